@@ -1,0 +1,325 @@
+//! Whom to charge: a keyed digest of an identity, never the identity itself.
+
+use std::{fmt, hash::BuildHasher, net::IpAddr, sync::Arc, sync::LazyLock};
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+/// Whom a request is charged to: a digest of fixed size, perhaps a name that is no secret, perhaps a tier.
+///
+/// Two clients are the same client when their digests are the same. `Debug` shows the public name or eight digits of
+/// the digest, never what was digested.
+///
+/// ```
+/// use tollgate::Client;
+///
+/// let alice = Client::named("alice").with_tier("pro");
+/// assert_eq!(alice.name().unwrap().to_string(), "alice");
+/// assert_eq!(alice.tier().unwrap().as_str(), "pro");
+/// assert_eq!(alice, Client::named("alice"));
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    digest: Digest,
+    name: Option<Name>,
+    tier: Option<Tier>,
+}
+
+impl Client {
+    /// The client with this public name, digested with the key of this process.
+    ///
+    /// ```
+    /// assert_ne!(tollgate::Client::named("alice"), tollgate::Client::named("bob"));
+    /// ```
+    #[must_use]
+    pub fn named(name: impl Into<Arc<str>>) -> Self {
+        Digester::process().named(name)
+    }
+
+    /// A client of whom only the digest is known.
+    ///
+    /// ```
+    /// use tollgate::{Client, Digester};
+    /// let digest = Digester::process().digest("session", [b"s3cret"]);
+    /// assert!(Client::from_digest(digest).name().is_none());
+    /// ```
+    #[must_use]
+    pub const fn from_digest(digest: Digest) -> Self {
+        Self { digest, name: None, tier: None }
+    }
+
+    /// The same client with a name that may be shown, logged and billed.
+    ///
+    /// ```
+    /// use tollgate::{Client, Digester};
+    /// let digest = Digester::process().digest("tenant", [b"17"]);
+    /// assert_eq!(Client::from_digest(digest).with_name("acme").name().unwrap().to_string(), "acme");
+    /// ```
+    #[must_use]
+    pub fn with_name(self, name: impl Into<Name>) -> Self {
+        Self { name: Some(name.into()), ..self }
+    }
+
+    /// The same client in a tier that may have limits of its own.
+    ///
+    /// ```
+    /// assert_eq!(tollgate::Client::named("alice").with_tier("free").tier().unwrap().as_str(), "free");
+    /// ```
+    #[must_use]
+    pub fn with_tier(self, tier: impl Into<Tier>) -> Self {
+        Self { tier: Some(tier.into()), ..self }
+    }
+
+    /// What the client is charged under.
+    ///
+    /// ```
+    /// let client = tollgate::Client::named("alice");
+    /// assert_eq!(client.digest(), client.clone().with_tier("pro").digest());
+    /// ```
+    #[must_use]
+    #[inline]
+    pub const fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// The name that may be shown, where the extractor knows one.
+    ///
+    /// ```
+    /// assert!(tollgate::Client::named("alice").name().is_some());
+    /// ```
+    #[must_use]
+    pub const fn name(&self) -> Option<&Name> {
+        self.name.as_ref()
+    }
+
+    /// The tier, where the extractor knows one.
+    ///
+    /// ```
+    /// assert!(tollgate::Client::named("alice").tier().is_none());
+    /// ```
+    #[must_use]
+    #[inline]
+    pub const fn tier(&self) -> Option<&Tier> {
+        self.tier.as_ref()
+    }
+}
+
+impl PartialEq for Client {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for Client {}
+
+impl std::hash::Hash for Client {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.digest.hash(state);
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "Client({name}")?,
+            None => write!(f, "Client(#{:08x}", self.digest.0 >> 96)?,
+        }
+        match &self.tier {
+            Some(tier) => write!(f, ", {})", tier.as_str()),
+            None => f.write_str(")"),
+        }
+    }
+}
+
+/// A name that is no secret: text, or a network; a network is written out only when somebody reads it.
+///
+/// ```
+/// use tollgate::Name;
+/// let name = Name::Network("2001:db8::".parse().unwrap(), 64);
+/// assert_eq!(name.to_string(), "2001:db8::/64");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Name {
+    /// Any text.
+    Text(Arc<str>),
+    /// An address and how many of its leading bits count; a whole address is shown without its length.
+    Network(IpAddr, u8),
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Network(ip @ IpAddr::V4(_), 32) | Self::Network(ip @ IpAddr::V6(_), 128) => write!(f, "{ip}"),
+            Self::Network(ip, bits) => write!(f, "{ip}/{bits}"),
+        }
+    }
+}
+
+impl From<&str> for Name {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<String> for Name {
+    fn from(text: String) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<Arc<str>> for Name {
+    fn from(text: Arc<str>) -> Self {
+        Self::Text(text)
+    }
+}
+
+/// A class of clients that shares its limits, such as `free` or `pro`; cheap to clone.
+///
+/// ```
+/// assert_eq!(tollgate::Tier::from("pro").as_str(), "pro");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tier(Arc<str>);
+
+impl Tier {
+    /// The tier's name.
+    ///
+    /// ```
+    /// assert_eq!(tollgate::Tier::from("pro").as_str(), "pro");
+    /// ```
+    #[must_use]
+    #[inline]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Tier {
+    fn from(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl From<String> for Tier {
+    fn from(name: String) -> Self {
+        Self(name.into())
+    }
+}
+
+/// 128 bits that stand for an identity; without the digester's key nobody can make one that collides with another.
+///
+/// ```
+/// use tollgate::Digester;
+/// let digester = Digester::process();
+/// assert_ne!(digester.digest("user", [b"ab", b"c" as &[u8]]), digester.digest("user", [b"a", b"bc" as &[u8]]));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub(crate) u128);
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{:08x}", self.0 >> 96)
+    }
+}
+
+/// Turns identities into [`Digest`]s with a key that nobody outside knows (SipHash-1-3-128).
+///
+/// ```
+/// use tollgate::Digester;
+/// let client = Digester::process().secret("session", b"s3cret");
+/// assert!(!format!("{client:?}").contains("s3cret"));
+/// ```
+#[derive(Clone)]
+pub struct Digester(SipHasher13);
+
+impl Digester {
+    /// The digester of this process: its key is drawn at first use and gone when the process ends.
+    ///
+    /// ```
+    /// use tollgate::Digester;
+    /// assert_eq!(Digester::process().named("a"), Digester::process().named("a"));
+    /// ```
+    #[must_use]
+    pub fn process() -> &'static Self {
+        static PROCESS: LazyLock<Digester> = LazyLock::new(|| {
+            // Keyed from the operating system's randomness, as every std::collections::HashMap is.
+            let random = std::hash::RandomState::new();
+            Digester(SipHasher13::new_with_keys(random.hash_one(0_u8), random.hash_one(1_u8)))
+        });
+        &PROCESS
+    }
+
+    /// The digest of `parts`, apart from every other `kind` of identity and from every other way to cut the parts.
+    ///
+    /// ```
+    /// use tollgate::Digester;
+    /// let digester = Digester::process();
+    /// assert_ne!(digester.digest("user", [b"7"]), digester.digest("tenant", [b"7"]));
+    /// ```
+    #[must_use]
+    pub fn digest<P: AsRef<[u8]>>(&self, kind: &str, parts: impl IntoIterator<Item = P>) -> Digest {
+        // Each piece goes in behind its length, so that no two lists of pieces make the same bytes.
+        let mut hasher = self.0;
+        feed(&mut hasher, kind.as_bytes());
+        for part in parts {
+            feed(&mut hasher, part.as_ref());
+        }
+        Digest(hasher.finish128().as_u128())
+    }
+
+    /// The client behind a secret of the given kind; it has no public name.
+    ///
+    /// ```
+    /// assert!(tollgate::Digester::process().secret("bearer", b"s3cret").name().is_none());
+    /// ```
+    #[must_use]
+    pub fn secret(&self, kind: &str, secret: &[u8]) -> Client {
+        Client::from_digest(self.digest(kind, [secret]))
+    }
+
+    /// The client with this public name.
+    ///
+    /// ```
+    /// use tollgate::{Client, Digester};
+    /// assert_eq!(Digester::process().named("alice"), Client::named("alice"));
+    /// ```
+    #[must_use]
+    pub fn named(&self, name: impl Into<Arc<str>>) -> Client {
+        let name = name.into();
+        Client::from_digest(self.digest("name", [name.as_bytes()])).with_name(name)
+    }
+}
+
+fn feed(hasher: &mut SipHasher13, bytes: &[u8]) {
+    use std::hash::Hasher;
+    hasher.write_u64(bytes.len() as u64);
+    hasher.write(bytes);
+}
+
+impl fmt::Debug for Digester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Digester(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let digester = Digester::process();
+        let client = digester.secret("bearer", b"canary-7f3a");
+        assert!(!format!("{client:?} {digester:?}").contains("canary"));
+        assert!(!format!("{digester:?}").contains("k0"), "the key of the hash is a secret too");
+    }
+
+    #[test]
+    fn parts_are_never_joined() {
+        let digester = Digester::process();
+        let all = [vec!["a|b", "c"], vec!["a", "b|c"], vec!["a|b|c"], vec!["a", "b", "c"], vec!["", "a|b", "c"]];
+        let digests: std::collections::HashSet<_> = all.iter().map(|parts| digester.digest("k", parts)).collect();
+        assert_eq!(digests.len(), all.len());
+    }
+}

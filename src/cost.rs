@@ -1,0 +1,129 @@
+//! How much one request takes.
+
+use crate::Invalid;
+
+/// How many units one request takes: 1 to 2^53 - 1, what memory, Lua and SQL all hold exactly.
+///
+/// ```
+/// use tollgate::Cost;
+///
+/// const PAGE: Cost = Cost::new(10);
+/// assert_eq!(PAGE.get(), 10);
+/// assert!(Cost::try_new(1 << 53).is_err());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cost(u64);
+
+const RANGE: &str = "be from 1 to 2^53 - 1";
+
+impl Cost {
+    /// One unit, what a request costs unless something else is said.
+    pub const ONE: Self = Self(1);
+
+    /// The largest cost: 2^53 - 1.
+    pub const MAX: Self = Self((1 << 53) - 1);
+
+    /// Asks without taking: refused exactly when nothing at all is left.
+    pub const PREFLIGHT: Self = Self(0);
+
+    /// `units` of cost.
+    ///
+    /// # Panics
+    /// When `units` is 0 or above 2^53 - 1; in a `const` that is a compile error.
+    ///
+    /// ```
+    /// assert_eq!(tollgate::Cost::new(3).get(), 3);
+    /// ```
+    /// ```compile_fail
+    /// const FREE: tollgate::Cost = tollgate::Cost::new(0);
+    /// ```
+    #[must_use]
+    pub const fn new(units: u64) -> Self {
+        assert!(units > 0 && units <= Self::MAX.0, "cost must be from 1 to 2^53 - 1");
+        Self(units)
+    }
+
+    /// `units` of cost, from input at run time.
+    ///
+    /// # Errors
+    /// When `units` is 0 or above 2^53 - 1.
+    ///
+    /// ```
+    /// use tollgate::Cost;
+    /// assert_eq!(Cost::try_new(7), Ok(Cost::new(7)));
+    /// assert_eq!(Cost::try_new(0).unwrap_err().to_string(), "cost must be from 1 to 2^53 - 1, got 0");
+    /// ```
+    pub fn try_new(units: u64) -> Result<Self, Invalid> {
+        match units {
+            1..=9_007_199_254_740_991 => Ok(Self(units)),
+            _ => Err(Invalid::new("cost", RANGE, units)),
+        }
+    }
+
+    /// The units, 0 for [`Cost::PREFLIGHT`].
+    ///
+    /// ```
+    /// assert_eq!(tollgate::Cost::ONE.get(), 1);
+    /// ```
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl TryFrom<i64> for Cost {
+    type Error = Invalid;
+
+    fn try_from(units: i64) -> Result<Self, Invalid> {
+        u64::try_from(units).map_err(|_| Invalid::new("cost", RANGE, units)).and_then(Self::try_new)
+    }
+}
+
+impl TryFrom<u64> for Cost {
+    type Error = Invalid;
+
+    fn try_from(units: u64) -> Result<Self, Invalid> {
+        Self::try_new(units)
+    }
+}
+
+impl TryFrom<f64> for Cost {
+    type Error = Invalid;
+
+    /// A whole number; a fraction, NaN or infinity is refused and not rounded.
+    fn try_from(units: f64) -> Result<Self, Invalid> {
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+        if units >= 1.0 && units <= 9_007_199_254_740_991.0 && units.fract() == 0.0 {
+            Ok(Self(units as u64))
+        } else {
+            Err(Invalid::new("cost", "be a whole number from 1 to 2^53 - 1", units))
+        }
+    }
+}
+
+impl From<std::num::NonZeroU32> for Cost {
+    fn from(units: std::num::NonZeroU32) -> Self {
+        Self(u64::from(units.get()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_edges_hold_for_every_kind_of_number() {
+        assert!(Cost::try_new((1 << 53) - 1).is_ok());
+        assert!(Cost::try_from(1_i64).is_ok());
+        assert!(Cost::try_from(9_007_199_254_740_991_f64).is_ok());
+        for bad in [0_u64, 1 << 53, (1 << 53) + 1, u64::MAX] {
+            assert!(Cost::try_new(bad).unwrap_err().to_string().ends_with(&format!("got {bad}")));
+        }
+        for bad in [0_i64, -1, i64::MIN, i64::MAX] {
+            assert!(Cost::try_from(bad).unwrap_err().to_string().ends_with(&format!("got {bad}")));
+        }
+        for bad in [f64::NAN, f64::INFINITY, -0.0, 0.5, 1.5, 9_007_199_254_740_992.0] {
+            assert!(Cost::try_from(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The response body: the inner service's with a permit, or a refusal's own.
+
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use http_body::{Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::guard::Guard;
+use crate::{Outcome, Permit};
+
+pin_project! {
+    /// The body of a response that came through a [`Gate`](crate::Gate): the permit lives until its end.
+    ///
+    /// It is never cut short; `is_end_stream` and `size_hint` are the inner body's. The default is an empty body.
+    ///
+    /// ```
+    /// use http_body::Body as _;
+    /// let empty = tollgate::Body::<String, tollgate::Open>::default();
+    /// assert!(empty.is_end_stream());
+    /// ```
+    pub struct Body<B, P> where P: Permit {
+        #[pin]
+        kind: Kind<B, P>,
+    }
+}
+
+pin_project! {
+    #[project = KindProjection]
+    enum Kind<B, P> where P: Permit {
+        Inner { #[pin] body: B, guard: Option<Guard<P>> },
+        Own { bytes: Bytes },
+    }
+}
+
+impl<B, P: Permit> Body<B, P> {
+    /// The inner service's body; `guard` is settled when it ends.
+    pub(crate) fn inner(body: B, guard: Option<Guard<P>>) -> Self {
+        Self { kind: Kind::Inner { body, guard } }
+    }
+
+    /// A refusal's own body.
+    pub(crate) fn own(bytes: Bytes) -> Self {
+        Self { kind: Kind::Own { bytes } }
+    }
+}
+
+impl<B, P: Permit> Default for Body<B, P> {
+    fn default() -> Self {
+        Self::own(Bytes::new())
+    }
+}
+
+impl<B, P> http_body::Body for Body<B, P>
+where
+    B: http_body::Body,
+    B::Data: From<Bytes>,
+    B::Error: 'static,
+    P: Permit,
+{
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        match self.project().kind.project() {
+            KindProjection::Own { bytes } if bytes.is_empty() => Poll::Ready(None),
+            KindProjection::Own { bytes } => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes).into())))),
+            KindProjection::Inner { mut body, guard: Some(guard) } => {
+                let frame = ready!(guard.run(|| body.as_mut().poll_frame(cx)));
+                match &frame {
+                    None => guard.settle(Outcome::Complete { trailers: None }),
+                    Some(Err(error)) => guard.settle(Outcome::BodyFailed(error)),
+                    Some(Ok(frame)) => match frame.data_ref() {
+                        Some(data) => guard.passed(data.remaining(), body.is_end_stream()),
+                        None => guard.settle(Outcome::Complete { trailers: frame.trailers_ref() }),
+                    },
+                }
+                Poll::Ready(frame)
+            }
+            KindProjection::Inner { body, guard: None } => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Inner { body, .. } => body.is_end_stream(),
+            Kind::Own { bytes } => bytes.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Inner { body, .. } => body.size_hint(),
+            Kind::Own { bytes } => SizeHint::with_exact(bytes.len() as u64),
+        }
+    }
+}
+
+impl<B, P: Permit> fmt::Debug for Body<B, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            Kind::Inner { .. } => "Body(inner)",
+            Kind::Own { .. } => "Body(own)",
+        })
+    }
+}

@@ -1,0 +1,233 @@
+//! The response future: waits for a decision, for the service, for its answer.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header::CONTENT_LENGTH, response};
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use super::{Body, guard::Guard, layer::Keeper};
+use crate::{Admit, Outcome, Permit, Refusal};
+
+pin_project! {
+    /// The response of a [`Gate`](crate::Gate) to come; dropping it gives back what it holds.
+    pub struct GateFuture<S, ReqB, A>
+    where
+        S: Service<Request<ReqB>>,
+        A: Admit,
+    {
+        #[pin]
+        state: State<S, ReqB, A>,
+    }
+}
+
+type Decision<A> = Pin<Box<dyn Future<Output = Result<<A as Admit>::Permit, Refusal>> + Send>>;
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<S, ReqB, A>
+    where
+        S: Service<Request<ReqB>>,
+        A: Admit,
+    {
+        /// A store was asked.
+        Deciding { decision: Decision<A>, keeper: Arc<Keeper<A>>, call: Option<Call<S, ReqB>>, ready: bool },
+        /// Admitted, but the service was not asked before if it is ready, because the policy was shut.
+        Readying { call: Option<Call<S, ReqB>>, guard: Option<Guard<A::Permit>> },
+        /// The inner service is at work.
+        Serving { #[pin] future: S::Future, guard: Option<Guard<A::Permit>>, bare: Bare },
+        /// Refused, or done.
+        Refused { answer: Option<Response<Bytes>> },
+    }
+}
+
+struct Call<S, ReqB> {
+    service: S,
+    request: Request<ReqB>,
+}
+
+/// What the request's method says about the response's body.
+#[derive(Clone, Copy)]
+struct Bare {
+    head: bool,
+    connect: bool,
+}
+
+impl Bare {
+    fn of(method: &Method) -> Self {
+        Self { head: method == Method::HEAD, connect: method == Method::CONNECT }
+    }
+
+    /// Whether no body follows this head, whatever its fields say (RFC 9112, 6.3).
+    fn has_no_body(self, status: StatusCode) -> bool {
+        self.head
+            || status.is_informational()
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+            || (self.connect && status.is_success())
+    }
+}
+
+impl<S, ReqB, A> GateFuture<S, ReqB, A>
+where
+    S: Service<Request<ReqB>>,
+    A: Admit,
+{
+    pub(super) fn refused(answer: Response<Bytes>) -> Self {
+        Self { state: State::Refused { answer: Some(answer) } }
+    }
+
+    pub(super) fn serving(future: S::Future, guard: Option<Guard<A::Permit>>, method: &Method) -> Self {
+        Self { state: State::Serving { future, guard, bare: Bare::of(method) } }
+    }
+
+    pub(super) fn deciding(
+        decision: Decision<A>,
+        keeper: Arc<Keeper<A>>,
+        service: S,
+        request: Request<ReqB>,
+        ready: bool,
+    ) -> Self {
+        Self { state: State::Deciding { decision, keeper, call: Some(Call { service, request }), ready } }
+    }
+
+    pub(super) fn readying(service: S, request: Request<ReqB>, guard: Option<Guard<A::Permit>>) -> Self {
+        Self { state: State::Readying { call: Some(Call { service, request }), guard } }
+    }
+}
+
+impl<S, ReqB, ResB, A> Future for GateFuture<S, ReqB, A>
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>>,
+    S::Error: 'static,
+    ResB: http_body::Body,
+    ResB::Error: 'static,
+    A: Admit,
+{
+    type Output = Result<Response<Body<ResB, A::Permit>>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let next = match state.as_mut().project() {
+                StateProjection::Serving { future, guard, bare } => {
+                    let result = match guard {
+                        Some(guard) => ready!(guard.run(|| future.poll(cx))),
+                        None => ready!(future.poll(cx)),
+                    };
+                    return Poll::Ready(finish(result, guard.take(), *bare));
+                }
+                StateProjection::Refused { answer } => {
+                    let answer = answer.take().expect("polled after completion");
+                    return Poll::Ready(Ok(answer.map(Body::own)));
+                }
+                StateProjection::Deciding { decision, keeper, call, ready } => {
+                    let decision = ready!(decision.as_mut().poll(cx));
+                    let Call { service, request } = call.take().expect("polled after completion");
+                    let (head, body) = request.into_parts();
+                    match keeper.apply(decision, &head) {
+                        Err(answer) => State::Refused { answer: Some(answer) },
+                        Ok(permit) => {
+                            let call = Call { service, request: Request::from_parts(head, body) };
+                            let guard = permit.map(Guard::new);
+                            if *ready { serve(call, guard) } else { State::Readying { call: Some(call), guard } }
+                        }
+                    }
+                }
+                StateProjection::Readying { call, guard } => {
+                    let service = &mut call.as_mut().expect("polled after completion").service;
+                    let polled = match guard {
+                        Some(guard) => guard.run(|| service.poll_ready(cx)),
+                        None => service.poll_ready(cx),
+                    };
+                    if let Err(error) = ready!(polled) {
+                        if let Some(guard) = guard {
+                            guard.settle(Outcome::Failed(&error));
+                        }
+                        return Poll::Ready(Err(error));
+                    }
+                    let call = call.take().expect("polled after completion");
+                    serve(call, guard.take())
+                }
+            };
+            state.set(next);
+        }
+    }
+}
+
+/// Calls a ready service.
+fn serve<S, ReqB, A>(call: Call<S, ReqB>, mut guard: Option<Guard<A::Permit>>) -> State<S, ReqB, A>
+where
+    S: Service<Request<ReqB>>,
+    A: Admit,
+{
+    let Call { mut service, request } = call;
+    let (mut head, body) = request.into_parts();
+    if let Some(permit) = guard.as_mut().and_then(Guard::permit) {
+        permit.on_request(&mut head);
+    }
+    let bare = Bare::of(&head.method);
+    let request = Request::from_parts(head, body);
+    let future = match &mut guard {
+        Some(guard) => guard.run(|| service.call(request)),
+        None => service.call(request),
+    };
+    State::Serving { future, guard, bare }
+}
+
+/// Tells the permit of the head, and hands it to the body unless nothing follows.
+fn finish<ResB: http_body::Body, P: Permit, E: 'static>(
+    result: Result<Response<ResB>, E>,
+    mut guard: Option<Guard<P>>,
+    bare: Bare,
+) -> Result<Response<Body<ResB, P>>, E> {
+    let response = match result {
+        Ok(response) => response,
+        Err(error) => {
+            if let Some(guard) = &mut guard {
+                guard.settle(Outcome::Failed(&error));
+            }
+            return Err(error);
+        }
+    };
+    let (mut head, body) = response.into_parts();
+    if let Some(guard) = &mut guard {
+        if let Some(permit) = guard.permit() {
+            permit.on_response(&mut head);
+        }
+        if let Some(refusal) = head.extensions.get::<Refusal>() {
+            guard.settle(Outcome::Refused(refusal));
+        } else if bare.has_no_body(head.status) || body.is_end_stream() {
+            guard.settle(Outcome::Complete { trailers: None });
+        } else {
+            guard.head_sent(length(&body, &head));
+        }
+    }
+    Ok(Response::from_parts(head, Body::inner(body, guard)))
+}
+
+/// How many body bytes are to come, if the body or its head says so.
+fn length(body: &impl http_body::Body, head: &response::Parts) -> Option<u64> {
+    body.size_hint().exact().or_else(|| head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok())
+}
+
+impl<S, ReqB, A> fmt::Debug for GateFuture<S, ReqB, A>
+where
+    S: Service<Request<ReqB>>,
+    A: Admit,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.state {
+            State::Deciding { .. } => "GateFuture(deciding)",
+            State::Readying { .. } => "GateFuture(readying)",
+            State::Serving { .. } => "GateFuture(serving)",
+            State::Refused { .. } => "GateFuture(refused)",
+        })
+    }
+}

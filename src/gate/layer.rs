@@ -1,0 +1,296 @@
+//! The layer, which is its own builder and owns the state.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use bytes::Bytes;
+use http::{Response, request};
+
+use super::service::Gate;
+use crate::{
+    Admit, Clock, Event, Observer, PolicyName, Refusal,
+    observe::Audience,
+    respond::{Responder, Wire},
+};
+
+/// Settings from which a policy is built, once per layer.
+///
+/// An `Arc` of a policy is the simplest: it builds itself.
+pub trait Blueprint: Clone {
+    /// What is built.
+    type Policy: Admit;
+
+    /// Builds the policy on the terms that every layer has.
+    fn build(&self, terms: &Terms) -> Arc<Self::Policy>;
+}
+
+impl<A: Admit> Blueprint for Arc<A> {
+    type Policy = A;
+
+    fn build(&self, _: &Terms) -> Self {
+        Self::clone(self)
+    }
+}
+
+/// What every policy is built with: its name, its clock, and who listens.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The policy's name in refusals, fields and events.
+    pub name: PolicyName,
+    /// Where the time comes from.
+    pub clock: Clock,
+    /// Who hears of events.
+    pub audience: Audience,
+}
+
+type Predicate = Arc<dyn Fn(&request::Parts) -> bool + Send + Sync>;
+
+/// How the gate treats requests, whatever the policy.
+#[derive(Clone)]
+pub(super) struct Manner {
+    pub(super) enabled: bool,
+    shadow: bool,
+    exempt: Option<Predicate>,
+    responder: Responder,
+}
+
+/// A layer that lets a policy decide who may pass; [`TokenBucketLayer`](crate::TokenBucketLayer) and
+/// [`CircuitBreakerLayer`](crate::CircuitBreakerLayer) are layers of this type.
+///
+/// The layer is its own builder. Its **state belongs to the layer**: everything that it wraps, and everything that its
+/// clones wrap, shares one budget. A setter makes a layer with a state of its own, so settings come first.
+pub struct GateLayer<B: Blueprint> {
+    blueprint: B,
+    terms: Terms,
+    manner: Manner,
+    built: Arc<OnceLock<Arc<Keeper<B::Policy>>>>,
+}
+
+/// A policy and how to apply it: what all services of a layer share.
+pub(super) struct Keeper<A> {
+    pub(super) policy: Arc<A>,
+    pub(super) manner: Manner,
+    terms: Terms,
+}
+
+impl<A: Admit> GateLayer<Arc<A>> {
+    /// A layer of your own policy.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use tollgate::{Admit, Answer, GateLayer, Open, Refusal};
+    /// struct Everyone;
+    /// impl Admit for Everyone {
+    ///     type Permit = Open;
+    ///     fn admit(self: &Arc<Self>, _: &http::request::Parts) -> Answer<Result<Open, Refusal>> {
+    ///         Answer::Now(Ok(Open))
+    ///     }
+    /// }
+    /// let layer = GateLayer::of(Everyone).named("everyone");
+    /// ```
+    #[must_use]
+    pub fn of(policy: A) -> Self {
+        Self::from_blueprint(Arc::new(policy), "default")
+    }
+}
+
+impl<B: Blueprint> GateLayer<B> {
+    /// A layer of the policy that `blueprint` builds, under the name `name`.
+    pub(crate) fn from_blueprint(blueprint: B, name: &str) -> Self {
+        Self {
+            blueprint,
+            terms: Terms {
+                name: PolicyName::try_new(name).expect("a valid name"),
+                clock: Clock::system(),
+                audience: Audience::default(),
+            },
+            manner: Manner { enabled: true, shadow: false, exempt: None, responder: Responder::default() },
+            built: Arc::default(),
+        }
+    }
+
+    /// Names the policy in refusals, fields and events.
+    ///
+    /// # Panics
+    /// When `name` is no [`PolicyName`].
+    ///
+    /// ```
+    /// # use tollgate::{Rate, TokenBucketLayer};
+    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).named("search");
+    /// ```
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        let name = PolicyName::try_new(name).unwrap_or_else(|invalid| panic!("{invalid}"));
+        self.with_terms(|terms| terms.name = name)
+    }
+
+    /// Takes the time from `clock`; [`Clock::system`] by default.
+    ///
+    /// ```
+    /// # use tollgate::{FakeClock, Rate, TokenBucketLayer};
+    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).clock(FakeClock::new());
+    /// ```
+    #[must_use]
+    pub fn clock(self, clock: impl Into<Clock>) -> Self {
+        let clock = clock.into();
+        self.with_terms(|terms| terms.clock = clock)
+    }
+
+    /// Tells `observer` of every [`Event`]; nobody by default. Called twice, both are told.
+    ///
+    /// ```
+    /// # use tollgate::{Event, Rate, TokenBucketLayer};
+    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).observe(|event: &Event<'_>| println!("{event:?}"));
+    /// ```
+    #[must_use]
+    pub fn observe(self, observer: impl Observer) -> Self {
+        self.with_terms(|terms| terms.audience = std::mem::take(&mut terms.audience).and(observer))
+    }
+
+    /// Switches the layer on or off without a change of types; on by default.
+    ///
+    /// ```
+    /// # use tollgate::{Rate, TokenBucketLayer};
+    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).enabled(std::env::var("NO_LIMIT").is_err());
+    /// ```
+    #[must_use]
+    pub fn enabled(self, enabled: bool) -> Self {
+        self.with_manner(|manner| manner.enabled = enabled)
+    }
+
+    /// Only watches: decides, counts and tells, but lets everyone pass.
+    ///
+    /// ```
+    /// # use tollgate::{Rate, TokenBucketLayer};
+    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).shadow();
+    /// ```
+    #[must_use]
+    pub fn shadow(self) -> Self {
+        self.with_manner(|manner| manner.shadow = true)
+    }
+
+    /// Lets requests pass undecided and uncounted where `exempt` says so; nobody by default. The latest call counts.
+    ///
+    /// ```
+    /// # use tollgate::{Rate, TokenBucketLayer};
+    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).exempt(|request| request.uri.path() == "/health");
+    /// ```
+    #[must_use]
+    pub fn exempt(self, exempt: impl Fn(&request::Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.with_manner(|manner| manner.exempt = Some(Arc::new(exempt)))
+    }
+
+    /// Answers refusals with `answer` instead of a problem document.
+    ///
+    /// `Retry-After`, the rate limit fields and `Cache-Control: no-store` are added unless the answer has them. gRPC requests keep their
+    /// Trailers-Only answer, because no gRPC client understands another.
+    ///
+    /// ```
+    /// # use tollgate::{Rate, Refusal, TokenBucketLayer};
+    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).refuse_with(|refusal: &Refusal| {
+    ///     http::Response::builder().status(429).body(format!("slow down: {refusal}")).unwrap()
+    /// });
+    /// ```
+    #[must_use]
+    pub fn refuse_with<T: Into<Bytes>>(self, answer: impl Fn(&Refusal) -> Response<T> + Send + Sync + 'static) -> Self {
+        self.with_manner(|manner| manner.responder = Responder::custom(move |refusal| answer(refusal).map(Into::into)))
+    }
+
+    fn with_terms(mut self, change: impl FnOnce(&mut Terms)) -> Self {
+        change(&mut self.terms);
+        self.fresh()
+    }
+
+    fn with_manner(mut self, change: impl FnOnce(&mut Manner)) -> Self {
+        change(&mut self.manner);
+        self.fresh()
+    }
+
+    /// Changes what the policy is built from.
+    pub(crate) fn with_blueprint(mut self, change: impl FnOnce(&mut B)) -> Self {
+        change(&mut self.blueprint);
+        self.fresh()
+    }
+
+    fn fresh(self) -> Self {
+        Self { built: Arc::default(), ..self }
+    }
+
+    /// The policy, built at first use and shared from then on.
+    pub(crate) fn policy(&self) -> &Arc<B::Policy> {
+        &self.keeper().policy
+    }
+
+    fn keeper(&self) -> &Arc<Keeper<B::Policy>> {
+        self.built.get_or_init(|| {
+            let policy = self.blueprint.build(&self.terms);
+            Arc::new(Keeper { policy, manner: self.manner.clone(), terms: self.terms.clone() })
+        })
+    }
+}
+
+impl<A: Admit> Keeper<A> {
+    /// Whether nobody is to be asked about this request.
+    pub(super) fn waves_through(&self, request: &request::Parts) -> bool {
+        !self.manner.enabled || self.manner.exempt.as_ref().is_some_and(|exempt| exempt(request))
+    }
+
+    /// Turns a decision into a permit, into nothing where the layer only watches, or into an answer.
+    pub(super) fn apply(
+        &self,
+        decision: Result<A::Permit, Refusal>,
+        request: &request::Parts,
+    ) -> Result<Option<A::Permit>, Response<Bytes>> {
+        let policy = &self.terms.name;
+        match decision {
+            Ok(permit) => {
+                self.terms.audience.tell(&Event::Admitted { policy });
+                Ok(Some(permit))
+            }
+            Err(refusal) => {
+                let shadow = self.manner.shadow;
+                self.terms.audience.tell(&Event::Refused { refusal: &refusal, shadow });
+                if shadow { Ok(None) } else { Err(self.refuse(refusal, request)) }
+            }
+        }
+    }
+
+    fn refuse(&self, refusal: Refusal, request: &request::Parts) -> Response<Bytes> {
+        let answer = self.manner.responder.answer(&refusal, &Wire::of(&request.headers));
+        let (mut head, body) = answer.into_parts();
+        self.policy.on_refusal(&refusal, &mut head);
+        head.extensions.insert(refusal);
+        Response::from_parts(head, body)
+    }
+}
+
+impl<S, B: Blueprint> tower_layer::Layer<S> for GateLayer<B> {
+    type Service = Gate<S, B::Policy>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Gate::new(inner, Arc::clone(self.keeper()))
+    }
+}
+
+impl<B: Blueprint> Clone for GateLayer<B> {
+    fn clone(&self) -> Self {
+        Self {
+            blueprint: self.blueprint.clone(),
+            terms: self.terms.clone(),
+            manner: self.manner.clone(),
+            built: Arc::clone(&self.built),
+        }
+    }
+}
+
+impl<B: Blueprint> fmt::Debug for GateLayer<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GateLayer")
+            .field("name", &self.terms.name)
+            .field("enabled", &self.manner.enabled)
+            .field("shadow", &self.manner.shadow)
+            .finish_non_exhaustive()
+    }
+}

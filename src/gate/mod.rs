@@ -1,0 +1,43 @@
+//! The one service behind every layer: it asks a policy before the request and tells it the end after it.
+//!
+//! A policy is a value that implements [`Admit`](crate::Admit). [`GateLayer::of`] makes a layer of it:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use http::{Request, Response, StatusCode, request};
+//! use tollgate::{Admit, Answer, GateLayer, Open, PolicyName, Reason, Refusal};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! /// Refuses whoever comes by plain text.
+//! struct HttpsOnly(PolicyName);
+//!
+//! impl Admit for HttpsOnly {
+//!     type Permit = Open;
+//!     fn admit(self: &Arc<Self>, request: &request::Parts) -> Answer<Result<Open, Refusal>> {
+//!         Answer::Now(match request.uri.scheme_str() {
+//!             Some("https") => Ok(Open),
+//!             _ => Err(Refusal::new(Reason::Unidentified, self.0.clone())),
+//!         })
+//!     }
+//! }
+//!
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let policy = HttpsOnly(PolicyName::try_new("https only").unwrap());
+//! let service = ServiceBuilder::new()
+//!     .layer(GateLayer::of(policy))
+//!     .service(service_fn(|_: Request<String>| async { Ok::<_, ()>(Response::new(String::from("hello"))) }));
+//! let answer = service.oneshot(Request::get("http://example.org/").body(String::new()).unwrap()).await.unwrap();
+//! assert_eq!(answer.status(), StatusCode::FORBIDDEN);
+//! # });
+//! ```
+
+mod body;
+mod future;
+mod guard;
+mod layer;
+mod service;
+
+pub use body::Body;
+pub use future::GateFuture;
+pub use layer::{Blueprint, GateLayer, Terms};
+pub use service::Gate;

@@ -1,0 +1,111 @@
+//! The service: one question before the request.
+
+use std::{
+    fmt, mem,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, Response};
+use tower_service::Service;
+
+use super::{Body, future::GateFuture, guard::Guard, layer::Keeper};
+use crate::{Admit, Answer, Permit};
+
+/// A service behind a policy; made by a [`GateLayer`](crate::GateLayer).
+///
+/// The decision is taken in `call`, on the very service that was polled ready. Response bodies become
+/// [`Body`]; the error type stays.
+pub struct Gate<S, A> {
+    inner: S,
+    keeper: Arc<Keeper<A>>,
+    /// Whether `inner` was polled ready and not called since.
+    ready: bool,
+}
+
+impl<S, A> Gate<S, A> {
+    pub(super) fn new(inner: S, keeper: Arc<Keeper<A>>) -> Self {
+        Self { inner, keeper, ready: false }
+    }
+}
+
+impl<S, A, ReqB, ResB> Service<Request<ReqB>> for Gate<S, A>
+where
+    S: Service<Request<ReqB>, Response = Response<ResB>> + Clone,
+    S::Error: 'static,
+    ResB: http_body::Body,
+    ResB::Error: 'static,
+    A: Admit,
+{
+    type Response = Response<Body<ResB, A::Permit>>;
+    type Error = S::Error;
+    type Future = GateFuture<S, ReqB, A>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        // A dead upstream is never ready: whoever waited for it here would wait for a refusal for ever.
+        if self.keeper.manner.enabled && !self.ready && self.keeper.policy.shut() {
+            return Poll::Ready(Ok(()));
+        }
+        let polled = self.inner.poll_ready(cx);
+        match &polled {
+            Poll::Ready(Ok(())) => self.ready = true,
+            Poll::Ready(Err(error)) if self.keeper.manner.enabled => self.keeper.policy.unready(error),
+            _ => {}
+        }
+        polled
+    }
+
+    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        let ready = mem::take(&mut self.ready);
+        let (mut head, body) = request.into_parts();
+        let permit = if self.keeper.waves_through(&head) {
+            None
+        } else {
+            match self.keeper.policy.admit(&head) {
+                Answer::Now(decision) => match self.keeper.apply(decision, &head) {
+                    Ok(permit) => permit,
+                    Err(answer) => return GateFuture::refused(answer),
+                },
+                Answer::Later(decision) => {
+                    let service = self.take();
+                    let request = Request::from_parts(head, body);
+                    return GateFuture::deciding(decision, Arc::clone(&self.keeper), service, request, ready);
+                }
+            }
+        };
+        if !ready {
+            return GateFuture::readying(self.take(), Request::from_parts(head, body), permit.map(Guard::new));
+        }
+        let mut guard = permit.map(Guard::new);
+        if let Some(permit) = guard.as_mut().and_then(Guard::permit) {
+            permit.on_request(&mut head);
+        }
+        let method = head.method.clone();
+        let request = Request::from_parts(head, body);
+        let future = match &mut guard {
+            Some(guard) => guard.run(|| self.inner.call(request)),
+            None => self.inner.call(request),
+        };
+        GateFuture::serving(future, guard, &method)
+    }
+}
+
+impl<S: Clone, A> Gate<S, A> {
+    /// The service that was polled ready; a clone of it takes its place.
+    fn take(&mut self) -> S {
+        let clone = self.inner.clone();
+        mem::replace(&mut self.inner, clone)
+    }
+}
+
+impl<S: Clone, A> Clone for Gate<S, A> {
+    fn clone(&self) -> Self {
+        Self::new(self.inner.clone(), Arc::clone(&self.keeper))
+    }
+}
+
+impl<S: fmt::Debug, A> fmt::Debug for Gate<S, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gate").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,28 @@
+//! Tower middleware that decides who may pass: token buckets and circuit breakers for axum, tonic and hyper.
+
+mod admit;
+mod client;
+mod clock;
+mod cost;
+pub mod gate;
+pub mod identify;
+mod invalid;
+pub mod layers;
+mod observe;
+mod policy_name;
+mod rate;
+mod refusal;
+pub mod respond;
+pub mod rule;
+
+pub use admit::{Admit, Answer, Open, Outcome, Permit};
+pub use client::{Client, Digest, Digester, Name, Tier};
+pub use clock::{Clock, FakeClock, Moment};
+pub use cost::Cost;
+pub use gate::{Body, Gate, GateFuture, GateLayer};
+pub use identify::Identify;
+pub use invalid::Invalid;
+pub use observe::{Audience, Event, Observer};
+pub use policy_name::PolicyName;
+pub use rate::Rate;
+pub use refusal::{Reason, Refusal};

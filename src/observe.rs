@@ -1,0 +1,147 @@
+//! What is worth telling, through one door.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use crate::{PolicyName, Refusal};
+
+/// Something worth telling; everything that metrics, traces and logs know comes from here.
+///
+/// ```
+/// use tollgate::{Event, Observer};
+///
+/// let observer = |event: &Event<'_>| match event {
+///     Event::Refused { refusal, .. } => println!("{refusal}"),
+///     _ => {}
+/// };
+/// # fn takes(_: impl Observer) {} takes(observer);
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A request may pass.
+    Admitted {
+        /// Who decided.
+        policy: &'a PolicyName,
+    },
+    /// A request was refused, or would have been.
+    Refused {
+        /// Why, and by whom.
+        refusal: &'a Refusal,
+        /// True when the layer only watches and the request passed all the same.
+        shadow: bool,
+    },
+    /// A request named no client; all such requests are treated as the layer was told. Told once a layer.
+    Unidentified {
+        /// Who asked for the identity.
+        policy: &'a PolicyName,
+    },
+    /// The table of clients is full of live entries, and a newcomer was treated as one of many.
+    Overflow {
+        /// Whose table is full.
+        policy: &'a PolicyName,
+    },
+    /// A lease that was held too long was taken back.
+    Reclaimed {
+        /// Whose lease it was.
+        policy: &'a PolicyName,
+    },
+    /// A circuit went from one state into another.
+    Transition {
+        /// Whose circuit.
+        policy: &'a PolicyName,
+        /// The state before, such as `closed`.
+        from: &'static str,
+        /// The state after, such as `open`.
+        to: &'static str,
+        /// What made it go.
+        cause: &'static str,
+    },
+}
+
+/// Hears of every [`Event`]; closures implement it.
+///
+/// It is called on the request's path and sometimes in a drop: it must not block. When it panics the event is lost and
+/// the request goes on.
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use tollgate::{Event, Observer};
+///
+/// #[derive(Default)]
+/// struct Refusals(AtomicU64);
+/// impl Observer for Refusals {
+///     fn observe(&self, event: &Event<'_>) {
+///         if matches!(event, Event::Refused { .. }) {
+///             self.0.fetch_add(1, Ordering::Relaxed);
+///         }
+///     }
+/// }
+/// ```
+pub trait Observer: Send + Sync + 'static {
+    /// Hears of one event.
+    fn observe(&self, event: &Event<'_>);
+}
+
+impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
+    fn observe(&self, event: &Event<'_>) {
+        self(event);
+    }
+}
+
+impl<O: Observer + ?Sized> Observer for Arc<O> {
+    fn observe(&self, event: &Event<'_>) {
+        (**self).observe(event);
+    }
+}
+
+/// Whoever listens to a layer: nobody by default, which costs one branch.
+#[derive(Clone, Default)]
+pub struct Audience(Option<Arc<dyn Observer>>);
+
+impl Audience {
+    /// Adds a listener; all are told.
+    #[must_use]
+    pub(crate) fn and(self, observer: impl Observer) -> Self {
+        Self(Some(match self.0 {
+            None => Arc::new(observer),
+            Some(first) => Arc::new(move |event: &Event<'_>| {
+                first.observe(event);
+                observer.observe(event);
+            }),
+        }))
+    }
+
+    /// Tells everybody; a listener's panic ends here.
+    ///
+    /// ```
+    /// # use tollgate::{Event, PolicyName, Audience};
+    /// let name = PolicyName::try_new("default").unwrap();
+    /// Audience::default().tell(&Event::Admitted { policy: &name }); // nobody listens: nothing happens
+    /// ```
+    #[inline]
+    pub fn tell(&self, event: &Event<'_>) {
+        if let Some(observer) = &self.0 {
+            let _ = catch_unwind(AssertUnwindSafe(|| observer.observe(event)));
+        }
+    }
+
+    /// Whether anybody listens.
+    ///
+    /// ```
+    /// assert!(!tollgate::Audience::default().listens());
+    /// ```
+    #[must_use]
+    pub fn listens(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl fmt::Debug for Audience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Audience({})", if self.listens() { "listening" } else { "nobody" })
+    }
+}

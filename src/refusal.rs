@@ -1,0 +1,201 @@
+//! Why a request may not pass, and when to come back.
+
+use std::{fmt, time::Duration};
+
+use crate::PolicyName;
+
+/// Why a request may not pass and when to come back; always in the extensions of a refused response.
+///
+/// It is no error: services keep their own. Its text is for people.
+///
+/// ```
+/// use std::time::Duration;
+/// use tollgate::{PolicyName, Reason, Refusal};
+///
+/// let refusal = Refusal::new(Reason::RateLimited, PolicyName::try_new("default").unwrap())
+///     .with_limit(100, 100)
+///     .with_retry_after(Duration::from_millis(1_900));
+/// assert_eq!(refusal.to_string(), "policy \"default\": limit of 100 reached, retry in 1.9s");
+/// assert_eq!(refusal.retry_after_seconds(), Some(2));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    reason: Reason,
+    policy: PolicyName,
+    limit: u64,
+    current: u64,
+    retry_after: Option<Duration>,
+}
+
+/// The kind of a refusal, which decides the status that it is answered with.
+///
+/// ```
+/// assert_eq!(tollgate::Reason::RateLimited.as_str(), "rate_limited");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// The client went past its own limit: 429, `RESOURCE_EXHAUSTED`.
+    RateLimited,
+    /// A capacity that all clients share is used up: 503, `UNAVAILABLE`.
+    Capacity,
+    /// The circuit to what lies behind is open: 503, `UNAVAILABLE`.
+    CircuitOpen,
+    /// The request could never pass, however long it waits: 413, `RESOURCE_EXHAUSTED`.
+    TooLarge,
+    /// The request names no client and the layer was told to refuse such requests: 403, `PERMISSION_DENIED`.
+    Unidentified,
+}
+
+impl Reason {
+    /// The reason as one word, for logs and metrics.
+    ///
+    /// ```
+    /// assert_eq!(tollgate::Reason::CircuitOpen.as_str(), "circuit_open");
+    /// ```
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RateLimited => "rate_limited",
+            Self::Capacity => "capacity",
+            Self::CircuitOpen => "circuit_open",
+            Self::TooLarge => "too_large",
+            Self::Unidentified => "unidentified",
+        }
+    }
+}
+
+impl Refusal {
+    /// A refusal by `policy`, with no limit and no time to come back.
+    ///
+    /// ```
+    /// use tollgate::{PolicyName, Reason, Refusal};
+    /// let refusal = Refusal::new(Reason::TooLarge, PolicyName::try_new("default").unwrap());
+    /// assert_eq!(refusal.retry_after(), None);
+    /// ```
+    #[must_use]
+    pub const fn new(reason: Reason, policy: PolicyName) -> Self {
+        Self { reason, policy, limit: 0, current: 0, retry_after: None }
+    }
+
+    /// The same refusal with the limit and what was used of it, both in the policy's units.
+    ///
+    /// ```
+    /// # use tollgate::{PolicyName, Reason, Refusal};
+    /// # let refusal = Refusal::new(Reason::RateLimited, PolicyName::try_new("default").unwrap());
+    /// assert_eq!(refusal.with_limit(5, 4).limit(), 5);
+    /// ```
+    #[must_use]
+    pub fn with_limit(self, limit: u64, current: u64) -> Self {
+        Self { limit, current, ..self }
+    }
+
+    /// The same refusal with the time after which it would not stand if nobody else came.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tollgate::{PolicyName, Reason, Refusal};
+    /// # let refusal = Refusal::new(Reason::RateLimited, PolicyName::try_new("default").unwrap());
+    /// assert_eq!(refusal.with_retry_after(Duration::from_secs(3)).retry_after_seconds(), Some(3));
+    /// ```
+    #[must_use]
+    pub fn with_retry_after(self, wait: Duration) -> Self {
+        Self { retry_after: Some(wait), ..self }
+    }
+
+    /// The kind of the refusal.
+    ///
+    /// ```
+    /// # use tollgate::{PolicyName, Reason, Refusal};
+    /// let refusal = Refusal::new(Reason::CircuitOpen, PolicyName::try_new("upstream").unwrap());
+    /// assert_eq!(refusal.reason(), Reason::CircuitOpen);
+    /// ```
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        self.reason
+    }
+
+    /// The policy that refused.
+    ///
+    /// ```
+    /// # use tollgate::{PolicyName, Reason, Refusal};
+    /// let refusal = Refusal::new(Reason::CircuitOpen, PolicyName::try_new("upstream").unwrap());
+    /// assert_eq!(refusal.policy().as_str(), "upstream");
+    /// ```
+    #[must_use]
+    pub const fn policy(&self) -> &PolicyName {
+        &self.policy
+    }
+
+    /// The limit, in the policy's units; 0 where there is none to tell.
+    ///
+    /// ```
+    /// # use tollgate::{PolicyName, Reason, Refusal};
+    /// # let refusal = Refusal::new(Reason::RateLimited, PolicyName::try_new("default").unwrap());
+    /// assert_eq!(refusal.with_limit(5, 4).limit(), 5);
+    /// ```
+    #[must_use]
+    pub const fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// How much of the limit was used when the request came, in the policy's units.
+    ///
+    /// ```
+    /// # use tollgate::{PolicyName, Reason, Refusal};
+    /// # let refusal = Refusal::new(Reason::RateLimited, PolicyName::try_new("default").unwrap());
+    /// assert_eq!(refusal.with_limit(5, 4).current(), 4);
+    /// ```
+    #[must_use]
+    pub const fn current(&self) -> u64 {
+        self.current
+    }
+
+    /// How long to wait, exactly; `None` when waiting will not help.
+    ///
+    /// ```
+    /// # use tollgate::{PolicyName, Reason, Refusal};
+    /// # let refusal = Refusal::new(Reason::TooLarge, PolicyName::try_new("default").unwrap());
+    /// assert!(refusal.retry_after().is_none());
+    /// ```
+    #[must_use]
+    pub const fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    /// How long to wait in whole seconds, rounded up and at least 1, as `Retry-After` says it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tollgate::{PolicyName, Reason, Refusal};
+    /// # let refusal = Refusal::new(Reason::RateLimited, PolicyName::try_new("default").unwrap());
+    /// assert_eq!(refusal.clone().with_retry_after(Duration::ZERO).retry_after_seconds(), Some(1));
+    /// assert_eq!(refusal.with_retry_after(Duration::from_nanos(1_000_000_001)).retry_after_seconds(), Some(2));
+    /// ```
+    #[must_use]
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        self.retry_after.map(|wait| whole_seconds(wait).max(1))
+    }
+}
+
+/// Seconds, rounded up.
+pub(crate) fn whole_seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "policy {:?}: ", self.policy)?;
+        match self.reason {
+            Reason::RateLimited => write!(f, "limit of {} reached", self.limit)?,
+            Reason::Capacity => f.write_str("shared capacity used up")?,
+            Reason::CircuitOpen => f.write_str("circuit open")?,
+            Reason::TooLarge => write!(f, "request of more than {} can never pass", self.limit)?,
+            Reason::Unidentified => f.write_str("no client identified")?,
+        }
+        match self.retry_after {
+            Some(wait) => write!(f, ", retry in {wait:?}"),
+            None => Ok(()),
+        }
+    }
+}

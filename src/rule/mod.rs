@@ -1,0 +1,1 @@
+//! Rules: pure functions of a state and the time. No lock, no clock, no http in here.
