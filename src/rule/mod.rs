@@ -1,1 +1,3 @@
 //! Rules: pure functions of a state and the time. No lock, no clock, no http in here.
+
+pub mod gcra;
