@@ -20,7 +20,7 @@ pub use client::{Client, Digest, Digester, Name, Tier};
 pub use clock::{Clock, FakeClock, Moment};
 pub use cost::Cost;
 pub use gate::{Body, Gate, GateFuture, GateLayer};
-pub use identify::Identify;
+pub use identify::{Account, ApiKey, Forwarded, Identify, Lookup, PeerIp, Traits, Unverified, Verified};
 pub use invalid::Invalid;
 pub use observe::{Audience, Event, Observer};
 pub use policy_name::PolicyName;
