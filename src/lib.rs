@@ -14,6 +14,9 @@ mod rate;
 mod refusal;
 pub mod respond;
 pub mod rule;
+mod store;
+#[allow(unused_imports)]
+mod sync;
 
 pub use admit::{Admit, Answer, Open, Outcome, Permit};
 pub use client::{Client, Digest, Digester, Name, Tier};
