@@ -29,3 +29,4 @@ pub use observe::{Audience, Event, Observer};
 pub use policy_name::PolicyName;
 pub use rate::Rate;
 pub use refusal::{Reason, Refusal};
+pub use respond::Dialect;

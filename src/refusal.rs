@@ -151,16 +151,20 @@ impl Refusal {
         self.current
     }
 
-    /// How long to wait, exactly; `None` when waiting will not help.
+    /// How long to wait, exactly; `None` when waiting will not help, as when the request is too large or names no client.
     ///
     /// ```
+    /// # use std::time::Duration;
     /// # use tollgate::{PolicyName, Reason, Refusal};
     /// # let refusal = Refusal::new(Reason::TooLarge, PolicyName::try_new("default").unwrap());
-    /// assert!(refusal.retry_after().is_none());
+    /// assert!(refusal.with_retry_after(Duration::from_secs(3)).retry_after().is_none());
     /// ```
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+        match self.reason {
+            Reason::TooLarge | Reason::Unidentified => None,
+            _ => self.retry_after,
+        }
     }
 
     /// How long to wait in whole seconds, rounded up and at least 1, as `Retry-After` says it.
@@ -174,7 +178,7 @@ impl Refusal {
     /// ```
     #[must_use]
     pub fn retry_after_seconds(&self) -> Option<u64> {
-        self.retry_after.map(|wait| whole_seconds(wait).max(1))
+        self.retry_after().map(|wait| whole_seconds(wait).max(1))
     }
 }
 
@@ -193,7 +197,7 @@ impl fmt::Display for Refusal {
             Reason::TooLarge => write!(f, "request of more than {} can never pass", self.limit)?,
             Reason::Unidentified => f.write_str("no client identified")?,
         }
-        match self.retry_after {
+        match self.retry_after() {
             Some(wait) => write!(f, ", retry in {wait:?}"),
             None => Ok(()),
         }

@@ -204,8 +204,8 @@ impl<B: Blueprint> GateLayer<B> {
 
     /// Answers refusals with `answer` instead of a problem document.
     ///
-    /// `Retry-After`, the rate limit fields and `Cache-Control: no-store` are added unless the answer has them. gRPC requests keep their
-    /// Trailers-Only answer, because no gRPC client understands another.
+    /// `Retry-After` and `Cache-Control: no-store` are added unless the answer has them; rate limit fields join those
+    /// that it has. gRPC requests keep their Trailers-Only answer, because no gRPC client understands another.
     ///
     /// ```
     /// # use tollgate::{Rate, Refusal, TokenBucketLayer};
