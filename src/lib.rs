@@ -25,6 +25,7 @@ pub use cost::Cost;
 pub use gate::{Body, Gate, GateFuture, GateLayer};
 pub use identify::{Account, ApiKey, Forwarded, Identify, Lookup, PeerIp, Traits, Unverified, Verified};
 pub use invalid::Invalid;
+pub use layers::token_bucket::{Strangers, TokenBucketLayer, TokenBuckets};
 pub use observe::{Audience, Event, Observer};
 pub use policy_name::PolicyName;
 pub use rate::Rate;

@@ -1,8 +1,8 @@
 //! Why a request may not pass, and when to come back.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use crate::PolicyName;
+use crate::{PolicyName, respond::Fields};
 
 /// Why a request may not pass and when to come back; always in the extensions of a refused response.
 ///
@@ -25,6 +25,7 @@ pub struct Refusal {
     limit: u64,
     current: u64,
     retry_after: Option<Duration>,
+    fields: Option<Arc<Fields>>,
 }
 
 /// The kind of a refusal, which decides the status that it is answered with.
@@ -75,7 +76,7 @@ impl Refusal {
     /// ```
     #[must_use]
     pub const fn new(reason: Reason, policy: PolicyName) -> Self {
-        Self { reason, policy, limit: 0, current: 0, retry_after: None }
+        Self { reason, policy, limit: 0, current: 0, retry_after: None, fields: None }
     }
 
     /// The same refusal with the limit and what was used of it, both in the policy's units.
@@ -101,6 +102,25 @@ impl Refusal {
     #[must_use]
     pub fn with_retry_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..self }
+    }
+
+    /// The same refusal with the rate limit fields that its answer is to carry.
+    ///
+    /// ```
+    /// # use std::{sync::Arc, time::Duration};
+    /// # use tollgate::{PolicyName, Reason, Refusal, respond::{Dialect, Fields}};
+    /// let name = PolicyName::try_new("default").unwrap();
+    /// let fields = Fields::new(Dialect::Draft11, &name, 100, Duration::from_secs(60), None);
+    /// let refusal = Refusal::new(Reason::RateLimited, name).with_fields(Arc::new(fields));
+    /// ```
+    #[must_use]
+    pub fn with_fields(self, fields: Arc<Fields>) -> Self {
+        Self { fields: Some(fields), ..self }
+    }
+
+    /// The rate limit fields that the answer carries.
+    pub(crate) fn fields(&self) -> Option<&Fields> {
+        self.fields.as_deref()
     }
 
     /// The kind of the refusal.

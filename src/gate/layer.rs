@@ -280,7 +280,10 @@ impl<A: Admit> Keeper<A> {
     fn refuse(&self, refusal: Refusal, request: &request::Parts) -> Response<Bytes> {
         let answer = self.manner.responder.answer(&refusal, &Wire::of(&request.headers));
         let (mut head, body) = answer.into_parts();
-        self.policy.on_refusal(&refusal, &mut head);
+        if let Some(fields) = refusal.fields() {
+            let wait = refusal.retry_after().unwrap_or_default();
+            fields.write(&mut head.headers, 0, wait, || self.terms.clock.wall());
+        }
         head.extensions.insert(refusal);
         Response::from_parts(head, body)
     }

@@ -1,1 +1,3 @@
-//! The layers.
+//! The layers; none knows another.
+
+pub mod token_bucket;

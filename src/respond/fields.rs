@@ -69,10 +69,10 @@ pub enum Reset {
 /// assert_eq!(headers["ratelimit-policy"], r#""default";q=100;w=60"#);
 /// assert_eq!(headers["ratelimit"], r#""default";r=42;t=26"#);
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fields(Kind);
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     None,
     List { policy: HeaderValue, item: Box<[u8]> },
