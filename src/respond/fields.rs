@@ -126,7 +126,7 @@ impl Fields {
         let quota = quota.min(MAX);
         Self(match dialect {
             Dialect::None => Kind::None,
-            Dialect::XRateLimit { reset } => Kind::Triple { limit: number(quota), reset },
+            Dialect::XRateLimit { reset } => Kind::Triple { limit: shared(number(quota)), reset },
             Dialect::Draft11 => {
                 let name = name.quoted();
                 let mut policy = format!("{name};q={quota}");
@@ -140,8 +140,7 @@ impl Fields {
                     policy += &format!(";qu={}", unit.quoted());
                 }
                 let policy = HeaderValue::try_from(policy).expect("visible ASCII");
-                drop(policy.clone()); // the first clone allocates the count that all later ones share
-                Kind::List { policy, item: format!("{name};r=").into_bytes().into() }
+                Kind::List { policy: shared(policy), item: format!("{name};r=").into_bytes().into() }
             }
         })
     }
@@ -209,6 +208,11 @@ impl Fields {
             }
         }
     }
+}
+
+/// The same value, whose clones allocate nothing: the first one, here, makes the count that all share.
+fn shared(value: HeaderValue) -> HeaderValue {
+    value.clone()
 }
 
 /// Leaves a date, and whatever else is not a number, as it is.
