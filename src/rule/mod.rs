@@ -1,1 +1,5 @@
 //! Rules: pure functions of a state and the time. No lock, no clock, no http in here.
+
+mod lease;
+
+pub use lease::{Acquired, Lease, Leases};
