@@ -258,6 +258,7 @@ impl<A: Admit> Keeper<A> {
     }
 
     /// Turns a decision into a permit, into nothing where the layer only watches, or into an answer.
+    #[expect(clippy::result_large_err, reason = "an answer is handed on at once, and a box would be an allocation")]
     pub(super) fn apply(
         &self,
         decision: Result<A::Permit, Refusal>,

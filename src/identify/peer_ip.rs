@@ -37,9 +37,11 @@ pub struct PeerIp {
 
 #[derive(Clone)]
 struct Source {
-    read: Arc<dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync>,
+    read: Reader,
     extension: &'static str,
 }
+
+type Reader = Arc<dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync>;
 
 /// Where a peer may be: an IP address, with or without a port.
 ///

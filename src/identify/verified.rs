@@ -28,10 +28,12 @@ use crate::{Client, Digester};
 /// ```
 #[derive(Clone)]
 pub struct Verified {
-    read: Arc<dyn Fn(&Extensions) -> Option<Account> + Send + Sync>,
+    read: Reader,
     extension: &'static str,
     named_only: bool,
 }
+
+type Reader = Arc<dyn Fn(&Extensions) -> Option<Account> + Send + Sync>;
 
 impl Verified {
     /// The account that `read` finds in the request extension of type `T`.

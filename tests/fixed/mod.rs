@@ -7,7 +7,9 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, request, response};
 use http_body_util::{BodyExt, Full};
-use tollgate::{Admit, Answer, Dialect, GateLayer, Outcome, Permit, PolicyName, Reason, Refusal, respond::Fields};
+use tollgate::{
+    Admit, Answer, Dialect, FakeClock, GateLayer, Outcome, Permit, PolicyName, Reason, Refusal, respond::Fields,
+};
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneService};
 
 pub(crate) const NOW: Duration = Duration::from_millis(1_790_000_000_500);
@@ -24,7 +26,7 @@ pub(crate) fn seconds(n: u64) -> Duration {
 #[derive(Clone)]
 pub(crate) struct Fixed {
     refusal: Option<Refusal>,
-    fields: Fields,
+    fields: Arc<Fields>,
     remaining: u64,
     reset: Duration,
 }
@@ -33,7 +35,7 @@ pub(crate) struct Held(Arc<Fixed>);
 
 impl Fixed {
     pub(crate) fn admits(dialect: Dialect, policy: &str, remaining: u64, reset: Duration) -> Self {
-        let fields = Fields::new(dialect, &name(policy), 100, seconds(60), None);
+        let fields = Arc::new(Fields::new(dialect, &name(policy), 100, seconds(60), None));
         Self { refusal: None, fields, remaining, reset }
     }
 
@@ -45,27 +47,21 @@ impl Fixed {
     pub(crate) fn with_refusal(self, refusal: Refusal) -> Self {
         Self { refusal: Some(refusal), ..self }
     }
-
-    fn write(&self, headers: &mut HeaderMap) {
-        self.fields.write(headers, self.remaining, self.reset, || NOW);
-    }
 }
 
 impl Admit for Fixed {
     type Permit = Held;
 
     fn admit(self: &Arc<Self>, _: &request::Parts) -> Answer<Result<Held, Refusal>> {
-        Answer::Now(self.refusal.clone().map_or_else(|| Ok(Held(Arc::clone(self))), Err))
-    }
-
-    fn on_refusal(&self, _: &Refusal, head: &mut response::Parts) {
-        self.write(&mut head.headers);
+        let refusal = self.refusal.clone().map(|refusal| refusal.with_fields(Arc::clone(&self.fields)));
+        Answer::Now(refusal.map_or_else(|| Ok(Held(Arc::clone(self))), Err))
     }
 }
 
 impl Permit for Held {
     fn on_response(&mut self, head: &mut response::Parts) {
-        self.0.write(&mut head.headers);
+        let Fixed { fields, remaining, reset, .. } = &*self.0;
+        fields.write(&mut head.headers, *remaining, *reset, || NOW);
     }
 
     fn settle(self, _: Outcome<'_>) {}
@@ -97,7 +93,7 @@ where
 pub(crate) async fn answer(policies: &[Fixed], fields: &[(&'static str, &'static str)]) -> Response<Bytes> {
     let mut service = handler(fields);
     for policy in policies.iter().rev() {
-        let gate = GateLayer::of(policy.clone()).layer(service);
+        let gate = GateLayer::of(policy.clone()).clock(FakeClock::at(NOW)).layer(service);
         service = BoxCloneService::new(gate.map_future(|answer| async {
             let response = answer.await?;
             Ok::<_, Infallible>(collected(response).await.map(Full::new))

@@ -1,0 +1,314 @@
+//! A bounded table of slots that come back even when their holders never do.
+
+use std::time::Duration;
+
+use crate::Moment;
+
+/// A table of so many slots; each is lent for a time, and taken back from whoever holds it too long.
+///
+/// A holder that never ends (a reader with a closed window, a probe that hangs) loses its slot to the next one that
+/// finds the table full: when it has held it for longer than `max_hold`, or has made no progress for longer than
+/// `max_stall`. Its own late release then does nothing. Memory follows the most slots ever held at once.
+///
+/// A full table is searched only when a slot can be overdue, so that a refusal costs a comparison.
+///
+/// ```
+/// use std::time::Duration;
+/// use tollgate::{Moment, rule::Leases};
+///
+/// let start = Moment::from_nanos(1);
+/// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::from_secs(5));
+/// let first = slots.acquire(start).unwrap().lease;
+/// assert!(slots.acquire(start).is_none());
+///
+/// let later = start + Duration::from_secs(6); // no progress for six seconds
+/// let second = slots.acquire(later).unwrap();
+/// assert!(second.reclaimed);
+/// assert!(!slots.release(first)); // too late: nothing happens
+/// assert!(slots.release(second.lease));
+/// assert_eq!(slots.held(), 0);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Leases {
+    limit: usize,
+    max_hold: Duration,
+    max_stall: Duration,
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    issued: u64,
+    /// No slot is overdue before this moment: progress only moves a slot's own moment later.
+    quiet_until: Moment,
+}
+
+/// The right to one slot of one table: which slot, and which of its holders.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use tollgate::{Moment, rule::Leases};
+/// let mut slots = Leases::new(2, Duration::from_secs(60), Duration::MAX);
+/// let (a, b) = (slots.acquire(Moment::default()).unwrap(), slots.acquire(Moment::default()).unwrap());
+/// assert_ne!(a.lease, b.lease);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Lease {
+    slot: usize,
+    /// Counts the leases of the table from 1; a free slot has 0.
+    generation: u64,
+}
+
+/// A lease, and whether it was another's until now.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use tollgate::{Moment, rule::Leases};
+/// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::MAX);
+/// assert!(!slots.acquire(Moment::default()).unwrap().reclaimed);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acquired {
+    /// The right to the slot.
+    pub lease: Lease,
+    /// True when an overdue holder lost the slot for it.
+    pub reclaimed: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    generation: u64,
+    since: Moment,
+    progress: Moment,
+}
+
+impl Leases {
+    /// `slots` slots, none of them held; a table of none lends nothing.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tollgate::{Moment, rule::Leases};
+    /// let mut none = Leases::new(0, Duration::MAX, Duration::MAX);
+    /// assert!(none.acquire(Moment::default()).is_none());
+    /// ```
+    #[must_use]
+    pub const fn new(slots: usize, max_hold: Duration, max_stall: Duration) -> Self {
+        let quiet_until = Moment::MAX;
+        Self { limit: slots, max_hold, max_stall, slots: Vec::new(), free: Vec::new(), issued: 0, quiet_until }
+    }
+
+    /// A free slot, else one whose holder is overdue, else nothing.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tollgate::{Moment, rule::Leases};
+    /// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::MAX);
+    /// assert!(slots.acquire(Moment::default()).is_some());
+    /// assert!(slots.acquire(Moment::default()).is_none());
+    /// ```
+    pub fn acquire(&mut self, now: Moment) -> Option<Acquired> {
+        let (slot, reclaimed) = match self.vacancy() {
+            Some(slot) => (slot, false),
+            None => (self.overdue(now)?, true),
+        };
+        self.issued += 1;
+        let generation = self.issued;
+        self.slots[slot] = Slot { generation, since: now, progress: now };
+        self.quiet_until = self.quiet_until.min(self.due_of(&self.slots[slot]));
+        Some(Acquired { lease: Lease { slot, generation }, reclaimed })
+    }
+
+    /// Notes that the holder has made progress; a late one changes nothing.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tollgate::{Moment, rule::Leases};
+    /// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::from_secs(5));
+    /// let lease = slots.acquire(Moment::default()).unwrap().lease;
+    /// slots.touch(lease, Moment::default() + Duration::from_secs(4));
+    /// assert!(slots.acquire(Moment::default() + Duration::from_secs(8)).is_none());
+    /// ```
+    pub fn touch(&mut self, lease: Lease, now: Moment) {
+        if let Some(slot) = self.slots.get_mut(lease.slot).filter(|slot| slot.generation == lease.generation) {
+            slot.progress = slot.progress.max(now);
+        }
+    }
+
+    /// Gives a slot back, and says whether it was still the lease's own.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tollgate::{Moment, rule::Leases};
+    /// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::MAX);
+    /// let lease = slots.acquire(Moment::default()).unwrap().lease;
+    /// assert!(slots.release(lease));
+    /// assert!(!slots.release(lease));
+    /// ```
+    pub fn release(&mut self, lease: Lease) -> bool {
+        match self.slots.get_mut(lease.slot) {
+            Some(slot) if slot.generation == lease.generation => {
+                slot.generation = 0;
+                self.free.push(lease.slot);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// How many slots are held, overdue ones included.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tollgate::{Moment, rule::Leases};
+    /// let mut slots = Leases::new(3, Duration::from_secs(60), Duration::MAX);
+    /// let _ = slots.acquire(Moment::default());
+    /// assert_eq!(slots.held(), 1);
+    /// ```
+    #[must_use]
+    pub const fn held(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
+    /// The first moment at which a held slot is overdue if nobody makes progress; looks at every slot.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tollgate::{Moment, rule::Leases};
+    /// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::from_secs(5));
+    /// assert_eq!(slots.next_due(), None);
+    /// let _ = slots.acquire(Moment::default());
+    /// assert_eq!(slots.next_due(), Some(Moment::from_nanos(5_000_000_001)));
+    /// ```
+    #[must_use]
+    pub fn next_due(&self) -> Option<Moment> {
+        self.slots.iter().filter(|slot| slot.generation > 0).map(|slot| self.due_of(slot)).min()
+    }
+
+    /// A slot that nobody holds.
+    fn vacancy(&mut self) -> Option<usize> {
+        self.free.pop().or_else(|| {
+            let fresh = self.slots.len();
+            (fresh < self.limit).then(|| {
+                self.slots.push(Slot { generation: 0, since: Moment::default(), progress: Moment::default() });
+                fresh
+            })
+        })
+    }
+
+    /// The slot of a full table that has been overdue the longest.
+    fn overdue(&mut self, now: Moment) -> Option<usize> {
+        if now < self.quiet_until {
+            return None;
+        }
+        let slot = (0..self.slots.len()).min_by_key(|&slot| self.due_of(&self.slots[slot]))?;
+        let due = self.due_of(&self.slots[slot]);
+        // A reclaimed slot stays the bound: the search after it finds the next one.
+        self.quiet_until = due;
+        (now >= due && due < Moment::MAX).then_some(slot)
+    }
+
+    /// When the slot may be taken back: one tick after it was held, or stood still, for as long as it may.
+    fn due_of(&self, slot: &Slot) -> Moment {
+        let due = (slot.since + self.max_hold).min(slot.progress + self.max_stall);
+        due + Duration::from_nanos(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_held_slot_is_reclaimed_one_tick_after_its_time_and_not_before() {
+        let start = Moment::from_nanos(7);
+        let mut slots = Leases::new(1, 10 * SECOND, Duration::MAX);
+        let first = slots.acquire(start).unwrap().lease;
+        assert_eq!(slots.acquire(start + 10 * SECOND), None);
+        let second = slots.acquire(start + 10 * SECOND + Duration::from_nanos(1)).unwrap();
+        assert!(second.reclaimed);
+        slots.touch(first, start + 100 * SECOND);
+        assert!(!slots.release(first), "the slot is another's by now");
+        assert_eq!(slots.held(), 1);
+    }
+
+    #[test]
+    fn without_a_limit_in_time_nothing_is_reclaimed() {
+        let mut slots = Leases::new(1, Duration::MAX, Duration::MAX);
+        let _ = slots.acquire(Moment::default());
+        assert_eq!(slots.acquire(Moment::MAX), None);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Acquire,
+        Touch(usize),
+        Release(usize),
+        Wait(u64),
+        Back(u64),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => Just(Step::Acquire),
+            2 => (0..40_usize).prop_map(Step::Touch),
+            2 => (0..40_usize).prop_map(Step::Release),
+            2 => (0..8_u64).prop_map(Step::Wait),
+            1 => (0..4_u64).prop_map(Step::Back),
+        ]
+    }
+
+    proptest! {
+        /// P1, P2 and late releases, against a list that is searched from end to end.
+        #[test]
+        fn the_table_is_a_list_of_holders(limit in 0..5_usize, steps in prop::collection::vec(step(), 0..120)) {
+            let (hold, stall) = (Duration::from_nanos(12), Duration::from_nanos(5));
+            let mut slots = Leases::new(limit, hold, stall);
+            let mut given: Vec<Lease> = Vec::new();
+            let mut holders: Vec<(Lease, Moment, Moment)> = Vec::new();
+            let mut now = Moment::from_nanos(100);
+            for step in steps {
+                match step {
+                    Step::Acquire => {
+                        let late = |since: Moment, progress: Moment| now.since(since) > hold || now.since(progress) > stall;
+                        let overdue = holders.iter().any(|&(_, since, progress)| late(since, progress));
+                        let full = holders.len() == limit;
+                        let acquired = slots.acquire(now);
+                        prop_assert_eq!(acquired.is_some(), !full || overdue);
+                        let Some(Acquired { lease, reclaimed }) = acquired else { continue };
+                        prop_assert_eq!(reclaimed, full);
+                        if reclaimed {
+                            let lost = holders.iter().position(|(held, ..)| held.slot == lease.slot).unwrap();
+                            let (_, since, progress) = holders.remove(lost);
+                            prop_assert!(late(since, progress));
+                        }
+                        prop_assert!(!given.contains(&lease));
+                        given.push(lease);
+                        holders.push((lease, now, now));
+                    }
+                    Step::Touch(which) => {
+                        let Some(&lease) = given.get(which) else { continue };
+                        slots.touch(lease, now);
+                        if let Some(holder) = holders.iter_mut().find(|(held, ..)| *held == lease) {
+                            holder.2 = holder.2.max(now);
+                        }
+                    }
+                    Step::Release(which) => {
+                        let Some(&lease) = given.get(which) else { continue };
+                        let before = holders.len();
+                        holders.retain(|(held, ..)| *held != lease);
+                        prop_assert_eq!(slots.release(lease), holders.len() < before);
+                    }
+                    Step::Wait(by) => now = now + Duration::from_nanos(by),
+                    Step::Back(by) => now = now - Duration::from_nanos(by),
+                }
+                prop_assert_eq!(slots.held(), holders.len());
+                prop_assert!(slots.held() <= limit);
+            }
+            for (lease, ..) in holders {
+                slots.release(lease);
+            }
+            prop_assert_eq!(slots.held(), 0);
+        }
+    }
+}
