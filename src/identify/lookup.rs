@@ -6,8 +6,8 @@ use super::Account;
 
 /// Knows which key belongs to which account; closures and hash maps implement it.
 ///
-/// It is asked on every request's path and must not block: keep the table in memory and replace it in the background.
-/// Whoever puts digests of keys into the table instead of keys digests in a closure.
+/// It is asked on every request's path and must not block: keep the table in memory and replace it in the background,
+/// as with an `RwLock<Arc<HashMap<..>>>` read by a closure. A table of hashed keys is a closure that hashes.
 ///
 /// ```
 /// use std::{collections::HashMap, sync::Arc};

@@ -2,13 +2,13 @@
 //!
 //! An [`Identify`] learns from a request's head whom to charge. Each says in its documentation what a liar can gain:
 //!
-//! | way | who vouches | |
-//! |---|---|---|
-//! | [`PeerIp`] | the connection, and the proxies that you name | always there |
-//! | [`ApiKey`] | your table of keys | an unknown key is nobody |
-//! | [`Verified`] | your own authentication layer, through a request extension | |
-//! | [`Unverified`] | nobody here: whatever stands in front of this service | |
-//! | a closure | you | |
+//! | way | who vouches for it |
+//! |---|---|
+//! | [`PeerIp`] | the connection, and the proxies that you name |
+//! | [`ApiKey`] | your table of keys; an unknown key is nobody |
+//! | [`Verified`] | your own authentication layer, through a request extension |
+//! | [`Unverified`] | nobody here: whatever stands in front of this service |
+//! | a closure | you |
 //!
 //! They chain: the first that finds somebody decides.
 //!
@@ -45,7 +45,7 @@ mod verified;
 
 use std::sync::Arc;
 
-use http::request;
+use http::{Extensions, request};
 
 use crate::{Client, Digester};
 
@@ -57,6 +57,9 @@ pub use lookup::Lookup;
 pub use peer_ip::{Address, PeerIp};
 pub use unverified::Unverified;
 pub use verified::Verified;
+
+/// Reads what an outer layer or a framework has put into a request.
+type Reader<T> = Arc<dyn Fn(&Extensions) -> Option<T> + Send + Sync>;
 
 /// Learns from a request's head whom to charge; closures implement it.
 ///

@@ -9,7 +9,7 @@ use std::{
 
 use http::{Extensions, request};
 
-use super::{Forwarded, Identify, Traits, network::Grouping};
+use super::{Forwarded, Identify, Reader, Traits, network::Grouping};
 use crate::{Client, Digester, Invalid};
 
 /// Charges the address that a request came from: an IPv4 address, or the /64 network of an IPv6 address.
@@ -37,11 +37,9 @@ pub struct PeerIp {
 
 #[derive(Clone)]
 struct Source {
-    read: Reader,
+    read: Reader<IpAddr>,
     extension: &'static str,
 }
-
-type Reader = Arc<dyn Fn(&Extensions) -> Option<IpAddr> + Send + Sync>;
 
 /// Where a peer may be: an IP address, with or without a port.
 ///

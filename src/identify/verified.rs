@@ -4,7 +4,7 @@ use std::{any::type_name, fmt, sync::Arc};
 
 use http::{Extensions, request};
 
-use super::{Account, Identify, Traits};
+use super::{Account, Identify, Reader, Traits};
 use crate::{Client, Digester};
 
 /// Charges the account in a request extension that your own authentication layer has put there.
@@ -28,12 +28,10 @@ use crate::{Client, Digester};
 /// ```
 #[derive(Clone)]
 pub struct Verified {
-    read: Reader,
+    read: Reader<Account>,
     extension: &'static str,
     named_only: bool,
 }
-
-type Reader = Arc<dyn Fn(&Extensions) -> Option<Account> + Send + Sync>;
 
 impl Verified {
     /// The account that `read` finds in the request extension of type `T`.

@@ -50,6 +50,8 @@ fn a_pair_cannot_be_cut_another_way() {
     assert_eq!(distinct(&who, requests), pairs.len());
     let swapped = [("a", "b"), ("b", "a")].map(|(a, b)| request("203.0.113.9", &[("x-a", a), ("x-b", b)]));
     assert_eq!(distinct(&who, swapped), 2);
+    let twice = Unverified::header("x-a").and(Unverified::header("x-a"));
+    assert_eq!(distinct(&twice, ["a", "b"].map(|a| request("203.0.113.9", &[("x-a", a)]))), 2, "equal halves");
     assert_eq!(charged(&who, "203.0.113.9", &[("x-a", "a")]), "-", "both have to find somebody");
 }
 

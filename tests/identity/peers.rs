@@ -83,10 +83,12 @@ fn ipv4_is_grouped_only_when_asked() {
 
 #[test]
 fn networks_of_another_size_are_other_clients() {
-    let who = [PeerIp::new(), PeerIp::new().group_v6(48), PeerIp::new().group_v6(32)];
-    let request = request("2001:db8::", NOTHING);
-    let clients: std::collections::HashSet<_> = who.iter().map(|who| client(who, &request).unwrap()).collect();
-    assert_eq!(clients.len(), 3);
+    let who = [PeerIp::new(), PeerIp::new().group_v6(48).group_v4(24), PeerIp::new().group_v6(32).group_v4(16)];
+    for network in ["2001:db8::", "198.51.0.0"] {
+        let request = request(network, NOTHING);
+        let clients: std::collections::HashSet<_> = who.iter().map(|who| client(who, &request).unwrap()).collect();
+        assert_eq!(clients.len(), 3, "{network}");
+    }
 }
 
 #[test]

@@ -171,7 +171,8 @@ impl ForwardedField {
     ///
     /// It holds only if **nobody can reach this service but through all of them**: who goes round one can say that it
     /// is anyone. So such an identity is not [`verified`](crate::Traits::verified). A list that is shorter than `count`
-    /// is taken to its left end. It works without a peer's address too, as behind a proxy on a Unix socket.
+    /// is taken to its left end, and a [`single`](Forwarded::single) address is taken whatever the count. It works
+    /// without a peer's address too, as behind a proxy on a Unix socket.
     ///
     /// # Panics
     /// When `count` is 0 or above 32.
