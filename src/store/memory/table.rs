@@ -47,13 +47,17 @@ impl<const SLOTS: usize> Table<SLOTS> {
         let halves = capacity.div_ceil((Page::<SLOTS>::ROOM / 2).max(1));
         let budget = u32::try_from(halves + halves / 16 + 1).unwrap_or(u32::MAX >> 4).min(u32::MAX >> 4);
         // To split the first pages would write to much of the directory: some are there from the beginning.
-        let base_bits = budget.ilog2() / 2;
+        Self::of_pages(capacity, budget, budget.ilog2() / 2)
+    }
+
+    /// A table of at most `budget` pages, 2^`base_bits` of which are never joined.
+    pub(super) fn of_pages(capacity: usize, budget: u32, base_bits: u32) -> Self {
         let base = 1 << base_bits;
         let page = |index| {
             if index < base { Page::of(u64::from(index) << (63 - base_bits) << 1, base_bits) } else { Page::free() }
         };
         Self {
-            directory: Directory::new(budget.next_power_of_two().ilog2() + 2, base_bits),
+            directory: Directory::new(directory_bits(budget, SLOTS), base_bits),
             pages: (0..budget).map(|index| Locked::new(page(index))).collect(),
             base_bits,
             capacity,
@@ -146,6 +150,12 @@ impl<const SLOTS: usize> fmt::Debug for Table<SLOTS> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Table").field("live", &self.live()).field("capacity", &self.capacity).finish_non_exhaustive()
     }
+}
+
+/// So many that no prefix of that length has more entries than a page holds, unless with a chance below one in 10^9; small
+/// pages, where chance has more to say, take a wider directory.
+fn directory_bits(budget: u32, slots: usize) -> u32 {
+    budget.next_power_of_two().ilog2().max(1) + if slots < 64 { 2 } else { 0 }
 }
 
 fn tag(key: Digest) -> u64 {

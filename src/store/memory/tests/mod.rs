@@ -2,6 +2,8 @@
 
 #[cfg(not(loom))]
 mod flood;
+#[cfg(loom)]
+mod interleavings;
 #[cfg(not(loom))]
 mod model;
 #[cfg(not(loom))]
