@@ -202,7 +202,7 @@ impl Fields {
                     line.push(";t=").number(seconds);
                 }
                 list::append(headers, RATELIMIT_POLICY, policy.clone());
-                if let Ok(line) = HeaderValue::from_maybe_shared(line.into_bytes()) {
+                if let Ok(line) = HeaderValue::from_maybe_shared(line.take()) {
                     list::append(headers, RATELIMIT, line);
                 }
             }
