@@ -9,9 +9,10 @@ use super::buffer::Buffer;
 const LONGEST: usize = 4096;
 
 /// Adds `item` to the list in the field `name`, on one line. A list that no client could read is replaced.
-pub(super) fn append(headers: &mut HeaderMap, name: HeaderName, item: HeaderValue) {
-    if let Ok(true) = headers.try_append(&name, item) {
-        merge(headers, name);
+#[inline]
+pub(super) fn append(headers: &mut HeaderMap, name: impl Fn() -> HeaderName, item: HeaderValue) {
+    if let Ok(true) = headers.try_append(name(), item) {
+        merge(headers, name());
     }
 }
 
