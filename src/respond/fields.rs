@@ -196,14 +196,14 @@ impl Fields {
             Kind::None => {}
             Kind::Triple { limit, .. } => triple::write(headers, limit, Triple { remaining, reset }),
             Kind::List { policy, item } => {
-                let mut line = Buffer::<192>::new();
+                let mut line = Buffer::<128>::new();
                 line.push(item).number(remaining);
                 if let Some(seconds) = reset {
                     line.push(";t=").number(seconds);
                 }
-                list::append(headers, RATELIMIT_POLICY, policy.clone());
-                if let Ok(line) = HeaderValue::from_maybe_shared(line.into_bytes()) {
-                    list::append(headers, RATELIMIT, line);
+                list::append(headers, || RATELIMIT_POLICY, policy.clone());
+                if let Ok(line) = HeaderValue::from_maybe_shared(line.take()) {
+                    list::append(headers, || RATELIMIT, line);
                 }
             }
         }
