@@ -17,7 +17,6 @@ pub(super) fn append(headers: &mut HeaderMap, name: impl Fn() -> HeaderName, ite
 }
 
 /// Puts the lines of a field on one; if there is garbage among them only the last line, which is ours, is kept.
-#[cold]
 fn merge(headers: &mut HeaderMap, name: HeaderName) {
     let mut lines = headers.get_all(&name).iter();
     let Some(ours) = lines.next_back() else { return };
