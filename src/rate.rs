@@ -271,6 +271,16 @@ impl Rate {
         self.initial
     }
 
+    /// The time in which an empty bucket fills.
+    ///
+    /// ```
+    /// assert_eq!(tollgate::Rate::per_second(5).burst(10).span().as_secs(), 2);
+    /// ```
+    #[must_use]
+    pub const fn span(&self) -> Duration {
+        Duration::from_nanos(self.span_ns())
+    }
+
     /// Nanoseconds between two tokens.
     pub(crate) const fn interval_ns(&self) -> u64 {
         self.interval

@@ -92,7 +92,27 @@ impl<A: Admit> GateLayer<Arc<A>> {
     /// ```
     #[must_use]
     pub fn of(policy: A) -> Self {
-        Self::from_blueprint(Arc::new(policy), "default")
+        Self::shared(Arc::new(policy))
+    }
+
+    /// A layer of a policy that others hold too, to look at it or to turn its switches.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use tollgate::{Admit, Answer, GateLayer, Open, Refusal};
+    /// # struct Everyone;
+    /// # impl Admit for Everyone {
+    /// #     type Permit = Open;
+    /// #     fn admit(self: &Arc<Self>, _: &http::request::Parts) -> Answer<Result<Open, Refusal>> {
+    /// #         Answer::Now(Ok(Open))
+    /// #     }
+    /// # }
+    /// let policy = Arc::new(Everyone);
+    /// let layer = GateLayer::shared(Arc::clone(&policy));
+    /// ```
+    #[must_use]
+    pub fn shared(policy: Arc<A>) -> Self {
+        Self::from_blueprint(policy, "default")
     }
 }
 
