@@ -1,1 +1,3 @@
 //! The layers.
+
+pub mod circuit_breaker;
