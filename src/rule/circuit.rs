@@ -112,9 +112,11 @@ impl Machine {
         }
     }
 
-    /// From when to when everybody is refused without a further look.
+    /// From when to when everybody is refused without a further look, unless the circuit lets pass as a rule. While it
+    /// is half-open that time is over.
     pub(crate) const fn shut(&self) -> Option<(Moment, Moment)> {
         match (self.mode, &self.phase) {
+            (Mode::Automatic, Phase::HalfOpen { .. }) => Some((Moment::from_nanos(0), Moment::from_nanos(1))),
             (Mode::Automatic, Phase::Open { since, until }) => Some((*since, *until)),
             (Mode::ForcedOpen, _) => Some((Moment::from_nanos(0), Moment::MAX)),
             _ => None,

@@ -23,7 +23,7 @@ pub(crate) struct Circuit {
     me: Weak<Self>,
     setup: Arc<Setup>,
     seats: usize,
-    /// Everybody is refused from and until here, in nanoseconds; the second is 0 when nobody is.
+    /// Everybody is refused from and until here, in nanoseconds; the second is 0 when all pass as a rule.
     shut_since: AtomicU64,
     shut_until: AtomicU64,
     current: Current,
@@ -54,8 +54,13 @@ impl Circuit {
         &self.setup
     }
 
+    /// Whether it is open or half-open, so that a call is refused or a probe.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.shut_until.load(Ordering::Acquire) != 0
+    }
+
     /// How long everybody is still refused, when that needs no further look.
-    pub(crate) fn shut_for(&self, now: impl FnOnce() -> Moment) -> Option<Duration> {
+    fn shut_for(&self, now: Moment) -> Option<Duration> {
         let until = self.shut_until.load(Ordering::Acquire);
         if until == 0 {
             return None;
@@ -63,14 +68,13 @@ impl Circuit {
         if until == Moment::MAX.as_nanos() {
             return Some(self.setup.recovery.open.first);
         }
-        let now = now();
         let shut = (self.shut_since.load(Ordering::Acquire)..until).contains(&now.as_nanos());
         shut.then(|| Moment::from_nanos(until).since(now))
     }
 
     /// Lets a call pass, or says how long to wait.
     pub(crate) fn admit(self: &Arc<Self>, now: Moment) -> Result<Ticket, Duration> {
-        if let Some(wait) = self.shut_for(|| now) {
+        if let Some(wait) = self.shut_for(now) {
             return Err(wait);
         }
         match self.current.read(Regime::ticket) {

@@ -40,9 +40,9 @@ impl Admit for CircuitPolicy {
     }
 
     fn shut(&self) -> bool {
+        // Also while a probe is due or under way: a probe waits for the service on its own lease, and nobody else should.
         // With keys nobody knows yet whose circuit a request will meet.
-        let circuit = &self.breaker.circuit;
-        self.key.is_none() && circuit.shut_for(|| circuit.setup().clock.now()).is_some()
+        self.key.is_none() && self.breaker.circuit.is_shut()
     }
 
     fn unready(self: &Arc<Self>, _: &dyn Any) {
