@@ -44,11 +44,6 @@ pub trait Admit: Send + Sync + 'static {
     fn unready(self: &Arc<Self>, error: &dyn Any) {
         let _ = error;
     }
-
-    /// Adds to the answer of a refusal of its own, such as its rate limit fields.
-    fn on_refusal(&self, refusal: &Refusal, head: &mut response::Parts) {
-        let _ = (refusal, head);
-    }
 }
 
 /// What an admitted request holds. The gate settles it exactly once, whatever happens; policies need no `Drop`.

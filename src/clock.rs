@@ -218,8 +218,19 @@ impl FakeClock {
     /// ```
     #[must_use]
     pub fn new() -> Self {
-        let wall = 1_767_225_600_000_000_000;
-        Self(Arc::new(Hands { now: AtomicU64::new(ZERO), wall: AtomicU64::new(wall) }))
+        Self::at(Duration::from_secs(1_767_225_600))
+    }
+
+    /// A clock that stands at one second; its wall shows `wall` after 1970-01-01 00:00 UTC.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// let clock = tollgate::FakeClock::at(Duration::from_secs(86_400));
+    /// assert_eq!(tollgate::Clock::from(clock).wall().as_secs(), 86_400);
+    /// ```
+    #[must_use]
+    pub fn at(wall: Duration) -> Self {
+        Self(Arc::new(Hands { now: AtomicU64::new(ZERO), wall: AtomicU64::new(nanos(wall)) }))
     }
 
     /// Moves both hands forward.

@@ -93,7 +93,7 @@ impl TryFrom<f64> for Cost {
     /// A whole number; a fraction, NaN or infinity is refused and not rounded.
     fn try_from(units: f64) -> Result<Self, Invalid> {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-        if units >= 1.0 && units <= 9_007_199_254_740_991.0 && units.fract() == 0.0 {
+        if (1.0..=9_007_199_254_740_991.0).contains(&units) && units.fract() == 0.0 {
             Ok(Self(units as u64))
         } else {
             Err(Invalid::new("cost", "be a whole number from 1 to 2^53 - 1", units))

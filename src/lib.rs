@@ -15,6 +15,8 @@ mod rate;
 mod refusal;
 pub mod respond;
 pub mod rule;
+mod store;
+#[allow(unused_imports)]
 mod sync;
 
 pub use admit::{Admit, Answer, Open, Outcome, Permit};
@@ -23,11 +25,13 @@ pub use client::{Client, Digest, Digester, Name, Tier};
 pub use clock::{Clock, FakeClock, Moment};
 pub use cost::Cost;
 pub use gate::{Body, Gate, GateFuture, GateLayer};
-pub use identify::Identify;
+pub use identify::{Account, ApiKey, Forwarded, Identify, Lookup, PeerIp, Traits, Unverified, Verified};
 pub use invalid::Invalid;
 pub use layers::circuit_breaker::{CallError, CircuitBreaker, CircuitBreakerLayer, CircuitState, Counts};
+pub use layers::token_bucket::{Strangers, TokenBucketLayer, TokenBuckets};
 pub use observe::{Audience, Event, Observer};
 pub use policy_name::PolicyName;
 pub use rate::Rate;
 pub use refusal::{Reason, Refusal};
+pub use respond::Dialect;
 pub use rule::Trip;

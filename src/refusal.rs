@@ -1,8 +1,8 @@
 //! Why a request may not pass, and when to come back.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
-use crate::PolicyName;
+use crate::{PolicyName, respond::Fields};
 
 /// Why a request may not pass and when to come back; always in the extensions of a refused response.
 ///
@@ -25,6 +25,7 @@ pub struct Refusal {
     limit: u64,
     current: u64,
     retry_after: Option<Duration>,
+    fields: Option<Arc<Fields>>,
 }
 
 /// The kind of a refusal, which decides the status that it is answered with.
@@ -75,7 +76,7 @@ impl Refusal {
     /// ```
     #[must_use]
     pub const fn new(reason: Reason, policy: PolicyName) -> Self {
-        Self { reason, policy, limit: 0, current: 0, retry_after: None }
+        Self { reason, policy, limit: 0, current: 0, retry_after: None, fields: None }
     }
 
     /// The same refusal with the limit and what was used of it, both in the policy's units.
@@ -101,6 +102,25 @@ impl Refusal {
     #[must_use]
     pub fn with_retry_after(self, wait: Duration) -> Self {
         Self { retry_after: Some(wait), ..self }
+    }
+
+    /// The same refusal with the rate limit fields that its answer is to carry.
+    ///
+    /// ```
+    /// # use std::{sync::Arc, time::Duration};
+    /// # use tollgate::{PolicyName, Reason, Refusal, respond::{Dialect, Fields}};
+    /// let name = PolicyName::try_new("default").unwrap();
+    /// let fields = Fields::new(Dialect::Draft11, &name, 100, Duration::from_secs(60), None);
+    /// let refusal = Refusal::new(Reason::RateLimited, name).with_fields(Arc::new(fields));
+    /// ```
+    #[must_use]
+    pub fn with_fields(self, fields: Arc<Fields>) -> Self {
+        Self { fields: Some(fields), ..self }
+    }
+
+    /// The rate limit fields that the answer carries.
+    pub(crate) fn fields(&self) -> Option<&Fields> {
+        self.fields.as_deref()
     }
 
     /// The kind of the refusal.
@@ -151,16 +171,20 @@ impl Refusal {
         self.current
     }
 
-    /// How long to wait, exactly; `None` when waiting will not help.
+    /// How long to wait, exactly; `None` when waiting will not help, as when the request is too large or names no client.
     ///
     /// ```
+    /// # use std::time::Duration;
     /// # use tollgate::{PolicyName, Reason, Refusal};
     /// # let refusal = Refusal::new(Reason::TooLarge, PolicyName::try_new("default").unwrap());
-    /// assert!(refusal.retry_after().is_none());
+    /// assert!(refusal.with_retry_after(Duration::from_secs(3)).retry_after().is_none());
     /// ```
     #[must_use]
     pub const fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+        match self.reason {
+            Reason::TooLarge | Reason::Unidentified => None,
+            _ => self.retry_after,
+        }
     }
 
     /// How long to wait in whole seconds, rounded up and at least 1, as `Retry-After` says it.
@@ -174,7 +198,7 @@ impl Refusal {
     /// ```
     #[must_use]
     pub fn retry_after_seconds(&self) -> Option<u64> {
-        self.retry_after.map(|wait| whole_seconds(wait).max(1))
+        self.retry_after().map(|wait| whole_seconds(wait).max(1))
     }
 }
 
@@ -193,7 +217,7 @@ impl fmt::Display for Refusal {
             Reason::TooLarge => write!(f, "request of more than {} can never pass", self.limit)?,
             Reason::Unidentified => f.write_str("no client identified")?,
         }
-        match self.retry_after {
+        match self.retry_after() {
             Some(wait) => write!(f, ", retry in {wait:?}"),
             None => Ok(()),
         }

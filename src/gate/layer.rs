@@ -204,8 +204,8 @@ impl<B: Blueprint> GateLayer<B> {
 
     /// Answers refusals with `answer` instead of a problem document.
     ///
-    /// `Retry-After`, the rate limit fields and `Cache-Control: no-store` are added unless the answer has them. gRPC requests keep their
-    /// Trailers-Only answer, because no gRPC client understands another.
+    /// `Retry-After` and `Cache-Control: no-store` are added unless the answer has them; rate limit fields join those
+    /// that it has. gRPC requests keep their Trailers-Only answer, because no gRPC client understands another.
     ///
     /// ```
     /// # use tollgate::{Rate, Refusal, TokenBucketLayer};
@@ -258,6 +258,7 @@ impl<A: Admit> Keeper<A> {
     }
 
     /// Turns a decision into a permit, into nothing where the layer only watches, or into an answer.
+    #[expect(clippy::result_large_err, reason = "an answer is handed on at once, and a box would be an allocation")]
     pub(super) fn apply(
         &self,
         decision: Result<A::Permit, Refusal>,
@@ -280,7 +281,10 @@ impl<A: Admit> Keeper<A> {
     fn refuse(&self, refusal: Refusal, request: &request::Parts) -> Response<Bytes> {
         let answer = self.manner.responder.answer(&refusal, &Wire::of(&request.headers));
         let (mut head, body) = answer.into_parts();
-        self.policy.on_refusal(&refusal, &mut head);
+        if let Some(fields) = refusal.fields() {
+            let wait = refusal.retry_after().unwrap_or_default();
+            fields.write(&mut head.headers, 0, wait, || self.terms.clock.wall());
+        }
         head.extensions.insert(refusal);
         Response::from_parts(head, body)
     }

@@ -1,33 +1,58 @@
-//! What a refusal looks like on the wire.
+//! What a refusal looks like on the wire, and how a client learns of its limits before.
+//!
+//! Over HTTP a refusal is a [problem document](problem) with `Retry-After`; over gRPC, on the same layer, it is a
+//! status with its details. [`refuse_with`](crate::GateLayer::refuse_with) replaces the former:
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use http::{Request, Response, request};
+//! # use tollgate::{Admit, Answer, GateLayer, Open, PolicyName, Reason, Refusal, respond};
+//! # use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! # struct Closed;
+//! # impl Admit for Closed {
+//! #     type Permit = Open;
+//! #     fn admit(self: &Arc<Self>, _: &request::Parts) -> Answer<Result<Open, Refusal>> {
+//! #         Answer::Now(Err(Refusal::new(Reason::Capacity, PolicyName::try_new("closed").unwrap())))
+//! #     }
+//! # }
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let service = ServiceBuilder::new()
+//!     .layer(GateLayer::of(Closed).refuse_with(respond::text))
+//!     .service(service_fn(|_: Request<String>| async { Ok::<_, ()>(Response::new(String::from("hello"))) }));
+//! let answer = service.oneshot(Request::new(String::new())).await.unwrap();
+//! assert_eq!(answer.headers()["content-type"], "text/plain; charset=utf-8");
+//! # });
+//! ```
 
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::Response;
 
 use crate::Refusal;
 
-/// The protocol that a request speaks, which decides how a refusal is said.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Wire {
-    /// Plain HTTP.
-    Http,
-    /// gRPC.
-    Grpc,
-}
+mod buffer;
+mod detail;
+mod fields;
+mod grpc;
+mod list;
+mod names;
+mod number;
+mod problem;
+mod protobuf;
+mod triple;
+mod wire;
 
-impl Wire {
-    /// The protocol that a request with these fields speaks.
-    #[must_use]
-    pub fn of(_: &HeaderMap) -> Self {
-        Self::Http
-    }
-}
+pub use fields::{Dialect, Fields, Reset};
+pub use names::{
+    EXPOSED_HEADERS, RATELIMIT, RATELIMIT_POLICY, X_RATELIMIT_LIMIT, X_RATELIMIT_REMAINING, X_RATELIMIT_RESET,
+};
+pub use problem::{problem, status, text};
+pub use wire::Wire;
 
 type Custom = Arc<dyn Fn(&Refusal) -> Response<Bytes> + Send + Sync>;
 
-/// Makes the answer of a refusal.
+/// Makes the answer of a refusal: a problem document unless told otherwise, and a status where gRPC is spoken.
 #[derive(Clone, Default)]
 pub(crate) struct Responder(Option<Custom>);
 
@@ -36,16 +61,21 @@ impl Responder {
         Self(Some(Arc::new(answer)))
     }
 
-    pub(crate) fn answer(&self, refusal: &Refusal, _wire: &Wire) -> Response<Bytes> {
-        match &self.0 {
-            Some(custom) => custom(refusal),
-            None => Response::new(Bytes::new()),
+    pub(crate) fn answer(&self, refusal: &Refusal, wire: &Wire) -> Response<Bytes> {
+        match (wire, &self.0) {
+            (Wire::Grpc { content_type }, _) => grpc::trailers_only(refusal, content_type.clone()),
+            (Wire::Http, None) => problem(refusal),
+            (Wire::Http, Some(custom)) => {
+                let mut answer = custom(refusal);
+                problem::complete(refusal, answer.headers_mut());
+                answer
+            }
         }
     }
 }
 
 impl fmt::Debug for Responder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Responder(..)")
+        f.write_str(if self.0.is_some() { "Responder(custom)" } else { "Responder(problem)" })
     }
 }

@@ -128,7 +128,8 @@ pub fn level(rate: &Rate, full_at: Option<u64>, now: Moment) -> Level {
 /// The same bucket under another rate: it keeps the fraction that is missing, rounded up.
 ///
 /// So a change of tier gives nobody a fresh bucket and leaves nobody punished by the old rate. `from_span` is how long the
-/// old bucket took to fill, in nanoseconds.
+/// old bucket took to fill, in nanoseconds; zero stands for a bucket that nobody has seen, which is a newcomer's but not
+/// full before `full_at`.
 ///
 /// ```
 /// use tollgate::{Moment, Rate, rule::gcra};
@@ -139,6 +140,9 @@ pub fn level(rate: &Rate, full_at: Option<u64>, now: Moment) -> Level {
 /// ```
 #[must_use]
 pub fn rescale(full_at: u64, from_span: u64, rate: &Rate, now: Moment) -> u64 {
+    if from_span == 0 {
+        return full_at.max(newcomer(rate, now));
+    }
     let debt = debt(full_at, now);
     if debt == 0 {
         return full_at;
@@ -146,7 +150,7 @@ pub fn rescale(full_at: u64, from_span: u64, rate: &Rate, now: Moment) -> u64 {
     // A debt above the span comes from a clock that was set back: that part is time to make up, not tokens.
     let tokens = debt.min(from_span);
     let ahead = debt - tokens;
-    let scaled = (u128::from(tokens) * u128::from(rate.span_ns())).div_ceil(u128::from(from_span.max(1)));
+    let scaled = (u128::from(tokens) * u128::from(rate.span_ns())).div_ceil(u128::from(from_span));
     let scaled = u64::try_from(scaled).unwrap_or(u64::MAX); // never above the span, for tokens <= from_span
     now.as_nanos().saturating_add(ahead).saturating_add(scaled)
 }

@@ -1,0 +1,56 @@
+//! The table that knows which key is whose.
+
+use std::{collections::HashMap, hash::BuildHasher, sync::Arc};
+
+use super::Account;
+
+/// Knows which key belongs to which account; closures and hash maps implement it.
+///
+/// It is asked on every request's path and must not block: keep the table in memory and replace it in the background,
+/// as with an `RwLock<Arc<HashMap<..>>>` read by a closure. A table of hashed keys is a closure that hashes.
+///
+/// ```
+/// use std::{collections::HashMap, sync::Arc};
+/// use tollgate::{Account, Lookup};
+///
+/// let table = HashMap::from([("k-7f3a".to_owned(), Account::named("alice"))]);
+/// let shared = Arc::new(table.clone());
+/// let closure = move |key: &str| table.get(key).cloned();
+/// assert_eq!(shared.look_up("k-7f3a"), closure.look_up("k-7f3a"));
+/// assert_eq!(shared.look_up("guessed"), None);
+/// ```
+pub trait Lookup: Send + Sync + 'static {
+    /// Whose key it is, or `None` for a key that nobody was given.
+    fn look_up(&self, key: &str) -> Option<Account>;
+
+    /// Whether every account that it knows, now and later, has a public name.
+    fn is_all_named(&self) -> bool {
+        false
+    }
+}
+
+impl<F: Fn(&str) -> Option<Account> + Send + Sync + 'static> Lookup for F {
+    fn look_up(&self, key: &str) -> Option<Account> {
+        self(key)
+    }
+}
+
+impl<S: BuildHasher + Send + Sync + 'static> Lookup for HashMap<String, Account, S> {
+    fn look_up(&self, key: &str) -> Option<Account> {
+        self.get(key).cloned()
+    }
+
+    fn is_all_named(&self) -> bool {
+        self.values().all(Account::is_named)
+    }
+}
+
+impl<L: Lookup + ?Sized> Lookup for Arc<L> {
+    fn look_up(&self, key: &str) -> Option<Account> {
+        (**self).look_up(key)
+    }
+
+    fn is_all_named(&self) -> bool {
+        (**self).is_all_named()
+    }
+}

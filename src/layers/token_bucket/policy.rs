@@ -1,0 +1,302 @@
+//! The decision: one client's bucket and the one of all, both or neither.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use http::request;
+
+use super::{
+    layer::{Strangers, TokenBucket},
+    permit::Passed,
+    rates::{self, Limit, Rates, full_at},
+};
+use crate::{
+    Admit, Answer, Client, Cost, Digest, Digester, Event, Moment, Rate, Reason, Refusal, Tier,
+    gate::Terms,
+    respond::{Dialect, Reset},
+    rule::gcra::{self, Level, Verdict},
+    store::memory::{Entry, Full, GlobalCell, Table},
+};
+
+/// The buckets of a layer.
+pub struct Buckets {
+    pub(super) terms: Terms,
+    settings: TokenBucket,
+    rates: ArcSwap<Rates>,
+    /// One change of rates at a time.
+    changing: Mutex<()>,
+    table: Table,
+    global: GlobalCell,
+    overflow: Mutex<Option<Entry>>,
+    warned: AtomicBool,
+}
+
+/// What was decided about one request: the limit it met and how full the client's bucket is after it.
+pub(super) struct Taken {
+    pub(super) limit: Arc<Limit>,
+    pub(super) level: Level,
+}
+
+impl Taken {
+    fn new(limit: &Arc<Limit>, full_at: Option<u64>, now: Moment) -> Self {
+        Self { limit: Arc::clone(limit), level: gcra::level(&limit.rate, full_at, now) }
+    }
+}
+
+/// Why nothing was taken.
+enum No {
+    /// The client's own bucket is too empty: so much of it is used.
+    Own { wait: Duration, used: u64 },
+    /// The bucket of all is too empty.
+    Shared(Duration),
+    /// A bucket that holds less than the request costs.
+    Never(u64),
+}
+
+impl Buckets {
+    pub(super) fn new(settings: TokenBucket, terms: Terms) -> Self {
+        let TokenBucket { rate, ref tiers, global, overflow, dialect, max_clients, .. } = settings;
+        let rates = Rates::new(&terms.name, dialect, rate, tiers, global, overflow);
+        Self {
+            rates: ArcSwap::from_pointee(rates),
+            changing: Mutex::new(()),
+            table: Table::new(max_clients),
+            global: GlobalCell::new(),
+            overflow: Mutex::new(None),
+            warned: AtomicBool::new(false),
+            settings,
+            terms,
+        }
+    }
+
+    /// Takes `cost` from the client's bucket and from the one of all, or from neither. Nothing to tell of its bucket
+    /// where the table had no room for it.
+    pub(super) fn take(&self, client: &Client, cost: Cost) -> Result<Option<Taken>, Refusal> {
+        let now = self.terms.clock.now();
+        let rates = self.rates.load();
+        let limit = rates.of(client.tier());
+        let decide = |entry| self.decide(&rates, limit, entry, cost, now);
+        let decision = match self.table.update(client.digest(), now, decide) {
+            Ok(decision) => decision,
+            Err(Full) => return self.take_from_overflow(&rates, limit, cost, now),
+        };
+        match decision {
+            Ok(full_at) => Ok(Some(Taken::new(limit, full_at, now))),
+            Err(no) => Err(self.refuse(no, limit, cost)),
+        }
+    }
+
+    /// The table has no room: all newcomers share one bucket.
+    #[cold]
+    fn take_from_overflow(
+        &self,
+        rates: &Rates,
+        limit: &Arc<Limit>,
+        cost: Cost,
+        now: Moment,
+    ) -> Result<Option<Taken>, Refusal> {
+        self.terms.audience.tell(&Event::Overflow { policy: &self.terms.name });
+        if cost.get() > limit.rate.capacity() {
+            return Err(self.refuse(No::Never(limit.rate.capacity()), limit, cost));
+        }
+        let mut entry = self.overflow.lock().unwrap_or_else(PoisonError::into_inner);
+        let full_at = entry.map(|entry| full_at(entry, &rates.overflow, now));
+        let decision = match gcra::decide(&rates.overflow, full_at, cost, now) {
+            Verdict::Admitted { full_at } => self.take_global(rates, cost, now).map(|()| full_at),
+            Verdict::Refused { wait } => Err(No::Shared(wait)),
+            // Fits the client's own bucket: it can pass when the table has room again.
+            Verdict::TooLarge => Err(No::Shared(Duration::from_nanos(rates.overflow.span_ns()))),
+        };
+        match decision {
+            Ok(full_at) => {
+                if cost != Cost::PREFLIGHT {
+                    *entry = Some(rates::entry(full_at, &rates.overflow));
+                }
+                Ok(None) // what a crowd has left is not told to one of them
+            }
+            Err(no) => Err(self.refuse(no, limit, cost)),
+        }
+    }
+
+    /// Runs under the lock of the client's entry: look, take from all, write the client.
+    fn decide(
+        &self,
+        rates: &Rates,
+        limit: &Limit,
+        entry: Option<Entry>,
+        cost: Cost,
+        now: Moment,
+    ) -> (Option<Entry>, Result<Option<u64>, No>) {
+        let rate = &limit.rate;
+        let before = entry.map(|entry| full_at(entry, rate, now));
+        let decision = match gcra::decide(rate, before, cost, now) {
+            Verdict::Admitted { full_at } => self.take_global(rates, cost, now).map(|()| full_at),
+            Verdict::Refused { wait } => {
+                let level = gcra::level(rate, before, now);
+                Err(No::Own { wait, used: level.limit - level.remaining })
+            }
+            Verdict::TooLarge => Err(No::Never(rate.capacity())),
+        };
+        match decision {
+            Ok(full_at) if cost != Cost::PREFLIGHT => (Some(rates::entry(full_at, rate)), Ok(Some(full_at))),
+            decision => (seen(rate, entry, now), decision.map(|_| before)),
+        }
+    }
+
+    fn take_global(&self, rates: &Rates, cost: Cost, now: Moment) -> Result<(), No> {
+        let Some(rate) = &rates.global else { return Ok(()) };
+        match self.global.take(rate, cost, now) {
+            Verdict::Admitted { .. } => Ok(()),
+            Verdict::Refused { wait } => Err(No::Shared(wait)),
+            Verdict::TooLarge => Err(No::Never(rate.capacity())),
+        }
+    }
+
+    fn refuse(&self, no: No, limit: &Limit, cost: Cost) -> Refusal {
+        let refusal = |reason| Refusal::new(reason, self.terms.name.clone());
+        let capacity = limit.rate.capacity();
+        match no {
+            No::Own { wait, used } => refusal(Reason::RateLimited)
+                .with_limit(capacity, used)
+                .with_retry_after(wait)
+                .with_fields(Arc::clone(&limit.fields)),
+            // Neither the limit nor the use of what all share is told: it would show others' traffic.
+            No::Shared(wait) => refusal(Reason::Capacity).with_retry_after(wait),
+            No::Never(most) => refusal(Reason::TooLarge).with_limit(most.min(capacity), cost.get()),
+        }
+    }
+
+    /// How full a client's bucket is, taking nothing.
+    pub(super) fn look(&self, client: &Client) -> Level {
+        let now = self.terms.clock.now();
+        let rates = self.rates.load();
+        let limit = rates.of(client.tier());
+        let full_at = self.table.peek(client.digest(), now).map(|entry| full_at(entry, &limit.rate, now));
+        gcra::level(&limit.rate, full_at, now)
+    }
+
+    /// Puts `cost` back into the client's bucket and into the one of all, never beyond full.
+    pub(super) fn give_back(&self, client: &Client, cost: Cost) {
+        let now = self.terms.clock.now();
+        let rates = self.rates.load();
+        let limit = rates.of(client.tier());
+        let _ = self.table.update(client.digest(), now, |entry| {
+            let rate = &limit.rate;
+            let less = |old| rates::entry(gcra::give_back(rate, full_at(old, rate, now), cost, now), rate);
+            (entry.map(less), ())
+        });
+        if let Some(rate) = &rates.global {
+            self.global.give_back(rate, cost, now);
+        }
+    }
+
+    /// Replaces the usual rate, or that of a tier.
+    pub(super) fn change_rate(&self, tier: Option<Tier>, rate: Rate) {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let rates = self.rates.load().with(tier, rate, &self.terms.name, self.settings.dialect);
+        self.rates.store(Arc::new(rates));
+    }
+
+    /// Replaces the rate of all clients together.
+    pub(super) fn change_global(&self, global: Option<Rate>) {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = self.rates.load_full();
+        let mut rates = Rates::clone(&old);
+        rates.global = global;
+        self.rates.store(Arc::new(rates));
+        if let (Some(from), Some(to)) = (&old.global, &global) {
+            self.global.rescale(from, to, self.terms.clock.now());
+        }
+    }
+
+    /// How full the bucket of all is, where there is one.
+    pub(super) fn look_global(&self) -> Option<Level> {
+        let now = self.terms.clock.now();
+        self.rates.load().global.map(|rate| self.global.level(&rate, now))
+    }
+
+    pub(super) fn table(&self) -> &Table {
+        &self.table
+    }
+
+    pub(super) fn digester(&self) -> &'static Digester {
+        Digester::process()
+    }
+
+    fn pass(&self, taken: Option<Taken>) -> Passed {
+        match (taken, self.settings.dialect) {
+            (None, _) | (_, Dialect::None) => Passed::silent(),
+            (Some(taken), dialect) => {
+                let wall = if matches!(dialect, Dialect::XRateLimit { reset: Reset::Epoch }) {
+                    self.terms.clock.wall()
+                } else {
+                    Duration::ZERO
+                };
+                Passed::telling(taken, wall)
+            }
+        }
+    }
+
+    /// Whom to charge, or what to do with a stranger.
+    fn client(&self, request: &request::Parts) -> Result<Option<Client>, Refusal> {
+        if let Some(client) = self.settings.identify.identify(request, self.digester()) {
+            return Ok(Some(client));
+        }
+        let policy = &self.terms.name;
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            self.terms.audience.tell(&Event::Unidentified { policy });
+            if !self.terms.audience.listens() {
+                eprintln!(
+                    "tollgate: policy {policy:?} found no client in a request, neither by its extractor nor by a peer \
+                     address; told once, true for all such requests: {:?}",
+                    self.settings.strangers
+                );
+            }
+        }
+        match self.settings.strangers {
+            Strangers::Share => Ok(Some(Client::from_digest(anonymous()))),
+            Strangers::Pass => Ok(None),
+            Strangers::Refuse => Err(Refusal::new(Reason::Unidentified, policy.clone())),
+        }
+    }
+}
+
+/// The entry of a client from whom nothing was taken: unchanged. A newcomer who starts with less than a full bucket is
+/// noted, or it would be a newcomer for ever and its bucket would never fill.
+fn seen(rate: &Rate, entry: Option<Entry>, now: Moment) -> Option<Entry> {
+    entry.or_else(|| Some(rates::entry(gcra::newcomer(rate, now), rate)).filter(|entry| entry.full_at > now.as_nanos()))
+}
+
+/// What everyone without an identity is charged under.
+fn anonymous() -> Digest {
+    static ANONYMOUS: std::sync::LazyLock<Digest> =
+        std::sync::LazyLock::new(|| Digester::process().digest("anonymous", [b""]));
+    *ANONYMOUS
+}
+
+impl Admit for Buckets {
+    type Permit = Passed;
+
+    fn admit(self: &Arc<Self>, request: &request::Parts) -> Answer<Result<Passed, Refusal>> {
+        let client = match self.client(request) {
+            Ok(Some(client)) => client,
+            Ok(None) => return Answer::Now(Ok(Passed::silent())),
+            Err(refusal) => return Answer::Now(Err(refusal)),
+        };
+        let cost = self.settings.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));
+        Answer::Now(self.take(&client, cost).map(|taken| self.pass(taken)))
+    }
+}
+
+impl fmt::Debug for Buckets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buckets").field("terms", &self.terms).finish_non_exhaustive()
+    }
+}

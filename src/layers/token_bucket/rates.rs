@@ -1,0 +1,87 @@
+//! The rates that are in force, replaced as a whole while requests read them.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    Moment, PolicyName, Rate, Tier,
+    respond::{Dialect, Fields},
+    rule::gcra::{self, Level},
+    store::memory::Entry,
+};
+
+/// A rate and the fields that tell clients of it.
+#[derive(Debug)]
+pub(super) struct Limit {
+    pub(super) rate: Rate,
+    pub(super) fields: Arc<Fields>,
+}
+
+/// Every rate of a layer.
+#[derive(Clone, Debug)]
+pub(super) struct Rates {
+    usual: Arc<Limit>,
+    tiers: Vec<(Tier, Arc<Limit>)>,
+    pub(super) global: Option<Rate>,
+    /// What all newcomers share while the table is full.
+    pub(super) overflow: Rate,
+}
+
+impl Limit {
+    fn new(rate: Rate, name: &PolicyName, dialect: Dialect) -> Arc<Self> {
+        let window = Duration::from_nanos(rate.span_ns());
+        Arc::new(Self { rate, fields: Arc::new(Fields::new(dialect, name, rate.capacity(), window, None)) })
+    }
+
+    /// For how long the tokens that are left suffice at the full rate; with none left, how long the next one takes.
+    pub(super) fn reset(&self, level: &Level) -> Duration {
+        let span = Duration::from_nanos(self.rate.span_ns());
+        match level.remaining {
+            0 => (level.full_in + self.rate.interval()).saturating_sub(span),
+            _ => span.saturating_sub(level.full_in),
+        }
+    }
+}
+
+/// When an entry's bucket would be full again under `rate`, whatever rate it was written under.
+pub(super) fn full_at(entry: Entry, rate: &Rate, now: Moment) -> u64 {
+    if entry.span == rate.span_ns() { entry.full_at } else { gcra::rescale(entry.full_at, entry.span, rate, now) }
+}
+
+/// What is written down of a bucket.
+pub(super) fn entry(full_at: u64, rate: &Rate) -> Entry {
+    Entry { full_at, span: rate.span_ns() }
+}
+
+impl Rates {
+    pub(super) fn new(
+        name: &PolicyName,
+        dialect: Dialect,
+        usual: Rate,
+        tiers: &[(Tier, Rate)],
+        global: Option<Rate>,
+        overflow: Option<Rate>,
+    ) -> Self {
+        let tiers = tiers.iter().map(|(tier, rate)| (tier.clone(), Limit::new(*rate, name, dialect))).collect();
+        Self { usual: Limit::new(usual, name, dialect), tiers, global, overflow: overflow.unwrap_or(usual) }
+    }
+
+    /// The limit of a client of `tier`; the usual one where the tier has none of its own.
+    pub(super) fn of(&self, tier: Option<&Tier>) -> &Arc<Limit> {
+        let named = |tier: &Tier| self.tiers.iter().find(|(name, _)| name == tier).map(|(_, limit)| limit);
+        tier.and_then(named).unwrap_or(&self.usual)
+    }
+
+    /// The same rates but for one: the usual one, or that of a tier, which may be new.
+    pub(super) fn with(&self, tier: Option<Tier>, rate: Rate, name: &PolicyName, dialect: Dialect) -> Self {
+        let limit = Limit::new(rate, name, dialect);
+        let mut rates = self.clone();
+        match tier {
+            None => rates.usual = limit,
+            Some(tier) => match rates.tiers.iter_mut().find(|(name, _)| *name == tier) {
+                Some((_, old)) => *old = limit,
+                None => rates.tiers.push((tier, limit)),
+            },
+        }
+        rates
+    }
+}

@@ -1,0 +1,24 @@
+//! What a refusal says to people, without what is nobody's business.
+
+use super::buffer::Buffer;
+use crate::{Reason, Refusal};
+
+/// One or two sentences of plain ASCII, the same on every wire. How large a shared capacity is stays unsaid.
+pub(super) fn detail<const N: usize>(refusal: &Refusal, out: &mut Buffer<N>) {
+    match (refusal.reason(), refusal.limit()) {
+        (Reason::RateLimited, 0) => out.push("The limit is used up."),
+        (Reason::RateLimited, limit) => out.push("The limit of ").number(limit).push(" is used up."),
+        (Reason::Capacity, _) => out.push("All capacity is in use."),
+        (Reason::CircuitOpen, _) => out.push("A service that this one needs does not answer as it should."),
+        (Reason::TooLarge, 0) => out.push("The request takes more than the limit allows and can never pass."),
+        (Reason::TooLarge, limit) => {
+            out.push("The request takes more than the limit of ").number(limit).push(" and can never pass.")
+        }
+        (Reason::Unidentified, _) => out.push("The request does not say on whose behalf it comes."),
+    };
+    match refusal.retry_after_seconds() {
+        Some(1) => out.push(" Retry in 1 second."),
+        Some(seconds) => out.push(" Retry in ").number(seconds).push(" seconds."),
+        None => out,
+    };
+}

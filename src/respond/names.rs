@@ -1,0 +1,44 @@
+//! The names of the fields that refusals and limits are written in.
+
+use http::{HeaderName, header::RETRY_AFTER};
+
+/// `RateLimit`: what is left of each policy, and until when.
+pub const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+
+/// `RateLimit-Policy`: the policies that apply.
+pub const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// `X-RateLimit-Limit`: how much the narrowest policy allows.
+pub const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+
+/// `X-RateLimit-Remaining`: what is left of it.
+pub const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+
+/// `X-RateLimit-Reset`: when there is more, see [`Reset`](super::Reset).
+pub const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+/// The fields that a browser hides from scripts of another origin unless CORS exposes them.
+///
+/// Without them a script cannot know when to come back, and a gRPC-Web client does not even learn that it was refused.
+/// CORS goes outside the limiter, so that refusals have its fields too.
+///
+/// ```
+/// use tollgate::respond::EXPOSED_HEADERS;
+/// let cors = tower_http::cors::CorsLayer::new().expose_headers(EXPOSED_HEADERS);
+/// ```
+pub const EXPOSED_HEADERS: [HeaderName; 9] = [
+    RETRY_AFTER,
+    RATELIMIT,
+    RATELIMIT_POLICY,
+    X_RATELIMIT_LIMIT,
+    X_RATELIMIT_REMAINING,
+    X_RATELIMIT_RESET,
+    GRPC_STATUS,
+    GRPC_MESSAGE,
+    GRPC_STATUS_DETAILS_BIN,
+];
+
+pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(super) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+pub(super) const GRPC_STATUS_DETAILS_BIN: HeaderName = HeaderName::from_static("grpc-status-details-bin");
+pub(super) const GRPC_RETRY_PUSHBACK_MS: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");

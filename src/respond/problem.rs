@@ -1,0 +1,119 @@
+//! A refusal in plain HTTP: a problem document, or a line of text.
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+};
+
+use super::{buffer::Buffer, detail::detail, number::number};
+use crate::{Reason, Refusal};
+
+/// A problem document (RFC 9457): how layers answer by default.
+///
+/// The members are `type`, `title`, `status`, `detail`, `violated-policies`, and `retry_after_seconds` where waiting
+/// helps; more may come.
+///
+/// ```
+/// use std::time::Duration;
+/// use tollgate::{PolicyName, Reason, Refusal, respond};
+///
+/// let refusal = Refusal::new(Reason::RateLimited, PolicyName::try_new("default").unwrap())
+///     .with_limit(100, 100)
+///     .with_retry_after(Duration::from_millis(4_200));
+/// let answer = respond::problem(&refusal);
+/// assert_eq!(answer.status(), 429);
+/// assert_eq!(answer.headers()["content-type"], "application/problem+json");
+/// assert_eq!(answer.headers()["retry-after"], "5");
+/// assert!(answer.body().ends_with(
+///     br#""detail":"The limit of 100 is used up. Retry in 5 seconds.","violated-policies":["default"],"retry_after_seconds":5}"#
+/// ));
+/// ```
+#[must_use]
+pub fn problem(refusal: &Refusal) -> Response<Bytes> {
+    let mut body = Buffer::<512>::new();
+    body.push(opening(refusal.reason()));
+    detail(refusal, &mut body);
+    body.push("\",\"violated-policies\":[\"").json(refusal.policy().as_str()).push("\"]");
+    if let Some(seconds) = refusal.retry_after_seconds() {
+        body.push(",\"retry_after_seconds\":").number(seconds);
+    }
+    body.push("}");
+    answer(refusal, HeaderValue::from_static("application/problem+json"), body)
+}
+
+/// A line of plain text, for `.refuse_with(respond::text)`.
+///
+/// ```
+/// use tollgate::{PolicyName, Reason, Refusal, respond};
+///
+/// let refusal = Refusal::new(Reason::TooLarge, PolicyName::try_new("default").unwrap()).with_limit(100, 0);
+/// let answer = respond::text(&refusal);
+/// assert_eq!(answer.status(), 413);
+/// assert_eq!(answer.body(), "The request takes more than the limit of 100 and can never pass.\n");
+/// ```
+#[must_use]
+pub fn text(refusal: &Refusal) -> Response<Bytes> {
+    let mut body = Buffer::<192>::new();
+    detail(refusal, &mut body);
+    body.push("\n");
+    answer(refusal, HeaderValue::from_static("text/plain; charset=utf-8"), body)
+}
+
+/// The HTTP status of a refusal, for answers of your own.
+///
+/// ```
+/// use tollgate::{PolicyName, Reason, Refusal, respond};
+/// let refusal = Refusal::new(Reason::CircuitOpen, PolicyName::try_new("upstream").unwrap());
+/// assert_eq!(respond::status(&refusal), 503);
+/// ```
+#[must_use]
+pub const fn status(refusal: &Refusal) -> StatusCode {
+    match refusal.reason() {
+        Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+        Reason::Capacity | Reason::CircuitOpen => StatusCode::SERVICE_UNAVAILABLE,
+        Reason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Reason::Unidentified => StatusCode::FORBIDDEN,
+    }
+}
+
+/// Adds what every refusal must say, unless an answer says it already.
+pub(super) fn complete(refusal: &Refusal, headers: &mut HeaderMap) {
+    if let Some(seconds) = refusal.retry_after_seconds()
+        && !headers.contains_key(RETRY_AFTER)
+    {
+        let _ = headers.try_insert(RETRY_AFTER, number(seconds));
+    }
+    if !headers.contains_key(CACHE_CONTROL) {
+        let _ = headers.try_insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+}
+
+fn answer<const N: usize>(refusal: &Refusal, kind: HeaderValue, body: Buffer<N>) -> Response<Bytes> {
+    let mut response = Response::new(body.into_bytes());
+    *response.status_mut() = status(refusal);
+    let mut headers = HeaderMap::with_capacity(6); // these three, and rate limit fields without growing
+    headers.insert(CONTENT_TYPE, kind);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Some(seconds) = refusal.retry_after_seconds() {
+        headers.insert(RETRY_AFTER, number(seconds));
+    }
+    *response.headers_mut() = headers;
+    response
+}
+
+/// A problem document up to its detail. Types are IANA's; where there is none, the title is the status's own.
+const fn opening(reason: Reason) -> &'static str {
+    match reason {
+        Reason::RateLimited => {
+            "{\"type\":\"https://iana.org/assignments/http-problem-types#quota-exceeded\",\
+             \"title\":\"Quota Exceeded\",\"status\":429,\"detail\":\""
+        }
+        Reason::Capacity | Reason::CircuitOpen => {
+            "{\"type\":\"https://iana.org/assignments/http-problem-types#temporary-reduced-capacity\",\
+             \"title\":\"Temporary Reduced Capacity\",\"status\":503,\"detail\":\""
+        }
+        Reason::TooLarge => "{\"type\":\"about:blank\",\"title\":\"Content Too Large\",\"status\":413,\"detail\":\"",
+        Reason::Unidentified => "{\"type\":\"about:blank\",\"title\":\"Forbidden\",\"status\":403,\"detail\":\"",
+    }
+}

@@ -1,0 +1,131 @@
+use super::{at, key, until};
+use crate::{
+    Cost, Rate,
+    rule::gcra::{Verdict, decide, level},
+    store::memory::{Entry, Full, Table},
+    sync::Ordering,
+};
+
+const SECOND: u64 = 1_000_000_000;
+
+fn ask(table: &Table, rate: &Rate, number: u64, now: u64) -> Result<bool, Full> {
+    let now = at(now);
+    table.update(key(number), now, |entry| match decide(rate, entry.map(|entry| entry.full_at), Cost::ONE, now) {
+        Verdict::Admitted { full_at } => (Some(Entry { full_at, span: rate.span_ns() }), true),
+        _ => (entry, false),
+    })
+}
+
+fn remaining(table: &Table, rate: &Rate, number: u64, now: u64) -> u64 {
+    level(rate, table.peek(key(number), at(now)).map(|entry| entry.full_at), at(now)).remaining
+}
+
+/// Clients are known, a victim is at 95 %, then strangers come; all within one lifetime of an entry.
+fn flood(capacity: usize, strangers: u64) {
+    let rate = Rate::per_minute(1).burst(20);
+    let table = Table::new(capacity);
+    let victim = u64::MAX;
+    assert!((0..19).all(|_| ask(&table, &rate, victim, SECOND) == Ok(true)));
+    let known = capacity as u64 / 2;
+    for number in 0..known {
+        assert_eq!(ask(&table, &rate, number, SECOND), Ok(true));
+    }
+    let fixed = 64 * capacity + 16_384;
+    let mut refused = 0;
+    for number in 0..strangers {
+        let swept = table.shared.swept.load(Ordering::Relaxed);
+        refused += u64::from(ask(&table, &rate, known + number, SECOND + number % 1_000) == Err(Full));
+        assert!(table.shared.swept.load(Ordering::Relaxed) <= swept + 1, "one request looks at one other page");
+    }
+    assert!(table.live() <= capacity, "{} clients", table.live());
+    assert!(table.allocated_bytes() <= fixed, "{} bytes", table.allocated_bytes());
+    assert_eq!(refused, strangers - (capacity as u64 - known - 1), "room for exactly as many as were promised");
+    assert_eq!(remaining(&table, &rate, victim, SECOND + 1_000), 1);
+    for number in 0..known {
+        assert_eq!(remaining(&table, &rate, number, SECOND + 1_000), 19, "client {number}");
+    }
+    assert_eq!(ask(&table, &rate, victim, SECOND + 1_000), Ok(true), "the last of twenty");
+    assert_eq!(ask(&table, &rate, victim, SECOND + 1_000), Ok(false));
+
+    // The entries end; as many requests of one client as the table has room bring nearly all the memory back.
+    let (peak, later) = (table.allocated_bytes(), SECOND + 1_300 * SECOND);
+    for step in 0..2 * capacity as u64 {
+        ask(&table, &rate, victim, later + step).unwrap();
+    }
+    assert!(table.live() < 10, "{} entries are left", table.live());
+    let rest = table.allocated_bytes();
+    assert!(rest < peak / 8, "{rest} of {peak} bytes are left");
+    // And the room is there again.
+    for number in 0..capacity as u64 - 10 {
+        assert_eq!(ask(&table, &rate, number, later + number), Ok(true));
+    }
+}
+
+#[test]
+fn a_flood_of_strangers_moves_nobody_and_goes_away_again() {
+    flood(10_000, 200_000);
+}
+
+#[test]
+#[ignore = "takes a gigabyte-second; run it in release"]
+fn a_flood_of_ten_million_moves_nobody() {
+    flood(1_000_000, 10_000_000);
+}
+
+/// Entries end while the flood goes on: there is always room again, and never more than one other page is looked at.
+#[test]
+fn short_lived_strangers_are_forgotten_as_they_come() {
+    let (rate, table) = (Rate::per_second(50).burst(100), Table::new(1_000));
+    let mut refused = 0;
+    for number in 0..100_000_u64 {
+        let now = SECOND + number * 100_000; // ten a millisecond; each entry lives 20 ms, 200 live at once
+        refused += u64::from(ask(&table, &rate, number, now).is_err());
+    }
+    assert_eq!(refused, 0);
+    assert!(table.live() <= 1_000);
+}
+
+#[test]
+fn a_table_holds_its_capacity_whatever_it_is() {
+    for capacity in (0..400).chain([500, 900, 1_100, 1_800, 3_600, 7_000, 14_500, 29_000, 57_000]) {
+        let table: Table = Table::new(capacity);
+        for number in 0..capacity as u64 {
+            assert_eq!(table.update(key(number), at(1), |_| (Some(until(9)), ())), Ok(()), "{number} of {capacity}");
+        }
+        assert_eq!(table.update(key(1 << 40), at(1), |_| (Some(until(9)), ())), Err(Full));
+        assert_eq!(table.live(), capacity);
+    }
+}
+
+#[test]
+fn the_memory_of_a_client_is_bounded_and_paid_when_it_comes() {
+    for capacity in [10_000, 100_000, 200_000] {
+        let table: Table = Table::new(capacity);
+        let empty = table.allocated_bytes();
+        assert!(empty < 5 * capacity, "{empty} bytes for nobody");
+        let mut most = 0;
+        for number in 0..capacity as u64 {
+            table.update(key(number), at(1), |_| (Some(until(9)), ())).unwrap();
+            if number % 1_000 == 999 {
+                most = most.max(table.allocated_bytes());
+            }
+        }
+        assert!(most <= 64 * capacity, "{most} bytes for {capacity}");
+    }
+}
+
+/// RL6: an entry that ended and was dropped is remembered by its page, for clocks that fall behind.
+#[test]
+fn a_clock_that_was_set_back_finds_no_fresh_buckets() {
+    let rate = Rate::per_second(1).burst(10);
+    let table: Table = Table::new(1_000);
+    assert!((0..10).all(|_| ask(&table, &rate, 1, SECOND) == Ok(true)));
+    let full = 11 * SECOND;
+    for step in 0..200_000 {
+        ask(&table, &rate, 2 + step % 5, full + step).unwrap();
+    }
+    assert!(table.live() <= 5, "client 1 was dropped");
+    assert_eq!(ask(&table, &rate, 1, SECOND), Ok(false));
+    assert_eq!(ask(&table, &rate, 1, 2 * SECOND), Ok(true));
+    assert_eq!(remaining(&table, &rate, 1, full), 9, "what it took while the clock was behind is counted once");
+}

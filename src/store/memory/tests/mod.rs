@@ -1,0 +1,32 @@
+//! The table against a plain map, under threads, under a flood, and in every interleaving.
+
+#[cfg(not(loom))]
+mod flood;
+#[cfg(loom)]
+mod interleavings;
+#[cfg(not(loom))]
+mod model;
+#[cfg(not(loom))]
+mod threads;
+
+use super::Entry;
+use crate::{Digest, Moment};
+
+/// A key as the digester would make it: all bits look alike.
+fn key(number: u64) -> Digest {
+    let mix = |n: u64| {
+        let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        n ^ (n >> 31)
+    };
+    let high = mix(number.wrapping_add(0x9e37_79b9_7f4a_7c15));
+    Digest(u128::from(high) << 64 | u128::from(mix(high)))
+}
+
+fn at(nanos: u64) -> Moment {
+    Moment::from_nanos(nanos)
+}
+
+fn until(full_at: u64) -> Entry {
+    Entry { full_at, span: 100 }
+}

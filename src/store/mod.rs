@@ -1,0 +1,3 @@
+//! Where the state of rules is kept.
+
+pub(crate) mod memory;

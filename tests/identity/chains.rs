@@ -1,0 +1,66 @@
+//! Ways to identify that are put together.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+use tollgate::{Account, ApiKey, Client, Digester, Identify, PeerIp, Unverified};
+
+use crate::{charged, client, distinct, request};
+
+const NOTHING: &[(&str, &str)] = &[];
+
+#[test]
+fn the_first_that_finds_somebody_decides() {
+    let who = Unverified::header("x-user").public().or(Unverified::header("x-tenant").public()).or(PeerIp::new());
+    assert_eq!(charged(&who, "203.0.113.9", &[("x-tenant", "acme"), ("x-user", "alice")]), "alice");
+    assert_eq!(charged(&who, "203.0.113.9", &[("x-tenant", "acme")]), "acme");
+    assert_eq!(charged(&who, "203.0.113.9", NOTHING), "203.0.113.9");
+}
+
+#[test]
+fn a_closure_chains_and_promises_nothing() {
+    let by_path = |request: &Parts, digester: &Digester| -> Option<Client> {
+        request.uri.path().strip_prefix("/t/").map(|tenant| digester.named(tenant))
+    };
+    assert_eq!(by_path.traits(), tollgate::Traits::default());
+    let who = by_path.or(PeerIp::new());
+    let mut request = request("203.0.113.9", NOTHING);
+    assert_eq!(client(&who, &request).unwrap().name().unwrap().to_string(), "203.0.113.9");
+    request.uri = "/t/acme".parse().unwrap();
+    assert_eq!(client(&who, &request), Some(Client::named("acme")));
+    assert!(!who.traits().named && !who.traits().verified);
+}
+
+#[test]
+fn a_way_without_a_type_keeps_its_traits() {
+    let boxed: Box<dyn Identify> = Box::new(PeerIp::new());
+    let shared: Arc<dyn Identify> = Arc::new(PeerIp::new());
+    assert!(boxed.traits().named && shared.traits().verified);
+    let who = boxed.or(shared);
+    assert!(who.traits().named && who.traits().verified);
+    assert_eq!(charged(&who, "203.0.113.9", NOTHING), "203.0.113.9");
+}
+
+#[test]
+fn a_pair_cannot_be_cut_another_way() {
+    let who = Unverified::header("x-a").and(Unverified::header("x-b"));
+    let pairs =
+        [("a|b", "c"), ("a", "b|c"), ("a,b", "c"), ("a", "b,c"), ("a:b", "c"), ("a", "b:c"), ("ab", "c"), ("a", "bc")];
+    let requests = pairs.map(|(a, b)| request("203.0.113.9", &[("x-a", a), ("x-b", b)]));
+    assert_eq!(distinct(&who, requests), pairs.len());
+    let swapped = [("a", "b"), ("b", "a")].map(|(a, b)| request("203.0.113.9", &[("x-a", a), ("x-b", b)]));
+    assert_eq!(distinct(&who, swapped), 2);
+    let twice = Unverified::header("x-a").and(Unverified::header("x-a"));
+    assert_eq!(distinct(&twice, ["a", "b"].map(|a| request("203.0.113.9", &[("x-a", a)]))), 2, "equal halves");
+    assert_eq!(charged(&who, "203.0.113.9", &[("x-a", "a")]), "-", "both have to find somebody");
+}
+
+#[test]
+fn a_pair_has_a_tier_and_no_name() {
+    let key = ApiKey::header("x-api-key", |_: &str| Some(Account::named("alice").in_tier("pro")));
+    let who = PeerIp::new().and(key);
+    let pair = client(&who, &request("203.0.113.9", &[("x-api-key", "k")])).unwrap();
+    assert_eq!(pair.tier().unwrap().as_str(), "pro");
+    assert!(pair.name().is_none());
+    assert!(who.traits().verified && !who.traits().named);
+}

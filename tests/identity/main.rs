@@ -1,0 +1,42 @@
+//! Who is charged, and what a liar gains: nothing.
+
+mod chains;
+mod forged;
+mod keys;
+mod peers;
+mod properties;
+
+use std::{collections::HashSet, net::SocketAddr};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
+use tollgate::{Client, Digester, Identify};
+
+/// A request from `peer`, an address without a port, with these header lines.
+fn request<V: AsRef<[u8]>>(peer: &str, lines: &[(&str, V)]) -> Parts {
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines {
+        let name: HeaderName = name.parse().unwrap();
+        headers.append(name, HeaderValue::from_bytes(value.as_ref()).unwrap());
+    }
+    let (mut parts, ()) = Request::new(()).into_parts();
+    parts.headers = headers;
+    parts.extensions.insert(SocketAddr::new(peer.parse().unwrap(), 4711));
+    parts
+}
+
+fn client(who: &impl Identify, request: &Parts) -> Option<Client> {
+    who.identify(request, Digester::process())
+}
+
+/// The public name of whoever is charged; `-` for nobody, `?` for somebody without a name.
+fn charged<V: AsRef<[u8]>>(who: &impl Identify, peer: &str, lines: &[(&str, V)]) -> String {
+    match client(who, &request(peer, lines)) {
+        None => "-".to_owned(),
+        Some(client) => client.name().map_or_else(|| "?".to_owned(), ToString::to_string),
+    }
+}
+
+/// How many different clients these requests are.
+fn distinct(who: &impl Identify, requests: impl IntoIterator<Item = Parts>) -> usize {
+    requests.into_iter().map(|request| client(who, &request)).collect::<HashSet<_>>().len()
+}
