@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::epoch::Regime;
 
-#[cfg(not(loom))]
+#[cfg(not(tollgate_loom))]
 #[derive(Debug)]
 pub(crate) struct Current(arc_swap::ArcSwap<Regime>);
 
-#[cfg(not(loom))]
+#[cfg(not(tollgate_loom))]
 impl Current {
     pub(crate) fn new(regime: Regime) -> Self {
         Self(arc_swap::ArcSwap::from_pointee(regime))
@@ -24,11 +24,11 @@ impl Current {
 }
 
 /// loom does not know `arc_swap`: a lock gives the same, one reader at a time.
-#[cfg(loom)]
+#[cfg(tollgate_loom)]
 #[derive(Debug)]
 pub(crate) struct Current(crate::sync::Mutex<Arc<Regime>>);
 
-#[cfg(loom)]
+#[cfg(tollgate_loom)]
 impl Current {
     pub(crate) fn new(regime: Regime) -> Self {
         Self(crate::sync::Mutex::new(Arc::new(regime)))
