@@ -211,6 +211,7 @@ impl Trip {
     }
 
     /// From when on a call is slow.
+    #[inline]
     pub(crate) fn slow_bound(&self) -> Duration {
         self.slow_after.unwrap_or(DEFAULT_SLOW_AFTER)
     }

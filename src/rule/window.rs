@@ -25,6 +25,7 @@ impl Buckets {
         Self { width, tick: 0, ends: width, tenths: [Tally::default(); TENTHS], sum: Tally::default() }
     }
 
+    #[inline]
     pub(crate) fn record(&mut self, mark: Mark, now: Moment) {
         self.advance(now);
         let tenth = &mut self.tenths[(self.tick % TENTHS as u64) as usize];
@@ -41,6 +42,7 @@ impl Buckets {
     }
 
     /// Forgets what is over. A clock that steps back stays in the tenth that it had reached.
+    #[inline]
     fn advance(&mut self, now: Moment) {
         let now = now.as_nanos();
         if now < self.ends {

@@ -6,7 +6,13 @@ use std::{
     time::Duration,
 };
 
-use super::{current::Current, epoch::Regime, setup::Setup, state::Counts, ticket::Ticket};
+use super::{
+    current::Current,
+    epoch::Regime,
+    setup::Setup,
+    state::Counts,
+    ticket::{Probe, Ticket},
+};
 use crate::{
     Event, Moment, Verdict,
     rule::{
@@ -39,7 +45,7 @@ struct Core {
 }
 
 impl Circuit {
-    /// A closed circuit that up to `seats` threads write to side by side.
+    /// A closed circuit that up to `seats` threads, a power of two, write to side by side.
     pub(crate) fn new(setup: Arc<Setup>, seats: usize) -> Arc<Self> {
         Arc::new_cyclic(|me| {
             let machine = Machine::new(setup.recovery, fastrand::u64(..));
@@ -55,11 +61,13 @@ impl Circuit {
     }
 
     /// Whether it is open or half-open, so that a call is refused or a probe.
+    #[inline]
     pub(crate) fn is_shut(&self) -> bool {
         self.shut_until.load(Ordering::Acquire) != 0
     }
 
     /// How long everybody is still refused, when that needs no further look.
+    #[inline]
     fn shut_for(&self, now: Moment) -> Option<Duration> {
         let until = self.shut_until.load(Ordering::Acquire);
         if until == 0 {
@@ -73,6 +81,7 @@ impl Circuit {
     }
 
     /// Lets a call pass, or says how long to wait.
+    #[inline]
     pub(crate) fn admit(self: &Arc<Self>, now: Moment) -> Result<Ticket, Duration> {
         if let Some(wait) = self.shut_for(now) {
             return Err(wait);
@@ -92,7 +101,8 @@ impl Circuit {
                 if acquired.reclaimed {
                     self.setup.audience.tell(&Event::Reclaimed { policy: &self.setup.name });
                 }
-                Ok(Ticket::Probe { circuit: Arc::clone(self), generation, lease: Some(acquired.lease) })
+                let probe = Probe { circuit: Arc::clone(self), generation, lease: Some(acquired.lease) };
+                Ok(Ticket::Probe(Box::new(probe)))
             }
             // Where the circuit has opened again in between, the result would come too late to count.
             Admission::Counted => Ok(self.current.read(Regime::ticket).unwrap_or(Ticket::Free)),

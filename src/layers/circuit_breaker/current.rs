@@ -14,6 +14,7 @@ impl Current {
         Self(arc_swap::ArcSwap::from_pointee(regime))
     }
 
+    #[inline]
     pub(crate) fn read<T>(&self, look: impl FnOnce(&Regime) -> T) -> T {
         look(&self.0.load())
     }

@@ -22,7 +22,7 @@ use crate::{
 /// What becomes of calls in the present generation.
 #[derive(Debug)]
 pub(crate) enum Regime {
-    /// They pass and are counted.
+    /// They pass and are counted; as many seats as some power of two.
     Counted(Box<[Arc<Seat>]>),
     /// They pass, and nobody counts.
     Free,
@@ -65,9 +65,10 @@ impl Regime {
     }
 
     /// What a call holds that passes without asking the machine.
+    #[inline]
     pub(crate) fn ticket(&self) -> Option<Ticket> {
         match self {
-            Self::Counted(seats) => Some(Ticket::Counted(Arc::clone(&seats[thread_number() % seats.len()]))),
+            Self::Counted(seats) => Some(Ticket::Counted(Arc::clone(&seats[thread_number() & (seats.len() - 1)]))),
             Self::Free => Some(Ticket::Free),
             Self::Ask => None,
         }
@@ -86,11 +87,13 @@ impl Regime {
 }
 
 impl Seat {
+    #[inline]
     pub(crate) fn setup(&self) -> &Setup {
         &self.epoch.setup
     }
 
     /// Counts one call, and opens the circuit if that was the last straw.
+    #[inline]
     pub(crate) fn record(&self, mark: Mark, now: Moment) {
         let epoch = &*self.epoch;
         let in_a_row = epoch.streak(mark.failure);
@@ -112,6 +115,7 @@ impl Seat {
 
 impl Epoch {
     /// How many calls in a row failed, this one included.
+    #[inline]
     fn streak(&self, failure: bool) -> u32 {
         if failure {
             return self.in_a_row.fetch_add(1, Ordering::AcqRel).saturating_add(1);
@@ -124,6 +128,7 @@ impl Epoch {
 }
 
 /// A number that no other thread has, counted from 0.
+#[inline]
 fn thread_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local!(static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) });

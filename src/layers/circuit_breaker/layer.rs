@@ -331,7 +331,7 @@ impl Blueprint for CircuitBlueprint {
 
 /// As many threads as run side by side, within reason: a reader of the window visits each seat.
 fn seats() -> usize {
-    thread::available_parallelism().map_or(1, |threads| threads.get()).min(16)
+    thread::available_parallelism().map_or(1, |threads| threads.get().next_power_of_two()).min(16)
 }
 
 impl std::fmt::Debug for CircuitBlueprint {

@@ -26,11 +26,13 @@ enum Judged {
 }
 
 impl CircuitPermit {
+    #[inline]
     pub(super) fn new(ticket: Ticket, started: Moment, request: &request::Parts) -> Self {
         let grpc = speaks_grpc(&request.headers);
         Self { ticket, started, grpc, judged: Judged::NotYet, slow: false }
     }
 
+    #[inline]
     fn tell(&mut self, verdict: Verdict, now: Moment) {
         self.judged = if verdict == Verdict::Success { Judged::Well } else { Judged::Done };
         self.ticket.tell(verdict, self.slow, now);
@@ -55,6 +57,7 @@ impl CircuitPermit {
 }
 
 impl Permit for CircuitPermit {
+    #[inline]
     fn on_response(&mut self, head: &mut response::Parts) {
         if head.extensions.get::<Refusal>().is_some() {
             return; // settled as refused
@@ -76,6 +79,7 @@ impl Permit for CircuitPermit {
         self.tell(verdict, now);
     }
 
+    #[inline]
     fn settle(mut self, outcome: Outcome<'_>) {
         match outcome {
             Outcome::Complete { .. } | Outcome::Cancelled { head_sent: true } if self.judged != Judged::NotYet => {}
@@ -104,6 +108,7 @@ impl Permit for CircuitPermit {
 const GRPC_STATUS: &str = "grpc-status";
 
 /// Whether a request speaks gRPC: `application/grpc`, alone or followed by `+` or `;`. grpc-web is another protocol.
+#[inline]
 fn speaks_grpc(fields: &HeaderMap) -> bool {
     let kind = fields.get(CONTENT_TYPE).map(|kind| kind.as_bytes());
     kind.and_then(|kind| kind.strip_prefix(b"application/grpc"))

@@ -19,6 +19,7 @@ pub struct CircuitPolicy {
 impl Admit for CircuitPolicy {
     type Permit = CircuitPermit;
 
+    #[inline]
     fn admit(self: &Arc<Self>, request: &request::Parts) -> Answer<Result<CircuitPermit, Refusal>> {
         let setup = self.breaker.circuit.setup();
         let now = setup.clock.now();
@@ -39,6 +40,7 @@ impl Admit for CircuitPolicy {
         })
     }
 
+    #[inline]
     fn shut(&self) -> bool {
         // Also while a probe is due or under way: a probe waits for the service on its own lease, and nobody else should.
         // With keys nobody knows yet whose circuit a request will meet.

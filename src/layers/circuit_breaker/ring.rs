@@ -28,6 +28,7 @@ impl Ring {
         Self { position: AtomicU64::new(0), sums: AtomicU64::new(0), places }
     }
 
+    #[inline]
     pub(crate) fn record(&self, mark: Mark) {
         let bits = if mark.failure { FAILURE } else { 0 } | if mark.slow { SLOW } else { 0 };
         let position = self.position.fetch_add(1, Ordering::AcqRel);

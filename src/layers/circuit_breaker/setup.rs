@@ -25,6 +25,7 @@ impl Setup {
         Refusal::new(Reason::CircuitOpen, self.name.clone()).with_retry_after(wait)
     }
 
+    #[inline]
     pub(crate) fn is_slow(&self, took: Duration) -> bool {
         took >= self.trip.slow_bound()
     }
@@ -40,6 +41,7 @@ pub(crate) struct Judge {
 }
 
 impl Judge {
+    #[inline]
     pub(crate) fn of(&self, seen: &Seen<'_>) -> Verdict {
         match &self.custom {
             Some(custom) => custom.classify(seen),
@@ -48,6 +50,7 @@ impl Judge {
     }
 
     /// The verdict on a head, with the wait that it asks for where that is honoured.
+    #[inline]
     pub(crate) fn of_head(&self, head: &response::Parts) -> Verdict {
         match self.of(&Seen::Head(head)) {
             Verdict::Failure if self.honour_retry_after => {

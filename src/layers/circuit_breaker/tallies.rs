@@ -25,6 +25,7 @@ pub(crate) enum Tallies {
 pub(crate) struct Part(Mutex<Buckets>);
 
 impl Part {
+    #[inline]
     fn with<T>(&self, look: impl FnOnce(&mut Buckets) -> T) -> T {
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -42,6 +43,7 @@ impl Tallies {
         Part(Mutex::new(Buckets::new(time)))
     }
 
+    #[inline]
     pub(crate) fn record(&self, seat: usize, mark: Mark, now: Moment) {
         match self {
             Self::Calls(ring) => ring.record(mark),

@@ -13,23 +13,34 @@ use crate::{
 pub(crate) enum Ticket {
     /// Through a closed circuit: the result goes into the window.
     Counted(Arc<Seat>),
-    /// Through a half-open one; the lease is gone once the probe has been answered.
-    Probe { circuit: Arc<Circuit>, generation: u64, lease: Option<Lease> },
+    /// Through a half-open one. Probes are rare, and a small ticket is moved at less cost.
+    Probe(Box<Probe>),
     /// The result is nobody's business.
     Free,
 }
 
+/// A call that finds out whether the service is well.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    pub(crate) circuit: Arc<Circuit>,
+    pub(crate) generation: u64,
+    /// Gone once the probe has been answered.
+    pub(crate) lease: Option<Lease>,
+}
+
 impl Ticket {
     /// The breaker's setup, where a result matters.
+    #[inline]
     pub(crate) fn setup(&self) -> Option<&Setup> {
         match self {
             Self::Counted(seat) => Some(seat.setup()),
-            Self::Probe { circuit, .. } => Some(circuit.setup()),
+            Self::Probe(probe) => Some(probe.circuit.setup()),
             Self::Free => None,
         }
     }
 
     /// The time now and whether a call from `started` is slow by now, where a result matters: only then the clock is read.
+    #[inline]
     pub(crate) fn elapsed(&self, started: Moment) -> Option<(Moment, bool)> {
         let setup = self.setup()?;
         let now = setup.clock.now();
@@ -37,6 +48,7 @@ impl Ticket {
     }
 
     /// Tells a result, of a call that was slow or not.
+    #[inline]
     pub(crate) fn tell(&mut self, verdict: Verdict, slow: bool, now: Moment) {
         match verdict {
             Verdict::Success => self.count(Mark { failure: false, slow }, now),
@@ -47,14 +59,15 @@ impl Ticket {
         }
     }
 
+    #[inline]
     fn count(&mut self, mark: Mark, now: Moment) {
         match self {
             Self::Counted(seat) => seat.record(mark, now),
-            Self::Probe { circuit, generation, lease } => {
-                let failed = mark.failure || (mark.slow && circuit.setup().trip.minds_slowness());
-                match lease.take() {
-                    lease if failed => circuit.probe_failed(*generation, lease, None, now),
-                    Some(lease) => circuit.probe_passed(*generation, lease),
+            Self::Probe(probe) => {
+                let failed = mark.failure || (mark.slow && probe.circuit.setup().trip.minds_slowness());
+                match probe.lease.take() {
+                    lease if failed => probe.circuit.probe_failed(probe.generation, lease, None, now),
+                    Some(lease) => probe.circuit.probe_passed(probe.generation, lease),
                     None => {}
                 }
             }
@@ -65,19 +78,17 @@ impl Ticket {
     fn trip(&mut self, at_least: Option<Duration>, cause: &'static str, now: Moment) {
         match self {
             Self::Counted(seat) => seat.trip(at_least, cause, now),
-            Self::Probe { circuit, generation, lease } => {
-                circuit.probe_failed(*generation, lease.take(), at_least, now);
-            }
+            Self::Probe(probe) => probe.circuit.probe_failed(probe.generation, probe.lease.take(), at_least, now),
             Self::Free => {}
         }
     }
 
     /// No result: a probe's place is free again.
     fn give_back(&mut self) {
-        if let Self::Probe { circuit, generation, lease } = self
-            && let Some(lease) = lease.take()
+        if let Self::Probe(probe) = self
+            && let Some(lease) = probe.lease.take()
         {
-            circuit.give_back(*generation, lease);
+            probe.circuit.give_back(probe.generation, lease);
         }
     }
 }
