@@ -107,14 +107,12 @@ async fn an_axum_router_in_every_way_that_axum_takes_a_layer() {
             .layer(breaker)
             .layer(tower_http::catch_panic::CatchPanicLayer::new()),
     );
-    let mut n = 0;
-    for app in [by_layer, by_tuple, by_route_layer, on_handler, nested, fallback, mixed] {
+    for (n, app) in [by_layer, by_tuple, by_route_layer, on_handler, nested, fallback, mixed].into_iter().enumerate() {
         let uri = if n == 4 { "/in" } else { "/" };
         let mut request = Request::get(uri).body(axum::body::Body::empty()).unwrap();
         request.extensions_mut().insert(SocketAddr::from(([192, 0, 2, 1], 1)));
         let expected = if n < 2 { StatusCode::OK } else { StatusCode::TOO_MANY_REQUESTS };
         assert_eq!(app.oneshot(request).await.unwrap().status(), expected, "router {n}: all share one budget of 2");
-        n += 1;
     }
 }
 

@@ -7,6 +7,8 @@
 //! ```
 
 mod demo;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::{collections::HashMap, error::Error, net::SocketAddr, time::Duration};
 
@@ -16,7 +18,6 @@ use axum::{
     http::StatusCode,
     routing::get,
 };
-use tokio::net::TcpListener;
 use tollgate::{Account, ApiKey, CircuitBreakerLayer, Identify, PeerIp, Rate, TokenBucketLayer, Trip};
 
 /// The server: each route behind the layer that it is about.
@@ -43,18 +44,8 @@ async fn flaky(Query(asked): Query<HashMap<String, String>>) -> (StatusCode, Str
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let serve_only = match std::env::args().nth(1).as_deref() {
-        None => false,
-        Some("--serve") => true,
-        Some(other) => return Err(format!("the only option is --serve, got {other:?}").into()),
-    };
-    let port = std::env::var("PORT").unwrap_or_else(|_| "3000".into());
-    let port: u16 = port.parse().map_err(|_| format!("PORT must be from 0 to 65535, got {port:?}"))?;
-    let listener = TcpListener::bind(("127.0.0.1", port))
-        .await
-        .map_err(|error| format!("cannot listen on 127.0.0.1:{port}: {error}; choose another with PORT=..."))?;
+    let (listener, serve_only) = support::listen(3000).await?;
     let address = listener.local_addr()?;
-    println!("listening on http://{address}");
 
     let server =
         tokio::spawn(
