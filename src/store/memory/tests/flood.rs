@@ -55,6 +55,8 @@ fn flood(capacity: usize, strangers: u64) {
     assert!(table.live() < 10, "{} entries are left", table.live());
     let rest = table.allocated_bytes();
     assert!(rest < peak / 8, "{rest} of {peak} bytes are left");
+    let (free, base) = (table.shared.free.lock().unwrap().len(), 1 << table.base_bits);
+    assert!(free + 4 * base > table.pages.len(), "{free} of {} pages are free", table.pages.len());
     // And the room is there again.
     for number in 0..capacity as u64 - 10 {
         assert_eq!(ask(&table, &rate, number, later + number), Ok(true));
@@ -128,4 +130,22 @@ fn a_clock_that_was_set_back_finds_no_fresh_buckets() {
     assert_eq!(ask(&table, &rate, 1, SECOND), Ok(false));
     assert_eq!(ask(&table, &rate, 1, 2 * SECOND), Ok(true));
     assert_eq!(remaining(&table, &rate, 1, full), 9, "what it took while the clock was behind is counted once");
+}
+
+#[test]
+fn pages_that_split_and_join_remember_what_they_dropped() {
+    let table = Table::<16>::of_pages(100, 8, 0);
+    table.update(key(1), at(1), |_| (Some(until(50)), ())).unwrap();
+    table.sweep_next(60);
+    let remembered = || (100..200).all(|stranger| table.peek(key(stranger), at(10)).is_some_and(|e| e.full_at >= 50));
+    assert!(remembered());
+    for number in 2..42 {
+        table.update(key(number), at(60), |_| (Some(until(100)), ())).unwrap();
+    }
+    let free = || table.shared.free.lock().unwrap().len();
+    assert!(free() < 5 && remembered(), "each part of a page that split");
+    for _ in 0..64 {
+        table.sweep_next(100);
+    }
+    assert!(free() == 7 && remembered(), "and the page that they become again");
 }
