@@ -99,6 +99,33 @@ fn a_table_holds_its_capacity_whatever_it_is() {
     }
 }
 
+/// Digests that agree in their first bits cannot be made without the digester's key; if they could, they would find their
+/// page full and harm nobody else.
+#[test]
+fn keys_that_crowd_one_page_are_refused_there_and_nowhere_else() {
+    let (rate, table) = (Rate::per_second(1), Table::new(10_000));
+    let crowd = |number: u64| crate::Digest(0xabcd << 112 | u128::from(number) << 64);
+    let now = at(SECOND);
+    let write = |key| table.update(key, now, |_| (Some(until(2 * SECOND)), ()));
+    let written = (0..1_000).filter(|&number| write(crowd(number)).is_ok()).count();
+    assert_eq!(written, 112, "one page");
+    for number in (0..9_000).filter(|&number| key(number).0 >> 120 != 0xab) {
+        assert_eq!(ask(&table, &rate, number, SECOND), Ok(true), "client {number}");
+    }
+    assert!((0..112).all(|number| table.peek(crowd(number), now).is_some()));
+}
+
+#[test]
+fn a_hit_allocates_nothing() {
+    // A token comes back each microsecond: as ever so often, most buckets are full again when their client returns.
+    let (rate, table) = (Rate::per_second(1_000_000).burst(5), Table::new(10_000));
+    let hits =
+        |from: u64| (0..50_000).for_each(|step| assert!(ask(&table, &rate, step % 9_000, from + 100 * step).unwrap()));
+    hits(SECOND);
+    let allocated = allocation_counter::measure(|| hits(SECOND + 5_000_000));
+    assert_eq!(allocated.count_total, 0);
+}
+
 #[test]
 fn the_memory_of_a_client_is_bounded_and_paid_when_it_comes() {
     for capacity in [10_000, 100_000, 200_000] {
