@@ -81,11 +81,6 @@ impl Keys {
         shard.places.insert(key, place);
         Some(place)
     }
-
-    #[cfg(test)]
-    pub(crate) fn live(&self) -> usize {
-        self.live.load(Ordering::Relaxed)
-    }
 }
 
 impl Shard {
