@@ -54,7 +54,7 @@ async fn a_flood_of_keys_forgets_quiet_circuits_and_never_an_open_one() {
     for _ in 0..3 {
         scene.send(host(20_000)).await;
     }
-    assert_eq!(scene.log.lines()[before..], ["closed -> open: consecutive_failures"]);
+    assert_eq!(scene.log.lines()[before..], ["open -> closed: forgotten", "closed -> open: consecutive_failures"]);
 }
 
 #[tokio::test]
