@@ -197,7 +197,9 @@ impl Leases {
         if now < self.quiet_until {
             return None;
         }
-        let slot = (0..self.slots.len()).min_by_key(|&slot| self.due_of(&self.slots[slot]))?;
+        // Of two that are due at the same time the older lease.
+        let key = |slot: &Slot| (self.due_of(slot), slot.generation);
+        let slot = (0..self.slots.len()).min_by_key(|&slot| key(&self.slots[slot]))?;
         let due = self.due_of(&self.slots[slot]);
         // A reclaimed slot stays the bound: the search after it finds the next one.
         self.quiet_until = due;

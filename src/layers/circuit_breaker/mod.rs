@@ -67,6 +67,8 @@ mod call;
 mod circuit;
 mod current;
 mod epoch;
+#[cfg(all(test, tollgate_loom))]
+mod interleavings;
 mod keys;
 mod layer;
 mod permit;
