@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    current::Current,
-    epoch::Regime,
+    current::{Current, Regime},
+    epoch::Epoch,
     setup::Setup,
     state::Counts,
     ticket::{Probe, Ticket},
@@ -28,7 +28,6 @@ use crate::{
 pub(crate) struct Circuit {
     me: Weak<Self>,
     setup: Arc<Setup>,
-    seats: usize,
     /// Everybody is refused from and until here, in nanoseconds; the second is 0 when all pass as a rule.
     shut_since: AtomicU64,
     shut_until: AtomicU64,
@@ -47,13 +46,15 @@ struct Core {
 impl Circuit {
     /// A closed circuit that up to `seats` threads, a power of two, write to side by side.
     pub(crate) fn new(setup: Arc<Setup>, seats: usize) -> Arc<Self> {
-        Arc::new_cyclic(|me| {
+        let circuit = Arc::new_cyclic(|me| {
             let machine = Machine::new(setup.recovery, fastrand::u64(..));
-            let current = Current::new(Regime::of(&machine, me, &setup, seats));
+            let current = Current::new(seats);
             let core = Mutex::new(Core { machine, news: VecDeque::new(), telling: false });
             let (shut_since, shut_until) = (AtomicU64::new(0), AtomicU64::new(0));
-            Self { me: Weak::clone(me), setup, seats, shut_since, shut_until, current, core }
-        })
+            Self { me: Weak::clone(me), setup, shut_since, shut_until, current, core }
+        });
+        circuit.publish(&circuit.lock().machine);
+        circuit
     }
 
     pub(crate) fn setup(&self) -> &Setup {
@@ -86,7 +87,7 @@ impl Circuit {
         if let Some(wait) = self.shut_for(now) {
             return Err(wait);
         }
-        match self.current.read(Regime::ticket) {
+        match self.current.ticket() {
             Some(ticket) => Ok(ticket),
             None => self.ask(now),
         }
@@ -105,7 +106,7 @@ impl Circuit {
                 Ok(Ticket::Probe(Box::new(probe)))
             }
             // Where the circuit has opened again in between, the result would come too late to count.
-            Admission::Counted => Ok(self.current.read(Regime::ticket).unwrap_or(Ticket::Free)),
+            Admission::Counted => Ok(self.current.ticket().unwrap_or(Ticket::Free)),
         }
     }
 
@@ -127,7 +128,7 @@ impl Circuit {
 
     /// The service failed before it could take a call: that counts although nobody was admitted.
     pub(crate) fn unready(&self, now: Moment) {
-        match self.current.read(Regime::ticket) {
+        match self.current.ticket() {
             Some(mut ticket) => ticket.tell(Verdict::Failure, false, now),
             None => self.with(|machine| ((), machine.probe_failed(machine.generation(), None, None, now))),
         }
@@ -145,7 +146,7 @@ impl Circuit {
     /// What the present generation has counted.
     pub(crate) fn counts(&self, now: Moment) -> Counts {
         let core = self.lock();
-        let (tally, consecutive) = self.current.read(|regime| regime.tally(now));
+        let (tally, consecutive) = self.current.tally(now);
         let Tally { calls, failures, slow } = tally;
         Counts { calls, failures, slow, consecutive, generation: core.machine.generation() }
     }
@@ -181,7 +182,14 @@ impl Circuit {
 
     fn publish(&self, machine: &Machine) {
         let (since, until) = machine.shut().unwrap_or_default();
-        self.current.replace(Regime::of(machine, &self.me, &self.setup, self.seats));
+        if machine.counts() {
+            let epoch = Epoch::new(machine.generation(), &self.me, &self.setup, self.current.seats());
+            self.current.replace(|number| Regime::Counted(epoch.seat(number)));
+        } else if machine.mode() == Mode::Disabled {
+            self.current.replace(|_| Regime::Free);
+        } else {
+            self.current.replace(|_| Regime::Ask);
+        }
         self.shut_since.store(since.as_nanos(), Ordering::Release);
         self.shut_until.store(until.as_nanos(), Ordering::Release);
     }

@@ -1,46 +1,95 @@
-//! The cell that holds the present regime: read by every call without a lock, replaced at a transition.
+//! What becomes of calls now: read by every call, replaced at a transition.
 
-use std::sync::Arc;
+use std::{
+    cell::Cell,
+    sync::{
+        Arc, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
-use super::epoch::Regime;
+use super::{
+    epoch::{Epoch, Seat},
+    ticket::Ticket,
+};
+use crate::{
+    Moment,
+    rule::trip::Tally,
+    sync::{Mutex, MutexGuard},
+};
 
-#[cfg(not(tollgate_loom))]
+/// The present regime, once for each seat. A thread looks at its own copy, under a lock that hardly anybody else wants:
+/// that costs less than any cell that all threads share.
 #[derive(Debug)]
-pub(crate) struct Current(arc_swap::ArcSwap<Regime>);
+pub(crate) struct Current(Box<[OwnCopy]>);
 
-#[cfg(not(tollgate_loom))]
+#[derive(Debug)]
+#[repr(align(128))] // two copies share no line, nor a prefetched pair of lines
+struct OwnCopy(Mutex<Regime>);
+
+/// What becomes of calls in the present generation.
+#[derive(Debug)]
+pub(crate) enum Regime {
+    /// They pass and are counted.
+    Counted(Arc<Seat>),
+    /// They pass, and nobody counts.
+    Free,
+    /// The machine must be asked.
+    Ask,
+}
+
 impl Current {
-    pub(crate) fn new(regime: Regime) -> Self {
-        Self(arc_swap::ArcSwap::from_pointee(regime))
+    /// Everybody asks the machine; `seats` is a power of two.
+    pub(crate) fn new(seats: usize) -> Self {
+        Self((0..seats).map(|_| OwnCopy(Mutex::new(Regime::Ask))).collect())
     }
 
+    pub(crate) fn seats(&self) -> usize {
+        self.0.len()
+    }
+
+    /// What a call holds that passes without asking the machine.
     #[inline]
-    pub(crate) fn read<T>(&self, look: impl FnOnce(&Regime) -> T) -> T {
-        look(&self.0.load())
+    pub(crate) fn ticket(&self) -> Option<Ticket> {
+        match &*self.0[thread_number() & (self.0.len() - 1)].lock() {
+            Regime::Counted(seat) => Some(Ticket::Counted(Arc::clone(seat))),
+            Regime::Free => Some(Ticket::Free),
+            Regime::Ask => None,
+        }
     }
 
-    pub(crate) fn replace(&self, regime: Regime) {
-        self.0.store(Arc::new(regime));
+    /// Lets calls pass by `regime` from now on, which knows the number of the seat.
+    pub(crate) fn replace(&self, regime: impl Fn(usize) -> Regime) {
+        for (number, copy) in self.0.iter().enumerate() {
+            *copy.lock() = regime(number);
+        }
+    }
+
+    /// What the window holds, and how many calls in a row failed.
+    pub(crate) fn tally(&self, now: Moment) -> (Tally, u32) {
+        match &*self.0[0].lock() {
+            Regime::Counted(seat) => Epoch::tally(seat, now),
+            Regime::Free | Regime::Ask => (Tally::default(), 0),
+        }
     }
 }
 
-/// loom does not know `arc_swap`: a lock gives the same, one reader at a time.
-#[cfg(tollgate_loom)]
-#[derive(Debug)]
-pub(crate) struct Current(crate::sync::Mutex<Arc<Regime>>);
-
-#[cfg(tollgate_loom)]
-impl Current {
-    pub(crate) fn new(regime: Regime) -> Self {
-        Self(crate::sync::Mutex::new(Arc::new(regime)))
+impl OwnCopy {
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, Regime> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    pub(crate) fn read<T>(&self, look: impl FnOnce(&Regime) -> T) -> T {
-        let regime = Arc::clone(&self.0.lock().unwrap());
-        look(&regime)
-    }
-
-    pub(crate) fn replace(&self, regime: Regime) {
-        *self.0.lock().unwrap() = Arc::new(regime);
-    }
+/// A number that no other thread has, counted from 0.
+#[inline]
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) });
+    NUMBER.with(|number| {
+        if number.get() == usize::MAX {
+            number.set(NEXT.fetch_add(1, Ordering::Relaxed));
+        }
+        number.get()
+    })
 }
