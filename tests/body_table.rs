@@ -88,6 +88,7 @@ async fn serve() -> (SocketAddr, std::sync::Arc<Recorder>, Ends) {
     tokio::spawn(async move {
         loop {
             let (socket, _) = listener.accept().await.unwrap();
+            socket.set_nodelay(true).unwrap();
             let service = TowerToHyperService::new(layer.layer(service_fn(handler)));
             tokio::spawn(async move {
                 let server = auto::Builder::new(TokioExecutor::new());
@@ -112,7 +113,9 @@ enum Client {
 impl Client {
     /// A connection, and the task that drives it: to abort it is to hang up.
     async fn connect(version: Version, address: SocketAddr) -> (Self, tokio::task::JoinHandle<()>) {
-        let io = TokioIo::new(TcpStream::connect(address).await.unwrap());
+        let socket = TcpStream::connect(address).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        let io = TokioIo::new(socket);
         match version {
             Version::One => {
                 let (send, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();

@@ -2,7 +2,6 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
 use http_body::Body as _;
 use http_body_util::Full;
@@ -213,5 +212,4 @@ fn the_type_is_read_from_the_first_line_and_none_is_plain_http() {
     headers.append(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     assert_eq!(respond::Wire::of(&headers), respond::Wire::Http);
     assert_eq!(respond::Wire::of(&HeaderMap::new()), respond::Wire::Http);
-    let _: Bytes = respond::problem(&Refusal::new(Reason::Capacity, name("a"))).into_body();
 }

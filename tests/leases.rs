@@ -78,8 +78,11 @@ async fn serve(slots: usize) -> (SocketAddr, Arc<InFlight>, mpsc::UnboundedRecei
     tokio::spawn(async move {
         loop {
             let (socket, _) = listener.accept().await.unwrap();
-            let answer =
-                |_: Request<Incoming>| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello"))) };
+            socket.set_nodelay(true).unwrap();
+            let answer = |_: Request<Incoming>| async {
+                let frames = ["he", "ll", "o"].map(|text| Ok::<_, Infallible>(Frame::data(Bytes::from(text))));
+                Ok::<_, Infallible>(Response::new(StreamBody::new(futures_util::stream::iter(frames))))
+            };
             let service = TowerToHyperService::new(layer.layer(service_fn(answer)));
             let server = auto::Builder::new(TokioExecutor::new());
             tokio::spawn(async move { drop(server.serve_connection(TokioIo::new(socket), service).await) });
@@ -91,6 +94,7 @@ async fn serve(slots: usize) -> (SocketAddr, Arc<InFlight>, mpsc::UnboundedRecei
 /// A connection whose streams may send nothing until the client says so.
 async fn closed_window(address: SocketAddr) -> h2::client::SendRequest<Bytes> {
     let socket = TcpStream::connect(address).await.unwrap();
+    socket.set_nodelay(true).unwrap();
     let (send, connection) = h2::client::Builder::new().initial_window_size(0).handshake(socket).await.unwrap();
     tokio::spawn(async move { drop(connection.await) });
     send

@@ -90,9 +90,14 @@ fn line_breaks_cannot_get_into_a_name() {
         assert!(PolicyName::try_new(text).is_err(), "{text:?}");
     }
     let unit = "requests\r\nset-cookie: b";
-    let hostile = std::panic::catch_unwind(|| Fields::new(Dialect::Draft11, &name("a"), 1, seconds(1), Some(unit)));
-    let reason = hostile.unwrap_err().downcast::<String>().unwrap();
-    assert!(reason.starts_with("unit must be 1 to 64 visible ASCII characters or spaces, got requests"), "{reason}");
+    for dialect in [Dialect::Draft11, Dialect::None] {
+        let hostile = std::panic::catch_unwind(|| Fields::new(dialect, &name("a"), 1, seconds(1), Some(unit)));
+        let reason = hostile.unwrap_err().downcast::<String>().unwrap();
+        assert!(
+            reason.starts_with("unit must be 1 to 64 visible ASCII characters or spaces, got requests"),
+            "{reason}"
+        );
+    }
 }
 
 proptest! {

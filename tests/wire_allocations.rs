@@ -45,9 +45,11 @@ fn a_problem_document_takes_its_body_and_two_for_the_head() {
 }
 
 #[test]
-fn fields_take_one_and_two_at_most() {
+fn fields_take_one_or_two() {
     assert_eq!(written(&fields(Dialect::Draft11), 42), 1);
     assert_eq!(written(&fields(Dialect::Draft11), u64::MAX), 1);
+    let long = Fields::new(Dialect::Draft11, &name(&"\"".repeat(64)), u64::MAX, Duration::MAX, Some("content-bytes"));
+    assert_eq!(written(&long, u64::MAX), 2);
     assert_eq!(written(&fields(Dialect::XRateLimit { reset: Reset::Delta }), 42), 0);
     assert_eq!(written(&fields(Dialect::XRateLimit { reset: Reset::Epoch }), 4_200), 2);
     assert_eq!(written(&fields(Dialect::None), 42), 0);

@@ -14,20 +14,25 @@ impl<const N: usize> Buffer<N> {
         Self { near: [0; N], len: 0, far: Vec::new() }
     }
 
+    #[inline]
     pub(super) fn push(&mut self, text: impl AsRef<[u8]>) -> &mut Self {
         let text = text.as_ref();
         let end = self.len + text.len();
-        if let Some(room) = self.near.get_mut(self.len..end) {
-            room.copy_from_slice(text);
-        } else {
-            if self.len <= N {
-                self.far.reserve_exact(end.max(2 * N));
-                self.far.extend_from_slice(&self.near[..self.len]);
-            }
-            self.far.extend_from_slice(text);
+        match self.near.get_mut(self.len..end) {
+            Some(room) => room.copy_from_slice(text),
+            None => self.spill(text),
         }
         self.len = end;
         self
+    }
+
+    #[cold]
+    fn spill(&mut self, text: &[u8]) {
+        if self.len <= N {
+            self.far.reserve_exact((self.len + text.len()).max(2 * N));
+            self.far.extend_from_slice(&self.near[..self.len]);
+        }
+        self.far.extend_from_slice(text);
     }
 
     pub(super) fn number(&mut self, number: u64) -> &mut Self {
@@ -36,33 +41,38 @@ impl<const N: usize> Buffer<N> {
 
     /// The inside of a JSON string (RFC 8259, 7).
     pub(super) fn json(&mut self, text: &str) -> &mut Self {
-        let mut plain = 0;
-        for (at, byte) in text.bytes().enumerate() {
-            if !matches!(byte, b'"' | b'\\' | ..=0x1f) {
-                continue;
-            }
-            self.push(&text[plain..at]);
-            plain = at + 1;
-            match byte {
-                b'"' | b'\\' => self.push([b'\\', byte]),
-                _ => self
-                    .push(b"\\u00")
-                    .push([b"01"[usize::from(byte >> 4)], b"0123456789abcdef"[usize::from(byte & 15)]]),
+        if text.bytes().all(is_plain) {
+            return self.push(text);
+        }
+        for part in text.as_bytes().chunk_by(|a, b| is_plain(*a) && is_plain(*b)) {
+            match *part {
+                [byte @ (b'"' | b'\\')] => self.push([b'\\', byte]),
+                [byte @ ..=0x1f] => {
+                    let hex = |digit: u8| b"0123456789abcdef"[usize::from(digit)];
+                    self.push(b"\\u00").push([hex(byte >> 4), hex(byte & 15)])
+                }
+                _ => self.push(part),
             };
         }
-        self.push(&text[plain..])
+        self
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {
         self.near.get(..self.len).unwrap_or(&self.far)
     }
 
-    pub(super) fn into_bytes(self) -> Bytes {
+    /// All of it; the buffer is spent.
+    pub(super) fn take(&mut self) -> Bytes {
         match self.near.get(..self.len) {
             Some(text) => Bytes::copy_from_slice(text),
-            None => self.far.into(),
+            None => std::mem::take(&mut self.far).into(),
         }
     }
+}
+
+/// Whether a byte stands for itself in a JSON string.
+const fn is_plain(byte: u8) -> bool {
+    byte > 0x1f && byte != b'"' && byte != b'\\'
 }
 
 #[cfg(test)]
@@ -80,7 +90,7 @@ mod tests {
             }
             let whole = parts.concat();
             prop_assert_eq!(buffer.as_bytes(), whole.as_bytes());
-            prop_assert_eq!(buffer.into_bytes(), whole);
+            prop_assert_eq!(buffer.take(), whole);
         }
 
         #[test]

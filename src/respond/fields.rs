@@ -124,6 +124,11 @@ impl Fields {
 
     fn of(dialect: Dialect, name: &PolicyName, quota: u64, window: Option<Duration>, unit: Option<&str>) -> Self {
         let quota = quota.min(MAX);
+        let unit = unit.map(|unit| {
+            PolicyName::try_new(unit).unwrap_or_else(|_| {
+                panic!("{}", Invalid::new("unit", "be 1 to 64 visible ASCII characters or spaces", unit))
+            })
+        });
         Self(match dialect {
             Dialect::None => Kind::None,
             Dialect::XRateLimit { reset } => Kind::Triple { limit: shared(number(quota)), reset },
@@ -134,9 +139,6 @@ impl Fields {
                     policy += &format!(";w={}", whole_seconds(window).clamp(1, MAX));
                 }
                 if let Some(unit) = unit {
-                    let unit = PolicyName::try_new(unit).unwrap_or_else(|_| {
-                        panic!("{}", Invalid::new("unit", "be 1 to 64 visible ASCII characters or spaces", unit))
-                    });
                     policy += &format!(";qu={}", unit.quoted());
                 }
                 let policy = HeaderValue::try_from(policy).expect("visible ASCII");
@@ -196,14 +198,14 @@ impl Fields {
             Kind::None => {}
             Kind::Triple { limit, .. } => triple::write(headers, limit, Triple { remaining, reset }),
             Kind::List { policy, item } => {
-                let mut line = Buffer::<192>::new();
+                let mut line = Buffer::<128>::new();
                 line.push(item).number(remaining);
                 if let Some(seconds) = reset {
                     line.push(";t=").number(seconds);
                 }
-                list::append(headers, RATELIMIT_POLICY, policy.clone());
-                if let Ok(line) = HeaderValue::from_maybe_shared(line.into_bytes()) {
-                    list::append(headers, RATELIMIT, line);
+                list::append(headers, || RATELIMIT_POLICY, policy.clone());
+                if let Ok(line) = HeaderValue::from_maybe_shared(line.take()) {
+                    list::append(headers, || RATELIMIT, line);
                 }
             }
         }

@@ -66,7 +66,7 @@ fn message(text: &[u8]) -> Option<HeaderValue> {
     for part in percent_encode(text, ESCAPED) {
         encoded.push(part);
     }
-    HeaderValue::from_maybe_shared(encoded.into_bytes()).ok()
+    HeaderValue::from_maybe_shared(encoded.take()).ok()
 }
 
 /// Whole milliseconds, rounded up; -1, which means never, where a retry of this call is pointless.

@@ -1,10 +1,7 @@
 //! Lists of structured fields (RFC 9651, 3.1) that several layers add to.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use http::{
-    HeaderMap, HeaderName, HeaderValue,
-    header::{Entry, OccupiedEntry},
-};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::buffer::Buffer;
 
@@ -12,27 +9,31 @@ use super::buffer::Buffer;
 const LONGEST: usize = 4096;
 
 /// Adds `item` to the list in the field `name`, on one line. A list that no client could read is replaced.
-pub(super) fn append(headers: &mut HeaderMap, name: HeaderName, item: HeaderValue) {
-    match headers.try_entry(name) {
-        Ok(Entry::Vacant(place)) => drop(place.try_insert(item)),
-        Ok(Entry::Occupied(mut place)) => {
-            let joined = join(&place, &item).unwrap_or(item);
-            place.insert(joined);
-        }
-        Err(_) => {}
+#[inline]
+pub(super) fn append(headers: &mut HeaderMap, name: impl Fn() -> HeaderName, item: HeaderValue) {
+    if let Ok(true) = headers.try_append(name(), item) {
+        merge(headers, name());
     }
 }
 
-fn join(lines: &OccupiedEntry<'_, HeaderValue>, item: &HeaderValue) -> Option<HeaderValue> {
+/// Puts the lines of a field on one; if there is garbage among them only the last line, which is ours, is kept.
+fn merge(headers: &mut HeaderMap, name: HeaderName) {
+    let mut lines = headers.get_all(&name).iter();
+    let Some(ours) = lines.next_back() else { return };
+    let line = join(lines.map(HeaderValue::as_bytes), ours.as_bytes()).unwrap_or_else(|| ours.clone());
+    let _ = headers.try_insert(name, line);
+}
+
+fn join<'a>(theirs: impl Iterator<Item = &'a [u8]>, ours: &[u8]) -> Option<HeaderValue> {
     let mut joined = Buffer::<256>::new();
-    for line in lines.iter().map(HeaderValue::as_bytes) {
+    for line in theirs {
         if joined.as_bytes().len() + line.len() > LONGEST || !is_list(line) {
             return None;
         }
-        joined.push(line.trim_ascii()).push(", ");
+        joined.push(trim(line)).push(", ");
     }
-    joined.push(item);
-    HeaderValue::from_maybe_shared(joined.into_bytes()).ok()
+    joined.push(ours);
+    HeaderValue::from_maybe_shared(joined.take()).ok()
 }
 
 /// Whether `text` is a list of items with parameters, not empty; of inner lists, dates and display strings, which no

@@ -44,9 +44,7 @@ mod triple;
 mod wire;
 
 pub use fields::{Dialect, Fields, Reset};
-pub use names::{
-    EXPOSED_HEADERS, RATELIMIT, RATELIMIT_POLICY, X_RATELIMIT_LIMIT, X_RATELIMIT_REMAINING, X_RATELIMIT_RESET,
-};
+pub use names::EXPOSED_HEADERS;
 pub use problem::{problem, status, text};
 pub use wire::Wire;
 

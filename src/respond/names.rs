@@ -2,21 +2,6 @@
 
 use http::{HeaderName, header::RETRY_AFTER};
 
-/// `RateLimit`: what is left of each policy, and until when.
-pub const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
-
-/// `RateLimit-Policy`: the policies that apply.
-pub const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-
-/// `X-RateLimit-Limit`: how much the narrowest policy allows.
-pub const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
-
-/// `X-RateLimit-Remaining`: what is left of it.
-pub const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
-
-/// `X-RateLimit-Reset`: when there is more, see [`Reset`](super::Reset).
-pub const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
-
 /// The fields that a browser hides from scripts of another origin unless CORS exposes them.
 ///
 /// Without them a script cannot know when to come back, and a gRPC-Web client does not even learn that it was refused.
@@ -38,6 +23,11 @@ pub const EXPOSED_HEADERS: [HeaderName; 9] = [
     GRPC_STATUS_DETAILS_BIN,
 ];
 
+pub(super) const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+pub(super) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+pub(super) const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+pub(super) const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+pub(super) const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 pub(super) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 pub(super) const GRPC_STATUS_DETAILS_BIN: HeaderName = HeaderName::from_static("grpc-status-details-bin");

@@ -9,6 +9,11 @@ use http::{
 use super::{buffer::Buffer, detail::detail, number::number};
 use crate::{Reason, Refusal};
 
+// Constants, because a value that is made at run time is checked byte by byte.
+const JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
 /// A problem document (RFC 9457): how layers answer by default.
 ///
 /// The members are `type`, `title`, `status`, `detail`, `violated-policies`, and `retry_after_seconds` where waiting
@@ -34,12 +39,12 @@ pub fn problem(refusal: &Refusal) -> Response<Bytes> {
     let mut body = Buffer::<512>::new();
     body.push(opening(refusal.reason()));
     detail(refusal, &mut body);
-    body.push("\",\"violated-policies\":[\"").json(refusal.policy().as_str()).push("\"]");
-    if let Some(seconds) = refusal.retry_after_seconds() {
-        body.push(",\"retry_after_seconds\":").number(seconds);
-    }
-    body.push("}");
-    answer(refusal, HeaderValue::from_static("application/problem+json"), body)
+    body.push("\",\"violated-policies\":[\"").json(refusal.policy().as_str());
+    match refusal.retry_after_seconds() {
+        Some(seconds) => body.push("\"],\"retry_after_seconds\":").number(seconds).push("}"),
+        None => body.push("\"]}"),
+    };
+    answer(refusal, JSON, body.take())
 }
 
 /// A line of plain text, for `.refuse_with(respond::text)`.
@@ -57,7 +62,7 @@ pub fn text(refusal: &Refusal) -> Response<Bytes> {
     let mut body = Buffer::<192>::new();
     detail(refusal, &mut body);
     body.push("\n");
-    answer(refusal, HeaderValue::from_static("text/plain; charset=utf-8"), body)
+    answer(refusal, TEXT, body.take())
 }
 
 /// The HTTP status of a refusal, for answers of your own.
@@ -85,20 +90,20 @@ pub(super) fn complete(refusal: &Refusal, headers: &mut HeaderMap) {
         let _ = headers.try_insert(RETRY_AFTER, number(seconds));
     }
     if !headers.contains_key(CACHE_CONTROL) {
-        let _ = headers.try_insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        let _ = headers.try_insert(CACHE_CONTROL, NO_STORE);
     }
 }
 
-fn answer<const N: usize>(refusal: &Refusal, kind: HeaderValue, body: Buffer<N>) -> Response<Bytes> {
-    let mut response = Response::new(body.into_bytes());
+fn answer(refusal: &Refusal, kind: HeaderValue, body: Bytes) -> Response<Bytes> {
+    let mut response = Response::new(body);
     *response.status_mut() = status(refusal);
-    let mut headers = HeaderMap::with_capacity(6); // these three, and rate limit fields without growing
+    let headers = response.headers_mut();
+    headers.reserve(6); // these three, and rate limit fields without growing
     headers.insert(CONTENT_TYPE, kind);
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(CACHE_CONTROL, NO_STORE);
     if let Some(seconds) = refusal.retry_after_seconds() {
         headers.insert(RETRY_AFTER, number(seconds));
     }
-    *response.headers_mut() = headers;
     response
 }
 

@@ -34,10 +34,7 @@ pub(super) fn write(headers: &mut HeaderMap, limit: &HeaderValue, ours: Triple) 
 fn standing(headers: &HeaderMap) -> Option<Triple> {
     let remaining = only(headers, X_RATELIMIT_REMAINING)?;
     only(headers, X_RATELIMIT_LIMIT)?;
-    let reset = match headers.contains_key(X_RATELIMIT_RESET) {
-        true => Some(only(headers, X_RATELIMIT_RESET)?),
-        false => None,
-    };
+    let reset = if headers.contains_key(X_RATELIMIT_RESET) { Some(only(headers, X_RATELIMIT_RESET)?) } else { None };
     Some(Triple { remaining, reset })
 }
 

@@ -2,9 +2,9 @@
 
 use std::sync::{PoisonError, TryLockError};
 
-#[cfg(loom)]
+#[cfg(tollgate_loom)]
 use loom::sync::MutexGuard;
-#[cfg(not(loom))]
+#[cfg(not(tollgate_loom))]
 use std::sync::MutexGuard;
 
 use super::Entry;

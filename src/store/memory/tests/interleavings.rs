@@ -1,4 +1,4 @@
-//! Every interleaving of two or three threads: `RUSTFLAGS="--cfg loom" cargo test --release --lib loom_`.
+//! Every interleaving of two or three threads: `RUSTFLAGS="--cfg tollgate_loom" cargo test --release --lib loom_`.
 
 use loom::thread;
 
@@ -152,7 +152,8 @@ fn loom_pages_join_and_split_at_once() {
         }
         joins.join().unwrap();
         let ends = [0x80, 0x90, 0xa0, 0x10].map(|bits| seen(&table, bits, 60).unwrap().full_at);
-        assert_eq!((ends, table.live()), ([100, 200, 200, 200], 4));
+        assert_eq!(ends, [100, 200, 200, 200]);
+        assert!((4..=5).contains(&table.live()), "what ended may still be stored");
     });
 }
 
@@ -201,8 +202,7 @@ fn loom_both_buckets_give_or_neither() {
             let first = ask(&table, &cell, keys[0]);
             let second = other.join().unwrap();
             assert!(first ^ second, "one token passes one request");
-            let charged: usize = table.live();
-            assert_eq!(charged, 1);
+            assert_eq!(table.live(), 1);
             assert_eq!(seen(&table, if first { keys[0] } else { keys[1] }, 0), Some(until(500_000_000)));
         });
     }

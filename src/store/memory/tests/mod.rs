@@ -1,12 +1,12 @@
 //! The table against a plain map, under threads, under a flood, and in every interleaving.
 
-#[cfg(not(loom))]
+#[cfg(not(tollgate_loom))]
 mod flood;
-#[cfg(loom)]
+#[cfg(tollgate_loom)]
 mod interleavings;
-#[cfg(not(loom))]
+#[cfg(not(tollgate_loom))]
 mod model;
-#[cfg(not(loom))]
+#[cfg(not(tollgate_loom))]
 mod threads;
 
 use super::Entry;

@@ -1,0 +1,167 @@
+//! What counts as a failure.
+
+use std::{any::Any, fmt, time::Duration};
+
+use http::{HeaderMap, StatusCode, response};
+
+/// Says whether a call failed; closures implement it.
+///
+/// Asked as soon as something is known: at the head of a response, for gRPC at its trailers, and when a service or a
+/// body fails. The default is [`Statuses`].
+///
+/// ```
+/// use http::StatusCode;
+/// use tollgate::{CircuitBreakerLayer, Classify, Seen, Statuses, Trip, Verdict};
+///
+/// let layer = CircuitBreakerLayer::new(Trip::consecutive(5)).classify(|seen: &Seen<'_>| match seen {
+///     Seen::Head(head) if head.headers.contains_key("x-degraded") => Verdict::Failure,
+///     Seen::Head(head) if head.status == StatusCode::GONE => Verdict::Trip,
+///     _ => Statuses::default().classify(seen),
+/// });
+/// ```
+pub trait Classify: Send + Sync + 'static {
+    /// Judges what was seen.
+    fn classify(&self, seen: &Seen<'_>) -> Verdict;
+}
+
+impl<F: Fn(&Seen<'_>) -> Verdict + Send + Sync + 'static> Classify for F {
+    fn classify(&self, seen: &Seen<'_>) -> Verdict {
+        self(seen)
+    }
+}
+
+/// What there is to judge a call by.
+///
+/// ```
+/// use tollgate::{Classify, Seen, Statuses, Verdict};
+/// assert_eq!(Statuses::default().classify(&Seen::Trailers(None)), Verdict::Failure);
+/// ```
+#[non_exhaustive]
+pub enum Seen<'a> {
+    /// The head of a response.
+    Head(&'a response::Parts),
+    /// The end of a gRPC call: its trailers, or the head's fields where there is no body; `None` when the stream ended
+    /// without any.
+    Trailers(Option<&'a HeaderMap>),
+    /// The service failed.
+    Error(&'a dyn Any),
+    /// The body failed after its head.
+    BodyError(&'a dyn Any),
+}
+
+impl fmt::Debug for Seen<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Head(head) => f.debug_tuple("Head").field(&head.status).finish(),
+            Self::Trailers(trailers) => f.debug_tuple("Trailers").field(&trailers.is_some()).finish(),
+            Self::Error(_) => f.write_str("Error"),
+            Self::BodyError(_) => f.write_str("BodyError"),
+        }
+    }
+}
+
+/// What a call says about the circuit.
+///
+/// ```
+/// use std::time::Duration;
+/// use tollgate::Verdict;
+/// assert_ne!(Verdict::Trip, Verdict::TripFor(Duration::from_secs(5)));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// It does its work.
+    Success,
+    /// It failed.
+    Failure,
+    /// Nothing: the call is not counted, and a probe gives its place back.
+    Ignore,
+    /// Open now, whatever the window says.
+    Trip,
+    /// Open now for so long at least; at most 60 s count.
+    TripFor(Duration),
+}
+
+/// The default [`Classify`]: errors, statuses from 500 and gRPC's server faults are failures.
+///
+/// - A status below 500 is a success: the service did its work, the client was wrong. So is 429, one client's matter,
+///   unless [`count_rate_limits`](Self::count_rate_limits) says otherwise.
+/// - gRPC: `UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNAVAILABLE` and `DATA_LOSS` fail, as does a stream that ends
+///   without a status. `CANCELLED` says nothing.
+///
+/// ```
+/// use http::HeaderMap;
+/// use tollgate::{Classify, Seen, Statuses, Verdict};
+///
+/// let mut trailers = HeaderMap::new();
+/// trailers.insert("grpc-status", 14.into());
+/// assert_eq!(Statuses::default().classify(&Seen::Trailers(Some(&trailers))), Verdict::Failure);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Statuses {
+    rate_limits: bool,
+}
+
+impl Statuses {
+    /// Counts 429 and `RESOURCE_EXHAUSTED` as failures too, for a service whose limit all callers share.
+    ///
+    /// ```
+    /// use http::{Response, StatusCode};
+    /// use tollgate::{Classify, Seen, Statuses, Verdict};
+    ///
+    /// let (head, ()) = Response::builder().status(StatusCode::TOO_MANY_REQUESTS).body(()).unwrap().into_parts();
+    /// assert_eq!(Statuses::default().classify(&Seen::Head(&head)), Verdict::Success);
+    /// assert_eq!(Statuses::default().count_rate_limits().classify(&Seen::Head(&head)), Verdict::Failure);
+    /// ```
+    #[must_use]
+    pub const fn count_rate_limits(self) -> Self {
+        Self { rate_limits: true }
+    }
+
+    fn failed(self, status: StatusCode) -> bool {
+        status.is_server_error() || (self.rate_limits && status == StatusCode::TOO_MANY_REQUESTS)
+    }
+
+    fn trailers(self, trailers: Option<&HeaderMap>) -> Verdict {
+        let status = trailers.and_then(|trailers| trailers.get("grpc-status")).map(|status| status.as_bytes());
+        match status {
+            Some(b"1") => Verdict::Ignore,
+            Some(b"8") if self.rate_limits => Verdict::Failure,
+            // Everything else that is the caller's fault or the answer itself.
+            Some(b"0" | b"3" | b"5" | b"6" | b"7" | b"8" | b"9" | b"10" | b"11" | b"12" | b"16") => Verdict::Success,
+            // 2, 4, 13, 14, 15, none at all, and what no status is: UNKNOWN.
+            _ => Verdict::Failure,
+        }
+    }
+}
+
+impl Classify for Statuses {
+    fn classify(&self, seen: &Seen<'_>) -> Verdict {
+        match seen {
+            Seen::Head(head) if self.failed(head.status) => Verdict::Failure,
+            Seen::Head(_) => Verdict::Success,
+            Seen::Trailers(trailers) => self.trailers(*trailers),
+            Seen::Error(_) | Seen::BodyError(_) => Verdict::Failure,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grpc_statuses_are_judged_by_whose_fault_they_are() {
+        let verdict = |code: &str| {
+            let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), code.parse().unwrap())]);
+            Statuses::default().classify(&Seen::Trailers(Some(&trailers)))
+        };
+        for code in ["2", "4", "13", "14", "15", "", "x", "17", "014"] {
+            assert_eq!(verdict(code), Verdict::Failure, "{code}");
+        }
+        for code in ["0", "3", "5", "6", "7", "8", "9", "10", "11", "12", "16"] {
+            assert_eq!(verdict(code), Verdict::Success, "{code}");
+        }
+        assert_eq!(verdict("1"), Verdict::Ignore);
+    }
+}

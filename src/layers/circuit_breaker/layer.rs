@@ -1,0 +1,341 @@
+//! The layer and its settings.
+
+use std::{sync::Arc, thread, time::Duration};
+
+use http::{header::HOST, request};
+
+use super::{
+    breaker::CircuitBreaker,
+    circuit::Circuit,
+    keys::Keys,
+    policy::{CircuitPolicy, KeyOf},
+    setup::{Judge, Setup},
+};
+use crate::{
+    Classify, Digest, Digester, GateLayer, Invalid, Trip,
+    gate::{Blueprint, Terms},
+    rule::{backoff::Backoff, circuit::Recovery},
+};
+
+/// A layer that stops calling a service that fails, and finds out when it is well again.
+///
+/// See [the module](crate::layers::circuit_breaker) for examples.
+pub type CircuitBreakerLayer = GateLayer<CircuitBlueprint>;
+
+/// The settings of a [`CircuitBreakerLayer`].
+#[derive(Clone)]
+pub struct CircuitBlueprint {
+    trip: Trip,
+    recovery_timeout: Duration,
+    max_open: Option<Duration>,
+    probes: u32,
+    close_after: Option<u32>,
+    probe_timeout: Duration,
+    judge: Judge,
+    key: Option<KeyOf>,
+    max_keys: usize,
+}
+
+impl GateLayer<CircuitBlueprint> {
+    /// A breaker that opens by `trip`.
+    ///
+    /// # Panics
+    /// When a value of `trip` cannot be: a share not above 0 and at most 1, an empty window, a minimum of 0 or above
+    /// the window, 0 consecutive failures.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tollgate::{CircuitBreakerLayer, Trip};
+    ///
+    /// let layer = CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20).or(Trip::consecutive(5)))
+    ///     .recovery_timeout(Duration::from_secs(10));
+    /// ```
+    #[must_use]
+    pub fn new(trip: Trip) -> Self {
+        Self::try_new(trip).unwrap_or_else(|invalid| panic!("{invalid}"))
+    }
+
+    /// [`new`](Self::new) for input at run time.
+    ///
+    /// # Errors
+    /// When a value of `trip` cannot be.
+    ///
+    /// ```
+    /// use tollgate::{CircuitBreakerLayer, Trip};
+    /// let error = CircuitBreakerLayer::try_new(Trip::failure_rate(1.5)).unwrap_err();
+    /// assert_eq!(error.to_string(), "failure rate must be above 0 and at most 1, got 1.5");
+    /// ```
+    pub fn try_new(trip: Trip) -> Result<Self, Invalid> {
+        trip.check()?;
+        let blueprint = CircuitBlueprint {
+            trip,
+            recovery_timeout: Duration::from_secs(10),
+            max_open: None,
+            probes: 1,
+            close_after: None,
+            probe_timeout: Duration::from_secs(30),
+            judge: Judge::default(),
+            key: None,
+            max_keys: 1_024,
+        };
+        Ok(Self::from_blueprint(blueprint, "circuit_breaker"))
+    }
+
+    /// How long the circuit stays open before its first probe, with up to a fifth more so that a fleet does not probe
+    /// as one: 10 s by default, time for a restart.
+    ///
+    /// # Panics
+    /// When `time` is zero.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tollgate::{CircuitBreakerLayer, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).recovery_timeout(Duration::from_secs(1));
+    /// ```
+    #[must_use]
+    pub fn recovery_timeout(self, time: Duration) -> Self {
+        positive("recovery_timeout", time);
+        self.with_blueprint(|blueprint| blueprint.recovery_timeout = time)
+    }
+
+    /// The cap of the open time, which doubles with each failed probe: 60 s by default, or the recovery time-out where
+    /// that is longer. A service that is well again should not wait longer than a minute to be noticed.
+    ///
+    /// # Panics
+    /// When `time` is zero.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tollgate::{CircuitBreakerLayer, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).max_open(Duration::from_secs(300));
+    /// ```
+    #[must_use]
+    pub fn max_open(self, time: Duration) -> Self {
+        positive("max_open", time);
+        self.with_blueprint(|blueprint| blueprint.max_open = Some(time))
+    }
+
+    /// How many probes may be under way at once while the circuit is half-open: 1 by default, so that a service which
+    /// has just come up is not run over.
+    ///
+    /// # Panics
+    /// When `probes` is 0.
+    ///
+    /// ```
+    /// # use tollgate::{CircuitBreakerLayer, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).probes(3);
+    /// ```
+    #[must_use]
+    pub fn probes(self, probes: u32) -> Self {
+        at_least_one("probes", probes);
+        self.with_blueprint(|blueprint| blueprint.probes = probes)
+    }
+
+    /// How many probes must succeed for the circuit to close: as many as may be under way by default.
+    ///
+    /// # Panics
+    /// When `successes` is 0.
+    ///
+    /// ```
+    /// # use tollgate::{CircuitBreakerLayer, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).close_after(5);
+    /// ```
+    #[must_use]
+    pub fn close_after(self, successes: u32) -> Self {
+        at_least_one("close_after", successes);
+        self.with_blueprint(|blueprint| blueprint.close_after = Some(successes))
+    }
+
+    /// After how long a probe without an answer loses its place to the next: 30 s by default, so that a lost probe
+    /// does not hold up recovery for ever. What it answers later changes nothing.
+    ///
+    /// # Panics
+    /// When `time` is zero.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tollgate::{CircuitBreakerLayer, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).probe_timeout(Duration::from_secs(5));
+    /// ```
+    #[must_use]
+    pub fn probe_timeout(self, time: Duration) -> Self {
+        positive("probe_timeout", time);
+        self.with_blueprint(|blueprint| blueprint.probe_timeout = time)
+    }
+
+    /// Takes the time to the end of the body for slowness, not to its head, and judges a good answer only there.
+    ///
+    /// Only for callers that nobody downstream can hold back: otherwise one slow reader opens everyone's circuit.
+    ///
+    /// ```
+    /// # use tollgate::{CircuitBreakerLayer, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::slow_rate(0.5)).slow_to_end();
+    /// ```
+    #[must_use]
+    pub fn slow_to_end(self) -> Self {
+        self.with_blueprint(|blueprint| blueprint.judge.slow_to_end = true)
+    }
+
+    /// Counts 429 and `RESOURCE_EXHAUSTED` as failures, for a service whose limit all callers share; not by default,
+    /// because one client's limit must not open everyone's circuit.
+    ///
+    /// ```
+    /// # use tollgate::{CircuitBreakerLayer, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).count_rate_limits();
+    /// ```
+    #[must_use]
+    pub fn count_rate_limits(self) -> Self {
+        self.with_blueprint(|blueprint| blueprint.judge.statuses = blueprint.judge.statuses.count_rate_limits())
+    }
+
+    /// Opens at once when a failed response says `Retry-After` in seconds, for so long at least and 60 s at most; not
+    /// by default, because it lets one answer decide for everyone.
+    ///
+    /// ```
+    /// # use tollgate::{CircuitBreakerLayer, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).honour_retry_after();
+    /// ```
+    #[must_use]
+    pub fn honour_retry_after(self) -> Self {
+        self.with_blueprint(|blueprint| blueprint.judge.honour_retry_after = true)
+    }
+
+    /// Lets `classify` say what a failure is, instead of [`Statuses`](crate::Statuses).
+    ///
+    /// ```
+    /// use tollgate::{CircuitBreakerLayer, Seen, Trip, Verdict};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).classify(|seen: &Seen<'_>| match seen {
+    ///     Seen::Head(head) if head.status.is_success() => Verdict::Success,
+    ///     _ => Verdict::Failure,
+    /// });
+    /// ```
+    #[must_use]
+    pub fn classify(self, classify: impl Classify) -> Self {
+        self.with_blueprint(|blueprint| blueprint.judge.custom = Some(Arc::new(classify)))
+    }
+
+    /// A circuit of its own for each key; requests without a key share one.
+    ///
+    /// While a key's circuit is open the service is still asked whether it is ready, because a key is known only with
+    /// the request.
+    ///
+    /// ```
+    /// # use http::request;
+    /// # use tollgate::{CircuitBreakerLayer, Digester, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).per_key(|request: &request::Parts, digester: &Digester| {
+    ///     let tenant = request.headers.get("x-tenant")?;
+    ///     Some(digester.digest("tenant", [tenant.as_bytes()]))
+    /// });
+    /// ```
+    #[must_use]
+    pub fn per_key(self, key: impl Fn(&request::Parts, &Digester) -> Option<Digest> + Send + Sync + 'static) -> Self {
+        self.with_blueprint(|blueprint| blueprint.key = Some(Arc::new(key)))
+    }
+
+    /// A circuit of its own for each host that requests are for: the authority of the URI, else the `Host` field.
+    ///
+    /// ```
+    /// # use tollgate::{CircuitBreakerLayer, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).per_host().max_keys(100);
+    /// ```
+    #[must_use]
+    pub fn per_host(self) -> Self {
+        self.per_key(|request, _| {
+            let authority = request.uri.authority().map(|authority| authority.as_str());
+            let host = authority.or_else(|| request.headers.get(HOST)?.to_str().ok())?;
+            Self::host_key(host)
+        })
+    }
+
+    /// The key of a host, with its port where it has one, as [`per_host`](Self::per_host) makes it; nothing for what no
+    /// host can be.
+    ///
+    /// ```
+    /// use tollgate::CircuitBreakerLayer;
+    /// assert_eq!(CircuitBreakerLayer::host_key("Example.org"), CircuitBreakerLayer::host_key("example.org"));
+    /// ```
+    #[must_use]
+    pub fn host_key(host: &str) -> Option<Digest> {
+        let host = host.rsplit_once('@').map_or(host, |(_user, host)| host);
+        let mut lower = [0_u8; 255 + 6]; // the longest name and a port (RFC 1035, 2.3.4)
+        let lower = lower.get_mut(..host.len())?;
+        lower.copy_from_slice(host.as_bytes());
+        lower.make_ascii_lowercase();
+        Some(Digester::process().digest("host", [&*lower]))
+    }
+
+    /// How many keys may have a circuit at once: 1,024 by default, about a megabyte with the default window.
+    ///
+    /// At the cap a newcomer takes the place of a closed circuit without a failure, or of one that nobody used for ten
+    /// minutes. Where there is none it passes unguarded, with [`Event::Overflow`](crate::Event::Overflow).
+    ///
+    /// # Panics
+    /// When `keys` is 0.
+    ///
+    /// ```
+    /// # use tollgate::{CircuitBreakerLayer, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).per_host().max_keys(100);
+    /// ```
+    #[must_use]
+    pub fn max_keys(self, keys: usize) -> Self {
+        assert!(keys > 0, "{}", Invalid::new("max_keys", "be positive", keys));
+        self.with_blueprint(|blueprint| blueprint.max_keys = keys)
+    }
+
+    /// The breaker itself: its state, its switches, and a guard for calls that are no requests.
+    ///
+    /// Settings come first: a setter after it makes another breaker.
+    ///
+    /// ```
+    /// # use tollgate::{CircuitBreakerLayer, CircuitState, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3));
+    /// assert_eq!(layer.handle().state(), CircuitState::Closed);
+    /// ```
+    #[must_use]
+    pub fn handle(&self) -> CircuitBreaker {
+        self.policy().breaker.clone()
+    }
+}
+
+fn positive(what: &str, time: Duration) {
+    assert!(!time.is_zero(), "{}", Invalid::new(what, "be positive", "0s"));
+}
+
+fn at_least_one(what: &str, number: u32) {
+    assert!(number > 0, "{}", Invalid::new(what, "be positive", number));
+}
+
+impl Blueprint for CircuitBlueprint {
+    type Policy = CircuitPolicy;
+
+    fn build(&self, terms: &Terms) -> Arc<CircuitPolicy> {
+        let longest = self.max_open.unwrap_or(Duration::from_secs(60));
+        let setup = Arc::new(Setup {
+            name: terms.name.clone(),
+            clock: terms.clock.clone(),
+            audience: terms.audience.clone(),
+            trip: self.trip,
+            recovery: Recovery {
+                open: Backoff { first: self.recovery_timeout, longest },
+                probes: self.probes,
+                close_after: self.close_after.unwrap_or(self.probes),
+                probe_timeout: self.probe_timeout,
+            },
+            judge: self.judge.clone(),
+        });
+        let keys = self.key.is_some().then(|| Arc::new(Keys::new(Arc::clone(&setup), self.max_keys)));
+        let breaker = CircuitBreaker { circuit: Circuit::new(setup, seats()), keys };
+        Arc::new(CircuitPolicy { breaker, key: self.key.clone() })
+    }
+}
+
+/// As many threads as run side by side, within reason: a reader of the window visits each seat.
+fn seats() -> usize {
+    thread::available_parallelism().map_or(1, |threads| threads.get().next_power_of_two()).min(16)
+}
+
+impl std::fmt::Debug for CircuitBlueprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CircuitBlueprint").field("trip", &self.trip).finish_non_exhaustive()
+    }
+}

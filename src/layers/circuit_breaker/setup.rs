@@ -1,0 +1,76 @@
+//! What all circuits of a breaker have in common.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::{HeaderMap, header::RETRY_AFTER, response};
+
+use crate::{
+    Audience, Classify, Clock, PolicyName, Reason, Refusal, Seen, Statuses, Verdict,
+    rule::{Trip, circuit::Recovery},
+};
+
+/// Rules, times, clock and listeners.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) name: PolicyName,
+    pub(crate) clock: Clock,
+    pub(crate) audience: Audience,
+    pub(crate) trip: Trip,
+    pub(crate) recovery: Recovery,
+    pub(crate) judge: Judge,
+}
+
+impl Setup {
+    pub(crate) fn refusal(&self, wait: Duration) -> Refusal {
+        Refusal::new(Reason::CircuitOpen, self.name.clone()).with_retry_after(wait)
+    }
+
+    #[inline]
+    pub(crate) fn is_slow(&self, took: Duration) -> bool {
+        took >= self.trip.slow_bound()
+    }
+}
+
+/// How results are judged.
+#[derive(Clone, Default)]
+pub(crate) struct Judge {
+    pub(crate) statuses: Statuses,
+    pub(crate) custom: Option<Arc<dyn Classify>>,
+    pub(crate) slow_to_end: bool,
+    pub(crate) honour_retry_after: bool,
+}
+
+impl Judge {
+    #[inline]
+    pub(crate) fn of(&self, seen: &Seen<'_>) -> Verdict {
+        match &self.custom {
+            Some(custom) => custom.classify(seen),
+            None => self.statuses.classify(seen),
+        }
+    }
+
+    /// The verdict on a head, with the wait that it asks for where that is honoured.
+    #[inline]
+    pub(crate) fn of_head(&self, head: &response::Parts) -> Verdict {
+        match self.of(&Seen::Head(head)) {
+            Verdict::Failure if self.honour_retry_after => {
+                asked_wait(&head.headers).map_or(Verdict::Failure, Verdict::TripFor)
+            }
+            verdict => verdict,
+        }
+    }
+}
+
+/// `Retry-After` in seconds; a date says nothing without the sender's clock.
+fn asked_wait(fields: &HeaderMap) -> Option<Duration> {
+    let seconds = fields.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    // Digits that no u64 holds ask for more than anybody gets.
+    let all_digits = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
+    all_digits.then(|| Duration::from_secs(seconds.parse().unwrap_or(u64::MAX)))
+}
+
+impl fmt::Debug for Judge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Judge").field("custom", &self.custom.is_some()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,200 @@
+//! What counts as a failure, and when.
+
+use super::*;
+
+#[tokio::test]
+async fn errors_panics_and_server_errors_count_and_client_errors_do_not() {
+    for (deed, opens) in [
+        (Deed::Status(500), true),
+        (Deed::Status(503), true),
+        (Deed::Status(599), true),
+        (Deed::Error, true),
+        (Deed::Status(400), false),
+        (Deed::Status(404), false),
+        (Deed::Status(408), false),
+        (Deed::Status(429), false),
+        (Deed::Status(304), false),
+    ] {
+        let scene = Scene::new(three());
+        scene.upstream.does(deed.clone());
+        for _ in 0..3 {
+            scene.get().await;
+        }
+        assert_eq!(scene.state() == CircuitState::Open, opens, "{deed:?}");
+    }
+    let scene = Scene::new(three());
+    scene.upstream.does(Deed::Panic);
+    for _ in 0..3 {
+        let future = scene.service.clone().oneshot(get("/"));
+        assert!(tokio::spawn(future).await.is_err());
+    }
+    assert_eq!(scene.state(), CircuitState::Open);
+}
+
+#[tokio::test]
+async fn rate_limits_count_when_they_are_asked_to() {
+    let scene = Scene::new(three().count_rate_limits());
+    scene.upstream.does(Deed::Status(429));
+    for _ in 0..3 {
+        scene.get().await;
+    }
+    assert_eq!(scene.state(), CircuitState::Open);
+}
+
+#[tokio::test]
+async fn one_clients_rate_limits_open_nobodys_circuit() {
+    let scene = Scene::new(CircuitBreakerLayer::new(Trip::failure_rate(0.5).or(Trip::consecutive(5))));
+    scene.upstream.does(Deed::Status(429));
+    for _ in 0..1_000 {
+        scene.get().await;
+    }
+    assert_eq!((scene.state(), scene.breaker.counts().failures), (CircuitState::Closed, 0));
+}
+
+#[tokio::test]
+async fn one_503_that_asks_for_a_day_does_no_more_than_one_failure() {
+    let day = Deed::Fields(503, &[("retry-after", "86400")]);
+    let scene = Scene::new(three());
+    scene.upstream.does(day.clone());
+    scene.get().await;
+    assert_eq!((scene.state(), scene.breaker.counts().failures), (CircuitState::Closed, 1));
+
+    let scene = Scene::new(three().honour_retry_after());
+    for wait in ["86400", "99999999999999999999999", "30"] {
+        scene.breaker.reset();
+        let fields: &'static [(&'static str, &'static str)] = Box::leak(Box::new([("retry-after", wait)]));
+        scene.upstream.does(Deed::Fields(503, fields));
+        scene.get().await;
+        let told = scene.refusal().await.retry_after().unwrap();
+        let least = if wait == "30" { 30 } else { 60 };
+        assert!((least * SECOND..=(least * SECOND * 6 / 5).min(60 * SECOND)).contains(&told), "{told:?}");
+    }
+    scene.breaker.reset();
+    scene.upstream.does(Deed::Fields(503, &[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")]));
+    scene.get().await;
+    assert_eq!(scene.state(), CircuitState::Closed);
+}
+
+#[tokio::test]
+async fn a_hanging_upstream_opens_the_circuit_although_every_caller_gives_up() {
+    let scene = Scene::new(CircuitBreakerLayer::new(Trip::consecutive(5).slow_after(2 * SECOND)));
+    scene.upstream.does(Deed::Hang);
+    for _ in 0..1_000 {
+        scene.give_up_after(SECOND); // patience at an end before slow_after: says nothing
+    }
+    assert_eq!(scene.breaker.counts().calls, 0);
+    for _ in 0..5 {
+        assert_eq!(scene.state(), CircuitState::Closed);
+        scene.give_up_after(2 * SECOND);
+    }
+    assert_eq!(scene.state(), CircuitState::Open);
+}
+
+#[tokio::test]
+async fn slow_heads_open_the_circuit() {
+    let trip = Trip::slow_rate(0.5).slow_after(SECOND).over_last(4).min_requests(4);
+    let clock = FakeClock::new();
+    let layer = CircuitBreakerLayer::new(trip).clock(clock.clone());
+    let slow = clock.clone();
+    let service = layer.layer(service_fn(move |_: Request<Full<Bytes>>| {
+        slow.advance(SECOND);
+        async { Ok::<_, ()>(Response::new(Full::<Bytes>::from("late"))) }
+    }));
+    for _ in 0..4 {
+        assert_eq!(layer.handle().state(), CircuitState::Closed);
+        service.clone().oneshot(get("/")).await.unwrap();
+    }
+    assert_eq!(layer.handle().state(), CircuitState::Open);
+}
+
+#[tokio::test]
+async fn a_slow_reader_opens_the_circuit_only_where_slowness_is_taken_to_the_end() {
+    for (to_end, expected) in [(false, CircuitState::Closed), (true, CircuitState::Open)] {
+        let layer = CircuitBreakerLayer::new(Trip::slow_rate(0.5).over_last(4));
+        let scene = Scene::new(if to_end { layer.slow_to_end() } else { layer });
+        scene.upstream.does(Deed::Endless);
+        for _ in 0..4 {
+            let response = scene.service.clone().oneshot(get("/")).await.unwrap();
+            scene.clock.advance(Duration::from_secs(3_600));
+            drop(response);
+        }
+        assert_eq!(scene.state(), expected);
+        assert_eq!(scene.breaker.counts().failures, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_fails_after_a_good_head_is_a_failure_once() {
+    let scene = Scene::new(three());
+    scene.upstream.does(Deed::Stream(End::Reset));
+    scene.get().await;
+    let counts = scene.breaker.counts();
+    assert_eq!((counts.calls, counts.failures), (2, 1), "the success of the head and the failure of the body");
+    scene.upstream.does(Deed::Status(200));
+    scene.get().await;
+    assert_eq!(scene.breaker.counts().failures, 1);
+}
+
+#[tokio::test]
+async fn grpc_is_judged_at_its_trailers() {
+    for (deed, opens) in [
+        (trailers("0"), false),
+        (trailers("5"), false),
+        (trailers("8"), false),
+        (trailers("1"), false),
+        (trailers("2"), true),
+        (trailers("4"), true),
+        (trailers("13"), true),
+        (trailers("14"), true),
+        (trailers("15"), true),
+        (Deed::Fields(200, &[("grpc-status", "14")]), true), // Trailers-Only
+        (Deed::Fields(200, &[("grpc-status", "3")]), false),
+        (Deed::Stream(End::Abrupt), true), // no status at all
+        (Deed::Stream(End::Reset), true),
+        (Deed::Status(502), true), // a proxy that speaks no gRPC
+        (Deed::Error, true),
+    ] {
+        let scene = Scene::new(three());
+        scene.upstream.does(deed.clone());
+        for _ in 0..3 {
+            scene.grpc().await;
+        }
+        assert_eq!(scene.state() == CircuitState::Open, opens, "{deed:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_grpc_call_that_its_caller_leaves_says_nothing_however_long_it_streamed() {
+    let scene = Scene::new(three());
+    scene.upstream.does(Deed::Endless);
+    for _ in 0..10 {
+        let response = scene.service.clone().oneshot(grpc()).await.unwrap();
+        scene.clock.advance(100 * SECOND);
+        drop(response);
+    }
+    assert_eq!(scene.breaker.counts().calls, 0);
+}
+
+#[tokio::test]
+async fn a_classifier_has_the_last_word() {
+    let scene = Scene::new(three().classify(|seen: &Seen<'_>| match seen {
+        Seen::Head(head) if head.status == 418 => Verdict::Trip,
+        Seen::Head(head) if head.status == 420 => Verdict::TripFor(Duration::MAX),
+        Seen::Head(head) if head.status == 404 => Verdict::Failure,
+        Seen::Head(head) if head.status == 500 => Verdict::Ignore,
+        _ => Statuses::default().classify(seen),
+    }));
+    scene.upstream.does(Deed::Status(500));
+    scene.get().await;
+    assert_eq!(scene.breaker.counts().calls, 0);
+    scene.upstream.does(Deed::Status(404));
+    scene.get().await;
+    assert_eq!(scene.breaker.counts().failures, 1);
+    scene.upstream.does(Deed::Status(418));
+    scene.get().await;
+    assert_eq!(scene.state(), CircuitState::Open);
+    scene.breaker.reset();
+    scene.upstream.does(Deed::Status(420));
+    scene.get().await;
+    assert_eq!(scene.refusal().await.retry_after(), Some(60 * SECOND));
+}

@@ -1,0 +1,70 @@
+//! One circuit per host.
+
+use super::*;
+
+#[tokio::test]
+async fn each_host_has_its_own_circuit() {
+    let scene = Scene::new(three().per_host());
+    scene.upstream.does(Deed::Error);
+    for _ in 0..3 {
+        scene.send(get("http://a.example/")).await;
+    }
+    assert_eq!(scene.send(get("http://A.EXAMPLE/x?y")).await, 200, "refused, with the stub's answer");
+    assert_eq!(scene.upstream.calls(), 3);
+    scene.upstream.does(Deed::Status(204));
+    assert_eq!(scene.send(get("http://b.example/")).await, 204);
+    let key = CircuitBreakerLayer::host_key("a.example").unwrap();
+    assert_eq!(scene.breaker.key(key).unwrap().state(), CircuitState::Open);
+    assert_eq!(scene.state(), CircuitState::Closed, "requests without a host have a circuit of their own");
+}
+
+fn host(number: usize) -> Request<Full<Bytes>> {
+    get(&format!("http://h{number}.example/"))
+}
+
+#[tokio::test]
+async fn a_flood_of_keys_forgets_quiet_circuits_and_never_an_open_one() {
+    let scene = Scene::new(three().per_host().max_keys(8));
+    scene.upstream.does(Deed::Error);
+    for _ in 0..3 {
+        scene.send(host(0)).await;
+    }
+    scene.upstream.does(Deed::Status(204));
+    for number in 1..10_000 {
+        assert_eq!(scene.send(host(number)).await, 204);
+    }
+    let calls = scene.upstream.calls();
+    scene.send(host(0)).await;
+    assert_eq!(scene.upstream.calls(), calls, "still open");
+    assert_eq!(scene.log.lines(), ["closed -> open: consecutive_failures"]);
+
+    // No circuit is quiet any more: newcomers pass unguarded, and it is told.
+    scene.upstream.does(Deed::Error);
+    for number in 10_000..10_100 {
+        for _ in 0..3 {
+            scene.send(host(number)).await;
+        }
+    }
+    assert!(scene.log.lines().contains(&"overflow".into()));
+    assert_eq!(scene.log.lines().iter().filter(|line| line.contains("open")).count(), 8);
+
+    // Nobody has used them for long: their news are old.
+    scene.clock.advance(Duration::from_secs(700));
+    let before = scene.log.lines().len();
+    for _ in 0..3 {
+        scene.send(host(20_000)).await;
+    }
+    assert_eq!(scene.log.lines()[before..], ["closed -> open: consecutive_failures"]);
+}
+
+#[tokio::test]
+async fn a_key_in_somebodys_hands_is_not_forgotten() {
+    let scene = Scene::new(three().per_host().max_keys(1));
+    let held = scene.breaker.key(CircuitBreakerLayer::host_key("h0.example").unwrap()).unwrap();
+    scene.send(host(1)).await;
+    assert_eq!(scene.log.lines(), ["overflow"]);
+    assert!(scene.breaker.key(CircuitBreakerLayer::host_key("h1.example").unwrap()).is_none());
+    drop(held);
+    scene.send(host(1)).await;
+    assert_eq!(scene.log.lines(), ["overflow"]);
+}

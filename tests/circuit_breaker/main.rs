@@ -1,0 +1,34 @@
+//! What a circuit breaker does round an HTTP service.
+#![allow(missing_docs)]
+
+#[path = "../common/mod.rs"]
+mod common;
+mod judging;
+mod keys;
+mod probes;
+mod scene;
+mod switches;
+
+use std::{
+    future::Future,
+    pin::pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use common::{Log, NeverReady, get};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use tollgate::{
+    CircuitBreaker, CircuitBreakerLayer, CircuitState, Classify, Event, FakeClock, PolicyName, Reason, Refusal, Seen,
+    Statuses, Trip, Verdict,
+};
+use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneService};
+
+use scene::*;

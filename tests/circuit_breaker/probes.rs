@@ -1,0 +1,209 @@
+//! How an open circuit comes back.
+
+use super::*;
+
+#[tokio::test]
+async fn an_open_circuit_calls_nobody_and_says_when_to_come_back() {
+    let scene = Scene::new(three().named("upstream"));
+    scene.upstream.does(Deed::Status(502));
+    for _ in 0..3 {
+        assert_eq!(scene.get().await, 502);
+    }
+    for _ in 0..100 {
+        scene.get().await;
+    }
+    assert_eq!(scene.upstream.calls(), 3);
+    let refusal = scene.refusal().await;
+    assert_eq!((refusal.reason(), refusal.policy().as_str()), (Reason::CircuitOpen, "upstream"));
+    let wait = refusal.retry_after().unwrap();
+    assert!((10 * SECOND..=12 * SECOND).contains(&wait), "{wait:?}");
+
+    // Whoever waits exactly so long gets the probe's chance, and nobody gets it earlier.
+    scene.clock.advance(wait - Duration::from_nanos(1));
+    assert_eq!(scene.refusal().await.retry_after(), Some(Duration::from_nanos(1)));
+    scene.clock.advance(Duration::from_nanos(1));
+    scene.upstream.does(Deed::Status(200));
+    assert_eq!(scene.get().await, 200);
+    assert_eq!(scene.state(), CircuitState::Closed);
+    let expected = [
+        "closed -> open: consecutive_failures",
+        "open -> half_open: recovery_timeout",
+        "half_open -> closed: probes_succeeded",
+    ];
+    assert_eq!(scene.log.lines(), expected);
+}
+
+#[tokio::test]
+async fn a_good_head_answers_a_probe_before_its_body_ends() {
+    let scene = Scene::new(three());
+    scene.upstream.does(Deed::Error);
+    for _ in 0..3 {
+        scene.get().await;
+    }
+    scene.wait_for_probe();
+    scene.upstream.does(Deed::Endless);
+    let response = scene.service.clone().oneshot(get("/")).await.unwrap();
+    assert_eq!(scene.state(), CircuitState::Closed);
+    drop(response);
+}
+
+#[tokio::test]
+async fn a_thousand_callers_of_a_half_open_circuit_are_exactly_so_many_probes() {
+    for probes in [1, 3] {
+        let scene = Scene::new(three().probes(probes));
+        scene.upstream.does(Deed::Error);
+        for _ in 0..3 {
+            scene.get().await;
+        }
+        scene.wait_for_probe();
+        scene.upstream.does(Deed::Hang);
+        let calls: Vec<_> = (0..1_000).map(|_| tokio::spawn(scene.service.clone().oneshot(get("/")))).collect();
+        common::yield_times(100).await;
+        let mut refused = 0;
+        let mut waiting = Vec::new();
+        for call in calls {
+            if call.is_finished() {
+                refused += usize::from(call.await.unwrap().unwrap().extensions().get::<Refusal>().is_some());
+            } else {
+                waiting.push(call);
+            }
+        }
+        assert_eq!((refused, waiting.len()), (1_000 - probes as usize, probes as usize));
+        assert_eq!(scene.upstream.calls(), 3 + probes as usize);
+
+        // Cancelled, they give their places back, and nothing is taken for a success.
+        for call in waiting {
+            call.abort();
+            let _ = call.await;
+        }
+        assert_eq!(scene.state(), CircuitState::HalfOpen);
+        scene.upstream.does(Deed::Status(200));
+        for _ in 0..probes {
+            assert_eq!(scene.get().await, 200);
+        }
+        assert_eq!(scene.state(), CircuitState::Closed);
+    }
+}
+
+#[tokio::test]
+async fn a_probe_that_is_lost_loses_its_place_after_its_time() {
+    let scene = Scene::new(three().probe_timeout(5 * SECOND));
+    scene.upstream.does(Deed::Error);
+    for _ in 0..3 {
+        scene.get().await;
+    }
+    scene.wait_for_probe();
+    scene.upstream.does(Deed::Hang);
+    let mut lost = later(scene.service.clone().oneshot(get("/")));
+    assert!(poll(&mut lost).is_pending());
+    let wait = scene.refusal().await.retry_after().unwrap();
+    assert!((5 * SECOND..6 * SECOND).contains(&wait), "the next chance is the probe's deadline: {wait:?}");
+    scene.clock.advance(wait);
+    scene.upstream.does(Deed::Status(200));
+    assert_eq!(scene.get().await, 200);
+    drop(lost);
+    assert_eq!(scene.state(), CircuitState::Closed);
+    assert!(scene.log.lines().contains(&"reclaimed".into()));
+}
+
+#[tokio::test]
+async fn a_probe_that_a_layer_further_in_refuses_gives_its_place_back() {
+    let scene_clock = FakeClock::new();
+    let layer = three().clock(scene_clock.clone());
+    let refuse = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let inner_refuses = Arc::clone(&refuse);
+    let service = layer.layer(service_fn(move |_: Request<Full<Bytes>>| {
+        let refuses = inner_refuses.load(Ordering::SeqCst);
+        async move {
+            let mut response = Response::new(Full::<Bytes>::default());
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            if refuses {
+                let name = PolicyName::try_new("inner").unwrap();
+                response.extensions_mut().insert(Refusal::new(Reason::Capacity, name));
+            }
+            Ok::<_, ()>(response)
+        }
+    }));
+    for _ in 0..3 {
+        service.clone().oneshot(get("/")).await.unwrap();
+    }
+    assert_eq!(layer.handle().state(), CircuitState::Open);
+    scene_clock.advance(12 * SECOND);
+    refuse.store(true, Ordering::SeqCst);
+    for _ in 0..10 {
+        let response = service.clone().oneshot(get("/")).await.unwrap();
+        assert_eq!(response.extensions().get::<Refusal>().unwrap().policy().as_str(), "inner");
+    }
+    assert_eq!(layer.handle().state(), CircuitState::HalfOpen);
+}
+
+#[tokio::test]
+async fn late_results_from_before_the_trip_change_nothing() {
+    let scene = Scene::new(three());
+    scene.upstream.does(Deed::Endless);
+    let mut heads = Vec::new();
+    for _ in 0..20 {
+        heads.push(scene.service.clone().oneshot(grpc()).await.unwrap());
+    }
+    scene.upstream.does(Deed::Hang);
+    let mut waiting: Vec<_> = (0..20).map(|_| later(scene.service.clone().oneshot(get("/")))).collect();
+    assert!(waiting.iter_mut().all(|call| poll(call).is_pending()));
+    scene.upstream.does(Deed::Error);
+    for _ in 0..3 {
+        scene.get().await;
+    }
+    let opened = scene.breaker.counts();
+    scene.clock.advance(11 * SECOND);
+    drop(waiting); // failures by now, of an older generation
+    drop(heads);
+    assert_eq!(scene.breaker.counts(), opened);
+    assert_eq!(scene.state(), CircuitState::Open);
+}
+
+#[tokio::test]
+async fn a_dead_upstream_that_is_never_ready_is_refused_and_probed() {
+    let clock = FakeClock::new();
+    let layer = three().clock(clock.clone());
+    let breaker = layer.handle();
+    for _ in 0..3 {
+        let _ = breaker.call(async { Err::<(), _>(()) }).await;
+    }
+    let mut service = layer.layer(NeverReady);
+    let refused = service.ready().await.unwrap().call(get("/")).await.unwrap();
+    assert!(refused.extensions().get::<Refusal>().is_some());
+    clock.advance(12 * SECOND);
+    let mut probe = later(service.clone().oneshot(get("/")));
+    assert!(poll(&mut probe).is_pending());
+    assert_eq!(breaker.state(), CircuitState::HalfOpen);
+    let refused = service.ready().await.unwrap().call(get("/")).await.unwrap();
+    assert!(refused.extensions().get::<Refusal>().is_some(), "nobody but the probe waits");
+    clock.advance(10 * SECOND);
+    drop(probe);
+    assert_eq!(breaker.state(), CircuitState::Open, "it waited as long as a slow call: a failed probe");
+}
+
+#[tokio::test]
+async fn a_service_that_fails_before_the_call_counts() {
+    #[derive(Clone)]
+    struct Broken;
+    impl Service<Request<Full<Bytes>>> for Broken {
+        type Response = Response<Full<Bytes>>;
+        type Error = &'static str;
+        type Future = std::future::Ready<Result<Self::Response, &'static str>>;
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+            Poll::Ready(Err("no connection"))
+        }
+        fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+            unreachable!()
+        }
+    }
+    let clock = FakeClock::new();
+    let layer = three().clock(clock.clone());
+    for _ in 0..3 {
+        assert!(layer.layer(Broken).oneshot(get("/")).await.is_err());
+    }
+    assert_eq!(layer.handle().state(), CircuitState::Open);
+    clock.advance(12 * SECOND);
+    assert!(layer.layer(Broken).oneshot(get("/")).await.is_err());
+    assert_eq!(layer.handle().state(), CircuitState::Open);
+}

@@ -1,0 +1,94 @@
+//! Orders, settings and what is told.
+
+use super::*;
+
+#[tokio::test]
+async fn three_routes_under_one_layer_share_one_circuit() {
+    let layer = three();
+    for _ in 0..3 {
+        let failing = layer.layer(service_fn(|_: Request<Full<Bytes>>| async { Err::<Response<Full<Bytes>>, _>(()) }));
+        let _ = failing.oneshot(get("/")).await;
+    }
+    assert_eq!(layer.handle().state(), CircuitState::Open);
+    assert_eq!(layer.clone().handle().state(), CircuitState::Open);
+}
+
+#[tokio::test]
+async fn switches_override_the_circuit_and_reset_gives_it_back() {
+    let scene = Scene::new(three());
+    scene.upstream.does(Deed::Error);
+    scene.breaker.force_closed();
+    for _ in 0..10 {
+        assert_eq!(scene.get().await, 0);
+    }
+    assert_eq!(scene.breaker.counts().failures, 10);
+    scene.breaker.force_open();
+    assert_eq!(scene.refusal().await.retry_after(), Some(10 * SECOND));
+    scene.clock.advance(1_000_000 * SECOND);
+    scene.refusal().await;
+    scene.breaker.disable();
+    for _ in 0..10 {
+        assert_eq!(scene.get().await, 0);
+    }
+    assert_eq!(scene.breaker.counts().calls, 0);
+    scene.breaker.observe_only();
+    for _ in 0..10 {
+        assert_eq!(scene.get().await, 0);
+    }
+    assert_eq!(scene.state(), CircuitState::ObserveOnly);
+    scene.breaker.reset();
+    assert_eq!(scene.state(), CircuitState::Closed);
+    assert_eq!(
+        scene.log.lines(),
+        [
+            "closed -> forced_closed: forced_closed",
+            "forced_closed -> forced_open: forced_open",
+            "forced_open -> disabled: disabled",
+            "disabled -> observed_closed: observe_only",
+            "observed_closed -> observed_open: consecutive_failures",
+            "observed_open -> closed: reset",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn transitions_are_a_chain_so_that_exactly_one_gauge_is_up() {
+    let scene = Scene::new(three());
+    scene.upstream.does(Deed::Error);
+    for _ in 0..40 {
+        scene.get().await;
+        scene.clock.advance(7 * SECOND);
+    }
+    scene.upstream.does(Deed::Status(200));
+    for _ in 0..20 {
+        scene.get().await;
+        scene.clock.advance(7 * SECOND);
+    }
+    let lines = scene.log.lines();
+    let mut state = "closed";
+    for line in &lines {
+        let (from, to) = line.split(": ").next().unwrap().split_once(" -> ").unwrap();
+        assert_eq!(from, state);
+        assert_ne!(from, to);
+        state = to;
+    }
+    assert_eq!(state, scene.state().as_str());
+    assert!(lines.len() > 6);
+}
+
+#[test]
+fn what_cannot_be_is_refused_in_words() {
+    let layer = || CircuitBreakerLayer::new(Trip::consecutive(1));
+    let text = |build: fn(CircuitBreakerLayer) -> CircuitBreakerLayer| {
+        let panic = std::panic::catch_unwind(|| build(layer())).err().expect("a panic");
+        panic.downcast_ref::<String>().expect("words").clone()
+    };
+    assert_eq!(text(|layer| layer.probes(0)), "probes must be positive, got 0");
+    assert_eq!(text(|layer| layer.close_after(0)), "close_after must be positive, got 0");
+    assert_eq!(text(|layer| layer.recovery_timeout(Duration::ZERO)), "recovery_timeout must be positive, got 0s");
+    assert_eq!(text(|layer| layer.max_open(Duration::ZERO)), "max_open must be positive, got 0s");
+    assert_eq!(text(|layer| layer.probe_timeout(Duration::ZERO)), "probe_timeout must be positive, got 0s");
+    assert_eq!(text(|layer| layer.max_keys(0)), "max_keys must be positive, got 0");
+    let invalid = CircuitBreakerLayer::try_new(Trip::failure_rate(0.5).min_requests(101)).unwrap_err();
+    assert_eq!(invalid.to_string(), "min_requests must be at most the window of 100, got 101");
+}
