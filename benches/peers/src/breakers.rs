@@ -8,14 +8,16 @@ use tower_resilience_circuitbreaker::SlidingWindowType::{CountBased, TimeBased};
 
 use crate::{
     drive::{bare, call, pair, requests, serve},
-    peers,
+    ours, peers,
     race::{Entry, Lap, Pace, of, race},
-    report::Report,
+    report::{Goal, Line, Report},
 };
 
 /// One caller after the other.
 pub const CLOSED: &[Entry] = &[
     Entry { name: "bare", make: || serve(bare::<Body>(), StatusCode::OK) },
+    Entry { name: "tollgate, last 100", make: || serve(ours::last_calls().layer(bare::<Body>()), StatusCode::OK) },
+    Entry { name: "tollgate, last 10 s", make: || serve(ours::last_seconds().layer(bare::<Body>()), StatusCode::OK) },
     Entry {
         name: "tower-resilience, last 100",
         make: || serve(peers::tower_resilience(CountBased).layer(bare::<Body>()), StatusCode::OK),
@@ -31,6 +33,8 @@ pub const CLOSED: &[Entry] = &[
 /// Two callers at once.
 const TWO: &[Entry] = &[
     Entry { name: "bare", make: || two(bare::<Body>()) },
+    Entry { name: "tollgate, last 100", make: || two(ours::last_calls().layer(bare::<Body>())) },
+    Entry { name: "tollgate, last 10 s", make: || two(ours::last_seconds().layer(bare::<Body>())) },
     Entry {
         name: "tower-resilience, last 100",
         make: || two(peers::tower_resilience(CountBased).layer(bare::<Body>())),
@@ -65,11 +69,54 @@ where
     pair(move |request| call(&mut service, request))
 }
 
+/// A bucket and a breaker, one within the other.
+const STACKED: &[Entry] = &[
+    Entry { name: "bare", make: || serve(bare::<Body>(), StatusCode::OK) },
+    Entry {
+        name: "tollgate, bucket and breaker",
+        make: || serve((ours::plenty(), ours::last_seconds()).layer(bare::<Body>()), StatusCode::OK),
+    },
+    Entry {
+        name: "tower_governor and tower-resilience",
+        make: || {
+            let breaker = peers::tower_resilience(CountBased).layer(bare::<Body>());
+            serve(peers::tower_governor(false).layer(breaker), StatusCode::OK)
+        },
+    },
+];
+
 pub fn rows(report: &mut Report, pace: Pace) {
     let figures = race(CLOSED, pace);
-    let bare = of(&figures, "bare");
+    let by = |name| of(&figures, name);
+    let bare = by("bare");
+    for (own, peer) in [
+        ("tollgate, last 100", "tower-resilience, last 100"),
+        ("tollgate, last 10 s", "tower-resilience, last 10 s"),
+        ("tollgate, last 10 s", "failsafe, last 10 s"),
+        ("tollgate, last 100", "recloser, last 100"),
+    ] {
+        let row = format!("breaker closed, overhead, {own} against {peer}");
+        report.line(
+            Line::new(&row, by(own).over(bare), by(peer).over(bare), Goal::Nanos(40.0))
+                .no_allocation(by(own).allocations_over(bare)),
+        );
+    }
     report.figures("breaker closed, overhead", &figures, Some(bare));
+
     let figures = race(TWO, pace);
-    let bare = of(&figures, "bare");
+    let by = |name| of(&figures, name);
+    let bare = by("bare");
+    for (own, most) in [("tollgate, last 10 s", 1.3), ("tollgate, last 100", 1.8)] {
+        let row = format!("breaker closed, 2 threads, {own} against bare");
+        report.line(Line::new(&row, by(own).nanos(), bare.nanos(), Goal::AtMost(most)));
+    }
     report.figures("breaker closed, 2 threads", &figures, Some(bare));
+
+    let figures = race(STACKED, pace);
+    let by = |name| of(&figures, name);
+    let (bare, own) = (by("bare"), by("tollgate, bucket and breaker"));
+    let row = "bucket and breaker stacked, overhead";
+    let peer = by("tower_governor and tower-resilience").over(bare);
+    report.line(Line::new(row, own.over(bare), peer, Goal::Nanos(200.0)).no_allocation(own.allocations_over(bare)));
+    report.figures(row, &figures, Some(bare));
 }

@@ -65,14 +65,14 @@ pub fn rows(report: &mut Report, pace: Pace) {
     let (bare, own, told) = (by("bare"), by("tollgate"), by("tollgate, RateLimit fields"));
     let row = "admitted request, overhead";
     let line = Line::new(row, own.over(bare), by("tower_governor").over(bare), Goal::AtMost(0.8));
-    report.line(line.allocations(own, 0.0));
+    report.line(line.no_allocation(own.allocations_over(bare)));
     let line = Line::new(
         "admitted request, overhead, with RateLimit fields against its headers",
         told.over(bare),
         by("tower_governor, its headers").over(bare),
         Goal::AtMost(0.5),
     );
-    report.line(line.allocations(told, 2.0));
+    report.line(line.allocations(told.allocations_over(bare), 2.0));
     report.figures(row, &figures, Some(bare));
 
     let figures = race(REFUSED, pace);

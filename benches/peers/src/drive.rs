@@ -18,7 +18,7 @@ use std::{
 };
 
 use axum::body::Body;
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
 use tokio::runtime::Builder;
 use tower::{Service, service_fn};
 
@@ -56,7 +56,7 @@ pub fn request(i: u64) -> Request<Body> {
     request
 }
 
-/// The service behind every layer: an empty 200.
+/// The service behind every layer: an empty 200 with one field, for no framework sends none.
 pub fn bare<R: Default + Send + 'static>()
 -> impl Service<Request<Body>, Response = Response<R>, Error = Infallible, Future = Ready<Result<Response<R>, Infallible>>>
 + Clone
@@ -65,7 +65,9 @@ pub fn bare<R: Default + Send + 'static>()
 + 'static {
     service_fn(|request: Request<Body>| {
         drop(black_box(request));
-        ready(Ok(Response::new(R::default())))
+        let mut response = Response::new(R::default());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        ready(Ok(response))
     })
 }
 

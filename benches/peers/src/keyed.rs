@@ -46,7 +46,7 @@ pub fn rows(report: &mut Report, pace: Pace) {
     let figures = race(FEW, pace);
     let (own, peer) = (of(&figures, "tollgate"), of(&figures, "governor"));
     let row = "keyed decision, text key, 10k keys";
-    report.line(Line::times_faster(row, own, peer, 2.0).no_allocation(own));
+    report.line(Line::times_faster(row, own, peer, 2.0).no_allocation(own.allocations));
     report.figures(row, &figures, None);
 
     let figures = race(MANY, pace);

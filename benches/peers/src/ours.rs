@@ -1,12 +1,14 @@
 //! What the others are compared with.
 
-use tollgate::{Cost, Dialect, Rate, TokenBucketLayer, Unverified};
+use std::time::Duration;
+
+use tollgate::{CircuitBreakerLayer, Cost, Dialect, Rate, TokenBucketLayer, Trip, Unverified};
 
 use crate::{drive::API_KEY, peers::PLENTY};
 
 /// Nobody is ever refused.
 pub fn plenty() -> TokenBucketLayer {
-    limit(Rate::per_second(1_000).burst(u64::from(PLENTY)))
+    limit(Rate::per_second(1).burst(u64::from(PLENTY)))
 }
 
 /// Everybody is refused after one request.
@@ -37,4 +39,14 @@ pub fn decide(clients: usize) -> impl Fn(&str) -> bool + Send + Sync + 'static {
 /// Sixty an hour.
 pub fn hourly() -> TokenBucketLayer {
     limit(Rate::per_hour(60))
+}
+
+/// Opens at half of the last hundred calls.
+pub fn last_calls() -> CircuitBreakerLayer {
+    CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20).over_last(100))
+}
+
+/// Opens at half of the calls of ten seconds.
+pub fn last_seconds() -> CircuitBreakerLayer {
+    CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20).over(Duration::from_secs(10)))
 }

@@ -21,11 +21,11 @@ use tower_resilience_circuitbreaker::{CircuitBreakerLayer, DefaultClassifier, Sl
 
 use crate::drive::API_KEY;
 
-/// Nobody who has so many is ever refused here; they come back at a thousand a second.
+/// Nobody who has so many is ever refused here; they come back at one a second.
 pub const PLENTY: u32 = 4_000_000_000;
 
 pub fn governor() -> DefaultKeyedRateLimiter<String> {
-    let per_second = NonZeroU32::new(1_000).expect("positive");
+    let per_second = NonZeroU32::new(1).expect("positive");
     let burst = NonZeroU32::new(PLENTY).expect("positive");
     RateLimiter::keyed(Quota::per_second(per_second).allow_burst(burst))
 }
@@ -51,7 +51,7 @@ pub fn tower_governor_with_headers(scarce: bool) -> TowerGovernor<StateInformati
 }
 
 fn tower_governor_rate(scarce: bool) -> (Duration, u32) {
-    if scarce { (Duration::from_secs(3_600), 1) } else { (Duration::from_millis(1), PLENTY) }
+    if scarce { (Duration::from_secs(3_600), 1) } else { (Duration::from_secs(1), PLENTY) }
 }
 
 fn finish<M: RateLimitingMiddleware<QuantaInstant>>(config: Option<GovernorConfig<ByHeader, M>>) -> TowerGovernor<M> {
@@ -89,7 +89,7 @@ pub fn axum_gcra(scarce: bool) -> RateLimitLayerBuilder<Key> {
     let quota = if scarce {
         gcra::Quota::simple(Duration::from_secs(3_600))
     } else {
-        gcra::Quota::new(Duration::from_millis(1), std::num::NonZeroU64::new(u64::from(PLENTY)).expect("positive"))
+        gcra::Quota::new(Duration::from_secs(1), std::num::NonZeroU64::new(u64::from(PLENTY)).expect("positive"))
     };
     RateLimitLayer::builder().with_default_quota(quota)
 }
