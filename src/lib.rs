@@ -1,4 +1,29 @@
 //! Tower middleware that decides who may pass: token buckets and circuit breakers for axum, tonic and hyper.
+//!
+//! Each layer asks a policy one question before a request and tells it the end after it; refusals become 429 and 503
+//! answers, or gRPC statuses, from the same layer. By default:
+//!
+//! ```
+//! use tollgate::{CircuitBreakerLayer, Rate, TokenBucketLayer, Trip};
+//! use tower::ServiceBuilder;
+//!
+//! let layers = ServiceBuilder::new()
+//!     .layer(TokenBucketLayer::new(Rate::per_second(50).burst(100))) // for each peer address
+//!     .layer(CircuitBreakerLayer::new(Trip::consecutive(5)));
+//! ```
+//!
+//! Start with [`TokenBucketLayer`] and [`CircuitBreakerLayer`]; who is asking is [`identify`]'s matter, what a refusal
+//! looks like [`respond`]'s, and a policy of your own goes through [`GateLayer::of`].
+//!
+//! | floor | modules |
+//! |---|---|
+//! | layers | [`layers`] |
+//! | the one service | [`gate`] |
+//! | ports | [`identify`], [`respond`], [`Admit`], [`Observer`], [`Classify`] |
+//! | rules | [`rule`] |
+//! | words | [`Rate`], [`Cost`], [`Client`], [`Refusal`], [`Clock`] |
+//!
+//! A file imports only from floors below its own; layers do not know each other.
 
 mod admit;
 mod classify;
@@ -35,3 +60,8 @@ pub use rate::Rate;
 pub use refusal::{Reason, Refusal};
 pub use respond::Dialect;
 pub use rule::Trip;
+
+/// The README's examples compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

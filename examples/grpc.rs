@@ -1,0 +1,107 @@
+//! A tonic server behind the same layers as any web server, and a client that prints what it sees.
+//!
+//! ```text
+//! cargo run --example grpc              # plays the demonstration, then serves on 127.0.0.1:50051
+//! cargo run --example grpc -- --serve   # only serves
+//! PORT=8080 cargo run --example grpc    # another port; 0 chooses a free one
+//! ```
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::{error::Error, net::SocketAddr, time::Duration};
+
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tollgate::{CircuitBreakerLayer, PeerIp, Rate, TokenBucketLayer, Trip};
+use tonic::{
+    Code, Request, Status,
+    service::interceptor::InterceptedService,
+    transport::{Channel, Endpoint, Server, server::TcpConnectInfo},
+};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_types::StatusExt;
+use tower::ServiceBuilder;
+
+/// Five a second, ten at once, for each peer; a circuit that opens after three failures in a row, for some two seconds.
+async fn serve(listener: TcpListener) -> Result<(), tonic::transport::Error> {
+    let peer = PeerIp::from_extension(|info: &TcpConnectInfo| info.remote_addr());
+    let limit = TokenBucketLayer::new(Rate::per_second(5).burst(10)).identify_by(peer);
+    let breaker = CircuitBreakerLayer::new(Trip::consecutive(3)).recovery_timeout(Duration::from_secs(2));
+
+    let (_reporter, health) = tonic_health::server::health_reporter();
+    let flaky = InterceptedService::new(health, |request: Request<()>| match request.metadata().get("x-fail") {
+        Some(_) => Err(Status::internal("the disk is gone")),
+        None => Ok(request),
+    });
+    Server::builder()
+        .layer(ServiceBuilder::new().layer(limit).layer(breaker))
+        .add_service(flaky)
+        .serve_with_incoming(TcpListenerStream::new(listener))
+        .await
+}
+
+/// Calls the server and prints a row of the table; gives back how long the server asks to wait.
+async fn row(client: &mut HealthClient<Channel>, fail: bool, why: &str) -> Option<Duration> {
+    let mut request = Request::new(HealthCheckRequest { service: String::new() });
+    if fail {
+        request.metadata_mut().insert("x-fail", "yes".parse().expect("valid metadata"));
+    }
+    let call = if fail { "Check (x-fail)" } else { "Check" };
+    let Err(status) = client.check(request).await else {
+        println!("  {call:<15} {:<18} {why}", "OK");
+        return None;
+    };
+    let code = match status.code() {
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::Internal => "INTERNAL",
+        _ => "another error",
+    };
+    println!("  {call:<15} {code:<18} {why}");
+    println!("  {:<15} message: {}", "", status.message());
+    let wait = status.get_details_retry_info().and_then(|info| info.retry_delay);
+    if let Some(wait) = wait {
+        println!("  {:<15} RetryInfo: retry in {wait:?}", "");
+    }
+    wait
+}
+
+async fn play(address: SocketAddr) -> Result<(), Box<dyn Error>> {
+    let channel = Endpoint::try_from(format!("http://{address}"))?.connect().await?;
+    let client = &mut HealthClient::new(channel);
+
+    println!("\n  {:<15} {:<18} what happened", "call", "status");
+    println!("  {:-<15} {:-<18} {:-<50}", "", "", "");
+    row(client, true, "the service fails once, ...").await;
+    row(client, true, "... twice, ...").await;
+    row(client, true, "... three times: the circuit opens").await;
+    if let Some(wait) = row(client, false, "refused at once, the service is spared").await {
+        tokio::time::sleep(wait).await;
+    }
+    row(client, false, "one probe passes and succeeds: the circuit closes").await;
+    for _ in 0..20 {
+        let request = HealthCheckRequest { service: String::new() };
+        if client.check(request).await.is_err() {
+            break;
+        }
+    }
+    println!("  ... calls until the bucket is empty");
+    if let Some(wait) = row(client, false, "refused: five a second, ten at once").await {
+        tokio::time::sleep(wait).await;
+    }
+    row(client, false, "admitted after the wait that RetryInfo asks for").await;
+    Ok(())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let (listener, serve_only) = support::listen(50051).await?;
+    let address = listener.local_addr()?;
+    let server = tokio::spawn(serve(listener));
+    if !serve_only {
+        play(address).await?;
+    }
+    println!("\nServing the standard health service; Ctrl-C ends it.");
+    Ok(server.await??)
+}

@@ -1,0 +1,59 @@
+//! An axum server behind a token bucket and a circuit breaker, which shows itself what they do.
+//!
+//! ```text
+//! cargo run --example quickstart              # plays the demonstration, then serves on 127.0.0.1:3000
+//! cargo run --example quickstart -- --serve   # only serves
+//! PORT=8080 cargo run --example quickstart    # another port; 0 chooses a free one
+//! ```
+
+mod demo;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::{collections::HashMap, error::Error, net::SocketAddr, time::Duration};
+
+use axum::{
+    Router,
+    extract::{ConnectInfo, Query},
+    http::StatusCode,
+    routing::get,
+};
+use tollgate::{Account, ApiKey, CircuitBreakerLayer, Identify, PeerIp, Rate, TokenBucketLayer, Trip};
+
+/// The server: each route behind the layer that it is about.
+fn app() -> Router {
+    let demo_keys: HashMap<String, Account> =
+        ["alice", "bob", "carol"].map(|key| (String::from(key), Account::named(key))).into();
+    let peer = PeerIp::from_extension(|info: &ConnectInfo<SocketAddr>| Some(info.0));
+
+    let limit = TokenBucketLayer::new(Rate::per_second(5).burst(10))
+        .identify_by(ApiKey::header("x-api-key", demo_keys).or(peer));
+    let breaker = CircuitBreakerLayer::new(Trip::consecutive(3)).recovery_timeout(Duration::from_secs(2));
+
+    Router::new().route("/", get(|| async { "hello\n" }).layer(limit)).route("/flaky", get(flaky).layer(breaker))
+}
+
+/// Answers with the status asked for, as an upstream that has good and bad days would.
+async fn flaky(Query(asked): Query<HashMap<String, String>>) -> (StatusCode, String) {
+    let Some(status) = asked.get("status") else { return (StatusCode::OK, "fine\n".into()) };
+    match status.parse().ok().and_then(|code: u16| StatusCode::from_u16(code).ok()) {
+        Some(status) if status.as_u16() >= 200 => (status, format!("the handler answered {status}\n")),
+        _ => (StatusCode::BAD_REQUEST, format!("status must be from 200 to 999, got {status:?}\n")),
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let (listener, serve_only) = support::listen(3000).await?;
+    let address = listener.local_addr()?;
+
+    let server =
+        tokio::spawn(
+            async move { axum::serve(listener, app().into_make_service_with_connect_info::<SocketAddr>()).await },
+        );
+    if !serve_only {
+        demo::play(address).await?;
+    }
+    demo::invite(address);
+    Ok(server.await??)
+}
