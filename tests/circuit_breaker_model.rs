@@ -247,11 +247,8 @@ impl Model {
         }
         let failure = matches!(end, End::Bad | End::Panic);
         match &mut self.state {
-            State::Closed { forced, .. } if end == End::Trip => {
-                if !*forced {
-                    self.open(now);
-                }
-            }
+            State::Closed { forced: false, .. } if end == End::Trip => self.open(now),
+            State::Closed { .. } if end == End::Trip => {}
             State::Closed { list, forced } if end != End::Ignored => {
                 list.push((now, failure, slow));
                 if !*forced && (failure || slow) && self.seen_enough(now) {

@@ -71,6 +71,7 @@ mod epoch;
 mod interleavings;
 mod keys;
 mod layer;
+mod per_key;
 mod permit;
 mod policy;
 mod ring;

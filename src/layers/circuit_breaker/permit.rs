@@ -6,6 +6,11 @@ use super::ticket::Ticket;
 use crate::{Moment, Outcome, Permit, Refusal, Seen, Verdict};
 
 /// What a request holds that passed a circuit breaker; judged as soon as its result is known.
+///
+/// ```
+/// use tollgate::{Body, layers::circuit_breaker::CircuitPermit};
+/// type Answer = http::Response<Body<String, CircuitPermit>>; // of a service behind a breaker
+/// ```
 #[derive(Debug)]
 pub struct CircuitPermit {
     ticket: Ticket,
