@@ -102,13 +102,13 @@ where
 
 /// A loop of requests through whatever leads to an answer; they are made ready before the clock runs.
 pub fn requests<F: Future>(mut through: impl FnMut(Request<Body>) -> F + 'static) -> Lap {
-    let mut batch = Vec::with_capacity(256); // few enough to stay in the cache
+    let mut batch = Vec::with_capacity(64); // few enough to stay in the cache
     let mut next = 0;
     Box::new(move |operations| {
         let mut took = Duration::ZERO;
         let end = next + operations;
         while next < end {
-            let until = end.min(next + 256);
+            let until = end.min(next + 64);
             batch.extend((next..until).map(request));
             next = until;
             took += timed(|| batch.drain(..).for_each(|request| drop(black_box(now(through(request))))));
