@@ -116,7 +116,7 @@ fn loom_a_sweep_takes_nothing_that_lives_and_nothing_that_is_renewed() {
         write(&table, 0x10, 1, 100);
         write(&table, 0x20, 1, 50);
         let other = Arc::clone(&table);
-        let sweeps = thread::spawn(move || other.sweep_next(60));
+        let sweeps = thread::spawn(move || other.sweep_next(60, 2));
         assert_eq!(write(&table, 0x20, 60, 70), None);
         assert_eq!(seen(&table, 0x10, 60), Some(until(100)));
         sweeps.join().unwrap();
@@ -129,7 +129,7 @@ fn loom_an_entry_is_seen_and_changed_while_pages_join() {
     model(|| {
         let table = two_small_pages();
         let other = Arc::clone(&table);
-        let joins = thread::spawn(move || other.sweep_next(60));
+        let joins = thread::spawn(move || other.sweep_next(60, 2));
         assert_eq!(write(&table, 0x80, 60, 200), Some(until(100)));
         joins.join().unwrap();
         assert_eq!((seen(&table, 0x80, 60), table.live()), (Some(until(200)), 1));
@@ -144,8 +144,8 @@ fn loom_pages_join_and_split_at_once() {
         let table = two_small_pages();
         let other = Arc::clone(&table);
         let joins = thread::spawn(move || {
-            other.sweep_next(60);
-            other.sweep_next(60);
+            other.sweep_next(60, 2);
+            other.sweep_next(60, 2);
         });
         for bits in [0x90, 0xa0, 0x10] {
             write(&table, bits, 60, 200);
