@@ -118,6 +118,7 @@ impl Statuses {
         Self { rate_limits: true }
     }
 
+    #[inline]
     fn failed(self, status: StatusCode) -> bool {
         status.is_server_error() || (self.rate_limits && status == StatusCode::TOO_MANY_REQUESTS)
     }
@@ -136,6 +137,7 @@ impl Statuses {
 }
 
 impl Classify for Statuses {
+    #[inline]
     fn classify(&self, seen: &Seen<'_>) -> Verdict {
         match seen {
             Seen::Head(head) if self.failed(head.status) => Verdict::Failure,

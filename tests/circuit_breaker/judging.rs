@@ -164,6 +164,21 @@ async fn grpc_is_judged_at_its_trailers() {
 }
 
 #[tokio::test]
+async fn a_trailers_only_success_is_one_success_also_where_slowness_is_taken_to_the_end() {
+    for layer in [three(), three().slow_to_end()] {
+        let scene = Scene::new(layer);
+        scene.upstream.does(Deed::Fields(200, &[("grpc-status", "0")]));
+        scene.grpc().await;
+        scene.upstream.does(Deed::Status(404)); // a proxy that knows no such method
+        scene.grpc().await;
+        scene.upstream.does(trailers("0"));
+        scene.grpc().await;
+        let counts = scene.breaker.counts();
+        assert_eq!((counts.calls, counts.failures), (3, 0));
+    }
+}
+
+#[tokio::test]
 async fn a_grpc_call_that_its_caller_leaves_says_nothing_however_long_it_streamed() {
     let scene = Scene::new(three());
     scene.upstream.does(Deed::Endless);

@@ -207,3 +207,34 @@ async fn a_service_that_fails_before_the_call_counts() {
     assert!(layer.layer(Broken).oneshot(get("/")).await.is_err());
     assert_eq!(layer.handle().state(), CircuitState::Open);
 }
+
+#[tokio::test]
+async fn a_long_grpc_stream_answers_a_probe_while_it_delivers() {
+    let scene = Scene::new(three().probe_timeout(30 * SECOND));
+    scene.upstream.does(Deed::Error);
+    for _ in 0..3 {
+        scene.grpc().await;
+    }
+    scene.wait_for_probe();
+    scene.upstream.does(trailers("0"));
+    let mut stream = scene.service.clone().oneshot(grpc()).await.unwrap().into_body();
+    assert_eq!(scene.state(), CircuitState::HalfOpen, "a good head says nothing yet");
+    scene.clock.advance(15 * SECOND);
+    stream.frame().await.unwrap().unwrap();
+    assert_eq!(scene.state(), CircuitState::Closed);
+}
+
+#[tokio::test]
+async fn a_short_grpc_probe_answers_at_its_trailers() {
+    for (status, state) in [("0", CircuitState::Closed), ("14", CircuitState::Open), ("1", CircuitState::HalfOpen)] {
+        let scene = Scene::new(three());
+        scene.upstream.does(Deed::Error);
+        for _ in 0..3 {
+            scene.grpc().await;
+        }
+        scene.wait_for_probe();
+        scene.upstream.does(trailers(status));
+        scene.grpc().await;
+        assert_eq!(scene.state(), state);
+    }
+}

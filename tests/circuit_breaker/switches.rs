@@ -80,7 +80,7 @@ async fn transitions_are_a_chain_so_that_exactly_one_gauge_is_up() {
 fn what_cannot_be_is_refused_in_words() {
     let layer = || CircuitBreakerLayer::new(Trip::consecutive(1));
     let text = |build: fn(CircuitBreakerLayer) -> CircuitBreakerLayer| {
-        let panic = std::panic::catch_unwind(|| build(layer())).err().expect("a panic");
+        let panic = std::panic::catch_unwind(|| build(layer())).expect_err("a panic");
         panic.downcast_ref::<String>().expect("words").clone()
     };
     assert_eq!(text(|layer| layer.probes(0)), "probes must be positive, got 0");

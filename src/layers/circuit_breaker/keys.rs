@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{circuit::Circuit, setup::Setup};
-use crate::{Digest, Moment, sync::Mutex};
+use crate::{Digest, Moment, rule::circuit::Mode, sync::Mutex};
 
 /// So many circuits at most. When they are all there, a newcomer takes the place of one that has nothing to remember;
 /// only so many are looked at, so that no request pays for a flood of keys.
@@ -57,34 +57,34 @@ impl Keys {
     pub(crate) fn circuit(&self, key: Digest, now: Moment) -> Option<Arc<Circuit>> {
         let shard = &self.shards[(key.0 as usize) % self.shards.len()];
         let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        let place = match shard.places.get(&key) {
-            Some(&place) => place,
+        let (place, forgotten) = match shard.places.get(&key) {
+            Some(&place) => (place, None),
             None => self.settle_in(&mut shard, key, now)?,
         };
         let entry = &mut shard.entries[place];
         entry.used = now;
-        Some(Arc::clone(&entry.circuit))
+        let circuit = Arc::clone(&entry.circuit);
+        drop(shard);
+        if let Some(forgotten) = forgotten {
+            forgotten.order(Mode::Automatic, "forgotten"); // nobody's gauge stays up
+        }
+        Some(circuit)
     }
 
-    /// A place for a newcomer.
-    fn settle_in(&self, shard: &mut Shard, key: Digest, now: Moment) -> Option<usize> {
+    /// A place for a newcomer, and whose it was.
+    fn settle_in(&self, shard: &mut Shard, key: Digest, now: Moment) -> Option<(usize, Option<Arc<Circuit>>)> {
         let more = |live: usize| (live < self.max).then_some(live + 1);
         let room = self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
         let place = if room { shard.entries.len() } else { shard.forgettable(now)? };
         let entry = Entry { key, circuit: Circuit::new(Arc::clone(&self.setup), 1), used: now };
+        shard.places.insert(key, place);
         if room {
             shard.entries.push(entry);
-        } else {
-            let old = std::mem::replace(&mut shard.entries[place], entry);
-            shard.places.remove(&old.key);
+            return Some((place, None));
         }
-        shard.places.insert(key, place);
-        Some(place)
-    }
-
-    #[cfg(test)]
-    pub(crate) fn live(&self) -> usize {
-        self.live.load(Ordering::Relaxed)
+        let old = std::mem::replace(&mut shard.entries[place], entry);
+        shard.places.remove(&old.key);
+        Some((place, Some(old.circuit)))
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::{sync::Arc, thread, time::Duration};
 
-use http::{header::HOST, request};
-
 use super::{
     breaker::CircuitBreaker,
     circuit::Circuit,
@@ -12,7 +10,7 @@ use super::{
     setup::{Judge, Setup},
 };
 use crate::{
-    Classify, Digest, Digester, GateLayer, Invalid, Trip,
+    Classify, GateLayer, Invalid, Trip,
     gate::{Blueprint, Terms},
     rule::{backoff::Backoff, circuit::Recovery},
 };
@@ -22,7 +20,15 @@ use crate::{
 /// See [the module](crate::layers::circuit_breaker) for examples.
 pub type CircuitBreakerLayer = GateLayer<CircuitBlueprint>;
 
-/// The settings of a [`CircuitBreakerLayer`].
+/// The settings of a [`CircuitBreakerLayer`], named where a type must be.
+///
+/// ```
+/// use tollgate::{CircuitBreakerLayer, GateLayer, Trip, layers::circuit_breaker::CircuitBlueprint};
+/// fn upstream() -> GateLayer<CircuitBlueprint> {
+///     CircuitBreakerLayer::new(Trip::consecutive(3))
+/// }
+/// # upstream();
+/// ```
 #[derive(Clone)]
 pub struct CircuitBlueprint {
     trip: Trip,
@@ -32,8 +38,8 @@ pub struct CircuitBlueprint {
     close_after: Option<u32>,
     probe_timeout: Duration,
     judge: Judge,
-    key: Option<KeyOf>,
-    max_keys: usize,
+    pub(super) key: Option<KeyOf>,
+    pub(super) max_keys: usize,
 }
 
 impl GateLayer<CircuitBlueprint> {
@@ -212,74 +218,6 @@ impl GateLayer<CircuitBlueprint> {
     #[must_use]
     pub fn classify(self, classify: impl Classify) -> Self {
         self.with_blueprint(|blueprint| blueprint.judge.custom = Some(Arc::new(classify)))
-    }
-
-    /// A circuit of its own for each key; requests without a key share one.
-    ///
-    /// While a key's circuit is open the service is still asked whether it is ready, because a key is known only with
-    /// the request.
-    ///
-    /// ```
-    /// # use http::request;
-    /// # use tollgate::{CircuitBreakerLayer, Digester, Trip};
-    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).per_key(|request: &request::Parts, digester: &Digester| {
-    ///     let tenant = request.headers.get("x-tenant")?;
-    ///     Some(digester.digest("tenant", [tenant.as_bytes()]))
-    /// });
-    /// ```
-    #[must_use]
-    pub fn per_key(self, key: impl Fn(&request::Parts, &Digester) -> Option<Digest> + Send + Sync + 'static) -> Self {
-        self.with_blueprint(|blueprint| blueprint.key = Some(Arc::new(key)))
-    }
-
-    /// A circuit of its own for each host that requests are for: the authority of the URI, else the `Host` field.
-    ///
-    /// ```
-    /// # use tollgate::{CircuitBreakerLayer, Trip};
-    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).per_host().max_keys(100);
-    /// ```
-    #[must_use]
-    pub fn per_host(self) -> Self {
-        self.per_key(|request, _| {
-            let authority = request.uri.authority().map(|authority| authority.as_str());
-            let host = authority.or_else(|| request.headers.get(HOST)?.to_str().ok())?;
-            Self::host_key(host)
-        })
-    }
-
-    /// The key of a host, with its port where it has one, as [`per_host`](Self::per_host) makes it; nothing for what no
-    /// host can be.
-    ///
-    /// ```
-    /// use tollgate::CircuitBreakerLayer;
-    /// assert_eq!(CircuitBreakerLayer::host_key("Example.org"), CircuitBreakerLayer::host_key("example.org"));
-    /// ```
-    #[must_use]
-    pub fn host_key(host: &str) -> Option<Digest> {
-        let host = host.rsplit_once('@').map_or(host, |(_user, host)| host);
-        let mut lower = [0_u8; 255 + 6]; // the longest name and a port (RFC 1035, 2.3.4)
-        let lower = lower.get_mut(..host.len())?;
-        lower.copy_from_slice(host.as_bytes());
-        lower.make_ascii_lowercase();
-        Some(Digester::process().digest("host", [&*lower]))
-    }
-
-    /// How many keys may have a circuit at once: 1,024 by default, about a megabyte with the default window.
-    ///
-    /// At the cap a newcomer takes the place of a closed circuit without a failure, or of one that nobody used for ten
-    /// minutes. Where there is none it passes unguarded, with [`Event::Overflow`](crate::Event::Overflow).
-    ///
-    /// # Panics
-    /// When `keys` is 0.
-    ///
-    /// ```
-    /// # use tollgate::{CircuitBreakerLayer, Trip};
-    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).per_host().max_keys(100);
-    /// ```
-    #[must_use]
-    pub fn max_keys(self, keys: usize) -> Self {
-        assert!(keys > 0, "{}", Invalid::new("max_keys", "be positive", keys));
-        self.with_blueprint(|blueprint| blueprint.max_keys = keys)
     }
 
     /// The breaker itself: its state, its switches, and a guard for calls that are no requests.

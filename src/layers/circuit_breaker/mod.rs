@@ -67,8 +67,11 @@ mod call;
 mod circuit;
 mod current;
 mod epoch;
+#[cfg(all(test, tollgate_loom))]
+mod interleavings;
 mod keys;
 mod layer;
+mod per_key;
 mod permit;
 mod policy;
 mod ring;

@@ -6,20 +6,25 @@ use super::ticket::Ticket;
 use crate::{Moment, Outcome, Permit, Refusal, Seen, Verdict};
 
 /// What a request holds that passed a circuit breaker; judged as soon as its result is known.
+///
+/// ```
+/// use tollgate::{Body, layers::circuit_breaker::CircuitPermit};
+/// type Answer = http::Response<Body<String, CircuitPermit>>; // of a service behind a breaker
+/// ```
 #[derive(Debug)]
 pub struct CircuitPermit {
     ticket: Ticket,
     started: Moment,
     grpc: bool,
     judged: Judged,
-    /// Whether the head was slow, for what is judged after it.
-    slow: bool,
+    /// Whether the head was slow, once it is there.
+    slow_head: Option<bool>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Judged {
     NotYet,
-    /// The head was good; the body may still fail.
+    /// Well so far; the body may still fail.
     Well,
     /// There is nothing more to say.
     Done,
@@ -29,30 +34,36 @@ impl CircuitPermit {
     #[inline]
     pub(super) fn new(ticket: Ticket, started: Moment, request: &request::Parts) -> Self {
         let grpc = speaks_grpc(&request.headers);
-        Self { ticket, started, grpc, judged: Judged::NotYet, slow: false }
-    }
-
-    #[inline]
-    fn tell(&mut self, verdict: Verdict, now: Moment) {
-        self.judged = if verdict == Verdict::Success { Judged::Well } else { Judged::Done };
-        self.ticket.tell(verdict, self.slow, now);
+        Self { ticket, started, grpc, judged: Judged::NotYet, slow_head: None }
     }
 
     /// Judges what came at the end, once; `None` asks nobody and is a failure.
     fn judge_end(&mut self, seen: Option<&Seen<'_>>) {
-        let Some((now, slow)) = self.ticket.elapsed(self.started) else { return };
+        let Some((now, slow_by_now)) = self.ticket.elapsed(self.started) else { return };
         let Some(setup) = self.ticket.setup() else { return };
         let verdict = seen.map_or(Verdict::Failure, |seen| setup.judge.of(seen));
-        match self.judged {
-            Judged::Done => return,
-            // Counted as a success at its head: only a failure adds anything.
-            Judged::Well if verdict == Verdict::Success || verdict == Verdict::Ignore => return,
-            Judged::Well => self.slow = false,
-            Judged::NotYet if setup.judge.slow_to_end || !self.grpc => self.slow = slow,
-            Judged::NotYet => {}
-        }
-        self.tell(verdict, now);
+        let slow = match (self.judged, self.slow_head) {
+            (Judged::Done, _) => return,
+            // Counted as a success before, and as slow if it was: only a failure adds anything.
+            (Judged::Well, _) if matches!(verdict, Verdict::Success | Verdict::Ignore) => return,
+            (Judged::Well, _) => false,
+            (Judged::NotYet, Some(slow)) if !setup.judge.slow_to_end => slow,
+            (Judged::NotYet, _) => slow_by_now,
+        };
         self.judged = Judged::Done;
+        self.ticket.tell(verdict, slow, now);
+    }
+
+    /// Lets a gRPC probe that is still delivering after half of its time be a success: a long stream would lose its
+    /// place before its trailers, and a service of long streams would stay half-open for ever.
+    fn answer_in_time(&mut self) {
+        let Ticket::Probe(probe) = &self.ticket else { return };
+        let setup = probe.circuit.setup();
+        let now = setup.clock.now();
+        if now.since(self.started) >= setup.recovery.probe_timeout / 2 {
+            self.judged = Judged::Well;
+            self.ticket.tell(Verdict::Success, self.slow_head == Some(true), now);
+        }
     }
 }
 
@@ -64,7 +75,7 @@ impl Permit for CircuitPermit {
         }
         let Some((now, slow)) = self.ticket.elapsed(self.started) else { return };
         let Some(setup) = self.ticket.setup() else { return };
-        self.slow = slow;
+        self.slow_head = Some(slow);
         let verdict = if self.grpc && head.status.is_success() {
             if !head.headers.contains_key(GRPC_STATUS) {
                 return; // known at the trailers
@@ -73,33 +84,41 @@ impl Permit for CircuitPermit {
         } else {
             setup.judge.of_head(head)
         };
-        if verdict == Verdict::Success && setup.judge.slow_to_end {
+        let well = verdict == Verdict::Success && !self.grpc;
+        if well && setup.judge.slow_to_end {
             return; // known at the end
         }
-        self.tell(verdict, now);
+        self.judged = if well { Judged::Well } else { Judged::Done };
+        self.ticket.tell(verdict, slow, now);
+    }
+
+    #[inline]
+    fn on_data(&mut self, _: usize) {
+        if self.judged == Judged::NotYet && self.grpc {
+            self.answer_in_time();
+        }
     }
 
     #[inline]
     fn settle(mut self, outcome: Outcome<'_>) {
         match outcome {
-            Outcome::Complete { .. } | Outcome::Cancelled { head_sent: true } if self.judged != Judged::NotYet => {}
             Outcome::Complete { trailers } if self.grpc => self.judge_end(Some(&Seen::Trailers(trailers))),
             Outcome::Failed(error) => self.judge_end(Some(&Seen::Error(error))),
             Outcome::BodyFailed(error) => self.judge_end(Some(&Seen::BodyError(error))),
             Outcome::Panicked => self.judge_end(None),
+            _ if self.judged != Judged::NotYet => {}
             Outcome::Refused(_) => self.ticket.tell(Verdict::Ignore, false, self.started),
             Outcome::Cancelled { head_sent: true } if self.grpc => {
                 self.ticket.tell(Verdict::Ignore, false, self.started);
             }
-            // A good head whose end was waited for.
-            Outcome::Complete { .. } | Outcome::Cancelled { head_sent: true } => {
+            Outcome::Complete { .. } | Outcome::Cancelled { .. } => {
                 let Some((now, slow)) = self.ticket.elapsed(self.started) else { return };
-                self.ticket.tell(Verdict::Success, slow, now);
-            }
-            Outcome::Cancelled { head_sent: false } => {
-                let Some((now, slow)) = self.ticket.elapsed(self.started) else { return };
-                // Its caller gave up on a service that hangs.
-                self.ticket.tell(if slow { Verdict::Failure } else { Verdict::Ignore }, slow, now);
+                let verdict = match self.slow_head {
+                    Some(_) => Verdict::Success,      // a good head whose end was waited for
+                    None if slow => Verdict::Failure, // its caller gave up on a service that hangs
+                    None => Verdict::Ignore,
+                };
+                self.ticket.tell(verdict, slow, now);
             }
         }
     }

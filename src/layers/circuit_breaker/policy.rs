@@ -11,6 +11,11 @@ use crate::{Admit, Answer, Digest, Digester, Event, Refusal};
 pub(crate) type KeyOf = Arc<dyn Fn(&request::Parts, &Digester) -> Option<Digest> + Send + Sync>;
 
 /// The policy of a [`CircuitBreakerLayer`](crate::CircuitBreakerLayer).
+///
+/// ```
+/// use tollgate::{Gate, layers::circuit_breaker::CircuitPolicy};
+/// type Guarded<S> = Gate<S, CircuitPolicy>; // what the layer makes of a service
+/// ```
 pub struct CircuitPolicy {
     pub(super) breaker: CircuitBreaker,
     pub(super) key: Option<KeyOf>,

@@ -1,13 +1,17 @@
-//! Room for a newcomer: by what has ended in its page, else by splitting it.
+//! Room for a newcomer: by what has ended, or by splitting its page.
 
 use std::sync::PoisonError;
 
 use super::{
     Full,
     page::{Guard, Locked},
-    table::Table,
+    table::{REST, Table},
 };
 use crate::sync::Ordering;
+
+/// At how many other pages a newcomer looks when the table is full: what has ended is soon found, and a table where all
+/// live answers at once, for a page knows when its first entry ends.
+pub(super) const LOOK_AT: usize = 4;
 
 impl<const SLOTS: usize> Table<SLOTS> {
     /// Makes room for `tag` in its page, or finds that somebody has just written it.
@@ -18,10 +22,15 @@ impl<const SLOTS: usize> Table<SLOTS> {
         tag: u64,
         now: u64,
     ) -> Result<(Guard<'a, SLOTS>, Option<usize>), Full> {
-        self.sweep(&mut page, now);
         if self.live() >= self.capacity() {
-            drop(page); // while no lock is held, one more page may be looked at
-            self.sweep_next(now);
+            self.sweep(&mut page, now);
+        }
+        if self.live() >= self.capacity() {
+            drop(page); // while no lock is held, a few more pages may be looked at
+            let _ = (0..LOOK_AT).find(|_| {
+                self.sweep_next(now);
+                self.live() < self.capacity()
+            });
             page = self.owner(tag);
             let at = page.find(tag);
             if at.is_some() {
@@ -31,18 +40,25 @@ impl<const SLOTS: usize> Table<SLOTS> {
                 return Err(Full);
             }
         }
+        if page.is_full() {
+            self.sweep(&mut page, now.saturating_sub(REST));
+        }
         while page.is_full() {
-            page = self.split(page, tag)?;
+            page = match self.split(page, tag) {
+                Ok(page) => page,
+                Err(mut page) => {
+                    self.sweep(&mut page, now);
+                    return if page.is_full() { Err(Full) } else { Ok((page, None)) };
+                }
+            };
         }
         Ok((page, None))
     }
 
-    /// Splits a page in two; gives the one that owns `tag`.
-    fn split<'a>(&'a self, mut page: Guard<'a, SLOTS>, tag: u64) -> Result<Guard<'a, SLOTS>, Full> {
-        if page.depth() >= self.directory.bits() {
-            return Err(Full);
-        }
-        let index = self.take_free_page().ok_or(Full)?;
+    /// Splits a page in two and gives the one that owns `tag`; or gives the page back when there is no other.
+    fn split<'a>(&'a self, mut page: Guard<'a, SLOTS>, tag: u64) -> Result<Guard<'a, SLOTS>, Guard<'a, SLOTS>> {
+        let free = if page.depth() < self.directory.bits() { self.take_free_page() } else { None };
+        let Some(index) = free else { return Err(page) };
         let mut other = self.pages[index].lock();
         page.split(&mut other);
         self.directory.assign(other.prefix(), other.depth(), index);

@@ -4,7 +4,7 @@ use super::{page::Guard, table::Table};
 use crate::sync::Ordering;
 
 impl<const SLOTS: usize> Table<SLOTS> {
-    /// Drops what has ended in the page under the hand, joins it with its buddy if both are nearly empty, and moves on.
+    /// Drops what has ended by `now` in the page under the hand, joins it with its buddy if both are nearly empty, and moves on.
     ///
     /// Waits for nobody: a page in use is skipped. The caller holds no page.
     #[cold]

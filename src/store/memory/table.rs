@@ -16,6 +16,10 @@ use crate::{
 /// little more than n requests.
 const SWEEP_EVERY: u16 = 64;
 
+/// While there is room, an entry stays for a second after its end: most buckets are full again when their client comes
+/// back, and to find the old entry is cheaper than to make a new one.
+pub(super) const REST: u64 = 1_000_000_000;
+
 /// A bounded map from digests to entries. Operations on different pages do not meet; a hit allocates nothing.
 ///
 /// A client is known by 64 bits of its digest, which is keyed: among a million clients the chance that any two share a
@@ -109,7 +113,7 @@ impl<const SLOTS: usize> Table<SLOTS> {
         let due = page.visit(SWEEP_EVERY);
         drop(page);
         if due {
-            self.sweep_next(now);
+            self.sweep_next(now.saturating_sub(REST));
         }
         Ok(result)
     }

@@ -67,7 +67,7 @@ fn agree<const SLOTS: usize>(table: &Table<SLOTS>, steps: Vec<Step>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn small_pages_agree_with_a_plain_map(steps in steps(400, 3_000)) {

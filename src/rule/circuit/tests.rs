@@ -1,0 +1,109 @@
+//! The machine of a circuit, by arithmetic.
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const START: Moment = Moment::from_nanos(1_000_000_000_000);
+
+fn machine(probes: u32, close_after: u32) -> Machine {
+    let open = Backoff { first: 10 * SECOND, longest: 60 * SECOND };
+    Machine::new(Recovery { open, probes, close_after, probe_timeout: 30 * SECOND }, 7)
+}
+
+fn opened(probes: u32, close_after: u32) -> Machine {
+    let mut machine = machine(probes, close_after);
+    assert_eq!(machine.trip(1, None, "failure_rate", START).unwrap().to, "open");
+    machine
+}
+
+fn probe(machine: &mut Machine, now: Moment) -> (u64, Lease) {
+    match machine.admit(now).0 {
+        Admission::Probe { generation, acquired } => (generation, acquired.lease),
+        other => panic!("no probe but {other:?}"),
+    }
+}
+
+#[test]
+fn open_time_has_a_tail_of_a_fifth_and_is_told_exactly() {
+    let mut machine = opened(1, 1);
+    let (Admission::Refused(wait), None) = machine.admit(START + SECOND) else { panic!("open") };
+    assert!((9 * SECOND..=11 * SECOND).contains(&wait));
+    let due = START + SECOND + wait;
+    assert!(matches!(machine.admit(due - Duration::from_nanos(1)).0, Admission::Refused(_)));
+    let (admission, change) = machine.admit(due);
+    assert!(matches!(admission, Admission::Probe { .. }));
+    assert_eq!(change.unwrap(), Change { from: "open", to: "half_open", cause: "recovery_timeout" });
+}
+
+#[test]
+fn failed_probes_make_the_open_time_grow_to_its_cap() {
+    let mut machine = opened(1, 1);
+    let mut now = START;
+    for least in [10, 20, 40, 60, 60] {
+        let Admission::Refused(wait) = machine.admit(now).0 else { panic!("open") };
+        assert!((least * SECOND..=least * SECOND * 6 / 5).contains(&wait), "{wait:?}");
+        now = now + wait;
+        let (generation, lease) = probe(&mut machine, now);
+        machine.probe_failed(generation, Some(lease), None, now).unwrap();
+    }
+}
+
+#[test]
+fn two_late_successes_from_before_the_trip_do_not_close_it() {
+    let mut machine = opened(1, 1);
+    let (generation, lease) = probe(&mut machine, START + 12 * SECOND);
+    for old in 0..generation {
+        assert_eq!(machine.probe_passed(old, lease), None);
+        assert_eq!(machine.trip(old, None, "failure_rate", START), None);
+    }
+    assert_eq!(machine.label(), "half_open");
+    assert_eq!(machine.probe_passed(generation, lease).unwrap().to, "closed");
+}
+
+#[test]
+fn a_probe_past_its_deadline_loses_its_slot_and_its_say() {
+    let mut machine = opened(1, 1);
+    let now = START + 12 * SECOND;
+    let (generation, lost) = probe(&mut machine, now);
+    let Admission::Refused(wait) = machine.admit(now).0 else { panic!("one probe at a time") };
+    let (_, second) = probe(&mut machine, now + wait);
+    assert_eq!(machine.probe_passed(generation, lost), None);
+    assert_eq!(machine.probe_failed(generation, Some(lost), None, now), None);
+    machine.give_back(generation, lost);
+    assert!(matches!(machine.admit(now + wait).0, Admission::Refused(_)), "the slot is the second one's");
+    assert_eq!(machine.probe_passed(generation, second).unwrap().to, "closed");
+}
+
+#[test]
+fn a_clock_that_steps_back_does_not_lengthen_the_open_time() {
+    let mut machine = opened(1, 1);
+    let back = START - 500 * SECOND;
+    let Admission::Refused(wait) = machine.admit(back).0 else { panic!("open") };
+    assert!(wait <= 12 * SECOND);
+    probe(&mut machine, back + wait);
+}
+
+#[test]
+fn an_observed_circuit_goes_through_its_states_and_refuses_nobody() {
+    let mut machine = machine(1, 1);
+    assert_eq!(machine.order(Mode::Observing, "command").unwrap().to, "observed_closed");
+    machine.trip(machine.generation(), None, "failure_rate", START).unwrap();
+    assert_eq!(machine.admit(START).0, Admission::Free);
+    let (generation, lease) = probe(&mut machine, START + 12 * SECOND);
+    assert_eq!(machine.admit(START + 12 * SECOND).0, Admission::Free);
+    assert_eq!(machine.probe_passed(generation, lease).unwrap().to, "observed_closed");
+}
+
+#[test]
+fn every_order_begins_a_generation_and_only_a_new_state_is_told() {
+    let mut machine = machine(1, 1);
+    assert_eq!(machine.order(Mode::Automatic, "command"), None);
+    assert_eq!(machine.generation(), 2);
+    machine.order(Mode::ForcedOpen, "command").unwrap();
+    assert_eq!(machine.admit(START).0, Admission::Refused(10 * SECOND));
+    machine.order(Mode::ForcedClosed, "command").unwrap();
+    assert_eq!(machine.trip(machine.generation(), None, "failure_rate", START), None);
+    machine.order(Mode::Disabled, "command").unwrap();
+    assert_eq!(machine.admit(START).0, Admission::Free);
+    assert_eq!(machine.generation(), 5);
+}
