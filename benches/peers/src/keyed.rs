@@ -13,6 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tollgate::Cost;
+
 use crate::{
     drive::{key, keys},
     ours, peers,
@@ -25,6 +27,9 @@ pub const FEW: &[Entry] = &[
     Entry { name: "tollgate", make: || few(ours::decide(10_000)) },
     Entry { name: "governor", make: || few(peers::governor_decide()) },
     Entry { name: "governor, given a String", make: few_owned },
+    Entry { name: "tollgate, the digest alone", make: || few(ours::digest()) },
+    Entry { name: "tollgate, the clock alone", make: || few(ours::clock()) },
+    Entry { name: "tollgate, given a Client", make: few_known },
 ];
 
 /// A million keys, one decision at a time.
@@ -43,7 +48,7 @@ const FEW_KEYS: u64 = 10_000;
 const MANY_KEYS: u64 = 1_000_000;
 
 pub fn rows(report: &mut Report, pace: Pace) {
-    let figures = race(FEW, pace);
+    let figures = race(FEW, pace.longer(10)); // so that each key is visited several times
     let (own, peer) = (of(&figures, "tollgate"), of(&figures, "governor"));
     let row = "keyed decision, text key, 10k keys";
     report.line(Line::times_faster(row, own, peer, 2.0).no_allocation(own.allocations));
@@ -93,6 +98,19 @@ fn few_owned() -> Lap {
         timed(|| {
             for _ in 0..operations {
                 black_box(limiter.check_key(&keys[next() as usize]).is_ok());
+            }
+        })
+    })
+}
+
+fn few_known() -> Lap {
+    let buckets = ours::plenty().max_clients(FEW_KEYS as usize).handle();
+    let clients: Vec<_> = keys(FEW_KEYS).iter().map(|key| buckets.digester().secret("key", key.as_bytes())).collect();
+    let mut next = shuffled(FEW_KEYS);
+    Box::new(move |operations| {
+        timed(|| {
+            for _ in 0..operations {
+                black_box(buckets.check(&clients[next() as usize], Cost::ONE).is_ok());
             }
         })
     })

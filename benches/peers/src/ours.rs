@@ -1,8 +1,8 @@
 //! What the others are compared with.
 
-use std::time::Duration;
+use std::{hint::black_box, time::Duration};
 
-use tollgate::{CircuitBreakerLayer, Cost, Dialect, Rate, TokenBucketLayer, Trip, Unverified};
+use tollgate::{CircuitBreakerLayer, Clock, Cost, Dialect, Digester, Rate, TokenBucketLayer, Trip, Unverified};
 
 use crate::{drive::API_KEY, peers::PLENTY};
 
@@ -34,6 +34,17 @@ fn limit(rate: Rate) -> TokenBucketLayer {
 pub fn decide(clients: usize) -> impl Fn(&str) -> bool + Send + Sync + 'static {
     let buckets = plenty().max_clients(clients).handle();
     move |key| buckets.check(&buckets.digester().secret("key", key.as_bytes()), Cost::ONE).is_ok()
+}
+
+/// The digest of a key and nothing else.
+pub fn digest() -> impl Fn(&str) -> bool + Send + Sync + 'static {
+    |key| black_box(Digester::process().secret("key", key.as_bytes())).tier().is_none()
+}
+
+/// The time and nothing else.
+pub fn clock() -> impl Fn(&str) -> bool + Send + Sync + 'static {
+    let clock = Clock::system();
+    move |key| black_box(clock.now()).as_nanos() > 0 || key.is_empty()
 }
 
 /// Sixty an hour.
