@@ -2,13 +2,8 @@
 
 use std::sync::{PoisonError, TryLockError};
 
-#[cfg(tollgate_loom)]
-use loom::sync::MutexGuard;
-#[cfg(not(tollgate_loom))]
-use std::sync::MutexGuard;
-
 use super::Entry;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
 
 /// A page and its lock on a cache line of their own, so that neighbours do not disturb each other.
 #[repr(align(64))]
