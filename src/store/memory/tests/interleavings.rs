@@ -1,13 +1,12 @@
 //! Every interleaving of two or three threads: `RUSTFLAGS="--cfg tollgate_loom" cargo test --release --lib loom_`.
 
-use loom::thread;
+use loom::{sync::Arc, thread};
 
 use super::{at, until};
 use crate::{
     Cost, Digest, Moment, Rate,
     rule::gcra::{Verdict, decide},
     store::memory::{Entry, GlobalCell, Table},
-    sync::Arc,
 };
 
 /// Pages of four slots, three of which are used.
