@@ -16,7 +16,10 @@ use common::{Ends, Log, NeverReady, Recorder, Strict, get};
 use http::{Request, Response, StatusCode, request};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
-use tollgate::{Admit, Answer, Event, GateLayer, Open, Outcome, Permit, PolicyName, Reason, Refusal};
+use tollgate::{
+    Admit, Answer, CircuitBreakerLayer, Event, GateLayer, Open, Outcome, Permit, PolicyName, Rate, Reason, Refusal,
+    TokenBucketLayer, Trip,
+};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
 type Reply = Result<Response<Full<Bytes>>, Infallible>;
@@ -63,6 +66,28 @@ async fn a_probe_that_is_due_by_the_time_of_the_call_makes_the_service_ready_its
         response.into_body().collect().await.unwrap();
         assert_eq!(ends.next().await, "complete 6");
     }
+}
+
+#[tokio::test]
+async fn a_strict_service_and_one_that_is_never_ready_under_every_layer() {
+    let bucket = TokenBucketLayer::new(Rate::per_hour(2));
+    let breaker = CircuitBreakerLayer::new(Trip::consecutive(1));
+    let open = CircuitBreakerLayer::new(Trip::consecutive(1));
+    open.handle().force_open();
+
+    let mut service = ServiceBuilder::new().layer(bucket.clone()).layer(breaker.clone()).service(Strict::default());
+    let mut statuses = Vec::new();
+    for _ in 0..3 {
+        statuses.push(service.ready().await.unwrap().call(get("/")).await.unwrap().status().as_u16());
+    }
+    assert_eq!(statuses, [200, 200, 429]);
+
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(bucket.layer(NeverReady).poll_ready(&mut cx).is_pending());
+    assert!(breaker.layer(NeverReady).poll_ready(&mut cx).is_pending());
+    assert_eq!(open.layer(NeverReady).oneshot(get("/")).await.unwrap().status(), 503);
+    let under_a_limit = ServiceBuilder::new().layer(TokenBucketLayer::new(Rate::per_hour(2))).layer(open);
+    assert_eq!(under_a_limit.service(NeverReady).oneshot(get("/")).await.unwrap().status(), 503);
 }
 
 #[test]

@@ -117,6 +117,31 @@ async fn an_axum_router_in_every_way_that_axum_takes_a_layer() {
 }
 
 #[tokio::test]
+async fn a_browser_from_elsewhere_may_read_a_refusal() {
+    use tower_http::cors::{Any, CorsLayer};
+    let cors = CorsLayer::new().allow_origin(Any).expose_headers(tollgate::respond::EXPOSED_HEADERS);
+    let app = Router::new().route("/", get(|| async { "fine" })).layer((cors, limit(1)));
+    let ask = |method: &str| {
+        let request = Request::builder()
+            .method(method)
+            .uri("/")
+            .header("origin", "https://example.org")
+            .header("access-control-request-method", "GET")
+            .extension(SocketAddr::from(([192, 0, 2, 1], 1)));
+        app.clone().oneshot(request.body(axum::body::Body::empty()).unwrap())
+    };
+    assert_eq!(ask("GET").await.unwrap().status(), 200);
+    let refused = ask("GET").await.unwrap();
+    assert_eq!(refused.status(), 429);
+    assert_eq!(refused.headers()["access-control-allow-origin"], "*");
+    let exposed = refused.headers()["access-control-expose-headers"].to_str().unwrap();
+    assert!(exposed.contains("retry-after") && exposed.contains("ratelimit"), "{exposed}");
+    for _ in 0..5 {
+        assert_eq!(ask("OPTIONS").await.unwrap().status(), 200, "a preflight costs nothing where CORS is outside");
+    }
+}
+
+#[tokio::test]
 async fn a_bare_hyper_service() {
     async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
         let status = if request.uri().path() == "/broken" { 500 } else { 200 };

@@ -6,7 +6,7 @@ use super::{
     Identify, Traits,
     credential::{LONGEST, Place},
 };
-use crate::{Client, Digester, Invalid, Name};
+use crate::{Client, Digester, Invalid, Name, client::Beginning};
 
 /// Charges whoever a request says it comes from. **Nobody checks it here.**
 ///
@@ -30,6 +30,7 @@ pub struct Unverified {
     place: Place,
     longest: usize,
     public: bool,
+    beginning: Beginning,
 }
 
 impl Unverified {
@@ -125,7 +126,7 @@ impl Unverified {
     }
 
     const fn at(place: Place) -> Self {
-        Self { place, longest: LONGEST, public: false }
+        Self { place, longest: LONGEST, public: false, beginning: Beginning::new() }
     }
 }
 
@@ -133,7 +134,7 @@ impl Identify for Unverified {
     fn identify(&self, request: &request::Parts, digester: &Digester) -> Option<Client> {
         let value = self.place.read(&request.headers, self.longest)?;
         let [kind, name] = self.place.parts();
-        let client = Client::from_digest(digester.digest("unverified", [kind, name, value]));
+        let client = Client::from_digest(self.beginning.digest(digester, "unverified", [kind, name], value));
         if !self.public {
             return Some(client);
         }

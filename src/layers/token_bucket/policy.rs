@@ -76,9 +76,9 @@ impl Buckets {
         }
     }
 
-    /// Takes `cost` from the client's bucket and from the one of all, or from neither. Nothing to tell of its bucket
-    /// where the table had no room for it.
-    pub(super) fn take(&self, client: &Client, cost: Cost) -> Result<Option<Taken>, Refusal> {
+    /// Takes `cost` from the client's bucket and from the one of all, or from neither. What there is to tell of its
+    /// bucket only if somebody will be `told`, and the table had room for it.
+    pub(super) fn take(&self, client: &Client, cost: Cost, told: bool) -> Result<Option<Taken>, Refusal> {
         let now = self.terms.clock.now();
         let rates = self.rates.load();
         let limit = rates.of(client.tier());
@@ -88,7 +88,7 @@ impl Buckets {
             Err(Full) => return self.take_from_overflow(&rates, limit, cost, now),
         };
         match decision {
-            Ok(full_at) => Ok(Some(Taken::new(limit, full_at, now))),
+            Ok(full_at) => Ok(told.then(|| Taken::new(limit, full_at, now))),
             Err(no) => Err(self.refuse(no, limit, cost)),
         }
     }
@@ -231,17 +231,13 @@ impl Buckets {
     }
 
     fn pass(&self, taken: Option<Taken>) -> Passed {
-        match (taken, self.settings.dialect) {
-            (None, _) | (_, Dialect::None) => Passed::silent(),
-            (Some(taken), dialect) => {
-                let wall = if matches!(dialect, Dialect::XRateLimit { reset: Reset::Epoch }) {
-                    self.terms.clock.wall()
-                } else {
-                    Duration::ZERO
-                };
-                Passed::telling(taken, wall)
-            }
-        }
+        let Some(taken) = taken else { return Passed::silent() };
+        let wall = if matches!(self.settings.dialect, Dialect::XRateLimit { reset: Reset::Epoch }) {
+            self.terms.clock.wall()
+        } else {
+            Duration::ZERO
+        };
+        Passed::telling(taken, wall)
     }
 
     /// Whom to charge, or what to do with a stranger.
@@ -291,7 +287,8 @@ impl Admit for Buckets {
             Err(refusal) => return Answer::Now(Err(refusal)),
         };
         let cost = self.settings.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));
-        Answer::Now(self.take(&client, cost).map(|taken| self.pass(taken)))
+        let told = self.settings.dialect != Dialect::None;
+        Answer::Now(self.take(&client, cost, told).map(|taken| self.pass(taken)))
     }
 }
 

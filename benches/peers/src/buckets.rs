@@ -1,0 +1,94 @@
+//! A token bucket in front of a service: what a request takes longer that is admitted, and one that is refused.
+
+use std::fmt::Debug;
+
+use axum::body::Body;
+use http::{Request, Response, StatusCode};
+use tower::{Layer, Service, limit::ConcurrencyLimitLayer};
+
+use crate::{
+    drive::{bare, serve},
+    ours, peers,
+    race::{Entry, Lap, Pace, of, race},
+    report::{Goal, Line, Report},
+};
+
+/// Everybody may pass.
+pub const ADMITTED: &[Entry] = &[
+    Entry { name: "bare", make: || serve(bare::<Body>(), StatusCode::OK) },
+    Entry { name: "tollgate", make: || serve(ours::plenty().layer(bare::<Body>()), StatusCode::OK) },
+    Entry {
+        name: "tollgate, RateLimit fields",
+        make: || serve(ours::plenty_told().layer(bare::<Body>()), StatusCode::OK),
+    },
+    Entry {
+        name: "tower_governor",
+        make: || serve(peers::tower_governor(false).layer(bare::<Body>()), StatusCode::OK),
+    },
+    Entry {
+        name: "tower_governor, its headers",
+        make: || serve(peers::tower_governor_with_headers(false).layer(bare::<Body>()), StatusCode::OK),
+    },
+    Entry { name: "bare, axum 0.7", make: || serve(bare::<axum07::body::Body>(), StatusCode::OK) },
+    Entry {
+        name: "axum_gcra",
+        make: || {
+            serve(peers::axum_gcra(false).default_handle_error().layer(bare::<axum07::body::Body>()), StatusCode::OK)
+        },
+    },
+    Entry {
+        name: "tower's ConcurrencyLimit, for scale",
+        make: || serve(ConcurrencyLimitLayer::new(1_000).layer(bare::<Body>()), StatusCode::OK),
+    },
+];
+
+/// Nobody may pass.
+pub const REFUSED: &[Entry] = &[
+    Entry { name: "bare", make: || serve(bare::<Body>(), StatusCode::OK) },
+    Entry { name: "tollgate", make: || refused(ours::scarce().layer(bare::<Body>())) },
+    Entry { name: "tollgate, RateLimit fields", make: || refused(ours::scarce_told().layer(bare::<Body>())) },
+    Entry { name: "tower_governor", make: || refused(peers::tower_governor(true).layer(bare::<Body>())) },
+    Entry {
+        name: "tower_governor, its headers",
+        make: || refused(peers::tower_governor_with_headers(true).layer(bare::<Body>())),
+    },
+    Entry { name: "bare, axum 0.7", make: || serve(bare::<axum07::body::Body>(), StatusCode::OK) },
+    Entry {
+        name: "axum_gcra",
+        make: || refused(peers::axum_gcra(true).default_handle_error().layer(bare::<axum07::body::Body>())),
+    },
+];
+
+pub fn rows(report: &mut Report, pace: Pace) {
+    let figures = race(ADMITTED, pace);
+    let by = |name| of(&figures, name);
+    let (bare, own, told) = (by("bare"), by("tollgate"), by("tollgate, RateLimit fields"));
+    let row = "admitted request, overhead";
+    let line = Line::new(row, own.over(bare), by("tower_governor").over(bare), Goal::AtMost(0.8));
+    report.line(line.no_allocation(own.allocations_over(bare)));
+    let line = Line::new(
+        "admitted request, overhead, with RateLimit fields against its headers",
+        told.over(bare),
+        by("tower_governor, its headers").over(bare),
+        Goal::AtMost(0.5),
+    );
+    report.line(line.allocations(told.allocations_over(bare), 2.0));
+    report.figures(row, &figures, Some(bare));
+
+    let figures = race(REFUSED, pace);
+    let by = |name| of(&figures, name);
+    let (bare, own) = (by("bare"), by("tollgate"));
+    let row = "refused request, overhead";
+    report.line(Line::new(row, own.over(bare), by("tower_governor").over(bare), Goal::TimesLess(50.0)));
+    let gcra = by("axum_gcra").over(by("bare, axum 0.7"));
+    report.line(Line::new("refused request, overhead, against axum_gcra", own.over(bare), gcra, Goal::Nanos(300.0)));
+    report.figures(row, &figures, Some(bare));
+}
+
+fn refused<S, R>(service: S) -> Lap
+where
+    S: Service<Request<Body>, Response = Response<R>> + 'static,
+    S::Error: Debug,
+{
+    serve(service, StatusCode::TOO_MANY_REQUESTS)
+}

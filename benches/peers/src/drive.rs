@@ -1,0 +1,150 @@
+//! Requests, a bare service to hand them to, and loops that do it.
+
+use std::{
+    convert::Infallible,
+    fmt::Debug,
+    future::{Future, Ready, ready},
+    hint::black_box,
+    pin::pin,
+    sync::{
+        Arc, LazyLock,
+        atomic::{
+            AtomicUsize,
+            Ordering::{AcqRel, Acquire},
+        },
+    },
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use axum::body::Body;
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
+use tokio::runtime::Builder;
+use tower::{Service, service_fn};
+
+use crate::race::{Lap, timed};
+
+/// The field that says whose request it is.
+pub const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+
+/// How many clients send requests.
+const CLIENTS: u64 = 256;
+
+/// The text of the key of client `i`, in a buffer that lives as long as it is looked at.
+pub fn key(i: u64, text: &mut [u8; 20]) -> &str {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    text[..4].copy_from_slice(b"key-");
+    let mut rest = i.wrapping_mul(0x9e37_79b9_7f4a_7c15); // as good as random, and no two alike
+    for digit in &mut text[4..] {
+        *digit = DIGITS[(rest & 15) as usize];
+        rest >>= 4;
+    }
+    std::str::from_utf8(text).expect("hexadecimal")
+}
+
+/// The keys of `n` clients.
+pub fn keys(n: u64) -> Vec<String> {
+    (0..n).map(|i| key(i, &mut [0; 20]).to_owned()).collect()
+}
+
+/// A request of one of the clients.
+pub fn request(i: u64) -> Request<Body> {
+    static VALUES: LazyLock<Vec<HeaderValue>> =
+        LazyLock::new(|| keys(CLIENTS).into_iter().map(|key| HeaderValue::try_from(key).expect("visible")).collect());
+    let mut request = Request::new(Body::empty());
+    request.headers_mut().insert(API_KEY, VALUES[(i % CLIENTS) as usize].clone());
+    request
+}
+
+/// The service behind every layer: an empty 200 with one field, for no framework sends none.
+pub fn bare<R: Default + Send + 'static>()
+-> impl Service<Request<Body>, Response = Response<R>, Error = Infallible, Future = Ready<Result<Response<R>, Infallible>>>
++ Clone
++ Send
++ Sync
++ 'static {
+    service_fn(|request: Request<Body>| {
+        drop(black_box(request));
+        let mut response = Response::new(R::default());
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        ready(Ok(response))
+    })
+}
+
+/// What a future has to say, which it must know at once.
+pub fn now<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("nothing here waits for anything"),
+    }
+}
+
+/// Polls a service ready, as one has to before each call, and calls it.
+pub fn call<S: Service<Request<Body>>>(service: &mut S, request: Request<Body>) -> S::Future {
+    match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(Ok(())) => service.call(request),
+        _ => panic!("nothing here is ever busy"),
+    }
+}
+
+/// A loop of requests through `service`, all of which it answers with `status`, once everybody has been there once.
+pub fn serve<S, R>(mut service: S, status: StatusCode) -> Lap
+where
+    S: Service<Request<Body>, Response = Response<R>> + 'static,
+    S::Error: Debug,
+{
+    for i in 0..2 * CLIENTS {
+        let answer = now(call(&mut service, request(i))).expect("an answer");
+        assert!(i < CLIENTS || answer.status() == status, "{} instead of {status}", answer.status());
+    }
+    requests(move |request| call(&mut service, request))
+}
+
+/// A loop of requests through whatever leads to an answer; they are made ready before the clock runs.
+pub fn requests<F: Future>(mut through: impl FnMut(Request<Body>) -> F + 'static) -> Lap {
+    let mut batch = Vec::with_capacity(64); // few enough to stay in the cache
+    let mut next = 0;
+    Box::new(move |operations| {
+        let mut took = Duration::ZERO;
+        let end = next + operations;
+        while next < end {
+            let until = end.min(next + 64);
+            batch.extend((next..until).map(request));
+            next = until;
+            took += timed(|| batch.drain(..).for_each(|request| drop(black_box(now(through(request))))));
+        }
+        took
+    })
+}
+
+/// The same on two threads at once, each with its own clone of `through`; the time is the mean of both.
+pub fn pair<F>(through: impl FnMut(Request<Body>) -> F + Clone + Send + 'static) -> Lap
+where
+    F: Future<Output: Send> + Send,
+{
+    let runtime = Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
+    Box::new(move |operations| {
+        let operations = operations.min(4_096);
+        let started = Arc::new(AtomicUsize::new(0));
+        let both = [(); 2].map(|()| {
+            let mut through = through.clone();
+            let started = Arc::clone(&started);
+            runtime.spawn(async move {
+                let batch: Vec<_> = (0..operations).map(request).collect();
+                started.fetch_add(1, AcqRel);
+                while started.load(Acquire) < 2 {
+                    tokio::task::yield_now().await;
+                }
+                let start = Instant::now();
+                for request in batch {
+                    black_box(through(request).await);
+                }
+                start.elapsed()
+            })
+        });
+        runtime.block_on(async {
+            let [one, other] = both;
+            (one.await.expect("no panic") + other.await.expect("no panic")) / 2
+        })
+    })
+}

@@ -1,0 +1,83 @@
+//! tollgate and its peers, side by side in one process, in rounds that take turns.
+//!
+//! ```text
+//! cargo bench --manifest-path benches/peers/Cargo.toml                     # about three minutes
+//! cargo bench --manifest-path benches/peers/Cargo.toml -- --quick         # less than one
+//! cargo bench --manifest-path benches/peers/Cargo.toml -- --only breaker  # rows of one kind
+//! benches/peers/instructions                                              # counts instructions, which do not vary
+//! ```
+//! Nanoseconds differ from machine to machine; what counts is the ratio in one run. Nothing here fails when it is slow.
+
+mod allocations;
+mod breakers;
+mod buckets;
+mod drive;
+mod keyed;
+mod loopback;
+mod memory;
+mod ours;
+mod peers;
+mod race;
+mod report;
+
+use std::time::Duration;
+
+use race::{Entry, Pace};
+use report::Report;
+
+#[global_allocator]
+static WATCHED: allocations::Watched = allocations::Watched;
+
+/// A kind of rows, and what fills them.
+type Kind = (&'static str, fn(&mut Report, Pace));
+
+const KINDS: &[Kind] = &[
+    ("keyed", keyed::rows),
+    ("buckets", buckets::rows),
+    ("breakers", breakers::rows),
+    ("memory", memory::rows),
+    ("loopback", loopback::rows),
+];
+
+/// What a profiler may run alone, as `kind:contestant`.
+const ALONE: &[(&str, &[Entry])] = &[
+    ("keyed", keyed::FEW),
+    ("admitted", buckets::ADMITTED),
+    ("refused", buckets::REFUSED),
+    ("breaker", breakers::CLOSED),
+];
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let after = |name| arguments.iter().skip_while(|argument| *argument != name).nth(1);
+    if let Some(target) = after("--callgrind-target") {
+        let operations = after("--operations").and_then(|number| number.parse().ok()).unwrap_or(10_000);
+        return alone(target, operations);
+    }
+    let pace = if arguments.iter().any(|argument| argument == "--quick") {
+        Pace { rounds: 41, lap: Duration::from_millis(1) }
+    } else {
+        Pace { rounds: 201, lap: Duration::from_millis(3) }
+    };
+    let only = after("--only");
+    let mut report = Report::begin();
+    for (kind, rows) in KINDS.iter().filter(|(kind, _)| only.is_none_or(|only| only == kind)) {
+        eprintln!("{kind} ...");
+        rows(&mut report, pace);
+    }
+    report.end();
+}
+
+/// Runs one contestant so many times and nothing else.
+fn alone(target: &str, operations: u64) {
+    let names =
+        || ALONE.iter().flat_map(|(kind, all)| all.iter().map(move |entry| (format!("{kind}:{}", entry.name), entry)));
+    match names().find(|(name, _)| name == target) {
+        Some((_, entry)) => drop((entry.make)()(operations)),
+        None => {
+            eprintln!("no target {target}; there are:");
+            names().for_each(|(name, _)| eprintln!("  {name}"));
+            std::process::exit(2);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What the others are compared with.
+
+use std::{hint::black_box, time::Duration};
+
+use tollgate::{CircuitBreakerLayer, Clock, Cost, Dialect, Digester, Rate, TokenBucketLayer, Trip, Unverified};
+
+use crate::{drive::API_KEY, peers::PLENTY};
+
+/// Nobody is ever refused.
+pub fn plenty() -> TokenBucketLayer {
+    limit(Rate::per_second(1).burst(u64::from(PLENTY)))
+}
+
+/// Everybody is refused after one request.
+pub fn scarce() -> TokenBucketLayer {
+    limit(Rate::per_hour(1).burst(1))
+}
+
+/// The same with RateLimit fields in each answer.
+pub fn plenty_told() -> TokenBucketLayer {
+    plenty().fields(Dialect::Draft11)
+}
+
+/// The same with RateLimit fields in each answer.
+pub fn scarce_told() -> TokenBucketLayer {
+    scarce().fields(Dialect::Draft11)
+}
+
+fn limit(rate: Rate) -> TokenBucketLayer {
+    TokenBucketLayer::new(rate).identify_by(Unverified::header(API_KEY)).fields(Dialect::None)
+}
+
+/// From borrowed text to a decision.
+pub fn decide(clients: usize) -> impl Fn(&str) -> bool + Send + Sync + 'static {
+    let buckets = plenty().max_clients(clients).handle();
+    move |key| buckets.check(&buckets.digester().secret("key", key.as_bytes()), Cost::ONE).is_ok()
+}
+
+/// The digest of a key and nothing else.
+pub fn digest() -> impl Fn(&str) -> bool + Send + Sync + 'static {
+    |key| black_box(Digester::process().secret("key", key.as_bytes())).tier().is_none()
+}
+
+/// The time and nothing else.
+pub fn clock() -> impl Fn(&str) -> bool + Send + Sync + 'static {
+    let clock = Clock::system();
+    move |key| black_box(clock.now()).as_nanos() > 0 || key.is_empty()
+}
+
+/// Sixty an hour.
+pub fn hourly() -> TokenBucketLayer {
+    limit(Rate::per_hour(60))
+}
+
+/// Opens at half of the last hundred calls.
+pub fn last_calls() -> CircuitBreakerLayer {
+    CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20).over_last(100))
+}
+
+/// Opens at half of the calls of ten seconds.
+pub fn last_seconds() -> CircuitBreakerLayer {
+    CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20).over(Duration::from_secs(10)))
+}

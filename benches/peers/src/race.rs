@@ -1,0 +1,129 @@
+//! Contestants in turn, round after round, so that whatever slows the machine slows them all.
+
+use std::{
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use crate::allocations;
+
+/// Does so many operations and says how long they took, without what was only preparation.
+pub type Lap = Box<dyn FnMut(u64) -> Duration>;
+
+/// Someone who does the same work as the others.
+pub struct Contestant {
+    pub name: &'static str,
+    pub lap: Lap,
+}
+
+/// How one contestant is made, when it is its turn; profiles make one alone.
+pub struct Entry {
+    pub name: &'static str,
+    pub make: fn() -> Lap,
+}
+
+/// How long to race.
+#[derive(Clone, Copy)]
+pub struct Pace {
+    pub rounds: usize,
+    pub lap: Duration,
+}
+
+impl Pace {
+    /// Fewer rounds, but so many times as long, for work that visits much memory.
+    pub fn longer(self, times: u32) -> Self {
+        Self { rounds: (self.rounds / times as usize).max(5), lap: self.lap * times }
+    }
+}
+
+/// What one contestant needed.
+pub struct Figure {
+    pub name: &'static str,
+    /// Nanoseconds per operation, one number a round.
+    pub laps: Vec<f64>,
+    /// Allocations per operation.
+    pub allocations: f64,
+}
+
+impl Figure {
+    /// The median of all rounds, in nanoseconds per operation.
+    pub fn nanos(&self) -> f64 {
+        median(self.laps.clone())
+    }
+
+    /// The median of what this took more than `bare` in the same round.
+    pub fn over(&self, bare: &Self) -> f64 {
+        median(self.laps.iter().zip(&bare.laps).map(|(own, bare)| own - bare).collect())
+    }
+
+    /// How many more allocations than `bare`.
+    pub fn allocations_over(&self, bare: &Self) -> f64 {
+        self.allocations - bare.allocations
+    }
+}
+
+/// The figure of that name.
+pub fn of<'a>(figures: &'a [Figure], name: &str) -> &'a Figure {
+    figures.iter().find(|figure| figure.name == name).unwrap_or_else(|| panic!("no contestant {name}"))
+}
+
+static COUNTING: AtomicBool = AtomicBool::new(false);
+
+/// Times `work`, or counts its allocations when that is what is asked for. A function of its own, so that a profiler can
+/// tell it from what is only preparation.
+#[inline(never)]
+pub fn timed(work: impl FnOnce()) -> Duration {
+    let counting = COUNTING.load(Relaxed);
+    allocations::watch(counting);
+    let start = Instant::now();
+    work();
+    let took = start.elapsed();
+    allocations::watch(false);
+    took
+}
+
+/// Races all entries of a row.
+pub fn race(entries: &[Entry], pace: Pace) -> Vec<Figure> {
+    let mut all: Vec<_> = entries.iter().map(|entry| Contestant { name: entry.name, lap: (entry.make)() }).collect();
+    let operations: Vec<u64> = all.iter_mut().map(|contestant| operations(contestant, pace.lap)).collect();
+    let mut figures: Vec<_> =
+        all.iter().map(|contestant| Figure { name: contestant.name, laps: Vec::new(), allocations: 0.0 }).collect();
+    for round in 0..pace.rounds {
+        for turn in 0..all.len() {
+            // Everyone goes first now and then.
+            let who = (turn + round) % all.len();
+            (all[who].lap)(operations[who] / 4); // the others have been in the caches
+            let took = (all[who].lap)(operations[who]);
+            figures[who].laps.push(took.as_nanos() as f64 / operations[who] as f64);
+        }
+    }
+    COUNTING.store(true, Relaxed);
+    for (contestant, figure) in all.iter_mut().zip(&mut figures) {
+        const SOME: u64 = 1_024;
+        let before = allocations::count();
+        (contestant.lap)(SOME);
+        figure.allocations = (allocations::count() - before) as f64 / SOME as f64;
+    }
+    COUNTING.store(false, Relaxed);
+    figures
+}
+
+/// Warms a contestant up and finds how many operations fill a lap.
+fn operations(contestant: &mut Contestant, lap: Duration) -> u64 {
+    let mut fastest = f64::MAX;
+    for _ in 0..5 {
+        let took = (contestant.lap)(512);
+        fastest = fastest.min((took.as_nanos() as f64 / 512.0).max(1.0));
+    }
+    ((lap.as_nanos() as f64 / fastest) as u64).clamp(256, 1 << 20)
+}
+
+/// The middle one.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => values[n / 2],
+        n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
+    }
+}
