@@ -59,6 +59,13 @@ fn a_call_that_is_dropped_at_any_poll_leaks_nothing() {
     assert_eq!(breaker.state(), CircuitState::Closed);
 }
 
+#[tokio::test]
+async fn a_call_can_be_spawned() {
+    let (breaker, _) = breaker(Trip::consecutive(3));
+    let call = tokio::spawn(async move { breaker.call(async { Ok::<_, std::io::Error>(7) }).await });
+    assert_eq!(call.await.unwrap().unwrap(), 7);
+}
+
 #[test]
 fn a_call_that_was_never_polled_was_never_made() {
     let (breaker, _) = breaker(Trip::consecutive(1));

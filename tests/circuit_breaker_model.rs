@@ -373,7 +373,7 @@ fn history(rules: Rules, steps: Vec<Step>) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1_500))]
+    #![proptest_config(ProptestConfig::with_cases(800))]
 
     #[test]
     fn a_breaker_is_its_model(rules in rules(), steps in steps()) {
