@@ -27,6 +27,10 @@ pub struct Moment(u64);
 
 impl Moment {
     /// The latest moment: 2^63 - 1 ns, so that a moment and the fill time of any bucket add up without overflow.
+    ///
+    /// ```
+    /// assert_eq!(tollgate::Moment::from_nanos(u64::MAX), tollgate::Moment::MAX);
+    /// ```
     pub const MAX: Self = Self(u64::MAX >> 1);
 
     /// `nanos` after the clock's zero, at most [`Moment::MAX`].

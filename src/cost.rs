@@ -18,12 +18,30 @@ const RANGE: &str = "be from 1 to 2^53 - 1";
 
 impl Cost {
     /// One unit, what a request costs unless something else is said.
+    ///
+    /// ```
+    /// assert_eq!(tollgate::Cost::ONE, tollgate::Cost::new(1));
+    /// ```
     pub const ONE: Self = Self(1);
 
     /// The largest cost: 2^53 - 1.
+    ///
+    /// ```
+    /// assert!(tollgate::Cost::try_new(tollgate::Cost::MAX.get() + 1).is_err());
+    /// ```
     pub const MAX: Self = Self((1 << 53) - 1);
 
     /// Asks without taking: refused exactly when nothing at all is left.
+    ///
+    /// ```
+    /// use tollgate::{Client, Cost, Rate, TokenBucketLayer};
+    ///
+    /// let buckets = TokenBucketLayer::new(Rate::per_hour(1)).handle();
+    /// let alice = Client::named("alice");
+    /// buckets.check(&alice, Cost::PREFLIGHT).unwrap(); // there is something left, ...
+    /// buckets.check(&alice, Cost::ONE).unwrap(); // ... also for this one, ...
+    /// assert!(buckets.check(&alice, Cost::PREFLIGHT).is_err()); // ... and now no more
+    /// ```
     pub const PREFLIGHT: Self = Self(0);
 
     /// `units` of cost.

@@ -41,7 +41,6 @@ mod refusal;
 pub mod respond;
 pub mod rule;
 mod store;
-#[allow(unused_imports)]
 mod sync;
 
 pub use admit::{Admit, Answer, Open, Outcome, Permit};

@@ -99,6 +99,10 @@ impl<O: Observer + ?Sized> Observer for Arc<O> {
 }
 
 /// Whoever listens to a layer: nobody by default, which costs one branch.
+///
+/// ```
+/// assert!(!tollgate::Audience::default().listens());
+/// ```
 #[derive(Clone, Default)]
 pub struct Audience(Option<Arc<dyn Observer>>);
 

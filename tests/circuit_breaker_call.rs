@@ -97,6 +97,25 @@ fn a_refusal_says_when_to_come_back_and_calls_nothing() {
 }
 
 #[test]
+fn ten_thousand_successes_do_not_hide_a_hundred_failures() {
+    let windows = [Trip::failure_rate(1.0).over_last(100), Trip::failure_rate(0.5).over(10 * SECOND)];
+    for (trip, by_time) in windows.into_iter().zip([false, true]) {
+        let (breaker, clock) = breaker(trip);
+        for _ in 0..10_000 {
+            assert!(poll(&mut Box::pin(breaker.call(async { Ok::<_, ()>(()) }))).is_ready());
+        }
+        if by_time {
+            clock.advance(10 * SECOND);
+        }
+        for failed in 0..100 {
+            assert_eq!(breaker.state() == CircuitState::Open, by_time && failed >= 20, "after {failed} failures");
+            let _ = poll(&mut Box::pin(breaker.call(async { Err::<(), _>(()) })));
+        }
+        assert_eq!(breaker.state(), CircuitState::Open);
+    }
+}
+
+#[test]
 fn a_thousand_threads_worth_of_callers_are_exactly_so_many_probes() {
     for probes in [1_usize, 5] {
         let clock = FakeClock::new();

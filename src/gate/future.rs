@@ -18,6 +18,23 @@ use crate::{Admit, Outcome, Permit, Refusal};
 
 pin_project! {
     /// The response of a [`Gate`](crate::Gate) to come; dropping it gives back what it holds.
+    ///
+    /// # Cancel safety
+    /// Dropped before the head, the request counts as cancelled, whether it was being decided or served.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use http::{Request, Response};
+    /// use tollgate::{CircuitBreakerLayer, Trip};
+    /// use tower::{Layer, Service, service_fn};
+    ///
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(1));
+    /// let mut service = layer.layer(service_fn(|_: Request<String>| async {
+    ///     std::future::pending::<Result<Response<String>, Infallible>>().await
+    /// }));
+    /// drop(service.call(Request::new(String::new()))); // nobody's failure
+    /// assert_eq!(layer.handle().counts().calls, 0);
+    /// ```
     pub struct GateFuture<S, ReqB, A>
     where
         S: Service<Request<ReqB>>,

@@ -18,6 +18,15 @@ use crate::{
 /// Settings from which a policy is built, once per layer.
 ///
 /// An `Arc` of a policy is the simplest: it builds itself.
+///
+/// ```
+/// use tollgate::{GateLayer, gate::Blueprint};
+///
+/// /// Writes one function for all kinds of layers.
+/// fn only_in_production<B: Blueprint>(layer: GateLayer<B>) -> GateLayer<B> {
+///     layer.enabled(std::env::var("STAGE").is_ok_and(|stage| stage == "production"))
+/// }
+/// ```
 pub trait Blueprint: Clone {
     /// What is built.
     type Policy: Admit;
@@ -35,6 +44,14 @@ impl<A: Admit> Blueprint for Arc<A> {
 }
 
 /// What every policy is built with: its name, its clock, and who listens.
+///
+/// ```
+/// use tollgate::{Event, gate::Terms};
+///
+/// fn tell(terms: &Terms) {
+///     terms.audience.tell(&Event::Admitted { policy: &terms.name });
+/// }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Terms {
     /// The policy's name in refusals, fields and events.
@@ -61,6 +78,17 @@ pub(super) struct Manner {
 ///
 /// The layer is its own builder. Its **state belongs to the layer**: everything that it wraps, and everything that its
 /// clones wrap, shares one budget. A setter makes a layer with a state of its own, so settings come first.
+///
+/// ```
+/// use tollgate::{Client, Cost, Rate, TokenBucketLayer};
+///
+/// let layer = TokenBucketLayer::new(Rate::per_hour(1));
+/// let (clone, other) = (layer.clone(), layer.clone().named("other"));
+/// let alice = Client::named("alice");
+/// layer.handle().check(&alice, Cost::ONE).unwrap();
+/// assert!(clone.handle().check(&alice, Cost::ONE).is_err());
+/// other.handle().check(&alice, Cost::ONE).unwrap();
+/// ```
 pub struct GateLayer<B: Blueprint> {
     blueprint: B,
     terms: Terms,

@@ -16,6 +16,18 @@ use crate::{Admit, Answer, Permit};
 ///
 /// The decision is taken in `call`, on the very service that was polled ready. Response bodies become
 /// [`Body`]; the error type stays.
+///
+/// ```
+/// use http::{Request, Response};
+/// use tollgate::{Gate, Rate, TokenBucketLayer};
+/// use tower::{Layer, ServiceExt, service_fn};
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let inner = service_fn(|_: Request<String>| async { Ok::<_, ()>(Response::new(String::from("hello"))) });
+/// let gate: Gate<_, _> = TokenBucketLayer::new(Rate::per_second(5)).layer(inner);
+/// assert_eq!(gate.oneshot(Request::new(String::new())).await.unwrap().status(), 200);
+/// # });
+/// ```
 pub struct Gate<S, A> {
     inner: S,
     keeper: Arc<Keeper<A>>,

@@ -18,6 +18,11 @@ use crate::{
 /// A layer that stops calling a service that fails, and finds out when it is well again.
 ///
 /// See [the module](crate::layers::circuit_breaker) for examples.
+///
+/// ```
+/// use tollgate::{CircuitBreakerLayer, Trip};
+/// let layer: CircuitBreakerLayer = CircuitBreakerLayer::new(Trip::consecutive(5));
+/// ```
 pub type CircuitBreakerLayer = GateLayer<CircuitBlueprint>;
 
 /// The settings of a [`CircuitBreakerLayer`], named where a type must be.

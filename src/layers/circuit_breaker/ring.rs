@@ -8,7 +8,8 @@ use crate::{
 /// One byte a call. A call takes the next place, swaps its mark in and adds the difference to the sums, so the sums are
 /// those of the places at rest, and whoever adds last sees what all others added.
 ///
-/// A success that replaces a success writes nothing but the position.
+/// A success that replaces a success writes nothing but the position; in a full window without a bad call, where every
+/// place is the same, it writes nothing at all. So threads that have only good to tell do not meet.
 #[derive(Debug)]
 #[repr(align(128))] // its counters share no line with what is only read
 pub(crate) struct Ring {
@@ -31,6 +32,9 @@ impl Ring {
     #[inline]
     pub(crate) fn record(&self, mark: Mark) {
         let bits = if mark.failure { FAILURE } else { 0 } | if mark.slow { SLOW } else { 0 };
+        if bits == 0 && self.sums.load(Ordering::Acquire) == 0 && self.is_full() {
+            return;
+        }
         let position = self.position.fetch_add(1, Ordering::AcqRel);
         let place = &self.places[(position % self.places.len() as u64) as usize];
         if place.load(Ordering::Acquire) == bits {
@@ -42,6 +46,11 @@ impl Ring {
         if difference != 0 {
             self.sums.fetch_add(difference as u64, Ordering::AcqRel);
         }
+    }
+
+    #[inline]
+    fn is_full(&self) -> bool {
+        self.position.load(Ordering::Acquire) >= self.places.len() as u64
     }
 
     pub(crate) fn tally(&self) -> Tally {

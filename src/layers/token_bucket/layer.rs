@@ -37,7 +37,12 @@ pub enum Strangers {
     Pass,
 }
 
-/// The settings of a [`TokenBucketLayer`].
+/// The settings of a [`TokenBucketLayer`], whose setters change them.
+///
+/// ```
+/// use tollgate::{GateLayer, Rate, layers::token_bucket::TokenBucket};
+/// let layer: GateLayer<TokenBucket> = GateLayer::<TokenBucket>::new(Rate::per_second(5));
+/// ```
 #[derive(Clone)]
 pub struct TokenBucket {
     pub(super) rate: Rate,

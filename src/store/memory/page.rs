@@ -2,13 +2,8 @@
 
 use std::sync::{PoisonError, TryLockError};
 
-#[cfg(tollgate_loom)]
-use loom::sync::MutexGuard;
-#[cfg(not(tollgate_loom))]
-use std::sync::MutexGuard;
-
 use super::Entry;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, MutexGuard};
 
 /// A page and its lock on a cache line of their own, so that neighbours do not disturb each other.
 #[repr(align(64))]
@@ -120,16 +115,11 @@ impl<const SLOTS: usize> Page<SLOTS> {
         None
     }
 
-    /// What is written at `at`, whether it has ended or not.
-    pub(super) fn stored(&self, at: usize) -> Option<Entry> {
-        self.slots.as_deref().map(|slots| slots[at].entry)
-    }
-
     /// What a caller may see of a slot, or of a tag that has none.
     ///
     /// A clock that was set back must not make a bucket fresh that was taken from and dropped since.
     pub(super) fn show(&self, at: Option<usize>, now: u64) -> Option<Entry> {
-        let stored = at.and_then(|at| self.stored(at)).filter(|entry| entry.lives(now));
+        let stored = at.zip(self.slots.as_deref()).map(|(at, slots)| slots[at].entry).filter(|entry| entry.lives(now));
         stored.or_else(|| (self.dropped > now).then_some(Entry { full_at: self.dropped, span: 0 }))
     }
 
@@ -171,17 +161,17 @@ impl<const SLOTS: usize> Page<SLOTS> {
     }
 
     /// Remembers that a bucket which was full at `full_at` is no longer written down.
-    pub(super) fn dropped(&mut self, full_at: u64) {
+    fn dropped(&mut self, full_at: u64) {
         self.dropped = self.dropped.max(full_at);
     }
 
     /// Drops all entries whose time has passed; tells how many. An empty page gives its memory back.
     pub(super) fn sweep(&mut self, now: u64) -> usize {
         let before = self.len();
-        if before > 0 && self.latest > now {
+        if self.latest > now {
             self.sift(now);
         } else {
-            self.dropped(self.latest.min(now)); // at least as late as any of them
+            self.dropped(self.latest); // at least as late as any of them
             self.len = 0;
         }
         if self.len == 0 {

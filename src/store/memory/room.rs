@@ -4,14 +4,14 @@ use std::sync::PoisonError;
 
 use super::{
     Full,
-    page::{Guard, Locked},
+    page::{Guard, Locked, Page},
     table::{REST, Table},
 };
 use crate::sync::Ordering;
 
 /// At how many other pages a newcomer looks when the table is full: what has ended is soon found, and a table where all
 /// live answers at once, for a page knows when its first entry ends.
-pub(super) const LOOK_AT: usize = 4;
+pub(super) const LOOK_AT: usize = 2;
 
 impl<const SLOTS: usize> Table<SLOTS> {
     /// Makes room for `tag` in its page, or finds that somebody has just written it.
@@ -22,37 +22,42 @@ impl<const SLOTS: usize> Table<SLOTS> {
         tag: u64,
         now: u64,
     ) -> Result<(Guard<'a, SLOTS>, Option<usize>), Full> {
-        if self.live() >= self.capacity() {
-            self.sweep(&mut page, now);
-        }
-        if self.live() >= self.capacity() {
-            drop(page); // while no lock is held, a few more pages may be looked at
-            let _ = (0..LOOK_AT).find(|_| {
-                self.sweep_next(now);
-                self.live() < self.capacity()
-            });
-            page = self.owner(tag);
-            let at = page.find(tag);
-            if at.is_some() {
-                return Ok((page, at));
+        let rest = if self.live() < self.capacity() { REST } else { 0 };
+        self.sweep(&mut page, now.saturating_sub(rest));
+        for look in 0..=LOOK_AT {
+            if look > 0 {
+                // Where pages are wanting and not places, two become one as soon as they fit.
+                let joined = if self.live() < self.capacity() { Page::<SLOTS>::ROOM } else { SLOTS / 2 };
+                drop(page); // while no lock is held, another page may be looked at
+                self.sweep_next(now, joined);
+                page = self.owner(tag);
+                let at = page.find(tag);
+                if at.is_some() {
+                    return Ok((page, at));
+                }
             }
-            if self.live() >= self.capacity() {
-                return Err(Full);
+            if self.live() < self.capacity() {
+                page = self.split_for(page, tag, now);
+                if !page.is_full() {
+                    return Ok((page, None));
+                }
             }
         }
-        if page.is_full() {
-            self.sweep(&mut page, now.saturating_sub(REST));
-        }
+        Err(Full)
+    }
+
+    /// Splits the page until there is room in the part that owns `tag`, if there are free pages.
+    fn split_for<'a>(&'a self, mut page: Guard<'a, SLOTS>, tag: u64, now: u64) -> Guard<'a, SLOTS> {
         while page.is_full() {
             page = match self.split(page, tag) {
                 Ok(page) => page,
                 Err(mut page) => {
                     self.sweep(&mut page, now);
-                    return if page.is_full() { Err(Full) } else { Ok((page, None)) };
+                    return page;
                 }
             };
         }
-        Ok((page, None))
+        page
     }
 
     /// Splits a page in two and gives the one that owns `tag`; or gives the page back when there is no other.

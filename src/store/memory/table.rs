@@ -76,8 +76,8 @@ impl<const SLOTS: usize> Table<SLOTS> {
 
     /// Changes the entry of `key` while nobody else can: `change` sees it and says what is to be written.
     ///
-    /// An entry whose time has passed is shown as none. Writing none removes the entry, and so does writing one whose
-    /// time has passed. `change` must not block.
+    /// An entry whose time has passed is shown as none. Writing none removes the entry; writing one whose time has passed
+    /// comes to the same. `change` must not block.
     ///
     /// # Errors
     /// When the key has no entry and there is no room for one; then `change` was not called.
@@ -96,24 +96,23 @@ impl<const SLOTS: usize> Table<SLOTS> {
         let before = page.show(at, now);
         let (after, result) = change(before);
         match (at, after) {
-            (Some(at), Some(entry)) if entry.lives(now) => page.set(at, entry),
+            (Some(at), Some(entry)) if entry.full_at > 0 => page.set(at, entry), // also one that ends at once
+            (Some(_), None) if before.is_none() => {}                            // it has ended, and rests
+            (Some(at), _) => {
+                page.remove(at);
+                self.shared.live.fetch_sub(1, Ordering::Relaxed);
+            }
             (None, Some(entry)) if entry.lives(now) => {
                 page.put(tag, entry);
                 self.shared.live.fetch_add(1, Ordering::Relaxed);
-            }
-            (Some(at), after) => {
-                // What was live and is removed without a word is forgotten; what ended must not begin afresh.
-                let ended = after.or_else(|| page.stored(at).filter(|entry| !entry.lives(now)));
-                page.dropped(ended.map_or(0, |entry| entry.full_at));
-                page.remove(at);
-                self.shared.live.fetch_sub(1, Ordering::Relaxed);
             }
             (None, _) => {}
         }
         let due = page.visit(SWEEP_EVERY);
         drop(page);
         if due {
-            self.sweep_next(now.saturating_sub(REST));
+            // Two pages become one when it is half empty afterwards: it shall not split again soon.
+            self.sweep_next(now.saturating_sub(REST), SLOTS / 2);
         }
         Ok(result)
     }

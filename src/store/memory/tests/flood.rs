@@ -163,7 +163,7 @@ fn a_clock_that_was_set_back_finds_no_fresh_buckets() {
 fn pages_that_split_and_join_remember_what_they_dropped() {
     let table = Table::<16>::of_pages(100, 8, 0);
     table.update(key(1), at(1), |_| (Some(until(50)), ())).unwrap();
-    table.sweep_next(60);
+    table.sweep_next(60, 8);
     let remembered = || (100..200).all(|stranger| table.peek(key(stranger), at(10)).is_some_and(|e| e.full_at >= 50));
     assert!(remembered());
     for number in 2..42 {
@@ -172,7 +172,7 @@ fn pages_that_split_and_join_remember_what_they_dropped() {
     let free = || table.shared.free.lock().unwrap().len();
     assert!(free() < 5 && remembered(), "each part of a page that split");
     for _ in 0..64 {
-        table.sweep_next(100);
+        table.sweep_next(100, 8);
     }
     assert!(free() == 7 && remembered(), "and the page that they become again");
 }

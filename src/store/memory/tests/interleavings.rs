@@ -1,13 +1,12 @@
 //! Every interleaving of two or three threads: `RUSTFLAGS="--cfg tollgate_loom" cargo test --release --lib loom_`.
 
-use loom::thread;
+use loom::{sync::Arc, thread};
 
 use super::{at, until};
 use crate::{
     Cost, Digest, Moment, Rate,
     rule::gcra::{Verdict, decide},
     store::memory::{Entry, GlobalCell, Table},
-    sync::Arc,
 };
 
 /// Pages of four slots, three of which are used.
@@ -116,7 +115,7 @@ fn loom_a_sweep_takes_nothing_that_lives_and_nothing_that_is_renewed() {
         write(&table, 0x10, 1, 100);
         write(&table, 0x20, 1, 50);
         let other = Arc::clone(&table);
-        let sweeps = thread::spawn(move || other.sweep_next(60));
+        let sweeps = thread::spawn(move || other.sweep_next(60, 2));
         assert_eq!(write(&table, 0x20, 60, 70), None);
         assert_eq!(seen(&table, 0x10, 60), Some(until(100)));
         sweeps.join().unwrap();
@@ -129,7 +128,7 @@ fn loom_an_entry_is_seen_and_changed_while_pages_join() {
     model(|| {
         let table = two_small_pages();
         let other = Arc::clone(&table);
-        let joins = thread::spawn(move || other.sweep_next(60));
+        let joins = thread::spawn(move || other.sweep_next(60, 2));
         assert_eq!(write(&table, 0x80, 60, 200), Some(until(100)));
         joins.join().unwrap();
         assert_eq!((seen(&table, 0x80, 60), table.live()), (Some(until(200)), 1));
@@ -144,8 +143,8 @@ fn loom_pages_join_and_split_at_once() {
         let table = two_small_pages();
         let other = Arc::clone(&table);
         let joins = thread::spawn(move || {
-            other.sweep_next(60);
-            other.sweep_next(60);
+            other.sweep_next(60, 2);
+            other.sweep_next(60, 2);
         });
         for bits in [0x90, 0xa0, 0x10] {
             write(&table, bits, 60, 200);

@@ -109,3 +109,17 @@ fn a_panic_in_a_change_changes_nothing() {
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(crash)).is_err());
     assert_eq!(table.update(key(1), at(2), |entry| (entry, entry)), Ok(Some(until(50))));
 }
+
+/// A client that is a moment late must not find its bucket touched because a neighbour's is full again.
+#[test]
+fn a_thread_that_is_a_moment_behind_is_refused_nothing() {
+    let table = Table::<16>::of_pages(10, 2, 0);
+    table.update(key(1), at(5), |_| (Some(until(50)), ())).unwrap();
+    table.update(key(1), at(10), |_| (Some(until(10)), ())).unwrap(); // all given back
+    assert_eq!(table.update(key(1), at(11), |entry| (None, entry)), Ok(None));
+    assert_eq!(table.peek(key(2), at(9)), None);
+    assert_eq!(table.peek(key(1), at(9)), Some(until(10)), "but its own is as it was");
+    table.update(key(3), at(11), |_| (Some(until(50)), ())).unwrap();
+    assert_eq!(table.update(key(3), at(12), |entry| (None, entry)), Ok(Some(until(50))));
+    assert_eq!((table.peek(key(3), at(12)), table.live()), (None, 1), "what lived is removed at a word");
+}
