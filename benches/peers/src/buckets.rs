@@ -16,6 +16,7 @@ use crate::{
 /// Everybody may pass.
 pub const ADMITTED: &[Entry] = &[
     Entry { name: "bare", make: || serve(bare::<Body>(), StatusCode::OK) },
+    Entry { name: "tollgate, its gate alone", make: || serve(ours::gate().layer(bare::<Body>()), StatusCode::OK) },
     Entry { name: "tollgate", make: || serve(ours::plenty().layer(bare::<Body>()), StatusCode::OK) },
     Entry {
         name: "tollgate, RateLimit fields",

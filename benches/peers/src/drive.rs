@@ -123,8 +123,7 @@ where
     F: Future<Output: Send> + Send,
 {
     let runtime = Builder::new_multi_thread().worker_threads(2).build().expect("a runtime");
-    Box::new(move |operations| {
-        let operations = operations.min(4_096);
+    let chunk = move |operations| {
         let started = Arc::new(AtomicUsize::new(0));
         let both = [(); 2].map(|()| {
             let mut through = through.clone();
@@ -146,5 +145,7 @@ where
             let [one, other] = both;
             (one.await.expect("no panic") + other.await.expect("no panic")) / 2
         })
-    })
+    };
+    // Few enough at a time not to fill the memory.
+    Box::new(move |operations| (0..operations).step_by(1_024).map(|done| chunk((operations - done).min(1_024))).sum())
 }

@@ -42,6 +42,8 @@ const KINDS: &[Kind] = &[
 /// What a profiler may run alone, as `kind:contestant`.
 const ALONE: &[(&str, &[Entry])] = &[
     ("keyed", keyed::FEW),
+    ("many", keyed::MANY),
+    ("hot", keyed::HOT),
     ("admitted", buckets::ADMITTED),
     ("refused", buckets::REFUSED),
     ("breaker", breakers::CLOSED),

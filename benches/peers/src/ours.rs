@@ -1,8 +1,12 @@
 //! What the others are compared with.
 
-use std::{hint::black_box, time::Duration};
+use std::{hint::black_box, sync::Arc, time::Duration};
 
-use tollgate::{CircuitBreakerLayer, Clock, Cost, Dialect, Digester, Rate, TokenBucketLayer, Trip, Unverified};
+use http::request;
+use tollgate::{
+    Admit, Answer, CircuitBreakerLayer, Clock, Cost, Dialect, Digester, GateLayer, Open, Rate, Refusal,
+    TokenBucketLayer, Trip, Unverified,
+};
 
 use crate::{drive::API_KEY, peers::PLENTY};
 
@@ -60,4 +64,21 @@ pub fn last_calls() -> CircuitBreakerLayer {
 /// Opens at half of the calls of ten seconds.
 pub fn last_seconds() -> CircuitBreakerLayer {
     CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20).over(Duration::from_secs(10)))
+}
+
+/// Lets everybody pass: what the way through a layer costs by itself.
+#[derive(Debug)]
+pub struct Everyone;
+
+impl Admit for Everyone {
+    type Permit = Open;
+
+    fn admit(self: &Arc<Self>, _: &request::Parts) -> Answer<Result<Open, Refusal>> {
+        Answer::Now(Ok(Open))
+    }
+}
+
+/// The layer of a policy that does nothing.
+pub fn gate() -> GateLayer<Arc<Everyone>> {
+    GateLayer::of(Everyone)
 }

@@ -41,7 +41,7 @@ pub struct Figure {
     pub name: &'static str,
     /// Nanoseconds per operation, one number a round.
     pub laps: Vec<f64>,
-    /// Allocations per operation.
+    /// Allocations per operation; not a number where two threads allocate at once.
     pub allocations: f64,
 }
 
@@ -69,11 +69,15 @@ pub fn of<'a>(figures: &'a [Figure], name: &str) -> &'a Figure {
 
 static COUNTING: AtomicBool = AtomicBool::new(false);
 
+/// Whether anything was counted.
+static COUNTED: AtomicBool = AtomicBool::new(false);
+
 /// Times `work`, or counts its allocations when that is what is asked for. A function of its own, so that a profiler can
 /// tell it from what is only preparation.
 #[inline(never)]
 pub fn timed(work: impl FnOnce()) -> Duration {
     let counting = COUNTING.load(Relaxed);
+    COUNTED.store(counting, Relaxed);
     allocations::watch(counting);
     let start = Instant::now();
     work();
@@ -86,8 +90,10 @@ pub fn timed(work: impl FnOnce()) -> Duration {
 pub fn race(entries: &[Entry], pace: Pace) -> Vec<Figure> {
     let mut all: Vec<_> = entries.iter().map(|entry| Contestant { name: entry.name, lap: (entry.make)() }).collect();
     let operations: Vec<u64> = all.iter_mut().map(|contestant| operations(contestant, pace.lap)).collect();
-    let mut figures: Vec<_> =
-        all.iter().map(|contestant| Figure { name: contestant.name, laps: Vec::new(), allocations: 0.0 }).collect();
+    let mut figures: Vec<_> = all
+        .iter()
+        .map(|contestant| Figure { name: contestant.name, laps: Vec::new(), allocations: f64::NAN })
+        .collect();
     for round in 0..pace.rounds {
         for turn in 0..all.len() {
             // Everyone goes first now and then.
@@ -100,9 +106,12 @@ pub fn race(entries: &[Entry], pace: Pace) -> Vec<Figure> {
     COUNTING.store(true, Relaxed);
     for (contestant, figure) in all.iter_mut().zip(&mut figures) {
         const SOME: u64 = 1_024;
+        COUNTED.store(false, Relaxed);
         let before = allocations::count();
         (contestant.lap)(SOME);
-        figure.allocations = (allocations::count() - before) as f64 / SOME as f64;
+        if COUNTED.load(Relaxed) {
+            figure.allocations = (allocations::count() - before) as f64 / SOME as f64;
+        }
     }
     COUNTING.store(false, Relaxed);
     figures

@@ -109,7 +109,8 @@ impl Report {
             let over = bare.map_or("".into(), |bare| format!("{:+.1}", figure.over(bare)));
             let nanos = figure.nanos();
             let allocations = bare.map_or(figure.allocations, |bare| figure.allocations_over(bare));
-            self.figures.push(format!("| {row} | {} | {nanos:.1} | {over} | {allocations:.1} |", figure.name));
+            let allocations = if allocations.is_nan() { String::new() } else { format!("{allocations:.1}") };
+            self.figures.push(format!("| {row} | {} | {nanos:.1} | {over} | {allocations} |", figure.name));
         }
     }
 
