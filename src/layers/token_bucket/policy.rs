@@ -22,7 +22,7 @@ use crate::{
     gate::Terms,
     respond::{Dialect, Reset},
     rule::gcra::{self, Level, Verdict},
-    store::memory::{Entry, Full, GlobalCell, Table},
+    store::memory::{Entry, Full, Table},
 };
 
 /// The buckets of a layer.
@@ -33,7 +33,6 @@ pub struct Buckets {
     /// One change of rates at a time.
     changing: Mutex<()>,
     table: Table,
-    global: GlobalCell,
     overflow: Mutex<Option<Entry>>,
     warned: AtomicBool,
 }
@@ -68,7 +67,6 @@ impl Buckets {
             rates: ArcSwap::from_pointee(rates),
             changing: Mutex::new(()),
             table: Table::new(max_clients),
-            global: GlobalCell::new(),
             overflow: Mutex::new(None),
             warned: AtomicBool::new(false),
             settings,
@@ -151,11 +149,11 @@ impl Buckets {
     }
 
     fn take_global(&self, rates: &Rates, cost: Cost, now: Moment) -> Result<(), No> {
-        let Some(rate) = &rates.global else { return Ok(()) };
-        match self.global.take(rate, cost, now) {
+        let Some(all) = &rates.global else { return Ok(()) };
+        match all.cell.take(&all.rate, cost, now) {
             Verdict::Admitted { .. } => Ok(()),
             Verdict::Refused { wait } => Err(No::Shared(wait)),
-            Verdict::TooLarge => Err(No::Never(rate.capacity())),
+            Verdict::TooLarge => Err(No::Never(all.rate.capacity())),
         }
     }
 
@@ -192,8 +190,8 @@ impl Buckets {
             let less = |old| rates::entry(gcra::give_back(rate, full_at(old, rate, now), cost, now), rate);
             (entry.map(less), ())
         });
-        if let Some(rate) = &rates.global {
-            self.global.give_back(rate, cost, now);
+        if let Some(all) = &rates.global {
+            all.cell.give_back(&all.rate, cost, now);
         }
     }
 
@@ -207,19 +205,14 @@ impl Buckets {
     /// Replaces the rate of all clients together.
     pub(super) fn change_global(&self, global: Option<Rate>) {
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = self.rates.load_full();
-        let mut rates = Rates::clone(&old);
-        rates.global = global;
+        let rates = self.rates.load().with_global(global, self.terms.clock.now());
         self.rates.store(Arc::new(rates));
-        if let (Some(from), Some(to)) = (&old.global, &global) {
-            self.global.rescale(from, to, self.terms.clock.now());
-        }
     }
 
     /// How full the bucket of all is, where there is one.
     pub(super) fn look_global(&self) -> Option<Level> {
         let now = self.terms.clock.now();
-        self.rates.load().global.map(|rate| self.global.level(&rate, now))
+        self.rates.load().global.as_ref().map(|all| all.cell.level(&all.rate, now))
     }
 
     pub(super) fn table(&self) -> &Table {

@@ -6,7 +6,7 @@ use crate::{
     Moment, PolicyName, Rate, Tier,
     respond::{Dialect, Fields},
     rule::gcra::{self, Level},
-    store::memory::Entry,
+    store::memory::{Entry, GlobalCell},
 };
 
 /// A rate and the fields that tell clients of it.
@@ -16,12 +16,20 @@ pub(super) struct Limit {
     pub(super) fields: Arc<Fields>,
 }
 
+/// The bucket of all clients together. A new rate comes with a new cell: who is just being decided by the old rate must
+/// not write its times down in a bucket that others read by the new one.
+#[derive(Debug)]
+pub(super) struct Global {
+    pub(super) rate: Rate,
+    pub(super) cell: GlobalCell,
+}
+
 /// Every rate of a layer.
 #[derive(Clone, Debug)]
 pub(super) struct Rates {
     usual: Arc<Limit>,
     tiers: Vec<(Tier, Arc<Limit>)>,
-    pub(super) global: Option<Rate>,
+    pub(super) global: Option<Arc<Global>>,
     /// What all newcomers share while the table is full.
     pub(super) overflow: Rate,
 }
@@ -62,7 +70,9 @@ impl Rates {
         overflow: Option<Rate>,
     ) -> Self {
         let tiers = tiers.iter().map(|(tier, rate)| (tier.clone(), Limit::new(*rate, name, dialect))).collect();
-        Self { usual: Limit::new(usual, name, dialect), tiers, global, overflow: overflow.unwrap_or(usual) }
+        let usual_limit = Limit::new(usual, name, dialect);
+        let global = global.map(|rate| Arc::new(Global { rate, cell: GlobalCell::new() }));
+        Self { usual: usual_limit, tiers, global, overflow: overflow.unwrap_or(usual) }
     }
 
     /// The limit of a client of `tier`; the usual one where the tier has none of its own.
@@ -83,5 +93,13 @@ impl Rates {
             },
         }
         rates
+    }
+
+    /// The same rates but for that of all clients together; its bucket keeps the fraction that is missing.
+    pub(super) fn with_global(&self, rate: Option<Rate>, now: Moment) -> Self {
+        let cell = |rate: &Rate| {
+            self.global.as_ref().map_or_else(GlobalCell::new, |old| old.cell.rescaled(&old.rate, rate, now))
+        };
+        Self { global: rate.map(|rate| Arc::new(Global { rate, cell: cell(&rate) })), ..self.clone() }
     }
 }
