@@ -1,9 +1,12 @@
 //! What careful readers found wrong with the buckets.
 #![allow(missing_docs)]
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::{
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
-use tollgate::{Client, Cost, FakeClock, Rate, TokenBucketLayer};
+use tollgate::{Client, Cost, FakeClock, Rate, Reason, TokenBucketLayer};
 
 #[test]
 fn a_global_rate_that_was_ended_punishes_nobody_when_another_begins() {
@@ -35,4 +38,52 @@ fn a_request_under_way_while_the_global_rate_changes_leaves_no_debt_of_the_old_r
         done.store(true, Ordering::Relaxed);
         asker.join().unwrap();
     });
+}
+
+#[test]
+fn a_client_that_waits_as_it_is_told_is_admitted_by_both_buckets() {
+    let clock = FakeClock::new();
+    let layer = TokenBucketLayer::new(Rate::per_second(1))
+        .and_global(Rate::every(Duration::from_secs(10)))
+        .clock(clock.clone());
+    let (buckets, alice) = (layer.handle(), Client::named("alice"));
+    buckets.check(&alice, Cost::ONE).unwrap();
+    let refusal = buckets.check(&alice, Cost::ONE).unwrap_err();
+    assert_eq!(refusal.reason(), Reason::RateLimited);
+    let wait = refusal.retry_after().unwrap();
+    clock.advance(wait - Duration::from_nanos(1));
+    assert!(buckets.check(&alice, Cost::ONE).is_err());
+    clock.advance(Duration::from_nanos(1));
+    buckets.check(&alice, Cost::ONE).unwrap();
+}
+
+#[test]
+fn what_can_never_pass_the_global_bucket_is_not_told_to_come_back() {
+    let layer = TokenBucketLayer::new(Rate::per_second(10)).and_global(Rate::per_second(5)).clock(FakeClock::new());
+    let (buckets, alice) = (layer.handle(), Client::named("alice"));
+    for _ in 0..5 {
+        buckets.check(&alice, Cost::ONE).unwrap();
+    }
+    let refusal = buckets.check(&alice, Cost::new(6)).unwrap_err();
+    assert_eq!((refusal.reason(), refusal.retry_after()), (Reason::TooLarge, None));
+}
+
+#[test]
+fn how_much_all_clients_share_is_told_to_nobody_whose_request_is_too_large_for_it() {
+    let layer = TokenBucketLayer::new(Rate::per_second(100)).and_global(Rate::per_second(7)).clock(FakeClock::new());
+    let refusal = layer.handle().check(&Client::named("alice"), Cost::new(50)).unwrap_err();
+    assert_eq!((refusal.reason(), refusal.limit()), (Reason::TooLarge, 0));
+    assert_eq!(refusal.to_string(), "policy \"default\": request can never pass");
+}
+
+#[test]
+fn two_buckets_that_begin_empty_begin_to_fill_together() {
+    let clock = FakeClock::new();
+    let layer = TokenBucketLayer::new(Rate::per_second(1).burst(5).initial_tokens(0))
+        .and_global(Rate::per_second(1).burst(7).initial_tokens(0))
+        .clock(clock.clone());
+    let (buckets, alice) = (layer.handle(), Client::named("alice"));
+    let refusal = buckets.check(&alice, Cost::ONE).unwrap_err();
+    clock.advance(refusal.retry_after().unwrap());
+    buckets.check(&alice, Cost::ONE).unwrap();
 }

@@ -55,8 +55,8 @@ enum No {
     Own { wait: Duration, used: u64 },
     /// The bucket of all is too empty.
     Shared(Duration),
-    /// A bucket that holds less than the request costs.
-    Never(u64),
+    /// A bucket holds less than the request costs; so much, if it is the client's own.
+    Never(Option<u64>),
 }
 
 impl Buckets {
@@ -102,15 +102,15 @@ impl Buckets {
     ) -> Result<Option<Taken>, Refusal> {
         self.terms.audience.tell(&Event::Overflow { policy: &self.terms.name });
         if cost.get() > limit.rate.capacity() {
-            return Err(self.refuse(No::Never(limit.rate.capacity()), limit, cost));
+            return Err(self.refuse(No::Never(Some(limit.rate.capacity())), limit, cost));
         }
         let mut entry = self.overflow.lock().unwrap_or_else(PoisonError::into_inner);
         let full_at = entry.map(|entry| full_at(entry, &rates.overflow, now));
         let decision = match gcra::decide(&rates.overflow, full_at, cost, now) {
             Verdict::Admitted { full_at } => self.take_global(rates, cost, now).map(|()| full_at),
-            Verdict::Refused { wait } => Err(No::Shared(wait)),
+            Verdict::Refused { wait } => both(rates, cost, wait, now).and_then(|wait| Err(No::Shared(wait))),
             // Fits the client's own bucket: it can pass when the table has room again.
-            Verdict::TooLarge => Err(No::Shared(Duration::from_nanos(rates.overflow.span_ns()))),
+            Verdict::TooLarge => both(rates, cost, rates.overflow.span(), now).and_then(|wait| Err(No::Shared(wait))),
         };
         match decision {
             Ok(full_at) => {
@@ -138,9 +138,10 @@ impl Buckets {
             Verdict::Admitted { full_at } => self.take_global(rates, cost, now).map(|()| full_at),
             Verdict::Refused { wait } => {
                 let level = gcra::level(rate, before, now);
-                Err(No::Own { wait, used: level.limit - level.remaining })
+                let used = level.limit - level.remaining;
+                both(rates, cost, wait, now).and_then(|wait| Err(No::Own { wait, used }))
             }
-            Verdict::TooLarge => Err(No::Never(rate.capacity())),
+            Verdict::TooLarge => Err(No::Never(Some(rate.capacity()))),
         };
         match decision {
             Ok(full_at) if cost != Cost::PREFLIGHT => (Some(rates::entry(full_at, rate)), Ok(Some(full_at))),
@@ -153,7 +154,7 @@ impl Buckets {
         match all.cell.take(&all.rate, cost, now) {
             Verdict::Admitted { .. } => Ok(()),
             Verdict::Refused { wait } => Err(No::Shared(wait)),
-            Verdict::TooLarge => Err(No::Never(all.rate.capacity())),
+            Verdict::TooLarge => Err(No::Never(None)),
         }
     }
 
@@ -167,7 +168,7 @@ impl Buckets {
                 .with_fields(Arc::clone(&limit.fields)),
             // Neither the limit nor the use of what all share is told: it would show others' traffic.
             No::Shared(wait) => refusal(Reason::Capacity).with_retry_after(wait),
-            No::Never(most) => refusal(Reason::TooLarge).with_limit(most.min(capacity), cost.get()),
+            No::Never(own) => refusal(Reason::TooLarge).with_limit(own.unwrap_or(0), cost.get()),
         }
     }
 
@@ -254,6 +255,16 @@ impl Buckets {
             Strangers::Pass => Ok(None),
             Strangers::Refuse => Err(Refusal::new(Reason::Unidentified, policy.clone())),
         }
+    }
+}
+
+/// How long it takes until both buckets have enough, if the one that was asked first has after `first`: who waits so long
+/// must not be refused by the other.
+fn both(rates: &Rates, cost: Cost, first: Duration, now: Moment) -> Result<Duration, No> {
+    match rates.global.as_ref().map(|all| all.cell.ask(&all.rate, cost, now)) {
+        Some(Verdict::Refused { wait }) => Ok(first.max(wait)),
+        Some(Verdict::TooLarge) => Err(No::Never(None)),
+        Some(Verdict::Admitted { .. }) | None => Ok(first),
     }
 }
 

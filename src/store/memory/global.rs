@@ -35,6 +35,14 @@ impl GlobalCell {
         })
     }
 
+    /// What it would say to `cost` now, taking nothing; a newcomer's tokens begin to come here too.
+    pub(crate) fn ask(&self, rate: &Rate, cost: Cost, now: Moment) -> Verdict {
+        self.change(|full_at| {
+            let full_at = known(full_at).unwrap_or_else(|| gcra::newcomer(rate, now));
+            (full_at, gcra::decide(rate, Some(full_at), cost, now))
+        })
+    }
+
     /// Gives `cost` back; never fuller than full.
     pub(crate) fn give_back(&self, rate: &Rate, cost: Cost, now: Moment) {
         self.change(|full_at| (gcra::give_back(rate, full_at, cost, now), ()));
