@@ -8,6 +8,8 @@ use std::{
 
 use tollgate::{Client, Cost, FakeClock, Rate, Reason, TokenBucketLayer};
 
+const HOUR: Duration = Duration::from_secs(3_600);
+
 #[test]
 fn a_global_rate_that_was_ended_punishes_nobody_when_another_begins() {
     let layer = TokenBucketLayer::new(Rate::per_hour(100)).and_global(Rate::per_hour(1)).clock(FakeClock::new());
@@ -74,6 +76,37 @@ fn how_much_all_clients_share_is_told_to_nobody_whose_request_is_too_large_for_i
     let refusal = layer.handle().check(&Client::named("alice"), Cost::new(50)).unwrap_err();
     assert_eq!((refusal.reason(), refusal.limit()), (Reason::TooLarge, 0));
     assert_eq!(refusal.to_string(), "policy \"default\": request can never pass");
+}
+
+/// A table with room for few, all taken; whoever comes now meets the overflow bucket.
+fn full(layer: TokenBucketLayer) -> tollgate::TokenBuckets {
+    let buckets = layer.max_clients(1).handle();
+    let _ = buckets.check(&Client::named("first"), Cost::ONE);
+    assert_eq!(buckets.live_clients(), 1);
+    buckets
+}
+
+#[test]
+fn the_overflow_bucket_fills_though_it_begins_empty() {
+    let clock = FakeClock::new();
+    let rate = Rate::every(HOUR).burst(5).initial_tokens(0);
+    let buckets = full(TokenBucketLayer::new(rate).clock(clock.clone()));
+    let late = Client::named("late");
+    let refusal = buckets.check(&late, Cost::ONE).unwrap_err();
+    assert_eq!(refusal.reason(), Reason::Capacity);
+    clock.advance(refusal.retry_after().unwrap());
+    buckets.check(&late, Cost::ONE).unwrap();
+}
+
+#[test]
+fn the_overflow_bucket_follows_the_usual_rate_unless_it_has_its_own() {
+    let taken = |layer: TokenBucketLayer| {
+        let buckets = full(layer.clock(FakeClock::new()));
+        buckets.set_rate(Rate::per_hour(10));
+        (0..100).filter(|_| buckets.check(&Client::named("late"), Cost::ONE).is_ok()).count()
+    };
+    assert_eq!(taken(TokenBucketLayer::new(Rate::per_hour(2))), 10);
+    assert_eq!(taken(TokenBucketLayer::new(Rate::per_hour(2)).overflow(Rate::per_hour(3))), 3);
 }
 
 #[test]

@@ -80,7 +80,7 @@ impl Buckets {
         let now = self.terms.clock.now();
         let rates = self.rates.load();
         let limit = rates.of(client.tier());
-        let decide = |entry| self.decide(&rates, limit, entry, cost, now);
+        let decide = |entry| self.decide(&rates, &limit.rate, entry, cost, now);
         let decision = match self.table.update(client.digest(), now, decide) {
             Ok(decision) => decision,
             Err(Full) => return self.take_from_overflow(&rates, limit, cost, now),
@@ -104,35 +104,28 @@ impl Buckets {
         if cost.get() > limit.rate.capacity() {
             return Err(self.refuse(No::Never(Some(limit.rate.capacity())), limit, cost));
         }
+        let rate = rates.overflow();
         let mut entry = self.overflow.lock().unwrap_or_else(PoisonError::into_inner);
-        let full_at = entry.map(|entry| full_at(entry, &rates.overflow, now));
-        let decision = match gcra::decide(&rates.overflow, full_at, cost, now) {
-            Verdict::Admitted { full_at } => self.take_global(rates, cost, now).map(|()| full_at),
-            Verdict::Refused { wait } => both(rates, cost, wait, now).and_then(|wait| Err(No::Shared(wait))),
-            // Fits the client's own bucket: it can pass when the table has room again.
-            Verdict::TooLarge => both(rates, cost, rates.overflow.span(), now).and_then(|wait| Err(No::Shared(wait))),
-        };
+        let (after, decision) = self.decide(rates, rate, *entry, cost, now);
+        *entry = after;
         match decision {
-            Ok(full_at) => {
-                if cost != Cost::PREFLIGHT {
-                    *entry = Some(rates::entry(full_at, &rates.overflow));
-                }
-                Ok(None) // what a crowd has left is not told to one of them
-            }
+            Ok(_) => Ok(None), // what a crowd has left is not told to one of them
+            Err(No::Own { wait, .. }) => Err(self.refuse(No::Shared(wait), limit, cost)),
+            // Fits the client's own bucket: it can pass when the table has room again.
+            Err(No::Never(Some(_))) => Err(self.refuse(No::Shared(rate.span()), limit, cost)),
             Err(no) => Err(self.refuse(no, limit, cost)),
         }
     }
 
-    /// Runs under the lock of the client's entry: look, take from all, write the client.
+    /// Runs under the lock of the entry: look, take from all, write the entry.
     fn decide(
         &self,
         rates: &Rates,
-        limit: &Limit,
+        rate: &Rate,
         entry: Option<Entry>,
         cost: Cost,
         now: Moment,
     ) -> (Option<Entry>, Result<Option<u64>, No>) {
-        let rate = &limit.rate;
         let before = entry.map(|entry| full_at(entry, rate, now));
         let decision = match gcra::decide(rate, before, cost, now) {
             Verdict::Admitted { full_at } => self.take_global(rates, cost, now).map(|()| full_at),

@@ -30,8 +30,7 @@ pub(super) struct Rates {
     usual: Arc<Limit>,
     tiers: Vec<(Tier, Arc<Limit>)>,
     pub(super) global: Option<Arc<Global>>,
-    /// What all newcomers share while the table is full.
-    pub(super) overflow: Rate,
+    overflow: Option<Rate>,
 }
 
 impl Limit {
@@ -70,9 +69,13 @@ impl Rates {
         overflow: Option<Rate>,
     ) -> Self {
         let tiers = tiers.iter().map(|(tier, rate)| (tier.clone(), Limit::new(*rate, name, dialect))).collect();
-        let usual_limit = Limit::new(usual, name, dialect);
         let global = global.map(|rate| Arc::new(Global { rate, cell: GlobalCell::new() }));
-        Self { usual: usual_limit, tiers, global, overflow: overflow.unwrap_or(usual) }
+        Self { usual: Limit::new(usual, name, dialect), tiers, global, overflow }
+    }
+
+    /// What all newcomers share while the table is full.
+    pub(super) fn overflow(&self) -> &Rate {
+        self.overflow.as_ref().unwrap_or(&self.usual.rate)
     }
 
     /// The limit of a client of `tier`; the usual one where the tier has none of its own.
