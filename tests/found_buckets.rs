@@ -110,6 +110,13 @@ fn the_overflow_bucket_follows_the_usual_rate_unless_it_has_its_own() {
 }
 
 #[test]
+fn a_table_that_no_machine_could_hold_is_refused_in_words() {
+    let layer = std::panic::catch_unwind(|| TokenBucketLayer::new(Rate::per_second(1)).max_clients(usize::MAX));
+    let said = layer.unwrap_err().downcast_ref::<String>().unwrap().clone();
+    assert_eq!(said, format!("max_clients must be from 1 to 2^32 - 1, got {}", usize::MAX));
+}
+
+#[test]
 fn two_buckets_that_begin_empty_begin_to_fill_together() {
     let clock = FakeClock::new();
     let layer = TokenBucketLayer::new(Rate::per_second(1).burst(5).initial_tokens(0))

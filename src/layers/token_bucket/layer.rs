@@ -172,7 +172,7 @@ impl GateLayer<TokenBucket> {
     /// refusals are 503; nobody who is there is forgotten for their sake.
     ///
     /// # Panics
-    /// When `clients` is 0.
+    /// When `clients` is 0 or above 2^32 - 1.
     ///
     /// ```
     /// # use tollgate::{Rate, TokenBucketLayer};
@@ -180,8 +180,8 @@ impl GateLayer<TokenBucket> {
     /// ```
     #[must_use]
     pub fn max_clients(self, clients: usize) -> Self {
-        if clients == 0 {
-            panic!("{}", Invalid::new("max_clients", "be positive", clients));
+        if !(1..=u32::MAX as usize).contains(&clients) {
+            panic!("{}", Invalid::new("max_clients", "be from 1 to 2^32 - 1", clients));
         }
         self.with_blueprint(|settings| settings.max_clients = clients)
     }
