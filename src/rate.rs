@@ -325,10 +325,12 @@ impl Rate {
 
 impl std::fmt::Display for Rate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let second = 1_000_000_000;
-        match second / self.interval {
-            0 => write!(f, "1 per {:?}, burst {}", self.interval(), self.burst),
-            count => write!(f, "{count} per 1s, burst {}", self.burst),
+        let second: u64 = 1_000_000_000;
+        let count = second.div_ceil(self.interval);
+        if count > 1 && second.div_ceil(count) == self.interval {
+            write!(f, "{count} per 1s, burst {}", self.burst)
+        } else {
+            write!(f, "1 per {:?}, burst {}", self.interval(), self.burst)
         }
     }
 }
@@ -351,6 +353,16 @@ mod tests {
         assert_eq!(Rate::per_second(3).interval, 333_333_334);
         assert_eq!(Rate::per_second(1_000_000_000).interval, 1);
         assert_eq!(Rate::per_second(600_000_000).interval, 2);
+    }
+
+    #[test]
+    fn a_rate_is_shown_as_what_it_is() {
+        for count in [2, 3, 7, 50, 999, 1_000_000_000] {
+            assert_eq!(Rate::per_second(count).to_string(), format!("{count} per 1s, burst {count}"));
+        }
+        assert_eq!(Rate::per_second(1).to_string(), "1 per 1s, burst 1");
+        assert_eq!(Rate::per(3, Duration::from_secs(2)).to_string(), "1 per 666.666667ms, burst 3");
+        assert_eq!(Rate::per_minute(2).to_string(), "1 per 30s, burst 2");
     }
 
     #[test]
