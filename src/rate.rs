@@ -336,9 +336,10 @@ impl std::fmt::Display for Rate {
 }
 
 impl From<governor::Quota> for Rate {
-    /// The same rate and burst as `quota`; its interval is at least 1 ns by governor's own construction.
+    /// The same rate and burst as `quota`, as far as the bucket fills within 2^62 ns (146 years): beyond that the interval
+    /// is cut to it, and the burst to what comes back in it.
     fn from(quota: governor::Quota) -> Self {
-        let interval = u64::try_from(quota.replenish_interval().as_nanos()).unwrap_or(MAX_SPAN).max(1);
+        let interval = u64::try_from(quota.replenish_interval().as_nanos()).unwrap_or(MAX_SPAN).clamp(1, MAX_SPAN);
         let burst = u64::from(quota.burst_size().get()).min(MAX_SPAN / interval).max(1);
         Self { interval, burst, initial: burst }
     }
@@ -383,5 +384,9 @@ mod tests {
     fn governors_quota_becomes_the_same_rate() {
         let fifty = std::num::NonZeroU32::new(50).unwrap();
         assert_eq!(Rate::from(governor::Quota::per_second(fifty)), Rate::per_second(50));
+        for years in [1, 147, 300, 584, 1_000] {
+            let quota = governor::Quota::with_period(Duration::from_secs(31_536_000 * years)).unwrap();
+            assert!(Rate::from(quota.allow_burst(fifty)).span_ns() <= MAX_SPAN, "{years} years");
+        }
     }
 }
