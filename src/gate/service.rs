@@ -43,7 +43,7 @@ where
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         // A dead upstream is never ready: whoever waited for it here would wait for a refusal for ever.
-        if self.keeper.manner.enabled && !self.ready && self.keeper.policy.shut() {
+        if !self.ready && self.keeper.shut() {
             return Poll::Ready(Ok(()));
         }
         let polled = self.inner.poll_ready(cx);
