@@ -5,8 +5,11 @@ mod common;
 
 use std::{
     convert::Infallible,
-    sync::atomic::Ordering,
-    task::{Context, Waker},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
@@ -38,4 +41,40 @@ async fn an_observer_that_panics_takes_nothing_from_the_others() {
         layer.observe(|_: &Event<'_>| panic!("the first is broken")).observe(move |_: &Event<'_>| heard.push("second"));
     layer.layer(service_fn(hello)).oneshot(get("/")).await.unwrap();
     assert_eq!(log.lines(), ["second"]);
+}
+
+/// Cannot be cloned once the switch is set, like a service behind a poisoned lock.
+struct Brittle(Arc<AtomicBool>);
+
+impl Clone for Brittle {
+    fn clone(&self) -> Self {
+        assert!(!self.0.load(Ordering::SeqCst), "poisoned");
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Service<Request<Full<Bytes>>> for Brittle {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        std::future::ready(Ok(Response::new(Full::from("served"))))
+    }
+}
+
+#[test]
+fn a_service_that_cannot_be_cloned_costs_no_permit() {
+    let (layer, recorder, mut ends) = Recorder::layer();
+    let broken = Arc::new(AtomicBool::new(false));
+    let mut service = layer.layer(Brittle(Arc::clone(&broken)));
+    broken.store(true, Ordering::SeqCst);
+    let call = std::panic::AssertUnwindSafe(|| drop(service.call(get("/"))));
+    assert!(std::panic::catch_unwind(call).is_err());
+    assert_eq!(recorder.held(), 0);
+    assert!(ends.now().is_some());
 }

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use tower_service::Service;
 
 use super::{Body, future::GateFuture, guard::Guard, layer::Keeper};
-use crate::{Admit, Answer, Permit};
+use crate::{Admit, Answer};
 
 /// A service behind a policy; made by a [`GateLayer`](crate::GateLayer).
 ///
@@ -57,7 +57,7 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let ready = mem::take(&mut self.ready);
-        let (mut head, body) = request.into_parts();
+        let (head, body) = request.into_parts();
         let permit = if self.keeper.waves_through(&head) {
             None
         } else {
@@ -73,20 +73,12 @@ where
                 }
             }
         };
-        if !ready {
-            return GateFuture::readying(self.take(), Request::from_parts(head, body), permit.map(Guard::new));
+        let guard = permit.map(Guard::new);
+        if ready {
+            GateFuture::serving(&mut self.inner, head, body, guard)
+        } else {
+            GateFuture::readying(self.take(), Request::from_parts(head, body), guard)
         }
-        let mut guard = permit.map(Guard::new);
-        if let Some(permit) = guard.as_mut().and_then(Guard::permit) {
-            permit.on_request(&mut head);
-        }
-        let method = head.method.clone();
-        let request = Request::from_parts(head, body);
-        let future = match &mut guard {
-            Some(guard) => guard.run(|| self.inner.call(request)),
-            None => self.inner.call(request),
-        };
-        GateFuture::serving(future, guard, &method)
     }
 }
 
