@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    io::{self, Write},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -236,9 +237,11 @@ impl Buckets {
         if !self.warned.swap(true, Ordering::Relaxed) {
             self.terms.audience.tell(&Event::Unidentified { policy });
             if !self.terms.audience.listens() {
-                eprintln!(
-                    "tollgate: policy {policy:?} found no client in a request, neither by its extractor nor by a peer \
-                     address; told once, true for all such requests: {:?}",
+                // Not `eprintln!`, which panics where nobody reads.
+                let _ = writeln!(
+                    io::stderr(),
+                    "tollgate: policy {policy:?} found no client in a request; told once, true for all such requests: \
+                     {:?}. Does the server put the peer's address where the layer looks for it?",
                     self.settings.strangers
                 );
             }
