@@ -43,6 +43,42 @@ async fn an_observer_that_panics_takes_nothing_from_the_others() {
     assert_eq!(log.lines(), ["second"]);
 }
 
+/// Ready once, then dead: what it says at its next polls.
+#[derive(Clone)]
+struct ReadyOnce(bool);
+
+impl Service<Request<Full<Bytes>>> for ReadyOnce {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        if std::mem::take(&mut self.0) { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        std::future::ready(Ok(Response::new(Full::from("served"))))
+    }
+}
+
+#[test]
+fn a_shut_policy_asks_no_service_that_was_ready_once() {
+    let (layer, recorder, _) = Recorder::layer();
+    let mut service = layer.layer(ReadyOnce(true));
+    let mut ready =
+        || Service::<Request<Full<Bytes>>>::poll_ready(&mut service, &mut Context::from_waker(Waker::noop()));
+    assert!(ready().is_ready());
+    recorder.shut.store(true, Ordering::SeqCst);
+    assert!(ready().is_ready(), "who balances over several services polls each of them more than once");
+
+    recorder.shut.store(false, Ordering::SeqCst);
+    assert!(ready().is_pending(), "it has died since");
+    recorder.shut.store(true, Ordering::SeqCst);
+    assert!(ready().is_ready());
+    let mut probe = std::pin::pin!(service.call(get("/")));
+    assert!(probe.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(), "a probe asks it anew");
+}
+
 /// Cannot be cloned once the switch is set, like a service behind a poisoned lock.
 struct Brittle(Arc<AtomicBool>);
 

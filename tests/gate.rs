@@ -172,6 +172,10 @@ async fn a_permit_that_panics_while_it_settles_harms_nobody() {
     let body = service.clone().oneshot(get("/")).await.unwrap().into_body();
     assert_eq!(body.collect().await.unwrap().to_bytes(), "hello");
     drop(service.oneshot(get("/")).await.unwrap());
+
+    let both = GateLayer::of(Armed).layer(service_fn(|_: Request<Full<Bytes>>| async { panic!("in poll") as Reply }));
+    let panicked = tokio::spawn(async move { both.oneshot(get("/")).await.map(|_| ()) }).await.unwrap_err();
+    assert_eq!(panicked.into_panic().downcast_ref::<&str>(), Some(&"in poll"), "the first panic goes on");
 }
 
 /// Polls `make`'s future `polls` times, then drops it; says whether it was done by then.

@@ -19,7 +19,7 @@ use crate::{Admit, Answer};
 pub struct Gate<S, A> {
     inner: S,
     keeper: Arc<Keeper<A>>,
-    /// Whether `inner` was polled ready and not called since.
+    /// Whether `inner` said that it is ready when it was last asked, and no request came since.
     ready: bool,
 }
 
@@ -43,14 +43,15 @@ where
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         // A dead upstream is never ready: whoever waited for it here would wait for a refusal for ever.
-        if !self.ready && self.keeper.shut() {
+        if self.keeper.shut() {
             return Poll::Ready(Ok(()));
         }
         let polled = self.inner.poll_ready(cx);
-        match &polled {
-            Poll::Ready(Ok(())) => self.ready = true,
-            Poll::Ready(Err(error)) if self.keeper.manner.enabled => self.keeper.policy.unready(error),
-            _ => {}
+        self.ready = matches!(polled, Poll::Ready(Ok(())));
+        if let Poll::Ready(Err(error)) = &polled
+            && self.keeper.manner.enabled
+        {
+            self.keeper.policy.unready(error);
         }
         polled
     }
