@@ -24,12 +24,14 @@ async fn hello(_: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Infalli
 }
 
 #[test]
-fn a_layer_that_only_watches_leaves_readiness_to_the_service() {
+fn a_layer_that_only_watches_or_is_switched_off_leaves_readiness_to_the_service() {
     let (layer, recorder, _) = Recorder::layer();
     recorder.shut.store(true, Ordering::SeqCst);
-    let mut service = layer.shadow().layer(NeverReady);
-    let ready = Service::<Request<Full<Bytes>>>::poll_ready(&mut service, &mut Context::from_waker(Waker::noop()));
-    assert!(ready.is_pending(), "whoever sheds load outside would see no load");
+    for layer in [layer.clone().shadow(), layer.enabled(false)] {
+        let mut service = layer.layer(NeverReady);
+        let ready = Service::<Request<Full<Bytes>>>::poll_ready(&mut service, &mut Context::from_waker(Waker::noop()));
+        assert!(ready.is_pending(), "whoever sheds load outside would see no load");
+    }
 }
 
 #[tokio::test]

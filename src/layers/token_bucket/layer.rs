@@ -134,6 +134,9 @@ impl GateLayer<TokenBucket> {
 
     /// What a request costs; one token by default.
     ///
+    /// [`Cost::PREFLIGHT`] takes nothing, and is refused while no whole token is left. A cost that comes out of the
+    /// request goes through [`Cost::try_new`]: [`Cost::new`] panics on what anybody may send.
+    ///
     /// ```
     /// # use tollgate::{Cost, Rate, TokenBucketLayer};
     /// let layer = TokenBucketLayer::new(Rate::per_second(50).burst(100))
@@ -198,6 +201,9 @@ impl GateLayer<TokenBucket> {
     }
 
     /// The buckets of this layer, for callers without a request.
+    ///
+    /// Take it when all is set: a setter makes a layer with buckets of its own. What is said of requests, such as
+    /// [`enabled`](Self::enabled), [`shadow`](Self::shadow) and [`exempt`](Self::exempt), does not hold here.
     ///
     /// ```
     /// # use tollgate::{Client, Cost, Rate, TokenBucketLayer};
