@@ -154,7 +154,8 @@ impl Rate {
 
     /// Gives a newcomer `tokens` instead of a full bucket.
     ///
-    /// A client that was idle for so long that its bucket was forgotten is a newcomer again.
+    /// A bucket may be forgotten once it has been full for as long as it took to fill, and for a minute: a client that was
+    /// idle for longer is a newcomer again.
     ///
     /// # Panics
     /// When `tokens` is above the burst.

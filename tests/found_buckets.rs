@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use proptest::prelude::*;
 use tollgate::{Client, Cost, FakeClock, Rate, Reason, TokenBucketLayer};
 
 const HOUR: Duration = Duration::from_secs(3_600);
@@ -126,4 +127,56 @@ fn two_buckets_that_begin_empty_begin_to_fill_together() {
     let refusal = buckets.check(&alice, Cost::ONE).unwrap_err();
     clock.advance(refusal.retry_after().unwrap());
     buckets.check(&alice, Cost::ONE).unwrap();
+}
+
+#[test]
+fn who_waits_until_the_bucket_is_full_is_no_newcomer() {
+    for (rate, cost) in [
+        (Rate::per_second(50).initial_tokens(0), 1), // full after the second that Retry-After says at least
+        (Rate::every(HOUR).initial_tokens(0), 1),
+        (Rate::per_second(1).burst(5).initial_tokens(2), 5),
+    ] {
+        let clock = FakeClock::new();
+        let (buckets, alice) = (TokenBucketLayer::new(rate).clock(clock.clone()).handle(), Client::named("alice"));
+        let refusal = buckets.check(&alice, Cost::new(cost)).unwrap_err();
+        clock.advance(Duration::from_secs(refusal.retry_after_seconds().unwrap()) + Duration::from_millis(30));
+        assert_eq!(buckets.peek(&alice).remaining, rate.capacity());
+        buckets.check(&alice, Cost::new(cost)).unwrap();
+    }
+}
+
+fn any_rate() -> impl Strategy<Value = Rate> {
+    (1_u64..50, 1_u64..10_000_000_000, 1_u64..20, 0_u64..20).prop_filter_map(
+        "a rate",
+        |(count, period, burst, initial)| {
+            let rate = Rate::try_per(count, Duration::from_nanos(period)).ok()?.try_burst(burst).ok()?;
+            rate.try_initial_tokens(initial.min(burst)).ok()
+        },
+    )
+}
+
+proptest! {
+    /// RL3 for two buckets at once, to the nanosecond.
+    #[test]
+    fn the_wait_for_both_buckets_is_exact(
+        own in any_rate(), all in any_rate(), steps in prop::collection::vec((0_u64..5_000_000_000, 0_u64..25), 1..40),
+    ) {
+        let clock = FakeClock::new();
+        let buckets = TokenBucketLayer::new(own).and_global(all).clock(clock.clone()).handle();
+        let (alice, most) = (Client::named("alice"), own.capacity().min(all.capacity()));
+        for (pause, cost) in steps {
+            clock.advance(Duration::from_nanos(pause));
+            let cost = Cost::try_new(cost).unwrap_or(Cost::PREFLIGHT);
+            let Err(refusal) = buckets.check(&alice, cost) else { continue };
+            let Some(wait) = refusal.retry_after() else {
+                prop_assert!(cost.get() > most);
+                continue;
+            };
+            prop_assert!(cost.get() <= most && !wait.is_zero());
+            clock.advance(wait - Duration::from_nanos(1));
+            prop_assert!(buckets.check(&alice, cost).is_err());
+            clock.advance(Duration::from_nanos(1));
+            prop_assert!(buckets.check(&alice, cost).is_ok());
+        }
+    }
 }

@@ -106,7 +106,7 @@ fn b1_capacity_refill_rate_and_initial_tokens_are_three_settings() {
     let passed = |n| (0..n).filter(|_| buckets.check(&alice, Cost::ONE).is_ok()).count();
     assert_eq!(passed(10), 2);
     clock.advance(Duration::from_secs(100));
-    assert_eq!(passed(10), 2, "idle until it was full, it was forgotten: a newcomer again");
+    assert_eq!(passed(10), 2, "idle long after it was full, it was forgotten: a newcomer again");
     clock.advance(Duration::from_secs(4));
     assert_eq!(passed(10), 4);
 }

@@ -51,12 +51,31 @@ impl Limit {
 
 /// When an entry's bucket would be full again under `rate`, whatever rate it was written under.
 pub(super) fn full_at(entry: Entry, rate: &Rate, now: Moment) -> u64 {
-    if entry.span == rate.span_ns() { entry.full_at } else { gcra::rescale(entry.full_at, entry.span, rate, now) }
+    let span = entry.span & !KEPT;
+    let full_at = if span == entry.span { entry.full_at } else { entry.full_at.saturating_sub(kept_for(span)) };
+    if span == rate.span_ns() { full_at } else { gcra::rescale(full_at, span, rate, now) }
 }
 
 /// What is written down of a bucket.
+///
+/// Where newcomers begin with less than a full bucket, it is kept for a while after it is full: who waited for its tokens
+/// as long as it was told must not be a newcomer again.
 pub(super) fn entry(full_at: u64, rate: &Rate) -> Entry {
-    Entry { full_at, span: rate.span_ns() }
+    let span = rate.span_ns();
+    if rate.newcomer_tokens() < rate.capacity() {
+        Entry { full_at: full_at.saturating_add(kept_for(span)), span: span | KEPT }
+    } else {
+        Entry { full_at, span }
+    }
+}
+
+/// Marks the span of an entry that is kept after its bucket is full; no span is so long.
+const KEPT: u64 = 1 << 63;
+
+/// As long as the bucket took to fill, and for at least a minute: `Retry-After` is rounded up, and nobody comes to the
+/// nanosecond.
+fn kept_for(span: u64) -> u64 {
+    span.max(60_000_000_000)
 }
 
 impl Rates {
