@@ -282,3 +282,35 @@ async fn size_and_end_of_the_body_are_the_inner_bodys() {
     assert_eq!(body.size_hint().exact(), Some(5));
     assert!(!body.is_end_stream());
 }
+
+#[tokio::test]
+async fn a_permit_may_add_to_the_request_before_the_service_sees_it() {
+    struct Stamp;
+    impl Permit for Stamp {
+        fn on_request(&mut self, head: &mut request::Parts) {
+            head.extensions.insert("stamped");
+        }
+        fn settle(self, _: Outcome<'_>) {}
+    }
+    struct Stamper {
+        later: bool,
+        shut: bool,
+    }
+    impl Admit for Stamper {
+        type Permit = Stamp;
+        fn admit(self: &Arc<Self>, _: &request::Parts) -> Answer<Result<Stamp, Refusal>> {
+            if self.later { Answer::later(async { Ok(Stamp) }) } else { Answer::Now(Ok(Stamp)) }
+        }
+        fn shut(&self) -> bool {
+            self.shut
+        }
+    }
+    for (later, shut) in [(false, false), (false, true), (true, false), (true, true)] {
+        let seen = service_fn(|request: Request<Full<Bytes>>| async move {
+            let stamp = request.extensions().get::<&str>().copied().unwrap_or_default();
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(stamp)))
+        });
+        let answer = GateLayer::of(Stamper { later, shut }).layer(seen).oneshot(get("/")).await.unwrap();
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "stamped", "later {later}, shut {shut}");
+    }
+}
