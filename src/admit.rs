@@ -32,6 +32,10 @@ pub trait Admit: Send + Sync + 'static {
     type Permit: Permit;
 
     /// Decides on one request from its head.
+    ///
+    /// # Cancel safety
+    /// The gate settles a permit from the moment it has it. An [`Answer::Later`] is dropped when whoever waits goes away:
+    /// what its future holds by then, such as a reservation in a store, it has to give back itself.
     fn admit(self: &Arc<Self>, request: &request::Parts) -> Answer<Result<Self::Permit, Refusal>>;
 
     /// Whether it would refuse everyone now, as an open circuit does: then the inner service is not asked if it is

@@ -110,12 +110,13 @@ impl Audience {
     /// Adds a listener; all are told.
     #[must_use]
     pub(crate) fn and(self, observer: impl Observer) -> Self {
-        Self(Some(match self.0 {
-            None => Arc::new(observer),
-            Some(first) => Arc::new(move |event: &Event<'_>| {
-                first.observe(event);
+        Self(Some(if self.listens() {
+            Arc::new(move |event: &Event<'_>| {
+                self.tell(event); // a panic of theirs is not ours
                 observer.observe(event);
-            }),
+            })
+        } else {
+            Arc::new(observer)
         }))
     }
 

@@ -154,7 +154,8 @@ impl Rate {
 
     /// Gives a newcomer `tokens` instead of a full bucket.
     ///
-    /// A client that was idle for so long that its bucket was forgotten is a newcomer again.
+    /// A bucket may be forgotten once it has been full for as long as it took to fill, and for a minute: a client that was
+    /// idle for longer is a newcomer again.
     ///
     /// # Panics
     /// When `tokens` is above the burst.
@@ -325,18 +326,21 @@ impl Rate {
 
 impl std::fmt::Display for Rate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let second = 1_000_000_000;
-        match second / self.interval {
-            0 => write!(f, "1 per {:?}, burst {}", self.interval(), self.burst),
-            count => write!(f, "{count} per 1s, burst {}", self.burst),
+        let second: u64 = 1_000_000_000;
+        let count = second.div_ceil(self.interval);
+        if count > 1 && second.div_ceil(count) == self.interval {
+            write!(f, "{count} per 1s, burst {}", self.burst)
+        } else {
+            write!(f, "1 per {:?}, burst {}", self.interval(), self.burst)
         }
     }
 }
 
 impl From<governor::Quota> for Rate {
-    /// The same rate and burst as `quota`; its interval is at least 1 ns by governor's own construction.
+    /// The same rate and burst as `quota`, as far as the bucket fills within 2^62 ns (146 years): beyond that the interval
+    /// is cut to it, and the burst to what comes back in it.
     fn from(quota: governor::Quota) -> Self {
-        let interval = u64::try_from(quota.replenish_interval().as_nanos()).unwrap_or(MAX_SPAN).max(1);
+        let interval = u64::try_from(quota.replenish_interval().as_nanos()).unwrap_or(MAX_SPAN).clamp(1, MAX_SPAN);
         let burst = u64::from(quota.burst_size().get()).min(MAX_SPAN / interval).max(1);
         Self { interval, burst, initial: burst }
     }
@@ -351,6 +355,16 @@ mod tests {
         assert_eq!(Rate::per_second(3).interval, 333_333_334);
         assert_eq!(Rate::per_second(1_000_000_000).interval, 1);
         assert_eq!(Rate::per_second(600_000_000).interval, 2);
+    }
+
+    #[test]
+    fn a_rate_is_shown_as_what_it_is() {
+        for count in [2, 3, 7, 50, 999, 1_000_000_000] {
+            assert_eq!(Rate::per_second(count).to_string(), format!("{count} per 1s, burst {count}"));
+        }
+        assert_eq!(Rate::per_second(1).to_string(), "1 per 1s, burst 1");
+        assert_eq!(Rate::per(3, Duration::from_secs(2)).to_string(), "1 per 666.666667ms, burst 3");
+        assert_eq!(Rate::per_minute(2).to_string(), "1 per 30s, burst 2");
     }
 
     #[test]
@@ -371,5 +385,9 @@ mod tests {
     fn governors_quota_becomes_the_same_rate() {
         let fifty = std::num::NonZeroU32::new(50).unwrap();
         assert_eq!(Rate::from(governor::Quota::per_second(fifty)), Rate::per_second(50));
+        for years in [1, 147, 300, 584, 1_000] {
+            let quota = governor::Quota::with_period(Duration::from_secs(31_536_000 * years)).unwrap();
+            assert!(Rate::from(quota.allow_burst(fifty)).span_ns() <= MAX_SPAN, "{years} years");
+        }
     }
 }

@@ -210,12 +210,14 @@ pub(crate) fn whole_seconds(wait: Duration) -> u64 {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "policy {:?}: ", self.policy)?;
-        match self.reason {
-            Reason::RateLimited => write!(f, "limit of {} reached", self.limit)?,
-            Reason::Capacity => f.write_str("shared capacity used up")?,
-            Reason::CircuitOpen => f.write_str("circuit open")?,
-            Reason::TooLarge => write!(f, "request of more than {} can never pass", self.limit)?,
-            Reason::Unidentified => f.write_str("no client identified")?,
+        match (self.reason, self.limit) {
+            (Reason::RateLimited, 0) => f.write_str("limit reached")?,
+            (Reason::RateLimited, limit) => write!(f, "limit of {limit} reached")?,
+            (Reason::Capacity, _) => f.write_str("shared capacity used up")?,
+            (Reason::CircuitOpen, _) => f.write_str("circuit open")?,
+            (Reason::TooLarge, 0) => f.write_str("request can never pass")?,
+            (Reason::TooLarge, limit) => write!(f, "request of more than {limit} can never pass")?,
+            (Reason::Unidentified, _) => f.write_str("no client identified")?,
         }
         match self.retry_after() {
             Some(wait) => write!(f, ", retry in {wait:?}"),

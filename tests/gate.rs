@@ -197,6 +197,10 @@ async fn a_permit_that_panics_while_it_settles_harms_nobody() {
     let body = service.clone().oneshot(get("/")).await.unwrap().into_body();
     assert_eq!(body.collect().await.unwrap().to_bytes(), "hello");
     drop(service.oneshot(get("/")).await.unwrap());
+
+    let both = GateLayer::of(Armed).layer(service_fn(|_: Request<Full<Bytes>>| async { panic!("in poll") as Reply }));
+    let panicked = tokio::spawn(async move { both.oneshot(get("/")).await.map(|_| ()) }).await.unwrap_err();
+    assert_eq!(panicked.into_panic().downcast_ref::<&str>(), Some(&"in poll"), "the first panic goes on");
 }
 
 /// Polls `make`'s future `polls` times, then drops it; says whether it was done by then.
@@ -302,4 +306,36 @@ async fn size_and_end_of_the_body_are_the_inner_bodys() {
     let body = layer.layer(service_fn(hello)).oneshot(get("/")).await.unwrap().into_body();
     assert_eq!(body.size_hint().exact(), Some(5));
     assert!(!body.is_end_stream());
+}
+
+#[tokio::test]
+async fn a_permit_may_add_to_the_request_before_the_service_sees_it() {
+    struct Stamp;
+    impl Permit for Stamp {
+        fn on_request(&mut self, head: &mut request::Parts) {
+            head.extensions.insert("stamped");
+        }
+        fn settle(self, _: Outcome<'_>) {}
+    }
+    struct Stamper {
+        later: bool,
+        shut: bool,
+    }
+    impl Admit for Stamper {
+        type Permit = Stamp;
+        fn admit(self: &Arc<Self>, _: &request::Parts) -> Answer<Result<Stamp, Refusal>> {
+            if self.later { Answer::later(async { Ok(Stamp) }) } else { Answer::Now(Ok(Stamp)) }
+        }
+        fn shut(&self) -> bool {
+            self.shut
+        }
+    }
+    for (later, shut) in [(false, false), (false, true), (true, false), (true, true)] {
+        let seen = service_fn(|request: Request<Full<Bytes>>| async move {
+            let stamp = request.extensions().get::<&str>().copied().unwrap_or_default();
+            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(stamp)))
+        });
+        let answer = GateLayer::of(Stamper { later, shut }).layer(seen).oneshot(get("/")).await.unwrap();
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "stamped", "later {later}, shut {shut}");
+    }
 }

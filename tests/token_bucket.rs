@@ -106,7 +106,7 @@ fn b1_capacity_refill_rate_and_initial_tokens_are_three_settings() {
     let passed = |n| (0..n).filter(|_| buckets.check(&alice, Cost::ONE).is_ok()).count();
     assert_eq!(passed(10), 2);
     clock.advance(Duration::from_secs(100));
-    assert_eq!(passed(10), 2, "idle until it was full, it was forgotten: a newcomer again");
+    assert_eq!(passed(10), 2, "idle long after it was full, it was forgotten: a newcomer again");
     clock.advance(Duration::from_secs(4));
     assert_eq!(passed(10), 4);
 }
@@ -389,7 +389,7 @@ fn rl9_threads_at_one_instant_admit_exactly_what_is_there() {
 #[test]
 fn wrong_settings_cannot_be_built() {
     let zero = std::panic::catch_unwind(|| TokenBucketLayer::new(Rate::per_second(1)).max_clients(0));
-    assert_eq!(zero.unwrap_err().downcast_ref::<String>().unwrap(), "max_clients must be positive, got 0");
+    assert_eq!(zero.unwrap_err().downcast_ref::<String>().unwrap(), "max_clients must be from 1 to 2^32 - 1, got 0");
     let name = std::panic::catch_unwind(|| TokenBucketLayer::new(Rate::per_second(1)).named("a\r\nset-cookie: x"));
     assert!(name.unwrap_err().downcast_ref::<String>().unwrap().contains("\\r\\n"));
 }

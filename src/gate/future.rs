@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header::CONTENT_LENGTH, response};
+use http::{Method, Request, Response, StatusCode, header::CONTENT_LENGTH, request, response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -100,8 +100,8 @@ where
         Self { state: State::Refused { answer: Some(answer) } }
     }
 
-    pub(super) fn serving(future: S::Future, guard: Option<Guard<A::Permit>>, method: &Method) -> Self {
-        Self { state: State::Serving { future, guard, bare: Bare::of(method) } }
+    pub(super) fn serving(service: &mut S, head: request::Parts, body: ReqB, guard: Option<Guard<A::Permit>>) -> Self {
+        Self { state: serve(service, head, body, guard) }
     }
 
     pub(super) fn deciding(
@@ -146,14 +146,18 @@ where
                 }
                 StateProjection::Deciding { decision, keeper, call, ready } => {
                     let decision = ready!(decision.as_mut().poll(cx));
-                    let Call { service, request } = call.take().expect("polled after completion");
+                    let Call { mut service, request } = call.take().expect("polled after completion");
                     let (head, body) = request.into_parts();
                     match keeper.apply(decision, &head) {
                         Err(answer) => State::Refused { answer: Some(answer) },
                         Ok(permit) => {
-                            let call = Call { service, request: Request::from_parts(head, body) };
                             let guard = permit.map(Guard::new);
-                            if *ready { serve(call, guard) } else { State::Readying { call: Some(call), guard } }
+                            if *ready {
+                                serve(&mut service, head, body, guard)
+                            } else {
+                                let request = Request::from_parts(head, body);
+                                State::Readying { call: Some(Call { service, request }), guard }
+                            }
                         }
                     }
                 }
@@ -169,8 +173,9 @@ where
                         }
                         return Poll::Ready(Err(error));
                     }
-                    let call = call.take().expect("polled after completion");
-                    serve(call, guard.take())
+                    let Call { mut service, request } = call.take().expect("polled after completion");
+                    let (head, body) = request.into_parts();
+                    serve(&mut service, head, body, guard.take())
                 }
             };
             state.set(next);
@@ -179,13 +184,16 @@ where
 }
 
 /// Calls a ready service.
-fn serve<S, ReqB, A>(call: Call<S, ReqB>, mut guard: Option<Guard<A::Permit>>) -> State<S, ReqB, A>
+fn serve<S, ReqB, A>(
+    service: &mut S,
+    mut head: request::Parts,
+    body: ReqB,
+    mut guard: Option<Guard<A::Permit>>,
+) -> State<S, ReqB, A>
 where
     S: Service<Request<ReqB>>,
     A: Admit,
 {
-    let Call { mut service, request } = call;
-    let (mut head, body) = request.into_parts();
     if let Some(permit) = guard.as_mut().and_then(Guard::permit) {
         permit.on_request(&mut head);
     }

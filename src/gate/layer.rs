@@ -280,6 +280,11 @@ impl<B: Blueprint> GateLayer<B> {
 }
 
 impl<A: Admit> Keeper<A> {
+    /// Whether everyone would be refused now. A layer that only watches refuses nobody.
+    pub(super) fn shut(&self) -> bool {
+        self.manner.enabled && !self.manner.shadow && self.policy.shut()
+    }
+
     /// Whether nobody is to be asked about this request.
     pub(super) fn waves_through(&self, request: &request::Parts) -> bool {
         !self.manner.enabled || self.manner.exempt.as_ref().is_some_and(|exempt| exempt(request))

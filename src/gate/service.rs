@@ -10,7 +10,7 @@ use http::{Request, Response};
 use tower_service::Service;
 
 use super::{Body, future::GateFuture, guard::Guard, layer::Keeper};
-use crate::{Admit, Answer, Permit};
+use crate::{Admit, Answer};
 
 /// A service behind a policy; made by a [`GateLayer`](crate::GateLayer).
 ///
@@ -31,7 +31,7 @@ use crate::{Admit, Answer, Permit};
 pub struct Gate<S, A> {
     inner: S,
     keeper: Arc<Keeper<A>>,
-    /// Whether `inner` was polled ready and not called since.
+    /// Whether `inner` said that it is ready when it was last asked, and no request came since.
     ready: bool,
 }
 
@@ -55,21 +55,22 @@ where
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         // A dead upstream is never ready: whoever waited for it here would wait for a refusal for ever.
-        if self.keeper.manner.enabled && !self.ready && self.keeper.policy.shut() {
+        if self.keeper.shut() {
             return Poll::Ready(Ok(()));
         }
         let polled = self.inner.poll_ready(cx);
-        match &polled {
-            Poll::Ready(Ok(())) => self.ready = true,
-            Poll::Ready(Err(error)) if self.keeper.manner.enabled => self.keeper.policy.unready(error),
-            _ => {}
+        self.ready = matches!(polled, Poll::Ready(Ok(())));
+        if let Poll::Ready(Err(error)) = &polled
+            && self.keeper.manner.enabled
+        {
+            self.keeper.policy.unready(error);
         }
         polled
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let ready = mem::take(&mut self.ready);
-        let (mut head, body) = request.into_parts();
+        let (head, body) = request.into_parts();
         let permit = if self.keeper.waves_through(&head) {
             None
         } else {
@@ -85,20 +86,12 @@ where
                 }
             }
         };
-        if !ready {
-            return GateFuture::readying(self.take(), Request::from_parts(head, body), permit.map(Guard::new));
+        let guard = permit.map(Guard::new);
+        if ready {
+            GateFuture::serving(&mut self.inner, head, body, guard)
+        } else {
+            GateFuture::readying(self.take(), Request::from_parts(head, body), guard)
         }
-        let mut guard = permit.map(Guard::new);
-        if let Some(permit) = guard.as_mut().and_then(Guard::permit) {
-            permit.on_request(&mut head);
-        }
-        let method = head.method.clone();
-        let request = Request::from_parts(head, body);
-        let future = match &mut guard {
-            Some(guard) => guard.run(|| self.inner.call(request)),
-            None => self.inner.call(request),
-        };
-        GateFuture::serving(future, guard, &method)
     }
 }
 

@@ -123,6 +123,9 @@ impl TokenBuckets {
 
     /// Changes the rate of all clients together, or ends it.
     ///
+    /// What is missing stays missing in proportion, but for requests that are being decided at this very moment: they
+    /// are charged under the old rate. A rate after none begins with a fresh bucket.
+    ///
     /// ```
     /// # use tollgate::{Client, Rate, TokenBucketLayer};
     /// # let buckets = TokenBucketLayer::new(Rate::per_second(1).burst(10)).handle();

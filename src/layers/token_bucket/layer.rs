@@ -139,6 +139,9 @@ impl GateLayer<TokenBucket> {
 
     /// What a request costs; one token by default.
     ///
+    /// [`Cost::PREFLIGHT`] takes nothing, and is refused while no whole token is left. A cost that comes out of the
+    /// request goes through [`Cost::try_new`]: [`Cost::new`] panics on what anybody may send.
+    ///
     /// ```
     /// # use tollgate::{Cost, Rate, TokenBucketLayer};
     /// let layer = TokenBucketLayer::new(Rate::per_second(50).burst(100))
@@ -177,7 +180,7 @@ impl GateLayer<TokenBucket> {
     /// refusals are 503; nobody who is there is forgotten for their sake.
     ///
     /// # Panics
-    /// When `clients` is 0.
+    /// When `clients` is 0 or above 2^32 - 1.
     ///
     /// ```
     /// # use tollgate::{Rate, TokenBucketLayer};
@@ -185,8 +188,8 @@ impl GateLayer<TokenBucket> {
     /// ```
     #[must_use]
     pub fn max_clients(self, clients: usize) -> Self {
-        if clients == 0 {
-            panic!("{}", Invalid::new("max_clients", "be positive", clients));
+        if !(1..=u32::MAX as usize).contains(&clients) {
+            panic!("{}", Invalid::new("max_clients", "be from 1 to 2^32 - 1", clients));
         }
         self.with_blueprint(|settings| settings.max_clients = clients)
     }
@@ -203,6 +206,9 @@ impl GateLayer<TokenBucket> {
     }
 
     /// The buckets of this layer, for callers without a request.
+    ///
+    /// Take it when all is set: a setter makes a layer with buckets of its own. What is said of requests, such as
+    /// [`enabled`](Self::enabled), [`shadow`](Self::shadow) and [`exempt`](Self::exempt), does not hold here.
     ///
     /// ```
     /// # use tollgate::{Client, Cost, Rate, TokenBucketLayer};

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use http::response;
 
-use super::policy::Taken;
-use crate::{Outcome, Permit, respond::Fields};
+use super::{policy::Taken, rates::Limit};
+use crate::{Outcome, Permit};
 
 /// A token that was taken.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub struct Passed(Option<Note>);
 /// What the response's fields say.
 #[derive(Debug)]
 struct Note {
-    fields: Arc<Fields>,
+    limit: Arc<Limit>,
     remaining: u64,
     reset: Duration,
     wall: Duration,
@@ -24,7 +24,7 @@ impl Passed {
     pub(super) fn telling(taken: Taken, wall: Duration) -> Self {
         let Taken { limit, level } = taken;
         let reset = limit.reset(&level);
-        Self(Some(Note { fields: Arc::clone(&limit.fields), remaining: level.remaining, reset, wall }))
+        Self(Some(Note { limit, remaining: level.remaining, reset, wall }))
     }
 
     /// The pass of a request of whose bucket nothing is told.
@@ -35,8 +35,8 @@ impl Passed {
 
 impl Permit for Passed {
     fn on_response(&mut self, head: &mut response::Parts) {
-        if let Some(Note { fields, remaining, reset, wall }) = &self.0 {
-            fields.write(&mut head.headers, *remaining, *reset, || *wall);
+        if let Some(Note { limit, remaining, reset, wall }) = &self.0 {
+            limit.fields.write(&mut head.headers, *remaining, *reset, || *wall);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    io::{self, Write},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -22,7 +23,7 @@ use crate::{
     gate::Terms,
     respond::{Dialect, Reset},
     rule::gcra::{self, Level, Verdict},
-    store::memory::{Entry, Full, GlobalCell, Table},
+    store::memory::{Entry, Full, Table},
 };
 
 /// The buckets of a layer.
@@ -33,7 +34,6 @@ pub struct Buckets {
     /// One change of rates at a time.
     changing: Mutex<()>,
     table: Table,
-    global: GlobalCell,
     overflow: Mutex<Option<Entry>>,
     warned: AtomicBool,
 }
@@ -56,8 +56,8 @@ enum No {
     Own { wait: Duration, used: u64 },
     /// The bucket of all is too empty.
     Shared(Duration),
-    /// A bucket that holds less than the request costs.
-    Never(u64),
+    /// A bucket holds less than the request costs; so much, if it is the client's own.
+    Never(Option<u64>),
 }
 
 impl Buckets {
@@ -68,7 +68,6 @@ impl Buckets {
             rates: ArcSwap::from_pointee(rates),
             changing: Mutex::new(()),
             table: Table::new(max_clients),
-            global: GlobalCell::new(),
             overflow: Mutex::new(None),
             warned: AtomicBool::new(false),
             settings,
@@ -82,7 +81,7 @@ impl Buckets {
         let now = self.terms.clock.now();
         let rates = self.rates.load();
         let limit = rates.of(client.tier());
-        let decide = |entry| self.decide(&rates, limit, entry, cost, now);
+        let decide = |entry| self.decide(&rates, &limit.rate, entry, cost, now);
         let decision = match self.table.update(client.digest(), now, decide) {
             Ok(decision) => decision,
             Err(Full) => return self.take_from_overflow(&rates, limit, cost, now),
@@ -104,45 +103,39 @@ impl Buckets {
     ) -> Result<Option<Taken>, Refusal> {
         self.terms.audience.tell(&Event::Overflow { policy: &self.terms.name });
         if cost.get() > limit.rate.capacity() {
-            return Err(self.refuse(No::Never(limit.rate.capacity()), limit, cost));
+            return Err(self.refuse(No::Never(Some(limit.rate.capacity())), limit, cost));
         }
+        let rate = rates.overflow();
         let mut entry = self.overflow.lock().unwrap_or_else(PoisonError::into_inner);
-        let full_at = entry.map(|entry| full_at(entry, &rates.overflow, now));
-        let decision = match gcra::decide(&rates.overflow, full_at, cost, now) {
-            Verdict::Admitted { full_at } => self.take_global(rates, cost, now).map(|()| full_at),
-            Verdict::Refused { wait } => Err(No::Shared(wait)),
-            // Fits the client's own bucket: it can pass when the table has room again.
-            Verdict::TooLarge => Err(No::Shared(Duration::from_nanos(rates.overflow.span_ns()))),
-        };
+        let (after, decision) = self.decide(rates, rate, *entry, cost, now);
+        *entry = after;
         match decision {
-            Ok(full_at) => {
-                if cost != Cost::PREFLIGHT {
-                    *entry = Some(rates::entry(full_at, &rates.overflow));
-                }
-                Ok(None) // what a crowd has left is not told to one of them
-            }
+            Ok(_) => Ok(None), // what a crowd has left is not told to one of them
+            Err(No::Own { wait, .. }) => Err(self.refuse(No::Shared(wait), limit, cost)),
+            // Fits the client's own bucket: it can pass when the table has room again.
+            Err(No::Never(Some(_))) => Err(self.refuse(No::Shared(rate.span()), limit, cost)),
             Err(no) => Err(self.refuse(no, limit, cost)),
         }
     }
 
-    /// Runs under the lock of the client's entry: look, take from all, write the client.
+    /// Runs under the lock of the entry: look, take from all, write the entry.
     fn decide(
         &self,
         rates: &Rates,
-        limit: &Limit,
+        rate: &Rate,
         entry: Option<Entry>,
         cost: Cost,
         now: Moment,
     ) -> (Option<Entry>, Result<Option<u64>, No>) {
-        let rate = &limit.rate;
         let before = entry.map(|entry| full_at(entry, rate, now));
         let decision = match gcra::decide(rate, before, cost, now) {
             Verdict::Admitted { full_at } => self.take_global(rates, cost, now).map(|()| full_at),
             Verdict::Refused { wait } => {
                 let level = gcra::level(rate, before, now);
-                Err(No::Own { wait, used: level.limit - level.remaining })
+                let used = level.limit - level.remaining;
+                both(rates, cost, wait, now).and_then(|wait| Err(No::Own { wait, used }))
             }
-            Verdict::TooLarge => Err(No::Never(rate.capacity())),
+            Verdict::TooLarge => Err(No::Never(Some(rate.capacity()))),
         };
         match decision {
             Ok(full_at) if cost != Cost::PREFLIGHT => (Some(rates::entry(full_at, rate)), Ok(Some(full_at))),
@@ -151,11 +144,11 @@ impl Buckets {
     }
 
     fn take_global(&self, rates: &Rates, cost: Cost, now: Moment) -> Result<(), No> {
-        let Some(rate) = &rates.global else { return Ok(()) };
-        match self.global.take(rate, cost, now) {
+        let Some(all) = &rates.global else { return Ok(()) };
+        match all.cell.take(&all.rate, cost, now) {
             Verdict::Admitted { .. } => Ok(()),
             Verdict::Refused { wait } => Err(No::Shared(wait)),
-            Verdict::TooLarge => Err(No::Never(rate.capacity())),
+            Verdict::TooLarge => Err(No::Never(None)),
         }
     }
 
@@ -169,7 +162,7 @@ impl Buckets {
                 .with_fields(Arc::clone(&limit.fields)),
             // Neither the limit nor the use of what all share is told: it would show others' traffic.
             No::Shared(wait) => refusal(Reason::Capacity).with_retry_after(wait),
-            No::Never(most) => refusal(Reason::TooLarge).with_limit(most.min(capacity), cost.get()),
+            No::Never(own) => refusal(Reason::TooLarge).with_limit(own.unwrap_or(0), cost.get()),
         }
     }
 
@@ -192,8 +185,8 @@ impl Buckets {
             let less = |old| rates::entry(gcra::give_back(rate, full_at(old, rate, now), cost, now), rate);
             (entry.map(less), ())
         });
-        if let Some(rate) = &rates.global {
-            self.global.give_back(rate, cost, now);
+        if let Some(all) = &rates.global {
+            all.cell.give_back(&all.rate, cost, now);
         }
     }
 
@@ -207,19 +200,14 @@ impl Buckets {
     /// Replaces the rate of all clients together.
     pub(super) fn change_global(&self, global: Option<Rate>) {
         let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = self.rates.load_full();
-        let mut rates = Rates::clone(&old);
-        rates.global = global;
+        let rates = self.rates.load().with_global(global, self.terms.clock.now());
         self.rates.store(Arc::new(rates));
-        if let (Some(from), Some(to)) = (&old.global, &global) {
-            self.global.rescale(from, to, self.terms.clock.now());
-        }
     }
 
     /// How full the bucket of all is, where there is one.
     pub(super) fn look_global(&self) -> Option<Level> {
         let now = self.terms.clock.now();
-        self.rates.load().global.map(|rate| self.global.level(&rate, now))
+        self.rates.load().global.as_ref().map(|all| all.cell.level(&all.rate, now))
     }
 
     pub(super) fn table(&self) -> &Table {
@@ -249,9 +237,11 @@ impl Buckets {
         if !self.warned.swap(true, Ordering::Relaxed) {
             self.terms.audience.tell(&Event::Unidentified { policy });
             if !self.terms.audience.listens() {
-                eprintln!(
-                    "tollgate: policy {policy:?} found no client in a request, neither by its extractor nor by a peer \
-                     address; told once, true for all such requests: {:?}",
+                // Not `eprintln!`, which panics where nobody reads.
+                let _ = writeln!(
+                    io::stderr(),
+                    "tollgate: policy {policy:?} found no client in a request; told once, true for all such requests: \
+                     {:?}. Does the server put the peer's address where the layer looks for it?",
                     self.settings.strangers
                 );
             }
@@ -261,6 +251,16 @@ impl Buckets {
             Strangers::Pass => Ok(None),
             Strangers::Refuse => Err(Refusal::new(Reason::Unidentified, policy.clone())),
         }
+    }
+}
+
+/// How long it takes until both buckets have enough, if the one that was asked first has after `first`: who waits so long
+/// must not be refused by the other.
+fn both(rates: &Rates, cost: Cost, first: Duration, now: Moment) -> Result<Duration, No> {
+    match rates.global.as_ref().map(|all| all.cell.ask(&all.rate, cost, now)) {
+        Some(Verdict::Refused { wait }) => Ok(first.max(wait)),
+        Some(Verdict::TooLarge) => Err(No::Never(None)),
+        Some(Verdict::Admitted { .. }) | None => Ok(first),
     }
 }
 

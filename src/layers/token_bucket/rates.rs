@@ -6,7 +6,7 @@ use crate::{
     Moment, PolicyName, Rate, Tier,
     respond::{Dialect, Fields},
     rule::gcra::{self, Level},
-    store::memory::Entry,
+    store::memory::{Entry, GlobalCell},
 };
 
 /// A rate and the fields that tell clients of it.
@@ -16,14 +16,21 @@ pub(super) struct Limit {
     pub(super) fields: Arc<Fields>,
 }
 
+/// The bucket of all clients together. A new rate comes with a new cell: who is just being decided by the old rate must
+/// not write its times down in a bucket that others read by the new one.
+#[derive(Debug)]
+pub(super) struct Global {
+    pub(super) rate: Rate,
+    pub(super) cell: GlobalCell,
+}
+
 /// Every rate of a layer.
 #[derive(Clone, Debug)]
 pub(super) struct Rates {
     usual: Arc<Limit>,
     tiers: Vec<(Tier, Arc<Limit>)>,
-    pub(super) global: Option<Rate>,
-    /// What all newcomers share while the table is full.
-    pub(super) overflow: Rate,
+    pub(super) global: Option<Arc<Global>>,
+    overflow: Option<Rate>,
 }
 
 impl Limit {
@@ -44,12 +51,31 @@ impl Limit {
 
 /// When an entry's bucket would be full again under `rate`, whatever rate it was written under.
 pub(super) fn full_at(entry: Entry, rate: &Rate, now: Moment) -> u64 {
-    if entry.span == rate.span_ns() { entry.full_at } else { gcra::rescale(entry.full_at, entry.span, rate, now) }
+    let span = entry.span & !KEPT;
+    let full_at = if span == entry.span { entry.full_at } else { entry.full_at.saturating_sub(kept_for(span)) };
+    if span == rate.span_ns() { full_at } else { gcra::rescale(full_at, span, rate, now) }
 }
 
 /// What is written down of a bucket.
+///
+/// Where newcomers begin with less than a full bucket, it is kept for a while after it is full: who waited for its tokens
+/// as long as it was told must not be a newcomer again.
 pub(super) fn entry(full_at: u64, rate: &Rate) -> Entry {
-    Entry { full_at, span: rate.span_ns() }
+    let span = rate.span_ns();
+    if rate.newcomer_tokens() < rate.capacity() {
+        Entry { full_at: full_at.saturating_add(kept_for(span)), span: span | KEPT }
+    } else {
+        Entry { full_at, span }
+    }
+}
+
+/// Marks the span of an entry that is kept after its bucket is full; no span is so long.
+const KEPT: u64 = 1 << 63;
+
+/// As long as the bucket took to fill, and for at least a minute: `Retry-After` is rounded up, and nobody comes to the
+/// nanosecond.
+fn kept_for(span: u64) -> u64 {
+    span.max(60_000_000_000)
 }
 
 impl Rates {
@@ -62,7 +88,13 @@ impl Rates {
         overflow: Option<Rate>,
     ) -> Self {
         let tiers = tiers.iter().map(|(tier, rate)| (tier.clone(), Limit::new(*rate, name, dialect))).collect();
-        Self { usual: Limit::new(usual, name, dialect), tiers, global, overflow: overflow.unwrap_or(usual) }
+        let global = global.map(|rate| Arc::new(Global { rate, cell: GlobalCell::new() }));
+        Self { usual: Limit::new(usual, name, dialect), tiers, global, overflow }
+    }
+
+    /// What all newcomers share while the table is full.
+    pub(super) fn overflow(&self) -> &Rate {
+        self.overflow.as_ref().unwrap_or(&self.usual.rate)
     }
 
     /// The limit of a client of `tier`; the usual one where the tier has none of its own.
@@ -83,5 +115,13 @@ impl Rates {
             },
         }
         rates
+    }
+
+    /// The same rates but for that of all clients together; its bucket keeps the fraction that is missing.
+    pub(super) fn with_global(&self, rate: Option<Rate>, now: Moment) -> Self {
+        let cell = |rate: &Rate| {
+            self.global.as_ref().map_or_else(GlobalCell::new, |old| old.cell.rescaled(&old.rate, rate, now))
+        };
+        Self { global: rate.map(|rate| Arc::new(Global { rate, cell: cell(&rate) })), ..self.clone() }
     }
 }

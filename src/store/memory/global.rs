@@ -35,14 +35,24 @@ impl GlobalCell {
         })
     }
 
+    /// What it would say to `cost` now, taking nothing; a newcomer's tokens begin to come here too.
+    pub(crate) fn ask(&self, rate: &Rate, cost: Cost, now: Moment) -> Verdict {
+        self.change(|full_at| {
+            let full_at = known(full_at).unwrap_or_else(|| gcra::newcomer(rate, now));
+            (full_at, gcra::decide(rate, Some(full_at), cost, now))
+        })
+    }
+
     /// Gives `cost` back; never fuller than full.
     pub(crate) fn give_back(&self, rate: &Rate, cost: Cost, now: Moment) {
         self.change(|full_at| (gcra::give_back(rate, full_at, cost, now), ()));
     }
 
-    /// Keeps the fraction that is missing when the rate changes `from` one `to` another.
-    pub(crate) fn rescale(&self, from: &Rate, to: &Rate, now: Moment) {
-        self.change(|full_at| (known(full_at).map_or(0, |at| gcra::rescale(at, from.span_ns(), to, now)), ()));
+    /// A bucket of the rate `to` with the same fraction missing as here, where the rate is `from`.
+    #[must_use]
+    pub(crate) fn rescaled(&self, from: &Rate, to: &Rate, now: Moment) -> Self {
+        let full_at = known(self.full_at.load(Ordering::Acquire));
+        Self { full_at: AtomicU64::new(full_at.map_or(0, |at| gcra::rescale(at, from.span_ns(), to, now))) }
     }
 
     /// How full it is.
