@@ -46,23 +46,37 @@ impl Wire {
     }
 }
 
+/// Whether a request speaks gRPC itself, whose trailers are fields: gRPC-Web has them in the body, where nobody looks.
+#[inline]
+pub(crate) fn has_grpc_trailers(headers: &HeaderMap) -> bool {
+    let Some(value) = headers.get(CONTENT_TYPE) else { return false };
+    family(value.as_bytes()).is_some_and(|(family, _)| family == GRPC)
+}
+
+const GRPC: &str = "application/grpc";
+
 /// The types that mean gRPC, a longer one before what it begins with.
-const FAMILIES: [&str; 3] = ["application/grpc-web-text", "application/grpc-web", "application/grpc"];
+const FAMILIES: [&str; 3] = ["application/grpc-web-text", "application/grpc-web", GRPC];
 
 /// The longest type that is sent back as it came.
 const LONGEST: usize = 64;
 
-/// The type to answer a gRPC request with; `None` if it is none.
-fn echo(value: &[u8]) -> Option<HeaderValue> {
-    let (family, suffix) = FAMILIES.iter().find_map(|family| {
+/// The family of a type that means gRPC, and what follows it.
+fn family(value: &[u8]) -> Option<(&'static str, &[u8])> {
+    FAMILIES.iter().find_map(|family| {
         let (start, rest) = value.split_at_checked(family.len())?;
         let named = start.eq_ignore_ascii_case(family.as_bytes()) && matches!(rest, [] | [b'+' | b';', ..]);
         named.then_some((*family, rest))
-    })?;
+    })
+}
+
+/// The type to answer a gRPC request with; `None` if it is none.
+fn echo(value: &[u8]) -> Option<HeaderValue> {
+    let (family, suffix) = family(value)?;
     let end = suffix.iter().position(|byte| *byte == b';').unwrap_or(suffix.len());
     let harmless = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-._".contains(byte);
     match &suffix[..end] {
-        b"+proto" if family == "application/grpc" => Some(HeaderValue::from_static("application/grpc+proto")),
+        b"+proto" if family == GRPC => Some(HeaderValue::from_static("application/grpc+proto")),
         [_, codec @ ..] if family.len() + end <= LONGEST && !codec.is_empty() && codec.iter().all(harmless) => {
             HeaderValue::from_bytes(&value[..family.len() + end]).ok()
         }

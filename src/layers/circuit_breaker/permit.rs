@@ -1,9 +1,9 @@
 //! What an admitted request holds, and when it is judged.
 
-use http::{HeaderMap, header::CONTENT_TYPE, request, response};
+use http::{request, response};
 
 use super::ticket::Ticket;
-use crate::{Moment, Outcome, Permit, Refusal, Seen, Verdict};
+use crate::{Moment, Outcome, Permit, Refusal, Seen, Verdict, respond::has_grpc_trailers};
 
 /// What a request holds that passed a circuit breaker; judged as soon as its result is known.
 ///
@@ -33,7 +33,7 @@ enum Judged {
 impl CircuitPermit {
     #[inline]
     pub(super) fn new(ticket: Ticket, started: Moment, request: &request::Parts) -> Self {
-        let grpc = speaks_grpc(&request.headers);
+        let grpc = has_grpc_trailers(&request.headers);
         Self { ticket, started, grpc, judged: Judged::NotYet, slow_head: None }
     }
 
@@ -125,11 +125,3 @@ impl Permit for CircuitPermit {
 }
 
 const GRPC_STATUS: &str = "grpc-status";
-
-/// Whether a request speaks gRPC: `application/grpc`, alone or followed by `+` or `;`. grpc-web is another protocol.
-#[inline]
-fn speaks_grpc(fields: &HeaderMap) -> bool {
-    let kind = fields.get(CONTENT_TYPE).map(|kind| kind.as_bytes());
-    kind.and_then(|kind| kind.strip_prefix(b"application/grpc"))
-        .is_some_and(|rest| matches!(rest, [] | [b'+' | b';', ..]))
-}
