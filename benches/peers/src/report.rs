@@ -17,6 +17,8 @@ pub enum Goal {
     AtLeast(f64),
     /// At most so many bytes.
     Bytes(f64),
+    /// At most so many times the peer's bytes.
+    BytesAtMost(f64),
 }
 
 /// One row of the table of goals.
@@ -35,14 +37,16 @@ impl Line {
         let (ratio, text, met) = match goal {
             Goal::Nanos(most) => (ours / peer, format!("<= {most:.0} ns"), ours <= most),
             Goal::Bytes(most) => (ours / peer, format!("<= {most:.0} B"), ours <= most),
-            Goal::AtMost(share) => (ours / peer, format!("<= {share}x"), ours <= share * peer),
+            Goal::AtMost(share) | Goal::BytesAtMost(share) => {
+                (ours / peer, format!("<= {share}x"), ours <= share * peer)
+            }
             Goal::AtLeast(share) => (ours / peer, format!(">= {share}x"), ours >= share * peer),
             Goal::TimesLess(times) => {
                 (ours / peer, format!("{times}x less, <= {:.3}x", 1.0 / times), ours * times <= peer)
             }
         };
         let unit = match goal {
-            Goal::Bytes(_) => "B",
+            Goal::Bytes(_) | Goal::BytesAtMost(_) => "B",
             Goal::AtLeast(_) => "/s",
             _ => "ns",
         };
