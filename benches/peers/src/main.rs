@@ -1,7 +1,7 @@
 //! tollgate and its peers, side by side in one process, in rounds that take turns.
 //!
 //! ```text
-//! cargo bench --manifest-path benches/peers/Cargo.toml                     # about three minutes
+//! cargo bench --manifest-path benches/peers/Cargo.toml                     # about two and a half minutes
 //! cargo bench --manifest-path benches/peers/Cargo.toml -- --quick         # less than one
 //! cargo bench --manifest-path benches/peers/Cargo.toml -- --only breaker  # rows of one kind
 //! benches/peers/instructions                                              # counts instructions, which do not vary
@@ -59,7 +59,7 @@ fn main() {
     let pace = if arguments.iter().any(|argument| argument == "--quick") {
         Pace { rounds: 41, lap: Duration::from_millis(1) }
     } else {
-        Pace { rounds: 201, lap: Duration::from_millis(3) }
+        Pace { rounds: 101, lap: Duration::from_millis(3) }
     };
     let only = after("--only");
     let mut report = Report::begin();
