@@ -212,3 +212,20 @@ fn an_observer_may_use_the_breaker_that_it_observes() {
     let _ = poll(&mut Box::pin(layer.handle().call(async { Err::<(), _>(()) })));
     assert_eq!(layer.handle().state(), CircuitState::ForcedClosed);
 }
+
+#[test]
+fn news_that_come_while_news_are_told_wait_for_their_turn() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let handle: Arc<Mutex<Option<CircuitBreaker>>> = Arc::default();
+    let (hear, inside) = (Arc::clone(&told), Arc::clone(&handle));
+    let layer = CircuitBreakerLayer::new(Trip::consecutive(1)).observe(move |event: &Event<'_>| {
+        if let Event::Transition { to, .. } = event {
+            let breaker = inside.lock().unwrap().take();
+            breaker.inspect(CircuitBreaker::reset);
+            hear.lock().unwrap().push(*to);
+        }
+    });
+    *handle.lock().unwrap() = Some(layer.handle());
+    layer.handle().force_open();
+    assert_eq!(*told.lock().unwrap(), ["forced_open", "closed"]);
+}

@@ -184,6 +184,7 @@ where
 }
 
 /// Calls a ready service.
+#[inline]
 fn serve<S, ReqB, A>(
     service: &mut S,
     mut head: request::Parts,

@@ -234,7 +234,7 @@ impl Buckets {
             return Ok(Some(client));
         }
         let policy = &self.terms.name;
-        if !self.warned.swap(true, Ordering::Relaxed) {
+        if !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed) {
             self.terms.audience.tell(&Event::Unidentified { policy });
             if !self.terms.audience.listens() {
                 // Not `eprintln!`, which panics where nobody reads.

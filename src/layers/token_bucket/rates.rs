@@ -51,6 +51,9 @@ impl Limit {
 
 /// When an entry's bucket would be full again under `rate`, whatever rate it was written under.
 pub(super) fn full_at(entry: Entry, rate: &Rate, now: Moment) -> u64 {
+    if entry.span == rate.span_ns() {
+        return entry.full_at;
+    }
     let span = entry.span & !KEPT;
     let full_at = if span == entry.span { entry.full_at } else { entry.full_at.saturating_sub(kept_for(span)) };
     if span == rate.span_ns() { full_at } else { gcra::rescale(full_at, span, rate, now) }
