@@ -54,10 +54,9 @@ pin_project! {
         S: Service<Request<ReqB>>,
         A: Admit,
     {
-        /// A store was asked.
-        Deciding { decision: Decision<A>, keeper: Arc<Keeper<A>>, call: Option<Call<S, ReqB>>, ready: bool },
-        /// Admitted, but the service was not asked before if it is ready, because the policy was shut.
-        Readying { call: Option<Call<S, ReqB>>, guard: Option<Guard<A::Permit>> },
+        /// Something must be waited for before the inner service is called. It is boxed, because a future is moved
+        /// about as large as its largest state, and this one is rare.
+        Waiting { waiting: Box<Waiting<S, ReqB, A>> },
         /// The inner service is at work.
         Serving { #[pin] future: S::Future, guard: Option<Guard<A::Permit>>, bare: Bare },
         /// Refused, or done.
@@ -65,9 +64,50 @@ pin_project! {
     }
 }
 
-struct Call<S, ReqB> {
+/// A call that was not made yet.
+struct Waiting<S, ReqB, A: Admit> {
     service: S,
-    request: Request<ReqB>,
+    /// Whether the service was polled ready.
+    ready: bool,
+    request: Option<(request::Parts, ReqB)>,
+    /// A store was asked, and what it says is still to be applied.
+    decision: Option<(Decision<A>, Arc<Keeper<A>>)>,
+    guard: Option<Guard<A::Permit>>,
+}
+
+impl<S, ReqB, A> Waiting<S, ReqB, A>
+where
+    S: Service<Request<ReqB>>,
+    S::Error: 'static,
+    A: Admit,
+{
+    /// Waits for the decision, then for the service, then calls it.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<State<S, ReqB, A>, S::Error>> {
+        if let Some((decision, keeper)) = &mut self.decision {
+            let decision = ready!(decision.as_mut().poll(cx));
+            let (head, _) = self.request.as_ref().expect("polled after completion");
+            match keeper.apply(decision, head) {
+                Err(answer) => return Poll::Ready(Ok(State::Refused { answer: Some(answer) })),
+                Ok(permit) => self.guard = permit.map(Guard::new),
+            }
+            self.decision = None;
+        }
+        if !self.ready {
+            let service = &mut self.service;
+            let polled = match &mut self.guard {
+                Some(guard) => guard.run(|| service.poll_ready(cx)),
+                None => service.poll_ready(cx),
+            };
+            if let Err(error) = ready!(polled) {
+                if let Some(guard) = &mut self.guard {
+                    guard.settle(Outcome::Failed(&error));
+                }
+                return Poll::Ready(Err(error));
+            }
+        }
+        let (head, body) = self.request.take().expect("polled after completion");
+        Poll::Ready(Ok(serve(&mut self.service, head, body, self.guard.take())))
+    }
 }
 
 /// What the request's method says about the response's body.
@@ -108,14 +148,19 @@ where
         decision: Decision<A>,
         keeper: Arc<Keeper<A>>,
         service: S,
-        request: Request<ReqB>,
+        request: (request::Parts, ReqB),
         ready: bool,
     ) -> Self {
-        Self { state: State::Deciding { decision, keeper, call: Some(Call { service, request }), ready } }
+        let decision = Some((decision, keeper));
+        Self::waiting(Waiting { service, ready, request: Some(request), decision, guard: None })
     }
 
-    pub(super) fn readying(service: S, request: Request<ReqB>, guard: Option<Guard<A::Permit>>) -> Self {
-        Self { state: State::Readying { call: Some(Call { service, request }), guard } }
+    pub(super) fn readying(service: S, request: (request::Parts, ReqB), guard: Option<Guard<A::Permit>>) -> Self {
+        Self::waiting(Waiting { service, ready: false, request: Some(request), decision: None, guard })
+    }
+
+    fn waiting(waiting: Waiting<S, ReqB, A>) -> Self {
+        Self { state: State::Waiting { waiting: Box::new(waiting) } }
     }
 }
 
@@ -144,39 +189,7 @@ where
                     let answer = answer.take().expect("polled after completion");
                     return Poll::Ready(Ok(answer.map(Body::own)));
                 }
-                StateProjection::Deciding { decision, keeper, call, ready } => {
-                    let decision = ready!(decision.as_mut().poll(cx));
-                    let Call { mut service, request } = call.take().expect("polled after completion");
-                    let (head, body) = request.into_parts();
-                    match keeper.apply(decision, &head) {
-                        Err(answer) => State::Refused { answer: Some(answer) },
-                        Ok(permit) => {
-                            let guard = permit.map(Guard::new);
-                            if *ready {
-                                serve(&mut service, head, body, guard)
-                            } else {
-                                let request = Request::from_parts(head, body);
-                                State::Readying { call: Some(Call { service, request }), guard }
-                            }
-                        }
-                    }
-                }
-                StateProjection::Readying { call, guard } => {
-                    let service = &mut call.as_mut().expect("polled after completion").service;
-                    let polled = match guard {
-                        Some(guard) => guard.run(|| service.poll_ready(cx)),
-                        None => service.poll_ready(cx),
-                    };
-                    if let Err(error) = ready!(polled) {
-                        if let Some(guard) = guard {
-                            guard.settle(Outcome::Failed(&error));
-                        }
-                        return Poll::Ready(Err(error));
-                    }
-                    let Call { mut service, request } = call.take().expect("polled after completion");
-                    let (head, body) = request.into_parts();
-                    serve(&mut service, head, body, guard.take())
-                }
+                StateProjection::Waiting { waiting } => ready!(waiting.poll(cx))?,
             };
             state.set(next);
         }
@@ -250,8 +263,7 @@ where
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.state {
-            State::Deciding { .. } => "GateFuture(deciding)",
-            State::Readying { .. } => "GateFuture(readying)",
+            State::Waiting { .. } => "GateFuture(waiting)",
             State::Serving { .. } => "GateFuture(serving)",
             State::Refused { .. } => "GateFuture(refused)",
         })

@@ -81,8 +81,7 @@ where
                 },
                 Answer::Later(decision) => {
                     let service = self.take();
-                    let request = Request::from_parts(head, body);
-                    return GateFuture::deciding(decision, Arc::clone(&self.keeper), service, request, ready);
+                    return GateFuture::deciding(decision, Arc::clone(&self.keeper), service, (head, body), ready);
                 }
             }
         };
@@ -90,7 +89,7 @@ where
         if ready {
             GateFuture::serving(&mut self.inner, head, body, guard)
         } else {
-            GateFuture::readying(self.take(), Request::from_parts(head, body), guard)
+            GateFuture::readying(self.take(), (head, body), guard)
         }
     }
 }
