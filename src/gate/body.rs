@@ -39,6 +39,7 @@ pin_project! {
 
 impl<B, P: Permit> Body<B, P> {
     /// The inner service's body; `guard` is settled when it ends.
+    #[inline]
     pub(crate) fn inner(body: B, guard: Option<Guard<P>>) -> Self {
         Self { kind: Kind::Inner { body, guard } }
     }

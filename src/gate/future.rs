@@ -140,6 +140,7 @@ where
         Self { state: State::Refused { answer: Some(answer) } }
     }
 
+    #[inline(always)]
     pub(super) fn serving(service: &mut S, head: request::Parts, body: ReqB, guard: Option<Guard<A::Permit>>) -> Self {
         Self { state: serve(service, head, body, guard) }
     }
@@ -196,8 +197,8 @@ where
     }
 }
 
-/// Calls a ready service.
-#[inline]
+/// Calls a ready service. Inlined, as all on this path: each call would copy the head of the request once more.
+#[inline(always)]
 fn serve<S, ReqB, A>(
     service: &mut S,
     mut head: request::Parts,
@@ -221,6 +222,7 @@ where
 }
 
 /// Tells the permit of the head, and hands it to the body unless nothing follows.
+#[inline(always)]
 fn finish<ResB: http_body::Body, P: Permit, E: 'static>(
     result: Result<Response<ResB>, E>,
     mut guard: Option<Guard<P>>,

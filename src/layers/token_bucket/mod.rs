@@ -45,6 +45,7 @@
 //! [`PeerIp::trust_forwarded`](crate::PeerIp::trust_forwarded).
 
 mod handle;
+mod in_force;
 mod layer;
 mod permit;
 mod policy;

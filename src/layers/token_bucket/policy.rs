@@ -10,10 +10,10 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::ArcSwap;
 use http::request;
 
 use super::{
+    in_force::InForce,
     layer::{Strangers, TokenBucket},
     permit::Passed,
     rates::{self, Limit, Rates, full_at},
@@ -30,9 +30,7 @@ use crate::{
 pub struct Buckets {
     pub(super) terms: Terms,
     settings: TokenBucket,
-    rates: ArcSwap<Rates>,
-    /// One change of rates at a time.
-    changing: Mutex<()>,
+    rates: InForce,
     table: Table,
     overflow: Mutex<Option<Entry>>,
     warned: AtomicBool,
@@ -65,8 +63,7 @@ impl Buckets {
         let TokenBucket { rate, ref tiers, global, overflow, dialect, max_clients, .. } = settings;
         let rates = Rates::new(&terms.name, dialect, rate, tiers, global, overflow);
         Self {
-            rates: ArcSwap::from_pointee(rates),
-            changing: Mutex::new(()),
+            rates: InForce::new(rates),
             table: Table::new(max_clients),
             overflow: Mutex::new(None),
             warned: AtomicBool::new(false),
@@ -79,7 +76,7 @@ impl Buckets {
     /// bucket only if somebody will be `told`, and the table had room for it.
     pub(super) fn take(&self, client: &Client, cost: Cost, told: bool) -> Result<Option<Taken>, Refusal> {
         let now = self.terms.clock.now();
-        let rates = self.rates.load();
+        let rates = self.rates.present();
         let limit = rates.of(client.tier());
         let decide = |entry| self.decide(&rates, &limit.rate, entry, cost, now);
         let decision = match self.table.update(client.digest(), now, decide) {
@@ -169,7 +166,7 @@ impl Buckets {
     /// How full a client's bucket is, taking nothing.
     pub(super) fn look(&self, client: &Client) -> Level {
         let now = self.terms.clock.now();
-        let rates = self.rates.load();
+        let rates = self.rates.present();
         let limit = rates.of(client.tier());
         let full_at = self.table.peek(client.digest(), now).map(|entry| full_at(entry, &limit.rate, now));
         gcra::level(&limit.rate, full_at, now)
@@ -178,7 +175,7 @@ impl Buckets {
     /// Puts `cost` back into the client's bucket and into the one of all, never beyond full.
     pub(super) fn give_back(&self, client: &Client, cost: Cost) {
         let now = self.terms.clock.now();
-        let rates = self.rates.load();
+        let rates = self.rates.present();
         let limit = rates.of(client.tier());
         let _ = self.table.update(client.digest(), now, |entry| {
             let rate = &limit.rate;
@@ -192,22 +189,18 @@ impl Buckets {
 
     /// Replaces the usual rate, or that of a tier.
     pub(super) fn change_rate(&self, tier: Option<Tier>, rate: Rate) {
-        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let rates = self.rates.load().with(tier, rate, &self.terms.name, self.settings.dialect);
-        self.rates.store(Arc::new(rates));
+        self.rates.replace(|rates| rates.with(tier, rate, &self.terms.name, self.settings.dialect));
     }
 
     /// Replaces the rate of all clients together.
     pub(super) fn change_global(&self, global: Option<Rate>) {
-        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        let rates = self.rates.load().with_global(global, self.terms.clock.now());
-        self.rates.store(Arc::new(rates));
+        self.rates.replace(|rates| rates.with_global(global, self.terms.clock.now()));
     }
 
     /// How full the bucket of all is, where there is one.
     pub(super) fn look_global(&self) -> Option<Level> {
         let now = self.terms.clock.now();
-        self.rates.load().global.as_ref().map(|all| all.cell.level(&all.rate, now))
+        self.rates.present().global.as_ref().map(|all| all.cell.level(&all.rate, now))
     }
 
     pub(super) fn table(&self) -> &Table {
