@@ -213,3 +213,26 @@ async fn a_classifier_has_the_last_word() {
     scene.get().await;
     assert_eq!(scene.refusal().await.retry_after(), Some(60 * SECOND));
 }
+
+#[tokio::test]
+async fn a_classifier_that_panics_spoils_no_request_and_is_nobodys_success() {
+    for (request, deed) in [(get as fn(&str) -> _, Deed::Status(200)), (|_| grpc(), trailers("0"))] {
+        let layer = three().classify(|seen: &Seen<'_>| match seen {
+            Seen::Error(_) => Verdict::Failure,
+            _ => std::panic::resume_unwind(Box::new("without a word")),
+        });
+        let scene = Scene::new(layer);
+        scene.upstream.does(deed.clone());
+        assert_eq!(scene.send(request("/")).await, 200);
+        assert_eq!((scene.breaker.counts().calls, scene.breaker.counts().failures), (1, 1));
+
+        scene.upstream.does(Deed::Error);
+        for _ in 0..2 {
+            scene.get().await;
+        }
+        scene.wait_for_probe();
+        scene.upstream.does(deed);
+        scene.send(request("/")).await;
+        assert_eq!(scene.state(), CircuitState::Open, "a probe that nobody could judge");
+    }
+}
