@@ -197,6 +197,14 @@ async fn a_service_that_fails_before_the_call_counts() {
             unreachable!()
         }
     }
+    let forgiving = three().classify(|seen: &Seen<'_>| match seen {
+        Seen::Error(error) if error.is::<&'static str>() => Verdict::Ignore,
+        _ => Statuses::default().classify(seen),
+    });
+    for _ in 0..3 {
+        assert!(forgiving.layer(Broken).oneshot(get("/")).await.is_err());
+    }
+    assert_eq!(forgiving.handle().state(), CircuitState::Closed, "the classifier is asked here too");
     let clock = FakeClock::new();
     let layer = three().clock(clock.clone());
     for _ in 0..3 {

@@ -127,11 +127,14 @@ impl Circuit {
     }
 
     /// The service failed before it could take a call: that counts although nobody was admitted.
-    pub(crate) fn unready(&self, now: Moment) {
-        match self.current.ticket() {
-            Some(mut ticket) => ticket.tell(Verdict::Failure, false, now),
-            None => self.with(|machine| ((), machine.probe_failed(machine.generation(), None, None, now))),
-        }
+    pub(crate) fn unready(&self, verdict: Verdict, now: Moment) {
+        let at_least = match (self.current.ticket(), verdict) {
+            (Some(mut ticket), _) => return ticket.tell(verdict, false, now),
+            (None, Verdict::Success | Verdict::Ignore) => return,
+            (None, Verdict::TripFor(wait)) => Some(wait),
+            (None, Verdict::Failure | Verdict::Trip) => None,
+        };
+        self.with(|machine| ((), machine.probe_failed(machine.generation(), None, at_least, now)));
     }
 
     pub(crate) fn order(&self, mode: Mode, cause: &'static str) {
