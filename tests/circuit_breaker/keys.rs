@@ -68,3 +68,14 @@ async fn a_key_in_somebodys_hands_is_not_forgotten() {
     scene.send(host(1)).await;
     assert_eq!(scene.log.lines(), ["overflow"]);
 }
+
+#[tokio::test]
+async fn a_full_table_has_room_for_newcomers_wherever_their_key_falls() {
+    for table in 0..30 {
+        let scene = Scene::new(three().per_host().max_keys(64));
+        for number in 0..300 {
+            scene.send(get(&format!("http://h{number}.t{table}.example/"))).await;
+        }
+        assert_eq!(scene.log.lines(), [""; 0], "every circuit is quiet");
+    }
+}

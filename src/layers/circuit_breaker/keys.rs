@@ -44,7 +44,8 @@ const IDLE: Duration = Duration::from_secs(600);
 
 impl Keys {
     pub(crate) fn new(setup: Arc<Setup>, max: usize) -> Self {
-        let shards = if max < 64 { 1 } else { 16 };
+        // A newcomer looks for room in its own shard, so each must be sure to get some of it: at 64 on average it does.
+        let shards = (max / 64).clamp(1, 16);
         Self {
             setup,
             shards: (0..shards).map(|_| Mutex::new(Shard::default())).collect(),
