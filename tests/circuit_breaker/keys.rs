@@ -79,3 +79,21 @@ async fn a_full_table_has_room_for_newcomers_wherever_their_key_falls() {
         assert_eq!(scene.log.lines(), [""; 0], "every circuit is quiet");
     }
 }
+
+#[tokio::test]
+async fn a_flood_of_keys_does_not_forget_a_circuit_whose_calls_are_under_way() {
+    let scene = Scene::new(three().per_host().max_keys(8));
+    for flood in 0..3 {
+        scene.upstream.does(Deed::Hang);
+        let mut call = later(scene.service.clone().oneshot(host(0)));
+        assert!(poll(&mut call).is_pending());
+        scene.upstream.does(Deed::Status(204));
+        for number in 1..100 {
+            scene.send(host(flood * 100 + number)).await;
+        }
+        scene.clock.advance(10 * SECOND);
+        drop(call); // given up on a service that hangs
+    }
+    let key = CircuitBreakerLayer::host_key("h0.example").unwrap();
+    assert_eq!(scene.breaker.key(key).unwrap().state(), CircuitState::Open);
+}

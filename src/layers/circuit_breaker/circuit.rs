@@ -160,6 +160,11 @@ impl Circuit {
         self.look(|machine| machine.label() == "closed") && counts.failures == 0 && counts.slow == 0
     }
 
+    /// Whether calls are under way whose results are to be counted.
+    pub(crate) fn has_calls(&self) -> bool {
+        self.current.has_calls()
+    }
+
     /// Whether no operator has ordered anything.
     pub(crate) fn decides_itself(&self) -> bool {
         self.look(|machine| machine.mode() == Mode::Automatic)

@@ -90,7 +90,8 @@ impl Keys {
 }
 
 impl Shard {
-    /// The place of a circuit with nothing to remember, else of one that nobody has used for long.
+    /// The place of a circuit with nothing to remember, rather one without calls under way whose results would be lost,
+    /// else of one that nobody has used for long.
     fn forgettable(&mut self, now: Moment) -> Option<usize> {
         let looks = LOOKS.min(self.entries.len());
         let hand = self.hand;
@@ -98,9 +99,10 @@ impl Shard {
         let seen = (0..looks).map(|step| (hand + step) % self.entries.len());
         // Whoever holds a handle or a probe of a circuit would lose it.
         let loose: Vec<usize> = seen.filter(|&place| Arc::strong_count(&self.entries[place].circuit) == 1).collect();
-        let clean = loose.iter().find(|&&place| self.entries[place].circuit.is_clean(now));
-        let idle = |entry: &Entry| now.since(entry.used) >= IDLE && entry.circuit.decides_itself();
-        clean.or_else(|| loose.iter().find(|&&place| idle(&self.entries[place]))).copied()
+        let first = |fits: &dyn Fn(&Entry) -> bool| loose.iter().copied().find(|&place| fits(&self.entries[place]));
+        first(&|entry| !entry.circuit.has_calls() && entry.circuit.is_clean(now))
+            .or_else(|| first(&|entry| entry.circuit.is_clean(now)))
+            .or_else(|| first(&|entry| now.since(entry.used) >= IDLE && entry.circuit.decides_itself()))
     }
 }
 
