@@ -107,6 +107,45 @@ async fn a_probe_that_is_lost_loses_its_place_after_its_time() {
 }
 
 #[tokio::test]
+async fn a_service_that_may_take_a_minute_has_a_minute_for_its_probe() {
+    let trip = Trip::slow_rate(0.5).slow_after(60 * SECOND).or(Trip::consecutive(3));
+    let scene = Scene::new(CircuitBreakerLayer::new(trip));
+    scene.upstream.does(Deed::Error);
+    for _ in 0..3 {
+        scene.get().await;
+    }
+    scene.wait_for_probe();
+    let (release, released) = tokio::sync::oneshot::channel::<()>();
+    let mut probe = later(scene.breaker.call(async { released.await.map_err(|_| ()) }));
+    assert!(poll(&mut probe).is_pending());
+    for _ in 0..40 {
+        scene.clock.advance(SECOND);
+        scene.refusal().await; // others ask all the time
+    }
+    release.send(()).unwrap();
+    assert!(poll(&mut probe).is_ready());
+    assert_eq!(scene.state(), CircuitState::Closed);
+}
+
+#[tokio::test]
+async fn a_lost_probe_is_missed_also_where_no_call_is_ever_slow() {
+    let scene = Scene::new(CircuitBreakerLayer::new(Trip::consecutive(3).slow_after(Duration::MAX)));
+    scene.upstream.does(Deed::Error);
+    for _ in 0..3 {
+        scene.get().await;
+    }
+    scene.wait_for_probe();
+    scene.upstream.does(Deed::Hang);
+    let mut lost = later(scene.service.clone().oneshot(get("/")));
+    assert!(poll(&mut lost).is_pending());
+    std::mem::forget(lost);
+    scene.clock.advance(Duration::from_secs(601));
+    scene.upstream.does(Deed::Status(200));
+    assert_eq!(scene.get().await, 200);
+    assert_eq!(scene.state(), CircuitState::Closed);
+}
+
+#[tokio::test]
 async fn a_probe_that_a_layer_further_in_refuses_gives_its_place_back() {
     let scene_clock = FakeClock::new();
     let layer = three().clock(scene_clock.clone());
