@@ -34,6 +34,20 @@ async fn an_open_circuit_calls_nobody_and_says_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn whoever_waits_as_told_is_let_through_also_after_the_clock_stepped_back() {
+    let scene = Scene::new(three());
+    scene.upstream.does(Deed::Error);
+    for _ in 0..3 {
+        scene.get().await;
+    }
+    scene.clock.set_back(Duration::from_millis(500));
+    let wait = scene.refusal().await.retry_after().unwrap();
+    scene.clock.advance(wait);
+    scene.upstream.does(Deed::Status(200));
+    assert_eq!(scene.get().await, 200);
+}
+
+#[tokio::test]
 async fn a_good_head_answers_a_probe_before_its_body_ends() {
     let scene = Scene::new(three());
     scene.upstream.does(Deed::Error);

@@ -170,12 +170,13 @@ impl Circuit {
         self.look(|machine| machine.mode() == Mode::Automatic)
     }
 
-    /// Changes the machine; a new generation is in force, and what changed is on its way to be told, when it returns.
+    /// Changes the machine; a new generation, or an open time that a clock moved, is in force, and what changed is on
+    /// its way to be told, when it returns.
     fn with<T>(&self, change: impl FnOnce(&mut Machine) -> (T, Option<Change>)) -> T {
         let mut core = self.lock();
-        let generation = core.machine.generation();
+        let before = (core.machine.generation(), core.machine.shut());
         let (value, news) = change(&mut core.machine);
-        if core.machine.generation() != generation {
+        if (core.machine.generation(), core.machine.shut()) != before {
             self.publish(&core.machine);
         }
         core.news.extend(news);
