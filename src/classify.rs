@@ -7,7 +7,7 @@ use http::{HeaderMap, StatusCode, response};
 /// Says whether a call failed; closures implement it.
 ///
 /// Asked as soon as something is known: at the head of a response, for gRPC at its trailers, and when a service or a
-/// body fails. The default is [`Statuses`].
+/// body fails. The default is [`Statuses`]. A panic in it is caught and means [`Verdict::Failure`].
 ///
 /// ```
 /// use http::StatusCode;

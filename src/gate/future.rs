@@ -14,7 +14,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{Body, guard::Guard, layer::Keeper};
-use crate::{Admit, Outcome, Permit, Refusal};
+use crate::{Admit, Outcome, Permit, Refusal, respond::has_grpc_trailers};
 
 pin_project! {
     /// The response of a [`Gate`](crate::Gate) to come; dropping it gives back what it holds.
@@ -253,8 +253,11 @@ fn finish<ResB: http_body::Body, P: Permit, E: 'static>(
     Ok(Response::from_parts(head, Body::inner(body, guard)))
 }
 
-/// How many body bytes are to come, if the body or its head says so.
+/// How many body bytes are to come, if the body or its head says so, and if they are the end: gRPC's is the trailers.
 fn length(body: &impl http_body::Body, head: &response::Parts) -> Option<u64> {
+    if has_grpc_trailers(&head.headers) {
+        return None;
+    }
     body.size_hint().exact().or_else(|| head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok())
 }
 

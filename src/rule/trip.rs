@@ -195,6 +195,11 @@ impl Trip {
     /// Calls a call slow that took so long to its head, and a call failed that was given up after so long: 10 s by
     /// default, longer than anybody should wait for a page.
     ///
+    /// # Behind slow clients
+    /// A handler that waits for a request's body is as slow as its client, and a client that hangs up after so long
+    /// without having sent it looks like one that gave up on the service. Where strangers upload, give the request's
+    /// body a shorter time-out further in, so that the handler answers in time.
+    ///
     /// ```
     /// use std::time::Duration;
     /// let trip = tollgate::Trip::consecutive(5).slow_after(Duration::from_secs(2));

@@ -191,6 +191,26 @@ async fn a_grpc_call_that_its_caller_leaves_says_nothing_however_long_it_streame
 }
 
 #[tokio::test]
+async fn a_grpc_call_that_its_caller_leaves_before_the_trailers_says_nothing_also_where_the_length_is_known() {
+    let layer = three();
+    let service = layer.layer(service_fn(|_: Request<Full<Bytes>>| async {
+        let status = HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);
+        let body = Full::<Bytes>::from("message").with_trailers(async { Some(Ok(status)) });
+        Ok::<_, ()>(Response::builder().header("content-type", "application/grpc").body(body).unwrap())
+    }));
+    for _ in 0..3 {
+        let mut body = Box::pin(service.clone().oneshot(grpc()).await.unwrap().into_body());
+        assert!(body.frame().await.unwrap().unwrap().is_data());
+        drop(body); // a reset stream, or a window that was just wide enough for the message
+    }
+    assert_eq!((layer.handle().state(), layer.handle().counts().calls), (CircuitState::Closed, 0));
+    for _ in 0..3 {
+        Box::pin(service.clone().oneshot(grpc()).await.unwrap().into_body()).collect().await.unwrap();
+    }
+    assert_eq!((layer.handle().counts().calls, layer.handle().counts().failures), (3, 0));
+}
+
+#[tokio::test]
 async fn a_classifier_has_the_last_word() {
     let scene = Scene::new(three().classify(|seen: &Seen<'_>| match seen {
         Seen::Head(head) if head.status == 418 => Verdict::Trip,
@@ -212,4 +232,27 @@ async fn a_classifier_has_the_last_word() {
     scene.upstream.does(Deed::Status(420));
     scene.get().await;
     assert_eq!(scene.refusal().await.retry_after(), Some(60 * SECOND));
+}
+
+#[tokio::test]
+async fn a_classifier_that_panics_spoils_no_request_and_is_nobodys_success() {
+    for (request, deed) in [(get as fn(&str) -> _, Deed::Status(200)), (|_| grpc(), trailers("0"))] {
+        let layer = three().classify(|seen: &Seen<'_>| match seen {
+            Seen::Error(_) => Verdict::Failure,
+            _ => std::panic::resume_unwind(Box::new("without a word")),
+        });
+        let scene = Scene::new(layer);
+        scene.upstream.does(deed.clone());
+        assert_eq!(scene.send(request("/")).await, 200);
+        assert_eq!((scene.breaker.counts().calls, scene.breaker.counts().failures), (1, 1));
+
+        scene.upstream.does(Deed::Error);
+        for _ in 0..2 {
+            scene.get().await;
+        }
+        scene.wait_for_probe();
+        scene.upstream.does(deed);
+        scene.send(request("/")).await;
+        assert_eq!(scene.state(), CircuitState::Open, "a probe that nobody could judge");
+    }
 }

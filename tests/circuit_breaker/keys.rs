@@ -68,3 +68,32 @@ async fn a_key_in_somebodys_hands_is_not_forgotten() {
     scene.send(host(1)).await;
     assert_eq!(scene.log.lines(), ["overflow"]);
 }
+
+#[tokio::test]
+async fn a_full_table_has_room_for_newcomers_wherever_their_key_falls() {
+    for table in 0..30 {
+        let scene = Scene::new(three().per_host().max_keys(64));
+        for number in 0..300 {
+            scene.send(get(&format!("http://h{number}.t{table}.example/"))).await;
+        }
+        assert_eq!(scene.log.lines(), [""; 0], "every circuit is quiet");
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_keys_does_not_forget_a_circuit_whose_calls_are_under_way() {
+    let scene = Scene::new(three().per_host().max_keys(8));
+    for flood in 0..3 {
+        scene.upstream.does(Deed::Hang);
+        let mut call = later(scene.service.clone().oneshot(host(0)));
+        assert!(poll(&mut call).is_pending());
+        scene.upstream.does(Deed::Status(204));
+        for number in 1..100 {
+            scene.send(host(flood * 100 + number)).await;
+        }
+        scene.clock.advance(10 * SECOND);
+        drop(call); // given up on a service that hangs
+    }
+    let key = CircuitBreakerLayer::host_key("h0.example").unwrap();
+    assert_eq!(scene.breaker.key(key).unwrap().state(), CircuitState::Open);
+}

@@ -34,6 +34,20 @@ async fn an_open_circuit_calls_nobody_and_says_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn whoever_waits_as_told_is_let_through_also_after_the_clock_stepped_back() {
+    let scene = Scene::new(three());
+    scene.upstream.does(Deed::Error);
+    for _ in 0..3 {
+        scene.get().await;
+    }
+    scene.clock.set_back(Duration::from_millis(500));
+    let wait = scene.refusal().await.retry_after().unwrap();
+    scene.clock.advance(wait);
+    scene.upstream.does(Deed::Status(200));
+    assert_eq!(scene.get().await, 200);
+}
+
+#[tokio::test]
 async fn a_good_head_answers_a_probe_before_its_body_ends() {
     let scene = Scene::new(three());
     scene.upstream.does(Deed::Error);
@@ -104,6 +118,45 @@ async fn a_probe_that_is_lost_loses_its_place_after_its_time() {
     drop(lost);
     assert_eq!(scene.state(), CircuitState::Closed);
     assert!(scene.log.lines().contains(&"reclaimed".into()));
+}
+
+#[tokio::test]
+async fn a_service_that_may_take_a_minute_has_a_minute_for_its_probe() {
+    let trip = Trip::slow_rate(0.5).slow_after(60 * SECOND).or(Trip::consecutive(3));
+    let scene = Scene::new(CircuitBreakerLayer::new(trip));
+    scene.upstream.does(Deed::Error);
+    for _ in 0..3 {
+        scene.get().await;
+    }
+    scene.wait_for_probe();
+    let (release, released) = tokio::sync::oneshot::channel::<()>();
+    let mut probe = later(scene.breaker.call(async { released.await.map_err(|_| ()) }));
+    assert!(poll(&mut probe).is_pending());
+    for _ in 0..40 {
+        scene.clock.advance(SECOND);
+        scene.refusal().await; // others ask all the time
+    }
+    release.send(()).unwrap();
+    assert!(poll(&mut probe).is_ready());
+    assert_eq!(scene.state(), CircuitState::Closed);
+}
+
+#[tokio::test]
+async fn a_lost_probe_is_missed_also_where_no_call_is_ever_slow() {
+    let scene = Scene::new(CircuitBreakerLayer::new(Trip::consecutive(3).slow_after(Duration::MAX)));
+    scene.upstream.does(Deed::Error);
+    for _ in 0..3 {
+        scene.get().await;
+    }
+    scene.wait_for_probe();
+    scene.upstream.does(Deed::Hang);
+    let mut lost = later(scene.service.clone().oneshot(get("/")));
+    assert!(poll(&mut lost).is_pending());
+    std::mem::forget(lost);
+    scene.clock.advance(Duration::from_secs(601));
+    scene.upstream.does(Deed::Status(200));
+    assert_eq!(scene.get().await, 200);
+    assert_eq!(scene.state(), CircuitState::Closed);
 }
 
 #[tokio::test]
@@ -197,6 +250,14 @@ async fn a_service_that_fails_before_the_call_counts() {
             unreachable!()
         }
     }
+    let forgiving = three().classify(|seen: &Seen<'_>| match seen {
+        Seen::Error(error) if error.is::<&'static str>() => Verdict::Ignore,
+        _ => Statuses::default().classify(seen),
+    });
+    for _ in 0..3 {
+        assert!(forgiving.layer(Broken).oneshot(get("/")).await.is_err());
+    }
+    assert_eq!(forgiving.handle().state(), CircuitState::Closed, "the classifier is asked here too");
     let clock = FakeClock::new();
     let layer = three().clock(clock.clone());
     for _ in 0..3 {

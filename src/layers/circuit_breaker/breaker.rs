@@ -11,6 +11,9 @@ use crate::{Digest, rule::circuit::Mode};
 
 /// A circuit breaker; clones are the same one. A layer's is its [`handle`](crate::CircuitBreakerLayer::handle).
 ///
+/// With a circuit for each key, its state, counts and orders are those of the requests without a key: an order reaches
+/// the circuit of a key only through [`key`](Self::key).
+///
 /// ```
 /// use std::time::Duration;
 /// use tollgate::{CallError, CircuitBreakerLayer, CircuitState, FakeClock, Trip};

@@ -127,11 +127,14 @@ impl Circuit {
     }
 
     /// The service failed before it could take a call: that counts although nobody was admitted.
-    pub(crate) fn unready(&self, now: Moment) {
-        match self.current.ticket() {
-            Some(mut ticket) => ticket.tell(Verdict::Failure, false, now),
-            None => self.with(|machine| ((), machine.probe_failed(machine.generation(), None, None, now))),
-        }
+    pub(crate) fn unready(&self, verdict: Verdict, now: Moment) {
+        let at_least = match (self.current.ticket(), verdict) {
+            (Some(mut ticket), _) => return ticket.tell(verdict, false, now),
+            (None, Verdict::Success | Verdict::Ignore) => return,
+            (None, Verdict::TripFor(wait)) => Some(wait),
+            (None, Verdict::Failure | Verdict::Trip) => None,
+        };
+        self.with(|machine| ((), machine.probe_failed(machine.generation(), None, at_least, now)));
     }
 
     pub(crate) fn order(&self, mode: Mode, cause: &'static str) {
@@ -157,17 +160,23 @@ impl Circuit {
         self.look(|machine| machine.label() == "closed") && counts.failures == 0 && counts.slow == 0
     }
 
+    /// Whether calls are under way whose results are to be counted.
+    pub(crate) fn has_calls(&self) -> bool {
+        self.current.has_calls()
+    }
+
     /// Whether no operator has ordered anything.
     pub(crate) fn decides_itself(&self) -> bool {
         self.look(|machine| machine.mode() == Mode::Automatic)
     }
 
-    /// Changes the machine; a new generation is in force, and what changed is on its way to be told, when it returns.
+    /// Changes the machine; a new generation, or an open time that a clock moved, is in force, and what changed is on
+    /// its way to be told, when it returns.
     fn with<T>(&self, change: impl FnOnce(&mut Machine) -> (T, Option<Change>)) -> T {
         let mut core = self.lock();
-        let generation = core.machine.generation();
+        let before = (core.machine.generation(), core.machine.shut());
         let (value, news) = change(&mut core.machine);
-        if core.machine.generation() != generation {
+        if (core.machine.generation(), core.machine.shut()) != before {
             self.publish(&core.machine);
         }
         core.news.extend(news);

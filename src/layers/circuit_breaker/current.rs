@@ -65,6 +65,11 @@ impl Current {
         }
     }
 
+    /// Whether anybody holds a ticket of the present regime.
+    pub(crate) fn has_calls(&self) -> bool {
+        self.0.iter().any(|copy| matches!(&*copy.lock(), Regime::Counted(seat) if Arc::strong_count(seat) > 1))
+    }
+
     /// What the window holds, and how many calls in a row failed.
     pub(crate) fn tally(&self, now: Moment) -> (Tally, u32) {
         match &*self.0[0].lock() {

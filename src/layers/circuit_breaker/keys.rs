@@ -44,7 +44,8 @@ const IDLE: Duration = Duration::from_secs(600);
 
 impl Keys {
     pub(crate) fn new(setup: Arc<Setup>, max: usize) -> Self {
-        let shards = if max < 64 { 1 } else { 16 };
+        // A newcomer looks for room in its own shard, so each must be sure to get some of it: at 64 on average it does.
+        let shards = (max / 64).clamp(1, 16);
         Self {
             setup,
             shards: (0..shards).map(|_| Mutex::new(Shard::default())).collect(),
@@ -89,7 +90,8 @@ impl Keys {
 }
 
 impl Shard {
-    /// The place of a circuit with nothing to remember, else of one that nobody has used for long.
+    /// The place of a circuit with nothing to remember, rather one without calls under way whose results would be lost,
+    /// else of one that nobody has used for long.
     fn forgettable(&mut self, now: Moment) -> Option<usize> {
         let looks = LOOKS.min(self.entries.len());
         let hand = self.hand;
@@ -97,9 +99,10 @@ impl Shard {
         let seen = (0..looks).map(|step| (hand + step) % self.entries.len());
         // Whoever holds a handle or a probe of a circuit would lose it.
         let loose: Vec<usize> = seen.filter(|&place| Arc::strong_count(&self.entries[place].circuit) == 1).collect();
-        let clean = loose.iter().find(|&&place| self.entries[place].circuit.is_clean(now));
-        let idle = |entry: &Entry| now.since(entry.used) >= IDLE && entry.circuit.decides_itself();
-        clean.or_else(|| loose.iter().find(|&&place| idle(&self.entries[place]))).copied()
+        let first = |fits: &dyn Fn(&Entry) -> bool| loose.iter().copied().find(|&place| fits(&self.entries[place]));
+        first(&|entry| !entry.circuit.has_calls() && entry.circuit.is_clean(now))
+            .or_else(|| first(&|entry| entry.circuit.is_clean(now)))
+            .or_else(|| first(&|entry| now.since(entry.used) >= IDLE && entry.circuit.decides_itself()))
     }
 }
 

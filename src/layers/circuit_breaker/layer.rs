@@ -41,7 +41,7 @@ pub struct CircuitBlueprint {
     max_open: Option<Duration>,
     probes: u32,
     close_after: Option<u32>,
-    probe_timeout: Duration,
+    probe_timeout: Option<Duration>,
     judge: Judge,
     pub(super) key: Option<KeyOf>,
     pub(super) max_keys: usize,
@@ -84,7 +84,7 @@ impl GateLayer<CircuitBlueprint> {
             max_open: None,
             probes: 1,
             close_after: None,
-            probe_timeout: Duration::from_secs(30),
+            probe_timeout: None,
             judge: Judge::default(),
             key: None,
             max_keys: 1_024,
@@ -157,8 +157,11 @@ impl GateLayer<CircuitBlueprint> {
         self.with_blueprint(|blueprint| blueprint.close_after = Some(successes))
     }
 
-    /// After how long a probe without an answer loses its place to the next: 30 s by default, so that a lost probe
-    /// does not hold up recovery for ever. What it answers later changes nothing.
+    /// After how long a probe without an answer loses its place to the next: 30 s by default, or
+    /// [`slow_after`](Trip::slow_after) where that is longer, up to ten minutes, so that a lost probe does not hold up
+    /// recovery for ever.
+    ///
+    /// What it answers later changes nothing: shorter than good answers take, and a busy service stays half-open.
     ///
     /// # Panics
     /// When `time` is zero.
@@ -171,7 +174,7 @@ impl GateLayer<CircuitBlueprint> {
     #[must_use]
     pub fn probe_timeout(self, time: Duration) -> Self {
         positive("probe_timeout", time);
-        self.with_blueprint(|blueprint| blueprint.probe_timeout = time)
+        self.with_blueprint(|blueprint| blueprint.probe_timeout = Some(time))
     }
 
     /// Takes the time to the end of the body for slowness, not to its head, and judges a good answer only there.
@@ -262,7 +265,9 @@ impl Blueprint for CircuitBlueprint {
                 open: Backoff { first: self.recovery_timeout, longest },
                 probes: self.probes,
                 close_after: self.close_after.unwrap_or(self.probes),
-                probe_timeout: self.probe_timeout,
+                probe_timeout: self
+                    .probe_timeout
+                    .unwrap_or(self.trip.slow_bound().clamp(Duration::from_secs(30), Duration::from_secs(600))),
             },
             judge: self.judge.clone(),
         });

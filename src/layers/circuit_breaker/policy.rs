@@ -5,7 +5,7 @@ use std::{any::Any, fmt, sync::Arc};
 use http::request;
 
 use super::{breaker::CircuitBreaker, permit::CircuitPermit, ticket::Ticket};
-use crate::{Admit, Answer, Digest, Digester, Event, Refusal};
+use crate::{Admit, Answer, Digest, Digester, Event, Refusal, Seen};
 
 /// How a request's key is found.
 pub(crate) type KeyOf = Arc<dyn Fn(&request::Parts, &Digester) -> Option<Digest> + Send + Sync>;
@@ -52,10 +52,11 @@ impl Admit for CircuitPolicy {
         self.key.is_none() && self.breaker.circuit.is_shut()
     }
 
-    fn unready(self: &Arc<Self>, _: &dyn Any) {
+    fn unready(self: &Arc<Self>, error: &dyn Any) {
         let circuit = &self.breaker.circuit;
         if self.key.is_none() {
-            circuit.unready(circuit.setup().clock.now());
+            let setup = circuit.setup();
+            circuit.unready(setup.judge.of(&Seen::Error(error)), setup.clock.now());
         }
     }
 }

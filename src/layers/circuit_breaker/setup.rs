@@ -1,6 +1,11 @@
 //! What all circuits of a breaker have in common.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{HeaderMap, header::RETRY_AFTER, response};
 
@@ -44,7 +49,8 @@ impl Judge {
     #[inline]
     pub(crate) fn of(&self, seen: &Seen<'_>) -> Verdict {
         match &self.custom {
-            Some(custom) => custom.classify(seen),
+            // Asked in a drop too, where a panic would take the result with it and leave a probe's place unanswered.
+            Some(custom) => catch_unwind(AssertUnwindSafe(|| custom.classify(seen))).unwrap_or(Verdict::Failure),
             None => self.statuses.classify(seen),
         }
     }
