@@ -136,6 +136,16 @@ async fn a_body_that_fails_after_a_good_head_is_a_failure_once() {
 }
 
 #[tokio::test]
+async fn a_body_that_fails_late_is_a_failure_and_not_a_slow_call() {
+    let scene = Scene::new(three());
+    scene.upstream.does(Deed::Stream(End::Reset));
+    let response = scene.service.clone().oneshot(get("/")).await.unwrap();
+    scene.clock.advance(100 * SECOND); // its reader took its time
+    assert!(response.into_body().collect().await.is_err());
+    assert_eq!((scene.breaker.counts().failures, scene.breaker.counts().slow), (1, 0));
+}
+
+#[tokio::test]
 async fn grpc_is_judged_at_its_trailers() {
     for (deed, opens) in [
         (trailers("0"), false),

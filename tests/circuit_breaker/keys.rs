@@ -97,3 +97,38 @@ async fn a_flood_of_keys_does_not_forget_a_circuit_whose_calls_are_under_way() {
     let key = CircuitBreakerLayer::host_key("h0.example").unwrap();
     assert_eq!(scene.breaker.key(key).unwrap().state(), CircuitState::Open);
 }
+
+#[tokio::test]
+async fn neither_a_circuit_in_use_nor_one_under_orders_is_ever_old() {
+    let scene = Scene::new(three().per_host().max_keys(1));
+    scene.upstream.does(Deed::Error);
+    for _ in 0..10 {
+        scene.send(host(0)).await;
+        scene.clock.advance(300 * SECOND);
+    }
+    scene.send(host(1)).await;
+    assert!(scene.log.lines().contains(&"overflow".into()), "the other is asked for every five minutes");
+
+    scene.breaker.key(CircuitBreakerLayer::host_key("h0.example").unwrap()).unwrap().force_open();
+    scene.clock.advance(Duration::from_secs(86_400));
+    scene.send(host(1)).await;
+    assert!(!scene.log.lines().iter().any(|line| line.ends_with("forgotten")));
+    assert_eq!(scene.send(host(0)).await, 503);
+}
+
+#[test]
+fn a_host_is_the_same_whoever_logs_in_there() {
+    let key = CircuitBreakerLayer::host_key;
+    assert_eq!(key("user:word@a.example:8080"), key("A.example:8080"));
+    assert_ne!(key("a.example:8080"), key("a.example"));
+    assert_eq!(key(&"a".repeat(300)), None);
+}
+
+#[test]
+fn with_keys_the_service_is_asked_if_it_is_ready_although_the_circuit_without_a_key_is_open() {
+    let layer = three().per_host();
+    layer.handle().force_open();
+    let mut service = layer.layer(NeverReady);
+    let ready = Service::<Request<Full<Bytes>>>::poll_ready(&mut service, &mut Context::from_waker(Waker::noop()));
+    assert!(ready.is_pending());
+}
