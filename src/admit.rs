@@ -2,23 +2,22 @@
 
 use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc};
 
-use http::{HeaderMap, request, response};
+use http::{Extensions, HeaderMap, response};
 
-use crate::Refusal;
+use crate::{Refusal, RequestHead};
 
 /// Decides whether a request may reach the inner service.
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicBool, Ordering}};
-/// use http::request;
-/// use tollgate::{Admit, Answer, Open, PolicyName, Reason, Refusal};
+/// use tollgate::{Admit, Answer, Open, PolicyName, Reason, Refusal, RequestHead};
 ///
 /// /// Refuses everyone while the switch is set.
 /// struct Maintenance(AtomicBool);
 ///
 /// impl Admit for Maintenance {
 ///     type Permit = Open;
-///     fn admit(self: &Arc<Self>, _: &request::Parts) -> Answer<Result<Open, Refusal>> {
+///     fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Open, Refusal>> {
 ///         Answer::Now(if self.0.load(Ordering::Relaxed) {
 ///             Err(Refusal::new(Reason::Capacity, PolicyName::try_new("maintenance").unwrap()))
 ///         } else {
@@ -36,7 +35,7 @@ pub trait Admit: Send + Sync + 'static {
     /// # Cancel safety
     /// The gate settles a permit from the moment it has it. An [`Answer::Later`] is dropped when whoever waits goes away:
     /// what its future holds by then, such as a reservation in a store, it has to give back itself.
-    fn admit(self: &Arc<Self>, request: &request::Parts) -> Answer<Result<Self::Permit, Refusal>>;
+    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<Self::Permit, Refusal>>;
 
     /// Whether it would refuse everyone now, as an open circuit does: then the inner service is not asked if it is
     /// ready, because a dead one never is.
@@ -63,9 +62,9 @@ pub trait Admit: Send + Sync + 'static {
 /// }
 /// ```
 pub trait Permit: Send + 'static {
-    /// After admission, before the inner service is called: may add to the request.
-    fn on_request(&mut self, head: &mut request::Parts) {
-        let _ = head;
+    /// After admission, before the inner service is called: may leave something for it in the request's extensions.
+    fn on_request(&mut self, extensions: &mut Extensions) {
+        let _ = extensions;
     }
 
     /// When the head of the response is there: may add fields, may read the status.

@@ -12,8 +12,8 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tokio::net::{TcpListener, TcpStream};
 use tollgate::{
-    Account, ApiKey, CircuitBreakerLayer, Client, Cost, Event, FakeClock, Identify, PeerIp, Rate, TokenBucketLayer,
-    Trip, Unverified,
+    Account, ApiKey, CircuitBreakerLayer, Client, Cost, Event, FakeClock, Identify, PeerIp, Rate, RequestHead,
+    TokenBucketLayer, Trip, Unverified,
 };
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
@@ -40,8 +40,8 @@ async fn ten_thousand_streams_reset_after_the_handler_began_spend_ten_thousand()
 
     let buckets = layer.handle();
     let peer = PeerIp::from_extension(|ip: &std::net::IpAddr| Some(*ip));
-    let request = Request::builder().extension(address.ip()).body(()).unwrap().into_parts().0;
-    let me: Client = peer.identify(&request, buckets.digester()).unwrap();
+    let request = Request::builder().extension(address.ip()).body(()).unwrap();
+    let me: Client = peer.identify(&RequestHead::of(&request), buckets.digester()).unwrap();
     for n in 1..=RESETS {
         let request = Request::get("http://localhost/").body(()).unwrap();
         let (response, mut stream) = client.clone().ready().await.unwrap().send_request(request, true).unwrap();

@@ -13,12 +13,12 @@ use std::{
 
 use bytes::Bytes;
 use common::{Ends, Log, NeverReady, Recorder, Strict, get};
-use http::{Request, Response, StatusCode, request};
+use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use tollgate::{
     Admit, Answer, CircuitBreakerLayer, Event, GateLayer, Open, Outcome, Permit, PolicyName, Rate, Reason, Refusal,
-    TokenBucketLayer, Trip,
+    RequestHead, TokenBucketLayer, Trip,
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
@@ -188,7 +188,7 @@ async fn a_permit_that_panics_while_it_settles_harms_nobody() {
     struct Armed;
     impl Admit for Armed {
         type Permit = Bomb;
-        fn admit(self: &Arc<Self>, _: &request::Parts) -> Answer<Result<Bomb, Refusal>> {
+        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Bomb, Refusal>> {
             Answer::Now(Ok(Bomb))
         }
     }
@@ -280,7 +280,7 @@ async fn services_of_one_layer_and_of_its_clones_share_its_state() {
     struct Count(std::sync::atomic::AtomicUsize);
     impl Admit for Count {
         type Permit = Open;
-        fn admit(self: &Arc<Self>, _: &request::Parts) -> Answer<Result<Open, Refusal>> {
+        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Open, Refusal>> {
             let n = self.0.fetch_add(1, Ordering::SeqCst);
             Answer::Now(if n < 2 {
                 Ok(Open)
@@ -312,8 +312,8 @@ async fn size_and_end_of_the_body_are_the_inner_bodys() {
 async fn a_permit_may_add_to_the_request_before_the_service_sees_it() {
     struct Stamp;
     impl Permit for Stamp {
-        fn on_request(&mut self, head: &mut request::Parts) {
-            head.extensions.insert("stamped");
+        fn on_request(&mut self, extensions: &mut http::Extensions) {
+            extensions.insert("stamped");
         }
         fn settle(self, _: Outcome<'_>) {}
     }
@@ -323,7 +323,7 @@ async fn a_permit_may_add_to_the_request_before_the_service_sees_it() {
     }
     impl Admit for Stamper {
         type Permit = Stamp;
-        fn admit(self: &Arc<Self>, _: &request::Parts) -> Answer<Result<Stamp, Refusal>> {
+        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Stamp, Refusal>> {
             if self.later { Answer::later(async { Ok(Stamp) }) } else { Answer::Now(Ok(Stamp)) }
         }
         fn shut(&self) -> bool {

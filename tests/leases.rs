@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, request};
+use http::{Request, Response, StatusCode};
 use http_body_util::StreamBody;
 use hyper::body::{Frame, Incoming};
 use hyper_util::{
@@ -21,7 +21,7 @@ use hyper_util::{
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tollgate::{
-    Admit, Answer, FakeClock, GateLayer, Outcome, Permit, PolicyName, Reason, Refusal,
+    Admit, Answer, FakeClock, GateLayer, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead,
     rule::{Lease, Leases},
 };
 use tower::{Layer, service_fn};
@@ -41,7 +41,7 @@ struct Slot {
 impl Admit for InFlight {
     type Permit = Slot;
 
-    fn admit(self: &Arc<Self>, _: &request::Parts) -> Answer<Result<Slot, Refusal>> {
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Slot, Refusal>> {
         let acquired = self.slots.lock().unwrap().acquire(self.clock.now());
         Answer::Now(match acquired {
             Some(acquired) => {

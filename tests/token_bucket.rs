@@ -89,7 +89,7 @@ async fn three_routes_under_one_layer_share_one_budget() {
 async fn the_handle_and_the_layer_are_the_same_buckets() {
     let layer = TokenBucketLayer::new(Rate::per_hour(2))
         .clock(FakeClock::new())
-        .identify_by(|_: &http::request::Parts, digester: &tollgate::Digester| Some(digester.named("alice")));
+        .identify_by(|_: &tollgate::RequestHead<'_>, digester: &tollgate::Digester| Some(digester.named("alice")));
     let buckets = layer.handle();
     buckets.check(&Client::named("alice"), Cost::ONE).unwrap();
     assert_eq!(ask(&layer, request("/")).await.status(), 200);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header::CONTENT_LENGTH, request, response};
+use http::{Method, Request, Response, StatusCode, header::CONTENT_LENGTH, response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -69,7 +69,7 @@ struct Waiting<S, ReqB, A: Admit> {
     service: S,
     /// Whether the service was polled ready.
     ready: bool,
-    request: Option<(request::Parts, ReqB)>,
+    request: Option<Request<ReqB>>,
     /// A store was asked, and what it says is still to be applied.
     decision: Option<(Decision<A>, Arc<Keeper<A>>)>,
     guard: Option<Guard<A::Permit>>,
@@ -85,8 +85,8 @@ where
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<State<S, ReqB, A>, S::Error>> {
         if let Some((decision, keeper)) = &mut self.decision {
             let decision = ready!(decision.as_mut().poll(cx));
-            let (head, _) = self.request.as_ref().expect("polled after completion");
-            match keeper.apply(decision, head) {
+            let request = self.request.as_ref().expect("polled after completion");
+            match keeper.apply(decision, request.headers()) {
                 Err(answer) => return Poll::Ready(Ok(State::Refused { answer: Some(answer) })),
                 Ok(permit) => self.guard = permit.map(Guard::new),
             }
@@ -105,8 +105,8 @@ where
                 return Poll::Ready(Err(error));
             }
         }
-        let (head, body) = self.request.take().expect("polled after completion");
-        Poll::Ready(Ok(serve(&mut self.service, head, body, self.guard.take())))
+        let request = self.request.take().expect("polled after completion");
+        Poll::Ready(Ok(serve(&mut self.service, request, self.guard.take())))
     }
 }
 
@@ -141,22 +141,22 @@ where
     }
 
     #[inline(always)]
-    pub(super) fn serving(service: &mut S, head: request::Parts, body: ReqB, guard: Option<Guard<A::Permit>>) -> Self {
-        Self { state: serve(service, head, body, guard) }
+    pub(super) fn serving(service: &mut S, request: Request<ReqB>, guard: Option<Guard<A::Permit>>) -> Self {
+        Self { state: serve(service, request, guard) }
     }
 
     pub(super) fn deciding(
         decision: Decision<A>,
         keeper: Arc<Keeper<A>>,
         service: S,
-        request: (request::Parts, ReqB),
+        request: Request<ReqB>,
         ready: bool,
     ) -> Self {
         let decision = Some((decision, keeper));
         Self::waiting(Waiting { service, ready, request: Some(request), decision, guard: None })
     }
 
-    pub(super) fn readying(service: S, request: (request::Parts, ReqB), guard: Option<Guard<A::Permit>>) -> Self {
+    pub(super) fn readying(service: S, request: Request<ReqB>, guard: Option<Guard<A::Permit>>) -> Self {
         Self::waiting(Waiting { service, ready: false, request: Some(request), decision: None, guard })
     }
 
@@ -201,8 +201,7 @@ where
 #[inline(always)]
 fn serve<S, ReqB, A>(
     service: &mut S,
-    mut head: request::Parts,
-    body: ReqB,
+    mut request: Request<ReqB>,
     mut guard: Option<Guard<A::Permit>>,
 ) -> State<S, ReqB, A>
 where
@@ -210,10 +209,9 @@ where
     A: Admit,
 {
     if let Some(permit) = guard.as_mut().and_then(Guard::permit) {
-        permit.on_request(&mut head);
+        permit.on_request(request.extensions_mut());
     }
-    let bare = Bare::of(&head.method);
-    let request = Request::from_parts(head, body);
+    let bare = Bare::of(request.method());
     let future = match &mut guard {
         Some(guard) => guard.run(|| service.call(request)),
         None => service.call(request),

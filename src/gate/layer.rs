@@ -6,11 +6,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Response, request};
+use http::{HeaderMap, Request, Response};
 
 use super::service::Gate;
 use crate::{
-    Admit, Clock, Event, Observer, PolicyName, Refusal,
+    Admit, Clock, Event, Observer, PolicyName, Refusal, RequestHead,
     observe::Audience,
     respond::{Responder, Wire},
 };
@@ -62,7 +62,7 @@ pub struct Terms {
     pub audience: Audience,
 }
 
-type Predicate = Arc<dyn Fn(&request::Parts) -> bool + Send + Sync>;
+type Predicate = Arc<dyn Fn(&RequestHead<'_>) -> bool + Send + Sync>;
 
 /// How the gate treats requests, whatever the policy.
 #[derive(Clone)]
@@ -112,7 +112,7 @@ impl<A: Admit> GateLayer<Arc<A>> {
     /// struct Everyone;
     /// impl Admit for Everyone {
     ///     type Permit = Open;
-    ///     fn admit(self: &Arc<Self>, _: &http::request::Parts) -> Answer<Result<Open, Refusal>> {
+    ///     fn admit(self: &Arc<Self>, _: &tollgate::RequestHead<'_>) -> Answer<Result<Open, Refusal>> {
     ///         Answer::Now(Ok(Open))
     ///     }
     /// }
@@ -131,7 +131,7 @@ impl<A: Admit> GateLayer<Arc<A>> {
     /// # struct Everyone;
     /// # impl Admit for Everyone {
     /// #     type Permit = Open;
-    /// #     fn admit(self: &Arc<Self>, _: &http::request::Parts) -> Answer<Result<Open, Refusal>> {
+    /// #     fn admit(self: &Arc<Self>, _: &tollgate::RequestHead<'_>) -> Answer<Result<Open, Refusal>> {
     /// #         Answer::Now(Ok(Open))
     /// #     }
     /// # }
@@ -226,7 +226,7 @@ impl<B: Blueprint> GateLayer<B> {
     /// let layer = TokenBucketLayer::new(Rate::per_second(5)).exempt(|request| request.uri.path() == "/health");
     /// ```
     #[must_use]
-    pub fn exempt(self, exempt: impl Fn(&request::Parts) -> bool + Send + Sync + 'static) -> Self {
+    pub fn exempt(self, exempt: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
         self.with_manner(|manner| manner.exempt = Some(Arc::new(exempt)))
     }
 
@@ -286,8 +286,9 @@ impl<A: Admit> Keeper<A> {
     }
 
     /// Whether nobody is to be asked about this request.
-    pub(super) fn waves_through(&self, request: &request::Parts) -> bool {
-        !self.manner.enabled || self.manner.exempt.as_ref().is_some_and(|exempt| exempt(request))
+    pub(super) fn waves_through<B>(&self, request: &Request<B>) -> bool {
+        let exempts = |exempt: &Predicate| exempt(&RequestHead::of(request));
+        !self.manner.enabled || self.manner.exempt.as_ref().is_some_and(exempts)
     }
 
     /// Turns a decision into a permit, into nothing where the layer only watches, or into an answer.
@@ -295,7 +296,7 @@ impl<A: Admit> Keeper<A> {
     pub(super) fn apply(
         &self,
         decision: Result<A::Permit, Refusal>,
-        request: &request::Parts,
+        headers: &HeaderMap,
     ) -> Result<Option<A::Permit>, Response<Bytes>> {
         let policy = &self.terms.name;
         match decision {
@@ -306,13 +307,13 @@ impl<A: Admit> Keeper<A> {
             Err(refusal) => {
                 let shadow = self.manner.shadow;
                 self.terms.audience.tell(&Event::Refused { refusal: &refusal, shadow });
-                if shadow { Ok(None) } else { Err(self.refuse(refusal, request)) }
+                if shadow { Ok(None) } else { Err(self.refuse(refusal, headers)) }
             }
         }
     }
 
-    fn refuse(&self, refusal: Refusal, request: &request::Parts) -> Response<Bytes> {
-        let answer = self.manner.responder.answer(&refusal, &Wire::of(&request.headers));
+    fn refuse(&self, refusal: Refusal, headers: &HeaderMap) -> Response<Bytes> {
+        let answer = self.manner.responder.answer(&refusal, &Wire::of(headers));
         let (mut head, body) = answer.into_parts();
         if let Some(fields) = refusal.fields() {
             let wait = refusal.retry_after().unwrap_or_default();

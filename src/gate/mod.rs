@@ -4,8 +4,8 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use http::{Request, Response, StatusCode, request};
-//! use tollgate::{Admit, Answer, GateLayer, Open, PolicyName, Reason, Refusal};
+//! use http::{Request, Response, StatusCode};
+//! use tollgate::{Admit, Answer, GateLayer, Open, PolicyName, Reason, Refusal, RequestHead};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! /// Refuses whoever comes by plain text.
@@ -13,7 +13,7 @@
 //!
 //! impl Admit for HttpsOnly {
 //!     type Permit = Open;
-//!     fn admit(self: &Arc<Self>, request: &request::Parts) -> Answer<Result<Open, Refusal>> {
+//!     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<Open, Refusal>> {
 //!         Answer::Now(match request.uri.scheme_str() {
 //!             Some("https") => Ok(Open),
 //!             _ => Err(Refusal::new(Reason::Unidentified, self.0.clone())),

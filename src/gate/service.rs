@@ -10,7 +10,7 @@ use http::{Request, Response};
 use tower_service::Service;
 
 use super::{Body, future::GateFuture, guard::Guard, layer::Keeper};
-use crate::{Admit, Answer};
+use crate::{Admit, Answer, RequestHead};
 
 /// A service behind a policy; made by a [`GateLayer`](crate::GateLayer).
 ///
@@ -70,26 +70,25 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let ready = mem::take(&mut self.ready);
-        let (head, body) = request.into_parts();
-        let permit = if self.keeper.waves_through(&head) {
+        let permit = if self.keeper.waves_through(&request) {
             None
         } else {
-            match self.keeper.policy.admit(&head) {
-                Answer::Now(decision) => match self.keeper.apply(decision, &head) {
+            match self.keeper.policy.admit(&RequestHead::of(&request)) {
+                Answer::Now(decision) => match self.keeper.apply(decision, request.headers()) {
                     Ok(permit) => permit,
                     Err(answer) => return GateFuture::refused(answer),
                 },
                 Answer::Later(decision) => {
                     let service = self.take();
-                    return GateFuture::deciding(decision, Arc::clone(&self.keeper), service, (head, body), ready);
+                    return GateFuture::deciding(decision, Arc::clone(&self.keeper), service, request, ready);
                 }
             }
         };
         let guard = permit.map(Guard::new);
         if ready {
-            GateFuture::serving(&mut self.inner, head, body, guard)
+            GateFuture::serving(&mut self.inner, request, guard)
         } else {
-            GateFuture::readying(self.take(), (head, body), guard)
+            GateFuture::readying(self.take(), request, guard)
         }
     }
 }

@@ -2,13 +2,11 @@
 
 use std::{fmt, sync::Arc};
 
-use http::request;
-
 use super::{
     Identify, Lookup, Traits,
     credential::{LONGEST, Place},
 };
-use crate::{Client, Digester, Invalid};
+use crate::{Client, Digester, Invalid, RequestHead};
 
 /// Charges the account whose key a request carries, if your table knows the key.
 ///
@@ -137,7 +135,7 @@ impl ApiKey {
 }
 
 impl Identify for ApiKey {
-    fn identify(&self, request: &request::Parts, digester: &Digester) -> Option<Client> {
+    fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
         let key = self.place.read(&request.headers, self.longest)?;
         let account = self.table.look_up(std::str::from_utf8(key).ok()?)?;
         if self.named_only && !account.is_named() {

@@ -1,9 +1,7 @@
 //! Two ways to identify, made one.
 
-use http::request;
-
 use super::{Identify, Traits};
-use crate::{Client, Digester};
+use crate::{Client, Digester, RequestHead};
 
 /// The first way that finds somebody decides; made by [`Identify::or`].
 ///
@@ -25,7 +23,7 @@ impl<A, B> Or<A, B> {
 }
 
 impl<A: Identify, B: Identify> Identify for Or<A, B> {
-    fn identify(&self, request: &request::Parts, digester: &Digester) -> Option<Client> {
+    fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
         self.first.identify(request, digester).or_else(|| self.second.identify(request, digester))
     }
 
@@ -55,7 +53,7 @@ impl<A, B> And<A, B> {
 }
 
 impl<A: Identify, B: Identify> Identify for And<A, B> {
-    fn identify(&self, request: &request::Parts, digester: &Digester) -> Option<Client> {
+    fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
         let first = self.first.identify(request, digester)?;
         let second = self.second.identify(request, digester)?;
         let halves = [first.digest().0.to_le_bytes(), second.digest().0.to_le_bytes()];

@@ -15,7 +15,7 @@
 //! ```
 //! use std::{collections::HashMap, net::SocketAddr};
 //! use axum::extract::ConnectInfo;
-//! use tollgate::{Account, ApiKey, Digester, Forwarded, Identify, PeerIp};
+//! use tollgate::{Account, ApiKey, Digester, Forwarded, Identify, PeerIp, RequestHead};
 //!
 //! let keys = HashMap::from([("k-7f3a".to_owned(), Account::named("alice").in_tier("pro"))]);
 //! let peer = PeerIp::from_extension(|c: &ConnectInfo<SocketAddr>| Some(c.0))
@@ -25,9 +25,9 @@
 //! let request = |key: &str| {
 //!     let address: SocketAddr = "198.51.100.7:4711".parse().unwrap();
 //!     let request = http::Request::builder().header("x-api-key", key).extension(ConnectInfo(address));
-//!     request.body(()).unwrap().into_parts().0
+//!     request.body(()).unwrap()
 //! };
-//! let name = |key: &str| who.identify(&request(key), Digester::process()).unwrap().name().unwrap().to_string();
+//! let name = |key: &str| who.identify(&RequestHead::of(&request(key)), Digester::process()).unwrap().name().unwrap().to_string();
 //! assert_eq!(name("k-7f3a"), "alice");
 //! assert_eq!(name("guessed"), "198.51.100.7");
 //! ```
@@ -45,9 +45,9 @@ mod verified;
 
 use std::sync::Arc;
 
-use http::{Extensions, request};
+use http::Extensions;
 
-use crate::{Client, Digester};
+use crate::{Client, Digester, RequestHead};
 
 pub use account::Account;
 pub use api_key::ApiKey;
@@ -67,17 +67,16 @@ type Reader<T> = Arc<dyn Fn(&Extensions) -> Option<T> + Send + Sync>;
 /// knows the same client by the same digest on every node.
 ///
 /// ```
-/// use http::request::Parts;
-/// use tollgate::{Digester, Identify};
+/// use tollgate::{Digester, Identify, RequestHead};
 ///
-/// let by_host = |request: &Parts, digester: &Digester| Some(digester.named(request.uri.host()?));
-/// let (request, ()) = http::Request::get("http://example.org/").body(()).unwrap().into_parts();
-/// let client = by_host.identify(&request, Digester::process()).unwrap();
+/// let by_host = |request: &RequestHead<'_>, digester: &Digester| Some(digester.named(request.uri.host()?));
+/// let request = http::Request::get("http://example.org/").body(()).unwrap();
+/// let client = by_host.identify(&RequestHead::of(&request), Digester::process()).unwrap();
 /// assert_eq!(client.name().unwrap().to_string(), "example.org");
 /// ```
 pub trait Identify: Send + Sync + 'static {
     /// The client, or `None` when this way of asking finds nobody.
-    fn identify(&self, request: &request::Parts, digester: &Digester) -> Option<Client>;
+    fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client>;
 
     /// What holds for all clients that it finds, known when a layer is built.
     ///
@@ -136,15 +135,15 @@ pub struct Traits {
 
 impl<F> Identify for F
 where
-    F: Fn(&request::Parts, &Digester) -> Option<Client> + Send + Sync + 'static,
+    F: Fn(&RequestHead<'_>, &Digester) -> Option<Client> + Send + Sync + 'static,
 {
-    fn identify(&self, request: &request::Parts, digester: &Digester) -> Option<Client> {
+    fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
         self(request, digester)
     }
 }
 
 impl<I: Identify + ?Sized> Identify for Arc<I> {
-    fn identify(&self, request: &request::Parts, digester: &Digester) -> Option<Client> {
+    fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
         (**self).identify(request, digester)
     }
 
@@ -154,7 +153,7 @@ impl<I: Identify + ?Sized> Identify for Arc<I> {
 }
 
 impl Identify for Box<dyn Identify> {
-    fn identify(&self, request: &request::Parts, digester: &Digester) -> Option<Client> {
+    fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
         (**self).identify(request, digester)
     }
 

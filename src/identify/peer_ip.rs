@@ -7,10 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use http::{Extensions, request};
+use http::Extensions;
 
 use super::{Forwarded, Identify, Reader, Traits, network::Grouping};
-use crate::{Client, Digester, Invalid};
+use crate::{Client, Digester, Invalid, RequestHead};
 
 /// Charges the address that a request came from: an IPv4 address, or the /64 network of an IPv6 address.
 ///
@@ -79,12 +79,12 @@ impl PeerIp {
     ///
     /// ```
     /// use std::net::SocketAddr;
-    /// use tollgate::{Digester, Identify, PeerIp};
+    /// use tollgate::{Digester, Identify, PeerIp, RequestHead};
     ///
-    /// let (mut request, ()) = http::Request::new(()).into_parts();
-    /// assert!(PeerIp::new().identify(&request, Digester::process()).is_none());
-    /// request.extensions.insert(SocketAddr::from(([198, 51, 100, 7], 4711)));
-    /// let client = PeerIp::new().identify(&request, Digester::process()).unwrap();
+    /// let mut request = http::Request::new(());
+    /// assert!(PeerIp::new().identify(&RequestHead::of(&request), Digester::process()).is_none());
+    /// request.extensions_mut().insert(SocketAddr::from(([198, 51, 100, 7], 4711)));
+    /// let client = PeerIp::new().identify(&RequestHead::of(&request), Digester::process()).unwrap();
     /// assert_eq!(client.name().unwrap().to_string(), "198.51.100.7");
     /// ```
     #[must_use]
@@ -198,7 +198,7 @@ impl Default for PeerIp {
 }
 
 impl Identify for PeerIp {
-    fn identify(&self, request: &request::Parts, digester: &Digester) -> Option<Client> {
+    fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
         let peer = match &self.source {
             Some(source) => (source.read)(&request.extensions),
             None => request.extensions.get::<SocketAddr>().map(SocketAddr::ip),

@@ -1,12 +1,10 @@
 //! What a request says of itself.
 
-use http::request;
-
 use super::{
     Identify, Traits,
     credential::{LONGEST, Place},
 };
-use crate::{Client, Digester, Invalid, Name, client::Beginning};
+use crate::{Client, Digester, Invalid, Name, RequestHead, client::Beginning};
 
 /// Charges whoever a request says it comes from. **Nobody checks it here.**
 ///
@@ -18,11 +16,11 @@ use crate::{Client, Digester, Invalid, Name, client::Beginning};
 /// different clients.
 ///
 /// ```
-/// use tollgate::{Digester, Identify, Unverified};
+/// use tollgate::{Digester, Identify, RequestHead, Unverified};
 ///
 /// let user = Unverified::header("x-authenticated-user").public();
 /// let request = http::Request::builder().header("x-authenticated-user", "alice").body(()).unwrap();
-/// let client = user.identify(&request.into_parts().0, Digester::process()).unwrap();
+/// let client = user.identify(&RequestHead::of(&request), Digester::process()).unwrap();
 /// assert_eq!(client.name().unwrap().to_string(), "alice");
 /// ```
 #[derive(Clone, Debug)]
@@ -131,7 +129,7 @@ impl Unverified {
 }
 
 impl Identify for Unverified {
-    fn identify(&self, request: &request::Parts, digester: &Digester) -> Option<Client> {
+    fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
         let value = self.place.read(&request.headers, self.longest)?;
         let [kind, name] = self.place.parts();
         let client = Client::from_digest(self.beginning.digest(digester, "unverified", [kind, name], value));

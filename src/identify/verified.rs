@@ -2,10 +2,10 @@
 
 use std::{any::type_name, fmt, sync::Arc};
 
-use http::{Extensions, request};
+use http::Extensions;
 
 use super::{Account, Identify, Reader, Traits};
-use crate::{Client, Digester};
+use crate::{Client, Digester, RequestHead};
 
 /// Charges the account in a request extension that your own authentication layer has put there.
 ///
@@ -14,7 +14,7 @@ use crate::{Client, Digester};
 ///
 /// ```
 /// use std::sync::Arc;
-/// use tollgate::{Account, Digester, Identify, Verified};
+/// use tollgate::{Account, Digester, Identify, RequestHead, Verified};
 ///
 /// #[derive(Clone)]
 /// struct User { name: Arc<str>, paying: bool }
@@ -23,7 +23,7 @@ use crate::{Client, Digester};
 ///     Some(Account::named(user.name.clone()).in_tier(if user.paying { "pro" } else { "free" }))
 /// });
 /// let request = http::Request::builder().extension(User { name: "alice".into(), paying: true }).body(()).unwrap();
-/// let client = who.identify(&request.into_parts().0, Digester::process()).unwrap();
+/// let client = who.identify(&RequestHead::of(&request), Digester::process()).unwrap();
 /// assert_eq!(client.tier().unwrap().as_str(), "pro");
 /// ```
 #[derive(Clone)]
@@ -68,7 +68,7 @@ impl Verified {
 }
 
 impl Identify for Verified {
-    fn identify(&self, request: &request::Parts, digester: &Digester) -> Option<Client> {
+    fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
         let account = (self.read)(&request.extensions)?;
         if self.named_only && !account.is_named() {
             return None;

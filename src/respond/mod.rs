@@ -5,13 +5,13 @@
 //!
 //! ```
 //! # use std::sync::Arc;
-//! # use http::{Request, Response, request};
-//! # use tollgate::{Admit, Answer, GateLayer, Open, PolicyName, Reason, Refusal, respond};
+//! # use http::{Request, Response};
+//! # use tollgate::{Admit, Answer, GateLayer, Open, PolicyName, Reason, Refusal, RequestHead, respond};
 //! # use tower::{ServiceBuilder, ServiceExt, service_fn};
 //! # struct Closed;
 //! # impl Admit for Closed {
 //! #     type Permit = Open;
-//! #     fn admit(self: &Arc<Self>, _: &request::Parts) -> Answer<Result<Open, Refusal>> {
+//! #     fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Open, Refusal>> {
 //! #         Answer::Now(Err(Refusal::new(Reason::Capacity, PolicyName::try_new("closed").unwrap())))
 //! #     }
 //! # }

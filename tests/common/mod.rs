@@ -13,10 +13,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, request, response};
+use http::{Request, Response, response};
 use http_body_util::Full;
 use tokio::sync::mpsc;
-use tollgate::{Admit, Answer, GateLayer, Outcome, Permit, PolicyName, Reason, Refusal};
+use tollgate::{Admit, Answer, GateLayer, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead};
 use tower::Service;
 
 /// A policy that admits (or refuses) and writes down how each request ended.
@@ -84,7 +84,7 @@ impl Recorder {
 impl Admit for Recorder {
     type Permit = Held;
 
-    fn admit(self: &Arc<Self>, _: &request::Parts) -> Answer<Result<Held, Refusal>> {
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Held, Refusal>> {
         if !self.later {
             return Answer::Now(self.decide());
         }

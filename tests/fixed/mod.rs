@@ -5,10 +5,11 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, request, response};
+use http::{HeaderMap, HeaderValue, Request, Response, response};
 use http_body_util::{BodyExt, Full};
 use tollgate::{
-    Admit, Answer, Dialect, FakeClock, GateLayer, Outcome, Permit, PolicyName, Reason, Refusal, respond::Fields,
+    Admit, Answer, Dialect, FakeClock, GateLayer, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead,
+    respond::Fields,
 };
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneService};
 
@@ -52,7 +53,7 @@ impl Fixed {
 impl Admit for Fixed {
     type Permit = Held;
 
-    fn admit(self: &Arc<Self>, _: &request::Parts) -> Answer<Result<Held, Refusal>> {
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Held, Refusal>> {
         let refusal = self.refusal.clone().map(|refusal| refusal.with_fields(Arc::clone(&self.fields)));
         Answer::Now(refusal.map_or_else(|| Ok(Held(Arc::clone(self))), Err))
     }

@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use http::request::Parts;
-use tollgate::{Account, ApiKey, Client, Digester, Identify, PeerIp, Unverified};
+use tollgate::{Account, ApiKey, Client, Digester, Identify, PeerIp, RequestHead, Unverified};
 
 use crate::{charged, client, distinct, request};
 
@@ -19,7 +18,7 @@ fn the_first_that_finds_somebody_decides() {
 
 #[test]
 fn a_closure_chains_and_promises_nothing() {
-    let by_path = |request: &Parts, digester: &Digester| -> Option<Client> {
+    let by_path = |request: &RequestHead<'_>, digester: &Digester| -> Option<Client> {
         request.uri.path().strip_prefix("/t/").map(|tenant| digester.named(tenant))
     };
     assert_eq!(by_path.traits(), tollgate::Traits::default());

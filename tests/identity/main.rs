@@ -9,7 +9,7 @@ mod properties;
 use std::{collections::HashSet, net::SocketAddr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Request, request::Parts};
-use tollgate::{Client, Digester, Identify};
+use tollgate::{Client, Digester, Identify, RequestHead};
 
 /// A request from `peer`, an address without a port, with these header lines.
 fn request<V: AsRef<[u8]>>(peer: &str, lines: &[(&str, V)]) -> Parts {
@@ -25,7 +25,7 @@ fn request<V: AsRef<[u8]>>(peer: &str, lines: &[(&str, V)]) -> Parts {
 }
 
 fn client(who: &impl Identify, request: &Parts) -> Option<Client> {
-    who.identify(request, Digester::process())
+    who.identify(&RequestHead::from(request), Digester::process())
 }
 
 /// The public name of whoever is charged; `-` for nobody, `?` for somebody without a name.

@@ -10,7 +10,7 @@ use axum::{
     routing::get,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tollgate::{Digester, Identify, PeerIp};
+use tollgate::PeerIp;
 use tonic::transport::server::TcpConnectInfo;
 
 use crate::{charged, client, distinct, request};
@@ -46,7 +46,7 @@ async fn axum_tells_the_peer_of_a_real_connection() {
     async fn name(request: Request, _: Next) -> impl IntoResponse {
         let who = PeerIp::from_extension(|c: &ConnectInfo<SocketAddr>| Some(c.0));
         let (parts, _) = request.into_parts();
-        who.identify(&parts, Digester::process()).unwrap().name().unwrap().to_string()
+        client(&who, &parts).unwrap().name().unwrap().to_string()
     }
     let app = Router::new().route("/", get(|| async {})).layer(from_fn(name));
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -2,9 +2,8 @@
 
 use std::{hint::black_box, sync::Arc, time::Duration};
 
-use http::request;
 use tollgate::{
-    Admit, Answer, CircuitBreakerLayer, Clock, Cost, Dialect, Digester, GateLayer, Open, Rate, Refusal,
+    Admit, Answer, CircuitBreakerLayer, Clock, Cost, Dialect, Digester, GateLayer, Open, Rate, Refusal, RequestHead,
     TokenBucketLayer, Trip, Unverified,
 };
 
@@ -73,7 +72,7 @@ pub struct Everyone;
 impl Admit for Everyone {
     type Permit = Open;
 
-    fn admit(self: &Arc<Self>, _: &request::Parts) -> Answer<Result<Open, Refusal>> {
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Open, Refusal>> {
         Answer::Now(Ok(Open))
     }
 }

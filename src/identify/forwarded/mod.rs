@@ -27,13 +27,13 @@ use crate::Invalid;
 ///
 /// ```
 /// use std::net::SocketAddr;
-/// use tollgate::{Digester, Forwarded, Identify, PeerIp};
+/// use tollgate::{Digester, Forwarded, Identify, PeerIp, RequestHead};
 ///
 /// let peer = PeerIp::new().trust_forwarded(Forwarded::x_forwarded_for().from_networks(["10.0.0.0/8"]));
 /// let charged = |from: [u8; 4], field: &str| {
 ///     let request = http::Request::builder().header("x-forwarded-for", field).extension(SocketAddr::from((from, 80)));
-///     let (request, ()) = request.body(()).unwrap().into_parts();
-///     peer.identify(&request, Digester::process()).unwrap().name().unwrap().to_string()
+///     let request = request.body(()).unwrap();
+///     peer.identify(&RequestHead::of(&request), Digester::process()).unwrap().name().unwrap().to_string()
 /// };
 /// assert_eq!(charged([10, 0, 0, 1], "forged, 198.51.100.7, 10.0.0.2"), "198.51.100.7");
 /// assert_eq!(charged([203, 0, 113, 9], "198.51.100.7"), "203.0.113.9");

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use http::{header::HOST, request};
+use http::header::HOST;
 
 use super::layer::CircuitBlueprint;
-use crate::{Digest, Digester, GateLayer, Invalid};
+use crate::{Digest, Digester, GateLayer, Invalid, RequestHead};
 
 impl GateLayer<CircuitBlueprint> {
     /// A circuit of its own for each key; requests without a key share one.
@@ -14,15 +14,14 @@ impl GateLayer<CircuitBlueprint> {
     /// the request.
     ///
     /// ```
-    /// # use http::request;
-    /// # use tollgate::{CircuitBreakerLayer, Digester, Trip};
-    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).per_key(|request: &request::Parts, digester: &Digester| {
+    /// # use tollgate::{CircuitBreakerLayer, Digester, RequestHead, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).per_key(|request: &RequestHead<'_>, digester: &Digester| {
     ///     let tenant = request.headers.get("x-tenant")?;
     ///     Some(digester.digest("tenant", [tenant.as_bytes()]))
     /// });
     /// ```
     #[must_use]
-    pub fn per_key(self, key: impl Fn(&request::Parts, &Digester) -> Option<Digest> + Send + Sync + 'static) -> Self {
+    pub fn per_key(self, key: impl Fn(&RequestHead<'_>, &Digester) -> Option<Digest> + Send + Sync + 'static) -> Self {
         self.with_blueprint(|blueprint| blueprint.key = Some(Arc::new(key)))
     }
 

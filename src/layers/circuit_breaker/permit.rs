@@ -1,9 +1,9 @@
 //! What an admitted request holds, and when it is judged.
 
-use http::{request, response};
+use http::response;
 
 use super::ticket::Ticket;
-use crate::{Moment, Outcome, Permit, Refusal, Seen, Verdict, respond::has_grpc_trailers};
+use crate::{Moment, Outcome, Permit, Refusal, RequestHead, Seen, Verdict, respond::has_grpc_trailers};
 
 /// What a request holds that passed a circuit breaker; judged as soon as its result is known.
 ///
@@ -32,8 +32,8 @@ enum Judged {
 
 impl CircuitPermit {
     #[inline]
-    pub(super) fn new(ticket: Ticket, started: Moment, request: &request::Parts) -> Self {
-        let grpc = has_grpc_trailers(&request.headers);
+    pub(super) fn new(ticket: Ticket, started: Moment, request: &RequestHead<'_>) -> Self {
+        let grpc = has_grpc_trailers(request.headers);
         Self { ticket, started, grpc, judged: Judged::NotYet, slow_head: None }
     }
 

@@ -2,13 +2,11 @@
 
 use std::{any::Any, fmt, sync::Arc};
 
-use http::request;
-
 use super::{breaker::CircuitBreaker, permit::CircuitPermit, ticket::Ticket};
-use crate::{Admit, Answer, Digest, Digester, Event, Refusal, Seen};
+use crate::{Admit, Answer, Digest, Digester, Event, Refusal, RequestHead, Seen};
 
 /// How a request's key is found.
-pub(crate) type KeyOf = Arc<dyn Fn(&request::Parts, &Digester) -> Option<Digest> + Send + Sync>;
+pub(crate) type KeyOf = Arc<dyn Fn(&RequestHead<'_>, &Digester) -> Option<Digest> + Send + Sync>;
 
 /// The policy of a [`CircuitBreakerLayer`](crate::CircuitBreakerLayer).
 ///
@@ -25,7 +23,7 @@ impl Admit for CircuitPolicy {
     type Permit = CircuitPermit;
 
     #[inline]
-    fn admit(self: &Arc<Self>, request: &request::Parts) -> Answer<Result<CircuitPermit, Refusal>> {
+    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<CircuitPermit, Refusal>> {
         let setup = self.breaker.circuit.setup();
         let now = setup.clock.now();
         let key = self.key.as_ref().and_then(|key| key(request, Digester::process()));

@@ -2,11 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
-use http::request;
-
 use super::{handle::TokenBuckets, policy::Buckets};
 use crate::{
-    Cost, GateLayer, Identify, Invalid, PeerIp, Rate, Tier,
+    Cost, GateLayer, Identify, Invalid, PeerIp, Rate, RequestHead, Tier,
     gate::{Blueprint, Terms},
     respond::Dialect,
 };
@@ -56,7 +54,7 @@ pub struct TokenBucket {
     pub(super) max_clients: usize,
 }
 
-type CostOf = Arc<dyn Fn(&request::Parts) -> Cost + Send + Sync>;
+type CostOf = Arc<dyn Fn(&RequestHead<'_>) -> Cost + Send + Sync>;
 
 /// So many clients are told apart by default: about 64 MB when all of them are there at once, next to nothing before.
 const MAX_CLIENTS: usize = 1 << 20;
@@ -148,7 +146,7 @@ impl GateLayer<TokenBucket> {
     ///     .cost(|request| if request.uri.path() == "/search" { Cost::new(10) } else { Cost::ONE });
     /// ```
     #[must_use]
-    pub fn cost(self, cost: impl Fn(&request::Parts) -> Cost + Send + Sync + 'static) -> Self {
+    pub fn cost(self, cost: impl Fn(&RequestHead<'_>) -> Cost + Send + Sync + 'static) -> Self {
         self.with_blueprint(|settings| settings.cost = Some(Arc::new(cost)))
     }
 

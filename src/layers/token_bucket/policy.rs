@@ -10,8 +10,6 @@ use std::{
     time::Duration,
 };
 
-use http::request;
-
 use super::{
     in_force::InForce,
     layer::{Strangers, TokenBucket},
@@ -19,7 +17,7 @@ use super::{
     rates::{self, Limit, Rates, full_at},
 };
 use crate::{
-    Admit, Answer, Client, Cost, Digest, Digester, Event, Moment, Rate, Reason, Refusal, Tier,
+    Admit, Answer, Client, Cost, Digest, Digester, Event, Moment, Rate, Reason, Refusal, RequestHead, Tier,
     gate::Terms,
     respond::{Dialect, Reset},
     rule::gcra::{self, Level, Verdict},
@@ -222,7 +220,7 @@ impl Buckets {
     }
 
     /// Whom to charge, or what to do with a stranger.
-    fn client(&self, request: &request::Parts) -> Result<Option<Client>, Refusal> {
+    fn client(&self, request: &RequestHead<'_>) -> Result<Option<Client>, Refusal> {
         if let Some(client) = self.settings.identify.identify(request, self.digester()) {
             return Ok(Some(client));
         }
@@ -273,7 +271,7 @@ fn anonymous() -> Digest {
 impl Admit for Buckets {
     type Permit = Passed;
 
-    fn admit(self: &Arc<Self>, request: &request::Parts) -> Answer<Result<Passed, Refusal>> {
+    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<Passed, Refusal>> {
         let client = match self.client(request) {
             Ok(Some(client)) => client,
             Ok(None) => return Answer::Now(Ok(Passed::silent())),
