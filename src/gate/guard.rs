@@ -17,8 +17,10 @@ pub(crate) struct Guard<P: Permit> {
 enum Stage {
     /// No head yet.
     Waiting,
-    /// The head has been passed on; so many body bytes are still to come, if that is known.
-    Streaming { left: Option<u64> },
+    /// The head has been passed on; nobody knows how many body bytes are still to come.
+    Streaming,
+    /// The head has been passed on; so many body bytes are still to come.
+    Counting(u64),
     /// The last frame has been passed on.
     Ended,
 }
@@ -43,7 +45,7 @@ impl<P: Permit> Guard<P> {
 
     /// The head has been passed on; `left` body bytes are still to come, if that is known.
     pub(crate) fn head_sent(&mut self, left: Option<u64>) {
-        self.stage = Stage::Streaming { left };
+        self.stage = left.map_or(Stage::Streaming, Stage::Counting);
     }
 
     /// A frame of `bytes` body bytes was passed on, perhaps the `last` one.
@@ -51,7 +53,7 @@ impl<P: Permit> Guard<P> {
         if let Some(permit) = &mut self.permit {
             permit.on_data(bytes);
         }
-        if let Stage::Streaming { left: Some(left) } = &mut self.stage {
+        if let Stage::Counting(left) = &mut self.stage {
             *left = left.saturating_sub(bytes as u64);
         }
         if last {
@@ -76,8 +78,8 @@ impl<P: Permit> Drop for Guard<P> {
             _ if self.inside => Outcome::Panicked,
             Stage::Waiting => Outcome::Cancelled { head_sent: false },
             // hyper drops most complete bodies without polling them to their end.
-            Stage::Ended | Stage::Streaming { left: Some(0) } => Outcome::Complete { trailers: None },
-            Stage::Streaming { .. } => Outcome::Cancelled { head_sent: true },
+            Stage::Ended | Stage::Counting(0) => Outcome::Complete { trailers: None },
+            Stage::Streaming | Stage::Counting(_) => Outcome::Cancelled { head_sent: true },
         };
         self.settle(outcome);
     }

@@ -136,7 +136,7 @@ impl ApiKey {
 
 impl Identify for ApiKey {
     fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
-        let key = self.place.read(&request.headers, self.longest)?;
+        let key = self.place.read(request.headers, self.longest)?;
         let account = self.table.look_up(std::str::from_utf8(key).ok()?)?;
         if self.named_only && !account.is_named() {
             return None;

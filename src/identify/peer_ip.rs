@@ -200,11 +200,11 @@ impl Default for PeerIp {
 impl Identify for PeerIp {
     fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
         let peer = match &self.source {
-            Some(source) => (source.read)(&request.extensions),
+            Some(source) => (source.read)(request.extensions),
             None => request.extensions.get::<SocketAddr>().map(SocketAddr::ip),
         };
         let ip = match &self.forwarded {
-            Some(forwarded) => forwarded.client(peer, &request.headers),
+            Some(forwarded) => forwarded.client(peer, request.headers),
             None => peer,
         };
         Some(self.grouping.client(ip?, digester))

@@ -130,7 +130,7 @@ impl Unverified {
 
 impl Identify for Unverified {
     fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
-        let value = self.place.read(&request.headers, self.longest)?;
+        let value = self.place.read(request.headers, self.longest)?;
         let [kind, name] = self.place.parts();
         let client = Client::from_digest(self.beginning.digest(digester, "unverified", [kind, name], value));
         if !self.public {

@@ -69,7 +69,7 @@ impl Verified {
 
 impl Identify for Verified {
     fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
-        let account = (self.read)(&request.extensions)?;
+        let account = (self.read)(request.extensions)?;
         if self.named_only && !account.is_named() {
             return None;
         }

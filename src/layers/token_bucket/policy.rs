@@ -19,7 +19,7 @@ use super::{
 use crate::{
     Admit, Answer, Client, Cost, Digest, Digester, Event, Moment, Rate, Reason, Refusal, RequestHead, Tier,
     gate::Terms,
-    respond::{Dialect, Reset},
+    respond::Dialect,
     rule::gcra::{self, Level, Verdict},
     store::memory::{Entry, Full, Table},
 };
@@ -34,15 +34,19 @@ pub struct Buckets {
     warned: AtomicBool,
 }
 
-/// What was decided about one request: the limit it met and how full the client's bucket is after it.
+/// What was decided about one request: the limit it met, and when the client's bucket will be full after it. Small,
+/// because it is moved about with the response.
+#[derive(Debug)]
 pub(super) struct Taken {
     pub(super) limit: Arc<Limit>,
-    pub(super) level: Level,
+    pub(super) full_at: u64,
+    pub(super) now: Moment,
 }
 
 impl Taken {
     fn new(limit: &Arc<Limit>, full_at: Option<u64>, now: Moment) -> Self {
-        Self { limit: Arc::clone(limit), level: gcra::level(&limit.rate, full_at, now) }
+        let full_at = full_at.unwrap_or_else(|| gcra::newcomer(&limit.rate, now));
+        Self { limit: Arc::clone(limit), full_at, now }
     }
 }
 
@@ -59,7 +63,7 @@ enum No {
 impl Buckets {
     pub(super) fn new(settings: TokenBucket, terms: Terms) -> Self {
         let TokenBucket { rate, ref tiers, global, overflow, dialect, max_clients, .. } = settings;
-        let rates = Rates::new(&terms.name, dialect, rate, tiers, global, overflow);
+        let rates = Rates::new(&terms, dialect, rate, tiers, global, overflow);
         Self {
             rates: InForce::new(rates),
             table: Table::new(max_clients),
@@ -187,7 +191,7 @@ impl Buckets {
 
     /// Replaces the usual rate, or that of a tier.
     pub(super) fn change_rate(&self, tier: Option<Tier>, rate: Rate) {
-        self.rates.replace(|rates| rates.with(tier, rate, &self.terms.name, self.settings.dialect));
+        self.rates.replace(|rates| rates.with(tier, rate, &self.terms, self.settings.dialect));
     }
 
     /// Replaces the rate of all clients together.
@@ -207,16 +211,6 @@ impl Buckets {
 
     pub(super) fn digester(&self) -> &'static Digester {
         Digester::process()
-    }
-
-    fn pass(&self, taken: Option<Taken>) -> Passed {
-        let Some(taken) = taken else { return Passed::silent() };
-        let wall = if matches!(self.settings.dialect, Dialect::XRateLimit { reset: Reset::Epoch }) {
-            self.terms.clock.wall()
-        } else {
-            Duration::ZERO
-        };
-        Passed::telling(taken, wall)
     }
 
     /// Whom to charge, or what to do with a stranger.
@@ -274,12 +268,12 @@ impl Admit for Buckets {
     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<Passed, Refusal>> {
         let client = match self.client(request) {
             Ok(Some(client)) => client,
-            Ok(None) => return Answer::Now(Ok(Passed::silent())),
+            Ok(None) => return Answer::Now(Ok(Passed::new(None))),
             Err(refusal) => return Answer::Now(Err(refusal)),
         };
         let cost = self.settings.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));
         let told = self.settings.dialect != Dialect::None;
-        Answer::Now(self.take(&client, cost, told).map(|taken| self.pass(taken)))
+        Answer::Now(self.take(&client, cost, told).map(Passed::new))
     }
 }
 

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    Moment, PolicyName, Rate, Tier,
+    Clock, Moment, Rate, Tier,
+    gate::Terms,
     respond::{Dialect, Fields},
     rule::gcra::{self, Level},
     store::memory::{Entry, GlobalCell},
@@ -14,6 +15,7 @@ use crate::{
 pub(super) struct Limit {
     pub(super) rate: Rate,
     pub(super) fields: Arc<Fields>,
+    pub(super) clock: Clock,
 }
 
 /// The bucket of all clients together. A new rate comes with a new cell: who is just being decided by the old rate must
@@ -34,9 +36,10 @@ pub(super) struct Rates {
 }
 
 impl Limit {
-    fn new(rate: Rate, name: &PolicyName, dialect: Dialect) -> Arc<Self> {
+    fn new(rate: Rate, terms: &Terms, dialect: Dialect) -> Arc<Self> {
         let window = Duration::from_nanos(rate.span_ns());
-        Arc::new(Self { rate, fields: Arc::new(Fields::new(dialect, name, rate.capacity(), window, None)) })
+        let fields = Arc::new(Fields::new(dialect, &terms.name, rate.capacity(), window, None));
+        Arc::new(Self { rate, fields, clock: terms.clock.clone() })
     }
 
     /// For how long the tokens that are left suffice at the full rate; with none left, how long the next one takes.
@@ -83,16 +86,16 @@ fn kept_for(span: u64) -> u64 {
 
 impl Rates {
     pub(super) fn new(
-        name: &PolicyName,
+        terms: &Terms,
         dialect: Dialect,
         usual: Rate,
         tiers: &[(Tier, Rate)],
         global: Option<Rate>,
         overflow: Option<Rate>,
     ) -> Self {
-        let tiers = tiers.iter().map(|(tier, rate)| (tier.clone(), Limit::new(*rate, name, dialect))).collect();
+        let tiers = tiers.iter().map(|(tier, rate)| (tier.clone(), Limit::new(*rate, terms, dialect))).collect();
         let global = global.map(|rate| Arc::new(Global { rate, cell: GlobalCell::new() }));
-        Self { usual: Limit::new(usual, name, dialect), tiers, global, overflow }
+        Self { usual: Limit::new(usual, terms, dialect), tiers, global, overflow }
     }
 
     /// What all newcomers share while the table is full.
@@ -107,8 +110,8 @@ impl Rates {
     }
 
     /// The same rates but for one: the usual one, or that of a tier, which may be new.
-    pub(super) fn with(&self, tier: Option<Tier>, rate: Rate, name: &PolicyName, dialect: Dialect) -> Self {
-        let limit = Limit::new(rate, name, dialect);
+    pub(super) fn with(&self, tier: Option<Tier>, rate: Rate, terms: &Terms, dialect: Dialect) -> Self {
+        let limit = Limit::new(rate, terms, dialect);
         let mut rates = self.clone();
         match tier {
             None => rates.usual = limit,
