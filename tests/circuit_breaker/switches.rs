@@ -87,6 +87,12 @@ fn what_cannot_be_is_refused_in_words() {
     assert_eq!(text(|layer| layer.close_after(0)), "close_after must be positive, got 0");
     assert_eq!(text(|layer| layer.recovery_timeout(Duration::ZERO)), "recovery_timeout must be positive, got 0s");
     assert_eq!(text(|layer| layer.max_open(Duration::ZERO)), "max_open must be positive, got 0s");
+    let shorter = text(|layer| {
+        let layer = layer.max_open(Duration::from_secs(5)); // before the ten seconds of the first time
+        let _ = layer.handle();
+        layer
+    });
+    assert_eq!(shorter, "max_open must be at least the recovery timeout of 10s, got 5s");
     assert_eq!(text(|layer| layer.probe_timeout(Duration::ZERO)), "probe_timeout must be positive, got 0s");
     assert_eq!(text(|layer| layer.max_keys(0)), "max_keys must be positive, got 0");
     let invalid = CircuitBreakerLayer::try_new(Trip::failure_rate(0.5).min_requests(101)).unwrap_err();

@@ -113,7 +113,7 @@ impl GateLayer<CircuitBlueprint> {
     /// that is longer. A service that is well again should not wait longer than a minute to be noticed.
     ///
     /// # Panics
-    /// When `time` is zero.
+    /// When `time` is zero; when it is below the recovery time-out, as soon as the layer is used.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -255,14 +255,17 @@ impl Blueprint for CircuitBlueprint {
     type Policy = CircuitPolicy;
 
     fn build(&self, terms: &Terms) -> Arc<CircuitPolicy> {
-        let longest = self.max_open.unwrap_or(Duration::from_secs(60));
+        let first = self.recovery_timeout;
+        let longest = self.max_open.unwrap_or(first.max(Duration::from_secs(60)));
+        let must = || format!("be at least the recovery timeout of {first:?}");
+        assert!(longest >= first, "{}", Invalid::new("max_open", &must(), format_args!("{longest:?}")));
         let setup = Arc::new(Setup {
             name: terms.name.clone(),
             clock: terms.clock.clone(),
             audience: terms.audience.clone(),
             trip: self.trip,
             recovery: Recovery {
-                open: Backoff { first: self.recovery_timeout, longest },
+                open: Backoff { first, longest },
                 probes: self.probes,
                 close_after: self.close_after.unwrap_or(self.probes),
                 probe_timeout: self
