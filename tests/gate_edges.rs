@@ -1,4 +1,4 @@
-//! What careful readers found wrong with the gate.
+//! Edges of the gate: readiness, layers that only watch, observers and services that panic.
 #![allow(missing_docs)]
 
 mod common;

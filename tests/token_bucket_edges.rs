@@ -1,4 +1,4 @@
-//! What careful readers found wrong with the buckets.
+//! Edges of the buckets: rates that change under way, newcomers with little, two waits at once, full tables.
 #![allow(missing_docs)]
 
 use std::{
