@@ -264,17 +264,18 @@ impl Digester {
     /// ```
     #[must_use]
     pub fn digest<P: AsRef<[u8]>>(&self, kind: &str, parts: impl IntoIterator<Item = P>) -> Digest {
-        let mut hasher = self.begin();
-        feed(&mut hasher, kind.as_bytes());
-        parts.into_iter().for_each(|part| feed(&mut hasher, part.as_ref()));
-        Digest(hasher.finish128().as_u128())
+        Digest(self.begin(kind, parts).finish128().as_u128())
     }
 
-    /// A fresh hasher rather than a copy: then the compiler knows that no bytes wait in it for the rest of their word.
+    /// Has digested `kind` and `parts`. It starts from a fresh hasher and not from a copy: then the compiler knows that no
+    /// bytes wait in it for the rest of their word.
     #[inline]
-    fn begin(&self) -> SipHasher13 {
+    fn begin<P: AsRef<[u8]>>(&self, kind: &str, parts: impl IntoIterator<Item = P>) -> SipHasher13 {
         let (k0, k1) = self.0.keys();
-        SipHasher13::new_with_keys(k0, k1)
+        let mut hasher = SipHasher13::new_with_keys(k0, k1);
+        feed(&mut hasher, kind.as_bytes());
+        parts.into_iter().for_each(|part| feed(&mut hasher, part.as_ref()));
+        hasher
     }
 
     /// The client behind a secret of the given kind; it has no public name.
@@ -330,12 +331,7 @@ impl Beginning {
     /// As [`Digester::digest`] of the kind, its `first` parts, which are the same each time, and the `last` one.
     #[inline]
     pub(crate) fn digest(&self, digester: &Digester, kind: &str, first: [&[u8]; 2], last: &[u8]) -> Digest {
-        let begin = || {
-            let mut hasher = digester.begin();
-            feed(&mut hasher, kind.as_bytes());
-            first.iter().for_each(|part| feed(&mut hasher, part));
-            hasher
-        };
+        let begin = || digester.begin(kind, first);
         let (of, begun) = self.0.get_or_init(|| (digester.clone(), Digester(begin())));
         // Another digester: another layer has another store, and they share the extractor.
         let mut hasher = if of.0.keys() == digester.0.keys() { begun.0 } else { begin() };

@@ -8,11 +8,11 @@ use std::{
     future::Future,
     pin::pin,
     sync::{Arc, atomic::Ordering},
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
 };
 
 use bytes::Bytes;
-use common::{Ends, Log, NeverReady, Recorder, Strict, get};
+use common::{Broken, Ends, Log, NeverReady, Recorder, Strict, get};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
@@ -100,19 +100,6 @@ fn an_open_policy_waits_for_a_service_that_is_never_ready() {
 
 #[tokio::test]
 async fn a_service_that_fails_before_the_call_is_a_failure() {
-    #[derive(Clone)]
-    struct Broken;
-    impl Service<Request<Full<Bytes>>> for Broken {
-        type Response = Response<Full<Bytes>>;
-        type Error = &'static str;
-        type Future = std::future::Ready<Result<Self::Response, &'static str>>;
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
-            Poll::Ready(Err("no connection"))
-        }
-        fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
-            unreachable!()
-        }
-    }
     let (layer, recorder, mut ends) = Recorder::layer();
     assert_eq!(layer.layer(Broken).oneshot(get("/")).await.unwrap_err(), "no connection");
     assert_eq!(recorder.unready.load(Ordering::SeqCst), 1);

@@ -1,6 +1,6 @@
 //! How an open circuit comes back.
 
-use super::*;
+use super::{common::Broken, *};
 
 #[tokio::test]
 async fn an_open_circuit_calls_nobody_and_says_when_to_come_back() {
@@ -237,19 +237,6 @@ async fn a_dead_upstream_that_is_never_ready_is_refused_and_probed() {
 
 #[tokio::test]
 async fn a_service_that_fails_before_the_call_counts() {
-    #[derive(Clone)]
-    struct Broken;
-    impl Service<Request<Full<Bytes>>> for Broken {
-        type Response = Response<Full<Bytes>>;
-        type Error = &'static str;
-        type Future = std::future::Ready<Result<Self::Response, &'static str>>;
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
-            Poll::Ready(Err("no connection"))
-        }
-        fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
-            unreachable!()
-        }
-    }
     let forgiving = three().classify(|seen: &Seen<'_>| match seen {
         Seen::Error(error) if error.is::<&'static str>() => Verdict::Ignore,
         _ => Statuses::default().classify(seen),

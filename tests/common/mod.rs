@@ -197,6 +197,24 @@ impl Service<Request<Full<Bytes>>> for NeverReady {
     }
 }
 
+/// Fails when it is asked if it is ready: what a pool without a connection does.
+#[derive(Clone, Copy, Debug)]
+pub struct Broken;
+
+impl Service<Request<Full<Bytes>>> for Broken {
+    type Response = Response<Full<Bytes>>;
+    type Error = &'static str;
+    type Future = Ready<Result<Self::Response, &'static str>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+        Poll::Ready(Err("no connection"))
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        unreachable!("called a service that was never ready")
+    }
+}
+
 /// Everything that a test wrote down, in order.
 #[derive(Clone, Debug, Default)]
 pub struct Log(Arc<Mutex<Vec<String>>>);
