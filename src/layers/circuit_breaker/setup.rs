@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, header::RETRY_AFTER, response};
+use http::{HeaderMap, header::RETRY_AFTER};
 
 use crate::{
-    Audience, Classify, Clock, PolicyName, Reason, Refusal, Seen, Statuses, Verdict,
+    Audience, Classify, Clock, PolicyName, Reason, Refusal, ResponseHead, Seen, Statuses, Verdict,
     rule::{Trip, circuit::Recovery},
 };
 
@@ -57,10 +57,10 @@ impl Judge {
 
     /// The verdict on a head, with the wait that it asks for where that is honoured.
     #[inline]
-    pub(crate) fn of_head(&self, head: &response::Parts) -> Verdict {
+    pub(crate) fn of_head(&self, head: ResponseHead<'_>) -> Verdict {
         match self.of(&Seen::Head(head)) {
             Verdict::Failure if self.honour_retry_after => {
-                asked_wait(&head.headers).map_or(Verdict::Failure, Verdict::TripFor)
+                asked_wait(head.headers).map_or(Verdict::Failure, Verdict::TripFor)
             }
             verdict => verdict,
         }

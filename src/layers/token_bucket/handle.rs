@@ -41,7 +41,7 @@ impl TokenBuckets {
     /// ```
     pub fn check(&self, client: &Client, cost: Cost) -> Result<(), Refusal> {
         let Buckets { terms, .. } = &*self.0;
-        match self.0.take(client, cost, false) {
+        match self.0.take(client.digest(), client.tier(), cost, false) {
             Ok(_) => {
                 terms.audience.tell(&Event::Admitted { policy: &terms.name });
                 Ok(())
