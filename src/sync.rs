@@ -30,7 +30,7 @@ mod spin {
     pub(crate) struct Spin<T>(Spinlock<T>);
 
     /// So often a thread looks before it steps aside: longer than anybody holds the lock who is running.
-    const LOOKS: u32 = 200;
+    const LOOKS: u32 = 10;
 
     impl<T> Spin<T> {
         pub(crate) const fn new(value: T) -> Self {
@@ -49,16 +49,20 @@ mod spin {
 
         #[cold]
         fn wait(&self) -> SpinlockGuard<'_, T> {
-            let mut looks = 0;
-            loop {
-                while self.0.is_locked() {
-                    looks += 1;
-                    if looks < LOOKS { hint::spin_loop() } else { thread::yield_now() }
+            for look in 0_u32.. {
+                // Rarer and rarer looks: each takes the line away from the thread that writes on it.
+                if look < LOOKS {
+                    (0..16 << look.min(4)).for_each(|_| hint::spin_loop())
+                } else {
+                    thread::yield_now()
                 }
-                if let Some(guard) = self.0.try_lock() {
+                if !self.0.is_locked()
+                    && let Some(guard) = self.0.try_lock()
+                {
                     return guard;
                 }
             }
+            unreachable!("it looks until the lock is free")
         }
     }
 
