@@ -49,12 +49,14 @@ mod spin {
 
         #[cold]
         fn wait(&self) -> SpinlockGuard<'_, T> {
-            for look in 0_u32.. {
-                // Rarer and rarer looks: each takes the line away from the thread that writes on it.
+            let mut look = 0;
+            loop {
                 if look < LOOKS {
-                    (0..16 << look.min(4)).for_each(|_| hint::spin_loop())
+                    // Rarer and rarer looks: each takes the line away from the thread that writes on it.
+                    (0..16 << look.min(4)).for_each(|_| hint::spin_loop());
+                    look += 1;
                 } else {
-                    thread::yield_now()
+                    thread::yield_now();
                 }
                 if !self.0.is_locked()
                     && let Some(guard) = self.0.try_lock()
@@ -62,7 +64,6 @@ mod spin {
                     return guard;
                 }
             }
-            unreachable!("it looks until the lock is free")
         }
     }
 
