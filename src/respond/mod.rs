@@ -47,7 +47,7 @@ pub use fields::{Dialect, Fields, Reset};
 pub use names::EXPOSED_HEADERS;
 pub use problem::{problem, status, text};
 pub use wire::Wire;
-pub(crate) use wire::has_grpc_trailers;
+pub(crate) use wire::{has_grpc_trailers, is_grpc_status};
 
 type Custom = Arc<dyn Fn(&Refusal) -> Response<Bytes> + Send + Sync>;
 

@@ -69,10 +69,33 @@ async fn one_503_that_asks_for_a_day_does_no_more_than_one_failure() {
         let least = if wait == "30" { 30 } else { 60 };
         assert!((least * SECOND..=(least * SECOND * 6 / 5).min(60 * SECOND)).contains(&told), "{told:?}");
     }
-    scene.breaker.reset();
-    scene.upstream.does(Deed::Fields(503, &[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")]));
-    scene.get().await;
-    assert_eq!(scene.state(), CircuitState::Closed);
+}
+
+#[tokio::test]
+async fn a_date_to_come_back_at_counts_from_the_senders_own_clock() {
+    const SENT: (&str, &str) = ("date", "Wed, 21 Oct 2026 07:28:00 GMT");
+    let scene = Scene::new(three().honour_retry_after());
+    for fields in [
+        &[SENT, ("retry-after", "Wed, 21 Oct 2026 07:28:40 GMT")][..],
+        &[SENT, ("retry-after", "Wednesday, 21-Oct-26 07:28:40 GMT")],
+        &[SENT, ("retry-after", "Wed Oct 21 07:28:40 2026")],
+    ] {
+        scene.breaker.reset();
+        scene.upstream.does(Deed::Fields(503, fields));
+        scene.get().await;
+        let told = scene.refusal().await.retry_after().unwrap();
+        assert!((40 * SECOND..=48 * SECOND).contains(&told), "{told:?}");
+    }
+    for fields in [
+        &[("retry-after", "Wed, 21 Oct 2026 07:28:40 GMT")][..], // whose clock?
+        &[SENT, ("retry-after", "soon")],
+        &[("date", "today"), ("retry-after", "Wed, 21 Oct 2026 07:28:40 GMT")],
+    ] {
+        scene.breaker.reset();
+        scene.upstream.does(Deed::Fields(503, fields));
+        scene.get().await;
+        assert_eq!((scene.state(), scene.breaker.counts().failures), (CircuitState::Closed, 1), "{fields:?}");
+    }
 }
 
 #[tokio::test]
@@ -168,6 +191,28 @@ async fn grpc_is_judged_at_its_trailers() {
         scene.upstream.does(deed.clone());
         for _ in 0..3 {
             scene.grpc().await;
+        }
+        assert_eq!(scene.state() == CircuitState::Open, opens, "{deed:?}");
+    }
+}
+
+#[tokio::test]
+async fn grpc_web_is_judged_by_the_status_in_its_head_where_there_is_one() {
+    const WEB: (&str, &str) = ("content-type", "application/grpc-web+proto");
+    for (deed, opens) in [
+        (Deed::Fields(200, &[WEB, ("grpc-status", "14")]), true),
+        (Deed::Fields(200, &[WEB, ("grpc-status", "13")]), true),
+        (Deed::Fields(200, &[WEB, ("grpc-status", "5")]), false),
+        (Deed::Fields(200, &[WEB, ("grpc-status", "1")]), false),
+        (Deed::Fields(200, &[WEB]), false), // its status is in the body, where nobody looks
+        (Deed::Fields(503, &[WEB]), true),
+        (Deed::Fields(200, &[("grpc-status", "14")]), false), // plain HTTP, whatever a field is called
+    ] {
+        let scene = Scene::new(three());
+        scene.upstream.does(deed.clone());
+        for _ in 0..3 {
+            let request = Request::post("/pkg.Service/Method").header(WEB.0, WEB.1);
+            scene.send(request.body(Full::default()).unwrap()).await;
         }
         assert_eq!(scene.state() == CircuitState::Open, opens, "{deed:?}");
     }
