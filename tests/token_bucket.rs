@@ -321,6 +321,24 @@ fn b7_idle_clients_leave_memory_while_others_are_served() {
     assert!(buckets.live_clients() < 200, "{} are still there", buckets.live_clients());
 }
 
+#[test]
+fn b7_without_a_request_idle_clients_are_forgotten_when_somebody_says_so() {
+    let clock = FakeClock::new();
+    let buckets = TokenBucketLayer::new(Rate::per_minute(60)).max_clients(100_000).clock(clock.clone()).handle();
+    let empty = buckets.allocated_bytes();
+    let busy = Client::named("busy");
+    for n in 0..100_000 {
+        buckets.check(&Client::named(n.to_string()), Cost::ONE).unwrap();
+    }
+    clock.advance(Duration::from_secs(2));
+    buckets.check(&busy, Cost::new(60)).unwrap();
+    let full = buckets.allocated_bytes();
+    buckets.forget_idle();
+    assert_eq!(buckets.live_clients(), 1);
+    assert!(buckets.allocated_bytes() < empty + (full - empty) / 100, "{}", buckets.allocated_bytes());
+    assert_eq!(buckets.peek(&busy).remaining, 0, "who is not idle stays as it is");
+}
+
 #[tokio::test]
 async fn other_dialects() {
     let clock = FakeClock::new();

@@ -4,13 +4,14 @@
 //! through the [directory](directory), its last bits the slot in the page. A full page splits, and only its own entries
 //! move; when the pages that the capacity pays for are used up, newcomers are told that it is [full](Full). A live entry
 //! is never evicted. An entry whose time has passed equals no entry: requests that come by sweep a page now and then, so
-//! that memory goes back without a task of its own.
+//! that memory goes back without a task of its own; where none come by, somebody may sweep [them all](idle).
 //!
 //! **Locks.** A thread that holds a page waits for another only when it has just taken that one from the free list, where
 //! nobody who holds it waits for a page; all others are tried and skipped when taken. So nobody can wait in a circle.
 
 mod directory;
 mod global;
+mod idle;
 mod page;
 mod room;
 mod sweep;
