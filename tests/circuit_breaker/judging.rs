@@ -114,6 +114,33 @@ async fn a_hanging_upstream_opens_the_circuit_although_every_caller_gives_up() {
 }
 
 #[tokio::test]
+async fn a_service_that_hangs_before_the_call_opens_the_circuit_behind_load_shed_or_a_buffer() {
+    let shed = three();
+    for _ in 0..3 {
+        assert!(shed.layer(LoadShedLayer::new().layer(NeverReady)).oneshot(get("/")).await.is_err());
+    }
+    assert_eq!(shed.handle().state(), CircuitState::Open);
+
+    let clock = FakeClock::new();
+    let buffered = three().clock(clock.clone());
+    let service = buffered.layer(Buffer::new(NeverReady, 10));
+    for _ in 0..3 {
+        let mut call = later(service.clone().oneshot(get("/")));
+        assert!(poll(&mut call).is_pending());
+        clock.advance(10 * SECOND); // the caller's patience
+    }
+    assert_eq!(buffered.handle().state(), CircuitState::Open);
+
+    let bare = three().clock(clock.clone());
+    for _ in 0..3 {
+        let mut call = later(bare.layer(NeverReady).oneshot(get("/")));
+        assert!(poll(&mut call).is_pending());
+        clock.advance(10 * SECOND);
+    }
+    assert_eq!(bare.handle().counts().calls, 0, "no call has begun");
+}
+
+#[tokio::test]
 async fn slow_heads_open_the_circuit() {
     let trip = Trip::slow_rate(0.5).slow_after(SECOND).over_last(4).min_requests(4);
     let clock = FakeClock::new();

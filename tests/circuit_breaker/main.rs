@@ -29,6 +29,6 @@ use tollgate::{
     CircuitBreaker, CircuitBreakerLayer, CircuitState, Classify, Event, FakeClock, PolicyName, Reason, Refusal, Seen,
     Statuses, Trip, Verdict,
 };
-use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneService};
+use tower::{Layer, Service, ServiceExt, buffer::Buffer, load_shed::LoadShedLayer, service_fn, util::BoxCloneService};
 
 use scene::*;
