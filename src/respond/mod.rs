@@ -23,6 +23,11 @@
 //! assert_eq!(answer.headers()["content-type"], "text/plain; charset=utf-8");
 //! # });
 //! ```
+//!
+//! # Uploads
+//! A refusal never reads the request's body: a client that sent `Expect: 100-continue` is not asked for it. One that
+//! sends at once is answered at once too, and over HTTP/1.1 the connection closes behind the answer: a client that does
+//! not read before it has written all, as simple libraries do, may find a broken pipe instead when the body is large.
 
 use std::{fmt, sync::Arc};
 
