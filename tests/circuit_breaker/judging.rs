@@ -224,6 +224,23 @@ async fn grpc_is_judged_at_its_trailers() {
 }
 
 #[tokio::test]
+#[ignore = "what speaks gRPC is read from the request, which anybody may write"]
+async fn a_request_that_only_pretends_to_be_grpc_opens_nobodys_circuit() {
+    for (status, kind) in [(200, "text/plain"), (200, ""), (204, "")] {
+        let layer = three();
+        let web = layer.layer(service_fn(move |_: Request<Full<Bytes>>| async move {
+            let response = Response::builder().status(status).header(CONTENT_TYPE, kind);
+            Ok::<_, ()>(response.body(Full::<Bytes>::from("a page")).unwrap())
+        }));
+        for _ in 0..100 {
+            let response = web.clone().oneshot(grpc()).await.unwrap();
+            let _ = response.into_body().collect().await;
+        }
+        assert_eq!((layer.handle().state(), layer.handle().counts().failures), (CircuitState::Closed, 0), "{kind}");
+    }
+}
+
+#[tokio::test]
 async fn grpc_web_is_judged_by_the_status_in_its_head_where_there_is_one() {
     const WEB: (&str, &str) = ("content-type", "application/grpc-web+proto");
     for (deed, opens) in [

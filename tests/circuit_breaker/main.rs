@@ -22,6 +22,7 @@ use std::{
 
 use bytes::Bytes;
 use common::{Log, NeverReady, get};
+use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;

@@ -17,6 +17,8 @@ pub(crate) enum Deed {
     Stream(End),
     /// A good head with a body that never ends.
     Endless,
+    /// One message, and then silence.
+    Quiet,
     Error,
     Panic,
     Hang,
@@ -79,6 +81,10 @@ impl Upstream {
                 };
                 let frames = [Ok(Frame::data("some".into()))].into_iter().chain(last);
                 good(StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync())
+            }
+            Deed::Quiet => {
+                let first = futures_util::stream::iter([Ok(Frame::data("some".into()))]);
+                good(StreamBody::new(first.chain(futures_util::stream::pending())).boxed_unsync())
             }
             Deed::Endless => good(StreamBody::new(futures_util::stream::pending()).boxed_unsync()),
             Deed::Error => Err("connection refused"),
