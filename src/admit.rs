@@ -2,7 +2,7 @@
 
 use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc};
 
-use http::{Extensions, HeaderMap, response};
+use http::{Extensions, HeaderMap, Response};
 
 use crate::{Refusal, RequestHead};
 
@@ -67,9 +67,9 @@ pub trait Permit: Send + 'static {
         let _ = extensions;
     }
 
-    /// When the head of the response is there: may add fields, may read the status.
-    fn on_response(&mut self, head: &mut response::Parts) {
-        let _ = head;
+    /// When the head of the response is there: may add fields, may read the status. Its body is of any type.
+    fn on_response<B>(&mut self, response: &mut Response<B>) {
+        let _ = response;
     }
 
     /// A frame of `bytes` body bytes was handed to the transport.

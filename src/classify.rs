@@ -2,7 +2,9 @@
 
 use std::{any::Any, fmt, time::Duration};
 
-use http::{HeaderMap, StatusCode, response};
+use http::{HeaderMap, StatusCode};
+
+use crate::ResponseHead;
 
 /// Says whether a call failed; closures implement it.
 ///
@@ -39,7 +41,7 @@ impl<F: Fn(&Seen<'_>) -> Verdict + Send + Sync + 'static> Classify for F {
 #[non_exhaustive]
 pub enum Seen<'a> {
     /// The head of a response.
-    Head(&'a response::Parts),
+    Head(ResponseHead<'a>),
     /// The end of a gRPC call: its trailers, or the head's fields where there is no body; `None` when the stream ended
     /// without any.
     Trailers(Option<&'a HeaderMap>),
@@ -107,11 +109,12 @@ impl Statuses {
     ///
     /// ```
     /// use http::{Response, StatusCode};
-    /// use tollgate::{Classify, Seen, Statuses, Verdict};
+    /// use tollgate::{Classify, ResponseHead, Seen, Statuses, Verdict};
     ///
-    /// let (head, ()) = Response::builder().status(StatusCode::TOO_MANY_REQUESTS).body(()).unwrap().into_parts();
-    /// assert_eq!(Statuses::default().classify(&Seen::Head(&head)), Verdict::Success);
-    /// assert_eq!(Statuses::default().count_rate_limits().classify(&Seen::Head(&head)), Verdict::Failure);
+    /// let answer = Response::builder().status(StatusCode::TOO_MANY_REQUESTS).body(()).unwrap();
+    /// let seen = Seen::Head(ResponseHead::of(&answer));
+    /// assert_eq!(Statuses::default().classify(&seen), Verdict::Success);
+    /// assert_eq!(Statuses::default().count_rate_limits().classify(&seen), Verdict::Failure);
     /// ```
     #[must_use]
     pub const fn count_rate_limits(self) -> Self {

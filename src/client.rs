@@ -3,11 +3,11 @@
 use std::{
     fmt,
     hash::{BuildHasher, Hasher},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{Arc, LazyLock, OnceLock},
 };
 
-use siphasher::sip128::{Hasher128, SipHasher13};
+use siphasher::sip128::SipHasher13;
 
 /// Whom a request is charged to: a digest of fixed size, perhaps a name that is no secret, perhaps a tier.
 ///
@@ -139,43 +139,74 @@ impl fmt::Debug for Client {
 ///
 /// ```
 /// use tollgate::Name;
-/// let name = Name::Network("2001:db8::".parse().unwrap(), 64);
+/// let name = Name::network("2001:db8::".parse().unwrap(), 64);
 /// assert_eq!(name.to_string(), "2001:db8::/64");
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Name {
-    /// Any text.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Name(Named);
+
+/// Of words throughout: an address would stand askew in a client, and each move of it would stall.
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Named {
     Text(Arc<str>),
-    /// An address and how many of its leading bits count; a whole address is shown without its length.
-    Network(IpAddr, u8),
+    V4 { address: u64, bits: u64 },
+    V6 { address: [u64; 2], bits: u64 },
+}
+
+impl Name {
+    /// The name of a network: an address and how many of its leading bits count. A whole address is shown without its
+    /// length.
+    ///
+    /// ```
+    /// use tollgate::Name;
+    /// assert_eq!(Name::network("192.0.2.7".parse().unwrap(), 32).to_string(), "192.0.2.7");
+    /// ```
+    #[must_use]
+    #[allow(clippy::cast_possible_truncation)] // the halves of an address
+    pub fn network(address: IpAddr, bits: u8) -> Self {
+        let bits = u64::from(bits);
+        Self(match address {
+            IpAddr::V4(v4) => Named::V4 { address: u64::from(v4.to_bits()), bits },
+            IpAddr::V6(v6) => Named::V6 { address: [(v6.to_bits() >> 64) as u64, v6.to_bits() as u64], bits },
+        })
+    }
 }
 
 impl fmt::Display for Name {
+    #[allow(clippy::cast_possible_truncation)] // what was an address
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Text(text) => f.write_str(text),
-            Self::Network(ip @ IpAddr::V4(_), 32) | Self::Network(ip @ IpAddr::V6(_), 128) => write!(f, "{ip}"),
-            Self::Network(ip, bits) => write!(f, "{ip}/{bits}"),
-        }
+        let (address, bits, whole) = match self.0 {
+            Named::Text(ref text) => return f.write_str(text),
+            Named::V4 { address, bits } => (IpAddr::V4(Ipv4Addr::from_bits(address as u32)), bits, 32),
+            Named::V6 { address: [high, low], bits } => {
+                (IpAddr::V6(Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low))), bits, 128)
+            }
+        };
+        if bits == whole { write!(f, "{address}") } else { write!(f, "{address}/{bits}") }
+    }
+}
+
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Name({self})")
     }
 }
 
 impl From<&str> for Name {
     fn from(text: &str) -> Self {
-        Self::Text(text.into())
+        Self(Named::Text(text.into()))
     }
 }
 
 impl From<String> for Name {
     fn from(text: String) -> Self {
-        Self::Text(text.into())
+        Self(Named::Text(text.into()))
     }
 }
 
 impl From<Arc<str>> for Name {
     fn from(text: Arc<str>) -> Self {
-        Self::Text(text)
+        Self(Named::Text(text))
     }
 }
 
@@ -264,18 +295,36 @@ impl Digester {
     /// ```
     #[must_use]
     pub fn digest<P: AsRef<[u8]>>(&self, kind: &str, parts: impl IntoIterator<Item = P>) -> Digest {
-        Digest(self.begin(kind, parts).finish128().as_u128())
+        let mut parts = parts.into_iter();
+        let (mut part, mut next) = (parts.next(), parts.next());
+        let follows = |part: &Option<P>, next: &Option<P>| match (part, next) {
+            (None, _) => Follows::Nothing,
+            (Some(_), None) => Follows::Last,
+            (Some(_), Some(_)) => Follows::More,
+        };
+        let mut hasher = self.begin();
+        feed(&mut hasher, kind.as_bytes(), follows(&part, &next));
+        while let (Some(piece), Some(_)) = (&part, &next) {
+            let third = parts.next();
+            feed(&mut hasher, piece.as_ref(), follows(&next, &third));
+            (part, next) = (next, third);
+        }
+        finish(&hasher, part.as_ref().map_or(b"", AsRef::as_ref))
     }
 
-    /// Has digested `kind` and `parts`. It starts from a fresh hasher and not from a copy: then the compiler knows that no
-    /// bytes wait in it for the rest of their word.
+    /// As [`digest`](Self::digest) of one part.
     #[inline]
-    fn begin<P: AsRef<[u8]>>(&self, kind: &str, parts: impl IntoIterator<Item = P>) -> SipHasher13 {
+    pub(crate) fn digest_one(&self, kind: &str, part: &[u8]) -> Digest {
+        let mut hasher = self.begin();
+        feed(&mut hasher, kind.as_bytes(), Follows::Last);
+        finish(&hasher, part)
+    }
+
+    /// A fresh hasher and not a copy: then the compiler knows that no bytes wait in it for the rest of their word.
+    #[inline]
+    fn begin(&self) -> SipHasher13 {
         let (k0, k1) = self.0.keys();
-        let mut hasher = SipHasher13::new_with_keys(k0, k1);
-        feed(&mut hasher, kind.as_bytes());
-        parts.into_iter().for_each(|part| feed(&mut hasher, part.as_ref()));
-        hasher
+        SipHasher13::new_with_keys(k0, k1)
     }
 
     /// The client behind a secret of the given kind; it has no public name.
@@ -285,7 +334,7 @@ impl Digester {
     /// ```
     #[must_use]
     pub fn secret(&self, kind: &str, secret: &[u8]) -> Client {
-        Client::from_digest(self.digest(kind, [secret]))
+        Client::from_digest(self.digest_one(kind, secret))
     }
 
     /// The client with this public name.
@@ -297,26 +346,52 @@ impl Digester {
     #[must_use]
     pub fn named(&self, name: impl Into<Arc<str>>) -> Client {
         let name = name.into();
-        Client::from_digest(self.digest("name", [name.as_bytes()])).with_name(name)
+        Client::from_digest(self.digest_one("name", name.as_bytes())).with_name(name)
     }
 }
 
-/// Digests a piece behind its length, so that no two lists of pieces make the same bytes. It is filled up with zeros to
-/// whole words: then the hasher never has to shift what it holds.
+/// What comes after a piece.
+#[derive(Clone, Copy)]
+enum Follows {
+    Nothing,
+    /// The last piece, which needs no length: the hasher adds that of the whole.
+    Last,
+    More,
+}
+
+/// Digests a piece that is not the last: behind its length and what follows, so that no two lists of pieces make the same
+/// bytes, and as whole words, because then the hasher never has to shift what it holds. The first word has the length, where
+/// it is short, and seven bytes of the piece; the last is filled up with zeros.
 #[inline(always)]
-fn feed(hasher: &mut SipHasher13, piece: &[u8]) {
+fn feed(hasher: &mut SipHasher13, piece: &[u8], follows: Follows) {
     let mut word = |word: u64| hasher.write_u64(word.to_le()); // the same digest on every processor
-    word(piece.len() as u64);
-    let (words, rest) = piece.as_chunks();
-    for bytes in words {
-        word(u64::from_le_bytes(*bytes));
+    let (length, follows) = (piece.len() as u64, follows as u64);
+    let rest = if length < LONG {
+        let (first, rest) = piece.split_at(piece.len().min(7));
+        word(little(first) << 8 | length << 2 | follows);
+        rest
+    } else {
+        word(length << 8 | LONG << 2 | follows);
+        piece
+    };
+    for bytes in rest.chunks(8) {
+        word(little(bytes));
     }
-    if !rest.is_empty() {
-        word(match piece.last_chunk() {
-            Some(last) => u64::from_le_bytes(*last) >> (64 - 8 * rest.len()),
-            None => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
-        });
-    }
+}
+
+/// The digest of what was fed and the last piece.
+#[inline]
+fn finish(hasher: &SipHasher13, last: &[u8]) -> Digest {
+    Digest(hasher.hash(last).as_u128())
+}
+
+/// What stands in the place of a length that six bits do not hold.
+const LONG: u64 = 63;
+
+/// Up to eight bytes as a number, the first of least weight.
+#[inline(always)]
+fn little(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 /// What all digests of one kind of identity begin with, digested once.
@@ -330,13 +405,26 @@ impl Beginning {
 
     /// As [`Digester::digest`] of the kind, its `first` parts, which are the same each time, and the `last` one.
     #[inline]
-    pub(crate) fn digest(&self, digester: &Digester, kind: &str, first: [&[u8]; 2], last: &[u8]) -> Digest {
-        let begin = || digester.begin(kind, first);
+    pub(crate) fn digest<'a>(
+        &self,
+        digester: &Digester,
+        kind: &str,
+        first: impl Fn() -> [&'a [u8]; 2],
+        last: &[u8],
+    ) -> Digest {
+        let begin = || {
+            let (mut hasher, [one, other]) = (digester.begin(), first());
+            feed(&mut hasher, kind.as_bytes(), Follows::More);
+            feed(&mut hasher, one, Follows::More);
+            feed(&mut hasher, other, Follows::Last);
+            hasher
+        };
         let (of, begun) = self.0.get_or_init(|| (digester.clone(), Digester(begin())));
+        if of.0.keys() == digester.0.keys() {
+            return finish(&begun.0, last);
+        }
         // Another digester: another layer has another store, and they share the extractor.
-        let mut hasher = if of.0.keys() == digester.0.keys() { begun.0 } else { begin() };
-        feed(&mut hasher, last);
-        Digest(hasher.finish128().as_u128())
+        finish(&begin(), last)
     }
 }
 
@@ -375,22 +463,43 @@ mod tests {
 
     #[test]
     fn pieces_of_every_length_are_read_alike() {
-        let plain = |pieces: &[&[u8]]| {
+        let plain = |pieces: &[&[u8]], last: &[u8], after: u64| {
             let mut all = Vec::new();
-            for piece in pieces {
-                all.extend_from_slice(&(piece.len() as u64).to_le_bytes());
+            for (index, piece) in pieces.iter().enumerate() {
+                let follows = if index + 1 < pieces.len() { 2 } else { after };
+                match piece.len() as u64 {
+                    length @ 0..=62 => all.push((length << 2 | follows) as u8),
+                    length => all.extend_from_slice(&(length << 8 | 63 << 2 | follows).to_le_bytes()),
+                }
                 all.extend_from_slice(piece);
                 all.resize(all.len().next_multiple_of(8), 0);
             }
+            all.extend_from_slice(last);
             Digest(SipHasher13::new().hash(&all).as_u128())
         };
         let digester = Digester(SipHasher13::new());
-        let bytes: Vec<u8> = (1..=80).collect();
-        assert_eq!(digester.digest::<&[u8]>("kind", []), plain(&[b"kind"]));
-        for len in 0..=80 {
+        let bytes: Vec<u8> = (1..=200).collect();
+        assert_eq!(digester.digest::<&[u8]>("kind", []), plain(&[b"kind"], b"", 0));
+        assert_eq!(digester.digest("kind", [b"one"]), plain(&[b"kind"], b"one", 1));
+        assert_eq!(digester.digest("kind", [b"one"]), digester.digest_one("kind", b"one"));
+        for len in 0..=200 {
             let (one, other) = (&bytes[..len], &bytes[len..]);
-            assert_eq!(digester.digest("kind", [one, other]), plain(&[b"kind", one, other]), "{len} bytes");
+            assert_eq!(digester.digest("kind", [one, other]), plain(&[b"kind", one], other, 1), "{len} bytes");
+            let three = digester.digest("kind", [one, one, other]);
+            assert_eq!(three, plain(&[b"kind", one, one], other, 1), "{len} bytes");
         }
+    }
+
+    #[test]
+    fn a_last_piece_cannot_imitate_pieces_and_lengths() {
+        let digester = Digester::process();
+        let two = digester.digest("k", [&b"a"[..], b"b"]);
+        for follows in 0..4 {
+            let imitation = [1 << 2 | follows, b'a', 0, 0, 0, 0, 0, 0, b'b'];
+            assert_ne!(digester.digest("k", [imitation]), two);
+        }
+        assert_ne!(digester.digest::<&[u8]>("k", []), digester.digest("k", [b""]));
+        assert_ne!(digester.digest("k", [b"a"]), digester.digest("k", [b"a\0"]));
     }
 
     #[test]
@@ -400,7 +509,7 @@ mod tests {
         for digester in [&one, &other, &one] {
             for last in [&b"value"[..], b"", b"a value that is longer"] {
                 let whole = digester.digest("kind", [&b"header"[..], b"x-key", last]);
-                assert_eq!(beginning.digest(digester, "kind", [b"header", b"x-key"], last), whole);
+                assert_eq!(beginning.digest(digester, "kind", || [b"header", b"x-key"], last), whole);
             }
         }
     }

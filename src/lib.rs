@@ -51,7 +51,7 @@ pub use client::{Client, Digest, Digester, Name, Tier};
 pub use clock::{Clock, FakeClock, Moment};
 pub use cost::Cost;
 pub use gate::{Body, Gate, GateFuture, GateLayer};
-pub use head::RequestHead;
+pub use head::{RequestHead, ResponseHead};
 pub use identify::{Account, ApiKey, Forwarded, Identify, Lookup, PeerIp, Traits, Unverified, Verified};
 pub use invalid::Invalid;
 pub use layers::circuit_breaker::{CallError, CircuitBreaker, CircuitBreakerLayer, CircuitState, Counts};

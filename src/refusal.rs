@@ -18,8 +18,11 @@ use crate::{PolicyName, respond::Fields};
 /// assert_eq!(refusal.to_string(), "policy \"default\": limit of 100 reached, retry in 1.9s");
 /// assert_eq!(refusal.retry_after_seconds(), Some(2));
 /// ```
+#[derive(Clone, PartialEq, Eq)]
+pub struct Refusal(Box<Particulars>); // small where it travels: a decision is as large as its larger outcome
+
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
+struct Particulars {
     reason: Reason,
     policy: PolicyName,
     limit: u64,
@@ -75,8 +78,8 @@ impl Refusal {
     /// assert_eq!(refusal.retry_after(), None);
     /// ```
     #[must_use]
-    pub const fn new(reason: Reason, policy: PolicyName) -> Self {
-        Self { reason, policy, limit: 0, current: 0, retry_after: None, fields: None }
+    pub fn new(reason: Reason, policy: PolicyName) -> Self {
+        Self(Box::new(Particulars { reason, policy, limit: 0, current: 0, retry_after: None, fields: None }))
     }
 
     /// The same refusal with the limit and what was used of it, both in the policy's units.
@@ -87,8 +90,9 @@ impl Refusal {
     /// assert_eq!(refusal.with_limit(5, 4).limit(), 5);
     /// ```
     #[must_use]
-    pub fn with_limit(self, limit: u64, current: u64) -> Self {
-        Self { limit, current, ..self }
+    pub fn with_limit(mut self, limit: u64, current: u64) -> Self {
+        (self.0.limit, self.0.current) = (limit, current);
+        self
     }
 
     /// The same refusal with the time after which it would not stand if nobody else came.
@@ -100,8 +104,9 @@ impl Refusal {
     /// assert_eq!(refusal.with_retry_after(Duration::from_secs(3)).retry_after_seconds(), Some(3));
     /// ```
     #[must_use]
-    pub fn with_retry_after(self, wait: Duration) -> Self {
-        Self { retry_after: Some(wait), ..self }
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.0.retry_after = Some(wait);
+        self
     }
 
     /// The same refusal with the rate limit fields that its answer is to carry.
@@ -114,13 +119,14 @@ impl Refusal {
     /// let refusal = Refusal::new(Reason::RateLimited, name).with_fields(Arc::new(fields));
     /// ```
     #[must_use]
-    pub fn with_fields(self, fields: Arc<Fields>) -> Self {
-        Self { fields: Some(fields), ..self }
+    pub fn with_fields(mut self, fields: Arc<Fields>) -> Self {
+        self.0.fields = Some(fields);
+        self
     }
 
     /// The rate limit fields that the answer carries.
     pub(crate) fn fields(&self) -> Option<&Fields> {
-        self.fields.as_deref()
+        self.0.fields.as_deref()
     }
 
     /// The kind of the refusal.
@@ -131,8 +137,8 @@ impl Refusal {
     /// assert_eq!(refusal.reason(), Reason::CircuitOpen);
     /// ```
     #[must_use]
-    pub const fn reason(&self) -> Reason {
-        self.reason
+    pub fn reason(&self) -> Reason {
+        self.0.reason
     }
 
     /// The policy that refused.
@@ -143,8 +149,8 @@ impl Refusal {
     /// assert_eq!(refusal.policy().as_str(), "upstream");
     /// ```
     #[must_use]
-    pub const fn policy(&self) -> &PolicyName {
-        &self.policy
+    pub fn policy(&self) -> &PolicyName {
+        &self.0.policy
     }
 
     /// The limit, in the policy's units; 0 where there is none to tell.
@@ -155,8 +161,8 @@ impl Refusal {
     /// assert_eq!(refusal.with_limit(5, 4).limit(), 5);
     /// ```
     #[must_use]
-    pub const fn limit(&self) -> u64 {
-        self.limit
+    pub fn limit(&self) -> u64 {
+        self.0.limit
     }
 
     /// How much of the limit was used when the request came, in the policy's units.
@@ -167,8 +173,8 @@ impl Refusal {
     /// assert_eq!(refusal.with_limit(5, 4).current(), 4);
     /// ```
     #[must_use]
-    pub const fn current(&self) -> u64 {
-        self.current
+    pub fn current(&self) -> u64 {
+        self.0.current
     }
 
     /// How long to wait, exactly; `None` when waiting will not help, as when the request is too large or names no client.
@@ -180,10 +186,10 @@ impl Refusal {
     /// assert!(refusal.with_retry_after(Duration::from_secs(3)).retry_after().is_none());
     /// ```
     #[must_use]
-    pub const fn retry_after(&self) -> Option<Duration> {
-        match self.reason {
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.0.reason {
             Reason::TooLarge | Reason::Unidentified => None,
-            _ => self.retry_after,
+            _ => self.0.retry_after,
         }
     }
 
@@ -207,10 +213,23 @@ pub(crate) fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
 }
 
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Particulars { reason, policy, limit, current, retry_after, .. } = &*self.0;
+        f.debug_struct("Refusal")
+            .field("reason", reason)
+            .field("policy", policy)
+            .field("limit", limit)
+            .field("current", current)
+            .field("retry_after", retry_after)
+            .finish_non_exhaustive()
+    }
+}
+
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "policy {:?}: ", self.policy)?;
-        match (self.reason, self.limit) {
+        write!(f, "policy {:?}: ", self.policy())?;
+        match (self.reason(), self.limit()) {
             (Reason::RateLimited, 0) => f.write_str("limit reached")?,
             (Reason::RateLimited, limit) => write!(f, "limit of {limit} reached")?,
             (Reason::Capacity, _) => f.write_str("shared capacity used up")?,

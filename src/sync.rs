@@ -10,3 +10,86 @@ pub(crate) use std::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},
 };
+
+#[cfg(not(tollgate_loom))]
+pub(crate) use spin::Spin;
+
+#[cfg(tollgate_loom)]
+pub(crate) use model::Spin;
+
+#[cfg(not(tollgate_loom))]
+mod spin {
+    use std::{fmt, hint, thread};
+
+    use spinning_top::{Spinlock, guard::SpinlockGuard};
+
+    /// A lock that is held for some instructions only, never while anybody else's code runs.
+    ///
+    /// A mutex costs two exchanges and sleeps when it is taken; this costs one, and whoever finds it taken looks again.
+    /// Where its holder was put aside by the scheduler, waiting threads step aside too. A panic leaves it free.
+    pub(crate) struct Spin<T>(Spinlock<T>);
+
+    /// So often a thread looks before it steps aside: longer than anybody holds the lock who is running.
+    const LOOKS: u32 = 200;
+
+    impl<T> Spin<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Self(Spinlock::new(value))
+        }
+
+        #[inline]
+        pub(crate) fn lock(&self) -> SpinlockGuard<'_, T> {
+            self.0.try_lock().unwrap_or_else(|| self.wait())
+        }
+
+        #[inline]
+        pub(crate) fn try_lock(&self) -> Option<SpinlockGuard<'_, T>> {
+            self.0.try_lock()
+        }
+
+        #[cold]
+        fn wait(&self) -> SpinlockGuard<'_, T> {
+            let mut looks = 0;
+            loop {
+                while self.0.is_locked() {
+                    looks += 1;
+                    if looks < LOOKS { hint::spin_loop() } else { thread::yield_now() }
+                }
+                if let Some(guard) = self.0.try_lock() {
+                    return guard;
+                }
+            }
+        }
+    }
+
+    impl<T> fmt::Debug for Spin<T> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Spin(..)")
+        }
+    }
+}
+
+#[cfg(tollgate_loom)]
+mod model {
+    use std::sync::PoisonError;
+
+    use loom::sync::{Mutex, MutexGuard};
+
+    /// The same, as a lock that loom knows.
+    #[derive(Debug)]
+    pub(crate) struct Spin<T>(Mutex<T>);
+
+    impl<T> Spin<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
+        }
+    }
+}

@@ -32,7 +32,7 @@ pin_project! {
 pin_project! {
     #[project = KindProjection]
     enum Kind<B, P> where P: Permit {
-        Inner { #[pin] body: B, guard: Option<Guard<P>> },
+        Inner { #[pin] body: B, guard: Guard<P> },
         Own { bytes: Bytes },
     }
 }
@@ -40,7 +40,7 @@ pin_project! {
 impl<B, P: Permit> Body<B, P> {
     /// The inner service's body; `guard` is settled when it ends.
     #[inline]
-    pub(crate) fn inner(body: B, guard: Option<Guard<P>>) -> Self {
+    pub(crate) fn inner(body: B, guard: Guard<P>) -> Self {
         Self { kind: Kind::Inner { body, guard } }
     }
 
@@ -70,19 +70,18 @@ where
         match self.project().kind.project() {
             KindProjection::Own { bytes } if bytes.is_empty() => Poll::Ready(None),
             KindProjection::Own { bytes } => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes).into())))),
-            KindProjection::Inner { mut body, guard: Some(guard) } => {
+            KindProjection::Inner { mut body, guard } => {
                 let frame = ready!(guard.run(|| body.as_mut().poll_frame(cx)));
                 match &frame {
                     None => guard.settle(Outcome::Complete { trailers: None }),
                     Some(Err(error)) => guard.settle(Outcome::BodyFailed(error)),
                     Some(Ok(frame)) => match frame.data_ref() {
-                        Some(data) => guard.passed(data.remaining(), body.is_end_stream()),
+                        Some(data) => guard.passed(data.remaining(), || body.is_end_stream()),
                         None => guard.settle(Outcome::Complete { trailers: frame.trailers_ref() }),
                     },
                 }
                 Poll::Ready(frame)
             }
-            KindProjection::Inner { body, guard: None } => body.poll_frame(cx),
         }
     }
 

@@ -3,13 +3,14 @@
 use std::{
     fmt,
     future::Future,
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, header::CONTENT_LENGTH, response};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_LENGTH};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -58,7 +59,7 @@ pin_project! {
         /// about as large as its largest state, and this one is rare.
         Waiting { waiting: Box<Waiting<S, ReqB, A>> },
         /// The inner service is at work.
-        Serving { #[pin] future: S::Future, guard: Option<Guard<A::Permit>>, bare: Bare },
+        Serving { #[pin] future: S::Future, guard: Guard<A::Permit>, bare: Bare },
         /// Refused, or done.
         Refused { answer: Option<Response<Bytes>> },
     }
@@ -72,7 +73,7 @@ struct Waiting<S, ReqB, A: Admit> {
     request: Option<Request<ReqB>>,
     /// A store was asked, and what it says is still to be applied.
     decision: Option<(Decision<A>, Arc<Keeper<A>>)>,
-    guard: Option<Guard<A::Permit>>,
+    guard: Guard<A::Permit>,
 }
 
 impl<S, ReqB, A> Waiting<S, ReqB, A>
@@ -86,27 +87,25 @@ where
         if let Some((decision, keeper)) = &mut self.decision {
             let decision = ready!(decision.as_mut().poll(cx));
             let request = self.request.as_ref().expect("polled after completion");
-            match keeper.apply(decision, request.headers()) {
-                Err(answer) => return Poll::Ready(Ok(State::Refused { answer: Some(answer) })),
-                Ok(permit) => self.guard = permit.map(Guard::new),
+            match keeper.apply(decision) {
+                Ok(permit) => self.guard = Guard::new(permit),
+                Err(refusal) => {
+                    let answer = Some(keeper.answer(refusal, request.headers()));
+                    return Poll::Ready(Ok(State::Refused { answer }));
+                }
             }
             self.decision = None;
         }
         if !self.ready {
             let service = &mut self.service;
-            let polled = match &mut self.guard {
-                Some(guard) => guard.run(|| service.poll_ready(cx)),
-                None => service.poll_ready(cx),
-            };
-            if let Err(error) = ready!(polled) {
-                if let Some(guard) = &mut self.guard {
-                    guard.settle(Outcome::Failed(&error));
-                }
+            if let Err(error) = ready!(self.guard.run(|| service.poll_ready(cx))) {
+                self.guard.settle(Outcome::Failed(&error));
                 return Poll::Ready(Err(error));
             }
         }
         let request = self.request.take().expect("polled after completion");
-        Poll::Ready(Ok(serve(&mut self.service, request, self.guard.take())))
+        let guard = mem::replace(&mut self.guard, Guard::new(None));
+        Poll::Ready(Ok(serve(&mut self.service, request, guard)))
     }
 }
 
@@ -141,7 +140,7 @@ where
     }
 
     #[inline(always)]
-    pub(super) fn serving(service: &mut S, request: Request<ReqB>, guard: Option<Guard<A::Permit>>) -> Self {
+    pub(super) fn serving(service: &mut S, request: Request<ReqB>, guard: Guard<A::Permit>) -> Self {
         Self { state: serve(service, request, guard) }
     }
 
@@ -153,10 +152,10 @@ where
         ready: bool,
     ) -> Self {
         let decision = Some((decision, keeper));
-        Self::waiting(Waiting { service, ready, request: Some(request), decision, guard: None })
+        Self::waiting(Waiting { service, ready, request: Some(request), decision, guard: Guard::new(None) })
     }
 
-    pub(super) fn readying(service: S, request: Request<ReqB>, guard: Option<Guard<A::Permit>>) -> Self {
+    pub(super) fn readying(service: S, request: Request<ReqB>, guard: Guard<A::Permit>) -> Self {
         Self::waiting(Waiting { service, ready: false, request: Some(request), decision: None, guard })
     }
 
@@ -180,11 +179,8 @@ where
         loop {
             let next = match state.as_mut().project() {
                 StateProjection::Serving { future, guard, bare } => {
-                    let result = match guard {
-                        Some(guard) => ready!(guard.run(|| future.poll(cx))),
-                        None => ready!(future.poll(cx)),
-                    };
-                    return Poll::Ready(finish(result, guard.take(), *bare));
+                    let result = ready!(guard.run(|| future.poll(cx)));
+                    return Poll::Ready(finish(result, mem::replace(guard, Guard::new(None)), *bare));
                 }
                 StateProjection::Refused { answer } => {
                     let answer = answer.take().expect("polled after completion");
@@ -199,23 +195,18 @@ where
 
 /// Calls a ready service. Inlined, as all on this path: each call would copy the head of the request once more.
 #[inline(always)]
-fn serve<S, ReqB, A>(
-    service: &mut S,
-    mut request: Request<ReqB>,
-    mut guard: Option<Guard<A::Permit>>,
-) -> State<S, ReqB, A>
+fn serve<S, ReqB, A>(service: &mut S, mut request: Request<ReqB>, mut guard: Guard<A::Permit>) -> State<S, ReqB, A>
 where
     S: Service<Request<ReqB>>,
     A: Admit,
 {
-    if let Some(permit) = guard.as_mut().and_then(Guard::permit) {
+    if let Some(permit) = guard.permit() {
         permit.on_request(request.extensions_mut());
     }
     let bare = Bare::of(request.method());
-    let future = match &mut guard {
-        Some(guard) => guard.run(|| service.call(request)),
-        None => service.call(request),
-    };
+    guard.enter();
+    let future = service.call(request);
+    guard.leave();
     State::Serving { future, guard, bare }
 }
 
@@ -223,40 +214,35 @@ where
 #[inline(always)]
 fn finish<ResB: http_body::Body, P: Permit, E: 'static>(
     result: Result<Response<ResB>, E>,
-    mut guard: Option<Guard<P>>,
+    mut guard: Guard<P>,
     bare: Bare,
 ) -> Result<Response<Body<ResB, P>>, E> {
-    let response = match result {
+    let mut response = match result {
         Ok(response) => response,
         Err(error) => {
-            if let Some(guard) = &mut guard {
-                guard.settle(Outcome::Failed(&error));
-            }
+            guard.settle(Outcome::Failed(&error));
             return Err(error);
         }
     };
-    let (mut head, body) = response.into_parts();
-    if let Some(guard) = &mut guard {
-        if let Some(permit) = guard.permit() {
-            permit.on_response(&mut head);
-        }
-        if let Some(refusal) = head.extensions.get::<Refusal>() {
+    if let Some(permit) = guard.permit() {
+        permit.on_response(&mut response);
+        if let Some(refusal) = response.extensions().get::<Refusal>() {
             guard.settle(Outcome::Refused(refusal));
-        } else if bare.has_no_body(head.status) || body.is_end_stream() {
+        } else if bare.has_no_body(response.status()) || response.body().is_end_stream() {
             guard.settle(Outcome::Complete { trailers: None });
         } else {
-            guard.head_sent(length(&body, &head));
+            guard.head_sent(length(response.body(), response.headers()));
         }
     }
-    Ok(Response::from_parts(head, Body::inner(body, guard)))
+    Ok(response.map(|body| Body::inner(body, guard)))
 }
 
 /// How many body bytes are to come, if the body or its head says so, and if they are the end: gRPC's is the trailers.
-fn length(body: &impl http_body::Body, head: &response::Parts) -> Option<u64> {
-    if has_grpc_trailers(&head.headers) {
+fn length(body: &impl http_body::Body, fields: &HeaderMap) -> Option<u64> {
+    if has_grpc_trailers(fields) {
         return None;
     }
-    body.size_hint().exact().or_else(|| head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok())
+    body.size_hint().exact().or_else(|| fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok())
 }
 
 impl<S, ReqB, A> fmt::Debug for GateFuture<S, ReqB, A>

@@ -5,82 +5,109 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::{Outcome, Permit};
 
 /// A permit on its way to the end of the response; a drop settles it by how far the response had come.
+///
+/// It is moved about with everything that a call returns, so it is as small as can be: that there is none any more is
+/// written into one of its flags.
 #[derive(Debug)]
-pub(crate) struct Guard<P: Permit> {
-    permit: Option<P>,
-    stage: Stage,
+pub(crate) struct Guard<P: Permit>(Option<Held<P>>);
+
+#[derive(Debug)]
+struct Held<P> {
+    permit: P,
+    /// How many body bytes are still to come once the head is there; [`UNKNOWN`] if nobody said.
+    left: u64,
+    head_sent: bool,
     /// Code of the inner service is running: whoever finds this set afterwards knows that it panicked.
     inside: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Stage {
-    /// No head yet.
-    Waiting,
-    /// The head has been passed on; nobody knows how many body bytes are still to come.
-    Streaming,
-    /// The head has been passed on; so many body bytes are still to come.
-    Counting(u64),
-    /// The last frame has been passed on.
-    Ended,
-}
+const UNKNOWN: u64 = u64::MAX;
 
 impl<P: Permit> Guard<P> {
-    pub(crate) fn new(permit: P) -> Self {
-        Self { permit: Some(permit), stage: Stage::Waiting, inside: false }
+    /// Without a permit there is nothing to settle.
+    #[inline]
+    pub(crate) fn new(permit: Option<P>) -> Self {
+        Self(permit.map(|permit| Held { permit, left: UNKNOWN, head_sent: false, inside: false }))
     }
 
     /// The permit, until it is settled.
+    #[inline]
     pub(crate) fn permit(&mut self) -> Option<&mut P> {
-        self.permit.as_mut()
+        self.0.as_mut().map(|held| &mut held.permit)
     }
 
     /// Runs code of the inner service; a panic in it is remembered, also when somebody further out catches it.
+    #[inline]
     pub(crate) fn run<T>(&mut self, inner: impl FnOnce() -> T) -> T {
-        self.inside = true;
+        self.enter();
         let value = inner();
-        self.inside = false;
+        self.leave();
         value
     }
 
+    /// From here on code of the inner service runs, until it is [left](Self::leave). What it is handed would be copied
+    /// once more on the way into a closure.
+    #[inline]
+    pub(super) fn enter(&mut self) {
+        if let Some(held) = &mut self.0 {
+            held.inside = true;
+        }
+    }
+
+    /// The code of the inner service has come back.
+    #[inline]
+    pub(super) fn leave(&mut self) {
+        if let Some(held) = &mut self.0 {
+            held.inside = false;
+        }
+    }
+
     /// The head has been passed on; `left` body bytes are still to come, if that is known.
+    #[inline]
     pub(crate) fn head_sent(&mut self, left: Option<u64>) {
-        self.stage = left.map_or(Stage::Streaming, Stage::Counting);
+        if let Some(held) = &mut self.0 {
+            (held.head_sent, held.left) = (true, left.unwrap_or(UNKNOWN));
+        }
     }
 
     /// A frame of `bytes` body bytes was passed on, perhaps the `last` one.
-    pub(crate) fn passed(&mut self, bytes: usize, last: bool) {
-        if let Some(permit) = &mut self.permit {
-            permit.on_data(bytes);
-        }
-        if let Stage::Counting(left) = &mut self.stage {
-            *left = left.saturating_sub(bytes as u64);
-        }
-        if last {
-            self.stage = Stage::Ended;
+    #[inline]
+    pub(crate) fn passed(&mut self, bytes: usize, last: impl FnOnce() -> bool) {
+        if let Some(held) = &mut self.0 {
+            held.permit.on_data(bytes);
+            held.left = match held.left {
+                _ if last() => 0,
+                UNKNOWN => UNKNOWN,
+                left => left.saturating_sub(bytes as u64),
+            };
         }
     }
 
     /// The end; later calls do nothing.
+    #[inline]
     pub(crate) fn settle(&mut self, outcome: Outcome<'_>) {
-        if let Some(permit) = self.permit.take() {
-            let _ = catch_unwind(AssertUnwindSafe(|| permit.settle(outcome)));
+        if let Some(held) = self.0.take() {
+            let _ = catch_unwind(AssertUnwindSafe(|| held.permit.settle(outcome)));
         }
+    }
+
+    #[cold]
+    fn abandon(&mut self) {
+        let Some(Held { left, head_sent, inside, .. }) = self.0 else { return };
+        self.settle(match left {
+            _ if inside => Outcome::Panicked,
+            _ if !head_sent => Outcome::Cancelled { head_sent: false },
+            0 => Outcome::Complete { trailers: None }, // hyper drops most complete bodies without polling them to their end
+            _ => Outcome::Cancelled { head_sent: true },
+        });
     }
 }
 
 impl<P: Permit> Drop for Guard<P> {
+    #[inline]
     fn drop(&mut self) {
-        if self.permit.is_none() {
-            return;
+        if self.0.is_some() {
+            self.abandon();
         }
-        let outcome = match self.stage {
-            _ if self.inside => Outcome::Panicked,
-            Stage::Waiting => Outcome::Cancelled { head_sent: false },
-            // hyper drops most complete bodies without polling them to their end.
-            Stage::Ended | Stage::Counting(0) => Outcome::Complete { trailers: None },
-            Stage::Streaming | Stage::Counting(_) => Outcome::Cancelled { head_sent: true },
-        };
-        self.settle(outcome);
     }
 }

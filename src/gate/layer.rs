@@ -291,13 +291,9 @@ impl<A: Admit> Keeper<A> {
         !self.manner.enabled || self.manner.exempt.as_ref().is_some_and(exempts)
     }
 
-    /// Turns a decision into a permit, into nothing where the layer only watches, or into an answer.
-    #[expect(clippy::result_large_err, reason = "an answer is handed on at once, and a box would be an allocation")]
-    pub(super) fn apply(
-        &self,
-        decision: Result<A::Permit, Refusal>,
-        headers: &HeaderMap,
-    ) -> Result<Option<A::Permit>, Response<Bytes>> {
+    /// Tells of a decision, and lets a refusal pass where the layer only watches.
+    #[inline]
+    pub(super) fn apply(&self, decision: Result<A::Permit, Refusal>) -> Result<Option<A::Permit>, Refusal> {
         let policy = &self.terms.name;
         match decision {
             Ok(permit) => {
@@ -307,20 +303,20 @@ impl<A: Admit> Keeper<A> {
             Err(refusal) => {
                 let shadow = self.manner.shadow;
                 self.terms.audience.tell(&Event::Refused { refusal: &refusal, shadow });
-                if shadow { Ok(None) } else { Err(self.refuse(refusal, headers)) }
+                if shadow { Ok(None) } else { Err(refusal) }
             }
         }
     }
 
-    fn refuse(&self, refusal: Refusal, headers: &HeaderMap) -> Response<Bytes> {
-        let answer = self.manner.responder.answer(&refusal, &Wire::of(headers));
-        let (mut head, body) = answer.into_parts();
+    /// What a refused request is answered that has these fields.
+    pub(super) fn answer(&self, refusal: Refusal, headers: &HeaderMap) -> Response<Bytes> {
+        let mut answer = self.manner.responder.answer(&refusal, &Wire::of(headers));
         if let Some(fields) = refusal.fields() {
             let wait = refusal.retry_after().unwrap_or_default();
-            fields.write(&mut head.headers, 0, wait, || self.terms.clock.wall());
+            fields.write(answer.headers_mut(), 0, wait, || self.terms.clock.wall());
         }
-        head.extensions.insert(refusal);
-        Response::from_parts(head, body)
+        answer.extensions_mut().insert(refusal);
+        answer
     }
 }
 

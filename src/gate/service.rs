@@ -74,9 +74,9 @@ where
             None
         } else {
             match self.keeper.policy.admit(&RequestHead::of(&request)) {
-                Answer::Now(decision) => match self.keeper.apply(decision, request.headers()) {
+                Answer::Now(decision) => match self.keeper.apply(decision) {
                     Ok(permit) => permit,
-                    Err(answer) => return GateFuture::refused(answer),
+                    Err(refusal) => return GateFuture::refused(self.keeper.answer(refusal, request.headers())),
                 },
                 Answer::Later(decision) => {
                     let service = self.take();
@@ -84,7 +84,7 @@ where
                 }
             }
         };
-        let guard = permit.map(Guard::new);
+        let guard = Guard::new(permit);
         if ready {
             GateFuture::serving(&mut self.inner, request, guard)
         } else {

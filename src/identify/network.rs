@@ -24,7 +24,7 @@ impl Grouping {
             IpAddr::V4(ip) => digester.digest("ip", [&ip.octets()[..], &[bits]]),
             IpAddr::V6(ip) => digester.digest("ip", [&ip.octets()[..], &[bits]]),
         };
-        Client::from_digest(digest).with_name(Name::Network(network, bits))
+        Client::from_digest(digest).with_name(Name::network(network, bits))
     }
 
     fn network(self, ip: IpAddr) -> (IpAddr, u8) {

@@ -131,8 +131,8 @@ impl Unverified {
 impl Identify for Unverified {
     fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
         let value = self.place.read(request.headers, self.longest)?;
-        let [kind, name] = self.place.parts();
-        let client = Client::from_digest(self.beginning.digest(digester, "unverified", [kind, name], value));
+        let digest = self.beginning.digest(digester, "unverified", || self.place.parts(), value);
+        let client = Client::from_digest(digest);
         if !self.public {
             return Some(client);
         }

@@ -73,7 +73,7 @@ pub fn text(refusal: &Refusal) -> Response<Bytes> {
 /// assert_eq!(respond::status(&refusal), 503);
 /// ```
 #[must_use]
-pub const fn status(refusal: &Refusal) -> StatusCode {
+pub fn status(refusal: &Refusal) -> StatusCode {
     match refusal.reason() {
         Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         Reason::Capacity | Reason::CircuitOpen => StatusCode::SERVICE_UNAVAILABLE,

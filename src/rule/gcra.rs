@@ -79,6 +79,7 @@ pub struct Level {
 /// let now = Moment::from_nanos(7);
 /// assert_eq!(decide(&rate, None, Cost::ONE, now), Verdict::Admitted { full_at: 1_000_000_007 });
 /// ```
+#[inline]
 pub fn decide(rate: &Rate, full_at: Option<u64>, cost: Cost, now: Moment) -> Verdict {
     if cost.get() > rate.capacity() {
         return Verdict::TooLarge;
@@ -104,6 +105,7 @@ pub fn decide(rate: &Rate, full_at: Option<u64>, cost: Cost, now: Moment) -> Ver
 /// assert_eq!(gcra::newcomer(&rate, Moment::default()), 3_000_000_000);
 /// ```
 #[must_use]
+#[inline]
 pub fn newcomer(rate: &Rate, now: Moment) -> u64 {
     now.as_nanos() + rate.interval_ns() * (rate.capacity() - rate.newcomer_tokens())
 }
@@ -116,6 +118,7 @@ pub fn newcomer(rate: &Rate, now: Moment) -> u64 {
 /// assert_eq!((level.remaining, level.full_in.as_millis()), (3, 300));
 /// ```
 #[must_use]
+#[inline]
 pub fn level(rate: &Rate, full_at: Option<u64>, now: Moment) -> Level {
     let debt = debt(full_at.unwrap_or_else(|| newcomer(rate, now)), now);
     Level {
@@ -169,6 +172,7 @@ pub fn give_back(rate: &Rate, full_at: u64, cost: Cost, now: Moment) -> u64 {
     full_at.saturating_sub(given).max(now.as_nanos().min(full_at))
 }
 
+#[inline]
 fn debt(full_at: u64, now: Moment) -> u64 {
     full_at.saturating_sub(now.as_nanos())
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, response};
+use http::{Request, Response};
 use http_body_util::Full;
 use tokio::sync::mpsc;
 use tollgate::{Admit, Answer, GateLayer, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead};
@@ -112,8 +112,8 @@ pub struct Held {
 }
 
 impl Permit for Held {
-    fn on_response(&mut self, head: &mut response::Parts) {
-        self.status = Some(head.status.as_u16());
+    fn on_response<B>(&mut self, response: &mut Response<B>) {
+        self.status = Some(response.status().as_u16());
     }
 
     fn on_data(&mut self, bytes: usize) {

@@ -5,7 +5,7 @@
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Request, Response, response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use tollgate::{
     Admit, Answer, Dialect, FakeClock, GateLayer, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead,
@@ -60,9 +60,9 @@ impl Admit for Fixed {
 }
 
 impl Permit for Held {
-    fn on_response(&mut self, head: &mut response::Parts) {
+    fn on_response<B>(&mut self, response: &mut Response<B>) {
         let Fixed { fields, remaining, reset, .. } = &*self.0;
-        fields.write(&mut head.headers, *remaining, *reset, || NOW);
+        fields.write(response.headers_mut(), *remaining, *reset, || NOW);
     }
 
     fn settle(self, _: Outcome<'_>) {}

@@ -3,7 +3,7 @@
 use std::{
     cell::Cell,
     sync::{
-        Arc, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -12,11 +12,7 @@ use super::{
     epoch::{Epoch, Seat},
     ticket::Ticket,
 };
-use crate::{
-    Moment,
-    rule::trip::Tally,
-    sync::{Mutex, MutexGuard},
-};
+use crate::{Moment, rule::trip::Tally, sync::Spin};
 
 /// The present regime, once for each seat. A thread looks at its own copy, under a lock that hardly anybody else wants:
 /// that costs less than any cell that all threads share.
@@ -25,7 +21,7 @@ pub(crate) struct Current(Box<[OwnCopy]>);
 
 #[derive(Debug)]
 #[repr(align(128))] // two copies share no line, nor a prefetched pair of lines
-struct OwnCopy(Mutex<Regime>);
+struct OwnCopy(Spin<Regime>);
 
 /// What becomes of calls in the present generation.
 #[derive(Debug)]
@@ -41,7 +37,7 @@ pub(crate) enum Regime {
 impl Current {
     /// Everybody asks the machine; `seats` is a power of two.
     pub(crate) fn new(seats: usize) -> Self {
-        Self((0..seats).map(|_| OwnCopy(Mutex::new(Regime::Ask))).collect())
+        Self((0..seats).map(|_| OwnCopy(Spin::new(Regime::Ask))).collect())
     }
 
     pub(crate) fn seats(&self) -> usize {
@@ -51,7 +47,7 @@ impl Current {
     /// What a call holds that passes without asking the machine.
     #[inline]
     pub(crate) fn ticket(&self) -> Option<Ticket> {
-        match &*self.0[thread_number() & (self.0.len() - 1)].lock() {
+        match &*self.0[thread_number() & (self.0.len() - 1)].0.lock() {
             Regime::Counted(seat) => Some(Ticket::Counted(Arc::clone(seat))),
             Regime::Free => Some(Ticket::Free),
             Regime::Ask => None,
@@ -61,28 +57,21 @@ impl Current {
     /// Lets calls pass by `regime` from now on, which knows the number of the seat.
     pub(crate) fn replace(&self, regime: impl Fn(usize) -> Regime) {
         for (number, copy) in self.0.iter().enumerate() {
-            *copy.lock() = regime(number);
+            *copy.0.lock() = regime(number);
         }
     }
 
     /// Whether anybody holds a ticket of the present regime.
     pub(crate) fn has_calls(&self) -> bool {
-        self.0.iter().any(|copy| matches!(&*copy.lock(), Regime::Counted(seat) if Arc::strong_count(seat) > 1))
+        self.0.iter().any(|copy| matches!(&*copy.0.lock(), Regime::Counted(seat) if Arc::strong_count(seat) > 1))
     }
 
     /// What the window holds, and how many calls in a row failed.
     pub(crate) fn tally(&self, now: Moment) -> (Tally, u32) {
-        match &*self.0[0].lock() {
+        match &*self.0[0].0.lock() {
             Regime::Counted(seat) => Epoch::tally(seat, now),
             Regime::Free | Regime::Ask => (Tally::default(), 0),
         }
-    }
-}
-
-impl OwnCopy {
-    #[inline]
-    fn lock(&self) -> MutexGuard<'_, Regime> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -54,7 +54,7 @@ impl GateLayer<CircuitBlueprint> {
         let lower = lower.get_mut(..host.len())?;
         lower.copy_from_slice(host.as_bytes());
         lower.make_ascii_lowercase();
-        Some(Digester::process().digest("host", [&*lower]))
+        Some(Digester::process().digest_one("host", lower))
     }
 
     /// How many keys may have a circuit at once: 1,024 by default, about a megabyte with the default window.

@@ -1,9 +1,9 @@
 //! What an admitted request holds, and when it is judged.
 
-use http::response;
+use http::Response;
 
 use super::ticket::Ticket;
-use crate::{Moment, Outcome, Permit, Refusal, RequestHead, Seen, Verdict, respond::has_grpc_trailers};
+use crate::{Moment, Outcome, Permit, Refusal, RequestHead, ResponseHead, Seen, Verdict, respond::has_grpc_trailers};
 
 /// What a request holds that passed a circuit breaker; judged as soon as its result is known.
 ///
@@ -69,7 +69,8 @@ impl CircuitPermit {
 
 impl Permit for CircuitPermit {
     #[inline]
-    fn on_response(&mut self, head: &mut response::Parts) {
+    fn on_response<B>(&mut self, response: &mut Response<B>) {
+        let head = ResponseHead::of(response);
         if head.extensions.get::<Refusal>().is_some() {
             return; // settled as refused
         }
@@ -80,7 +81,7 @@ impl Permit for CircuitPermit {
             if !head.headers.contains_key(GRPC_STATUS) {
                 return; // known at the trailers
             }
-            setup.judge.of(&Seen::Trailers(Some(&head.headers)))
+            setup.judge.of(&Seen::Trailers(Some(head.headers)))
         } else {
             setup.judge.of_head(head)
         };

@@ -10,12 +10,11 @@ use std::{
 use http::{
     HeaderMap,
     header::{DATE, RETRY_AFTER},
-    response,
 };
 use httpdate::parse_http_date;
 
 use crate::{
-    Audience, Classify, Clock, PolicyName, Reason, Refusal, Seen, Statuses, Verdict,
+    Audience, Classify, Clock, PolicyName, Reason, Refusal, ResponseHead, Seen, Statuses, Verdict,
     respond::is_grpc_status,
     rule::{Trip, circuit::Recovery},
 };
@@ -64,13 +63,13 @@ impl Judge {
     /// The verdict on a head, with the wait that it asks for where that is honoured. A gRPC-Web call that failed before
     /// its first message says so in the head, under a status of 200.
     #[inline]
-    pub(crate) fn of_head(&self, head: &response::Parts) -> Verdict {
-        if head.status.is_success() && is_grpc_status(&head.headers) {
-            return self.of(&Seen::Trailers(Some(&head.headers)));
+    pub(crate) fn of_head(&self, head: ResponseHead<'_>) -> Verdict {
+        if head.status.is_success() && is_grpc_status(head.headers) {
+            return self.of(&Seen::Trailers(Some(head.headers)));
         }
         match self.of(&Seen::Head(head)) {
             Verdict::Failure if self.honour_retry_after => {
-                asked_wait(&head.headers).map_or(Verdict::Failure, Verdict::TripFor)
+                asked_wait(head.headers).map_or(Verdict::Failure, Verdict::TripFor)
             }
             verdict => verdict,
         }

@@ -1,6 +1,6 @@
 //! The window of one generation, shared by all threads.
 
-use std::{sync::PoisonError, time::Duration};
+use std::time::Duration;
 
 use super::ring::Ring;
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
         trip::{Mark, Tally, Window},
         window::Buckets,
     },
-    sync::Mutex,
+    sync::Spin,
 };
 
 /// Counts of the calls in a window.
@@ -22,12 +22,12 @@ pub(crate) enum Tallies {
 
 #[derive(Debug)]
 #[repr(align(128))] // two parts share no line, nor a prefetched pair of lines
-pub(crate) struct Part(Mutex<Buckets>);
+pub(crate) struct Part(Spin<Buckets>);
 
 impl Part {
     #[inline]
     fn with<T>(&self, look: impl FnOnce(&mut Buckets) -> T) -> T {
-        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut self.0.lock())
     }
 }
 
@@ -40,7 +40,7 @@ impl Tallies {
     }
 
     fn part(time: Duration) -> Part {
-        Part(Mutex::new(Buckets::new(time)))
+        Part(Spin::new(Buckets::new(time)))
     }
 
     #[inline]

@@ -41,7 +41,7 @@ impl TokenBuckets {
     /// ```
     pub fn check(&self, client: &Client, cost: Cost) -> Result<(), Refusal> {
         let Buckets { terms, .. } = &*self.0;
-        match self.0.take(client, cost, false) {
+        match self.0.take(client.digest(), client.tier(), cost, false) {
             Ok(_) => {
                 terms.audience.tell(&Event::Admitted { policy: &terms.name });
                 Ok(())
@@ -140,7 +140,7 @@ impl TokenBuckets {
     /// Nobody needs to call it: requests that come by sweep as they go, so that a table with n clients is clean after
     /// little more than n requests, and it never grows beyond [`max_clients`](Self::max_clients). But on a quiet server
     /// the memory of a flood takes as long as that to go back, and without requests it stays. A task does it in some two
-    /// milliseconds for each hundred thousand clients, and no request waits for more than one page of the table:
+    /// milliseconds for each hundred thousand clients, and no request waits for more than a small part of the table:
     ///
     /// ```
     /// # use std::time::Duration;

@@ -34,22 +34,6 @@ pub struct Buckets {
     warned: AtomicBool,
 }
 
-/// What was decided about one request: the limit it met, and when the client's bucket will be full after it. Small,
-/// because it is moved about with the response.
-#[derive(Debug)]
-pub(super) struct Taken {
-    pub(super) limit: Arc<Limit>,
-    pub(super) full_at: u64,
-    pub(super) now: Moment,
-}
-
-impl Taken {
-    fn new(limit: &Arc<Limit>, full_at: Option<u64>, now: Moment) -> Self {
-        let full_at = full_at.unwrap_or_else(|| gcra::newcomer(&limit.rate, now));
-        Self { limit: Arc::clone(limit), full_at, now }
-    }
-}
-
 /// Why nothing was taken.
 enum No {
     /// The client's own bucket is too empty: so much of it is used.
@@ -76,18 +60,16 @@ impl Buckets {
 
     /// Takes `cost` from the client's bucket and from the one of all, or from neither. What there is to tell of its
     /// bucket only if somebody will be `told`, and the table had room for it.
-    pub(super) fn take(&self, client: &Client, cost: Cost, told: bool) -> Result<Option<Taken>, Refusal> {
+    #[inline]
+    pub(super) fn take(&self, client: Digest, tier: Option<&Tier>, cost: Cost, told: bool) -> Result<Passed, Refusal> {
         let now = self.terms.clock.now();
         let rates = self.rates.present();
-        let limit = rates.of(client.tier());
-        let decide = |entry| self.decide(&rates, &limit.rate, entry, cost, now);
-        let decision = match self.table.update(client.digest(), now, decide) {
-            Ok(decision) => decision,
-            Err(Full) => return self.take_from_overflow(&rates, limit, cost, now),
-        };
-        match decision {
-            Ok(full_at) => Ok(told.then(|| Taken::new(limit, full_at, now))),
-            Err(no) => Err(self.refuse(no, limit, cost)),
+        let limit = rates.of(tier);
+        match self.table.update(client, now, |entry| self.decide(&rates, &limit.rate, entry, cost, now)) {
+            Ok(Ok(full_at)) if told => Ok(Passed::telling(limit, full_at, now)),
+            Ok(Ok(_)) => Ok(Passed::silent()),
+            Ok(Err(no)) => Err(self.refuse(no, limit, cost)),
+            Err(Full) => self.take_from_overflow(&rates, limit, cost, now),
         }
     }
 
@@ -99,7 +81,7 @@ impl Buckets {
         limit: &Arc<Limit>,
         cost: Cost,
         now: Moment,
-    ) -> Result<Option<Taken>, Refusal> {
+    ) -> Result<Passed, Refusal> {
         self.terms.audience.tell(&Event::Overflow { policy: &self.terms.name });
         if cost.get() > limit.rate.capacity() {
             return Err(self.refuse(No::Never(Some(limit.rate.capacity())), limit, cost));
@@ -109,7 +91,7 @@ impl Buckets {
         let (after, decision) = self.decide(rates, rate, *entry, cost, now);
         *entry = after;
         match decision {
-            Ok(_) => Ok(None), // what a crowd has left is not told to one of them
+            Ok(_) => Ok(Passed::silent()), // what a crowd has left is not told to one of them
             Err(No::Own { wait, .. }) => Err(self.refuse(No::Shared(wait), limit, cost)),
             // Fits the client's own bucket: it can pass when the table has room again.
             Err(No::Never(Some(_))) => Err(self.refuse(No::Shared(rate.span()), limit, cost)),
@@ -118,6 +100,7 @@ impl Buckets {
     }
 
     /// Runs under the lock of the entry: look, take from all, write the entry.
+    #[inline]
     fn decide(
         &self,
         rates: &Rates,
@@ -142,6 +125,7 @@ impl Buckets {
         }
     }
 
+    #[inline]
     fn take_global(&self, rates: &Rates, cost: Cost, now: Moment) -> Result<(), No> {
         let Some(all) = &rates.global else { return Ok(()) };
         match all.cell.take(&all.rate, cost, now) {
@@ -151,6 +135,7 @@ impl Buckets {
         }
     }
 
+    #[cold]
     fn refuse(&self, no: No, limit: &Limit, cost: Cost) -> Refusal {
         let refusal = |reason| Refusal::new(reason, self.terms.name.clone());
         let capacity = limit.rate.capacity();
@@ -213,11 +198,9 @@ impl Buckets {
         Digester::process()
     }
 
-    /// Whom to charge, or what to do with a stranger.
-    fn client(&self, request: &RequestHead<'_>) -> Result<Option<Client>, Refusal> {
-        if let Some(client) = self.settings.identify.identify(request, self.digester()) {
-            return Ok(Some(client));
-        }
+    /// What becomes of a request that names no client.
+    #[cold]
+    fn take_from_stranger(&self, cost: Cost, told: bool) -> Result<Passed, Refusal> {
         let policy = &self.terms.name;
         if !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed) {
             self.terms.audience.tell(&Event::Unidentified { policy });
@@ -232,8 +215,8 @@ impl Buckets {
             }
         }
         match self.settings.strangers {
-            Strangers::Share => Ok(Some(Client::from_digest(anonymous()))),
-            Strangers::Pass => Ok(None),
+            Strangers::Share => self.take(anonymous(), None, cost, told),
+            Strangers::Pass => Ok(Passed::silent()),
             Strangers::Refuse => Err(Refusal::new(Reason::Unidentified, policy.clone())),
         }
     }
@@ -266,14 +249,13 @@ impl Admit for Buckets {
     type Permit = Passed;
 
     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<Passed, Refusal>> {
-        let client = match self.client(request) {
-            Ok(Some(client)) => client,
-            Ok(None) => return Answer::Now(Ok(Passed::new(None))),
-            Err(refusal) => return Answer::Now(Err(refusal)),
-        };
+        let client = self.settings.identify.identify(request, self.digester());
         let cost = self.settings.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));
         let told = self.settings.dialect != Dialect::None;
-        Answer::Now(self.take(&client, cost, told).map(Passed::new))
+        Answer::Now(match &client {
+            Some(client) => self.take(client.digest(), client.tier(), cost, told),
+            None => self.take_from_stranger(cost, told),
+        })
     }
 }
 

@@ -53,6 +53,7 @@ impl Limit {
 }
 
 /// When an entry's bucket would be full again under `rate`, whatever rate it was written under.
+#[inline]
 pub(super) fn full_at(entry: Entry, rate: &Rate, now: Moment) -> u64 {
     if entry.span == rate.span_ns() {
         return entry.full_at;
@@ -66,6 +67,7 @@ pub(super) fn full_at(entry: Entry, rate: &Rate, now: Moment) -> u64 {
 ///
 /// Where newcomers begin with less than a full bucket, it is kept for a while after it is full: who waited for its tokens
 /// as long as it was told must not be a newcomer again.
+#[inline]
 pub(super) fn entry(full_at: u64, rate: &Rate) -> Entry {
     let span = rate.span_ns();
     if rate.newcomer_tokens() < rate.capacity() {
@@ -104,6 +106,7 @@ impl Rates {
     }
 
     /// The limit of a client of `tier`; the usual one where the tier has none of its own.
+    #[inline]
     pub(super) fn of(&self, tier: Option<&Tier>) -> &Arc<Limit> {
         let named = |tier: &Tier| self.tiers.iter().find(|(name, _)| name == tier).map(|(_, limit)| limit);
         tier.and_then(named).unwrap_or(&self.usual)

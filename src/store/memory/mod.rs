@@ -1,20 +1,16 @@
 //! State in this process: a bounded table of clients, and one cell for everyone together.
 //!
-//! The table is an extendible hash of small pages, each behind a lock of its own. A digest's first bits choose the page
-//! through the [directory](directory), its last bits the slot in the page. A full page splits, and only its own entries
-//! move; when the pages that the capacity pays for are used up, newcomers are told that it is [full](Full). A live entry
-//! is never evicted. An entry whose time has passed equals no entry: requests that come by sweep a page now and then, so
-//! that memory goes back without a task of its own; where none come by, somebody may sweep [them all](idle).
+//! The table is a row of small open-addressed maps, its shards, each behind a lock of its own that is held for some
+//! instructions. A digest's upper bits choose the shard, its lower bits the slot in it. Shards grow and shrink one by one;
+//! what is bounded is how many entries all of them hold, and newcomers above that are told that it is [full](Full). A
+//! live entry is never evicted. An entry whose time has passed equals no entry: requests that come by sweep a shard now
+//! and then, so that memory goes back without a task of its own; where none come by, somebody may sweep [them all](Table::sweep_all).
 //!
-//! **Locks.** A thread that holds a page waits for another only when it has just taken that one from the free list, where
-//! nobody who holds it waits for a page; all others are tried and skipped when taken. So nobody can wait in a circle.
+//! **Locks.** A thread that holds a shard waits for no other: all others are tried and skipped when taken. So nobody can
+//! wait in a circle.
 
-mod directory;
 mod global;
-mod idle;
-mod page;
-mod room;
-mod sweep;
+mod shard;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -34,6 +30,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    #[inline]
     fn lives(&self, now: u64) -> bool {
         self.full_at > now
     }

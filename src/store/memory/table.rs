@@ -2,75 +2,67 @@
 
 use std::fmt;
 
-use super::{
-    Entry, Full,
-    directory::Directory,
-    page::{Guard, Locked, Page},
-};
+use super::{Entry, Full, shard::Shard};
 use crate::{
     Digest, Moment,
-    sync::{AtomicUsize, Mutex, Ordering},
+    sync::{AtomicUsize, Ordering, Spin},
 };
 
-/// At each such visit of a page one other page is swept. A table for n clients has looked at all of its pages after
-/// little more than n requests.
+/// At each such visit of a shard one other shard is swept. A table for n clients has looked at all of its shards after
+/// little more than n / 2 requests.
 const SWEEP_EVERY: u16 = 64;
 
 /// While there is room, an entry stays for a second after its end: most buckets are full again when their client comes
 /// back, and to find the old entry is cheaper than to make a new one.
-pub(super) const REST: u64 = 1_000_000_000;
+const REST: u64 = 1_000_000_000;
 
-/// A bounded map from digests to entries. Operations on different pages do not meet; a hit allocates nothing.
+/// At how many other shards a newcomer looks when the table is full: what has ended is soon found, and a table where all
+/// live answers at once, for a shard knows when its first entry ends.
+pub(super) const LOOK_AT: usize = 2;
+
+/// So many clients to a shard when all are there: then a table for a million has 8,192 of them, whose heads fit into a
+/// processor's second cache, and whoever makes one grow moves a few microseconds' worth of entries.
+const CLIENTS: usize = 128;
+
+/// Small tables have some shards too, or threads would meet in them.
+const FEWEST: usize = 16;
+
+/// A bounded map from digests to entries. Operations on different shards do not meet; a hit allocates nothing.
 ///
 /// A client is known by 64 bits of its digest, which is keyed: among a million clients the chance that any two share a
 /// bucket is below one in ten million, and nobody can bring it about.
-///
-/// With 128 slots a page, it takes less than 64 bytes for each client of its capacity, and no more than it needs.
-pub(crate) struct Table<const SLOTS: usize = 128> {
-    pub(super) directory: Directory,
-    pub(super) pages: Box<[Locked<SLOTS>]>,
-    pub(super) base_bits: u32,
+pub(crate) struct Table {
+    shards: Box<[Aligned]>,
     capacity: usize,
     pub(super) shared: Shared,
 }
 
+/// A shard and its lock on a cache line of their own, so that neighbours do not disturb each other.
+#[repr(align(64))]
+struct Aligned(Spin<Shard>);
+
 /// What all threads write, apart from what all threads read.
 #[repr(align(64))]
 pub(super) struct Shared {
-    pub(super) live: AtomicUsize,
+    /// How many entries are stored, and how many are about to be.
+    live: AtomicUsize,
+    /// Counts the shards that were swept in passing.
     pub(super) hand: AtomicUsize,
-    pub(super) swept: AtomicUsize,
-    pub(super) free: Mutex<Vec<u32>>,
 }
 
-impl<const SLOTS: usize> Table<SLOTS> {
+impl Table {
     /// A table for `capacity` clients.
     #[must_use]
     pub(crate) fn new(capacity: usize) -> Self {
-        // Two pages that were one hold more than a full page together: so many pages suffice, and a few for bad luck.
-        let halves = capacity.div_ceil((Page::<SLOTS>::ROOM / 2).max(1));
-        let budget = u32::try_from(halves + halves / 16 + 1).unwrap_or(u32::MAX >> 4).min(u32::MAX >> 4);
-        // To split the first pages would write to much of the directory: some are there from the beginning.
-        Self::of_pages(capacity, budget, budget.ilog2() / 2)
+        Self::of_shards(capacity, (capacity / CLIENTS).max(FEWEST).next_power_of_two())
     }
 
-    /// A table of at most `budget` pages, 2^`base_bits` of which are never joined.
-    pub(super) fn of_pages(capacity: usize, budget: u32, base_bits: u32) -> Self {
-        let base = 1 << base_bits;
-        let page = |index| {
-            if index < base { Page::of(u64::from(index) << (63 - base_bits) << 1, base_bits) } else { Page::free() }
-        };
+    /// A table of so many shards, a power of two up to 2^32.
+    pub(super) fn of_shards(capacity: usize, shards: usize) -> Self {
         Self {
-            directory: Directory::new(directory_bits(budget, SLOTS), base_bits),
-            pages: (0..budget).map(|index| Locked::new(page(index))).collect(),
-            base_bits,
+            shards: (0..shards).map(|_| Aligned(Spin::new(Shard::new()))).collect(),
             capacity,
-            shared: Shared {
-                live: AtomicUsize::new(0),
-                hand: AtomicUsize::new(0),
-                swept: AtomicUsize::new(0),
-                free: Mutex::new((base..budget).rev().collect()),
-            },
+            shared: Shared { live: AtomicUsize::new(0), hand: AtomicUsize::new(0) },
         }
     }
 
@@ -81,6 +73,7 @@ impl<const SLOTS: usize> Table<SLOTS> {
     ///
     /// # Errors
     /// When the key has no entry and there is no room for one; then `change` was not called.
+    #[inline]
     pub(crate) fn update<R>(
         &self,
         key: Digest,
@@ -88,39 +81,88 @@ impl<const SLOTS: usize> Table<SLOTS> {
         change: impl FnOnce(Option<Entry>) -> (Option<Entry>, R),
     ) -> Result<R, Full> {
         let (tag, now) = (tag(key), now.as_nanos());
-        let mut page = self.owner(tag);
-        let mut at = page.find(tag);
-        if at.is_none() && (page.is_full() || self.live() >= self.capacity) {
-            (page, at) = self.make_room(page, tag, now)?;
-        }
-        let before = page.show(at, now);
-        let (after, result) = change(before);
-        match (at, after) {
-            (Some(at), Some(entry)) if entry.full_at > 0 => page.set(at, entry), // also one that ends at once
-            (Some(_), None) if before.is_none() => {}                            // it has ended, and rests
-            (Some(at), _) => {
-                page.remove(at);
-                self.shared.live.fetch_sub(1, Ordering::Relaxed);
+        let mut shard = self.shard(tag).lock();
+        let result = match shard.find(tag) {
+            Some(at) => {
+                let before = shard.show(Some(at), now);
+                let (after, result) = change(before);
+                match after {
+                    Some(entry) if entry.full_at > 0 => shard.set(at, entry), // also one that ends at once
+                    None if before.is_none() => {}                            // it has ended, and rests
+                    _ => {
+                        shard.remove(at);
+                        self.vacate(1);
+                    }
+                }
+                result
             }
-            (None, Some(entry)) if entry.lives(now) => {
-                page.put(tag, entry);
-                self.shared.live.fetch_add(1, Ordering::Relaxed);
-            }
-            (None, _) => {}
-        }
-        let due = page.visit(SWEEP_EVERY);
-        drop(page);
+            None => self.newcomer(&mut shard, tag, now, change)?,
+        };
+        let due = shard.visit(SWEEP_EVERY);
+        drop(shard);
         if due {
-            // Two pages become one when it is half empty afterwards: it shall not split again soon.
-            self.sweep_next(now.saturating_sub(REST), SLOTS / 2);
+            self.sweep_next(now.saturating_sub(REST));
         }
         Ok(result)
     }
 
+    /// As [`update`](Self::update), of a key that has no entry.
+    #[cold]
+    fn newcomer<R>(
+        &self,
+        shard: &mut Shard,
+        tag: u64,
+        now: u64,
+        change: impl FnOnce(Option<Entry>) -> (Option<Entry>, R),
+    ) -> Result<R, Full> {
+        let reserved = Reserved::of(self).map_or_else(|| self.make_room(shard, now), Ok)?;
+        let (after, result) = change(shard.show(None, now));
+        if let Some(entry) = after.filter(|entry| entry.lives(now)) {
+            if shard.is_full() {
+                self.vacate(shard.sweep(now.saturating_sub(REST)));
+            }
+            shard.put(tag, entry);
+            std::mem::forget(reserved);
+        }
+        Ok(result)
+    }
+
+    /// A place that has been left by an entry whose time has passed; others' shards are looked at only if they are free.
+    fn make_room(&self, shard: &mut Shard, now: u64) -> Result<Reserved<'_>, Full> {
+        self.vacate(shard.sweep(now));
+        for look in 0..=LOOK_AT {
+            if look > 0 {
+                self.sweep_next(now);
+            }
+            if let Some(reserved) = Reserved::of(self) {
+                return Ok(reserved);
+            }
+        }
+        Err(Full)
+    }
+
+    /// Drops what has ended by `now` in the shard under the hand, and moves on. Waits for nobody: a shard in use is
+    /// skipped.
+    #[cold]
+    pub(super) fn sweep_next(&self, now: u64) {
+        let next = self.shared.hand.fetch_add(1, Ordering::Relaxed);
+        if let Some(mut shard) = self.shards[next & (self.shards.len() - 1)].0.try_lock() {
+            self.vacate(shard.sweep(now));
+        }
+    }
+
+    /// Drops what has ended in all shards, one after the other, but for what rests.
+    pub(crate) fn sweep_all(&self, now: Moment) {
+        for _ in 0..self.shards.len() {
+            self.sweep_next(now.as_nanos().saturating_sub(REST));
+        }
+    }
+
     /// The entry of `key`, unless its time has passed.
     pub(crate) fn peek(&self, key: Digest, now: Moment) -> Option<Entry> {
-        let page = self.owner(tag(key));
-        page.show(page.find(tag(key)), now.as_nanos())
+        let tag = tag(key);
+        let shard = self.shard(tag).lock();
+        shard.show(shard.find(tag), now.as_nanos())
     }
 
     /// How many entries are stored; some may have ended and not been dropped yet.
@@ -133,32 +175,48 @@ impl<const SLOTS: usize> Table<SLOTS> {
         self.capacity
     }
 
-    /// The memory taken now, in bytes. Asks every page, so it is for those who watch, not for requests.
+    /// The memory taken now, in bytes. Asks every shard, so it is for those who watch, not for requests.
     pub(crate) fn allocated_bytes(&self) -> usize {
-        let entries: usize = self.pages.iter().map(|page| page.lock().bytes()).sum();
-        size_of::<Self>() + size_of_val(&*self.pages) * 17 / 16 + self.directory.bytes() + entries
+        let entries: usize = self.shards.iter().map(|shard| shard.0.lock().bytes()).sum();
+        size_of::<Self>() + size_of_val(&*self.shards) + entries
     }
 
-    pub(super) fn owner(&self, tag: u64) -> Guard<'_, SLOTS> {
-        loop {
-            let page = self.pages[self.directory.page_of(tag)].lock();
-            if page.owns(tag) {
-                return page;
-            }
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)] // there are at most 2^32 shards
+    fn shard(&self, tag: u64) -> &Spin<Shard> {
+        &self.shards[(tag >> 32) as usize & (self.shards.len() - 1)].0
+    }
+
+    fn vacate(&self, places: usize) {
+        if places > 0 {
+            self.shared.live.fetch_sub(places, Ordering::Relaxed);
         }
     }
 }
 
-impl<const SLOTS: usize> fmt::Debug for Table<SLOTS> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table").field("live", &self.live()).field("capacity", &self.capacity).finish_non_exhaustive()
+/// A place that nobody else can take, given back in a drop: the bound holds at every moment.
+struct Reserved<'a>(&'a Table);
+
+impl<'a> Reserved<'a> {
+    fn of(table: &'a Table) -> Option<Self> {
+        if table.live() >= table.capacity {
+            return None; // known without a write, which all who are refused would meet in
+        }
+        let reserved = Self(table);
+        (table.shared.live.fetch_add(1, Ordering::Relaxed) < table.capacity).then_some(reserved)
     }
 }
 
-/// So many that no prefix of that length has more entries than a page holds, unless with a chance below one in 10^9; small
-/// pages, where chance has more to say, take a wider directory.
-fn directory_bits(budget: u32, slots: usize) -> u32 {
-    budget.next_power_of_two().ilog2().max(1) + if slots < 64 { 2 } else { 0 }
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.0.vacate(1);
+    }
+}
+
+impl fmt::Debug for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("live", &self.live()).field("capacity", &self.capacity).finish_non_exhaustive()
+    }
 }
 
 fn tag(key: Digest) -> u64 {

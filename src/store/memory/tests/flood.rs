@@ -2,7 +2,7 @@ use super::{at, key, until};
 use crate::{
     Cost, Rate,
     rule::gcra::{Verdict, decide, level},
-    store::memory::{Entry, Full, Table, room::LOOK_AT},
+    store::memory::{Entry, Full, Table, table::LOOK_AT},
     sync::Ordering,
 };
 
@@ -33,9 +33,9 @@ fn flood(capacity: usize, strangers: u64) {
     let fixed = 64 * capacity + 16_384;
     let mut refused = 0;
     for number in 0..strangers {
-        let swept = table.shared.swept.load(Ordering::Relaxed);
+        let swept = table.shared.hand.load(Ordering::Relaxed);
         refused += u64::from(ask(&table, &rate, known + number, SECOND + number % 1_000) == Err(Full));
-        assert!(table.shared.swept.load(Ordering::Relaxed) <= swept + LOOK_AT, "work is flat");
+        assert!(table.shared.hand.load(Ordering::Relaxed) <= swept + LOOK_AT + 1, "work is flat");
     }
     assert!(table.live() <= capacity, "{} clients", table.live());
     assert!(table.allocated_bytes() <= fixed, "{} bytes", table.allocated_bytes());
@@ -55,8 +55,6 @@ fn flood(capacity: usize, strangers: u64) {
     assert!(table.live() < 10, "{} entries are left", table.live());
     let rest = table.allocated_bytes();
     assert!(rest < peak / 8, "{rest} of {peak} bytes are left");
-    let (free, base) = (table.shared.free.lock().unwrap().len(), 1 << table.base_bits);
-    assert!(free + 4 * base > table.pages.len(), "{free} of {} pages are free", table.pages.len());
     // And the room is there again.
     for number in 0..capacity as u64 - 10 {
         assert_eq!(ask(&table, &rate, number, later + number), Ok(true));
@@ -90,7 +88,7 @@ fn short_lived_strangers_are_forgotten_as_they_come() {
 #[test]
 fn a_table_holds_its_capacity_whatever_it_is() {
     for capacity in (0..400).chain([500, 900, 1_100, 1_800, 3_600, 7_000, 14_500, 29_000, 57_000]) {
-        let table: Table = Table::new(capacity);
+        let table = Table::new(capacity);
         for number in 0..capacity as u64 {
             assert_eq!(table.update(key(number), at(1), |_| (Some(until(9)), ())), Ok(()), "{number} of {capacity}");
         }
@@ -99,20 +97,21 @@ fn a_table_holds_its_capacity_whatever_it_is() {
     }
 }
 
-/// Digests that agree in their first bits cannot be made without the digester's key; if they could, they would find their
-/// page full and harm nobody else.
+/// Digests that agree in their first bits cannot be made without the digester's key; if they could, they would make their
+/// shard large and harm nobody else.
 #[test]
-fn keys_that_crowd_one_page_are_refused_there_and_nowhere_else() {
+fn keys_that_crowd_one_shard_are_served_like_others() {
     let (rate, table) = (Rate::per_second(1), Table::new(10_000));
     let crowd = |number: u64| crate::Digest(0xabcd << 112 | u128::from(number) << 64);
     let now = at(SECOND);
-    let write = |key| table.update(key, now, |_| (Some(until(2 * SECOND)), ()));
-    let written = (0..1_000).filter(|&number| write(crowd(number)).is_ok()).count();
-    assert_eq!(written, 112, "one page");
-    for number in (0..9_000).filter(|&number| key(number).0 >> 120 != 0xab) {
+    for number in 0..5_000 {
+        assert_eq!(table.update(crowd(number), now, |_| (Some(until(2 * SECOND)), ())), Ok(()));
+    }
+    for number in 0..5_000 {
         assert_eq!(ask(&table, &rate, number, SECOND), Ok(true), "client {number}");
     }
-    assert!((0..112).all(|number| table.peek(crowd(number), now).is_some()));
+    assert!((0..5_000).all(|number| table.peek(crowd(number), now).is_some()));
+    assert_eq!(ask(&table, &rate, 5_000, SECOND), Err(Full));
 }
 
 #[test]
@@ -129,7 +128,7 @@ fn a_hit_allocates_nothing() {
 #[test]
 fn the_memory_of_a_client_is_bounded_and_paid_when_it_comes() {
     for capacity in [10_000, 100_000, 200_000] {
-        let table: Table = Table::new(capacity);
+        let table = Table::new(capacity);
         let empty = table.allocated_bytes();
         assert!(empty < 5 * capacity, "{empty} bytes for nobody");
         let mut most = 0;
@@ -147,7 +146,7 @@ fn the_memory_of_a_client_is_bounded_and_paid_when_it_comes() {
 #[test]
 fn a_clock_that_was_set_back_finds_no_fresh_buckets() {
     let rate = Rate::per_second(1).burst(10);
-    let table: Table = Table::new(1_000);
+    let table = Table::new(1_000);
     assert!((0..10).all(|_| ask(&table, &rate, 1, SECOND) == Ok(true)));
     let full = 11 * SECOND;
     for step in 0..200_000 {
@@ -160,19 +159,22 @@ fn a_clock_that_was_set_back_finds_no_fresh_buckets() {
 }
 
 #[test]
-fn pages_that_split_and_join_remember_what_they_dropped() {
-    let table = Table::<16>::of_pages(100, 8, 0);
+fn a_shard_that_grows_and_shrinks_remembers_what_it_dropped() {
+    let table = Table::of_shards(100, 1);
     table.update(key(1), at(1), |_| (Some(until(50)), ())).unwrap();
-    table.sweep_next(60, 8);
+    table.sweep_next(60);
     let remembered = || (100..200).all(|stranger| table.peek(key(stranger), at(10)).is_some_and(|e| e.full_at >= 50));
-    assert!(remembered());
+    let empty = Table::of_shards(100, 1).allocated_bytes();
+    assert!(remembered() && table.allocated_bytes() == empty);
     for number in 2..42 {
-        table.update(key(number), at(60), |_| (Some(until(100)), ())).unwrap();
+        table.update(key(number), at(60), |_| (Some(until(60 + number)), ())).unwrap();
     }
-    let free = || table.shared.free.lock().unwrap().len();
-    assert!(free() < 5 && remembered(), "each part of a page that split");
-    for _ in 0..64 {
-        table.sweep_next(100, 8);
-    }
-    assert!(free() == 7 && remembered(), "and the page that they become again");
+    let grown = table.allocated_bytes();
+    assert!(remembered());
+    table.sweep_next(95);
+    assert_eq!(table.live(), 6);
+    assert!(remembered() && (empty..grown).contains(&table.allocated_bytes()));
+    assert!((36..42).all(|number| table.peek(key(number), at(95)) == Some(until(60 + number))));
+    table.sweep_next(200);
+    assert!(remembered() && table.allocated_bytes() == empty, "and when it is empty again");
 }

@@ -8,13 +8,7 @@ use crate::{
 };
 
 /// Asks a client's bucket and everyone's together: both give, or neither.
-fn both<const SLOTS: usize>(
-    table: &Table<SLOTS>,
-    client: &Rate,
-    all: (&GlobalCell, &Rate),
-    key: Digest,
-    now: Moment,
-) -> bool {
+fn both(table: &Table, client: &Rate, all: (&GlobalCell, &Rate), key: Digest, now: Moment) -> bool {
     let look = |entry: Option<Entry>| match decide(client, entry.map(|entry| entry.full_at), Cost::ONE, now) {
         Verdict::Admitted { full_at } if passes(all.0.take(all.1, Cost::ONE, now)) => {
             (Some(Entry { full_at, span: client.span_ns() }), true)
@@ -46,7 +40,7 @@ fn together(threads: u64, work: impl Fn(u64) -> u64 + Sync) -> u64 {
 fn threads_at_one_instant_get_exactly_the_burst() {
     for demand in [50, 250, 1_000] {
         let rate = Rate::per_second(1).burst(1_000);
-        let (table, cell) = (Table::<128>::new(100), GlobalCell::new());
+        let (table, cell) = (Table::new(100), GlobalCell::new());
         let took = together(4, |_| (0..demand).map(|_| u64::from(passes(cell.take(&rate, Cost::ONE, at(9))))).sum());
         assert_eq!(took, (4 * demand).min(1_000));
         let free = (&GlobalCell::new(), &Rate::per_second(1).burst(1 << 20));
@@ -60,7 +54,7 @@ fn threads_at_one_instant_get_exactly_the_burst() {
 fn a_half_taken_token_is_never_seen() {
     let (client, all) = (Rate::per_second(1).burst(100), Rate::per_second(1).burst(350));
     for round in 0..20 {
-        let (table, cell) = (Table::<16>::new(1_000), GlobalCell::new());
+        let (table, cell) = (Table::new(1_000), GlobalCell::new());
         let now = at(1 + round);
         // Four clients want 400 of 350: exactly 350 pass, whoever they are.
         let took =
@@ -72,17 +66,17 @@ fn a_half_taken_token_is_never_seen() {
         });
         assert_eq!(left.sum::<u64>(), 4 * 100 - 350, "clients were charged for exactly what passed");
         // One client who wants more than it may leaves everyone's bucket alone.
-        let (table, cell) = (Table::<16>::new(1_000), GlobalCell::new());
+        let (table, cell) = (Table::new(1_000), GlobalCell::new());
         let took =
             together(4, |_| (0..200).map(|_| u64::from(both(&table, &client, (&cell, &all), key(1), now))).sum());
         assert_eq!((took, cell.level(&all, now).remaining), (100, 250));
     }
 }
 
-/// Pages split, are swept and joined under everyone's hands, and no count is lost.
+/// Shards grow, are swept and shrink under everyone's hands, and no count is lost.
 #[test]
-fn no_update_is_lost_while_pages_split_and_join() {
-    let table = Table::<16>::new(20_000);
+fn no_update_is_lost_while_shards_grow_and_shrink() {
+    let table = Table::of_shards(20_000, 8);
     let forever = Moment::MAX.as_nanos();
     let added = together(4, |id| {
         for step in 0..20_000_u64 {
@@ -92,7 +86,7 @@ fn no_update_is_lost_while_pages_split_and_join() {
                 (Some(Entry { full_at: forever, span: count }), ())
             };
             table.update(key(step % 1_000), now, add).unwrap();
-            // Short-lived neighbours make pages split and empty again.
+            // Short-lived neighbours make shards grow and empty again.
             let _ = table.update(key(1_000_000 * (id + 1) + step), now, |_| (Some(until(now.as_nanos() + 50)), ()));
         }
         20_000
@@ -103,7 +97,7 @@ fn no_update_is_lost_while_pages_split_and_join() {
 
 #[test]
 fn a_panic_in_a_change_changes_nothing() {
-    let table = Table::<16>::new(100);
+    let table = Table::new(100);
     table.update(key(1), at(1), |_| (Some(until(50)), ())).unwrap();
     let crash = || table.update(key(1), at(2), |_| -> (Option<Entry>, ()) { panic!("on purpose") });
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(crash)).is_err());
@@ -113,7 +107,7 @@ fn a_panic_in_a_change_changes_nothing() {
 /// A client that is a moment late must not find its bucket touched because a neighbour's is full again.
 #[test]
 fn a_thread_that_is_a_moment_behind_is_refused_nothing() {
-    let table = Table::<16>::of_pages(10, 2, 0);
+    let table = Table::of_shards(10, 1);
     table.update(key(1), at(5), |_| (Some(until(50)), ())).unwrap();
     table.update(key(1), at(10), |_| (Some(until(10)), ())).unwrap(); // all given back
     assert_eq!(table.update(key(1), at(11), |entry| (None, entry)), Ok(None));
