@@ -95,7 +95,7 @@ async fn play(address: SocketAddr) -> Result<(), Box<dyn Error>> {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), support::Ended> {
     let (listener, serve_only) = support::listen(50051).await?;
     let address = listener.local_addr()?;
     let server = tokio::spawn(serve(listener));

@@ -5,12 +5,19 @@ mod common;
 
 use std::{collections::HashMap, convert::Infallible, fmt::Write as _, net::SocketAddr, time::Duration};
 
-use axum::{Router, extract::ConnectInfo, routing::get};
+use axum::{
+    Router,
+    extract::ConnectInfo,
+    routing::{get, post},
+};
 use bytes::Bytes;
 use common::Log;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+};
 use tollgate::{
     Account, ApiKey, CircuitBreakerLayer, Client, Cost, Event, FakeClock, Identify, PeerIp, Rate, RequestHead,
     TokenBucketLayer, Trip, Unverified,
@@ -52,6 +59,22 @@ async fn ten_thousand_streams_reset_after_the_handler_began_spend_ten_thousand()
         drop(response);
     }
     assert_eq!(buckets.peek(&me).remaining, 1);
+}
+
+#[tokio::test]
+async fn a_refused_upload_is_not_asked_for() {
+    let layer = TokenBucketLayer::new(Rate::per_hour(1)).clock(FakeClock::new());
+    let address = serve(Router::new().route("/", post(|_: Bytes| async { "taken" })).layer(layer)).await;
+    let upload = async || {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let head = "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000000\r\nexpect: 100-continue\r\n\r\n";
+        socket.write_all(head.as_bytes()).await.unwrap();
+        let mut line = String::new();
+        BufReader::new(socket).read_line(&mut line).await.unwrap();
+        line
+    };
+    assert_eq!(upload().await, "HTTP/1.1 100 Continue\r\n", "who is admitted is asked for its body");
+    assert_eq!(upload().await, "HTTP/1.1 429 Too Many Requests\r\n");
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ mod demo;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::{collections::HashMap, error::Error, net::SocketAddr, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
@@ -43,7 +43,7 @@ async fn flaky(Query(asked): Query<HashMap<String, String>>) -> (StatusCode, Str
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), support::Ended> {
     let (listener, serve_only) = support::listen(3000).await?;
     let address = listener.local_addr()?;
 

@@ -95,7 +95,8 @@ impl PeerIp {
     /// The address that `read` finds in the request extension of type `T`, which your framework puts there.
     ///
     /// Where the extension is missing, nobody is identified. In axum it is there only if the router is served with
-    /// `into_make_service_with_connect_info::<SocketAddr>()`.
+    /// `into_make_service_with_connect_info::<SocketAddr>()`. In tonic it is `TcpConnectInfo`, with TLS and without; what
+    /// `TlsConnectInfo<TcpConnectInfo>` holds is the same.
     ///
     /// ```
     /// use std::net::{IpAddr, SocketAddr};

@@ -23,6 +23,11 @@
 //! assert_eq!(answer.headers()["content-type"], "text/plain; charset=utf-8");
 //! # });
 //! ```
+//!
+//! # Uploads
+//! A refusal never reads the request's body: a client that sent `Expect: 100-continue` is not asked for it. One that
+//! sends at once is answered at once too, and over HTTP/1.1 the connection closes behind the answer: a client that does
+//! not read before it has written all, as simple libraries do, may find a broken pipe instead when the body is large.
 
 use std::{fmt, sync::Arc};
 
@@ -47,7 +52,7 @@ pub use fields::{Dialect, Fields, Reset};
 pub use names::EXPOSED_HEADERS;
 pub use problem::{problem, status, text};
 pub use wire::Wire;
-pub(crate) use wire::has_grpc_trailers;
+pub(crate) use wire::{has_grpc_trailers, is_grpc_status};
 
 type Custom = Arc<dyn Fn(&Refusal) -> Response<Bytes> + Send + Sync>;
 

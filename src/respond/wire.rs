@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 
+use super::names::GRPC_STATUS;
+
 /// The protocol that a request speaks, which decides how a refusal is said.
 ///
 /// ```
@@ -51,6 +53,13 @@ impl Wire {
 pub(crate) fn has_grpc_trailers(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE) else { return false };
     family(value.as_bytes()).is_some_and(|(family, _)| family == GRPC)
+}
+
+/// Whether a head carries the status of a gRPC or gRPC-Web call, so that no body with it follows.
+#[inline]
+pub(crate) fn is_grpc_status(headers: &HeaderMap) -> bool {
+    let grpc = |value: &HeaderValue| family(value.as_bytes()).is_some();
+    headers.get(CONTENT_TYPE).is_some_and(grpc) && headers.contains_key(GRPC_STATUS)
 }
 
 const GRPC: &str = "application/grpc";

@@ -1,4 +1,11 @@
 //! Rules: pure functions of a state and the time. No lock, no clock, no http in here.
+//!
+//! ```
+//! use tollgate::{Cost, Moment, Rate, rule::gcra::{Verdict, decide}};
+//!
+//! let (rate, now) = (Rate::per_second(1).burst(5), Moment::default());
+//! assert!(matches!(decide(&rate, None, Cost::new(5), now), Verdict::Admitted { .. }));
+//! ```
 
 pub(crate) mod backoff;
 pub(crate) mod circuit;

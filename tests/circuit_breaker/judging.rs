@@ -69,10 +69,33 @@ async fn one_503_that_asks_for_a_day_does_no_more_than_one_failure() {
         let least = if wait == "30" { 30 } else { 60 };
         assert!((least * SECOND..=(least * SECOND * 6 / 5).min(60 * SECOND)).contains(&told), "{told:?}");
     }
-    scene.breaker.reset();
-    scene.upstream.does(Deed::Fields(503, &[("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")]));
-    scene.get().await;
-    assert_eq!(scene.state(), CircuitState::Closed);
+}
+
+#[tokio::test]
+async fn a_date_to_come_back_at_counts_from_the_senders_own_clock() {
+    const SENT: (&str, &str) = ("date", "Wed, 21 Oct 2026 07:28:00 GMT");
+    let scene = Scene::new(three().honour_retry_after());
+    for fields in [
+        &[SENT, ("retry-after", "Wed, 21 Oct 2026 07:28:40 GMT")][..],
+        &[SENT, ("retry-after", "Wednesday, 21-Oct-26 07:28:40 GMT")],
+        &[SENT, ("retry-after", "Wed Oct 21 07:28:40 2026")],
+    ] {
+        scene.breaker.reset();
+        scene.upstream.does(Deed::Fields(503, fields));
+        scene.get().await;
+        let told = scene.refusal().await.retry_after().unwrap();
+        assert!((40 * SECOND..=48 * SECOND).contains(&told), "{told:?}");
+    }
+    for fields in [
+        &[("retry-after", "Wed, 21 Oct 2026 07:28:40 GMT")][..], // whose clock?
+        &[SENT, ("retry-after", "soon")],
+        &[("date", "today"), ("retry-after", "Wed, 21 Oct 2026 07:28:40 GMT")],
+    ] {
+        scene.breaker.reset();
+        scene.upstream.does(Deed::Fields(503, fields));
+        scene.get().await;
+        assert_eq!((scene.state(), scene.breaker.counts().failures), (CircuitState::Closed, 1), "{fields:?}");
+    }
 }
 
 #[tokio::test]
@@ -88,6 +111,33 @@ async fn a_hanging_upstream_opens_the_circuit_although_every_caller_gives_up() {
         scene.give_up_after(2 * SECOND);
     }
     assert_eq!(scene.state(), CircuitState::Open);
+}
+
+#[tokio::test]
+async fn a_service_that_hangs_before_the_call_opens_the_circuit_behind_load_shed_or_a_buffer() {
+    let shed = three();
+    for _ in 0..3 {
+        assert!(shed.layer(LoadShedLayer::new().layer(NeverReady)).oneshot(get("/")).await.is_err());
+    }
+    assert_eq!(shed.handle().state(), CircuitState::Open);
+
+    let clock = FakeClock::new();
+    let buffered = three().clock(clock.clone());
+    let service = buffered.layer(Buffer::new(NeverReady, 10));
+    for _ in 0..3 {
+        let mut call = later(service.clone().oneshot(get("/")));
+        assert!(poll(&mut call).is_pending());
+        clock.advance(10 * SECOND); // the caller's patience
+    }
+    assert_eq!(buffered.handle().state(), CircuitState::Open);
+
+    let bare = three().clock(clock.clone());
+    for _ in 0..3 {
+        let mut call = later(bare.layer(NeverReady).oneshot(get("/")));
+        assert!(poll(&mut call).is_pending());
+        clock.advance(10 * SECOND);
+    }
+    assert_eq!(bare.handle().counts().calls, 0, "no call has begun");
 }
 
 #[tokio::test]
@@ -168,6 +218,45 @@ async fn grpc_is_judged_at_its_trailers() {
         scene.upstream.does(deed.clone());
         for _ in 0..3 {
             scene.grpc().await;
+        }
+        assert_eq!(scene.state() == CircuitState::Open, opens, "{deed:?}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "what speaks gRPC is read from the request, which anybody may write"]
+async fn a_request_that_only_pretends_to_be_grpc_opens_nobodys_circuit() {
+    for (status, kind) in [(200, "text/plain"), (200, ""), (204, "")] {
+        let layer = three();
+        let web = layer.layer(service_fn(move |_: Request<Full<Bytes>>| async move {
+            let response = Response::builder().status(status).header(CONTENT_TYPE, kind);
+            Ok::<_, ()>(response.body(Full::<Bytes>::from("a page")).unwrap())
+        }));
+        for _ in 0..100 {
+            let response = web.clone().oneshot(grpc()).await.unwrap();
+            let _ = response.into_body().collect().await;
+        }
+        assert_eq!((layer.handle().state(), layer.handle().counts().failures), (CircuitState::Closed, 0), "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn grpc_web_is_judged_by_the_status_in_its_head_where_there_is_one() {
+    const WEB: (&str, &str) = ("content-type", "application/grpc-web+proto");
+    for (deed, opens) in [
+        (Deed::Fields(200, &[WEB, ("grpc-status", "14")]), true),
+        (Deed::Fields(200, &[WEB, ("grpc-status", "13")]), true),
+        (Deed::Fields(200, &[WEB, ("grpc-status", "5")]), false),
+        (Deed::Fields(200, &[WEB, ("grpc-status", "1")]), false),
+        (Deed::Fields(200, &[WEB]), false), // its status is in the body, where nobody looks
+        (Deed::Fields(503, &[WEB]), true),
+        (Deed::Fields(200, &[("grpc-status", "14")]), false), // plain HTTP, whatever a field is called
+    ] {
+        let scene = Scene::new(three());
+        scene.upstream.does(deed.clone());
+        for _ in 0..3 {
+            let request = Request::post("/pkg.Service/Method").header(WEB.0, WEB.1);
+            scene.send(request.body(Full::default()).unwrap()).await;
         }
         assert_eq!(scene.state() == CircuitState::Open, opens, "{deed:?}");
     }

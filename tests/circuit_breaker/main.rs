@@ -22,13 +22,14 @@ use std::{
 
 use bytes::Bytes;
 use common::{Log, NeverReady, get};
-use http::{HeaderMap, Request, Response, StatusCode};
+use futures_util::StreamExt;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use tollgate::{
     CircuitBreaker, CircuitBreakerLayer, CircuitState, Classify, Event, FakeClock, PolicyName, Reason, Refusal, Seen,
     Statuses, Trip, Verdict,
 };
-use tower::{Layer, Service, ServiceExt, service_fn, util::BoxCloneService};
+use tower::{Layer, Service, ServiceExt, buffer::Buffer, load_shed::LoadShedLayer, service_fn, util::BoxCloneService};
 
 use scene::*;

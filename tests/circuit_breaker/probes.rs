@@ -273,6 +273,26 @@ async fn a_long_grpc_stream_answers_a_probe_while_it_delivers() {
 }
 
 #[tokio::test]
+#[ignore = "a probe that has delivered and then falls silent is lost at its deadline"]
+async fn a_grpc_stream_that_falls_silent_after_its_first_message_has_answered_its_probe_at_the_deadline() {
+    let scene = Scene::new(three().probe_timeout(30 * SECOND));
+    scene.upstream.does(Deed::Error);
+    for _ in 0..3 {
+        scene.grpc().await;
+    }
+    scene.wait_for_probe();
+    scene.upstream.does(Deed::Quiet);
+    let mut streams = Vec::new();
+    for _ in 0..3 {
+        let mut stream = scene.service.clone().oneshot(grpc()).await.unwrap().into_body();
+        stream.frame().await.unwrap().unwrap();
+        streams.push(stream);
+        scene.clock.advance(31 * SECOND);
+    }
+    assert_eq!(scene.state(), CircuitState::Closed, "a service of subscriptions must not stay half-open for ever");
+}
+
+#[tokio::test]
 async fn a_short_grpc_probe_answers_at_its_trailers() {
     for (status, state) in [("0", CircuitState::Closed), ("14", CircuitState::Open), ("1", CircuitState::HalfOpen)] {
         let scene = Scene::new(three());

@@ -4,6 +4,8 @@ use super::*;
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc+proto");
+
 pub(crate) type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, &'static str>;
 
 /// What the upstream does with its next requests.
@@ -15,6 +17,8 @@ pub(crate) enum Deed {
     Stream(End),
     /// A good head with a body that never ends.
     Endless,
+    /// One message, and then silence.
+    Quiet,
     Error,
     Panic,
     Hang,
@@ -45,7 +49,16 @@ impl Upstream {
         self.0.1.load(Ordering::SeqCst)
     }
 
-    pub(crate) async fn serve(self) -> Result<Response<Body>, &'static str> {
+    /// Answers gRPC in kind, as any server of it does.
+    pub(crate) async fn answer(self, request: Request<Full<Bytes>>) -> Result<Response<Body>, &'static str> {
+        let mut response = self.serve().await?;
+        if request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == GRPC) {
+            response.headers_mut().insert(CONTENT_TYPE, GRPC);
+        }
+        Ok(response)
+    }
+
+    async fn serve(self) -> Result<Response<Body>, &'static str> {
         self.0.1.fetch_add(1, Ordering::SeqCst);
         let deed = self.0.0.lock().unwrap().clone();
         let good = |body: Body| Ok(Response::new(body));
@@ -68,6 +81,10 @@ impl Upstream {
                 };
                 let frames = [Ok(Frame::data("some".into()))].into_iter().chain(last);
                 good(StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync())
+            }
+            Deed::Quiet => {
+                let first = futures_util::stream::iter([Ok(Frame::data("some".into()))]);
+                good(StreamBody::new(first.chain(futures_util::stream::pending())).boxed_unsync())
             }
             Deed::Endless => good(StreamBody::new(futures_util::stream::pending()).boxed_unsync()),
             Deed::Error => Err("connection refused"),
@@ -98,7 +115,7 @@ impl Scene {
         });
         let breaker = layer.handle();
         let server = upstream.clone();
-        let inner = layer.layer(service_fn(move |_| server.clone().serve()));
+        let inner = layer.layer(service_fn(move |request| server.clone().answer(request)));
         let service =
             BoxCloneService::new(inner.map_response(|response: Response<_>| response.map(BodyExt::boxed_unsync)));
         Self { clock, upstream, breaker, log, service }
@@ -148,7 +165,7 @@ impl Scene {
 }
 
 pub(crate) fn grpc() -> Request<Full<Bytes>> {
-    Request::post("/pkg.Service/Method").header("content-type", "application/grpc+proto").body(Full::default()).unwrap()
+    Request::post("/pkg.Service/Method").header(CONTENT_TYPE, GRPC).body(Full::default()).unwrap()
 }
 
 pub(crate) fn trailers(status: &'static str) -> Deed {

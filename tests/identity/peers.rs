@@ -22,15 +22,28 @@ fn the_frameworks_type_is_named_where_it_is_used_and_nowhere_else() {
     let address: SocketAddr = "198.51.100.7:4711".parse().unwrap();
     let (mut parts, ()) = http::Request::new(()).into_parts();
     parts.extensions.insert(ConnectInfo(address));
-    parts.extensions.insert(TcpConnectInfo { local_addr: None, remote_addr: Some(address) });
+    let tcp = TcpConnectInfo { local_addr: None, remote_addr: Some(address) };
+    parts.extensions.insert(Tls(tcp.clone())); // as tonic does behind TLS
+    parts.extensions.insert(tcp);
     parts.extensions.insert(address.ip());
     let axum = PeerIp::from_extension(|c: &ConnectInfo<SocketAddr>| Some(c.0));
     let tonic = PeerIp::from_extension(|c: &TcpConnectInfo| c.remote_addr());
+    let tls = PeerIp::from_extension(|c: &Tls<TcpConnectInfo>| c.get_ref().remote_addr());
     let bare = PeerIp::from_extension(|ip: &IpAddr| Some(*ip));
-    for who in [axum, tonic, bare] {
+    for who in [axum, tonic, tls, bare] {
         assert_eq!(client(&who, &parts).unwrap().name().unwrap().to_string(), "198.51.100.7");
     }
     assert_eq!(client(&PeerIp::new(), &parts), None, "there is no plain SocketAddr");
+}
+
+/// tonic's `TlsConnectInfo`, which comes only with a whole implementation of TLS.
+#[derive(Clone)]
+struct Tls<T>(T);
+
+impl<T> Tls<T> {
+    fn get_ref(&self) -> &T {
+        &self.0
+    }
 }
 
 #[test]

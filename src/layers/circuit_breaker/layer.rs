@@ -202,8 +202,10 @@ impl GateLayer<CircuitBlueprint> {
         self.with_blueprint(|blueprint| blueprint.judge.statuses = blueprint.judge.statuses.count_rate_limits())
     }
 
-    /// Opens at once when a failed response says `Retry-After` in seconds, for so long at least and 60 s at most; not
-    /// by default, because it lets one answer decide for everyone.
+    /// Opens at once when a failed response says `Retry-After`, for so long at least and 60 s at most; not by default,
+    /// because it lets one answer decide for everyone.
+    ///
+    /// A date counts from the response's own `Date`; without that it says nothing.
     ///
     /// ```
     /// # use tollgate::{CircuitBreakerLayer, Trip};

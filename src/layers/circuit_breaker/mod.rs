@@ -58,6 +58,14 @@
 //! at once. A probe that is cancelled gives its place back, one that hangs loses it after
 //! [`probe_timeout`](crate::CircuitBreakerLayer::probe_timeout). One failure opens the circuit again, for longer.
 //!
+//! # Services that are not ready
+//! While the circuit is closed a caller waits for the service to be ready as it would without a breaker, and no call has
+//! begun that could be judged: a service that hangs **before** it takes a request, as a pool does that cannot connect,
+//! opens no circuit, and a circuit that others open does not wake who waits there already. Give such a service an end
+//! further in: `load_shed` fails at once when it is not ready, which counts, and `buffer` takes the request and waits
+//! inside the call, where the clock runs. Clients that connect in the call (hyper's pooled client, tonic's channel) and
+//! handlers are always ready. While the circuit is open nobody waits.
+//!
 //! # Late results
 //! Each state begins a generation with counts of its own, and a call writes into the generation that admitted it. So
 //! what was admitted before a trip can neither close a circuit nor open it again.

@@ -7,10 +7,15 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderMap, header::RETRY_AFTER};
+use http::{
+    HeaderMap,
+    header::{DATE, RETRY_AFTER},
+};
+use httpdate::parse_http_date;
 
 use crate::{
     Audience, Classify, Clock, PolicyName, Reason, Refusal, ResponseHead, Seen, Statuses, Verdict,
+    respond::is_grpc_status,
     rule::{Trip, circuit::Recovery},
 };
 
@@ -55,9 +60,13 @@ impl Judge {
         }
     }
 
-    /// The verdict on a head, with the wait that it asks for where that is honoured.
+    /// The verdict on a head, with the wait that it asks for where that is honoured. A gRPC-Web call that failed before
+    /// its first message says so in the head, under a status of 200.
     #[inline]
     pub(crate) fn of_head(&self, head: ResponseHead<'_>) -> Verdict {
+        if head.status.is_success() && is_grpc_status(head.headers) {
+            return self.of(&Seen::Trailers(Some(head.headers)));
+        }
         match self.of(&Seen::Head(head)) {
             Verdict::Failure if self.honour_retry_after => {
                 asked_wait(head.headers).map_or(Verdict::Failure, Verdict::TripFor)
@@ -67,12 +76,16 @@ impl Judge {
     }
 }
 
-/// `Retry-After` in seconds; a date says nothing without the sender's clock.
+/// `Retry-After` in seconds, or as a date: that says how long only beside the date which the sender's clock showed.
 fn asked_wait(fields: &HeaderMap) -> Option<Duration> {
-    let seconds = fields.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    // Digits that no u64 holds ask for more than anybody gets.
-    let all_digits = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
-    all_digits.then(|| Duration::from_secs(seconds.parse().unwrap_or(u64::MAX)))
+    let text = |name| Some(fields.get(name)?.to_str().ok()?.trim());
+    let asked = text(RETRY_AFTER)?;
+    if !asked.is_empty() && asked.bytes().all(|byte| byte.is_ascii_digit()) {
+        // Digits that no u64 holds ask for more than anybody gets.
+        return Some(Duration::from_secs(asked.parse().unwrap_or(u64::MAX)));
+    }
+    let (until, sent) = (parse_http_date(asked).ok()?, parse_http_date(text(DATE)?).ok()?);
+    Some(until.duration_since(sent).unwrap_or_default())
 }
 
 impl fmt::Debug for Judge {

@@ -4,7 +4,7 @@
 //! instructions. A digest's upper bits choose the shard, its lower bits the slot in it. Shards grow and shrink one by one;
 //! what is bounded is how many entries all of them hold, and newcomers above that are told that it is [full](Full). A
 //! live entry is never evicted. An entry whose time has passed equals no entry: requests that come by sweep a shard now
-//! and then, so that memory goes back without a task of its own.
+//! and then, so that memory goes back without a task of its own; where none come by, somebody may sweep [them all](Table::sweep_all).
 //!
 //! **Locks.** A thread that holds a shard waits for no other: all others are tried and skipped when taken. So nobody can
 //! wait in a circle.

@@ -151,6 +151,13 @@ impl Table {
         }
     }
 
+    /// Drops what has ended in all shards, one after the other, but for what rests.
+    pub(crate) fn sweep_all(&self, now: Moment) {
+        for _ in 0..self.shards.len() {
+            self.sweep_next(now.as_nanos().saturating_sub(REST));
+        }
+    }
+
     /// The entry of `key`, unless its time has passed.
     pub(crate) fn peek(&self, key: Digest, now: Moment) -> Option<Entry> {
         let tag = tag(key);
