@@ -292,6 +292,12 @@ impl Rate {
         self.interval * self.burst
     }
 
+    /// Nanoseconds in which an empty bucket fills as people set it: without what the intervals were rounded up by, or
+    /// three a second would be told as three in two seconds.
+    pub(crate) fn window_ns(&self) -> u64 {
+        self.span_ns() - (self.burst - 1).min(self.span_ns() / 1_000)
+    }
+
     const fn measure(count: u64, period: Duration) -> Result<Self, Problem> {
         let span = period.as_nanos();
         if count == 0 {

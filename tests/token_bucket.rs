@@ -354,7 +354,6 @@ async fn other_dialects() {
 }
 
 #[tokio::test]
-#[ignore = "the window is rounded up from a span whose intervals were rounded up before"]
 async fn a_rate_that_does_not_divide_a_second_is_told_as_it_was_set() {
     for count in [3, 7, 30, 50, 60, 600, 999] {
         let layer = TokenBucketLayer::new(Rate::per_second(count)).clock(FakeClock::new());

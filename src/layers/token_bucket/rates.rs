@@ -37,7 +37,7 @@ pub(super) struct Rates {
 
 impl Limit {
     fn new(rate: Rate, terms: &Terms, dialect: Dialect) -> Arc<Self> {
-        let window = Duration::from_nanos(rate.span_ns());
+        let window = Duration::from_nanos(rate.window_ns());
         let fields = Arc::new(Fields::new(dialect, &terms.name, rate.capacity(), window, None));
         Arc::new(Self { rate, fields, clock: terms.clock.clone() })
     }
