@@ -8,9 +8,12 @@ use crate::{
     sync::{AtomicUsize, Ordering, Spin},
 };
 
-/// At each such visit of a shard one other shard is swept. A table for n clients has looked at all of its shards after
-/// little more than n / 2 requests.
+/// At each such visit of a shard some others are swept: a table for n clients has looked at all of its shards after little
+/// more than n / 16 requests.
 const SWEEP_EVERY: u16 = 64;
+
+/// How many shards are swept then.
+pub(super) const SWEPT: usize = 8;
 
 /// While there is room, an entry stays for a second after its end: most buckets are full again when their client comes
 /// back, and to find the old entry is cheaper than to make a new one.
@@ -101,7 +104,7 @@ impl Table {
         let due = shard.visit(SWEEP_EVERY);
         drop(shard);
         if due {
-            self.sweep_next(now.saturating_sub(REST));
+            (0..SWEPT).for_each(|_| self.sweep_next(now.saturating_sub(REST)));
         }
         Ok(result)
     }
