@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{PolicyName, Refusal};
+use crate::{Digest, PolicyName, Refusal};
 
 /// Something worth telling; everything that metrics, traces and logs know comes from here.
 ///
@@ -53,6 +53,9 @@ pub enum Event<'a> {
     Transition {
         /// Whose circuit.
         policy: &'a PolicyName,
+        /// Which of its circuits, where each key has one of its own: to be compared with keys that you know, such as
+        /// [`host_key`](crate::CircuitBreakerLayer::host_key)'s, for nobody can read it.
+        key: Option<Digest>,
         /// The state before, such as `closed`.
         from: &'static str,
         /// The state after, such as `open`.

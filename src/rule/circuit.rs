@@ -153,7 +153,16 @@ impl Machine {
         }
         let generation = self.generation;
         let admission = match &mut self.phase {
-            Phase::HalfOpen { probes, .. } => match probes.acquire(now) {
+            Phase::HalfOpen { probes, successes } => match probes.acquire(now) {
+                // The probe whose time is over had delivered: it is a stream that says little.
+                Some(acquired) if acquired.had_progressed => {
+                    *successes += 1;
+                    if *successes >= self.recovery.close_after {
+                        self.openings = 0;
+                        return (Admission::Counted, self.go(Phase::Closed, "probes_succeeded"));
+                    }
+                    Admission::Probe { generation, acquired }
+                }
                 Some(acquired) => Admission::Probe { generation, acquired },
                 None => Admission::Refused(
                     probes.next_due().map_or(Duration::ZERO, |due| due.since(now)).max(Duration::from_secs(1)),
@@ -206,6 +215,13 @@ impl Machine {
             return None;
         }
         self.open(at_least, "probe_failed", now)
+    }
+
+    /// A probe is delivering.
+    pub(crate) fn probe_delivers(&mut self, generation: u64, lease: Lease, now: Moment) {
+        if let Some((probes, _)) = self.half_open(generation) {
+            probes.touch(lease, now);
+        }
     }
 
     /// A probe ended without a result.

@@ -70,6 +70,8 @@ pub struct Acquired {
     pub lease: Lease,
     /// True when an overdue holder lost the slot for it.
     pub reclaimed: bool,
+    /// True when that holder had made progress before it stood still.
+    pub had_progressed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +79,7 @@ struct Slot {
     generation: u64,
     since: Moment,
     progress: Moment,
+    touched: bool,
 }
 
 impl Leases {
@@ -108,11 +111,12 @@ impl Leases {
             Some(slot) => (slot, false),
             None => (self.overdue(now)?, true),
         };
+        let had_progressed = reclaimed && self.slots[slot].touched;
         self.issued += 1;
         let generation = self.issued;
-        self.slots[slot] = Slot { generation, since: now, progress: now };
+        self.slots[slot] = Slot { generation, since: now, progress: now, touched: false };
         self.quiet_until = self.quiet_until.min(self.due_of(&self.slots[slot]));
-        Some(Acquired { lease: Lease { slot, generation }, reclaimed })
+        Some(Acquired { lease: Lease { slot, generation }, reclaimed, had_progressed })
     }
 
     /// Notes that the holder has made progress; a late one changes nothing.
@@ -128,6 +132,7 @@ impl Leases {
     pub fn touch(&mut self, lease: Lease, now: Moment) {
         if let Some(slot) = self.slots.get_mut(lease.slot).filter(|slot| slot.generation == lease.generation) {
             slot.progress = slot.progress.max(now);
+            slot.touched = true;
         }
     }
 
@@ -186,7 +191,12 @@ impl Leases {
         self.free.pop().or_else(|| {
             let fresh = self.slots.len();
             (fresh < self.limit).then(|| {
-                self.slots.push(Slot { generation: 0, since: Moment::default(), progress: Moment::default() });
+                self.slots.push(Slot {
+                    generation: 0,
+                    since: Moment::default(),
+                    progress: Moment::default(),
+                    touched: false,
+                });
                 fresh
             })
         })

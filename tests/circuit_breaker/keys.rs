@@ -18,6 +18,27 @@ async fn each_host_has_its_own_circuit() {
     assert_eq!(scene.state(), CircuitState::Closed, "requests without a host have a circuit of their own");
 }
 
+#[tokio::test]
+async fn a_transition_names_the_key_of_its_circuit_and_tells_nobody_what_it_is() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let heard = Arc::clone(&seen);
+    let layer = three().per_host().observe(move |event: &Event<'_>| {
+        if let Event::Transition { key, .. } = event {
+            heard.lock().unwrap().push((*key, format!("{event:?}")));
+        }
+    });
+    let failing = layer.layer(service_fn(|_| async { Err::<Response<Full<Bytes>>, _>(()) }));
+    for path in ["http://canary.example/", "/"] {
+        for _ in 0..3 {
+            failing.clone().oneshot(get(path)).await.unwrap_err();
+        }
+    }
+    let seen = seen.lock().unwrap();
+    let keys: Vec<_> = seen.iter().map(|(key, _)| *key).collect();
+    assert_eq!(keys, [CircuitBreakerLayer::host_key("canary.example"), None]);
+    assert!(!seen[0].1.contains("canary"), "{}", seen[0].1);
+}
+
 fn host(number: usize) -> Request<Full<Bytes>> {
     get(&format!("http://h{number}.example/"))
 }

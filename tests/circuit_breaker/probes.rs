@@ -273,7 +273,6 @@ async fn a_long_grpc_stream_answers_a_probe_while_it_delivers() {
 }
 
 #[tokio::test]
-#[ignore = "a probe that has delivered and then falls silent is lost at its deadline"]
 async fn a_grpc_stream_that_falls_silent_after_its_first_message_has_answered_its_probe_at_the_deadline() {
     let scene = Scene::new(three().probe_timeout(30 * SECOND));
     scene.upstream.does(Deed::Error);

@@ -14,7 +14,7 @@ use super::{
     ticket::{Probe, Ticket},
 };
 use crate::{
-    Event, Moment, Verdict,
+    Digest, Event, Moment, Verdict,
     rule::{
         Lease,
         circuit::{Admission, Change, Machine, Mode},
@@ -28,6 +28,8 @@ use crate::{
 pub(crate) struct Circuit {
     me: Weak<Self>,
     setup: Arc<Setup>,
+    /// Whose circuit it is, where each key has one of its own.
+    key: Option<Digest>,
     /// Everybody is refused from and until here, in nanoseconds; the second is 0 when all pass as a rule.
     shut_since: AtomicU64,
     shut_until: AtomicU64,
@@ -45,13 +47,13 @@ struct Core {
 
 impl Circuit {
     /// A closed circuit that up to `seats` threads, a power of two, write to side by side.
-    pub(crate) fn new(setup: Arc<Setup>, seats: usize) -> Arc<Self> {
+    pub(crate) fn new(setup: Arc<Setup>, seats: usize, key: Option<Digest>) -> Arc<Self> {
         let circuit = Arc::new_cyclic(|me| {
             let machine = Machine::new(setup.recovery, fastrand::u64(..));
             let current = Current::new(seats);
             let core = Mutex::new(Core { machine, news: VecDeque::new(), telling: false });
             let (shut_since, shut_until) = (AtomicU64::new(0), AtomicU64::new(0));
-            Self { me: Weak::clone(me), setup, shut_since, shut_until, current, core }
+            Self { me: Weak::clone(me), setup, key, shut_since, shut_until, current, core }
         });
         circuit.publish(&circuit.lock().machine);
         circuit
@@ -120,6 +122,10 @@ impl Circuit {
 
     pub(crate) fn probe_failed(&self, generation: u64, lease: Option<Lease>, at_least: Option<Duration>, now: Moment) {
         self.with(|machine| ((), machine.probe_failed(generation, lease, at_least, now)));
+    }
+
+    pub(crate) fn probe_delivers(&self, generation: u64, lease: Lease, now: Moment) {
+        self.with(|machine| (machine.probe_delivers(generation, lease, now), None));
     }
 
     pub(crate) fn give_back(&self, generation: u64, lease: Lease) {
@@ -212,7 +218,8 @@ impl Circuit {
                 return;
             };
             drop(core);
-            self.setup.audience.tell(&Event::Transition { policy: &self.setup.name, from, to, cause });
+            let policy = &self.setup.name;
+            self.setup.audience.tell(&Event::Transition { policy, key: self.key, from, to, cause });
         }
     }
 

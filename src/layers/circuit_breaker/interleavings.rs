@@ -43,7 +43,7 @@ fn circuit(trip: Trip) -> (Arc<Circuit>, Moment) {
         recovery: Recovery { open, probes: 1, close_after: 1, probe_timeout: SECOND },
         judge: Judge::default(),
     };
-    (Circuit::new(Arc::new(setup), 1), now)
+    (Circuit::new(Arc::new(setup), 1, None), now)
 }
 
 fn label(circuit: &Circuit) -> &'static str {

@@ -77,7 +77,7 @@ impl Keys {
         let more = |live: usize| (live < self.max).then_some(live + 1);
         let room = self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
         let place = if room { shard.entries.len() } else { shard.forgettable(now)? };
-        let entry = Entry { key, circuit: Circuit::new(Arc::clone(&self.setup), 1), used: now };
+        let entry = Entry { key, circuit: Circuit::new(Arc::clone(&self.setup), 1, Some(key)), used: now };
         shard.places.insert(key, place);
         if room {
             shard.entries.push(entry);

@@ -277,7 +277,7 @@ impl Blueprint for CircuitBlueprint {
             judge: self.judge.clone(),
         });
         let keys = self.key.is_some().then(|| Arc::new(Keys::new(Arc::clone(&setup), self.max_keys)));
-        let breaker = CircuitBreaker { circuit: Circuit::new(setup, seats()), keys };
+        let breaker = CircuitBreaker { circuit: Circuit::new(setup, seats(), None), keys };
         Arc::new(CircuitPolicy { breaker, key: self.key.clone() })
     }
 }

@@ -38,7 +38,7 @@
 //!     .per_host()
 //!     .named("upstream")
 //!     .observe(|event: &Event<'_>| {
-//!         if let Event::Transition { policy, from, to, cause } = event {
+//!         if let Event::Transition { policy, from, to, cause, .. } = event {
 //!             println!("{policy}: {from} -> {to} ({cause})");
 //!         }
 //!     });

@@ -3,7 +3,10 @@
 use http::Response;
 
 use super::ticket::Ticket;
-use crate::{Moment, Outcome, Permit, Refusal, RequestHead, ResponseHead, Seen, Verdict, respond::has_grpc_trailers};
+use crate::{
+    Moment, Outcome, Permit, Refusal, ResponseHead, Seen, Verdict,
+    respond::{has_grpc_trailers, is_grpc_status},
+};
 
 /// What a request holds that passed a circuit breaker; judged as soon as its result is known.
 ///
@@ -15,6 +18,7 @@ use crate::{Moment, Outcome, Permit, Refusal, RequestHead, ResponseHead, Seen, V
 pub struct CircuitPermit {
     ticket: Ticket,
     started: Moment,
+    /// Whether the answer says so: what a request says of itself, anybody may write.
     grpc: bool,
     judged: Judged,
     /// Whether the head was slow, once it is there.
@@ -32,9 +36,8 @@ enum Judged {
 
 impl CircuitPermit {
     #[inline]
-    pub(super) fn new(ticket: Ticket, started: Moment, request: &RequestHead<'_>) -> Self {
-        let grpc = has_grpc_trailers(request.headers);
-        Self { ticket, started, grpc, judged: Judged::NotYet, slow_head: None }
+    pub(super) fn new(ticket: Ticket, started: Moment) -> Self {
+        Self { ticket, started, grpc: false, judged: Judged::NotYet, slow_head: None }
     }
 
     /// Judges what came at the end, once; `None` asks nobody and is a failure.
@@ -63,6 +66,8 @@ impl CircuitPermit {
         if now.since(self.started) >= setup.recovery.probe_timeout / 2 {
             self.judged = Judged::Well;
             self.ticket.tell(Verdict::Success, self.slow_head == Some(true), now);
+        } else if let Some(lease) = probe.lease {
+            probe.circuit.probe_delivers(probe.generation, lease, now);
         }
     }
 }
@@ -77,14 +82,11 @@ impl Permit for CircuitPermit {
         let Some((now, slow)) = self.ticket.elapsed(self.started) else { return };
         let Some(setup) = self.ticket.setup() else { return };
         self.slow_head = Some(slow);
-        let verdict = if self.grpc && head.status.is_success() {
-            if !head.headers.contains_key(GRPC_STATUS) {
-                return; // known at the trailers
-            }
-            setup.judge.of(&Seen::Trailers(Some(head.headers)))
-        } else {
-            setup.judge.of_head(head)
-        };
+        self.grpc = head.status.is_success() && has_grpc_trailers(head.headers);
+        if self.grpc && !is_grpc_status(head.headers) {
+            return; // known at the trailers
+        }
+        let verdict = setup.judge.of_head(head);
         let well = verdict == Verdict::Success && !self.grpc;
         if well && setup.judge.slow_to_end {
             return; // known at the end
@@ -124,5 +126,3 @@ impl Permit for CircuitPermit {
         }
     }
 }
-
-const GRPC_STATUS: &str = "grpc-status";

@@ -38,7 +38,7 @@ impl Admit for CircuitPolicy {
             _ => self.breaker.circuit.admit(now),
         };
         Answer::Now(match admitted {
-            Ok(ticket) => Ok(CircuitPermit::new(ticket, now, request)),
+            Ok(ticket) => Ok(CircuitPermit::new(ticket, now)),
             Err(wait) => Err(setup.refusal(wait)),
         })
     }

@@ -62,7 +62,7 @@ proptest! {
                     let full = holders.len() == limit;
                     let acquired = slots.acquire(now);
                     prop_assert_eq!(acquired.is_some(), !full || overdue);
-                    let Some(Acquired { lease, reclaimed }) = acquired else { continue };
+                    let Some(Acquired { lease, reclaimed, .. }) = acquired else { continue };
                     prop_assert_eq!(reclaimed, full);
                     if reclaimed {
                         let lost = holders.iter().position(|(held, ..)| held.slot == lease.slot).unwrap();
