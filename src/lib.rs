@@ -33,11 +33,14 @@ mod cost;
 pub mod gate;
 mod head;
 pub mod identify;
+mod in_force;
 mod invalid;
 pub mod layers;
 mod observe;
 mod period;
 mod policy_name;
+mod quota;
+mod quota_store;
 mod rate;
 mod refusal;
 pub mod respond;
@@ -45,7 +48,7 @@ pub mod rule;
 mod store;
 mod sync;
 
-pub use admit::{Admit, Answer, Open, Outcome, Permit};
+pub use admit::{Admit, Answer, Answered, Open, Outcome, Permit};
 pub use classify::{Classify, Seen, Statuses, Verdict};
 pub use client::{Client, Digest, Digester, Name, Tier};
 pub use clock::{Clock, FakeClock, Moment};
@@ -55,10 +58,17 @@ pub use head::RequestHead;
 pub use identify::{Account, ApiKey, Forwarded, Identify, Lookup, PeerIp, Traits, Unverified, Verified};
 pub use invalid::Invalid;
 pub use layers::circuit_breaker::{CallError, CircuitBreaker, CircuitBreakerLayer, CircuitState, Counts};
+pub use layers::quota::{
+    Charge, Cursor, Duplicates, Ended, Explained, ExplainedLimit, JobId, OnExpiry, QuotaLayer, QuotaStatus, Quotas,
+    Reservation, ReservationError, ReservationId, Served, UsagePage,
+};
 pub use layers::token_bucket::{Strangers, TokenBucketLayer, TokenBuckets};
 pub use observe::{Audience, Event, Observer};
 pub use period::{Period, Window};
 pub use policy_name::PolicyName;
+pub use quota::{
+    Amounts, Counted, Direction, Grant, GrantId, Granted, Kind, LimitUsage, Plan, Quota, Usage, Violation,
+};
 pub use rate::Rate;
 pub use refusal::{Reason, Refusal};
 pub use respond::Dialect;

@@ -14,6 +14,10 @@ pub(super) fn detail<const N: usize>(refusal: &Refusal, out: &mut Buffer<N>) {
         (Reason::TooLarge, limit) => {
             out.push("The request takes more than the limit of ").number(limit).push(" and can never pass.")
         }
+        (Reason::JobRunning, _) => out.push("The same job is being worked on."),
+        (Reason::DuplicateJob, _) => out.push("The same job was done before; it was charged once."),
+        (Reason::JobConflict, _) => out.push("Another job has this id."),
+        (Reason::InvalidJobId, _) => out.push("A job id is one text of 1 to 255 visible characters."),
         (Reason::Unidentified, _) => out.push("The request does not say on whose behalf it comes."),
     };
     match refusal.retry_after_seconds() {

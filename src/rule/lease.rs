@@ -104,13 +104,26 @@ impl Leases {
     /// assert!(slots.acquire(Moment::default()).is_none());
     /// ```
     pub fn acquire(&mut self, now: Moment) -> Option<Acquired> {
+        self.acquire_since(now, now)
+    }
+
+    /// As [`acquire`](Self::acquire), of a holder of whom no progress is expected before it is [watched](Self::watch).
+    pub(crate) fn acquire_unwatched(&mut self, now: Moment) -> Option<Acquired> {
+        self.acquire_since(now, Moment::MAX)
+    }
+
+    fn acquire_since(&mut self, now: Moment, progress: Moment) -> Option<Acquired> {
+        while self.held() > self.limit {
+            let slot = self.overdue(now)?; // there were more slots once
+            self.vacate(slot);
+        }
         let (slot, reclaimed) = match self.vacancy() {
             Some(slot) => (slot, false),
             None => (self.overdue(now)?, true),
         };
         self.issued += 1;
         let generation = self.issued;
-        self.slots[slot] = Slot { generation, since: now, progress: now };
+        self.slots[slot] = Slot { generation, since: now, progress };
         self.quiet_until = self.quiet_until.min(self.due_of(&self.slots[slot]));
         Some(Acquired { lease: Lease { slot, generation }, reclaimed })
     }
@@ -131,6 +144,15 @@ impl Leases {
         }
     }
 
+    /// From now on its holder has to make progress.
+    pub(crate) fn watch(&mut self, lease: Lease, now: Moment) {
+        if let Some(slot) = self.slots.get_mut(lease.slot).filter(|slot| slot.generation == lease.generation) {
+            slot.progress = now;
+            let due = self.due_of(&self.slots[lease.slot]);
+            self.quiet_until = self.quiet_until.min(due);
+        }
+    }
+
     /// Gives a slot back, and says whether it was still the lease's own.
     ///
     /// ```
@@ -142,10 +164,9 @@ impl Leases {
     /// assert!(!slots.release(lease));
     /// ```
     pub fn release(&mut self, lease: Lease) -> bool {
-        match self.slots.get_mut(lease.slot) {
+        match self.slots.get(lease.slot) {
             Some(slot) if slot.generation == lease.generation => {
-                slot.generation = 0;
-                self.free.push(lease.slot);
+                self.vacate(lease.slot);
                 true
             }
             _ => false,
@@ -181,15 +202,25 @@ impl Leases {
         self.slots.iter().filter(|slot| slot.generation > 0).map(|slot| self.due_of(slot)).min()
     }
 
+    /// From now on there are so many slots; who holds one of more keeps it.
+    pub(crate) const fn resize(&mut self, slots: usize) {
+        self.limit = slots;
+    }
+
+    fn vacate(&mut self, slot: usize) {
+        self.slots[slot].generation = 0;
+        self.free.push(slot);
+    }
+
     /// A slot that nobody holds.
     fn vacancy(&mut self) -> Option<usize> {
-        self.free.pop().or_else(|| {
-            let fresh = self.slots.len();
-            (fresh < self.limit).then(|| {
-                self.slots.push(Slot { generation: 0, since: Moment::default(), progress: Moment::default() });
-                fresh
-            })
-        })
+        if self.held() >= self.limit {
+            return None;
+        }
+        Some(self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 0, since: Moment::default(), progress: Moment::default() });
+            self.slots.len() - 1
+        }))
     }
 
     /// The slot of a full table that has been overdue the longest.
@@ -199,7 +230,8 @@ impl Leases {
         }
         // Of two that are due at the same time the older lease.
         let key = |slot: &Slot| (self.due_of(slot), slot.generation);
-        let slot = (0..self.slots.len()).min_by_key(|&slot| key(&self.slots[slot]))?;
+        let held = (0..self.slots.len()).filter(|&slot| self.slots[slot].generation > 0);
+        let slot = held.min_by_key(|&slot| key(&self.slots[slot]))?;
         let due = self.due_of(&self.slots[slot]);
         // A reclaimed slot stays the bound: the search after it finds the next one.
         self.quiet_until = due;

@@ -9,6 +9,7 @@
 //! **Locks.** A thread that holds a page waits for another only when it has just taken that one from the free list, where
 //! nobody who holds it waits for a page; all others are tried and skipped when taken. So nobody can wait in a circle.
 
+mod accounts;
 mod directory;
 mod global;
 mod page;
@@ -18,6 +19,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use accounts::Accounts;
 pub(crate) use global::GlobalCell;
 pub(crate) use table::Table;
 

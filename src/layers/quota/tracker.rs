@@ -1,0 +1,208 @@
+//! The decision on a request: whose account, what it asks for, and what the store says.
+
+use std::{
+    fmt,
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use http::header::CONTENT_LENGTH;
+
+use super::{
+    job_id::{Bad, Duplicates},
+    offer::{Offer, Plans},
+    permit::Held,
+    settings::{OnExpiry, QuotaSettings},
+};
+use crate::{
+    Admit, Answer, Client, Dialect, Digest, Digester, Event, Reason, Refusal, RequestHead, Strangers,
+    gate::Terms,
+    in_force::InForce,
+    quota::Amounts,
+    quota_store::{Account, Admission, Near, Order, QuotaStore, Refused},
+    rule::quota::{Ask, Duplicate, Job, No, Now, Terms as Books},
+    store::memory::Accounts,
+};
+
+/// The accounts of a layer, and the plans that they have.
+pub struct Tracker {
+    pub(super) terms: Terms,
+    pub(super) settings: QuotaSettings,
+    pub(super) plans: InForce<Plans>,
+    pub(super) store: Arc<dyn QuotaStore>,
+    warned: AtomicBool,
+}
+
+/// So many jobs of one client are remembered: their ids take 4 MB.
+const MAX_JOBS: usize = 1 << 16;
+
+impl Tracker {
+    pub(super) fn new(settings: QuotaSettings, terms: Terms) -> Self {
+        let books = Books {
+            max_hold: settings.max_hold,
+            max_stall: settings.max_stall,
+            ttl: settings.ttl,
+            charge_expired: settings.on_expiry == OnExpiry::ChargeEstimate,
+            job_horizon: settings.job_horizon,
+            max_jobs: MAX_JOBS,
+        };
+        let store = Accounts::new(settings.max_clients, books, &terms.clock);
+        let plans = InForce::new(Plans::new(&settings));
+        Self { plans, store, warned: AtomicBool::new(false), settings, terms }
+    }
+
+    /// The time, read once.
+    #[inline]
+    pub(super) fn now(&self) -> Now {
+        let moment = self.terms.clock.now();
+        Now { moment, wall: self.terms.clock.wall_at(moment) }
+    }
+
+    pub(super) fn digester(&self) -> &'static Digester {
+        Digester::process()
+    }
+
+    /// Tells whoever listens that a client has come near to its limits.
+    pub(super) fn warn(&self, near: &Near) {
+        for warning in &near.limits {
+            self.terms.audience.tell(&Event::NearLimit {
+                policy: &self.terms.name,
+                client: near.client.as_ref(),
+                limit: &warning.name,
+                used: warning.used,
+                of: warning.limit,
+            });
+        }
+    }
+
+    /// Whom to charge, or what to do with a stranger.
+    pub(super) fn client(&self, request: &RequestHead<'_>) -> Result<Option<Client>, Refusal> {
+        if let Some(client) = self.settings.identify.identify(request, self.digester()) {
+            return Ok(Some(client));
+        }
+        let policy = &self.terms.name;
+        if !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed) {
+            self.terms.audience.tell(&Event::Unidentified { policy });
+            if !self.terms.audience.listens() {
+                // Not `eprintln!`, which panics where nobody reads.
+                let _ = writeln!(
+                    io::stderr(),
+                    "tollgate: policy {policy:?} found no client in a request; told once, true for all such requests: \
+                     {:?}. Does the server put the peer's address where the layer looks for it?",
+                    self.settings.strangers
+                );
+            }
+        }
+        match self.settings.strangers {
+            Strangers::Share => Ok(Some(anonymous())),
+            Strangers::Pass => Ok(None),
+            Strangers::Refuse => Err(Refusal::new(Reason::Unidentified, policy.clone())),
+        }
+    }
+
+    /// What a request asks for.
+    pub(super) fn amounts(&self, offer: &Offer, request: &RequestHead<'_>) -> Amounts {
+        offer.amounts(request, content_length(request), &self.settings)
+    }
+
+    /// The job that a request names; where it names one badly, or it is no job at all, why.
+    fn job(&self, request: &RequestHead<'_>, client: &Client, amounts: &Amounts) -> Result<Option<Job>, Refusal> {
+        let Some(ids) = &self.settings.job_id else { return Ok(None) };
+        let read = ids.read(request, client, amounts, self.digester());
+        read.map_err(|Bad| Refusal::new(Reason::InvalidJobId, self.terms.name.clone()))
+    }
+
+    fn decide(self: &Arc<Self>, request: &RequestHead<'_>) -> Result<Answer<Result<Held, Refusal>>, Refusal> {
+        let Some(client) = self.client(request)? else { return Ok(Answer::Now(Ok(Held::nothing()))) };
+        let now = self.now();
+        let plans = self.plans.present();
+        let offer = plans.of(&client);
+        let own;
+        let amounts = if offer.depends() {
+            own = self.amounts(offer, request);
+            &own
+        } else {
+            &offer.fixed
+        };
+        let job = self.job(request, &client, amounts)?;
+        let order = Order {
+            account: Account { client: &client, plan: &offer.plan, now },
+            ask: Ask { amounts, reserve: self.settings.share, open: offer.open, job },
+            told: self.settings.dialect != Dialect::None,
+            usage: self.settings.share,
+        };
+        Ok(match self.store.admit(&order) {
+            Answer::Now(Ok(admission)) => Answer::Now(Ok(self.hold(offer, amounts, admission, now))),
+            Answer::Now(Err(refused)) => Answer::Now(self.turn_down(offer, &client, refused, now)),
+            Answer::Later(decision) => {
+                let (tracker, offer, amounts) = (Arc::clone(self), Arc::clone(offer), amounts.clone());
+                Answer::later(async move {
+                    match decision.await {
+                        Ok(admission) => Ok(tracker.hold(&offer, &amounts, admission, now)),
+                        Err(refused) => tracker.turn_down(&offer, &client, refused, now),
+                    }
+                })
+            }
+        })
+    }
+
+    fn hold(self: &Arc<Self>, offer: &Arc<Offer>, amounts: &Amounts, admission: Admission, now: Now) -> Held {
+        self.warn(&admission.near);
+        if admission.reclaimed {
+            self.terms.audience.tell(&Event::Reclaimed { policy: &self.terms.name });
+        }
+        if admission.receipt.shared {
+            self.terms.audience.tell(&Event::Overflow { policy: &self.terms.name });
+        }
+        Held::new(self, offer, amounts, admission, now)
+    }
+
+    fn turn_down(
+        self: &Arc<Self>,
+        offer: &Offer,
+        client: &Client,
+        refused: Refused,
+        now: Now,
+    ) -> Result<Held, Refusal> {
+        if refused.shared {
+            self.terms.audience.tell(&Event::Overflow { policy: &self.terms.name });
+        }
+        let done_before = matches!(refused.no, No::Job(Duplicate::Running | Duplicate::Done));
+        if done_before && self.settings.duplicates == Duplicates::Pass {
+            return Ok(Held::nothing());
+        }
+        Err(self.refusal(offer, client, refused, now))
+    }
+}
+
+/// How many bytes the request's body has, as far as its head says so.
+fn content_length(request: &RequestHead<'_>) -> u64 {
+    let length = request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    length.and_then(|length| length.parse().ok()).unwrap_or(0)
+}
+
+/// The client of all requests that name none.
+pub(super) fn anonymous() -> Client {
+    static ANONYMOUS: std::sync::LazyLock<Digest> =
+        std::sync::LazyLock::new(|| Digester::process().digest("anonymous", [b""]));
+    Client::from_digest(*ANONYMOUS).with_name(ANONYMOUS_NAME.clone())
+}
+
+static ANONYMOUS_NAME: std::sync::LazyLock<crate::Name> = std::sync::LazyLock::new(|| crate::Name::from("anonymous"));
+
+impl Admit for Tracker {
+    type Permit = Held;
+
+    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<Held, Refusal>> {
+        self.decide(request).unwrap_or_else(|refusal| Answer::Now(Err(refusal)))
+    }
+}
+
+impl fmt::Debug for Tracker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracker").field("terms", &self.terms).finish_non_exhaustive()
+    }
+}
