@@ -47,6 +47,11 @@ impl Limit {
     pub(crate) fn kind(&self) -> &Kind {
         self.quota.kind()
     }
+
+    /// Whether what was used of one is used of the other: they have the same name and count the same.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.name == other.name && self.kind() == other.kind()
+    }
 }
 
 /// Half a month has passed when nobody noticed: from here on a client is warned that a limit comes near.
@@ -182,8 +187,8 @@ impl Plan {
         Self { version, ..self }
     }
 
-    /// The same plan, under which whoever had another counts from zero; by default what was used of a limit stays used
-    /// under the limit of the same name.
+    /// The same plan, under which whoever had another counts from zero, once for each [version](Self::numbered); by default
+    /// what was used of a limit stays used under the limit of the same name.
     ///
     /// ```
     /// let plan = tollgate::Plan::new("pro").starting_fresh();

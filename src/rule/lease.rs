@@ -202,6 +202,16 @@ impl Leases {
         self.slots.iter().filter(|slot| slot.generation > 0).map(|slot| self.due_of(slot)).min()
     }
 
+    /// Whether [`acquire`](Self::acquire) would find a slot; looks at every slot when none is free.
+    pub(crate) fn would_lend(&self, now: Moment) -> bool {
+        if self.held() < self.limit || now < self.quiet_until || self.limit == 0 {
+            return self.held() < self.limit;
+        }
+        let held = self.slots.iter().filter(|slot| slot.generation > 0);
+        let overdue = held.map(|slot| self.due_of(slot)).filter(|due| now >= *due && *due < Moment::MAX).count();
+        overdue > self.held() - self.limit
+    }
+
     /// From now on there are so many slots; who holds one of more keeps it.
     pub(crate) const fn resize(&mut self, slots: usize) {
         self.limit = slots;

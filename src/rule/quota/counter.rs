@@ -1,6 +1,9 @@
 //! One limit's count, in the period that is under way.
 
-use crate::{Period, Window, quota::Limit};
+use crate::{
+    Period, Window,
+    quota::{Limit, MOST},
+};
 
 /// How far a clock may step back before what lies ahead of it is taken for a mistake: nobody corrects a clock that is
 /// right by more.
@@ -38,6 +41,12 @@ impl Counter {
         self.used.saturating_add(self.reserved)
     }
 
+    /// Adds to what is used, or to what is set aside.
+    pub(super) fn take(&mut self, amount: u64, reserve: bool) {
+        let sum = if reserve { &mut self.reserved } else { &mut self.used };
+        *sum = sum.saturating_add(amount).min(MOST);
+    }
+
     /// The first count of a limit that there was not before this turn.
     pub(super) fn born_at(turn: u32) -> Self {
         Self { born: turn, ..Self::default() }
@@ -57,14 +66,17 @@ impl Counter {
         self.starts.saturating_sub(wall) > STEP
     }
 
-    /// Ends the period. A clock that was far ahead and has been corrected takes its count along; one that stepped back a
-    /// little finds the period still under way, so that none is charged twice over.
-    pub(super) fn roll(&mut self, period: &Period, wall: u64, turn: u32) {
-        if self.is_ahead(wall) {
+    /// Ends the period that is [over](Self::is_over), and says whether it did: a clock that was far ahead and has been
+    /// corrected takes its count along. One that stepped back a little finds the period still under way, so that none is
+    /// charged twice over.
+    pub(super) fn roll(&mut self, period: &Period, wall: u64, turn: u32) -> bool {
+        let ahead = self.is_ahead(wall);
+        if ahead {
             self.begin(period, wall);
         } else {
-            *self = Self { born: turn, ..Self::default() };
+            *self = Self::born_at(turn);
         }
+        !ahead
     }
 
     /// Begins the period in which `wall` lies.
@@ -87,6 +99,13 @@ impl Counter {
         let warns = !self.warned && limit.warn_from > 0 && self.taken() >= limit.warn_from;
         self.warned |= warns;
         warns
+    }
+
+    /// The limit is another: a client that is not near it is to be warned when it comes near it.
+    pub(super) fn rearm(&mut self, limit: &Limit) {
+        if self.taken() < limit.warn_from {
+            (self.warned, self.untold) = (false, false);
+        }
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::counter::Counter;
 use crate::{
     clock::nanos,
-    quota::{Grant, GrantId, Granted},
+    quota::{Grant, GrantId, Granted, Limit},
 };
 
 /// The grants of one client, those whose end is nearest first.
@@ -22,8 +21,8 @@ struct Given {
     id: GrantId,
     grant: Grant,
     until: u64,
-    /// Which of the plan's counters it raises; `None` while the plan has no limit of this name.
-    counter: Option<usize>,
+    /// What it raises, as the plan had it: another plan may have no such limit.
+    limit: Limit,
     /// Used up in periods that are over, and in the one under way.
     before: u64,
     current: u64,
@@ -51,10 +50,10 @@ impl Grants {
         self.all.iter().any(|given| given.left() > 0)
     }
 
-    pub(super) fn add(&mut self, id: GrantId, grant: Grant, counter: usize) {
+    pub(super) fn add(&mut self, id: GrantId, grant: Grant, limit: &Limit) {
         let until = since_1970(grant.until());
         let at = self.all.partition_point(|given| given.until <= until);
-        let given = Given { id, grant, until, counter: Some(counter), before: 0, current: 0, ended: false };
+        let given = Given { id, grant, until, limit: limit.clone(), before: 0, current: 0, ended: false };
         self.all.insert(at, given);
     }
 
@@ -78,14 +77,22 @@ impl Grants {
     }
 
     /// How much higher they make a limit.
-    pub(super) fn raise(&self, counter: usize) -> u64 {
-        self.all.iter().filter(|given| given.counter == Some(counter)).map(Given::raises).fold(0, u64::saturating_add)
+    #[inline]
+    pub(super) fn raise(&self, limit: &Limit) -> u64 {
+        let raised = self.all.iter().filter(|given| given.limit.is_like(limit));
+        raised.map(Given::raises).fold(0, u64::saturating_add)
     }
 
-    /// Uses them up by what a counter has past its own limit, or gives back what it no longer has.
-    pub(super) fn cover(&mut self, index: usize, counter: &Counter, limit: u64) {
-        let past = counter.taken().saturating_sub(limit);
-        let raised = |given: &&mut Given| given.counter == Some(index);
+    /// Uses them up by what is taken past a limit, or gives back what is not any more.
+    #[inline]
+    pub(super) fn cover(&mut self, limit: &Limit, taken: u64) {
+        if !self.all.is_empty() {
+            self.cover_some(limit, taken.saturating_sub(limit.limit));
+        }
+    }
+
+    fn cover_some(&mut self, limit: &Limit, past: u64) {
+        let raised = |given: &&mut Given| given.limit.is_like(limit);
         let covered = self.all.iter_mut().filter(raised).map(|given| given.current).fold(0, u64::saturating_add);
         if past > covered {
             let mut more = past - covered;
@@ -105,20 +112,13 @@ impl Grants {
         }
     }
 
-    /// A counter's period is over, or its count was reset: what was used stays used.
-    pub(super) fn close(&mut self, counter: usize) {
-        for given in self.all.iter_mut().filter(|given| given.counter == Some(counter)) {
+    /// A limit's period is over, or its count was reset: what was used stays used.
+    pub(super) fn close(&mut self, limit: &Limit) {
+        for given in self.all.iter_mut().filter(|given| given.limit.is_like(limit)) {
             given.before += given.current;
             given.current = 0;
         }
         self.all.retain(|given| given.current > 0 || given.left() > 0);
-    }
-
-    /// Finds the counters of another plan by the names of their limits.
-    pub(super) fn rename(&mut self, counter_of: impl Fn(&str) -> Option<usize>) {
-        for given in &mut self.all {
-            given.counter = counter_of(given.grant.limit());
-        }
     }
 
     pub(super) fn list(&self) -> Vec<Granted> {

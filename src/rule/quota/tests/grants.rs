@@ -119,3 +119,16 @@ fn a_grant_survives_a_plan_without_its_limit() {
     scene.plan = hourly(10);
     assert_eq!(scene.first(), (0, 15));
 }
+
+#[test]
+fn what_a_grant_paid_for_under_another_plan_stays_paid() {
+    let mut scene = Scene::new(hourly(10));
+    grant(&mut scene, 5, START + 10 * HOUR);
+    scene.take(("requests", 13)).unwrap();
+    scene.plan = Arc::new(Plan::new("other").limit(Quota::units("tokens", 1).per(Period::hour())));
+    assert_eq!(used(&mut scene), [3]);
+    scene.wall += HOUR;
+    assert_eq!(used(&mut scene), [3]);
+    scene.plan = hourly(10);
+    assert_eq!(scene.first(), (0, 12));
+}

@@ -123,7 +123,7 @@ fn a_warning_comes_once_in_a_period_at_ninety_percent_beyond_and_at_a_hundred() 
         let said: Vec<_> = steps.iter().map(|amount| scene.record(("requests", *amount))).collect();
         assert_eq!(said, warned, "{steps:?}");
         // A response tells it once.
-        let told: Vec<_> = (0..2).map(|_| scene.take(("requests", 0)).map_or(0, |taken| taken.untold)).collect();
+        let told: Vec<_> = (0..2).map(|_| scene.take(("requests", 0)).map_or(0, |taken| taken.marks.untold)).collect();
         if scene.first().1 > 0 {
             assert_eq!(told, [1, 0], "{steps:?}");
         }
@@ -135,11 +135,11 @@ fn a_warning_comes_once_in_a_period_at_ninety_percent_beyond_and_at_a_hundred() 
 #[test]
 fn a_warning_that_comes_with_an_admission_is_told_in_its_response() {
     let mut scene = Scene::new(hourly(10));
-    assert_eq!(scene.take(("requests", 8)).unwrap().untold, 0);
+    assert_eq!(scene.take(("requests", 8)).unwrap().marks.untold, 0);
     let taken = scene.take(("requests", 1)).unwrap();
-    assert_eq!((taken.warned, taken.untold), (1, 1));
+    assert_eq!((taken.marks.warned, taken.marks.untold), (1, 1));
     let taken = scene.take(("requests", 1)).unwrap();
-    assert_eq!((taken.warned, taken.untold), (0, 0));
+    assert_eq!((taken.marks.warned, taken.marks.untold), (0, 0));
 }
 
 #[test]
@@ -153,11 +153,90 @@ fn under_another_plan_what_was_used_stays_unless_it_starts_fresh() {
     assert!(scene.take(("requests", 1)).is_err());
     scene.plan = Arc::new(Plan::clone(&hourly(5)).starting_fresh());
     assert_eq!(scene.first(), (0, 5));
+}
+
+#[test]
+fn what_was_used_in_an_hour_that_becomes_a_day_counts_in_the_day() {
     let longer = Quota::requests(10).per(Period::day()).named("requests_per_hour");
+    let mut scene = Scene::new(hourly(10));
     scene.take(("requests", 5)).unwrap();
     scene.plan = Arc::new(Plan::new("longer").limit(longer));
+    assert_eq!(scene.first(), (5, 5));
     scene.wall += HOUR;
-    assert_eq!(scene.first(), (5, 5), "the hour became a day, with what was used in it");
+    assert_eq!(scene.first(), (5, 5));
+}
+
+fn tokens(limit: u64) -> Arc<Plan> {
+    Arc::new(Plan::new("tokens").limit(Quota::units("tokens", limit).per(Period::hour())))
+}
+
+#[test]
+fn whoever_goes_to_another_plan_and_back_finds_what_it_had_used() {
+    let mut scene = Scene::new(hourly(10));
+    scene.take(("requests", 8)).unwrap();
+    scene.plan = tokens(10);
+    assert_eq!(scene.first(), (0, 10));
+    scene.take(("tokens", 3)).unwrap();
+    scene.plan = hourly(10);
+    assert_eq!(scene.first(), (8, 2), "no new hour for a change of plans");
+    scene.plan = tokens(10);
+    assert_eq!(scene.first(), (3, 7));
+    scene.wall += HOUR;
+    scene.plan = hourly(10);
+    assert_eq!(scene.first(), (0, 10), "the hour was over meanwhile");
+}
+
+#[test]
+fn what_is_given_back_or_settled_under_another_plan_reaches_its_own_count() {
+    let mut scene = Scene::new(hourly(10));
+    let (charged, terms) = (scene.take(("requests", 3)).unwrap(), scene.terms.clone());
+    let (now, four) = (at(scene.wall), Amounts::from(("requests", 4)));
+    let reserved = scene.account().admit(&Ask { reserve: true, ..ask(&four) }, now, &terms).unwrap();
+    scene.plan = tokens(10);
+    scene.account().give_back(&Amounts::from(("requests", 3)), charged.turn);
+    scene.account().close(reserved.hold.unwrap(), Some(&Amounts::from(("requests", 6))), true, now, &terms);
+    scene.plan = hourly(10);
+    assert_eq!(scene.first(), (6, 4));
+}
+
+#[test]
+fn a_version_starts_an_account_fresh_once() {
+    let fresh = |version| Arc::new(Plan::clone(&hourly(10)).numbered(version).starting_fresh());
+    let mut scene = Scene::new(hourly(10));
+    scene.take(("requests", 8)).unwrap();
+    scene.plan = fresh(1);
+    scene.take(("requests", 7)).unwrap();
+    // A request that was decided on just before comes with the plan before.
+    scene.plan = hourly(10);
+    assert_eq!(scene.first(), (7, 3));
+    scene.plan = fresh(1);
+    assert_eq!(scene.first(), (7, 3), "once is enough");
+    scene.plan = fresh(2);
+    assert_eq!(scene.first(), (0, 10));
+}
+
+#[test]
+fn a_higher_limit_is_warned_of_when_the_client_comes_near_it() {
+    let mut scene = Scene::new(hourly(10));
+    assert_eq!(scene.record(("requests", 9)), 1);
+    scene.plan = hourly(100);
+    assert_eq!(scene.record(("requests", 80)), 0);
+    assert_eq!(scene.record(("requests", 1)), 1);
+    scene.plan = hourly(91);
+    assert_eq!(scene.record(("requests", 1)), 0, "it has been told");
+}
+
+#[test]
+fn a_slot_that_a_stuck_reader_would_lose_is_there_for_whoever_only_asks() {
+    let mut scene = Scene::new(Arc::new(Plan::new("slots").limit(Quota::concurrent(1))));
+    let lease = scene.take(("concurrent_requests", 1)).unwrap().lease.unwrap();
+    let (one, now) = (Amounts::from(("concurrent_requests", 1)), at(scene.wall));
+    scene.account().watch(lease, now);
+    assert!(scene.account().check(&one, now).is_err());
+    scene.wall += 11_000_000_000;
+    let now = at(scene.wall);
+    assert!(scene.account().check(&one, now).is_ok());
+    assert!(scene.take(("concurrent_requests", 1)).unwrap().reclaimed);
 }
 
 #[test]

@@ -17,7 +17,7 @@ impl QuotaStore for Accounts {
             let taken = account.admit(&order.ask, now, &self.terms)?;
             let nearest = if order.told { account.nearest(now) } else { None };
             let usage = order.usage.then(|| Box::new(account.usage(now)));
-            Ok((taken, nearest, usage, account.warnings(taken.warned), account.warnings(taken.untold)))
+            Ok((taken, nearest, usage, account.warnings(taken.marks.warned), account.warnings(taken.marks.untold)))
         };
         let (decided, place, shared) = match self.with(&order.account, admit) {
             Some((decided, place)) => (decided, place, false),
