@@ -5,10 +5,11 @@ use std::{fmt, future::Future, sync::Arc};
 use super::{
     offer::{Offer, Whose},
     reservation::{Ended, Reservation, ReservationError, ReservationId},
-    tracker::{Tracker, anonymous},
+    tracker::Tracker,
 };
 use crate::{
     Client, Digester, Event, Invalid, Plan, Refusal, RequestHead, Tier,
+    identify::anonymous,
     quota::{Amounts, Grant, GrantId, Granted, Kind, LimitUsage, Usage},
     quota_store::{Account, Order, Refused},
     rule::quota::{Ask, No},
