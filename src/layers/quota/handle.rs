@@ -541,7 +541,7 @@ impl Quotas {
     ) -> Result<Reservation, Refusal> {
         let (tracker, now, offer) = (&self.0, self.0.now(), self.offer(client));
         let account = Account { client, plan: &offer.plan, now };
-        let ask = Ask { amounts, reserve, open, job: None };
+        let ask = Ask { amounts, reserve, lasting: false, open, job: None };
         let policy = &tracker.terms.name;
         match tracker.store.admit(&Order { account, ask, told: false, usage: false }).await {
             Ok(admission) => {

@@ -105,7 +105,7 @@ impl Tracker {
         let job = self.job(request, &client, amounts)?;
         let order = Order {
             account: Account { client: &client, plan: &offer.plan, now },
-            ask: Ask { amounts, reserve: self.settings.share, open: offer.open, job },
+            ask: Ask { amounts, reserve: self.settings.share, lasting: true, open: offer.open, job },
             told: self.settings.dialect != Dialect::None,
             usage: self.settings.share,
         };
