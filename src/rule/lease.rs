@@ -113,9 +113,14 @@ impl Leases {
     }
 
     fn acquire_since(&mut self, now: Moment, progress: Moment) -> Option<Acquired> {
-        while self.held() > self.limit {
-            let slot = self.overdue(now)?; // there were more slots once
-            self.vacate(slot);
+        if self.held() > self.limit {
+            if !self.would_lend(now) {
+                return None; // nobody loses a slot for nothing
+            }
+            while self.held() > self.limit {
+                let slot = self.overdue(now)?; // there were more slots once
+                self.vacate(slot);
+            }
         }
         let (slot, reclaimed) = match self.vacancy() {
             Some(slot) => (slot, false),
