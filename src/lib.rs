@@ -55,14 +55,14 @@ pub use clock::{Clock, FakeClock, Moment};
 pub use cost::Cost;
 pub use gate::{Body, Gate, GateFuture, GateLayer};
 pub use head::RequestHead;
-pub use identify::{Account, ApiKey, Forwarded, Identify, Lookup, PeerIp, Traits, Unverified, Verified};
+pub use identify::{Account, ApiKey, Forwarded, Identify, Lookup, PeerIp, Strangers, Traits, Unverified, Verified};
 pub use invalid::Invalid;
 pub use layers::circuit_breaker::{CallError, CircuitBreaker, CircuitBreakerLayer, CircuitState, Counts};
 pub use layers::quota::{
     Charge, Cursor, Duplicates, Ended, Explained, ExplainedLimit, JobId, OnExpiry, QuotaLayer, QuotaStatus, Quotas,
     Reservation, ReservationError, ReservationId, Served, UsagePage,
 };
-pub use layers::token_bucket::{Strangers, TokenBucketLayer, TokenBuckets};
+pub use layers::token_bucket::{TokenBucketLayer, TokenBuckets};
 pub use observe::{Audience, Event, Observer};
 pub use period::{Period, Window};
 pub use policy_name::PolicyName;

@@ -5,10 +5,11 @@ use std::{fmt, future::Future, sync::Arc};
 use super::{
     offer::{Offer, Whose},
     reservation::{Ended, Reservation, ReservationError, ReservationId},
-    tracker::{Tracker, anonymous},
+    tracker::Tracker,
 };
 use crate::{
     Client, Digester, Event, Invalid, Plan, Refusal, RequestHead, Tier,
+    identify::anonymous,
     quota::{Amounts, Grant, GrantId, Granted, Kind, LimitUsage, Usage},
     quota_store::{Account, Order, Refused},
     rule::quota::{Ask, No},
@@ -540,7 +541,7 @@ impl Quotas {
     ) -> Result<Reservation, Refusal> {
         let (tracker, now, offer) = (&self.0, self.0.now(), self.offer(client));
         let account = Account { client, plan: &offer.plan, now };
-        let ask = Ask { amounts, reserve, open, job: None };
+        let ask = Ask { amounts, reserve, lasting: false, open, job: None };
         let policy = &tracker.terms.name;
         match tracker.store.admit(&Order { account, ask, told: false, usage: false }).await {
             Ok(admission) => {

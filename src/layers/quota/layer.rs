@@ -247,7 +247,9 @@ impl GateLayer<QuotaSettings> {
         self.with_blueprint(|settings| (settings.max_hold, settings.max_stall) = (at_most, without_progress))
     }
 
-    /// How long a reservation may be open; five minutes by default. One whose body still flows is renewed.
+    /// How long a reservation by the [handle](Self::handle) may be open; five minutes by default.
+    ///
+    /// What is set aside for a request stays so until its response ends, however long that takes.
     ///
     /// # Panics
     /// When `ttl` is zero.
@@ -265,7 +267,7 @@ impl GateLayer<QuotaSettings> {
         self.with_blueprint(|settings| settings.ttl = ttl)
     }
 
-    /// What becomes of a reservation that nobody ends in time; it goes back by default.
+    /// What becomes of a reservation by the [handle](Self::handle) that nobody ends in time; it goes back by default.
     ///
     /// ```
     /// use tollgate::{OnExpiry, Plan, QuotaLayer};

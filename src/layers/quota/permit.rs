@@ -149,7 +149,7 @@ impl Open {
     /// Tells the account that the request is alive, and what has passed: not at each frame, for that costs a lock.
     fn tell_progress(&mut self) {
         let much = self.bytes.fresh >= NEWS;
-        if !much && self.receipt.lease.is_none() && self.receipt.hold.is_none() {
+        if !much && self.receipt.lease.is_none() {
             return;
         }
         let now = self.tracker.now();
@@ -218,7 +218,7 @@ fn bytes(passed: u64) -> Amounts {
 impl Tracker {
     /// How often an account hears of what it has admitted: so often that no slot is taken back from who makes progress.
     pub(super) fn news_every(&self) -> Duration {
-        self.settings.max_stall.min(self.settings.ttl) / 4
+        self.settings.max_stall / 4
     }
 }
 

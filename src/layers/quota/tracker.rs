@@ -1,13 +1,6 @@
 //! The decision on a request: whose account, what it asks for, and what the store says.
 
-use std::{
-    fmt,
-    io::{self, Write},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::{fmt, sync::Arc};
 
 use http::header::CONTENT_LENGTH;
 
@@ -18,8 +11,9 @@ use super::{
     settings::{OnExpiry, QuotaSettings},
 };
 use crate::{
-    Admit, Answer, Client, Dialect, Digest, Digester, Event, Reason, Refusal, RequestHead, Strangers,
+    Admit, Answer, Client, Dialect, Digester, Event, Reason, Refusal, RequestHead,
     gate::Terms,
+    identify::Whom,
     in_force::InForce,
     quota::Amounts,
     quota_store::{Account, Admission, Near, Order, QuotaStore, Refused},
@@ -33,7 +27,7 @@ pub struct Tracker {
     pub(super) settings: QuotaSettings,
     pub(super) plans: InForce<Plans>,
     pub(super) store: Arc<dyn QuotaStore>,
-    warned: AtomicBool,
+    whom: Whom,
 }
 
 /// So many jobs of one client are remembered: their ids take 4 MB.
@@ -51,7 +45,8 @@ impl Tracker {
         };
         let store = Accounts::new(settings.max_clients, books, &terms.clock);
         let plans = InForce::new(Plans::new(&settings));
-        Self { plans, store, warned: AtomicBool::new(false), settings, terms }
+        let whom = Whom::new(Arc::clone(&settings.identify), settings.strangers);
+        Self { plans, store, whom, settings, terms }
     }
 
     /// The time, read once.
@@ -78,29 +73,9 @@ impl Tracker {
         }
     }
 
-    /// Whom to charge, or what to do with a stranger.
+    /// Whom to charge; `None` where nobody is.
     pub(super) fn client(&self, request: &RequestHead<'_>) -> Result<Option<Client>, Refusal> {
-        if let Some(client) = self.settings.identify.identify(request, self.digester()) {
-            return Ok(Some(client));
-        }
-        let policy = &self.terms.name;
-        if !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed) {
-            self.terms.audience.tell(&Event::Unidentified { policy });
-            if !self.terms.audience.listens() {
-                // Not `eprintln!`, which panics where nobody reads.
-                let _ = writeln!(
-                    io::stderr(),
-                    "tollgate: policy {policy:?} found no client in a request; told once, true for all such requests: \
-                     {:?}. Does the server put the peer's address where the layer looks for it?",
-                    self.settings.strangers
-                );
-            }
-        }
-        match self.settings.strangers {
-            Strangers::Share => Ok(Some(anonymous())),
-            Strangers::Pass => Ok(None),
-            Strangers::Refuse => Err(Refusal::new(Reason::Unidentified, policy.clone())),
-        }
+        self.whom.to_charge(request, &self.terms.name, &self.terms.audience)
     }
 
     /// What a request asks for.
@@ -130,7 +105,7 @@ impl Tracker {
         let job = self.job(request, &client, amounts)?;
         let order = Order {
             account: Account { client: &client, plan: &offer.plan, now },
-            ask: Ask { amounts, reserve: self.settings.share, open: offer.open, job },
+            ask: Ask { amounts, reserve: self.settings.share, lasting: true, open: offer.open, job },
             told: self.settings.dialect != Dialect::None,
             usage: self.settings.share,
         };
@@ -183,15 +158,6 @@ fn content_length(request: &RequestHead<'_>) -> u64 {
     let length = request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     length.and_then(|length| length.parse().ok()).unwrap_or(0)
 }
-
-/// The client of all requests that name none.
-pub(super) fn anonymous() -> Client {
-    static ANONYMOUS: std::sync::LazyLock<Digest> =
-        std::sync::LazyLock::new(|| Digester::process().digest("anonymous", [b""]));
-    Client::from_digest(*ANONYMOUS).with_name(ANONYMOUS_NAME.clone())
-}
-
-static ANONYMOUS_NAME: std::sync::LazyLock<crate::Name> = std::sync::LazyLock::new(|| crate::Name::from("anonymous"));
 
 impl Admit for Tracker {
     type Permit = Held;

@@ -52,4 +52,4 @@ mod policy;
 mod rates;
 
 pub use handle::TokenBuckets;
-pub use layer::{Strangers, TokenBucket, TokenBucketLayer};
+pub use layer::{TokenBucket, TokenBucketLayer};

@@ -12,12 +12,12 @@ use std::{
 
 use super::{
     in_force::InForce,
-    layer::{Strangers, TokenBucket},
+    layer::TokenBucket,
     permit::Passed,
     rates::{self, Limit, Rates, full_at},
 };
 use crate::{
-    Admit, Answer, Client, Cost, Digest, Digester, Event, Moment, Rate, Reason, Refusal, RequestHead, Tier,
+    Admit, Answer, Client, Cost, Digest, Digester, Event, Moment, Rate, Reason, Refusal, RequestHead, Strangers, Tier,
     gate::Terms,
     respond::Dialect,
     rule::gcra::{self, Level, Verdict},

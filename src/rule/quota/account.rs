@@ -9,7 +9,7 @@ use super::{
     jobs::{Job, Jobs},
 };
 use crate::{
-    PolicyName,
+    Moment, PolicyName,
     quota::{Amounts, Kind, Plan},
     rule::{Lease, Leases},
 };
@@ -99,7 +99,8 @@ impl Account {
             self.issued += 1;
             taken.hold = Some(self.issued);
             let (id, turn) = (self.issued, self.counts.turn);
-            self.rare().holds.open(id, turn, ask.amounts.clone(), now.moment + terms.ttl);
+            let expires = if ask.lasting { Moment::MAX } else { now.moment + terms.ttl };
+            self.rare().holds.open(id, turn, ask.amounts.clone(), expires);
         }
         if let Some(job) = &ask.job {
             self.rare().jobs.start(job);

@@ -38,6 +38,8 @@ pub(crate) struct Ask<'a> {
     pub(crate) amounts: &'a Amounts,
     /// Sets the amounts aside instead of charging them.
     pub(crate) reserve: bool,
+    /// Who reserves it settles it whatever happens: its time does not run out.
+    pub(crate) lasting: bool,
     /// More is to come: the account is kept until the charge is settled.
     pub(crate) open: bool,
     pub(crate) job: Option<Job>,
