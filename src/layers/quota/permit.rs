@@ -13,8 +13,8 @@ use super::{
 use crate::{
     Direction, Kind, Moment, Outcome, Permit,
     quota::Amounts,
-    quota_store::{Admission, End, Receipt},
-    respond::{Fields, NEAR_LIMITS, near_limits},
+    quota_store::{Admission, End, News, Receipt},
+    respond::{NEAR_LIMITS, near_limits},
     rule::quota::{Nearest, Now},
 };
 
@@ -27,7 +27,7 @@ struct Open {
     receipt: Receipt,
     /// What was charged or set aside, where it depends on the request.
     own: Option<Box<Amounts>>,
-    told: Option<(Arc<Fields>, Nearest)>,
+    told: Option<Nearest>,
     extra: Option<Box<Extra>>,
     bytes: Passed,
     /// When the account last heard of it.
@@ -42,6 +42,18 @@ struct Extra {
     charge: Option<Charge>,
     status: Option<QuotaStatus>,
     near: Option<HeaderValue>,
+}
+
+impl Extra {
+    fn new(news: News, share: bool) -> Self {
+        let News { untold, usage, .. } = news;
+        Self {
+            near: near_limits(untold.iter().map(|near| (&near.name, near.used, near.limit)))
+                .filter(|_| !untold.is_empty()),
+            charge: share.then(Charge::new),
+            status: usage.map(|usage| QuotaStatus::new(usage, untold.into_iter().map(|near| near.name).collect())),
+        }
+    }
 }
 
 /// Body bytes that have passed.
@@ -68,20 +80,13 @@ impl Held {
         admission: Admission,
         now: Now,
     ) -> Self {
-        let Admission { receipt, nearest, untold, usage, .. } = admission;
-        let mut extra = None::<Box<Extra>>;
-        if !untold.is_empty() {
-            extra.get_or_insert_default().near =
-                near_limits(untold.iter().map(|near| (&near.name, near.used, near.limit)));
-        }
-        if tracker.settings.share {
-            let near = untold.into_iter().map(|near| near.name).collect();
-            let extra = extra.get_or_insert_default();
-            extra.charge = Some(Charge::new());
-            extra.status = usage.map(|usage| QuotaStatus::new(*usage, near));
-        }
+        let Admission { receipt, nearest, news } = admission;
+        let extra = match news {
+            None if !tracker.settings.share => None,
+            news => Some(Box::new(Extra::new(news.map(|news| *news).unwrap_or_default(), tracker.settings.share))),
+        };
         Self(Some(Open {
-            told: nearest.and_then(|nearest| Some((Arc::clone(offer.fields.get(nearest.index)?), nearest))),
+            told: nearest,
             own: offer.depends().then(|| Box::new(amounts.clone())),
             tracker: Arc::clone(tracker),
             offer: Arc::clone(offer),
@@ -117,7 +122,9 @@ impl Permit for Held {
             open.tracker.store.watch(&open.receipt, now);
             open.heard = now.moment;
         }
-        if let Some((fields, nearest)) = &open.told {
+        if let Some(nearest) = &open.told
+            && let Some(fields) = open.offer.fields.get(nearest.index)
+        {
             match nearest.reset {
                 Some(reset) => {
                     fields.write(&mut head.headers, nearest.remaining, reset, || open.tracker.terms.clock.wall())
@@ -224,6 +231,6 @@ impl Tracker {
 
 impl fmt::Debug for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Held").field(&self.0.as_ref().map(|open| open.receipt)).finish()
+        f.debug_tuple("Held").field(&self.0.as_ref().map(|open| &open.receipt)).finish()
     }
 }

@@ -1,6 +1,8 @@
 //! A book that knows nothing of counters: it remembers each charge, record and reservation with the window that it was
 //! made in, and adds up those of the window that is under way.
 
+use std::num::NonZeroU64;
+
 use super::super::{super::Stage, *};
 use crate::rule::Lease;
 
@@ -19,7 +21,7 @@ pub(super) struct Entry {
     pub(super) used: [u64; 2],
     pub(super) reserved: [u64; 2],
     /// The reservation, when it expires, and how it ended.
-    pub(super) hold: Option<(u64, Moment, Stage)>,
+    pub(super) hold: Option<(NonZeroU64, Moment, Stage)>,
     /// What was asked for, and when: what goes back goes back whole, and once.
     pub(super) estimate: [Option<u64>; 2],
     pub(super) turn: Option<u32>,

@@ -3,7 +3,7 @@
 mod book;
 mod steps;
 
-use std::time::SystemTime;
+use std::{num::NonZeroU64, time::SystemTime};
 
 use book::{Book, Entry, KIND};
 use proptest::prelude::*;
@@ -162,7 +162,7 @@ impl History {
         &mut self,
         used: [u64; 2],
         reserved: [u64; 2],
-        hold: Option<(u64, Moment, Stage)>,
+        hold: Option<(NonZeroU64, Moment, Stage)>,
         asked: [Option<u64>; 2],
         turn: Option<u32>,
     ) {
