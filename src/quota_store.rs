@@ -1,11 +1,14 @@
 //! Where the accounts of a quota are kept: the door behind which memory, a database or a shared store stands.
 
-use std::sync::Arc;
+use std::{num::NonZeroU64, sync::Arc};
 
 use crate::{
     Answer, Client, Invalid,
     quota::{Amounts, Grant, GrantId, Granted, Plan, Usage},
-    rule::quota::{Ask, Closed, Job, Nearest, No, Now, Warning},
+    rule::{
+        Lease,
+        quota::{Ask, Closed, Job, Nearest, No, Now, Warning},
+    },
 };
 
 /// Keeps accounts, and decides on them one at a time.
@@ -26,7 +29,7 @@ pub(crate) trait QuotaStore: Send + Sync + 'static {
     fn go_on(&self, receipt: &Receipt, used: &Amounts, now: Now) -> Near;
 
     /// Ends a reservation by its id: with what was used, or with nothing.
-    fn close(&self, receipt: &Receipt, actual: Option<&Amounts>, now: Now) -> Answer<(Closed, Near)>;
+    fn close(&self, reserved: &Reserved, actual: Option<&Amounts>, now: Now) -> Answer<(Closed, Near)>;
 
     /// Notes what was used, whether there was room for it or not.
     fn record(&self, account: &Account<'_>, amounts: &Amounts) -> Answer<Near>;
@@ -79,15 +82,24 @@ pub(crate) struct Order<'a> {
 }
 
 /// What was taken, and from where.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Admission {
     pub(crate) receipt: Receipt,
+    pub(crate) nearest: Option<Nearest>,
+    /// Mostly nothing: an admission is moved about with the request, and has to be small.
+    pub(crate) news: Option<Box<News>>,
+}
+
+/// What there is to tell about few admissions.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    /// Another lost the slot for it.
     pub(crate) reclaimed: bool,
     /// The limits that the client has just come near to, and those of which the response must tell.
     pub(crate) near: Near,
     pub(crate) untold: Vec<Warning>,
-    pub(crate) nearest: Option<Nearest>,
-    pub(crate) usage: Option<Box<Usage>>,
+    /// What is used of each limit, where somebody wants to see it.
+    pub(crate) usage: Option<Usage>,
 }
 
 /// Who has just come near which limits: mostly nobody, to none.
@@ -105,17 +117,24 @@ pub(crate) struct Refused {
 }
 
 /// By what a store finds again what it admitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Debug)]
 pub(crate) struct Receipt {
     pub(crate) place: Place,
     pub(crate) turn: u32,
-    pub(crate) lease: Option<crate::rule::Lease>,
-    pub(crate) hold: Option<u64>,
-    pub(crate) job: Option<Job>,
+    pub(crate) lease: Option<Lease>,
+    pub(crate) hold: Option<NonZeroU64>,
+    pub(crate) job: Option<Box<Job>>,
     /// The account is kept until the charge is settled.
     pub(crate) open: bool,
     /// It is from an account that newcomers share.
     pub(crate) shared: bool,
+}
+
+/// By what a store finds again what was set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Reserved {
+    pub(crate) place: Place,
+    pub(crate) hold: NonZeroU64,
 }
 
 /// Where an account is, and which of those that were there.

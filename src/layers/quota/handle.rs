@@ -546,7 +546,7 @@ impl Quotas {
         let policy = &tracker.terms.name;
         match tracker.store.admit(&Order { account, ask, told: false, usage: false }).await {
             Ok(admission) => {
-                tracker.warn(&admission.near);
+                tracker.tell(&admission);
                 tracker.terms.audience.tell(&Event::Admitted { policy });
                 Ok(Reservation::new(tracker, admission.receipt))
             }

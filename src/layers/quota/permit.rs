@@ -18,8 +18,8 @@ use super::{
 use crate::{
     Moment, Outcome, Permit, Refusal,
     quota::Amounts,
-    quota_store::{Admission, End, Receipt},
-    respond::{Fields, NEAR_LIMITS, near_limits},
+    quota_store::{Admission, End, News, Receipt},
+    respond::{NEAR_LIMITS, near_limits},
     rule::quota::{Nearest, Now},
 };
 
@@ -35,7 +35,7 @@ struct Open {
     offer: Arc<Offer>,
     receipt: Receipt,
     asked: Asked,
-    told: Option<(Arc<Fields>, Nearest)>,
+    told: Option<Nearest>,
     extra: Option<Box<Extra>>,
     bytes: Bytes,
     /// When the account last heard of it.
@@ -52,6 +52,18 @@ struct Extra {
     near: Option<HeaderValue>,
 }
 
+impl Extra {
+    fn new(news: News, share: bool) -> Self {
+        let News { untold, usage, .. } = news;
+        Self {
+            near: near_limits(untold.iter().map(|near| (&near.name, near.used, near.limit)))
+                .filter(|_| !untold.is_empty()),
+            charge: share.then(Charge::new),
+            status: usage.map(|usage| QuotaStatus::new(usage, untold.into_iter().map(|near| near.name).collect())),
+        }
+    }
+}
+
 impl Held {
     /// Nobody is charged.
     pub(super) const fn nothing(idle_charge: bool) -> Self {
@@ -66,20 +78,13 @@ impl Held {
         admission: Admission,
         now: Now,
     ) -> Self {
-        let Admission { receipt, nearest, untold, usage, .. } = admission;
-        let mut extra = None::<Box<Extra>>;
-        if !untold.is_empty() {
-            extra.get_or_insert_default().near =
-                near_limits(untold.iter().map(|near| (&near.name, near.used, near.limit)));
-        }
-        if tracker.settings.share {
-            let near = untold.into_iter().map(|near| near.name).collect();
-            let extra = extra.get_or_insert_default();
-            extra.charge = Some(Charge::new());
-            extra.status = usage.map(|usage| QuotaStatus::new(*usage, near));
-        }
+        let Admission { receipt, nearest, news } = admission;
+        let extra = match news {
+            None if !tracker.settings.share => None,
+            news => Some(Box::new(Extra::new(news.map(|news| *news).unwrap_or_default(), tracker.settings.share))),
+        };
         let open = Open {
-            told: nearest.and_then(|nearest| Some((Arc::clone(offer.fields.get(nearest.index)?), nearest))),
+            told: nearest,
             tracker: Arc::clone(tracker),
             offer: Arc::clone(offer),
             receipt,
@@ -119,7 +124,9 @@ impl Permit for Held {
             open.tracker.store.watch(&open.receipt, now);
             open.heard = now.moment;
         }
-        if let Some((fields, nearest)) = &open.told {
+        if let Some(nearest) = &open.told
+            && let Some(fields) = open.offer.fields.get(nearest.index)
+        {
             // What a layer further in refused is given back, and so there is more.
             let refused = head.extensions.get::<Refusal>().is_some();
             let back = if refused { open.asked_of(nearest.index) } else { 0 };
@@ -136,7 +143,9 @@ impl Permit for Held {
 
     fn on_data(&mut self, bytes: usize) {
         if let Some(open) = &mut self.open {
-            open.bytes.answered(bytes);
+            if open.offer.response_bytes {
+                open.bytes.answered(bytes);
+            }
             open.tell_progress();
         }
     }
@@ -216,6 +225,6 @@ const NEWS_PER_STALL: u32 = 4;
 
 impl fmt::Debug for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Held").field(&self.open.as_ref().map(|open| open.receipt)).finish()
+        f.debug_tuple("Held").field(&self.open.as_ref().map(|open| &open.receipt)).finish()
     }
 }

@@ -5,7 +5,7 @@ use std::{error::Error, fmt, sync::Arc};
 use super::tracker::Tracker;
 use crate::{
     quota::Amounts,
-    quota_store::{End, Receipt},
+    quota_store::{End, Receipt, Reserved},
     rule::quota::{Closed, Stage},
 };
 
@@ -41,7 +41,7 @@ pub struct Reservation {
 /// # });
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ReservationId(Receipt);
+pub struct ReservationId(Reserved);
 
 /// How a reservation was ended by its id.
 ///
@@ -114,9 +114,10 @@ impl Reservation {
     /// ```
     #[must_use = "an id that is lost leaves the reservation open until its time runs out"]
     pub fn detach(mut self) -> ReservationId {
-        let receipt = self.receipt.expect("there until it is ended");
+        let receipt = self.receipt.as_ref().expect("there until it is ended");
+        let id = Reserved { place: receipt.place, hold: receipt.hold.expect("it was reserved") };
         self.end(&End::Detached);
-        ReservationId(receipt)
+        ReservationId(id)
     }
 
     fn end(&mut self, end: &End<'_>) {

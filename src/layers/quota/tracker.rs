@@ -95,7 +95,7 @@ impl Tracker {
         let open = offer.open || bytes.counts_request();
         let order = Order {
             account: Account { client: &client, plan: &offer.plan, now },
-            ask: Ask { amounts: &amounts, reserve: self.settings.share, lasting: true, open, job },
+            ask: Ask { amounts: &amounts, reserve: self.settings.share, lasting: true, open, job: job.as_ref() },
             told: self.settings.dialect != Dialect::None,
             usage: self.settings.share,
         };
@@ -116,14 +116,22 @@ impl Tracker {
         })
     }
 
-    fn hold(self: &Arc<Self>, offer: &Arc<Offer>, asked: Asked, bytes: Bytes, admission: Admission, now: Now) -> Held {
-        self.warn(&admission.near);
-        if admission.reclaimed {
-            self.terms.audience.tell(&Event::Reclaimed { policy: &self.terms.name });
+    /// Tells whoever listens what is special about an admission.
+    #[inline]
+    pub(super) fn tell(&self, admission: &Admission) {
+        if let Some(news) = &admission.news {
+            self.warn(&news.near);
+            if news.reclaimed {
+                self.terms.audience.tell(&Event::Reclaimed { policy: &self.terms.name });
+            }
         }
         if admission.receipt.shared {
             self.terms.audience.tell(&Event::Overflow { policy: &self.terms.name });
         }
+    }
+
+    fn hold(self: &Arc<Self>, offer: &Arc<Offer>, asked: Asked, bytes: Bytes, admission: Admission, now: Now) -> Held {
+        self.tell(&admission);
         Held::new(self, offer, asked, bytes, admission, now)
     }
 

@@ -1,6 +1,6 @@
 //! One client's account: its counts, its slots, what it has set aside and which jobs it has paid for.
 
-use std::sync::Arc;
+use std::{num::NonZeroU64, sync::Arc};
 
 use super::{
     Ask, Marks, No, Now, Taken, Terms,
@@ -82,7 +82,7 @@ impl Account {
     /// Takes everything that is asked for, or nothing.
     #[inline]
     pub(crate) fn admit(&mut self, ask: &Ask<'_>, now: Now, terms: &Terms) -> Result<Taken, No> {
-        if let Some(job) = &ask.job {
+        if let Some(job) = ask.job {
             self.rare().jobs.ask(job, terms.max_jobs).map_err(No::Job)?;
         }
         if !self.counts.fits(ask.amounts) {
@@ -96,13 +96,13 @@ impl Account {
         taken.marks = self.counts.add(ask.amounts, now.wall, PRESENT, ask.reserve);
         self.in_flight = self.in_flight.saturating_add(u32::from(ask.open));
         if ask.reserve {
+            let (id, turn) = (NonZeroU64::MIN.saturating_add(self.issued), self.counts.turn);
             self.issued += 1;
-            taken.hold = Some(self.issued);
-            let (id, turn) = (self.issued, self.counts.turn);
+            taken.hold = Some(id);
             let expires = if ask.lasting { Moment::MAX } else { now.moment + terms.ttl };
             self.rare().holds.open(id, turn, ask.amounts.clone(), expires);
         }
-        if let Some(job) = &ask.job {
+        if let Some(job) = ask.job {
             self.rare().jobs.start(job);
         }
         Ok(taken)

@@ -1,6 +1,6 @@
 //! What is asked of an account, under which terms, and what it says.
 
-use std::time::Duration;
+use std::{num::NonZeroU64, time::Duration};
 
 use super::jobs::{Duplicate, Job};
 use crate::{
@@ -42,7 +42,7 @@ pub(crate) struct Ask<'a> {
     pub(crate) lasting: bool,
     /// More is to come: the account is kept until the charge is settled.
     pub(crate) open: bool,
-    pub(crate) job: Option<Job>,
+    pub(crate) job: Option<&'a Job>,
 }
 
 /// What was taken.
@@ -51,7 +51,7 @@ pub(crate) struct Taken {
     pub(crate) turn: u32,
     pub(crate) lease: Option<Lease>,
     /// The reservation, where one was asked for.
-    pub(crate) hold: Option<u64>,
+    pub(crate) hold: Option<NonZeroU64>,
     /// Another's slot was taken back for it.
     pub(crate) reclaimed: bool,
     pub(crate) marks: Marks,
@@ -64,6 +64,13 @@ pub(crate) struct Marks {
     pub(crate) warned: u64,
     /// Those of which a response must tell.
     pub(crate) untold: u64,
+}
+
+impl Marks {
+    /// Whether there is nothing to say.
+    pub(crate) const fn are_none(self) -> bool {
+        self.warned | self.untold == 0
+    }
 }
 
 /// Why nothing was taken.

@@ -105,9 +105,7 @@ impl Counts {
                 marks.untold |= 1 << index;
             }
         }
-        if turn != PRESENT {
-            self.each_of_past(turn, |counter, limit| counter.take(amounts.counted(limit.kind()), reserve));
-        }
+        self.each_of_past(turn, |counter, limit| counter.take(amounts.counted(limit.kind()), reserve));
         marks
     }
 
@@ -191,6 +189,7 @@ impl Counts {
         self.each_of_past(turn, change);
     }
 
+    #[inline]
     fn each_of_past(&mut self, turn: u32, change: impl FnMut(&mut Counter, &Limit)) {
         if let Some(past) = &mut self.past {
             past.each_of(turn, &mut self.grants, change);

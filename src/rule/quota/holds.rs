@@ -1,13 +1,13 @@
 //! Reservations: what is set aside until it is known what was really used.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, num::NonZeroU64, time::Duration};
 
 use crate::{Moment, quota::Amounts};
 
 /// The open reservations of one client, and the closed ones that can still be asked for by their id.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Holds {
-    all: BTreeMap<u64, Hold>,
+    all: BTreeMap<NonZeroU64, Hold>,
     /// Nothing is due before this moment.
     quiet_until: Option<Moment>,
 }
@@ -47,13 +47,13 @@ pub(crate) enum Closed {
 const REMEMBERED: u32 = 2;
 
 impl Holds {
-    pub(super) fn open(&mut self, id: u64, turn: u32, amounts: Amounts, expires: Moment) {
+    pub(super) fn open(&mut self, id: NonZeroU64, turn: u32, amounts: Amounts, expires: Moment) {
         self.all.insert(id, Hold { turn, amounts, expires, stage: Stage::Open });
         self.quiet_until = Some(self.quiet_until.map_or(expires, |due| due.min(expires)));
     }
 
     /// Closes one as `stage`, once. One that nobody can ask for again is `forgotten` at once.
-    pub(super) fn close(&mut self, id: u64, stage: Stage, forget: bool) -> Closed {
+    pub(super) fn close(&mut self, id: NonZeroU64, stage: Stage, forget: bool) -> Closed {
         let Some(hold) = self.all.get_mut(&id) else { return Closed::Unknown };
         let before = hold.stage;
         let answer = match before {
@@ -72,7 +72,7 @@ impl Holds {
     }
 
     /// Those whose time ran out, and forgets those that were closed long ago.
-    pub(super) fn expire(&mut self, now: Moment, ttl: std::time::Duration, mut expired: impl FnMut(&Hold)) {
+    pub(super) fn expire(&mut self, now: Moment, ttl: Duration, mut expired: impl FnMut(&Hold)) {
         if self.quiet_until.is_none_or(|due| now < due) {
             return;
         }
@@ -87,7 +87,7 @@ impl Holds {
     }
 
     /// Puts off the end of an open one.
-    pub(super) fn renew(&mut self, id: u64, now: Moment, ttl: std::time::Duration) {
+    pub(super) fn renew(&mut self, id: NonZeroU64, now: Moment, ttl: Duration) {
         if let Some(hold) = self.all.get_mut(&id).filter(|hold| hold.stage == Stage::Open) {
             hold.expires = hold.expires.max(now + ttl);
         }

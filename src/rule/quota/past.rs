@@ -1,7 +1,8 @@
 //! What remains of the plans that an account has had.
 //!
 //! A client may go from one plan to another and back, within a period and more than once: what it used of a limit that
-//! only one of them has must not be forgotten on the way.
+//! only one of them has must not be forgotten on the way. Such a limit goes on counting until its period is over, and
+//! keeps nobody out.
 
 use std::{ops::Range, sync::Arc};
 
@@ -38,7 +39,7 @@ impl Counts {
         }
         let count_of = |limit: &Limit| past.take(limit, wall).unwrap_or_else(|| Counter::born_at(self.turn));
         self.counters = plan.counted().iter().map(count_of).collect();
-        past.counts.retain(|(_, counter)| counter.taken() > 0);
+        past.counts.retain(|(_, counter)| counter.has_begun());
         self.past = Some(past).filter(|past| !past.counts.is_empty() || !past.started.is_empty());
         self.settle_down();
         self.cover();

@@ -1,5 +1,7 @@
 //! How a reservation ends, and how it is kept open.
 
+use std::num::NonZeroU64;
+
 use super::{Account, Closed, Now, Stage, Terms};
 use crate::quota::Amounts;
 
@@ -10,7 +12,7 @@ impl Account {
     /// One that nobody can ask for again is to be `forgotten` at once.
     pub(crate) fn close(
         &mut self,
-        hold: u64,
+        hold: NonZeroU64,
         actual: Option<&Amounts>,
         forget: bool,
         now: Now,
@@ -35,7 +37,7 @@ impl Account {
     }
 
     /// Puts off the end of a reservation.
-    pub(crate) fn renew(&mut self, hold: u64, now: Now, terms: &Terms) {
+    pub(crate) fn renew(&mut self, hold: NonZeroU64, now: Now, terms: &Terms) {
         self.rare().holds.renew(hold, now.moment, terms.ttl);
     }
 }

@@ -176,9 +176,9 @@ fn whoever_goes_to_another_plan_and_back_finds_what_it_had_used() {
     scene.take(("requests", 8)).unwrap();
     scene.plan = tokens(10);
     assert_eq!(scene.first(), (0, 10));
-    scene.take(("tokens", 3)).unwrap();
+    scene.take([("tokens", 3), ("requests", 1)]).unwrap();
     scene.plan = hourly(10);
-    assert_eq!(scene.first(), (8, 2), "no new hour for a change of plans");
+    assert_eq!(scene.first(), (9, 1), "no new hour for a change of plans");
     scene.plan = tokens(10);
     assert_eq!(scene.first(), (3, 7));
     scene.wall += HOUR;

@@ -52,7 +52,10 @@ struct Shared {
 /// What a shard is numbered that is none: the place of a shared account.
 const CROWD: u32 = u32::MAX;
 
-const SHARDS: usize = if cfg!(tollgate_loom) { 1 } else { 64 };
+/// So many shards there are at most, and so many clients each is for at least: a newcomer that finds no room looks for
+/// somebody to forget in its own.
+const MOST_SHARDS: usize = 64;
+const CLIENTS_OF_SHARD: usize = 256;
 
 /// A clock that has stepped back by more was wrong before, and whoever was forgotten then is a newcomer.
 const STEP: u64 = 48 * 3_600 * 1_000_000_000;
@@ -66,7 +69,8 @@ impl Accounts {
             granted: AtomicU64::new(1),
             crowds: Mutex::new(Vec::new()),
         };
-        let shards = (0..SHARDS).map(|_| Padded(Mutex::new(Shard::default()))).collect();
+        let shards = (most / CLIENTS_OF_SHARD).next_power_of_two().clamp(1, MOST_SHARDS);
+        let shards = (0..shards).map(|_| Padded(Mutex::new(Shard::default()))).collect();
         Arc::new_cyclic(|me| Self {
             shards,
             shared: Box::new(shared),
@@ -133,7 +137,7 @@ impl Accounts {
             let warned = work(account, now);
             return Near { client: None, limits: account.warnings(warned) };
         }
-        let mut shard = lock(&self.shards[place.shard as usize % SHARDS].0);
+        let mut shard = lock(&self.shards[place.shard as usize % self.shards.len()].0);
         let Some((client, account)) = shard.entry_of(place.slot, place.generation) else { return Near::default() };
         let warned = work(account, now);
         let limits = account.warnings(warned);
@@ -222,7 +226,7 @@ impl Accounts {
     #[inline]
     fn shard(&self, client: &Client) -> (u32, MutexGuard<'_, Shard>) {
         // The shard's own table uses other bits.
-        let number = (client.digest().0 >> 64) as usize % SHARDS;
+        let number = (client.digest().0 >> 64) as usize & (self.shards.len() - 1);
         (number as u32, lock(&self.shards[number].0))
     }
 }

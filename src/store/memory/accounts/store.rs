@@ -6,18 +6,19 @@ use super::{Accounts, lock};
 use crate::{
     Answer, Client, Invalid,
     quota::{Amounts, Grant, GrantId, Granted, Plan, Usage},
-    quota_store::{Account as Whose, Admission, End, Near, Order, Page, QuotaStore, Receipt, Refused},
+    quota_store::{Account as Whose, Admission, End, Near, News, Order, Page, QuotaStore, Receipt, Refused, Reserved},
     rule::quota::{Account, Closed, No, Now, Taken, Warning},
     sync::Ordering,
 };
 
 impl QuotaStore for Accounts {
+    #[inline]
     fn admit(&self, order: &Order<'_>) -> Answer<Result<Admission, Refused>> {
         let admit = |account: &mut Account, now: Now| {
             let taken = account.admit(&order.ask, now, &self.terms)?;
             let nearest = if order.told { account.nearest(now) } else { None };
-            let usage = order.usage.then(|| Box::new(account.usage(now)));
-            Ok((taken, nearest, usage, account.warnings(taken.marks.warned), account.warnings(taken.marks.untold)))
+            let quiet = !order.usage && !taken.reclaimed && taken.marks.are_none();
+            Ok((taken, nearest, if quiet { None } else { Some(news(account, &taken, order, now)) }))
         };
         let (decided, place, shared) = match self.with(&order.account, admit) {
             Some((decided, place)) => (decided, place, false),
@@ -27,13 +28,20 @@ impl QuotaStore for Accounts {
             }
         };
         Answer::Now(match decided {
-            Ok((Taken { turn, lease, hold, reclaimed, .. }, mut nearest, mut usage, limits, mut untold)) => {
-                let receipt = Receipt { place, turn, lease, hold, job: order.ask.job, open: order.ask.open, shared };
+            Ok((Taken { turn, lease, hold, .. }, mut nearest, mut news)) => {
+                let job = order.ask.job.map(|job| Box::new(*job));
+                let receipt = Receipt { place, turn, lease, hold, job, open: order.ask.open, shared };
                 if shared {
-                    (nearest, usage, untold) = (None, None, Vec::new()); // what a crowd has left is nobody's business
+                    nearest = None; // what a crowd has left is nobody's business
+                    if let Some(news) = &mut news {
+                        **news = News {
+                            near: Near { client: None, ..std::mem::take(&mut news.near) },
+                            reclaimed: news.reclaimed,
+                            ..News::default()
+                        };
+                    }
                 }
-                let near = near(Some(order.account.client).filter(|_| !shared), limits);
-                Ok(Admission { receipt, reclaimed, near, untold, nearest, usage })
+                Ok(Admission { receipt, nearest, news })
             }
             Err(no) => Err(Refused { no, shared }),
         })
@@ -96,13 +104,12 @@ impl QuotaStore for Accounts {
         })
     }
 
-    fn close(&self, receipt: &Receipt, actual: Option<&Amounts>, now: Now) -> Answer<(Closed, Near)> {
+    fn close(&self, reserved: &Reserved, actual: Option<&Amounts>, now: Now) -> Answer<(Closed, Near)> {
         let mut closed = Closed::Unknown;
-        let Some(hold) = receipt.hold else { return Answer::Now((closed, Near::default())) };
-        let near = self.at(receipt.place, now, |account, now| {
+        let near = self.at(reserved.place, now, |account, now| {
             account.expire(now, &self.terms);
             let warned;
-            (closed, warned) = account.close(hold, actual, false, now, &self.terms);
+            (closed, warned) = account.close(reserved.hold, actual, false, now, &self.terms);
             warned
         });
         Answer::Now((closed, near))
@@ -177,6 +184,17 @@ impl QuotaStore for Accounts {
     fn population(&self) -> (usize, usize) {
         (self.shared.live.load(Ordering::Relaxed), self.most)
     }
+}
+
+/// What there is to tell of an admission.
+#[cold]
+fn news(account: &Account, taken: &Taken, order: &Order<'_>, now: Now) -> Box<News> {
+    Box::new(News {
+        reclaimed: taken.reclaimed,
+        near: near(Some(order.account.client), account.warnings(taken.marks.warned)),
+        untold: account.warnings(taken.marks.untold),
+        usage: order.usage.then(|| account.usage(now)),
+    })
 }
 
 fn near(client: Option<&Client>, limits: Vec<Warning>) -> Near {
