@@ -147,6 +147,17 @@ async fn only_what_was_complete() {
 }
 
 #[tokio::test]
+async fn what_is_not_charged_is_given_back_also_where_the_account_has_heard_of_it() {
+    let megabytes = hourly(9).limit(Quota::bytes(1 << 30).per(Period::hour()));
+    let scene = Scene::new(megabytes, |layer| layer.charge_when(|_| false));
+    let mut body = scene.service().oneshot(by("alice", "/bytes/3000000")).await.unwrap().into_body();
+    body.frame().await.unwrap().unwrap();
+    assert_eq!(scene.used("bytes_per_hour").await, 3_000_000);
+    drop(body);
+    assert_eq!((scene.used("bytes_per_hour").await, scene.used("requests_per_hour").await), (0, 0));
+}
+
+#[tokio::test]
 async fn a_closure_that_panics_charges_and_keeps_no_place() {
     let scene = scene(|layer| layer.charge_when(|_| panic!("in charge_when")));
     for _ in 0..5 {
