@@ -14,16 +14,16 @@ mod support;
 use std::{error::Error, time::Duration};
 
 use axum::{
-    Json, Router,
-    extract::{Query, Request, State},
-    http::StatusCode,
+    Extension, Json, Router,
+    extract::{FromRequestParts, Query, Request, State, rejection::QueryRejection},
+    http::{StatusCode, header::CONTENT_TYPE, request::Parts},
     middleware::{self, Next},
-    response::Response,
+    response::{IntoResponse, Response},
     routing::{get, post},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tollgate::{Client, Identify, Period, Plan, Quota, QuotaLayer, Quotas, RequestHead, Unverified};
+use tollgate::{Client, Identify, Invalid, Period, Plan, Quota, QuotaLayer, Quotas, RequestHead, Unverified};
 
 /// 50 GiB.
 const DAILY_BYTES: u64 = 53_687_091_200;
@@ -36,7 +36,7 @@ fn user() -> Unverified {
     Unverified::header("x-user")
 }
 
-fn layer(max_concurrent: u64, daily_bytes: u64) -> Result<QuotaLayer, Box<dyn Error>> {
+fn layer(max_concurrent: u64, daily_bytes: u64) -> Result<QuotaLayer, Invalid> {
     let plan = Plan::new("scans")
         .try_limit(Quota::try_of(SCANNED.into(), daily_bytes)?.per(Period::day()).named("daily_bytes"))?
         .try_limit(Quota::try_concurrent(max_concurrent)?.named("concurrent_scans"))?;
@@ -52,12 +52,14 @@ fn app(layer: QuotaLayer) -> Router {
 
 /// Leaves the client for the handlers, the same that the layer charges.
 async fn know(State(quotas): State<Quotas>, mut request: Request, next: Next) -> Response {
-    let client = user().identify(&RequestHead::of(&request), quotas.digester());
-    let client = client.unwrap_or_else(|| quotas.anonymous());
+    let Some(client) = user().identify(&RequestHead::of(&request), quotas.digester()) else {
+        return Unfit(String::from("say who you are, once and in at most 4 KiB: x-user: alice")).into_response();
+    };
     request.extensions_mut().insert(client);
     next.run(request).await
 }
 
+/// What a scan would read, and how long it would take.
 #[derive(Deserialize)]
 struct Scan {
     #[serde(default)]
@@ -66,25 +68,49 @@ struct Scan {
     hold_ms: u64,
 }
 
-type Caller = axum::Extension<Client>;
+impl<S: Send + Sync> FromRequestParts<S> for Scan {
+    type Rejection = Unfit;
 
-async fn scan(State(quotas): State<Quotas>, client: Caller, Query(asked): Query<Scan>) -> Json<Value> {
-    tokio::time::sleep(Duration::from_millis(asked.hold_ms)).await; // the work
-    quotas.record(&client, (SCANNED, asked.bytes)).await;
-    Json(json!({ "scanned": asked.bytes }))
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Unfit> {
+        let asked: Result<Query<Self>, QueryRejection> = Query::from_request_parts(parts, state).await;
+        let query = parts.uri.query().unwrap_or_default();
+        let unfit = |_| Unfit(format!("bytes and hold_ms must be whole numbers, each said once, got {query:?}"));
+        asked.map(|Query(scan)| scan).map_err(unfit)
+    }
 }
 
-async fn query(State(quotas): State<Quotas>, client: Caller, Query(asked): Query<Scan>) -> Json<Value> {
-    quotas.record(&client, (SCANNED, asked.bytes)).await;
-    Json(json!({ "read": asked.bytes }))
+/// What is wrong with a request, as a problem document.
+struct Unfit(String);
+
+impl IntoResponse for Unfit {
+    fn into_response(self) -> Response {
+        let Self(detail) = self;
+        let problem = json!({ "type": "about:blank", "title": "Bad Request", "status": 400, "detail": detail });
+        (StatusCode::BAD_REQUEST, [(CONTENT_TYPE, "application/problem+json")], problem.to_string()).into_response()
+    }
+}
+
+async fn scan(State(quotas): State<Quotas>, Extension(client): Extension<Client>, asked: Scan) -> Json<Value> {
+    Json(json!({ "scanned": read(&quotas, &client, asked).await }))
+}
+
+async fn query(State(quotas): State<Quotas>, Extension(client): Extension<Client>, asked: Scan) -> Json<Value> {
+    Json(json!({ "read": read(&quotas, &client, asked).await }))
+}
+
+/// The work, whose real size is known and recorded when it is done.
+async fn read(quotas: &Quotas, client: &Client, asked: Scan) -> u64 {
+    tokio::time::sleep(Duration::from_millis(asked.hold_ms)).await;
+    quotas.record(client, (SCANNED, asked.bytes)).await;
+    asked.bytes
 }
 
 /// This user's day.
-async fn usage(State(quotas): State<Quotas>, client: Caller) -> Result<Json<Value>, StatusCode> {
+async fn usage(State(quotas): State<Quotas>, Extension(client): Extension<Client>) -> Json<Value> {
     let usage = quotas.usage(&client).await;
-    let day = usage.of("daily_bytes").ok_or(StatusCode::NOT_FOUND)?;
+    let day = usage.of("daily_bytes").expect("the plan has it");
     let resets_at = day.resets_at.and_then(|at| jiff::Timestamp::try_from(at).ok()).map(|at| at.to_string());
-    Ok(Json(json!({ "used": day.used, "limit": day.limit, "remaining": day.remaining, "resets_at": resets_at })))
+    Json(json!({ "used": day.used, "limit": day.limit, "remaining": day.remaining, "resets_at": resets_at }))
 }
 
 /// A number from the environment.
@@ -97,7 +123,8 @@ fn number(name: &str, usual: u64) -> Result<u64, Box<dyn Error>> {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let layer = layer(number("MAX_CONCURRENT", 5)?, number("DAILY_BYTES", DAILY_BYTES)?)?;
+    let layer = layer(number("MAX_CONCURRENT", 5)?, number("DAILY_BYTES", DAILY_BYTES)?);
+    let layer = layer.map_err(|invalid| invalid.to_string())?; // for people
     let (listener, _) = support::listen(3000).await?;
     let address = listener.local_addr()?;
     println!("curl -X POST -H 'x-user: alice' 'http://{address}/api/v2/scan?bytes=1000&hold_ms=5000'");

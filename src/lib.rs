@@ -60,7 +60,7 @@ pub use invalid::Invalid;
 pub use layers::circuit_breaker::{CallError, CircuitBreaker, CircuitBreakerLayer, CircuitState, Counts};
 pub use layers::quota::{
     Charge, Cursor, Duplicates, Ended, Explained, ExplainedLimit, JobId, OnExpiry, QuotaLayer, QuotaStatus, Quotas,
-    Reservation, ReservationError, ReservationId, Served, UsagePage,
+    RequestBytesLayer, Reservation, ReservationError, ReservationId, Served, UsagePage,
 };
 pub use layers::token_bucket::{TokenBucketLayer, TokenBuckets};
 pub use observe::{Audience, Event, Observer};

@@ -7,6 +7,9 @@ use crate::{Reason, Refusal};
 pub(super) fn detail<const N: usize>(refusal: &Refusal, out: &mut Buffer<N>) {
     match (refusal.reason(), refusal.limit()) {
         (Reason::RateLimited, 0) => out.push("The limit is used up."),
+        (Reason::RateLimited, limit) if refusal.worst().is_some_and(|worst| worst.current < worst.limit) => {
+            out.push("Too little is left of the limit of ").number(limit).push(".")
+        }
         (Reason::RateLimited, limit) => out.push("The limit of ").number(limit).push(" is used up."),
         (Reason::Capacity, _) => out.push("All capacity is in use."),
         (Reason::CircuitOpen, _) => out.push("A service that this one needs does not answer as it should."),

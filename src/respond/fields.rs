@@ -70,7 +70,11 @@ pub enum Reset {
 /// assert_eq!(headers["ratelimit"], r#""default";r=42;t=26"#);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fields(Kind);
+pub struct Fields {
+    kind: Kind,
+    /// Somebody knows when there is more.
+    resets: bool,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
@@ -144,13 +148,14 @@ impl Fields {
                 Kind::List { policy: policies.clone(), item }
             }
         };
-        all.iter().map(|told| Self(kind(told))).collect()
+        all.iter().map(|told| Self { kind: kind(told), resets: told.window.is_some() }).collect()
     }
 
     /// Adds the policy's fields to a response: `remaining` units now, more after `reset`.
     ///
     /// `wall` is the time since 1970, asked only where a dialect tells it. Where nothing remains, a `Retry-After` that is
-    /// there already is raised to `reset`: who came back earlier would be refused again.
+    /// there already is raised to `reset`: who came back earlier would be refused again. Of [requests at a
+    /// time](Self::concurrent) nobody knows when there is more, and no `reset` is told.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -166,8 +171,9 @@ impl Fields {
     /// assert_eq!(headers["x-ratelimit-reset"], "1790000026");
     /// ```
     pub fn write(&self, headers: &mut HeaderMap, remaining: u64, reset: Duration, wall: impl FnOnce() -> Duration) {
-        let told = match &self.0 {
+        let told = match &self.kind {
             Kind::None => return,
+            _ if !self.resets => return self.tell(headers, remaining, None),
             Kind::Triple { reset: Reset::Epoch, .. } => whole_seconds(wall().saturating_add(reset)),
             _ => whole_seconds(reset),
         };
@@ -194,7 +200,7 @@ impl Fields {
     fn tell(&self, headers: &mut HeaderMap, remaining: u64, reset: Option<u64>) {
         let remaining = remaining.min(MAX);
         let reset = reset.map(|seconds| seconds.min(MAX));
-        match &self.0 {
+        match &self.kind {
             Kind::None => {}
             Kind::Triple { limit, .. } => triple::write(headers, limit, Triple { remaining, reset }),
             Kind::List { policy, item } => {

@@ -466,7 +466,8 @@ impl Quotas {
             Err(refusal) => return Explained { client: None, limits: Vec::new(), refusal: Some(refusal) },
         };
         let (now, offer) = (self.0.now(), self.offer(&client));
-        let amounts = self.0.amounts(&offer, request);
+        let asked = offer.asked(request, &self.0.settings);
+        let amounts = asked.amounts(&offer).into_owned();
         let account = Account { client: &client, plan: &offer.plan, now };
         let usage = self.0.store.usage(&account).await;
         let no = self.0.store.check(&account, &amounts).await.err();

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, header::CONTENT_LENGTH};
 
 use crate::{Client, Digester, Invalid, Kind, RequestHead, quota::Amounts, rule::quota::Job};
 
@@ -94,8 +94,8 @@ impl JobId {
         Self { source: Source::Closure(Arc::new(id)), fingerprint: None }
     }
 
-    /// What else must be the same for a request to be a duplicate, besides the units that it is charged; the method and the
-    /// whole target by default.
+    /// What else must be the same for a request to be a duplicate, besides the units that it is charged; the method, the
+    /// whole target and the `Content-Length` by default.
     ///
     /// ```
     /// let ids = tollgate::JobId::header("x-job-id").fingerprint(|request| request.uri.path().as_bytes().to_vec());
@@ -130,7 +130,8 @@ impl JobId {
             Some(fingerprint) => fingerprint(request),
             None => {
                 let target = request.uri.path_and_query().map_or("", |target| target.as_str());
-                [request.method.as_str(), " ", target].concat().into_bytes()
+                let length = request.headers.get(CONTENT_LENGTH).map_or(&b""[..], |length| length.as_bytes());
+                [request.method.as_str().as_bytes(), target.as_bytes(), length].join(&b' ')
             }
         };
         // Only what the request itself says: what else is counted is the plan's matter, which may change in between.

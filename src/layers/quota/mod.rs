@@ -49,6 +49,7 @@
 //! The peer is then the proxy, and all its clients share one account: say which networks to believe with
 //! [`PeerIp::trust_forwarded`](crate::PeerIp::trust_forwarded).
 
+mod bytes;
 mod charge;
 mod handle;
 mod job_id;
@@ -56,6 +57,7 @@ mod layer;
 mod offer;
 mod permit;
 mod refuse;
+mod request_bytes;
 mod reservation;
 mod settings;
 mod tracker;
@@ -64,5 +66,6 @@ pub use charge::{Charge, QuotaStatus};
 pub use handle::{Cursor, Explained, ExplainedLimit, Quotas, UsagePage};
 pub use job_id::{Duplicates, JobId};
 pub use layer::QuotaLayer;
+pub use request_bytes::{CountedBody, RequestBytes, RequestBytesLayer};
 pub use reservation::{Ended, Reservation, ReservationError, ReservationId};
 pub use settings::{OnExpiry, QuotaSettings, Served};

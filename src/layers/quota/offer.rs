@@ -1,6 +1,8 @@
 //! The plans in force, and what they ask of each request.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
+
+use http::header::CONTENT_LENGTH;
 
 use super::settings::QuotaSettings;
 use crate::{
@@ -119,28 +121,21 @@ impl Offer {
         Self { plan: Arc::new(plan), fields, fixed, metered, request_bytes, response_bytes, open }
     }
 
-    /// Whether what a request asks for depends on the request.
+    /// What a request asks for.
     #[inline]
-    pub(super) fn depends(&self) -> bool {
-        self.request_bytes || !self.metered.is_empty()
+    pub(super) fn asked(&self, request: &RequestHead<'_>, settings: &QuotaSettings) -> Asked {
+        let declared = if self.request_bytes { content_length(request) } else { 0 };
+        let metered = (!self.metered.is_empty()).then(|| Box::new(self.meter(request, settings)));
+        Asked { declared, metered }
     }
 
-    /// What a request asks for, with `bytes` of a body.
-    pub(super) fn amounts(&self, request: &RequestHead<'_>, bytes: u64, settings: &QuotaSettings) -> Amounts {
+    fn meter(&self, request: &RequestHead<'_>, settings: &QuotaSettings) -> Amounts {
         let mut amounts = self.fixed.clone();
         for &index in &self.metered {
             let (kind, meter) = &settings.meters[index];
             match meter(request) {
                 Some(amount) => amounts.set(kind, amount),
                 None => amounts.leave_out(kind),
-            }
-        }
-        if self.request_bytes && bytes > 0 {
-            for direction in [Direction::Both, Direction::Request] {
-                let kind = Kind::Bytes(direction);
-                if amounts.of(&kind).is_some() {
-                    amounts.set(&kind, bytes);
-                }
             }
         }
         amounts
@@ -150,6 +145,40 @@ impl Offer {
     pub(super) fn limit(&self, name: &PolicyName) -> Option<(usize, &Limit)> {
         self.plan.all().enumerate().find(|(_, limit)| limit.name == *name)
     }
+}
+
+/// What one request asks for, kept as small as it can be.
+pub(super) struct Asked {
+    /// Bytes of its body, as far as its head says so.
+    declared: u64,
+    /// All but those, where meters looked at the request.
+    metered: Option<Box<Amounts>>,
+}
+
+impl Asked {
+    /// How much of each kind; under `offer`, by which it was asked.
+    #[inline]
+    pub(super) fn amounts<'a>(&'a self, offer: &'a Offer) -> Cow<'a, Amounts> {
+        let amounts = self.metered.as_deref().unwrap_or(&offer.fixed);
+        if self.declared == 0 { Cow::Borrowed(amounts) } else { Cow::Owned(self.with_declared(amounts)) }
+    }
+
+    fn with_declared(&self, amounts: &Amounts) -> Amounts {
+        let mut amounts = amounts.clone();
+        for direction in [Direction::Both, Direction::Request] {
+            let kind = Kind::Bytes(direction);
+            if amounts.of(&kind).is_some() {
+                amounts.set(&kind, self.declared);
+            }
+        }
+        amounts
+    }
+}
+
+/// How many bytes the request's body has, as far as its head says so.
+fn content_length(request: &RequestHead<'_>) -> u64 {
+    let length = request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+    length.and_then(|length| length.parse().ok()).unwrap_or(0)
 }
 
 /// The fields of each limit; every one of them tells of all the plan's limits, and of itself what is left.

@@ -1,35 +1,43 @@
 //! What an admitted request holds: its charge, until the last byte of the answer has gone.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use http::{Extensions, HeaderValue, StatusCode, response};
 
 use super::{
+    bytes::Bytes,
     charge::{Charge, QuotaStatus},
-    offer::Offer,
+    offer::{Asked, Offer},
     settings::Served,
     tracker::Tracker,
 };
 use crate::{
-    Direction, Kind, Moment, Outcome, Permit,
+    Moment, Outcome, Permit, Refusal,
     quota::Amounts,
     quota_store::{Admission, End, News, Receipt},
     respond::{NEAR_LIMITS, near_limits},
     rule::quota::{Nearest, Now},
 };
 
-/// A charge under way; nothing where nobody is charged.
-pub struct Held(Option<Open>);
+/// A charge under way, or nothing where nobody is charged.
+pub struct Held {
+    open: Option<Open>,
+    /// A handler that records what it used must find where to, although nobody is charged for it.
+    idle_charge: bool,
+}
 
 struct Open {
     tracker: Arc<Tracker>,
     offer: Arc<Offer>,
     receipt: Receipt,
-    /// What was charged or set aside, where it depends on the request.
-    own: Option<Box<Amounts>>,
+    asked: Asked,
     told: Option<Nearest>,
     extra: Option<Box<Extra>>,
-    bytes: Passed,
+    bytes: Bytes,
     /// When the account last heard of it.
     heard: Moment,
     status: Option<StatusCode>,
@@ -56,27 +64,17 @@ impl Extra {
     }
 }
 
-/// Body bytes that have passed.
-#[derive(Clone, Copy, Default)]
-struct Passed {
-    /// Since the account last heard of them, and before.
-    fresh: u64,
-    known: u64,
-}
-
-/// After so many bytes the account hears of them, so that a long download is not news only at its end.
-const NEWS: u64 = 1 << 20;
-
 impl Held {
     /// Nobody is charged.
-    pub(super) const fn nothing() -> Self {
-        Self(None)
+    pub(super) const fn nothing(idle_charge: bool) -> Self {
+        Self { open: None, idle_charge }
     }
 
     pub(super) fn new(
         tracker: &Arc<Tracker>,
         offer: &Arc<Offer>,
-        amounts: &Amounts,
+        asked: Asked,
+        bytes: Bytes,
         admission: Admission,
         now: Now,
     ) -> Self {
@@ -85,24 +83,28 @@ impl Held {
             None if !tracker.settings.share => None,
             news => Some(Box::new(Extra::new(news.map(|news| *news).unwrap_or_default(), tracker.settings.share))),
         };
-        Self(Some(Open {
+        let open = Open {
             told: nearest,
-            own: offer.depends().then(|| Box::new(amounts.clone())),
             tracker: Arc::clone(tracker),
             offer: Arc::clone(offer),
             receipt,
+            asked,
             extra,
-            bytes: Passed::default(),
+            bytes,
             heard: now.moment,
             status: None,
             reached: false,
-        }))
+        };
+        Self { open: Some(open), idle_charge: false }
     }
 }
 
 impl Permit for Held {
     fn on_request(&mut self, extensions: &mut Extensions) {
-        let Some(open) = &mut self.0 else { return };
+        if self.idle_charge {
+            extensions.insert(Charge::new());
+        }
+        let Some(open) = &mut self.open else { return };
         open.reached = true;
         if let Some(extra) = &mut open.extra {
             if let Some(charge) = &extra.charge {
@@ -115,7 +117,7 @@ impl Permit for Held {
     }
 
     fn on_response(&mut self, head: &mut response::Parts) {
-        let Some(open) = &mut self.0 else { return };
+        let Some(open) = &mut self.open else { return };
         open.status = Some(head.status);
         if open.receipt.lease.is_some() {
             let now = open.tracker.now();
@@ -125,11 +127,13 @@ impl Permit for Held {
         if let Some(nearest) = &open.told
             && let Some(fields) = open.offer.fields.get(nearest.index)
         {
+            // What a layer further in refused is given back, and so there is more.
+            let refused = head.extensions.get::<Refusal>().is_some();
+            let back = if refused { open.asked_of(nearest.index) } else { 0 };
+            let remaining = nearest.remaining.saturating_add(back);
             match nearest.reset {
-                Some(reset) => {
-                    fields.write(&mut head.headers, nearest.remaining, reset, || open.tracker.terms.clock.wall())
-                }
-                None => fields.write_without_reset(&mut head.headers, nearest.remaining),
+                Some(reset) => fields.write(&mut head.headers, remaining, reset, || open.tracker.terms.clock.wall()),
+                None => fields.write_without_reset(&mut head.headers, remaining),
             }
         }
         if let Some(near) = open.extra.as_mut().and_then(|extra| extra.near.take()) {
@@ -138,15 +142,14 @@ impl Permit for Held {
     }
 
     fn on_data(&mut self, bytes: usize) {
-        let Some(open) = &mut self.0 else { return };
-        if open.offer.response_bytes {
-            open.bytes.fresh = open.bytes.fresh.saturating_add(bytes as u64);
+        if let Some(open) = &mut self.open {
+            open.bytes.answered(bytes);
+            open.tell_progress();
         }
-        open.tell_progress();
     }
 
     fn settle(self, outcome: Outcome<'_>) {
-        if let Some(open) = self.0 {
+        if let Some(open) = self.open {
             open.settle(&outcome);
         }
     }
@@ -155,47 +158,48 @@ impl Permit for Held {
 impl Open {
     /// Tells the account that the request is alive, and what has passed: not at each frame, for that costs a lock.
     fn tell_progress(&mut self) {
-        let much = self.bytes.fresh >= NEWS;
+        let much = self.bytes.are_news();
         if !much && self.receipt.lease.is_none() {
             return;
         }
         let now = self.tracker.now();
-        if much || now.moment.since(self.heard) >= self.tracker.news_every() {
-            let near = self.tracker.store.go_on(&self.receipt, &bytes(self.bytes.fresh), now);
+        if much || now.moment.since(self.heard) >= self.tracker.settings.max_stall / NEWS_PER_STALL {
+            let near = self.tracker.store.go_on(&self.receipt, &self.bytes.tell(), now);
             self.tracker.warn(&near);
-            self.bytes = Passed { fresh: 0, known: self.bytes.known.saturating_add(self.bytes.fresh) };
             self.heard = now.moment;
         }
     }
 
-    fn settle(self, outcome: &Outcome<'_>) {
+    fn settle(mut self, outcome: &Outcome<'_>) {
         let charged = match outcome {
             Outcome::Refused(_) => false,
             _ if !self.reached => false,
             outcome => self.is_charged(matches!(outcome, Outcome::Complete { .. })),
         };
-        if charged && !self.receipt.open && self.bytes.fresh == 0 {
+        let (known, used) = (self.bytes.told(), self.bytes.tell());
+        if charged && !self.receipt.open && used.is_empty() {
             return; // all was charged when it was admitted
         }
         let (store, now) = (&self.tracker.store, self.tracker.now());
         let near = if charged {
-            store.settle(&self.receipt, &End::Served { used: &bytes(self.bytes.fresh), actual: &self.said() }, now)
+            store.settle(&self.receipt, &End::Served { used: &used, actual: &self.said() }, now)
         } else {
-            store.settle(&self.receipt, &End::Void(&self.all_charged()), now)
+            store.settle(&self.receipt, &End::Void(&self.all_charged(known)), now)
         };
         self.tracker.warn(&near);
     }
 
+    /// Whether a request that reached the service is charged; yes where whoever decides panics.
     fn is_charged(&self, complete: bool) -> bool {
-        match &self.tracker.settings.charge_when {
-            Some(charge_when) => charge_when(&Served::new(self.status, complete)),
-            None => true,
-        }
+        let Some(charge_when) = &self.tracker.settings.charge_when else { return true };
+        let served = Served::new(self.status, complete);
+        catch_unwind(AssertUnwindSafe(|| charge_when(&served))).unwrap_or(true)
     }
 
-    /// What was charged or set aside at admission.
-    fn asked(&self) -> &Amounts {
-        self.own.as_deref().unwrap_or(&self.offer.fixed)
+    /// What was asked for of the kind that a limit counts.
+    fn asked_of(&self, limit: usize) -> u64 {
+        let limit = self.offer.plan.all().nth(limit);
+        limit.map_or(0, |limit| self.asked.amounts(&self.offer).counted(limit.kind()))
     }
 
     /// What the handler says that was used.
@@ -204,33 +208,21 @@ impl Open {
         charge.map(Charge::settle).unwrap_or_default()
     }
 
-    /// What there is to give back, besides what was set aside.
-    fn all_charged(&self) -> Amounts {
-        let mut all = if self.receipt.hold.is_some() { Amounts::none() } else { self.asked().clone() };
-        for (kind, amount) in bytes(self.bytes.known).iter() {
-            all.add(kind, amount);
+    /// What there is to give back besides what was set aside: `known` bytes, and what was charged at admission.
+    fn all_charged(&self, mut known: Amounts) -> Amounts {
+        if self.receipt.hold.is_none() {
+            self.asked.amounts(&self.offer).iter().for_each(|(kind, amount)| known.add(kind, amount));
         }
-        all
+        known
     }
 }
 
-/// Bytes of a response's body.
-fn bytes(passed: u64) -> Amounts {
-    match passed {
-        0 => Amounts::none(),
-        _ => Amounts::from([Direction::Both, Direction::Response].map(|direction| (Kind::Bytes(direction), passed))),
-    }
-}
-
-impl Tracker {
-    /// How often an account hears of what it has admitted: so often that no slot is taken back from who makes progress.
-    pub(super) fn news_every(&self) -> Duration {
-        self.settings.max_stall / 4
-    }
-}
+/// How often an account hears, while a slot may stall, that its holder does not: so often that nobody who makes progress
+/// loses it.
+const NEWS_PER_STALL: u32 = 4;
 
 impl fmt::Debug for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Held").field(&self.0.as_ref().map(|open| &open.receipt)).finish()
+        f.debug_tuple("Held").field(&self.open.as_ref().map(|open| &open.receipt)).finish()
     }
 }

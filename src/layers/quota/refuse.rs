@@ -41,20 +41,16 @@ impl Tracker {
 
     /// The refusal of a client that is at its limits: it speaks of the one that keeps it longest.
     fn over(&self, offer: &Offer, client: &Client, violations: Vec<Violation>, now: Now) -> Refusal {
-        let refusal = |reason| Refusal::new(reason, self.terms.name.clone());
-        // No wait at all is the longest of all.
-        let longest = |violation: &&Violation| violation.wait.unwrap_or(Duration::MAX);
-        let Some(worst) = violations.iter().max_by_key(longest).cloned() else {
-            return refusal(Reason::RateLimited).with_retry_after(JOB_WAIT);
+        let reason = match violations.iter().any(|violation| violation.wait.is_none()) {
+            true => Reason::TooLarge,
+            false => Reason::RateLimited,
         };
-        let Some(wait) = worst.wait else {
-            return refusal(Reason::TooLarge).with_limit(worst.limit, worst.current).with_violations(violations);
-        };
-        let mut refusal = refusal(Reason::RateLimited)
-            .with_limit(worst.limit, worst.current)
-            .with_retry_after(wait)
-            .with_spread(spread(offer, client, &worst.name, now.wall, wait))
-            .with_violations(violations);
+        let refusal = Refusal::new(reason, self.terms.name.clone()).with_violations(violations);
+        let Some(worst) = refusal.worst().cloned() else { return refusal.with_retry_after(JOB_WAIT) };
+        let refusal = refusal.with_limit(worst.limit, worst.current);
+        let Some(wait) = worst.wait else { return refusal };
+        let mut refusal =
+            refusal.with_retry_after(wait).with_spread(spread(offer, client, &worst.name, now.wall, wait));
         if let Some((index, _)) = offer.limit(&worst.name)
             && let Some(fields) = offer.fields.get(index)
         {

@@ -2,11 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use http::header::CONTENT_LENGTH;
-
 use super::{
+    bytes::Bytes,
     job_id::{Bad, Duplicates},
-    offer::{Offer, Plans},
+    offer::{Asked, Offer, Plans},
     permit::Held,
     settings::{OnExpiry, QuotaSettings},
 };
@@ -78,11 +77,6 @@ impl Tracker {
         self.whom.to_charge(request, &self.terms.name, &self.terms.audience)
     }
 
-    /// What a request asks for.
-    pub(super) fn amounts(&self, offer: &Offer, request: &RequestHead<'_>) -> Amounts {
-        offer.amounts(request, content_length(request), &self.settings)
-    }
-
     /// The job that a request names; where it names one badly, or it is no job at all, why.
     fn job(&self, request: &RequestHead<'_>, client: &Client, amounts: &Amounts) -> Result<Option<Job>, Refusal> {
         let Some(ids) = &self.settings.job_id else { return Ok(None) };
@@ -91,32 +85,30 @@ impl Tracker {
     }
 
     fn decide(self: &Arc<Self>, request: &RequestHead<'_>) -> Result<Answer<Result<Held, Refusal>>, Refusal> {
-        let Some(client) = self.client(request)? else { return Ok(Answer::Now(Ok(Held::nothing()))) };
+        let Some(client) = self.client(request)? else { return Ok(Answer::Now(Ok(self.let_pass()))) };
         let now = self.now();
         let plans = self.plans.present();
         let offer = plans.of(&client);
-        let own;
-        let amounts = if offer.depends() {
-            own = self.amounts(offer, request);
-            &own
-        } else {
-            &offer.fixed
-        };
-        let job = self.job(request, &client, amounts)?;
+        let (asked, bytes) = (offer.asked(request, &self.settings), Bytes::new(offer, request));
+        let amounts = asked.amounts(offer);
+        let job = self.job(request, &client, &amounts)?;
+        let open = offer.open || bytes.counts_request();
         let order = Order {
             account: Account { client: &client, plan: &offer.plan, now },
-            ask: Ask { amounts, reserve: self.settings.share, lasting: true, open: offer.open, job: job.as_ref() },
+            ask: Ask { amounts: &amounts, reserve: self.settings.share, lasting: true, open, job: job.as_ref() },
             told: self.settings.dialect != Dialect::None,
             usage: self.settings.share,
         };
-        Ok(match self.store.admit(&order) {
-            Answer::Now(Ok(admission)) => Answer::Now(Ok(self.hold(offer, amounts, admission, now))),
+        let decided = self.store.admit(&order);
+        drop(amounts);
+        Ok(match decided {
+            Answer::Now(Ok(admission)) => Answer::Now(Ok(self.hold(offer, asked, bytes, admission, now))),
             Answer::Now(Err(refused)) => Answer::Now(self.turn_down(offer, &client, refused, now)),
             Answer::Later(decision) => {
-                let (tracker, offer, amounts) = (Arc::clone(self), Arc::clone(offer), amounts.clone());
+                let (tracker, offer) = (Arc::clone(self), Arc::clone(offer));
                 Answer::later(async move {
                     match decision.await {
-                        Ok(admission) => Ok(tracker.hold(&offer, &amounts, admission, now)),
+                        Ok(admission) => Ok(tracker.hold(&offer, asked, bytes, admission, now)),
                         Err(refused) => tracker.turn_down(&offer, &client, refused, now),
                     }
                 })
@@ -138,9 +130,14 @@ impl Tracker {
         }
     }
 
-    fn hold(self: &Arc<Self>, offer: &Arc<Offer>, amounts: &Amounts, admission: Admission, now: Now) -> Held {
+    fn hold(self: &Arc<Self>, offer: &Arc<Offer>, asked: Asked, bytes: Bytes, admission: Admission, now: Now) -> Held {
         self.tell(&admission);
-        Held::new(self, offer, amounts, admission, now)
+        Held::new(self, offer, asked, bytes, admission, now)
+    }
+
+    /// Nobody is charged.
+    fn let_pass(&self) -> Held {
+        Held::nothing(self.settings.share)
     }
 
     fn turn_down(
@@ -155,16 +152,10 @@ impl Tracker {
         }
         let done_before = matches!(refused.no, No::Job(Duplicate::Running | Duplicate::Done));
         if done_before && self.settings.duplicates == Duplicates::Pass {
-            return Ok(Held::nothing());
+            return Ok(self.let_pass());
         }
         Err(self.refusal(offer, client, refused, now))
     }
-}
-
-/// How many bytes the request's body has, as far as its head says so.
-fn content_length(request: &RequestHead<'_>) -> u64 {
-    let length = request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
-    length.and_then(|length| length.parse().ok()).unwrap_or(0)
 }
 
 impl Admit for Tracker {
