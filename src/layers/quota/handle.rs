@@ -227,6 +227,9 @@ impl Quotas {
                 Ok(admission.receipt)
             }
             Err(refused) => {
+                if refused.shared {
+                    tracker.terms.audience.tell(&Event::Overflow { policy });
+                }
                 let refusal = tracker.refusal(&offer, client, refused, now);
                 tracker.terms.audience.tell(&Event::Refused { refusal: &refusal, shadow: false });
                 Err(refusal)
