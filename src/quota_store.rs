@@ -38,7 +38,7 @@ pub(crate) trait QuotaStore: Send + Sync + 'static {
     fn usage(&self, account: &Account<'_>) -> Answer<Usage>;
 
     /// Whether everything that is asked for could be taken.
-    fn check(&self, account: &Account<'_>, amounts: &Amounts) -> Answer<Result<(), No>>;
+    fn check(&self, account: &Account<'_>, amounts: &Amounts) -> Answer<Result<(), Refused>>;
 
     /// The usage of some clients, and where to go on.
     fn page(&self, from: u64, most: usize, plan_of: &dyn Fn(&Client) -> Arc<Plan>, now: Now) -> Answer<Page>;

@@ -49,11 +49,13 @@
 //! The peer is then the proxy, and all its clients share one account: say which networks to believe with
 //! [`PeerIp::trust_forwarded`](crate::PeerIp::trust_forwarded).
 
+mod by_hand;
 mod bytes;
 mod charge;
 mod handle;
 mod job_id;
 mod layer;
+mod look;
 mod offer;
 mod permit;
 mod refuse;
@@ -63,9 +65,10 @@ mod settings;
 mod tracker;
 
 pub use charge::{Charge, QuotaStatus};
-pub use handle::{Cursor, Explained, ExplainedLimit, Quotas, UsagePage};
+pub use handle::Quotas;
 pub use job_id::{Duplicates, JobId};
 pub use layer::QuotaLayer;
+pub use look::{Cursor, Explained, ExplainedLimit, UsagePage};
 pub use request_bytes::{CountedBody, RequestBytes, RequestBytesLayer};
 pub use reservation::{Ended, Reservation, ReservationError, ReservationId};
 pub use settings::{OnExpiry, QuotaSettings, Served};

@@ -112,6 +112,16 @@ impl Accounts {
         }
     }
 
+    /// Whether a client has an account, or would be given one.
+    fn has_room_for(&self, whose: &Whose<'_>) -> bool {
+        let full = || self.shared.live.load(Ordering::Relaxed) >= self.most;
+        let (_, mut shard) = self.shard(whose.client);
+        let now = self.present(whose.now);
+        shard.find(whose.client.digest()).is_some()
+            || !full()
+            || (0..LOOK_AT).any(|_| self.sweep_one(&mut shard, now, true))
+    }
+
     /// Does something with the account that newcomers share.
     #[cold]
     fn with_crowd<T>(&self, whose: &Whose<'_>, work: impl FnOnce(&mut Account, Now) -> T) -> (T, Place) {
@@ -239,6 +249,9 @@ const LOOK_AT: usize = 8;
 
 /// So many accounts are looked at before others get the lock.
 const CHUNK: usize = 64;
+
+/// So many are shown before others get it.
+const FEW: usize = 16;
 
 /// A panic while the lock was held, which nobody knows of, has left an account in between two of its steps: it goes on.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

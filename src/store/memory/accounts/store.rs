@@ -7,7 +7,7 @@ use crate::{
     Answer, Client, Invalid,
     quota::{Amounts, Grant, GrantId, Granted, Plan, Usage},
     quota_store::{Account as Whose, Admission, End, Near, News, Order, Page, QuotaStore, Receipt, Refused, Reserved},
-    rule::quota::{Account, Closed, No, Now, Taken, Warning},
+    rule::quota::{Account, Closed, Now, Taken, Warning},
     sync::Ordering,
 };
 
@@ -130,8 +130,13 @@ impl QuotaStore for Accounts {
         Answer::Now(self.look(whose, |account, now| account.usage(now)))
     }
 
-    fn check(&self, whose: &Whose<'_>, amounts: &Amounts) -> Answer<Result<(), No>> {
-        Answer::Now(self.look(whose, |account, now| account.check(amounts, now)))
+    fn check(&self, whose: &Whose<'_>, amounts: &Amounts) -> Answer<Result<(), Refused>> {
+        let check = |account: &mut Account, now: Now| account.check(amounts, now);
+        let (checked, shared) = match self.has_room_for(whose) {
+            true => (self.look(whose, check), false),
+            false => (self.with_crowd(whose, check).0, true),
+        };
+        Answer::Now(checked.map_err(|no| Refused { no, shared }))
     }
 
     fn page(&self, from: u64, most: usize, plan_of: &dyn Fn(&Client) -> Arc<Plan>, now: Now) -> Answer<Page> {
@@ -141,7 +146,7 @@ impl QuotaStore for Accounts {
         while let Some(shard) = self.shards.get(number) {
             let mut shard = lock(&shard.0);
             // A few at a time: whoever is being decided on waits for no more.
-            let end = shard.len().min(slot + super::CHUNK);
+            let end = shard.len().min(slot + super::FEW);
             while slot < end && page.len() < most {
                 if let Some((client, account)) = shard.entry(slot) {
                     account.advance(&plan_of(client), now, &self.terms);
