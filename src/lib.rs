@@ -1,4 +1,4 @@
-//! Tower middleware that decides who may pass: token buckets and circuit breakers for axum, tonic and hyper.
+//! Tower middleware that decides who may pass: token buckets, quotas and circuit breakers for axum, tonic and hyper.
 //!
 //! Each layer asks a policy one question before a request and tells it the end after it; refusals become 429 and 503
 //! answers, or gRPC statuses, from the same layer. By default:
@@ -12,8 +12,8 @@
 //!     .layer(CircuitBreakerLayer::new(Trip::consecutive(5)));
 //! ```
 //!
-//! Start with [`TokenBucketLayer`] and [`CircuitBreakerLayer`]; who is asking is [`identify`]'s matter, what a refusal
-//! looks like [`respond`]'s, and a policy of your own goes through [`GateLayer::of`].
+//! Start with [`TokenBucketLayer`], [`QuotaLayer`] and [`CircuitBreakerLayer`]; who is asking is [`identify`]'s matter,
+//! what a refusal looks like [`respond`]'s, and a policy of your own goes through [`GateLayer::of`].
 //!
 //! | floor | modules |
 //! |---|---|

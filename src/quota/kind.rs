@@ -31,7 +31,8 @@ pub enum Kind {
 
 /// Which bodies a quota of bytes counts.
 ///
-/// Of requests it counts what `Content-Length` says, at admission: a body of unknown length counts nothing.
+/// Of requests it counts what `Content-Length` says, at admission: a body of unknown length counts nothing, unless a
+/// [`RequestBytesLayer`](crate::RequestBytesLayer) counts it.
 ///
 /// ```
 /// use tollgate::{Direction, Period, Quota};

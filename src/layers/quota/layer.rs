@@ -117,10 +117,12 @@ impl GateLayer<QuotaSettings> {
         })
     }
 
-    /// Puts a [`Charge`](crate::Charge) and a [`QuotaStatus`](crate::QuotaStatus) into each request's extensions, so that the handler can say what was really
-    /// used.
+    /// Puts a [`Charge`](crate::Charge) and a [`QuotaStatus`](crate::QuotaStatus) into each request's extensions, so that
+    /// the handler can say what was really used.
     ///
-    /// What a request asks for is then set aside at admission and charged at its end.
+    /// What a request asks for is then set aside at admission and charged at its end. Where nobody is charged there is a
+    /// `Charge` that leads nowhere and no status; a request that the layer does not decide on (exempt, switched off, or
+    /// refused under [`shadow`](Self::shadow)) has neither.
     ///
     /// ```
     /// use tollgate::{Plan, QuotaLayer};
@@ -132,6 +134,9 @@ impl GateLayer<QuotaSettings> {
     }
 
     /// Charges a request that reached the service only where `charge_when` says so; always by default.
+    ///
+    /// It is asked when the response has ended; until then the request counts, and what is not charged is given back whole.
+    /// A request is charged where `charge_when` panics. It runs in a drop at times, and must not block.
     ///
     /// ```
     /// use http::StatusCode;
