@@ -45,7 +45,7 @@
 //! it back whole. Once the service was called the request stays charged, also when the client hangs up, and so do the
 //! bytes that passed. [`charge_when`](crate::QuotaLayer::charge_when) changes that.
 //!
-//! A body without a `Content-Length` counts nothing, unless a [`RequestBytesLayer`](crate::RequestBytesLayer) outside of
+//! A body without a `Content-Length` counts nothing, unless a [`RequestBytesLayer`] outside of
 //! this one counts it.
 //!
 //! # Behind a proxy
