@@ -6,15 +6,15 @@ use crate::{Direction, Kind, RequestHead, quota::Amounts};
 /// Bytes that have passed, and those of which the account knows.
 #[derive(Debug, Default)]
 pub(super) struct Bytes {
-    counts_response: bool,
-    response: Passed,
-    read: Option<Read>,
-    request: Passed,
+    fresh: u64,
+    known: u64,
+    upload: Option<Box<Upload>>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Passed {
-    all: u64,
+/// The body of a request that does not say how long it is.
+#[derive(Debug)]
+struct Upload {
+    read: Read,
     known: u64,
 }
 
@@ -24,46 +24,45 @@ const NEWS: u64 = 1 << 20;
 impl Bytes {
     #[inline]
     pub(super) fn new(offer: &Offer, request: &RequestHead<'_>) -> Self {
-        let read = if offer.request_bytes { request.extensions.get().cloned() } else { None };
-        Self { counts_response: offer.response_bytes, read, ..Self::default() }
+        let read = if offer.request_bytes { request.extensions.get::<Read>() } else { None };
+        let upload = read.map(|read| Box::new(Upload { read: read.clone(), known: 0 }));
+        Self { upload, ..Self::default() }
     }
 
     /// Whether a request's body is being counted.
     pub(super) const fn counts_request(&self) -> bool {
-        self.read.is_some()
+        self.upload.is_some()
     }
 
     /// So many bytes of the response were handed to the transport.
     #[inline]
-    pub(super) fn answered(&mut self, bytes: usize) {
-        if self.counts_response {
-            self.response.all = self.response.all.saturating_add(bytes as u64);
-        }
+    pub(super) const fn answered(&mut self, bytes: usize) {
+        self.fresh = self.fresh.saturating_add(bytes as u64);
     }
 
     /// Whether so many have passed that the account must hear of them.
     pub(super) const fn are_news(&self) -> bool {
-        self.response.all - self.response.known >= NEWS
+        self.fresh >= NEWS
     }
 
     /// What has passed since this was last asked.
     pub(super) fn tell(&mut self) -> Amounts {
-        if let Some(read) = &self.read {
-            self.request.all = read.bytes();
-        }
-        amounts(self.request.news(), self.response.news())
+        let answered = std::mem::take(&mut self.fresh);
+        self.known = self.known.saturating_add(answered);
+        amounts(self.upload.as_mut().map_or(0, |upload| upload.tell()), answered)
     }
 
     /// What had passed when this was last [told](Self::tell).
     pub(super) fn told(&self) -> Amounts {
-        amounts(self.request.known, self.response.known)
+        amounts(self.upload.as_ref().map_or(0, |upload| upload.known), self.known)
     }
 }
 
-impl Passed {
-    fn news(&mut self) -> u64 {
-        let news = self.all.saturating_sub(self.known);
-        self.known = self.all;
+impl Upload {
+    fn tell(&mut self) -> u64 {
+        let read = self.read.bytes();
+        let news = read.saturating_sub(self.known);
+        self.known = read;
         news
     }
 }

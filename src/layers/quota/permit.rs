@@ -143,7 +143,9 @@ impl Permit for Held {
 
     fn on_data(&mut self, bytes: usize) {
         if let Some(open) = &mut self.open {
-            open.bytes.answered(bytes);
+            if open.offer.response_bytes {
+                open.bytes.answered(bytes);
+            }
             open.tell_progress();
         }
     }
