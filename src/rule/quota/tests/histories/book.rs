@@ -43,12 +43,12 @@ impl Book {
 
     /// Goes to another window when this one is over, never back; ends the reservations whose time has run out.
     pub(super) fn advance(&mut self, now: Now, charge_expired: bool) {
-        for limit in 0..3 {
-            let of_now = (now.wall / LENGTH[limit] + 1) * LENGTH[limit];
+        for (limit, length) in LENGTH.into_iter().enumerate() {
+            let of_now = (now.wall / length + 1) * length;
             match self.end[limit] {
                 Some(end) if now.wall >= end => self.start(limit),
                 // Too far ahead for a clock that was right.
-                Some(end) if end - LENGTH[limit] > now.wall + 2 * DAY => self.end[limit] = Some(of_now),
+                Some(end) if end - length > now.wall + 2 * DAY => self.end[limit] = Some(of_now),
                 _ => {}
             }
         }
@@ -81,8 +81,8 @@ impl Book {
     /// Other limits: of one that goes nothing is kept but a window that is under way.
     pub(super) fn change(&mut self, limits: [u64; 4]) {
         self.limits = limits;
-        for limit in 0..3 {
-            if limits[limit] == 0 && self.end[limit].is_none() {
+        for (limit, there_is) in limits.into_iter().take(3).enumerate() {
+            if there_is == 0 && self.end[limit].is_none() {
                 self.start(limit);
             }
         }
