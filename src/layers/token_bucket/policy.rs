@@ -2,11 +2,7 @@
 
 use std::{
     fmt,
-    io::{self, Write},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -17,8 +13,9 @@ use super::{
     rates::{self, Limit, Rates, full_at},
 };
 use crate::{
-    Admit, Answer, Client, Cost, Digest, Digester, Event, Moment, Rate, Reason, Refusal, RequestHead, Strangers, Tier,
+    Admit, Answer, Client, Cost, Digester, Event, Moment, Rate, Reason, Refusal, RequestHead, Tier,
     gate::Terms,
+    identify::Whom,
     respond::Dialect,
     rule::gcra::{self, Level, Verdict},
     store::memory::{Entry, Full, Table},
@@ -31,7 +28,7 @@ pub struct Buckets {
     rates: InForce,
     table: Table,
     overflow: Mutex<Option<Entry>>,
-    warned: AtomicBool,
+    whom: Whom,
 }
 
 /// What was decided about one request: the limit it met, and when the client's bucket will be full after it. Small,
@@ -68,7 +65,7 @@ impl Buckets {
             rates: InForce::new(rates),
             table: Table::new(max_clients),
             overflow: Mutex::new(None),
-            warned: AtomicBool::new(false),
+            whom: Whom::new(Arc::clone(&settings.identify), settings.strangers),
             settings,
             terms,
         }
@@ -212,31 +209,6 @@ impl Buckets {
     pub(super) fn digester(&self) -> &'static Digester {
         Digester::process()
     }
-
-    /// Whom to charge, or what to do with a stranger.
-    fn client(&self, request: &RequestHead<'_>) -> Result<Option<Client>, Refusal> {
-        if let Some(client) = self.settings.identify.identify(request, self.digester()) {
-            return Ok(Some(client));
-        }
-        let policy = &self.terms.name;
-        if !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed) {
-            self.terms.audience.tell(&Event::Unidentified { policy });
-            if !self.terms.audience.listens() {
-                // Not `eprintln!`, which panics where nobody reads.
-                let _ = writeln!(
-                    io::stderr(),
-                    "tollgate: policy {policy:?} found no client in a request; told once, true for all such requests: \
-                     {:?}. Does the server put the peer's address where the layer looks for it?",
-                    self.settings.strangers
-                );
-            }
-        }
-        match self.settings.strangers {
-            Strangers::Share => Ok(Some(Client::from_digest(anonymous()))),
-            Strangers::Pass => Ok(None),
-            Strangers::Refuse => Err(Refusal::new(Reason::Unidentified, policy.clone())),
-        }
-    }
 }
 
 /// How long it takes until both buckets have enough, if the one that was asked first has after `first`: who waits so long
@@ -255,18 +227,11 @@ fn seen(rate: &Rate, entry: Option<Entry>, now: Moment) -> Option<Entry> {
     entry.or_else(|| Some(rates::entry(gcra::newcomer(rate, now), rate)).filter(|entry| entry.full_at > now.as_nanos()))
 }
 
-/// What everyone without an identity is charged under.
-fn anonymous() -> Digest {
-    static ANONYMOUS: std::sync::LazyLock<Digest> =
-        std::sync::LazyLock::new(|| Digester::process().digest("anonymous", [b""]));
-    *ANONYMOUS
-}
-
 impl Admit for Buckets {
     type Permit = Passed;
 
     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<Passed, Refusal>> {
-        let client = match self.client(request) {
+        let client = match self.whom.to_charge(request, &self.terms.name, &self.terms.audience) {
             Ok(Some(client)) => client,
             Ok(None) => return Answer::Now(Ok(Passed::new(None))),
             Err(refusal) => return Answer::Now(Err(refusal)),
