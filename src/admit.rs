@@ -1,6 +1,13 @@
 //! The two traits that a policy consists of: the question before a request, and what an admitted request holds.
 
-use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc};
+use std::{
+    any::Any,
+    fmt,
+    future::{Future, IntoFuture},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use http::{Extensions, HeaderMap, Response};
 
@@ -159,6 +166,56 @@ impl<T> Answer<T> {
     #[must_use]
     pub fn later(future: impl Future<Output = T> + Send + 'static) -> Self {
         Self::Later(Box::pin(future))
+    }
+}
+
+impl<T> IntoFuture for Answer<T> {
+    type Output = T;
+    type IntoFuture = Answered<T>;
+
+    fn into_future(self) -> Answered<T> {
+        match self {
+            Self::Now(value) => Answered(Coming::Here(Some(value))),
+            Self::Later(future) => Answered(Coming::Later(future)),
+        }
+    }
+}
+
+/// The future of an [`Answer`]: one that is known is there at the first poll.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// assert_eq!(tollgate::Answer::Now(7).await, 7);
+/// # });
+/// ```
+#[must_use = "futures do nothing unless polled"]
+pub struct Answered<T>(Coming<T>);
+
+enum Coming<T> {
+    Here(Option<T>),
+    Later(Pin<Box<dyn Future<Output = T> + Send>>),
+}
+
+/// The value is never pinned.
+impl<T> Unpin for Answered<T> {}
+
+impl<T> Future for Answered<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        match &mut self.0 {
+            Coming::Here(value) => Poll::Ready(value.take().expect("polled after completion")),
+            Coming::Later(future) => future.as_mut().poll(cx),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Answered<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Coming::Here(_) => "Answered(here)",
+            Coming::Later(_) => "Answered(later)",
+        })
     }
 }
 

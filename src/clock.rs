@@ -106,7 +106,8 @@ pub struct Clock(Kind);
 #[derive(Clone)]
 enum Kind {
     System(QuantaClock, QuantaInstant),
-    Tokio(tokio::time::Instant),
+    /// When it was made, by tokio's clock and by the wall.
+    Tokio(tokio::time::Instant, Duration),
     Fake(FakeClock),
 }
 
@@ -142,7 +143,7 @@ impl Clock {
     /// ```
     #[must_use]
     pub fn tokio() -> Self {
-        Self(Kind::Tokio(tokio::time::Instant::now()))
+        Self(Kind::Tokio(tokio::time::Instant::now(), system_wall()))
     }
 
     /// The time now, on the monotonic scale.
@@ -156,7 +157,7 @@ impl Clock {
     pub fn now(&self) -> Moment {
         match &self.0 {
             Kind::System(clock, start) => Moment::from_nanos(ZERO + clock.now().duration_since(*start).as_u64()),
-            Kind::Tokio(start) => Moment::from_nanos(ZERO.saturating_add(nanos(start.elapsed()))),
+            Kind::Tokio(start, _) => Moment::from_nanos(ZERO.saturating_add(nanos(start.elapsed()))),
             Kind::Fake(fake) => fake.now(),
         }
     }
@@ -171,9 +172,50 @@ impl Clock {
     pub fn wall(&self) -> Duration {
         match &self.0 {
             Kind::Fake(fake) => Duration::from_nanos(fake.0.wall.load(Ordering::Acquire)),
-            #[allow(clippy::disallowed_methods)] // the one place that reads it
-            _ => std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default(),
+            Kind::Tokio(start, wall) => wall.saturating_add(start.elapsed()),
+            Kind::System(..) => system_wall(),
         }
+    }
+
+    /// What the wall showed at `now`, a moment of this clock's just past, in nanoseconds since 1970.
+    ///
+    /// Reading the wall is dear. The processor's counter tells how much time has gone by since it was last read, and it is
+    /// read again every few milliseconds, so that a clock that was set is noticed.
+    #[inline]
+    pub(crate) fn wall_at(&self, now: Moment) -> u64 {
+        match &self.0 {
+            Kind::System(..) => WALL.at(now, || (self.now(), nanos(system_wall()))),
+            _ => nanos(self.wall()),
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // the one place that reads it
+fn system_wall() -> Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// How far the wall is ahead of the counter, and when that was last looked at.
+struct Wall {
+    ahead: AtomicU64,
+    looked: AtomicU64,
+}
+
+static WALL: Wall = Wall { ahead: AtomicU64::new(0), looked: AtomicU64::new(0) };
+
+/// So old may a reading of the wall be: 5 ms.
+const OLD: u64 = 5_000_000;
+
+impl Wall {
+    #[inline]
+    fn at(&self, now: Moment, read: impl FnOnce() -> (Moment, u64)) -> u64 {
+        if now.0.saturating_sub(self.looked.load(Ordering::Acquire)) > OLD {
+            // Two threads that look at the same time write almost the same.
+            let (looked, wall) = read();
+            self.ahead.store(wall.saturating_sub(looked.0), Ordering::Relaxed);
+            self.looked.store(looked.0, Ordering::Release);
+        }
+        now.0.saturating_add(self.ahead.load(Ordering::Relaxed))
     }
 }
 
@@ -190,7 +232,7 @@ impl fmt::Debug for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::System(..) => "system",
-            Self::Tokio(_) => "tokio",
+            Self::Tokio(..) => "tokio",
             Self::Fake(_) => "fake",
         })
     }

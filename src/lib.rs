@@ -1,4 +1,4 @@
-//! Tower middleware that decides who may pass: token buckets and circuit breakers for axum, tonic and hyper.
+//! Tower middleware that decides who may pass: token buckets, quotas and circuit breakers for axum, tonic and hyper.
 //!
 //! Each layer asks a policy one question before a request and tells it the end after it; refusals become 429 and 503
 //! answers, or gRPC statuses, from the same layer. By default:
@@ -12,8 +12,8 @@
 //!     .layer(CircuitBreakerLayer::new(Trip::consecutive(5)));
 //! ```
 //!
-//! Start with [`TokenBucketLayer`] and [`CircuitBreakerLayer`]; who is asking is [`identify`]'s matter, what a refusal
-//! looks like [`respond`]'s, and a policy of your own goes through [`GateLayer::of`].
+//! Start with [`TokenBucketLayer`], [`QuotaLayer`] and [`CircuitBreakerLayer`]; who is asking is [`identify`]'s matter,
+//! what a refusal looks like [`respond`]'s, and a policy of your own goes through [`GateLayer::of`].
 //!
 //! | floor | modules |
 //! |---|---|
@@ -33,11 +33,14 @@ mod cost;
 pub mod gate;
 mod head;
 pub mod identify;
+mod in_force;
 mod invalid;
 pub mod layers;
 mod observe;
 mod period;
 mod policy_name;
+mod quota;
+mod quota_store;
 mod rate;
 mod refusal;
 pub mod respond;
@@ -45,20 +48,27 @@ pub mod rule;
 mod store;
 mod sync;
 
-pub use admit::{Admit, Answer, Open, Outcome, Permit};
+pub use admit::{Admit, Answer, Answered, Open, Outcome, Permit};
 pub use classify::{Classify, Seen, Statuses, Verdict};
 pub use client::{Client, Digest, Digester, Name, Tier};
 pub use clock::{Clock, FakeClock, Moment};
 pub use cost::Cost;
 pub use gate::{Body, Gate, GateFuture, GateLayer};
 pub use head::{RequestHead, ResponseHead};
-pub use identify::{Account, ApiKey, Forwarded, Identify, Lookup, PeerIp, Traits, Unverified, Verified};
+pub use identify::{Account, ApiKey, Forwarded, Identify, Lookup, PeerIp, Strangers, Traits, Unverified, Verified};
 pub use invalid::Invalid;
 pub use layers::circuit_breaker::{CallError, CircuitBreaker, CircuitBreakerLayer, CircuitState, Counts};
-pub use layers::token_bucket::{Strangers, TokenBucketLayer, TokenBuckets};
+pub use layers::quota::{
+    Charge, Cursor, Duplicates, Ended, Explained, ExplainedLimit, JobId, OnExpiry, QuotaLayer, QuotaStatus, Quotas,
+    RequestBytesLayer, Reservation, ReservationError, ReservationId, Served, UsagePage,
+};
+pub use layers::token_bucket::{TokenBucketLayer, TokenBuckets};
 pub use observe::{Audience, Event, Observer};
 pub use period::{Period, Window};
 pub use policy_name::PolicyName;
+pub use quota::{
+    Amounts, Counted, Direction, Grant, GrantId, Granted, Kind, LimitUsage, Plan, Quota, Usage, Violation,
+};
 pub use rate::Rate;
 pub use refusal::{Reason, Refusal};
 pub use respond::Dialect;

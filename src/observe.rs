@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{Digest, PolicyName, Refusal};
+use crate::{Client, Digest, PolicyName, Refusal};
 
 /// Something worth telling; everything that metrics, traces and logs know comes from here.
 ///
@@ -48,6 +48,19 @@ pub enum Event<'a> {
     Reclaimed {
         /// Whose lease it was.
         policy: &'a PolicyName,
+    },
+    /// A client has come near to a limit: told once for each limit and period.
+    NearLimit {
+        /// Whose limit.
+        policy: &'a PolicyName,
+        /// Who; `None` where newcomers share an account. Not for labels of metrics: there are as many as clients.
+        client: Option<&'a Client>,
+        /// Which limit.
+        limit: &'a PolicyName,
+        /// How much of it is used and reserved.
+        used: u64,
+        /// How much there is.
+        of: u64,
     },
     /// A circuit went from one state into another.
     Transition {

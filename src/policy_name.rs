@@ -11,7 +11,7 @@ use crate::Invalid;
 /// assert_eq!(PolicyName::try_new("per client").unwrap().as_str(), "per client");
 /// assert!(PolicyName::try_new("two\r\nlines").is_err());
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyName(Arc<str>);
 
 impl PolicyName {

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use crate::{PolicyName, respond::Fields};
+use crate::{PolicyName, quota::Violation, respond::Fields};
 
 /// Why a request may not pass and when to come back; always in the extensions of a refused response.
 ///
@@ -29,6 +29,8 @@ struct Particulars {
     current: u64,
     retry_after: Option<Duration>,
     fields: Option<Arc<Fields>>,
+    spread: Duration,
+    violations: Option<Arc<[Violation]>>,
 }
 
 /// The kind of a refusal, which decides the status that it is answered with.
@@ -47,6 +49,14 @@ pub enum Reason {
     CircuitOpen,
     /// The request could never pass, however long it waits: 413, `RESOURCE_EXHAUSTED`.
     TooLarge,
+    /// The job that the request names is being worked on: 409, `ABORTED`.
+    JobRunning,
+    /// The job that the request names was done before: 409, `ALREADY_EXISTS`.
+    DuplicateJob,
+    /// The request has the id of another job: 422, `INVALID_ARGUMENT`.
+    JobConflict,
+    /// The request names its job twice, or by no text of 1 to 255 visible characters: 400, `INVALID_ARGUMENT`.
+    InvalidJobId,
     /// The request names no client and the layer was told to refuse such requests: 403, `PERMISSION_DENIED`.
     Unidentified,
 }
@@ -64,6 +74,10 @@ impl Reason {
             Self::Capacity => "capacity",
             Self::CircuitOpen => "circuit_open",
             Self::TooLarge => "too_large",
+            Self::JobRunning => "job_running",
+            Self::DuplicateJob => "duplicate_job_id",
+            Self::JobConflict => "job_conflict",
+            Self::InvalidJobId => "invalid_job_id",
             Self::Unidentified => "unidentified",
         }
     }
@@ -79,7 +93,16 @@ impl Refusal {
     /// ```
     #[must_use]
     pub fn new(reason: Reason, policy: PolicyName) -> Self {
-        Self(Box::new(Particulars { reason, policy, limit: 0, current: 0, retry_after: None, fields: None }))
+        Self(Box::new(Particulars {
+            reason,
+            policy,
+            limit: 0,
+            current: 0,
+            retry_after: None,
+            fields: None,
+            spread: Duration::ZERO,
+            violations: None,
+        }))
     }
 
     /// The same refusal with the limit and what was used of it, both in the policy's units.
@@ -122,6 +145,54 @@ impl Refusal {
     pub fn with_fields(mut self, fields: Arc<Fields>) -> Self {
         self.0.fields = Some(fields);
         self
+    }
+
+    /// The same refusal with the limits that stand in the way.
+    #[must_use]
+    pub(crate) fn with_violations(mut self, violations: Vec<Violation>) -> Self {
+        self.0.violations = Some(violations.into());
+        self
+    }
+
+    /// The same refusal, whose `Retry-After` is so much later than [`retry_after`](Self::retry_after), so that not everybody
+    /// comes back at once.
+    #[must_use]
+    pub(crate) fn with_spread(mut self, spread: Duration) -> Self {
+        self.0.spread = spread;
+        self
+    }
+
+    /// The limits that stand in the way, where a plan has several.
+    ///
+    /// ```
+    /// # use tollgate::{PolicyName, Reason, Refusal};
+    /// # let refusal = Refusal::new(Reason::RateLimited, PolicyName::try_new("default").unwrap());
+    /// for violation in refusal.violations() {
+    ///     println!("{}: {} of {}", violation.name, violation.current, violation.limit);
+    /// }
+    /// ```
+    #[must_use]
+    pub fn violations(&self) -> &[Violation] {
+        self.0.violations.as_deref().unwrap_or_default()
+    }
+
+    /// The limit that keeps the client longest.
+    pub(crate) fn worst(&self) -> Option<&Violation> {
+        self.violations().iter().max_by_key(|violation| violation.wait.unwrap_or(Duration::MAX))
+    }
+
+    /// What `Retry-After` says: [`retry_after_seconds`](Self::retry_after_seconds), and perhaps some more, so that those who
+    /// wait for the same moment do not all come in it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tollgate::{PolicyName, Reason, Refusal};
+    /// # let refusal = Refusal::new(Reason::RateLimited, PolicyName::try_new("default").unwrap());
+    /// assert_eq!(refusal.with_retry_after(Duration::from_secs(3)).retry_after_field(), Some(3));
+    /// ```
+    #[must_use]
+    pub fn retry_after_field(&self) -> Option<u64> {
+        self.retry_after().map(|wait| whole_seconds(wait.saturating_add(self.0.spread)).max(1))
     }
 
     /// The rate limit fields that the answer carries.
@@ -188,7 +259,11 @@ impl Refusal {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self.0.reason {
-            Reason::TooLarge | Reason::Unidentified => None,
+            Reason::TooLarge
+            | Reason::Unidentified
+            | Reason::DuplicateJob
+            | Reason::JobConflict
+            | Reason::InvalidJobId => None,
             _ => self.0.retry_after,
         }
     }
@@ -236,6 +311,10 @@ impl fmt::Display for Refusal {
             (Reason::CircuitOpen, _) => f.write_str("circuit open")?,
             (Reason::TooLarge, 0) => f.write_str("request can never pass")?,
             (Reason::TooLarge, limit) => write!(f, "request of more than {limit} can never pass")?,
+            (Reason::JobRunning, _) => f.write_str("job under way")?,
+            (Reason::DuplicateJob, _) => f.write_str("job done before")?,
+            (Reason::JobConflict, _) => f.write_str("another job has this id")?,
+            (Reason::InvalidJobId, _) => f.write_str("no valid job id")?,
             (Reason::Unidentified, _) => f.write_str("no client identified")?,
         }
         match self.retry_after() {

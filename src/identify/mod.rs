@@ -40,6 +40,7 @@ mod forwarded;
 mod lookup;
 mod network;
 mod peer_ip;
+mod strangers;
 mod unverified;
 mod verified;
 
@@ -55,6 +56,8 @@ pub use chain::{And, Or};
 pub use forwarded::{Forwarded, ForwardedField};
 pub use lookup::Lookup;
 pub use peer_ip::{Address, PeerIp};
+pub use strangers::Strangers;
+pub(crate) use strangers::{Whom, anonymous};
 pub use unverified::Unverified;
 pub use verified::Verified;
 

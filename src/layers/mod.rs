@@ -7,4 +7,5 @@
 //! ```
 
 pub mod circuit_breaker;
+pub mod quota;
 pub mod token_bucket;

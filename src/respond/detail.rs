@@ -7,6 +7,9 @@ use crate::{Reason, Refusal};
 pub(super) fn detail<const N: usize>(refusal: &Refusal, out: &mut Buffer<N>) {
     match (refusal.reason(), refusal.limit()) {
         (Reason::RateLimited, 0) => out.push("The limit is used up."),
+        (Reason::RateLimited, limit) if refusal.worst().is_some_and(|worst| worst.current < worst.limit) => {
+            out.push("Too little is left of the limit of ").number(limit).push(".")
+        }
         (Reason::RateLimited, limit) => out.push("The limit of ").number(limit).push(" is used up."),
         (Reason::Capacity, _) => out.push("All capacity is in use."),
         (Reason::CircuitOpen, _) => out.push("A service that this one needs does not answer as it should."),
@@ -14,6 +17,10 @@ pub(super) fn detail<const N: usize>(refusal: &Refusal, out: &mut Buffer<N>) {
         (Reason::TooLarge, limit) => {
             out.push("The request takes more than the limit of ").number(limit).push(" and can never pass.")
         }
+        (Reason::JobRunning, _) => out.push("The same job is being worked on."),
+        (Reason::DuplicateJob, _) => out.push("The same job was done before; it was charged once."),
+        (Reason::JobConflict, _) => out.push("Another job has this id."),
+        (Reason::InvalidJobId, _) => out.push("A job id is one text of 1 to 255 visible characters."),
         (Reason::Unidentified, _) => out.push("The request does not say on whose behalf it comes."),
     };
     match refusal.retry_after_seconds() {

@@ -1,6 +1,6 @@
 //! The fields that tell a client of its limits before it runs into them.
 
-use std::time::Duration;
+use std::{slice, time::Duration};
 
 use http::{HeaderMap, HeaderValue, header::RETRY_AFTER};
 
@@ -70,7 +70,11 @@ pub enum Reset {
 /// assert_eq!(headers["ratelimit"], r#""default";r=42;t=26"#);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fields(Kind);
+pub struct Fields {
+    kind: Kind,
+    /// Somebody knows when there is more.
+    resets: bool,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
@@ -123,34 +127,35 @@ impl Fields {
     }
 
     fn of(dialect: Dialect, name: &PolicyName, quota: u64, window: Option<Duration>, unit: Option<&str>) -> Self {
-        let quota = quota.min(MAX);
         let unit = unit.map(|unit| {
             PolicyName::try_new(unit).unwrap_or_else(|_| {
                 panic!("{}", Invalid::new("unit", "be 1 to 64 visible ASCII characters or spaces", unit))
             })
         });
-        Self(match dialect {
+        let told = Told { name: name.clone(), quota, window, unit };
+        Self::of_all(dialect, slice::from_ref(&told)).swap_remove(0)
+    }
+
+    /// The fields of policies that belong together: each tells of all of them, and what is left of its own.
+    pub(crate) fn of_all(dialect: Dialect, all: &[Told]) -> Vec<Self> {
+        let policies = all.iter().map(Told::policy).collect::<Vec<_>>().join(", ");
+        let policies = shared(HeaderValue::try_from(policies).expect("visible ASCII"));
+        let kind = |told: &Told| match dialect {
             Dialect::None => Kind::None,
-            Dialect::XRateLimit { reset } => Kind::Triple { limit: shared(number(quota)), reset },
+            Dialect::XRateLimit { reset } => Kind::Triple { limit: shared(number(told.quota.min(MAX))), reset },
             Dialect::Draft11 => {
-                let name = name.quoted();
-                let mut policy = format!("{name};q={quota}");
-                if let Some(window) = window {
-                    policy += &format!(";w={}", whole_seconds(window).clamp(1, MAX));
-                }
-                if let Some(unit) = unit {
-                    policy += &format!(";qu={}", unit.quoted());
-                }
-                let policy = HeaderValue::try_from(policy).expect("visible ASCII");
-                Kind::List { policy: shared(policy), item: format!("{name};r=").into_bytes().into() }
+                let item = format!("{};r=", told.name.quoted()).into_bytes().into();
+                Kind::List { policy: policies.clone(), item }
             }
-        })
+        };
+        all.iter().map(|told| Self { kind: kind(told), resets: told.window.is_some() }).collect()
     }
 
     /// Adds the policy's fields to a response: `remaining` units now, more after `reset`.
     ///
     /// `wall` is the time since 1970, asked only where a dialect tells it. Where nothing remains, a `Retry-After` that is
-    /// there already is raised to `reset`: who came back earlier would be refused again.
+    /// there already is raised to `reset`: who came back earlier would be refused again. Of [requests at a
+    /// time](Self::concurrent) nobody knows when there is more, and no `reset` is told.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -166,8 +171,9 @@ impl Fields {
     /// assert_eq!(headers["x-ratelimit-reset"], "1790000026");
     /// ```
     pub fn write(&self, headers: &mut HeaderMap, remaining: u64, reset: Duration, wall: impl FnOnce() -> Duration) {
-        let told = match &self.0 {
+        let told = match &self.kind {
             Kind::None => return,
+            _ if !self.resets => return self.tell(headers, remaining, None),
             Kind::Triple { reset: Reset::Epoch, .. } => whole_seconds(wall().saturating_add(reset)),
             _ => whole_seconds(reset),
         };
@@ -194,7 +200,7 @@ impl Fields {
     fn tell(&self, headers: &mut HeaderMap, remaining: u64, reset: Option<u64>) {
         let remaining = remaining.min(MAX);
         let reset = reset.map(|seconds| seconds.min(MAX));
-        match &self.0 {
+        match &self.kind {
             Kind::None => {}
             Kind::Triple { limit, .. } => triple::write(headers, limit, Triple { remaining, reset }),
             Kind::List { policy, item } => {
@@ -209,6 +215,30 @@ impl Fields {
                 }
             }
         }
+    }
+}
+
+/// What is told of one policy.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) name: PolicyName,
+    pub(crate) quota: u64,
+    /// `None` for requests at a time.
+    pub(crate) window: Option<Duration>,
+    /// What the quota counts; `None` stands for requests.
+    pub(crate) unit: Option<PolicyName>,
+}
+
+impl Told {
+    fn policy(&self) -> String {
+        let mut policy = format!("{};q={}", self.name.quoted(), self.quota.min(MAX));
+        if let Some(window) = self.window {
+            policy += &format!(";w={}", whole_seconds(window).clamp(1, MAX));
+        }
+        if let Some(unit) = &self.unit {
+            policy += &format!(";qu={}", unit.quoted());
+        }
+        policy
     }
 }
 

@@ -51,12 +51,15 @@ pub(super) fn trailers_only(refusal: &Refusal, content_type: HeaderValue) -> Res
     response
 }
 
-/// `RESOURCE_EXHAUSTED`, `UNAVAILABLE` or `PERMISSION_DENIED`.
+/// The status, by its number.
 const fn code(reason: Reason) -> u64 {
     match reason {
         Reason::RateLimited | Reason::TooLarge => 8,
         Reason::Capacity | Reason::CircuitOpen => 14,
         Reason::Unidentified => 7,
+        Reason::JobRunning => 10,
+        Reason::DuplicateJob => 6,
+        Reason::JobConflict | Reason::InvalidJobId => 3,
     }
 }
 
@@ -99,9 +102,12 @@ fn details(refusal: &Refusal, code: u64, said: &str) -> Message {
     });
     if matches!(refusal.reason(), Reason::RateLimited | Reason::TooLarge) {
         any(&mut status, "type.googleapis.com/google.rpc.QuotaFailure", |failure| {
-            failure.nested(1, |violation| {
-                violation.text(1, policy).text(2, said);
-            });
+            let names = refusal.violations().iter().map(|violation| violation.name.as_str());
+            for name in names.chain(refusal.violations().is_empty().then_some(policy)) {
+                failure.nested(1, |violation| {
+                    violation.text(1, name).text(2, said);
+                });
+            }
         });
     }
     status
@@ -121,6 +127,10 @@ const fn reason(reason: Reason) -> &'static str {
         Reason::Capacity => "CAPACITY",
         Reason::CircuitOpen => "CIRCUIT_OPEN",
         Reason::TooLarge => "TOO_LARGE",
+        Reason::JobRunning => "JOB_RUNNING",
+        Reason::DuplicateJob => "DUPLICATE_JOB_ID",
+        Reason::JobConflict => "JOB_CONFLICT",
+        Reason::InvalidJobId => "INVALID_JOB_ID",
         Reason::Unidentified => "UNIDENTIFIED",
     }
 }

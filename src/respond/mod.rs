@@ -42,14 +42,18 @@ mod fields;
 mod grpc;
 mod list;
 mod names;
+mod near;
 mod number;
 mod problem;
 mod protobuf;
 mod triple;
 mod wire;
 
+pub(crate) use fields::Told;
 pub use fields::{Dialect, Fields, Reset};
 pub use names::EXPOSED_HEADERS;
+pub(crate) use names::NEAR_LIMITS;
+pub(crate) use near::near_limits;
 pub use problem::{problem, status, text};
 pub use wire::Wire;
 pub(crate) use wire::{has_grpc_trailers, is_grpc_status};

@@ -17,7 +17,8 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// A problem document (RFC 9457): how layers answer by default.
 ///
 /// The members are `type`, `title`, `status`, `detail`, `violated-policies`, and `retry_after_seconds` where waiting
-/// helps; more may come.
+/// helps. A quota's has the name of the limit that keeps the client longest as `kind`, with its `current` and `limit`; a
+/// job's that was done before has the `code` `duplicate_job_id`. More may come.
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,11 +40,22 @@ pub fn problem(refusal: &Refusal) -> Response<Bytes> {
     let mut body = Buffer::<512>::new();
     body.push(opening(refusal.reason()));
     detail(refusal, &mut body);
-    body.push("\",\"violated-policies\":[\"").json(refusal.policy().as_str());
-    match refusal.retry_after_seconds() {
-        Some(seconds) => body.push("\"],\"retry_after_seconds\":").number(seconds).push("}"),
-        None => body.push("\"]}"),
+    body.push("\",\"violated-policies\":[\"");
+    match refusal.violations() {
+        [] => body.json(refusal.policy().as_str()),
+        [first, more @ ..] => {
+            more.iter().fold(body.json(first.name.as_str()), |body, next| body.push("\",\"").json(next.name.as_str()))
+        }
     };
+    body.push("\"]");
+    if let Some(worst) = refusal.worst() {
+        body.push(",\"kind\":\"").json(worst.name.as_str()).push("\",\"current\":").number(worst.current);
+        body.push(",\"limit\":").number(worst.limit);
+    }
+    if let Some(seconds) = refusal.retry_after_seconds() {
+        body.push(",\"retry_after_seconds\":").number(seconds);
+    }
+    body.push("}");
     answer(refusal, JSON, body.take())
 }
 
@@ -78,13 +90,16 @@ pub fn status(refusal: &Refusal) -> StatusCode {
         Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
         Reason::Capacity | Reason::CircuitOpen => StatusCode::SERVICE_UNAVAILABLE,
         Reason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        Reason::JobRunning | Reason::DuplicateJob => StatusCode::CONFLICT,
+        Reason::JobConflict => StatusCode::UNPROCESSABLE_ENTITY,
+        Reason::InvalidJobId => StatusCode::BAD_REQUEST,
         Reason::Unidentified => StatusCode::FORBIDDEN,
     }
 }
 
 /// Adds what every refusal must say, unless an answer says it already.
 pub(super) fn complete(refusal: &Refusal, headers: &mut HeaderMap) {
-    if let Some(seconds) = refusal.retry_after_seconds()
+    if let Some(seconds) = refusal.retry_after_field()
         && !headers.contains_key(RETRY_AFTER)
     {
         let _ = headers.try_insert(RETRY_AFTER, number(seconds));
@@ -101,7 +116,7 @@ fn answer(refusal: &Refusal, kind: HeaderValue, body: Bytes) -> Response<Bytes> 
     headers.reserve(6); // these three, and rate limit fields without growing
     headers.insert(CONTENT_TYPE, kind);
     headers.insert(CACHE_CONTROL, NO_STORE);
-    if let Some(seconds) = refusal.retry_after_seconds() {
+    if let Some(seconds) = refusal.retry_after_field() {
         headers.insert(RETRY_AFTER, number(seconds));
     }
     response
@@ -119,6 +134,14 @@ const fn opening(reason: Reason) -> &'static str {
              \"title\":\"Temporary Reduced Capacity\",\"status\":503,\"detail\":\""
         }
         Reason::TooLarge => "{\"type\":\"about:blank\",\"title\":\"Content Too Large\",\"status\":413,\"detail\":\"",
+        Reason::JobRunning => "{\"type\":\"about:blank\",\"title\":\"Conflict\",\"status\":409,\"detail\":\"",
+        Reason::DuplicateJob => {
+            "{\"type\":\"about:blank\",\"title\":\"Conflict\",\"status\":409,\"code\":\"duplicate_job_id\",\"detail\":\""
+        }
+        Reason::JobConflict => {
+            "{\"type\":\"about:blank\",\"title\":\"Unprocessable Content\",\"status\":422,\"detail\":\""
+        }
+        Reason::InvalidJobId => "{\"type\":\"about:blank\",\"title\":\"Bad Request\",\"status\":400,\"detail\":\"",
         Reason::Unidentified => "{\"type\":\"about:blank\",\"title\":\"Forbidden\",\"status\":403,\"detail\":\"",
     }
 }

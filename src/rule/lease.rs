@@ -1,6 +1,6 @@
 //! A bounded table of slots that come back even when their holders never do.
 
-use std::time::Duration;
+use std::{num::NonZeroU64, time::Duration};
 
 use crate::Moment;
 
@@ -13,7 +13,7 @@ use crate::Moment;
 /// A full table is searched only when a slot can be overdue, so that a refusal costs a comparison.
 ///
 /// ```
-/// use std::time::Duration;
+/// use std::{num::NonZeroU64, time::Duration};
 /// use tollgate::{Moment, rule::Leases};
 ///
 /// let start = Moment::from_nanos(1);
@@ -43,7 +43,7 @@ pub struct Leases {
 /// The right to one slot of one table: which slot, and which of its holders.
 ///
 /// ```
-/// # use std::time::Duration;
+/// # use std::{num::NonZeroU64, time::Duration};
 /// # use tollgate::{Moment, rule::Leases};
 /// let mut slots = Leases::new(2, Duration::from_secs(60), Duration::MAX);
 /// let (a, b) = (slots.acquire(Moment::default()).unwrap(), slots.acquire(Moment::default()).unwrap());
@@ -51,15 +51,15 @@ pub struct Leases {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lease {
-    slot: usize,
-    /// Counts the leases of the table from 1; a free slot has 0.
-    generation: u64,
+    slot: u32,
+    /// Counts the leases of the table.
+    generation: NonZeroU64,
 }
 
 /// A lease, and whether it was another's until now.
 ///
 /// ```
-/// # use std::time::Duration;
+/// # use std::{num::NonZeroU64, time::Duration};
 /// # use tollgate::{Moment, rule::Leases};
 /// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::MAX);
 /// assert!(!slots.acquire(Moment::default()).unwrap().reclaimed);
@@ -76,6 +76,7 @@ pub struct Acquired {
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
+    /// That of the lease that holds it; 0 while it is free.
     generation: u64,
     since: Moment,
     progress: Moment,
@@ -86,7 +87,7 @@ impl Leases {
     /// `slots` slots, none of them held; a table of none lends nothing.
     ///
     /// ```
-    /// # use std::time::Duration;
+    /// # use std::{num::NonZeroU64, time::Duration};
     /// # use tollgate::{Moment, rule::Leases};
     /// let mut none = Leases::new(0, Duration::MAX, Duration::MAX);
     /// assert!(none.acquire(Moment::default()).is_none());
@@ -100,29 +101,47 @@ impl Leases {
     /// A free slot, else one whose holder is overdue, else nothing.
     ///
     /// ```
-    /// # use std::time::Duration;
+    /// # use std::{num::NonZeroU64, time::Duration};
     /// # use tollgate::{Moment, rule::Leases};
     /// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::MAX);
     /// assert!(slots.acquire(Moment::default()).is_some());
     /// assert!(slots.acquire(Moment::default()).is_none());
     /// ```
     pub fn acquire(&mut self, now: Moment) -> Option<Acquired> {
+        self.acquire_since(now, now)
+    }
+
+    /// As [`acquire`](Self::acquire), of a holder of whom no progress is expected before it is [watched](Self::watch).
+    pub(crate) fn acquire_unwatched(&mut self, now: Moment) -> Option<Acquired> {
+        self.acquire_since(now, Moment::MAX)
+    }
+
+    fn acquire_since(&mut self, now: Moment, progress: Moment) -> Option<Acquired> {
+        if self.held() > self.limit {
+            if !self.would_lend(now) {
+                return None; // nobody loses a slot for nothing
+            }
+            while self.held() > self.limit {
+                let slot = self.overdue(now)?; // there were more slots once
+                self.vacate(slot);
+            }
+        }
         let (slot, reclaimed) = match self.vacancy() {
             Some(slot) => (slot, false),
             None => (self.overdue(now)?, true),
         };
         let had_progressed = reclaimed && self.slots[slot].touched;
+        let lease = Lease { slot: u32::try_from(slot).ok()?, generation: NonZeroU64::MIN.saturating_add(self.issued) };
         self.issued += 1;
-        let generation = self.issued;
-        self.slots[slot] = Slot { generation, since: now, progress: now, touched: false };
+        self.slots[slot] = Slot { generation: lease.generation.get(), since: now, progress, touched: false };
         self.quiet_until = self.quiet_until.min(self.due_of(&self.slots[slot]));
-        Some(Acquired { lease: Lease { slot, generation }, reclaimed, had_progressed })
+        Some(Acquired { lease, reclaimed, had_progressed })
     }
 
     /// Notes that the holder has made progress; a late one changes nothing.
     ///
     /// ```
-    /// # use std::time::Duration;
+    /// # use std::{num::NonZeroU64, time::Duration};
     /// # use tollgate::{Moment, rule::Leases};
     /// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::from_secs(5));
     /// let lease = slots.acquire(Moment::default()).unwrap().lease;
@@ -130,16 +149,25 @@ impl Leases {
     /// assert!(slots.acquire(Moment::default() + Duration::from_secs(8)).is_none());
     /// ```
     pub fn touch(&mut self, lease: Lease, now: Moment) {
-        if let Some(slot) = self.slots.get_mut(lease.slot).filter(|slot| slot.generation == lease.generation) {
+        if let Some(slot) = self.slot_of(lease) {
             slot.progress = slot.progress.max(now);
             slot.touched = true;
+        }
+    }
+
+    /// From now on its holder has to make progress.
+    pub(crate) fn watch(&mut self, lease: Lease, now: Moment) {
+        if let Some(slot) = self.slot_of(lease) {
+            slot.progress = now;
+            let due = self.due_of(&self.slots[lease.slot as usize]);
+            self.quiet_until = self.quiet_until.min(due);
         }
     }
 
     /// Gives a slot back, and says whether it was still the lease's own.
     ///
     /// ```
-    /// # use std::time::Duration;
+    /// # use std::{num::NonZeroU64, time::Duration};
     /// # use tollgate::{Moment, rule::Leases};
     /// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::MAX);
     /// let lease = slots.acquire(Moment::default()).unwrap().lease;
@@ -147,20 +175,17 @@ impl Leases {
     /// assert!(!slots.release(lease));
     /// ```
     pub fn release(&mut self, lease: Lease) -> bool {
-        match self.slots.get_mut(lease.slot) {
-            Some(slot) if slot.generation == lease.generation => {
-                slot.generation = 0;
-                self.free.push(lease.slot);
-                true
-            }
-            _ => false,
+        let its_own = self.slot_of(lease).is_some();
+        if its_own {
+            self.vacate(lease.slot as usize);
         }
+        its_own
     }
 
     /// How many slots are held, overdue ones included.
     ///
     /// ```
-    /// # use std::time::Duration;
+    /// # use std::{num::NonZeroU64, time::Duration};
     /// # use tollgate::{Moment, rule::Leases};
     /// let mut slots = Leases::new(3, Duration::from_secs(60), Duration::MAX);
     /// let _ = slots.acquire(Moment::default());
@@ -174,7 +199,7 @@ impl Leases {
     /// The first moment at which a held slot is overdue if nobody makes progress; looks at every slot.
     ///
     /// ```
-    /// # use std::time::Duration;
+    /// # use std::{num::NonZeroU64, time::Duration};
     /// # use tollgate::{Moment, rule::Leases};
     /// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::from_secs(5));
     /// assert_eq!(slots.next_due(), None);
@@ -186,20 +211,41 @@ impl Leases {
         self.slots.iter().filter(|slot| slot.generation > 0).map(|slot| self.due_of(slot)).min()
     }
 
+    /// Whether [`acquire`](Self::acquire) would find a slot; looks at every slot when none is free.
+    pub(crate) fn would_lend(&self, now: Moment) -> bool {
+        if self.held() < self.limit || now < self.quiet_until || self.limit == 0 {
+            return self.held() < self.limit;
+        }
+        let held = self.slots.iter().filter(|slot| slot.generation > 0);
+        let overdue = held.map(|slot| self.due_of(slot)).filter(|due| now >= *due && *due < Moment::MAX).count();
+        overdue > self.held() - self.limit
+    }
+
+    /// From now on there are so many slots; who holds one of more keeps it.
+    pub(crate) const fn resize(&mut self, slots: usize) {
+        self.limit = slots;
+    }
+
+    /// The slot of a lease, if it is still its own.
+    fn slot_of(&mut self, lease: Lease) -> Option<&mut Slot> {
+        self.slots.get_mut(lease.slot as usize).filter(|slot| slot.generation == lease.generation.get())
+    }
+
+    fn vacate(&mut self, slot: usize) {
+        self.slots[slot].generation = 0;
+        self.free.push(slot);
+    }
+
     /// A slot that nobody holds.
     fn vacancy(&mut self) -> Option<usize> {
-        self.free.pop().or_else(|| {
-            let fresh = self.slots.len();
-            (fresh < self.limit).then(|| {
-                self.slots.push(Slot {
-                    generation: 0,
-                    since: Moment::default(),
-                    progress: Moment::default(),
-                    touched: false,
-                });
-                fresh
-            })
-        })
+        if self.held() >= self.limit {
+            return None;
+        }
+        Some(self.free.pop().unwrap_or_else(|| {
+            let (since, progress) = (Moment::default(), Moment::default());
+            self.slots.push(Slot { generation: 0, since, progress, touched: false });
+            self.slots.len() - 1
+        }))
     }
 
     /// The slot of a full table that has been overdue the longest.
@@ -209,7 +255,8 @@ impl Leases {
         }
         // Of two that are due at the same time the older lease.
         let key = |slot: &Slot| (self.due_of(slot), slot.generation);
-        let slot = (0..self.slots.len()).min_by_key(|&slot| key(&self.slots[slot]))?;
+        let held = (0..self.slots.len()).filter(|&slot| self.slots[slot].generation > 0);
+        let slot = held.min_by_key(|&slot| key(&self.slots[slot]))?;
         let due = self.due_of(&self.slots[slot]);
         // A reclaimed slot stays the bound: the search after it finds the next one.
         self.quiet_until = due;

@@ -11,6 +11,7 @@ pub(crate) mod backoff;
 pub(crate) mod circuit;
 pub mod gcra;
 mod lease;
+pub(crate) mod quota;
 pub(crate) mod trip;
 pub(crate) mod window;
 

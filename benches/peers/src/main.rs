@@ -17,6 +17,7 @@ mod loopback;
 mod memory;
 mod ours;
 mod peers;
+mod quotas;
 mod race;
 mod report;
 
@@ -35,6 +36,7 @@ const KINDS: &[Kind] = &[
     ("keyed", keyed::rows),
     ("buckets", buckets::rows),
     ("breakers", breakers::rows),
+    ("quotas", quotas::rows),
     ("memory", memory::rows),
     ("loopback", loopback::rows),
 ];
@@ -47,6 +49,7 @@ const ALONE: &[(&str, &[Entry])] = &[
     ("admitted", buckets::ADMITTED),
     ("refused", buckets::REFUSED),
     ("breaker", breakers::CLOSED),
+    ("quota", quotas::ADMITTED),
 ];
 
 fn main() {

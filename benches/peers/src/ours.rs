@@ -3,8 +3,8 @@
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use tollgate::{
-    Admit, Answer, CircuitBreakerLayer, Clock, Cost, Dialect, Digester, GateLayer, Open, Rate, Refusal, RequestHead,
-    TokenBucketLayer, Trip, Unverified,
+    Admit, Answer, CircuitBreakerLayer, Clock, Cost, Dialect, Digester, GateLayer, Open, Period, Plan, Quota,
+    QuotaLayer, Rate, Refusal, RequestHead, TokenBucketLayer, Trip, Unverified,
 };
 
 use crate::{drive::API_KEY, peers::PLENTY};
@@ -53,6 +53,32 @@ pub fn clock() -> impl Fn(&str) -> bool + Send + Sync + 'static {
 /// Sixty an hour.
 pub fn hourly() -> TokenBucketLayer {
     limit(Rate::per_hour(60))
+}
+
+/// Four limits of requests, which nobody comes to.
+pub fn four_counted() -> QuotaLayer {
+    quota(
+        Plan::new("counted")
+            .limit(Quota::requests(1 << 40).per(Period::hour()))
+            .limit(Quota::requests(1 << 40).per(Period::day()))
+            .limit(Quota::requests(1 << 40).per(Period::week()))
+            .limit(Quota::requests(1 << 40).per(Period::month())),
+    )
+}
+
+/// Requests, bytes and requests at a time, of which nobody comes to the end.
+pub fn four_mixed() -> QuotaLayer {
+    quota(
+        Plan::new("mixed")
+            .limit(Quota::requests(1 << 40).per(Period::hour()))
+            .limit(Quota::requests(1 << 40).per(Period::day()))
+            .limit(Quota::bytes(1 << 40).per(Period::day()))
+            .limit(Quota::concurrent(5)),
+    )
+}
+
+fn quota(plan: Plan) -> QuotaLayer {
+    QuotaLayer::new(plan).accept_unverified().identify_by(Unverified::header(API_KEY)).fields(Dialect::None)
 }
 
 /// Opens at half of the last hundred calls.

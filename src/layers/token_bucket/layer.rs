@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use super::{handle::TokenBuckets, policy::Buckets};
 use crate::{
-    Cost, GateLayer, Identify, Invalid, PeerIp, Rate, RequestHead, Tier,
+    Cost, GateLayer, Identify, Invalid, PeerIp, Rate, RequestHead, Strangers, Tier,
     gate::{Blueprint, Terms},
     respond::Dialect,
 };
@@ -16,24 +16,6 @@ use crate::{
 /// let layer: TokenBucketLayer = TokenBucketLayer::new(Rate::per_second(50).burst(100));
 /// ```
 pub type TokenBucketLayer = GateLayer<TokenBucket>;
-
-/// What to do with a request that names no client.
-///
-/// ```
-/// # use tollgate::{Rate, Strangers, TokenBucketLayer};
-/// let layer = TokenBucketLayer::new(Rate::per_second(5)).strangers(Strangers::Refuse);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Strangers {
-    /// All of them share one bucket of the usual rate: the default, because it neither opens nor shuts the door.
-    #[default]
-    Share,
-    /// Refused with 403.
-    Refuse,
-    /// Let through without a limit.
-    Pass,
-}
 
 /// The settings of a [`TokenBucketLayer`], whose setters change them.
 ///

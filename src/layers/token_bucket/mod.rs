@@ -45,11 +45,10 @@
 //! [`PeerIp::trust_forwarded`](crate::PeerIp::trust_forwarded).
 
 mod handle;
-mod in_force;
 mod layer;
 mod permit;
 mod policy;
 mod rates;
 
 pub use handle::TokenBuckets;
-pub use layer::{Strangers, TokenBucket, TokenBucketLayer};
+pub use layer::{TokenBucket, TokenBucketLayer};

@@ -2,23 +2,20 @@
 
 use std::{
     fmt,
-    io::{self, Write},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use super::{
-    in_force::InForce,
-    layer::{Strangers, TokenBucket},
+    layer::TokenBucket,
     permit::Passed,
     rates::{self, Limit, Rates, full_at},
 };
 use crate::{
     Admit, Answer, Client, Cost, Digest, Digester, Event, Moment, Rate, Reason, Refusal, RequestHead, Tier,
     gate::Terms,
+    identify::Whom,
+    in_force::InForce,
     respond::Dialect,
     rule::gcra::{self, Level, Verdict},
     store::memory::{Entry, Full, Table},
@@ -28,10 +25,10 @@ use crate::{
 pub struct Buckets {
     pub(super) terms: Terms,
     settings: TokenBucket,
-    rates: InForce,
+    rates: InForce<Rates>,
     table: Table,
     overflow: Mutex<Option<Entry>>,
-    warned: AtomicBool,
+    whom: Whom,
 }
 
 /// Why nothing was taken.
@@ -52,7 +49,7 @@ impl Buckets {
             rates: InForce::new(rates),
             table: Table::new(max_clients),
             overflow: Mutex::new(None),
-            warned: AtomicBool::new(false),
+            whom: Whom::new(Arc::clone(&settings.identify), settings.strangers),
             settings,
             terms,
         }
@@ -197,29 +194,6 @@ impl Buckets {
     pub(super) fn digester(&self) -> &'static Digester {
         Digester::process()
     }
-
-    /// What becomes of a request that names no client.
-    #[cold]
-    fn take_from_stranger(&self, cost: Cost, told: bool) -> Result<Passed, Refusal> {
-        let policy = &self.terms.name;
-        if !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed) {
-            self.terms.audience.tell(&Event::Unidentified { policy });
-            if !self.terms.audience.listens() {
-                // Not `eprintln!`, which panics where nobody reads.
-                let _ = writeln!(
-                    io::stderr(),
-                    "tollgate: policy {policy:?} found no client in a request; told once, true for all such requests: \
-                     {:?}. Does the server put the peer's address where the layer looks for it?",
-                    self.settings.strangers
-                );
-            }
-        }
-        match self.settings.strangers {
-            Strangers::Share => self.take(anonymous(), None, cost, told),
-            Strangers::Pass => Ok(Passed::silent()),
-            Strangers::Refuse => Err(Refusal::new(Reason::Unidentified, policy.clone())),
-        }
-    }
 }
 
 /// How long it takes until both buckets have enough, if the one that was asked first has after `first`: who waits so long
@@ -238,23 +212,17 @@ fn seen(rate: &Rate, entry: Option<Entry>, now: Moment) -> Option<Entry> {
     entry.or_else(|| Some(rates::entry(gcra::newcomer(rate, now), rate)).filter(|entry| entry.full_at > now.as_nanos()))
 }
 
-/// What everyone without an identity is charged under.
-fn anonymous() -> Digest {
-    static ANONYMOUS: std::sync::LazyLock<Digest> =
-        std::sync::LazyLock::new(|| Digester::process().digest("anonymous", [b""]));
-    *ANONYMOUS
-}
-
 impl Admit for Buckets {
     type Permit = Passed;
 
     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<Passed, Refusal>> {
-        let client = self.settings.identify.identify(request, self.digester());
+        let client = self.whom.to_charge(request, &self.terms.name, &self.terms.audience);
         let cost = self.settings.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));
         let told = self.settings.dialect != Dialect::None;
-        Answer::Now(match &client {
-            Some(client) => self.take(client.digest(), client.tier(), cost, told),
-            None => self.take_from_stranger(cost, told),
+        Answer::Now(match client {
+            Ok(Some(ref client)) => self.take(client.digest(), client.tier(), cost, told),
+            Ok(None) => Ok(Passed::silent()),
+            Err(refusal) => Err(refusal),
         })
     }
 }

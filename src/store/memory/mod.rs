@@ -9,12 +9,14 @@
 //! **Locks.** A thread that holds a shard waits for no other: all others are tried and skipped when taken. So nobody can
 //! wait in a circle.
 
+mod accounts;
 mod global;
 mod shard;
 mod table;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use accounts::Accounts;
 pub(crate) use global::GlobalCell;
 pub(crate) use table::Table;
 

@@ -1,0 +1,134 @@
+//! Scans whose bytes are counted: so many at a time and so much a day, of two routes together.
+//!
+//! ```text
+//! cargo run --example scan_api                                     # on 127.0.0.1:3000
+//! MAX_CONCURRENT=2 DAILY_BYTES=1000 PORT=8080 cargo run --example scan_api
+//! ```
+//!
+//! What a scan reads is known when it is done: a request is refused once the day's bytes are used up, and what was read is
+//! recorded all the same.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use std::time::Duration;
+
+use axum::{
+    Extension, Json, Router,
+    extract::{FromRequestParts, Query, Request, State, rejection::QueryRejection},
+    http::{StatusCode, header::CONTENT_TYPE, request::Parts},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tollgate::{Client, Identify, Invalid, Period, Plan, Quota, QuotaLayer, Quotas, RequestHead, Unverified};
+
+/// 50 GiB.
+const DAILY_BYTES: u64 = 53_687_091_200;
+
+/// What is counted.
+const SCANNED: &str = "bytes_scanned";
+
+/// Who asks, by a field that nobody here verifies: a real service puts its authentication in front.
+fn user() -> Unverified {
+    Unverified::header("x-user")
+}
+
+fn layer(max_concurrent: u64, daily_bytes: u64) -> Result<QuotaLayer, Invalid> {
+    let plan = Plan::new("scans")
+        .try_limit(Quota::try_of(SCANNED.into(), daily_bytes)?.per(Period::day()).named("daily_bytes"))?
+        .try_limit(Quota::try_concurrent(max_concurrent)?.named("concurrent_scans"))?;
+    Ok(QuotaLayer::new(plan).identify_by(user()).accept_unverified())
+}
+
+fn app(layer: QuotaLayer) -> Router {
+    let quotas = layer.handle();
+    let scans = Router::new().route("/api/v2/scan", post(scan)).route("/api/query", post(query)).layer(layer);
+    let usage = Router::new().route("/usage", get(usage)); // never limited
+    scans.merge(usage).layer(middleware::from_fn_with_state(quotas.clone(), know)).with_state(quotas)
+}
+
+/// Leaves the client for the handlers, the same that the layer charges.
+async fn know(State(quotas): State<Quotas>, mut request: Request, next: Next) -> Response {
+    let Some(client) = user().identify(&RequestHead::of(&request), quotas.digester()) else {
+        return Unfit(String::from("say who you are, once and in at most 4 KiB: x-user: alice")).into_response();
+    };
+    request.extensions_mut().insert(client);
+    next.run(request).await
+}
+
+/// What a scan would read, and how long it would take.
+#[derive(Deserialize)]
+struct Scan {
+    #[serde(default)]
+    bytes: u64,
+    #[serde(default)]
+    hold_ms: u64,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Scan {
+    type Rejection = Unfit;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Unfit> {
+        let asked: Result<Query<Self>, QueryRejection> = Query::from_request_parts(parts, state).await;
+        let query = parts.uri.query().unwrap_or_default();
+        let unfit = |_| Unfit(format!("bytes and hold_ms must be whole numbers, each said once, got {query:?}"));
+        asked.map(|Query(scan)| scan).map_err(unfit)
+    }
+}
+
+/// What is wrong with a request, as a problem document.
+struct Unfit(String);
+
+impl IntoResponse for Unfit {
+    fn into_response(self) -> Response {
+        let Self(detail) = self;
+        let problem = json!({ "type": "about:blank", "title": "Bad Request", "status": 400, "detail": detail });
+        (StatusCode::BAD_REQUEST, [(CONTENT_TYPE, "application/problem+json")], problem.to_string()).into_response()
+    }
+}
+
+async fn scan(State(quotas): State<Quotas>, Extension(client): Extension<Client>, asked: Scan) -> Json<Value> {
+    Json(json!({ "scanned": read(&quotas, &client, asked).await }))
+}
+
+async fn query(State(quotas): State<Quotas>, Extension(client): Extension<Client>, asked: Scan) -> Json<Value> {
+    Json(json!({ "read": read(&quotas, &client, asked).await }))
+}
+
+/// The work, whose real size is known and recorded when it is done.
+async fn read(quotas: &Quotas, client: &Client, asked: Scan) -> u64 {
+    tokio::time::sleep(Duration::from_millis(asked.hold_ms)).await;
+    quotas.record(client, (SCANNED, asked.bytes)).await;
+    asked.bytes
+}
+
+/// This user's day.
+async fn usage(State(quotas): State<Quotas>, Extension(client): Extension<Client>) -> Json<Value> {
+    let usage = quotas.usage(&client).await;
+    let day = usage.of("daily_bytes").expect("the plan has it");
+    let resets_at = day.resets_at.and_then(|at| jiff::Timestamp::try_from(at).ok()).map(|at| at.to_string());
+    Json(json!({ "used": day.used, "limit": day.limit, "remaining": day.remaining, "resets_at": resets_at }))
+}
+
+/// A number from the environment.
+fn number(name: &str, usual: u64) -> Result<u64, String> {
+    match std::env::var(name) {
+        Ok(text) => text.parse().map_err(|_| format!("{name} must be a whole number, got {text:?}")),
+        Err(_) => Ok(usual),
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), support::Ended> {
+    let layer = layer(number("MAX_CONCURRENT", 5)?, number("DAILY_BYTES", DAILY_BYTES)?);
+    let layer = layer?;
+    let (listener, _) = support::listen(3000).await?;
+    let address = listener.local_addr()?;
+    println!("curl -X POST -H 'x-user: alice' 'http://{address}/api/v2/scan?bytes=1000&hold_ms=5000'");
+    println!("curl -X POST -H 'x-user: alice' 'http://{address}/api/query?bytes=1000'");
+    println!("curl -H 'x-user: alice' 'http://{address}/usage'");
+    Ok(axum::serve(listener, app(layer)).await?)
+}

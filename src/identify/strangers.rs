@@ -1,0 +1,91 @@
+//! Whom to charge for a request, and what becomes of one that names nobody.
+
+use std::{
+    fmt,
+    io::{self, Write},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::Identify;
+use crate::{Audience, Client, Digester, Event, PolicyName, Reason, Refusal, RequestHead};
+
+/// What to do with a request that names no client.
+///
+/// ```
+/// # use tollgate::{Rate, Strangers, TokenBucketLayer};
+/// let layer = TokenBucketLayer::new(Rate::per_second(5)).strangers(Strangers::Refuse);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Strangers {
+    /// All of them are one client, with the usual rate or plan: the default, because it neither opens nor shuts the door.
+    #[default]
+    Share,
+    /// Refused with 403.
+    Refuse,
+    /// Let through without a limit.
+    Pass,
+}
+
+/// Finds out whom to charge, and tells once if it finds nobody.
+pub(crate) struct Whom {
+    identify: Arc<dyn Identify>,
+    strangers: Strangers,
+    warned: AtomicBool,
+}
+
+impl Whom {
+    pub(crate) fn new(identify: Arc<dyn Identify>, strangers: Strangers) -> Self {
+        Self { identify, strangers, warned: AtomicBool::new(false) }
+    }
+
+    /// The client of a request for the layer `policy`; `None` where it passes without a limit.
+    #[inline]
+    pub(crate) fn to_charge(
+        &self,
+        request: &RequestHead<'_>,
+        policy: &PolicyName,
+        audience: &Audience,
+    ) -> Result<Option<Client>, Refusal> {
+        match self.identify.identify(request, Digester::process()) {
+            Some(client) => Ok(Some(client)),
+            None => self.stranger(policy, audience),
+        }
+    }
+
+    fn stranger(&self, policy: &PolicyName, audience: &Audience) -> Result<Option<Client>, Refusal> {
+        if !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed) {
+            audience.tell(&Event::Unidentified { policy });
+            if !audience.listens() {
+                // Not `eprintln!`, which panics where nobody reads.
+                let _ = writeln!(
+                    io::stderr(),
+                    "tollgate: policy {policy:?} found no client in a request; told once, true for all such requests: \
+                     {:?}. Does the server put the peer's address where the layer looks for it?",
+                    self.strangers
+                );
+            }
+        }
+        match self.strangers {
+            Strangers::Share => Ok(Some(anonymous())),
+            Strangers::Pass => Ok(None),
+            Strangers::Refuse => Err(Refusal::new(Reason::Unidentified, policy.clone())),
+        }
+    }
+}
+
+/// The client of all requests that name none.
+pub(crate) fn anonymous() -> Client {
+    static ANONYMOUS: LazyLock<Client> =
+        LazyLock::new(|| Client::from_digest(Digester::process().digest("anonymous", [b""])).with_name("anonymous"));
+    ANONYMOUS.clone()
+}
+
+impl fmt::Debug for Whom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Whom").field("strangers", &self.strangers).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,65 @@
+//! What is in force: read by every request, and seldom replaced.
+
+use std::{
+    ops::Deref,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+};
+
+use arc_swap::{ArcSwap, Guard};
+
+/// A value that is read without a lock; as long as nobody has replaced it, without so much as a reference count.
+#[derive(Debug)]
+pub(crate) struct InForce<T> {
+    first: T,
+    later: OnceLock<ArcSwap<T>>,
+    /// One change at a time.
+    changing: Mutex<()>,
+}
+
+/// The value as it was when it was asked for.
+pub(crate) enum Present<'a, T> {
+    First(&'a T),
+    Later(Guard<Arc<T>>),
+}
+
+impl<T> InForce<T> {
+    pub(crate) const fn new(first: T) -> Self {
+        Self { first, later: OnceLock::new(), changing: Mutex::new(()) }
+    }
+
+    #[inline]
+    pub(crate) fn present(&self) -> Present<'_, T> {
+        match self.later.get() {
+            None => Present::First(&self.first),
+            Some(later) => Present::Later(later.load()),
+        }
+    }
+
+    /// Replaces the value by what `change` makes of it.
+    pub(crate) fn replace(&self, change: impl FnOnce(&T) -> T) {
+        let Ok(()) = self.try_replace::<std::convert::Infallible>(|value| Ok(change(value)));
+    }
+
+    /// Replaces the value by what `change` makes of it, unless that fails.
+    pub(crate) fn try_replace<E>(&self, change: impl FnOnce(&T) -> Result<T, E>) -> Result<(), E> {
+        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let value = Arc::new(change(&self.present())?);
+        match self.later.get() {
+            Some(later) => later.store(value),
+            None => drop(self.later.set(ArcSwap::new(value))),
+        }
+        Ok(())
+    }
+}
+
+impl<T> Deref for Present<'_, T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        match self {
+            Self::First(value) => value,
+            Self::Later(value) => value,
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What people change in accounts: resets, grants, and plans.
+
+use super::{handle::Quotas, offer::Whose};
+use crate::{
+    Client, Invalid, Plan, Tier,
+    quota::{Grant, GrantId},
+    quota_store::Account,
+};
+
+impl Quotas {
+    /// Counts a client's limits of this name or kind from zero; what is in flight belongs to the count before.
+    ///
+    /// # Errors
+    /// When the client's plan has no such limit.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # use tollgate::{Client, Plan, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// let alice = Client::named("alice");
+    /// quotas.reset(&alice, "queries_per_hour").await.unwrap();
+    /// quotas.reset(&alice, "queries").await.unwrap(); // per hour and per day
+    /// assert!(quotas.reset(&alice, "querys").await.is_err());
+    /// # });
+    /// ```
+    pub async fn reset(&self, client: &Client, limit: &str) -> Result<(), Invalid> {
+        self.reset_some(client, Some(limit)).await
+    }
+
+    /// Counts all of a client's limits from zero; what is in flight belongs to the count before.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # use tollgate::{Client, Plan, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// quotas.reset_all(&Client::named("alice")).await;
+    /// # });
+    /// ```
+    pub async fn reset_all(&self, client: &Client) {
+        let _ = self.reset_some(client, None).await; // there is no name that could be wrong
+    }
+
+    /// Raises a client's limit until a time.
+    ///
+    /// # Errors
+    /// When the client's plan has no limit of this name, the end has passed, or there is no room for another account.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # use std::time::{Duration, SystemTime};
+    /// # use tollgate::{Client, Grant, Plan, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// let alice = Client::named("alice");
+    /// let tomorrow = SystemTime::now() + Duration::from_secs(86_400);
+    /// let grant = Grant::new("queries_per_day", 500, tomorrow).approved_by("M. Okafor").because("launch day");
+    /// quotas.grant(&alice, grant).await.unwrap();
+    /// assert_eq!(quotas.usage(&alice).await.of("queries_per_day").unwrap().limit, 43_700);
+    /// # });
+    /// ```
+    pub async fn grant(&self, client: &Client, grant: Grant) -> Result<GrantId, Invalid> {
+        let (now, offer) = (self.0.now(), self.offer(client));
+        self.0.store.grant(&Account { client, plan: &offer.plan, now }, grant).await
+    }
+
+    /// Ends a grant before its time; false if the client has none of this id. What it has paid for stays paid.
+    ///
+    /// ```
+    /// # async fn takes(quotas: &tollgate::Quotas, alice: &tollgate::Client) {
+    /// for granted in quotas.grants(alice).await {
+    ///     quotas.revoke(alice, granted.id).await;
+    /// }
+    /// # }
+    /// ```
+    pub async fn revoke(&self, client: &Client, id: GrantId) -> bool {
+        let (now, offer) = (self.0.now(), self.offer(client));
+        self.0.store.revoke(&Account { client, plan: &offer.plan, now }, id).await
+    }
+
+    /// Changes the plan of all clients that have none of their own, from their next request on.
+    ///
+    /// What was used of a limit stays used under the limit of the same name, unless the plan is
+    /// [`starting_fresh`](Plan::starting_fresh).
+    ///
+    /// # Errors
+    /// When the plan's number is not above that of the plan in force, or it has a limit of a day or longer and identities
+    /// are not verified.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # use tollgate::{Client, Period, Plan, Quota, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::standard().numbered(3)).handle();
+    /// let plan = || Plan::new("standard").limit(Quota::requests(10).per(Period::hour()));
+    /// quotas.set_plan(plan().numbered(4)).unwrap();
+    /// assert!(quotas.set_plan(plan().numbered(4)).is_err()); // a late message of another node changes nothing
+    /// # });
+    /// ```
+    pub fn set_plan(&self, plan: Plan) -> Result<(), Invalid> {
+        self.change_plan(&Whose::Everyone, plan)
+    }
+
+    /// Changes the plan of a tier, or gives it one of its own; as [`set_plan`](Self::set_plan).
+    ///
+    /// # Errors
+    /// As of [`set_plan`](Self::set_plan).
+    ///
+    /// ```
+    /// # use tollgate::{Period, Plan, Quota, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// quotas.set_plan_for("pro", Plan::new("pro").limit(Quota::requests(10_000).per(Period::hour()))).unwrap();
+    /// ```
+    pub fn set_plan_for(&self, tier: impl Into<Tier>, plan: Plan) -> Result<(), Invalid> {
+        self.change_plan(&Whose::Tier(tier.into()), plan)
+    }
+
+    /// Changes the plan of one client, or gives it one of its own; as [`set_plan`](Self::set_plan).
+    ///
+    /// # Errors
+    /// As of [`set_plan`](Self::set_plan).
+    ///
+    /// ```
+    /// # use tollgate::{Client, Period, Plan, Quota, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// let own = Plan::new("acme").limit(Quota::requests(10_000).per(Period::hour()));
+    /// quotas.set_plan_of(&Client::named("acme"), own).unwrap();
+    /// ```
+    pub fn set_plan_of(&self, client: &Client, plan: Plan) -> Result<(), Invalid> {
+        self.change_plan(&Whose::Client(client.digest()), plan)
+    }
+
+    /// Takes a client's own plan away: that of its tier, or the usual one, holds again.
+    ///
+    /// ```
+    /// # use tollgate::{Client, Plan, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// quotas.end_plan_of(&Client::named("acme"));
+    /// ```
+    pub fn end_plan_of(&self, client: &Client) {
+        let _ = self.0.plans.try_replace(|plans| Ok::<_, Invalid>(plans.without(client.digest())));
+    }
+
+    async fn reset_some(&self, client: &Client, limit: Option<&str>) -> Result<(), Invalid> {
+        let (now, offer) = (self.0.now(), self.offer(client));
+        self.0.store.reset(&Account { client, plan: &offer.plan, now }, limit).await
+    }
+
+    fn change_plan(&self, whose: &Whose, plan: Plan) -> Result<(), Invalid> {
+        self.0.plans.try_replace(|plans| plans.with(whose, plan, &self.0.settings))
+    }
+}

@@ -1,0 +1,232 @@
+//! What an admitted request holds: its charge, until the last byte of the answer has gone.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use http::{Extensions, HeaderValue, Response, StatusCode};
+
+use super::{
+    bytes::Bytes,
+    charge::{Charge, QuotaStatus},
+    offer::{Asked, Offer},
+    settings::Served,
+    tracker::Tracker,
+};
+use crate::{
+    Moment, Outcome, Permit, Refusal,
+    quota::Amounts,
+    quota_store::{Admission, End, News, Receipt},
+    respond::{NEAR_LIMITS, near_limits},
+    rule::quota::{Nearest, Now},
+};
+
+/// A charge under way, or nothing where nobody is charged.
+pub struct Held {
+    open: Option<Open>,
+    /// A handler that records what it used must find where to, although nobody is charged for it.
+    idle_charge: bool,
+}
+
+struct Open {
+    tracker: Arc<Tracker>,
+    offer: Arc<Offer>,
+    receipt: Receipt,
+    asked: Asked,
+    told: Option<Nearest>,
+    extra: Option<Box<Extra>>,
+    bytes: Bytes,
+    /// When the account last heard of it.
+    heard: Moment,
+    status: Option<StatusCode>,
+    reached: bool,
+}
+
+/// What few requests have.
+#[derive(Default)]
+struct Extra {
+    charge: Option<Charge>,
+    status: Option<QuotaStatus>,
+    near: Option<HeaderValue>,
+}
+
+impl Extra {
+    fn new(news: News, share: bool) -> Self {
+        let News { untold, usage, .. } = news;
+        Self {
+            near: near_limits(untold.iter().map(|near| (&near.name, near.used, near.limit)))
+                .filter(|_| !untold.is_empty()),
+            charge: share.then(Charge::new),
+            status: usage.map(|usage| QuotaStatus::new(usage, untold.into_iter().map(|near| near.name).collect())),
+        }
+    }
+}
+
+impl Held {
+    /// Nobody is charged.
+    pub(super) const fn nothing(idle_charge: bool) -> Self {
+        Self { open: None, idle_charge }
+    }
+
+    pub(super) fn new(
+        tracker: &Arc<Tracker>,
+        offer: &Arc<Offer>,
+        asked: Asked,
+        bytes: Bytes,
+        admission: Admission,
+        now: Now,
+    ) -> Self {
+        let Admission { receipt, nearest, news } = admission;
+        let extra = match news {
+            None if !tracker.settings.share => None,
+            news => Some(Box::new(Extra::new(news.map(|news| *news).unwrap_or_default(), tracker.settings.share))),
+        };
+        let open = Open {
+            told: nearest,
+            tracker: Arc::clone(tracker),
+            offer: Arc::clone(offer),
+            receipt,
+            asked,
+            extra,
+            bytes,
+            heard: now.moment,
+            status: None,
+            reached: false,
+        };
+        Self { open: Some(open), idle_charge: false }
+    }
+}
+
+impl Permit for Held {
+    fn on_request(&mut self, extensions: &mut Extensions) {
+        if self.idle_charge {
+            extensions.insert(Charge::new());
+        }
+        let Some(open) = &mut self.open else { return };
+        open.reached = true;
+        if let Some(extra) = &mut open.extra {
+            if let Some(charge) = &extra.charge {
+                extensions.insert(charge.clone());
+            }
+            if let Some(status) = extra.status.take() {
+                extensions.insert(status);
+            }
+        }
+    }
+
+    fn on_response<B>(&mut self, response: &mut Response<B>) {
+        let Some(open) = &mut self.open else { return };
+        open.status = Some(response.status());
+        if open.receipt.lease.is_some() {
+            let now = open.tracker.now();
+            open.tracker.store.watch(&open.receipt, now);
+            open.heard = now.moment;
+        }
+        if let Some(nearest) = &open.told
+            && let Some(fields) = open.offer.fields.get(nearest.index)
+        {
+            // What a layer further in refused is given back, and so there is more.
+            let refused = response.extensions().get::<Refusal>().is_some();
+            let back = if refused { open.asked_of(nearest.index) } else { 0 };
+            let remaining = nearest.remaining.saturating_add(back);
+            match nearest.reset {
+                Some(reset) => {
+                    fields.write(response.headers_mut(), remaining, reset, || open.tracker.terms.clock.wall())
+                }
+                None => fields.write_without_reset(response.headers_mut(), remaining),
+            }
+        }
+        if let Some(near) = open.extra.as_mut().and_then(|extra| extra.near.take()) {
+            let _ = response.headers_mut().try_append(NEAR_LIMITS, near);
+        }
+    }
+
+    fn on_data(&mut self, bytes: usize) {
+        if let Some(open) = &mut self.open {
+            if open.offer.response_bytes {
+                open.bytes.answered(bytes);
+            }
+            open.tell_progress();
+        }
+    }
+
+    fn settle(self, outcome: Outcome<'_>) {
+        if let Some(open) = self.open {
+            open.settle(&outcome);
+        }
+    }
+}
+
+impl Open {
+    /// Tells the account that the request is alive, and what has passed: not at each frame, for that costs a lock.
+    fn tell_progress(&mut self) {
+        let much = self.bytes.are_news();
+        if !much && self.receipt.lease.is_none() {
+            return;
+        }
+        let now = self.tracker.now();
+        if much || now.moment.since(self.heard) >= self.tracker.settings.max_stall / NEWS_PER_STALL {
+            let near = self.tracker.store.go_on(&self.receipt, &self.bytes.tell(), now);
+            self.tracker.warn(&near);
+            self.heard = now.moment;
+        }
+    }
+
+    fn settle(mut self, outcome: &Outcome<'_>) {
+        let charged = match outcome {
+            Outcome::Refused(_) => false,
+            _ if !self.reached => false,
+            outcome => self.is_charged(matches!(outcome, Outcome::Complete { .. })),
+        };
+        let (known, used) = (self.bytes.told(), self.bytes.tell());
+        if charged && !self.receipt.open && used.is_empty() {
+            return; // all was charged when it was admitted
+        }
+        let (store, now) = (&self.tracker.store, self.tracker.now());
+        let near = if charged {
+            store.settle(&self.receipt, &End::Served { used: &used, actual: &self.said() }, now)
+        } else {
+            store.settle(&self.receipt, &End::Void(&self.all_charged(known)), now)
+        };
+        self.tracker.warn(&near);
+    }
+
+    /// Whether a request that reached the service is charged; yes where whoever decides panics.
+    fn is_charged(&self, complete: bool) -> bool {
+        let Some(charge_when) = &self.tracker.settings.charge_when else { return true };
+        let served = Served::new(self.status, complete);
+        catch_unwind(AssertUnwindSafe(|| charge_when(&served))).unwrap_or(true)
+    }
+
+    /// What was asked for of the kind that a limit counts.
+    fn asked_of(&self, limit: usize) -> u64 {
+        let limit = self.offer.plan.all().nth(limit);
+        limit.map_or(0, |limit| self.asked.amounts(&self.offer).counted(limit.kind()))
+    }
+
+    /// What the handler says that was used.
+    fn said(&self) -> Amounts {
+        let charge = self.extra.as_ref().and_then(|extra| extra.charge.as_ref());
+        charge.map(Charge::settle).unwrap_or_default()
+    }
+
+    /// What there is to give back besides what was set aside: `known` bytes, and what was charged at admission.
+    fn all_charged(&self, mut known: Amounts) -> Amounts {
+        if self.receipt.hold.is_none() {
+            self.asked.amounts(&self.offer).iter().for_each(|(kind, amount)| known.add(kind, amount));
+        }
+        known
+    }
+}
+
+/// How often an account hears, while a slot may stall, that its holder does not: so often that nobody who makes progress
+/// loses it.
+const NEWS_PER_STALL: u32 = 4;
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Held").field(&self.open.as_ref().map(|open| &open.receipt)).finish()
+    }
+}

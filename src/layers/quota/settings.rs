@@ -1,0 +1,144 @@
+//! What a quota layer is built from.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::StatusCode;
+
+use super::{
+    job_id::{Duplicates, JobId},
+    tracker::Tracker,
+};
+use crate::{
+    Client, Dialect, Identify, Invalid, Kind, PeerIp, Plan, RequestHead, Strangers, Tier,
+    gate::{Blueprint, Terms},
+};
+
+/// The settings of a [`QuotaLayer`](crate::QuotaLayer), whose setters change them.
+///
+/// ```
+/// use tollgate::{GateLayer, Plan, layers::quota::QuotaSettings};
+/// let layer: GateLayer<QuotaSettings> = tollgate::QuotaLayer::new(Plan::standard());
+/// ```
+#[derive(Clone)]
+pub struct QuotaSettings {
+    pub(super) plan: Plan,
+    pub(super) tiers: Vec<(Tier, Plan)>,
+    pub(super) clients: Vec<(Client, Plan)>,
+    pub(super) identify: Arc<dyn Identify>,
+    pub(super) strangers: Strangers,
+    pub(super) accept_unverified: bool,
+    pub(super) meters: Vec<(Kind, Meter)>,
+    pub(super) share: bool,
+    pub(super) charge_when: Option<ChargeWhen>,
+    pub(super) job_id: Option<JobId>,
+    pub(super) duplicates: Duplicates,
+    pub(super) job_horizon: Duration,
+    pub(super) dialect: Dialect,
+    pub(super) max_clients: usize,
+    pub(super) max_hold: Duration,
+    pub(super) max_stall: Duration,
+    pub(super) ttl: Duration,
+    pub(super) on_expiry: OnExpiry,
+}
+
+pub(super) type Meter = Arc<dyn Fn(&RequestHead<'_>) -> Option<u64> + Send + Sync>;
+type ChargeWhen = Arc<dyn Fn(&Served) -> bool + Send + Sync>;
+
+/// How a request that reached the service ended, for [`charge_when`](crate::QuotaLayer::charge_when).
+///
+/// ```
+/// use http::StatusCode;
+/// use tollgate::{Plan, QuotaLayer};
+/// let only_failed_logins = QuotaLayer::new(Plan::standard()).charge_when(|served| served.status == Some(StatusCode::UNAUTHORIZED));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Served {
+    /// The status of the response; `None` if there was none.
+    pub status: Option<StatusCode>,
+    /// Whether all of the response was handed to the transport.
+    pub complete: bool,
+}
+
+impl Served {
+    pub(super) const fn new(status: Option<StatusCode>, complete: bool) -> Self {
+        Self { status, complete }
+    }
+}
+
+/// What becomes of a reservation that nobody ends in time.
+///
+/// ```
+/// use tollgate::{OnExpiry, Plan, QuotaLayer};
+/// let layer = QuotaLayer::new(Plan::standard()).on_expiry(OnExpiry::ChargeEstimate);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnExpiry {
+    /// It goes back: the default.
+    #[default]
+    Return,
+    /// It is charged as it was estimated, because the work may have been done.
+    ChargeEstimate,
+}
+
+/// So many clients have an account at once by default.
+const MAX_CLIENTS: usize = 1 << 20;
+
+impl QuotaSettings {
+    pub(super) fn new(plan: Plan) -> Self {
+        Self {
+            plan,
+            tiers: Vec::new(),
+            clients: Vec::new(),
+            identify: Arc::new(PeerIp::new()),
+            strangers: Strangers::default(),
+            accept_unverified: false,
+            meters: Vec::new(),
+            share: false,
+            charge_when: None,
+            job_id: None,
+            duplicates: Duplicates::default(),
+            job_horizon: Duration::from_secs(86_400),
+            dialect: Dialect::default(),
+            max_clients: MAX_CLIENTS,
+            max_hold: Duration::from_secs(3_600),
+            max_stall: Duration::from_secs(60),
+            ttl: Duration::from_secs(300),
+            on_expiry: OnExpiry::default(),
+        }
+    }
+
+    /// A plan that lasts must not belong to an identity that anybody can take.
+    pub(super) fn check(&self, plan: &Plan) -> Result<(), Invalid> {
+        match plan.lasting() {
+            Some(limit) if !self.accept_unverified && !self.identify.traits().verified => Err(Invalid::new(
+                "identity",
+                "be verified where a limit lasts a day or longer (or `.accept_unverified()` be said)",
+                format_args!("plan {:?} with {:?}", plan.name(), limit.name),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Blueprint for QuotaSettings {
+    type Policy = Tracker;
+
+    fn build(&self, terms: &Terms) -> Arc<Tracker> {
+        let plans = [&self.plan]
+            .into_iter()
+            .chain(self.tiers.iter().map(|(_, plan)| plan))
+            .chain(self.clients.iter().map(|(_, plan)| plan));
+        for plan in plans {
+            self.check(plan).unwrap_or_else(|invalid| panic!("{invalid}"));
+        }
+        Arc::new(Tracker::new(self.clone(), terms.clone()))
+    }
+}
+
+impl fmt::Debug for QuotaSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuotaSettings").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,127 @@
+//! How much of what.
+
+use smallvec::SmallVec;
+
+use super::{Kind, MOST};
+
+/// How much of each kind is asked for, or was used.
+///
+/// 0 of a kind asks without taking: it is refused exactly when nothing is left of it. A kind that no limit counts is free.
+///
+/// ```
+/// use tollgate::{Amounts, Kind};
+///
+/// let one = Amounts::from(("queries", 1));
+/// let many = Amounts::from([(Kind::Requests, 1), (Kind::from("tokens"), 700)]);
+/// assert_eq!(many.of(&Kind::from("tokens")), Some(700));
+/// assert_eq!(many.of(&Kind::from("queries")), None);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Amounts(SmallVec<[(Kind, u64); 4]>);
+
+impl Amounts {
+    /// Nothing of anything.
+    ///
+    /// ```
+    /// assert!(tollgate::Amounts::none().is_empty());
+    /// ```
+    #[must_use]
+    pub const fn none() -> Self {
+        Self(SmallVec::new_const())
+    }
+
+    /// The same with `amount` more of `kind`; sums stop at `u64::MAX`.
+    ///
+    /// ```
+    /// use tollgate::{Amounts, Kind};
+    /// let amounts = Amounts::none().and("tokens", 5).and("tokens", 2);
+    /// assert_eq!(amounts.of(&Kind::from("tokens")), Some(7));
+    /// ```
+    #[must_use]
+    pub fn and(mut self, kind: impl Into<Kind>, amount: u64) -> Self {
+        self.add(&kind.into(), amount);
+        self
+    }
+
+    /// How much of `kind`; `None` where it is not asked for at all.
+    ///
+    /// ```
+    /// # use tollgate::{Amounts, Kind};
+    /// assert_eq!(Amounts::from(("tokens", 0)).of(&Kind::from("tokens")), Some(0));
+    /// ```
+    #[must_use]
+    #[inline]
+    pub fn of(&self, kind: &Kind) -> Option<u64> {
+        self.0.iter().find(|(known, _)| known == kind).map(|(_, amount)| *amount)
+    }
+
+    /// Whether no kind is asked for.
+    ///
+    /// ```
+    /// assert!(!tollgate::Amounts::from(("tokens", 0)).is_empty());
+    /// ```
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All kinds and how much of each.
+    ///
+    /// ```
+    /// let amounts = tollgate::Amounts::from(("tokens", 7));
+    /// assert_eq!(amounts.iter().map(|(_, amount)| amount).sum::<u64>(), 7);
+    /// ```
+    pub fn iter(&self) -> impl Iterator<Item = (&Kind, u64)> {
+        self.0.iter().map(|(kind, amount)| (kind, *amount))
+    }
+
+    pub(crate) fn add(&mut self, kind: &Kind, amount: u64) {
+        match self.0.iter_mut().find(|(known, _)| known == kind) {
+            Some((_, sum)) => *sum = sum.saturating_add(amount),
+            None => self.0.push((kind.clone(), amount)),
+        }
+    }
+
+    /// Sets how much of a kind there is.
+    pub(crate) fn set(&mut self, kind: &Kind, amount: u64) {
+        match self.0.iter_mut().find(|(known, _)| known == kind) {
+            Some((_, old)) => *old = amount,
+            None => self.0.push((kind.clone(), amount)),
+        }
+    }
+
+    /// These amounts, but for those that `other` names.
+    pub(crate) fn with(&self, other: &Self) -> Self {
+        let mut merged = self.clone();
+        other.iter().for_each(|(kind, amount)| merged.set(kind, amount));
+        merged
+    }
+
+    /// Asks for nothing of a kind.
+    pub(crate) fn leave_out(&mut self, kind: &Kind) {
+        self.0.retain(|(known, _)| known != kind);
+    }
+
+    /// How much of `kind` to count: no more than is ever counted.
+    pub(crate) fn counted(&self, kind: &Kind) -> u64 {
+        self.of(kind).unwrap_or(0).min(MOST)
+    }
+}
+
+impl<K: Into<Kind>> From<(K, u64)> for Amounts {
+    fn from((kind, amount): (K, u64)) -> Self {
+        Self::none().and(kind, amount)
+    }
+}
+
+impl<K: Into<Kind>, const N: usize> From<[(K, u64); N]> for Amounts {
+    fn from(amounts: [(K, u64); N]) -> Self {
+        amounts.into_iter().collect()
+    }
+}
+
+impl<K: Into<Kind>> FromIterator<(K, u64)> for Amounts {
+    fn from_iter<T: IntoIterator<Item = (K, u64)>>(amounts: T) -> Self {
+        amounts.into_iter().fold(Self::none(), |sum, (kind, amount)| sum.and(kind, amount))
+    }
+}

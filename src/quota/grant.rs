@@ -1,0 +1,192 @@
+//! More than the plan allows, by somebody's word.
+
+use std::time::SystemTime;
+
+use super::MOST;
+use crate::{Invalid, PolicyName};
+
+/// More than the plan allows, until some time: who approved it, and why.
+///
+/// It is used up only by what goes past the limit, and of several that whose end is nearest goes first.
+///
+/// ```
+/// use std::time::{Duration, SystemTime};
+/// use tollgate::Grant;
+///
+/// let tomorrow = SystemTime::now() + Duration::from_secs(86_400);
+/// let grant = Grant::new("requests_per_day", 500, tomorrow).approved_by("M. Okafor").because("launch day");
+/// assert_eq!(grant.amount(), 500);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    limit: String,
+    amount: u64,
+    until: SystemTime,
+    approver: String,
+    reason: String,
+}
+
+impl Grant {
+    /// `amount` more of the limit of this name, until `until`.
+    ///
+    /// # Panics
+    /// When `amount` is 0 or above 2^53 - 1.
+    ///
+    /// ```
+    /// use std::time::{Duration, SystemTime};
+    /// let grant = tollgate::Grant::new("requests_per_day", 500, SystemTime::now() + Duration::from_secs(60));
+    /// ```
+    #[must_use]
+    pub fn new(limit: &str, amount: u64, until: SystemTime) -> Self {
+        Self::try_new(limit, amount, until).unwrap_or_else(|invalid| panic!("{invalid}"))
+    }
+
+    /// `amount` more of the limit of this name, from input at run time.
+    ///
+    /// # Errors
+    /// When `amount` is 0 or above 2^53 - 1.
+    ///
+    /// ```
+    /// # use std::time::SystemTime;
+    /// let error = tollgate::Grant::try_new("requests_per_day", 0, SystemTime::now()).unwrap_err();
+    /// assert_eq!(error.to_string(), "amount of a grant must be from 1 to 2^53 - 1, got 0");
+    /// ```
+    pub fn try_new(limit: &str, amount: u64, until: SystemTime) -> Result<Self, Invalid> {
+        if !(1..=MOST).contains(&amount) {
+            return Err(Invalid::new("amount of a grant", "be from 1 to 2^53 - 1", amount));
+        }
+        Ok(Self { limit: limit.to_owned(), amount, until, approver: String::new(), reason: String::new() })
+    }
+
+    /// Says who approved it.
+    ///
+    /// ```
+    /// # use std::time::SystemTime;
+    /// # let grant = tollgate::Grant::new("requests_per_day", 500, SystemTime::now());
+    /// assert_eq!(grant.approved_by("M. Okafor").approver(), "M. Okafor");
+    /// ```
+    #[must_use]
+    pub fn approved_by(self, approver: impl Into<String>) -> Self {
+        Self { approver: approver.into(), ..self }
+    }
+
+    /// Says why.
+    ///
+    /// ```
+    /// # use std::time::SystemTime;
+    /// # let grant = tollgate::Grant::new("requests_per_day", 500, SystemTime::now());
+    /// assert_eq!(grant.because("launch day").reason(), "launch day");
+    /// ```
+    #[must_use]
+    pub fn because(self, reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), ..self }
+    }
+
+    /// The name of the limit that it raises.
+    ///
+    /// ```
+    /// # use std::time::SystemTime;
+    /// # let grant = tollgate::Grant::new("requests_per_day", 500, SystemTime::now());
+    /// assert_eq!(grant.limit(), "requests_per_day");
+    /// ```
+    #[must_use]
+    pub fn limit(&self) -> &str {
+        &self.limit
+    }
+
+    /// How much it gives.
+    ///
+    /// ```
+    /// # use std::time::SystemTime;
+    /// # let grant = tollgate::Grant::new("requests_per_day", 500, SystemTime::now());
+    /// assert_eq!(grant.amount(), 500);
+    /// ```
+    #[must_use]
+    pub const fn amount(&self) -> u64 {
+        self.amount
+    }
+
+    /// When it ends.
+    ///
+    /// ```
+    /// # use std::time::SystemTime;
+    /// # let grant = tollgate::Grant::new("requests_per_day", 500, SystemTime::UNIX_EPOCH);
+    /// assert_eq!(grant.until(), SystemTime::UNIX_EPOCH);
+    /// ```
+    #[must_use]
+    pub const fn until(&self) -> SystemTime {
+        self.until
+    }
+
+    /// Who approved it; empty where nobody said.
+    ///
+    /// ```
+    /// # use std::time::SystemTime;
+    /// # let grant = tollgate::Grant::new("requests_per_day", 500, SystemTime::now());
+    /// assert_eq!(grant.approver(), "");
+    /// ```
+    #[must_use]
+    pub fn approver(&self) -> &str {
+        &self.approver
+    }
+
+    /// Why; empty where nobody said.
+    ///
+    /// ```
+    /// # use std::time::SystemTime;
+    /// # let grant = tollgate::Grant::new("requests_per_day", 500, SystemTime::now());
+    /// assert_eq!(grant.reason(), "");
+    /// ```
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+/// Which grant of a client: to revoke it by.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use std::time::{Duration, SystemTime};
+/// use tollgate::{Client, Grant, Plan, QuotaLayer};
+///
+/// let quotas = QuotaLayer::new(Plan::standard()).accept_unverified().handle();
+/// let alice = Client::named("alice");
+/// let grant = Grant::new("requests_per_day", 500, SystemTime::now() + Duration::from_secs(60));
+/// let id = quotas.grant(&alice, grant).await.unwrap();
+/// assert!(quotas.revoke(&alice, id).await);
+/// # });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct GrantId(pub(crate) u64);
+
+/// A grant that a client has, and how much of it is used up.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// # use std::time::{Duration, SystemTime};
+/// # use tollgate::{Client, Grant, Plan, QuotaLayer};
+/// # let quotas = QuotaLayer::new(Plan::standard()).accept_unverified().handle();
+/// # let alice = Client::named("alice");
+/// # let grant = Grant::new("requests_per_day", 500, SystemTime::now() + Duration::from_secs(60));
+/// quotas.grant(&alice, grant).await.unwrap();
+/// assert_eq!(quotas.grants(&alice).await[0].used, 0);
+/// # });
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Granted {
+    /// Which it is.
+    pub id: GrantId,
+    /// What was granted.
+    pub grant: Grant,
+    /// How much of it is used up.
+    pub used: u64,
+}
+
+/// A limit and its name do not meet: there is no such limit in the plan.
+pub(crate) fn no_such_limit(name: &str, known: impl Iterator<Item = PolicyName>) -> Invalid {
+    let known: Vec<String> = known.map(|name| name.to_string()).collect();
+    let shown: String = name.chars().take(80).collect();
+    Invalid::new("limit", &format!("be one of the plan's ({})", known.join(", ")), format_args!("{shown:?}"))
+}

@@ -1,0 +1,226 @@
+//! One limit of a plan.
+
+use super::{Direction, Kind, MOST};
+use crate::{Invalid, Period, PolicyName};
+
+/// One limit of a [`Plan`](crate::Plan): so much of a kind in each period, or so many requests at a time.
+///
+/// ```
+/// use tollgate::{Period, Quota};
+///
+/// let quota = Quota::requests(3_600).per(Period::hour());
+/// assert_eq!(quota.name().as_str(), "requests_per_hour");
+/// assert_eq!(Quota::concurrent(5).named("concurrent_scans").name().as_str(), "concurrent_scans");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quota {
+    kind: Kind,
+    limit: u64,
+    /// `None` for requests at a time.
+    period: Option<Period>,
+    /// `None`: a name is made of the kind and the period.
+    name: Option<PolicyName>,
+}
+
+/// A limit whose period is still to be said.
+///
+/// ```
+/// use tollgate::{Period, Quota};
+/// let daily = Quota::units("tokens", 1_000_000).per(Period::day());
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a limit needs a period: `.per(Period::day())`"]
+pub struct Counted {
+    kind: Kind,
+    limit: u64,
+}
+
+impl Counted {
+    /// In each such period.
+    ///
+    /// ```
+    /// use tollgate::{Period, Quota};
+    /// let quota = Quota::requests(100).per(Period::hour());
+    /// ```
+    #[must_use]
+    pub fn per(self, period: Period) -> Quota {
+        Quota { kind: self.kind, limit: self.limit, period: Some(period), name: None }
+    }
+}
+
+impl Quota {
+    /// So many requests in each period.
+    ///
+    /// # Panics
+    /// When `limit` is 0 or above 2^53 - 1.
+    ///
+    /// ```
+    /// use tollgate::{Period, Quota};
+    /// let quota = Quota::requests(3_600).per(Period::hour());
+    /// ```
+    pub fn requests(limit: u64) -> Counted {
+        Self::of(Kind::Requests, limit)
+    }
+
+    /// So many body bytes in each period, of requests and responses together; see [`counting`](Self::counting).
+    ///
+    /// What a response takes is known when it has passed: a request is refused once nothing is left.
+    ///
+    /// # Panics
+    /// When `limit` is 0 or above 2^53 - 1.
+    ///
+    /// ```
+    /// use tollgate::{Period, Quota};
+    /// let quota = Quota::bytes(1 << 30).per(Period::day());
+    /// ```
+    pub fn bytes(limit: u64) -> Counted {
+        Self::of(Kind::Bytes(Direction::Both), limit)
+    }
+
+    /// So much of a unit of your own in each period.
+    ///
+    /// # Panics
+    /// When `limit` is 0 or above 2^53 - 1, or `unit` is not 1 to 64 visible ASCII characters or spaces.
+    ///
+    /// ```
+    /// use tollgate::{Period, Quota};
+    /// let quota = Quota::units("queries", 1_800).per(Period::hour());
+    /// ```
+    pub fn units(unit: &str, limit: u64) -> Counted {
+        Self::of(Kind::units(unit), limit)
+    }
+
+    /// So much of a kind in each period, from input at run time.
+    ///
+    /// # Errors
+    /// When `limit` is 0 or above 2^53 - 1, or the kind is requests at a time, which have no period.
+    ///
+    /// ```
+    /// use tollgate::{Kind, Quota};
+    /// assert_eq!(Quota::try_of(Kind::Requests, 0).unwrap_err().to_string(), "limit of requests must be from 1 to 2^53 - 1, got 0");
+    /// assert!(Quota::try_of(Kind::Concurrent, 5).is_err());
+    /// ```
+    pub fn try_of(kind: Kind, limit: u64) -> Result<Counted, Invalid> {
+        if kind == Kind::Concurrent {
+            return Err(Invalid::new("a limit in a period", "count something", kind));
+        }
+        check(&kind, limit)?;
+        Ok(Counted { kind, limit })
+    }
+
+    /// So many requests at a time.
+    ///
+    /// # Panics
+    /// When `limit` is 0 or above 2^53 - 1.
+    ///
+    /// ```
+    /// let quota = tollgate::Quota::concurrent(5);
+    /// ```
+    #[must_use]
+    pub fn concurrent(limit: u64) -> Self {
+        Self::try_concurrent(limit).unwrap_or_else(|invalid| panic!("{invalid}"))
+    }
+
+    /// So many requests at a time, from input at run time.
+    ///
+    /// # Errors
+    /// When `limit` is 0 or above 2^53 - 1.
+    ///
+    /// ```
+    /// assert!(tollgate::Quota::try_concurrent(0).is_err());
+    /// ```
+    pub fn try_concurrent(limit: u64) -> Result<Self, Invalid> {
+        check(&Kind::Concurrent, limit)?;
+        Ok(Self { kind: Kind::Concurrent, limit, period: None, name: None })
+    }
+
+    /// The same quota of bytes of these bodies only.
+    ///
+    /// # Panics
+    /// When the quota does not count bytes.
+    ///
+    /// ```
+    /// use tollgate::{Direction, Period, Quota};
+    /// let uploads = Quota::bytes(1 << 20).per(Period::hour()).counting(Direction::Request);
+    /// ```
+    #[must_use]
+    pub fn counting(self, direction: Direction) -> Self {
+        assert!(matches!(self.kind, Kind::Bytes(_)), "only a quota of bytes has a direction, got one of {}", self.kind);
+        Self { kind: Kind::Bytes(direction), ..self }
+    }
+
+    /// The same quota under this name, by which refusals, fields, grants and resets speak of it.
+    ///
+    /// By default it is made of the kind and the period, such as `requests_per_hour`.
+    ///
+    /// # Panics
+    /// When `name` is not 1 to 64 visible ASCII characters or spaces.
+    ///
+    /// ```
+    /// use tollgate::{Period, Quota};
+    /// let quota = Quota::bytes(53_687_091_200).per(Period::day()).named("daily_bytes");
+    /// ```
+    #[must_use]
+    pub fn named(self, name: &str) -> Self {
+        let name = PolicyName::try_new(name).unwrap_or_else(|invalid| panic!("{invalid}"));
+        Self { name: Some(name), ..self }
+    }
+
+    /// What it counts.
+    ///
+    /// ```
+    /// assert_eq!(tollgate::Quota::concurrent(5).kind(), &tollgate::Kind::Concurrent);
+    /// ```
+    #[must_use]
+    pub const fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// How much there is in each period, or at a time.
+    ///
+    /// ```
+    /// assert_eq!(tollgate::Quota::concurrent(5).limit(), 5);
+    /// ```
+    #[must_use]
+    pub const fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// When it starts again; `None` for requests at a time.
+    ///
+    /// ```
+    /// assert!(tollgate::Quota::concurrent(5).period().is_none());
+    /// ```
+    #[must_use]
+    pub const fn period(&self) -> Option<&Period> {
+        self.period.as_ref()
+    }
+
+    /// Its name.
+    ///
+    /// ```
+    /// assert_eq!(tollgate::Quota::concurrent(5).name().as_str(), "concurrent_requests");
+    /// ```
+    #[must_use]
+    pub fn name(&self) -> PolicyName {
+        self.name.clone().unwrap_or_else(|| {
+            let made = match &self.period {
+                Some(period) => format!("{}_per_{}", self.kind, period.name().replace(' ', "_")),
+                None => self.kind.to_string(),
+            };
+            let fits = made.get(..64).unwrap_or(&made); // a unit and a period together may be too long
+            PolicyName::try_new(fits).expect("visible ASCII")
+        })
+    }
+
+    fn of(kind: Kind, limit: u64) -> Counted {
+        Self::try_of(kind, limit).unwrap_or_else(|invalid| panic!("{invalid}"))
+    }
+}
+
+fn check(kind: &Kind, limit: u64) -> Result<(), Invalid> {
+    match limit {
+        1..=MOST => Ok(()),
+        _ => Err(Invalid::new(&format!("limit of {kind}"), "be from 1 to 2^53 - 1", limit)),
+    }
+}

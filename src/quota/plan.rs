@@ -1,0 +1,270 @@
+//! What a class of clients may use.
+
+use std::fmt;
+
+use super::{Direction, Kind, Quota};
+use crate::{Invalid, Period, PolicyName};
+
+/// What a class of clients may use: any number of limits that are decided together, all or nothing.
+///
+/// ```
+/// use tollgate::{Period, Plan, Quota};
+///
+/// let free = Plan::new("free")
+///     .limit(Quota::requests(3_600).per(Period::hour()))
+///     .limit(Quota::requests(10_000).per(Period::day()))
+///     .limit(Quota::bytes(1 << 30).per(Period::day()))
+///     .limit(Quota::concurrent(5));
+/// assert_eq!(free.limits().count(), 4);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    name: PolicyName,
+    version: u64,
+    warn_at: u8,
+    starts_fresh: bool,
+    counted: Vec<Limit>,
+    concurrent: Option<Limit>,
+}
+
+/// A limit as it is decided by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Limit {
+    pub(crate) quota: Quota,
+    pub(crate) name: PolicyName,
+    pub(crate) limit: u64,
+    /// From here on the client is warned.
+    pub(crate) warn_from: u64,
+}
+
+impl Limit {
+    fn new(quota: Quota, warn_at: u8) -> Self {
+        let (name, limit) = (quota.name(), quota.limit());
+        let warn_from = (u128::from(limit) * u128::from(warn_at)).div_ceil(100);
+        Self { quota, name, limit, warn_from: u64::try_from(warn_from).unwrap_or(u64::MAX) }
+    }
+
+    pub(crate) fn kind(&self) -> &Kind {
+        self.quota.kind()
+    }
+
+    /// Whether what was used of one is used of the other: they have the same name and count the same.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.name == other.name && self.kind() == other.kind()
+    }
+}
+
+/// Half a month has passed when nobody noticed: from here on a client is warned that a limit comes near.
+const WARN_AT: u8 = 90;
+
+impl Plan {
+    /// A plan without limits, which lets everything pass until it has some.
+    ///
+    /// # Panics
+    /// When `name` is not 1 to 64 visible ASCII characters or spaces.
+    ///
+    /// ```
+    /// assert_eq!(tollgate::Plan::new("free").name().as_str(), "free");
+    /// ```
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self::try_new(name).unwrap_or_else(|invalid| panic!("{invalid}"))
+    }
+
+    /// A plan without limits, whose name is input at run time.
+    ///
+    /// # Errors
+    /// When `name` is not 1 to 64 visible ASCII characters or spaces.
+    ///
+    /// ```
+    /// assert!(tollgate::Plan::try_new("two\nlines").is_err());
+    /// ```
+    pub fn try_new(name: &str) -> Result<Self, Invalid> {
+        let name = PolicyName::try_new(name)?;
+        Ok(Self { name, version: 0, warn_at: WARN_AT, starts_fresh: false, counted: Vec::new(), concurrent: None })
+    }
+
+    /// The limits of a database service for clients of whom nothing else is known.
+    ///
+    /// | limit | |
+    /// |---|---|
+    /// | `requests_per_hour` | 3,600 |
+    /// | `requests_per_day` | 86,400 |
+    /// | `queries_per_hour` | 1,800 |
+    /// | `queries_per_day` | 43,200 |
+    /// | `bytes_per_day` | 1 GiB, of requests and responses together |
+    ///
+    /// Queries are a unit of your own: the handler records them, or [`cost`](crate::QuotaLayer::cost) says what each
+    /// request takes.
+    ///
+    /// ```
+    /// use tollgate::{Plan, QuotaLayer};
+    /// let layer = QuotaLayer::new(Plan::standard()).cost("queries", |request| (request.uri.path() == "/query").then_some(1));
+    /// ```
+    #[must_use]
+    pub fn standard() -> Self {
+        Self::new("standard")
+            .limit(Quota::requests(3_600).per(Period::hour()))
+            .limit(Quota::requests(86_400).per(Period::day()))
+            .limit(Quota::units("queries", 1_800).per(Period::hour()))
+            .limit(Quota::units("queries", 43_200).per(Period::day()))
+            .limit(Quota::bytes(1 << 30).per(Period::day()))
+    }
+
+    /// The same plan with one more limit.
+    ///
+    /// # Panics
+    /// When there is a limit of this name, or it is the second of requests at a time.
+    ///
+    /// ```
+    /// use tollgate::{Period, Plan, Quota};
+    /// let plan = Plan::new("free").limit(Quota::requests(3_600).per(Period::hour()));
+    /// ```
+    #[must_use]
+    pub fn limit(self, quota: Quota) -> Self {
+        self.try_limit(quota).unwrap_or_else(|invalid| panic!("{invalid}"))
+    }
+
+    /// The same plan with one more limit, which is input at run time.
+    ///
+    /// # Errors
+    /// When there is a limit of this name, it is the second of requests at a time, or the 65th of all.
+    ///
+    /// ```
+    /// use tollgate::{Period, Plan, Quota};
+    /// let hourly = Quota::requests(3_600).per(Period::hour());
+    /// let error = Plan::new("free").limit(hourly.clone()).try_limit(hourly).unwrap_err();
+    /// assert_eq!(error.to_string(), "name of a limit must be unique in plan \"free\", got \"requests_per_hour\"");
+    /// ```
+    pub fn try_limit(mut self, quota: Quota) -> Result<Self, Invalid> {
+        let limit = Limit::new(quota, self.warn_at);
+        if self.all().any(|known| known.name == limit.name) {
+            let what = format_args!("be unique in plan {:?}", self.name).to_string();
+            return Err(Invalid::new("name of a limit", &what, format_args!("{:?}", limit.name)));
+        }
+        if self.all().count() == MOST_LIMITS {
+            return Err(Invalid::new("limits of a plan", "be at most 64", format_args!("one more: {:?}", limit.name)));
+        }
+        if limit.quota.period().is_some() {
+            self.counted.push(limit);
+        } else if self.concurrent.is_none() {
+            self.concurrent = Some(limit);
+        } else {
+            let what = "be the only one of requests at a time";
+            return Err(Invalid::new("limit", what, format_args!("{:?}", limit.name)));
+        }
+        Ok(self)
+    }
+
+    /// Warns at so many percent of a limit; at 90 by default, with 0 never.
+    ///
+    /// # Panics
+    /// When `percent` is above 100.
+    ///
+    /// ```
+    /// let plan = tollgate::Plan::new("free").warn_at(80);
+    /// ```
+    #[must_use]
+    pub fn warn_at(mut self, percent: u8) -> Self {
+        if percent > 100 {
+            panic!("{}", Invalid::new("warning", "come at 0 to 100 percent", percent));
+        }
+        self.warn_at = percent;
+        for limit in &mut self.counted {
+            *limit = Limit::new(limit.quota.clone(), percent);
+        }
+        self
+    }
+
+    /// Numbers the plan, so that the nodes of a fleet agree which one is the newer; see
+    /// [`set_plan`](crate::Quotas::set_plan). Without a number it follows whatever is in force.
+    ///
+    /// ```
+    /// assert_eq!(tollgate::Plan::new("free").numbered(3).version(), 3);
+    /// ```
+    #[must_use]
+    pub fn numbered(self, version: u64) -> Self {
+        Self { version, ..self }
+    }
+
+    /// The same plan, under which whoever had another counts from zero, once for each [version](Self::numbered); by default
+    /// what was used of a limit stays used under the limit of the same name.
+    ///
+    /// ```
+    /// let plan = tollgate::Plan::new("pro").starting_fresh();
+    /// ```
+    #[must_use]
+    pub fn starting_fresh(self) -> Self {
+        Self { starts_fresh: true, ..self }
+    }
+
+    /// The plan's name.
+    ///
+    /// ```
+    /// assert_eq!(tollgate::Plan::standard().name().as_str(), "standard");
+    /// ```
+    #[must_use]
+    pub const fn name(&self) -> &PolicyName {
+        &self.name
+    }
+
+    /// The plan's number, 0 where it has none.
+    ///
+    /// ```
+    /// assert_eq!(tollgate::Plan::standard().version(), 0);
+    /// ```
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// Its limits, that of requests at a time last.
+    ///
+    /// ```
+    /// let names: Vec<_> = tollgate::Plan::standard().limits().map(|quota| quota.name().to_string()).collect();
+    /// assert_eq!(names[0], "requests_per_hour");
+    /// ```
+    pub fn limits(&self) -> impl Iterator<Item = &Quota> {
+        self.all().map(|limit| &limit.quota)
+    }
+
+    pub(crate) const fn starts_fresh(&self) -> bool {
+        self.starts_fresh
+    }
+
+    /// The limits that count something, in the order of an account's counters.
+    pub(crate) fn counted(&self) -> &[Limit] {
+        &self.counted
+    }
+
+    pub(crate) const fn concurrent(&self) -> Option<&Limit> {
+        self.concurrent.as_ref()
+    }
+
+    /// All limits, that of requests at a time last.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Limit> {
+        self.counted.iter().chain(&self.concurrent)
+    }
+
+    /// Whether a limit counts bytes of requests; of responses.
+    pub(crate) fn counts_bytes(&self, of: Direction) -> bool {
+        let counts =
+            |kind: &Kind| matches!(kind, Kind::Bytes(direction) if *direction == of || *direction == Direction::Both);
+        self.counted.iter().any(|limit| counts(limit.kind()))
+    }
+
+    /// The limit that lasts a day or longer, if there is one: an identity that anybody can take must not own such a thing.
+    pub(crate) fn lasting(&self) -> Option<&Limit> {
+        let day = std::time::Duration::from_secs(86_400);
+        self.counted.iter().find(|limit| limit.quota.period().is_some_and(|period| period.longest() >= day))
+    }
+}
+
+/// So many limits fit the 64 bits in which a decision says which ones it means.
+const MOST_LIMITS: usize = 64;
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "plan {:?}, version {}", self.name, self.version)
+    }
+}

@@ -1,0 +1,120 @@
+//! What a client has used.
+
+use std::time::SystemTime;
+
+use super::Kind;
+use crate::PolicyName;
+
+/// What a client has used of one limit.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use tollgate::{Client, Period, Plan, Quota, QuotaLayer};
+///
+/// let plan = Plan::new("free").limit(Quota::requests(200).per(Period::hour()));
+/// let quotas = QuotaLayer::new(plan).handle();
+/// let alice = Client::named("alice");
+/// quotas.record(&alice, ("requests", 50)).await;
+/// let usage = quotas.usage(&alice).await;
+/// let hourly = usage.of("requests_per_hour").unwrap();
+/// assert_eq!((hourly.used, hourly.limit, hourly.remaining), (50, 200, 150));
+/// assert!(!hourly.is_exceeded());
+/// assert_eq!(hourly.percentage(), 25.0);
+/// # });
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LimitUsage {
+    /// The limit's name.
+    pub name: PolicyName,
+    /// What it counts.
+    pub kind: Kind,
+    /// How much there is in this period, grants included.
+    pub limit: u64,
+    /// How much is used: for requests at a time, how many are being served.
+    pub used: u64,
+    /// How much is reserved besides.
+    pub reserved: u64,
+    /// How much is left.
+    pub remaining: u64,
+    /// When it starts again; `None` for requests at a time, and for a rolling period that has not begun.
+    pub resets_at: Option<SystemTime>,
+}
+
+impl LimitUsage {
+    /// Whether nothing is left.
+    ///
+    /// ```
+    /// # fn takes(usage: &tollgate::LimitUsage) -> bool {
+    /// usage.is_exceeded()
+    /// # }
+    /// ```
+    #[must_use]
+    pub const fn is_exceeded(&self) -> bool {
+        self.remaining == 0
+    }
+
+    /// How much is used and reserved, in percent of the limit; above 100 where more was recorded than there was.
+    ///
+    /// ```
+    /// # fn takes(usage: &tollgate::LimitUsage) {
+    /// println!("{:.1} %", usage.percentage());
+    /// # }
+    /// ```
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a percentage is for people")]
+    pub fn percentage(&self) -> f64 {
+        self.used.saturating_add(self.reserved) as f64 * 100.0 / self.limit.max(1) as f64
+    }
+}
+
+/// What a client has used of all limits of its plan.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use tollgate::{Client, Plan, QuotaLayer};
+/// let quotas = QuotaLayer::new(Plan::standard()).accept_unverified().handle();
+/// for limit in quotas.usage(&Client::named("alice")).await.limits {
+///     println!("{}: {} of {}", limit.name, limit.used, limit.limit);
+/// }
+/// # });
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// The plan that the client has.
+    pub plan: PolicyName,
+    /// The plan's number.
+    pub version: u64,
+    /// Each limit, in the order of the plan; that of requests at a time is the last.
+    pub limits: Vec<LimitUsage>,
+}
+
+impl Usage {
+    /// The limit of this name.
+    ///
+    /// ```
+    /// # fn takes(usage: &tollgate::Usage) {
+    /// if let Some(daily) = usage.of("requests_per_day") {
+    ///     println!("{} left today", daily.remaining);
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn of(&self, name: &str) -> Option<&LimitUsage> {
+        self.limits.iter().find(|limit| limit.name.as_str() == name)
+    }
+
+    /// The limits of one kind.
+    ///
+    /// ```
+    /// # fn takes(usage: &tollgate::Usage) {
+    /// for limit in usage.kind(&tollgate::Kind::Requests) {
+    ///     println!("{}: {} left", limit.name, limit.remaining);
+    /// }
+    /// # }
+    /// ```
+    pub fn kind(&self, kind: &Kind) -> impl Iterator<Item = &LimitUsage> {
+        self.limits.iter().filter(move |limit| limit.kind == *kind)
+    }
+}

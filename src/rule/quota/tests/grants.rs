@@ -1,0 +1,134 @@
+//! More than the plan allows: whose end is nearest goes first, and what was paid stays paid.
+
+use std::time::SystemTime;
+
+use super::*;
+use crate::quota::{Grant, GrantId};
+
+fn grant(scene: &mut Scene, amount: u64, until: u64) -> GrantId {
+    let until = SystemTime::UNIX_EPOCH + Duration::from_nanos(until);
+    let now = at(scene.wall);
+    let id = GrantId(until.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs());
+    scene.account().grant(id, Grant::new("requests_per_hour", amount, until), now).unwrap();
+    id
+}
+
+fn used(scene: &mut Scene) -> Vec<u64> {
+    scene.account().grants().iter().map(|granted| granted.used).collect()
+}
+
+#[test]
+fn the_grant_that_ends_first_is_used_up_first() {
+    let mut scene = Scene::new(hourly(10));
+    grant(&mut scene, 5, START + 3 * HOUR);
+    grant(&mut scene, 3, START + 2 * HOUR);
+    scene.take(("requests", 10)).unwrap();
+    assert_eq!(used(&mut scene), [0, 0], "the plan goes first");
+    scene.take(("requests", 4)).unwrap();
+    assert_eq!(used(&mut scene), [3, 1]);
+    assert_eq!(scene.first(), (14, 4));
+}
+
+#[test]
+fn what_goes_back_comes_from_the_last_that_was_used() {
+    let mut scene = Scene::new(hourly(10));
+    grant(&mut scene, 3, START + 2 * HOUR);
+    grant(&mut scene, 5, START + 3 * HOUR);
+    let taken = scene.take(("requests", 14)).unwrap();
+    assert_eq!(used(&mut scene), [3, 1]);
+    scene.account().give_back(&Amounts::from(("requests", 2)), taken.turn);
+    assert_eq!(used(&mut scene), [2, 0]);
+}
+
+#[test]
+fn the_end_of_a_grant_stops_the_next_request_and_charges_no_other_grant() {
+    let mut scene = Scene::new(hourly(10));
+    grant(&mut scene, 5, START + HOUR / 4);
+    scene.take(("requests", 13)).unwrap();
+    scene.wall += HOUR / 4;
+    assert_eq!(scene.first(), (13, 0));
+    assert!(scene.take(("requests", 1)).is_err());
+    grant(&mut scene, 2, START + HOUR);
+    assert_eq!(scene.first(), (13, 2), "the three that the first one paid for stay paid");
+    scene.take(("requests", 2)).unwrap();
+    assert!(scene.take(("requests", 1)).is_err());
+}
+
+#[test]
+fn what_goes_back_after_the_end_of_its_grant_is_not_there_again() {
+    let mut scene = Scene::new(hourly(10));
+    grant(&mut scene, 5, START + HOUR / 4);
+    let taken = scene.take(("requests", 13)).unwrap();
+    scene.wall += HOUR / 4;
+    scene.account().give_back(&Amounts::from(("requests", 3)), taken.turn);
+    assert_eq!(scene.first(), (10, 0));
+}
+
+#[test]
+fn what_is_used_up_of_a_grant_is_gone_in_the_next_period() {
+    let mut scene = Scene::new(hourly(10));
+    grant(&mut scene, 5, START + 10 * HOUR);
+    scene.take(("requests", 13)).unwrap();
+    scene.wall += HOUR;
+    assert_eq!(scene.first(), (0, 12));
+    scene.take(("requests", 12)).unwrap();
+    assert!(scene.take(("requests", 1)).is_err());
+    scene.wall += HOUR;
+    assert_eq!(scene.first(), (0, 10));
+    assert!(scene.account().grants().is_empty());
+}
+
+#[test]
+fn a_revoked_grant_gives_no_more() {
+    let mut scene = Scene::new(hourly(10));
+    let id = grant(&mut scene, 5, START + 10 * HOUR);
+    scene.take(("requests", 12)).unwrap();
+    assert!(scene.account().revoke(id));
+    assert!(!scene.account().revoke(id));
+    assert_eq!(scene.first(), (12, 0));
+    scene.wall += HOUR;
+    assert_eq!(scene.first(), (0, 10));
+}
+
+#[test]
+fn a_grant_covers_what_was_recorded_past_the_limit_before() {
+    let mut scene = Scene::new(hourly(10));
+    scene.record(("requests", 13));
+    grant(&mut scene, 5, START + 10 * HOUR);
+    assert_eq!(scene.first(), (13, 2));
+    assert_eq!(used(&mut scene), [3]);
+}
+
+#[test]
+fn a_grant_of_what_there_is_not_or_of_the_past_is_refused() {
+    let mut scene = Scene::new(hourly(10));
+    let now = at(scene.wall);
+    let later = SystemTime::UNIX_EPOCH + Duration::from_nanos(START + HOUR);
+    let error = scene.account().grant(GrantId(1), Grant::new("requests_per_dya", 5, later), now).unwrap_err();
+    assert_eq!(error.to_string(), "limit must be one of the plan's (requests_per_hour), got \"requests_per_dya\"");
+    let past = SystemTime::UNIX_EPOCH + Duration::from_nanos(START);
+    assert!(scene.account().grant(GrantId(1), Grant::new("requests_per_hour", 5, past), now).is_err());
+}
+
+#[test]
+fn a_grant_survives_a_plan_without_its_limit() {
+    let mut scene = Scene::new(hourly(10));
+    grant(&mut scene, 5, START + 10 * HOUR);
+    scene.plan = Arc::new(Plan::new("other").limit(Quota::units("tokens", 1).per(Period::hour())));
+    assert_eq!(scene.first(), (0, 1));
+    scene.plan = hourly(10);
+    assert_eq!(scene.first(), (0, 15));
+}
+
+#[test]
+fn what_a_grant_paid_for_under_another_plan_stays_paid() {
+    let mut scene = Scene::new(hourly(10));
+    grant(&mut scene, 5, START + 10 * HOUR);
+    scene.take(("requests", 13)).unwrap();
+    scene.plan = Arc::new(Plan::new("other").limit(Quota::units("tokens", 1).per(Period::hour())));
+    assert_eq!(used(&mut scene), [3]);
+    scene.wall += HOUR;
+    assert_eq!(used(&mut scene), [3]);
+    scene.plan = hourly(10);
+    assert_eq!(scene.first(), (0, 12));
+}

@@ -1,0 +1,208 @@
+//! Accounts in memory answer at once.
+
+use std::sync::Arc;
+
+use super::{Accounts, lock};
+use crate::{
+    Answer, Client, Invalid,
+    quota::{Amounts, Grant, GrantId, Granted, Plan, Usage},
+    quota_store::{Account as Whose, Admission, End, Near, News, Order, Page, QuotaStore, Receipt, Refused, Reserved},
+    rule::quota::{Account, Closed, Now, Taken, Warning},
+    sync::Ordering,
+};
+
+impl QuotaStore for Accounts {
+    #[inline]
+    fn admit(&self, order: &Order<'_>) -> Answer<Result<Admission, Refused>> {
+        let admit = |account: &mut Account, now: Now| {
+            let taken = account.admit(&order.ask, now, &self.terms)?;
+            let nearest = if order.told { account.nearest(now) } else { None };
+            let quiet = !order.usage && !taken.reclaimed && taken.marks.are_none();
+            Ok((taken, nearest, if quiet { None } else { Some(news(account, &taken, order, now)) }))
+        };
+        let (decided, place, shared) = match self.with(&order.account, admit) {
+            Some((decided, place)) => (decided, place, false),
+            None => {
+                let (decided, place) = self.with_crowd(&order.account, admit);
+                (decided, place, true)
+            }
+        };
+        Answer::Now(match decided {
+            Ok((Taken { turn, lease, hold, .. }, mut nearest, mut news)) => {
+                let job = order.ask.job.map(|job| Box::new(*job));
+                let receipt = Receipt { place, turn, lease, hold, job, open: order.ask.open, shared };
+                if shared {
+                    nearest = None; // what a crowd has left is nobody's business
+                    if let Some(news) = &mut news {
+                        **news = News {
+                            near: Near { client: None, ..std::mem::take(&mut news.near) },
+                            reclaimed: news.reclaimed,
+                            ..News::default()
+                        };
+                    }
+                }
+                Ok(Admission { receipt, nearest, news })
+            }
+            Err(no) => Err(Refused { no, shared }),
+        })
+    }
+
+    fn settle(&self, receipt: &Receipt, end: &End<'_>, now: Now) -> Near {
+        self.at(receipt.place, now, |account, now| {
+            if receipt.open {
+                account.land();
+            }
+            if let Some(lease) = receipt.lease {
+                account.release(lease);
+            }
+            match end {
+                End::Void(amounts) => {
+                    if let Some(hold) = receipt.hold {
+                        account.close(hold, None, true, now, &self.terms);
+                    }
+                    account.give_back(amounts, receipt.turn);
+                    if let Some(job) = &receipt.job {
+                        account.free(job);
+                    }
+                    0
+                }
+                End::Served { used, actual } => {
+                    let mut warned = 0;
+                    if let Some(hold) = receipt.hold {
+                        warned |= account.close(hold, Some(actual), true, now, &self.terms).1;
+                    }
+                    if !used.is_empty() {
+                        warned |= account.record(used, Some(receipt.turn), now);
+                    }
+                    if let Some(job) = &receipt.job {
+                        account.finish(job, now, &self.terms);
+                    }
+                    warned
+                }
+                End::Detached => 0,
+            }
+        })
+    }
+
+    fn watch(&self, receipt: &Receipt, now: Now) {
+        let Some(lease) = receipt.lease else { return };
+        self.at(receipt.place, now, |account, now| {
+            account.watch(lease, now);
+            0
+        });
+    }
+
+    fn go_on(&self, receipt: &Receipt, used: &Amounts, now: Now) -> Near {
+        self.at(receipt.place, now, |account, now| {
+            if let Some(lease) = receipt.lease {
+                account.touch(lease, now);
+            }
+            if let Some(hold) = receipt.hold {
+                account.renew(hold, now, &self.terms);
+            }
+            if used.is_empty() { 0 } else { account.record(used, Some(receipt.turn), now) }
+        })
+    }
+
+    fn close(&self, reserved: &Reserved, actual: Option<&Amounts>, now: Now) -> Answer<(Closed, Near)> {
+        let mut closed = Closed::Unknown;
+        let near = self.at(reserved.place, now, |account, now| {
+            account.expire(now, &self.terms);
+            let warned;
+            (closed, warned) = account.close(reserved.hold, actual, false, now, &self.terms);
+            warned
+        });
+        Answer::Now((closed, near))
+    }
+
+    fn record(&self, whose: &Whose<'_>, amounts: &Amounts) -> Answer<Near> {
+        let record = |account: &mut Account, now: Now| {
+            let warned = account.record(amounts, None, now);
+            account.warnings(warned)
+        };
+        Answer::Now(match self.with(whose, record) {
+            Some((limits, _)) => near(Some(whose.client), limits),
+            None => near(None, self.with_crowd(whose, record).0),
+        })
+    }
+
+    fn usage(&self, whose: &Whose<'_>) -> Answer<Usage> {
+        Answer::Now(self.look(whose, |account, now| account.usage(now)))
+    }
+
+    fn check(&self, whose: &Whose<'_>, amounts: &Amounts) -> Answer<Result<(), Refused>> {
+        let check = |account: &mut Account, now: Now| account.check(amounts, now);
+        let (checked, shared) = match self.has_room_for(whose) {
+            true => (self.look(whose, check), false),
+            false => (self.with_crowd(whose, check).0, true),
+        };
+        Answer::Now(checked.map_err(|no| Refused { no, shared }))
+    }
+
+    fn page(&self, from: u64, most: usize, plan_of: &dyn Fn(&Client) -> Arc<Plan>, now: Now) -> Answer<Page> {
+        let now = self.present(now);
+        let mut page = Vec::new();
+        let (mut number, mut slot) = ((from >> 32) as usize, (from & u64::from(u32::MAX)) as usize);
+        while let Some(shard) = self.shards.get(number) {
+            let mut shard = lock(&shard.0);
+            // A few at a time: whoever is being decided on waits for no more.
+            let end = shard.len().min(slot + super::FEW);
+            while slot < end && page.len() < most {
+                if let Some((client, account)) = shard.entry(slot) {
+                    account.advance(&plan_of(client), now, &self.terms);
+                    page.push((client.clone(), account.usage(now)));
+                }
+                slot += 1;
+            }
+            if slot >= shard.len() {
+                (number, slot) = (number + 1, 0);
+            }
+            if page.len() >= most {
+                let more = number < self.shards.len();
+                return Answer::Now((page, more.then_some((number as u64) << 32 | slot as u64)));
+            }
+        }
+        Answer::Now((page, None))
+    }
+
+    fn reset(&self, whose: &Whose<'_>, limit: Option<&str>) -> Answer<Result<(), Invalid>> {
+        Answer::Now(self.look(whose, |account, _| account.reset(limit)))
+    }
+
+    fn grant(&self, whose: &Whose<'_>, grant: Grant) -> Answer<Result<GrantId, Invalid>> {
+        let full = || {
+            Err(Invalid::new("client", "have an account to be granted more, and there is room for no more", self.most))
+        };
+        let id = GrantId(self.shared.granted.fetch_add(1, Ordering::Relaxed));
+        let granted = self.with(whose, |account, now| account.grant(id, grant, now));
+        Answer::Now(granted.map_or_else(full, |(granted, _)| granted.map(|()| id)))
+    }
+
+    fn revoke(&self, whose: &Whose<'_>, id: GrantId) -> Answer<bool> {
+        Answer::Now(self.look(whose, |account, _| account.revoke(id)))
+    }
+
+    fn grants(&self, whose: &Whose<'_>) -> Answer<Vec<Granted>> {
+        Answer::Now(self.look(whose, |account, _| account.grants()))
+    }
+
+    fn population(&self) -> (usize, usize) {
+        (self.shared.live.load(Ordering::Relaxed), self.most)
+    }
+}
+
+/// What there is to tell of an admission.
+#[cold]
+fn news(account: &Account, taken: &Taken, order: &Order<'_>, now: Now) -> Box<News> {
+    Box::new(News {
+        reclaimed: taken.reclaimed,
+        near: near(Some(order.account.client), account.warnings(taken.marks.warned)),
+        untold: account.warnings(taken.marks.untold),
+        usage: order.usage.then(|| account.usage(now)),
+    })
+}
+
+fn near(client: Option<&Client>, limits: Vec<Warning>) -> Near {
+    // Who it is only matters where there is something to say.
+    Near { client: if limits.is_empty() { None } else { client.cloned() }, limits }
+}

@@ -1,0 +1,280 @@
+//! Quotas of a scan endpoint and of a database service, request by request.
+
+use super::*;
+
+const DAILY: u64 = 53_687_091_200;
+
+/// Five scans at a time, 50 GiB a day.
+fn scans() -> Scene {
+    let plan = Plan::new("scans")
+        .limit(Quota::units("bytes_scanned", DAILY).per(Period::day()).named("daily_bytes"))
+        .limit(Quota::concurrent(5).named("concurrent_scans"));
+    Scene::new(plan, |layer| layer)
+}
+
+#[tokio::test]
+async fn a1_five_requests_in_flight_and_the_sixth_is_refused_at_once() {
+    let scene = scans();
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(scene.service().oneshot(by("alice", "/stream/1")).await.unwrap());
+    }
+    let sixth = scene.get("/").await;
+    assert_eq!((sixth.status, scene.served()), (429, 5));
+    assert_eq!(scene.ask(by("bob", "/")).await.status, 200, "another client has places of its own");
+    held.pop();
+    assert_eq!(scene.get("/").await.status, 200, "one has come back");
+}
+
+#[tokio::test]
+async fn a2_a_client_at_its_daily_bytes_is_refused_before_the_work_starts() {
+    let scene = scans();
+    let alice = scene.client("alice");
+    scene.quotas.record(&alice, ("bytes_scanned", DAILY - 1)).await;
+    assert_eq!(scene.get("/").await.status, 200, "one byte is left");
+    scene.quotas.record(&alice, ("bytes_scanned", 1)).await;
+    assert_eq!((scene.get("/").await.status, scene.served()), (429, 1), "exactly at the limit");
+}
+
+#[tokio::test]
+async fn a3_what_was_used_is_recorded_past_the_cap_and_the_next_is_refused() {
+    let scene = scans();
+    let alice = scene.client("alice");
+    assert_eq!(scene.get("/").await.status, 200);
+    scene.quotas.record(&alice, ("bytes_scanned", 3 * DAILY)).await; // after the work
+    assert_eq!(scene.used("daily_bytes").await, 3 * DAILY);
+    assert_eq!(scene.get("/").await.status, 429);
+
+    let scene = scans();
+    scene.quotas.record(&alice, ("bytes_scanned", 0)).await;
+    assert_eq!(scene.used("daily_bytes").await, 0, "nothing is recorded of nothing");
+}
+
+#[tokio::test]
+async fn a4_the_day_is_the_utc_day_and_a_refusal_says_how_much_of_it_is_left() {
+    let scene = scans();
+    scene.quotas.record(&scene.client("alice"), ("bytes_scanned", DAILY)).await;
+    let refused = scene.get("/").await;
+    assert_eq!(refused.json()["retry_after_seconds"], LEFT_TODAY);
+    scene.clock.advance(Duration::from_secs(LEFT_TODAY) - Duration::from_nanos(1));
+    assert_eq!(scene.get("/").await.json()["retry_after_seconds"], 1);
+    scene.clock.advance(Duration::from_nanos(1));
+    assert_eq!(scene.get("/").await.status, 200, "midnight");
+    assert_eq!(scene.used("daily_bytes").await, 0);
+}
+
+#[tokio::test]
+async fn a5_a_refusal_carries_kind_current_limit_and_seconds() {
+    let scene = scans();
+    scene.quotas.record(&scene.client("alice"), ("bytes_scanned", DAILY + 7)).await;
+    let refused = scene.get("/").await;
+    assert_eq!(refused.field("content-type"), "application/problem+json");
+    let body = refused.json();
+    assert_eq!(body["kind"], "daily_bytes");
+    assert_eq!((&body["current"], &body["limit"]), (&Value::from(DAILY + 7), &Value::from(DAILY)));
+    assert_eq!(body["retry_after_seconds"], LEFT_TODAY);
+    assert_eq!(body["violated-policies"], serde_json::json!(["daily_bytes"]));
+
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        held.push(scene.service().oneshot(by("bob", "/stream/1")).await.unwrap());
+    }
+    let body = scene.ask(by("bob", "/")).await.json();
+    assert_eq!(body["kind"], "concurrent_scans");
+    assert_eq!((&body["current"], &body["limit"], &body["retry_after_seconds"]), (&5.into(), &5.into(), &1.into()));
+}
+
+#[tokio::test]
+async fn a6_what_one_route_spends_the_other_sees() {
+    let scene = Scene::new(hourly(2), |layer| layer);
+    let fine = || axum::routing::post(|| async { "fine" });
+    let app = axum::Router::new()
+        .route("/api/v2/scan", fine())
+        .route("/api/query", fine())
+        .route("/third", fine())
+        .layer(scene.layer.clone());
+    let mut statuses = Vec::new();
+    for path in ["/api/v2/scan", "/api/query", "/third"] {
+        let request = by("alice", path).map(axum::body::Body::new);
+        statuses.push(app.clone().oneshot(request).await.unwrap().status().as_u16());
+    }
+    assert_eq!(statuses, [200, 200, 429], "three routes under one layer share one account");
+}
+
+#[test]
+fn a6_two_first_requests_at_the_same_moment_do_not_build_two_trackers() {
+    for _ in 0..200 {
+        let layer = QuotaLayer::new(hourly(1)).identify_by(user()).clock(FakeClock::at(START));
+        let start = std::sync::Barrier::new(2);
+        let passed: usize = std::thread::scope(|scope| {
+            let threads = [(); 2].map(|()| {
+                scope.spawn(|| {
+                    start.wait();
+                    let service = layer.layer(service_fn(|_: Request<Full<Bytes>>| async {
+                        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+                    }));
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    let answer = runtime.block_on(service.oneshot(by("alice", "/"))).unwrap();
+                    usize::from(answer.status() == 200)
+                })
+            });
+            threads.map(|thread| thread.join().unwrap()).iter().sum()
+        });
+        assert_eq!(passed, 1);
+    }
+}
+
+#[tokio::test]
+async fn a7_the_bytes_used_today_can_be_asked_for() {
+    let scene = scans();
+    let alice = scene.client("alice");
+    scene.quotas.record(&alice, ("bytes_scanned", 4_096)).await;
+    scene.quotas.record(&alice, ("bytes_scanned", 1_024)).await;
+    let usage = scene.quotas.usage(&alice).await;
+    let day = usage.of("daily_bytes").unwrap();
+    assert_eq!((day.used, day.remaining), (5_120, DAILY - 5_120));
+    let midnight = std::time::SystemTime::UNIX_EPOCH + START + Duration::from_secs(LEFT_TODAY);
+    assert_eq!(day.resets_at, Some(midnight));
+}
+
+#[tokio::test]
+async fn b2_the_standard_plan_counts_requests_queries_and_bytes() {
+    let scene = Scene::new(Plan::standard(), |layer| {
+        layer.cost("queries", |request| (request.uri.path() == "/query").then_some(1))
+    });
+    let alice = scene.client("alice");
+    assert_eq!(scene.get("/").await.status, 200);
+    assert_eq!(scene.get("/query").await.status, 200);
+    let used: Vec<_> = scene.quotas.usage(&alice).await.limits.iter().map(|limit| (limit.used, limit.limit)).collect();
+    assert_eq!(used, [(2, 3_600), (2, 86_400), (1, 1_800), (1, 43_200), (8, 1 << 30)]);
+
+    scene.quotas.record(&alice, ("queries", 1_799)).await;
+    let refused = scene.get("/query").await;
+    assert_eq!((refused.status, &refused.json()["kind"]), (429, &"queries_per_hour".into()));
+    assert_eq!(scene.get("/").await.status, 200, "a request that is no query has nothing to do with them");
+}
+
+#[tokio::test]
+async fn b3_a_request_takes_all_that_it_costs_or_is_refused_and_takes_nothing() {
+    let plan = hourly(10).limit(Quota::units("tokens", 100).per(Period::hour()));
+    let scene = Scene::new(plan, |layer| layer.cost("tokens", |request| request.uri.query()?.parse().ok()));
+    assert_eq!(scene.get("/?95").await.status, 200);
+    let refused = scene.get("/?10").await;
+    assert_eq!((refused.status, &refused.json()["kind"]), (429, &"tokens_per_hour".into()));
+    let alike = "Too little is left of the limit of 100. Retry in 1800 seconds.";
+    assert_eq!(refused.json()["detail"], alike);
+    assert_eq!((scene.used("tokens_per_hour").await, scene.used("requests_per_hour").await), (95, 1));
+    assert_eq!(scene.get("/?5").await.status, 200, "exactly the rest");
+    assert_eq!(scene.get("/").await.status, 200, "a kind that it has nothing to do with");
+}
+
+#[tokio::test]
+async fn b5_after_the_period_or_a_reset_everything_starts_again() {
+    let scene = Scene::new(hourly(1), |layer| layer);
+    assert_eq!(scene.get("/").await.status, 200);
+    assert_eq!(scene.get("/").await.status, 429);
+    scene.quotas.reset(&scene.client("alice"), "requests_per_hour").await.unwrap();
+    assert_eq!(scene.get("/").await.status, 200);
+    assert_eq!(scene.get("/").await.status, 429);
+    scene.clock.advance(Duration::from_secs(1_800));
+    assert_eq!(scene.get("/").await.status, 200);
+}
+
+#[tokio::test]
+async fn b6_a_named_client_and_a_tier_have_plans_of_their_own_changed_while_running() {
+    let keys = std::collections::HashMap::from([
+        ("a".to_owned(), tollgate::Account::named("alice").in_tier("pro")),
+        ("b".to_owned(), tollgate::Account::named("bob")),
+        ("c".to_owned(), tollgate::Account::named("carol").in_tier("pro")),
+    ]);
+    let scene = Scene::new(hourly(1), |layer| {
+        let keys = tollgate::ApiKey::header("x-user", keys);
+        let carol = keys.identify(&RequestHead::of(&by("c", "/")), tollgate::Digester::process()).unwrap();
+        layer.identify_by(keys).plan_for("pro", hourly(2)).plan_of(carol, hourly(3))
+    });
+    let passes = async |who: &str| {
+        let mut passed = 0;
+        while scene.ask(by(who, "/")).await.status == 200 {
+            passed += 1;
+        }
+        passed
+    };
+    assert_eq!((passes("a").await, passes("b").await, passes("c").await), (2, 1, 3));
+    scene.quotas.set_plan_for("pro", hourly(5)).unwrap();
+    assert_eq!((passes("a").await, passes("b").await, passes("c").await), (3, 0, 0), "what was used stays used");
+}
+
+#[tokio::test]
+async fn d2_ten_requests_of_ten_at_95_of_105_and_exactly_one_passes() {
+    let plan = Plan::new("free").limit(Quota::units("tokens", 105).per(Period::hour()));
+    let scene = Scene::new(plan, |layer| layer.cost("tokens", |_| Some(10)));
+    scene.quotas.record(&scene.client("alice"), ("tokens", 95)).await;
+    let answers = futures_util::future::join_all((0..10).map(|_| scene.get("/wait/3"))).await;
+    let passed = answers.iter().filter(|answer| answer.status == 200).count();
+    assert_eq!((passed, scene.used("tokens_per_hour").await), (1, 105));
+}
+
+#[tokio::test]
+async fn d6_soft_stop_at_ninety_percent_hard_stop_at_a_hundred_and_an_approved_overage() {
+    let scene = Scene::new(hourly(10), |layer| layer);
+    for n in 1..=10 {
+        let answer = scene.get("/").await;
+        assert_eq!(answer.status, 200);
+        let warning = if n == 9 { r#""requests_per_hour";u=9;q=10"# } else { "" };
+        assert_eq!(answer.field("quota-near-limits"), warning, "request {n}");
+    }
+    assert_eq!(scene.log.lines(), ["near requests_per_hour 9/10"]);
+    assert_eq!(scene.get("/").await.status, 429);
+    let until = std::time::SystemTime::UNIX_EPOCH + START + Duration::from_secs(600);
+    let grant = tollgate::Grant::new("requests_per_hour", 2, until).approved_by("M. Okafor").because("launch");
+    scene.quotas.grant(&scene.client("alice"), grant).await.unwrap();
+    let mut statuses = Vec::new();
+    for _ in 0..3 {
+        statuses.push(scene.get("/").await.status);
+    }
+    assert_eq!(statuses, [200, 200, 429]);
+    scene.clock.advance(Duration::from_secs(1_800));
+    assert_eq!(scene.get("/").await.status, 200, "recovered after the period");
+    for _ in 2..=9 {
+        scene.get("/").await;
+    }
+    assert_eq!(scene.log.lines().len(), 2, "once in each period: {:?}", scene.log.lines());
+}
+
+#[tokio::test]
+async fn d6_a_warning_is_given_when_usage_jumps_over_ninety_or_lands_on_a_hundred() {
+    for (first, second) in [(50, 49), (80, 20), (90, 1), (0, 100), (5, 200)] {
+        let plan = Plan::new("free").limit(Quota::units("tokens", 100).per(Period::hour()));
+        let scene = Scene::new(plan, |layer| layer.share_with_handler());
+        let alice = scene.client("alice");
+        scene.quotas.record(&alice, ("tokens", first)).await;
+        scene.quotas.record(&alice, ("tokens", second)).await;
+        scene.quotas.record(&alice, ("tokens", 1)).await;
+        assert_eq!(scene.log.lines().len(), 1, "{first}, then {second}: {:?}", scene.log.lines());
+    }
+}
+
+#[tokio::test]
+async fn d7_clients_never_see_one_anothers_accounts_or_jobs() {
+    let scene = Scene::new(hourly(1), |layer| layer.job_ids(JobId::header("x-job-id")));
+    for name in ["alice", "bob", "alice2", "ALICE"] {
+        let mut request = by(name, "/");
+        request.headers_mut().insert("x-job-id", "7".parse().unwrap());
+        let answer = scene.ask(request).await;
+        assert_eq!(answer.status, 200, "{name} has an account, and ids, of its own");
+        assert_eq!(answer.field("ratelimit"), r#""requests_per_hour";r=0;t=1800"#);
+    }
+    assert_eq!(scene.served(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn b7_idle_clients_leave_memory_by_themselves() {
+    let scene = Scene::new(hourly(5), |layer| layer);
+    for n in 0..100 {
+        scene.ask(by(&format!("user {n}"), "/")).await;
+    }
+    assert_eq!(scene.quotas.live_clients(), 100);
+    scene.clock.advance(Duration::from_secs(3_600));
+    tokio::time::sleep(Duration::from_secs(61)).await; // of paused time: nobody asks for anything meanwhile
+    assert_eq!(scene.quotas.live_clients(), 0);
+}

@@ -1,0 +1,251 @@
+//! What responses say of quotas.
+
+use super::*;
+use tollgate::{Dialect, respond::Reset};
+use tonic_types::StatusExt;
+
+fn daily(requests: u64) -> Plan {
+    Plan::new("daily").limit(Quota::requests(requests).per(Period::day()))
+}
+
+#[tokio::test]
+async fn a_layer_lists_all_its_policies_and_the_limit_that_is_nearest() {
+    let plan = daily(100)
+        .limit(Quota::requests(10).per(Period::hour()))
+        .limit(Quota::bytes(1_000).per(Period::day()))
+        .limit(Quota::units("tokens", 50).per(Period::month()))
+        .limit(Quota::concurrent(5));
+    let scene = Scene::new(plan, |layer| layer);
+    let answer = scene.get("/").await;
+    let policies = concat!(
+        r#""requests_per_day";q=100;w=86400, "requests_per_hour";q=10;w=3600, "#,
+        r#""bytes_per_day";q=1000;w=86400;qu="content-bytes", "tokens_per_month";q=50;w=2678400;qu="tokens", "#,
+        r#""concurrent_requests";q=5;qu="concurrent-requests""#
+    );
+    assert_eq!(answer.field("ratelimit-policy"), policies);
+    assert_eq!(answer.field("ratelimit"), r#""concurrent_requests";r=4"#, "four of five are left, nine of ten");
+    for _ in 0..3 {
+        scene.get("/").await;
+    }
+    assert_eq!(scene.get("/").await.field("ratelimit"), r#""requests_per_hour";r=5;t=1800"#);
+    scene.quotas.record(&scene.client("alice"), ("tokens", 49)).await;
+    let july = (31 * 86_400 - 5_400).to_string();
+    assert_eq!(scene.get("/").await.field("ratelimit"), format!(r#""tokens_per_month";r=1;t={july}"#));
+}
+
+#[tokio::test]
+async fn a_refusal_says_all_that_stand_in_the_way_and_speaks_of_the_one_that_keeps_longest() {
+    let plan =
+        daily(1).limit(Quota::requests(1).per(Period::hour())).limit(Quota::units("tokens", 5).per(Period::hour()));
+    let scene = Scene::new(plan, |layer| layer);
+    scene.get("/").await;
+    let refused = scene.get("/").await;
+    assert_eq!(refused.json()["violated-policies"], serde_json::json!(["requests_per_day", "requests_per_hour"]));
+    assert_eq!((&refused.json()["kind"], &refused.json()["limit"]), (&"requests_per_day".into(), &1.into()));
+    assert_eq!(refused.field("ratelimit"), format!(r#""requests_per_day";r=0;t={LEFT_TODAY}"#));
+    assert_eq!(refused.field("cache-control"), "no-store");
+    let waits: Vec<_> = refused.refusal.unwrap().violations().iter().map(|v| v.wait.unwrap().as_secs()).collect();
+    assert_eq!(waits, [LEFT_TODAY, 1_800]);
+}
+
+#[tokio::test]
+async fn who_waits_for_midnight_is_spread_over_five_minutes_and_never_early() {
+    let scene = Scene::new(daily(1), |layer| layer);
+    let mut waits = Vec::new();
+    for n in 0..200 {
+        let name = format!("user {n}");
+        scene.ask(by(&name, "/")).await;
+        let refused = scene.ask(by(&name, "/")).await;
+        assert_eq!(refused.json()["retry_after_seconds"], LEFT_TODAY, "the body says it exactly");
+        let wait: u64 = refused.field("retry-after").parse().unwrap();
+        assert!((LEFT_TODAY..=LEFT_TODAY + 300).contains(&wait), "{wait}");
+        waits.push(wait);
+    }
+    let mut different = waits.clone();
+    different.sort_unstable();
+    different.dedup();
+    assert!(different.len() > 80, "only {} different", different.len());
+    assert!(different[0] < LEFT_TODAY + 60 && different[different.len() - 1] > LEFT_TODAY + 240);
+
+    scene.clock.advance(Duration::from_secs(3_600));
+    let later = scene.ask(by("user 7", "/")).await;
+    assert_eq!(later.field("retry-after"), (waits[7] - 3_600).to_string(), "the same moment for the same client");
+    scene.clock.advance(Duration::from_secs(waits[7] - 3_600));
+    assert_eq!(scene.ask(by("user 7", "/")).await.status, 200, "who waits so long is admitted");
+    let tomorrow: u64 = scene.ask(by("user 7", "/")).await.field("retry-after").parse().unwrap();
+    assert_ne!(tomorrow + waits[7], 86_400 + waits[7], "another moment on another day");
+}
+
+#[tokio::test]
+async fn the_spread_is_at_most_a_tenth_and_nothing_where_nobody_shares_the_end() {
+    let rolling = Plan::new("rolling").limit(Quota::requests(1).per(Period::rolling(Duration::from_secs(7_200))));
+    let scene = Scene::new(rolling, |layer| layer);
+    for n in 0..50 {
+        let name = format!("user {n}");
+        scene.ask(by(&name, "/")).await;
+        assert_eq!(scene.ask(by(&name, "/")).await.field("retry-after"), "7200");
+    }
+    let scene = Scene::new(hourly(1), |layer| layer);
+    for n in 0..50 {
+        let name = format!("user {n}");
+        scene.ask(by(&name, "/")).await;
+        let wait: u64 = scene.ask(by(&name, "/")).await.field("retry-after").parse().unwrap();
+        assert!((1_800..=1_800 + 300).contains(&wait), "{wait}");
+    }
+}
+
+#[tokio::test]
+async fn what_can_never_fit_is_413_without_a_time() {
+    let plan = Plan::new("uploads").limit(Quota::bytes(100).per(Period::hour()).counting(Direction::Request));
+    let scene = Scene::new(plan, |layer| layer);
+    let mut request = by("alice", "/");
+    request.headers_mut().insert("content-length", 101.into());
+    let refused = scene.ask(request).await;
+    assert_eq!((refused.status, scene.served()), (413, 0));
+    assert!(refused.headers.get("retry-after").is_none());
+    let body = refused.json();
+    assert_eq!((&body["kind"], &body["limit"]), (&"request_bytes_per_hour".into(), &100.into()));
+    assert!(body.get("retry_after_seconds").is_none());
+}
+
+#[tokio::test]
+async fn grpc_clients_read_resource_exhausted_with_its_details() {
+    let plan = daily(1).limit(Quota::requests(1).per(Period::hour())).limit(Quota::concurrent(1));
+    let scene = Scene::new(plan, |layer| layer);
+    let ask = async || {
+        let mut request = by("alice", "/");
+        request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+        scene.ask(request).await
+    };
+    let held = scene.service().oneshot(by("alice", "/stream/1")).await.unwrap();
+    let refused = ask().await;
+    assert_eq!((refused.status, refused.body.len()), (200, 0));
+    let status = tonic::Status::from_header_map(&refused.headers).unwrap();
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+    let details = status.check_error_details().unwrap();
+    let subjects: Vec<_> = details.quota_failure().unwrap().violations.iter().map(|v| v.subject.clone()).collect();
+    assert_eq!(subjects, ["requests_per_day", "requests_per_hour", "concurrent_requests"]);
+    assert_eq!(details.retry_info().unwrap().retry_delay, Some(Duration::from_secs(LEFT_TODAY)));
+    assert_eq!(refused.field("grpc-retry-pushback-ms"), "-1", "nobody holds a call until midnight");
+    drop(held);
+
+    let at_a_time = Scene::new(Plan::new("one").limit(Quota::concurrent(1)), |layer| layer);
+    let _held = at_a_time.service().oneshot(by("alice", "/stream/1")).await.unwrap();
+    let mut request = by("alice", "/");
+    request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    assert_eq!(at_a_time.ask(request).await.field("grpc-retry-pushback-ms"), "1000");
+}
+
+#[tokio::test]
+async fn grpc_clients_read_that_a_job_was_done() {
+    let scene = Scene::new(hourly(9), |layer| layer.job_ids(JobId::header("x-job-id")));
+    scene.ask(job("7", "/")).await;
+    let mut request = job("7", "/");
+    request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    let status = tonic::Status::from_header_map(&scene.ask(request).await.headers).unwrap();
+    assert_eq!(status.code(), tonic::Code::AlreadyExists);
+    assert_eq!(status.get_details_error_info().unwrap().reason, "DUPLICATE_JOB_ID");
+}
+
+#[tokio::test]
+async fn other_dialects() {
+    let scene = Scene::new(daily(5), |layer| layer.fields(Dialect::None));
+    let answer = scene.get("/").await;
+    assert!(answer.headers.keys().all(|name| !name.as_str().contains("ratelimit")), "{:?}", answer.headers);
+    let plan = daily(5).limit(Quota::concurrent(2));
+    let scene = Scene::new(plan, |layer| layer.fields(Dialect::XRateLimit { reset: Reset::Delta }));
+    let answer = scene.get("/").await;
+    assert_eq!((answer.field("x-ratelimit-limit"), answer.field("x-ratelimit-remaining")), ("2", "1"));
+    assert!(answer.headers.get("x-ratelimit-reset").is_none());
+    scene.quotas.record(&scene.client("alice"), ("requests", 4)).await;
+    let refused = scene.get("/").await;
+    assert_eq!((refused.field("x-ratelimit-limit"), refused.field("x-ratelimit-remaining")), ("5", "0"));
+    assert_eq!(refused.field("x-ratelimit-reset"), LEFT_TODAY.to_string());
+}
+
+#[tokio::test]
+async fn layers_that_stack_complement_each_other_and_the_largest_wait_wins() {
+    let scene = Scene::new(hourly(1), |layer| layer);
+    let bucket = tollgate::TokenBucketLayer::new(tollgate::Rate::per_hour(10)).clock(scene.clock.clone());
+    let inner =
+        service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, &'static str>(Response::new(Full::<Bytes>::default())) });
+    let service = ServiceBuilder::new().layer(bucket).layer(scene.layer.clone()).service(inner);
+    let answer = Answer::read(service.clone().oneshot(by("alice", "/")).await).await;
+    assert_eq!(answer.field("ratelimit-policy"), r#""requests_per_hour";q=1;w=3600, "default";q=10;w=3600"#);
+    assert_eq!(answer.field("ratelimit"), r#""requests_per_hour";r=0;t=1800, "default";r=9;t=3240"#);
+    let refused = Answer::read(service.oneshot(by("alice", "/")).await).await;
+    assert_eq!(refused.status, 429);
+    assert_eq!(refused.headers.get_all("retry-after").iter().count(), 1);
+    let wait: u64 = refused.field("retry-after").parse().unwrap();
+    assert!((1_800..=2_100).contains(&wait));
+    assert_eq!(refused.field("ratelimit"), r#""requests_per_hour";r=0;t=1800, "default";r=8;t=2880"#);
+}
+
+#[tokio::test]
+async fn an_answer_of_ones_own_has_the_time_too() {
+    let scene = Scene::new(daily(1), |layer| {
+        layer.refuse_with(|refusal: &Refusal| Response::builder().status(402).body(refusal.to_string()).unwrap())
+    });
+    scene.get("/").await;
+    let refused = scene.get("/").await;
+    assert_eq!(
+        (refused.status, &refused.body[..]),
+        (402, &b"policy \"quota\": limit of 1 reached, retry in 81000s"[..])
+    );
+    assert!(refused.field("retry-after").parse::<u64>().unwrap() >= LEFT_TODAY);
+}
+
+#[tokio::test]
+async fn newcomers_without_room_share_one_account_that_tells_nothing_of_itself() {
+    let scene = Scene::new(hourly(2).limit(Quota::units("tokens", 100).per(Period::hour())), |layer| {
+        layer.max_clients(1).share_with_handler()
+    });
+    assert_eq!(scene.get("/").await.status, 200);
+    let mut statuses = Vec::new();
+    for name in ["bob", "carol", "dave"] {
+        let answer = scene.ask(by(name, "/record/1")).await;
+        statuses.push(answer.status);
+        assert_eq!(answer.field("ratelimit"), "");
+        if answer.status == 503 {
+            let body = answer.json();
+            assert!(body.get("current").is_none() && body.get("limit").is_none() && body.get("kind").is_none());
+            assert_eq!(body["violated-policies"], serde_json::json!(["quota"]));
+        }
+    }
+    assert_eq!(statuses, [200, 200, 503]);
+    assert_eq!(scene.get("/").await.status, 200, "who has an account keeps it");
+    assert_eq!(scene.log.lines().iter().filter(|line| *line == "overflow").count(), 3);
+}
+
+#[tokio::test]
+async fn a_browser_from_elsewhere_may_read_the_warning_and_the_refusal() {
+    use tower_http::cors::{Any, CorsLayer};
+    let scene = Scene::new(hourly(1), |layer| layer);
+    let cors = CorsLayer::new().allow_origin(Any).expose_headers(tollgate::respond::EXPOSED_HEADERS);
+    let app = axum::Router::new().route("/", axum::routing::post(|| async {})).layer((cors, scene.layer.clone()));
+    for (status, field) in [(200, "quota-near-limits"), (429, "retry-after")] {
+        let mut request = by("alice", "/").map(axum::body::Body::new);
+        request.headers_mut().insert("origin", "https://example.org".parse().unwrap());
+        let answer = app.clone().oneshot(request).await.unwrap();
+        let exposed = answer.headers()["access-control-expose-headers"].to_str().unwrap();
+        assert!(exposed.contains(field) && answer.headers().contains_key(field), "{exposed}");
+        assert_eq!(answer.status(), status);
+    }
+}
+
+#[tokio::test]
+async fn shadow_refuses_nobody_and_tells() {
+    let log = Log::default();
+    let heard = log.clone();
+    let scene = Scene::new(hourly(1), |layer| {
+        layer.shadow().observe(move |event: &Event<'_>| {
+            if let Event::Refused { refusal, shadow: true } = event {
+                heard.push(refusal.violations()[0].name.to_string());
+            }
+        })
+    });
+    for _ in 0..3 {
+        assert_eq!(scene.get("/").await.status, 200);
+    }
+    assert_eq!(log.lines(), ["requests_per_hour", "requests_per_hour"]);
+}
