@@ -23,6 +23,20 @@ async fn an_amount_is_admitted_if_and_only_if_it_fits() {
 }
 
 #[tokio::test]
+async fn no_amount_fits_by_wrapping_round() {
+    for used in [1, 5, 10] {
+        let scene = Scene::new(queries(10));
+        scene.quotas.record(&alice(), ("queries", used)).await;
+        for asked in [11, MOST, 1 << 53, u64::MAX - used, u64::MAX - used + 1, u64::MAX - 1, u64::MAX] {
+            assert!(scene.quotas.check(&alice(), ("queries", asked)).await.is_err(), "{asked} after {used}");
+            assert!(scene.quotas.charge(&alice(), ("queries", asked)).await.is_err(), "{asked} after {used}");
+            assert!(scene.quotas.reserve(&alice(), ("queries", asked)).await.is_err(), "{asked} after {used}");
+        }
+        assert_eq!(scene.limit(&alice(), "queries_per_hour").await.used, used);
+    }
+}
+
+#[tokio::test]
 async fn what_is_recorded_settled_or_granted_never_wraps_round() {
     for first in ODD {
         for second in ODD {
