@@ -45,6 +45,11 @@ impl Bytes {
         self.fresh >= NEWS
     }
 
+    /// Whether nothing has passed of which the account does not know.
+    pub(super) fn are_all_told(&self) -> bool {
+        self.fresh == 0 && self.upload.as_ref().is_none_or(|upload| upload.read.bytes() <= upload.known)
+    }
+
     /// What has passed since this was last asked.
     pub(super) fn tell(&mut self) -> Amounts {
         let answered = std::mem::take(&mut self.fresh);
@@ -67,8 +72,12 @@ impl Upload {
     }
 }
 
+#[inline]
 fn amounts(request: u64, response: u64) -> Amounts {
     let mut amounts = Amounts::none();
+    if request == 0 && response == 0 {
+        return amounts;
+    }
     for (direction, bytes) in [
         (Direction::Both, request.saturating_add(response)),
         (Direction::Request, request),

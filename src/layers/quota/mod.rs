@@ -65,6 +65,7 @@ mod refuse;
 mod request_bytes;
 mod reservation;
 mod settings;
+mod spare;
 mod tracker;
 
 pub use charge::{Charge, QuotaStatus};

@@ -13,6 +13,7 @@ use super::{
     charge::{Charge, QuotaStatus},
     offer::{Asked, Offer},
     settings::Served,
+    spare::{Pool, Spare},
     tracker::Tracker,
 };
 use crate::{
@@ -24,10 +25,15 @@ use crate::{
 };
 
 /// A charge under way, or nothing where nobody is charged.
-pub struct Held {
-    open: Option<Open>,
-    /// A handler that records what it used must find where to, although nobody is charged for it.
-    idle_charge: bool,
+pub struct Held(Kind);
+
+/// Two words, because a permit is moved about with the response.
+enum Kind {
+    Open(Spare<Open>),
+    /// Nobody is charged. A handler that records what it used may still have to find where to.
+    Nothing {
+        idle_charge: bool,
+    },
 }
 
 struct Open {
@@ -67,7 +73,7 @@ impl Extra {
 impl Held {
     /// Nobody is charged.
     pub(super) const fn nothing(idle_charge: bool) -> Self {
-        Self { open: None, idle_charge }
+        Self(Kind::Nothing { idle_charge })
     }
 
     pub(super) fn new(
@@ -95,16 +101,25 @@ impl Held {
             status: None,
             reached: false,
         };
-        Self { open: Some(open), idle_charge: false }
+        Self(Kind::Open(Spare::of(&SPARE, open)))
+    }
+
+    fn open(&mut self) -> Option<&mut Open> {
+        match &mut self.0 {
+            Kind::Open(open) => open.get(),
+            Kind::Nothing { .. } => None,
+        }
     }
 }
 
+thread_local!(static SPARE: Pool<Open> = const { Pool::new() });
+
 impl Permit for Held {
     fn on_request(&mut self, extensions: &mut Extensions) {
-        if self.idle_charge {
+        if let Kind::Nothing { idle_charge: true } = self.0 {
             extensions.insert(Charge::new());
         }
-        let Some(open) = &mut self.open else { return };
+        let Some(open) = self.open() else { return };
         open.reached = true;
         if let Some(extra) = &mut open.extra {
             if let Some(charge) = &extra.charge {
@@ -117,7 +132,7 @@ impl Permit for Held {
     }
 
     fn on_response<B>(&mut self, response: &mut Response<B>) {
-        let Some(open) = &mut self.open else { return };
+        let Some(open) = self.open() else { return };
         open.status = Some(response.status());
         if open.receipt.lease.is_some() {
             let now = open.tracker.now();
@@ -144,7 +159,7 @@ impl Permit for Held {
     }
 
     fn on_data(&mut self, bytes: usize) {
-        if let Some(open) = &mut self.open {
+        if let Some(open) = self.open() {
             if open.offer.response_bytes {
                 open.bytes.answered(bytes);
             }
@@ -152,8 +167,8 @@ impl Permit for Held {
         }
     }
 
-    fn settle(self, outcome: Outcome<'_>) {
-        if let Some(open) = self.open {
+    fn settle(mut self, outcome: Outcome<'_>) {
+        if let Some(open) = self.open() {
             open.settle(&outcome);
         }
     }
@@ -174,16 +189,16 @@ impl Open {
         }
     }
 
-    fn settle(mut self, outcome: &Outcome<'_>) {
+    fn settle(&mut self, outcome: &Outcome<'_>) {
         let charged = match outcome {
             Outcome::Refused(_) => false,
             _ if !self.reached => false,
             outcome => self.is_charged(matches!(outcome, Outcome::Complete { .. })),
         };
-        let (known, used) = (self.bytes.told(), self.bytes.tell());
-        if charged && !self.receipt.open && used.is_empty() {
+        if charged && !self.receipt.open && self.bytes.are_all_told() {
             return; // all was charged when it was admitted
         }
+        let (known, used) = (self.bytes.told(), self.bytes.tell());
         let (store, now) = (&self.tracker.store, self.tracker.now());
         let near = if charged {
             store.settle(&self.receipt, &End::Served { used: &used, actual: &self.said() }, now)
@@ -227,6 +242,6 @@ const NEWS_PER_STALL: u32 = 4;
 
 impl fmt::Debug for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Held").field(&self.open.as_ref().map(|open| &open.receipt)).finish()
+        f.debug_tuple("Held").field(&matches!(self.0, Kind::Open(_))).finish()
     }
 }
