@@ -15,7 +15,10 @@ use crate::{
 pub const ADMITTED: &[Entry] = &[
     Entry { name: "bare", make: || serve(bare::<Body>(), StatusCode::OK) },
     Entry { name: "tollgate, its gate alone", make: || serve(ours::gate().layer(bare::<Body>()), StatusCode::OK) },
-    Entry { name: "four limits of requests", make: || serve(ours::four_counted().layer(bare::<Body>()), StatusCode::OK) },
+    Entry {
+        name: "four limits of requests",
+        make: || serve(ours::four_counted().layer(bare::<Body>()), StatusCode::OK),
+    },
     Entry {
         name: "requests, bytes and requests at a time",
         make: || serve(ours::four_mixed().layer(bare::<Body>()), StatusCode::OK),
