@@ -291,6 +291,46 @@ async fn a_grpc_stream_that_falls_silent_after_its_first_message_has_answered_it
     assert_eq!(scene.state(), CircuitState::Closed, "a service of subscriptions must not stay half-open for ever");
 }
 
+/// What is slow while the circuit is closed must not close it.
+#[tokio::test]
+async fn a_slow_grpc_stream_answers_no_probe_by_falling_silent() {
+    for (to_end, head_takes) in [(false, 2), (true, 0)] {
+        let trip = Trip::consecutive(3).or(Trip::slow_rate(0.5).slow_after(2 * SECOND));
+        let layer = CircuitBreakerLayer::new(trip).recovery_timeout(10 * SECOND).probe_timeout(30 * SECOND);
+        let scene = Scene::new(if to_end { layer.slow_to_end() } else { layer });
+        scene.upstream.does(Deed::Error);
+        for _ in 0..3 {
+            scene.grpc().await;
+        }
+        scene.wait_for_probe();
+        scene.upstream.does(Deed::Slow(scene.clock.clone(), head_takes * SECOND));
+        let mut stream = scene.service.clone().oneshot(grpc()).await.unwrap().into_body();
+        stream.frame().await.unwrap().unwrap();
+        scene.clock.advance(31 * SECOND);
+        scene.upstream.does(Deed::Hang);
+        let mut next = later(scene.service.clone().oneshot(grpc()));
+        assert!(poll(&mut next).is_pending());
+        assert_eq!(scene.state(), CircuitState::HalfOpen, "slow to the end: {to_end}");
+    }
+}
+
+#[tokio::test]
+async fn a_grpc_stream_that_delivers_for_longer_than_is_slow_fails_its_probe_where_slowness_is_taken_to_the_end() {
+    let trip = Trip::consecutive(3).or(Trip::slow_rate(0.5).slow_after(2 * SECOND));
+    let layer = CircuitBreakerLayer::new(trip).recovery_timeout(10 * SECOND).probe_timeout(30 * SECOND);
+    let scene = Scene::new(layer.slow_to_end());
+    scene.upstream.does(Deed::Error);
+    for _ in 0..3 {
+        scene.grpc().await;
+    }
+    scene.wait_for_probe();
+    scene.upstream.does(Deed::Quiet);
+    let mut stream = scene.service.clone().oneshot(grpc()).await.unwrap().into_body();
+    scene.clock.advance(15 * SECOND);
+    stream.frame().await.unwrap().unwrap();
+    assert_eq!(scene.state(), CircuitState::Open);
+}
+
 #[tokio::test]
 async fn a_short_grpc_probe_answers_at_its_trailers() {
     for (status, state) in [("0", CircuitState::Closed), ("14", CircuitState::Open), ("1", CircuitState::HalfOpen)] {

@@ -19,6 +19,8 @@ pub(crate) enum Deed {
     Endless,
     /// One message, and then silence.
     Quiet,
+    /// The same, with a head that takes so long.
+    Slow(FakeClock, Duration),
     Error,
     Panic,
     Hang,
@@ -82,7 +84,10 @@ impl Upstream {
                 let frames = [Ok(Frame::data("some".into()))].into_iter().chain(last);
                 good(StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync())
             }
-            Deed::Quiet => {
+            Deed::Quiet | Deed::Slow(..) => {
+                if let Deed::Slow(clock, time) = deed {
+                    clock.advance(time);
+                }
                 let first = futures_util::stream::iter([Ok(Frame::data("some".into()))]);
                 good(StreamBody::new(first.chain(futures_util::stream::pending())).boxed_unsync())
             }

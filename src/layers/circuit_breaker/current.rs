@@ -57,7 +57,9 @@ impl Current {
     /// Lets calls pass by `regime` from now on, which knows the number of the seat.
     pub(crate) fn replace(&self, regime: impl Fn(usize) -> Regime) {
         for (number, copy) in self.0.iter().enumerate() {
-            *copy.0.lock() = regime(number);
+            let next = regime(number);
+            let last = std::mem::replace(&mut *copy.0.lock(), next);
+            drop(last); // perhaps the last of its epoch, and outside the lock
         }
     }
 

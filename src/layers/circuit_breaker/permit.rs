@@ -62,11 +62,16 @@ impl CircuitPermit {
     fn answer_in_time(&mut self) {
         let Ticket::Probe(probe) = &self.ticket else { return };
         let setup = probe.circuit.setup();
-        let now = setup.clock.now();
-        if now.since(self.started) >= setup.recovery.probe_timeout / 2 {
+        let (now, to_end) = (setup.clock.now(), setup.judge.slow_to_end);
+        let took = now.since(self.started);
+        let slow = if to_end { setup.is_slow(took) } else { self.slow_head == Some(true) };
+        if took >= setup.recovery.probe_timeout / 2 {
             self.judged = Judged::Well;
-            self.ticket.tell(Verdict::Success, self.slow_head == Some(true), now);
-        } else if let Some(lease) = probe.lease {
+            self.ticket.tell(Verdict::Success, slow, now);
+        } else if let Some(lease) = probe.lease
+            && !(setup.trip.minds_slowness() && (slow || to_end))
+        {
+            // Should it fall silent, it has answered: unless it was slow, or nobody knows before its end.
             probe.circuit.probe_delivers(probe.generation, lease, now);
         }
     }
