@@ -48,7 +48,7 @@ impl Wire {
     }
 }
 
-/// Whether a request speaks gRPC itself, whose trailers are fields: gRPC-Web has them in the body, where nobody looks.
+/// Whether a message is of gRPC itself, whose trailers are fields: gRPC-Web has them in the body, where nobody looks.
 #[inline]
 pub(crate) fn has_grpc_trailers(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE) else { return false };

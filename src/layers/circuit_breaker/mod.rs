@@ -56,7 +56,9 @@
 //! # Half-open
 //! When the open time is over the next call is a probe; [`probes`](crate::CircuitBreakerLayer::probes) may be under way
 //! at once. A probe that is cancelled gives its place back, one that hangs loses it after
-//! [`probe_timeout`](crate::CircuitBreakerLayer::probe_timeout). One failure opens the circuit again, for longer.
+//! [`probe_timeout`](crate::CircuitBreakerLayer::probe_timeout). One failure opens the circuit again, for longer. So does a
+//! slow answer where the circuit has a [`slow_rate`](crate::Trip::slow_rate); a gRPC stream that delivers and then falls
+//! silent answers well for its time-out, unless it was slow.
 //!
 //! # Services that are not ready
 //! While the circuit is closed a caller waits for the service to be ready as it would without a breaker, and no call has
