@@ -35,6 +35,13 @@ impl Shard {
         size_of_val(&*self.slots)
     }
 
+    #[cfg(all(test, not(tollgate_loom)))]
+    pub(super) fn count(&self) -> usize {
+        let stored = self.slots.iter().filter(|slot| slot.entry.full_at != 0).count();
+        assert_eq!(stored, self.len as usize);
+        stored
+    }
+
     /// Counts a visit; true at each `every`th, a power of two up to 256.
     #[inline]
     pub(super) fn visit(&mut self, every: u16) -> bool {
@@ -79,23 +86,6 @@ impl Shard {
             self.rebuild(larger(self.slots.len()), |_| true);
         }
         self.place(Slot { tag, entry });
-    }
-
-    /// Removes the entry at `at`.
-    pub(super) fn remove(&mut self, at: usize) {
-        let size = self.slots.len();
-        // Closes the gap: each later entry of the run that may stand at the gap moves there.
-        let (mut gap, mut next) = (at, after(at, size));
-        while self.slots[next].entry.full_at != 0 {
-            let from_home = |to: usize| (to + size - home(self.slots[next].tag, size)) % size;
-            if from_home(gap) < from_home(next) {
-                self.slots[gap] = self.slots[next];
-                gap = next;
-            }
-            next = after(next, size);
-        }
-        self.slots[gap] = VACANT;
-        self.len -= 1;
     }
 
     /// Drops all entries whose time has passed; tells how many. Memory that is not needed any more goes back.

@@ -8,8 +8,8 @@ use crate::{
     sync::{AtomicUsize, Ordering, Spin},
 };
 
-/// At each such visit of a shard some others are swept: a table for n clients has looked at all of its shards after little
-/// more than n / 16 requests.
+/// At each such visit of a shard some others are swept: a table for n clients has looked at all of its shards after n / 16
+/// to n / 8 requests, and a small one after some hundreds.
 const SWEEP_EVERY: u16 = 64;
 
 /// How many shards are swept then.
@@ -18,6 +18,9 @@ pub(super) const SWEPT: usize = 8;
 /// While there is room, an entry stays for a second after its end: most buckets are full again when their client comes
 /// back, and to find the old entry is cheaper than to make a new one.
 const REST: u64 = 1_000_000_000;
+
+/// What is written over an entry of which nothing is to be known any more: no clock begins before its end.
+const LONG_OVER: Entry = Entry { full_at: 1, span: 0 };
 
 /// At how many other shards a newcomer looks when the table is full: what has ended is soon found, and a table where all
 /// live answers at once, for a shard knows when its first entry ends.
@@ -71,8 +74,8 @@ impl Table {
 
     /// Changes the entry of `key` while nobody else can: `change` sees it and says what is to be written.
     ///
-    /// An entry whose time has passed is shown as none. Writing none removes the entry; writing one whose time has passed
-    /// comes to the same. `change` must not block.
+    /// An entry whose time has passed is shown as none. Writing none ends the entry, so that the next sweep drops it;
+    /// writing one whose time has passed comes to the same. `change` must not block.
     ///
     /// # Errors
     /// When the key has no entry and there is no room for one; then `change` was not called.
@@ -92,10 +95,7 @@ impl Table {
                 match after {
                     Some(entry) if entry.full_at > 0 => shard.set(at, entry), // also one that ends at once
                     None if before.is_none() => {}                            // it has ended, and rests
-                    _ => {
-                        shard.remove(at);
-                        self.vacate(1);
-                    }
+                    _ => shard.set(at, LONG_OVER),
                 }
                 result
             }
@@ -182,6 +182,12 @@ impl Table {
     pub(crate) fn allocated_bytes(&self) -> usize {
         let entries: usize = self.shards.iter().map(|shard| shard.0.lock().bytes()).sum();
         size_of::<Self>() + size_of_val(&*self.shards) + entries
+    }
+
+    /// How many entries are there, counted one by one.
+    #[cfg(all(test, not(tollgate_loom)))]
+    pub(super) fn stored(&self) -> usize {
+        self.shards.iter().map(|shard| shard.0.lock().count()).sum()
     }
 
     #[inline]

@@ -145,7 +145,7 @@ fn the_memory_of_a_client_is_bounded_and_paid_when_it_comes() {
     }
 }
 
-/// RL6: an entry that ended and was dropped is remembered by its page, for clocks that fall behind.
+/// RL6: an entry that ended and was dropped is remembered by its shard, for clocks that fall behind.
 #[test]
 fn a_clock_that_was_set_back_finds_no_fresh_buckets() {
     let rate = Rate::per_second(1).burst(10);
@@ -177,7 +177,54 @@ fn a_shard_that_grows_and_shrinks_remembers_what_it_dropped() {
     table.sweep_next(95);
     assert_eq!(table.live(), 6);
     assert!(remembered() && (empty..grown).contains(&table.allocated_bytes()));
+    let last_of_all = |now, dropped| table.peek(key(300), at(now)).is_some_and(|entry| entry.full_at == dropped);
+    assert!(last_of_all(94, 95), "the latest of what it dropped counts");
     assert!((36..42).all(|number| table.peek(key(number), at(95)) == Some(until(60 + number))));
+    let shrunk = table.allocated_bytes();
+    for number in 50..56 {
+        table.update(key(number), at(95), |_| (Some(until(99)), ())).unwrap();
+    }
+    assert_eq!(table.allocated_bytes(), shrunk, "it does not grow again before it holds twice as much");
     table.sweep_next(200);
     assert!(remembered() && table.allocated_bytes() == empty, "and when it is empty again");
+    assert!(last_of_all(100, 101));
+}
+
+#[test]
+fn a_place_is_free_from_the_moment_on_at_which_its_entry_ends() {
+    let table = Table::of_shards(1, 1);
+    let write = |number, now, end| table.update(key(number), at(now), |_| (Some(until(end)), ()));
+    assert_eq!(write(1, 1, 50), Ok(()));
+    assert_eq!(write(2, 49, 60), Err(Full));
+    assert_eq!(write(2, 50, 60), Ok(()));
+    // One that is moved to an earlier end goes at that.
+    assert_eq!(write(2, 51, 55), Ok(()));
+    assert_eq!(write(3, 54, 60), Err(Full));
+    assert_eq!(write(3, 55, 60), Ok(()));
+}
+
+#[test]
+fn an_entry_that_ends_as_it_comes_takes_no_place() {
+    let table = Table::of_shards(2, 1);
+    let write = |number, now, end| table.update(key(number), at(now), |_| (Some(until(end)), ()));
+    assert_eq!(write(1, 5, 5), Ok(()));
+    assert_eq!((table.live(), table.stored()), (0, 0));
+    // At the beginning of time, where no end lies before it.
+    assert_eq!((write(1, 0, 5), write(1, 0, 0)), (Ok(()), Ok(())));
+    assert_eq!(table.peek(key(1), at(1)), None);
+    assert_eq!(table.live(), table.stored());
+}
+
+#[test]
+fn the_memory_of_what_was_ended_goes_back_before_its_time() {
+    let table = Table::of_shards(1_000, 1);
+    let empty = table.allocated_bytes();
+    for number in 0..1_000 {
+        table.update(key(number), at(1), |_| (Some(until(100)), ())).unwrap();
+    }
+    for number in 0..1_000 {
+        table.update(key(number), at(2), |_| (None, ())).unwrap();
+    }
+    table.sweep_next(3);
+    assert_eq!((table.live(), table.allocated_bytes()), (0, empty));
 }

@@ -97,11 +97,28 @@ fn no_update_is_lost_while_shards_grow_and_shrink() {
 
 #[test]
 fn a_panic_in_a_change_changes_nothing() {
-    let table = Table::new(100);
-    table.update(key(1), at(1), |_| (Some(until(50)), ())).unwrap();
+    let table = Table::new(1);
     let crash = || table.update(key(1), at(2), |_| -> (Option<Entry>, ()) { panic!("on purpose") });
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(crash)).is_err());
+    assert_eq!((table.live(), table.stored()), (0, 0), "the newcomer's place is free again");
+    table.update(key(1), at(1), |_| (Some(until(50)), ())).unwrap();
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(crash)).is_err());
     assert_eq!(table.update(key(1), at(2), |entry| (entry, entry)), Ok(Some(until(50))));
+}
+
+/// Rounds of threads that all want the last places: no more are given than there are, and none is lost.
+#[test]
+fn threads_fill_a_table_to_its_last_place_and_not_beyond() {
+    let (capacity, wanted) = (6, 3);
+    for round in 0..2_000 {
+        let table = Table::of_shards(capacity, 4);
+        let stored = together(4, |id| {
+            let write = |number| table.update(key(round << 8 | id << 4 | number), at(1), |_| (Some(until(9)), ()));
+            (0..wanted).map(|number| u64::from(write(number).is_ok())).sum()
+        });
+        assert!(stored <= capacity as u64, "{stored} in round {round}");
+        assert_eq!((table.live() as u64, table.stored() as u64), (stored, stored));
+    }
 }
 
 /// A client that is a moment late must not find its bucket touched because a neighbour's is full again.
@@ -115,5 +132,7 @@ fn a_thread_that_is_a_moment_behind_is_refused_nothing() {
     assert_eq!(table.peek(key(1), at(9)), Some(until(10)), "but its own is as it was");
     table.update(key(3), at(11), |_| (Some(until(50)), ())).unwrap();
     assert_eq!(table.update(key(3), at(12), |entry| (None, entry)), Ok(Some(until(50))));
-    assert_eq!((table.peek(key(3), at(12)), table.live()), (None, 1), "what lived is removed at a word");
+    assert_eq!(table.peek(key(3), at(12)), None, "what lived is ended at a word");
+    table.sweep_next(12);
+    assert_eq!(table.live(), 0);
 }
