@@ -4,7 +4,7 @@ use super::{at, key, until};
 use crate::{
     Cost, Digest, Moment, Rate,
     rule::gcra::{Verdict, decide},
-    store::memory::{Entry, GlobalCell, Table},
+    store::memory::{Entry, Full, GlobalCell, Table},
 };
 
 /// Asks a client's bucket and everyone's together: both give, or neither.
@@ -106,19 +106,14 @@ fn a_panic_in_a_change_changes_nothing() {
     assert_eq!(table.update(key(1), at(2), |entry| (entry, entry)), Ok(Some(until(50))));
 }
 
-/// Rounds of threads that all want the last places: no more are given than there are, and none is lost.
 #[test]
-fn threads_fill_a_table_to_its_last_place_and_not_beyond() {
-    let (capacity, wanted) = (6, 3);
-    for round in 0..2_000 {
-        let table = Table::of_shards(capacity, 4);
-        let stored = together(4, |id| {
-            let write = |number| table.update(key(round << 8 | id << 4 | number), at(1), |_| (Some(until(9)), ()));
-            (0..wanted).map(|number| u64::from(write(number).is_ok())).sum()
-        });
-        assert!(stored <= capacity as u64, "{stored} in round {round}");
-        assert_eq!((table.live() as u64, table.stored() as u64), (stored, stored));
-    }
+fn a_place_that_is_about_to_be_taken_is_nobody_elses() {
+    let table = Table::of_shards(1, 2);
+    let (one, other) = (Digest(0), Digest(1 << 96)); // in two shards
+    let write = |key, end| table.update(key, at(1), |_| (Some(until(end)), ()));
+    let meanwhile = table.update(one, at(1), |_| (None, write(other, 9)));
+    assert_eq!(meanwhile, Ok(Err(Full)));
+    assert_eq!(write(other, 9), Ok(()), "but it was not taken");
 }
 
 /// A client that is a moment late must not find its bucket touched because a neighbour's is full again.
