@@ -198,6 +198,13 @@ fn drop_after<F: Future>(polls: usize, future: F) -> bool {
 }
 
 #[tokio::test]
+async fn a_call_that_is_never_polled_is_cancelled_and_no_panic() {
+    let (layer, _, mut ends) = Recorder::layer();
+    drop(layer.layer(service_fn(hello)).ready().await.unwrap().call(get("/")));
+    assert_eq!(ends.next().await, "cancelled before the head");
+}
+
+#[tokio::test]
 async fn a_future_dropped_at_any_poll_gives_its_permit_back() {
     async fn slow(
         _: Request<Full<Bytes>>,
@@ -293,6 +300,41 @@ async fn size_and_end_of_the_body_are_the_inner_bodys() {
     let body = layer.layer(service_fn(hello)).oneshot(get("/")).await.unwrap().into_body();
     assert_eq!(body.size_hint().exact(), Some(5));
     assert!(!body.is_end_stream());
+}
+
+/// Says of no frame how long the whole is, and of the last that it was the last.
+struct Unmeasured(&'static [&'static [u8]]);
+
+impl http_body::Body for Unmeasured {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> std::task::Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let (first, rest) = self.0.split_first().expect("polled past its end");
+        self.0 = rest;
+        std::task::Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(first)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_is_complete_with_the_frame_that_says_so() {
+    for (frames, end) in [(1, "cancelled after the head"), (2, "complete 6")] {
+        let (layer, _, mut ends) = Recorder::layer();
+        let serve = |_| async { Ok::<_, Infallible>(Response::new(Unmeasured(&[b"abc", b"def"]))) };
+        let mut body = layer.layer(service_fn(serve)).oneshot(get("/")).await.unwrap().into_body();
+        for _ in 0..frames {
+            body.frame().await.unwrap().unwrap();
+        }
+        drop(body);
+        assert_eq!(ends.next().await, end);
+    }
 }
 
 #[tokio::test]

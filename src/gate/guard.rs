@@ -14,7 +14,8 @@ pub(crate) struct Guard<P: Permit>(Option<Held<P>>);
 #[derive(Debug)]
 struct Held<P> {
     permit: P,
-    /// How many body bytes are still to come once the head is there; [`UNKNOWN`] if nobody said.
+    /// How many body bytes are still to come once the head is there; [`UNKNOWN`] if nobody said, less what has passed: so
+    /// many nobody sends.
     left: u64,
     head_sent: bool,
     /// Code of the inner service is running: whoever finds this set afterwards knows that it panicked.
@@ -75,11 +76,7 @@ impl<P: Permit> Guard<P> {
     pub(crate) fn passed(&mut self, bytes: usize, last: impl FnOnce() -> bool) {
         if let Some(held) = &mut self.0 {
             held.permit.on_data(bytes);
-            held.left = match held.left {
-                _ if last() => 0,
-                UNKNOWN => UNKNOWN,
-                left => left.saturating_sub(bytes as u64),
-            };
+            held.left = if last() { 0 } else { held.left.saturating_sub(bytes as u64) };
         }
     }
 

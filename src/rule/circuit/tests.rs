@@ -75,6 +75,38 @@ fn a_probe_past_its_deadline_loses_its_slot_and_its_say() {
 }
 
 #[test]
+fn silent_probes_that_delivered_count_one_by_one_and_the_last_wipes_the_slate() {
+    let mut machine = opened(1, 2);
+    let (generation, lease) = probe(&mut machine, START + 12 * SECOND);
+    machine.probe_failed(generation, Some(lease), None, START + 12 * SECOND).unwrap();
+    let mut now = START + 36 * SECOND;
+    for _ in 0..2 {
+        let (generation, lease) = probe(&mut machine, now);
+        machine.probe_delivers(generation, lease, now);
+        now = now + 31 * SECOND;
+    }
+    assert_eq!(machine.label(), "half_open");
+    let (Admission::Counted, Some(change)) = machine.admit(now) else { panic!("two have delivered") };
+    assert_eq!(change.to, "closed");
+    machine.trip(machine.generation(), None, "failure_rate", now).unwrap();
+    let Admission::Refused(wait) = machine.admit(now).0 else { panic!("open") };
+    assert!(wait <= 12 * SECOND, "its first opening again: {wait:?}");
+}
+
+#[test]
+fn a_probe_that_delivered_and_was_given_back_speaks_for_nobody_after_it() {
+    let mut machine = opened(1, 1);
+    let now = START + 12 * SECOND;
+    let (generation, lease) = probe(&mut machine, now);
+    machine.probe_delivers(generation, lease, now);
+    machine.give_back(generation, lease);
+    let _silent_from_the_start = probe(&mut machine, now);
+    machine.probe_delivers(generation, lease, now); // too late
+    let _next = probe(&mut machine, now + 31 * SECOND);
+    assert_eq!(machine.label(), "half_open");
+}
+
+#[test]
 fn a_clock_that_steps_back_does_not_lengthen_the_open_time() {
     let mut machine = opened(1, 1);
     let back = START - 500 * SECOND;
