@@ -204,9 +204,7 @@ where
         permit.on_request(request.extensions_mut());
     }
     let bare = Bare::of(request.method());
-    guard.enter();
-    let future = service.call(request);
-    guard.leave();
+    let future = guard.run(|| service.call(request));
     State::Serving { future, guard, bare }
 }
 

@@ -40,26 +40,16 @@ impl<P: Permit> Guard<P> {
     /// Runs code of the inner service; a panic in it is remembered, also when somebody further out catches it.
     #[inline]
     pub(crate) fn run<T>(&mut self, inner: impl FnOnce() -> T) -> T {
-        self.enter();
+        self.inside(true);
         let value = inner();
-        self.leave();
+        self.inside(false);
         value
     }
 
-    /// From here on code of the inner service runs, until it is [left](Self::leave). What it is handed would be copied
-    /// once more on the way into a closure.
     #[inline]
-    pub(super) fn enter(&mut self) {
+    fn inside(&mut self, inside: bool) {
         if let Some(held) = &mut self.0 {
-            held.inside = true;
-        }
-    }
-
-    /// The code of the inner service has come back.
-    #[inline]
-    pub(super) fn leave(&mut self) {
-        if let Some(held) = &mut self.0 {
-            held.inside = false;
+            held.inside = inside;
         }
     }
 
