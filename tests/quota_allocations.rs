@@ -1,38 +1,18 @@
 //! How often a request of a known client asks for memory on its way through a quota, and through all three layers: counted.
 #![allow(missing_docs)]
 
+mod counted;
+
 use std::{
     convert::Infallible,
-    future::{Future, Ready, ready},
     net::SocketAddr,
-    pin::pin,
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
 };
 
-use http::{
-    HeaderMap, HeaderValue, Request, Response,
-    header::{CONTENT_LENGTH, CONTENT_TYPE},
-};
-use http_body_util::Empty;
+use counted::{answer, now};
+use http::{HeaderValue, Request, Response, header::CONTENT_LENGTH};
 use tollgate::{CircuitBreakerLayer, Dialect, Period, Plan, Quota, QuotaLayer, Rate, TokenBucketLayer, Trip};
 use tower::{Service, ServiceBuilder, service_fn};
-
-type Body = Empty<bytes::Bytes>;
-
-/// A response that has room for a few more fields, as a framework's has.
-fn answer(_: Request<()>) -> Ready<Result<Response<Body>, Infallible>> {
-    let mut response = Response::new(Body::new());
-    *response.headers_mut() = HeaderMap::with_capacity(8);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    ready(Ok(response))
-}
-
-fn now<F: Future>(future: F) -> F::Output {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => output,
-        Poll::Pending => panic!("nothing here waits"),
-    }
-}
 
 /// Four limits: by the hour, by the day, bytes, and at a time.
 fn quota(dialect: Dialect) -> QuotaLayer {

@@ -1,35 +1,17 @@
 //! How often a request asks for memory on its way through both layers, counted.
 #![allow(missing_docs)]
 
+mod counted;
+
 use std::{
-    convert::Infallible,
-    future::{Future, Ready, ready},
     net::SocketAddr,
-    pin::pin,
-    task::{Context, Poll, Waker},
+    task::{Context, Waker},
 };
 
-use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
-use http_body_util::Empty;
+use counted::{answer, now};
+use http::Request;
 use tollgate::{CircuitBreakerLayer, Dialect, Rate, TokenBucketLayer, Trip};
 use tower::{Service, ServiceBuilder, service_fn};
-
-type Body = Empty<bytes::Bytes>;
-
-/// A response that has room for a few more fields, as a framework's has.
-fn answer(_: Request<()>) -> Ready<Result<Response<Body>, Infallible>> {
-    let mut response = Response::new(Body::new());
-    *response.headers_mut() = HeaderMap::with_capacity(8);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    ready(Ok(response))
-}
-
-fn now<F: Future>(future: F) -> F::Output {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => output,
-        Poll::Pending => panic!("nothing here waits"),
-    }
-}
 
 /// Allocations of one request of a known client, over those of the same request without layers.
 fn over_bare(dialect: Dialect) -> u64 {
