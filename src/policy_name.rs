@@ -43,6 +43,12 @@ impl PolicyName {
         &self.0
     }
 
+    /// The name, shared.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) fn text(&self) -> Arc<str> {
+        Arc::clone(&self.0)
+    }
+
     /// The name as a quoted string of a structured field (RFC 9651, 3.3.3).
     pub(crate) fn quoted(&self) -> String {
         format!("\"{}\"", self.0.replace('\\', "\\\\").replace('"', "\\\""))

@@ -11,6 +11,9 @@ pub(crate) mod backoff;
 pub(crate) mod circuit;
 pub mod gcra;
 mod lease;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[allow(dead_code, unused_imports)]
+pub(crate) mod ledger;
 pub(crate) mod quota;
 pub(crate) mod trip;
 pub(crate) mod window;

@@ -13,14 +13,14 @@ const STEP: u64 = 48 * 3_600 * 1_000_000_000;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counter {
     /// The period; where it ends at 0, none has begun.
-    starts: u64,
+    pub(super) starts: u64,
     pub(super) ends: u64,
     pub(crate) used: u64,
     pub(crate) reserved: u64,
     /// The account's turn at which this count began: what was charged before belongs to another count.
     pub(super) born: u32,
     /// The client was warned in this period.
-    warned: bool,
+    pub(super) warned: bool,
     /// Somebody must still be told of the warning in a response.
     pub(super) untold: bool,
 }

@@ -10,6 +10,9 @@ mod counts;
 mod grants;
 mod holds;
 mod jobs;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[allow(dead_code)]
+mod kept;
 mod look;
 mod past;
 mod reservations;
@@ -21,4 +24,6 @@ use ask::Marks;
 pub(crate) use ask::{Ask, No, Now, Taken, Terms};
 pub(crate) use holds::{Closed, Stage};
 pub(crate) use jobs::{Duplicate, Job};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) use kept::{Count, GrantState};
 pub(crate) use look::{Nearest, Warning};

@@ -1,0 +1,53 @@
+//! What a ledger needs of a database.
+
+use std::{future::Future, sync::Arc};
+
+use crate::rule::ledger::{Hold, Loaded, Reads, Row, Stored, Writes};
+
+/// A database in which a ledger is kept.
+pub(crate) trait Database: Send + Sync + 'static {
+    /// A connection with one transaction at a time.
+    type Session: Session;
+
+    /// A connection of its own, checked: what would lose acknowledged rows is refused in words.
+    fn connect(&self) -> impl Future<Output = Result<Self::Session, Failure>> + Send;
+
+    /// An account, and the time, read without a lock. `counts` are those of periods that are not over.
+    fn account(&self, tenant: &str) -> impl Future<Output = Result<(u64, Stored), Failure>> + Send;
+
+    /// The names of accounts after one of them, in the order of their names.
+    fn tenants(&self, after: Option<&str>, most: usize) -> impl Future<Output = Result<Vec<Arc<str>>, Failure>> + Send;
+
+    /// All rows of a job.
+    fn job(&self, tenant: &str, job: &str) -> impl Future<Output = Result<Vec<Row>, Failure>> + Send;
+
+    /// Reservations whose time has run out, the earliest first.
+    fn due(&self, most: usize) -> impl Future<Output = Result<Vec<Hold>, Failure>> + Send;
+}
+
+/// One connection, on which transactions follow one another. It is dropped once it has failed.
+pub(crate) trait Session: Send + 'static {
+    /// Begins a transaction, locks the accounts in the order of their names (missing ones are made), and reads.
+    fn begin(&mut self, reads: &Reads) -> impl Future<Output = Result<Loaded, Failure>> + Send;
+
+    /// Writes within the transaction; `now` is what [`begin`](Self::begin) read.
+    fn write(&mut self, writes: &Writes, now: u64) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Ends the transaction. [`Failure::Lost`] here means that nobody knows how it ended.
+    fn commit(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Ends the transaction, which comes to nothing.
+    fn roll_back(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
+}
+
+/// Why a step of a transaction came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// Others were in the way (a deadlock, a lock that did not come in time, a serialization failure, a row that is there
+    /// already): it is rolled back, and may be tried again.
+    Again(String),
+    /// The connection is of no use any more.
+    Lost(String),
+    /// The database says no: it is full, read-only, or something is wrong with what is asked.
+    Refused(String),
+}
