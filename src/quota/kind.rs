@@ -116,6 +116,15 @@ impl Kind {
         }
     }
 
+    /// Its name, shared where it is a unit of one's own.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) fn text(&self) -> std::sync::Arc<str> {
+        match self {
+            Self::Units(name) => name.text(),
+            built_in => built_in.as_str().into(),
+        }
+    }
+
     /// The unit of the rate limit fields; requests are understood.
     pub(crate) fn field_unit(&self) -> Option<PolicyName> {
         let known = |name| PolicyName::try_new(name).ok();

@@ -1,5 +1,18 @@
 //! The ledger: what a batch of orders comes to, and how a writer brings it into a database; no database in here.
 
+mod batch;
+mod book;
+mod job;
+mod order;
 mod row;
+#[cfg(test)]
+mod tests;
+mod writer;
 
+use book::Line;
+pub(crate) use book::Since;
+pub(crate) use job::Standing;
+use job::{Dossier, LATE};
+pub(crate) use order::{Act, Admit, Admitted, End, Order, Settle, Verdict};
 pub(crate) use row::{Detail, Entry, Hold, Key, Loaded, Reads, Row, Stored, Writes};
+pub(crate) use writer::{Answered, Event, Fault, Full, Left, Step, Writer};

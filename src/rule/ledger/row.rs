@@ -149,6 +149,8 @@ pub(crate) struct Hold {
     pub(crate) key: Key,
     pub(crate) attempt: u32,
     pub(crate) until: u64,
+    /// When it was made: no period that it belongs to had ended by then.
+    pub(crate) since: u64,
 }
 
 impl Writes {

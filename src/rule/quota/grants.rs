@@ -40,6 +40,33 @@ impl Given {
     }
 }
 
+/// As a store keeps them: what is used up is told apart from outside.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+impl Grants {
+    /// A grant that a store has kept.
+    pub(super) fn restore(&mut self, state: &super::GrantState, limit: &Limit) {
+        let until = SystemTime::UNIX_EPOCH + Duration::from_nanos(state.until);
+        let Ok(grant) = Grant::try_new(&state.limit, state.amount, until) else { return }; // nobody granted that
+        let before = state.before.min(state.amount);
+        let at = self.all.partition_point(|given| given.until <= state.until);
+        let given = Given {
+            id: GrantId(state.id),
+            grant,
+            until: state.until,
+            limit: limit.clone(),
+            before,
+            current: state.current.min(state.amount - before),
+            ended: state.ended,
+        };
+        self.all.insert(at, given);
+    }
+
+    /// What each has paid for in the period under way.
+    pub(super) fn current(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.all.iter().map(|given| (given.id.0, given.current))
+    }
+}
+
 impl Grants {
     pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()

@@ -25,5 +25,5 @@ pub(crate) use ask::{Ask, No, Now, Taken, Terms};
 pub(crate) use holds::{Closed, Stage};
 pub(crate) use jobs::{Duplicate, Job};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub(crate) use kept::{Count, GrantState};
+pub(crate) use kept::{Count, GrantState, Sheet, cover, raise};
 pub(crate) use look::{Nearest, Warning};

@@ -1,0 +1,407 @@
+//! A batch of orders, decided in the order of their arrival over accounts that are locked.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use super::{
+    Act, Admit, Admitted, Detail, Dossier, End, Entry, Hold, Key, LATE, Line, Loaded, Order, Reads, Row, Settle, Since,
+    Standing, Verdict, Writes, book::Book,
+};
+use crate::{
+    quota::{Amounts, GrantId, Kind, Plan},
+    rule::quota::Warning,
+};
+
+/// What a batch has to lock and read. Of orders that may have been written before, all rows.
+pub(super) fn reads<'a>(orders: impl Iterator<Item = (&'a Order, bool)>) -> Reads {
+    let mut reads = Reads::default();
+    for (order, sent) in orders {
+        reads.tenants.push(Arc::clone(&order.key.tenant));
+        if sent || order.reads_job() {
+            reads.jobs.push(order.key.clone());
+        }
+        if let Some(since) = order.since() {
+            reads.since = Some(reads.since.map_or(since, |earliest| earliest.min(since)));
+        }
+    }
+    reads.tenants.sort_unstable();
+    reads.tenants.dedup();
+    reads.jobs.sort_unstable();
+    reads.jobs.dedup();
+    reads
+}
+
+impl Order {
+    /// Whether it depends on rows of its job: not where its id is new, or it only adds to what is there.
+    fn reads_job(&self) -> bool {
+        match &self.act {
+            Act::Admit(_) => !self.own,
+            Act::Settle(settle) => settle.end != End::Open,
+            Act::Expire { .. } | Act::Renew { .. } => true,
+            Act::Record { .. } | Act::Reset { .. } | Act::Grant { .. } | Act::Revoke { .. } => false,
+        }
+    }
+
+    /// When what it settles was admitted.
+    fn since(&self) -> Option<u64> {
+        match &self.act {
+            Act::Settle(settle) => Some(settle.since.at),
+            Act::Expire { since, .. } | Act::Renew { since, .. } => Some(*since),
+            _ => None,
+        }
+    }
+}
+
+/// A batch under way.
+struct Batch {
+    now: u64,
+    books: HashMap<Arc<str>, Book>,
+    rows: HashMap<Key, Vec<Row>>,
+    writes: Writes,
+}
+
+/// Decides all orders; says what to write, and what to answer once that is durable. `sent` orders may have been written
+/// before.
+pub(super) fn decide<'a>(orders: impl Iterator<Item = (&'a Order, bool)>, loaded: Loaded) -> (Writes, Vec<Verdict>) {
+    let Loaded { now, accounts, rows } = loaded;
+    let books = accounts.into_iter().map(|(tenant, stored)| (tenant, Book::new(stored))).collect();
+    let mut batch = Batch { now, books, rows: HashMap::new(), writes: Writes::default() };
+    for row in rows {
+        batch.rows.entry(row.key.clone()).or_default().push(row);
+    }
+    let verdicts = orders.map(|(order, sent)| batch.decide(order, sent)).collect();
+    for (tenant, book) in std::mem::take(&mut batch.books) {
+        book.write(&tenant, &mut batch.writes);
+    }
+    (batch.writes, verdicts)
+}
+
+impl Batch {
+    fn decide(&mut self, order: &Order, sent: bool) -> Verdict {
+        if sent && self.rows.get(&order.key).is_some_and(|rows| Dossier(rows).written_by(order.id)) {
+            return self.written_before(order);
+        }
+        match &order.act {
+            Act::Admit(admit) => self.admit(order, admit),
+            Act::Settle(settle) => self.settle(order, settle),
+            Act::Record { plan, amounts } => {
+                let (book, now) = self.book(order);
+                let (lines, near) = book.record(plan, amounts, Since { at: now, turn: u32::MAX }, now);
+                self.write(order, 0, 0, Entry::Record, lines);
+                Verdict::Recorded(near)
+            }
+            Act::Expire { attempt, charge, .. } => self.expire(order, *attempt, *charge),
+            Act::Renew { attempt, since, ttl } => {
+                if Dossier(self.rows_of(&order.key)).standing(*attempt) == Standing::Open {
+                    let until = self.now.saturating_add(*ttl);
+                    self.writes.renewed.push(Hold { key: order.key.clone(), attempt: *attempt, until, since: *since });
+                }
+                Verdict::Done
+            }
+            Act::Reset { plan, limit } => {
+                let (book, now) = self.book(order);
+                match book.reset(plan, limit.as_deref(), now) {
+                    Ok(lines) => {
+                        self.write(order, 0, 0, Entry::Reset, lines);
+                        Verdict::Done
+                    }
+                    Err(invalid) => Verdict::Invalid(invalid),
+                }
+            }
+            Act::Grant { plan, grant } => {
+                let (book, now) = self.book(order);
+                match book.grant(plan, (**grant).clone(), now) {
+                    Ok(line) => {
+                        let detail = Detail {
+                            granted: grant.amount,
+                            until: grant.until,
+                            approver: grant.approver.clone(),
+                            reason: grant.reason.clone(),
+                        };
+                        self.write_detailed(order, line, detail);
+                        Verdict::Granted(GrantId(grant.id))
+                    }
+                    Err(invalid) => Verdict::Invalid(invalid),
+                }
+            }
+            Act::Revoke { grant } => self.revoke(order, *grant),
+        }
+    }
+
+    /// What an order has come to that was committed without anybody hearing of it.
+    fn written_before(&mut self, order: &Order) -> Verdict {
+        match &order.act {
+            Act::Admit(_) => {
+                let own = self.rows_of(&order.key).iter().find(|row| row.order == order.id);
+                let attempt = own.map_or(0, |row| row.attempt);
+                let (book, now) = self.book(order);
+                let since = Since { at: now, turn: book.turn() };
+                Verdict::Admitted(Box::new(Admitted {
+                    attempt,
+                    since,
+                    nearest: None,
+                    near: Vec::new(),
+                    untold: Vec::new(),
+                    usage: None,
+                }))
+            }
+            Act::Settle(settle) => {
+                let before = if settle.end == End::Open { Standing::Charged } else { Standing::Open };
+                Verdict::Settled(before, Vec::new())
+            }
+            Act::Record { .. } => Verdict::Recorded(Vec::new()),
+            Act::Grant { grant, .. } => Verdict::Granted(GrantId(grant.id)),
+            Act::Revoke { .. } => Verdict::Revoked(true),
+            Act::Expire { .. } | Act::Renew { .. } | Act::Reset { .. } => Verdict::Done,
+        }
+    }
+
+    fn admit(&mut self, order: &Order, admit: &Admit) -> Verdict {
+        let rows = Dossier(self.rows_of(&order.key));
+        let attempt = match rows.latest() {
+            Some(attempt) if rows.standing(attempt) != Standing::Voided => {
+                let known = rows.of(attempt).find_map(|row| row.fingerprint);
+                return match (known, admit.fingerprint) {
+                    (Some(known), Some(asked)) if known != asked => Verdict::Conflict,
+                    _ => Verdict::Replay { amounts: rows.amounts(attempt), running: false },
+                };
+            }
+            Some(attempt) => attempt + 1,
+            None => 0,
+        };
+        let (book, now) = self.book(order);
+        let taken = match book.take(&admit.plan, &admit.amounts, admit.reserve.is_some(), now) {
+            Ok(taken) => taken,
+            Err(violations) => return Verdict::Refused(violations),
+        };
+        let admitted = Admitted {
+            attempt,
+            since: Since { at: now, turn: book.turn() },
+            nearest: if admit.told { taken.sheet.nearest(now) } else { None },
+            near: taken.near,
+            untold: taken.untold,
+            usage: admit.usage.then(|| taken.sheet.usage(now)),
+        };
+        let entry = if admit.reserve.is_some() { Entry::Reserve } else { Entry::Charge };
+        self.write_marked(order, attempt, 0, entry, taken.lines, admit.fingerprint);
+        if let Some(ttl) = admit.reserve {
+            let hold = Hold { key: order.key.clone(), attempt, until: now.saturating_add(ttl), since: now };
+            self.writes.opened.push(hold);
+        }
+        Verdict::Admitted(Box::new(admitted))
+    }
+
+    fn settle(&mut self, order: &Order, settle: &Settle) -> Verdict {
+        let standing = match settle.end {
+            End::Open => Standing::Charged, // nobody has asked
+            _ => Dossier(self.rows_of(&order.key)).standing(settle.attempt),
+        };
+        let mut near = Vec::new();
+        match (&settle.end, standing) {
+            (End::Commit(actual), Standing::Open) => {
+                near = self.commit(order, settle, actual);
+                self.writes.closed.push((order.key.clone(), settle.attempt));
+            }
+            (End::Commit(actual), Standing::Expired) => near = self.commit_late(order, settle, actual),
+            (End::Void, Standing::Open | Standing::Charged) => {
+                self.void(order, settle.attempt, Some(&settle.plan));
+                self.writes.closed.push((order.key.clone(), settle.attempt));
+            }
+            _ => {}
+        }
+        let voided = settle.end == End::Void || standing == Standing::Voided;
+        if !settle.used.is_empty() && !voided {
+            let (book, now) = self.book(order);
+            let (lines, more) = book.record(&settle.plan, &settle.used, settle.since, now);
+            near.extend(more);
+            self.write(order, settle.attempt, settle.part, Entry::Record, lines);
+        }
+        Verdict::Settled(standing, near)
+    }
+
+    /// What was set aside is used, so much of it.
+    fn commit(&mut self, order: &Order, settle: &Settle, actual: &Amounts) -> Vec<Warning> {
+        let (mut lines, mut near) = (Vec::new(), Vec::new());
+        for row in self.reserved(&order.key, settle.attempt) {
+            let estimate = u64::try_from(row.amount).unwrap_or(0);
+            let used = actual_of(actual, &row.kind).unwrap_or(estimate);
+            let (book, now) = self.book(order);
+            if let Some((line, warning)) = book.settle(Some(&settle.plan), &row, estimate, used, now) {
+                lines.push(line);
+                near.extend(warning);
+            }
+        }
+        self.write_marked(order, settle.attempt, 0, Entry::Commit, lines, None);
+        near.extend(self.unforeseen(order, settle, actual, settle.part.saturating_add(1)));
+        near
+    }
+
+    /// What was used of kinds that nothing was set aside of.
+    fn unforeseen(&mut self, order: &Order, settle: &Settle, actual: &Amounts, part: u32) -> Vec<Warning> {
+        let foreseen = self.reserved(&order.key, settle.attempt);
+        let mut more = actual.clone();
+        actual.iter().filter(|(kind, _)| foreseen.iter().any(|row| *row.kind == *kind.as_str())).for_each(
+            |(kind, _)| {
+                more.leave_out(kind);
+            },
+        );
+        let (book, now) = self.book(order);
+        let (lines, near) = book.record(&settle.plan, &more, settle.since, now);
+        self.write(order, settle.attempt, part, Entry::Record, lines);
+        near
+    }
+
+    /// What was used of a reservation whose time had run out: what was charged of it then counts.
+    fn commit_late(&mut self, order: &Order, settle: &Settle, actual: &Amounts) -> Vec<Warning> {
+        let (mut lines, mut near) = (Vec::new(), Vec::new());
+        for row in self.reserved(&order.key, settle.attempt) {
+            let estimate = u64::try_from(row.amount).unwrap_or(0);
+            let used = actual_of(actual, &row.kind).unwrap_or(estimate);
+            let charged = self.charged(&order.key, settle.attempt, &row);
+            let (book, now) = self.book(order);
+            let more = match used >= charged {
+                true => book.settle(Some(&settle.plan), &row, 0, used - charged, now),
+                false => book.give_back(Some(&settle.plan), &row, charged - used, now).map(|line| (line, None)),
+            };
+            if let Some((line, warning)) = more {
+                lines.push(line);
+                near.extend(warning);
+            }
+        }
+        self.write_marked(order, settle.attempt, LATE, Entry::Record, lines, None);
+        near.extend(self.unforeseen(order, settle, actual, LATE - 1));
+        near
+    }
+
+    /// Everything goes back.
+    fn void(&mut self, order: &Order, attempt: u32, plan: Option<&Plan>) {
+        let mut sums: BTreeMap<(Arc<str>, Arc<str>, u64, u32), (i64, i64, Row)> = BTreeMap::new();
+        for row in Dossier(self.rows_of(&order.key)).of(attempt).filter(|row| !row.limit.is_empty()) {
+            let count = (Arc::clone(&row.limit), Arc::clone(&row.kind), row.window, row.epoch);
+            let (reserved, used, _) = sums.entry(count).or_insert_with(|| (0, 0, row.clone()));
+            *if row.entry == Entry::Reserve { reserved } else { used } += row.amount;
+        }
+        let mut lines = Vec::new();
+        for (reserved, used, row) in sums.into_values() {
+            let (book, now) = self.book(order);
+            let (reserved, used) = (u64::try_from(reserved).unwrap_or(0), u64::try_from(used).unwrap_or(0));
+            let set_aside = book.settle(plan, &row, reserved, 0, now);
+            let back = book.give_back(plan, &row, used, now);
+            if let (Some((mut line, _)), Some(back)) = (set_aside, back) {
+                line.amount += back.amount;
+                lines.push(line);
+            }
+        }
+        self.write_marked(order, attempt, 0, Entry::Void, lines, None);
+    }
+
+    fn expire(&mut self, order: &Order, attempt: u32, charge: bool) -> Verdict {
+        let standing = Dossier(self.rows_of(&order.key)).standing(attempt);
+        if standing == Standing::Open {
+            let mut lines = Vec::new();
+            for row in self.reserved(&order.key, attempt) {
+                let estimate = u64::try_from(row.amount).unwrap_or(0);
+                let (book, now) = self.book(order);
+                lines.extend(
+                    book.settle(None, &row, estimate, if charge { estimate } else { 0 }, now).map(|(line, _)| line),
+                );
+            }
+            self.write_marked(order, attempt, 0, Entry::Expire, lines, None);
+        }
+        self.writes.closed.push((order.key.clone(), attempt));
+        Verdict::Done
+    }
+
+    fn revoke(&mut self, order: &Order, grant: u64) -> Verdict {
+        let (book, now) = self.book(order);
+        let Some(state) = book.revoke(grant, now) else { return Verdict::Revoked(false) };
+        let line = Line {
+            limit: Arc::clone(&state.limit),
+            kind: Arc::clone(&state.kind),
+            window: state.window,
+            epoch: state.epoch,
+            amount: 0,
+        };
+        let detail =
+            Detail { granted: 0, until: now, approver: state.approver.clone(), reason: format!("grant {grant} ends") };
+        self.write_detailed(order, line, detail);
+        Verdict::Revoked(true)
+    }
+
+    fn book(&mut self, order: &Order) -> (&mut Book, u64) {
+        (self.books.entry(Arc::clone(&order.key.tenant)).or_default(), self.now)
+    }
+
+    fn rows_of(&self, key: &Key) -> &[Row] {
+        self.rows.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// What an attempt has set aside, limit by limit.
+    fn reserved(&self, key: &Key, attempt: u32) -> Vec<Row> {
+        let rows = Dossier(self.rows_of(key)).of(attempt);
+        rows.filter(|row| row.entry == Entry::Reserve && !row.limit.is_empty()).cloned().collect()
+    }
+
+    /// What is charged of a reserved row after its time ran out.
+    fn charged(&self, key: &Key, attempt: u32, row: &Row) -> u64 {
+        let same = |other: &&Row| other.limit == row.limit && other.kind == row.kind;
+        let of = Dossier(self.rows_of(key)).of(attempt).filter(same);
+        let sum: i64 = of.filter(|row| matches!(row.entry, Entry::Reserve | Entry::Expire)).map(|row| row.amount).sum();
+        u64::try_from(sum).unwrap_or(0)
+    }
+
+    fn write(&mut self, order: &Order, attempt: u32, part: u32, entry: Entry, lines: Vec<Line>) {
+        for line in lines {
+            self.push(order, attempt, part, entry, line, None, None);
+        }
+    }
+
+    /// At least one row, so that it is known that it happened.
+    fn write_marked(
+        &mut self,
+        order: &Order,
+        attempt: u32,
+        part: u32,
+        entry: Entry,
+        mut lines: Vec<Line>,
+        fingerprint: Option<u128>,
+    ) {
+        if lines.is_empty() {
+            lines.push(Line { limit: "".into(), kind: "".into(), window: 0, epoch: 0, amount: 0 });
+        }
+        for line in lines {
+            self.push(order, attempt, part, entry, line, fingerprint, None);
+        }
+    }
+
+    fn write_detailed(&mut self, order: &Order, line: Line, detail: Detail) {
+        self.push(order, 0, 0, Entry::Grant, line, None, Some(Box::new(detail)));
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the columns of a row")]
+    fn push(
+        &mut self,
+        order: &Order,
+        attempt: u32,
+        part: u32,
+        entry: Entry,
+        line: Line,
+        fingerprint: Option<u128>,
+        detail: Option<Box<Detail>>,
+    ) {
+        let Line { limit, kind, window, epoch, amount } = line;
+        let (key, own, order) = (order.key.clone(), order.own, order.id);
+        let row = Row { key, attempt, part, entry, kind, limit, window, epoch, amount, order, fingerprint, detail };
+        if !own {
+            self.rows.entry(row.key.clone()).or_default().push(row.clone());
+        }
+        self.writes.rows.push(row);
+    }
+}
+
+/// What was really used of a kind, if that is said.
+fn actual_of(actual: &Amounts, kind: &str) -> Option<u64> {
+    actual.iter().find(|(known, _)| known.as_str() == kind).map(|(_, amount)| amount.min(crate::quota::MOST))
+}

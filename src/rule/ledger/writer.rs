@@ -1,0 +1,484 @@
+//! The one who brings orders into a database, batch by batch: a machine that says what to do next and is told how it went.
+//!
+//! Whoever drives it performs one [`Step`] at a time and reports its [`Event`]. Between the two it is asked for what can be
+//! [answered](Writer::answers). Callers come and go at any time.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{Act, Admitted, End, Key, Loaded, Order, Reads, Settle, Verdict, Writes, batch};
+use crate::quota::Amounts;
+
+/// A writer whose callers are answered through `R`.
+#[derive(Debug)]
+pub(crate) struct Writer<R> {
+    queue: VecDeque<Pending<R>>,
+    batch: Vec<Pending<R>>,
+    phase: Phase,
+    answers: Vec<Answered<R>>,
+    /// Named jobs whose work is under way in this process.
+    running: HashMap<Key, u128>,
+    tickets: u64,
+    /// Callers that wait in the queue.
+    waiting: usize,
+    most_waiting: usize,
+    most_in_batch: usize,
+    /// So many orders are to be tried alone: one of those tried together made the database fail.
+    alone: usize,
+    /// How often in a row the database could not be reached.
+    failures: u32,
+    resting: bool,
+    shut: bool,
+}
+
+/// An answer, and whom to give it to.
+#[derive(Debug)]
+pub(crate) struct Answered<R> {
+    pub(crate) to: R,
+    pub(crate) verdict: Verdict,
+}
+
+#[derive(Debug)]
+struct Pending<R> {
+    ticket: u64,
+    order: Order,
+    /// `None` where nobody waits: what settles a charge, and what a caller that has gone has left.
+    to: Option<R>,
+    /// Somebody waited, and went away while it was on its way.
+    left: bool,
+    /// A commit with it was sent: whether it took place is for the database to say.
+    sent: bool,
+    tries: u32,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// There is no connection.
+    Apart,
+    Connecting,
+    Idle,
+    Beginning,
+    Writing(Vec<Verdict>),
+    Committing(Vec<Verdict>),
+    RollingBack,
+    Ended,
+}
+
+/// What is to be done next.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Connect; the connection before, if there was one, is to be dropped.
+    Connect,
+    Begin(Reads),
+    /// Write, as of the time that was read.
+    Write(Writes, u64),
+    Commit,
+    RollBack,
+    /// Drop the connection and wait so long, and a little longer.
+    Rest(Duration),
+    /// Wait until somebody comes.
+    Wait,
+    /// Drop the connection: it is over.
+    End,
+}
+
+/// How a step went.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Connected,
+    Loaded(Loaded),
+    Wrote,
+    Committed,
+    RolledBack,
+    Rested,
+    Failed(Fault),
+}
+
+/// Why a step came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Others were in the way; the transaction came to nothing.
+    Again(Arc<str>),
+    /// The connection is of no use any more.
+    Lost(Arc<str>),
+    /// The database says no; the transaction came to nothing.
+    Refused(Arc<str>),
+}
+
+/// Why an order is not even taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// Too many are waiting.
+    Queue,
+    /// The database cannot be reached.
+    Down,
+    /// The writer was shut.
+    Shut,
+}
+
+/// What becomes of an order whose caller leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// It was not sent, and never will be.
+    Unsent,
+    /// It may be written; if so, it is given back.
+    Underway,
+    /// It was answered before.
+    Answered,
+}
+
+/// So often a batch that others were in the way of is tried again as a whole.
+const TRIES: u32 = 3;
+
+/// So often in a row the database must not be reached before nobody waits for it.
+const DOWN_AFTER: u32 = 3;
+
+/// The first rest after a failure, and the longest.
+const REST: Duration = Duration::from_millis(50);
+const LONGEST_REST: Duration = Duration::from_secs(2);
+
+impl<R> Writer<R> {
+    pub(crate) fn new(most_waiting: usize, most_in_batch: usize) -> Self {
+        Self {
+            queue: VecDeque::new(),
+            batch: Vec::new(),
+            phase: Phase::Apart,
+            answers: Vec::new(),
+            running: HashMap::new(),
+            tickets: 0,
+            waiting: 0,
+            most_waiting,
+            most_in_batch: most_in_batch.max(1),
+            alone: 0,
+            failures: 0,
+            resting: false,
+            shut: false,
+        }
+    }
+
+    /// Takes an order whose caller waits for the answer.
+    pub(crate) fn ask(&mut self, order: Order, to: R) -> Result<u64, (Full, R)> {
+        if self.shut {
+            return Err((Full::Shut, to));
+        }
+        if self.is_down() {
+            return Err((Full::Down, to));
+        }
+        if self.waiting >= self.most_waiting {
+            return Err((Full::Queue, to));
+        }
+        self.waiting += 1;
+        Ok(self.push(order, Some(to)))
+    }
+
+    /// Takes an order that nobody waits for, always: it settles what was admitted.
+    pub(crate) fn tell(&mut self, order: Order) {
+        self.push(order, None);
+    }
+
+    /// The caller waits no more.
+    pub(crate) fn leave(&mut self, ticket: u64) -> Left {
+        if let Some(at) = self.queue.iter().position(|pending| pending.ticket == ticket) {
+            let pending = &mut self.queue[at];
+            if pending.to.take().is_some() {
+                self.waiting -= 1;
+            }
+            if pending.sent {
+                pending.left = true;
+                return Left::Underway;
+            }
+            self.queue.remove(at);
+            return Left::Unsent;
+        }
+        let begun = matches!(self.phase, Phase::Beginning);
+        let Some(at) = self.batch.iter().position(|pending| pending.ticket == ticket) else { return Left::Answered };
+        if begun && !self.batch[at].sent {
+            self.batch.remove(at);
+            return Left::Unsent;
+        }
+        (self.batch[at].to, self.batch[at].left) = (None, true);
+        Left::Underway
+    }
+
+    /// The work of a named job is over: duplicates are told so.
+    pub(crate) fn finish(&mut self, key: &Key, order: u128) {
+        if self.running.get(key) == Some(&order) {
+            self.running.remove(key);
+        }
+    }
+
+    /// Takes no more orders, and ends when all it has are settled.
+    pub(crate) fn shut(&mut self) {
+        self.shut = true;
+    }
+
+    /// Whether the database could not be reached for some time.
+    pub(crate) fn is_down(&self) -> bool {
+        self.failures >= DOWN_AFTER
+    }
+
+    /// How many orders are not settled yet.
+    pub(crate) fn backlog(&self) -> usize {
+        self.queue.len() + self.batch.len()
+    }
+
+    /// What can be answered now.
+    pub(crate) fn answers(&mut self) -> Vec<Answered<R>> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// Answers everybody who waits, because it is over.
+    pub(crate) fn give_up(&mut self, why: &Arc<str>) {
+        self.waiting = 0;
+        for pending in self.batch.drain(..).chain(self.queue.drain(..)) {
+            if let Some(to) = pending.to {
+                self.answers.push(Answered { to, verdict: Verdict::Unavailable(Arc::clone(why)) });
+            }
+        }
+        self.phase = Phase::Ended;
+    }
+
+    /// How the last step went, if there was one; what to do next.
+    pub(crate) fn step(&mut self, event: Option<Event>) -> Step {
+        if let Some(event) = event {
+            if let Some(step) = self.heard(event) {
+                return step;
+            }
+        }
+        match self.phase {
+            Phase::Apart if self.shut && self.queue.is_empty() => self.end(),
+            Phase::Apart if self.resting => {
+                self.resting = false;
+                Step::Rest(REST.saturating_mul(1 << self.failures.min(10)).min(LONGEST_REST))
+            }
+            Phase::Apart if self.queue.is_empty() && !self.is_down() => Step::Wait,
+            Phase::Apart => {
+                self.phase = Phase::Connecting;
+                Step::Connect
+            }
+            Phase::Idle if self.resting => {
+                self.phase = Phase::Apart;
+                self.step(None)
+            }
+            Phase::Idle if self.queue.is_empty() && self.shut => self.end(),
+            // Before anybody is asked to wait again: can it be read?
+            Phase::Idle if self.queue.is_empty() && self.is_down() => self.begin(),
+            Phase::Idle if self.queue.is_empty() => Step::Wait,
+            Phase::Idle => self.begin(),
+            Phase::Ended => Step::End,
+            // Whoever asks without a report in the middle of a step has cancelled it.
+            _ => {
+                self.lost();
+                self.step(None)
+            }
+        }
+    }
+
+    fn end(&mut self) -> Step {
+        self.phase = Phase::Ended;
+        Step::End
+    }
+
+    fn begin(&mut self) -> Step {
+        let many = if self.alone > 0 { 1 } else { self.most_in_batch.min(self.queue.len()) };
+        self.alone = self.alone.saturating_sub(1);
+        self.batch.extend(self.queue.drain(..many));
+        self.waiting -= self.batch.iter().filter(|pending| pending.to.is_some()).count();
+        self.phase = Phase::Beginning;
+        Step::Begin(batch::reads(self.batch.iter().map(|pending| (&pending.order, pending.sent))))
+    }
+
+    /// Goes on from a report; `None` where what comes next depends on the queue.
+    fn heard(&mut self, event: Event) -> Option<Step> {
+        match (event, std::mem::replace(&mut self.phase, Phase::Idle)) {
+            (Event::Connected, Phase::Connecting) => None,
+            (Event::RolledBack, Phase::RollingBack) => {
+                self.failures = 0;
+                None
+            }
+            (Event::Rested, _) => {
+                self.phase = Phase::Apart;
+                None
+            }
+            (Event::Loaded(loaded), Phase::Beginning) => Some(self.decide(loaded)),
+            (Event::Wrote, Phase::Writing(verdicts)) => {
+                self.batch.iter_mut().for_each(|pending| pending.sent = true);
+                self.phase = Phase::Committing(verdicts);
+                Some(Step::Commit)
+            }
+            (Event::Committed, Phase::Committing(verdicts)) => {
+                self.failures = 0;
+                self.conclude(verdicts);
+                None
+            }
+            (Event::Failed(fault), phase) => self.failed(fault, phase),
+            (_, _) => {
+                self.lost();
+                None
+            }
+        }
+    }
+
+    fn decide(&mut self, loaded: Loaded) -> Step {
+        let now = loaded.now;
+        let orders = self.batch.iter().map(|pending| (&pending.order, pending.sent));
+        let (writes, verdicts) = batch::decide(orders, loaded);
+        if writes.is_empty() {
+            // Nothing but refusals and what was durable before.
+            self.conclude(verdicts);
+            self.phase = Phase::RollingBack;
+            return Step::RollBack;
+        }
+        self.phase = Phase::Writing(verdicts);
+        Step::Write(writes, now)
+    }
+
+    /// Answers a batch whose verdicts are durable.
+    fn conclude(&mut self, verdicts: Vec<Verdict>) {
+        let batch = std::mem::take(&mut self.batch);
+        for (pending, mut verdict) in batch.into_iter().zip(verdicts) {
+            let Pending { order, to, left, .. } = pending;
+            match &mut verdict {
+                Verdict::Admitted(admitted) if left => self.take_back(order, admitted),
+                Verdict::Admitted(_) if !order.own => {
+                    self.running.insert(order.key, order.id);
+                }
+                Verdict::Replay { running, .. } => *running = self.running.contains_key(&order.key),
+                _ => {}
+            }
+            if let Some(to) = to {
+                self.answers.push(Answered { to, verdict });
+            }
+        }
+    }
+
+    /// Whoever asked for it has gone without knowing that it was admitted: nothing was worked on.
+    fn take_back(&mut self, order: Order, admitted: &Admitted) {
+        let Act::Admit(admit) = order.act else { return };
+        let settle = Settle {
+            plan: admit.plan,
+            attempt: admitted.attempt,
+            since: admitted.since,
+            end: End::Void,
+            used: Amounts::none(),
+            part: 0,
+        };
+        let id = order.id ^ 1; // an id of its own: those of orders are even
+        let order = Order { key: order.key, id, own: false, act: Act::Settle(settle) };
+        self.tickets += 1;
+        let ticket = self.tickets;
+        // Before whoever comes with the same id again.
+        self.queue.push_front(Pending { ticket, order, to: None, left: false, sent: false, tries: 0 });
+    }
+
+    fn failed(&mut self, fault: Fault, phase: Phase) -> Option<Step> {
+        match (fault, phase) {
+            (Fault::Lost(why), _)
+            | (Fault::Again(why) | Fault::Refused(why), Phase::Connecting | Phase::RollingBack) => {
+                self.lost();
+                if self.is_down() {
+                    self.turn_away(&why);
+                }
+                None
+            }
+            (Fault::Again(why) | Fault::Refused(why), Phase::Committing(_)) => {
+                // The database has said that it did not take place.
+                self.batch.iter_mut().for_each(|pending| pending.sent = false);
+                self.retry(&why, false);
+                self.roll_back()
+            }
+            (Fault::Again(why), _) => {
+                self.retry(&why, false);
+                self.roll_back()
+            }
+            (Fault::Refused(why), _) => {
+                self.retry(&why, true);
+                self.roll_back()
+            }
+        }
+    }
+
+    fn roll_back(&mut self) -> Option<Step> {
+        self.phase = Phase::RollingBack;
+        Some(Step::RollBack)
+    }
+
+    /// The connection is gone: what was under way is first in the queue again.
+    fn lost(&mut self) {
+        self.phase = Phase::Apart;
+        self.failures = self.failures.saturating_add(1);
+        self.resting = self.failures > 1;
+        self.put_back();
+    }
+
+    fn put_back(&mut self) {
+        for pending in self.batch.drain(..).rev() {
+            if pending.left && !pending.sent {
+                continue; // it never will be
+            }
+            self.waiting += usize::from(pending.to.is_some());
+            self.queue.push_front(pending);
+        }
+    }
+
+    /// The transaction came to nothing: it is tried again, order by order where that was of no use; whoever cannot be
+    /// helped is told.
+    fn retry(&mut self, why: &Arc<str>, refused: bool) {
+        let many = self.batch.len();
+        self.batch.iter_mut().for_each(|pending| pending.tries += 1);
+        let tired = self.batch.iter().any(|pending| pending.tries >= TRIES);
+        if many > 1 {
+            if refused || tired {
+                self.alone = self.alone.max(many);
+            }
+            self.put_back();
+            return;
+        }
+        let Some(pending) = self.batch.pop() else { return };
+        if !refused && !tired {
+            self.batch.push(pending);
+            self.put_back();
+            return;
+        }
+        match pending.to {
+            Some(to) => {
+                self.answers.push(Answered { to, verdict: Verdict::Unavailable(Arc::clone(why)) });
+            }
+            None if pending.left => {}
+            // Nothing that was served is lost: it is tried until the database takes it, after everybody else.
+            None => {
+                self.resting = true;
+                self.queue.push_back(pending);
+            }
+        }
+    }
+
+    /// Nobody waits for a database that is not there. What was sent stays: it may have been written.
+    fn turn_away(&mut self, why: &Arc<str>) {
+        let mut kept = VecDeque::with_capacity(self.queue.len());
+        for mut pending in self.queue.drain(..) {
+            if let Some(to) = pending.to.take() {
+                self.waiting -= 1;
+                if pending.sent {
+                    pending.left = true;
+                    self.answers.push(Answered { to, verdict: Verdict::Indeterminate });
+                } else {
+                    self.answers.push(Answered { to, verdict: Verdict::Unavailable(Arc::clone(why)) });
+                    continue;
+                }
+            }
+            kept.push_back(pending);
+        }
+        self.queue = kept;
+    }
+
+    fn push(&mut self, order: Order, to: Option<R>) -> u64 {
+        self.tickets += 1;
+        let ticket = self.tickets;
+        self.queue.push_back(Pending { ticket, order, to, left: false, sent: false, tries: 0 });
+        ticket
+    }
+}
