@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{Act, Admitted, End, Key, Loaded, Order, Reads, Settle, Verdict, Writes, batch};
-use crate::quota::Amounts;
+use crate::{quota::Amounts, rule::quota::Warning};
 
 /// A writer whose callers are answered through `R`.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct Writer<R> {
     batch: Vec<Pending<R>>,
     phase: Phase,
     answers: Vec<Answered<R>>,
+    /// Clients that have come near their limits by what nobody waits for.
+    notices: Vec<(Key, Vec<Warning>)>,
     /// Named jobs whose work is under way in this process.
     running: HashMap<Key, u128>,
     tickets: u64,
@@ -147,6 +149,7 @@ impl<R> Writer<R> {
             batch: Vec::new(),
             phase: Phase::Apart,
             answers: Vec::new(),
+            notices: Vec::new(),
             running: HashMap::new(),
             tickets: 0,
             waiting: 0,
@@ -228,6 +231,11 @@ impl<R> Writer<R> {
     /// What can be answered now.
     pub(crate) fn answers(&mut self) -> Vec<Answered<R>> {
         std::mem::take(&mut self.answers)
+    }
+
+    /// Who has come near to which limits by what nobody waits for.
+    pub(crate) fn notices(&mut self) -> Vec<(Key, Vec<Warning>)> {
+        std::mem::take(&mut self.notices)
     }
 
     /// Answers everybody who waits, because it is over.
@@ -341,6 +349,7 @@ impl<R> Writer<R> {
         let batch = std::mem::take(&mut self.batch);
         for (pending, mut verdict) in batch.into_iter().zip(verdicts) {
             let Pending { order, to, left, .. } = pending;
+            let key = order.key.clone();
             match &mut verdict {
                 Verdict::Admitted(admitted) if left => self.take_back(order, admitted),
                 Verdict::Admitted(_) if !order.own => {
@@ -349,8 +358,10 @@ impl<R> Writer<R> {
                 Verdict::Replay { running, .. } => *running = self.running.contains_key(&order.key),
                 _ => {}
             }
-            if let Some(to) = to {
-                self.answers.push(Answered { to, verdict });
+            match (to, verdict) {
+                (Some(to), verdict) => self.answers.push(Answered { to, verdict }),
+                (None, Verdict::Settled(_, near)) if !near.is_empty() => self.notices.push((key, near)),
+                _ => {}
             }
         }
     }
