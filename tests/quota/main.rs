@@ -54,7 +54,7 @@ impl Scene {
     }
 
     async fn limit(&self, client: &Client, name: &str) -> LimitUsage {
-        self.quotas.usage(client).await.of(name).unwrap().clone()
+        self.quotas.usage(client).await.unwrap().of(name).unwrap().clone()
     }
 
     fn wall(&self) -> SystemTime {

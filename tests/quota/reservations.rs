@@ -35,7 +35,7 @@ async fn a_kind_that_is_not_named_at_the_end_is_charged_as_it_was_estimated() {
     let scene = Scene::new(plan);
     let held = scene.quotas.reserve(&alice(), [("queries", 1), ("rows", 50)]).await.unwrap();
     held.commit(("rows", 7));
-    let usage = scene.quotas.usage(&alice()).await;
+    let usage = scene.quotas.usage(&alice()).await.unwrap();
     assert_eq!((usage.limits[0].used, usage.limits[1].used), (1, 7));
 }
 
@@ -131,7 +131,7 @@ async fn a_reservation_that_ended_long_ago_is_unknown() {
 async fn what_was_set_aside_before_a_reset_is_no_part_of_what_is_counted_after_it() {
     let scene = Scene::new(queries(100));
     let held = scene.quotas.reserve(&alice(), ("queries", 60)).await.unwrap();
-    scene.quotas.reset_all(&alice()).await;
+    scene.quotas.reset_all(&alice()).await.unwrap();
     assert_eq!(sums(&scene).await, (0, 0, 100));
     held.commit(("queries", 60));
     assert_eq!(sums(&scene).await, (0, 0, 100));

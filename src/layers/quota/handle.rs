@@ -3,6 +3,7 @@
 use std::{fmt, future::Future, sync::Arc};
 
 use super::{
+    account_error::AccountError,
     offer::Offer,
     reservation::{Ended, Reservation, ReservationError, ReservationId},
     tracker::Tracker,
@@ -26,7 +27,7 @@ use crate::{
 /// let plan = Plan::new("free").limit(Quota::units("queries", 105).per(Period::hour()));
 /// let quotas = QuotaLayer::new(plan).handle();
 /// let alice = Client::named("alice");
-/// quotas.record(&alice, ("queries", 95)).await;
+/// quotas.record(&alice, ("queries", 95)).await.unwrap();
 /// quotas.charge(&alice, ("queries", 10)).await.unwrap();
 /// let refusal = quotas.charge(&alice, ("queries", 1)).await.unwrap_err();
 /// assert_eq!(refusal.violations()[0].current, 105);
@@ -103,7 +104,7 @@ impl Quotas {
     /// not named as it was reserved.
     ///
     /// # Errors
-    /// When it was rolled back before, or nobody remembers it.
+    /// When it was rolled back before, nobody remembers it, or the store does not answer.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -120,7 +121,7 @@ impl Quotas {
     /// Gives back a reservation that was [detached](Reservation::detach), once.
     ///
     /// # Errors
-    /// When it was committed before, or nobody remembers it.
+    /// When it was committed before, nobody remembers it, or the store does not answer.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -136,17 +137,21 @@ impl Quotas {
 
     /// Notes what was used, whether there was room for it or not: the next one who asks is refused. Nothing is recorded of 0.
     ///
+    /// # Errors
+    /// When the store of the accounts does not answer; memory always does.
+    ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// # use tollgate::{Client, Plan, QuotaLayer};
     /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
-    /// quotas.record(&Client::named("alice"), ("bytes", 4_096)).await;
+    /// quotas.record(&Client::named("alice"), ("bytes", 4_096)).await.unwrap();
     /// # });
     /// ```
-    pub async fn record(&self, client: &Client, amounts: impl Into<Amounts>) {
+    pub async fn record(&self, client: &Client, amounts: impl Into<Amounts>) -> Result<(), AccountError> {
         let (now, offer, amounts) = (self.0.now(), self.offer(client), amounts.into());
-        let near = self.0.store.record(&Account { client, plan: &offer.plan, now }, &amounts).await;
+        let near = self.0.store.record(&Account { client, plan: &offer.plan, now }, &amounts).await?;
         self.0.warn(&near);
+        Ok(())
     }
 
     /// Charges all of this and runs `work`, or refuses; where the plan limits requests at a time, it takes a place until
@@ -227,9 +232,7 @@ impl Quotas {
                 Ok(admission.receipt)
             }
             Err(refused) => {
-                if refused.shared {
-                    tracker.terms.audience.tell(&Event::Overflow { policy });
-                }
+                tracker.tell_overflow(&refused);
                 let refusal = tracker.refusal(&offer, client, refused, now);
                 tracker.terms.audience.tell(&Event::Refused { refusal: &refusal, shadow: false });
                 Err(refusal)

@@ -291,7 +291,7 @@ impl GateLayer<QuotaSettings> {
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// use tollgate::{Client, Plan, QuotaLayer};
     /// let quotas = QuotaLayer::new(Plan::standard()).handle();
-    /// quotas.record(&Client::named("nightly job"), ("queries", 20)).await;
+    /// quotas.record(&Client::named("nightly job"), ("queries", 20)).await.unwrap();
     /// # });
     /// ```
     #[must_use]

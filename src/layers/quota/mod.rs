@@ -52,6 +52,7 @@
 //! The peer is then the proxy, and all its clients share one account: say which networks to believe with
 //! [`PeerIp::trust_forwarded`](crate::PeerIp::trust_forwarded).
 
+mod account_error;
 mod by_hand;
 mod bytes;
 mod charge;
@@ -66,8 +67,11 @@ mod request_bytes;
 mod reservation;
 mod settings;
 mod spare;
+#[cfg(test)]
+mod tests;
 mod tracker;
 
+pub use account_error::AccountError;
 pub use charge::{Charge, QuotaStatus};
 pub use handle::Quotas;
 pub use job_id::{Duplicates, JobId};

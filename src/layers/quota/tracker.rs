@@ -130,6 +130,13 @@ impl Tracker {
         }
     }
 
+    /// Tells whoever listens of a refusal for the sake of all newcomers.
+    pub(super) fn tell_overflow(&self, refused: &Refused) {
+        if let Refused::Account { shared: true, .. } = refused {
+            self.terms.audience.tell(&Event::Overflow { policy: &self.terms.name });
+        }
+    }
+
     fn hold(self: &Arc<Self>, offer: &Arc<Offer>, asked: Asked, bytes: Bytes, admission: Admission, now: Now) -> Held {
         self.tell(&admission);
         Held::new(self, offer, asked, bytes, admission, now)
@@ -147,10 +154,8 @@ impl Tracker {
         refused: Refused,
         now: Now,
     ) -> Result<Held, Refusal> {
-        if refused.shared {
-            self.terms.audience.tell(&Event::Overflow { policy: &self.terms.name });
-        }
-        let done_before = matches!(refused.no, No::Job(Duplicate::Running | Duplicate::Done));
+        self.tell_overflow(&refused);
+        let done_before = matches!(refused, Refused::Account { no: No::Job(Duplicate::Running | Duplicate::Done), .. });
         if done_before && self.settings.duplicates == Duplicates::Pass {
             return Ok(self.let_pass());
         }

@@ -6,7 +6,10 @@ use super::{Accounts, lock};
 use crate::{
     Answer, Client, Invalid,
     quota::{Amounts, Grant, GrantId, Granted, Plan, Usage},
-    quota_store::{Account as Whose, Admission, End, Near, News, Order, Page, QuotaStore, Receipt, Refused, Reserved},
+    quota_store::{
+        Account as Whose, Admission, End, Ending, Near, News, Order, Page, QuotaStore, Receipt, Refused, Reserved,
+        Trouble,
+    },
     rule::quota::{Account, Closed, Now, Taken, Warning},
     sync::Ordering,
 };
@@ -43,7 +46,7 @@ impl QuotaStore for Accounts {
                 }
                 Ok(Admission { receipt, nearest, news })
             }
-            Err(no) => Err(Refused { no, shared }),
+            Err(no) => Err(Refused::Account { no, shared }),
         })
     }
 
@@ -104,7 +107,12 @@ impl QuotaStore for Accounts {
         })
     }
 
-    fn close(&self, reserved: &Reserved, actual: Option<&Amounts>, now: Now) -> Answer<(Closed, Near)> {
+    fn close(
+        &self,
+        reserved: &Reserved,
+        actual: Option<&Amounts>,
+        now: Now,
+    ) -> Answer<Result<(Ending, Near), Trouble>> {
         let mut closed = Closed::Unknown;
         let near = self.at(reserved.place, now, |account, now| {
             account.expire(now, &self.terms);
@@ -112,22 +120,28 @@ impl QuotaStore for Accounts {
             (closed, warned) = account.close(reserved.hold, actual, false, now, &self.terms);
             warned
         });
-        Answer::Now((closed, near))
+        let ending = match closed {
+            Closed::Now(_) => Ending::Now,
+            Closed::TooLate(_) => Ending::TooLate,
+            Closed::Before(stage) => Ending::Before(stage),
+            Closed::Unknown => Ending::Unknown,
+        };
+        Answer::Now(Ok((ending, near)))
     }
 
-    fn record(&self, whose: &Whose<'_>, amounts: &Amounts) -> Answer<Near> {
+    fn record(&self, whose: &Whose<'_>, amounts: &Amounts) -> Answer<Result<Near, Trouble>> {
         let record = |account: &mut Account, now: Now| {
             let warned = account.record(amounts, None, now);
             account.warnings(warned)
         };
-        Answer::Now(match self.with(whose, record) {
+        Answer::Now(Ok(match self.with(whose, record) {
             Some((limits, _)) => near(Some(whose.client), limits),
             None => near(None, self.with_crowd(whose, record).0),
-        })
+        }))
     }
 
-    fn usage(&self, whose: &Whose<'_>) -> Answer<Usage> {
-        Answer::Now(self.look(whose, |account, now| account.usage(now)))
+    fn usage(&self, whose: &Whose<'_>) -> Answer<Result<Usage, Trouble>> {
+        Answer::Now(Ok(self.look(whose, |account, now| account.usage(now))))
     }
 
     fn check(&self, whose: &Whose<'_>, amounts: &Amounts) -> Answer<Result<(), Refused>> {
@@ -136,10 +150,16 @@ impl QuotaStore for Accounts {
             true => (self.look(whose, check), false),
             false => (self.with_crowd(whose, check).0, true),
         };
-        Answer::Now(checked.map_err(|no| Refused { no, shared }))
+        Answer::Now(checked.map_err(|no| Refused::Account { no, shared }))
     }
 
-    fn page(&self, from: u64, most: usize, plan_of: &dyn Fn(&Client) -> Arc<Plan>, now: Now) -> Answer<Page> {
+    fn page(
+        &self,
+        from: u64,
+        most: usize,
+        plan_of: &dyn Fn(&Client) -> Arc<Plan>,
+        now: Now,
+    ) -> Answer<Result<Page, Trouble>> {
         let now = self.present(now);
         let mut page = Vec::new();
         let (mut number, mut slot) = ((from >> 32) as usize, (from & u64::from(u32::MAX)) as usize);
@@ -159,31 +179,31 @@ impl QuotaStore for Accounts {
             }
             if page.len() >= most {
                 let more = number < self.shards.len();
-                return Answer::Now((page, more.then_some((number as u64) << 32 | slot as u64)));
+                return Answer::Now(Ok((page, more.then_some((number as u64) << 32 | slot as u64))));
             }
         }
-        Answer::Now((page, None))
+        Answer::Now(Ok((page, None)))
     }
 
-    fn reset(&self, whose: &Whose<'_>, limit: Option<&str>) -> Answer<Result<(), Invalid>> {
-        Answer::Now(self.look(whose, |account, _| account.reset(limit)))
+    fn reset(&self, whose: &Whose<'_>, limit: Option<&str>) -> Answer<Result<Result<(), Invalid>, Trouble>> {
+        Answer::Now(Ok(self.look(whose, |account, _| account.reset(limit))))
     }
 
-    fn grant(&self, whose: &Whose<'_>, grant: Grant) -> Answer<Result<GrantId, Invalid>> {
+    fn grant(&self, whose: &Whose<'_>, grant: Grant) -> Answer<Result<Result<GrantId, Invalid>, Trouble>> {
         let full = || {
             Err(Invalid::new("client", "have an account to be granted more, and there is room for no more", self.most))
         };
         let id = GrantId(self.shared.granted.fetch_add(1, Ordering::Relaxed));
         let granted = self.with(whose, |account, now| account.grant(id, grant, now));
-        Answer::Now(granted.map_or_else(full, |(granted, _)| granted.map(|()| id)))
+        Answer::Now(Ok(granted.map_or_else(full, |(granted, _)| granted.map(|()| id))))
     }
 
-    fn revoke(&self, whose: &Whose<'_>, id: GrantId) -> Answer<bool> {
-        Answer::Now(self.look(whose, |account, _| account.revoke(id)))
+    fn revoke(&self, whose: &Whose<'_>, id: GrantId) -> Answer<Result<bool, Trouble>> {
+        Answer::Now(Ok(self.look(whose, |account, _| account.revoke(id))))
     }
 
-    fn grants(&self, whose: &Whose<'_>) -> Answer<Vec<Granted>> {
-        Answer::Now(self.look(whose, |account, _| account.grants()))
+    fn grants(&self, whose: &Whose<'_>) -> Answer<Result<Vec<Granted>, Trouble>> {
+        Answer::Now(Ok(self.look(whose, |account, _| account.grants())))
     }
 
     fn population(&self) -> (usize, usize) {

@@ -77,7 +77,7 @@ impl Scene {
     }
 
     fn usage(&self, number: u8) -> Usage {
-        at_once(self.accounts.usage(&self.whose(&client(number))))
+        at_once(self.accounts.usage(&self.whose(&client(number)))).unwrap()
     }
 
     /// What is used of each limit.
