@@ -41,14 +41,8 @@ pub(crate) trait QuotaStore: Send + Sync + 'static {
     /// Whether everything that is asked for could be taken.
     fn check(&self, account: &Account<'_>, amounts: &Amounts) -> Answer<Result<(), Refused>>;
 
-    /// The usage of some clients, and where to go on.
-    fn page(
-        &self,
-        from: u64,
-        most: usize,
-        plan_of: &dyn Fn(&Client) -> Arc<Plan>,
-        now: Now,
-    ) -> Answer<Result<Page, Trouble>>;
+    /// The usage of some clients, and where to go on; from the first where `from` is `None`.
+    fn page(&self, from: Option<&Bookmark>, most: usize, plan_of: PlanOf, now: Now) -> Answer<Result<Page, Trouble>>;
 
     /// Counts the limits of this name or kind, or all of them, from zero.
     fn reset(&self, account: &Account<'_>, limit: Option<&str>) -> Answer<Result<Result<(), Invalid>, Trouble>>;
@@ -77,7 +71,20 @@ pub(crate) enum Trouble {
 }
 
 /// The usage of some clients, and where to go on.
-pub(crate) type Page = (Vec<(Client, Usage)>, Option<u64>);
+pub(crate) type Page = (Vec<(Client, Usage)>, Option<Bookmark>);
+
+/// The plan that a client has: asked for while a page is put together, which may take its time.
+pub(crate) type PlanOf = Arc<dyn Fn(&Client) -> Arc<Plan> + Send + Sync>;
+
+/// Where in the list of all clients a page begins; a store knows only its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Bookmark {
+    /// At a number, which memory counts its accounts by.
+    At(u64),
+    /// After the client of this name, where accounts are sorted by name.
+    #[cfg_attr(not(test), expect(dead_code, reason = "memory counts"))]
+    After(Box<str>),
+}
 
 /// Whose account, under which plan, and when.
 #[derive(Clone, Copy, Debug)]

@@ -6,7 +6,7 @@ use super::{account_error::AccountError, handle::Quotas};
 use crate::{
     Client, PolicyName, Refusal, RequestHead,
     quota::{Granted, LimitUsage, Usage},
-    quota_store::{Account, Refused},
+    quota_store::{Account, Bookmark, Refused},
     rule::quota::No,
 };
 
@@ -37,7 +37,7 @@ pub struct UsagePage {
     pub next: Option<Cursor>,
 }
 
-/// A place in the list of all clients.
+/// A place in the list of all clients; of other accounts than those that gave it, it is the end.
 ///
 /// ```
 /// # async fn takes(quotas: &tollgate::Quotas) -> Result<(), tollgate::AccountError> {
@@ -46,8 +46,8 @@ pub struct UsagePage {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Cursor(u64);
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Cursor(Bookmark);
 
 /// What each limit would say to a request.
 ///
@@ -124,10 +124,10 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn usage_page(&self, from: Option<Cursor>, most: usize) -> Result<UsagePage, AccountError> {
-        let now = self.0.now();
-        let plan_of = |client: &Client| Arc::clone(&self.offer(client).plan);
-        let from = from.map_or(0, |Cursor(at)| at);
-        let (clients, next) = self.0.store.page(from, most.max(1), &plan_of, now).await?;
+        let (now, quotas) = (self.0.now(), self.clone());
+        let plan_of = Arc::new(move |client: &Client| Arc::clone(&quotas.offer(client).plan));
+        let from = from.as_ref().map(|Cursor(at)| at);
+        let (clients, next) = self.0.store.page(from, most.max(1), plan_of, now).await?;
         Ok(UsagePage { clients, next: next.map(Cursor) })
     }
 

@@ -11,7 +11,8 @@ use crate::{
     gate::GateLayer,
     quota::Granted,
     quota_store::{
-        Account, Admission, End, Ending, Near, Order, Page, QuotaStore, Receipt, Refused, Reserved, Trouble,
+        Account, Admission, Bookmark, End, Ending, Near, Order, Page, PlanOf, QuotaStore, Receipt, Refused, Reserved,
+        Trouble,
     },
     rule::quota::Now,
 };
@@ -67,7 +68,7 @@ impl QuotaStore for Troubled {
         self.refused()
     }
 
-    fn page(&self, _: u64, _: usize, _: &dyn Fn(&Client) -> Arc<Plan>, _: Now) -> Answer<Result<Page, Trouble>> {
+    fn page(&self, _: Option<&Bookmark>, _: usize, _: PlanOf, _: Now) -> Answer<Result<Page, Trouble>> {
         self.late()
     }
 

@@ -1,14 +1,12 @@
 //! Accounts in memory answer at once.
 
-use std::sync::Arc;
-
 use super::{Accounts, lock};
 use crate::{
     Answer, Client, Invalid,
-    quota::{Amounts, Grant, GrantId, Granted, Plan, Usage},
+    quota::{Amounts, Grant, GrantId, Granted, Usage},
     quota_store::{
-        Account as Whose, Admission, End, Ending, Near, News, Order, Page, QuotaStore, Receipt, Refused, Reserved,
-        Trouble,
+        Account as Whose, Admission, Bookmark, End, Ending, Near, News, Order, Page, PlanOf, QuotaStore, Receipt,
+        Refused, Reserved, Trouble,
     },
     rule::quota::{Account, Closed, Now, Taken, Warning},
     sync::Ordering,
@@ -153,13 +151,12 @@ impl QuotaStore for Accounts {
         Answer::Now(checked.map_err(|no| Refused::Account { no, shared }))
     }
 
-    fn page(
-        &self,
-        from: u64,
-        most: usize,
-        plan_of: &dyn Fn(&Client) -> Arc<Plan>,
-        now: Now,
-    ) -> Answer<Result<Page, Trouble>> {
+    fn page(&self, from: Option<&Bookmark>, most: usize, plan_of: PlanOf, now: Now) -> Answer<Result<Page, Trouble>> {
+        let from = match from {
+            None => 0,
+            Some(Bookmark::At(number)) => *number,
+            Some(Bookmark::After(_)) => return Answer::Now(Ok((Vec::new(), None))), // another store's
+        };
         let now = self.present(now);
         let mut page = Vec::new();
         let (mut number, mut slot) = ((from >> 32) as usize, (from & u64::from(u32::MAX)) as usize);
@@ -179,7 +176,7 @@ impl QuotaStore for Accounts {
             }
             if page.len() >= most {
                 let more = number < self.shards.len();
-                return Answer::Now(Ok((page, more.then_some((number as u64) << 32 | slot as u64))));
+                return Answer::Now(Ok((page, more.then_some(Bookmark::At((number as u64) << 32 | slot as u64)))));
             }
         }
         Answer::Now(Ok((page, None)))

@@ -1,3 +1,4 @@
+mod foreign;
 mod forgetting;
 #[cfg(tollgate_loom)]
 mod interleavings;
