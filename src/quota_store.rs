@@ -28,6 +28,9 @@ pub(crate) trait QuotaStore: Send + Sync + 'static {
     /// What was admitted goes on, and has used so much since it was last heard of.
     fn go_on(&self, receipt: &Receipt, used: &Amounts, now: Now) -> Near;
 
+    /// By what a reservation is ended when its receipt is gone.
+    fn reserved(&self, receipt: &Receipt) -> Reserved;
+
     /// Ends a reservation by its id: with what was used, or with nothing.
     fn close(&self, reserved: &Reserved, actual: Option<&Amounts>, now: Now)
     -> Answer<Result<(Ending, Near), Trouble>>;
@@ -162,11 +165,13 @@ pub(crate) struct Receipt {
     pub(crate) shared: bool,
 }
 
-/// By what a store finds again what was set aside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Reserved {
-    pub(crate) place: Place,
-    pub(crate) hold: NonZeroU64,
+/// By what a store finds again what was set aside; it knows nothing of what another store set aside.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Reserved {
+    /// In memory: in which accounts, by their own number, in which of them, and under which number there.
+    Here { accounts: u64, place: Place, hold: NonZeroU64 },
+    /// Where reservations have a text as their id, which does not begin with `m-`.
+    Named(Box<str>),
 }
 
 /// Where an account is, and which of those that were there.

@@ -5,7 +5,8 @@ use std::{fmt, future::Future, sync::Arc};
 use super::{
     account_error::AccountError,
     offer::Offer,
-    reservation::{Ended, Reservation, ReservationError, ReservationId},
+    reservation::{Ended, Reservation, ReservationError},
+    reservation_id::ReservationId,
     tracker::Tracker,
 };
 use crate::{
@@ -111,10 +112,10 @@ impl Quotas {
     /// # use tollgate::{Amounts, Client, Plan, QuotaLayer};
     /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
     /// let id = quotas.reserve(&Client::named("alice"), ("queries", 20)).await.unwrap().detach();
-    /// quotas.commit(id, Amounts::none()).await.unwrap(); // all twenty
+    /// quotas.commit(&id, Amounts::none()).await.unwrap(); // all twenty
     /// # });
     /// ```
-    pub async fn commit(&self, id: ReservationId, actual: impl Into<Amounts>) -> Result<Ended, ReservationError> {
+    pub async fn commit(&self, id: &ReservationId, actual: impl Into<Amounts>) -> Result<Ended, ReservationError> {
         self.0.close(id, Some(&actual.into())).await
     }
 
@@ -128,10 +129,10 @@ impl Quotas {
     /// # use tollgate::{Client, Plan, QuotaLayer};
     /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
     /// let id = quotas.reserve(&Client::named("alice"), ("queries", 20)).await.unwrap().detach();
-    /// quotas.roll_back(id).await.unwrap();
+    /// quotas.roll_back(&id).await.unwrap();
     /// # });
     /// ```
-    pub async fn roll_back(&self, id: ReservationId) -> Result<Ended, ReservationError> {
+    pub async fn roll_back(&self, id: &ReservationId) -> Result<Ended, ReservationError> {
         self.0.close(id, None).await
     }
 

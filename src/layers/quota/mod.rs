@@ -65,6 +65,7 @@ mod permit;
 mod refuse;
 mod request_bytes;
 mod reservation;
+mod reservation_id;
 mod settings;
 mod spare;
 #[cfg(test)]
@@ -78,5 +79,6 @@ pub use job_id::{Duplicates, JobId};
 pub use layer::QuotaLayer;
 pub use look::{Cursor, Explained, ExplainedLimit, UsagePage};
 pub use request_bytes::{CountedBody, RequestBytes, RequestBytesLayer};
-pub use reservation::{Ended, Reservation, ReservationError, ReservationId};
+pub use reservation::{Ended, Reservation, ReservationError};
+pub use reservation_id::ReservationId;
 pub use settings::{OnExpiry, QuotaSettings, Served};

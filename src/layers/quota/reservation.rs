@@ -2,10 +2,10 @@
 
 use std::{error::Error, fmt, sync::Arc};
 
-use super::tracker::Tracker;
+use super::{reservation_id::ReservationId, tracker::Tracker};
 use crate::{
     quota::Amounts,
-    quota_store::{End, Ending, Receipt, Reserved, Trouble},
+    quota_store::{End, Ending, Receipt, Trouble},
     rule::quota::Stage,
 };
 
@@ -28,20 +28,6 @@ pub struct Reservation {
     tracker: Arc<Tracker>,
     receipt: Option<Receipt>,
 }
-
-/// A reservation that outlives its value: to end it by, as often as need be.
-///
-/// ```
-/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// # use tollgate::{Client, Ended, Period, Plan, Quota, QuotaLayer};
-/// # let quotas = QuotaLayer::new(Plan::new("free").limit(Quota::units("tokens", 1_000).per(Period::hour()))).handle();
-/// let id = quotas.reserve(&Client::named("alice"), ("tokens", 800)).await.unwrap().detach();
-/// assert_eq!(quotas.commit(id, ("tokens", 317)).await, Ok(Ended::Now));
-/// assert_eq!(quotas.commit(id, ("tokens", 317)).await, Ok(Ended::Before)); // nothing is charged twice
-/// # });
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ReservationId(Reserved);
 
 /// How a reservation was ended by its id.
 ///
@@ -119,7 +105,7 @@ impl Reservation {
     #[must_use = "an id that is lost leaves the reservation open until its time runs out"]
     pub fn detach(mut self) -> ReservationId {
         let receipt = self.receipt.as_ref().expect("there until it is ended");
-        let id = Reserved { place: receipt.place, hold: receipt.hold.expect("it was reserved") };
+        let id = self.tracker.store.reserved(receipt);
         self.end(&End::Detached);
         ReservationId(id)
     }
@@ -139,7 +125,7 @@ impl Drop for Reservation {
 }
 
 impl Tracker {
-    pub(super) async fn close(&self, id: ReservationId, actual: Option<&Amounts>) -> Result<Ended, ReservationError> {
+    pub(super) async fn close(&self, id: &ReservationId, actual: Option<&Amounts>) -> Result<Ended, ReservationError> {
         let (ending, near) = self.store.close(&id.0, actual, self.now()).await?;
         self.warn(&near);
         match (ending, actual) {

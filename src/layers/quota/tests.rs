@@ -52,6 +52,10 @@ impl QuotaStore for Troubled {
         unreachable!("nothing was admitted")
     }
 
+    fn reserved(&self, _: &Receipt) -> Reserved {
+        unreachable!("nothing was admitted")
+    }
+
     fn close(&self, _: &Reserved, _: Option<&Amounts>, _: Now) -> Answer<Result<(Ending, Near), Trouble>> {
         self.late()
     }
@@ -143,8 +147,8 @@ async fn whoever_wants_to_know_or_change_something_hears_an_error() {
             assert_eq!(said, Err(error.clone()));
         }
         let id = elsewhere.reserve(&alice, ("queries", 1)).await.unwrap().detach();
-        assert_eq!(quotas.commit(id, ("queries", 1)).await, Err(unended));
-        assert_eq!(quotas.roll_back(id).await, Err(unended));
+        assert_eq!(quotas.commit(&id, ("queries", 1)).await, Err(unended));
+        assert_eq!(quotas.roll_back(&id).await, Err(unended));
     }
 }
 

@@ -105,17 +105,26 @@ impl QuotaStore for Accounts {
         })
     }
 
+    fn reserved(&self, receipt: &Receipt) -> Reserved {
+        let hold = receipt.hold.expect("it was reserved");
+        Reserved::Here { accounts: self.number, place: receipt.place, hold }
+    }
+
     fn close(
         &self,
         reserved: &Reserved,
         actual: Option<&Amounts>,
         now: Now,
     ) -> Answer<Result<(Ending, Near), Trouble>> {
+        let (place, hold) = match *reserved {
+            Reserved::Here { accounts, place, hold } if accounts == self.number => (place, hold),
+            _ => return Answer::Now(Ok((Ending::Unknown, Near::default()))),
+        };
         let mut closed = Closed::Unknown;
-        let near = self.at(reserved.place, now, |account, now| {
+        let near = self.at(place, now, |account, now| {
             account.expire(now, &self.terms);
             let warned;
-            (closed, warned) = account.close(reserved.hold, actual, false, now, &self.terms);
+            (closed, warned) = account.close(hold, actual, false, now, &self.terms);
             warned
         });
         let ending = match closed {
