@@ -158,7 +158,7 @@ pub(crate) struct Receipt {
     pub(crate) turn: u32,
     pub(crate) lease: Option<Lease>,
     pub(crate) hold: Option<NonZeroU64>,
-    pub(crate) job: Option<Box<Job>>,
+    pub(crate) job: Option<Arc<Job>>,
     /// The account is kept until the charge is settled.
     pub(crate) open: bool,
     /// It is from an account that newcomers share.

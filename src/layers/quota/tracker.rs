@@ -78,7 +78,7 @@ impl Tracker {
     }
 
     /// The job that a request names; where it names one badly, or it is no job at all, why.
-    fn job(&self, request: &RequestHead<'_>, client: &Client, amounts: &Amounts) -> Result<Option<Job>, Refusal> {
+    fn job(&self, request: &RequestHead<'_>, client: &Client, amounts: &Amounts) -> Result<Option<Arc<Job>>, Refusal> {
         let Some(ids) = &self.settings.job_id else { return Ok(None) };
         let read = ids.read(request, client, amounts, self.digester());
         read.map_err(|Bad| Refusal::new(Reason::InvalidJobId, self.terms.name.clone()))

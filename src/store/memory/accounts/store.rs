@@ -30,7 +30,7 @@ impl QuotaStore for Accounts {
         };
         Answer::Now(match decided {
             Ok((Taken { turn, lease, hold, .. }, mut nearest, mut news)) => {
-                let job = order.ask.job.map(|job| Box::new(*job));
+                let job = order.ask.job.cloned();
                 let receipt = Receipt { place, turn, lease, hold, job, open: order.ask.open, shared };
                 if shared {
                     nearest = None; // what a crowd has left is nobody's business
