@@ -59,7 +59,7 @@ pub use identify::{Account, ApiKey, Forwarded, Identify, Lookup, PeerIp, Strange
 pub use invalid::Invalid;
 pub use layers::circuit_breaker::{CallError, CircuitBreaker, CircuitBreakerLayer, CircuitState, Counts};
 pub use layers::quota::{
-    AccountError, Charge, Cursor, Duplicates, Ended, Explained, ExplainedLimit, JobId, OnExpiry, QuotaLayer,
+    AccountError, Charge, Cursor, Duplicates, Ended, Explained, ExplainedLimit, JobId, JobRun, OnExpiry, QuotaLayer,
     QuotaStatus, Quotas, RequestBytesLayer, Reservation, ReservationError, ReservationId, Served, UsagePage,
 };
 pub use layers::token_bucket::{TokenBucketLayer, TokenBuckets};

@@ -6,6 +6,7 @@ mod clocks;
 mod crowds;
 mod exhaustion;
 mod explaining;
+mod jobs;
 mod kinds;
 mod plans;
 mod races;

@@ -1,6 +1,6 @@
 //! The same accounts outside http.
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{borrow::Cow, fmt, future::Future, sync::Arc};
 
 use super::{
     account_error::AccountError,
@@ -13,8 +13,8 @@ use crate::{
     Client, Digester, Event, Refusal,
     identify::anonymous,
     quota::{Amounts, Kind},
-    quota_store::{Account, Order, Receipt},
-    rule::quota::Ask,
+    quota_store::{Account, Order, Receipt, Refused},
+    rule::quota::{Ask, Duplicate, No},
 };
 
 /// The accounts of a [`QuotaLayer`](crate::QuotaLayer), for callers without a request; clones share them.
@@ -181,17 +181,9 @@ impl Quotas {
         amounts: impl Into<Amounts>,
         work: impl Future<Output = T>,
     ) -> Result<T, Refusal> {
-        let own;
-        let client = match client.into() {
-            Some(client) => client,
-            None => {
-                own = anonymous();
-                &own
-            }
-        };
-        let mut amounts = amounts.into();
+        let (client, mut amounts) = (or_anonymous(client.into()), amounts.into());
         amounts.set(&Kind::Concurrent, 1);
-        let held = Reservation::new(&self.0, self.admit(client, &amounts, false, true).await?);
+        let held = Reservation::new(&self.0, self.admit(&client, &amounts, false, true).await?);
         let done = work.await;
         held.commit(Amounts::none());
         Ok(done)
@@ -222,28 +214,41 @@ impl Quotas {
     }
 
     async fn admit(&self, client: &Client, amounts: &Amounts, reserve: bool, open: bool) -> Result<Receipt, Refusal> {
+        let ask = Ask { amounts, reserve, lasting: false, open, job: None };
+        self.begin(client, ask).await.map(|receipt| receipt.expect("only a job may have been done before"))
+    }
+
+    /// Takes what is asked for; nothing where it is for a job that was done before.
+    pub(super) async fn begin(&self, client: &Client, ask: Ask<'_>) -> Result<Option<Receipt>, Refusal> {
         let (tracker, now, offer) = (&self.0, self.0.now(), self.offer(client));
         let account = Account { client, plan: &offer.plan, now };
-        let ask = Ask { amounts, reserve, lasting: false, open, job: None };
-        let policy = &tracker.terms.name;
         match tracker.store.admit(&Order { account, ask, told: false, usage: false }).await {
             Ok(admission) => {
                 tracker.tell(&admission);
-                tracker.terms.audience.tell(&Event::Admitted { policy });
-                Ok(admission.receipt)
+                tracker.terms.audience.tell(&Event::Admitted { policy: &tracker.terms.name });
+                Ok(Some(admission.receipt))
             }
+            Err(Refused::Account { no: No::Job(Duplicate::Done), .. }) => Ok(None),
             Err(refused) => {
                 tracker.tell_overflow(&refused);
-                let refusal = tracker.refusal(&offer, client, refused, now);
-                tracker.terms.audience.tell(&Event::Refused { refusal: &refusal, shadow: false });
-                Err(refusal)
+                Err(self.refused(tracker.refusal(&offer, client, refused, now)))
             }
         }
+    }
+
+    /// A refusal, told to whoever listens.
+    pub(super) fn refused(&self, refusal: Refusal) -> Refusal {
+        self.0.terms.audience.tell(&Event::Refused { refusal: &refusal, shadow: false });
+        refusal
     }
 
     pub(super) fn offer(&self, client: &Client) -> Arc<Offer> {
         Arc::clone(self.0.plans.present().of(client))
     }
+}
+
+pub(super) fn or_anonymous(client: Option<&Client>) -> Cow<'_, Client> {
+    client.map_or_else(|| Cow::Owned(anonymous()), Cow::Borrowed)
 }
 
 impl fmt::Debug for Quotas {

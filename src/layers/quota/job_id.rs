@@ -136,11 +136,23 @@ impl JobId {
             }
         };
         // Only what the request itself says: what else is counted is the plan's matter, which may change in between.
-        let units = amounts.iter().filter(|(kind, amount)| matches!(kind, Kind::Units(_)) && *amount > 0);
-        let charged =
-            units.flat_map(|(kind, amount)| [kind.as_str().as_bytes().to_vec(), amount.to_le_bytes().to_vec()]);
-        digester.digest("job fingerprint", std::iter::once(what).chain(charged))
+        let units = amounts.iter().filter(|(kind, _)| matches!(kind, Kind::Units(_)));
+        digester.digest("job fingerprint", std::iter::once(what).chain(written(units)))
     }
+}
+
+/// A job outside http: the same id with other amounts is another job.
+pub(super) fn by_hand(id: &str, client: &Client, amounts: &Amounts, digester: &Digester) -> Result<Arc<Job>, Bad> {
+    let id = checked(id.as_bytes())?;
+    let asked = amounts.iter().filter(|(kind, _)| **kind != Kind::Concurrent);
+    Ok(job(client, id, digester.digest("job by hand", written(asked)), digester))
+}
+
+/// Amounts as they go into a fingerprint, whatever their order; nothing of a kind is the same as not naming it.
+fn written<'a>(amounts: impl Iterator<Item = (&'a Kind, u64)>) -> impl Iterator<Item = Vec<u8>> {
+    let mut some: Vec<_> = amounts.filter(|(_, amount)| *amount > 0).collect();
+    some.sort_unstable();
+    some.into_iter().flat_map(|(kind, amount)| [kind.as_str().as_bytes().to_vec(), amount.to_le_bytes().to_vec()])
 }
 
 /// An id that cannot be one.

@@ -120,6 +120,7 @@ async fn whoever_asks_whether_it_may_hears_a_refusal_with_a_time_to_come_back() 
             quotas.charge(&alice, ("queries", 1)).await.unwrap_err(),
             quotas.reserve(&alice, ("queries", 1)).await.unwrap_err(),
             quotas.run(&alice, ("queries", 1), async { panic!("polled") }).await.unwrap_err(),
+            quotas.run_job(&alice, "7", ("queries", 1), async { panic!("polled") }).await.unwrap_err(),
         ] {
             assert_eq!((refusal.reason(), refusal.retry_after_seconds()), (reason, Some(1)));
         }

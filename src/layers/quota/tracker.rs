@@ -81,7 +81,11 @@ impl Tracker {
     fn job(&self, request: &RequestHead<'_>, client: &Client, amounts: &Amounts) -> Result<Option<Arc<Job>>, Refusal> {
         let Some(ids) = &self.settings.job_id else { return Ok(None) };
         let read = ids.read(request, client, amounts, self.digester());
-        read.map_err(|Bad| Refusal::new(Reason::InvalidJobId, self.terms.name.clone()))
+        read.map_err(|Bad| self.bad_job_id())
+    }
+
+    pub(super) fn bad_job_id(&self) -> Refusal {
+        Refusal::new(Reason::InvalidJobId, self.terms.name.clone())
     }
 
     fn decide(self: &Arc<Self>, request: &RequestHead<'_>) -> Result<Answer<Result<Held, Refusal>>, Refusal> {
