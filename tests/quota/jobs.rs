@@ -175,6 +175,27 @@ async fn without_a_client_a_job_is_the_anonymous_ones() {
 }
 
 #[tokio::test]
+async fn who_has_too_many_jobs_waits_until_some_are_forgotten() {
+    let scene = Scene::of(QuotaLayer::new(queries(100)).remember_jobs(HOUR).remember_at_most(2));
+    let alice = alice();
+    let run = |id: &'static str| scene.quotas.run_job(&alice, id, ("queries", 1), async {});
+    run("1").await.unwrap();
+    run("2").await.unwrap();
+    let refusal = run("3").await.unwrap_err();
+    assert_eq!((refusal.reason(), refusal.retry_after_seconds()), (Reason::RateLimited, Some(60)));
+    assert_eq!(run("1").await.unwrap(), JobRun::Replayed, "those that are known are not concerned");
+    scene.quotas.run_job(&bob(), "3", ("queries", 1), async {}).await.unwrap();
+    scene.clock.advance(HOUR);
+    assert_eq!(run("3").await.unwrap(), JobRun::Done(()));
+}
+
+#[test]
+#[should_panic(expected = "remember_at_most must be positive, got 0")]
+fn no_jobs_at_all_cannot_be_remembered() {
+    let _ = QuotaLayer::new(queries(1)).remember_at_most(0);
+}
+
+#[tokio::test]
 async fn a_job_is_forgotten_after_its_horizon() {
     let scene = Scene::of(QuotaLayer::new(queries(100)).remember_jobs(HOUR));
     let alice = alice();

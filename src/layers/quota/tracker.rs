@@ -29,9 +29,6 @@ pub struct Tracker {
     whom: Whom,
 }
 
-/// So many jobs of one client are remembered: their ids take 4 MB.
-const MAX_JOBS: usize = 1 << 16;
-
 impl Tracker {
     pub(super) fn new(settings: QuotaSettings, terms: Terms) -> Self {
         let books = Books {
@@ -40,7 +37,7 @@ impl Tracker {
             ttl: settings.ttl,
             charge_expired: settings.on_expiry == OnExpiry::ChargeEstimate,
             job_horizon: settings.job_horizon,
-            max_jobs: MAX_JOBS,
+            max_jobs: settings.max_jobs,
         };
         let store = Accounts::new(settings.max_clients, books, &terms.clock);
         let plans = InForce::new(Plans::new(&settings));
