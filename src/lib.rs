@@ -59,8 +59,8 @@ pub use identify::{Account, ApiKey, Forwarded, Identify, Lookup, PeerIp, Strange
 pub use invalid::Invalid;
 pub use layers::circuit_breaker::{CallError, CircuitBreaker, CircuitBreakerLayer, CircuitState, Counts};
 pub use layers::quota::{
-    Charge, Cursor, Duplicates, Ended, Explained, ExplainedLimit, JobId, OnExpiry, QuotaLayer, QuotaStatus, Quotas,
-    RequestBytesLayer, Reservation, ReservationError, ReservationId, Served, UsagePage,
+    AccountError, Charge, Cursor, Duplicates, Ended, Explained, ExplainedLimit, JobId, JobRun, OnExpiry, QuotaLayer,
+    QuotaStatus, Quotas, RequestBytesLayer, Reservation, ReservationError, ReservationId, Served, UsagePage,
 };
 pub use layers::token_bucket::{TokenBucketLayer, TokenBuckets};
 pub use observe::{Audience, Event, Observer};

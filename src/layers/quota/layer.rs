@@ -174,7 +174,7 @@ impl GateLayer<QuotaSettings> {
 
     /// For how long a job is remembered after its end; 24 hours by default.
     ///
-    /// Of one client 65,536 jobs are remembered at most; who has more is refused until some are forgotten.
+    /// How many of one client are remembered is [another limit](Self::remember_at_most).
     ///
     /// ```
     /// use std::time::Duration;
@@ -184,6 +184,26 @@ impl GateLayer<QuotaSettings> {
     #[must_use]
     pub fn remember_jobs(self, horizon: Duration) -> Self {
         self.with_blueprint(|settings| settings.job_horizon = horizon)
+    }
+
+    /// How many jobs of one client are remembered; 65,536 by default, whose ids take 4 MB.
+    ///
+    /// Who has more is refused until some are [forgotten](Self::remember_jobs), for a job that nobody remembers could be
+    /// charged twice.
+    ///
+    /// # Panics
+    /// When `jobs` is 0.
+    ///
+    /// ```
+    /// use tollgate::{JobId, Plan, QuotaLayer};
+    /// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobId::header("x-job-id")).remember_at_most(1_000_000);
+    /// ```
+    #[must_use]
+    pub fn remember_at_most(self, jobs: usize) -> Self {
+        if jobs == 0 {
+            panic!("{}", Invalid::new("remember_at_most", "be positive", jobs));
+        }
+        self.with_blueprint(|settings| settings.max_jobs = jobs)
     }
 
     /// What to do with requests that name no client; they share one account by default.
@@ -291,7 +311,7 @@ impl GateLayer<QuotaSettings> {
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// use tollgate::{Client, Plan, QuotaLayer};
     /// let quotas = QuotaLayer::new(Plan::standard()).handle();
-    /// quotas.record(&Client::named("nightly job"), ("queries", 20)).await;
+    /// quotas.record(&Client::named("nightly job"), ("queries", 20)).await.unwrap();
     /// # });
     /// ```
     #[must_use]

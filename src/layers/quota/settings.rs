@@ -33,6 +33,7 @@ pub struct QuotaSettings {
     pub(super) job_id: Option<JobId>,
     pub(super) duplicates: Duplicates,
     pub(super) job_horizon: Duration,
+    pub(super) max_jobs: usize,
     pub(super) dialect: Dialect,
     pub(super) max_clients: usize,
     pub(super) max_hold: Duration,
@@ -82,6 +83,9 @@ pub enum OnExpiry {
     ChargeEstimate,
 }
 
+/// So many jobs of one client are remembered by default: their ids take 4 MB.
+const MAX_JOBS: usize = 1 << 16;
+
 /// So many clients have an account at once by default.
 const MAX_CLIENTS: usize = 1 << 20;
 
@@ -100,6 +104,7 @@ impl QuotaSettings {
             job_id: None,
             duplicates: Duplicates::default(),
             job_horizon: Duration::from_secs(86_400),
+            max_jobs: MAX_JOBS,
             dialect: Dialect::default(),
             max_clients: MAX_CLIENTS,
             max_hold: Duration::from_secs(3_600),

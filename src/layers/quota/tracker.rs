@@ -29,9 +29,6 @@ pub struct Tracker {
     whom: Whom,
 }
 
-/// So many jobs of one client are remembered: their ids take 4 MB.
-const MAX_JOBS: usize = 1 << 16;
-
 impl Tracker {
     pub(super) fn new(settings: QuotaSettings, terms: Terms) -> Self {
         let books = Books {
@@ -40,7 +37,7 @@ impl Tracker {
             ttl: settings.ttl,
             charge_expired: settings.on_expiry == OnExpiry::ChargeEstimate,
             job_horizon: settings.job_horizon,
-            max_jobs: MAX_JOBS,
+            max_jobs: settings.max_jobs,
         };
         let store = Accounts::new(settings.max_clients, books, &terms.clock);
         let plans = InForce::new(Plans::new(&settings));
@@ -78,10 +75,14 @@ impl Tracker {
     }
 
     /// The job that a request names; where it names one badly, or it is no job at all, why.
-    fn job(&self, request: &RequestHead<'_>, client: &Client, amounts: &Amounts) -> Result<Option<Job>, Refusal> {
+    fn job(&self, request: &RequestHead<'_>, client: &Client, amounts: &Amounts) -> Result<Option<Arc<Job>>, Refusal> {
         let Some(ids) = &self.settings.job_id else { return Ok(None) };
         let read = ids.read(request, client, amounts, self.digester());
-        read.map_err(|Bad| Refusal::new(Reason::InvalidJobId, self.terms.name.clone()))
+        read.map_err(|Bad| self.bad_job_id())
+    }
+
+    pub(super) fn bad_job_id(&self) -> Refusal {
+        Refusal::new(Reason::InvalidJobId, self.terms.name.clone())
     }
 
     fn decide(self: &Arc<Self>, request: &RequestHead<'_>) -> Result<Answer<Result<Held, Refusal>>, Refusal> {
@@ -130,6 +131,13 @@ impl Tracker {
         }
     }
 
+    /// Tells whoever listens of a refusal for the sake of all newcomers.
+    pub(super) fn tell_overflow(&self, refused: &Refused) {
+        if let Refused::Account { shared: true, .. } = refused {
+            self.terms.audience.tell(&Event::Overflow { policy: &self.terms.name });
+        }
+    }
+
     fn hold(self: &Arc<Self>, offer: &Arc<Offer>, asked: Asked, bytes: Bytes, admission: Admission, now: Now) -> Held {
         self.tell(&admission);
         Held::new(self, offer, asked, bytes, admission, now)
@@ -147,10 +155,8 @@ impl Tracker {
         refused: Refused,
         now: Now,
     ) -> Result<Held, Refusal> {
-        if refused.shared {
-            self.terms.audience.tell(&Event::Overflow { policy: &self.terms.name });
-        }
-        let done_before = matches!(refused.no, No::Job(Duplicate::Running | Duplicate::Done));
+        self.tell_overflow(&refused);
+        let done_before = matches!(refused, Refused::Account { no: No::Job(Duplicate::Running | Duplicate::Done), .. });
         if done_before && self.settings.duplicates == Duplicates::Pass {
             return Ok(self.let_pass());
         }

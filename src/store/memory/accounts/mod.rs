@@ -25,6 +25,8 @@ use crate::{
 
 /// All accounts of a layer.
 pub(crate) struct Accounts {
+    /// Which accounts these are: a reservation of others, as of this process before it was restarted, is none of theirs.
+    number: u64,
     shards: Box<[Padded]>,
     shared: Box<Shared>,
     terms: Terms,
@@ -72,6 +74,7 @@ impl Accounts {
         let shards = (most / CLIENTS_OF_SHARD).next_power_of_two().clamp(1, MOST_SHARDS);
         let shards = (0..shards).map(|_| Padded(Mutex::new(Shard::default()))).collect();
         Arc::new_cyclic(|me| Self {
+            number: fastrand::u64(..),
             shards,
             shared: Box::new(shared),
             terms,
