@@ -3,7 +3,7 @@
 use std::{num::NonZeroU64, sync::Arc};
 
 use crate::{
-    Answer, Client, Invalid,
+    Answer, Client, Digester, Invalid,
     quota::{Amounts, Grant, GrantId, Granted, Plan, Usage},
     rule::{
         Lease,
@@ -32,8 +32,13 @@ pub(crate) trait QuotaStore: Send + Sync + 'static {
     fn reserved(&self, receipt: &Receipt) -> Reserved;
 
     /// Ends a reservation by its id: with what was used, or with nothing.
-    fn close(&self, reserved: &Reserved, actual: Option<&Amounts>, now: Now)
-    -> Answer<Result<(Ending, Near), Trouble>>;
+    fn close(
+        &self,
+        reserved: &Reserved,
+        actual: Option<&Amounts>,
+        plan_of: PlanOf,
+        now: Now,
+    ) -> Answer<Result<(Ending, Near), Trouble>>;
 
     /// Notes what was used, whether there was room for it or not.
     fn record(&self, account: &Account<'_>, amounts: &Amounts) -> Answer<Result<Near, Trouble>>;
@@ -61,11 +66,21 @@ pub(crate) trait QuotaStore: Send + Sync + 'static {
 
     /// How many clients have an account, and how many could have one.
     fn population(&self) -> (usize, usize);
+
+    /// What fingerprints of jobs are made with.
+    fn digester(&self) -> &Digester {
+        Digester::process()
+    }
+
+    /// Tells `hear` of clients that have come near to their limits by what nobody waited for.
+    fn listen(&self, hear: Box<dyn Fn(&Near) + Send>) {
+        drop(hear); // whoever answers at once has nothing to tell later
+    }
 }
 
 /// Why a store has not answered what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), expect(dead_code, reason = "memory always answers"))]
+#[cfg_attr(not(any(test, feature = "sqlite", feature = "postgres")), expect(dead_code, reason = "memory always answers"))]
 pub(crate) enum Trouble {
     /// It cannot be reached, and nothing has changed.
     Unavailable,
@@ -85,7 +100,7 @@ pub(crate) enum Bookmark {
     /// At a number, which memory counts its accounts by.
     At(u64),
     /// After the client of this name, where accounts are sorted by name.
-    #[cfg_attr(not(test), expect(dead_code, reason = "memory counts"))]
+    #[cfg_attr(not(any(test, feature = "sqlite", feature = "postgres")), expect(dead_code, reason = "memory counts"))]
     After(Box<str>),
 }
 
@@ -163,6 +178,9 @@ pub(crate) struct Receipt {
     pub(crate) open: bool,
     /// It is from an account that newcomers share.
     pub(crate) shared: bool,
+    /// Its rows, where there are any.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) written: Option<Box<crate::store::ledger::Written>>,
 }
 
 /// By what a store finds again what was set aside; it knows nothing of what another store set aside.
@@ -175,7 +193,7 @@ pub(crate) enum Reserved {
 }
 
 /// Where an account is, and which of those that were there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) shard: u32,
     pub(crate) slot: u32,

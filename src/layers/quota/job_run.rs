@@ -72,7 +72,7 @@ impl Quotas {
         work: impl Future<Output = T>,
     ) -> Result<JobRun<T>, Refusal> {
         let (client, mut amounts) = (or_anonymous(client.into()), amounts.into());
-        let job = by_hand(job_id, &client, &amounts, self.digester());
+        let job = by_hand(job_id, &client, &amounts, self.0.store.digester());
         let job = job.map_err(|Bad| self.refused(self.0.bad_job_id()))?;
         amounts.set(&Kind::Concurrent, 1);
         let ask = Ask { amounts: &amounts, reserve: false, lasting: false, open: true, job: Some(&job) };

@@ -1,7 +1,5 @@
 //! What the accounts say of themselves.
 
-use std::sync::Arc;
-
 use super::{account_error::AccountError, handle::Quotas};
 use crate::{
     Client, PolicyName, Refusal, RequestHead,
@@ -124,10 +122,8 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn usage_page(&self, from: Option<Cursor>, most: usize) -> Result<UsagePage, AccountError> {
-        let (now, quotas) = (self.0.now(), self.clone());
-        let plan_of = Arc::new(move |client: &Client| Arc::clone(&quotas.offer(client).plan));
-        let from = from.as_ref().map(|Cursor(at)| at);
-        let (clients, next) = self.0.store.page(from, most.max(1), plan_of, now).await?;
+        let (now, from) = (self.0.now(), from.as_ref().map(|Cursor(at)| at));
+        let (clients, next) = self.0.store.page(from, most.max(1), self.0.plan_of(), now).await?;
         Ok(UsagePage { clients, next: next.map(Cursor) })
     }
 

@@ -125,8 +125,12 @@ impl Drop for Reservation {
 }
 
 impl Tracker {
-    pub(super) async fn close(&self, id: &ReservationId, actual: Option<&Amounts>) -> Result<Ended, ReservationError> {
-        let (ending, near) = self.store.close(&id.0, actual, self.now()).await?;
+    pub(super) async fn close(
+        self: &Arc<Self>,
+        id: &ReservationId,
+        actual: Option<&Amounts>,
+    ) -> Result<Ended, ReservationError> {
+        let (ending, near) = self.store.close(&id.0, actual, self.plan_of(), self.now()).await?;
         self.warn(&near);
         match (ending, actual) {
             (Ending::Now, _) => Ok(Ended::Now),

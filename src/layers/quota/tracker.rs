@@ -15,7 +15,7 @@ use crate::{
     identify::Whom,
     in_force::InForce,
     quota::Amounts,
-    quota_store::{Account, Admission, Near, Order, QuotaStore, Refused},
+    quota_store::{Account, Admission, Near, Order, PlanOf, QuotaStore, Refused},
     rule::quota::{Ask, Duplicate, Job, No, Now, Terms as Books},
     store::memory::Accounts,
 };
@@ -56,6 +56,12 @@ impl Tracker {
         Digester::process()
     }
 
+    /// The plan of each client, for whoever asks later.
+    pub(super) fn plan_of(self: &Arc<Self>) -> PlanOf {
+        let me = Arc::clone(self);
+        Arc::new(move |client: &Client| Arc::clone(&me.plans.present().of(client).plan))
+    }
+
     /// Tells whoever listens that a client has come near to its limits.
     pub(super) fn warn(&self, near: &Near) {
         for warning in &near.limits {
@@ -77,7 +83,7 @@ impl Tracker {
     /// The job that a request names; where it names one badly, or it is no job at all, why.
     fn job(&self, request: &RequestHead<'_>, client: &Client, amounts: &Amounts) -> Result<Option<Arc<Job>>, Refusal> {
         let Some(ids) = &self.settings.job_id else { return Ok(None) };
-        let read = ids.read(request, client, amounts, self.digester());
+        let read = ids.read(request, client, amounts, self.store.digester());
         read.map_err(|Bad| self.bad_job_id())
     }
 

@@ -41,12 +41,17 @@ pub(super) struct Taken {
 }
 
 /// By what a charge is known whose settlement adds to it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Since {
     /// When it was admitted.
     pub(crate) at: u64,
     /// How often the account had counted anew by then.
     pub(crate) turn: u32,
+}
+
+/// An account as it is kept, under a plan.
+pub(crate) fn sheet(stored: Stored, plan: &Arc<Plan>, wall: u64) -> Sheet {
+    Book::new(stored).sheet(plan, wall)
 }
 
 impl Book {

@@ -20,7 +20,7 @@ pub(crate) struct Writer<R> {
     phase: Phase,
     answers: Vec<Answered<R>>,
     /// Clients that have come near their limits by what nobody waits for.
-    notices: Vec<(Key, Vec<Warning>)>,
+    notices: Vec<Notice>,
     /// Named jobs whose work is under way in this process.
     running: HashMap<Key, u128>,
     tickets: u64,
@@ -41,6 +41,14 @@ pub(crate) struct Writer<R> {
 pub(crate) struct Answered<R> {
     pub(crate) to: R,
     pub(crate) verdict: Verdict,
+}
+
+/// A client has come near to limits, by what nobody waits for.
+#[derive(Debug)]
+pub(crate) struct Notice {
+    pub(crate) origin: u32,
+    pub(crate) key: Key,
+    pub(crate) near: Vec<Warning>,
 }
 
 #[derive(Debug)]
@@ -234,7 +242,7 @@ impl<R> Writer<R> {
     }
 
     /// Who has come near to which limits by what nobody waits for.
-    pub(crate) fn notices(&mut self) -> Vec<(Key, Vec<Warning>)> {
+    pub(crate) fn notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }
 
@@ -251,10 +259,8 @@ impl<R> Writer<R> {
 
     /// How the last step went, if there was one; what to do next.
     pub(crate) fn step(&mut self, event: Option<Event>) -> Step {
-        if let Some(event) = event {
-            if let Some(step) = self.heard(event) {
-                return step;
-            }
+        if let Some(step) = event.and_then(|event| self.heard(event)) {
+            return step;
         }
         match self.phase {
             Phase::Apart if self.shut && self.queue.is_empty() => self.end(),
@@ -349,7 +355,7 @@ impl<R> Writer<R> {
         let batch = std::mem::take(&mut self.batch);
         for (pending, mut verdict) in batch.into_iter().zip(verdicts) {
             let Pending { order, to, left, .. } = pending;
-            let key = order.key.clone();
+            let (key, origin) = (order.key.clone(), order.origin);
             match &mut verdict {
                 Verdict::Admitted(admitted) if left => self.take_back(order, admitted),
                 Verdict::Admitted(_) if !order.own => {
@@ -360,7 +366,9 @@ impl<R> Writer<R> {
             }
             match (to, verdict) {
                 (Some(to), verdict) => self.answers.push(Answered { to, verdict }),
-                (None, Verdict::Settled(_, near)) if !near.is_empty() => self.notices.push((key, near)),
+                (None, Verdict::Settled(_, near)) if !near.is_empty() => {
+                    self.notices.push(Notice { origin, key, near });
+                }
                 _ => {}
             }
         }
@@ -378,7 +386,7 @@ impl<R> Writer<R> {
             part: 0,
         };
         let id = order.id ^ 1; // an id of its own: those of orders are even
-        let order = Order { key: order.key, id, own: false, act: Act::Settle(settle) };
+        let order = Order { key: order.key, id, own: false, origin: order.origin, act: Act::Settle(settle) };
         self.tickets += 1;
         let ticket = self.tickets;
         // Before whoever comes with the same id again.

@@ -13,10 +13,9 @@ use tokio::{
 
 use super::{Database, Failure, Session};
 use crate::{
-    quota::Amounts,
-    rule::{
-        ledger::{Act, Admitted, End, Event, Fault, Full, Key, Left, Loaded, Order, Settle, Step, Verdict, Writer},
-        quota::Warning,
+    quota::{Amounts, Plan},
+    rule::ledger::{
+        Act, Admitted, End, Event, Fault, Full, Key, Left, Loaded, Notice, Order, Settle, Step, Verdict, Writer,
     },
 };
 
@@ -33,6 +32,7 @@ pub(crate) struct Patience {
 const MOST_WAITING: usize = 16_384;
 const MOST_IN_BATCH: usize = 512;
 
+type Listener = Box<dyn Fn(&Notice) + Send>;
 type Callers = Writer<oneshot::Sender<Verdict>>;
 
 /// A database and the one who writes into it; callers share it.
@@ -44,7 +44,7 @@ pub(crate) struct Scribe<D: Database> {
     ended: Notify,
     working: AtomicBool,
     /// Who hears of clients that have come near their limits when nobody waits for the answer.
-    listeners: Mutex<Vec<Box<dyn Fn(&Key, &[Warning]) -> bool + Send>>>,
+    listeners: Mutex<Vec<Listener>>,
 }
 
 impl<D: Database> Scribe<D> {
@@ -99,10 +99,15 @@ impl<D: Database> Scribe<D> {
         self.lock().backlog()
     }
 
-    /// Takes no more orders, and waits until all are settled; answers whoever still waits after `most`.
-    pub(crate) async fn shut(self: &Arc<Self>, most: Duration) {
+    /// Takes no more orders; what is there is still settled.
+    pub(crate) fn close(self: &Arc<Self>) {
         self.lock().shut();
         self.work();
+    }
+
+    /// Takes no more orders, and waits until all are settled; answers whoever still waits after `most`.
+    pub(crate) async fn shut(self: &Arc<Self>, most: Duration) {
+        self.close();
         let settled = async {
             loop {
                 let ended = self.ended.notified();
@@ -124,8 +129,8 @@ impl<D: Database> Scribe<D> {
         }
     }
 
-    /// Tells `listener` of clients that came near their limits while nobody waited, until it says that it is gone.
-    pub(crate) fn listen(&self, listener: impl Fn(&Key, &[Warning]) -> bool + Send + 'static) {
+    /// Tells `listener` of clients that came near their limits while nobody waited.
+    pub(crate) fn listen(&self, listener: impl Fn(&Notice) + Send + 'static) {
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         listeners.push(Box::new(listener));
     }
@@ -162,10 +167,8 @@ impl<D: Database> Scribe<D> {
                     None
                 }
                 Step::End => {
-                    drop(session.take());
                     self.ended.notify_waiters();
-                    self.wake.notified().await;
-                    None
+                    return;
                 }
                 Step::Rest(rest) => {
                     drop(session.take());
@@ -216,12 +219,14 @@ impl<D: Database> Scribe<D> {
             .unwrap_or_else(|_| Err(Failure::Lost(format!("no answer in {:?}", self.patience.step))))
     }
 
-    fn tell_listeners(&self, notices: &[(Key, Vec<Warning>)]) {
+    fn tell_listeners(&self, notices: &[Notice]) {
         if notices.is_empty() {
             return;
         }
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        listeners.retain(|listener| notices.iter().all(|(key, near)| listener(key, near)));
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        for notice in notices {
+            listeners.iter().for_each(|listener| listener(notice));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Callers> {
@@ -251,13 +256,14 @@ struct Asking<D: Database> {
 struct Asked {
     key: Key,
     order: u128,
-    plan: Arc<crate::quota::Plan>,
+    plan: Arc<Plan>,
+    origin: u32,
 }
 
 impl Asked {
     fn of(order: &Order) -> Option<Self> {
         let Act::Admit(admit) = &order.act else { return None };
-        Some(Self { key: order.key.clone(), order: order.id, plan: Arc::clone(&admit.plan) })
+        Some(Self { key: order.key.clone(), order: order.id, plan: Arc::clone(&admit.plan), origin: order.origin })
     }
 }
 
@@ -299,7 +305,7 @@ impl<D: Database> Scribe<D> {
             part: 0,
         };
         self.finish(&asked.key, asked.order);
-        self.tell(Order { key: asked.key, id: new_id(), own: false, act: Act::Settle(settle) });
+        self.tell(Order { key: asked.key, id: new_id(), own: false, origin: asked.origin, act: Act::Settle(settle) });
     }
 }
 

@@ -31,7 +31,17 @@ impl QuotaStore for Accounts {
         Answer::Now(match decided {
             Ok((Taken { turn, lease, hold, .. }, mut nearest, mut news)) => {
                 let job = order.ask.job.cloned();
-                let receipt = Receipt { place, turn, lease, hold, job, open: order.ask.open, shared };
+                let receipt = Receipt {
+                    place,
+                    turn,
+                    lease,
+                    hold,
+                    job,
+                    open: order.ask.open,
+                    shared,
+                    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+                    written: None,
+                };
                 if shared {
                     nearest = None; // what a crowd has left is nobody's business
                     if let Some(news) = &mut news {
@@ -114,6 +124,7 @@ impl QuotaStore for Accounts {
         &self,
         reserved: &Reserved,
         actual: Option<&Amounts>,
+        _: PlanOf,
         now: Now,
     ) -> Answer<Result<(Ending, Near), Trouble>> {
         let (place, hold) = match *reserved {
