@@ -73,6 +73,10 @@ pub use rate::Rate;
 pub use refusal::{Reason, Refusal};
 pub use respond::Dialect;
 pub use rule::Trip;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use store::ledger::LedgerError;
+#[cfg(feature = "sqlite")]
+pub use store::ledger::SqliteLedger;
 
 /// The README's examples compile.
 #[cfg(doctest)]

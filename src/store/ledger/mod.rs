@@ -1,5 +1,17 @@
 //! The ledger in a database.
 
+mod columns;
 mod database;
+mod error;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod progress;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+#[cfg(test)]
+mod suite;
 
 pub(crate) use database::{Database, Failure, Session};
+pub use error::LedgerError;
+#[cfg(feature = "sqlite")]
+pub use sqlite::SqliteLedger;
