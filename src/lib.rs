@@ -59,8 +59,9 @@ pub use identify::{Account, ApiKey, Forwarded, Identify, Lookup, PeerIp, Strange
 pub use invalid::Invalid;
 pub use layers::circuit_breaker::{CallError, CircuitBreaker, CircuitBreakerLayer, CircuitState, Counts};
 pub use layers::quota::{
-    AccountError, Charge, Cursor, Duplicates, Ended, Explained, ExplainedLimit, JobId, JobRun, OnExpiry, QuotaLayer,
-    QuotaStatus, Quotas, RequestBytesLayer, Reservation, ReservationError, ReservationId, Served, UsagePage,
+    AccountError, Charge, Cursor, Duplicates, Ended, Explained, ExplainedLimit, JobId, JobRun, OnExpiry, OnFailure,
+    QuotaLayer, QuotaStatus, Quotas, RequestBytesLayer, Reservation, ReservationError, ReservationId, Served,
+    UsagePage,
 };
 pub use layers::token_bucket::{TokenBucketLayer, TokenBuckets};
 pub use observe::{Audience, Event, Observer};
@@ -69,10 +70,15 @@ pub use policy_name::PolicyName;
 pub use quota::{
     Amounts, Counted, Direction, Grant, GrantId, Granted, Kind, LimitUsage, Plan, Quota, Usage, Violation,
 };
+pub use quota_store::AccountStore;
 pub use rate::Rate;
 pub use refusal::{Reason, Refusal};
 pub use respond::Dialect;
 pub use rule::Trip;
+#[cfg(feature = "sqlite")]
+pub use store::ledger::SqliteLedger;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use store::ledger::{Ledger, LedgerError};
 
 /// The README's examples compile.
 #[cfg(doctest)]

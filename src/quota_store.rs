@@ -1,15 +1,51 @@
 //! Where the accounts of a quota are kept: the door behind which memory, a database or a shared store stands.
 
-use std::{num::NonZeroU64, sync::Arc};
+use std::{fmt, num::NonZeroU64, sync::Arc};
 
 use crate::{
-    Answer, Client, Digester, Invalid,
+    Answer, Client, Clock, Digester, Invalid,
     quota::{Amounts, Grant, GrantId, Granted, Plan, Usage},
     rule::{
         Lease,
-        quota::{Ask, Job, Nearest, No, Now, Stage, Warning},
+        quota::{Ask, Job, Nearest, No, Now, Stage, Terms, Warning},
     },
 };
+
+/// Where the accounts of a [`QuotaLayer`](crate::QuotaLayer) are kept: in memory, or in a ledger.
+///
+/// ```
+/// use tollgate::{AccountStore, OnFailure, Plan, QuotaLayer};
+/// let layer = QuotaLayer::new(Plan::standard()).store_in(AccountStore::memory(), OnFailure::Closed);
+/// ```
+#[derive(Clone)]
+pub struct AccountStore(pub(crate) Arc<dyn OpenAccounts>);
+
+impl AccountStore {
+    /// In memory, the default: exact in one process, and gone with it.
+    ///
+    /// ```
+    /// let store = tollgate::AccountStore::memory();
+    /// ```
+    #[must_use]
+    pub fn memory() -> Self {
+        Self(Arc::new(crate::store::memory::InMemory))
+    }
+}
+
+impl fmt::Debug for AccountStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AccountStore").finish_non_exhaustive()
+    }
+}
+
+/// Makes the accounts of a layer.
+pub(crate) trait OpenAccounts: Send + Sync {
+    /// Accounts with room for `most`, where room is scarce.
+    fn open(&self, most: usize, terms: Terms, clock: &Clock) -> Arc<dyn QuotaStore>;
+
+    /// Whether they are billed, and so need a public name and are not to be lost.
+    fn bills(&self) -> bool;
+}
 
 /// Keeps accounts, and decides on them one at a time.
 ///
@@ -80,12 +116,17 @@ pub(crate) trait QuotaStore: Send + Sync + 'static {
 
 /// Why a store has not answered what it was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(any(test, feature = "sqlite", feature = "postgres")), expect(dead_code, reason = "memory always answers"))]
+#[cfg_attr(
+    not(any(test, feature = "sqlite", feature = "postgres")),
+    expect(dead_code, reason = "memory always answers")
+)]
 pub(crate) enum Trouble {
     /// It cannot be reached, and nothing has changed.
     Unavailable,
     /// It did not say in time whether it was done.
     Indeterminate,
+    /// It bills by public names, and the client has none.
+    Nameless,
 }
 
 /// The usage of some clients, and where to go on.

@@ -54,6 +54,9 @@ impl From<Trouble> for AccountError {
         match trouble {
             Trouble::Unavailable => Self::Unavailable,
             Trouble::Indeterminate => Self::Indeterminate,
+            Trouble::Nameless => {
+                Self::Invalid(Invalid::new("client", "have a public name, by which a ledger bills", "none"))
+            }
         }
     }
 }

@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use super::{
     handle::Quotas,
     job_id::{Duplicates, JobId},
-    settings::{OnExpiry, QuotaSettings, Served},
+    settings::{OnExpiry, OnFailure, QuotaSettings, Served},
 };
-use crate::{Client, Dialect, GateLayer, Identify, Invalid, Kind, Plan, RequestHead, Strangers, Tier};
+use crate::{AccountStore, Client, Dialect, GateLayer, Identify, Invalid, Kind, Plan, RequestHead, Strangers, Tier};
 
 /// Limits what each client may use in an hour, a day or a month, and how much at a time: a [`GateLayer`] of quotas.
 ///
@@ -292,7 +292,8 @@ impl GateLayer<QuotaSettings> {
         self.with_blueprint(|settings| settings.ttl = ttl)
     }
 
-    /// What becomes of a reservation by the [handle](Self::handle) that nobody ends in time; it goes back by default.
+    /// What becomes of a reservation by the [handle](Self::handle) that nobody ends in time; by default it goes back, or in a
+    /// ledger stays charged.
     ///
     /// ```
     /// use tollgate::{OnExpiry, Plan, QuotaLayer};
@@ -300,7 +301,27 @@ impl GateLayer<QuotaSettings> {
     /// ```
     #[must_use]
     pub fn on_expiry(self, on_expiry: OnExpiry) -> Self {
-        self.with_blueprint(|settings| settings.on_expiry = on_expiry)
+        self.with_blueprint(|settings| settings.on_expiry = Some(on_expiry))
+    }
+
+    /// Keeps the accounts in `store`; in memory by default. `on_failure` says what becomes of requests while it does not answer.
+    ///
+    /// What a ledger holds is shared by all layers and processes that use it, limit by limit name. Requests at a time are
+    /// always held in this process. A ledger bills by public names: identities without one do not build.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "sqlite")]
+    /// # async fn example() -> Result<(), tollgate::LedgerError> {
+    /// use tollgate::{OnFailure, Plan, QuotaLayer, SqliteLedger};
+    /// let ledger = SqliteLedger::open("quota.db").await?;
+    /// let layer = QuotaLayer::new(Plan::standard()).store_in(&ledger, OnFailure::Closed);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn store_in(self, store: impl Into<AccountStore>, on_failure: OnFailure) -> Self {
+        let (store, OnFailure::Closed) = (store.into(), on_failure);
+        self.with_blueprint(|settings| settings.store = store)
     }
 
     /// The accounts of this layer, for callers without a request.

@@ -83,4 +83,4 @@ pub use look::{Cursor, Explained, ExplainedLimit, UsagePage};
 pub use request_bytes::{CountedBody, RequestBytes, RequestBytesLayer};
 pub use reservation::{Ended, Reservation, ReservationError};
 pub use reservation_id::ReservationId;
-pub use settings::{OnExpiry, QuotaSettings, Served};
+pub use settings::{OnExpiry, OnFailure, QuotaSettings, Served};

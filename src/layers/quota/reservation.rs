@@ -170,6 +170,8 @@ impl From<Trouble> for ReservationError {
         match trouble {
             Trouble::Unavailable => Self::Unavailable,
             Trouble::Indeterminate => Self::Indeterminate,
+            // None of these accounts has it.
+            Trouble::Nameless => Self::Unknown,
         }
     }
 }

@@ -56,7 +56,7 @@ impl QuotaStore for Troubled {
         unreachable!("nothing was admitted")
     }
 
-    fn close(&self, _: &Reserved, _: Option<&Amounts>, _: Now) -> Answer<Result<(Ending, Near), Trouble>> {
+    fn close(&self, _: &Reserved, _: Option<&Amounts>, _: PlanOf, _: Now) -> Answer<Result<(Ending, Near), Trouble>> {
         self.late()
     }
 

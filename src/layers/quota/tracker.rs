@@ -7,7 +7,7 @@ use super::{
     job_id::{Bad, Duplicates},
     offer::{Asked, Offer, Plans},
     permit::Held,
-    settings::{OnExpiry, QuotaSettings},
+    settings::QuotaSettings,
 };
 use crate::{
     Admit, Answer, Client, Dialect, Digester, Event, Reason, Refusal, RequestHead,
@@ -17,7 +17,6 @@ use crate::{
     quota::Amounts,
     quota_store::{Account, Admission, Near, Order, PlanOf, QuotaStore, Refused},
     rule::quota::{Ask, Duplicate, Job, No, Now, Terms as Books},
-    store::memory::Accounts,
 };
 
 /// The accounts of a layer, and the plans that they have.
@@ -35,11 +34,13 @@ impl Tracker {
             max_hold: settings.max_hold,
             max_stall: settings.max_stall,
             ttl: settings.ttl,
-            charge_expired: settings.on_expiry == OnExpiry::ChargeEstimate,
+            charge_expired: settings.charges_expired(),
             job_horizon: settings.job_horizon,
             max_jobs: settings.max_jobs,
         };
-        let store = Accounts::new(settings.max_clients, books, &terms.clock);
+        let store = settings.store.0.open(settings.max_clients, books, &terms.clock);
+        let late = terms.clone();
+        store.listen(Box::new(move |near| warn(&late, near)));
         let plans = InForce::new(Plans::new(&settings));
         let whom = Whom::new(Arc::clone(&settings.identify), settings.strangers);
         Self { plans, store, whom, settings, terms }
@@ -63,16 +64,9 @@ impl Tracker {
     }
 
     /// Tells whoever listens that a client has come near to its limits.
+    #[inline]
     pub(super) fn warn(&self, near: &Near) {
-        for warning in &near.limits {
-            self.terms.audience.tell(&Event::NearLimit {
-                policy: &self.terms.name,
-                client: near.client.as_ref(),
-                limit: &warning.name,
-                used: warning.used,
-                of: warning.limit,
-            });
-        }
+        warn(&self.terms, near);
     }
 
     /// Whom to charge; `None` where nobody is.
@@ -167,6 +161,18 @@ impl Tracker {
             return Ok(self.let_pass());
         }
         Err(self.refusal(offer, client, refused, now))
+    }
+}
+
+fn warn(terms: &Terms, near: &Near) {
+    for warning in &near.limits {
+        terms.audience.tell(&Event::NearLimit {
+            policy: &terms.name,
+            client: near.client.as_ref(),
+            limit: &warning.name,
+            used: warning.used,
+            of: warning.limit,
+        });
     }
 }
 

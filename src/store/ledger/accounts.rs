@@ -68,7 +68,7 @@ impl<D: Database> InLedger<D> {
         order: Option<ledger::Order>,
         read: impl FnOnce(Verdict) -> Option<T> + Send + 'static,
     ) -> Answer<Result<T, Trouble>> {
-        let Some(order) = order else { return Answer::Now(Err(Trouble::Unavailable)) };
+        let Some(order) = order else { return Answer::Now(Err(Trouble::Nameless)) };
         let owner = Arc::clone(&self.owner);
         Answer::later(async move {
             match owner.scribe.ask(order).await {
@@ -144,7 +144,7 @@ impl Drop for Slot {
 impl<D: Database> QuotaStore for InLedger<D> {
     fn admit(&self, order: &Order<'_>) -> Answer<Result<Admission, Refused>> {
         let Some(tenant) = tenant(order.account.client) else {
-            return Answer::Now(Err(Refused::Store(Trouble::Unavailable)));
+            return Answer::Now(Err(Refused::Store(Trouble::Nameless)));
         };
         let slot = match self.slot(order) {
             Ok(slot) => slot,
@@ -283,7 +283,7 @@ impl<D: Database> QuotaStore for InLedger<D> {
     }
 
     fn usage(&self, account: &Account<'_>) -> Answer<Result<Usage, Trouble>> {
-        let Some(tenant) = tenant(account.client) else { return Answer::Now(Err(Trouble::Unavailable)) };
+        let Some(tenant) = tenant(account.client) else { return Answer::Now(Err(Trouble::Nameless)) };
         let (owner, slots, now) = (Arc::clone(&self.owner), Arc::clone(&self.slots), account.now);
         let (client, plan) = (account.client.clone(), Arc::clone(account.plan));
         Answer::later(async move {
@@ -295,7 +295,7 @@ impl<D: Database> QuotaStore for InLedger<D> {
 
     fn check(&self, account: &Account<'_>, amounts: &Amounts) -> Answer<Result<(), Refused>> {
         let Some(tenant) = tenant(account.client) else {
-            return Answer::Now(Err(Refused::Store(Trouble::Unavailable)));
+            return Answer::Now(Err(Refused::Store(Trouble::Nameless)));
         };
         let mut places = Vec::new();
         if let (Some(asked), Some(plan)) = (amounts.of(&Kind::Concurrent), self.slots.plan(account.plan)) {
@@ -383,7 +383,7 @@ impl<D: Database> QuotaStore for InLedger<D> {
     }
 
     fn grants(&self, account: &Account<'_>) -> Answer<Result<Vec<Granted>, Trouble>> {
-        let Some(tenant) = tenant(account.client) else { return Answer::Now(Err(Trouble::Unavailable)) };
+        let Some(tenant) = tenant(account.client) else { return Answer::Now(Err(Trouble::Nameless)) };
         let owner = Arc::clone(&self.owner);
         Answer::later(async move {
             let (wall, stored) = owner.read(owner.scribe.database.account(&tenant)).await?;

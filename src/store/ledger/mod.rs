@@ -1,13 +1,30 @@
 //! The ledger in a database.
 
 mod accounts;
+mod columns;
 mod database;
+#[cfg(feature = "sqlite")]
+mod doors;
+mod error;
+#[expect(clippy::module_inception, reason = "the ledger itself")]
+mod ledger;
 mod owner;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod progress;
 mod scribe;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+#[cfg(test)]
+mod suite;
 mod written;
 
 pub(crate) use accounts::InLedger;
 pub(crate) use database::{Database, Failure, Session};
+#[cfg(feature = "sqlite")]
+pub use doors::SqliteLedger;
+pub use error::LedgerError;
+pub use ledger::Ledger;
 pub(crate) use owner::Owner;
 pub(crate) use scribe::{Patience, Scribe, new_id};
 use written::ReservedAs;

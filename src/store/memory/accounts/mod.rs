@@ -18,7 +18,7 @@ use shard::Shard;
 
 use crate::{
     Client, Clock,
-    quota_store::{Account as Whose, Near, Place},
+    quota_store::{Account as Whose, Near, OpenAccounts, Place, QuotaStore},
     rule::quota::{Account, Now, Terms},
     sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering},
 };
@@ -49,6 +49,19 @@ struct Shared {
     granted: AtomicU64,
     /// One account for each plan, for all whom there is no room for.
     crowds: Mutex<Vec<Account>>,
+}
+
+/// Opens accounts in this process.
+pub(crate) struct InMemory;
+
+impl OpenAccounts for InMemory {
+    fn open(&self, most: usize, terms: Terms, clock: &Clock) -> Arc<dyn QuotaStore> {
+        Accounts::new(most, terms, clock)
+    }
+
+    fn bills(&self) -> bool {
+        false
+    }
 }
 
 /// What a shard is numbered that is none: the place of a shared account.
