@@ -78,7 +78,7 @@ pub use rule::Trip;
 #[cfg(feature = "sqlite")]
 pub use store::ledger::SqliteLedger;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use store::ledger::{Ledger, LedgerError};
+pub use store::ledger::{AccountDrift, Entries, GrantEntry, Ledger, LedgerEntry, LedgerError, PastUsage, Reconciled};
 
 /// The README's examples compile.
 #[cfg(doctest)]

@@ -2,11 +2,14 @@
 
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
-use super::{Database, InLedger, Owner, Patience};
+use super::{
+    InLedger, Owner, Patience,
+    database::{Audited, Drift, Past, Sum},
+};
 use crate::{
     Clock,
-    quota_store::{AccountStore, OpenAccounts, QuotaStore},
-    rule::quota::Terms,
+    quota_store::{AccountStore, OpenAccounts, QuotaStore, Trouble},
+    rule::{ledger::Row, quota::Terms},
 };
 
 /// Quotas that are exact, and a ledger in which nothing is charged twice and nothing is lost; clones are the same ledger.
@@ -31,22 +34,36 @@ use crate::{
 /// # }).unwrap();
 /// ```
 #[derive(Clone)]
-pub struct Ledger(Arc<dyn Kept>);
+pub struct Ledger(pub(super) Arc<dyn Kept>);
 
 /// A ledger in some database.
-trait Kept: Send + Sync {
+pub(super) trait Kept: Send + Sync {
     fn accounts(&self, most: usize, terms: Terms, clock: &Clock) -> Arc<dyn QuotaStore>;
     fn shut(&self, most: Duration) -> Later<'_, ()>;
     fn backlog(&self) -> usize;
+    fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<(i64, u64, Row)>, Trouble>>;
+    fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<Vec<Sum>, Trouble>>;
+    fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, Trouble>>;
+    fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<Drift>), Trouble>>;
+    fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, Trouble>>;
 }
 
-type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub(super) type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Which rows are read next.
+#[derive(Clone, Debug)]
+pub(super) struct Which {
+    pub(super) tenant: String,
+    pub(super) from: u64,
+    pub(super) until: u64,
+    pub(super) after: i64,
+}
 
 /// How long a caller waits for its answer by default, and how long a step of a transaction may take.
 const PATIENCE: Patience = Patience { caller: Duration::from_secs(2), step: Duration::from_secs(5) };
 
 impl Ledger {
-    pub(crate) fn in_database(database: impl Database) -> Self {
+    pub(crate) fn in_database(database: impl Audited) -> Self {
         Self(Arc::new(Books(Owner::new(database, PATIENCE))))
     }
 
@@ -76,9 +93,9 @@ impl Ledger {
     }
 }
 
-struct Books<D: Database>(Arc<Owner<D>>);
+struct Books<D: Audited>(Arc<Owner<D>>);
 
-impl<D: Database> Kept for Books<D> {
+impl<D: Audited> Kept for Books<D> {
     fn accounts(&self, most: usize, terms: Terms, clock: &Clock) -> Arc<dyn QuotaStore> {
         InLedger::new(Arc::clone(&self.0), most, terms, clock)
     }
@@ -89,6 +106,27 @@ impl<D: Database> Kept for Books<D> {
 
     fn backlog(&self) -> usize {
         self.0.scribe.backlog()
+    }
+
+    fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<(i64, u64, Row)>, Trouble>> {
+        let Which { tenant, from, until, after } = which;
+        Box::pin(self.0.read(self.0.scribe.database.entries(tenant, *from, *until, *after, most)))
+    }
+
+    fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<Vec<Sum>, Trouble>> {
+        Box::pin(self.0.read_all(self.0.scribe.database.sums(tenant, from, until)))
+    }
+
+    fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, Trouble>> {
+        Box::pin(self.0.read_all(self.0.scribe.database.past(tenant, at)))
+    }
+
+    fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<Drift>), Trouble>> {
+        Box::pin(self.0.read_all(self.0.scribe.database.drifts(most)))
+    }
+
+    fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, Trouble>> {
+        Box::pin(self.0.read_all(self.0.scribe.database.repair(tenant)))
     }
 }
 

@@ -1,10 +1,12 @@
 //! The ledger in a database.
 
 mod accounts;
+mod audit;
 mod columns;
 mod database;
 #[cfg(feature = "sqlite")]
 mod doors;
+mod entry;
 mod error;
 #[expect(clippy::module_inception, reason = "the ledger itself")]
 mod ledger;
@@ -20,9 +22,11 @@ mod suite;
 mod written;
 
 pub(crate) use accounts::InLedger;
+pub use audit::{AccountDrift, Entries, PastUsage, Reconciled};
 pub(crate) use database::{Database, Failure, Session};
 #[cfg(feature = "sqlite")]
 pub use doors::SqliteLedger;
+pub use entry::{GrantEntry, LedgerEntry};
 pub use error::LedgerError;
 pub use ledger::Ledger;
 pub(crate) use owner::Owner;

@@ -36,6 +36,9 @@ struct Kept {
     due: Instant,
 }
 
+/// How long a report may take.
+const READ_ALL: Duration = Duration::from_secs(300);
+
 /// How often it is looked for what is due.
 const TEND_EVERY: Duration = Duration::from_secs(1);
 
@@ -59,6 +62,14 @@ impl<D: Database> Owner<D> {
     /// Something that is read, if it comes in time.
     pub(super) async fn read<T>(&self, read: impl Future<Output = Result<T, Failure>>) -> Result<T, Trouble> {
         match timeout(self.scribe.patience.caller, read).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(_)) | Err(_) => Err(Trouble::Unavailable),
+        }
+    }
+
+    /// Something that reads a lot, and may take its time.
+    pub(super) async fn read_all<T>(&self, read: impl Future<Output = Result<T, Failure>>) -> Result<T, Trouble> {
+        match timeout(READ_ALL, read).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(_)) | Err(_) => Err(Trouble::Unavailable),
         }

@@ -10,6 +10,7 @@ use sqlx::{
 use super::{Database, Failure, LedgerError, columns::text};
 use crate::rule::ledger::{Hold, Key, Row, Stored};
 
+mod audit;
 mod failure;
 mod rows;
 mod schema;
