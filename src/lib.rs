@@ -23,12 +23,15 @@
 //! | rules | [`rule`] |
 //! | words | [`Rate`], [`Cost`], [`Client`], [`Refusal`], [`Clock`] |
 //!
-//! A file imports only from floors below its own; layers do not know each other.
+//! A file imports only from floors below its own; layers do not know each other. With the feature `conformance` the tests
+//! that every store must pass are public.
 
 mod admit;
 mod classify;
 mod client;
 mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod cost;
 pub mod gate;
 mod head;
