@@ -41,7 +41,8 @@ pub(super) struct Taken {
 }
 
 /// By what a charge is known whose settlement adds to it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Since {
     /// When it was admitted.
     pub(crate) at: u64,

@@ -14,6 +14,7 @@ use crate::quota::Amounts;
 
 /// A writer whose callers are answered through `R`.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Writer<R> {
     queue: VecDeque<Pending<R>>,
     batch: Vec<Pending<R>>,
@@ -36,12 +37,14 @@ pub(crate) struct Writer<R> {
 
 /// An answer, and whom to give it to.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Answered<R> {
     pub(crate) to: R,
     pub(crate) verdict: Verdict,
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Pending<R> {
     ticket: u64,
     order: Order,
@@ -55,6 +58,7 @@ struct Pending<R> {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 enum Phase {
     /// There is no connection.
     Apart,
@@ -69,6 +73,7 @@ enum Phase {
 
 /// What is to be done next.
 #[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Clone, Hash))]
 pub(crate) enum Step {
     /// Connect; the connection before, if there was one, is to be dropped.
     Connect,
@@ -271,7 +276,8 @@ impl<R> Writer<R> {
             Phase::Ended => Step::End,
             // Whoever asks without a report in the middle of a step has cancelled it.
             _ => {
-                self.lost();
+                let phase = std::mem::replace(&mut self.phase, Phase::Apart);
+                self.lost(&phase);
                 self.step(None)
             }
         }
@@ -305,7 +311,6 @@ impl<R> Writer<R> {
             }
             (Event::Loaded(loaded), Phase::Beginning) => Some(self.decide(loaded)),
             (Event::Wrote, Phase::Writing(verdicts)) => {
-                self.batch.iter_mut().for_each(|pending| pending.sent = true);
                 self.phase = Phase::Committing(verdicts);
                 Some(Step::Commit)
             }
@@ -315,8 +320,8 @@ impl<R> Writer<R> {
                 None
             }
             (Event::Failed(fault), phase) => self.failed(fault, phase),
-            (_, _) => {
-                self.lost();
+            (_, phase) => {
+                self.lost(&phase);
                 None
             }
         }
@@ -376,17 +381,16 @@ impl<R> Writer<R> {
 
     fn failed(&mut self, fault: Fault, phase: Phase) -> Option<Step> {
         match (fault, phase) {
-            (Fault::Lost(why), _)
-            | (Fault::Again(why) | Fault::Refused(why), Phase::Connecting | Phase::RollingBack) => {
-                self.lost();
+            (Fault::Lost(why), phase)
+            | (Fault::Again(why) | Fault::Refused(why), phase @ (Phase::Connecting | Phase::RollingBack)) => {
+                self.lost(&phase);
                 if self.is_down() {
                     self.turn_away(&why);
                 }
                 None
             }
             (Fault::Again(why) | Fault::Refused(why), Phase::Committing(_)) => {
-                // The database has said that it did not take place.
-                self.batch.iter_mut().for_each(|pending| pending.sent = false);
+                // The database has said that it did not take place; what was sent before that may still have.
                 self.retry(&why, false);
                 self.roll_back()
             }
@@ -407,7 +411,10 @@ impl<R> Writer<R> {
     }
 
     /// The connection is gone: what was under way is first in the queue again.
-    fn lost(&mut self) {
+    fn lost(&mut self, phase: &Phase) {
+        if let Phase::Committing(_) = phase {
+            self.batch.iter_mut().for_each(|pending| pending.sent = true);
+        }
         self.phase = Phase::Apart;
         self.failures = self.failures.saturating_add(1);
         self.resting = self.failures > 1;
@@ -480,5 +487,34 @@ impl<R> Writer<R> {
         let ticket = self.tickets;
         self.queue.push_back(Pending { ticket, order, to, left: false, sent: false, tries: 0 });
         ticket
+    }
+}
+
+/// What tells two writers apart: an order is known by its id, a ticket by nobody.
+#[cfg(test)]
+impl<R: std::hash::Hash> std::hash::Hash for Writer<R> {
+    fn hash<H: std::hash::Hasher>(&self, into: &mut H) {
+        let pending = |pending: &Pending<R>, into: &mut H| {
+            let settles = match &pending.order.act {
+                Act::Settle(settle) => Some((settle.attempt, settle.since)),
+                _ => None,
+            };
+            (pending.order.id, settles, &pending.to, pending.left, pending.sent, pending.tries).hash(into);
+        };
+        (self.queue.len(), self.batch.len()).hash(into);
+        self.queue.iter().chain(&self.batch).for_each(|one| pending(one, into));
+        std::mem::discriminant(&self.phase).hash(into);
+        if let Phase::Writing(verdicts) | Phase::Committing(verdicts) = &self.phase {
+            for verdict in verdicts {
+                std::mem::discriminant(verdict).hash(into);
+                if let Verdict::Admitted(admitted) = verdict {
+                    (admitted.attempt, admitted.since).hash(into);
+                }
+            }
+        }
+        let mut running: Vec<_> = self.running.iter().collect();
+        running.sort_unstable();
+        running.hash(into);
+        (self.alone, self.failures, self.resting, self.shut).hash(into);
     }
 }
