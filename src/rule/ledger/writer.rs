@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use super::{Act, Admitted, End, Key, Loaded, Order, Reads, Settle, Verdict, Writes, batch};
+use super::{
+    Act, Admitted, End, Key, Loaded, Order, Reads, Settle, Verdict, Writes,
+    batch::{self, Turn},
+};
 use crate::quota::Amounts;
 
 /// A writer whose callers are answered through `R`.
@@ -21,7 +24,7 @@ pub(crate) struct Writer<R> {
     phase: Phase,
     answers: Vec<Answered<R>>,
     /// Named jobs whose work is under way in this process.
-    running: HashMap<Key, u128>,
+    running: HashMap<Key, Running>,
     tickets: u64,
     /// Callers that wait in the queue.
     waiting: usize,
@@ -33,6 +36,15 @@ pub(crate) struct Writer<R> {
     failures: u32,
     resting: bool,
     shut: bool,
+}
+
+/// A named job whose work is under way, or whose charge is still to go back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Running {
+    order: u128,
+    attempt: u32,
+    /// It came to nothing: it is over when that is durable.
+    goes_back: bool,
 }
 
 /// An answer, and whom to give it to.
@@ -55,6 +67,12 @@ struct Pending<R> {
     /// A commit with it was sent: whether it took place is for the database to say.
     sent: bool,
     tries: u32,
+}
+
+impl<R> Pending<R> {
+    fn turn(&self) -> Turn<'_> {
+        Turn { order: &self.order, sent: self.sent, left: self.left }
+    }
 }
 
 #[derive(Debug)]
@@ -181,6 +199,11 @@ impl<R> Writer<R> {
 
     /// Takes an order that nobody waits for, always: it settles what was admitted.
     pub(crate) fn tell(&mut self, order: Order) {
+        if let Act::Settle(Settle { end: End::Void, attempt, .. }) = &order.act
+            && let Some(running) = self.running.get_mut(&order.key)
+        {
+            running.goes_back |= running.attempt == *attempt;
+        }
         self.push(order, None);
     }
 
@@ -208,9 +231,10 @@ impl<R> Writer<R> {
         Left::Underway
     }
 
-    /// The work of a named job is over: duplicates are told so.
+    /// The work of a named job is over: duplicates are told so. Where it came to nothing, which is to be
+    /// [told](Self::tell) before, they are told once its id is free again.
     pub(crate) fn finish(&mut self, key: &Key, order: u128) {
-        if self.running.get(key) == Some(&order) {
+        if self.running.get(key).is_some_and(|running| running.order == order && !running.goes_back) {
             self.running.remove(key);
         }
     }
@@ -294,7 +318,7 @@ impl<R> Writer<R> {
         self.batch.extend(self.queue.drain(..many));
         self.waiting -= self.batch.iter().filter(|pending| pending.to.is_some()).count();
         self.phase = Phase::Beginning;
-        Step::Begin(batch::reads(self.batch.iter().map(|pending| (&pending.order, pending.sent))))
+        Step::Begin(batch::reads(self.batch.iter().map(Pending::turn)))
     }
 
     /// Goes on from a report; `None` where what comes next depends on the queue.
@@ -329,8 +353,7 @@ impl<R> Writer<R> {
 
     fn decide(&mut self, loaded: Loaded) -> Step {
         let now = loaded.now;
-        let orders = self.batch.iter().map(|pending| (&pending.order, pending.sent));
-        let (writes, verdicts) = batch::decide(orders, loaded);
+        let (writes, verdicts) = batch::decide(self.batch.iter().map(Pending::turn), loaded);
         if writes.is_empty() {
             // Nothing but refusals and what was durable before.
             self.conclude(verdicts);
@@ -344,39 +367,46 @@ impl<R> Writer<R> {
     /// Answers a batch whose verdicts are durable.
     fn conclude(&mut self, verdicts: Vec<Verdict>) {
         let batch = std::mem::take(&mut self.batch);
+        let (mut back, mut again) = (Vec::new(), Vec::new());
         for (pending, mut verdict) in batch.into_iter().zip(verdicts) {
-            let Pending { order, to, left, .. } = pending;
+            let goes_back = |key: &Key| back.iter().any(|void: &Order| void.key == *key);
             match &mut verdict {
-                Verdict::Admitted(admitted) if left => self.take_back(order, admitted),
-                Verdict::Admitted(_) if !order.own => {
-                    self.running.insert(order.key, order.id);
-                }
-                Verdict::Replay { running, .. } => *running = self.running.contains_key(&order.key),
-                _ => {}
+                Verdict::Admitted(admitted) if pending.left => back.extend(taken_back(pending.order, admitted)),
+                // What it was measured by is about to go back.
+                Verdict::Replay { .. } | Verdict::Conflict if goes_back(&pending.order.key) => again.push(pending),
+                _ => self.answer(pending, verdict),
             }
-            if let Some(to) = to {
-                self.answers.push(Answered { to, verdict });
-            }
+        }
+        self.batch = again;
+        self.put_back();
+        for order in back.into_iter().rev() {
+            self.tickets += 1;
+            let ticket = self.tickets;
+            // Before whoever comes with the same id again.
+            self.queue.push_front(Pending { ticket, order, to: None, left: false, sent: false, tries: 0 });
         }
     }
 
-    /// Whoever asked for it has gone without knowing that it was admitted: nothing was worked on.
-    fn take_back(&mut self, order: Order, admitted: &Admitted) {
-        let Act::Admit(admit) = order.act else { return };
-        let settle = Settle {
-            plan: admit.plan,
-            attempt: admitted.attempt,
-            since: admitted.since,
-            end: End::Void,
-            used: Amounts::none(),
-            part: 0,
-        };
-        let id = order.id ^ 1; // an id of its own: those of orders are even
-        let order = Order { key: order.key, id, own: false, act: Act::Settle(settle) };
-        self.tickets += 1;
-        let ticket = self.tickets;
-        // Before whoever comes with the same id again.
-        self.queue.push_front(Pending { ticket, order, to: None, left: false, sent: false, tries: 0 });
+    /// Answers an order whose verdict is durable.
+    fn answer(&mut self, pending: Pending<R>, mut verdict: Verdict) {
+        let Pending { order, to, .. } = pending;
+        match (&mut verdict, &order.act) {
+            (Verdict::Admitted(admitted), _) if !order.own => {
+                let running = Running { order: order.id, attempt: admitted.attempt, goes_back: false };
+                self.running.insert(order.key, running);
+            }
+            (Verdict::Replay { running, .. }, _) => *running = self.running.contains_key(&order.key),
+            (Verdict::Settled(..), Act::Settle(Settle { end: End::Void, attempt, .. })) => {
+                if self.running.get(&order.key).is_some_and(|running| running.goes_back && running.attempt == *attempt)
+                {
+                    self.running.remove(&order.key);
+                }
+            }
+            _ => {}
+        }
+        if let Some(to) = to {
+            self.answers.push(Answered { to, verdict });
+        }
     }
 
     fn failed(&mut self, fault: Fault, phase: Phase) -> Option<Step> {
@@ -488,6 +518,21 @@ impl<R> Writer<R> {
         self.queue.push_back(Pending { ticket, order, to, left: false, sent: false, tries: 0 });
         ticket
     }
+}
+
+/// Gives back what was admitted for a caller who has gone without knowing it: nothing was worked on.
+fn taken_back(order: Order, admitted: &Admitted) -> Option<Order> {
+    let Act::Admit(admit) = order.act else { return None };
+    let settle = Settle {
+        plan: admit.plan,
+        attempt: admitted.attempt,
+        since: admitted.since,
+        end: End::Void,
+        used: Amounts::none(),
+        part: 0,
+    };
+    let id = order.id ^ 1; // an id of its own: those of orders are even
+    Some(Order { key: order.key, id, own: false, act: Act::Settle(settle) })
 }
 
 /// What tells two writers apart: an order is known by its id, a ticket by nobody.

@@ -205,3 +205,92 @@ fn own_rows_are_known_even_after_another_commit_has_come_to_nothing() {
     assert_eq!(scene.told(), [("ann", "admitted"), ("bob", "admitted")]);
     assert_eq!(scene.used(), 70);
 }
+
+#[test]
+fn whoever_leaves_before_anything_is_sent_is_never_written() {
+    let mut scene = Scene::new();
+    let queued = scene.ask("ann", 2, "a", 60);
+    assert_eq!(scene.writer.leave(queued), Left::Unsent);
+    let begun = scene.ask("bob", 4, "b", 60);
+    scene.until(|step| matches!(step, Step::Begin(_)));
+    assert_eq!(scene.writer.leave(begun), Left::Unsent);
+    scene.settle_down();
+    assert_eq!((scene.told(), scene.used()), (vec![], 0));
+}
+
+#[test]
+fn whoever_leaves_while_it_is_written_is_given_back_and_the_id_is_free_again() {
+    let mut scene = Scene::new();
+    let ticket = scene.ask("ann", 2, "a", 60);
+    scene.until_commit();
+    assert_eq!(scene.writer.leave(ticket), Left::Underway);
+    scene.ask("ann again", 4, "a", 60);
+    scene.settle_down();
+    assert_eq!((scene.told(), scene.used()), (vec![("ann again", "admitted")], 60));
+    assert_eq!(scene.entries("a"), [(0, Entry::Charge), (0, Entry::Void), (1, Entry::Charge)]);
+    assert_eq!(scene.writer.leave(ticket), Left::Answered);
+}
+
+#[test]
+fn whoever_leaves_while_it_is_written_is_not_written_where_the_transaction_comes_to_nothing() {
+    let mut scene = Scene::new();
+    let ticket = scene.ask("ann", 2, "a", 60);
+    scene.until(|step| matches!(step, Step::Write(..)));
+    assert_eq!(scene.writer.leave(ticket), Left::Underway);
+    scene.lost();
+    scene.settle_down();
+    assert_eq!((scene.told(), scene.entries("a")), (vec![], vec![]));
+}
+
+#[test]
+fn whoever_leaves_after_a_commit_that_never_was_is_not_admitted_for_nobody() {
+    let mut scene = Scene::new();
+    let ticket = scene.ask("ann", 2, "a", 60);
+    scene.until_commit();
+    scene.lost();
+    assert_eq!(scene.writer.leave(ticket), Left::Underway);
+    scene.settle_down();
+    assert_eq!((scene.told(), scene.entries("a")), (vec![], vec![]));
+}
+
+#[test]
+fn nobody_is_told_that_a_job_was_done_whose_charge_is_about_to_go_back() {
+    let mut scene = Scene::new();
+    let ticket = scene.ask("ann", 2, "a", 60);
+    scene.ask("bob", 4, "a", 60);
+    scene.until_commit();
+    assert_eq!(scene.writer.leave(ticket), Left::Underway);
+    scene.settle_down();
+    assert_eq!((scene.told(), scene.used()), (vec![("bob", "admitted")], 60));
+}
+
+#[test]
+fn a_job_that_came_to_nothing_is_running_until_its_id_is_free() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.until_commit();
+    scene.go_on();
+    scene.ask("bob", 4, "a", 60);
+    scene.tell(6, "a", 0, End::Void);
+    scene.writer.finish(&key("acme", "a"), 2);
+    scene.settle_down();
+    scene.ask("eve", 8, "a", 60);
+    scene.settle_down();
+    assert_eq!(scene.told(), [("ann", "admitted"), ("bob", "running"), ("eve", "admitted")]);
+}
+
+#[test]
+fn duplicates_are_told_that_a_job_is_running_until_it_is_finished() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.settle_down();
+    scene.ask("bob", 4, "a", 60);
+    scene.settle_down();
+    scene.writer.finish(&key("acme", "a"), 4); // not his
+    scene.ask("cid", 6, "a", 60);
+    scene.settle_down();
+    scene.writer.finish(&key("acme", "a"), 2);
+    scene.ask("dan", 8, "a", 60);
+    scene.settle_down();
+    assert_eq!(scene.told(), [("ann", "admitted"), ("bob", "running"), ("cid", "running"), ("dan", "done")]);
+}

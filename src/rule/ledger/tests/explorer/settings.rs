@@ -56,7 +56,30 @@ fn reservations(faults: Faults, charge_expired: bool) -> Setting {
 const NONE: Faults = Faults { lost: 0, again: 0, crashes: 0, leaves: 0, hours: 0 };
 
 #[test]
+fn duplicates_are_charged_once() {
+    holds(duplicates(Faults { lost: 1, ..NONE }), Search::Nearest, 50_000);
+    holds(duplicates(Faults { crashes: 1, ..NONE }), Search::Nearest, 50_000);
+    holds(duplicates(Faults { leaves: 1, ..NONE }), Search::Nearest, 50_000);
+    holds(duplicates(Faults { again: 1, ..NONE }), Search::Nearest, 50_000);
+}
+
+#[test]
+fn whoever_leaves_is_not_charged_and_nobody_is_told_that_the_job_was_done() {
+    holds(twins(Faults { leaves: 1, ..NONE }), Search::Nearest, 50_000);
+    holds(twins(Faults { leaves: 1, lost: 1, ..NONE }), Search::Nearest, 50_000);
+    holds(twins(Faults { leaves: 1, again: 1, lost: 1, ..NONE }), Search::Nearest, 50_000);
+    holds(twins(Faults { lost: 3, ..NONE }), Search::Nearest, 50_000);
+}
+
+#[test]
 fn rivals_do_not_pass_the_limit_together() {
     holds(rivals(NONE), Search::Nearest, 50_000);
     holds(rivals(Faults { lost: 1, ..NONE }), Search::Nearest, 50_000);
+}
+
+#[test]
+fn a_reservation_ends_once() {
+    holds(reservations(Faults { crashes: 1, ..NONE }, true), Search::Nearest, 50_000);
+    holds(reservations(Faults { lost: 1, ..NONE }, false), Search::Nearest, 50_000);
+    holds(reservations(Faults { leaves: 1, ..NONE }, false), Search::Nearest, 50_000);
 }
