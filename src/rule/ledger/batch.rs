@@ -67,7 +67,7 @@ impl Order {
 /// A batch under way.
 struct Batch {
     now: u64,
-    books: HashMap<Arc<str>, Book>,
+    books: BTreeMap<Arc<str>, Book>,
     rows: HashMap<Key, Vec<Row>>,
     writes: Writes,
 }
@@ -115,7 +115,7 @@ impl Batch {
                 let (book, now) = self.book(order);
                 match book.reset(plan, limit.as_deref(), now) {
                     Ok(lines) => {
-                        self.write(order, 0, 0, Entry::Reset, lines);
+                        self.write_marked(order, 0, 0, Entry::Reset, lines, None);
                         Verdict::Done
                     }
                     Err(invalid) => Verdict::Invalid(invalid),
@@ -145,10 +145,13 @@ impl Batch {
     fn written_before(&mut self, order: &Order) -> Verdict {
         match &order.act {
             Act::Admit(_) => {
-                let own = self.rows_of(&order.key).iter().find(|row| row.order == order.id);
-                let attempt = own.map_or(0, |row| row.attempt);
+                let own = || self.rows_of(&order.key).iter().filter(|row| row.order == order.id);
+                let attempt = own().next().map_or(0, |row| row.attempt);
+                // Not now, but when it was written: in all of its periods lies the beginning of the one that began last.
+                let counted = || own().filter(|row| !row.limit.is_empty());
+                let (at, epoch) = (counted().map(|row| row.window).max(), counted().map(|row| row.epoch).max());
                 let (book, now) = self.book(order);
-                let since = Since { at: now, turn: book.turn() };
+                let since = Since { at: at.unwrap_or(now), turn: epoch.unwrap_or_else(|| book.turn()) };
                 Verdict::Admitted(Box::new(Admitted {
                     attempt,
                     since,
@@ -159,7 +162,11 @@ impl Batch {
                 }))
             }
             Act::Settle(settle) => {
-                let before = if settle.end == End::Open { Standing::Charged } else { Standing::Open };
+                let others = self.rows_of(&order.key).iter().filter(|row| row.order != order.id);
+                let before = match settle.end {
+                    End::Open => Standing::Charged,
+                    _ => Dossier(&others.cloned().collect::<Vec<_>>()).standing(settle.attempt),
+                };
                 Verdict::Settled(before, Vec::new())
             }
             Act::Record { .. } => Verdict::Recorded(Vec::new()),
