@@ -261,13 +261,11 @@ impl<R> Writer<R> {
 
     /// Answers everybody who waits, because it is over.
     pub(crate) fn give_up(&mut self, why: &Arc<str>) {
-        self.waiting = 0;
-        for pending in self.batch.drain(..).chain(self.queue.drain(..)) {
-            if let Some(to) = pending.to {
-                self.answers.push(Answered { to, verdict: Verdict::Unavailable(Arc::clone(why)) });
-            }
-        }
-        self.phase = Phase::Ended;
+        let phase = std::mem::replace(&mut self.phase, Phase::Ended);
+        self.lost(&phase);
+        self.turn_away(why);
+        self.queue.clear();
+        (self.waiting, self.phase) = (0, Phase::Ended);
     }
 
     /// How the last step went, if there was one; what to do next.
@@ -313,7 +311,10 @@ impl<R> Writer<R> {
     }
 
     fn begin(&mut self) -> Step {
-        let many = if self.alone > 0 { 1 } else { self.most_in_batch.min(self.queue.len()) };
+        let apart = |pending: &Pending<R>| pending.tries >= TRIES; // it has made others fail
+        let together = self.queue.iter().take(self.most_in_batch).take_while(|pending| !apart(pending)).count();
+        let one = self.alone > 0 || together == 0;
+        let many = if one { self.queue.len().min(1) } else { together };
         self.alone = self.alone.saturating_sub(1);
         self.batch.extend(self.queue.drain(..many));
         self.waiting -= self.batch.iter().filter(|pending| pending.to.is_some()).count();
@@ -488,7 +489,7 @@ impl<R> Writer<R> {
             // Nothing that was served is lost: it is tried until the database takes it, after everybody else.
             None => {
                 self.resting = true;
-                self.queue.push_back(pending);
+                self.queue.push_back(Pending { tries: TRIES, ..pending });
             }
         }
     }

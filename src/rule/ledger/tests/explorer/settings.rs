@@ -68,6 +68,7 @@ fn whoever_leaves_is_not_charged_and_nobody_is_told_that_the_job_was_done() {
     holds(twins(Faults { leaves: 1, ..NONE }), Search::Nearest, 50_000);
     holds(twins(Faults { leaves: 1, lost: 1, ..NONE }), Search::Nearest, 50_000);
     holds(twins(Faults { leaves: 1, again: 1, lost: 1, ..NONE }), Search::Nearest, 50_000);
+    holds(twins(Faults { leaves: 1, hours: 1, lost: 1, ..NONE }), Search::Nearest, 50_000);
     holds(twins(Faults { lost: 3, ..NONE }), Search::Nearest, 50_000);
 }
 
