@@ -75,6 +75,8 @@ pub use respond::Dialect;
 pub use rule::Trip;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use store::ledger::LedgerError;
+#[cfg(feature = "postgres")]
+pub use store::ledger::PostgresLedger;
 #[cfg(feature = "sqlite")]
 pub use store::ledger::SqliteLedger;
 

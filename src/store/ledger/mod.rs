@@ -13,5 +13,7 @@ mod suite;
 
 pub(crate) use database::{Database, Failure, Session};
 pub use error::LedgerError;
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresLedger;
 #[cfg(feature = "sqlite")]
 pub use sqlite::SqliteLedger;
