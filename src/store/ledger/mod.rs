@@ -4,7 +4,6 @@ mod accounts;
 mod audit;
 mod columns;
 mod database;
-#[cfg(feature = "sqlite")]
 mod doors;
 mod entry;
 mod error;
@@ -24,6 +23,8 @@ mod written;
 pub(crate) use accounts::InLedger;
 pub use audit::{AccountDrift, Entries, PastUsage, Reconciled};
 pub(crate) use database::{Database, Failure, Session};
+#[cfg(feature = "postgres")]
+pub use doors::PostgresLedger;
 #[cfg(feature = "sqlite")]
 pub use doors::SqliteLedger;
 pub use entry::{GrantEntry, LedgerEntry};
