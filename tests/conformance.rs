@@ -3,6 +3,9 @@
 
 use tollgate::{QuotaLayer, Quotas, conformance::quotas};
 
+#[cfg(feature = "postgres")]
+mod servers;
+
 async fn in_memory(layer: QuotaLayer) -> Quotas {
     layer.handle()
 }
@@ -10,6 +13,13 @@ async fn in_memory(layer: QuotaLayer) -> Quotas {
 #[cfg(feature = "sqlite")]
 async fn in_sqlite(layer: QuotaLayer) -> Quotas {
     let ledger = tollgate::SqliteLedger::in_memory().await.unwrap();
+    layer.store_in(&ledger, tollgate::OnFailure::Closed).handle()
+}
+
+#[cfg(feature = "postgres")]
+async fn in_postgres(layer: QuotaLayer) -> Quotas {
+    let url = servers::Postgres::shared().database();
+    let ledger = tollgate::PostgresLedger::connect(&url).await.unwrap();
     layer.store_in(&ledger, tollgate::OnFailure::Closed).handle()
 }
 
@@ -72,6 +82,11 @@ mod memory {
 #[cfg(feature = "sqlite")]
 mod sqlite {
     keeps_every_rule!(in_sqlite);
+}
+
+#[cfg(feature = "postgres")]
+mod postgres_on_a_server {
+    keeps_every_rule!(in_postgres);
 }
 
 #[tokio::test]
