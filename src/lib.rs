@@ -81,7 +81,10 @@ pub use rule::Trip;
 #[cfg(feature = "sqlite")]
 pub use store::ledger::SqliteLedger;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use store::ledger::{AccountDrift, Entries, GrantEntry, Ledger, LedgerEntry, LedgerError, PastUsage, Reconciled};
+pub use store::ledger::{
+    AccountDrift, BillingDrift, BillingError, BillingProvider, Entries, GrantEntry, Invoice, InvoiceLine, Ledger,
+    LedgerEntry, LedgerError, MemoryProvider, PastUsage, Reconciled,
+};
 
 /// The README's examples compile.
 #[cfg(doctest)]
