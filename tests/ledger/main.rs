@@ -5,6 +5,7 @@
 mod audit;
 mod billing_bugs;
 mod grants;
+mod invoices;
 mod layer;
 mod life;
 

@@ -38,7 +38,8 @@ pub(crate) trait Audited: Database {
         most: usize,
     ) -> impl Future<Output = Result<Vec<(i64, u64, Row)>, Failure>> + Send;
 
-    /// What the rows of a tenant that were written from `from` on and before `until` come to, limit by limit.
+    /// What the rows of a tenant that were written from `from` on and before `until` come to, kind by kind: what several
+    /// limits count is taken once, row by row, and that a limit was counted from zero leaves it as it is.
     fn sums(&self, tenant: &str, from: u64, until: u64) -> impl Future<Output = Result<Vec<Sum>, Failure>> + Send;
 
     /// What was used at a time, of each period that was under way: the sum of what had been written by then.
@@ -54,9 +55,8 @@ pub(crate) trait Audited: Database {
 /// What rows come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sum {
-    pub(crate) limit: Arc<str>,
     pub(crate) kind: Arc<str>,
-    pub(crate) amount: i64,
+    pub(crate) amount: i128,
 }
 
 /// What was used in a period.

@@ -106,7 +106,7 @@ impl fmt::Display for LedgerEntry {
 }
 
 /// The inside of a JSON string (RFC 8259, 7).
-struct Json<'a>(&'a str);
+pub(super) struct Json<'a>(pub(super) &'a str);
 
 impl fmt::Display for Json<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

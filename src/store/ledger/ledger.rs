@@ -3,13 +3,16 @@
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use super::{
-    InLedger, Owner, Patience,
+    Database, Failure, InLedger, Owner, Patience, Session,
     database::{Audited, Drift, Past, Sum},
 };
 use crate::{
     Clock,
     quota_store::{AccountStore, OpenAccounts, QuotaStore, Trouble},
-    rule::{ledger::Row, quota::Terms},
+    rule::{
+        ledger::{Reads, Row},
+        quota::Terms,
+    },
 };
 
 /// Quotas that are exact, and a ledger in which nothing is charged twice and nothing is lost; clones are the same ledger.
@@ -42,7 +45,8 @@ pub(super) trait Kept: Send + Sync {
     fn shut(&self, most: Duration) -> Later<'_, ()>;
     fn backlog(&self) -> usize;
     fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<(i64, u64, Row)>, Trouble>>;
-    fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<Vec<Sum>, Trouble>>;
+    /// The sums, and a time before which no row can be written any more.
+    fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<(u64, Vec<Sum>), Trouble>>;
     fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, Trouble>>;
     fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<Drift>), Trouble>>;
     fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, Trouble>>;
@@ -113,8 +117,12 @@ impl<D: Audited> Kept for Books<D> {
         Box::pin(self.0.read(self.0.scribe.database.entries(tenant, *from, *until, *after, most)))
     }
 
-    fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<Vec<Sum>, Trouble>> {
-        Box::pin(self.0.read_all(self.0.scribe.database.sums(tenant, from, until)))
+    fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<(u64, Vec<Sum>), Trouble>> {
+        let database = &self.0.scribe.database;
+        Box::pin(self.0.read_all(async move {
+            let now = passed(database, tenant).await?;
+            Ok((now, database.sums(tenant, from, until).await?))
+        }))
     }
 
     fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, Trouble>> {
@@ -128,6 +136,14 @@ impl<D: Audited> Kept for Books<D> {
     fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, Trouble>> {
         Box::pin(self.0.read_all(self.0.scribe.database.repair(tenant)))
     }
+}
+
+/// The time under a tenant's lock: whoever had an earlier one has committed, for all read it under this lock.
+async fn passed<D: Database>(database: &D, tenant: &str) -> Result<u64, Failure> {
+    let mut session = database.connect().await?;
+    let now = session.begin(&Reads { tenants: vec![tenant.into()], ..Reads::default() }).await?.now;
+    session.roll_back().await?;
+    Ok(now)
 }
 
 impl OpenAccounts for Ledger {
