@@ -46,6 +46,8 @@ const READ: &str = "
     FROM jobs, LATERAL (
         SELECT * FROM quota_consumption WHERE tenant_id = t AND job_id = j OFFSET 0) q";
 
+pub(super) const STATEMENTS: [&str; 1] = [READ];
+
 /// Reads accounts and jobs.
 pub(super) async fn load(
     connection: impl PgExecutor<'_>,

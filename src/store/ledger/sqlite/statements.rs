@@ -31,6 +31,13 @@ impl Statement {
     }
 }
 
+/// Every statement that reads or writes rows.
+pub(super) fn all() -> [&'static Statement; 10] {
+    let read = [&*ACCOUNTS, &*COUNTS, &*GRANTS, &*ROWS];
+    let written = [&*INSERT_ROWS, &*PUT_COUNTS, &*PUT_GRANTS, &*OPEN_HOLDS, &*RENEW_HOLDS, &*CLOSE_HOLDS];
+    std::array::from_fn(|at| if at < read.len() { read[at] } else { written[at - read.len()] })
+}
+
 /// `(?, ?), (?, ?)`: numbered ones would be looked up by their names, one after another.
 fn values(rows: usize, columns: usize) -> String {
     vec![format!("({})", vec!["?"; columns].join(", ")); rows].join(", ")
