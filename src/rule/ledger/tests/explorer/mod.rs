@@ -1,5 +1,6 @@
 //! Every state that two writers, their callers and a database can come to, one after the other.
 
+mod mutations;
 mod settings;
 mod world;
 
