@@ -123,7 +123,7 @@ async fn tables_that_are_newer_or_altered_are_refused_in_words() {
         run(&file, altered).await.unwrap();
         let told = SqliteLedger::open(&file).await.unwrap_err().to_string();
         assert!(told.contains(words), "{told}");
-        let hold = Hold { key: key("ann", "job"), attempt: 0, until: 0 };
+        let hold = Hold { key: key("ann", "job"), attempt: 0, until: 0, since: 0, charge: false };
         let writes = Writes { counts: vec![("ann".into(), count(1, 0))], opened: vec![hold], ..one("job") };
         let told = transact(&ledger, &reads(&["ann"], &[]), &writes).await;
         assert!(matches!(told, Err(Failure::Refused(_))), "and whoever was there before is told too: {told:?}");
