@@ -156,7 +156,10 @@ async fn many_programs_make_the_tables_once() {
 async fn tables_that_are_newer_or_altered_are_refused_in_words() {
     for (altered, words) in [
         ("INSERT INTO quota_schema VALUES (7)", "must be at most 1, got 7: a newer program has been here"),
-        ("DROP INDEX quota_consumption_once", "lost its unique index quota_consumption_once"),
+        (
+            "ALTER TABLE quota_consumption DROP CONSTRAINT quota_consumption_once",
+            "lost its unique index quota_consumption_once",
+        ),
         ("ALTER TABLE quota_counter DROP COLUMN untold", "untold"),
         ("DROP TABLE quota_hold", "quota_hold"),
         ("ALTER TABLE quota_consumption SET UNLOGGED", "quota_consumption must be logged"),
