@@ -220,6 +220,14 @@ impl Period {
         !matches!(self.unit, Unit::Rolling(_))
     }
 
+    /// Whether it begins and ends at whole microseconds, which is what databases know.
+    pub(crate) const fn is_of_whole_microseconds(&self) -> bool {
+        match self.unit {
+            Unit::Rolling(offset) | Unit::Billing(offset) => offset.subsec_nanos().is_multiple_of(1_000),
+            _ => true,
+        }
+    }
+
     /// How long it is at most, but for the hour by which clocks are set: a month has 31 days.
     ///
     /// ```

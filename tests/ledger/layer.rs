@@ -13,6 +13,7 @@ on_each_database! {
     a_handler_records_what_it_really_used
     a_job_is_worked_on_once
     bytes_of_the_answer_are_written
+    what_a_ledger_cannot_keep_does_not_build
 }
 
 #[derive(Clone)]
@@ -76,6 +77,26 @@ async fn a_job_is_worked_on_once(database: Database) {
     assert_eq!(ask(&layer, job("17", "/scan")).await.0, StatusCode::CONFLICT);
     assert_eq!(ask(&layer, job("17", "/other")).await.0, StatusCode::UNPROCESSABLE_ENTITY);
     assert_eq!(told(&rows(&ledger, "acme").await), [("17", "charge", 1)]);
+}
+
+/// What is said where a layer with this plan is built, over a ledger.
+async fn said(ledger: &Ledger, make: impl FnOnce(&Ledger) -> QuotaLayer) -> String {
+    let build = std::panic::AssertUnwindSafe(|| drop(make(ledger).handle()));
+    let panic = std::panic::catch_unwind(build).unwrap_err();
+    panic.downcast_ref::<String>().unwrap().clone()
+}
+
+async fn what_a_ledger_cannot_keep_does_not_build(database: Database) {
+    let ledger = database.open().await;
+    let odd = Period::rolling(std::time::Duration::new(60, 1));
+    let plan = Plan::new("odd").limit(Quota::units("tokens", 5).per(odd));
+    let text = said(&ledger, |ledger| layer(ledger, plan)).await;
+    assert!(text.starts_with("a rolling period in a ledger must last whole microseconds, got "), "{text}");
+    let text = said(&ledger, |ledger| layer(ledger, tokens(5).starting_fresh())).await;
+    assert!(text.starts_with("a plan in a ledger must go on counting"), "{text}");
+    let nameless = Verified::from_extension(|tenant: &Tenant| Some(Account::private(tenant.0)));
+    let text = said(&ledger, |ledger| layer(ledger, tokens(5)).identify_by(nameless)).await;
+    assert!(text.starts_with("identity must have a public name, by which a ledger bills"), "{text}");
 }
 
 async fn bytes_of_the_answer_are_written(database: Database) {
