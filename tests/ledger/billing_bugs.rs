@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tollgate::{Client, JobRun, Reason};
+use tollgate::{Client, JobRun, JobStanding, Reason};
 
 use crate::*;
 
@@ -47,6 +47,9 @@ async fn d1_the_same_job_never_consumes_twice(database: Database) {
     assert_eq!(again.reason(), Reason::JobConflict);
     assert_eq!(counts(&quotas, &acme()).await, (60, 0));
     assert_eq!(told(&rows(&ledger, "acme").await), [("order 17", "charge", 60)]);
+    let job = ledger.job("acme", "order 17").await.unwrap().unwrap();
+    assert_eq!((job.standing, job.attempt, job.amounts), (JobStanding::Charged, 0, ("tokens", 60).into()));
+    assert_eq!(ledger.job("acme", "order 18").await.unwrap(), None);
 }
 
 async fn d1_a_duplicate_is_known_after_a_restart_and_by_another_process(database: Database) {

@@ -10,7 +10,7 @@ use super::{
     Settle, Since, Standing, Verdict, Writes, book::Book,
 };
 use crate::{
-    quota::{Amounts, GrantId, Kind, Plan},
+    quota::{Amounts, GrantId, Plan},
     rule::quota::Warning,
 };
 

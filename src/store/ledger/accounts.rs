@@ -14,7 +14,7 @@ use crate::{
         Reserved, Trouble,
     },
     rule::{
-        ledger::{self, Act, Admit, Admitted, Key, Reserve, Settle, Since, Standing, Verdict},
+        ledger::{self, Act, Admit, Admitted, Key, Reserve, Settle, Standing, Verdict},
         quota::{Duplicate, GrantState, No, Now, Stage, Terms, Warning},
     },
     store::memory::Accounts,
@@ -27,7 +27,6 @@ pub(crate) struct InLedger<D: Database> {
     origin: u32,
     slots: Arc<Slots>,
     terms: Terms,
-    clock: Clock,
 }
 
 /// Places at a time, which a ledger does not hold: a process that dies could not give them back.
@@ -53,7 +52,7 @@ impl<D: Database> InLedger<D> {
     pub(crate) fn new(owner: Arc<Owner<D>>, most: usize, terms: Terms, clock: &Clock) -> Arc<Self> {
         let slots = Slots { accounts: Accounts::new(most, terms.clone(), clock), plans: Mutex::new(Vec::new()) };
         owner.tend();
-        Arc::new(Self { origin: owner.next_origin(), owner, slots: Arc::new(slots), terms, clock: clock.clone() })
+        Arc::new(Self { origin: owner.next_origin(), owner, slots: Arc::new(slots), terms })
     }
 
     fn order(&self, key: Key, own: bool, act: Act) -> ledger::Order {

@@ -50,6 +50,7 @@ pub(super) trait Kept: Send + Sync {
     fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, Trouble>>;
     fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<Drift>), Trouble>>;
     fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, Trouble>>;
+    fn job<'a>(&'a self, tenant: &'a str, job: &'a str) -> Later<'a, Result<Vec<Row>, Trouble>>;
 }
 
 /// A row with its number and its time.
@@ -137,6 +138,10 @@ impl<D: Audited> Kept for Books<D> {
 
     fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, Trouble>> {
         Box::pin(self.0.read_all(self.0.scribe.database.repair(tenant)))
+    }
+
+    fn job<'a>(&'a self, tenant: &'a str, job: &'a str) -> Later<'a, Result<Vec<Row>, Trouble>> {
+        Box::pin(self.0.read(self.0.scribe.database.job(tenant, job)))
     }
 }
 

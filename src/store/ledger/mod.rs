@@ -9,6 +9,7 @@ mod doors;
 mod entry;
 mod error;
 mod invoice;
+mod job;
 #[expect(clippy::module_inception, reason = "the ledger itself")]
 mod ledger;
 mod memory_provider;
@@ -34,6 +35,7 @@ pub use doors::SqliteLedger;
 pub use entry::{GrantEntry, LedgerEntry};
 pub use error::LedgerError;
 pub use invoice::{Invoice, InvoiceLine};
+pub use job::{JobStanding, LedgerJob};
 pub use ledger::Ledger;
 pub use memory_provider::MemoryProvider;
 pub(crate) use owner::Owner;
