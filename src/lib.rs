@@ -78,6 +78,8 @@ pub use rate::Rate;
 pub use refusal::{Reason, Refusal};
 pub use respond::Dialect;
 pub use rule::Trip;
+#[cfg(feature = "postgres")]
+pub use store::ledger::PostgresLedger;
 #[cfg(feature = "sqlite")]
 pub use store::ledger::SqliteLedger;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

@@ -6,7 +6,45 @@ use tollgate::{
     AccountError, Amounts, BillingError, Invoice, Ledger, LedgerEntry, MemoryProvider, Period, Plan, Quota, Quotas,
 };
 
-use super::{acme, fresh, quotas, tokens};
+use super::{acme, quotas, tokens};
+
+/// Each story, told of a ledger in every database.
+macro_rules! told_of_every_ledger {
+    ($($story:ident),* $(,)?) => {
+        mod in_sqlite {
+            $(#[tokio::test]
+            async fn $story() {
+                super::$story(crate::fresh().await).await;
+            })*
+        }
+
+        #[cfg(feature = "postgres")]
+        mod on_a_server {
+            use crate::servers::Postgres;
+
+            $(#[tokio::test]
+            async fn $story() {
+                let ledger = tollgate::PostgresLedger::connect(&Postgres::shared().database()).await.unwrap();
+                super::$story(ledger).await;
+            })*
+        }
+    };
+}
+
+told_of_every_ledger! {
+    what_several_limits_count_is_billed_once,
+    a_limit_that_takes_the_place_of_another_in_mid_period_changes_nothing,
+    usage_on_a_customers_own_key_is_seen_and_costs_nothing,
+    every_row_is_in_one_invoice_and_what_goes_back_later_is_a_credit,
+    a_count_from_zero_gives_room_and_no_money_back,
+    what_came_to_nothing_is_no_line,
+    what_is_too_much_is_an_error_and_never_wraps,
+    a_period_ends_after_it_begins,
+    what_is_pushed_twice_is_billed_once_also_when_a_reply_is_lost,
+    an_invoice_is_pushed_when_its_period_is_over,
+    other_lines_under_an_id_that_was_billed_are_told,
+    an_invoice_is_a_line_of_json,
+}
 
 const BEGINNING: SystemTime = SystemTime::UNIX_EPOCH;
 
@@ -48,9 +86,7 @@ async fn charge(quotas: &Quotas, amount: u64) {
     quotas.charge(&acme(), ("tokens", amount)).await.unwrap();
 }
 
-#[tokio::test]
-async fn what_several_limits_count_is_billed_once() {
-    let ledger = fresh().await;
+async fn what_several_limits_count_is_billed_once(ledger: Ledger) {
     let daily = || tokens(1_000);
     let both = daily().limit(Quota::units("tokens", 5_000).per(Period::month()));
     let quotas = quotas(&ledger, both);
@@ -60,9 +96,7 @@ async fn what_several_limits_count_is_billed_once() {
     assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), [("tokens", 100, 200)]);
 }
 
-#[tokio::test]
-async fn a_limit_that_takes_the_place_of_another_in_mid_period_changes_nothing() {
-    let ledger = fresh().await;
+async fn a_limit_that_takes_the_place_of_another_in_mid_period_changes_nothing(ledger: Ledger) {
     let quotas = quotas(&ledger, tokens(1_000));
     charge(&quotas, 60).await;
     let hourly = Quota::units("tokens", 500).per(Period::hour());
@@ -73,9 +107,7 @@ async fn a_limit_that_takes_the_place_of_another_in_mid_period_changes_nothing()
     assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), [("tokens", 100, 200)]);
 }
 
-#[tokio::test]
-async fn usage_on_a_customers_own_key_is_seen_and_costs_nothing() {
-    let ledger = fresh().await;
+async fn usage_on_a_customers_own_key_is_seen_and_costs_nothing(ledger: Ledger) {
     let own_key = Quota::units("own_key_tokens", (1 << 53) - 1).per(Period::month());
     let quotas = quotas(&ledger, tokens(1_000).limit(own_key));
     charge(&quotas, 5).await;
@@ -86,9 +118,7 @@ async fn usage_on_a_customers_own_key_is_seen_and_costs_nothing() {
     assert_eq!(invoice.total, 10);
 }
 
-#[tokio::test]
-async fn every_row_is_in_one_invoice_and_what_goes_back_later_is_a_credit() {
-    let ledger = fresh().await;
+async fn every_row_is_in_one_invoice_and_what_goes_back_later_is_a_credit(ledger: Ledger) {
     let quotas = quotas(&ledger, tokens(1_000));
     let held = quotas.reserve(&acme(), ("tokens", 80)).await.unwrap().detach();
     let first = boundary(&ledger).await;
@@ -105,9 +135,7 @@ async fn every_row_is_in_one_invoice_and_what_goes_back_later_is_a_credit() {
     assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), [("tokens", 37, 74)]);
 }
 
-#[tokio::test]
-async fn a_count_from_zero_gives_room_and_no_money_back() {
-    let ledger = fresh().await;
+async fn a_count_from_zero_gives_room_and_no_money_back(ledger: Ledger) {
     let quotas = quotas(&ledger, tokens(100));
     charge(&quotas, 100).await;
     quotas.reset_all(&acme()).await.unwrap();
@@ -115,9 +143,7 @@ async fn a_count_from_zero_gives_room_and_no_money_back() {
     assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), [("tokens", 140, 280)]);
 }
 
-#[tokio::test]
-async fn what_came_to_nothing_is_no_line() {
-    let ledger = fresh().await;
+async fn what_came_to_nothing_is_no_line(ledger: Ledger) {
     let quotas = quotas(&ledger, tokens(100));
     let held = quotas.reserve(&acme(), ("tokens", 80)).await.unwrap().detach();
     quotas.roll_back(&held).await.unwrap();
@@ -125,9 +151,7 @@ async fn what_came_to_nothing_is_no_line() {
     assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), []);
 }
 
-#[tokio::test]
-async fn what_is_too_much_is_an_error_and_never_wraps() {
-    let ledger = fresh().await;
+async fn what_is_too_much_is_an_error_and_never_wraps(ledger: Ledger) {
     let most = (1 << 53) - 1;
     let plan = Plan::new("paid");
     let plan = plan.limit(Quota::units("a", most).per(Period::day())).limit(Quota::units("b", most).per(Period::day()));
@@ -143,15 +167,13 @@ async fn what_is_too_much_is_an_error_and_never_wraps() {
     assert_eq!(priced(u64::MAX).await, Err(format!("amount of a must be at most 2^63 - 1, got {}", u64::MAX)));
 }
 
-#[tokio::test]
-async fn a_period_ends_after_it_begins() {
-    let error = fresh().await.invoice("acme", future(), BEGINNING, two_each).await.unwrap_err();
+async fn a_period_ends_after_it_begins(ledger: Ledger) {
+    let error = ledger.invoice("acme", future(), BEGINNING, two_each).await.unwrap_err();
     assert!(matches!(error, AccountError::Invalid(_)), "{error}");
 }
 
-#[tokio::test]
-async fn what_is_pushed_twice_is_billed_once_also_when_a_reply_is_lost() {
-    let (ledger, provider) = (fresh().await, MemoryProvider::new());
+async fn what_is_pushed_twice_is_billed_once_also_when_a_reply_is_lost(ledger: Ledger) {
+    let provider = MemoryProvider::new();
     let quotas = quotas(&ledger, tokens(1_000));
     charge(&quotas, 30).await;
     let until = boundary(&ledger).await;
@@ -170,17 +192,15 @@ async fn what_is_pushed_twice_is_billed_once_also_when_a_reply_is_lost() {
     assert_eq!(ledger.compare(&provider, "acme", BEGINNING, until).await.unwrap(), []);
 }
 
-#[tokio::test]
-async fn an_invoice_is_pushed_when_its_period_is_over() {
-    let (ledger, provider) = (fresh().await, MemoryProvider::new());
+async fn an_invoice_is_pushed_when_its_period_is_over(ledger: Ledger) {
+    let provider = MemoryProvider::new();
     let early = invoice(&ledger, BEGINNING, future()).await;
     assert!(matches!(ledger.push(&provider, &early).await, Err(BillingError::Ledger(AccountError::Invalid(_)))));
     assert_eq!(provider.invoices(), []);
 }
 
-#[tokio::test]
-async fn other_lines_under_an_id_that_was_billed_are_told() {
-    let (ledger, provider) = (fresh().await, MemoryProvider::new());
+async fn other_lines_under_an_id_that_was_billed_are_told(ledger: Ledger) {
+    let provider = MemoryProvider::new();
     charge(&quotas(&ledger, tokens(1_000)), 30).await;
     let until = boundary(&ledger).await;
     ledger.push(&provider, &invoice(&ledger, BEGINNING, until).await).await.unwrap();
@@ -190,9 +210,7 @@ async fn other_lines_under_an_id_that_was_billed_are_told() {
     assert_eq!(provider.invoices()[0].total, 60);
 }
 
-#[tokio::test]
-async fn an_invoice_is_a_line_of_json() {
-    let ledger = fresh().await;
+async fn an_invoice_is_a_line_of_json(ledger: Ledger) {
     charge(&quotas(&ledger, tokens(1_000)), 30).await;
     let read: serde_json::Value =
         serde_json::from_str(&invoice(&ledger, BEGINNING, future()).await.to_string()).unwrap();

@@ -1,6 +1,9 @@
 //! Quotas in a ledger, through the public API: what is charged is written, once, and nothing that was acknowledged is lost.
 
 mod invoices;
+#[cfg(feature = "postgres")]
+#[path = "../servers/mod.rs"]
+mod servers;
 
 use std::time::Duration;
 

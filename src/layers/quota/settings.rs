@@ -133,7 +133,11 @@ impl QuotaSettings {
     pub(super) fn check(&self, plan: &Plan) -> Result<(), Invalid> {
         if self.store.0.bills() && !self.identify.traits().named {
             let got = format_args!("one without, for plan {:?}", plan.name());
-            return Err(Invalid::new("identity", "have a public name, by which a ledger bills", got));
+            return Err(Invalid::new(
+                "identity",
+                "have a public name, by which a ledger bills (or `.named_only()` be said)",
+                got,
+            ));
         }
         if self.store.0.bills() && plan.starts_fresh() {
             let got = format_args!("plan {:?}, which starts fresh", plan.name());

@@ -14,10 +14,20 @@ use crate::{
     rule::quota::Warning,
 };
 
+/// An order whose turn it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn<'a> {
+    pub(super) order: &'a Order,
+    /// It may have been written before.
+    pub(super) sent: bool,
+    /// Whoever asked has gone.
+    pub(super) left: bool,
+}
+
 /// What a batch has to lock and read. Of orders that may have been written before, all rows.
-pub(super) fn reads<'a>(orders: impl Iterator<Item = (&'a Order, bool)>) -> Reads {
+pub(super) fn reads<'a>(orders: impl Iterator<Item = Turn<'a>>) -> Reads {
     let mut reads = Reads::default();
-    for (order, sent) in orders {
+    for Turn { order, sent, .. } in orders {
         reads.tenants.push(Arc::clone(&order.key.tenant));
         if sent || order.reads_job() {
             reads.jobs.push(order.key.clone());
@@ -57,21 +67,20 @@ impl Order {
 /// A batch under way.
 struct Batch {
     now: u64,
-    books: HashMap<Arc<str>, Book>,
+    books: BTreeMap<Arc<str>, Book>,
     rows: HashMap<Key, Vec<Row>>,
     writes: Writes,
 }
 
-/// Decides all orders; says what to write, and what to answer once that is durable. `sent` orders may have been written
-/// before.
-pub(super) fn decide<'a>(orders: impl Iterator<Item = (&'a Order, bool)>, loaded: Loaded) -> (Writes, Vec<Verdict>) {
+/// Decides all orders; says what to write, and what to answer once that is durable.
+pub(super) fn decide<'a>(orders: impl Iterator<Item = Turn<'a>>, loaded: Loaded) -> (Writes, Vec<Verdict>) {
     let Loaded { now, accounts, rows } = loaded;
     let books = accounts.into_iter().map(|(tenant, stored)| (tenant, Book::new(stored))).collect();
     let mut batch = Batch { now, books, rows: HashMap::new(), writes: Writes::default() };
     for row in rows {
         batch.rows.entry(row.key.clone()).or_default().push(row);
     }
-    let verdicts = orders.map(|(order, sent)| batch.decide(order, sent)).collect();
+    let verdicts = orders.map(|turn| batch.decide(turn)).collect();
     for (tenant, book) in std::mem::take(&mut batch.books) {
         book.write(&tenant, &mut batch.writes);
     }
@@ -79,11 +88,13 @@ pub(super) fn decide<'a>(orders: impl Iterator<Item = (&'a Order, bool)>, loaded
 }
 
 impl Batch {
-    fn decide(&mut self, order: &Order, sent: bool) -> Verdict {
+    fn decide(&mut self, Turn { order, sent, left }: Turn<'_>) -> Verdict {
         if sent && self.rows.get(&order.key).is_some_and(|rows| Dossier(rows).written_by(order.id)) {
             return self.written_before(order);
         }
         match &order.act {
+            // It was looked for, in case that it had been written; nobody wants it any more.
+            Act::Admit(_) if left => Verdict::Unavailable("whoever asked has gone".into()),
             Act::Admit(admit) => self.admit(order, admit),
             Act::Settle(settle) => self.settle(order, settle),
             Act::Record { plan, amounts } => {
@@ -110,7 +121,7 @@ impl Batch {
                 let (book, now) = self.book(order);
                 match book.reset(plan, limit.as_deref(), now) {
                     Ok(lines) => {
-                        self.write(order, 0, 0, Entry::Reset, lines);
+                        self.write_marked(order, 0, 0, Entry::Reset, lines, None);
                         Verdict::Done
                     }
                     Err(invalid) => Verdict::Invalid(invalid),
@@ -140,10 +151,13 @@ impl Batch {
     fn written_before(&mut self, order: &Order) -> Verdict {
         match &order.act {
             Act::Admit(_) => {
-                let own = self.rows_of(&order.key).iter().find(|row| row.order == order.id);
-                let attempt = own.map_or(0, |row| row.attempt);
+                let own = || self.rows_of(&order.key).iter().filter(|row| row.order == order.id);
+                let attempt = own().next().map_or(0, |row| row.attempt);
+                // Not now, but when it was written: in all of its periods lies the beginning of the one that began last.
+                let counted = || own().filter(|row| !row.limit.is_empty());
+                let (at, epoch) = (counted().map(|row| row.window).max(), counted().map(|row| row.epoch).max());
                 let (book, now) = self.book(order);
-                let since = Since { at: now, turn: book.turn() };
+                let since = Since { at: at.unwrap_or(now), turn: epoch.unwrap_or_else(|| book.turn()) };
                 Verdict::Admitted(Box::new(Admitted {
                     attempt,
                     since,
@@ -154,7 +168,11 @@ impl Batch {
                 }))
             }
             Act::Settle(settle) => {
-                let before = if settle.end == End::Open { Standing::Charged } else { Standing::Open };
+                let others = self.rows_of(&order.key).iter().filter(|row| row.order != order.id);
+                let before = match settle.end {
+                    End::Open => Standing::Charged,
+                    _ => Dossier(&others.cloned().collect::<Vec<_>>()).standing(settle.attempt),
+                };
                 Verdict::Settled(before, Vec::new())
             }
             Act::Record { .. } => Verdict::Recorded(Vec::new()),

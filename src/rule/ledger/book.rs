@@ -42,6 +42,7 @@ pub(super) struct Taken {
 
 /// By what a charge is known whose settlement adds to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Since {
     /// When it was admitted.
     pub(crate) at: u64,

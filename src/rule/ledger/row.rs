@@ -68,6 +68,7 @@ pub(crate) struct Key {
 
 /// A row of `quota_consumption`, which is never changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Row {
     pub(crate) key: Key,
     /// How often the job was given back before: then its id is free again.
@@ -92,6 +93,7 @@ pub(crate) struct Row {
 
 /// What a row says of people: who approved, and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Detail {
     /// How much was granted.
     pub(crate) granted: u64,
@@ -113,6 +115,7 @@ pub(crate) struct Loaded {
 
 /// An account as it is kept.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Stored {
     /// Every period that is not over, and every other that a settled job may belong to.
     pub(crate) counts: Vec<Count>,
@@ -122,6 +125,7 @@ pub(crate) struct Stored {
 
 /// What a transaction has to lock and read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Reads {
     /// In the order in which they are locked.
     pub(crate) tenants: Vec<Arc<str>>,
@@ -132,6 +136,7 @@ pub(crate) struct Reads {
 
 /// What a transaction writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Writes {
     pub(crate) rows: Vec<Row>,
     /// Counts as they are now, in place of those of the same tenant, limit, window and epoch.
@@ -145,6 +150,7 @@ pub(crate) struct Writes {
 
 /// A reservation that is open until a time: nanoseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Hold {
     pub(crate) key: Key,
     pub(crate) attempt: u32,

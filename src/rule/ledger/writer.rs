@@ -9,11 +9,15 @@ use std::{
     time::Duration,
 };
 
-use super::{Act, Admitted, End, Key, Loaded, Order, Reads, Settle, Verdict, Writes, batch};
+use super::{
+    Act, Admitted, End, Key, Loaded, Order, Reads, Settle, Verdict, Writes,
+    batch::{self, Turn},
+};
 use crate::{quota::Amounts, rule::quota::Warning};
 
 /// A writer whose callers are answered through `R`.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Writer<R> {
     queue: VecDeque<Pending<R>>,
     batch: Vec<Pending<R>>,
@@ -22,7 +26,7 @@ pub(crate) struct Writer<R> {
     /// Clients that have come near their limits by what nobody waits for.
     notices: Vec<Notice>,
     /// Named jobs whose work is under way in this process.
-    running: HashMap<Key, u128>,
+    running: HashMap<Key, Running>,
     tickets: u64,
     /// Callers that wait in the queue.
     waiting: usize,
@@ -36,8 +40,18 @@ pub(crate) struct Writer<R> {
     shut: bool,
 }
 
+/// A named job whose work is under way, or whose charge is still to go back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+struct Running {
+    order: u128,
+    attempt: u32,
+    /// It came to nothing: it is over when that is durable.
+    goes_back: bool,
+}
+
 /// An answer, and whom to give it to.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Answered<R> {
     pub(crate) to: R,
     pub(crate) verdict: Verdict,
@@ -45,6 +59,7 @@ pub(crate) struct Answered<R> {
 
 /// A client has come near to limits, by what nobody waits for.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub(crate) struct Notice {
     pub(crate) origin: u32,
     pub(crate) key: Key,
@@ -52,6 +67,7 @@ pub(crate) struct Notice {
 }
 
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 struct Pending<R> {
     ticket: u64,
     order: Order,
@@ -64,7 +80,14 @@ struct Pending<R> {
     tries: u32,
 }
 
+impl<R> Pending<R> {
+    fn turn(&self) -> Turn<'_> {
+        Turn { order: &self.order, sent: self.sent, left: self.left }
+    }
+}
+
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 enum Phase {
     /// There is no connection.
     Apart,
@@ -79,6 +102,7 @@ enum Phase {
 
 /// What is to be done next.
 #[derive(Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Clone, Hash))]
 pub(crate) enum Step {
     /// Connect; the connection before, if there was one, is to be dropped.
     Connect,
@@ -187,6 +211,11 @@ impl<R> Writer<R> {
 
     /// Takes an order that nobody waits for, always: it settles what was admitted.
     pub(crate) fn tell(&mut self, order: Order) {
+        if let Act::Settle(Settle { end: End::Void, attempt, .. }) = &order.act
+            && let Some(running) = self.running.get_mut(&order.key)
+        {
+            running.goes_back |= running.attempt == *attempt;
+        }
         self.push(order, None);
     }
 
@@ -214,9 +243,10 @@ impl<R> Writer<R> {
         Left::Underway
     }
 
-    /// The work of a named job is over: duplicates are told so.
+    /// The work of a named job is over: duplicates are told so. Where it came to nothing, which is to be
+    /// [told](Self::tell) before, they are told once its id is free again.
     pub(crate) fn finish(&mut self, key: &Key, order: u128) {
-        if self.running.get(key) == Some(&order) {
+        if self.running.get(key).is_some_and(|running| running.order == order && !running.goes_back) {
             self.running.remove(key);
         }
     }
@@ -248,13 +278,11 @@ impl<R> Writer<R> {
 
     /// Answers everybody who waits, because it is over.
     pub(crate) fn give_up(&mut self, why: &Arc<str>) {
-        self.waiting = 0;
-        for pending in self.batch.drain(..).chain(self.queue.drain(..)) {
-            if let Some(to) = pending.to {
-                self.answers.push(Answered { to, verdict: Verdict::Unavailable(Arc::clone(why)) });
-            }
-        }
-        self.phase = Phase::Ended;
+        let phase = std::mem::replace(&mut self.phase, Phase::Ended);
+        self.lost(&phase);
+        self.turn_away(why);
+        self.queue.clear();
+        (self.waiting, self.phase) = (0, Phase::Ended);
     }
 
     /// How the last step went, if there was one; what to do next.
@@ -285,7 +313,8 @@ impl<R> Writer<R> {
             Phase::Ended => Step::End,
             // Whoever asks without a report in the middle of a step has cancelled it.
             _ => {
-                self.lost();
+                let phase = std::mem::replace(&mut self.phase, Phase::Apart);
+                self.lost(&phase);
                 self.step(None)
             }
         }
@@ -297,12 +326,15 @@ impl<R> Writer<R> {
     }
 
     fn begin(&mut self) -> Step {
-        let many = if self.alone > 0 { 1 } else { self.most_in_batch.min(self.queue.len()) };
+        let apart = |pending: &Pending<R>| pending.tries >= TRIES; // it has made others fail
+        let together = self.queue.iter().take(self.most_in_batch).take_while(|pending| !apart(pending)).count();
+        let one = self.alone > 0 || together == 0;
+        let many = if one { self.queue.len().min(1) } else { together };
         self.alone = self.alone.saturating_sub(1);
         self.batch.extend(self.queue.drain(..many));
         self.waiting -= self.batch.iter().filter(|pending| pending.to.is_some()).count();
         self.phase = Phase::Beginning;
-        Step::Begin(batch::reads(self.batch.iter().map(|pending| (&pending.order, pending.sent))))
+        Step::Begin(batch::reads(self.batch.iter().map(Pending::turn)))
     }
 
     /// Goes on from a report; `None` where what comes next depends on the queue.
@@ -319,7 +351,6 @@ impl<R> Writer<R> {
             }
             (Event::Loaded(loaded), Phase::Beginning) => Some(self.decide(loaded)),
             (Event::Wrote, Phase::Writing(verdicts)) => {
-                self.batch.iter_mut().for_each(|pending| pending.sent = true);
                 self.phase = Phase::Committing(verdicts);
                 Some(Step::Commit)
             }
@@ -329,8 +360,8 @@ impl<R> Writer<R> {
                 None
             }
             (Event::Failed(fault), phase) => self.failed(fault, phase),
-            (_, _) => {
-                self.lost();
+            (_, phase) => {
+                self.lost(&phase);
                 None
             }
         }
@@ -338,8 +369,7 @@ impl<R> Writer<R> {
 
     fn decide(&mut self, loaded: Loaded) -> Step {
         let now = loaded.now;
-        let orders = self.batch.iter().map(|pending| (&pending.order, pending.sent));
-        let (writes, verdicts) = batch::decide(orders, loaded);
+        let (writes, verdicts) = batch::decide(self.batch.iter().map(Pending::turn), loaded);
         if writes.is_empty() {
             // Nothing but refusals and what was durable before.
             self.conclude(verdicts);
@@ -353,59 +383,63 @@ impl<R> Writer<R> {
     /// Answers a batch whose verdicts are durable.
     fn conclude(&mut self, verdicts: Vec<Verdict>) {
         let batch = std::mem::take(&mut self.batch);
+        let (mut back, mut again) = (Vec::new(), Vec::new());
         for (pending, mut verdict) in batch.into_iter().zip(verdicts) {
-            let Pending { order, to, left, .. } = pending;
-            let (key, origin) = (order.key.clone(), order.origin);
+            let goes_back = |key: &Key| back.iter().any(|void: &Order| void.key == *key);
             match &mut verdict {
-                Verdict::Admitted(admitted) if left => self.take_back(order, admitted),
-                Verdict::Admitted(_) if !order.own => {
-                    self.running.insert(order.key, order.id);
-                }
-                Verdict::Replay { running, .. } => *running = self.running.contains_key(&order.key),
-                _ => {}
+                Verdict::Admitted(admitted) if pending.left => back.extend(taken_back(pending.order, admitted)),
+                // What it was measured by is about to go back.
+                Verdict::Replay { .. } | Verdict::Conflict if goes_back(&pending.order.key) => again.push(pending),
+                _ => self.answer(pending, verdict),
             }
-            match (to, verdict) {
-                (Some(to), verdict) => self.answers.push(Answered { to, verdict }),
-                (None, Verdict::Settled(_, near)) if !near.is_empty() => {
-                    self.notices.push(Notice { origin, key, near });
-                }
-                _ => {}
-            }
+        }
+        self.batch = again;
+        self.put_back();
+        for order in back.into_iter().rev() {
+            self.tickets += 1;
+            let ticket = self.tickets;
+            // Before whoever comes with the same id again.
+            self.queue.push_front(Pending { ticket, order, to: None, left: false, sent: false, tries: 0 });
         }
     }
 
-    /// Whoever asked for it has gone without knowing that it was admitted: nothing was worked on.
-    fn take_back(&mut self, order: Order, admitted: &Admitted) {
-        let Act::Admit(admit) = order.act else { return };
-        let settle = Settle {
-            plan: admit.plan,
-            attempt: admitted.attempt,
-            since: admitted.since,
-            end: End::Void,
-            used: Amounts::none(),
-            part: 0,
-        };
-        let id = order.id ^ 1; // an id of its own: those of orders are even
-        let order = Order { key: order.key, id, own: false, origin: order.origin, act: Act::Settle(settle) };
-        self.tickets += 1;
-        let ticket = self.tickets;
-        // Before whoever comes with the same id again.
-        self.queue.push_front(Pending { ticket, order, to: None, left: false, sent: false, tries: 0 });
+    /// Answers an order whose verdict is durable.
+    fn answer(&mut self, pending: Pending<R>, mut verdict: Verdict) {
+        let Pending { order, to, .. } = pending;
+        let (key, origin) = (order.key.clone(), order.origin);
+        match (&mut verdict, &order.act) {
+            (Verdict::Admitted(admitted), _) if !order.own => {
+                let running = Running { order: order.id, attempt: admitted.attempt, goes_back: false };
+                self.running.insert(order.key, running);
+            }
+            (Verdict::Replay { running, .. }, _) => *running = self.running.contains_key(&order.key),
+            (Verdict::Settled(..), Act::Settle(Settle { end: End::Void, attempt, .. })) => {
+                if self.running.get(&order.key).is_some_and(|running| running.goes_back && running.attempt == *attempt)
+                {
+                    self.running.remove(&order.key);
+                }
+            }
+            _ => {}
+        }
+        match (to, verdict) {
+            (Some(to), verdict) => self.answers.push(Answered { to, verdict }),
+            (None, Verdict::Settled(_, near)) if !near.is_empty() => self.notices.push(Notice { origin, key, near }),
+            _ => {}
+        }
     }
 
     fn failed(&mut self, fault: Fault, phase: Phase) -> Option<Step> {
         match (fault, phase) {
-            (Fault::Lost(why), _)
-            | (Fault::Again(why) | Fault::Refused(why), Phase::Connecting | Phase::RollingBack) => {
-                self.lost();
+            (Fault::Lost(why), phase)
+            | (Fault::Again(why) | Fault::Refused(why), phase @ (Phase::Connecting | Phase::RollingBack)) => {
+                self.lost(&phase);
                 if self.is_down() {
                     self.turn_away(&why);
                 }
                 None
             }
             (Fault::Again(why) | Fault::Refused(why), Phase::Committing(_)) => {
-                // The database has said that it did not take place.
-                self.batch.iter_mut().for_each(|pending| pending.sent = false);
+                // The database has said that it did not take place; what was sent before that may still have.
                 self.retry(&why, false);
                 self.roll_back()
             }
@@ -426,7 +460,10 @@ impl<R> Writer<R> {
     }
 
     /// The connection is gone: what was under way is first in the queue again.
-    fn lost(&mut self) {
+    fn lost(&mut self, phase: &Phase) {
+        if let Phase::Committing(_) = phase {
+            self.batch.iter_mut().for_each(|pending| pending.sent = true);
+        }
         self.phase = Phase::Apart;
         self.failures = self.failures.saturating_add(1);
         self.resting = self.failures > 1;
@@ -470,7 +507,7 @@ impl<R> Writer<R> {
             // Nothing that was served is lost: it is tried until the database takes it, after everybody else.
             None => {
                 self.resting = true;
-                self.queue.push_back(pending);
+                self.queue.push_back(Pending { tries: TRIES, ..pending });
             }
         }
     }
@@ -499,5 +536,49 @@ impl<R> Writer<R> {
         let ticket = self.tickets;
         self.queue.push_back(Pending { ticket, order, to, left: false, sent: false, tries: 0 });
         ticket
+    }
+}
+
+/// Gives back what was admitted for a caller who has gone without knowing it: nothing was worked on.
+fn taken_back(order: Order, admitted: &Admitted) -> Option<Order> {
+    let Act::Admit(admit) = order.act else { return None };
+    let settle = Settle {
+        plan: admit.plan,
+        attempt: admitted.attempt,
+        since: admitted.since,
+        end: End::Void,
+        used: Amounts::none(),
+        part: 0,
+    };
+    let id = order.id ^ 1; // an id of its own: those of orders are even
+    Some(Order { key: order.key, id, own: false, origin: order.origin, act: Act::Settle(settle) })
+}
+
+/// What tells two writers apart: an order is known by its id, a ticket by nobody.
+#[cfg(test)]
+impl<R: std::hash::Hash> std::hash::Hash for Writer<R> {
+    fn hash<H: std::hash::Hasher>(&self, into: &mut H) {
+        let pending = |pending: &Pending<R>, into: &mut H| {
+            let settles = match &pending.order.act {
+                Act::Settle(settle) => Some((settle.attempt, settle.since)),
+                _ => None,
+            };
+            (pending.order.id, settles, &pending.to, pending.left, pending.sent, pending.tries).hash(into);
+        };
+        (self.queue.len(), self.batch.len()).hash(into);
+        self.queue.iter().chain(&self.batch).for_each(|one| pending(one, into));
+        std::mem::discriminant(&self.phase).hash(into);
+        if let Phase::Writing(verdicts) | Phase::Committing(verdicts) = &self.phase {
+            for verdict in verdicts {
+                std::mem::discriminant(verdict).hash(into);
+                if let Verdict::Admitted(admitted) = verdict {
+                    (admitted.attempt, admitted.since).hash(into);
+                }
+            }
+        }
+        let mut running: Vec<_> = self.running.iter().collect();
+        running.sort_unstable();
+        running.hash(into);
+        (self.alone, self.failures, self.resting, self.shut).hash(into);
     }
 }

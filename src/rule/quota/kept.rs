@@ -10,6 +10,7 @@ use crate::{
 
 /// One count of a limit, in one of its periods.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Count {
     pub(crate) limit: Arc<str>,
     pub(crate) kind: Arc<str>,
@@ -27,6 +28,7 @@ pub(crate) struct Count {
 
 /// A grant, and what it has paid for.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct GrantState {
     pub(crate) id: u64,
     pub(crate) limit: Arc<str>,

@@ -201,6 +201,10 @@ impl<D: Database> QuotaStore for InLedger<D> {
         let Some(written) = &receipt.written else { return Near::default() };
         self.owner.let_go(written.order);
         let (end, used) = match end {
+            // Work that was begun and left stays charged: nothing goes back but its place.
+            End::Void(nothing) if nothing.is_empty() && !written.reserved && receipt.job.is_none() => {
+                (ledger::End::Open, Amounts::none())
+            }
             End::Void(_) => (ledger::End::Void, Amounts::none()),
             End::Served { used, actual } if written.reserved => {
                 (ledger::End::Commit((*actual).clone()), (*used).clone())

@@ -5,7 +5,6 @@ mod audit;
 mod billing;
 mod columns;
 mod database;
-#[cfg(feature = "sqlite")]
 mod doors;
 mod entry;
 mod error;
@@ -28,6 +27,8 @@ pub(crate) use accounts::InLedger;
 pub use audit::{AccountDrift, Entries, PastUsage, Reconciled};
 pub use billing::{BillingDrift, BillingError, BillingProvider};
 pub(crate) use database::{Database, Failure, Session};
+#[cfg(feature = "postgres")]
+pub use doors::PostgresLedger;
 #[cfg(feature = "sqlite")]
 pub use doors::SqliteLedger;
 pub use entry::{GrantEntry, LedgerEntry};

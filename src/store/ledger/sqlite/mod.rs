@@ -1,9 +1,13 @@
 //! The ledger in a file.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use sqlx::{
-    Row as _, SqliteConnection, SqlitePool,
+    ConnectOptions, Row as _, SqliteConnection, SqlitePool,
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
@@ -26,8 +30,8 @@ pub(crate) use session::SqliteSession;
 #[derive(Clone, Debug)]
 pub(crate) struct SqliteLedger {
     pool: SqlitePool,
-    /// For tests: nothing survives the process.
-    volatile: bool,
+    /// Of a ledger in memory: with its last connection it would go.
+    memory: Option<Arc<Mutex<SqliteConnection>>>,
 }
 
 /// How long others may hold the file.
@@ -49,7 +53,7 @@ impl SqliteLedger {
         // Whoever changes the journal of a new file is told at once that others do too: there is nothing to wait on.
         let mut tries = 0;
         loop {
-            match Self::from(pool.clone(), false).await {
+            match Self::from(pool.clone(), None).await {
                 Err(Failure::Again(_)) if tries < 100 => {
                     tries += 1;
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -68,7 +72,7 @@ impl SqliteLedger {
 
     /// In the file of a pool that the program has already.
     pub(crate) async fn from_pool(pool: SqlitePool) -> Result<Self, LedgerError> {
-        Ok(Self::from(pool, false).await?)
+        Ok(Self::from(pool, None).await?)
     }
 
     /// In memory, for tests.
@@ -76,21 +80,16 @@ impl SqliteLedger {
         // A name that begins with a slash is shared by the connections of a process: https://sqlite.org/src/file/src/memdb.c
         let name = format!("/tollgate-{:032x}", uuid::Uuid::now_v7().as_u128());
         let options = SqliteConnectOptions::new().filename(name).vfs("memdb").busy_timeout(BUSY);
-        let pool = SqlitePoolOptions::new()
-            .min_connections(1) // with the last connection the database would go
-            .max_lifetime(None)
-            .idle_timeout(None)
-            .connect_with(options)
-            .await
-            .map_err(failure)?;
-        Ok(Self::from(pool, true).await?)
+        let connection = options.connect().await.map_err(failure)?;
+        let pool = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
+        Ok(Self::from(pool, Some(connection)).await?)
     }
 
-    async fn from(pool: SqlitePool, volatile: bool) -> Result<Self, Failure> {
-        let ledger = Self { pool, volatile };
+    async fn from(pool: SqlitePool, memory: Option<SqliteConnection>) -> Result<Self, Failure> {
+        let ledger = Self { pool, memory: memory.map(|connection| Arc::new(Mutex::new(connection))) };
         let mut connection = ledger.pool.acquire().await.map_err(failure)?;
         schema::apply(&mut connection).await?;
-        schema::check(&mut connection, volatile).await?;
+        schema::check(&mut connection, ledger.memory.is_some()).await?;
         drop(connection);
         Ok(ledger)
     }
@@ -106,7 +105,11 @@ impl Database for SqliteLedger {
 
     async fn connect(&self) -> Result<SqliteSession, Failure> {
         let mut connection: SqliteConnection = self.pool.acquire().await.map_err(failure)?.detach();
-        schema::check(&mut connection, self.volatile).await?;
+        schema::check(&mut connection, self.memory.is_some()).await?;
+        // A batch touches many pages, and each must reach the file once: more of them in memory, and fewer checkpoints.
+        for pragma in ["PRAGMA cache_size = -65536", "PRAGMA wal_autocheckpoint = 8192"] {
+            sqlx::raw_sql(pragma).execute(&mut connection).await.map_err(failure)?;
+        }
         Ok(SqliteSession::new(connection))
     }
 

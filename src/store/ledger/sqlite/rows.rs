@@ -10,7 +10,7 @@ use sqlx::{
 use super::failure::failure;
 use crate::{
     rule::{
-        ledger::{Detail, Entry, Hold, Key, Loaded, Row},
+        ledger::{Detail, Entry, Hold, Key, Row},
         quota::{Count, GrantState},
     },
     store::ledger::{
@@ -53,39 +53,41 @@ impl<'r> Values<'r> {
     }
 }
 
-/// Counts have ten columns, grants thirteen.
-pub(super) fn count_or_grant(row: &SqliteRow, loaded: &mut Loaded) -> Result<(), Failure> {
+pub(super) fn count(row: &SqliteRow) -> Result<(Arc<str>, Count), Failure> {
     let mut values = Values { row, at: 0 };
-    let account = loaded.accounts.entry(values.text()?).or_default();
-    if row.len() == 10 {
-        account.counts.push(Count {
-            limit: values.text()?,
-            kind: values.text()?,
-            starts: values.nanos()?,
-            epoch: values.natural()?,
-            ends: values.nanos()?,
-            used: values.natural()?,
-            reserved: values.natural()?,
-            warned: values.next()?,
-            untold: values.next()?,
-        });
-    } else {
-        account.grants.push(GrantState {
-            id: values.natural()?,
-            limit: values.text()?,
-            kind: values.text()?,
-            amount: values.natural()?,
-            until: values.nanos()?,
-            approver: read(values.next()?).into_owned(),
-            reason: read(values.next()?).into_owned(),
-            before: values.natural()?,
-            current: values.natural()?,
-            window: values.nanos()?,
-            epoch: values.natural()?,
-            ended: values.next()?,
-        });
-    }
-    Ok(())
+    let tenant = values.text()?;
+    let count = Count {
+        limit: values.text()?,
+        kind: values.text()?,
+        starts: values.nanos()?,
+        epoch: values.natural()?,
+        ends: values.nanos()?,
+        used: values.natural()?,
+        reserved: values.natural()?,
+        warned: values.next()?,
+        untold: values.next()?,
+    };
+    Ok((tenant, count))
+}
+
+pub(super) fn grant(row: &SqliteRow) -> Result<(Arc<str>, GrantState), Failure> {
+    let mut values = Values { row, at: 0 };
+    let tenant = values.text()?;
+    let grant = GrantState {
+        id: values.natural()?,
+        limit: values.text()?,
+        kind: values.text()?,
+        amount: values.natural()?,
+        until: values.nanos()?,
+        approver: read(values.next()?).into_owned(),
+        reason: read(values.next()?).into_owned(),
+        before: values.natural()?,
+        current: values.natural()?,
+        window: values.nanos()?,
+        epoch: values.natural()?,
+        ended: values.next()?,
+    };
+    Ok((tenant, grant))
 }
 
 /// A row of the ledger, and its id.

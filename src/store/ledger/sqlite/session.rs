@@ -14,7 +14,7 @@ use super::{
     statements::{self, Statement},
 };
 use crate::{
-    rule::ledger::{Entry, Hold, Key, Loaded, Reads, Row, Writes},
+    rule::ledger::{Entry, Key, Loaded, Reads, Row, Writes},
     store::ledger::{
         Failure, Session,
         columns::{in_order, instant, name, nanos, number, text, until},
@@ -100,14 +100,15 @@ impl SqliteSession {
             Ok(query.bind(instant(grant.window)?).bind(i64::from(grant.epoch)).bind(grant.ended))
         })
         .await?;
-        let hold = |query: Prepared, hold: &Hold| {
-            Ok(keyed(query, &hold.key).bind(i64::from(hold.attempt)).bind(until(hold.until)))
-        };
-        in_chunks(connection, &statements::OPEN_HOLDS, false, &writes.opened, &[], |query, opened: &Hold| {
-            Ok(hold(query, opened)?.bind(until(opened.since)).bind(opened.charge))
+        in_chunks(connection, &statements::OPEN_HOLDS, false, &writes.opened, &[], |query, hold| {
+            let query = keyed(query, &hold.key).bind(i64::from(hold.attempt)).bind(until(hold.until));
+            Ok(query.bind(until(hold.since)).bind(hold.charge))
         })
         .await?;
-        in_chunks(connection, &statements::RENEW_HOLDS, false, &writes.renewed, &[], hold).await?;
+        in_chunks(connection, &statements::RENEW_HOLDS, false, &writes.renewed, &[], |query, hold| {
+            Ok(keyed(query.bind(until(hold.until)), &hold.key).bind(i64::from(hold.attempt)))
+        })
+        .await?;
         in_chunks(connection, &statements::CLOSE_HOLDS, false, &writes.closed, &[], |query, (key, attempt)| {
             Ok(keyed(query, key).bind(i64::from(*attempt)))
         })
@@ -171,9 +172,13 @@ pub(super) async fn load(
     loaded.accounts = tenants.iter().map(|tenant| (tenant.clone(), Default::default())).collect();
     let since = since.map_or(micros, |since| until(since).min(micros));
     let asked = |query: Prepared, tenant: &Arc<str>| Ok(query.bind(name(tenant)));
-    let found = in_chunks(connection, &statements::COUNTS, true, tenants, &[since], asked).await?;
-    for row in found {
-        rows::count_or_grant(&row, &mut loaded)?;
+    for row in in_chunks(connection, &statements::COUNTS, true, tenants, &[since], asked).await? {
+        let (tenant, count) = rows::count(&row)?;
+        loaded.accounts.entry(tenant).or_default().counts.push(count);
+    }
+    for row in in_chunks(connection, &statements::GRANTS, true, tenants, &[], asked).await? {
+        let (tenant, grant) = rows::grant(&row)?;
+        loaded.accounts.entry(tenant).or_default().grants.push(grant);
     }
     loaded.rows = of_jobs(connection, jobs).await?;
     Ok(loaded)

@@ -1,9 +1,6 @@
 //! The statements: each for some numbers of rows, so that they are prepared once.
 
-use std::{
-    fmt::Write,
-    sync::{Arc, LazyLock},
-};
+use std::sync::{Arc, LazyLock};
 
 /// Now, in microseconds. SQLite knows milliseconds only; as a number of days they stay exact to a fortieth of one.
 pub(super) const CLOCK: &str = "(CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000)";
@@ -34,46 +31,44 @@ impl Statement {
     }
 }
 
-/// `(?1, ?2), (?3, ?4)`.
-fn values(rows: usize, columns: usize, first: usize) -> String {
-    let mut text = String::new();
-    for row in 0..rows {
-        text.push_str(if row == 0 { "(" } else { ", (" });
-        for column in 0..columns {
-            let comma = if column == 0 { "" } else { ", " };
-            write!(text, "{comma}?{}", first + row * columns + column).expect("a string takes everything");
-        }
-        text.push(')');
-    }
-    text
+/// `(?, ?), (?, ?)`: numbered ones would be looked up by their names, one after another.
+fn values(rows: usize, columns: usize) -> String {
+    vec![format!("({})", vec!["?"; columns].join(", ")); rows].join(", ")
 }
 
 pub(super) static BEGIN: LazyLock<Arc<str>> = LazyLock::new(|| format!("BEGIN IMMEDIATE; SELECT {CLOCK}").into());
 
+/// The first value is now.
 pub(super) static ACCOUNTS: LazyLock<Statement> = LazyLock::new(|| {
-    // ?1 is now.
     Statement::new(|size| {
         format!(
-            "INSERT INTO quota_account (tenant_id, created_at) SELECT column1, ?1 FROM (VALUES {}) WHERE column1 IS NOT NULL
+            "INSERT INTO quota_account (tenant_id, created_at) SELECT column1, ? FROM (VALUES {}) WHERE column1 IS NOT NULL
              ON CONFLICT DO NOTHING",
-            values(size, 1, 2)
+            values(size, 1)
         )
     })
 });
 
+/// The first value is when those that are read have not ended. CROSS JOIN keeps SQLite from reading the table first.
 pub(super) static COUNTS: LazyLock<Statement> = LazyLock::new(|| {
-    // ?1 is when those that are read have not ended. CROSS JOIN keeps SQLite from reading the tables first.
     Statement::new(|size| {
         format!(
             "SELECT c.tenant_id, c.limit_id, c.quota_type, c.window_start, c.epoch, c.window_end, c.used, c.reserved, c.warned,
                 c.untold
-             FROM (VALUES {asked}) CROSS JOIN quota_counter c INDEXED BY quota_counter_by_end ON c.tenant_id = column1
-             WHERE c.window_end > ?1;
-             SELECT g.tenant_id, g.id, g.limit_id, g.quota_type, g.amount, g.until, g.approver, g.reason, g.used_before,
+             FROM (SELECT ? AS since) CROSS JOIN (VALUES {})
+                CROSS JOIN quota_counter c INDEXED BY quota_counter_by_end ON c.tenant_id = column1 AND c.window_end > since",
+            values(size, 1)
+        )
+    })
+});
+
+pub(super) static GRANTS: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(|size| {
+        format!(
+            "SELECT g.tenant_id, g.id, g.limit_id, g.quota_type, g.amount, g.until, g.approver, g.reason, g.used_before,
                 g.used_now, g.window_start, g.epoch, g.ended
-             FROM (VALUES {asked}) CROSS JOIN quota_grant g ON g.tenant_id = column1
-             WHERE NOT g.ended OR g.used_now > 0",
-            asked = values(size, 1, 2)
+             FROM (VALUES {}) CROSS JOIN quota_grant g ON g.tenant_id = column1 AND (NOT g.ended OR g.used_now > 0)",
+            values(size, 1)
         )
     })
 });
@@ -85,7 +80,7 @@ pub(super) static ROWS: LazyLock<Statement> = LazyLock::new(|| {
                 q.part, q.amount, q.order_id, q.fingerprint, q.granted, q.until, q.approver, q.reason
              FROM (VALUES {}) CROSS JOIN quota_consumption q INDEXED BY quota_consumption_once
                 ON q.tenant_id = column1 AND q.job_id = column2",
-            values(size, 2, 1)
+            values(size, 2)
         )
     })
 });
@@ -96,7 +91,7 @@ pub(super) static INSERT_ROWS: LazyLock<Statement> = LazyLock::new(|| {
             "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt, part,
                 amount, consumed_at, order_id, fingerprint, granted, until, approver, reason)
              VALUES {}",
-            values(size, 17, 1)
+            values(size, 17)
         )
     })
 });
@@ -109,7 +104,7 @@ pub(super) static PUT_COUNTS: LazyLock<Statement> = LazyLock::new(|| {
              VALUES {}
              ON CONFLICT (tenant_id, limit_id, quota_type, window_start, epoch) DO UPDATE SET window_end = excluded.window_end,
                 used = excluded.used, reserved = excluded.reserved, warned = excluded.warned, untold = excluded.untold",
-            values(size, 10, 1)
+            values(size, 10)
         )
     })
 });
@@ -124,7 +119,7 @@ pub(super) static PUT_GRANTS: LazyLock<Statement> = LazyLock::new(|| {
                 approver = excluded.approver, reason = excluded.reason, used_before = excluded.used_before,
                 used_now = excluded.used_now, window_start = excluded.window_start, epoch = excluded.epoch,
                 ended = excluded.ended",
-            values(size, 13, 1)
+            values(size, 13)
         )
     })
 });
@@ -135,33 +130,19 @@ pub(super) static OPEN_HOLDS: LazyLock<Statement> = LazyLock::new(|| {
             "INSERT INTO quota_hold (tenant_id, job_id, attempt, until, since, charge) VALUES {}
              ON CONFLICT (tenant_id, job_id, attempt) DO UPDATE SET until = excluded.until, since = excluded.since,
                 charge = excluded.charge",
-            values(size, 6, 1)
+            values(size, 6)
         )
     })
 });
 
+/// The first value is the new end.
 pub(super) static RENEW_HOLDS: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(|size| {
-        repeated(size, 4, |at| {
-            format!(
-                "UPDATE quota_hold SET until = ?{} WHERE tenant_id = ?{at} AND job_id = ?{} AND attempt = ?{}",
-                at + 3,
-                at + 1,
-                at + 2
-            )
-        })
-    })
-});
-
-pub(super) static CLOSE_HOLDS: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(|size| {
-        repeated(size, 3, |at| {
-            format!("DELETE FROM quota_hold WHERE tenant_id = ?{at} AND job_id = ?{} AND attempt = ?{}", at + 1, at + 2)
-        })
-    })
+    let one = "UPDATE quota_hold SET until = ? WHERE tenant_id = ? AND job_id = ? AND attempt = ?";
+    Statement::new(|size| vec![one; size].join("; "))
 });
 
 /// Some statements in one, so that they cross over to the connection's thread together.
-fn repeated(size: usize, columns: usize, one: impl Fn(usize) -> String) -> String {
-    (0..size).map(|row| one(1 + row * columns)).collect::<Vec<_>>().join("; ")
-}
+pub(super) static CLOSE_HOLDS: LazyLock<Statement> = LazyLock::new(|| {
+    let one = "DELETE FROM quota_hold WHERE tenant_id = ? AND job_id = ? AND attempt = ?";
+    Statement::new(|size| vec![one; size].join("; "))
+});

@@ -1,0 +1,86 @@
+//! Who meets whom, and what goes wrong.
+
+use super::*;
+
+fn show(found: &Found) {
+    if let Some(violation) = &found.violation {
+        println!("{}", violation.what);
+        for (at, action) in violation.trace.iter().enumerate() {
+            println!("  {at:2}  {action:?}");
+        }
+    }
+}
+
+fn holds(setting: Setting, search: Search, most: usize) -> usize {
+    let (name, began) = (setting.name, crate::Clock::default().now());
+    let found = explore(setting, search, most);
+    println!("{name}: {} states, {} ends", found.states, found.ends);
+    let _ = began;
+    show(&found);
+    assert!(found.violation.is_none(), "{name}: {:?}", found.violation);
+    assert!(found.ends > 0 || found.states >= most, "{name} never ends");
+    found.states
+}
+
+/// The same job through both processes, and another of the same id; whoever is not answered asks again.
+fn duplicates(faults: Faults) -> Setting {
+    let first = Want { tries: 2, may_void: true, ..want("a", 60) };
+    let twin = Want { process: 1, ..want("a", 60) };
+    let other = Want { fingerprint: 8, ..want("a", 30) };
+    Setting { faults, ..Setting::new("duplicates", vec![first, twin, other]) }
+}
+
+/// The same job twice in one process.
+fn twins(faults: Faults) -> Setting {
+    let first = Want { tries: 2, may_void: true, ..want("a", 60) };
+    let twin = Want { tries: 2, ..want("a", 60) };
+    Setting { faults, processes: 1, ..Setting::new("twins", vec![first, twin]) }
+}
+
+/// Jobs of which one at a time fits, and one of somebody else.
+fn rivals(faults: Faults) -> Setting {
+    let rival = Want { process: 1, may_void: true, ..want("b", 60) };
+    let small = Want { process: 1, ..want("c", 40) };
+    let stranger = Want { key: super::super::key("zenith", "a"), ..want("a", 100) };
+    let first = Want { tries: 2, ..want("a", 60) };
+    Setting { faults, ..Setting::new("rivals", vec![first, rival, small, stranger]) }
+}
+
+/// Reservations that are settled, given back or forgotten while the other process looks for those that have expired.
+fn reservations(faults: Faults, charge_expired: bool) -> Setting {
+    let first = Want { reserves: true, tries: 2, may_void: true, may_forget: true, actual: 20, ..want("a", 60) };
+    let rival = Want { process: 1, ..want("b", 60) };
+    Setting { faults, charge_expired, ..Setting::new("reservations", vec![first, rival]) }
+}
+
+const NONE: Faults = Faults { lost: 0, again: 0, crashes: 0, leaves: 0, hours: 0 };
+
+#[test]
+fn duplicates_are_charged_once() {
+    holds(duplicates(Faults { lost: 1, ..NONE }), Search::Nearest, 50_000);
+    holds(duplicates(Faults { crashes: 1, ..NONE }), Search::Nearest, 50_000);
+    holds(duplicates(Faults { leaves: 1, ..NONE }), Search::Nearest, 50_000);
+    holds(duplicates(Faults { again: 1, ..NONE }), Search::Nearest, 50_000);
+}
+
+#[test]
+fn whoever_leaves_is_not_charged_and_nobody_is_told_that_the_job_was_done() {
+    holds(twins(Faults { leaves: 1, ..NONE }), Search::Nearest, 50_000);
+    holds(twins(Faults { leaves: 1, lost: 1, ..NONE }), Search::Nearest, 50_000);
+    holds(twins(Faults { leaves: 1, again: 1, lost: 1, ..NONE }), Search::Nearest, 50_000);
+    holds(twins(Faults { leaves: 1, hours: 1, lost: 1, ..NONE }), Search::Nearest, 50_000);
+    holds(twins(Faults { lost: 3, ..NONE }), Search::Nearest, 50_000);
+}
+
+#[test]
+fn rivals_do_not_pass_the_limit_together() {
+    holds(rivals(NONE), Search::Nearest, 50_000);
+    holds(rivals(Faults { lost: 1, ..NONE }), Search::Nearest, 50_000);
+}
+
+#[test]
+fn a_reservation_ends_once() {
+    holds(reservations(Faults { crashes: 1, ..NONE }, true), Search::Nearest, 50_000);
+    holds(reservations(Faults { lost: 1, ..NONE }, false), Search::Nearest, 50_000);
+    holds(reservations(Faults { leaves: 1, ..NONE }, false), Search::Nearest, 50_000);
+}
