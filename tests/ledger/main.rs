@@ -72,6 +72,30 @@ async fn a_job_is_charged_once_also_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_ledger_that_was_shut_down_is_one_file() {
+    let file = std::env::temp_dir().join(format!("tollgate-{}.db", fastrand::u64(..)));
+    let beside = ["-wal", "-shm"].map(|end| std::path::PathBuf::from(format!("{}{end}", file.display())));
+    for charged in [1, 2] {
+        let ledger = SqliteLedger::open(&file).await.unwrap();
+        let quotas = quotas(&ledger, tokens(100));
+        quotas.charge(&acme(), ("tokens", 1)).await.unwrap();
+        assert_eq!(used(&quotas).await, (charged, 0));
+        assert!(beside.iter().all(|path| path.exists()));
+        ledger.shut_down(Duration::from_secs(5)).await;
+        assert!(beside.iter().all(|path| !path.exists()));
+        assert!(quotas.usage(&acme()).await.is_err());
+    }
+    std::fs::remove_file(file).unwrap();
+}
+
+#[tokio::test]
+async fn a_grant_that_has_ended_is_refused_in_words() {
+    let grant = tollgate::Grant::new("tokens_per_day", 5, std::time::SystemTime::UNIX_EPOCH);
+    let error = quotas(&fresh().await, tokens(100)).grant(&acme(), grant).await.unwrap_err();
+    assert_eq!(error.to_string(), "end of a grant must lie ahead, got 1970-01-01T00:00:00.000000Z");
+}
+
+#[tokio::test]
 async fn requests_at_a_time_are_held_in_the_process() {
     let plan = tokens(10).limit(Quota::concurrent(1));
     let quotas = quotas(&fresh().await, plan);

@@ -71,9 +71,12 @@ impl Ledger {
         Self(Arc::new(Books(Owner::new(database, PATIENCE))))
     }
 
-    /// Ends it: takes no more orders, and waits until all are written; whoever still waits after `most` is told that it is
-    /// unavailable. Without this the last one who has it ends it, and what is still to be written is written while the
-    /// runtime lasts.
+    /// Ends it: takes no more orders, waits until all are written, and closes its connections; whoever still waits after
+    /// `most` is told that it is unavailable. Without this the last one who has it ends it, and what is still to be written
+    /// is written while the runtime lasts.
+    ///
+    /// Of a ledger in a file, all is then in that one file. A process that dies leaves two beside it, `-wal` and `-shm`,
+    /// which belong to it until the next one opens it: whoever copies the one copies all three.
     ///
     /// ```
     /// # async fn example(ledger: tollgate::Ledger) {
