@@ -21,6 +21,15 @@ use crate::{
 /// database. All that is charged is written by one task over one connection, many requests in one transaction; a request
 /// is let pass when what it was charged is durable.
 ///
+/// | to | there is |
+/// |---|---|
+/// | charge, reserve, record, grant, reset | the [`handle`](crate::QuotaLayer::handle) of a layer that keeps its accounts in it |
+/// | export rows | [`entries`](Self::entries) |
+/// | know what was used at a time | [`usage_at`](Self::usage_at) |
+/// | audit the counts | [`reconcile`](Self::reconcile), [`repair`](Self::repair) |
+/// | bill | [`invoice`](Self::invoice), [`push`](Self::push), [`compare`](Self::compare) |
+/// | stop | [`shut_down`](Self::shut_down) |
+///
 /// ```
 /// # #[cfg(feature = "sqlite")]
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
