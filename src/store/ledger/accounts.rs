@@ -50,6 +50,7 @@ const PLANS: usize = 64;
 impl<D: Database> InLedger<D> {
     pub(crate) fn new(owner: Arc<Owner<D>>, most: usize, terms: Terms, clock: &Clock) -> Arc<Self> {
         let slots = Slots { accounts: Accounts::new(most, terms.clone(), clock), plans: Mutex::new(Vec::new()) };
+        owner.tend();
         Arc::new(Self { origin: owner.next_origin(), owner, slots: Arc::new(slots), terms, clock: clock.clone() })
     }
 
@@ -146,6 +147,7 @@ impl<D: Database> QuotaStore for InLedger<D> {
         let Some(tenant) = tenant(order.account.client) else {
             return Answer::Now(Err(Refused::Store(Trouble::Nameless)));
         };
+        self.owner.tend();
         let slot = match self.slot(order) {
             Ok(slot) => slot,
             Err(refused) => return Answer::Now(Err(refused)),

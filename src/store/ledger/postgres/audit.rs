@@ -59,7 +59,7 @@ impl Audited for PostgresLedger {
                 (SELECT quota_type, CASE WHEN -min(amount) > max(amount) THEN min(amount) ELSE max(amount) END AS amount
                  FROM quota_consumption
                  WHERE tenant_id = $1 AND consumed_at >= $2 AND consumed_at < $3 AND limit_id <> '' AND entry <> 'reset'
-                 GROUP BY job_id, attempt, entry, part, quota_type) written
+                 GROUP BY job_id, attempt, entry, part, quota_type) AS jobs
              GROUP BY quota_type ORDER BY quota_type",
         );
         let query = query.bind(text(tenant)).bind(Time(micros(from))).bind(Time(micros(until)));

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use sqlx::{
-    PgConnection, PgPool,
+    ConnectOptions, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -37,24 +37,30 @@ impl PostgresLedger {
         let options: PgConnectOptions =
             url.parse().map_err(|error| LedgerError::new(format!("the URL of the ledger is none: {error}")))?;
         let place = format!("{}:{}", options.get_host(), options.get_port());
+        // By itself, for a pool would try again and not say why.
+        let reached = tokio::time::timeout(PATIENCE, options.connect()).await;
+        let ready = match reached {
+            Ok(Ok(mut connection)) => ready(&mut connection).await,
+            Ok(Err(error)) => Err(failure(error)),
+            Err(_) => Err(Failure::Lost(format!("PostgreSQL: no answer within {PATIENCE:?}"))),
+        };
+        ready.map_err(|failure| LedgerError::new(format!("{} ({place})", LedgerError::from(failure).reason())))?;
         let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(PATIENCE).connect_lazy_with(options);
-        Self::from(pool)
-            .await
-            .map_err(|failure| LedgerError::new(format!("{} ({place})", LedgerError::from(failure).reason())))
+        Ok(Self { pool })
     }
 
     /// In the database of a pool that the program has already.
     pub(crate) async fn from_pool(pool: PgPool) -> Result<Self, LedgerError> {
-        Ok(Self::from(pool).await?)
-    }
-
-    async fn from(pool: PgPool) -> Result<Self, Failure> {
         let mut connection = pool.acquire().await.map_err(failure)?;
-        checks::apply(&mut connection).await?;
-        checks::check(&mut connection).await?;
+        ready(&mut connection).await?;
         drop(connection);
         Ok(Self { pool })
     }
+}
+
+async fn ready(connection: &mut PgConnection) -> Result<(), Failure> {
+    checks::apply(connection).await?;
+    checks::check(connection).await
 }
 
 impl Database for PostgresLedger {

@@ -50,6 +50,7 @@ impl SqliteLedger {
             .synchronous(SqliteSynchronous::Full)
             .pragma("fullfsync", "1") // on macOS, fsync alone leaves the rows in the disk's cache
             .busy_timeout(BUSY)
+            .row_buffer_size(1_024) // a batch's rows cross over from the connection's thread without a pause
             .foreign_keys(true);
         let pool = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
         // Whoever changes the journal of a new file is told at once that others do too: there is nothing to wait on.
