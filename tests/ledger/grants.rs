@@ -14,7 +14,7 @@ on_each_database! {
 }
 
 fn in_an_hour() -> SystemTime {
-    SystemTime::now() + Duration::from_secs(3_600)
+    now() + Duration::from_secs(3_600)
 }
 
 async fn a_hard_stop_a_grant_and_its_end_stand_in_the_ledger(database: Database) {
@@ -43,13 +43,13 @@ async fn a_hard_stop_a_grant_and_its_end_stand_in_the_ledger(database: Database)
 async fn the_end_of_a_grant_stops_the_next_request(database: Database) {
     let quotas = quotas(&database.open().await, tokens(10));
     quotas.charge(&acme(), ("tokens", 10)).await.unwrap();
-    let until = SystemTime::now() + Duration::from_millis(1_500);
+    let until = now() + Duration::from_millis(1_500);
     quotas.grant(&acme(), Grant::new("tokens_per_month", 1_000_000, until)).await.unwrap();
     quotas.charge(&acme(), ("tokens", 5)).await.unwrap();
     // The database's clock decides; it is this machine's.
-    while SystemTime::now() < until + Duration::from_millis(50) {
+    while now() < until + Duration::from_millis(50) {
         let passed = quotas.charge(&acme(), ("tokens", 1)).await.is_ok();
-        assert!(passed || SystemTime::now() >= until, "it has not ended yet");
+        assert!(passed || now() >= until, "it has not ended yet");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(quotas.charge(&acme(), ("tokens", 1)).await.is_err());

@@ -413,11 +413,10 @@ impl<R> Writer<R> {
                 self.running.insert(order.key, running);
             }
             (Verdict::Replay { running, .. }, _) => *running = self.running.contains_key(&order.key),
-            (Verdict::Settled(..), Act::Settle(Settle { end: End::Void, attempt, .. })) => {
-                if self.running.get(&order.key).is_some_and(|running| running.goes_back && running.attempt == *attempt)
-                {
-                    self.running.remove(&order.key);
-                }
+            (Verdict::Settled(..), Act::Settle(Settle { end: End::Void, attempt, .. }))
+                if self.running.get(&order.key).is_some_and(|it| it.goes_back && it.attempt == *attempt) =>
+            {
+                self.running.remove(&order.key);
             }
             _ => {}
         }

@@ -33,9 +33,11 @@ pub(crate) struct InLedger<D: Database> {
 /// Places at a time, which a ledger does not hold: a process that dies could not give them back.
 struct Slots {
     accounts: Arc<Accounts>,
-    /// Plans, and what of them is a limit of places.
-    plans: Mutex<Vec<(Arc<Plan>, Option<Arc<Plan>>)>>,
+    plans: Mutex<Vec<Known>>,
 }
+
+/// A plan, and what of it is a limit of places.
+type Known = (Arc<Plan>, Option<Arc<Plan>>);
 
 /// A place that comes back unless it is kept.
 struct Slot {

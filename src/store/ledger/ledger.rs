@@ -53,13 +53,16 @@ pub(super) trait Kept: Send + Sync {
     fn accounts(&self, most: usize, terms: Terms, clock: &Clock) -> Arc<dyn QuotaStore>;
     fn shut(&self, most: Duration) -> Later<'_, ()>;
     fn backlog(&self) -> usize;
-    fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<(i64, u64, Row)>, Trouble>>;
+    fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<Numbered>, Trouble>>;
     /// The sums, and a time before which no row can be written any more.
     fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<(u64, Vec<Sum>), Trouble>>;
     fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, Trouble>>;
     fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<Drift>), Trouble>>;
     fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, Trouble>>;
 }
+
+/// A row, with its number and its time before it.
+pub(super) type Numbered = (i64, u64, Row);
 
 pub(super) type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -124,7 +127,7 @@ impl<D: Audited> Kept for Books<D> {
         self.0.scribe.backlog()
     }
 
-    fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<(i64, u64, Row)>, Trouble>> {
+    fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<Numbered>, Trouble>> {
         let Which { tenant, from, until, after } = which;
         Box::pin(self.0.read(self.0.scribe.database.entries(tenant, *from, *until, *after, most)))
     }
