@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --example billing --features sqlite                # on 127.0.0.1:3000, the ledger in ./billing.db
 //! DB=/var/lib/shop/quota.db LIMIT=500 ADMIN_TOKEN=s3cret PORT=8080 cargo run --example billing --features sqlite
+//! DATABASE_URL=postgres://shop@localhost/quota cargo run --example billing --features sqlite,postgres # for a fleet
 //! ```
 //!
 //! `POST /jobs?amount=N` with the headers `x-tenant` and `x-job-id` charges a job of N units and works on it, which takes

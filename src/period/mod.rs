@@ -10,7 +10,8 @@
 //! assert_eq!(Period::day().window_at(today.end()).start(), today.end());
 //! ```
 
-pub(crate) mod civil;
+mod civil;
+mod instant;
 mod window;
 #[cfg(feature = "zones")]
 mod zone;
@@ -21,6 +22,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+pub(crate) use instant::Instant;
 pub use window::Window;
 
 use crate::Invalid;

@@ -15,7 +15,7 @@ on_each_database! {
 async fn what_was_used_at_a_hundred_past_instants_is_the_sum_of_the_rows(database: Database) {
     let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(1_000_000));
-    let began = SystemTime::now();
+    let began = now();
     for n in 0..60 {
         quotas.charge(&acme(), ("tokens", fastrand::u64(1..100))).await.unwrap();
         let held = quotas.reserve(&acme(), ("tokens", 50)).await.unwrap();
@@ -38,7 +38,7 @@ async fn what_was_used_at_a_hundred_past_instants_is_the_sum_of_the_rows(databas
         assert_eq!(past.iter().map(|past| past.used as i64).sum::<i64>(), sum, "{at:?}");
     }
     let (used, reserved) = counts(&quotas, &acme()).await;
-    let now = ledger.usage_at("acme", SystemTime::now() + Duration::from_secs(1)).await.unwrap();
+    let now = ledger.usage_at("acme", now() + Duration::from_secs(1)).await.unwrap();
     assert_eq!((now.len(), &*now[0].limit), (1, "tokens_per_month"));
     let of_before_the_reset: i64 = rows.iter().filter(|row| row.entry == "reset").map(|row| row.amount).sum();
     assert!(of_before_the_reset < 0);

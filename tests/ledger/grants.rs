@@ -10,10 +10,11 @@ on_each_database! {
     a_hard_stop_a_grant_and_its_end_stand_in_the_ledger
     the_end_of_a_grant_stops_the_next_request
     a_grant_is_known_to_another_process
+    one_that_has_ended_is_refused_in_words
 }
 
 fn in_an_hour() -> SystemTime {
-    SystemTime::now() + Duration::from_secs(3_600)
+    now() + Duration::from_secs(3_600)
 }
 
 async fn a_hard_stop_a_grant_and_its_end_stand_in_the_ledger(database: Database) {
@@ -42,13 +43,13 @@ async fn a_hard_stop_a_grant_and_its_end_stand_in_the_ledger(database: Database)
 async fn the_end_of_a_grant_stops_the_next_request(database: Database) {
     let quotas = quotas(&database.open().await, tokens(10));
     quotas.charge(&acme(), ("tokens", 10)).await.unwrap();
-    let until = SystemTime::now() + Duration::from_millis(1_500);
+    let until = now() + Duration::from_millis(1_500);
     quotas.grant(&acme(), Grant::new("tokens_per_month", 1_000_000, until)).await.unwrap();
     quotas.charge(&acme(), ("tokens", 5)).await.unwrap();
     // The database's clock decides; it is this machine's.
-    while SystemTime::now() < until + Duration::from_millis(50) {
+    while now() < until + Duration::from_millis(50) {
         let passed = quotas.charge(&acme(), ("tokens", 1)).await.is_ok();
-        assert!(passed || SystemTime::now() >= until, "it has not ended yet");
+        assert!(passed || now() >= until, "it has not ended yet");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(quotas.charge(&acme(), ("tokens", 1)).await.is_err());
@@ -63,4 +64,11 @@ async fn a_grant_is_known_to_another_process(database: Database) {
     second.charge(&acme(), ("tokens", 15)).await.unwrap();
     assert!(first.charge(&acme(), ("tokens", 1)).await.is_err());
     assert_eq!(first.grants(&acme()).await.unwrap()[0].used, 5);
+}
+
+async fn one_that_has_ended_is_refused_in_words(database: Database) {
+    let quotas = quotas(&database.open().await, tokens(10));
+    let grant = Grant::new("tokens_per_month", 5, SystemTime::UNIX_EPOCH);
+    let error = quotas.grant(&acme(), grant).await.unwrap_err();
+    assert_eq!(error.to_string(), "end of a grant must lie ahead, got 1970-01-01T00:00:00.000000Z");
 }

@@ -2,18 +2,23 @@
 
 use std::time::{Duration, SystemTime};
 
-use tollgate::{
-    AccountError, Amounts, BillingError, Invoice, Ledger, LedgerEntry, MemoryProvider, Period, Plan, Quota, Quotas,
-};
+use tollgate::{AccountError, Amounts, BillingError, Invoice, Ledger, MemoryProvider, Period, Plan, Quota, Quotas};
 
-use super::{acme, quotas};
+use super::{Database, acme, on_each_database, quotas, rows, tokens};
 
-async fn fresh() -> Ledger {
-    tollgate::SqliteLedger::in_memory().await.unwrap()
-}
-
-fn tokens(limit: u64) -> Plan {
-    Plan::new("paid").limit(Quota::units("tokens", limit).per(Period::day()))
+on_each_database! {
+    what_several_limits_count_is_billed_once
+    a_limit_that_takes_the_place_of_another_in_mid_period_changes_nothing
+    usage_on_a_customers_own_key_is_seen_and_costs_nothing
+    every_row_is_in_one_invoice_and_what_goes_back_later_is_a_credit
+    a_count_from_zero_gives_room_and_no_money_back
+    what_came_to_nothing_is_no_line
+    what_is_too_much_is_an_error_and_never_wraps
+    a_period_ends_after_it_begins
+    what_is_pushed_twice_is_billed_once_also_when_a_reply_is_lost
+    an_invoice_is_pushed_when_its_period_is_over
+    other_lines_under_an_id_that_was_billed_are_told
+    an_invoice_is_a_line_of_json
 }
 
 const BEGINNING: SystemTime = SystemTime::UNIX_EPOCH;
@@ -35,17 +40,9 @@ fn lines(invoice: &Invoice) -> Vec<(&str, i64, i64)> {
     invoice.lines.iter().map(|line| (line.kind.as_str(), line.quantity, line.amount)).collect()
 }
 
-async fn rows(ledger: &Ledger) -> Vec<LedgerEntry> {
-    let (mut entries, mut rows) = (ledger.entries("acme", BEGINNING, future()), Vec::new());
-    while let Some(entry) = entries.next().await.unwrap() {
-        rows.push(entry);
-    }
-    rows
-}
-
 /// A time before which all is written that is written until now, and after which something may be.
 async fn boundary(ledger: &Ledger) -> SystemTime {
-    let written = rows(ledger).await.last().map_or(BEGINNING, |row| row.at) + Duration::from_millis(1);
+    let written = rows(ledger, "acme").await.last().map_or(BEGINNING, |row| row.at) + Duration::from_millis(1);
     while !invoice(ledger, BEGINNING, written).await.closed {
         tokio::task::yield_now().await;
     }
@@ -56,21 +53,18 @@ async fn charge(quotas: &Quotas, amount: u64) {
     quotas.charge(&acme(), ("tokens", amount)).await.unwrap();
 }
 
-#[tokio::test]
-async fn what_several_limits_count_is_billed_once() {
-    let ledger = fresh().await;
-    let daily = || tokens(1_000);
-    let both = daily().limit(Quota::units("tokens", 5_000).per(Period::month()));
+async fn what_several_limits_count_is_billed_once(database: Database) {
+    let ledger = database.open().await;
+    let both = tokens(5_000).limit(Quota::units("tokens", 1_000).per(Period::day()));
     let quotas = quotas(&ledger, both);
     charge(&quotas, 70).await;
     quotas.record(&acme(), ("tokens", 30)).await.unwrap();
-    assert_eq!(rows(&ledger).await.len(), 4);
+    assert_eq!(rows(&ledger, "acme").await.len(), 4);
     assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), [("tokens", 100, 200)]);
 }
 
-#[tokio::test]
-async fn a_limit_that_takes_the_place_of_another_in_mid_period_changes_nothing() {
-    let ledger = fresh().await;
+async fn a_limit_that_takes_the_place_of_another_in_mid_period_changes_nothing(database: Database) {
+    let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(1_000));
     charge(&quotas, 60).await;
     let hourly = Quota::units("tokens", 500).per(Period::hour());
@@ -81,9 +75,8 @@ async fn a_limit_that_takes_the_place_of_another_in_mid_period_changes_nothing()
     assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), [("tokens", 100, 200)]);
 }
 
-#[tokio::test]
-async fn usage_on_a_customers_own_key_is_seen_and_costs_nothing() {
-    let ledger = fresh().await;
+async fn usage_on_a_customers_own_key_is_seen_and_costs_nothing(database: Database) {
+    let ledger = database.open().await;
     let own_key = Quota::units("own_key_tokens", (1 << 53) - 1).per(Period::month());
     let quotas = quotas(&ledger, tokens(1_000).limit(own_key));
     charge(&quotas, 5).await;
@@ -94,9 +87,8 @@ async fn usage_on_a_customers_own_key_is_seen_and_costs_nothing() {
     assert_eq!(invoice.total, 10);
 }
 
-#[tokio::test]
-async fn every_row_is_in_one_invoice_and_what_goes_back_later_is_a_credit() {
-    let ledger = fresh().await;
+async fn every_row_is_in_one_invoice_and_what_goes_back_later_is_a_credit(database: Database) {
+    let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(1_000));
     let held = quotas.reserve(&acme(), ("tokens", 80)).await.unwrap().detach();
     let first = boundary(&ledger).await;
@@ -113,9 +105,8 @@ async fn every_row_is_in_one_invoice_and_what_goes_back_later_is_a_credit() {
     assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), [("tokens", 37, 74)]);
 }
 
-#[tokio::test]
-async fn a_count_from_zero_gives_room_and_no_money_back() {
-    let ledger = fresh().await;
+async fn a_count_from_zero_gives_room_and_no_money_back(database: Database) {
+    let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(100));
     charge(&quotas, 100).await;
     quotas.reset_all(&acme()).await.unwrap();
@@ -123,9 +114,8 @@ async fn a_count_from_zero_gives_room_and_no_money_back() {
     assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), [("tokens", 140, 280)]);
 }
 
-#[tokio::test]
-async fn what_came_to_nothing_is_no_line() {
-    let ledger = fresh().await;
+async fn what_came_to_nothing_is_no_line(database: Database) {
+    let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(100));
     let held = quotas.reserve(&acme(), ("tokens", 80)).await.unwrap().detach();
     quotas.roll_back(&held).await.unwrap();
@@ -133,9 +123,8 @@ async fn what_came_to_nothing_is_no_line() {
     assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), []);
 }
 
-#[tokio::test]
-async fn what_is_too_much_is_an_error_and_never_wraps() {
-    let ledger = fresh().await;
+async fn what_is_too_much_is_an_error_and_never_wraps(database: Database) {
+    let ledger = database.open().await;
     let most = (1 << 53) - 1;
     let plan = Plan::new("paid");
     let plan = plan.limit(Quota::units("a", most).per(Period::day())).limit(Quota::units("b", most).per(Period::day()));
@@ -151,15 +140,15 @@ async fn what_is_too_much_is_an_error_and_never_wraps() {
     assert_eq!(priced(u64::MAX).await, Err(format!("amount of a must be at most 2^63 - 1, got {}", u64::MAX)));
 }
 
-#[tokio::test]
-async fn a_period_ends_after_it_begins() {
-    let error = fresh().await.invoice("acme", future(), BEGINNING, two_each).await.unwrap_err();
+async fn a_period_ends_after_it_begins(database: Database) {
+    let ledger = database.open().await;
+    let error = ledger.invoice("acme", future(), BEGINNING, two_each).await.unwrap_err();
     assert!(matches!(error, AccountError::Invalid(_)), "{error}");
 }
 
-#[tokio::test]
-async fn what_is_pushed_twice_is_billed_once_also_when_a_reply_is_lost() {
-    let (ledger, provider) = (fresh().await, MemoryProvider::new());
+async fn what_is_pushed_twice_is_billed_once_also_when_a_reply_is_lost(database: Database) {
+    let ledger = database.open().await;
+    let provider = MemoryProvider::new();
     let quotas = quotas(&ledger, tokens(1_000));
     charge(&quotas, 30).await;
     let until = boundary(&ledger).await;
@@ -178,17 +167,17 @@ async fn what_is_pushed_twice_is_billed_once_also_when_a_reply_is_lost() {
     assert_eq!(ledger.compare(&provider, "acme", BEGINNING, until).await.unwrap(), []);
 }
 
-#[tokio::test]
-async fn an_invoice_is_pushed_when_its_period_is_over() {
-    let (ledger, provider) = (fresh().await, MemoryProvider::new());
+async fn an_invoice_is_pushed_when_its_period_is_over(database: Database) {
+    let ledger = database.open().await;
+    let provider = MemoryProvider::new();
     let early = invoice(&ledger, BEGINNING, future()).await;
     assert!(matches!(ledger.push(&provider, &early).await, Err(BillingError::Ledger(AccountError::Invalid(_)))));
     assert_eq!(provider.invoices(), []);
 }
 
-#[tokio::test]
-async fn other_lines_under_an_id_that_was_billed_are_told() {
-    let (ledger, provider) = (fresh().await, MemoryProvider::new());
+async fn other_lines_under_an_id_that_was_billed_are_told(database: Database) {
+    let ledger = database.open().await;
+    let provider = MemoryProvider::new();
     charge(&quotas(&ledger, tokens(1_000)), 30).await;
     let until = boundary(&ledger).await;
     ledger.push(&provider, &invoice(&ledger, BEGINNING, until).await).await.unwrap();
@@ -198,9 +187,8 @@ async fn other_lines_under_an_id_that_was_billed_are_told() {
     assert_eq!(provider.invoices()[0].total, 60);
 }
 
-#[tokio::test]
-async fn an_invoice_is_a_line_of_json() {
-    let ledger = fresh().await;
+async fn an_invoice_is_a_line_of_json(database: Database) {
+    let ledger = database.open().await;
     charge(&quotas(&ledger, tokens(1_000)), 30).await;
     let read: serde_json::Value =
         serde_json::from_str(&invoice(&ledger, BEGINNING, future()).await.to_string()).unwrap();

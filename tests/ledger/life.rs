@@ -96,3 +96,21 @@ async fn whoever_has_no_name_is_not_billed(database: Database) {
     let error = quotas.usage(&nameless).await.unwrap_err().to_string();
     assert_eq!(error, "client must have a public name, by which a ledger bills, got none");
 }
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_ledger_that_was_shut_down_is_one_file() {
+    let database = Database::sqlite();
+    let Database::Sqlite(file) = &database else { unreachable!("it is one") };
+    let beside = ["-wal", "-shm"].map(|end| std::path::PathBuf::from(format!("{}{end}", file.display())));
+    for charged in [1, 2] {
+        let ledger = database.open().await;
+        let quotas = quotas(&ledger, tokens(100));
+        quotas.charge(&acme(), ("tokens", 1)).await.unwrap();
+        assert_eq!(counts(&quotas, &acme()).await, (charged, 0));
+        assert!(beside.iter().all(|path| path.exists()));
+        ledger.shut_down(Duration::from_secs(5)).await;
+        assert!(beside.iter().all(|path| !path.exists()));
+        assert!(quotas.usage(&acme()).await.is_err(), "it is closed");
+    }
+}

@@ -96,6 +96,10 @@ macro_rules! on_each_database {
 }
 use on_each_database;
 
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + tollgate::Clock::system().wall()
+}
+
 fn tokens(limit: u64) -> Plan {
     Plan::new("paid").limit(Quota::units("tokens", limit).per(Period::month()))
 }
@@ -115,7 +119,7 @@ async fn counts(quotas: &Quotas, client: &Client) -> (u64, u64) {
 }
 
 async fn rows(ledger: &Ledger, tenant: &str) -> Vec<LedgerEntry> {
-    let ahead = SystemTime::now() + std::time::Duration::from_secs(3_600);
+    let ahead = now() + std::time::Duration::from_secs(3_600);
     let (mut rows, mut entries) = (Vec::new(), ledger.entries(tenant, SystemTime::UNIX_EPOCH, ahead));
     while let Some(row) = entries.next().await.unwrap() {
         rows.push(row);

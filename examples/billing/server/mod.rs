@@ -91,9 +91,14 @@ impl Setup {
     }
 }
 
-#[expect(clippy::unused_async, reason = "a database across the network is waited for")]
+#[cfg(feature = "postgres")]
+async fn postgres(url: &str) -> Result<Ledger, Box<dyn Error>> {
+    Ok(tollgate::PostgresLedger::connect(url).await?)
+}
+
+#[cfg(not(feature = "postgres"))]
 async fn postgres(_: &str) -> Result<Ledger, Box<dyn Error>> {
-    Err("DATABASE_URL: this example keeps its ledger in SQLite only; leave it out, or say DB=file".into())
+    Err("DATABASE_URL needs the feature postgres: cargo run --example billing --features sqlite,postgres".into())
 }
 
 fn app(ledger: Ledger, setup: &Setup) -> Result<Router, tollgate::Invalid> {

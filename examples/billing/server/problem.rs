@@ -11,7 +11,7 @@ use axum::{
 use serde_json::json;
 use tollgate::{AccountError, Refusal, respond};
 
-pub(super) struct Problem(Response);
+pub(super) struct Problem(Box<Response>);
 
 impl Problem {
     pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
@@ -26,7 +26,7 @@ impl Problem {
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        Self(response)
+        Self(Box::new(response))
     }
 
     /// The request is at fault, and nothing was done.
@@ -37,7 +37,7 @@ impl Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        Self(respond::problem(&refusal).map(Body::from))
+        Self(Box::new(respond::problem(&refusal).map(Body::from)))
     }
 }
 
@@ -53,6 +53,6 @@ impl From<AccountError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        self.0
+        *self.0
     }
 }

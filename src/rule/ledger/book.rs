@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Row, Stored, Writes};
 use crate::{
     Invalid,
+    period::Instant,
     quota::{Amounts, Limit, Plan, Violation, no_such_limit},
     rule::quota::{Count, GrantState, Sheet, Warning, cover, raise},
 };
@@ -213,7 +214,7 @@ impl Book {
         };
         if state.until <= wall {
             let until = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_nanos(state.until);
-            return Err(Invalid::new("end of a grant", "lie ahead", format_args!("{until:?}")));
+            return Err(Invalid::new("end of a grant", "lie ahead", Instant(until)));
         }
         self.writes = true;
         let state = GrantState { kind: limit.kind().text(), ..state };

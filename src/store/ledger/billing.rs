@@ -4,10 +4,9 @@ use std::{collections::BTreeMap, error::Error, fmt, future::Future, time::System
 
 use super::{
     Invoice, Ledger,
-    entry::Instant,
     invoice::{fits, period},
 };
-use crate::{AccountError, Invalid};
+use crate::{AccountError, Invalid, period::Instant};
 
 /// Whoever sends the bills.
 ///

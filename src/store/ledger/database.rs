@@ -23,6 +23,11 @@ pub(crate) trait Database: Send + Sync + 'static {
 
     /// Reservations whose time has run out, the earliest first.
     fn due(&self, most: usize) -> impl Future<Output = Result<Vec<Hold>, Failure>> + Send;
+
+    /// Nobody asks it anything more: it closes the connections that are its own.
+    fn close(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 }
 
 /// What is read of a ledger besides: by people, and by whoever sends invoices.
@@ -96,6 +101,14 @@ pub(crate) trait Session: Send + 'static {
 
     /// Ends the transaction, which comes to nothing.
     fn roll_back(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Ends the connection, and waits for its end.
+    fn close(self) -> impl Future<Output = ()> + Send
+    where
+        Self: Sized,
+    {
+        async { drop(self) }
+    }
 }
 
 /// Why a step of a transaction came to nothing.

@@ -10,9 +10,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use super::{
     Ledger,
     audit::nanos,
-    entry::{Instant, Json, time},
+    entry::{Json, time},
 };
-use crate::{AccountError, Invalid};
+use crate::{AccountError, Invalid, period::Instant};
 
 /// What a tenant used in a period, priced; see [`Ledger::invoice`].
 ///

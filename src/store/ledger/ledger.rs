@@ -21,6 +21,15 @@ use crate::{
 /// database. All that is charged is written by one task over one connection, many requests in one transaction; a request
 /// is let pass when what it was charged is durable.
 ///
+/// | to | there is |
+/// |---|---|
+/// | charge, reserve, record, grant, reset | the [`handle`](crate::QuotaLayer::handle) of a layer that keeps its accounts in it |
+/// | export rows | [`entries`](Self::entries) |
+/// | know what was used at a time | [`usage_at`](Self::usage_at) |
+/// | audit the counts | [`reconcile`](Self::reconcile), [`repair`](Self::repair) |
+/// | bill | [`invoice`](Self::invoice), [`push`](Self::push), [`compare`](Self::compare) |
+/// | stop | [`shut_down`](Self::shut_down) |
+///
 /// ```
 /// # #[cfg(feature = "sqlite")]
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -74,9 +83,12 @@ impl Ledger {
         Self(Arc::new(Books(Owner::new(database, PATIENCE))))
     }
 
-    /// Ends it: takes no more orders, and waits until all are written; whoever still waits after `most` is told that it is
-    /// unavailable. Without this the last one who has it ends it, and what is still to be written is written while the
-    /// runtime lasts.
+    /// Ends it: takes no more orders, waits until all are written, and closes its connections; whoever still waits after
+    /// `most` is told that it is unavailable. Without this the last one who has it ends it, and what is still to be written
+    /// is written while the runtime lasts.
+    ///
+    /// Of a ledger in a file, all is then in that one file. A process that dies leaves two beside it, `-wal` and `-shm`,
+    /// which belong to it until the next one opens it: whoever copies the one copies all three.
     ///
     /// ```
     /// # async fn example(ledger: tollgate::Ledger) {

@@ -30,6 +30,8 @@ pub(crate) use session::SqliteSession;
 #[derive(Clone, Debug)]
 pub(crate) struct SqliteLedger {
     pool: SqlitePool,
+    /// Nobody else has the pool.
+    own: bool,
     /// Of a ledger in memory: with its last connection it would go.
     memory: Option<Arc<Mutex<SqliteConnection>>>,
 }
@@ -54,7 +56,7 @@ impl SqliteLedger {
         // Whoever changes the journal of a new file is told at once that others do too: there is nothing to wait on.
         let mut tries = 0;
         loop {
-            match Self::from(pool.clone(), None).await {
+            match Self::from(pool.clone(), true, None).await {
                 Err(Failure::Again(_)) if tries < 100 => {
                     tries += 1;
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -73,7 +75,7 @@ impl SqliteLedger {
 
     /// In the file of a pool that the program has already.
     pub(crate) async fn from_pool(pool: SqlitePool) -> Result<Self, LedgerError> {
-        Ok(Self::from(pool, None).await?)
+        Ok(Self::from(pool, false, None).await?)
     }
 
     /// In memory, for tests.
@@ -83,11 +85,11 @@ impl SqliteLedger {
         let options = SqliteConnectOptions::new().filename(name).vfs("memdb").busy_timeout(BUSY);
         let connection = options.connect().await.map_err(failure)?;
         let pool = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
-        Ok(Self::from(pool, Some(connection)).await?)
+        Ok(Self::from(pool, true, Some(connection)).await?)
     }
 
-    async fn from(pool: SqlitePool, memory: Option<SqliteConnection>) -> Result<Self, Failure> {
-        let ledger = Self { pool, memory: memory.map(|connection| Arc::new(Mutex::new(connection))) };
+    async fn from(pool: SqlitePool, own: bool, memory: Option<SqliteConnection>) -> Result<Self, Failure> {
+        let ledger = Self { pool, own, memory: memory.map(|connection| Arc::new(Mutex::new(connection))) };
         let mut connection = ledger.pool.acquire().await.map_err(failure)?;
         schema::apply(&mut connection).await?;
         schema::check(&mut connection, ledger.memory.is_some()).await?;
@@ -137,6 +139,13 @@ impl Database for SqliteLedger {
     async fn job(&self, tenant: &str, job: &str) -> Result<Vec<Row>, Failure> {
         let mut transaction = self.reading().await?;
         session::of_jobs(&mut transaction, &[Key { tenant: tenant.into(), job: job.into() }]).await
+    }
+
+    /// The last connection to a file writes what lies beside it into it.
+    async fn close(&self) {
+        if self.own {
+            self.pool.close().await;
+        }
     }
 
     async fn due(&self, most: usize) -> Result<Vec<Hold>, Failure> {

@@ -150,6 +150,10 @@ impl Session for SqliteSession {
         self.progress.ended();
         Ok(())
     }
+
+    async fn close(self) {
+        let _ = sqlx::Connection::close(self.connection).await; // the process could end before a thread does
+    }
 }
 
 /// What accounts have that count now, and the rows of some jobs.
