@@ -129,7 +129,8 @@ pub(crate) enum Verdict {
     Invalid(Invalid),
     /// Nobody knows whether it was done: the same id will tell.
     Indeterminate,
-    /// Nothing was done.
+    /// Nothing was done, for this reason.
+    #[allow(dead_code, reason = "only its `Debug` form tells it yet")]
     Unavailable(Arc<str>),
 }
 

@@ -1,7 +1,5 @@
 //! The writer, step by step.
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
 
 use super::{
