@@ -286,6 +286,12 @@ impl Digester {
         &PROCESS
     }
 
+    /// A digester with this key.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) fn with_keys(k0: u64, k1: u64) -> Self {
+        Self(SipHasher13::new_with_keys(k0, k1))
+    }
+
     /// The digest of `parts`, apart from every other `kind` of identity and from every other way to cut the parts.
     ///
     /// ```

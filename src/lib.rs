@@ -23,12 +23,15 @@
 //! | rules | [`rule`] |
 //! | words | [`Rate`], [`Cost`], [`Client`], [`Refusal`], [`Clock`] |
 //!
-//! A file imports only from floors below its own; layers do not know each other.
+//! A file imports only from floors below its own; layers do not know each other. With the feature `conformance` the tests
+//! that every store must pass are public.
 
 mod admit;
 mod classify;
 mod client;
 mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod cost;
 pub mod gate;
 mod head;
@@ -59,8 +62,9 @@ pub use identify::{Account, ApiKey, Forwarded, Identify, Lookup, PeerIp, Strange
 pub use invalid::Invalid;
 pub use layers::circuit_breaker::{CallError, CircuitBreaker, CircuitBreakerLayer, CircuitState, Counts};
 pub use layers::quota::{
-    Charge, Cursor, Duplicates, Ended, Explained, ExplainedLimit, JobId, OnExpiry, QuotaLayer, QuotaStatus, Quotas,
-    RequestBytesLayer, Reservation, ReservationError, ReservationId, Served, UsagePage,
+    AccountError, Charge, Cursor, Duplicates, Ended, Explained, ExplainedLimit, JobId, JobRun, OnExpiry, OnFailure,
+    QuotaLayer, QuotaStatus, Quotas, RequestBytesLayer, Reservation, ReservationError, ReservationId, Served,
+    UsagePage,
 };
 pub use layers::token_bucket::{TokenBucketLayer, TokenBuckets};
 pub use observe::{Audience, Event, Observer};
@@ -69,10 +73,20 @@ pub use policy_name::PolicyName;
 pub use quota::{
     Amounts, Counted, Direction, Grant, GrantId, Granted, Kind, LimitUsage, Plan, Quota, Usage, Violation,
 };
+pub use quota_store::AccountStore;
 pub use rate::Rate;
 pub use refusal::{Reason, Refusal};
 pub use respond::Dialect;
 pub use rule::Trip;
+#[cfg(feature = "postgres")]
+pub use store::ledger::PostgresLedger;
+#[cfg(feature = "sqlite")]
+pub use store::ledger::SqliteLedger;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use store::ledger::{
+    AccountDrift, BillingDrift, BillingError, BillingProvider, Entries, GrantEntry, Invoice, InvoiceLine, Ledger,
+    LedgerEntry, LedgerError, MemoryProvider, PastUsage, Reconciled,
+};
 
 /// The README's examples compile.
 #[cfg(doctest)]

@@ -1,20 +1,56 @@
 //! Where the accounts of a quota are kept: the door behind which memory, a database or a shared store stands.
 
-use std::{num::NonZeroU64, sync::Arc};
+use std::{fmt, num::NonZeroU64, sync::Arc};
 
 use crate::{
-    Answer, Client, Invalid,
+    Answer, Client, Clock, Digester, Invalid,
     quota::{Amounts, Grant, GrantId, Granted, Plan, Usage},
     rule::{
         Lease,
-        quota::{Ask, Closed, Job, Nearest, No, Now, Warning},
+        quota::{Ask, Job, Nearest, No, Now, Stage, Terms, Warning},
     },
 };
 
+/// Where the accounts of a [`QuotaLayer`](crate::QuotaLayer) are kept: in memory, or in a ledger.
+///
+/// ```
+/// use tollgate::{AccountStore, OnFailure, Plan, QuotaLayer};
+/// let layer = QuotaLayer::new(Plan::standard()).store_in(AccountStore::memory(), OnFailure::Closed);
+/// ```
+#[derive(Clone)]
+pub struct AccountStore(pub(crate) Arc<dyn OpenAccounts>);
+
+impl AccountStore {
+    /// In memory, the default: exact in one process, and gone with it.
+    ///
+    /// ```
+    /// let store = tollgate::AccountStore::memory();
+    /// ```
+    #[must_use]
+    pub fn memory() -> Self {
+        Self(Arc::new(crate::store::memory::InMemory))
+    }
+}
+
+impl fmt::Debug for AccountStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AccountStore").finish_non_exhaustive()
+    }
+}
+
+/// Makes the accounts of a layer.
+pub(crate) trait OpenAccounts: Send + Sync {
+    /// Accounts with room for `most`, where room is scarce.
+    fn open(&self, most: usize, terms: Terms, clock: &Clock) -> Arc<dyn QuotaStore>;
+
+    /// Whether they are billed, and so need a public name and are not to be lost.
+    fn bills(&self) -> bool;
+}
+
 /// Keeps accounts, and decides on them one at a time.
 ///
-/// What must be waited for is an [`Answer`]; the end of a charge never is: a store that needs time for it has a task of
-/// its own.
+/// What must be waited for is an [`Answer`], and may come to [`Trouble`]; the end of a charge never is and never does: a
+/// store that needs time for it has a task of its own.
 pub(crate) trait QuotaStore: Send + Sync + 'static {
     /// Takes everything that is asked for, or nothing.
     fn admit(&self, order: &Order<'_>) -> Answer<Result<Admission, Refused>>;
@@ -28,39 +64,86 @@ pub(crate) trait QuotaStore: Send + Sync + 'static {
     /// What was admitted goes on, and has used so much since it was last heard of.
     fn go_on(&self, receipt: &Receipt, used: &Amounts, now: Now) -> Near;
 
+    /// By what a reservation is ended when its receipt is gone.
+    fn reserved(&self, receipt: &Receipt) -> Reserved;
+
     /// Ends a reservation by its id: with what was used, or with nothing.
-    fn close(&self, reserved: &Reserved, actual: Option<&Amounts>, now: Now) -> Answer<(Closed, Near)>;
+    fn close(
+        &self,
+        reserved: &Reserved,
+        actual: Option<&Amounts>,
+        plan_of: PlanOf,
+        now: Now,
+    ) -> Answer<Result<(Ending, Near), Trouble>>;
 
     /// Notes what was used, whether there was room for it or not.
-    fn record(&self, account: &Account<'_>, amounts: &Amounts) -> Answer<Near>;
+    fn record(&self, account: &Account<'_>, amounts: &Amounts) -> Answer<Result<Near, Trouble>>;
 
     /// What is used of each limit.
-    fn usage(&self, account: &Account<'_>) -> Answer<Usage>;
+    fn usage(&self, account: &Account<'_>) -> Answer<Result<Usage, Trouble>>;
 
     /// Whether everything that is asked for could be taken.
     fn check(&self, account: &Account<'_>, amounts: &Amounts) -> Answer<Result<(), Refused>>;
 
-    /// The usage of some clients, and where to go on.
-    fn page(&self, from: u64, most: usize, plan_of: &dyn Fn(&Client) -> Arc<Plan>, now: Now) -> Answer<Page>;
+    /// The usage of some clients, and where to go on; from the first where `from` is `None`.
+    fn page(&self, from: Option<&Bookmark>, most: usize, plan_of: PlanOf, now: Now) -> Answer<Result<Page, Trouble>>;
 
     /// Counts the limits of this name or kind, or all of them, from zero.
-    fn reset(&self, account: &Account<'_>, limit: Option<&str>) -> Answer<Result<(), Invalid>>;
+    fn reset(&self, account: &Account<'_>, limit: Option<&str>) -> Answer<Result<Result<(), Invalid>, Trouble>>;
 
     /// Raises a limit.
-    fn grant(&self, account: &Account<'_>, grant: Grant) -> Answer<Result<GrantId, Invalid>>;
+    fn grant(&self, account: &Account<'_>, grant: Grant) -> Answer<Result<Result<GrantId, Invalid>, Trouble>>;
 
     /// Ends a grant before its time.
-    fn revoke(&self, account: &Account<'_>, id: GrantId) -> Answer<bool>;
+    fn revoke(&self, account: &Account<'_>, id: GrantId) -> Answer<Result<bool, Trouble>>;
 
     /// The grants that have not ended.
-    fn grants(&self, account: &Account<'_>) -> Answer<Vec<Granted>>;
+    fn grants(&self, account: &Account<'_>) -> Answer<Result<Vec<Granted>, Trouble>>;
 
     /// How many clients have an account, and how many could have one.
     fn population(&self) -> (usize, usize);
+
+    /// What fingerprints of jobs are made with.
+    fn digester(&self) -> &Digester {
+        Digester::process()
+    }
+
+    /// Tells `hear` of clients that have come near to their limits by what nobody waited for.
+    fn listen(&self, hear: Box<dyn Fn(&Near) + Send>) {
+        drop(hear); // whoever answers at once has nothing to tell later
+    }
+}
+
+/// Why a store has not answered what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(any(test, feature = "sqlite", feature = "postgres")),
+    expect(dead_code, reason = "memory always answers")
+)]
+pub(crate) enum Trouble {
+    /// It cannot be reached, and nothing has changed.
+    Unavailable,
+    /// It did not say in time whether it was done.
+    Indeterminate,
+    /// It bills by public names, and the client has none.
+    Nameless,
 }
 
 /// The usage of some clients, and where to go on.
-pub(crate) type Page = (Vec<(Client, Usage)>, Option<u64>);
+pub(crate) type Page = (Vec<(Client, Usage)>, Option<Bookmark>);
+
+/// The plan that a client has: asked for while a page is put together, which may take its time.
+pub(crate) type PlanOf = Arc<dyn Fn(&Client) -> Arc<Plan> + Send + Sync>;
+
+/// Where in the list of all clients a page begins; a store knows only its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Bookmark {
+    /// At a number, which memory counts its accounts by.
+    At(u64),
+    /// After the client of this name, where accounts are sorted by name.
+    #[cfg_attr(not(any(test, feature = "sqlite", feature = "postgres")), expect(dead_code, reason = "memory counts"))]
+    After(Box<str>),
+}
 
 /// Whose account, under which plan, and when.
 #[derive(Clone, Copy, Debug)]
@@ -109,11 +192,19 @@ pub(crate) struct Near {
     pub(crate) limits: Vec<Warning>,
 }
 
-/// Why nothing was taken, and whether from an account that newcomers share.
+/// Why nobody may pass.
 #[derive(Clone, Debug)]
-pub(crate) struct Refused {
-    pub(crate) no: No,
-    pub(crate) shared: bool,
+pub(crate) enum Refused {
+    /// Nothing was taken, perhaps from an account that newcomers share.
+    Account { no: No, shared: bool },
+    /// The store did not decide.
+    Store(Trouble),
+}
+
+impl From<Trouble> for Refused {
+    fn from(trouble: Trouble) -> Self {
+        Self::Store(trouble)
+    }
 }
 
 /// By what a store finds again what it admitted.
@@ -123,26 +214,44 @@ pub(crate) struct Receipt {
     pub(crate) turn: u32,
     pub(crate) lease: Option<Lease>,
     pub(crate) hold: Option<NonZeroU64>,
-    pub(crate) job: Option<Box<Job>>,
+    pub(crate) job: Option<Arc<Job>>,
     /// The account is kept until the charge is settled.
     pub(crate) open: bool,
     /// It is from an account that newcomers share.
     pub(crate) shared: bool,
+    /// Its rows, where there are any.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) written: Option<Box<crate::store::ledger::Written>>,
 }
 
-/// By what a store finds again what was set aside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Reserved {
-    pub(crate) place: Place,
-    pub(crate) hold: NonZeroU64,
+/// By what a store finds again what was set aside; it knows nothing of what another store set aside.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Reserved {
+    /// In memory: in which accounts, by their own number, in which of them, and under which number there.
+    Here { accounts: u64, place: Place, hold: NonZeroU64 },
+    /// Where reservations have a text as their id, which does not begin with `m-`.
+    Named(Box<str>),
 }
 
 /// Where an account is, and which of those that were there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) shard: u32,
     pub(crate) slot: u32,
     pub(crate) generation: u32,
+}
+
+/// How the end of a reservation by its id turned out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It was open, and has now ended.
+    Now,
+    /// Its time had run out.
+    TooLate,
+    /// It had ended before, in this way.
+    Before(Stage),
+    /// Nobody remembers it.
+    Unknown,
 }
 
 /// How a charge ends.

@@ -47,6 +47,11 @@ pub enum Reason {
     Capacity,
     /// The circuit to what lies behind is open: 503, `UNAVAILABLE`.
     CircuitOpen,
+    /// The store that decides cannot be reached, and nothing was charged: 503, `UNAVAILABLE`.
+    Unavailable,
+    /// The store did not answer in time whether the charge was made: 503, `UNAVAILABLE`. Asked again with the same job id,
+    /// it is made once.
+    Indeterminate,
     /// The request could never pass, however long it waits: 413, `RESOURCE_EXHAUSTED`.
     TooLarge,
     /// The job that the request names is being worked on: 409, `ABORTED`.
@@ -73,6 +78,8 @@ impl Reason {
             Self::RateLimited => "rate_limited",
             Self::Capacity => "capacity",
             Self::CircuitOpen => "circuit_open",
+            Self::Unavailable => "unavailable",
+            Self::Indeterminate => "indeterminate",
             Self::TooLarge => "too_large",
             Self::JobRunning => "job_running",
             Self::DuplicateJob => "duplicate_job_id",
@@ -309,6 +316,8 @@ impl fmt::Display for Refusal {
             (Reason::RateLimited, limit) => write!(f, "limit of {limit} reached")?,
             (Reason::Capacity, _) => f.write_str("shared capacity used up")?,
             (Reason::CircuitOpen, _) => f.write_str("circuit open")?,
+            (Reason::Unavailable, _) => f.write_str("store unavailable, nothing charged")?,
+            (Reason::Indeterminate, _) => f.write_str("store too late to say whether it was charged")?,
             (Reason::TooLarge, 0) => f.write_str("request can never pass")?,
             (Reason::TooLarge, limit) => write!(f, "request of more than {limit} can never pass")?,
             (Reason::JobRunning, _) => f.write_str("job under way")?,

@@ -50,6 +50,8 @@ async fn every_reason_has_its_code_and_details() {
         (Reason::TooLarge, Code::ResourceExhausted, "TOO_LARGE", false, true),
         (Reason::Capacity, Code::Unavailable, "CAPACITY", true, false),
         (Reason::CircuitOpen, Code::Unavailable, "CIRCUIT_OPEN", true, false),
+        (Reason::Unavailable, Code::Unavailable, "UNAVAILABLE", true, false),
+        (Reason::Indeterminate, Code::Unavailable, "INDETERMINATE", true, false),
         (Reason::Unidentified, Code::PermissionDenied, "UNIDENTIFIED", false, false),
     ] {
         let wait = Duration::from_millis(1_900);

@@ -14,8 +14,15 @@ use tower::{ServiceBuilder, ServiceExt};
 mod fixed;
 use fixed::{Fixed, collected, handler, name, seconds, text};
 
-const REASONS: [Reason; 5] =
-    [Reason::RateLimited, Reason::Capacity, Reason::CircuitOpen, Reason::TooLarge, Reason::Unidentified];
+const REASONS: [Reason; 7] = [
+    Reason::RateLimited,
+    Reason::Capacity,
+    Reason::CircuitOpen,
+    Reason::Unavailable,
+    Reason::Indeterminate,
+    Reason::TooLarge,
+    Reason::Unidentified,
+];
 
 #[test]
 fn every_reason_has_its_status_and_problem_type() {
@@ -24,6 +31,8 @@ fn every_reason_has_its_status_and_problem_type() {
         (Reason::RateLimited, 429, format!("{iana}quota-exceeded"), "Quota Exceeded", true),
         (Reason::Capacity, 503, format!("{iana}temporary-reduced-capacity"), "Temporary Reduced Capacity", true),
         (Reason::CircuitOpen, 503, format!("{iana}temporary-reduced-capacity"), "Temporary Reduced Capacity", true),
+        (Reason::Unavailable, 503, format!("{iana}temporary-reduced-capacity"), "Temporary Reduced Capacity", true),
+        (Reason::Indeterminate, 503, format!("{iana}temporary-reduced-capacity"), "Temporary Reduced Capacity", true),
         (Reason::TooLarge, 413, "about:blank".into(), "Content Too Large", false),
         (Reason::Unidentified, 403, "about:blank".into(), "Forbidden", false),
     ] {
@@ -75,7 +84,7 @@ fn a_refusal_that_waiting_cannot_lift_has_no_retry_after() {
 
 #[test]
 fn the_size_of_a_shared_capacity_stays_unsaid() {
-    for reason in [Reason::Capacity, Reason::CircuitOpen] {
+    for reason in [Reason::Capacity, Reason::CircuitOpen, Reason::Unavailable, Reason::Indeterminate] {
         let refusal = Refusal::new(reason, name("global")).with_limit(987_654, 123_456);
         for answer in [respond::problem(&refusal), respond::text(&refusal)] {
             let body = String::from_utf8(answer.into_body().to_vec()).unwrap();

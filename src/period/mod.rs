@@ -10,7 +10,7 @@
 //! assert_eq!(Period::day().window_at(today.end()).start(), today.end());
 //! ```
 
-mod civil;
+pub(crate) mod civil;
 mod window;
 #[cfg(feature = "zones")]
 mod zone;

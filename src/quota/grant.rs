@@ -154,7 +154,7 @@ impl Grant {
 /// let alice = Client::named("alice");
 /// let grant = Grant::new("requests_per_day", 500, SystemTime::now() + Duration::from_secs(60));
 /// let id = quotas.grant(&alice, grant).await.unwrap();
-/// assert!(quotas.revoke(&alice, id).await);
+/// assert!(quotas.revoke(&alice, id).await.unwrap());
 /// # });
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -170,7 +170,7 @@ pub struct GrantId(pub(crate) u64);
 /// # let alice = Client::named("alice");
 /// # let grant = Grant::new("requests_per_day", 500, SystemTime::now() + Duration::from_secs(60));
 /// quotas.grant(&alice, grant).await.unwrap();
-/// assert_eq!(quotas.grants(&alice).await[0].used, 0);
+/// assert_eq!(quotas.grants(&alice).await.unwrap()[0].used, 0);
 /// # });
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]

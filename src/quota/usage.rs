@@ -14,8 +14,8 @@ use crate::PolicyName;
 /// let plan = Plan::new("free").limit(Quota::requests(200).per(Period::hour()));
 /// let quotas = QuotaLayer::new(plan).handle();
 /// let alice = Client::named("alice");
-/// quotas.record(&alice, ("requests", 50)).await;
-/// let usage = quotas.usage(&alice).await;
+/// quotas.record(&alice, ("requests", 50)).await.unwrap();
+/// let usage = quotas.usage(&alice).await.unwrap();
 /// let hourly = usage.of("requests_per_hour").unwrap();
 /// assert_eq!((hourly.used, hourly.limit, hourly.remaining), (50, 200, 150));
 /// assert!(!hourly.is_exceeded());
@@ -74,7 +74,7 @@ impl LimitUsage {
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// use tollgate::{Client, Plan, QuotaLayer};
 /// let quotas = QuotaLayer::new(Plan::standard()).accept_unverified().handle();
-/// for limit in quotas.usage(&Client::named("alice")).await.limits {
+/// for limit in quotas.usage(&Client::named("alice")).await.unwrap().limits {
 ///     println!("{}: {} of {}", limit.name, limit.used, limit.limit);
 /// }
 /// # });

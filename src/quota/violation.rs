@@ -14,7 +14,7 @@ use crate::PolicyName;
 /// let plan = Plan::new("free").limit(Quota::requests(1).per(Period::hour())).limit(Quota::units("tokens", 5).per(Period::hour()));
 /// let quotas = QuotaLayer::new(plan).handle();
 /// let alice = Client::named("alice");
-/// quotas.record(&alice, [("requests", 1), ("tokens", 5)]).await;
+/// quotas.record(&alice, [("requests", 1), ("tokens", 5)]).await.unwrap();
 /// let refusal = quotas.check(&alice, [("requests", 1), ("tokens", 1)]).await.unwrap_err();
 /// let names: Vec<_> = refusal.violations().iter().map(|violation| violation.name.as_str()).collect();
 /// assert_eq!(names, ["requests_per_hour", "tokens_per_hour"]);

@@ -13,6 +13,10 @@ pub(super) fn detail<const N: usize>(refusal: &Refusal, out: &mut Buffer<N>) {
         (Reason::RateLimited, limit) => out.push("The limit of ").number(limit).push(" is used up."),
         (Reason::Capacity, _) => out.push("All capacity is in use."),
         (Reason::CircuitOpen, _) => out.push("A service that this one needs does not answer as it should."),
+        (Reason::Unavailable, _) => out.push("What decides cannot be reached; nothing was charged."),
+        (Reason::Indeterminate, _) => out.push(
+            "It was not known in time whether this was charged. Sent again with the same job id, it is charged once.",
+        ),
         (Reason::TooLarge, 0) => out.push("The request takes more than the limit allows and can never pass."),
         (Reason::TooLarge, limit) => {
             out.push("The request takes more than the limit of ").number(limit).push(" and can never pass.")

@@ -55,7 +55,7 @@ pub(super) fn trailers_only(refusal: &Refusal, content_type: HeaderValue) -> Res
 const fn code(reason: Reason) -> u64 {
     match reason {
         Reason::RateLimited | Reason::TooLarge => 8,
-        Reason::Capacity | Reason::CircuitOpen => 14,
+        Reason::Capacity | Reason::CircuitOpen | Reason::Unavailable | Reason::Indeterminate => 14,
         Reason::Unidentified => 7,
         Reason::JobRunning => 10,
         Reason::DuplicateJob => 6,
@@ -126,6 +126,8 @@ const fn reason(reason: Reason) -> &'static str {
         Reason::RateLimited => "RATE_LIMITED",
         Reason::Capacity => "CAPACITY",
         Reason::CircuitOpen => "CIRCUIT_OPEN",
+        Reason::Unavailable => "UNAVAILABLE",
+        Reason::Indeterminate => "INDETERMINATE",
         Reason::TooLarge => "TOO_LARGE",
         Reason::JobRunning => "JOB_RUNNING",
         Reason::DuplicateJob => "DUPLICATE_JOB_ID",

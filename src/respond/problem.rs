@@ -88,7 +88,9 @@ pub fn text(refusal: &Refusal) -> Response<Bytes> {
 pub fn status(refusal: &Refusal) -> StatusCode {
     match refusal.reason() {
         Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        Reason::Capacity | Reason::CircuitOpen => StatusCode::SERVICE_UNAVAILABLE,
+        Reason::Capacity | Reason::CircuitOpen | Reason::Unavailable | Reason::Indeterminate => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Reason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Reason::JobRunning | Reason::DuplicateJob => StatusCode::CONFLICT,
         Reason::JobConflict => StatusCode::UNPROCESSABLE_ENTITY,
@@ -129,7 +131,7 @@ const fn opening(reason: Reason) -> &'static str {
             "{\"type\":\"https://iana.org/assignments/http-problem-types#quota-exceeded\",\
              \"title\":\"Quota Exceeded\",\"status\":429,\"detail\":\""
         }
-        Reason::Capacity | Reason::CircuitOpen => {
+        Reason::Capacity | Reason::CircuitOpen | Reason::Unavailable | Reason::Indeterminate => {
             "{\"type\":\"https://iana.org/assignments/http-problem-types#temporary-reduced-capacity\",\
              \"title\":\"Temporary Reduced Capacity\",\"status\":503,\"detail\":\""
         }

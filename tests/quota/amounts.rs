@@ -26,7 +26,7 @@ async fn an_amount_is_admitted_if_and_only_if_it_fits() {
 async fn no_amount_fits_by_wrapping_round() {
     for used in [1, 5, 10] {
         let scene = Scene::new(queries(10));
-        scene.quotas.record(&alice(), ("queries", used)).await;
+        scene.quotas.record(&alice(), ("queries", used)).await.unwrap();
         for asked in [11, MOST, 1 << 53, u64::MAX - used, u64::MAX - used + 1, u64::MAX - 1, u64::MAX] {
             assert!(scene.quotas.check(&alice(), ("queries", asked)).await.is_err(), "{asked} after {used}");
             assert!(scene.quotas.charge(&alice(), ("queries", asked)).await.is_err(), "{asked} after {used}");
@@ -41,8 +41,8 @@ async fn what_is_recorded_settled_or_granted_never_wraps_round() {
     for first in ODD {
         for second in ODD {
             let scene = Scene::new(queries(10));
-            scene.quotas.record(&alice(), ("queries", first)).await;
-            scene.quotas.record(&alice(), ("queries", second)).await;
+            scene.quotas.record(&alice(), ("queries", first)).await.unwrap();
+            scene.quotas.record(&alice(), ("queries", second)).await.unwrap();
             let used = scene.limit(&alice(), "queries_per_hour").await.used;
             assert_eq!(used, first.saturating_add(second).min(MOST), "{first} and {second}");
             assert_eq!(scene.quotas.check(&alice(), ("queries", 0)).await.is_ok(), used < 10);
@@ -57,7 +57,7 @@ async fn what_is_recorded_settled_or_granted_never_wraps_round() {
         let grant = tollgate::Grant::new("queries_per_hour", MOST, scene.wall() + DAY);
         scene.quotas.grant(&alice(), grant).await.unwrap();
     }
-    scene.quotas.record(&alice(), ("queries", u64::MAX)).await;
+    scene.quotas.record(&alice(), ("queries", u64::MAX)).await.unwrap();
     let hour = scene.limit(&alice(), "queries_per_hour").await;
     assert_eq!(hour.used, MOST);
     assert!(hour.limit >= MOST && hour.percentage().is_finite());

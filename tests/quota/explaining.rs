@@ -17,7 +17,7 @@ async fn explain_says_what_each_limit_would_say_and_charges_nothing() {
         .cost("queries", |request| request.uri.path().starts_with("/query").then_some(4));
     let scene = Scene::of(layer);
     let request = Request::get("/query").header("x-user", "alice").body(()).unwrap();
-    let explained = scene.quotas.explain(&RequestHead::of(&request)).await;
+    let explained = scene.quotas.explain(&RequestHead::of(&request)).await.unwrap();
     let client = explained.client.unwrap();
     assert!(explained.refusal.is_none() && explained.limits.iter().all(|limit| limit.passes));
     let asked: Vec<_> = explained.limits.iter().map(|limit| (limit.usage.name.as_str(), limit.asked)).collect();
@@ -32,15 +32,15 @@ async fn explain_says_what_each_limit_would_say_and_charges_nothing() {
     );
     assert_eq!(scene.quotas.live_clients(), 0);
 
-    scene.quotas.record(&client, [("queries", 7), ("rows", 10)]).await;
-    let explained = scene.quotas.explain(&RequestHead::of(&request)).await;
+    scene.quotas.record(&client, [("queries", 7), ("rows", 10)]).await.unwrap();
+    let explained = scene.quotas.explain(&RequestHead::of(&request)).await.unwrap();
     let passes: Vec<_> = explained.limits.iter().map(|limit| limit.passes).collect();
     assert_eq!(passes, [true, false, false, true]);
     let refusal = explained.refusal.unwrap();
     let names: Vec<_> = refusal.violations().iter().map(|violation| violation.name.to_string()).collect();
     assert_eq!(names, ["queries_per_day", "rows_per_day"]);
     assert_eq!(
-        scene.quotas.usage(&client).await.limits.iter().map(|limit| limit.used).collect::<Vec<_>>(),
+        scene.quotas.usage(&client).await.unwrap().limits.iter().map(|limit| limit.used).collect::<Vec<_>>(),
         [0, 7, 10, 0]
     );
 }

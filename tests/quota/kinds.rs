@@ -63,7 +63,7 @@ async fn b4_usage_of_one_kind_of_all_kinds_of_one_client_and_of_all_clients() {
     let scene = Scene::new(Plan::standard());
     scene.quotas.charge(&alice(), ("queries", 450)).await.unwrap();
     let held = scene.quotas.reserve(&alice(), ("queries", 450)).await.unwrap();
-    let usage = scene.quotas.usage(&alice()).await;
+    let usage = scene.quotas.usage(&alice()).await.unwrap();
     let of_kind: Vec<_> = usage.kind(&Kind::from("queries")).map(|limit| limit.name.to_string()).collect();
     assert_eq!(of_kind, ["queries_per_hour", "queries_per_day"]);
     let hour = usage.of("queries_per_hour").unwrap();
@@ -75,11 +75,11 @@ async fn b4_usage_of_one_kind_of_all_kinds_of_one_client_and_of_all_clients() {
     assert!(scene.limit(&alice(), "queries_per_hour").await.is_exceeded());
 
     for number in 0..250 {
-        scene.quotas.record(&Client::named(format!("client {number}")), ("queries", number + 1)).await;
+        scene.quotas.record(&Client::named(format!("client {number}")), ("queries", number + 1)).await.unwrap();
     }
     let (mut from, mut seen) = (None, Vec::new());
     loop {
-        let page = scene.quotas.usage_page(from, 7).await;
+        let page = scene.quotas.usage_page(from, 7).await.unwrap();
         assert!(page.clients.len() <= 7);
         seen.extend(
             page.clients.iter().map(|(client, usage)| (name(client), usage.of("queries_per_day").unwrap().used)),
@@ -100,17 +100,17 @@ async fn b4_usage_of_one_kind_of_all_kinds_of_one_client_and_of_all_clients() {
 async fn b5_one_limit_one_kind_or_all_of_one_client_are_reset_by_hand() {
     let scene = Scene::new(Plan::standard());
     let used = async || {
-        let usage = scene.quotas.usage(&alice()).await;
+        let usage = scene.quotas.usage(&alice()).await.unwrap();
         ["queries_per_hour", "queries_per_day", "requests_per_hour"].map(|name| usage.of(name).unwrap().used)
     };
     for client in [alice(), bob()] {
-        scene.quotas.record(&client, [("queries", 5), ("requests", 5)]).await;
+        scene.quotas.record(&client, [("queries", 5), ("requests", 5)]).await.unwrap();
     }
     scene.quotas.reset(&alice(), "queries_per_hour").await.unwrap();
     assert_eq!(used().await, [0, 5, 5]);
     scene.quotas.reset(&alice(), "queries").await.unwrap();
     assert_eq!(used().await, [0, 0, 5]);
-    scene.quotas.reset_all(&alice()).await;
+    scene.quotas.reset_all(&alice()).await.unwrap();
     assert_eq!(used().await, [0, 0, 0]);
     assert_eq!(scene.limit(&bob(), "queries_per_hour").await.used, 5);
     let error = scene.quotas.reset(&alice(), "querys").await.unwrap_err().to_string();
@@ -128,13 +128,13 @@ async fn b5_every_limit_starts_again_when_its_own_period_is_over() {
         .limit(Quota::requests(9).per(Period::billing_month(anchor).unwrap()).named("contract"))
         .limit(Quota::requests(9).per(Period::rolling(Duration::from_secs(90))));
     let scene = Scene::new(plan);
-    scene.quotas.record(&alice(), ("requests", 1)).await;
+    scene.quotas.record(&alice(), ("requests", 1)).await.unwrap();
     let start = scene.wall();
     // 2026-01-01 is a Thursday; the contract's month began on the 31st of December.
     for (days, left) in [(0, 6), (1, 3), (4, 2), (30, 1), (31, 0)] {
         let to = start + days * DAY + Duration::from_secs(90 * u64::from(days > 0));
         scene.clock.advance(to.duration_since(scene.wall()).unwrap());
-        let usage = scene.quotas.usage(&alice()).await;
+        let usage = scene.quotas.usage(&alice()).await.unwrap();
         let counting = usage.limits.iter().filter(|limit| limit.used == 1).count();
         assert_eq!(counting, left, "after {days} days: {usage:?}");
     }

@@ -6,6 +6,7 @@ mod clocks;
 mod crowds;
 mod exhaustion;
 mod explaining;
+mod jobs;
 mod kinds;
 mod plans;
 mod races;
@@ -54,7 +55,7 @@ impl Scene {
     }
 
     async fn limit(&self, client: &Client, name: &str) -> LimitUsage {
-        self.quotas.usage(client).await.of(name).unwrap().clone()
+        self.quotas.usage(client).await.unwrap().of(name).unwrap().clone()
     }
 
     fn wall(&self) -> SystemTime {

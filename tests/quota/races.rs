@@ -12,7 +12,7 @@ fn ten_agents(rounds: u64) {
     let scene = Scene::new(queries(105));
     let clients: Vec<_> = (0..rounds).map(|round| Client::named(format!("client {round}"))).collect();
     let passed: Vec<_> = (0..rounds).map(|_| AtomicU64::new(0)).collect();
-    clients.iter().for_each(|client| now(scene.quotas.record(client, ("queries", 95))));
+    clients.iter().for_each(|client| now(scene.quotas.record(client, ("queries", 95))).unwrap());
     let start = Barrier::new(10);
     std::thread::scope(|threads| {
         for _ in 0..10 {
@@ -47,7 +47,7 @@ fn d2_of_ten_agents_at_95_of_105_that_take_10_exactly_one_passes_in_ten_thousand
 async fn d2_of_ten_tasks_exactly_one_passes() {
     for _ in 0..100 {
         let scene = Scene::new(queries(105));
-        scene.quotas.record(&alice(), ("queries", 95)).await;
+        scene.quotas.record(&alice(), ("queries", 95)).await.unwrap();
         let tasks: Vec<_> = (0..10)
             .map(|_| {
                 let quotas = scene.quotas.clone();
@@ -91,7 +91,7 @@ fn d2_under_threads_no_limit_is_charged_without_the_others() {
             });
         }
     });
-    let usage = now(scene.quotas.usage(&alice()));
+    let usage = now(scene.quotas.usage(&alice())).unwrap();
     let used: Vec<_> = usage.limits.iter().map(|limit| (limit.used, limit.reserved)).collect();
     let [requests, tokens] = [requests, tokens].map(AtomicU64::into_inner);
     assert_eq!(used, [(requests, 0), (tokens, 0), (requests, 0), (0, 0)]);

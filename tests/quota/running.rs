@@ -45,7 +45,7 @@ async fn b14_a_place_comes_back_from_work_that_ends_fails_panics_or_is_cancelled
         assert_eq!(scene.limit(&alice, "concurrent_requests").await.used, 1);
         drop(work);
     }
-    let usage = scene.quotas.usage(&alice).await;
+    let usage = scene.quotas.usage(&alice).await.unwrap();
     assert_eq!(usage.of("concurrent_requests").unwrap().used, 0);
     assert_eq!(usage.of("queries_per_hour").unwrap().used, 7, "work that was begun is charged");
 }

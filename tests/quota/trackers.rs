@@ -50,9 +50,9 @@ async fn a1_the_sixth_at_a_time_is_refused_and_a_slot_comes_back_whatever_ends_t
 async fn a2_whoever_is_at_its_daily_bytes_is_refused_before_the_work_starts() {
     let scene = scans();
     scene.quotas.check(&alice(), ("bytes_scanned", 0)).await.unwrap();
-    scene.quotas.record(&alice(), ("bytes_scanned", DAILY - 1)).await;
+    scene.quotas.record(&alice(), ("bytes_scanned", DAILY - 1)).await.unwrap();
     scene.quotas.check(&alice(), ("bytes_scanned", 0)).await.unwrap();
-    scene.quotas.record(&alice(), ("bytes_scanned", 1)).await;
+    scene.quotas.record(&alice(), ("bytes_scanned", 1)).await.unwrap();
     let refusal = scene.quotas.check(&alice(), ("bytes_scanned", 0)).await.unwrap_err();
     assert_eq!(violated(&refusal), (Kind::from("bytes_scanned"), DAILY, DAILY));
     assert!(scene.quotas.reserve(&alice(), [("bytes_scanned", 0), ("concurrent_requests", 1)]).await.is_err());
@@ -61,9 +61,9 @@ async fn a2_whoever_is_at_its_daily_bytes_is_refused_before_the_work_starts() {
 #[tokio::test]
 async fn a3_what_was_done_is_recorded_even_past_the_cap_and_the_next_is_refused() {
     let scene = scans();
-    scene.quotas.record(&alice(), ("bytes_scanned", DAILY - 10)).await;
+    scene.quotas.record(&alice(), ("bytes_scanned", DAILY - 10)).await.unwrap();
     scene.quotas.check(&alice(), ("bytes_scanned", 0)).await.unwrap();
-    scene.quotas.record(&alice(), ("bytes_scanned", 1_000)).await;
+    scene.quotas.record(&alice(), ("bytes_scanned", 1_000)).await.unwrap();
     assert_eq!(scene.limit(&alice(), "daily_bytes").await.used, DAILY + 990);
     assert!(scene.quotas.check(&alice(), ("bytes_scanned", 0)).await.is_err());
 }
@@ -71,7 +71,7 @@ async fn a3_what_was_done_is_recorded_even_past_the_cap_and_the_next_is_refused(
 #[tokio::test]
 async fn a3_nothing_is_recorded_of_nothing() {
     let scene = scans();
-    scene.quotas.record(&alice(), ("bytes_scanned", 0)).await;
+    scene.quotas.record(&alice(), ("bytes_scanned", 0)).await.unwrap();
     assert_eq!(scene.limit(&alice(), "daily_bytes").await.used, 0);
 }
 
@@ -79,7 +79,7 @@ async fn a3_nothing_is_recorded_of_nothing() {
 async fn a4_the_day_is_the_utc_day_and_a_refusal_says_how_long_it_is_until_midnight() {
     let scene = scans();
     scene.clock.advance(DAY - Duration::from_millis(1_500));
-    scene.quotas.record(&alice(), ("bytes_scanned", DAILY)).await;
+    scene.quotas.record(&alice(), ("bytes_scanned", DAILY)).await.unwrap();
     let refusal = scene.quotas.check(&alice(), ("bytes_scanned", 0)).await.unwrap_err();
     assert_eq!(refusal.violations()[0].wait, Some(Duration::from_millis(1_500)));
     assert_eq!(refusal.retry_after_seconds(), Some(2), "never too early");
@@ -93,7 +93,7 @@ async fn a4_the_day_is_the_utc_day_and_a_refusal_says_how_long_it_is_until_midni
 #[tokio::test]
 async fn a5_a_refusal_says_kind_current_limit_and_seconds_to_wait() {
     let scene = scans();
-    scene.quotas.record(&alice(), ("bytes_scanned", DAILY)).await;
+    scene.quotas.record(&alice(), ("bytes_scanned", DAILY)).await.unwrap();
     let refusal = scene.quotas.charge(&alice(), ("bytes_scanned", 5)).await.unwrap_err();
     assert_eq!((refusal.current(), refusal.limit()), (DAILY, DAILY));
     assert_eq!(refusal.retry_after_seconds(), Some(86_400));
@@ -122,7 +122,7 @@ fn a6_what_one_route_spends_the_other_sees_also_when_both_start_at_once() {
 #[tokio::test]
 async fn a7_the_bytes_of_today_can_be_asked_for() {
     let scene = scans();
-    scene.quotas.record(&alice(), ("bytes_scanned", 123)).await;
+    scene.quotas.record(&alice(), ("bytes_scanned", 123)).await.unwrap();
     let today = scene.limit(&alice(), "daily_bytes").await;
     assert_eq!((today.used, today.remaining, today.limit), (123, DAILY - 123, DAILY));
     assert_eq!(today.resets_at, Some(scene.wall() + DAY));

@@ -16,7 +16,7 @@ fn scene(settings: impl FnOnce(QuotaLayer) -> QuotaLayer) -> Scene {
 
 /// What alice has used of each limit, places last.
 async fn books(scene: &Scene) -> Vec<u64> {
-    let usage = scene.quotas.usage(&scene.client("alice")).await;
+    let usage = scene.quotas.usage(&scene.client("alice")).await.unwrap();
     assert!(usage.limits.iter().all(|limit| limit.reserved == 0), "nothing is set aside any more: {usage:?}");
     usage.limits.iter().map(|limit| limit.used).collect()
 }

@@ -27,7 +27,7 @@ async fn strangers_are_the_anonymous_client_of_the_handle() {
     let scene = Scene::new(hourly(2), |layer| layer);
     scene.ask(Request::post("/").body(Full::default()).unwrap()).await;
     let anonymous = scene.quotas.anonymous();
-    assert_eq!(scene.quotas.usage(&anonymous).await.limits[0].used, 1);
+    assert_eq!(scene.quotas.usage(&anonymous).await.unwrap().limits[0].used, 1);
 }
 
 #[test]
@@ -83,7 +83,7 @@ async fn a_canary_secret_comes_out_nowhere() {
                 let request = Request::post("/").header(header, CANARY).header("content-type", content_type);
                 let request = request.header("x-job-id", format!("{CANARY} {}", n % 4));
                 let request = request.body(Full::default()).unwrap();
-                write!(shown, "{:?}", quotas.explain(&RequestHead::of(&request)).await).unwrap();
+                write!(shown, "{:?}", quotas.explain(&RequestHead::of(&request)).await.unwrap()).unwrap();
                 let response = service.clone().oneshot(request).await.unwrap();
                 statuses.push(response.status().as_u16());
                 write!(shown, "{:?} {:?}", response.headers(), response.extensions().get::<Refusal>()).unwrap();
@@ -94,7 +94,7 @@ async fn a_canary_secret_comes_out_nowhere() {
         }
     }
     assert!(statuses.contains(&409) && statuses.contains(&429), "{statuses:?}");
-    write!(shown, "{:?}", quotas.usage_page(None, 100).await).unwrap();
+    write!(shown, "{:?}", quotas.usage_page(None, 100).await.unwrap()).unwrap();
     shown.extend(log.lines());
     shown.extend(seen.lines());
     assert!(!shown.contains("canary"));

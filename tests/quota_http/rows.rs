@@ -30,9 +30,9 @@ async fn a1_five_requests_in_flight_and_the_sixth_is_refused_at_once() {
 async fn a2_a_client_at_its_daily_bytes_is_refused_before_the_work_starts() {
     let scene = scans();
     let alice = scene.client("alice");
-    scene.quotas.record(&alice, ("bytes_scanned", DAILY - 1)).await;
+    scene.quotas.record(&alice, ("bytes_scanned", DAILY - 1)).await.unwrap();
     assert_eq!(scene.get("/").await.status, 200, "one byte is left");
-    scene.quotas.record(&alice, ("bytes_scanned", 1)).await;
+    scene.quotas.record(&alice, ("bytes_scanned", 1)).await.unwrap();
     assert_eq!((scene.get("/").await.status, scene.served()), (429, 1), "exactly at the limit");
 }
 
@@ -41,19 +41,19 @@ async fn a3_what_was_used_is_recorded_past_the_cap_and_the_next_is_refused() {
     let scene = scans();
     let alice = scene.client("alice");
     assert_eq!(scene.get("/").await.status, 200);
-    scene.quotas.record(&alice, ("bytes_scanned", 3 * DAILY)).await; // after the work
+    scene.quotas.record(&alice, ("bytes_scanned", 3 * DAILY)).await.unwrap(); // after the work
     assert_eq!(scene.used("daily_bytes").await, 3 * DAILY);
     assert_eq!(scene.get("/").await.status, 429);
 
     let scene = scans();
-    scene.quotas.record(&alice, ("bytes_scanned", 0)).await;
+    scene.quotas.record(&alice, ("bytes_scanned", 0)).await.unwrap();
     assert_eq!(scene.used("daily_bytes").await, 0, "nothing is recorded of nothing");
 }
 
 #[tokio::test]
 async fn a4_the_day_is_the_utc_day_and_a_refusal_says_how_much_of_it_is_left() {
     let scene = scans();
-    scene.quotas.record(&scene.client("alice"), ("bytes_scanned", DAILY)).await;
+    scene.quotas.record(&scene.client("alice"), ("bytes_scanned", DAILY)).await.unwrap();
     let refused = scene.get("/").await;
     assert_eq!(refused.json()["retry_after_seconds"], LEFT_TODAY);
     scene.clock.advance(Duration::from_secs(LEFT_TODAY) - Duration::from_nanos(1));
@@ -66,7 +66,7 @@ async fn a4_the_day_is_the_utc_day_and_a_refusal_says_how_much_of_it_is_left() {
 #[tokio::test]
 async fn a5_a_refusal_carries_kind_current_limit_and_seconds() {
     let scene = scans();
-    scene.quotas.record(&scene.client("alice"), ("bytes_scanned", DAILY + 7)).await;
+    scene.quotas.record(&scene.client("alice"), ("bytes_scanned", DAILY + 7)).await.unwrap();
     let refused = scene.get("/").await;
     assert_eq!(refused.field("content-type"), "application/problem+json");
     let body = refused.json();
@@ -128,9 +128,9 @@ fn a6_two_first_requests_at_the_same_moment_do_not_build_two_trackers() {
 async fn a7_the_bytes_used_today_can_be_asked_for() {
     let scene = scans();
     let alice = scene.client("alice");
-    scene.quotas.record(&alice, ("bytes_scanned", 4_096)).await;
-    scene.quotas.record(&alice, ("bytes_scanned", 1_024)).await;
-    let usage = scene.quotas.usage(&alice).await;
+    scene.quotas.record(&alice, ("bytes_scanned", 4_096)).await.unwrap();
+    scene.quotas.record(&alice, ("bytes_scanned", 1_024)).await.unwrap();
+    let usage = scene.quotas.usage(&alice).await.unwrap();
     let day = usage.of("daily_bytes").unwrap();
     assert_eq!((day.used, day.remaining), (5_120, DAILY - 5_120));
     let midnight = std::time::SystemTime::UNIX_EPOCH + START + Duration::from_secs(LEFT_TODAY);
@@ -145,10 +145,11 @@ async fn b2_the_standard_plan_counts_requests_queries_and_bytes() {
     let alice = scene.client("alice");
     assert_eq!(scene.get("/").await.status, 200);
     assert_eq!(scene.get("/query").await.status, 200);
-    let used: Vec<_> = scene.quotas.usage(&alice).await.limits.iter().map(|limit| (limit.used, limit.limit)).collect();
+    let used: Vec<_> =
+        scene.quotas.usage(&alice).await.unwrap().limits.iter().map(|limit| (limit.used, limit.limit)).collect();
     assert_eq!(used, [(2, 3_600), (2, 86_400), (1, 1_800), (1, 43_200), (8, 1 << 30)]);
 
-    scene.quotas.record(&alice, ("queries", 1_799)).await;
+    scene.quotas.record(&alice, ("queries", 1_799)).await.unwrap();
     let refused = scene.get("/query").await;
     assert_eq!((refused.status, &refused.json()["kind"]), (429, &"queries_per_hour".into()));
     assert_eq!(scene.get("/").await.status, 200, "a request that is no query has nothing to do with them");
@@ -208,7 +209,7 @@ async fn b6_a_named_client_and_a_tier_have_plans_of_their_own_changed_while_runn
 async fn d2_ten_requests_of_ten_at_95_of_105_and_exactly_one_passes() {
     let plan = Plan::new("free").limit(Quota::units("tokens", 105).per(Period::hour()));
     let scene = Scene::new(plan, |layer| layer.cost("tokens", |_| Some(10)));
-    scene.quotas.record(&scene.client("alice"), ("tokens", 95)).await;
+    scene.quotas.record(&scene.client("alice"), ("tokens", 95)).await.unwrap();
     let answers = futures_util::future::join_all((0..10).map(|_| scene.get("/wait/3"))).await;
     let passed = answers.iter().filter(|answer| answer.status == 200).count();
     assert_eq!((passed, scene.used("tokens_per_hour").await), (1, 105));
@@ -247,9 +248,9 @@ async fn d6_a_warning_is_given_when_usage_jumps_over_ninety_or_lands_on_a_hundre
         let plan = Plan::new("free").limit(Quota::units("tokens", 100).per(Period::hour()));
         let scene = Scene::new(plan, |layer| layer.share_with_handler());
         let alice = scene.client("alice");
-        scene.quotas.record(&alice, ("tokens", first)).await;
-        scene.quotas.record(&alice, ("tokens", second)).await;
-        scene.quotas.record(&alice, ("tokens", 1)).await;
+        scene.quotas.record(&alice, ("tokens", first)).await.unwrap();
+        scene.quotas.record(&alice, ("tokens", second)).await.unwrap();
+        scene.quotas.record(&alice, ("tokens", 1)).await.unwrap();
         assert_eq!(scene.log.lines().len(), 1, "{first}, then {second}: {:?}", scene.log.lines());
     }
 }

@@ -167,7 +167,7 @@ async fn a_tonic_server_and_a_tonic_channel() {
         let status = client.check(HealthCheckRequest::default()).await.unwrap_err();
         assert_eq!(status.code(), tonic::Code::ResourceExhausted);
     }
-    let usage = quota.handle().usage(&quota.handle().digester().named("us")).await;
+    let usage = quota.handle().usage(&quota.handle().digester().named("us")).await.unwrap();
     assert_eq!(usage.limits[0].used, 2, "the third was refused before anything was sent");
 }
 

@@ -28,7 +28,7 @@ async fn a_layer_lists_all_its_policies_and_the_limit_that_is_nearest() {
         scene.get("/").await;
     }
     assert_eq!(scene.get("/").await.field("ratelimit"), r#""requests_per_hour";r=5;t=1800"#);
-    scene.quotas.record(&scene.client("alice"), ("tokens", 49)).await;
+    scene.quotas.record(&scene.client("alice"), ("tokens", 49)).await.unwrap();
     let july = (31 * 86_400 - 5_400).to_string();
     assert_eq!(scene.get("/").await.field("ratelimit"), format!(r#""tokens_per_month";r=1;t={july}"#));
 }
@@ -167,7 +167,7 @@ async fn other_dialects() {
     let answer = scene.get("/").await;
     assert_eq!((answer.field("x-ratelimit-limit"), answer.field("x-ratelimit-remaining")), ("2", "1"));
     assert!(answer.headers.get("x-ratelimit-reset").is_none());
-    scene.quotas.record(&scene.client("alice"), ("requests", 4)).await;
+    scene.quotas.record(&scene.client("alice"), ("requests", 4)).await.unwrap();
     let refused = scene.get("/").await;
     assert_eq!((refused.field("x-ratelimit-limit"), refused.field("x-ratelimit-remaining")), ("5", "0"));
     assert_eq!(refused.field("x-ratelimit-reset"), LEFT_TODAY.to_string());

@@ -1,6 +1,6 @@
 //! What people change in accounts: resets, grants, and plans.
 
-use super::{handle::Quotas, offer::Whose};
+use super::{account_error::AccountError, handle::Quotas, offer::Whose};
 use crate::{
     Client, Invalid, Plan, Tier,
     quota::{Grant, GrantId},
@@ -11,7 +11,7 @@ impl Quotas {
     /// Counts a client's limits of this name or kind from zero; what is in flight belongs to the count before.
     ///
     /// # Errors
-    /// When the client's plan has no such limit.
+    /// When the client's plan has no such limit, or the store does not answer.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -23,27 +23,31 @@ impl Quotas {
     /// assert!(quotas.reset(&alice, "querys").await.is_err());
     /// # });
     /// ```
-    pub async fn reset(&self, client: &Client, limit: &str) -> Result<(), Invalid> {
+    pub async fn reset(&self, client: &Client, limit: &str) -> Result<(), AccountError> {
         self.reset_some(client, Some(limit)).await
     }
 
     /// Counts all of a client's limits from zero; what is in flight belongs to the count before.
     ///
+    /// # Errors
+    /// When the store of the accounts does not answer; memory always does.
+    ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// # use tollgate::{Client, Plan, QuotaLayer};
     /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
-    /// quotas.reset_all(&Client::named("alice")).await;
+    /// quotas.reset_all(&Client::named("alice")).await.unwrap();
     /// # });
     /// ```
-    pub async fn reset_all(&self, client: &Client) {
-        let _ = self.reset_some(client, None).await; // there is no name that could be wrong
+    pub async fn reset_all(&self, client: &Client) -> Result<(), AccountError> {
+        self.reset_some(client, None).await
     }
 
     /// Raises a client's limit until a time.
     ///
     /// # Errors
-    /// When the client's plan has no limit of this name, the end has passed, or there is no room for another account.
+    /// When the client's plan has no limit of this name, the end has passed, there is no room for another account, or the
+    /// store does not answer.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -54,26 +58,30 @@ impl Quotas {
     /// let tomorrow = SystemTime::now() + Duration::from_secs(86_400);
     /// let grant = Grant::new("queries_per_day", 500, tomorrow).approved_by("M. Okafor").because("launch day");
     /// quotas.grant(&alice, grant).await.unwrap();
-    /// assert_eq!(quotas.usage(&alice).await.of("queries_per_day").unwrap().limit, 43_700);
+    /// assert_eq!(quotas.usage(&alice).await.unwrap().of("queries_per_day").unwrap().limit, 43_700);
     /// # });
     /// ```
-    pub async fn grant(&self, client: &Client, grant: Grant) -> Result<GrantId, Invalid> {
+    pub async fn grant(&self, client: &Client, grant: Grant) -> Result<GrantId, AccountError> {
         let (now, offer) = (self.0.now(), self.offer(client));
-        self.0.store.grant(&Account { client, plan: &offer.plan, now }, grant).await
+        Ok(self.0.store.grant(&Account { client, plan: &offer.plan, now }, grant).await??)
     }
 
     /// Ends a grant before its time; false if the client has none of this id. What it has paid for stays paid.
     ///
+    /// # Errors
+    /// When the store of the accounts does not answer; memory always does.
+    ///
     /// ```
-    /// # async fn takes(quotas: &tollgate::Quotas, alice: &tollgate::Client) {
-    /// for granted in quotas.grants(alice).await {
-    ///     quotas.revoke(alice, granted.id).await;
+    /// # async fn takes(quotas: &tollgate::Quotas, alice: &tollgate::Client) -> Result<(), tollgate::AccountError> {
+    /// for granted in quotas.grants(alice).await? {
+    ///     quotas.revoke(alice, granted.id).await?;
     /// }
+    /// # Ok(())
     /// # }
     /// ```
-    pub async fn revoke(&self, client: &Client, id: GrantId) -> bool {
+    pub async fn revoke(&self, client: &Client, id: GrantId) -> Result<bool, AccountError> {
         let (now, offer) = (self.0.now(), self.offer(client));
-        self.0.store.revoke(&Account { client, plan: &offer.plan, now }, id).await
+        Ok(self.0.store.revoke(&Account { client, plan: &offer.plan, now }, id).await?)
     }
 
     /// Changes the plan of all clients that have none of their own, from their next request on.
@@ -138,9 +146,9 @@ impl Quotas {
         let _ = self.0.plans.try_replace(|plans| Ok::<_, Invalid>(plans.without(client.digest())));
     }
 
-    async fn reset_some(&self, client: &Client, limit: Option<&str>) -> Result<(), Invalid> {
+    async fn reset_some(&self, client: &Client, limit: Option<&str>) -> Result<(), AccountError> {
         let (now, offer) = (self.0.now(), self.offer(client));
-        self.0.store.reset(&Account { client, plan: &offer.plan, now }, limit).await
+        Ok(self.0.store.reset(&Account { client, plan: &offer.plan, now }, limit).await??)
     }
 
     fn change_plan(&self, whose: &Whose, plan: Plan) -> Result<(), Invalid> {

@@ -1,18 +1,20 @@
 //! The same accounts outside http.
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{borrow::Cow, fmt, future::Future, sync::Arc};
 
 use super::{
+    account_error::AccountError,
     offer::Offer,
-    reservation::{Ended, Reservation, ReservationError, ReservationId},
+    reservation::{Ended, Reservation, ReservationError},
+    reservation_id::ReservationId,
     tracker::Tracker,
 };
 use crate::{
     Client, Digester, Event, Refusal,
     identify::anonymous,
     quota::{Amounts, Kind},
-    quota_store::{Account, Order, Receipt},
-    rule::quota::Ask,
+    quota_store::{Account, Order, Receipt, Refused},
+    rule::quota::{Ask, Duplicate, No},
 };
 
 /// The accounts of a [`QuotaLayer`](crate::QuotaLayer), for callers without a request; clones share them.
@@ -26,7 +28,7 @@ use crate::{
 /// let plan = Plan::new("free").limit(Quota::units("queries", 105).per(Period::hour()));
 /// let quotas = QuotaLayer::new(plan).handle();
 /// let alice = Client::named("alice");
-/// quotas.record(&alice, ("queries", 95)).await;
+/// quotas.record(&alice, ("queries", 95)).await.unwrap();
 /// quotas.charge(&alice, ("queries", 10)).await.unwrap();
 /// let refusal = quotas.charge(&alice, ("queries", 1)).await.unwrap_err();
 /// assert_eq!(refusal.violations()[0].current, 105);
@@ -103,50 +105,54 @@ impl Quotas {
     /// not named as it was reserved.
     ///
     /// # Errors
-    /// When it was rolled back before, or nobody remembers it.
+    /// When it was rolled back before, nobody remembers it, or the store does not answer.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// # use tollgate::{Amounts, Client, Plan, QuotaLayer};
     /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
     /// let id = quotas.reserve(&Client::named("alice"), ("queries", 20)).await.unwrap().detach();
-    /// quotas.commit(id, Amounts::none()).await.unwrap(); // all twenty
+    /// quotas.commit(&id, Amounts::none()).await.unwrap(); // all twenty
     /// # });
     /// ```
-    pub async fn commit(&self, id: ReservationId, actual: impl Into<Amounts>) -> Result<Ended, ReservationError> {
+    pub async fn commit(&self, id: &ReservationId, actual: impl Into<Amounts>) -> Result<Ended, ReservationError> {
         self.0.close(id, Some(&actual.into())).await
     }
 
     /// Gives back a reservation that was [detached](Reservation::detach), once.
     ///
     /// # Errors
-    /// When it was committed before, or nobody remembers it.
+    /// When it was committed before, nobody remembers it, or the store does not answer.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// # use tollgate::{Client, Plan, QuotaLayer};
     /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
     /// let id = quotas.reserve(&Client::named("alice"), ("queries", 20)).await.unwrap().detach();
-    /// quotas.roll_back(id).await.unwrap();
+    /// quotas.roll_back(&id).await.unwrap();
     /// # });
     /// ```
-    pub async fn roll_back(&self, id: ReservationId) -> Result<Ended, ReservationError> {
+    pub async fn roll_back(&self, id: &ReservationId) -> Result<Ended, ReservationError> {
         self.0.close(id, None).await
     }
 
     /// Notes what was used, whether there was room for it or not: the next one who asks is refused. Nothing is recorded of 0.
     ///
+    /// # Errors
+    /// When the store of the accounts does not answer; memory always does.
+    ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// # use tollgate::{Client, Plan, QuotaLayer};
     /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
-    /// quotas.record(&Client::named("alice"), ("bytes", 4_096)).await;
+    /// quotas.record(&Client::named("alice"), ("bytes", 4_096)).await.unwrap();
     /// # });
     /// ```
-    pub async fn record(&self, client: &Client, amounts: impl Into<Amounts>) {
+    pub async fn record(&self, client: &Client, amounts: impl Into<Amounts>) -> Result<(), AccountError> {
         let (now, offer, amounts) = (self.0.now(), self.offer(client), amounts.into());
-        let near = self.0.store.record(&Account { client, plan: &offer.plan, now }, &amounts).await;
+        let near = self.0.store.record(&Account { client, plan: &offer.plan, now }, &amounts).await?;
         self.0.warn(&near);
+        Ok(())
     }
 
     /// Charges all of this and runs `work`, or refuses; where the plan limits requests at a time, it takes a place until
@@ -175,17 +181,9 @@ impl Quotas {
         amounts: impl Into<Amounts>,
         work: impl Future<Output = T>,
     ) -> Result<T, Refusal> {
-        let own;
-        let client = match client.into() {
-            Some(client) => client,
-            None => {
-                own = anonymous();
-                &own
-            }
-        };
-        let mut amounts = amounts.into();
+        let (client, mut amounts) = (or_anonymous(client.into()), amounts.into());
         amounts.set(&Kind::Concurrent, 1);
-        let held = Reservation::new(&self.0, self.admit(client, &amounts, false, true).await?);
+        let held = Reservation::new(&self.0, self.admit(&client, &amounts, false, true).await?);
         let done = work.await;
         held.commit(Amounts::none());
         Ok(done)
@@ -216,30 +214,41 @@ impl Quotas {
     }
 
     async fn admit(&self, client: &Client, amounts: &Amounts, reserve: bool, open: bool) -> Result<Receipt, Refusal> {
+        let ask = Ask { amounts, reserve, lasting: false, open, job: None };
+        self.begin(client, ask).await.map(|receipt| receipt.expect("only a job may have been done before"))
+    }
+
+    /// Takes what is asked for; nothing where it is for a job that was done before.
+    pub(super) async fn begin(&self, client: &Client, ask: Ask<'_>) -> Result<Option<Receipt>, Refusal> {
         let (tracker, now, offer) = (&self.0, self.0.now(), self.offer(client));
         let account = Account { client, plan: &offer.plan, now };
-        let ask = Ask { amounts, reserve, lasting: false, open, job: None };
-        let policy = &tracker.terms.name;
         match tracker.store.admit(&Order { account, ask, told: false, usage: false }).await {
             Ok(admission) => {
                 tracker.tell(&admission);
-                tracker.terms.audience.tell(&Event::Admitted { policy });
-                Ok(admission.receipt)
+                tracker.terms.audience.tell(&Event::Admitted { policy: &tracker.terms.name });
+                Ok(Some(admission.receipt))
             }
+            Err(Refused::Account { no: No::Job(Duplicate::Done), .. }) => Ok(None),
             Err(refused) => {
-                if refused.shared {
-                    tracker.terms.audience.tell(&Event::Overflow { policy });
-                }
-                let refusal = tracker.refusal(&offer, client, refused, now);
-                tracker.terms.audience.tell(&Event::Refused { refusal: &refusal, shadow: false });
-                Err(refusal)
+                tracker.tell_overflow(&refused);
+                Err(self.refused(tracker.refusal(&offer, client, refused, now)))
             }
         }
+    }
+
+    /// A refusal, told to whoever listens.
+    pub(super) fn refused(&self, refusal: Refusal) -> Refusal {
+        self.0.terms.audience.tell(&Event::Refused { refusal: &refusal, shadow: false });
+        refusal
     }
 
     pub(super) fn offer(&self, client: &Client) -> Arc<Offer> {
         Arc::clone(self.0.plans.present().of(client))
     }
+}
+
+pub(super) fn or_anonymous(client: Option<&Client>) -> Cow<'_, Client> {
+    client.map_or_else(|| Cow::Owned(anonymous()), Cow::Borrowed)
 }
 
 impl fmt::Debug for Quotas {

@@ -112,17 +112,18 @@ impl JobId {
         client: &Client,
         amounts: &Amounts,
         digester: &Digester,
-    ) -> Result<Option<Job>, Bad> {
-        let id = match &self.source {
+    ) -> Result<Option<Arc<Job>>, Bad> {
+        let job = |id: &str| job(client, id, self.fingerprint_of(request, amounts, digester), digester);
+        match &self.source {
             Source::Headers(names) => {
-                names.iter().find_map(|name| only(request.headers, name)).transpose()?.map(digest_of(client, digester))
+                let id = names.iter().find_map(|name| only(request.headers, name)).transpose()?;
+                Ok(id.map(job))
             }
             Source::Closure(id) => match id(request) {
-                Some(id) => Some(digest_of(client, digester)(checked(id.as_bytes())?)),
-                None => None,
+                Some(id) => checked(id.as_bytes()).map(job).map(Some),
+                None => Ok(None),
             },
-        };
-        Ok(id.map(|id| Job { id, fingerprint: self.fingerprint_of(request, amounts, digester) }))
+        }
     }
 
     fn fingerprint_of(&self, request: &RequestHead<'_>, amounts: &Amounts, digester: &Digester) -> crate::Digest {
@@ -135,35 +136,48 @@ impl JobId {
             }
         };
         // Only what the request itself says: what else is counted is the plan's matter, which may change in between.
-        let units = amounts.iter().filter(|(kind, amount)| matches!(kind, Kind::Units(_)) && *amount > 0);
-        let charged =
-            units.flat_map(|(kind, amount)| [kind.as_str().as_bytes().to_vec(), amount.to_le_bytes().to_vec()]);
-        digester.digest("job fingerprint", std::iter::once(what).chain(charged))
+        let units = amounts.iter().filter(|(kind, _)| matches!(kind, Kind::Units(_)));
+        digester.digest("job fingerprint", std::iter::once(what).chain(written(units)))
     }
+}
+
+/// A job outside http: the same id with other amounts is another job.
+pub(super) fn by_hand(id: &str, client: &Client, amounts: &Amounts, digester: &Digester) -> Result<Arc<Job>, Bad> {
+    let id = checked(id.as_bytes())?;
+    let asked = amounts.iter().filter(|(kind, _)| **kind != Kind::Concurrent);
+    Ok(job(client, id, digester.digest("job by hand", written(asked)), digester))
+}
+
+/// Amounts as they go into a fingerprint, whatever their order; nothing of a kind is the same as not naming it.
+fn written<'a>(amounts: impl Iterator<Item = (&'a Kind, u64)>) -> impl Iterator<Item = Vec<u8>> {
+    let mut some: Vec<_> = amounts.filter(|(_, amount)| *amount > 0).collect();
+    some.sort_unstable();
+    some.into_iter().flat_map(|(kind, amount)| [kind.as_str().as_bytes().to_vec(), amount.to_le_bytes().to_vec()])
 }
 
 /// An id that cannot be one.
 #[derive(Debug)]
 pub(super) struct Bad;
 
-fn digest_of<'a>(client: &'a Client, digester: &'a Digester) -> impl Fn(&[u8]) -> crate::Digest + 'a {
+/// The job of a client under this id.
+fn job(client: &Client, id: &str, fingerprint: crate::Digest, digester: &Digester) -> Arc<Job> {
     let account = client.digest().0.to_le_bytes();
-    move |id| digester.digest("job", [&account[..], id])
+    Arc::new(Job { id: digester.digest("job", [&account[..], id.as_bytes()]), fingerprint, text: id.into() })
 }
 
 /// The value of a header that must not come twice.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Result<&'a [u8], Bad>> {
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Result<&'a str, Bad>> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
     Some(if values.next().is_some() { Err(Bad) } else { checked(value.as_bytes()) })
 }
 
 /// The id without its quotes.
-fn checked(id: &[u8]) -> Result<&[u8], Bad> {
+fn checked(id: &[u8]) -> Result<&str, Bad> {
     let id = id.trim_ascii();
     let id = id.strip_prefix(b"\"").and_then(|id| id.strip_suffix(b"\"")).unwrap_or(id);
     let fits = (1..=LONGEST).contains(&id.len()) && id.iter().all(|byte| (b' '..=b'~').contains(byte));
-    if fits { Ok(id) } else { Err(Bad) }
+    if fits { std::str::from_utf8(id).map_err(|_| Bad) } else { Err(Bad) }
 }
 
 fn header(name: &str) -> HeaderName {
@@ -178,5 +192,25 @@ impl fmt::Debug for JobId {
             Source::Headers(names) => f.debug_tuple("JobId").field(names).finish(),
             Source::Closure(_) => f.write_str("JobId(closure)"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    #[test]
+    fn a_job_carries_its_id_as_it_was_sent_without_quotes() {
+        let (ids, alice) = (JobId::header("x-job-id"), Client::named("alice"));
+        let read = |id: &str| {
+            let request = Request::get("/").header("x-job-id", id).body(()).unwrap();
+            ids.read(&RequestHead::of(&request), &alice, &Amounts::none(), Digester::process()).unwrap().unwrap()
+        };
+        let quoted = read("\"order 17\"");
+        assert_eq!(&*quoted.text, "order 17");
+        assert_eq!(quoted, read(" order 17 "));
+        assert_ne!(quoted.id, read("order 18").id);
     }
 }

@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use super::{
     handle::Quotas,
     job_id::{Duplicates, JobId},
-    settings::{OnExpiry, QuotaSettings, Served},
+    settings::{OnExpiry, OnFailure, QuotaSettings, Served},
 };
-use crate::{Client, Dialect, GateLayer, Identify, Invalid, Kind, Plan, RequestHead, Strangers, Tier};
+use crate::{AccountStore, Client, Dialect, GateLayer, Identify, Invalid, Kind, Plan, RequestHead, Strangers, Tier};
 
 /// Limits what each client may use in an hour, a day or a month, and how much at a time: a [`GateLayer`] of quotas.
 ///
@@ -174,7 +174,7 @@ impl GateLayer<QuotaSettings> {
 
     /// For how long a job is remembered after its end; 24 hours by default.
     ///
-    /// Of one client 65,536 jobs are remembered at most; who has more is refused until some are forgotten.
+    /// How many of one client are remembered is [another limit](Self::remember_at_most).
     ///
     /// ```
     /// use std::time::Duration;
@@ -184,6 +184,26 @@ impl GateLayer<QuotaSettings> {
     #[must_use]
     pub fn remember_jobs(self, horizon: Duration) -> Self {
         self.with_blueprint(|settings| settings.job_horizon = horizon)
+    }
+
+    /// How many jobs of one client are remembered; 65,536 by default, whose ids take 4 MB.
+    ///
+    /// Who has more is refused until some are [forgotten](Self::remember_jobs), for a job that nobody remembers could be
+    /// charged twice.
+    ///
+    /// # Panics
+    /// When `jobs` is 0.
+    ///
+    /// ```
+    /// use tollgate::{JobId, Plan, QuotaLayer};
+    /// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobId::header("x-job-id")).remember_at_most(1_000_000);
+    /// ```
+    #[must_use]
+    pub fn remember_at_most(self, jobs: usize) -> Self {
+        if jobs == 0 {
+            panic!("{}", Invalid::new("remember_at_most", "be positive", jobs));
+        }
+        self.with_blueprint(|settings| settings.max_jobs = jobs)
     }
 
     /// What to do with requests that name no client; they share one account by default.
@@ -272,7 +292,8 @@ impl GateLayer<QuotaSettings> {
         self.with_blueprint(|settings| settings.ttl = ttl)
     }
 
-    /// What becomes of a reservation by the [handle](Self::handle) that nobody ends in time; it goes back by default.
+    /// What becomes of a reservation by the [handle](Self::handle) that nobody ends in time; by default it goes back, or in a
+    /// ledger stays charged.
     ///
     /// ```
     /// use tollgate::{OnExpiry, Plan, QuotaLayer};
@@ -280,7 +301,27 @@ impl GateLayer<QuotaSettings> {
     /// ```
     #[must_use]
     pub fn on_expiry(self, on_expiry: OnExpiry) -> Self {
-        self.with_blueprint(|settings| settings.on_expiry = on_expiry)
+        self.with_blueprint(|settings| settings.on_expiry = Some(on_expiry))
+    }
+
+    /// Keeps the accounts in `store`; in memory by default. `on_failure` says what becomes of requests while it does not answer.
+    ///
+    /// What a ledger holds is shared by all layers and processes that use it, limit by limit name. Requests at a time are
+    /// always held in this process. A ledger bills by public names: identities without one do not build.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "sqlite")]
+    /// # async fn example() -> Result<(), tollgate::LedgerError> {
+    /// use tollgate::{OnFailure, Plan, QuotaLayer, SqliteLedger};
+    /// let ledger = SqliteLedger::open("quota.db").await?;
+    /// let layer = QuotaLayer::new(Plan::standard()).store_in(&ledger, OnFailure::Closed);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn store_in(self, store: impl Into<AccountStore>, on_failure: OnFailure) -> Self {
+        let (store, OnFailure::Closed) = (store.into(), on_failure);
+        self.with_blueprint(|settings| settings.store = store)
     }
 
     /// The accounts of this layer, for callers without a request.
@@ -291,7 +332,7 @@ impl GateLayer<QuotaSettings> {
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// use tollgate::{Client, Plan, QuotaLayer};
     /// let quotas = QuotaLayer::new(Plan::standard()).handle();
-    /// quotas.record(&Client::named("nightly job"), ("queries", 20)).await;
+    /// quotas.record(&Client::named("nightly job"), ("queries", 20)).await.unwrap();
     /// # });
     /// ```
     #[must_use]

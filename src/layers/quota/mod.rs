@@ -52,11 +52,13 @@
 //! The peer is then the proxy, and all its clients share one account: say which networks to believe with
 //! [`PeerIp::trust_forwarded`](crate::PeerIp::trust_forwarded).
 
+mod account_error;
 mod by_hand;
 mod bytes;
 mod charge;
 mod handle;
 mod job_id;
+mod job_run;
 mod layer;
 mod look;
 mod offer;
@@ -64,15 +66,21 @@ mod permit;
 mod refuse;
 mod request_bytes;
 mod reservation;
+mod reservation_id;
 mod settings;
 mod spare;
+#[cfg(test)]
+mod tests;
 mod tracker;
 
+pub use account_error::AccountError;
 pub use charge::{Charge, QuotaStatus};
 pub use handle::Quotas;
 pub use job_id::{Duplicates, JobId};
+pub use job_run::JobRun;
 pub use layer::QuotaLayer;
 pub use look::{Cursor, Explained, ExplainedLimit, UsagePage};
 pub use request_bytes::{CountedBody, RequestBytes, RequestBytesLayer};
-pub use reservation::{Ended, Reservation, ReservationError, ReservationId};
-pub use settings::{OnExpiry, QuotaSettings, Served};
+pub use reservation::{Ended, Reservation, ReservationError};
+pub use reservation_id::ReservationId;
+pub use settings::{OnExpiry, OnFailure, QuotaSettings, Served};

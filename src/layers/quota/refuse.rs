@@ -6,7 +6,7 @@ use super::{offer::Offer, tracker::Tracker};
 use crate::{
     Client, PolicyName, Reason, Refusal,
     quota::Violation,
-    quota_store::Refused,
+    quota_store::{Refused, Trouble},
     rule::quota::{Duplicate, No, Now},
 };
 
@@ -16,18 +16,29 @@ const JOB_WAIT: Duration = Duration::from_secs(1);
 /// How long whoever has too many jobs is told to wait.
 const ROOM_WAIT: Duration = Duration::from_secs(60);
 
+/// How long whoever was not answered by the store is told to wait: about as long as a failover or a full queue takes at best.
+const STORE_WAIT: Duration = Duration::from_secs(1);
+
 /// Who comes back to a new period comes at most so much later than it begins.
 const MOST_SPREAD: Duration = Duration::from_secs(300);
 
 impl Tracker {
     pub(super) fn refusal(&self, offer: &Offer, client: &Client, refused: Refused, now: Now) -> Refusal {
         let refusal = |reason| Refusal::new(reason, self.terms.name.clone());
-        match refused.no {
+        let (no, shared) = match refused {
+            Refused::Account { no, shared } => (no, shared),
+            Refused::Store(Trouble::Nameless) => return refusal(Reason::Unidentified),
+            Refused::Store(Trouble::Unavailable) => return refusal(Reason::Unavailable).with_retry_after(STORE_WAIT),
+            Refused::Store(Trouble::Indeterminate) => {
+                return refusal(Reason::Indeterminate).with_retry_after(STORE_WAIT);
+            }
+        };
+        match no {
             No::Job(Duplicate::Running) => refusal(Reason::JobRunning).with_retry_after(JOB_WAIT),
             No::Job(Duplicate::Done) => refusal(Reason::DuplicateJob),
             No::Job(Duplicate::Conflict) => refusal(Reason::JobConflict),
             No::Job(Duplicate::Full) => refusal(Reason::RateLimited).with_retry_after(ROOM_WAIT),
-            No::Limits(violations) if refused.shared => {
+            No::Limits(violations) if shared => {
                 // Neither the limit nor the use of what newcomers share is told: it would show others' traffic.
                 let wait = violations.iter().map(|violation| violation.wait).max().flatten();
                 match wait {

@@ -2,11 +2,11 @@
 
 use std::{error::Error, fmt, sync::Arc};
 
-use super::tracker::Tracker;
+use super::{reservation_id::ReservationId, tracker::Tracker};
 use crate::{
     quota::Amounts,
-    quota_store::{End, Receipt, Reserved},
-    rule::quota::{Closed, Stage},
+    quota_store::{End, Ending, Receipt, Trouble},
+    rule::quota::Stage,
 };
 
 /// What was set aside for one piece of work; a drop gives it back.
@@ -20,7 +20,7 @@ use crate::{
 /// let reservation = quotas.reserve(&alice, ("tokens", 800)).await.unwrap();
 /// assert!(quotas.reserve(&alice, ("tokens", 800)).await.is_err());
 /// reservation.commit(("tokens", 317)); // so much it was in the end
-/// assert_eq!(quotas.usage(&alice).await.limits[0].used, 317);
+/// assert_eq!(quotas.usage(&alice).await.unwrap().limits[0].used, 317);
 /// # });
 /// ```
 #[must_use = "what is dropped is given back"]
@@ -28,20 +28,6 @@ pub struct Reservation {
     tracker: Arc<Tracker>,
     receipt: Option<Receipt>,
 }
-
-/// A reservation that outlives its value: to end it by, as often as need be.
-///
-/// ```
-/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// # use tollgate::{Client, Ended, Period, Plan, Quota, QuotaLayer};
-/// # let quotas = QuotaLayer::new(Plan::new("free").limit(Quota::units("tokens", 1_000).per(Period::hour()))).handle();
-/// let id = quotas.reserve(&Client::named("alice"), ("tokens", 800)).await.unwrap().detach();
-/// assert_eq!(quotas.commit(id, ("tokens", 317)).await, Ok(Ended::Now));
-/// assert_eq!(quotas.commit(id, ("tokens", 317)).await, Ok(Ended::Before)); // nothing is charged twice
-/// # });
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ReservationId(Reserved);
 
 /// How a reservation was ended by its id.
 ///
@@ -75,6 +61,10 @@ pub enum ReservationError {
     /// Nobody remembers it: it ended long ago, or its client has been forgotten. Nothing was charged just now; what was used
     /// can be recorded.
     Unknown,
+    /// The store of the accounts cannot be reached: nothing has changed.
+    Unavailable,
+    /// The store did not say in time whether it was ended: ask again, for it ends once.
+    Indeterminate,
 }
 
 impl Reservation {
@@ -115,7 +105,7 @@ impl Reservation {
     #[must_use = "an id that is lost leaves the reservation open until its time runs out"]
     pub fn detach(mut self) -> ReservationId {
         let receipt = self.receipt.as_ref().expect("there until it is ended");
-        let id = Reserved { place: receipt.place, hold: receipt.hold.expect("it was reserved") };
+        let id = self.tracker.store.reserved(receipt);
         self.end(&End::Detached);
         ReservationId(id)
     }
@@ -135,17 +125,21 @@ impl Drop for Reservation {
 }
 
 impl Tracker {
-    pub(super) async fn close(&self, id: ReservationId, actual: Option<&Amounts>) -> Result<Ended, ReservationError> {
-        let (closed, near) = self.store.close(&id.0, actual, self.now()).await;
+    pub(super) async fn close(
+        self: &Arc<Self>,
+        id: &ReservationId,
+        actual: Option<&Amounts>,
+    ) -> Result<Ended, ReservationError> {
+        let (ending, near) = self.store.close(&id.0, actual, self.plan_of(), self.now()).await?;
         self.warn(&near);
-        match (closed, actual) {
-            (Closed::Now(_), _) => Ok(Ended::Now),
-            (Closed::TooLate(_), _) | (Closed::Before(Stage::Expired), None) => Ok(Ended::Late),
-            (Closed::Before(Stage::Committed), Some(_)) | (Closed::Before(Stage::RolledBack), None) => {
+        match (ending, actual) {
+            (Ending::Now, _) => Ok(Ended::Now),
+            (Ending::TooLate, _) | (Ending::Before(Stage::Expired), None) => Ok(Ended::Late),
+            (Ending::Before(Stage::Committed), Some(_)) | (Ending::Before(Stage::RolledBack), None) => {
                 Ok(Ended::Before)
             }
-            (Closed::Before(Stage::Committed), None) => Err(ReservationError::Committed),
-            (Closed::Before(Stage::RolledBack), Some(_)) => Err(ReservationError::RolledBack),
+            (Ending::Before(Stage::Committed), None) => Err(ReservationError::Committed),
+            (Ending::Before(Stage::RolledBack), Some(_)) => Err(ReservationError::RolledBack),
             _ => Err(ReservationError::Unknown),
         }
     }
@@ -163,8 +157,21 @@ impl fmt::Display for ReservationError {
             Self::Committed => "the reservation was committed before",
             Self::RolledBack => "the reservation was rolled back before",
             Self::Unknown => "nobody remembers the reservation: it ended long ago",
+            Self::Unavailable => "the store of the accounts cannot be reached",
+            Self::Indeterminate => "the store of the accounts did not say in time whether the reservation was ended",
         })
     }
 }
 
 impl Error for ReservationError {}
+
+impl From<Trouble> for ReservationError {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Unavailable => Self::Unavailable,
+            Trouble::Indeterminate => Self::Indeterminate,
+            // None of these accounts has it.
+            Trouble::Nameless => Self::Unknown,
+        }
+    }
+}

@@ -9,7 +9,7 @@ use super::{
     tracker::Tracker,
 };
 use crate::{
-    Client, Dialect, Identify, Invalid, Kind, PeerIp, Plan, RequestHead, Strangers, Tier,
+    AccountStore, Client, Dialect, Identify, Invalid, Kind, PeerIp, Plan, RequestHead, Strangers, Tier,
     gate::{Blueprint, Terms},
 };
 
@@ -33,12 +33,14 @@ pub struct QuotaSettings {
     pub(super) job_id: Option<JobId>,
     pub(super) duplicates: Duplicates,
     pub(super) job_horizon: Duration,
+    pub(super) max_jobs: usize,
     pub(super) dialect: Dialect,
     pub(super) max_clients: usize,
     pub(super) max_hold: Duration,
     pub(super) max_stall: Duration,
     pub(super) ttl: Duration,
-    pub(super) on_expiry: OnExpiry,
+    pub(super) on_expiry: Option<OnExpiry>,
+    pub(super) store: AccountStore,
 }
 
 pub(super) type Meter = Arc<dyn Fn(&RequestHead<'_>) -> Option<u64> + Send + Sync>;
@@ -66,6 +68,19 @@ impl Served {
     }
 }
 
+/// What to do with a request while the store of the accounts does not answer.
+///
+/// ```
+/// use tollgate::{AccountStore, OnFailure, Plan, QuotaLayer};
+/// let layer = QuotaLayer::new(Plan::standard()).store_in(AccountStore::memory(), OnFailure::Closed);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnFailure {
+    /// Refuse it, with 503: nothing is charged, and nothing is served that was not charged.
+    Closed,
+}
+
 /// What becomes of a reservation that nobody ends in time.
 ///
 /// ```
@@ -75,12 +90,15 @@ impl Served {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnExpiry {
-    /// It goes back: the default.
+    /// It goes back: the default in memory.
     #[default]
     Return,
-    /// It is charged as it was estimated, because the work may have been done.
+    /// It is charged as it was estimated, because the work may have been done: the default in a ledger.
     ChargeEstimate,
 }
+
+/// So many jobs of one client are remembered by default: their ids take 4 MB.
+const MAX_JOBS: usize = 1 << 16;
 
 /// So many clients have an account at once by default.
 const MAX_CLIENTS: usize = 1 << 20;
@@ -100,17 +118,31 @@ impl QuotaSettings {
             job_id: None,
             duplicates: Duplicates::default(),
             job_horizon: Duration::from_secs(86_400),
+            max_jobs: MAX_JOBS,
             dialect: Dialect::default(),
             max_clients: MAX_CLIENTS,
             max_hold: Duration::from_secs(3_600),
             max_stall: Duration::from_secs(60),
             ttl: Duration::from_secs(300),
-            on_expiry: OnExpiry::default(),
+            on_expiry: None,
+            store: AccountStore::memory(),
         }
     }
 
-    /// A plan that lasts must not belong to an identity that anybody can take.
+    /// A plan that lasts must not belong to an identity that anybody can take; what is billed needs a name to bill.
     pub(super) fn check(&self, plan: &Plan) -> Result<(), Invalid> {
+        if self.store.0.bills() && !self.identify.traits().named {
+            let got = format_args!("one without, for plan {:?}", plan.name());
+            return Err(Invalid::new(
+                "identity",
+                "have a public name, by which a ledger bills (or `.named_only()` be said)",
+                got,
+            ));
+        }
+        if self.store.0.bills() && plan.starts_fresh() {
+            let got = format_args!("plan {:?}, which starts fresh", plan.name());
+            return Err(Invalid::new("a plan in a ledger", "go on counting (accounts can be reset)", got));
+        }
         match plan.lasting() {
             Some(limit) if !self.accept_unverified && !self.identify.traits().verified => Err(Invalid::new(
                 "identity",
@@ -118,6 +150,16 @@ impl QuotaSettings {
                 format_args!("plan {:?} with {:?}", plan.name(), limit.name),
             )),
             _ => Ok(()),
+        }
+    }
+}
+
+impl QuotaSettings {
+    /// Whether a reservation whose time runs out stays charged.
+    pub(super) fn charges_expired(&self) -> bool {
+        match self.on_expiry {
+            Some(on_expiry) => on_expiry == OnExpiry::ChargeEstimate,
+            None => self.store.0.bills(),
         }
     }
 }

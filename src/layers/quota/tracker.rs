@@ -7,7 +7,7 @@ use super::{
     job_id::{Bad, Duplicates},
     offer::{Asked, Offer, Plans},
     permit::Held,
-    settings::{OnExpiry, QuotaSettings},
+    settings::QuotaSettings,
 };
 use crate::{
     Admit, Answer, Client, Dialect, Digester, Event, Reason, Refusal, RequestHead,
@@ -15,9 +15,8 @@ use crate::{
     identify::Whom,
     in_force::InForce,
     quota::Amounts,
-    quota_store::{Account, Admission, Near, Order, QuotaStore, Refused},
+    quota_store::{Account, Admission, Near, Order, PlanOf, QuotaStore, Refused},
     rule::quota::{Ask, Duplicate, Job, No, Now, Terms as Books},
-    store::memory::Accounts,
 };
 
 /// The accounts of a layer, and the plans that they have.
@@ -29,20 +28,19 @@ pub struct Tracker {
     whom: Whom,
 }
 
-/// So many jobs of one client are remembered: their ids take 4 MB.
-const MAX_JOBS: usize = 1 << 16;
-
 impl Tracker {
     pub(super) fn new(settings: QuotaSettings, terms: Terms) -> Self {
         let books = Books {
             max_hold: settings.max_hold,
             max_stall: settings.max_stall,
             ttl: settings.ttl,
-            charge_expired: settings.on_expiry == OnExpiry::ChargeEstimate,
+            charge_expired: settings.charges_expired(),
             job_horizon: settings.job_horizon,
-            max_jobs: MAX_JOBS,
+            max_jobs: settings.max_jobs,
         };
-        let store = Accounts::new(settings.max_clients, books, &terms.clock);
+        let store = settings.store.0.open(settings.max_clients, books, &terms.clock);
+        let late = terms.clone();
+        store.listen(Box::new(move |near| warn(&late, near)));
         let plans = InForce::new(Plans::new(&settings));
         let whom = Whom::new(Arc::clone(&settings.identify), settings.strangers);
         Self { plans, store, whom, settings, terms }
@@ -59,17 +57,16 @@ impl Tracker {
         Digester::process()
     }
 
+    /// The plan of each client, for whoever asks later.
+    pub(super) fn plan_of(self: &Arc<Self>) -> PlanOf {
+        let me = Arc::clone(self);
+        Arc::new(move |client: &Client| Arc::clone(&me.plans.present().of(client).plan))
+    }
+
     /// Tells whoever listens that a client has come near to its limits.
+    #[inline]
     pub(super) fn warn(&self, near: &Near) {
-        for warning in &near.limits {
-            self.terms.audience.tell(&Event::NearLimit {
-                policy: &self.terms.name,
-                client: near.client.as_ref(),
-                limit: &warning.name,
-                used: warning.used,
-                of: warning.limit,
-            });
-        }
+        warn(&self.terms, near);
     }
 
     /// Whom to charge; `None` where nobody is.
@@ -78,10 +75,14 @@ impl Tracker {
     }
 
     /// The job that a request names; where it names one badly, or it is no job at all, why.
-    fn job(&self, request: &RequestHead<'_>, client: &Client, amounts: &Amounts) -> Result<Option<Job>, Refusal> {
+    fn job(&self, request: &RequestHead<'_>, client: &Client, amounts: &Amounts) -> Result<Option<Arc<Job>>, Refusal> {
         let Some(ids) = &self.settings.job_id else { return Ok(None) };
-        let read = ids.read(request, client, amounts, self.digester());
-        read.map_err(|Bad| Refusal::new(Reason::InvalidJobId, self.terms.name.clone()))
+        let read = ids.read(request, client, amounts, self.store.digester());
+        read.map_err(|Bad| self.bad_job_id())
+    }
+
+    pub(super) fn bad_job_id(&self) -> Refusal {
+        Refusal::new(Reason::InvalidJobId, self.terms.name.clone())
     }
 
     fn decide(self: &Arc<Self>, request: &RequestHead<'_>) -> Result<Answer<Result<Held, Refusal>>, Refusal> {
@@ -130,6 +131,13 @@ impl Tracker {
         }
     }
 
+    /// Tells whoever listens of a refusal for the sake of all newcomers.
+    pub(super) fn tell_overflow(&self, refused: &Refused) {
+        if let Refused::Account { shared: true, .. } = refused {
+            self.terms.audience.tell(&Event::Overflow { policy: &self.terms.name });
+        }
+    }
+
     fn hold(self: &Arc<Self>, offer: &Arc<Offer>, asked: Asked, bytes: Bytes, admission: Admission, now: Now) -> Held {
         self.tell(&admission);
         Held::new(self, offer, asked, bytes, admission, now)
@@ -147,14 +155,24 @@ impl Tracker {
         refused: Refused,
         now: Now,
     ) -> Result<Held, Refusal> {
-        if refused.shared {
-            self.terms.audience.tell(&Event::Overflow { policy: &self.terms.name });
-        }
-        let done_before = matches!(refused.no, No::Job(Duplicate::Running | Duplicate::Done));
+        self.tell_overflow(&refused);
+        let done_before = matches!(refused, Refused::Account { no: No::Job(Duplicate::Running | Duplicate::Done), .. });
         if done_before && self.settings.duplicates == Duplicates::Pass {
             return Ok(self.let_pass());
         }
         Err(self.refusal(offer, client, refused, now))
+    }
+}
+
+fn warn(terms: &Terms, near: &Near) {
+    for warning in &near.limits {
+        terms.audience.tell(&Event::NearLimit {
+            policy: &terms.name,
+            client: near.client.as_ref(),
+            limit: &warning.name,
+            used: warning.used,
+            of: warning.limit,
+        });
     }
 }
 

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Act, Admit, Admitted, Detail, Dossier, End, Entry, Hold, Key, LATE, Line, Loaded, Order, Reads, Row, Settle, Since,
-    Standing, Verdict, Writes, book::Book,
+    Act, Admit, Admitted, Detail, Dossier, End, Entry, Hold, Key, LATE, Line, Loaded, Order, Reads, Reserve, Row,
+    Settle, Since, Standing, Verdict, Writes, book::Book,
 };
 use crate::{
     quota::{Amounts, GrantId, Kind, Plan},
@@ -108,7 +108,13 @@ impl Batch {
             Act::Renew { attempt, since, ttl } => {
                 if Dossier(self.rows_of(&order.key)).standing(*attempt) == Standing::Open {
                     let until = self.now.saturating_add(*ttl);
-                    self.writes.renewed.push(Hold { key: order.key.clone(), attempt: *attempt, until, since: *since });
+                    self.writes.renewed.push(Hold {
+                        key: order.key.clone(),
+                        attempt: *attempt,
+                        until,
+                        since: *since,
+                        charge: false, // stays as it was said
+                    });
                 }
                 Verdict::Done
             }
@@ -205,12 +211,11 @@ impl Batch {
         };
         let entry = if admit.reserve.is_some() { Entry::Reserve } else { Entry::Charge };
         self.write_marked(order, attempt, 0, entry, taken.lines, admit.fingerprint);
-        if let Some(ttl) = admit.reserve {
-            let since = admitted.since.at;
-            let hold = Hold { key: order.key.clone(), attempt, until: now.saturating_add(ttl), since };
+        if let Some(Reserve { ttl, charge }) = admit.reserve {
+            let (until, since) = (now.saturating_add(ttl), admitted.since.at);
             // Whatever was to be closed of this attempt was no part of it.
             self.writes.closed.retain(|(key, closed)| *key != order.key || *closed != attempt);
-            self.writes.opened.push(hold);
+            self.writes.opened.push(Hold { key: order.key.clone(), attempt, until, since, charge });
         }
         Verdict::Admitted(Box::new(admitted))
     }
@@ -299,10 +304,10 @@ impl Batch {
 
     /// Everything goes back.
     fn void(&mut self, order: &Order, attempt: u32, plan: Option<&Plan>) {
-        let mut sums: BTreeMap<(Arc<str>, Arc<str>, u64, u32), (i64, i64, Row)> = BTreeMap::new();
+        let mut sums = BTreeMap::new();
         for row in Dossier(self.rows_of(&order.key)).of(attempt).filter(|row| !row.limit.is_empty()) {
             let count = (Arc::clone(&row.limit), Arc::clone(&row.kind), row.window, row.epoch);
-            let (reserved, used, _) = sums.entry(count).or_insert_with(|| (0, 0, row.clone()));
+            let (reserved, used, _) = sums.entry(count).or_insert_with(|| (0_i64, 0_i64, row.clone()));
             *if row.entry == Entry::Reserve { reserved } else { used } += row.amount;
         }
         let mut lines = Vec::new();

@@ -50,6 +50,11 @@ pub(crate) struct Since {
     pub(crate) turn: u32,
 }
 
+/// An account as it is kept, under a plan.
+pub(crate) fn sheet(stored: Stored, plan: &Arc<Plan>, wall: u64) -> Sheet {
+    Book::new(stored).sheet(plan, wall)
+}
+
 impl Book {
     pub(super) fn new(stored: Stored) -> Self {
         let Stored { counts, grants } = stored;

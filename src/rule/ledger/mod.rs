@@ -10,9 +10,9 @@ mod tests;
 mod writer;
 
 use book::Line;
-pub(crate) use book::Since;
+pub(crate) use book::{Since, sheet};
 pub(crate) use job::Standing;
 use job::{Dossier, LATE};
-pub(crate) use order::{Act, Admit, Admitted, End, Order, Settle, Verdict};
+pub(crate) use order::{Act, Admit, Admitted, End, Order, Reserve, Settle, Verdict};
 pub(crate) use row::{Detail, Entry, Hold, Key, Loaded, Reads, Row, Stored, Writes};
-pub(crate) use writer::{Answered, Event, Fault, Full, Left, Step, Writer};
+pub(crate) use writer::{Answered, Event, Fault, Full, Left, Notice, Step, Writer};

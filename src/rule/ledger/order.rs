@@ -18,6 +18,8 @@ pub(crate) struct Order {
     pub(crate) id: u128,
     /// The id of the job was made for this order: nobody else can have it.
     pub(crate) own: bool,
+    /// Whose it is, of those who share a writer.
+    pub(crate) origin: u32,
     pub(crate) act: Act,
 }
 
@@ -64,11 +66,20 @@ pub(crate) struct Admit {
     pub(crate) amounts: Amounts,
     /// What the job is about: the same id with something else is no duplicate but a mistake.
     pub(crate) fingerprint: Option<u128>,
-    /// Sets the amounts aside for so many nanoseconds, instead of charging them.
-    pub(crate) reserve: Option<u64>,
+    /// Sets the amounts aside instead of charging them.
+    pub(crate) reserve: Option<Reserve>,
     /// Whether somebody will tell of the limit that is nearest to its end, and of what is used of all.
     pub(crate) told: bool,
     pub(crate) usage: bool,
+}
+
+/// For how long something is set aside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reserve {
+    /// In nanoseconds.
+    pub(crate) ttl: u64,
+    /// It is charged as it was estimated when its time runs out, and does not go back.
+    pub(crate) charge: bool,
 }
 
 /// Ends what was admitted, or adds to it.

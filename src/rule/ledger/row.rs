@@ -157,6 +157,8 @@ pub(crate) struct Hold {
     pub(crate) until: u64,
     /// When it was made: no period that it belongs to had ended by then.
     pub(crate) since: u64,
+    /// It is charged as it was estimated when its time runs out, and does not go back.
+    pub(crate) charge: bool,
 }
 
 impl Writes {

@@ -13,7 +13,7 @@ use super::{
     Act, Admitted, End, Key, Loaded, Order, Reads, Settle, Verdict, Writes,
     batch::{self, Turn},
 };
-use crate::quota::Amounts;
+use crate::{quota::Amounts, rule::quota::Warning};
 
 /// A writer whose callers are answered through `R`.
 #[derive(Debug)]
@@ -23,6 +23,8 @@ pub(crate) struct Writer<R> {
     batch: Vec<Pending<R>>,
     phase: Phase,
     answers: Vec<Answered<R>>,
+    /// Clients that have come near their limits by what nobody waits for.
+    notices: Vec<Notice>,
     /// Named jobs whose work is under way in this process.
     running: HashMap<Key, Running>,
     tickets: u64,
@@ -53,6 +55,15 @@ struct Running {
 pub(crate) struct Answered<R> {
     pub(crate) to: R,
     pub(crate) verdict: Verdict,
+}
+
+/// A client has come near to limits, by what nobody waits for.
+#[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
+pub(crate) struct Notice {
+    pub(crate) origin: u32,
+    pub(crate) key: Key,
+    pub(crate) near: Vec<Warning>,
 }
 
 #[derive(Debug)]
@@ -170,6 +181,7 @@ impl<R> Writer<R> {
             batch: Vec::new(),
             phase: Phase::Apart,
             answers: Vec::new(),
+            notices: Vec::new(),
             running: HashMap::new(),
             tickets: 0,
             waiting: 0,
@@ -259,6 +271,11 @@ impl<R> Writer<R> {
         std::mem::take(&mut self.answers)
     }
 
+    /// Who has come near to which limits by what nobody waits for.
+    pub(crate) fn notices(&mut self) -> Vec<Notice> {
+        std::mem::take(&mut self.notices)
+    }
+
     /// Answers everybody who waits, because it is over.
     pub(crate) fn give_up(&mut self, why: &Arc<str>) {
         let phase = std::mem::replace(&mut self.phase, Phase::Ended);
@@ -270,10 +287,8 @@ impl<R> Writer<R> {
 
     /// How the last step went, if there was one; what to do next.
     pub(crate) fn step(&mut self, event: Option<Event>) -> Step {
-        if let Some(event) = event {
-            if let Some(step) = self.heard(event) {
-                return step;
-            }
+        if let Some(step) = event.and_then(|event| self.heard(event)) {
+            return step;
         }
         match self.phase {
             Phase::Apart if self.shut && self.queue.is_empty() => self.end(),
@@ -391,6 +406,7 @@ impl<R> Writer<R> {
     /// Answers an order whose verdict is durable.
     fn answer(&mut self, pending: Pending<R>, mut verdict: Verdict) {
         let Pending { order, to, .. } = pending;
+        let (key, origin) = (order.key.clone(), order.origin);
         match (&mut verdict, &order.act) {
             (Verdict::Admitted(admitted), _) if !order.own => {
                 let running = Running { order: order.id, attempt: admitted.attempt, goes_back: false };
@@ -405,8 +421,10 @@ impl<R> Writer<R> {
             }
             _ => {}
         }
-        if let Some(to) = to {
-            self.answers.push(Answered { to, verdict });
+        match (to, verdict) {
+            (Some(to), verdict) => self.answers.push(Answered { to, verdict }),
+            (None, Verdict::Settled(_, near)) if !near.is_empty() => self.notices.push(Notice { origin, key, near }),
+            _ => {}
         }
     }
 
@@ -533,7 +551,7 @@ fn taken_back(order: Order, admitted: &Admitted) -> Option<Order> {
         part: 0,
     };
     let id = order.id ^ 1; // an id of its own: those of orders are even
-    Some(Order { key: order.key, id, own: false, act: Act::Settle(settle) })
+    Some(Order { key: order.key, id, own: false, origin: order.origin, act: Act::Settle(settle) })
 }
 
 /// What tells two writers apart: an order is known by its id, a ticket by nobody.

@@ -1,6 +1,6 @@
 //! What is asked of an account, under which terms, and what it says.
 
-use std::{num::NonZeroU64, time::Duration};
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use super::jobs::{Duplicate, Job};
 use crate::{
@@ -42,7 +42,7 @@ pub(crate) struct Ask<'a> {
     pub(crate) lasting: bool,
     /// More is to come: the account is kept until the charge is settled.
     pub(crate) open: bool,
-    pub(crate) job: Option<&'a Job>,
+    pub(crate) job: Option<&'a Arc<Job>>,
 }
 
 /// What was taken.

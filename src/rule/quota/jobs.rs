@@ -15,13 +15,15 @@ pub(crate) struct Jobs {
     finished: VecDeque<(Moment, Digest)>,
 }
 
-/// A job as its request names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// A job as its request names it. What is remembered of it is digests only.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Job {
     /// Its id, digested.
     pub(crate) id: Digest,
     /// What it is about, digested: the same id with something else is no duplicate but a mistake.
     pub(crate) fingerprint: Digest,
+    /// Its id as it was sent, without quotes: by this a store keeps it that others look into.
+    pub(crate) text: Box<str>,
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -25,6 +25,64 @@ pub(crate) trait Database: Send + Sync + 'static {
     fn due(&self, most: usize) -> impl Future<Output = Result<Vec<Hold>, Failure>> + Send;
 }
 
+/// What is read of a ledger besides: by people, and by whoever sends invoices.
+pub(crate) trait Audited: Database {
+    /// Rows of a tenant written from `from` on and before `until`, after the one with this number; in their order, each with
+    /// its number and its time.
+    fn entries(
+        &self,
+        tenant: &str,
+        from: u64,
+        until: u64,
+        after: i64,
+        most: usize,
+    ) -> impl Future<Output = Result<Vec<(i64, u64, Row)>, Failure>> + Send;
+
+    /// What the rows of a tenant that were written from `from` on and before `until` come to, kind by kind: what several
+    /// limits count is taken once, row by row, and that a limit was counted from zero leaves it as it is.
+    fn sums(&self, tenant: &str, from: u64, until: u64) -> impl Future<Output = Result<Vec<Sum>, Failure>> + Send;
+
+    /// What was used at a time, of each period that was under way: the sum of what had been written by then.
+    fn past(&self, tenant: &str, at: u64) -> impl Future<Output = Result<Vec<Past>, Failure>> + Send;
+
+    /// Counts that are not the sum of their rows, and how many were compared.
+    fn drifts(&self, most: usize) -> impl Future<Output = Result<(u64, Vec<Drift>), Failure>> + Send;
+
+    /// Writes into the counts of a tenant what their rows come to, under its lock; says how many were wrong.
+    fn repair(&self, tenant: &str) -> impl Future<Output = Result<u64, Failure>> + Send;
+}
+
+/// What rows come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sum {
+    pub(crate) kind: Arc<str>,
+    pub(crate) amount: i128,
+}
+
+/// What was used in a period.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Past {
+    pub(crate) limit: Arc<str>,
+    pub(crate) kind: Arc<str>,
+    /// Nanoseconds since 1970.
+    pub(crate) starts: u64,
+    pub(crate) amount: i64,
+}
+
+/// A count, and what its rows come to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Drift {
+    pub(crate) tenant: Arc<str>,
+    pub(crate) limit: Arc<str>,
+    pub(crate) kind: Arc<str>,
+    /// Nanoseconds since 1970.
+    pub(crate) starts: u64,
+    pub(crate) epoch: u32,
+    /// `None`: there is no such count.
+    pub(crate) counted: Option<i64>,
+    pub(crate) written: i64,
+}
+
 /// One connection, on which transactions follow one another. It is dropped once it has failed.
 pub(crate) trait Session: Send + 'static {
     /// Begins a transaction, locks the accounts in the order of their names (missing ones are made), and reads.

@@ -16,7 +16,9 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) use accounts::Accounts;
+pub(crate) use accounts::InMemory;
 pub(crate) use global::GlobalCell;
 pub(crate) use table::Table;
 

@@ -39,5 +39,5 @@ fn settle(plan: &Arc<Plan>, attempt: u32, since: Since, end: End) -> Act {
 }
 
 fn order(id: u128, key: Key, act: Act) -> Order {
-    Order { key, id, own: false, act }
+    Order { key, id, own: false, origin: 0, act }
 }

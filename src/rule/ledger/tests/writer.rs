@@ -323,7 +323,10 @@ fn when_it_is_over_everybody_is_told_as_much_as_is_known() {
 #[test]
 fn whoever_settles_hears_how_it_stood_even_where_the_reply_was_lost() {
     let mut scene = Scene::new();
-    let reserve = Admit { reserve: Some(HOUR), ..admit(&hourly(100), ("requests", 60)) };
+    let reserve = Admit {
+        reserve: Some(crate::rule::ledger::Reserve { ttl: HOUR, charge: false }),
+        ..admit(&hourly(100), ("requests", 60))
+    };
     scene.writer.ask(order(2, key("acme", "a"), Act::Admit(reserve)), "ann").unwrap();
     scene.settle_down();
     let expire = Act::Expire { attempt: 0, since: START, charge: true };

@@ -18,13 +18,15 @@ use shard::Shard;
 
 use crate::{
     Client, Clock,
-    quota_store::{Account as Whose, Near, Place},
+    quota_store::{Account as Whose, Near, OpenAccounts, Place, QuotaStore},
     rule::quota::{Account, Now, Terms},
     sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering},
 };
 
 /// All accounts of a layer.
 pub(crate) struct Accounts {
+    /// Which accounts these are: a reservation of others, as of this process before it was restarted, is none of theirs.
+    number: u64,
     shards: Box<[Padded]>,
     shared: Box<Shared>,
     terms: Terms,
@@ -47,6 +49,19 @@ struct Shared {
     granted: AtomicU64,
     /// One account for each plan, for all whom there is no room for.
     crowds: Mutex<Vec<Account>>,
+}
+
+/// Opens accounts in this process.
+pub(crate) struct InMemory;
+
+impl OpenAccounts for InMemory {
+    fn open(&self, most: usize, terms: Terms, clock: &Clock) -> Arc<dyn QuotaStore> {
+        Accounts::new(most, terms, clock)
+    }
+
+    fn bills(&self) -> bool {
+        false
+    }
 }
 
 /// What a shard is numbered that is none: the place of a shared account.
@@ -72,6 +87,7 @@ impl Accounts {
         let shards = (most / CLIENTS_OF_SHARD).next_power_of_two().clamp(1, MOST_SHARDS);
         let shards = (0..shards).map(|_| Padded(Mutex::new(Shard::default()))).collect();
         Arc::new_cyclic(|me| Self {
+            number: fastrand::u64(..),
             shards,
             shared: Box::new(shared),
             terms,

@@ -1,12 +1,13 @@
 //! Accounts in memory answer at once.
 
-use std::sync::Arc;
-
 use super::{Accounts, lock};
 use crate::{
     Answer, Client, Invalid,
-    quota::{Amounts, Grant, GrantId, Granted, Plan, Usage},
-    quota_store::{Account as Whose, Admission, End, Near, News, Order, Page, QuotaStore, Receipt, Refused, Reserved},
+    quota::{Amounts, Grant, GrantId, Granted, Usage},
+    quota_store::{
+        Account as Whose, Admission, Bookmark, End, Ending, Near, News, Order, Page, PlanOf, QuotaStore, Receipt,
+        Refused, Reserved, Trouble,
+    },
     rule::quota::{Account, Closed, Now, Taken, Warning},
     sync::Ordering,
 };
@@ -29,8 +30,18 @@ impl QuotaStore for Accounts {
         };
         Answer::Now(match decided {
             Ok((Taken { turn, lease, hold, .. }, mut nearest, mut news)) => {
-                let job = order.ask.job.map(|job| Box::new(*job));
-                let receipt = Receipt { place, turn, lease, hold, job, open: order.ask.open, shared };
+                let job = order.ask.job.cloned();
+                let receipt = Receipt {
+                    place,
+                    turn,
+                    lease,
+                    hold,
+                    job,
+                    open: order.ask.open,
+                    shared,
+                    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+                    written: None,
+                };
                 if shared {
                     nearest = None; // what a crowd has left is nobody's business
                     if let Some(news) = &mut news {
@@ -43,7 +54,7 @@ impl QuotaStore for Accounts {
                 }
                 Ok(Admission { receipt, nearest, news })
             }
-            Err(no) => Err(Refused { no, shared }),
+            Err(no) => Err(Refused::Account { no, shared }),
         })
     }
 
@@ -104,30 +115,51 @@ impl QuotaStore for Accounts {
         })
     }
 
-    fn close(&self, reserved: &Reserved, actual: Option<&Amounts>, now: Now) -> Answer<(Closed, Near)> {
-        let mut closed = Closed::Unknown;
-        let near = self.at(reserved.place, now, |account, now| {
-            account.expire(now, &self.terms);
-            let warned;
-            (closed, warned) = account.close(reserved.hold, actual, false, now, &self.terms);
-            warned
-        });
-        Answer::Now((closed, near))
+    fn reserved(&self, receipt: &Receipt) -> Reserved {
+        let hold = receipt.hold.expect("it was reserved");
+        Reserved::Here { accounts: self.number, place: receipt.place, hold }
     }
 
-    fn record(&self, whose: &Whose<'_>, amounts: &Amounts) -> Answer<Near> {
+    fn close(
+        &self,
+        reserved: &Reserved,
+        actual: Option<&Amounts>,
+        _: PlanOf,
+        now: Now,
+    ) -> Answer<Result<(Ending, Near), Trouble>> {
+        let (place, hold) = match *reserved {
+            Reserved::Here { accounts, place, hold } if accounts == self.number => (place, hold),
+            _ => return Answer::Now(Ok((Ending::Unknown, Near::default()))),
+        };
+        let mut closed = Closed::Unknown;
+        let near = self.at(place, now, |account, now| {
+            account.expire(now, &self.terms);
+            let warned;
+            (closed, warned) = account.close(hold, actual, false, now, &self.terms);
+            warned
+        });
+        let ending = match closed {
+            Closed::Now(_) => Ending::Now,
+            Closed::TooLate(_) => Ending::TooLate,
+            Closed::Before(stage) => Ending::Before(stage),
+            Closed::Unknown => Ending::Unknown,
+        };
+        Answer::Now(Ok((ending, near)))
+    }
+
+    fn record(&self, whose: &Whose<'_>, amounts: &Amounts) -> Answer<Result<Near, Trouble>> {
         let record = |account: &mut Account, now: Now| {
             let warned = account.record(amounts, None, now);
             account.warnings(warned)
         };
-        Answer::Now(match self.with(whose, record) {
+        Answer::Now(Ok(match self.with(whose, record) {
             Some((limits, _)) => near(Some(whose.client), limits),
             None => near(None, self.with_crowd(whose, record).0),
-        })
+        }))
     }
 
-    fn usage(&self, whose: &Whose<'_>) -> Answer<Usage> {
-        Answer::Now(self.look(whose, |account, now| account.usage(now)))
+    fn usage(&self, whose: &Whose<'_>) -> Answer<Result<Usage, Trouble>> {
+        Answer::Now(Ok(self.look(whose, |account, now| account.usage(now))))
     }
 
     fn check(&self, whose: &Whose<'_>, amounts: &Amounts) -> Answer<Result<(), Refused>> {
@@ -136,10 +168,15 @@ impl QuotaStore for Accounts {
             true => (self.look(whose, check), false),
             false => (self.with_crowd(whose, check).0, true),
         };
-        Answer::Now(checked.map_err(|no| Refused { no, shared }))
+        Answer::Now(checked.map_err(|no| Refused::Account { no, shared }))
     }
 
-    fn page(&self, from: u64, most: usize, plan_of: &dyn Fn(&Client) -> Arc<Plan>, now: Now) -> Answer<Page> {
+    fn page(&self, from: Option<&Bookmark>, most: usize, plan_of: PlanOf, now: Now) -> Answer<Result<Page, Trouble>> {
+        let from = match from {
+            None => 0,
+            Some(Bookmark::At(number)) => *number,
+            Some(Bookmark::After(_)) => return Answer::Now(Ok((Vec::new(), None))), // another store's
+        };
         let now = self.present(now);
         let mut page = Vec::new();
         let (mut number, mut slot) = ((from >> 32) as usize, (from & u64::from(u32::MAX)) as usize);
@@ -159,31 +196,31 @@ impl QuotaStore for Accounts {
             }
             if page.len() >= most {
                 let more = number < self.shards.len();
-                return Answer::Now((page, more.then_some((number as u64) << 32 | slot as u64)));
+                return Answer::Now(Ok((page, more.then_some(Bookmark::At((number as u64) << 32 | slot as u64)))));
             }
         }
-        Answer::Now((page, None))
+        Answer::Now(Ok((page, None)))
     }
 
-    fn reset(&self, whose: &Whose<'_>, limit: Option<&str>) -> Answer<Result<(), Invalid>> {
-        Answer::Now(self.look(whose, |account, _| account.reset(limit)))
+    fn reset(&self, whose: &Whose<'_>, limit: Option<&str>) -> Answer<Result<Result<(), Invalid>, Trouble>> {
+        Answer::Now(Ok(self.look(whose, |account, _| account.reset(limit))))
     }
 
-    fn grant(&self, whose: &Whose<'_>, grant: Grant) -> Answer<Result<GrantId, Invalid>> {
+    fn grant(&self, whose: &Whose<'_>, grant: Grant) -> Answer<Result<Result<GrantId, Invalid>, Trouble>> {
         let full = || {
             Err(Invalid::new("client", "have an account to be granted more, and there is room for no more", self.most))
         };
         let id = GrantId(self.shared.granted.fetch_add(1, Ordering::Relaxed));
         let granted = self.with(whose, |account, now| account.grant(id, grant, now));
-        Answer::Now(granted.map_or_else(full, |(granted, _)| granted.map(|()| id)))
+        Answer::Now(Ok(granted.map_or_else(full, |(granted, _)| granted.map(|()| id))))
     }
 
-    fn revoke(&self, whose: &Whose<'_>, id: GrantId) -> Answer<bool> {
-        Answer::Now(self.look(whose, |account, _| account.revoke(id)))
+    fn revoke(&self, whose: &Whose<'_>, id: GrantId) -> Answer<Result<bool, Trouble>> {
+        Answer::Now(Ok(self.look(whose, |account, _| account.revoke(id))))
     }
 
-    fn grants(&self, whose: &Whose<'_>) -> Answer<Vec<Granted>> {
-        Answer::Now(self.look(whose, |account, _| account.grants()))
+    fn grants(&self, whose: &Whose<'_>) -> Answer<Result<Vec<Granted>, Trouble>> {
+        Answer::Now(Ok(self.look(whose, |account, _| account.grants())))
     }
 
     fn population(&self) -> (usize, usize) {

@@ -122,7 +122,11 @@ impl History {
         let ask = Ask { amounts: &amounts, reserve, lasting: false, open: false, job: None };
         let in_memory = self.account.admit(&ask, self.now(), &self.terms);
         let job = format!("job {}", self.all.len());
-        let admit = Admit { reserve: reserve.then_some(1), told: true, ..admit(&self.ledger.plan, amounts.clone()) };
+        let admit = Admit {
+            reserve: reserve.then_some(crate::rule::ledger::Reserve { ttl: 1, charge: false }),
+            told: true,
+            ..admit(&self.ledger.plan, amounts.clone())
+        };
         match (self.ledger.run(&job, Act::Admit(admit)), in_memory) {
             (Verdict::Admitted(admitted), Ok(taken)) => {
                 prop_assert_eq!(&admitted.near, &self.account.warnings(taken.marks.warned));

@@ -60,7 +60,7 @@ fn made(ledger: &mut Ledger, step: &Step, tenant: usize, job: usize, charge: boo
     };
     let act = match *step {
         Step::Admit { amounts, fingerprint, reserve } => {
-            let reserve = reserve.then_some(HOUR);
+            let reserve = reserve.then_some(crate::rule::ledger::Reserve { ttl: HOUR, charge: false });
             Act::Admit(Admit { fingerprint, reserve, told: true, usage: true, ..admit(&plan, named(amounts)) })
         }
         Step::Commit { attempt, actual } => settle(attempt, End::Commit(named([actual, None])), Amounts::none()),

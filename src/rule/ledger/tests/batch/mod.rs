@@ -71,7 +71,10 @@ impl Ledger {
     }
 
     fn reserve(&mut self, job: &str, amounts: impl Into<Amounts>) -> Admitted {
-        let reserve = Admit { reserve: Some(HOUR), ..admit(&self.plan, amounts) };
+        let reserve = Admit {
+            reserve: Some(crate::rule::ledger::Reserve { ttl: HOUR, charge: false }),
+            ..admit(&self.plan, amounts)
+        };
         admitted(self.run(job, Act::Admit(reserve)))
     }
 

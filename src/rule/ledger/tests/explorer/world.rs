@@ -396,7 +396,7 @@ impl World {
         let want = &self.setting.wants[caller];
         let admit = Admit {
             fingerprint: Some(want.fingerprint),
-            reserve: want.reserves.then_some(HOUR),
+            reserve: want.reserves.then_some(crate::rule::ledger::Reserve { ttl: HOUR, charge: true }),
             ..admit(&self.setting.plan, ("requests", want.amount))
         };
         let asked = order(id_of(caller, r#try), want.key.clone(), Act::Admit(admit));

@@ -65,7 +65,7 @@ fn at_the_cap_newcomers_share_one_account_and_known_clients_keep_theirs() {
     let shared = (3..=4).map(|number| scene.admit(number, ("requests", 5)).unwrap().receipt.shared);
     assert_eq!(shared.collect::<Vec<_>>(), [true, true]);
     let refused = scene.admit(5, ("requests", 1)).unwrap_err();
-    assert!(refused.shared, "ten were for all of them together");
+    assert!(matches!(refused, Refused::Account { shared: true, .. }), "ten were for all of them together");
     assert_eq!((scene.used(1)[0], scene.used(2)[0], scene.population()), (3, 3, 2));
     scene.admit(1, ("requests", 7)).unwrap();
 }

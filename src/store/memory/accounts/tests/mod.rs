@@ -1,3 +1,4 @@
+mod foreign;
 mod forgetting;
 #[cfg(tollgate_loom)]
 mod interleavings;
@@ -77,7 +78,7 @@ impl Scene {
     }
 
     fn usage(&self, number: u8) -> Usage {
-        at_once(self.accounts.usage(&self.whose(&client(number))))
+        at_once(self.accounts.usage(&self.whose(&client(number)))).unwrap()
     }
 
     /// What is used of each limit.

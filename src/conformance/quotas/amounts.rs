@@ -1,0 +1,197 @@
+//! How much is taken, and that it is taken whole or not at all.
+
+use super::{MOST, Scene, queries, two_limits, violated};
+use crate::{QuotaLayer, Quotas};
+
+/// What fits is charged, up to the limit itself; what does not fit is refused with its limit, and changes nothing.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::what_fits_is_charged(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn what_fits_is_charged(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, queries(105)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    quotas.charge(alice, ("queries", 95)).await.unwrap();
+    let refusal = quotas.charge(alice, ("queries", 11)).await.unwrap_err();
+    assert_eq!(violated(&refusal), [("queries", 95, 105)]);
+    assert!(refusal.retry_after().is_some(), "waiting helps");
+    assert_eq!(scene.counts(alice).await, [(95, 0)]);
+    quotas.charge(alice, ("queries", 10)).await.unwrap();
+    assert!(quotas.charge(alice, ("queries", 1)).await.is_err());
+    assert_eq!(scene.counts(alice).await, [(105, 0)]);
+    let usage = scene.usage(alice).await;
+    let limit = usage.of("queries").unwrap();
+    assert_eq!((limit.limit, limit.remaining, limit.is_exceeded()), (105, 0, true));
+}
+
+/// Where one limit refuses no other is charged, whichever it is; a refusal names all that stand in the way.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::all_limits_are_charged_or_none(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn all_limits_are_charged_or_none(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, two_limits(10, 20)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    quotas.charge(alice, [("queries", 8), ("rows", 15)]).await.unwrap();
+    for (asked, names) in [
+        ([("queries", 3), ("rows", 1)], vec![("queries", 8, 10)]),
+        ([("queries", 1), ("rows", 6)], vec![("rows", 15, 20)]),
+        ([("queries", 3), ("rows", 6)], vec![("queries", 8, 10), ("rows", 15, 20)]),
+    ] {
+        for refusal in [
+            quotas.check(alice, asked).await.unwrap_err(),
+            quotas.charge(alice, asked).await.unwrap_err(),
+            quotas.reserve(alice, asked).await.unwrap_err(),
+        ] {
+            assert_eq!(violated(&refusal), names, "{asked:?}");
+        }
+        assert_eq!(scene.counts(alice).await, [(8, 0), (15, 0)], "{asked:?}");
+    }
+    quotas.charge(alice, [("queries", 2), ("rows", 5)]).await.unwrap();
+    assert_eq!(scene.counts(alice).await, [(10, 0), (20, 0)]);
+}
+
+/// 0 of a kind asks whether anything of it is left: it is refused exactly when nothing is.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::zero_asks_whether_anything_is_left(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn zero_asks_whether_anything_is_left(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, queries(10)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    for (used, left) in [(0, true), (9, true), (1, false), (5, false)] {
+        scene.record(alice, ("queries", used)).await;
+        assert_eq!(quotas.check(alice, ("queries", 0)).await.is_ok(), left);
+        assert_eq!(quotas.charge(alice, ("queries", 0)).await.is_ok(), left);
+        assert_eq!(quotas.reserve(alice, ("queries", 0)).await.is_ok(), left);
+    }
+    scene.comes_to(alice, &[(15, 0)]).await;
+}
+
+/// A kind that no limit counts is free, however much of it.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::a_kind_without_a_limit_is_free(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn a_kind_without_a_limit_is_free(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, queries(10)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    quotas.charge(alice, ("pages", u64::MAX)).await.unwrap();
+    quotas.charge(alice, [("pages", 1), ("queries", 10)]).await.unwrap();
+    scene.record(alice, ("pages", u64::MAX)).await;
+    assert_eq!(scene.counts(alice).await, [(10, 0)]);
+}
+
+/// Amounts up to 2^53 - 1 and beyond get the verdict that arithmetic gives, and no sum wraps round.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::large_amounts_are_judged_right(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn large_amounts_are_judged_right(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    const ODD: [u64; 6] = [0, 1, MOST, 1 << 53, (1 << 53) + 1, u64::MAX];
+    for limit in [1, 10, MOST] {
+        let scene = Scene::new(&make, queries(limit)).await;
+        for asked in ODD {
+            let (quotas, client) = (&scene.quotas, crate::Client::named(format!("asks {asked}")));
+            let fits = asked <= limit;
+            assert_eq!(quotas.check(&client, ("queries", asked)).await.is_ok(), fits, "{asked} of {limit}");
+            match quotas.reserve(&client, ("queries", asked)).await {
+                Ok(held) => {
+                    assert!(fits, "{asked} of {limit}");
+                    quotas.roll_back(&held.detach()).await.unwrap();
+                }
+                Err(refusal) => {
+                    assert!(!fits, "{asked} of {limit}");
+                    assert_eq!(refusal.retry_after(), None, "it never fits");
+                }
+            }
+            assert_eq!(quotas.charge(&client, ("queries", asked)).await.is_ok(), fits, "{asked} of {limit}");
+            assert_eq!(scene.counts(&client).await, [(if fits { asked } else { 0 }, 0)]);
+        }
+    }
+    let scene = Scene::new(&make, queries(10)).await;
+    scene.record(&scene.alice, ("queries", 5)).await;
+    for asked in [6, MOST, u64::MAX - 5, u64::MAX - 4, u64::MAX] {
+        assert!(scene.quotas.charge(&scene.alice, ("queries", asked)).await.is_err(), "{asked} after 5");
+    }
+    assert_eq!(scene.counts(&scene.alice).await, [(5, 0)]);
+}
+
+/// What was used is recorded past the limit too, up to 2^53 - 1; the next who asks is refused. Nothing is recorded of 0.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::a_record_goes_past_the_limit(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn a_record_goes_past_the_limit(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, queries(10)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    for (amount, used) in [(0, 0), (9, 9), (0, 9), (7, 16), (MOST, MOST), (u64::MAX, MOST)] {
+        scene.record(alice, ("queries", amount)).await;
+        assert_eq!(scene.counts(alice).await, [(used, 0)], "after {amount}");
+        assert_eq!(quotas.check(alice, ("queries", 1)).await.is_ok(), used < 10, "after {amount}");
+    }
+}
+
+/// A kind that is named twice is asked for once, with the sum.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::a_kind_that_is_named_twice_is_one(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn a_kind_that_is_named_twice_is_one(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, queries(10)).await;
+    assert!(scene.quotas.charge(&scene.alice, [("queries", 6), ("queries", 5)]).await.is_err());
+    scene.quotas.charge(&scene.alice, [("queries", 6), ("queries", 4)]).await.unwrap();
+    assert_eq!(scene.counts(&scene.alice).await, [(10, 0)]);
+}
+
+/// However many ask at once, exactly what there is is taken.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::many_at_once_take_exactly_the_limit(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn many_at_once_take_exactly_the_limit(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, two_limits(105, 50_000)).await;
+    scene.record(&scene.alice, ("queries", 5)).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..100 {
+        let (quotas, alice) = (scene.quotas.clone(), scene.alice.clone());
+        tasks.spawn(async move {
+            tokio::task::yield_now().await;
+            let asked = [("queries", 10), ("rows", 7)];
+            match number % 2 {
+                0 => quotas.charge(&alice, asked).await.is_ok(),
+                _ => match quotas.reserve(&alice, asked).await {
+                    Ok(held) => quotas.commit(&held.detach(), crate::Amounts::none()).await.is_ok(),
+                    Err(_) => false,
+                },
+            }
+        });
+    }
+    let passed = tasks.join_all().await.into_iter().filter(|passed| *passed).count();
+    assert_eq!(passed, 10, "of a hundred that ask for ten of a hundred");
+    assert_eq!(scene.counts(&scene.alice).await, [(105, 0), (70, 0)]);
+}

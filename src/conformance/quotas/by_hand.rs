@@ -1,0 +1,130 @@
+//! What people change: plans, grants, counts.
+
+use super::{HOUR, Scene, queries, two_limits, wall};
+use crate::{AccountError, Amounts, Clock, Grant, QuotaLayer, Quotas};
+
+/// What was used of a limit stays used when the plan changes, in either direction.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::a_new_plan_keeps_what_was_used(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn a_new_plan_keeps_what_was_used(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, queries(10)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    quotas.charge(alice, ("queries", 8)).await.unwrap();
+    quotas.set_plan(queries(9)).unwrap();
+    quotas.charge(alice, ("queries", 1)).await.unwrap();
+    assert!(quotas.charge(alice, ("queries", 1)).await.is_err());
+    quotas.set_plan(queries(5)).unwrap();
+    let usage = scene.usage(alice).await;
+    let limit = usage.of("queries").unwrap();
+    assert_eq!((limit.used, limit.limit, limit.remaining), (9, 5, 0));
+    quotas.set_plan(two_limits(20, 7)).unwrap();
+    quotas.charge(alice, [("queries", 11), ("rows", 7)]).await.unwrap();
+    assert_eq!(scene.counts(alice).await, [(20, 0), (7, 0)]);
+}
+
+/// A grant raises its limit for its client, is listed with who approved it and why, and can be revoked once.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::a_grant_raises_a_limit_until_it_is_revoked(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn a_grant_raises_a_limit_until_it_is_revoked(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, two_limits(10, 10)).await;
+    let Scene { quotas, alice, bob } = &scene;
+    assert!(quotas.grants(alice).await.unwrap().is_empty());
+    let until = wall(&Clock::system()) + HOUR * 24;
+    let grant = Grant::new("queries", 5, until).approved_by("M. Okafor").because("month-end close");
+    let id = quotas.grant(alice, grant.clone()).await.unwrap();
+    let all = quotas.grants(alice).await.unwrap();
+    assert_eq!((all.len(), all[0].id, all[0].used), (1, id, 0));
+    assert_eq!((all[0].grant.limit(), all[0].grant.amount()), ("queries", 5));
+    assert_eq!((all[0].grant.approver(), all[0].grant.reason()), ("M. Okafor", "month-end close"));
+    assert!(quotas.charge(bob, ("queries", 11)).await.is_err(), "it is another's");
+    assert!(quotas.charge(alice, ("rows", 11)).await.is_err(), "it is for another limit");
+    quotas.charge(alice, ("queries", 12)).await.unwrap();
+    assert_eq!(scene.usage(alice).await.of("queries").unwrap().limit, 15);
+    assert_eq!(quotas.grants(alice).await.unwrap()[0].used, 2, "what the limit has comes first");
+    assert_eq!(quotas.revoke(bob, id).await, Ok(false), "it is another's");
+    assert_eq!(quotas.revoke(alice, id).await, Ok(true));
+    assert_eq!(quotas.revoke(alice, id).await, Ok(false));
+    assert!(quotas.grants(alice).await.unwrap().is_empty());
+    assert!(quotas.charge(alice, ("queries", 1)).await.is_err());
+}
+
+/// Of several grants the one that ends first is listed first and used first.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::the_grant_that_ends_first_is_used_first(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn the_grant_that_ends_first_is_used_first(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, queries(100)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    let now = wall(&Clock::system());
+    for (amount, hours) in [(20, 50), (10, 20), (5, 90)] {
+        quotas.grant(alice, Grant::new("queries", amount, now + HOUR * hours)).await.unwrap();
+    }
+    quotas.charge(alice, ("queries", 115)).await.unwrap();
+    let all = quotas.grants(alice).await.unwrap();
+    let used: Vec<_> = all.iter().map(|given| (given.grant.amount(), given.used)).collect();
+    assert_eq!(used, [(10, 10), (20, 5), (5, 0)]);
+}
+
+/// What names no limit of the plan, or has ended before it begins, is refused in words and changes nothing.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::what_cannot_be_is_said_in_words(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn what_cannot_be_is_said_in_words(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, queries(10)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    let now = wall(&Clock::system());
+    scene.record(alice, ("queries", 5)).await;
+    for error in [
+        quotas.reset(alice, "querys").await.unwrap_err(),
+        quotas.grant(alice, Grant::new("querys", 5, now + HOUR)).await.unwrap_err(),
+    ] {
+        let AccountError::Invalid(invalid) = error else { panic!("{error}") };
+        assert!(invalid.reason().contains("queries") && invalid.reason().contains("querys"), "{invalid}");
+    }
+    let ended = quotas.grant(alice, Grant::new("queries", 5, now - HOUR)).await;
+    assert!(matches!(ended, Err(AccountError::Invalid(_))), "{ended:?}");
+    assert_eq!(scene.counts(alice).await, [(5, 0)]);
+    assert!(quotas.grants(alice).await.unwrap().is_empty());
+}
+
+/// One limit, all of one kind, or all there are count from zero again; what was set aside before belongs to the count before.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::a_reset_counts_from_zero(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn a_reset_counts_from_zero(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, two_limits(100, 100)).await;
+    let Scene { quotas, alice, bob } = &scene;
+    for client in [alice, bob] {
+        scene.record(client, [("queries", 60), ("rows", 60)]).await;
+    }
+    quotas.reset(alice, "queries").await.unwrap();
+    assert_eq!(scene.counts(alice).await, [(0, 0), (60, 0)]);
+    let held = quotas.reserve(alice, [("queries", 30), ("rows", 30)]).await.unwrap().detach();
+    quotas.reset_all(alice).await.unwrap();
+    assert_eq!(scene.counts(alice).await, [(0, 0), (0, 0)]);
+    quotas.commit(&held, Amounts::none()).await.unwrap();
+    assert_eq!(scene.counts(alice).await, [(0, 0), (0, 0)]);
+    assert_eq!(scene.counts(bob).await, [(60, 0), (60, 0)], "another's");
+}

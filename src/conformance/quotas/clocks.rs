@@ -1,0 +1,158 @@
+//! What time does.
+
+use std::time::Duration;
+
+use super::{HOUR, Scene, comes_to, queries, wall};
+use crate::{
+    Amounts, Ended, FakeClock, Grant, JobRun, OnExpiry, Period, Plan, Quota, QuotaLayer, Quotas, ReservationError,
+};
+
+const TTL: Duration = Duration::from_secs(300);
+
+/// A store counts time by this at least.
+const TICK: Duration = Duration::from_secs(1);
+
+async fn under(make: impl AsyncFn(QuotaLayer) -> Quotas, layer: QuotaLayer) -> (Scene, FakeClock) {
+    let clock = FakeClock::new();
+    (Scene::of(make, layer.clock(clock.clone())).await, clock)
+}
+
+/// A limit counts from zero when its own period is over, and a refusal says how long that is.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::a_period_begins_again(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn a_period_begins_again(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let plan = Plan::new("periods")
+        .limit(Quota::units("queries", 10).per(Period::hour()))
+        .limit(Quota::units("queries", 15).per(Period::day()));
+    let (scene, clock) = under(make, QuotaLayer::new(plan)).await; // at midnight
+    let Scene { quotas, alice, .. } = &scene;
+    quotas.charge(alice, ("queries", 10)).await.unwrap();
+    clock.advance(HOUR - TICK);
+    let wait = quotas.charge(alice, ("queries", 1)).await.unwrap_err().retry_after().unwrap();
+    assert!(wait > Duration::ZERO && wait <= TICK, "{wait:?}");
+    clock.advance(TICK);
+    assert_eq!(scene.counts(alice).await, [(0, 0), (10, 0)]);
+    quotas.charge(alice, ("queries", 5)).await.unwrap();
+    let refusal = quotas.charge(alice, ("queries", 1)).await.unwrap_err();
+    let wait = refusal.retry_after().unwrap();
+    assert!(wait > HOUR * 23 - TICK && wait <= HOUR * 23, "{wait:?}");
+    clock.advance(HOUR * 23);
+    quotas.charge(alice, ("queries", 10)).await.unwrap();
+    assert_eq!(scene.counts(alice).await, [(10, 0), (10, 0)]);
+}
+
+/// A grant ends in time; what was used of it stays used.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::a_grant_ends_in_time(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn a_grant_ends_in_time(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let (scene, clock) = under(make, QuotaLayer::new(queries(10))).await;
+    let Scene { quotas, alice, .. } = &scene;
+    let until = wall(&clock.clone().into()) + HOUR;
+    quotas.grant(alice, Grant::new("queries", 5, until)).await.unwrap();
+    quotas.charge(alice, ("queries", 13)).await.unwrap();
+    clock.advance(HOUR - TICK);
+    quotas.check(alice, ("queries", 2)).await.unwrap();
+    clock.advance(TICK);
+    assert!(quotas.check(alice, ("queries", 0)).await.is_err());
+    assert!(quotas.grants(alice).await.unwrap().is_empty());
+    assert_eq!(scene.counts(alice).await, [(13, 0)]);
+}
+
+/// A reservation that nobody ends in time comes back, once; a late end by its id gives nothing back, and charges what was used.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::a_lost_reservation_comes_back(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn a_lost_reservation_comes_back(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let layer = QuotaLayer::new(queries(100)).reservations_last(TTL);
+    let (scene, clock) = under(make, layer).await;
+    let Scene { quotas, alice, .. } = &scene;
+    let rolled_back = quotas.reserve(alice, ("queries", 60)).await.unwrap().detach();
+    let committed = quotas.reserve(alice, ("queries", 40)).await.unwrap().detach();
+    clock.advance(TTL - TICK);
+    assert_eq!(scene.counts(alice).await, [(0, 100)]);
+    clock.advance(TICK);
+    assert_eq!(scene.counts(alice).await, [(0, 0)]);
+    quotas.charge(alice, ("queries", 100)).await.unwrap();
+    assert_eq!(quotas.roll_back(&rolled_back).await, Ok(Ended::Late));
+    assert_eq!(scene.counts(alice).await, [(100, 0)]);
+    assert_eq!(quotas.commit(&committed, ("queries", 25)).await, Ok(Ended::Late));
+    assert_eq!(quotas.commit(&committed, ("queries", 25)).await, Ok(Ended::Before));
+    assert_eq!(scene.counts(alice).await, [(125, 0)]);
+}
+
+/// Where the layer says so, a reservation that nobody ends in time is charged as it was estimated, until a late end says better.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::a_lost_estimate_is_charged(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn a_lost_estimate_is_charged(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let layer = QuotaLayer::new(queries(100)).reservations_last(TTL).on_expiry(OnExpiry::ChargeEstimate);
+    let (scene, clock) = under(make, layer).await;
+    let Scene { quotas, alice, .. } = &scene;
+    let id = quotas.reserve(alice, ("queries", 60)).await.unwrap().detach();
+    clock.advance(TTL);
+    assert_eq!(scene.counts(alice).await, [(60, 0)]);
+    assert_eq!(quotas.commit(&id, ("queries", 45)).await, Ok(Ended::Late));
+    assert_eq!(scene.counts(alice).await, [(45, 0)]);
+}
+
+/// What was reserved in a period that is over is charged in that one, and not in the next.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::a_late_charge_belongs_to_its_own_period(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn a_late_charge_belongs_to_its_own_period(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let plan = Plan::new("hourly").limit(Quota::units("queries", 100).per(Period::hour()));
+    let (scene, clock) = under(make, QuotaLayer::new(plan)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    clock.advance(HOUR - TICK);
+    let id = quotas.reserve(alice, ("queries", 60)).await.unwrap().detach();
+    clock.advance(TICK);
+    assert_eq!(scene.counts(alice).await, [(0, 0)]);
+    assert_eq!(quotas.commit(&id, ("queries", 90)).await, Ok(Ended::Now));
+    assert_eq!(scene.counts(alice).await, [(0, 0)]);
+    assert_eq!(quotas.roll_back(&id).await, Err(ReservationError::Committed));
+    quotas.reserve(alice, ("queries", 100)).await.unwrap().commit(Amounts::none());
+    scene.comes_to(alice, &[(100, 0)]).await;
+}
+
+/// A job is replayed until it is forgotten, and then done again.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::a_job_is_forgotten_in_time(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn a_job_is_forgotten_in_time(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let (scene, clock) = under(make, QuotaLayer::new(queries(10)).remember_jobs(HOUR)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    let run = async || quotas.run_job(alice, "7", ("queries", 1), async {}).await.map_err(|refusal| refusal.reason());
+    assert_eq!(run().await, Ok(JobRun::Done(())));
+    comes_to(run, Ok(JobRun::Replayed)).await;
+    clock.advance(HOUR - TICK);
+    assert_eq!(run().await, Ok(JobRun::Replayed));
+    clock.advance(TICK);
+    assert_eq!(run().await, Ok(JobRun::Done(())));
+    assert_eq!(scene.counts(alice).await, [(2, 0)]);
+}

@@ -1,0 +1,168 @@
+//! Jobs: done and charged once for each id.
+
+use std::{
+    future::{Future, pending, poll_fn},
+    pin::{Pin, pin},
+    task::Context,
+};
+
+use super::{Scene, comes_to, queries};
+use crate::{JobRun, Quota, QuotaLayer, Quotas, Reason};
+
+/// A job is done and charged once; afterwards it is replayed, also where nothing is left, and its work is not polled.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::a_job_is_done_once(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn a_job_is_done_once(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, queries(10)).await;
+    let Scene { quotas, alice, bob } = &scene;
+    let done = quotas.run_job(alice, "order 17", ("queries", 10), async { 42 }).await.unwrap();
+    assert_eq!(done, JobRun::Done(42));
+    replays(&scene, "order 17", 10).await;
+    assert_eq!(scene.counts(alice).await, [(10, 0)]);
+    let others = quotas.run_job(bob, "order 17", ("queries", 3), async {}).await.unwrap();
+    assert_eq!(others, JobRun::Done(()), "ids belong to their client");
+    assert_eq!(scene.counts(bob).await, [(3, 0)]);
+}
+
+/// The same id with other amounts is refused as another job; their order is none.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::another_job_has_another_id(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn another_job_has_another_id(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, queries(10)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    quotas.run_job(alice, "7", [("queries", 2), ("rows", 1)], async {}).await.unwrap();
+    for other in [[("queries", 2), ("rows", 2)], [("queries", 3), ("rows", 1)]] {
+        let refusal = quotas.run_job(alice, "7", other, async { panic!("polled") }).await.unwrap_err();
+        assert_eq!(refusal.reason(), Reason::JobConflict);
+    }
+    let again = async || {
+        let again = quotas.run_job(alice, "7", [("rows", 1), ("queries", 2)], async { panic!("polled") }).await;
+        again.map_err(|refusal| refusal.reason())
+    };
+    comes_to(again, Ok(JobRun::Replayed)).await;
+    assert_eq!(scene.counts(alice).await, [(2, 0)]);
+}
+
+/// A job under way is refused with a time to come back; given up, it stays charged, and its id is taken.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::a_job_under_way_is_not_begun_again(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn a_job_under_way_is_not_begun_again(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, queries(10)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    {
+        let mut first = pin!(quotas.run_job(alice, "7", ("queries", 4), pending::<()>()));
+        begun(first.as_mut(), scene.comes_to(alice, &[(4, 0)])).await;
+        let refusal = quotas.run_job(alice, "7", ("queries", 4), async { panic!("polled") }).await.unwrap_err();
+        assert_eq!(refusal.reason(), Reason::JobRunning);
+        assert!(refusal.retry_after().is_some());
+    }
+    replays(&scene, "7", 4).await;
+    assert_eq!(scene.counts(alice).await, [(4, 0)]);
+}
+
+/// A job that was refused, or never polled, is not charged, and its id is free.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::a_job_that_was_not_begun_leaves_its_id_free(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn a_job_that_was_not_begun_leaves_its_id_free(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, queries(10)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    drop(quotas.run_job(alice, "7", ("queries", 4), pending::<()>()));
+    scene.record(alice, ("queries", 10)).await;
+    let refusal = quotas.run_job(alice, "7", ("queries", 4), async { panic!("polled") }).await.unwrap_err();
+    assert_eq!(refusal.reason(), Reason::RateLimited);
+    quotas.reset(alice, "queries").await.unwrap();
+    assert_eq!(quotas.run_job(alice, "7", ("queries", 4), async {}).await.unwrap(), JobRun::Done(()));
+    assert_eq!(scene.counts(alice).await, [(4, 0)]);
+}
+
+/// Of many who run one job at once, one does it.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::many_at_once_do_a_job_once(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn many_at_once_do_a_job_once(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, queries(1_000)).await;
+    for round in 1..=10 {
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..10 {
+            let (quotas, alice) = (scene.quotas.clone(), scene.alice.clone());
+            tasks.spawn(async move {
+                let id = format!("job {round}");
+                let ran = quotas.run_job(&alice, &id, ("queries", 10), tokio::task::yield_now()).await;
+                matches!(ran, Ok(JobRun::Done(())))
+            });
+        }
+        let done = tasks.join_all().await.into_iter().filter(|done| *done).count();
+        assert_eq!(done, 1, "in round {round}");
+        assert_eq!(scene.counts(&scene.alice).await, [(10 * round, 0)]);
+    }
+}
+
+/// A place of those at a time comes back when the work ends, is given up or panics.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::a_place_comes_back(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn a_place_comes_back(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, queries(100).limit(Quota::concurrent(1))).await;
+    let Scene { quotas, alice, .. } = &scene;
+    quotas.run(alice, ("queries", 1), async {}).await.unwrap();
+    scene.comes_to(alice, &[(1, 0), (0, 0)]).await;
+    {
+        let mut first = pin!(quotas.run(alice, ("queries", 1), pending::<()>()));
+        begun(first.as_mut(), scene.comes_to(alice, &[(2, 0), (1, 0)])).await;
+        assert!(quotas.run(alice, ("queries", 1), async { panic!("polled") }).await.is_err(), "there is one place");
+    }
+    scene.comes_to(alice, &[(2, 0), (0, 0)]).await;
+    let (other, client) = (quotas.clone(), alice.clone());
+    let task = tokio::spawn(async move { other.run(&client, ("queries", 1), async { panic!("on purpose") }).await });
+    assert!(task.await.is_err());
+    scene.comes_to(alice, &[(3, 0), (0, 0)]).await;
+    quotas.run_job(alice, "7", ("queries", 1), async {}).await.unwrap();
+    scene.comes_to(alice, &[(4, 0), (0, 0)]).await;
+}
+
+/// Polls what never ends until it is seen that it has begun.
+async fn begun(mut endless: Pin<&mut impl Future>, seen: impl Future<Output = ()>) {
+    let mut seen = pin!(seen);
+    let both = |cx: &mut Context<'_>| {
+        assert!(endless.as_mut().poll(cx).is_pending(), "its work never ends");
+        seen.as_mut().poll(cx)
+    };
+    poll_fn(both).await;
+}
+
+/// Waits until a job of alice's is replayed: its end may take some time to reach the store.
+async fn replays(scene: &Scene, id: &str, amount: u64) {
+    let again = async || {
+        let again = scene.quotas.run_job(&scene.alice, id, ("queries", amount), async { panic!("polled") }).await;
+        again.map_err(|refusal| refusal.reason())
+    };
+    comes_to(again, Ok(JobRun::Replayed)).await;
+}

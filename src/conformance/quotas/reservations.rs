@@ -1,0 +1,114 @@
+//! What is set aside, and how it ends.
+
+use super::{Scene, queries, two_limits};
+use crate::{Amounts, Ended, QuotaLayer, Quotas, ReservationError, ReservationId};
+
+/// What is set aside is nobody else's until it ends: as less or more than was estimated, or as nothing.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::a_reservation_is_charged_as_what_was_used(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn a_reservation_is_charged_as_what_was_used(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, two_limits(100, 100)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    let held = quotas.reserve(alice, [("queries", 80), ("rows", 5)]).await.unwrap();
+    assert_eq!(scene.counts(alice).await, [(0, 80), (0, 5)]);
+    assert!(quotas.charge(alice, ("queries", 21)).await.is_err());
+    held.commit(("queries", 30));
+    scene.comes_to(alice, &[(30, 0), (5, 0)]).await; // what is not named, as it was estimated
+    quotas.reserve(alice, ("queries", 70)).await.unwrap().roll_back();
+    scene.comes_to(alice, &[(30, 0), (5, 0)]).await;
+    drop(quotas.reserve(alice, ("queries", 70)).await.unwrap());
+    scene.comes_to(alice, &[(30, 0), (5, 0)]).await;
+    quotas.reserve(alice, ("queries", 70)).await.unwrap().commit(("queries", 130));
+    scene.comes_to(alice, &[(160, 0), (5, 0)]).await;
+    assert!(quotas.check(alice, ("queries", 0)).await.is_err());
+}
+
+/// By its id a reservation ends once: the same end again changes nothing, the other one is refused.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::a_reservation_ends_once(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn a_reservation_ends_once(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, two_limits(100, 100)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    for (actual, counts) in [(4, [(4, 0), (5, 0)]), (17, [(21, 0), (10, 0)])] {
+        let id = quotas.reserve(alice, [("queries", 10), ("rows", 5)]).await.unwrap().detach();
+        assert_eq!(quotas.commit(&id, ("queries", actual)).await, Ok(Ended::Now));
+        for _ in 0..2 {
+            assert_eq!(quotas.commit(&id, ("queries", actual)).await, Ok(Ended::Before));
+            assert_eq!(quotas.roll_back(&id).await, Err(ReservationError::Committed));
+        }
+        assert_eq!(scene.counts(alice).await, counts);
+    }
+    let before = scene.counts(alice).await;
+    let id = quotas.reserve(alice, [("queries", 10), ("rows", 5)]).await.unwrap().detach();
+    assert_eq!(quotas.roll_back(&id).await, Ok(Ended::Now));
+    for _ in 0..2 {
+        assert_eq!(quotas.roll_back(&id).await, Ok(Ended::Before));
+        assert_eq!(quotas.commit(&id, Amounts::none()).await, Err(ReservationError::RolledBack));
+    }
+    assert_eq!(scene.counts(alice).await, before);
+}
+
+/// An id that was written down and read again ends its reservation; one that nobody gave ends nothing.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::an_id_can_be_written_down(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn an_id_can_be_written_down(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, queries(100)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    let id = quotas.reserve(alice, ("queries", 10)).await.unwrap().detach();
+    let read: ReservationId = id.to_string().parse().unwrap();
+    assert_eq!(read, id);
+    for nobodys in ["m-0123456789abcdef-0-0-0-1", "nobody"] {
+        let nobodys = nobodys.parse().unwrap();
+        assert_eq!(quotas.commit(&nobodys, ("queries", 10)).await, Err(ReservationError::Unknown));
+        assert_eq!(quotas.roll_back(&nobodys).await, Err(ReservationError::Unknown));
+    }
+    assert_eq!(scene.counts(alice).await, [(0, 10)]);
+    assert_eq!(quotas.commit(&read, ("queries", 4)).await, Ok(Ended::Now));
+    assert_eq!(quotas.commit(&id, ("queries", 4)).await, Ok(Ended::Before));
+    assert_eq!(scene.counts(alice).await, [(4, 0)]);
+}
+
+/// Of many who end one reservation at once, one does.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::many_at_once_end_a_reservation_once(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn many_at_once_end_a_reservation_once(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, queries(1_000)).await;
+    for round in 1..=10 {
+        let id = scene.quotas.reserve(&scene.alice, ("queries", 10)).await.unwrap().detach();
+        let mut tasks = tokio::task::JoinSet::new();
+        for number in 0..8 {
+            let (quotas, id) = (scene.quotas.clone(), id.clone());
+            tasks.spawn(async move {
+                tokio::task::yield_now().await;
+                match number % 2 {
+                    0 => quotas.commit(&id, ("queries", 7)).await == Ok(Ended::Now),
+                    _ => quotas.roll_back(&id).await == Ok(Ended::Now),
+                }
+            });
+        }
+        let ended = tasks.join_all().await.into_iter().filter(|ended| *ended).count();
+        assert_eq!(ended, 1, "in round {round}");
+        let [(used, reserved)] = scene.counts(&scene.alice).await[..] else { panic!("one limit") };
+        assert!(reserved == 0 && used.is_multiple_of(7), "in round {round}: {used} used, {reserved} reserved");
+    }
+}

@@ -1,0 +1,106 @@
+//! How what a row says fits into a column, and back.
+
+use std::{borrow::Cow, sync::Arc};
+
+use super::Failure;
+
+/// The one instant that is not a time: the end of a period that never ends.
+const NEVER: u64 = u64::MAX;
+
+/// An instant that tells periods apart, in microseconds; one between two microseconds would make two periods one.
+pub(super) fn instant(nanos: u64) -> Result<i64, Failure> {
+    if nanos != NEVER && !nanos.is_multiple_of(1_000) {
+        return Err(Failure::Refused(format!(
+            "a period must begin and end at whole microseconds, got {nanos} ns since 1970"
+        )));
+    }
+    Ok(until(nanos))
+}
+
+/// An instant up to which something holds, in microseconds.
+pub(super) fn until(nanos: u64) -> i64 {
+    if nanos == NEVER { i64::MAX } else { (nanos / 1_000).cast_signed() }
+}
+
+/// What a column of microseconds says, in nanoseconds.
+pub(super) fn nanos(micros: i64) -> Result<u64, Failure> {
+    match u64::try_from(micros) {
+        Ok(_) if micros == i64::MAX => Ok(NEVER),
+        Ok(micros) if micros < NEVER / 1_000 => Ok(micros * 1_000),
+        _ => Err(Failure::Refused(format!("times in the ledger must lie between 1970 and 2554, got {micros} us"))),
+    }
+}
+
+/// An amount or an id, which a column holds up to 2^63 - 1.
+pub(super) fn number(value: u64) -> Result<i64, Failure> {
+    i64::try_from(value)
+        .map_err(|_| Failure::Refused(format!("numbers in the ledger must be at most 2^63 - 1, got {value}")))
+}
+
+/// What a column of numbers says that are never negative.
+pub(super) fn natural<T: TryFrom<i64>>(value: i64) -> Result<T, Failure> {
+    T::try_from(value).map_err(|_| Failure::Refused(format!("a count in the ledger is out of its range: {value}")))
+}
+
+/// Text as it is kept. PostgreSQL keeps no NUL, and one strange name must not fail a batch: NUL is written as two
+/// characters that nobody uses, in such a way that the order of texts stays what it is.
+pub(super) fn text(text: &str) -> Cow<'_, str> {
+    if text.bytes().all(|byte| byte > 1) {
+        return Cow::Borrowed(text);
+    }
+    Cow::Owned(text.replace('\u{1}', "\u{1}\u{2}").replace('\0', "\u{1}\u{1}"))
+}
+
+/// The same, of a name that is shared.
+pub(super) fn name(name: &Arc<str>) -> Arc<str> {
+    match text(name) {
+        Cow::Borrowed(_) => name.clone(),
+        Cow::Owned(kept) => kept.into(),
+    }
+}
+
+/// What a text was before it was kept.
+pub(super) fn read(kept: &str) -> Cow<'_, str> {
+    if !kept.contains('\u{1}') {
+        return Cow::Borrowed(kept);
+    }
+    Cow::Owned(kept.replace("\u{1}\u{1}", "\0").replace("\u{1}\u{2}", "\u{1}"))
+}
+
+/// Accounts in the order of their names, each once: everybody locks them in this order.
+pub(super) fn in_order(tenants: &[Arc<str>]) -> Vec<Arc<str>> {
+    let mut tenants = tenants.to_vec();
+    tenants.sort_unstable();
+    tenants.dedup();
+    tenants
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn text_comes_back_and_keeps_its_order(a in "[\0\u{1}\u{2}a'\u{e4}]{0,6}", b in "[\0\u{1}\u{2}a'\u{e4}]{0,6}") {
+            let kept = text(&a);
+            prop_assert_eq!(read(&kept), a.as_str());
+            prop_assert!(!text(&a).contains('\0'));
+            prop_assert_eq!(text(&a).cmp(&text(&b)), a.cmp(&b));
+        }
+
+        #[test]
+        fn whole_microseconds_come_back(micros in 0..u64::MAX / 1_000) {
+            prop_assert_eq!(nanos(instant(micros * 1_000).unwrap()).unwrap(), micros * 1_000);
+        }
+    }
+
+    #[test]
+    fn what_a_column_cannot_hold_is_refused() {
+        assert!(number(1 << 63).is_err() && number((1 << 63) - 1).is_ok());
+        assert!(instant(1_500).is_err());
+        assert_eq!(nanos(instant(u64::MAX).unwrap()), Ok(u64::MAX));
+        assert!(nanos(-1).is_err() && natural::<u32>(-1).is_err() && natural::<u32>(1 << 32).is_err());
+    }
+}

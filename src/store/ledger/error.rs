@@ -1,0 +1,50 @@
+//! Why a ledger cannot be kept in a database.
+
+use std::{error::Error, fmt};
+
+use super::Failure;
+
+/// Why a database cannot keep a ledger: it cannot be reached, would lose what was acknowledged, or has other tables.
+///
+/// ```no_run
+/// # #[cfg(feature = "sqlite")]
+/// # tokio_test(async {
+/// use tollgate::SqliteLedger;
+///
+/// let error = SqliteLedger::open("/proc/ledger.db").await.unwrap_err();
+/// println!("{}", error.reason());
+/// # });
+/// # fn tokio_test(_: impl Future) {}
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LedgerError {
+    reason: String,
+}
+
+impl LedgerError {
+    pub(crate) fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into() }
+    }
+
+    /// The value and the reason, in words.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+impl fmt::Display for LedgerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl Error for LedgerError {}
+
+impl From<Failure> for LedgerError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Again(reason) | Failure::Lost(reason) | Failure::Refused(reason) => Self { reason },
+        }
+    }
+}

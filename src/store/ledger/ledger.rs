@@ -1,0 +1,169 @@
+//! The ledger, for those who use it.
+
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+
+use super::{
+    Database, Failure, InLedger, Owner, Patience, Session,
+    database::{Audited, Drift, Past, Sum},
+};
+use crate::{
+    Clock,
+    quota_store::{AccountStore, OpenAccounts, QuotaStore, Trouble},
+    rule::{
+        ledger::{Reads, Row},
+        quota::Terms,
+    },
+};
+
+/// Quotas that are exact, and a ledger in which nothing is charged twice and nothing is lost; clones are the same ledger.
+///
+/// Layers that [keep their accounts](crate::QuotaLayer::store_in) in it share it, and so do other processes with the same
+/// database. All that is charged is written by one task over one connection, many requests in one transaction; a request
+/// is let pass when what it was charged is durable.
+///
+/// ```
+/// # #[cfg(feature = "sqlite")]
+/// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+/// use tollgate::{Client, OnFailure, Period, Plan, Quota, QuotaLayer, SqliteLedger};
+///
+/// # let file = std::env::temp_dir().join(format!("tollgate-{}.db", fastrand::u64(..)));
+/// let ledger = SqliteLedger::open(&file).await?;
+/// let plan = Plan::new("paid").limit(Quota::units("tokens", 1_000).per(Period::month()));
+/// let quotas = QuotaLayer::new(plan).store_in(&ledger, OnFailure::Closed).handle();
+/// quotas.charge(&Client::named("acme"), ("tokens", 700)).await.unwrap();
+/// quotas.charge(&Client::named("acme"), ("tokens", 700)).await.unwrap_err();
+/// # std::fs::remove_file(file).unwrap();
+/// # Ok::<_, tollgate::LedgerError>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Ledger(pub(super) Arc<dyn Kept>);
+
+/// A ledger in some database.
+pub(super) trait Kept: Send + Sync {
+    fn accounts(&self, most: usize, terms: Terms, clock: &Clock) -> Arc<dyn QuotaStore>;
+    fn shut(&self, most: Duration) -> Later<'_, ()>;
+    fn backlog(&self) -> usize;
+    fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<(i64, u64, Row)>, Trouble>>;
+    /// The sums, and a time before which no row can be written any more.
+    fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<(u64, Vec<Sum>), Trouble>>;
+    fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, Trouble>>;
+    fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<Drift>), Trouble>>;
+    fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, Trouble>>;
+}
+
+pub(super) type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Which rows are read next.
+#[derive(Clone, Debug)]
+pub(super) struct Which {
+    pub(super) tenant: String,
+    pub(super) from: u64,
+    pub(super) until: u64,
+    pub(super) after: i64,
+}
+
+/// How long a caller waits for its answer by default, and how long a step of a transaction may take.
+const PATIENCE: Patience = Patience { caller: Duration::from_secs(2), step: Duration::from_secs(5) };
+
+impl Ledger {
+    pub(crate) fn in_database(database: impl Audited) -> Self {
+        Self(Arc::new(Books(Owner::new(database, PATIENCE))))
+    }
+
+    /// Ends it: takes no more orders, and waits until all are written; whoever still waits after `most` is told that it is
+    /// unavailable. Without this the last one who has it ends it, and what is still to be written is written while the
+    /// runtime lasts.
+    ///
+    /// ```
+    /// # async fn example(ledger: tollgate::Ledger) {
+    /// ledger.shut_down(std::time::Duration::from_secs(10)).await;
+    /// # }
+    /// ```
+    pub async fn shut_down(&self, most: Duration) {
+        self.0.shut(most).await;
+    }
+
+    /// How many orders are still to be written: a number that grows says that the database does not keep up.
+    ///
+    /// ```
+    /// # fn example(ledger: tollgate::Ledger) {
+    /// assert!(ledger.backlog() < 10_000);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn backlog(&self) -> usize {
+        self.0.backlog()
+    }
+}
+
+struct Books<D: Audited>(Arc<Owner<D>>);
+
+impl<D: Audited> Kept for Books<D> {
+    fn accounts(&self, most: usize, terms: Terms, clock: &Clock) -> Arc<dyn QuotaStore> {
+        InLedger::new(Arc::clone(&self.0), most, terms, clock)
+    }
+
+    fn shut(&self, most: Duration) -> Later<'_, ()> {
+        Box::pin(self.0.scribe.shut(most))
+    }
+
+    fn backlog(&self) -> usize {
+        self.0.scribe.backlog()
+    }
+
+    fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<(i64, u64, Row)>, Trouble>> {
+        let Which { tenant, from, until, after } = which;
+        Box::pin(self.0.read(self.0.scribe.database.entries(tenant, *from, *until, *after, most)))
+    }
+
+    fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<(u64, Vec<Sum>), Trouble>> {
+        let database = &self.0.scribe.database;
+        Box::pin(self.0.read_all(async move {
+            let now = passed(database, tenant).await?;
+            Ok((now, database.sums(tenant, from, until).await?))
+        }))
+    }
+
+    fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, Trouble>> {
+        Box::pin(self.0.read_all(self.0.scribe.database.past(tenant, at)))
+    }
+
+    fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<Drift>), Trouble>> {
+        Box::pin(self.0.read_all(self.0.scribe.database.drifts(most)))
+    }
+
+    fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, Trouble>> {
+        Box::pin(self.0.read_all(self.0.scribe.database.repair(tenant)))
+    }
+}
+
+/// The time under a tenant's lock: whoever had an earlier one has committed, for all read it under this lock.
+async fn passed<D: Database>(database: &D, tenant: &str) -> Result<u64, Failure> {
+    let mut session = database.connect().await?;
+    let now = session.begin(&Reads { tenants: vec![tenant.into()], ..Reads::default() }).await?.now;
+    session.roll_back().await?;
+    Ok(now)
+}
+
+impl OpenAccounts for Ledger {
+    fn open(&self, most: usize, terms: Terms, clock: &Clock) -> Arc<dyn QuotaStore> {
+        self.0.accounts(most, terms, clock)
+    }
+
+    fn bills(&self) -> bool {
+        true
+    }
+}
+
+impl From<&Ledger> for AccountStore {
+    fn from(ledger: &Ledger) -> Self {
+        Self(Arc::new(ledger.clone()))
+    }
+}
+
+impl fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ledger").field("backlog", &self.backlog()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,71 @@
+//! Times and digests as PostgreSQL has them, without a calendar in between.
+
+use sqlx::{
+    Decode, Encode, Postgres, Type,
+    encode::IsNull,
+    error::BoxDynError,
+    postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef, types::Oid},
+};
+
+/// A `timestamptz`, in microseconds since 1970; the largest is `infinity`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Time(pub(super) i64);
+
+/// PostgreSQL counts from 2000-01-01.
+const FROM_1970: i64 = 946_684_800_000_000;
+
+impl Type<Postgres> for Time {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(1184))
+    }
+}
+
+impl PgHasArrayType for Time {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(1185))
+    }
+}
+
+impl Encode<'_, Postgres> for Time {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        let kept = if self.0 == i64::MAX { i64::MAX } else { self.0 - FROM_1970 };
+        buffer.extend_from_slice(&kept.to_be_bytes());
+        Ok(IsNull::No)
+    }
+}
+
+impl Decode<'_, Postgres> for Time {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        let kept = i64::from_be_bytes(value.as_bytes()?.try_into()?);
+        Ok(Self(kept.saturating_add(FROM_1970)))
+    }
+}
+
+/// A `uuid`, which is the type that PostgreSQL has for 16 bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Digest(pub(super) u128);
+
+impl Type<Postgres> for Digest {
+    fn type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(2950))
+    }
+}
+
+impl PgHasArrayType for Digest {
+    fn array_type_info() -> PgTypeInfo {
+        PgTypeInfo::with_oid(Oid(2951))
+    }
+}
+
+impl Encode<'_, Postgres> for Digest {
+    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        buffer.extend_from_slice(&self.0.to_be_bytes());
+        Ok(IsNull::No)
+    }
+}
+
+impl Decode<'_, Postgres> for Digest {
+    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
+        Ok(Self(u128::from_be_bytes(value.as_bytes()?.try_into()?)))
+    }
+}

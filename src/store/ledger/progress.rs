@@ -1,0 +1,44 @@
+//! How far a connection is with its transaction.
+
+use super::Failure;
+
+/// Where a connection stands; in the middle of a step it counts as broken, so that a step that is dropped leaves it so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Progress {
+    #[default]
+    Idle,
+    Open,
+    Broken,
+}
+
+impl Progress {
+    /// A transaction is about to begin.
+    pub(super) fn begin(&mut self) -> Result<(), Failure> {
+        match std::mem::replace(self, Self::Broken) {
+            Self::Idle => Ok(()),
+            _ => Err(Failure::Lost("the connection was left in the middle of a transaction".into())),
+        }
+    }
+
+    /// The transaction is about to go on, or to end.
+    pub(super) fn step(&mut self) -> Result<(), Failure> {
+        match std::mem::replace(self, Self::Broken) {
+            Self::Open => Ok(()),
+            Self::Idle => {
+                *self = Self::Idle;
+                Err(Failure::Refused("there is no transaction to go on with".into()))
+            }
+            Self::Broken => Err(Failure::Lost("the connection was left in the middle of a step".into())),
+        }
+    }
+
+    /// The step has succeeded, and the transaction is open.
+    pub(super) fn stands(&mut self) {
+        *self = Self::Open;
+    }
+
+    /// The transaction has ended.
+    pub(super) fn ended(&mut self) {
+        *self = Self::Idle;
+    }
+}

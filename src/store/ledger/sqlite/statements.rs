@@ -1,0 +1,168 @@
+//! The statements: each for some numbers of rows, so that they are prepared once.
+
+use std::sync::{Arc, LazyLock};
+
+/// Now, in microseconds. SQLite knows milliseconds only; as a number of days they stay exact to a fortieth of one.
+pub(super) const CLOCK: &str = "(CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000)";
+
+pub(super) const NOW: &str = "SELECT CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000";
+
+/// For how many rows a statement is made: any number is a sum of few of these.
+const SIZES: [usize; 5] = [256, 64, 16, 4, 1];
+
+/// One statement for each size.
+pub(super) struct Statement([Arc<str>; SIZES.len()]);
+
+impl Statement {
+    fn new(of: impl Fn(usize) -> String) -> Self {
+        Self(SIZES.map(|size| of(size).into()))
+    }
+
+    /// The largest that takes no more than `left` rows, and how many it takes.
+    pub(super) fn within(&self, left: usize) -> (Arc<str>, usize) {
+        let at = SIZES.iter().position(|size| *size <= left).unwrap_or(SIZES.len() - 1);
+        (self.0[at].clone(), SIZES[at])
+    }
+
+    /// The smallest that takes `left` rows, or else the largest; what is not bound is NULL, and matches nothing.
+    pub(super) fn around(&self, left: usize) -> (Arc<str>, usize) {
+        let at = SIZES.iter().rposition(|size| *size >= left).unwrap_or(0);
+        (self.0[at].clone(), SIZES[at])
+    }
+}
+
+/// Every statement that reads or writes rows.
+pub(super) fn all() -> [&'static Statement; 11] {
+    [
+        &ACCOUNTS,
+        &COUNTS,
+        &GRANTS,
+        &ROWS,
+        &INSERT_ROWS,
+        &INSERT_DETAILED,
+        &PUT_COUNTS,
+        &PUT_GRANTS,
+        &OPEN_HOLDS,
+        &RENEW_HOLDS,
+        &CLOSE_HOLDS,
+    ]
+}
+
+/// `(?, ?), (?, ?)`: numbered ones would be looked up by their names, one after another.
+fn values(rows: usize, columns: usize) -> String {
+    vec![format!("({})", vec!["?"; columns].join(", ")); rows].join(", ")
+}
+
+pub(super) static BEGIN: LazyLock<Arc<str>> = LazyLock::new(|| format!("BEGIN IMMEDIATE; SELECT {CLOCK}").into());
+
+/// The first value is now.
+pub(super) static ACCOUNTS: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(|size| {
+        format!(
+            "INSERT INTO quota_account (tenant_id, created_at) SELECT column1, ? FROM (VALUES {}) WHERE column1 IS NOT NULL
+             ON CONFLICT DO NOTHING",
+            values(size, 1)
+        )
+    })
+});
+
+/// The first value is when those that are read have not ended. CROSS JOIN keeps SQLite from reading the table first.
+pub(super) static COUNTS: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(|size| {
+        format!(
+            "SELECT c.tenant_id, c.limit_id, c.quota_type, c.window_start, c.epoch, c.window_end, c.used, c.reserved, c.warned,
+                c.untold
+             FROM (SELECT ? AS since) CROSS JOIN (VALUES {})
+                CROSS JOIN quota_counter c INDEXED BY quota_counter_by_end ON c.tenant_id = column1 AND c.window_end > since",
+            values(size, 1)
+        )
+    })
+});
+
+pub(super) static GRANTS: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(|size| {
+        format!(
+            "SELECT g.tenant_id, g.id, g.limit_id, g.quota_type, g.amount, g.until, g.approver, g.reason, g.used_before,
+                g.used_now, g.window_start, g.epoch, g.ended
+             FROM (VALUES {}) CROSS JOIN quota_grant g ON g.tenant_id = column1 AND (NOT g.ended OR g.used_now > 0)",
+            values(size, 1)
+        )
+    })
+});
+
+pub(super) static ROWS: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(|size| {
+        format!(
+            "SELECT q.id, q.tenant_id, q.job_id, q.quota_type, q.limit_id, q.window_start, q.epoch, q.entry, q.attempt,
+                q.part, q.amount, q.order_id, q.fingerprint, q.granted, q.until, q.approver, q.reason
+             FROM (VALUES {}) CROSS JOIN quota_consumption q INDEXED BY quota_consumption_once
+                ON q.tenant_id = column1 AND q.job_id = column2",
+            values(size, 2)
+        )
+    })
+});
+
+pub(super) static INSERT_ROWS: LazyLock<Statement> = LazyLock::new(|| Statement::new(|size| insert(size, 13, "")));
+
+pub(super) static INSERT_DETAILED: LazyLock<Statement> =
+    LazyLock::new(|| Statement::new(|size| insert(size, 17, ", granted, until, approver, reason")));
+
+fn insert(size: usize, columns: usize, detail: &str) -> String {
+    format!(
+        "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt, part,
+            amount, consumed_at, order_id, fingerprint{detail})
+         VALUES {}",
+        values(size, columns)
+    )
+}
+
+pub(super) static PUT_COUNTS: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(|size| {
+        format!(
+            "INSERT INTO quota_counter (tenant_id, limit_id, quota_type, window_start, epoch, window_end, used, reserved,
+                warned, untold)
+             VALUES {}
+             ON CONFLICT (tenant_id, limit_id, quota_type, window_start, epoch) DO UPDATE SET window_end = excluded.window_end,
+                used = excluded.used, reserved = excluded.reserved, warned = excluded.warned, untold = excluded.untold",
+            values(size, 10)
+        )
+    })
+});
+
+pub(super) static PUT_GRANTS: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(|size| {
+        format!(
+            "INSERT INTO quota_grant (tenant_id, id, limit_id, quota_type, amount, until, approver, reason, used_before,
+                used_now, window_start, epoch, ended)
+             VALUES {}
+             ON CONFLICT (tenant_id, id) DO UPDATE SET amount = excluded.amount, until = excluded.until,
+                approver = excluded.approver, reason = excluded.reason, used_before = excluded.used_before,
+                used_now = excluded.used_now, window_start = excluded.window_start, epoch = excluded.epoch,
+                ended = excluded.ended",
+            values(size, 13)
+        )
+    })
+});
+
+pub(super) static OPEN_HOLDS: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(|size| {
+        format!(
+            "INSERT INTO quota_hold (tenant_id, job_id, attempt, until, since, charge) VALUES {}
+             ON CONFLICT (tenant_id, job_id, attempt) DO UPDATE SET until = excluded.until, since = excluded.since,
+                charge = excluded.charge",
+            values(size, 6)
+        )
+    })
+});
+
+/// The first value is the new end.
+pub(super) static RENEW_HOLDS: LazyLock<Statement> = LazyLock::new(|| {
+    let one = "UPDATE quota_hold SET until = ? WHERE tenant_id = ? AND job_id = ? AND attempt = ?";
+    Statement::new(|size| vec![one; size].join("; "))
+});
+
+/// Some statements in one, so that they cross over to the connection's thread together.
+pub(super) static CLOSE_HOLDS: LazyLock<Statement> = LazyLock::new(|| {
+    let one = "DELETE FROM quota_hold WHERE tenant_id = ? AND job_id = ? AND attempt = ?";
+    Statement::new(|size| vec![one; size].join("; "))
+});

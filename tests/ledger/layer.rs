@@ -1,0 +1,92 @@
+//! The layer in front of a service, with its accounts in a ledger.
+
+use std::convert::Infallible;
+
+use http::{Request, Response, StatusCode};
+use tollgate::{Account, Charge, JobId, Verified};
+use tower::{Layer, ServiceExt, service_fn};
+
+use crate::*;
+
+on_each_database! {
+    a_request_is_charged_and_told_of_its_limit
+    a_handler_records_what_it_really_used
+    a_job_is_worked_on_once
+    bytes_of_the_answer_are_written
+}
+
+#[derive(Clone)]
+struct Tenant(&'static str);
+
+fn layer(ledger: &Ledger, plan: Plan) -> QuotaLayer {
+    let tenant = Verified::from_extension(|tenant: &Tenant| Some(Account::named(tenant.0))).named_only();
+    QuotaLayer::new(plan).identify_by(tenant).store_in(ledger, OnFailure::Closed)
+}
+
+fn request(uri: &str) -> Request<String> {
+    Request::post(uri).extension(Tenant("acme")).body(String::new()).unwrap()
+}
+
+async fn answer(request: Request<String>) -> Result<Response<String>, Infallible> {
+    if let Some(charge) = request.extensions().get::<Charge>() {
+        charge.record("tokens", 3);
+    }
+    Ok(Response::new(String::from("0123456789")))
+}
+
+async fn ask(layer: &QuotaLayer, request: Request<String>) -> (StatusCode, http::HeaderMap) {
+    let answer = layer.layer(service_fn(answer)).oneshot(request).await.unwrap();
+    let (head, body) = answer.into_parts();
+    http_body_util::BodyExt::collect(body).await.unwrap();
+    (head.status, head.headers)
+}
+
+async fn a_request_is_charged_and_told_of_its_limit(database: Database) {
+    let ledger = database.open().await;
+    let layer = layer(&ledger, Plan::new("paid").limit(Quota::requests(2).per(Period::month())));
+    let (status, headers) = ask(&layer, request("/")).await;
+    assert_eq!(status, StatusCode::OK);
+    assert!(headers["ratelimit"].to_str().unwrap().starts_with("\"requests_per_month\";r=1;t="));
+    assert_eq!(ask(&layer, request("/")).await.0, StatusCode::OK);
+    let (status, headers) = ask(&layer, request("/")).await;
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+    assert!(headers.contains_key("retry-after"));
+    assert_eq!(told(&rows(&ledger, "acme").await).len(), 2, "a refusal writes nothing");
+}
+
+async fn a_handler_records_what_it_really_used(database: Database) {
+    let ledger = database.open().await;
+    let layer = layer(&ledger, tokens(100)).share_with_handler();
+    assert_eq!(ask(&layer, request("/")).await.0, StatusCode::OK);
+    settled(&ledger).await;
+    assert_eq!(counts(&layer.handle(), &acme()).await, (3, 0));
+    assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
+}
+
+async fn a_job_is_worked_on_once(database: Database) {
+    let ledger = database.open().await;
+    let layer = layer(&ledger, Plan::new("paid").limit(Quota::requests(9).per(Period::month())));
+    let layer = layer.job_ids(JobId::header("x-job-id"));
+    let job = |id: &str, uri: &str| {
+        let mut request = request(uri);
+        request.headers_mut().insert("x-job-id", id.parse().unwrap());
+        request
+    };
+    assert_eq!(ask(&layer, job("17", "/scan")).await.0, StatusCode::OK);
+    assert_eq!(ask(&layer, job("17", "/scan")).await.0, StatusCode::CONFLICT);
+    assert_eq!(ask(&layer, job("17", "/other")).await.0, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(told(&rows(&ledger, "acme").await), [("17", "charge", 1)]);
+}
+
+async fn bytes_of_the_answer_are_written(database: Database) {
+    let ledger = database.open().await;
+    let plan = Plan::new("paid").limit(Quota::bytes(15).per(Period::month()));
+    let layer = layer(&ledger, plan);
+    for used in [10, 20] {
+        assert_eq!(ask(&layer, request("/")).await.0, StatusCode::OK);
+        settled(&ledger).await;
+        assert_eq!(counts(&layer.handle(), &acme()).await, (used, 0));
+    }
+    assert_eq!(ask(&layer, request("/")).await.0, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
+}

@@ -1,0 +1,140 @@
+//! Quotas in a ledger, through the public API: what is charged is written, once, and nothing that was acknowledged is lost.
+//!
+//! Every test runs on each database; those of PostgreSQL, whose names say `on_a_server`, start a server of their own.
+
+mod audit;
+mod billing_bugs;
+mod grants;
+mod invoices;
+mod layer;
+mod life;
+
+#[cfg(feature = "postgres")]
+#[path = "../servers/mod.rs"]
+mod servers;
+
+use std::time::SystemTime;
+
+use tollgate::{Client, Ledger, LedgerEntry, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas};
+
+/// A database in which ledgers come and go.
+enum Database {
+    #[cfg(feature = "sqlite")]
+    Sqlite(std::path::PathBuf),
+    #[cfg(feature = "postgres")]
+    Postgres(String),
+}
+
+impl Database {
+    #[cfg(feature = "sqlite")]
+    fn sqlite() -> Self {
+        let name = format!("tollgate-ledger-{}-{:x}.db", std::process::id(), fastrand::u64(..));
+        Self::Sqlite(std::env::temp_dir().join(name))
+    }
+
+    #[cfg(feature = "postgres")]
+    fn postgres() -> Self {
+        Self::Postgres(servers::Postgres::shared().database())
+    }
+
+    async fn open(&self) -> Ledger {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(file) => tollgate::SqliteLedger::open(file).await.unwrap(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(url) => tollgate::PostgresLedger::connect(url).await.unwrap(),
+        }
+    }
+
+    /// Does to the tables what nobody should do.
+    async fn meddle(&self, sql: &'static str) -> sqlx::Result<u64> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(file) => {
+                let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await?;
+                Ok(sqlx::query(sql).execute(&pool).await?.rows_affected())
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(url) => {
+                let pool = sqlx::PgPool::connect(url).await?;
+                Ok(sqlx::query(sql).execute(&pool).await?.rows_affected())
+            }
+        }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        #[cfg(feature = "sqlite")]
+        if let Self::Sqlite(file) = self {
+            for end in ["", "-wal", "-shm"] {
+                let _ = std::fs::remove_file(format!("{}{end}", file.display()));
+            }
+        }
+    }
+}
+
+/// Each story once in a file and once on a server.
+macro_rules! on_each_database {
+    ($($name:ident)*) => {
+        #[cfg(feature = "sqlite")]
+        mod in_a_file {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $name() {
+                super::$name(crate::Database::sqlite()).await;
+            })*
+        }
+
+        #[cfg(feature = "postgres")]
+        mod on_a_server {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $name() {
+                super::$name(crate::Database::postgres()).await;
+            })*
+        }
+    };
+}
+use on_each_database;
+
+fn tokens(limit: u64) -> Plan {
+    Plan::new("paid").limit(Quota::units("tokens", limit).per(Period::month()))
+}
+
+fn quotas(ledger: &Ledger, plan: Plan) -> Quotas {
+    QuotaLayer::new(plan).store_in(ledger, OnFailure::Closed).handle()
+}
+
+fn acme() -> Client {
+    Client::named("acme")
+}
+
+/// What is used, and what is reserved besides.
+async fn counts(quotas: &Quotas, client: &Client) -> (u64, u64) {
+    let usage = quotas.usage(client).await.unwrap();
+    (usage.limits[0].used, usage.limits[0].reserved)
+}
+
+async fn rows(ledger: &Ledger, tenant: &str) -> Vec<LedgerEntry> {
+    let ahead = SystemTime::now() + std::time::Duration::from_secs(3_600);
+    let (mut rows, mut entries) = (Vec::new(), ledger.entries(tenant, SystemTime::UNIX_EPOCH, ahead));
+    while let Some(row) = entries.next().await.unwrap() {
+        rows.push(row);
+    }
+    rows
+}
+
+/// What rows say, without ids and times.
+fn told(rows: &[LedgerEntry]) -> Vec<(&str, &str, i64)> {
+    rows.iter().map(|row| (row.job.as_str(), row.entry, row.amount)).collect()
+}
+
+/// Waits until what ends without a wait has reached the ledger.
+async fn settled(ledger: &Ledger) {
+    for _ in 0..1_000 {
+        if ledger.backlog() == 0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("{ledger:?} does not come to rest");
+}
