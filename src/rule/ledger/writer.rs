@@ -414,10 +414,9 @@ impl<R> Writer<R> {
             }
             (Verdict::Replay { running, .. }, _) => *running = self.running.contains_key(&order.key),
             (Verdict::Settled(..), Act::Settle(Settle { end: End::Void, attempt, .. })) => {
-                if self.running.get(&order.key).is_some_and(|running| running.goes_back && running.attempt == *attempt)
-                {
-                    self.running.remove(&order.key);
-                }
+                let gone_back = |running: &Running| running.goes_back && running.attempt == *attempt;
+                let key = Some(&order.key).filter(|key| self.running.get(key).is_some_and(gone_back));
+                key.and_then(|key| self.running.remove(key));
             }
             _ => {}
         }
