@@ -280,6 +280,20 @@ fn a_job_that_came_to_nothing_is_running_until_its_id_is_free() {
 }
 
 #[test]
+fn a_job_that_was_said_to_be_over_and_then_came_to_nothing_is_not_told_done() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.settle_down();
+    scene.writer.finish(&key("acme", "a"), 2);
+    scene.ask("bob", 4, "a", 60);
+    scene.tell(6, "a", 0, End::Void);
+    scene.settle_down();
+    scene.ask("eve", 8, "a", 60);
+    scene.settle_down();
+    assert_eq!(scene.told(), [("ann", "admitted"), ("bob", "running"), ("eve", "admitted")]);
+}
+
+#[test]
 fn duplicates_are_told_that_a_job_is_running_until_it_is_finished() {
     let mut scene = Scene::new();
     scene.ask("ann", 2, "a", 60);
