@@ -3,6 +3,7 @@
 mod batch;
 mod book;
 mod job;
+mod job_time;
 mod order;
 mod row;
 #[cfg(test)]
