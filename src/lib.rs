@@ -83,7 +83,9 @@ pub use store::ledger::PostgresLedger;
 #[cfg(feature = "sqlite")]
 pub use store::ledger::SqliteLedger;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use store::ledger::{AccountDrift, Entries, GrantEntry, Ledger, LedgerEntry, LedgerError, PastUsage, Reconciled};
+pub use store::ledger::{
+    AccountDrift, Entries, GrantEntry, Ledger, LedgerEntry, LedgerError, PastUsage, Reconciled, Spool, SpoolError,
+};
 
 /// The README's examples compile.
 #[cfg(doctest)]

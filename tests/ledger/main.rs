@@ -1,5 +1,8 @@
 //! Quotas in a ledger, through the public API: what is charged is written, once, and nothing that was acknowledged is lost.
 
+mod away;
+mod killed;
+
 use std::time::Duration;
 
 use tollgate::{

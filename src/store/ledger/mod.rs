@@ -2,6 +2,7 @@
 
 mod accounts;
 mod audit;
+mod blind;
 mod columns;
 mod database;
 mod doors;
@@ -14,6 +15,8 @@ mod owner;
 mod postgres;
 mod progress;
 mod scribe;
+mod spool;
+mod spool_error;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(test)]
@@ -32,6 +35,8 @@ pub use error::LedgerError;
 pub use ledger::Ledger;
 pub(crate) use owner::Owner;
 pub(crate) use scribe::{Patience, Scribe, new_id};
+pub use spool::Spool;
+pub use spool_error::SpoolError;
 use written::ReservedAs;
 pub(crate) use written::Written;
 
