@@ -116,7 +116,7 @@ async fn what_passes_without_the_ledger_is_charged_once_it_is_back_also_past_the
         quotas.charge(&acme(), ("tokens", 10)).await.unwrap();
     }
     assert_eq!(spool.pending(), 5);
-    quotas.check(&acme(), ("tokens", 1)).await.unwrap_err(); // it can still be read here, and says what it knows
+    quotas.check(&acme(), ("tokens", 11)).await.unwrap_err(); // it can still be read here, and says what it knows
     assert_eq!(quotas.record(&acme(), ("tokens", 1)).await, Err(AccountError::Unavailable));
     assert_eq!(scene.told(), ["lost"]);
     drop(away);
@@ -127,7 +127,10 @@ async fn what_passes_without_the_ledger_is_charged_once_it_is_back_also_past_the
     assert_eq!(entries.iter().filter(|entry| entry.passed_at.is_some() && entry.amount == 10).count(), 5);
     assert_eq!(entries.iter().filter(|entry| entry.passed_at.is_none() && entry.amount == 90).count(), 1);
     assert!(entries[1].to_string().contains(r#""passed_at":"2"#), "{}", entries[1]);
-    eventually(|| scene.told() == ["lost", "merged 5, 0 before", "back"]).await;
+    // Whether it is asked again before all is there depends on how much that is.
+    let told =
+        || ["lost", "back", "merged 5, 0 before"].map(|told| scene.told().iter().filter(|it| *it == told).count());
+    eventually(|| told() == [1, 1, 1] && scene.told().len() == 3).await;
     let length = || std::fs::metadata(scene.spool_path()).unwrap().len();
     eventually(|| length() == 16).await;
     assert_eq!(scene.ledger.reconcile().await.unwrap().drifts.len(), 0);

@@ -91,9 +91,13 @@ pub(super) fn decide<'a>(orders: impl Iterator<Item = Turn<'a>>, loaded: Loaded)
 
 impl Batch {
     fn decide(&mut self, Turn { order, sent, left }: Turn<'_>) -> Verdict {
-        // What was kept in a file may have been brought here before, by a program that has died since.
-        let sent = sent || matches!(order.act, Act::End { .. });
-        if sent && self.rows.get(&order.key).is_some_and(|rows| Dossier(rows).written_by(order.id)) {
+        let looked_for = match order.act {
+            Act::Pass(_) => false, // knows its rows itself
+            // What was kept in a file may have been brought here before, by a process that has died since.
+            Act::End { .. } => true,
+            _ => sent,
+        };
+        if looked_for && self.rows.get(&order.key).is_some_and(|rows| Dossier(rows).written_by(order.id)) {
             return self.written_before(order);
         }
         match &order.act {
@@ -488,7 +492,9 @@ impl Batch {
         detail: Option<Box<Detail>>,
     ) {
         let Line { limit, kind, window, epoch, amount } = line;
-        let (key, own, order) = (order.key.clone(), order.own, order.id);
+        // What settles it may come in the same batch only where it passed.
+        let own = order.own && !matches!(order.act, Act::Pass(_));
+        let (key, order) = (order.key.clone(), order.id);
         let row = Row { key, attempt, part, entry, kind, limit, window, epoch, amount, order, fingerprint, detail };
         if !own {
             self.rows.entry(row.key.clone()).or_default().push(row.clone());

@@ -42,14 +42,14 @@ pub(crate) struct Damage {
 
 /// Reads a file.
 pub(crate) fn recover(file: &[u8]) -> Result<Recovered, Damage> {
-    if file.len() < HEADER.len() && (HEADER.starts_with(file) || file.iter().all(|byte| *byte == 0)) {
+    // Where a file was made longer before its bytes were there, zeros are at its end.
+    let written = file.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    if file.len() <= HEADER.len() && written < HEADER.len() && HEADER.starts_with(&file[..written]) {
         return Ok(Recovered::default()); // it was being made
     }
     if !file.starts_with(HEADER) {
         return Err(Damage { at: 0, whole: 0, what: "it does not begin as a spool does" });
     }
-    // Where a file was made longer before its bytes were there, zeros are at its end.
-    let written = file.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     let (mut at, mut orders) = (HEADER.len(), Vec::new());
     while at < file.len() {
         let damage = |what| Damage { at, whole: orders.len(), what };
@@ -360,7 +360,7 @@ mod tests {
                 let whole = ends.iter().filter(|end| **end <= cut).count().saturating_sub(1);
                 for zeros in [0, 1, 7, 8, 40] {
                     let torn = [&file[..cut], &vec![0; zeros][..]].concat();
-                    if torn.len() > 15 && cut < 16 && cut > 0 {
+                    if torn.len() >= 16 && cut < 16 {
                         continue; // a header is written at once, and nothing after it
                     }
                     let read = recover(&torn).unwrap_or_else(|damage| panic!("{damage:?} at {cut} and {zeros} zeros"));

@@ -2,6 +2,7 @@
 
 mod explorer;
 mod model;
+mod passing;
 mod writer;
 
 use std::sync::Arc;
