@@ -4,11 +4,11 @@ use std::{
     num::NonZeroU32,
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::SystemTime,
+    time::Duration,
 };
 
 use sqlx::{Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
-use tollgate::{AccountError, Event, LedgerEntry, Reason, ReservationError, Spool};
+use tollgate::{AccountError, Amounts, Ended, Event, JobRun, Kind, Reason, ReservationError, Spool, SqliteLedger};
 
 use super::*;
 
@@ -74,16 +74,6 @@ impl Scene {
         panic!("{spool:?}");
     }
 
-    pub(super) async fn entries(&self) -> Vec<LedgerEntry> {
-        let until = SystemTime::now() + Duration::from_secs(60);
-        let mut entries = self.ledger.entries("acme", SystemTime::UNIX_EPOCH, until);
-        let mut all = Vec::new();
-        while let Some(entry) = entries.next().await.unwrap() {
-            all.push(entry);
-        }
-        all
-    }
-
     fn told(&self) -> Vec<String> {
         self.log.lock().unwrap().clone()
     }
@@ -121,9 +111,9 @@ async fn what_passes_without_the_ledger_is_charged_once_it_is_back_also_past_the
     assert_eq!(scene.told(), ["lost"]);
     drop(away);
     Scene::merged(&spool).await;
-    assert_eq!(used(&quotas).await, (140, 0));
+    assert_eq!(counts(&quotas, &acme()).await, (140, 0));
     assert_eq!(quotas.charge(&acme(), ("tokens", 1)).await.unwrap_err().reason(), Reason::RateLimited);
-    let entries = scene.entries().await;
+    let entries = rows(&scene.ledger, "acme").await;
     assert_eq!(entries.iter().filter(|entry| entry.passed_at.is_some() && entry.amount == 10).count(), 5);
     assert_eq!(entries.iter().filter(|entry| entry.passed_at.is_none() && entry.amount == 90).count(), 1);
     assert!(entries[1].to_string().contains(r#""passed_at":"2"#), "{}", entries[1]);
@@ -155,7 +145,7 @@ async fn a_job_that_passed_is_a_duplicate_while_the_ledger_is_away_and_after_a_r
     let spool = next.spool();
     let quotas = next.quotas(tokens(100), OnFailure::Open(spool.clone()));
     Scene::merged(&spool).await;
-    assert_eq!(used(&quotas).await, (60, 0));
+    assert_eq!(counts(&quotas, &acme()).await, (60, 0));
     let run = quotas.run_job(&acme(), "order 17", ("tokens", 60), async {}).await.unwrap();
     assert_eq!(run, JobRun::Replayed);
 }
@@ -174,13 +164,13 @@ async fn a_reservation_that_passed_is_settled_with_what_was_used() {
     assert_eq!(quotas.commit(&named, Amounts::none()).await, Err(ReservationError::Unavailable));
     drop(away);
     Scene::merged(&spool).await;
-    assert_eq!(used(&quotas).await, (120, 15));
+    assert_eq!(counts(&quotas, &acme()).await, (120, 15));
     open.commit(("tokens", 5));
     let named = named.to_string().parse().unwrap();
     Scene::merged(&spool).await;
     assert_eq!(quotas.commit(&named, ("tokens", 2)).await, Ok(Ended::Now));
     assert_eq!(quotas.commit(&named, ("tokens", 2)).await, Ok(Ended::Before));
-    assert_eq!(used(&quotas).await, (127, 0));
+    assert_eq!(counts(&quotas, &acme()).await, (127, 0));
 }
 
 #[tokio::test]
@@ -205,7 +195,7 @@ async fn a_process_passes_its_share_of_what_was_left_and_no_more() {
         tokio::time::sleep(Duration::from_millis(100)).await;
         quotas.charge(&acme(), ("tokens", 0)).await.unwrap();
     }
-    assert_eq!(used(&quotas).await, (85, 0));
+    assert_eq!(counts(&quotas, &acme()).await, (85, 0));
 }
 
 #[tokio::test]
@@ -226,7 +216,7 @@ async fn a_full_spool_refuses_and_takes_again_when_it_is_empty() {
     drop(away);
     Scene::merged(&spool).await;
     quotas.charge(&acme(), ("tokens", 10)).await.unwrap();
-    assert_eq!(used(&quotas).await, (10 + passed, 0));
+    assert_eq!(counts(&quotas, &acme()).await, (10 + passed, 0));
 }
 
 #[tokio::test]
@@ -261,7 +251,7 @@ async fn a_request_that_goes_away_while_it_waits_for_the_disk_is_not_charged() {
     }
     drop(away);
     Scene::merged(&spool).await;
-    let used = used(&quotas).await.0;
+    let used = counts(&quotas, &acme()).await.0;
     assert!(used == 1 || used == 11, "{used}");
     let run = quotas.run_job(&acme(), "order 17", ("tokens", 10), async {}).await.unwrap();
     assert_eq!(run == JobRun::Replayed, used == 11);

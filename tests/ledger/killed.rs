@@ -4,7 +4,10 @@ use std::{
     io::{BufRead, BufReader},
     path::PathBuf,
     process::{Command, Stdio},
+    time::Duration,
 };
+
+use tollgate::JobRun;
 
 use super::{away::Scene, *};
 
@@ -60,13 +63,13 @@ async fn what_a_killed_process_let_pass_is_charged_once() {
         let again = quotas.run_job(&acme(), "job 7", ("tokens", 3), async {}).await;
         assert_eq!(again.unwrap(), JobRun::Replayed, "also before the ledger has it");
         Scene::merged(&spool).await;
-        let entries = scene.entries().await;
+        let entries = rows(&scene.ledger, "acme").await;
         for job in 0..passed {
             let of_job: Vec<_> = entries.iter().filter(|entry| entry.job == format!("job {job}")).collect();
             assert_eq!(of_job.len(), 1, "{of_job:?}");
             assert!(of_job[0].entry == "charge" && of_job[0].amount == 3 && of_job[0].passed_at.is_some());
         }
-        let (now, reserved) = used(&quotas).await;
+        let (now, reserved) = counts(&quotas, &acme()).await;
         assert!(now >= passed * 3, "{now}");
         assert!(restart == 0 || now == total, "nothing is charged again");
         assert!(reserved <= 150, "what was not settled before it was killed is settled when its time runs out");

@@ -211,9 +211,10 @@ impl<R> Writer<R> {
 
     /// Takes an order that nobody waits for, always: it settles what was admitted.
     pub(crate) fn tell(&mut self, order: Order) {
-        if let Act::Settle(Settle { end: End::Void, attempt, .. }) = &order.act
-            && let Some(running) = self.running.get_mut(&order.key)
-        {
+        if let Act::Settle(Settle { end: End::Void, attempt, .. }) = &order.act {
+            // Nobody is told that it was done, whether it was said to be over before or is afterwards.
+            let finished = || Running { order: order.id, attempt: *attempt, goes_back: true };
+            let running = self.running.entry(order.key.clone()).or_insert_with(finished);
             running.goes_back |= running.attempt == *attempt;
         }
         self.push(order, None);
@@ -255,8 +256,7 @@ impl<R> Writer<R> {
         self.running.contains_key(key)
     }
 
-    /// The work of a named job is over: duplicates are told so. Where it came to nothing, which is to be
-    /// [told](Self::tell) before, they are told once its id is free again.
+    /// The work of a named job is over: duplicates are told so; where it came to nothing, once its id is free again.
     pub(crate) fn finish(&mut self, key: &Key, order: u128) {
         if self.running.get(key).is_some_and(|running| running.order == order && !running.goes_back) {
             self.running.remove(key);
@@ -432,10 +432,7 @@ impl<R> Writer<R> {
             }
             (Verdict::Replay { running, .. }, _) => *running = self.running.contains_key(&order.key),
             (Verdict::Settled(..), Act::Settle(Settle { end: End::Void, attempt, .. })) => {
-                if self.running.get(&order.key).is_some_and(|running| running.goes_back && running.attempt == *attempt)
-                {
-                    self.running.remove(&order.key);
-                }
+                self.gone_back(&order.key, *attempt);
             }
             _ => {}
         }
@@ -443,6 +440,13 @@ impl<R> Writer<R> {
             (Some(to), verdict) => self.answers.push(Answered { to, verdict }),
             (None, Verdict::Settled(_, near)) if !near.is_empty() => self.notices.push(Notice { origin, key, near }),
             _ => {}
+        }
+    }
+
+    /// An attempt has gone back: the job's id is free again.
+    fn gone_back(&mut self, key: &Key, attempt: u32) {
+        if self.running.get(key).is_some_and(|running| running.goes_back && running.attempt == attempt) {
+            self.running.remove(key);
         }
     }
 

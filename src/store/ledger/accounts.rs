@@ -18,7 +18,7 @@ use crate::{
         Reserved, Told, Trouble,
     },
     rule::{
-        ledger::{self, Act, Admit, Admitted, Key, Reserve, Settle, Since, Standing, Verdict},
+        ledger::{self, Act, Admit, Admitted, Key, Reserve, Settle, Standing, Verdict},
         quota::{Duplicate, GrantState, No, Now, Stage, Terms, Warning},
     },
     store::memory::Accounts,
@@ -31,7 +31,6 @@ pub(crate) struct InLedger<D: Database> {
     origin: u32,
     slots: Arc<Slots>,
     terms: Terms,
-    clock: Clock,
     /// How it goes on without the ledger, if it does.
     blind: Option<Arc<Blind>>,
 }
@@ -39,9 +38,11 @@ pub(crate) struct InLedger<D: Database> {
 /// Places at a time, which a ledger does not hold: a process that dies could not give them back.
 struct Slots {
     accounts: Arc<Accounts>,
-    /// Plans, and what of them is a limit of places.
-    plans: Mutex<Vec<(Arc<Plan>, Option<Arc<Plan>>)>>,
+    plans: Mutex<Vec<PlanOfSlots>>,
 }
+
+/// A plan, and what of it is a limit of places.
+type PlanOfSlots = (Arc<Plan>, Option<Arc<Plan>>);
 
 /// A place that comes back unless it is kept.
 struct Slot {
@@ -76,8 +77,9 @@ impl<D: Database> InLedger<D> {
             work(blind.spool(), &owner.scribe);
         }
         let slots = Slots { accounts: Accounts::new(most, terms.clone(), clock), plans: Mutex::new(Vec::new()) };
+        owner.tend();
         let (origin, blind) = (owner.next_origin(), blind.map(Arc::new));
-        Arc::new(Self { origin, owner, slots: Arc::new(slots), terms, clock: clock.clone(), blind })
+        Arc::new(Self { origin, owner, slots: Arc::new(slots), terms, blind })
     }
 
     fn order(&self, key: Key, own: bool, act: Act) -> ledger::Order {
@@ -173,6 +175,7 @@ impl<D: Database> QuotaStore for InLedger<D> {
         let Some(tenant) = tenant(order.account.client) else {
             return Answer::Now(Err(Refused::Store(Trouble::Nameless)));
         };
+        self.owner.tend();
         let slot = match self.slot(order) {
             Ok(slot) => slot,
             Err(refused) => return Answer::Now(Err(refused)),

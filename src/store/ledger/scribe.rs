@@ -171,27 +171,23 @@ impl<D: Database> Scribe<D> {
         self.work();
     }
 
-    /// Takes no more orders, and waits until all are settled; answers whoever still waits after `most`.
+    /// Takes no more orders, waits until all are settled, and closes the database; answers whoever still waits after `most`.
     pub(crate) async fn shut(self: &Arc<Self>, most: Duration) {
         self.close();
         let settled = async {
             loop {
                 let ended = self.ended.notified();
-                if self.lock().backlog() == 0 {
-                    return;
+                if self.lock().backlog() == 0 && !self.working.load(Ordering::Acquire) {
+                    break;
                 }
                 ended.await;
             }
+            self.database.close().await;
         };
         if timeout(most, settled).await.is_err() {
-            let answers = {
-                let mut writer = self.lock();
-                writer.give_up(&why(Full::Shut));
-                writer.answers()
-            };
-            for answered in answers {
-                let _ = answered.to.send(answered.verdict);
-            }
+            let mut writer = self.lock();
+            writer.give_up(&why(Full::Shut));
+            give(&mut writer);
         }
     }
 
@@ -215,16 +211,14 @@ impl<D: Database> Scribe<D> {
     }
 
     async fn run(&self) {
-        let (mut session, mut event) = (None, None);
+        let (mut session, mut event) = (None::<D::Session>, None);
         loop {
-            let (step, answers, notices) = {
+            let (step, notices) = {
                 let mut writer = self.lock();
                 let step = writer.step(event.take());
-                (step, writer.answers(), writer.notices())
+                give(&mut writer);
+                (step, writer.notices())
             };
-            for answered in answers {
-                let _ = answered.to.send(answered.verdict); // whoever has gone takes it back
-            }
             self.tell_listeners(&notices);
             event = match step {
                 Step::Wait => {
@@ -233,7 +227,9 @@ impl<D: Database> Scribe<D> {
                     None
                 }
                 Step::End => {
-                    self.ended.notify_waiters();
+                    if let Some(session) = session.take() {
+                        let _ = timeout(self.step, session.close()).await;
+                    }
                     return;
                 }
                 Step::Rest(rest) => {
@@ -304,6 +300,7 @@ struct Working<D: Database>(Arc<Scribe<D>>);
 impl<D: Database> Drop for Working<D> {
     fn drop(&mut self) {
         self.0.working.store(false, Ordering::Release);
+        self.0.ended.notify_waiters();
     }
 }
 
@@ -380,6 +377,14 @@ pub(crate) fn new_id() -> u128 {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX >> 1)
+}
+
+/// Gives everybody their answers while the writer is held: whoever leaves afterwards finds theirs there, and whoever left
+/// before is known to have gone.
+fn give(writer: &mut Callers) {
+    for answered in writer.answers() {
+        let _ = answered.to.send(answered.verdict); // nobody is there any more: they have taken it back
+    }
 }
 
 fn fault(failure: Failure) -> Fault {

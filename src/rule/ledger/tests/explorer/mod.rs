@@ -1,11 +1,13 @@
 //! Every state that two writers, their callers and a database can come to, one after the other.
 
+mod mutations;
+mod reported;
 mod settings;
 mod world;
 
 use std::{
     collections::{HashSet, VecDeque},
-    hash::{Hash, Hasher},
+    hash::Hash,
     rc::Rc,
     sync::Arc,
 };
