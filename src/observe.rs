@@ -67,6 +67,8 @@ pub enum Event<'a> {
     StoreLost {
         /// Whose store.
         policy: &'a PolicyName,
+        /// Why it did not answer, in words.
+        why: &'a str,
     },
     /// The store of the accounts is asked again.
     StoreBack {

@@ -127,7 +127,7 @@ pub(crate) enum Told {
     /// A client has come near to its limits.
     Near(Near),
     /// The store is away, and requests pass without it; it is back.
-    Lost,
+    Lost(Arc<str>),
     Back,
     /// Nothing more can be kept for it.
     Full,

@@ -169,7 +169,7 @@ fn tell(terms: &Terms, told: &Told) {
     let policy = &terms.name;
     let event = match told {
         Told::Near(near) => return warn(terms, near),
-        Told::Lost => Event::StoreLost { policy },
+        Told::Lost(why) => Event::StoreLost { policy, why },
         Told::Back => Event::StoreBack { policy },
         Told::Full => Event::SpoolFull { policy },
         Told::Merged { records, duplicates } => {

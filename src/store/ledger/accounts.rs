@@ -215,7 +215,8 @@ impl<D: Database> QuotaStore for InLedger<D> {
             if lasting && !passed {
                 owner.keep_open(id, &key, attempt, since, ttl);
             }
-            let written = Written::new(key, attempt, since, plan, id, passed, reserve.is_some(), now.moment);
+            let mut written = Written::new(key, attempt, since, plan, id, now.moment);
+            (written.passed, written.reserved) = (passed, reserve.is_some());
             let usage = usage.map(|usage| Self::with_slots(&slots, &client, &written.plan, now, usage));
             let news = News { reclaimed: false, near: of(&client, near), untold, usage };
             let quiet = news.near.limits.is_empty() && news.untold.is_empty() && news.usage.is_none();
@@ -465,7 +466,7 @@ impl<D: Database> QuotaStore for InLedger<D> {
         let origin = self.origin;
         if let Some(blind) = &self.blind {
             let hear = Arc::clone(&hear);
-            blind.spool().listen(move |heard| hear(&told(*heard)));
+            blind.spool().listen(move |heard| hear(&told(heard)));
         }
         self.owner.scribe.listen(move |notice| {
             if notice.origin == origin {

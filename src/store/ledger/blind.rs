@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     quota::{Amounts, Plan, Usage},
-    quota_store::{Refused, Trouble},
+    quota_store::{Refused, Told, Trouble},
     rule::{
         ledger::{Act, Admit, Admitted, End, Key, Local, Order, Pass, Sent, Settle, Since, Verdict, after},
         quota::{Duplicate, No},
@@ -99,9 +99,11 @@ impl Blind {
                     return Ok(Passed::Written(*admitted));
                 }
                 (None, verdict) => return Err(refused(verdict)),
-                (Some(open), _) => sent = open,
+                (Some(open), verdict) => {
+                    sent = open;
+                    spool.lost(&why(verdict));
+                }
             }
-            spool.lost();
             work(spool, scribe);
         }
         let mut passing = Passing { scribe, spool, order: &order, admit: &admit, wall, sent, kept: false, done: false };
@@ -291,6 +293,14 @@ impl<D: Database> Merging<D> {
     }
 }
 
+/// Why the ledger has not decided.
+fn why(verdict: Verdict) -> Arc<str> {
+    match verdict {
+        Verdict::Unavailable(why) => why,
+        _ => "it did not say in time whether it has charged".into(),
+    }
+}
+
 /// Changes nothing, and shows that the ledger can be written.
 fn probe() -> Order {
     let key = Key { tenant: "".into(), job: "".into() };
@@ -298,12 +308,11 @@ fn probe() -> Order {
 }
 
 /// What a layer tells of its spool.
-pub(super) fn told(heard: Heard) -> crate::quota_store::Told {
-    use crate::quota_store::Told;
+pub(super) fn told(heard: &Heard) -> Told {
     match heard {
-        Heard::Lost => Told::Lost,
+        Heard::Lost(why) => Told::Lost(Arc::clone(why)),
         Heard::Back => Told::Back,
         Heard::Full => Told::Full,
-        Heard::Merged { records, duplicates } => Told::Merged { records, duplicates },
+        Heard::Merged { records, duplicates } => Told::Merged { records: *records, duplicates: *duplicates },
     }
 }

@@ -61,9 +61,9 @@ pub(super) struct Shared {
 type Listener = Box<dyn Fn(&Heard) + Send>;
 
 /// What there is to tell of a spool.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
-    Lost,
+    Lost(Arc<str>),
     Back,
     Full,
     Merged { records: u64, duplicates: u64 },
@@ -346,9 +346,9 @@ impl Shared {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(listener));
     }
 
-    pub(super) fn tell_listeners(&self, heard: Heard) {
+    fn tell_listeners(&self, heard: &Heard) {
         let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        listeners.iter().for_each(|listener| listener(&heard));
+        listeners.iter().for_each(|listener| listener(heard));
     }
 
     /// Whether the ledger is to be asked.
@@ -366,9 +366,10 @@ impl Shared {
     }
 
     /// The ledger has not decided.
-    pub(super) fn lost(&self) {
-        if self.lock().mode.lost() {
-            self.tell_listeners(Heard::Lost);
+    pub(super) fn lost(&self, why: &Arc<str>) {
+        let new = self.lock().mode.lost();
+        if new {
+            self.tell_listeners(&Heard::Lost(Arc::clone(why)));
         }
     }
 
@@ -416,7 +417,7 @@ impl Shared {
                 let new = !std::mem::replace(&mut state.full, true);
                 drop(state);
                 if new {
-                    self.tell_listeners(Heard::Full);
+                    self.tell_listeners(&Heard::Full);
                 }
                 return false;
             }
@@ -472,9 +473,9 @@ impl Shared {
             (state.mode.reached(left), merged)
         };
         self.wake.notify_one();
-        merged.into_iter().for_each(|merged| self.tell_listeners(merged));
+        merged.into_iter().for_each(|merged| self.tell_listeners(&merged));
         if back {
-            self.tell_listeners(Heard::Back);
+            self.tell_listeners(&Heard::Back);
         }
     }
 
@@ -562,7 +563,7 @@ impl Shared {
             let new = !wrote && !std::mem::replace(&mut state.full, true);
             drop(state);
             if new {
-                self.tell_listeners(Heard::Full);
+                self.tell_listeners(&Heard::Full);
             }
         }
     }

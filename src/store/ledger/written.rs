@@ -42,18 +42,9 @@ struct More {
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 impl Written {
-    pub(super) fn new(
-        key: Key,
-        attempt: u32,
-        since: Since,
-        plan: Arc<Plan>,
-        order: u128,
-        passed: bool,
-        reserved: bool,
-        now: Moment,
-    ) -> Self {
+    pub(super) fn new(key: Key, attempt: u32, since: Since, plan: Arc<Plan>, order: u128, now: Moment) -> Self {
         let more = Mutex::new(More { used: Amounts::none(), part: 0, told: now });
-        Self { key, attempt, since, plan, order, passed, reserved, more }
+        Self { key, attempt, since, plan, order, passed: false, reserved: false, more }
     }
 
     /// Adds to what was used; gives all that is to be written now, if it is time.
