@@ -277,3 +277,70 @@ async fn a_spool_belongs_to_one_process_and_one_ledger_and_says_what_is_wrong() 
     assert_eq!(std::fs::read_to_string(kept).unwrap(), "something else entirely");
     assert_eq!(Spool::at(&path).unwrap().pending(), 0);
 }
+
+#[tokio::test]
+async fn a_record_that_was_cut_short_is_let_go_and_damage_is_kept_aside() {
+    let scene = Scene::new().await;
+    let _away = scene.away().await;
+    let quotas = scene.quotas(tokens(100), OnFailure::Open(scene.spool()));
+    for _ in 0..3 {
+        quotas.charge(&acme(), ("tokens", 1)).await.unwrap();
+    }
+    scene.ledger.shut_down(Duration::ZERO).await;
+    drop(quotas);
+    let path = scene.spool_path();
+    let whole = std::fs::read(&path).unwrap();
+    assert_eq!(scene.spool().pending(), 3);
+    std::fs::write(&path, &whole[..whole.len() - 5]).unwrap();
+    assert_eq!(scene.spool().pending(), 2);
+    assert_eq!(std::fs::read(&path).unwrap(), whole[..16 + (whole.len() - 16) / 3 * 2]);
+    let mut altered = whole;
+    altered[50] ^= 4;
+    std::fs::write(&path, &altered).unwrap();
+    let error = Spool::at(&path).unwrap_err();
+    assert!(
+        error.reason().contains("at byte 16, after 0 whole records, a record was altered; it is kept as"),
+        "{error}"
+    );
+    assert_eq!(std::fs::read(path.with_extension("spool.damaged-1")).unwrap(), altered);
+    assert_eq!(scene.spool().pending(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_at_once_are_charged_once_each_however_often_the_ledger_goes_away() {
+    let scene = Scene::new().await;
+    let spool = scene.spool();
+    let ledger = scene.ledger.clone().deadline(Duration::from_millis(20));
+    let quotas = QuotaLayer::new(tokens(10)).store_in(&ledger, OnFailure::Open(spool.clone())).handle();
+    let jobs = Arc::new(Mutex::new(Vec::new()));
+    let tasks: Vec<_> = (0..16)
+        .map(|task| {
+            let (quotas, jobs) = (quotas.clone(), Arc::clone(&jobs));
+            tokio::spawn(async move {
+                for round in 0..20 {
+                    let id = format!("{} of {round}", task / 2); // two at once for each
+                    let ran = quotas.run_job(&acme(), &id, ("tokens", 1), async {}).await;
+                    if ran == Ok(JobRun::Done(())) {
+                        jobs.lock().unwrap().push(id);
+                    }
+                    tokio::time::sleep(Duration::from_millis(7)).await;
+                }
+            })
+        })
+        .collect();
+    while !tasks.iter().all(|task| task.is_finished()) {
+        let away = scene.away().await;
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        drop(away);
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    Scene::merged(&spool).await;
+    let mut ran = jobs.lock().unwrap().clone();
+    ran.sort();
+    let rows = rows(&scene.ledger, "acme").await;
+    let mut charged: Vec<_> = rows.iter().filter(|row| row.entry == "charge").map(|row| row.job.clone()).collect();
+    charged.sort();
+    assert_eq!(charged, ran, "each once, and nothing else");
+    assert_eq!(counts(&quotas, &acme()).await, (ran.len() as u64, 0));
+    assert!(ran.len() > 10, "past the limit");
+}

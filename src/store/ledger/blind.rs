@@ -246,8 +246,13 @@ pub(super) fn work<D: Database>(spool: &Arc<Shared>, scribe: &Arc<Scribe<D>>) {
     }
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     if spool.begin_merging() {
-        let merging = Merging { spool: Arc::clone(spool), scribe: Arc::clone(scribe) };
-        runtime.spawn(async move { merging.run().await });
+        let mut merging = Merging { spool: Arc::clone(spool), scribe: Arc::clone(scribe), over: false };
+        runtime.spawn(async move {
+            while !merging.over {
+                merging.run().await;
+                merging.rest();
+            }
+        });
     }
 }
 
@@ -255,18 +260,32 @@ pub(super) fn work<D: Database>(spool: &Arc<Shared>, scribe: &Arc<Scribe<D>>) {
 struct Merging<D: Database> {
     spool: Arc<Shared>,
     scribe: Arc<Scribe<D>>,
+    over: bool,
 }
 
 impl<D: Database> Drop for Merging<D> {
     fn drop(&mut self) {
-        self.spool.end_merging();
+        if !self.over {
+            self.spool.end_merging();
+        }
     }
 }
 
 impl<D: Database> Merging<D> {
+    fn stops(&self) -> bool {
+        self.spool.is_closed() || self.scribe.is_shut()
+    }
+
+    /// There is nothing to do, unless something has come just now, whose owner saw somebody at work.
+    fn rest(&mut self) {
+        self.spool.end_merging();
+        let idle = self.spool.asks() && self.spool.is_empty();
+        self.over = idle || self.stops() || !self.spool.begin_merging();
+    }
+
     async fn run(&self) {
         let mut rest = REST;
-        while !self.spool.is_closed() && !self.scribe.is_shut() {
+        while !self.stops() {
             let (orders, blind) = self.spool.next(AT_ONCE);
             if orders.is_empty() && !blind {
                 if self.spool.is_empty() {

@@ -137,7 +137,10 @@ impl Spool {
                 path.display()
             ))
         };
-        let mut file = OpenOptions::new()
+        let mut options = OpenOptions::new();
+        #[cfg(unix)] // who was charged for what is nobody else's business
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options
             .read(true)
             .write(true)
             .create(true)
@@ -311,9 +314,6 @@ impl Shared {
             duplicates: 0,
         };
         orders.iter().for_each(|order| state.note(order));
-        if !orders.is_empty() {
-            state.mode.lost(); // what is there comes first
-        }
         state.pending = orders.into();
         Self {
             path: path.into(),
