@@ -7,8 +7,14 @@ use std::{
     time::Duration,
 };
 
+use http::{Request, Response};
+use http_body_util::BodyExt;
 use sqlx::{Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
-use tollgate::{AccountError, Amounts, Ended, Event, JobRun, Kind, Reason, ReservationError, Spool, SqliteLedger};
+use tollgate::{
+    Account, AccountError, Admit, Amounts, Answer, Ended, Event, GateLayer, JobRun, Kind, Open, PolicyName, Reason,
+    Refusal, RequestHead, ReservationError, Spool, SqliteLedger, Verified,
+};
+use tower::{Layer, ServiceExt, service_fn};
 
 use super::*;
 
@@ -171,6 +177,43 @@ async fn a_reservation_that_passed_is_settled_with_what_was_used() {
     assert_eq!(quotas.commit(&named, ("tokens", 2)).await, Ok(Ended::Now));
     assert_eq!(quotas.commit(&named, ("tokens", 2)).await, Ok(Ended::Before));
     assert_eq!(counts(&quotas, &acme()).await, (127, 0));
+}
+
+#[tokio::test]
+async fn a_request_that_passed_pays_for_the_bytes_of_its_answer_and_one_that_was_not_served_for_nothing() {
+    let scene = Scene::new().await;
+    let spool = scene.spool();
+    let plan = Plan::new("paid").limit(Quota::bytes(1_000).per(Period::month()));
+    let layer = QuotaLayer::new(plan.limit(Quota::requests(10).per(Period::month())))
+        .identify_by(Verified::from_extension(|name: &&'static str| Some(Account::named(*name))).named_only());
+    let layer = layer.store_in(&scene.ledger, OnFailure::Open(spool.clone()));
+    let away = scene.away().await;
+    let served = layer.layer(service_fn(async |_: Request<String>| Ok::<_, ()>(Response::new("x".repeat(5_000)))));
+    let answer = served.oneshot(request()).await.unwrap();
+    assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().len(), 5_000);
+    let refuses =
+        GateLayer::of(Nobody).layer(service_fn(async |_: Request<String>| Ok::<_, ()>(Response::new(String::new()))));
+    let answer = layer.layer(refuses).oneshot(request()).await.unwrap();
+    assert_eq!(answer.status(), 503);
+    drop(away);
+    Scene::merged(&spool).await;
+    let usage = layer.handle().usage(&acme()).await.unwrap();
+    assert_eq!((usage.limits[0].used, usage.limits[1].used), (5_000, 1));
+}
+
+fn request() -> Request<String> {
+    Request::get("/").extension("acme").body(String::new()).unwrap()
+}
+
+/// Refuses everybody, further in.
+struct Nobody;
+
+impl Admit for Nobody {
+    type Permit = Open;
+
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Open, Refusal>> {
+        Answer::Now(Err(Refusal::new(Reason::Capacity, PolicyName::try_new("nobody").unwrap())))
+    }
 }
 
 #[tokio::test]

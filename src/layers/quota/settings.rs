@@ -89,9 +89,10 @@ impl Served {
 /// Where the ledger did not say in time whether it has charged (a commit was on its way), the request passes too, under the
 /// same ids: whether the commit took place or not, the ledger has the charge once.
 ///
-/// A job that passed, or whose id is being asked for, is a duplicate from then on, in this process and in the next one with
-/// this spool. What only the ledger knows is not known while it is away: a job that was charged before may be handed to the
-/// service again, and so may one that passes in two processes at once. The ledger charges it once.
+/// A job that passed is a duplicate from then on, in this process and in the next one with this spool; so are the 65,536 jobs
+/// that this process has last seen charged. What only the ledger knows is not known while it is away: a job that another
+/// process charged before may be handed to the service again, and so may one that passes in two processes at once. The ledger
+/// charges it once.
 ///
 /// Requests at a time are held in this process, as always. While the ledger is away a response tells no limits, and a handler
 /// finds no [`QuotaStatus`](crate::QuotaStatus); what is not an admission (usage, grants, records by hand, the end of a

@@ -255,8 +255,10 @@ impl<D: Database> QuotaStore for InLedger<D> {
         };
         if receipt.job.is_some() {
             self.owner.scribe.finish(&written.key, written.order);
-            if let Some(blind) = self.blind.as_ref().filter(|_| written.passed && end != ledger::End::Void) {
-                blind.spool().finish(&written.key, written.order);
+            match &self.blind {
+                Some(blind) if end == ledger::End::Void => blind.spool().forget(&written.key),
+                Some(blind) if written.passed => blind.spool().finish(&written.key, written.order),
+                _ => {}
             }
         }
         let (used, part) = written.take(used);

@@ -96,9 +96,17 @@ impl Blind {
                     if let (Some(share), Some(before), Some(usage)) = (&self.share, before, &admitted.usage) {
                         share.hear(&order.key.tenant, &admit.plan, usage, before.as_ref(), wall);
                     }
+                    if !order.own {
+                        spool.remember(&order.key, admit.fingerprint);
+                    }
                     return Ok(Passed::Written(*admitted));
                 }
-                (None, verdict) => return Err(refused(verdict)),
+                (None, verdict) => {
+                    if matches!(verdict, Verdict::Replay { .. }) {
+                        spool.remember(&order.key, admit.fingerprint);
+                    }
+                    return Err(refused(verdict));
+                }
                 (Some(open), verdict) => {
                     sent = open;
                     spool.lost(&why(verdict));
@@ -159,8 +167,11 @@ struct Passing<'a, D: Database> {
 
 impl<D: Database> Passing<'_, D> {
     async fn pass(&mut self, share: Option<&Shares>) -> Result<Passed, Refused> {
-        if !self.order.own && self.scribe.is_running(&self.order.key) {
-            return Err(Refused::Account { no: No::Job(Duplicate::Running), shared: false });
+        if !self.order.own {
+            let running = self.scribe.is_running(&self.order.key).then_some(Duplicate::Running);
+            if let Some(duplicate) = running.or_else(|| self.spool.knows(&self.order.key, self.admit.fingerprint)) {
+                return Err(Refused::Account { no: No::Job(duplicate), shared: false });
+            }
         }
         if let Some(share) = share {
             share.pass(&self.order.key.tenant, self.admit, self.wall)?;

@@ -18,6 +18,7 @@ mod owner;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod progress;
+mod recent;
 mod scribe;
 mod spool;
 mod spool_error;

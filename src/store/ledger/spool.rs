@@ -15,7 +15,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::SpoolError;
+use super::{SpoolError, recent::Recent};
 use crate::rule::{
     ledger::{Act, End, HEADER, Key, Mode, Order, encode, frame, recover},
     quota::Duplicate,
@@ -78,6 +78,7 @@ struct State {
     /// So many of the file's records are being written.
     writing: usize,
     claims: HashMap<Key, Claim>,
+    recent: Recent,
     /// The file's bytes, with those that are to be written.
     size: u64,
     most: u64,
@@ -275,6 +276,13 @@ impl State {
         }
     }
 
+    /// The ledger has it, and nobody works on it.
+    fn let_be(&mut self, key: &Key) {
+        if let Some(claim) = self.claims.remove(key) {
+            self.recent.add(key, claim.fingerprint);
+        }
+    }
+
     /// The ledger has an order.
     fn has(&mut self, order: &Order) {
         let known = match &order.act {
@@ -290,7 +298,7 @@ impl State {
         if let Some(claim) = self.claims.get_mut(&order.key).filter(|claim| claim.order == known) {
             claim.merged = true;
             if !claim.running {
-                self.claims.remove(&order.key);
+                self.let_be(&order.key);
             }
         }
     }
@@ -304,6 +312,7 @@ impl Shared {
             pending: VecDeque::new(),
             writing: 0,
             claims: HashMap::new(),
+            recent: Recent::default(),
             size,
             most: MOST,
             records: orders.len() as u64,
@@ -402,9 +411,26 @@ impl Shared {
         if let Some(claim) = state.claims.get_mut(key).filter(|claim| claim.order == order) {
             claim.running = false;
             if claim.merged {
-                state.claims.remove(key);
+                state.let_be(key);
             }
         }
+    }
+
+    /// The ledger has charged a job; or it goes back.
+    pub(super) fn remember(&self, key: &Key, fingerprint: Option<u128>) {
+        self.lock().recent.add(key, fingerprint);
+    }
+
+    pub(super) fn forget(&self, key: &Key) {
+        self.lock().recent.forget(key);
+    }
+
+    /// Whether a job that is about to pass was charged before, as far as this process remembers.
+    pub(super) fn knows(&self, key: &Key, fingerprint: Option<u128>) -> Option<Duplicate> {
+        self.lock().recent.get(key).map(|known| match (known, fingerprint) {
+            (Some(known), Some(asked)) if known != asked => Duplicate::Conflict,
+            _ => Duplicate::Done,
+        })
     }
 
     /// Keeps what is let pass; false where there is no room for it, or it cannot be written. Waits for the disk.
