@@ -84,8 +84,8 @@ pub use store::ledger::PostgresLedger;
 pub use store::ledger::SqliteLedger;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use store::ledger::{
-    AccountDrift, BillingDrift, BillingError, BillingProvider, Entries, GrantEntry, Invoice, InvoiceLine, JobStanding,
-    Ledger, LedgerEntry, LedgerError, LedgerJob, MemoryProvider, PastUsage, Reconciled, Spool, SpoolError,
+    AccountDrift, Archived, BillingDrift, BillingError, BillingProvider, Entries, GrantEntry, Invoice, InvoiceLine,
+    JobStanding, Ledger, LedgerEntry, LedgerError, LedgerJob, MemoryProvider, PastUsage, Reconciled, Spool, SpoolError,
 };
 
 /// The README's examples compile.

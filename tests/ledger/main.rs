@@ -2,6 +2,7 @@
 //!
 //! Every test runs on each database; those of PostgreSQL, whose names say `on_a_server`, start a server of their own.
 
+mod archive;
 mod audit;
 #[cfg(feature = "sqlite")]
 mod away;
@@ -19,7 +20,7 @@ mod servers;
 
 use std::time::SystemTime;
 
-use tollgate::{Client, Ledger, LedgerEntry, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas};
+use tollgate::{Client, Ledger, LedgerEntry, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas, ReservationId};
 
 /// A database in which ledgers come and go.
 enum Database {
@@ -50,8 +51,46 @@ impl Database {
         }
     }
 
+    /// Moves everything that is written so many days back.
+    async fn age(&self, days: u32) {
+        let statements: &[&str] = match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => &[
+                "DROP TRIGGER quota_consumption_unchanged",
+                "UPDATE quota_consumption SET consumed_at = consumed_at - @, window_start = window_start - @ WHERE limit_id <> ''",
+                "UPDATE quota_counter SET window_start = window_start - @, window_end = window_end - @",
+                "UPDATE quota_hold SET since = since - @",
+                "CREATE TRIGGER quota_consumption_unchanged BEFORE UPDATE ON quota_consumption
+                 BEGIN SELECT raise(ABORT, 'rows of quota_consumption are never changed'); END",
+            ],
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => &[
+                "ALTER TABLE quota_consumption DISABLE TRIGGER ALL",
+                "UPDATE quota_consumption SET consumed_at = consumed_at - interval '@ us',
+                 window_start = window_start - interval '@ us' WHERE limit_id <> ''",
+                "UPDATE quota_counter SET window_start = window_start - interval '@ us', window_end = window_end - interval '@ us'",
+                "UPDATE quota_hold SET since = since - interval '@ us'",
+                "ALTER TABLE quota_consumption ENABLE TRIGGER ALL",
+            ],
+        };
+        let micros = (u64::from(days) * 86_400_000_000).to_string();
+        for statement in statements {
+            self.meddle(statement.replace('@', &micros)).await.unwrap();
+        }
+    }
+
+    /// The id of a reservation that was moved so many days back.
+    fn aged(&self, id: &ReservationId, days: u32) -> ReservationId {
+        let text = id.to_string();
+        let mut parts: Vec<_> = text.split('.').map(String::from).collect();
+        let at: u64 = parts[2].parse().unwrap();
+        parts[2] = (at - u64::from(days) * 86_400_000_000_000).to_string();
+        parts.join(".").parse().unwrap()
+    }
+
     /// Does to the tables what nobody should do.
-    async fn meddle(&self, sql: &'static str) -> sqlx::Result<u64> {
+    async fn meddle(&self, sql: impl Into<String>) -> sqlx::Result<u64> {
+        let sql = sqlx::AssertSqlSafe(sql.into());
         match self {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(file) => {

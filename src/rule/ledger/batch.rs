@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Act, Admit, Admitted, Detail, Dossier, End, Entry, Hold, Key, LATE, Line, Loaded, Order, Pass, Reads, Reserve, Row,
-    Settle, Since, Standing, Verdict, Writes, book::Book,
+    Settle, Since, Standing, Verdict, Writes, book::Book, job_time::forgotten,
 };
 use crate::{
     quota::{Amounts, GrantId, Plan},
@@ -69,6 +69,7 @@ impl Order {
 /// A batch under way.
 struct Batch {
     now: u64,
+    sealed: u64,
     books: BTreeMap<Arc<str>, Book>,
     rows: HashMap<Key, Vec<Row>>,
     writes: Writes,
@@ -76,9 +77,9 @@ struct Batch {
 
 /// Decides all orders; says what to write, and what to answer once that is durable.
 pub(super) fn decide<'a>(orders: impl Iterator<Item = Turn<'a>>, loaded: Loaded) -> (Writes, Vec<Verdict>) {
-    let Loaded { now, accounts, rows } = loaded;
+    let Loaded { now, accounts, rows, sealed } = loaded;
     let books = accounts.into_iter().map(|(tenant, stored)| (tenant, Book::new(stored))).collect();
-    let mut batch = Batch { now, books, rows: HashMap::new(), writes: Writes::default() };
+    let mut batch = Batch { now, sealed, books, rows: HashMap::new(), writes: Writes::default() };
     for row in rows {
         batch.rows.entry(row.key.clone()).or_default().push(row);
     }
@@ -208,6 +209,9 @@ impl Batch {
             Some(attempt) => attempt + 1,
             None => 0,
         };
+        if !order.own && forgotten(&order.key.job, self.sealed) {
+            return Verdict::Stale;
+        }
         let (book, now) = self.book(order);
         let taken = match book.take(&admit.plan, &admit.amounts, admit.reserve.is_some(), now) {
             Ok(taken) => taken,

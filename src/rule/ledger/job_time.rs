@@ -1,5 +1,19 @@
 //! When a job's id says that it was made.
 
+/// Ids may lie so far ahead of the time at which they are sent: clocks differ.
+const AHEAD: u64 = 5 * 60 * 1_000_000_000;
+
+/// Whether an id may be that of a job whose rows were archived, where rows of before `sealed` are.
+pub(super) fn forgotten(id: &str, sealed: u64) -> bool {
+    sealed > 0 && time_of(id).is_none_or(|made| made < sealed.saturating_add(AHEAD))
+}
+
+/// Whether an id may be taken where jobs are remembered for `horizon` nanoseconds only: it carries a time, neither longer ago
+/// nor ahead.
+pub(crate) fn is_within(id: &str, now: u64, horizon: u64) -> bool {
+    time_of(id).is_some_and(|made| made <= now.saturating_add(AHEAD) && now.saturating_sub(made) <= horizon)
+}
+
 /// The time that an id carries, in nanoseconds since 1970; `None` where it carries none.
 ///
 /// A UUID of version 7 ([RFC 9562](https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-7)), with hyphens or without,

@@ -18,6 +18,7 @@ pub(crate) use book::{Since, sheet};
 pub(crate) use job::Dossier;
 use job::LATE;
 pub(crate) use job::Standing;
+pub(crate) use job_time::is_within;
 pub(crate) use mode::{Mode, Sent, after};
 pub(crate) use order::{Act, Admit, Admitted, End, Order, Pass, Reserve, Settle, Verdict};
 pub(crate) use record::{HEADER, encode, frame, recover};

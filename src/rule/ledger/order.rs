@@ -136,6 +136,8 @@ pub(crate) enum Verdict {
     },
     /// Another job has this id.
     Conflict,
+    /// Nobody knows any more whether a job of this id was charged.
+    Stale,
     Refused(Vec<Violation>),
     /// How what was to be settled stood before, and whom to tell.
     Settled(super::Standing, Vec<Warning>),

@@ -111,6 +111,8 @@ pub(crate) struct Loaded {
     pub(crate) accounts: HashMap<Arc<str>, Stored>,
     /// All rows of the jobs that were asked for.
     pub(crate) rows: Vec<Row>,
+    /// Rows of before may be archived, and their jobs forgotten: nanoseconds since 1970, 0 where none are.
+    pub(crate) sealed: u64,
 }
 
 /// An account as it is kept.

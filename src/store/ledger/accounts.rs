@@ -18,7 +18,7 @@ use crate::{
         Reserved, Told, Trouble,
     },
     rule::{
-        ledger::{self, Act, Admit, Admitted, Key, Reserve, Settle, Standing, Verdict},
+        ledger::{self, Act, Admit, Admitted, Key, Reserve, Settle, Standing, Verdict, is_within},
         quota::{Duplicate, GrantState, No, Now, Stage, Terms, Warning},
     },
     store::memory::Accounts,
@@ -176,6 +176,11 @@ impl<D: Database> QuotaStore for InLedger<D> {
             return Answer::Now(Err(Refused::Store(Trouble::Nameless)));
         };
         self.owner.tend();
+        if let (Some(job), Some(horizon)) = (order.ask.job, self.owner.horizon())
+            && !is_within(&job.text, order.account.now.wall, horizon)
+        {
+            return Answer::Now(Err(Refused::Account { no: No::Job(Duplicate::Stale), shared: false }));
+        }
         let slot = match self.slot(order) {
             Ok(slot) => slot,
             Err(refused) => return Answer::Now(Err(refused)),
@@ -516,6 +521,7 @@ pub(super) fn refused(verdict: Verdict) -> Refused {
         Verdict::Replay { running: true, .. } => No::Job(Duplicate::Running),
         Verdict::Replay { .. } => No::Job(Duplicate::Done),
         Verdict::Conflict => No::Job(Duplicate::Conflict),
+        Verdict::Stale => No::Job(Duplicate::Stale),
         Verdict::Refused(violations) => No::Limits(violations),
         Verdict::Indeterminate => return Refused::Store(Trouble::Indeterminate),
         _ => return Refused::Store(Trouble::Unavailable),

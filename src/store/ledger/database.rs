@@ -53,6 +53,17 @@ pub(crate) trait Audited: Database {
     /// Counts that are not the sum of their rows, and how many were compared.
     fn drifts(&self, most: usize) -> impl Future<Output = Result<(u64, Vec<Drift>), Failure>> + Send;
 
+    /// Says that rows of before `before` may be archived, from now on and for everybody who writes; gives the latest time
+    /// of which that was said.
+    fn seal(&self, before: u64) -> impl Future<Output = Result<u64, Failure>> + Send;
+
+    /// The latest time before which rows may be archived; 0 where none may.
+    fn sealed(&self) -> impl Future<Output = Result<u64, Failure>> + Send;
+
+    /// Replaces the rows of a tenant's periods that ended before a time, in which nothing is open and nothing was written
+    /// since, by one for each; says how many rows went.
+    fn archive(&self, tenant: &str, before: u64, order: u128) -> impl Future<Output = Result<u64, Failure>> + Send;
+
     /// Writes into the counts of a tenant what their rows come to, under its lock; says how many were wrong.
     fn repair(&self, tenant: &str) -> impl Future<Output = Result<u64, Failure>> + Send;
 }

@@ -105,6 +105,7 @@ impl Ledger {
         until: SystemTime,
         price: impl Fn(&str, u64) -> u64,
     ) -> Result<Invoice, AccountError> {
+        self.check_kept("beginning of an invoice", from).await?;
         let (from, until) = period(from, until)?;
         let (now, sums) = self.0.sums(tenant, from, until).await?;
         let mut lines = Vec::with_capacity(sums.len());

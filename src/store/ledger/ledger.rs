@@ -5,6 +5,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 use super::{
     Database, Failure, InLedger, Owner, Patience, Session,
     database::{Audited, Drift, Past, Sum},
+    new_id,
 };
 use crate::{
     Clock, OnFailure,
@@ -60,6 +61,14 @@ pub(super) trait Kept: Send + Sync {
     fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, Trouble>>;
     fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<Drift>), Trouble>>;
     fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, Trouble>>;
+    /// The database's clock, in nanoseconds since 1970.
+    fn now(&self) -> Later<'_, Result<u64, Trouble>>;
+    fn horizon(&self) -> Option<Duration>;
+    fn set_horizon(&self, horizon: Duration);
+    fn tenants<'a>(&'a self, after: Option<&'a str>, most: usize) -> Later<'a, Result<Vec<Arc<str>>, Trouble>>;
+    fn seal(&self, before: u64) -> Later<'_, Result<u64, Trouble>>;
+    fn sealed(&self) -> Later<'_, Result<u64, Trouble>>;
+    fn archive<'a>(&'a self, tenant: &'a str, before: u64) -> Later<'a, Result<u64, Trouble>>;
     fn job<'a>(&'a self, tenant: &'a str, job: &'a str) -> Later<'a, Result<Vec<Row>, Trouble>>;
 }
 
@@ -174,6 +183,34 @@ impl<D: Audited> Kept for Books<D> {
 
     fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, Trouble>> {
         Box::pin(self.0.read_all(self.0.scribe.database.repair(tenant)))
+    }
+
+    fn now(&self) -> Later<'_, Result<u64, Trouble>> {
+        Box::pin(async { Ok(self.0.read(self.0.scribe.database.account("")).await?.0) })
+    }
+
+    fn horizon(&self) -> Option<Duration> {
+        self.0.horizon().map(Duration::from_nanos)
+    }
+
+    fn set_horizon(&self, horizon: Duration) {
+        self.0.set_horizon(horizon);
+    }
+
+    fn tenants<'a>(&'a self, after: Option<&'a str>, most: usize) -> Later<'a, Result<Vec<Arc<str>>, Trouble>> {
+        Box::pin(self.0.read_all(self.0.scribe.database.tenants(after, most)))
+    }
+
+    fn seal(&self, before: u64) -> Later<'_, Result<u64, Trouble>> {
+        Box::pin(self.0.read_all(self.0.scribe.database.seal(before)))
+    }
+
+    fn sealed(&self) -> Later<'_, Result<u64, Trouble>> {
+        Box::pin(self.0.read_all(self.0.scribe.database.sealed()))
+    }
+
+    fn archive<'a>(&'a self, tenant: &'a str, before: u64) -> Later<'a, Result<u64, Trouble>> {
+        Box::pin(self.0.read_all(self.0.scribe.database.archive(tenant, before, new_id())))
     }
 
     fn job<'a>(&'a self, tenant: &'a str, job: &'a str) -> Later<'a, Result<Vec<Row>, Trouble>> {

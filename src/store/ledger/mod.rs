@@ -1,6 +1,7 @@
 //! The ledger in a database.
 
 mod accounts;
+mod archive;
 mod audit;
 mod billing;
 mod blind;
@@ -29,6 +30,7 @@ mod suite;
 mod written;
 
 pub(crate) use accounts::InLedger;
+pub use archive::Archived;
 pub use audit::{AccountDrift, Entries, PastUsage, Reconciled};
 pub use billing::{BillingDrift, BillingError, BillingProvider};
 pub(crate) use database::{Database, Failure, Session};

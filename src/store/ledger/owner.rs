@@ -5,7 +5,7 @@ use std::{
     future::Future,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU32, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -22,6 +22,8 @@ use crate::{
 pub(crate) struct Owner<D: Database> {
     pub(crate) scribe: Arc<Scribe<D>>,
     origins: AtomicU32,
+    /// For how long jobs are remembered, in nanoseconds; 0 for as long as their rows.
+    horizon: AtomicU64,
     tended: AtomicBool,
     kept: Arc<Mutex<HashMap<u128, Kept>>>,
 }
@@ -50,9 +52,19 @@ impl<D: Database> Owner<D> {
         Arc::new(Self {
             scribe: Scribe::new(database, patience),
             origins: AtomicU32::new(1),
+            horizon: AtomicU64::new(0),
             tended: AtomicBool::new(false),
             kept: Arc::default(),
         })
+    }
+
+    /// For how long jobs are remembered, where that is not as long as their rows.
+    pub(super) fn horizon(&self) -> Option<u64> {
+        Some(self.horizon.load(Ordering::Relaxed)).filter(|horizon| *horizon > 0)
+    }
+
+    pub(super) fn set_horizon(&self, horizon: Duration) {
+        self.horizon.store(crate::clock::nanos(horizon), Ordering::Relaxed);
     }
 
     pub(super) fn next_origin(&self) -> u32 {

@@ -24,7 +24,7 @@ impl Store {
         };
         let accounts = reads.tenants.iter().map(account).collect();
         let rows = self.rows.iter().filter(|row| reads.jobs.contains(&row.key)).cloned().collect();
-        Loaded { now, accounts, rows }
+        Loaded { now, accounts, rows, sealed: 0 }
     }
 
     /// Whether a row is there already.

@@ -7,7 +7,7 @@ use super::{
     failure::failure,
     rows::{self, value},
     session,
-    values::Time,
+    values::{Digest, Time},
 };
 use crate::{
     rule::ledger::Row,
@@ -131,7 +131,58 @@ impl Audited for PostgresLedger {
         transaction.commit().await.map_err(failure)?;
         Ok(wrong)
     }
+
+    async fn seal(&self, before: u64) -> Result<u64, Failure> {
+        let query = sqlx::query(
+            "INSERT INTO quota_archive AS a (only_row, sealed_until) VALUES (true, $1)
+             ON CONFLICT (only_row) DO UPDATE SET sealed_until = greatest(a.sealed_until, EXCLUDED.sealed_until)
+             RETURNING sealed_until",
+        );
+        let row = query.bind(Time(micros(before))).fetch_one(&self.pool).await.map_err(failure)?;
+        nanos(value::<Time>(&row, 0)?.0)
+    }
+
+    async fn sealed(&self) -> Result<u64, Failure> {
+        let row = sqlx::query("SELECT sealed_until FROM quota_archive").fetch_optional(&self.pool).await;
+        row.map_err(failure)?.map_or(Ok(0), |row| nanos(value::<Time>(&row, 0)?.0))
+    }
+
+    async fn archive(&self, tenant: &str, before: u64, order: u128) -> Result<u64, Failure> {
+        let mut connection = self.pool.acquire().await.map_err(failure)?;
+        let mut transaction = connection.begin().await.map_err(failure)?;
+        session::lock(&mut transaction, &[text(tenant)]).await?;
+        sqlx::raw_sql("SET LOCAL tollgate.archives = 'on'").execute(&mut *transaction).await.map_err(failure)?;
+        let query = sqlx::query(ARCHIVE).bind(text(tenant)).bind(Time(micros(before))).bind(Digest(order));
+        let row = query.fetch_one(&mut *transaction).await.map_err(failure)?;
+        let gone: i64 = value(&row, 0)?;
+        transaction.commit().await.map_err(failure)?;
+        natural(gone)
+    }
 }
+
+/// Periods that are over, in which nothing is open and nothing was written since, and which are not archived yet: their rows
+/// go, and one for each stays, which says what they come to and when the last was written. All parts see the same moment.
+const ARCHIVE: &str = "
+    WITH sealed AS (
+        SELECT q.limit_id, q.quota_type, q.window_start, q.epoch, sum(q.amount)::int8 AS amount,
+            max(q.consumed_at) AS consumed_at, row_number() OVER () AS part
+        FROM quota_consumption q JOIN quota_counter c USING (tenant_id, limit_id, quota_type, window_start, epoch)
+        WHERE q.tenant_id = $1 AND c.window_end <= $2 AND c.reserved = 0 AND q.entry <> 'grant'
+            AND NOT EXISTS (SELECT 1 FROM quota_hold h JOIN quota_consumption r USING (tenant_id, job_id, attempt)
+                WHERE r.tenant_id = $1 AND r.limit_id = q.limit_id AND r.quota_type = q.quota_type
+                    AND r.window_start = q.window_start AND r.epoch = q.epoch)
+        GROUP BY q.limit_id, q.quota_type, q.window_start, q.epoch
+        HAVING max(q.consumed_at) < $2 AND (count(*) > 1 OR max(q.job_id) NOT LIKE 'archive %' OR max(q.entry) <> 'adjust')),
+    gone AS (
+        DELETE FROM quota_consumption q USING sealed s
+        WHERE q.tenant_id = $1 AND q.limit_id = s.limit_id AND q.quota_type = s.quota_type
+            AND q.window_start = s.window_start AND q.epoch = s.epoch AND q.entry <> 'grant' RETURNING 1),
+    kept AS (
+        INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt, part,
+            amount, consumed_at, order_id)
+        SELECT $1, 'archive ' || replace($3::text, '-', ''), quota_type, limit_id, window_start, epoch, 'adjust', 0, part,
+            amount, consumed_at, $3::uuid FROM sealed)
+    SELECT count(*) FROM gone";
 
 async fn put_right(connection: &mut PgConnection, tenant: &str) -> Result<u64, Failure> {
     let sql = format!(

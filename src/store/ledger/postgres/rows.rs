@@ -26,7 +26,7 @@ const READ: &str = "
     accounts AS (SELECT t FROM unnest($1::text[]) AS asked (t)),
     jobs AS (SELECT t, j FROM unnest($3::text[], $4::text[]) AS asked (t, j))
     SELECT 0::int8 AS what, NULL::text AS tenant, current_setting('synchronous_commit') AS limit_id, NULL::text AS quota_type,
-        now AS starts, NULL::timestamptz AS ends, NULL::int8 AS epoch, NULL::int8 AS n1, NULL::int8 AS n2, NULL::int8 AS n3,
+        now AS starts, (SELECT sealed_until FROM quota_archive) AS ends, NULL::int8 AS epoch, NULL::int8 AS n1, NULL::int8 AS n2, NULL::int8 AS n3,
         NULL::int8 AS n4, NULL::text AS s1, NULL::text AS s2, NULL::bool AS b1, NULL::bool AS b2, NULL::text AS job,
         NULL::text AS entry, NULL::uuid AS order_id, NULL::uuid AS fingerprint, NULL::int8 AS id
     FROM clock
@@ -81,7 +81,10 @@ fn take(row: &PgRow, loaded: &mut Loaded, found: &mut Vec<(i64, Row)>) -> Result
     let number = |at| natural(value(row, at)?);
     match value::<i64>(row, 0)? {
         0 if limit == "off" => return Err(Failure::Refused(super::checks::FORGETS.into())),
-        0 => loaded.now = starts,
+        0 => {
+            loaded.now = starts;
+            loaded.sealed = value::<Option<Time>>(row, 5)?.map_or(Ok(0), |time| nanos(time.0))?;
+        }
         1 => loaded.accounts.entry(tenant()?).or_default().counts.push(Count {
             limit: read(limit).into(),
             kind: kind()?,

@@ -131,7 +131,72 @@ impl Audited for SqliteLedger {
         transaction.commit().await.map_err(failure)?;
         Ok(wrong)
     }
+
+    async fn seal(&self, before: u64) -> Result<u64, Failure> {
+        let query = sqlx::query_scalar(
+            "INSERT INTO quota_archive (only_row, sealed_until) VALUES (1, ?1)
+             ON CONFLICT (only_row) DO UPDATE SET sealed_until = max(sealed_until, excluded.sealed_until)
+             RETURNING sealed_until",
+        );
+        nanos(query.bind(micros(before)).fetch_one(&self.pool).await.map_err(failure)?)
+    }
+
+    async fn sealed(&self) -> Result<u64, Failure> {
+        let sealed: Option<i64> = sqlx::query_scalar("SELECT sealed_until FROM quota_archive")
+            .fetch_optional(&self.pool)
+            .await
+            .map_err(failure)?;
+        sealed.map_or(Ok(0), nanos)
+    }
+
+    async fn archive(&self, tenant: &str, before: u64, order: u128) -> Result<u64, Failure> {
+        let mut connection = self.pool.acquire().await.map_err(failure)?;
+        let mut transaction =
+            sqlx::Connection::begin_with(&mut *connection, "BEGIN IMMEDIATE").await.map_err(failure)?;
+        // The trigger goes and comes back within the transaction, which nobody else can look into.
+        let kept: String = sqlx::query_scalar("SELECT sql FROM sqlite_schema WHERE name = 'quota_consumption_kept'")
+            .fetch_one(&mut *transaction)
+            .await
+            .map_err(failure)?;
+        sqlx::raw_sql("DROP TRIGGER quota_consumption_kept").execute(&mut *transaction).await.map_err(failure)?;
+        let found = sqlx::query(SEALABLE).bind(text(tenant)).bind(micros(before)).fetch_all(&mut *transaction).await;
+        let mut gone = 0;
+        for (part, window) in (0_i64..).zip(found.map_err(failure)?) {
+            let column = |at| window.try_get::<String, _>(at).map_err(failure);
+            let number = |at| window.try_get::<i64, _>(at).map_err(failure);
+            let (limit, kind, starts, epoch) = (column(0)?, column(1)?, number(2)?, number(3)?);
+            let delete = sqlx::query(
+                "DELETE FROM quota_consumption WHERE tenant_id = ?1 AND limit_id = ?2 AND quota_type = ?3
+                    AND window_start = ?4 AND epoch = ?5 AND entry <> 'grant'",
+            );
+            let delete = delete.bind(text(tenant)).bind(&limit).bind(&kind).bind(starts).bind(epoch);
+            gone += delete.execute(&mut *transaction).await.map_err(failure)?.rows_affected();
+            let insert = sqlx::query(
+                "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt,
+                    part, amount, consumed_at, order_id)
+                 VALUES (?1, 'archive ' || lower(hex(?9)), ?3, ?2, ?4, ?5, 'adjust', 0, ?6, ?7, ?8, ?9)",
+            );
+            let insert = insert.bind(text(tenant)).bind(&limit).bind(&kind).bind(starts).bind(epoch).bind(part);
+            let insert = insert.bind(number(4)?).bind(number(5)?).bind(order.to_be_bytes().to_vec());
+            insert.execute(&mut *transaction).await.map_err(failure)?;
+        }
+        sqlx::raw_sql(sqlx::AssertSqlSafe(kept)).execute(&mut *transaction).await.map_err(failure)?;
+        transaction.commit().await.map_err(failure)?;
+        Ok(gone)
+    }
 }
+
+/// Periods that are over, in which nothing is open and nothing was written since, and which are not archived yet; what their
+/// rows come to, and when the last was written.
+const SEALABLE: &str = "
+    SELECT q.limit_id, q.quota_type, q.window_start, q.epoch, sum(q.amount), max(q.consumed_at)
+    FROM quota_consumption q JOIN quota_counter c USING (tenant_id, limit_id, quota_type, window_start, epoch)
+    WHERE q.tenant_id = ?1 AND c.window_end <= ?2 AND c.reserved = 0 AND q.entry <> 'grant'
+        AND NOT EXISTS (SELECT 1 FROM quota_hold h JOIN quota_consumption r USING (tenant_id, job_id, attempt)
+            WHERE r.tenant_id = ?1 AND r.limit_id = q.limit_id AND r.quota_type = q.quota_type
+                AND r.window_start = q.window_start AND r.epoch = q.epoch)
+    GROUP BY q.limit_id, q.quota_type, q.window_start, q.epoch
+    HAVING max(q.consumed_at) < ?2 AND (count(*) > 1 OR max(q.job_id) NOT LIKE 'archive %' OR max(q.entry) <> 'adjust')";
 
 async fn put_right(connection: &mut SqliteConnection, tenant: &str) -> Result<u64, Failure> {
     let sql = format!(

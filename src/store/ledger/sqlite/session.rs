@@ -57,8 +57,10 @@ impl SqliteSession {
     async fn start(&mut self, reads: &Reads) -> Result<Loaded, Failure> {
         let row = prepared(statements::BEGIN.clone()).fetch_one(&mut self.connection).await.map_err(failure)?;
         let micros: i64 = row.try_get(0).map_err(failure)?;
+        let sealed: Option<i64> = row.try_get(1).map_err(failure)?;
         let (tenants, connection) = (in_order(&reads.tenants), &mut self.connection);
-        let loaded = load(connection, &tenants, &reads.jobs, reads.since, micros).await?;
+        let mut loaded = load(connection, &tenants, &reads.jobs, reads.since, micros).await?;
+        loaded.sealed = sealed.map_or(Ok(0), nanos)?;
         // What counts something has an account.
         let unknown: Vec<_> =
             tenants.into_iter().filter(|tenant| loaded.accounts[tenant] == Stored::default()).collect();

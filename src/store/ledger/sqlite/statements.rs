@@ -53,7 +53,8 @@ fn values(rows: usize, columns: usize) -> String {
     vec![format!("({})", vec!["?"; columns].join(", ")); rows].join(", ")
 }
 
-pub(super) static BEGIN: LazyLock<Arc<str>> = LazyLock::new(|| format!("BEGIN IMMEDIATE; SELECT {CLOCK}").into());
+pub(super) static BEGIN: LazyLock<Arc<str>> =
+    LazyLock::new(|| format!("BEGIN IMMEDIATE; SELECT {CLOCK}, (SELECT sealed_until FROM quota_archive)").into());
 
 /// The first value is now.
 pub(super) static ACCOUNTS: LazyLock<Statement> = LazyLock::new(|| {

@@ -88,13 +88,23 @@ COMMENT ON COLUMN quota_consumption.fingerprint IS 'What the job is about, diges
 COMMENT ON COLUMN quota_consumption.granted IS 'The size of a grant; until when, who approved it and why stand beside it.';
 COMMENT ON INDEX quota_consumption_once IS 'Nothing is charged twice, whoever writes.';
 
--- To archive rows, disable the trigger within the transaction that moves the rows, and enable it again.
+-- Archiving is the one who may delete, and says so: SET LOCAL tollgate.archives = 'on'.
 CREATE FUNCTION quota_consumption_stays() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
+    IF TG_OP = 'DELETE' AND current_setting('tollgate.archives', true) = 'on' THEN
+        RETURN NULL;
+    END IF;
     RAISE EXCEPTION 'rows of quota_consumption are never changed: write a row that corrects';
 END $$;
 CREATE TRIGGER quota_consumption_stays BEFORE UPDATE OR DELETE OR TRUNCATE ON quota_consumption
     FOR EACH STATEMENT EXECUTE FUNCTION quota_consumption_stays();
+
+CREATE TABLE quota_archive (
+    only_row     boolean     NOT NULL PRIMARY KEY CHECK (only_row),
+    sealed_until timestamptz NOT NULL
+);
+COMMENT ON TABLE quota_archive IS
+    'Rows of before sealed_until may be archived, and so the ids of their jobs forgotten: older ids are refused.';
 
 CREATE TABLE quota_hold (
     tenant_id text COLLATE "C" NOT NULL,

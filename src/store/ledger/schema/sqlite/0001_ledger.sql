@@ -85,6 +85,12 @@ BEGIN SELECT raise(ABORT, 'rows of quota_consumption are never changed: write a 
 CREATE TRIGGER quota_consumption_kept BEFORE DELETE ON quota_consumption
 BEGIN SELECT raise(ABORT, 'rows of quota_consumption are never deleted: write a row that corrects'); END;
 
+-- Rows of before sealed_until may be archived, and so the ids of their jobs forgotten: older ids are refused.
+CREATE TABLE quota_archive (
+    only_row     INTEGER NOT NULL PRIMARY KEY CHECK (only_row = 1),
+    sealed_until INTEGER NOT NULL
+) STRICT;
+
 -- Reservations that are open, and until when.
 CREATE TABLE quota_hold (
     tenant_id TEXT    NOT NULL,

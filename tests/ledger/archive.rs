@@ -1,0 +1,150 @@
+//! What becomes of old rows, by choice.
+
+use std::time::{Duration, SystemTime};
+
+use tollgate::{AccountError, JobRun, Reason};
+
+use crate::*;
+
+on_each_database! {
+    ids_carry_their_time_where_there_is_a_horizon
+    rows_of_before_are_one_and_everything_adds_up
+    what_is_archived_is_never_charged_again
+    what_is_open_is_not_sealed
+    archives_and_charges_do_not_harm_one_another
+    without_a_horizon_nothing_is_archived
+}
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+fn ago(days: u32) -> SystemTime {
+    SystemTime::now() - DAY * days
+}
+
+fn id_of(time: SystemTime) -> String {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let time = uuid::Timestamp::from_unix(uuid::NoContext, since.as_secs(), since.subsec_nanos());
+    uuid::Uuid::new_v7(time).to_string()
+}
+
+async fn run(quotas: &Quotas, id: &str) -> Result<JobRun<()>, Reason> {
+    quotas.run_job(&acme(), id, ("tokens", 10), async {}).await.map_err(|refusal| refusal.reason())
+}
+
+/// Moves everything that is written into the past, as if it had been written so many days ago.
+async fn age(database: &Database, ledger: Ledger, days: u32) -> Ledger {
+    ledger.shut_down(Duration::from_secs(10)).await;
+    database.age(days).await;
+    database.open().await.with_horizon(DAY * 30)
+}
+
+async fn ids_carry_their_time_where_there_is_a_horizon(database: Database) {
+    let quotas = quotas(&database.open().await.with_horizon(DAY * 30), tokens(1_000));
+    assert_eq!(run(&quotas, &id_of(ago(0))).await, Ok(JobRun::Done(())));
+    assert_eq!(run(&quotas, &id_of(ago(29))).await, Ok(JobRun::Done(())));
+    assert_eq!(run(&quotas, &id_of(ago(31))).await, Err(Reason::StaleJobId));
+    assert_eq!(run(&quotas, &id_of(SystemTime::now() + Duration::from_secs(600))).await, Err(Reason::StaleJobId));
+    assert_eq!(run(&quotas, "order 17").await, Err(Reason::StaleJobId));
+    assert_eq!(counts(&quotas, &acme()).await, (20, 0));
+    quotas.charge(&acme(), ("tokens", 1)).await.unwrap(); // names no job
+}
+
+async fn rows_of_before_are_one_and_everything_adds_up(database: Database) {
+    let ledger = database.open().await;
+    let quotas = quotas(&ledger, tokens(1_000));
+    for amount in 1..=10 {
+        quotas.charge(&acme(), ("tokens", amount)).await.unwrap();
+    }
+    quotas.reserve(&acme(), ("tokens", 50)).await.unwrap().commit(("tokens", 45));
+    settled(&ledger).await;
+    let ledger = age(&database, ledger, 100).await;
+    crate::quotas(&ledger, tokens(1_000)).charge(&acme(), ("tokens", 7)).await.unwrap();
+
+    let archived = ledger.archive(ago(40)).await.unwrap();
+    assert_eq!((archived.rows, archived.accounts), (12, 1));
+    let kept = rows(&ledger, "acme").await;
+    let said: Vec<_> = kept.iter().map(|row| (row.entry, row.amount)).collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(said.contains(&("adjust", 100)) && said.contains(&("charge", 7)), "{said:?}");
+    assert!(kept.iter().any(|row| row.job.starts_with("archive ") && row.at < ago(40)));
+    assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
+    assert_eq!(ledger.archive(ago(40)).await.unwrap().rows, 0, "the second time there is nothing to do");
+    assert_eq!(ledger.usage_at("acme", SystemTime::now() + Duration::from_secs(1)).await.unwrap()[0].used, 7);
+    let invoice = ledger.invoice("acme", ago(39), SystemTime::now() + DAY, |_, _| 1).await.unwrap();
+    assert_eq!(invoice.lines[0].quantity, 7);
+    for error in [
+        ledger.usage_at("acme", ago(50)).await.unwrap_err(),
+        ledger.invoice("acme", ago(50), ago(39), |_, _| 1).await.unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("must lie after what is archived"), "{error}");
+    }
+}
+
+async fn what_is_archived_is_never_charged_again(database: Database) {
+    let ledger = database.open().await.with_horizon(DAY * 365);
+    let old = id_of(ago(90));
+    assert_eq!(run(&quotas(&ledger, tokens(1_000)), &old).await, Ok(JobRun::Done(())));
+    let ledger = age(&database, ledger, 80).await;
+    assert_eq!(ledger.archive(ago(40)).await.unwrap().rows, 1);
+    assert_eq!(run(&quotas(&ledger, tokens(1_000)), &old).await, Err(Reason::StaleJobId));
+    // Nor by a process that knows of no horizon, or of a longer one.
+    for other in [database.open().await, database.open().await.with_horizon(DAY * 365)] {
+        let quotas = quotas(&other, tokens(1_000));
+        assert_eq!(run(&quotas, &old).await, Err(Reason::StaleJobId));
+        assert_eq!(run(&quotas, "order 17").await, Err(Reason::StaleJobId));
+        assert_eq!(run(&quotas, &id_of(ago(39))).await.is_ok(), true);
+    }
+    assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
+}
+
+async fn what_is_open_is_not_sealed(database: Database) {
+    let ledger = database.open().await;
+    let layer = QuotaLayer::new(tokens(1_000)).store_in(&ledger, OnFailure::Closed).reservations_last(DAY * 1_000);
+    let id = layer.handle().reserve(&acme(), ("tokens", 50)).await.unwrap().detach();
+    quotas(&ledger, tokens(1_000)).charge(&acme(), ("tokens", 5)).await.unwrap();
+    drop(layer);
+    let ledger = age(&database, ledger, 100).await;
+    assert_eq!(ledger.archive(ago(40)).await.unwrap().rows, 0);
+    let quotas = quotas(&ledger, tokens(1_000));
+    quotas.commit(&database.aged(&id, 100), ("tokens", 40)).await.unwrap();
+    assert_eq!(ledger.archive(ago(40)).await.unwrap().rows, 0, "something was written since");
+    assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
+}
+
+async fn archives_and_charges_do_not_harm_one_another(database: Database) {
+    let ledger = database.open().await;
+    for tenant in 0..20 {
+        let client = Client::named(format!("tenant {tenant}"));
+        for _ in 0..3 {
+            quotas(&ledger, tokens(1_000)).charge(&client, ("tokens", 5)).await.unwrap();
+        }
+    }
+    let ledger = age(&database, ledger, 100).await;
+    let other = database.open().await.with_horizon(DAY * 30);
+    let charging = (0..200).map(|n| {
+        let quotas = quotas(&ledger, tokens(1_000));
+        let client = Client::named(format!("tenant {}", n % 20));
+        tokio::spawn(async move { quotas.charge(&client, ("tokens", 1)).await.unwrap() })
+    });
+    let charging: Vec<_> = charging.collect();
+    let (one, two) = tokio::join!(ledger.archive(ago(40)), other.archive(ago(40)));
+    assert_eq!(one.unwrap().rows + two.unwrap().rows, 60);
+    for charge in charging {
+        charge.await.unwrap();
+    }
+    assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
+    for tenant in 0..20 {
+        assert_eq!(rows(&ledger, &format!("tenant {tenant}")).await.iter().map(|row| row.amount).sum::<i64>(), 25);
+    }
+}
+
+async fn without_a_horizon_nothing_is_archived(database: Database) {
+    let ledger = database.open().await;
+    let error = ledger.archive(ago(400)).await.unwrap_err();
+    assert_eq!(error.to_string(), "a ledger to archive must have a horizon, got none");
+    let ledger = ledger.with_horizon(DAY * 30);
+    assert!(matches!(ledger.archive(ago(29)).await, Err(AccountError::Invalid(_))));
+    let short = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ledger.with_horizon(DAY / 2)));
+    let text = short.unwrap_err().downcast_ref::<String>().unwrap().clone();
+    assert_eq!(text, "horizon of a ledger must be at least a day, got 43200s");
+}
