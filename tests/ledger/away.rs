@@ -28,7 +28,7 @@ pub(super) struct Scene {
 impl Scene {
     pub(super) async fn in_directory(directory: PathBuf) -> Self {
         let ledger = SqliteLedger::open(directory.join("quota.db")).await.unwrap();
-        Self { directory, ledger: ledger.deadline(Duration::from_millis(100)), log: Arc::default() }
+        Self { directory, ledger: ledger.deadline(Duration::from_millis(400)), log: Arc::default() }
     }
 
     async fn new() -> Self {
@@ -378,12 +378,37 @@ async fn many_at_once_are_charged_once_each_however_often_the_ledger_goes_away()
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
     Scene::merged(&spool).await;
+    let ledger = ledger.deadline(Duration::from_secs(5));
     let mut ran = jobs.lock().unwrap().clone();
     ran.sort();
-    let rows = rows(&scene.ledger, "acme").await;
+    let rows = rows(&ledger, "acme").await;
     let mut charged: Vec<_> = rows.iter().filter(|row| row.entry == "charge").map(|row| row.job.clone()).collect();
     charged.sort();
     assert_eq!(charged, ran, "each once, and nothing else");
     assert_eq!(counts(&quotas, &acme()).await, (ran.len() as u64, 0));
     assert!(ran.len() > 10, "past the limit");
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_passes_without_a_server_is_charged_once_it_is_back_on_a_server() {
+    let url = servers::Postgres::shared().database();
+    let ledger = tollgate::PostgresLedger::connect(&url).await.unwrap().deadline(Duration::from_millis(400));
+    let path = std::env::temp_dir().join(format!("tollgate-{:032x}.spool", fastrand::u128(..)));
+    let spool = Spool::at(&path).unwrap();
+    let quotas = QuotaLayer::new(tokens(100)).store_in(&ledger, OnFailure::Open(spool.clone())).handle();
+    let mut away = sqlx::PgConnection::connect(&url).await.unwrap();
+    away.execute("BEGIN; LOCK TABLE quota_account IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    for job in ["one", "two"] {
+        let run = quotas.run_job(&acme(), job, ("tokens", 60), async {}).await;
+        assert_eq!(run, Ok(JobRun::Done(())));
+        assert_eq!(quotas.run_job(&acme(), job, ("tokens", 60), async {}).await, Ok(JobRun::Replayed));
+    }
+    quotas.reserve(&acme(), ("tokens", 9)).await.unwrap().commit(("tokens", 4));
+    drop(away);
+    Scene::merged(&spool).await;
+    assert_eq!(counts(&quotas, &acme()).await, (124, 0));
+    let rows = rows(&ledger, "acme").await;
+    assert_eq!(rows.iter().filter(|row| row.passed_at.is_some()).count(), 3, "{rows:?}");
+    std::fs::remove_file(path).unwrap();
 }
