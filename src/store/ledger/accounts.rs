@@ -150,6 +150,7 @@ impl<D: Database> QuotaStore for InLedger<D> {
             Ok(slot) => slot,
             Err(refused) => return Answer::Now(Err(refused)),
         };
+        self.owner.tend();
         let (ask, plan) = (&order.ask, Arc::clone(order.account.plan));
         let mut amounts = ask.amounts.clone();
         amounts.leave_out(&Kind::Concurrent);

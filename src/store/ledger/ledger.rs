@@ -64,7 +64,9 @@ const PATIENCE: Patience = Patience { caller: Duration::from_secs(2), step: Dura
 
 impl Ledger {
     pub(crate) fn in_database(database: impl Audited) -> Self {
-        Self(Arc::new(Books(Owner::new(database, PATIENCE))))
+        let owner = Owner::new(database, PATIENCE);
+        owner.tend();
+        Self(Arc::new(Books(owner)))
     }
 
     /// Ends it: takes no more orders, and waits until all are written; whoever still waits after `most` is told that it is

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     future::Future,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
@@ -86,20 +86,20 @@ impl<D: Database> Owner<D> {
     }
 
     /// Ends reservations whose time has run out, whoever made them, and puts off the end of those that are worked on; in a
-    /// task of its own where there is a runtime for it.
+    /// task of its own where there is a runtime for it, and until that ends.
     pub(crate) fn tend(self: &Arc<Self>) {
-        if self.tended.load(Ordering::Relaxed) {
+        if self.tended.load(Ordering::Acquire) {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if self.tended.swap(true, Ordering::AcqRel) {
             return;
         }
-        let me = Arc::downgrade(self);
+        let tending = Tending(Arc::downgrade(self));
         runtime.spawn(async move {
             loop {
                 tokio::time::sleep(TEND_EVERY).await;
-                let Some(owner) = me.upgrade() else { return };
+                let Some(owner) = tending.0.upgrade() else { return };
                 owner.put_off();
                 owner.expire().await;
             }
@@ -128,6 +128,17 @@ impl<D: Database> Owner<D> {
             ends.spawn(async move { scribe.ask(order).await });
         }
         while ends.join_next().await.is_some() {}
+    }
+}
+
+/// Whoever tends; when a runtime takes it away, another may.
+struct Tending<D: Database>(Weak<Owner<D>>);
+
+impl<D: Database> Drop for Tending<D> {
+    fn drop(&mut self) {
+        if let Some(owner) = self.0.upgrade() {
+            owner.tended.store(false, Ordering::Release);
+        }
     }
 }
 
