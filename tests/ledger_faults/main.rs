@@ -7,6 +7,11 @@
 #[path = "../servers/mod.rs"]
 mod servers;
 
+mod cancelled;
+mod crowd;
+mod dropped;
+mod durable;
 mod killed;
+mod line;
 mod place;
 mod program;
