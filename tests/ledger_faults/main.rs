@@ -9,9 +9,11 @@ mod servers;
 
 mod cancelled;
 mod crowd;
+mod dead_server;
 mod dropped;
 mod durable;
 mod killed;
 mod line;
 mod place;
 mod program;
+mod stuck;
