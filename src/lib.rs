@@ -83,7 +83,10 @@ pub use store::ledger::PostgresLedger;
 #[cfg(feature = "sqlite")]
 pub use store::ledger::SqliteLedger;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use store::ledger::{AccountDrift, Entries, GrantEntry, Ledger, LedgerEntry, LedgerError, PastUsage, Reconciled};
+pub use store::ledger::{
+    AccountDrift, BillingDrift, BillingError, BillingProvider, Entries, GrantEntry, Invoice, InvoiceLine, JobStanding,
+    Ledger, LedgerEntry, LedgerError, LedgerJob, MemoryProvider, PastUsage, Reconciled,
+};
 
 /// The README's examples compile.
 #[cfg(doctest)]

@@ -51,8 +51,7 @@ fn billing(anchor: Duration, wall: Duration, day: i64) -> Window {
 }
 
 /// Year, month and day of a day, counted from 1970-01-01.
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub(crate) fn date(day: u64) -> (i64, i64, i64) {
+pub(super) fn date(day: u64) -> (i64, i64, i64) {
     let day = i64::try_from(day).unwrap_or(i64::MAX / DAY);
     let month = Month::of(day);
     (month.0.div_euclid(12), month.0.rem_euclid(12) + 1, month.number_of(day))

@@ -10,7 +10,8 @@
 //! assert_eq!(Period::day().window_at(today.end()).start(), today.end());
 //! ```
 
-pub(crate) mod civil;
+mod civil;
+mod instant;
 mod window;
 #[cfg(feature = "zones")]
 mod zone;
@@ -21,6 +22,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+pub(crate) use instant::Instant;
 pub use window::Window;
 
 use crate::Invalid;
@@ -218,6 +220,14 @@ impl Period {
     #[must_use]
     pub const fn is_calendar(&self) -> bool {
         !matches!(self.unit, Unit::Rolling(_))
+    }
+
+    /// Whether it begins and ends at whole microseconds, which is what databases know.
+    pub(crate) const fn is_of_whole_microseconds(&self) -> bool {
+        match self.unit {
+            Unit::Rolling(offset) | Unit::Billing(offset) => offset.subsec_nanos().is_multiple_of(1_000),
+            _ => true,
+        }
     }
 
     /// How long it is at most, but for the hour by which clocks are set: a month has 31 days.

@@ -12,7 +12,6 @@ pub(crate) mod circuit;
 pub mod gcra;
 mod lease;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-#[allow(dead_code, unused_imports)]
 pub(crate) mod ledger;
 pub(crate) mod quota;
 pub(crate) mod trip;

@@ -1,82 +1,144 @@
 //! Quotas in a ledger, through the public API: what is charged is written, once, and nothing that was acknowledged is lost.
+//!
+//! Every test runs on each database; those of PostgreSQL, whose names say `on_a_server`, start a server of their own.
 
-use std::time::Duration;
+mod audit;
+mod billing_bugs;
+mod grants;
+mod invoices;
+mod layer;
+mod life;
 
-use tollgate::{
-    Amounts, Client, Ended, JobRun, Kind, Ledger, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas, SqliteLedger,
-};
+#[cfg(feature = "postgres")]
+#[path = "../servers/mod.rs"]
+mod servers;
+
+use std::time::SystemTime;
+
+use tollgate::{Client, Ledger, LedgerEntry, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas};
+
+/// A database in which ledgers come and go.
+enum Database {
+    #[cfg(feature = "sqlite")]
+    Sqlite(std::path::PathBuf),
+    #[cfg(feature = "postgres")]
+    Postgres(String),
+}
+
+impl Database {
+    #[cfg(feature = "sqlite")]
+    fn sqlite() -> Self {
+        let name = format!("tollgate-ledger-{}-{:x}.db", std::process::id(), fastrand::u64(..));
+        Self::Sqlite(std::env::temp_dir().join(name))
+    }
+
+    #[cfg(feature = "postgres")]
+    fn postgres() -> Self {
+        Self::Postgres(servers::Postgres::shared().database())
+    }
+
+    async fn open(&self) -> Ledger {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(file) => tollgate::SqliteLedger::open(file).await.unwrap(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(url) => tollgate::PostgresLedger::connect(url).await.unwrap(),
+        }
+    }
+
+    /// Does to the tables what nobody should do.
+    async fn meddle(&self, sql: &'static str) -> sqlx::Result<u64> {
+        match self {
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(file) => {
+                let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await?;
+                Ok(sqlx::query(sql).execute(&pool).await?.rows_affected())
+            }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(url) => {
+                let pool = sqlx::PgPool::connect(url).await?;
+                Ok(sqlx::query(sql).execute(&pool).await?.rows_affected())
+            }
+        }
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        #[cfg(feature = "sqlite")]
+        if let Self::Sqlite(file) = self {
+            for end in ["", "-wal", "-shm"] {
+                let _ = std::fs::remove_file(format!("{}{end}", file.display()));
+            }
+        }
+    }
+}
+
+/// Each story once in a file and once on a server.
+macro_rules! on_each_database {
+    ($($name:ident)*) => {
+        #[cfg(feature = "sqlite")]
+        mod in_a_file {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $name() {
+                super::$name(crate::Database::sqlite()).await;
+            })*
+        }
+
+        #[cfg(feature = "postgres")]
+        mod on_a_server {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+            async fn $name() {
+                super::$name(crate::Database::postgres()).await;
+            })*
+        }
+    };
+}
+use on_each_database;
+
+fn now() -> SystemTime {
+    SystemTime::UNIX_EPOCH + tollgate::Clock::system().wall()
+}
 
 fn tokens(limit: u64) -> Plan {
-    Plan::new("paid").limit(Quota::units("tokens", limit).per(Period::day()))
+    Plan::new("paid").limit(Quota::units("tokens", limit).per(Period::month()))
 }
 
 fn quotas(ledger: &Ledger, plan: Plan) -> Quotas {
     QuotaLayer::new(plan).store_in(ledger, OnFailure::Closed).handle()
 }
 
-async fn fresh() -> Ledger {
-    SqliteLedger::in_memory().await.unwrap()
-}
-
 fn acme() -> Client {
     Client::named("acme")
 }
 
-async fn used(quotas: &Quotas) -> (u64, u64) {
-    let usage = quotas.usage(&acme()).await.unwrap();
+/// What is used, and what is reserved besides.
+async fn counts(quotas: &Quotas, client: &Client) -> (u64, u64) {
+    let usage = quotas.usage(client).await.unwrap();
     (usage.limits[0].used, usage.limits[0].reserved)
 }
 
-#[tokio::test]
-async fn what_is_charged_is_used_and_what_is_left_is_all_there_is() {
-    let quotas = quotas(&fresh().await, tokens(105));
-    quotas.charge(&acme(), ("tokens", 95)).await.unwrap();
-    let refusal = quotas.charge(&acme(), ("tokens", 11)).await.unwrap_err();
-    assert_eq!((refusal.violations()[0].current, refusal.violations()[0].limit), (95, 105));
-    quotas.charge(&acme(), ("tokens", 10)).await.unwrap();
-    assert_eq!(used(&quotas).await, (105, 0));
-}
-
-#[tokio::test]
-async fn a_reservation_is_settled_with_what_was_used() {
-    let quotas = quotas(&fresh().await, tokens(100));
-    let held = quotas.reserve(&acme(), ("tokens", 80)).await.unwrap();
-    assert_eq!(used(&quotas).await, (0, 80));
-    let id = held.detach();
-    assert_eq!(quotas.commit(&id, ("tokens", 30)).await, Ok(Ended::Now));
-    assert_eq!(quotas.commit(&id, ("tokens", 30)).await, Ok(Ended::Before));
-    assert_eq!(used(&quotas).await, (30, 0));
-    drop(quotas.reserve(&acme(), ("tokens", 70)).await.unwrap());
-    quotas.reserve(&acme(), ("tokens", 70)).await.unwrap().commit(Amounts::none());
-    assert!(quotas.charge(&acme(), ("tokens", 1)).await.is_err(), "all of it is used");
-}
-
-#[tokio::test]
-async fn a_job_is_charged_once_also_after_a_restart() {
-    let file = std::env::temp_dir().join(format!("tollgate-{}.db", fastrand::u64(..)));
-    for expected in [JobRun::Done(1), JobRun::Replayed] {
-        let ledger = SqliteLedger::open(&file).await.unwrap();
-        let quotas = quotas(&ledger, tokens(100));
-        assert_eq!(quotas.run_job(&acme(), "order 17", ("tokens", 60), async { 1 }).await.unwrap(), expected);
-        let refusal = quotas.run_job(&acme(), "order 17", ("tokens", 61), async { 1 }).await.unwrap_err();
-        assert_eq!(refusal.reason().as_str(), "job_conflict");
-        assert_eq!(used(&quotas).await, (60, 0));
-        ledger.shut_down(Duration::from_secs(5)).await;
+async fn rows(ledger: &Ledger, tenant: &str) -> Vec<LedgerEntry> {
+    let ahead = now() + std::time::Duration::from_secs(3_600);
+    let (mut rows, mut entries) = (Vec::new(), ledger.entries(tenant, SystemTime::UNIX_EPOCH, ahead));
+    while let Some(row) = entries.next().await.unwrap() {
+        rows.push(row);
     }
-    std::fs::remove_file(file).unwrap();
+    rows
 }
 
-#[tokio::test]
-async fn requests_at_a_time_are_held_in_the_process() {
-    let plan = tokens(10).limit(Quota::concurrent(1));
-    let quotas = quotas(&fresh().await, plan);
-    let acme = acme();
-    let held = quotas.run(&acme, ("tokens", 1), async {
-        let refusal = quotas.run(&acme, ("tokens", 1), async {}).await.unwrap_err();
-        assert_eq!(refusal.violations()[0].kind, Kind::Concurrent);
-        quotas.usage(&acme).await.unwrap().limits[1].used
-    });
-    assert_eq!(held.await.unwrap(), 1);
-    quotas.run(&acme, ("tokens", 1), async {}).await.unwrap();
-    assert_eq!(used(&quotas).await, (2, 0));
+/// What rows say, without ids and times.
+fn told(rows: &[LedgerEntry]) -> Vec<(&str, &str, i64)> {
+    rows.iter().map(|row| (row.job.as_str(), row.entry, row.amount)).collect()
+}
+
+/// Waits until what ends without a wait has reached the ledger.
+async fn settled(ledger: &Ledger) {
+    for _ in 0..1_000 {
+        if ledger.backlog() == 0 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("{ledger:?} does not come to rest");
 }

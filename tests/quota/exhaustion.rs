@@ -101,3 +101,11 @@ async fn d6_everybody_is_exhausted_at_once_and_everybody_recovers() {
         scene.clock.advance(HOUR);
     }
 }
+
+#[tokio::test]
+async fn an_overage_that_has_ended_is_refused_in_words() {
+    let scene = Scene::new(queries(100));
+    let grant = Grant::new("queries_per_hour", 50, std::time::SystemTime::UNIX_EPOCH);
+    let error = scene.quotas.grant(&alice(), grant).await.unwrap_err();
+    assert_eq!(error.to_string(), "end of a grant must lie ahead, got 1970-01-01T00:00:00.000000Z");
+}

@@ -13,6 +13,7 @@ mod breakers;
 mod buckets;
 mod drive;
 mod keyed;
+mod ledgers;
 mod loopback;
 mod memory;
 mod ours;
@@ -39,6 +40,7 @@ const KINDS: &[Kind] = &[
     ("quotas", quotas::rows),
     ("memory", memory::rows),
     ("loopback", loopback::rows),
+    ("ledgers", ledgers::rows),
 ];
 
 /// What a profiler may run alone, as `kind:contestant`.

@@ -174,7 +174,8 @@ impl GateLayer<QuotaSettings> {
 
     /// For how long a job is remembered after its end; 24 hours by default.
     ///
-    /// How many of one client are remembered is [another limit](Self::remember_at_most).
+    /// How many of one client are remembered is [another limit](Self::remember_at_most). In a ledger a job is remembered as
+    /// long as its rows, which are kept: neither limit holds there.
     ///
     /// ```
     /// use std::time::Duration;
@@ -231,7 +232,8 @@ impl GateLayer<QuotaSettings> {
     /// How many clients have an account at once; 1,048,576 by default.
     ///
     /// A client has one while anything is used, held or granted. When all are taken, newcomers share one account for each
-    /// plan, whose refusals are 503; nobody who has one loses it for their sake.
+    /// plan, whose refusals are 503; nobody who has one loses it for their sake. A ledger has room for everybody; there this
+    /// says how many may have requests at a time counted.
     ///
     /// # Panics
     /// When `clients` is 0 or above 2^32 - 1.
@@ -307,7 +309,10 @@ impl GateLayer<QuotaSettings> {
     /// Keeps the accounts in `store`; in memory by default. `on_failure` says what becomes of requests while it does not answer.
     ///
     /// What a ledger holds is shared by all layers and processes that use it, limit by limit name. Requests at a time are
-    /// always held in this process. A ledger bills by public names: identities without one do not build.
+    /// always held in this process: three processes with [`Quota::concurrent(5)`](crate::Quota::concurrent) serve fifteen. A
+    /// ledger bills by public names: identities without one do not build. Its clock, the database's, says which period it is.
+    ///
+    /// From a request to an invoice: `cargo run --example billing --features sqlite`.
     ///
     /// ```no_run
     /// # #[cfg(feature = "sqlite")]

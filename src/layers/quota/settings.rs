@@ -11,6 +11,7 @@ use super::{
 use crate::{
     AccountStore, Client, Dialect, Identify, Invalid, Kind, PeerIp, Plan, RequestHead, Strangers, Tier,
     gate::{Blueprint, Terms},
+    quota::Limit,
 };
 
 /// The settings of a [`QuotaLayer`](crate::QuotaLayer), whose setters change them.
@@ -142,6 +143,11 @@ impl QuotaSettings {
         if self.store.0.bills() && plan.starts_fresh() {
             let got = format_args!("plan {:?}, which starts fresh", plan.name());
             return Err(Invalid::new("a plan in a ledger", "go on counting (accounts can be reset)", got));
+        }
+        let splits = |limit: &&Limit| limit.quota.period().is_some_and(|period| !period.is_of_whole_microseconds());
+        if let Some(limit) = plan.counted().iter().find(splits).filter(|_| self.store.0.bills()) {
+            let got = format_args!("{:?} of plan {:?}", limit.name, plan.name());
+            return Err(Invalid::new("a rolling period in a ledger", "last whole microseconds", got));
         }
         match plan.lasting() {
             Some(limit) if !self.accept_unverified && !self.identify.traits().verified => Err(Invalid::new(

@@ -10,7 +10,7 @@ use super::{
     Settle, Since, Standing, Verdict, Writes, book::Book,
 };
 use crate::{
-    quota::{Amounts, GrantId, Kind, Plan},
+    quota::{Amounts, GrantId, Plan},
     rule::quota::Warning,
 };
 
@@ -99,7 +99,8 @@ impl Batch {
             Act::Settle(settle) => self.settle(order, settle),
             Act::Record { plan, amounts } => {
                 let (book, now) = self.book(order);
-                let (lines, near) = book.record(plan, amounts, Since { at: now, turn: u32::MAX }, now);
+                let since = Since { at: book.here(plan, now), turn: u32::MAX };
+                let (lines, near) = book.record(plan, amounts, since, now);
                 self.write(order, 0, 0, Entry::Record, lines);
                 Verdict::Recorded(near)
             }
@@ -202,7 +203,7 @@ impl Batch {
         };
         let admitted = Admitted {
             attempt,
-            since: Since { at: now, turn: book.turn() },
+            since: Since { at: book.here(&admit.plan, now), turn: book.turn() },
             nearest: if admit.told { taken.sheet.nearest(now) } else { None },
             near: taken.near,
             untold: taken.untold,
@@ -211,8 +212,10 @@ impl Batch {
         let entry = if admit.reserve.is_some() { Entry::Reserve } else { Entry::Charge };
         self.write_marked(order, attempt, 0, entry, taken.lines, admit.fingerprint);
         if let Some(Reserve { ttl, charge }) = admit.reserve {
-            let until = now.saturating_add(ttl);
-            self.writes.opened.push(Hold { key: order.key.clone(), attempt, until, since: now, charge });
+            let (until, since) = (now.saturating_add(ttl), admitted.since.at);
+            // Whatever was to be closed of this attempt was no part of it.
+            self.writes.closed.retain(|(key, closed)| *key != order.key || *closed != attempt);
+            self.writes.opened.push(Hold { key: order.key.clone(), attempt, until, since, charge });
         }
         Verdict::Admitted(Box::new(admitted))
     }

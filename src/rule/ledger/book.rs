@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::{Row, Stored, Writes};
 use crate::{
     Invalid,
+    period::Instant,
     quota::{Amounts, Limit, Plan, Violation, no_such_limit},
     rule::quota::{Count, GrantState, Sheet, Warning, cover, raise},
 };
@@ -95,16 +96,8 @@ impl Book {
 
     /// The account under a plan.
     pub(super) fn sheet(&mut self, plan: &Arc<Plan>, wall: u64) -> Sheet {
-        for state in &mut self.grants {
-            state.ended |= state.until <= wall;
-        }
         for limit in plan.counted() {
-            let present = self.present(limit, wall).map(|at| (self.counts[at].starts, self.counts[at].epoch));
-            for state in self.grants.iter_mut().filter(|state| state.is_of(limit)) {
-                if state.current > 0 && present != Some((state.window, state.epoch)) {
-                    state.close();
-                }
-            }
+            self.bring_grants_to(limit, self.present(limit, wall), wall);
         }
         let kept: Vec<_> =
             plan.counted().iter().map(|limit| self.present(limit, wall).map(|at| &self.counts[at])).collect();
@@ -221,7 +214,7 @@ impl Book {
         };
         if state.until <= wall {
             let until = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_nanos(state.until);
-            return Err(Invalid::new("end of a grant", "lie ahead", format_args!("{until:?}")));
+            return Err(Invalid::new("end of a grant", "lie ahead", Instant(until)));
         }
         self.writes = true;
         let state = GrantState { kind: limit.kind().text(), ..state };
@@ -262,18 +255,41 @@ impl Book {
         if self.present(limit, wall) != Some(at) {
             return None; // it is over: nobody can do anything about it
         }
-        let mut count = self.counts[at].clone();
-        cover(limit, &count, &mut self.grants);
-        for state in self.grants.iter_mut().filter(|state| state.is_of(limit)) {
-            (state.window, state.epoch) = (count.starts, count.epoch);
-        }
+        self.bring_grants_to(limit, Some(at), wall);
+        let count = &mut self.counts[at];
         let warns = !count.warned && limit.warn_from > 0 && count.taken() >= limit.warn_from;
         if warns {
             (count.warned, count.untold) = (true, true);
-            self.counts[at] = count;
         }
         let there = limit.limit.saturating_add(raise(limit, &self.grants));
         warns.then(|| Warning { name: limit.name.clone(), used: self.counts[at].taken(), limit: there })
+    }
+
+    /// Ends the grants of a limit whose time has come, lets what they have paid in other counts stay paid, and has them pay
+    /// for what this one has past the limit.
+    fn bring_grants_to(&mut self, limit: &Limit, present: Option<usize>, wall: u64) {
+        if !self.grants.iter().any(|state| state.is_of(limit)) {
+            return;
+        }
+        let present = present.map(|at| &self.counts[at]);
+        let here = present.map(|count| (count.starts, count.epoch));
+        for state in self.grants.iter_mut().filter(|state| state.is_of(limit)) {
+            state.ended |= state.until <= wall;
+            if state.current > 0 && here != Some((state.window, state.epoch)) {
+                state.close();
+            }
+        }
+        let Some(count) = present else { return };
+        cover(limit, count, &mut self.grants);
+        for state in self.grants.iter_mut().filter(|state| state.is_of(limit) && state.current > 0) {
+            (state.window, state.epoch) = (count.starts, count.epoch);
+        }
+    }
+
+    /// When something is admitted now: where the clock has stepped back, in the periods that are under way all the same.
+    pub(super) fn here(&self, plan: &Plan, wall: u64) -> u64 {
+        let present = plan.counted().iter().filter_map(|limit| self.present(limit, wall));
+        present.map(|at| self.counts[at].starts).fold(wall, u64::max)
     }
 
     /// The count of a limit whose period is under way.
@@ -286,13 +302,15 @@ impl Book {
         let held = |count: &Count| {
             count.is_of(limit) && count.starts <= since.at && since.at < count.ends && count.epoch <= since.turn
         };
-        self.latest(held)
-            .or_else(|| self.present(limit, wall).filter(|at| self.counts[*at].starts > since.at))
-            .unwrap_or_else(|| {
-                self.counts.push(Count::beginning(limit, since.at));
-                self.changed.push(true);
-                self.counts.len() - 1
-            })
+        // A rolling period has begun since then with the use of another.
+        let rolled = |at: &usize| {
+            !limit.quota.period().is_some_and(crate::Period::is_calendar) && self.counts[*at].starts > since.at
+        };
+        self.latest(held).or_else(|| self.present(limit, wall).filter(rolled)).unwrap_or_else(|| {
+            self.counts.push(Count::beginning(limit, since.at));
+            self.changed.push(true);
+            self.counts.len() - 1
+        })
     }
 
     fn count_of(&self, row: &Row) -> Option<usize> {

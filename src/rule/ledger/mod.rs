@@ -11,8 +11,11 @@ mod writer;
 
 use book::Line;
 pub(crate) use book::{Since, sheet};
+pub(crate) use job::Dossier;
+use job::LATE;
 pub(crate) use job::Standing;
-use job::{Dossier, LATE};
 pub(crate) use order::{Act, Admit, Admitted, End, Order, Reserve, Settle, Verdict};
 pub(crate) use row::{Detail, Entry, Hold, Key, Loaded, Reads, Row, Stored, Writes};
-pub(crate) use writer::{Answered, Event, Fault, Full, Left, Notice, Step, Writer};
+#[cfg(test)]
+use writer::Answered;
+pub(crate) use writer::{Event, Fault, Full, Left, Notice, Step, Writer};

@@ -112,6 +112,7 @@ pub(crate) enum Verdict {
     Admitted(Box<Admitted>),
     /// The job was charged before, with these amounts; `running` where its work is under way in this process.
     Replay {
+        #[cfg_attr(not(test), expect(dead_code, reason = "whoever wants to know asks for the job by its id"))]
         amounts: Amounts,
         running: bool,
     },

@@ -130,7 +130,7 @@ pub(crate) struct Reads {
     /// In the order in which they are locked.
     pub(crate) tenants: Vec<Arc<str>>,
     pub(crate) jobs: Vec<Key>,
-    /// Periods that ended before this are not read: nanoseconds since 1970. `None`: those that are over now.
+    /// Periods that ended before this, and before now, are not read: nanoseconds since 1970. `None`: those that are over now.
     pub(crate) since: Option<u64>,
 }
 
@@ -142,7 +142,7 @@ pub(crate) struct Writes {
     /// Counts as they are now, in place of those of the same tenant, limit, window and epoch.
     pub(crate) counts: Vec<(Arc<str>, Count)>,
     pub(crate) grants: Vec<(Arc<str>, GrantState)>,
-    /// Reservations that are open from now on, and until when.
+    /// Reservations that are open from now on, and until when; then those that are put off, then those that are over.
     pub(crate) opened: Vec<Hold>,
     pub(crate) renewed: Vec<Hold>,
     pub(crate) closed: Vec<(Key, u32)>,

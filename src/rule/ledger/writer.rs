@@ -414,10 +414,7 @@ impl<R> Writer<R> {
             }
             (Verdict::Replay { running, .. }, _) => *running = self.running.contains_key(&order.key),
             (Verdict::Settled(..), Act::Settle(Settle { end: End::Void, attempt, .. })) => {
-                if self.running.get(&order.key).is_some_and(|running| running.goes_back && running.attempt == *attempt)
-                {
-                    self.running.remove(&order.key);
-                }
+                self.gone_back(&order.key, *attempt);
             }
             _ => {}
         }
@@ -425,6 +422,13 @@ impl<R> Writer<R> {
             (Some(to), verdict) => self.answers.push(Answered { to, verdict }),
             (None, Verdict::Settled(_, near)) if !near.is_empty() => self.notices.push(Notice { origin, key, near }),
             _ => {}
+        }
+    }
+
+    /// An attempt has gone back: the job's id is free again.
+    fn gone_back(&mut self, key: &Key, attempt: u32) {
+        if self.running.get(key).is_some_and(|running| running.goes_back && running.attempt == attempt) {
+            self.running.remove(key);
         }
     }
 

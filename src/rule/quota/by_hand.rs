@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::{Account, Now};
 use crate::{
     Invalid,
+    period::Instant,
     quota::{Grant, GrantId, Granted},
 };
 
@@ -21,7 +22,7 @@ impl Account {
             return Err(counts.no_such_limit(grant.limit()));
         };
         if grant.until() <= SystemTime::UNIX_EPOCH + Duration::from_nanos(now.wall) {
-            return Err(Invalid::new("end of a grant", "lie ahead", format_args!("{:?}", grant.until())));
+            return Err(Invalid::new("end of a grant", "lie ahead", Instant(grant.until())));
         }
         counts.grants.add(id, grant, limit);
         counts.cover();

@@ -11,7 +11,6 @@ mod grants;
 mod holds;
 mod jobs;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-#[allow(dead_code)]
 mod kept;
 mod look;
 mod past;

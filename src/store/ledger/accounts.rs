@@ -14,7 +14,7 @@ use crate::{
         Reserved, Trouble,
     },
     rule::{
-        ledger::{self, Act, Admit, Admitted, Key, Reserve, Settle, Since, Standing, Verdict},
+        ledger::{self, Act, Admit, Admitted, Key, Reserve, Settle, Standing, Verdict},
         quota::{Duplicate, GrantState, No, Now, Stage, Terms, Warning},
     },
     store::memory::Accounts,
@@ -27,15 +27,16 @@ pub(crate) struct InLedger<D: Database> {
     origin: u32,
     slots: Arc<Slots>,
     terms: Terms,
-    clock: Clock,
 }
 
 /// Places at a time, which a ledger does not hold: a process that dies could not give them back.
 struct Slots {
     accounts: Arc<Accounts>,
-    /// Plans, and what of them is a limit of places.
-    plans: Mutex<Vec<(Arc<Plan>, Option<Arc<Plan>>)>>,
+    plans: Mutex<Vec<PlanOfSlots>>,
 }
+
+/// A plan, and what of it is a limit of places.
+type PlanOfSlots = (Arc<Plan>, Option<Arc<Plan>>);
 
 /// A place that comes back unless it is kept.
 struct Slot {
@@ -50,7 +51,8 @@ const PLANS: usize = 64;
 impl<D: Database> InLedger<D> {
     pub(crate) fn new(owner: Arc<Owner<D>>, most: usize, terms: Terms, clock: &Clock) -> Arc<Self> {
         let slots = Slots { accounts: Accounts::new(most, terms.clone(), clock), plans: Mutex::new(Vec::new()) };
-        Arc::new(Self { origin: owner.next_origin(), owner, slots: Arc::new(slots), terms, clock: clock.clone() })
+        owner.tend();
+        Arc::new(Self { origin: owner.next_origin(), owner, slots: Arc::new(slots), terms })
     }
 
     fn order(&self, key: Key, own: bool, act: Act) -> ledger::Order {
@@ -146,11 +148,11 @@ impl<D: Database> QuotaStore for InLedger<D> {
         let Some(tenant) = tenant(order.account.client) else {
             return Answer::Now(Err(Refused::Store(Trouble::Nameless)));
         };
+        self.owner.tend();
         let slot = match self.slot(order) {
             Ok(slot) => slot,
             Err(refused) => return Answer::Now(Err(refused)),
         };
-        self.owner.tend();
         let (ask, plan) = (&order.ask, Arc::clone(order.account.plan));
         let mut amounts = ask.amounts.clone();
         amounts.leave_out(&Kind::Concurrent);

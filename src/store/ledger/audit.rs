@@ -6,13 +6,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{
-    Ledger, LedgerEntry,
-    database::Drift,
-    entry::{Instant, time},
-    ledger::Which,
-};
-use crate::AccountError;
+use super::{Ledger, LedgerEntry, database::Drift, entry::time, ledger::Which};
+use crate::{AccountError, period::Instant};
 
 /// The rows of a tenant between two times, read some at a time.
 ///

@@ -23,6 +23,11 @@ pub(crate) trait Database: Send + Sync + 'static {
 
     /// Reservations whose time has run out, the earliest first.
     fn due(&self, most: usize) -> impl Future<Output = Result<Vec<Hold>, Failure>> + Send;
+
+    /// Nobody asks it anything more: it closes the connections that are its own.
+    fn close(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 }
 
 /// What is read of a ledger besides: by people, and by whoever sends invoices.
@@ -38,7 +43,8 @@ pub(crate) trait Audited: Database {
         most: usize,
     ) -> impl Future<Output = Result<Vec<(i64, u64, Row)>, Failure>> + Send;
 
-    /// What the rows of a tenant that were written from `from` on and before `until` come to, limit by limit.
+    /// What the rows of a tenant that were written from `from` on and before `until` come to, kind by kind: what several
+    /// limits count is taken once, row by row, and that a limit was counted from zero leaves it as it is.
     fn sums(&self, tenant: &str, from: u64, until: u64) -> impl Future<Output = Result<Vec<Sum>, Failure>> + Send;
 
     /// What was used at a time, of each period that was under way: the sum of what had been written by then.
@@ -54,9 +60,8 @@ pub(crate) trait Audited: Database {
 /// What rows come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sum {
-    pub(crate) limit: Arc<str>,
     pub(crate) kind: Arc<str>,
-    pub(crate) amount: i64,
+    pub(crate) amount: i128,
 }
 
 /// What was used in a period.
@@ -96,6 +101,14 @@ pub(crate) trait Session: Send + 'static {
 
     /// Ends the transaction, which comes to nothing.
     fn roll_back(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Ends the connection, and waits for its end.
+    fn close(self) -> impl Future<Output = ()> + Send
+    where
+        Self: Sized,
+    {
+        async { drop(self) }
+    }
 }
 
 /// Why a step of a transaction came to nothing.

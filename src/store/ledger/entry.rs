@@ -5,7 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::rule::ledger::{Detail, Row};
+use crate::{
+    period::Instant,
+    rule::ledger::{Detail, Row},
+};
 
 /// One row of a [`Ledger`](crate::Ledger): rows are never changed, what is wrong is corrected by another row.
 ///
@@ -106,7 +109,7 @@ impl fmt::Display for LedgerEntry {
 }
 
 /// The inside of a JSON string (RFC 8259, 7).
-struct Json<'a>(&'a str);
+pub(super) struct Json<'a>(pub(super) &'a str);
 
 impl fmt::Display for Json<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -118,19 +121,6 @@ impl fmt::Display for Json<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// A time as RFC 3339 has it, in UTC.
-pub(crate) struct Instant(pub(crate) SystemTime);
-
-impl fmt::Display for Instant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let since = self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        let (year, month, day) = crate::period::civil::date(since.as_secs() / 86_400);
-        let second = since.as_secs() % 86_400;
-        let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}Z", since.subsec_micros())
     }
 }
 

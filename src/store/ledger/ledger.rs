@@ -3,13 +3,16 @@
 use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use super::{
-    InLedger, Owner, Patience,
+    Database, Failure, InLedger, Owner, Patience, Session,
     database::{Audited, Drift, Past, Sum},
 };
 use crate::{
     Clock,
     quota_store::{AccountStore, OpenAccounts, QuotaStore, Trouble},
-    rule::{ledger::Row, quota::Terms},
+    rule::{
+        ledger::{Reads, Row},
+        quota::Terms,
+    },
 };
 
 /// Quotas that are exact, and a ledger in which nothing is charged twice and nothing is lost; clones are the same ledger.
@@ -17,6 +20,15 @@ use crate::{
 /// Layers that [keep their accounts](crate::QuotaLayer::store_in) in it share it, and so do other processes with the same
 /// database. All that is charged is written by one task over one connection, many requests in one transaction; a request
 /// is let pass when what it was charged is durable.
+///
+/// | to | there is |
+/// |---|---|
+/// | charge, reserve, record, grant, reset | the [`handle`](crate::QuotaLayer::handle) of a layer that keeps its accounts in it |
+/// | export rows | [`entries`](Self::entries) |
+/// | know what was used at a time | [`usage_at`](Self::usage_at) |
+/// | audit the counts | [`reconcile`](Self::reconcile), [`repair`](Self::repair) |
+/// | bill | [`invoice`](Self::invoice), [`push`](Self::push), [`compare`](Self::compare) |
+/// | stop | [`shut_down`](Self::shut_down) |
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")]
@@ -41,13 +53,17 @@ pub(super) trait Kept: Send + Sync {
     fn accounts(&self, most: usize, terms: Terms, clock: &Clock) -> Arc<dyn QuotaStore>;
     fn shut(&self, most: Duration) -> Later<'_, ()>;
     fn backlog(&self) -> usize;
-    fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<(i64, u64, Row)>, Trouble>>;
-    fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<Vec<Sum>, Trouble>>;
+    fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<Dated>, Trouble>>;
+    /// The sums, and a time before which no row can be written any more.
+    fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<(u64, Vec<Sum>), Trouble>>;
     fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, Trouble>>;
     fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<Drift>), Trouble>>;
     fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, Trouble>>;
+    fn job<'a>(&'a self, tenant: &'a str, job: &'a str) -> Later<'a, Result<Vec<Row>, Trouble>>;
 }
 
+/// A row with its number and its time.
+pub(super) type Dated = (i64, u64, Row);
 pub(super) type Later<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Which rows are read next.
@@ -64,14 +80,15 @@ const PATIENCE: Patience = Patience { caller: Duration::from_secs(2), step: Dura
 
 impl Ledger {
     pub(crate) fn in_database(database: impl Audited) -> Self {
-        let owner = Owner::new(database, PATIENCE);
-        owner.tend();
-        Self(Arc::new(Books(owner)))
+        Self(Arc::new(Books(Owner::new(database, PATIENCE))))
     }
 
-    /// Ends it: takes no more orders, and waits until all are written; whoever still waits after `most` is told that it is
-    /// unavailable. Without this the last one who has it ends it, and what is still to be written is written while the
-    /// runtime lasts.
+    /// Ends it: takes no more orders, waits until all are written, and closes its connections; whoever still waits after
+    /// `most` is told that it is unavailable. Without this the last one who has it ends it, and what is still to be written
+    /// is written while the runtime lasts.
+    ///
+    /// Of a ledger in a file, all is then in that one file. A process that dies leaves two beside it, `-wal` and `-shm`,
+    /// which belong to it until the next one opens it: whoever copies the one copies all three.
     ///
     /// ```
     /// # async fn example(ledger: tollgate::Ledger) {
@@ -110,13 +127,17 @@ impl<D: Audited> Kept for Books<D> {
         self.0.scribe.backlog()
     }
 
-    fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<(i64, u64, Row)>, Trouble>> {
+    fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<Dated>, Trouble>> {
         let Which { tenant, from, until, after } = which;
         Box::pin(self.0.read(self.0.scribe.database.entries(tenant, *from, *until, *after, most)))
     }
 
-    fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<Vec<Sum>, Trouble>> {
-        Box::pin(self.0.read_all(self.0.scribe.database.sums(tenant, from, until)))
+    fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<(u64, Vec<Sum>), Trouble>> {
+        let database = &self.0.scribe.database;
+        Box::pin(self.0.read_all(async move {
+            let now = passed(database, tenant).await?;
+            Ok((now, database.sums(tenant, from, until).await?))
+        }))
     }
 
     fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, Trouble>> {
@@ -130,6 +151,18 @@ impl<D: Audited> Kept for Books<D> {
     fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, Trouble>> {
         Box::pin(self.0.read_all(self.0.scribe.database.repair(tenant)))
     }
+
+    fn job<'a>(&'a self, tenant: &'a str, job: &'a str) -> Later<'a, Result<Vec<Row>, Trouble>> {
+        Box::pin(self.0.read(self.0.scribe.database.job(tenant, job)))
+    }
+}
+
+/// The time under a tenant's lock: whoever had an earlier one has committed, for all read it under this lock.
+async fn passed<D: Database>(database: &D, tenant: &str) -> Result<u64, Failure> {
+    let mut session = database.connect().await?;
+    let now = session.begin(&Reads { tenants: vec![tenant.into()], ..Reads::default() }).await?.now;
+    session.roll_back().await?;
+    Ok(now)
 }
 
 impl OpenAccounts for Ledger {

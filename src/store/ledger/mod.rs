@@ -2,13 +2,17 @@
 
 mod accounts;
 mod audit;
+mod billing;
 mod columns;
 mod database;
 mod doors;
 mod entry;
 mod error;
+mod invoice;
+mod job;
 #[expect(clippy::module_inception, reason = "the ledger itself")]
 mod ledger;
+mod memory_provider;
 mod owner;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -22,6 +26,7 @@ mod written;
 
 pub(crate) use accounts::InLedger;
 pub use audit::{AccountDrift, Entries, PastUsage, Reconciled};
+pub use billing::{BillingDrift, BillingError, BillingProvider};
 pub(crate) use database::{Database, Failure, Session};
 #[cfg(feature = "postgres")]
 pub use doors::PostgresLedger;
@@ -29,7 +34,10 @@ pub use doors::PostgresLedger;
 pub use doors::SqliteLedger;
 pub use entry::{GrantEntry, LedgerEntry};
 pub use error::LedgerError;
+pub use invoice::{Invoice, InvoiceLine};
+pub use job::{JobStanding, LedgerJob};
 pub use ledger::Ledger;
+pub use memory_provider::MemoryProvider;
 pub(crate) use owner::Owner;
 pub(crate) use scribe::{Patience, Scribe, new_id};
 use written::ReservedAs;

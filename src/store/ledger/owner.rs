@@ -86,9 +86,9 @@ impl<D: Database> Owner<D> {
     }
 
     /// Ends reservations whose time has run out, whoever made them, and puts off the end of those that are worked on; in a
-    /// task of its own where there is a runtime for it, and until that ends.
+    /// task of its own where there is a runtime for it.
     pub(crate) fn tend(self: &Arc<Self>) {
-        if self.tended.load(Ordering::Acquire) {
+        if self.tended.load(Ordering::Relaxed) {
             return;
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
@@ -131,7 +131,7 @@ impl<D: Database> Owner<D> {
     }
 }
 
-/// Whoever tends; when a runtime takes it away, another may.
+/// Whoever looks after it; when a runtime has taken that one with it, another may.
 struct Tending<D: Database>(Weak<Owner<D>>);
 
 impl<D: Database> Drop for Tending<D> {

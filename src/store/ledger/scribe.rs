@@ -105,17 +105,18 @@ impl<D: Database> Scribe<D> {
         self.work();
     }
 
-    /// Takes no more orders, and waits until all are settled; answers whoever still waits after `most`.
+    /// Takes no more orders, waits until all are settled, and closes the database; answers whoever still waits after `most`.
     pub(crate) async fn shut(self: &Arc<Self>, most: Duration) {
         self.close();
         let settled = async {
             loop {
                 let ended = self.ended.notified();
-                if self.lock().backlog() == 0 {
-                    return;
+                if self.lock().backlog() == 0 && !self.working.load(Ordering::Acquire) {
+                    break;
                 }
                 ended.await;
             }
+            self.database.close().await;
         };
         if timeout(most, settled).await.is_err() {
             let answers = {
@@ -149,7 +150,7 @@ impl<D: Database> Scribe<D> {
     }
 
     async fn run(&self) {
-        let (mut session, mut event) = (None, None);
+        let (mut session, mut event) = (None::<D::Session>, None);
         loop {
             let (step, answers, notices) = {
                 let mut writer = self.lock();
@@ -167,7 +168,9 @@ impl<D: Database> Scribe<D> {
                     None
                 }
                 Step::End => {
-                    self.ended.notify_waiters();
+                    if let Some(session) = session.take() {
+                        let _ = timeout(self.patience.step, session.close()).await;
+                    }
                     return;
                 }
                 Step::Rest(rest) => {
@@ -240,6 +243,7 @@ struct Working<D: Database>(Arc<Scribe<D>>);
 impl<D: Database> Drop for Working<D> {
     fn drop(&mut self) {
         self.0.working.store(false, Ordering::Release);
+        self.0.ended.notify_waiters();
     }
 }
 

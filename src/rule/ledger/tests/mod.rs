@@ -1,5 +1,6 @@
 //! Batches, the writer, and every way in which two writers, their callers and a database can meet.
 
+mod batch;
 mod explorer;
 mod model;
 mod writer;

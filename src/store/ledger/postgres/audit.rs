@@ -53,14 +53,19 @@ impl Audited for PostgresLedger {
     }
 
     async fn sums(&self, tenant: &str, from: u64, until: u64) -> Result<Vec<Sum>, Failure> {
+        // Halves of an amount, whose sums fit wherever the rows do.
         let query = sqlx::query(
-            "SELECT limit_id, quota_type, sum(amount)::int8 FROM quota_consumption
-             WHERE tenant_id = $1 AND consumed_at >= $2 AND consumed_at < $3 AND limit_id <> ''
-             GROUP BY limit_id, quota_type ORDER BY limit_id, quota_type",
+            "SELECT quota_type, sum(amount >> 32)::int8, sum(amount & 4294967295)::int8 FROM
+                (SELECT quota_type, CASE WHEN -min(amount) > max(amount) THEN min(amount) ELSE max(amount) END AS amount
+                 FROM quota_consumption
+                 WHERE tenant_id = $1 AND consumed_at >= $2 AND consumed_at < $3 AND limit_id <> '' AND entry <> 'reset'
+                 GROUP BY job_id, attempt, entry, part, quota_type) AS jobs
+             GROUP BY quota_type ORDER BY quota_type",
         );
         let query = query.bind(text(tenant)).bind(Time(micros(from))).bind(Time(micros(until)));
         let sum = |row: &PgRow| {
-            Ok(Sum { limit: read(value(row, 0)?).into(), kind: read(value(row, 1)?).into(), amount: value(row, 2)? })
+            let (high, low): (i64, i64) = (value(row, 1)?, value(row, 2)?);
+            Ok(Sum { kind: read(value(row, 0)?).into(), amount: (i128::from(high) << 32) + i128::from(low) })
         };
         query.fetch_all(&self.pool).await.map_err(failure)?.iter().map(sum).collect()
     }

@@ -1,8 +1,8 @@
 //! The tables, and what a server must promise.
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Row as _, raw_sql};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row as _, SqlStr, raw_sql};
 
-use super::failure::failure;
+use super::{failure::failure, rows, session};
 use crate::store::ledger::Failure;
 
 /// Each version of the tables, from the one before.
@@ -64,6 +64,10 @@ pub(super) async fn check(connection: &mut PgConnection) -> Result<(), Failure> 
     let row = sqlx::query(asked).persistent(false).fetch_one(&mut *connection).await.map_err(failure)?;
     if !row.try_get::<bool, _>(0).map_err(failure)? {
         return refused("quota_consumption has lost its unique index quota_consumption_once");
+    }
+    // A column that is missing is told now, not with the first charge.
+    for statement in rows::STATEMENTS.into_iter().chain(session::STATEMENTS) {
+        connection.prepare(SqlStr::from_static(statement)).await.map_err(failure)?;
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use sqlx::{
-    PgConnection, PgPool,
+    ConnectOptions, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -22,23 +22,9 @@ mod values;
 use failure::failure;
 pub(crate) use session::PostgresSession;
 
-/// A ledger in a PostgreSQL database: exact quotas for a fleet.
-///
-/// It makes its tables itself, whose names begin with `quota_`, in the first schema of the connection's `search_path`. A
-/// writer locks the accounts of its batch and no others, and waits 5 s for those that another writer has locked.
-///
-/// # Behind a pooler
-/// All its settings end with the transaction. A pooler that gives each transaction another connection must know prepared
-/// statements (PgBouncer does since 1.21).
-///
-/// ```no_run
-/// # async fn example() -> Result<(), tollgate::LedgerError> {
-/// let ledger = tollgate::PostgresLedger::connect("postgres://shop@db.internal/quota").await?;
-/// # Ok(())
-/// # }
-/// ```
+/// A ledger in a PostgreSQL database; its door outside is the one of the same name.
 #[derive(Clone, Debug)]
-pub struct PostgresLedger {
+pub(crate) struct PostgresLedger {
     pool: PgPool,
 }
 
@@ -47,52 +33,34 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 impl PostgresLedger {
     /// In the database at this URL, through a pool of its own.
-    ///
-    /// # Errors
-    /// When the URL is none, the server cannot be reached or would lose rows that were acknowledged, or the tables are of a
-    /// newer version or altered. The text never shows the password of the URL.
-    ///
-    /// ```no_run
-    /// # async fn example() -> Result<(), tollgate::LedgerError> {
-    /// let ledger = tollgate::PostgresLedger::connect("postgres://shop:secret@db.internal:5432/quota").await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn connect(url: &str) -> Result<Self, LedgerError> {
+    pub(crate) async fn connect(url: &str) -> Result<Self, LedgerError> {
         let options: PgConnectOptions =
             url.parse().map_err(|error| LedgerError::new(format!("the URL of the ledger is none: {error}")))?;
         let place = format!("{}:{}", options.get_host(), options.get_port());
+        // By itself, for a pool would try again and not say why.
+        let reached = tokio::time::timeout(PATIENCE, options.connect()).await;
+        let ready = match reached {
+            Ok(Ok(mut connection)) => ready(&mut connection).await,
+            Ok(Err(error)) => Err(failure(error)),
+            Err(_) => Err(Failure::Lost(format!("PostgreSQL: no answer within {PATIENCE:?}"))),
+        };
+        ready.map_err(|failure| LedgerError::new(format!("{} ({place})", LedgerError::from(failure).reason())))?;
         let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(PATIENCE).connect_lazy_with(options);
-        Self::from(pool)
-            .await
-            .map_err(|failure| LedgerError::new(format!("{} ({place})", LedgerError::from(failure).reason())))
+        Ok(Self { pool })
     }
 
     /// In the database of a pool that the program has already.
-    ///
-    /// The one who writes takes a connection out of the pool for good, and the pool opens another in its place.
-    ///
-    /// # Errors
-    /// When the server would lose rows that were acknowledged, with `synchronous_commit` or `fsync` off, or only reads. Also
-    /// when the tables are of a newer version, or altered.
-    ///
-    /// ```no_run
-    /// # async fn example(pool: sqlx::PgPool) -> Result<(), tollgate::LedgerError> {
-    /// let ledger = tollgate::PostgresLedger::from_pool(pool).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn from_pool(pool: PgPool) -> Result<Self, LedgerError> {
-        Ok(Self::from(pool).await?)
-    }
-
-    async fn from(pool: PgPool) -> Result<Self, Failure> {
+    pub(crate) async fn from_pool(pool: PgPool) -> Result<Self, LedgerError> {
         let mut connection = pool.acquire().await.map_err(failure)?;
-        checks::apply(&mut connection).await?;
-        checks::check(&mut connection).await?;
+        ready(&mut connection).await?;
         drop(connection);
         Ok(Self { pool })
     }
+}
+
+async fn ready(connection: &mut PgConnection) -> Result<(), Failure> {
+    checks::apply(connection).await?;
+    checks::check(connection).await
 }
 
 impl Database for PostgresLedger {

@@ -46,6 +46,8 @@ const READ: &str = "
     FROM jobs, LATERAL (
         SELECT * FROM quota_consumption WHERE tenant_id = t AND job_id = j OFFSET 0) q";
 
+pub(super) const STATEMENTS: [&str; 1] = [READ];
+
 /// Reads accounts and jobs.
 pub(super) async fn load(
     connection: impl PgExecutor<'_>,
@@ -58,8 +60,8 @@ pub(super) async fn load(
         .bind(Time(since.map_or(i64::MAX, until)))
         .bind(jobs.iter().map(|key| text(&key.tenant)).collect::<Vec<_>>())
         .bind(jobs.iter().map(|key| text(&key.job)).collect::<Vec<_>>());
-    let mut loaded = Loaded::default();
-    loaded.accounts = tenants.iter().map(|tenant| (tenant.clone(), Default::default())).collect();
+    let accounts = tenants.iter().map(|tenant| (tenant.clone(), Default::default())).collect();
+    let mut loaded = Loaded { accounts, ..Loaded::default() };
     let mut found = Vec::new();
     for row in asked.fetch_all(connection).await.map_err(failure)? {
         take(&row, &mut loaded, &mut found)?;

@@ -32,7 +32,8 @@ pub(crate) struct PostgresSession {
 /// of one holds no account for longer than 10 s. Tables that were small when a plan was made do not stay so: no scans.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s'; \
     SET LOCAL statement_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '10s'; \
-    SET LOCAL enable_seqscan = off; SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL jit = off";
+    SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; \
+    SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL jit = off";
 
 /// A timeout that strikes while a commit waits for its replica would end the wait, not the commit.
 const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
@@ -79,6 +80,9 @@ const RENEW_HOLDS: &str = "UPDATE quota_hold h SET until = given.u \
 
 const CLOSE_HOLDS: &str = "DELETE FROM quota_hold h USING unnest($1::text[], $2::text[], $3::int8[]) AS given (t, j, a) \
     WHERE h.tenant_id = given.t AND h.job_id = given.j AND h.attempt = given.a";
+
+pub(super) const STATEMENTS: [&str; 8] =
+    [LOCK, INSERT_ROWS, INSERT_DETAILED, PUT_COUNTS, PUT_GRANTS, OPEN_HOLDS, RENEW_HOLDS, CLOSE_HOLDS];
 
 type Prepared = Query<'static, Postgres, PgArguments>;
 

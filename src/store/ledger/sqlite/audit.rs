@@ -46,17 +46,21 @@ impl Audited for SqliteLedger {
     }
 
     async fn sums(&self, tenant: &str, from: u64, until: u64) -> Result<Vec<Sum>, Failure> {
+        // Halves of an amount, whose sums fit wherever the rows do.
         let query = sqlx::query(
-            "SELECT limit_id, quota_type, sum(amount) FROM quota_consumption
-             WHERE tenant_id = ?1 AND consumed_at >= ?2 AND consumed_at < ?3 AND limit_id <> ''
-             GROUP BY limit_id, quota_type ORDER BY limit_id, quota_type",
+            "SELECT quota_type, sum(amount >> 32), sum(amount & 4294967295) FROM
+                (SELECT quota_type, CASE WHEN -min(amount) > max(amount) THEN min(amount) ELSE max(amount) END AS amount
+                 FROM quota_consumption
+                 WHERE tenant_id = ?1 AND consumed_at >= ?2 AND consumed_at < ?3 AND limit_id <> '' AND entry <> 'reset'
+                 GROUP BY job_id, attempt, entry, part, quota_type)
+             GROUP BY quota_type ORDER BY quota_type",
         );
         let query = query.bind(text(tenant)).bind(micros(from)).bind(micros(until));
         let sum = |row: &sqlx::sqlite::SqliteRow| {
+            let (high, low): (i64, i64) = (row.try_get(1).map_err(failure)?, row.try_get(2).map_err(failure)?);
             Ok(Sum {
-                limit: read(row.try_get(0).map_err(failure)?).into(),
-                kind: read(row.try_get(1).map_err(failure)?).into(),
-                amount: row.try_get(2).map_err(failure)?,
+                kind: read(row.try_get(0).map_err(failure)?).into(),
+                amount: (i128::from(high) << 32) + i128::from(low),
             })
         };
         query.fetch_all(&self.pool).await.map_err(failure)?.iter().map(sum).collect()

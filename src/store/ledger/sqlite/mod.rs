@@ -26,20 +26,12 @@ mod tests;
 use failure::failure;
 pub(crate) use session::SqliteSession;
 
-/// A ledger in an SQLite file: exact quotas for the processes of one machine.
-///
-/// It makes its tables itself, whose names begin with `quota_`, and writes through one connection at a time; the view
-/// `quota_ledger` is for people. SQLite's clock knows milliseconds.
-///
-/// ```no_run
-/// # async fn example() -> Result<(), tollgate::LedgerError> {
-/// let ledger = tollgate::SqliteLedger::open("quota.db").await?;
-/// # Ok(())
-/// # }
-/// ```
+/// A ledger in an SQLite file; its door outside is the one of the same name.
 #[derive(Clone, Debug)]
-pub struct SqliteLedger {
+pub(crate) struct SqliteLedger {
     pool: SqlitePool,
+    /// Nobody else has the pool.
+    own: bool,
     /// Of a ledger in memory: with its last connection it would go.
     memory: Option<Arc<Mutex<SqliteConnection>>>,
 }
@@ -49,20 +41,7 @@ const BUSY: Duration = Duration::from_secs(5);
 
 impl SqliteLedger {
     /// In the file at this path, which is made if it is missing.
-    ///
-    /// Its connections write ahead (`journal_mode = wal`), wait for the disk at each commit (`synchronous = full`), and
-    /// wait 5 s for others. A file on a network is none: its locks and its shared memory need one machine.
-    ///
-    /// # Errors
-    /// When the file cannot be opened or written, holds the tables of a newer version, or is altered.
-    ///
-    /// ```no_run
-    /// # async fn example() -> Result<(), tollgate::LedgerError> {
-    /// let ledger = tollgate::SqliteLedger::open("/var/lib/shop/quota.db").await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn open(path: impl AsRef<Path>) -> Result<Self, LedgerError> {
+    pub(crate) async fn open(path: impl AsRef<Path>) -> Result<Self, LedgerError> {
         let path = path.as_ref();
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -71,12 +50,13 @@ impl SqliteLedger {
             .synchronous(SqliteSynchronous::Full)
             .pragma("fullfsync", "1") // on macOS, fsync alone leaves the rows in the disk's cache
             .busy_timeout(BUSY)
+            .row_buffer_size(1_024) // a batch's rows cross over from the connection's thread without a pause
             .foreign_keys(true);
         let pool = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
         // Whoever changes the journal of a new file is told at once that others do too: there is nothing to wait on.
         let mut tries = 0;
         loop {
-            match Self::from(pool.clone(), None).await {
+            match Self::from(pool.clone(), true, None).await {
                 Err(Failure::Again(_)) if tries < 100 => {
                     tries += 1;
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -94,45 +74,22 @@ impl SqliteLedger {
     }
 
     /// In the file of a pool that the program has already.
-    ///
-    /// The one who writes takes a connection out of the pool for good, and the pool opens another in its place.
-    ///
-    /// # Errors
-    /// When a connection would lose rows that were acknowledged: with `synchronous` below full, a journal in memory or
-    /// none, or a database in memory. Also when the tables are of a newer version, or altered.
-    ///
-    /// ```no_run
-    /// # async fn example(pool: sqlx::SqlitePool) -> Result<(), tollgate::LedgerError> {
-    /// let ledger = tollgate::SqliteLedger::from_pool(pool).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn from_pool(pool: SqlitePool) -> Result<Self, LedgerError> {
-        Ok(Self::from(pool, None).await?)
+    pub(crate) async fn from_pool(pool: SqlitePool) -> Result<Self, LedgerError> {
+        Ok(Self::from(pool, false, None).await?)
     }
 
-    /// In memory, for tests: it ends with the process, and so does everything that was acknowledged.
-    ///
-    /// # Errors
-    /// When there is no memory for it.
-    ///
-    /// ```no_run
-    /// # async fn example() -> Result<(), tollgate::LedgerError> {
-    /// let ledger = tollgate::SqliteLedger::in_memory().await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub async fn in_memory() -> Result<Self, LedgerError> {
+    /// In memory, for tests.
+    pub(crate) async fn in_memory() -> Result<Self, LedgerError> {
         // A name that begins with a slash is shared by the connections of a process: https://sqlite.org/src/file/src/memdb.c
         let name = format!("/tollgate-{:032x}", uuid::Uuid::now_v7().as_u128());
         let options = SqliteConnectOptions::new().filename(name).vfs("memdb").busy_timeout(BUSY);
         let connection = options.connect().await.map_err(failure)?;
         let pool = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
-        Ok(Self::from(pool, Some(connection)).await?)
+        Ok(Self::from(pool, true, Some(connection)).await?)
     }
 
-    async fn from(pool: SqlitePool, memory: Option<SqliteConnection>) -> Result<Self, Failure> {
-        let ledger = Self { pool, memory: memory.map(|connection| Arc::new(Mutex::new(connection))) };
+    async fn from(pool: SqlitePool, own: bool, memory: Option<SqliteConnection>) -> Result<Self, Failure> {
+        let ledger = Self { pool, own, memory: memory.map(|connection| Arc::new(Mutex::new(connection))) };
         let mut connection = ledger.pool.acquire().await.map_err(failure)?;
         schema::apply(&mut connection).await?;
         schema::check(&mut connection, ledger.memory.is_some()).await?;
@@ -182,6 +139,13 @@ impl Database for SqliteLedger {
     async fn job(&self, tenant: &str, job: &str) -> Result<Vec<Row>, Failure> {
         let mut transaction = self.reading().await?;
         session::of_jobs(&mut transaction, &[Key { tenant: tenant.into(), job: job.into() }]).await
+    }
+
+    /// The last connection to a file writes what lies beside it into it.
+    async fn close(&self) {
+        if self.own {
+            self.pool.close().await;
+        }
     }
 
     async fn due(&self, most: usize) -> Result<Vec<Hold>, Failure> {

@@ -1,8 +1,11 @@
 //! The tables, and what a file must promise.
 
-use sqlx::{Connection, Row, SqliteConnection, raw_sql};
+use sqlx::{AssertSqlSafe, Connection, Executor, Row, SqlSafeStr, SqliteConnection, raw_sql};
 
-use super::{failure::failure, statements::CLOCK};
+use super::{
+    failure::failure,
+    statements::{self, CLOCK},
+};
 use crate::store::ledger::Failure;
 
 /// Each version of the tables, from the one before.
@@ -18,8 +21,10 @@ pub(super) async fn apply(connection: &mut SqliteConnection) -> Result<(), Failu
     for (at, tables) in VERSIONS.iter().enumerate().skip(version) {
         raw_sql(*tables).execute(&mut *transaction).await.map_err(failure)?;
         let applied = format!("INSERT INTO quota_schema VALUES ({}, {CLOCK})", at + 1);
-        raw_sql(sqlx::AssertSqlSafe(applied)).execute(&mut *transaction).await.map_err(failure)?;
+        raw_sql(AssertSqlSafe(applied)).execute(&mut *transaction).await.map_err(failure)?;
     }
+    // Only what would write is told that the file is only read.
+    raw_sql("DELETE FROM quota_schema WHERE version < 0").execute(&mut *transaction).await.map_err(failure)?;
     transaction.commit().await.map_err(failure)
 }
 
@@ -51,6 +56,10 @@ pub(super) async fn check(connection: &mut SqliteConnection, volatile: bool) -> 
     let index = "SELECT count(*) FROM pragma_index_list('quota_consumption') WHERE name = 'quota_consumption_once' AND [unique]";
     if one::<i64>(connection, index).await? == 0 {
         return refused("quota_consumption has lost its unique index quota_consumption_once".into());
+    }
+    // A column that is missing is told now, not with the first charge.
+    for statement in statements::all() {
+        connection.prepare(AssertSqlSafe(statement.within(1).0).into_sql_str()).await.map_err(failure)?;
     }
     Ok(())
 }

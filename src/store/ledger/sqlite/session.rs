@@ -14,7 +14,7 @@ use super::{
     statements::{self, Statement},
 };
 use crate::{
-    rule::ledger::{Entry, Key, Loaded, Reads, Row, Writes},
+    rule::ledger::{Detail, Entry, Key, Loaded, Reads, Row, Stored, Writes},
     store::ledger::{
         Failure, Session,
         columns::{in_order, instant, name, nanos, number, text, until},
@@ -57,33 +57,25 @@ impl SqliteSession {
     async fn start(&mut self, reads: &Reads) -> Result<Loaded, Failure> {
         let row = prepared(statements::BEGIN.clone()).fetch_one(&mut self.connection).await.map_err(failure)?;
         let micros: i64 = row.try_get(0).map_err(failure)?;
-        let tenants = in_order(&reads.tenants);
-        let connection = &mut self.connection;
-        in_chunks(connection, &statements::ACCOUNTS, true, &tenants, &[micros], |query, tenant| {
-            Ok(query.bind(name(tenant)))
-        })
-        .await?;
-        load(connection, &tenants, &reads.jobs, reads.since, micros).await
+        let (tenants, connection) = (in_order(&reads.tenants), &mut self.connection);
+        let loaded = load(connection, &tenants, &reads.jobs, reads.since, micros).await?;
+        // What counts something has an account.
+        let unknown: Vec<_> =
+            tenants.into_iter().filter(|tenant| loaded.accounts[tenant] == Stored::default()).collect();
+        let named = |query: Prepared, tenant: &Arc<str>| Ok(query.bind(name(tenant)));
+        in_chunks(connection, &statements::ACCOUNTS, true, &unknown, &[micros], named).await?;
+        Ok(loaded)
     }
 
     async fn put(&mut self, writes: &Writes, now: u64) -> Result<(), Failure> {
         let (consumed_at, connection) = (until(now), &mut self.connection);
-        in_chunks(connection, &statements::INSERT_ROWS, false, &writes.rows, &[], |query, row| {
-            let query = query.bind(name(&row.key.tenant)).bind(name(&row.key.job));
-            let query = query.bind(name(&row.kind)).bind(name(&row.limit));
-            let query =
-                query.bind(instant(row.window)?).bind(i64::from(row.epoch)).bind(ENTRIES[row.entry as usize].clone());
-            let query = query.bind(i64::from(row.attempt)).bind(i64::from(row.part)).bind(row.amount).bind(consumed_at);
-            let query =
-                query.bind(row.order.to_be_bytes().to_vec()).bind(row.fingerprint.map(|it| it.to_be_bytes().to_vec()));
-            let Some(detail) = &row.detail else {
-                return Ok(query.bind(None::<i64>).bind(None::<i64>).bind(None::<String>).bind(None::<String>));
-            };
-            let ends = (detail.until > 0).then(|| until(detail.until));
-            let query = query.bind(number(detail.granted)?).bind(ends);
-            Ok(query.bind(text(&detail.approver)).bind(text(&detail.reason)))
-        })
-        .await?;
+        if writes.rows.iter().any(|row| row.detail.is_some()) {
+            let all = |query, row: &Row| detailed(told(query, row, consumed_at)?, row.detail.as_deref());
+            in_chunks(connection, &statements::INSERT_DETAILED, false, &writes.rows, &[], all).await?;
+        } else {
+            let all = |query, row: &Row| told(query, row, consumed_at);
+            in_chunks(connection, &statements::INSERT_ROWS, false, &writes.rows, &[], all).await?;
+        }
         in_chunks(connection, &statements::PUT_COUNTS, false, &writes.counts, &[], |query, (tenant, count)| {
             let query = query.bind(name(tenant)).bind(name(&count.limit)).bind(name(&count.kind));
             let query = query.bind(instant(count.starts)?).bind(i64::from(count.epoch)).bind(instant(count.ends)?);
@@ -158,6 +150,10 @@ impl Session for SqliteSession {
         self.progress.ended();
         Ok(())
     }
+
+    async fn close(self) {
+        let _ = sqlx::Connection::close(self.connection).await; // the process could end before a thread does
+    }
 }
 
 /// What accounts have that count now, and the rows of some jobs.
@@ -212,6 +208,25 @@ async fn in_chunks<T>(
         items = others;
     }
     Ok(found)
+}
+
+/// What every row says.
+fn told(query: Prepared, row: &Row, consumed_at: i64) -> Result<Prepared, Failure> {
+    let query = keyed(query, &row.key).bind(name(&row.kind)).bind(name(&row.limit));
+    let query = query.bind(instant(row.window)?).bind(i64::from(row.epoch)).bind(ENTRIES[row.entry as usize].clone());
+    let query = query.bind(i64::from(row.attempt)).bind(i64::from(row.part)).bind(row.amount).bind(consumed_at);
+    let fingerprint = row.fingerprint.map(|fingerprint| fingerprint.to_be_bytes().to_vec());
+    Ok(query.bind(row.order.to_be_bytes().to_vec()).bind(fingerprint))
+}
+
+/// What few rows say besides.
+fn detailed(query: Prepared, detail: Option<&Detail>) -> Result<Prepared, Failure> {
+    let Some(detail) = detail else {
+        return Ok(query.bind(None::<i64>).bind(None::<i64>).bind(None::<String>).bind(None::<String>));
+    };
+    let ends = (detail.until > 0).then(|| until(detail.until));
+    let query = query.bind(number(detail.granted)?).bind(ends);
+    Ok(query.bind(text(&detail.approver)).bind(text(&detail.reason)))
 }
 
 fn prepared(sql: Arc<str>) -> Prepared {

@@ -31,6 +31,23 @@ impl Statement {
     }
 }
 
+/// Every statement that reads or writes rows.
+pub(super) fn all() -> [&'static Statement; 11] {
+    [
+        &ACCOUNTS,
+        &COUNTS,
+        &GRANTS,
+        &ROWS,
+        &INSERT_ROWS,
+        &INSERT_DETAILED,
+        &PUT_COUNTS,
+        &PUT_GRANTS,
+        &OPEN_HOLDS,
+        &RENEW_HOLDS,
+        &CLOSE_HOLDS,
+    ]
+}
+
 /// `(?, ?), (?, ?)`: numbered ones would be looked up by their names, one after another.
 fn values(rows: usize, columns: usize) -> String {
     vec![format!("({})", vec!["?"; columns].join(", ")); rows].join(", ")
@@ -85,16 +102,19 @@ pub(super) static ROWS: LazyLock<Statement> = LazyLock::new(|| {
     })
 });
 
-pub(super) static INSERT_ROWS: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(|size| {
-        format!(
-            "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt, part,
-                amount, consumed_at, order_id, fingerprint, granted, until, approver, reason)
-             VALUES {}",
-            values(size, 17)
-        )
-    })
-});
+pub(super) static INSERT_ROWS: LazyLock<Statement> = LazyLock::new(|| Statement::new(|size| insert(size, 13, "")));
+
+pub(super) static INSERT_DETAILED: LazyLock<Statement> =
+    LazyLock::new(|| Statement::new(|size| insert(size, 17, ", granted, until, approver, reason")));
+
+fn insert(size: usize, columns: usize, detail: &str) -> String {
+    format!(
+        "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt, part,
+            amount, consumed_at, order_id, fingerprint{detail})
+         VALUES {}",
+        values(size, columns)
+    )
+}
 
 pub(super) static PUT_COUNTS: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(|size| {

@@ -10,10 +10,13 @@ use super::*;
 const HISTORIES: usize = 12;
 const TRANSACTIONS: usize = 6;
 
+/// Whose, of which limit and kind, from when, and of which epoch.
+type Counted = (Arc<str>, Arc<str>, Arc<str>, u64, u32);
+
 #[derive(Default)]
 struct Model {
     rows: Vec<Row>,
-    counts: BTreeMap<(Arc<str>, Arc<str>, Arc<str>, u64, u32), Count>,
+    counts: BTreeMap<Counted, Count>,
     grants: BTreeMap<(Arc<str>, u64), GrantState>,
     holds: BTreeMap<(Key, u32), Hold>,
 }

@@ -1,5 +1,7 @@
 //! Every state that two writers, their callers and a database can come to, one after the other.
 
+mod mutations;
+mod reported;
 mod settings;
 mod world;
 

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn show(found: &Found) {
+pub(super) fn show(found: &Found) {
     if let Some(violation) = &found.violation {
         println!("{}", violation.what);
         for (at, action) in violation.trace.iter().enumerate() {
@@ -12,10 +12,9 @@ fn show(found: &Found) {
 }
 
 fn holds(setting: Setting, search: Search, most: usize) -> usize {
-    let (name, began) = (setting.name, crate::Clock::default().now());
+    let name = setting.name;
     let found = explore(setting, search, most);
     println!("{name}: {} states, {} ends", found.states, found.ends);
-    let _ = began;
     show(&found);
     assert!(found.violation.is_none(), "{name}: {:?}", found.violation);
     assert!(found.ends > 0 || found.states >= most, "{name} never ends");
@@ -23,7 +22,7 @@ fn holds(setting: Setting, search: Search, most: usize) -> usize {
 }
 
 /// The same job through both processes, and another of the same id; whoever is not answered asks again.
-fn duplicates(faults: Faults) -> Setting {
+pub(super) fn duplicates(faults: Faults) -> Setting {
     let first = Want { tries: 2, may_void: true, ..want("a", 60) };
     let twin = Want { process: 1, ..want("a", 60) };
     let other = Want { fingerprint: 8, ..want("a", 30) };
@@ -31,14 +30,14 @@ fn duplicates(faults: Faults) -> Setting {
 }
 
 /// The same job twice in one process.
-fn twins(faults: Faults) -> Setting {
+pub(super) fn twins(faults: Faults) -> Setting {
     let first = Want { tries: 2, may_void: true, ..want("a", 60) };
     let twin = Want { tries: 2, ..want("a", 60) };
     Setting { faults, processes: 1, ..Setting::new("twins", vec![first, twin]) }
 }
 
 /// Jobs of which one at a time fits, and one of somebody else.
-fn rivals(faults: Faults) -> Setting {
+pub(super) fn rivals(faults: Faults) -> Setting {
     let rival = Want { process: 1, may_void: true, ..want("b", 60) };
     let small = Want { process: 1, ..want("c", 40) };
     let stranger = Want { key: super::super::key("zenith", "a"), ..want("a", 100) };
@@ -47,13 +46,13 @@ fn rivals(faults: Faults) -> Setting {
 }
 
 /// Reservations that are settled, given back or forgotten while the other process looks for those that have expired.
-fn reservations(faults: Faults, charge_expired: bool) -> Setting {
+pub(super) fn reservations(faults: Faults, charge_expired: bool) -> Setting {
     let first = Want { reserves: true, tries: 2, may_void: true, may_forget: true, actual: 20, ..want("a", 60) };
     let rival = Want { process: 1, ..want("b", 60) };
     Setting { faults, charge_expired, ..Setting::new("reservations", vec![first, rival]) }
 }
 
-const NONE: Faults = Faults { lost: 0, again: 0, crashes: 0, leaves: 0, hours: 0 };
+pub(super) const NONE: Faults = Faults { lost: 0, again: 0, crashes: 0, leaves: 0, hours: 0 };
 
 #[test]
 fn duplicates_are_charged_once() {
@@ -83,4 +82,22 @@ fn a_reservation_ends_once() {
     holds(reservations(Faults { crashes: 1, ..NONE }, true), Search::Nearest, 50_000);
     holds(reservations(Faults { lost: 1, ..NONE }, false), Search::Nearest, 50_000);
     holds(reservations(Faults { leaves: 1, ..NONE }, false), Search::Nearest, 50_000);
+}
+
+/// More than two million states; each setting to its last one.
+#[test]
+#[ignore = "minutes: millions of states"]
+fn nothing_goes_wrong_in_millions_of_states() {
+    let settings = [
+        twins(Faults { lost: 2, leaves: 1, again: 1, hours: 1, crashes: 1 }),
+        twins(Faults { lost: 3, leaves: 2, again: 0, hours: 0, crashes: 0 }),
+        duplicates(Faults { lost: 1, leaves: 1, again: 1, crashes: 1, hours: 0 }),
+        duplicates(Faults { lost: 2, crashes: 1, ..NONE }),
+        rivals(Faults { lost: 1, leaves: 1, ..NONE }),
+        reservations(Faults { lost: 1, leaves: 1, crashes: 1, ..NONE }, true),
+        reservations(Faults { lost: 2, leaves: 1, again: 1, hours: 0, crashes: 0 }, false),
+    ];
+    let states: usize = settings.into_iter().map(|setting| holds(setting, Search::Farthest, 3_000_000)).sum();
+    println!("{states} states in all");
+    assert!(states >= 2_000_000, "{states}");
 }

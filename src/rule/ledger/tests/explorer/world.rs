@@ -449,6 +449,7 @@ impl World {
         }
         self.database.roll_back(process);
         self.processes[process] = Process::new(self.setting.batch);
+        self.voiding.retain(|(_, _, of)| *of != process); // nobody knows of it any more
         for caller in 0..self.callers.len() {
             match self.callers[caller] {
                 Stage::Waiting { r#try, process: of, .. } if of == process => {

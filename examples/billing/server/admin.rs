@@ -1,0 +1,83 @@
+//! What only those do who have the token: grants, and a look whether all is right.
+
+use std::time::SystemTime;
+
+use axum::{
+    Json,
+    extract::{FromRequestParts, Path, State},
+    http::{StatusCode, header::AUTHORIZATION, request::Parts},
+};
+use serde_json::{Value, json};
+use tollgate::{Digester, Grant, Period};
+
+use super::{
+    DAILY, Shop,
+    asked::{Asked, tenant},
+    problem::Problem,
+    reports::{present, text},
+};
+
+/// Somebody who has the token.
+pub(super) struct Admin;
+
+impl FromRequestParts<Shop> for Admin {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, shop: &Shop) -> Result<Self, Problem> {
+        let Some(token) = &shop.admin_token else {
+            return Err(Problem::new(StatusCode::FORBIDDEN, "administration is off: the server has no ADMIN_TOKEN"));
+        };
+        let said = parts.headers.get(AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
+        match said.split_at_checked(7) {
+            Some((scheme, said)) if scheme.eq_ignore_ascii_case(b"bearer ") && is_same(said, token.as_bytes()) => {
+                Ok(Self)
+            }
+            _ => Err(Problem::new(StatusCode::UNAUTHORIZED, "Authorization must be: Bearer, and the ADMIN_TOKEN")),
+        }
+    }
+}
+
+/// Compares digests under a key that nobody knows: how long that takes says nothing of the token, not even its length.
+fn is_same(said: &[u8], token: &[u8]) -> bool {
+    let digest = |text: &[u8]| Digester::process().digest("admin token", [text]);
+    digest(said) == digest(token)
+}
+
+pub(super) async fn grant(
+    _: Admin,
+    State(shop): State<Shop>,
+    Path(name): Path<String>,
+    asked: Asked,
+) -> Result<Json<Value>, Problem> {
+    asked.only(&["amount", "approver", "reason", "until"])?;
+    let (client, amount) = (tenant(&name)?, asked.amount("amount")?);
+    let until = match asked.get("until")? {
+        Some(said) => {
+            let time = said.parse::<jiff::Timestamp>().ok().and_then(|time| SystemTime::try_from(time).ok());
+            let unfit = || format!("until must be a time such as {}, got {said:?}", text(end_of_day()));
+            time.ok_or_else(|| Problem::unfit(unfit()))?
+        }
+        None => end_of_day(),
+    };
+    let grant = Grant::try_new(DAILY, amount, until).map_err(|invalid| Problem::unfit(invalid.to_string()))?;
+    let grant = grant.approved_by(asked.text("approver")?).because(asked.text("reason")?);
+    shop.quotas.grant(&client, grant).await?;
+    Ok(Json(json!({ "tenant": name, "granted": amount, "until": text(until) })))
+}
+
+pub(super) async fn reconcile(_: Admin, State(shop): State<Shop>) -> Result<Json<Value>, Problem> {
+    let report = shop.ledger.reconcile().await?;
+    let drifts = report.drifts.iter().map(|drift| {
+        json!({
+            "tenant": drift.tenant, "limit": drift.limit, "window_start": text(drift.window_start),
+            "counted": drift.counted, "written": drift.written,
+        })
+    });
+    let drifts: Vec<_> = drifts.collect();
+    Ok(Json(json!({ "compared": report.compared, "drift": report.drift(), "drifts": drifts })))
+}
+
+/// Where a grant ends unless it says otherwise.
+fn end_of_day() -> SystemTime {
+    SystemTime::UNIX_EPOCH + present(Period::day()).end()
+}

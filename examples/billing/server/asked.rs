@@ -1,0 +1,91 @@
+//! What a request says, read strictly: what is missing, doubled or misspelt is told, and nothing is guessed.
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, request::Parts},
+};
+use tollgate::Client;
+
+use super::problem::Problem;
+
+/// Amounts are exact in JSON up to this.
+const MOST: u64 = (1 << 53) - 1;
+
+/// The longest name of a tenant.
+const LONGEST: usize = 200;
+
+/// The parameters of a query.
+pub(super) struct Asked(Vec<(String, String)>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Asked {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let query = axum::extract::Query::from_request_parts(parts, state).await;
+        let axum::extract::Query(asked) = query.map_err(|_| Problem::unfit("the query must be name=value&..."))?;
+        Ok(Self(asked))
+    }
+}
+
+impl Asked {
+    /// Refuses every parameter but these: a misspelt one would be left out silently.
+    pub(super) fn only(&self, known: &[&str]) -> Result<(), Problem> {
+        match self.0.iter().find(|(name, _)| !known.contains(&name.as_str())) {
+            Some((name, _)) => {
+                Err(Problem::unfit(format!("parameters must be among {}, got {name:?}", known.join(", "))))
+            }
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Result<Option<&str>, Problem> {
+        let mut values = self.0.iter().filter(|(known, _)| known == name);
+        match (values.next(), values.next()) {
+            (Some(_), Some(_)) => Err(Problem::unfit(format!("{name} must be said once"))),
+            (value, _) => Ok(value.map(|(_, value)| value.as_str())),
+        }
+    }
+
+    pub(super) fn text(&self, name: &str) -> Result<&str, Problem> {
+        let text = self.get(name)?.filter(|text| !text.trim().is_empty());
+        text.ok_or_else(|| Problem::unfit(format!("{name} must be said: ?{name}=...")))
+    }
+
+    pub(super) fn amount(&self, name: &str) -> Result<u64, Problem> {
+        amount(name, self.text(name)?).map_err(Problem::unfit)
+    }
+}
+
+/// A whole number, in digits and nothing else.
+pub(super) fn amount(name: &str, text: &str) -> Result<u64, String> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = if digits { text.parse().ok() } else { None };
+    number
+        .filter(|number| (1..=MOST).contains(number))
+        .ok_or_else(|| format!("{name} must be a whole number from 1 to 2^53 - 1, got {:?}", shown(text)))
+}
+
+/// The value of a header that must be there, once.
+pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Problem> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => {
+            value.to_str().map_err(|_| Problem::unfit(format!("{name} must be visible ASCII characters")))
+        }
+        (None, _) => Err(Problem::unfit(format!("the header {name} must be there"))),
+        _ => Err(Problem::unfit(format!("the header {name} must be there once"))),
+    }
+}
+
+pub(super) fn tenant(name: &str) -> Result<Client, Problem> {
+    let visible = name.bytes().all(|byte| byte.is_ascii_graphic());
+    if name.is_empty() || name.len() > LONGEST || !visible {
+        let reason = format!("a tenant's name must be 1 to {LONGEST} visible ASCII characters, got {:?}", shown(name));
+        return Err(Problem::unfit(reason));
+    }
+    Ok(Client::named(name))
+}
+
+fn shown(text: &str) -> String {
+    text.chars().take(80).collect()
+}

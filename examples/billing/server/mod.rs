@@ -1,0 +1,155 @@
+//! The server: what it is told by its environment, its routes, and its end.
+
+mod admin;
+mod asked;
+mod jobs;
+mod problem;
+mod reports;
+
+use std::{error::Error, future::Future, io, net::SocketAddr, path::PathBuf, time::Duration};
+
+use axum::{
+    Router,
+    routing::{get, post},
+};
+use tokio::{net::TcpListener, sync::oneshot};
+use tollgate::{Ledger, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas, SqliteLedger};
+
+/// What is counted, and the name of its limit.
+const UNITS: &str = "units";
+const DAILY: &str = "units_per_day";
+
+/// So long work that is under way may take when the server is told to stop, and rows may take to be written.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What the environment says.
+pub(crate) struct Setup {
+    kept: Kept,
+    limit: u64,
+    admin_token: Option<String>,
+}
+
+/// Where the ledger is.
+enum Kept {
+    File(PathBuf),
+    Postgres(String),
+}
+
+/// What handlers share.
+#[derive(Clone)]
+struct Shop {
+    ledger: Ledger,
+    quotas: Quotas,
+    admin_token: Option<String>,
+}
+
+impl Setup {
+    pub(crate) fn from_env() -> Result<Self, String> {
+        let said = |name: &str| match std::env::var(name) {
+            Ok(text) if text.is_empty() => Err(format!("{name} must not be empty: set it, or leave it out")),
+            Ok(text) => Ok(Some(text)),
+            Err(std::env::VarError::NotPresent) => Ok(None),
+            Err(_) => Err(format!("{name} must be text")),
+        };
+        let kept = match (said("DB")?, said("DATABASE_URL")?) {
+            (Some(_), Some(_)) => return Err("say DB for a file or DATABASE_URL for a server, not both".into()),
+            (None, Some(url)) => Kept::Postgres(url),
+            (file, None) => Kept::File(file.map_or_else(|| "billing.db".into(), PathBuf::from)),
+        };
+        let limit = match said("LIMIT")? {
+            Some(text) => asked::amount("LIMIT", &text)?,
+            None => 1_000,
+        };
+        Ok(Self { kept, limit, admin_token: said("ADMIN_TOKEN")? })
+    }
+
+    pub(crate) async fn open(&self) -> Result<Ledger, Box<dyn Error>> {
+        match &self.kept {
+            Kept::File(path) => Ok(SqliteLedger::open(path).await?),
+            Kept::Postgres(url) => postgres(url).await,
+        }
+    }
+
+    /// What a user wants to know first.
+    pub(crate) fn introduce(&self, address: SocketAddr) {
+        match &self.kept {
+            Kept::File(path) => {
+                let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+                println!("the ledger is the file {} (DB=... for another)", path.display());
+            }
+            Kept::Postgres(_) => println!("the ledger is in the database of DATABASE_URL"),
+        }
+        println!("a tenant has {} units a day in UTC (LIMIT=... for more or less)", self.limit);
+        match self.admin_token {
+            Some(_) => println!("administration is on for whoever has the ADMIN_TOKEN"),
+            None => println!("administration is off: /grants and /reconcile answer 403 until ADMIN_TOKEN=... is set"),
+        }
+        println!("curl -i -X POST -H 'x-tenant: acme' -H 'x-job-id: order-17' 'http://{address}/jobs?amount=20'");
+        println!(
+            "curl 'http://{address}/usage/acme'; curl 'http://{address}/ledger/acme'; curl 'http://{address}/invoice/acme'"
+        );
+    }
+}
+
+#[cfg(feature = "postgres")]
+async fn postgres(url: &str) -> Result<Ledger, Box<dyn Error>> {
+    Ok(tollgate::PostgresLedger::connect(url).await?)
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn postgres(_: &str) -> Result<Ledger, Box<dyn Error>> {
+    Err("DATABASE_URL needs the feature postgres: cargo run --example billing --features sqlite,postgres".into())
+}
+
+fn app(ledger: Ledger, setup: &Setup) -> Result<Router, tollgate::Invalid> {
+    let daily = Quota::try_of(UNITS.into(), setup.limit)?.per(Period::day()).named(DAILY);
+    let plan = Plan::new("daily").try_limit(daily)?;
+    let quotas = QuotaLayer::new(plan).store_in(&ledger, OnFailure::Closed).handle();
+    let shop = Shop { ledger, quotas, admin_token: setup.admin_token.clone() };
+    Ok(Router::new()
+        .route("/jobs", post(jobs::job))
+        .route("/usage/{tenant}", get(reports::usage))
+        .route("/ledger/{tenant}", get(reports::ledger))
+        .route("/invoice/{tenant}", get(reports::invoice))
+        .route("/grants/{tenant}", post(admin::grant))
+        .route("/reconcile", post(admin::reconcile))
+        .with_state(shop))
+}
+
+/// Serves until `stop` comes; then whoever is being served is served to the end, and all rows are written.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    ledger: Ledger,
+    setup: &Setup,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    let app = app(ledger.clone(), setup).map_err(io::Error::other)?;
+    let (stopping, told) = oneshot::channel();
+    let server = axum::serve(listener, app).with_graceful_shutdown(async move {
+        stop.await;
+        let _ = stopping.send(());
+    });
+    let too_long = async {
+        let _ = told.await;
+        tokio::time::sleep(GRACE).await;
+    };
+    let served = tokio::select! {
+        served = server.into_future() => served,
+        () = too_long => Ok(()),
+    };
+    ledger.shut_down(GRACE).await;
+    served
+}
+
+/// Ctrl-c, or what a supervisor sends.
+pub(crate) async fn stopped() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! { _ = terminate.recv() => {}, _ = tokio::signal::ctrl_c() => {} }
+            return;
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}

@@ -1,0 +1,72 @@
+//! What a tenant has used, row by row, and what it owes.
+
+use std::time::{Duration, SystemTime};
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, State},
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+};
+use futures_util::{StreamExt, stream};
+use serde_json::{Value, json};
+use tollgate::{AccountError, Clock, Period, Window};
+
+use super::{DAILY, Shop, UNITS, asked::tenant, problem::Problem};
+
+/// What a unit costs, in cents.
+const CENTS: u64 = 2;
+
+/// Later than any row, since 1970.
+const NEVER: Duration = Duration::from_secs(1 << 33);
+
+pub(super) async fn usage(State(shop): State<Shop>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+    let client = tenant(&name)?;
+    let usage = shop.quotas.usage(&client).await?;
+    let day = usage.of(DAILY).expect("the plan has it");
+    let grants = shop.quotas.grants(&client).await?.into_iter().map(|granted| {
+        let grant = granted.grant;
+        json!({
+            "amount": grant.amount(), "used": granted.used, "until": text(grant.until()),
+            "approver": grant.approver(), "reason": grant.reason(),
+        })
+    });
+    Ok(Json(json!({
+        "tenant": name, "limit": day.limit, "used": day.used, "reserved": day.reserved, "remaining": day.remaining,
+        "resets_at": day.resets_at.map(text), "grants": grants.collect::<Vec<_>>(),
+    })))
+}
+
+/// All rows, as they are read: a ledger may be longer than memory.
+pub(super) async fn ledger(State(shop): State<Shop>, Path(name): Path<String>) -> Result<Response, Problem> {
+    tenant(&name)?;
+    let mut entries = shop.ledger.entries(&name, SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + NEVER);
+    let first = entries.next().await?; // now it can still be said that the ledger is away
+    let rest = stream::try_unfold(entries, |mut entries| async {
+        let entry = entries.next().await?;
+        Ok::<_, AccountError>(entry.map(|entry| (entry, entries)))
+    });
+    let lines = stream::iter(first.map(Ok)).chain(rest).map(|entry| entry.map(|entry| format!("{entry}\n")));
+    Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
+}
+
+/// This month until now.
+pub(super) async fn invoice(State(shop): State<Shop>, Path(name): Path<String>) -> Result<Response, Problem> {
+    tenant(&name)?;
+    let month = present(Period::month());
+    let price = |kind: &str, quantity: u64| if kind == UNITS { quantity.saturating_mul(CENTS) } else { 0 };
+    let (from, until) = (SystemTime::UNIX_EPOCH + month.start(), SystemTime::UNIX_EPOCH + month.end());
+    let invoice = shop.ledger.invoice(&name, from, until, price).await?;
+    Ok(([(CONTENT_TYPE, "application/json")], format!("{invoice}\n")).into_response())
+}
+
+/// The period that is under way.
+pub(super) fn present(period: Period) -> Window {
+    period.window_at(Clock::system().wall())
+}
+
+/// A time as RFC 3339 has it.
+pub(super) fn text(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).map_or_else(|_| String::from("never"), |time| time.to_string())
+}

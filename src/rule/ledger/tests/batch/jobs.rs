@@ -1,0 +1,115 @@
+//! One job, one charge.
+
+use super::*;
+
+fn is_replay(verdict: &Verdict, of: u64) -> bool {
+    matches!(verdict, Verdict::Replay { amounts, .. } if amounts.iter().map(|(_, amount)| amount).eq([of]))
+}
+
+#[test]
+fn a_job_is_charged_once_whether_its_duplicate_comes_in_the_same_batch_or_later() {
+    let mut ledger = Ledger::new(hourly(100));
+    let charge = |ledger: &mut Ledger, job: &str| {
+        let act = Act::Admit(admit(&ledger.plan, ("requests", 60)));
+        ledger.order(job, act)
+    };
+    let orders = [charge(&mut ledger, "a"), charge(&mut ledger, "a"), charge(&mut ledger, "b")];
+    let verdicts = ledger.batch(&orders);
+    assert!(matches!(verdicts[0], Verdict::Admitted(_)) && is_replay(&verdicts[1], 60));
+    assert!(matches!(verdicts[2], Verdict::Refused(_)));
+    assert!(is_replay(&ledger.charge("a", ("requests", 60)), 60));
+    assert_eq!(ledger.entries("a"), [(0, Entry::Charge, 60)]);
+}
+
+#[test]
+fn the_same_id_with_something_else_is_a_conflict() {
+    let mut ledger = Ledger::new(hourly(100));
+    let about = |ledger: &Ledger, what| Admit { fingerprint: Some(what), ..admit(&ledger.plan, ("requests", 10)) };
+    let (first, other) = (about(&ledger, 1), about(&ledger, 2));
+    admitted(ledger.run("a", Act::Admit(first.clone())));
+    assert!(matches!(ledger.run("a", Act::Admit(other)), Verdict::Conflict));
+    assert!(ledger.writes.is_empty());
+    assert!(is_replay(&ledger.run("a", Act::Admit(first)), 10));
+}
+
+#[test]
+fn a_refusal_writes_nothing_and_may_be_tried_again() {
+    let mut ledger = Ledger::new(hourly(100));
+    admitted(ledger.charge("a", ("requests", 60)));
+    assert_eq!(refused_by(ledger.charge("b", ("requests", 60))), ["requests_per_hour"]);
+    assert!(ledger.writes.is_empty());
+    ledger.now += HOUR;
+    admitted(ledger.charge("b", ("requests", 60)));
+}
+
+#[test]
+fn all_limits_are_charged_or_none() {
+    let mut ledger = Ledger::of_three();
+    assert_eq!(refused_by(ledger.charge("a", [("requests", 10), ("tokens", 1_001)])), ["tokens_per_hour"]);
+    assert!(ledger.writes.is_empty() && ledger.counts().is_empty());
+    admitted(ledger.charge("a", [("requests", 100), ("tokens", 1_000)]));
+    let names = ["requests_per_hour", "requests_per_day", "tokens_per_hour"];
+    assert_eq!(names.map(|name| ledger.of(name).0), [100, 100, 1_000]);
+    assert_eq!(refused_by(ledger.charge("b", [("requests", 60), ("tokens", 1)])), names);
+}
+
+#[test]
+fn an_id_that_was_given_back_is_free_again() {
+    let mut ledger = Ledger::new(hourly(100));
+    let first = admitted(ledger.charge("a", ("requests", 60)));
+    assert_eq!(ledger.settle("a", &first, End::Void), Standing::Charged);
+    assert_eq!(ledger.settle("a", &first, End::Void), Standing::Voided);
+    let second = admitted(ledger.charge("a", ("requests", 60)));
+    assert_eq!((first.attempt, second.attempt, ledger.of("requests_per_hour")), (0, 1, (60, 0)));
+    // The void of the one before changes nothing of this one.
+    assert_eq!(ledger.settle("a", &first, End::Void), Standing::Voided);
+    assert_eq!(ledger.of("requests_per_hour"), (60, 0));
+}
+
+#[test]
+fn what_was_used_besides_goes_back_with_the_rest() {
+    let mut ledger = Ledger::of_three();
+    let first = admitted(ledger.charge("a", ("requests", 1)));
+    ledger.add("a", &first, ("tokens", 70), 0);
+    ledger.add("a", &first, ("tokens", 30), 1);
+    assert_eq!(ledger.of("tokens_per_hour"), (100, 0));
+    ledger.settle("a", &first, End::Void);
+    assert_eq!((ledger.of("tokens_per_hour"), ledger.of("requests_per_day")), ((0, 0), (0, 0)));
+}
+
+#[test]
+fn a_job_that_nothing_counts_is_known_all_the_same() {
+    let mut ledger = Ledger::new(hourly(100));
+    admitted(ledger.charge("a", ("tokens", 5)));
+    assert_eq!(ledger.entries("a"), [(0, Entry::Charge, 0)]);
+    assert!(matches!(ledger.charge("a", ("tokens", 5)), Verdict::Replay { .. }));
+}
+
+#[test]
+fn nothing_fits_while_anything_is_left() {
+    let mut ledger = Ledger::new(hourly(100));
+    admitted(ledger.charge("look", ("requests", 0)));
+    admitted(ledger.charge("a", ("requests", 100)));
+    assert_eq!(refused_by(ledger.charge("look again", ("requests", 0))), ["requests_per_hour"]);
+}
+
+#[test]
+fn the_largest_amounts_are_counted_exactly() {
+    let most = crate::quota::MOST;
+    let mut ledger = Ledger::new(hourly(most));
+    admitted(ledger.charge("a", ("requests", most - 1)));
+    assert_eq!(refused_by(ledger.charge("b", ("requests", 2))).len(), 1);
+    assert_eq!(refused_by(ledger.charge("b", ("requests", u64::MAX))).len(), 1);
+    admitted(ledger.charge("b", ("requests", 1)));
+    assert_eq!(ledger.of("requests_per_hour"), (most, 0));
+    ledger.record(("requests", u64::MAX));
+    assert_eq!(ledger.of("requests_per_hour"), (most, 0));
+}
+
+#[test]
+fn accounts_are_locked_in_the_order_of_their_names() {
+    let act = || Act::Admit(admit(&hourly(1), ("requests", 1)));
+    let orders = ["zoe", "ann", "zoe", "mia"].map(|tenant| order(2, key(tenant, "a"), act()));
+    let reads = reads(orders.iter().map(|order| Turn { order, sent: false, left: false }));
+    assert_eq!(reads.tenants, ["ann", "mia", "zoe"].map(Arc::from));
+}

@@ -1,0 +1,97 @@
+//! Periods that end, roll, begin anew, and clocks that step back.
+
+use std::time::Duration;
+
+use super::*;
+
+#[test]
+fn what_is_in_flight_at_a_reset_belongs_to_the_count_before() {
+    let mut ledger = Ledger::new(hourly(100));
+    let (charged, held) = (admitted(ledger.charge("a", ("requests", 10))), ledger.reserve("b", ("requests", 60)));
+    assert!(matches!(ledger.reset(None), Verdict::Done));
+    admitted(ledger.charge("c", ("requests", 90)));
+    ledger.add("a", &charged, ("requests", 5), 0);
+    ledger.commit("b", &held, ("requests", 70));
+    let counts: Vec<_> = ledger.counts().into_iter().map(|((_, _, epoch), count)| (epoch, count)).collect();
+    assert_eq!(counts, [(0, (75, 0)), (1, (90, 0))]);
+    ledger.settle("a", &charged, End::Void);
+    assert_eq!(ledger.of("requests_per_hour"), (90, 0));
+}
+
+#[test]
+fn a_reset_is_a_row_even_where_nothing_was_used() {
+    let mut ledger = Ledger::new(hourly(100));
+    assert!(matches!(ledger.reset(Some("requests_per_hour")), Verdict::Done));
+    assert!(matches!(ledger.writes.rows[..], [Row { entry: Entry::Reset, amount: 0, .. }]));
+    assert!(matches!(ledger.reset(Some("tokens_per_hour")), Verdict::Invalid(_)));
+    assert!(ledger.writes.is_empty());
+}
+
+#[test]
+fn only_the_limit_that_is_meant_begins_anew() {
+    let mut ledger = Ledger::of_three();
+    admitted(ledger.charge("a", [("requests", 10), ("tokens", 10)]));
+    ledger.reset(Some("requests_per_hour"));
+    let names = ["requests_per_hour", "requests_per_day", "tokens_per_hour"];
+    assert_eq!(names.map(|name| ledger.of(name).0), [0, 10, 10]);
+    ledger.reset(Some("requests"));
+    assert_eq!(names.map(|name| ledger.of(name).0), [0, 0, 10]);
+}
+
+#[test]
+fn a_rolling_period_begins_with_the_first_use_and_the_next_with_the_first_after_its_end() {
+    let plan = Plan::new("rolling").limit(Quota::requests(10).per(Period::rolling(Duration::from_secs(3_600))));
+    let mut ledger = Ledger::new(Arc::new(plan));
+    admitted(ledger.charge("a", ("requests", 10)));
+    ledger.now += HOUR - 1;
+    assert_eq!(refused_by(ledger.charge("b", ("requests", 1))).len(), 1);
+    ledger.now += 1 + HOUR / 2;
+    admitted(ledger.charge("b", ("requests", 10)));
+    let starts: Vec<_> = ledger.store.accounts["acme"].counts.iter().map(|count| count.starts).collect();
+    assert_eq!(starts, [START, START + HOUR + HOUR / 2]);
+}
+
+#[test]
+fn what_was_used_of_a_rolling_period_that_another_has_begun_counts_there() {
+    let hour = || Period::rolling(Duration::from_secs(3_600));
+    let plan = Plan::new("rolling").limit(Quota::requests(10).per(hour())).limit(Quota::units("tokens", 9).per(hour()));
+    let mut ledger = Ledger::new(Arc::new(plan));
+    let (first, second) =
+        (admitted(ledger.charge("a", ("requests", 1))), admitted(ledger.charge("b", ("requests", 1))));
+    ledger.now += HOUR / 4;
+    let third = admitted(ledger.charge("c", ("requests", 1)));
+    ledger.add("c", &third, ("tokens", 1), 0);
+    ledger.add("a", &first, ("tokens", 1), 0);
+    ledger.add("b", &second, ("tokens", 1), 0);
+    assert_eq!(ledger.of("tokens_per_3600s"), (3, 0));
+}
+
+#[test]
+fn a_clock_that_steps_back_admits_nothing_extra() {
+    let mut ledger = Ledger::of_three();
+    admitted(ledger.charge("a", ("requests", 90)));
+    ledger.now -= HOUR;
+    assert_eq!(refused_by(ledger.charge("b", ("requests", 20))), ["requests_per_hour"]);
+    let late = admitted(ledger.charge("b", ("requests", 10)));
+    ledger.record(("requests", 3));
+    ledger.add("b", &late, [("requests", 2), ("tokens", 4)], 0);
+    assert_eq!((ledger.of("requests_per_hour").0, ledger.of("tokens_per_hour").0), (105, 4));
+    assert_eq!(ledger.counts().len(), 3);
+}
+
+#[test]
+fn a_client_is_warned_once_of_each_crossing() {
+    let mut ledger = Ledger::new(hourly(100));
+    let near = |ledger: &mut Ledger, job: &str, amount: u64| {
+        let admitted = admitted(ledger.charge(job, ("requests", amount)));
+        (admitted.near.len(), admitted.untold.len())
+    };
+    assert_eq!(near(&mut ledger, "a", 89), (0, 0));
+    assert_eq!(near(&mut ledger, "b", 1), (1, 1));
+    assert_eq!(near(&mut ledger, "c", 1), (0, 0));
+    ledger.reset(None);
+    assert_eq!(near(&mut ledger, "d", 80), (0, 0));
+    ledger.record(("requests", 15)); // nobody to tell: the next response does
+    assert_eq!(near(&mut ledger, "e", 1), (0, 1));
+    assert_eq!(near(&mut ledger, "f", 1), (0, 0));
+}

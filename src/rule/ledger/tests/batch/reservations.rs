@@ -1,0 +1,107 @@
+//! What is set aside ends once.
+
+use super::*;
+
+const REQUESTS: &str = "requests_per_hour";
+
+#[test]
+fn what_was_really_used_stays_and_the_rest_goes_back() {
+    for (actual, used) in [(20, 20), (60, 60), (90, 90)] {
+        let mut ledger = Ledger::new(hourly(100));
+        let held = ledger.reserve("a", ("requests", 60));
+        assert_eq!((ledger.of(REQUESTS), ledger.store.holds.len()), ((0, 60), 1));
+        assert_eq!(ledger.commit("a", &held, ("requests", actual)), Standing::Open);
+        assert_eq!((ledger.of(REQUESTS), ledger.store.holds.len()), ((used, 0), 0));
+        assert_eq!(ledger.commit("a", &held, ("requests", 1)), Standing::Committed);
+        assert_eq!(ledger.settle("a", &held, End::Void), Standing::Committed);
+        assert!(ledger.writes.is_empty() && ledger.of(REQUESTS) == (used, 0));
+    }
+}
+
+#[test]
+fn what_is_not_named_was_used_as_estimated_and_what_was_not_foreseen_counts_too() {
+    let mut ledger = Ledger::of_three();
+    let held = ledger.reserve("a", ("requests", 5));
+    ledger.commit("a", &held, ("tokens", 300));
+    assert_eq!((ledger.of(REQUESTS), ledger.of("tokens_per_hour")), ((5, 0), (300, 0)));
+}
+
+#[test]
+fn what_was_set_aside_goes_back_once() {
+    let mut ledger = Ledger::new(hourly(100));
+    let held = ledger.reserve("a", ("requests", 60));
+    assert_eq!(ledger.settle("a", &held, End::Void), Standing::Open);
+    assert_eq!(ledger.settle("a", &held, End::Void), Standing::Voided);
+    assert_eq!(ledger.commit("a", &held, ("requests", 60)), Standing::Voided);
+    assert_eq!((ledger.of(REQUESTS), ledger.store.holds.len()), ((0, 0), 0));
+}
+
+#[test]
+fn one_whose_time_ran_out_is_charged_or_goes_back_and_ends_once() {
+    for (charge, stays) in [(true, 60), (false, 0)] {
+        let mut ledger = Ledger::new(hourly(100));
+        let held = ledger.reserve("a", ("requests", 60));
+        ledger.expire("a", &held, charge);
+        ledger.expire("a", &held, charge);
+        assert_eq!((ledger.of(REQUESTS), ledger.store.holds.len()), ((stays, 0), 0));
+        assert_eq!(ledger.settle("a", &held, End::Void), Standing::Expired);
+        assert_eq!(ledger.of(REQUESTS), (stays, 0));
+        assert!(matches!(ledger.charge("a", ("requests", 1)), Verdict::Replay { .. }));
+    }
+}
+
+#[test]
+fn a_commit_after_the_end_is_a_record_in_the_hour_of_the_reservation() {
+    for charge in [true, false] {
+        for actual in [20, 60, 90] {
+            let mut ledger = Ledger::new(hourly(100));
+            let held = ledger.reserve("a", ("requests", 60));
+            ledger.now += HOUR;
+            ledger.expire("a", &held, charge);
+            assert_eq!(ledger.commit("a", &held, ("requests", actual)), Standing::Expired);
+            assert_eq!(ledger.commit("a", &held, ("requests", actual)), Standing::Late);
+            assert_eq!(ledger.counts().into_values().collect::<Vec<_>>(), [(actual, 0)]);
+            assert_eq!(ledger.entries("a").last().unwrap().1, Entry::Record);
+        }
+    }
+}
+
+#[test]
+fn a_settled_one_does_not_expire() {
+    let mut ledger = Ledger::new(hourly(100));
+    let held = ledger.reserve("a", ("requests", 60));
+    ledger.commit("a", &held, ("requests", 10));
+    ledger.expire("a", &held, true);
+    assert_eq!((ledger.of(REQUESTS), ledger.entries("a").len()), ((10, 0), 2));
+}
+
+#[test]
+fn an_open_one_can_be_kept_open() {
+    let mut ledger = Ledger::new(hourly(100));
+    let held = ledger.reserve("a", ("requests", 60));
+    let renew = || Act::Renew { attempt: 0, since: held.since.at, ttl: 3 * HOUR };
+    ledger.run("a", renew());
+    assert_eq!(ledger.store.holds[0].until, START + 3 * HOUR);
+    ledger.commit("a", &held, ("requests", 60));
+    ledger.run("a", renew());
+    assert_eq!(ledger.store.holds.len(), 0);
+}
+
+#[test]
+fn a_charge_that_goes_on_is_settled_when_its_hour_is_over_in_that_hour() {
+    let mut ledger = Ledger::of_three();
+    let first = admitted(ledger.charge("a", ("requests", 10)));
+    ledger.now += HOUR;
+    admitted(ledger.charge("b", [("requests", 7), ("tokens", 1)]));
+    ledger.add("a", &first, ("tokens", 30), 0);
+    ledger.settle("a", &first, End::Commit(Amounts::none()));
+    let hour = START / HOUR;
+    let tokens = |ledger: &Ledger, hour| ledger.counts().get(&("tokens_per_hour".to_owned(), hour, 0)).copied();
+    assert_eq!(tokens(&ledger, hour + 1), Some((1, 0)), "what belongs to the hour before is no part of this one");
+    assert_eq!(tokens(&ledger, hour), Some((30, 0)));
+    ledger.settle("a", &first, End::Void);
+    assert_eq!(
+        (tokens(&ledger, hour), ledger.of(REQUESTS), ledger.of("requests_per_day")),
+        (Some((0, 0)), (7, 0), (7, 0))
+    );
+}

@@ -1,0 +1,207 @@
+//! The billing bugs, row by row: D1 to D7. D8 is told by events, D9 has a file of its own.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tollgate::{Client, JobRun, JobStanding, Reason};
+
+use crate::*;
+
+on_each_database! {
+    d1_the_same_job_never_consumes_twice
+    d1_a_duplicate_is_known_after_a_restart_and_by_another_process
+    d2_ten_agents_that_see_95_of_105_do_not_end_at_195
+    d2_ten_agents_in_two_processes_do_not_either
+    d3_every_consumption_has_a_row
+    d4_a_counter_that_drifts_is_found_and_put_right
+    d5_a_ledger_that_is_gone_charges_nothing_and_says_so_at_once
+    d6_many_are_exhausted_at_once_and_recover_after_a_reset
+    d7_tenants_never_meet
+}
+
+async fn d1_the_same_job_never_consumes_twice(database: Database) {
+    let ledger = database.open().await;
+    let quotas = quotas(&ledger, tokens(1_000));
+    let runs = Arc::new(AtomicU64::new(0));
+    let attempt = |_| {
+        let (quotas, runs) = (quotas.clone(), runs.clone());
+        tokio::spawn(async move {
+            let work = async { runs.fetch_add(1, Ordering::Relaxed) };
+            quotas
+                .run_job(&acme(), "order 17", ("tokens", 60), work)
+                .await
+                .map(drop)
+                .map_err(|refusal| refusal.reason())
+        })
+    };
+    for attempt in (0..64).map(attempt).collect::<Vec<_>>() {
+        assert!(matches!(attempt.await.unwrap(), Ok(()) | Err(Reason::JobRunning)));
+    }
+    assert_eq!(runs.load(Ordering::Relaxed), 1);
+    let again = quotas.run_job(&acme(), "order 17", ("tokens", 61), async {}).await.unwrap_err();
+    assert_eq!(again.reason(), Reason::JobConflict);
+    assert_eq!(counts(&quotas, &acme()).await, (60, 0));
+    assert_eq!(told(&rows(&ledger, "acme").await), [("order 17", "charge", 60)]);
+    let job = ledger.job("acme", "order 17").await.unwrap().unwrap();
+    assert_eq!((job.standing, job.attempt, job.amounts), (JobStanding::Charged, 0, ("tokens", 60).into()));
+    assert_eq!(ledger.job("acme", "order 18").await.unwrap(), None);
+}
+
+async fn d1_a_duplicate_is_known_after_a_restart_and_by_another_process(database: Database) {
+    let (first, second) = (database.open().await, database.open().await);
+    let job = async |ledger: &Ledger| {
+        let quotas = quotas(ledger, tokens(1_000));
+        quotas.run_job(&acme(), "order 17", ("tokens", 60), async {}).await.unwrap()
+    };
+    assert_eq!(job(&first).await, JobRun::Done(()));
+    assert_eq!(job(&second).await, JobRun::Replayed);
+    first.shut_down(Duration::from_secs(10)).await;
+    assert_eq!(job(&database.open().await).await, JobRun::Replayed);
+}
+
+async fn ten_agents(ledgers: &[Ledger]) {
+    let plan = tokens(105);
+    quotas(&ledgers[0], plan.clone()).record(&acme(), ("tokens", 95)).await.unwrap();
+    let agents: Vec<_> = (0..10)
+        .map(|agent| {
+            let quotas = quotas(&ledgers[agent % ledgers.len()], plan.clone());
+            tokio::spawn(async move { quotas.charge(&acme(), ("tokens", 10)).await })
+        })
+        .collect();
+    let mut passed = 0;
+    for agent in agents {
+        match agent.await.unwrap() {
+            Ok(()) => passed += 1,
+            Err(refusal) => {
+                assert_eq!((refusal.reason(), refusal.violations()[0].current), (Reason::RateLimited, 105));
+            }
+        }
+    }
+    assert_eq!(passed, 1);
+    assert_eq!(counts(&quotas(&ledgers[0], plan), &acme()).await, (105, 0));
+}
+
+async fn d2_ten_agents_that_see_95_of_105_do_not_end_at_195(database: Database) {
+    ten_agents(&[database.open().await]).await;
+}
+
+async fn d2_ten_agents_in_two_processes_do_not_either(database: Database) {
+    ten_agents(&[database.open().await, database.open().await]).await;
+}
+
+async fn d3_every_consumption_has_a_row(database: Database) {
+    let ledger = database.open().await;
+    let quotas = quotas(&ledger, tokens(1_000));
+    quotas.charge(&acme(), ("tokens", 5)).await.unwrap();
+    quotas.record(&acme(), ("tokens", 7)).await.unwrap();
+    quotas.reserve(&acme(), ("tokens", 100)).await.unwrap().commit(("tokens", 30));
+    drop(quotas.reserve(&acme(), ("tokens", 50)).await.unwrap());
+    quotas.run_job(&acme(), "j", ("tokens", 1), async {}).await.unwrap();
+    settled(&ledger).await;
+    let rows = rows(&ledger, "acme").await;
+    let mut said: Vec<_> = rows.iter().map(|row| (row.entry, row.amount)).collect();
+    said.sort_unstable();
+    let expected = [
+        ("charge", 1),
+        ("charge", 5),
+        ("commit", -70),
+        ("record", 7),
+        ("reserve", 50),
+        ("reserve", 100),
+        ("void", -50),
+    ];
+    assert_eq!(said, expected);
+    for row in &rows {
+        assert_eq!((&*row.tenant, &*row.kind, &*row.limit), ("acme", "tokens", "tokens_per_month"));
+        assert!(!row.job.is_empty() && row.at.elapsed().is_ok());
+    }
+    assert_eq!(counts(&quotas, &acme()).await, (43, 0));
+}
+
+async fn d4_a_counter_that_drifts_is_found_and_put_right(database: Database) {
+    let ledger = database.open().await;
+    let quotas = quotas(&ledger, tokens(1_000));
+    quotas.charge(&acme(), ("tokens", 95)).await.unwrap();
+    let held = quotas.reserve(&acme(), ("tokens", 5)).await.unwrap();
+    quotas.charge(&Client::named("bob"), ("tokens", 1)).await.unwrap();
+    let report = ledger.reconcile().await.unwrap();
+    assert_eq!((report.compared, report.drifts.len(), report.drift()), (2, 0, 0.0));
+
+    database.meddle("UPDATE quota_counter SET used = 3 WHERE tenant_id = 'acme'").await.unwrap();
+    let report = ledger.reconcile().await.unwrap();
+    assert_eq!((report.drifts.len(), report.drift()), (1, 0.5));
+    let drift = &report.drifts[0];
+    assert_eq!(
+        (&*drift.tenant, &*drift.limit, drift.counted, drift.written),
+        ("acme", "tokens_per_month", Some(8), 100)
+    );
+    assert!(report.to_string().contains("acme: tokens_per_month"), "{report}");
+    assert_eq!(ledger.repair(&report).await.unwrap(), 1);
+    assert_eq!(ledger.repair(&report).await.unwrap(), 0, "it is put right once");
+    assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
+    assert_eq!(counts(&quotas, &acme()).await, (95, 5));
+    held.commit(("tokens", 5));
+    settled(&ledger).await;
+    assert_eq!(counts(&quotas, &acme()).await, (100, 0));
+    assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
+}
+
+async fn d5_a_ledger_that_is_gone_charges_nothing_and_says_so_at_once(database: Database) {
+    let ledger = database.open().await;
+    let plan = tokens(1_000);
+    let quotas = quotas(&ledger, plan.clone());
+    quotas.charge(&acme(), ("tokens", 5)).await.unwrap();
+    ledger.shut_down(Duration::from_secs(10)).await;
+    let refusal = quotas.charge(&acme(), ("tokens", 5)).await.unwrap_err();
+    assert_eq!(refusal.reason(), Reason::Unavailable);
+    assert!(refusal.retry_after().is_some());
+    assert_eq!(counts(&crate::quotas(&database.open().await, plan), &acme()).await, (5, 0));
+}
+
+async fn d6_many_are_exhausted_at_once_and_recover_after_a_reset(database: Database) {
+    let ledger = database.open().await;
+    let quotas = quotas(&ledger, tokens(10));
+    let tenants: Vec<_> = (0..50).map(|n| Client::named(format!("tenant {n}"))).collect();
+    let exhaust = |client: &Client| {
+        let (quotas, client) = (quotas.clone(), client.clone());
+        tokio::spawn(async move {
+            for _ in 0..5 {
+                quotas.charge(&client, ("tokens", 2)).await.unwrap();
+            }
+            assert!(quotas.charge(&client, ("tokens", 1)).await.is_err());
+        })
+    };
+    for tenant in tenants.iter().map(exhaust).collect::<Vec<_>>() {
+        tenant.await.unwrap();
+    }
+    for tenant in &tenants {
+        assert_eq!(counts(&quotas, tenant).await, (10, 0));
+        quotas.reset(tenant, "tokens").await.unwrap();
+        quotas.charge(tenant, ("tokens", 10)).await.unwrap();
+    }
+    assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
+    let rows = rows(&ledger, "tenant 7").await;
+    let resets: Vec<_> = rows.iter().filter(|row| row.entry == "reset").map(|row| row.amount).collect();
+    assert_eq!(resets, [-10], "what was forgiven stands in the ledger");
+}
+
+async fn d7_tenants_never_meet(database: Database) {
+    let ledger = database.open().await;
+    let quotas = quotas(&ledger, tokens(100));
+    let tenants = ["acme", "acme ", "Acme", "acm\u{e9}", "a'cme; --", "acme\0x"];
+    for (n, tenant) in (1..).zip(tenants) {
+        let client = Client::named(tenant);
+        let amount = ("tokens", n);
+        assert_eq!(quotas.run_job(&client, "the same id", amount, async {}).await.unwrap(), JobRun::Done(()));
+        assert_eq!(quotas.run_job(&client, "the same id", amount, async {}).await.unwrap(), JobRun::Replayed);
+    }
+    for (n, tenant) in (1..).zip(tenants) {
+        assert_eq!(counts(&quotas, &Client::named(tenant)).await, (n, 0), "{tenant:?}");
+        assert_eq!(told(&rows(&ledger, tenant).await), [("the same id", "charge", n as i64)]);
+    }
+}

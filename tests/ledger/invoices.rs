@@ -1,0 +1,200 @@
+//! From usage to invoice: every row in one invoice, every kind once, and nothing billed twice.
+
+use std::time::{Duration, SystemTime};
+
+use tollgate::{AccountError, Amounts, BillingError, Invoice, Ledger, MemoryProvider, Period, Plan, Quota, Quotas};
+
+use super::{Database, acme, on_each_database, quotas, rows, tokens};
+
+on_each_database! {
+    what_several_limits_count_is_billed_once
+    a_limit_that_takes_the_place_of_another_in_mid_period_changes_nothing
+    usage_on_a_customers_own_key_is_seen_and_costs_nothing
+    every_row_is_in_one_invoice_and_what_goes_back_later_is_a_credit
+    a_count_from_zero_gives_room_and_no_money_back
+    what_came_to_nothing_is_no_line
+    what_is_too_much_is_an_error_and_never_wraps
+    a_period_ends_after_it_begins
+    what_is_pushed_twice_is_billed_once_also_when_a_reply_is_lost
+    an_invoice_is_pushed_when_its_period_is_over
+    other_lines_under_an_id_that_was_billed_are_told
+    an_invoice_is_a_line_of_json
+}
+
+const BEGINNING: SystemTime = SystemTime::UNIX_EPOCH;
+
+/// The end of a period that is not over.
+fn future() -> SystemTime {
+    BEGINNING + Duration::from_secs(8_000_000_000)
+}
+
+fn two_each(_: &str, quantity: u64) -> u64 {
+    quantity.saturating_mul(2)
+}
+
+async fn invoice(ledger: &Ledger, from: SystemTime, until: SystemTime) -> Invoice {
+    ledger.invoice("acme", from, until, two_each).await.unwrap()
+}
+
+fn lines(invoice: &Invoice) -> Vec<(&str, i64, i64)> {
+    invoice.lines.iter().map(|line| (line.kind.as_str(), line.quantity, line.amount)).collect()
+}
+
+/// A time before which all is written that is written until now, and after which something may be.
+async fn boundary(ledger: &Ledger) -> SystemTime {
+    let written = rows(ledger, "acme").await.last().map_or(BEGINNING, |row| row.at) + Duration::from_millis(1);
+    while !invoice(ledger, BEGINNING, written).await.closed {
+        tokio::task::yield_now().await;
+    }
+    written
+}
+
+async fn charge(quotas: &Quotas, amount: u64) {
+    quotas.charge(&acme(), ("tokens", amount)).await.unwrap();
+}
+
+async fn what_several_limits_count_is_billed_once(database: Database) {
+    let ledger = database.open().await;
+    let both = tokens(5_000).limit(Quota::units("tokens", 1_000).per(Period::day()));
+    let quotas = quotas(&ledger, both);
+    charge(&quotas, 70).await;
+    quotas.record(&acme(), ("tokens", 30)).await.unwrap();
+    assert_eq!(rows(&ledger, "acme").await.len(), 4);
+    assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), [("tokens", 100, 200)]);
+}
+
+async fn a_limit_that_takes_the_place_of_another_in_mid_period_changes_nothing(database: Database) {
+    let ledger = database.open().await;
+    let quotas = quotas(&ledger, tokens(1_000));
+    charge(&quotas, 60).await;
+    let hourly = Quota::units("tokens", 500).per(Period::hour());
+    quotas.set_plan(tokens(1_000).limit(hourly.clone()).numbered(2)).unwrap();
+    charge(&quotas, 30).await;
+    quotas.set_plan(Plan::new("paid").limit(hourly).numbered(3)).unwrap();
+    charge(&quotas, 10).await;
+    assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), [("tokens", 100, 200)]);
+}
+
+async fn usage_on_a_customers_own_key_is_seen_and_costs_nothing(database: Database) {
+    let ledger = database.open().await;
+    let own_key = Quota::units("own_key_tokens", (1 << 53) - 1).per(Period::month());
+    let quotas = quotas(&ledger, tokens(1_000).limit(own_key));
+    charge(&quotas, 5).await;
+    quotas.record(&acme(), ("own_key_tokens", 900)).await.unwrap();
+    let price = |kind: &str, quantity| if kind == "own_key_tokens" { 0 } else { two_each(kind, quantity) };
+    let invoice = ledger.invoice("acme", BEGINNING, future(), price).await.unwrap();
+    assert_eq!(lines(&invoice), [("own_key_tokens", 900, 0), ("tokens", 5, 10)]);
+    assert_eq!(invoice.total, 10);
+}
+
+async fn every_row_is_in_one_invoice_and_what_goes_back_later_is_a_credit(database: Database) {
+    let ledger = database.open().await;
+    let quotas = quotas(&ledger, tokens(1_000));
+    let held = quotas.reserve(&acme(), ("tokens", 80)).await.unwrap().detach();
+    let first = boundary(&ledger).await;
+    quotas.commit(&held, ("tokens", 30)).await.unwrap();
+    let second = boundary(&ledger).await;
+    charge(&quotas, 7).await;
+    let invoices = [(BEGINNING, first), (first, second), (second, future())];
+    let mut all = Vec::new();
+    for (from, until) in invoices {
+        all.push(invoice(&ledger, from, until).await);
+    }
+    assert_eq!(all.iter().map(|invoice| invoice.total).collect::<Vec<_>>(), [160, -100, 14]);
+    assert_eq!(all.iter().map(|invoice| invoice.closed).collect::<Vec<_>>(), [true, true, false]);
+    assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), [("tokens", 37, 74)]);
+}
+
+async fn a_count_from_zero_gives_room_and_no_money_back(database: Database) {
+    let ledger = database.open().await;
+    let quotas = quotas(&ledger, tokens(100));
+    charge(&quotas, 100).await;
+    quotas.reset_all(&acme()).await.unwrap();
+    charge(&quotas, 40).await;
+    assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), [("tokens", 140, 280)]);
+}
+
+async fn what_came_to_nothing_is_no_line(database: Database) {
+    let ledger = database.open().await;
+    let quotas = quotas(&ledger, tokens(100));
+    let held = quotas.reserve(&acme(), ("tokens", 80)).await.unwrap().detach();
+    quotas.roll_back(&held).await.unwrap();
+    quotas.charge(&acme(), Amounts::none()).await.unwrap();
+    assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), []);
+}
+
+async fn what_is_too_much_is_an_error_and_never_wraps(database: Database) {
+    let ledger = database.open().await;
+    let most = (1 << 53) - 1;
+    let plan = Plan::new("paid");
+    let plan = plan.limit(Quota::units("a", most).per(Period::day())).limit(Quota::units("b", most).per(Period::day()));
+    let quotas = quotas(&ledger, plan);
+    quotas.charge(&acme(), [("a", most), ("b", most)]).await.unwrap();
+    let priced = async |price: u64| {
+        let invoiced = ledger.invoice("acme", BEGINNING, future(), |_, quantity| quantity.saturating_mul(price)).await;
+        invoiced.map(|invoice| invoice.total).map_err(|error| error.to_string())
+    };
+    assert_eq!(priced(512).await, Ok(i64::try_from(most * 1_024).unwrap()));
+    let total = u128::from(most) * 1_500;
+    assert_eq!(priced(750).await, Err(format!("total must be at most 2^63 - 1, got {total}")));
+    assert_eq!(priced(u64::MAX).await, Err(format!("amount of a must be at most 2^63 - 1, got {}", u64::MAX)));
+}
+
+async fn a_period_ends_after_it_begins(database: Database) {
+    let ledger = database.open().await;
+    let error = ledger.invoice("acme", future(), BEGINNING, two_each).await.unwrap_err();
+    assert!(matches!(error, AccountError::Invalid(_)), "{error}");
+}
+
+async fn what_is_pushed_twice_is_billed_once_also_when_a_reply_is_lost(database: Database) {
+    let ledger = database.open().await;
+    let provider = MemoryProvider::new();
+    let quotas = quotas(&ledger, tokens(1_000));
+    charge(&quotas, 30).await;
+    let until = boundary(&ledger).await;
+    let drift = ledger.compare(&provider, "acme", BEGINNING, until).await.unwrap();
+    assert_eq!((drift[0].kind.as_str(), drift[0].written, drift[0].billed), ("tokens", 30, 0));
+
+    let first = invoice(&ledger, BEGINNING, until).await;
+    provider.lose_next_reply();
+    assert!(matches!(ledger.push(&provider, &first).await, Err(BillingError::Provider(_))));
+    charge(&quotas, 4).await; // belongs to the next
+    let again = invoice(&ledger, BEGINNING, until).await;
+    assert_eq!(again, first);
+    ledger.push(&provider, &again).await.unwrap();
+    ledger.push(&provider, &again).await.unwrap();
+    assert_eq!(provider.invoices(), [first]);
+    assert_eq!(ledger.compare(&provider, "acme", BEGINNING, until).await.unwrap(), []);
+}
+
+async fn an_invoice_is_pushed_when_its_period_is_over(database: Database) {
+    let ledger = database.open().await;
+    let provider = MemoryProvider::new();
+    let early = invoice(&ledger, BEGINNING, future()).await;
+    assert!(matches!(ledger.push(&provider, &early).await, Err(BillingError::Ledger(AccountError::Invalid(_)))));
+    assert_eq!(provider.invoices(), []);
+}
+
+async fn other_lines_under_an_id_that_was_billed_are_told(database: Database) {
+    let ledger = database.open().await;
+    let provider = MemoryProvider::new();
+    charge(&quotas(&ledger, tokens(1_000)), 30).await;
+    let until = boundary(&ledger).await;
+    ledger.push(&provider, &invoice(&ledger, BEGINNING, until).await).await.unwrap();
+    let dearer = ledger.invoice("acme", BEGINNING, until, |_, quantity| quantity * 3).await.unwrap();
+    let error = ledger.push(&provider, &dearer).await.unwrap_err();
+    assert!(error.to_string().ends_with("was billed with other lines"), "{error}");
+    assert_eq!(provider.invoices()[0].total, 60);
+}
+
+async fn an_invoice_is_a_line_of_json(database: Database) {
+    let ledger = database.open().await;
+    charge(&quotas(&ledger, tokens(1_000)), 30).await;
+    let read: serde_json::Value =
+        serde_json::from_str(&invoice(&ledger, BEGINNING, future()).await.to_string()).unwrap();
+    assert_eq!(read["id"], "invoice-acme-0-8000000000000000");
+    assert_eq!(read["lines"][0], serde_json::json!({ "kind": "tokens", "quantity": 30, "amount": 60 }));
+    assert_eq!((read["closed"].as_bool(), read["total"].as_i64()), (Some(false), Some(60)));
+    let strange = ledger.invoice("a/b-1 \"x\"", BEGINNING, future(), two_each).await.unwrap();
+    assert_eq!(strange.id(), "invoice-a%2Fb-1%20%22x%22-0-8000000000000000");
+}

@@ -1,0 +1,116 @@
+//! The life of a charge in a ledger.
+
+use std::time::Duration;
+
+use tollgate::{Amounts, Ended, Kind, OnExpiry, QuotaLayer, Reason, ReservationError, ReservationId};
+
+use crate::*;
+
+on_each_database! {
+    a_reservation_outlives_the_program_that_made_it
+    a_reservation_that_nobody_ends_stays_charged
+    one_that_is_to_come_back_comes_back
+    requests_at_a_time_are_held_in_the_process
+    whoever_has_no_name_is_not_billed
+}
+
+async fn a_reservation_outlives_the_program_that_made_it(database: Database) {
+    let ledger = database.open().await;
+    let held = quotas(&ledger, tokens(100)).reserve(&acme(), ("tokens", 80)).await.unwrap();
+    let id = held.detach().to_string();
+    ledger.shut_down(Duration::from_secs(10)).await;
+
+    let ledger = database.open().await;
+    let quotas = quotas(&ledger, tokens(100));
+    assert_eq!(counts(&quotas, &acme()).await, (0, 80));
+    let id = id.parse().unwrap();
+    assert_eq!(quotas.commit(&id, ("tokens", 30)).await, Ok(Ended::Now));
+    assert_eq!(quotas.commit(&id, ("tokens", 30)).await, Ok(Ended::Before));
+    assert_eq!(quotas.roll_back(&id).await, Err(ReservationError::Committed));
+    assert_eq!(counts(&quotas, &acme()).await, (30, 0));
+    let strange = "l.0.0.0.YWNtZQ.bm8".parse().unwrap();
+    assert_eq!(quotas.roll_back(&strange).await, Err(ReservationError::Unknown));
+}
+
+/// Quotas whose reservations last no time at all, and a reservation of 80 that nobody ends.
+async fn forgotten(database: &Database, on_expiry: Option<OnExpiry>) -> (Ledger, Quotas, ReservationId) {
+    let ledger = database.open().await;
+    let mut layer = QuotaLayer::new(tokens(100)).store_in(&ledger, OnFailure::Closed);
+    if let Some(on_expiry) = on_expiry {
+        layer = layer.on_expiry(on_expiry);
+    }
+    let quotas = layer.reservations_last(Duration::from_millis(1)).handle();
+    let id = quotas.reserve(&acme(), ("tokens", 80)).await.unwrap().detach();
+    (ledger, quotas, id)
+}
+
+async fn comes_to(quotas: &Quotas, expected: (u64, u64)) {
+    for _ in 0..1_000 {
+        if counts(quotas, &acme()).await == expected {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{:?} and not {expected:?}", counts(quotas, &acme()).await);
+}
+
+async fn a_reservation_that_nobody_ends_stays_charged(database: Database) {
+    let (ledger, quotas, id) = forgotten(&database, None).await;
+    comes_to(&quotas, (80, 0)).await;
+    assert_eq!(quotas.roll_back(&id).await, Ok(Ended::Late), "it changes nothing");
+    assert_eq!(counts(&quotas, &acme()).await, (80, 0));
+    assert_eq!(quotas.commit(&id, ("tokens", 30)).await, Ok(Ended::Late));
+    assert_eq!(counts(&quotas, &acme()).await, (30, 0));
+    assert_eq!(quotas.commit(&id, ("tokens", 30)).await, Ok(Ended::Before));
+    let said: Vec<_> = rows(&ledger, "acme").await.iter().map(|row| (row.entry, row.amount)).collect();
+    assert_eq!(said, [("reserve", 80), ("expire", 0), ("record", -50)]);
+}
+
+async fn one_that_is_to_come_back_comes_back(database: Database) {
+    let (ledger, quotas, id) = forgotten(&database, Some(OnExpiry::Return)).await;
+    comes_to(&quotas, (0, 0)).await;
+    assert_eq!(quotas.commit(&id, Amounts::none()).await, Ok(Ended::Late), "it was used after all");
+    assert_eq!(counts(&quotas, &acme()).await, (80, 0));
+    let said: Vec<_> = rows(&ledger, "acme").await.iter().map(|row| (row.entry, row.amount)).collect();
+    assert_eq!(said, [("reserve", 80), ("expire", -80), ("record", 80)]);
+    assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
+}
+
+async fn requests_at_a_time_are_held_in_the_process(database: Database) {
+    let quotas = quotas(&database.open().await, tokens(10).limit(Quota::concurrent(1)));
+    let acme = acme();
+    let held = quotas.run(&acme, ("tokens", 1), async {
+        let refusal = quotas.run(&acme, ("tokens", 1), async {}).await.unwrap_err();
+        assert_eq!(refusal.violations()[0].kind, Kind::Concurrent);
+        quotas.usage(&acme).await.unwrap().limits[1].used
+    });
+    assert_eq!(held.await.unwrap(), 1);
+    quotas.run(&acme, ("tokens", 1), async {}).await.unwrap();
+    assert_eq!(counts(&quotas, &acme).await, (2, 0));
+}
+
+async fn whoever_has_no_name_is_not_billed(database: Database) {
+    let quotas = quotas(&database.open().await, tokens(10));
+    let nameless = quotas.digester().secret("session", b"s3cret");
+    assert_eq!(quotas.charge(&nameless, ("tokens", 1)).await.unwrap_err().reason(), Reason::Unidentified);
+    let error = quotas.usage(&nameless).await.unwrap_err().to_string();
+    assert_eq!(error, "client must have a public name, by which a ledger bills, got none");
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+async fn a_ledger_that_was_shut_down_is_one_file() {
+    let database = Database::sqlite();
+    let Database::Sqlite(file) = &database else { unreachable!("it is one") };
+    let beside = ["-wal", "-shm"].map(|end| std::path::PathBuf::from(format!("{}{end}", file.display())));
+    for charged in [1, 2] {
+        let ledger = database.open().await;
+        let quotas = quotas(&ledger, tokens(100));
+        quotas.charge(&acme(), ("tokens", 1)).await.unwrap();
+        assert_eq!(counts(&quotas, &acme()).await, (charged, 0));
+        assert!(beside.iter().all(|path| path.exists()));
+        ledger.shut_down(Duration::from_secs(5)).await;
+        assert!(beside.iter().all(|path| !path.exists()));
+        assert!(quotas.usage(&acme()).await.is_err(), "it is closed");
+    }
+}
