@@ -12,6 +12,7 @@ mod crowd;
 mod dead_server;
 mod dropped;
 mod durable;
+mod full;
 mod killed;
 mod line;
 mod place;
