@@ -6,7 +6,7 @@ mod job;
 mod order;
 mod row;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod writer;
 
 use book::Line;

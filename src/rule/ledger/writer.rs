@@ -220,9 +220,10 @@ impl<R> Writer<R> {
 
     /// Takes an order that nobody waits for, always: it settles what was admitted.
     pub(crate) fn tell(&mut self, order: Order) {
-        if let Act::Settle(Settle { end: End::Void, attempt, .. }) = &order.act
-            && let Some(running) = self.running.get_mut(&order.key)
-        {
+        if let Act::Settle(Settle { end: End::Void, attempt, .. }) = &order.act {
+            // Nobody is told that it was done, whether it was said to be over before or is afterwards.
+            let finished = || Running { order: order.id, attempt: *attempt, goes_back: true };
+            let running = self.running.entry(order.key.clone()).or_insert_with(finished);
             running.goes_back |= running.attempt == *attempt;
         }
         self.push(order, None);
@@ -260,8 +261,7 @@ impl<R> Writer<R> {
         Left::Underway
     }
 
-    /// The work of a named job is over: duplicates are told so. Where it came to nothing, which is to be
-    /// [told](Self::tell) before, they are told once its id is free again.
+    /// The work of a named job is over: duplicates are told so; where it came to nothing, once its id is free again.
     pub(crate) fn finish(&mut self, key: &Key, order: u128) {
         if self.running.get(key).is_some_and(|running| running.order == order && !running.goes_back) {
             self.running.remove(key);

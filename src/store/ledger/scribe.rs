@@ -119,14 +119,9 @@ impl<D: Database> Scribe<D> {
             self.database.close().await;
         };
         if timeout(most, settled).await.is_err() {
-            let answers = {
-                let mut writer = self.lock();
-                writer.give_up(&why(Full::Shut));
-                writer.answers()
-            };
-            for answered in answers {
-                let _ = answered.to.send(answered.verdict);
-            }
+            let mut writer = self.lock();
+            writer.give_up(&why(Full::Shut));
+            give(&mut writer);
         }
     }
 
@@ -152,14 +147,12 @@ impl<D: Database> Scribe<D> {
     async fn run(&self) {
         let (mut session, mut event) = (None::<D::Session>, None);
         loop {
-            let (step, answers, notices) = {
+            let (step, notices) = {
                 let mut writer = self.lock();
                 let step = writer.step(event.take());
-                (step, writer.answers(), writer.notices())
+                give(&mut writer);
+                (step, writer.notices())
             };
-            for answered in answers {
-                let _ = answered.to.send(answered.verdict); // whoever has gone takes it back
-            }
             self.tell_listeners(&notices);
             event = match step {
                 Step::Wait => {
@@ -316,6 +309,14 @@ impl<D: Database> Scribe<D> {
 /// An id that no other order has: even, because a writer makes odd ones of its own.
 pub(crate) fn new_id() -> u128 {
     fastrand::u128(..) & !1
+}
+
+/// Gives everybody their answers while the writer is held: whoever leaves afterwards finds theirs there, and whoever left
+/// before is known to have gone.
+fn give(writer: &mut Callers) {
+    for answered in writer.answers() {
+        let _ = answered.to.send(answered.verdict); // nobody is there any more: they have taken it back
+    }
 }
 
 fn fault(failure: Failure) -> Fault {

@@ -1,5 +1,7 @@
 //! Batches, the writer, and every way in which two writers, their callers and a database can meet.
 
+#[cfg(feature = "sqlite")]
+pub(crate) mod against;
 mod batch;
 mod explorer;
 mod model;

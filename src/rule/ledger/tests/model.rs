@@ -19,6 +19,7 @@ impl Store {
         let account = |tenant: &Arc<str>| {
             let mut stored = self.accounts.get(tenant).cloned().unwrap_or_default();
             stored.counts.retain(|count| count.ends > since);
+            stored.grants.retain(|grant| !grant.ended || grant.current > 0);
             (Arc::clone(tenant), stored)
         };
         let accounts = reads.tenants.iter().map(account).collect();
@@ -49,9 +50,13 @@ impl Store {
             stored.grants.push(grant.clone());
             stored.grants.sort_by_key(|grant| grant.id);
         }
-        for hold in writes.opened.iter().chain(&writes.renewed) {
+        for hold in &writes.opened {
             self.holds.retain(|old| (&old.key, old.attempt) != (&hold.key, hold.attempt));
             self.holds.push(hold.clone());
+        }
+        for hold in &writes.renewed {
+            let open = self.holds.iter_mut().filter(|old| old.key == hold.key && old.attempt == hold.attempt);
+            open.for_each(|old| old.until = hold.until);
         }
         self.holds
             .retain(|hold| !writes.closed.iter().any(|(key, attempt)| *key == hold.key && *attempt == hold.attempt));
@@ -93,7 +98,7 @@ impl Store {
 }
 
 /// Whether the unique index keeps one out beside the other.
-fn clashes(one: &Row, other: &Row) -> bool {
+pub(super) fn clashes(one: &Row, other: &Row) -> bool {
     (&one.key, &one.limit, &one.kind, one.attempt, one.part, one.entry)
         == (&other.key, &other.limit, &other.kind, other.attempt, other.part, other.entry)
 }

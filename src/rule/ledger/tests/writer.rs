@@ -1,7 +1,5 @@
 //! The writer, step by step.
 
-use std::sync::Arc;
-
 use proptest::prelude::*;
 
 use super::{
@@ -275,6 +273,20 @@ fn a_job_that_came_to_nothing_is_running_until_its_id_is_free() {
     scene.ask("bob", 4, "a", 60);
     scene.tell(6, "a", 0, End::Void);
     scene.writer.finish(&key("acme", "a"), 2);
+    scene.settle_down();
+    scene.ask("eve", 8, "a", 60);
+    scene.settle_down();
+    assert_eq!(scene.told(), [("ann", "admitted"), ("bob", "running"), ("eve", "admitted")]);
+}
+
+#[test]
+fn a_job_that_was_said_to_be_over_and_then_came_to_nothing_is_not_told_done() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.settle_down();
+    scene.writer.finish(&key("acme", "a"), 2);
+    scene.ask("bob", 4, "a", 60);
+    scene.tell(6, "a", 0, End::Void);
     scene.settle_down();
     scene.ask("eve", 8, "a", 60);
     scene.settle_down();

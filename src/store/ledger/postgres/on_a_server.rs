@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    rule::ledger::Writes,
+    rule::ledger::{Writes, tests::against},
     store::ledger::{
         Session,
         suite::{self, charge, key, reads, transact},
@@ -20,6 +20,17 @@ async fn fresh() -> PostgresLedger {
 #[tokio::test]
 async fn a_server_does_what_every_database_does() {
     suite::everything(fresh).await;
+}
+
+#[tokio::test]
+async fn it_does_what_its_model_does_that_the_writers_are_searched_with() {
+    against::agrees(&fresh().await, 50, against::Locks::Accounts).await;
+}
+
+#[tokio::test]
+#[ignore = "minutes: many histories"]
+async fn it_does_what_its_model_does_in_many_histories() {
+    against::agrees(&fresh().await, 10_000, against::Locks::Accounts).await;
 }
 
 fn one(tenant: &str, job: &str) -> Writes {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::{
-    rule::ledger::Writes,
+    rule::ledger::{Writes, tests::against},
     store::ledger::{
         Session,
         suite::{self, charge, count, key, reads, transact},
@@ -41,6 +41,19 @@ async fn a_file_does_what_every_database_does() {
 #[tokio::test]
 async fn a_ledger_in_memory_does_it_too() {
     suite::everything(|| async { SqliteLedger::in_memory().await.unwrap() }).await;
+}
+
+#[tokio::test]
+async fn it_does_what_its_model_does_that_the_writers_are_searched_with() {
+    let ledger = SqliteLedger::in_memory().await.unwrap();
+    against::agrees(&ledger, 100, against::Locks::Everything).await;
+}
+
+#[tokio::test]
+#[ignore = "a minute: many histories"]
+async fn it_does_what_its_model_does_in_many_histories() {
+    let ledger = SqliteLedger::in_memory().await.unwrap();
+    against::agrees(&ledger, 10_000, against::Locks::Everything).await;
 }
 
 /// A pool as programs have one, over a file that a ledger would keep.

@@ -7,7 +7,7 @@ mod world;
 
 use std::{
     collections::{HashSet, VecDeque},
-    hash::{Hash, Hasher},
+    hash::Hash,
     rc::Rc,
     sync::Arc,
 };
