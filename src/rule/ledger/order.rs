@@ -130,7 +130,7 @@ pub(crate) enum Verdict {
     /// Nobody knows whether it was done: the same id will tell.
     Indeterminate,
     /// Nothing was done.
-    Unavailable(Arc<str>),
+    Unavailable(#[expect(dead_code, reason = "for whoever prints it")] Arc<str>),
 }
 
 /// What was taken.

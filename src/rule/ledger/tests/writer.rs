@@ -448,7 +448,7 @@ fn what_settles_is_never_dropped_and_does_not_keep_others_from_passing() {
 #[test]
 fn an_account_that_somebody_holds_keeps_nobody_else() {
     let mut scene = Scene::new();
-    let mut ask = |scene: &mut Scene, who: &'static str, id: u128| {
+    let ask = |scene: &mut Scene, who: &'static str, id: u128| {
         let asked = order(id, key(who, "a"), Act::Admit(admit(&hourly(100), ("requests", 1))));
         scene.writer.ask(asked, who).unwrap();
     };
