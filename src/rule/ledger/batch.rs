@@ -317,11 +317,21 @@ impl Batch {
             let set_aside = book.settle(plan, &row, reserved, 0, now);
             let back = book.give_back(plan, &row, used, now);
             if let (Some((mut line, _)), Some(back)) = (set_aside, back) {
-                line.amount += back.amount;
-                lines.push(line);
+                // All of it goes back, and what a reset had given back before is no part of that reset any more.
+                let before = i64::try_from(used).unwrap_or(i64::MAX) + back.amount;
+                line.amount += back.amount - before;
+                lines.push((line, before));
             }
         }
-        self.write_marked(order, attempt, 0, Entry::Void, lines, None);
+        if lines.is_empty() {
+            self.write_marked(order, attempt, 0, Entry::Void, Vec::new(), None);
+        }
+        for (part, (line, before)) in (0..).zip(lines) {
+            if before > 0 {
+                self.write(order, attempt, part, Entry::Reset, vec![Line { amount: before, ..line.clone() }]);
+            }
+            self.write(order, attempt, part, Entry::Void, vec![line]);
+        }
     }
 
     fn expire(&mut self, order: &Order, attempt: u32, charge: bool) -> Verdict {

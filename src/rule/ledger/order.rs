@@ -129,8 +129,9 @@ pub(crate) enum Verdict {
     Invalid(Invalid),
     /// Nobody knows whether it was done: the same id will tell.
     Indeterminate,
-    /// Nothing was done.
-    Unavailable(#[expect(dead_code, reason = "for whoever prints it")] Arc<str>),
+    /// Nothing was done, for this reason.
+    #[allow(dead_code, reason = "only its `Debug` form tells it yet")]
+    Unavailable(Arc<str>),
 }
 
 /// What was taken.

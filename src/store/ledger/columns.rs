@@ -52,6 +52,7 @@ pub(super) fn text(text: &str) -> Cow<'_, str> {
 }
 
 /// The same, of a name that is shared.
+#[cfg(feature = "sqlite")]
 pub(super) fn name(name: &Arc<str>) -> Arc<str> {
     match text(name) {
         Cow::Borrowed(_) => name.clone(),

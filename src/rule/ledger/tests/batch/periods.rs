@@ -19,6 +19,17 @@ fn what_is_in_flight_at_a_reset_belongs_to_the_count_before() {
 }
 
 #[test]
+fn what_goes_back_after_a_reset_is_not_billed() {
+    let mut ledger = Ledger::new(hourly(100));
+    let charged = admitted(ledger.charge("job", ("requests", 30)));
+    ledger.charge("other", ("requests", 5));
+    ledger.reset(None);
+    assert_eq!(ledger.settle("job", &charged, End::Void), Standing::Charged);
+    let billed = ledger.store.rows.iter().filter(|row| row.entry != Entry::Reset && *row.limit == *"requests_per_hour");
+    assert_eq!(billed.map(|row| row.amount).sum::<i64>(), 5, "the other's stays on the invoice");
+}
+
+#[test]
 fn a_reset_is_a_row_even_where_nothing_was_used() {
     let mut ledger = Ledger::new(hourly(100));
     assert!(matches!(ledger.reset(Some("requests_per_hour")), Verdict::Done));
