@@ -45,7 +45,7 @@ async fn a_file_that_another_holds_is_told_in_time() {
     other.execute("BEGIN IMMEDIATE").await.unwrap();
     let mut number = 0;
     let since = Instant::now();
-    while since.elapsed() < Duration::from_secs(7) {
+    while since.elapsed() < Duration::from_secs(6) {
         let answer = in_time(job(&quotas, "acme", &format!("held {number}"))).await;
         assert!(is_trouble(&answer), "{answer:?}");
         number += 1;
@@ -124,7 +124,7 @@ mod on_a_server {
     async fn an_account_that_somebody_holds_keeps_nobody_else() {
         let scene = scene().await;
         let mut other = scene.holding("bob").await;
-        let (since, hold) = (Instant::now(), Duration::from_secs(12));
+        let (since, hold) = (Instant::now(), Duration::from_secs(6));
         let quotas = scene.quotas.clone();
         let bob = tokio::spawn(async move {
             let mut number = 0;
