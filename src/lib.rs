@@ -85,7 +85,7 @@ pub use store::ledger::SqliteLedger;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use store::ledger::{
     AccountDrift, BillingDrift, BillingError, BillingProvider, Entries, GrantEntry, Invoice, InvoiceLine, JobStanding,
-    Ledger, LedgerEntry, LedgerError, LedgerJob, MemoryProvider, PastUsage, Reconciled,
+    Ledger, LedgerEntry, LedgerError, LedgerJob, MemoryProvider, PastUsage, Reconciled, Spool, SpoolError,
 };
 
 /// The README's examples compile.

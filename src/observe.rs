@@ -62,6 +62,34 @@ pub enum Event<'a> {
         /// How much there is.
         of: u64,
     },
+    /// The store of the accounts does not answer, and requests pass without it, as
+    /// [`OnFailure`](crate::OnFailure) says. Told once, until it is back.
+    StoreLost {
+        /// Whose store.
+        policy: &'a PolicyName,
+        /// Why it did not answer, in words.
+        why: &'a str,
+    },
+    /// The store of the accounts is asked again.
+    StoreBack {
+        /// Whose store.
+        policy: &'a PolicyName,
+    },
+    /// What passes without the store can be kept no more, because the spool is full or its disk fails: requests are refused.
+    /// Told once, until it is emptied.
+    SpoolFull {
+        /// Whose spool.
+        policy: &'a PolicyName,
+    },
+    /// All that had passed without the store is there now.
+    SpoolMerged {
+        /// Whose spool.
+        policy: &'a PolicyName,
+        /// How many records.
+        records: u64,
+        /// How many jobs of them had been charged before, and were not charged again.
+        duplicates: u64,
+    },
     /// A circuit went from one state into another.
     Transition {
         /// Whose circuit.

@@ -3,7 +3,7 @@
 use std::{fmt, num::NonZeroU64, sync::Arc};
 
 use crate::{
-    Answer, Client, Clock, Digester, Invalid,
+    Answer, Client, Clock, Digester, Invalid, OnFailure,
     quota::{Amounts, Grant, GrantId, Granted, Plan, Usage},
     rule::{
         Lease,
@@ -41,7 +41,7 @@ impl fmt::Debug for AccountStore {
 /// Makes the accounts of a layer.
 pub(crate) trait OpenAccounts: Send + Sync {
     /// Accounts with room for `most`, where room is scarce.
-    fn open(&self, most: usize, terms: Terms, clock: &Clock) -> Arc<dyn QuotaStore>;
+    fn open(&self, most: usize, terms: Terms, clock: &Clock, on_failure: &OnFailure) -> Arc<dyn QuotaStore>;
 
     /// Whether they are billed, and so need a public name and are not to be lost.
     fn bills(&self) -> bool;
@@ -108,10 +108,34 @@ pub(crate) trait QuotaStore: Send + Sync + 'static {
         Digester::process()
     }
 
-    /// Tells `hear` of clients that have come near to their limits by what nobody waited for.
-    fn listen(&self, hear: Box<dyn Fn(&Near) + Send>) {
+    /// Tells `hear` of what nobody waited for.
+    fn listen(&self, hear: Hear) {
         drop(hear); // whoever answers at once has nothing to tell later
     }
+}
+
+/// Whoever hears of what nobody waited for.
+pub(crate) type Hear = Arc<dyn Fn(&Told) + Send + Sync>;
+
+/// What a store tells when nobody waits for it.
+#[derive(Clone, Debug)]
+#[cfg_attr(
+    not(any(test, feature = "sqlite", feature = "postgres")),
+    expect(dead_code, reason = "memory has nothing to tell later")
+)]
+pub(crate) enum Told {
+    /// A client has come near to its limits.
+    Near(Near),
+    /// The store is away, and requests pass without it; it is back.
+    Lost(Arc<str>),
+    Back,
+    /// Nothing more can be kept for it.
+    Full,
+    /// So much of what was kept for it is there now; of that, so many had been charged before.
+    Merged {
+        records: u64,
+        duplicates: u64,
+    },
 }
 
 /// Why a store has not answered what it was asked.

@@ -62,6 +62,9 @@ pub enum Reason {
     JobConflict,
     /// The request names its job twice, or by no text of 1 to 255 visible characters: 400, `INVALID_ARGUMENT`.
     InvalidJobId,
+    /// The job's id is older than what is remembered, or carries no time where only some time is remembered: 400,
+    /// `INVALID_ARGUMENT`. Whether it was charged before is not known any more.
+    StaleJobId,
     /// The request names no client and the layer was told to refuse such requests: 403, `PERMISSION_DENIED`.
     Unidentified,
 }
@@ -85,6 +88,7 @@ impl Reason {
             Self::DuplicateJob => "duplicate_job_id",
             Self::JobConflict => "job_conflict",
             Self::InvalidJobId => "invalid_job_id",
+            Self::StaleJobId => "stale_job_id",
             Self::Unidentified => "unidentified",
         }
     }
@@ -270,7 +274,8 @@ impl Refusal {
             | Reason::Unidentified
             | Reason::DuplicateJob
             | Reason::JobConflict
-            | Reason::InvalidJobId => None,
+            | Reason::InvalidJobId
+            | Reason::StaleJobId => None,
             _ => self.0.retry_after,
         }
     }
@@ -324,6 +329,7 @@ impl fmt::Display for Refusal {
             (Reason::DuplicateJob, _) => f.write_str("job done before")?,
             (Reason::JobConflict, _) => f.write_str("another job has this id")?,
             (Reason::InvalidJobId, _) => f.write_str("no valid job id")?,
+            (Reason::StaleJobId, _) => f.write_str("job id too old, or without a time")?,
             (Reason::Unidentified, _) => f.write_str("no client identified")?,
         }
         match self.retry_after() {

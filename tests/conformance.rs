@@ -16,6 +16,17 @@ async fn in_sqlite(layer: QuotaLayer) -> Quotas {
     layer.store_in(&ledger, tollgate::OnFailure::Closed).handle()
 }
 
+/// With a spool beside it, which nobody needs while the ledger is there.
+#[cfg(feature = "sqlite")]
+async fn in_sqlite_with_a_spool(layer: QuotaLayer) -> Quotas {
+    let ledger = tollgate::SqliteLedger::in_memory().await.unwrap();
+    let path = std::env::temp_dir().join(format!("tollgate-{:032x}.spool", fastrand::u128(..)));
+    let spool = tollgate::Spool::at(&path).unwrap();
+    std::fs::remove_file(path).unwrap(); // it goes with the test
+    let of = std::num::NonZeroU32::new(2).unwrap();
+    layer.store_in(&ledger, tollgate::OnFailure::LocalShare { of, spool }).handle()
+}
+
 #[cfg(feature = "postgres")]
 async fn in_postgres(layer: QuotaLayer) -> Quotas {
     let url = servers::Postgres::shared().database();
@@ -82,6 +93,11 @@ mod memory {
 #[cfg(feature = "sqlite")]
 mod sqlite {
     keeps_every_rule!(in_sqlite);
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite_with_a_spool {
+    keeps_every_rule!(in_sqlite_with_a_spool);
 }
 
 #[cfg(feature = "postgres")]

@@ -29,6 +29,8 @@ pub(super) fn window(unit: Unit, wall: Duration) -> Window {
         }
         Unit::Billing(anchor) => return billing(anchor, wall, day),
         Unit::Rolling(length) => return Window::new(wall, wall.saturating_add(length)),
+        #[cfg(any(feature = "sqlite", feature = "postgres"))]
+        Unit::Once(window) => return window,
     };
     let at = |seconds: i64| Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     Window::new(at(start), at(end))

@@ -55,6 +55,8 @@ enum Unit {
     /// A month from an instant, since 1970.
     Billing(Duration),
     Rolling(Duration),
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    Once(Window),
 }
 
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -202,6 +204,10 @@ impl Period {
     /// ```
     #[must_use]
     pub fn window_at(&self, wall: Duration) -> Window {
+        #[cfg(any(feature = "sqlite", feature = "postgres"))]
+        if let Unit::Once(window) = self.unit {
+            return window;
+        }
         if wall >= civil::END {
             return Window::new(civil::END, Duration::MAX);
         }
@@ -243,6 +249,8 @@ impl Period {
             Unit::Week => Duration::from_secs(7 * 86_400),
             Unit::Month | Unit::Billing(_) => Duration::from_secs(31 * 86_400),
             Unit::Rolling(length) => length,
+            #[cfg(any(feature = "sqlite", feature = "postgres"))]
+            Unit::Once(window) => window.left(window.start()),
         }
     }
 
@@ -261,7 +269,15 @@ impl Period {
             Unit::Month => "month",
             Unit::Billing(_) => "billing_month",
             Unit::Rolling(length) => return Cow::Owned(format!("{length:?}")),
+            #[cfg(any(feature = "sqlite", feature = "postgres"))]
+            Unit::Once(_) => "once",
         })
+    }
+
+    /// One stretch of time and no other: what is left of a period of which only its window is known.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) const fn once(start: Duration, end: Duration) -> Self {
+        Self::of(Unit::Once(Window::new(start, end)))
     }
 
     const fn of(unit: Unit) -> Self {

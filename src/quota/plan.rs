@@ -228,6 +228,12 @@ impl Plan {
         self.all().map(|limit| &limit.quota)
     }
 
+    /// At how many percent it warns.
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    pub(crate) const fn warns_at(&self) -> u8 {
+        self.warn_at
+    }
+
     pub(crate) const fn starts_fresh(&self) -> bool {
         self.starts_fresh
     }

@@ -25,6 +25,9 @@ pub(super) fn detail<const N: usize>(refusal: &Refusal, out: &mut Buffer<N>) {
         (Reason::DuplicateJob, _) => out.push("The same job was done before; it was charged once."),
         (Reason::JobConflict, _) => out.push("Another job has this id."),
         (Reason::InvalidJobId, _) => out.push("A job id is one text of 1 to 255 visible characters."),
+        (Reason::StaleJobId, _) => {
+            out.push("The job id is too old to know whether it was charged, or is no UUID of version 7 and no ULID.")
+        }
         (Reason::Unidentified, _) => out.push("The request does not say on whose behalf it comes."),
     };
     match refusal.retry_after_seconds() {

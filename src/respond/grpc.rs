@@ -59,7 +59,7 @@ const fn code(reason: Reason) -> u64 {
         Reason::Unidentified => 7,
         Reason::JobRunning => 10,
         Reason::DuplicateJob => 6,
-        Reason::JobConflict | Reason::InvalidJobId => 3,
+        Reason::JobConflict | Reason::InvalidJobId | Reason::StaleJobId => 3,
     }
 }
 
@@ -133,6 +133,7 @@ const fn reason(reason: Reason) -> &'static str {
         Reason::DuplicateJob => "DUPLICATE_JOB_ID",
         Reason::JobConflict => "JOB_CONFLICT",
         Reason::InvalidJobId => "INVALID_JOB_ID",
+        Reason::StaleJobId => "STALE_JOB_ID",
         Reason::Unidentified => "UNIDENTIFIED",
     }
 }

@@ -94,7 +94,7 @@ pub fn status(refusal: &Refusal) -> StatusCode {
         Reason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Reason::JobRunning | Reason::DuplicateJob => StatusCode::CONFLICT,
         Reason::JobConflict => StatusCode::UNPROCESSABLE_ENTITY,
-        Reason::InvalidJobId => StatusCode::BAD_REQUEST,
+        Reason::InvalidJobId | Reason::StaleJobId => StatusCode::BAD_REQUEST,
         Reason::Unidentified => StatusCode::FORBIDDEN,
     }
 }
@@ -143,7 +143,9 @@ const fn opening(reason: Reason) -> &'static str {
         Reason::JobConflict => {
             "{\"type\":\"about:blank\",\"title\":\"Unprocessable Content\",\"status\":422,\"detail\":\""
         }
-        Reason::InvalidJobId => "{\"type\":\"about:blank\",\"title\":\"Bad Request\",\"status\":400,\"detail\":\"",
+        Reason::InvalidJobId | Reason::StaleJobId => {
+            "{\"type\":\"about:blank\",\"title\":\"Bad Request\",\"status\":400,\"detail\":\""
+        }
         Reason::Unidentified => "{\"type\":\"about:blank\",\"title\":\"Forbidden\",\"status\":403,\"detail\":\"",
     }
 }

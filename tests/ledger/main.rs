@@ -3,9 +3,13 @@
 //! Every test runs on each database; those of PostgreSQL, whose names say `on_a_server`, start a server of their own.
 
 mod audit;
+#[cfg(feature = "sqlite")]
+mod away;
 mod billing_bugs;
 mod grants;
 mod invoices;
+#[cfg(feature = "sqlite")]
+mod killed;
 mod layer;
 mod life;
 

@@ -325,8 +325,8 @@ impl GateLayer<QuotaSettings> {
     /// ```
     #[must_use]
     pub fn store_in(self, store: impl Into<AccountStore>, on_failure: OnFailure) -> Self {
-        let (store, OnFailure::Closed) = (store.into(), on_failure);
-        self.with_blueprint(|settings| settings.store = store)
+        let store = store.into();
+        self.with_blueprint(|settings| (settings.store, settings.on_failure) = (store, on_failure))
     }
 
     /// The accounts of this layer, for callers without a request.

@@ -37,6 +37,7 @@ impl Tracker {
             No::Job(Duplicate::Running) => refusal(Reason::JobRunning).with_retry_after(JOB_WAIT),
             No::Job(Duplicate::Done) => refusal(Reason::DuplicateJob),
             No::Job(Duplicate::Conflict) => refusal(Reason::JobConflict),
+            No::Job(Duplicate::Stale) => refusal(Reason::StaleJobId),
             No::Job(Duplicate::Full) => refusal(Reason::RateLimited).with_retry_after(ROOM_WAIT),
             No::Limits(violations) if shared => {
                 // Neither the limit nor the use of what newcomers share is told: it would show others' traffic.

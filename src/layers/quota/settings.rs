@@ -8,6 +8,8 @@ use super::{
     job_id::{Duplicates, JobId},
     tracker::Tracker,
 };
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use crate::Spool;
 use crate::{
     AccountStore, Client, Dialect, Identify, Invalid, Kind, PeerIp, Plan, RequestHead, Strangers, Tier,
     gate::{Blueprint, Terms},
@@ -42,6 +44,7 @@ pub struct QuotaSettings {
     pub(super) ttl: Duration,
     pub(super) on_expiry: Option<OnExpiry>,
     pub(super) store: AccountStore,
+    pub(super) on_failure: OnFailure,
 }
 
 pub(super) type Meter = Arc<dyn Fn(&RequestHead<'_>) -> Option<u64> + Send + Sync>;
@@ -75,11 +78,67 @@ impl Served {
 /// use tollgate::{AccountStore, OnFailure, Plan, QuotaLayer};
 /// let layer = QuotaLayer::new(Plan::standard()).store_in(AccountStore::memory(), OnFailure::Closed);
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// # Without the ledger
+/// Under [`Open`](Self::Open) and [`LocalShare`](Self::LocalShare) a request whose ledger cannot be reached, has too many
+/// waiting, or does not answer within its [deadline](crate::Ledger::deadline) passes all the same: what it charges is on this
+/// machine's disk first, under the ids that it would have had in the ledger. From then on nobody waits for the ledger; what is
+/// in the [`Spool`](crate::Spool) is brought to it until it takes it, and then requests ask again. Afterwards each row says
+/// [that it passed without](crate::LedgerEntry::passed_at), also where it went past a limit: what was done is charged.
+///
+/// Where the ledger did not say in time whether it has charged (a commit was on its way), the request passes too, under the
+/// same ids: whether the commit took place or not, the ledger has the charge once.
+///
+/// A job that passed is a duplicate from then on, in this process and in the next one with this spool; so are the 65,536 jobs
+/// that this process has last seen charged. What only the ledger knows is not known while it is away: a job that another
+/// process charged before may be handed to the service again, and so may one that passes in two processes at once. The ledger
+/// charges it once.
+///
+/// Requests at a time are held in this process, as always. While the ledger is away a response tells no limits, and a handler
+/// finds no [`QuotaStatus`](crate::QuotaStatus); what is not an admission (usage, grants, records by hand, the end of a
+/// reservation by its id) says that the store does not answer.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum OnFailure {
     /// Refuse it, with 503: nothing is charged, and nothing is served that was not charged.
     Closed,
+    /// Let it pass, whatever is used: where a client's work is worth more than its limit.
+    ///
+    /// ```no_run
+    /// # fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::SpoolError> {
+    /// use tollgate::{OnFailure, Plan, QuotaLayer, Spool};
+    /// let open = OnFailure::Open(Spool::at("quota.spool")?);
+    /// let layer = QuotaLayer::new(Plan::standard()).store_in(&ledger, open);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    Open(Spool),
+    /// Let it pass as long as this process stays within its share, one part in `of`, of what was left of each limit; refuse it
+    /// beyond that, with 429.
+    ///
+    /// With at most `of` processes, what passes in all of them while the ledger is away is within the limit. What had been
+    /// used before comes off where this process knows it, which is as of the client's last admission here: in a period of
+    /// which it knows nothing, up to a whole limit passes besides what had been used. A share is rounded down, and may be
+    /// nothing. It knows nothing of grants, and what goes back comes back once the ledger has it.
+    ///
+    /// ```no_run
+    /// # fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::SpoolError> {
+    /// use std::num::NonZeroU32;
+    /// use tollgate::{OnFailure, Plan, QuotaLayer, Spool};
+    /// let of = NonZeroU32::new(3).unwrap();
+    /// let third = OnFailure::LocalShare { of, spool: Spool::at("quota.spool")? };
+    /// let layer = QuotaLayer::new(Plan::standard()).store_in(&ledger, third);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    LocalShare {
+        /// How many processes share the limits, at most.
+        of: std::num::NonZeroU32,
+        /// Where what passes is kept.
+        spool: Spool,
+    },
 }
 
 /// What becomes of a reservation that nobody ends in time.
@@ -127,6 +186,7 @@ impl QuotaSettings {
             ttl: Duration::from_secs(300),
             on_expiry: None,
             store: AccountStore::memory(),
+            on_failure: OnFailure::Closed,
         }
     }
 

@@ -15,7 +15,7 @@ use crate::{
     identify::Whom,
     in_force::InForce,
     quota::Amounts,
-    quota_store::{Account, Admission, Near, Order, PlanOf, QuotaStore, Refused},
+    quota_store::{Account, Admission, Near, Order, PlanOf, QuotaStore, Refused, Told},
     rule::quota::{Ask, Duplicate, Job, No, Now, Terms as Books},
 };
 
@@ -38,9 +38,9 @@ impl Tracker {
             job_horizon: settings.job_horizon,
             max_jobs: settings.max_jobs,
         };
-        let store = settings.store.0.open(settings.max_clients, books, &terms.clock);
+        let store = settings.store.0.open(settings.max_clients, books, &terms.clock, &settings.on_failure);
         let late = terms.clone();
-        store.listen(Box::new(move |near| warn(&late, near)));
+        store.listen(Arc::new(move |told| tell(&late, told)));
         let plans = InForce::new(Plans::new(&settings));
         let whom = Whom::new(Arc::clone(&settings.identify), settings.strangers);
         Self { plans, store, whom, settings, terms }
@@ -162,6 +162,21 @@ impl Tracker {
         }
         Err(self.refusal(offer, client, refused, now))
     }
+}
+
+/// What the store tells when nobody waits for it.
+fn tell(terms: &Terms, told: &Told) {
+    let policy = &terms.name;
+    let event = match told {
+        Told::Near(near) => return warn(terms, near),
+        Told::Lost(why) => Event::StoreLost { policy, why },
+        Told::Back => Event::StoreBack { policy },
+        Told::Full => Event::SpoolFull { policy },
+        Told::Merged { records, duplicates } => {
+            Event::SpoolMerged { policy, records: *records, duplicates: *duplicates }
+        }
+    };
+    terms.audience.tell(&event);
 }
 
 fn warn(terms: &Terms, near: &Near) {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Act, Admit, Admitted, Detail, Dossier, End, Entry, Hold, Key, LATE, Line, Loaded, Order, Reads, Reserve, Row,
+    Act, Admit, Admitted, Detail, Dossier, End, Entry, Hold, Key, LATE, Line, Loaded, Order, Pass, Reads, Reserve, Row,
     Settle, Since, Standing, Verdict, Writes, book::Book,
 };
 use crate::{
@@ -49,6 +49,7 @@ impl Order {
         match &self.act {
             Act::Admit(_) => !self.own,
             Act::Settle(settle) => settle.end != End::Open,
+            Act::Pass(_) | Act::End { .. } => true,
             Act::Expire { .. } | Act::Renew { .. } => true,
             Act::Record { .. } | Act::Reset { .. } | Act::Grant { .. } | Act::Revoke { .. } => false,
         }
@@ -57,7 +58,8 @@ impl Order {
     /// When what it settles was admitted.
     fn since(&self) -> Option<u64> {
         match &self.act {
-            Act::Settle(settle) => Some(settle.since.at),
+            Act::Settle(settle) | Act::End { settle, .. } => Some(settle.since.at),
+            Act::Pass(pass) => Some(pass.at),
             Act::Expire { since, .. } | Act::Renew { since, .. } => Some(*since),
             _ => None,
         }
@@ -89,7 +91,13 @@ pub(super) fn decide<'a>(orders: impl Iterator<Item = Turn<'a>>, loaded: Loaded)
 
 impl Batch {
     fn decide(&mut self, Turn { order, sent, left }: Turn<'_>) -> Verdict {
-        if sent && self.rows.get(&order.key).is_some_and(|rows| Dossier(rows).written_by(order.id)) {
+        let looked_for = match order.act {
+            Act::Pass(_) => false, // knows its rows itself
+            // What was kept in a file may have been brought here before, by a process that has died since.
+            Act::End { .. } => true,
+            _ => sent,
+        };
+        if looked_for && self.rows.get(&order.key).is_some_and(|rows| Dossier(rows).written_by(order.id)) {
             return self.written_before(order);
         }
         match &order.act {
@@ -97,6 +105,8 @@ impl Batch {
             Act::Admit(_) if left => Verdict::Unavailable("whoever asked has gone".into()),
             Act::Admit(admit) => self.admit(order, admit),
             Act::Settle(settle) => self.settle(order, settle),
+            Act::Pass(pass) => self.pass(order, pass),
+            Act::End { of, settle } => self.end(order, *of, settle),
             Act::Record { plan, amounts } => {
                 let (book, now) = self.book(order);
                 let since = Since { at: book.here(plan, now), turn: u32::MAX };
@@ -176,6 +186,8 @@ impl Batch {
                 };
                 Verdict::Settled(before, Vec::new())
             }
+            Act::Pass(_) => Verdict::Done,
+            Act::End { .. } => Verdict::Settled(Standing::Unknown, Vec::new()),
             Act::Record { .. } => Verdict::Recorded(Vec::new()),
             Act::Grant { grant, .. } => Verdict::Granted(GrantId(grant.id)),
             Act::Revoke { .. } => Verdict::Revoked(true),
@@ -218,6 +230,51 @@ impl Batch {
             self.writes.opened.push(Hold { key: order.key.clone(), attempt, until, since, charge });
         }
         Verdict::Admitted(Box::new(admitted))
+    }
+
+    /// What was let pass while nobody could be asked, once: also where the same order was written as an admission, whose
+    /// answer never came.
+    fn pass(&mut self, order: &Order, pass: &Pass) -> Verdict {
+        let rows = Dossier(self.rows_of(&order.key));
+        if let Some(attempt) = rows.attempt_of(order.id)
+            && !rows.was_taken_back(attempt, order.id)
+        {
+            return Verdict::Done;
+        }
+        let since = Since { at: pass.at, turn: u32::MAX };
+        let attempt = match rows.latest() {
+            Some(attempt) if rows.standing(attempt) != Standing::Voided => {
+                let known = rows.of(attempt).find_map(|row| row.fingerprint);
+                if !matches!((known, pass.fingerprint), (Some(known), Some(asked)) if known != asked) {
+                    return Verdict::Replay { amounts: rows.amounts(attempt), running: false };
+                }
+                // Other work under the same id: nobody could refuse it, and it was done.
+                let part = rows.free_part(attempt);
+                let (book, now) = self.book(order);
+                let (lines, _) = book.note(&pass.plan, &pass.amounts, false, since, now);
+                self.write_passed(order, attempt, part, Entry::Record, lines, pass);
+                return Verdict::Done;
+            }
+            Some(attempt) => attempt + 1,
+            None => 0,
+        };
+        let (book, now) = self.book(order);
+        let (lines, _) = book.note(&pass.plan, &pass.amounts, pass.reserve.is_some(), since, now);
+        let entry = if pass.reserve.is_some() { Entry::Reserve } else { Entry::Charge };
+        self.write_passed(order, attempt, 0, entry, lines, pass);
+        if let Some(Reserve { ttl, charge }) = pass.reserve {
+            let until = now.saturating_add(ttl);
+            self.writes.opened.push(Hold { key: order.key.clone(), attempt, until, since: pass.at.min(now), charge });
+        }
+        Verdict::Done
+    }
+
+    /// Settles what an order let pass; nothing where it charged nothing.
+    fn end(&mut self, order: &Order, of: u128, settle: &Settle) -> Verdict {
+        match Dossier(self.rows_of(&order.key)).attempt_of(of) {
+            Some(attempt) => self.settle(order, &Settle { attempt, ..settle.clone() }),
+            None => Verdict::Settled(Standing::Unknown, Vec::new()),
+        }
     }
 
     fn settle(&mut self, order: &Order, settle: &Settle) -> Verdict {
@@ -413,6 +470,25 @@ impl Batch {
         }
     }
 
+    /// At least one row, each of which says that nobody was asked.
+    fn write_passed(
+        &mut self,
+        order: &Order,
+        attempt: u32,
+        part: u32,
+        entry: Entry,
+        mut lines: Vec<Line>,
+        pass: &Pass,
+    ) {
+        if lines.is_empty() {
+            lines.push(Line { limit: "".into(), kind: "".into(), window: 0, epoch: 0, amount: 0 });
+        }
+        for line in lines {
+            let detail = Detail { until: pass.at, reason: PASSED.into(), ..Detail::default() };
+            self.push(order, attempt, part, entry, line, pass.fingerprint, Some(Box::new(detail)));
+        }
+    }
+
     fn write_detailed(&mut self, order: &Order, line: Line, detail: Detail) {
         self.push(order, 0, 0, Entry::Grant, line, None, Some(Box::new(detail)));
     }
@@ -429,7 +505,9 @@ impl Batch {
         detail: Option<Box<Detail>>,
     ) {
         let Line { limit, kind, window, epoch, amount } = line;
-        let (key, own, order) = (order.key.clone(), order.own, order.id);
+        // What settles it may come in the same batch only where it passed.
+        let own = order.own && !matches!(order.act, Act::Pass(_));
+        let (key, order) = (order.key.clone(), order.id);
         let row = Row { key, attempt, part, entry, kind, limit, window, epoch, amount, order, fingerprint, detail };
         if !own {
             self.rows.entry(row.key.clone()).or_default().push(row.clone());
@@ -437,6 +515,9 @@ impl Batch {
         self.writes.rows.push(row);
     }
 }
+
+/// What the rows say of what was let pass while nobody could be asked; their `until` is when that was.
+const PASSED: &str = "let pass while the ledger was away";
 
 /// What was really used of a kind, if that is said.
 fn actual_of(actual: &Amounts, kind: &str) -> Option<u64> {

@@ -114,6 +114,18 @@ impl Book {
         since: Since,
         wall: u64,
     ) -> (Vec<Line>, Vec<Warning>) {
+        self.note(plan, amounts, false, since, wall)
+    }
+
+    /// The same, or sets it aside.
+    pub(super) fn note(
+        &mut self,
+        plan: &Arc<Plan>,
+        amounts: &Amounts,
+        reserve: bool,
+        since: Since,
+        wall: u64,
+    ) -> (Vec<Line>, Vec<Warning>) {
         let (mut lines, mut near) = (Vec::new(), Vec::new());
         self.writes = true;
         for limit in plan.counted() {
@@ -123,7 +135,8 @@ impl Book {
             }
             let at = self.window_of(limit, since, wall);
             let amount = self.counts[at].room_for(amount);
-            self.counts[at].used += amount;
+            let count = &mut self.counts[at];
+            *if reserve { &mut count.reserved } else { &mut count.used } += amount;
             lines.push(line(&self.counts[at], signed(amount)));
             near.extend(self.grown(at, limit, wall));
         }

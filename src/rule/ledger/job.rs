@@ -63,6 +63,24 @@ impl<'a> Dossier<'a> {
         self.0.iter().any(|row| row.order == order)
     }
 
+    /// The attempt that an order made, the latest if it made two.
+    pub(crate) fn attempt_of(self, order: u128) -> Option<u32> {
+        let made =
+            |row: &&Row| row.order == order && matches!(row.entry, Entry::Charge | Entry::Reserve | Entry::Record);
+        self.0.iter().filter(made).map(|row| row.attempt).max()
+    }
+
+    /// Whether an attempt was given back by the writer itself, because whoever had asked for it seemed to have gone.
+    pub(crate) fn was_taken_back(self, attempt: u32, order: u128) -> bool {
+        self.of(attempt).any(|row| row.entry == Entry::Void && row.order == order ^ 1)
+    }
+
+    /// A part of an attempt that no record has: its own count from below, the last two have a meaning.
+    pub(crate) fn free_part(self, attempt: u32) -> u32 {
+        let taken = |part: u32| self.of(attempt).any(|row| row.entry == Entry::Record && row.part == part);
+        (0..LATE - 1).rev().find(|part| !taken(*part)).unwrap_or(0)
+    }
+
     /// What is charged for an attempt: of each kind as much as one of its limits counts.
     pub(crate) fn amounts(self, attempt: u32) -> Amounts {
         let mut amounts = Amounts::none();

@@ -3,8 +3,12 @@
 mod batch;
 mod book;
 mod job;
+mod job_time;
+mod mode;
 mod order;
+mod record;
 mod row;
+mod share;
 #[cfg(test)]
 pub(crate) mod tests;
 mod writer;
@@ -14,8 +18,11 @@ pub(crate) use book::{Since, sheet};
 pub(crate) use job::Dossier;
 use job::LATE;
 pub(crate) use job::Standing;
-pub(crate) use order::{Act, Admit, Admitted, End, Order, Reserve, Settle, Verdict};
+pub(crate) use mode::{Mode, Sent, after};
+pub(crate) use order::{Act, Admit, Admitted, End, Order, Pass, Reserve, Settle, Verdict};
+pub(crate) use record::{HEADER, encode, frame, recover};
 pub(crate) use row::{Detail, Entry, Hold, Key, Loaded, Reads, Row, Stored, Writes};
+pub(crate) use share::Local;
 #[cfg(test)]
 use writer::Answered;
 pub(crate) use writer::{Event, Fault, Full, Left, Notice, Step, Writer};

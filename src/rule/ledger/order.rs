@@ -28,6 +28,13 @@ pub(crate) struct Order {
 pub(crate) enum Act {
     Admit(Admit),
     Settle(Settle),
+    /// Notes what was let pass while nobody could be asked.
+    Pass(Pass),
+    /// Settles what another order let pass: the attempt is that of its rows.
+    End {
+        of: u128,
+        settle: Settle,
+    },
     /// Notes what was used, whether there was room for it or not.
     Record {
         plan: Arc<Plan>,
@@ -71,6 +78,17 @@ pub(crate) struct Admit {
     /// Whether somebody will tell of the limit that is nearest to its end, and of what is used of all.
     pub(crate) told: bool,
     pub(crate) usage: bool,
+}
+
+/// What was let pass while nobody could be asked: it is charged whether there is room for it or not.
+#[derive(Clone, Debug)]
+pub(crate) struct Pass {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) amounts: Amounts,
+    pub(crate) fingerprint: Option<u128>,
+    pub(crate) reserve: Option<Reserve>,
+    /// By the clock of whoever let it pass, in nanoseconds since 1970.
+    pub(crate) at: u64,
 }
 
 /// For how long something is set aside.
@@ -143,4 +161,12 @@ pub(crate) struct Admitted {
     pub(crate) near: Vec<Warning>,
     pub(crate) untold: Vec<Warning>,
     pub(crate) usage: Option<Usage>,
+}
+
+impl Admitted {
+    /// What passed at a time, in nanoseconds since 1970, and nobody was asked.
+    pub(crate) fn blind(at: u64) -> Self {
+        let since = Since { at, turn: u32::MAX };
+        Self { attempt: 0, since, nearest: None, near: Vec::new(), untold: Vec::new(), usage: None }
+    }
 }

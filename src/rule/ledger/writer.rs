@@ -261,6 +261,18 @@ impl<R> Writer<R> {
         Left::Underway
     }
 
+    /// Whoever left an order under way wants it all the same: if it is written, it stays.
+    pub(crate) fn keep(&mut self, ticket: u64) {
+        if let Some(kept) = self.queue.iter_mut().chain(&mut self.batch).find(|pending| pending.ticket == ticket) {
+            kept.left = false;
+        }
+    }
+
+    /// Whether the work of a named job is under way in this process.
+    pub(crate) fn is_running(&self, key: &Key) -> bool {
+        self.running.contains_key(key)
+    }
+
     /// The work of a named job is over: duplicates are told so; where it came to nothing, once its id is free again.
     pub(crate) fn finish(&mut self, key: &Key, order: u128) {
         if self.running.get(key).is_some_and(|running| running.order == order && !running.goes_back) {
@@ -271,6 +283,11 @@ impl<R> Writer<R> {
     /// Takes no more orders, and ends when all it has are settled.
     pub(crate) fn shut(&mut self) {
         self.shut = true;
+    }
+
+    /// Whether it takes no more orders.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.shut
     }
 
     /// Whether the database could not be reached for some time.
@@ -468,7 +485,8 @@ impl<R> Writer<R> {
         let Pending { order, to, .. } = pending;
         let (key, origin) = (order.key.clone(), order.origin);
         match (&mut verdict, &order.act) {
-            (Verdict::Admitted(admitted), _) if !order.own => {
+            // Of what nobody waited for nobody would tell the end.
+            (Verdict::Admitted(admitted), _) if !order.own && to.is_some() => {
                 let running = Running { order: order.id, attempt: admitted.attempt, goes_back: false };
                 self.running.insert(order.key, running);
             }

@@ -43,6 +43,12 @@ pub(crate) enum Duplicate {
     Conflict,
     /// So many jobs are remembered that there is no room for another.
     Full,
+    /// It is too old to know, or its id carries no time where only some time is remembered.
+    #[cfg_attr(
+        not(any(feature = "sqlite", feature = "postgres")),
+        expect(dead_code, reason = "memory forgets in silence")
+    )]
+    Stale,
 }
 
 impl Jobs {

@@ -5,13 +5,17 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Database, Owner, ReservedAs, Written, digester, new_id};
+use super::{
+    Database, Owner, ReservedAs, Written,
+    blind::{Blind, Passed, told, work},
+    digester, new_id,
+};
 use crate::{
-    Answer, Client, Clock, Digester, Invalid,
+    Answer, Client, Clock, Digester, Invalid, OnFailure,
     quota::{Amounts, Grant, GrantId, Granted, Kind, Plan, Usage},
     quota_store::{
-        Account, Admission, Bookmark, End, Ending, Near, News, Order, Page, PlanOf, QuotaStore, Receipt, Refused,
-        Reserved, Trouble,
+        Account, Admission, Bookmark, End, Ending, Hear, Near, News, Order, Page, PlanOf, QuotaStore, Receipt, Refused,
+        Reserved, Told, Trouble,
     },
     rule::{
         ledger::{self, Act, Admit, Admitted, Key, Reserve, Settle, Standing, Verdict},
@@ -27,6 +31,8 @@ pub(crate) struct InLedger<D: Database> {
     origin: u32,
     slots: Arc<Slots>,
     terms: Terms,
+    /// How it goes on without the ledger, if it does.
+    blind: Option<Arc<Blind>>,
 }
 
 /// Places at a time, which a ledger does not hold: a process that dies could not give them back.
@@ -49,10 +55,31 @@ struct Slot {
 const PLANS: usize = 64;
 
 impl<D: Database> InLedger<D> {
-    pub(crate) fn new(owner: Arc<Owner<D>>, most: usize, terms: Terms, clock: &Clock) -> Arc<Self> {
+    /// # Panics
+    /// When the spool belongs to another ledger.
+    pub(crate) fn new(
+        owner: Arc<Owner<D>>,
+        most: usize,
+        terms: Terms,
+        clock: &Clock,
+        on_failure: &OnFailure,
+    ) -> Arc<Self> {
+        let blind = match on_failure {
+            OnFailure::Closed => None,
+            OnFailure::Open(spool) => Some(Blind::new(spool.clone(), None, most)),
+            OnFailure::LocalShare { of, spool } => Some(Blind::new(spool.clone(), Some(of.get()), most)),
+        };
+        if let Some(blind) = &blind {
+            let ledger: Arc<dyn std::any::Any + Send + Sync> = Arc::clone(&owner.scribe) as _;
+            if !blind.spool().bind(&ledger) {
+                panic!("{}", Invalid::new("a spool", "belong to one ledger", "two"));
+            }
+            work(blind.spool(), &owner.scribe);
+        }
         let slots = Slots { accounts: Accounts::new(most, terms.clone(), clock), plans: Mutex::new(Vec::new()) };
         owner.tend();
-        Arc::new(Self { origin: owner.next_origin(), owner, slots: Arc::new(slots), terms })
+        let (origin, blind) = (owner.next_origin(), blind.map(Arc::new));
+        Arc::new(Self { origin, owner, slots: Arc::new(slots), terms, blind })
     }
 
     fn order(&self, key: Key, own: bool, act: Act) -> ledger::Order {
@@ -162,23 +189,34 @@ impl<D: Database> QuotaStore for InLedger<D> {
         };
         let key = Key { tenant, job };
         let reserve = ask.reserve.then_some(Reserve { ttl: self.ttl(), charge: self.terms.charge_expired });
-        let admit =
-            Admit { plan: Arc::clone(&plan), amounts, fingerprint, reserve, told: order.told, usage: order.usage };
+        let blind = self.blind.clone();
+        let (told, shown) = (order.told, order.usage);
+        let usage = shown || blind.as_ref().is_some_and(|blind| blind.learns());
+        let admit = Admit { plan: Arc::clone(&plan), amounts, fingerprint, reserve, told, usage };
         let asked = self.order(key.clone(), ask.job.is_none(), Act::Admit(admit));
         let (id, named, lasting) = (asked.id, ask.job.cloned(), ask.reserve && ask.lasting);
         let (owner, slots, client) = (Arc::clone(&self.owner), Arc::clone(&self.slots), order.account.client.clone());
         let (ttl, now, open) = (self.terms.ttl, order.account.now, ask.open);
         Answer::later(async move {
-            let admitted = match owner.scribe.ask(asked).await {
-                Verdict::Admitted(admitted) => *admitted,
-                verdict => return Err(refused(verdict)),
+            let passed = match &blind {
+                Some(blind) => blind.decide(&owner.scribe, asked, now.wall).await?,
+                None => match owner.scribe.ask(asked).await {
+                    Verdict::Admitted(admitted) => Passed::Written(*admitted),
+                    verdict => return Err(refused(verdict)),
+                },
+            };
+            let (admitted, passed) = match passed {
+                Passed::Written(admitted) => (admitted, false),
+                Passed::Blind(at) => (Admitted::blind(at), true),
             };
             let Admitted { attempt, since, nearest, near, untold, usage } = admitted;
+            let usage = usage.filter(|_| shown);
             let slot = slot.and_then(Slot::keep);
-            if lasting {
+            if lasting && !passed {
                 owner.keep_open(id, &key, attempt, since, ttl);
             }
-            let written = Written::new(key, attempt, since, plan, id, reserve.is_some(), now.moment);
+            let mut written = Written::new(key, attempt, since, plan, id, now.moment);
+            (written.passed, written.reserved) = (passed, reserve.is_some());
             let usage = usage.map(|usage| Self::with_slots(&slots, &client, &written.plan, now, usage));
             let news = News { reclaimed: false, near: of(&client, near), untold, usage };
             let quiet = news.near.limits.is_empty() && news.untold.is_empty() && news.usage.is_none();
@@ -217,12 +255,17 @@ impl<D: Database> QuotaStore for InLedger<D> {
         };
         if receipt.job.is_some() {
             self.owner.scribe.finish(&written.key, written.order);
+            match &self.blind {
+                Some(blind) if end == ledger::End::Void => blind.spool().forget(&written.key),
+                Some(blind) if written.passed => blind.spool().finish(&written.key, written.order),
+                _ => {}
+            }
         }
         let (used, part) = written.take(used);
         if end == ledger::End::Open && used.is_empty() {
             return Near::default();
         }
-        self.owner.scribe.tell(self.order(written.key.clone(), false, written.settle(end, used, part)));
+        self.tell(written, written.settle(end, used, part));
         Near::default() // who has come near its limits is told when it is written
     }
 
@@ -241,7 +284,7 @@ impl<D: Database> QuotaStore for InLedger<D> {
             && let Some((used, part)) = written.add(used, now.moment)
         {
             let act = written.settle(ledger::End::Open, used, part);
-            self.owner.scribe.tell(self.order(written.key.clone(), false, act));
+            self.tell(written, act);
         }
         Near::default()
     }
@@ -262,13 +305,21 @@ impl<D: Database> QuotaStore for InLedger<D> {
             Reserved::Named(text) => ReservedAs::parse(text),
             Reserved::Here { .. } => None,
         };
-        let Some(ReservedAs { key, attempt, since }) = known else {
+        let Some(ReservedAs { key, attempt, since, passed }) = known else {
             return Answer::Now(Ok((Ending::Unknown, Near::default())));
         };
         let client = Client::named(Arc::clone(&key.tenant));
         let end = actual.map_or(ledger::End::Void, |actual| ledger::End::Commit(actual.clone()));
         let settle = Settle { plan: plan_of(&client), attempt, since, end, used: Amounts::none(), part: 0 };
-        let order = self.order(key, false, Act::Settle(settle));
+        let act = match passed {
+            // While it waits to be brought to the ledger, the ledger knows nothing of it.
+            Some(_) if self.blind.as_ref().is_some_and(|blind| !blind.spool().is_empty()) => {
+                return Answer::Now(Err(Trouble::Unavailable));
+            }
+            Some(of) => Act::End { of, settle },
+            None => Act::Settle(settle),
+        };
+        let order = self.order(key, false, act);
         self.ask(Some(order), move |verdict| match verdict {
             Verdict::Settled(standing, near) => Some((ending(standing), of(&client, near))),
             _ => None,
@@ -314,10 +365,14 @@ impl<D: Database> QuotaStore for InLedger<D> {
             }
         }
         let (owner, plan, mut amounts) = (Arc::clone(&self.owner), Arc::clone(account.plan), amounts.clone());
+        let blind = self.blind.is_some();
         amounts.leave_out(&Kind::Concurrent);
         Answer::later(async move {
-            let (wall, stored) = owner.read(owner.scribe.database.account(&tenant)).await?;
-            let mut violations = ledger::sheet(stored, &plan, wall).check(&amounts, wall);
+            let mut violations = match owner.read(owner.scribe.database.account(&tenant)).await {
+                Ok((wall, stored)) => ledger::sheet(stored, &plan, wall).check(&amounts, wall),
+                Err(Trouble::Unavailable) if blind => Vec::new(), // whoever comes to be admitted passes too
+                Err(trouble) => return Err(trouble.into()),
+            };
             violations.extend(places);
             if violations.is_empty() {
                 return Ok(());
@@ -409,17 +464,34 @@ impl<D: Database> QuotaStore for InLedger<D> {
         digester()
     }
 
-    fn listen(&self, hear: Box<dyn Fn(&Near) + Send>) {
+    fn listen(&self, hear: Hear) {
         let origin = self.origin;
+        if let Some(blind) = &self.blind {
+            let hear = Arc::clone(&hear);
+            blind.spool().listen(move |heard| hear(&told(heard)));
+        }
         self.owner.scribe.listen(move |notice| {
             if notice.origin == origin {
-                hear(&of(&Client::named(Arc::clone(&notice.key.tenant)), notice.near.clone()));
+                let client = Client::named(Arc::clone(&notice.key.tenant));
+                hear(&Told::Near(of(&client, notice.near.clone())));
             }
         });
     }
 }
 
 impl<D: Database> InLedger<D> {
+    /// Leaves what settles a charge where the charge is.
+    fn tell(&self, written: &Written, act: Act) {
+        let order = self.order(written.key.clone(), false, act);
+        match &self.blind {
+            Some(blind) if written.passed => {
+                blind.spool().settle(order);
+                work(blind.spool(), &self.owner.scribe);
+            }
+            _ => self.owner.scribe.tell(order),
+        }
+    }
+
     fn ttl(&self) -> u64 {
         crate::clock::nanos(self.terms.ttl)
     }
@@ -439,7 +511,7 @@ fn of(client: &Client, limits: Vec<Warning>) -> Near {
     Near { client: if limits.is_empty() { None } else { Some(client.clone()) }, limits }
 }
 
-fn refused(verdict: Verdict) -> Refused {
+pub(super) fn refused(verdict: Verdict) -> Refused {
     let no = match verdict {
         Verdict::Replay { running: true, .. } => No::Job(Duplicate::Running),
         Verdict::Replay { .. } => No::Job(Duplicate::Done),

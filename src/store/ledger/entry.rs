@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     period::Instant,
-    rule::ledger::{Detail, Row},
+    rule::ledger::{Detail, Entry, Row},
 };
 
 /// One row of a [`Ledger`](crate::Ledger): rows are never changed, what is wrong is corrected by another row.
@@ -47,6 +47,9 @@ pub struct LedgerEntry {
     pub at: SystemTime,
     /// What a grant says.
     pub grant: Option<GrantEntry>,
+    /// When it passed without the ledger, by the clock of the process that let it pass; see
+    /// [`OnFailure`](crate::OnFailure).
+    pub passed_at: Option<SystemTime>,
 }
 
 /// What a row says of a grant.
@@ -73,7 +76,8 @@ pub struct GrantEntry {
 
 impl LedgerEntry {
     pub(crate) fn of(id: i64, at: u64, row: Row) -> Self {
-        let grant = row.detail.map(|detail| {
+        let passed_at = row.detail.as_ref().filter(|_| row.entry != Entry::Grant).map(|detail| time(detail.until));
+        let grant = row.detail.filter(|_| row.entry == Entry::Grant).map(|detail| {
             let Detail { granted, until, approver, reason } = *detail;
             GrantEntry { amount: granted, until: time(until), approver, reason }
         });
@@ -89,6 +93,7 @@ impl LedgerEntry {
             amount: row.amount,
             at: time(at),
             grant,
+            passed_at,
         }
     }
 }
@@ -103,6 +108,9 @@ impl fmt::Display for LedgerEntry {
         if let Some(grant) = &self.grant {
             write!(f, r#","granted":{},"until":"{}""#, grant.amount, Instant(grant.until))?;
             write!(f, r#","approver":"{}","reason":"{}""#, Json(&grant.approver), Json(&grant.reason))?;
+        }
+        if let Some(passed_at) = self.passed_at {
+            write!(f, r#","passed_at":"{}""#, Instant(passed_at))?;
         }
         f.write_char('}')
     }
@@ -135,7 +143,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::rule::ledger::{Entry, Key};
+    use crate::rule::ledger::Key;
 
     fn row(text: &str) -> Row {
         let text: Arc<str> = text.into();

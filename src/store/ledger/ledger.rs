@@ -7,7 +7,7 @@ use super::{
     database::{Audited, Drift, Past, Sum},
 };
 use crate::{
-    Clock,
+    Clock, OnFailure,
     quota_store::{AccountStore, OpenAccounts, QuotaStore, Trouble},
     rule::{
         ledger::{Reads, Row},
@@ -50,7 +50,8 @@ pub struct Ledger(pub(super) Arc<dyn Kept>);
 
 /// A ledger in some database.
 pub(super) trait Kept: Send + Sync {
-    fn accounts(&self, most: usize, terms: Terms, clock: &Clock) -> Arc<dyn QuotaStore>;
+    fn accounts(&self, most: usize, terms: Terms, clock: &Clock, on_failure: &OnFailure) -> Arc<dyn QuotaStore>;
+    fn set_patience(&self, caller: Duration);
     fn shut(&self, most: Duration) -> Later<'_, ()>;
     fn backlog(&self) -> usize;
     fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<Dated>, Trouble>>;
@@ -81,6 +82,25 @@ const PATIENCE: Patience = Patience { caller: Duration::from_secs(2), step: Dura
 impl Ledger {
     pub(crate) fn in_database(database: impl Audited) -> Self {
         Self(Arc::new(Books(Owner::new(database, PATIENCE))))
+    }
+
+    /// Waits so long for each decision, and for what is read at once; 2 s by default. Whoever was not answered by then is
+    /// treated as [`OnFailure`] says. It holds for all clones of this ledger.
+    ///
+    /// A deadline below what a busy database takes for a commit makes an outage of every busy moment.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "sqlite")]
+    /// # async fn example() -> Result<(), tollgate::LedgerError> {
+    /// use std::time::Duration;
+    /// let ledger = tollgate::SqliteLedger::open("quota.db").await?.deadline(Duration::from_millis(250));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn deadline(self, deadline: Duration) -> Self {
+        self.0.set_patience(deadline);
+        self
     }
 
     /// Ends it: takes no more orders, waits until all are written, and closes its connections; whoever still waits after
@@ -115,8 +135,12 @@ impl Ledger {
 struct Books<D: Audited>(Arc<Owner<D>>);
 
 impl<D: Audited> Kept for Books<D> {
-    fn accounts(&self, most: usize, terms: Terms, clock: &Clock) -> Arc<dyn QuotaStore> {
-        InLedger::new(Arc::clone(&self.0), most, terms, clock)
+    fn accounts(&self, most: usize, terms: Terms, clock: &Clock, on_failure: &OnFailure) -> Arc<dyn QuotaStore> {
+        InLedger::new(Arc::clone(&self.0), most, terms, clock, on_failure)
+    }
+
+    fn set_patience(&self, caller: Duration) {
+        self.0.scribe.set_patience(caller);
     }
 
     fn shut(&self, most: Duration) -> Later<'_, ()> {
@@ -166,8 +190,8 @@ async fn passed<D: Database>(database: &D, tenant: &str) -> Result<u64, Failure>
 }
 
 impl OpenAccounts for Ledger {
-    fn open(&self, most: usize, terms: Terms, clock: &Clock) -> Arc<dyn QuotaStore> {
-        self.0.accounts(most, terms, clock)
+    fn open(&self, most: usize, terms: Terms, clock: &Clock, on_failure: &OnFailure) -> Arc<dyn QuotaStore> {
+        self.0.accounts(most, terms, clock, on_failure)
     }
 
     fn bills(&self) -> bool {

@@ -3,6 +3,7 @@
 mod accounts;
 mod audit;
 mod billing;
+mod blind;
 mod columns;
 mod database;
 mod doors;
@@ -17,7 +18,10 @@ mod owner;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod progress;
+mod recent;
 mod scribe;
+mod spool;
+mod spool_error;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(test)]
@@ -40,6 +44,8 @@ pub use ledger::Ledger;
 pub use memory_provider::MemoryProvider;
 pub(crate) use owner::Owner;
 pub(crate) use scribe::{Patience, Scribe, new_id};
+pub use spool::Spool;
+pub use spool_error::SpoolError;
 use written::ReservedAs;
 pub(crate) use written::Written;
 

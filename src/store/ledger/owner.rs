@@ -61,7 +61,7 @@ impl<D: Database> Owner<D> {
 
     /// Something that is read, if it comes in time.
     pub(super) async fn read<T>(&self, read: impl Future<Output = Result<T, Failure>>) -> Result<T, Trouble> {
-        match timeout(self.scribe.patience.caller, read).await {
+        match timeout(self.scribe.patience(), read).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(_)) | Err(_) => Err(Trouble::Unavailable),
         }

@@ -2,7 +2,10 @@
 
 use std::{
     future::Future,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool, atomic::Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,7 +18,7 @@ use super::{Database, Failure, Session};
 use crate::{
     quota::{Amounts, Plan},
     rule::ledger::{
-        Act, Admitted, End, Event, Fault, Full, Key, Left, Loaded, Notice, Order, Settle, Step, Verdict, Writer,
+        Act, Admitted, End, Event, Fault, Full, Key, Left, Loaded, Notice, Order, Settle, Step, Verdict, Writer, after,
     },
 };
 
@@ -38,7 +41,9 @@ type Callers = Writer<oneshot::Sender<Verdict>>;
 /// A database and the one who writes into it; callers share it.
 pub(crate) struct Scribe<D: Database> {
     pub(crate) database: D,
-    pub(crate) patience: Patience,
+    step: Duration,
+    /// How long a caller waits, in milliseconds.
+    caller: AtomicU64,
     writer: Mutex<Callers>,
     wake: Notify,
     ended: Notify,
@@ -51,7 +56,8 @@ impl<D: Database> Scribe<D> {
     pub(crate) fn new(database: D, patience: Patience) -> Arc<Self> {
         Arc::new(Self {
             database,
-            patience,
+            step: patience.step,
+            caller: AtomicU64::new(millis(patience.caller)),
             writer: Mutex::new(Writer::new(MOST_WAITING, MOST_IN_BATCH)),
             wake: Notify::new(),
             ended: Notify::new(),
@@ -60,11 +66,30 @@ impl<D: Database> Scribe<D> {
         })
     }
 
+    /// How long a caller waits for its answer.
+    pub(crate) fn patience(&self) -> Duration {
+        Duration::from_millis(self.caller.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_patience(&self, caller: Duration) {
+        self.caller.store(millis(caller), Ordering::Relaxed);
+    }
+
     /// Waits for what becomes of an order, no longer than a caller does.
     ///
     /// Dropped before it is answered, an admission comes to nothing, or is given back.
     pub(crate) async fn ask(self: &Arc<Self>, order: Order) -> Verdict {
-        let deadline = tokio::time::Instant::now() + self.patience.caller;
+        self.ask_for(order, false).await
+    }
+
+    /// The same, but what is [`Indeterminate`](Verdict::Indeterminate) is not given back where it is written: whoever asks
+    /// goes on with the same id.
+    pub(crate) async fn ask_and_keep(self: &Arc<Self>, order: Order) -> Verdict {
+        self.ask_for(order, true).await
+    }
+
+    async fn ask_for(self: &Arc<Self>, order: Order, keep: bool) -> Verdict {
+        let deadline = tokio::time::Instant::now() + self.patience();
         let (to, answer) = oneshot::channel();
         let asked = Asked::of(&order);
         let ticket = match self.lock().ask(order, to) {
@@ -74,13 +99,54 @@ impl<D: Database> Scribe<D> {
         self.work();
         let mut asking = Asking { scribe: Arc::clone(self), ticket, answer: Some(answer), asked };
         let Some(answer) = &mut asking.answer else { return Verdict::Unavailable(why(Full::Shut)) };
-        match tokio::time::timeout_at(deadline, answer).await {
+        let verdict = match tokio::time::timeout_at(deadline, answer).await {
             Ok(answered) => {
                 asking.answer = None;
                 answered.unwrap_or_else(|_| Verdict::Unavailable(why(Full::Shut)))
             }
             Err(_) => asking.leave(),
+        };
+        if keep && matches!(verdict, Verdict::Indeterminate) {
+            self.lock().keep(ticket);
         }
+        verdict
+    }
+
+    /// Brings orders in their order; gives the verdicts of the first so many that were taken.
+    pub(crate) async fn bring(self: &Arc<Self>, orders: Vec<Order>) -> Vec<Verdict> {
+        let deadline = tokio::time::Instant::now() + self.patience() + self.step;
+        let mut answers = Vec::with_capacity(orders.len());
+        {
+            let mut writer = self.lock();
+            for order in orders {
+                let (to, answer) = oneshot::channel();
+                let Ok(ticket) = writer.ask(order, to) else { break };
+                answers.push(Asking { scribe: Arc::clone(self), ticket, answer: Some(answer), asked: None });
+            }
+        }
+        self.work();
+        let mut verdicts = Vec::with_capacity(answers.len());
+        for mut asking in answers {
+            let Some(answer) = &mut asking.answer else { break };
+            match tokio::time::timeout_at(deadline, answer).await {
+                Ok(Ok(verdict)) if after(&verdict).is_none() => {
+                    asking.answer = None;
+                    verdicts.push(verdict);
+                }
+                _ => break, // those that follow may depend on it
+            }
+        }
+        verdicts
+    }
+
+    /// Whether the work of a named job is under way in this process.
+    pub(crate) fn is_running(&self, key: &Key) -> bool {
+        self.lock().is_running(key)
+    }
+
+    /// Whether it takes no more orders.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.lock().is_shut()
     }
 
     /// Leaves an order that nobody waits for.
@@ -162,7 +228,7 @@ impl<D: Database> Scribe<D> {
                 }
                 Step::End => {
                     if let Some(session) = session.take() {
-                        let _ = timeout(self.patience.step, session.close()).await;
+                        let _ = timeout(self.step, session.close()).await;
                     }
                     return;
                 }
@@ -210,9 +276,7 @@ impl<D: Database> Scribe<D> {
     }
 
     async fn in_time<T>(&self, step: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        timeout(self.patience.step, step)
-            .await
-            .unwrap_or_else(|_| Err(Failure::Lost(format!("no answer in {:?}", self.patience.step))))
+        timeout(self.step, step).await.unwrap_or_else(|_| Err(Failure::Lost(format!("no answer in {:?}", self.step))))
     }
 
     fn tell_listeners(&self, notices: &[Notice]) {
@@ -309,6 +373,10 @@ impl<D: Database> Scribe<D> {
 /// An id that no other order has: even, because a writer makes odd ones of its own.
 pub(crate) fn new_id() -> u128 {
     fastrand::u128(..) & !1
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX >> 1)
 }
 
 /// Gives everybody their answers while the writer is held: whoever leaves afterwards finds theirs there, and whoever left

@@ -21,8 +21,10 @@ pub(crate) struct Written {
     pub(super) attempt: u32,
     pub(super) since: Since,
     pub(super) plan: Arc<Plan>,
-    /// The order that wrote it.
+    /// The order that wrote it, or let it pass.
     pub(super) order: u128,
+    /// It passed without the ledger: its end waits where it waits.
+    pub(super) passed: bool,
     /// It was set aside, and is settled at its end.
     pub(super) reserved: bool,
     more: Mutex<More>,
@@ -40,17 +42,9 @@ struct More {
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 impl Written {
-    pub(super) fn new(
-        key: Key,
-        attempt: u32,
-        since: Since,
-        plan: Arc<Plan>,
-        order: u128,
-        reserved: bool,
-        now: Moment,
-    ) -> Self {
+    pub(super) fn new(key: Key, attempt: u32, since: Since, plan: Arc<Plan>, order: u128, now: Moment) -> Self {
         let more = Mutex::new(More { used: Amounts::none(), part: 0, told: now });
-        Self { key, attempt, since, plan, order, reserved, more }
+        Self { key, attempt, since, plan, order, passed: false, reserved: false, more }
     }
 
     /// Adds to what was used; gives all that is to be written now, if it is time.
@@ -76,11 +70,13 @@ impl Written {
 
     pub(super) fn settle(&self, end: End, used: Amounts, part: u32) -> Act {
         let (plan, attempt, since) = (Arc::clone(&self.plan), self.attempt, self.since);
-        Act::Settle(Settle { plan, attempt, since, end, used, part })
+        let settle = Settle { plan, attempt, since, end, used, part };
+        if self.passed { Act::End { of: self.order, settle } } else { Act::Settle(settle) }
     }
 
     pub(super) fn reserved_as(&self) -> ReservedAs {
-        ReservedAs { key: self.key.clone(), attempt: self.attempt, since: self.since }
+        let passed = self.passed.then_some(self.order);
+        ReservedAs { key: self.key.clone(), attempt: self.attempt, since: self.since, passed }
     }
 }
 
@@ -90,10 +86,13 @@ pub(super) struct ReservedAs {
     pub(super) key: Key,
     pub(super) attempt: u32,
     pub(super) since: Since,
+    /// The order that let it pass without the ledger, which knows its attempt.
+    pub(super) passed: Option<u128>,
 }
 
-/// What the text begins with.
+/// What the text begins with, and what it does where the ledger was not asked.
 const PREFIX: &str = "l";
+const PASSED: &str = "p";
 
 impl ReservedAs {
     pub(super) fn parse(text: &str) -> Option<Self> {
@@ -102,15 +101,24 @@ impl ReservedAs {
         let mut name = || String::from_utf8(URL_SAFE_NO_PAD.decode(parts.next()?).ok()?).ok();
         let key = Key { tenant: name()?.into(), job: name()?.into() };
         let since = Since { at: at.parse().ok()?, turn: turn.parse().ok()? };
-        (prefix == PREFIX && parts.next().is_none()).then_some(Self { key, attempt: attempt.parse().ok()?, since })
+        let (attempt, passed) = match prefix {
+            PREFIX => (attempt.parse().ok()?, None),
+            PASSED => (0, Some(u128::from_str_radix(attempt, 16).ok()?)),
+            _ => return None,
+        };
+        parts.next().is_none().then_some(Self { key, attempt, since, passed })
     }
 }
 
 impl fmt::Display for ReservedAs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, attempt, since } = self;
+        let Self { key, attempt, since, passed } = self;
         let (tenant, job) = (URL_SAFE_NO_PAD.encode(&*key.tenant), URL_SAFE_NO_PAD.encode(&*key.job));
-        write!(f, "{PREFIX}.{attempt}.{}.{}.{tenant}.{job}", since.at, since.turn)
+        match passed {
+            None => write!(f, "{PREFIX}.{attempt}")?,
+            Some(order) => write!(f, "{PASSED}.{order:x}")?,
+        }
+        write!(f, ".{}.{}.{tenant}.{job}", since.at, since.turn)
     }
 }
 
@@ -122,9 +130,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read_again(tenant in ".{0,80}", job in ".{0,80}", attempt: u32, at: u64, turn: u32) {
+        fn what_was_written_is_read_again(tenant in ".{0,80}", job in ".{0,80}", attempt: u32, at: u64, turn: u32, passed: Option<u128>) {
             let key = Key { tenant: tenant.into(), job: job.into() };
-            let reserved = ReservedAs { key, attempt, since: Since { at, turn } };
+            let attempt = if passed.is_some() { 0 } else { attempt };
+            let reserved = ReservedAs { key, attempt, since: Since { at, turn }, passed };
             prop_assert_eq!(ReservedAs::parse(&reserved.to_string()), Some(reserved));
         }
 

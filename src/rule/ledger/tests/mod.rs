@@ -5,6 +5,7 @@ pub(crate) mod against;
 mod batch;
 mod explorer;
 mod model;
+mod passing;
 mod writer;
 
 use std::sync::Arc;

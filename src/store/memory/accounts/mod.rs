@@ -17,7 +17,7 @@ use std::{
 use shard::Shard;
 
 use crate::{
-    Client, Clock,
+    Client, Clock, OnFailure,
     quota_store::{Account as Whose, Near, OpenAccounts, Place, QuotaStore},
     rule::quota::{Account, Now, Terms},
     sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering},
@@ -55,7 +55,7 @@ struct Shared {
 pub(crate) struct InMemory;
 
 impl OpenAccounts for InMemory {
-    fn open(&self, most: usize, terms: Terms, clock: &Clock) -> Arc<dyn QuotaStore> {
+    fn open(&self, most: usize, terms: Terms, clock: &Clock, _: &OnFailure) -> Arc<dyn QuotaStore> {
         Accounts::new(most, terms, clock)
     }
 

@@ -1,0 +1,82 @@
+//! A process is killed while the ledger is away: what it let pass is in the ledger after the next one has started, once.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use tollgate::JobRun;
+
+use super::{away::Scene, *};
+
+/// Where a child finds its files; by this it knows that it is one.
+const DIRECTORY: &str = "TOLLGATE_KILLED_IN";
+
+/// Lets jobs pass without the ledger and tells of each, until it is killed.
+#[tokio::test]
+async fn a_child_lets_pass_until_it_is_killed() {
+    let Ok(directory) = std::env::var(DIRECTORY) else { return };
+    let scene = Scene::in_directory(directory.into()).await;
+    let quotas = scene.quotas(tokens(100), OnFailure::Open(scene.spool()));
+    let _away = scene.away().await;
+    for job in 0.. {
+        let charge = quotas.run_job(&acme(), &format!("job {job}"), ("tokens", 3), async {}).await;
+        assert_eq!(charge.unwrap(), JobRun::Done(()));
+        let held = quotas.reserve(&acme(), ("tokens", 50)).await.unwrap();
+        held.commit(("tokens", 1));
+        println!("\npassed {job}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_killed_process_let_pass_is_charged_once() {
+    let directory: PathBuf = std::env::temp_dir().join(format!("tollgate-{:032x}", fastrand::u128(..)));
+    std::fs::create_dir(&directory).unwrap();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "killed::a_child_lets_pass_until_it_is_killed", "--nocapture"])
+        .env(DIRECTORY, &directory)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut passed = 0;
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if let Some(job) = line.strip_prefix("passed ") {
+            passed = job.parse::<u64>().unwrap() + 1;
+        }
+        if passed == 25 {
+            break;
+        }
+    }
+    child.kill().unwrap(); // SIGKILL
+    child.wait().unwrap();
+    assert_eq!(passed, 25);
+
+    let mut total = 0;
+    for restart in 0..2 {
+        let scene = Scene::in_directory(directory.clone()).await;
+        let spool = scene.spool();
+        assert_eq!(spool.pending() > 0, restart == 0);
+        let quotas = scene.quotas(tokens(100), OnFailure::Open(spool.clone()));
+        let again = quotas.run_job(&acme(), "job 7", ("tokens", 3), async {}).await;
+        assert_eq!(again.unwrap(), JobRun::Replayed, "also before the ledger has it");
+        Scene::merged(&spool).await;
+        let entries = rows(&scene.ledger, "acme").await;
+        for job in 0..passed {
+            let of_job: Vec<_> = entries.iter().filter(|entry| entry.job == format!("job {job}")).collect();
+            assert_eq!(of_job.len(), 1, "{of_job:?}");
+            assert!(of_job[0].entry == "charge" && of_job[0].amount == 3 && of_job[0].passed_at.is_some());
+        }
+        let (now, reserved) = counts(&quotas, &acme()).await;
+        assert!(now >= passed * 3, "{now}");
+        assert!(restart == 0 || now == total, "nothing is charged again");
+        assert!(reserved <= 150, "what was not settled before it was killed is settled when its time runs out");
+        total = now;
+        scene.ledger.shut_down(Duration::from_secs(5)).await;
+        drop((quotas, spool));
+        std::mem::forget(scene); // its directory is wanted again
+    }
+    std::fs::remove_dir_all(directory).unwrap();
+}
