@@ -26,15 +26,20 @@ pub struct Postgres {
     guard: Mutex<Option<Child>>,
 }
 
-/// Starts the server and waits: at the end of its input it stops it and removes everything; told to keep, it just goes.
+/// Starts the server and waits: at the end of its input it stops it and removes everything; told to stop, it only stops it,
+/// and told to keep, it just goes.
 const GUARD: &str = r#"
 "$1/postgres" -D "$2/data" -k "$2" -h 127.0.0.1 -p "$3" -c max_connections=200 -c shared_buffers=256MB \
     -c max_wal_size=2GB $4 >>"$2/log" 2>&1 &
 server=$!
 read -r word
-test "$word" = keep && exit 0
+if test "$word" = keep; then
+    wait "$server" # it was killed
+    exit 0
+fi
 kill -INT "$server"
 wait "$server"
+test "$word" = stop && exit 0
 rm -rf "$2"
 "#;
 
@@ -107,8 +112,19 @@ impl Postgres {
             guard.wait().expect("the shell ends");
         }
         // Its children end once they see that it is gone; before, no other can have its memory.
-        let _ = fs::remove_file(self.directory.join("data/postmaster.pid"));
+        let socket = format!(".s.PGSQL.{}", self.port);
+        for left in ["data/postmaster.pid", &socket, &format!("{socket}.lock")] {
+            let _ = fs::remove_file(self.directory.join(left));
+        }
         sleep(Duration::from_millis(500));
+    }
+
+    /// Stops it as its administrator would; it can be started again.
+    pub fn stop(&self) {
+        if let Some(mut guard) = self.guard.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            writeln!(guard.stdin.take().expect("its input"), "stop").expect("a shell that listens");
+            guard.wait().expect("the shell ends");
+        }
     }
 
     /// Where it listens on 127.0.0.1.

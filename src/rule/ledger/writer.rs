@@ -4,7 +4,8 @@
 //! [answered](Writer::answers). Callers come and go at any time.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
+    ops::Bound,
     sync::Arc,
     time::Duration,
 };
@@ -34,6 +35,11 @@ pub(crate) struct Writer<R> {
     most_in_batch: usize,
     /// So many orders are to be tried alone: one of those tried together made the database fail.
     alone: usize,
+    /// Accounts that somebody else may hold: each is decided apart, in turn with all others together.
+    held: BTreeSet<Arc<str>>,
+    /// The one of them whose turn was last, and whether it is that of the others now.
+    last_held: Option<Arc<str>>,
+    others_now: bool,
     /// How often in a row the database could not be reached.
     failures: u32,
     resting: bool,
@@ -188,6 +194,9 @@ impl<R> Writer<R> {
             most_waiting,
             most_in_batch: most_in_batch.max(1),
             alone: 0,
+            held: BTreeSet::new(),
+            last_held: None,
+            others_now: false,
             failures: 0,
             resting: false,
             shut: false,
@@ -218,6 +227,14 @@ impl<R> Writer<R> {
             running.goes_back |= running.attempt == *attempt;
         }
         self.push(order, None);
+    }
+
+    /// The caller has waited long enough. Where it was for a connection, nobody else is asked to wait for that.
+    pub(crate) fn late(&mut self, ticket: u64) -> Left {
+        if let Phase::Apart | Phase::Connecting = self.phase {
+            self.failures = self.failures.max(DOWN_AFTER);
+        }
+        self.leave(ticket)
     }
 
     /// The caller waits no more.
@@ -343,15 +360,53 @@ impl<R> Writer<R> {
     }
 
     fn begin(&mut self) -> Step {
+        let whose = self.whose_turn();
+        let fits = |pending: &Pending<R>| match &whose {
+            Some(tenant) => pending.order.key.tenant == *tenant,
+            None => self.held.is_empty() || !self.held.contains(&pending.order.key.tenant),
+        };
         let apart = |pending: &Pending<R>| pending.tries >= TRIES; // it has made others fail
-        let together = self.queue.iter().take(self.most_in_batch).take_while(|pending| !apart(pending)).count();
-        let one = self.alone > 0 || together == 0;
-        let many = if one { self.queue.len().min(1) } else { together };
+        let mut most = if self.alone > 0 { 1 } else { self.most_in_batch };
+        let mut later = VecDeque::new();
+        while self.batch.len() < most
+            && let Some(pending) = self.queue.pop_front()
+        {
+            match fits(&pending) {
+                true if self.batch.is_empty() || !apart(&pending) => {
+                    if apart(&pending) {
+                        most = 1;
+                    }
+                    self.batch.push(pending);
+                }
+                fits => {
+                    later.push_back(pending);
+                    if fits {
+                        break; // by itself, when its turn comes
+                    }
+                }
+            }
+        }
+        while let Some(pending) = later.pop_back() {
+            self.queue.push_front(pending);
+        }
         self.alone = self.alone.saturating_sub(1);
-        self.batch.extend(self.queue.drain(..many));
         self.waiting -= self.batch.iter().filter(|pending| pending.to.is_some()).count();
         self.phase = Phase::Beginning;
         Step::Begin(batch::reads(self.batch.iter().map(Pending::turn)))
+    }
+
+    /// The account that is decided apart now; `None` where it is the turn of all others.
+    fn whose_turn(&mut self) -> Option<Arc<str>> {
+        let waits = |tenant: &Arc<str>| self.queue.iter().any(|pending| pending.order.key.tenant == *tenant);
+        let others = || self.queue.iter().any(|pending| !self.held.contains(&pending.order.key.tenant));
+        if self.held.is_empty() || (self.others_now && others()) {
+            self.others_now = false;
+            return None;
+        }
+        let after = self.last_held.clone().map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.held.range((after, Bound::Unbounded)).chain(&self.held).find(|tenant| waits(tenant)).cloned();
+        (self.others_now, self.last_held) = (next.is_some(), next.clone());
+        next
     }
 
     /// Goes on from a report; `None` where what comes next depends on the queue.
@@ -386,6 +441,11 @@ impl<R> Writer<R> {
 
     fn decide(&mut self, loaded: Loaded) -> Step {
         let now = loaded.now;
+        if !self.held.is_empty() {
+            for pending in &self.batch {
+                self.held.remove(&pending.order.key.tenant);
+            }
+        }
         let (writes, verdicts) = batch::decide(self.batch.iter().map(Pending::turn), loaded);
         if writes.is_empty() {
             // Nothing but refusals and what was durable before.
@@ -465,6 +525,10 @@ impl<R> Writer<R> {
                 self.retry(&why, false);
                 self.roll_back()
             }
+            (Fault::Again(why), Phase::Beginning) => {
+                self.in_the_way(&why);
+                self.roll_back()
+            }
             (Fault::Again(why), _) => {
                 self.retry(&why, false);
                 self.roll_back()
@@ -502,6 +566,40 @@ impl<R> Writer<R> {
         }
     }
 
+    /// Somebody else holds one of these accounts, and nobody says which: they are tried again one by one, and keep nobody
+    /// else. Whoever has been tried often enough is told.
+    fn in_the_way(&mut self, why: &Arc<str>) {
+        self.held.retain(|tenant| self.queue.iter().any(|pending| pending.order.key.tenant == *tenant));
+        for mut pending in std::mem::take(&mut self.batch) {
+            self.held.insert(Arc::clone(&pending.order.key.tenant));
+            pending.tries += 1;
+            if pending.tries >= TRIES {
+                let Some(kept) = self.tell_tired(pending, why) else { continue };
+                pending = Pending { tries: TRIES - 1, ..kept }; // by no fault of its own
+                self.resting = true;
+            }
+            self.batch.push(pending);
+        }
+        self.put_back();
+    }
+
+    /// Tells whoever waits that nothing more is tried for it; gives what is kept, because it is tried until the database
+    /// takes it, or may have been written.
+    fn tell_tired(&mut self, mut pending: Pending<R>, why: &Arc<str>) -> Option<Pending<R>> {
+        match pending.to.take() {
+            Some(to) if pending.sent => {
+                pending.left = true;
+                self.answers.push(Answered { to, verdict: Verdict::Indeterminate });
+                Some(pending)
+            }
+            Some(to) => {
+                self.answers.push(Answered { to, verdict: Verdict::Unavailable(Arc::clone(why)) });
+                None
+            }
+            None => Some(pending).filter(|pending| pending.sent || !pending.left),
+        }
+    }
+
     /// The transaction came to nothing: it is tried again, order by order where that was of no use; whoever cannot be
     /// helped is told.
     fn retry(&mut self, why: &Arc<str>, refused: bool) {
@@ -521,34 +619,19 @@ impl<R> Writer<R> {
             self.put_back();
             return;
         }
-        match pending.to {
-            Some(to) => {
-                self.answers.push(Answered { to, verdict: Verdict::Unavailable(Arc::clone(why)) });
-            }
-            None if pending.left => {}
-            // Nothing that was served is lost: it is tried until the database takes it, after everybody else.
-            None => {
-                self.resting = true;
-                self.queue.push_back(Pending { tries: TRIES, ..pending });
-            }
+        // Nothing that was served is lost: it is tried until the database takes it, after everybody else.
+        if let Some(kept) = self.tell_tired(pending, why) {
+            self.resting = true;
+            self.queue.push_back(Pending { tries: TRIES, ..kept });
         }
     }
 
     /// Nobody waits for a database that is not there. What was sent stays: it may have been written.
     fn turn_away(&mut self, why: &Arc<str>) {
         let mut kept = VecDeque::with_capacity(self.queue.len());
-        for mut pending in self.queue.drain(..) {
-            if let Some(to) = pending.to.take() {
-                self.waiting -= 1;
-                if pending.sent {
-                    pending.left = true;
-                    self.answers.push(Answered { to, verdict: Verdict::Indeterminate });
-                } else {
-                    self.answers.push(Answered { to, verdict: Verdict::Unavailable(Arc::clone(why)) });
-                    continue;
-                }
-            }
-            kept.push_back(pending);
+        for pending in std::mem::take(&mut self.queue) {
+            self.waiting -= usize::from(pending.to.is_some());
+            kept.extend(self.tell_tired(pending, why));
         }
         self.queue = kept;
     }
@@ -601,6 +684,7 @@ impl<R: std::hash::Hash> std::hash::Hash for Writer<R> {
         let mut running: Vec<_> = self.running.iter().collect();
         running.sort_unstable();
         running.hash(into);
+        (&self.held, &self.last_held, self.others_now).hash(into);
         (self.alone, self.failures, self.resting, self.shut).hash(into);
     }
 }

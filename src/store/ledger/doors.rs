@@ -81,7 +81,7 @@ impl SqliteLedger {
 /// Opens a [`Ledger`] in a PostgreSQL database: exact quotas for a fleet.
 ///
 /// It makes its tables itself, whose names begin with `quota_`, in the first schema of the connection's `search_path`. A
-/// writer locks the accounts of its batch and no others, and waits 5 s for those that another writer has locked.
+/// writer locks the accounts of its batch and no others, and waits 0.5 s at a time for those that another writer has locked.
 ///
 /// # Behind a pooler
 /// All its settings end with the transaction. A pooler that gives each transaction another connection must know prepared

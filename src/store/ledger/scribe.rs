@@ -332,7 +332,7 @@ impl<D: Database> Asking<D> {
     /// The deadline has passed.
     fn leave(mut self) -> Verdict {
         let answer = self.answer.take();
-        match self.scribe.lock().leave(self.ticket) {
+        match self.scribe.lock().late(self.ticket) {
             Left::Unsent => Verdict::Unavailable("no answer in time".into()),
             Left::Underway => Verdict::Indeterminate,
             Left::Answered => answer

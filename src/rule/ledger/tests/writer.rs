@@ -446,6 +446,70 @@ fn what_settles_is_never_dropped_and_does_not_keep_others_from_passing() {
 }
 
 #[test]
+fn an_account_that_somebody_holds_keeps_nobody_else() {
+    let mut scene = Scene::new();
+    let ask = |scene: &mut Scene, who: &'static str, id: u128| {
+        let asked = order(id, key(who, "a"), Act::Admit(admit(&hourly(100), ("requests", 1))));
+        scene.writer.ask(asked, who).unwrap();
+    };
+    let held =
+        |step: &Step| matches!(step, Step::Begin(reads) if reads.tenants.iter().any(|tenant| **tenant == *"bob"));
+    ["ann", "bob", "cid"].into_iter().zip(1..).for_each(|(who, id)| ask(&mut scene, who, id * 2));
+    scene.until(held);
+    scene.fails(again());
+    // At most once he keeps the others, and then only until his turn is over.
+    let mut turns = 0;
+    while scene.told.len() < 2 {
+        if held(&scene.next) {
+            assert!(matches!(&scene.next, Step::Begin(reads) if reads.tenants.len() == 1), "he is decided apart");
+            turns += 1;
+            scene.fails(again());
+        } else {
+            scene.go_on();
+        }
+    }
+    assert!(turns <= 2, "{turns}");
+    scene.told.sort_by_key(|(who, _)| *who);
+    assert_eq!(scene.told(), [("ann", "admitted"), ("cid", "admitted")]);
+    scene.settle_down();
+    assert_eq!((scene.told(), scene.used()), (vec![("bob", "admitted")], 3));
+    ["ann", "bob", "cid"].into_iter().zip(9..).for_each(|(who, id)| ask(&mut scene, who, id * 2));
+    scene.until(|step| matches!(step, Step::Begin(_)));
+    assert!(matches!(&scene.next, Step::Begin(reads) if reads.tenants.len() == 3), "nobody is apart any more");
+}
+
+#[test]
+fn whoever_was_sent_is_never_told_that_nothing_was_done() {
+    for refused in [false, true] {
+        let mut scene = Scene::new();
+        scene.ask("ann", 2, "a", 60);
+        scene.until_commit();
+        scene.lost_after_commit();
+        // Its account is still held by the connection from before, or it cannot even be read.
+        for _ in 0..3 {
+            scene.until(|step| matches!(step, Step::Begin(_) | Step::Wait));
+            if scene.told.is_empty() {
+                scene.fails(if refused { Fault::Refused("no".into()) } else { again() });
+            }
+        }
+        assert_eq!(scene.told(), [("ann", "indeterminate")]);
+        scene.settle_down();
+        assert_eq!((scene.used(), scene.entries("a").len()), (0, 2), "it has gone back");
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_connection_that_somebody_has_waited_for_in_vain() {
+    let mut scene = Scene::new();
+    let ticket = scene.ask("ann", 2, "a", 60);
+    scene.until(|step| *step == Step::Connect);
+    assert_eq!(scene.writer.late(ticket), Left::Unsent);
+    assert_eq!(scene.try_ask("bob", 4, "b", 60), Err(Full::Down));
+    scene.settle_down();
+    assert!(scene.try_ask("bob", 4, "b", 60).is_ok());
+}
+
+#[test]
 fn it_looks_whether_the_database_is_there_with_nothing_in_its_hands() {
     let mut scene = Scene::new();
     scene.ask("ann", 2, "a", 60);

@@ -28,9 +28,10 @@ pub(crate) struct PostgresSession {
     progress: Progress,
 }
 
+/// An account that somebody else holds is waited for less long than callers wait, so that those of others are served in time.
 /// All settings end with the transaction, for a pooler may give the connection to somebody else. Whoever stops in the middle
 /// of one holds no account for longer than 10 s. Tables that were small when a plan was made do not stay so: no scans.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '5s'; \
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '500ms'; \
     SET LOCAL statement_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '10s'; \
     SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; \
     SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL jit = off";

@@ -1,0 +1,131 @@
+//! Whoever asks goes away before the answer, at any moment.
+
+use std::{future::Future, pin::pin, task::Poll, time::Duration};
+
+use tollgate::{Client, JobRun, Ledger, OnFailure, Quota, QuotaLayer, Quotas, Reason};
+
+use super::place::{Place, audit, plan, until};
+
+/// Polls a future so many times, and drops it then; what it gave if it was ready before.
+async fn polled<F: Future>(future: F, mut times: usize) -> Option<F::Output> {
+    let mut future = pin!(future);
+    std::future::poll_fn(|context| {
+        if times == 0 {
+            return Poll::Ready(None);
+        }
+        times -= 1;
+        match future.as_mut().poll(context) {
+            Poll::Ready(given) => Poll::Ready(Some(given)),
+            Poll::Pending if times == 0 => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// Polls a future once, and drops it so much later: what became of it meanwhile, it never learns.
+async fn left_after(wait: Duration, future: impl Future) {
+    let mut future = pin!(future);
+    let begun = std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_pending())).await;
+    assert!(begun, "a ledger answers later");
+    std::thread::sleep(wait); // the moment to leave; timers know only milliseconds
+}
+
+/// One request at a time, so that a place that is not given back is missed.
+fn one_at_a_time(ledger: &Ledger) -> Quotas {
+    QuotaLayer::new(plan(1_000).limit(Quota::concurrent(1))).store_in(ledger, OnFailure::Closed).handle()
+}
+
+async fn run(quotas: &Quotas, tenant: &str, id: &str) -> Result<JobRun<()>, tollgate::Refusal> {
+    quotas.run_job(&Client::named(tenant), id, [("tokens", 1), ("requests", 1)], async {}).await
+}
+
+/// The same id again: it is free, and so is the place.
+async fn as_if_nobody_had_asked(quotas: &Quotas, tenant: &str, id: &str) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        match run(quotas, tenant, id).await {
+            Ok(JobRun::Done(())) => return,
+            // The charge of the one who has gone is about to go back.
+            Err(refusal) if refusal.reason() == Reason::JobRunning => {}
+            other => panic!("{tenant} {id}: {other:?}"),
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{tenant} {id} stays taken");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn nothing_stays_of_who_went_away(place: &Place) {
+    let ledger = place.open().await;
+    let quotas = one_at_a_time(&ledger);
+    let mut jobs = 0;
+    // At every poll there is.
+    for polls in 0.. {
+        let (tenant, id) = (format!("polled {polls}"), format!("job {polls}"));
+        let ready = polled(run(&quotas, &tenant, &id), polls).await;
+        jobs += 1;
+        if let Some(answer) = ready {
+            assert_eq!(answer.unwrap(), JobRun::Done(()));
+            assert!(polls > 1, "a ledger answers later");
+            break;
+        }
+        as_if_nobody_had_asked(&quotas, &tenant, &id).await;
+    }
+    // And in every phase of the transaction that it is part of, and just after.
+    for micros in (0..6_000).step_by(50) {
+        let (tenant, id) = (format!("timed {micros}"), format!("job {micros}"));
+        jobs += 1;
+        left_after(Duration::from_micros(micros), run(&quotas, &tenant, &id)).await;
+        as_if_nobody_had_asked(&quotas, &tenant, &id).await;
+    }
+    until("all is written", async || ledger.backlog() == 0).await;
+    let charged = audit(place, &ledger, |_, _| 1_000).await;
+    assert_eq!(charged.values().filter(|tokens| **tokens == 1).count(), jobs);
+    assert!(charged.values().all(|tokens| [0, 1].contains(tokens)), "{charged:?}");
+}
+
+/// What nobody asks for again stays with nobody: neither charged, nor reserved.
+async fn a_reservation_that_nobody_got_goes_back(place: &Place) {
+    let ledger = place.open().await;
+    let (quotas, acme) = (one_at_a_time(&ledger), Client::named("acme"));
+    for micros in (0..6_000).step_by(50) {
+        let asked = quotas.reserve(&acme, [("tokens", 10), ("concurrent", 1)]);
+        left_after(Duration::from_micros(micros), asked).await;
+        left_after(Duration::from_micros(micros), quotas.charge(&acme, ("tokens", 1))).await;
+    }
+    until("all is written", async || ledger.backlog() == 0).await;
+    until("all goes back", async || {
+        let usage = quotas.usage(&acme).await.unwrap();
+        usage.limits.iter().all(|limit| (limit.used, limit.reserved) == (0, 0))
+    })
+    .await;
+    audit(place, &ledger, |_, _| 1_000).await;
+    assert_eq!(place.number("SELECT count(*) FROM quota_hold").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_stays_of_who_went_away_on_a_file() {
+    let (place, _directory) = Place::file();
+    nothing_stays_of_who_went_away(&place).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reservation_that_nobody_got_goes_back_on_a_file() {
+    let (place, _directory) = Place::file();
+    a_reservation_that_nobody_got_goes_back(&place).await;
+}
+
+mod on_a_server {
+    use super::*;
+    use crate::servers::Postgres;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nothing_stays_of_who_went_away() {
+        super::nothing_stays_of_who_went_away(&Place::Server(Postgres::shared().database())).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_reservation_that_nobody_got_goes_back() {
+        super::a_reservation_that_nobody_got_goes_back(&Place::Server(Postgres::shared().database())).await;
+    }
+}

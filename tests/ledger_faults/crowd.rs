@@ -1,0 +1,212 @@
+//! Ten thousand ask at once for what is left.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+use tokio::{
+    task::JoinSet,
+    time::{Duration, Instant},
+};
+use tollgate::{JobRun, Quotas, Reason};
+
+use super::place::{Place, audit, is_trouble, job, job_at_last, quotas, until};
+
+const ASKED: usize = 10_000;
+const LIMIT: usize = 3_000;
+
+/// In three of ten cases an id is asked for that somebody else asks for as well.
+async fn ten_thousand_take_what_there_is(place: &Place) {
+    let ledger = place.open().await;
+    let quotas = quotas(&ledger, LIMIT as u64);
+    let mut asked = JoinSet::new();
+    for number in 0..ASKED {
+        let same = fastrand::usize(..10) < 3;
+        let id = format!("job {}", if same { fastrand::usize(..=number) } else { number });
+        let quotas = quotas.clone();
+        asked.spawn(async move { (job_at_last(&quotas, "acme", &id).await, id) });
+    }
+    let (mut done, mut refused) = (HashSet::new(), HashSet::new());
+    for (answer, id) in asked.join_all().await {
+        match answer {
+            Ok(JobRun::Done(())) => assert!(done.insert(id.clone()), "{id} was done twice"),
+            Ok(JobRun::Replayed) => {}
+            Err(refusal) if refusal.reason() == Reason::RateLimited => drop(refused.insert(id)),
+            Err(refusal) => assert_eq!(refusal.reason(), Reason::JobRunning),
+        }
+    }
+    until("all is written", async || ledger.backlog() == 0).await;
+    // On a slow machine some went away before their answer, and what they had taken has come back.
+    for id in refused.difference(&done.clone()) {
+        if done.len() == LIMIT {
+            break;
+        }
+        if job_at_last(&quotas, "acme", id).await.is_ok() {
+            done.insert(id.clone());
+        }
+    }
+    assert_eq!(done.len(), LIMIT);
+    assert!(job(&quotas, "acme", "one more").await.is_err());
+    let charged = audit(place, &ledger, |_, limit| if limit == "tokens" { LIMIT as u64 } else { 1_000_000 }).await;
+    let charged: HashSet<_> = charged.into_iter().filter(|(_, tokens)| *tokens == 1).map(|((_, id), _)| id).collect();
+    assert_eq!(charged, done);
+}
+
+/// One question, when it was asked, when it was answered, and how.
+#[derive(Debug)]
+struct Asked {
+    id: usize,
+    from: Instant,
+    until: Instant,
+    told: Told,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    Done,
+    Before,
+    Refused,
+}
+
+async fn ask(quotas: &Quotas, tenant: &str, id: usize) -> Option<Asked> {
+    let from = Instant::now();
+    let answer = job(quotas, tenant, &format!("job {id}")).await;
+    let until = Instant::now();
+    if is_trouble(&answer) {
+        return None;
+    }
+    let told = match answer {
+        Ok(JobRun::Done(())) => Told::Done,
+        Ok(JobRun::Replayed) => Told::Before,
+        Err(refusal) if refusal.reason() == Reason::JobRunning => Told::Before,
+        Err(refusal) => {
+            assert_eq!(refusal.reason(), Reason::RateLimited);
+            Told::Refused
+        }
+    };
+    Some(Asked { id, from, until, told })
+}
+
+/// Whether the answers to one tenant could have been given one after another, each at a moment between its question and its
+/// answer, by a counter of jobs of one unit with a limit.
+///
+/// Such a counter only grows. So there is an order if and only if
+/// - exactly as many are done as there is room for, if anybody is refused, and never more;
+/// - nobody is done who asked after somebody else had been refused: the counter was full by then;
+/// - each id is done once, and nobody is told that it was done before the one who did it had asked;
+/// - nobody is refused for an id that is done: before that there was room, and from then on it is a duplicate.
+///
+/// Then all that are done, in the order of their questions, each followed by its duplicates, and at the end all that are
+/// refused, is an order that no interval forbids: what is done may be as early as it was asked, a duplicate as late as it was
+/// answered, and a refusal too.
+fn check(history: &[Asked], limit: usize) {
+    let done: HashMap<_, _> = history.iter().filter(|it| it.told == Told::Done).map(|it| (it.id, it)).collect();
+    let count = history.iter().filter(|it| it.told == Told::Done).count();
+    assert_eq!(done.len(), count, "an id is done once");
+    let refused: Vec<_> = history.iter().filter(|it| it.told == Told::Refused).collect();
+    assert!(if refused.is_empty() { count <= limit } else { count == limit }, "{count} done of {limit}");
+    let full = refused.iter().map(|it| it.until).min();
+    for one in done.values() {
+        assert!(full.is_none_or(|full| one.from <= full), "{one:?} is done, but was asked after a refusal at {full:?}");
+    }
+    for other in history.iter().filter(|it| it.told == Told::Before) {
+        let first = done.get(&other.id).unwrap_or_else(|| panic!("{other:?} was never done"));
+        assert!(other.until >= first.from, "{other:?} was told of {first:?}");
+    }
+    for one in refused {
+        assert!(!done.contains_key(&one.id), "{one:?} is refused, and done as {:?}", done[&one.id]);
+    }
+}
+
+async fn answers_could_have_been_given_one_by_one(place: &Place) {
+    let ledger = place.open().await;
+    let (mut whole, mut round) = (0, 0);
+    while whole < 8 {
+        round += 1;
+        assert!(round < 30, "the machine is too slow for answers in time");
+        let (limit, tenant): (usize, Arc<str>) = (fastrand::usize(20..200), format!("tenant {round}").into());
+        let quotas = quotas(&ledger, limit as u64);
+        let mut tasks = JoinSet::new();
+        for _ in 0..24 {
+            let (quotas, tenant) = (quotas.clone(), Arc::clone(&tenant));
+            tasks.spawn(async move {
+                let mut asked = Vec::new();
+                for _ in 0..14 {
+                    asked.push(ask(&quotas, &tenant, fastrand::usize(..300)).await);
+                    tokio::time::sleep(Duration::from_micros(fastrand::u64(..3_000))).await;
+                }
+                asked
+            });
+        }
+        let history: Option<Vec<_>> = tasks.join_all().await.into_iter().flatten().collect();
+        // Whoever was not answered in time may have come to something or not: such a history says nothing.
+        if let Some(history) = history {
+            check(&history, limit);
+            whole += 1;
+        }
+    }
+    assert!(ledger.reconcile().await.unwrap().drifts.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_take_what_there_is_on_a_file() {
+    let (place, _directory) = Place::file();
+    ten_thousand_take_what_there_is(&place).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_could_have_been_given_one_by_one_on_a_file() {
+    let (place, _directory) = Place::file();
+    answers_could_have_been_given_one_by_one(&place).await;
+}
+
+mod on_a_server {
+    use super::*;
+    use crate::servers::Postgres;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn ten_thousand_take_what_there_is() {
+        super::ten_thousand_take_what_there_is(&Place::Server(Postgres::shared().database())).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn answers_could_have_been_given_one_by_one() {
+        super::answers_could_have_been_given_one_by_one(&Place::Server(Postgres::shared().database())).await;
+    }
+}
+
+mod the_check {
+    use super::*;
+
+    fn asked(id: usize, from: u64, until: u64, told: Told) -> Asked {
+        let zero = *ZERO;
+        Asked { id, from: zero + Duration::from_secs(from), until: zero + Duration::from_secs(until), told }
+    }
+
+    static ZERO: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
+
+    #[test]
+    fn passes_what_has_an_order() {
+        let (done, before, refused) = (Told::Done, Told::Before, Told::Refused);
+        check(&[asked(1, 0, 3, done), asked(1, 1, 2, before), asked(2, 2, 5, refused), asked(3, 1, 6, done)], 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "was asked after a refusal")]
+    fn finds_room_after_a_refusal() {
+        check(&[asked(1, 0, 1, Told::Refused), asked(2, 2, 3, Told::Done)], 1);
+    }
+
+    #[test]
+    #[should_panic(expected = "done of")]
+    fn finds_a_refusal_with_room_left() {
+        check(&[asked(1, 0, 1, Told::Done), asked(2, 2, 3, Told::Refused)], 2);
+    }
+
+    #[test]
+    #[should_panic(expected = "and done as")]
+    fn finds_a_duplicate_that_is_refused() {
+        check(&[asked(1, 0, 1, Told::Done), asked(1, 0, 1, Told::Refused)], 1);
+    }
+}

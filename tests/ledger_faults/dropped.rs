@@ -1,0 +1,144 @@
+//! The line to the server fails in the worst moments.
+
+mod on_a_server {
+    use std::{sync::Arc, time::Duration};
+
+    use tokio::{task::JoinSet, time::Instant};
+    use tollgate::{JobRun, Quotas, Reason};
+
+    use crate::{
+        line::{Fault, Line},
+        place::{IN_TIME, Place, SOON, audit, in_time, is_trouble, job, job_at_last, quotas, until},
+        servers::Postgres,
+    };
+
+    struct Behind {
+        place: Place,
+        ledger: tollgate::Ledger,
+        quotas: Quotas,
+        line: Line,
+    }
+
+    async fn a_ledger_behind_a_line() -> Behind {
+        let server = Postgres::shared();
+        let url = server.database();
+        let line = Line::to(server.port()).await;
+        let ledger = tollgate::PostgresLedger::connect(&line.url(&url)).await.unwrap();
+        let quotas = quotas(&ledger, 1_000);
+        assert_eq!(job(&quotas, "acme", "the first").await.unwrap(), JobRun::Done(()));
+        Behind { place: Place::Server(url), ledger, quotas, line }
+    }
+
+    impl Behind {
+        /// That so many jobs are charged, each once.
+        async fn has_charged(&self, jobs: usize) {
+            let server = self.place.open().await; // not over the line
+            let charged = audit(&self.place, &server, |_, _| 1_000).await;
+            let count = charged.values().filter(|tokens| **tokens != 0).count();
+            assert_eq!((count, charged.values().sum::<i64>()), (jobs, i64::try_from(jobs).unwrap()), "{charged:?}");
+        }
+
+        /// Ten jobs, of which each is asked for three times, and what became of each when they were asked for together.
+        async fn thirty_ask(&self, name: &str) -> (usize, usize) {
+            let mut asked = JoinSet::new();
+            for number in 0..30 {
+                let (quotas, id) = (self.quotas.clone(), format!("{name} {}", number % 10));
+                asked.spawn(async move { in_time(job(&quotas, "acme", &id)).await });
+            }
+            let answers = asked.join_all().await;
+            let done = answers.iter().filter(|answer| matches!(answer, Ok(JobRun::Done(())))).count();
+            let trouble = answers.iter().filter(|answer| is_trouble(answer)).count();
+            assert!(done <= 10, "{answers:?}");
+            (done, trouble)
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_commit_that_nobody_heard_of_is_told_as_what_it_was() {
+        let behind = a_ledger_behind_a_line().await;
+        for round in 0..10 {
+            behind.line.fails_next(Fault::CutBehind);
+            assert_eq!(behind.thirty_ask(&format!("job {round}")).await, (10, 0));
+            assert!(behind.line.has_failed());
+        }
+        behind.has_charged(101).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_commit_that_never_arrived_is_made_again() {
+        let behind = a_ledger_behind_a_line().await;
+        for round in 0..10 {
+            behind.line.fails_next(Fault::CutBefore);
+            assert_eq!(behind.thirty_ask(&format!("job {round}")).await, (10, 0));
+            assert!(behind.line.has_failed());
+        }
+        behind.has_charged(101).await;
+    }
+
+    /// The writer looks for its commit on another connection, and the server makes it wait for the first.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_commit_that_comes_late_is_waited_for() {
+        let behind = a_ledger_behind_a_line().await;
+        behind.line.fails_next(Fault::Keep(Duration::from_secs(7)));
+        let (done, trouble) = behind.thirty_ask("late").await;
+        assert!(behind.line.has_failed());
+        assert!(done == 0 && trouble > 0, "nobody waits for seven seconds: {done} {trouble}");
+        let answers = futures_util::future::join_all((0..10).map(|number| {
+            let quotas = behind.quotas.clone();
+            async move { job_at_last(&quotas, "acme", &format!("late {number}")).await }
+        }));
+        for answer in answers.await {
+            assert!(answer.is_ok() || answer.as_ref().is_err_and(|it| it.reason() == Reason::JobRunning), "{answer:?}");
+        }
+        until("all is written", async || behind.ledger.backlog() == 0).await;
+        behind.has_charged(11).await;
+    }
+
+    /// Both ends believe that the other is there, and the first transaction has the account.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_commit_that_was_lost_on_the_way_is_resolved() {
+        let behind = a_ledger_behind_a_line().await;
+        behind.line.fails_next(Fault::Lose);
+        let answer = in_time(job(&behind.quotas, "acme", "lost")).await;
+        assert!(behind.line.has_failed());
+        assert_eq!(answer.unwrap_err().reason(), Reason::Indeterminate);
+        assert!(job_at_last(&behind.quotas, "acme", "lost").await.is_ok());
+        until("all is written", async || behind.ledger.backlog() == 0).await;
+        behind.has_charged(2).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_server_that_says_nothing_keeps_nobody() {
+        let behind = Arc::new(a_ledger_behind_a_line().await);
+        behind.line.be_silent(true);
+        let mut number = 0;
+        let deadline = Instant::now() + SOON;
+        // After a while it is known to be down, and nobody waits any more.
+        loop {
+            assert!(Instant::now() < deadline, "callers still wait for a server that says nothing");
+            let since = Instant::now();
+            let answer = in_time(job(&behind.quotas, "acme", &format!("silent {number}"))).await;
+            assert!(is_trouble(&answer), "{answer:?}");
+            number += 1;
+            if since.elapsed() < Duration::from_millis(100) {
+                break;
+            }
+        }
+        behind.line.be_silent(false);
+        for number in 0..number {
+            assert!(job_at_last(&behind.quotas, "acme", &format!("silent {number}")).await.is_ok());
+        }
+        until("all is written", async || behind.ledger.backlog() == 0).await;
+        behind.has_charged(1 + number).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_slow_line_is_only_slow() {
+        let behind = a_ledger_behind_a_line().await;
+        behind.line.be_slow(Duration::from_millis(40));
+        let since = Instant::now();
+        assert_eq!(behind.thirty_ask("slow").await, (10, 0));
+        assert!((Duration::from_millis(80)..IN_TIME).contains(&since.elapsed()), "{:?}", since.elapsed());
+        behind.has_charged(11).await;
+    }
+}

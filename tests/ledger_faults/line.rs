@@ -1,0 +1,169 @@
+//! A line to a server that fails in the moment that a test chooses: a proxy that knows one message of PostgreSQL.
+
+use std::{
+    net::Ipv4Addr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::watch,
+    task::JoinSet,
+};
+
+/// What happens to the next message with a commit; after that, the line is well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is passed on, and the client's end is cut: the server commits, and nobody hears.
+    CutBehind,
+    /// Both ends are cut, and the server never sees it.
+    CutBefore,
+    /// It is kept so long; nobody hears anything meanwhile.
+    Keep(Duration),
+    /// It is lost, and so is all that follows on this connection: both ends think that the other is there.
+    Lose,
+}
+
+/// A line to a server.
+pub struct Line {
+    port: u16,
+    state: Arc<State>,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+struct State {
+    next: Mutex<Option<Fault>>,
+    /// Connections are accepted and messages are taken, but nothing arrives anywhere.
+    silent: watch::Sender<bool>,
+    delay: watch::Sender<Duration>,
+}
+
+impl Line {
+    /// To the server at this port of this machine.
+    pub async fn to(server: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (silent, delay) = (watch::Sender::new(false), watch::Sender::new(Duration::ZERO));
+        let state = Arc::new(State { next: Mutex::default(), silent, delay });
+        let accepted = Arc::clone(&state);
+        let accepting = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                connections.spawn(carry(Arc::clone(&accepted), client, server));
+            }
+        });
+        Self { port, state, accepting }
+    }
+
+    /// The URL of a database behind the line.
+    pub fn url(&self, url: &str) -> String {
+        let (_, database) = url.rsplit_once('/').unwrap();
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    pub fn fails_next(&self, fault: Fault) {
+        *self.state.next.lock().unwrap() = Some(fault);
+    }
+
+    /// Whether what was to fail has failed.
+    pub fn has_failed(&self) -> bool {
+        self.state.next.lock().unwrap().is_none()
+    }
+
+    pub fn be_silent(&self, silent: bool) {
+        self.state.silent.send_replace(silent);
+    }
+
+    pub fn be_slow(&self, delay: Duration) {
+        self.state.delay.send_replace(delay);
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+async fn carry(state: Arc<State>, client: TcpStream, server: u16) {
+    state.speaks().await;
+    let Ok(server) = TcpStream::connect((Ipv4Addr::LOCALHOST, server)).await else { return };
+    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    let back = tokio::spawn(answers(Arc::clone(&state), from_server, to_client));
+    match messages(&state, from_client, to_server).await {
+        Some(Fault::CutBehind) => back.abort(), // the server still has its end
+        Some(Fault::Lose) => drop(back.await),
+        _ => back.abort(),
+    }
+}
+
+impl State {
+    async fn speaks(&self) {
+        let _ = self.silent.subscribe().wait_for(|silent| !silent).await;
+    }
+
+    async fn pass_on(&self, bytes: &[u8], to: &mut OwnedWriteHalf) -> Option<()> {
+        self.speaks().await;
+        to.write_all(bytes).await.ok()
+    }
+}
+
+async fn answers(state: Arc<State>, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) {
+    let mut bytes = [0; 65_536];
+    while let Ok(read @ 1..) = from.read(&mut bytes).await {
+        let delay = *state.delay.borrow();
+        tokio::time::sleep(delay).await;
+        if state.pass_on(&bytes[..read], &mut to).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Passes on what the client sends, message by message; says what fault has ended it.
+async fn messages(state: &State, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> Option<Fault> {
+    let mut greeted = false;
+    loop {
+        // A greeting has no type: the request for encryption, which is told no, and then the one with the names.
+        let mut kind = [0; 1];
+        if greeted {
+            from.read_exact(&mut kind).await.ok()?;
+        }
+        let length = from.read_u32().await.ok()?;
+        let mut body = vec![0; length as usize - 4];
+        from.read_exact(&mut body).await.ok()?;
+        let mut message = Vec::with_capacity(body.len() + 5);
+        message.extend(greeted.then_some(kind[0]));
+        message.extend(length.to_be_bytes());
+        message.extend(&body);
+        greeted |= !body.starts_with(&80_877_103_u32.to_be_bytes());
+        let commits = kind[0] == b'Q' && body.ends_with(b"COMMIT\0");
+        let fault = if commits { state.next.lock().unwrap().take() } else { None };
+        match fault {
+            Some(Fault::CutBefore) => return fault,
+            Some(Fault::CutBehind) => {
+                state.pass_on(&message, &mut to).await?;
+                // Its end stays open until the server has gone on.
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    drop(to);
+                });
+                return fault;
+            }
+            Some(Fault::Lose) => {
+                let mut lost = [0; 1_024];
+                while let Ok(1..) = from.read(&mut lost).await {}
+                std::future::pending::<()>().await; // the server is not told that the client has gone
+            }
+            Some(Fault::Keep(time)) => {
+                tokio::time::sleep(time).await;
+                state.pass_on(&message, &mut to).await?;
+            }
+            None => state.pass_on(&message, &mut to).await?,
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Where a ledger is kept, and what stands there: read over connections that are not the ledger's.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    future::Future,
+    path::PathBuf,
+    time::Duration,
+};
+
+use sqlx::{Connection, PgConnection, SqliteConnection, sqlite::SqliteConnectOptions};
+use tokio::time::{Instant, sleep};
+use tollgate::{
+    Client, JobRun, Ledger, OnFailure, Period, Plan, PostgresLedger, Quota, QuotaLayer, Quotas, Reason, Refusal,
+    SqliteLedger,
+};
+
+/// A caller waits 2 s for its answer; the rest is for a machine that is busy with other tests.
+pub const IN_TIME: Duration = Duration::from_millis(3_500);
+
+/// What a ledger that is well again is back within.
+pub const SOON: Duration = Duration::from_secs(30);
+
+/// A file, or the URL of a database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    File(PathBuf),
+    Server(String),
+}
+
+/// What a row says that a job was charged.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Row {
+    pub id: i64,
+    pub tenant: String,
+    pub job: String,
+    pub limit: String,
+    pub entry: String,
+    pub attempt: i64,
+    pub amount: i64,
+}
+
+const ROWS: &str = "SELECT id, tenant_id, job_id, limit_id, entry, attempt, amount FROM quota_consumption
+    WHERE id > $1 AND limit_id <> '' ORDER BY id";
+
+impl Place {
+    /// A file that nobody has; its directory goes with what is returned besides.
+    pub fn file() -> (Self, Directory) {
+        let directory = std::env::temp_dir().join(format!("tollgate-faults-{}", fastrand::u64(..)));
+        std::fs::create_dir(&directory).unwrap();
+        (Self::File(directory.join("quota.db")), Directory(directory))
+    }
+
+    pub fn parse(text: &str) -> Self {
+        if text.starts_with("postgres:") { Self::Server(text.into()) } else { Self::File(text.into()) }
+    }
+
+    pub fn text(&self) -> String {
+        match self {
+            Self::File(path) => path.to_str().unwrap().into(),
+            Self::Server(url) => url.clone(),
+        }
+    }
+
+    pub async fn open(&self) -> Ledger {
+        match self {
+            Self::File(path) => SqliteLedger::open(path).await.unwrap(),
+            Self::Server(url) => PostgresLedger::connect(url).await.unwrap(),
+        }
+    }
+
+    /// All rows that count something, after the one with this number.
+    pub async fn rows(&self, after: i64) -> Vec<Row> {
+        let rows: Vec<(i64, String, String, String, String, i64, i64)> = match self {
+            Self::File(_) => {
+                sqlx::query_as(ROWS).bind(after).fetch_all(&mut self.file_connection().await).await.unwrap()
+            }
+            Self::Server(url) => {
+                let mut connection = PgConnection::connect(url).await.unwrap();
+                sqlx::query_as(ROWS).bind(after).fetch_all(&mut connection).await.unwrap()
+            }
+        };
+        let row =
+            |(id, tenant, job, limit, entry, attempt, amount)| Row { id, tenant, job, limit, entry, attempt, amount };
+        rows.into_iter().map(row).collect()
+    }
+
+    /// What is counted, limit by limit, where it is anything.
+    pub async fn counts(&self) -> BTreeMap<(String, String), i64> {
+        const COUNTS: &str = "SELECT tenant_id, limit_id, CAST(sum(used + reserved) AS bigint) FROM quota_counter
+            GROUP BY tenant_id, limit_id HAVING sum(used + reserved) <> 0";
+        let counts: Vec<(String, String, i64)> = match self {
+            Self::File(_) => sqlx::query_as(COUNTS).fetch_all(&mut self.file_connection().await).await.unwrap(),
+            Self::Server(url) => {
+                sqlx::query_as(COUNTS).fetch_all(&mut PgConnection::connect(url).await.unwrap()).await.unwrap()
+            }
+        };
+        counts.into_iter().map(|(tenant, limit, sum)| ((tenant, limit), sum)).collect()
+    }
+
+    /// What a query says that gives one number.
+    pub async fn number(&self, query: &'static str) -> i64 {
+        match self {
+            Self::File(_) => sqlx::query_scalar(query).fetch_one(&mut self.file_connection().await).await.unwrap(),
+            Self::Server(url) => {
+                sqlx::query_scalar(query).fetch_one(&mut PgConnection::connect(url).await.unwrap()).await.unwrap()
+            }
+        }
+    }
+
+    async fn file_connection(&self) -> SqliteConnection {
+        let Self::File(path) = self else { panic!("{self:?} is no file") };
+        let options = SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(5));
+        SqliteConnection::connect_with(&options).await.unwrap()
+    }
+}
+
+/// Removed when it is dropped.
+#[derive(Debug)]
+pub struct Directory(pub PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Two limits: `tokens` as many as said, and `requests` that nobody reaches.
+pub fn plan(tokens: u64) -> Plan {
+    Plan::new("paid")
+        .limit(Quota::units("tokens", tokens).per(Period::month()).named("tokens"))
+        .limit(Quota::requests(1_000_000).per(Period::month()).named("requests"))
+}
+
+pub fn quotas(ledger: &Ledger, tokens: u64) -> Quotas {
+    QuotaLayer::new(plan(tokens)).store_in(ledger, OnFailure::Closed).handle()
+}
+
+/// A job of one token.
+pub async fn job(quotas: &Quotas, tenant: &str, id: &str) -> Result<JobRun<()>, Refusal> {
+    quotas.run_job(&Client::named(tenant), id, [("tokens", 1), ("requests", 1)], async {}).await
+}
+
+/// Whether the ledger could not say; a refusal for any other reason is an answer.
+pub fn is_trouble<T>(answer: &Result<T, Refusal>) -> bool {
+    answer.as_ref().is_err_and(|refusal| matches!(refusal.reason(), Reason::Unavailable | Reason::Indeterminate))
+}
+
+/// A job that is asked for until the ledger says what became of it.
+pub async fn job_at_last(quotas: &Quotas, tenant: &str, id: &str) -> Result<JobRun<()>, Refusal> {
+    let mut answer = job(quotas, tenant, id).await;
+    let deadline = Instant::now() + SOON;
+    while is_trouble(&answer) {
+        assert!(Instant::now() < deadline, "{tenant} {id}: {answer:?}");
+        sleep(Duration::from_millis(20)).await;
+        answer = job(quotas, tenant, id).await;
+    }
+    answer
+}
+
+/// Waits until something holds.
+pub async fn until<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
+    let deadline = Instant::now() + SOON;
+    while !holds().await {
+        assert!(Instant::now() < deadline, "{what}: not within {SOON:?}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// What a future gives, and that it does so in time.
+pub async fn in_time<T>(future: impl Future<Output = T>) -> T {
+    let (since, answer) = (Instant::now(), future.await);
+    assert!(since.elapsed() < IN_TIME, "answered after {:?}", since.elapsed());
+    answer
+}
+
+/// That each count is the sum of its rows and no limit is passed, and no job was charged twice; gives what jobs are charged.
+pub async fn audit(
+    place: &Place,
+    ledger: &Ledger,
+    limits: impl Fn(&str, &str) -> u64,
+) -> HashMap<(String, String), i64> {
+    let report = ledger.reconcile().await.unwrap();
+    assert!(report.drifts.is_empty(), "{report}");
+    let (mut sums, mut charged) = (BTreeMap::<_, i64>::new(), HashMap::<_, i64>::new());
+    let mut standing = HashMap::<_, i64>::new();
+    for row in place.rows(0).await {
+        *sums.entry((row.tenant.clone(), row.limit.clone())).or_default() += row.amount;
+        let job = (row.tenant, row.job);
+        *standing.entry((job.clone(), row.limit.clone())).or_default() += match &*row.entry {
+            "charge" | "reserve" => 1,
+            "void" => -1,
+            _ => 0,
+        };
+        if row.limit == "tokens" {
+            *charged.entry(job).or_default() += row.amount;
+        }
+    }
+    sums.retain(|_, sum| *sum != 0);
+    assert_eq!(place.counts().await, sums);
+    for ((tenant, limit), sum) in &sums {
+        let most = limits(tenant, limit);
+        assert!((0..=most).contains(&u64::try_from(*sum).unwrap()), "{tenant}: {sum} of {most} {limit}");
+    }
+    for (job, times) in standing {
+        assert!((0..=1).contains(&times), "{job:?} stands {times} times");
+    }
+    charged
+}

@@ -1,0 +1,240 @@
+//! Others hold what the ledger needs: connections, or an account.
+
+use std::time::Duration;
+
+use sqlx::{Connection, Executor, PgConnection};
+use tokio::time::Instant;
+use tollgate::{JobRun, Reason};
+
+use super::place::{Place, SOON, audit, in_time, is_trouble, job, job_at_last, quotas, until};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_that_others_have_emptied_is_told_in_time_on_a_file() {
+    let (place, _directory) = Place::file();
+    place.open().await.shut_down(SOON).await;
+    let Place::File(path) = &place else { unreachable!() };
+    let options = sqlx::sqlite::SqliteConnectOptions::new()
+        .filename(path)
+        .synchronous(sqlx::sqlite::SqliteSynchronous::Full)
+        .busy_timeout(Duration::from_secs(5));
+    let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
+    let ledger = tollgate::SqliteLedger::from_pool(pool.clone()).await.unwrap();
+    let quotas = quotas(&ledger, 100);
+    let held = pool.acquire().await.unwrap();
+    let refusal = in_time(job(&quotas, "acme", "one")).await.unwrap_err();
+    assert_eq!(refusal.reason(), Reason::Unavailable);
+    drop(held);
+    assert_eq!(job_at_last(&quotas, "acme", "one").await.unwrap(), JobRun::Done(()));
+    // The one who writes has a connection of its own by now.
+    let _held = pool.acquire().await.unwrap();
+    assert_eq!(in_time(job(&quotas, "acme", "two")).await.unwrap(), JobRun::Done(()));
+    drop(_held);
+    assert_eq!(audit(&place, &ledger, |_, _| 100).await.len(), 2);
+}
+
+/// Another program writes into the same file, and does not end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_another_holds_is_told_in_time() {
+    let (place, _directory) = Place::file();
+    let ledger = place.open().await;
+    let quotas = quotas(&ledger, 100);
+    assert!(job(&quotas, "acme", "one").await.is_ok());
+    let Place::File(path) = &place else { unreachable!() };
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+    let mut other = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    let mut number = 0;
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(6) {
+        let answer = in_time(job(&quotas, "acme", &format!("held {number}"))).await;
+        assert!(is_trouble(&answer), "{answer:?}");
+        number += 1;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    other.execute("ROLLBACK").await.unwrap();
+    for number in 0..number {
+        assert_eq!(job_at_last(&quotas, "acme", &format!("held {number}")).await.unwrap(), JobRun::Done(()));
+        if number == 50 {
+            break;
+        }
+    }
+    until("all is written", async || ledger.backlog() == 0).await;
+    audit(&place, &ledger, |_, _| 100).await;
+}
+
+mod on_a_server {
+    use super::*;
+    use crate::servers::Postgres;
+
+    struct Scene {
+        place: Place,
+        url: String,
+        ledger: tollgate::Ledger,
+        quotas: tollgate::Quotas,
+    }
+
+    async fn scene() -> Scene {
+        scene_in(Postgres::shared().database()).await
+    }
+
+    async fn scene_in(url: String) -> Scene {
+        let place = Place::Server(url.clone());
+        let ledger = place.open().await;
+        let quotas = quotas(&ledger, 1_000);
+        for tenant in ["ann", "bob", "cid"] {
+            assert!(job(&quotas, tenant, "the first").await.is_ok());
+        }
+        Scene { place, url, ledger, quotas }
+    }
+
+    impl Scene {
+        /// A session that holds an account.
+        async fn holding(&self, tenant: &str) -> PgConnection {
+            let mut other = PgConnection::connect(&self.url).await.unwrap();
+            other.execute("BEGIN").await.unwrap();
+            let lock = "SELECT 1 FROM quota_account WHERE tenant_id = $1 FOR UPDATE";
+            sqlx::query(lock).bind(tenant).execute(&mut other).await.unwrap();
+            other
+        }
+
+        async fn has_charged(&self, jobs: i64) {
+            until("all is written", async || self.ledger.backlog() == 0).await;
+            let charged = audit(&self.place, &self.ledger, |_, _| 1_000).await;
+            assert!(charged.values().all(|tokens| [0, 1].contains(tokens)), "{charged:?}");
+            assert_eq!(charged.values().sum::<i64>(), jobs, "{charged:?}");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_pool_that_others_have_emptied_is_told_in_time() {
+        let url = Postgres::shared().database();
+        let pool = sqlx::postgres::PgPoolOptions::new().max_connections(2).connect(&url).await.unwrap();
+        let ledger = tollgate::PostgresLedger::from_pool(pool.clone()).await.unwrap();
+        let quotas = quotas(&ledger, 100);
+        let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+        let refusal = in_time(job(&quotas, "acme", "one")).await.unwrap_err();
+        assert_eq!(refusal.reason(), Reason::Unavailable);
+        drop(held);
+        assert_eq!(job_at_last(&quotas, "acme", "one").await.unwrap(), JobRun::Done(()));
+        let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
+        assert_eq!(in_time(job(&quotas, "acme", "two")).await.unwrap(), JobRun::Done(()));
+        drop(held);
+        assert_eq!(audit(&Place::Server(url), &ledger, |_, _| 100).await.len(), 2);
+    }
+
+    /// Somebody's session sits on one account, whose callers keep coming; all others go on.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn an_account_that_somebody_holds_keeps_nobody_else() {
+        let scene = scene().await;
+        let mut other = scene.holding("bob").await;
+        let (since, hold) = (Instant::now(), Duration::from_secs(6));
+        let quotas = scene.quotas.clone();
+        let bob = tokio::spawn(async move {
+            let mut number = 0;
+            while since.elapsed() < hold {
+                let answer = in_time(job(&quotas, "bob", &format!("held {number}"))).await;
+                assert!(is_trouble(&answer), "{answer:?}");
+                number += 1;
+            }
+            number
+        });
+        let (mut asked, mut done) = (0, 0);
+        while since.elapsed() < hold {
+            let answer = in_time(job(&scene.quotas, ["ann", "cid"][asked % 2], &format!("free {asked}"))).await;
+            asked += 1;
+            done += i64::from(answer.is_ok());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        println!("{done} of {asked} others were served meanwhile");
+        assert!(done * 10 >= i64::try_from(asked).unwrap() * 9, "{done} of {asked} were served meanwhile");
+        let held = bob.await.unwrap();
+        other.execute("ROLLBACK").await.unwrap();
+        for number in 0..held {
+            assert!(job_at_last(&scene.quotas, "bob", &format!("held {number}")).await.is_ok());
+        }
+        for number in 0..asked {
+            let tenant = ["ann", "cid"][number % 2];
+            assert!(job_at_last(&scene.quotas, tenant, &format!("free {number}")).await.is_ok());
+        }
+        scene.has_charged(i64::try_from(3 + asked + held).unwrap()).await;
+    }
+
+    /// The ledger has ann and waits for cid, somebody has cid and waits for ann: the server ends what the ledger does.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_deadlock_with_somebody_else_is_resolved() {
+        // Who comes first into a batch is not ours to say.
+        for _ in 0..10 {
+            if a_deadlock_at_best().await {
+                return;
+            }
+        }
+        panic!("there was no deadlock to resolve");
+    }
+
+    async fn a_deadlock_at_best() -> bool {
+        let url = Postgres::shared().database();
+        let name = url.rsplit('/').next().unwrap();
+        Postgres::shared().sql("postgres", &format!("ALTER DATABASE {name} SET deadlock_timeout = '400ms'"));
+        let scene = scene_in(url.clone()).await;
+        let mut other = scene.holding("cid").await;
+        other.execute("SET LOCAL deadlock_timeout = '30s'").await.unwrap();
+        // The first keeps the writer at work until the two are in one batch.
+        let mut first = scene.holding("bob").await;
+        let asked = ["bob", "ann", "cid"].map(|tenant| {
+            let quotas = scene.quotas.clone();
+            let asked = tokio::spawn(async move { in_time(job(&quotas, tenant, "both")).await });
+            (tenant, asked)
+        });
+        let waits =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        until("the ledger waits", async || scene.place.number(waits).await > 0).await;
+        first.execute("COMMIT").await.unwrap();
+        // It has ann by now, unless cid came to it before her.
+        let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut other).await.unwrap();
+        let blocked = format!("SELECT count(*) FROM pg_stat_activity WHERE {pid} = ANY (pg_blocking_pids(pid))");
+        until("the ledger waits for cid", async || {
+            let mut connection = PgConnection::connect(&scene.url).await.unwrap();
+            let blocked = sqlx::query_scalar(sqlx::AssertSqlSafe(blocked.clone()));
+            blocked.fetch_one(&mut connection).await.unwrap_or(0_i64) > 0
+        })
+        .await;
+        let lock = "SELECT 1 FROM quota_account WHERE tenant_id = 'ann' FOR UPDATE";
+        let others = tokio::spawn(async move {
+            sqlx::query(lock).execute(&mut other).await.unwrap();
+            other.execute("COMMIT").await.unwrap();
+        });
+        for (tenant, asked) in asked {
+            let answer = asked.await.unwrap();
+            assert!(answer.is_ok() || is_trouble(&answer), "{answer:?}");
+            assert!(job_at_last(&scene.quotas, tenant, "both").await.is_ok());
+        }
+        others.await.unwrap();
+        let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+        scene.has_charged(6).await;
+        scene.place.number(deadlocks).await > 0
+    }
+
+    /// The first two who write are told to come again, and the first two who commit.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_serialization_failure_is_tried_again() {
+        for timing in
+            ["BEFORE INSERT ON quota_consumption", "AFTER INSERT ON quota_consumption DEFERRABLE INITIALLY DEFERRED"]
+        {
+            let scene = scene().await;
+            let constraint = if timing.starts_with("AFTER") { "CONSTRAINT" } else { "" };
+            let mut other = PgConnection::connect(&scene.url).await.unwrap();
+            let fails = format!(
+                "CREATE SEQUENCE failures;
+                CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                    IF nextval('failures') <= 2 THEN RAISE EXCEPTION 'come again' USING ERRCODE = '40001'; END IF;
+                    RETURN NEW;
+                END $$;
+                CREATE {constraint} TRIGGER fail {timing} FOR EACH ROW EXECUTE FUNCTION fail()"
+            );
+            other.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(fails))).await.unwrap();
+            assert_eq!(in_time(job(&scene.quotas, "ann", "again")).await.unwrap(), JobRun::Done(()));
+            assert!(scene.place.number("SELECT last_value FROM failures").await > 2);
+            scene.has_charged(4).await;
+        }
+    }
+}
