@@ -46,8 +46,9 @@ impl<P: Permit> Guard<P> {
         value
     }
 
+    /// Code of the inner service begins to run, or has ended.
     #[inline]
-    fn inside(&mut self, inside: bool) {
+    pub(crate) fn inside(&mut self, inside: bool) {
         if let Some(held) = &mut self.0 {
             held.inside = inside;
         }
