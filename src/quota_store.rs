@@ -117,7 +117,7 @@ pub(crate) struct Refused {
 }
 
 /// By what a store finds again what it admitted.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Receipt {
     pub(crate) place: Place,
     pub(crate) turn: u32,
@@ -138,7 +138,7 @@ pub(crate) struct Reserved {
 }
 
 /// Where an account is, and which of those that were there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
     pub(crate) shard: u32,
     pub(crate) slot: u32,

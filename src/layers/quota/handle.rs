@@ -55,8 +55,8 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn check(&self, client: &Client, amounts: impl Into<Amounts>) -> Result<(), Refusal> {
-        let (now, offer, amounts) = (self.0.now(), self.offer(client), amounts.into());
-        let checked = self.0.store.check(&Account { client, plan: &offer.plan, now }, &amounts).await;
+        let (now, offer, amounts) = (self.0.common.now(), self.offer(client), amounts.into());
+        let checked = self.0.common.store.check(&Account { client, plan: &offer.plan, now }, &amounts).await;
         checked.map_err(|refused| self.0.refusal(&offer, client, refused, now))
     }
 
@@ -144,9 +144,9 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn record(&self, client: &Client, amounts: impl Into<Amounts>) {
-        let (now, offer, amounts) = (self.0.now(), self.offer(client), amounts.into());
-        let near = self.0.store.record(&Account { client, plan: &offer.plan, now }, &amounts).await;
-        self.0.warn(&near);
+        let (now, offer, amounts) = (self.0.common.now(), self.offer(client), amounts.into());
+        let near = self.0.common.store.record(&Account { client, plan: &offer.plan, now }, &amounts).await;
+        self.0.common.warn(&near);
     }
 
     /// Charges all of this and runs `work`, or refuses; where the plan limits requests at a time, it takes a place until
@@ -212,26 +212,26 @@ impl Quotas {
     /// ```
     #[must_use]
     pub fn digester(&self) -> &Digester {
-        self.0.digester()
+        self.0.common.digester()
     }
 
     async fn admit(&self, client: &Client, amounts: &Amounts, reserve: bool, open: bool) -> Result<Receipt, Refusal> {
-        let (tracker, now, offer) = (&self.0, self.0.now(), self.offer(client));
+        let (tracker, now, offer) = (&self.0, self.0.common.now(), self.offer(client));
         let account = Account { client, plan: &offer.plan, now };
         let ask = Ask { amounts, reserve, lasting: false, open, job: None };
-        let policy = &tracker.terms.name;
-        match tracker.store.admit(&Order { account, ask, told: false, usage: false }).await {
+        let policy = &tracker.common.terms.name;
+        match tracker.common.store.admit(&Order { account, ask, told: false, usage: false }).await {
             Ok(admission) => {
-                tracker.tell(&admission);
-                tracker.terms.audience.tell(&Event::Admitted { policy });
+                tracker.common.tell(&admission);
+                tracker.common.terms.audience.tell(&Event::Admitted { policy });
                 Ok(admission.receipt)
             }
             Err(refused) => {
                 if refused.shared {
-                    tracker.terms.audience.tell(&Event::Overflow { policy });
+                    tracker.common.terms.audience.tell(&Event::Overflow { policy });
                 }
                 let refusal = tracker.refusal(&offer, client, refused, now);
-                tracker.terms.audience.tell(&Event::Refused { refusal: &refusal, shadow: false });
+                tracker.common.terms.audience.tell(&Event::Refused { refusal: &refusal, shadow: false });
                 Err(refusal)
             }
         }
@@ -244,6 +244,6 @@ impl Quotas {
 
 impl fmt::Debug for Quotas {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Quotas").field("name", &self.0.terms.name).finish_non_exhaustive()
+        f.debug_struct("Quotas").field("name", &self.0.common.terms.name).finish_non_exhaustive()
     }
 }

@@ -98,8 +98,8 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn usage(&self, client: &Client) -> Usage {
-        let (now, offer) = (self.0.now(), self.offer(client));
-        self.0.store.usage(&Account { client, plan: &offer.plan, now }).await
+        let (now, offer) = (self.0.common.now(), self.offer(client));
+        self.0.common.store.usage(&Account { client, plan: &offer.plan, now }).await
     }
 
     /// What all clients that have an account have used, some at a time. Who comes or goes meanwhile may be missed.
@@ -115,10 +115,10 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn usage_page(&self, from: Option<Cursor>, most: usize) -> UsagePage {
-        let now = self.0.now();
+        let now = self.0.common.now();
         let plan_of = |client: &Client| Arc::clone(&self.offer(client).plan);
         let from = from.map_or(0, |Cursor(at)| at);
-        let (clients, next) = self.0.store.page(from, most.max(1), &plan_of, now).await;
+        let (clients, next) = self.0.common.store.page(from, most.max(1), &plan_of, now).await;
         UsagePage { clients, next: next.map(Cursor) }
     }
 
@@ -132,8 +132,8 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn grants(&self, client: &Client) -> Vec<Granted> {
-        let (now, offer) = (self.0.now(), self.offer(client));
-        self.0.store.grants(&Account { client, plan: &offer.plan, now }).await
+        let (now, offer) = (self.0.common.now(), self.offer(client));
+        self.0.common.store.grants(&Account { client, plan: &offer.plan, now }).await
     }
 
     /// What each limit would say to a request; charges nothing.
@@ -156,12 +156,12 @@ impl Quotas {
             Ok(None) => return Explained { client: None, limits: Vec::new(), refusal: None },
             Err(refusal) => return Explained { client: None, limits: Vec::new(), refusal: Some(refusal) },
         };
-        let (now, offer) = (self.0.now(), self.offer(&client));
-        let asked = offer.asked(request, &self.0.settings);
+        let (now, offer) = (self.0.common.now(), self.offer(&client));
+        let asked = offer.asked(request, &self.0.common.settings);
         let amounts = asked.amounts(&offer).into_owned();
         let account = Account { client: &client, plan: &offer.plan, now };
-        let usage = self.0.store.usage(&account).await;
-        let refused = self.0.store.check(&account, &amounts).await.err();
+        let usage = self.0.common.store.usage(&account).await;
+        let refused = self.0.common.store.check(&account, &amounts).await.err();
         let violated = |name: &PolicyName| match &refused {
             Some(Refused { no: No::Limits(violations), .. }) => {
                 violations.iter().any(|violation| violation.name == *name)
@@ -187,7 +187,7 @@ impl Quotas {
     /// ```
     #[must_use]
     pub fn live_clients(&self) -> usize {
-        self.0.store.population().0
+        self.0.common.store.population().0
     }
 
     /// How many clients could have an account at once.
@@ -199,6 +199,6 @@ impl Quotas {
     /// ```
     #[must_use]
     pub fn max_clients(&self) -> usize {
-        self.0.store.population().1
+        self.0.common.store.population().1
     }
 }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use http::header::CONTENT_LENGTH;
 
-use super::settings::QuotaSettings;
+use super::{settings::QuotaSettings, tracker::Common};
 use crate::{
     Client, Dialect, Digest, Direction, Invalid, Kind, Period, Plan, PolicyName, RequestHead, Tier,
     quota::{Amounts, Limit},
@@ -27,8 +27,9 @@ pub(super) enum Whose {
     Client(Digest),
 }
 
-/// A plan in force, and what depends on nothing else.
+/// A plan in force, and what depends on nothing else: all that a request under it must hold on to.
 pub(super) struct Offer {
+    pub(super) common: Arc<Common>,
     pub(super) plan: Arc<Plan>,
     /// One for each limit, that of requests at a time last; none where nothing is told.
     pub(super) fields: Vec<Arc<Fields>>,
@@ -43,8 +44,9 @@ pub(super) struct Offer {
 }
 
 impl Plans {
-    pub(super) fn new(settings: &QuotaSettings) -> Self {
-        let offer = |plan: &Plan| Arc::new(Offer::new(plan.clone(), settings));
+    pub(super) fn new(common: &Arc<Common>) -> Self {
+        let settings = &common.settings;
+        let offer = |plan: &Plan| Arc::new(Offer::new(plan.clone(), common));
         Self {
             usual: offer(&settings.plan),
             tiers: settings.tiers.iter().map(|(tier, plan)| (tier.clone(), offer(plan))).collect(),
@@ -65,8 +67,8 @@ impl Plans {
     }
 
     /// The same plans but for one. A number that is not above the one in force is refused; without a number it is the next.
-    pub(super) fn with(&self, whose: &Whose, plan: Plan, settings: &QuotaSettings) -> Result<Self, Invalid> {
-        settings.check(&plan)?;
+    pub(super) fn with(&self, whose: &Whose, plan: Plan, common: &Arc<Common>) -> Result<Self, Invalid> {
+        common.settings.check(&plan)?;
         let before = match whose {
             Whose::Everyone => Some(&self.usual),
             Whose::Tier(tier) => self.tiers.iter().find(|(name, _)| name == tier).map(|(_, offer)| offer),
@@ -81,7 +83,7 @@ impl Plans {
                 return Err(Invalid::new(&format!("version of plan {:?}", plan.name()), &must, stale));
             }
         };
-        let (offer, mut plans) = (Arc::new(Offer::new(plan, settings)), self.clone());
+        let (offer, mut plans) = (Arc::new(Offer::new(plan, common)), self.clone());
         match whose {
             Whose::Everyone => plans.usual = offer,
             Whose::Tier(tier) => match plans.tiers.iter_mut().find(|(name, _)| name == tier) {
@@ -104,7 +106,8 @@ impl Plans {
 }
 
 impl Offer {
-    fn new(plan: Plan, settings: &QuotaSettings) -> Self {
+    fn new(plan: Plan, common: &Arc<Common>) -> Self {
+        let settings = &common.settings;
         let mut fixed = Amounts::none();
         for limit in plan.all() {
             match limit.kind() {
@@ -118,7 +121,8 @@ impl Offer {
             (plan.counts_bytes(Direction::Request), plan.counts_bytes(Direction::Response));
         let open = response_bytes || plan.concurrent().is_some() || settings.share || settings.job_id.is_some();
         let fields = fields(&plan, settings.dialect);
-        Self { plan: Arc::new(plan), fields, fixed, metered, request_bytes, response_bytes, open }
+        let common = Arc::clone(common);
+        Self { common, plan: Arc::new(plan), fields, fixed, metered, request_bytes, response_bytes, open }
     }
 
     /// What a request asks for.
@@ -148,6 +152,7 @@ impl Offer {
 }
 
 /// What one request asks for, kept as small as it can be.
+#[derive(Default)]
 pub(super) struct Asked {
     /// Bytes of its body, as far as its head says so.
     declared: u64,

@@ -122,8 +122,8 @@ impl Reservation {
 
     fn end(&mut self, end: &End<'_>) {
         if let Some(receipt) = self.receipt.take() {
-            let near = self.tracker.store.settle(&receipt, end, self.tracker.now());
-            self.tracker.warn(&near);
+            let near = self.tracker.common.store.settle(&receipt, end, self.tracker.common.now());
+            self.tracker.common.warn(&near);
         }
     }
 }
@@ -136,8 +136,8 @@ impl Drop for Reservation {
 
 impl Tracker {
     pub(super) async fn close(&self, id: ReservationId, actual: Option<&Amounts>) -> Result<Ended, ReservationError> {
-        let (closed, near) = self.store.close(&id.0, actual, self.now()).await;
-        self.warn(&near);
+        let (closed, near) = self.common.store.close(&id.0, actual, self.common.now()).await;
+        self.common.warn(&near);
         match (closed, actual) {
             (Closed::Now(_), _) => Ok(Ended::Now),
             (Closed::TooLate(_), _) | (Closed::Before(Stage::Expired), None) => Ok(Ended::Late),

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use super::{
     bytes::Bytes,
     job_id::{Bad, Duplicates},
-    offer::{Asked, Offer, Plans},
+    offer::{Offer, Plans},
     permit::Held,
     settings::{OnExpiry, QuotaSettings},
 };
@@ -22,11 +22,16 @@ use crate::{
 
 /// The accounts of a layer, and the plans that they have.
 pub struct Tracker {
+    pub(super) common: Arc<Common>,
+    pub(super) plans: InForce<Plans>,
+    whom: Whom,
+}
+
+/// What all plans of a layer have in common.
+pub(super) struct Common {
     pub(super) terms: Terms,
     pub(super) settings: QuotaSettings,
-    pub(super) plans: InForce<Plans>,
     pub(super) store: Arc<dyn QuotaStore>,
-    whom: Whom,
 }
 
 /// So many jobs of one client are remembered: their ids take 4 MB.
@@ -43,11 +48,81 @@ impl Tracker {
             max_jobs: MAX_JOBS,
         };
         let store = Accounts::new(settings.max_clients, books, &terms.clock);
-        let plans = InForce::new(Plans::new(&settings));
         let whom = Whom::new(Arc::clone(&settings.identify), settings.strangers);
-        Self { plans, store, whom, settings, terms }
+        let common = Arc::new(Common { store, settings, terms });
+        let plans = InForce::new(Plans::new(&common));
+        Self { common, plans, whom }
     }
 
+    /// Whom to charge; `None` where nobody is.
+    #[inline]
+    pub(super) fn client(&self, request: &RequestHead<'_>) -> Result<Option<Client>, Refusal> {
+        self.whom.to_charge(request, &self.common.terms.name, &self.common.terms.audience)
+    }
+
+    /// The job that a request names; where it names one badly, or it is no job at all, why.
+    fn job(&self, request: &RequestHead<'_>, client: &Client, amounts: &Amounts) -> Result<Option<Job>, Refusal> {
+        let Some(ids) = &self.common.settings.job_id else { return Ok(None) };
+        let read = ids.read(request, client, amounts, self.common.digester());
+        read.map_err(|Bad| Refusal::new(Reason::InvalidJobId, self.common.terms.name.clone()))
+    }
+
+    fn decide(self: &Arc<Self>, request: &RequestHead<'_>) -> Result<Answer<Result<Held, Refusal>>, Refusal> {
+        let Some(client) = self.client(request)? else { return Ok(Answer::Now(Ok(self.let_pass()))) };
+        let now = self.common.now();
+        let plans = self.plans.present();
+        let offer = plans.of(&client);
+        let (asked, bytes) = (offer.asked(request, &self.common.settings), Bytes::new(offer, request));
+        let amounts = asked.amounts(offer);
+        let job = self.job(request, &client, &amounts)?;
+        let open = offer.open || bytes.counts_request();
+        let order = Order {
+            account: Account { client: &client, plan: &offer.plan, now },
+            ask: Ask { amounts: &amounts, reserve: self.common.settings.share, lasting: true, open, job: job.as_ref() },
+            told: self.common.settings.dialect != Dialect::None,
+            usage: self.common.settings.share,
+        };
+        let decided = self.common.store.admit(&order);
+        drop(amounts);
+        Ok(match decided {
+            Answer::Now(Ok(admission)) => Answer::Now(Ok(Held::new(offer, asked, bytes, admission, now))),
+            Answer::Now(Err(refused)) => Answer::Now(self.turn_down(offer, &client, refused, now)),
+            Answer::Later(decision) => {
+                let (tracker, offer) = (Arc::clone(self), Arc::clone(offer));
+                Answer::later(async move {
+                    match decision.await {
+                        Ok(admission) => Ok(Held::new(&offer, asked, bytes, admission, now)),
+                        Err(refused) => tracker.turn_down(&offer, &client, refused, now),
+                    }
+                })
+            }
+        })
+    }
+
+    /// Nobody is charged.
+    fn let_pass(&self) -> Held {
+        Held::nothing(self.common.settings.share)
+    }
+
+    fn turn_down(
+        self: &Arc<Self>,
+        offer: &Offer,
+        client: &Client,
+        refused: Refused,
+        now: Now,
+    ) -> Result<Held, Refusal> {
+        if refused.shared {
+            self.common.terms.audience.tell(&Event::Overflow { policy: &self.common.terms.name });
+        }
+        let done_before = matches!(refused.no, No::Job(Duplicate::Running | Duplicate::Done));
+        if done_before && self.common.settings.duplicates == Duplicates::Pass {
+            return Ok(self.let_pass());
+        }
+        Err(self.refusal(offer, client, refused, now))
+    }
+}
+
+impl Common {
     /// The time, read once.
     #[inline]
     pub(super) fn now(&self) -> Now {
@@ -72,50 +147,6 @@ impl Tracker {
         }
     }
 
-    /// Whom to charge; `None` where nobody is.
-    pub(super) fn client(&self, request: &RequestHead<'_>) -> Result<Option<Client>, Refusal> {
-        self.whom.to_charge(request, &self.terms.name, &self.terms.audience)
-    }
-
-    /// The job that a request names; where it names one badly, or it is no job at all, why.
-    fn job(&self, request: &RequestHead<'_>, client: &Client, amounts: &Amounts) -> Result<Option<Job>, Refusal> {
-        let Some(ids) = &self.settings.job_id else { return Ok(None) };
-        let read = ids.read(request, client, amounts, self.digester());
-        read.map_err(|Bad| Refusal::new(Reason::InvalidJobId, self.terms.name.clone()))
-    }
-
-    fn decide(self: &Arc<Self>, request: &RequestHead<'_>) -> Result<Answer<Result<Held, Refusal>>, Refusal> {
-        let Some(client) = self.client(request)? else { return Ok(Answer::Now(Ok(self.let_pass()))) };
-        let now = self.now();
-        let plans = self.plans.present();
-        let offer = plans.of(&client);
-        let (asked, bytes) = (offer.asked(request, &self.settings), Bytes::new(offer, request));
-        let amounts = asked.amounts(offer);
-        let job = self.job(request, &client, &amounts)?;
-        let open = offer.open || bytes.counts_request();
-        let order = Order {
-            account: Account { client: &client, plan: &offer.plan, now },
-            ask: Ask { amounts: &amounts, reserve: self.settings.share, lasting: true, open, job: job.as_ref() },
-            told: self.settings.dialect != Dialect::None,
-            usage: self.settings.share,
-        };
-        let decided = self.store.admit(&order);
-        drop(amounts);
-        Ok(match decided {
-            Answer::Now(Ok(admission)) => Answer::Now(Ok(self.hold(offer, asked, bytes, admission, now))),
-            Answer::Now(Err(refused)) => Answer::Now(self.turn_down(offer, &client, refused, now)),
-            Answer::Later(decision) => {
-                let (tracker, offer) = (Arc::clone(self), Arc::clone(offer));
-                Answer::later(async move {
-                    match decision.await {
-                        Ok(admission) => Ok(tracker.hold(&offer, asked, bytes, admission, now)),
-                        Err(refused) => tracker.turn_down(&offer, &client, refused, now),
-                    }
-                })
-            }
-        })
-    }
-
     /// Tells whoever listens what is special about an admission.
     #[inline]
     pub(super) fn tell(&self, admission: &Admission) {
@@ -129,33 +160,6 @@ impl Tracker {
             self.terms.audience.tell(&Event::Overflow { policy: &self.terms.name });
         }
     }
-
-    fn hold(self: &Arc<Self>, offer: &Arc<Offer>, asked: Asked, bytes: Bytes, admission: Admission, now: Now) -> Held {
-        self.tell(&admission);
-        Held::new(self, offer, asked, bytes, admission, now)
-    }
-
-    /// Nobody is charged.
-    fn let_pass(&self) -> Held {
-        Held::nothing(self.settings.share)
-    }
-
-    fn turn_down(
-        self: &Arc<Self>,
-        offer: &Offer,
-        client: &Client,
-        refused: Refused,
-        now: Now,
-    ) -> Result<Held, Refusal> {
-        if refused.shared {
-            self.terms.audience.tell(&Event::Overflow { policy: &self.terms.name });
-        }
-        let done_before = matches!(refused.no, No::Job(Duplicate::Running | Duplicate::Done));
-        if done_before && self.settings.duplicates == Duplicates::Pass {
-            return Ok(self.let_pass());
-        }
-        Err(self.refusal(offer, client, refused, now))
-    }
 }
 
 impl Admit for Tracker {
@@ -168,6 +172,6 @@ impl Admit for Tracker {
 
 impl fmt::Debug for Tracker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tracker").field("terms", &self.terms).finish_non_exhaustive()
+        f.debug_struct("Tracker").field("terms", &self.common.terms).finish_non_exhaustive()
     }
 }
