@@ -162,13 +162,23 @@ pub(super) struct Asked {
 
 impl Asked {
     /// How much of each kind; under `offer`, by which it was asked.
-    #[inline]
     pub(super) fn amounts<'a>(&'a self, offer: &'a Offer) -> Cow<'a, Amounts> {
-        let amounts = self.metered.as_deref().unwrap_or(&offer.fixed);
-        if self.declared == 0 { Cow::Borrowed(amounts) } else { Cow::Owned(self.with_declared(amounts)) }
+        self.with_declared(offer).map_or_else(|| Cow::Borrowed(self.undeclared(offer)), Cow::Owned)
     }
 
-    fn with_declared(&self, amounts: &Amounts) -> Amounts {
+    /// How much of each kind, but for bytes that the request's head has declared.
+    #[inline]
+    pub(super) fn undeclared<'a>(&'a self, offer: &'a Offer) -> &'a Amounts {
+        self.metered.as_deref().unwrap_or(&offer.fixed)
+    }
+
+    /// How much of each kind, where bytes were declared.
+    #[inline]
+    pub(super) fn with_declared(&self, offer: &Offer) -> Option<Amounts> {
+        if self.declared == 0 { None } else { Some(self.declared_and(self.undeclared(offer))) }
+    }
+
+    fn declared_and(&self, amounts: &Amounts) -> Amounts {
         let mut amounts = amounts.clone();
         for direction in [Direction::Both, Direction::Request] {
             let kind = Kind::Bytes(direction);

@@ -55,9 +55,9 @@ impl Tracker {
     }
 
     /// Whom to charge; `None` where nobody is.
-    #[inline]
     pub(super) fn client(&self, request: &RequestHead<'_>) -> Result<Option<Client>, Refusal> {
-        self.whom.to_charge(request, &self.common.terms.name, &self.common.terms.audience)
+        let Terms { name, audience, .. } = &self.common.terms;
+        self.whom.charge(request, name, audience, |client| Ok(client.cloned()))
     }
 
     /// The job that a request names; where it names one badly, or it is no job at all, why.
@@ -67,28 +67,32 @@ impl Tracker {
         read.map_err(|Bad| Refusal::new(Reason::InvalidJobId, self.common.terms.name.clone()))
     }
 
-    fn decide(self: &Arc<Self>, request: &RequestHead<'_>) -> Result<Answer<Result<Held, Refusal>>, Refusal> {
-        let Some(client) = self.client(request)? else { return Ok(Answer::Now(Ok(self.let_pass()))) };
+    #[inline]
+    fn decide(
+        self: &Arc<Self>,
+        request: &RequestHead<'_>,
+        client: &Client,
+    ) -> Result<Answer<Result<Held, Refusal>>, Refusal> {
         let now = self.common.now();
         let plans = self.plans.present();
-        let offer = plans.of(&client);
+        let offer = plans.of(client);
         let (asked, bytes) = (offer.asked(request, &self.common.settings), Bytes::new(offer, request));
-        let amounts = asked.amounts(offer);
-        let job = self.job(request, &client, &amounts)?;
+        let with_declared = asked.with_declared(offer);
+        let amounts = with_declared.as_ref().unwrap_or_else(|| asked.undeclared(offer));
+        let job = self.job(request, client, amounts)?;
         let open = offer.open || bytes.counts_request();
         let order = Order {
-            account: Account { client: &client, plan: &offer.plan, now },
-            ask: Ask { amounts: &amounts, reserve: self.common.settings.share, lasting: true, open, job: job.as_ref() },
+            account: Account { client, plan: &offer.plan, now },
+            ask: Ask { amounts, reserve: self.common.settings.share, lasting: true, open, job: job.as_ref() },
             told: self.common.settings.dialect != Dialect::None,
             usage: self.common.settings.share,
         };
         let decided = self.common.store.admit(&order);
-        drop(amounts);
         Ok(match decided {
             Answer::Now(Ok(admission)) => Answer::Now(Ok(Held::new(offer, asked, bytes, admission, now))),
-            Answer::Now(Err(refused)) => Answer::Now(self.turn_down(offer, &client, refused, now)),
+            Answer::Now(Err(refused)) => Answer::Now(self.turn_down(offer, client, refused, now)),
             Answer::Later(decision) => {
-                let (tracker, offer) = (Arc::clone(self), Arc::clone(offer));
+                let (tracker, offer, client) = (Arc::clone(self), Arc::clone(offer), client.clone());
                 Answer::later(async move {
                     match decision.await {
                         Ok(admission) => Ok(Held::new(&offer, asked, bytes, admission, now)),
@@ -150,6 +154,13 @@ impl Common {
     /// Tells whoever listens what is special about an admission.
     #[inline]
     pub(super) fn tell(&self, admission: &Admission) {
+        if admission.news.is_some() || admission.receipt.shared {
+            self.tell_some(admission);
+        }
+    }
+
+    #[cold]
+    fn tell_some(&self, admission: &Admission) {
         if let Some(news) = &admission.news {
             self.warn(&news.near);
             if news.reclaimed {
@@ -166,7 +177,12 @@ impl Admit for Tracker {
     type Permit = Held;
 
     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<Held, Refusal>> {
-        self.decide(request).unwrap_or_else(|refusal| Answer::Now(Err(refusal)))
+        let Terms { name, audience, .. } = &self.common.terms;
+        let decided = self.whom.charge(request, name, audience, |client| match client {
+            Some(client) => self.decide(request, client),
+            None => Ok(Answer::Now(Ok(self.let_pass()))),
+        });
+        decided.unwrap_or_else(|refusal| Answer::Now(Err(refusal)))
     }
 }
 
