@@ -218,7 +218,7 @@ impl Quotas {
     async fn admit(&self, client: &Client, amounts: &Amounts, reserve: bool, open: bool) -> Result<Receipt, Refusal> {
         let (tracker, now, offer) = (&self.0, self.0.common.now(), self.offer(client));
         let account = Account { client, plan: &offer.plan, now };
-        let ask = Ask { amounts, reserve, lasting: false, open, job: None };
+        let ask = Ask { amounts, each: &[], reserve, lasting: false, open, job: None };
         let policy = &tracker.common.terms.name;
         match tracker.common.store.admit(&Order { account, ask, told: false, usage: false }).await {
             Ok(admission) => {

@@ -35,6 +35,8 @@ pub(super) struct Offer {
     pub(super) fields: Vec<Arc<Fields>>,
     /// What each request asks for, where nothing depends on the request.
     pub(super) fixed: Amounts,
+    /// The same for each counted limit of the plan.
+    each: Box<[Option<u64>]>,
     /// Kinds whose amount the request's head says.
     metered: Vec<usize>,
     pub(super) request_bytes: bool,
@@ -115,6 +117,7 @@ impl Offer {
                 kind => fixed.set(kind, 0), // nothing of it may be left already
             }
         }
+        let each = plan.counted().iter().map(|limit| fixed.of(limit.kind())).collect();
         let counts = |kind: &Kind| plan.counted().iter().any(|limit| limit.kind() == kind);
         let metered: Vec<_> = (0..settings.meters.len()).filter(|&index| counts(&settings.meters[index].0)).collect();
         let (request_bytes, response_bytes) =
@@ -122,7 +125,7 @@ impl Offer {
         let open = response_bytes || plan.concurrent().is_some() || settings.share || settings.job_id.is_some();
         let fields = fields(&plan, settings.dialect);
         let common = Arc::clone(common);
-        Self { common, plan: Arc::new(plan), fields, fixed, metered, request_bytes, response_bytes, open }
+        Self { common, plan: Arc::new(plan), fields, fixed, each, metered, request_bytes, response_bytes, open }
     }
 
     /// What a request asks for.
@@ -176,6 +179,12 @@ impl Asked {
     #[inline]
     pub(super) fn with_declared(&self, offer: &Offer) -> Option<Amounts> {
         if self.declared == 0 { None } else { Some(self.declared_and(self.undeclared(offer))) }
+    }
+
+    /// The same for each counted limit of the plan, where nothing depends on the request.
+    #[inline]
+    pub(super) fn each<'a>(&self, offer: &'a Offer) -> &'a [Option<u64>] {
+        if self.declared == 0 && self.metered.is_none() { &offer.each } else { &[] }
     }
 
     fn declared_and(&self, amounts: &Amounts) -> Amounts {

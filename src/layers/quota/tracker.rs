@@ -83,7 +83,14 @@ impl Tracker {
         let open = offer.open || bytes.counts_request();
         let order = Order {
             account: Account { client, plan: &offer.plan, now },
-            ask: Ask { amounts, reserve: self.common.settings.share, lasting: true, open, job: job.as_ref() },
+            ask: Ask {
+                amounts,
+                each: asked.each(offer),
+                reserve: self.common.settings.share,
+                lasting: true,
+                open,
+                job: job.as_ref(),
+            },
             told: self.common.settings.dialect != Dialect::None,
             usage: self.common.settings.share,
         };
