@@ -25,22 +25,14 @@ use crate::{
 };
 
 /// A charge under way, or nothing where nobody is charged.
-pub struct Held(Kind);
-
-/// Two words, because a permit is moved about with the response.
-enum Kind {
-    Open {
-        offer: Arc<Offer>,
-        open: Box<Open>,
-    },
-    /// Nobody is charged. A handler that records what it used may still have to find where to.
-    Nothing {
-        idle_charge: bool,
-    },
-}
+///
+/// One word, because a permit is moved about with the response.
+pub struct Held(Option<Box<Open>>);
 
 #[derive(Default)]
 struct Open {
+    /// Under which plan; none where nobody is charged. A handler that records what it used may still have to find where to.
+    offer: Option<Arc<Offer>>,
     receipt: Receipt,
     asked: Asked,
     told: Option<Nearest>,
@@ -74,11 +66,12 @@ impl Extra {
 
 impl Held {
     /// Nobody is charged.
-    pub(super) const fn nothing(idle_charge: bool) -> Self {
-        Self(Kind::Nothing { idle_charge })
+    pub(super) fn nothing(idle_charge: bool) -> Self {
+        let idle = || Box::new(Extra { charge: Some(Charge::new()), ..Extra::default() });
+        Self(idle_charge.then(|| Box::new(Open { extra: Some(idle()), ..Open::default() })))
     }
 
-    #[inline]
+    #[inline(always)] // it would be copied once more
     pub(super) fn new(offer: &Arc<Offer>, asked: Asked, bytes: Bytes, admission: Admission, now: Now) -> Self {
         offer.common.tell(&admission);
         let Admission { receipt, nearest, news } = admission;
@@ -87,18 +80,17 @@ impl Held {
             None if !share => None,
             news => Some(Box::new(Extra::new(news.map(|news| *news).unwrap_or_default(), share))),
         };
-        let heard = now.moment;
-        let mut open = spare::take();
-        *open = Open { receipt, asked, told: nearest, extra, bytes, heard, status: None, reached: false };
-        Self(Kind::Open { offer: Arc::clone(offer), open })
-    }
-
-    #[inline]
-    fn open(&mut self) -> Option<(&Offer, &mut Open)> {
-        match &mut self.0 {
-            Kind::Open { offer, open } => Some((offer, open)),
-            Kind::Nothing { .. } => None,
-        }
+        // Field by field: a whole one would be made first, and then copied.
+        let mut open = spare::take::<Open>();
+        open.offer = Some(Arc::clone(offer));
+        open.receipt = receipt;
+        open.asked = asked;
+        open.told = nearest;
+        open.extra = extra;
+        open.bytes = bytes;
+        open.heard = now.moment;
+        (open.status, open.reached) = (None, false);
+        Self(Some(open))
     }
 }
 
@@ -109,17 +101,15 @@ impl Reuse for Open {
 
     #[inline]
     fn blank(&mut self) {
-        *self = Self::default();
+        (self.offer, self.receipt.job, self.extra) = (None, None, None);
+        (self.asked, self.bytes) = (Asked::default(), Bytes::default());
     }
 }
 
 impl Permit for Held {
     #[inline]
     fn on_request(&mut self, extensions: &mut Extensions) {
-        if let Kind::Nothing { idle_charge: true } = self.0 {
-            extensions.insert(Charge::new());
-        }
-        let Some((_, open)) = self.open() else { return };
+        let Some(open) = &mut self.0 else { return };
         open.reached = true;
         if let Some(extra) = &mut open.extra {
             if let Some(charge) = &extra.charge {
@@ -132,7 +122,8 @@ impl Permit for Held {
     }
 
     fn on_response<B>(&mut self, response: &mut Response<B>) {
-        let Some((offer, open)) = self.open() else { return };
+        let Some(open) = self.0.as_deref_mut() else { return };
+        let Some(offer) = &open.offer else { return };
         open.status = Some(response.status());
         if open.receipt.lease.is_some() {
             let now = offer.common.now();
@@ -159,18 +150,15 @@ impl Permit for Held {
     }
 
     fn on_data(&mut self, bytes: usize) {
-        if let Some((offer, open)) = self.open() {
-            if offer.response_bytes {
-                open.bytes.answered(bytes);
-            }
-            open.tell_progress(offer);
+        if let Some(open) = &mut self.0 {
+            open.passed(bytes);
         }
     }
 
     #[inline]
     fn settle(self, outcome: Outcome<'_>) {
-        if let Kind::Open { offer, mut open } = self.0 {
-            open.settle(&offer, &outcome);
+        if let Some(mut open) = self.0 {
+            open.settle(&outcome);
             spare::keep(open);
         }
     }
@@ -178,7 +166,11 @@ impl Permit for Held {
 
 impl Open {
     /// Tells the account that the request is alive, and what has passed: not at each frame, for that costs a lock.
-    fn tell_progress(&mut self, offer: &Offer) {
+    fn passed(&mut self, bytes: usize) {
+        let Some(offer) = &self.offer else { return };
+        if offer.response_bytes {
+            self.bytes.answered(bytes);
+        }
         let much = self.bytes.are_news();
         if !much && self.receipt.lease.is_none() {
             return;
@@ -193,7 +185,8 @@ impl Open {
     }
 
     #[inline]
-    fn settle(&mut self, offer: &Offer, outcome: &Outcome<'_>) {
+    fn settle(&mut self, outcome: &Outcome<'_>) {
+        let Some(offer) = &self.offer else { return };
         let charged = match outcome {
             Outcome::Refused(_) => false,
             _ if !self.reached => false,
@@ -202,23 +195,25 @@ impl Open {
         if charged && !self.receipt.open && self.bytes.are_all_told() {
             return; // all was charged when it was admitted
         }
-        self.close(offer, charged);
+        self.close(charged);
     }
 
     /// Tells the account how it ended.
     #[inline(never)]
-    fn close(&mut self, offer: &Offer, charged: bool) {
-        let (known, used) = (self.bytes.told(), self.bytes.tell());
+    fn close(&mut self, charged: bool) {
+        let Some(offer) = &self.offer else { return };
         let (store, now) = (&offer.common.store, offer.common.now());
         let near = if charged {
-            store.settle(&self.receipt, &End::Served { used: &used, actual: &self.said() }, now)
+            let (used, actual) = (self.bytes.tell(), self.said());
+            store.settle(&self.receipt, &End::Served { used: &used, actual: &actual }, now)
         } else {
-            store.settle(&self.receipt, &End::Void(&self.all_charged(offer, known)), now)
+            store.settle(&self.receipt, &End::Void(&self.all_charged(offer, self.bytes.told())), now)
         };
         offer.common.warn(&near);
     }
 
     /// Whether a request that reached the service is charged; yes where whoever decides panics.
+    #[inline]
     fn is_charged(&self, offer: &Offer, complete: bool) -> bool {
         let Some(charge_when) = &offer.common.settings.charge_when else { return true };
         let served = Served::new(self.status, complete);
@@ -252,6 +247,6 @@ const NEWS_PER_STALL: u32 = 4;
 
 impl fmt::Debug for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Held").field(&matches!(self.0, Kind::Open { .. })).finish()
+        f.debug_tuple("Held").field(&self.0.as_ref().is_some_and(|open| open.offer.is_some())).finish()
     }
 }
