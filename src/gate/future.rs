@@ -182,8 +182,15 @@ where
         loop {
             let next = match state.as_mut().project() {
                 StateProjection::Serving { future, guard, bare } => {
-                    let result = ready!(guard.run(|| future.poll(cx)));
-                    return Poll::Ready(finish(result, mem::replace(guard, Guard::new(None)), *bare));
+                    guard.inside(true);
+                    let Poll::Ready(result) = future.poll(cx) else {
+                        guard.inside(false);
+                        return Poll::Pending;
+                    };
+                    // First moved, then written to: the other way round, the move would wait for what was written.
+                    let mut guard = mem::replace(guard, Guard::new(None));
+                    guard.inside(false);
+                    return Poll::Ready(finish(result, guard, *bare));
                 }
                 StateProjection::Refused { answer } => {
                     let answer = answer.take().expect("polled after completion");
@@ -198,7 +205,7 @@ where
 
 /// What comes before a ready service is called. Whoever began calls it without a function in between: each would copy the
 /// head of the request once more.
-#[inline]
+#[inline(always)]
 pub(super) fn begin<ReqB, P: Permit>(request: &mut Request<ReqB>, guard: &mut Guard<P>) -> Bare {
     if let Some(permit) = guard.permit() {
         permit.on_request(request.extensions_mut());

@@ -125,11 +125,6 @@ impl Permit for Held {
         let Some(open) = self.0.as_deref_mut() else { return };
         let Some(offer) = &open.offer else { return };
         open.status = Some(response.status());
-        if open.receipt.lease.is_some() {
-            let now = offer.common.now();
-            offer.common.store.watch(&open.receipt, now);
-            open.heard = now.moment;
-        }
         if let Some(nearest) = &open.told
             && let Some(fields) = offer.fields.get(nearest.index)
         {
@@ -149,6 +144,15 @@ impl Permit for Held {
         }
     }
 
+    #[inline]
+    fn on_body(&mut self) {
+        if let Some(open) = &mut self.0
+            && open.receipt.lease.is_some()
+        {
+            open.watch();
+        }
+    }
+
     fn on_data(&mut self, bytes: usize) {
         if let Some(open) = &mut self.0 {
             open.passed(bytes);
@@ -165,6 +169,14 @@ impl Permit for Held {
 }
 
 impl Open {
+    /// From now on the request has to make progress.
+    fn watch(&mut self) {
+        let Some(offer) = &self.offer else { return };
+        let now = offer.common.now();
+        offer.common.store.watch(&self.receipt, now);
+        self.heard = now.moment;
+    }
+
     /// Tells the account that the request is alive, and what has passed: not at each frame, for that costs a lock.
     fn passed(&mut self, bytes: usize) {
         let Some(offer) = &self.offer else { return };
