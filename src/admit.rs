@@ -79,6 +79,9 @@ pub trait Permit: Send + 'static {
         let _ = response;
     }
 
+    /// After [`on_response`](Self::on_response), where a body follows the head: from now on somebody has to take it.
+    fn on_body(&mut self) {}
+
     /// A frame of `bytes` body bytes was handed to the transport.
     fn on_data(&mut self, bytes: usize) {
         let _ = bytes;

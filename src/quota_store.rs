@@ -232,7 +232,7 @@ impl From<Trouble> for Refused {
 }
 
 /// By what a store finds again what it admitted.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Receipt {
     pub(crate) place: Place,
     pub(crate) turn: u32,

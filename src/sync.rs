@@ -12,16 +12,17 @@ pub(crate) use std::sync::{
 };
 
 #[cfg(not(tollgate_loom))]
-pub(crate) use spin::Spin;
+pub(crate) use spin::{Spin, SpinGuard};
 
 #[cfg(tollgate_loom)]
-pub(crate) use model::Spin;
+pub(crate) use model::{Spin, SpinGuard};
 
 #[cfg(not(tollgate_loom))]
 mod spin {
     use std::{fmt, hint, thread};
 
-    use spinning_top::{Spinlock, guard::SpinlockGuard};
+    use spinning_top::Spinlock;
+    pub(crate) use spinning_top::guard::SpinlockGuard as SpinGuard;
 
     /// A lock that is held for some instructions only, never while anybody else's code runs.
     ///
@@ -38,17 +39,17 @@ mod spin {
         }
 
         #[inline]
-        pub(crate) fn lock(&self) -> SpinlockGuard<'_, T> {
+        pub(crate) fn lock(&self) -> SpinGuard<'_, T> {
             self.0.try_lock().unwrap_or_else(|| self.wait())
         }
 
         #[inline]
-        pub(crate) fn try_lock(&self) -> Option<SpinlockGuard<'_, T>> {
+        pub(crate) fn try_lock(&self) -> Option<SpinGuard<'_, T>> {
             self.0.try_lock()
         }
 
         #[cold]
-        fn wait(&self) -> SpinlockGuard<'_, T> {
+        fn wait(&self) -> SpinGuard<'_, T> {
             let mut look = 0;
             loop {
                 if look < LOOKS {
@@ -78,7 +79,8 @@ mod spin {
 mod model {
     use std::sync::PoisonError;
 
-    use loom::sync::{Mutex, MutexGuard};
+    use loom::sync::Mutex;
+    pub(crate) use loom::sync::MutexGuard as SpinGuard;
 
     /// The same, as a lock that loom knows.
     #[derive(Debug)]
@@ -89,11 +91,11 @@ mod model {
             Self(Mutex::new(value))
         }
 
-        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        pub(crate) fn lock(&self) -> SpinGuard<'_, T> {
             self.0.lock().unwrap_or_else(PoisonError::into_inner)
         }
 
-        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        pub(crate) fn try_lock(&self) -> Option<SpinGuard<'_, T>> {
             self.0.try_lock().ok()
         }
     }

@@ -368,3 +368,31 @@ async fn a_permit_may_add_to_the_request_before_the_service_sees_it() {
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "stamped", "later {later}, shut {shut}");
     }
 }
+
+#[tokio::test]
+async fn a_permit_hears_of_a_body_only_where_one_follows_the_head() {
+    struct Listening(Option<Arc<std::sync::atomic::AtomicUsize>>);
+    impl Permit for Listening {
+        fn on_body(&mut self) {
+            self.0.take().expect("told once").fetch_add(1, Ordering::Relaxed);
+        }
+        fn settle(self, _: Outcome<'_>) {}
+    }
+    struct Listener(Arc<std::sync::atomic::AtomicUsize>);
+    impl Admit for Listener {
+        type Permit = Listening;
+        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Listening, Refusal>> {
+            Answer::Now(Ok(Listening(Some(Arc::clone(&self.0)))))
+        }
+    }
+    let bodies = Arc::default();
+    let layer = GateLayer::of(Listener(Arc::clone(&bodies)));
+    let answer = layer.clone().layer(service_fn(hello)).oneshot(get("/")).await.unwrap();
+    assert_eq!(bodies.load(Ordering::Relaxed), 1);
+    answer.into_body().collect().await.unwrap();
+    let empty = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) });
+    layer.clone().layer(empty).oneshot(get("/")).await.unwrap();
+    let head = Request::head("/").body(Full::default()).unwrap();
+    layer.layer(service_fn(hello)).oneshot(head).await.unwrap();
+    assert_eq!(bodies.load(Ordering::Relaxed), 1, "neither an empty one nor one that is not sent");
+}

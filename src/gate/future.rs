@@ -103,15 +103,17 @@ where
                 return Poll::Ready(Err(error));
             }
         }
-        let request = self.request.take().expect("polled after completion");
-        let guard = mem::replace(&mut self.guard, Guard::new(None));
-        Poll::Ready(Ok(serve(&mut self.service, request, guard)))
+        let mut request = self.request.take().expect("polled after completion");
+        let mut guard = mem::replace(&mut self.guard, Guard::new(None));
+        let bare = begin(&mut request, &mut guard);
+        let future = self.service.call(request);
+        Poll::Ready(Ok(State::serving(future, guard, bare)))
     }
 }
 
 /// What the request's method says about the response's body.
 #[derive(Clone, Copy)]
-struct Bare {
+pub(super) struct Bare {
     head: bool,
     connect: bool,
 }
@@ -139,9 +141,10 @@ where
         Self { state: State::Refused { answer: Some(answer) } }
     }
 
-    #[inline(always)]
-    pub(super) fn serving(service: &mut S, request: Request<ReqB>, guard: Guard<A::Permit>) -> Self {
-        Self { state: serve(service, request, guard) }
+    /// The service was called with what was [begun](begin).
+    #[inline]
+    pub(super) fn serving(future: S::Future, guard: Guard<A::Permit>, bare: Bare) -> Self {
+        Self { state: State::serving(future, guard, bare) }
     }
 
     pub(super) fn deciding(
@@ -179,8 +182,15 @@ where
         loop {
             let next = match state.as_mut().project() {
                 StateProjection::Serving { future, guard, bare } => {
-                    let result = ready!(guard.run(|| future.poll(cx)));
-                    return Poll::Ready(finish(result, mem::replace(guard, Guard::new(None)), *bare));
+                    guard.inside(true);
+                    let Poll::Ready(result) = future.poll(cx) else {
+                        guard.inside(false);
+                        return Poll::Pending;
+                    };
+                    // First moved, then written to: the other way round, the move would wait for what was written.
+                    let mut guard = mem::replace(guard, Guard::new(None));
+                    guard.inside(false);
+                    return Poll::Ready(finish(result, guard, *bare));
                 }
                 StateProjection::Refused { answer } => {
                     let answer = answer.take().expect("polled after completion");
@@ -193,19 +203,28 @@ where
     }
 }
 
-/// Calls a ready service. Inlined, as all on this path: each call would copy the head of the request once more.
+/// What comes before a ready service is called. Whoever began calls it without a function in between: each would copy the
+/// head of the request once more.
 #[inline(always)]
-fn serve<S, ReqB, A>(service: &mut S, mut request: Request<ReqB>, mut guard: Guard<A::Permit>) -> State<S, ReqB, A>
+pub(super) fn begin<ReqB, P: Permit>(request: &mut Request<ReqB>, guard: &mut Guard<P>) -> Bare {
+    if let Some(permit) = guard.permit() {
+        permit.on_request(request.extensions_mut());
+    }
+    guard.inside(true);
+    Bare::of(request.method())
+}
+
+impl<S, ReqB, A> State<S, ReqB, A>
 where
     S: Service<Request<ReqB>>,
     A: Admit,
 {
-    if let Some(permit) = guard.permit() {
-        permit.on_request(request.extensions_mut());
+    /// The service was called.
+    #[inline]
+    fn serving(future: S::Future, mut guard: Guard<A::Permit>, bare: Bare) -> Self {
+        guard.inside(false);
+        Self::Serving { future, guard, bare }
     }
-    let bare = Bare::of(request.method());
-    let future = guard.run(|| service.call(request));
-    State::Serving { future, guard, bare }
 }
 
 /// Tells the permit of the head, and hands it to the body unless nothing follows.

@@ -14,21 +14,30 @@ pub(crate) struct Guard<P: Permit>(Option<Held<P>>);
 #[derive(Debug)]
 struct Held<P> {
     permit: P,
-    /// How many body bytes are still to come once the head is there; [`UNKNOWN`] if nobody said, less what has passed: so
-    /// many nobody sends.
+    /// How many body bytes are still to come once the head is there, less what has passed: [`UNKNOWN`] if nobody said, and
+    /// before the head [`HEAD`]; so many nobody sends.
     left: u64,
-    head_sent: bool,
-    /// Code of the inner service is running: whoever finds this set afterwards knows that it panicked.
-    inside: bool,
+    inside: Inside,
 }
 
-const UNKNOWN: u64 = u64::MAX;
+const HEAD: u64 = u64::MAX;
+const UNKNOWN: u64 = u64::MAX - 1;
+
+/// Whether code of the inner service is running: whoever finds that it is, afterwards, knows that it panicked.
+///
+/// A whole word, because it is moved as one just after it was written: a byte would stall the move.
+#[derive(Clone, Copy, Debug)]
+#[repr(u64)]
+enum Inside {
+    No,
+    Yes,
+}
 
 impl<P: Permit> Guard<P> {
     /// Without a permit there is nothing to settle.
     #[inline]
     pub(crate) fn new(permit: Option<P>) -> Self {
-        Self(permit.map(|permit| Held { permit, left: UNKNOWN, head_sent: false, inside: false }))
+        Self(permit.map(|permit| Held { permit, left: HEAD, inside: Inside::No }))
     }
 
     /// The permit, until it is settled.
@@ -46,10 +55,11 @@ impl<P: Permit> Guard<P> {
         value
     }
 
+    /// Code of the inner service begins to run, or has ended.
     #[inline]
-    fn inside(&mut self, inside: bool) {
+    pub(crate) fn inside(&mut self, inside: bool) {
         if let Some(held) = &mut self.0 {
-            held.inside = inside;
+            held.inside = if inside { Inside::Yes } else { Inside::No };
         }
     }
 
@@ -57,7 +67,8 @@ impl<P: Permit> Guard<P> {
     #[inline]
     pub(crate) fn head_sent(&mut self, left: Option<u64>) {
         if let Some(held) = &mut self.0 {
-            (held.head_sent, held.left) = (true, left.unwrap_or(UNKNOWN));
+            held.permit.on_body();
+            held.left = left.map_or(UNKNOWN, |left| left.min(UNKNOWN));
         }
     }
 
@@ -80,10 +91,10 @@ impl<P: Permit> Guard<P> {
 
     #[cold]
     fn abandon(&mut self) {
-        let Some(Held { left, head_sent, inside, .. }) = self.0 else { return };
+        let Some(Held { left, inside, .. }) = self.0 else { return };
         self.settle(match left {
-            _ if inside => Outcome::Panicked,
-            _ if !head_sent => Outcome::Cancelled { head_sent: false },
+            _ if matches!(inside, Inside::Yes) => Outcome::Panicked,
+            HEAD => Outcome::Cancelled { head_sent: false },
             0 => Outcome::Complete { trailers: None }, // hyper drops most complete bodies without polling them to their end
             _ => Outcome::Cancelled { head_sent: true },
         });

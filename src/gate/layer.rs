@@ -292,7 +292,7 @@ impl<A: Admit> Keeper<A> {
     }
 
     /// Tells of a decision, and lets a refusal pass where the layer only watches.
-    #[inline]
+    #[inline(always)] // the permit would be copied once more
     pub(super) fn apply(&self, decision: Result<A::Permit, Refusal>) -> Result<Option<A::Permit>, Refusal> {
         let policy = &self.terms.name;
         match decision {

@@ -9,7 +9,12 @@ use std::{
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::{Body, future::GateFuture, guard::Guard, layer::Keeper};
+use super::{
+    Body,
+    future::{GateFuture, begin},
+    guard::Guard,
+    layer::Keeper,
+};
 use crate::{Admit, Answer, RequestHead};
 
 /// A service behind a policy; made by a [`GateLayer`](crate::GateLayer).
@@ -68,7 +73,7 @@ where
         polled
     }
 
-    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+    fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
         let ready = mem::take(&mut self.ready);
         let permit = if self.keeper.waves_through(&request) {
             None
@@ -84,12 +89,13 @@ where
                 }
             }
         };
-        let guard = Guard::new(permit);
-        if ready {
-            GateFuture::serving(&mut self.inner, request, guard)
-        } else {
-            GateFuture::readying(self.take(), request, guard)
+        let mut guard = Guard::new(permit);
+        if !ready {
+            return GateFuture::readying(self.take(), request, guard);
         }
+        let bare = begin(&mut request, &mut guard);
+        let future = self.inner.call(request);
+        GateFuture::serving(future, guard, bare)
     }
 }
 

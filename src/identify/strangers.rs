@@ -42,20 +42,29 @@ impl Whom {
         Self { identify, strangers, warned: AtomicBool::new(false) }
     }
 
-    /// The client of a request for the layer `policy`; `None` where it passes without a limit.
+    /// Does something with the client of a request for the layer `policy`: with `None` where it passes without a limit.
+    ///
+    /// The client is lent from where it was found: it is large, and each move of it would stall.
     #[inline]
-    pub(crate) fn to_charge(
+    pub(crate) fn charge<T>(
         &self,
         request: &RequestHead<'_>,
         policy: &PolicyName,
         audience: &Audience,
-    ) -> Result<Option<Client>, Refusal> {
-        match self.identify.identify(request, Digester::process()) {
-            Some(client) => Ok(Some(client)),
-            None => self.stranger(policy, audience),
-        }
+        work: impl FnOnce(Option<&Client>) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let known = self.identify.identify(request, Digester::process());
+        let stranger;
+        let client = if known.is_some() {
+            &known
+        } else {
+            stranger = self.stranger(policy, audience)?;
+            &stranger
+        };
+        work(client.as_ref())
     }
 
+    #[cold]
     fn stranger(&self, policy: &PolicyName, audience: &Audience) -> Result<Option<Client>, Refusal> {
         if !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed) {
             audience.tell(&Event::Unidentified { policy });

@@ -172,6 +172,7 @@ impl Quota {
     /// assert_eq!(tollgate::Quota::concurrent(5).kind(), &tollgate::Kind::Concurrent);
     /// ```
     #[must_use]
+    #[inline]
     pub const fn kind(&self) -> &Kind {
         &self.kind
     }
@@ -192,6 +193,7 @@ impl Quota {
     /// assert!(tollgate::Quota::concurrent(5).period().is_none());
     /// ```
     #[must_use]
+    #[inline]
     pub const fn period(&self) -> Option<&Period> {
         self.period.as_ref()
     }

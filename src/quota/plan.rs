@@ -44,6 +44,7 @@ impl Limit {
         Self { quota, name, limit, warn_from: u64::try_from(warn_from).unwrap_or(u64::MAX) }
     }
 
+    #[inline]
     pub(crate) fn kind(&self) -> &Kind {
         self.quota.kind()
     }
@@ -239,10 +240,12 @@ impl Plan {
     }
 
     /// The limits that count something, in the order of an account's counters.
+    #[inline]
     pub(crate) fn counted(&self) -> &[Limit] {
         &self.counted
     }
 
+    #[inline]
     pub(crate) const fn concurrent(&self) -> Option<&Limit> {
         self.concurrent.as_ref()
     }

@@ -62,8 +62,8 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn grant(&self, client: &Client, grant: Grant) -> Result<GrantId, AccountError> {
-        let (now, offer) = (self.0.now(), self.offer(client));
-        Ok(self.0.store.grant(&Account { client, plan: &offer.plan, now }, grant).await??)
+        let (now, offer) = (self.0.common.now(), self.offer(client));
+        Ok(self.0.common.store.grant(&Account { client, plan: &offer.plan, now }, grant).await??)
     }
 
     /// Ends a grant before its time; false if the client has none of this id. What it has paid for stays paid.
@@ -80,8 +80,8 @@ impl Quotas {
     /// # }
     /// ```
     pub async fn revoke(&self, client: &Client, id: GrantId) -> Result<bool, AccountError> {
-        let (now, offer) = (self.0.now(), self.offer(client));
-        Ok(self.0.store.revoke(&Account { client, plan: &offer.plan, now }, id).await?)
+        let (now, offer) = (self.0.common.now(), self.offer(client));
+        Ok(self.0.common.store.revoke(&Account { client, plan: &offer.plan, now }, id).await?)
     }
 
     /// Changes the plan of all clients that have none of their own, from their next request on.
@@ -147,11 +147,11 @@ impl Quotas {
     }
 
     async fn reset_some(&self, client: &Client, limit: Option<&str>) -> Result<(), AccountError> {
-        let (now, offer) = (self.0.now(), self.offer(client));
-        Ok(self.0.store.reset(&Account { client, plan: &offer.plan, now }, limit).await??)
+        let (now, offer) = (self.0.common.now(), self.offer(client));
+        Ok(self.0.common.store.reset(&Account { client, plan: &offer.plan, now }, limit).await??)
     }
 
     fn change_plan(&self, whose: &Whose, plan: Plan) -> Result<(), Invalid> {
-        self.0.plans.try_replace(|plans| plans.with(whose, plan, &self.0.settings))
+        self.0.plans.try_replace(|plans| plans.with(whose, plan, &self.0.common))
     }
 }

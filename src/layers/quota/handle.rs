@@ -57,8 +57,8 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn check(&self, client: &Client, amounts: impl Into<Amounts>) -> Result<(), Refusal> {
-        let (now, offer, amounts) = (self.0.now(), self.offer(client), amounts.into());
-        let checked = self.0.store.check(&Account { client, plan: &offer.plan, now }, &amounts).await;
+        let (now, offer, amounts) = (self.0.common.now(), self.offer(client), amounts.into());
+        let checked = self.0.common.store.check(&Account { client, plan: &offer.plan, now }, &amounts).await;
         checked.map_err(|refused| self.0.refusal(&offer, client, refused, now))
     }
 
@@ -149,9 +149,9 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn record(&self, client: &Client, amounts: impl Into<Amounts>) -> Result<(), AccountError> {
-        let (now, offer, amounts) = (self.0.now(), self.offer(client), amounts.into());
-        let near = self.0.store.record(&Account { client, plan: &offer.plan, now }, &amounts).await?;
-        self.0.warn(&near);
+        let (now, offer, amounts) = (self.0.common.now(), self.offer(client), amounts.into());
+        let near = self.0.common.store.record(&Account { client, plan: &offer.plan, now }, &amounts).await?;
+        self.0.common.warn(&near);
         Ok(())
     }
 
@@ -210,27 +210,27 @@ impl Quotas {
     /// ```
     #[must_use]
     pub fn digester(&self) -> &Digester {
-        self.0.digester()
+        self.0.common.digester()
     }
 
     async fn admit(&self, client: &Client, amounts: &Amounts, reserve: bool, open: bool) -> Result<Receipt, Refusal> {
-        let ask = Ask { amounts, reserve, lasting: false, open, job: None };
+        let ask = Ask { amounts, each: &[], reserve, lasting: false, open, job: None };
         self.begin(client, ask).await.map(|receipt| receipt.expect("only a job may have been done before"))
     }
 
     /// Takes what is asked for; nothing where it is for a job that was done before.
     pub(super) async fn begin(&self, client: &Client, ask: Ask<'_>) -> Result<Option<Receipt>, Refusal> {
-        let (tracker, now, offer) = (&self.0, self.0.now(), self.offer(client));
+        let (tracker, now, offer) = (&self.0, self.0.common.now(), self.offer(client));
         let account = Account { client, plan: &offer.plan, now };
-        match tracker.store.admit(&Order { account, ask, told: false, usage: false }).await {
+        match tracker.common.store.admit(&Order { account, ask, told: false, usage: false }).await {
             Ok(admission) => {
-                tracker.tell(&admission);
-                tracker.terms.audience.tell(&Event::Admitted { policy: &tracker.terms.name });
+                tracker.common.tell(&admission);
+                tracker.common.terms.audience.tell(&Event::Admitted { policy: &tracker.common.terms.name });
                 Ok(Some(admission.receipt))
             }
             Err(Refused::Account { no: No::Job(Duplicate::Done), .. }) => Ok(None),
             Err(refused) => {
-                tracker.tell_overflow(&refused);
+                tracker.common.tell_overflow(&refused);
                 Err(self.refused(tracker.refusal(&offer, client, refused, now)))
             }
         }
@@ -238,7 +238,7 @@ impl Quotas {
 
     /// A refusal, told to whoever listens.
     pub(super) fn refused(&self, refusal: Refusal) -> Refusal {
-        self.0.terms.audience.tell(&Event::Refused { refusal: &refusal, shadow: false });
+        self.0.common.terms.audience.tell(&Event::Refused { refusal: &refusal, shadow: false });
         refusal
     }
 
@@ -253,6 +253,6 @@ pub(super) fn or_anonymous(client: Option<&Client>) -> Cow<'_, Client> {
 
 impl fmt::Debug for Quotas {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Quotas").field("name", &self.0.terms.name).finish_non_exhaustive()
+        f.debug_struct("Quotas").field("name", &self.0.common.terms.name).finish_non_exhaustive()
     }
 }

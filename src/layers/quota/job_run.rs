@@ -72,10 +72,10 @@ impl Quotas {
         work: impl Future<Output = T>,
     ) -> Result<JobRun<T>, Refusal> {
         let (client, mut amounts) = (or_anonymous(client.into()), amounts.into());
-        let job = by_hand(job_id, &client, &amounts, self.0.store.digester());
+        let job = by_hand(job_id, &client, &amounts, self.0.common.store.digester());
         let job = job.map_err(|Bad| self.refused(self.0.bad_job_id()))?;
         amounts.set(&Kind::Concurrent, 1);
-        let ask = Ask { amounts: &amounts, reserve: false, lasting: false, open: true, job: Some(&job) };
+        let ask = Ask { amounts: &amounts, each: &[], reserve: false, lasting: false, open: true, job: Some(&job) };
         let Some(receipt) = self.begin(&client, ask).await? else { return Ok(JobRun::Replayed) };
         let _begun = Begun { tracker: &self.0, receipt };
         Ok(JobRun::Done(work.await))
@@ -90,8 +90,8 @@ struct Begun<'a> {
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
-        let (none, now) = (Amounts::none(), self.tracker.now());
-        let near = self.tracker.store.settle(&self.receipt, &End::Served { used: &none, actual: &none }, now);
-        self.tracker.warn(&near);
+        let (none, now) = (Amounts::none(), self.tracker.common.now());
+        let near = self.tracker.common.store.settle(&self.receipt, &End::Served { used: &none, actual: &none }, now);
+        self.tracker.common.warn(&near);
     }
 }

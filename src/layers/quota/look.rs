@@ -102,8 +102,8 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn usage(&self, client: &Client) -> Result<Usage, AccountError> {
-        let (now, offer) = (self.0.now(), self.offer(client));
-        Ok(self.0.store.usage(&Account { client, plan: &offer.plan, now }).await?)
+        let (now, offer) = (self.0.common.now(), self.offer(client));
+        Ok(self.0.common.store.usage(&Account { client, plan: &offer.plan, now }).await?)
     }
 
     /// What all clients that have an account have used, some at a time. Who comes or goes meanwhile may be missed.
@@ -122,8 +122,8 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn usage_page(&self, from: Option<Cursor>, most: usize) -> Result<UsagePage, AccountError> {
-        let (now, from) = (self.0.now(), from.as_ref().map(|Cursor(at)| at));
-        let (clients, next) = self.0.store.page(from, most.max(1), self.0.plan_of(), now).await?;
+        let (now, from) = (self.0.common.now(), from.as_ref().map(|Cursor(at)| at));
+        let (clients, next) = self.0.common.store.page(from, most.max(1), self.0.plan_of(), now).await?;
         Ok(UsagePage { clients, next: next.map(Cursor) })
     }
 
@@ -140,8 +140,8 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn grants(&self, client: &Client) -> Result<Vec<Granted>, AccountError> {
-        let (now, offer) = (self.0.now(), self.offer(client));
-        Ok(self.0.store.grants(&Account { client, plan: &offer.plan, now }).await?)
+        let (now, offer) = (self.0.common.now(), self.offer(client));
+        Ok(self.0.common.store.grants(&Account { client, plan: &offer.plan, now }).await?)
     }
 
     /// What each limit would say to a request; charges nothing.
@@ -167,12 +167,12 @@ impl Quotas {
             Ok(None) => return Ok(Explained { client: None, limits: Vec::new(), refusal: None }),
             Err(refusal) => return Ok(Explained { client: None, limits: Vec::new(), refusal: Some(refusal) }),
         };
-        let (now, offer) = (self.0.now(), self.offer(&client));
-        let asked = offer.asked(request, &self.0.settings);
+        let (now, offer) = (self.0.common.now(), self.offer(&client));
+        let asked = offer.asked(request, &self.0.common.settings);
         let amounts = asked.amounts(&offer).into_owned();
         let account = Account { client: &client, plan: &offer.plan, now };
-        let usage = self.0.store.usage(&account).await?;
-        let refused = match self.0.store.check(&account, &amounts).await {
+        let usage = self.0.common.store.usage(&account).await?;
+        let refused = match self.0.common.store.check(&account, &amounts).await {
             Ok(()) => None,
             Err(Refused::Store(trouble)) => return Err(trouble.into()),
             Err(refused) => Some(refused),
@@ -202,7 +202,7 @@ impl Quotas {
     /// ```
     #[must_use]
     pub fn live_clients(&self) -> usize {
-        self.0.store.population().0
+        self.0.common.store.population().0
     }
 
     /// How many clients could have an account at once.
@@ -214,6 +214,6 @@ impl Quotas {
     /// ```
     #[must_use]
     pub fn max_clients(&self) -> usize {
-        self.0.store.population().1
+        self.0.common.store.population().1
     }
 }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use http::header::CONTENT_LENGTH;
 
-use super::settings::QuotaSettings;
+use super::{settings::QuotaSettings, tracker::Common};
 use crate::{
     Client, Dialect, Digest, Direction, Invalid, Kind, Period, Plan, PolicyName, RequestHead, Tier,
     quota::{Amounts, Limit},
@@ -27,13 +27,16 @@ pub(super) enum Whose {
     Client(Digest),
 }
 
-/// A plan in force, and what depends on nothing else.
+/// A plan in force, and what depends on nothing else: all that a request under it must hold on to.
 pub(super) struct Offer {
+    pub(super) common: Arc<Common>,
     pub(super) plan: Arc<Plan>,
     /// One for each limit, that of requests at a time last; none where nothing is told.
     pub(super) fields: Vec<Arc<Fields>>,
     /// What each request asks for, where nothing depends on the request.
     pub(super) fixed: Amounts,
+    /// The same for each counted limit of the plan.
+    each: Box<[Option<u64>]>,
     /// Kinds whose amount the request's head says.
     metered: Vec<usize>,
     pub(super) request_bytes: bool,
@@ -43,8 +46,9 @@ pub(super) struct Offer {
 }
 
 impl Plans {
-    pub(super) fn new(settings: &QuotaSettings) -> Self {
-        let offer = |plan: &Plan| Arc::new(Offer::new(plan.clone(), settings));
+    pub(super) fn new(common: &Arc<Common>) -> Self {
+        let settings = &common.settings;
+        let offer = |plan: &Plan| Arc::new(Offer::new(plan.clone(), common));
         Self {
             usual: offer(&settings.plan),
             tiers: settings.tiers.iter().map(|(tier, plan)| (tier.clone(), offer(plan))).collect(),
@@ -65,8 +69,8 @@ impl Plans {
     }
 
     /// The same plans but for one. A number that is not above the one in force is refused; without a number it is the next.
-    pub(super) fn with(&self, whose: &Whose, plan: Plan, settings: &QuotaSettings) -> Result<Self, Invalid> {
-        settings.check(&plan)?;
+    pub(super) fn with(&self, whose: &Whose, plan: Plan, common: &Arc<Common>) -> Result<Self, Invalid> {
+        common.settings.check(&plan)?;
         let before = match whose {
             Whose::Everyone => Some(&self.usual),
             Whose::Tier(tier) => self.tiers.iter().find(|(name, _)| name == tier).map(|(_, offer)| offer),
@@ -81,7 +85,7 @@ impl Plans {
                 return Err(Invalid::new(&format!("version of plan {:?}", plan.name()), &must, stale));
             }
         };
-        let (offer, mut plans) = (Arc::new(Offer::new(plan, settings)), self.clone());
+        let (offer, mut plans) = (Arc::new(Offer::new(plan, common)), self.clone());
         match whose {
             Whose::Everyone => plans.usual = offer,
             Whose::Tier(tier) => match plans.tiers.iter_mut().find(|(name, _)| name == tier) {
@@ -104,7 +108,8 @@ impl Plans {
 }
 
 impl Offer {
-    fn new(plan: Plan, settings: &QuotaSettings) -> Self {
+    fn new(plan: Plan, common: &Arc<Common>) -> Self {
+        let settings = &common.settings;
         let mut fixed = Amounts::none();
         for limit in plan.all() {
             match limit.kind() {
@@ -112,13 +117,15 @@ impl Offer {
                 kind => fixed.set(kind, 0), // nothing of it may be left already
             }
         }
+        let each = plan.counted().iter().map(|limit| fixed.of(limit.kind())).collect();
         let counts = |kind: &Kind| plan.counted().iter().any(|limit| limit.kind() == kind);
         let metered: Vec<_> = (0..settings.meters.len()).filter(|&index| counts(&settings.meters[index].0)).collect();
         let (request_bytes, response_bytes) =
             (plan.counts_bytes(Direction::Request), plan.counts_bytes(Direction::Response));
         let open = response_bytes || plan.concurrent().is_some() || settings.share || settings.job_id.is_some();
         let fields = fields(&plan, settings.dialect);
-        Self { plan: Arc::new(plan), fields, fixed, metered, request_bytes, response_bytes, open }
+        let common = Arc::clone(common);
+        Self { common, plan: Arc::new(plan), fields, fixed, each, metered, request_bytes, response_bytes, open }
     }
 
     /// What a request asks for.
@@ -148,6 +155,7 @@ impl Offer {
 }
 
 /// What one request asks for, kept as small as it can be.
+#[derive(Default)]
 pub(super) struct Asked {
     /// Bytes of its body, as far as its head says so.
     declared: u64,
@@ -157,13 +165,29 @@ pub(super) struct Asked {
 
 impl Asked {
     /// How much of each kind; under `offer`, by which it was asked.
-    #[inline]
     pub(super) fn amounts<'a>(&'a self, offer: &'a Offer) -> Cow<'a, Amounts> {
-        let amounts = self.metered.as_deref().unwrap_or(&offer.fixed);
-        if self.declared == 0 { Cow::Borrowed(amounts) } else { Cow::Owned(self.with_declared(amounts)) }
+        self.with_declared(offer).map_or_else(|| Cow::Borrowed(self.undeclared(offer)), Cow::Owned)
     }
 
-    fn with_declared(&self, amounts: &Amounts) -> Amounts {
+    /// How much of each kind, but for bytes that the request's head has declared.
+    #[inline]
+    pub(super) fn undeclared<'a>(&'a self, offer: &'a Offer) -> &'a Amounts {
+        self.metered.as_deref().unwrap_or(&offer.fixed)
+    }
+
+    /// How much of each kind, where bytes were declared.
+    #[inline]
+    pub(super) fn with_declared(&self, offer: &Offer) -> Option<Amounts> {
+        if self.declared == 0 { None } else { Some(self.declared_and(self.undeclared(offer))) }
+    }
+
+    /// The same for each counted limit of the plan, where nothing depends on the request.
+    #[inline]
+    pub(super) fn each<'a>(&self, offer: &'a Offer) -> &'a [Option<u64>] {
+        if self.declared == 0 && self.metered.is_none() { &offer.each } else { &[] }
+    }
+
+    fn declared_and(&self, amounts: &Amounts) -> Amounts {
         let mut amounts = amounts.clone();
         for direction in [Direction::Both, Direction::Request] {
             let kind = Kind::Bytes(direction);

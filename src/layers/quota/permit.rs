@@ -4,6 +4,7 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    thread::LocalKey,
 };
 
 use http::{Extensions, HeaderValue, Response, StatusCode};
@@ -13,8 +14,7 @@ use super::{
     charge::{Charge, QuotaStatus},
     offer::{Asked, Offer},
     settings::Served,
-    spare::{Pool, Spare},
-    tracker::Tracker,
+    spare::{self, Pool, Reuse},
 };
 use crate::{
     Moment, Outcome, Permit, Refusal,
@@ -25,20 +25,14 @@ use crate::{
 };
 
 /// A charge under way, or nothing where nobody is charged.
-pub struct Held(Kind);
+///
+/// One word, because a permit is moved about with the response.
+pub struct Held(Option<Box<Open>>);
 
-/// Two words, because a permit is moved about with the response.
-enum Kind {
-    Open(Spare<Open>),
-    /// Nobody is charged. A handler that records what it used may still have to find where to.
-    Nothing {
-        idle_charge: bool,
-    },
-}
-
+#[derive(Default)]
 struct Open {
-    tracker: Arc<Tracker>,
-    offer: Arc<Offer>,
+    /// Under which plan; none where nobody is charged. A handler that records what it used may still have to find where to.
+    offer: Option<Arc<Offer>>,
     receipt: Receipt,
     asked: Asked,
     told: Option<Nearest>,
@@ -72,54 +66,50 @@ impl Extra {
 
 impl Held {
     /// Nobody is charged.
-    pub(super) const fn nothing(idle_charge: bool) -> Self {
-        Self(Kind::Nothing { idle_charge })
+    pub(super) fn nothing(idle_charge: bool) -> Self {
+        let idle = || Box::new(Extra { charge: Some(Charge::new()), ..Extra::default() });
+        Self(idle_charge.then(|| Box::new(Open { extra: Some(idle()), ..Open::default() })))
     }
 
-    pub(super) fn new(
-        tracker: &Arc<Tracker>,
-        offer: &Arc<Offer>,
-        asked: Asked,
-        bytes: Bytes,
-        admission: Admission,
-        now: Now,
-    ) -> Self {
+    #[inline(always)] // it would be copied once more
+    pub(super) fn new(offer: &Arc<Offer>, asked: Asked, bytes: Bytes, admission: Admission, now: Now) -> Self {
+        offer.common.tell(&admission);
         let Admission { receipt, nearest, news } = admission;
+        let share = offer.common.settings.share;
         let extra = match news {
-            None if !tracker.settings.share => None,
-            news => Some(Box::new(Extra::new(news.map(|news| *news).unwrap_or_default(), tracker.settings.share))),
+            None if !share => None,
+            news => Some(Box::new(Extra::new(news.map(|news| *news).unwrap_or_default(), share))),
         };
-        let open = Open {
-            told: nearest,
-            tracker: Arc::clone(tracker),
-            offer: Arc::clone(offer),
-            receipt,
-            asked,
-            extra,
-            bytes,
-            heard: now.moment,
-            status: None,
-            reached: false,
-        };
-        Self(Kind::Open(Spare::of(&SPARE, open)))
-    }
-
-    fn open(&mut self) -> Option<&mut Open> {
-        match &mut self.0 {
-            Kind::Open(open) => open.get(),
-            Kind::Nothing { .. } => None,
-        }
+        // Field by field: a whole one would be made first, and then copied.
+        let mut open = spare::take::<Open>();
+        open.offer = Some(Arc::clone(offer));
+        open.receipt = receipt;
+        open.asked = asked;
+        open.told = nearest;
+        open.extra = extra;
+        open.bytes = bytes;
+        open.heard = now.moment;
+        (open.status, open.reached) = (None, false);
+        Self(Some(open))
     }
 }
 
 thread_local!(static SPARE: Pool<Open> = const { Pool::new() });
 
+impl Reuse for Open {
+    const POOL: &'static LocalKey<Pool<Self>> = &SPARE;
+
+    #[inline]
+    fn blank(&mut self) {
+        (self.offer, self.receipt.job, self.extra) = (None, None, None);
+        (self.asked, self.bytes) = (Asked::default(), Bytes::default());
+    }
+}
+
 impl Permit for Held {
+    #[inline]
     fn on_request(&mut self, extensions: &mut Extensions) {
-        if let Kind::Nothing { idle_charge: true } = self.0 {
-            extensions.insert(Charge::new());
-        }
-        let Some(open) = self.open() else { return };
+        let Some(open) = &mut self.0 else { return };
         open.reached = true;
         if let Some(extra) = &mut open.extra {
             if let Some(charge) = &extra.charge {
@@ -132,23 +122,19 @@ impl Permit for Held {
     }
 
     fn on_response<B>(&mut self, response: &mut Response<B>) {
-        let Some(open) = self.open() else { return };
+        let Some(open) = self.0.as_deref_mut() else { return };
+        let Some(offer) = &open.offer else { return };
         open.status = Some(response.status());
-        if open.receipt.lease.is_some() {
-            let now = open.tracker.now();
-            open.tracker.store.watch(&open.receipt, now);
-            open.heard = now.moment;
-        }
         if let Some(nearest) = &open.told
-            && let Some(fields) = open.offer.fields.get(nearest.index)
+            && let Some(fields) = offer.fields.get(nearest.index)
         {
             // What a layer further in refused is given back, and so there is more.
             let refused = response.extensions().get::<Refusal>().is_some();
-            let back = if refused { open.asked_of(nearest.index) } else { 0 };
+            let back = if refused { open.asked_of(offer, nearest.index) } else { 0 };
             let remaining = nearest.remaining.saturating_add(back);
             match nearest.reset {
                 Some(reset) => {
-                    fields.write(response.headers_mut(), remaining, reset, || open.tracker.terms.clock.wall())
+                    fields.write(response.headers_mut(), remaining, reset, || offer.common.terms.clock.wall())
                 }
                 None => fields.write_without_reset(response.headers_mut(), remaining),
             }
@@ -158,67 +144,98 @@ impl Permit for Held {
         }
     }
 
-    fn on_data(&mut self, bytes: usize) {
-        if let Some(open) = self.open() {
-            if open.offer.response_bytes {
-                open.bytes.answered(bytes);
-            }
-            open.tell_progress();
+    #[inline]
+    fn on_body(&mut self) {
+        if let Some(open) = &mut self.0
+            && open.receipt.lease.is_some()
+        {
+            open.watch();
         }
     }
 
-    fn settle(mut self, outcome: Outcome<'_>) {
-        if let Some(open) = self.open() {
+    fn on_data(&mut self, bytes: usize) {
+        if let Some(open) = &mut self.0 {
+            open.passed(bytes);
+        }
+    }
+
+    #[inline]
+    fn settle(self, outcome: Outcome<'_>) {
+        if let Some(mut open) = self.0 {
             open.settle(&outcome);
+            spare::keep(open);
         }
     }
 }
 
 impl Open {
+    /// From now on the request has to make progress.
+    fn watch(&mut self) {
+        let Some(offer) = &self.offer else { return };
+        let now = offer.common.now();
+        offer.common.store.watch(&self.receipt, now);
+        self.heard = now.moment;
+    }
+
     /// Tells the account that the request is alive, and what has passed: not at each frame, for that costs a lock.
-    fn tell_progress(&mut self) {
+    fn passed(&mut self, bytes: usize) {
+        let Some(offer) = &self.offer else { return };
+        if offer.response_bytes {
+            self.bytes.answered(bytes);
+        }
         let much = self.bytes.are_news();
         if !much && self.receipt.lease.is_none() {
             return;
         }
-        let now = self.tracker.now();
-        if much || now.moment.since(self.heard) >= self.tracker.settings.max_stall / NEWS_PER_STALL {
-            let near = self.tracker.store.go_on(&self.receipt, &self.bytes.tell(), now);
-            self.tracker.warn(&near);
+        let common = &*offer.common;
+        let now = common.now();
+        if much || now.moment.since(self.heard) >= common.settings.max_stall / NEWS_PER_STALL {
+            let near = common.store.go_on(&self.receipt, &self.bytes.tell(), now);
+            common.warn(&near);
             self.heard = now.moment;
         }
     }
 
+    #[inline]
     fn settle(&mut self, outcome: &Outcome<'_>) {
+        let Some(offer) = &self.offer else { return };
         let charged = match outcome {
             Outcome::Refused(_) => false,
             _ if !self.reached => false,
-            outcome => self.is_charged(matches!(outcome, Outcome::Complete { .. })),
+            outcome => self.is_charged(offer, matches!(outcome, Outcome::Complete { .. })),
         };
         if charged && !self.receipt.open && self.bytes.are_all_told() {
             return; // all was charged when it was admitted
         }
-        let (known, used) = (self.bytes.told(), self.bytes.tell());
-        let (store, now) = (&self.tracker.store, self.tracker.now());
+        self.close(charged);
+    }
+
+    /// Tells the account how it ended.
+    #[inline(never)]
+    fn close(&mut self, charged: bool) {
+        let Some(offer) = &self.offer else { return };
+        let (store, now) = (&offer.common.store, offer.common.now());
         let near = if charged {
-            store.settle(&self.receipt, &End::Served { used: &used, actual: &self.said() }, now)
+            let (used, actual) = (self.bytes.tell(), self.said());
+            store.settle(&self.receipt, &End::Served { used: &used, actual: &actual }, now)
         } else {
-            store.settle(&self.receipt, &End::Void(&self.all_charged(known)), now)
+            store.settle(&self.receipt, &End::Void(&self.all_charged(offer, self.bytes.told())), now)
         };
-        self.tracker.warn(&near);
+        offer.common.warn(&near);
     }
 
     /// Whether a request that reached the service is charged; yes where whoever decides panics.
-    fn is_charged(&self, complete: bool) -> bool {
-        let Some(charge_when) = &self.tracker.settings.charge_when else { return true };
+    #[inline]
+    fn is_charged(&self, offer: &Offer, complete: bool) -> bool {
+        let Some(charge_when) = &offer.common.settings.charge_when else { return true };
         let served = Served::new(self.status, complete);
         catch_unwind(AssertUnwindSafe(|| charge_when(&served))).unwrap_or(true)
     }
 
     /// What was asked for of the kind that a limit counts.
-    fn asked_of(&self, limit: usize) -> u64 {
-        let limit = self.offer.plan.all().nth(limit);
-        limit.map_or(0, |limit| self.asked.amounts(&self.offer).counted(limit.kind()))
+    fn asked_of(&self, offer: &Offer, limit: usize) -> u64 {
+        let limit = offer.plan.all().nth(limit);
+        limit.map_or(0, |limit| self.asked.amounts(offer).counted(limit.kind()))
     }
 
     /// What the handler says that was used.
@@ -228,9 +245,9 @@ impl Open {
     }
 
     /// What there is to give back besides what was set aside: `known` bytes, and what was charged at admission.
-    fn all_charged(&self, mut known: Amounts) -> Amounts {
+    fn all_charged(&self, offer: &Offer, mut known: Amounts) -> Amounts {
         if self.receipt.hold.is_none() {
-            self.asked.amounts(&self.offer).iter().for_each(|(kind, amount)| known.add(kind, amount));
+            self.asked.amounts(offer).iter().for_each(|(kind, amount)| known.add(kind, amount));
         }
         known
     }
@@ -242,6 +259,6 @@ const NEWS_PER_STALL: u32 = 4;
 
 impl fmt::Debug for Held {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Held").field(&matches!(self.0, Kind::Open(_))).finish()
+        f.debug_tuple("Held").field(&self.0.as_ref().is_some_and(|open| open.offer.is_some())).finish()
     }
 }

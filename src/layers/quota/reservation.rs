@@ -105,15 +105,15 @@ impl Reservation {
     #[must_use = "an id that is lost leaves the reservation open until its time runs out"]
     pub fn detach(mut self) -> ReservationId {
         let receipt = self.receipt.as_ref().expect("there until it is ended");
-        let id = self.tracker.store.reserved(receipt);
+        let id = self.tracker.common.store.reserved(receipt);
         self.end(&End::Detached);
         ReservationId(id)
     }
 
     fn end(&mut self, end: &End<'_>) {
         if let Some(receipt) = self.receipt.take() {
-            let near = self.tracker.store.settle(&receipt, end, self.tracker.now());
-            self.tracker.warn(&near);
+            let near = self.tracker.common.store.settle(&receipt, end, self.tracker.common.now());
+            self.tracker.common.warn(&near);
         }
     }
 }
@@ -130,8 +130,8 @@ impl Tracker {
         id: &ReservationId,
         actual: Option<&Amounts>,
     ) -> Result<Ended, ReservationError> {
-        let (ending, near) = self.store.close(&id.0, actual, self.plan_of(), self.now()).await?;
-        self.warn(&near);
+        let (ending, near) = self.common.store.close(&id.0, actual, self.plan_of(), self.common.now()).await?;
+        self.common.warn(&near);
         match (ending, actual) {
             (Ending::Now, _) => Ok(Ended::Now),
             (Ending::TooLate, _) | (Ending::Before(Stage::Expired), None) => Ok(Ended::Late),

@@ -2,16 +2,19 @@
 
 use std::{cell::RefCell, thread::LocalKey};
 
-/// The empty boxes of one thread.
-pub(super) struct Pool<T>(RefCell<Vec<Box<Option<T>>>>);
+/// The blank boxes of one thread.
+pub(super) struct Pool<T>(RefCell<Vec<Box<T>>>);
 
-/// A box that goes back to the pool of the thread on which it is dropped.
-pub(super) struct Spare<T: 'static> {
-    held: Option<Box<Option<T>>>,
-    pool: &'static LocalKey<Pool<T>>,
+/// What is in boxes that are used again.
+pub(super) trait Reuse: Default + 'static {
+    /// Where they are.
+    const POOL: &'static LocalKey<Pool<Self>>;
+
+    /// Drops whatever was in it.
+    fn blank(&mut self);
 }
 
-/// So many empty boxes a thread keeps: what it has under way at once, as a rule.
+/// So many blank boxes a thread keeps: what it has under way at once, as a rule.
 const KEPT: usize = 256;
 
 impl<T> Pool<T> {
@@ -20,35 +23,24 @@ impl<T> Pool<T> {
     }
 }
 
-impl<T> Spare<T> {
-    /// A box with `value` in it.
-    #[inline]
-    pub(super) fn of(pool: &'static LocalKey<Pool<T>>, value: T) -> Self {
-        // A thread that is just ending has no pool any more.
-        let empty = pool.try_with(|pool| pool.0.borrow_mut().pop()).ok().flatten();
-        let mut held = empty.unwrap_or_default();
-        *held = Some(value);
-        Self { held: Some(held), pool }
-    }
-
-    #[inline]
-    pub(super) fn get(&mut self) -> Option<&mut T> {
-        self.held.as_deref_mut().and_then(Option::as_mut)
-    }
+/// A box that is new, or was [kept](keep).
+#[inline]
+pub(super) fn take<T: Reuse>() -> Box<T> {
+    // A thread that is just ending has no pool any more.
+    let kept = T::POOL.try_with(|pool| pool.0.borrow_mut().pop()).ok().flatten();
+    kept.unwrap_or_default()
 }
 
-impl<T> Drop for Spare<T> {
-    #[inline]
-    fn drop(&mut self) {
-        let Some(mut held) = self.held.take() else { return };
-        *held = None; // before the pool is borrowed: it may hold such a box itself
-        let _ = self.pool.try_with(|pool| {
-            let mut pool = pool.0.borrow_mut();
-            if pool.len() < KEPT {
-                pool.push(held);
-            }
-        });
-    }
+/// Makes a box blank and keeps it for the next who needs one on this thread, unless there are many.
+#[inline]
+pub(super) fn keep<T: Reuse>(mut used: Box<T>) {
+    used.blank(); // before the pool is borrowed: it may hold such a box itself
+    let _ = T::POOL.try_with(|pool| {
+        let mut pool = pool.0.borrow_mut();
+        if pool.len() < KEPT {
+            pool.push(used);
+        }
+    });
 }
 
 #[cfg(test)]
@@ -57,28 +49,44 @@ mod tests {
 
     thread_local!(static NUMBERS: Pool<u64> = const { Pool::new() });
 
+    impl Reuse for u64 {
+        const POOL: &'static LocalKey<Pool<Self>> = &NUMBERS;
+
+        fn blank(&mut self) {
+            *self = 0;
+        }
+    }
+
     fn kept() -> usize {
         NUMBERS.with(|pool| pool.0.borrow().len())
     }
 
+    fn number(n: u64) -> Box<u64> {
+        let mut number = take();
+        assert_eq!(*number, 0, "blank");
+        *number = n;
+        number
+    }
+
     #[test]
     fn a_box_is_used_again_and_never_too_many_are_kept() {
-        let mut one = Spare::of(&NUMBERS, 1);
-        assert_eq!((one.get().copied(), kept()), (Some(1), 0));
-        drop(one);
+        let one = number(1);
+        assert_eq!(kept(), 0);
+        keep(one);
         assert_eq!(kept(), 1);
-        let mut two = Spare::of(&NUMBERS, 2);
-        assert_eq!((two.get().copied(), kept()), (Some(2), 0));
-        let many: Vec<_> = (0..300).map(|n| Spare::of(&NUMBERS, n)).collect();
-        drop((two, many));
+        let two = number(2);
+        assert_eq!(kept(), 0);
+        let many: Vec<_> = (0..300).map(number).collect();
+        keep(two);
+        many.into_iter().for_each(keep);
         assert_eq!(kept(), KEPT);
     }
 
     #[test]
     fn a_box_may_end_on_another_thread() {
-        let here = Spare::of(&NUMBERS, 7);
+        let here = number(7);
         std::thread::spawn(move || {
-            drop(here);
+            keep(here);
             assert_eq!(kept(), 1);
         })
         .join()
@@ -86,11 +94,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_a_box_may_hold_another() {
-        struct Nested(#[expect(dead_code, reason = "dropped")] Option<Spare<Nested>>);
+    fn what_is_in_a_box_may_keep_another() {
+        #[derive(Default)]
+        struct Nested(Option<Box<Nested>>);
         thread_local!(static NESTED: Pool<Nested> = const { Pool::new() });
-        let inner = Spare::of(&NESTED, Nested(None));
-        drop(Spare::of(&NESTED, Nested(Some(inner))));
+        impl Reuse for Nested {
+            const POOL: &'static LocalKey<Pool<Self>> = &NESTED;
+
+            fn blank(&mut self) {
+                self.0.take().into_iter().for_each(keep);
+            }
+        }
+        keep(Box::new(Nested(Some(Box::default()))));
         assert_eq!(NESTED.with(|pool| pool.0.borrow().len()), 2);
     }
 }

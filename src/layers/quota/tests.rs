@@ -7,14 +7,15 @@ use tower::{Layer, ServiceExt, service_fn};
 
 use super::{QuotaLayer, Quotas, tracker::Tracker};
 use crate::{
-    AccountError, Amounts, Answer, Client, Grant, GrantId, Invalid, Plan, Reason, RequestHead, ReservationError, Usage,
+    AccountError, AccountStore, Amounts, Answer, Client, Clock, Grant, GrantId, Invalid, OnFailure, Plan, Reason,
+    RequestHead, ReservationError, Usage,
     gate::GateLayer,
     quota::Granted,
     quota_store::{
-        Account, Admission, Bookmark, End, Ending, Near, Order, Page, PlanOf, QuotaStore, Receipt, Refused, Reserved,
-        Trouble,
+        Account, Admission, Bookmark, End, Ending, Near, OpenAccounts, Order, Page, PlanOf, QuotaStore, Receipt,
+        Refused, Reserved, Trouble,
     },
-    rule::quota::Now,
+    rule::quota::{Now, Terms},
 };
 
 /// A store that is always in the same trouble, and takes its time to say so.
@@ -97,12 +98,22 @@ impl QuotaStore for Troubled {
     }
 }
 
+impl OpenAccounts for Troubled {
+    fn open(&self, _: usize, _: Terms, _: &Clock, _: &OnFailure) -> Arc<dyn QuotaStore> {
+        Arc::new(Self(self.0))
+    }
+
+    fn bills(&self) -> bool {
+        false
+    }
+}
+
 fn in_trouble(trouble: Trouble) -> Arc<Tracker> {
     let layer = QuotaLayer::new(Plan::standard()).accept_unverified();
     let usual = layer.policy();
-    let mut tracker = Tracker::new(usual.settings.clone(), usual.terms.clone());
-    tracker.store = Arc::new(Troubled(trouble));
-    Arc::new(tracker)
+    let mut settings = usual.common.settings.clone();
+    settings.store = AccountStore(Arc::new(Troubled(trouble)));
+    Arc::new(Tracker::new(settings, usual.common.terms.clone()))
 }
 
 /// Every trouble, and what it is called.

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use super::{
     bytes::Bytes,
     job_id::{Bad, Duplicates},
-    offer::{Asked, Offer, Plans},
+    offer::{Offer, Plans},
     permit::Held,
     settings::QuotaSettings,
 };
@@ -21,11 +21,16 @@ use crate::{
 
 /// The accounts of a layer, and the plans that they have.
 pub struct Tracker {
+    pub(super) common: Arc<Common>,
+    pub(super) plans: InForce<Plans>,
+    whom: Whom,
+}
+
+/// What all plans of a layer have in common.
+pub(super) struct Common {
     pub(super) terms: Terms,
     pub(super) settings: QuotaSettings,
-    pub(super) plans: InForce<Plans>,
     pub(super) store: Arc<dyn QuotaStore>,
-    whom: Whom,
 }
 
 impl Tracker {
@@ -41,11 +46,100 @@ impl Tracker {
         let store = settings.store.0.open(settings.max_clients, books, &terms.clock, &settings.on_failure);
         let late = terms.clone();
         store.listen(Arc::new(move |told| tell(&late, told)));
-        let plans = InForce::new(Plans::new(&settings));
         let whom = Whom::new(Arc::clone(&settings.identify), settings.strangers);
-        Self { plans, store, whom, settings, terms }
+        let common = Arc::new(Common { store, settings, terms });
+        let plans = InForce::new(Plans::new(&common));
+        Self { common, plans, whom }
     }
 
+    /// Whom to charge; `None` where nobody is.
+    pub(super) fn client(&self, request: &RequestHead<'_>) -> Result<Option<Client>, Refusal> {
+        let Terms { name, audience, .. } = &self.common.terms;
+        self.whom.charge(request, name, audience, |client| Ok(client.cloned()))
+    }
+
+    /// The job that a request names; where it names one badly, or it is no job at all, why.
+    fn job(&self, request: &RequestHead<'_>, client: &Client, amounts: &Amounts) -> Result<Option<Arc<Job>>, Refusal> {
+        let Some(ids) = &self.common.settings.job_id else { return Ok(None) };
+        let read = ids.read(request, client, amounts, self.common.store.digester());
+        read.map_err(|Bad| self.bad_job_id())
+    }
+
+    pub(super) fn bad_job_id(&self) -> Refusal {
+        Refusal::new(Reason::InvalidJobId, self.common.terms.name.clone())
+    }
+
+    /// The plan of each client, for whoever asks later.
+    pub(super) fn plan_of(self: &Arc<Self>) -> PlanOf {
+        let me = Arc::clone(self);
+        Arc::new(move |client: &Client| Arc::clone(&me.plans.present().of(client).plan))
+    }
+
+    #[inline]
+    fn decide(
+        self: &Arc<Self>,
+        request: &RequestHead<'_>,
+        client: &Client,
+    ) -> Result<Answer<Result<Held, Refusal>>, Refusal> {
+        let now = self.common.now();
+        let plans = self.plans.present();
+        let offer = plans.of(client);
+        let (asked, bytes) = (offer.asked(request, &self.common.settings), Bytes::new(offer, request));
+        let with_declared = asked.with_declared(offer);
+        let amounts = with_declared.as_ref().unwrap_or_else(|| asked.undeclared(offer));
+        let job = self.job(request, client, amounts)?;
+        let open = offer.open || bytes.counts_request();
+        let order = Order {
+            account: Account { client, plan: &offer.plan, now },
+            ask: Ask {
+                amounts,
+                each: asked.each(offer),
+                reserve: self.common.settings.share,
+                lasting: true,
+                open,
+                job: job.as_ref(),
+            },
+            told: self.common.settings.dialect != Dialect::None,
+            usage: self.common.settings.share,
+        };
+        let decided = self.common.store.admit(&order);
+        Ok(match decided {
+            Answer::Now(Ok(admission)) => Answer::Now(Ok(Held::new(offer, asked, bytes, admission, now))),
+            Answer::Now(Err(refused)) => Answer::Now(self.turn_down(offer, client, refused, now)),
+            Answer::Later(decision) => {
+                let (tracker, offer, client) = (Arc::clone(self), Arc::clone(offer), client.clone());
+                Answer::later(async move {
+                    match decision.await {
+                        Ok(admission) => Ok(Held::new(&offer, asked, bytes, admission, now)),
+                        Err(refused) => tracker.turn_down(&offer, &client, refused, now),
+                    }
+                })
+            }
+        })
+    }
+
+    /// Nobody is charged.
+    fn let_pass(&self) -> Held {
+        Held::nothing(self.common.settings.share)
+    }
+
+    fn turn_down(
+        self: &Arc<Self>,
+        offer: &Offer,
+        client: &Client,
+        refused: Refused,
+        now: Now,
+    ) -> Result<Held, Refusal> {
+        self.common.tell_overflow(&refused);
+        let done_before = matches!(refused, Refused::Account { no: No::Job(Duplicate::Running | Duplicate::Done), .. });
+        if done_before && self.common.settings.duplicates == Duplicates::Pass {
+            return Ok(self.let_pass());
+        }
+        Err(self.refusal(offer, client, refused, now))
+    }
+}
+
+impl Common {
     /// The time, read once.
     #[inline]
     pub(super) fn now(&self) -> Now {
@@ -57,69 +151,22 @@ impl Tracker {
         Digester::process()
     }
 
-    /// The plan of each client, for whoever asks later.
-    pub(super) fn plan_of(self: &Arc<Self>) -> PlanOf {
-        let me = Arc::clone(self);
-        Arc::new(move |client: &Client| Arc::clone(&me.plans.present().of(client).plan))
-    }
-
     /// Tells whoever listens that a client has come near to its limits.
     #[inline]
     pub(super) fn warn(&self, near: &Near) {
         warn(&self.terms, near);
     }
 
-    /// Whom to charge; `None` where nobody is.
-    pub(super) fn client(&self, request: &RequestHead<'_>) -> Result<Option<Client>, Refusal> {
-        self.whom.to_charge(request, &self.terms.name, &self.terms.audience)
-    }
-
-    /// The job that a request names; where it names one badly, or it is no job at all, why.
-    fn job(&self, request: &RequestHead<'_>, client: &Client, amounts: &Amounts) -> Result<Option<Arc<Job>>, Refusal> {
-        let Some(ids) = &self.settings.job_id else { return Ok(None) };
-        let read = ids.read(request, client, amounts, self.store.digester());
-        read.map_err(|Bad| self.bad_job_id())
-    }
-
-    pub(super) fn bad_job_id(&self) -> Refusal {
-        Refusal::new(Reason::InvalidJobId, self.terms.name.clone())
-    }
-
-    fn decide(self: &Arc<Self>, request: &RequestHead<'_>) -> Result<Answer<Result<Held, Refusal>>, Refusal> {
-        let Some(client) = self.client(request)? else { return Ok(Answer::Now(Ok(self.let_pass()))) };
-        let now = self.now();
-        let plans = self.plans.present();
-        let offer = plans.of(&client);
-        let (asked, bytes) = (offer.asked(request, &self.settings), Bytes::new(offer, request));
-        let amounts = asked.amounts(offer);
-        let job = self.job(request, &client, &amounts)?;
-        let open = offer.open || bytes.counts_request();
-        let order = Order {
-            account: Account { client: &client, plan: &offer.plan, now },
-            ask: Ask { amounts: &amounts, reserve: self.settings.share, lasting: true, open, job: job.as_ref() },
-            told: self.settings.dialect != Dialect::None,
-            usage: self.settings.share,
-        };
-        let decided = self.store.admit(&order);
-        drop(amounts);
-        Ok(match decided {
-            Answer::Now(Ok(admission)) => Answer::Now(Ok(self.hold(offer, asked, bytes, admission, now))),
-            Answer::Now(Err(refused)) => Answer::Now(self.turn_down(offer, &client, refused, now)),
-            Answer::Later(decision) => {
-                let (tracker, offer) = (Arc::clone(self), Arc::clone(offer));
-                Answer::later(async move {
-                    match decision.await {
-                        Ok(admission) => Ok(tracker.hold(&offer, asked, bytes, admission, now)),
-                        Err(refused) => tracker.turn_down(&offer, &client, refused, now),
-                    }
-                })
-            }
-        })
-    }
-
     /// Tells whoever listens what is special about an admission.
     #[inline]
     pub(super) fn tell(&self, admission: &Admission) {
+        if admission.news.is_some() || admission.receipt.shared {
+            self.tell_some(admission);
+        }
+    }
+
+    #[cold]
+    fn tell_some(&self, admission: &Admission) {
         if let Some(news) = &admission.news {
             self.warn(&news.near);
             if news.reclaimed {
@@ -136,31 +183,6 @@ impl Tracker {
         if let Refused::Account { shared: true, .. } = refused {
             self.terms.audience.tell(&Event::Overflow { policy: &self.terms.name });
         }
-    }
-
-    fn hold(self: &Arc<Self>, offer: &Arc<Offer>, asked: Asked, bytes: Bytes, admission: Admission, now: Now) -> Held {
-        self.tell(&admission);
-        Held::new(self, offer, asked, bytes, admission, now)
-    }
-
-    /// Nobody is charged.
-    fn let_pass(&self) -> Held {
-        Held::nothing(self.settings.share)
-    }
-
-    fn turn_down(
-        self: &Arc<Self>,
-        offer: &Offer,
-        client: &Client,
-        refused: Refused,
-        now: Now,
-    ) -> Result<Held, Refusal> {
-        self.tell_overflow(&refused);
-        let done_before = matches!(refused, Refused::Account { no: No::Job(Duplicate::Running | Duplicate::Done), .. });
-        if done_before && self.settings.duplicates == Duplicates::Pass {
-            return Ok(self.let_pass());
-        }
-        Err(self.refusal(offer, client, refused, now))
     }
 }
 
@@ -195,12 +217,17 @@ impl Admit for Tracker {
     type Permit = Held;
 
     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<Held, Refusal>> {
-        self.decide(request).unwrap_or_else(|refusal| Answer::Now(Err(refusal)))
+        let Terms { name, audience, .. } = &self.common.terms;
+        let decided = self.whom.charge(request, name, audience, |client| match client {
+            Some(client) => self.decide(request, client),
+            None => Ok(Answer::Now(Ok(self.let_pass()))),
+        });
+        decided.unwrap_or_else(|refusal| Answer::Now(Err(refusal)))
     }
 }
 
 impl fmt::Debug for Tracker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tracker").field("terms", &self.terms).finish_non_exhaustive()
+        f.debug_struct("Tracker").field("terms", &self.common.terms).finish_non_exhaustive()
     }
 }

@@ -216,14 +216,12 @@ impl Admit for Buckets {
     type Permit = Passed;
 
     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<Passed, Refusal>> {
-        let client = self.whom.to_charge(request, &self.terms.name, &self.terms.audience);
-        let cost = self.settings.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));
         let told = self.settings.dialect != Dialect::None;
-        Answer::Now(match client {
-            Ok(Some(ref client)) => self.take(client.digest(), client.tier(), cost, told),
-            Ok(None) => Ok(Passed::silent()),
-            Err(refusal) => Err(refusal),
-        })
+        Answer::Now(self.whom.charge(request, &self.terms.name, &self.terms.audience, |client| {
+            let Some(client) = client else { return Ok(Passed::silent()) };
+            let cost = self.settings.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));
+            self.take(client.digest(), client.tier(), cost, told)
+        }))
     }
 }
 

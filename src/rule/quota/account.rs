@@ -85,7 +85,7 @@ impl Account {
         if let Some(job) = ask.job {
             self.rare().jobs.ask(job, terms.max_jobs).map_err(No::Job)?;
         }
-        if !self.counts.fits(ask.amounts) {
+        if !self.counts.fits(ask.amounts, ask.each) {
             return Err(No::Limits(self.violations(ask.amounts, now)));
         }
         let mut taken = Taken { turn: self.counts.turn, ..Taken::default() };
@@ -93,7 +93,7 @@ impl Account {
         if !self.take_slot(ask.amounts, now, terms, &mut taken) {
             return Err(No::Limits(self.violations(ask.amounts, now)));
         }
-        taken.marks = self.counts.add(ask.amounts, now.wall, PRESENT, ask.reserve);
+        taken.marks = self.counts.add(ask.amounts, ask.each, now.wall, PRESENT, ask.reserve);
         self.in_flight = self.in_flight.saturating_add(u32::from(ask.open));
         if ask.reserve {
             let (id, turn) = (NonZeroU64::MIN.saturating_add(self.issued), self.counts.turn);
@@ -121,7 +121,7 @@ impl Account {
     ///
     /// What was used for a charge of `turn` counts in the period of that charge only.
     pub(crate) fn record(&mut self, amounts: &Amounts, turn: Option<u32>, now: Now) -> u64 {
-        let Marks { warned, untold } = self.counts.add(amounts, now.wall, turn.unwrap_or(PRESENT), false);
+        let Marks { warned, untold } = self.counts.add(amounts, &[], now.wall, turn.unwrap_or(PRESENT), false);
         self.counts.tell_later(untold);
         warned
     }

@@ -36,6 +36,8 @@ pub(crate) struct Terms {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ask<'a> {
     pub(crate) amounts: &'a Amounts,
+    /// The same for each counted limit of the plan, where somebody has found them out beforehand; else nothing.
+    pub(crate) each: &'a [Option<u64>],
     /// Sets the amounts aside instead of charging them.
     pub(crate) reserve: bool,
     /// Who reserves it settles it whatever happens: its time does not run out.

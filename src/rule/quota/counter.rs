@@ -27,6 +27,7 @@ pub(crate) struct Counter {
 
 impl Counter {
     /// Whether a period is under way.
+    #[inline]
     pub(crate) fn has_begun(&self) -> bool {
         self.ends > 0
     }
@@ -37,11 +38,13 @@ impl Counter {
     }
 
     /// All of it that is not free.
+    #[inline]
     pub(crate) fn taken(&self) -> u64 {
         self.used.saturating_add(self.reserved)
     }
 
     /// Adds to what is used, or to what is set aside.
+    #[inline]
     pub(super) fn take(&mut self, amount: u64, reserve: bool) {
         let sum = if reserve { &mut self.reserved } else { &mut self.used };
         *sum = sum.saturating_add(amount).min(MOST);
@@ -79,6 +82,15 @@ impl Counter {
         !ahead
     }
 
+    /// Begins the period in which `wall` lies, unless it is one that begins with the first use; says whether it did.
+    #[cold]
+    pub(super) fn may_begin(&mut self, limit: &Limit, amount: u64, wall: u64) -> bool {
+        let begins = |period: &&Period| amount > 0 || period.is_calendar();
+        let Some(period) = limit.quota.period().filter(begins) else { return false };
+        self.begin(period, wall);
+        true
+    }
+
     /// Begins the period in which `wall` lies.
     pub(super) fn begin(&mut self, period: &Period, wall: u64) {
         (self.starts, self.ends) = bounds(period.window_at(std::time::Duration::from_nanos(wall)));
@@ -90,15 +102,19 @@ impl Counter {
     }
 
     /// Whether what was charged at `turn` is part of this count.
+    #[inline]
     pub(super) fn holds(&self, turn: u32) -> bool {
         self.born <= turn
     }
 
     /// Whether the client has just come to where it is to be warned: true once in a period.
+    #[inline]
     pub(super) fn warns(&mut self, limit: &Limit) -> bool {
-        let warns = !self.warned && limit.warn_from > 0 && self.taken() >= limit.warn_from;
-        self.warned |= warns;
-        warns
+        if self.warned || limit.warn_from == 0 || self.taken() < limit.warn_from {
+            return false;
+        }
+        self.warned = true;
+        true
     }
 
     /// The limit is another: a client that is not near it is to be warned when it comes near it.

@@ -71,26 +71,31 @@ impl Counts {
         self.quiet = self.past.as_ref().map_or(quiet.clone(), |past| both(quiet, past.quiet()));
     }
 
-    /// Whether all limits have room for these amounts.
-    #[inline]
-    pub(super) fn fits(&self, amounts: &Amounts) -> bool {
-        let mut counts = self.counters.iter().zip(self.plan.counted());
-        counts.all(|(counter, limit)| match amounts.of(limit.kind()) {
+    /// Whether all limits have room for these amounts; for `each` limit, where that is known.
+    #[inline(never)] // so that its loop has the registers for itself
+    pub(super) fn fits(&self, amounts: &Amounts, each: &[Option<u64>]) -> bool {
+        let counts = self.counters.iter().zip(self.plan.counted());
+        counts.enumerate().all(|(index, (counter, limit))| match amount_of(index, limit, amounts, each) {
             None => true,
             Some(amount) => fits(amount, self.limit(limit), counter.taken()),
         })
     }
 
-    /// Adds amounts to the counts that what was charged at `turn` is part of.
-    #[inline]
-    pub(super) fn add(&mut self, amounts: &Amounts, wall: u64, turn: u32, reserve: bool) -> Marks {
+    /// Adds amounts, for `each` limit where that is known, to the counts that what was charged at `turn` is part of.
+    #[inline(never)] // as above
+    pub(super) fn add(
+        &mut self,
+        amounts: &Amounts,
+        each: &[Option<u64>],
+        wall: u64,
+        turn: u32,
+        reserve: bool,
+    ) -> Marks {
         let mut marks = Marks::default();
         for (index, (counter, limit)) in self.counters.iter_mut().zip(self.plan.counted()).enumerate() {
-            let Some(amount) = amounts.of(limit.kind()).filter(|_| counter.holds(turn)) else { continue };
-            if let (false, Some(period)) = (counter.has_begun(), limit.quota.period())
-                && (amount > 0 || period.is_calendar())
-            {
-                counter.begin(period, wall);
+            let amount = amount_of(index, limit, amounts, each).filter(|_| counter.holds(turn));
+            let Some(amount) = amount else { continue };
+            if !counter.has_begun() && counter.may_begin(limit, amount, wall) {
                 self.quiet = both(self.quiet.clone(), counter.quiet());
             }
             if amount > 0 {
@@ -101,7 +106,8 @@ impl Counts {
                     counter.untold = true;
                 }
             }
-            if std::mem::take(&mut counter.untold) {
+            if counter.untold {
+                counter.untold = false;
                 marks.untold |= 1 << index;
             }
         }
@@ -195,6 +201,20 @@ impl Counts {
             past.each_of(turn, &mut self.grants, change);
         }
     }
+}
+
+/// How much is asked for of what a limit counts.
+#[inline]
+fn amount_of(index: usize, limit: &Limit, amounts: &Amounts, each: &[Option<u64>]) -> Option<u64> {
+    match each.get(index) {
+        Some(amount) => *amount,
+        None => look_up(limit, amounts),
+    }
+}
+
+#[inline(never)] // so that it leaves the registers alone where nothing is looked up
+fn look_up(limit: &Limit, amounts: &Amounts) -> Option<u64> {
+    amounts.of(limit.kind())
 }
 
 /// Whether there is room for an amount where so much is taken; for nothing there is room while anything is left.

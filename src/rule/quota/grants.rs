@@ -106,6 +106,11 @@ impl Grants {
     /// How much higher they make a limit.
     #[inline]
     pub(super) fn raise(&self, limit: &Limit) -> u64 {
+        if self.all.is_empty() { 0 } else { self.raise_some(limit) }
+    }
+
+    #[inline(never)]
+    fn raise_some(&self, limit: &Limit) -> u64 {
         let raised = self.all.iter().filter(|given| given.limit.is_like(limit));
         raised.map(Given::raises).fold(0, u64::saturating_add)
     }

@@ -129,10 +129,10 @@ impl Sheet {
         reserve: bool,
         wall: u64,
     ) -> Result<(Vec<Warning>, Vec<Warning>), Vec<Violation>> {
-        if !self.0.counts.fits(amounts) {
+        if !self.0.counts.fits(amounts, &[]) {
             return Err(self.0.violations(amounts, at(wall)));
         }
-        let marks = self.0.counts.add(amounts, wall, PRESENT, reserve);
+        let marks = self.0.counts.add(amounts, &[], wall, PRESENT, reserve);
         Ok((self.0.warnings(marks.warned), self.0.warnings(marks.untold)))
     }
 

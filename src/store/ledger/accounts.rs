@@ -113,7 +113,7 @@ impl<D: Database> InLedger<D> {
         let (Some(asked), Some(plan)) = (asked, self.slots.plan(order.account.plan)) else { return Ok(None) };
         let amounts = Amounts::from((Kind::Concurrent, asked));
         let mut order = *order;
-        (order.account.plan, order.ask.amounts) = (&plan, &amounts);
+        (order.account.plan, order.ask.amounts, order.ask.each) = (&plan, &amounts, &[]);
         (order.ask.job, order.ask.reserve, order.usage) = (None, false, false);
         match self.slots.accounts.admit(&order) {
             Answer::Now(Ok(admission)) => Ok(Some(Slot {

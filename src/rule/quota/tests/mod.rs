@@ -34,7 +34,7 @@ fn at(wall: u64) -> Now {
 }
 
 fn ask(amounts: &Amounts) -> Ask<'_> {
-    Ask { amounts, reserve: false, lasting: false, open: false, job: None }
+    Ask { amounts, each: &[], reserve: false, lasting: false, open: false, job: None }
 }
 
 fn hourly(limit: u64) -> Arc<Plan> {

@@ -20,7 +20,7 @@ use crate::{
     Client, Clock, OnFailure,
     quota_store::{Account as Whose, Near, OpenAccounts, Place, QuotaStore},
     rule::quota::{Account, Now, Terms},
-    sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering},
+    sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, Spin, SpinGuard},
 };
 
 /// All accounts of a layer.
@@ -38,7 +38,7 @@ pub(crate) struct Accounts {
 }
 
 #[repr(align(64))]
-struct Padded(Mutex<Shard>);
+struct Padded(Spin<Shard>);
 
 struct Shared {
     live: AtomicUsize,
@@ -85,7 +85,7 @@ impl Accounts {
             crowds: Mutex::new(Vec::new()),
         };
         let shards = (most / CLIENTS_OF_SHARD).next_power_of_two().clamp(1, MOST_SHARDS);
-        let shards = (0..shards).map(|_| Padded(Mutex::new(Shard::default()))).collect();
+        let shards = (0..shards).map(|_| Padded(Spin::new(Shard::default()))).collect();
         Arc::new_cyclic(|me| Self {
             number: fastrand::u64(..),
             shards,
@@ -98,20 +98,30 @@ impl Accounts {
         })
     }
 
-    /// Does something with a client's account, which is made if there is none; `None` where there is no room for it.
+    /// Does something with a client's account, which is made if there is none; something else where there is no room
+    /// for it.
     #[inline]
-    fn with<T>(&self, whose: &Whose<'_>, work: impl FnOnce(&mut Account, Now) -> T) -> Option<(T, Place)> {
+    fn with<T>(
+        &self,
+        whose: &Whose<'_>,
+        work: impl FnOnce(&mut Account, Now, Place) -> T,
+        full: impl FnOnce() -> T,
+    ) -> T {
+        if !self.swept.load(Ordering::Relaxed) {
+            self.sweep_in_background(); // without the lock: a runtime may call whoever watches its tasks
+        }
         let (number, mut shard) = self.shard(whose.client);
         let now = self.present(whose.now);
-        let slot = match shard.find(whose.client.digest()) {
-            Some(slot) => slot,
-            None => self.insert(&mut shard, whose, now)?,
+        // Before the work, so that nothing is left to do but to hand on what it gives: each move of that costs.
+        self.sweep_one(&mut shard, now, false);
+        let slot = shard.find(whose.client.digest()).or_else(|| self.insert(&mut shard, whose, now));
+        let Some(slot) = slot else {
+            drop(shard);
+            return full();
         };
         let (account, generation) = shard.account(slot);
         account.advance(whose.plan, now, &self.terms);
-        let done = work(account, now);
-        self.sweep_one(&mut shard, now, false);
-        Some((done, Place { shard: number, slot, generation }))
+        work(account, now, Place { shard: number, slot, generation })
     }
 
     /// Does something with a client's account, or with a newcomer's that is thrown away.
@@ -140,7 +150,7 @@ impl Accounts {
 
     /// Does something with the account that newcomers share.
     #[cold]
-    fn with_crowd<T>(&self, whose: &Whose<'_>, work: impl FnOnce(&mut Account, Now) -> T) -> (T, Place) {
+    fn with_crowd<T>(&self, whose: &Whose<'_>, work: impl FnOnce(&mut Account, Now, Place) -> T) -> T {
         let mut crowds = lock(&self.shared.crowds);
         let at = crowds.iter().position(|crowd| crowd.plan_name() == whose.plan.name());
         let slot = at.unwrap_or_else(|| {
@@ -149,8 +159,8 @@ impl Accounts {
         });
         let now = self.present(whose.now);
         crowds[slot].advance(whose.plan, now, &self.terms);
-        let done = work(&mut crowds[slot], now);
-        (done, Place { shard: CROWD, slot: u32::try_from(slot).unwrap_or(CROWD), generation: 0 })
+        let place = Place { shard: CROWD, slot: u32::try_from(slot).unwrap_or(CROWD), generation: 0 };
+        work(&mut crowds[slot], now, place)
     }
 
     /// Does something with the account at a place, if it is still the same; says which limits it came near to.
@@ -163,7 +173,7 @@ impl Accounts {
             let warned = work(account, now);
             return Near { client: None, limits: account.warnings(warned) };
         }
-        let mut shard = lock(&self.shards[place.shard as usize % self.shards.len()].0);
+        let mut shard = self.shards[place.shard as usize & (self.shards.len() - 1)].0.lock();
         let Some((client, account)) = shard.entry_of(place.slot, place.generation) else { return Near::default() };
         let warned = work(account, now);
         let limits = account.warnings(warned);
@@ -171,9 +181,6 @@ impl Accounts {
     }
 
     fn insert(&self, shard: &mut Shard, whose: &Whose<'_>, now: Now) -> Option<u32> {
-        if !self.swept.load(Ordering::Relaxed) {
-            self.sweep_in_background();
-        }
         // First counted, then made: so the bound is never passed.
         if self.shared.live.fetch_add(1, Ordering::Relaxed) >= self.most {
             self.shared.live.fetch_sub(1, Ordering::Relaxed);
@@ -212,9 +219,9 @@ impl Accounts {
     pub(crate) fn sweep(&self, now: Now) {
         let now = self.present(now);
         for Padded(shard) in &self.shards {
-            let mut left = lock(shard).len();
+            let mut left = shard.lock().len();
             while left > 0 {
-                let mut shard = lock(shard);
+                let mut shard = shard.lock();
                 for _ in 0..left.min(CHUNK) {
                     self.sweep_one(&mut shard, now, true);
                 }
@@ -250,10 +257,10 @@ impl Accounts {
     }
 
     #[inline]
-    fn shard(&self, client: &Client) -> (u32, MutexGuard<'_, Shard>) {
+    fn shard(&self, client: &Client) -> (u32, SpinGuard<'_, Shard>) {
         // The shard's own table uses other bits.
         let number = (client.digest().0 >> 64) as usize & (self.shards.len() - 1);
-        (number as u32, lock(&self.shards[number].0))
+        (number as u32, self.shards[number].0.lock())
     }
 }
 

@@ -1,12 +1,12 @@
 //! Accounts in memory answer at once.
 
-use super::{Accounts, lock};
+use super::{Accounts, CROWD};
 use crate::{
     Answer, Client, Invalid,
     quota::{Amounts, Grant, GrantId, Granted, Usage},
     quota_store::{
-        Account as Whose, Admission, Bookmark, End, Ending, Near, News, Order, Page, PlanOf, QuotaStore, Receipt,
-        Refused, Reserved, Trouble,
+        Account as Whose, Admission, Bookmark, End, Ending, Near, News, Order, Page, Place, PlanOf, QuotaStore,
+        Receipt, Refused, Reserved, Trouble,
     },
     rule::quota::{Account, Closed, Now, Taken, Warning},
     sync::Ordering,
@@ -15,47 +15,31 @@ use crate::{
 impl QuotaStore for Accounts {
     #[inline]
     fn admit(&self, order: &Order<'_>) -> Answer<Result<Admission, Refused>> {
-        let admit = |account: &mut Account, now: Now| {
-            let taken = account.admit(&order.ask, now, &self.terms)?;
-            let nearest = if order.told { account.nearest(now) } else { None };
+        let admit = |account: &mut Account, now: Now, place: Place| {
+            let shared = place.shard == CROWD;
+            let taken = match account.admit(&order.ask, now, &self.terms) {
+                Ok(taken) => taken,
+                Err(no) => return Answer::Now(Err(Refused::Account { no, shared })),
+            };
+            let Taken { turn, lease, hold, .. } = taken;
+            let receipt = Receipt {
+                place,
+                turn,
+                lease,
+                hold,
+                job: order.ask.job.cloned(),
+                open: order.ask.open,
+                shared,
+                #[cfg(any(feature = "sqlite", feature = "postgres"))]
+                written: None,
+            };
             let quiet = !order.usage && !taken.reclaimed && taken.marks.are_none();
-            Ok((taken, nearest, if quiet { None } else { Some(news(account, &taken, order, now)) }))
+            let news = if quiet { None } else { Some(news(account, &taken, order, now, shared)) };
+            // What a crowd has left is nobody's business.
+            let nearest = if order.told && !shared { account.nearest(now) } else { None };
+            Answer::Now(Ok(Admission { receipt, nearest, news }))
         };
-        let (decided, place, shared) = match self.with(&order.account, admit) {
-            Some((decided, place)) => (decided, place, false),
-            None => {
-                let (decided, place) = self.with_crowd(&order.account, admit);
-                (decided, place, true)
-            }
-        };
-        Answer::Now(match decided {
-            Ok((Taken { turn, lease, hold, .. }, mut nearest, mut news)) => {
-                let job = order.ask.job.cloned();
-                let receipt = Receipt {
-                    place,
-                    turn,
-                    lease,
-                    hold,
-                    job,
-                    open: order.ask.open,
-                    shared,
-                    #[cfg(any(feature = "sqlite", feature = "postgres"))]
-                    written: None,
-                };
-                if shared {
-                    nearest = None; // what a crowd has left is nobody's business
-                    if let Some(news) = &mut news {
-                        **news = News {
-                            near: Near { client: None, ..std::mem::take(&mut news.near) },
-                            reclaimed: news.reclaimed,
-                            ..News::default()
-                        };
-                    }
-                }
-                Ok(Admission { receipt, nearest, news })
-            }
-            Err(no) => Err(Refused::Account { no, shared }),
-        })
+        self.with(&order.account, admit, || self.with_crowd(&order.account, admit))
     }
 
     fn settle(&self, receipt: &Receipt, end: &End<'_>, now: Now) -> Near {
@@ -148,14 +132,11 @@ impl QuotaStore for Accounts {
     }
 
     fn record(&self, whose: &Whose<'_>, amounts: &Amounts) -> Answer<Result<Near, Trouble>> {
-        let record = |account: &mut Account, now: Now| {
+        let record = |account: &mut Account, now: Now, place: Place| {
             let warned = account.record(amounts, None, now);
-            account.warnings(warned)
+            Answer::Now(Ok(near((place.shard != CROWD).then_some(whose.client), account.warnings(warned))))
         };
-        Answer::Now(Ok(match self.with(whose, record) {
-            Some((limits, _)) => near(Some(whose.client), limits),
-            None => near(None, self.with_crowd(whose, record).0),
-        }))
+        self.with(whose, record, || self.with_crowd(whose, record))
     }
 
     fn usage(&self, whose: &Whose<'_>) -> Answer<Result<Usage, Trouble>> {
@@ -163,10 +144,9 @@ impl QuotaStore for Accounts {
     }
 
     fn check(&self, whose: &Whose<'_>, amounts: &Amounts) -> Answer<Result<(), Refused>> {
-        let check = |account: &mut Account, now: Now| account.check(amounts, now);
         let (checked, shared) = match self.has_room_for(whose) {
-            true => (self.look(whose, check), false),
-            false => (self.with_crowd(whose, check).0, true),
+            true => (self.look(whose, |account, now| account.check(amounts, now)), false),
+            false => (self.with_crowd(whose, |account, now, _| account.check(amounts, now)), true),
         };
         Answer::Now(checked.map_err(|no| Refused::Account { no, shared }))
     }
@@ -181,7 +161,7 @@ impl QuotaStore for Accounts {
         let mut page = Vec::new();
         let (mut number, mut slot) = ((from >> 32) as usize, (from & u64::from(u32::MAX)) as usize);
         while let Some(shard) = self.shards.get(number) {
-            let mut shard = lock(&shard.0);
+            let mut shard = shard.0.lock();
             // A few at a time: whoever is being decided on waits for no more.
             let end = shard.len().min(slot + super::FEW);
             while slot < end && page.len() < most {
@@ -207,12 +187,11 @@ impl QuotaStore for Accounts {
     }
 
     fn grant(&self, whose: &Whose<'_>, grant: Grant) -> Answer<Result<Result<GrantId, Invalid>, Trouble>> {
+        let id = GrantId(self.shared.granted.fetch_add(1, Ordering::Relaxed));
         let full = || {
             Err(Invalid::new("client", "have an account to be granted more, and there is room for no more", self.most))
         };
-        let id = GrantId(self.shared.granted.fetch_add(1, Ordering::Relaxed));
-        let granted = self.with(whose, |account, now| account.grant(id, grant, now));
-        Answer::Now(Ok(granted.map_or_else(full, |(granted, _)| granted.map(|()| id))))
+        Answer::Now(Ok(self.with(whose, |account, now, _| account.grant(id, grant, now).map(|()| id), full)))
     }
 
     fn revoke(&self, whose: &Whose<'_>, id: GrantId) -> Answer<Result<bool, Trouble>> {
@@ -228,14 +207,18 @@ impl QuotaStore for Accounts {
     }
 }
 
-/// What there is to tell of an admission.
+/// What there is to tell of an admission; of an account that is shared, not whose it is and what is left.
 #[cold]
-fn news(account: &Account, taken: &Taken, order: &Order<'_>, now: Now) -> Box<News> {
-    Box::new(News {
-        reclaimed: taken.reclaimed,
-        near: near(Some(order.account.client), account.warnings(taken.marks.warned)),
-        untold: account.warnings(taken.marks.untold),
-        usage: order.usage.then(|| account.usage(now)),
+fn news(account: &Account, taken: &Taken, order: &Order<'_>, now: Now, shared: bool) -> Box<News> {
+    let (reclaimed, warned) = (taken.reclaimed, account.warnings(taken.marks.warned));
+    Box::new(match shared {
+        true => News { reclaimed, near: near(None, warned), ..News::default() },
+        false => News {
+            reclaimed,
+            near: near(Some(order.account.client), warned),
+            untold: account.warnings(taken.marks.untold),
+            usage: order.usage.then(|| account.usage(now)),
+        },
     })
 }
 

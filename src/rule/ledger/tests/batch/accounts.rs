@@ -119,7 +119,7 @@ impl History {
 
     fn admit(&mut self, amounts: [u64; 2], reserve: bool) -> Result<(), TestCaseError> {
         let amounts = named(amounts);
-        let ask = Ask { amounts: &amounts, reserve, lasting: false, open: false, job: None };
+        let ask = Ask { amounts: &amounts, each: &[], reserve, lasting: false, open: false, job: None };
         let in_memory = self.account.admit(&ask, self.now(), &self.terms);
         let job = format!("job {}", self.all.len());
         let admit = Admit {

@@ -35,7 +35,7 @@ fn whoever_holds_a_slot_has_reserved_or_is_served_stays() {
 fn a_late_end_of_what_was_forgotten_changes_nothing_of_who_came_after() {
     let scene = Scene::new(1);
     let (first, amounts) = (client(1), Amounts::from(("requests", 4)));
-    let ask = Ask { amounts: &amounts, reserve: false, lasting: false, open: false, job: None };
+    let ask = Ask { amounts: &amounts, each: &[], reserve: false, lasting: false, open: false, job: None };
     let order = Order { account: scene.whose(&first), ask, told: false, usage: false };
     let old = at_once(scene.accounts.admit(&order)).unwrap();
     let later = scene.at(HOUR);

@@ -64,7 +64,7 @@ impl Scene {
 
     fn admit(&self, number: u8, amounts: impl Into<Amounts>) -> Result<Admission, Refused> {
         let (client, amounts) = (client(number), amounts.into());
-        let ask = Ask { amounts: &amounts, reserve: false, lasting: false, open: true, job: None };
+        let ask = Ask { amounts: &amounts, each: &[], reserve: false, lasting: false, open: true, job: None };
         at_once(self.accounts.admit(&Order { account: self.whose(&client), ask, told: false, usage: false }))
     }
 
