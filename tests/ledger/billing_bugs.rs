@@ -1,4 +1,4 @@
-//! The billing bugs, row by row: D1 to D7. D8 is told by events, D9 has a file of its own.
+//! The billing bugs, row by row: D1 to D8. D9, from usage to invoice, has a file of its own.
 
 use std::{
     sync::{
@@ -22,6 +22,7 @@ on_each_database! {
     d5_a_ledger_that_is_gone_charges_nothing_and_says_so_at_once
     d6_many_are_exhausted_at_once_and_recover_after_a_reset
     d7_tenants_never_meet
+    d8_what_an_alert_needs_is_told
 }
 
 async fn d1_the_same_job_never_consumes_twice(database: Database) {
@@ -204,4 +205,43 @@ async fn d7_tenants_never_meet(database: Database) {
         assert_eq!(counts(&quotas, &Client::named(tenant)).await, (n, 0), "{tenant:?}");
         assert_eq!(told(&rows(&ledger, tenant).await), [("the same id", "charge", n as i64)]);
     }
+}
+
+#[derive(Default)]
+struct Counted(std::sync::Mutex<std::collections::BTreeMap<String, u64>>);
+
+impl tollgate::Observer for Counted {
+    fn observe(&self, event: &tollgate::Event<'_>) {
+        let name = match event {
+            tollgate::Event::Refused { refusal, .. } => refusal.reason().as_str().to_owned(),
+            tollgate::Event::NearLimit { .. } => "near".into(),
+            tollgate::Event::StoreLost { .. } => "lost".into(),
+            _ => return,
+        };
+        *self.0.lock().unwrap().entry(name).or_default() += 1;
+    }
+}
+
+async fn d8_what_an_alert_needs_is_told(database: Database) {
+    let ledger = database.open().await;
+    let counted = Arc::new(Counted::default());
+    let layer = QuotaLayer::new(tokens(100)).store_in(&ledger, OnFailure::Closed).observe(Arc::clone(&counted));
+    let quotas = layer.handle();
+    quotas.run_job(&acme(), "j", ("tokens", 95), async {}).await.unwrap();
+    for _ in 0..3 {
+        quotas.run_job(&acme(), "j", ("tokens", 96), async {}).await.unwrap_err(); // an attempt to spend twice
+    }
+    quotas.charge(&acme(), ("tokens", 6)).await.unwrap_err();
+    settled(&ledger).await;
+    let told = counted.0.lock().unwrap().clone();
+    assert_eq!((told["job_conflict"], told["rate_limited"], told["near"]), (3, 1, 1), "{told:?}");
+    // Drift is a number, and so is how far the database lags behind.
+    database.meddle("UPDATE quota_counter SET used = 1").await.unwrap();
+    assert!(ledger.reconcile().await.unwrap().drift() > 0.001);
+    assert_eq!(ledger.backlog(), 0);
+    // Nothing goes around the unique index, and whoever takes it away is refused.
+    let twice = "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt, part,
+        amount, consumed_at, order_id) SELECT tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt, part,
+        amount, consumed_at, order_id FROM quota_consumption";
+    assert!(database.meddle(twice).await.is_err(), "a violated constraint is an error that somebody sees");
 }

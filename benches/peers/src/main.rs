@@ -1,7 +1,7 @@
 //! tollgate and its peers, side by side in one process, in rounds that take turns.
 //!
 //! ```text
-//! cargo bench --manifest-path benches/peers/Cargo.toml                     # about two and a half minutes
+//! cargo bench --manifest-path benches/peers/Cargo.toml                     # about three and a half minutes
 //! cargo bench --manifest-path benches/peers/Cargo.toml -- --quick         # less than one
 //! cargo bench --manifest-path benches/peers/Cargo.toml -- --only breaker  # rows of one kind
 //! benches/peers/instructions                                              # counts instructions, which do not vary
