@@ -165,12 +165,7 @@ impl Audited for SqliteLedger {
             let column = |at| window.try_get::<String, _>(at).map_err(failure);
             let number = |at| window.try_get::<i64, _>(at).map_err(failure);
             let (limit, kind, starts, epoch) = (column(0)?, column(1)?, number(2)?, number(3)?);
-            let delete = sqlx::query(
-                "DELETE FROM quota_consumption WHERE tenant_id = ?1 AND limit_id = ?2 AND quota_type = ?3
-                    AND window_start = ?4 AND epoch = ?5 AND entry <> 'grant'",
-            );
-            let delete = delete.bind(text(tenant)).bind(&limit).bind(&kind).bind(starts).bind(epoch);
-            gone += delete.execute(&mut *transaction).await.map_err(failure)?.rows_affected();
+            // First of all, for SQLite gives a number again once the row that has the highest is gone.
             let insert = sqlx::query(
                 "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt,
                     part, amount, consumed_at, order_id)
@@ -179,6 +174,13 @@ impl Audited for SqliteLedger {
             let insert = insert.bind(text(tenant)).bind(&limit).bind(&kind).bind(starts).bind(epoch).bind(part);
             let insert = insert.bind(number(4)?).bind(number(5)?).bind(order.to_be_bytes().to_vec());
             insert.execute(&mut *transaction).await.map_err(failure)?;
+            let delete = sqlx::query(
+                "DELETE FROM quota_consumption WHERE tenant_id = ?1 AND limit_id = ?2 AND quota_type = ?3
+                    AND window_start = ?4 AND epoch = ?5 AND entry <> 'grant' AND order_id <> ?6",
+            );
+            let delete = delete.bind(text(tenant)).bind(&limit).bind(&kind).bind(starts).bind(epoch);
+            let delete = delete.bind(order.to_be_bytes().to_vec());
+            gone += delete.execute(&mut *transaction).await.map_err(failure)?.rows_affected();
         }
         sqlx::raw_sql(sqlx::AssertSqlSafe(kept)).execute(&mut *transaction).await.map_err(failure)?;
         transaction.commit().await.map_err(failure)?;
