@@ -165,8 +165,8 @@ impl Ledger {
     /// # }
     /// ```
     pub async fn usage_at(&self, tenant: &str, at: SystemTime) -> Result<Vec<PastUsage>, AccountError> {
-        self.check_kept("time of the usage", at).await?;
         let past = self.0.past(tenant, nanos(at)).await?;
+        self.check_kept("time of the usage", nanos(at)).await?;
         let usage = past.into_iter().map(|past| PastUsage {
             limit: past.limit.to_string(),
             kind: past.kind.to_string(),
