@@ -51,8 +51,8 @@ impl Entries {
         if self.read.is_empty() && !self.ended {
             let rows = self.ledger.0.entries(&self.which, AT_ONCE).await?;
             self.ended = rows.len() < AT_ONCE;
-            if let Some((last, ..)) = rows.last() {
-                self.which.after = *last;
+            if let Some((last, at, _)) = rows.last() {
+                (self.which.from, self.which.after) = (*at, *last);
             }
             self.read.extend(rows.into_iter().map(|(id, at, row)| LedgerEntry::of(id, at, row)));
         }
@@ -139,7 +139,8 @@ pub struct AccountDrift {
 const MOST_DRIFTS: usize = 1_000;
 
 impl Ledger {
-    /// The rows of a tenant written from `from` on and before `until`, in their order.
+    /// The rows of a tenant written from `from` on and before `until`, in the order of their times, and of their numbers where
+    /// those are equal.
     ///
     /// ```no_run
     /// # async fn example(ledger: tollgate::Ledger) {
