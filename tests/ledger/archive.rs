@@ -16,6 +16,7 @@ on_each_database! {
     numbers_of_rows_that_went_are_not_given_again
     what_is_archived_is_not_compared
     ids_from_far_ahead_are_refused_once_something_is_archived
+    a_long_history_is_archived_row_by_row
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -195,6 +196,22 @@ async fn ids_from_far_ahead_are_refused_once_something_is_archived(database: Dat
     let quotas = quotas(&database.open().await, tokens(1_000));
     assert_eq!(run(&quotas, &ahead).await, Err(Reason::StaleJobId));
     assert_eq!(run(&quotas, &id_of(now() + Duration::from_secs(60))).await, Ok(JobRun::Done(())));
+}
+
+/// Not each row against all others: meanwhile nobody can write into a file.
+async fn a_long_history_is_archived_row_by_row(database: Database) {
+    let ledger = database.open().await;
+    quotas(&ledger, tokens(1_000)).charge(&acme(), ("tokens", 5)).await.unwrap();
+    let ledger = age(&database, ledger, 100).await;
+    let many = "WITH RECURSIVE g (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < 20000)
+        INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt, part,
+            amount, consumed_at, order_id)
+        SELECT tenant_id, 'job', quota_type, limit_id, window_start, epoch, 'record', 0, n, 0, consumed_at, order_id
+        FROM quota_consumption, g";
+    database.meddle(many).await.unwrap();
+    let archived = tokio::time::timeout(Duration::from_secs(20), ledger.archive(ago(40))).await;
+    assert_eq!(archived.expect("it takes less than seconds").unwrap().rows, 20_001);
+    assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
 }
 
 #[cfg(feature = "postgres")]
