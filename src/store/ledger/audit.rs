@@ -196,6 +196,8 @@ impl Ledger {
     /// Writes into the counts of the tenants of a report what their rows come to, and says how many counts that changed.
     ///
     /// It looks anew under each account's lock: what was put right before, or is being charged meanwhile, stays right.
+    /// A count that is missing altogether stays so until something is charged in its period, for its end is nowhere written:
+    /// then it drifts, and can be repaired.
     ///
     /// # Errors
     /// When the database does not answer; what was put right stays so.
