@@ -13,6 +13,10 @@ on_each_database! {
     what_is_open_is_not_sealed
     archives_and_charges_do_not_harm_one_another
     without_a_horizon_nothing_is_archived
+    numbers_of_rows_that_went_are_not_given_again
+    what_is_archived_is_not_compared
+    ids_from_far_ahead_are_refused_once_something_is_archived
+    a_long_history_is_archived_row_by_row
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -147,4 +151,86 @@ async fn without_a_horizon_nothing_is_archived(database: Database) {
     let short = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ledger.with_horizon(DAY / 2)));
     let text = short.unwrap_err().downcast_ref::<String>().unwrap().clone();
     assert_eq!(text, "horizon of a ledger must be at least a day, got 43200s");
+}
+
+async fn numbers_of_rows_that_went_are_not_given_again(database: Database) {
+    let ledger = database.open().await;
+    for _ in 0..5 {
+        quotas(&ledger, tokens(1_000)).charge(&acme(), ("tokens", 5)).await.unwrap();
+    }
+    let ledger = age(&database, ledger, 100).await;
+    let mut last = rows(&ledger, "acme").await.last().unwrap().id;
+    for _ in 0..2 {
+        assert!(ledger.archive(ago(40)).await.unwrap().rows > 0);
+        assert_eq!(ledger.archive(ago(40)).await.unwrap().rows, 0);
+        let kept = rows(&ledger, "acme").await;
+        assert!(kept.len() == 1 && kept[0].id > last, "{kept:?} after {last}");
+        last = kept[0].id;
+        // One that comes late, as if by a clock that was behind.
+        let late = "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt,
+                part, amount, consumed_at, order_id)
+            SELECT tenant_id, 'late', quota_type, limit_id, window_start, epoch, 'record', 0, id, 0, consumed_at, order_id
+            FROM quota_consumption";
+        database.meddle(late).await.unwrap();
+        let late = rows(&ledger, "acme").await.last().unwrap().id;
+        assert!(late > last, "{late} after {last}");
+        last = late;
+    }
+}
+
+async fn what_is_archived_is_not_compared(database: Database) {
+    let ledger = database.open().await;
+    let provider = tollgate::MemoryProvider::new();
+    let ledger = age(&database, ledger, 100).await;
+    assert_eq!(ledger.compare(&provider, "acme", ago(110), ago(90)).await.unwrap(), []);
+    ledger.archive(ago(40)).await.unwrap();
+    let error = ledger.compare(&provider, "acme", ago(110), ago(90)).await.unwrap_err();
+    assert!(error.to_string().contains("must lie after what is archived"), "{error}");
+}
+
+async fn ids_from_far_ahead_are_refused_once_something_is_archived(database: Database) {
+    let ledger = database.open().await.with_horizon(DAY * 30);
+    ledger.archive(ago(40)).await.unwrap();
+    let ahead = id_of(now() + DAY * 35);
+    // By a process that knows of no horizon: when the time of this id has come, its rows may be gone.
+    let quotas = quotas(&database.open().await, tokens(1_000));
+    assert_eq!(run(&quotas, &ahead).await, Err(Reason::StaleJobId));
+    assert_eq!(run(&quotas, &id_of(now() + Duration::from_secs(60))).await, Ok(JobRun::Done(())));
+}
+
+/// Not each row against all others: meanwhile nobody can write into a file.
+async fn a_long_history_is_archived_row_by_row(database: Database) {
+    let ledger = database.open().await;
+    quotas(&ledger, tokens(1_000)).charge(&acme(), ("tokens", 5)).await.unwrap();
+    let ledger = age(&database, ledger, 100).await;
+    let many = "WITH RECURSIVE g (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < 20000)
+        INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt, part,
+            amount, consumed_at, order_id)
+        SELECT tenant_id, 'job', quota_type, limit_id, window_start, epoch, 'record', 0, n, 0, consumed_at, order_id
+        FROM quota_consumption, g";
+    database.meddle(many).await.unwrap();
+    let archived = tokio::time::timeout(Duration::from_secs(20), ledger.archive(ago(40))).await;
+    assert_eq!(archived.expect("it takes less than seconds").unwrap().rows, 20_001);
+    assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_is_archived_while_it_is_read_is_refused_on_a_server() {
+    let database = Database::postgres();
+    let Database::Postgres(url) = &database else { unreachable!() };
+    let ledger = database.open().await;
+    quotas(&ledger, tokens(1_000)).charge(&acme(), ("tokens", 5)).await.unwrap();
+    let pool = sqlx::PgPool::connect(url).await.unwrap();
+    let mut archive = pool.begin().await.unwrap();
+    sqlx::query("SELECT FROM quota_account FOR UPDATE").execute(&mut *archive).await.unwrap();
+    let reading = tokio::spawn(async move { ledger.invoice("acme", ago(40), now(), |_, _| 1).await });
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while sqlx::query_scalar::<_, i64>(waits).fetch_one(&pool).await.unwrap() == 0 && !reading.is_finished() {
+        tokio::task::yield_now().await;
+    }
+    sqlx::query("INSERT INTO quota_archive VALUES (true, now())").execute(&mut *archive).await.unwrap();
+    archive.commit().await.unwrap();
+    let error = reading.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("must lie after what is archived"), "{error}");
 }

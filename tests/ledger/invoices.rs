@@ -18,6 +18,7 @@ on_each_database! {
     what_is_pushed_twice_is_billed_once_also_when_a_reply_is_lost
     an_invoice_is_pushed_when_its_period_is_over
     other_lines_under_an_id_that_was_billed_are_told
+    a_period_between_two_microseconds_is_compared_as_it_was_billed
     an_invoice_is_a_line_of_json
 }
 
@@ -197,4 +198,16 @@ async fn an_invoice_is_a_line_of_json(database: Database) {
     assert_eq!((read["closed"].as_bool(), read["total"].as_i64()), (Some(false), Some(60)));
     let strange = ledger.invoice("a/b-1 \"x\"", BEGINNING, future(), two_each).await.unwrap();
     assert_eq!(strange.id(), "invoice-a%2Fb-1%20%22x%22-0-8000000000000000");
+}
+
+async fn a_period_between_two_microseconds_is_compared_as_it_was_billed(database: Database) {
+    let ledger = database.open().await;
+    charge(&quotas(&ledger, tokens(1_000)), 30).await;
+    let (from, until) = (BEGINNING + Duration::from_nanos(1_500), boundary(&ledger).await + Duration::from_nanos(500));
+    while !invoice(&ledger, from, until).await.closed {
+        tokio::task::yield_now().await;
+    }
+    let provider = MemoryProvider::new();
+    ledger.push(&provider, &invoice(&ledger, from, until).await).await.unwrap();
+    assert_eq!(ledger.compare(&provider, "acme", from, until).await.unwrap(), []);
 }

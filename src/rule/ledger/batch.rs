@@ -209,7 +209,7 @@ impl Batch {
             Some(attempt) => attempt + 1,
             None => 0,
         };
-        if !order.own && forgotten(&order.key.job, self.sealed) {
+        if !order.own && forgotten(&order.key.job, self.sealed, self.now) {
             return Verdict::Stale;
         }
         let (book, now) = self.book(order);

@@ -3,9 +3,11 @@
 /// Ids may lie so far ahead of the time at which they are sent: clocks differ.
 const AHEAD: u64 = 5 * 60 * 1_000_000_000;
 
-/// Whether an id may be that of a job whose rows were archived, where rows of before `sealed` are.
-pub(super) fn forgotten(id: &str, sealed: u64) -> bool {
-    sealed > 0 && time_of(id).is_none_or(|made| made < sealed.saturating_add(AHEAD))
+/// Whether an id may be that of a job whose rows were archived, where rows of before `sealed` are, or will be once its time
+/// has come.
+pub(super) fn forgotten(id: &str, sealed: u64, now: u64) -> bool {
+    let remembered = sealed.saturating_add(AHEAD)..=now.saturating_add(AHEAD);
+    sealed > 0 && time_of(id).is_none_or(|made| !remembered.contains(&made))
 }
 
 /// Whether an id may be taken where jobs are remembered for `horizon` nanoseconds only: it carries a time, neither longer ago

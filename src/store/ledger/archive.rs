@@ -63,8 +63,8 @@ impl Ledger {
     /// to. Periods in which something is still open, or was written since, stay as they are for another time.
     ///
     /// Counts stay the sums of their rows. Grants stay as they were written. From then on, in every process, job ids of
-    /// before `before` and those without a time are refused, and [`invoice`](Self::invoice) and
-    /// [`usage_at`](Self::usage_at) answer only for times after it: write the invoices first, and export the rows with
+    /// before `before`, those from more than five minutes ahead and those without a time are refused, and [`invoice`](Self::invoice),
+    /// [`compare`](Self::compare) and [`usage_at`](Self::usage_at) answer only for times after it: write the invoices first, and export the rows with
     /// [`entries`](Self::entries).
     ///
     /// It goes account by account under the account's lock, may be stopped at any time and begun again, and changes nothing
@@ -110,12 +110,13 @@ impl Ledger {
         }
     }
 
-    /// Refuses a time of which the rows may be gone.
-    pub(super) async fn check_kept(&self, what: &str, time: SystemTime) -> Result<(), AccountError> {
+    /// Refuses a time of which rows may have been gone when they were read: to be asked afterwards, for what is sealed is
+    /// known before the first row goes.
+    pub(super) async fn check_kept(&self, what: &str, time: u64) -> Result<(), AccountError> {
         let sealed = self.0.sealed().await?;
-        if nanos(time) < sealed {
+        if time < sealed {
             let must = format!("lie after what is archived, {}", Instant(entry::time(sealed)));
-            return Err(Invalid::new(what, &must, Instant(time)).into());
+            return Err(Invalid::new(what, &must, Instant(entry::time(time))).into());
         }
         Ok(())
     }

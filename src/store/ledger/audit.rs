@@ -51,8 +51,8 @@ impl Entries {
         if self.read.is_empty() && !self.ended {
             let rows = self.ledger.0.entries(&self.which, AT_ONCE).await?;
             self.ended = rows.len() < AT_ONCE;
-            if let Some((last, ..)) = rows.last() {
-                self.which.after = *last;
+            if let Some((last, at, _)) = rows.last() {
+                (self.which.from, self.which.after) = (*at, *last);
             }
             self.read.extend(rows.into_iter().map(|(id, at, row)| LedgerEntry::of(id, at, row)));
         }
@@ -139,7 +139,8 @@ pub struct AccountDrift {
 const MOST_DRIFTS: usize = 1_000;
 
 impl Ledger {
-    /// The rows of a tenant written from `from` on and before `until`, in their order.
+    /// The rows of a tenant written from `from` on and before `until`, in the order of their times, and of their numbers where
+    /// those are equal.
     ///
     /// ```no_run
     /// # async fn example(ledger: tollgate::Ledger) {
@@ -165,8 +166,8 @@ impl Ledger {
     /// # }
     /// ```
     pub async fn usage_at(&self, tenant: &str, at: SystemTime) -> Result<Vec<PastUsage>, AccountError> {
-        self.check_kept("time of the usage", at).await?;
         let past = self.0.past(tenant, nanos(at)).await?;
+        self.check_kept("time of the usage", nanos(at)).await?;
         let usage = past.into_iter().map(|past| PastUsage {
             limit: past.limit.to_string(),
             kind: past.kind.to_string(),
@@ -195,6 +196,8 @@ impl Ledger {
     /// Writes into the counts of the tenants of a report what their rows come to, and says how many counts that changed.
     ///
     /// It looks anew under each account's lock: what was put right before, or is being charged meanwhile, stays right.
+    /// A count that is missing altogether stays so until something is charged in its period, for its end is nowhere written:
+    /// then it drifts, and can be repaired.
     ///
     /// # Errors
     /// When the database does not answer; what was put right stays so.

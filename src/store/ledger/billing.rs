@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, error::Error, fmt, future::Future, time::System
 
 use super::{
     Invoice, Ledger,
+    entry::time,
     invoice::{fits, period},
 };
 use crate::{AccountError, Invalid, period::Instant};
@@ -34,7 +35,8 @@ pub trait BillingProvider: Send + Sync {
     /// Why it does not answer.
     type Error: Error + Send + Sync + 'static;
 
-    /// How much of each kind it has billed a tenant for the periods that lie within these times.
+    /// How much of each kind it has billed a tenant for the periods that lie within these times, which are whole
+    /// microseconds as those of an invoice.
     fn totals(
         &self,
         tenant: &str,
@@ -122,7 +124,8 @@ impl Ledger {
     /// What a provider has billed a tenant otherwise than it is written, kind by kind; nothing where both agree.
     ///
     /// # Errors
-    /// When the database or the provider does not answer, or `until` is not after `from`.
+    /// When the database or the provider does not answer, `until` is not after `from`, or `from` lies before what was
+    /// [archived](Self::archive).
     ///
     /// ```no_run
     /// # async fn example(ledger: tollgate::Ledger, provider: tollgate::MemoryProvider) -> Result<(), Box<dyn std::error::Error>> {
@@ -140,9 +143,10 @@ impl Ledger {
         from: SystemTime,
         until: SystemTime,
     ) -> Result<Vec<BillingDrift>, BillingError<P::Error>> {
-        let billed = provider.totals(tenant, from, until).await.map_err(BillingError::Provider)?;
         let (from, until) = period(from, until)?;
+        let billed = provider.totals(tenant, time(from), time(until)).await.map_err(BillingError::Provider)?;
         let (_, sums) = self.0.sums(tenant, from, until).await.map_err(AccountError::from)?;
+        self.check_kept("beginning of a comparison", from).await?;
         let mut both: BTreeMap<String, (i64, i64)> =
             billed.into_iter().map(|(kind, billed)| (kind, (0, billed))).collect();
         for sum in sums {

@@ -32,8 +32,8 @@ pub(crate) trait Database: Send + Sync + 'static {
 
 /// What is read of a ledger besides: by people, and by whoever sends invoices.
 pub(crate) trait Audited: Database {
-    /// Rows of a tenant written from `from` on and before `until`, after the one with this number; in their order, each with
-    /// its number and its time.
+    /// Rows of a tenant written from `from` on and before `until`, of those written at `from` the ones after this number; in
+    /// the order of their times and numbers, each with both. A page costs what is in it, however long the history is.
     fn entries(
         &self,
         tenant: &str,

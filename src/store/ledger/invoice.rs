@@ -105,9 +105,9 @@ impl Ledger {
         until: SystemTime,
         price: impl Fn(&str, u64) -> u64,
     ) -> Result<Invoice, AccountError> {
-        self.check_kept("beginning of an invoice", from).await?;
         let (from, until) = period(from, until)?;
         let (now, sums) = self.0.sums(tenant, from, until).await?;
+        self.check_kept("beginning of an invoice", from).await?;
         let mut lines = Vec::with_capacity(sums.len());
         for sum in sums.iter().filter(|sum| sum.amount != 0) {
             let quantity = fits(&format!("quantity of {}", sum.kind), sum.amount)?;

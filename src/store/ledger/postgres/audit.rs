@@ -40,10 +40,13 @@ impl Audited for PostgresLedger {
         let query = sqlx::query(
             "SELECT 3::int8, tenant_id, limit_id, quota_type, window_start, until, epoch, attempt, part, amount, granted,
                 approver, reason, NULL, NULL, job_id, entry, order_id, fingerprint, id, consumed_at
-             FROM quota_consumption WHERE tenant_id = $1 AND consumed_at >= $2 AND consumed_at < $3 AND id > $4
-             ORDER BY id LIMIT $5",
+             FROM quota_consumption
+             WHERE tenant_id = $1 AND consumed_at >= $2 AND consumed_at < $3 AND (consumed_at > $2 OR id > $4)
+             ORDER BY consumed_at, id LIMIT $5",
         );
-        let query = query.bind(text(tenant)).bind(Time(micros(from))).bind(Time(micros(until))).bind(after);
+        // A plan made for any times would sort all that is left.
+        let query = query.persistent(false).bind(text(tenant));
+        let query = query.bind(Time(micros(from))).bind(Time(micros(until))).bind(after);
         let found = query.bind(i64::try_from(most).unwrap_or(i64::MAX)).fetch_all(&self.pool).await.map_err(failure)?;
         let entry = |row: &PgRow| {
             let (id, entry) = rows::consumption(row)?;
@@ -161,16 +164,20 @@ impl Audited for PostgresLedger {
 }
 
 /// Periods that are over, in which nothing is open and nothing was written since, and which are not archived yet: their rows
-/// go, and one for each stays, which says what they come to and when the last was written. All parts see the same moment.
+/// go, and one for each stays, which says what they come to and when the last was written. All parts see the same moment; what
+/// is open is looked up once, not for each row.
 const ARCHIVE: &str = "
-    WITH sealed AS (
+    WITH open AS MATERIALIZED (
+        SELECT r.limit_id, r.quota_type, r.window_start, r.epoch FROM quota_hold h, LATERAL (
+            SELECT * FROM quota_consumption c
+            WHERE c.tenant_id = h.tenant_id AND c.job_id = h.job_id AND c.attempt = h.attempt OFFSET 0) r
+        WHERE h.tenant_id = $1),
+    sealed AS (
         SELECT q.limit_id, q.quota_type, q.window_start, q.epoch, sum(q.amount)::int8 AS amount,
             max(q.consumed_at) AS consumed_at, row_number() OVER () AS part
         FROM quota_consumption q JOIN quota_counter c USING (tenant_id, limit_id, quota_type, window_start, epoch)
         WHERE q.tenant_id = $1 AND c.window_end <= $2 AND c.reserved = 0 AND q.entry <> 'grant'
-            AND NOT EXISTS (SELECT 1 FROM quota_hold h JOIN quota_consumption r USING (tenant_id, job_id, attempt)
-                WHERE r.tenant_id = $1 AND r.limit_id = q.limit_id AND r.quota_type = q.quota_type
-                    AND r.window_start = q.window_start AND r.epoch = q.epoch)
+            AND (q.limit_id, q.quota_type, q.window_start, q.epoch) NOT IN (SELECT * FROM open)
         GROUP BY q.limit_id, q.quota_type, q.window_start, q.epoch
         HAVING max(q.consumed_at) < $2 AND (count(*) > 1 OR max(q.job_id) NOT LIKE 'archive %' OR max(q.entry) <> 'adjust')),
     gone AS (

@@ -34,7 +34,7 @@ pub(super) async fn apply(connection: &mut PgConnection) -> Result<(), Failure> 
 pub(super) async fn check(connection: &mut PgConnection) -> Result<(), Failure> {
     let refused = |reason: &str| Err(Failure::Refused(reason.into()));
     let asked = "SELECT current_setting('synchronous_commit'), current_setting('fsync'),
-        current_setting('transaction_read_only'), pg_is_in_recovery()";
+        current_setting('transaction_read_only'), pg_is_in_recovery(), current_setting('server_encoding')";
     let row = sqlx::query(asked).persistent(false).fetch_one(&mut *connection).await.map_err(failure)?;
     let setting = |at| row.try_get::<&str, usize>(at).map_err(failure);
     if setting(0)? == "off" {
@@ -48,6 +48,10 @@ pub(super) async fn check(connection: &mut PgConnection) -> Result<(), Failure> 
     }
     if setting(2)? == "on" {
         return refused("default_transaction_read_only must be off, got on: a ledger is written");
+    }
+    let encoding = setting(4)?;
+    if !["UTF8", "SQL_ASCII"].contains(&encoding) {
+        return refused(&format!("encoding of the database must be UTF8, got {encoding}: it cannot write every name"));
     }
     if version(connection).await? < VERSIONS.len() {
         return refused("the tables of the ledger are gone");

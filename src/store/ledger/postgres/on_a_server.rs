@@ -131,6 +131,12 @@ async fn what_would_lose_acknowledged_rows_is_refused_in_words() {
         "each connection is asked, not the first alone"
     );
 
+    let latin = format!("{}_latin", name(&url));
+    let made = format!("CREATE DATABASE {latin} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
+    Postgres::shared().sql("postgres", &made);
+    let lost = told(Postgres::shared().url(&latin)).await;
+    assert!(lost.contains("encoding of the database must be UTF8, got LATIN1"), "{lost}");
+
     let server = Postgres::start("-c fsync=off");
     let off = told(server.url("postgres")).await;
     assert!(off.contains("fsync must be on, got off"), "{off}");

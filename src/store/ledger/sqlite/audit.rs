@@ -33,8 +33,9 @@ impl Audited for SqliteLedger {
         let query = sqlx::query(
             "SELECT id, tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt, part, amount, order_id,
                 fingerprint, granted, until, approver, reason, consumed_at
-             FROM quota_consumption WHERE tenant_id = ?1 AND consumed_at >= ?2 AND consumed_at < ?3 AND id > ?4
-             ORDER BY id LIMIT ?5",
+             FROM quota_consumption INDEXED BY quota_consumption_by_time
+             WHERE tenant_id = ?1 AND consumed_at >= ?2 AND consumed_at < ?3 AND (consumed_at > ?2 OR id > ?4)
+             ORDER BY consumed_at, id LIMIT ?5",
         );
         let query = query.bind(text(tenant)).bind(micros(from)).bind(micros(until)).bind(after);
         let found = query.bind(i64::try_from(most).unwrap_or(i64::MAX)).fetch_all(&self.pool).await.map_err(failure)?;
@@ -165,12 +166,7 @@ impl Audited for SqliteLedger {
             let column = |at| window.try_get::<String, _>(at).map_err(failure);
             let number = |at| window.try_get::<i64, _>(at).map_err(failure);
             let (limit, kind, starts, epoch) = (column(0)?, column(1)?, number(2)?, number(3)?);
-            let delete = sqlx::query(
-                "DELETE FROM quota_consumption WHERE tenant_id = ?1 AND limit_id = ?2 AND quota_type = ?3
-                    AND window_start = ?4 AND epoch = ?5 AND entry <> 'grant'",
-            );
-            let delete = delete.bind(text(tenant)).bind(&limit).bind(&kind).bind(starts).bind(epoch);
-            gone += delete.execute(&mut *transaction).await.map_err(failure)?.rows_affected();
+            // First of all, for SQLite gives a number again once the row that has the highest is gone.
             let insert = sqlx::query(
                 "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt,
                     part, amount, consumed_at, order_id)
@@ -179,6 +175,14 @@ impl Audited for SqliteLedger {
             let insert = insert.bind(text(tenant)).bind(&limit).bind(&kind).bind(starts).bind(epoch).bind(part);
             let insert = insert.bind(number(4)?).bind(number(5)?).bind(order.to_be_bytes().to_vec());
             insert.execute(&mut *transaction).await.map_err(failure)?;
+            let delete = sqlx::query(
+                "DELETE FROM quota_consumption WHERE tenant_id = ?1 AND limit_id = ?2 AND quota_type = ?3
+                    AND window_start = ?4 AND epoch = ?5 AND entry <> 'grant' AND order_id <> ?6
+                    AND consumed_at BETWEEN ?7 AND ?8",
+            );
+            let delete = delete.bind(text(tenant)).bind(&limit).bind(&kind).bind(starts).bind(epoch);
+            let delete = delete.bind(order.to_be_bytes().to_vec()).bind(number(6)?).bind(number(5)?);
+            gone += delete.execute(&mut *transaction).await.map_err(failure)?.rows_affected();
         }
         sqlx::raw_sql(sqlx::AssertSqlSafe(kept)).execute(&mut *transaction).await.map_err(failure)?;
         transaction.commit().await.map_err(failure)?;
@@ -187,14 +191,15 @@ impl Audited for SqliteLedger {
 }
 
 /// Periods that are over, in which nothing is open and nothing was written since, and which are not archived yet; what their
-/// rows come to, and when the last was written.
+/// rows come to, and when the last and the first were written. What is open is looked up once, not for each row.
 const SEALABLE: &str = "
-    SELECT q.limit_id, q.quota_type, q.window_start, q.epoch, sum(q.amount), max(q.consumed_at)
+    SELECT q.limit_id, q.quota_type, q.window_start, q.epoch, sum(q.amount), max(q.consumed_at), min(q.consumed_at)
     FROM quota_consumption q JOIN quota_counter c USING (tenant_id, limit_id, quota_type, window_start, epoch)
     WHERE q.tenant_id = ?1 AND c.window_end <= ?2 AND c.reserved = 0 AND q.entry <> 'grant'
-        AND NOT EXISTS (SELECT 1 FROM quota_hold h JOIN quota_consumption r USING (tenant_id, job_id, attempt)
-            WHERE r.tenant_id = ?1 AND r.limit_id = q.limit_id AND r.quota_type = q.quota_type
-                AND r.window_start = q.window_start AND r.epoch = q.epoch)
+        AND (q.limit_id, q.quota_type, q.window_start, q.epoch) NOT IN (
+            SELECT r.limit_id, r.quota_type, r.window_start, r.epoch
+            FROM quota_hold h CROSS JOIN quota_consumption r INDEXED BY quota_consumption_once
+                USING (tenant_id, job_id, attempt) WHERE h.tenant_id = ?1)
     GROUP BY q.limit_id, q.quota_type, q.window_start, q.epoch
     HAVING max(q.consumed_at) < ?2 AND (count(*) > 1 OR max(q.job_id) NOT LIKE 'archive %' OR max(q.entry) <> 'adjust')";
 
