@@ -78,10 +78,7 @@ struct Batch {
 }
 
 /// Decides all orders; says what to write, and what to answer once that is durable.
-pub(super) fn decide<'a>(
-    orders: impl Iterator<Item = Turn<'a>> + Clone,
-    loaded: Loaded,
-) -> (Writes, Vec<Verdict>) {
+pub(super) fn decide<'a>(orders: impl Iterator<Item = Turn<'a>> + Clone, loaded: Loaded) -> (Writes, Vec<Verdict>) {
     let Loaded { now, accounts, rows, sealed } = loaded;
     let books = accounts.into_iter().map(|(tenant, stored)| (tenant, Book::new(stored))).collect();
     let passed = orders.clone().filter(|turn| matches!(turn.order.act, Act::Pass(_) | Act::End { .. }));
@@ -286,13 +283,11 @@ impl Batch {
         Verdict::Done
     }
 
-    /// Settles what an order let pass; nothing where it charged nothing.
+    /// Settles what an order admitted or let pass; nothing where it charged nothing.
     fn end(&mut self, order: &Order, of: u128, settle: &Settle) -> Verdict {
         let rows = Dossier(self.rows_of(&order.key));
         match rows.attempt_of(of) {
-            Some(attempt) if rows.is_made_by(attempt, of) => {
-                self.settle(order, &Settle { attempt, ..settle.clone() })
-            }
+            Some(attempt) if rows.is_made_by(attempt, of) => self.settle(order, &Settle { attempt, ..settle.clone() }),
             Some(attempt) => self.amend(order, of, &Settle { attempt, ..settle.clone() }),
             None => Verdict::Settled(Standing::Unknown, Vec::new()),
         }
