@@ -259,7 +259,10 @@ impl<D: Database> QuotaStore for InLedger<D> {
             End::Detached => return Near::default(),
         };
         if receipt.job.is_some() {
-            self.owner.scribe.finish(&written.key, written.order);
+            // What goes back is running until its id is free: duplicates must not be told in between that it is done.
+            if end != ledger::End::Void {
+                self.owner.scribe.finish(&written.key, written.order);
+            }
             match &self.blind {
                 Some(blind) if end == ledger::End::Void => blind.spool().forget(&written.key),
                 Some(blind) if written.passed => blind.spool().finish(&written.key, written.order),
