@@ -263,6 +263,28 @@ async fn a_full_spool_refuses_and_takes_again_when_it_is_empty() {
 }
 
 #[tokio::test]
+async fn what_the_ledger_refuses_of_one_client_keeps_nobody_else_out() {
+    let scene = Scene::new().await;
+    let (spool, cursed) = (scene.spool(), Client::named("cursed"));
+    let quotas = scene.quotas(tokens(100), OnFailure::Open(spool.clone()));
+    quotas.charge(&acme(), ("tokens", 1)).await.unwrap();
+    let options = SqliteConnectOptions::new().filename(scene.directory.join("quota.db"));
+    let mut database = SqliteConnection::connect_with(&options).await.unwrap();
+    let curse = "CREATE TRIGGER curse BEFORE INSERT ON quota_consumption WHEN NEW.tenant_id = 'cursed'
+        BEGIN SELECT raise(ABORT, 'not this one'); END";
+    database.execute(curse).await.unwrap();
+    quotas.charge(&cursed, ("tokens", 5)).await.unwrap();
+    for _ in 0..3 {
+        quotas.charge(&acme(), ("tokens", 10)).await.unwrap();
+    }
+    eventually(|| spool.pending() == 1).await;
+    assert_eq!(counts(&quotas, &acme()).await, (31, 0));
+    database.execute("DROP TRIGGER curse").await.unwrap();
+    Scene::merged(&spool).await;
+    assert_eq!(counts(&quotas, &cursed).await, (5, 0));
+}
+
+#[tokio::test]
 async fn requests_at_a_time_are_held_without_the_ledger_too() {
     let scene = Scene::new().await;
     let quotas = scene.quotas(tokens(10).limit(Quota::concurrent(1)), OnFailure::Open(scene.spool()));

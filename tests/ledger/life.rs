@@ -8,6 +8,8 @@ use crate::*;
 
 on_each_database! {
     a_reservation_outlives_the_program_that_made_it
+    an_id_that_nobody_gave_ends_nothing
+    however_long_a_name_is_its_reservations_are_found_again
     a_reservation_that_nobody_ends_stays_charged
     one_that_is_to_come_back_comes_back
     requests_at_a_time_are_held_in_the_process
@@ -30,6 +32,28 @@ async fn a_reservation_outlives_the_program_that_made_it(database: Database) {
     assert_eq!(counts(&quotas, &acme()).await, (30, 0));
     let strange = "l.0.0.0.YWNtZQ.bm8".parse().unwrap();
     assert_eq!(quotas.roll_back(&strange).await, Err(ReservationError::Unknown));
+}
+
+async fn an_id_that_nobody_gave_ends_nothing(database: Database) {
+    let ledger = database.open().await;
+    let quotas = quotas(&ledger, tokens(100));
+    quotas.run_job(&acme(), "order 17", ("tokens", 80), async {}).await.unwrap();
+    let id = quotas.reserve(&acme(), ("tokens", 5)).await.unwrap().detach().to_string();
+    let job = id.rsplit('.').next().unwrap();
+    for forged in ["l.0.0.0.YWNtZQ.b3JkZXIgMTc".into(), format!("l.0.0.0.YWNtZQ.{job}")] {
+        let forged = forged.parse().unwrap();
+        assert_eq!(quotas.roll_back(&forged).await, Err(ReservationError::Unknown), "{forged}");
+        assert_eq!(quotas.commit(&forged, ("tokens", 1)).await, Err(ReservationError::Unknown), "{forged}");
+    }
+    assert_eq!(counts(&quotas, &acme()).await, (80, 5));
+}
+
+async fn however_long_a_name_is_its_reservations_are_found_again(database: Database) {
+    let ledger = database.open().await;
+    let quotas = quotas(&ledger, tokens(100));
+    let client = tollgate::Client::named("a".repeat(1_000));
+    let id = quotas.reserve(&client, ("tokens", 80)).await.unwrap().detach().to_string();
+    assert_eq!(quotas.roll_back(&id.parse().unwrap()).await, Ok(Ended::Now));
 }
 
 /// Quotas whose reservations last no time at all, and a reservation of 80 that nobody ends.

@@ -29,8 +29,8 @@ pub struct ReservationId(pub(super) Reserved);
 /// What an id of memory begins with, and no other does.
 const HERE: &str = "m-";
 
-/// The longest id.
-const LONGEST: usize = 255;
+/// The longest id: that of a ledger has the name of its client in it.
+const LONGEST: usize = 8_192;
 
 impl fmt::Display for ReservationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

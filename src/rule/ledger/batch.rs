@@ -1,7 +1,7 @@
 //! A batch of orders, decided in the order of their arrival over accounts that are locked.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -10,7 +10,7 @@ use super::{
     Settle, Since, Standing, Verdict, Writes, book::Book, job_time::forgotten,
 };
 use crate::{
-    quota::{Amounts, GrantId, Plan},
+    quota::{Amounts, GrantId, Kind, Plan},
     rule::quota::Warning,
 };
 
@@ -72,14 +72,18 @@ struct Batch {
     sealed: u64,
     books: BTreeMap<Arc<str>, Book>,
     rows: HashMap<Key, Vec<Row>>,
+    /// Jobs that passed, or whose end did: the rows that this batch writes for them are looked for in it.
+    passed: HashSet<Key>,
     writes: Writes,
 }
 
 /// Decides all orders; says what to write, and what to answer once that is durable.
-pub(super) fn decide<'a>(orders: impl Iterator<Item = Turn<'a>>, loaded: Loaded) -> (Writes, Vec<Verdict>) {
+pub(super) fn decide<'a>(orders: impl Iterator<Item = Turn<'a>> + Clone, loaded: Loaded) -> (Writes, Vec<Verdict>) {
     let Loaded { now, accounts, rows, sealed } = loaded;
     let books = accounts.into_iter().map(|(tenant, stored)| (tenant, Book::new(stored))).collect();
-    let mut batch = Batch { now, sealed, books, rows: HashMap::new(), writes: Writes::default() };
+    let passed = orders.clone().filter(|turn| matches!(turn.order.act, Act::Pass(_) | Act::End { .. }));
+    let passed = passed.map(|turn| turn.order.key.clone()).collect();
+    let mut batch = Batch { now, sealed, books, rows: HashMap::new(), passed, writes: Writes::default() };
     for row in rows {
         batch.rows.entry(row.key.clone()).or_default().push(row);
     }
@@ -179,21 +183,27 @@ impl Batch {
                     usage: None,
                 }))
             }
-            Act::Settle(settle) => {
-                let others = self.rows_of(&order.key).iter().filter(|row| row.order != order.id);
-                let before = match settle.end {
-                    End::Open => Standing::Charged,
-                    _ => Dossier(&others.cloned().collect::<Vec<_>>()).standing(settle.attempt),
-                };
-                Verdict::Settled(before, Vec::new())
-            }
+            Act::Settle(settle) => self.settled_before(order, settle.attempt, &settle.end),
             Act::Pass(_) => Verdict::Done,
-            Act::End { .. } => Verdict::Settled(Standing::Unknown, Vec::new()),
+            Act::End { of, settle } => match Dossier(self.rows_of(&order.key)).attempt_of(*of) {
+                Some(attempt) => self.settled_before(order, attempt, &settle.end),
+                None => Verdict::Settled(Standing::Unknown, Vec::new()),
+            },
             Act::Record { .. } => Verdict::Recorded(Vec::new()),
             Act::Grant { grant, .. } => Verdict::Granted(GrantId(grant.id)),
             Act::Revoke { .. } => Verdict::Revoked(true),
             Act::Expire { .. } | Act::Renew { .. } | Act::Reset { .. } => Verdict::Done,
         }
+    }
+
+    /// How an attempt stood before this order settled it.
+    fn settled_before(&self, order: &Order, attempt: u32, end: &End) -> Verdict {
+        let others = self.rows_of(&order.key).iter().filter(|row| row.order != order.id);
+        let before = match end {
+            End::Open => Standing::Charged,
+            _ => Dossier(&others.cloned().collect::<Vec<_>>()).standing(attempt),
+        };
+        Verdict::Settled(before, Vec::new())
     }
 
     fn admit(&mut self, order: &Order, admit: &Admit) -> Verdict {
@@ -273,12 +283,49 @@ impl Batch {
         Verdict::Done
     }
 
-    /// Settles what an order let pass; nothing where it charged nothing.
+    /// Settles what an order admitted or let pass; nothing where it charged nothing.
     fn end(&mut self, order: &Order, of: u128, settle: &Settle) -> Verdict {
-        match Dossier(self.rows_of(&order.key)).attempt_of(of) {
-            Some(attempt) => self.settle(order, &Settle { attempt, ..settle.clone() }),
+        let rows = Dossier(self.rows_of(&order.key));
+        match rows.attempt_of(of) {
+            Some(attempt) if rows.is_made_by(attempt, of) => self.settle(order, &Settle { attempt, ..settle.clone() }),
+            Some(attempt) => self.amend(order, of, &Settle { attempt, ..settle.clone() }),
             None => Verdict::Settled(Standing::Unknown, Vec::new()),
         }
+    }
+
+    /// Settles other work that passed under the id of a job: the job stays as it is, and so do the parts of its records.
+    fn amend(&mut self, order: &Order, of: u128, settle: &Settle) -> Verdict {
+        let noted = Dossier(self.rows_of(&order.key)).of(settle.attempt).filter(|row| row.order == of);
+        let noted: Vec<_> = noted.filter(|row| !row.limit.is_empty()).cloned().collect();
+        let (mut lines, mut near) = (Vec::new(), Vec::new());
+        for row in &noted {
+            let amount = u64::try_from(row.amount).unwrap_or(0);
+            let used = match &settle.end {
+                End::Open => amount,
+                End::Commit(actual) => actual_of(actual, &row.kind).unwrap_or(amount),
+                End::Void => 0,
+            };
+            if used != amount
+                && let Some((line, warning)) = self.correct(order, settle, row, amount, used)
+            {
+                lines.push(line);
+                near.extend(warning);
+            }
+        }
+        self.write_apart(order, settle.attempt, lines);
+        if settle.end != End::Void {
+            let mut more = settle.used.clone();
+            if let End::Commit(actual) = &settle.end {
+                let unforeseen = |kind: &Kind| !noted.iter().any(|row| *row.kind == *kind.as_str());
+                let unforeseen = actual.iter().filter(|(kind, _)| unforeseen(kind));
+                unforeseen.for_each(|(kind, amount)| more.add(kind, amount));
+            }
+            let (book, now) = self.book(order);
+            let (lines, warnings) = book.record(&settle.plan, &more, settle.since, now);
+            near.extend(warnings);
+            self.write_apart(order, settle.attempt, lines);
+        }
+        Verdict::Settled(Standing::Charged, near)
     }
 
     fn settle(&mut self, order: &Order, settle: &Settle) -> Verdict {
@@ -348,12 +395,7 @@ impl Batch {
             let estimate = u64::try_from(row.amount).unwrap_or(0);
             let used = actual_of(actual, &row.kind).unwrap_or(estimate);
             let charged = self.charged(&order.key, settle.attempt, &row);
-            let (book, now) = self.book(order);
-            let more = match used >= charged {
-                true => book.settle(Some(&settle.plan), &row, 0, used - charged, now),
-                false => book.give_back(Some(&settle.plan), &row, charged - used, now).map(|line| (line, None)),
-            };
-            if let Some((line, warning)) = more {
+            if let Some((line, warning)) = self.correct(order, settle, &row, charged, used) {
                 lines.push(line);
                 near.extend(warning);
             }
@@ -361,6 +403,22 @@ impl Batch {
         self.write_marked(order, settle.attempt, LATE, Entry::Record, lines, None);
         near.extend(self.unforeseen(order, settle, actual, LATE - 1));
         near
+    }
+
+    /// What a row's count has used becomes so much in place of what was charged.
+    fn correct(
+        &mut self,
+        order: &Order,
+        settle: &Settle,
+        row: &Row,
+        charged: u64,
+        used: u64,
+    ) -> Option<(Line, Option<Warning>)> {
+        let (book, now) = self.book(order);
+        match used >= charged {
+            true => book.settle(Some(&settle.plan), row, 0, used - charged, now),
+            false => book.give_back(Some(&settle.plan), row, charged - used, now).map(|line| (line, None)),
+        }
     }
 
     /// Everything goes back.
@@ -450,6 +508,12 @@ impl Batch {
         u64::try_from(sum).unwrap_or(0)
     }
 
+    /// As a part that no other record of the attempt has.
+    fn write_apart(&mut self, order: &Order, attempt: u32, lines: Vec<Line>) {
+        let part = Dossier(self.rows_of(&order.key)).free_part(attempt);
+        self.write(order, attempt, part, Entry::Record, lines);
+    }
+
     fn write(&mut self, order: &Order, attempt: u32, part: u32, entry: Entry, lines: Vec<Line>) {
         for line in lines {
             self.push(order, attempt, part, entry, line, None, None);
@@ -510,7 +574,7 @@ impl Batch {
     ) {
         let Line { limit, kind, window, epoch, amount } = line;
         // What settles it may come in the same batch only where it passed.
-        let own = order.own && !matches!(order.act, Act::Pass(_));
+        let own = order.own && !self.passed.contains(&order.key);
         let (key, order) = (order.key.clone(), order.id);
         let row = Row { key, attempt, part, entry, kind, limit, window, epoch, amount, order, fingerprint, detail };
         if !own {

@@ -70,6 +70,11 @@ impl<'a> Dossier<'a> {
         self.0.iter().filter(made).map(|row| row.attempt).max()
     }
 
+    /// Whether an order made an attempt: what it only noted of other work is no part of the job.
+    pub(crate) fn is_made_by(self, attempt: u32, order: u128) -> bool {
+        self.of(attempt).any(|row| row.order == order && matches!(row.entry, Entry::Charge | Entry::Reserve))
+    }
+
     /// Whether an attempt was given back by the writer itself, because whoever had asked for it seemed to have gone.
     pub(crate) fn was_taken_back(self, attempt: u32, order: u128) -> bool {
         self.of(attempt).any(|row| row.entry == Entry::Void && row.order == order ^ 1)

@@ -30,7 +30,7 @@ pub(crate) enum Act {
     Settle(Settle),
     /// Notes what was let pass while nobody could be asked.
     Pass(Pass),
-    /// Settles what another order let pass: the attempt is that of its rows.
+    /// Settles what another order admitted or let pass: the attempt is that of its rows.
     End {
         of: u128,
         settle: Settle,

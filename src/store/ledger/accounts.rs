@@ -259,7 +259,10 @@ impl<D: Database> QuotaStore for InLedger<D> {
             End::Detached => return Near::default(),
         };
         if receipt.job.is_some() {
-            self.owner.scribe.finish(&written.key, written.order);
+            // What goes back is running until its id is free: duplicates must not be told in between that it is done.
+            if end != ledger::End::Void {
+                self.owner.scribe.finish(&written.key, written.order);
+            }
             match &self.blind {
                 Some(blind) if end == ledger::End::Void => blind.spool().forget(&written.key),
                 Some(blind) if written.passed => blind.spool().finish(&written.key, written.order),
@@ -310,21 +313,17 @@ impl<D: Database> QuotaStore for InLedger<D> {
             Reserved::Named(text) => ReservedAs::parse(text),
             Reserved::Here { .. } => None,
         };
-        let Some(ReservedAs { key, attempt, since, passed }) = known else {
+        let Some(ReservedAs { key, order, since, passed }) = known else {
             return Answer::Now(Ok((Ending::Unknown, Near::default())));
         };
+        // While it waits to be brought to the ledger, the ledger knows nothing of it.
+        if passed && self.blind.as_ref().is_some_and(|blind| !blind.spool().is_empty()) {
+            return Answer::Now(Err(Trouble::Unavailable));
+        }
         let client = Client::named(Arc::clone(&key.tenant));
         let end = actual.map_or(ledger::End::Void, |actual| ledger::End::Commit(actual.clone()));
-        let settle = Settle { plan: plan_of(&client), attempt, since, end, used: Amounts::none(), part: 0 };
-        let act = match passed {
-            // While it waits to be brought to the ledger, the ledger knows nothing of it.
-            Some(_) if self.blind.as_ref().is_some_and(|blind| !blind.spool().is_empty()) => {
-                return Answer::Now(Err(Trouble::Unavailable));
-            }
-            Some(of) => Act::End { of, settle },
-            None => Act::Settle(settle),
-        };
-        let order = self.order(key, false, act);
+        let settle = Settle { plan: plan_of(&client), attempt: 0, since, end, used: Amounts::none(), part: 0 };
+        let order = self.order(key, false, Act::End { of: order, settle });
         self.ask(Some(order), move |verdict| match verdict {
             Verdict::Settled(standing, near) => Some((ending(standing), of(&client, near))),
             _ => None,

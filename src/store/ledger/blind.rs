@@ -314,6 +314,9 @@ impl<D: Database> Merging<D> {
             if !verdicts.is_empty() {
                 self.spool.merged(verdicts.len().min(many), duplicates as u64);
                 rest = REST;
+            } else if many > 0 && !self.scribe.bring(vec![probe()]).await.is_empty() {
+                // The ledger is there, and refuses this one: it waits, but nobody else does.
+                self.spool.put_behind();
             }
             if verdicts.len() < many.max(1) {
                 tokio::time::sleep(rest.mul_f64(1.0 + fastrand::f64() / 2.0)).await;

@@ -316,7 +316,6 @@ struct Asking<D: Database> {
 /// What has to be known of an admission to give it back.
 struct Asked {
     key: Key,
-    order: u128,
     plan: Arc<Plan>,
     origin: u32,
 }
@@ -324,7 +323,7 @@ struct Asked {
 impl Asked {
     fn of(order: &Order) -> Option<Self> {
         let Act::Admit(admit) = &order.act else { return None };
-        Some(Self { key: order.key.clone(), order: order.id, plan: Arc::clone(&admit.plan), origin: order.origin })
+        Some(Self { key: order.key.clone(), plan: Arc::clone(&admit.plan), origin: order.origin })
     }
 }
 
@@ -365,7 +364,6 @@ impl<D: Database> Scribe<D> {
             used: Amounts::none(),
             part: 0,
         };
-        self.finish(&asked.key, asked.order);
         self.tell(Order { key: asked.key, id: new_id(), own: false, origin: asked.origin, act: Act::Settle(settle) });
     }
 }

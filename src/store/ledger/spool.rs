@@ -480,6 +480,16 @@ impl Shared {
         (state.pending.iter().take(most).cloned().collect(), state.mode == Mode::Blind)
     }
 
+    /// The ledger does not take the first of what waits: all of that account comes after the others, in its order.
+    pub(super) fn put_behind(&self) {
+        let mut state = self.lock();
+        let Some(tenant) = state.pending.front().map(|order| Arc::clone(&order.key.tenant)) else { return };
+        let (behind, before) =
+            std::mem::take(&mut state.pending).into_iter().partition(|order| order.key.tenant == tenant);
+        state.pending = before;
+        state.pending.extend::<VecDeque<_>>(behind);
+    }
+
     /// The ledger has the first so many of what waits, of which it had charged some before.
     pub(super) fn merged(&self, many: usize, duplicates: u64) {
         let (back, merged) = {
@@ -579,8 +589,8 @@ impl Shared {
                 // Nobody passes whose record is not there; what settles goes to the ledger while this process lives.
                 if wrote || told.is_none() {
                     state.pending.push_back(order);
-                } else {
-                    state.claims.retain(|key, claim| *key != order.key || claim.order != order.id);
+                } else if state.claims.get(&order.key).is_some_and(|claim| claim.order == order.id) {
+                    state.claims.remove(&order.key);
                 }
                 if let Some(told) = told {
                     let _ = told.send(wrote);

@@ -75,8 +75,7 @@ impl Written {
     }
 
     pub(super) fn reserved_as(&self) -> ReservedAs {
-        let passed = self.passed.then_some(self.order);
-        ReservedAs { key: self.key.clone(), attempt: self.attempt, since: self.since, passed }
+        ReservedAs { key: self.key.clone(), order: self.order, since: self.since, passed: self.passed }
     }
 }
 
@@ -84,10 +83,11 @@ impl Written {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ReservedAs {
     pub(super) key: Key,
-    pub(super) attempt: u32,
+    /// The order that made it: others know a tenant and the id of a job, but not this number.
+    pub(super) order: u128,
     pub(super) since: Since,
-    /// The order that let it pass without the ledger, which knows its attempt.
-    pub(super) passed: Option<u128>,
+    /// It passed without the ledger.
+    pub(super) passed: bool,
 }
 
 /// What the text begins with, and what it does where the ledger was not asked.
@@ -97,28 +97,21 @@ const PASSED: &str = "p";
 impl ReservedAs {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.');
-        let (prefix, attempt, at, turn) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let (prefix, order, at, turn) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let mut name = || String::from_utf8(URL_SAFE_NO_PAD.decode(parts.next()?).ok()?).ok();
         let key = Key { tenant: name()?.into(), job: name()?.into() };
         let since = Since { at: at.parse().ok()?, turn: turn.parse().ok()? };
-        let (attempt, passed) = match prefix {
-            PREFIX => (attempt.parse().ok()?, None),
-            PASSED => (0, Some(u128::from_str_radix(attempt, 16).ok()?)),
-            _ => return None,
-        };
-        parts.next().is_none().then_some(Self { key, attempt, since, passed })
+        let (order, passed) = (u128::from_str_radix(order, 16).ok()?, prefix == PASSED);
+        (parts.next().is_none() && (passed || prefix == PREFIX)).then_some(Self { key, order, since, passed })
     }
 }
 
 impl fmt::Display for ReservedAs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, attempt, since, passed } = self;
+        let Self { key, order, since, passed } = self;
         let (tenant, job) = (URL_SAFE_NO_PAD.encode(&*key.tenant), URL_SAFE_NO_PAD.encode(&*key.job));
-        match passed {
-            None => write!(f, "{PREFIX}.{attempt}")?,
-            Some(order) => write!(f, "{PASSED}.{order:x}")?,
-        }
-        write!(f, ".{}.{}.{tenant}.{job}", since.at, since.turn)
+        let prefix = if *passed { PASSED } else { PREFIX };
+        write!(f, "{prefix}.{order:x}.{}.{}.{tenant}.{job}", since.at, since.turn)
     }
 }
 
@@ -130,10 +123,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read_again(tenant in ".{0,80}", job in ".{0,80}", attempt: u32, at: u64, turn: u32, passed: Option<u128>) {
+        fn what_was_written_is_read_again(tenant in ".{0,80}", job in ".{0,80}", order: u128, at: u64, turn: u32, passed: bool) {
             let key = Key { tenant: tenant.into(), job: job.into() };
-            let attempt = if passed.is_some() { 0 } else { attempt };
-            let reserved = ReservedAs { key, attempt, since: Since { at, turn }, passed };
+            let reserved = ReservedAs { key, order, since: Since { at, turn }, passed };
             prop_assert_eq!(ReservedAs::parse(&reserved.to_string()), Some(reserved));
         }
 

@@ -86,6 +86,64 @@ fn a_job_that_was_charged_before_is_not_and_other_work_under_its_id_is() {
 }
 
 #[test]
+fn what_settles_other_work_under_a_job_s_id_leaves_the_job_as_it_is() {
+    let other = |how: End| {
+        let mut store = Store::default();
+        let reserve = Some(Reserve { ttl: HOUR, charge: true });
+        let reserved = Act::Admit(Admit { fingerprint: Some(1), reserve, ..admit(&hourly(100), ("requests", 40)) });
+        transact(&mut store, &[(order(2, key("acme", "one"), reserved), false)]);
+        let (passed, ends) = (pass(4, "one", 9, Some(2), true), end(6, 4, "one", how, 0));
+        for _ in 0..2 {
+            transact(&mut store, &[(passed.clone(), false), (ends.clone(), false)]);
+        }
+        let standing = Dossier(&store.rows).standing(0);
+        assert_eq!((standing, store.holds.len()), (Standing::Open, 1), "nobody has settled the job itself");
+        taken(&store)
+    };
+    assert_eq!(other(End::Void), 40);
+    assert_eq!(other(End::Commit(("requests", 5).into())), 45);
+    assert_eq!(other(End::Commit(("requests", 12).into())), 52);
+    assert_eq!(other(End::Commit(Amounts::none())), 49);
+    assert_eq!(other(End::Open), 49);
+}
+
+#[test]
+fn what_other_work_used_besides_is_no_part_of_the_job_s_own_records() {
+    let mut store = Store::default();
+    let charged = Act::Admit(Admit { fingerprint: Some(1), ..admit(&hourly(100), ("requests", 7)) });
+    transact(&mut store, &[(order(2, key("acme", "one"), charged), false)]);
+    let since = Since { at: START, turn: u32::MAX };
+    let used = ("requests", 5).into();
+    let more = Settle { plan: hourly(100), attempt: 0, since, end: End::Open, used, part: 1 };
+    transact(&mut store, &[(order(4, key("acme", "one"), Act::Settle(more)), false)]);
+    let orders = [(pass(6, "one", 9, Some(2), false), false), (end(8, 6, "one", End::Open, 3), false)];
+    transact(&mut store, &orders);
+    assert_eq!(taken(&store), 24);
+}
+
+#[test]
+fn an_admission_of_its_own_that_is_written_after_all_is_known_to_what_follows_it() {
+    let own = |order: Order| Order { own: true, ..order };
+    for settles in [end(4, 2, "one", End::Void, 0), own(pass(2, "one", 7, None, false))] {
+        let passes = matches!(settles.act, Act::Pass(_));
+        let mut store = Store::default();
+        transact(&mut store, &[(own(charge(2, "one", 7)), true), (settles, false)]);
+        assert_eq!(taken(&store), if passes { 7 } else { 0 });
+    }
+}
+
+#[test]
+fn whoever_ends_what_passed_hears_how_it_stood_even_where_the_reply_was_lost() {
+    let mut store = Store::default();
+    transact(&mut store, &[(pass(2, "one", 7, None, true), false)]);
+    let ends = end(4, 2, "one", End::Commit(("requests", 3).into()), 0);
+    for sent in [false, true] {
+        let verdicts = transact(&mut store, &[(ends.clone(), sent)]);
+        assert!(matches!(verdicts[..], [Verdict::Settled(Standing::Open, _)]), "{verdicts:?}");
+    }
+}
+
+#[test]
 fn what_was_used_in_a_period_that_is_over_is_charged_in_it() {
     let mut store = Store::default();
     transact(&mut store, &[(pass(2, "one", 7, None, false), false)]);
