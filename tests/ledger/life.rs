@@ -117,8 +117,11 @@ async fn whoever_has_no_name_is_not_billed(database: Database) {
     let quotas = quotas(&database.open().await, tokens(10));
     let nameless = quotas.digester().secret("session", b"s3cret");
     assert_eq!(quotas.charge(&nameless, ("tokens", 1)).await.unwrap_err().reason(), Reason::Unidentified);
+    let long = tollgate::Client::named("x".repeat(1_025));
+    assert_eq!(quotas.charge(&long, ("tokens", 1)).await.unwrap_err().reason(), Reason::Unidentified);
+    quotas.charge(&tollgate::Client::named("x".repeat(1_024)), ("tokens", 1)).await.unwrap();
     let error = quotas.usage(&nameless).await.unwrap_err().to_string();
-    assert_eq!(error, "client must have a public name, by which a ledger bills, got none");
+    assert_eq!(error, "client must have a public name of at most 1,024 bytes, by which a ledger bills, got none");
 }
 
 #[cfg(feature = "sqlite")]

@@ -54,9 +54,11 @@ impl From<Trouble> for AccountError {
         match trouble {
             Trouble::Unavailable => Self::Unavailable,
             Trouble::Indeterminate => Self::Indeterminate,
-            Trouble::Nameless => {
-                Self::Invalid(Invalid::new("client", "have a public name, by which a ledger bills", "none"))
-            }
+            Trouble::Nameless => Self::Invalid(Invalid::new(
+                "client",
+                "have a public name of at most 1,024 bytes, by which a ledger bills",
+                "none",
+            )),
         }
     }
 }

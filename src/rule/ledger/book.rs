@@ -56,6 +56,9 @@ pub(crate) fn sheet(stored: Stored, plan: &Arc<Plan>, wall: u64) -> Sheet {
     Book::new(stored).sheet(plan, wall)
 }
 
+/// No clock that is right is corrected by more.
+const STEP: u64 = 48 * 3_600 * 1_000_000_000;
+
 impl Book {
     pub(super) fn new(stored: Stored) -> Self {
         let Stored { counts, grants } = stored;
@@ -126,6 +129,8 @@ impl Book {
         since: Since,
         wall: u64,
     ) -> (Vec<Line>, Vec<Warning>) {
+        // Nothing was admitted in a time to come, but for a clock that was corrected since: whoever says so made it up.
+        let since = if since.at.saturating_sub(wall) > STEP { Since { at: wall, ..since } } else { since };
         let (mut lines, mut near) = (Vec::new(), Vec::new());
         self.writes = true;
         for limit in plan.counted() {

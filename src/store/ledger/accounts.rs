@@ -501,9 +501,12 @@ impl<D: Database> InLedger<D> {
     }
 }
 
+/// Names are at most so long, in bytes: an index holds no longer ones, and one name must not fail a batch.
+const LONGEST_NAME: usize = 1_024;
+
 /// By what a client is billed.
 fn tenant(client: &Client) -> Option<Arc<str>> {
-    client.name().map(|name| name.to_string().into())
+    client.name().map(ToString::to_string).filter(|name| name.len() <= LONGEST_NAME).map(Into::into)
 }
 
 /// An id for what has none, in the order of time.

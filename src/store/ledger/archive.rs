@@ -62,10 +62,10 @@ impl Ledger {
     /// Seals what is over: all rows of each period that ended before `before` are replaced by one, which says what they come
     /// to. Periods in which something is still open, or was written since, stay as they are for another time.
     ///
-    /// Counts stay the sums of their rows. Grants stay as they were written. From then on, in every process, job ids of
-    /// before `before`, those from more than five minutes ahead and those without a time are refused, and [`invoice`](Self::invoice),
-    /// [`compare`](Self::compare) and [`usage_at`](Self::usage_at) answer only for times after it: write the invoices first, and export the rows with
-    /// [`entries`](Self::entries).
+    /// Counts stay the sums of their rows. Grants stay as they were written. From then on, in every process, job ids of up to
+    /// five minutes after `before` (clocks differ), those from more than five minutes ahead and those without a time are
+    /// refused, and [`invoice`](Self::invoice), [`compare`](Self::compare) and [`usage_at`](Self::usage_at) answer only for
+    /// times after it: write the invoices first, and export the rows with [`entries`](Self::entries).
     ///
     /// It goes account by account under the account's lock, may be stopped at any time and begun again, and changes nothing
     /// the second time.

@@ -116,6 +116,9 @@ impl Ledger {
     /// `most` is told that it is unavailable. Without this the last one who has it ends it, and what is still to be written
     /// is written while the runtime lasts.
     ///
+    /// Stop serving before: what settles a request that is still under way comes too late to be written, and its reservation
+    /// ends by its time.
+    ///
     /// Of a ledger in a file, all is then in that one file. A process that dies leaves two beside it, `-wal` and `-shm`,
     /// which belong to it until the next one opens it: whoever copies the one copies all three.
     ///

@@ -368,13 +368,14 @@ impl<D: Database> Scribe<D> {
     }
 }
 
-/// An id that no other order has: even, because a writer makes odd ones of its own.
+/// An id that no other order has, and that nobody can guess, for it is part of the ids of reservations: even, because a writer
+/// makes odd ones of its own.
 pub(crate) fn new_id() -> u128 {
-    fastrand::u128(..) & !1
+    uuid::Uuid::new_v4().as_u128() & !1
 }
 
 fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX >> 1)
+    u64::try_from(duration.as_millis().max(1)).unwrap_or(u64::MAX >> 1)
 }
 
 /// Gives everybody their answers while the writer is held: whoever leaves afterwards finds theirs there, and whoever left
