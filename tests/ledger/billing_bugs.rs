@@ -19,6 +19,7 @@ on_each_database! {
     d2_ten_agents_in_two_processes_do_not_either
     d3_every_consumption_has_a_row
     d4_a_counter_that_drifts_is_found_and_put_right
+    d4_repairs_harm_neither_traffic_nor_one_another
     d5_a_ledger_that_is_gone_charges_nothing_and_says_so_at_once
     d6_many_are_exhausted_at_once_and_recover_after_a_reset
     d7_tenants_never_meet
@@ -150,6 +151,29 @@ async fn d4_a_counter_that_drifts_is_found_and_put_right(database: Database) {
     settled(&ledger).await;
     assert_eq!(counts(&quotas, &acme()).await, (100, 0));
     assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
+}
+
+async fn d4_repairs_harm_neither_traffic_nor_one_another(database: Database) {
+    let (ledger, other) = (database.open().await, database.open().await);
+    let plan = tokens(1_000_000);
+    quotas(&ledger, plan.clone()).charge(&acme(), ("tokens", 1)).await.unwrap();
+    let charge = |n: usize| {
+        let quotas = quotas(if n % 2 == 0 { &ledger } else { &other }, plan.clone());
+        tokio::spawn(async move { quotas.charge(&acme(), ("tokens", 1)).await.unwrap() })
+    };
+    let charges: Vec<_> = (0..400).map(charge).collect();
+    for _ in 0..5 {
+        database.meddle("UPDATE quota_counter SET used = used + 7").await.unwrap();
+        let (one, two) = (ledger.reconcile().await.unwrap(), other.reconcile().await.unwrap());
+        let (one, two) = tokio::join!(ledger.repair(&one), other.repair(&two));
+        assert!(one.unwrap() + two.unwrap() <= 2);
+    }
+    for charge in charges {
+        charge.await.unwrap();
+    }
+    ledger.repair(&ledger.reconcile().await.unwrap()).await.unwrap();
+    assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
+    assert_eq!(counts(&quotas(&other, plan), &acme()).await, (401, 0));
 }
 
 async fn d5_a_ledger_that_is_gone_charges_nothing_and_says_so_at_once(database: Database) {

@@ -7,15 +7,15 @@ use tollgate::{AccountError, Amounts, BillingError, Invoice, Ledger, MemoryProvi
 use super::{Database, acme, on_each_database, quotas, rows, tokens};
 
 on_each_database! {
-    what_several_limits_count_is_billed_once
+    d9_what_several_limits_count_is_billed_once
     a_limit_that_takes_the_place_of_another_in_mid_period_changes_nothing
-    usage_on_a_customers_own_key_is_seen_and_costs_nothing
+    d9_usage_on_a_customers_own_key_is_seen_and_costs_nothing
     every_row_is_in_one_invoice_and_what_goes_back_later_is_a_credit
     a_count_from_zero_gives_room_and_no_money_back
     what_came_to_nothing_is_no_line
     what_is_too_much_is_an_error_and_never_wraps
     a_period_ends_after_it_begins
-    what_is_pushed_twice_is_billed_once_also_when_a_reply_is_lost
+    d9_what_is_pushed_twice_is_billed_once_also_when_a_reply_is_lost
     an_invoice_is_pushed_when_its_period_is_over
     other_lines_under_an_id_that_was_billed_are_told
     a_period_between_two_microseconds_is_compared_as_it_was_billed
@@ -54,7 +54,7 @@ async fn charge(quotas: &Quotas, amount: u64) {
     quotas.charge(&acme(), ("tokens", amount)).await.unwrap();
 }
 
-async fn what_several_limits_count_is_billed_once(database: Database) {
+async fn d9_what_several_limits_count_is_billed_once(database: Database) {
     let ledger = database.open().await;
     let both = tokens(5_000).limit(Quota::units("tokens", 1_000).per(Period::day()));
     let quotas = quotas(&ledger, both);
@@ -76,7 +76,7 @@ async fn a_limit_that_takes_the_place_of_another_in_mid_period_changes_nothing(d
     assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), [("tokens", 100, 200)]);
 }
 
-async fn usage_on_a_customers_own_key_is_seen_and_costs_nothing(database: Database) {
+async fn d9_usage_on_a_customers_own_key_is_seen_and_costs_nothing(database: Database) {
     let ledger = database.open().await;
     let own_key = Quota::units("own_key_tokens", (1 << 53) - 1).per(Period::month());
     let quotas = quotas(&ledger, tokens(1_000).limit(own_key));
@@ -147,7 +147,7 @@ async fn a_period_ends_after_it_begins(database: Database) {
     assert!(matches!(error, AccountError::Invalid(_)), "{error}");
 }
 
-async fn what_is_pushed_twice_is_billed_once_also_when_a_reply_is_lost(database: Database) {
+async fn d9_what_is_pushed_twice_is_billed_once_also_when_a_reply_is_lost(database: Database) {
     let ledger = database.open().await;
     let provider = MemoryProvider::new();
     let quotas = quotas(&ledger, tokens(1_000));
