@@ -158,7 +158,7 @@ async fn d4_repairs_harm_neither_traffic_nor_one_another(database: Database) {
     let plan = tokens(1_000_000);
     quotas(&ledger, plan.clone()).charge(&acme(), ("tokens", 1)).await.unwrap();
     let charge = |n: usize| {
-        let quotas = quotas(if n % 2 == 0 { &ledger } else { &other }, plan.clone());
+        let quotas = quotas(if n.is_multiple_of(2) { &ledger } else { &other }, plan.clone());
         tokio::spawn(async move { quotas.charge(&acme(), ("tokens", 1)).await.unwrap() })
     };
     let charges: Vec<_> = (0..400).map(charge).collect();
