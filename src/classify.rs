@@ -4,7 +4,7 @@ use std::{any::Any, fmt, time::Duration};
 
 use http::{HeaderMap, StatusCode};
 
-use crate::ResponseHead;
+use crate::head::ResponseHead;
 
 /// Says whether a call failed; closures implement it.
 ///

@@ -1,6 +1,6 @@
 //! How much one request takes.
 
-use crate::Invalid;
+use crate::error::Invalid;
 
 /// How many units one request takes: 1 to 2^53 - 1, what memory, Lua and SQL all hold exactly.
 ///

@@ -12,81 +12,82 @@
 //!     .layer(CircuitBreakerLayer::new(Trip::consecutive(5)));
 //! ```
 //!
-//! Start with [`TokenBucketLayer`], [`QuotaLayer`] and [`CircuitBreakerLayer`]; who is asking is [`identify`]'s matter,
-//! what a refusal looks like [`respond`]'s, and a policy of your own goes through [`GateLayer::of`].
+//! Start with [`TokenBucketLayer`], [`QuotaLayer`] and [`CircuitBreakerLayer`]. [`identity`] finds the client of a request,
+//! [`refusal`] is the answer on the wire, and [`GateLayer::of`] takes a policy of your own.
 //!
-//! | floor | modules |
+//! Each feature has one module, which depends only on those above it:
+//!
+//! | module | holds |
 //! |---|---|
-//! | layers | [`layers`] |
-//! | the one service | [`gate`] |
-//! | ports | [`identify`], [`respond`], [`Admit`], [`Observer`], [`Classify`] |
-//! | rules | [`rule`] |
-//! | words | [`Rate`], [`Cost`], [`Client`], [`Refusal`], [`Clock`] |
+//! | [`identity`] | clients and how a request is attributed to one |
+//! | [`refusal`] | refusals, problem documents, gRPC statuses, rate limit headers |
+//! | [`gate`] | the one service behind every layer, and the traits of a policy |
+//! | [`token_bucket`], [`quota`], [`circuit_breaker`] | the layers; none knows another |
+//! | `ledger` | exact quotas in SQLite and PostgreSQL, billing (features `sqlite`, `postgres`) |
 //!
-//! A file imports only from floors below its own; layers do not know each other. With the feature `conformance` the tests
-//! that every store must pass are public.
+//! With the feature `conformance` the tests that every store must pass are public.
 
-mod admit;
+mod backoff;
+pub mod circuit_breaker;
 mod classify;
-mod client;
-mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod cost;
+mod error;
 pub mod gate;
 mod head;
-pub mod identify;
-mod in_force;
-mod invalid;
-pub mod layers;
-mod observe;
-mod period;
-mod policy_name;
-mod quota;
-mod quota_store;
-mod rate;
-mod refusal;
-pub mod respond;
-pub mod rule;
-mod store;
-mod sync;
-
-pub use admit::{Admit, Answer, Answered, Open, Outcome, Permit};
-pub use classify::{Classify, Seen, Statuses, Verdict};
-pub use client::{Client, Digest, Digester, Name, Tier};
-pub use clock::{Clock, FakeClock, Moment};
-pub use cost::Cost;
-pub use gate::{Body, Gate, GateFuture, GateLayer};
-pub use head::{RequestHead, ResponseHead};
-pub use identify::{Account, ApiKey, Forwarded, Identify, Lookup, PeerIp, Strangers, Traits, Unverified, Verified};
-pub use invalid::Invalid;
-pub use layers::circuit_breaker::{CallError, CircuitBreaker, CircuitBreakerLayer, CircuitState, Counts};
-pub use layers::quota::{
-    AccountError, Charge, Cursor, Duplicates, Ended, Explained, ExplainedLimit, JobId, JobRun, OnExpiry, OnFailure,
-    QuotaLayer, QuotaStatus, Quotas, RequestBytesLayer, Reservation, ReservationError, ReservationId, Served,
-    UsagePage,
-};
-pub use layers::token_bucket::{TokenBucketLayer, TokenBuckets};
-pub use observe::{Audience, Event, Observer};
-pub use period::{Period, Window};
-pub use policy_name::PolicyName;
-pub use quota::{
-    Amounts, Counted, Direction, Grant, GrantId, Granted, Kind, LimitUsage, Plan, Quota, Usage, Violation,
-};
-pub use quota_store::AccountStore;
-pub use rate::Rate;
-pub use refusal::{Reason, Refusal};
-pub use respond::Dialect;
-pub use rule::Trip;
-#[cfg(feature = "postgres")]
-pub use store::ledger::PostgresLedger;
-#[cfg(feature = "sqlite")]
-pub use store::ledger::SqliteLedger;
+pub mod identity;
+mod kind;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub use store::ledger::{
+pub mod ledger;
+mod policy_name;
+pub mod quota;
+pub mod refusal;
+mod sync;
+mod time;
+pub mod token_bucket;
+
+pub use circuit_breaker::{CallError, CircuitBreaker, CircuitBreakerLayer, CircuitState, Counts, Trip};
+pub use classify::{Classify, Seen, Statuses, Verdict};
+pub use cost::Cost;
+pub use error::Invalid;
+pub use gate::{
+    Admit, Answer, Answered, Audience, Body, Event, Gate, GateFuture, GateLayer, Observer, Open, Outcome, Permit,
+};
+pub use head::{RequestHead, ResponseHead};
+pub use identity::{
+    Account, ApiKey, Client, Digest, Digester, Forwarded, Identify, Lookup, Name, PeerIp, Strangers, Tier, Traits,
+    Unverified, Verified,
+};
+pub use kind::{Direction, Kind};
+#[cfg(feature = "postgres")]
+pub use ledger::PostgresLedger;
+#[cfg(feature = "sqlite")]
+pub use ledger::SqliteLedger;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub use ledger::{
     AccountDrift, Archived, BillingDrift, BillingError, BillingProvider, Entries, GrantEntry, Invoice, InvoiceLine,
     JobStanding, Ledger, LedgerEntry, LedgerError, LedgerJob, MemoryProvider, PastUsage, Reconciled, Spool, SpoolError,
 };
+pub use policy_name::PolicyName;
+pub use quota::{
+    AccountError, AccountStore, Amounts, Charge, Counted, Cursor, Duplicates, Ended, Explained, ExplainedLimit, Grant,
+    GrantId, Granted, JobId, JobRun, LimitUsage, OnExpiry, OnFailure, Plan, Quota, QuotaLayer, QuotaStatus, Quotas,
+    RequestBytesLayer, Reservation, ReservationError, ReservationId, Served, Usage, UsagePage,
+};
+pub use refusal::{Dialect, Reason, Refusal, Violation};
+pub use time::{Clock, FakeClock, Moment, Period, Window};
+pub use token_bucket::{Rate, TokenBucketLayer, TokenBuckets};
+
+/// Rules that tests drive directly. Not part of the API.
+#[doc(hidden)]
+pub mod rule {
+    pub use crate::{
+        circuit_breaker::Trip,
+        sync::{Acquired, Lease, Leases},
+        token_bucket::gcra,
+    };
+}
 
 /// The README's examples compile.
 #[cfg(doctest)]

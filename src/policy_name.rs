@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::Invalid;
+use crate::error::Invalid;
 
 /// The name of a policy as people, headers and metrics show it: 1 to 64 visible ASCII characters or spaces.
 ///

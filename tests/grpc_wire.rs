@@ -8,7 +8,7 @@ use http_body_util::Full;
 use proptest::prelude::*;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::TcpListenerStream;
-use tollgate::{Dialect, GateLayer, Reason, Refusal, respond};
+use tollgate::{Dialect, GateLayer, Reason, Refusal, refusal};
 use tonic::{
     Code, Status,
     transport::{Channel, Server},
@@ -131,7 +131,7 @@ proptest! {
         let told = details.retry_info().map(|info| info.retry_delay.unwrap());
         let most = Duration::new(315_576_000_000, 999_999_999);
         prop_assert_eq!(told, refusal.retry_after().map(|wait| Duration::new(wait.as_secs().min(most.as_secs()), wait.subsec_nanos())));
-        let mut http = respond::text(&refusal).into_body().to_vec();
+        let mut http = refusal::text(&refusal).into_body().to_vec();
         http.pop();
         prop_assert_eq!(status.message().as_bytes(), http, "the same words on both wires");
     }
@@ -212,6 +212,6 @@ fn the_type_is_read_from_the_first_line_and_none_is_plain_http() {
     let mut headers = HeaderMap::new();
     headers.append(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     headers.append(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    assert_eq!(respond::Wire::of(&headers), respond::Wire::Http);
-    assert_eq!(respond::Wire::of(&HeaderMap::new()), respond::Wire::Http);
+    assert_eq!(refusal::Wire::of(&headers), refusal::Wire::Http);
+    assert_eq!(refusal::Wire::of(&HeaderMap::new()), refusal::Wire::Http);
 }

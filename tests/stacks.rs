@@ -119,7 +119,7 @@ async fn an_axum_router_in_every_way_that_axum_takes_a_layer() {
 #[tokio::test]
 async fn a_browser_from_elsewhere_may_read_a_refusal() {
     use tower_http::cors::{Any, CorsLayer};
-    let cors = CorsLayer::new().allow_origin(Any).expose_headers(tollgate::respond::EXPOSED_HEADERS);
+    let cors = CorsLayer::new().allow_origin(Any).expose_headers(tollgate::refusal::EXPOSED_HEADERS);
     let app = Router::new().route("/", get(|| async { "fine" })).layer((cors, limit(1)));
     let ask = |method: &str| {
         let request = Request::builder()

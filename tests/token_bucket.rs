@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Full};
 use proptest::prelude::*;
 use tollgate::{
     Account, ApiKey, Client, Cost, Event, FakeClock, Forwarded, Identify, PeerIp, Rate, Reason, Refusal, Strangers,
-    TokenBucketLayer, respond::Dialect,
+    TokenBucketLayer, refusal::Dialect,
 };
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
@@ -343,7 +343,7 @@ fn b7_without_a_request_idle_clients_are_forgotten_when_somebody_says_so() {
 async fn other_dialects() {
     let clock = FakeClock::new();
     let layer = TokenBucketLayer::new(Rate::per_second(1).burst(5)).clock(clock.clone());
-    let delta = layer.clone().fields(Dialect::XRateLimit { reset: tollgate::respond::Reset::Delta });
+    let delta = layer.clone().fields(Dialect::XRateLimit { reset: tollgate::refusal::Reset::Delta });
     let answer = ask(&delta, from("192.0.2.1:1")).await;
     assert_eq!(field(&answer, "x-ratelimit-limit"), Some("5"));
     assert_eq!(field(&answer, "x-ratelimit-remaining"), Some("4"));

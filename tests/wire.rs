@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use tollgate::{
     Dialect, GateLayer, PolicyName, Reason, Refusal,
-    respond::{self, Fields},
+    refusal::{self, Fields},
 };
 use tower::{ServiceBuilder, ServiceExt};
 
@@ -37,7 +37,7 @@ fn every_reason_has_its_status_and_problem_type() {
         (Reason::Unidentified, 403, "about:blank".into(), "Forbidden", false),
     ] {
         let refusal = Refusal::new(reason, name("default")).with_limit(100, 99).with_retry_after(seconds(5));
-        let answer = respond::problem(&refusal);
+        let answer = refusal::problem(&refusal);
         let body: Value = serde_json::from_slice(answer.body()).unwrap();
         assert_eq!(answer.status(), status);
         assert_eq!(text(answer.headers(), "content-type"), "application/problem+json");
@@ -50,8 +50,8 @@ fn every_reason_has_its_status_and_problem_type() {
         assert_eq!(body["violated-policies"], json!(["default"]));
         assert_eq!(body.get("retry_after_seconds"), waits.then(|| json!(5)).as_ref());
         assert_eq!(body["detail"].as_str().unwrap().contains("Retry in 5 seconds."), waits);
-        assert_eq!(respond::text(&refusal).status(), status);
-        assert_eq!(respond::status(&refusal), status);
+        assert_eq!(refusal::text(&refusal).status(), status);
+        assert_eq!(refusal::status(&refusal), status);
     }
 }
 
@@ -67,7 +67,7 @@ fn retry_after_is_rounded_up_and_never_zero() {
         (Duration::MAX, "18446744073709551615"),
     ] {
         let refusal = Refusal::new(Reason::RateLimited, name("default")).with_retry_after(wait);
-        let answer = respond::problem(&refusal);
+        let answer = refusal::problem(&refusal);
         let body: Value = serde_json::from_slice(answer.body()).unwrap();
         assert_eq!(text(answer.headers(), "retry-after"), said);
         assert_eq!(body["retry_after_seconds"].to_string(), said);
@@ -76,7 +76,7 @@ fn retry_after_is_rounded_up_and_never_zero() {
 
 #[test]
 fn a_refusal_that_waiting_cannot_lift_has_no_retry_after() {
-    let answer = respond::problem(&Refusal::new(Reason::RateLimited, name("default")));
+    let answer = refusal::problem(&Refusal::new(Reason::RateLimited, name("default")));
     let body: Value = serde_json::from_slice(answer.body()).unwrap();
     assert!(!answer.headers().contains_key("retry-after"));
     assert!(body.get("retry_after_seconds").is_none());
@@ -86,7 +86,7 @@ fn a_refusal_that_waiting_cannot_lift_has_no_retry_after() {
 fn the_size_of_a_shared_capacity_stays_unsaid() {
     for reason in [Reason::Capacity, Reason::CircuitOpen, Reason::Unavailable, Reason::Indeterminate] {
         let refusal = Refusal::new(reason, name("global")).with_limit(987_654, 123_456);
-        for answer in [respond::problem(&refusal), respond::text(&refusal)] {
+        for answer in [refusal::problem(&refusal), refusal::text(&refusal)] {
             let body = String::from_utf8(answer.into_body().to_vec()).unwrap();
             assert!(!body.contains("987654") && !body.contains("123456"), "{body}");
         }
@@ -121,13 +121,13 @@ proptest! {
         if let Some(wait) = wait {
             refusal = refusal.with_retry_after(wait);
         }
-        let answer = respond::problem(&refusal);
+        let answer = refusal::problem(&refusal);
         let body: Value = serde_json::from_slice(answer.body()).unwrap();
         prop_assert_eq!(&body["violated-policies"], &json!([policy]));
         prop_assert_eq!(&body["status"], &json!(answer.status().as_u16()));
         prop_assert_eq!(body.get("retry_after_seconds").cloned(), refusal.retry_after_seconds().map(|n| json!(n)));
         let detail = body["detail"].as_str().unwrap();
-        prop_assert_eq!(respond::text(&refusal).into_body(), format!("{detail}\n"));
+        prop_assert_eq!(refusal::text(&refusal).into_body(), format!("{detail}\n"));
     }
 }
 
@@ -181,11 +181,11 @@ async fn text_and_problem_can_be_named_as_answers() {
     let layer = || GateLayer::of(Fixed::refuses(Dialect::None, "default", seconds(2)));
     for (layer, kind, body) in [
         (
-            layer().refuse_with(respond::text),
+            layer().refuse_with(refusal::text),
             "text/plain; charset=utf-8",
             "The limit of 100 is used up. Retry in 2 seconds.\n",
         ),
-        (layer().refuse_with(respond::problem), "application/problem+json", "{"),
+        (layer().refuse_with(refusal::problem), "application/problem+json", "{"),
     ] {
         let service = ServiceBuilder::new().layer(layer).service(handler(&[]));
         let answer = collected(service.oneshot(Request::default()).await.unwrap()).await;

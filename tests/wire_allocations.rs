@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use tollgate::{
     Dialect, GateLayer, Reason, Refusal,
-    respond::{self, Fields, Reset},
+    refusal::{self, Fields, Reset},
 };
 use tower::{Layer, Service, service_fn};
 
@@ -39,9 +39,9 @@ fn written(fields: &Fields, remaining: u64) -> u64 {
 fn a_problem_document_takes_its_body_and_two_for_the_head() {
     let refusal = Refusal::new(Reason::RateLimited, name("default")).with_limit(100, 100);
     let soon = refusal.clone().with_retry_after(seconds(5));
-    assert_eq!(allocations(|| respond::problem(&soon)), 3);
+    assert_eq!(allocations(|| refusal::problem(&soon)), 3);
     let late = refusal.with_retry_after(seconds(86_400));
-    assert_eq!(allocations(|| respond::problem(&late)), 4, "a number of three digits and more is written out");
+    assert_eq!(allocations(|| refusal::problem(&late)), 4, "a number of three digits and more is written out");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, header::RETRY_AFTER};
 use proptest::prelude::*;
 use tollgate::{
     Dialect,
-    respond::{EXPOSED_HEADERS, Fields, Reset},
+    refusal::{EXPOSED_HEADERS, Fields, Reset},
 };
 
 mod fixed;

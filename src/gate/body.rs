@@ -10,8 +10,8 @@ use bytes::{Buf, Bytes};
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+use super::admit::{Outcome, Permit};
 use super::guard::Guard;
-use crate::{Outcome, Permit};
 
 pin_project! {
     /// The body of a response that came through a [`Gate`](crate::Gate): the permit lives until its end.

@@ -14,8 +14,9 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_LEN
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::admit::{Admit, Outcome, Permit};
 use super::{Body, guard::Guard, layer::Keeper};
-use crate::{Admit, Outcome, Permit, Refusal, respond::has_grpc_trailers};
+use crate::refusal::{Refusal, has_grpc_trailers};
 
 pin_project! {
     /// The response of a [`Gate`](crate::Gate) to come; dropping it gives back what it holds.

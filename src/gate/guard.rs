@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::{Outcome, Permit};
+use super::admit::{Outcome, Permit};
 
 /// A permit on its way to the end of the response; a drop settles it by how far the response had come.
 ///

@@ -9,10 +9,15 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 
 use super::service::Gate;
+use super::{
+    admit::Admit,
+    observe::{Audience, Event, Observer},
+};
 use crate::{
-    Admit, Clock, Event, Observer, PolicyName, Refusal, RequestHead,
-    observe::Audience,
-    respond::{Responder, Wire},
+    head::RequestHead,
+    policy_name::PolicyName,
+    refusal::{Refusal, Responder, Wire},
+    time::Clock,
 };
 
 /// Settings from which a policy is built, once per layer.

@@ -31,13 +31,19 @@
 //! # });
 //! ```
 
+mod admit;
 mod body;
+mod client_resolver;
 mod future;
 mod guard;
 mod layer;
+mod observe;
 mod service;
 
+pub use admit::{Admit, Answer, Answered, Open, Outcome, Permit};
 pub use body::Body;
+pub(crate) use client_resolver::Whom;
 pub use future::GateFuture;
 pub use layer::{Blueprint, GateLayer, Terms};
+pub use observe::{Audience, Event, Observer};
 pub use service::Gate;

@@ -9,13 +9,14 @@ use std::{
 use http::{Request, Response};
 use tower_service::Service;
 
+use super::admit::{Admit, Answer};
 use super::{
     Body,
     future::{GateFuture, begin},
     guard::Guard,
     layer::Keeper,
 };
-use crate::{Admit, Answer, RequestHead};
+use crate::head::RequestHead;
 
 /// A service behind a policy; made by a [`GateLayer`](crate::GateLayer).
 ///

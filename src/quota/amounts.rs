@@ -2,7 +2,8 @@
 
 use smallvec::SmallVec;
 
-use super::{Kind, MOST};
+use super::MOST;
+use crate::kind::Kind;
 
 /// How much of each kind is asked for, or was used.
 ///

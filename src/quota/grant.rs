@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::MOST;
-use crate::{Invalid, PolicyName};
+use crate::{error::Invalid, policy_name::PolicyName};
 
 /// More than the plan allows, until some time: who approved it, and why.
 ///

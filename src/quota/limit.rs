@@ -1,7 +1,8 @@
 //! One limit of a plan.
 
-use super::{Direction, Kind, MOST};
-use crate::{Invalid, Period, PolicyName};
+use super::MOST;
+use crate::kind::{Direction, Kind};
+use crate::{error::Invalid, policy_name::PolicyName, time::Period};
 
 /// One limit of a [`Plan`](crate::Plan): so much of a kind in each period, or so many requests at a time.
 ///

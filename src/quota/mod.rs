@@ -1,22 +1,32 @@
 //! The words of quotas: what is counted, how much of it, for how long, and what is allowed on top.
 
+pub(crate) mod account;
 mod amounts;
 mod grant;
-mod kind;
+mod layer;
 mod limit;
+pub(crate) mod memory;
 mod plan;
+mod store;
 mod usage;
-mod violation;
 
 pub use amounts::Amounts;
 pub(crate) use grant::no_such_limit;
 pub use grant::{Grant, GrantId, Granted};
-pub use kind::{Direction, Kind};
+pub use layer::{
+    AccountError, Charge, CountedBody, Cursor, Duplicates, Ended, Explained, ExplainedLimit, JobId, JobRun, OnExpiry,
+    OnFailure, QuotaLayer, QuotaSettings, QuotaStatus, Quotas, RequestBytes, RequestBytesLayer, Reservation,
+    ReservationError, ReservationId, Served, UsagePage,
+};
 pub use limit::{Counted, Quota};
 pub(crate) use plan::Limit;
 pub use plan::Plan;
+pub use store::AccountStore;
+pub(crate) use store::{
+    Account, Admission, Bookmark, End, Ending, Hear, Near, News, OpenAccounts, Order, Page, PlanOf, QuotaStore,
+    Receipt, Refused, Reserved, Told, Trouble,
+};
 pub use usage::{LimitUsage, Usage};
-pub use violation::Violation;
 
 /// The most that is ever counted: 2^53 - 1, what memory, Lua and SQL all hold exactly.
-pub(crate) const MOST: u64 = crate::Cost::MAX.get();
+pub(crate) const MOST: u64 = crate::cost::Cost::MAX.get();

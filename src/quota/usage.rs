@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use super::Kind;
-use crate::PolicyName;
+use crate::kind::Kind;
+use crate::policy_name::PolicyName;
 
 /// What a client has used of one limit.
 ///

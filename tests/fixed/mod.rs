@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use tollgate::{
     Admit, Answer, Dialect, FakeClock, GateLayer, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead,
-    respond::Fields,
+    refusal::Fields,
 };
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneService};
 

@@ -37,9 +37,12 @@ async fn serve(scene: &Scene) -> SocketAddr {
             }),
         )
         .route("/upload", post(|body: Bytes| async move { body.len().to_string() }))
-        .layer(ServiceBuilder::new().layer(RequestBytesLayer::new()).layer(scene.layer.clone()).map_request(
-            |request: Request<tollgate::layers::quota::CountedBody<AxumBody>>| request.map(AxumBody::new),
-        ));
+        .layer(
+            ServiceBuilder::new()
+                .layer(RequestBytesLayer::new())
+                .layer(scene.layer.clone())
+                .map_request(|request: Request<tollgate::quota::CountedBody<AxumBody>>| request.map(AxumBody::new)),
+        );
     let (listener, address) = listen().await;
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
     address

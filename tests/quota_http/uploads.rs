@@ -1,7 +1,7 @@
 //! Bytes of requests: by what they say of their length, and by counting where they do not.
 
 use super::*;
-use tollgate::{RequestBytesLayer, layers::quota::CountedBody};
+use tollgate::{RequestBytesLayer, quota::CountedBody};
 
 fn scene(direction: Direction) -> Scene {
     let bytes = Quota::bytes(100).per(Period::hour()).counting(direction).named("bytes");

@@ -1,7 +1,7 @@
 //! What responses say of quotas.
 
 use super::*;
-use tollgate::{Dialect, respond::Reset};
+use tollgate::{Dialect, refusal::Reset};
 use tonic_types::StatusExt;
 
 fn daily(requests: u64) -> Plan {
@@ -231,7 +231,7 @@ async fn newcomers_without_room_share_one_account_that_tells_nothing_of_itself()
 async fn a_browser_from_elsewhere_may_read_the_warning_and_the_refusal() {
     use tower_http::cors::{Any, CorsLayer};
     let scene = Scene::new(hourly(1), |layer| layer);
-    let cors = CorsLayer::new().allow_origin(Any).expose_headers(tollgate::respond::EXPOSED_HEADERS);
+    let cors = CorsLayer::new().allow_origin(Any).expose_headers(tollgate::refusal::EXPOSED_HEADERS);
     let app = axum::Router::new().route("/", axum::routing::post(|| async {})).layer((cors, scene.layer.clone()));
     for (status, field) in [(200, "quota-near-limits"), (429, "retry-after")] {
         let mut request = by("alice", "/").map(axum::body::Body::new);

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::json;
-use tollgate::{AccountError, Refusal, respond};
+use tollgate::{AccountError, Refusal, refusal};
 
 pub(super) struct Problem(Box<Response>);
 
@@ -37,7 +37,7 @@ impl Problem {
 
 impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
-        Self(Box::new(respond::problem(&refusal).map(Body::from)))
+        Self(Box::new(refusal::problem(&refusal).map(Body::from)))
     }
 }
 

@@ -1,7 +1,7 @@
 //! How much is taken, and that it is taken whole or not at all.
 
 use super::{MOST, Scene, queries, two_limits, violated};
-use crate::{QuotaLayer, Quotas};
+use crate::quota::{QuotaLayer, Quotas};
 
 /// What fits is charged, up to the limit itself; what does not fit is refused with its limit, and changes nothing.
 ///
@@ -107,7 +107,7 @@ pub async fn large_amounts_are_judged_right(make: impl AsyncFn(QuotaLayer) -> Qu
     for limit in [1, 10, MOST] {
         let scene = Scene::new(&make, queries(limit)).await;
         for asked in ODD {
-            let (quotas, client) = (&scene.quotas, crate::Client::named(format!("asks {asked}")));
+            let (quotas, client) = (&scene.quotas, crate::identity::Client::named(format!("asks {asked}")));
             let fits = asked <= limit;
             assert_eq!(quotas.check(&client, ("queries", asked)).await.is_ok(), fits, "{asked} of {limit}");
             match quotas.reserve(&client, ("queries", asked)).await {
@@ -185,7 +185,7 @@ pub async fn many_at_once_take_exactly_the_limit(make: impl AsyncFn(QuotaLayer) 
             match number % 2 {
                 0 => quotas.charge(&alice, asked).await.is_ok(),
                 _ => match quotas.reserve(&alice, asked).await {
-                    Ok(held) => quotas.commit(&held.detach(), crate::Amounts::none()).await.is_ok(),
+                    Ok(held) => quotas.commit(&held.detach(), crate::quota::Amounts::none()).await.is_ok(),
                     Err(_) => false,
                 },
             }

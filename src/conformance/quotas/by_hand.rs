@@ -1,7 +1,10 @@
 //! What people change: plans, grants, counts.
 
 use super::{HOUR, Scene, queries, two_limits, wall};
-use crate::{AccountError, Amounts, Clock, Grant, QuotaLayer, Quotas};
+use crate::{
+    quota::{AccountError, Amounts, Grant, QuotaLayer, Quotas},
+    time::Clock,
+};
 
 /// What was used of a limit stays used when the plan changes, in either direction.
 ///

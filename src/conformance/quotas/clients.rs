@@ -3,7 +3,11 @@
 use http::Request;
 
 use super::{Scene, Tenant, queries, two_limits};
-use crate::{Client, QuotaLayer, Quotas, RequestHead};
+use crate::{
+    head::RequestHead,
+    identity::Client,
+    quota::{QuotaLayer, Quotas},
+};
 
 /// Nobody's charge, reservation, record or refusal is seen in another's account.
 ///

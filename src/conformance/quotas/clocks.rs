@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::{HOUR, Scene, comes_to, queries, wall};
 use crate::{
-    Amounts, Ended, FakeClock, Grant, JobRun, OnExpiry, Period, Plan, Quota, QuotaLayer, Quotas, ReservationError,
+    quota::{Amounts, Ended, Grant, JobRun, OnExpiry, Plan, Quota, QuotaLayer, Quotas, ReservationError},
+    time::{FakeClock, Period},
 };
 
 const TTL: Duration = Duration::from_secs(300);

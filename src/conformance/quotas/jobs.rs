@@ -7,7 +7,10 @@ use std::{
 };
 
 use super::{Scene, comes_to, queries};
-use crate::{JobRun, Quota, QuotaLayer, Quotas, Reason};
+use crate::{
+    quota::{JobRun, Quota, QuotaLayer, Quotas},
+    refusal::Reason,
+};
 
 /// A job is done and charged once; afterwards it is replayed, also where nothing is left, and its work is not polled.
 ///

@@ -49,7 +49,12 @@ pub use reservations::{
     many_at_once_end_a_reservation_once,
 };
 
-use crate::{Account, Amounts, Client, Clock, Period, Plan, Quota, QuotaLayer, Quotas, Refusal, Usage, Verified};
+use crate::{
+    identity::{Account, Client, Verified},
+    quota::{Amounts, Plan, Quota, QuotaLayer, Quotas, Usage},
+    refusal::Refusal,
+    time::{Clock, Period},
+};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 

@@ -1,7 +1,7 @@
 //! What is set aside, and how it ends.
 
 use super::{Scene, queries, two_limits};
-use crate::{Amounts, Ended, QuotaLayer, Quotas, ReservationError, ReservationId};
+use crate::quota::{Amounts, Ended, QuotaLayer, Quotas, ReservationError, ReservationId};
 
 /// What is set aside is nobody else's until it ends: as less or more than was estimated, or as nothing.
 ///

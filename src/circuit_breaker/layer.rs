@@ -1,0 +1,296 @@
+//! The layer and its settings.
+
+use std::{sync::Arc, thread, time::Duration};
+
+use super::{
+    breaker::CircuitBreaker,
+    circuit::Circuit,
+    keys::Keys,
+    policy::{CircuitPolicy, KeyOf},
+    setup::{Judge, Setup},
+};
+use super::{machine::Recovery, trip::Trip};
+use crate::{
+    backoff::Backoff,
+    classify::Classify,
+    error::Invalid,
+    gate::{Blueprint, GateLayer, Terms},
+};
+
+/// A layer that stops calling a service that fails, and finds out when it is well again.
+///
+/// See [the module](crate::circuit_breaker) for examples.
+///
+/// ```
+/// use tollgate::{CircuitBreakerLayer, Trip};
+/// let layer: CircuitBreakerLayer = CircuitBreakerLayer::new(Trip::consecutive(5));
+/// ```
+pub type CircuitBreakerLayer = GateLayer<CircuitBlueprint>;
+
+/// The settings of a [`CircuitBreakerLayer`], named where a type must be.
+///
+/// ```
+/// use tollgate::{CircuitBreakerLayer, GateLayer, Trip, circuit_breaker::CircuitBlueprint};
+/// fn upstream() -> GateLayer<CircuitBlueprint> {
+///     CircuitBreakerLayer::new(Trip::consecutive(3))
+/// }
+/// # upstream();
+/// ```
+#[derive(Clone)]
+pub struct CircuitBlueprint {
+    trip: Trip,
+    recovery_timeout: Duration,
+    max_open: Option<Duration>,
+    probes: u32,
+    close_after: Option<u32>,
+    probe_timeout: Option<Duration>,
+    judge: Judge,
+    pub(super) key: Option<KeyOf>,
+    pub(super) max_keys: usize,
+}
+
+impl GateLayer<CircuitBlueprint> {
+    /// A breaker that opens by `trip`.
+    ///
+    /// # Panics
+    /// When a value of `trip` cannot be: a share not above 0 and at most 1, an empty window, a minimum of 0 or above
+    /// the window, 0 consecutive failures.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tollgate::{CircuitBreakerLayer, Trip};
+    ///
+    /// let layer = CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20).or(Trip::consecutive(5)))
+    ///     .recovery_timeout(Duration::from_secs(10));
+    /// ```
+    #[must_use]
+    pub fn new(trip: Trip) -> Self {
+        Self::try_new(trip).unwrap_or_else(|invalid| panic!("{invalid}"))
+    }
+
+    /// [`new`](Self::new) for input at run time.
+    ///
+    /// # Errors
+    /// When a value of `trip` cannot be.
+    ///
+    /// ```
+    /// use tollgate::{CircuitBreakerLayer, Trip};
+    /// let error = CircuitBreakerLayer::try_new(Trip::failure_rate(1.5)).unwrap_err();
+    /// assert_eq!(error.to_string(), "failure rate must be above 0 and at most 1, got 1.5");
+    /// ```
+    pub fn try_new(trip: Trip) -> Result<Self, Invalid> {
+        trip.check()?;
+        let blueprint = CircuitBlueprint {
+            trip,
+            recovery_timeout: Duration::from_secs(10),
+            max_open: None,
+            probes: 1,
+            close_after: None,
+            probe_timeout: None,
+            judge: Judge::default(),
+            key: None,
+            max_keys: 1_024,
+        };
+        Ok(Self::from_blueprint(blueprint, "circuit_breaker"))
+    }
+
+    /// How long the circuit stays open before its first probe, with up to a fifth more so that a fleet does not probe
+    /// as one: 10 s by default, time for a restart.
+    ///
+    /// # Panics
+    /// When `time` is zero.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tollgate::{CircuitBreakerLayer, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).recovery_timeout(Duration::from_secs(1));
+    /// ```
+    #[must_use]
+    pub fn recovery_timeout(self, time: Duration) -> Self {
+        positive("recovery_timeout", time);
+        self.with_blueprint(|blueprint| blueprint.recovery_timeout = time)
+    }
+
+    /// The cap of the open time, which doubles with each failed probe: 60 s by default, or the recovery time-out where
+    /// that is longer. A service that is well again should not wait longer than a minute to be noticed.
+    ///
+    /// # Panics
+    /// When `time` is zero; when it is below the recovery time-out, as soon as the layer is used.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tollgate::{CircuitBreakerLayer, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).max_open(Duration::from_secs(300));
+    /// ```
+    #[must_use]
+    pub fn max_open(self, time: Duration) -> Self {
+        positive("max_open", time);
+        self.with_blueprint(|blueprint| blueprint.max_open = Some(time))
+    }
+
+    /// How many probes may be under way at once while the circuit is half-open: 1 by default, so that a service which
+    /// has just come up is not run over.
+    ///
+    /// # Panics
+    /// When `probes` is 0.
+    ///
+    /// ```
+    /// # use tollgate::{CircuitBreakerLayer, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).probes(3);
+    /// ```
+    #[must_use]
+    pub fn probes(self, probes: u32) -> Self {
+        at_least_one("probes", probes);
+        self.with_blueprint(|blueprint| blueprint.probes = probes)
+    }
+
+    /// How many probes must succeed for the circuit to close: as many as may be under way by default.
+    ///
+    /// # Panics
+    /// When `successes` is 0.
+    ///
+    /// ```
+    /// # use tollgate::{CircuitBreakerLayer, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).close_after(5);
+    /// ```
+    #[must_use]
+    pub fn close_after(self, successes: u32) -> Self {
+        at_least_one("close_after", successes);
+        self.with_blueprint(|blueprint| blueprint.close_after = Some(successes))
+    }
+
+    /// After how long a probe without an answer loses its place to the next: 30 s by default, or
+    /// [`slow_after`](Trip::slow_after) where that is longer, up to ten minutes, so that a lost probe does not hold up
+    /// recovery for ever.
+    ///
+    /// What it answers later changes nothing: shorter than good answers take, and a busy service stays half-open.
+    ///
+    /// # Panics
+    /// When `time` is zero.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tollgate::{CircuitBreakerLayer, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).probe_timeout(Duration::from_secs(5));
+    /// ```
+    #[must_use]
+    pub fn probe_timeout(self, time: Duration) -> Self {
+        positive("probe_timeout", time);
+        self.with_blueprint(|blueprint| blueprint.probe_timeout = Some(time))
+    }
+
+    /// Takes the time to the end of the body for slowness, not to its head, and judges a good answer only there.
+    ///
+    /// Only for callers that nobody downstream can hold back: otherwise one slow reader opens everyone's circuit.
+    ///
+    /// ```
+    /// # use tollgate::{CircuitBreakerLayer, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::slow_rate(0.5)).slow_to_end();
+    /// ```
+    #[must_use]
+    pub fn slow_to_end(self) -> Self {
+        self.with_blueprint(|blueprint| blueprint.judge.slow_to_end = true)
+    }
+
+    /// Counts 429 and `RESOURCE_EXHAUSTED` as failures, for a service whose limit all callers share; not by default,
+    /// because one client's limit must not open everyone's circuit.
+    ///
+    /// ```
+    /// # use tollgate::{CircuitBreakerLayer, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).count_rate_limits();
+    /// ```
+    #[must_use]
+    pub fn count_rate_limits(self) -> Self {
+        self.with_blueprint(|blueprint| blueprint.judge.statuses = blueprint.judge.statuses.count_rate_limits())
+    }
+
+    /// Opens at once when a failed response says `Retry-After`, for so long at least and 60 s at most; not by default,
+    /// because it lets one answer decide for everyone.
+    ///
+    /// A date counts from the response's own `Date`; without that it says nothing.
+    ///
+    /// ```
+    /// # use tollgate::{CircuitBreakerLayer, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).honour_retry_after();
+    /// ```
+    #[must_use]
+    pub fn honour_retry_after(self) -> Self {
+        self.with_blueprint(|blueprint| blueprint.judge.honour_retry_after = true)
+    }
+
+    /// Lets `classify` say what a failure is, instead of [`Statuses`](crate::Statuses).
+    ///
+    /// ```
+    /// use tollgate::{CircuitBreakerLayer, Seen, Trip, Verdict};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).classify(|seen: &Seen<'_>| match seen {
+    ///     Seen::Head(head) if head.status.is_success() => Verdict::Success,
+    ///     _ => Verdict::Failure,
+    /// });
+    /// ```
+    #[must_use]
+    pub fn classify(self, classify: impl Classify) -> Self {
+        self.with_blueprint(|blueprint| blueprint.judge.custom = Some(Arc::new(classify)))
+    }
+
+    /// The breaker itself: its state, its switches, and a guard for calls that are no requests.
+    ///
+    /// Settings come first: a setter after it makes another breaker.
+    ///
+    /// ```
+    /// # use tollgate::{CircuitBreakerLayer, CircuitState, Trip};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3));
+    /// assert_eq!(layer.handle().state(), CircuitState::Closed);
+    /// ```
+    #[must_use]
+    pub fn handle(&self) -> CircuitBreaker {
+        self.policy().breaker.clone()
+    }
+}
+
+fn positive(what: &str, time: Duration) {
+    assert!(!time.is_zero(), "{}", Invalid::new(what, "be positive", "0s"));
+}
+
+fn at_least_one(what: &str, number: u32) {
+    assert!(number > 0, "{}", Invalid::new(what, "be positive", number));
+}
+
+impl Blueprint for CircuitBlueprint {
+    type Policy = CircuitPolicy;
+
+    fn build(&self, terms: &Terms) -> Arc<CircuitPolicy> {
+        let first = self.recovery_timeout;
+        let longest = self.max_open.unwrap_or(first.max(Duration::from_secs(60)));
+        let must = || format!("be at least the recovery timeout of {first:?}");
+        assert!(longest >= first, "{}", Invalid::new("max_open", &must(), format_args!("{longest:?}")));
+        let setup = Arc::new(Setup {
+            name: terms.name.clone(),
+            clock: terms.clock.clone(),
+            audience: terms.audience.clone(),
+            trip: self.trip,
+            recovery: Recovery {
+                open: Backoff { first, longest },
+                probes: self.probes,
+                close_after: self.close_after.unwrap_or(self.probes),
+                probe_timeout: self
+                    .probe_timeout
+                    .unwrap_or(self.trip.slow_bound().clamp(Duration::from_secs(30), Duration::from_secs(600))),
+            },
+            judge: self.judge.clone(),
+        });
+        let keys = self.key.is_some().then(|| Arc::new(Keys::new(Arc::clone(&setup), self.max_keys)));
+        let breaker = CircuitBreaker { circuit: Circuit::new(setup, seats(), None), keys };
+        Arc::new(CircuitPolicy { breaker, key: self.key.clone() })
+    }
+}
+
+/// As many threads as run side by side, within reason: a reader of the window visits each seat.
+fn seats() -> usize {
+    thread::available_parallelism().map_or(1, |threads| threads.get().next_power_of_two()).min(16)
+}
+
+impl std::fmt::Debug for CircuitBlueprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CircuitBlueprint").field("trip", &self.trip).finish_non_exhaustive()
+    }
+}

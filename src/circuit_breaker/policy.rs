@@ -1,0 +1,72 @@
+//! The breaker as a policy of the gate.
+
+use std::{any::Any, fmt, sync::Arc};
+
+use super::{breaker::CircuitBreaker, permit::CircuitPermit, ticket::Ticket};
+use crate::{
+    classify::Seen,
+    gate::{Admit, Answer, Event},
+    head::RequestHead,
+    identity::{Digest, Digester},
+    refusal::Refusal,
+};
+
+/// How a request's key is found.
+pub(crate) type KeyOf = Arc<dyn Fn(&RequestHead<'_>, &Digester) -> Option<Digest> + Send + Sync>;
+
+/// The policy of a [`CircuitBreakerLayer`](crate::CircuitBreakerLayer).
+///
+/// ```
+/// use tollgate::{Gate, circuit_breaker::CircuitPolicy};
+/// type Guarded<S> = Gate<S, CircuitPolicy>; // what the layer makes of a service
+/// ```
+pub struct CircuitPolicy {
+    pub(super) breaker: CircuitBreaker,
+    pub(super) key: Option<KeyOf>,
+}
+
+impl Admit for CircuitPolicy {
+    type Permit = CircuitPermit;
+
+    #[inline]
+    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<CircuitPermit, Refusal>> {
+        let setup = self.breaker.circuit.setup();
+        let now = setup.clock.now();
+        let key = self.key.as_ref().and_then(|key| key(request, Digester::process()));
+        let admitted = match (key, &self.breaker.keys) {
+            (Some(key), Some(keys)) => match keys.circuit(key, now) {
+                Some(circuit) => circuit.admit(now),
+                None => {
+                    setup.audience.tell(&Event::Overflow { policy: &setup.name });
+                    Ok(Ticket::Free)
+                }
+            },
+            _ => self.breaker.circuit.admit(now),
+        };
+        Answer::Now(match admitted {
+            Ok(ticket) => Ok(CircuitPermit::new(ticket, now)),
+            Err(wait) => Err(setup.refusal(wait)),
+        })
+    }
+
+    #[inline]
+    fn shut(&self) -> bool {
+        // Also while a probe is due or under way: a probe waits for the service on its own lease, and nobody else should.
+        // With keys nobody knows yet whose circuit a request will meet.
+        self.key.is_none() && self.breaker.circuit.is_shut()
+    }
+
+    fn unready(self: &Arc<Self>, error: &dyn Any) {
+        let circuit = &self.breaker.circuit;
+        if self.key.is_none() {
+            let setup = circuit.setup();
+            circuit.unready(setup.judge.of(&Seen::Error(error)), setup.clock.now());
+        }
+    }
+}
+
+impl fmt::Debug for CircuitPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CircuitPolicy").field("breaker", &self.breaker).finish_non_exhaustive()
+    }
+}

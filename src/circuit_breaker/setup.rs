@@ -1,0 +1,99 @@
+//! What all circuits of a breaker have in common.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{
+    HeaderMap,
+    header::{DATE, RETRY_AFTER},
+};
+use httpdate::parse_http_date;
+
+use super::{machine::Recovery, trip::Trip};
+use crate::{
+    classify::{Classify, Seen, Statuses, Verdict},
+    gate::Audience,
+    head::ResponseHead,
+    policy_name::PolicyName,
+    refusal::{Reason, Refusal, is_grpc_status},
+    time::Clock,
+};
+
+/// Rules, times, clock and listeners.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    pub(crate) name: PolicyName,
+    pub(crate) clock: Clock,
+    pub(crate) audience: Audience,
+    pub(crate) trip: Trip,
+    pub(crate) recovery: Recovery,
+    pub(crate) judge: Judge,
+}
+
+impl Setup {
+    pub(crate) fn refusal(&self, wait: Duration) -> Refusal {
+        Refusal::new(Reason::CircuitOpen, self.name.clone()).with_retry_after(wait)
+    }
+
+    #[inline]
+    pub(crate) fn is_slow(&self, took: Duration) -> bool {
+        took >= self.trip.slow_bound()
+    }
+}
+
+/// How results are judged.
+#[derive(Clone, Default)]
+pub(crate) struct Judge {
+    pub(crate) statuses: Statuses,
+    pub(crate) custom: Option<Arc<dyn Classify>>,
+    pub(crate) slow_to_end: bool,
+    pub(crate) honour_retry_after: bool,
+}
+
+impl Judge {
+    #[inline]
+    pub(crate) fn of(&self, seen: &Seen<'_>) -> Verdict {
+        match &self.custom {
+            // Asked in a drop too, where a panic would take the result with it and leave a probe's place unanswered.
+            Some(custom) => catch_unwind(AssertUnwindSafe(|| custom.classify(seen))).unwrap_or(Verdict::Failure),
+            None => self.statuses.classify(seen),
+        }
+    }
+
+    /// The verdict on a head, with the wait that it asks for where that is honoured. A gRPC-Web call that failed before
+    /// its first message says so in the head, under a status of 200.
+    #[inline]
+    pub(crate) fn of_head(&self, head: ResponseHead<'_>) -> Verdict {
+        if head.status.is_success() && is_grpc_status(head.headers) {
+            return self.of(&Seen::Trailers(Some(head.headers)));
+        }
+        match self.of(&Seen::Head(head)) {
+            Verdict::Failure if self.honour_retry_after => {
+                asked_wait(head.headers).map_or(Verdict::Failure, Verdict::TripFor)
+            }
+            verdict => verdict,
+        }
+    }
+}
+
+/// `Retry-After` in seconds, or as a date: that says how long only beside the date which the sender's clock showed.
+fn asked_wait(fields: &HeaderMap) -> Option<Duration> {
+    let text = |name| Some(fields.get(name)?.to_str().ok()?.trim());
+    let asked = text(RETRY_AFTER)?;
+    if !asked.is_empty() && asked.bytes().all(|byte| byte.is_ascii_digit()) {
+        // Digits that no u64 holds ask for more than anybody gets.
+        return Some(Duration::from_secs(asked.parse().unwrap_or(u64::MAX)));
+    }
+    let (until, sent) = (parse_http_date(asked).ok()?, parse_http_date(text(DATE)?).ok()?);
+    Some(until.duration_since(sent).unwrap_or_default())
+}
+
+impl fmt::Debug for Judge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Judge").field("custom", &self.custom.is_some()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,232 @@
+//! The two traits that a policy consists of: the question before a request, and what an admitted request holds.
+
+use std::{
+    any::Any,
+    fmt,
+    future::{Future, IntoFuture},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Extensions, HeaderMap, Response};
+
+use crate::{head::RequestHead, refusal::Refusal};
+
+/// Decides whether a request may reach the inner service.
+///
+/// ```
+/// use std::sync::{Arc, atomic::{AtomicBool, Ordering}};
+/// use tollgate::{Admit, Answer, Open, PolicyName, Reason, Refusal, RequestHead};
+///
+/// /// Refuses everyone while the switch is set.
+/// struct Maintenance(AtomicBool);
+///
+/// impl Admit for Maintenance {
+///     type Permit = Open;
+///     fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Open, Refusal>> {
+///         Answer::Now(if self.0.load(Ordering::Relaxed) {
+///             Err(Refusal::new(Reason::Capacity, PolicyName::try_new("maintenance").unwrap()))
+///         } else {
+///             Ok(Open)
+///         })
+///     }
+/// }
+/// ```
+pub trait Admit: Send + Sync + 'static {
+    /// What an admitted request holds.
+    type Permit: Permit;
+
+    /// Decides on one request from its head.
+    ///
+    /// # Cancel safety
+    /// The gate settles a permit from the moment it has it. An [`Answer::Later`] is dropped when whoever waits goes away:
+    /// what its future holds by then, such as a reservation in a store, it has to give back itself.
+    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<Self::Permit, Refusal>>;
+
+    /// Whether it would refuse everyone now, as an open circuit does: then the inner service is not asked if it is
+    /// ready, because a dead one never is.
+    fn shut(&self) -> bool {
+        false
+    }
+
+    /// Hears that the inner service failed before it could take a request.
+    fn unready(self: &Arc<Self>, error: &dyn Any) {
+        let _ = error;
+    }
+}
+
+/// What an admitted request holds. The gate settles it exactly once, whatever happens; policies need no `Drop`.
+///
+/// ```
+/// use tollgate::{Outcome, Permit};
+///
+/// struct Logged;
+/// impl Permit for Logged {
+///     fn settle(self, outcome: Outcome<'_>) {
+///         println!("{outcome:?}");
+///     }
+/// }
+/// ```
+pub trait Permit: Send + 'static {
+    /// After admission, before the inner service is called: may leave something for it in the request's extensions.
+    fn on_request(&mut self, extensions: &mut Extensions) {
+        let _ = extensions;
+    }
+
+    /// When the head of the response is there: may add fields, may read the status. Its body is of any type.
+    fn on_response<B>(&mut self, response: &mut Response<B>) {
+        let _ = response;
+    }
+
+    /// After [`on_response`](Self::on_response), where a body follows the head: from now on somebody has to take it.
+    fn on_body(&mut self) {}
+
+    /// A frame of `bytes` body bytes was handed to the transport.
+    fn on_data(&mut self, bytes: usize) {
+        let _ = bytes;
+    }
+
+    /// The end, once: must not block. A panic in here is caught.
+    fn settle(self, outcome: Outcome<'_>);
+}
+
+/// A permit that holds nothing.
+///
+/// ```
+/// use tollgate::{Open, Outcome, Permit};
+/// Open.settle(Outcome::Panicked);
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Open;
+
+impl Permit for Open {
+    fn settle(self, _: Outcome<'_>) {}
+}
+
+/// How an admitted request ended.
+///
+/// ```
+/// use tollgate::Outcome;
+/// let gone = Outcome::Cancelled { head_sent: false };
+/// assert_eq!(format!("{gone:?}"), "Cancelled { head_sent: false }");
+/// ```
+#[non_exhaustive]
+pub enum Outcome<'a> {
+    /// The whole response was handed to the transport.
+    Complete {
+        /// The trailers, where there were any.
+        trailers: Option<&'a HeaderMap>,
+    },
+    /// The inner service failed before it had a response.
+    Failed(&'a dyn Any),
+    /// The response's body failed.
+    BodyFailed(&'a dyn Any),
+    /// A layer further in refused the request: the handler never saw it.
+    Refused(&'a Refusal),
+    /// Whoever waited went away.
+    Cancelled {
+        /// Whether the head of the response had been passed on by then.
+        head_sent: bool,
+    },
+    /// The inner service or its body panicked.
+    Panicked,
+}
+
+impl fmt::Debug for Outcome<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Complete { trailers } => f.debug_struct("Complete").field("trailers", &trailers.is_some()).finish(),
+            Self::Failed(_) => f.write_str("Failed"),
+            Self::BodyFailed(_) => f.write_str("BodyFailed"),
+            Self::Refused(refusal) => f.debug_tuple("Refused").field(refusal).finish(),
+            Self::Cancelled { head_sent } => f.debug_struct("Cancelled").field("head_sent", head_sent).finish(),
+            Self::Panicked => f.write_str("Panicked"),
+        }
+    }
+}
+
+/// A value that is known at once, or one that must be waited for, as from a store across the network.
+///
+/// ```
+/// let known = tollgate::Answer::Now(7);
+/// let later = tollgate::Answer::later(async { 7 });
+/// # let _: [tollgate::Answer<i32>; 2] = [known, later];
+/// ```
+pub enum Answer<T> {
+    /// Known at once.
+    Now(T),
+    /// Must be waited for.
+    Later(Pin<Box<dyn Future<Output = T> + Send>>),
+}
+
+impl<T> Answer<T> {
+    /// An answer that must be waited for.
+    ///
+    /// ```
+    /// assert!(matches!(tollgate::Answer::later(async { 7 }), tollgate::Answer::Later(_)));
+    /// ```
+    #[must_use]
+    pub fn later(future: impl Future<Output = T> + Send + 'static) -> Self {
+        Self::Later(Box::pin(future))
+    }
+}
+
+impl<T> IntoFuture for Answer<T> {
+    type Output = T;
+    type IntoFuture = Answered<T>;
+
+    fn into_future(self) -> Answered<T> {
+        match self {
+            Self::Now(value) => Answered(Coming::Here(Some(value))),
+            Self::Later(future) => Answered(Coming::Later(future)),
+        }
+    }
+}
+
+/// The future of an [`Answer`]: one that is known is there at the first poll.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// assert_eq!(tollgate::Answer::Now(7).await, 7);
+/// # });
+/// ```
+#[must_use = "futures do nothing unless polled"]
+pub struct Answered<T>(Coming<T>);
+
+enum Coming<T> {
+    Here(Option<T>),
+    Later(Pin<Box<dyn Future<Output = T> + Send>>),
+}
+
+/// The value is never pinned.
+impl<T> Unpin for Answered<T> {}
+
+impl<T> Future for Answered<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        match &mut self.0 {
+            Coming::Here(value) => Poll::Ready(value.take().expect("polled after completion")),
+            Coming::Later(future) => future.as_mut().poll(cx),
+        }
+    }
+}
+
+impl<T> fmt::Debug for Answered<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Coming::Here(_) => "Answered(here)",
+            Coming::Later(_) => "Answered(later)",
+        })
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for Answer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Now(value) => f.debug_tuple("Now").field(value).finish(),
+            Self::Later(_) => f.write_str("Later(..)"),
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Finds the client of a request, and decides on requests that name none.
+
+use std::{
+    fmt,
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::observe::{Audience, Event};
+use crate::{
+    head::RequestHead,
+    identity::{Client, Digester, Identify, Strangers, anonymous},
+    policy_name::PolicyName,
+    refusal::{Reason, Refusal},
+};
+
+/// Finds out whom to charge, and tells once if it finds nobody.
+pub(crate) struct Whom {
+    identify: Arc<dyn Identify>,
+    strangers: Strangers,
+    warned: AtomicBool,
+}
+
+impl Whom {
+    pub(crate) fn new(identify: Arc<dyn Identify>, strangers: Strangers) -> Self {
+        Self { identify, strangers, warned: AtomicBool::new(false) }
+    }
+
+    /// Does something with the client of a request for the layer `policy`: with `None` where it passes without a limit.
+    ///
+    /// The client is lent from where it was found: it is large, and each move of it would stall.
+    #[inline]
+    pub(crate) fn charge<T>(
+        &self,
+        request: &RequestHead<'_>,
+        policy: &PolicyName,
+        audience: &Audience,
+        work: impl FnOnce(Option<&Client>) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let known = self.identify.identify(request, Digester::process());
+        let stranger;
+        let client = if known.is_some() {
+            &known
+        } else {
+            stranger = self.stranger(policy, audience)?;
+            &stranger
+        };
+        work(client.as_ref())
+    }
+
+    #[cold]
+    fn stranger(&self, policy: &PolicyName, audience: &Audience) -> Result<Option<Client>, Refusal> {
+        if !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed) {
+            audience.tell(&Event::Unidentified { policy });
+            if !audience.listens() {
+                // Not `eprintln!`, which panics where nobody reads.
+                let _ = writeln!(
+                    io::stderr(),
+                    "tollgate: policy {policy:?} found no client in a request; told once, true for all such requests: \
+                     {:?}. Does the server put the peer's address where the layer looks for it?",
+                    self.strangers
+                );
+            }
+        }
+        match self.strangers {
+            Strangers::Share => Ok(Some(anonymous())),
+            Strangers::Pass => Ok(None),
+            Strangers::Refuse => Err(Refusal::new(Reason::Unidentified, policy.clone())),
+        }
+    }
+}
+
+impl fmt::Debug for Whom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Whom").field("strangers", &self.strangers).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,200 @@
+//! What is worth telling, through one door.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use crate::{
+    identity::{Client, Digest},
+    policy_name::PolicyName,
+    refusal::Refusal,
+};
+
+/// Something worth telling; everything that metrics, traces and logs know comes from here.
+///
+/// ```
+/// use tollgate::{Event, Observer};
+///
+/// let observer = |event: &Event<'_>| match event {
+///     Event::Refused { refusal, .. } => println!("{refusal}"),
+///     _ => {}
+/// };
+/// # fn takes(_: impl Observer) {} takes(observer);
+/// ```
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A request may pass.
+    Admitted {
+        /// Who decided.
+        policy: &'a PolicyName,
+    },
+    /// A request was refused, or would have been.
+    Refused {
+        /// Why, and by whom.
+        refusal: &'a Refusal,
+        /// True when the layer only watches and the request passed all the same.
+        shadow: bool,
+    },
+    /// A request named no client; all such requests are treated as the layer was told. Told once a layer.
+    Unidentified {
+        /// Who asked for the identity.
+        policy: &'a PolicyName,
+    },
+    /// The table of clients is full of live entries, and a newcomer was treated as one of many.
+    Overflow {
+        /// Whose table is full.
+        policy: &'a PolicyName,
+    },
+    /// A lease that was held too long was taken back.
+    Reclaimed {
+        /// Whose lease it was.
+        policy: &'a PolicyName,
+    },
+    /// A client has come near to a limit: told once for each limit and period.
+    NearLimit {
+        /// Whose limit.
+        policy: &'a PolicyName,
+        /// Who; `None` where newcomers share an account. Not for labels of metrics: there are as many as clients.
+        client: Option<&'a Client>,
+        /// Which limit.
+        limit: &'a PolicyName,
+        /// How much of it is used and reserved.
+        used: u64,
+        /// How much there is.
+        of: u64,
+    },
+    /// The store of the accounts does not answer, and requests pass without it, as
+    /// [`OnFailure`](crate::OnFailure) says. Told once, until it is back.
+    StoreLost {
+        /// Whose store.
+        policy: &'a PolicyName,
+        /// Why it did not answer, in words.
+        why: &'a str,
+    },
+    /// The store of the accounts is asked again.
+    StoreBack {
+        /// Whose store.
+        policy: &'a PolicyName,
+    },
+    /// What passes without the store can be kept no more, because the spool is full or its disk fails: requests are refused.
+    /// Told once, until it is emptied.
+    SpoolFull {
+        /// Whose spool.
+        policy: &'a PolicyName,
+    },
+    /// All that had passed without the store is there now.
+    SpoolMerged {
+        /// Whose spool.
+        policy: &'a PolicyName,
+        /// How many records.
+        records: u64,
+        /// How many jobs of them had been charged before, and were not charged again.
+        duplicates: u64,
+    },
+    /// A circuit went from one state into another.
+    Transition {
+        /// Whose circuit.
+        policy: &'a PolicyName,
+        /// Which of its circuits, where each key has one of its own: to be compared with keys that you know, such as
+        /// [`host_key`](crate::circuit_breaker::CircuitBreakerLayer::host_key)'s, for nobody can read it.
+        key: Option<Digest>,
+        /// The state before, such as `closed`.
+        from: &'static str,
+        /// The state after, such as `open`.
+        to: &'static str,
+        /// What made it go.
+        cause: &'static str,
+    },
+}
+
+/// Hears of every [`Event`]; closures implement it.
+///
+/// It is called on the request's path and sometimes in a drop: it must not block. When it panics the event is lost and
+/// the request goes on.
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use tollgate::{Event, Observer};
+///
+/// #[derive(Default)]
+/// struct Refusals(AtomicU64);
+/// impl Observer for Refusals {
+///     fn observe(&self, event: &Event<'_>) {
+///         if matches!(event, Event::Refused { .. }) {
+///             self.0.fetch_add(1, Ordering::Relaxed);
+///         }
+///     }
+/// }
+/// ```
+pub trait Observer: Send + Sync + 'static {
+    /// Hears of one event.
+    fn observe(&self, event: &Event<'_>);
+}
+
+impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
+    fn observe(&self, event: &Event<'_>) {
+        self(event);
+    }
+}
+
+impl<O: Observer + ?Sized> Observer for Arc<O> {
+    fn observe(&self, event: &Event<'_>) {
+        (**self).observe(event);
+    }
+}
+
+/// Whoever listens to a layer: nobody by default, which costs one branch.
+///
+/// ```
+/// assert!(!tollgate::Audience::default().listens());
+/// ```
+#[derive(Clone, Default)]
+pub struct Audience(Option<Arc<dyn Observer>>);
+
+impl Audience {
+    /// Adds a listener; all are told.
+    #[must_use]
+    pub(crate) fn and(self, observer: impl Observer) -> Self {
+        Self(Some(if self.listens() {
+            Arc::new(move |event: &Event<'_>| {
+                self.tell(event); // a panic of theirs is not ours
+                observer.observe(event);
+            })
+        } else {
+            Arc::new(observer)
+        }))
+    }
+
+    /// Tells everybody; a listener's panic ends here.
+    ///
+    /// ```
+    /// # use tollgate::{Event, PolicyName, Audience};
+    /// let name = PolicyName::try_new("default").unwrap();
+    /// Audience::default().tell(&Event::Admitted { policy: &name }); // nobody listens: nothing happens
+    /// ```
+    #[inline]
+    pub fn tell(&self, event: &Event<'_>) {
+        if let Some(observer) = &self.0 {
+            let _ = catch_unwind(AssertUnwindSafe(|| observer.observe(event)));
+        }
+    }
+
+    /// Whether anybody listens.
+    ///
+    /// ```
+    /// assert!(!tollgate::Audience::default().listens());
+    /// ```
+    #[must_use]
+    pub fn listens(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
+impl fmt::Debug for Audience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Audience({})", if self.listens() { "listening" } else { "nobody" })
+    }
+}

@@ -1,0 +1,168 @@
+//! Who is asking.
+//!
+//! An [`Identify`] learns from a request's head whom to charge. Each says in its documentation what a liar can gain:
+//!
+//! | way | who vouches for it |
+//! |---|---|
+//! | [`PeerIp`] | the connection, and the proxies that you name |
+//! | [`ApiKey`] | your table of keys; an unknown key is nobody |
+//! | [`Verified`] | your own authentication layer, through a request extension |
+//! | [`Unverified`] | nobody here: whatever stands in front of this service |
+//! | a closure | you |
+//!
+//! They chain: the first that finds somebody decides.
+//!
+//! ```
+//! use std::{collections::HashMap, net::SocketAddr};
+//! use axum::extract::ConnectInfo;
+//! use tollgate::{Account, ApiKey, Digester, Forwarded, Identify, PeerIp, RequestHead};
+//!
+//! let keys = HashMap::from([("k-7f3a".to_owned(), Account::named("alice").in_tier("pro"))]);
+//! let peer = PeerIp::from_extension(|c: &ConnectInfo<SocketAddr>| Some(c.0))
+//!     .trust_forwarded(Forwarded::x_forwarded_for().from_networks(["10.0.0.0/8"]));
+//! let who = ApiKey::header("x-api-key", keys).or(peer);
+//!
+//! let request = |key: &str| {
+//!     let address: SocketAddr = "198.51.100.7:4711".parse().unwrap();
+//!     let request = http::Request::builder().header("x-api-key", key).extension(ConnectInfo(address));
+//!     request.body(()).unwrap()
+//! };
+//! let name = |key: &str| who.identify(&RequestHead::of(&request(key)), Digester::process()).unwrap().name().unwrap().to_string();
+//! assert_eq!(name("k-7f3a"), "alice");
+//! assert_eq!(name("guessed"), "198.51.100.7");
+//! ```
+
+mod api_key;
+mod chain;
+mod client;
+mod credential;
+mod forwarded;
+mod lookup;
+mod network;
+mod peer_ip;
+mod principal;
+mod unidentified;
+mod unverified;
+mod verified;
+
+use std::sync::Arc;
+
+use http::Extensions;
+
+use crate::head::RequestHead;
+
+pub use api_key::ApiKey;
+pub use chain::{And, Or};
+pub use client::{Client, Digest, Digester, Name, Tier};
+pub use forwarded::{Forwarded, ForwardedField};
+pub use lookup::Lookup;
+pub use peer_ip::{Address, PeerIp};
+pub use principal::Account;
+pub use unidentified::Strangers;
+pub(crate) use unidentified::anonymous;
+pub use unverified::Unverified;
+pub use verified::Verified;
+
+/// Reads what an outer layer or a framework has put into a request.
+type Reader<T> = Arc<dyn Fn(&Extensions) -> Option<T> + Send + Sync>;
+
+/// Learns from a request's head whom to charge; closures implement it.
+///
+/// It runs on every request's path and must not block. It uses the `digester` that it is given, so that a shared store
+/// knows the same client by the same digest on every node.
+///
+/// ```
+/// use tollgate::{Digester, Identify, RequestHead};
+///
+/// let by_host = |request: &RequestHead<'_>, digester: &Digester| Some(digester.named(request.uri.host()?));
+/// let request = http::Request::get("http://example.org/").body(()).unwrap();
+/// let client = by_host.identify(&RequestHead::of(&request), Digester::process()).unwrap();
+/// assert_eq!(client.name().unwrap().to_string(), "example.org");
+/// ```
+pub trait Identify: Send + Sync + 'static {
+    /// The client, or `None` when this way of asking finds nobody.
+    fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client>;
+
+    /// What holds for all clients that it finds, known when a layer is built.
+    ///
+    /// The default promises nothing.
+    fn traits(&self) -> Traits {
+        Traits::default()
+    }
+
+    /// Asks `other` when this way finds nobody.
+    ///
+    /// ```
+    /// use tollgate::{Account, ApiKey, Identify, PeerIp};
+    /// let keys = |key: &str| (key == "k-7f3a").then(|| Account::named("alice"));
+    /// let who = ApiKey::header("x-api-key", keys).or(ApiKey::bearer(keys)).or(PeerIp::new());
+    /// assert!(who.traits().verified);
+    /// ```
+    fn or<I: Identify>(self, other: I) -> Or<Self, I>
+    where
+        Self: Sized,
+    {
+        Or::new(self, other)
+    }
+
+    /// Charges each pair of this and `other` apart: a client exists where both find somebody.
+    ///
+    /// The pair has the first tier that is known and no public name, for the name of one half is not the pair's.
+    ///
+    /// ```
+    /// use tollgate::{Identify, PeerIp, Unverified};
+    /// let who = PeerIp::new().and(Unverified::header("x-user"));
+    /// assert!(!who.traits().named);
+    /// ```
+    fn and<I: Identify>(self, other: I) -> And<Self, I>
+    where
+        Self: Sized,
+    {
+        And::new(self, other)
+    }
+}
+
+/// What holds for all clients of an [`Identify`].
+///
+/// ```
+/// use tollgate::{Identify, PeerIp, Unverified};
+/// assert!(PeerIp::new().traits().verified);
+/// assert!(!Unverified::header("x-user").traits().verified);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Traits {
+    /// Each has a public name.
+    pub named: bool,
+    /// Nobody can take another's identity by sending a field.
+    pub verified: bool,
+}
+
+impl<F> Identify for F
+where
+    F: Fn(&RequestHead<'_>, &Digester) -> Option<Client> + Send + Sync + 'static,
+{
+    fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
+        self(request, digester)
+    }
+}
+
+impl<I: Identify + ?Sized> Identify for Arc<I> {
+    fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
+        (**self).identify(request, digester)
+    }
+
+    fn traits(&self) -> Traits {
+        (**self).traits()
+    }
+}
+
+impl Identify for Box<dyn Identify> {
+    fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
+        (**self).identify(request, digester)
+    }
+
+    fn traits(&self) -> Traits {
+        (**self).traits()
+    }
+}

@@ -1,0 +1,228 @@
+//! The address that a request came from.
+
+use std::{
+    any::type_name,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use http::Extensions;
+
+use super::client::{Client, Digester};
+use super::{Forwarded, Identify, Reader, Traits, network::Grouping};
+use crate::{error::Invalid, head::RequestHead};
+
+/// Charges the address that a request came from: an IPv4 address, or the /64 network of an IPv6 address.
+///
+/// IPv6 is grouped since one household has 2^64 addresses to hide in. The network is the client's public name.
+///
+/// # Behind a proxy
+/// The peer is the proxy, and all clients would share one limit: see [`trust_forwarded`](Self::trust_forwarded).
+///
+/// ```
+/// use std::net::SocketAddr;
+/// use axum::extract::ConnectInfo;
+/// use tollgate::PeerIp;
+///
+/// let axum = PeerIp::from_extension(|c: &ConnectInfo<SocketAddr>| Some(c.0));
+/// let tonic = PeerIp::from_extension(|c: &tonic::transport::server::TcpConnectInfo| c.remote_addr());
+/// # let _ = (axum, tonic);
+/// ```
+#[derive(Clone)]
+pub struct PeerIp {
+    source: Option<Source>,
+    grouping: Grouping,
+    forwarded: Option<Arc<Forwarded>>,
+}
+
+#[derive(Clone)]
+struct Source {
+    read: Reader<IpAddr>,
+    extension: &'static str,
+}
+
+/// Where a peer may be: an IP address, with or without a port.
+///
+/// ```
+/// # use std::net::{IpAddr, SocketAddr};
+/// use tollgate::identity::Address;
+/// fn takes(_: impl Address) {}
+/// takes(IpAddr::from([127, 0, 0, 1]));
+/// takes(SocketAddr::from(([127, 0, 0, 1], 80)));
+/// ```
+pub trait Address: sealed::Sealed {}
+impl Address for IpAddr {}
+impl Address for SocketAddr {}
+
+mod sealed {
+    use super::{IpAddr, SocketAddr};
+
+    pub trait Sealed {
+        fn into_ip(self) -> IpAddr;
+    }
+
+    impl Sealed for IpAddr {
+        fn into_ip(self) -> IpAddr {
+            self
+        }
+    }
+
+    impl Sealed for SocketAddr {
+        fn into_ip(self) -> IpAddr {
+            self.ip()
+        }
+    }
+}
+
+impl PeerIp {
+    /// The address in a plain `SocketAddr` among the request's extensions.
+    ///
+    /// ```
+    /// use std::net::SocketAddr;
+    /// use tollgate::{Digester, Identify, PeerIp, RequestHead};
+    ///
+    /// let mut request = http::Request::new(());
+    /// assert!(PeerIp::new().identify(&RequestHead::of(&request), Digester::process()).is_none());
+    /// request.extensions_mut().insert(SocketAddr::from(([198, 51, 100, 7], 4711)));
+    /// let client = PeerIp::new().identify(&RequestHead::of(&request), Digester::process()).unwrap();
+    /// assert_eq!(client.name().unwrap().to_string(), "198.51.100.7");
+    /// ```
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { source: None, grouping: Grouping { v4: 32, v6: 64 }, forwarded: None }
+    }
+
+    /// The address that `read` finds in the request extension of type `T`, which your framework puts there.
+    ///
+    /// Where the extension is missing, nobody is identified. In axum it is there only if the router is served with
+    /// `into_make_service_with_connect_info::<SocketAddr>()`. In tonic it is `TcpConnectInfo`, with TLS and without; what
+    /// `TlsConnectInfo<TcpConnectInfo>` holds is the same.
+    ///
+    /// ```
+    /// use std::net::{IpAddr, SocketAddr};
+    /// use axum::extract::ConnectInfo;
+    /// use tollgate::PeerIp;
+    ///
+    /// let peer = PeerIp::from_extension(|c: &ConnectInfo<SocketAddr>| Some(c.0));
+    /// let bare = PeerIp::from_extension(|ip: &IpAddr| Some(*ip));
+    /// # let _ = (peer, bare);
+    /// ```
+    #[must_use]
+    pub fn from_extension<T, A>(read: impl Fn(&T) -> Option<A> + Send + Sync + 'static) -> Self
+    where
+        T: Send + Sync + 'static,
+        A: Address,
+    {
+        let read = move |extensions: &Extensions| read(extensions.get::<T>()?).map(sealed::Sealed::into_ip);
+        Self { source: Some(Source { read: Arc::new(read), extension: type_name::<T>() }), ..Self::new() }
+    }
+
+    /// Reads the client's address from a field that trusted proxies write; nobody is trusted unless this is said.
+    ///
+    /// A peer that is not trusted is charged under its own address, whatever it sends.
+    ///
+    /// ```
+    /// use tollgate::{Forwarded, PeerIp};
+    /// let peer = PeerIp::new().trust_forwarded(Forwarded::x_forwarded_for().from_networks(["10.0.0.0/8"]));
+    /// # let _ = peer;
+    /// ```
+    #[must_use]
+    pub fn trust_forwarded(self, forwarded: Forwarded) -> Self {
+        Self { forwarded: Some(Arc::new(forwarded)), ..self }
+    }
+
+    /// Puts IPv6 addresses together whose first `prefix` bits are equal: 64 unless said otherwise, 32 to 128.
+    ///
+    /// # Panics
+    /// When `prefix` is below 32 or above 128.
+    ///
+    /// ```
+    /// let by_site = tollgate::PeerIp::new().group_v6(56);
+    /// # let _ = by_site;
+    /// ```
+    #[must_use]
+    pub fn group_v6(self, prefix: u8) -> Self {
+        self.try_group_v6(prefix).unwrap_or_else(|invalid| panic!("{invalid}"))
+    }
+
+    /// [`group_v6`](Self::group_v6) for input at run time.
+    ///
+    /// # Errors
+    /// When `prefix` is below 32 or above 128.
+    ///
+    /// ```
+    /// let error = tollgate::PeerIp::new().try_group_v6(16).unwrap_err();
+    /// assert_eq!(error.to_string(), "IPv6 prefix must be from 32 to 128, got 16");
+    /// ```
+    pub fn try_group_v6(self, prefix: u8) -> Result<Self, Invalid> {
+        match prefix {
+            32..=128 => Ok(Self { grouping: Grouping { v6: prefix, ..self.grouping }, ..self }),
+            _ => Err(Invalid::new("IPv6 prefix", "be from 32 to 128", prefix)),
+        }
+    }
+
+    /// Puts IPv4 addresses together whose first `prefix` bits are equal: 32 unless said otherwise, 8 to 32.
+    ///
+    /// # Panics
+    /// When `prefix` is below 8 or above 32.
+    ///
+    /// ```
+    /// let by_block = tollgate::PeerIp::new().group_v4(24);
+    /// # let _ = by_block;
+    /// ```
+    #[must_use]
+    pub fn group_v4(self, prefix: u8) -> Self {
+        self.try_group_v4(prefix).unwrap_or_else(|invalid| panic!("{invalid}"))
+    }
+
+    /// [`group_v4`](Self::group_v4) for input at run time.
+    ///
+    /// # Errors
+    /// When `prefix` is below 8 or above 32.
+    ///
+    /// ```
+    /// let error = tollgate::PeerIp::new().try_group_v4(33).unwrap_err();
+    /// assert_eq!(error.to_string(), "IPv4 prefix must be from 8 to 32, got 33");
+    /// ```
+    pub fn try_group_v4(self, prefix: u8) -> Result<Self, Invalid> {
+        match prefix {
+            8..=32 => Ok(Self { grouping: Grouping { v4: prefix, ..self.grouping }, ..self }),
+            _ => Err(Invalid::new("IPv4 prefix", "be from 8 to 32", prefix)),
+        }
+    }
+}
+
+impl Default for PeerIp {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Identify for PeerIp {
+    fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
+        let peer = match &self.source {
+            Some(source) => (source.read)(request.extensions),
+            None => request.extensions.get::<SocketAddr>().map(SocketAddr::ip),
+        };
+        let ip = match &self.forwarded {
+            Some(forwarded) => forwarded.client(peer, request.headers),
+            None => peer,
+        };
+        Some(self.grouping.client(ip?, digester))
+    }
+
+    fn traits(&self) -> Traits {
+        Traits { named: true, verified: self.forwarded.as_ref().is_none_or(|forwarded| forwarded.is_verified()) }
+    }
+}
+
+impl fmt::Debug for PeerIp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PeerIp")
+            .field("extension", &self.source.as_ref().map_or(type_name::<SocketAddr>(), |source| source.extension))
+            .field("grouping", &self.grouping)
+            .field("forwarded", &self.forwarded)
+            .finish()
+    }
+}

@@ -1,0 +1,123 @@
+//! What becomes of old rows, by choice: they are kept by default.
+
+use std::time::{Duration, SystemTime};
+
+use super::{Ledger, audit::nanos, entry};
+use crate::{error::Invalid, quota::AccountError, time::Instant};
+
+/// What an archive has done.
+///
+/// ```no_run
+/// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+/// use std::time::{Duration, SystemTime};
+/// let archived = ledger.archive(SystemTime::now() - Duration::from_secs(400 * 86_400)).await?;
+/// println!("{} rows of {} accounts", archived.rows, archived.accounts);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Archived {
+    /// How many rows went; one for each limit and period stays in their place.
+    pub rows: u64,
+    /// Of how many accounts.
+    pub accounts: u64,
+}
+
+/// A horizon is at least so long.
+const SHORTEST: Duration = Duration::from_secs(86_400);
+
+/// So many accounts are looked up at once.
+const AT_ONCE: usize = 1_000;
+
+impl Ledger {
+    /// Remembers jobs for this time only; by default as long as their rows, which are kept. It holds for all clones of this
+    /// ledger.
+    ///
+    /// From then on a named job needs an id that carries its time, a UUID of version 7 or a ULID: one that carries none, that
+    /// lies more than five minutes ahead or longer ago than the horizon is refused with
+    /// [`Reason::StaleJobId`](crate::refusal::Reason::StaleJobId), and nothing is charged. That is what makes it safe to
+    /// [`archive`](Self::archive) rows: what is forgotten can not be charged again.
+    ///
+    /// # Panics
+    /// When the horizon is shorter than a day.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "sqlite")]
+    /// # async fn example() -> Result<(), tollgate::LedgerError> {
+    /// use std::time::Duration;
+    /// let ledger = tollgate::SqliteLedger::open("quota.db").await?.with_horizon(Duration::from_secs(400 * 86_400));
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_horizon(self, horizon: Duration) -> Self {
+        if horizon < SHORTEST {
+            panic!("{}", Invalid::new("horizon of a ledger", "be at least a day", format_args!("{horizon:?}")));
+        }
+        self.0.set_horizon(horizon);
+        self
+    }
+
+    /// Seals what is over: all rows of each period that ended before `before` are replaced by one, which says what they come
+    /// to. Periods in which something is still open, or was written since, stay as they are for another time.
+    ///
+    /// Counts stay the sums of their rows. Grants stay as they were written. From then on, in every process, job ids of up to
+    /// five minutes after `before` (clocks differ), those from more than five minutes ahead and those without a time are
+    /// refused, and [`invoice`](Self::invoice), [`compare`](Self::compare) and [`usage_at`](Self::usage_at) answer only for
+    /// times after it: write the invoices first, and export the rows with [`entries`](Self::entries).
+    ///
+    /// It goes account by account under the account's lock, may be stopped at any time and begun again, and changes nothing
+    /// the second time.
+    ///
+    /// # Errors
+    /// When there is no [horizon](Self::with_horizon), `before` is not at least the horizon ago, or the database does not
+    /// answer; what was sealed stays so.
+    ///
+    /// ```no_run
+    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+    /// use std::time::{Duration, SystemTime};
+    /// let before = SystemTime::now() - Duration::from_secs(400 * 86_400);
+    /// let mut entries = ledger.entries("acme", SystemTime::UNIX_EPOCH, before);
+    /// while let Some(entry) = entries.next().await? {
+    ///     println!("{entry}"); // into a file that is kept
+    /// }
+    /// ledger.archive(before).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn archive(&self, before: SystemTime) -> Result<Archived, AccountError> {
+        let horizon = self.0.horizon();
+        let horizon = horizon.ok_or_else(|| Invalid::new("a ledger to archive", "have a horizon", "none"))?;
+        if nanos(before) > self.0.now().await?.saturating_sub(crate::time::nanos(horizon)) {
+            let must = format!("be at least {horizon:?} ago, which is the horizon");
+            return Err(Invalid::new("end of an archive", &must, Instant(before)).into());
+        }
+        // First nobody takes those ids any more, then their rows go.
+        let (before, mut archived) = (self.0.seal(nanos(before)).await?, Archived::default());
+        let mut after = None;
+        loop {
+            let tenants = self.0.tenants(after.as_deref(), AT_ONCE).await?;
+            for tenant in &tenants {
+                let rows = self.0.archive(tenant, before).await?;
+                archived.rows += rows;
+                archived.accounts += u64::from(rows > 0);
+            }
+            match tenants.last() {
+                Some(last) if tenants.len() == AT_ONCE => after = Some(last.to_string()),
+                _ => return Ok(archived),
+            }
+        }
+    }
+
+    /// Refuses a time of which rows may have been gone when they were read: to be asked afterwards, for what is sealed is
+    /// known before the first row goes.
+    pub(super) async fn check_kept(&self, what: &str, time: u64) -> Result<(), AccountError> {
+        let sealed = self.0.sealed().await?;
+        if time < sealed {
+            let must = format!("lie after what is archived, {}", Instant(entry::time(sealed)));
+            return Err(Invalid::new(what, &must, Instant(entry::time(time))).into());
+        }
+        Ok(())
+    }
+}

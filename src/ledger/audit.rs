@@ -1,0 +1,265 @@
+//! What a ledger tells people: its rows, what was used when, and whether its counts are the sums of its rows.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use super::{Ledger, LedgerEntry, database::Drift, entry::time, handle::Which};
+use crate::{quota::AccountError, time::Instant};
+
+/// The rows of a tenant between two times, read some at a time.
+///
+/// ```no_run
+/// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+/// use std::time::SystemTime;
+/// let mut entries = ledger.entries("acme", SystemTime::UNIX_EPOCH, SystemTime::now());
+/// while let Some(entry) = entries.next().await? {
+///     println!("{entry}"); // a line of JSON
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct Entries {
+    ledger: Ledger,
+    which: Which,
+    read: VecDeque<LedgerEntry>,
+    ended: bool,
+}
+
+/// So many rows are read at once.
+const AT_ONCE: usize = 1_000;
+
+impl Entries {
+    /// The next row; `None` after the last.
+    ///
+    /// # Errors
+    /// When the database does not answer; the call can be repeated.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it has lost no row.
+    ///
+    /// ```no_run
+    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+    /// # use std::time::SystemTime;
+    /// let first = ledger.entries("acme", SystemTime::UNIX_EPOCH, SystemTime::now()).next().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn next(&mut self) -> Result<Option<LedgerEntry>, AccountError> {
+        if self.read.is_empty() && !self.ended {
+            let rows = self.ledger.0.entries(&self.which, AT_ONCE).await?;
+            self.ended = rows.len() < AT_ONCE;
+            if let Some((last, at, _)) = rows.last() {
+                (self.which.from, self.which.after) = (*at, *last);
+            }
+            self.read.extend(rows.into_iter().map(|(id, at, row)| LedgerEntry::of(id, at, row)));
+        }
+        Ok(self.read.pop_front())
+    }
+}
+
+impl fmt::Debug for Entries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entries").field("tenant", &self.which.tenant).finish_non_exhaustive()
+    }
+}
+
+/// What was used of a limit at a time in the past.
+///
+/// ```no_run
+/// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+/// use std::time::{Duration, SystemTime};
+/// for past in ledger.usage_at("acme", SystemTime::now() - Duration::from_secs(3_600)).await? {
+///     println!("{}: {}", past.limit, past.used);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PastUsage {
+    /// The name of the limit.
+    pub limit: String,
+    /// What it counts.
+    pub kind: String,
+    /// The period that was under way, by its start.
+    pub window_start: SystemTime,
+    /// What was used or reserved of it by then.
+    pub used: u64,
+}
+
+/// Whether the counts of a ledger are the sums of its rows.
+///
+/// ```no_run
+/// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+/// let report = ledger.reconcile().await?;
+/// if !report.drifts.is_empty() {
+///     println!("page somebody: {report}");
+///     ledger.repair(&report).await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Reconciled {
+    /// How many counts were compared.
+    pub compared: u64,
+    /// Those that are not the sum of their rows, 1,000 of them at most.
+    pub drifts: Vec<AccountDrift>,
+}
+
+/// A count that is not the sum of its rows.
+///
+/// ```no_run
+/// # fn example(drift: tollgate::AccountDrift) {
+/// println!("{}: counted {:?}, written {}", drift.tenant, drift.counted, drift.written);
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AccountDrift {
+    /// Whose.
+    pub tenant: String,
+    /// Of which limit.
+    pub limit: String,
+    /// What it counts.
+    pub kind: String,
+    /// In which period, by its start.
+    pub window_start: SystemTime,
+    /// What is counted as used or reserved; `None` where there is no count at all.
+    pub counted: Option<i64>,
+    /// What the rows come to.
+    pub written: i64,
+}
+
+/// So many drifts are told at once.
+const MOST_DRIFTS: usize = 1_000;
+
+impl Ledger {
+    /// The rows of a tenant written from `from` on and before `until`, in the order of their times, and of their numbers where
+    /// those are equal.
+    ///
+    /// ```no_run
+    /// # async fn example(ledger: tollgate::Ledger) {
+    /// use std::time::SystemTime;
+    /// let entries = ledger.entries("acme", SystemTime::UNIX_EPOCH, SystemTime::now());
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn entries(&self, tenant: &str, from: SystemTime, until: SystemTime) -> Entries {
+        let which = Which { tenant: tenant.into(), from: nanos(from), until: nanos(until), after: 0 };
+        Entries { ledger: self.clone(), which, read: VecDeque::new(), ended: false }
+    }
+
+    /// What a tenant had used at a time in the past, of each period that was under way then.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    ///
+    /// ```no_run
+    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+    /// let now = ledger.usage_at("acme", std::time::SystemTime::now()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn usage_at(&self, tenant: &str, at: SystemTime) -> Result<Vec<PastUsage>, AccountError> {
+        let past = self.0.past(tenant, nanos(at)).await?;
+        self.check_kept("time of the usage", nanos(at)).await?;
+        let usage = past.into_iter().map(|past| PastUsage {
+            limit: past.limit.to_string(),
+            kind: past.kind.to_string(),
+            window_start: time(past.starts),
+            used: u64::try_from(past.amount).unwrap_or(0),
+        });
+        Ok(usage.collect())
+    }
+
+    /// Compares every count with the sum of its rows, in one snapshot; changes nothing.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    ///
+    /// ```no_run
+    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+    /// assert_eq!(ledger.reconcile().await?.drifts, []);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn reconcile(&self) -> Result<Reconciled, AccountError> {
+        let (compared, drifts) = self.0.drifts(MOST_DRIFTS).await?;
+        Ok(Reconciled { compared, drifts: drifts.into_iter().map(AccountDrift::of).collect() })
+    }
+
+    /// Writes into the counts of the tenants of a report what their rows come to, and says how many counts that changed.
+    ///
+    /// It looks anew under each account's lock: what was put right before, or is being charged meanwhile, stays right.
+    /// A count that is missing altogether stays so until something is charged in its period, for its end is nowhere written:
+    /// then it drifts, and can be repaired.
+    ///
+    /// # Errors
+    /// When the database does not answer; what was put right stays so.
+    ///
+    /// ```no_run
+    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+    /// let changed = ledger.repair(&ledger.reconcile().await?).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn repair(&self, report: &Reconciled) -> Result<u64, AccountError> {
+        let mut tenants: Vec<_> = report.drifts.iter().map(|drift| drift.tenant.as_str()).collect();
+        tenants.dedup();
+        let mut changed = 0;
+        for tenant in tenants {
+            changed += self.0.repair(tenant).await?;
+        }
+        Ok(changed)
+    }
+}
+
+impl Reconciled {
+    /// Which part of what was compared is wrong: alert above 0.001.
+    ///
+    /// ```no_run
+    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+    /// assert!(ledger.reconcile().await?.drift() <= 0.001);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a fraction is for people")]
+    pub fn drift(&self) -> f64 {
+        self.drifts.len() as f64 / self.compared.max(1) as f64
+    }
+}
+
+impl AccountDrift {
+    fn of(drift: Drift) -> Self {
+        Self {
+            tenant: drift.tenant.to_string(),
+            limit: drift.limit.to_string(),
+            kind: drift.kind.to_string(),
+            window_start: time(drift.starts),
+            counted: drift.counted,
+            written: drift.written,
+        }
+    }
+}
+
+impl fmt::Display for Reconciled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} counts compared, {} not the sum of their rows", self.compared, self.drifts.len())?;
+        for drift in &self.drifts {
+            let AccountDrift { tenant, limit, window_start, counted, written, .. } = drift;
+            let counted = counted.map_or_else(|| "nothing".into(), |counted| counted.to_string());
+            write!(f, "\n{tenant}: {limit} from {}: counted {counted}, written {written}", Instant(*window_start))?;
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn nanos(time: SystemTime) -> u64 {
+    crate::time::nanos(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO))
+}

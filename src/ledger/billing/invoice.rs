@@ -1,0 +1,172 @@
+//! From usage to invoice: what was written in a period, priced.
+
+use std::{
+    fmt::{self, Write},
+    time::SystemTime,
+};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use crate::ledger::{
+    Ledger,
+    audit::nanos,
+    entry::{Json, time},
+};
+use crate::{error::Invalid, quota::AccountError, time::Instant};
+
+/// What a tenant used in a period, priced; see [`Ledger::invoice`].
+///
+/// ```no_run
+/// # async fn example(invoice: tollgate::Invoice) {
+/// for line in &invoice.lines {
+///     println!("{} {}: {}", line.quantity, line.kind, line.amount);
+/// }
+/// println!("{invoice}"); // all of it, as one line of JSON
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Invoice {
+    /// Who used it.
+    pub tenant: String,
+    /// What was written from this time on, in whole microseconds,
+    pub from: SystemTime,
+    /// and before this one.
+    pub until: SystemTime,
+    /// Whether the period was over when it was read: no row can come into it any more.
+    pub closed: bool,
+    /// Each kind of which something was used, or more given back than used; by name.
+    pub lines: Vec<InvoiceLine>,
+    /// What the lines come to.
+    pub total: i64,
+}
+
+/// One kind, how much of it was used, and what that costs.
+///
+/// ```no_run
+/// # fn example(line: tollgate::InvoiceLine) {
+/// assert!(line.quantity >= 0, "something of the period before was given back");
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InvoiceLine {
+    /// What was used.
+    pub kind: String,
+    /// How much of it; negative where more of an earlier period was given back than was used in this one.
+    pub quantity: i64,
+    /// What that costs, in the smallest unit of the currency; a credit where the quantity is negative.
+    pub amount: i64,
+}
+
+impl Ledger {
+    /// What a tenant used from `from` on and before `until`, priced: `price` says what so much of a kind costs, in the
+    /// smallest unit of the currency.
+    ///
+    /// A row belongs to the period in which it was written, however late that was, and so to one invoice: periods that
+    /// follow one another bill everything, once. What is given back after its period is a credit in the next, priced alike.
+    ///
+    /// What several limits count is billed once, row by row. A limit that is added, renamed or taken away in mid-period
+    /// changes nothing, as long as some limit counts the kind; where one counts it only from mid-period on, what was used
+    /// before was never written, and is not billed. A [`reset`](crate::quota::Quotas::reset) gives room and no money back.
+    ///
+    /// A kind that no limit counts is not written at all. What costs nothing but is to be seen, such as usage on a
+    /// customer's own key, is recorded as a kind of its own under a limit that nobody reaches, and priced 0:
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # use std::time::{Duration, SystemTime};
+    /// use tollgate::{Client, OnFailure, Period, Plan, Quota, QuotaLayer, SqliteLedger};
+    ///
+    /// let ledger = SqliteLedger::in_memory().await.unwrap();
+    /// let plan = Plan::new("paid")
+    ///     .limit(Quota::units("tokens", 1_000_000).per(Period::month()))
+    ///     .limit(Quota::units("own_key_tokens", (1 << 53) - 1).per(Period::month()));
+    /// let quotas = QuotaLayer::new(plan).store_in(&ledger, OnFailure::Closed).handle();
+    /// quotas.charge(&Client::named("acme"), ("tokens", 700)).await.unwrap();
+    /// quotas.record(&Client::named("acme"), ("own_key_tokens", 90_000)).await.unwrap();
+    ///
+    /// let price = |kind: &str, quantity: u64| if kind == "tokens" { quantity.saturating_mul(2) } else { 0 };
+    /// let (from, until) = (SystemTime::UNIX_EPOCH, SystemTime::now() + Duration::from_secs(60));
+    /// let invoice = ledger.invoice("acme", from, until, price).await.unwrap();
+    /// assert_eq!((invoice.lines[0].kind.as_str(), invoice.lines[0].amount), ("own_key_tokens", 0));
+    /// assert_eq!((invoice.lines[1].kind.as_str(), invoice.lines[1].amount), ("tokens", 1_400));
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    /// When the database does not answer, `until` is not after `from`, or a quantity, an amount or the total is above
+    /// 2^63 - 1: a price that saturates is told, not billed.
+    pub async fn invoice(
+        &self,
+        tenant: &str,
+        from: SystemTime,
+        until: SystemTime,
+        price: impl Fn(&str, u64) -> u64,
+    ) -> Result<Invoice, AccountError> {
+        let (from, until) = period(from, until)?;
+        let (now, sums) = self.0.sums(tenant, from, until).await?;
+        self.check_kept("beginning of an invoice", from).await?;
+        let mut lines = Vec::with_capacity(sums.len());
+        for sum in sums.iter().filter(|sum| sum.amount != 0) {
+            let quantity = fits(&format!("quantity of {}", sum.kind), sum.amount)?;
+            let amount = i128::from(price(&sum.kind, quantity.unsigned_abs())) * i128::from(quantity.signum());
+            let amount = fits(&format!("amount of {}", sum.kind), amount)?;
+            lines.push(InvoiceLine { kind: sum.kind.to_string(), quantity, amount });
+        }
+        let total = fits("total", lines.iter().map(|line| i128::from(line.amount)).sum())?;
+        let (from, closed, until) = (time(from), now >= until, time(until));
+        Ok(Invoice { tenant: tenant.into(), from, until, closed, lines, total })
+    }
+}
+
+impl Invoice {
+    /// By what a billing provider knows it: the same for the same tenant and period, and for no other.
+    ///
+    /// It is visible ASCII, and longer than the tenant's name by 44 characters or more: providers that take at most 255 take
+    /// names of about 200.
+    ///
+    /// ```no_run
+    /// # fn example(invoice: tollgate::Invoice) {
+    /// assert_eq!(invoice.id(), "invoice-acme-1793491200000000-1796083200000000"); // November 2026
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn id(&self) -> String {
+        let micros = |time| nanos(time) / 1_000;
+        let tenant = utf8_percent_encode(&self.tenant, UNSAFE);
+        format!("invoice-{tenant}-{}-{}", micros(self.from), micros(self.until))
+    }
+}
+
+/// Everything but what RFC 3986 calls unreserved.
+const UNSAFE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A period in nanoseconds since 1970, as precise as the ledger is.
+pub(super) fn period(from: SystemTime, until: SystemTime) -> Result<(u64, u64), Invalid> {
+    let whole = |time| nanos(time) / 1_000 * 1_000;
+    if whole(from) >= whole(until) {
+        return Err(Invalid::new("end of a period", &format!("lie after {}", Instant(from)), Instant(until)));
+    }
+    Ok((whole(from), whole(until)))
+}
+
+/// What a column of a billing provider holds.
+pub(super) fn fits(what: &str, value: i128) -> Result<i64, Invalid> {
+    i64::try_from(value).map_err(|_| Invalid::new(what, "be at most 2^63 - 1", value))
+}
+
+/// As one line of JSON; times are RFC 3339 with microseconds.
+impl fmt::Display for Invoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, r#"{{"id":"{}","tenant":"{}","from":"{}""#, self.id(), Json(&self.tenant), Instant(self.from))?;
+        write!(f, r#","until":"{}","closed":{},"lines":["#, Instant(self.until), self.closed)?;
+        for (at, InvoiceLine { kind, quantity, amount }) in self.lines.iter().enumerate() {
+            let comma = if at > 0 { "," } else { "" };
+            write!(f, r#"{comma}{{"kind":"{}","quantity":{quantity},"amount":{amount}}}"#, Json(kind))?;
+        }
+        write!(f, r#"],"total":{}"#, self.total)?;
+        f.write_char('}')
+    }
+}

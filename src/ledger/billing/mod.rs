@@ -1,0 +1,192 @@
+//! A billing provider beside the ledger: what it has billed is compared, and what is pushed twice is billed once.
+
+mod invoice;
+mod memory_provider;
+
+use std::{collections::BTreeMap, error::Error, fmt, future::Future, time::SystemTime};
+
+pub use invoice::{Invoice, InvoiceLine};
+pub use memory_provider::MemoryProvider;
+
+use super::{Ledger, entry::time};
+use crate::{error::Invalid, quota::AccountError, time::Instant};
+use invoice::{fits, period};
+
+/// Whoever sends the bills.
+///
+/// Its methods are written as `async fn`:
+///
+/// ```
+/// use std::{collections::BTreeMap, io, time::SystemTime};
+/// use tollgate::{BillingProvider, Invoice};
+///
+/// struct Payments;
+///
+/// impl BillingProvider for Payments {
+///     type Error = io::Error;
+///
+///     async fn totals(&self, tenant: &str, from: SystemTime, until: SystemTime) -> io::Result<BTreeMap<String, i64>> {
+///         Ok(BTreeMap::new()) // what it says that it has billed of each kind
+///     }
+///
+///     async fn push(&self, id: &str, invoice: &Invoice) -> io::Result<()> {
+///         Ok(()) // a request with `id` as its idempotency key
+///     }
+/// }
+/// ```
+pub trait BillingProvider: Send + Sync {
+    /// Why it does not answer.
+    type Error: Error + Send + Sync + 'static;
+
+    /// How much of each kind it has billed a tenant for the periods that lie within these times, which are whole
+    /// microseconds as those of an invoice.
+    fn totals(
+        &self,
+        tenant: &str,
+        from: SystemTime,
+        until: SystemTime,
+    ) -> impl Future<Output = Result<BTreeMap<String, i64>, Self::Error>> + Send;
+
+    /// Bills an invoice, once for each `id`: the same again is taken and not billed.
+    fn push(&self, id: &str, invoice: &Invoice) -> impl Future<Output = Result<(), Self::Error>> + Send;
+}
+
+/// A kind of which a billing provider has billed another quantity than was written.
+///
+/// ```
+/// # fn example(drift: tollgate::BillingDrift) {
+/// println!("{}: written {}, billed {}", drift.kind, drift.written, drift.billed);
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BillingDrift {
+    /// What was used.
+    pub kind: String,
+    /// How much of it the ledger's rows come to.
+    pub written: i64,
+    /// How much the provider has billed.
+    pub billed: i64,
+}
+
+/// Why nothing is known of a bill.
+///
+/// ```
+/// # async fn example(ledger: tollgate::Ledger, provider: tollgate::MemoryProvider, invoice: tollgate::Invoice) {
+/// use tollgate::BillingError;
+/// match ledger.push(&provider, &invoice).await {
+///     Err(BillingError::Provider(error)) => println!("perhaps billed, push it again: {error}"),
+///     Err(error) => println!("not billed: {error}"),
+///     Ok(()) => println!("billed"),
+/// }
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BillingError<E> {
+    /// The ledger does not answer, or what was asked for cannot be.
+    Ledger(AccountError),
+    /// The provider said so. Of a push nobody knows then whether it was billed: the same one again bills it once.
+    Provider(E),
+}
+
+impl Ledger {
+    /// Has a provider bill an invoice, once, however often it is pushed: its [id](Invoice::id) is the same for the same
+    /// tenant and period.
+    ///
+    /// An error of the provider leaves open whether it was billed: push it again until it says yes.
+    ///
+    /// # Errors
+    /// When the invoice is not [closed](Invoice::closed), for what is written into its period afterwards would never be
+    /// billed, or when the provider does not answer.
+    ///
+    /// ```no_run
+    /// # async fn example(ledger: tollgate::Ledger, provider: tollgate::MemoryProvider) -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (november, december) = (std::time::SystemTime::UNIX_EPOCH, std::time::SystemTime::UNIX_EPOCH);
+    /// let invoice = ledger.invoice("acme", november, december, |_, quantity| quantity * 2).await?;
+    /// while let Err(error) = ledger.push(&provider, &invoice).await {
+    ///     println!("again: {error}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn push<P: BillingProvider>(
+        &self,
+        provider: &P,
+        invoice: &Invoice,
+    ) -> Result<(), BillingError<P::Error>> {
+        if !invoice.closed {
+            let until = Instant(invoice.until);
+            return Err(BillingError::Ledger(
+                Invalid::new("an invoice", "be of a period that was over when it was read", until).into(),
+            ));
+        }
+        provider.push(&invoice.id(), invoice).await.map_err(BillingError::Provider)
+    }
+
+    /// What a provider has billed a tenant otherwise than it is written, kind by kind; nothing where both agree.
+    ///
+    /// # Errors
+    /// When the database or the provider does not answer, `until` is not after `from`, or `from` lies before what was
+    /// [archived](Self::archive).
+    ///
+    /// ```no_run
+    /// # async fn example(ledger: tollgate::Ledger, provider: tollgate::MemoryProvider) -> Result<(), Box<dyn std::error::Error>> {
+    /// # let (november, december) = (std::time::SystemTime::UNIX_EPOCH, std::time::SystemTime::UNIX_EPOCH);
+    /// for drift in ledger.compare(&provider, "acme", november, december).await? {
+    ///     println!("{}: {} more billed than written", drift.kind, drift.billed - drift.written);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn compare<P: BillingProvider>(
+        &self,
+        provider: &P,
+        tenant: &str,
+        from: SystemTime,
+        until: SystemTime,
+    ) -> Result<Vec<BillingDrift>, BillingError<P::Error>> {
+        let (from, until) = period(from, until)?;
+        let billed = provider.totals(tenant, time(from), time(until)).await.map_err(BillingError::Provider)?;
+        let (_, sums) = self.0.sums(tenant, from, until).await.map_err(AccountError::from)?;
+        self.check_kept("beginning of a comparison", from).await?;
+        let mut both: BTreeMap<String, (i64, i64)> =
+            billed.into_iter().map(|(kind, billed)| (kind, (0, billed))).collect();
+        for sum in sums {
+            let written = fits(&format!("quantity of {}", sum.kind), sum.amount)?;
+            both.entry(sum.kind.to_string()).or_default().0 = written;
+        }
+        let apart = both.into_iter().filter(|(_, (written, billed))| written != billed);
+        Ok(apart.map(|(kind, (written, billed))| BillingDrift { kind, written, billed }).collect())
+    }
+}
+
+impl<E: fmt::Display> fmt::Display for BillingError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ledger(error) => error.fmt(f),
+            Self::Provider(error) => write!(f, "the billing provider: {error}"),
+        }
+    }
+}
+
+impl<E: Error + 'static> Error for BillingError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Ledger(error) => Some(error),
+            Self::Provider(error) => Some(error),
+        }
+    }
+}
+
+impl<E> From<AccountError> for BillingError<E> {
+    fn from(error: AccountError) -> Self {
+        Self::Ledger(error)
+    }
+}
+
+impl<E> From<Invalid> for BillingError<E> {
+    fn from(invalid: Invalid) -> Self {
+        Self::Ledger(invalid.into())
+    }
+}

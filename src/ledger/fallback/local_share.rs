@@ -1,0 +1,171 @@
+//! What one process of many may let pass of a client's limits while nobody can be asked.
+
+use std::time::{Duration, SystemTime};
+
+use crate::{
+    quota::{Amounts, Limit, Plan, Usage, account::Count},
+    refusal::Violation,
+};
+
+/// One client: what was known of its limits when the ledger last spoke of them, and what has passed here since.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Local {
+    parts: Vec<Part>,
+}
+
+/// One limit in one of its periods; times are nanoseconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Part {
+    count: Count,
+    /// Used and reserved, as far as the ledger has said; what has passed here since is not in it.
+    known: u64,
+    passed: u64,
+}
+
+impl Local {
+    /// Takes everything, or nothing: of each limit at most the `share`-th part of what was left.
+    pub(crate) fn pass(&mut self, plan: &Plan, amounts: &Amounts, share: u64, wall: u64) -> Result<(), Vec<Violation>> {
+        let mut violations = Vec::new();
+        for limit in plan.counted() {
+            let Some(asked) = amounts.of(limit.kind()) else { continue };
+            let part = self.part(limit, wall);
+            let here = limit.limit.saturating_sub(part.known) / share.max(1);
+            let left = here.saturating_sub(part.passed);
+            if if asked == 0 { left == 0 } else { asked > left } {
+                violations.push(Violation {
+                    name: limit.name.clone(),
+                    kind: limit.kind().clone(),
+                    limit: here,
+                    current: part.passed,
+                    wait: Some(Duration::from_nanos(part.count.ends.saturating_sub(wall))),
+                });
+            }
+        }
+        if !violations.is_empty() {
+            return Err(violations);
+        }
+        for limit in plan.counted() {
+            let amount = amounts.counted(limit.kind());
+            let part = self.part(limit, wall);
+            part.passed = part.passed.saturating_add(amount);
+        }
+        Ok(())
+    }
+
+    /// The ledger has said what is used. What had passed here before it was asked is in that if nothing was still to be
+    /// brought to it: then `before` is what had passed.
+    pub(crate) fn hear(&mut self, plan: &Plan, usage: &Usage, before: Option<&Self>, wall: u64) {
+        for limit in plan.counted() {
+            let Some(told) = usage.of(limit.name.as_str()).filter(|told| told.kind == *limit.kind()) else { continue };
+            let ends = told.resets_at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+            let part = self.part(limit, wall);
+            // A rolling period began with somebody else's use.
+            part.count.ends = ends.map_or(part.count.ends, crate::time::nanos);
+            let used = told.used.saturating_add(told.reserved);
+            match before {
+                Some(before) => {
+                    part.known = used;
+                    let same = |old: &&Part| old.count.starts == part.count.starts && old.count.is_of(limit);
+                    let passed = before.parts.iter().find(same).map_or(0, |old| old.passed);
+                    part.passed = part.passed.saturating_sub(passed);
+                }
+                None => part.known = part.known.max(used),
+            }
+        }
+    }
+
+    /// Whether all that is known of it is over.
+    pub(crate) fn is_over(&self, wall: u64) -> bool {
+        self.parts.iter().all(|part| part.count.ends <= wall)
+    }
+
+    fn part(&mut self, limit: &Limit, wall: u64) -> &mut Part {
+        let at = self.parts.iter().position(|part| part.count.is_of(limit)).unwrap_or_else(|| {
+            self.parts.push(Part { count: Count::beginning(limit, wall), known: 0, passed: 0 });
+            self.parts.len() - 1
+        });
+        let part = &mut self.parts[at];
+        if part.count.ends <= wall {
+            *part = Part { count: Count::beginning(limit, wall), known: 0, passed: 0 };
+        }
+        part
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        quota::{LimitUsage, Quota},
+        time::Period,
+    };
+
+    const NOW: u64 = 1_782_869_400_000_000_000;
+    const HOUR: u64 = 3_600_000_000_000;
+
+    fn plan(limit: u64) -> Plan {
+        Plan::new("paid").limit(Quota::units("tokens", limit).per(Period::hour()))
+    }
+
+    fn usage(plan: &Plan, used: u64) -> Usage {
+        let limit = &plan.counted()[0];
+        let told = LimitUsage {
+            name: limit.name.clone(),
+            kind: limit.kind().clone(),
+            limit: limit.limit,
+            used,
+            reserved: 0,
+            remaining: limit.limit.saturating_sub(used),
+            resets_at: None,
+        };
+        Usage { plan: plan.name().clone(), version: 0, limits: vec![told] }
+    }
+
+    #[test]
+    fn a_third_of_what_was_left_passes_and_no_more() {
+        let (plan, mut local) = (plan(100), Local::default());
+        local.hear(&plan, &usage(&plan, 40), Some(&Local::default()), NOW);
+        local.pass(&plan, &("tokens", 20).into(), 3, NOW).unwrap();
+        let violations = local.pass(&plan, &("tokens", 1).into(), 3, NOW).unwrap_err();
+        assert_eq!((violations[0].limit, violations[0].current), (20, 20));
+        assert_eq!(violations[0].wait, Some(Duration::from_secs(1_800)));
+        assert!(local.pass(&plan, &("tokens", 0).into(), 3, NOW).is_err(), "nothing is left");
+        local.pass(&plan, &("tokens", 33).into(), 3, NOW + HOUR).unwrap();
+    }
+
+    #[test]
+    fn what_passed_here_is_not_counted_twice_once_the_ledger_has_it() {
+        let (plan, mut local) = (plan(100), Local::default());
+        local.pass(&plan, &("tokens", 50).into(), 2, NOW).unwrap();
+        let before = local.clone();
+        local.hear(&plan, &usage(&plan, 50), None, NOW);
+        assert!(local.pass(&plan, &("tokens", 1).into(), 2, NOW).is_err(), "some of it may not be there yet");
+        local.hear(&plan, &usage(&plan, 50), Some(&before), NOW);
+        local.pass(&plan, &("tokens", 25).into(), 2, NOW).unwrap();
+        assert!(local.pass(&plan, &("tokens", 1).into(), 2, NOW).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn many_processes_together_stay_within_what_was_left(
+            limit in 1..1_000_u64, share in 1..8_usize, used in 0..1_200_u64, known: bool,
+            asks in proptest::collection::vec((0..8_usize, 0..60_u64), 0..200),
+        ) {
+            let plan = plan(limit);
+            let mut fleet = vec![Local::default(); share];
+            if known {
+                fleet.iter_mut().for_each(|local| local.hear(&plan, &usage(&plan, used), Some(&Local::default()), NOW));
+            }
+            let mut passed = 0;
+            for (who, amount) in asks {
+                if fleet[who % share].pass(&plan, &("tokens", amount).into(), share as u64, NOW).is_ok() {
+                    passed += amount;
+                }
+            }
+            let left = if known { limit.saturating_sub(used) } else { limit };
+            prop_assert!(passed <= left, "{passed} of {left}");
+        }
+    }
+}

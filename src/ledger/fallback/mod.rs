@@ -1,0 +1,353 @@
+//! What becomes of a request while the ledger is away: it passes, and what it charges waits in a file.
+
+pub(super) mod local_share;
+pub(super) mod mode;
+mod spool;
+mod spool_error;
+pub(super) mod spool_format;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+pub use spool::Spool;
+pub use spool_error::SpoolError;
+
+use super::writer::{Act, Admit, Admitted, End, Key, Local, Order, Pass, Sent, Settle, Since, Verdict, after};
+use super::{Database, Scribe, new_id, store::refused};
+use crate::quota::{
+    Amounts, Plan, Refused, Told, Trouble, Usage,
+    account::{Duplicate, No},
+};
+use spool::{Heard, Shared};
+
+/// How a layer goes on without its ledger.
+pub(super) struct Blind {
+    spool: Spool,
+    share: Option<Shares>,
+}
+
+/// What this process may let pass of each client's limits.
+struct Shares {
+    share: u64,
+    most: usize,
+    clients: Mutex<Clients>,
+}
+
+#[derive(Default)]
+struct Clients {
+    all: HashMap<Arc<str>, Local>,
+    /// When those whose periods are over are looked for again.
+    swept: u64,
+}
+
+/// How an admission came about.
+pub(super) enum Passed {
+    Written(Admitted),
+    /// At this time, and nobody was asked.
+    Blind(u64),
+}
+
+/// So many records are brought to the ledger at once.
+const AT_ONCE: usize = 512;
+
+/// How long is waited after the ledger did not take what was brought, at first and at most.
+const REST: Duration = Duration::from_millis(50);
+const LONGEST_REST: Duration = Duration::from_secs(2);
+
+/// How often those whose periods are over are looked for where there is no room, in nanoseconds.
+const SWEEP_EVERY: u64 = 1_000_000_000;
+
+impl Blind {
+    pub(super) fn new(spool: Spool, share: Option<u32>, most: usize) -> Self {
+        let share = share.map(|share| Shares { share: u64::from(share), most, clients: Mutex::default() });
+        Self { spool, share }
+    }
+
+    pub(super) fn spool(&self) -> &Arc<Shared> {
+        self.spool.shared()
+    }
+
+    /// Whether the usage of each limit is to be told with each admission.
+    pub(super) fn learns(&self) -> bool {
+        self.share.is_some()
+    }
+
+    /// Asks the ledger, or does without it.
+    ///
+    /// # Cancel safety
+    /// Dropped before its end, what was to pass comes to nothing.
+    pub(super) async fn decide<D: Database>(
+        &self,
+        scribe: &Arc<Scribe<D>>,
+        order: Order,
+        wall: u64,
+    ) -> Result<Passed, Refused> {
+        let Act::Admit(admit) = &order.act else { return Err(Trouble::Unavailable.into()) };
+        let (spool, admit) = (self.spool(), admit.clone());
+        work(spool, scribe);
+        let claim = Claimed::of(spool, &order, &admit)?;
+        let mut sent = Sent::No;
+        if spool.asks() {
+            let before = self.share.as_ref().map(|share| share.before(&order.key.tenant, spool.is_empty()));
+            let verdict = scribe.ask_and_keep(order.clone()).await;
+            match (after(&verdict), verdict) {
+                (None, Verdict::Admitted(admitted)) => {
+                    if let (Some(share), Some(before), Some(usage)) = (&self.share, before, &admitted.usage) {
+                        share.hear(&order.key.tenant, &admit.plan, usage, before.as_ref(), wall);
+                    }
+                    if !order.own {
+                        spool.remember(&order.key, admit.fingerprint);
+                    }
+                    return Ok(Passed::Written(*admitted));
+                }
+                (None, verdict) => {
+                    if matches!(verdict, Verdict::Replay { .. }) {
+                        spool.remember(&order.key, admit.fingerprint);
+                    }
+                    return Err(refused(verdict));
+                }
+                (Some(open), verdict) => {
+                    sent = open;
+                    spool.lost(&why(verdict));
+                }
+            }
+            work(spool, scribe);
+        }
+        let mut passing = Passing { scribe, spool, order: &order, admit: &admit, wall, sent, kept: false, done: false };
+        let passed = passing.pass(self.share.as_ref()).await;
+        if passed.is_ok() {
+            claim.keep();
+        }
+        passed
+    }
+}
+
+/// A job that nobody else may ask for, until the ledger has decided or it has passed.
+struct Claimed<'a> {
+    spool: &'a Shared,
+    of: Option<(Key, u128)>,
+}
+
+impl<'a> Claimed<'a> {
+    fn of(spool: &'a Shared, order: &Order, admit: &Admit) -> Result<Self, Refused> {
+        if order.own {
+            return Ok(Self { spool, of: None });
+        }
+        let claimed = spool.claim(&order.key, order.id, admit.fingerprint);
+        claimed.map_err(|duplicate| Refused::Account { no: No::Job(duplicate), shared: false })?;
+        Ok(Self { spool, of: Some((order.key.clone(), order.id)) })
+    }
+
+    fn keep(mut self) {
+        self.of = None;
+    }
+}
+
+impl Drop for Claimed<'_> {
+    fn drop(&mut self) {
+        if let Some((key, order)) = self.of.take() {
+            self.spool.let_go(&key, order);
+        }
+    }
+}
+
+/// A request that is about to pass.
+struct Passing<'a, D: Database> {
+    scribe: &'a Arc<Scribe<D>>,
+    spool: &'a Shared,
+    order: &'a Order,
+    admit: &'a Admit,
+    wall: u64,
+    sent: Sent,
+    /// It may be in the file.
+    kept: bool,
+    done: bool,
+}
+
+impl<D: Database> Passing<'_, D> {
+    async fn pass(&mut self, share: Option<&Shares>) -> Result<Passed, Refused> {
+        if !self.order.own {
+            let running = self.scribe.is_running(&self.order.key).then_some(Duplicate::Running);
+            if let Some(duplicate) = running.or_else(|| self.spool.knows(&self.order.key, self.admit.fingerprint)) {
+                return Err(Refused::Account { no: No::Job(duplicate), shared: false });
+            }
+        }
+        if let Some(share) = share {
+            share.pass(&self.order.key.tenant, self.admit, self.wall)?;
+        }
+        let at = self.wall / 1_000 * 1_000; // databases know microseconds
+        let Admit { plan, amounts, fingerprint, reserve, .. } = self.admit;
+        let (plan, amounts) = (Arc::clone(plan), amounts.clone());
+        let pass = Pass { plan, amounts, fingerprint: *fingerprint, reserve: *reserve, at };
+        self.kept = true;
+        // The same id: where its admission was written after all, the ledger has it once.
+        if self.spool.keep(Order { act: Act::Pass(pass), ..self.order.clone() }).await {
+            self.done = true;
+            return Ok(Passed::Blind(at));
+        }
+        self.kept = false;
+        let trouble = if self.sent == Sent::Perhaps { Trouble::Indeterminate } else { Trouble::Unavailable };
+        Err(trouble.into())
+    }
+}
+
+impl<D: Database> Drop for Passing<'_, D> {
+    /// Nothing was worked on: what may be in the file goes back, and what may be in the ledger.
+    fn drop(&mut self) {
+        if self.done || (!self.kept && self.sent == Sent::No) {
+            return;
+        }
+        let settle = Settle {
+            plan: Arc::clone(&self.admit.plan),
+            attempt: 0,
+            since: Since { at: self.wall / 1_000 * 1_000, turn: u32::MAX },
+            end: End::Void,
+            used: Amounts::none(),
+            part: 0,
+        };
+        let act = Act::End { of: self.order.id, settle };
+        let order = Order { id: new_id(), own: false, act, ..self.order.clone() };
+        if self.kept {
+            self.spool.settle(order);
+        } else {
+            self.scribe.tell(order);
+        }
+    }
+}
+
+impl Shares {
+    /// What has passed here of a client's limits, where all of it is in the ledger already.
+    fn before(&self, tenant: &str, merged: bool) -> Option<Local> {
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        merged.then(|| clients.all.get(tenant).cloned().unwrap_or_default())
+    }
+
+    fn hear(&self, tenant: &Arc<str>, plan: &Plan, usage: &Usage, before: Option<&Local>, wall: u64) {
+        self.with(tenant, wall, |local| local.hear(plan, usage, before, wall));
+    }
+
+    fn pass(&self, tenant: &Arc<str>, admit: &Admit, wall: u64) -> Result<(), Refused> {
+        let passed = self.with(tenant, wall, |local| local.pass(&admit.plan, &admit.amounts, self.share, wall));
+        passed
+            .ok_or(Trouble::Unavailable)?
+            .map_err(|violations| Refused::Account { no: No::Limits(violations), shared: false })
+    }
+
+    /// Something of a client; `None` where there is no room for another.
+    fn with<T>(&self, tenant: &Arc<str>, wall: u64, work: impl FnOnce(&mut Local) -> T) -> Option<T> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if !clients.all.contains_key(tenant) && clients.all.len() >= self.most {
+            if clients.swept <= wall {
+                clients.swept = wall.saturating_add(SWEEP_EVERY);
+                clients.all.retain(|_, local| !local.is_over(wall));
+            }
+            if clients.all.len() >= self.most {
+                return None;
+            }
+        }
+        Some(work(clients.all.entry(Arc::clone(tenant)).or_default()))
+    }
+}
+
+/// Sees to it that somebody brings to the ledger what waits for it: a task of its own, which a runtime that ends takes with it.
+pub(super) fn work<D: Database>(spool: &Arc<Shared>, scribe: &Arc<Scribe<D>>) {
+    if spool.asks() && spool.is_empty() {
+        return;
+    }
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    if spool.begin_merging() {
+        let mut merging = Merging { spool: Arc::clone(spool), scribe: Arc::clone(scribe), over: false };
+        runtime.spawn(async move {
+            while !merging.over {
+                merging.run().await;
+                merging.rest();
+            }
+        });
+    }
+}
+
+/// Whoever brings it; when it ends, another may.
+struct Merging<D: Database> {
+    spool: Arc<Shared>,
+    scribe: Arc<Scribe<D>>,
+    over: bool,
+}
+
+impl<D: Database> Drop for Merging<D> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.spool.end_merging();
+        }
+    }
+}
+
+impl<D: Database> Merging<D> {
+    fn stops(&self) -> bool {
+        self.spool.is_closed() || self.scribe.is_shut()
+    }
+
+    /// There is nothing to do, unless something has come just now, whose owner saw somebody at work.
+    fn rest(&mut self) {
+        self.spool.end_merging();
+        let idle = self.spool.asks() && self.spool.is_empty();
+        self.over = idle || self.stops() || !self.spool.begin_merging();
+    }
+
+    async fn run(&self) {
+        let mut rest = REST;
+        while !self.stops() {
+            let (orders, blind) = self.spool.next(AT_ONCE);
+            if orders.is_empty() && !blind {
+                if self.spool.is_empty() {
+                    return;
+                }
+                tokio::time::sleep(REST).await; // the disk has it next
+                continue;
+            }
+            let many = orders.len();
+            let verdicts = match orders.is_empty() {
+                true => self.scribe.bring(vec![probe()]).await,
+                false => self.scribe.bring(orders).await,
+            };
+            let duplicates = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Replay { .. })).count();
+            if !verdicts.is_empty() {
+                self.spool.merged(verdicts.len().min(many), duplicates as u64);
+                rest = REST;
+            } else if many > 0 && !self.scribe.bring(vec![probe()]).await.is_empty() {
+                // The ledger is there, and refuses this one: it waits, but nobody else does.
+                self.spool.put_behind();
+            }
+            if verdicts.len() < many.max(1) {
+                tokio::time::sleep(rest.mul_f64(1.0 + fastrand::f64() / 2.0)).await;
+                rest = (rest * 2).min(LONGEST_REST);
+            }
+        }
+    }
+}
+
+/// Why the ledger has not decided.
+fn why(verdict: Verdict) -> Arc<str> {
+    match verdict {
+        Verdict::Unavailable(why) => why,
+        _ => "it did not say in time whether it has charged".into(),
+    }
+}
+
+/// Changes nothing, and shows that the ledger can be written.
+fn probe() -> Order {
+    let key = Key { tenant: "".into(), job: "".into() };
+    Order { key, id: new_id(), own: false, origin: 0, act: Act::Renew { attempt: 0, since: u64::MAX, ttl: 0 } }
+}
+
+/// What a layer tells of its spool.
+pub(super) fn told(heard: &Heard) -> Told {
+    match heard {
+        Heard::Lost(why) => Told::Lost(Arc::clone(why)),
+        Heard::Back => Told::Back,
+        Heard::Full => Told::Full,
+        Heard::Merged { records, duplicates } => Told::Merged { records: *records, duplicates: *duplicates },
+    }
+}

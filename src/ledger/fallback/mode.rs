@@ -1,0 +1,81 @@
+//! Whether the ledger is asked: a machine of two states, and what each answer means to it.
+
+use crate::ledger::writer::Verdict;
+
+/// Whether the ledger is asked, or requests pass without.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Mode {
+    #[default]
+    Asking,
+    /// Nobody waits for it: only what was let pass is brought to it, again and again.
+    Blind,
+}
+
+/// Whether an order whose answer did not come may have been written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    No,
+    Perhaps,
+}
+
+/// So few records are left that they fit one transaction: then the ledger is asked again while they are brought.
+const FEW: usize = 512;
+
+/// What a verdict leaves open; `None` where the ledger has decided.
+pub(crate) fn after(verdict: &Verdict) -> Option<Sent> {
+    match verdict {
+        Verdict::Unavailable(_) => Some(Sent::No),
+        Verdict::Indeterminate => Some(Sent::Perhaps),
+        _ => None,
+    }
+}
+
+impl Mode {
+    /// The ledger has not decided; says whether that is new.
+    pub(crate) fn lost(&mut self) -> bool {
+        std::mem::replace(self, Self::Blind) == Self::Asking
+    }
+
+    /// The ledger has taken something, and so many records are left; says whether it is back.
+    pub(crate) fn reached(&mut self, left: usize) -> bool {
+        let back = *self == Self::Blind && left <= FEW;
+        if back {
+            *self = Self::Asking;
+        }
+        back
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::quota::Amounts;
+
+    #[test]
+    fn only_what_the_ledger_has_not_decided_passes_without_it() {
+        assert_eq!(after(&Verdict::Unavailable("down".into())), Some(Sent::No));
+        assert_eq!(after(&Verdict::Indeterminate), Some(Sent::Perhaps));
+        let decided = [
+            Verdict::Refused(Vec::new()),
+            Verdict::Conflict,
+            Verdict::Replay { amounts: Amounts::none(), running: true },
+            Verdict::Done,
+        ];
+        assert!(decided.iter().all(|verdict| after(verdict).is_none()));
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_told_once_when_it_goes_and_once_when_it_is_back(steps in proptest::collection::vec((any::<bool>(), 0..2_000_usize), 0..50)) {
+            let (mut mode, mut told) = (Mode::default(), 0_i32);
+            for (lost, left) in steps {
+                told += if lost { i32::from(mode.lost()) } else { -i32::from(mode.reached(left)) };
+                prop_assert_eq!(told, i32::from(mode == Mode::Blind));
+                prop_assert!(!lost || mode == Mode::Blind);
+                prop_assert!(lost || left > FEW || mode == Mode::Asking);
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! What a ledger knows of a job.
+
+use super::Ledger;
+use super::writer::{Dossier, Standing};
+use crate::quota::{AccountError, Amounts};
+
+/// A job in a [`Ledger`](crate::Ledger).
+///
+/// ```no_run
+/// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+/// use tollgate::JobStanding;
+/// match ledger.job("acme", "order 17").await? {
+///     Some(job) if job.standing == JobStanding::Charged => println!("charged: {:?}", job.amounts),
+///     Some(job) => println!("{:?}", job.standing),
+///     None => println!("nobody has asked for it, or it was refused"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LedgerJob {
+    /// What is charged or set aside for it: of each kind as much as one of its limits counts.
+    pub amounts: Amounts,
+    /// How far it has come.
+    pub standing: JobStanding,
+    /// How often it was given back before.
+    pub attempt: u32,
+}
+
+/// How far a job in a ledger has come.
+///
+/// ```
+/// assert_ne!(tollgate::JobStanding::Charged, tollgate::JobStanding::Reserved);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JobStanding {
+    /// It is charged.
+    Charged,
+    /// Something is set aside for it, and not settled.
+    Reserved,
+    /// Everything went back: its id is free.
+    GivenBack,
+    /// What was set aside was not settled in time.
+    Expired,
+}
+
+impl Ledger {
+    /// What is known of a tenant's job, by its id as it was sent; `None` where it was never charged.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    ///
+    /// ```no_run
+    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+    /// assert!(ledger.job("acme", "order 18").await?.is_none());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn job(&self, tenant: &str, job: &str) -> Result<Option<LedgerJob>, AccountError> {
+        let rows = self.0.job(tenant, job).await?;
+        let dossier = Dossier(&rows);
+        let Some(attempt) = dossier.latest() else { return Ok(None) };
+        let standing = match dossier.standing(attempt) {
+            Standing::Open => JobStanding::Reserved,
+            Standing::Voided => JobStanding::GivenBack,
+            Standing::Expired => JobStanding::Expired,
+            Standing::Charged | Standing::Committed | Standing::Late => JobStanding::Charged,
+            Standing::Unknown => return Ok(None),
+        };
+        Ok(Some(LedgerJob { amounts: dossier.amounts(attempt), standing, attempt }))
+    }
+}

@@ -1,0 +1,55 @@
+//! The ledger in a database.
+
+mod archive;
+mod audit;
+mod billing;
+mod columns;
+mod database;
+mod entry;
+mod error;
+mod fallback;
+mod handle;
+mod job;
+mod open;
+mod owner;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod progress;
+mod recent;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod store;
+#[cfg(test)]
+mod suite;
+mod writer;
+mod writer_task;
+mod written;
+
+pub use archive::Archived;
+pub use audit::{AccountDrift, Entries, PastUsage, Reconciled};
+pub use billing::{BillingDrift, BillingError, BillingProvider, Invoice, InvoiceLine, MemoryProvider};
+pub(crate) use database::{Database, Failure, Session};
+pub use entry::{GrantEntry, LedgerEntry};
+pub use error::LedgerError;
+pub use fallback::{Spool, SpoolError};
+pub use handle::Ledger;
+pub use job::{JobStanding, LedgerJob};
+#[cfg(feature = "postgres")]
+pub use open::PostgresLedger;
+#[cfg(feature = "sqlite")]
+pub use open::SqliteLedger;
+pub(crate) use owner::Owner;
+pub(crate) use store::InLedger;
+pub(crate) use writer_task::{Patience, Scribe, new_id};
+use written::ReservedAs;
+pub(crate) use written::Written;
+
+use crate::identity::Digester;
+
+/// What fingerprints of jobs are made with: the same in every process that shares a ledger, and next year.
+///
+/// They tell one content from another and keep nothing secret, so that the key may be known.
+fn digester() -> &'static Digester {
+    static FIXED: std::sync::LazyLock<Digester> = std::sync::LazyLock::new(|| Digester::with_keys(0, 0));
+    &FIXED
+}

@@ -1,0 +1,79 @@
+//! What an error of PostgreSQL means to a transaction.
+
+use sqlx::{
+    Error,
+    postgres::{PgDatabaseError, PgSeverity},
+};
+
+use crate::ledger::Failure;
+
+/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+pub(super) fn failure(error: Error) -> Failure {
+    let words = match &error {
+        Error::Database(told) => format!("PostgreSQL: {told} (SQLSTATE {})", told.code().unwrap_or_default()),
+        other => format!("PostgreSQL: {other}"),
+    };
+    match &error {
+        Error::Database(told) => {
+            let fatal = told
+                .try_downcast_ref::<PgDatabaseError>()
+                .is_some_and(|told| matches!(told.severity(), PgSeverity::Fatal | PgSeverity::Panic));
+            by_code(&told.code().unwrap_or_default(), fatal)(words)
+        }
+        Error::Io(_)
+        | Error::Tls(_)
+        | Error::Protocol(_)
+        | Error::PoolTimedOut
+        | Error::PoolClosed
+        | Error::WorkerCrashed
+        | Error::BeginFailed => Failure::Lost(words),
+        _ => Failure::Refused(words),
+    }
+}
+
+/// `fatal` where the server ends the connection with it.
+fn by_code(code: &str, fatal: bool) -> fn(String) -> Failure {
+    match code {
+        // A serialization failure, a deadlock, a lock that did not come in time, a statement that took too long, a row that is
+        // there already, and two that make the same table.
+        "40001" | "40P01" | "55P03" | "57014" | "23505" if !fatal => Failure::Again,
+        // A password, a role or a database that is none gets no better by coming back.
+        _ if code.starts_with("28") || code == "3D000" || code == "42501" => Failure::Refused,
+        // The server ends, starts, or has no place; the connection is gone; the transaction stood still for too long; a commit
+        // whose end even the server does not know.
+        "40003" | "53300" => Failure::Lost,
+        _ if fatal || code.starts_with("08") || code.starts_with("57P") => Failure::Lost,
+        _ => Failure::Refused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_mean_what_the_documentation_says() {
+        let of = |code: &str, fatal| by_code(code, fatal)(String::new());
+        for again in ["40001", "40P01", "55P03", "57014", "23505"] {
+            assert_eq!(of(again, false), Failure::Again(String::new()), "{again}");
+        }
+        for (lost, fatal) in [
+            ("57P01", true),
+            ("57P02", true),
+            ("57P03", true),
+            ("08006", false),
+            ("08P01", false),
+            ("25P03", true),
+            ("53300", true),
+            ("40003", false),
+            ("XX000", true),
+        ] {
+            assert_eq!(of(lost, fatal), Failure::Lost(String::new()), "{lost}");
+        }
+        for (refused, fatal) in
+            [("53100", false), ("25006", false), ("23514", false), ("42703", false), ("28P01", true), ("3D000", true)]
+        {
+            assert_eq!(of(refused, fatal), Failure::Refused(String::new()), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! What rows of the tables say.
+
+use std::sync::Arc;
+
+use sqlx::{
+    Decode, Row as _, Type,
+    sqlite::{Sqlite, SqliteRow},
+};
+
+use super::failure::failure;
+use crate::{
+    ledger::{
+        Failure,
+        columns::{nanos, natural, read},
+        writer::{Detail, Entry, Hold, Key, Row},
+    },
+    quota::account::{Count, GrantState},
+};
+
+/// The values of a row, one after another.
+struct Values<'r> {
+    row: &'r SqliteRow,
+    at: usize,
+}
+
+impl<'r> Values<'r> {
+    fn next<T: Decode<'r, Sqlite> + Type<Sqlite>>(&mut self) -> Result<T, Failure> {
+        let value = self.row.try_get(self.at).map_err(failure)?;
+        self.at += 1;
+        Ok(value)
+    }
+
+    fn text(&mut self) -> Result<Arc<str>, Failure> {
+        Ok(read(self.next::<&str>()?).into())
+    }
+
+    fn nanos(&mut self) -> Result<u64, Failure> {
+        nanos(self.next()?)
+    }
+
+    fn natural<T: TryFrom<i64>>(&mut self) -> Result<T, Failure> {
+        natural(self.next()?)
+    }
+
+    fn digest(&mut self) -> Result<Option<u128>, Failure> {
+        let bytes: Option<&[u8]> = self.next()?;
+        bytes
+            .map(|bytes| bytes.try_into().map(u128::from_be_bytes))
+            .transpose()
+            .map_err(|_| Failure::Refused("a digest in the ledger does not have 16 bytes".into()))
+    }
+}
+
+pub(super) fn count(row: &SqliteRow) -> Result<(Arc<str>, Count), Failure> {
+    let mut values = Values { row, at: 0 };
+    let tenant = values.text()?;
+    let count = Count {
+        limit: values.text()?,
+        kind: values.text()?,
+        starts: values.nanos()?,
+        epoch: values.natural()?,
+        ends: values.nanos()?,
+        used: values.natural()?,
+        reserved: values.natural()?,
+        warned: values.next()?,
+        untold: values.next()?,
+    };
+    Ok((tenant, count))
+}
+
+pub(super) fn grant(row: &SqliteRow) -> Result<(Arc<str>, GrantState), Failure> {
+    let mut values = Values { row, at: 0 };
+    let tenant = values.text()?;
+    let grant = GrantState {
+        id: values.natural()?,
+        limit: values.text()?,
+        kind: values.text()?,
+        amount: values.natural()?,
+        until: values.nanos()?,
+        approver: read(values.next()?).into_owned(),
+        reason: read(values.next()?).into_owned(),
+        before: values.natural()?,
+        current: values.natural()?,
+        window: values.nanos()?,
+        epoch: values.natural()?,
+        ended: values.next()?,
+    };
+    Ok((tenant, grant))
+}
+
+/// A row of the ledger, and its id.
+pub(super) fn consumption(row: &SqliteRow) -> Result<(i64, Row), Failure> {
+    let mut values = Values { row, at: 0 };
+    let id = values.next()?;
+    let row = Row {
+        key: Key { tenant: values.text()?, job: values.text()? },
+        kind: values.text()?,
+        limit: values.text()?,
+        window: values.nanos()?,
+        epoch: values.natural()?,
+        entry: {
+            let word: &str = values.next()?;
+            Entry::parse(word).ok_or_else(|| Failure::Refused(format!("unknown entry in the ledger: {word}")))?
+        },
+        attempt: values.natural()?,
+        part: values.natural()?,
+        amount: values.next()?,
+        order: values.digest()?.unwrap_or_default(),
+        fingerprint: values.digest()?,
+        detail: detail(&mut values)?,
+    };
+    Ok((id, row))
+}
+
+fn detail(values: &mut Values<'_>) -> Result<Option<Box<Detail>>, Failure> {
+    let Some(granted) = values.next::<Option<i64>>()? else { return Ok(None) };
+    let until = values.next::<Option<i64>>()?.map_or(Ok(0), nanos)?;
+    let (approver, reason): (Option<&str>, Option<&str>) = (values.next()?, values.next()?);
+    let text = |text: Option<&str>| read(text.unwrap_or_default()).into_owned();
+    Ok(Some(Box::new(Detail { granted: natural(granted)?, until, approver: text(approver), reason: text(reason) })))
+}
+
+pub(super) fn hold(row: &SqliteRow) -> Result<Hold, Failure> {
+    let mut values = Values { row, at: 0 };
+    Ok(Hold {
+        key: Key { tenant: values.text()?, job: values.text()? },
+        attempt: values.natural()?,
+        until: values.nanos()?,
+        since: values.nanos()?,
+        charge: values.next()?,
+    })
+}
+
+pub(super) fn tenant(row: &SqliteRow) -> Result<Arc<str>, Failure> {
+    Values { row, at: 0 }.text()
+}

@@ -1,0 +1,256 @@
+//! The suite over a file, and what only a file can do.
+
+use std::path::PathBuf;
+
+use super::*;
+use crate::ledger::{
+    Session,
+    suite::{self, charge, count, key, reads, transact},
+    writer::{Writes, tests::against},
+};
+
+/// A directory that goes with the test.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("tollgate-{:032x}", uuid::Uuid::now_v7().as_u128()));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join(format!("{:032x}.db", uuid::Uuid::now_v7().as_u128()))
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[tokio::test]
+async fn a_file_does_what_every_database_does() {
+    let directory = Directory::new();
+    suite::everything(|| async { SqliteLedger::open(directory.file()).await.unwrap() }).await;
+}
+
+#[tokio::test]
+async fn a_ledger_in_memory_does_it_too() {
+    suite::everything(|| async { SqliteLedger::in_memory().await.unwrap() }).await;
+}
+
+#[tokio::test]
+async fn it_does_what_its_model_does_that_the_writers_are_searched_with() {
+    let ledger = SqliteLedger::in_memory().await.unwrap();
+    against::agrees(&ledger, 100, against::Locks::Everything).await;
+}
+
+#[tokio::test]
+#[ignore = "a minute: many histories"]
+async fn it_does_what_its_model_does_in_many_histories() {
+    let ledger = SqliteLedger::in_memory().await.unwrap();
+    against::agrees(&ledger, 10_000, against::Locks::Everything).await;
+}
+
+/// A pool as programs have one, over a file that a ledger would keep.
+fn options(file: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(file)
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+}
+
+async fn of(options: SqliteConnectOptions) -> Result<SqliteLedger, LedgerError> {
+    SqliteLedger::from_pool(SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options)).await
+}
+
+async fn run(file: &Path, statements: &'static str) -> Result<(), String> {
+    let mut connection = options(file).connect().await.unwrap();
+    sqlx::raw_sql(statements).execute(&mut connection).await.map(|_| ()).map_err(|error| error.to_string())
+}
+
+fn one(job: &str) -> Writes {
+    Writes { rows: vec![charge("ann", job, 1)], ..Writes::default() }
+}
+
+#[tokio::test]
+async fn what_would_lose_acknowledged_rows_is_refused_in_words() {
+    let directory = Directory::new();
+    let mut told = Vec::new();
+    for mode in [SqliteSynchronous::Off, SqliteSynchronous::Normal] {
+        told.push(of(options(&directory.file()).synchronous(mode)).await.unwrap_err().to_string());
+    }
+    for mode in [SqliteJournalMode::Off, SqliteJournalMode::Memory] {
+        told.push(of(options(&directory.file()).journal_mode(mode)).await.unwrap_err().to_string());
+    }
+    told.push(of(SqliteConnectOptions::new().in_memory(true)).await.unwrap_err().to_string());
+    told.push(of(SqliteConnectOptions::new().filename("/shared").vfs("memdb")).await.unwrap_err().to_string());
+    let lost = "rows that were acknowledged could be lost";
+    let crash = "a crash could destroy the file";
+    let journal = "journal_mode must be wal, delete, truncate or persist, got";
+    assert_eq!(
+        told,
+        [
+            format!("synchronous must be full or extra, got off: {lost}"),
+            format!("synchronous must be full or extra, got normal: {lost}"),
+            format!("{journal} off: {crash}"),
+            format!("{journal} memory: {crash}"),
+            "a ledger must be kept in a file, got a database in memory".to_owned(),
+            "a ledger must be kept in a file, got a database in memory".to_owned(),
+        ]
+    );
+    for mode in [SqliteJournalMode::Wal, SqliteJournalMode::Delete, SqliteJournalMode::Truncate] {
+        let ledger = of(options(&directory.file()).journal_mode(mode).synchronous(SqliteSynchronous::Extra)).await;
+        transact(&ledger.unwrap(), &reads(&["ann"], &[]), &one("job")).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn many_programs_make_the_tables_once() {
+    let directory = Directory::new();
+    let file = directory.file();
+    let all = futures_util::future::join_all((0..8).map(|_| SqliteLedger::open(file.clone()))).await;
+    for (at, ledger) in all.into_iter().enumerate() {
+        transact(&ledger.unwrap(), &reads(&["ann"], &[]), &one(&at.to_string())).await.unwrap();
+    }
+    SqliteLedger::open(&file).await.unwrap();
+}
+
+#[tokio::test]
+async fn tables_that_are_newer_or_altered_are_refused_in_words() {
+    let directory = Directory::new();
+    for (altered, words) in [
+        ("INSERT INTO quota_schema VALUES (7, 0)", "must be at most 1, got 7: a newer program has been here"),
+        ("DROP INDEX quota_consumption_once", "lost its unique index quota_consumption_once"),
+        ("ALTER TABLE quota_counter DROP COLUMN untold", "untold"),
+        ("DROP TABLE quota_hold", "no such table: quota_hold"),
+        ("DELETE FROM quota_schema", "table quota_account already exists"),
+    ] {
+        let file = directory.file();
+        let ledger = SqliteLedger::open(&file).await.unwrap();
+        run(&file, altered).await.unwrap();
+        let told = SqliteLedger::open(&file).await.unwrap_err().to_string();
+        assert!(told.contains(words), "{told}");
+        let hold = Hold { key: key("ann", "job"), attempt: 0, until: 0, since: 0, charge: false };
+        let writes = Writes { counts: vec![("ann".into(), count(1, 0))], opened: vec![hold], ..one("job") };
+        let told = transact(&ledger, &reads(&["ann"], &[]), &writes).await;
+        assert!(matches!(told, Err(Failure::Refused(_))), "and whoever was there before is told too: {told:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_is_none_or_only_read_is_refused_in_words() {
+    let directory = Directory::new();
+    let file = directory.file();
+    SqliteLedger::open(&file).await.unwrap();
+    let told = of(SqliteConnectOptions::new().filename(&file).read_only(true)).await.unwrap_err().to_string();
+    assert!(told.contains("attempt to write a readonly database"), "{told}");
+
+    std::fs::write(directory.0.join("text"), "no database at all, whatever its name says").unwrap();
+    let told = SqliteLedger::open(directory.0.join("text")).await.unwrap_err().to_string();
+    assert!(told.contains("file is not a database") && told.contains("text"), "{told}");
+    let told = SqliteLedger::open(directory.0.join("no/such.db")).await.unwrap_err().to_string();
+    assert!(told.contains("unable to open database file") && told.contains("no/such.db"), "{told}");
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_keeps_what_was_there() {
+    let directory = Directory::new();
+    let file = directory.file();
+    SqliteLedger::open(&file).await.unwrap();
+    let ledger = of(options(&file).pragma("max_page_count", "60")).await.unwrap();
+    let mut session = ledger.connect().await.unwrap();
+    let (asked, mut kept) = (reads(&["ann"], &[]), 0);
+    loop {
+        let loaded = session.begin(&asked).await.unwrap();
+        let rows = (0..50).map(|at| charge("ann", &format!("{kept}-{at}"), 1)).collect();
+        match session.write(&Writes { rows, ..Writes::default() }, loaded.now).await {
+            Ok(()) => session.commit().await.unwrap(),
+            Err(failure) => {
+                assert!(matches!(&failure, Failure::Refused(words) if words.contains("full")), "{failure:?}");
+                break;
+            }
+        }
+        kept += 1;
+    }
+    assert!(kept > 0);
+    let jobs: Vec<_> = (0..=kept).map(|batch| key("ann", &format!("{batch}-0"))).collect();
+    let loaded = session.begin(&reads(&["ann"], &jobs)).await.expect("it was rolled back");
+    assert_eq!(loaded.rows.len(), kept);
+}
+
+#[tokio::test]
+async fn whoever_holds_the_file_too_long_makes_others_try_again() {
+    let directory = Directory::new();
+    let file = directory.file();
+    let ledger = of(options(&file).busy_timeout(Duration::from_millis(50))).await.unwrap();
+    let (mut first, mut second) = (ledger.connect().await.unwrap(), ledger.connect().await.unwrap());
+    first.begin(&reads(&["ann"], &[])).await.unwrap();
+    assert!(matches!(second.begin(&reads(&["bob"], &[])).await, Err(Failure::Again(_))));
+    first.commit().await.unwrap();
+    second.begin(&reads(&["bob"], &[])).await.expect("it goes on");
+    second.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_commit_that_finds_the_file_busy_has_not_happened() {
+    let directory = Directory::new();
+    let file = directory.file();
+    let options = options(&file).journal_mode(SqliteJournalMode::Delete).busy_timeout(Duration::from_millis(50));
+    let ledger = of(options).await.unwrap();
+    let mut session = ledger.connect().await.unwrap();
+    let loaded = session.begin(&reads(&["ann"], &[])).await.unwrap();
+    session.write(&one("job"), loaded.now).await.unwrap();
+    let mut reader = ledger.reading().await.unwrap();
+    sqlx::query("SELECT count(*) FROM quota_consumption").fetch_all(&mut *reader).await.unwrap();
+    assert!(matches!(session.commit().await, Err(Failure::Again(_))));
+    drop(reader);
+    let loaded = session.begin(&reads(&["ann"], &[key("ann", "job")])).await.unwrap();
+    assert_eq!(loaded.rows, []);
+}
+
+#[tokio::test]
+async fn rows_are_never_changed_and_people_can_read_them() {
+    let directory = Directory::new();
+    let file = directory.file();
+    let ledger = SqliteLedger::open(&file).await.unwrap();
+    let writes = Writes { counts: vec![("ann".into(), count(1, 0))], ..one("job") };
+    transact(&ledger, &reads(&["ann"], &[]), &writes).await.unwrap();
+    for change in ["UPDATE quota_consumption SET amount = 0", "DELETE FROM quota_consumption"] {
+        let told = run(&file, change).await.unwrap_err();
+        assert!(told.contains("write a row that corrects"), "{told}");
+    }
+    let negative = run(&file, "UPDATE quota_counter SET used = -1").await.unwrap_err();
+    assert!(negative.contains("CHECK constraint failed"), "{negative}");
+    let asked = "SELECT window_start, fingerprint, until, consumed_at FROM quota_ledger";
+    let row = sqlx::query(asked).fetch_one(&ledger.pool).await.unwrap();
+    assert_eq!(row.get::<&str, _>(0), "1970-01-02T00:00:00.000000Z");
+    assert_eq!(row.get::<&str, _>(1), "fffffffffffffffffffffffffffffffe");
+    assert_eq!(row.get::<Option<&str>, _>(2), None);
+    assert!(row.get::<&str, _>(3).ends_with("000Z"), "milliseconds are all that SQLite's clock has");
+}
+
+#[tokio::test]
+async fn a_pool_of_one_still_has_its_one() {
+    let directory = Directory::new();
+    let ledger = of(options(&directory.file())).await.unwrap();
+    let mut session = ledger.connect().await.unwrap();
+    session.begin(&reads(&["ann"], &[])).await.unwrap();
+    assert_eq!(ledger.account("ann").await.unwrap().1, Stored::default());
+    drop(session);
+    for _ in 0..3 {
+        transact(&ledger, &reads(&["ann"], &[]), &Writes::default()).await.unwrap();
+    }
+}
+
+#[tokio::test]
+#[ignore = "measures"]
+async fn charges_a_second() {
+    let directory = Directory::new();
+    for tenants in [16, 2_000] {
+        suite::speed::of("SQLite", &SqliteLedger::open(directory.file()).await.unwrap(), tenants).await;
+    }
+}

@@ -1,0 +1,555 @@
+//! The accounts of a layer in a ledger: what is counted is decided there, places at a time are held in this process.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use super::writer::{self, Act, Admit, Admitted, Key, Reserve, Settle, Standing, Verdict, is_within};
+use super::{
+    Database, Owner, ReservedAs, Written, digester,
+    fallback::{Blind, Passed, told, work},
+    new_id,
+};
+use crate::{
+    error::Invalid,
+    gate::Answer,
+    identity::{Client, Digester},
+    kind::Kind,
+    quota::{
+        Account, Admission, Amounts, Bookmark, End, Ending, Grant, GrantId, Granted, Hear, Near, News, OnFailure,
+        Order, Page, Plan, PlanOf, QuotaStore, Receipt, Refused, Reserved, Told, Trouble, Usage,
+        account::{Duplicate, GrantState, No, Now, Stage, Terms, Warning},
+        memory::Accounts,
+    },
+    time::Clock,
+};
+
+/// The accounts of one layer in a ledger that others use too.
+pub(crate) struct InLedger<D: Database> {
+    owner: Arc<Owner<D>>,
+    /// Tells the layers of a ledger apart.
+    origin: u32,
+    slots: Arc<Slots>,
+    terms: Terms,
+    /// How it goes on without the ledger, if it does.
+    blind: Option<Arc<Blind>>,
+}
+
+/// Places at a time, which a ledger does not hold: a process that dies could not give them back.
+struct Slots {
+    accounts: Arc<Accounts>,
+    plans: Mutex<Vec<PlanOfSlots>>,
+}
+
+/// A plan, and what of it is a limit of places.
+type PlanOfSlots = (Arc<Plan>, Option<Arc<Plan>>);
+
+/// A place that comes back unless it is kept.
+struct Slot {
+    slots: Arc<Slots>,
+    receipt: Option<Receipt>,
+    now: Now,
+}
+
+/// So many plans are remembered.
+const PLANS: usize = 64;
+
+impl<D: Database> InLedger<D> {
+    /// # Panics
+    /// When the spool belongs to another ledger.
+    pub(crate) fn new(
+        owner: Arc<Owner<D>>,
+        most: usize,
+        terms: Terms,
+        clock: &Clock,
+        on_failure: &OnFailure,
+    ) -> Arc<Self> {
+        let blind = match on_failure {
+            OnFailure::Closed => None,
+            OnFailure::Open(spool) => Some(Blind::new(spool.clone(), None, most)),
+            OnFailure::LocalShare { of, spool } => Some(Blind::new(spool.clone(), Some(of.get()), most)),
+        };
+        if let Some(blind) = &blind {
+            let ledger: Arc<dyn std::any::Any + Send + Sync> = Arc::clone(&owner.scribe) as _;
+            if !blind.spool().bind(&ledger) {
+                panic!("{}", Invalid::new("a spool", "belong to one ledger", "two"));
+            }
+            work(blind.spool(), &owner.scribe);
+        }
+        let slots = Slots { accounts: Accounts::new(most, terms.clone(), clock), plans: Mutex::new(Vec::new()) };
+        owner.tend();
+        let (origin, blind) = (owner.next_origin(), blind.map(Arc::new));
+        Arc::new(Self { origin, owner, slots: Arc::new(slots), terms, blind })
+    }
+
+    fn order(&self, key: Key, own: bool, act: Act) -> writer::Order {
+        writer::Order { key, id: new_id(), own, origin: self.origin, act }
+    }
+
+    /// An order under an id of its own.
+    fn unnamed(&self, account: &Account<'_>, act: Act) -> Option<writer::Order> {
+        Some(self.order(Key { tenant: tenant(account.client)?, job: new_job() }, true, act))
+    }
+
+    /// Asks and gives what `read` makes of the answer.
+    fn ask<T: Send + 'static>(
+        &self,
+        order: Option<writer::Order>,
+        read: impl FnOnce(Verdict) -> Option<T> + Send + 'static,
+    ) -> Answer<Result<T, Trouble>> {
+        let Some(order) = order else { return Answer::Now(Err(Trouble::Nameless)) };
+        let owner = Arc::clone(&self.owner);
+        Answer::later(async move {
+            match owner.scribe.ask(order).await {
+                Verdict::Indeterminate => Err(Trouble::Indeterminate),
+                verdict => read(verdict).ok_or(Trouble::Unavailable),
+            }
+        })
+    }
+
+    /// A place, where the plan limits them and one is asked for.
+    fn slot(&self, order: &Order<'_>) -> Result<Option<Slot>, Refused> {
+        let asked = order.ask.amounts.of(&Kind::Concurrent);
+        let (Some(asked), Some(plan)) = (asked, self.slots.plan(order.account.plan)) else { return Ok(None) };
+        let amounts = Amounts::from((Kind::Concurrent, asked));
+        let mut order = *order;
+        (order.account.plan, order.ask.amounts, order.ask.each) = (&plan, &amounts, &[]);
+        (order.ask.job, order.ask.reserve, order.usage) = (None, false, false);
+        match self.slots.accounts.admit(&order) {
+            Answer::Now(Ok(admission)) => Ok(Some(Slot {
+                slots: Arc::clone(&self.slots),
+                receipt: Some(admission.receipt),
+                now: order.account.now,
+            })),
+            Answer::Now(Err(refused)) => Err(refused),
+            Answer::Later(_) => Err(Refused::Store(Trouble::Unavailable)), // memory never waits
+        }
+    }
+
+    /// Usage of the places, in place of what the ledger, which knows none, has said.
+    fn with_slots(slots: &Slots, client: &Client, plan: &Arc<Plan>, now: Now, mut usage: Usage) -> Usage {
+        if let Some(plan) = slots.plan(plan)
+            && let Answer::Now(Ok(held)) = slots.accounts.usage(&Account { client, plan: &plan, now })
+            && let (Some(last), Some(held)) = (usage.limits.last_mut(), held.limits.into_iter().next_back())
+        {
+            *last = held;
+        }
+        usage
+    }
+}
+
+impl Slots {
+    /// What of a plan is a limit of places.
+    fn plan(&self, plan: &Arc<Plan>) -> Option<Arc<Plan>> {
+        let limit = plan.concurrent()?;
+        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, slots)) = plans.iter().find(|(known, _)| Arc::ptr_eq(known, plan)) {
+            return slots.clone();
+        }
+        let name = plan.name().as_str();
+        let slots = Plan::try_new(name).and_then(|slots| slots.try_limit(limit.quota.clone())).ok().map(Arc::new);
+        if plans.len() == PLANS {
+            plans.remove(0);
+        }
+        plans.push((Arc::clone(plan), slots.clone()));
+        slots
+    }
+}
+
+impl Slot {
+    fn keep(mut self) -> Option<Receipt> {
+        self.receipt.take()
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(receipt) = self.receipt.take() {
+            self.slots.accounts.settle(&receipt, &End::Void(&Amounts::none()), self.now);
+        }
+    }
+}
+
+impl<D: Database> QuotaStore for InLedger<D> {
+    fn admit(&self, order: &Order<'_>) -> Answer<Result<Admission, Refused>> {
+        let Some(tenant) = tenant(order.account.client) else {
+            return Answer::Now(Err(Refused::Store(Trouble::Nameless)));
+        };
+        self.owner.tend();
+        if let (Some(job), Some(horizon)) = (order.ask.job, self.owner.horizon())
+            && !is_within(&job.text, order.account.now.wall, horizon)
+        {
+            return Answer::Now(Err(Refused::Account { no: No::Job(Duplicate::Stale), shared: false }));
+        }
+        let slot = match self.slot(order) {
+            Ok(slot) => slot,
+            Err(refused) => return Answer::Now(Err(refused)),
+        };
+        let (ask, plan) = (&order.ask, Arc::clone(order.account.plan));
+        let mut amounts = ask.amounts.clone();
+        amounts.leave_out(&Kind::Concurrent);
+        let (job, fingerprint) = match ask.job {
+            Some(job) => (job.text.as_ref().into(), Some(job.fingerprint.0)),
+            None => (new_job(), None),
+        };
+        let key = Key { tenant, job };
+        let reserve = ask.reserve.then_some(Reserve { ttl: self.ttl(), charge: self.terms.charge_expired });
+        let blind = self.blind.clone();
+        let (told, shown) = (order.told, order.usage);
+        let usage = shown || blind.as_ref().is_some_and(|blind| blind.learns());
+        let admit = Admit { plan: Arc::clone(&plan), amounts, fingerprint, reserve, told, usage };
+        let asked = self.order(key.clone(), ask.job.is_none(), Act::Admit(admit));
+        let (id, named, lasting) = (asked.id, ask.job.cloned(), ask.reserve && ask.lasting);
+        let (owner, slots, client) = (Arc::clone(&self.owner), Arc::clone(&self.slots), order.account.client.clone());
+        let (ttl, now, open) = (self.terms.ttl, order.account.now, ask.open);
+        Answer::later(async move {
+            let passed = match &blind {
+                Some(blind) => blind.decide(&owner.scribe, asked, now.wall).await?,
+                None => match owner.scribe.ask(asked).await {
+                    Verdict::Admitted(admitted) => Passed::Written(*admitted),
+                    verdict => return Err(refused(verdict)),
+                },
+            };
+            let (admitted, passed) = match passed {
+                Passed::Written(admitted) => (admitted, false),
+                Passed::Blind(at) => (Admitted::blind(at), true),
+            };
+            let Admitted { attempt, since, nearest, near, untold, usage } = admitted;
+            let usage = usage.filter(|_| shown);
+            let slot = slot.and_then(Slot::keep);
+            if lasting && !passed {
+                owner.keep_open(id, &key, attempt, since, ttl);
+            }
+            let mut written = Written::new(key, attempt, since, plan, id, now.moment);
+            (written.passed, written.reserved) = (passed, reserve.is_some());
+            let usage = usage.map(|usage| Self::with_slots(&slots, &client, &written.plan, now, usage));
+            let news = News { reclaimed: false, near: of(&client, near), untold, usage };
+            let quiet = news.near.limits.is_empty() && news.untold.is_empty() && news.usage.is_none();
+            let receipt = Receipt {
+                place: slot.as_ref().map_or_else(Default::default, |slot| slot.place),
+                turn: 0,
+                lease: slot.and_then(|slot| slot.lease),
+                hold: None,
+                job: named,
+                open: open || reserve.is_some(),
+                shared: false,
+                store_part: Some(Box::new(written)),
+            };
+            Ok(Admission { receipt, nearest, news: (!quiet).then(|| Box::new(news)) })
+        })
+    }
+
+    fn settle(&self, receipt: &Receipt, end: &End<'_>, now: Now) -> Near {
+        if receipt.lease.is_some() {
+            let slot = Receipt { job: None, store_part: None, ..*receipt };
+            self.slots.accounts.settle(&slot, &End::Detached, now);
+        }
+        let Some(written) = written(receipt) else { return Near::default() };
+        self.owner.let_go(written.order);
+        let (end, used) = match end {
+            // Work that was begun and left stays charged: nothing goes back but its place.
+            End::Void(nothing) if nothing.is_empty() && !written.reserved && receipt.job.is_none() => {
+                (writer::End::Open, Amounts::none())
+            }
+            End::Void(_) => (writer::End::Void, Amounts::none()),
+            End::Served { used, actual } if written.reserved => {
+                (writer::End::Commit((*actual).clone()), (*used).clone())
+            }
+            End::Served { used, .. } => (writer::End::Open, (*used).clone()),
+            End::Detached => return Near::default(),
+        };
+        if receipt.job.is_some() {
+            // What goes back is running until its id is free: duplicates must not be told in between that it is done.
+            if end != writer::End::Void {
+                self.owner.scribe.finish(&written.key, written.order);
+            }
+            match &self.blind {
+                Some(blind) if end == writer::End::Void => blind.spool().forget(&written.key),
+                Some(blind) if written.passed => blind.spool().finish(&written.key, written.order),
+                _ => {}
+            }
+        }
+        let (used, part) = written.take(used);
+        if end == writer::End::Open && used.is_empty() {
+            return Near::default();
+        }
+        self.tell(written, written.settle(end, used, part));
+        Near::default() // who has come near its limits is told when it is written
+    }
+
+    fn watch(&self, receipt: &Receipt, now: Now) {
+        if receipt.lease.is_some() {
+            self.slots.accounts.watch(&Receipt { job: None, store_part: None, ..*receipt }, now);
+        }
+    }
+
+    fn go_on(&self, receipt: &Receipt, used: &Amounts, now: Now) -> Near {
+        if receipt.lease.is_some() {
+            let slot = Receipt { job: None, store_part: None, ..*receipt };
+            self.slots.accounts.go_on(&slot, &Amounts::none(), now);
+        }
+        if let Some(written) = written(receipt)
+            && let Some((used, part)) = written.add(used, now.moment)
+        {
+            let act = written.settle(writer::End::Open, used, part);
+            self.tell(written, act);
+        }
+        Near::default()
+    }
+
+    fn reserved(&self, receipt: &Receipt) -> Reserved {
+        let text = written(receipt).map(|written| written.reserved_as().to_string());
+        Reserved::Named(text.unwrap_or_default().into())
+    }
+
+    fn close(
+        &self,
+        reserved: &Reserved,
+        actual: Option<&Amounts>,
+        plan_of: PlanOf,
+        _: Now,
+    ) -> Answer<Result<(Ending, Near), Trouble>> {
+        let known = match reserved {
+            Reserved::Named(text) => ReservedAs::parse(text),
+            Reserved::Here { .. } => None,
+        };
+        let Some(ReservedAs { key, order, since, passed }) = known else {
+            return Answer::Now(Ok((Ending::Unknown, Near::default())));
+        };
+        // While it waits to be brought to the ledger, the ledger knows nothing of it.
+        if passed && self.blind.as_ref().is_some_and(|blind| !blind.spool().is_empty()) {
+            return Answer::Now(Err(Trouble::Unavailable));
+        }
+        let client = Client::named(Arc::clone(&key.tenant));
+        let end = actual.map_or(writer::End::Void, |actual| writer::End::Commit(actual.clone()));
+        let settle = Settle { plan: plan_of(&client), attempt: 0, since, end, used: Amounts::none(), part: 0 };
+        let order = self.order(key, false, Act::End { of: order, settle });
+        self.ask(Some(order), move |verdict| match verdict {
+            Verdict::Settled(standing, near) => Some((ending(standing), of(&client, near))),
+            _ => None,
+        })
+    }
+
+    fn record(&self, account: &Account<'_>, amounts: &Amounts) -> Answer<Result<Near, Trouble>> {
+        let mut amounts = amounts.clone();
+        amounts.leave_out(&Kind::Concurrent);
+        if amounts.iter().all(|(_, amount)| amount == 0) {
+            return Answer::Now(Ok(Near::default()));
+        }
+        let client = account.client.clone();
+        let act = Act::Record { plan: Arc::clone(account.plan), amounts };
+        self.ask(self.unnamed(account, act), move |verdict| match verdict {
+            Verdict::Recorded(near) => Some(of(&client, near)),
+            _ => None,
+        })
+    }
+
+    fn usage(&self, account: &Account<'_>) -> Answer<Result<Usage, Trouble>> {
+        let Some(tenant) = tenant(account.client) else { return Answer::Now(Err(Trouble::Nameless)) };
+        let (owner, slots, now) = (Arc::clone(&self.owner), Arc::clone(&self.slots), account.now);
+        let (client, plan) = (account.client.clone(), Arc::clone(account.plan));
+        Answer::later(async move {
+            let (wall, stored) = owner.read(owner.scribe.database.account(&tenant)).await?;
+            let usage = writer::sheet(stored, &plan, wall).usage(wall);
+            Ok(Self::with_slots(&slots, &client, &plan, now, usage))
+        })
+    }
+
+    fn check(&self, account: &Account<'_>, amounts: &Amounts) -> Answer<Result<(), Refused>> {
+        let Some(tenant) = tenant(account.client) else {
+            return Answer::Now(Err(Refused::Store(Trouble::Nameless)));
+        };
+        let mut places = Vec::new();
+        if let (Some(asked), Some(plan)) = (amounts.of(&Kind::Concurrent), self.slots.plan(account.plan)) {
+            let (asked, account) = (Amounts::from((Kind::Concurrent, asked)), Account { plan: &plan, ..*account });
+            if let Answer::Now(Err(Refused::Account { no: No::Limits(violations), .. })) =
+                self.slots.accounts.check(&account, &asked)
+            {
+                places = violations;
+            }
+        }
+        let (owner, plan, mut amounts) = (Arc::clone(&self.owner), Arc::clone(account.plan), amounts.clone());
+        let blind = self.blind.is_some();
+        amounts.leave_out(&Kind::Concurrent);
+        Answer::later(async move {
+            let mut violations = match owner.read(owner.scribe.database.account(&tenant)).await {
+                Ok((wall, stored)) => writer::sheet(stored, &plan, wall).check(&amounts, wall),
+                Err(Trouble::Unavailable) if blind => Vec::new(), // whoever comes to be admitted passes too
+                Err(trouble) => return Err(trouble.into()),
+            };
+            violations.extend(places);
+            if violations.is_empty() {
+                return Ok(());
+            }
+            Err(Refused::Account { no: No::Limits(violations), shared: false })
+        })
+    }
+
+    fn page(&self, from: Option<&Bookmark>, most: usize, plan_of: PlanOf, now: Now) -> Answer<Result<Page, Trouble>> {
+        let after = match from {
+            Some(Bookmark::After(name)) => Some(name.clone()),
+            _ => None,
+        };
+        let (owner, slots) = (Arc::clone(&self.owner), Arc::clone(&self.slots));
+        Answer::later(async move {
+            let database = &owner.scribe.database;
+            let tenants = owner.read(database.tenants(after.as_deref(), most)).await?;
+            let next = tenants.last().filter(|_| tenants.len() == most).map(|last| Bookmark::After((**last).into()));
+            let mut page = Vec::with_capacity(tenants.len());
+            for tenant in tenants {
+                let (wall, stored) = owner.read(database.account(&tenant)).await?;
+                let client = Client::named(tenant);
+                let plan = plan_of(&client);
+                let usage = writer::sheet(stored, &plan, wall).usage(wall);
+                let usage = Self::with_slots(&slots, &client, &plan, now, usage);
+                page.push((client, usage));
+            }
+            Ok((page, next))
+        })
+    }
+
+    fn reset(&self, account: &Account<'_>, limit: Option<&str>) -> Answer<Result<Result<(), Invalid>, Trouble>> {
+        let act = Act::Reset { plan: Arc::clone(account.plan), limit: limit.map(Into::into) };
+        self.ask(self.unnamed(account, act), |verdict| match verdict {
+            Verdict::Done => Some(Ok(())),
+            Verdict::Invalid(invalid) => Some(Err(invalid)),
+            _ => None,
+        })
+    }
+
+    fn grant(&self, account: &Account<'_>, grant: Grant) -> Answer<Result<Result<GrantId, Invalid>, Trouble>> {
+        let until = grant.until().duration_since(SystemTime::UNIX_EPOCH).map_or(0, crate::time::nanos);
+        let state = GrantState {
+            id: fastrand::u64(1..=i64::MAX as u64),
+            limit: grant.limit().into(),
+            kind: "".into(), // that of the plan's limit
+            amount: grant.amount(),
+            until: until / 1_000 * 1_000,
+            approver: grant.approver().into(),
+            reason: grant.reason().into(),
+            before: 0,
+            current: 0,
+            window: 0,
+            epoch: 0,
+            ended: false,
+        };
+        let act = Act::Grant { plan: Arc::clone(account.plan), grant: Box::new(state) };
+        self.ask(self.unnamed(account, act), |verdict| match verdict {
+            Verdict::Granted(id) => Some(Ok(id)),
+            Verdict::Invalid(invalid) => Some(Err(invalid)),
+            _ => None,
+        })
+    }
+
+    fn revoke(&self, account: &Account<'_>, id: GrantId) -> Answer<Result<bool, Trouble>> {
+        self.ask(self.unnamed(account, Act::Revoke { grant: id.0 }), |verdict| match verdict {
+            Verdict::Revoked(was) => Some(was),
+            _ => None,
+        })
+    }
+
+    fn grants(&self, account: &Account<'_>) -> Answer<Result<Vec<Granted>, Trouble>> {
+        let Some(tenant) = tenant(account.client) else { return Answer::Now(Err(Trouble::Nameless)) };
+        let owner = Arc::clone(&self.owner);
+        Answer::later(async move {
+            let (wall, stored) = owner.read(owner.scribe.database.account(&tenant)).await?;
+            let mut live: Vec<_> =
+                stored.grants.into_iter().filter(|state| !state.ended && state.until > wall).collect();
+            live.sort_by_key(|state| (state.until, state.id));
+            Ok(live.into_iter().filter_map(granted).collect())
+        })
+    }
+
+    fn population(&self) -> (usize, usize) {
+        self.slots.accounts.population()
+    }
+
+    fn digester(&self) -> &Digester {
+        digester()
+    }
+
+    fn listen(&self, hear: Hear) {
+        let origin = self.origin;
+        if let Some(blind) = &self.blind {
+            let hear = Arc::clone(&hear);
+            blind.spool().listen(move |heard| hear(&told(heard)));
+        }
+        self.owner.scribe.listen(move |notice| {
+            if notice.origin == origin {
+                let client = Client::named(Arc::clone(&notice.key.tenant));
+                hear(&Told::Near(of(&client, notice.near.clone())));
+            }
+        });
+    }
+}
+
+impl<D: Database> InLedger<D> {
+    /// Leaves what settles a charge where the charge is.
+    fn tell(&self, written: &Written, act: Act) {
+        let order = self.order(written.key.clone(), false, act);
+        match &self.blind {
+            Some(blind) if written.passed => {
+                blind.spool().settle(order);
+                work(blind.spool(), &self.owner.scribe);
+            }
+            _ => self.owner.scribe.tell(order),
+        }
+    }
+
+    fn ttl(&self) -> u64 {
+        crate::time::nanos(self.terms.ttl)
+    }
+}
+
+/// Names are at most so long, in bytes: an index holds no longer ones, and one name must not fail a batch.
+const LONGEST_NAME: usize = 1_024;
+
+/// Returns what the ledger left in a receipt.
+fn written(receipt: &Receipt) -> Option<&Written> {
+    receipt.store_part.as_ref()?.downcast_ref()
+}
+
+/// By what a client is billed.
+fn tenant(client: &Client) -> Option<Arc<str>> {
+    client.name().map(ToString::to_string).filter(|name| name.len() <= LONGEST_NAME).map(Into::into)
+}
+
+/// An id for what has none, in the order of time.
+fn new_job() -> Arc<str> {
+    (&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer())).into()
+}
+
+fn of(client: &Client, limits: Vec<Warning>) -> Near {
+    Near { client: if limits.is_empty() { None } else { Some(client.clone()) }, limits }
+}
+
+pub(super) fn refused(verdict: Verdict) -> Refused {
+    let no = match verdict {
+        Verdict::Replay { running: true, .. } => No::Job(Duplicate::Running),
+        Verdict::Replay { .. } => No::Job(Duplicate::Done),
+        Verdict::Conflict => No::Job(Duplicate::Conflict),
+        Verdict::Stale => No::Job(Duplicate::Stale),
+        Verdict::Refused(violations) => No::Limits(violations),
+        Verdict::Indeterminate => return Refused::Store(Trouble::Indeterminate),
+        _ => return Refused::Store(Trouble::Unavailable),
+    };
+    Refused::Account { no, shared: false }
+}
+
+fn ending(standing: Standing) -> Ending {
+    match standing {
+        Standing::Open => Ending::Now,
+        Standing::Expired => Ending::TooLate,
+        Standing::Committed | Standing::Late => Ending::Before(Stage::Committed),
+        Standing::Voided => Ending::Before(Stage::RolledBack),
+        Standing::Charged | Standing::Unknown => Ending::Unknown,
+    }
+}
+
+fn granted(state: GrantState) -> Option<Granted> {
+    let until = SystemTime::UNIX_EPOCH + Duration::from_nanos(state.until);
+    let grant = Grant::try_new(&state.limit, state.amount, until).ok()?;
+    let grant = grant.approved_by(state.approver).because(state.reason);
+    Some(Granted { id: GrantId(state.id), grant, used: state.before.saturating_add(state.current) })
+}

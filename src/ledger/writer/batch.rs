@@ -1,0 +1,593 @@
+//! A batch of orders, decided in the order of their arrival over accounts that are locked.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use super::{
+    Act, Admit, Admitted, Detail, Dossier, End, Entry, Hold, Key, LATE, Line, Loaded, Order, Pass, Reads, Reserve, Row,
+    Settle, Since, Standing, Verdict, Writes, book::Book, job_time::forgotten,
+};
+use crate::{
+    kind::Kind,
+    quota::{Amounts, GrantId, Plan, account::Warning},
+};
+
+/// An order whose turn it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn<'a> {
+    pub(super) order: &'a Order,
+    /// It may have been written before.
+    pub(super) sent: bool,
+    /// Whoever asked has gone.
+    pub(super) left: bool,
+}
+
+/// What a batch has to lock and read. Of orders that may have been written before, all rows.
+pub(super) fn reads<'a>(orders: impl Iterator<Item = Turn<'a>>) -> Reads {
+    let mut reads = Reads::default();
+    for Turn { order, sent, .. } in orders {
+        reads.tenants.push(Arc::clone(&order.key.tenant));
+        if sent || order.reads_job() {
+            reads.jobs.push(order.key.clone());
+        }
+        if let Some(since) = order.since() {
+            reads.since = Some(reads.since.map_or(since, |earliest| earliest.min(since)));
+        }
+    }
+    reads.tenants.sort_unstable();
+    reads.tenants.dedup();
+    reads.jobs.sort_unstable();
+    reads.jobs.dedup();
+    reads
+}
+
+impl Order {
+    /// Whether it depends on rows of its job: not where its id is new, or it only adds to what is there.
+    fn reads_job(&self) -> bool {
+        match &self.act {
+            Act::Admit(_) => !self.own,
+            Act::Settle(settle) => settle.end != End::Open,
+            Act::Pass(_) | Act::End { .. } => true,
+            Act::Expire { .. } | Act::Renew { .. } => true,
+            Act::Record { .. } | Act::Reset { .. } | Act::Grant { .. } | Act::Revoke { .. } => false,
+        }
+    }
+
+    /// When what it settles was admitted.
+    fn since(&self) -> Option<u64> {
+        match &self.act {
+            Act::Settle(settle) | Act::End { settle, .. } => Some(settle.since.at),
+            Act::Pass(pass) => Some(pass.at),
+            Act::Expire { since, .. } | Act::Renew { since, .. } => Some(*since),
+            _ => None,
+        }
+    }
+}
+
+/// A batch under way.
+struct Batch {
+    now: u64,
+    sealed: u64,
+    books: BTreeMap<Arc<str>, Book>,
+    rows: HashMap<Key, Vec<Row>>,
+    /// Jobs that passed, or whose end did: the rows that this batch writes for them are looked for in it.
+    passed: HashSet<Key>,
+    writes: Writes,
+}
+
+/// Decides all orders; says what to write, and what to answer once that is durable.
+pub(super) fn decide<'a>(orders: impl Iterator<Item = Turn<'a>> + Clone, loaded: Loaded) -> (Writes, Vec<Verdict>) {
+    let Loaded { now, accounts, rows, sealed } = loaded;
+    let books = accounts.into_iter().map(|(tenant, stored)| (tenant, Book::new(stored))).collect();
+    let passed = orders.clone().filter(|turn| matches!(turn.order.act, Act::Pass(_) | Act::End { .. }));
+    let passed = passed.map(|turn| turn.order.key.clone()).collect();
+    let mut batch = Batch { now, sealed, books, rows: HashMap::new(), passed, writes: Writes::default() };
+    for row in rows {
+        batch.rows.entry(row.key.clone()).or_default().push(row);
+    }
+    let verdicts = orders.map(|turn| batch.decide(turn)).collect();
+    for (tenant, book) in std::mem::take(&mut batch.books) {
+        book.write(&tenant, &mut batch.writes);
+    }
+    (batch.writes, verdicts)
+}
+
+impl Batch {
+    fn decide(&mut self, Turn { order, sent, left }: Turn<'_>) -> Verdict {
+        let looked_for = match order.act {
+            Act::Pass(_) => false, // knows its rows itself
+            // What was kept in a file may have been brought here before, by a process that has died since.
+            Act::End { .. } => true,
+            _ => sent,
+        };
+        if looked_for && self.rows.get(&order.key).is_some_and(|rows| Dossier(rows).written_by(order.id)) {
+            return self.written_before(order);
+        }
+        match &order.act {
+            // It was looked for, in case that it had been written; nobody wants it any more.
+            Act::Admit(_) if left => Verdict::Unavailable("whoever asked has gone".into()),
+            Act::Admit(admit) => self.admit(order, admit),
+            Act::Settle(settle) => self.settle(order, settle),
+            Act::Pass(pass) => self.pass(order, pass),
+            Act::End { of, settle } => self.end(order, *of, settle),
+            Act::Record { plan, amounts } => {
+                let (book, now) = self.book(order);
+                let since = Since { at: book.here(plan, now), turn: u32::MAX };
+                let (lines, near) = book.record(plan, amounts, since, now);
+                self.write(order, 0, 0, Entry::Record, lines);
+                Verdict::Recorded(near)
+            }
+            Act::Expire { attempt, charge, .. } => self.expire(order, *attempt, *charge),
+            Act::Renew { attempt, since, ttl } => {
+                if Dossier(self.rows_of(&order.key)).standing(*attempt) == Standing::Open {
+                    let until = self.now.saturating_add(*ttl);
+                    self.writes.renewed.push(Hold {
+                        key: order.key.clone(),
+                        attempt: *attempt,
+                        until,
+                        since: *since,
+                        charge: false, // stays as it was said
+                    });
+                }
+                Verdict::Done
+            }
+            Act::Reset { plan, limit } => {
+                let (book, now) = self.book(order);
+                match book.reset(plan, limit.as_deref(), now) {
+                    Ok(lines) => {
+                        self.write_marked(order, 0, 0, Entry::Reset, lines, None);
+                        Verdict::Done
+                    }
+                    Err(invalid) => Verdict::Invalid(invalid),
+                }
+            }
+            Act::Grant { plan, grant } => {
+                let (book, now) = self.book(order);
+                match book.grant(plan, (**grant).clone(), now) {
+                    Ok(line) => {
+                        let detail = Detail {
+                            granted: grant.amount,
+                            until: grant.until,
+                            approver: grant.approver.clone(),
+                            reason: grant.reason.clone(),
+                        };
+                        self.write_detailed(order, line, detail);
+                        Verdict::Granted(GrantId(grant.id))
+                    }
+                    Err(invalid) => Verdict::Invalid(invalid),
+                }
+            }
+            Act::Revoke { grant } => self.revoke(order, *grant),
+        }
+    }
+
+    /// What an order has come to that was committed without anybody hearing of it.
+    fn written_before(&mut self, order: &Order) -> Verdict {
+        match &order.act {
+            Act::Admit(_) => {
+                let own = || self.rows_of(&order.key).iter().filter(|row| row.order == order.id);
+                let attempt = own().next().map_or(0, |row| row.attempt);
+                // Not now, but when it was written: in all of its periods lies the beginning of the one that began last.
+                let counted = || own().filter(|row| !row.limit.is_empty());
+                let (at, epoch) = (counted().map(|row| row.window).max(), counted().map(|row| row.epoch).max());
+                let (book, now) = self.book(order);
+                let since = Since { at: at.unwrap_or(now), turn: epoch.unwrap_or_else(|| book.turn()) };
+                Verdict::Admitted(Box::new(Admitted {
+                    attempt,
+                    since,
+                    nearest: None,
+                    near: Vec::new(),
+                    untold: Vec::new(),
+                    usage: None,
+                }))
+            }
+            Act::Settle(settle) => self.settled_before(order, settle.attempt, &settle.end),
+            Act::Pass(_) => Verdict::Done,
+            Act::End { of, settle } => match Dossier(self.rows_of(&order.key)).attempt_of(*of) {
+                Some(attempt) => self.settled_before(order, attempt, &settle.end),
+                None => Verdict::Settled(Standing::Unknown, Vec::new()),
+            },
+            Act::Record { .. } => Verdict::Recorded(Vec::new()),
+            Act::Grant { grant, .. } => Verdict::Granted(GrantId(grant.id)),
+            Act::Revoke { .. } => Verdict::Revoked(true),
+            Act::Expire { .. } | Act::Renew { .. } | Act::Reset { .. } => Verdict::Done,
+        }
+    }
+
+    /// How an attempt stood before this order settled it.
+    fn settled_before(&self, order: &Order, attempt: u32, end: &End) -> Verdict {
+        let others = self.rows_of(&order.key).iter().filter(|row| row.order != order.id);
+        let before = match end {
+            End::Open => Standing::Charged,
+            _ => Dossier(&others.cloned().collect::<Vec<_>>()).standing(attempt),
+        };
+        Verdict::Settled(before, Vec::new())
+    }
+
+    fn admit(&mut self, order: &Order, admit: &Admit) -> Verdict {
+        let rows = Dossier(self.rows_of(&order.key));
+        let attempt = match rows.latest() {
+            Some(attempt) if rows.standing(attempt) != Standing::Voided => {
+                let known = rows.of(attempt).find_map(|row| row.fingerprint);
+                return match (known, admit.fingerprint) {
+                    (Some(known), Some(asked)) if known != asked => Verdict::Conflict,
+                    _ => Verdict::Replay { amounts: rows.amounts(attempt), running: false },
+                };
+            }
+            Some(attempt) => attempt + 1,
+            None => 0,
+        };
+        if !order.own && forgotten(&order.key.job, self.sealed, self.now) {
+            return Verdict::Stale;
+        }
+        let (book, now) = self.book(order);
+        let taken = match book.take(&admit.plan, &admit.amounts, admit.reserve.is_some(), now) {
+            Ok(taken) => taken,
+            Err(violations) => return Verdict::Refused(violations),
+        };
+        let admitted = Admitted {
+            attempt,
+            since: Since { at: book.here(&admit.plan, now), turn: book.turn() },
+            nearest: if admit.told { taken.sheet.nearest(now) } else { None },
+            near: taken.near,
+            untold: taken.untold,
+            usage: admit.usage.then(|| taken.sheet.usage(now)),
+        };
+        let entry = if admit.reserve.is_some() { Entry::Reserve } else { Entry::Charge };
+        self.write_marked(order, attempt, 0, entry, taken.lines, admit.fingerprint);
+        if let Some(Reserve { ttl, charge }) = admit.reserve {
+            let (until, since) = (now.saturating_add(ttl), admitted.since.at);
+            // Whatever was to be closed of this attempt was no part of it.
+            self.writes.closed.retain(|(key, closed)| *key != order.key || *closed != attempt);
+            self.writes.opened.push(Hold { key: order.key.clone(), attempt, until, since, charge });
+        }
+        Verdict::Admitted(Box::new(admitted))
+    }
+
+    /// What was let pass while nobody could be asked, once: also where the same order was written as an admission, whose
+    /// answer never came.
+    fn pass(&mut self, order: &Order, pass: &Pass) -> Verdict {
+        let rows = Dossier(self.rows_of(&order.key));
+        if let Some(attempt) = rows.attempt_of(order.id)
+            && !rows.was_taken_back(attempt, order.id)
+        {
+            return Verdict::Done;
+        }
+        let since = Since { at: pass.at, turn: u32::MAX };
+        let attempt = match rows.latest() {
+            Some(attempt) if rows.standing(attempt) != Standing::Voided => {
+                let known = rows.of(attempt).find_map(|row| row.fingerprint);
+                if !matches!((known, pass.fingerprint), (Some(known), Some(asked)) if known != asked) {
+                    return Verdict::Replay { amounts: rows.amounts(attempt), running: false };
+                }
+                // Other work under the same id: nobody could refuse it, and it was done.
+                let part = rows.free_part(attempt);
+                let (book, now) = self.book(order);
+                let (lines, _) = book.note(&pass.plan, &pass.amounts, false, since, now);
+                self.write_passed(order, attempt, part, Entry::Record, lines, pass);
+                return Verdict::Done;
+            }
+            Some(attempt) => attempt + 1,
+            None => 0,
+        };
+        let (book, now) = self.book(order);
+        let (lines, _) = book.note(&pass.plan, &pass.amounts, pass.reserve.is_some(), since, now);
+        let entry = if pass.reserve.is_some() { Entry::Reserve } else { Entry::Charge };
+        self.write_passed(order, attempt, 0, entry, lines, pass);
+        if let Some(Reserve { ttl, charge }) = pass.reserve {
+            let until = now.saturating_add(ttl);
+            self.writes.opened.push(Hold { key: order.key.clone(), attempt, until, since: pass.at.min(now), charge });
+        }
+        Verdict::Done
+    }
+
+    /// Settles what an order admitted or let pass; nothing where it charged nothing.
+    fn end(&mut self, order: &Order, of: u128, settle: &Settle) -> Verdict {
+        let rows = Dossier(self.rows_of(&order.key));
+        match rows.attempt_of(of) {
+            Some(attempt) if rows.is_made_by(attempt, of) => self.settle(order, &Settle { attempt, ..settle.clone() }),
+            Some(attempt) => self.amend(order, of, &Settle { attempt, ..settle.clone() }),
+            None => Verdict::Settled(Standing::Unknown, Vec::new()),
+        }
+    }
+
+    /// Settles other work that passed under the id of a job: the job stays as it is, and so do the parts of its records.
+    fn amend(&mut self, order: &Order, of: u128, settle: &Settle) -> Verdict {
+        let noted = Dossier(self.rows_of(&order.key)).of(settle.attempt).filter(|row| row.order == of);
+        let noted: Vec<_> = noted.filter(|row| !row.limit.is_empty()).cloned().collect();
+        let (mut lines, mut near) = (Vec::new(), Vec::new());
+        for row in &noted {
+            let amount = u64::try_from(row.amount).unwrap_or(0);
+            let used = match &settle.end {
+                End::Open => amount,
+                End::Commit(actual) => actual_of(actual, &row.kind).unwrap_or(amount),
+                End::Void => 0,
+            };
+            if used != amount
+                && let Some((line, warning)) = self.correct(order, settle, row, amount, used)
+            {
+                lines.push(line);
+                near.extend(warning);
+            }
+        }
+        self.write_apart(order, settle.attempt, lines);
+        if settle.end != End::Void {
+            let mut more = settle.used.clone();
+            if let End::Commit(actual) = &settle.end {
+                let unforeseen = |kind: &Kind| !noted.iter().any(|row| *row.kind == *kind.as_str());
+                let unforeseen = actual.iter().filter(|(kind, _)| unforeseen(kind));
+                unforeseen.for_each(|(kind, amount)| more.add(kind, amount));
+            }
+            let (book, now) = self.book(order);
+            let (lines, warnings) = book.record(&settle.plan, &more, settle.since, now);
+            near.extend(warnings);
+            self.write_apart(order, settle.attempt, lines);
+        }
+        Verdict::Settled(Standing::Charged, near)
+    }
+
+    fn settle(&mut self, order: &Order, settle: &Settle) -> Verdict {
+        let standing = match settle.end {
+            End::Open => Standing::Charged, // nobody has asked
+            _ => Dossier(self.rows_of(&order.key)).standing(settle.attempt),
+        };
+        let mut near = Vec::new();
+        match (&settle.end, standing) {
+            (End::Commit(actual), Standing::Open) => {
+                near = self.commit(order, settle, actual);
+                self.writes.closed.push((order.key.clone(), settle.attempt));
+            }
+            (End::Commit(actual), Standing::Expired) => near = self.commit_late(order, settle, actual),
+            (End::Void, Standing::Open | Standing::Charged) => {
+                self.void(order, settle.attempt, Some(&settle.plan));
+                self.writes.closed.push((order.key.clone(), settle.attempt));
+            }
+            _ => {}
+        }
+        let voided = settle.end == End::Void || standing == Standing::Voided;
+        if !settle.used.is_empty() && !voided {
+            let (book, now) = self.book(order);
+            let (lines, more) = book.record(&settle.plan, &settle.used, settle.since, now);
+            near.extend(more);
+            self.write(order, settle.attempt, settle.part, Entry::Record, lines);
+        }
+        Verdict::Settled(standing, near)
+    }
+
+    /// What was set aside is used, so much of it.
+    fn commit(&mut self, order: &Order, settle: &Settle, actual: &Amounts) -> Vec<Warning> {
+        let (mut lines, mut near) = (Vec::new(), Vec::new());
+        for row in self.reserved(&order.key, settle.attempt) {
+            let estimate = u64::try_from(row.amount).unwrap_or(0);
+            let used = actual_of(actual, &row.kind).unwrap_or(estimate);
+            let (book, now) = self.book(order);
+            if let Some((line, warning)) = book.settle(Some(&settle.plan), &row, estimate, used, now) {
+                lines.push(line);
+                near.extend(warning);
+            }
+        }
+        self.write_marked(order, settle.attempt, 0, Entry::Commit, lines, None);
+        near.extend(self.unforeseen(order, settle, actual, settle.part.saturating_add(1)));
+        near
+    }
+
+    /// What was used of kinds that nothing was set aside of.
+    fn unforeseen(&mut self, order: &Order, settle: &Settle, actual: &Amounts, part: u32) -> Vec<Warning> {
+        let foreseen = self.reserved(&order.key, settle.attempt);
+        let mut more = actual.clone();
+        actual.iter().filter(|(kind, _)| foreseen.iter().any(|row| *row.kind == *kind.as_str())).for_each(
+            |(kind, _)| {
+                more.leave_out(kind);
+            },
+        );
+        let (book, now) = self.book(order);
+        let (lines, near) = book.record(&settle.plan, &more, settle.since, now);
+        self.write(order, settle.attempt, part, Entry::Record, lines);
+        near
+    }
+
+    /// What was used of a reservation whose time had run out: what was charged of it then counts.
+    fn commit_late(&mut self, order: &Order, settle: &Settle, actual: &Amounts) -> Vec<Warning> {
+        let (mut lines, mut near) = (Vec::new(), Vec::new());
+        for row in self.reserved(&order.key, settle.attempt) {
+            let estimate = u64::try_from(row.amount).unwrap_or(0);
+            let used = actual_of(actual, &row.kind).unwrap_or(estimate);
+            let charged = self.charged(&order.key, settle.attempt, &row);
+            if let Some((line, warning)) = self.correct(order, settle, &row, charged, used) {
+                lines.push(line);
+                near.extend(warning);
+            }
+        }
+        self.write_marked(order, settle.attempt, LATE, Entry::Record, lines, None);
+        near.extend(self.unforeseen(order, settle, actual, LATE - 1));
+        near
+    }
+
+    /// What a row's count has used becomes so much in place of what was charged.
+    fn correct(
+        &mut self,
+        order: &Order,
+        settle: &Settle,
+        row: &Row,
+        charged: u64,
+        used: u64,
+    ) -> Option<(Line, Option<Warning>)> {
+        let (book, now) = self.book(order);
+        match used >= charged {
+            true => book.settle(Some(&settle.plan), row, 0, used - charged, now),
+            false => book.give_back(Some(&settle.plan), row, charged - used, now).map(|line| (line, None)),
+        }
+    }
+
+    /// Everything goes back.
+    fn void(&mut self, order: &Order, attempt: u32, plan: Option<&Plan>) {
+        let mut sums = BTreeMap::new();
+        for row in Dossier(self.rows_of(&order.key)).of(attempt).filter(|row| !row.limit.is_empty()) {
+            let count = (Arc::clone(&row.limit), Arc::clone(&row.kind), row.window, row.epoch);
+            let (reserved, used, _) = sums.entry(count).or_insert_with(|| (0_i64, 0_i64, row.clone()));
+            *if row.entry == Entry::Reserve { reserved } else { used } += row.amount;
+        }
+        let mut lines = Vec::new();
+        for (reserved, used, row) in sums.into_values() {
+            let (book, now) = self.book(order);
+            let (reserved, used) = (u64::try_from(reserved).unwrap_or(0), u64::try_from(used).unwrap_or(0));
+            let set_aside = book.settle(plan, &row, reserved, 0, now);
+            let back = book.give_back(plan, &row, used, now);
+            if let (Some((mut line, _)), Some(back)) = (set_aside, back) {
+                // All of it goes back, and what a reset had given back before is no part of that reset any more.
+                let before = i64::try_from(used).unwrap_or(i64::MAX) + back.amount;
+                line.amount += back.amount - before;
+                lines.push((line, before));
+            }
+        }
+        if lines.is_empty() {
+            self.write_marked(order, attempt, 0, Entry::Void, Vec::new(), None);
+        }
+        for (part, (line, before)) in (0..).zip(lines) {
+            if before > 0 {
+                self.write(order, attempt, part, Entry::Reset, vec![Line { amount: before, ..line.clone() }]);
+            }
+            self.write(order, attempt, part, Entry::Void, vec![line]);
+        }
+    }
+
+    fn expire(&mut self, order: &Order, attempt: u32, charge: bool) -> Verdict {
+        let standing = Dossier(self.rows_of(&order.key)).standing(attempt);
+        if standing == Standing::Open {
+            let mut lines = Vec::new();
+            for row in self.reserved(&order.key, attempt) {
+                let estimate = u64::try_from(row.amount).unwrap_or(0);
+                let (book, now) = self.book(order);
+                lines.extend(
+                    book.settle(None, &row, estimate, if charge { estimate } else { 0 }, now).map(|(line, _)| line),
+                );
+            }
+            self.write_marked(order, attempt, 0, Entry::Expire, lines, None);
+        }
+        self.writes.closed.push((order.key.clone(), attempt));
+        Verdict::Done
+    }
+
+    fn revoke(&mut self, order: &Order, grant: u64) -> Verdict {
+        let (book, now) = self.book(order);
+        let Some(state) = book.revoke(grant, now) else { return Verdict::Revoked(false) };
+        let line = Line {
+            limit: Arc::clone(&state.limit),
+            kind: Arc::clone(&state.kind),
+            window: state.window,
+            epoch: state.epoch,
+            amount: 0,
+        };
+        let detail =
+            Detail { granted: 0, until: now, approver: state.approver.clone(), reason: format!("grant {grant} ends") };
+        self.write_detailed(order, line, detail);
+        Verdict::Revoked(true)
+    }
+
+    fn book(&mut self, order: &Order) -> (&mut Book, u64) {
+        (self.books.entry(Arc::clone(&order.key.tenant)).or_default(), self.now)
+    }
+
+    fn rows_of(&self, key: &Key) -> &[Row] {
+        self.rows.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// What an attempt has set aside, limit by limit.
+    fn reserved(&self, key: &Key, attempt: u32) -> Vec<Row> {
+        let rows = Dossier(self.rows_of(key)).of(attempt);
+        rows.filter(|row| row.entry == Entry::Reserve && !row.limit.is_empty()).cloned().collect()
+    }
+
+    /// What is charged of a reserved row after its time ran out.
+    fn charged(&self, key: &Key, attempt: u32, row: &Row) -> u64 {
+        let same = |other: &&Row| other.limit == row.limit && other.kind == row.kind;
+        let of = Dossier(self.rows_of(key)).of(attempt).filter(same);
+        let sum: i64 = of.filter(|row| matches!(row.entry, Entry::Reserve | Entry::Expire)).map(|row| row.amount).sum();
+        u64::try_from(sum).unwrap_or(0)
+    }
+
+    /// As a part that no other record of the attempt has.
+    fn write_apart(&mut self, order: &Order, attempt: u32, lines: Vec<Line>) {
+        let part = Dossier(self.rows_of(&order.key)).free_part(attempt);
+        self.write(order, attempt, part, Entry::Record, lines);
+    }
+
+    fn write(&mut self, order: &Order, attempt: u32, part: u32, entry: Entry, lines: Vec<Line>) {
+        for line in lines {
+            self.push(order, attempt, part, entry, line, None, None);
+        }
+    }
+
+    /// At least one row, so that it is known that it happened.
+    fn write_marked(
+        &mut self,
+        order: &Order,
+        attempt: u32,
+        part: u32,
+        entry: Entry,
+        mut lines: Vec<Line>,
+        fingerprint: Option<u128>,
+    ) {
+        if lines.is_empty() {
+            lines.push(Line { limit: "".into(), kind: "".into(), window: 0, epoch: 0, amount: 0 });
+        }
+        for line in lines {
+            self.push(order, attempt, part, entry, line, fingerprint, None);
+        }
+    }
+
+    /// At least one row, each of which says that nobody was asked.
+    fn write_passed(
+        &mut self,
+        order: &Order,
+        attempt: u32,
+        part: u32,
+        entry: Entry,
+        mut lines: Vec<Line>,
+        pass: &Pass,
+    ) {
+        if lines.is_empty() {
+            lines.push(Line { limit: "".into(), kind: "".into(), window: 0, epoch: 0, amount: 0 });
+        }
+        for line in lines {
+            let detail = Detail { until: pass.at, reason: PASSED.into(), ..Detail::default() };
+            self.push(order, attempt, part, entry, line, pass.fingerprint, Some(Box::new(detail)));
+        }
+    }
+
+    fn write_detailed(&mut self, order: &Order, line: Line, detail: Detail) {
+        self.push(order, 0, 0, Entry::Grant, line, None, Some(Box::new(detail)));
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the columns of a row")]
+    fn push(
+        &mut self,
+        order: &Order,
+        attempt: u32,
+        part: u32,
+        entry: Entry,
+        line: Line,
+        fingerprint: Option<u128>,
+        detail: Option<Box<Detail>>,
+    ) {
+        let Line { limit, kind, window, epoch, amount } = line;
+        // What settles it may come in the same batch only where it passed.
+        let own = order.own && !self.passed.contains(&order.key);
+        let (key, order) = (order.key.clone(), order.id);
+        let row = Row { key, attempt, part, entry, kind, limit, window, epoch, amount, order, fingerprint, detail };
+        if !own {
+            self.rows.entry(row.key.clone()).or_default().push(row.clone());
+        }
+        self.writes.rows.push(row);
+    }
+}
+
+/// What the rows say of what was let pass while nobody could be asked; their `until` is when that was.
+const PASSED: &str = "let pass while the ledger was away";
+
+/// What was really used of a kind, if that is said.
+fn actual_of(actual: &Amounts, kind: &str) -> Option<u64> {
+    actual.iter().find(|(known, _)| known.as_str() == kind).map(|(_, amount)| amount.min(crate::quota::MOST))
+}

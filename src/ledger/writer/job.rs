@@ -1,0 +1,102 @@
+//! What the rows of one job say has become of it.
+
+use super::{Entry, Row};
+use crate::{kind::Kind, quota::Amounts};
+
+/// All rows of one job.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dossier<'a>(pub(crate) &'a [Row]);
+
+/// How far an attempt has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nobody knows of it.
+    Unknown,
+    /// Charged, or charged with what was really used.
+    Charged,
+    /// Set aside, and not settled.
+    Open,
+    /// What was set aside was settled.
+    Committed,
+    /// All of it went back.
+    Voided,
+    /// Its time ran out.
+    Expired,
+    /// Its time ran out, and then it was settled after all.
+    Late,
+}
+
+/// The part of the record of what was settled when its time had run out.
+pub(crate) const LATE: u32 = u32::MAX;
+
+impl<'a> Dossier<'a> {
+    /// The latest attempt, if there was any.
+    pub(crate) fn latest(self) -> Option<u32> {
+        self.0.iter().filter(|row| matches!(row.entry, Entry::Charge | Entry::Reserve)).map(|row| row.attempt).max()
+    }
+
+    /// The rows of an attempt.
+    pub(crate) fn of(self, attempt: u32) -> impl Iterator<Item = &'a Row> {
+        self.0.iter().filter(move |row| row.attempt == attempt)
+    }
+
+    pub(crate) fn standing(self, attempt: u32) -> Standing {
+        let has = |entry| self.of(attempt).any(|row| row.entry == entry);
+        let late = || self.of(attempt).any(|row| row.entry == Entry::Record && row.part == LATE);
+        if has(Entry::Void) {
+            Standing::Voided
+        } else if has(Entry::Commit) {
+            Standing::Committed
+        } else if has(Entry::Expire) {
+            if late() { Standing::Late } else { Standing::Expired }
+        } else if has(Entry::Reserve) {
+            Standing::Open
+        } else if has(Entry::Charge) {
+            Standing::Charged
+        } else {
+            Standing::Unknown
+        }
+    }
+
+    /// Whether an order has written any of them.
+    pub(crate) fn written_by(self, order: u128) -> bool {
+        self.0.iter().any(|row| row.order == order)
+    }
+
+    /// The attempt that an order made, the latest if it made two.
+    pub(crate) fn attempt_of(self, order: u128) -> Option<u32> {
+        let made =
+            |row: &&Row| row.order == order && matches!(row.entry, Entry::Charge | Entry::Reserve | Entry::Record);
+        self.0.iter().filter(made).map(|row| row.attempt).max()
+    }
+
+    /// Whether an order made an attempt: what it only noted of other work is no part of the job.
+    pub(crate) fn is_made_by(self, attempt: u32, order: u128) -> bool {
+        self.of(attempt).any(|row| row.order == order && matches!(row.entry, Entry::Charge | Entry::Reserve))
+    }
+
+    /// Whether an attempt was given back by the writer itself, because whoever had asked for it seemed to have gone.
+    pub(crate) fn was_taken_back(self, attempt: u32, order: u128) -> bool {
+        self.of(attempt).any(|row| row.entry == Entry::Void && row.order == order ^ 1)
+    }
+
+    /// A part of an attempt that no record has: its own count from below, the last two have a meaning.
+    pub(crate) fn free_part(self, attempt: u32) -> u32 {
+        let taken = |part: u32| self.of(attempt).any(|row| row.entry == Entry::Record && row.part == part);
+        (0..LATE - 1).rev().find(|part| !taken(*part)).unwrap_or(0)
+    }
+
+    /// What is charged for an attempt: of each kind as much as one of its limits counts.
+    pub(crate) fn amounts(self, attempt: u32) -> Amounts {
+        let mut amounts = Amounts::none();
+        for row in self.of(attempt).filter(|row| !row.limit.is_empty()) {
+            let of_limit = self.of(attempt).filter(|other| other.limit == row.limit && other.kind == row.kind);
+            let sum: i64 = of_limit.map(|row| row.amount).fold(0, i64::saturating_add);
+            if let Ok(kind) = Kind::try_units(&row.kind) {
+                let most = amounts.of(&kind).unwrap_or(0);
+                amounts.set(&kind, most.max(u64::try_from(sum).unwrap_or(0)));
+            }
+        }
+        amounts
+    }
+}

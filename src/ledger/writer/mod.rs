@@ -1,0 +1,26 @@
+//! The ledger: what a batch of orders comes to, and how a writer brings it into a database; no database in here.
+
+mod batch;
+mod book;
+mod job;
+mod job_time;
+mod machine;
+mod order;
+mod row;
+#[cfg(test)]
+pub(crate) mod tests;
+
+pub(crate) use super::fallback::local_share::Local;
+pub(crate) use super::fallback::mode::{Mode, Sent, after};
+pub(crate) use super::fallback::spool_format::{HEADER, encode, frame, recover};
+use book::Line;
+pub(crate) use book::{Since, sheet};
+pub(crate) use job::Dossier;
+use job::LATE;
+pub(crate) use job::Standing;
+pub(crate) use job_time::is_within;
+#[cfg(test)]
+use machine::Answered;
+pub(crate) use machine::{Event, Fault, Full, Left, Notice, Step, Writer};
+pub(crate) use order::{Act, Admit, Admitted, End, Order, Pass, Reserve, Settle, Verdict};
+pub(crate) use row::{Detail, Entry, Hold, Key, Loaded, Reads, Row, Stored, Writes};

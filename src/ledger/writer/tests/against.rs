@@ -1,0 +1,289 @@
+//! Whether a database does what its [model](super::model) does: random transactions on two connections, on both.
+
+use std::sync::Arc;
+
+use super::{
+    model::{Database as Model, Without},
+    *,
+};
+use crate::ledger::writer::{Detail, Entry, Hold, Loaded, Reads, Row, Writes};
+use crate::{
+    ledger::{Database, Failure, Session},
+    quota::account::{Count, GrantState},
+};
+
+/// How much of a database a transaction locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Locks {
+    Accounts,
+    Everything,
+}
+
+const STEPS: usize = 16;
+
+/// So many histories of two connections, each on accounts of its own; the connections themselves go on unless they die.
+pub(crate) async fn agrees<D: Database>(database: &D, histories: u64, locks: Locks) {
+    let mut pair = Pair {
+        database,
+        sessions: [Some(database.connect().await.unwrap()), Some(database.connect().await.unwrap())],
+        model: Model::new(0, 2, Without::default()),
+        locks,
+        open: [None, None],
+        random: fastrand::Rng::new(),
+        history: 0,
+        clashes: 0,
+    };
+    for history in 0..histories {
+        (pair.history, pair.random) = (history, fastrand::Rng::with_seed(history));
+        pair.model = Model::new(0, 2, Without::default());
+        for _ in 0..STEPS {
+            pair.step().await;
+        }
+        for connection in 0..2 {
+            if pair.open[connection].is_some() {
+                pair.end(connection, true).await;
+            }
+        }
+        pair.begin(0, &pair.everything()).await;
+        pair.end(0, false).await;
+        pair.compare_holds().await;
+        pair.close_holds().await;
+    }
+    assert!(pair.clashes * 10 > histories, "only {} rows were there already", pair.clashes);
+}
+
+struct Pair<'a, D: Database> {
+    database: &'a D,
+    sessions: [Option<D::Session>; 2],
+    model: Model,
+    locks: Locks,
+    /// What each has locked, and the time that it has read.
+    open: [Option<(Vec<Arc<str>>, u64)>; 2],
+    random: fastrand::Rng,
+    history: u64,
+    /// So many rows were there already.
+    clashes: u64,
+}
+
+const JOBS: [&str; 3] = ["a", "b", "c"];
+const ACCOUNTS: [&str; 3] = ["ann", "bob", "cid"];
+
+impl<D: Database> Pair<'_, D> {
+    async fn step(&mut self) {
+        let connection = self.random.usize(..2);
+        match (&self.open[connection], self.random.u8(..10)) {
+            (None, _) => {
+                let reads = self.reads();
+                if self.may_begin(connection, &reads) {
+                    self.begin(connection, &reads).await;
+                }
+            }
+            (Some(_), 0..5) => self.write(connection).await,
+            (Some(_), 5..8) => self.end(connection, true).await,
+            (Some(_), 8) => self.end(connection, false).await,
+            (Some(_), _) => {
+                // The connection dies.
+                self.sessions[connection] = None;
+                self.sessions[connection] = Some(self.database.connect().await.unwrap());
+                self.model.roll_back(connection);
+                self.open[connection] = None;
+            }
+        }
+    }
+
+    fn session(&mut self, connection: usize) -> &mut D::Session {
+        self.sessions[connection].as_mut().expect("it is there unless it dies")
+    }
+
+    /// Whoever would wait for the other does not begin.
+    fn may_begin(&self, connection: usize, reads: &Reads) -> bool {
+        self.open[1 - connection].as_ref().is_none_or(|(locked, _)| {
+            self.locks == Locks::Accounts && !reads.tenants.iter().any(|tenant| locked.contains(tenant))
+        })
+    }
+
+    async fn begin(&mut self, connection: usize, reads: &Reads) {
+        let loaded = self.session(connection).begin(reads).await.unwrap();
+        self.model.now = loaded.now;
+        let there = self.model.begin(connection, reads).unwrap();
+        assert_eq!(sorted(&loaded), sorted(&there), "history {}", self.history);
+        self.open[connection] = Some((reads.tenants.clone(), loaded.now));
+    }
+
+    async fn write(&mut self, connection: usize) {
+        let Some((tenants, now)) = self.open[connection].clone() else { return };
+        let before = self.model.open[connection].clone().unwrap_or_default().writes;
+        let writes = self.writes(&tenants);
+        let here = self.session(connection).write(&writes, now).await;
+        // One that writes twice has written both; what it has written itself is there too.
+        let own = |row: &Row| before.rows.iter().any(|other| super::model::clashes(row, other));
+        let clash = self.model.write(connection, &writes).unwrap().is_err() || writes.rows.iter().any(own);
+        match here {
+            Ok(()) if !clash => {
+                let all = &mut self.model.open[connection].as_mut().unwrap().writes;
+                *all = before;
+                all.rows.extend(writes.rows);
+                all.counts.extend(writes.counts);
+                all.grants.extend(writes.grants);
+                // In the order of the steps: the model does what was opened first.
+                all.opened.extend(writes.opened);
+                all.closed.extend(writes.closed);
+            }
+            Err(Failure::Again(_)) if clash => {
+                self.clashes += 1;
+                self.model.roll_back(connection);
+                self.open[connection] = None;
+            }
+            here => panic!("history {}: {here:?}, clash: {clash}, for {writes:?}", self.history),
+        }
+    }
+
+    async fn end(&mut self, connection: usize, commits: bool) {
+        if commits {
+            self.session(connection).commit().await.unwrap();
+            self.model.commit(connection);
+        } else {
+            self.session(connection).roll_back().await.unwrap();
+            self.model.roll_back(connection);
+        }
+        self.open[connection] = None;
+    }
+
+    async fn compare_holds(&self) {
+        let ours = self.everything().tenants;
+        let due = self.database.due(usize::MAX >> 2).await.unwrap();
+        let mut due: Vec<_> = due.into_iter().filter(|hold| ours.contains(&hold.key.tenant)).collect();
+        due.sort_by_key(|hold| (hold.key.clone(), hold.attempt));
+        assert_eq!(due, self.model.store.holds, "history {}", self.history);
+    }
+
+    /// The next history finds none.
+    async fn close_holds(&mut self) {
+        let closed = self.model.store.holds.iter().map(|hold| (hold.key.clone(), hold.attempt)).collect();
+        self.begin(0, &self.everything()).await;
+        let writes = Writes { closed, ..Writes::default() };
+        self.session(0).write(&writes, START).await.unwrap();
+        self.end(0, true).await;
+    }
+
+    fn tenant(&self, at: usize) -> Arc<str> {
+        format!("{}-{}", ACCOUNTS[at], self.history).into()
+    }
+
+    fn everything(&self) -> Reads {
+        let tenants: Vec<_> = (0..ACCOUNTS.len()).map(|at| self.tenant(at)).collect();
+        let jobs = tenants.iter().flat_map(|tenant| JOBS.map(|job| Key { tenant: tenant.clone(), job: job.into() }));
+        Reads { jobs: jobs.collect(), tenants, since: Some(0) }
+    }
+
+    fn reads(&mut self) -> Reads {
+        let mut reads = self.everything();
+        let random = &mut self.random;
+        reads.tenants.retain(|_| random.bool());
+        reads.jobs.retain(|key| reads.tenants.contains(&key.tenant) && random.bool());
+        reads.since = random.bool().then(|| random.u64(..40) * HOUR);
+        reads
+    }
+
+    fn writes(&mut self, tenants: &[Arc<str>]) -> Writes {
+        let mut writes = Writes::default();
+        if tenants.is_empty() {
+            return writes;
+        }
+        let random = &mut self.random;
+        let now_and_then = |random: &mut fastrand::Rng| random.u8(..3) == 0;
+        for _ in 0..random.usize(1..4) {
+            let tenant = tenants[random.usize(..tenants.len())].clone();
+            let key = Key { tenant: tenant.clone(), job: JOBS[random.usize(..JOBS.len())].into() };
+            let entry = if random.u8(..4) > 0 { Entry::Charge } else { Entry::ALL[random.usize(..Entry::ALL.len())] };
+            let starts = random.u64(..30) * HOUR;
+            let (limit, kind): (Arc<str>, Arc<str>) = (["x", ""][random.usize(..2)].into(), "requests".into());
+            let detail = (entry == Entry::Grant).then(|| {
+                let (granted, until) = (random.u64(1..9), random.u64(1..9) * HOUR);
+                Box::new(Detail { granted, until, approver: "M. Okafor".into(), reason: "\u{e9}'\"".into() })
+            });
+            writes.rows.push(Row {
+                key: key.clone(),
+                attempt: random.u32(..2),
+                part: u32::from(now_and_then(random)),
+                entry,
+                kind: kind.clone(),
+                limit: limit.clone(),
+                window: starts,
+                epoch: random.u32(..3),
+                amount: random.i64(-(1 << 53)..1 << 53),
+                order: random.u128(..),
+                fingerprint: now_and_then(random).then(|| random.u128(..)),
+                detail,
+            });
+            let count = Count {
+                limit: limit.clone(),
+                kind: kind.clone(),
+                starts,
+                ends: if now_and_then(random) { u64::MAX } else { starts + HOUR },
+                epoch: random.u32(..2),
+                used: random.u64(..1 << 53),
+                reserved: random.u64(..1 << 53),
+                warned: random.bool(),
+                untold: random.bool(),
+            };
+            let same = |other: &Count| {
+                (&other.limit, &other.kind, other.starts, other.epoch)
+                    == (&count.limit, &count.kind, count.starts, count.epoch)
+            };
+            if !writes.counts.iter().any(|(of, other)| *of == tenant && same(other)) {
+                writes.counts.push((tenant.clone(), count));
+            }
+            // What a grant is does not change; what it has paid does.
+            let id = random.u64(1..4);
+            let grant = GrantState {
+                id,
+                limit: "x".into(),
+                kind,
+                amount: id * 10,
+                until: id * HOUR,
+                approver: "M. Okafor".into(),
+                reason: String::new(),
+                before: random.u64(..5),
+                current: random.u64(..3),
+                window: starts,
+                epoch: random.u32(..3),
+                ended: random.bool(),
+            };
+            if now_and_then(random) && !writes.grants.iter().any(|(of, other)| *of == tenant && other.id == id) {
+                writes.grants.push((tenant, grant));
+            }
+            let attempt = random.u32(..2);
+            let is_of = |hold: &Hold| hold.key == key && hold.attempt == attempt;
+            let known = writes.opened.iter().any(is_of) || self.model.store.holds.iter().any(is_of);
+            let opened_before = self.model.open.iter().flatten().any(|open| open.writes.opened.iter().any(is_of));
+            if !known && !opened_before {
+                let (until, since, charge) = (random.u64(1..9) * HOUR, random.u64(1..9) * HOUR, random.bool());
+                writes.opened.push(Hold { key, attempt, until, since, charge });
+            } else if self.model.store.holds.iter().any(is_of) && !opened_before {
+                writes.closed.push((key, attempt));
+            }
+        }
+        writes
+    }
+}
+
+/// What was read, in an order of its own.
+type Sorted = (u64, Vec<(Arc<str>, Vec<Count>, Vec<GrantState>)>, Vec<Row>);
+
+fn sorted(loaded: &Loaded) -> Sorted {
+    let mut accounts: Vec<_> = loaded
+        .accounts
+        .iter()
+        .map(|(tenant, stored)| {
+            let (mut counts, mut grants) = (stored.counts.clone(), stored.grants.clone());
+            counts.sort_by_key(|count| (count.limit.clone(), count.kind.clone(), count.starts, count.epoch));
+            grants.sort_by_key(|grant| grant.id);
+            (tenant.clone(), counts, grants)
+        })
+        .collect();
+    accounts.sort_by_key(|(tenant, ..)| tenant.clone());
+    let mut rows = loaded.rows.clone();
+    rows.sort_by_key(|row| (row.key.clone(), row.attempt, row.entry, row.part, row.limit.clone(), row.order));
+    (loaded.now, accounts, rows)
+}

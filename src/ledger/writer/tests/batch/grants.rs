@@ -1,0 +1,112 @@
+//! More than the plan allows.
+
+use super::*;
+use crate::quota::account::GrantState;
+
+const REQUESTS: &str = "requests_per_hour";
+
+impl Ledger {
+    fn grant(&mut self, id: u64, amount: u64, until: u64) -> Verdict {
+        let grant = GrantState {
+            id,
+            limit: REQUESTS.into(),
+            kind: "".into(),
+            amount,
+            until,
+            approver: "M. Okafor".into(),
+            reason: "launch day".into(),
+            before: 0,
+            current: 0,
+            window: 0,
+            epoch: 0,
+            ended: false,
+        };
+        self.run(&format!("grant {id}"), Act::Grant { plan: Arc::clone(&self.plan), grant: Box::new(grant) })
+    }
+
+    /// What each has paid for.
+    fn paid(&self) -> Vec<u64> {
+        self.store.accounts["acme"].grants.iter().map(|grant| grant.before + grant.current).collect()
+    }
+}
+
+#[test]
+fn the_grant_whose_end_is_nearest_goes_first() {
+    let mut ledger = Ledger::new(hourly(10));
+    ledger.grant(1, 5, START + 9 * HOUR);
+    ledger.grant(2, 5, START + 3 * HOUR);
+    admitted(ledger.charge("a", ("requests", 17)));
+    assert_eq!(ledger.paid(), [2, 5]);
+    assert_eq!(refused_by(ledger.charge("b", ("requests", 4))), [REQUESTS]);
+    admitted(ledger.charge("b", ("requests", 3)));
+}
+
+#[test]
+fn what_has_been_paid_stays_paid_when_the_next_hour_begins() {
+    for by_record in [false, true] {
+        let mut ledger = Ledger::new(hourly(10));
+        ledger.grant(1, 10, START + 9 * HOUR);
+        admitted(ledger.charge("a", ("requests", 17)));
+        ledger.now += HOUR;
+        if by_record {
+            ledger.record(("requests", 1));
+        } else {
+            admitted(ledger.charge("b", ("requests", 1)));
+        }
+        assert_eq!(ledger.paid(), [7], "by record: {by_record}");
+        assert_eq!(refused_by(ledger.charge("c", ("requests", 13))), [REQUESTS]);
+        admitted(ledger.charge("c", ("requests", 12)));
+        assert_eq!(ledger.paid(), [10]);
+    }
+}
+
+#[test]
+fn a_grant_that_has_ended_raises_nothing_more_but_what_it_has_paid() {
+    for revoked in [false, true] {
+        let mut ledger = Ledger::new(hourly(10));
+        ledger.grant(1, 10, START + HOUR / 4);
+        let first = admitted(ledger.charge("a", ("requests", 15)));
+        if revoked {
+            assert!(matches!(ledger.run("revoke", Act::Revoke { grant: 1 }), Verdict::Revoked(true)));
+            assert!(matches!(ledger.run("revoke again", Act::Revoke { grant: 1 }), Verdict::Revoked(false)));
+        } else {
+            ledger.now += HOUR / 4;
+        }
+        assert_eq!(refused_by(ledger.charge("b", ("requests", 1))), [REQUESTS]);
+        ledger.settle("a", &first, End::Void);
+        assert_eq!(refused_by(ledger.charge("b", ("requests", 11))), [REQUESTS]);
+        admitted(ledger.charge("b", ("requests", 10)));
+    }
+}
+
+#[test]
+fn what_expired_takes_back_what_an_ended_grant_has_paid() {
+    let mut ledger = Ledger::new(hourly(10));
+    ledger.grant(1, 5, START + HOUR / 4);
+    let held = ledger.reserve("a", ("requests", 15));
+    ledger.now += HOUR / 4;
+    ledger.expire("a", &held, false);
+    assert_eq!(refused_by(ledger.charge("b", ("requests", 11))), [REQUESTS]);
+    admitted(ledger.charge("b", ("requests", 10)));
+}
+
+#[test]
+fn a_reset_leaves_paid_what_was_paid() {
+    let mut ledger = Ledger::new(hourly(10));
+    ledger.grant(1, 5, START + 9 * HOUR);
+    admitted(ledger.charge("a", ("requests", 13)));
+    ledger.reset(None);
+    assert_eq!(refused_by(ledger.charge("b", ("requests", 13))), [REQUESTS]);
+    admitted(ledger.charge("b", ("requests", 12)));
+    assert_eq!(ledger.paid(), [5]);
+}
+
+#[test]
+fn who_approved_it_and_why_stands_in_its_row() {
+    let mut ledger = Ledger::new(hourly(10));
+    assert!(matches!(ledger.grant(1, 5, START), Verdict::Invalid(_)));
+    assert!(ledger.writes.is_empty());
+    ledger.grant(1, 5, START + HOUR);
+    let detail = ledger.writes.rows[0].detail.as_deref().unwrap();
+    assert_eq!((detail.granted, detail.approver.as_str(), detail.reason.as_str()), (5, "M. Okafor", "launch day"));
+}

@@ -1,0 +1,202 @@
+//! Random orders, together and one by one.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::quota::account::GrantState;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Admit { amounts: [Option<u64>; 2], fingerprint: Option<u128>, reserve: bool },
+    Commit { attempt: u32, actual: Option<u64> },
+    Void { attempt: u32 },
+    Add { attempt: u32, tokens: u64 },
+    Record { amounts: [Option<u64>; 2] },
+    Expire { attempt: u32 },
+    Renew { attempt: u32 },
+    Reset { which: Option<usize> },
+    Grant { amount: u64, hours: u64 },
+    Revoke { which: usize },
+}
+
+const NAMES: [&str; 3] = ["requests_per_hour", "requests_per_day", "tokens"];
+
+fn amounts() -> impl Strategy<Value = [Option<u64>; 2]> {
+    let amount = |most: u64| prop_oneof![1 => Just(None), 1 => Just(Some(0)), 6 => (1..most).prop_map(Some)];
+    [amount(50), amount(500)]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let attempt = || prop_oneof![4 => Just(0_u32), 1 => Just(1)];
+    prop_oneof![
+        10 => (amounts(), prop::option::of(1..3_u128), any::<bool>())
+            .prop_map(|(amounts, fingerprint, reserve)| Step::Admit { amounts, fingerprint, reserve }),
+        4 => (attempt(), prop::option::of(0..60_u64)).prop_map(|(attempt, actual)| Step::Commit { attempt, actual }),
+        3 => attempt().prop_map(|attempt| Step::Void { attempt }),
+        2 => (attempt(), 1..100_u64).prop_map(|(attempt, tokens)| Step::Add { attempt, tokens }),
+        2 => amounts().prop_map(|amounts| Step::Record { amounts }),
+        2 => attempt().prop_map(|attempt| Step::Expire { attempt }),
+        1 => attempt().prop_map(|attempt| Step::Renew { attempt }),
+        1 => prop::option::of(0..3_usize).prop_map(|which| Step::Reset { which }),
+        1 => (1..50_u64, 1..5_u64).prop_map(|(amount, hours)| Step::Grant { amount, hours }),
+        1 => (0..8_usize).prop_map(|which| Step::Revoke { which }),
+    ]
+}
+
+fn named(amounts: [Option<u64>; 2]) -> Amounts {
+    let kinds = ["requests", "tokens"].into_iter().zip(amounts);
+    kinds.filter_map(|(kind, amount)| Some((crate::kind::Kind::from(kind), amount?))).collect()
+}
+
+/// An order of a tenant for a job; what settles goes by the time at which its batch began.
+fn made(ledger: &mut Ledger, step: &Step, tenant: usize, job: usize, charge: bool) -> Order {
+    let plan = Arc::clone(&ledger.plan);
+    let since = Since { at: ledger.now, turn: u32::MAX };
+    ledger.orders += 2;
+    let (id, named_job) = (ledger.orders, ["a", "b", "c", "d"][job].to_owned());
+    let settle = |attempt, end, used: Amounts| {
+        let part = u32::try_from(id).unwrap(); // every addition is another
+        Act::Settle(Settle { plan: Arc::clone(&plan), attempt, since, end, used, part })
+    };
+    let act = match *step {
+        Step::Admit { amounts, fingerprint, reserve } => {
+            let reserve = reserve.then_some(crate::ledger::writer::Reserve { ttl: HOUR, charge: false });
+            Act::Admit(Admit { fingerprint, reserve, told: true, usage: true, ..admit(&plan, named(amounts)) })
+        }
+        Step::Commit { attempt, actual } => settle(attempt, End::Commit(named([actual, None])), Amounts::none()),
+        Step::Void { attempt } => settle(attempt, End::Void, Amounts::none()),
+        Step::Add { attempt, tokens } => settle(attempt, End::Open, ("tokens", tokens).into()),
+        Step::Record { amounts } => Act::Record { plan, amounts: named(amounts) },
+        Step::Expire { attempt } => Act::Expire { attempt, since: since.at, charge },
+        Step::Renew { attempt } => Act::Renew { attempt, since: since.at, ttl: HOUR },
+        Step::Reset { which } => Act::Reset { plan, limit: which.map(|which| NAMES[which].into()) },
+        Step::Grant { amount, hours } => {
+            let grant = GrantState {
+                id: u64::try_from(id).unwrap(),
+                limit: "requests_per_hour".into(),
+                kind: "".into(),
+                amount,
+                until: ledger.now + hours * HOUR,
+                approver: String::new(),
+                reason: String::new(),
+                before: 0,
+                current: 0,
+                window: 0,
+                epoch: 0,
+                ended: false,
+            };
+            Act::Grant { plan, grant: Box::new(grant) }
+        }
+        Step::Revoke { which } => {
+            let known = ledger.store.accounts.values().flat_map(|stored| &stored.grants).nth(which);
+            Act::Revoke { grant: known.map_or(0, |grant| grant.id) }
+        }
+    };
+    let by_hand = matches!(act, Act::Record { .. } | Act::Reset { .. } | Act::Grant { .. } | Act::Revoke { .. });
+    let job = if by_hand { format!("order {id}") } else { named_job };
+    order(id, key(["acme", "zenith"][tenant], &job), act)
+}
+
+type Batch = (u64, Vec<(Step, usize, usize)>);
+
+/// Where what has expired goes back there are no grants: whoever expires it knows no plan, so that what grants have paid for
+/// it comes back with the next request that is decided.
+fn run(batches: &[Batch], charge: bool) -> Result<(), TestCaseError> {
+    let (mut together, mut apart) = (Ledger::of_three(), Ledger::of_three());
+    for (minutes, steps) in batches {
+        together.now += minutes * HOUR / 60;
+        apart.now = together.now;
+        let happens = |step: &Step| charge || !matches!(step, Step::Grant { .. });
+        let steps = steps.iter().filter(|(step, ..)| happens(step));
+        let orders: Vec<_> =
+            steps.map(|(step, tenant, job)| made(&mut together, step, *tenant, *job, charge)).collect();
+        let at_once = together.batch(&orders);
+        for (order, verdict) in orders.iter().zip(at_once) {
+            let before = overruns(&apart);
+            let alone = apart.batch(std::slice::from_ref(order)).remove(0);
+            prop_assert_eq!(told(&alone), told(&verdict), "{:?}", order);
+            if let Verdict::Refused(_) | Verdict::Replay { .. } | Verdict::Conflict | Verdict::Invalid(_) = alone {
+                prop_assert!(apart.writes.is_empty(), "{verdict:?} writes {:?}", apart.writes);
+            }
+            if let Act::Admit(_) = order.act {
+                let grew = overruns(&apart).into_iter().find(|(count, over)| *over > *before.get(count).unwrap_or(&0));
+                prop_assert!(grew.is_none(), "R1: an admission takes {grew:?}");
+            }
+        }
+        prop_assert_eq!(kept(&together), kept(&apart));
+    }
+    Ok(())
+}
+
+/// What is kept. That a grant is over, and that what it has paid belongs to an hour that is, may be written with whatever
+/// comes next.
+fn kept(ledger: &Ledger) -> Store {
+    let mut store = ledger.store.clone();
+    for grant in store.accounts.values_mut().flat_map(|stored| &mut stored.grants) {
+        grant.ended |= grant.until <= ledger.now;
+        grant.close();
+        (grant.window, grant.epoch) = (0, 0);
+    }
+    store
+}
+
+/// A verdict in words; rows come from a database in any order.
+fn told(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Replay { amounts, .. } => {
+            let mut sorted: Vec<_> = amounts.iter().collect();
+            sorted.sort();
+            format!("Replay {sorted:?}")
+        }
+        Verdict::Settled(standing, near) => {
+            let mut sorted: Vec<_> = near.iter().map(|warning| format!("{warning:?}")).collect();
+            sorted.sort();
+            format!("Settled {standing:?} {sorted:?}")
+        }
+        other => format!("{other:?}"),
+    }
+}
+
+/// What is past each limit in the count that is under way, grants included.
+fn overruns(ledger: &Ledger) -> BTreeMap<(Arc<str>, Arc<str>, u64, u32), u64> {
+    let mut overruns = BTreeMap::new();
+    for (tenant, stored) in &ledger.store.accounts {
+        let mut grants = stored.grants.clone();
+        grants.iter_mut().for_each(|grant| grant.ended |= grant.until <= ledger.now);
+        for limit in ledger.plan.counted() {
+            let counts = stored.counts.iter().filter(|count| count.is_of(limit) && count.ends > ledger.now);
+            if let Some(count) = counts.max_by_key(|count| (count.starts, count.epoch)) {
+                let there = limit.limit + crate::quota::account::raise(limit, &grants);
+                let place = (Arc::clone(tenant), Arc::clone(&count.limit), count.starts, count.epoch);
+                overruns.insert(place, count.taken().saturating_sub(there));
+            }
+        }
+    }
+    overruns
+}
+
+fn batches(most: usize) -> impl Strategy<Value = Vec<Batch>> {
+    let one = (step(), 0..2_usize, 0..4_usize);
+    let minutes = prop_oneof![6 => Just(0), 3 => 1..30_u64, 1 => 30..400_u64];
+    prop::collection::vec((minutes, prop::collection::vec(one, 1..6)), 1..most)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// The same verdicts, the same rows, the same counts; what is counted is the sum of the rows after each of them.
+    #[test]
+    fn a_batch_of_many_is_many_batches_of_one(batches in batches(14), charge: bool) {
+        run(&batches, charge)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 50_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    #[ignore = "a minute: many histories"]
+    fn a_batch_of_many_is_many_batches_of_one_in_many_histories(batches in batches(30), charge: bool) {
+        run(&batches, charge)?;
+    }
+}

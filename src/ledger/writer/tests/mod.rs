@@ -1,0 +1,49 @@
+//! Batches, the writer, and every way in which two writers, their callers and a database can meet.
+
+#[cfg(feature = "sqlite")]
+pub(crate) mod against;
+mod batch;
+mod explorer;
+mod model;
+mod passing;
+mod writer;
+
+use std::sync::Arc;
+
+use super::{Act, Admit, End, Key, Order, Settle, Since};
+use crate::{
+    quota::{Amounts, Plan, Quota},
+    time::Period,
+};
+
+const HOUR: u64 = 3_600_000_000_000;
+
+/// Half past ten of some day.
+const START: u64 = 20_000 * 24 * HOUR + 10 * HOUR + HOUR / 2;
+
+fn hourly(limit: u64) -> Arc<Plan> {
+    Arc::new(Plan::new("hourly").limit(Quota::requests(limit).per(Period::hour())))
+}
+
+fn key(tenant: &str, job: &str) -> Key {
+    Key { tenant: tenant.into(), job: job.into() }
+}
+
+fn admit(plan: &Arc<Plan>, amounts: impl Into<Amounts>) -> Admit {
+    Admit {
+        plan: Arc::clone(plan),
+        amounts: amounts.into(),
+        fingerprint: None,
+        reserve: None,
+        told: false,
+        usage: false,
+    }
+}
+
+fn settle(plan: &Arc<Plan>, attempt: u32, since: Since, end: End) -> Act {
+    Act::Settle(Settle { plan: Arc::clone(plan), attempt, since, end, used: Amounts::none(), part: 0 })
+}
+
+fn order(id: u128, key: Key, act: Act) -> Order {
+    Order { key, id, own: false, origin: 0, act }
+}

@@ -1,0 +1,207 @@
+//! A model of a database: what is committed, who has locked which account, and what is still under way.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use crate::ledger::writer::{Hold, Loaded, Reads, Row, Stored, Writes};
+
+/// What is committed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Store {
+    pub(crate) accounts: BTreeMap<Arc<str>, Stored>,
+    pub(crate) rows: Vec<Row>,
+    pub(crate) holds: Vec<Hold>,
+}
+
+impl Store {
+    /// What a transaction reads of it.
+    pub(crate) fn load(&self, reads: &Reads, now: u64) -> Loaded {
+        let since = reads.since.map_or(now, |since| since.min(now));
+        let account = |tenant: &Arc<str>| {
+            let mut stored = self.accounts.get(tenant).cloned().unwrap_or_default();
+            stored.counts.retain(|count| count.ends > since);
+            stored.grants.retain(|grant| !grant.ended || grant.current > 0);
+            (Arc::clone(tenant), stored)
+        };
+        let accounts = reads.tenants.iter().map(account).collect();
+        let rows = self.rows.iter().filter(|row| reads.jobs.contains(&row.key)).cloned().collect();
+        Loaded { now, accounts, rows, sealed: 0 }
+    }
+
+    /// Whether a row is there already.
+    pub(crate) fn has(&self, row: &Row) -> bool {
+        self.rows.iter().any(|other| clashes(row, other))
+    }
+
+    pub(crate) fn apply(&mut self, writes: &Writes) {
+        self.rows.extend(writes.rows.iter().cloned());
+        let place = |row: &Row| (row.key.clone(), row.attempt, row.entry, row.part, row.limit.clone(), row.order);
+        self.rows.sort_by_cached_key(place);
+        for (tenant, count) in &writes.counts {
+            let stored = self.accounts.entry(Arc::clone(tenant)).or_default();
+            stored.counts.retain(|old| {
+                (&old.limit, &old.kind, old.starts, old.epoch) != (&count.limit, &count.kind, count.starts, count.epoch)
+            });
+            stored.counts.push(count.clone());
+            stored.counts.sort_by_key(|count| (count.limit.clone(), count.kind.clone(), count.starts, count.epoch));
+        }
+        for (tenant, grant) in &writes.grants {
+            let stored = self.accounts.entry(Arc::clone(tenant)).or_default();
+            stored.grants.retain(|old| old.id != grant.id);
+            stored.grants.push(grant.clone());
+            stored.grants.sort_by_key(|grant| grant.id);
+        }
+        for hold in &writes.opened {
+            self.holds.retain(|old| (&old.key, old.attempt) != (&hold.key, hold.attempt));
+            self.holds.push(hold.clone());
+        }
+        for hold in &writes.renewed {
+            let open = self.holds.iter_mut().filter(|old| old.key == hold.key && old.attempt == hold.attempt);
+            open.for_each(|old| old.until = hold.until);
+        }
+        self.holds
+            .retain(|hold| !writes.closed.iter().any(|(key, attempt)| *key == hold.key && *attempt == hold.attempt));
+        self.holds.sort_by_key(|hold| (hold.key.clone(), hold.attempt));
+    }
+
+    /// D4: what is used and reserved of every count is the sum of its rows.
+    pub(crate) fn adds_up(&self) -> Result<(), String> {
+        for (tenant, stored) in &self.accounts {
+            for count in &stored.counts {
+                let of = |row: &&Row| {
+                    row.key.tenant == *tenant
+                        && (&row.limit, &row.kind, row.window, row.epoch)
+                            == (&count.limit, &count.kind, count.starts, count.epoch)
+                };
+                let sum: i64 = self.rows.iter().filter(of).map(|row| row.amount).sum();
+                if sum != i64::try_from(count.taken()).unwrap() {
+                    return Err(format!(
+                        "D4: {sum} in rows of {tenant}, {} used, {} reserved",
+                        count.used, count.reserved
+                    ));
+                }
+            }
+        }
+        let counted = |row: &&Row| !row.limit.is_empty() && row.amount != 0;
+        let has = |row: &Row| {
+            self.accounts.get(&row.key.tenant).is_some_and(|stored| {
+                stored.counts.iter().any(|count| {
+                    (&row.limit, &row.kind, row.window, row.epoch)
+                        == (&count.limit, &count.kind, count.starts, count.epoch)
+                })
+            })
+        };
+        match self.rows.iter().filter(counted).find(|row| !has(row)) {
+            Some(row) => Err(format!("D4: nothing counts {row:?}")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether the unique index keeps one out beside the other.
+pub(super) fn clashes(one: &Row, other: &Row) -> bool {
+    (&one.key, &one.limit, &one.kind, one.attempt, one.part, one.entry)
+        == (&other.key, &other.limit, &other.kind, other.attempt, other.part, other.entry)
+}
+
+/// What has been taken away from a database, to see that somebody notices.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Without {
+    pub(crate) unique_index: bool,
+    pub(crate) account_lock: bool,
+    /// The rows of a batch's jobs are not read.
+    pub(crate) rows: bool,
+}
+
+/// A transaction that is open.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Transaction {
+    pub(crate) locks: Vec<Arc<str>>,
+    pub(crate) writes: Writes,
+}
+
+/// A database and its connections, of which each may have one transaction.
+#[derive(Clone, Debug)]
+pub(crate) struct Database {
+    pub(crate) store: Arc<Store>,
+    pub(crate) now: u64,
+    pub(crate) open: Vec<Option<Transaction>>,
+    /// Commits whose connection is gone.
+    pub(crate) under_way: Vec<Transaction>,
+    pub(crate) without: Without,
+}
+
+/// A step that waits for another transaction to end.
+#[derive(Debug)]
+pub(crate) struct Blocked;
+
+/// A row is there already: the transaction came to nothing.
+#[derive(Debug)]
+pub(crate) struct Clash;
+
+impl Database {
+    pub(crate) fn new(now: u64, connections: usize, without: Without) -> Self {
+        Self { store: Arc::default(), now, open: vec![None; connections], under_way: Vec::new(), without }
+    }
+
+    fn others(&self, connection: usize) -> impl Iterator<Item = &Transaction> {
+        let open = self.open.iter().enumerate().filter(move |(at, _)| *at != connection);
+        open.filter_map(|(_, open)| open.as_ref()).chain(&self.under_way)
+    }
+
+    /// Begins, locks, and reads what is committed then.
+    pub(crate) fn begin(&mut self, connection: usize, reads: &Reads) -> Result<Loaded, Blocked> {
+        let locked = |tenant: &Arc<str>| self.others(connection).any(|other| other.locks.contains(tenant));
+        if !self.without.account_lock && reads.tenants.iter().any(locked) {
+            return Err(Blocked);
+        }
+        let mut loaded = self.store.load(reads, self.now);
+        if self.without.rows {
+            loaded.rows.clear();
+        }
+        self.open[connection] = Some(Transaction { locks: reads.tenants.clone(), writes: Writes::default() });
+        Ok(loaded)
+    }
+
+    /// Writes; one that finds the row of another open transaction waits for its end.
+    pub(crate) fn write(&mut self, connection: usize, writes: &Writes) -> Result<Result<(), Clash>, Blocked> {
+        if !self.without.unique_index {
+            let waits = |row: &Row| {
+                self.others(connection).any(|other| other.writes.rows.iter().any(|other| clashes(row, other)))
+            };
+            let twice = |at: usize| writes.rows[..at].iter().any(|other| clashes(&writes.rows[at], other));
+            if (0..writes.rows.len()).any(|at| self.store.has(&writes.rows[at]) || twice(at)) {
+                return Ok(Err(Clash));
+            }
+            if writes.rows.iter().any(waits) {
+                return Err(Blocked);
+            }
+        }
+        if let Some(open) = &mut self.open[connection] {
+            open.writes = writes.clone();
+        }
+        Ok(Ok(()))
+    }
+
+    pub(crate) fn commit(&mut self, connection: usize) {
+        if let Some(open) = self.open[connection].take() {
+            Arc::make_mut(&mut self.store).apply(&open.writes);
+        }
+    }
+
+    pub(crate) fn roll_back(&mut self, connection: usize) {
+        self.open[connection] = None;
+    }
+
+    /// The connection is gone, its commit is not.
+    pub(crate) fn leave_under_way(&mut self, connection: usize) {
+        self.under_way.extend(self.open[connection].take());
+    }
+
+    /// What was under way ends.
+    pub(crate) fn end(&mut self, which: usize, commits: bool) {
+        let ended = self.under_way.remove(which);
+        if commits {
+            Arc::make_mut(&mut self.store).apply(&ended.writes);
+        }
+    }
+}

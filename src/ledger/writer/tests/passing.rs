@@ -1,0 +1,231 @@
+//! What passed without the ledger comes into it once, whatever else is there and however often it is brought.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::{model::Store, *};
+use crate::ledger::writer::{
+    Dossier, Entry, Pass, Reserve, Since, Standing, Verdict,
+    batch::{self, Turn},
+};
+
+/// One transaction.
+fn transact(store: &mut Store, orders: &[(Order, bool)]) -> Vec<Verdict> {
+    let turns = || orders.iter().map(|(order, sent)| Turn { order, sent: *sent, left: false });
+    let loaded = store.load(&batch::reads(turns()), START + HOUR);
+    let (writes, verdicts) = batch::decide(turns(), loaded);
+    let twice = |at: usize| writes.rows[..at].iter().any(|row| index(row) == index(&writes.rows[at]));
+    assert!(!(0..writes.rows.len()).any(|at| store.has(&writes.rows[at]) || twice(at)), "the index keeps it out");
+    store.apply(&writes);
+    store.adds_up().unwrap();
+    verdicts
+}
+
+fn index(row: &super::super::Row) -> impl PartialEq {
+    (row.key.clone(), row.limit.clone(), row.kind.clone(), row.attempt, row.part, row.entry)
+}
+
+fn pass(id: u128, job: &str, amount: u64, fingerprint: Option<u128>, reserve: bool) -> Order {
+    let reserve = reserve.then_some(Reserve { ttl: HOUR, charge: true });
+    let (plan, amounts) = (hourly(100), ("requests", amount).into());
+    order(id, key("acme", job), Act::Pass(Pass { plan, amounts, fingerprint, reserve, at: START }))
+}
+
+fn end(id: u128, of: u128, job: &str, end: End, used: u64) -> Order {
+    let used = if used > 0 { ("requests", used).into() } else { Amounts::none() };
+    let since = Since { at: START, turn: u32::MAX };
+    let settle = Settle { plan: hourly(100), attempt: 0, since, end, used, part: 1 };
+    order(id, key("acme", job), Act::End { of, settle })
+}
+
+fn charge(id: u128, job: &str, amount: u64) -> Order {
+    order(id, key("acme", job), Act::Admit(admit(&hourly(100), ("requests", amount))))
+}
+
+fn taken(store: &Store) -> i64 {
+    store.rows.iter().map(|row| row.amount).sum()
+}
+
+#[test]
+fn an_admission_that_was_written_after_all_is_not_charged_again() {
+    let mut store = Store::default();
+    transact(&mut store, &[(charge(2, "one", 7), false)]);
+    transact(&mut store, &[(pass(2, "one", 7, None, false), false), (end(4, 2, "one", End::Open, 3), false)]);
+    assert_eq!(taken(&store), 10);
+}
+
+#[test]
+fn an_admission_that_was_written_and_taken_back_is_charged_for_it_was_served() {
+    let mut store = Store::default();
+    transact(&mut store, &[(charge(2, "one", 7), false)]);
+    let back = settle(&hourly(100), 0, Since { at: START + HOUR, turn: 0 }, End::Void);
+    transact(&mut store, &[(order(2 ^ 1, key("acme", "one"), back), true), (pass(2, "one", 7, None, false), true)]);
+    assert_eq!(taken(&store), 7);
+    transact(&mut store, &[(pass(2, "one", 7, None, false), true), (end(4, 2, "one", End::Void, 0), false)]);
+    assert_eq!(taken(&store), 0);
+    transact(&mut store, &[(pass(2, "one", 7, None, false), false), (end(4, 2, "one", End::Void, 0), false)]);
+    assert_eq!(taken(&store), 0);
+}
+
+#[test]
+fn a_job_that_was_charged_before_is_not_and_other_work_under_its_id_is() {
+    let mut store = Store::default();
+    let charged = Act::Admit(Admit { fingerprint: Some(1), ..admit(&hourly(100), ("requests", 7)) });
+    transact(&mut store, &[(order(2, key("acme", "one"), charged), false)]);
+    let same = transact(&mut store, &[(pass(4, "one", 7, Some(1), false), false)]);
+    assert!(matches!(same[0], Verdict::Replay { .. }));
+    let orders = [(pass(6, "one", 9, Some(2), false), false), (pass(8, "one", 200, Some(3), false), false)];
+    for _ in 0..2 {
+        assert!(matches!(transact(&mut store, &orders)[..], [Verdict::Done, Verdict::Done]));
+        assert_eq!(taken(&store), 216, "past the limit of 100");
+    }
+}
+
+#[test]
+fn what_settles_other_work_under_a_job_s_id_leaves_the_job_as_it_is() {
+    let other = |how: End| {
+        let mut store = Store::default();
+        let reserve = Some(Reserve { ttl: HOUR, charge: true });
+        let reserved = Act::Admit(Admit { fingerprint: Some(1), reserve, ..admit(&hourly(100), ("requests", 40)) });
+        transact(&mut store, &[(order(2, key("acme", "one"), reserved), false)]);
+        let (passed, ends) = (pass(4, "one", 9, Some(2), true), end(6, 4, "one", how, 0));
+        for _ in 0..2 {
+            transact(&mut store, &[(passed.clone(), false), (ends.clone(), false)]);
+        }
+        let standing = Dossier(&store.rows).standing(0);
+        assert_eq!((standing, store.holds.len()), (Standing::Open, 1), "nobody has settled the job itself");
+        taken(&store)
+    };
+    assert_eq!(other(End::Void), 40);
+    assert_eq!(other(End::Commit(("requests", 5).into())), 45);
+    assert_eq!(other(End::Commit(("requests", 12).into())), 52);
+    assert_eq!(other(End::Commit(Amounts::none())), 49);
+    assert_eq!(other(End::Open), 49);
+}
+
+#[test]
+fn what_other_work_used_besides_is_no_part_of_the_job_s_own_records() {
+    let mut store = Store::default();
+    let charged = Act::Admit(Admit { fingerprint: Some(1), ..admit(&hourly(100), ("requests", 7)) });
+    transact(&mut store, &[(order(2, key("acme", "one"), charged), false)]);
+    let since = Since { at: START, turn: u32::MAX };
+    let used = ("requests", 5).into();
+    let more = Settle { plan: hourly(100), attempt: 0, since, end: End::Open, used, part: 1 };
+    transact(&mut store, &[(order(4, key("acme", "one"), Act::Settle(more)), false)]);
+    let orders = [(pass(6, "one", 9, Some(2), false), false), (end(8, 6, "one", End::Open, 3), false)];
+    transact(&mut store, &orders);
+    assert_eq!(taken(&store), 24);
+}
+
+#[test]
+fn an_admission_of_its_own_that_is_written_after_all_is_known_to_what_follows_it() {
+    let own = |order: Order| Order { own: true, ..order };
+    for settles in [end(4, 2, "one", End::Void, 0), own(pass(2, "one", 7, None, false))] {
+        let passes = matches!(settles.act, Act::Pass(_));
+        let mut store = Store::default();
+        transact(&mut store, &[(own(charge(2, "one", 7)), true), (settles, false)]);
+        assert_eq!(taken(&store), if passes { 7 } else { 0 });
+    }
+}
+
+#[test]
+fn whoever_ends_what_passed_hears_how_it_stood_even_where_the_reply_was_lost() {
+    let mut store = Store::default();
+    transact(&mut store, &[(pass(2, "one", 7, None, true), false)]);
+    let ends = end(4, 2, "one", End::Commit(("requests", 3).into()), 0);
+    for sent in [false, true] {
+        let verdicts = transact(&mut store, &[(ends.clone(), sent)]);
+        assert!(matches!(verdicts[..], [Verdict::Settled(Standing::Open, _)]), "{verdicts:?}");
+    }
+}
+
+#[test]
+fn what_was_used_in_a_period_that_is_over_is_charged_in_it() {
+    let mut store = Store::default();
+    transact(&mut store, &[(pass(2, "one", 7, None, false), false)]);
+    assert_eq!(store.rows[0].window, START - HOUR / 2);
+}
+
+/// What happens to one of three jobs: it passes, what passed ends, or somebody else charges it or gives that back.
+#[derive(Clone, Copy, Debug)]
+enum Deed {
+    Pass { amount: u64, fingerprint: Option<u128>, reserve: bool },
+    End { which: usize, how: u8, used: u64 },
+    Charged { amount: u64, sent: bool },
+}
+
+fn is_void(spool: &[(Order, bool)], passed: u128) -> bool {
+    let void =
+        |order: &Order| matches!(&order.act, Act::End { of, settle } if *of == passed && settle.end == End::Void);
+    spool.iter().any(|(order, _)| void(order))
+}
+
+fn deeds() -> impl Strategy<Value = (usize, Deed)> {
+    let deed = prop_oneof![
+        (1..60_u64, proptest::option::of(0..2_u128), any::<bool>())
+            .prop_map(|(amount, fingerprint, reserve)| Deed::Pass { amount, fingerprint, reserve }),
+        (any::<usize>(), 0..3_u8, 0..20_u64).prop_map(|(which, how, used)| Deed::End { which, how, used }),
+        (1..60_u64, any::<bool>()).prop_map(|(amount, sent)| Deed::Charged { amount, sent }),
+    ];
+    (0..3_usize, deed)
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_it_is_charged_once(deeds in proptest::collection::vec(deeds(), 1..20), cuts in proptest::collection::vec((1..5_usize, 0..4_usize), 1..20)) {
+        let jobs = ["one", "two", "three"];
+        let (mut store, mut spool, mut passed) = (Store::default(), Vec::new(), Vec::new());
+        for (number, (job, deed)) in deeds.iter().enumerate() {
+            let (id, job) = (number as u128 * 2 + 2, jobs[*job]);
+            match *deed {
+                // In one process nobody passes for a job that has passed, unless that came to nothing.
+                Deed::Pass { .. } if passed.iter().any(|(of, known, _)| *known == job && !is_void(&spool, *of)) => {}
+                Deed::Pass { amount, fingerprint, reserve } => {
+                    spool.push((pass(id, job, amount, fingerprint, reserve), false));
+                    passed.push((id, job, amount));
+                }
+                Deed::End { which, how, used } if !passed.is_empty() => {
+                    let (of, job, _) = passed[which % passed.len()];
+                    let how = [End::Open, End::Void, End::Commit(("requests", used + 1).into())][how as usize].clone();
+                    // A request ends once.
+                    if !spool.iter().any(|(order, _)| matches!(order.act, Act::End { of: ended, .. } if ended == of)) {
+                        spool.push((end(id, of, job, how, used), false));
+                    }
+                }
+                // Another process, or an admission of which nobody heard and which passed then.
+                Deed::Charged { amount, sent } => {
+                    let id = if sent { passed.first().filter(|(_, known, _)| *known == job).map_or(id, |(of, ..)| *of) } else { id };
+                    transact(&mut store, &[(charge(id, job, amount), sent)]);
+                }
+                Deed::End { .. } => {}
+            }
+        }
+        // Brought in parts, each of which may be brought again from further back.
+        let (mut at, mut cuts) = (0, cuts.into_iter().cycle());
+        while at < spool.len() {
+            let (many, back) = cuts.next().unwrap();
+            let from = at.saturating_sub(back);
+            let until = (at + many).min(spool.len());
+            transact(&mut store, &spool[from..until]);
+            at = until;
+        }
+        let before = (taken(&store), store.rows.len());
+        transact(&mut store, &spool);
+        prop_assert_eq!(before, (taken(&store), store.rows.len()), "nothing comes of it again");
+
+        let mut by_order = BTreeMap::new();
+        for row in store.rows.iter().filter(|row| matches!(row.entry, Entry::Charge | Entry::Reserve | Entry::Record)) {
+            if passed.iter().any(|(id, ..)| *id == row.order) {
+                *by_order.entry(row.order).or_insert(0_usize) += 1;
+            }
+        }
+        prop_assert!(by_order.values().all(|rows| *rows == 1));
+        for job in jobs {
+            let rows: Vec<_> = store.rows.iter().filter(|row| &*row.key.job == job).cloned().collect();
+            let dossier = Dossier(&rows);
+            let live = (0..30).filter(|attempt| !matches!(dossier.standing(*attempt), Standing::Voided | Standing::Unknown));
+            prop_assert!(live.count() <= 1, "a job is charged once");
+        }
+    }
+}

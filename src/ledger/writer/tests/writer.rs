@@ -1,0 +1,576 @@
+//! The writer, step by step.
+
+use proptest::prelude::*;
+
+use super::{
+    model::{Database, Without},
+    *,
+};
+use crate::ledger::writer::{Answered, Entry, Event, Fault, Full, Left, Since, Standing, Step, Verdict, Writer};
+
+/// A writer, its database, and what everybody was told.
+struct Scene {
+    writer: Writer<&'static str>,
+    database: Database,
+    next: Step,
+    told: Vec<(&'static str, Verdict)>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let mut writer = Writer::new(3, 8);
+        let next = writer.step(None);
+        Self { writer, database: Database::new(START, 1, Without::default()), next, told: Vec::new() }
+    }
+
+    fn ask(&mut self, who: &'static str, id: u128, job: &str, amount: u64) -> u64 {
+        self.try_ask(who, id, job, amount).unwrap()
+    }
+
+    fn try_ask(&mut self, who: &'static str, id: u128, job: &str, amount: u64) -> Result<u64, Full> {
+        let asked = order(id, key("acme", job), Act::Admit(admit(&hourly(100), ("requests", amount))));
+        self.writer.ask(asked, who).map_err(|(full, _)| full)
+    }
+
+    fn tell(&mut self, id: u128, job: &str, attempt: u32, end: End) {
+        let since = Since { at: START, turn: 0 };
+        self.writer.tell(order(id, key("acme", job), settle(&hourly(100), attempt, since, end)));
+    }
+
+    fn hear(&mut self, event: Option<Event>) {
+        self.next = self.writer.step(event);
+        let answers = self.writer.answers();
+        self.told.extend(answers.into_iter().map(|Answered { to, verdict }| (to, verdict)));
+    }
+
+    /// Does what is asked for.
+    fn go_on(&mut self) {
+        let event = match &self.next {
+            Step::Connect => Some(Event::Connected),
+            Step::Begin(reads) => Some(Event::Loaded(self.database.begin(0, reads).unwrap())),
+            Step::Write(writes, _) => Some(match self.database.write(0, writes).unwrap() {
+                Ok(()) => Event::Wrote,
+                Err(_) => Event::Failed(Fault::Again("a row is there".into())),
+            }),
+            Step::Commit => {
+                self.database.commit(0);
+                Some(Event::Committed)
+            }
+            Step::RollBack => {
+                self.database.roll_back(0);
+                Some(Event::RolledBack)
+            }
+            Step::Rest(_) => Some(Event::Rested),
+            Step::Wait | Step::End => None,
+        };
+        self.hear(event);
+    }
+
+    fn until(&mut self, there: impl Fn(&Step) -> bool) {
+        for _ in 0..100 {
+            if there(&self.next) {
+                return;
+            }
+            self.go_on();
+        }
+        panic!("still {:?}", self.next);
+    }
+
+    fn until_commit(&mut self) {
+        self.until(|step| *step == Step::Commit);
+    }
+
+    /// Until there is nothing left to do.
+    fn settle_down(&mut self) {
+        self.go_on();
+        self.until(|step| matches!(step, Step::Wait | Step::End));
+    }
+
+    fn fails(&mut self, fault: Fault) {
+        self.database.roll_back(0);
+        self.hear(Some(Event::Failed(fault)));
+    }
+
+    fn lost(&mut self) {
+        self.fails(Fault::Lost("gone".into()));
+    }
+
+    fn lost_after_commit(&mut self) {
+        self.database.commit(0);
+        self.hear(Some(Event::Failed(Fault::Lost("gone".into()))));
+    }
+
+    /// What everybody was told since the last time.
+    fn told(&mut self) -> Vec<(&'static str, &'static str)> {
+        let word = |verdict: &Verdict| match verdict {
+            Verdict::Admitted(_) => "admitted",
+            Verdict::Replay { running: true, .. } => "running",
+            Verdict::Replay { running: false, .. } => "done",
+            Verdict::Conflict => "conflict",
+            Verdict::Refused(_) => "refused",
+            Verdict::Unavailable(_) => "unavailable",
+            Verdict::Indeterminate => "indeterminate",
+            _ => "settled",
+        };
+        std::mem::take(&mut self.told).iter().map(|(who, verdict)| (*who, word(verdict))).collect()
+    }
+
+    fn used(&self) -> u64 {
+        self.database.store.adds_up().unwrap();
+        self.database.store.accounts.values().flat_map(|stored| &stored.counts).map(|count| count.taken()).sum()
+    }
+
+    fn entries(&self, job: &str) -> Vec<(u32, Entry)> {
+        let of = self.database.store.rows.iter().filter(|row| *row.key.job == *job);
+        of.map(|row| (row.attempt, row.entry)).collect()
+    }
+}
+
+fn again() -> Fault {
+    Fault::Again("in the way".into())
+}
+
+#[test]
+fn a_batch_is_answered_when_it_is_committed_and_not_before() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.ask("bob", 4, "b", 60);
+    scene.until_commit();
+    assert_eq!(scene.told(), []);
+    scene.go_on();
+    assert_eq!(scene.told(), [("ann", "admitted"), ("bob", "refused")]);
+    assert_eq!((scene.next == Step::Wait, scene.used()), (true, 60));
+}
+
+#[test]
+fn refusals_write_nothing() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 101);
+    scene.until(|step| *step == Step::RollBack);
+    assert_eq!(scene.told(), [("ann", "refused")]);
+    scene.settle_down();
+    assert!(scene.database.store.rows.is_empty());
+}
+
+#[test]
+fn what_fails_before_the_commit_is_tried_again_and_nobody_hears_of_it() {
+    for step in ["begin", "write"] {
+        let mut scene = Scene::new();
+        scene.ask("ann", 2, "a", 60);
+        scene.until(|next| match next {
+            Step::Begin(_) => step == "begin",
+            Step::Write(..) => step == "write",
+            _ => false,
+        });
+        scene.lost();
+        assert_eq!((scene.told(), &scene.next), (vec![], &Step::Connect));
+        scene.settle_down();
+        assert_eq!((scene.told(), scene.used()), (vec![("ann", "admitted")], 60));
+    }
+}
+
+#[test]
+fn a_commit_without_a_reply_is_looked_for_and_its_rows_are_known() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.ask("bob", 4, "a", 60);
+    scene.until_commit();
+    scene.lost_after_commit();
+    assert_eq!(scene.told(), []);
+    scene.settle_down();
+    assert_eq!(scene.told(), [("ann", "admitted"), ("bob", "running")]);
+    assert_eq!(scene.used(), 60);
+}
+
+#[test]
+fn a_commit_that_never_was_is_made() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.until_commit();
+    scene.lost();
+    scene.settle_down();
+    assert_eq!((scene.told(), scene.used()), (vec![("ann", "admitted")], 60));
+}
+
+#[test]
+fn own_rows_are_known_even_after_another_commit_has_come_to_nothing() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.until_commit();
+    scene.lost_after_commit();
+    scene.ask("bob", 4, "b", 10);
+    scene.until_commit();
+    scene.fails(again());
+    scene.settle_down();
+    assert_eq!(scene.told(), [("ann", "admitted"), ("bob", "admitted")]);
+    assert_eq!(scene.used(), 70);
+}
+
+#[test]
+fn whoever_leaves_before_anything_is_sent_is_never_written() {
+    let mut scene = Scene::new();
+    let queued = scene.ask("ann", 2, "a", 60);
+    assert_eq!(scene.writer.leave(queued), Left::Unsent);
+    let begun = scene.ask("bob", 4, "b", 60);
+    scene.until(|step| matches!(step, Step::Begin(_)));
+    assert_eq!(scene.writer.leave(begun), Left::Unsent);
+    scene.settle_down();
+    assert_eq!((scene.told(), scene.used()), (vec![], 0));
+}
+
+#[test]
+fn whoever_leaves_while_it_is_written_is_given_back_and_the_id_is_free_again() {
+    let mut scene = Scene::new();
+    let ticket = scene.ask("ann", 2, "a", 60);
+    scene.until_commit();
+    assert_eq!(scene.writer.leave(ticket), Left::Underway);
+    scene.ask("ann again", 4, "a", 60);
+    scene.settle_down();
+    assert_eq!((scene.told(), scene.used()), (vec![("ann again", "admitted")], 60));
+    assert_eq!(scene.entries("a"), [(0, Entry::Charge), (0, Entry::Void), (1, Entry::Charge)]);
+    assert_eq!(scene.writer.leave(ticket), Left::Answered);
+}
+
+#[test]
+fn whoever_leaves_while_it_is_written_is_not_written_where_the_transaction_comes_to_nothing() {
+    let mut scene = Scene::new();
+    let ticket = scene.ask("ann", 2, "a", 60);
+    scene.until(|step| matches!(step, Step::Write(..)));
+    assert_eq!(scene.writer.leave(ticket), Left::Underway);
+    scene.lost();
+    scene.settle_down();
+    assert_eq!((scene.told(), scene.entries("a")), (vec![], vec![]));
+}
+
+#[test]
+fn whoever_leaves_after_a_commit_that_never_was_is_not_admitted_for_nobody() {
+    let mut scene = Scene::new();
+    let ticket = scene.ask("ann", 2, "a", 60);
+    scene.until_commit();
+    scene.lost();
+    assert_eq!(scene.writer.leave(ticket), Left::Underway);
+    scene.settle_down();
+    assert_eq!((scene.told(), scene.entries("a")), (vec![], vec![]));
+}
+
+#[test]
+fn nobody_is_told_that_a_job_was_done_whose_charge_is_about_to_go_back() {
+    let mut scene = Scene::new();
+    let ticket = scene.ask("ann", 2, "a", 60);
+    scene.ask("bob", 4, "a", 60);
+    scene.until_commit();
+    assert_eq!(scene.writer.leave(ticket), Left::Underway);
+    scene.settle_down();
+    assert_eq!((scene.told(), scene.used()), (vec![("bob", "admitted")], 60));
+}
+
+#[test]
+fn a_job_that_came_to_nothing_is_running_until_its_id_is_free() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.until_commit();
+    scene.go_on();
+    scene.ask("bob", 4, "a", 60);
+    scene.tell(6, "a", 0, End::Void);
+    scene.writer.finish(&key("acme", "a"), 2);
+    scene.settle_down();
+    scene.ask("eve", 8, "a", 60);
+    scene.settle_down();
+    assert_eq!(scene.told(), [("ann", "admitted"), ("bob", "running"), ("eve", "admitted")]);
+}
+
+#[test]
+fn a_job_that_was_said_to_be_over_and_then_came_to_nothing_is_not_told_done() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.settle_down();
+    scene.writer.finish(&key("acme", "a"), 2);
+    scene.ask("bob", 4, "a", 60);
+    scene.tell(6, "a", 0, End::Void);
+    scene.settle_down();
+    scene.ask("eve", 8, "a", 60);
+    scene.settle_down();
+    assert_eq!(scene.told(), [("ann", "admitted"), ("bob", "running"), ("eve", "admitted")]);
+}
+
+#[test]
+fn duplicates_are_told_that_a_job_is_running_until_it_is_finished() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.settle_down();
+    scene.ask("bob", 4, "a", 60);
+    scene.settle_down();
+    scene.writer.finish(&key("acme", "a"), 4); // not his
+    scene.ask("cid", 6, "a", 60);
+    scene.settle_down();
+    scene.writer.finish(&key("acme", "a"), 2);
+    scene.ask("dan", 8, "a", 60);
+    scene.settle_down();
+    assert_eq!(scene.told(), [("ann", "admitted"), ("bob", "running"), ("cid", "running"), ("dan", "done")]);
+}
+
+#[test]
+fn what_was_committed_without_a_reply_belongs_to_the_hour_in_which_it_was() {
+    let mut scene = Scene::new();
+    let ticket = scene.ask("ann", 2, "a", 60);
+    scene.until_commit();
+    assert_eq!(scene.writer.leave(ticket), Left::Underway);
+    scene.lost_after_commit();
+    scene.database.now += HOUR;
+    scene.settle_down();
+    assert_eq!((scene.used(), scene.entries("a")), (0, vec![(0, Entry::Charge), (0, Entry::Void)]));
+}
+
+#[test]
+fn when_it_is_over_everybody_is_told_as_much_as_is_known() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.until_commit();
+    scene.ask("bob", 4, "b", 10);
+    scene.writer.give_up(&"over".into());
+    scene.hear(None);
+    assert_eq!((scene.told(), &scene.next), (vec![("ann", "indeterminate"), ("bob", "unavailable")], &Step::End));
+}
+
+#[test]
+fn whoever_settles_hears_how_it_stood_even_where_the_reply_was_lost() {
+    let mut scene = Scene::new();
+    let reserve = Admit {
+        reserve: Some(crate::ledger::writer::Reserve { ttl: HOUR, charge: false }),
+        ..admit(&hourly(100), ("requests", 60))
+    };
+    scene.writer.ask(order(2, key("acme", "a"), Act::Admit(reserve)), "ann").unwrap();
+    scene.settle_down();
+    let expire = Act::Expire { attempt: 0, since: START, charge: true };
+    scene.writer.tell(order(4, key("acme", "a"), expire));
+    scene.settle_down();
+    let since = Since { at: START, turn: 0 };
+    let late = settle(&hourly(100), 0, since, End::Commit(("requests", 20).into()));
+    scene.writer.ask(order(6, key("acme", "a"), late), "bob").unwrap();
+    scene.until_commit();
+    scene.lost_after_commit();
+    scene.settle_down();
+    assert!(matches!(scene.told[..], [_, ("bob", Verdict::Settled(Standing::Expired, _))]));
+    assert_eq!(scene.used(), 20);
+}
+
+#[test]
+fn no_more_wait_than_there_is_room_for() {
+    let mut scene = Scene::new();
+    ["ann", "bob", "cid"].into_iter().for_each(|who| assert!(scene.try_ask(who, 2, who, 1).is_ok()));
+    assert_eq!(scene.try_ask("dan", 8, "d", 1), Err(Full::Queue));
+    scene.tell(10, "x", 0, End::Void); // what settles always is taken
+    scene.settle_down();
+    assert!(scene.try_ask("dan", 8, "d", 1).is_ok());
+}
+
+#[test]
+fn after_three_failures_nobody_waits_and_it_recovers_without_anybody_asking() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.go_on();
+    for failures in 1..=3 {
+        scene.until(|step| *step == Step::Connect);
+        assert_eq!(scene.told(), [], "after {failures}");
+        scene.lost();
+    }
+    assert_eq!((scene.told(), scene.writer.is_down()), (vec![("ann", "unavailable")], true));
+    assert_eq!(scene.try_ask("bob", 4, "b", 60), Err(Full::Down));
+    scene.until(|step| *step == Step::Wait);
+    assert!(!scene.writer.is_down() && scene.try_ask("bob", 4, "b", 60).is_ok());
+}
+
+#[test]
+fn whoever_was_sent_when_the_database_went_is_told_that_nobody_knows_and_is_given_back() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.until_commit();
+    scene.lost_after_commit();
+    for _ in 0..2 {
+        scene.until(|step| *step == Step::Connect);
+        scene.lost();
+    }
+    assert_eq!(scene.told(), [("ann", "indeterminate")]);
+    scene.settle_down();
+    assert_eq!(scene.used(), 0);
+    scene.ask("ann", 4, "a", 60);
+    scene.settle_down();
+    assert_eq!((scene.told(), scene.used()), (vec![("ann", "admitted")], 60));
+}
+
+#[test]
+fn an_order_that_the_database_refuses_does_not_take_its_neighbours_with_it() {
+    let mut scene = Scene::new();
+    ["ann", "bob", "cid"]
+        .into_iter()
+        .zip([2, 4, 6])
+        .for_each(|(who, id)| assert!(scene.try_ask(who, id, who, 1).is_ok()));
+    let mut writes = 0;
+    while scene.next != Step::Wait || writes == 0 {
+        match &scene.next {
+            Step::Write(poison, _) if poison.rows.iter().any(|row| *row.key.job == *"bob") => {
+                scene.fails(Fault::Refused("no".into()));
+            }
+            _ => scene.go_on(),
+        }
+        writes += 1;
+    }
+    assert_eq!(scene.told(), [("ann", "admitted"), ("bob", "unavailable"), ("cid", "admitted")]);
+}
+
+#[test]
+fn what_settles_is_never_dropped_and_does_not_keep_others_from_passing() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.settle_down();
+    scene.tell(4, "a", 0, End::Void);
+    scene.go_on();
+    let (mut refused, mut together) = (0, 0);
+    while refused < 20 {
+        match &scene.next {
+            Step::Write(writes, _) if writes.rows.iter().any(|row| row.order == 4) => {
+                together += usize::from(writes.rows.iter().any(|row| row.order != 4));
+                refused += 1;
+                scene.fails(Fault::Refused("full".into()));
+                if refused % 5 == 0 {
+                    let who = ["", "bob", "cid", "dan", "eve"][refused / 5];
+                    scene.ask(who, 100 + refused as u128 * 2, who, 1);
+                }
+            }
+            _ => scene.go_on(),
+        }
+    }
+    assert_eq!(together, 0, "what the database refuses is tried apart");
+    scene.settle_down();
+    assert_eq!((scene.told().len(), scene.used(), scene.entries("a").len()), (5, 4, 2));
+}
+
+#[test]
+fn an_account_that_somebody_holds_keeps_nobody_else() {
+    let mut scene = Scene::new();
+    let ask = |scene: &mut Scene, who: &'static str, id: u128| {
+        let asked = order(id, key(who, "a"), Act::Admit(admit(&hourly(100), ("requests", 1))));
+        scene.writer.ask(asked, who).unwrap();
+    };
+    let held =
+        |step: &Step| matches!(step, Step::Begin(reads) if reads.tenants.iter().any(|tenant| **tenant == *"bob"));
+    ["ann", "bob", "cid"].into_iter().zip(1..).for_each(|(who, id)| ask(&mut scene, who, id * 2));
+    scene.until(held);
+    scene.fails(again());
+    // At most once he keeps the others, and then only until his turn is over.
+    let mut turns = 0;
+    while scene.told.len() < 2 {
+        if held(&scene.next) {
+            assert!(matches!(&scene.next, Step::Begin(reads) if reads.tenants.len() == 1), "he is decided apart");
+            turns += 1;
+            scene.fails(again());
+        } else {
+            scene.go_on();
+        }
+    }
+    assert!(turns <= 2, "{turns}");
+    scene.told.sort_by_key(|(who, _)| *who);
+    assert_eq!(scene.told(), [("ann", "admitted"), ("cid", "admitted")]);
+    scene.settle_down();
+    assert_eq!((scene.told(), scene.used()), (vec![("bob", "admitted")], 3));
+    ["ann", "bob", "cid"].into_iter().zip(9..).for_each(|(who, id)| ask(&mut scene, who, id * 2));
+    scene.until(|step| matches!(step, Step::Begin(_)));
+    assert!(matches!(&scene.next, Step::Begin(reads) if reads.tenants.len() == 3), "nobody is apart any more");
+}
+
+#[test]
+fn whoever_was_sent_is_never_told_that_nothing_was_done() {
+    for refused in [false, true] {
+        let mut scene = Scene::new();
+        scene.ask("ann", 2, "a", 60);
+        scene.until_commit();
+        scene.lost_after_commit();
+        // Its account is still held by the connection from before, or it cannot even be read.
+        for _ in 0..3 {
+            scene.until(|step| matches!(step, Step::Begin(_) | Step::Wait));
+            if scene.told.is_empty() {
+                scene.fails(if refused { Fault::Refused("no".into()) } else { again() });
+            }
+        }
+        assert_eq!(scene.told(), [("ann", "indeterminate")]);
+        scene.settle_down();
+        assert_eq!((scene.used(), scene.entries("a").len()), (0, 2), "it has gone back");
+    }
+}
+
+#[test]
+fn nobody_waits_for_a_connection_that_somebody_has_waited_for_in_vain() {
+    let mut scene = Scene::new();
+    let ticket = scene.ask("ann", 2, "a", 60);
+    scene.until(|step| *step == Step::Connect);
+    assert_eq!(scene.writer.late(ticket), Left::Unsent);
+    assert_eq!(scene.try_ask("bob", 4, "b", 60), Err(Full::Down));
+    scene.settle_down();
+    assert!(scene.try_ask("bob", 4, "b", 60).is_ok());
+}
+
+#[test]
+fn it_looks_whether_the_database_is_there_with_nothing_in_its_hands() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.ask("bob", 4, "b", 10);
+    scene.until(|step| matches!(step, Step::Write(..)));
+    scene.fails(Fault::Refused("no".into())); // each is to be tried alone
+    for _ in 0..3 {
+        scene.until(|step| matches!(step, Step::Begin(_) | Step::Connect));
+        scene.lost();
+    }
+    assert_eq!(scene.told(), [("ann", "unavailable"), ("bob", "unavailable")]);
+    scene.until(|step| *step == Step::Wait);
+    assert!(!scene.writer.is_down());
+}
+
+#[test]
+fn whoever_shuts_it_waits_until_everybody_is_answered() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.writer.shut();
+    assert_eq!(scene.try_ask("bob", 4, "b", 60), Err(Full::Shut));
+    scene.settle_down();
+    assert_eq!((scene.told(), &scene.next), (vec![("ann", "admitted")], &Step::End));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// No sequence of failures keeps it busy without a rest.
+    #[test]
+    fn where_nothing_succeeds_it_rests(
+        faults in prop::collection::vec((0..4_u8, 0..4_u8), 400),
+        asked in 0..3_usize,
+        told in 1..3_usize,
+    ) {
+        let mut scene = Scene::new();
+        ["ann", "bob", "cid"].into_iter().zip(10..).take(asked).for_each(|(who, id)| {
+            scene.ask(who, id * 2, who, 1);
+        });
+        for at in 0..told as u128 {
+            let record = Act::Record { plan: hourly(100), amounts: ("requests", 1).into() };
+            scene.writer.tell(order(100 + at * 2, key("acme", "d"), record));
+        }
+        scene.hear(None);
+        let (mut busy, mut longest) = (0, 0);
+        for (fault, how_far) in faults {
+            // Connections come back, and whatever else does: no commit ever succeeds.
+            let fails = match scene.next {
+                Step::Commit => true,
+                Step::Begin(_) | Step::Write(..) | Step::Connect => how_far == 0,
+                _ => false,
+            };
+            busy = if let Step::Rest(_) = scene.next { 0 } else { busy + 1 };
+            longest = longest.max(busy);
+            match fault {
+                _ if !fails => scene.go_on(),
+                0 => scene.lost(),
+                1 | 2 => scene.fails(again()),
+                _ => scene.fails(Fault::Refused("no".into())),
+            }
+        }
+        prop_assert!(longest < 150, "{longest} steps without a rest");
+    }
+}

@@ -1,0 +1,402 @@
+//! Drives the writer over a database: one task, one connection, and callers that wait no longer than they said.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{Notify, oneshot},
+    time::timeout,
+};
+
+use super::writer::{
+    Act, Admitted, End, Event, Fault, Full, Key, Left, Loaded, Notice, Order, Settle, Step, Verdict, Writer, after,
+};
+use super::{Database, Failure, Session};
+use crate::quota::{Amounts, Plan};
+
+/// How long is waited for what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// A caller, for its answer.
+    pub(crate) caller: Duration,
+    /// The writer, for one step of a transaction: longer, and the connection is given up.
+    pub(crate) step: Duration,
+}
+
+/// So many callers wait at once, and so many orders are decided in one transaction, at most.
+const MOST_WAITING: usize = 16_384;
+const MOST_IN_BATCH: usize = 512;
+
+type Listener = Box<dyn Fn(&Notice) + Send>;
+type Callers = Writer<oneshot::Sender<Verdict>>;
+
+/// A database and the one who writes into it; callers share it.
+pub(crate) struct Scribe<D: Database> {
+    pub(crate) database: D,
+    step: Duration,
+    /// How long a caller waits, in milliseconds.
+    caller: AtomicU64,
+    writer: Mutex<Callers>,
+    wake: Notify,
+    ended: Notify,
+    working: AtomicBool,
+    /// Who hears of clients that have come near their limits when nobody waits for the answer.
+    listeners: Mutex<Vec<Listener>>,
+}
+
+impl<D: Database> Scribe<D> {
+    pub(crate) fn new(database: D, patience: Patience) -> Arc<Self> {
+        Arc::new(Self {
+            database,
+            step: patience.step,
+            caller: AtomicU64::new(millis(patience.caller)),
+            writer: Mutex::new(Writer::new(MOST_WAITING, MOST_IN_BATCH)),
+            wake: Notify::new(),
+            ended: Notify::new(),
+            working: AtomicBool::new(false),
+            listeners: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// How long a caller waits for its answer.
+    pub(crate) fn patience(&self) -> Duration {
+        Duration::from_millis(self.caller.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_patience(&self, caller: Duration) {
+        self.caller.store(millis(caller), Ordering::Relaxed);
+    }
+
+    /// Waits for what becomes of an order, no longer than a caller does.
+    ///
+    /// Dropped before it is answered, an admission comes to nothing, or is given back.
+    pub(crate) async fn ask(self: &Arc<Self>, order: Order) -> Verdict {
+        self.ask_for(order, false).await
+    }
+
+    /// The same, but what is [`Indeterminate`](Verdict::Indeterminate) is not given back where it is written: whoever asks
+    /// goes on with the same id.
+    pub(crate) async fn ask_and_keep(self: &Arc<Self>, order: Order) -> Verdict {
+        self.ask_for(order, true).await
+    }
+
+    async fn ask_for(self: &Arc<Self>, order: Order, keep: bool) -> Verdict {
+        let deadline = tokio::time::Instant::now() + self.patience();
+        let (to, answer) = oneshot::channel();
+        let asked = Asked::of(&order);
+        let ticket = match self.lock().ask(order, to) {
+            Ok(ticket) => ticket,
+            Err((full, _)) => return Verdict::Unavailable(why(full)),
+        };
+        self.work();
+        let mut asking = Asking { scribe: Arc::clone(self), ticket, answer: Some(answer), asked };
+        let Some(answer) = &mut asking.answer else { return Verdict::Unavailable(why(Full::Shut)) };
+        let verdict = match tokio::time::timeout_at(deadline, answer).await {
+            Ok(answered) => {
+                asking.answer = None;
+                answered.unwrap_or_else(|_| Verdict::Unavailable(why(Full::Shut)))
+            }
+            Err(_) => asking.leave(),
+        };
+        if keep && matches!(verdict, Verdict::Indeterminate) {
+            self.lock().keep(ticket);
+        }
+        verdict
+    }
+
+    /// Brings orders in their order; gives the verdicts of the first so many that were taken.
+    pub(crate) async fn bring(self: &Arc<Self>, orders: Vec<Order>) -> Vec<Verdict> {
+        let deadline = tokio::time::Instant::now() + self.patience() + self.step;
+        let mut answers = Vec::with_capacity(orders.len());
+        {
+            let mut writer = self.lock();
+            for order in orders {
+                let (to, answer) = oneshot::channel();
+                let Ok(ticket) = writer.ask(order, to) else { break };
+                answers.push(Asking { scribe: Arc::clone(self), ticket, answer: Some(answer), asked: None });
+            }
+        }
+        self.work();
+        let mut verdicts = Vec::with_capacity(answers.len());
+        for mut asking in answers {
+            let Some(answer) = &mut asking.answer else { break };
+            match tokio::time::timeout_at(deadline, answer).await {
+                Ok(Ok(verdict)) if after(&verdict).is_none() => {
+                    asking.answer = None;
+                    verdicts.push(verdict);
+                }
+                _ => break, // those that follow may depend on it
+            }
+        }
+        verdicts
+    }
+
+    /// Whether the work of a named job is under way in this process.
+    pub(crate) fn is_running(&self, key: &Key) -> bool {
+        self.lock().is_running(key)
+    }
+
+    /// Whether it takes no more orders.
+    pub(crate) fn is_shut(&self) -> bool {
+        self.lock().is_shut()
+    }
+
+    /// Leaves an order that nobody waits for.
+    pub(crate) fn tell(self: &Arc<Self>, order: Order) {
+        self.lock().tell(order);
+        self.work();
+    }
+
+    /// The work of a named job is over.
+    pub(crate) fn finish(&self, key: &Key, order: u128) {
+        self.lock().finish(key, order);
+    }
+
+    /// How many orders are not settled yet.
+    pub(crate) fn backlog(&self) -> usize {
+        self.lock().backlog()
+    }
+
+    /// Takes no more orders; what is there is still settled.
+    pub(crate) fn close(self: &Arc<Self>) {
+        self.lock().shut();
+        self.work();
+    }
+
+    /// Takes no more orders, waits until all are settled, and closes the database; answers whoever still waits after `most`.
+    pub(crate) async fn shut(self: &Arc<Self>, most: Duration) {
+        self.close();
+        let settled = async {
+            loop {
+                let ended = self.ended.notified();
+                if self.lock().backlog() == 0 && !self.working.load(Ordering::Acquire) {
+                    break;
+                }
+                ended.await;
+            }
+            self.database.close().await;
+        };
+        if timeout(most, settled).await.is_err() {
+            let mut writer = self.lock();
+            writer.give_up(&why(Full::Shut));
+            give(&mut writer);
+        }
+    }
+
+    /// Tells `listener` of clients that came near their limits while nobody waited.
+    pub(crate) fn listen(&self, listener: impl Fn(&Notice) + Send + 'static) {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.push(Box::new(listener));
+    }
+
+    /// Sees to it that somebody works: a task of its own, which a runtime that ends takes with it.
+    fn work(self: &Arc<Self>) {
+        self.wake.notify_one();
+        if self.working.load(Ordering::Acquire) {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if !self.working.swap(true, Ordering::AcqRel) {
+            let working = Working(Arc::clone(self));
+            runtime.spawn(async move { working.0.run().await });
+        }
+    }
+
+    async fn run(&self) {
+        let (mut session, mut event) = (None::<D::Session>, None);
+        loop {
+            let (step, notices) = {
+                let mut writer = self.lock();
+                let step = writer.step(event.take());
+                give(&mut writer);
+                (step, writer.notices())
+            };
+            self.tell_listeners(&notices);
+            event = match step {
+                Step::Wait => {
+                    self.ended.notify_waiters();
+                    self.wake.notified().await;
+                    None
+                }
+                Step::End => {
+                    if let Some(session) = session.take() {
+                        let _ = timeout(self.step, session.close()).await;
+                    }
+                    return;
+                }
+                Step::Rest(rest) => {
+                    drop(session.take());
+                    tokio::time::sleep(rest.mul_f64(1.0 + fastrand::f64() / 2.0)).await;
+                    Some(Event::Rested)
+                }
+                Step::Connect => {
+                    drop(session.take());
+                    let connected = self.in_time(self.database.connect()).await;
+                    Some(match connected {
+                        Ok(connected) => {
+                            session = Some(connected);
+                            Event::Connected
+                        }
+                        Err(failure) => Event::Failed(fault(failure)),
+                    })
+                }
+                step => Some(self.perform(&mut session, step).await),
+            };
+        }
+    }
+
+    /// A step of a transaction. Whatever it may have left the connection in, a connection that is lost is dropped.
+    async fn perform(&self, session: &mut Option<D::Session>, step: Step) -> Event {
+        let Some(mut taken) = session.take() else { return Event::Failed(Fault::Lost("no connection".into())) };
+        let done: Result<Event, Failure> = match &step {
+            Step::Begin(reads) => self.in_time(taken.begin(reads)).await.map(|loaded: Loaded| Event::Loaded(loaded)),
+            Step::Write(writes, now) => self.in_time(taken.write(writes, *now)).await.map(|()| Event::Wrote),
+            Step::Commit => self.in_time(taken.commit()).await.map(|()| Event::Committed),
+            _ => self.in_time(taken.roll_back()).await.map(|()| Event::RolledBack),
+        };
+        match done {
+            Ok(event) => {
+                *session = Some(taken);
+                event
+            }
+            Err(Failure::Lost(why)) => Event::Failed(Fault::Lost(why.into())),
+            Err(failure) => {
+                *session = Some(taken);
+                Event::Failed(fault(failure))
+            }
+        }
+    }
+
+    async fn in_time<T>(&self, step: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        timeout(self.step, step).await.unwrap_or_else(|_| Err(Failure::Lost(format!("no answer in {:?}", self.step))))
+    }
+
+    fn tell_listeners(&self, notices: &[Notice]) {
+        if notices.is_empty() {
+            return;
+        }
+        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        for notice in notices {
+            listeners.iter().for_each(|listener| listener(notice));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Callers> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever works; when it ends, another may.
+struct Working<D: Database>(Arc<Scribe<D>>);
+
+impl<D: Database> Drop for Working<D> {
+    fn drop(&mut self) {
+        self.0.working.store(false, Ordering::Release);
+        self.0.ended.notify_waiters();
+    }
+}
+
+/// A caller that waits.
+struct Asking<D: Database> {
+    scribe: Arc<Scribe<D>>,
+    ticket: u64,
+    /// `None` once it has been received.
+    answer: Option<oneshot::Receiver<Verdict>>,
+    asked: Option<Asked>,
+}
+
+/// What has to be known of an admission to give it back.
+struct Asked {
+    key: Key,
+    plan: Arc<Plan>,
+    origin: u32,
+}
+
+impl Asked {
+    fn of(order: &Order) -> Option<Self> {
+        let Act::Admit(admit) = &order.act else { return None };
+        Some(Self { key: order.key.clone(), plan: Arc::clone(&admit.plan), origin: order.origin })
+    }
+}
+
+impl<D: Database> Asking<D> {
+    /// The deadline has passed.
+    fn leave(mut self) -> Verdict {
+        let answer = self.answer.take();
+        match self.scribe.lock().late(self.ticket) {
+            Left::Unsent => Verdict::Unavailable("no answer in time".into()),
+            Left::Underway => Verdict::Indeterminate,
+            Left::Answered => answer
+                .and_then(|mut answer| answer.try_recv().ok())
+                .unwrap_or_else(|| Verdict::Unavailable(why(Full::Shut))),
+        }
+    }
+}
+
+impl<D: Database> Drop for Asking<D> {
+    fn drop(&mut self) {
+        let Some(mut answer) = self.answer.take() else { return };
+        let left = self.scribe.lock().leave(self.ticket);
+        if left == Left::Answered
+            && let (Ok(Verdict::Admitted(admitted)), Some(asked)) = (answer.try_recv(), self.asked.take())
+        {
+            self.scribe.take_back(asked, &admitted);
+        }
+    }
+}
+
+impl<D: Database> Scribe<D> {
+    /// What was admitted for somebody who has gone: nothing was worked on.
+    fn take_back(self: &Arc<Self>, asked: Asked, admitted: &Admitted) {
+        let settle = Settle {
+            plan: asked.plan,
+            attempt: admitted.attempt,
+            since: admitted.since,
+            end: End::Void,
+            used: Amounts::none(),
+            part: 0,
+        };
+        self.tell(Order { key: asked.key, id: new_id(), own: false, origin: asked.origin, act: Act::Settle(settle) });
+    }
+}
+
+/// An id that no other order has, and that nobody can guess, for it is part of the ids of reservations: even, because a writer
+/// makes odd ones of its own.
+pub(crate) fn new_id() -> u128 {
+    uuid::Uuid::new_v4().as_u128() & !1
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis().max(1)).unwrap_or(u64::MAX >> 1)
+}
+
+/// Gives everybody their answers while the writer is held: whoever leaves afterwards finds theirs there, and whoever left
+/// before is known to have gone.
+fn give(writer: &mut Callers) {
+    for answered in writer.answers() {
+        let _ = answered.to.send(answered.verdict); // nobody is there any more: they have taken it back
+    }
+}
+
+fn fault(failure: Failure) -> Fault {
+    match failure {
+        Failure::Again(why) => Fault::Again(why.into()),
+        Failure::Lost(why) => Fault::Lost(why.into()),
+        Failure::Refused(why) => Fault::Refused(why.into()),
+    }
+}
+
+fn why(full: Full) -> Arc<str> {
+    match full {
+        Full::Queue => "too many are waiting for the ledger",
+        Full::Down => "the ledger cannot be reached",
+        Full::Shut => "the ledger is shut",
+    }
+    .into()
+}

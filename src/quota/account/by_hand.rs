@@ -1,0 +1,41 @@
+//! What people change in an account: resets, and grants.
+
+use std::time::{Duration, SystemTime};
+
+use super::{Account, Now};
+use crate::{
+    error::Invalid,
+    quota::{Grant, GrantId, Granted},
+    time::Instant,
+};
+
+impl Account {
+    /// Counts the limits of this name or kind, or all, from zero.
+    pub(crate) fn reset(&mut self, name: Option<&str>) -> Result<(), Invalid> {
+        self.counts.reset(name)
+    }
+
+    /// Raises a limit.
+    pub(crate) fn grant(&mut self, id: GrantId, grant: Grant, now: Now) -> Result<(), Invalid> {
+        let counts = &mut self.counts;
+        let Some(limit) = counts.plan.counted().iter().find(|limit| limit.name.as_str() == grant.limit()) else {
+            return Err(counts.no_such_limit(grant.limit()));
+        };
+        if grant.until() <= SystemTime::UNIX_EPOCH + Duration::from_nanos(now.wall) {
+            return Err(Invalid::new("end of a grant", "lie ahead", Instant(grant.until())));
+        }
+        counts.grants.add(id, grant, limit);
+        counts.cover();
+        Ok(())
+    }
+
+    /// Ends a grant before its time.
+    pub(crate) fn revoke(&mut self, id: GrantId) -> bool {
+        self.counts.grants.revoke(id)
+    }
+
+    /// The grants that have not ended.
+    pub(crate) fn grants(&self) -> Vec<Granted> {
+        self.counts.grants.list()
+    }
+}

@@ -1,0 +1,97 @@
+//! Which jobs of a client have been paid for.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    time::Duration,
+};
+
+use crate::{identity::Digest, time::Moment};
+
+/// The jobs of one client: a job is remembered from its admission until long after its end.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Jobs {
+    all: HashMap<Digest, Known>,
+    /// Finished ones and when they are forgotten, in that order.
+    finished: VecDeque<(Moment, Digest)>,
+}
+
+/// A job as its request names it. What is remembered of it is digests only.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Job {
+    /// Its id, digested.
+    pub(crate) id: Digest,
+    /// What it is about, digested: the same id with something else is no duplicate but a mistake.
+    pub(crate) fingerprint: Digest,
+    /// Its id as it was sent, without quotes: by this a store keeps it that others look into.
+    pub(crate) text: Box<str>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    fingerprint: Digest,
+    running: bool,
+}
+
+/// Why a job may not start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Duplicate {
+    /// The same job is being worked on.
+    Running,
+    /// The same job was done and paid for.
+    Done,
+    /// Another job has this id.
+    Conflict,
+    /// So many jobs are remembered that there is no room for another.
+    Full,
+    /// It is too old to know, or its id carries no time where only some time is remembered.
+    #[cfg_attr(
+        not(any(feature = "sqlite", feature = "postgres")),
+        expect(dead_code, reason = "memory forgets in silence")
+    )]
+    Stale,
+}
+
+impl Jobs {
+    /// Whether the job may start.
+    pub(super) fn ask(&self, job: &Job, most: usize) -> Result<(), Duplicate> {
+        match self.all.get(&job.id) {
+            Some(known) if known.fingerprint != job.fingerprint => Err(Duplicate::Conflict),
+            Some(known) if known.running => Err(Duplicate::Running),
+            Some(_) => Err(Duplicate::Done),
+            None if self.all.len() >= most => Err(Duplicate::Full),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn start(&mut self, job: &Job) {
+        self.all.insert(job.id, Known { fingerprint: job.fingerprint, running: true });
+    }
+
+    /// The job is done: its id is taken until `horizon` from now.
+    pub(super) fn finish(&mut self, id: Digest, now: Moment, horizon: Duration) {
+        if let Some(known) = self.all.get_mut(&id).filter(|known| known.running) {
+            known.running = false;
+            self.finished.push_back((now + horizon, id));
+        }
+    }
+
+    /// The job was never worked on: its id is free again.
+    pub(super) fn free(&mut self, id: Digest) {
+        if self.all.get(&id).is_some_and(|known| known.running) {
+            self.all.remove(&id);
+        }
+    }
+
+    /// Forgets what was finished long ago.
+    pub(super) fn forget(&mut self, now: Moment) {
+        while let Some((due, id)) = self.finished.front().copied().filter(|(due, _)| now >= *due) {
+            debug_assert!(due <= now);
+            self.finished.pop_front();
+            self.all.remove(&id);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+}

@@ -1,0 +1,257 @@
+//! Random histories of an account, against a [book](book) that only adds up its entries.
+
+mod book;
+mod steps;
+
+use std::{num::NonZeroU64, time::SystemTime};
+
+use book::{Book, Entry, KIND};
+use proptest::prelude::*;
+use steps::{Asked, NAMES, Step, named, plan, steps};
+
+use super::*;
+use crate::quota::account::{Closed, Stage};
+use crate::quota::{Grant, GrantId};
+
+/// An account, its book, and the time of both clocks.
+struct History {
+    account: Account,
+    book: Book,
+    plan: Arc<Plan>,
+    terms: Terms,
+    now: Now,
+    version: u64,
+    granted: Vec<GrantId>,
+}
+
+fn plain(asked: [Option<u64>; 2]) -> [u64; 2] {
+    asked.map(|amount| amount.unwrap_or(0))
+}
+
+impl History {
+    fn begin(charge_expired: bool) -> Self {
+        let limits = [20, 60, 20, 2];
+        let plan = plan(limits, 0);
+        Self {
+            account: Account::new(&plan),
+            book: Book::new(limits),
+            plan,
+            terms: terms(charge_expired),
+            now: Now { moment: Moment::from_nanos(HOUR), wall: START },
+            version: 0,
+            granted: Vec::new(),
+        }
+    }
+
+    fn advance(&mut self) {
+        self.account.advance(&self.plan, self.now, &self.terms);
+        self.book.advance(self.now, self.terms.charge_expired);
+    }
+
+    /// How much there is of each limit, and how much is taken beyond it.
+    fn limits(&self) -> [(u64, u64); 3] {
+        let usage = self.account.usage(self.now);
+        NAMES[..3]
+            .iter()
+            .map(|name| {
+                usage.of(name).map_or((0, 0), |limit| {
+                    let taken = limit.used + limit.reserved;
+                    (limit.limit, taken.saturating_sub(limit.limit))
+                })
+            })
+            .collect::<Vec<_>>()
+            .try_into()
+            .unwrap()
+    }
+
+    fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        match *step {
+            Step::Charge(asked) => self.admit(asked, false)?,
+            Step::Reserve(asked) => self.admit(asked, true)?,
+            Step::Commit(which, tokens) => self.close(which, Some(tokens))?,
+            Step::RollBack(which) => self.close(which, None)?,
+            Step::GiveBack(which) => {
+                if let Some(entry) = self.book.pick(which, |entry| entry.turn.is_some()) {
+                    self.account.give_back(&named((entry.estimate, false)), entry.turn.take().unwrap());
+                    entry.used = [0; 2];
+                }
+            }
+            Step::Release(which) if !self.book.slots.is_empty() => {
+                let which = which % self.book.slots.len();
+                self.account.release(self.book.slots.remove(which).0);
+            }
+            Step::Record(asked) => {
+                self.account.record(&named((asked, false)), None, self.now);
+                self.enter(plain(asked), [0; 2], None, asked, None);
+            }
+            Step::Reset(which) => {
+                let there = which.is_none_or(|which| self.book.limits[which] > 0);
+                prop_assert_eq!(self.account.reset(which.map(|which| NAMES[which])).is_ok(), there);
+                (0..3)
+                    .filter(|limit| there && which.is_none_or(|which| which == *limit))
+                    .for_each(|limit| self.book.reset(limit));
+            }
+            Step::Plan(limits) => {
+                self.plan = plan(limits, self.version);
+                self.advance();
+                self.book.change(limits);
+            }
+            Step::Fresh => {
+                self.version += 1;
+                self.plan = Arc::new(Plan::clone(&plan(self.book.limits, self.version)).starting_fresh());
+                self.advance();
+                (0..3).for_each(|limit| self.book.start(limit));
+            }
+            Step::Grant(of, amount, seconds) => {
+                let until = SystemTime::UNIX_EPOCH + Duration::from_nanos(self.now.wall) + Duration::from_secs(seconds);
+                let id = GrantId(self.granted.len() as u64);
+                let granted = self.account.grant(id, Grant::new(NAMES[of], amount, until), self.now);
+                prop_assert_eq!(granted.is_ok(), self.book.limits[of] > 0);
+                self.granted.push(id);
+            }
+            Step::Revoke(which) if !self.granted.is_empty() => {
+                self.account.revoke(self.granted[which % self.granted.len()]);
+            }
+            Step::Seconds(seconds) => {
+                self.now.moment = self.now.moment + Duration::from_secs(seconds);
+                self.now.wall += seconds * 1_000_000_000;
+            }
+            Step::Clock(by) => self.now.wall = self.now.wall.saturating_add_signed(by * 1_000_000_000),
+            Step::Release(_) | Step::Revoke(_) => {}
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, (asked, slot): Asked, reserve: bool) -> Result<(), TestCaseError> {
+        let (limits, amounts) = (self.limits(), named((asked, slot)));
+        let fits = |limit: usize| match asked[KIND[limit]] {
+            Some(amount) if self.book.limits[limit] > 0 => {
+                let (used, reserved) = self.book.sum(limit);
+                amount.max(1) <= limits[limit].0.saturating_sub(used + reserved)
+            }
+            _ => true,
+        };
+        let counted = slot && self.book.limits[3] > 0;
+        let fits = (0..3).all(fits) && (!counted || self.book.has_slot(self.now.moment, self.terms.max_hold));
+        prop_assert_eq!(self.account.check(&amounts, self.now).is_ok(), fits);
+        match self.account.admit(&Ask { reserve, ..ask(&amounts) }, self.now, &self.terms) {
+            Ok(taken) => {
+                prop_assert!(fits, "admitted {amounts:?} at {limits:?}");
+                prop_assert_eq!((taken.hold.is_some(), taken.lease.is_some()), (reserve, counted));
+                let (used, reserved) = if reserve { ([0; 2], plain(asked)) } else { (plain(asked), [0; 2]) };
+                let hold = taken.hold.map(|id| (id, self.now.moment + TTL, Stage::Open));
+                self.enter(used, reserved, hold, asked, Some(taken.turn).filter(|_| !reserve));
+                if let Some(lease) = taken.lease {
+                    self.book.take_slot(lease, self.now.moment);
+                }
+            }
+            Err(No::Limits(violations)) => {
+                prop_assert!(!fits, "refused {amounts:?} at {limits:?}: {violations:?}");
+                prop_assert!(!violations.is_empty());
+            }
+            Err(no) => return Err(TestCaseError::fail(format!("{no:?}"))),
+        }
+        let over = self.limits().iter().zip(limits).any(|((_, after), (_, before))| *after > before);
+        prop_assert!(!over, "an admission has taken more than there was");
+        Ok(())
+    }
+
+    fn enter(
+        &mut self,
+        used: [u64; 2],
+        reserved: [u64; 2],
+        hold: Option<(NonZeroU64, Moment, Stage)>,
+        asked: [Option<u64>; 2],
+        turn: Option<u32>,
+    ) {
+        let counts = self.book.counts();
+        self.book.begin(asked, counts, self.now.wall);
+        self.book.entries.push(Entry { counts, used, reserved, hold, estimate: asked, turn });
+    }
+
+    fn close(&mut self, which: usize, commit: Option<Option<u64>>) -> Result<(), TestCaseError> {
+        let Some(entry) = self.book.pick(which, |entry| entry.hold.is_some()) else { return Ok(()) };
+        let (id, expires, stage) = entry.hold.unwrap();
+        let said = commit.map(|tokens| tokens.map_or_else(Amounts::none, |tokens| Amounts::from(("tokens", tokens))));
+        let (closed, _) = self.account.close(id, said.as_ref(), false, self.now, &self.terms);
+        let forgotten = stage != Stage::Open && self.now.moment >= expires + TTL * 2;
+        match (stage, closed, commit) {
+            (Stage::Open, Closed::Now(_), None) => {
+                entry.reserved = [0; 2];
+                entry.hold = Some((id, expires, Stage::RolledBack));
+            }
+            (Stage::Open, Closed::Now(_), Some(tokens)) | (Stage::Expired, Closed::TooLate(_), Some(tokens)) => {
+                let named = [entry.estimate[0], tokens.or(entry.estimate[1])];
+                entry.reserved = [0; 2];
+                entry.used = plain(named);
+                entry.hold = Some((id, expires, Stage::Committed));
+                let counts = entry.counts;
+                self.book.begin(named, counts, self.now.wall);
+            }
+            (Stage::Committed | Stage::RolledBack | Stage::Expired, Closed::Before(before), _) => {
+                prop_assert_eq!(before, stage)
+            }
+            (_, Closed::Unknown, _) => prop_assert!(forgotten),
+            other => return Err(TestCaseError::fail(format!("{other:?}"))),
+        }
+        Ok(())
+    }
+
+    /// R1, and that the account adds up as the book does.
+    fn adds_up(&self) -> Result<(), TestCaseError> {
+        let usage = self.account.usage(self.now);
+        let known =
+            |limit: &crate::quota::LimitUsage| NAMES.iter().position(|name| limit.name.as_str() == *name).unwrap();
+        for limit in &usage.limits {
+            let (used, reserved) = match known(limit) {
+                3 => (self.book.slots.len() as u64, 0),
+                counted => self.book.sum(counted),
+            };
+            prop_assert_eq!((limit.used, limit.reserved), (used, reserved), "{}", limit.name);
+            let overrun = (used + reserved).saturating_sub(limit.limit);
+            prop_assert_eq!(limit.remaining + used + reserved - overrun, limit.limit);
+        }
+        for granted in self.account.grants() {
+            prop_assert!(granted.used <= granted.grant.amount());
+        }
+        Ok(())
+    }
+}
+
+fn run(steps: &[Step], charge_expired: bool) -> Result<(), TestCaseError> {
+    let mut history = History::begin(charge_expired);
+    for step in steps {
+        history.advance();
+        let before = history.limits();
+        history.step(step)?;
+        history.advance();
+        history.adds_up()?;
+        // An overrun grows by what was used beyond an estimate, by a lower limit, or by the end of a grant.
+        let may_grow = matches!(
+            step,
+            Step::Commit(..) | Step::Record(_) | Step::Plan(_) | Step::Seconds(_) | Step::Clock(_) | Step::Revoke(_)
+        );
+        let grew = history.limits().iter().zip(before).any(|((_, after), (_, before))| *after > before);
+        prop_assert!(may_grow || !grew, "{before:?} to {:?}", history.limits());
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_account_adds_up_as_the_book_does(steps in steps(60), charge_expired: bool) {
+        run(&steps, charge_expired)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    #[ignore = "a minute: many histories"]
+    fn the_account_adds_up_as_the_book_does_in_many_histories(steps in steps(120), charge_expired: bool) {
+        run(&steps, charge_expired)?;
+    }
+}

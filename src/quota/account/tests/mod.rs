@@ -1,0 +1,83 @@
+mod grants;
+mod histories;
+mod stories;
+
+use std::{sync::Arc, time::Duration};
+
+use super::{Account, Ask, No, Now, Taken, Terms};
+use crate::{
+    quota::{Amounts, Plan, Quota},
+    refusal::Violation,
+    time::{Moment, Period},
+};
+
+const HOUR: u64 = 3_600_000_000_000;
+const DAY: u64 = 24 * HOUR;
+
+/// Ten in the morning of some day: hours and days begin at other times.
+const START: u64 = 20_000 * DAY + 10 * HOUR + HOUR / 2;
+
+const TTL: Duration = Duration::from_secs(300);
+
+fn terms(charge_expired: bool) -> Terms {
+    Terms {
+        max_hold: Duration::from_secs(60),
+        max_stall: Duration::from_secs(10),
+        ttl: TTL,
+        charge_expired,
+        job_horizon: Duration::from_secs(3_600),
+        max_jobs: 3,
+    }
+}
+
+fn at(wall: u64) -> Now {
+    Now { moment: Moment::from_nanos((wall + 3 * DAY).saturating_sub(START)), wall }
+}
+
+fn ask(amounts: &Amounts) -> Ask<'_> {
+    Ask { amounts, each: &[], reserve: false, lasting: false, open: false, job: None }
+}
+
+fn hourly(limit: u64) -> Arc<Plan> {
+    Arc::new(Plan::new("hourly").limit(Quota::requests(limit).per(Period::hour())))
+}
+
+/// An account under a plan, and the time.
+struct Scene {
+    account: Account,
+    plan: Arc<Plan>,
+    terms: Terms,
+    wall: u64,
+}
+
+impl Scene {
+    fn new(plan: Arc<Plan>) -> Self {
+        Self { account: Account::new(&plan), plan, terms: terms(false), wall: START }
+    }
+
+    fn account(&mut self) -> &mut Account {
+        self.account.advance(&self.plan, at(self.wall), &self.terms);
+        &mut self.account
+    }
+
+    fn take(&mut self, amounts: impl Into<Amounts>) -> Result<Taken, Vec<Violation>> {
+        let (now, terms) = (at(self.wall), self.terms.clone());
+        match self.account().admit(&ask(&amounts.into()), now, &terms) {
+            Ok(taken) => Ok(taken),
+            Err(No::Limits(violations)) => Err(violations),
+            Err(no) => panic!("{no:?}"),
+        }
+    }
+
+    fn record(&mut self, amounts: impl Into<Amounts>) -> u64 {
+        let now = at(self.wall);
+        self.account().record(&amounts.into(), None, now)
+    }
+
+    /// What is used and left of the first limit.
+    fn first(&mut self) -> (u64, u64) {
+        let now = at(self.wall);
+        let usage = self.account().usage(now);
+        (usage.limits[0].used, usage.limits[0].remaining)
+    }
+}

@@ -1,0 +1,326 @@
+//! What an account does, told one thing at a time.
+
+use super::*;
+use crate::kind::Kind;
+
+#[test]
+fn a_cost_that_just_fits_passes_and_one_more_does_not() {
+    let mut scene = Scene::new(hourly(105));
+    scene.record(("requests", 95));
+    let refused = scene.take(("requests", 11)).unwrap_err();
+    assert_eq!((refused[0].current, refused[0].limit), (95, 105));
+    scene.take(("requests", 10)).unwrap();
+    assert_eq!(scene.first(), (105, 0));
+    assert!(scene.take(("requests", 1)).is_err());
+}
+
+#[test]
+fn nothing_is_asked_for_and_refused_exactly_when_nothing_is_left() {
+    let mut scene = Scene::new(hourly(2));
+    scene.take(("requests", 0)).unwrap();
+    scene.record(("requests", 1));
+    scene.take(("requests", 0)).unwrap();
+    scene.record(("requests", 1));
+    assert!(scene.take(("requests", 0)).is_err());
+    assert_eq!(scene.first(), (2, 0), "asking has taken nothing");
+}
+
+#[test]
+fn what_is_more_than_there_ever_is_has_no_wait() {
+    let mut scene = Scene::new(hourly(10));
+    for asked in [11, 1 << 53, u64::MAX] {
+        let refused = scene.take(("requests", asked)).unwrap_err();
+        assert_eq!(refused[0].wait, None, "{asked}");
+    }
+    assert_eq!(scene.first(), (0, 10));
+}
+
+#[test]
+fn whoever_waits_as_long_as_told_is_admitted_and_a_tick_earlier_is_not() {
+    let mut scene = Scene::new(hourly(10));
+    scene.take(("requests", 10)).unwrap();
+    let wait = scene.take(("requests", 1)).unwrap_err()[0].wait.unwrap();
+    assert_eq!(wait, Duration::from_nanos(HOUR / 2));
+    scene.wall += HOUR / 2 - 1;
+    assert!(scene.take(("requests", 10)).is_err());
+    scene.wall += 1;
+    scene.take(("requests", 10)).unwrap();
+}
+
+#[test]
+fn all_limits_are_charged_or_none() {
+    let plan = Plan::new("both")
+        .limit(Quota::requests(10).per(Period::hour()))
+        .limit(Quota::units("tokens", 5).per(Period::day()));
+    let mut scene = Scene::new(Arc::new(plan.limit(Quota::concurrent(1))));
+    let refused = scene.take([("requests", 1), ("tokens", 6), ("concurrent_requests", 1)]).unwrap_err();
+    assert_eq!(refused.len(), 1);
+    assert_eq!(scene.first(), (0, 10));
+    scene.take([("requests", 1), ("tokens", 5), ("concurrent_requests", 1)]).unwrap();
+    let refused = scene.take([("requests", 10), ("tokens", 1), ("concurrent_requests", 1)]).unwrap_err();
+    let names: Vec<_> = refused.iter().map(|violation| violation.name.as_str()).collect();
+    assert_eq!(names, ["requests_per_hour", "tokens_per_day", "concurrent_requests"]);
+    assert_eq!(scene.first(), (1, 9), "a refusal changes no counter");
+}
+
+#[test]
+fn a_rolling_period_begins_with_what_is_charged_and_not_with_what_is_asked() {
+    let minute = Period::rolling(Duration::from_secs(60));
+    let mut scene = Scene::new(Arc::new(Plan::new("rolling").limit(Quota::requests(2).per(minute))));
+    scene.take(("requests", 0)).unwrap();
+    scene.wall += 30_000_000_000;
+    scene.take(("requests", 2)).unwrap();
+    scene.wall += 59_000_000_000;
+    assert_eq!(scene.take(("requests", 1)).unwrap_err()[0].wait, Some(Duration::from_secs(1)));
+    scene.wall += 1_000_000_000;
+    scene.take(("requests", 2)).unwrap();
+}
+
+#[test]
+fn a_clock_that_steps_neither_reopens_nor_skips_a_charged_period() {
+    for step in [HOUR, DAY] {
+        let plan = Plan::new("daily")
+            .limit(Quota::requests(10).per(Period::hour()))
+            .limit(Quota::requests(10).per(Period::day()));
+        let mut scene = Scene::new(Arc::new(plan));
+        scene.take(("requests", 10)).unwrap();
+        // Back: the period before is not opened, ...
+        scene.wall -= step;
+        assert!(scene.take(("requests", 1)).is_err());
+        // ... and forth again: this one was charged.
+        scene.wall += step;
+        assert!(scene.take(("requests", 1)).is_err());
+        // A step ahead opens another one, ...
+        scene.wall += DAY;
+        scene.take(("requests", 10)).unwrap();
+        // ... which is still charged when the clock is back where it was, and when its time has come.
+        scene.wall -= step;
+        assert!(scene.take(("requests", 1)).is_err());
+        scene.wall += step;
+        assert!(scene.take(("requests", 1)).is_err());
+        scene.wall += DAY;
+        scene.take(("requests", 10)).unwrap();
+    }
+}
+
+#[test]
+fn a_clock_that_was_years_ahead_locks_nobody_out_when_it_is_corrected() {
+    let mut scene = Scene::new(hourly(10));
+    let right = scene.wall;
+    scene.wall += 3_650 * DAY;
+    scene.take(("requests", 10)).unwrap();
+    scene.wall = right;
+    let wait = scene.take(("requests", 1)).unwrap_err()[0].wait.unwrap();
+    assert_eq!(wait, Duration::from_nanos(HOUR / 2), "what was charged counts in the hour that it is");
+    scene.wall += HOUR;
+    scene.take(("requests", 10)).unwrap();
+}
+
+#[test]
+fn a_warning_comes_once_in_a_period_at_ninety_percent_beyond_and_at_a_hundred() {
+    for (steps, warned) in [(vec![89, 1, 5], [0, 1, 0]), (vec![95, 1, 4], [1, 0, 0]), (vec![100, 1, 1], [1, 0, 0])] {
+        let mut scene = Scene::new(hourly(100));
+        let said: Vec<_> = steps.iter().map(|amount| scene.record(("requests", *amount))).collect();
+        assert_eq!(said, warned, "{steps:?}");
+        // A response tells it once.
+        let told: Vec<_> = (0..2).map(|_| scene.take(("requests", 0)).map_or(0, |taken| taken.marks.untold)).collect();
+        if scene.first().1 > 0 {
+            assert_eq!(told, [1, 0], "{steps:?}");
+        }
+        scene.wall += HOUR;
+        assert_eq!(scene.record(("requests", 90)), 1, "in the next period again");
+    }
+}
+
+#[test]
+fn a_warning_that_comes_with_an_admission_is_told_in_its_response() {
+    let mut scene = Scene::new(hourly(10));
+    assert_eq!(scene.take(("requests", 8)).unwrap().marks.untold, 0);
+    let taken = scene.take(("requests", 1)).unwrap();
+    assert_eq!((taken.marks.warned, taken.marks.untold), (1, 1));
+    let taken = scene.take(("requests", 1)).unwrap();
+    assert_eq!((taken.marks.warned, taken.marks.untold), (0, 0));
+}
+
+#[test]
+fn under_another_plan_what_was_used_stays_unless_it_starts_fresh() {
+    let mut scene = Scene::new(hourly(10));
+    scene.take(("requests", 8)).unwrap();
+    scene.plan = hourly(20);
+    assert_eq!(scene.first(), (8, 12));
+    scene.plan = hourly(5);
+    assert_eq!(scene.first(), (8, 0));
+    assert!(scene.take(("requests", 1)).is_err());
+    scene.plan = Arc::new(Plan::clone(&hourly(5)).starting_fresh());
+    assert_eq!(scene.first(), (0, 5));
+}
+
+#[test]
+fn what_was_used_in_an_hour_that_becomes_a_day_counts_in_the_day() {
+    let longer = Quota::requests(10).per(Period::day()).named("requests_per_hour");
+    let mut scene = Scene::new(hourly(10));
+    scene.take(("requests", 5)).unwrap();
+    scene.plan = Arc::new(Plan::new("longer").limit(longer));
+    assert_eq!(scene.first(), (5, 5));
+    scene.wall += HOUR;
+    assert_eq!(scene.first(), (5, 5));
+}
+
+fn tokens(limit: u64) -> Arc<Plan> {
+    Arc::new(Plan::new("tokens").limit(Quota::units("tokens", limit).per(Period::hour())))
+}
+
+#[test]
+fn whoever_goes_to_another_plan_and_back_finds_what_it_had_used() {
+    let mut scene = Scene::new(hourly(10));
+    scene.take(("requests", 8)).unwrap();
+    scene.plan = tokens(10);
+    assert_eq!(scene.first(), (0, 10));
+    scene.take([("tokens", 3), ("requests", 1)]).unwrap();
+    scene.plan = hourly(10);
+    assert_eq!(scene.first(), (9, 1), "no new hour for a change of plans");
+    scene.plan = tokens(10);
+    assert_eq!(scene.first(), (3, 7));
+    scene.wall += HOUR;
+    scene.plan = hourly(10);
+    assert_eq!(scene.first(), (0, 10), "the hour was over meanwhile");
+}
+
+#[test]
+fn what_is_given_back_or_settled_under_another_plan_reaches_its_own_count() {
+    let mut scene = Scene::new(hourly(10));
+    let (charged, terms) = (scene.take(("requests", 3)).unwrap(), scene.terms.clone());
+    let (now, four) = (at(scene.wall), Amounts::from(("requests", 4)));
+    let reserved = scene.account().admit(&Ask { reserve: true, ..ask(&four) }, now, &terms).unwrap();
+    scene.plan = tokens(10);
+    scene.account().give_back(&Amounts::from(("requests", 3)), charged.turn);
+    scene.account().close(reserved.hold.unwrap(), Some(&Amounts::from(("requests", 6))), true, now, &terms);
+    scene.plan = hourly(10);
+    assert_eq!(scene.first(), (6, 4));
+}
+
+#[test]
+fn a_version_starts_an_account_fresh_once() {
+    let fresh = |version| Arc::new(Plan::clone(&hourly(10)).numbered(version).starting_fresh());
+    let mut scene = Scene::new(hourly(10));
+    scene.take(("requests", 8)).unwrap();
+    scene.plan = fresh(1);
+    scene.take(("requests", 7)).unwrap();
+    // A request that was decided on just before comes with the plan before.
+    scene.plan = hourly(10);
+    assert_eq!(scene.first(), (7, 3));
+    scene.plan = fresh(1);
+    assert_eq!(scene.first(), (7, 3), "once is enough");
+    scene.plan = fresh(2);
+    assert_eq!(scene.first(), (0, 10));
+}
+
+#[test]
+fn a_higher_limit_is_warned_of_when_the_client_comes_near_it() {
+    let mut scene = Scene::new(hourly(10));
+    assert_eq!(scene.record(("requests", 9)), 1);
+    scene.plan = hourly(100);
+    assert_eq!(scene.record(("requests", 80)), 0);
+    assert_eq!(scene.record(("requests", 1)), 1);
+    scene.plan = hourly(91);
+    assert_eq!(scene.record(("requests", 1)), 0, "it has been told");
+}
+
+#[test]
+fn a_slot_that_a_stuck_reader_would_lose_is_there_for_whoever_only_asks() {
+    let mut scene = Scene::new(Arc::new(Plan::new("slots").limit(Quota::concurrent(1))));
+    let lease = scene.take(("concurrent_requests", 1)).unwrap().lease.unwrap();
+    let (one, now) = (Amounts::from(("concurrent_requests", 1)), at(scene.wall));
+    scene.account().watch(lease, now);
+    assert!(scene.account().check(&one, now).is_err());
+    scene.wall += 11_000_000_000;
+    let now = at(scene.wall);
+    assert!(scene.account().check(&one, now).is_ok());
+    assert!(scene.take(("concurrent_requests", 1)).unwrap().reclaimed);
+}
+
+#[test]
+fn what_was_charged_before_a_reset_is_not_given_back_after_it() {
+    let mut scene = Scene::new(hourly(10));
+    let before = scene.take(("requests", 3)).unwrap();
+    scene.account().reset(Some("requests_per_hour")).unwrap();
+    let after = scene.take(("requests", 1)).unwrap();
+    scene.account().give_back(&Amounts::from(("requests", 3)), before.turn);
+    assert_eq!(scene.first(), (1, 9));
+    scene.account().give_back(&Amounts::from(("requests", 1)), after.turn);
+    assert_eq!(scene.first(), (0, 10));
+}
+
+#[test]
+fn what_ends_after_midnight_belongs_to_the_day_before() {
+    let plan = Plan::new("daily").limit(Quota::units("tokens", 100).per(Period::day()));
+    let mut scene = Scene::new(Arc::new(plan));
+    let asked = scene.take(("tokens", 0)).unwrap();
+    scene.wall += DAY;
+    let now = at(scene.wall);
+    scene.account().record(&Amounts::from(("tokens", 60)), Some(asked.turn), now);
+    assert_eq!(scene.first(), (0, 100));
+}
+
+#[test]
+fn more_slots_than_a_smaller_plan_has_come_back_before_anybody_is_let_in() {
+    let slots = |limit| Arc::new(Plan::new("slots").limit(Quota::concurrent(limit)));
+    let mut scene = Scene::new(slots(3));
+    let held: Vec<_> = (0..3).map(|_| scene.take(("concurrent_requests", 1)).unwrap().lease.unwrap()).collect();
+    scene.plan = slots(1);
+    scene.account().release(held[0]);
+    assert!(scene.take(("concurrent_requests", 1)).is_err());
+    scene.account().release(held[1]);
+    assert!(scene.take(("concurrent_requests", 1)).is_err());
+    scene.account().release(held[2]);
+    scene.take(("concurrent_requests", 1)).unwrap();
+    assert!(scene.take(("concurrent_requests", 1)).is_err());
+    assert!(scene.take(("concurrent_requests", 0)).is_err());
+    scene.wall += 11_000_000_000; // the holder has made no progress, and nobody expects any
+    assert!(scene.take(("concurrent_requests", 1)).is_err());
+}
+
+#[test]
+fn a_reader_that_is_stuck_loses_its_slot_and_one_that_reads_does_not() {
+    let mut scene = Scene::new(Arc::new(Plan::new("slots").limit(Quota::concurrent(1))));
+    let lease = scene.take(("concurrent_requests", 1)).unwrap().lease.unwrap();
+    scene.wall += 20_000_000_000;
+    let now = at(scene.wall);
+    scene.account().watch(lease, now);
+    scene.wall += 9_000_000_000;
+    let now = at(scene.wall);
+    scene.account().touch(lease, now);
+    scene.wall += 9_000_000_000;
+    assert!(scene.take(("concurrent_requests", 1)).is_err());
+    scene.wall += 2_000_000_000;
+    assert!(scene.take(("concurrent_requests", 1)).unwrap().reclaimed);
+    scene.account().release(lease); // too late
+    assert!(scene.take(("concurrent_requests", 1)).is_err());
+}
+
+#[test]
+fn whoever_holds_a_slot_for_too_long_loses_it() {
+    let mut scene = Scene::new(Arc::new(Plan::new("slots").limit(Quota::concurrent(1))));
+    scene.take(("concurrent_requests", 1)).unwrap();
+    scene.wall += 60_000_000_000;
+    assert!(scene.take(("concurrent_requests", 1)).is_err());
+    scene.wall += 1;
+    assert!(scene.take(("concurrent_requests", 1)).unwrap().reclaimed);
+}
+
+#[test]
+fn more_than_one_slot_is_never_given() {
+    let mut scene = Scene::new(Arc::new(Plan::new("slots").limit(Quota::concurrent(5))));
+    assert_eq!(scene.take(("concurrent_requests", 2)).unwrap_err()[0].wait, None);
+    let usage = scene.account().usage(at(START));
+    assert_eq!((usage.limits[0].kind.clone(), usage.limits[0].used), (Kind::Concurrent, 0));
+}
+
+#[test]
+fn counts_stop_where_every_store_stops() {
+    let mut scene = Scene::new(hourly(10));
+    for amount in [u64::MAX, 1 << 53, (1 << 53) - 1] {
+        scene.record(("requests", amount));
+        assert_eq!(scene.first(), ((1 << 53) - 1, 0));
+    }
+}

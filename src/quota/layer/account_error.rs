@@ -1,0 +1,81 @@
+//! Why something could not be done to an account.
+
+use std::{error::Error, fmt};
+
+use crate::{error::Invalid, quota::store::Trouble};
+
+/// Why something could not be done to an account, or said of it.
+///
+/// Accounts in memory always answer: of them it is [`Invalid`](Self::Invalid) or nothing.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use tollgate::{AccountError, Client, Plan, QuotaLayer};
+///
+/// let quotas = QuotaLayer::new(Plan::standard()).handle();
+/// match quotas.reset(&Client::named("alice"), "querys").await {
+///     Err(AccountError::Invalid(invalid)) => println!("no such limit: {invalid}"),
+///     Err(error) => println!("the store is down: {error}"),
+///     Ok(()) => unreachable!(),
+/// }
+/// # });
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AccountError {
+    /// What was asked for cannot be; nothing has changed.
+    Invalid(Invalid),
+    /// The store of the accounts cannot be reached; nothing has changed.
+    Unavailable,
+    /// The store did not say in time whether it was done.
+    Indeterminate,
+}
+
+impl fmt::Display for AccountError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(invalid) => invalid.fmt(f),
+            Self::Unavailable => f.write_str("the store of the accounts cannot be reached"),
+            Self::Indeterminate => f.write_str("the store of the accounts did not say in time whether it was done"),
+        }
+    }
+}
+
+impl Error for AccountError {}
+
+impl From<Invalid> for AccountError {
+    fn from(invalid: Invalid) -> Self {
+        Self::Invalid(invalid)
+    }
+}
+
+impl From<Trouble> for AccountError {
+    fn from(trouble: Trouble) -> Self {
+        match trouble {
+            Trouble::Unavailable => Self::Unavailable,
+            Trouble::Indeterminate => Self::Indeterminate,
+            Trouble::Nameless => Self::Invalid(Invalid::new(
+                "client",
+                "have a public name of at most 1,024 bytes, by which a ledger bills",
+                "none",
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_says_what_is_not_promised() {
+        let invalid = Invalid::new("limit", "be one of the plan's", "querys");
+        for (error, text) in [
+            (AccountError::from(invalid), "limit must be one of the plan's, got querys"),
+            (Trouble::Unavailable.into(), "the store of the accounts cannot be reached"),
+            (Trouble::Indeterminate.into(), "the store of the accounts did not say in time whether it was done"),
+        ] {
+            assert_eq!(error.to_string(), text);
+        }
+    }
+}

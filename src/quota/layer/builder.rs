@@ -1,0 +1,355 @@
+//! The layer and its setters.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{
+    handle::Quotas,
+    job_id::{Duplicates, JobId},
+    settings::{OnExpiry, OnFailure, QuotaSettings, Served},
+};
+use crate::{
+    error::Invalid,
+    gate::GateLayer,
+    head::RequestHead,
+    identity::{Client, Identify, Strangers, Tier},
+    kind::Kind,
+    quota::{Plan, store::AccountStore},
+    refusal::Dialect,
+};
+
+/// Limits what each client may use in an hour, a day or a month, and how much at a time: a [`GateLayer`] of quotas.
+///
+/// ```
+/// use tollgate::{Plan, QuotaLayer};
+/// let layer: QuotaLayer = QuotaLayer::new(Plan::standard());
+/// ```
+pub type QuotaLayer = GateLayer<QuotaSettings>;
+
+impl GateLayer<QuotaSettings> {
+    /// `plan` for each client; clients are told apart by their peer address, see [`identify_by`](Self::identify_by).
+    ///
+    /// ```
+    /// use tollgate::{Period, Plan, Quota, QuotaLayer};
+    /// let layer = QuotaLayer::new(Plan::new("free").limit(Quota::requests(3_600).per(Period::hour())));
+    /// ```
+    #[must_use]
+    pub fn new(plan: Plan) -> Self {
+        Self::from_blueprint(QuotaSettings::new(plan), "quota")
+    }
+
+    /// Tells clients apart by `identify`; by default by a `SocketAddr` in the request's extensions.
+    ///
+    /// A plan with a limit of a day or longer takes no identity that anybody can take, such as
+    /// [`Unverified`](crate::Unverified) or a closure, unless [`accept_unverified`](Self::accept_unverified) is said: the
+    /// layer does not build.
+    ///
+    /// ```
+    /// use tollgate::{Account, Plan, QuotaLayer, Verified};
+    /// struct Tenant(String);
+    /// let tenant = Verified::from_extension(|tenant: &Tenant| Some(Account::named(tenant.0.as_str())));
+    /// let layer = QuotaLayer::new(Plan::standard()).identify_by(tenant);
+    /// ```
+    #[must_use]
+    pub fn identify_by(self, identify: impl Identify) -> Self {
+        let identify = Arc::new(identify);
+        self.with_blueprint(|settings| settings.identify = identify)
+    }
+
+    /// Takes identities that nobody here has verified also for limits of a day or longer.
+    ///
+    /// Whoever takes another's identity uses up what is the other's: say this where something in front of this layer has
+    /// verified it.
+    ///
+    /// ```
+    /// use tollgate::{Plan, QuotaLayer, Unverified};
+    /// let layer = QuotaLayer::new(Plan::standard()).identify_by(Unverified::header("x-user")).accept_unverified();
+    /// ```
+    #[must_use]
+    pub fn accept_unverified(self) -> Self {
+        self.with_blueprint(|settings| settings.accept_unverified = true)
+    }
+
+    /// Gives clients of `tier` a plan of their own; others keep the usual one.
+    ///
+    /// ```
+    /// use tollgate::{Period, Plan, Quota, QuotaLayer};
+    /// let pro = Plan::new("pro").limit(Quota::requests(100_000).per(Period::hour()));
+    /// let layer = QuotaLayer::new(Plan::standard()).plan_for("pro", pro);
+    /// ```
+    #[must_use]
+    pub fn plan_for(self, tier: impl Into<Tier>, plan: Plan) -> Self {
+        let tier = tier.into();
+        self.with_blueprint(|settings| {
+            settings.tiers.retain(|(name, _)| *name != tier);
+            settings.tiers.push((tier, plan));
+        })
+    }
+
+    /// Gives one client a plan of its own, whatever its tier.
+    ///
+    /// ```
+    /// use tollgate::{Client, Period, Plan, Quota, QuotaLayer};
+    /// let big = Plan::new("acme").limit(Quota::requests(1_000_000).per(Period::hour()));
+    /// let layer = QuotaLayer::new(Plan::standard()).plan_of(Client::named("acme"), big);
+    /// ```
+    #[must_use]
+    pub fn plan_of(self, client: Client, plan: Plan) -> Self {
+        self.with_blueprint(|settings| {
+            settings.clients.retain(|(known, _)| *known != client);
+            settings.clients.push((client, plan));
+        })
+    }
+
+    /// What a request takes of a kind, as far as its head says so; charged at admission.
+    ///
+    /// `Some(0)` takes nothing and is refused once nothing is left; `None` leaves the kind out, as for routes that have
+    /// nothing to do with it. Without this, a unit of your own is asked for with 0 by every request, and recorded by the
+    /// handler.
+    ///
+    /// # Panics
+    /// When `kind` is not a unit of your own, or no valid name.
+    ///
+    /// ```
+    /// use tollgate::{Plan, QuotaLayer};
+    /// let layer = QuotaLayer::new(Plan::standard()).cost("queries", |request| (request.uri.path() == "/query").then_some(1));
+    /// ```
+    #[must_use]
+    pub fn cost(self, unit: &str, of: impl Fn(&RequestHead<'_>) -> Option<u64> + Send + Sync + 'static) -> Self {
+        let kind = Kind::units(unit);
+        if !matches!(kind, Kind::Units(_)) {
+            panic!("{}", Invalid::new("cost", "be of a unit of your own", kind));
+        }
+        self.with_blueprint(|settings| {
+            settings.meters.retain(|(known, _)| *known != kind);
+            settings.meters.push((kind, Arc::new(of)));
+        })
+    }
+
+    /// Puts a [`Charge`](crate::Charge) and a [`QuotaStatus`](crate::QuotaStatus) into each request's extensions, so that
+    /// the handler can say what was really used.
+    ///
+    /// What a request asks for is then set aside at admission and charged at its end. Where nobody is charged there is a
+    /// `Charge` that leads nowhere and no status; a request that the layer does not decide on (exempt, switched off, or
+    /// refused under [`shadow`](Self::shadow)) has neither.
+    ///
+    /// ```
+    /// use tollgate::{Plan, QuotaLayer};
+    /// let layer = QuotaLayer::new(Plan::standard()).share_with_handler();
+    /// ```
+    #[must_use]
+    pub fn share_with_handler(self) -> Self {
+        self.with_blueprint(|settings| settings.share = true)
+    }
+
+    /// Charges a request that reached the service only where `charge_when` says so; always by default.
+    ///
+    /// It is asked when the response has ended; until then the request counts, and what is not charged is given back whole.
+    /// A request is charged where `charge_when` panics. It runs in a drop at times, and must not block.
+    ///
+    /// ```
+    /// use http::StatusCode;
+    /// use tollgate::{Period, Plan, Quota, QuotaLayer};
+    ///
+    /// let failed_logins = Plan::new("logins").limit(Quota::requests(5).per(Period::hour()));
+    /// let layer = QuotaLayer::new(failed_logins).charge_when(|served| served.status == Some(StatusCode::UNAUTHORIZED));
+    /// ```
+    #[must_use]
+    pub fn charge_when(self, charge_when: impl Fn(&Served) -> bool + Send + Sync + 'static) -> Self {
+        self.with_blueprint(|settings| settings.charge_when = Some(Arc::new(charge_when)))
+    }
+
+    /// Charges each job once, by the id that its request names; by default every request is a job of its own.
+    ///
+    /// ```
+    /// use tollgate::{JobId, Plan, QuotaLayer};
+    /// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobId::header("idempotency-key").or_header("x-job-id"));
+    /// ```
+    #[must_use]
+    pub fn job_ids(self, ids: JobId) -> Self {
+        self.with_blueprint(|settings| settings.job_id = Some(ids))
+    }
+
+    /// What to do with duplicates of a job; refused by default.
+    ///
+    /// ```
+    /// use tollgate::{Duplicates, JobId, Plan, QuotaLayer};
+    /// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobId::header("x-job-id")).duplicates(Duplicates::Refuse);
+    /// ```
+    #[must_use]
+    pub fn duplicates(self, duplicates: Duplicates) -> Self {
+        self.with_blueprint(|settings| settings.duplicates = duplicates)
+    }
+
+    /// For how long a job is remembered after its end; 24 hours by default.
+    ///
+    /// How many of one client are remembered is [another limit](Self::remember_at_most). In a ledger a job is remembered as
+    /// long as its rows, which are kept: neither limit holds there.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tollgate::{JobId, Plan, QuotaLayer};
+    /// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobId::header("x-job-id")).remember_jobs(Duration::from_secs(3_600));
+    /// ```
+    #[must_use]
+    pub fn remember_jobs(self, horizon: Duration) -> Self {
+        self.with_blueprint(|settings| settings.job_horizon = horizon)
+    }
+
+    /// How many jobs of one client are remembered; 65,536 by default, whose ids take 4 MB.
+    ///
+    /// Who has more is refused until some are [forgotten](Self::remember_jobs), for a job that nobody remembers could be
+    /// charged twice.
+    ///
+    /// # Panics
+    /// When `jobs` is 0.
+    ///
+    /// ```
+    /// use tollgate::{JobId, Plan, QuotaLayer};
+    /// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobId::header("x-job-id")).remember_at_most(1_000_000);
+    /// ```
+    #[must_use]
+    pub fn remember_at_most(self, jobs: usize) -> Self {
+        if jobs == 0 {
+            panic!("{}", Invalid::new("remember_at_most", "be positive", jobs));
+        }
+        self.with_blueprint(|settings| settings.max_jobs = jobs)
+    }
+
+    /// What to do with requests that name no client; they share one account by default.
+    ///
+    /// ```
+    /// use tollgate::{Plan, QuotaLayer, Strangers};
+    /// let layer = QuotaLayer::new(Plan::standard()).strangers(Strangers::Refuse);
+    /// ```
+    #[must_use]
+    pub fn strangers(self, strangers: Strangers) -> Self {
+        self.with_blueprint(|settings| settings.strangers = strangers)
+    }
+
+    /// How responses tell of the limits; the fields of the current draft by default.
+    ///
+    /// ```
+    /// use tollgate::{Plan, QuotaLayer, refusal::Dialect};
+    /// let layer = QuotaLayer::new(Plan::standard()).fields(Dialect::None);
+    /// ```
+    #[must_use]
+    pub fn fields(self, dialect: Dialect) -> Self {
+        self.with_blueprint(|settings| settings.dialect = dialect)
+    }
+
+    /// How many clients have an account at once; 1,048,576 by default.
+    ///
+    /// A client has one while anything is used, held or granted. When all are taken, newcomers share one account for each
+    /// plan, whose refusals are 503; nobody who has one loses it for their sake. A ledger has room for everybody; there this
+    /// says how many may have requests at a time counted.
+    ///
+    /// # Panics
+    /// When `clients` is 0 or above 2^32 - 1.
+    ///
+    /// ```
+    /// use tollgate::{Plan, QuotaLayer};
+    /// let layer = QuotaLayer::new(Plan::standard()).max_clients(10_000);
+    /// ```
+    #[must_use]
+    pub fn max_clients(self, clients: usize) -> Self {
+        if !(1..=u32::MAX as usize).contains(&clients) {
+            panic!("{}", Invalid::new("max_clients", "be from 1 to 2^32 - 1", clients));
+        }
+        self.with_blueprint(|settings| settings.max_clients = clients)
+    }
+
+    /// How long a place of those at a time may be held, and how long without progress; one hour and one minute by default.
+    ///
+    /// Progress is a frame of the response's body; before its head nobody expects any. Who has held one for longer loses it to
+    /// the next request that finds none: so a reader that reads no more does not lock its client out.
+    ///
+    /// # Panics
+    /// When either is zero.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tollgate::{Plan, QuotaLayer};
+    /// let layer = QuotaLayer::new(Plan::standard()).hold(Duration::from_secs(600), Duration::from_secs(30));
+    /// ```
+    #[must_use]
+    pub fn hold(self, at_most: Duration, without_progress: Duration) -> Self {
+        if at_most.is_zero() || without_progress.is_zero() {
+            panic!(
+                "{}",
+                Invalid::new("hold", "be longer than zero", format_args!("{at_most:?} and {without_progress:?}"))
+            );
+        }
+        self.with_blueprint(|settings| (settings.max_hold, settings.max_stall) = (at_most, without_progress))
+    }
+
+    /// How long a reservation by the [handle](Self::handle) may be open; five minutes by default.
+    ///
+    /// What is set aside for a request stays so until its response ends, however long that takes.
+    ///
+    /// # Panics
+    /// When `ttl` is zero.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tollgate::{Plan, QuotaLayer};
+    /// let layer = QuotaLayer::new(Plan::standard()).reservations_last(Duration::from_secs(60));
+    /// ```
+    #[must_use]
+    pub fn reservations_last(self, ttl: Duration) -> Self {
+        if ttl.is_zero() {
+            panic!("{}", Invalid::new("time to live of a reservation", "be longer than zero", format_args!("{ttl:?}")));
+        }
+        self.with_blueprint(|settings| settings.ttl = ttl)
+    }
+
+    /// What becomes of a reservation by the [handle](Self::handle) that nobody ends in time; by default it goes back, or in a
+    /// ledger stays charged.
+    ///
+    /// ```
+    /// use tollgate::{OnExpiry, Plan, QuotaLayer};
+    /// let layer = QuotaLayer::new(Plan::standard()).on_expiry(OnExpiry::ChargeEstimate);
+    /// ```
+    #[must_use]
+    pub fn on_expiry(self, on_expiry: OnExpiry) -> Self {
+        self.with_blueprint(|settings| settings.on_expiry = Some(on_expiry))
+    }
+
+    /// Keeps the accounts in `store`; in memory by default. `on_failure` says what becomes of requests while it does not answer.
+    ///
+    /// What a ledger holds is shared by all layers and processes that use it, limit by limit name. Requests at a time are
+    /// always held in this process: three processes with [`Quota::concurrent(5)`](crate::quota::Quota::concurrent) serve fifteen. A
+    /// ledger bills by public names: identities without one do not build. Its clock, the database's, says which period it is.
+    ///
+    /// From a request to an invoice: `cargo run --example billing --features sqlite`.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "sqlite")]
+    /// # async fn example() -> Result<(), tollgate::LedgerError> {
+    /// use tollgate::{OnFailure, Plan, QuotaLayer, SqliteLedger};
+    /// let ledger = SqliteLedger::open("quota.db").await?;
+    /// let layer = QuotaLayer::new(Plan::standard()).store_in(&ledger, OnFailure::Closed);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn store_in(self, store: impl Into<AccountStore>, on_failure: OnFailure) -> Self {
+        let store = store.into();
+        self.with_blueprint(|settings| (settings.store, settings.on_failure) = (store, on_failure))
+    }
+
+    /// The accounts of this layer, for callers without a request.
+    ///
+    /// Take it when all is set: a setter makes a layer with accounts of its own.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use tollgate::{Client, Plan, QuotaLayer};
+    /// let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// quotas.record(&Client::named("nightly job"), ("queries", 20)).await.unwrap();
+    /// # });
+    /// ```
+    #[must_use]
+    pub fn handle(&self) -> Quotas {
+        Quotas::new(Arc::clone(self.policy()))
+    }
+}

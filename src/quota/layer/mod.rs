@@ -1,0 +1,86 @@
+//! What a client may use in an hour, a day or a month, and how much of it at a time: decided as one, charged once.
+//!
+//! By default each peer address has the plan, and a request costs one request:
+//!
+//! ```
+//! use std::net::SocketAddr;
+//! use http::{Request, Response, StatusCode};
+//! use tollgate::{Period, Plan, Quota, QuotaLayer};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let service = ServiceBuilder::new()
+//!     .layer(QuotaLayer::new(Plan::new("free").limit(Quota::requests(1).per(Period::hour())).limit(Quota::concurrent(5))))
+//!     .service(service_fn(|_: Request<String>| async { Ok::<_, ()>(Response::new(String::from("hello"))) }));
+//! let ask = || {
+//!     let peer: SocketAddr = "192.0.2.7:4711".parse().unwrap();
+//!     service.clone().oneshot(Request::get("/").extension(peer).body(String::new()).unwrap())
+//! };
+//! assert_eq!(ask().await.unwrap().status(), StatusCode::OK);
+//! let refused = ask().await.unwrap();
+//! assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+//! assert!(refused.headers()["ratelimit"].to_str().unwrap().starts_with("\"requests_per_hour\";r=0;t="));
+//! # });
+//! ```
+//!
+//! Changed: a plan for each tier, an amount that is known beforehand, one that the handler finds out, and jobs that are
+//! charged once however often they are sent:
+//!
+//! ```
+//! use std::collections::HashMap;
+//! use tollgate::{Account, ApiKey, JobId, Period, Plan, Quota, QuotaLayer};
+//!
+//! let keys = HashMap::from([(String::from("s3cret"), Account::named("acme").in_tier("pro"))]);
+//! let layer = QuotaLayer::new(Plan::standard())
+//!     .plan_for("pro", Plan::new("pro").limit(Quota::units("tokens", 1_000_000).per(Period::month())))
+//!     .identify_by(ApiKey::header("x-api-key", keys))
+//!     .cost("queries", |request| (request.uri.path() == "/query").then_some(1))
+//!     .share_with_handler() // handlers record what they used through a `Charge`
+//!     .job_ids(JobId::header("idempotency-key"));
+//! let quotas = layer.handle(); // the same accounts, outside http
+//! ```
+//!
+//! # The life of a charge
+//! What is known beforehand is charged at admission, all of it or nothing; a request that never reaches the service gets
+//! it back whole. Once the service was called the request stays charged, also when the client hangs up, and so do the
+//! bytes that passed. [`charge_when`](crate::quota::layer::QuotaLayer::charge_when) changes that.
+//!
+//! A body without a `Content-Length` counts nothing, unless a [`RequestBytesLayer`] outside of
+//! this one counts it.
+//!
+//! # Behind a proxy
+//! The peer is then the proxy, and all its clients share one account: say which networks to believe with
+//! [`PeerIp::trust_forwarded`](crate::identity::PeerIp::trust_forwarded).
+
+mod account_error;
+mod builder;
+mod by_hand;
+mod bytes;
+mod charge;
+mod handle;
+mod job_id;
+mod job_run;
+mod look;
+mod offer;
+mod permit;
+mod refuse;
+mod request_bytes;
+mod reservation;
+mod reservation_id;
+mod settings;
+mod spare;
+#[cfg(test)]
+mod tests;
+mod tracker;
+
+pub use account_error::AccountError;
+pub use builder::QuotaLayer;
+pub use charge::{Charge, QuotaStatus};
+pub use handle::Quotas;
+pub use job_id::{Duplicates, JobId};
+pub use job_run::JobRun;
+pub use look::{Cursor, Explained, ExplainedLimit, UsagePage};
+pub use request_bytes::{CountedBody, RequestBytes, RequestBytesLayer};
+pub use reservation::{Ended, Reservation, ReservationError};
+pub use reservation_id::ReservationId;
+pub use settings::{OnExpiry, OnFailure, QuotaSettings, Served};

@@ -1,0 +1,267 @@
+//! What an admitted request holds: its charge, until the last byte of the answer has gone.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    thread::LocalKey,
+};
+
+use http::{Extensions, HeaderValue, Response, StatusCode};
+
+use super::{
+    bytes::Bytes,
+    charge::{Charge, QuotaStatus},
+    offer::{Asked, Offer},
+    settings::Served,
+    spare::{self, Pool, Reuse},
+};
+use crate::{
+    gate::{Outcome, Permit},
+    quota::{
+        Amounts,
+        account::{Nearest, Now},
+        store::{Admission, End, News, Receipt},
+    },
+    refusal::{NEAR_LIMITS, Refusal, near_limits},
+    time::Moment,
+};
+
+/// A charge under way, or nothing where nobody is charged.
+///
+/// One word, because a permit is moved about with the response.
+pub struct Held(Option<Box<Open>>);
+
+#[derive(Default)]
+struct Open {
+    /// Under which plan; none where nobody is charged. A handler that records what it used may still have to find where to.
+    offer: Option<Arc<Offer>>,
+    receipt: Receipt,
+    asked: Asked,
+    told: Option<Nearest>,
+    extra: Option<Box<Extra>>,
+    bytes: Bytes,
+    /// When the account last heard of it.
+    heard: Moment,
+    status: Option<StatusCode>,
+    reached: bool,
+}
+
+/// What few requests have.
+#[derive(Default)]
+struct Extra {
+    charge: Option<Charge>,
+    status: Option<QuotaStatus>,
+    near: Option<HeaderValue>,
+}
+
+impl Extra {
+    fn new(news: News, share: bool) -> Self {
+        let News { untold, usage, .. } = news;
+        Self {
+            near: near_limits(untold.iter().map(|near| (&near.name, near.used, near.limit)))
+                .filter(|_| !untold.is_empty()),
+            charge: share.then(Charge::new),
+            status: usage.map(|usage| QuotaStatus::new(usage, untold.into_iter().map(|near| near.name).collect())),
+        }
+    }
+}
+
+impl Held {
+    /// Nobody is charged.
+    pub(super) fn nothing(idle_charge: bool) -> Self {
+        let idle = || Box::new(Extra { charge: Some(Charge::new()), ..Extra::default() });
+        Self(idle_charge.then(|| Box::new(Open { extra: Some(idle()), ..Open::default() })))
+    }
+
+    #[inline(always)] // it would be copied once more
+    pub(super) fn new(offer: &Arc<Offer>, asked: Asked, bytes: Bytes, admission: Admission, now: Now) -> Self {
+        offer.common.tell(&admission);
+        let Admission { receipt, nearest, news } = admission;
+        let share = offer.common.settings.share;
+        let extra = match news {
+            None if !share => None,
+            news => Some(Box::new(Extra::new(news.map(|news| *news).unwrap_or_default(), share))),
+        };
+        // Field by field: a whole one would be made first, and then copied.
+        let mut open = spare::take::<Open>();
+        open.offer = Some(Arc::clone(offer));
+        open.receipt = receipt;
+        open.asked = asked;
+        open.told = nearest;
+        open.extra = extra;
+        open.bytes = bytes;
+        open.heard = now.moment;
+        (open.status, open.reached) = (None, false);
+        Self(Some(open))
+    }
+}
+
+thread_local!(static SPARE: Pool<Open> = const { Pool::new() });
+
+impl Reuse for Open {
+    const POOL: &'static LocalKey<Pool<Self>> = &SPARE;
+
+    #[inline]
+    fn blank(&mut self) {
+        (self.offer, self.receipt.job, self.extra) = (None, None, None);
+        (self.asked, self.bytes) = (Asked::default(), Bytes::default());
+    }
+}
+
+impl Permit for Held {
+    #[inline]
+    fn on_request(&mut self, extensions: &mut Extensions) {
+        let Some(open) = &mut self.0 else { return };
+        open.reached = true;
+        if let Some(extra) = &mut open.extra {
+            if let Some(charge) = &extra.charge {
+                extensions.insert(charge.clone());
+            }
+            if let Some(status) = extra.status.take() {
+                extensions.insert(status);
+            }
+        }
+    }
+
+    fn on_response<B>(&mut self, response: &mut Response<B>) {
+        let Some(open) = self.0.as_deref_mut() else { return };
+        let Some(offer) = &open.offer else { return };
+        open.status = Some(response.status());
+        if let Some(nearest) = &open.told
+            && let Some(fields) = offer.fields.get(nearest.index)
+        {
+            // What a layer further in refused is given back, and so there is more.
+            let refused = response.extensions().get::<Refusal>().is_some();
+            let back = if refused { open.asked_of(offer, nearest.index) } else { 0 };
+            let remaining = nearest.remaining.saturating_add(back);
+            match nearest.reset {
+                Some(reset) => {
+                    fields.write(response.headers_mut(), remaining, reset, || offer.common.terms.clock.wall())
+                }
+                None => fields.write_without_reset(response.headers_mut(), remaining),
+            }
+        }
+        if let Some(near) = open.extra.as_mut().and_then(|extra| extra.near.take()) {
+            let _ = response.headers_mut().try_append(NEAR_LIMITS, near);
+        }
+    }
+
+    #[inline]
+    fn on_body(&mut self) {
+        if let Some(open) = &mut self.0
+            && open.receipt.lease.is_some()
+        {
+            open.watch();
+        }
+    }
+
+    fn on_data(&mut self, bytes: usize) {
+        if let Some(open) = &mut self.0 {
+            open.passed(bytes);
+        }
+    }
+
+    #[inline]
+    fn settle(self, outcome: Outcome<'_>) {
+        if let Some(mut open) = self.0 {
+            open.settle(&outcome);
+            spare::keep(open);
+        }
+    }
+}
+
+impl Open {
+    /// From now on the request has to make progress.
+    fn watch(&mut self) {
+        let Some(offer) = &self.offer else { return };
+        let now = offer.common.now();
+        offer.common.store.watch(&self.receipt, now);
+        self.heard = now.moment;
+    }
+
+    /// Tells the account that the request is alive, and what has passed: not at each frame, for that costs a lock.
+    fn passed(&mut self, bytes: usize) {
+        let Some(offer) = &self.offer else { return };
+        if offer.response_bytes {
+            self.bytes.answered(bytes);
+        }
+        let much = self.bytes.are_news();
+        if !much && self.receipt.lease.is_none() {
+            return;
+        }
+        let common = &*offer.common;
+        let now = common.now();
+        if much || now.moment.since(self.heard) >= common.settings.max_stall / NEWS_PER_STALL {
+            let near = common.store.go_on(&self.receipt, &self.bytes.tell(), now);
+            common.warn(&near);
+            self.heard = now.moment;
+        }
+    }
+
+    #[inline]
+    fn settle(&mut self, outcome: &Outcome<'_>) {
+        let Some(offer) = &self.offer else { return };
+        let charged = match outcome {
+            Outcome::Refused(_) => false,
+            _ if !self.reached => false,
+            outcome => self.is_charged(offer, matches!(outcome, Outcome::Complete { .. })),
+        };
+        if charged && !self.receipt.open && self.bytes.are_all_told() {
+            return; // all was charged when it was admitted
+        }
+        self.close(charged);
+    }
+
+    /// Tells the account how it ended.
+    #[inline(never)]
+    fn close(&mut self, charged: bool) {
+        let Some(offer) = &self.offer else { return };
+        let (store, now) = (&offer.common.store, offer.common.now());
+        let near = if charged {
+            let (used, actual) = (self.bytes.tell(), self.said());
+            store.settle(&self.receipt, &End::Served { used: &used, actual: &actual }, now)
+        } else {
+            store.settle(&self.receipt, &End::Void(&self.all_charged(offer, self.bytes.told())), now)
+        };
+        offer.common.warn(&near);
+    }
+
+    /// Whether a request that reached the service is charged; yes where whoever decides panics.
+    #[inline]
+    fn is_charged(&self, offer: &Offer, complete: bool) -> bool {
+        let Some(charge_when) = &offer.common.settings.charge_when else { return true };
+        let served = Served::new(self.status, complete);
+        catch_unwind(AssertUnwindSafe(|| charge_when(&served))).unwrap_or(true)
+    }
+
+    /// What was asked for of the kind that a limit counts.
+    fn asked_of(&self, offer: &Offer, limit: usize) -> u64 {
+        let limit = offer.plan.all().nth(limit);
+        limit.map_or(0, |limit| self.asked.amounts(offer).counted(limit.kind()))
+    }
+
+    /// What the handler says that was used.
+    fn said(&self) -> Amounts {
+        let charge = self.extra.as_ref().and_then(|extra| extra.charge.as_ref());
+        charge.map(Charge::settle).unwrap_or_default()
+    }
+
+    /// What there is to give back besides what was set aside: `known` bytes, and what was charged at admission.
+    fn all_charged(&self, offer: &Offer, mut known: Amounts) -> Amounts {
+        if self.receipt.hold.is_none() {
+            self.asked.amounts(offer).iter().for_each(|(kind, amount)| known.add(kind, amount));
+        }
+        known
+    }
+}
+
+/// How often an account hears, while a slot may stall, that its holder does not: so often that nobody who makes progress
+/// loses it.
+const NEWS_PER_STALL: u32 = 4;
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Held").field(&self.0.as_ref().is_some_and(|open| open.offer.is_some())).finish()
+    }
+}

@@ -1,0 +1,88 @@
+//! What a refusal by a quota says.
+
+use std::{sync::Arc, time::Duration};
+
+use super::{offer::Offer, tracker::Tracker};
+use crate::{
+    identity::Client,
+    policy_name::PolicyName,
+    quota::{
+        account::{Duplicate, No, Now},
+        store::{Refused, Trouble},
+    },
+    refusal::{Reason, Refusal, Violation},
+};
+
+/// How long whoever waits for its running job is told to wait: nobody knows when it ends.
+const JOB_WAIT: Duration = Duration::from_secs(1);
+
+/// How long whoever has too many jobs is told to wait.
+const ROOM_WAIT: Duration = Duration::from_secs(60);
+
+/// How long whoever was not answered by the store is told to wait: about as long as a failover or a full queue takes at best.
+const STORE_WAIT: Duration = Duration::from_secs(1);
+
+/// Who comes back to a new period comes at most so much later than it begins.
+const MOST_SPREAD: Duration = Duration::from_secs(300);
+
+impl Tracker {
+    pub(super) fn refusal(&self, offer: &Offer, client: &Client, refused: Refused, now: Now) -> Refusal {
+        let refusal = |reason| Refusal::new(reason, self.common.terms.name.clone());
+        let (no, shared) = match refused {
+            Refused::Account { no, shared } => (no, shared),
+            Refused::Store(Trouble::Nameless) => return refusal(Reason::Unidentified),
+            Refused::Store(Trouble::Unavailable) => return refusal(Reason::Unavailable).with_retry_after(STORE_WAIT),
+            Refused::Store(Trouble::Indeterminate) => {
+                return refusal(Reason::Indeterminate).with_retry_after(STORE_WAIT);
+            }
+        };
+        match no {
+            No::Job(Duplicate::Running) => refusal(Reason::JobRunning).with_retry_after(JOB_WAIT),
+            No::Job(Duplicate::Done) => refusal(Reason::DuplicateJob),
+            No::Job(Duplicate::Conflict) => refusal(Reason::JobConflict),
+            No::Job(Duplicate::Stale) => refusal(Reason::StaleJobId),
+            No::Job(Duplicate::Full) => refusal(Reason::RateLimited).with_retry_after(ROOM_WAIT),
+            No::Limits(violations) if shared => {
+                // Neither the limit nor the use of what newcomers share is told: it would show others' traffic.
+                let wait = violations.iter().map(|violation| violation.wait).max().flatten();
+                match wait {
+                    Some(wait) => refusal(Reason::Capacity).with_retry_after(wait),
+                    None => refusal(Reason::TooLarge),
+                }
+            }
+            No::Limits(violations) => self.over(offer, client, violations, now),
+        }
+    }
+
+    /// The refusal of a client that is at its limits: it speaks of the one that keeps it longest.
+    fn over(&self, offer: &Offer, client: &Client, violations: Vec<Violation>, now: Now) -> Refusal {
+        let reason = match violations.iter().any(|violation| violation.wait.is_none()) {
+            true => Reason::TooLarge,
+            false => Reason::RateLimited,
+        };
+        let refusal = Refusal::new(reason, self.common.terms.name.clone()).with_violations(violations);
+        let Some(worst) = refusal.worst().cloned() else { return refusal.with_retry_after(JOB_WAIT) };
+        let refusal = refusal.with_limit(worst.limit, worst.current);
+        let Some(wait) = worst.wait else { return refusal };
+        let mut refusal =
+            refusal.with_retry_after(wait).with_spread(spread(offer, client, &worst.name, now.wall, wait));
+        if let Some((index, _)) = offer.limit(&worst.name)
+            && let Some(fields) = offer.fields.get(index)
+        {
+            refusal = refusal.with_fields(Arc::clone(fields));
+        }
+        refusal
+    }
+}
+
+/// How much later than a common boundary this client is told to come back, so that not everybody comes at once.
+///
+/// The same for the same client and boundary, at most 300 s and a tenth of the period.
+fn spread(offer: &Offer, client: &Client, limit: &PolicyName, wall: u64, wait: Duration) -> Duration {
+    let period = offer.limit(limit).and_then(|(_, limit)| limit.quota.period()).filter(|period| period.is_calendar());
+    let most = period.map_or(Duration::ZERO, |period| (period.longest() / 10).min(MOST_SPREAD));
+    let boundary = u128::from(wall.saturating_add(crate::time::nanos(wait)));
+    let mixed = (client.digest().0 ^ boundary.wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 32;
+    let millis = mixed % most.as_millis().max(1);
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+}

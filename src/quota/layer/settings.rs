@@ -1,0 +1,256 @@
+//! What a quota layer is built from.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::StatusCode;
+
+use super::{
+    job_id::{Duplicates, JobId},
+    tracker::Tracker,
+};
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+use crate::ledger::Spool;
+use crate::{
+    error::Invalid,
+    gate::{Blueprint, Terms},
+    head::RequestHead,
+    identity::{Client, Identify, PeerIp, Strangers, Tier},
+    kind::Kind,
+    quota::{Limit, Plan, store::AccountStore},
+    refusal::Dialect,
+};
+
+/// The settings of a [`QuotaLayer`](crate::QuotaLayer), whose setters change them.
+///
+/// ```
+/// use tollgate::{GateLayer, Plan, quota::QuotaSettings};
+/// let layer: GateLayer<QuotaSettings> = tollgate::QuotaLayer::new(Plan::standard());
+/// ```
+#[derive(Clone)]
+pub struct QuotaSettings {
+    pub(super) plan: Plan,
+    pub(super) tiers: Vec<(Tier, Plan)>,
+    pub(super) clients: Vec<(Client, Plan)>,
+    pub(super) identify: Arc<dyn Identify>,
+    pub(super) strangers: Strangers,
+    pub(super) accept_unverified: bool,
+    pub(super) meters: Vec<(Kind, Meter)>,
+    pub(super) share: bool,
+    pub(super) charge_when: Option<ChargeWhen>,
+    pub(super) job_id: Option<JobId>,
+    pub(super) duplicates: Duplicates,
+    pub(super) job_horizon: Duration,
+    pub(super) max_jobs: usize,
+    pub(super) dialect: Dialect,
+    pub(super) max_clients: usize,
+    pub(super) max_hold: Duration,
+    pub(super) max_stall: Duration,
+    pub(super) ttl: Duration,
+    pub(super) on_expiry: Option<OnExpiry>,
+    pub(super) store: AccountStore,
+    pub(super) on_failure: OnFailure,
+}
+
+pub(super) type Meter = Arc<dyn Fn(&RequestHead<'_>) -> Option<u64> + Send + Sync>;
+type ChargeWhen = Arc<dyn Fn(&Served) -> bool + Send + Sync>;
+
+/// How a request that reached the service ended, for [`charge_when`](crate::quota::layer::QuotaLayer::charge_when).
+///
+/// ```
+/// use http::StatusCode;
+/// use tollgate::{Plan, QuotaLayer};
+/// let only_failed_logins = QuotaLayer::new(Plan::standard()).charge_when(|served| served.status == Some(StatusCode::UNAUTHORIZED));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Served {
+    /// The status of the response; `None` if there was none.
+    pub status: Option<StatusCode>,
+    /// Whether all of the response was handed to the transport.
+    pub complete: bool,
+}
+
+impl Served {
+    pub(super) const fn new(status: Option<StatusCode>, complete: bool) -> Self {
+        Self { status, complete }
+    }
+}
+
+/// What to do with a request while the store of the accounts does not answer.
+///
+/// ```
+/// use tollgate::{AccountStore, OnFailure, Plan, QuotaLayer};
+/// let layer = QuotaLayer::new(Plan::standard()).store_in(AccountStore::memory(), OnFailure::Closed);
+/// ```
+///
+/// # Without the ledger
+/// Under [`Open`](Self::Open) and [`LocalShare`](Self::LocalShare) a request whose ledger cannot be reached, has too many
+/// waiting, or does not answer within its [deadline](crate::ledger::Ledger::deadline) passes all the same: what it charges is on this
+/// machine's disk first, under the ids that it would have had in the ledger. From then on nobody waits for the ledger; what is
+/// in the [`Spool`](crate::Spool) is brought to it until it takes it, and then requests ask again. Afterwards each row says
+/// [that it passed without](crate::ledger::LedgerEntry::passed_at), also where it went past a limit: what was done is charged.
+///
+/// Where the ledger did not say in time whether it has charged (a commit was on its way), the request passes too, under the
+/// same ids: whether the commit took place or not, the ledger has the charge once.
+///
+/// A job that passed is a duplicate from then on, in this process and in the next one with this spool; so are the 65,536 jobs
+/// that this process has last seen charged. What only the ledger knows is not known while it is away: a job that another
+/// process charged before may be handed to the service again, and so may one that passes in two processes at once. The ledger
+/// charges it once.
+///
+/// Requests at a time are held in this process, as always. While the ledger is away a response tells no limits, and a handler
+/// finds no [`QuotaStatus`](crate::QuotaStatus); what is not an admission (usage, grants, records by hand, the end of a
+/// reservation by its id) says that the store does not answer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum OnFailure {
+    /// Refuse it, with 503: nothing is charged, and nothing is served that was not charged.
+    Closed,
+    /// Let it pass, whatever is used: where a client's work is worth more than its limit.
+    ///
+    /// ```no_run
+    /// # fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::SpoolError> {
+    /// use tollgate::{OnFailure, Plan, QuotaLayer, Spool};
+    /// let open = OnFailure::Open(Spool::at("quota.spool")?);
+    /// let layer = QuotaLayer::new(Plan::standard()).store_in(&ledger, open);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    Open(Spool),
+    /// Let it pass as long as this process stays within its share, one part in `of`, of what was left of each limit; refuse it
+    /// beyond that, with 429.
+    ///
+    /// With at most `of` processes, what passes in all of them while the ledger is away is within the limit. What had been
+    /// used before comes off where this process knows it, which is as of the client's last admission here: in a period of
+    /// which it knows nothing, up to a whole limit passes besides what had been used. A share is rounded down, and may be
+    /// nothing. It knows nothing of grants, and what goes back comes back once the ledger has it.
+    ///
+    /// ```no_run
+    /// # fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::SpoolError> {
+    /// use std::num::NonZeroU32;
+    /// use tollgate::{OnFailure, Plan, QuotaLayer, Spool};
+    /// let of = NonZeroU32::new(3).unwrap();
+    /// let third = OnFailure::LocalShare { of, spool: Spool::at("quota.spool")? };
+    /// let layer = QuotaLayer::new(Plan::standard()).store_in(&ledger, third);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    LocalShare {
+        /// How many processes share the limits, at most.
+        of: std::num::NonZeroU32,
+        /// Where what passes is kept.
+        spool: Spool,
+    },
+}
+
+/// What becomes of a reservation that nobody ends in time.
+///
+/// ```
+/// use tollgate::{OnExpiry, Plan, QuotaLayer};
+/// let layer = QuotaLayer::new(Plan::standard()).on_expiry(OnExpiry::ChargeEstimate);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum OnExpiry {
+    /// It goes back: the default in memory.
+    #[default]
+    Return,
+    /// It is charged as it was estimated, because the work may have been done: the default in a ledger.
+    ChargeEstimate,
+}
+
+/// So many jobs of one client are remembered by default: their ids take 4 MB.
+const MAX_JOBS: usize = 1 << 16;
+
+/// So many clients have an account at once by default.
+const MAX_CLIENTS: usize = 1 << 20;
+
+impl QuotaSettings {
+    pub(super) fn new(plan: Plan) -> Self {
+        Self {
+            plan,
+            tiers: Vec::new(),
+            clients: Vec::new(),
+            identify: Arc::new(PeerIp::new()),
+            strangers: Strangers::default(),
+            accept_unverified: false,
+            meters: Vec::new(),
+            share: false,
+            charge_when: None,
+            job_id: None,
+            duplicates: Duplicates::default(),
+            job_horizon: Duration::from_secs(86_400),
+            max_jobs: MAX_JOBS,
+            dialect: Dialect::default(),
+            max_clients: MAX_CLIENTS,
+            max_hold: Duration::from_secs(3_600),
+            max_stall: Duration::from_secs(60),
+            ttl: Duration::from_secs(300),
+            on_expiry: None,
+            store: AccountStore::memory(),
+            on_failure: OnFailure::Closed,
+        }
+    }
+
+    /// A plan that lasts must not belong to an identity that anybody can take; what is billed needs a name to bill.
+    pub(super) fn check(&self, plan: &Plan) -> Result<(), Invalid> {
+        if self.store.0.bills() && !self.identify.traits().named {
+            let got = format_args!("one without, for plan {:?}", plan.name());
+            return Err(Invalid::new(
+                "identity",
+                "have a public name, by which a ledger bills (or `.named_only()` be said)",
+                got,
+            ));
+        }
+        if self.store.0.bills() && plan.starts_fresh() {
+            let got = format_args!("plan {:?}, which starts fresh", plan.name());
+            return Err(Invalid::new("a plan in a ledger", "go on counting (accounts can be reset)", got));
+        }
+        let splits = |limit: &&Limit| limit.quota.period().is_some_and(|period| !period.is_of_whole_microseconds());
+        if let Some(limit) = plan.counted().iter().find(splits).filter(|_| self.store.0.bills()) {
+            let got = format_args!("{:?} of plan {:?}", limit.name, plan.name());
+            return Err(Invalid::new("a rolling period in a ledger", "last whole microseconds", got));
+        }
+        match plan.lasting() {
+            Some(limit) if !self.accept_unverified && !self.identify.traits().verified => Err(Invalid::new(
+                "identity",
+                "be verified where a limit lasts a day or longer (or `.accept_unverified()` be said)",
+                format_args!("plan {:?} with {:?}", plan.name(), limit.name),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl QuotaSettings {
+    /// Whether a reservation whose time runs out stays charged.
+    pub(super) fn charges_expired(&self) -> bool {
+        match self.on_expiry {
+            Some(on_expiry) => on_expiry == OnExpiry::ChargeEstimate,
+            None => self.store.0.bills(),
+        }
+    }
+}
+
+impl Blueprint for QuotaSettings {
+    type Policy = Tracker;
+
+    fn build(&self, terms: &Terms) -> Arc<Tracker> {
+        let plans = [&self.plan]
+            .into_iter()
+            .chain(self.tiers.iter().map(|(_, plan)| plan))
+            .chain(self.clients.iter().map(|(_, plan)| plan));
+        for plan in plans {
+            self.check(plan).unwrap_or_else(|invalid| panic!("{invalid}"));
+        }
+        Arc::new(Tracker::new(self.clone(), terms.clone()))
+    }
+}
+
+impl fmt::Debug for QuotaSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuotaSettings").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,189 @@
+//! What callers hear of a store that does not answer.
+
+use std::{convert::Infallible, sync::Arc, time::SystemTime};
+
+use http::{Request, Response, StatusCode};
+use tower::{Layer, ServiceExt, service_fn};
+
+use super::{AccountError, OnFailure, ReservationError};
+use super::{QuotaLayer, Quotas, tracker::Tracker};
+use crate::{
+    error::Invalid,
+    gate::{Answer, GateLayer},
+    head::RequestHead,
+    identity::Client,
+    quota::{
+        Amounts, Grant, GrantId, Granted, Plan, Usage,
+        account::{Now, Terms},
+        store::{
+            Account, AccountStore, Admission, Bookmark, End, Ending, Near, OpenAccounts, Order, Page, PlanOf,
+            QuotaStore, Receipt, Refused, Reserved, Trouble,
+        },
+    },
+    refusal::Reason,
+    time::Clock,
+};
+
+/// A store that is always in the same trouble, and takes its time to say so.
+struct Troubled(Trouble);
+
+impl Troubled {
+    fn late<T: Send + 'static>(&self) -> Answer<Result<T, Trouble>> {
+        let trouble = self.0;
+        Answer::later(async move {
+            tokio::task::yield_now().await;
+            Err(trouble)
+        })
+    }
+
+    fn refused<T: Send + 'static>(&self) -> Answer<Result<T, Refused>> {
+        let late = self.late();
+        Answer::later(async move { late.await.map_err(Refused::from) })
+    }
+}
+
+impl QuotaStore for Troubled {
+    fn admit(&self, _: &Order<'_>) -> Answer<Result<Admission, Refused>> {
+        self.refused()
+    }
+
+    fn settle(&self, _: &Receipt, _: &End<'_>, _: Now) -> Near {
+        unreachable!("nothing was admitted")
+    }
+
+    fn watch(&self, _: &Receipt, _: Now) {
+        unreachable!("nothing was admitted")
+    }
+
+    fn go_on(&self, _: &Receipt, _: &Amounts, _: Now) -> Near {
+        unreachable!("nothing was admitted")
+    }
+
+    fn reserved(&self, _: &Receipt) -> Reserved {
+        unreachable!("nothing was admitted")
+    }
+
+    fn close(&self, _: &Reserved, _: Option<&Amounts>, _: PlanOf, _: Now) -> Answer<Result<(Ending, Near), Trouble>> {
+        self.late()
+    }
+
+    fn record(&self, _: &Account<'_>, _: &Amounts) -> Answer<Result<Near, Trouble>> {
+        self.late()
+    }
+
+    fn usage(&self, _: &Account<'_>) -> Answer<Result<Usage, Trouble>> {
+        self.late()
+    }
+
+    fn check(&self, _: &Account<'_>, _: &Amounts) -> Answer<Result<(), Refused>> {
+        self.refused()
+    }
+
+    fn page(&self, _: Option<&Bookmark>, _: usize, _: PlanOf, _: Now) -> Answer<Result<Page, Trouble>> {
+        self.late()
+    }
+
+    fn reset(&self, _: &Account<'_>, _: Option<&str>) -> Answer<Result<Result<(), Invalid>, Trouble>> {
+        self.late()
+    }
+
+    fn grant(&self, _: &Account<'_>, _: Grant) -> Answer<Result<Result<GrantId, Invalid>, Trouble>> {
+        self.late()
+    }
+
+    fn revoke(&self, _: &Account<'_>, _: GrantId) -> Answer<Result<bool, Trouble>> {
+        self.late()
+    }
+
+    fn grants(&self, _: &Account<'_>) -> Answer<Result<Vec<Granted>, Trouble>> {
+        self.late()
+    }
+
+    fn population(&self) -> (usize, usize) {
+        (0, 0)
+    }
+}
+
+impl OpenAccounts for Troubled {
+    fn open(&self, _: usize, _: Terms, _: &Clock, _: &OnFailure) -> Arc<dyn QuotaStore> {
+        Arc::new(Self(self.0))
+    }
+
+    fn bills(&self) -> bool {
+        false
+    }
+}
+
+fn in_trouble(trouble: Trouble) -> Arc<Tracker> {
+    let layer = QuotaLayer::new(Plan::standard()).accept_unverified();
+    let usual = layer.policy();
+    let mut settings = usual.common.settings.clone();
+    settings.store = AccountStore(Arc::new(Troubled(trouble)));
+    Arc::new(Tracker::new(settings, usual.common.terms.clone()))
+}
+
+/// Every trouble, and what it is called.
+const TROUBLES: [(Trouble, Reason, AccountError, ReservationError); 2] = [
+    (Trouble::Unavailable, Reason::Unavailable, AccountError::Unavailable, ReservationError::Unavailable),
+    (Trouble::Indeterminate, Reason::Indeterminate, AccountError::Indeterminate, ReservationError::Indeterminate),
+];
+
+#[tokio::test]
+async fn whoever_asks_whether_it_may_hears_a_refusal_with_a_time_to_come_back() {
+    for (trouble, reason, ..) in TROUBLES {
+        let (quotas, alice) = (Quotas::new(in_trouble(trouble)), Client::named("alice"));
+        for refusal in [
+            quotas.check(&alice, ("queries", 1)).await.unwrap_err(),
+            quotas.charge(&alice, ("queries", 1)).await.unwrap_err(),
+            quotas.reserve(&alice, ("queries", 1)).await.unwrap_err(),
+            quotas.run(&alice, ("queries", 1), async { panic!("polled") }).await.unwrap_err(),
+            quotas.run_job(&alice, "7", ("queries", 1), async { panic!("polled") }).await.unwrap_err(),
+        ] {
+            assert_eq!((refusal.reason(), refusal.retry_after_seconds()), (reason, Some(1)));
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_wants_to_know_or_change_something_hears_an_error() {
+    let elsewhere = QuotaLayer::new(Plan::standard()).handle();
+    for (trouble, _, error, unended) in TROUBLES {
+        let (quotas, alice) = (Quotas::new(in_trouble(trouble)), Client::named("alice"));
+        let grant = Grant::new("queries_per_day", 5, SystemTime::UNIX_EPOCH);
+        let request = Request::get("/").body(()).unwrap();
+        for said in [
+            quotas.usage(&alice).await.map(drop),
+            quotas.usage_page(None, 10).await.map(drop),
+            quotas.grants(&alice).await.map(drop),
+            quotas.explain(&RequestHead::of(&request)).await.map(drop),
+            quotas.record(&alice, ("queries", 1)).await,
+            quotas.reset(&alice, "queries").await,
+            quotas.reset_all(&alice).await,
+            quotas.grant(&alice, grant).await.map(drop),
+            quotas.revoke(&alice, GrantId(1)).await.map(drop),
+        ] {
+            assert_eq!(said, Err(error.clone()));
+        }
+        let id = elsewhere.reserve(&alice, ("queries", 1)).await.unwrap().detach();
+        assert_eq!(quotas.commit(&id, ("queries", 1)).await, Err(unended));
+        assert_eq!(quotas.roll_back(&id).await, Err(unended));
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_answered_with_503_and_never_reaches_the_service() {
+    for (trouble, reason, ..) in TROUBLES {
+        let layer = GateLayer::shared(in_trouble(trouble));
+        let service = layer.layer(service_fn(|_: Request<()>| async {
+            panic!("reached");
+            #[expect(unreachable_code, reason = "its type is needed")]
+            Ok::<_, Infallible>(Response::new(String::new()))
+        }));
+        let answer = service.oneshot(Request::new(())).await.unwrap();
+        assert_eq!(
+            (answer.status(), &answer.headers()["retry-after"]),
+            (StatusCode::SERVICE_UNAVAILABLE, &"1".parse().unwrap())
+        );
+        assert_eq!(answer.extensions().get::<crate::refusal::Refusal>().unwrap().reason(), reason);
+    }
+}

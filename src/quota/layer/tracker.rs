@@ -1,0 +1,236 @@
+//! The decision on a request: whose account, what it asks for, and what the store says.
+
+use std::{fmt, sync::Arc};
+
+use super::{
+    bytes::Bytes,
+    job_id::{Bad, Duplicates},
+    offer::{Offer, Plans},
+    permit::Held,
+    settings::QuotaSettings,
+};
+use crate::{
+    gate::{Admit, Answer, Event, Terms, Whom},
+    head::RequestHead,
+    identity::{Client, Digester},
+    quota::{
+        Amounts,
+        account::{Ask, Duplicate, Job, No, Now, Terms as Books},
+        store::{Account, Admission, Near, Order, PlanOf, QuotaStore, Refused, Told},
+    },
+    refusal::{Dialect, Reason, Refusal},
+    sync::InForce,
+};
+
+/// The accounts of a layer, and the plans that they have.
+pub struct Tracker {
+    pub(super) common: Arc<Common>,
+    pub(super) plans: InForce<Plans>,
+    whom: Whom,
+}
+
+/// What all plans of a layer have in common.
+pub(super) struct Common {
+    pub(super) terms: Terms,
+    pub(super) settings: QuotaSettings,
+    pub(super) store: Arc<dyn QuotaStore>,
+}
+
+impl Tracker {
+    pub(super) fn new(settings: QuotaSettings, terms: Terms) -> Self {
+        let books = Books {
+            max_hold: settings.max_hold,
+            max_stall: settings.max_stall,
+            ttl: settings.ttl,
+            charge_expired: settings.charges_expired(),
+            job_horizon: settings.job_horizon,
+            max_jobs: settings.max_jobs,
+        };
+        let store = settings.store.0.open(settings.max_clients, books, &terms.clock, &settings.on_failure);
+        let late = terms.clone();
+        store.listen(Arc::new(move |told| tell(&late, told)));
+        let whom = Whom::new(Arc::clone(&settings.identify), settings.strangers);
+        let common = Arc::new(Common { store, settings, terms });
+        let plans = InForce::new(Plans::new(&common));
+        Self { common, plans, whom }
+    }
+
+    /// Whom to charge; `None` where nobody is.
+    pub(super) fn client(&self, request: &RequestHead<'_>) -> Result<Option<Client>, Refusal> {
+        let Terms { name, audience, .. } = &self.common.terms;
+        self.whom.charge(request, name, audience, |client| Ok(client.cloned()))
+    }
+
+    /// The job that a request names; where it names one badly, or it is no job at all, why.
+    fn job(&self, request: &RequestHead<'_>, client: &Client, amounts: &Amounts) -> Result<Option<Arc<Job>>, Refusal> {
+        let Some(ids) = &self.common.settings.job_id else { return Ok(None) };
+        let read = ids.read(request, client, amounts, self.common.store.digester());
+        read.map_err(|Bad| self.bad_job_id())
+    }
+
+    pub(super) fn bad_job_id(&self) -> Refusal {
+        Refusal::new(Reason::InvalidJobId, self.common.terms.name.clone())
+    }
+
+    /// The plan of each client, for whoever asks later.
+    pub(super) fn plan_of(self: &Arc<Self>) -> PlanOf {
+        let me = Arc::clone(self);
+        Arc::new(move |client: &Client| Arc::clone(&me.plans.present().of(client).plan))
+    }
+
+    #[inline]
+    fn decide(
+        self: &Arc<Self>,
+        request: &RequestHead<'_>,
+        client: &Client,
+    ) -> Result<Answer<Result<Held, Refusal>>, Refusal> {
+        let now = self.common.now();
+        let plans = self.plans.present();
+        let offer = plans.of(client);
+        let (asked, bytes) = (offer.asked(request, &self.common.settings), Bytes::new(offer, request));
+        let with_declared = asked.with_declared(offer);
+        let amounts = with_declared.as_ref().unwrap_or_else(|| asked.undeclared(offer));
+        let job = self.job(request, client, amounts)?;
+        let open = offer.open || bytes.counts_request();
+        let order = Order {
+            account: Account { client, plan: &offer.plan, now },
+            ask: Ask {
+                amounts,
+                each: asked.each(offer),
+                reserve: self.common.settings.share,
+                lasting: true,
+                open,
+                job: job.as_ref(),
+            },
+            told: self.common.settings.dialect != Dialect::None,
+            usage: self.common.settings.share,
+        };
+        let decided = self.common.store.admit(&order);
+        Ok(match decided {
+            Answer::Now(Ok(admission)) => Answer::Now(Ok(Held::new(offer, asked, bytes, admission, now))),
+            Answer::Now(Err(refused)) => Answer::Now(self.turn_down(offer, client, refused, now)),
+            Answer::Later(decision) => {
+                let (tracker, offer, client) = (Arc::clone(self), Arc::clone(offer), client.clone());
+                Answer::later(async move {
+                    match decision.await {
+                        Ok(admission) => Ok(Held::new(&offer, asked, bytes, admission, now)),
+                        Err(refused) => tracker.turn_down(&offer, &client, refused, now),
+                    }
+                })
+            }
+        })
+    }
+
+    /// Nobody is charged.
+    fn let_pass(&self) -> Held {
+        Held::nothing(self.common.settings.share)
+    }
+
+    fn turn_down(
+        self: &Arc<Self>,
+        offer: &Offer,
+        client: &Client,
+        refused: Refused,
+        now: Now,
+    ) -> Result<Held, Refusal> {
+        self.common.tell_overflow(&refused);
+        let done_before = matches!(refused, Refused::Account { no: No::Job(Duplicate::Running | Duplicate::Done), .. });
+        if done_before && self.common.settings.duplicates == Duplicates::Pass {
+            return Ok(self.let_pass());
+        }
+        Err(self.refusal(offer, client, refused, now))
+    }
+}
+
+impl Common {
+    /// The time, read once.
+    #[inline]
+    pub(super) fn now(&self) -> Now {
+        let moment = self.terms.clock.now();
+        Now { moment, wall: self.terms.clock.wall_at(moment) }
+    }
+
+    pub(super) fn digester(&self) -> &'static Digester {
+        Digester::process()
+    }
+
+    /// Tells whoever listens that a client has come near to its limits.
+    #[inline]
+    pub(super) fn warn(&self, near: &Near) {
+        warn(&self.terms, near);
+    }
+
+    /// Tells whoever listens what is special about an admission.
+    #[inline]
+    pub(super) fn tell(&self, admission: &Admission) {
+        if admission.news.is_some() || admission.receipt.shared {
+            self.tell_some(admission);
+        }
+    }
+
+    #[cold]
+    fn tell_some(&self, admission: &Admission) {
+        if let Some(news) = &admission.news {
+            self.warn(&news.near);
+            if news.reclaimed {
+                self.terms.audience.tell(&Event::Reclaimed { policy: &self.terms.name });
+            }
+        }
+        if admission.receipt.shared {
+            self.terms.audience.tell(&Event::Overflow { policy: &self.terms.name });
+        }
+    }
+
+    /// Tells whoever listens of a refusal for the sake of all newcomers.
+    pub(super) fn tell_overflow(&self, refused: &Refused) {
+        if let Refused::Account { shared: true, .. } = refused {
+            self.terms.audience.tell(&Event::Overflow { policy: &self.terms.name });
+        }
+    }
+}
+
+/// What the store tells when nobody waits for it.
+fn tell(terms: &Terms, told: &Told) {
+    let policy = &terms.name;
+    let event = match told {
+        Told::Near(near) => return warn(terms, near),
+        Told::Lost(why) => Event::StoreLost { policy, why },
+        Told::Back => Event::StoreBack { policy },
+        Told::Full => Event::SpoolFull { policy },
+        Told::Merged { records, duplicates } => {
+            Event::SpoolMerged { policy, records: *records, duplicates: *duplicates }
+        }
+    };
+    terms.audience.tell(&event);
+}
+
+fn warn(terms: &Terms, near: &Near) {
+    for warning in &near.limits {
+        terms.audience.tell(&Event::NearLimit {
+            policy: &terms.name,
+            client: near.client.as_ref(),
+            limit: &warning.name,
+            used: warning.used,
+            of: warning.limit,
+        });
+    }
+}
+
+impl Admit for Tracker {
+    type Permit = Held;
+
+    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<Held, Refusal>> {
+        let Terms { name, audience, .. } = &self.common.terms;
+        let decided = self.whom.charge(request, name, audience, |client| match client {
+            Some(client) => self.decide(request, client),
+            None => Ok(Answer::Now(Ok(self.let_pass()))),
+        });
+        decided.unwrap_or_else(|refusal| Answer::Now(Err(refusal)))
+    }
+}
+
+impl fmt::Debug for Tracker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracker").field("terms", &self.common.terms).finish_non_exhaustive()
+    }
+}

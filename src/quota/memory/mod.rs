@@ -1,0 +1,286 @@
+//! The accounts of a quota, in this process.
+//!
+//! An account belongs to a shard by its digest, and a shard has one lock: everything about a client is decided under it,
+//! and no two locks are ever held. Who has nothing used, held or granted equals a newcomer and is forgotten by the
+//! requests that come by; when there is no room, newcomers share one account for each plan.
+
+mod shard;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::{Arc, PoisonError, Weak, atomic::AtomicBool},
+    time::Duration,
+};
+
+use shard::Shard;
+
+use super::{
+    account::{Account, Now, Terms},
+    layer::OnFailure,
+    store::{Account as Whose, Near, OpenAccounts, Place, QuotaStore},
+};
+use crate::{
+    identity::Client,
+    sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, Spin, SpinGuard},
+    time::Clock,
+};
+
+/// All accounts of a layer.
+pub(crate) struct Accounts {
+    /// Which accounts these are: a reservation of others, as of this process before it was restarted, is none of theirs.
+    number: u64,
+    shards: Box<[Padded]>,
+    shared: Box<Shared>,
+    terms: Terms,
+    most: usize,
+    /// The task that forgets those who do not come back runs, or cannot.
+    swept: AtomicBool,
+    me: Weak<Accounts>,
+    clock: Clock,
+}
+
+#[repr(align(64))]
+struct Padded(Spin<Shard>);
+
+struct Shared {
+    live: AtomicUsize,
+    /// On the wall, the latest time at which anybody was forgotten: a clock that has stepped back since must not give
+    /// newcomers a period that the forgotten have used up.
+    forgotten: AtomicU64,
+    /// Counts grants: no id is ever given twice.
+    granted: AtomicU64,
+    /// One account for each plan, for all whom there is no room for.
+    crowds: Mutex<Vec<Account>>,
+}
+
+/// Opens accounts in this process.
+pub(crate) struct InMemory;
+
+impl OpenAccounts for InMemory {
+    fn open(&self, most: usize, terms: Terms, clock: &Clock, _: &OnFailure) -> Arc<dyn QuotaStore> {
+        Accounts::new(most, terms, clock)
+    }
+
+    fn bills(&self) -> bool {
+        false
+    }
+}
+
+/// What a shard is numbered that is none: the place of a shared account.
+const CROWD: u32 = u32::MAX;
+
+/// So many shards there are at most, and so many clients each is for at least: a newcomer that finds no room looks for
+/// somebody to forget in its own.
+const MOST_SHARDS: usize = 64;
+const CLIENTS_OF_SHARD: usize = 256;
+
+/// A clock that has stepped back by more was wrong before, and whoever was forgotten then is a newcomer.
+const STEP: u64 = 48 * 3_600 * 1_000_000_000;
+
+impl Accounts {
+    /// No accounts, with room for `most`.
+    pub(crate) fn new(most: usize, terms: Terms, clock: &Clock) -> Arc<Self> {
+        let shared = Shared {
+            live: AtomicUsize::new(0),
+            forgotten: AtomicU64::new(0),
+            granted: AtomicU64::new(1),
+            crowds: Mutex::new(Vec::new()),
+        };
+        let shards = (most / CLIENTS_OF_SHARD).next_power_of_two().clamp(1, MOST_SHARDS);
+        let shards = (0..shards).map(|_| Padded(Spin::new(Shard::default()))).collect();
+        Arc::new_cyclic(|me| Self {
+            number: fastrand::u64(..),
+            shards,
+            shared: Box::new(shared),
+            terms,
+            most,
+            swept: AtomicBool::new(false),
+            me: Weak::clone(me),
+            clock: clock.clone(),
+        })
+    }
+
+    /// Does something with a client's account, which is made if there is none; something else where there is no room
+    /// for it.
+    #[inline]
+    fn with<T>(
+        &self,
+        whose: &Whose<'_>,
+        work: impl FnOnce(&mut Account, Now, Place) -> T,
+        full: impl FnOnce() -> T,
+    ) -> T {
+        if !self.swept.load(Ordering::Relaxed) {
+            self.sweep_in_background(); // without the lock: a runtime may call whoever watches its tasks
+        }
+        let (number, mut shard) = self.shard(whose.client);
+        let now = self.present(whose.now);
+        // Before the work, so that nothing is left to do but to hand on what it gives: each move of that costs.
+        self.sweep_one(&mut shard, now, false);
+        let slot = shard.find(whose.client.digest()).or_else(|| self.insert(&mut shard, whose, now));
+        let Some(slot) = slot else {
+            drop(shard);
+            return full();
+        };
+        let (account, generation) = shard.account(slot);
+        account.advance(whose.plan, now, &self.terms);
+        work(account, now, Place { shard: number, slot, generation })
+    }
+
+    /// Does something with a client's account, or with a newcomer's that is thrown away.
+    fn look<T>(&self, whose: &Whose<'_>, work: impl FnOnce(&mut Account, Now) -> T) -> T {
+        let (_, mut shard) = self.shard(whose.client);
+        let now = self.present(whose.now);
+        match shard.find(whose.client.digest()) {
+            Some(slot) => {
+                let (account, _) = shard.account(slot);
+                account.advance(whose.plan, now, &self.terms);
+                work(account, now)
+            }
+            None => work(&mut Account::new(whose.plan), now),
+        }
+    }
+
+    /// Whether a client has an account, or would be given one.
+    fn has_room_for(&self, whose: &Whose<'_>) -> bool {
+        let full = || self.shared.live.load(Ordering::Relaxed) >= self.most;
+        let (_, mut shard) = self.shard(whose.client);
+        let now = self.present(whose.now);
+        shard.find(whose.client.digest()).is_some()
+            || !full()
+            || (0..LOOK_AT).any(|_| self.sweep_one(&mut shard, now, true))
+    }
+
+    /// Does something with the account that newcomers share.
+    #[cold]
+    fn with_crowd<T>(&self, whose: &Whose<'_>, work: impl FnOnce(&mut Account, Now, Place) -> T) -> T {
+        let mut crowds = lock(&self.shared.crowds);
+        let at = crowds.iter().position(|crowd| crowd.plan_name() == whose.plan.name());
+        let slot = at.unwrap_or_else(|| {
+            crowds.push(Account::new(whose.plan));
+            crowds.len() - 1
+        });
+        let now = self.present(whose.now);
+        crowds[slot].advance(whose.plan, now, &self.terms);
+        let place = Place { shard: CROWD, slot: u32::try_from(slot).unwrap_or(CROWD), generation: 0 };
+        work(&mut crowds[slot], now, place)
+    }
+
+    /// Does something with the account at a place, if it is still the same; says which limits it came near to.
+    #[inline]
+    fn at(&self, place: Place, now: Now, work: impl FnOnce(&mut Account, Now) -> u64) -> Near {
+        let now = self.present(now);
+        if place.shard == CROWD {
+            let mut crowds = lock(&self.shared.crowds);
+            let Some(account) = crowds.get_mut(place.slot as usize) else { return Near::default() };
+            let warned = work(account, now);
+            return Near { client: None, limits: account.warnings(warned) };
+        }
+        let mut shard = self.shards[place.shard as usize & (self.shards.len() - 1)].0.lock();
+        let Some((client, account)) = shard.entry_of(place.slot, place.generation) else { return Near::default() };
+        let warned = work(account, now);
+        let limits = account.warnings(warned);
+        Near { client: if limits.is_empty() { None } else { Some(client.clone()) }, limits }
+    }
+
+    fn insert(&self, shard: &mut Shard, whose: &Whose<'_>, now: Now) -> Option<u32> {
+        // First counted, then made: so the bound is never passed.
+        if self.shared.live.fetch_add(1, Ordering::Relaxed) >= self.most {
+            self.shared.live.fetch_sub(1, Ordering::Relaxed);
+            if !(0..LOOK_AT).any(|_| self.sweep_one(shard, now, true)) {
+                return None;
+            }
+            return self.insert_counted(shard, whose);
+        }
+        Some(shard.insert(whose.client, whose.plan))
+    }
+
+    #[cold]
+    fn insert_counted(&self, shard: &mut Shard, whose: &Whose<'_>) -> Option<u32> {
+        if self.shared.live.fetch_add(1, Ordering::Relaxed) >= self.most {
+            self.shared.live.fetch_sub(1, Ordering::Relaxed);
+            return None; // somebody else was faster
+        }
+        Some(shard.insert(whose.client, whose.plan))
+    }
+
+    /// Now and then, or `always`, looks at one account and forgets it if it is blank.
+    #[inline]
+    fn sweep_one(&self, shard: &mut Shard, now: Now, always: bool) -> bool {
+        if !shard.turn_of_sweep() && !always {
+            return false;
+        }
+        let forgotten = shard.sweep_one(now, &self.terms);
+        if forgotten {
+            self.shared.live.fetch_sub(1, Ordering::Relaxed);
+            self.shared.forgotten.fetch_max(now.wall, Ordering::Relaxed);
+        }
+        forgotten
+    }
+
+    /// Forgets all who are blank, a few at a time so that nobody waits for long.
+    pub(crate) fn sweep(&self, now: Now) {
+        let now = self.present(now);
+        for Padded(shard) in &self.shards {
+            let mut left = shard.lock().len();
+            while left > 0 {
+                let mut shard = shard.lock();
+                for _ in 0..left.min(CHUNK) {
+                    self.sweep_one(&mut shard, now, true);
+                }
+                left = left.saturating_sub(CHUNK);
+            }
+        }
+    }
+
+    /// Starts the task that forgets those who do not come back, where there is a runtime for it; it ends with the accounts.
+    #[cold]
+    fn sweep_in_background(&self) {
+        if self.swept.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let (me, clock) = (Weak::clone(&self.me), self.clock.clone());
+        runtime.spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP_EVERY).await;
+                let Some(accounts) = me.upgrade() else { return };
+                let moment = clock.now();
+                accounts.sweep(Now { moment, wall: clock.wall_at(moment) });
+            }
+        });
+    }
+
+    /// The present, which is not before anybody was forgotten in.
+    #[inline]
+    fn present(&self, now: Now) -> Now {
+        let forgotten = self.shared.forgotten.load(Ordering::Relaxed);
+        let stepped_back = forgotten > now.wall && forgotten - now.wall <= STEP;
+        Now { wall: if stepped_back { forgotten } else { now.wall }, ..now }
+    }
+
+    #[inline]
+    fn shard(&self, client: &Client) -> (u32, SpinGuard<'_, Shard>) {
+        // The shard's own table uses other bits.
+        let number = (client.digest().0 >> 64) as usize & (self.shards.len() - 1);
+        (number as u32, self.shards[number].0.lock())
+    }
+}
+
+/// How often those who do not come back are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// At how many accounts a newcomer looks when there is no room.
+const LOOK_AT: usize = 8;
+
+/// So many accounts are looked at before others get the lock.
+const CHUNK: usize = 64;
+
+/// So many are shown before others get it.
+const FEW: usize = 16;
+
+/// A panic while the lock was held, which nobody knows of, has left an account in between two of its steps: it goes on.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,132 @@
+//! Some of the accounts, behind one lock.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::Arc,
+};
+
+use crate::{
+    identity::{Client, Digest},
+    quota::{
+        Plan,
+        account::{Account, Now, Terms},
+    },
+};
+
+/// Accounts by digest, and by a number that stays the same while they live.
+#[derive(Default)]
+pub(super) struct Shard {
+    index: HashMap<Digest, u32, BuildHasherDefault<Bits>>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    hand: usize,
+    operations: u32,
+}
+
+#[derive(Default)]
+struct Slot {
+    generation: u32,
+    entry: Option<Box<Entry>>,
+}
+
+struct Entry {
+    client: Client,
+    account: Account,
+}
+
+/// Each so many operations one other account is looked at.
+const SWEEP_EVERY: u32 = 16;
+
+impl Shard {
+    #[inline]
+    pub(super) fn find(&self, digest: Digest) -> Option<u32> {
+        self.index.get(&digest).copied()
+    }
+
+    /// The account in a slot that was just [found](Self::find), and which of those that were there.
+    #[inline]
+    pub(super) fn account(&mut self, slot: u32) -> (&mut Account, u32) {
+        let Slot { generation, entry } = &mut self.slots[slot as usize];
+        (&mut entry.as_mut().expect("what the index knows is there").account, *generation)
+    }
+
+    /// The account in a slot and whose it is, if it is still the same.
+    #[inline]
+    pub(super) fn entry_of(&mut self, slot: u32, generation: u32) -> Option<(&Client, &mut Account)> {
+        let slot = self.slots.get_mut(slot as usize).filter(|slot| slot.generation == generation)?;
+        slot.entry.as_mut().map(|entry| (&entry.client, &mut entry.account))
+    }
+
+    /// Makes an account.
+    pub(super) fn insert(&mut self, client: &Client, plan: &Arc<Plan>) -> u32 {
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            u32::try_from(self.slots.len() - 1).expect("there are fewer than 2^32 clients")
+        });
+        self.slots[slot as usize].entry = Some(Box::new(Entry { client: client.clone(), account: Account::new(plan) }));
+        self.index.insert(client.digest(), slot);
+        slot
+    }
+
+    /// Whether it is time to look at another account.
+    #[inline]
+    pub(super) fn turn_of_sweep(&mut self) -> bool {
+        self.operations = self.operations.wrapping_add(1);
+        self.operations.is_multiple_of(SWEEP_EVERY)
+    }
+
+    /// Looks at the account under the hand, forgets it if it is blank, and moves on.
+    #[cold]
+    pub(super) fn sweep_one(&mut self, now: Now, terms: &Terms) -> bool {
+        if self.slots.is_empty() {
+            return false;
+        }
+        self.hand = (self.hand + 1) % self.slots.len();
+        let Slot { generation, entry } = &mut self.slots[self.hand];
+        let Some(there) = entry else { return false };
+        there.account.advance_as_is(now, terms);
+        if !there.account.is_blank() {
+            return false;
+        }
+        self.index.remove(&there.client.digest());
+        *entry = None;
+        *generation = generation.wrapping_add(1);
+        self.free.push(u32::try_from(self.hand).expect("there are fewer than 2^32 clients"));
+        if self.index.len() < self.index.capacity() / 8 {
+            self.index.shrink_to(self.index.len() * 2);
+            self.free.shrink_to(self.free.len() * 2);
+        }
+        true
+    }
+
+    /// How many slots there are, taken or not.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The account in a slot and whose it is.
+    pub(super) fn entry(&mut self, slot: usize) -> Option<(&Client, &mut Account)> {
+        self.slots.get_mut(slot)?.entry.as_mut().map(|entry| (&entry.client, &mut entry.account))
+    }
+}
+
+/// A digest is keyed and needs no hash besides: its bits are one.
+#[derive(Default)]
+struct Bits(u64);
+
+impl Hasher for Bits {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            self.0 ^= chunk.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        }
+    }
+
+    fn write_u128(&mut self, digest: u128) {
+        self.0 = digest as u64;
+    }
+}

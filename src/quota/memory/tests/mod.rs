@@ -1,0 +1,103 @@
+mod foreign;
+mod forgetting;
+#[cfg(tollgate_loom)]
+mod interleavings;
+
+use std::{sync::Arc, time::Duration};
+
+use super::Accounts;
+use crate::{
+    gate::Answer,
+    identity::{Client, Digest},
+    quota::{
+        Amounts, Plan, Quota, Usage,
+        account::{Ask, Now, Terms},
+        store::{Account as Whose, Admission, End, Order, QuotaStore, Refused},
+    },
+    time::{Clock, FakeClock, Moment, Period},
+};
+
+const START: u64 = 1_767_225_600_000_000_000;
+const HOUR: u64 = 3_600_000_000_000;
+
+fn terms() -> Terms {
+    Terms {
+        max_hold: Duration::from_secs(3_600),
+        max_stall: Duration::from_secs(60),
+        ttl: Duration::from_secs(300),
+        charge_expired: false,
+        job_horizon: Duration::from_secs(3_600),
+        max_jobs: 10,
+    }
+}
+
+/// Accounts, one plan, and a time.
+#[derive(Clone)]
+struct Scene {
+    accounts: Arc<Accounts>,
+    plan: Arc<Plan>,
+    now: Now,
+}
+
+fn now(after: u64) -> Now {
+    Now { moment: Moment::from_nanos(HOUR + after), wall: START + after }
+}
+
+fn client(number: u8) -> Client {
+    Client::from_digest(Digest(u128::from(number) << 64 | u128::from(number)))
+}
+
+impl Scene {
+    /// Room for `most` clients: 10 requests an hour, 5 tokens a day, one request at a time.
+    fn new(most: usize) -> Self {
+        let plan = Plan::new("plan")
+            .limit(Quota::requests(10).per(Period::hour()))
+            .limit(Quota::units("tokens", 5).per(Period::day()))
+            .limit(Quota::concurrent(1));
+        let accounts = Accounts::new(most, terms(), &Clock::from(FakeClock::new()));
+        Self { accounts, plan: Arc::new(plan), now: now(0) }
+    }
+
+    fn at(&self, after: u64) -> Self {
+        Self { now: now(after), ..self.clone() }
+    }
+
+    fn whose<'a>(&'a self, client: &'a Client) -> Whose<'a> {
+        Whose { client, plan: &self.plan, now: self.now }
+    }
+
+    fn admit(&self, number: u8, amounts: impl Into<Amounts>) -> Result<Admission, Refused> {
+        let (client, amounts) = (client(number), amounts.into());
+        let ask = Ask { amounts: &amounts, each: &[], reserve: false, lasting: false, open: true, job: None };
+        at_once(self.accounts.admit(&Order { account: self.whose(&client), ask, told: false, usage: false }))
+    }
+
+    fn void(&self, admission: &Admission, amounts: impl Into<Amounts>) {
+        self.accounts.settle(&admission.receipt, &End::Void(&amounts.into()), self.now);
+    }
+
+    fn served(&self, admission: &Admission) {
+        let none = Amounts::none();
+        self.accounts.settle(&admission.receipt, &End::Served { used: &none, actual: &none }, self.now);
+    }
+
+    fn usage(&self, number: u8) -> Usage {
+        at_once(self.accounts.usage(&self.whose(&client(number)))).unwrap()
+    }
+
+    /// What is used of each limit.
+    fn used(&self, number: u8) -> Vec<u64> {
+        self.usage(number).limits.iter().map(|limit| limit.used).collect()
+    }
+
+    fn population(&self) -> usize {
+        self.accounts.population().0
+    }
+}
+
+fn at_once<T>(answer: Answer<T>) -> T {
+    match answer {
+        Answer::Now(value) => value,
+        Answer::Later(_) => panic!("accounts in memory answer at once"),
+    }
+}

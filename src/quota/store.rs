@@ -1,0 +1,294 @@
+//! Where the accounts of a quota are kept: the door behind which memory, a database or a shared store stands.
+
+use std::{any::Any, fmt, num::NonZeroU64, sync::Arc};
+
+use super::{
+    Amounts, Grant, GrantId, Granted, Plan, Usage,
+    account::{Ask, Job, Nearest, No, Now, Stage, Terms, Warning},
+    layer::OnFailure,
+};
+use crate::{
+    error::Invalid,
+    gate::Answer,
+    identity::{Client, Digester},
+    sync::Lease,
+    time::Clock,
+};
+
+/// Where the accounts of a [`QuotaLayer`](crate::QuotaLayer) are kept: in memory, or in a ledger.
+///
+/// ```
+/// use tollgate::{AccountStore, OnFailure, Plan, QuotaLayer};
+/// let layer = QuotaLayer::new(Plan::standard()).store_in(AccountStore::memory(), OnFailure::Closed);
+/// ```
+#[derive(Clone)]
+pub struct AccountStore(pub(crate) Arc<dyn OpenAccounts>);
+
+impl AccountStore {
+    /// In memory, the default: exact in one process, and gone with it.
+    ///
+    /// ```
+    /// let store = tollgate::AccountStore::memory();
+    /// ```
+    #[must_use]
+    pub fn memory() -> Self {
+        Self(Arc::new(crate::quota::memory::InMemory))
+    }
+}
+
+impl fmt::Debug for AccountStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("AccountStore").finish_non_exhaustive()
+    }
+}
+
+/// Makes the accounts of a layer.
+pub(crate) trait OpenAccounts: Send + Sync {
+    /// Accounts with room for `most`, where room is scarce.
+    fn open(&self, most: usize, terms: Terms, clock: &Clock, on_failure: &OnFailure) -> Arc<dyn QuotaStore>;
+
+    /// Whether they are billed, and so need a public name and are not to be lost.
+    fn bills(&self) -> bool;
+}
+
+/// Keeps accounts, and decides on them one at a time.
+///
+/// What must be waited for is an [`Answer`], and may come to [`Trouble`]; the end of a charge never is and never does: a
+/// store that needs time for it has a task of its own.
+pub(crate) trait QuotaStore: Send + Sync + 'static {
+    /// Takes everything that is asked for, or nothing.
+    fn admit(&self, order: &Order<'_>) -> Answer<Result<Admission, Refused>>;
+
+    /// The end of what was admitted.
+    fn settle(&self, receipt: &Receipt, end: &End<'_>, now: Now) -> Near;
+
+    /// The response to what was admitted has begun: if nothing more is heard of it, its reader is stuck.
+    fn watch(&self, receipt: &Receipt, now: Now);
+
+    /// What was admitted goes on, and has used so much since it was last heard of.
+    fn go_on(&self, receipt: &Receipt, used: &Amounts, now: Now) -> Near;
+
+    /// By what a reservation is ended when its receipt is gone.
+    fn reserved(&self, receipt: &Receipt) -> Reserved;
+
+    /// Ends a reservation by its id: with what was used, or with nothing.
+    fn close(
+        &self,
+        reserved: &Reserved,
+        actual: Option<&Amounts>,
+        plan_of: PlanOf,
+        now: Now,
+    ) -> Answer<Result<(Ending, Near), Trouble>>;
+
+    /// Notes what was used, whether there was room for it or not.
+    fn record(&self, account: &Account<'_>, amounts: &Amounts) -> Answer<Result<Near, Trouble>>;
+
+    /// What is used of each limit.
+    fn usage(&self, account: &Account<'_>) -> Answer<Result<Usage, Trouble>>;
+
+    /// Whether everything that is asked for could be taken.
+    fn check(&self, account: &Account<'_>, amounts: &Amounts) -> Answer<Result<(), Refused>>;
+
+    /// The usage of some clients, and where to go on; from the first where `from` is `None`.
+    fn page(&self, from: Option<&Bookmark>, most: usize, plan_of: PlanOf, now: Now) -> Answer<Result<Page, Trouble>>;
+
+    /// Counts the limits of this name or kind, or all of them, from zero.
+    fn reset(&self, account: &Account<'_>, limit: Option<&str>) -> Answer<Result<Result<(), Invalid>, Trouble>>;
+
+    /// Raises a limit.
+    fn grant(&self, account: &Account<'_>, grant: Grant) -> Answer<Result<Result<GrantId, Invalid>, Trouble>>;
+
+    /// Ends a grant before its time.
+    fn revoke(&self, account: &Account<'_>, id: GrantId) -> Answer<Result<bool, Trouble>>;
+
+    /// The grants that have not ended.
+    fn grants(&self, account: &Account<'_>) -> Answer<Result<Vec<Granted>, Trouble>>;
+
+    /// How many clients have an account, and how many could have one.
+    fn population(&self) -> (usize, usize);
+
+    /// What fingerprints of jobs are made with.
+    fn digester(&self) -> &Digester {
+        Digester::process()
+    }
+
+    /// Tells `hear` of what nobody waited for.
+    fn listen(&self, hear: Hear) {
+        drop(hear); // whoever answers at once has nothing to tell later
+    }
+}
+
+/// Whoever hears of what nobody waited for.
+pub(crate) type Hear = Arc<dyn Fn(&Told) + Send + Sync>;
+
+/// What a store tells when nobody waits for it.
+#[derive(Clone, Debug)]
+#[cfg_attr(
+    not(any(test, feature = "sqlite", feature = "postgres")),
+    expect(dead_code, reason = "memory has nothing to tell later")
+)]
+pub(crate) enum Told {
+    /// A client has come near to its limits.
+    Near(Near),
+    /// The store is away, and requests pass without it; it is back.
+    Lost(Arc<str>),
+    Back,
+    /// Nothing more can be kept for it.
+    Full,
+    /// So much of what was kept for it is there now; of that, so many had been charged before.
+    Merged {
+        records: u64,
+        duplicates: u64,
+    },
+}
+
+/// Why a store has not answered what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    not(any(test, feature = "sqlite", feature = "postgres")),
+    expect(dead_code, reason = "memory always answers")
+)]
+pub(crate) enum Trouble {
+    /// It cannot be reached, and nothing has changed.
+    Unavailable,
+    /// It did not say in time whether it was done.
+    Indeterminate,
+    /// It bills by public names, and the client has none.
+    Nameless,
+}
+
+/// The usage of some clients, and where to go on.
+pub(crate) type Page = (Vec<(Client, Usage)>, Option<Bookmark>);
+
+/// The plan that a client has: asked for while a page is put together, which may take its time.
+pub(crate) type PlanOf = Arc<dyn Fn(&Client) -> Arc<Plan> + Send + Sync>;
+
+/// Where in the list of all clients a page begins; a store knows only its own.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Bookmark {
+    /// At a number, which memory counts its accounts by.
+    At(u64),
+    /// After the client of this name, where accounts are sorted by name.
+    #[cfg_attr(not(any(test, feature = "sqlite", feature = "postgres")), expect(dead_code, reason = "memory counts"))]
+    After(Box<str>),
+}
+
+/// Whose account, under which plan, and when.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Account<'a> {
+    pub(crate) client: &'a Client,
+    pub(crate) plan: &'a Arc<Plan>,
+    pub(crate) now: Now,
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Order<'a> {
+    pub(crate) account: Account<'a>,
+    pub(crate) ask: Ask<'a>,
+    /// Whether a response will tell of the limit that is nearest to its end.
+    pub(crate) told: bool,
+    /// Whether somebody wants to see all of them.
+    pub(crate) usage: bool,
+}
+
+/// What was taken, and from where.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    pub(crate) receipt: Receipt,
+    pub(crate) nearest: Option<Nearest>,
+    /// Mostly nothing: an admission is moved about with the request, and has to be small.
+    pub(crate) news: Option<Box<News>>,
+}
+
+/// What there is to tell about few admissions.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    /// Another lost the slot for it.
+    pub(crate) reclaimed: bool,
+    /// The limits that the client has just come near to, and those of which the response must tell.
+    pub(crate) near: Near,
+    pub(crate) untold: Vec<Warning>,
+    /// What is used of each limit, where somebody wants to see it.
+    pub(crate) usage: Option<Usage>,
+}
+
+/// Who has just come near which limits: mostly nobody, to none.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Near {
+    pub(crate) client: Option<Client>,
+    pub(crate) limits: Vec<Warning>,
+}
+
+/// Why nobody may pass.
+#[derive(Clone, Debug)]
+pub(crate) enum Refused {
+    /// Nothing was taken, perhaps from an account that newcomers share.
+    Account { no: No, shared: bool },
+    /// The store did not decide.
+    Store(Trouble),
+}
+
+impl From<Trouble> for Refused {
+    fn from(trouble: Trouble) -> Self {
+        Self::Store(trouble)
+    }
+}
+
+/// By what a store finds again what it admitted.
+#[derive(Debug, Default)]
+pub(crate) struct Receipt {
+    pub(crate) place: Place,
+    pub(crate) turn: u32,
+    pub(crate) lease: Option<Lease>,
+    pub(crate) hold: Option<NonZeroU64>,
+    pub(crate) job: Option<Arc<Job>>,
+    /// The account is kept until the charge is settled.
+    pub(crate) open: bool,
+    /// It is from an account that newcomers share.
+    pub(crate) shared: bool,
+    /// What only the store that admitted knows; `None` in memory.
+    pub(crate) store_part: Option<Box<dyn Any + Send + Sync>>,
+}
+
+/// By what a store finds again what was set aside; it knows nothing of what another store set aside.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Reserved {
+    /// In memory: in which accounts, by their own number, in which of them, and under which number there.
+    Here { accounts: u64, place: Place, hold: NonZeroU64 },
+    /// Where reservations have a text as their id, which does not begin with `m-`.
+    Named(Box<str>),
+}
+
+/// Where an account is, and which of those that were there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    pub(crate) shard: u32,
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+/// How the end of a reservation by its id turned out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// It was open, and has now ended.
+    Now,
+    /// Its time had run out.
+    TooLate,
+    /// It had ended before, in this way.
+    Before(Stage),
+    /// Nobody remembers it.
+    Unknown,
+}
+
+/// How a charge ends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End<'a> {
+    /// It came to nothing: these amounts, which were charged, and all that was set aside go back.
+    Void(&'a Amounts),
+    /// It was served: so much was used besides what was charged, and so much of what was set aside; of what is not named,
+    /// as much as was estimated.
+    Served { used: &'a Amounts, actual: &'a Amounts },
+    /// Its slot comes back, what it reserved stays open: it can be ended by its id.
+    Detached,
+}

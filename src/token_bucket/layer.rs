@@ -1,0 +1,212 @@
+//! The layer and its settings.
+
+use std::{fmt, sync::Arc};
+
+use super::rate::Rate;
+use super::{handle::TokenBuckets, policy::Buckets};
+use crate::{
+    cost::Cost,
+    error::Invalid,
+    gate::{Blueprint, GateLayer, Terms},
+    head::RequestHead,
+    identity::{Identify, PeerIp, Strangers, Tier},
+    refusal::Dialect,
+};
+
+/// Limits how often each client, and all of them together, may pass: a [`GateLayer`] of token buckets.
+///
+/// ```
+/// use tollgate::{Rate, TokenBucketLayer};
+/// let layer: TokenBucketLayer = TokenBucketLayer::new(Rate::per_second(50).burst(100));
+/// ```
+pub type TokenBucketLayer = GateLayer<TokenBucket>;
+
+/// The settings of a [`TokenBucketLayer`], whose setters change them.
+///
+/// ```
+/// use tollgate::{GateLayer, Rate, token_bucket::TokenBucket};
+/// let layer: GateLayer<TokenBucket> = GateLayer::<TokenBucket>::new(Rate::per_second(5));
+/// ```
+#[derive(Clone)]
+pub struct TokenBucket {
+    pub(super) rate: Rate,
+    pub(super) tiers: Vec<(Tier, Rate)>,
+    pub(super) global: Option<Rate>,
+    pub(super) overflow: Option<Rate>,
+    pub(super) identify: Arc<dyn Identify>,
+    pub(super) strangers: Strangers,
+    pub(super) cost: Option<CostOf>,
+    pub(super) dialect: Dialect,
+    pub(super) max_clients: usize,
+}
+
+type CostOf = Arc<dyn Fn(&RequestHead<'_>) -> Cost + Send + Sync>;
+
+/// So many clients are told apart by default: about 64 MB when all of them are there at once, next to nothing before.
+const MAX_CLIENTS: usize = 1 << 20;
+
+impl Blueprint for TokenBucket {
+    type Policy = Buckets;
+
+    fn build(&self, terms: &Terms) -> Arc<Buckets> {
+        Arc::new(Buckets::new(self.clone(), terms.clone()))
+    }
+}
+
+impl GateLayer<TokenBucket> {
+    /// A bucket of `rate` for each client; clients are told apart by their peer address, see
+    /// [`identify_by`](Self::identify_by).
+    ///
+    /// ```
+    /// # use tollgate::{Rate, TokenBucketLayer};
+    /// let layer = TokenBucketLayer::new(Rate::per_second(50).burst(100));
+    /// ```
+    #[must_use]
+    pub fn new(rate: Rate) -> Self {
+        let settings = TokenBucket {
+            rate,
+            tiers: Vec::new(),
+            global: None,
+            overflow: None,
+            identify: Arc::new(PeerIp::new()),
+            strangers: Strangers::default(),
+            cost: None,
+            dialect: Dialect::default(),
+            max_clients: MAX_CLIENTS,
+        };
+        Self::from_blueprint(settings, "default")
+    }
+
+    /// Tells clients apart by `identify`; by default by a `SocketAddr` in the request's extensions.
+    ///
+    /// ```
+    /// use std::net::SocketAddr;
+    /// use axum::extract::ConnectInfo;
+    /// use tollgate::{PeerIp, Rate, TokenBucketLayer};
+    ///
+    /// let layer = TokenBucketLayer::new(Rate::per_second(50))
+    ///     .identify_by(PeerIp::from_extension(|c: &ConnectInfo<SocketAddr>| Some(c.0)));
+    /// ```
+    #[must_use]
+    pub fn identify_by(self, identify: impl Identify) -> Self {
+        let identify = Arc::new(identify);
+        self.with_blueprint(|settings| settings.identify = identify)
+    }
+
+    /// Gives clients of `tier` a rate of their own; others keep the usual one.
+    ///
+    /// ```
+    /// # use tollgate::{Rate, TokenBucketLayer};
+    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).rate_for("pro", Rate::per_second(500));
+    /// ```
+    #[must_use]
+    pub fn rate_for(self, tier: impl Into<Tier>, rate: Rate) -> Self {
+        let tier = tier.into();
+        self.with_blueprint(|settings| {
+            settings.tiers.retain(|(name, _)| *name != tier);
+            settings.tiers.push((tier, rate));
+        })
+    }
+
+    /// Limits all clients together too: a request takes from both buckets or from neither. None by default.
+    ///
+    /// Refused for the sake of all it gets 503, and no field tells how much the server can take.
+    ///
+    /// ```
+    /// # use tollgate::{Rate, TokenBucketLayer};
+    /// let layer = TokenBucketLayer::new(Rate::per_second(50)).and_global(Rate::per_second(5_000));
+    /// ```
+    #[must_use]
+    pub fn and_global(self, rate: Rate) -> Self {
+        self.with_blueprint(|settings| settings.global = Some(rate))
+    }
+
+    /// What a request costs; one token by default.
+    ///
+    /// [`Cost::PREFLIGHT`] takes nothing, and is refused while no whole token is left. A cost that comes out of the
+    /// request goes through [`Cost::try_new`]: [`Cost::new`] panics on what anybody may send.
+    ///
+    /// ```
+    /// # use tollgate::{Cost, Rate, TokenBucketLayer};
+    /// let layer = TokenBucketLayer::new(Rate::per_second(50).burst(100))
+    ///     .cost(|request| if request.uri.path() == "/search" { Cost::new(10) } else { Cost::ONE });
+    /// ```
+    #[must_use]
+    pub fn cost(self, cost: impl Fn(&RequestHead<'_>) -> Cost + Send + Sync + 'static) -> Self {
+        self.with_blueprint(|settings| settings.cost = Some(Arc::new(cost)))
+    }
+
+    /// What to do with requests that name no client; they share one bucket by default.
+    ///
+    /// ```
+    /// # use tollgate::{Rate, Strangers, TokenBucketLayer};
+    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).strangers(Strangers::Pass);
+    /// ```
+    #[must_use]
+    pub fn strangers(self, strangers: Strangers) -> Self {
+        self.with_blueprint(|settings| settings.strangers = strangers)
+    }
+
+    /// How responses tell of the limit; the fields of the current draft by default.
+    ///
+    /// ```
+    /// # use tollgate::{Rate, TokenBucketLayer, refusal::Dialect};
+    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).fields(Dialect::None);
+    /// ```
+    #[must_use]
+    pub fn fields(self, dialect: Dialect) -> Self {
+        self.with_blueprint(|settings| settings.dialect = dialect)
+    }
+
+    /// How many clients are told apart at once; 1,048,576 by default, which take 64 MB when all are there.
+    ///
+    /// A client is there while its bucket is not full. When all places are taken, newcomers share one bucket, whose
+    /// refusals are 503; nobody who is there is forgotten for their sake.
+    ///
+    /// # Panics
+    /// When `clients` is 0 or above 2^32 - 1.
+    ///
+    /// ```
+    /// # use tollgate::{Rate, TokenBucketLayer};
+    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).max_clients(10_000);
+    /// ```
+    #[must_use]
+    pub fn max_clients(self, clients: usize) -> Self {
+        if !(1..=u32::MAX as usize).contains(&clients) {
+            panic!("{}", Invalid::new("max_clients", "be from 1 to 2^32 - 1", clients));
+        }
+        self.with_blueprint(|settings| settings.max_clients = clients)
+    }
+
+    /// The rate of the bucket that newcomers share while the table is full; the usual rate by default.
+    ///
+    /// ```
+    /// # use tollgate::{Rate, TokenBucketLayer};
+    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).overflow(Rate::per_second(100));
+    /// ```
+    #[must_use]
+    pub fn overflow(self, rate: Rate) -> Self {
+        self.with_blueprint(|settings| settings.overflow = Some(rate))
+    }
+
+    /// The buckets of this layer, for callers without a request.
+    ///
+    /// Take it when all is set: a setter makes a layer with buckets of its own. What is said of requests, such as
+    /// [`enabled`](Self::enabled), [`shadow`](Self::shadow) and [`exempt`](Self::exempt), does not hold here.
+    ///
+    /// ```
+    /// # use tollgate::{Client, Cost, Rate, TokenBucketLayer};
+    /// let layer = TokenBucketLayer::new(Rate::per_second(5));
+    /// layer.handle().check(&Client::named("nightly job"), Cost::ONE).unwrap();
+    /// ```
+    #[must_use]
+    pub fn handle(&self) -> TokenBuckets {
+        TokenBuckets::new(Arc::clone(self.policy()))
+    }
+}
+
+impl fmt::Debug for TokenBucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenBucket").field("rate", &self.rate).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,58 @@
+//! A token bucket per client, and one for all of them together, decided as one.
+//!
+//! By default every peer address has a bucket of its own:
+//!
+//! ```
+//! use std::net::SocketAddr;
+//! use http::{Request, Response, StatusCode};
+//! use tollgate::{Rate, TokenBucketLayer};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//!
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! let service = ServiceBuilder::new()
+//!     .layer(TokenBucketLayer::new(Rate::per_second(5).burst(2)))
+//!     .service(service_fn(|_: Request<String>| async { Ok::<_, ()>(Response::new(String::from("hello"))) }));
+//! let ask = || {
+//!     let peer: SocketAddr = "192.0.2.7:4711".parse().unwrap();
+//!     service.clone().oneshot(Request::get("/").extension(peer).body(String::new()).unwrap())
+//! };
+//! assert_eq!(ask().await.unwrap().headers()["ratelimit"], "\"default\";r=1;t=1");
+//! assert_eq!(ask().await.unwrap().status(), StatusCode::OK);
+//! let refused = ask().await.unwrap();
+//! assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+//! assert_eq!(refused.headers()["retry-after"], "1");
+//! # });
+//! ```
+//!
+//! Changed: who is asking, what a request costs, what all clients share, and a rate per tier:
+//!
+//! ```
+//! use std::collections::HashMap;
+//! use tollgate::{Account, ApiKey, Cost, Identify, PeerIp, Rate, TokenBucketLayer};
+//!
+//! let keys = HashMap::from([(String::from("s3cret"), Account::named("acme").in_tier("pro"))]);
+//! let layer = TokenBucketLayer::new(Rate::per_second(50).burst(100))
+//!     .named("api")
+//!     .identify_by(ApiKey::header("x-api-key", keys).or(PeerIp::new()))
+//!     .rate_for("pro", Rate::per_second(500))
+//!     .and_global(Rate::per_second(5_000))
+//!     .cost(|request| if request.uri.path() == "/search" { Cost::new(10) } else { Cost::ONE });
+//! let buckets = layer.handle(); // the same buckets, outside http
+//! ```
+//!
+//! # Behind a proxy
+//! The peer is then the proxy, and all its clients share one bucket: say which networks to believe with
+//! [`PeerIp::trust_forwarded`](crate::identity::PeerIp::trust_forwarded).
+
+pub mod gcra;
+mod handle;
+mod layer;
+mod permit;
+mod policy;
+mod rate;
+mod rates;
+mod table;
+
+pub use handle::TokenBuckets;
+pub use layer::{TokenBucket, TokenBucketLayer};
+pub use rate::Rate;

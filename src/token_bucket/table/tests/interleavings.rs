@@ -1,0 +1,188 @@
+//! Every interleaving of two or three threads: `RUSTFLAGS="--cfg tollgate_loom" cargo test --release --lib loom_`.
+
+use loom::{sync::Arc, thread};
+
+use super::{at, until};
+use crate::{
+    cost::Cost,
+    identity::Digest,
+    time::Moment,
+    token_bucket::{
+        gcra::{Verdict, decide},
+        rate::Rate,
+        table::{Entry, Full, GlobalCell, Table},
+    },
+};
+
+/// A key in the shard of this number, unlike others that begin otherwise.
+fn begins(bits: u8) -> Digest {
+    Digest(u128::from(bits) << 96 | u128::from(bits) << 88)
+}
+
+fn write(table: &Table, bits: u8, now: u64, full_at: u64) -> Result<Option<Entry>, Full> {
+    table.update(begins(bits), at(now), |before| (Some(until(full_at)), before))
+}
+
+fn seen(table: &Table, bits: u8, now: u64) -> Option<Entry> {
+    table.peek(begins(bits), at(now))
+}
+
+/// One shard, which the next newcomer makes grow.
+fn one_full_shard() -> Arc<Table> {
+    let table = Arc::new(Table::of_shards(20, 1));
+    for bits in 1..=7 {
+        write(&table, bits, 1, 100).unwrap();
+    }
+    table
+}
+
+fn model(check: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(3);
+    builder.check(check);
+}
+
+fn passes(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::Admitted { .. })
+}
+
+#[test]
+fn loom_entries_are_seen_and_changed_while_their_shard_grows() {
+    model(|| {
+        let table = one_full_shard();
+        let other = Arc::clone(&table);
+        let grows = thread::spawn(move || write(&other, 8, 2, 90));
+        assert_eq!(seen(&table, 1, 2), Some(until(100)));
+        assert_eq!(write(&table, 7, 2, 200), Ok(Some(until(100))));
+        assert_eq!(grows.join().unwrap(), Ok(None));
+        assert_eq!([7, 8].map(|bits| seen(&table, bits, 2)), [200, 90].map(|end| Some(until(end))));
+        assert_eq!(table.live(), 8);
+    });
+}
+
+#[test]
+fn loom_two_updates_of_one_key_follow_each_other() {
+    model(|| {
+        let table = Arc::new(Table::of_shards(10, 2));
+        let add = |table: &Table| {
+            table.update(begins(7), at(1), |entry| (Some(until(entry.map_or(1, |entry| entry.full_at) + 1)), ()))
+        };
+        let other = Arc::clone(&table);
+        let second = thread::spawn(move || add(&other));
+        add(&table).unwrap();
+        second.join().unwrap().unwrap();
+        assert_eq!((seen(&table, 7, 1), table.live()), (Some(until(3)), 1));
+    });
+}
+
+#[test]
+fn loom_a_sweep_takes_nothing_that_lives_and_nothing_that_is_renewed() {
+    model(|| {
+        let table = Arc::new(Table::of_shards(10, 1));
+        write(&table, 1, 1, 100).unwrap();
+        write(&table, 2, 1, 50).unwrap();
+        let other = Arc::clone(&table);
+        let sweeps = thread::spawn(move || other.sweep_next(60));
+        assert_eq!(write(&table, 2, 60, 70), Ok(None));
+        assert_eq!(seen(&table, 1, 60), Some(until(100)));
+        sweeps.join().unwrap();
+        assert_eq!((seen(&table, 2, 60), table.live()), (Some(until(70)), 2));
+    });
+}
+
+/// The bound holds at every moment, and whoever is refused has changed nothing.
+#[test]
+fn loom_the_last_place_goes_once() {
+    model(|| {
+        let table = Arc::new(Table::of_shards(2, 2));
+        write(&table, 1, 1, 100).unwrap();
+        let other = Arc::clone(&table);
+        let second = thread::spawn(move || write(&other, 2, 1, 100));
+        let first = write(&table, 3, 1, 100);
+        assert!(table.live() <= 3, "what is about to be stored is counted");
+        let second = second.join().unwrap();
+        // Each may have seen the other's reservation a moment before it was given back.
+        let stored = [first, second].iter().filter(|written| written.is_ok()).count();
+        assert!(stored <= 1);
+        assert_eq!(table.live(), 1 + stored);
+        assert_eq!(seen(&table, 3, 1).is_some(), first.is_ok());
+        assert_eq!(seen(&table, 2, 1).is_some(), second.is_ok());
+    });
+}
+
+/// A full table of two shards, one entry of which has ended: two newcomers look at each other's shards and nobody waits for
+/// ever, which loom would report.
+#[test]
+fn loom_newcomers_look_for_room_in_each_others_shards() {
+    model(|| {
+        let table = Arc::new(Table::of_shards(2, 2));
+        write(&table, 1, 1, 100).unwrap();
+        write(&table, 2, 1, 50).unwrap();
+        let other = Arc::clone(&table);
+        let second = thread::spawn(move || write(&other, 4, 60, 100).is_ok());
+        let first = write(&table, 3, 60, 100).is_ok();
+        let second = second.join().unwrap();
+        assert!(!(first && second), "one place");
+        assert_eq!(seen(&table, 1, 60), Some(until(100)));
+        assert!(table.live() <= 2);
+    });
+}
+
+#[test]
+fn loom_the_last_tokens_of_a_cell_go_once() {
+    model(|| {
+        let (cell, rate) = (Arc::new(GlobalCell::new()), Rate::per_second(1).burst(2));
+        let others = [(); 2].map(|()| {
+            let cell = Arc::clone(&cell);
+            thread::spawn(move || u64::from(passes(cell.take(&rate, Cost::ONE, at(9)))))
+        });
+        let took = u64::from(passes(cell.take(&rate, Cost::ONE, at(9))));
+        assert_eq!(took + others.map(|other| other.join().unwrap()).iter().sum::<u64>(), 2);
+    });
+}
+
+#[test]
+fn loom_what_is_given_back_is_neither_lost_nor_doubled() {
+    model(|| {
+        let (cell, rate) = (Arc::new(GlobalCell::new()), Rate::per_second(1).burst(2));
+        assert!(passes(cell.take(&rate, Cost::new(2), at(9))));
+        let other = Arc::clone(&cell);
+        let back = thread::spawn(move || other.give_back(&rate, Cost::ONE, at(9)));
+        let took = passes(cell.take(&rate, Cost::ONE, at(9)));
+        back.join().unwrap();
+        assert_eq!(cell.level(&rate, at(9)).remaining, u64::from(!took));
+    });
+}
+
+/// RL5 and RL9: with one token for everyone, one of two clients passes and the other is not charged.
+#[test]
+fn loom_both_buckets_give_or_neither() {
+    for keys in [[1, 2], [1, 1]] {
+        model(move || {
+            let table = Arc::new(Table::of_shards(10, 2));
+            let (cell, one) = (Arc::new(GlobalCell::new()), Rate::per_second(1).burst(1));
+            let ask = move |table: &Table, cell: &GlobalCell, bits| {
+                let look = |entry: Option<Entry>| match client_then_all(entry, cell, &one) {
+                    Some(full_at) => (Some(until(full_at)), true),
+                    None => (entry, false),
+                };
+                table.update(begins(bits), Moment::default(), look).unwrap()
+            };
+            let (other_table, other_cell) = (Arc::clone(&table), Arc::clone(&cell));
+            let other = thread::spawn(move || ask(&other_table, &other_cell, keys[1]));
+            let first = ask(&table, &cell, keys[0]);
+            let second = other.join().unwrap();
+            assert!(first ^ second, "one token passes one request");
+            assert_eq!(table.live(), 1);
+            assert_eq!(seen(&table, if first { keys[0] } else { keys[1] }, 0), Some(until(500_000_000)));
+        });
+    }
+}
+
+fn client_then_all(entry: Option<Entry>, cell: &GlobalCell, all: &Rate) -> Option<u64> {
+    let client = Rate::per_second(2);
+    match decide(&client, entry.map(|entry| entry.full_at), Cost::ONE, Moment::default()) {
+        Verdict::Admitted { full_at } if passes(cell.take(all, Cost::ONE, Moment::default())) => Some(full_at),
+        _ => None,
+    }
+}
