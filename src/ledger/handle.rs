@@ -9,7 +9,11 @@ use super::{
     new_id,
 };
 use crate::{
-    quota::{AccountStore, OnFailure, OpenAccounts, QuotaStore, Trouble, account::Terms},
+    quota::{
+        AccountStore, OnFailure,
+        account::Terms,
+        store::{OpenAccounts, QuotaStore, Trouble},
+    },
     time::Clock,
 };
 

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 
 use super::writer::{Act, Key, Order, Since, after};
 use super::{Database, Failure, Patience, Scribe, new_id};
-use crate::quota::Trouble;
+use crate::quota::store::Trouble;
 
 /// A ledger, which ends when nobody has it any more: what is still to be written is written first.
 pub(crate) struct Owner<D: Database> {

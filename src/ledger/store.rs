@@ -17,10 +17,13 @@ use crate::{
     identity::{Client, Digester},
     kind::Kind,
     quota::{
-        Account, Admission, Amounts, Bookmark, End, Ending, Grant, GrantId, Granted, Hear, Near, News, OnFailure,
-        Order, Page, Plan, PlanOf, QuotaStore, Receipt, Refused, Reserved, Told, Trouble, Usage,
+        Amounts, Grant, GrantId, Granted, OnFailure, Plan, Usage,
         account::{Duplicate, GrantState, No, Now, Stage, Terms, Warning},
         memory::Accounts,
+        store::{
+            Account, Admission, Bookmark, End, Ending, Hear, Near, News, Order, Page, PlanOf, QuotaStore, Receipt,
+            Refused, Reserved, Told, Trouble,
+        },
     },
     time::Clock,
 };

@@ -7,7 +7,7 @@ mod layer;
 mod limit;
 pub(crate) mod memory;
 mod plan;
-mod store;
+pub(crate) mod store;
 mod usage;
 
 pub use amounts::Amounts;
@@ -22,10 +22,6 @@ pub use limit::{Counted, Quota};
 pub(crate) use plan::Limit;
 pub use plan::Plan;
 pub use store::AccountStore;
-pub(crate) use store::{
-    Account, Admission, Bookmark, End, Ending, Hear, Near, News, OpenAccounts, Order, Page, PlanOf, QuotaStore,
-    Receipt, Refused, Reserved, Told, Trouble,
-};
 pub use usage::{LimitUsage, Usage};
 
 /// The most that is ever counted: 2^53 - 1, what memory, Lua and SQL all hold exactly.

@@ -236,7 +236,7 @@ impl From<Trouble> for Refused {
 }
 
 /// By what a store finds again what it admitted.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Receipt {
     pub(crate) place: Place,
     pub(crate) turn: u32,
@@ -249,6 +249,22 @@ pub(crate) struct Receipt {
     pub(crate) shared: bool,
     /// What only the store that admitted knows; `None` in memory.
     pub(crate) store_part: Option<Box<dyn Any + Send + Sync>>,
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { place, turn, lease, hold, job, open, shared, store_part } = self;
+        f.debug_struct("Receipt")
+            .field("place", place)
+            .field("turn", turn)
+            .field("lease", lease)
+            .field("hold", hold)
+            .field("job", job)
+            .field("open", open)
+            .field("shared", shared)
+            .field("store_part", &store_part.is_some())
+            .finish()
+    }
 }
 
 /// By what a store finds again what was set aside; it knows nothing of what another store set aside.

@@ -18,8 +18,9 @@ pub use spool_error::SpoolError;
 use super::writer::{Act, Admit, Admitted, End, Key, Local, Order, Pass, Sent, Settle, Since, Verdict, after};
 use super::{Database, Scribe, new_id, store::refused};
 use crate::quota::{
-    Amounts, Plan, Refused, Told, Trouble, Usage,
+    Amounts, Plan, Usage,
     account::{Duplicate, No},
+    store::{Refused, Told, Trouble},
 };
 use spool::{Heard, Shared};
 
