@@ -40,6 +40,7 @@ mod buffer;
 mod detail;
 mod fields;
 mod grpc;
+mod item;
 mod list;
 mod names;
 mod near;

@@ -259,3 +259,21 @@ async fn shadow_refuses_nobody_and_tells() {
     }
     assert_eq!(log.lines(), ["requests_per_hour", "requests_per_hour"]);
 }
+
+#[tokio::test]
+async fn every_integer_of_a_structured_field_is_clamped() {
+    let most = (1 << 53) - 1;
+    let plan = Plan::new("large")
+        .limit(Quota::requests(most).per(Period::day()))
+        .limit(Quota::units("tokens", most).per(Period::day()));
+    let scene = Scene::new(plan, |layer| layer.cost("tokens", |_| Some((1 << 53) - 2)));
+    let answer = scene.get("/").await;
+    for name in ["ratelimit", "ratelimit-policy", "quota-near-limits"] {
+        let field = answer.field(name);
+        let list: sfv::List =
+            sfv::Parser::new(field).parse().unwrap_or_else(|error| panic!("{name}: {field}: {error}"));
+        assert!(!list.is_empty(), "{name}");
+    }
+    let warning = r#""tokens_per_day";u=999999999999999;q=999999999999999"#;
+    assert_eq!(answer.field("quota-near-limits"), warning);
+}
