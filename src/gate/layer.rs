@@ -313,7 +313,7 @@ impl<A: Admit> Keeper<A> {
         let mut answer = self.manner.responder.answer(&refusal, &Wire::of(headers));
         if let Some(fields) = refusal.fields() {
             let wait = refusal.retry_after().unwrap_or_default();
-            fields.write(answer.headers_mut(), 0, wait, || self.terms.clock.wall());
+            fields.write_refused(answer.headers_mut(), refusal.remaining(), wait, || self.terms.clock.wall());
         }
         answer.extensions_mut().insert(refusal);
         answer

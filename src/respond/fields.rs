@@ -166,6 +166,29 @@ impl Fields {
     /// assert_eq!(headers["x-ratelimit-reset"], "1790000026");
     /// ```
     pub fn write(&self, headers: &mut HeaderMap, remaining: u64, reset: Duration, wall: impl FnOnce() -> Duration) {
+        self.write_and_raise(headers, remaining, reset, wall, remaining == 0);
+    }
+
+    /// Adds the policy's fields to the answer of a refusal: `remaining` units, too few for the request, enough after
+    /// `wait`. A `Retry-After` that is there already is raised to `wait`, whatever remains.
+    pub(crate) fn write_refused(
+        &self,
+        headers: &mut HeaderMap,
+        remaining: u64,
+        wait: Duration,
+        wall: impl FnOnce() -> Duration,
+    ) {
+        self.write_and_raise(headers, remaining, wait, wall, true);
+    }
+
+    fn write_and_raise(
+        &self,
+        headers: &mut HeaderMap,
+        remaining: u64,
+        reset: Duration,
+        wall: impl FnOnce() -> Duration,
+        raise: bool,
+    ) {
         let told = match &self.kind {
             Kind::None => return,
             _ if !self.resets => return self.tell(headers, remaining, None),
@@ -173,7 +196,7 @@ impl Fields {
             _ => whole_seconds(reset),
         };
         self.tell(headers, remaining, Some(told));
-        if remaining == 0 {
+        if raise {
             raise_retry_after(headers, whole_seconds(reset));
         }
     }

@@ -260,6 +260,47 @@ async fn shadow_refuses_nobody_and_tells() {
     assert_eq!(log.lines(), ["requests_per_hour", "requests_per_hour"]);
 }
 
+/// Asks for as many tokens as the path says.
+fn tokens(plan: Plan, dialect: Dialect) -> Scene {
+    Scene::new(plan, |layer| {
+        let asked = |request: &RequestHead<'_>| request.uri.query().map(|tokens| tokens.parse().unwrap());
+        layer.fields(dialect).cost("tokens", asked)
+    })
+}
+
+#[tokio::test]
+async fn refusal_for_cost_says_what_is_left() {
+    let plan = || {
+        Plan::new("tokens")
+            .limit(Quota::units("tokens", 10_000).per(Period::hour()))
+            .limit(Quota::units("tokens", 30_000).per(Period::day()))
+            .limit(Quota::requests(100).per(Period::hour()))
+    };
+    let scene = tokens(plan(), Dialect::Draft11);
+    scene.get("/?8060").await;
+    let refused = scene.get("/?5000").await;
+    assert_eq!(refused.status, 429);
+    assert_eq!(refused.field("ratelimit"), r#""tokens_per_hour";r=1940;t=1800"#);
+    assert!(refused.field("retry-after").parse::<u64>().unwrap() >= 1_800);
+
+    for hour in 0..2 {
+        scene.clock.advance(Duration::from_secs(3_600));
+        assert_eq!(scene.get("/?9000").await.status, 200, "hour {hour}");
+    }
+    let both = scene.get("/?5000").await;
+    let until_midnight = LEFT_TODAY - 7_200;
+    assert_eq!(both.refusal.as_ref().unwrap().violations().len(), 2);
+    assert_eq!(both.field("ratelimit"), format!(r#""tokens_per_day";r=3940;t={until_midnight}"#));
+
+    let scene = tokens(plan(), Dialect::XRateLimit { reset: Reset::Delta });
+    scene.get("/?8060").await;
+    let refused = scene.get("/?5000").await;
+    assert_eq!((refused.field("x-ratelimit-limit"), refused.field("x-ratelimit-remaining")), ("10000", "1940"));
+    assert_eq!(refused.field("x-ratelimit-reset"), "1800");
+    scene.get("/?1940").await;
+    assert_eq!(scene.get("/?1").await.field("x-ratelimit-remaining"), "0");
+}
+
 #[tokio::test]
 async fn every_integer_of_a_structured_field_is_clamped() {
     let most = (1 << 53) - 1;
