@@ -15,7 +15,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use super::{Body, guard::Guard, layer::Keeper};
-use crate::{Admit, Outcome, Permit, Refusal, respond::has_grpc_trailers};
+use crate::{Admit, Outcome, Permit, Refusal, RequestHead, respond::has_grpc_trailers};
 
 pin_project! {
     /// The response of a [`Gate`](crate::Gate) to come; dropping it gives back what it holds.
@@ -90,7 +90,7 @@ where
             match keeper.apply(decision) {
                 Ok(permit) => self.guard = Guard::new(permit),
                 Err(refusal) => {
-                    let answer = Some(keeper.answer(refusal, request.headers()));
+                    let answer = Some(keeper.answer(refusal, &RequestHead::of(request)));
                     return Poll::Ready(Ok(State::Refused { answer }));
                 }
             }

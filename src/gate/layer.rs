@@ -6,14 +6,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 
 use super::service::Gate;
-use crate::{
-    Admit, Clock, Event, Observer, PolicyName, Refusal, RequestHead,
-    observe::Audience,
-    respond::{Responder, Wire},
-};
+use crate::{Admit, Clock, Event, Observer, PolicyName, Refusal, RequestHead, observe::Audience, respond::Responder};
 
 /// Settings from which a policy is built, once per layer.
 ///
@@ -232,8 +228,10 @@ impl<B: Blueprint> GateLayer<B> {
 
     /// Answers refusals with `answer` instead of a problem document.
     ///
-    /// `Retry-After` and `Cache-Control: no-store` are added unless the answer has them; rate limit fields join those
-    /// that it has. gRPC requests keep their Trailers-Only answer, because no gRPC client understands another.
+    /// `Retry-After` is added unless the answer has one, and `Cache-Control: no-store` unless the answer's own forbids
+    /// storing; any other `Cache-Control` is replaced, because a cache would serve the refusal to other clients. Rate
+    /// limit fields join those that the answer has. gRPC requests keep their Trailers-Only answer, because no gRPC client
+    /// understands another.
     ///
     /// ```
     /// # use tollgate::{Rate, Refusal, TokenBucketLayer};
@@ -308,15 +306,9 @@ impl<A: Admit> Keeper<A> {
         }
     }
 
-    /// What a refused request is answered that has these fields.
-    pub(super) fn answer(&self, refusal: Refusal, headers: &HeaderMap) -> Response<Bytes> {
-        let mut answer = self.manner.responder.answer(&refusal, &Wire::of(headers));
-        if let Some(fields) = refusal.fields() {
-            let wait = refusal.retry_after().unwrap_or_default();
-            fields.write_refused(answer.headers_mut(), refusal.remaining(), wait, || self.terms.clock.wall());
-        }
-        answer.extensions_mut().insert(refusal);
-        answer
+    /// Returns the response of a refused request.
+    pub(super) fn answer(&self, refusal: Refusal, request: &RequestHead<'_>) -> Response<Bytes> {
+        self.manner.responder.answer(refusal, request, || self.terms.clock.wall())
     }
 }
 

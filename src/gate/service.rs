@@ -81,7 +81,9 @@ where
             match self.keeper.policy.admit(&RequestHead::of(&request)) {
                 Answer::Now(decision) => match self.keeper.apply(decision) {
                     Ok(permit) => permit,
-                    Err(refusal) => return GateFuture::refused(self.keeper.answer(refusal, request.headers())),
+                    Err(refusal) => {
+                        return GateFuture::refused(self.keeper.answer(refusal, &RequestHead::of(&request)));
+                    }
                 },
                 Answer::Later(decision) => {
                     let service = self.take();

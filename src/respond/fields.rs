@@ -171,7 +171,7 @@ impl Fields {
 
     /// Adds the policy's fields to the answer of a refusal: `remaining` units, too few for the request, enough after
     /// `wait`. A `Retry-After` that is there already is raised to `wait`, whatever remains.
-    pub(crate) fn write_refused(
+    pub(super) fn write_refused(
         &self,
         headers: &mut HeaderMap,
         remaining: u64,

@@ -118,15 +118,18 @@ async fn what_can_never_fit_is_413_without_a_time() {
     assert!(body.get("retry_after_seconds").is_none());
 }
 
+/// The same request as a gRPC call.
+fn grpc(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
+    *request.version_mut() = http::Version::HTTP_2;
+    request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    request
+}
+
 #[tokio::test]
 async fn grpc_clients_read_resource_exhausted_with_its_details() {
     let plan = daily(1).limit(Quota::requests(1).per(Period::hour())).limit(Quota::concurrent(1));
     let scene = Scene::new(plan, |layer| layer);
-    let ask = async || {
-        let mut request = by("alice", "/");
-        request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
-        scene.ask(request).await
-    };
+    let ask = async || scene.ask(grpc(by("alice", "/"))).await;
     let held = scene.service().oneshot(by("alice", "/stream/1")).await.unwrap();
     let refused = ask().await;
     assert_eq!((refused.status, refused.body.len()), (200, 0));
@@ -141,8 +144,7 @@ async fn grpc_clients_read_resource_exhausted_with_its_details() {
 
     let at_a_time = Scene::new(Plan::new("one").limit(Quota::concurrent(1)), |layer| layer);
     let _held = at_a_time.service().oneshot(by("alice", "/stream/1")).await.unwrap();
-    let mut request = by("alice", "/");
-    request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    let request = grpc(by("alice", "/"));
     assert_eq!(at_a_time.ask(request).await.field("grpc-retry-pushback-ms"), "1000");
 }
 
@@ -150,8 +152,7 @@ async fn grpc_clients_read_resource_exhausted_with_its_details() {
 async fn grpc_clients_read_that_a_job_was_done() {
     let scene = Scene::new(hourly(9), |layer| layer.job_ids(JobId::header("x-job-id")));
     scene.ask(job("7", "/")).await;
-    let mut request = job("7", "/");
-    request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    let request = grpc(job("7", "/"));
     let status = tonic::Status::from_header_map(&scene.ask(request).await.headers).unwrap();
     assert_eq!(status.code(), tonic::Code::AlreadyExists);
     assert_eq!(status.get_details_error_info().unwrap().reason, "DUPLICATE_JOB_ID");
