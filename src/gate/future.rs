@@ -3,7 +3,6 @@
 use std::{
     fmt,
     future::Future,
-    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -44,6 +43,26 @@ pin_project! {
         #[pin]
         state: State<S, ReqB, A>,
     }
+
+    impl<S, ReqB, A> PinnedDrop for GateFuture<S, ReqB, A>
+    where
+        S: Service<Request<ReqB>>,
+        A: Admit,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            // Dropping the inner future or service runs its code, which may panic.
+            let mut state = this.project().state;
+            let guard = match state.as_mut().project() {
+                StateProjection::Serving { guard, .. } => guard,
+                StateProjection::Waiting { waiting } => &mut waiting.guard,
+                StateProjection::Refused { .. } => return,
+            };
+            if guard.is_live() {
+                let guard = guard.take();
+                guard.run(|| state.set(State::Refused { answer: None }));
+            }
+        }
+    }
 }
 
 type Decision<A> = Pin<Box<dyn Future<Output = Result<<A as Admit>::Permit, Refusal>> + Send>>;
@@ -67,7 +86,8 @@ pin_project! {
 
 /// A call that was not made yet.
 struct Waiting<S, ReqB, A: Admit> {
-    service: S,
+    /// The service to call; `None` once it was called or is not needed any more.
+    service: Option<S>,
     /// Whether the service was polled ready.
     ready: bool,
     request: Option<Request<ReqB>>,
@@ -96,18 +116,19 @@ where
             }
             self.decision = None;
         }
-        if !self.ready {
-            let service = &mut self.service;
-            if let Err(error) = ready!(self.guard.run(|| service.poll_ready(cx))) {
-                self.guard.settle(Outcome::Failed(&error));
-                return Poll::Ready(Err(error));
-            }
+        let service = self.service.as_mut().expect("polled after completion");
+        if !self.ready
+            && let Err(error) = ready!(self.guard.run(|| service.poll_ready(cx)))
+        {
+            self.guard.settle(Outcome::Failed(&error));
+            return Poll::Ready(Err(error));
         }
         let mut request = self.request.take().expect("polled after completion");
-        let mut guard = mem::replace(&mut self.guard, Guard::new(None));
+        let mut guard = self.guard.take();
         let bare = begin(&mut request, &mut guard);
-        let future = self.service.call(request);
-        Poll::Ready(Ok(State::serving(future, guard, bare)))
+        let service = self.service.take();
+        let future = guard.run(move || service.expect("polled ready above").call(request)); // drops the service too
+        Poll::Ready(Ok(State::Serving { future, guard, bare }))
     }
 }
 
@@ -144,7 +165,7 @@ where
     /// The service was called with what was [begun](begin).
     #[inline]
     pub(super) fn serving(future: S::Future, guard: Guard<A::Permit>, bare: Bare) -> Self {
-        Self { state: State::serving(future, guard, bare) }
+        Self { state: State::Serving { future, guard, bare } }
     }
 
     pub(super) fn deciding(
@@ -154,12 +175,13 @@ where
         request: Request<ReqB>,
         ready: bool,
     ) -> Self {
-        let decision = Some((decision, keeper));
+        let (service, decision) = (Some(service), Some((decision, keeper)));
         Self::waiting(Waiting { service, ready, request: Some(request), decision, guard: Guard::new(None) })
     }
 
     pub(super) fn readying(service: S, request: Request<ReqB>, guard: Guard<A::Permit>) -> Self {
-        Self::waiting(Waiting { service, ready: false, request: Some(request), decision: None, guard })
+        let (service, request) = (Some(service), Some(request));
+        Self::waiting(Waiting { service, ready: false, request, decision: None, guard })
     }
 
     fn waiting(waiting: Waiting<S, ReqB, A>) -> Self {
@@ -182,15 +204,11 @@ where
         loop {
             let next = match state.as_mut().project() {
                 StateProjection::Serving { future, guard, bare } => {
-                    guard.inside(true);
-                    let Poll::Ready(result) = future.poll(cx) else {
-                        guard.inside(false);
-                        return Poll::Pending;
-                    };
-                    // First moved, then written to: the other way round, the move would wait for what was written.
-                    let mut guard = mem::replace(guard, Guard::new(None));
-                    guard.inside(false);
-                    return Poll::Ready(finish(result, guard, *bare));
+                    let watch = guard.watch();
+                    let polled = future.poll(cx);
+                    watch.disarm();
+                    let Poll::Ready(result) = polled else { return Poll::Pending };
+                    return Poll::Ready(finish(result, guard.take(), *bare));
                 }
                 StateProjection::Refused { answer } => {
                     let answer = answer.take().expect("polled after completion");
@@ -210,21 +228,7 @@ pub(super) fn begin<ReqB, P: Permit>(request: &mut Request<ReqB>, guard: &mut Gu
     if let Some(permit) = guard.permit() {
         permit.on_request(request.extensions_mut());
     }
-    guard.inside(true);
     Bare::of(request.method())
-}
-
-impl<S, ReqB, A> State<S, ReqB, A>
-where
-    S: Service<Request<ReqB>>,
-    A: Admit,
-{
-    /// The service was called.
-    #[inline]
-    fn serving(future: S::Future, mut guard: Guard<A::Permit>, bare: Bare) -> Self {
-        guard.inside(false);
-        Self::Serving { future, guard, bare }
-    }
 }
 
 /// Tells the permit of the head, and hands it to the body unless nothing follows.
@@ -245,10 +249,11 @@ fn finish<ResB: http_body::Body, P: Permit, E: 'static>(
         permit.on_response(&mut response);
         if let Some(refusal) = response.extensions().get::<Refusal>() {
             guard.settle(Outcome::Refused(refusal));
-        } else if bare.has_no_body(response.status()) || response.body().is_end_stream() {
+        } else if bare.has_no_body(response.status()) || guard.run(|| response.body().is_end_stream()) {
             guard.settle(Outcome::Complete { trailers: None });
         } else {
-            guard.head_sent(length(response.body(), response.headers()));
+            let length = guard.run(|| length(response.body(), response.headers()));
+            guard.head_sent(length);
         }
     }
     Ok(response.map(|body| Body::inner(body, guard)))

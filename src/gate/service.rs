@@ -93,10 +93,13 @@ where
         };
         let mut guard = Guard::new(permit);
         if !ready {
-            return GateFuture::readying(self.take(), request, guard);
+            let service = guard.run(|| self.take());
+            return GateFuture::readying(service, request, guard);
         }
         let bare = begin(&mut request, &mut guard);
+        let watch = guard.watch();
         let future = self.inner.call(request);
+        watch.disarm();
         GateFuture::serving(future, guard, bare)
     }
 }
