@@ -110,6 +110,7 @@ where
             match keeper.apply(decision) {
                 Ok(permit) => self.guard = Guard::new(permit),
                 Err(refusal) => {
+                    self.service = None; // releases what the service has reserved before the answer is made
                     let answer = Some(keeper.answer(refusal, &RequestHead::of(request)));
                     return Poll::Ready(Ok(State::Refused { answer }));
                 }
