@@ -143,7 +143,8 @@ impl GateLayer<QuotaSettings> {
     /// use tollgate::{Period, Plan, Quota, QuotaLayer};
     ///
     /// let failed_logins = Plan::new("logins").limit(Quota::requests(5).per(Period::hour()));
-    /// let layer = QuotaLayer::new(failed_logins).charge_when(|served| served.status == Some(StatusCode::UNAUTHORIZED));
+    /// let layer = QuotaLayer::new(failed_logins)
+    ///     .charge_when(|served| served.status.is_none_or(|status| status == StatusCode::UNAUTHORIZED));
     /// ```
     #[must_use]
     pub fn charge_when(self, charge_when: impl Fn(&Served) -> bool + Send + Sync + 'static) -> Self {

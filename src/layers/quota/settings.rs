@@ -55,12 +55,15 @@ type ChargeWhen = Arc<dyn Fn(&Served) -> bool + Send + Sync>;
 /// ```
 /// use http::StatusCode;
 /// use tollgate::{Plan, QuotaLayer};
-/// let only_failed_logins = QuotaLayer::new(Plan::standard()).charge_when(|served| served.status == Some(StatusCode::UNAUTHORIZED));
+/// // An attempt that the client cuts off before the answer has no status, and counts as a failed one.
+/// let only_failed_logins = QuotaLayer::new(Plan::standard())
+///     .charge_when(|served| served.status.is_none_or(|status| status == StatusCode::UNAUTHORIZED));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Served {
-    /// The status of the response; `None` if there was none.
+    /// Status of the response. `None` if the response never started: the client hung up before the head, or the handler
+    /// failed or panicked.
     pub status: Option<StatusCode>,
     /// Whether all of the response was handed to the transport.
     pub complete: bool,
