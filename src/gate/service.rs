@@ -91,9 +91,9 @@ where
         };
         let mut guard = Guard::new(permit);
         if !ready {
-            return GateFuture::readying(self.take(), request, guard);
+            return GateFuture::readying(Arc::clone(&self.keeper), self.take(), request, guard);
         }
-        let bare = begin(&mut request, &mut guard);
+        let bare = begin(&*self.keeper.policy, &mut request, &mut guard);
         let future = self.inner.call(request);
         GateFuture::serving(future, guard, bare)
     }
