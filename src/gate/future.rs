@@ -91,8 +91,9 @@ struct Waiting<S, ReqB, A: Admit> {
     /// Whether the service was polled ready.
     ready: bool,
     request: Option<Request<ReqB>>,
+    keeper: Arc<Keeper<A>>,
     /// A store was asked, and what it says is still to be applied.
-    decision: Option<(Decision<A>, Arc<Keeper<A>>)>,
+    decision: Option<Decision<A>>,
     guard: Guard<A::Permit>,
 }
 
@@ -104,14 +105,14 @@ where
 {
     /// Waits for the decision, then for the service, then calls it.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<State<S, ReqB, A>, S::Error>> {
-        if let Some((decision, keeper)) = &mut self.decision {
+        if let Some(decision) = &mut self.decision {
             let decision = ready!(decision.as_mut().poll(cx));
             let request = self.request.as_ref().expect("polled after completion");
-            match keeper.apply(decision) {
+            match self.keeper.apply(decision) {
                 Ok(permit) => self.guard = Guard::new(permit),
                 Err(refusal) => {
                     self.service = None; // releases what the service has reserved before the answer is made
-                    let answer = Some(keeper.answer(refusal, &RequestHead::of(request)));
+                    let answer = Some(self.keeper.answer(refusal, &RequestHead::of(request)));
                     return Poll::Ready(Ok(State::Refused { answer }));
                 }
             }
@@ -126,7 +127,7 @@ where
         }
         let mut request = self.request.take().expect("polled after completion");
         let mut guard = self.guard.take();
-        let bare = begin(&mut request, &mut guard);
+        let bare = begin(&*self.keeper.policy, &mut request, &mut guard);
         let service = self.service.take();
         let future = guard.run(move || service.expect("polled ready above").call(request)); // drops the service too
         Poll::Ready(Ok(State::Serving { future, guard, bare }))
@@ -176,13 +177,18 @@ where
         request: Request<ReqB>,
         ready: bool,
     ) -> Self {
-        let (service, decision) = (Some(service), Some((decision, keeper)));
-        Self::waiting(Waiting { service, ready, request: Some(request), decision, guard: Guard::new(None) })
+        let (service, request, decision) = (Some(service), Some(request), Some(decision));
+        Self::waiting(Waiting { keeper, service, ready, request, decision, guard: Guard::new(None) })
     }
 
-    pub(super) fn readying(service: S, request: Request<ReqB>, guard: Guard<A::Permit>) -> Self {
+    pub(super) fn readying(
+        keeper: Arc<Keeper<A>>,
+        service: S,
+        request: Request<ReqB>,
+        guard: Guard<A::Permit>,
+    ) -> Self {
         let (service, request) = (Some(service), Some(request));
-        Self::waiting(Waiting { service, ready: false, request, decision: None, guard })
+        Self::waiting(Waiting { keeper, service, ready: false, request, decision: None, guard })
     }
 
     fn waiting(waiting: Waiting<S, ReqB, A>) -> Self {
@@ -222,12 +228,14 @@ where
     }
 }
 
-/// What comes before a ready service is called. Whoever began calls it without a function in between: each would copy the
-/// head of the request once more.
+/// Prepares a request for the inner service, with a permit or without one; every call of that service follows it.
+///
+/// The caller itself calls the service: a function in between would copy the head of the request once more.
 #[inline(always)]
-pub(super) fn begin<ReqB, P: Permit>(request: &mut Request<ReqB>, guard: &mut Guard<P>) -> Bare {
-    if let Some(permit) = guard.permit() {
-        permit.on_request(request.extensions_mut());
+pub(super) fn begin<ReqB, A: Admit>(policy: &A, request: &mut Request<ReqB>, guard: &mut Guard<A::Permit>) -> Bare {
+    match guard.permit() {
+        Some(permit) => permit.on_request(request.extensions_mut()),
+        None => policy.on_bypass(request.extensions_mut()),
     }
     Bare::of(request.method())
 }

@@ -195,6 +195,9 @@ impl<B: Blueprint> GateLayer<B> {
 
     /// Switches the layer on or off without a change of types; on by default.
     ///
+    /// Switched off, it decides and counts nothing. Handlers keep the extensions that the layer
+    /// [shares](crate::QuotaLayer::share_with_handler) with them.
+    ///
     /// ```
     /// # use tollgate::{Rate, TokenBucketLayer};
     /// let layer = TokenBucketLayer::new(Rate::per_second(5)).enabled(std::env::var("NO_LIMIT").is_err());
@@ -204,7 +207,10 @@ impl<B: Blueprint> GateLayer<B> {
         self.with_manner(|manner| manner.enabled = enabled)
     }
 
-    /// Only watches: decides, counts and tells, but lets everyone pass.
+    /// Makes the layer decide, count and emit events, but pass every request.
+    ///
+    /// A request that would have been refused is neither charged nor counted. Handlers keep the extensions that the layer
+    /// [shares](crate::QuotaLayer::share_with_handler) with them.
     ///
     /// ```
     /// # use tollgate::{Rate, TokenBucketLayer};
@@ -215,7 +221,10 @@ impl<B: Blueprint> GateLayer<B> {
         self.with_manner(|manner| manner.shadow = true)
     }
 
-    /// Lets requests pass undecided and uncounted where `exempt` says so; nobody by default. The latest call counts.
+    /// Passes requests for which `exempt` returns true, undecided and uncounted; none by default. A later call replaces the
+    /// predicate.
+    ///
+    /// Handlers keep the extensions that the layer [shares](crate::QuotaLayer::share_with_handler) with them.
     ///
     /// ```
     /// # use tollgate::{Rate, TokenBucketLayer};

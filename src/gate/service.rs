@@ -109,10 +109,10 @@ where
         let mut guard = Guard::new(permit);
         if !ready {
             let service = guard.run(|| self.take());
-            return GateFuture::readying(service, request, guard);
+            return GateFuture::readying(Arc::clone(&self.keeper), service, request, guard);
         }
         self.readiness = Readiness::NotPolled;
-        let bare = begin(&mut request, &mut guard);
+        let bare = begin(&*self.keeper.policy, &mut request, &mut guard);
         let watch = guard.watch();
         let future = self.inner.call(request);
         watch.disarm();

@@ -8,6 +8,8 @@ mod audit;
 mod away;
 mod billing_bugs;
 mod grants;
+#[cfg(feature = "sqlite")]
+mod handler;
 mod invoices;
 #[cfg(feature = "sqlite")]
 mod killed;

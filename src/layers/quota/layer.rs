@@ -117,16 +117,31 @@ impl GateLayer<QuotaSettings> {
         })
     }
 
-    /// Puts a [`Charge`](crate::Charge) and a [`QuotaStatus`](crate::QuotaStatus) into each request's extensions, so that
-    /// the handler can say what was really used.
+    /// Inserts a [`Charge`](crate::Charge) and a [`QuotaStatus`](crate::QuotaStatus) into the extensions of each request
+    /// that reaches the handler, which records the amounts that the request used.
     ///
-    /// What a request asks for is then set aside at admission and charged at its end. Where nobody is charged there is a
-    /// `Charge` that leads nowhere and no status; a request that the layer does not decide on (exempt, switched off, or
-    /// refused under [`shadow`](Self::shadow)) has neither.
+    /// Both are always there, and the handler needs no `Option`: also where the layer is [switched off](Self::enabled),
+    /// the request is [exempt](Self::exempt) or refused under [`shadow`](Self::shadow), the client is unidentified and
+    /// passes, and while the store is away. Where nothing is charged they are
+    /// [idle](crate::Charge#idle-charges). Behind several such layers, the one `Charge` records for
+    /// [all of them](crate::Charge#several-layers), and the one `QuotaStatus` lists the limits of all.
+    ///
+    /// The estimate of a request is reserved at admission, and what the handler recorded is charged at the end.
     ///
     /// ```
-    /// use tollgate::{Plan, QuotaLayer};
-    /// let layer = QuotaLayer::new(Plan::standard()).share_with_handler();
+    /// use axum::{Extension, Router, routing::post};
+    /// use tollgate::{Charge, Period, Plan, Quota, QuotaLayer, QuotaStatus};
+    ///
+    /// /// Runs in tests and on the developer's machine too, where the layer is switched off.
+    /// async fn complete(Extension(charge): Extension<Charge>, Extension(status): Extension<QuotaStatus>) -> String {
+    ///     charge.record("tokens", 317);
+    ///     let left = status.usage.of("tokens_per_month").map(|limit| limit.remaining);
+    ///     left.map_or_else(|| "unlimited".into(), |left| format!("{left} tokens left"))
+    /// }
+    ///
+    /// let plan = Plan::new("free").limit(Quota::units("tokens", 1_000_000).per(Period::month()));
+    /// let quota = QuotaLayer::new(plan).accept_unverified().share_with_handler().enabled(false);
+    /// let app: Router = Router::new().route("/complete", post(complete)).layer(quota);
     /// ```
     #[must_use]
     pub fn share_with_handler(self) -> Self {

@@ -97,8 +97,9 @@ impl Served {
 /// process charged before may be handed to the service again, and so may one that passes in two processes at once. The ledger
 /// charges it once.
 ///
-/// Requests at a time are held in this process, as always. While the ledger is away a response tells no limits, and a handler
-/// finds no [`QuotaStatus`](crate::QuotaStatus); what is not an admission (usage, grants, records by hand, the end of a
+/// Requests at a time are held in this process, as always. While the ledger is away a response tells no limits. A handler's
+/// [`Charge`](crate::Charge) records as always, and its [`QuotaStatus`](crate::QuotaStatus) lists
+/// [no limits](crate::QuotaStatus#without-limits). What is not an admission (usage, grants, records by hand, the end of a
 /// reservation by its id) says that the store does not answer.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
