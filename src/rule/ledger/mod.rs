@@ -1,6 +1,7 @@
 //! The ledger: what a batch of orders comes to, and how a writer brings it into a database; no database in here.
 
 mod batch;
+mod billed;
 mod book;
 mod job;
 mod job_time;
@@ -13,6 +14,7 @@ mod share;
 pub(crate) mod tests;
 mod writer;
 
+pub(crate) use billed::{Billed, billed};
 use book::Line;
 pub(crate) use book::{Since, sheet};
 pub(crate) use job::Dossier;

@@ -3,6 +3,7 @@
 mod accounts;
 mod archive;
 mod audit;
+mod billed;
 mod billing;
 mod blind;
 mod columns;

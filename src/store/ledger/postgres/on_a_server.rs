@@ -23,6 +23,11 @@ async fn a_server_does_what_every_database_does() {
 }
 
 #[tokio::test]
+async fn invoices_are_the_sums_of_the_book() {
+    suite::bills::are_sums_of_the_book(&fresh().await).await;
+}
+
+#[tokio::test]
 async fn it_does_what_its_model_does_that_the_writers_are_searched_with() {
     against::agrees(&fresh().await, 50, against::Locks::Accounts).await;
 }

@@ -10,6 +10,7 @@ use crate::rule::{
     quota::{Count, GrantState},
 };
 
+pub(super) mod bills;
 mod histories;
 pub(super) mod speed;
 

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     super::{
-        Act, Admitted, Entry, Row, Standing, Verdict, Writes,
+        Act, Admitted, Dossier, Entry, Row, Standing, Verdict, Writes,
         batch::{Turn, decide, reads},
     },
     model::Store,
