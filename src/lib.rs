@@ -4,13 +4,19 @@
 //! answers, or gRPC statuses, from the same layer. By default:
 //!
 //! ```
-//! use tollgate::{CircuitBreakerLayer, Rate, TokenBucketLayer, Trip};
+//! use std::net::SocketAddr;
+//! use axum::extract::ConnectInfo;
+//! use tollgate::{CircuitBreakerLayer, PeerIp, Rate, TokenBucketLayer, Trip};
 //! use tower::ServiceBuilder;
 //!
+//! let peer = PeerIp::from_extension(|connection: &ConnectInfo<SocketAddr>| Some(connection.0));
 //! let layers = ServiceBuilder::new()
-//!     .layer(TokenBucketLayer::new(Rate::per_second(50).burst(100))) // for each peer address
+//!     .layer(TokenBucketLayer::new(Rate::per_second(50).burst(100)).identify_by(peer)) // one bucket per peer address
 //!     .layer(CircuitBreakerLayer::new(Trip::consecutive(5)));
 //! ```
+//!
+//! Each server leaves the peer address in an extension type of its own. Without `identify_by` a layer looks for a
+//! plain `SocketAddr` in the request's extensions; where there is none, all clients share one bucket.
 //!
 //! Start with [`TokenBucketLayer`], [`QuotaLayer`] and [`CircuitBreakerLayer`]. [`identity`] finds the client of a request,
 //! [`refusal`] is the answer on the wire, and [`GateLayer::of`] takes a policy of your own.

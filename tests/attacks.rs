@@ -121,7 +121,8 @@ async fn a_canary_secret_comes_out_nowhere() {
             for _ in 0..4 {
                 let mut request = Request::get("/").header(header, CANARY);
                 if grpc {
-                    request = request.header("content-type", "application/grpc");
+                    let call = request.method("POST").version(http::Version::HTTP_2);
+                    request = call.header("content-type", "application/grpc");
                 }
                 let response = service.clone().oneshot(request.body(()).unwrap()).await.unwrap();
                 write!(shown, "{:?}", response.headers()).unwrap();

@@ -166,7 +166,7 @@ fn request(method: Method, path: &str) -> Request<Empty<Bytes>> {
     Request::builder().method(method).uri(uri).header("te", "trailers").body(Empty::new()).unwrap()
 }
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 #[tokio::test]
 async fn a_response_that_was_read_to_its_end_is_complete() {

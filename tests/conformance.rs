@@ -6,20 +6,24 @@ use tollgate::{QuotaLayer, Quotas, conformance::quotas};
 #[cfg(feature = "postgres")]
 mod servers;
 
+/// Deadline of callers: no answer comes from it, however slow the machine is.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+const PATIENT: std::time::Duration = std::time::Duration::from_secs(3_600);
+
 async fn in_memory(layer: QuotaLayer) -> Quotas {
     layer.handle()
 }
 
 #[cfg(feature = "sqlite")]
 async fn in_sqlite(layer: QuotaLayer) -> Quotas {
-    let ledger = tollgate::SqliteLedger::in_memory().await.unwrap();
+    let ledger = tollgate::SqliteLedger::in_memory().await.unwrap().deadline(PATIENT);
     layer.store_in(&ledger, tollgate::OnFailure::Closed).handle()
 }
 
 /// With a spool beside it, which nobody needs while the ledger is there.
 #[cfg(feature = "sqlite")]
 async fn in_sqlite_with_a_spool(layer: QuotaLayer) -> Quotas {
-    let ledger = tollgate::SqliteLedger::in_memory().await.unwrap();
+    let ledger = tollgate::SqliteLedger::in_memory().await.unwrap().deadline(PATIENT);
     let path = std::env::temp_dir().join(format!("tollgate-{:032x}.spool", fastrand::u128(..)));
     let spool = tollgate::Spool::at(&path).unwrap();
     std::fs::remove_file(path).unwrap(); // it goes with the test
@@ -30,7 +34,7 @@ async fn in_sqlite_with_a_spool(layer: QuotaLayer) -> Quotas {
 #[cfg(feature = "postgres")]
 async fn in_postgres(layer: QuotaLayer) -> Quotas {
     let url = servers::Postgres::shared().database();
-    let ledger = tollgate::PostgresLedger::connect(&url).await.unwrap();
+    let ledger = tollgate::PostgresLedger::connect(&url).await.unwrap().deadline(PATIENT);
     layer.store_in(&ledger, tollgate::OnFailure::Closed).handle()
 }
 

@@ -2,13 +2,20 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method, Request, Response, Version,
+    header::{CONTENT_TYPE, TE},
+};
 use http_body::Body as _;
 use http_body_util::Full;
 use proptest::prelude::*;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::TcpListenerStream;
-use tollgate::{Dialect, GateLayer, Reason, Refusal, refusal};
+use tollgate::{
+    Dialect, GateLayer, Reason, Refusal, RequestHead,
+    respond::{self, Wire},
+};
 use tonic::{
     Code, Status,
     transport::{Channel, Server},
@@ -29,10 +36,14 @@ fn refusing(reason: Reason, wait: Option<Duration>) -> Fixed {
     Fixed::admits(Dialect::None, "per client", 0, Duration::ZERO).with_refusal(refusal)
 }
 
+/// A call of this type, over HTTP/2 as gRPC is.
+fn call(content_type: &'static str) -> Request<Full<Bytes>> {
+    Request::post("/").version(Version::HTTP_2).header(CONTENT_TYPE, content_type).body(Full::default()).unwrap()
+}
+
 /// The head of the answer to a request of this type; the body must be known to be empty.
 async fn head_of(policy: Fixed, content_type: &'static str) -> http::response::Parts {
-    let mut request = Request::new(Full::default());
-    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    let request = call(content_type);
     let answer = GateLayer::of(policy).layer(handler(&[])).oneshot(request).await.unwrap();
     assert!(answer.body().is_end_stream());
     answer.into_parts().0
@@ -78,6 +89,8 @@ async fn the_answer_has_the_requests_type_and_an_empty_body() {
         assert_eq!(head.status, 200);
         assert_eq!(head.headers["content-type"], content_type);
         assert_eq!(head.headers["grpc-status"], "8");
+        assert_eq!(head.headers["cache-control"], "no-store");
+        assert_eq!(head.headers["retry-after"], "5");
         assert_eq!(head.headers["grpc-message"], "The limit of 100 is used up. Retry in 5 seconds.");
         assert!(!head.headers["grpc-status-details-bin"].as_bytes().contains(&b'='), "unpadded");
         assert!(head.extensions.get::<Refusal>().is_some());
@@ -87,8 +100,7 @@ async fn the_answer_has_the_requests_type_and_an_empty_body() {
 #[tokio::test]
 async fn what_only_looks_like_grpc_gets_a_problem_document() {
     for content_type in ["application/grpcurl", "application/json", "application/grpc-websocket"] {
-        let mut request = Request::new(Full::default());
-        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        let request = call(content_type);
         let gate = GateLayer::of(refusing(Reason::RateLimited, None)).layer(handler(&[]));
         let answer = gate.oneshot(request).await.unwrap();
         assert_eq!(answer.status(), 429);
@@ -101,8 +113,7 @@ async fn what_only_looks_like_grpc_gets_a_problem_document() {
 async fn a_custom_answer_does_not_reach_grpc_clients() {
     let layer = GateLayer::of(refusing(Reason::RateLimited, None))
         .refuse_with(|_: &Refusal| Response::builder().status(420).body("calm").unwrap());
-    let mut request = Request::new(Full::default());
-    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    let request = call("application/grpc");
     let answer = layer.layer(handler(&[])).oneshot(request).await.unwrap();
     assert_eq!((answer.status().as_u16(), &answer.headers()["grpc-status"]), (200, &HeaderValue::from_static("8")));
 }
@@ -209,9 +220,66 @@ async fn the_layer_round_a_channel_refuses_before_anything_is_sent() {
 
 #[test]
 fn the_type_is_read_from_the_first_line_and_none_is_plain_http() {
-    let mut headers = HeaderMap::new();
-    headers.append(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-    headers.append(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    assert_eq!(refusal::Wire::of(&headers), refusal::Wire::Http);
-    assert_eq!(refusal::Wire::of(&HeaderMap::new()), refusal::Wire::Http);
+    let mut request = call("text/plain");
+    request.headers_mut().append(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    assert_eq!(Wire::of(&RequestHead::of(&request)), Wire::Http);
+    request.headers_mut().remove(CONTENT_TYPE);
+    assert_eq!(Wire::of(&RequestHead::of(&request)), Wire::Http);
+}
+
+mod detection {
+    use super::*;
+
+    /// Whether a request is answered as gRPC.
+    fn is_grpc(method: Method, version: Version, content_type: &'static str, te: Option<&'static str>) -> bool {
+        let mut request = call(content_type);
+        (*request.method_mut(), *request.version_mut()) = (method, version);
+        if let Some(te) = te {
+            request.headers_mut().insert(TE, HeaderValue::from_static(te));
+        }
+        match Wire::of(&RequestHead::of(&request)) {
+            Wire::Grpc { content_type: echoed } => {
+                assert_eq!(echoed, content_type);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    #[test]
+    fn grpc_is_a_post_over_http_2() {
+        let types = ["application/grpc", "application/grpc+proto", "application/grpc+json"];
+        for content_type in types {
+            assert!(is_grpc(Method::POST, Version::HTTP_2, content_type, None));
+            assert!(is_grpc(Method::POST, Version::HTTP_3, content_type, None));
+            for version in [Version::HTTP_09, Version::HTTP_10, Version::HTTP_11] {
+                assert!(!is_grpc(Method::POST, version, content_type, None), "{version:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn grpc_web_is_a_post_over_any_version() {
+        for content_type in ["application/grpc-web", "application/grpc-web+proto", "application/grpc-web-text"] {
+            for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2, Version::HTTP_3] {
+                assert!(is_grpc(Method::POST, version, content_type, None), "{version:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_methods_are_plain_http() {
+        for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::PUT, Method::CONNECT] {
+            for content_type in ["application/grpc", "application/grpc-web"] {
+                assert!(!is_grpc(method.clone(), Version::HTTP_2, content_type, Some("trailers")), "{method}");
+            }
+        }
+    }
+
+    /// tonic-web translates calls over HTTP/1.1 in place: it sets type and `te`, and leaves the version.
+    #[test]
+    fn translated_grpc_web_call_is_grpc() {
+        assert!(is_grpc(Method::POST, Version::HTTP_11, "application/grpc", Some("trailers")));
+        assert!(!is_grpc(Method::POST, Version::HTTP_11, "application/grpc", Some("gzip")));
+    }
 }

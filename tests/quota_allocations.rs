@@ -58,6 +58,15 @@ fn an_admitted_request_of_a_known_client_allocates_nothing() {
 }
 
 #[test]
+fn request_without_a_permit_allocates_nothing() {
+    let switches: [fn(QuotaLayer) -> QuotaLayer; 2] = [|layer| layer.enabled(false), |layer| layer.exempt(|_| true)];
+    for switch in switches {
+        let service = ServiceBuilder::new().layer(switch(quota(Dialect::None))).service(service_fn(answer));
+        assert_eq!(over_bare(service, request), 0);
+    }
+}
+
+#[test]
 fn a_request_through_all_three_layers_allocates_nothing() {
     let limit = TokenBucketLayer::new(Rate::per_second(1_000).burst(1_000_000)).fields(Dialect::None);
     let breaker = CircuitBreakerLayer::new(Trip::failure_rate(0.5).or(Trip::consecutive(5)));

@@ -17,8 +17,8 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use proptest::prelude::*;
 use tollgate::{
-    Account, ApiKey, Client, Cost, Event, FakeClock, Forwarded, Identify, PeerIp, Rate, Reason, Refusal, Strangers,
-    TokenBucketLayer, refusal::Dialect,
+    Account, ApiKey, Client, Cost, Event, FakeClock, Forwarded, Identify, PeerIp, Rate, Reason, Refusal, RequestHead,
+    Strangers, TokenBucketLayer, respond::Dialect,
 };
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
@@ -394,6 +394,56 @@ async fn the_users_own_answer_keeps_the_fields() {
     assert_eq!(refused.body(), "no: policy \"default\": limit of 1 reached, retry in 3600s");
     assert_eq!(field(&refused, "retry-after"), Some("3600"));
     assert_eq!(field(&refused, "ratelimit"), Some("\"default\";r=0;t=3600"));
+}
+
+/// Costs what `x-cost` says.
+fn costly(dialect: Dialect) -> TokenBucketLayer {
+    TokenBucketLayer::new(Rate::per_second(1).burst(10_000))
+        .clock(FakeClock::new())
+        .fields(dialect)
+        .cost(|request: &RequestHead<'_>| Cost::new(request.headers["x-cost"].to_str().unwrap().parse().unwrap()))
+}
+
+async fn ask_for(layer: &TokenBucketLayer, cost: &'static str) -> Response<Bytes> {
+    let mut request = from("192.0.2.1:1");
+    request.headers_mut().insert("x-cost", cost.parse().unwrap());
+    ask(layer, request).await
+}
+
+#[tokio::test]
+async fn refusal_for_cost_says_what_is_left() {
+    let layer = costly(Dialect::Draft11);
+    ask_for(&layer, "8060").await;
+    let refused = ask_for(&layer, "5000").await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(field(&refused, "ratelimit"), Some("\"default\";r=1940;t=3060"));
+    assert_eq!(field(&refused, "retry-after"), Some("3060"));
+    let problem: serde_json::Value = serde_json::from_slice(refused.body()).unwrap();
+    assert_eq!(problem["detail"], "Too little is left of the limit of 10000. Retry in 3060 seconds.");
+
+    ask_for(&layer, "1940").await;
+    let empty = ask_for(&layer, "1").await;
+    assert_eq!(field(&empty, "ratelimit"), Some("\"default\";r=0;t=1"));
+}
+
+#[tokio::test]
+async fn single_valued_dialects_say_what_is_left() {
+    let layer = costly(Dialect::XRateLimit { reset: tollgate::respond::Reset::Delta });
+    ask_for(&layer, "8060").await;
+    let refused = ask_for(&layer, "5000").await;
+    assert_eq!(field(&refused, "x-ratelimit-limit"), Some("10000"));
+    assert_eq!(field(&refused, "x-ratelimit-remaining"), Some("1940"));
+    assert_eq!(field(&refused, "x-ratelimit-reset"), Some("3060"));
+}
+
+#[tokio::test]
+async fn retry_after_is_raised_to_the_wait_while_some_is_left() {
+    let layer = costly(Dialect::Draft11)
+        .refuse_with(|_: &Refusal| Response::builder().status(429).header("retry-after", "3").body("later").unwrap());
+    ask_for(&layer, "8060").await;
+    let refused = ask_for(&layer, "5000").await;
+    assert_eq!(field(&refused, "ratelimit"), Some("\"default\";r=1940;t=3060"));
+    assert_eq!(field(&refused, "retry-after"), Some("3060"));
 }
 
 #[test]

@@ -167,12 +167,12 @@ async fn a_custom_answer_gets_what_it_does_not_say() {
 #[tokio::test]
 async fn a_custom_answer_keeps_what_it_says() {
     let (headers, _) = refused_with(|_| {
-        let answer = Response::builder().header("retry-after", "60").header("cache-control", "private");
+        let answer = Response::builder().header("retry-after", "60").header("cache-control", "private, no-store");
         answer.header("ratelimit", "\"own\";r=0").body("").unwrap()
     })
     .await;
     assert_eq!(text(&headers, "retry-after"), "60");
-    assert_eq!(text(&headers, "cache-control"), "private");
+    assert_eq!(text(&headers, "cache-control"), "private, no-store");
     assert_eq!(text(&headers, "ratelimit"), r#""own";r=0, "default";r=0;t=5"#);
 }
 
@@ -192,5 +192,94 @@ async fn text_and_problem_can_be_named_as_answers() {
         assert_eq!(text(answer.headers(), "content-type"), kind);
         assert!(answer.body().starts_with(body.as_bytes()));
         assert_eq!(answer.headers().len(), 3);
+    }
+}
+
+mod no_store {
+    use http::{Method, Version};
+
+    use super::*;
+
+    const EVERY_REASON: [Reason; 12] = [
+        Reason::RateLimited,
+        Reason::Capacity,
+        Reason::CircuitOpen,
+        Reason::Unavailable,
+        Reason::Indeterminate,
+        Reason::TooLarge,
+        Reason::JobRunning,
+        Reason::DuplicateJob,
+        Reason::JobConflict,
+        Reason::InvalidJobId,
+        Reason::StaleJobId,
+        Reason::Unidentified,
+    ];
+
+    /// The answer to a request that is refused for this reason, with a wait of 5 s.
+    async fn refused(
+        reason: Reason,
+        custom: Option<fn(&Refusal) -> Response<&'static str>>,
+        request: Request<http_body_util::Full<bytes::Bytes>>,
+    ) -> Response<bytes::Bytes> {
+        let refusal = Refusal::new(reason, name("default")).with_limit(100, 100).with_retry_after(seconds(5));
+        let policy = Fixed::admits(Dialect::Draft11, "default", 0, seconds(5)).with_refusal(refusal);
+        let layer = match custom {
+            Some(custom) => GateLayer::of(policy).refuse_with(custom),
+            None => GateLayer::of(policy),
+        };
+        collected(ServiceBuilder::new().layer(layer).service(handler(&[])).oneshot(request).await.unwrap()).await
+    }
+
+    #[tokio::test]
+    async fn every_refusal_is_whole_and_never_stored() {
+        let custom: fn(&Refusal) -> Response<&'static str> = |_| Response::builder().status(420).body("calm").unwrap();
+        for reason in EVERY_REASON {
+            for (custom, version, content_type) in [
+                (None, Version::HTTP_11, "text/plain"),
+                (Some(custom), Version::HTTP_11, "text/plain"),
+                (None, Version::HTTP_2, "application/grpc"),
+                (None, Version::HTTP_11, "application/grpc-web"),
+            ] {
+                let request = Request::post("/").version(version).header("content-type", content_type);
+                let answer = refused(reason, custom, request.body(Default::default()).unwrap()).await;
+                let refusal = answer.extensions().get::<Refusal>().unwrap();
+                let wait = refusal.retry_after().map_or("", |_| "5");
+                assert_eq!(text(answer.headers(), "cache-control"), "no-store", "{reason:?} {content_type}");
+                assert_eq!(text(answer.headers(), "retry-after"), wait, "{reason:?} {content_type}");
+                assert_eq!(text(answer.headers(), "ratelimit-policy"), r#""default";q=100;w=60"#);
+                assert!(text(answer.headers(), "ratelimit").starts_with(r#""default";r=0"#));
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn get_that_claims_to_be_grpc_is_refused_with_429() {
+        for method in [Method::GET, Method::HEAD] {
+            for version in [Version::HTTP_11, Version::HTTP_2] {
+                let request = Request::builder().method(method.clone()).uri("/app.js").version(version);
+                let request = request.header("content-type", "application/grpc").body(Default::default()).unwrap();
+                let answer = refused(Reason::RateLimited, None, request).await;
+                assert_eq!(answer.status(), 429);
+                assert_eq!(text(answer.headers(), "content-type"), "application/problem+json");
+                assert_eq!(text(answer.headers(), "cache-control"), "no-store");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn custom_answer_that_allows_storing_is_overruled() {
+        for custom in [
+            (|_: &Refusal| Response::builder().header("cache-control", "max-age=60").body("").unwrap())
+                as fn(&Refusal) -> Response<&'static str>,
+            |_| Response::builder().header("cache-control", "private").body("").unwrap(),
+            |_| Response::builder().header("cache-control", "public=\"no-store\"").body("").unwrap(),
+            |_| {
+                let answer = Response::builder().header("cache-control", "max-age=60");
+                answer.header("cache-control", "private").body("").unwrap()
+            },
+        ] {
+            let answer = refused(Reason::RateLimited, Some(custom), Request::default()).await;
+            assert_eq!(text(answer.headers(), "cache-control"), "no-store");
+        }
     }
 }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::identity::Digest;
 
-/// A circuit breaker; clones are the same one. A layer's is its [`handle`](crate::circuit_breaker::CircuitBreakerLayer::handle).
+/// A circuit breaker; clones are the same one. A layer's is its [`handle`](crate::CircuitBreakerLayer::handle).
 ///
 /// With a circuit for each key, its state, counts and orders are those of the requests without a key: an order reaches
 /// the circuit of a key only through [`key`](Self::key).

@@ -207,7 +207,8 @@ impl GateLayer<CircuitBlueprint> {
     /// Opens at once when a failed response says `Retry-After`, for so long at least and 60 s at most; not by default,
     /// because it lets one answer decide for everyone.
     ///
-    /// A date counts from the response's own `Date`; without that it says nothing.
+    /// A date counts from the response's own `Date` and is ignored without one. A wait of 0, a date that has passed and a
+    /// malformed value are ignored too: the response is a failure like any other.
     ///
     /// ```
     /// # use tollgate::{CircuitBreakerLayer, Trip};

@@ -54,9 +54,9 @@
 //! caller gives up.
 //!
 //! # Half-open
-//! When the open time is over the next call is a probe; [`probes`](crate::circuit_breaker::CircuitBreakerLayer::probes) may be under way
+//! When the open time is over the next call is a probe; [`probes`](crate::CircuitBreakerLayer::probes) may be under way
 //! at once. A probe that is cancelled gives its place back, one that hangs loses it after
-//! [`probe_timeout`](crate::circuit_breaker::CircuitBreakerLayer::probe_timeout). One failure opens the circuit again, for longer. So does a
+//! [`probe_timeout`](crate::CircuitBreakerLayer::probe_timeout). One failure opens the circuit again, for longer. So does a
 //! slow answer where the circuit has a [`slow_rate`](crate::circuit_breaker::trip::Trip::slow_rate); a gRPC stream that delivers and then falls
 //! silent answers well for its time-out, unless it was slow.
 //!

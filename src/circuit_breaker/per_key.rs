@@ -65,7 +65,7 @@ impl GateLayer<CircuitBlueprint> {
     /// How many keys may have a circuit at once: 1,024 by default, about a megabyte with the default window.
     ///
     /// At the cap a newcomer takes the place of a closed circuit without a failure, or of one that nobody used for ten
-    /// minutes. Where there is none it passes unguarded, with [`Event::Overflow`](crate::gate::Event::Overflow).
+    /// minutes. Where there is none it passes unguarded, with [`Event::Overflow`](crate::Event::Overflow).
     ///
     /// # Panics
     /// When `keys` is 0.

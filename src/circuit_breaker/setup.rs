@@ -80,16 +80,21 @@ impl Judge {
     }
 }
 
-/// `Retry-After` in seconds, or as a date: that says how long only beside the date which the sender's clock showed.
+/// Returns the wait that `Retry-After` asks for, in seconds or as a date.
+///
+/// `None` where the field says nothing: it is absent or malformed, asks for no wait (0, or a date that is not after the
+/// response's own `Date`), or is a date without a `Date`, for the sender's clock is unknown.
 fn asked_wait(fields: &HeaderMap) -> Option<Duration> {
     let text = |name| Some(fields.get(name)?.to_str().ok()?.trim());
     let asked = text(RETRY_AFTER)?;
-    if !asked.is_empty() && asked.bytes().all(|byte| byte.is_ascii_digit()) {
-        // Digits that no u64 holds ask for more than anybody gets.
-        return Some(Duration::from_secs(asked.parse().unwrap_or(u64::MAX)));
-    }
-    let (until, sent) = (parse_http_date(asked).ok()?, parse_http_date(text(DATE)?).ok()?);
-    Some(until.duration_since(sent).unwrap_or_default())
+    let wait = if !asked.is_empty() && asked.bytes().all(|byte| byte.is_ascii_digit()) {
+        // Digits that exceed a u64 are as long as the cap allows.
+        Duration::from_secs(asked.parse().unwrap_or(u64::MAX))
+    } else {
+        let (until, sent) = (parse_http_date(asked).ok()?, parse_http_date(text(DATE)?).ok()?);
+        until.duration_since(sent).ok()?
+    };
+    (!wait.is_zero()).then_some(wait)
 }
 
 impl fmt::Debug for Judge {

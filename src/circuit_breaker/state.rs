@@ -30,7 +30,7 @@ pub enum CircuitState {
 }
 
 impl CircuitState {
-    /// The state as one word, as [`Event::Transition`](crate::gate::Event::Transition) and metrics name it.
+    /// The state as one word, as [`Event::Transition`](crate::Event::Transition) and metrics name it.
     ///
     /// A circuit that only observes tells transitions between `observed_closed`, `observed_open` and
     /// `observed_half_open`, so that no metric takes what it would do for what it does.

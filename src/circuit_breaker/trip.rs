@@ -11,7 +11,7 @@ use crate::error::Invalid;
 /// evidence. They are judged at each failed or slow call, so a success never opens a circuit.
 ///
 /// Values are checked when the breaker is built, by
-/// [`CircuitBreakerLayer::try_new`](crate::circuit_breaker::CircuitBreakerLayer::try_new) and its panicking twin.
+/// [`CircuitBreakerLayer::try_new`](crate::CircuitBreakerLayer::try_new) and its panicking twin.
 ///
 /// ```
 /// use std::time::Duration;

@@ -50,6 +50,45 @@ pub trait Admit: Send + Sync + 'static {
         false
     }
 
+    /// Runs before the inner service is called with a request that has no permit; does nothing by default.
+    ///
+    /// A request has no permit where the layer is [switched off](crate::GateLayer::enabled), where it is
+    /// [exempt](crate::GateLayer::exempt), and where it was refused under [`shadow`](crate::GateLayer::shadow). If
+    /// [`Permit::on_request`] inserts an extension that handlers rely on, this method inserts one too. Otherwise a switch
+    /// of the layer makes those handlers fail.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use http::Extensions;
+    /// use tollgate::{Admit, Answer, Outcome, Permit, Refusal, RequestHead};
+    ///
+    /// /// Handlers take the deadline as `Extension<DeadlineMs>`.
+    /// #[derive(Clone)]
+    /// struct DeadlineMs(u64);
+    ///
+    /// struct Granted(u64);
+    /// impl Permit for Granted {
+    ///     fn on_request(&mut self, extensions: &mut Extensions) {
+    ///         extensions.insert(DeadlineMs(self.0));
+    ///     }
+    ///     fn settle(self, _: Outcome<'_>) {}
+    /// }
+    ///
+    /// struct Deadlines;
+    /// impl Admit for Deadlines {
+    ///     type Permit = Granted;
+    ///     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<Granted, Refusal>> {
+    ///         Answer::Now(Ok(Granted(if request.uri.path() == "/search" { 500 } else { 5_000 })))
+    ///     }
+    ///     fn on_bypass(&self, extensions: &mut Extensions) {
+    ///         extensions.insert(DeadlineMs(u64::MAX));
+    ///     }
+    /// }
+    /// ```
+    fn on_bypass(&self, extensions: &mut Extensions) {
+        let _ = extensions;
+    }
+
     /// Hears that the inner service failed before it could take a request.
     fn unready(self: &Arc<Self>, error: &dyn Any) {
         let _ = error;
@@ -69,7 +108,9 @@ pub trait Admit: Send + Sync + 'static {
 /// }
 /// ```
 pub trait Permit: Send + 'static {
-    /// After admission, before the inner service is called: may leave something for it in the request's extensions.
+    /// Runs after admission, before the inner service is called, and may insert extensions for the handler.
+    ///
+    /// [`Admit::on_bypass`] does the same for requests without a permit.
     fn on_request(&mut self, extensions: &mut Extensions) {
         let _ = extensions;
     }

@@ -27,6 +27,19 @@ pin_project! {
         #[pin]
         kind: Kind<B, P>,
     }
+
+    impl<B, P> PinnedDrop for Body<B, P> where P: Permit {
+        fn drop(this: Pin<&mut Self>) {
+            // Dropping the inner body runs its code, which may panic.
+            let mut kind = this.project().kind;
+            if let KindProjection::Inner { guard, .. } = kind.as_mut().project()
+                && guard.is_live()
+            {
+                let guard = guard.take();
+                guard.run(|| kind.set(Kind::Own { bytes: Bytes::new() }));
+            }
+        }
+    }
 }
 
 pin_project! {
@@ -76,7 +89,11 @@ where
                     None => guard.settle(Outcome::Complete { trailers: None }),
                     Some(Err(error)) => guard.settle(Outcome::BodyFailed(error)),
                     Some(Ok(frame)) => match frame.data_ref() {
-                        Some(data) => guard.passed(data.remaining(), || body.is_end_stream()),
+                        Some(_) if !guard.is_live() => {}
+                        Some(data) => {
+                            let (bytes, last) = guard.run(|| (data.remaining(), body.is_end_stream()));
+                            guard.passed(bytes, last);
+                        }
                         None => guard.settle(Outcome::Complete { trailers: frame.trailers_ref() }),
                     },
                 }
@@ -87,14 +104,14 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Inner { body, .. } => body.is_end_stream(),
+            Kind::Inner { body, guard } => guard.run(|| body.is_end_stream()),
             Kind::Own { bytes } => bytes.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Inner { body, .. } => body.size_hint(),
+            Kind::Inner { body, guard } => guard.run(|| body.size_hint()),
             Kind::Own { bytes } => SizeHint::with_exact(bytes.len() as u64),
         }
     }

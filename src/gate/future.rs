@@ -3,7 +3,6 @@
 use std::{
     fmt,
     future::Future,
-    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -14,9 +13,12 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_LEN
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::admit::{Admit, Outcome, Permit};
 use super::{Body, guard::Guard, layer::Keeper};
-use crate::refusal::{Refusal, has_grpc_trailers};
+use crate::{
+    gate::{Admit, Outcome, Permit},
+    head::RequestHead,
+    refusal::{Refusal, has_grpc_trailers},
+};
 
 pin_project! {
     /// The response of a [`Gate`](crate::Gate) to come; dropping it gives back what it holds.
@@ -45,6 +47,26 @@ pin_project! {
         #[pin]
         state: State<S, ReqB, A>,
     }
+
+    impl<S, ReqB, A> PinnedDrop for GateFuture<S, ReqB, A>
+    where
+        S: Service<Request<ReqB>>,
+        A: Admit,
+    {
+        fn drop(this: Pin<&mut Self>) {
+            // Dropping the inner future or service runs its code, which may panic.
+            let mut state = this.project().state;
+            let guard = match state.as_mut().project() {
+                StateProjection::Serving { guard, .. } => guard,
+                StateProjection::Waiting { waiting } => &mut waiting.guard,
+                StateProjection::Refused { .. } => return,
+            };
+            if guard.is_live() {
+                let guard = guard.take();
+                guard.run(|| state.set(State::Refused { answer: None }));
+            }
+        }
+    }
 }
 
 type Decision<A> = Pin<Box<dyn Future<Output = Result<<A as Admit>::Permit, Refusal>> + Send>>;
@@ -68,12 +90,14 @@ pin_project! {
 
 /// A call that was not made yet.
 struct Waiting<S, ReqB, A: Admit> {
-    service: S,
+    /// The service to call; `None` once it was called or is not needed any more.
+    service: Option<S>,
     /// Whether the service was polled ready.
     ready: bool,
     request: Option<Request<ReqB>>,
+    keeper: Arc<Keeper<A>>,
     /// A store was asked, and what it says is still to be applied.
-    decision: Option<(Decision<A>, Arc<Keeper<A>>)>,
+    decision: Option<Decision<A>>,
     guard: Guard<A::Permit>,
 }
 
@@ -85,30 +109,32 @@ where
 {
     /// Waits for the decision, then for the service, then calls it.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<State<S, ReqB, A>, S::Error>> {
-        if let Some((decision, keeper)) = &mut self.decision {
+        if let Some(decision) = &mut self.decision {
             let decision = ready!(decision.as_mut().poll(cx));
             let request = self.request.as_ref().expect("polled after completion");
-            match keeper.apply(decision) {
+            match self.keeper.apply(decision) {
                 Ok(permit) => self.guard = Guard::new(permit),
                 Err(refusal) => {
-                    let answer = Some(keeper.answer(refusal, request.headers()));
+                    self.service = None; // releases what the service has reserved before the answer is made
+                    let answer = Some(self.keeper.answer(refusal, &RequestHead::of(request)));
                     return Poll::Ready(Ok(State::Refused { answer }));
                 }
             }
             self.decision = None;
         }
-        if !self.ready {
-            let service = &mut self.service;
-            if let Err(error) = ready!(self.guard.run(|| service.poll_ready(cx))) {
-                self.guard.settle(Outcome::Failed(&error));
-                return Poll::Ready(Err(error));
-            }
+        let service = self.service.as_mut().expect("polled after completion");
+        if !self.ready
+            && let Err(error) = ready!(self.guard.run(|| service.poll_ready(cx)))
+        {
+            self.guard.settle(Outcome::Failed(&error));
+            return Poll::Ready(Err(error));
         }
         let mut request = self.request.take().expect("polled after completion");
-        let mut guard = mem::replace(&mut self.guard, Guard::new(None));
-        let bare = begin(&mut request, &mut guard);
-        let future = self.service.call(request);
-        Poll::Ready(Ok(State::serving(future, guard, bare)))
+        let mut guard = self.guard.take();
+        let bare = begin(&*self.keeper.policy, &mut request, &mut guard);
+        let service = self.service.take();
+        let future = guard.run(move || service.expect("polled ready above").call(request)); // drops the service too
+        Poll::Ready(Ok(State::Serving { future, guard, bare }))
     }
 }
 
@@ -145,7 +171,7 @@ where
     /// The service was called with what was [begun](begin).
     #[inline]
     pub(super) fn serving(future: S::Future, guard: Guard<A::Permit>, bare: Bare) -> Self {
-        Self { state: State::serving(future, guard, bare) }
+        Self { state: State::Serving { future, guard, bare } }
     }
 
     pub(super) fn deciding(
@@ -155,12 +181,18 @@ where
         request: Request<ReqB>,
         ready: bool,
     ) -> Self {
-        let decision = Some((decision, keeper));
-        Self::waiting(Waiting { service, ready, request: Some(request), decision, guard: Guard::new(None) })
+        let (service, request, decision) = (Some(service), Some(request), Some(decision));
+        Self::waiting(Waiting { keeper, service, ready, request, decision, guard: Guard::new(None) })
     }
 
-    pub(super) fn readying(service: S, request: Request<ReqB>, guard: Guard<A::Permit>) -> Self {
-        Self::waiting(Waiting { service, ready: false, request: Some(request), decision: None, guard })
+    pub(super) fn readying(
+        keeper: Arc<Keeper<A>>,
+        service: S,
+        request: Request<ReqB>,
+        guard: Guard<A::Permit>,
+    ) -> Self {
+        let (service, request) = (Some(service), Some(request));
+        Self::waiting(Waiting { keeper, service, ready: false, request, decision: None, guard })
     }
 
     fn waiting(waiting: Waiting<S, ReqB, A>) -> Self {
@@ -183,15 +215,11 @@ where
         loop {
             let next = match state.as_mut().project() {
                 StateProjection::Serving { future, guard, bare } => {
-                    guard.inside(true);
-                    let Poll::Ready(result) = future.poll(cx) else {
-                        guard.inside(false);
-                        return Poll::Pending;
-                    };
-                    // First moved, then written to: the other way round, the move would wait for what was written.
-                    let mut guard = mem::replace(guard, Guard::new(None));
-                    guard.inside(false);
-                    return Poll::Ready(finish(result, guard, *bare));
+                    let watch = guard.watch();
+                    let polled = future.poll(cx);
+                    watch.disarm();
+                    let Poll::Ready(result) = polled else { return Poll::Pending };
+                    return Poll::Ready(finish(result, guard.take(), *bare));
                 }
                 StateProjection::Refused { answer } => {
                     let answer = answer.take().expect("polled after completion");
@@ -204,28 +232,16 @@ where
     }
 }
 
-/// What comes before a ready service is called. Whoever began calls it without a function in between: each would copy the
-/// head of the request once more.
+/// Prepares a request for the inner service, with a permit or without one; every call of that service follows it.
+///
+/// The caller itself calls the service: a function in between would copy the head of the request once more.
 #[inline(always)]
-pub(super) fn begin<ReqB, P: Permit>(request: &mut Request<ReqB>, guard: &mut Guard<P>) -> Bare {
-    if let Some(permit) = guard.permit() {
-        permit.on_request(request.extensions_mut());
+pub(super) fn begin<ReqB, A: Admit>(policy: &A, request: &mut Request<ReqB>, guard: &mut Guard<A::Permit>) -> Bare {
+    match guard.permit() {
+        Some(permit) => permit.on_request(request.extensions_mut()),
+        None => policy.on_bypass(request.extensions_mut()),
     }
-    guard.inside(true);
     Bare::of(request.method())
-}
-
-impl<S, ReqB, A> State<S, ReqB, A>
-where
-    S: Service<Request<ReqB>>,
-    A: Admit,
-{
-    /// The service was called.
-    #[inline]
-    fn serving(future: S::Future, mut guard: Guard<A::Permit>, bare: Bare) -> Self {
-        guard.inside(false);
-        Self::Serving { future, guard, bare }
-    }
 }
 
 /// Tells the permit of the head, and hands it to the body unless nothing follows.
@@ -246,10 +262,11 @@ fn finish<ResB: http_body::Body, P: Permit, E: 'static>(
         permit.on_response(&mut response);
         if let Some(refusal) = response.extensions().get::<Refusal>() {
             guard.settle(Outcome::Refused(refusal));
-        } else if bare.has_no_body(response.status()) || response.body().is_end_stream() {
+        } else if bare.has_no_body(response.status()) || guard.run(|| response.body().is_end_stream()) {
             guard.settle(Outcome::Complete { trailers: None });
         } else {
-            guard.head_sent(length(response.body(), response.headers()));
+            let length = guard.run(|| length(response.body(), response.headers()));
+            guard.head_sent(length);
         }
     }
     Ok(response.map(|body| Body::inner(body, guard)))

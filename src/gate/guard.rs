@@ -1,111 +1,145 @@
-//! Holds a permit and settles it exactly once, whatever happens.
+//! Holds a permit and settles it exactly once.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    mem,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
 
 use super::admit::{Outcome, Permit};
 
-/// A permit on its way to the end of the response; a drop settles it by how far the response had come.
+/// A permit until its outcome is known. Dropping the guard settles the permit with the outcome that the response's
+/// progress implies.
 ///
-/// It is moved about with everything that a call returns, so it is as small as can be: that there is none any more is
-/// written into one of its flags.
+/// Kept small (the permit and one word), because it moves with every future and body.
 #[derive(Debug)]
-pub(crate) struct Guard<P: Permit>(Option<Held<P>>);
-
-#[derive(Debug)]
-struct Held<P> {
-    permit: P,
-    /// How many body bytes are still to come once the head is there, less what has passed: [`UNKNOWN`] if nobody said, and
-    /// before the head [`HEAD`]; so many nobody sends.
-    left: u64,
-    inside: Inside,
+pub(crate) struct Guard<P: Permit> {
+    permit: Option<P>,
+    /// Body bytes remaining once the head was sent. [`HEAD`] before that, [`UNKNOWN`] if no length was declared,
+    /// [`PANICKED`] for good after a panic; all exceed any real length.
+    ///
+    /// Atomic, because `is_end_stream` and `size_hint` run code of the inner service behind a shared reference.
+    progress: AtomicU64,
 }
 
-const HEAD: u64 = u64::MAX;
-const UNKNOWN: u64 = u64::MAX - 1;
-
-/// Whether code of the inner service is running: whoever finds that it is, afterwards, knows that it panicked.
-///
-/// A whole word, because it is moved as one just after it was written: a byte would stall the move.
-#[derive(Clone, Copy, Debug)]
-#[repr(u64)]
-enum Inside {
-    No,
-    Yes,
-}
+const PANICKED: u64 = u64::MAX;
+const HEAD: u64 = u64::MAX - 1;
+const UNKNOWN: u64 = u64::MAX - 2;
 
 impl<P: Permit> Guard<P> {
-    /// Without a permit there is nothing to settle.
+    /// Creates a guard; without a permit there is nothing to settle.
     #[inline]
-    pub(crate) fn new(permit: Option<P>) -> Self {
-        Self(permit.map(|permit| Held { permit, left: HEAD, inside: Inside::No }))
+    pub(crate) const fn new(permit: Option<P>) -> Self {
+        Self { permit, progress: AtomicU64::new(HEAD) }
     }
 
-    /// The permit, until it is settled.
+    /// Moves the permit and its progress out and leaves a guard without a permit.
+    #[inline]
+    pub(crate) fn take(&mut self) -> Self {
+        mem::replace(self, Self::new(None))
+    }
+
+    /// Returns the permit, or `None` once it is settled.
     #[inline]
     pub(crate) fn permit(&mut self) -> Option<&mut P> {
-        self.0.as_mut().map(|held| &mut held.permit)
+        self.permit.as_mut()
     }
 
-    /// Runs code of the inner service; a panic in it is remembered, also when somebody further out catches it.
+    /// Returns whether there is a permit that is not settled.
     #[inline]
-    pub(crate) fn run<T>(&mut self, inner: impl FnOnce() -> T) -> T {
-        self.inside(true);
+    pub(crate) fn is_live(&self) -> bool {
+        self.permit.is_some()
+    }
+
+    /// Watches code of the inner service from here to [`Watch::disarm`]: a panic in between settles the permit as
+    /// [`Outcome::Panicked`], even if an outer layer catches it.
+    ///
+    /// Every call into the inner service, its future and its body is watched. Nothing is written unless it panics.
+    #[inline]
+    pub(crate) fn watch(&self) -> Watch<'_> {
+        Watch(&self.progress)
+    }
+
+    /// Runs code of the inner service under [`watch`](Self::watch).
+    #[inline]
+    pub(crate) fn run<T>(&self, inner: impl FnOnce() -> T) -> T {
+        let watch = self.watch();
         let value = inner();
-        self.inside(false);
+        watch.disarm();
         value
     }
 
-    /// Code of the inner service begins to run, or has ended.
-    #[inline]
-    pub(crate) fn inside(&mut self, inside: bool) {
-        if let Some(held) = &mut self.0 {
-            held.inside = if inside { Inside::Yes } else { Inside::No };
-        }
-    }
-
-    /// The head has been passed on; `left` body bytes are still to come, if that is known.
+    /// Records that the head was sent and how many body bytes follow, if known.
     #[inline]
     pub(crate) fn head_sent(&mut self, left: Option<u64>) {
-        if let Some(held) = &mut self.0 {
-            held.permit.on_body();
-            held.left = left.map_or(UNKNOWN, |left| left.min(UNKNOWN));
+        if let Some(permit) = &mut self.permit {
+            permit.on_body();
+            self.advance(|_| left.map_or(UNKNOWN, |left| left.min(UNKNOWN)));
         }
     }
 
-    /// A frame of `bytes` body bytes was passed on, perhaps the `last` one.
+    /// Records a body frame of `bytes`; `last` tells whether the body ends with it.
     #[inline]
-    pub(crate) fn passed(&mut self, bytes: usize, last: impl FnOnce() -> bool) {
-        if let Some(held) = &mut self.0 {
-            held.permit.on_data(bytes);
-            held.left = if last() { 0 } else { held.left.saturating_sub(bytes as u64) };
+    pub(crate) fn passed(&mut self, bytes: usize, last: bool) {
+        if let Some(permit) = &mut self.permit {
+            permit.on_data(bytes);
+            self.advance(|left| if last { 0 } else { left.saturating_sub(bytes as u64) });
         }
     }
 
-    /// The end; later calls do nothing.
+    #[inline]
+    fn advance(&mut self, next: impl FnOnce(u64) -> u64) {
+        let progress = self.progress.get_mut();
+        if *progress != PANICKED {
+            *progress = next(*progress);
+        }
+    }
+
+    /// Settles the permit, as [`Outcome::Panicked`] if the inner service has panicked. Later calls have no effect. A panic
+    /// in `settle` is caught.
     #[inline]
     pub(crate) fn settle(&mut self, outcome: Outcome<'_>) {
-        if let Some(held) = self.0.take() {
-            let _ = catch_unwind(AssertUnwindSafe(|| held.permit.settle(outcome)));
+        if let Some(permit) = self.permit.take() {
+            let outcome = if *self.progress.get_mut() == PANICKED { Outcome::Panicked } else { outcome };
+            let _ = catch_unwind(AssertUnwindSafe(|| permit.settle(outcome)));
         }
     }
 
     #[cold]
     fn abandon(&mut self) {
-        let Some(Held { left, inside, .. }) = self.0 else { return };
-        self.settle(match left {
-            _ if matches!(inside, Inside::Yes) => Outcome::Panicked,
+        let outcome = match *self.progress.get_mut() {
             HEAD => Outcome::Cancelled { head_sent: false },
             0 => Outcome::Complete { trailers: None }, // hyper drops most complete bodies without polling them to their end
             _ => Outcome::Cancelled { head_sent: true },
-        });
+        };
+        self.settle(outcome);
     }
 }
 
 impl<P: Permit> Drop for Guard<P> {
     #[inline]
     fn drop(&mut self) {
-        if self.0.is_some() {
+        if self.is_live() {
             self.abandon();
         }
+    }
+}
+
+/// Records a panic when it is dropped, which only a panic does.
+#[must_use = "records a panic unless it is disarmed"]
+pub(crate) struct Watch<'a>(&'a AtomicU64);
+
+impl Watch<'_> {
+    /// Ends the watch: the code did not panic.
+    #[inline]
+    pub(crate) fn disarm(self) {
+        mem::forget(self);
+    }
+}
+
+impl Drop for Watch<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.0.store(PANICKED, Relaxed);
     }
 }

@@ -6,17 +6,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 
 use super::service::Gate;
-use super::{
-    admit::Admit,
-    observe::{Audience, Event, Observer},
-};
 use crate::{
+    gate::{Admit, Event, Observer, observe::Audience},
     head::RequestHead,
     policy_name::PolicyName,
-    refusal::{Refusal, Responder, Wire},
+    refusal::{Refusal, Responder},
     time::Clock,
 };
 
@@ -204,6 +201,9 @@ impl<B: Blueprint> GateLayer<B> {
 
     /// Switches the layer on or off without a change of types; on by default.
     ///
+    /// Switched off, it decides and counts nothing. Handlers keep the extensions that the layer
+    /// [shares](crate::QuotaLayer::share_with_handler) with them.
+    ///
     /// ```
     /// # use tollgate::{Rate, TokenBucketLayer};
     /// let layer = TokenBucketLayer::new(Rate::per_second(5)).enabled(std::env::var("NO_LIMIT").is_err());
@@ -213,7 +213,10 @@ impl<B: Blueprint> GateLayer<B> {
         self.with_manner(|manner| manner.enabled = enabled)
     }
 
-    /// Only watches: decides, counts and tells, but lets everyone pass.
+    /// Makes the layer decide, count and emit events, but pass every request.
+    ///
+    /// A request that would have been refused is neither charged nor counted. Handlers keep the extensions that the layer
+    /// [shares](crate::QuotaLayer::share_with_handler) with them.
     ///
     /// ```
     /// # use tollgate::{Rate, TokenBucketLayer};
@@ -224,7 +227,10 @@ impl<B: Blueprint> GateLayer<B> {
         self.with_manner(|manner| manner.shadow = true)
     }
 
-    /// Lets requests pass undecided and uncounted where `exempt` says so; nobody by default. The latest call counts.
+    /// Passes requests for which `exempt` returns true, undecided and uncounted; none by default. A later call replaces the
+    /// predicate.
+    ///
+    /// Handlers keep the extensions that the layer [shares](crate::QuotaLayer::share_with_handler) with them.
     ///
     /// ```
     /// # use tollgate::{Rate, TokenBucketLayer};
@@ -237,8 +243,10 @@ impl<B: Blueprint> GateLayer<B> {
 
     /// Answers refusals with `answer` instead of a problem document.
     ///
-    /// `Retry-After` and `Cache-Control: no-store` are added unless the answer has them; rate limit fields join those
-    /// that it has. gRPC requests keep their Trailers-Only answer, because no gRPC client understands another.
+    /// `Retry-After` is added unless the answer has one, and `Cache-Control: no-store` unless the answer's own forbids
+    /// storing; any other `Cache-Control` is replaced, because a cache would serve the refusal to other clients. Rate
+    /// limit fields join those that the answer has. gRPC requests keep their Trailers-Only answer, because no gRPC client
+    /// understands another.
     ///
     /// ```
     /// # use tollgate::{Rate, Refusal, TokenBucketLayer};
@@ -313,15 +321,9 @@ impl<A: Admit> Keeper<A> {
         }
     }
 
-    /// What a refused request is answered that has these fields.
-    pub(super) fn answer(&self, refusal: Refusal, headers: &HeaderMap) -> Response<Bytes> {
-        let mut answer = self.manner.responder.answer(&refusal, &Wire::of(headers));
-        if let Some(fields) = refusal.fields() {
-            let wait = refusal.retry_after().unwrap_or_default();
-            fields.write(answer.headers_mut(), 0, wait, || self.terms.clock.wall());
-        }
-        answer.extensions_mut().insert(refusal);
-        answer
+    /// Returns the response of a refused request.
+    pub(super) fn answer(&self, refusal: Refusal, request: &RequestHead<'_>) -> Response<Bytes> {
+        self.manner.responder.answer(refusal, request, || self.terms.clock.wall())
     }
 }
 

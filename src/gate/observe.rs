@@ -99,7 +99,7 @@ pub enum Event<'a> {
         /// Whose circuit.
         policy: &'a PolicyName,
         /// Which of its circuits, where each key has one of its own: to be compared with keys that you know, such as
-        /// [`host_key`](crate::circuit_breaker::CircuitBreakerLayer::host_key)'s, for nobody can read it.
+        /// [`host_key`](crate::CircuitBreakerLayer::host_key)'s, for nobody can read it.
         key: Option<Digest>,
         /// The state before, such as `closed`.
         from: &'static str,

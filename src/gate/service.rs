@@ -20,8 +20,9 @@ use crate::head::RequestHead;
 
 /// A service behind a policy; made by a [`GateLayer`](crate::GateLayer).
 ///
-/// The decision is taken in `call`, on the very service that was polled ready. Response bodies become
-/// [`Body`]; the error type stays.
+/// The decision is taken in `call`, on the very service that was polled ready. If the request is refused, that service
+/// is dropped and a clone takes its place, because it may hold a reservation that other requests wait for, such as a slot
+/// of a concurrency limit. Response bodies become [`Body`]; the error type stays.
 ///
 /// ```
 /// use http::{Request, Response};
@@ -37,13 +38,23 @@ use crate::head::RequestHead;
 pub struct Gate<S, A> {
     inner: S,
     keeper: Arc<Keeper<A>>,
-    /// Whether `inner` said that it is ready when it was last asked, and no request came since.
-    ready: bool,
+    readiness: Readiness,
+}
+
+/// What `poll_ready` of the inner service has said since its last call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Readiness {
+    /// It was not polled and holds nothing.
+    NotPolled,
+    /// It was polled and is not ready. It may hold a place in a queue.
+    NotReady,
+    /// It is ready. It may hold a reservation, such as a slot of a concurrency limit.
+    Ready,
 }
 
 impl<S, A> Gate<S, A> {
     pub(super) fn new(inner: S, keeper: Arc<Keeper<A>>) -> Self {
-        Self { inner, keeper, ready: false }
+        Self { inner, keeper, readiness: Readiness::NotPolled }
     }
 }
 
@@ -64,8 +75,11 @@ where
         if self.keeper.shut() {
             return Poll::Ready(Ok(()));
         }
+        self.readiness = Readiness::NotReady; // also if the poll panics
         let polled = self.inner.poll_ready(cx);
-        self.ready = matches!(polled, Poll::Ready(Ok(())));
+        if let Poll::Ready(Ok(())) = polled {
+            self.readiness = Readiness::Ready;
+        }
         if let Poll::Ready(Err(error)) = &polled
             && self.keeper.manner.enabled
         {
@@ -75,14 +89,17 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
-        let ready = mem::take(&mut self.ready);
+        let ready = self.readiness == Readiness::Ready;
         let permit = if self.keeper.waves_through(&request) {
             None
         } else {
             match self.keeper.policy.admit(&RequestHead::of(&request)) {
                 Answer::Now(decision) => match self.keeper.apply(decision) {
                     Ok(permit) => permit,
-                    Err(refusal) => return GateFuture::refused(self.keeper.answer(refusal, request.headers())),
+                    Err(refusal) => {
+                        self.release();
+                        return GateFuture::refused(self.keeper.answer(refusal, &RequestHead::of(&request)));
+                    }
                 },
                 Answer::Later(decision) => {
                     let service = self.take();
@@ -92,19 +109,31 @@ where
         };
         let mut guard = Guard::new(permit);
         if !ready {
-            return GateFuture::readying(self.take(), request, guard);
+            let service = guard.run(|| self.take());
+            return GateFuture::readying(Arc::clone(&self.keeper), service, request, guard);
         }
-        let bare = begin(&mut request, &mut guard);
+        self.readiness = Readiness::NotPolled;
+        let bare = begin(&*self.keeper.policy, &mut request, &mut guard);
+        let watch = guard.watch();
         let future = self.inner.call(request);
+        watch.disarm();
         GateFuture::serving(future, guard, bare)
     }
 }
 
 impl<S: Clone, A> Gate<S, A> {
-    /// The service that was polled ready; a clone of it takes its place.
+    /// Returns the service that was polled and puts a clone, which was not, in its place.
     fn take(&mut self) -> S {
         let clone = self.inner.clone();
+        self.readiness = Readiness::NotPolled;
         mem::replace(&mut self.inner, clone)
+    }
+
+    /// Releases what the service has reserved for a call that will not be made.
+    fn release(&mut self) {
+        if self.readiness != Readiness::NotPolled {
+            drop(self.take());
+        }
     }
 }
 

@@ -115,7 +115,7 @@ impl ApiKey {
     }
 
     /// Takes an account without a public name for no identity, so that all clients are
-    /// [`named`](crate::identity::Traits::named).
+    /// [`named`](crate::Traits::named).
     ///
     /// A hash map of named accounts does not need it.
     ///

@@ -55,7 +55,7 @@ impl Verified {
     }
 
     /// Takes an account without a public name for no identity, so that all clients are
-    /// [`named`](crate::identity::Traits::named).
+    /// [`named`](crate::Traits::named).
     ///
     /// ```
     /// use tollgate::{Account, Identify, Verified};

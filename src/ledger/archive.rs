@@ -36,7 +36,7 @@ impl Ledger {
     ///
     /// From then on a named job needs an id that carries its time, a UUID of version 7 or a ULID: one that carries none, that
     /// lies more than five minutes ahead or longer ago than the horizon is refused with
-    /// [`Reason::StaleJobId`](crate::refusal::Reason::StaleJobId), and nothing is charged. That is what makes it safe to
+    /// [`Reason::StaleJobId`](crate::Reason::StaleJobId), and nothing is charged. That is what makes it safe to
     /// [`archive`](Self::archive) rows: what is forgotten can not be charged again.
     ///
     /// # Panics

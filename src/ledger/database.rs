@@ -43,8 +43,8 @@ pub(crate) trait Audited: Database {
         most: usize,
     ) -> impl Future<Output = Result<Vec<(i64, u64, Row)>, Failure>> + Send;
 
-    /// What the rows of a tenant that were written from `from` on and before `until` come to, kind by kind: what several
-    /// limits count is taken once, row by row, and that a limit was counted from zero leaves it as it is.
+    /// Sums what the rows of a tenant that were written from `from` on and before `until` bill, kind by kind, by the rule of
+    /// [`billed`](crate::rule::ledger::billed).
     fn sums(&self, tenant: &str, from: u64, until: u64) -> impl Future<Output = Result<Vec<Sum>, Failure>> + Send;
 
     /// What was used at a time, of each period that was under way: the sum of what had been written by then.

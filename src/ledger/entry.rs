@@ -39,7 +39,8 @@ pub struct LedgerEntry {
     pub limit: String,
     /// The period that it belongs to, by its start.
     pub window_start: SystemTime,
-    /// By how much it changed what is used: negative where something went back.
+    /// By how much it changed what its limit has used: negative where something went back. Each limit of a kind has a row
+    /// of its own, so sums over limits are no bill; [`Ledger::invoice`](crate::Ledger::invoice) is.
     pub amount: i64,
     /// When it was written.
     pub at: SystemTime,

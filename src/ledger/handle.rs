@@ -19,13 +19,13 @@ use crate::{
 
 /// Quotas that are exact, and a ledger in which nothing is charged twice and nothing is lost; clones are the same ledger.
 ///
-/// Layers that [keep their accounts](crate::quota::QuotaLayer::store_in) in it share it, and so do other processes with the same
+/// Layers that [keep their accounts](crate::QuotaLayer::store_in) in it share it, and so do other processes with the same
 /// database. All that is charged is written by one task over one connection, many requests in one transaction; a request
 /// is let pass when what it was charged is durable.
 ///
 /// | to | there is |
 /// |---|---|
-/// | charge, reserve, record, grant, reset | the [`handle`](crate::quota::QuotaLayer::handle) of a layer that keeps its accounts in it |
+/// | charge, reserve, record, grant, reset | the [`handle`](crate::QuotaLayer::handle) of a layer that keeps its accounts in it |
 /// | export rows | [`entries`](Self::entries) |
 /// | know what was used at a time | [`usage_at`](Self::usage_at) |
 /// | audit the counts | [`reconcile`](Self::reconcile), [`repair`](Self::repair) |

@@ -2,6 +2,7 @@
 
 mod archive;
 mod audit;
+mod billed;
 mod billing;
 mod columns;
 mod database;

@@ -96,7 +96,7 @@ impl Plan {
     /// | `queries_per_day` | 43,200 |
     /// | `bytes_per_day` | 1 GiB, of requests and responses together |
     ///
-    /// Queries are a unit of your own: the handler records them, or [`cost`](crate::quota::layer::QuotaLayer::cost) says what each
+    /// Queries are a unit of your own: the handler records them, or [`cost`](crate::QuotaLayer::cost) says what each
     /// request takes.
     ///
     /// ```
@@ -179,7 +179,7 @@ impl Plan {
     }
 
     /// Numbers the plan, so that the nodes of a fleet agree which one is the newer; see
-    /// [`set_plan`](crate::quota::layer::Quotas::set_plan). Without a number it follows whatever is in force.
+    /// [`set_plan`](crate::Quotas::set_plan). Without a number it follows whatever is in force.
     ///
     /// ```
     /// assert_eq!(tollgate::Plan::new("free").numbered(3).version(), 3);

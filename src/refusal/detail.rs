@@ -7,7 +7,7 @@ use super::{Reason, Refusal};
 pub(super) fn detail<const N: usize>(refusal: &Refusal, out: &mut Buffer<N>) {
     match (refusal.reason(), refusal.limit()) {
         (Reason::RateLimited, 0) => out.push("The limit is used up."),
-        (Reason::RateLimited, limit) if refusal.worst().is_some_and(|worst| worst.current < worst.limit) => {
+        (Reason::RateLimited, limit) if refusal.remaining() > 0 => {
             out.push("Too little is left of the limit of ").number(limit).push(".")
         }
         (Reason::RateLimited, limit) => out.push("The limit of ").number(limit).push(" is used up."),

@@ -35,7 +35,7 @@ pub(super) fn trailers_only(refusal: &Refusal, content_type: HeaderValue) -> Res
     let code = code(refusal.reason());
     let details = details(refusal, code, std::str::from_utf8(said.as_bytes()).unwrap_or_default());
 
-    let mut headers = HeaderMap::with_capacity(12); // these five, and rate limit fields without growing
+    let mut headers = HeaderMap::with_capacity(12); // these five, and those of every refusal without growing
     headers.insert(CONTENT_TYPE, content_type);
     headers.insert(GRPC_STATUS, number(code));
     if let Some(message) = message(said.as_bytes()) {

@@ -1,7 +1,7 @@
 //! Refusals: why a request may not pass, when to come back, and how a client is told.
 //!
 //! Over HTTP a refusal is a [problem document](problem) with `Retry-After`; over gRPC, on the same layer, it is a
-//! status with its details. [`refuse_with`](crate::gate::GateLayer::refuse_with) replaces the former:
+//! status with its details. [`refuse_with`](crate::GateLayer::refuse_with) replaces the former:
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -30,8 +30,10 @@
 //! not read before it has written all, as simple libraries do, may find a broken pipe instead when the body is large.
 
 mod buffer;
+mod complete;
 mod detail;
 mod grpc;
+mod item;
 mod names;
 mod near;
 mod number;
@@ -261,6 +263,11 @@ impl Refusal {
         self.retry_after().map(|wait| whole_seconds(wait.saturating_add(self.0.spread)).max(1))
     }
 
+    /// Returns what is left of the limit, in the policy's units; 0 where the refusal has no limit.
+    pub(crate) fn remaining(&self) -> u64 {
+        self.limit().saturating_sub(self.current())
+    }
+
     /// The rate limit fields that the answer carries.
     pub(crate) fn fields(&self) -> Option<&Fields> {
         self.0.fields.as_deref()
@@ -373,6 +380,9 @@ impl fmt::Display for Refusal {
         write!(f, "policy {:?}: ", self.policy())?;
         match (self.reason(), self.limit()) {
             (Reason::RateLimited, 0) => f.write_str("limit reached")?,
+            (Reason::RateLimited, limit) if self.remaining() > 0 => {
+                write!(f, "too little left of the limit of {limit}")?
+            }
             (Reason::RateLimited, limit) => write!(f, "limit of {limit} reached")?,
             (Reason::Capacity, _) => f.write_str("shared capacity used up")?,
             (Reason::CircuitOpen, _) => f.write_str("circuit open")?,

@@ -1,18 +1,14 @@
 //! A refusal in plain HTTP: a problem document, or a line of text.
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderValue, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
-};
+use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 
-use super::{Reason, Refusal};
-use super::{buffer::Buffer, detail::detail, number::number};
+use super::{buffer::Buffer, complete::complete, detail::detail};
+use crate::refusal::{Reason, Refusal};
 
 // Constants, because a value that is made at run time is checked byte by byte.
 const JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// A problem document (RFC 9457): how layers answer by default.
 ///
@@ -37,6 +33,13 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// ```
 #[must_use]
 pub fn problem(refusal: &Refusal) -> Response<Bytes> {
+    let mut answer = document(refusal);
+    complete(refusal, answer.headers_mut());
+    answer
+}
+
+/// Makes a problem document without the fields of [`complete`].
+pub(super) fn document(refusal: &Refusal) -> Response<Bytes> {
     let mut body = Buffer::<512>::new();
     body.push(opening(refusal.reason()));
     detail(refusal, &mut body);
@@ -74,7 +77,9 @@ pub fn text(refusal: &Refusal) -> Response<Bytes> {
     let mut body = Buffer::<192>::new();
     detail(refusal, &mut body);
     body.push("\n");
-    answer(refusal, TEXT, body.take())
+    let mut answer = answer(refusal, TEXT, body.take());
+    complete(refusal, answer.headers_mut());
+    answer
 }
 
 /// The HTTP status of a refusal, for answers of your own.
@@ -99,28 +104,12 @@ pub fn status(refusal: &Refusal) -> StatusCode {
     }
 }
 
-/// Adds what every refusal must say, unless an answer says it already.
-pub(super) fn complete(refusal: &Refusal, headers: &mut HeaderMap) {
-    if let Some(seconds) = refusal.retry_after_field()
-        && !headers.contains_key(RETRY_AFTER)
-    {
-        let _ = headers.try_insert(RETRY_AFTER, number(seconds));
-    }
-    if !headers.contains_key(CACHE_CONTROL) {
-        let _ = headers.try_insert(CACHE_CONTROL, NO_STORE);
-    }
-}
-
 fn answer(refusal: &Refusal, kind: HeaderValue, body: Bytes) -> Response<Bytes> {
     let mut response = Response::new(body);
     *response.status_mut() = status(refusal);
     let headers = response.headers_mut();
-    headers.reserve(6); // these three, and rate limit fields without growing
+    headers.reserve(6); // this one, and those of every refusal without growing
     headers.insert(CONTENT_TYPE, kind);
-    headers.insert(CACHE_CONTROL, NO_STORE);
-    if let Some(seconds) = refusal.retry_after_field() {
-        headers.insert(RETRY_AFTER, number(seconds));
-    }
     response
 }
 

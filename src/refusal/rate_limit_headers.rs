@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, header::RETRY_AFTER};
 
 use super::whole_seconds;
 use super::{
-    buffer::Buffer,
+    item::{Items, clamp},
     names::{RATELIMIT, RATELIMIT_POLICY},
     number::{number, read},
     structured_field,
@@ -84,9 +84,6 @@ enum Kind {
     Triple { limit: HeaderValue, reset: Reset },
 }
 
-/// The largest integer of a structured field: 15 digits (RFC 9651, 3.3.1).
-const MAX: u64 = 999_999_999_999_999;
-
 impl Fields {
     /// The fields of the policy `name`: `quota` units in a `window`, which is told in whole seconds, rounded up.
     ///
@@ -139,15 +136,13 @@ impl Fields {
 
     /// The fields of policies that belong together: each tells of all of them, and what is left of its own.
     pub(crate) fn of_all(dialect: Dialect, all: &[Told]) -> Vec<Self> {
-        let policies = all.iter().map(Told::policy).collect::<Vec<_>>().join(", ");
-        let policies = shared(HeaderValue::try_from(policies).expect("visible ASCII"));
+        let mut policies = Items::<256>::new();
+        all.iter().for_each(|told| told.write_policy(&mut policies));
+        let policies = shared(HeaderValue::from_maybe_shared(policies.take()).expect("visible ASCII"));
         let kind = |told: &Told| match dialect {
             Dialect::None => Kind::None,
-            Dialect::XRateLimit { reset } => Kind::Triple { limit: shared(number(told.quota.min(MAX))), reset },
-            Dialect::Draft11 => {
-                let item = format!("{};r=", told.name.quoted()).into_bytes().into();
-                Kind::List { policy: policies.clone(), item }
-            }
+            Dialect::XRateLimit { reset } => Kind::Triple { limit: shared(number(clamp(told.quota))), reset },
+            Dialect::Draft11 => Kind::List { policy: policies.clone(), item: told.name.quoted().into_bytes().into() },
         };
         all.iter().map(|told| Self { kind: kind(told), resets: told.window.is_some() }).collect()
     }
@@ -172,6 +167,29 @@ impl Fields {
     /// assert_eq!(headers["x-ratelimit-reset"], "1790000026");
     /// ```
     pub fn write(&self, headers: &mut HeaderMap, remaining: u64, reset: Duration, wall: impl FnOnce() -> Duration) {
+        self.write_and_raise(headers, remaining, reset, wall, remaining == 0);
+    }
+
+    /// Adds the policy's fields to the answer of a refusal: `remaining` units, too few for the request, enough after
+    /// `wait`. A `Retry-After` that is there already is raised to `wait`, whatever remains.
+    pub(super) fn write_refused(
+        &self,
+        headers: &mut HeaderMap,
+        remaining: u64,
+        wait: Duration,
+        wall: impl FnOnce() -> Duration,
+    ) {
+        self.write_and_raise(headers, remaining, wait, wall, true);
+    }
+
+    fn write_and_raise(
+        &self,
+        headers: &mut HeaderMap,
+        remaining: u64,
+        reset: Duration,
+        wall: impl FnOnce() -> Duration,
+        raise: bool,
+    ) {
         let told = match &self.kind {
             Kind::None => return,
             _ if !self.resets => return self.tell(headers, remaining, None),
@@ -179,7 +197,7 @@ impl Fields {
             _ => whole_seconds(reset),
         };
         self.tell(headers, remaining, Some(told));
-        if remaining == 0 {
+        if raise {
             raise_retry_after(headers, whole_seconds(reset));
         }
     }
@@ -199,16 +217,17 @@ impl Fields {
     }
 
     fn tell(&self, headers: &mut HeaderMap, remaining: u64, reset: Option<u64>) {
-        let remaining = remaining.min(MAX);
-        let reset = reset.map(|seconds| seconds.min(MAX));
         match &self.kind {
             Kind::None => {}
-            Kind::Triple { limit, .. } => x_ratelimit::write(headers, limit, Triple { remaining, reset }),
+            Kind::Triple { limit, .. } => {
+                let ours = Triple { remaining: clamp(remaining), reset: reset.map(clamp) };
+                x_ratelimit::write(headers, limit, ours);
+            }
             Kind::List { policy, item } => {
-                let mut line = Buffer::<128>::new();
-                line.push(item).number(remaining);
+                let mut line = Items::<128>::new();
+                line.resume(item).integer(";r=", remaining);
                 if let Some(seconds) = reset {
-                    line.push(";t=").number(seconds);
+                    line.integer(";t=", seconds);
                 }
                 structured_field::append(headers, || RATELIMIT_POLICY, policy.clone());
                 if let Ok(line) = HeaderValue::from_maybe_shared(line.take()) {
@@ -231,15 +250,14 @@ pub(crate) struct Told {
 }
 
 impl Told {
-    fn policy(&self) -> String {
-        let mut policy = format!("{};q={}", self.name.quoted(), self.quota.min(MAX));
+    fn write_policy<const N: usize>(&self, policies: &mut Items<N>) {
+        policies.item(&self.name).integer(";q=", self.quota);
         if let Some(window) = self.window {
-            policy += &format!(";w={}", whole_seconds(window).clamp(1, MAX));
+            policies.integer(";w=", whole_seconds(window).max(1));
         }
         if let Some(unit) = &self.unit {
-            policy += &format!(";qu={}", unit.quoted());
+            policies.string(";qu=", unit);
         }
-        policy
     }
 }
 

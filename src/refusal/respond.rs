@@ -1,17 +1,16 @@
-//! The answer of a refusal on the wire.
+//! The response of a refused request.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::Response;
 
-use super::Refusal;
-
-use super::{Wire, grpc, problem, problem::problem as document};
+use super::{Refusal, Wire, complete::complete, grpc, problem};
+use crate::head::RequestHead;
 
 type Custom = Arc<dyn Fn(&Refusal) -> Response<Bytes> + Send + Sync>;
 
-/// Makes the answer of a refusal: a problem document unless told otherwise, and a status where gRPC is spoken.
+/// Makes the response of a refusal: a problem document by default, Trailers-Only for gRPC.
 #[derive(Clone, Default)]
 pub(crate) struct Responder(Option<Custom>);
 
@@ -20,16 +19,26 @@ impl Responder {
         Self(Some(Arc::new(answer)))
     }
 
-    pub(crate) fn answer(&self, refusal: &Refusal, wire: &Wire) -> Response<Bytes> {
-        match (wire, &self.0) {
-            (Wire::Grpc { content_type }, _) => grpc::trailers_only(refusal, content_type.clone()),
-            (Wire::Http, None) => document(refusal),
-            (Wire::Http, Some(custom)) => {
-                let mut answer = custom(refusal);
-                problem::complete(refusal, answer.headers_mut());
-                answer
-            }
+    /// Returns the response of a refused request. Every refusal of a gate leaves through here, so that each has
+    /// `Retry-After`, `Cache-Control: no-store`, its rate limit fields and the [`Refusal`] in its extensions.
+    pub(crate) fn answer(
+        &self,
+        refusal: Refusal,
+        request: &RequestHead<'_>,
+        wall: impl FnOnce() -> Duration,
+    ) -> Response<Bytes> {
+        let mut answer = match (Wire::of(request), &self.0) {
+            (Wire::Grpc { content_type }, _) => grpc::trailers_only(&refusal, content_type),
+            (Wire::Http, None) => problem::document(&refusal),
+            (Wire::Http, Some(custom)) => custom(&refusal),
+        };
+        complete(&refusal, answer.headers_mut());
+        if let Some(fields) = refusal.fields() {
+            let wait = refusal.retry_after().unwrap_or_default();
+            fields.write_refused(answer.headers_mut(), refusal.remaining(), wait, wall);
         }
+        answer.extensions_mut().insert(refusal);
+        answer
     }
 }
 

@@ -1,19 +1,26 @@
-//! Which protocol a request speaks.
+//! Detection of the protocol of a request.
 
-use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
+use http::{
+    HeaderMap, HeaderValue, Method, Version,
+    header::{CONTENT_TYPE, TE},
+};
 
 use super::names::GRPC_STATUS;
+use crate::head::RequestHead;
 
-/// The protocol that a request speaks, which decides how a refusal is said.
+/// Protocol of a request, which decides the form of a refusal.
 ///
 /// ```
-/// use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
-/// use tollgate::refusal::Wire;
+/// use http::{HeaderValue, Request, Version};
+/// use tollgate::{RequestHead, respond::Wire};
 ///
-/// let mut headers = HeaderMap::new();
-/// assert_eq!(Wire::of(&headers), Wire::Http);
-/// headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc+proto"));
-/// assert_eq!(Wire::of(&headers), Wire::Grpc { content_type: HeaderValue::from_static("application/grpc+proto") });
+/// let call = Request::post("/grpc.health.v1.Health/Check")
+///     .version(Version::HTTP_2)
+///     .header("content-type", "application/grpc+proto")
+///     .body(())
+///     .unwrap();
+/// let content_type = HeaderValue::from_static("application/grpc+proto");
+/// assert_eq!(Wire::of(&RequestHead::of(&call)), Wire::Grpc { content_type });
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -22,30 +29,47 @@ pub enum Wire {
     Http,
     /// gRPC, or gRPC-Web: they differ in the type of the answer and not in its form, as long as no message follows.
     Grpc {
-        /// The type to answer with: the request's own, without parameters.
+        /// Type of the answer: the request's own, without parameters.
         content_type: HeaderValue,
     },
 }
 
 impl Wire {
-    /// The protocol that a request with these fields speaks.
+    /// Returns the protocol of a request.
     ///
-    /// gRPC is `application/grpc`, `application/grpc-web` or `application/grpc-web-text`, followed by the end, by `+`
-    /// or by `;`. Everything else is plain HTTP.
+    /// - gRPC is a POST of `application/grpc` over HTTP/2 or later. Over HTTP/1.1 it is one with `te: trailers`, which
+    ///   layers that translate gRPC-Web, such as tonic-web's, pass inwards.
+    /// - gRPC-Web is a POST of `application/grpc-web` or `application/grpc-web-text` over any version.
+    ///
+    /// The type is followed by its end, by `+` or by `;`. Everything else is plain HTTP: a refusal of gRPC has the status
+    /// 200, and any client can send its content type with a GET that caches answer.
     ///
     /// ```
-    /// # use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
-    /// # use tollgate::refusal::Wire;
-    /// let not_grpc = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/grpcurl"))]);
-    /// assert_eq!(Wire::of(&not_grpc), Wire::Http);
+    /// # use http::Request;
+    /// # use tollgate::{RequestHead, respond::Wire};
+    /// let script = Request::get("/app.js").header("content-type", "application/grpc").body(()).unwrap();
+    /// assert_eq!(Wire::of(&RequestHead::of(&script)), Wire::Http);
     /// ```
     #[must_use]
-    pub fn of(headers: &HeaderMap) -> Self {
-        match headers.get(CONTENT_TYPE).and_then(|value| echo(value.as_bytes())) {
+    pub fn of(request: &RequestHead<'_>) -> Self {
+        if request.method != Method::POST {
+            return Self::Http;
+        }
+        let echoed = |value: &HeaderValue| {
+            let (family, suffix) = family(value.as_bytes())?;
+            (family != GRPC || carries_trailers(request)).then(|| echo(value.as_bytes(), family, suffix))
+        };
+        match request.headers.get(CONTENT_TYPE).and_then(echoed) {
             Some(content_type) => Self::Grpc { content_type },
             None => Self::Http,
         }
     }
+}
+
+/// Returns whether the client can receive gRPC's trailers.
+fn carries_trailers(request: &RequestHead<'_>) -> bool {
+    let accepts = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"trailers");
+    request.version >= Version::HTTP_2 || request.headers.get(TE).is_some_and(accepts)
 }
 
 /// Whether a message is of gRPC itself, whose trailers are fields: gRPC-Web has them in the body, where nobody looks.
@@ -79,26 +103,37 @@ fn family(value: &[u8]) -> Option<(&'static str, &[u8])> {
     })
 }
 
-/// The type to answer a gRPC request with; `None` if it is none.
-fn echo(value: &[u8]) -> Option<HeaderValue> {
-    let (family, suffix) = family(value)?;
+/// Returns the type that answers a gRPC request of `value`, which is `family` followed by `suffix`.
+fn echo(value: &[u8], family: &'static str, suffix: &[u8]) -> HeaderValue {
     let end = suffix.iter().position(|byte| *byte == b';').unwrap_or(suffix.len());
     let harmless = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-._".contains(byte);
-    match &suffix[..end] {
-        b"+proto" if family == GRPC => Some(HeaderValue::from_static("application/grpc+proto")),
+    let echoed = match &suffix[..end] {
+        b"+proto" if family == GRPC => return HeaderValue::from_static("application/grpc+proto"),
         [_, codec @ ..] if family.len() + end <= LONGEST && !codec.is_empty() && codec.iter().all(harmless) => {
             HeaderValue::from_bytes(&value[..family.len() + end]).ok()
         }
-        _ => Some(HeaderValue::from_static(family)),
-    }
+        _ => None,
+    };
+    echoed.unwrap_or(HeaderValue::from_static(family))
 }
 
 #[cfg(test)]
 mod tests {
+    use http::Request;
+
     use super::*;
 
+    /// The type that answers a POST of `content_type` over HTTP/2.
+    fn echoed(content_type: &[u8]) -> Option<HeaderValue> {
+        let request = Request::post("/").version(Version::HTTP_2).header(CONTENT_TYPE, content_type).body(()).unwrap();
+        match Wire::of(&RequestHead::of(&request)) {
+            Wire::Grpc { content_type } => Some(content_type),
+            Wire::Http => None,
+        }
+    }
+
     fn answered(content_type: &str) -> Option<String> {
-        echo(content_type.as_bytes()).map(|value| value.to_str().unwrap().to_owned())
+        echoed(content_type.as_bytes()).map(|value| value.to_str().unwrap().to_owned())
     }
 
     #[test]
@@ -139,7 +174,7 @@ mod tests {
 
     #[test]
     fn bytes_that_are_no_text_are_plain_http_or_dropped() {
-        assert_eq!(echo(b"\xff\xfe"), None);
-        assert_eq!(echo(b"application/grpc+\xff").unwrap(), "application/grpc");
+        assert_eq!(echoed(b"\xff\xfe"), None);
+        assert_eq!(echoed(b"application/grpc+\xff").unwrap(), "application/grpc");
     }
 }

@@ -42,7 +42,7 @@
 //!
 //! # Behind a proxy
 //! The peer is then the proxy, and all its clients share one bucket: say which networks to believe with
-//! [`PeerIp::trust_forwarded`](crate::identity::PeerIp::trust_forwarded).
+//! [`PeerIp::trust_forwarded`](crate::PeerIp::trust_forwarded).
 
 pub mod gcra;
 mod handle;

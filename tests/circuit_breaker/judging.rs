@@ -98,6 +98,49 @@ async fn a_date_to_come_back_at_counts_from_the_senders_own_clock() {
     }
 }
 
+mod honoured_retry_after {
+    use super::*;
+
+    #[tokio::test]
+    async fn value_that_asks_for_no_wait_changes_nothing() {
+        const DATE: (&str, &str) = ("date", "Wed, 21 Oct 2026 07:28:00 GMT");
+        for fields in [
+            &[("retry-after", "0")][..],
+            &[("retry-after", "00")],
+            &[DATE, ("retry-after", "Wed, 21 Oct 2026 07:28:00 GMT")],
+            &[DATE, ("retry-after", "Wed, 21 Oct 2026 07:27:59 GMT")],
+            &[DATE, ("retry-after", "Thu, 01 Jan 1970 00:00:00 GMT")],
+            &[("retry-after", "-1")],
+            &[("retry-after", "+1")],
+            &[("retry-after", "1.5")],
+            &[("retry-after", "")],
+            &[("retry-after", "5, 0")],
+        ] {
+            let scene = Scene::new(three().honour_retry_after());
+            scene.upstream.does(Deed::Fields(503, fields));
+            for failures in 1..=2 {
+                assert_eq!(scene.get().await, 503);
+                assert_eq!(scene.state(), CircuitState::Closed, "{fields:?}");
+                assert_eq!(scene.breaker.counts().failures, failures, "{fields:?}");
+            }
+            assert_eq!(scene.get().await, 503);
+            assert_eq!(scene.state(), CircuitState::Open, "the third failure in a row");
+        }
+    }
+
+    #[tokio::test]
+    async fn huge_value_opens_for_the_cap() {
+        for fields in
+            [&[("retry-after", "18446744073709551615")][..], &[("retry-after", "99999999999999999999999999999999")]]
+        {
+            let scene = Scene::new(three().honour_retry_after());
+            scene.upstream.does(Deed::Fields(503, fields));
+            scene.get().await;
+            assert_eq!(scene.refusal().await.retry_after(), Some(60 * SECOND), "{fields:?}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_hanging_upstream_opens_the_circuit_although_every_caller_gives_up() {
     let scene = Scene::new(CircuitBreakerLayer::new(Trip::consecutive(5).slow_after(2 * SECOND)));

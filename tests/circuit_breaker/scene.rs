@@ -170,7 +170,8 @@ impl Scene {
 }
 
 pub(crate) fn grpc() -> Request<Full<Bytes>> {
-    Request::post("/pkg.Service/Method").header(CONTENT_TYPE, GRPC).body(Full::default()).unwrap()
+    let call = Request::post("/pkg.Service/Method").version(http::Version::HTTP_2);
+    call.header(CONTENT_TYPE, GRPC).body(Full::default()).unwrap()
 }
 
 pub(crate) fn trailers(status: &'static str) -> Deed {

@@ -36,7 +36,7 @@ pub struct Ends(mpsc::UnboundedReceiver<String>);
 impl Ends {
     /// How the next request ended, waiting for it.
     pub async fn next(&mut self) -> String {
-        let patience = Duration::from_secs(20);
+        let patience = Duration::from_secs(300);
         tokio::time::timeout(patience, self.0.recv()).await.expect("a permit was never settled").expect("recorder gone")
     }
 

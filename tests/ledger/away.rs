@@ -18,6 +18,9 @@ use tower::{Layer, ServiceExt, service_fn};
 
 use super::*;
 
+/// Deadline of callers that cannot be answered, because the file is locked.
+const BRIEF: Duration = Duration::from_millis(400);
+
 /// A ledger in a file, a spool beside it, and who can lock everybody else out of the file.
 pub(super) struct Scene {
     directory: PathBuf,
@@ -28,10 +31,10 @@ pub(super) struct Scene {
 impl Scene {
     pub(super) async fn in_directory(directory: PathBuf) -> Self {
         let ledger = SqliteLedger::open(directory.join("quota.db")).await.unwrap();
-        Self { directory, ledger: ledger.deadline(Duration::from_millis(400)), log: Arc::default() }
+        Self { directory, ledger: ledger.deadline(PATIENT), log: Arc::default() }
     }
 
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let directory = std::env::temp_dir().join(format!("tollgate-{:032x}", fastrand::u128(..)));
         std::fs::create_dir(&directory).unwrap();
         Self::in_directory(directory).await
@@ -60,24 +63,23 @@ impl Scene {
         layer.handle()
     }
 
-    /// Locks everybody else out until it is dropped.
-    pub(super) async fn away(&self) -> SqliteConnection {
+    /// Locks the file against all other connections until it is dropped.
+    async fn lock(&self) -> SqliteConnection {
         let options = SqliteConnectOptions::new().filename(self.directory.join("quota.db"));
-        let mut connection =
-            SqliteConnection::connect_with(&options.busy_timeout(Duration::from_secs(5))).await.unwrap();
+        let mut connection = SqliteConnection::connect_with(&options.busy_timeout(HUNG)).await.unwrap();
         connection.execute("BEGIN EXCLUSIVE").await.unwrap();
         connection
     }
 
+    /// Locks the file until it is dropped. Meanwhile callers do not wait for long.
+    pub(super) async fn away(&self) -> Away {
+        let locked = self.lock().await;
+        Away { _locked: locked, ledger: self.ledger.clone().deadline(BRIEF) }
+    }
+
     /// Waits until nothing waits for the ledger.
     pub(super) async fn merged(spool: &Spool) {
-        for _ in 0..1_000 {
-            if spool.pending() == 0 {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        panic!("{spool:?}");
+        until("the spool is merged", async || spool.pending() == 0).await;
     }
 
     fn told(&self) -> Vec<String> {
@@ -85,20 +87,22 @@ impl Scene {
     }
 }
 
+/// Holds the file; callers are [`PATIENT`] again when it is dropped.
+pub(super) struct Away {
+    _locked: SqliteConnection,
+    ledger: Ledger,
+}
+
+impl Drop for Away {
+    fn drop(&mut self) {
+        drop(self.ledger.clone().deadline(PATIENT));
+    }
+}
+
 impl Drop for Scene {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.directory);
     }
-}
-
-async fn eventually(mut is: impl FnMut() -> bool) {
-    for _ in 0..500 {
-        if is() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("it never came");
 }
 
 #[tokio::test]
@@ -126,9 +130,9 @@ async fn what_passes_without_the_ledger_is_charged_once_it_is_back_also_past_the
     // Whether it is asked again before all is there depends on how much that is.
     let told =
         || ["lost", "back", "merged 5, 0 before"].map(|told| scene.told().iter().filter(|it| *it == told).count());
-    eventually(|| told() == [1, 1, 1] && scene.told().len() == 3).await;
+    until("all three are told once", async || told() == [1, 1, 1] && scene.told().len() == 3).await;
     let length = || std::fs::metadata(scene.spool_path()).unwrap().len();
-    eventually(|| length() == 16).await;
+    until("the spool is empty", async || length() == 16).await;
     assert_eq!(scene.ledger.reconcile().await.unwrap().drifts.len(), 0);
 }
 
@@ -137,6 +141,7 @@ async fn a_job_that_passed_is_a_duplicate_while_the_ledger_is_away_and_after_a_r
     let (scene, mut ran) = (Scene::new().await, 0);
     let next = Scene::in_directory(scene.directory.clone()).await;
     let away = scene.away().await;
+    drop(next.ledger.clone().deadline(BRIEF));
     for process in [&scene, &next] {
         let quotas = process.quotas(tokens(100), OnFailure::Open(process.spool()));
         let acme = acme();
@@ -148,6 +153,7 @@ async fn a_job_that_passed_is_a_duplicate_while_the_ledger_is_away_and_after_a_r
         assert_eq!(conflict.reason(), Reason::JobConflict);
     }
     drop(away);
+    drop(next.ledger.clone().deadline(PATIENT));
     let spool = next.spool();
     let quotas = next.quotas(tokens(100), OnFailure::Open(spool.clone()));
     Scene::merged(&spool).await;
@@ -222,7 +228,7 @@ async fn a_process_passes_its_share_of_what_was_left_and_no_more() {
     let (of, spool) = (NonZeroU32::new(2).unwrap(), scene.spool());
     let quotas = scene.quotas(tokens(100), OnFailure::LocalShare { of, spool: spool.clone() });
     quotas.charge(&acme(), ("tokens", 40)).await.unwrap();
-    for outage in [30, 15] {
+    for (round, outage) in [30, 15].into_iter().enumerate() {
         let away = scene.away().await;
         for _ in 0..outage {
             quotas.charge(&acme(), ("tokens", 1)).await.unwrap();
@@ -235,7 +241,8 @@ async fn a_process_passes_its_share_of_what_was_left_and_no_more() {
         assert_eq!(refusal.violations()[0].limit, 50);
         drop(away);
         Scene::merged(&spool).await;
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let back = || scene.told().iter().filter(|told| *told == "back").count();
+        until("the ledger is back", async || back() == round + 1).await;
         quotas.charge(&acme(), ("tokens", 0)).await.unwrap();
     }
     assert_eq!(counts(&quotas, &acme()).await, (85, 0));
@@ -277,7 +284,7 @@ async fn what_the_ledger_refuses_of_one_client_keeps_nobody_else_out() {
     for _ in 0..3 {
         quotas.charge(&acme(), ("tokens", 10)).await.unwrap();
     }
-    eventually(|| spool.pending() == 1).await;
+    until("one is kept", async || spool.pending() == 1).await;
     assert_eq!(counts(&quotas, &acme()).await, (31, 0));
     database.execute("DROP TRIGGER curse").await.unwrap();
     Scene::merged(&spool).await;
@@ -394,13 +401,13 @@ async fn many_at_once_are_charged_once_each_however_often_the_ledger_goes_away()
         })
         .collect();
     while !tasks.iter().all(|task| task.is_finished()) {
-        let away = scene.away().await;
+        let away = scene.lock().await;
         tokio::time::sleep(Duration::from_millis(40)).await;
         drop(away);
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
     Scene::merged(&spool).await;
-    let ledger = ledger.deadline(Duration::from_secs(5));
+    let ledger = ledger.deadline(PATIENT);
     let mut ran = jobs.lock().unwrap().clone();
     ran.sort();
     let rows = rows(&ledger, "acme").await;
@@ -415,7 +422,7 @@ async fn many_at_once_are_charged_once_each_however_often_the_ledger_goes_away()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_passes_without_a_server_is_charged_once_it_is_back_on_a_server() {
     let url = servers::Postgres::shared().database();
-    let ledger = tollgate::PostgresLedger::connect(&url).await.unwrap().deadline(Duration::from_millis(400));
+    let ledger = tollgate::PostgresLedger::connect(&url).await.unwrap().deadline(BRIEF);
     let path = std::env::temp_dir().join(format!("tollgate-{:032x}.spool", fastrand::u128(..)));
     let spool = Spool::at(&path).unwrap();
     let quotas = QuotaLayer::new(tokens(100)).store_in(&ledger, OnFailure::Open(spool.clone())).handle();
@@ -428,6 +435,7 @@ async fn what_passes_without_a_server_is_charged_once_it_is_back_on_a_server() {
     }
     quotas.reserve(&acme(), ("tokens", 9)).await.unwrap().commit(("tokens", 4));
     drop(away);
+    let ledger = ledger.deadline(PATIENT);
     Scene::merged(&spool).await;
     assert_eq!(counts(&quotas, &acme()).await, (124, 0));
     let rows = rows(&ledger, "acme").await;

@@ -62,7 +62,7 @@ async fn d1_a_duplicate_is_known_after_a_restart_and_by_another_process(database
     };
     assert_eq!(job(&first).await, JobRun::Done(()));
     assert_eq!(job(&second).await, JobRun::Replayed);
-    first.shut_down(Duration::from_secs(10)).await;
+    first.shut_down(HUNG).await;
     assert_eq!(job(&database.open().await).await, JobRun::Replayed);
 }
 
@@ -181,7 +181,7 @@ async fn d5_a_ledger_that_is_gone_charges_nothing_and_says_so_at_once(database: 
     let plan = tokens(1_000);
     let quotas = quotas(&ledger, plan.clone());
     quotas.charge(&acme(), ("tokens", 5)).await.unwrap();
-    ledger.shut_down(Duration::from_secs(10)).await;
+    ledger.shut_down(HUNG).await;
     let refusal = quotas.charge(&acme(), ("tokens", 5)).await.unwrap_err();
     assert_eq!(refusal.reason(), Reason::Unavailable);
     assert!(refusal.retry_after().is_some());

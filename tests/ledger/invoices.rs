@@ -9,6 +9,8 @@ use super::{Database, acme, on_each_database, quotas, rows, tokens};
 on_each_database! {
     d9_what_several_limits_count_is_billed_once
     a_limit_that_takes_the_place_of_another_in_mid_period_changes_nothing
+    rollback_is_credited_once_for_all_limits_of_a_kind
+    credit_of_a_later_period_is_counted_once
     d9_usage_on_a_customers_own_key_is_seen_and_costs_nothing
     every_row_is_in_one_invoice_and_what_goes_back_later_is_a_credit
     a_count_from_zero_gives_room_and_no_money_back
@@ -74,6 +76,40 @@ async fn a_limit_that_takes_the_place_of_another_in_mid_period_changes_nothing(d
     quotas.set_plan(Plan::new("paid").limit(hourly).numbered(3)).unwrap();
     charge(&quotas, 10).await;
     assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), [("tokens", 100, 200)]);
+}
+
+/// Two limits of one kind, as most plans have them.
+fn two_limits() -> Plan {
+    tokens(5_000).limit(Quota::units("tokens", 1_000).per(Period::day()))
+}
+
+async fn rollback_is_credited_once_for_all_limits_of_a_kind(database: Database) {
+    let ledger = database.open().await;
+    let quotas = quotas(&ledger, two_limits());
+    charge(&quotas, 10).await;
+    let held = quotas.reserve(&acme(), ("tokens", 50)).await.unwrap().detach();
+    quotas.roll_back(&held).await.unwrap();
+    let until = boundary(&ledger).await;
+    let bill = invoice(&ledger, BEGINNING, until).await;
+    assert_eq!(lines(&bill), [("tokens", 10, 20)]);
+
+    let provider = MemoryProvider::new();
+    let drift = ledger.compare(&provider, "acme", BEGINNING, until).await.unwrap();
+    assert_eq!((drift[0].kind.as_str(), drift[0].written, drift[0].billed), ("tokens", 10, 0));
+    ledger.push(&provider, &bill).await.unwrap();
+    assert_eq!(provider.invoices()[0].total, 20);
+    assert_eq!(ledger.compare(&provider, "acme", BEGINNING, until).await.unwrap(), []);
+}
+
+async fn credit_of_a_later_period_is_counted_once(database: Database) {
+    let ledger = database.open().await;
+    let quotas = quotas(&ledger, two_limits());
+    let held = quotas.reserve(&acme(), ("tokens", 50)).await.unwrap().detach();
+    let first = boundary(&ledger).await;
+    quotas.roll_back(&held).await.unwrap();
+    charge(&quotas, 10).await;
+    assert_eq!(lines(&invoice(&ledger, BEGINNING, first).await), [("tokens", 50, 100)]);
+    assert_eq!(lines(&invoice(&ledger, first, future()).await), [("tokens", -40, -80)]);
 }
 
 async fn d9_usage_on_a_customers_own_key_is_seen_and_costs_nothing(database: Database) {

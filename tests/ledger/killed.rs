@@ -74,7 +74,7 @@ async fn what_a_killed_process_let_pass_is_charged_once() {
         assert!(restart == 0 || now == total, "nothing is charged again");
         assert!(reserved <= 150, "what was not settled before it was killed is settled when its time runs out");
         total = now;
-        scene.ledger.shut_down(Duration::from_secs(5)).await;
+        scene.ledger.shut_down(HUNG).await;
         drop((quotas, spool));
         std::mem::forget(scene); // its directory is wanted again
     }

@@ -20,7 +20,7 @@ async fn a_reservation_outlives_the_program_that_made_it(database: Database) {
     let ledger = database.open().await;
     let held = quotas(&ledger, tokens(100)).reserve(&acme(), ("tokens", 80)).await.unwrap();
     let id = held.detach().to_string();
-    ledger.shut_down(Duration::from_secs(10)).await;
+    ledger.shut_down(HUNG).await;
 
     let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(100));
@@ -69,13 +69,7 @@ async fn forgotten(database: &Database, on_expiry: Option<OnExpiry>) -> (Ledger,
 }
 
 async fn comes_to(quotas: &Quotas, expected: (u64, u64)) {
-    for _ in 0..1_000 {
-        if counts(quotas, &acme()).await == expected {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("{:?} and not {expected:?}", counts(quotas, &acme()).await);
+    until(&format!("{expected:?} are counted"), async || counts(quotas, &acme()).await == expected).await;
 }
 
 async fn a_reservation_that_nobody_ends_stays_charged(database: Database) {
@@ -136,7 +130,7 @@ async fn a_ledger_that_was_shut_down_is_one_file() {
         quotas.charge(&acme(), ("tokens", 1)).await.unwrap();
         assert_eq!(counts(&quotas, &acme()).await, (charged, 0));
         assert!(beside.iter().all(|path| path.exists()));
-        ledger.shut_down(Duration::from_secs(5)).await;
+        ledger.shut_down(HUNG).await;
         assert!(beside.iter().all(|path| !path.exists()));
         assert!(quotas.usage(&acme()).await.is_err(), "it is closed");
     }

@@ -8,6 +8,8 @@ mod audit;
 mod away;
 mod billing_bugs;
 mod grants;
+#[cfg(feature = "sqlite")]
+mod handler;
 mod invoices;
 #[cfg(feature = "sqlite")]
 mod killed;
@@ -18,9 +20,15 @@ mod life;
 #[path = "../servers/mod.rs"]
 mod servers;
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tollgate::{Client, Ledger, LedgerEntry, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas, ReservationId};
+
+/// After this time a test counts as hung. No assertion about speed: only a hang takes this long.
+const HUNG: Duration = Duration::from_secs(300);
+
+/// Deadline of callers that must be answered by what happens, not by their deadline: longer than [`HUNG`].
+const PATIENT: Duration = Duration::from_secs(3_600);
 
 /// A database in which ledgers come and go.
 enum Database {
@@ -42,13 +50,15 @@ impl Database {
         Self::Postgres(servers::Postgres::shared().database())
     }
 
+    /// Opens the ledger; its callers are [`PATIENT`].
     async fn open(&self) -> Ledger {
-        match self {
+        let ledger = match self {
             #[cfg(feature = "sqlite")]
             Self::Sqlite(file) => tollgate::SqliteLedger::open(file).await.unwrap(),
             #[cfg(feature = "postgres")]
             Self::Postgres(url) => tollgate::PostgresLedger::connect(url).await.unwrap(),
-        }
+        };
+        ledger.deadline(PATIENT)
     }
 
     /// Moves everything that is written so many days back.
@@ -177,11 +187,15 @@ fn told(rows: &[LedgerEntry]) -> Vec<(&str, &str, i64)> {
 
 /// Waits until what ends without a wait has reached the ledger.
 async fn settled(ledger: &Ledger) {
-    for _ in 0..1_000 {
-        if ledger.backlog() == 0 {
-            return;
+    until("everything is written", async || ledger.backlog() == 0).await;
+}
+
+/// Waits until something holds.
+async fn until(what: &str, holds: impl AsyncFn() -> bool) {
+    let held = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
-    panic!("{ledger:?} does not come to rest");
+    };
+    tokio::time::timeout(HUNG, held).await.unwrap_or_else(|_| panic!("{what}: not within {HUNG:?}"));
 }

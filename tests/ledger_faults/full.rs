@@ -6,7 +6,7 @@ use sqlx::{Executor, SqlitePool, sqlite::SqliteConnectOptions};
 use tokio::task::JoinSet;
 use tollgate::{Client, JobRun, Ledger, Reason};
 
-use super::place::{Directory, Place, SOON, audit, in_time, is_trouble, job, job_at_last, quotas, until};
+use super::place::{Directory, HUNG, PATIENT, Place, answered, audit, is_trouble, job, job_at_last, quotas, until};
 
 /// Charges until there is no room, settles what is open, and makes room again.
 async fn what_was_served_is_written_once_there_is_room(
@@ -29,7 +29,7 @@ async fn what_was_served_is_written_once_there_is_room(
             let quotas = quotas.clone();
             asking.spawn(async move {
                 let id = format!("job {number}");
-                (in_time(job(&quotas, "acme", &id)).await, id)
+                (answered(job(&quotas, "acme", &id)).await, id)
             });
         }
         asked += 50;
@@ -52,7 +52,7 @@ async fn what_was_served_is_written_once_there_is_room(
     }
     // Callers are still told in time while all that waits to be written.
     for number in 0..5 {
-        let _ = in_time(job(&quotas, "acme", &format!("more {number}"))).await;
+        let _ = answered(job(&quotas, "acme", &format!("more {number}"))).await;
     }
     let kept = ledger.backlog();
     println!("{asked} asked before it was full, and {kept} kept");
@@ -91,7 +91,7 @@ async fn pool(most: u32, options: SqliteConnectOptions) -> SqlitePool {
 async fn what_was_served_is_written_once_there_is_room_in_the_file() {
     let (place, _directory) = Place::file();
     let pool = pool(2, options(&place).pragma("max_page_count", "300")).await;
-    let ledger = tollgate::SqliteLedger::from_pool(pool.clone()).await.unwrap();
+    let ledger = tollgate::SqliteLedger::from_pool(pool.clone()).await.unwrap().deadline(PATIENT);
     let fill = async || {
         pool.execute("CREATE TABLE ballast (filler BLOB)").await.unwrap();
         for size in [100_000, 4_000, 100] {
@@ -107,14 +107,14 @@ async fn what_was_served_is_written_once_there_is_room_in_the_file() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_that_cannot_be_written_is_told_at_once_and_looked_at_again() {
     let (place, _directory) = Place::file();
-    place.open().await.shut_down(SOON).await;
+    place.open().await.shut_down(HUNG).await;
     let pool = pool(1, options(&place)).await;
-    let ledger = tollgate::SqliteLedger::from_pool(pool.clone()).await.unwrap();
+    let ledger = tollgate::SqliteLedger::from_pool(pool.clone()).await.unwrap().deadline(PATIENT);
     let quotas = quotas(&ledger, 100);
     pool.set_connect_options(options(&place).create_if_missing(false).read_only(true));
     pool.acquire().await.unwrap().detach(); // the connection from before
     for number in 0..10 {
-        let answer = in_time(job(&quotas, "acme", &format!("job {number}"))).await;
+        let answer = answered(job(&quotas, "acme", &format!("job {number}"))).await;
         assert_eq!(answer.unwrap_err().reason(), Reason::Unavailable);
     }
     pool.set_connect_options(options(&place));
@@ -206,7 +206,7 @@ mod on_a_server {
             &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"),
         );
         for number in 0..10 {
-            let answer = in_time(job(&quotas, "acme", &format!("job {number}"))).await;
+            let answer = answered(job(&quotas, "acme", &format!("job {number}"))).await;
             assert_eq!(answer.unwrap_err().reason(), Reason::Unavailable);
         }
         server.sql("postgres", &format!("ALTER DATABASE {name} RESET default_transaction_read_only"));

@@ -13,9 +13,9 @@ async fn a_program_that_is_killed(place: &Place, rounds: usize) {
         let program = Program::start(place, round);
         // In every fifth round it may not even have begun.
         if round % 5 > 0 {
-            program.is_at_work();
+            program.was_told(fastrand::usize(20..150));
         }
-        std::thread::sleep(Duration::from_micros(fastrand::u64(..400_000))); // the moment of the crash, not luck
+        std::thread::sleep(Duration::from_micros(fastrand::u64(..50_000))); // any moment within a transaction
         for told in program.kill() {
             match told.split_once(' ').unwrap() {
                 ("done", id) => drop(acknowledged.insert(id.to_owned())),

@@ -2,7 +2,10 @@
 
 use std::{
     net::Ipv4Addr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,7 +15,7 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinSet,
 };
 
@@ -23,8 +26,8 @@ pub enum Fault {
     CutBehind,
     /// Both ends are cut, and the server never sees it.
     CutBefore,
-    /// It is kept so long; nobody hears anything meanwhile.
-    Keep(Duration),
+    /// It is kept until it is [released](Line::release).
+    Keep,
     /// It is lost, and so is all that follows on this connection: both ends think that the other is there.
     Lose,
 }
@@ -41,6 +44,8 @@ struct State {
     /// Connections are accepted and messages are taken, but nothing arrives anywhere.
     silent: watch::Sender<bool>,
     delay: watch::Sender<Duration>,
+    released: Notify,
+    connections: AtomicUsize,
 }
 
 impl Line {
@@ -49,11 +54,18 @@ impl Line {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (silent, delay) = (watch::Sender::new(false), watch::Sender::new(Duration::ZERO));
-        let state = Arc::new(State { next: Mutex::default(), silent, delay });
+        let state = Arc::new(State {
+            next: Mutex::default(),
+            silent,
+            delay,
+            released: Notify::new(),
+            connections: AtomicUsize::new(0),
+        });
         let accepted = Arc::clone(&state);
         let accepting = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
+                accepted.connections.fetch_add(1, Ordering::Relaxed);
                 connections.spawn(carry(Arc::clone(&accepted), client, server));
             }
         });
@@ -73,6 +85,16 @@ impl Line {
     /// Whether what was to fail has failed.
     pub fn has_failed(&self) -> bool {
         self.state.next.lock().unwrap().is_none()
+    }
+
+    /// Passes on a message that was kept.
+    pub fn release(&self) {
+        self.state.released.notify_one();
+    }
+
+    /// Number of connections that were made over the line.
+    pub fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::Relaxed)
     }
 
     pub fn be_silent(&self, silent: bool) {
@@ -159,8 +181,8 @@ async fn messages(state: &State, mut from: OwnedReadHalf, mut to: OwnedWriteHalf
                 while let Ok(1..) = from.read(&mut lost).await {}
                 std::future::pending::<()>().await; // the server is not told that the client has gone
             }
-            Some(Fault::Keep(time)) => {
-                tokio::time::sleep(time).await;
+            Some(Fault::Keep) => {
+                state.released.notified().await;
                 state.pass_on(&message, &mut to).await?;
             }
             None => state.pass_on(&message, &mut to).await?,

@@ -12,7 +12,7 @@ use std::{
 
 use tollgate::{Client, JobRun, Ledger, OnFailure, QuotaLayer, Reason};
 
-use super::place::{Place, plan};
+use super::place::{HUNG, Place, plan};
 
 const PLACE: &str = "TOLLGATE_FAULTS_PLACE";
 const ROUND: &str = "TOLLGATE_FAULTS_ROUND";
@@ -49,7 +49,7 @@ fn sum(id: &str) -> u16 {
 pub struct Program {
     child: Child,
     reader: Option<JoinHandle<Vec<String>>>,
-    first: mpsc::Receiver<()>,
+    told: mpsc::Receiver<()>,
 }
 
 impl Program {
@@ -63,7 +63,7 @@ impl Program {
             .stderr(Stdio::inherit())
             .spawn()
             .unwrap();
-        let (mut output, (tell, first)) = (BufReader::new(child.stdout.take().unwrap()), mpsc::channel());
+        let (mut output, (tell, answers)) = (BufReader::new(child.stdout.take().unwrap()), mpsc::channel());
         let reader = std::thread::spawn(move || {
             let (mut told, mut line) = (Vec::new(), String::new());
             // The last line may have been cut off: then nobody was told.
@@ -76,12 +76,14 @@ impl Program {
             }
             told
         });
-        Self { child, reader: Some(reader), first }
+        Self { child, reader: Some(reader), told: answers }
     }
 
-    /// Waits until it was told something.
-    pub fn is_at_work(&self) {
-        self.first.recv_timeout(Duration::from_secs(30)).expect("a program that is told something");
+    /// Waits until it was told so many answers.
+    pub fn was_told(&self, answers: usize) {
+        for _ in 0..answers {
+            self.told.recv_timeout(HUNG).expect("a program that is told something");
+        }
     }
 
     /// Ends it without a warning; gives what it was told before.

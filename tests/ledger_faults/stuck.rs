@@ -1,33 +1,39 @@
 //! Others hold what the ledger needs: connections, or an account.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use sqlx::{Connection, Executor, PgConnection};
-use tokio::time::Instant;
 use tollgate::{JobRun, Reason};
 
-use super::place::{Place, SOON, audit, in_time, is_trouble, job, job_at_last, quotas, until};
+use super::place::{BRIEF, HUNG, PATIENT, Place, answered, audit, is_trouble, job, job_at_last, quotas, until, wait};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pool_that_others_have_emptied_is_told_in_time_on_a_file() {
     let (place, _directory) = Place::file();
-    place.open().await.shut_down(SOON).await;
+    place.open().await.shut_down(HUNG).await;
     let Place::File(path) = &place else { unreachable!() };
     let options = sqlx::sqlite::SqliteConnectOptions::new()
         .filename(path)
         .synchronous(sqlx::sqlite::SqliteSynchronous::Full)
         .busy_timeout(Duration::from_secs(5));
     let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
-    let ledger = tollgate::SqliteLedger::from_pool(pool.clone()).await.unwrap();
+    let ledger = tollgate::SqliteLedger::from_pool(pool.clone()).await.unwrap().deadline(BRIEF);
     let quotas = quotas(&ledger, 100);
     let held = pool.acquire().await.unwrap();
-    let refusal = in_time(job(&quotas, "acme", "one")).await.unwrap_err();
+    let refusal = answered(job(&quotas, "acme", "one")).await.unwrap_err();
     assert_eq!(refusal.reason(), Reason::Unavailable);
     drop(held);
+    wait(&ledger, PATIENT);
     assert_eq!(job_at_last(&quotas, "acme", "one").await.unwrap(), JobRun::Done(()));
     // The one who writes has a connection of its own by now.
     let _held = pool.acquire().await.unwrap();
-    assert_eq!(in_time(job(&quotas, "acme", "two")).await.unwrap(), JobRun::Done(()));
+    assert_eq!(answered(job(&quotas, "acme", "two")).await.unwrap(), JobRun::Done(()));
     drop(_held);
     assert_eq!(audit(&place, &ledger, |_, _| 100).await.len(), 2);
 }
@@ -43,20 +49,16 @@ async fn a_file_that_another_holds_is_told_in_time() {
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
     let mut other = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
     other.execute("BEGIN IMMEDIATE").await.unwrap();
-    let mut number = 0;
-    let since = Instant::now();
-    while since.elapsed() < Duration::from_secs(6) {
-        let answer = in_time(job(&quotas, "acme", &format!("held {number}"))).await;
+    wait(&ledger, BRIEF);
+    const HELD: usize = 25; // together longer than the writer waits for one step
+    for number in 0..HELD {
+        let answer = answered(job(&quotas, "acme", &format!("held {number}"))).await;
         assert!(is_trouble(&answer), "{answer:?}");
-        number += 1;
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     other.execute("ROLLBACK").await.unwrap();
-    for number in 0..number {
+    wait(&ledger, PATIENT);
+    for number in 0..HELD {
         assert_eq!(job_at_last(&quotas, "acme", &format!("held {number}")).await.unwrap(), JobRun::Done(()));
-        if number == 50 {
-            break;
-        }
     }
     until("all is written", async || ledger.backlog() == 0).await;
     audit(&place, &ledger, |_, _| 100).await;
@@ -109,61 +111,57 @@ mod on_a_server {
     async fn a_pool_that_others_have_emptied_is_told_in_time() {
         let url = Postgres::shared().database();
         let pool = sqlx::postgres::PgPoolOptions::new().max_connections(2).connect(&url).await.unwrap();
-        let ledger = tollgate::PostgresLedger::from_pool(pool.clone()).await.unwrap();
+        let ledger = tollgate::PostgresLedger::from_pool(pool.clone()).await.unwrap().deadline(BRIEF);
         let quotas = quotas(&ledger, 100);
         let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
-        let refusal = in_time(job(&quotas, "acme", "one")).await.unwrap_err();
+        let refusal = answered(job(&quotas, "acme", "one")).await.unwrap_err();
         assert_eq!(refusal.reason(), Reason::Unavailable);
         drop(held);
+        wait(&ledger, PATIENT);
         assert_eq!(job_at_last(&quotas, "acme", "one").await.unwrap(), JobRun::Done(()));
         let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
-        assert_eq!(in_time(job(&quotas, "acme", "two")).await.unwrap(), JobRun::Done(()));
+        assert_eq!(answered(job(&quotas, "acme", "two")).await.unwrap(), JobRun::Done(()));
         drop(held);
         assert_eq!(audit(&Place::Server(url), &ledger, |_, _| 100).await.len(), 2);
     }
 
-    /// Somebody's session sits on one account, whose callers keep coming; all others go on.
+    /// Another session holds one account, whose callers keep coming: they are refused, and all others are served.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn an_account_that_somebody_holds_keeps_nobody_else() {
+        const FREE: i64 = 60;
         let scene = scene().await;
         let mut other = scene.holding("bob").await;
-        let (since, hold) = (Instant::now(), Duration::from_secs(6));
-        let quotas = scene.quotas.clone();
+        let (quotas, enough) = (scene.quotas.clone(), Arc::<AtomicBool>::default());
+        let ends = Arc::clone(&enough);
         let bob = tokio::spawn(async move {
             let mut number = 0;
-            while since.elapsed() < hold {
-                let answer = in_time(job(&quotas, "bob", &format!("held {number}"))).await;
+            while number == 0 || !ends.load(Ordering::Relaxed) {
+                let answer = answered(job(&quotas, "bob", &format!("held {number}"))).await;
                 assert!(is_trouble(&answer), "{answer:?}");
                 number += 1;
             }
             number
         });
-        let (mut asked, mut done) = (0, 0);
-        while since.elapsed() < hold {
-            let answer = in_time(job(&scene.quotas, ["ann", "cid"][asked % 2], &format!("free {asked}"))).await;
-            asked += 1;
-            done += i64::from(answer.is_ok());
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        for number in 0..FREE {
+            let tenant = ["ann", "cid"][usize::from(number % 2 == 0)];
+            let answer = answered(job(&scene.quotas, tenant, &format!("free {number}"))).await;
+            assert!(answer.is_ok(), "{answer:?}");
         }
-        println!("{done} of {asked} others were served meanwhile");
-        assert!(done * 10 >= i64::try_from(asked).unwrap() * 9, "{done} of {asked} were served meanwhile");
+        enough.store(true, Ordering::Relaxed);
         let held = bob.await.unwrap();
         other.execute("ROLLBACK").await.unwrap();
         for number in 0..held {
             assert!(job_at_last(&scene.quotas, "bob", &format!("held {number}")).await.is_ok());
         }
-        for number in 0..asked {
-            let tenant = ["ann", "cid"][number % 2];
-            assert!(job_at_last(&scene.quotas, tenant, &format!("free {number}")).await.is_ok());
-        }
-        scene.has_charged(i64::try_from(3 + asked + held).unwrap()).await;
+        scene.has_charged(3 + FREE + held).await;
     }
 
     /// The ledger has ann and waits for cid, somebody has cid and waits for ann: the server ends what the ledger does.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_deadlock_with_somebody_else_is_resolved() {
-        // Who comes first into a batch is not ours to say.
-        for _ in 0..10 {
+        // The order within a batch is a matter of chance, and so is whether the server looks for a deadlock before the
+        // ledger's lock times out.
+        for _ in 0..100 {
             if a_deadlock_at_best().await {
                 return;
             }
@@ -182,7 +180,7 @@ mod on_a_server {
         let mut first = scene.holding("bob").await;
         let asked = ["bob", "ann", "cid"].map(|tenant| {
             let quotas = scene.quotas.clone();
-            let asked = tokio::spawn(async move { in_time(job(&quotas, tenant, "both")).await });
+            let asked = tokio::spawn(async move { answered(job(&quotas, tenant, "both")).await });
             (tenant, asked)
         });
         let waits =
@@ -232,7 +230,7 @@ mod on_a_server {
                 CREATE {constraint} TRIGGER fail {timing} FOR EACH ROW EXECUTE FUNCTION fail()"
             );
             other.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(fails))).await.unwrap();
-            assert_eq!(in_time(job(&scene.quotas, "ann", "again")).await.unwrap(), JobRun::Done(()));
+            assert_eq!(answered(job(&scene.quotas, "ann", "again")).await.unwrap(), JobRun::Done(()));
             assert!(scene.place.number("SELECT last_value FROM failures").await > 2);
             scene.has_charged(4).await;
         }

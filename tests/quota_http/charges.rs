@@ -121,8 +121,7 @@ fn buckets_anonymous(buckets: &tollgate::TokenBuckets) -> Client {
 
 #[tokio::test]
 async fn only_failed_logins_in_one_line() {
-    let scene =
-        Scene::new(hourly(2), |layer| layer.charge_when(|served| served.status == Some(StatusCode::UNAUTHORIZED)));
+    let scene = Scene::new(hourly(2), failed_logins);
     for _ in 0..5 {
         assert_eq!(scene.get("/").await.status, 200);
     }
@@ -132,6 +131,22 @@ async fn only_failed_logins_in_one_line() {
     }
     assert_eq!(scene.get("/").await.status, 429, "after two failures nobody may try");
     assert_eq!(scene.used("requests_per_hour").await, 2);
+}
+
+/// The README's line.
+fn failed_logins(layer: tollgate::QuotaLayer) -> tollgate::QuotaLayer {
+    layer.charge_when(|served| served.status.is_none_or(|status| status == StatusCode::UNAUTHORIZED))
+}
+
+#[tokio::test]
+async fn login_cut_off_before_the_answer_counts_as_failed() {
+    let scene = Scene::new(hourly(2), failed_logins);
+    for _ in 0..2 {
+        let mut attempt = Box::pin(scene.service().oneshot(by("alice", "/never")));
+        assert!(futures_util::poll!(&mut attempt).is_pending());
+    }
+    assert_eq!(scene.used("requests_per_hour").await, 2);
+    assert_eq!(scene.get("/status/401").await.status, 429);
 }
 
 #[tokio::test]

@@ -80,7 +80,8 @@ async fn a_canary_secret_comes_out_nowhere() {
     for header in ["x-api-key", "x-session"] {
         for n in 0..6 {
             for content_type in ["text/plain", "application/grpc"] {
-                let request = Request::post("/").header(header, CANARY).header("content-type", content_type);
+                let request = Request::post("/").version(http::Version::HTTP_2).header(header, CANARY);
+                let request = request.header("content-type", content_type);
                 let request = request.header("x-job-id", format!("{CANARY} {}", n % 4));
                 let request = request.body(Full::default()).unwrap();
                 write!(shown, "{:?}", quotas.explain(&RequestHead::of(&request)).await.unwrap()).unwrap();

@@ -4,6 +4,7 @@
 mod charges;
 #[path = "../common/mod.rs"]
 mod common;
+mod handler;
 mod identity;
 mod jobs;
 mod rows;

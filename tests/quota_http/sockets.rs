@@ -77,7 +77,9 @@ async fn until(scene: &Scene, limit: &str, done: impl Fn(u64) -> bool) -> u64 {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), patience).await.unwrap_or_else(|_| panic!("{limit} never came there"))
+    tokio::time::timeout(Duration::from_secs(300), patience)
+        .await
+        .unwrap_or_else(|_| panic!("{limit} never came there"))
 }
 
 fn bytes_and_places() -> Plan {

@@ -118,15 +118,18 @@ async fn what_can_never_fit_is_413_without_a_time() {
     assert!(body.get("retry_after_seconds").is_none());
 }
 
+/// The same request as a gRPC call.
+fn grpc(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
+    *request.version_mut() = http::Version::HTTP_2;
+    request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    request
+}
+
 #[tokio::test]
 async fn grpc_clients_read_resource_exhausted_with_its_details() {
     let plan = daily(1).limit(Quota::requests(1).per(Period::hour())).limit(Quota::concurrent(1));
     let scene = Scene::new(plan, |layer| layer);
-    let ask = async || {
-        let mut request = by("alice", "/");
-        request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
-        scene.ask(request).await
-    };
+    let ask = async || scene.ask(grpc(by("alice", "/"))).await;
     let held = scene.service().oneshot(by("alice", "/stream/1")).await.unwrap();
     let refused = ask().await;
     assert_eq!((refused.status, refused.body.len()), (200, 0));
@@ -141,8 +144,7 @@ async fn grpc_clients_read_resource_exhausted_with_its_details() {
 
     let at_a_time = Scene::new(Plan::new("one").limit(Quota::concurrent(1)), |layer| layer);
     let _held = at_a_time.service().oneshot(by("alice", "/stream/1")).await.unwrap();
-    let mut request = by("alice", "/");
-    request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    let request = grpc(by("alice", "/"));
     assert_eq!(at_a_time.ask(request).await.field("grpc-retry-pushback-ms"), "1000");
 }
 
@@ -150,8 +152,7 @@ async fn grpc_clients_read_resource_exhausted_with_its_details() {
 async fn grpc_clients_read_that_a_job_was_done() {
     let scene = Scene::new(hourly(9), |layer| layer.job_ids(JobId::header("x-job-id")));
     scene.ask(job("7", "/")).await;
-    let mut request = job("7", "/");
-    request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
+    let request = grpc(job("7", "/"));
     let status = tonic::Status::from_header_map(&scene.ask(request).await.headers).unwrap();
     assert_eq!(status.code(), tonic::Code::AlreadyExists);
     assert_eq!(status.get_details_error_info().unwrap().reason, "DUPLICATE_JOB_ID");
@@ -258,4 +259,63 @@ async fn shadow_refuses_nobody_and_tells() {
         assert_eq!(scene.get("/").await.status, 200);
     }
     assert_eq!(log.lines(), ["requests_per_hour", "requests_per_hour"]);
+}
+
+/// Asks for as many tokens as the path says.
+fn tokens(plan: Plan, dialect: Dialect) -> Scene {
+    Scene::new(plan, |layer| {
+        let asked = |request: &RequestHead<'_>| request.uri.query().map(|tokens| tokens.parse().unwrap());
+        layer.fields(dialect).cost("tokens", asked)
+    })
+}
+
+#[tokio::test]
+async fn refusal_for_cost_says_what_is_left() {
+    let plan = || {
+        Plan::new("tokens")
+            .limit(Quota::units("tokens", 10_000).per(Period::hour()))
+            .limit(Quota::units("tokens", 30_000).per(Period::day()))
+            .limit(Quota::requests(100).per(Period::hour()))
+    };
+    let scene = tokens(plan(), Dialect::Draft11);
+    scene.get("/?8060").await;
+    let refused = scene.get("/?5000").await;
+    assert_eq!(refused.status, 429);
+    assert_eq!(refused.field("ratelimit"), r#""tokens_per_hour";r=1940;t=1800"#);
+    assert!(refused.field("retry-after").parse::<u64>().unwrap() >= 1_800);
+
+    for hour in 0..2 {
+        scene.clock.advance(Duration::from_secs(3_600));
+        assert_eq!(scene.get("/?9000").await.status, 200, "hour {hour}");
+    }
+    let both = scene.get("/?5000").await;
+    let until_midnight = LEFT_TODAY - 7_200;
+    assert_eq!(both.refusal.as_ref().unwrap().violations().len(), 2);
+    assert_eq!(both.field("ratelimit"), format!(r#""tokens_per_day";r=3940;t={until_midnight}"#));
+
+    let scene = tokens(plan(), Dialect::XRateLimit { reset: Reset::Delta });
+    scene.get("/?8060").await;
+    let refused = scene.get("/?5000").await;
+    assert_eq!((refused.field("x-ratelimit-limit"), refused.field("x-ratelimit-remaining")), ("10000", "1940"));
+    assert_eq!(refused.field("x-ratelimit-reset"), "1800");
+    scene.get("/?1940").await;
+    assert_eq!(scene.get("/?1").await.field("x-ratelimit-remaining"), "0");
+}
+
+#[tokio::test]
+async fn every_integer_of_a_structured_field_is_clamped() {
+    let most = (1 << 53) - 1;
+    let plan = Plan::new("large")
+        .limit(Quota::requests(most).per(Period::day()))
+        .limit(Quota::units("tokens", most).per(Period::day()));
+    let scene = Scene::new(plan, |layer| layer.cost("tokens", |_| Some((1 << 53) - 2)));
+    let answer = scene.get("/").await;
+    for name in ["ratelimit", "ratelimit-policy", "quota-near-limits"] {
+        let field = answer.field(name);
+        let list: sfv::List =
+            sfv::Parser::new(field).parse().unwrap_or_else(|error| panic!("{name}: {field}: {error}"));
+        assert!(!list.is_empty(), "{name}");
+    }
+    let warning = r#""tokens_per_day";u=999999999999999;q=999999999999999"#;
+    assert_eq!(answer.field("quota-near-limits"), warning);
 }

@@ -62,7 +62,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 const MOST: u64 = (1 << 53) - 1;
 
 /// How long what was ended without a wait may take to reach the store: this often looked for, so long apart.
-const LOOKS: u32 = 1_000;
+const LOOKS: u32 = 30_000;
 const APART: Duration = Duration::from_millis(10);
 
 /// Every rule that asks nothing of the store's clock.

@@ -168,7 +168,7 @@ impl ForwardedField {
     /// Believes the nearest `count` proxies, whatever their addresses: 1 to 32.
     ///
     /// It holds only if **nobody can reach this service but through all of them**: who goes round one can say that it
-    /// is anyone. So such an identity is not [`verified`](crate::identity::Traits::verified). A list that is shorter than `count`
+    /// is anyone. So such an identity is not [`verified`](crate::Traits::verified). A list that is shorter than `count`
     /// is taken to its left end, and a [`single`](Forwarded::single) address is taken whatever the count. It works
     /// without a peer's address too, as behind a proxy on a Unix socket.
     ///

@@ -66,9 +66,11 @@ impl Ledger {
     /// A row belongs to the period in which it was written, however late that was, and so to one invoice: periods that
     /// follow one another bill everything, once. What is given back after its period is a credit in the next, priced alike.
     ///
-    /// What several limits count is billed once, row by row. A limit that is added, renamed or taken away in mid-period
-    /// changes nothing, as long as some limit counts the kind; where one counts it only from mid-period on, what was used
-    /// before was never written, and is not billed. A [`reset`](crate::quota::Quotas::reset) gives room and no money back.
+    /// An amount is billed once, however many limits count it, and so is its return: the rows of
+    /// [`entries`](Self::entries), of which each limit has its own, are no bill. A limit that is added, renamed or removed
+    /// in mid-period changes nothing, as long as some limit counts the kind; where one counts it only from mid-period on,
+    /// what was used before was never written, and is not billed. A [`reset`](crate::Quotas::reset) gives room and returns
+    /// no money.
     ///
     /// A kind that no limit counts is not written at all. What costs nothing but is to be seen, such as usage on a
     /// customer's own key, is recorded as a kind of its own under a limit that nobody reaches, and priced 0:

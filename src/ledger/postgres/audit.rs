@@ -11,6 +11,7 @@ use super::{
 };
 use crate::ledger::{
     Failure,
+    billed::BILLED,
     columns::{nanos, natural, read, text, until as micros},
     database::{Audited, Drift, Past, Sum},
     writer::Row,
@@ -54,15 +55,8 @@ impl Audited for PostgresLedger {
     }
 
     async fn sums(&self, tenant: &str, from: u64, until: u64) -> Result<Vec<Sum>, Failure> {
-        // Halves of an amount, whose sums fit wherever the rows do.
-        let query = sqlx::query(
-            "SELECT quota_type, sum(amount >> 32)::int8, sum(amount & 4294967295)::int8 FROM
-                (SELECT quota_type, CASE WHEN -min(amount) > max(amount) THEN min(amount) ELSE max(amount) END AS amount
-                 FROM quota_consumption
-                 WHERE tenant_id = $1 AND consumed_at >= $2 AND consumed_at < $3 AND limit_id <> '' AND entry <> 'reset'
-                 GROUP BY job_id, attempt, entry, part, quota_type) AS jobs
-             GROUP BY quota_type ORDER BY quota_type",
-        );
+        // A plan made for any times would not know how much a period holds.
+        let query = sqlx::query(BILLED).persistent(false);
         let query = query.bind(text(tenant)).bind(Time(micros(from))).bind(Time(micros(until)));
         let sum = |row: &PgRow| {
             let (high, low): (i64, i64) = (value(row, 1)?, value(row, 2)?);

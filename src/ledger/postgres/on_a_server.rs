@@ -21,6 +21,11 @@ async fn a_server_does_what_every_database_does() {
 }
 
 #[tokio::test]
+async fn invoices_are_the_sums_of_the_book() {
+    suite::bills::are_sums_of_the_book(&fresh().await).await;
+}
+
+#[tokio::test]
 async fn it_does_what_its_model_does_that_the_writers_are_searched_with() {
     against::agrees(&fresh().await, 50, against::Locks::Accounts).await;
 }
@@ -45,8 +50,8 @@ async fn other_accounts_do_not_wait() {
     let (mut first, mut second) = (ledger.connect().await.unwrap(), ledger.connect().await.unwrap());
     for _ in 0..2 {
         first.begin(&reads(&["ann", "cid"], &[])).await.unwrap();
-        let (asked, patience) = (reads(&["bob", "dan"], &[]), Duration::from_secs(3));
-        tokio::time::timeout(patience, second.begin(&asked)).await.expect("bob is not locked").unwrap();
+        // It would be refused where a lock does not come.
+        second.begin(&reads(&["bob", "dan"], &[])).await.expect("bob is not locked");
         second.commit().await.unwrap();
         first.commit().await.unwrap();
     }
@@ -66,10 +71,17 @@ async fn a_lock_that_does_not_come_is_tried_again() {
 #[tokio::test]
 async fn whoever_is_dropped_while_it_waits_holds_nothing() {
     let ledger = fresh().await;
-    let (mut first, mut second) = (ledger.connect().await.unwrap(), ledger.connect().await.unwrap());
+    let mut first = ledger.connect().await.unwrap();
     first.begin(&reads(&["bob"], &[])).await.unwrap();
     let asked = reads(&["ann", "bob"], &[]);
-    assert!(tokio::time::timeout(Duration::from_millis(200), second.begin(&asked)).await.is_err());
+    let mut second = loop {
+        let mut second = ledger.connect().await.unwrap();
+        match tokio::time::timeout(Duration::from_millis(200), second.begin(&asked)).await {
+            Err(_) => break second,
+            // On a slow machine the lock's own time-out may come first.
+            Ok(began) => assert!(matches!(began, Err(Failure::Again(_))), "{began:?}"),
+        }
+    };
     assert!(matches!(second.commit().await, Err(Failure::Lost(_))));
     drop(second);
     first.commit().await.unwrap();

@@ -5,6 +5,7 @@ use sqlx::{Row as _, SqliteConnection};
 use super::{SqliteLedger, failure::failure, rows};
 use crate::ledger::{
     Failure,
+    billed::BILLED,
     columns::{nanos, natural, read, text, until as micros},
     database::{Audited, Drift, Past, Sum},
     writer::Row,
@@ -45,15 +46,7 @@ impl Audited for SqliteLedger {
     }
 
     async fn sums(&self, tenant: &str, from: u64, until: u64) -> Result<Vec<Sum>, Failure> {
-        // Halves of an amount, whose sums fit wherever the rows do.
-        let query = sqlx::query(
-            "SELECT quota_type, sum(amount >> 32), sum(amount & 4294967295) FROM
-                (SELECT quota_type, CASE WHEN -min(amount) > max(amount) THEN min(amount) ELSE max(amount) END AS amount
-                 FROM quota_consumption
-                 WHERE tenant_id = ?1 AND consumed_at >= ?2 AND consumed_at < ?3 AND limit_id <> '' AND entry <> 'reset'
-                 GROUP BY job_id, attempt, entry, part, quota_type)
-             GROUP BY quota_type ORDER BY quota_type",
-        );
+        let query = sqlx::query(BILLED);
         let query = query.bind(text(tenant)).bind(micros(from)).bind(micros(until));
         let sum = |row: &sqlx::sqlite::SqliteRow| {
             let (high, low): (i64, i64) = (row.try_get(1).map_err(failure)?, row.try_get(2).map_err(failure)?);

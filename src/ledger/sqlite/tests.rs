@@ -42,6 +42,11 @@ async fn a_ledger_in_memory_does_it_too() {
 }
 
 #[tokio::test]
+async fn invoices_are_the_sums_of_the_book() {
+    suite::bills::are_sums_of_the_book(&SqliteLedger::in_memory().await.unwrap()).await;
+}
+
+#[tokio::test]
 async fn it_does_what_its_model_does_that_the_writers_are_searched_with() {
     let ledger = SqliteLedger::in_memory().await.unwrap();
     against::agrees(&ledger, 100, against::Locks::Everything).await;

@@ -66,6 +66,25 @@ impl Order {
     }
 }
 
+/// An amount returned in full, although a reset may have emptied its count before.
+///
+/// A reset gives room and returns no money, so the row that takes the amount off the bill carries all of it. The part that
+/// the count no longer had is added back by a reset row, and the count stays the sum of its rows.
+struct Returned {
+    line: Line,
+    /// The part that a reset had removed from the count.
+    by_reset: i64,
+}
+
+impl Returned {
+    /// Completes `line`, which returns as much of `amount` as the count still had.
+    fn of(mut line: Line, amount: u64) -> Self {
+        let by_reset = i64::try_from(amount).unwrap_or(i64::MAX) + line.amount;
+        line.amount -= by_reset;
+        Self { line, by_reset }
+    }
+}
+
 /// A batch under way.
 struct Batch {
     now: u64,
@@ -306,13 +325,14 @@ impl Batch {
                 End::Void => 0,
             };
             if used != amount
-                && let Some((line, warning)) = self.correct(order, settle, row, amount, used)
+                && let Some((corrected, warning)) = self.correct(order, settle, row, amount, used)
             {
-                lines.push(line);
+                lines.push(corrected);
                 near.extend(warning);
             }
         }
-        self.write_apart(order, settle.attempt, lines);
+        let part = Dossier(self.rows_of(&order.key)).free_part(settle.attempt);
+        self.write_corrected(order, settle.attempt, part, lines, false);
         if settle.end != End::Void {
             let mut more = settle.used.clone();
             if let End::Commit(actual) = &settle.end {
@@ -395,17 +415,17 @@ impl Batch {
             let estimate = u64::try_from(row.amount).unwrap_or(0);
             let used = actual_of(actual, &row.kind).unwrap_or(estimate);
             let charged = self.charged(&order.key, settle.attempt, &row);
-            if let Some((line, warning)) = self.correct(order, settle, &row, charged, used) {
-                lines.push(line);
+            if let Some((corrected, warning)) = self.correct(order, settle, &row, charged, used) {
+                lines.push(corrected);
                 near.extend(warning);
             }
         }
-        self.write_marked(order, settle.attempt, LATE, Entry::Record, lines, None);
+        self.write_corrected(order, settle.attempt, LATE, lines, true);
         near.extend(self.unforeseen(order, settle, actual, LATE - 1));
         near
     }
 
-    /// What a row's count has used becomes so much in place of what was charged.
+    /// Corrects what a row's count has used from `charged` to `used`.
     fn correct(
         &mut self,
         order: &Order,
@@ -413,11 +433,26 @@ impl Batch {
         row: &Row,
         charged: u64,
         used: u64,
-    ) -> Option<(Line, Option<Warning>)> {
+    ) -> Option<(Returned, Option<Warning>)> {
         let (book, now) = self.book(order);
-        match used >= charged {
-            true => book.settle(Some(&settle.plan), row, 0, used - charged, now),
-            false => book.give_back(Some(&settle.plan), row, charged - used, now).map(|line| (line, None)),
+        if used >= charged {
+            let (line, warning) = book.settle(Some(&settle.plan), row, 0, used - charged, now)?;
+            return Some((Returned { line, by_reset: 0 }, warning));
+        }
+        let line = book.give_back(Some(&settle.plan), row, charged - used, now)?;
+        Some((Returned::of(line, charged - used), None))
+    }
+
+    /// Writes corrections as records, with the reset rows that belong to them.
+    fn write_corrected(&mut self, order: &Order, attempt: u32, part: u32, all: Vec<Returned>, marked: bool) {
+        let resets = all.iter().filter(|returned| returned.by_reset > 0);
+        let resets: Vec<_> =
+            resets.map(|Returned { line, by_reset }| Line { amount: *by_reset, ..line.clone() }).collect();
+        self.write(order, attempt, part, Entry::Reset, resets);
+        let lines: Vec<_> = all.into_iter().map(|returned| returned.line).collect();
+        match marked {
+            true => self.write_marked(order, attempt, part, Entry::Record, lines, None),
+            false => self.write(order, attempt, part, Entry::Record, lines),
         }
     }
 
@@ -425,6 +460,9 @@ impl Batch {
     fn void(&mut self, order: &Order, attempt: u32, plan: Option<&Plan>) {
         let mut sums = BTreeMap::new();
         for row in Dossier(self.rows_of(&order.key)).of(attempt).filter(|row| !row.limit.is_empty()) {
+            if row.entry == Entry::Reset {
+                continue; // undoes a part of a reset, and is no part of the attempt
+            }
             let count = (Arc::clone(&row.limit), Arc::clone(&row.kind), row.window, row.epoch);
             let (reserved, used, _) = sums.entry(count).or_insert_with(|| (0_i64, 0_i64, row.clone()));
             *if row.entry == Entry::Reserve { reserved } else { used } += row.amount;
@@ -435,19 +473,18 @@ impl Batch {
             let (reserved, used) = (u64::try_from(reserved).unwrap_or(0), u64::try_from(used).unwrap_or(0));
             let set_aside = book.settle(plan, &row, reserved, 0, now);
             let back = book.give_back(plan, &row, used, now);
-            if let (Some((mut line, _)), Some(back)) = (set_aside, back) {
-                // All of it goes back, and what a reset had given back before is no part of that reset any more.
-                let before = i64::try_from(used).unwrap_or(i64::MAX) + back.amount;
-                line.amount += back.amount - before;
-                lines.push((line, before));
+            if let (Some((set_aside, _)), Some(back)) = (set_aside, back) {
+                let mut returned = Returned::of(back, used);
+                returned.line.amount += set_aside.amount;
+                lines.push(returned);
             }
         }
         if lines.is_empty() {
             self.write_marked(order, attempt, 0, Entry::Void, Vec::new(), None);
         }
-        for (part, (line, before)) in (0..).zip(lines) {
-            if before > 0 {
-                self.write(order, attempt, part, Entry::Reset, vec![Line { amount: before, ..line.clone() }]);
+        for (part, Returned { line, by_reset }) in (0..).zip(lines) {
+            if by_reset > 0 {
+                self.write(order, attempt, part, Entry::Reset, vec![Line { amount: by_reset, ..line.clone() }]);
             }
             self.write(order, attempt, part, Entry::Void, vec![line]);
         }

@@ -1,6 +1,8 @@
 //! What the rows of one job say has become of it.
 
-use super::{Entry, Row};
+use std::sync::Arc;
+
+use super::{Billed, Entry, Row, billed};
 use crate::{kind::Kind, quota::Amounts};
 
 /// All rows of one job.
@@ -86,15 +88,19 @@ impl<'a> Dossier<'a> {
         (0..LATE - 1).rev().find(|part| !taken(*part)).unwrap_or(0)
     }
 
-    /// What is charged for an attempt: of each kind as much as one of its limits counts.
+    /// Returns the billed amount of an attempt, kind by kind.
     pub(crate) fn amounts(self, attempt: u32) -> Amounts {
+        let mut sums: Vec<(Arc<str>, i64)> = Vec::new();
+        for Billed { kind, amount, .. } in billed(self.of(attempt).map(|row| ((), row))) {
+            match sums.iter_mut().find(|(known, _)| *known == kind) {
+                Some((_, sum)) => *sum = sum.saturating_add(amount),
+                None => sums.push((kind, amount)),
+            }
+        }
         let mut amounts = Amounts::none();
-        for row in self.of(attempt).filter(|row| !row.limit.is_empty()) {
-            let of_limit = self.of(attempt).filter(|other| other.limit == row.limit && other.kind == row.kind);
-            let sum: i64 = of_limit.map(|row| row.amount).fold(0, i64::saturating_add);
-            if let Ok(kind) = Kind::try_units(&row.kind) {
-                let most = amounts.of(&kind).unwrap_or(0);
-                amounts.set(&kind, most.max(u64::try_from(sum).unwrap_or(0)));
+        for (kind, sum) in sums {
+            if let Ok(kind) = Kind::try_units(&kind) {
+                amounts.set(&kind, u64::try_from(sum).unwrap_or(0));
             }
         }
         amounts

@@ -1,6 +1,7 @@
 //! The ledger: what a batch of orders comes to, and how a writer brings it into a database; no database in here.
 
 mod batch;
+mod billed;
 mod book;
 mod job;
 mod job_time;
@@ -10,9 +11,12 @@ mod row;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub(crate) use super::fallback::local_share::Local;
-pub(crate) use super::fallback::mode::{Mode, Sent, after};
-pub(crate) use super::fallback::spool_format::{HEADER, encode, frame, recover};
+pub(crate) use super::fallback::{
+    local_share::Local,
+    mode::{Mode, Sent, after},
+    spool_format::{HEADER, encode, frame, recover},
+};
+pub(crate) use billed::{Billed, billed};
 use book::Line;
 pub(crate) use book::{Since, sheet};
 pub(crate) use job::Dossier;

@@ -125,16 +125,31 @@ impl GateLayer<QuotaSettings> {
         })
     }
 
-    /// Puts a [`Charge`](crate::Charge) and a [`QuotaStatus`](crate::QuotaStatus) into each request's extensions, so that
-    /// the handler can say what was really used.
+    /// Inserts a [`Charge`](crate::Charge) and a [`QuotaStatus`](crate::QuotaStatus) into the extensions of each request
+    /// that reaches the handler, which records the amounts that the request used.
     ///
-    /// What a request asks for is then set aside at admission and charged at its end. Where nobody is charged there is a
-    /// `Charge` that leads nowhere and no status; a request that the layer does not decide on (exempt, switched off, or
-    /// refused under [`shadow`](Self::shadow)) has neither.
+    /// Both are always there, and the handler needs no `Option`: also where the layer is [switched off](Self::enabled),
+    /// the request is [exempt](Self::exempt) or refused under [`shadow`](Self::shadow), the client is unidentified and
+    /// passes, and while the store is away. Where nothing is charged they are
+    /// [idle](crate::Charge#idle-charges). Behind several such layers, the one `Charge` records for
+    /// [all of them](crate::Charge#several-layers), and the one `QuotaStatus` lists the limits of all.
+    ///
+    /// The estimate of a request is reserved at admission, and what the handler recorded is charged at the end.
     ///
     /// ```
-    /// use tollgate::{Plan, QuotaLayer};
-    /// let layer = QuotaLayer::new(Plan::standard()).share_with_handler();
+    /// use axum::{Extension, Router, routing::post};
+    /// use tollgate::{Charge, Period, Plan, Quota, QuotaLayer, QuotaStatus};
+    ///
+    /// /// Runs in tests and on the developer's machine too, where the layer is switched off.
+    /// async fn complete(Extension(charge): Extension<Charge>, Extension(status): Extension<QuotaStatus>) -> String {
+    ///     charge.record("tokens", 317);
+    ///     let left = status.usage.of("tokens_per_month").map(|limit| limit.remaining);
+    ///     left.map_or_else(|| "unlimited".into(), |left| format!("{left} tokens left"))
+    /// }
+    ///
+    /// let plan = Plan::new("free").limit(Quota::units("tokens", 1_000_000).per(Period::month()));
+    /// let quota = QuotaLayer::new(plan).accept_unverified().share_with_handler().enabled(false);
+    /// let app: Router = Router::new().route("/complete", post(complete)).layer(quota);
     /// ```
     #[must_use]
     pub fn share_with_handler(self) -> Self {
@@ -151,7 +166,8 @@ impl GateLayer<QuotaSettings> {
     /// use tollgate::{Period, Plan, Quota, QuotaLayer};
     ///
     /// let failed_logins = Plan::new("logins").limit(Quota::requests(5).per(Period::hour()));
-    /// let layer = QuotaLayer::new(failed_logins).charge_when(|served| served.status == Some(StatusCode::UNAUTHORIZED));
+    /// let layer = QuotaLayer::new(failed_logins)
+    ///     .charge_when(|served| served.status.is_none_or(|status| status == StatusCode::UNAUTHORIZED));
     /// ```
     #[must_use]
     pub fn charge_when(self, charge_when: impl Fn(&Served) -> bool + Send + Sync + 'static) -> Self {
@@ -317,7 +333,7 @@ impl GateLayer<QuotaSettings> {
     /// Keeps the accounts in `store`; in memory by default. `on_failure` says what becomes of requests while it does not answer.
     ///
     /// What a ledger holds is shared by all layers and processes that use it, limit by limit name. Requests at a time are
-    /// always held in this process: three processes with [`Quota::concurrent(5)`](crate::quota::Quota::concurrent) serve fifteen. A
+    /// always held in this process: three processes with [`Quota::concurrent(5)`](crate::Quota::concurrent) serve fifteen. A
     /// ledger bills by public names: identities without one do not build. Its clock, the database's, says which period it is.
     ///
     /// From a request to an invoice: `cargo run --example billing --features sqlite`.

@@ -1,21 +1,23 @@
-//! What a handler knows of its request's charge.
+//! Extensions that a quota layer shares with handlers: the charge of a request, and how its client stands.
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
 };
+
+use http::Extensions;
 
 use crate::{
     kind::Kind,
     policy_name::PolicyName,
-    quota::{Amounts, Usage},
+    quota::{Amounts, Plan, Usage},
 };
 
-/// Says what a request really used; in its extensions where [`share_with_handler`](crate::quota::layer::QuotaLayer::share_with_handler)
-/// is set. Clones belong to the same request.
+/// Records the amounts that a request used. Each request has one in its extensions under
+/// [`share_with_handler`](crate::QuotaLayer::share_with_handler). Clones belong to the same request.
 ///
-/// What is recorded here is charged when the response ends, whether there was room for it or not. For a kind that was
-/// estimated at admission it takes the place of the estimate; a kind that nobody records stays as it was estimated.
+/// Recorded amounts are charged when the response ends, even beyond the limit. For a kind that was estimated at admission
+/// they replace the estimate; a kind without a record is charged as estimated.
 ///
 /// ```
 /// use axum::Extension;
@@ -27,8 +29,24 @@ use crate::{
 /// }
 /// # let _: axum::Router = axum::Router::new().route("/", axum::routing::post(complete));
 /// ```
-#[derive(Clone)]
-pub struct Charge(Arc<Mutex<Used>>);
+///
+/// # Idle charges
+/// A charge is idle where no layer charges the request: the layer is switched off, the request is exempt or passes despite a
+/// refusal under `.shadow()`, the client is unidentified and passes, or a duplicate job passes. The handler runs unchanged,
+/// and nothing that it records is charged. [`Default`] is idle too, for unit tests of handlers.
+///
+/// # Several layers
+/// Behind several layers that share with the handler, one charge records for all of them; each layer counts the kinds that
+/// its plan limits. An idle layer among them changes nothing. If a retry layer in between clones the request, all clones
+/// record for the layers outside of it, and each clone for its own pass through the layers inside.
+#[derive(Clone, Default)]
+pub struct Charge(Option<Arc<Link>>);
+
+/// The charge of one layer, linked to that of the next layer further out.
+struct Link {
+    used: Mutex<Used>,
+    outer: Option<Arc<Link>>,
+}
 
 #[derive(Default)]
 struct Used {
@@ -37,14 +55,12 @@ struct Used {
 }
 
 impl Charge {
-    pub(super) fn new() -> Self {
-        Self(Arc::default())
-    }
-
-    /// Adds `amount` to what was used of `kind`; 0 says that nothing of it was used, so far.
+    /// Adds `amount` to what was used of `kind`; 0 states that nothing of it was used so far.
     ///
-    /// False when the request was settled before: then nothing is recorded, and the handle's
-    /// [`record`](crate::quota::layer::Quotas::record) is the way.
+    /// Returns `false` if a layer that charges the request has settled it already, because the response has ended. Then
+    /// no layer records the amount, and the handle's [`record`](crate::Quotas::record) charges it. `true` does not mean
+    /// that the amount is counted: an [idle](Self::is_idle) charge returns `true` and charges nothing, and so does a kind
+    /// that the client's plan does not limit.
     ///
     /// ```
     /// # fn takes(charge: &tollgate::Charge) {
@@ -53,33 +69,68 @@ impl Charge {
     /// # }
     /// ```
     pub fn record(&self, kind: impl Into<Kind>, amount: u64) -> bool {
-        let mut used = self.used();
-        if !used.settled {
-            used.amounts.add(&kind.into(), amount);
-        }
-        !used.settled
+        self.0.as_ref().is_none_or(|link| link.record(&kind.into(), amount))
     }
 
-    /// What was recorded; from now on nothing more is.
+    /// Returns whether no layer charges this request, so that nothing recorded here is charged.
+    ///
+    /// ```
+    /// use axum::Extension;
+    /// use tollgate::Charge;
+    ///
+    /// async fn price(Extension(charge): Extension<Charge>) -> &'static str {
+    ///     if charge.is_idle() { "this request is free" } else { "5 tokens" }
+    /// }
+    /// # let _: axum::Router = axum::Router::new().route("/", axum::routing::get(price));
+    /// ```
+    #[must_use]
+    pub const fn is_idle(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Creates the charge of one more layer inside those of `outer`.
+    fn inside(outer: Option<&Self>) -> Self {
+        let outer = outer.and_then(|charge| charge.0.clone());
+        Self(Some(Arc::new(Link { used: Mutex::default(), outer })))
+    }
+
+    /// Returns what was recorded for the innermost layer, and lets it record no more.
     pub(super) fn settle(&self) -> Amounts {
-        let mut used = self.used();
+        let Some(link) = &self.0 else { return Amounts::none() };
+        let mut used = link.used();
         used.settled = true;
         std::mem::take(&mut used.amounts)
     }
+}
 
-    fn used(&self) -> std::sync::MutexGuard<'_, Used> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl Link {
+    /// Records for all layers, outermost first, or for none. Locks are taken from the inside out: the links of a request
+    /// form a tree, so that every thread takes them in the same order.
+    fn record(&self, kind: &Kind, amount: u64) -> bool {
+        let mut used = self.used();
+        let recorded = !used.settled && self.outer.as_ref().is_none_or(|outer| outer.record(kind, amount));
+        if recorded {
+            used.amounts.add(kind, amount);
+        }
+        recorded
+    }
+
+    fn used(&self) -> MutexGuard<'_, Used> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl fmt::Debug for Charge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Charge").field(&self.used().amounts).finish()
+        match &self.0 {
+            Some(link) => f.debug_tuple("Charge").field(&link.used().amounts).finish(),
+            None => f.write_str("Charge(idle)"),
+        }
     }
 }
 
-/// How the client stands after its request was admitted; in the request's extensions where
-/// [`share_with_handler`](crate::quota::layer::QuotaLayer::share_with_handler) is set.
+/// Usage of the client's limits after its request was admitted. Each request has one in its extensions under
+/// [`share_with_handler`](crate::QuotaLayer::share_with_handler).
 ///
 /// ```
 /// use axum::Extension;
@@ -93,12 +144,22 @@ impl fmt::Debug for Charge {
 /// }
 /// # let _: axum::Router = axum::Router::new().route("/", axum::routing::get(home));
 /// ```
+///
+/// # Without limits
+/// [`usage`](Self::usage) lists no limits, and [`near`](Self::near) is empty, where the usage is not known: the ledger is
+/// away and the request [passes without it](crate::OnFailure), or the client shares an account because the table of clients is
+/// full. The plan is still the client's. Where no layer charges the request ([idle charges](crate::Charge#idle-charges)),
+/// there are no limits either, and the plan is `none`, version 0.
+///
+/// # Several layers
+/// Behind several layers that share with the handler, both lists hold the limits of all of them, those of the outermost layer
+/// first. Two layers may have limits of one name: [`Usage::of`] returns the outermost, `usage.limits` lists both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QuotaStatus {
-    /// What is used of each limit, this request included.
+    /// Usage of each limit; what this request takes is included, as reserved. Plan and version are those of the innermost layer that charges.
     pub usage: Usage,
-    /// The limits whose warning this request's response carries.
+    /// Limits of which this request's response carries a warning.
     pub near: Vec<PolicyName>,
 }
 
@@ -106,4 +167,44 @@ impl QuotaStatus {
     pub(super) const fn new(usage: Usage, near: Vec<PolicyName>) -> Self {
         Self { usage, near }
     }
+
+    /// Creates the status under a plan of whose limits nothing is known.
+    pub(super) fn unknown(plan: &Plan) -> Self {
+        let usage = Usage { plan: plan.name().clone(), version: plan.version(), limits: Vec::new() };
+        Self::new(usage, Vec::new())
+    }
+
+    fn idle() -> Self {
+        static NONE: LazyLock<PolicyName> = LazyLock::new(|| PolicyName::try_new("none").expect("a valid name"));
+        Self::new(Usage { plan: NONE.clone(), version: 0, limits: Vec::new() }, Vec::new())
+    }
+
+    /// Adds the limits of the layers further out.
+    fn inside(mut self, mut outer: Self) -> Self {
+        outer.usage.limits.append(&mut self.usage.limits);
+        outer.near.append(&mut self.near);
+        self.usage.limits = outer.usage.limits;
+        self.near = outer.near;
+        self
+    }
+}
+
+/// Inserts charge and status of a layer that charges the request, joined with those of the layers further out. Returns
+/// the charge, which the layer settles.
+pub(super) fn share(extensions: &mut Extensions, status: QuotaStatus) -> Charge {
+    let charge = Charge::inside(extensions.get());
+    extensions.insert(charge.clone());
+    let status = match extensions.remove() {
+        Some(outer) => status.inside(outer),
+        None => status,
+    };
+    extensions.insert(status);
+    charge
+}
+
+/// Inserts charge and status of a layer that does not charge the request: idle ones, unless a layer further out has
+/// inserted its own.
+pub(super) fn share_idle(extensions: &mut Extensions) {
+    extensions.get_or_insert_default::<Charge>();
+    extensions.get_or_insert_with(QuotaStatus::idle);
 }

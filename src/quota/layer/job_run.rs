@@ -44,14 +44,14 @@ impl Quotas {
     /// until the work has ended. Without a client it is the anonymous one's.
     ///
     /// An id is 1 to 255 visible ASCII characters or spaces, and belongs to its client. It is remembered as long as those of
-    /// requests, [24 hours](crate::quota::layer::QuotaLayer::remember_jobs) by default and in a ledger as long as its rows are kept, and
+    /// requests, [24 hours](crate::QuotaLayer::remember_jobs) by default and in a ledger as long as its rows are kept, and
     /// means one job only: what a request has named is another job.
     ///
     /// # Errors
     /// The [`Refusal`]; then `work` was never polled. Of its [`reason`](Refusal::reason)s
-    /// [`JobRunning`](crate::refusal::Reason::JobRunning) says that the same job is under way,
-    /// [`JobConflict`](crate::refusal::Reason::JobConflict) that the id was sent with other amounts, and
-    /// [`InvalidJobId`](crate::refusal::Reason::InvalidJobId) that it cannot be one.
+    /// [`JobRunning`](crate::Reason::JobRunning) says that the same job is under way,
+    /// [`JobConflict`](crate::Reason::JobConflict) that the id was sent with other amounts, and
+    /// [`InvalidJobId`](crate::Reason::InvalidJobId) that it cannot be one.
     ///
     /// # Cancel safety
     /// Dropped before it was polled, nothing is charged and the id is free. Dropped while the work is under way, or where

@@ -43,14 +43,14 @@
 //! # The life of a charge
 //! What is known beforehand is charged at admission, all of it or nothing; a request that never reaches the service gets
 //! it back whole. Once the service was called the request stays charged, also when the client hangs up, and so do the
-//! bytes that passed. [`charge_when`](crate::quota::layer::QuotaLayer::charge_when) changes that.
+//! bytes that passed. [`charge_when`](crate::QuotaLayer::charge_when) changes that.
 //!
 //! A body without a `Content-Length` counts nothing, unless a [`RequestBytesLayer`] outside of
 //! this one counts it.
 //!
 //! # Behind a proxy
 //! The peer is then the proxy, and all its clients share one account: say which networks to believe with
-//! [`PeerIp::trust_forwarded`](crate::identity::PeerIp::trust_forwarded).
+//! [`PeerIp::trust_forwarded`](crate::PeerIp::trust_forwarded).
 
 mod account_error;
 mod builder;

@@ -11,7 +11,7 @@ use http::{Extensions, HeaderValue, Response, StatusCode};
 
 use super::{
     bytes::Bytes,
-    charge::{Charge, QuotaStatus},
+    charge::{self, Charge, QuotaStatus},
     offer::{Asked, Offer},
     settings::Served,
     spare::{self, Pool, Reuse},
@@ -34,7 +34,7 @@ pub struct Held(Option<Box<Open>>);
 
 #[derive(Default)]
 struct Open {
-    /// Under which plan; none where nobody is charged. A handler that records what it used may still have to find where to.
+    /// The plan in force; `None` where the request is not charged, but shares idle extensions with the handler.
     offer: Option<Arc<Offer>>,
     receipt: Receipt,
     asked: Asked,
@@ -50,28 +50,30 @@ struct Open {
 /// What few requests have.
 #[derive(Default)]
 struct Extra {
-    charge: Option<Charge>,
+    /// Shared with the handler once the request reaches it.
     status: Option<QuotaStatus>,
+    /// Set once it is shared with the handler.
+    charge: Option<Charge>,
     near: Option<HeaderValue>,
 }
 
 impl Extra {
-    fn new(news: News, share: bool) -> Self {
+    fn new(news: News, offer: &Offer) -> Self {
         let News { untold, usage, .. } = news;
-        Self {
-            near: near_limits(untold.iter().map(|near| (&near.name, near.used, near.limit)))
-                .filter(|_| !untold.is_empty()),
-            charge: share.then(Charge::new),
-            status: usage.map(|usage| QuotaStatus::new(usage, untold.into_iter().map(|near| near.name).collect())),
-        }
+        let near =
+            near_limits(untold.iter().map(|near| (&near.name, near.used, near.limit))).filter(|_| !untold.is_empty());
+        let status = || match usage {
+            Some(usage) => QuotaStatus::new(usage, untold.into_iter().map(|near| near.name).collect()),
+            None => QuotaStatus::unknown(&offer.plan),
+        };
+        Self { near, status: offer.common.settings.share.then(status), charge: None }
     }
 }
 
 impl Held {
-    /// Nobody is charged.
-    pub(super) fn nothing(idle_charge: bool) -> Self {
-        let idle = || Box::new(Extra { charge: Some(Charge::new()), ..Extra::default() });
-        Self(idle_charge.then(|| Box::new(Open { extra: Some(idle()), ..Open::default() })))
+    /// Creates the permit of a request that is not charged.
+    pub(super) fn nothing(share: bool) -> Self {
+        Self(share.then(spare::take)) // without an offer, which is what marks it
     }
 
     #[inline(always)] // it would be copied once more
@@ -81,7 +83,7 @@ impl Held {
         let share = offer.common.settings.share;
         let extra = match news {
             None if !share => None,
-            news => Some(Box::new(Extra::new(news.map(|news| *news).unwrap_or_default(), share))),
+            news => Some(Box::new(Extra::new(news.map(|news| *news).unwrap_or_default(), offer))),
         };
         // Field by field: a whole one would be made first, and then copied.
         let mut open = spare::take::<Open>();
@@ -114,13 +116,13 @@ impl Permit for Held {
     fn on_request(&mut self, extensions: &mut Extensions) {
         let Some(open) = &mut self.0 else { return };
         open.reached = true;
-        if let Some(extra) = &mut open.extra {
-            if let Some(charge) = &extra.charge {
-                extensions.insert(charge.clone());
-            }
-            if let Some(status) = extra.status.take() {
-                extensions.insert(status);
-            }
+        if open.offer.is_none() {
+            return charge::share_idle(extensions);
+        }
+        if let Some(extra) = &mut open.extra
+            && let Some(status) = extra.status.take()
+        {
+            extra.charge = Some(charge::share(extensions, status));
         }
     }
 
@@ -218,8 +220,9 @@ impl Open {
     fn close(&mut self, charged: bool) {
         let Some(offer) = &self.offer else { return };
         let (store, now) = (&offer.common.store, offer.common.now());
+        let actual = self.said(); // also where nothing is charged: afterwards a record must fail
         let near = if charged {
-            let (used, actual) = (self.bytes.tell(), self.said());
+            let used = self.bytes.tell();
             store.settle(&self.receipt, &End::Served { used: &used, actual: &actual }, now)
         } else {
             store.settle(&self.receipt, &End::Void(&self.all_charged(offer, self.bytes.told())), now)

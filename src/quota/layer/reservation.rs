@@ -94,8 +94,8 @@ impl Reservation {
     /// ```
     pub fn roll_back(self) {}
 
-    /// Leaves it open, to be ended by its id: with [`commit`](crate::quota::layer::Quotas::commit) or
-    /// [`roll_back`](crate::quota::layer::Quotas::roll_back), or by its time running out. A place of those at a time comes back at once.
+    /// Leaves it open, to be ended by its id: with [`commit`](crate::Quotas::commit) or
+    /// [`roll_back`](crate::Quotas::roll_back), or by its time running out. A place of those at a time comes back at once.
     ///
     /// ```
     /// # fn takes(reservation: tollgate::Reservation) {

@@ -10,7 +10,7 @@ use crate::{
 /// A reservation that outlives its value: to end it by, as often as need be.
 ///
 /// Its text can be written down and read again. Only the accounts that gave an id know it: one of accounts in memory is
-/// [`Unknown`](crate::quota::layer::ReservationError::Unknown) to all others, and so after a restart.
+/// [`Unknown`](crate::ReservationError::Unknown) to all others, and so after a restart.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {

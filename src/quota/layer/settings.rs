@@ -54,17 +54,20 @@ pub struct QuotaSettings {
 pub(super) type Meter = Arc<dyn Fn(&RequestHead<'_>) -> Option<u64> + Send + Sync>;
 type ChargeWhen = Arc<dyn Fn(&Served) -> bool + Send + Sync>;
 
-/// How a request that reached the service ended, for [`charge_when`](crate::quota::layer::QuotaLayer::charge_when).
+/// How a request that reached the service ended, for [`charge_when`](crate::QuotaLayer::charge_when).
 ///
 /// ```
 /// use http::StatusCode;
 /// use tollgate::{Plan, QuotaLayer};
-/// let only_failed_logins = QuotaLayer::new(Plan::standard()).charge_when(|served| served.status == Some(StatusCode::UNAUTHORIZED));
+/// // An attempt that the client cuts off before the answer has no status, and counts as a failed one.
+/// let only_failed_logins = QuotaLayer::new(Plan::standard())
+///     .charge_when(|served| served.status.is_none_or(|status| status == StatusCode::UNAUTHORIZED));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Served {
-    /// The status of the response; `None` if there was none.
+    /// Status of the response. `None` if the response never started: the client hung up before the head, or the handler
+    /// failed or panicked.
     pub status: Option<StatusCode>,
     /// Whether all of the response was handed to the transport.
     pub complete: bool,
@@ -85,10 +88,10 @@ impl Served {
 ///
 /// # Without the ledger
 /// Under [`Open`](Self::Open) and [`LocalShare`](Self::LocalShare) a request whose ledger cannot be reached, has too many
-/// waiting, or does not answer within its [deadline](crate::ledger::Ledger::deadline) passes all the same: what it charges is on this
+/// waiting, or does not answer within its [deadline](crate::Ledger::deadline) passes all the same: what it charges is on this
 /// machine's disk first, under the ids that it would have had in the ledger. From then on nobody waits for the ledger; what is
 /// in the [`Spool`](crate::Spool) is brought to it until it takes it, and then requests ask again. Afterwards each row says
-/// [that it passed without](crate::ledger::LedgerEntry::passed_at), also where it went past a limit: what was done is charged.
+/// [that it passed without](crate::LedgerEntry::passed_at), also where it went past a limit: what was done is charged.
 ///
 /// Where the ledger did not say in time whether it has charged (a commit was on its way), the request passes too, under the
 /// same ids: whether the commit took place or not, the ledger has the charge once.
@@ -98,8 +101,9 @@ impl Served {
 /// process charged before may be handed to the service again, and so may one that passes in two processes at once. The ledger
 /// charges it once.
 ///
-/// Requests at a time are held in this process, as always. While the ledger is away a response tells no limits, and a handler
-/// finds no [`QuotaStatus`](crate::QuotaStatus); what is not an admission (usage, grants, records by hand, the end of a
+/// Requests at a time are held in this process, as always. While the ledger is away a response tells no limits. A handler's
+/// [`Charge`](crate::Charge) records as always, and its [`QuotaStatus`](crate::QuotaStatus) lists
+/// [no limits](crate::QuotaStatus#without-limits). What is not an admission (usage, grants, records by hand, the end of a
 /// reservation by its id) says that the store does not answer.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

@@ -2,8 +2,11 @@
 
 use std::{fmt, sync::Arc};
 
+use http::Extensions;
+
 use super::{
     bytes::Bytes,
+    charge,
     job_id::{Bad, Duplicates},
     offer::{Offer, Plans},
     permit::Held,
@@ -121,7 +124,7 @@ impl Tracker {
         })
     }
 
-    /// Nobody is charged.
+    /// Returns the permit of a request that is not charged.
     fn let_pass(&self) -> Held {
         Held::nothing(self.common.settings.share)
     }
@@ -226,6 +229,12 @@ impl Admit for Tracker {
             None => Ok(Answer::Now(Ok(self.let_pass()))),
         });
         decided.unwrap_or_else(|refusal| Answer::Now(Err(refusal)))
+    }
+
+    fn on_bypass(&self, extensions: &mut Extensions) {
+        if self.common.settings.share {
+            charge::share_idle(extensions);
+        }
     }
 }
 

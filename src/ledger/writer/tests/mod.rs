@@ -3,6 +3,7 @@
 #[cfg(feature = "sqlite")]
 pub(crate) mod against;
 mod batch;
+pub(crate) mod bills;
 mod explorer;
 mod model;
 mod passing;

@@ -56,6 +56,27 @@ fn an_admission_that_was_written_after_all_is_not_charged_again() {
 }
 
 #[test]
+fn void_after_a_reset_and_a_correction_returns_the_job_only() {
+    let mut store = Store::default();
+    let mut other = pass(4, "one", 7, Some(2), false);
+    if let Act::Pass(pass) = &mut other.act {
+        pass.at = START + HOUR; // in the period that is reset
+    }
+    let reset = order(6, key("acme", "reset"), Act::Reset { plan: hourly(100), limit: None });
+    let mut job = charge(2, "one", 10);
+    if let Act::Admit(admit) = &mut job.act {
+        admit.fingerprint = Some(1);
+    }
+    let settled = [end(8, 4, "one", End::Void, 0), end(10, 2, "one", End::Void, 0)];
+    for order in [job, other, reset].into_iter().chain(settled) {
+        transact(&mut store, &[(order, false)]);
+    }
+    let of = |entry| store.rows.iter().filter(move |row| row.entry == entry).map(|row| row.amount).sum::<i64>();
+    assert_eq!([Entry::Charge, Entry::Record, Entry::Void].map(of), [10, 0, -10]);
+    assert_eq!(taken(&store), 0);
+}
+
+#[test]
 fn an_admission_that_was_written_and_taken_back_is_charged_for_it_was_served() {
     let mut store = Store::default();
     transact(&mut store, &[(charge(2, "one", 7), false)]);

@@ -113,3 +113,23 @@ fn accounts_are_locked_in_the_order_of_their_names() {
     let reads = reads(orders.iter().map(|order| Turn { order, sent: false, left: false }));
     assert_eq!(reads.tenants, ["ann", "mia", "zoe"].map(Arc::from));
 }
+
+#[test]
+fn job_comes_to_what_limits_of_two_plans_counted() {
+    let mut ledger = Ledger::new(hourly(100));
+    let first = admitted(ledger.charge("a", ("requests", 10)));
+    ledger.plan = Arc::new(Plan::new("daily").limit(Quota::requests(100).per(Period::day())));
+    ledger.add("a", &first, ("requests", 5), 0);
+    let Verdict::Replay { amounts, .. } = ledger.charge("a", ("requests", 10)) else { panic!("a duplicate") };
+    assert_eq!(amounts, ("requests", 15).into());
+}
+
+#[test]
+fn job_given_back_after_a_reset_comes_to_nothing() {
+    let mut ledger = Ledger::new(hourly(100));
+    let first = admitted(ledger.charge("a", ("requests", 30)));
+    ledger.reset(None);
+    ledger.settle("a", &first, End::Void);
+    let rows = ledger.store.rows.iter().filter(|row| *row.key.job == *"a").cloned().collect::<Vec<_>>();
+    assert_eq!(Dossier(&rows).amounts(0), ("requests", 0).into());
+}

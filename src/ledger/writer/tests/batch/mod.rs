@@ -9,10 +9,13 @@ mod reservations;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{model::Store, *};
-use crate::ledger::writer::{
-    Act, Admitted, Entry, Row, Standing, Verdict, Writes,
-    batch::{Turn, decide, reads},
+use super::{
+    super::{
+        Act, Admitted, Dossier, Entry, Row, Standing, Verdict, Writes,
+        batch::{Turn, decide, reads},
+    },
+    model::Store,
+    *,
 };
 use crate::quota::account::Count;
 

@@ -105,3 +105,15 @@ fn a_charge_that_goes_on_is_settled_when_its_hour_is_over_in_that_hour() {
         (Some((0, 0)), (7, 0), (7, 0))
     );
 }
+
+#[test]
+fn late_commit_returns_what_a_reset_has_emptied() {
+    let mut ledger = Ledger::new(hourly(100));
+    let held = ledger.reserve("a", ("requests", 60));
+    ledger.expire("a", &held, true);
+    ledger.reset(None);
+    assert_eq!(ledger.commit("a", &held, ("requests", 20)), Standing::Expired);
+    let rows = ledger.entries("a");
+    assert!(rows.contains(&(0, Entry::Record, -40)) && rows.contains(&(0, Entry::Reset, 40)), "{rows:?}");
+    assert_eq!(ledger.of(REQUESTS), (0, 0));
+}

@@ -1,0 +1,182 @@
+//! Extensions that handlers take without an `Option`, with the ledger there and away.
+
+use std::num::NonZeroU32;
+
+use axum::{Extension, Router, body::Body, routing::post};
+use http::Request;
+use http_body_util::BodyExt;
+use tollgate::{Account, Charge, FakeClock, LimitUsage, QuotaStatus, Spool, Verified};
+use tower::{ServiceBuilder, ServiceExt};
+
+use super::{away::Scene, *};
+
+#[derive(Clone)]
+struct Tenant(&'static str);
+
+/// Records 7 tokens; says what `record` returned, and whether the charge is idle.
+async fn charge(Extension(charge): Extension<Charge>) -> String {
+    let recorded = charge.record("tokens", 7);
+    format!("{recorded}, {}", if charge.is_idle() { "idle" } else { "active" })
+}
+
+/// The plan and its limits, such as `paid: requests_per_month 1/2`.
+async fn status(Extension(status): Extension<QuotaStatus>) -> String {
+    let taken = |limit: &LimitUsage| format!("{} {}/{}", limit.name, limit.used + limit.reserved, limit.limit);
+    let limits: Vec<_> = status.usage.limits.iter().map(taken).collect();
+    format!("{}: {}", status.usage.plan, limits.join(", "))
+}
+
+fn router() -> Router {
+    Router::new().route("/charge", post(charge)).route("/status", post(status))
+}
+
+/// Two requests and 100 tokens a month.
+fn paid() -> Plan {
+    tokens(100).limit(Quota::requests(2).per(Period::month()))
+}
+
+fn layer(scene: &Scene, on_failure: OnFailure) -> QuotaLayer {
+    let tenant = Verified::from_extension(|tenant: &Tenant| Some(Account::named(tenant.0))).named_only();
+    QuotaLayer::new(paid()).identify_by(tenant).store_in(&scene.ledger, on_failure).share_with_handler()
+}
+
+/// The status and the body of the answer to one request.
+async fn ask(app: &Router, path: &str) -> (u16, String) {
+    let request = Request::post(path).extension(Tenant("acme")).body(Body::empty()).unwrap();
+    let (head, body) = app.clone().oneshot(request).await.unwrap().into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    (head.status.as_u16(), String::from_utf8(body.to_vec()).unwrap())
+}
+
+fn ok(body: &str) -> (u16, String) {
+    (200, body.into())
+}
+
+/// Requests, then tokens of acme: used and reserved.
+async fn used(layer: &QuotaLayer) -> [u64; 2] {
+    let usage = layer.handle().usage(&acme()).await.unwrap();
+    ["requests_per_month", "tokens_per_month"]
+        .map(|name| usage.of(name).unwrap().used + usage.of(name).unwrap().reserved)
+}
+
+/// Brings what is in the spool to the ledger, and returns what is then used.
+async fn used_after(scene: &Scene, spool: &Spool, layer: &QuotaLayer) -> [u64; 2] {
+    Scene::merged(spool).await;
+    settled(&scene.ledger).await;
+    used(layer).await
+}
+
+const SWITCHES: [fn(QuotaLayer) -> QuotaLayer; 2] = [|layer| layer.enabled(false), |layer| layer.exempt(|_| true)];
+
+#[tokio::test]
+async fn ledger_that_answers_shares_usage_and_charges_records() {
+    let scene = Scene::new().await;
+    let layer = layer(&scene, OnFailure::Closed);
+    let app = router().layer(layer.clone());
+    assert_eq!(ask(&app, "/charge").await, ok("true, active"));
+    settled(&scene.ledger).await;
+    assert_eq!(ask(&app, "/status").await, ok("paid: tokens_per_month 7/100, requests_per_month 2/2"));
+    settled(&scene.ledger).await;
+    assert_eq!(used(&layer).await, [2, 7]);
+}
+
+#[tokio::test]
+async fn refusal_by_the_ledger_under_shadow_is_idle() {
+    let scene = Scene::new().await;
+    let layer = layer(&scene, OnFailure::Closed).shadow();
+    layer.handle().record(&acme(), ("requests", 2)).await.unwrap();
+    let app = router().layer(layer.clone());
+    assert_eq!(ask(&app, "/charge").await, ok("true, idle"));
+    assert_eq!(ask(&app, "/status").await, ok("none: "));
+    assert_eq!(used(&layer).await, [2, 0]);
+}
+
+#[tokio::test]
+async fn closed_ledger_that_is_away_under_shadow_is_idle() {
+    let scene = Scene::new().await;
+    let app = router().layer(layer(&scene, OnFailure::Closed).shadow());
+    let _away = scene.away().await;
+    assert_eq!(ask(&app, "/charge").await, ok("true, idle"));
+    assert_eq!(ask(&app, "/status").await, ok("none: "));
+}
+
+#[tokio::test]
+async fn open_without_the_ledger_charges_and_lists_no_limits() {
+    for shadow in [false, true] {
+        let (scene, away) = gone().await;
+        let spool = scene.spool();
+        let layer = layer(&scene, OnFailure::Open(spool.clone()));
+        let layer = if shadow { layer.shadow() } else { layer };
+        let app = router().layer(layer.clone());
+        assert_eq!(ask(&app, "/charge").await, ok("true, active"));
+        assert_eq!(ask(&app, "/status").await, ok("paid: "));
+        drop(away);
+        assert_eq!(used_after(&scene, &spool, &layer).await, [2, 7]);
+    }
+}
+
+/// A scene whose ledger is away.
+async fn gone() -> (Scene, sqlx::SqliteConnection) {
+    let scene = Scene::new().await;
+    let away = scene.away().await;
+    (scene, away)
+}
+
+#[tokio::test]
+async fn switches_without_the_ledger_are_idle() {
+    for switch in SWITCHES {
+        let (scene, away) = gone().await;
+        let spool = scene.spool();
+        let layer = switch(layer(&scene, OnFailure::Open(spool.clone())));
+        let app = router().layer(layer.clone());
+        assert_eq!(ask(&app, "/charge").await, ok("true, idle"));
+        assert_eq!(ask(&app, "/status").await, ok("none: "));
+        assert_eq!(spool.pending(), 0);
+        drop(away);
+        assert_eq!(used_after(&scene, &spool, &layer).await, [0, 0]);
+    }
+}
+
+#[tokio::test]
+async fn full_spool_under_shadow_is_idle() {
+    let (scene, _away) = gone().await;
+    let layer = layer(&scene, OnFailure::Open(scene.spool().at_most(0)));
+    assert_eq!(ask(&router().layer(layer.clone()), "/charge").await.0, 503);
+    let app = router().layer(layer.shadow());
+    assert_eq!(ask(&app, "/charge").await, ok("true, idle"));
+    assert_eq!(ask(&app, "/status").await, ok("none: "));
+}
+
+#[tokio::test]
+async fn local_share_charges_and_is_idle_beyond_it_under_shadow() {
+    let (scene, away) = gone().await;
+    let (of, spool) = (NonZeroU32::new(2).unwrap(), scene.spool());
+    let layer = layer(&scene, OnFailure::LocalShare { of, spool: spool.clone() }).shadow();
+    let app = router().layer(layer.clone());
+    assert_eq!(ask(&app, "/charge").await, ok("true, active"), "one of two requests is this process's share");
+    assert_eq!(ask(&app, "/charge").await, ok("true, idle"));
+    assert_eq!(ask(&app, "/status").await, ok("none: "));
+    drop(away);
+    assert_eq!(used_after(&scene, &spool, &layer).await, [1, 7]);
+}
+
+#[tokio::test]
+async fn layer_without_its_ledger_hides_nothing_and_is_not_hidden() {
+    for ledger_inside in [true, false] {
+        let (scene, away) = gone().await;
+        let spool = scene.spool();
+        let ledger = layer(&scene, OnFailure::Open(spool.clone()));
+        let tenant = Verified::from_extension(|tenant: &Tenant| Some(Account::named(tenant.0)));
+        let member = Plan::new("member").limit(Quota::units("tokens", 50).per(Period::hour()));
+        let memory = QuotaLayer::new(member).identify_by(tenant).clock(FakeClock::new()).share_with_handler();
+        let (outer, inner) =
+            if ledger_inside { (memory.clone(), ledger.clone()) } else { (ledger.clone(), memory.clone()) };
+        let app = router().layer(ServiceBuilder::new().layer(outer).layer(inner));
+        assert_eq!(ask(&app, "/charge").await, ok("true, active"));
+        let plan = if ledger_inside { "paid" } else { "member" };
+        assert_eq!(ask(&app, "/status").await, ok(&format!("{plan}: tokens_per_hour 7/50")));
+        assert_eq!(memory.handle().usage(&acme()).await.unwrap().limits[0].used, 7);
+        drop(away);
+        assert_eq!(used_after(&scene, &spool, &ledger).await, [2, 7]);
+    }
+}
