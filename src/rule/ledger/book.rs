@@ -23,7 +23,7 @@ pub(super) struct Book {
 }
 
 /// What one limit's count changed by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Line {
     pub(super) limit: Arc<str>,
     pub(super) kind: Arc<str>,
