@@ -13,6 +13,7 @@ mod invoices;
 mod killed;
 mod layer;
 mod life;
+mod rejected;
 
 #[cfg(feature = "postgres")]
 #[path = "../servers/mod.rs"]

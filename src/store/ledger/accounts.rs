@@ -18,7 +18,7 @@ use crate::{
         Reserved, Told, Trouble,
     },
     rule::{
-        ledger::{self, Act, Admit, Admitted, Key, Reserve, Settle, Standing, Verdict, is_within},
+        ledger::{self, Act, Admit, Admitted, Key, Report, Reserve, Settle, Standing, Verdict, is_within},
         quota::{Duplicate, GrantState, No, Now, Stage, Terms, Warning},
     },
     store::memory::Accounts,
@@ -102,6 +102,7 @@ impl<D: Database> InLedger<D> {
         Answer::later(async move {
             match owner.scribe.ask(order).await {
                 Verdict::Indeterminate => Err(Trouble::Indeterminate),
+                Verdict::Rejected(why) => Err(Trouble::Rejected(why)),
                 verdict => read(verdict).ok_or(Trouble::Unavailable),
             }
         })
@@ -477,7 +478,10 @@ impl<D: Database> QuotaStore for InLedger<D> {
         self.owner.scribe.listen(move |notice| {
             if notice.origin == origin {
                 let client = Client::named(Arc::clone(&notice.key.tenant));
-                hear(&Told::Near(of(&client, notice.near.clone())));
+                hear(&match &notice.what {
+                    Report::Near(near) => Told::Near(of(&client, near.clone())),
+                    Report::Rejected(why) => Told::Rejected { client, why: Arc::clone(why) },
+                });
             }
         });
     }
@@ -526,6 +530,7 @@ pub(super) fn refused(verdict: Verdict) -> Refused {
         Verdict::Stale => No::Job(Duplicate::Stale),
         Verdict::Refused(violations) => No::Limits(violations),
         Verdict::Indeterminate => return Refused::Store(Trouble::Indeterminate),
+        Verdict::Rejected(why) => return Refused::Store(Trouble::Rejected(why)),
         _ => return Refused::Store(Trouble::Unavailable),
     };
     Refused::Account { no, shared: false }

@@ -10,7 +10,7 @@ const NEVER: u64 = u64::MAX;
 /// An instant that tells periods apart, in microseconds; one between two microseconds would make two periods one.
 pub(super) fn instant(nanos: u64) -> Result<i64, Failure> {
     if nanos != NEVER && !nanos.is_multiple_of(1_000) {
-        return Err(Failure::Refused(format!(
+        return Err(Failure::Rejected(format!(
             "a period must begin and end at whole microseconds, got {nanos} ns since 1970"
         )));
     }
@@ -27,19 +27,19 @@ pub(super) fn nanos(micros: i64) -> Result<u64, Failure> {
     match u64::try_from(micros) {
         Ok(_) if micros == i64::MAX => Ok(NEVER),
         Ok(micros) if micros < NEVER / 1_000 => Ok(micros * 1_000),
-        _ => Err(Failure::Refused(format!("times in the ledger must lie between 1970 and 2554, got {micros} us"))),
+        _ => Err(Failure::Rejected(format!("times in the ledger must lie between 1970 and 2554, got {micros} us"))),
     }
 }
 
 /// An amount or an id, which a column holds up to 2^63 - 1.
 pub(super) fn number(value: u64) -> Result<i64, Failure> {
     i64::try_from(value)
-        .map_err(|_| Failure::Refused(format!("numbers in the ledger must be at most 2^63 - 1, got {value}")))
+        .map_err(|_| Failure::Rejected(format!("numbers in the ledger must be at most 2^63 - 1, got {value}")))
 }
 
 /// What a column of numbers says that are never negative.
 pub(super) fn natural<T: TryFrom<i64>>(value: i64) -> Result<T, Failure> {
-    T::try_from(value).map_err(|_| Failure::Refused(format!("a count in the ledger is out of its range: {value}")))
+    T::try_from(value).map_err(|_| Failure::Rejected(format!("a count in the ledger is out of its range: {value}")))
 }
 
 /// Text as it is kept. PostgreSQL keeps no NUL, and one strange name must not fail a batch: NUL is written as two

@@ -119,7 +119,7 @@ fn take(row: &PgRow, loaded: &mut Loaded, found: &mut Vec<(i64, Row)>) -> Result
 pub(super) fn consumption(row: &PgRow) -> Result<(i64, Row), Failure> {
     let entry = {
         let word: &str = value(row, 16)?;
-        Entry::parse(word).ok_or_else(|| Failure::Refused(format!("unknown entry in the ledger: {word}")))?
+        Entry::parse(word).ok_or_else(|| Failure::Rejected(format!("unknown entry in the ledger: {word}")))?
     };
     let written = Row {
         key: Key { tenant: read(value(row, 1)?).into(), job: read(value(row, 15)?).into() },

@@ -49,7 +49,7 @@ impl<'r> Values<'r> {
         bytes
             .map(|bytes| bytes.try_into().map(u128::from_be_bytes))
             .transpose()
-            .map_err(|_| Failure::Refused("a digest in the ledger does not have 16 bytes".into()))
+            .map_err(|_| Failure::Rejected("a digest in the ledger does not have 16 bytes".into()))
     }
 }
 
@@ -102,7 +102,7 @@ pub(super) fn consumption(row: &SqliteRow) -> Result<(i64, Row), Failure> {
         epoch: values.natural()?,
         entry: {
             let word: &str = values.next()?;
-            Entry::parse(word).ok_or_else(|| Failure::Refused(format!("unknown entry in the ledger: {word}")))?
+            Entry::parse(word).ok_or_else(|| Failure::Rejected(format!("unknown entry in the ledger: {word}")))?
         },
         attempt: values.natural()?,
         part: values.natural()?,

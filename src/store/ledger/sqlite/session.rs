@@ -147,9 +147,10 @@ impl Session for SqliteSession {
     }
 
     async fn roll_back(&mut self) -> Result<(), Failure> {
-        self.progress.step()?;
-        self.undo().await?;
-        self.progress.ended();
+        if self.progress.undo()? {
+            self.undo().await?;
+            self.progress.ended();
+        }
         Ok(())
     }
 
