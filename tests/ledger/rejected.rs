@@ -71,7 +71,8 @@ async fn reset_all_while_a_response_is_under_way_repeats(database: Database) {
         let held = quotas.reserve(&acme, ("tokens", 10)).await.unwrap();
         quotas.charge(&acme, ("tokens", 1)).await.unwrap();
         let (reset, charged) = tokio::join!(quotas.reset_all(&acme), quotas.charge(&other, ("tokens", 1)));
-        (reset.unwrap(), charged.unwrap());
+        reset.unwrap();
+        charged.unwrap();
         held.commit(("tokens", 4));
         settled(&ledger).await;
         assert_eq!(counts(&quotas, &acme).await, (0, 0), "round {round}");
