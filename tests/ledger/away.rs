@@ -31,7 +31,7 @@ impl Scene {
         Self { directory, ledger: ledger.deadline(Duration::from_millis(400)), log: Arc::default() }
     }
 
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let directory = std::env::temp_dir().join(format!("tollgate-{:032x}", fastrand::u128(..)));
         std::fs::create_dir(&directory).unwrap();
         Self::in_directory(directory).await

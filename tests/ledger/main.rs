@@ -7,6 +7,7 @@ mod audit;
 #[cfg(feature = "sqlite")]
 mod away;
 mod billing_bugs;
+mod extremes;
 mod grants;
 mod invoices;
 #[cfg(feature = "sqlite")]

@@ -34,7 +34,7 @@ fn by_code(code: i32) -> fn(String) -> Failure {
             // IOERR: after a failed fsync nobody knows what the disk has. CANTOPEN: files may have run out for the moment.
             10 | 14 => Failure::Lost,
             // TOOBIG, CONSTRAINT (also where a trigger raises it), MISMATCH: the values are at fault.
-            18 | 19 | 20 => Failure::Rejected,
+            18..=20 => Failure::Rejected,
             // FULL, READONLY, CORRUPT, NOTADB, NOMEM, an altered table: none of them gets better by itself. FULL in
             // a commit is known to have failed: the frame that would commit was not written whole.
             _ => Failure::Refused,
