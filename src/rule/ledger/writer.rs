@@ -562,9 +562,13 @@ impl<R> Writer<R> {
                 self.retry(&why, false);
                 self.roll_back()
             }
+            (Fault::Refused(_), _) if self.halve() => self.roll_back(),
             (Fault::Refused(why), _) => {
+                // Whatever takes no writes, a file that is read-only or a server that has become a standby, another
+                // connection may find one that does.
                 self.retry(&why, true);
-                self.roll_back()
+                self.phase = Phase::Apart;
+                None
             }
         }
     }
@@ -666,12 +670,9 @@ impl<R> Writer<R> {
         many > 1
     }
 
-    /// The transaction came to nothing: it is tried again, in halves where that was of no use; whoever cannot be helped is
-    /// told.
+    /// The transaction came to nothing: it is tried again, order by order where that was of no use; whoever cannot be helped
+    /// is told.
     fn retry(&mut self, why: &Arc<str>, refused: bool) {
-        if refused && self.halve() {
-            return;
-        }
         self.batch.iter_mut().for_each(|pending| pending.tries += 1);
         let tired = self.batch.iter().any(|pending| pending.tries >= TRIES);
         if self.batch.len() > 1 {

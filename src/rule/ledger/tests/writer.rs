@@ -589,6 +589,31 @@ fn unreadable_command_that_was_sent_is_indeterminate() {
     assert_eq!((scene.told(), scene.writer.backlog()), (vec![("ann", "indeterminate")], 0));
 }
 
+/// A file that was read-only when it was opened, a server that has become a standby: another connection may be better.
+#[test]
+fn refused_write_is_followed_by_a_new_connection() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.ask("bob", 4, "b", 10);
+    scene.until(|step| matches!(step, Step::Write(..)));
+    scene.fails(Fault::Refused("read-only".into()));
+    assert_eq!((scene.told(), &scene.next), (vec![], &Step::RollBack));
+    for who in ["ann", "bob"] {
+        scene.until(|step| matches!(step, Step::Write(..)));
+        scene.fails(Fault::Refused("read-only".into()));
+        assert_eq!(scene.told(), [(who, "unavailable")]);
+        assert_eq!(
+            (&scene.next, scene.writer.is_down()),
+            (if who == "ann" { &Step::Connect } else { &Step::Wait }, false)
+        );
+    }
+    scene.ask("cid", 6, "c", 10);
+    scene.hear(None);
+    assert_eq!(scene.next, Step::Connect);
+    scene.settle_down();
+    assert_eq!(scene.told(), [("cid", "admitted")]);
+}
+
 #[test]
 fn an_account_that_somebody_holds_keeps_nobody_else() {
     let mut scene = Scene::new();
