@@ -28,4 +28,4 @@ pub(crate) use row::{Detail, Entry, Hold, Key, Loaded, Reads, Row, Stored, Write
 pub(crate) use share::Local;
 #[cfg(test)]
 use writer::Answered;
-pub(crate) use writer::{Event, Fault, Full, Left, Notice, Step, Writer};
+pub(crate) use writer::{Event, Fault, Full, Left, Notice, Report, Step, Writer};

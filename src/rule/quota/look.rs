@@ -1,10 +1,11 @@
 //! What an account says of itself; to be asked after [`advance`](Account::advance).
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::{Account, Now, counter::Counter, counts::fits};
 use crate::{
     PolicyName,
+    clock::from_1970,
     quota::{Amounts, Kind, Limit, LimitUsage, Usage, Violation},
 };
 
@@ -44,7 +45,7 @@ impl Account {
                     used: counter.used,
                     reserved: counter.reserved,
                     remaining: there.saturating_sub(counter.taken()),
-                    resets_at: end.map(|end| SystemTime::UNIX_EPOCH + Duration::from_nanos(end)),
+                    resets_at: end.map(from_1970),
                 }
             })
             .collect();

@@ -1,24 +1,22 @@
 //! The accounts of a layer in a ledger: what is counted is decided there, places at a time are held in this process.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{
     Database, Owner, ReservedAs, Written,
     blind::{Blind, Passed, told, work},
-    digester, new_id,
+    columns, digester, new_id,
 };
 use crate::{
     Answer, Client, Clock, Digester, Invalid, OnFailure,
+    clock::{from_1970, since_1970},
     quota::{Amounts, Grant, GrantId, Granted, Kind, Plan, Usage},
     quota_store::{
         Account, Admission, Bookmark, End, Ending, Hear, Near, News, Order, Page, PlanOf, QuotaStore, Receipt, Refused,
         Reserved, Told, Trouble,
     },
     rule::{
-        ledger::{self, Act, Admit, Admitted, Key, Reserve, Settle, Standing, Verdict, is_within},
+        ledger::{self, Act, Admit, Admitted, Key, Report, Reserve, Settle, Standing, Verdict, is_within},
         quota::{Duplicate, GrantState, No, Now, Stage, Terms, Warning},
     },
     store::memory::Accounts,
@@ -102,6 +100,7 @@ impl<D: Database> InLedger<D> {
         Answer::later(async move {
             match owner.scribe.ask(order).await {
                 Verdict::Indeterminate => Err(Trouble::Indeterminate),
+                Verdict::Rejected(why) => Err(Trouble::Rejected(why)),
                 verdict => read(verdict).ok_or(Trouble::Unavailable),
             }
         })
@@ -316,6 +315,10 @@ impl<D: Database> QuotaStore for InLedger<D> {
         let Some(ReservedAs { key, order, since, passed }) = known else {
             return Answer::Now(Ok((Ending::Unknown, Near::default())));
         };
+        // Ids come from callers. No account has such a name, and to look for it would make one.
+        if !is_short(&key.tenant) {
+            return Answer::Now(Ok((Ending::Unknown, Near::default())));
+        }
         // While it waits to be brought to the ledger, the ledger knows nothing of it.
         if passed && self.blind.as_ref().is_some_and(|blind| !blind.spool().is_empty()) {
             return Answer::Now(Err(Trouble::Unavailable));
@@ -418,13 +421,12 @@ impl<D: Database> QuotaStore for InLedger<D> {
     }
 
     fn grant(&self, account: &Account<'_>, grant: Grant) -> Answer<Result<Result<GrantId, Invalid>, Trouble>> {
-        let until = grant.until().duration_since(SystemTime::UNIX_EPOCH).map_or(0, crate::clock::nanos);
         let state = GrantState {
             id: fastrand::u64(1..=i64::MAX as u64),
             limit: grant.limit().into(),
             kind: "".into(), // that of the plan's limit
             amount: grant.amount(),
-            until: until / 1_000 * 1_000,
+            until: columns::whole(since_1970(grant.until())),
             approver: grant.approver().into(),
             reason: grant.reason().into(),
             before: 0,
@@ -477,7 +479,10 @@ impl<D: Database> QuotaStore for InLedger<D> {
         self.owner.scribe.listen(move |notice| {
             if notice.origin == origin {
                 let client = Client::named(Arc::clone(&notice.key.tenant));
-                hear(&Told::Near(of(&client, notice.near.clone())));
+                hear(&match &notice.what {
+                    Report::Near(near) => Told::Near(of(&client, near.clone())),
+                    Report::Rejected(why) => Told::Rejected { client, why: Arc::clone(why) },
+                });
             }
         });
     }
@@ -501,12 +506,17 @@ impl<D: Database> InLedger<D> {
     }
 }
 
-/// Names are at most so long, in bytes: an index holds no longer ones, and one name must not fail a batch.
+/// Longest name in bytes. Written with twice as many, all of them NUL, it fits the 2,704 bytes of a row in an index of
+/// PostgreSQL, beside the longest job id, limit and kind.
 const LONGEST_NAME: usize = 1_024;
+
+fn is_short(name: &str) -> bool {
+    name.len() <= LONGEST_NAME
+}
 
 /// By what a client is billed.
 fn tenant(client: &Client) -> Option<Arc<str>> {
-    client.name().map(ToString::to_string).filter(|name| name.len() <= LONGEST_NAME).map(Into::into)
+    client.name().map(ToString::to_string).filter(|name| is_short(name)).map(Into::into)
 }
 
 /// An id for what has none, in the order of time.
@@ -526,6 +536,7 @@ pub(super) fn refused(verdict: Verdict) -> Refused {
         Verdict::Stale => No::Job(Duplicate::Stale),
         Verdict::Refused(violations) => No::Limits(violations),
         Verdict::Indeterminate => return Refused::Store(Trouble::Indeterminate),
+        Verdict::Rejected(why) => return Refused::Store(Trouble::Rejected(why)),
         _ => return Refused::Store(Trouble::Unavailable),
     };
     Refused::Account { no, shared: false }
@@ -542,8 +553,7 @@ fn ending(standing: Standing) -> Ending {
 }
 
 fn granted(state: GrantState) -> Option<Granted> {
-    let until = SystemTime::UNIX_EPOCH + Duration::from_nanos(state.until);
-    let grant = Grant::try_new(&state.limit, state.amount, until).ok()?;
+    let grant = Grant::try_new(&state.limit, state.amount, from_1970(state.until)).ok()?;
     let grant = grant.approved_by(state.approver).because(state.reason);
     Some(Granted { id: GrantId(state.id), grant, used: state.before.saturating_add(state.current) })
 }

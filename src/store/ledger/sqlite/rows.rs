@@ -15,7 +15,7 @@ use crate::{
     },
     store::ledger::{
         Failure,
-        columns::{nanos, natural, read},
+        columns::{natural, read, time},
     },
 };
 
@@ -37,7 +37,7 @@ impl<'r> Values<'r> {
     }
 
     fn nanos(&mut self) -> Result<u64, Failure> {
-        nanos(self.next()?)
+        self.next().map(time)
     }
 
     fn natural<T: TryFrom<i64>>(&mut self) -> Result<T, Failure> {
@@ -49,7 +49,7 @@ impl<'r> Values<'r> {
         bytes
             .map(|bytes| bytes.try_into().map(u128::from_be_bytes))
             .transpose()
-            .map_err(|_| Failure::Refused("a digest in the ledger does not have 16 bytes".into()))
+            .map_err(|_| Failure::Rejected("a digest in the ledger does not have 16 bytes".into()))
     }
 }
 
@@ -102,7 +102,7 @@ pub(super) fn consumption(row: &SqliteRow) -> Result<(i64, Row), Failure> {
         epoch: values.natural()?,
         entry: {
             let word: &str = values.next()?;
-            Entry::parse(word).ok_or_else(|| Failure::Refused(format!("unknown entry in the ledger: {word}")))?
+            Entry::parse(word).ok_or_else(|| Failure::Rejected(format!("unknown entry in the ledger: {word}")))?
         },
         attempt: values.natural()?,
         part: values.natural()?,
@@ -116,7 +116,7 @@ pub(super) fn consumption(row: &SqliteRow) -> Result<(i64, Row), Failure> {
 
 fn detail(values: &mut Values<'_>) -> Result<Option<Box<Detail>>, Failure> {
     let Some(granted) = values.next::<Option<i64>>()? else { return Ok(None) };
-    let until = values.next::<Option<i64>>()?.map_or(Ok(0), nanos)?;
+    let until = values.next::<Option<i64>>()?.map_or(0, time);
     let (approver, reason): (Option<&str>, Option<&str>) = (values.next()?, values.next()?);
     let text = |text: Option<&str>| read(text.unwrap_or_default()).into_owned();
     Ok(Some(Box::new(Detail { granted: natural(granted)?, until, approver: text(approver), reason: text(reason) })))

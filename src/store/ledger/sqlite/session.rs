@@ -17,7 +17,7 @@ use crate::{
     rule::ledger::{Detail, Entry, Key, Loaded, Reads, Row, Stored, Writes},
     store::ledger::{
         Failure, Session,
-        columns::{in_order, instant, name, nanos, number, text, until},
+        columns::{in_order, instant, name, nanos, number, text, time, until},
         progress::Progress,
     },
 };
@@ -60,7 +60,7 @@ impl SqliteSession {
         let sealed: Option<i64> = row.try_get(1).map_err(failure)?;
         let (tenants, connection) = (in_order(&reads.tenants), &mut self.connection);
         let mut loaded = load(connection, &tenants, &reads.jobs, reads.since, micros).await?;
-        loaded.sealed = sealed.map_or(Ok(0), nanos)?;
+        loaded.sealed = sealed.map_or(0, time);
         // What counts something has an account.
         let unknown: Vec<_> =
             tenants.into_iter().filter(|tenant| loaded.accounts[tenant] == Stored::default()).collect();
@@ -147,9 +147,10 @@ impl Session for SqliteSession {
     }
 
     async fn roll_back(&mut self) -> Result<(), Failure> {
-        self.progress.step()?;
-        self.undo().await?;
-        self.progress.ended();
+        if self.progress.undo()? {
+            self.undo().await?;
+            self.progress.ended();
+        }
         Ok(())
     }
 
