@@ -66,8 +66,10 @@ macro_rules! keeps_every_rule {
             a_new_plan_keeps_what_was_used
             a_grant_raises_a_limit_until_it_is_revoked
             the_grant_that_ends_first_is_used_first
+            grant_ends_at_any_time_to_come
             what_cannot_be_is_said_in_words
             a_reset_counts_from_zero
+            reset_repeats_after_a_late_commit
             two_clients_never_meet
             looking_changes_nothing
             every_client_is_listed_once

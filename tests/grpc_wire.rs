@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_stream::wrappers::TcpListenerStream;
 use tollgate::{
     Dialect, GateLayer, Reason, Refusal, RequestHead,
-    respond::{self, Wire},
+    refusal::{self, Wire},
 };
 use tonic::{
     Code, Status,
@@ -63,6 +63,7 @@ async fn every_reason_has_its_code_and_details() {
         (Reason::CircuitOpen, Code::Unavailable, "CIRCUIT_OPEN", true, false),
         (Reason::Unavailable, Code::Unavailable, "UNAVAILABLE", true, false),
         (Reason::Indeterminate, Code::Unavailable, "INDETERMINATE", true, false),
+        (Reason::Rejected, Code::Internal, "REJECTED", false, false),
         (Reason::Unidentified, Code::PermissionDenied, "UNIDENTIFIED", false, false),
     ] {
         let wait = Duration::from_millis(1_900);

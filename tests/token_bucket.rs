@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Full};
 use proptest::prelude::*;
 use tollgate::{
     Account, ApiKey, Client, Cost, Event, FakeClock, Forwarded, Identify, PeerIp, Rate, Reason, Refusal, RequestHead,
-    Strangers, TokenBucketLayer, respond::Dialect,
+    Strangers, TokenBucketLayer, refusal::Dialect,
 };
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
@@ -428,7 +428,7 @@ async fn refusal_for_cost_says_what_is_left() {
 
 #[tokio::test]
 async fn single_valued_dialects_say_what_is_left() {
-    let layer = costly(Dialect::XRateLimit { reset: tollgate::respond::Reset::Delta });
+    let layer = costly(Dialect::XRateLimit { reset: tollgate::refusal::Reset::Delta });
     ask_for(&layer, "8060").await;
     let refused = ask_for(&layer, "5000").await;
     assert_eq!(field(&refused, "x-ratelimit-limit"), Some("10000"));

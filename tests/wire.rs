@@ -14,12 +14,13 @@ use tower::{ServiceBuilder, ServiceExt};
 mod fixed;
 use fixed::{Fixed, collected, handler, name, seconds, text};
 
-const REASONS: [Reason; 7] = [
+const REASONS: [Reason; 8] = [
     Reason::RateLimited,
     Reason::Capacity,
     Reason::CircuitOpen,
     Reason::Unavailable,
     Reason::Indeterminate,
+    Reason::Rejected,
     Reason::TooLarge,
     Reason::Unidentified,
 ];
@@ -33,6 +34,7 @@ fn every_reason_has_its_status_and_problem_type() {
         (Reason::CircuitOpen, 503, format!("{iana}temporary-reduced-capacity"), "Temporary Reduced Capacity", true),
         (Reason::Unavailable, 503, format!("{iana}temporary-reduced-capacity"), "Temporary Reduced Capacity", true),
         (Reason::Indeterminate, 503, format!("{iana}temporary-reduced-capacity"), "Temporary Reduced Capacity", true),
+        (Reason::Rejected, 500, "about:blank".into(), "Internal Server Error", false),
         (Reason::TooLarge, 413, "about:blank".into(), "Content Too Large", false),
         (Reason::Unidentified, 403, "about:blank".into(), "Forbidden", false),
     ] {

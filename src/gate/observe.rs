@@ -66,6 +66,19 @@ pub enum Event<'a> {
         /// How much there is.
         of: u64,
     },
+    /// The store of the accounts rejected a call or a settlement for good (a constraint, a trigger, a value out of range).
+    /// Nothing was written for it, and it is not retried: of a settlement, the reservation ends by its time, and units that
+    /// it would have charged are not charged. Under [`OnFailure::Open`](crate::OnFailure::Open) and
+    /// [`LocalShare`](crate::OnFailure::LocalShare) an admission passes all the same; its record stays in the spool, behind
+    /// all others, and is reported each time that it is tried.
+    StoreRejected {
+        /// Whose store.
+        policy: &'a PolicyName,
+        /// Whose call. Not for labels of metrics: there are as many as clients.
+        client: &'a Client,
+        /// Why, in the words of the database.
+        why: &'a str,
+    },
     /// The store of the accounts does not answer, and requests pass without it, as
     /// [`OnFailure`](crate::OnFailure) says. Told once, until it is back.
     StoreLost {

@@ -1,10 +1,6 @@
 //! What a ledger tells people: its rows, what was used when, and whether its counts are the sums of its rows.
 
-use std::{
-    collections::VecDeque,
-    fmt,
-    time::{Duration, SystemTime},
-};
+use std::{collections::VecDeque, fmt, time::SystemTime};
 
 use super::{Ledger, LedgerEntry, database::Drift, entry::time, handle::Which};
 use crate::{quota::AccountError, time::Instant};
@@ -261,5 +257,5 @@ impl fmt::Display for Reconciled {
 }
 
 pub(super) fn nanos(time: SystemTime) -> u64 {
-    crate::time::nanos(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO))
+    crate::time::since_1970(time)
 }

@@ -4,42 +4,61 @@ use std::{borrow::Cow, sync::Arc};
 
 use super::Failure;
 
-/// The one instant that is not a time: the end of a period that never ends.
+/// The one instant that is not a time: the end of what never ends, or not before the year 2554.
 const NEVER: u64 = u64::MAX;
+
+/// The microsecond in which [`NEVER`] lies: the first that a column does not hold as a time.
+const LAST: u64 = NEVER / 1_000;
 
 /// An instant that tells periods apart, in microseconds; one between two microseconds would make two periods one.
 pub(super) fn instant(nanos: u64) -> Result<i64, Failure> {
-    if nanos != NEVER && !nanos.is_multiple_of(1_000) {
-        return Err(Failure::Refused(format!(
+    if until(nanos) != i64::MAX && !nanos.is_multiple_of(1_000) {
+        return Err(Failure::Rejected(format!(
             "a period must begin and end at whole microseconds, got {nanos} ns since 1970"
         )));
     }
     Ok(until(nanos))
 }
 
-/// An instant up to which something holds, in microseconds.
+/// An instant up to which something holds, in microseconds; `i64::MAX` from the last microsecond of the range on.
 pub(super) fn until(nanos: u64) -> i64 {
-    if nanos == NEVER { i64::MAX } else { (nanos / 1_000).cast_signed() }
+    if nanos / 1_000 < LAST { (nanos / 1_000).cast_signed() } else { i64::MAX }
 }
 
-/// What a column of microseconds says, in nanoseconds.
-pub(super) fn nanos(micros: i64) -> Result<u64, Failure> {
+/// An instant as it will be read again: in whole microseconds.
+pub(super) fn whole(nanos: u64) -> u64 {
+    time(until(nanos))
+}
+
+/// What a column of microseconds says, in nanoseconds. A time outside the range counts as the end of the range that is
+/// nearest to it: no row makes an account unreadable.
+pub(super) fn time(micros: i64) -> u64 {
     match u64::try_from(micros) {
-        Ok(_) if micros == i64::MAX => Ok(NEVER),
-        Ok(micros) if micros < NEVER / 1_000 => Ok(micros * 1_000),
-        _ => Err(Failure::Refused(format!("times in the ledger must lie between 1970 and 2554, got {micros} us"))),
+        Ok(micros) if micros < LAST => micros * 1_000,
+        Ok(_) => NEVER,
+        Err(_) => 0,
     }
+}
+
+/// What the database's clock says, or a column that only this clock fills, in nanoseconds. A clock outside the range is
+/// refused, for everything else is decided by it.
+pub(super) fn nanos(micros: i64) -> Result<u64, Failure> {
+    if micros < 0 || (micros != i64::MAX && time(micros) == NEVER) {
+        let reason = format!("clock of the database must lie between 1970 and 2554, got {micros} us since 1970");
+        return Err(Failure::Refused(reason));
+    }
+    Ok(time(micros))
 }
 
 /// An amount or an id, which a column holds up to 2^63 - 1.
 pub(super) fn number(value: u64) -> Result<i64, Failure> {
     i64::try_from(value)
-        .map_err(|_| Failure::Refused(format!("numbers in the ledger must be at most 2^63 - 1, got {value}")))
+        .map_err(|_| Failure::Rejected(format!("numbers in the ledger must be at most 2^63 - 1, got {value}")))
 }
 
 /// What a column of numbers says that are never negative.
 pub(super) fn natural<T: TryFrom<i64>>(value: i64) -> Result<T, Failure> {
-    T::try_from(value).map_err(|_| Failure::Refused(format!("a count in the ledger is out of its range: {value}")))
+    T::try_from(value).map_err(|_| Failure::Rejected(format!("a count in the ledger is out of its range: {value}")))
 }
 
 /// Text as it is kept. PostgreSQL keeps no NUL, and one strange name must not fail a batch: NUL is written as two
@@ -92,7 +111,14 @@ mod tests {
         }
 
         #[test]
-        fn whole_microseconds_come_back(micros in 0..u64::MAX / 1_000) {
+        fn written_time_is_readable(nanos: u64, micros: i64) {
+            prop_assert_eq!(time(until(nanos)), if nanos / 1_000 < LAST { nanos / 1_000 * 1_000 } else { NEVER });
+            prop_assert_eq!(time(until(time(micros))), time(micros));
+            prop_assert!(instant(time(micros)).is_ok());
+        }
+
+        #[test]
+        fn whole_microseconds_come_back(micros in 0..LAST) {
             prop_assert_eq!(nanos(instant(micros * 1_000).unwrap()).unwrap(), micros * 1_000);
         }
     }
@@ -102,6 +128,8 @@ mod tests {
         assert!(number(1 << 63).is_err() && number((1 << 63) - 1).is_ok());
         assert!(instant(1_500).is_err());
         assert_eq!(nanos(instant(u64::MAX).unwrap()), Ok(u64::MAX));
+        assert!(nanos(LAST as i64 - 1).is_ok() && nanos(LAST as i64).is_err() && nanos(i64::MAX - 1).is_err());
+        assert_eq!([i64::MIN, -1, LAST as i64, i64::MAX - 1].map(time), [0, 0, NEVER, NEVER]);
         assert!(nanos(-1).is_err() && natural::<u32>(-1).is_err() && natural::<u32>(1 << 32).is_err());
     }
 }

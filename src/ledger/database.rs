@@ -110,7 +110,7 @@ pub(crate) trait Session: Send + 'static {
     /// Ends the transaction. [`Failure::Lost`] here means that nobody knows how it ended.
     fn commit(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// Ends the transaction, which comes to nothing.
+    /// Rolls the transaction back. Does nothing where a failed step has ended it: its failure is no second one.
     fn roll_back(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// Ends the connection, and waits for its end.
@@ -125,11 +125,14 @@ pub(crate) trait Session: Send + 'static {
 /// Why a step of a transaction came to nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// Others were in the way (a deadlock, a lock that did not come in time, a serialization failure, a row that is there
-    /// already): it is rolled back, and may be tried again.
+    /// Others were in the way (a deadlock, a lock that did not come in time, a serialization failure): it is rolled back,
+    /// and may be tried again.
     Again(String),
+    /// The database rejects the values themselves (a constraint, a unique index, a value out of range, a trigger): it is
+    /// rolled back, and the same command fails whenever it is tried.
+    Rejected(String),
     /// The connection is of no use any more.
     Lost(String),
-    /// The database says no: it is full, read-only, or something is wrong with what is asked.
+    /// The database takes no writes: it is full, read-only, damaged, or has other tables.
     Refused(String),
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::{self, Write},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use super::writer::{Detail, Entry, Row};
@@ -132,7 +132,7 @@ impl fmt::Display for Json<'_> {
 }
 
 pub(crate) fn time(nanos: u64) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
+    crate::time::from_1970(nanos)
 }
 
 #[cfg(test)]

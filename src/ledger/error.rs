@@ -44,7 +44,9 @@ impl Error for LedgerError {}
 impl From<Failure> for LedgerError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Again(reason) | Failure::Lost(reason) | Failure::Refused(reason) => Self { reason },
+            Failure::Again(reason) | Failure::Rejected(reason) | Failure::Lost(reason) | Failure::Refused(reason) => {
+                Self { reason }
+            }
         }
     }
 }

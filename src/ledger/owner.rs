@@ -79,16 +79,16 @@ impl<D: Database> Owner<D> {
     /// Something that is read, if it comes in time.
     pub(super) async fn read<T>(&self, read: impl Future<Output = Result<T, Failure>>) -> Result<T, Trouble> {
         match timeout(self.scribe.patience(), read).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(_)) | Err(_) => Err(Trouble::Unavailable),
+            Ok(read) => read.map_err(trouble),
+            Err(_) => Err(Trouble::Unavailable),
         }
     }
 
     /// Something that reads a lot, and may take its time.
     pub(super) async fn read_all<T>(&self, read: impl Future<Output = Result<T, Failure>>) -> Result<T, Trouble> {
         match timeout(READ_ALL, read).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(_)) | Err(_) => Err(Trouble::Unavailable),
+            Ok(read) => read.map_err(trouble),
+            Err(_) => Err(Trouble::Unavailable),
         }
     }
 
@@ -165,6 +165,13 @@ impl<D: Database> Owner<D> {
             ends.spawn(async move { scribe.ask(order).await });
         }
         while ends.join_next().await.is_some() {}
+    }
+}
+
+fn trouble(failure: Failure) -> Trouble {
+    match failure {
+        Failure::Rejected(why) => Trouble::Rejected(why.into()),
+        _ => Trouble::Unavailable,
     }
 }
 

@@ -32,6 +32,14 @@ impl Progress {
         }
     }
 
+    /// The transaction is about to be rolled back; false where there is none, because a failed step has ended it.
+    pub(super) fn undo(&mut self) -> Result<bool, Failure> {
+        if *self == Self::Idle {
+            return Ok(false);
+        }
+        self.step().map(|()| true)
+    }
+
     /// The step has succeeded, and the transaction is open.
     pub(super) fn stands(&mut self) {
         *self = Self::Open;

@@ -1,15 +1,12 @@
 //! The accounts of a layer in a ledger: what is counted is decided there, places at a time are held in this process.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::writer::{self, Act, Admit, Admitted, Key, Reserve, Settle, Standing, Verdict, is_within};
 use super::{
-    Database, Owner, ReservedAs, Written, digester,
+    Database, Owner, ReservedAs, Written, columns, digester,
     fallback::{Blind, Passed, told, work},
     new_id,
+    writer::{self, Act, Admit, Admitted, Key, Report, Reserve, Settle, Standing, Verdict, is_within},
 };
 use crate::{
     error::Invalid,
@@ -25,7 +22,7 @@ use crate::{
             Refused, Reserved, Told, Trouble,
         },
     },
-    time::Clock,
+    time::{Clock, from_1970, since_1970},
 };
 
 /// The accounts of one layer in a ledger that others use too.
@@ -106,6 +103,7 @@ impl<D: Database> InLedger<D> {
         Answer::later(async move {
             match owner.scribe.ask(order).await {
                 Verdict::Indeterminate => Err(Trouble::Indeterminate),
+                Verdict::Rejected(why) => Err(Trouble::Rejected(why)),
                 verdict => read(verdict).ok_or(Trouble::Unavailable),
             }
         })
@@ -320,6 +318,10 @@ impl<D: Database> QuotaStore for InLedger<D> {
         let Some(ReservedAs { key, order, since, passed }) = known else {
             return Answer::Now(Ok((Ending::Unknown, Near::default())));
         };
+        // Ids come from callers. No account has such a name, and to look for it would make one.
+        if !is_short(&key.tenant) {
+            return Answer::Now(Ok((Ending::Unknown, Near::default())));
+        }
         // While it waits to be brought to the ledger, the ledger knows nothing of it.
         if passed && self.blind.as_ref().is_some_and(|blind| !blind.spool().is_empty()) {
             return Answer::Now(Err(Trouble::Unavailable));
@@ -422,13 +424,12 @@ impl<D: Database> QuotaStore for InLedger<D> {
     }
 
     fn grant(&self, account: &Account<'_>, grant: Grant) -> Answer<Result<Result<GrantId, Invalid>, Trouble>> {
-        let until = grant.until().duration_since(SystemTime::UNIX_EPOCH).map_or(0, crate::time::nanos);
         let state = GrantState {
             id: fastrand::u64(1..=i64::MAX as u64),
             limit: grant.limit().into(),
             kind: "".into(), // that of the plan's limit
             amount: grant.amount(),
-            until: until / 1_000 * 1_000,
+            until: columns::whole(since_1970(grant.until())),
             approver: grant.approver().into(),
             reason: grant.reason().into(),
             before: 0,
@@ -481,7 +482,10 @@ impl<D: Database> QuotaStore for InLedger<D> {
         self.owner.scribe.listen(move |notice| {
             if notice.origin == origin {
                 let client = Client::named(Arc::clone(&notice.key.tenant));
-                hear(&Told::Near(of(&client, notice.near.clone())));
+                hear(&match &notice.what {
+                    Report::Near(near) => Told::Near(of(&client, near.clone())),
+                    Report::Rejected(why) => Told::Rejected { client, why: Arc::clone(why) },
+                });
             }
         });
     }
@@ -505,7 +509,8 @@ impl<D: Database> InLedger<D> {
     }
 }
 
-/// Names are at most so long, in bytes: an index holds no longer ones, and one name must not fail a batch.
+/// Longest name in bytes. Written with twice as many, all of them NUL, it fits the 2,704 bytes of a row in an index of
+/// PostgreSQL, beside the longest job id, limit and kind.
 const LONGEST_NAME: usize = 1_024;
 
 /// Returns what the ledger left in a receipt.
@@ -513,9 +518,13 @@ fn written(receipt: &Receipt) -> Option<&Written> {
     receipt.store_part.as_ref()?.downcast_ref()
 }
 
+fn is_short(name: &str) -> bool {
+    name.len() <= LONGEST_NAME
+}
+
 /// By what a client is billed.
 fn tenant(client: &Client) -> Option<Arc<str>> {
-    client.name().map(ToString::to_string).filter(|name| name.len() <= LONGEST_NAME).map(Into::into)
+    client.name().map(ToString::to_string).filter(|name| is_short(name)).map(Into::into)
 }
 
 /// An id for what has none, in the order of time.
@@ -535,6 +544,7 @@ pub(super) fn refused(verdict: Verdict) -> Refused {
         Verdict::Stale => No::Job(Duplicate::Stale),
         Verdict::Refused(violations) => No::Limits(violations),
         Verdict::Indeterminate => return Refused::Store(Trouble::Indeterminate),
+        Verdict::Rejected(why) => return Refused::Store(Trouble::Rejected(why)),
         _ => return Refused::Store(Trouble::Unavailable),
     };
     Refused::Account { no, shared: false }
@@ -551,8 +561,7 @@ fn ending(standing: Standing) -> Ending {
 }
 
 fn granted(state: GrantState) -> Option<Granted> {
-    let until = SystemTime::UNIX_EPOCH + Duration::from_nanos(state.until);
-    let grant = Grant::try_new(&state.limit, state.amount, until).ok()?;
+    let grant = Grant::try_new(&state.limit, state.amount, from_1970(state.until)).ok()?;
     let grant = grant.approved_by(state.approver).because(state.reason);
     Some(Granted { id: GrantId(state.id), grant, used: state.before.saturating_add(state.current) })
 }

@@ -127,7 +127,7 @@ impl<D: Database> Scribe<D> {
         for mut asking in answers {
             let Some(answer) = &mut asking.answer else { break };
             match tokio::time::timeout_at(deadline, answer).await {
-                Ok(Ok(verdict)) if after(&verdict).is_none() => {
+                Ok(Ok(verdict)) if after(&verdict).is_none() && !matches!(verdict, Verdict::Rejected(_)) => {
                     asking.answer = None;
                     verdicts.push(verdict);
                 }
@@ -387,6 +387,7 @@ fn give(writer: &mut Callers) {
 fn fault(failure: Failure) -> Fault {
     match failure {
         Failure::Again(why) => Fault::Again(why.into()),
+        Failure::Rejected(why) => Fault::Rejected(why.into()),
         Failure::Lost(why) => Fault::Lost(why.into()),
         Failure::Refused(why) => Fault::Refused(why.into()),
     }

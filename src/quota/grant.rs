@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::MOST;
-use crate::{error::Invalid, policy_name::PolicyName};
+use crate::{error::Invalid, policy_name::PolicyName, time::from_1970};
 
 /// More than the plan allows, until some time: who approved it, and why.
 ///
@@ -27,7 +27,8 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// `amount` more of the limit of this name, until `until`.
+    /// `amount` more of the limit of this name, until `until`. An end after 2554-07-21, the last day that stores hold, is
+    /// held as that day: 9999-12-31 may stand for a grant without an end.
     ///
     /// # Panics
     /// When `amount` is 0 or above 2^53 - 1.
@@ -55,6 +56,7 @@ impl Grant {
         if !(1..=MOST).contains(&amount) {
             return Err(Invalid::new("amount of a grant", "be from 1 to 2^53 - 1", amount));
         }
+        let until = until.min(from_1970(u64::MAX));
         Ok(Self { limit: limit.to_owned(), amount, until, approver: String::new(), reason: String::new() })
     }
 
@@ -106,12 +108,13 @@ impl Grant {
         self.amount
     }
 
-    /// When it ends.
+    /// When it ends, at the latest on 2554-07-21.
     ///
     /// ```
-    /// # use std::time::SystemTime;
-    /// # let grant = tollgate::Grant::new("requests_per_day", 500, SystemTime::UNIX_EPOCH);
-    /// assert_eq!(grant.until(), SystemTime::UNIX_EPOCH);
+    /// use std::time::{Duration, SystemTime};
+    /// let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+    /// let grant = tollgate::Grant::new("requests_per_day", 500, at(253_402_300_799)); // 9999-12-31
+    /// assert!(grant.until() > at(18_446_700_000) && grant.until() < at(18_446_744_074));
     /// ```
     #[must_use]
     pub const fn until(&self) -> SystemTime {

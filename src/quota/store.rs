@@ -130,6 +130,11 @@ pub(crate) type Hear = Arc<dyn Fn(&Told) + Send + Sync>;
 pub(crate) enum Told {
     /// A client has come near to its limits.
     Near(Near),
+    /// The store rejected a call or a settlement of this client for good, for this reason.
+    Rejected {
+        client: Client,
+        why: Arc<str>,
+    },
     /// The store is away, and requests pass without it; it is back.
     Lost(Arc<str>),
     Back,
@@ -143,7 +148,7 @@ pub(crate) enum Told {
 }
 
 /// Why a store has not answered what it was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(
     not(any(test, feature = "sqlite", feature = "postgres")),
     expect(dead_code, reason = "memory always answers")
@@ -153,6 +158,8 @@ pub(crate) enum Trouble {
     Unavailable,
     /// It did not say in time whether it was done.
     Indeterminate,
+    /// It rejects the call for good, for this reason, and nothing has changed.
+    Rejected(Arc<str>),
     /// It bills by public names, and the client has none.
     Nameless,
 }

@@ -17,6 +17,7 @@ pub(super) fn detail<const N: usize>(refusal: &Refusal, out: &mut Buffer<N>) {
         (Reason::Indeterminate, _) => out.push(
             "It was not known in time whether this was charged. Sent again with the same job id, it is charged once.",
         ),
+        (Reason::Rejected, _) => out.push("The quota store rejected the charge; nothing was charged."),
         (Reason::TooLarge, 0) => out.push("The request takes more than the limit allows and can never pass."),
         (Reason::TooLarge, limit) => {
             out.push("The request takes more than the limit of ").number(limit).push(" and can never pass.")

@@ -56,6 +56,7 @@ const fn code(reason: Reason) -> u64 {
     match reason {
         Reason::RateLimited | Reason::TooLarge => 8,
         Reason::Capacity | Reason::CircuitOpen | Reason::Unavailable | Reason::Indeterminate => 14,
+        Reason::Rejected => 13,
         Reason::Unidentified => 7,
         Reason::JobRunning => 10,
         Reason::DuplicateJob => 6,
@@ -128,6 +129,7 @@ const fn reason(reason: Reason) -> &'static str {
         Reason::CircuitOpen => "CIRCUIT_OPEN",
         Reason::Unavailable => "UNAVAILABLE",
         Reason::Indeterminate => "INDETERMINATE",
+        Reason::Rejected => "REJECTED",
         Reason::TooLarge => "TOO_LARGE",
         Reason::JobRunning => "JOB_RUNNING",
         Reason::DuplicateJob => "DUPLICATE_JOB_ID",

@@ -109,6 +109,9 @@ pub enum Reason {
     /// The store did not answer in time whether the charge was made: 503, `UNAVAILABLE`. Asked again with the same job id,
     /// it is made once.
     Indeterminate,
+    /// The store rejects the charge for good, and nothing was charged: 500, `INTERNAL`. Sent again, it is rejected again;
+    /// [`Event::StoreRejected`](crate::Event::StoreRejected) says why.
+    Rejected,
     /// The request could never pass, however long it waits: 413, `RESOURCE_EXHAUSTED`.
     TooLarge,
     /// The job that the request names is being worked on: 409, `ABORTED`.
@@ -140,6 +143,7 @@ impl Reason {
             Self::CircuitOpen => "circuit_open",
             Self::Unavailable => "unavailable",
             Self::Indeterminate => "indeterminate",
+            Self::Rejected => "rejected",
             Self::TooLarge => "too_large",
             Self::JobRunning => "job_running",
             Self::DuplicateJob => "duplicate_job_id",
@@ -332,7 +336,8 @@ impl Refusal {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self.0.reason {
-            Reason::TooLarge
+            Reason::Rejected
+            | Reason::TooLarge
             | Reason::Unidentified
             | Reason::DuplicateJob
             | Reason::JobConflict
@@ -388,6 +393,7 @@ impl fmt::Display for Refusal {
             (Reason::CircuitOpen, _) => f.write_str("circuit open")?,
             (Reason::Unavailable, _) => f.write_str("store unavailable, nothing charged")?,
             (Reason::Indeterminate, _) => f.write_str("store too late to say whether it was charged")?,
+            (Reason::Rejected, _) => f.write_str("rejected by the store, nothing charged")?,
             (Reason::TooLarge, 0) => f.write_str("request can never pass")?,
             (Reason::TooLarge, limit) => write!(f, "request of more than {limit} can never pass")?,
             (Reason::JobRunning, _) => f.write_str("job under way")?,

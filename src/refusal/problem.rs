@@ -96,6 +96,7 @@ pub fn status(refusal: &Refusal) -> StatusCode {
         Reason::Capacity | Reason::CircuitOpen | Reason::Unavailable | Reason::Indeterminate => {
             StatusCode::SERVICE_UNAVAILABLE
         }
+        Reason::Rejected => StatusCode::INTERNAL_SERVER_ERROR,
         Reason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         Reason::JobRunning | Reason::DuplicateJob => StatusCode::CONFLICT,
         Reason::JobConflict => StatusCode::UNPROCESSABLE_ENTITY,
@@ -123,6 +124,9 @@ const fn opening(reason: Reason) -> &'static str {
         Reason::Capacity | Reason::CircuitOpen | Reason::Unavailable | Reason::Indeterminate => {
             "{\"type\":\"https://iana.org/assignments/http-problem-types#temporary-reduced-capacity\",\
              \"title\":\"Temporary Reduced Capacity\",\"status\":503,\"detail\":\""
+        }
+        Reason::Rejected => {
+            "{\"type\":\"about:blank\",\"title\":\"Internal Server Error\",\"status\":500,\"detail\":\""
         }
         Reason::TooLarge => "{\"type\":\"about:blank\",\"title\":\"Content Too Large\",\"status\":413,\"detail\":\"",
         Reason::JobRunning => "{\"type\":\"about:blank\",\"title\":\"Conflict\",\"status\":409,\"detail\":\"",

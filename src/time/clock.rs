@@ -7,7 +7,7 @@ use std::{
         Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use governor::clock::{Clock as _, QuantaClock, QuantaInstant, Reference as _};
@@ -86,6 +86,17 @@ impl Sub<Duration> for Moment {
 /// Whole nanoseconds of a duration, at most `u64::MAX`.
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// An instant in nanoseconds since 1970, as accounts hold it: 0 for one that is earlier, `u64::MAX` (2554-07-21) for one that
+/// is later than they can hold. The only such conversion.
+pub(crate) fn since_1970(time: SystemTime) -> u64 {
+    nanos(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
+}
+
+/// The instant that lies `nanos` after 1970-01-01 00:00 UTC.
+pub(crate) fn from_1970(nanos: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(nanos)
 }
 
 /// Where a layer takes its time from; clones tell the same time.

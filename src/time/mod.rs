@@ -3,7 +3,7 @@
 mod clock;
 mod period;
 
-pub(crate) use clock::nanos;
 pub use clock::{Clock, FakeClock, Moment};
+pub(crate) use clock::{from_1970, nanos, since_1970};
 pub(crate) use period::Instant;
 pub use period::{Period, Window};

@@ -286,6 +286,7 @@ async fn what_the_ledger_refuses_of_one_client_keeps_nobody_else_out() {
     }
     until("one is kept", async || spool.pending() == 1).await;
     assert_eq!(counts(&quotas, &acme()).await, (31, 0));
+    assert!(!scene.told().contains(&"lost".into()), "the ledger answers all others: {:?}", scene.told());
     database.execute("DROP TRIGGER curse").await.unwrap();
     Scene::merged(&spool).await;
     assert_eq!(counts(&quotas, &cursed).await, (5, 0));

@@ -1,11 +1,8 @@
 //! The billing bugs, row by row: D1 to D8. D9, from usage to invoice, has a file of its own.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
 };
 
 use tollgate::{Client, JobRun, JobStanding, Reason};

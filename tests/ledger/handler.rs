@@ -8,7 +8,10 @@ use http_body_util::BodyExt;
 use tollgate::{Account, Charge, FakeClock, LimitUsage, QuotaStatus, Spool, Verified};
 use tower::{ServiceBuilder, ServiceExt};
 
-use super::{away::Scene, *};
+use super::{
+    away::{Away, Scene},
+    *,
+};
 
 #[derive(Clone)]
 struct Tenant(&'static str);
@@ -116,7 +119,7 @@ async fn open_without_the_ledger_charges_and_lists_no_limits() {
 }
 
 /// A scene whose ledger is away.
-async fn gone() -> (Scene, sqlx::SqliteConnection) {
+async fn gone() -> (Scene, Away) {
     let scene = Scene::new().await;
     let away = scene.away().await;
     (scene, away)

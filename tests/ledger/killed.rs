@@ -4,7 +4,6 @@ use std::{
     io::{BufRead, BufReader},
     path::PathBuf,
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use tollgate::JobRun;

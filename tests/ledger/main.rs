@@ -7,6 +7,7 @@ mod audit;
 #[cfg(feature = "sqlite")]
 mod away;
 mod billing_bugs;
+mod extremes;
 mod grants;
 #[cfg(feature = "sqlite")]
 mod handler;
@@ -15,6 +16,7 @@ mod invoices;
 mod killed;
 mod layer;
 mod life;
+mod rejected;
 
 #[cfg(feature = "postgres")]
 #[path = "../servers/mod.rs"]

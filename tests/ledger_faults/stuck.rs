@@ -209,6 +209,8 @@ mod on_a_server {
         others.await.unwrap();
         let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
         scene.has_charged(6).await;
+        // A backend counts what has happened to it at the latest when its connection ends.
+        scene.ledger.shut_down(HUNG).await;
         scene.place.number(deadlocks).await > 0
     }
 

@@ -1,5 +1,7 @@
 //! What people change: plans, grants, counts.
 
+use std::time::{Duration, SystemTime};
+
 use super::{HOUR, Scene, queries, two_limits, wall};
 use crate::{
     quota::{AccountError, Amounts, Grant, QuotaLayer, Quotas},
@@ -80,6 +82,57 @@ pub async fn the_grant_that_ends_first_is_used_first(make: impl AsyncFn(QuotaLay
     let all = quotas.grants(alice).await.unwrap();
     let used: Vec<_> = all.iter().map(|given| (given.grant.amount(), given.used)).collect();
     assert_eq!(used, [(10, 10), (20, 5), (5, 0)]);
+}
+
+/// A grant may end at any time to come, 9999-12-31 for one without an end; it is listed as it was granted, and the account and
+/// its neighbours go on.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::grant_ends_at_any_time_to_come(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn grant_ends_at_any_time_to_come(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, queries(10)).await;
+    let Scene { quotas, alice, bob } = &scene;
+    // Around the last instants of i64 and u64 nanoseconds, of years of four digits, and of a clock.
+    for seconds in [9_223_372_036, 18_446_744_073, 18_446_744_074, 253_402_300_799, 1 << 62] {
+        let Some(until) = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)) else { continue };
+        let grant = Grant::new("queries", 5, until);
+        let id = quotas.grant(alice, grant.clone()).await.unwrap();
+        let listed = quotas.grants(alice).await.unwrap();
+        let (listed, wanted) = (listed[0].grant.until(), grant.until());
+        assert!(listed <= wanted && wanted < listed + Duration::from_millis(1), "{listed:?} of {wanted:?}");
+        quotas.charge(alice, ("queries", 15)).await.unwrap();
+        assert_eq!(quotas.revoke(alice, id).await, Ok(true));
+        quotas.reset_all(alice).await.unwrap();
+        quotas.charge(bob, ("queries", 1)).await.unwrap();
+        quotas.usage_page(None, 10).await.unwrap();
+    }
+    assert_eq!(scene.counts(alice).await, [(0, 0)]);
+    assert_eq!(scene.counts(bob).await, [(5, 0)]);
+}
+
+/// A limit that was reset while something was set aside can be reset again, whatever was committed of it in between.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::reset_repeats_after_a_late_commit(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn reset_repeats_after_a_late_commit(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, two_limits(100, 100)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    let held = quotas.reserve(alice, [("queries", 10), ("rows", 10)]).await.unwrap().detach();
+    quotas.reset_all(alice).await.unwrap();
+    quotas.commit(&held, [("queries", 4), ("rows", 4)]).await.unwrap();
+    quotas.charge(alice, [("queries", 1), ("rows", 1)]).await.unwrap();
+    for _ in 0..2 {
+        quotas.reset_all(alice).await.unwrap();
+        assert_eq!(scene.counts(alice).await, [(0, 0), (0, 0)]);
+    }
 }
 
 /// What names no limit of the plan, or has ended before it begins, is refused in words and changes nothing.

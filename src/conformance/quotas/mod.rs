@@ -33,7 +33,8 @@ pub use amounts::{
 };
 pub use by_hand::{
     a_grant_raises_a_limit_until_it_is_revoked, a_new_plan_keeps_what_was_used, a_reset_counts_from_zero,
-    the_grant_that_ends_first_is_used_first, what_cannot_be_is_said_in_words,
+    grant_ends_at_any_time_to_come, reset_repeats_after_a_late_commit, the_grant_that_ends_first_is_used_first,
+    what_cannot_be_is_said_in_words,
 };
 pub use clients::{every_client_is_listed_once, looking_changes_nothing, two_clients_never_meet};
 pub use clocks::{
@@ -89,8 +90,10 @@ pub async fn all(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     a_new_plan_keeps_what_was_used(&make).await;
     a_grant_raises_a_limit_until_it_is_revoked(&make).await;
     the_grant_that_ends_first_is_used_first(&make).await;
+    grant_ends_at_any_time_to_come(&make).await;
     what_cannot_be_is_said_in_words(&make).await;
     a_reset_counts_from_zero(&make).await;
+    reset_repeats_after_a_late_commit(&make).await;
     two_clients_never_meet(&make).await;
     looking_changes_nothing(&make).await;
     every_client_is_listed_once(&make).await;

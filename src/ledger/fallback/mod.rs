@@ -104,6 +104,8 @@ impl Blind {
                     }
                     return Ok(Passed::Written(*admitted));
                 }
+                // The ledger is there: this request passes, as the layer says, and all others are still decided by it.
+                (None, Verdict::Rejected(_)) => {}
                 (None, verdict) => {
                     if matches!(verdict, Verdict::Replay { .. }) {
                         spool.remember(&order.key, admit.fingerprint);

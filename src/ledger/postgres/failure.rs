@@ -27,6 +27,7 @@ pub(super) fn failure(error: Error) -> Failure {
         | Error::PoolClosed
         | Error::WorkerCrashed
         | Error::BeginFailed => Failure::Lost(words),
+        Error::Encode(_) | Error::Decode(_) | Error::ColumnDecode { .. } => Failure::Rejected(words),
         _ => Failure::Refused(words),
     }
 }
@@ -34,9 +35,13 @@ pub(super) fn failure(error: Error) -> Failure {
 /// `fatal` where the server ends the connection with it.
 fn by_code(code: &str, fatal: bool) -> fn(String) -> Failure {
     match code {
-        // A serialization failure, a deadlock, a lock that did not come in time, a statement that took too long, a row that is
-        // there already, and two that make the same table.
-        "40001" | "40P01" | "55P03" | "57014" | "23505" if !fatal => Failure::Again,
+        // A serialization failure, a deadlock, a lock that did not come in time, a statement that took too long.
+        "40001" | "40P01" | "55P03" | "57014" if !fatal => Failure::Again,
+        // Data exceptions, integrity constraints, program limits such as the size of an index row, and exceptions that a
+        // trigger raises: the values are at fault.
+        _ if !fatal && (["22", "23", "54"].iter().any(|class| code.starts_with(class)) || code == "P0001") => {
+            Failure::Rejected
+        }
         // A password, a role or a database that is none gets no better by coming back.
         _ if code.starts_with("28") || code == "3D000" || code == "42501" => Failure::Refused,
         // The server ends, starts, or has no place; the connection is gone; the transaction stood still for too long; a commit
@@ -54,8 +59,11 @@ mod tests {
     #[test]
     fn codes_mean_what_the_documentation_says() {
         let of = |code: &str, fatal| by_code(code, fatal)(String::new());
-        for again in ["40001", "40P01", "55P03", "57014", "23505"] {
+        for again in ["40001", "40P01", "55P03", "57014"] {
             assert_eq!(of(again, false), Failure::Again(String::new()), "{again}");
+        }
+        for rejected in ["22003", "22021", "23502", "23505", "23514", "54000", "P0001"] {
+            assert_eq!(of(rejected, false), Failure::Rejected(String::new()), "{rejected}");
         }
         for (lost, fatal) in [
             ("57P01", true),
@@ -70,8 +78,7 @@ mod tests {
         ] {
             assert_eq!(of(lost, fatal), Failure::Lost(String::new()), "{lost}");
         }
-        for (refused, fatal) in
-            [("53100", false), ("25006", false), ("23514", false), ("42703", false), ("28P01", true), ("3D000", true)]
+        for (refused, fatal) in [("53100", false), ("25006", false), ("42703", false), ("28P01", true), ("3D000", true)]
         {
             assert_eq!(of(refused, fatal), Failure::Refused(String::new()), "{refused}");
         }

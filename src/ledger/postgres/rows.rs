@@ -11,7 +11,7 @@ use super::{
 use crate::{
     ledger::{
         Failure,
-        columns::{nanos, natural, read, text, until},
+        columns::{nanos, natural, read, text, time, until},
         writer::{Detail, Entry, Hold, Key, Loaded, Row},
     },
     quota::account::{Count, GrantState},
@@ -72,21 +72,21 @@ pub(super) async fn load(
 
 fn take(row: &PgRow, loaded: &mut Loaded, found: &mut Vec<(i64, Row)>) -> Result<(), Failure> {
     let tenant = || Ok::<Arc<str>, Failure>(read(value(row, 1)?).into());
-    let (limit, starts) = (value::<&str>(row, 2)?, nanos(value::<Time>(row, 4)?.0)?);
+    let (limit, starts) = (value::<&str>(row, 2)?, value::<Time>(row, 4)?.0);
     let kind = || Ok::<Arc<str>, Failure>(read(value(row, 3)?).into());
-    let ends = || nanos(value::<Time>(row, 5)?.0);
+    let ends = || Ok::<_, Failure>(time(value::<Time>(row, 5)?.0));
     let epoch = || natural(value(row, 6)?);
     let number = |at| natural(value(row, at)?);
     match value::<i64>(row, 0)? {
         0 if limit == "off" => return Err(Failure::Refused(super::checks::FORGETS.into())),
         0 => {
-            loaded.now = starts;
-            loaded.sealed = value::<Option<Time>>(row, 5)?.map_or(Ok(0), |time| nanos(time.0))?;
+            loaded.now = nanos(starts)?;
+            loaded.sealed = value::<Option<Time>>(row, 5)?.map_or(0, |at| time(at.0));
         }
         1 => loaded.accounts.entry(tenant()?).or_default().counts.push(Count {
             limit: read(limit).into(),
             kind: kind()?,
-            starts,
+            starts: time(starts),
             ends: ends()?,
             epoch: epoch()?,
             used: number(7)?,
@@ -104,7 +104,7 @@ fn take(row: &PgRow, loaded: &mut Loaded, found: &mut Vec<(i64, Row)>) -> Result
             reason: read(value(row, 12)?).into_owned(),
             before: number(9)?,
             current: number(10)?,
-            window: starts,
+            window: time(starts),
             epoch: epoch()?,
             ended: value(row, 13)?,
         }),
@@ -117,7 +117,7 @@ fn take(row: &PgRow, loaded: &mut Loaded, found: &mut Vec<(i64, Row)>) -> Result
 pub(super) fn consumption(row: &PgRow) -> Result<(i64, Row), Failure> {
     let entry = {
         let word: &str = value(row, 16)?;
-        Entry::parse(word).ok_or_else(|| Failure::Refused(format!("unknown entry in the ledger: {word}")))?
+        Entry::parse(word).ok_or_else(|| Failure::Rejected(format!("unknown entry in the ledger: {word}")))?
     };
     let written = Row {
         key: Key { tenant: read(value(row, 1)?).into(), job: read(value(row, 15)?).into() },
@@ -126,7 +126,7 @@ pub(super) fn consumption(row: &PgRow) -> Result<(i64, Row), Failure> {
         entry,
         kind: read(value(row, 3)?).into(),
         limit: read(value(row, 2)?).into(),
-        window: nanos(value::<Time>(row, 4)?.0)?,
+        window: time(value::<Time>(row, 4)?.0),
         epoch: natural(value(row, 6)?)?,
         amount: value(row, 9)?,
         order: value::<Digest>(row, 17)?.0,
@@ -138,7 +138,7 @@ pub(super) fn consumption(row: &PgRow) -> Result<(i64, Row), Failure> {
 
 fn detail(row: &PgRow) -> Result<Option<Box<Detail>>, Failure> {
     let Some(granted) = value::<Option<i64>>(row, 10)? else { return Ok(None) };
-    let until = value::<Option<Time>>(row, 5)?.map_or(Ok(0), |time| nanos(time.0))?;
+    let until = value::<Option<Time>>(row, 5)?.map_or(0, |at| time(at.0));
     let text = |at| Ok::<_, Failure>(read(value::<Option<&str>>(row, at)?.unwrap_or_default()).into_owned());
     Ok(Some(Box::new(Detail { granted: natural(granted)?, until, approver: text(11)?, reason: text(12)? })))
 }
@@ -147,8 +147,8 @@ pub(super) fn hold(row: &PgRow) -> Result<Hold, Failure> {
     Ok(Hold {
         key: Key { tenant: read(value(row, 0)?).into(), job: read(value(row, 1)?).into() },
         attempt: natural(value(row, 2)?)?,
-        until: nanos(value::<Time>(row, 3)?.0)?,
-        since: nanos(value::<Time>(row, 4)?.0)?,
+        until: time(value::<Time>(row, 3)?.0),
+        since: time(value::<Time>(row, 4)?.0),
         charge: value(row, 5)?,
     })
 }

@@ -176,9 +176,10 @@ impl Session for PostgresSession {
     }
 
     async fn roll_back(&mut self) -> Result<(), Failure> {
-        self.progress.step()?;
-        self.run("ROLLBACK").await?;
-        self.progress.ended();
+        if self.progress.undo()? {
+            self.run("ROLLBACK").await?;
+            self.progress.ended();
+        }
         Ok(())
     }
 }

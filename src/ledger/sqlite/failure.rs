@@ -18,23 +18,24 @@ pub(super) fn failure(error: Error) -> Failure {
         | Error::PoolClosed
         | Error::WorkerCrashed
         | Error::BeginFailed => Failure::Lost(words),
+        Error::Encode(_) | Error::Decode(_) | Error::ColumnDecode { .. } => Failure::Rejected(words),
         _ => Failure::Refused(words),
     }
 }
 
 fn by_code(code: i32) -> fn(String) -> Failure {
     const READONLY_DBMOVED: i32 = 1032;
-    const NOT_UNIQUE: [i32; 3] = [1555, 2067, 2579]; // of a primary key, of another index, of the rowid
     match code {
         // The file was replaced under this connection: a new one finds what is there.
         READONLY_DBMOVED => Failure::Lost,
-        code if NOT_UNIQUE.contains(&code) => Failure::Again,
         code => match code & 0xff {
             // ABORT, BUSY, LOCKED, INTERRUPT, PROTOCOL: others were in the way.
             4 | 5 | 6 | 9 | 15 => Failure::Again,
             // IOERR: after a failed fsync nobody knows what the disk has. CANTOPEN: files may have run out for the moment.
             10 | 14 => Failure::Lost,
-            // FULL, READONLY, CORRUPT, NOTADB, NOMEM, a check, an altered table: none of them gets better by itself. FULL in
+            // TOOBIG, CONSTRAINT (also where a trigger raises it), MISMATCH: the values are at fault.
+            18..=20 => Failure::Rejected,
+            // FULL, READONLY, CORRUPT, NOTADB, NOMEM, an altered table: none of them gets better by itself. FULL in
             // a commit is known to have failed: the frame that would commit was not written whole.
             _ => Failure::Refused,
         },
@@ -52,13 +53,16 @@ mod tests {
     #[test]
     fn codes_mean_what_the_documentation_says() {
         let of = |code: i32| by_code(code)(String::new());
-        for again in [5, 261, 517, 6, 262, 1555, 2067, 4, 15] {
+        for again in [5, 261, 517, 6, 262, 4, 15] {
             assert_eq!(of(again), Failure::Again(String::new()), "{again}");
+        }
+        for rejected in [18, 19, 20, 275, 1299, 1555, 1811, 2067, 2579] {
+            assert_eq!(of(rejected), Failure::Rejected(String::new()), "{rejected}");
         }
         for lost in [10, 1034, 14, 1032] {
             assert_eq!(of(lost), Failure::Lost(String::new()), "{lost}");
         }
-        for refused in [1, 7, 8, 11, 13, 26, 275, 1299] {
+        for refused in [1, 7, 8, 11, 13, 26] {
             assert_eq!(of(refused), Failure::Refused(String::new()), "{refused}");
         }
     }

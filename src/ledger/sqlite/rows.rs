@@ -11,7 +11,7 @@ use super::failure::failure;
 use crate::{
     ledger::{
         Failure,
-        columns::{nanos, natural, read},
+        columns::{natural, read, time},
         writer::{Detail, Entry, Hold, Key, Row},
     },
     quota::account::{Count, GrantState},
@@ -35,7 +35,7 @@ impl<'r> Values<'r> {
     }
 
     fn nanos(&mut self) -> Result<u64, Failure> {
-        nanos(self.next()?)
+        self.next().map(time)
     }
 
     fn natural<T: TryFrom<i64>>(&mut self) -> Result<T, Failure> {
@@ -47,7 +47,7 @@ impl<'r> Values<'r> {
         bytes
             .map(|bytes| bytes.try_into().map(u128::from_be_bytes))
             .transpose()
-            .map_err(|_| Failure::Refused("a digest in the ledger does not have 16 bytes".into()))
+            .map_err(|_| Failure::Rejected("a digest in the ledger does not have 16 bytes".into()))
     }
 }
 
@@ -100,7 +100,7 @@ pub(super) fn consumption(row: &SqliteRow) -> Result<(i64, Row), Failure> {
         epoch: values.natural()?,
         entry: {
             let word: &str = values.next()?;
-            Entry::parse(word).ok_or_else(|| Failure::Refused(format!("unknown entry in the ledger: {word}")))?
+            Entry::parse(word).ok_or_else(|| Failure::Rejected(format!("unknown entry in the ledger: {word}")))?
         },
         attempt: values.natural()?,
         part: values.natural()?,
@@ -114,7 +114,7 @@ pub(super) fn consumption(row: &SqliteRow) -> Result<(i64, Row), Failure> {
 
 fn detail(values: &mut Values<'_>) -> Result<Option<Box<Detail>>, Failure> {
     let Some(granted) = values.next::<Option<i64>>()? else { return Ok(None) };
-    let until = values.next::<Option<i64>>()?.map_or(Ok(0), nanos)?;
+    let until = values.next::<Option<i64>>()?.map_or(0, time);
     let (approver, reason): (Option<&str>, Option<&str>) = (values.next()?, values.next()?);
     let text = |text: Option<&str>| read(text.unwrap_or_default()).into_owned();
     Ok(Some(Box::new(Detail { granted: natural(granted)?, until, approver: text(approver), reason: text(reason) })))

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::ledger::{
     Failure, Session,
-    columns::{in_order, instant, name, nanos, number, text, until},
+    columns::{in_order, instant, name, nanos, number, text, time, until},
     progress::Progress,
     writer::{Detail, Entry, Key, Loaded, Reads, Row, Stored, Writes},
 };
@@ -58,7 +58,7 @@ impl SqliteSession {
         let sealed: Option<i64> = row.try_get(1).map_err(failure)?;
         let (tenants, connection) = (in_order(&reads.tenants), &mut self.connection);
         let mut loaded = load(connection, &tenants, &reads.jobs, reads.since, micros).await?;
-        loaded.sealed = sealed.map_or(Ok(0), nanos)?;
+        loaded.sealed = sealed.map_or(0, time);
         // What counts something has an account.
         let unknown: Vec<_> =
             tenants.into_iter().filter(|tenant| loaded.accounts[tenant] == Stored::default()).collect();
@@ -145,9 +145,10 @@ impl Session for SqliteSession {
     }
 
     async fn roll_back(&mut self) -> Result<(), Failure> {
-        self.progress.step()?;
-        self.undo().await?;
-        self.progress.ended();
+        if self.progress.undo()? {
+            self.undo().await?;
+            self.progress.ended();
+        }
         Ok(())
     }
 

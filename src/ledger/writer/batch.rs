@@ -155,8 +155,16 @@ impl Batch {
             Act::Reset { plan, limit } => {
                 let (book, now) = self.book(order);
                 match book.reset(plan, limit.as_deref(), now) {
-                    Ok(lines) => {
+                    Ok(lines) if lines.is_empty() => {
                         self.write_marked(order, 0, 0, Entry::Reset, lines, None);
+                        Verdict::Done
+                    }
+                    Ok(mut lines) => {
+                        // One limit may have a count in each epoch that is under way: a part of its own tells them apart.
+                        lines.sort_unstable();
+                        for (part, line) in (0..).zip(lines) {
+                            self.write(order, 0, part, Entry::Reset, vec![line]);
+                        }
                         Verdict::Done
                     }
                     Err(invalid) => Verdict::Invalid(invalid),
@@ -389,12 +397,12 @@ impl Batch {
             }
         }
         self.write_marked(order, settle.attempt, 0, Entry::Commit, lines, None);
-        near.extend(self.unforeseen(order, settle, actual, settle.part.saturating_add(1)));
+        near.extend(self.unforeseen(order, settle, actual));
         near
     }
 
-    /// What was used of kinds that nothing was set aside of.
-    fn unforeseen(&mut self, order: &Order, settle: &Settle, actual: &Amounts, part: u32) -> Vec<Warning> {
+    /// What was used of kinds that nothing was set aside of, as a part that what was reported before does not have.
+    fn unforeseen(&mut self, order: &Order, settle: &Settle, actual: &Amounts) -> Vec<Warning> {
         let foreseen = self.reserved(&order.key, settle.attempt);
         let mut more = actual.clone();
         actual.iter().filter(|(kind, _)| foreseen.iter().any(|row| *row.kind == *kind.as_str())).for_each(
@@ -404,7 +412,7 @@ impl Batch {
         );
         let (book, now) = self.book(order);
         let (lines, near) = book.record(&settle.plan, &more, settle.since, now);
-        self.write(order, settle.attempt, part, Entry::Record, lines);
+        self.write_apart(order, settle.attempt, lines);
         near
     }
 
@@ -421,7 +429,7 @@ impl Batch {
             }
         }
         self.write_corrected(order, settle.attempt, LATE, lines, true);
-        near.extend(self.unforeseen(order, settle, actual, LATE - 1));
+        near.extend(self.unforeseen(order, settle, actual));
         near
     }
 
@@ -614,6 +622,13 @@ impl Batch {
         let own = order.own && !self.passed.contains(&order.key);
         let (key, order) = (order.key.clone(), order.id);
         let row = Row { key, attempt, part, entry, kind, limit, window, epoch, amount, order, fingerprint, detail };
+        debug_assert!(
+            !self.writes.rows.iter().rev().take_while(|other| other.order == order).any(|other| {
+                (&other.key, &other.limit, &other.kind, other.attempt, other.part, other.entry)
+                    == (&row.key, &row.limit, &row.kind, row.attempt, row.part, row.entry)
+            }),
+            "the unique index would reject a command that writes two rows under one key"
+        );
         if !own {
             self.rows.entry(row.key.clone()).or_default().push(row.clone());
         }

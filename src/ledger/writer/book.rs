@@ -11,7 +11,7 @@ use crate::{
         no_such_limit,
     },
     refusal::Violation,
-    time::Instant,
+    time::{Instant, from_1970},
 };
 
 /// One tenant's account, and what of it has changed.
@@ -27,7 +27,7 @@ pub(super) struct Book {
 }
 
 /// What one limit's count changed by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Line {
     pub(super) limit: Arc<str>,
     pub(super) kind: Arc<str>,
@@ -235,8 +235,7 @@ impl Book {
             return Err(no_such_limit(&state.limit, plan.counted().iter().map(|limit| limit.name.clone())));
         };
         if state.until <= wall {
-            let until = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::from_nanos(state.until);
-            return Err(Invalid::new("end of a grant", "lie ahead", Instant(until)));
+            return Err(Invalid::new("end of a grant", "lie ahead", Instant(from_1970(state.until))));
         }
         self.writes = true;
         let state = GrantState { kind: limit.kind().text(), ..state };

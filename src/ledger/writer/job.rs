@@ -82,10 +82,10 @@ impl<'a> Dossier<'a> {
         self.of(attempt).any(|row| row.entry == Entry::Void && row.order == order ^ 1)
     }
 
-    /// A part of an attempt that no record has: its own count from below, the last two have a meaning.
+    /// A part of an attempt that no record has: its own count from below, the last one has a meaning.
     pub(crate) fn free_part(self, attempt: u32) -> u32 {
         let taken = |part: u32| self.of(attempt).any(|row| row.entry == Entry::Record && row.part == part);
-        (0..LATE - 1).rev().find(|part| !taken(*part)).unwrap_or(0)
+        (0..LATE).rev().find(|part| !taken(*part)).unwrap_or(0)
     }
 
     /// Returns the billed amount of an attempt, kind by kind.

@@ -24,7 +24,7 @@ pub(crate) struct Writer<R> {
     batch: Vec<Pending<R>>,
     phase: Phase,
     answers: Vec<Answered<R>>,
-    /// Clients that have come near their limits by what nobody waits for.
+    /// What to report although no caller waits for it.
     notices: Vec<Notice>,
     /// Named jobs whose work is under way in this process.
     running: HashMap<Key, Running>,
@@ -33,8 +33,8 @@ pub(crate) struct Writer<R> {
     waiting: usize,
     most_waiting: usize,
     most_in_batch: usize,
-    /// So many orders are to be tried alone: one of those tried together made the database fail.
-    alone: usize,
+    /// Sizes of the next batches, the last one first: the halves of a batch that the database refused.
+    halves: Vec<usize>,
     /// Accounts that somebody else may hold: each is decided apart, in turn with all others together.
     held: BTreeSet<Arc<str>>,
     /// The one of them whose turn was last, and whether it is that of the others now.
@@ -63,13 +63,23 @@ pub(crate) struct Answered<R> {
     pub(crate) verdict: Verdict,
 }
 
-/// A client has come near to limits, by what nobody waits for.
+/// Something to report about an order, whether a caller waits for it or not.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct Notice {
     pub(crate) origin: u32,
     pub(crate) key: Key,
-    pub(crate) near: Vec<Warning>,
+    pub(crate) what: Report,
+}
+
+/// What a [`Notice`] reports.
+#[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
+pub(crate) enum Report {
+    /// The client has come near to these limits.
+    Near(Vec<Warning>),
+    /// The database rejected the order for good, for this reason, and the order is dropped.
+    Rejected(Arc<str>),
 }
 
 #[derive(Debug)]
@@ -84,9 +94,15 @@ struct Pending<R> {
     /// A commit with it was sent: whether it took place is for the database to say.
     sent: bool,
     tries: u32,
+    /// How often the database rejected it while it was tried alone.
+    rejections: u32,
 }
 
 impl<R> Pending<R> {
+    fn new(ticket: u64, order: Order, to: Option<R>) -> Self {
+        Self { ticket, order, to, left: false, sent: false, tries: 0, rejections: 0 }
+    }
+
     fn turn(&self) -> Turn<'_> {
         Turn { order: &self.order, sent: self.sent, left: self.left }
     }
@@ -142,9 +158,11 @@ pub(crate) enum Event {
 pub(crate) enum Fault {
     /// Others were in the way; the transaction came to nothing.
     Again(Arc<str>),
+    /// The database rejects what one of the orders reads or writes, and would again; the transaction came to nothing.
+    Rejected(Arc<str>),
     /// The connection is of no use any more.
     Lost(Arc<str>),
-    /// The database says no; the transaction came to nothing.
+    /// The database takes no writes at present; the transaction came to nothing.
     Refused(Arc<str>),
 }
 
@@ -173,6 +191,9 @@ pub(crate) enum Left {
 /// So often a batch that others were in the way of is tried again as a whole.
 const TRIES: u32 = 3;
 
+/// So often an order is rejected alone before it is dropped: what it is decided by may have been written in between.
+const REJECTIONS: u32 = 2;
+
 /// So often in a row the database must not be reached before nobody waits for it.
 const DOWN_AFTER: u32 = 3;
 
@@ -193,7 +214,7 @@ impl<R> Writer<R> {
             waiting: 0,
             most_waiting,
             most_in_batch: most_in_batch.max(1),
-            alone: 0,
+            halves: Vec::new(),
             held: BTreeSet::new(),
             last_held: None,
             others_now: false,
@@ -305,7 +326,7 @@ impl<R> Writer<R> {
         std::mem::take(&mut self.answers)
     }
 
-    /// Who has come near to which limits by what nobody waits for.
+    /// What is to be reported now.
     pub(crate) fn notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }
@@ -366,7 +387,7 @@ impl<R> Writer<R> {
             None => self.held.is_empty() || !self.held.contains(&pending.order.key.tenant),
         };
         let apart = |pending: &Pending<R>| pending.tries >= TRIES; // it has made others fail
-        let mut most = if self.alone > 0 { 1 } else { self.most_in_batch };
+        let mut most = self.halves.pop().unwrap_or(self.most_in_batch);
         let mut later = VecDeque::new();
         while self.batch.len() < most
             && let Some(pending) = self.queue.pop_front()
@@ -389,7 +410,6 @@ impl<R> Writer<R> {
         while let Some(pending) = later.pop_back() {
             self.queue.push_front(pending);
         }
-        self.alone = self.alone.saturating_sub(1);
         self.waiting -= self.batch.iter().filter(|pending| pending.to.is_some()).count();
         self.phase = Phase::Beginning;
         Step::Begin(batch::reads(self.batch.iter().map(Pending::turn)))
@@ -476,7 +496,7 @@ impl<R> Writer<R> {
             self.tickets += 1;
             let ticket = self.tickets;
             // Before whoever comes with the same id again.
-            self.queue.push_front(Pending { ticket, order, to: None, left: false, sent: false, tries: 0 });
+            self.queue.push_front(Pending::new(ticket, order, None));
         }
     }
 
@@ -498,7 +518,9 @@ impl<R> Writer<R> {
         }
         match (to, verdict) {
             (Some(to), verdict) => self.answers.push(Answered { to, verdict }),
-            (None, Verdict::Settled(_, near)) if !near.is_empty() => self.notices.push(Notice { origin, key, near }),
+            (None, Verdict::Settled(_, near)) if !near.is_empty() => {
+                self.notices.push(Notice { origin, key, what: Report::Near(near) });
+            }
             _ => {}
         }
     }
@@ -513,12 +535,19 @@ impl<R> Writer<R> {
     fn failed(&mut self, fault: Fault, phase: Phase) -> Option<Step> {
         match (fault, phase) {
             (Fault::Lost(why), phase)
-            | (Fault::Again(why) | Fault::Refused(why), phase @ (Phase::Connecting | Phase::RollingBack)) => {
+            | (
+                Fault::Again(why) | Fault::Rejected(why) | Fault::Refused(why),
+                phase @ (Phase::Connecting | Phase::RollingBack),
+            ) => {
                 self.lost(&phase);
                 if self.is_down() {
                     self.turn_away(&why);
                 }
                 None
+            }
+            (Fault::Rejected(why), phase) => {
+                self.reject(&why, matches!(phase, Phase::Writing(_) | Phase::Committing(_)));
+                self.roll_back()
             }
             (Fault::Again(why) | Fault::Refused(why), Phase::Committing(_)) => {
                 // The database has said that it did not take place; what was sent before that may still have.
@@ -533,9 +562,13 @@ impl<R> Writer<R> {
                 self.retry(&why, false);
                 self.roll_back()
             }
+            (Fault::Refused(_), _) if self.halve() => self.roll_back(),
             (Fault::Refused(why), _) => {
+                // Whatever takes no writes, a file that is read-only or a server that has become a standby, another
+                // connection may find one that does.
                 self.retry(&why, true);
-                self.roll_back()
+                self.phase = Phase::Apart;
+                None
             }
         }
     }
@@ -600,17 +633,50 @@ impl<R> Writer<R> {
         }
     }
 
-    /// The transaction came to nothing: it is tried again, order by order where that was of no use; whoever cannot be
-    /// helped is told.
-    fn retry(&mut self, why: &Arc<str>, refused: bool) {
+    /// The database rejects something in the batch and would reject it again. Halves the batch until one order is left,
+    /// tries that once more over rows that are read anew, and drops it; all others are decided without it.
+    ///
+    /// `decided`: the rows of the batch were read before, and an order that was [sent](Pending::sent) is not among them.
+    fn reject(&mut self, why: &Arc<str>, decided: bool) {
+        if self.halve() {
+            return;
+        }
+        let Some(mut pending) = self.batch.pop() else { return };
+        pending.rejections += 1;
+        if pending.rejections < REJECTIONS {
+            self.batch.push(pending);
+            self.halves.push(1);
+            self.put_back();
+            return;
+        }
+        let Pending { order, to, sent, .. } = pending;
+        if let Act::Settle(Settle { end: End::Void, attempt, .. }) = &order.act {
+            self.gone_back(&order.key, *attempt);
+        }
+        if let Some(to) = to {
+            let verdict = if sent && !decided { Verdict::Indeterminate } else { Verdict::Rejected(Arc::clone(why)) };
+            self.answers.push(Answered { to, verdict });
+        }
+        self.notices.push(Notice { origin: order.origin, key: order.key, what: Report::Rejected(Arc::clone(why)) });
+    }
+
+    /// Puts a batch of several orders back, to be tried in two halves; false where it has one order, or none.
+    fn halve(&mut self) -> bool {
         let many = self.batch.len();
+        if many > 1 {
+            self.halves.extend([many - many / 2, many / 2]);
+            self.put_back();
+        }
+        many > 1
+    }
+
+    /// The transaction came to nothing: it is tried again, order by order where that was of no use; whoever cannot be helped
+    /// is told.
+    fn retry(&mut self, why: &Arc<str>, refused: bool) {
         self.batch.iter_mut().for_each(|pending| pending.tries += 1);
         let tired = self.batch.iter().any(|pending| pending.tries >= TRIES);
-        if many > 1 {
-            if refused || tired {
-                self.alone = self.alone.max(many);
-            }
-            self.put_back();
+        if self.batch.len() > 1 {
+            self.put_back(); // once they are tired, one by one
             return;
         }
         let Some(pending) = self.batch.pop() else { return };
@@ -639,7 +705,7 @@ impl<R> Writer<R> {
     fn push(&mut self, order: Order, to: Option<R>) -> u64 {
         self.tickets += 1;
         let ticket = self.tickets;
-        self.queue.push_back(Pending { ticket, order, to, left: false, sent: false, tries: 0 });
+        self.queue.push_back(Pending::new(ticket, order, to));
         ticket
     }
 }
@@ -668,7 +734,8 @@ impl<R: std::hash::Hash> std::hash::Hash for Writer<R> {
                 Act::Settle(settle) => Some((settle.attempt, settle.since)),
                 _ => None,
             };
-            (pending.order.id, settles, &pending.to, pending.left, pending.sent, pending.tries).hash(into);
+            (pending.order.id, settles, &pending.to, pending.left, pending.sent, pending.tries, pending.rejections)
+                .hash(into);
         };
         (self.queue.len(), self.batch.len()).hash(into);
         self.queue.iter().chain(&self.batch).for_each(|one| pending(one, into));
@@ -685,6 +752,6 @@ impl<R: std::hash::Hash> std::hash::Hash for Writer<R> {
         running.sort_unstable();
         running.hash(into);
         (&self.held, &self.last_held, self.others_now).hash(into);
-        (self.alone, self.failures, self.resting, self.shut).hash(into);
+        (&self.halves, self.failures, self.resting, self.shut).hash(into);
     }
 }

@@ -25,6 +25,6 @@ pub(crate) use job::Standing;
 pub(crate) use job_time::is_within;
 #[cfg(test)]
 use machine::Answered;
-pub(crate) use machine::{Event, Fault, Full, Left, Notice, Step, Writer};
+pub(crate) use machine::{Event, Fault, Full, Left, Notice, Report, Step, Writer};
 pub(crate) use order::{Act, Admit, Admitted, End, Order, Pass, Reserve, Settle, Verdict};
 pub(crate) use row::{Detail, Entry, Hold, Key, Loaded, Reads, Row, Stored, Writes};

@@ -150,6 +150,8 @@ pub(crate) enum Verdict {
     /// Whether there was such a grant.
     Revoked(bool),
     Invalid(Invalid),
+    /// The database rejects it for good, for this reason; nothing was done.
+    Rejected(Arc<str>),
     /// Nobody knows whether it was done: the same id will tell.
     Indeterminate,
     /// Nothing was done, for this reason.

@@ -1,12 +1,10 @@
 //! What people change in an account: resets, and grants.
 
-use std::time::{Duration, SystemTime};
-
 use super::{Account, Now};
 use crate::{
     error::Invalid,
     quota::{Grant, GrantId, Granted},
-    time::Instant,
+    time::{Instant, from_1970},
 };
 
 impl Account {
@@ -21,7 +19,7 @@ impl Account {
         let Some(limit) = counts.plan.counted().iter().find(|limit| limit.name.as_str() == grant.limit()) else {
             return Err(counts.no_such_limit(grant.limit()));
         };
-        if grant.until() <= SystemTime::UNIX_EPOCH + Duration::from_nanos(now.wall) {
+        if grant.until() <= from_1970(now.wall) {
             return Err(Invalid::new("end of a grant", "lie ahead", Instant(grant.until())));
         }
         counts.grants.add(id, grant, limit);

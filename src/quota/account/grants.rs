@@ -1,10 +1,8 @@
 //! What is allowed on top, and which of it is used up first.
 
-use std::time::{Duration, SystemTime};
-
 use crate::{
     quota::{Grant, GrantId, Granted, Limit},
-    time::nanos,
+    time::since_1970,
 };
 
 /// The grants of one client, those whose end is nearest first.
@@ -45,7 +43,7 @@ impl Given {
 impl Grants {
     /// A grant that a store has kept.
     pub(super) fn restore(&mut self, state: &super::GrantState, limit: &Limit) {
-        let until = SystemTime::UNIX_EPOCH + Duration::from_nanos(state.until);
+        let until = crate::time::from_1970(state.until);
         let Ok(grant) = Grant::try_new(&state.limit, state.amount, until) else { return }; // nobody granted that
         let before = state.before.min(state.amount);
         let at = self.all.partition_point(|given| given.until <= state.until);
@@ -158,9 +156,4 @@ impl Grants {
         live.map(|given| Granted { id: given.id, grant: given.grant.clone(), used: given.before + given.current })
             .collect()
     }
-}
-
-/// Nanoseconds since 1970; 0 for what was before.
-fn since_1970(time: SystemTime) -> u64 {
-    nanos(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO))
 }

@@ -1,6 +1,6 @@
 //! What an account says of itself; to be asked after [`advance`](Account::advance).
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::{Account, Now, counter::Counter, counts::fits};
 use crate::{
@@ -8,6 +8,7 @@ use crate::{
     policy_name::PolicyName,
     quota::{Amounts, Limit, LimitUsage, Usage},
     refusal::Violation,
+    time::from_1970,
 };
 
 /// Which limit is nearest to its end.
@@ -46,7 +47,7 @@ impl Account {
                     used: counter.used,
                     reserved: counter.reserved,
                     remaining: there.saturating_sub(counter.taken()),
-                    resets_at: end.map(|end| SystemTime::UNIX_EPOCH + Duration::from_nanos(end)),
+                    resets_at: end.map(from_1970),
                 }
             })
             .collect();

@@ -29,6 +29,9 @@ pub enum AccountError {
     Unavailable,
     /// The store did not say in time whether it was done.
     Indeterminate,
+    /// The store rejects the call for good, for this reason (a constraint, a trigger, a value out of range), and nothing was
+    /// written. Calls of other clients are not affected.
+    Rejected(String),
 }
 
 impl fmt::Display for AccountError {
@@ -37,6 +40,9 @@ impl fmt::Display for AccountError {
             Self::Invalid(invalid) => invalid.fmt(f),
             Self::Unavailable => f.write_str("the store of the accounts cannot be reached"),
             Self::Indeterminate => f.write_str("the store of the accounts did not say in time whether it was done"),
+            Self::Rejected(why) => {
+                write!(f, "the store of the accounts rejected the call, nothing was written; do not retry: {why}")
+            }
         }
     }
 }
@@ -54,6 +60,7 @@ impl From<Trouble> for AccountError {
         match trouble {
             Trouble::Unavailable => Self::Unavailable,
             Trouble::Indeterminate => Self::Indeterminate,
+            Trouble::Rejected(why) => Self::Rejected(why.to_string()),
             Trouble::Nameless => Self::Invalid(Invalid::new(
                 "client",
                 "have a public name of at most 1,024 bytes, by which a ledger bills",
@@ -73,6 +80,10 @@ mod tests {
         for (error, text) in [
             (AccountError::from(invalid), "limit must be one of the plan's, got querys"),
             (Trouble::Unavailable.into(), "the store of the accounts cannot be reached"),
+            (
+                Trouble::Rejected("CHECK failed".into()).into(),
+                "the store of the accounts rejected the call, nothing was written; do not retry: CHECK failed",
+            ),
             (Trouble::Indeterminate.into(), "the store of the accounts did not say in time whether it was done"),
         ] {
             assert_eq!(error.to_string(), text);

@@ -31,6 +31,7 @@ impl Tracker {
         let (no, shared) = match refused {
             Refused::Account { no, shared } => (no, shared),
             Refused::Store(Trouble::Nameless) => return refusal(Reason::Unidentified),
+            Refused::Store(Trouble::Rejected(_)) => return refusal(Reason::Rejected),
             Refused::Store(Trouble::Unavailable) => return refusal(Reason::Unavailable).with_retry_after(STORE_WAIT),
             Refused::Store(Trouble::Indeterminate) => {
                 return refusal(Reason::Indeterminate).with_retry_after(STORE_WAIT);

@@ -65,6 +65,9 @@ pub enum ReservationError {
     Unavailable,
     /// The store did not say in time whether it was ended: ask again, for it ends once.
     Indeterminate,
+    /// The store rejects the call for good, and nothing was written; [`Event::StoreRejected`](crate::Event::StoreRejected)
+    /// says why. The reservation stays open until its time runs out.
+    Rejected,
 }
 
 impl Reservation {
@@ -159,6 +162,7 @@ impl fmt::Display for ReservationError {
             Self::Unknown => "nobody remembers the reservation: it ended long ago",
             Self::Unavailable => "the store of the accounts cannot be reached",
             Self::Indeterminate => "the store of the accounts did not say in time whether the reservation was ended",
+            Self::Rejected => "the store of the accounts rejected the end of the reservation, which stays open",
         })
     }
 }
@@ -170,6 +174,7 @@ impl From<Trouble> for ReservationError {
         match trouble {
             Trouble::Unavailable => Self::Unavailable,
             Trouble::Indeterminate => Self::Indeterminate,
+            Trouble::Rejected(_) => Self::Rejected,
             // None of these accounts has it.
             Trouble::Nameless => Self::Unknown,
         }

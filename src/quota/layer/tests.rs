@@ -29,7 +29,7 @@ struct Troubled(Trouble);
 
 impl Troubled {
     fn late<T: Send + 'static>(&self) -> Answer<Result<T, Trouble>> {
-        let trouble = self.0;
+        let trouble = self.0.clone();
         Answer::later(async move {
             tokio::task::yield_now().await;
             Err(trouble)
@@ -106,7 +106,7 @@ impl QuotaStore for Troubled {
 
 impl OpenAccounts for Troubled {
     fn open(&self, _: usize, _: Terms, _: &Clock, _: &OnFailure) -> Arc<dyn QuotaStore> {
-        Arc::new(Self(self.0))
+        Arc::new(Self(self.0.clone()))
     }
 
     fn bills(&self) -> bool {
@@ -123,14 +123,18 @@ fn in_trouble(trouble: Trouble) -> Arc<Tracker> {
 }
 
 /// Every trouble, and what it is called.
-const TROUBLES: [(Trouble, Reason, AccountError, ReservationError); 2] = [
-    (Trouble::Unavailable, Reason::Unavailable, AccountError::Unavailable, ReservationError::Unavailable),
-    (Trouble::Indeterminate, Reason::Indeterminate, AccountError::Indeterminate, ReservationError::Indeterminate),
-];
+fn troubles() -> [(Trouble, Reason, AccountError, ReservationError); 3] {
+    let rejected = (Trouble::Rejected("CHECK failed".into()), AccountError::Rejected("CHECK failed".into()));
+    [
+        (Trouble::Unavailable, Reason::Unavailable, AccountError::Unavailable, ReservationError::Unavailable),
+        (Trouble::Indeterminate, Reason::Indeterminate, AccountError::Indeterminate, ReservationError::Indeterminate),
+        (rejected.0, Reason::Rejected, rejected.1, ReservationError::Rejected),
+    ]
+}
 
 #[tokio::test]
 async fn whoever_asks_whether_it_may_hears_a_refusal_with_a_time_to_come_back() {
-    for (trouble, reason, ..) in TROUBLES {
+    for (trouble, reason, ..) in troubles() {
         let (quotas, alice) = (Quotas::new(in_trouble(trouble)), Client::named("alice"));
         for refusal in [
             quotas.check(&alice, ("queries", 1)).await.unwrap_err(),
@@ -139,7 +143,8 @@ async fn whoever_asks_whether_it_may_hears_a_refusal_with_a_time_to_come_back() 
             quotas.run(&alice, ("queries", 1), async { panic!("polled") }).await.unwrap_err(),
             quotas.run_job(&alice, "7", ("queries", 1), async { panic!("polled") }).await.unwrap_err(),
         ] {
-            assert_eq!((refusal.reason(), refusal.retry_after_seconds()), (reason, Some(1)));
+            let wait = (reason != Reason::Rejected).then_some(1);
+            assert_eq!((refusal.reason(), refusal.retry_after_seconds()), (reason, wait));
         }
     }
 }
@@ -147,7 +152,7 @@ async fn whoever_asks_whether_it_may_hears_a_refusal_with_a_time_to_come_back() 
 #[tokio::test]
 async fn whoever_wants_to_know_or_change_something_hears_an_error() {
     let elsewhere = QuotaLayer::new(Plan::standard()).handle();
-    for (trouble, _, error, unended) in TROUBLES {
+    for (trouble, _, error, unended) in troubles() {
         let (quotas, alice) = (Quotas::new(in_trouble(trouble)), Client::named("alice"));
         let grant = Grant::new("queries_per_day", 5, SystemTime::UNIX_EPOCH);
         let request = Request::get("/").body(()).unwrap();
@@ -171,8 +176,8 @@ async fn whoever_wants_to_know_or_change_something_hears_an_error() {
 }
 
 #[tokio::test]
-async fn a_request_is_answered_with_503_and_never_reaches_the_service() {
-    for (trouble, reason, ..) in TROUBLES {
+async fn a_request_is_answered_with_a_server_error_and_never_reaches_the_service() {
+    for (trouble, reason, ..) in troubles() {
         let layer = GateLayer::shared(in_trouble(trouble));
         let service = layer.layer(service_fn(|_: Request<()>| async {
             panic!("reached");
@@ -180,10 +185,12 @@ async fn a_request_is_answered_with_503_and_never_reaches_the_service() {
             Ok::<_, Infallible>(Response::new(String::new()))
         }));
         let answer = service.oneshot(Request::new(())).await.unwrap();
-        assert_eq!(
-            (answer.status(), &answer.headers()["retry-after"]),
-            (StatusCode::SERVICE_UNAVAILABLE, &"1".parse().unwrap())
-        );
+        let (status, wait) = match reason {
+            Reason::Rejected => (StatusCode::INTERNAL_SERVER_ERROR, None),
+            _ => (StatusCode::SERVICE_UNAVAILABLE, Some("1")),
+        };
+        let after = answer.headers().get("retry-after").map(|after| after.to_str().unwrap());
+        assert_eq!((answer.status(), after), (status, wait));
         assert_eq!(answer.extensions().get::<crate::refusal::Refusal>().unwrap().reason(), reason);
     }
 }

@@ -197,6 +197,7 @@ fn tell(terms: &Terms, told: &Told) {
     let policy = &terms.name;
     let event = match told {
         Told::Near(near) => return warn(terms, near),
+        Told::Rejected { client, why } => Event::StoreRejected { policy, client, why },
         Told::Lost(why) => Event::StoreLost { policy, why },
         Told::Back => Event::StoreBack { policy },
         Told::Full => Event::SpoolFull { policy },

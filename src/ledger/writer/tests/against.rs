@@ -129,7 +129,7 @@ impl<D: Database> Pair<'_, D> {
                 all.opened.extend(writes.opened);
                 all.closed.extend(writes.closed);
             }
-            Err(Failure::Again(_)) if clash => {
+            Err(Failure::Rejected(_)) if clash => {
                 self.clashes += 1;
                 self.model.roll_back(connection);
                 self.open[connection] = None;

@@ -6,7 +6,9 @@ use super::{
     model::{Database, Without},
     *,
 };
-use crate::ledger::writer::{Answered, Entry, Event, Fault, Full, Left, Since, Standing, Step, Verdict, Writer};
+use crate::ledger::writer::{
+    Answered, Entry, Event, Fault, Full, Left, Report, Since, Standing, Step, Verdict, Writer,
+};
 
 /// A writer, its database, and what everybody was told.
 struct Scene {
@@ -50,7 +52,7 @@ impl Scene {
             Step::Begin(reads) => Some(Event::Loaded(self.database.begin(0, reads).unwrap())),
             Step::Write(writes, _) => Some(match self.database.write(0, writes).unwrap() {
                 Ok(()) => Event::Wrote,
-                Err(_) => Event::Failed(Fault::Again("a row is there".into())),
+                Err(_) => Event::Failed(Fault::Rejected("a row is there".into())),
             }),
             Step::Commit => {
                 self.database.commit(0);
@@ -110,6 +112,7 @@ impl Scene {
             Verdict::Refused(_) => "refused",
             Verdict::Unavailable(_) => "unavailable",
             Verdict::Indeterminate => "indeterminate",
+            Verdict::Rejected(_) => "rejected",
             _ => "settled",
         };
         std::mem::take(&mut self.told).iter().map(|(who, verdict)| (*who, word(verdict))).collect()
@@ -445,6 +448,174 @@ fn what_settles_is_never_dropped_and_does_not_keep_others_from_passing() {
     assert_eq!((scene.told().len(), scene.used(), scene.entries("a").len()), (5, 4, 2));
 }
 
+/// A writer with many callers, of whom the database rejects some whatever is tried.
+struct Crowd {
+    scene: Scene,
+    poison: Vec<String>,
+    transactions: usize,
+}
+
+impl Crowd {
+    /// As many callers as there are names, each with a job and a tenant of its own, in one batch.
+    fn of(names: &[&'static str], poison: &[&str]) -> Self {
+        let mut scene = Scene::new();
+        scene.writer = Writer::new(1_000, 512);
+        scene.next = scene.writer.step(None);
+        for (who, at) in names.iter().zip(1..) {
+            let asked = order(at * 2, key(who, "job"), Act::Admit(admit(&hourly(100), ("requests", 1))));
+            scene.writer.ask(asked, who).unwrap();
+        }
+        scene.hear(None);
+        let poison = poison.iter().map(|poison| (*poison).into()).collect();
+        Self { scene, poison, transactions: 0 }
+    }
+
+    fn is_poisoned(&self, tenant: &str) -> bool {
+        self.poison.iter().any(|poison| poison == tenant)
+    }
+
+    /// Until nothing is left to do, rejecting poison where `rejects` says that the database looks.
+    fn run(&mut self, rejects: impl Fn(&Step) -> bool) {
+        while self.scene.next != Step::Wait {
+            let poisoned = match &self.scene.next {
+                Step::Begin(reads) => reads.tenants.iter().any(|tenant| self.is_poisoned(tenant)),
+                Step::Write(writes, _) => writes.rows.iter().any(|row| self.is_poisoned(&row.key.tenant)),
+                Step::Commit => {
+                    let open = self.scene.database.open[0].as_ref().unwrap();
+                    open.writes.rows.iter().any(|row| self.is_poisoned(&row.key.tenant))
+                }
+                _ => false,
+            };
+            self.transactions += usize::from(matches!(self.scene.next, Step::Begin(_)));
+            match poisoned && rejects(&self.scene.next) {
+                true => self.scene.fails(Fault::Rejected("a check".into())),
+                false => self.scene.go_on(),
+            }
+            assert!(!matches!(self.scene.next, Step::Rest(_)), "no caller waits for another one's poison");
+        }
+    }
+}
+
+/// Names of callers that live as long as the tests.
+fn names(many: usize) -> Vec<&'static str> {
+    (0..many).map(|at| &*Box::leak(format!("tenant {at:03}").into_boxed_str())).collect()
+}
+
+#[test]
+fn rejected_command_fails_alone_at_any_step() {
+    type Rejects = fn(&Step) -> bool;
+    let steps: [Rejects; 3] = [
+        |step| matches!(step, Step::Begin(_)),
+        |step| matches!(step, Step::Write(..)),
+        |step| matches!(step, Step::Commit),
+    ];
+    for rejects in steps {
+        let names = names(100);
+        let mut crowd = Crowd::of(&names, &["tenant 000", "tenant 041", "tenant 099"]);
+        crowd.run(rejects);
+        let (mut told, poison) = (crowd.scene.told(), crowd.poison);
+        told.sort_unstable();
+        for ((who, told), name) in told.iter().zip(&names) {
+            let wanted = if poison.iter().any(|poison| poison == name) { "rejected" } else { "admitted" };
+            assert_eq!((who, *told), (name, wanted));
+        }
+        assert_eq!((told.len(), crowd.scene.used()), (100, 97));
+        let of_poison = |row: &&crate::ledger::writer::Row| poison.iter().any(|poison| **poison == *row.key.tenant);
+        assert_eq!(crowd.scene.database.store.rows.iter().filter(of_poison).count(), 0);
+        assert_eq!(crowd.scene.writer.backlog(), 0, "it is not tried for ever");
+        let notices = crowd.scene.writer.notices();
+        assert!(notices.iter().all(|notice| matches!(&notice.what, Report::Rejected(why) if **why == *"a check")));
+        assert_eq!(notices.len(), 3);
+    }
+}
+
+/// One of 512: nine halvings, the halves that go through, and the poison once more.
+#[test]
+fn rejected_command_costs_its_neighbours_few_transactions() {
+    let names = names(512);
+    let mut crowd = Crowd::of(&names, &["tenant 300"]);
+    crowd.run(|step| matches!(step, Step::Write(..)));
+    assert_eq!(crowd.scene.told().len(), 512);
+    assert!(crowd.transactions <= 21, "{} transactions", crowd.transactions);
+}
+
+#[test]
+fn rejected_command_is_decided_by_rows_written_meanwhile() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.until(|step| matches!(step, Step::Write(..)));
+    // Another program writes the job without the lock of the account.
+    let Step::Write(writes, _) = &scene.next else { unreachable!() };
+    let mut written = writes.clone();
+    written.rows.iter_mut().for_each(|row| row.order = 100);
+    std::sync::Arc::make_mut(&mut scene.database.store).apply(&written);
+    scene.settle_down();
+    assert_eq!((scene.told(), scene.used()), (vec![("ann", "done")], 60));
+}
+
+#[test]
+fn rejected_settlement_is_reported_once_and_dropped() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.settle_down();
+    scene.tell(4, "a", 0, End::Void);
+    scene.ask("bob", 6, "b", 10);
+    while scene.next != Step::Wait || scene.writer.backlog() > 0 {
+        match &scene.next {
+            Step::Write(writes, _) if writes.rows.iter().any(|row| row.order == 4) => {
+                scene.fails(Fault::Rejected("a check".into()));
+            }
+            _ => scene.go_on(),
+        }
+    }
+    assert_eq!((scene.told(), scene.used()), (vec![("ann", "admitted"), ("bob", "admitted")], 70));
+    let notices = scene.writer.notices();
+    assert!(matches!(&notices[..], [notice] if *notice.key.job == *"a"), "{notices:?}");
+    scene.ask("cid", 8, "a", 60);
+    scene.settle_down();
+    assert_eq!(scene.told(), [("cid", "done")], "it stays charged, and is not running any more");
+}
+
+/// Its commit may have taken place, and its rows cannot be read: it is not told that nothing was written.
+#[test]
+fn unreadable_command_that_was_sent_is_indeterminate() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.until_commit();
+    scene.lost_after_commit();
+    for _ in 0..2 {
+        scene.until(|step| matches!(step, Step::Begin(_)));
+        scene.fails(Fault::Rejected("unknown entry".into()));
+    }
+    scene.settle_down();
+    assert_eq!((scene.told(), scene.writer.backlog()), (vec![("ann", "indeterminate")], 0));
+}
+
+/// A file that was read-only when it was opened, a server that has become a standby: another connection may be better.
+#[test]
+fn refused_write_is_followed_by_a_new_connection() {
+    let mut scene = Scene::new();
+    scene.ask("ann", 2, "a", 60);
+    scene.ask("bob", 4, "b", 10);
+    scene.until(|step| matches!(step, Step::Write(..)));
+    scene.fails(Fault::Refused("read-only".into()));
+    assert_eq!((scene.told(), &scene.next), (vec![], &Step::RollBack));
+    for who in ["ann", "bob"] {
+        scene.until(|step| matches!(step, Step::Write(..)));
+        scene.fails(Fault::Refused("read-only".into()));
+        assert_eq!(scene.told(), [(who, "unavailable")]);
+        assert_eq!(
+            (&scene.next, scene.writer.is_down()),
+            (if who == "ann" { &Step::Connect } else { &Step::Wait }, false)
+        );
+    }
+    scene.ask("cid", 6, "c", 10);
+    scene.hear(None);
+    assert_eq!(scene.next, Step::Connect);
+    scene.settle_down();
+    assert_eq!(scene.told(), [("cid", "admitted")]);
+}
+
 #[test]
 fn an_account_that_somebody_holds_keeps_nobody_else() {
     let mut scene = Scene::new();
@@ -538,10 +709,10 @@ fn whoever_shuts_it_waits_until_everybody_is_answered() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// No sequence of failures keeps it busy without a rest.
+    /// No sequence of failures keeps it busy without a rest, unless everything was rejected and nothing is left to do.
     #[test]
     fn where_nothing_succeeds_it_rests(
-        faults in prop::collection::vec((0..4_u8, 0..4_u8), 400),
+        faults in prop::collection::vec((0..5_u8, 0..4_u8), 400),
         asked in 0..3_usize,
         told in 1..3_usize,
     ) {
@@ -562,12 +733,13 @@ proptest! {
                 Step::Begin(_) | Step::Write(..) | Step::Connect => how_far == 0,
                 _ => false,
             };
-            busy = if let Step::Rest(_) = scene.next { 0 } else { busy + 1 };
+            busy = if let Step::Rest(_) | Step::Wait = scene.next { 0 } else { busy + 1 };
             longest = longest.max(busy);
             match fault {
                 _ if !fails => scene.go_on(),
                 0 => scene.lost(),
                 1 | 2 => scene.fails(again()),
+                3 => scene.fails(Fault::Rejected("a check".into())),
                 _ => scene.fails(Fault::Refused("no".into())),
             }
         }

@@ -27,6 +27,32 @@ fn what_is_not_named_was_used_as_estimated_and_what_was_not_foreseen_counts_too(
 }
 
 #[test]
+fn commit_records_apart_from_units_reported_before() {
+    for expires in [false, true] {
+        let mut ledger = Ledger::of_three();
+        let held = ledger.reserve("a", ("requests", 5));
+        (1..=3).for_each(|part| ledger.add("a", &held, ("tokens", 10), part));
+        if expires {
+            ledger.expire("a", &held, true);
+        }
+        ledger.commit("a", &held, ("tokens", 300));
+        assert_eq!(ledger.of("tokens_per_hour"), (330, 0), "expires: {expires}");
+    }
+}
+
+#[test]
+fn reset_of_two_epochs_writes_a_row_for_each() {
+    let mut ledger = Ledger::new(hourly(100));
+    let held = ledger.reserve("a", ("requests", 10));
+    ledger.reset(None);
+    ledger.commit("a", &held, ("requests", 4));
+    ledger.record(("requests", 1));
+    ledger.reset(None);
+    let rows: Vec<_> = ledger.writes.rows.iter().map(|row| (row.epoch, row.part, row.amount)).collect();
+    assert_eq!(rows, [(0, 0, -4), (1, 1, -1)]);
+}
+
+#[test]
 fn what_was_set_aside_goes_back_once() {
     let mut ledger = Ledger::new(hourly(100));
     let held = ledger.reserve("a", ("requests", 60));

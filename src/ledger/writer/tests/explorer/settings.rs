@@ -52,7 +52,7 @@ pub(super) fn reservations(faults: Faults, charge_expired: bool) -> Setting {
     Setting { faults, charge_expired, ..Setting::new("reservations", vec![first, rival]) }
 }
 
-pub(super) const NONE: Faults = Faults { lost: 0, again: 0, crashes: 0, leaves: 0, hours: 0 };
+pub(super) const NONE: Faults = Faults { lost: 0, again: 0, rejected: 0, crashes: 0, leaves: 0, hours: 0 };
 
 #[test]
 fn duplicates_are_charged_once() {
@@ -78,6 +78,17 @@ fn rivals_do_not_pass_the_limit_together() {
 }
 
 #[test]
+fn rejected_orders_fail_alone() {
+    for lost in [0, 1] {
+        holds(duplicates(Faults { rejected: 1, lost, ..NONE }), Search::Nearest, 50_000);
+        holds(twins(Faults { rejected: 1, lost, leaves: 1, ..NONE }), Search::Nearest, 50_000);
+        holds(rivals(Faults { rejected: 1, lost, ..NONE }), Search::Nearest, 50_000);
+        holds(reservations(Faults { rejected: 1, lost, ..NONE }, lost > 0), Search::Nearest, 50_000);
+    }
+    holds(twins(Faults { rejected: 2, again: 1, ..NONE }), Search::Nearest, 50_000);
+}
+
+#[test]
 fn a_reservation_ends_once() {
     holds(reservations(Faults { crashes: 1, ..NONE }, true), Search::Nearest, 50_000);
     holds(reservations(Faults { lost: 1, ..NONE }, false), Search::Nearest, 50_000);
@@ -89,13 +100,15 @@ fn a_reservation_ends_once() {
 #[ignore = "minutes: millions of states"]
 fn nothing_goes_wrong_in_millions_of_states() {
     let settings = [
-        twins(Faults { lost: 2, leaves: 1, again: 1, hours: 1, crashes: 1 }),
-        twins(Faults { lost: 3, leaves: 2, again: 0, hours: 0, crashes: 0 }),
-        duplicates(Faults { lost: 1, leaves: 1, again: 1, crashes: 1, hours: 0 }),
+        twins(Faults { lost: 2, leaves: 1, again: 1, hours: 1, crashes: 1, ..NONE }),
+        twins(Faults { lost: 3, leaves: 2, again: 0, hours: 0, crashes: 0, ..NONE }),
+        duplicates(Faults { lost: 1, leaves: 1, again: 1, crashes: 1, ..NONE }),
         duplicates(Faults { lost: 2, crashes: 1, ..NONE }),
         rivals(Faults { lost: 1, leaves: 1, ..NONE }),
+        rivals(Faults { lost: 1, rejected: 1, ..NONE }),
+        twins(Faults { lost: 1, leaves: 1, rejected: 2, ..NONE }),
         reservations(Faults { lost: 1, leaves: 1, crashes: 1, ..NONE }, true),
-        reservations(Faults { lost: 2, leaves: 1, again: 1, hours: 0, crashes: 0 }, false),
+        reservations(Faults { lost: 2, leaves: 1, again: 1, hours: 0, crashes: 0, ..NONE }, false),
     ];
     let states: usize = settings.into_iter().map(|setting| holds(setting, Search::Farthest, 3_000_000)).sum();
     println!("{states} states in all");

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::ledger::writer::{
-    Entry, Event, Fault, Hold, Left, Row, Since, Step, Verdict, Writer,
+    Entry, Event, Fault, Hold, Left, Notice, Report, Row, Since, Step, Verdict, Writer, Writes,
     tests::{
         model::{Database, Without},
         *,
@@ -52,6 +52,8 @@ pub(super) struct Faults {
     pub(super) lost: u8,
     /// Transactions that others are in the way of.
     pub(super) again: u8,
+    /// Orders that the database rejects from then on, whenever they are written.
+    pub(super) rejected: u8,
     pub(super) crashes: u8,
     /// Callers whose deadline passes.
     pub(super) leaves: u8,
@@ -85,6 +87,7 @@ enum Told {
     Conflict,
     Refused,
     Unavailable,
+    Rejected,
     Indeterminate,
     Nothing,
 }
@@ -134,6 +137,11 @@ pub(super) enum Action {
     InTheWay {
         process: usize,
     },
+    /// The database rejects an order of the transaction, now and whenever it is tried.
+    Reject {
+        process: usize,
+        order: u128,
+    },
     EndUnderWay {
         which: usize,
         commits: bool,
@@ -172,6 +180,8 @@ pub(super) struct World {
     voiding: Vec<(Key, u32, usize)>,
     /// Orders whose callers were told that nothing was done.
     denied: Vec<u128>,
+    /// Orders that the database rejects.
+    poison: Vec<u128>,
     /// Something was lost with a process.
     crashed: bool,
     setting: Arc<Setting>,
@@ -226,7 +236,7 @@ impl Hash for World {
         }
         let database = &self.database;
         (&database.store, database.now, &database.open, &database.under_way).hash(into);
-        (&self.callers, self.faults, &self.worked, &self.voiding, &self.denied, self.crashed).hash(into);
+        (&self.callers, self.faults, &self.worked, &self.voiding, &self.denied, &self.poison, self.crashed).hash(into);
     }
 }
 
@@ -242,6 +252,7 @@ impl World {
             worked: BTreeMap::new(),
             voiding: Vec::new(),
             denied: Vec::new(),
+            poison: Vec::new(),
             crashed: false,
             setting: Arc::clone(setting),
         }
@@ -288,6 +299,13 @@ impl World {
                             actions.push(Action::DieCommitted { process });
                             actions.push(Action::DieUnderWay { process });
                         }
+                    }
+                    if faults.rejected > 0
+                        && let Some(writes) = self.written(process)
+                    {
+                        let mut orders: Vec<_> = writes.rows.iter().map(|row| row.order).collect();
+                        orders.dedup();
+                        actions.extend(orders.into_iter().map(|order| Action::Reject { process, order }));
                     }
                     if faults.again > 0 && matches!(step, Step::Begin(_) | Step::Write(..) | Step::Commit) {
                         actions.push(Action::InTheWay { process });
@@ -383,6 +401,12 @@ impl World {
                 self.database.roll_back(process);
                 self.step(process, Some(Event::Failed(Fault::Again("in the way".into()))))?;
             }
+            Action::Reject { process, order } => {
+                self.faults.rejected -= 1;
+                self.poison.push(order);
+                self.poison.sort_unstable();
+                self.reject(process)?;
+            }
             Action::EndUnderWay { which, commits } => self.database.end(which, commits),
             Action::Crash { process, under_way } => self.crash(process, under_way),
             Action::Hour => {
@@ -471,8 +495,26 @@ impl World {
         self.step(process, Some(Event::Failed(if silent { Fault::Again(why) } else { Fault::Lost(why) })))
     }
 
+    /// What a process writes, or commits.
+    fn written(&self, process: usize) -> Option<&Writes> {
+        match &self.processes[process].next {
+            Step::Write(writes, _) => Some(writes),
+            Step::Commit => self.database.open[process].as_ref().map(|open| &open.writes),
+            _ => None,
+        }
+    }
+
+    fn reject(&mut self, process: usize) -> Checked {
+        self.database.roll_back(process);
+        self.step(process, Some(Event::Failed(Fault::Rejected("a check".into()))))
+    }
+
     /// Does what a writer has asked for; false where it has to wait.
     fn perform(&mut self, process: usize) -> Result<bool, String> {
+        let poisoned = |writes: &Writes| writes.rows.iter().any(|row| self.poison.contains(&row.order));
+        if self.written(process).is_some_and(poisoned) {
+            return self.reject(process).map(|()| true);
+        }
         let event = match &self.processes[process].next {
             Step::Connect => Event::Connected,
             Step::Begin(reads) => match self.database.begin(process, reads) {
@@ -483,7 +525,7 @@ impl World {
                 Ok(Ok(())) => Event::Wrote,
                 Ok(Err(_)) => {
                     self.database.roll_back(process);
-                    Event::Failed(Fault::Again("a row is there".into()))
+                    Event::Failed(Fault::Rejected("a row is there".into()))
                 }
                 Err(_) => return Ok(false),
             },
@@ -508,10 +550,33 @@ impl World {
         if matches!(one.next, Step::Connect | Step::Rest(_) | Step::End) {
             self.database.roll_back(process); // the connection is dropped
         }
+        for notice in self.processes[process].writer.notices() {
+            self.dropped(&notice)?;
+        }
         for answered in self.processes[process].writer.answers() {
             self.tell(process, answered.to, answered.verdict)?;
         }
         Ok(())
+    }
+
+    /// An order is dropped: nothing settles what it would have settled, but the time of a reservation.
+    fn dropped(&mut self, notice: &Notice) -> Checked {
+        let Report::Rejected(_) = notice.what else { return Ok(()) };
+        if self.poison.is_empty() {
+            return Err(format!("an order of {} is dropped, and the database rejects none", notice.key.job));
+        }
+        let stays = |(key, attempt, _): &&(Key, u32, usize)| {
+            let of = |row: &&Row| row.key == *key && row.attempt == *attempt;
+            self.database.store.rows.iter().filter(of).any(|row| self.stays(row))
+        };
+        self.voiding = self.voiding.iter().filter(|voiding| !stays(voiding)).cloned().collect();
+        Ok(())
+    }
+
+    /// Whether the database rejects what would give a charge back. The ids of settlements follow the id of what they settle;
+    /// a writer makes odd ones.
+    fn stays(&self, row: &Row) -> bool {
+        self.poison.iter().any(|poison| *poison == row.order + VOIDS || *poison == row.order ^ 1)
     }
 
     /// A caller is answered.
@@ -547,7 +612,8 @@ impl World {
                     return Err(format!("caller {caller} is told done, and what was charged is about to go back"));
                 }
                 let (worked, crashed) = (self.worked.contains_key(&(want.key.clone(), row.attempt)), self.crashed);
-                if !running && !crashed && !worked && self.is_of(row, by) && !self.has_expired(row) {
+                let kept = self.has_expired(row) || self.stays(row);
+                if !running && !crashed && !worked && self.is_of(row, by) && !kept {
                     return Err(format!("caller {caller} is told done, and nobody has worked on it"));
                 }
                 self.callers[caller] = Stage::Over(Told::Replay);
@@ -565,6 +631,13 @@ impl World {
             Verdict::Unavailable(_) => {
                 self.deny(id);
                 self.again(caller, r#try, Told::Unavailable);
+            }
+            Verdict::Rejected(_) if !self.poison.contains(&id) => {
+                return Err(format!("caller {caller} is told that it is rejected, and another one is"));
+            }
+            Verdict::Rejected(_) => {
+                self.deny(id);
+                self.again(caller, r#try, Told::Rejected);
             }
             Verdict::Indeterminate => self.again(caller, r#try, Told::Indeterminate),
             other => return Err(format!("caller {caller} is told {other:?}")),
@@ -645,7 +718,7 @@ impl World {
         }
         for row in store.rows.iter().filter(|row| matches!(row.entry, Entry::Charge | Entry::Reserve)) {
             let (worked, held) = (self.worked.contains_key(&(row.key.clone(), row.attempt)), self.is_held(row));
-            if held && !worked && !self.crashed && !self.has_expired(row) {
+            if held && !worked && !self.crashed && !self.has_expired(row) && !self.stays(row) {
                 return Err(format!("job {} is charged, and nobody has worked on it", row.key.job));
             }
             let voided = self.voiding.iter().any(|(key, attempt, _)| *key == row.key && *attempt == row.attempt);
