@@ -1,6 +1,6 @@
 //! The one service behind every layer: it asks a policy before the request and tells it the end after it.
 //!
-//! A policy is a value that implements [`Admit`](crate::Admit). [`GateLayer::of`] makes a layer of it:
+//! A policy is a value that implements [`Admit`]. [`GateLayer::of`] makes a layer of it:
 //!
 //! ```
 //! use std::sync::Arc;
