@@ -170,7 +170,8 @@ pub enum Outcome<'a> {
         /// Whether the head of the response had been passed on by then.
         head_sent: bool,
     },
-    /// The inner service or its body panicked.
+    /// The inner service or its body panicked, even if an outer layer caught it. A panic while they are dropped does not
+    /// count.
     Panicked,
 }
 

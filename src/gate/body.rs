@@ -27,19 +27,6 @@ pin_project! {
         #[pin]
         kind: Kind<B, P>,
     }
-
-    impl<B, P> PinnedDrop for Body<B, P> where P: Permit {
-        fn drop(this: Pin<&mut Self>) {
-            // Dropping the inner body runs its code, which may panic.
-            let mut kind = this.project().kind;
-            if let KindProjection::Inner { guard, .. } = kind.as_mut().project()
-                && guard.is_live()
-            {
-                let guard = guard.take();
-                guard.run(|| kind.set(Kind::Own { bytes: Bytes::new() }));
-            }
-        }
-    }
 }
 
 pin_project! {

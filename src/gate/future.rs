@@ -47,26 +47,6 @@ pin_project! {
         #[pin]
         state: State<S, ReqB, A>,
     }
-
-    impl<S, ReqB, A> PinnedDrop for GateFuture<S, ReqB, A>
-    where
-        S: Service<Request<ReqB>>,
-        A: Admit,
-    {
-        fn drop(this: Pin<&mut Self>) {
-            // Dropping the inner future or service runs its code, which may panic.
-            let mut state = this.project().state;
-            let guard = match state.as_mut().project() {
-                StateProjection::Serving { guard, .. } => guard,
-                StateProjection::Waiting { waiting } => &mut waiting.guard,
-                StateProjection::Refused { .. } => return,
-            };
-            if guard.is_live() {
-                let guard = guard.take();
-                guard.run(|| state.set(State::Refused { answer: None }));
-            }
-        }
-    }
 }
 
 type Decision<A> = Pin<Box<dyn Future<Output = Result<<A as Admit>::Permit, Refusal>> + Send>>;
@@ -171,7 +151,7 @@ where
     /// The service was called with what was [begun](begin).
     #[inline]
     pub(super) fn serving(future: S::Future, guard: Guard<A::Permit>, bare: Bare) -> Self {
-        Self { state: State::Serving { future, guard, bare } }
+        Self { state: State::serving(future, guard, bare) }
     }
 
     pub(super) fn deciding(
@@ -242,6 +222,19 @@ pub(super) fn begin<ReqB, A: Admit>(policy: &A, request: &mut Request<ReqB>, gua
         None => policy.on_bypass(request.extensions_mut()),
     }
     Bare::of(request.method())
+}
+
+impl<S, ReqB, A> State<S, ReqB, A>
+where
+    S: Service<Request<ReqB>>,
+    A: Admit,
+{
+    /// The service was called, under [`Guard::calling`].
+    #[inline]
+    fn serving(future: S::Future, mut guard: Guard<A::Permit>, bare: Bare) -> Self {
+        guard.called();
+        Self::Serving { future, guard, bare }
+    }
 }
 
 /// Tells the permit of the head, and hands it to the body unless nothing follows.

@@ -52,9 +52,10 @@ impl<P: Permit> Guard<P> {
     }
 
     /// Watches code of the inner service from here to [`Watch::disarm`]: a panic in between settles the permit as
-    /// [`Outcome::Panicked`], even if an outer layer catches it.
+    /// [`Outcome::Panicked`], even if an outer layer catches it. Nothing is written unless it panics.
     ///
-    /// Every call into the inner service, its future and its body is watched. Nothing is written unless it panics.
+    /// Every call into the inner service, its future and its body is watched, except their drops: by then the outcome is
+    /// known or the caller has left, and a `Drop` on the response future would make its moves dearer.
     #[inline]
     pub(crate) fn watch(&self) -> Watch<'_> {
         Watch(&self.progress)
@@ -67,6 +68,19 @@ impl<P: Permit> Guard<P> {
         let value = inner();
         watch.disarm();
         value
+    }
+
+    /// Watches the call of a service that was polled ready, until [`called`](Self::called), by two stores: beside a
+    /// [`Watch`] the response future would be copied. The permit must be new.
+    #[inline]
+    pub(crate) fn calling(&mut self) {
+        *self.progress.get_mut() = PANICKED;
+    }
+
+    /// Records that the service was called and did not panic.
+    #[inline]
+    pub(crate) fn called(&mut self) {
+        *self.progress.get_mut() = HEAD;
     }
 
     /// Records that the head was sent and how many body bytes follow, if known.

@@ -68,9 +68,9 @@ pub enum Event<'a> {
     },
     /// The store of the accounts rejected a call or a settlement for good (a constraint, a trigger, a value out of range).
     /// Nothing was written for it, and it is not retried: of a settlement, the reservation ends by its time, and units that
-    /// it would have charged are not charged. Under [`OnFailure::Open`](crate::OnFailure::Open) and
-    /// [`LocalShare`](crate::OnFailure::LocalShare) an admission passes all the same; its record stays in the spool, behind
-    /// all others, and is reported each time that it is tried.
+    /// it would have charged are not charged. Where [`OnFailure`](crate::OnFailure) lets requests pass without the store,
+    /// an admission passes all the same; its record stays in the spool, behind all others, and is reported whenever it is
+    /// tried.
     StoreRejected {
         /// Whose store.
         policy: &'a PolicyName,

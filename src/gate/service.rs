@@ -6,6 +6,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use bytes::Bytes;
 use http::{Request, Response};
 use tower_service::Service;
 
@@ -16,7 +17,7 @@ use super::{
     guard::Guard,
     layer::Keeper,
 };
-use crate::head::RequestHead;
+use crate::{head::RequestHead, refusal::Refusal};
 
 /// A service behind a policy; made by a [`GateLayer`](crate::GateLayer).
 ///
@@ -96,10 +97,7 @@ where
             match self.keeper.policy.admit(&RequestHead::of(&request)) {
                 Answer::Now(decision) => match self.keeper.apply(decision) {
                     Ok(permit) => permit,
-                    Err(refusal) => {
-                        self.release();
-                        return GateFuture::refused(self.keeper.answer(refusal, &RequestHead::of(&request)));
-                    }
+                    Err(refusal) => return GateFuture::refused(self.refuse(refusal, &RequestHead::of(&request))),
                 },
                 Answer::Later(decision) => {
                     let service = self.take();
@@ -114,9 +112,8 @@ where
         }
         self.readiness = Readiness::NotPolled;
         let bare = begin(&*self.keeper.policy, &mut request, &mut guard);
-        let watch = guard.watch();
+        guard.calling();
         let future = self.inner.call(request);
-        watch.disarm();
         GateFuture::serving(future, guard, bare)
     }
 }
@@ -129,11 +126,15 @@ impl<S: Clone, A> Gate<S, A> {
         mem::replace(&mut self.inner, clone)
     }
 
-    /// Releases what the service has reserved for a call that will not be made.
-    fn release(&mut self) {
+    /// Answers a refused request, after releasing what the service has reserved for it.
+    fn refuse(&mut self, refusal: Refusal, request: &RequestHead<'_>) -> Response<Bytes>
+    where
+        A: Admit,
+    {
         if self.readiness != Readiness::NotPolled {
             drop(self.take());
         }
+        self.keeper.answer(refusal, request)
     }
 }
 
