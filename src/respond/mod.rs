@@ -34,7 +34,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::Response;
 
-use self::complete::complete;
+use self::complete::{complete, remove_targeted_cache_control};
 use crate::{Refusal, RequestHead};
 
 mod buffer;
@@ -83,7 +83,11 @@ impl Responder {
         let mut answer = match (Wire::of(request), &self.0) {
             (Wire::Grpc { content_type }, _) => grpc::trailers_only(&refusal, content_type),
             (Wire::Http, None) => problem::document(&refusal),
-            (Wire::Http, Some(custom)) => custom(&refusal),
+            (Wire::Http, Some(custom)) => {
+                let mut answer = custom(&refusal);
+                remove_targeted_cache_control(answer.headers_mut());
+                answer
+            }
         };
         complete(&refusal, answer.headers_mut());
         if let Some(fields) = refusal.fields() {
