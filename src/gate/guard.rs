@@ -54,7 +54,8 @@ impl<P: Permit> Guard<P> {
     /// Watches code of the inner service from here to [`Watch::disarm`]: a panic in between settles the permit as
     /// [`Outcome::Panicked`], even if an outer layer catches it.
     ///
-    /// Every call into the inner service, its future and its body is watched. Nothing is written unless it panics.
+    /// Every call into the inner service, its future and its body is watched, except the drop of a future that is complete.
+    /// Nothing is written unless it panics.
     #[inline]
     pub(crate) fn watch(&self) -> Watch<'_> {
         Watch(&self.progress)
