@@ -25,18 +25,17 @@ pin_project! {
     /// ```
     pub struct Body<B, P> where P: Permit {
         #[pin]
-        kind: Kind<B, P>,
+        kind: Kind<B>,
+        // Beside the body and not inside its enum, so that the body can be dropped first without moving the guard.
+        guard: Guard<P>,
     }
 
     impl<B, P> PinnedDrop for Body<B, P> where P: Permit {
         fn drop(this: Pin<&mut Self>) {
-            // Dropping the inner body runs its code, which may panic.
-            let mut kind = this.project().kind;
-            if let KindProjection::Inner { guard, .. } = kind.as_mut().project()
-                && guard.is_live()
-            {
-                let guard = guard.take();
-                guard.run(|| kind.set(Kind::Own { bytes: Bytes::new() }));
+            let mut this = this.project();
+            if this.guard.is_live() {
+                // Dropping the inner body runs its code, which may panic.
+                this.guard.run(|| this.kind.set(Kind::Own { bytes: Bytes::new() }));
             }
         }
     }
@@ -44,8 +43,8 @@ pin_project! {
 
 pin_project! {
     #[project = KindProjection]
-    enum Kind<B, P> where P: Permit {
-        Inner { #[pin] body: B, guard: Guard<P> },
+    enum Kind<B> {
+        Inner { #[pin] body: B },
         Own { bytes: Bytes },
     }
 }
@@ -54,12 +53,12 @@ impl<B, P: Permit> Body<B, P> {
     /// The inner service's body; `guard` is settled when it ends.
     #[inline]
     pub(crate) fn inner(body: B, guard: Guard<P>) -> Self {
-        Self { kind: Kind::Inner { body, guard } }
+        Self { kind: Kind::Inner { body }, guard }
     }
 
     /// A refusal's own body.
     pub(crate) fn own(bytes: Bytes) -> Self {
-        Self { kind: Kind::Own { bytes } }
+        Self { kind: Kind::Own { bytes }, guard: Guard::new(None) }
     }
 }
 
@@ -80,10 +79,12 @@ where
     type Error = B::Error;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        match self.project().kind.project() {
+        let this = self.project();
+        let guard = this.guard;
+        match this.kind.project() {
             KindProjection::Own { bytes } if bytes.is_empty() => Poll::Ready(None),
             KindProjection::Own { bytes } => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes).into())))),
-            KindProjection::Inner { mut body, guard } => {
+            KindProjection::Inner { mut body } => {
                 let frame = ready!(guard.run(|| body.as_mut().poll_frame(cx)));
                 match &frame {
                     None => guard.settle(Outcome::Complete { trailers: None }),
@@ -104,14 +105,14 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Inner { body, guard } => guard.run(|| body.is_end_stream()),
+            Kind::Inner { body } => self.guard.run(|| body.is_end_stream()),
             Kind::Own { bytes } => bytes.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Inner { body, guard } => guard.run(|| body.size_hint()),
+            Kind::Inner { body } => self.guard.run(|| body.size_hint()),
             Kind::Own { bytes } => SizeHint::with_exact(bytes.len() as u64),
         }
     }
