@@ -15,7 +15,7 @@
 //!     .layer(CircuitBreakerLayer::new(Trip::consecutive(5)));
 //! ```
 //!
-//! Each server leaves the peer address in an extension type of its own. Without `identify_by` a layer looks for a
+//! axum and tonic leave the peer address in an extension type of their own. Without `identify_by` a layer looks for a
 //! plain `SocketAddr` in the request's extensions; where there is none, all clients share one bucket.
 //!
 //! Start with [`TokenBucketLayer`], [`QuotaLayer`] and [`CircuitBreakerLayer`]. [`identity`] finds the client of a request,

@@ -229,3 +229,51 @@ fn news_that_come_while_news_are_told_wait_for_their_turn() {
     layer.handle().force_open();
     assert_eq!(*told.lock().unwrap(), ["forced_open", "closed"]);
 }
+
+/// Ready after so many polls; panics when it is dropped.
+struct PanicsInDrop(usize);
+
+impl Future for PanicsInDrop {
+    type Output = Result<(), ()>;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), ()>> {
+        match self.0.checked_sub(1) {
+            Some(left) => {
+                self.0 = left;
+                Poll::Pending
+            }
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl Drop for PanicsInDrop {
+    fn drop(&mut self) {
+        std::panic::resume_unwind(Box::new("in the drop"))
+    }
+}
+
+#[test]
+fn panic_in_the_drop_of_an_operation_is_a_failure() {
+    for polls in [0, 1] {
+        let (breaker, _clock) = breaker(Trip::consecutive(1));
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let mut call = Box::pin(breaker.call(PanicsInDrop(polls)));
+            assert_eq!(poll(&mut call).is_pending(), polls > 0);
+        }));
+        assert!(caught.is_err());
+        assert_eq!(breaker.state(), CircuitState::Open, "pending for {polls} polls");
+    }
+}
+
+#[test]
+fn panic_of_the_caller_is_no_failure_of_its_operation() {
+    let (breaker, _clock) = breaker(Trip::consecutive(1));
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let mut call = Box::pin(breaker.call(async { std::future::pending::<Result<(), ()>>().await }));
+        assert!(poll(&mut call).is_pending());
+        std::panic::resume_unwind(Box::new("the caller"))
+    }));
+    assert!(caught.is_err());
+    assert_eq!(breaker.counts().calls, 0);
+}

@@ -275,6 +275,7 @@ mod no_store {
                 as fn(&Refusal) -> Response<&'static str>,
             |_| Response::builder().header("cache-control", "private").body("").unwrap(),
             |_| Response::builder().header("cache-control", "public=\"no-store\"").body("").unwrap(),
+            |_| Response::builder().header("cache-control", "must-understand, no-store").body("").unwrap(),
             |_| {
                 let answer = Response::builder().header("cache-control", "max-age=60");
                 answer.header("cache-control", "private").body("").unwrap()
@@ -283,5 +284,17 @@ mod no_store {
             let answer = refused(Reason::RateLimited, Some(custom), Request::default()).await;
             assert_eq!(text(answer.headers(), "cache-control"), "no-store");
         }
+    }
+
+    #[tokio::test]
+    async fn custom_answer_has_no_targeted_cache_control() {
+        let custom = |_: &Refusal| {
+            let answer = Response::builder().header("cdn-cache-control", "max-age=60");
+            answer.header("surrogate-control", "max-age=60").body("").unwrap()
+        };
+        let answer = refused(Reason::RateLimited, Some(custom), Request::default()).await;
+        assert_eq!(text(answer.headers(), "cache-control"), "no-store");
+        assert_eq!(text(answer.headers(), "cdn-cache-control"), "");
+        assert_eq!(text(answer.headers(), "surrogate-control"), "");
     }
 }

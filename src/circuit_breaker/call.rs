@@ -1,6 +1,15 @@
 //! A circuit breaker round any future.
 
-use std::{error::Error, fmt, future::Future, future::poll_fn, pin::pin};
+use std::{
+    error::Error,
+    fmt,
+    future::{Future, poll_fn},
+    mem,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+};
+
+use pin_project_lite::pin_project;
 
 use super::{breaker::CircuitBreaker, ticket::Ticket};
 use crate::{classify::Verdict, gate::Event, refusal::Refusal, time::Moment};
@@ -89,19 +98,46 @@ impl CircuitBreaker {
         judge: impl FnOnce(&Result<T, E>) -> Verdict,
         operation: impl Future<Output = Result<T, E>>,
     ) -> Result<T, CallError<E>> {
-        let mut held = Held::admit(self).map_err(CallError::Refused)?;
-        let mut operation = pin!(operation);
-        let result = poll_fn(|cx| {
-            held.inside = true;
-            let polled = operation.as_mut().poll(cx);
-            held.inside = false;
-            polled
-        })
-        .await;
+        let held = Held::admit(self).map_err(CallError::Refused)?;
+        let mut running = pin!(Running { operation: Some(operation), held });
+        let result = poll_fn(|cx| running.as_mut().poll(cx)).await;
+        let held = running.project().held;
         held.inside = true; // a panic of the judge is nobody's success either
         let verdict = judge(&result);
         held.settle(verdict);
         result.map_err(CallError::Inner)
+    }
+}
+
+pin_project! {
+    /// An operation and its ticket. The operation is dropped first, because its drop runs its code, which may panic.
+    struct Running<F> {
+        #[pin]
+        operation: Option<F>,
+        held: Held,
+    }
+
+    impl<F> PinnedDrop for Running<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            let inside = mem::replace(&mut this.held.inside, true);
+            this.operation.set(None);
+            this.held.inside = inside;
+        }
+    }
+}
+
+impl<F: Future> Running<F> {
+    /// Polls the operation and drops it once it is complete.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let mut this = self.project();
+        this.held.inside = true;
+        let polled = this.operation.as_mut().as_pin_mut().expect("polled after completion").poll(cx);
+        if polled.is_ready() {
+            this.operation.set(None);
+        }
+        this.held.inside = false;
+        polled
     }
 }
 

@@ -5,7 +5,11 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::Response;
 
-use super::{Refusal, Wire, complete::complete, grpc, problem};
+use super::{
+    Refusal, Wire,
+    complete::{complete, remove_targeted_cache_control},
+    grpc, problem,
+};
 use crate::head::RequestHead;
 
 type Custom = Arc<dyn Fn(&Refusal) -> Response<Bytes> + Send + Sync>;
@@ -30,7 +34,11 @@ impl Responder {
         let mut answer = match (Wire::of(request), &self.0) {
             (Wire::Grpc { content_type }, _) => grpc::trailers_only(&refusal, content_type),
             (Wire::Http, None) => problem::document(&refusal),
-            (Wire::Http, Some(custom)) => custom(&refusal),
+            (Wire::Http, Some(custom)) => {
+                let mut answer = custom(&refusal);
+                remove_targeted_cache_control(answer.headers_mut());
+                answer
+            }
         };
         complete(&refusal, answer.headers_mut());
         if let Some(fields) = refusal.fields() {

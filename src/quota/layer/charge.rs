@@ -39,6 +39,9 @@ use crate::{
 /// Behind several layers that share with the handler, one charge records for all of them; each layer counts the kinds that
 /// its plan limits. An idle layer among them changes nothing. If a retry layer in between clones the request, all clones
 /// record for the layers outside of it, and each clone for its own pass through the layers inside.
+///
+/// A request that passes one layer twice, as where it is applied to a router and to one of its routes, is charged twice:
+/// as two requests, and with twice the recorded amounts.
 #[derive(Clone, Default)]
 pub struct Charge(Option<Arc<Link>>);
 
