@@ -23,7 +23,7 @@ use axum::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tollgate::{Client, Identify, Invalid, Period, Plan, Quota, QuotaLayer, Quotas, RequestHead, Unverified};
+use tollgate::{Client, ConfigError, Identify, Period, Plan, Quota, QuotaLayer, Quotas, RequestHead, Unverified};
 
 /// 50 GiB.
 const DAILY_BYTES: u64 = 53_687_091_200;
@@ -36,7 +36,7 @@ fn user() -> Unverified {
     Unverified::header("x-user")
 }
 
-fn layer(max_concurrent: u64, daily_bytes: u64) -> Result<QuotaLayer, Invalid> {
+fn layer(max_concurrent: u64, daily_bytes: u64) -> Result<QuotaLayer, ConfigError> {
     let plan = Plan::new("scans")
         .try_limit(Quota::try_of(SCANNED.into(), daily_bytes)?.per(Period::day()).named("daily_bytes"))?
         .try_limit(Quota::try_concurrent(max_concurrent)?.named("concurrent_scans"))?;

@@ -9,25 +9,25 @@ use crate::head::ResponseHead;
 /// Says whether a call failed; closures implement it.
 ///
 /// Asked as soon as something is known: at the head of a response, for gRPC at its trailers, and when a service or a
-/// body fails. The default is [`Statuses`]. A panic in it is caught and means [`Verdict::Failure`].
+/// body fails. The default is [`DefaultClassifier`]. A panic in it is caught and means [`Verdict::Failure`].
 ///
 /// ```
 /// use http::StatusCode;
-/// use tollgate::{CircuitBreakerLayer, Classify, Seen, Statuses, Trip, Verdict};
+/// use tollgate::{CircuitBreakerLayer, Classify, CallOutcome, DefaultClassifier, Trip, Verdict};
 ///
-/// let layer = CircuitBreakerLayer::new(Trip::consecutive(5)).classify(|seen: &Seen<'_>| match seen {
-///     Seen::Head(head) if head.headers.contains_key("x-degraded") => Verdict::Failure,
-///     Seen::Head(head) if head.status == StatusCode::GONE => Verdict::Trip,
-///     _ => Statuses::default().classify(seen),
+/// let layer = CircuitBreakerLayer::new(Trip::consecutive(5)).classify(|seen: &CallOutcome<'_>| match seen {
+///     CallOutcome::Head(head) if head.headers.contains_key("x-degraded") => Verdict::Failure,
+///     CallOutcome::Head(head) if head.status == StatusCode::GONE => Verdict::Trip,
+///     _ => DefaultClassifier::default().classify(seen),
 /// });
 /// ```
 pub trait Classify: Send + Sync + 'static {
     /// Judges what was seen.
-    fn classify(&self, seen: &Seen<'_>) -> Verdict;
+    fn classify(&self, seen: &CallOutcome<'_>) -> Verdict;
 }
 
-impl<F: Fn(&Seen<'_>) -> Verdict + Send + Sync + 'static> Classify for F {
-    fn classify(&self, seen: &Seen<'_>) -> Verdict {
+impl<F: Fn(&CallOutcome<'_>) -> Verdict + Send + Sync + 'static> Classify for F {
+    fn classify(&self, seen: &CallOutcome<'_>) -> Verdict {
         self(seen)
     }
 }
@@ -35,11 +35,11 @@ impl<F: Fn(&Seen<'_>) -> Verdict + Send + Sync + 'static> Classify for F {
 /// What there is to judge a call by.
 ///
 /// ```
-/// use tollgate::{Classify, Seen, Statuses, Verdict};
-/// assert_eq!(Statuses::default().classify(&Seen::Trailers(None)), Verdict::Failure);
+/// use tollgate::{Classify, CallOutcome, DefaultClassifier, Verdict};
+/// assert_eq!(DefaultClassifier::default().classify(&CallOutcome::Trailers(None)), Verdict::Failure);
 /// ```
 #[non_exhaustive]
-pub enum Seen<'a> {
+pub enum CallOutcome<'a> {
     /// The head of a response.
     Head(ResponseHead<'a>),
     /// The end of a gRPC call: its trailers, or the head's fields where there is no body; `None` when the stream ended
@@ -51,7 +51,7 @@ pub enum Seen<'a> {
     BodyError(&'a dyn Any),
 }
 
-impl fmt::Debug for Seen<'_> {
+impl fmt::Debug for CallOutcome<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Head(head) => f.debug_tuple("Head").field(&head.status).finish(),
@@ -93,28 +93,28 @@ pub enum Verdict {
 ///
 /// ```
 /// use http::HeaderMap;
-/// use tollgate::{Classify, Seen, Statuses, Verdict};
+/// use tollgate::{Classify, CallOutcome, DefaultClassifier, Verdict};
 ///
 /// let mut trailers = HeaderMap::new();
 /// trailers.insert("grpc-status", 14.into());
-/// assert_eq!(Statuses::default().classify(&Seen::Trailers(Some(&trailers))), Verdict::Failure);
+/// assert_eq!(DefaultClassifier::default().classify(&CallOutcome::Trailers(Some(&trailers))), Verdict::Failure);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statuses {
+pub struct DefaultClassifier {
     rate_limits: bool,
 }
 
-impl Statuses {
+impl DefaultClassifier {
     /// Counts 429 and `RESOURCE_EXHAUSTED` as failures too, for a service whose limit all callers share.
     ///
     /// ```
     /// use http::{Response, StatusCode};
-    /// use tollgate::{Classify, ResponseHead, Seen, Statuses, Verdict};
+    /// use tollgate::{Classify, ResponseHead, CallOutcome, DefaultClassifier, Verdict};
     ///
     /// let answer = Response::builder().status(StatusCode::TOO_MANY_REQUESTS).body(()).unwrap();
-    /// let seen = Seen::Head(ResponseHead::of(&answer));
-    /// assert_eq!(Statuses::default().classify(&seen), Verdict::Success);
-    /// assert_eq!(Statuses::default().count_rate_limits().classify(&seen), Verdict::Failure);
+    /// let seen = CallOutcome::Head(ResponseHead::of(&answer));
+    /// assert_eq!(DefaultClassifier::default().classify(&seen), Verdict::Success);
+    /// assert_eq!(DefaultClassifier::default().count_rate_limits().classify(&seen), Verdict::Failure);
     /// ```
     #[must_use]
     pub const fn count_rate_limits(self) -> Self {
@@ -139,14 +139,14 @@ impl Statuses {
     }
 }
 
-impl Classify for Statuses {
+impl Classify for DefaultClassifier {
     #[inline]
-    fn classify(&self, seen: &Seen<'_>) -> Verdict {
+    fn classify(&self, seen: &CallOutcome<'_>) -> Verdict {
         match seen {
-            Seen::Head(head) if self.failed(head.status) => Verdict::Failure,
-            Seen::Head(_) => Verdict::Success,
-            Seen::Trailers(trailers) => self.trailers(*trailers),
-            Seen::Error(_) | Seen::BodyError(_) => Verdict::Failure,
+            CallOutcome::Head(head) if self.failed(head.status) => Verdict::Failure,
+            CallOutcome::Head(_) => Verdict::Success,
+            CallOutcome::Trailers(trailers) => self.trailers(*trailers),
+            CallOutcome::Error(_) | CallOutcome::BodyError(_) => Verdict::Failure,
         }
     }
 }
@@ -159,7 +159,7 @@ mod tests {
     fn grpc_statuses_are_judged_by_whose_fault_they_are() {
         let verdict = |code: &str| {
             let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), code.parse().unwrap())]);
-            Statuses::default().classify(&Seen::Trailers(Some(&trailers)))
+            DefaultClassifier::default().classify(&CallOutcome::Trailers(Some(&trailers)))
         };
         for code in ["2", "4", "13", "14", "15", "", "x", "17", "014"] {
             assert_eq!(verdict(code), Verdict::Failure, "{code}");

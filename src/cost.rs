@@ -1,6 +1,6 @@
 //! How much one request takes.
 
-use crate::error::Invalid;
+use crate::error::ConfigError;
 
 /// How many units one request takes: 1 to 2^53 - 1, what memory, Lua and SQL all hold exactly.
 ///
@@ -71,10 +71,10 @@ impl Cost {
     /// assert_eq!(Cost::try_new(7), Ok(Cost::new(7)));
     /// assert_eq!(Cost::try_new(0).unwrap_err().to_string(), "cost must be from 1 to 2^53 - 1, got 0");
     /// ```
-    pub fn try_new(units: u64) -> Result<Self, Invalid> {
+    pub fn try_new(units: u64) -> Result<Self, ConfigError> {
         match units {
             1..=9_007_199_254_740_991 => Ok(Self(units)),
-            _ => Err(Invalid::new("cost", RANGE, units)),
+            _ => Err(ConfigError::new("cost", RANGE, units)),
         }
     }
 
@@ -90,31 +90,31 @@ impl Cost {
 }
 
 impl TryFrom<i64> for Cost {
-    type Error = Invalid;
+    type Error = ConfigError;
 
-    fn try_from(units: i64) -> Result<Self, Invalid> {
-        u64::try_from(units).map_err(|_| Invalid::new("cost", RANGE, units)).and_then(Self::try_new)
+    fn try_from(units: i64) -> Result<Self, ConfigError> {
+        u64::try_from(units).map_err(|_| ConfigError::new("cost", RANGE, units)).and_then(Self::try_new)
     }
 }
 
 impl TryFrom<u64> for Cost {
-    type Error = Invalid;
+    type Error = ConfigError;
 
-    fn try_from(units: u64) -> Result<Self, Invalid> {
+    fn try_from(units: u64) -> Result<Self, ConfigError> {
         Self::try_new(units)
     }
 }
 
 impl TryFrom<f64> for Cost {
-    type Error = Invalid;
+    type Error = ConfigError;
 
     /// A whole number; a fraction, NaN or infinity is refused and not rounded.
-    fn try_from(units: f64) -> Result<Self, Invalid> {
+    fn try_from(units: f64) -> Result<Self, ConfigError> {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         if (1.0..=9_007_199_254_740_991.0).contains(&units) && units.fract() == 0.0 {
             Ok(Self(units as u64))
         } else {
-            Err(Invalid::new("cost", "be a whole number from 1 to 2^53 - 1", units))
+            Err(ConfigError::new("cost", "be a whole number from 1 to 2^53 - 1", units))
         }
     }
 }

@@ -9,15 +9,15 @@ use std::{error::Error, fmt};
 /// assert_eq!(error.to_string(), "rate must be positive, got 0");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Invalid {
+pub struct ConfigError {
     reason: String,
 }
 
-impl Invalid {
+impl ConfigError {
     /// Says what `must` hold of `what`, and what came instead.
     ///
     /// ```
-    /// let error = tollgate::Invalid::new("probes", "be positive", 0);
+    /// let error = tollgate::ConfigError::new("probes", "be positive", 0);
     /// assert_eq!(error.to_string(), "probes must be positive, got 0");
     /// ```
     #[must_use]
@@ -36,10 +36,10 @@ impl Invalid {
     }
 }
 
-impl fmt::Display for Invalid {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.reason)
     }
 }
 
-impl Error for Invalid {}
+impl Error for ConfigError {}

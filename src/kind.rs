@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{error::Invalid, policy_name::PolicyName};
+use crate::{error::ConfigError, policy_name::PolicyName};
 
 /// What a quota counts.
 ///
@@ -74,13 +74,13 @@ impl Kind {
     /// assert_eq!(Kind::try_units("requests").unwrap(), Kind::Requests);
     /// assert!(Kind::try_units("two\nlines").unwrap_err().to_string().starts_with("unit must be 1 to 64"));
     /// ```
-    pub fn try_units(name: &str) -> Result<Self, Invalid> {
+    pub fn try_units(name: &str) -> Result<Self, ConfigError> {
         Self::BUILT_IN.iter().find(|kind| kind.as_str() == name).map_or_else(
             || match PolicyName::try_new(name) {
                 Ok(name) => Ok(Self::Units(name)),
                 Err(_) => {
                     let shown: String = name.chars().take(80).collect();
-                    Err(Invalid::new(
+                    Err(ConfigError::new(
                         "unit",
                         "be 1 to 64 visible ASCII characters or spaces",
                         format_args!("{shown:?}"),

@@ -54,16 +54,16 @@ mod time;
 pub mod token_bucket;
 
 pub use circuit_breaker::{CallError, CircuitBreaker, CircuitBreakerLayer, CircuitState, Counts, Trip};
-pub use classify::{Classify, Seen, Statuses, Verdict};
+pub use classify::{CallOutcome, Classify, DefaultClassifier, Verdict};
 pub use cost::Cost;
-pub use error::Invalid;
+pub use error::ConfigError;
 pub use gate::{
-    Admit, Answer, Answered, Audience, Body, Event, Gate, GateFuture, GateLayer, Observer, Open, Outcome, Permit,
+    Admit, Answered, Body, Event, Gate, GateFuture, GateLayer, MaybeFuture, Observer, Observers, Open, Outcome, Permit,
 };
 pub use head::{RequestHead, ResponseHead};
 pub use identity::{
-    Account, ApiKey, Client, Digest, Digester, Forwarded, Identify, Lookup, Name, PeerIp, Strangers, Tier, Traits,
-    Unverified, Verified,
+    ApiKey, Client, Digest, Digester, Forwarded, Identify, IdentityGuarantees, Lookup, Name, OnUnidentified, PeerIp,
+    Principal, Tier, Unverified, Verified,
 };
 pub use kind::{Direction, Kind};
 #[cfg(feature = "postgres")]
@@ -72,14 +72,16 @@ pub use ledger::PostgresLedger;
 pub use ledger::SqliteLedger;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use ledger::{
-    AccountDrift, Archived, BillingDrift, BillingError, BillingProvider, Entries, GrantEntry, Invoice, InvoiceLine,
-    JobStanding, Ledger, LedgerEntry, LedgerError, LedgerJob, MemoryProvider, PastUsage, Reconciled, Spool, SpoolError,
+    ArchiveReport, BillingDrift, BillingError, BillingProvider, Drift, Entries, GrantEntry, Invoice, InvoiceLine,
+    JobStanding, Ledger, LedgerEntry, LedgerError, LedgerJob, MemoryProvider, PastUsage, ReconcileReport, Spool,
+    SpoolError,
 };
 pub use policy_name::PolicyName;
 pub use quota::{
-    AccountError, AccountStore, Amounts, Charge, Counted, Cursor, Duplicates, Ended, Explained, ExplainedLimit, Grant,
-    GrantId, Granted, JobId, JobRun, LimitUsage, OnExpiry, OnFailure, Plan, Quota, QuotaLayer, QuotaStatus, Quotas,
-    RequestBytesLayer, Reservation, ReservationError, ReservationId, Served, Usage, UsagePage,
+    ActiveGrant, Amounts, Charge, CloseOutcome, Cursor, Duplicates, Explanation, Grant, GrantId, JobIdSource, JobRun,
+    LimitExplanation, LimitUsage, OnExpiry, OnFailure, Plan, Quota, QuotaBuilder, QuotaError, QuotaLayer, QuotaStatus,
+    QuotaStore, Quotas, RequestBytesLayer, Reservation, ReservationError, ReservationId, ServedRequest, Usage,
+    UsagePage,
 };
 pub use refusal::{Dialect, Reason, Refusal, Violation};
 pub use time::{Clock, FakeClock, Moment, Period, Window};

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use crate::error::Invalid;
+use crate::error::ConfigError;
 
 /// The name of a policy as people, headers and metrics show it: 1 to 64 visible ASCII characters or spaces.
 ///
@@ -24,12 +24,16 @@ impl PolicyName {
     /// let error = tollgate::PolicyName::try_new("").unwrap_err();
     /// assert_eq!(error.to_string(), "policy name must be 1 to 64 visible ASCII characters or spaces, got \"\"");
     /// ```
-    pub fn try_new(name: &str) -> Result<Self, Invalid> {
+    pub fn try_new(name: &str) -> Result<Self, ConfigError> {
         if (1..=64).contains(&name.len()) && name.bytes().all(|b| (b' '..=b'~').contains(&b)) {
             Ok(Self(name.into()))
         } else {
             let shown: String = name.chars().take(80).collect();
-            Err(Invalid::new("policy name", "be 1 to 64 visible ASCII characters or spaces", format_args!("{shown:?}")))
+            Err(ConfigError::new(
+                "policy name",
+                "be 1 to 64 visible ASCII characters or spaces",
+                format_args!("{shown:?}"),
+            ))
         }
     }
 

@@ -19,7 +19,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use tollgate::{
-    Account, ApiKey, CircuitBreakerLayer, Client, Cost, Event, FakeClock, Identify, PeerIp, Rate, RequestHead,
+    ApiKey, CircuitBreakerLayer, Client, Cost, Event, FakeClock, Identify, PeerIp, Principal, Rate, RequestHead,
     TokenBucketLayer, Trip, Unverified,
 };
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
@@ -79,7 +79,7 @@ async fn a_refused_upload_is_not_asked_for() {
 
 #[tokio::test]
 async fn a_header_of_four_hundred_kilobytes_is_nobody_and_costs_little() {
-    let keys = HashMap::from([(String::from("s3cret"), Account::named("acme"))]);
+    let keys = HashMap::from([(String::from("s3cret"), Principal::named("acme"))]);
     for layer in [
         TokenBucketLayer::new(Rate::per_hour(3)).identify_by(ApiKey::header("x-api-key", keys).or(PeerIp::new())),
         TokenBucketLayer::new(Rate::per_hour(3)).identify_by(Unverified::header("x-api-key").or(PeerIp::new())),
@@ -105,7 +105,7 @@ async fn a_canary_secret_comes_out_nowhere() {
         let log = log.clone();
         move |event: &Event<'_>| log.push(format!("{event:?}"))
     };
-    let keys = HashMap::from([(CANARY.to_owned(), Account::unnamed().in_tier("pro"))]);
+    let keys = HashMap::from([(CANARY.to_owned(), Principal::unnamed().in_tier("pro"))]);
     let known = ApiKey::header("x-api-key", keys);
     let trusting = Unverified::header("x-session");
     let mut shown = format!("{known:?} {trusting:?}");

@@ -105,7 +105,7 @@ fn a_refusal_says_when_to_come_back_and_calls_nothing() {
 
 #[test]
 fn ten_thousand_successes_do_not_hide_a_hundred_failures() {
-    let windows = [Trip::failure_rate(1.0).over_last(100), Trip::failure_rate(0.5).over(10 * SECOND)];
+    let windows = [Trip::failure_rate(1.0).over_calls(100), Trip::failure_rate(0.5).over(10 * SECOND)];
     for (trip, by_time) in windows.into_iter().zip([false, true]) {
         let (breaker, clock) = breaker(trip);
         for _ in 0..10_000 {

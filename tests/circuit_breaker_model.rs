@@ -52,12 +52,12 @@ impl Rules {
     fn layer(&self) -> CircuitBreakerLayer {
         let share =
             |rate: fn(f64) -> Trip, (percent, min): (u32, u32)| rate(f64::from(percent) / 100.0).min_requests(min);
-        let mut trip = Trip::on_word();
+        let mut trip = Trip::on_classifier();
         trip = self.failure.map_or(trip, |rule| trip.or(share(Trip::failure_rate, rule)));
         trip = self.slow.map_or(trip, |rule| trip.or(share(Trip::slow_rate, rule)));
         trip = self.consecutive.map_or(trip, |n| trip.or(Trip::consecutive(n)));
         trip = match self.window {
-            (true, calls) => trip.over_last(calls),
+            (true, calls) => trip.over_calls(calls),
             (false, seconds) => trip.over(Duration::from_secs(seconds.into())),
         };
         CircuitBreakerLayer::new(trip.slow_after(SLOW_AFTER))

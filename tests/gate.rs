@@ -17,8 +17,8 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use tollgate::{
-    Admit, Answer, CircuitBreakerLayer, Event, GateLayer, Open, Outcome, Permit, PolicyName, Rate, Reason, Refusal,
-    RequestHead, TokenBucketLayer, Trip,
+    Admit, CircuitBreakerLayer, Event, GateLayer, MaybeFuture, Open, Outcome, Permit, PolicyName, Rate, Reason,
+    Refusal, RequestHead, TokenBucketLayer, Trip,
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
@@ -175,8 +175,8 @@ async fn a_permit_that_panics_while_it_settles_harms_nobody() {
     struct Armed;
     impl Admit for Armed {
         type Permit = Bomb;
-        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Bomb, Refusal>> {
-            Answer::Now(Ok(Bomb))
+        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Bomb, Refusal>> {
+            MaybeFuture::Ready(Ok(Bomb))
         }
     }
     let observer = |_: &Event<'_>| panic!("in an observer");
@@ -274,9 +274,9 @@ async fn services_of_one_layer_and_of_its_clones_share_its_state() {
     struct Count(std::sync::atomic::AtomicUsize);
     impl Admit for Count {
         type Permit = Open;
-        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Open, Refusal>> {
+        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Open, Refusal>> {
             let n = self.0.fetch_add(1, Ordering::SeqCst);
-            Answer::Now(if n < 2 {
+            MaybeFuture::Ready(if n < 2 {
                 Ok(Open)
             } else {
                 Err(Refusal::new(Reason::Capacity, PolicyName::try_new("two").unwrap()))
@@ -352,8 +352,8 @@ async fn a_permit_may_add_to_the_request_before_the_service_sees_it() {
     }
     impl Admit for Stamper {
         type Permit = Stamp;
-        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Stamp, Refusal>> {
-            if self.later { Answer::later(async { Ok(Stamp) }) } else { Answer::Now(Ok(Stamp)) }
+        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Stamp, Refusal>> {
+            if self.later { MaybeFuture::future(async { Ok(Stamp) }) } else { MaybeFuture::Ready(Ok(Stamp)) }
         }
         fn shut(&self) -> bool {
             self.shut
@@ -386,10 +386,10 @@ async fn on_bypass_runs_for_every_request_without_a_permit() {
     }
     impl Admit for Stamper {
         type Permit = Stamp;
-        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Stamp, Refusal>> {
+        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Stamp, Refusal>> {
             let refusal = Refusal::new(Reason::Capacity, PolicyName::try_new("stamper").unwrap());
             let decision = if self.refuses { Err(refusal) } else { Ok(Stamp) };
-            if self.later { Answer::later(async { decision }) } else { Answer::Now(decision) }
+            if self.later { MaybeFuture::future(async { decision }) } else { MaybeFuture::Ready(decision) }
         }
         fn shut(&self) -> bool {
             self.shut
@@ -432,8 +432,8 @@ async fn a_permit_hears_of_a_body_only_where_one_follows_the_head() {
     struct Listener(Arc<std::sync::atomic::AtomicUsize>);
     impl Admit for Listener {
         type Permit = Listening;
-        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Listening, Refusal>> {
-            Answer::Now(Ok(Listening(Some(Arc::clone(&self.0)))))
+        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Listening, Refusal>> {
+            MaybeFuture::Ready(Ok(Listening(Some(Arc::clone(&self.0)))))
         }
     }
     let bodies = Arc::default();

@@ -4,7 +4,7 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use allocation_counter::measure;
 use http::request::Parts;
-use tollgate::{Account, ApiKey, Digester, Forwarded, Identify, PeerIp, RequestHead, Unverified, Verified};
+use tollgate::{ApiKey, Digester, Forwarded, Identify, PeerIp, Principal, RequestHead, Unverified, Verified};
 
 fn request() -> Parts {
     let address: SocketAddr = "10.0.0.1:4711".parse().unwrap();
@@ -17,7 +17,7 @@ fn request() -> Parts {
         .header("authorization", "Bearer k-7f3a")
         .header("cookie", "a=b; sid=k-7f3a")
         .extension(address)
-        .extension(Account::named("alice"));
+        .extension(Principal::named("alice"));
     request.body(()).unwrap().into_parts().0
 }
 
@@ -27,7 +27,7 @@ fn behind(forwarded: Forwarded) -> PeerIp {
 
 #[test]
 fn nothing_is_allocated_on_the_way_to_a_client() {
-    let keys = Arc::new(HashMap::from([("k-7f3a".to_owned(), Account::named("alice").in_tier("pro"))]));
+    let keys = Arc::new(HashMap::from([("k-7f3a".to_owned(), Principal::named("alice").in_tier("pro"))]));
     let networks = ["10.0.0.0/8"];
     let ways: Vec<Box<dyn Identify>> = vec![
         Box::new(PeerIp::new()),
@@ -38,13 +38,13 @@ fn nothing_is_allocated_on_the_way_to_a_client() {
         Box::new(ApiKey::header("x-api-key", keys.clone())),
         Box::new(ApiKey::bearer(keys.clone())),
         Box::new(ApiKey::cookie("sid", keys.clone())),
-        Box::new(ApiKey::bearer(|_: &str| Some(Account::unnamed()))),
+        Box::new(ApiKey::bearer(|_: &str| Some(Principal::unnamed()))),
         Box::new(ApiKey::header("x-absent", keys.clone()).or(Unverified::header("x-absent")).or(PeerIp::new())),
         Box::new(PeerIp::new().and(ApiKey::header("x-api-key", keys))),
         Box::new(Unverified::header("x-api-key")),
         Box::new(Unverified::bearer()),
         Box::new(Unverified::cookie("sid")),
-        Box::new(Verified::from_extension(|account: &Account| Some(account.clone()))),
+        Box::new(Verified::from_extension(|account: &Principal| Some(account.clone()))),
     ];
     let request = request();
     let digester = Digester::process();
@@ -63,7 +63,7 @@ fn a_field_of_400_kb_allocates_nothing() {
         request.headers.insert(name, "x".repeat(400_000).parse().unwrap());
     }
     let digester = Digester::process();
-    let who = ApiKey::header("x-api-key", |_: &str| Some(Account::unnamed()))
+    let who = ApiKey::header("x-api-key", |_: &str| Some(Principal::unnamed()))
         .or(Unverified::cookie("x"))
         .or(behind(Forwarded::x_forwarded_for().from_networks(["10.0.0.0/8"])));
     let counted = measure(|| assert!(who.identify(&RequestHead::from(&request), digester).is_some()));

@@ -23,9 +23,9 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use tollgate::{
-    Admit, Answer, CircuitBreakerLayer, CircuitState, Client, Cost, Digester, Event, FakeClock, Forwarded, GateLayer,
-    Identify, Moment, Outcome, PeerIp, Permit, PolicyName, Rate, Reason, Refusal, RequestHead, TokenBucketLayer, Trip,
-    Unverified,
+    Admit, CircuitBreakerLayer, CircuitState, Client, Cost, Digester, Event, FakeClock, Forwarded, GateLayer, Identify,
+    MaybeFuture, Moment, Outcome, PeerIp, Permit, PolicyName, Rate, Reason, Refusal, RequestHead, TokenBucketLayer,
+    Trip, Unverified,
     rule::{Lease, Leases},
 };
 use tower::{Layer, ServiceExt, limit::ConcurrencyLimitLayer, service_fn};
@@ -223,10 +223,10 @@ struct Slot(Arc<AtMost>, Lease);
 
 impl Admit for AtMost {
     type Permit = Slot;
-    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Slot, Refusal>> {
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Slot, Refusal>> {
         let acquired = self.0.lock().unwrap().acquire(Moment::default());
         let full = || Refusal::new(Reason::Capacity, PolicyName::try_new("at most").unwrap());
-        Answer::Now(acquired.map(|acquired| Slot(Arc::clone(self), acquired.lease)).ok_or_else(full))
+        MaybeFuture::Ready(acquired.map(|acquired| Slot(Arc::clone(self), acquired.lease)).ok_or_else(full))
     }
 }
 
@@ -259,7 +259,7 @@ async fn a_slot_is_not_free_at_the_head_while_the_body_streams() {
 
 #[tokio::test]
 async fn ten_thousand_successes_do_not_outweigh_a_window_of_failures() {
-    for trip in [Trip::failure_rate(0.5).over_last(100), Trip::failure_rate(0.5).over(10 * SECOND)] {
+    for trip in [Trip::failure_rate(0.5).over_calls(100), Trip::failure_rate(0.5).over(10 * SECOND)] {
         let clock = FakeClock::new();
         let breaker = CircuitBreakerLayer::new(trip).clock(clock.clone()).handle();
         for _ in 0..10_000 {

@@ -21,7 +21,7 @@ use hyper_util::{
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tollgate::{
-    Admit, Answer, FakeClock, GateLayer, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead,
+    Admit, FakeClock, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead,
     rule::{Lease, Leases},
 };
 use tower::{Layer, service_fn};
@@ -41,9 +41,9 @@ struct Slot {
 impl Admit for InFlight {
     type Permit = Slot;
 
-    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Slot, Refusal>> {
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Slot, Refusal>> {
         let acquired = self.slots.lock().unwrap().acquire(self.clock.now());
-        Answer::Now(match acquired {
+        MaybeFuture::Ready(match acquired {
             Some(acquired) => {
                 if acquired.reclaimed {
                     self.log.send("reclaimed".into()).unwrap();

@@ -17,8 +17,8 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use proptest::prelude::*;
 use tollgate::{
-    Account, ApiKey, Client, Cost, Event, FakeClock, Forwarded, Identify, PeerIp, Rate, Reason, Refusal, RequestHead,
-    Strangers, TokenBucketLayer, refusal::Dialect,
+    ApiKey, Client, Cost, Event, FakeClock, Forwarded, Identify, OnUnidentified, PeerIp, Principal, Rate, Reason,
+    Refusal, RequestHead, TokenBucketLayer, refusal::Dialect,
 };
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
@@ -215,9 +215,9 @@ async fn nobody_identified_is_one_shared_bucket_and_one_warning() {
     assert_eq!(statuses, [200, 200, 429, 429]);
     assert_eq!(log.lines(), ["default"]);
 
-    let refusing = layer.clone().strangers(Strangers::Refuse);
+    let refusing = layer.clone().on_unidentified(OnUnidentified::Refuse);
     assert_eq!(ask(&refusing, request("/")).await.status(), 403);
-    let passing = layer.strangers(Strangers::Pass);
+    let passing = layer.on_unidentified(OnUnidentified::Pass);
     for _ in 0..10 {
         let passed = ask(&passing, request("/")).await;
         assert_eq!((passed.status().as_u16(), field(&passed, "ratelimit")), (200, None));
@@ -226,7 +226,7 @@ async fn nobody_identified_is_one_shared_bucket_and_one_warning() {
 
 #[tokio::test]
 async fn a_hundred_thousand_random_keys_from_one_peer_share_one_bucket() {
-    let keys = HashMap::from([(String::from("s3cret"), Account::named("acme"))]);
+    let keys = HashMap::from([(String::from("s3cret"), Principal::named("acme"))]);
     let layer = TokenBucketLayer::new(Rate::per_hour(5))
         .clock(FakeClock::new())
         .identify_by(ApiKey::header("x-api-key", keys).or(PeerIp::new()));

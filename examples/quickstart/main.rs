@@ -18,12 +18,12 @@ use axum::{
     http::StatusCode,
     routing::get,
 };
-use tollgate::{Account, ApiKey, CircuitBreakerLayer, Identify, PeerIp, Rate, TokenBucketLayer, Trip};
+use tollgate::{ApiKey, CircuitBreakerLayer, Identify, PeerIp, Principal, Rate, TokenBucketLayer, Trip};
 
 /// The server: each route behind the layer that it is about.
 fn app() -> Router {
-    let demo_keys: HashMap<String, Account> =
-        ["alice", "bob", "carol"].map(|key| (String::from(key), Account::named(key))).into();
+    let demo_keys: HashMap<String, Principal> =
+        ["alice", "bob", "carol"].map(|key| (String::from(key), Principal::named(key))).into();
     let peer = PeerIp::from_extension(|info: &ConnectInfo<SocketAddr>| Some(info.0));
 
     let limit = TokenBucketLayer::new(Rate::per_second(5).burst(10))

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     classify::Verdict,
-    gate::Audience,
+    gate::Observers,
     policy_name::PolicyName,
     time::{Clock, FakeClock, Moment},
 };
@@ -40,7 +40,7 @@ fn circuit(trip: Trip) -> (Arc<Circuit>, Moment) {
     let setup = Setup {
         name: PolicyName::try_new("loom").unwrap(),
         clock: Clock::from(clock),
-        audience: Audience::default(),
+        audience: Observers::default(),
         trip,
         recovery: Recovery { open, probes: 1, close_after: 1, probe_timeout: SECOND },
         judge: Judge::default(),
@@ -83,7 +83,7 @@ fn loom_the_sums_are_those_of_the_places_once_all_is_quiet() {
 
 #[test]
 fn loom_two_failures_open_the_circuit_once() {
-    for trip in [Trip::consecutive(2), Trip::failure_rate(1.0).over_last(2).min_requests(2)] {
+    for trip in [Trip::consecutive(2), Trip::failure_rate(1.0).over_calls(2).min_requests(2)] {
         loom::model(move || {
             let (circuit, now) = circuit(trip);
             let shared = Arc::clone(&circuit);

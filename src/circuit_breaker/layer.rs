@@ -13,7 +13,7 @@ use super::{machine::Recovery, trip::Trip};
 use crate::{
     backoff::Backoff,
     classify::Classify,
-    error::Invalid,
+    error::ConfigError,
     gate::{Blueprint, GateLayer, Terms},
 };
 
@@ -78,7 +78,7 @@ impl GateLayer<CircuitBlueprint> {
     /// let error = CircuitBreakerLayer::try_new(Trip::failure_rate(1.5)).unwrap_err();
     /// assert_eq!(error.to_string(), "failure rate must be above 0 and at most 1, got 1.5");
     /// ```
-    pub fn try_new(trip: Trip) -> Result<Self, Invalid> {
+    pub fn try_new(trip: Trip) -> Result<Self, ConfigError> {
         trip.check()?;
         let blueprint = CircuitBlueprint {
             trip,
@@ -212,19 +212,19 @@ impl GateLayer<CircuitBlueprint> {
     ///
     /// ```
     /// # use tollgate::{CircuitBreakerLayer, Trip};
-    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).honour_retry_after();
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).honor_retry_after();
     /// ```
     #[must_use]
-    pub fn honour_retry_after(self) -> Self {
-        self.with_blueprint(|blueprint| blueprint.judge.honour_retry_after = true)
+    pub fn honor_retry_after(self) -> Self {
+        self.with_blueprint(|blueprint| blueprint.judge.honor_retry_after = true)
     }
 
-    /// Lets `classify` say what a failure is, instead of [`Statuses`](crate::Statuses).
+    /// Lets `classify` say what a failure is, instead of [`DefaultClassifier`](crate::DefaultClassifier).
     ///
     /// ```
-    /// use tollgate::{CircuitBreakerLayer, Seen, Trip, Verdict};
-    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).classify(|seen: &Seen<'_>| match seen {
-    ///     Seen::Head(head) if head.status.is_success() => Verdict::Success,
+    /// use tollgate::{CircuitBreakerLayer, CallOutcome, Trip, Verdict};
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).classify(|seen: &CallOutcome<'_>| match seen {
+    ///     CallOutcome::Head(head) if head.status.is_success() => Verdict::Success,
     ///     _ => Verdict::Failure,
     /// });
     /// ```
@@ -249,11 +249,11 @@ impl GateLayer<CircuitBlueprint> {
 }
 
 fn positive(what: &str, time: Duration) {
-    assert!(!time.is_zero(), "{}", Invalid::new(what, "be positive", "0s"));
+    assert!(!time.is_zero(), "{}", ConfigError::new(what, "be positive", "0s"));
 }
 
 fn at_least_one(what: &str, number: u32) {
-    assert!(number > 0, "{}", Invalid::new(what, "be positive", number));
+    assert!(number > 0, "{}", ConfigError::new(what, "be positive", number));
 }
 
 impl Blueprint for CircuitBlueprint {
@@ -263,7 +263,7 @@ impl Blueprint for CircuitBlueprint {
         let first = self.recovery_timeout;
         let longest = self.max_open.unwrap_or(first.max(Duration::from_secs(60)));
         let must = || format!("be at least the recovery timeout of {first:?}");
-        assert!(longest >= first, "{}", Invalid::new("max_open", &must(), format_args!("{longest:?}")));
+        assert!(longest >= first, "{}", ConfigError::new("max_open", &must(), format_args!("{longest:?}")));
         let setup = Arc::new(Setup {
             name: terms.name.clone(),
             clock: terms.clock.clone(),

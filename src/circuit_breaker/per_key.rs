@@ -6,7 +6,7 @@ use http::header::HOST;
 
 use super::layer::CircuitBlueprint;
 use crate::{
-    error::Invalid,
+    error::ConfigError,
     gate::GateLayer,
     head::RequestHead,
     identity::{Digest, Digester},
@@ -76,7 +76,7 @@ impl GateLayer<CircuitBlueprint> {
     /// ```
     #[must_use]
     pub fn max_keys(self, keys: usize) -> Self {
-        assert!(keys > 0, "{}", Invalid::new("max_keys", "be positive", keys));
+        assert!(keys > 0, "{}", ConfigError::new("max_keys", "be positive", keys));
         self.with_blueprint(|blueprint| blueprint.max_keys = keys)
     }
 }

@@ -4,7 +4,7 @@ use http::Response;
 
 use super::ticket::Ticket;
 use crate::{
-    classify::{Seen, Verdict},
+    classify::{CallOutcome, Verdict},
     gate::{Outcome, Permit},
     head::ResponseHead,
     refusal::{Refusal, has_grpc_trailers, is_grpc_status},
@@ -15,7 +15,7 @@ use crate::{
 ///
 /// ```
 /// use tollgate::{Body, circuit_breaker::CircuitPermit};
-/// type Answer = http::Response<Body<String, CircuitPermit>>; // of a service behind a breaker
+/// type GuardedResponse = http::Response<Body<String, CircuitPermit>>; // of a service behind a breaker
 /// ```
 #[derive(Debug)]
 pub struct CircuitPermit {
@@ -44,7 +44,7 @@ impl CircuitPermit {
     }
 
     /// Judges what came at the end, once; `None` asks nobody and is a failure.
-    fn judge_end(&mut self, seen: Option<&Seen<'_>>) {
+    fn judge_end(&mut self, seen: Option<&CallOutcome<'_>>) {
         let Some((now, slow_by_now)) = self.ticket.elapsed(self.started) else { return };
         let Some(setup) = self.ticket.setup() else { return };
         let verdict = seen.map_or(Verdict::Failure, |seen| setup.judge.of(seen));
@@ -113,9 +113,9 @@ impl Permit for CircuitPermit {
     #[inline]
     fn settle(mut self, outcome: Outcome<'_>) {
         match outcome {
-            Outcome::Complete { trailers } if self.grpc => self.judge_end(Some(&Seen::Trailers(trailers))),
-            Outcome::Failed(error) => self.judge_end(Some(&Seen::Error(error))),
-            Outcome::BodyFailed(error) => self.judge_end(Some(&Seen::BodyError(error))),
+            Outcome::Complete { trailers } if self.grpc => self.judge_end(Some(&CallOutcome::Trailers(trailers))),
+            Outcome::Failed(error) => self.judge_end(Some(&CallOutcome::Error(error))),
+            Outcome::BodyFailed(error) => self.judge_end(Some(&CallOutcome::BodyError(error))),
             Outcome::Panicked => self.judge_end(None),
             _ if self.judged != Judged::NotYet => {}
             Outcome::Refused(_) => self.ticket.tell(Verdict::Ignore, false, self.started),

@@ -4,8 +4,8 @@ use std::{any::Any, fmt, sync::Arc};
 
 use super::{breaker::CircuitBreaker, permit::CircuitPermit, ticket::Ticket};
 use crate::{
-    classify::Seen,
-    gate::{Admit, Answer, Event},
+    classify::CallOutcome,
+    gate::{Admit, Event, MaybeFuture},
     head::RequestHead,
     identity::{Digest, Digester},
     refusal::Refusal,
@@ -29,7 +29,7 @@ impl Admit for CircuitPolicy {
     type Permit = CircuitPermit;
 
     #[inline]
-    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<CircuitPermit, Refusal>> {
+    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<CircuitPermit, Refusal>> {
         let setup = self.breaker.circuit.setup();
         let now = setup.clock.now();
         let key = self.key.as_ref().and_then(|key| key(request, Digester::process()));
@@ -43,7 +43,7 @@ impl Admit for CircuitPolicy {
             },
             _ => self.breaker.circuit.admit(now),
         };
-        Answer::Now(match admitted {
+        MaybeFuture::Ready(match admitted {
             Ok(ticket) => Ok(CircuitPermit::new(ticket, now)),
             Err(wait) => Err(setup.refusal(wait)),
         })
@@ -60,7 +60,7 @@ impl Admit for CircuitPolicy {
         let circuit = &self.breaker.circuit;
         if self.key.is_none() {
             let setup = circuit.setup();
-            circuit.unready(setup.judge.of(&Seen::Error(error)), setup.clock.now());
+            circuit.unready(setup.judge.of(&CallOutcome::Error(error)), setup.clock.now());
         }
     }
 }

@@ -15,8 +15,8 @@ use httpdate::parse_http_date;
 
 use super::{machine::Recovery, trip::Trip};
 use crate::{
-    classify::{Classify, Seen, Statuses, Verdict},
-    gate::Audience,
+    classify::{CallOutcome, Classify, DefaultClassifier, Verdict},
+    gate::Observers,
     head::ResponseHead,
     policy_name::PolicyName,
     refusal::{Reason, Refusal, is_grpc_status},
@@ -28,7 +28,7 @@ use crate::{
 pub(crate) struct Setup {
     pub(crate) name: PolicyName,
     pub(crate) clock: Clock,
-    pub(crate) audience: Audience,
+    pub(crate) audience: Observers,
     pub(crate) trip: Trip,
     pub(crate) recovery: Recovery,
     pub(crate) judge: Judge,
@@ -48,15 +48,15 @@ impl Setup {
 /// How results are judged.
 #[derive(Clone, Default)]
 pub(crate) struct Judge {
-    pub(crate) statuses: Statuses,
+    pub(crate) statuses: DefaultClassifier,
     pub(crate) custom: Option<Arc<dyn Classify>>,
     pub(crate) slow_to_end: bool,
-    pub(crate) honour_retry_after: bool,
+    pub(crate) honor_retry_after: bool,
 }
 
 impl Judge {
     #[inline]
-    pub(crate) fn of(&self, seen: &Seen<'_>) -> Verdict {
+    pub(crate) fn of(&self, seen: &CallOutcome<'_>) -> Verdict {
         match &self.custom {
             // Asked in a drop too, where a panic would take the result with it and leave a probe's place unanswered.
             Some(custom) => catch_unwind(AssertUnwindSafe(|| custom.classify(seen))).unwrap_or(Verdict::Failure),
@@ -69,10 +69,10 @@ impl Judge {
     #[inline]
     pub(crate) fn of_head(&self, head: ResponseHead<'_>) -> Verdict {
         if head.status.is_success() && is_grpc_status(head.headers) {
-            return self.of(&Seen::Trailers(Some(head.headers)));
+            return self.of(&CallOutcome::Trailers(Some(head.headers)));
         }
-        match self.of(&Seen::Head(head)) {
-            Verdict::Failure if self.honour_retry_after => {
+        match self.of(&CallOutcome::Head(head)) {
+            Verdict::Failure if self.honor_retry_after => {
                 asked_wait(head.headers).map_or(Verdict::Failure, Verdict::TripFor)
             }
             verdict => verdict,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use crate::error::Invalid;
+use crate::error::ConfigError;
 
 /// The rules by which a circuit opens, and what they look at; rules are joined by [`or`](Self::or).
 ///
-/// Rates are taken over one window that truly slides: the last 100 calls unless [`over_last`](Self::over_last) or
+/// Rates are taken over one window that truly slides: the last 100 calls unless [`over_calls`](Self::over_calls) or
 /// [`over`](Self::over) says otherwise, and only once the window holds 20 calls, because half of two calls is no
 /// evidence. They are judged at each failed or slow call, so a success never opens a circuit.
 ///
@@ -118,11 +118,11 @@ impl Trip {
     /// Opens only when a [`Classify`](crate::Classify) says so.
     ///
     /// ```
-    /// let trip = tollgate::Trip::on_word();
+    /// let trip = tollgate::Trip::on_classifier();
     /// # assert!(tollgate::CircuitBreakerLayer::try_new(trip).is_ok());
     /// ```
     #[must_use]
-    pub const fn on_word() -> Self {
+    pub const fn on_classifier() -> Self {
         Self::NEVER
     }
 
@@ -154,11 +154,11 @@ impl Trip {
     /// A hundred calls tell a rate to the percent and are forgotten soon enough on a busy service.
     ///
     /// ```
-    /// let trip = tollgate::Trip::failure_rate(0.5).over_last(50);
+    /// let trip = tollgate::Trip::failure_rate(0.5).over_calls(50);
     /// # assert!(tollgate::CircuitBreakerLayer::try_new(trip).is_ok());
     /// ```
     #[must_use]
-    pub const fn over_last(self, calls: u32) -> Self {
+    pub const fn over_calls(self, calls: u32) -> Self {
         Self { window: Some(Window::Calls(calls)), ..self }
     }
 
@@ -253,35 +253,35 @@ impl Trip {
     }
 
     /// Says what cannot be.
-    pub(crate) fn check(&self) -> Result<(), Invalid> {
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
         if let Some(what) = self.clash {
-            return Err(Invalid::new(what, "be set once for all rules", "two values"));
+            return Err(ConfigError::new(what, "be set once for all rules", "two values"));
         }
         match self.window() {
             Window::Calls(calls @ (0 | MAX_WINDOW..)) if calls != MAX_WINDOW => {
-                return Err(Invalid::new("window", "be 1 to 1000000 calls", calls));
+                return Err(ConfigError::new("window", "be 1 to 1000000 calls", calls));
             }
-            Window::Time(time) if time.is_zero() => return Err(Invalid::new("window", "be positive", "0s")),
+            Window::Time(time) if time.is_zero() => return Err(ConfigError::new("window", "be positive", "0s")),
             _ => {}
         }
         for (name, share) in [("failure rate", self.failure), ("slow rate", self.slow)] {
             let Some(share) = share else { continue };
             if !(share.of > 0.0 && share.of <= 1.0) {
-                return Err(Invalid::new(name, "be above 0 and at most 1", share.of));
+                return Err(ConfigError::new(name, "be above 0 and at most 1", share.of));
             }
             match (self.min_of(share), self.window()) {
-                (0, _) => return Err(Invalid::new("min_requests", "be positive", 0)),
+                (0, _) => return Err(ConfigError::new("min_requests", "be positive", 0)),
                 (min, Window::Calls(calls)) if min > calls => {
-                    return Err(Invalid::new("min_requests", &format!("be at most the window of {calls}"), min));
+                    return Err(ConfigError::new("min_requests", &format!("be at most the window of {calls}"), min));
                 }
                 _ => {}
             }
         }
         if self.consecutive == Some(0) {
-            return Err(Invalid::new("consecutive failures", "be positive", 0));
+            return Err(ConfigError::new("consecutive failures", "be positive", 0));
         }
         if self.slow_bound().is_zero() {
-            return Err(Invalid::new("slow_after", "be positive", "0s"));
+            return Err(ConfigError::new("slow_after", "be positive", "0s"));
         }
         Ok(())
     }

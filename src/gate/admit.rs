@@ -17,15 +17,15 @@ use crate::{head::RequestHead, refusal::Refusal};
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicBool, Ordering}};
-/// use tollgate::{Admit, Answer, Open, PolicyName, Reason, Refusal, RequestHead};
+/// use tollgate::{Admit, MaybeFuture, Open, PolicyName, Reason, Refusal, RequestHead};
 ///
 /// /// Refuses everyone while the switch is set.
 /// struct Maintenance(AtomicBool);
 ///
 /// impl Admit for Maintenance {
 ///     type Permit = Open;
-///     fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Open, Refusal>> {
-///         Answer::Now(if self.0.load(Ordering::Relaxed) {
+///     fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Open, Refusal>> {
+///         MaybeFuture::Ready(if self.0.load(Ordering::Relaxed) {
 ///             Err(Refusal::new(Reason::Capacity, PolicyName::try_new("maintenance").unwrap()))
 ///         } else {
 ///             Ok(Open)
@@ -40,9 +40,9 @@ pub trait Admit: Send + Sync + 'static {
     /// Decides on one request from its head.
     ///
     /// # Cancel safety
-    /// The gate settles a permit from the moment it has it. An [`Answer::Later`] is dropped when whoever waits goes away:
+    /// The gate settles a permit from the moment it has it. An [`MaybeFuture::Future`] is dropped when whoever waits goes away:
     /// what its future holds by then, such as a reservation in a store, it has to give back itself.
-    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<Self::Permit, Refusal>>;
+    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<Self::Permit, Refusal>>;
 
     /// Whether it would refuse everyone now, as an open circuit does: then the inner service is not asked if it is
     /// ready, because a dead one never is.
@@ -60,7 +60,7 @@ pub trait Admit: Send + Sync + 'static {
     /// ```
     /// use std::sync::Arc;
     /// use http::Extensions;
-    /// use tollgate::{Admit, Answer, Outcome, Permit, Refusal, RequestHead};
+    /// use tollgate::{Admit, MaybeFuture, Outcome, Permit, Refusal, RequestHead};
     ///
     /// /// Handlers take the deadline as `Extension<DeadlineMs>`.
     /// #[derive(Clone)]
@@ -77,8 +77,8 @@ pub trait Admit: Send + Sync + 'static {
     /// struct Deadlines;
     /// impl Admit for Deadlines {
     ///     type Permit = Granted;
-    ///     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<Granted, Refusal>> {
-    ///         Answer::Now(Ok(Granted(if request.uri.path() == "/search" { 500 } else { 5_000 })))
+    ///     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<Granted, Refusal>> {
+    ///         MaybeFuture::Ready(Ok(Granted(if request.uri.path() == "/search" { 500 } else { 5_000 })))
     ///     }
     ///     fn on_bypass(&self, extensions: &mut Extensions) {
     ///         extensions.insert(DeadlineMs(u64::MAX));
@@ -191,46 +191,46 @@ impl fmt::Debug for Outcome<'_> {
 /// A value that is known at once, or one that must be waited for, as from a store across the network.
 ///
 /// ```
-/// let known = tollgate::Answer::Now(7);
-/// let later = tollgate::Answer::later(async { 7 });
-/// # let _: [tollgate::Answer<i32>; 2] = [known, later];
+/// let known = tollgate::MaybeFuture::Ready(7);
+/// let later = tollgate::MaybeFuture::future(async { 7 });
+/// # let _: [tollgate::MaybeFuture<i32>; 2] = [known, later];
 /// ```
-pub enum Answer<T> {
+pub enum MaybeFuture<T> {
     /// Known at once.
-    Now(T),
-    /// Must be waited for.
-    Later(Pin<Box<dyn Future<Output = T> + Send>>),
+    Ready(T),
+    /// Must be awaited.
+    Future(Pin<Box<dyn Future<Output = T> + Send>>),
 }
 
-impl<T> Answer<T> {
+impl<T> MaybeFuture<T> {
     /// An answer that must be waited for.
     ///
     /// ```
-    /// assert!(matches!(tollgate::Answer::later(async { 7 }), tollgate::Answer::Later(_)));
+    /// assert!(matches!(tollgate::MaybeFuture::future(async { 7 }), tollgate::MaybeFuture::Future(_)));
     /// ```
     #[must_use]
-    pub fn later(future: impl Future<Output = T> + Send + 'static) -> Self {
-        Self::Later(Box::pin(future))
+    pub fn future(future: impl Future<Output = T> + Send + 'static) -> Self {
+        Self::Future(Box::pin(future))
     }
 }
 
-impl<T> IntoFuture for Answer<T> {
+impl<T> IntoFuture for MaybeFuture<T> {
     type Output = T;
     type IntoFuture = Answered<T>;
 
     fn into_future(self) -> Answered<T> {
         match self {
-            Self::Now(value) => Answered(Coming::Here(Some(value))),
-            Self::Later(future) => Answered(Coming::Later(future)),
+            Self::Ready(value) => Answered(Coming::Here(Some(value))),
+            Self::Future(future) => Answered(Coming::Later(future)),
         }
     }
 }
 
-/// The future of an [`Answer`]: one that is known is there at the first poll.
+/// The future of an [`MaybeFuture`]: one that is known is there at the first poll.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// assert_eq!(tollgate::Answer::Now(7).await, 7);
+/// assert_eq!(tollgate::MaybeFuture::Ready(7).await, 7);
 /// # });
 /// ```
 #[must_use = "futures do nothing unless polled"]
@@ -264,11 +264,11 @@ impl<T> fmt::Debug for Answered<T> {
     }
 }
 
-impl<T: fmt::Debug> fmt::Debug for Answer<T> {
+impl<T: fmt::Debug> fmt::Debug for MaybeFuture<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Now(value) => f.debug_tuple("Now").field(value).finish(),
-            Self::Later(_) => f.write_str("Later(..)"),
+            Self::Ready(value) => f.debug_tuple("Now").field(value).finish(),
+            Self::Future(_) => f.write_str("Later(..)"),
         }
     }
 }

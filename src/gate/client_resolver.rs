@@ -9,10 +9,10 @@ use std::{
     },
 };
 
-use super::observe::{Audience, Event};
+use super::observe::{Event, Observers};
 use crate::{
     head::RequestHead,
-    identity::{Client, Digester, Identify, Strangers, anonymous},
+    identity::{Client, Digester, Identify, OnUnidentified, anonymous},
     policy_name::PolicyName,
     refusal::{Reason, Refusal},
 };
@@ -20,12 +20,12 @@ use crate::{
 /// Finds out whom to charge, and tells once if it finds nobody.
 pub(crate) struct Whom {
     identify: Arc<dyn Identify>,
-    strangers: Strangers,
+    strangers: OnUnidentified,
     warned: AtomicBool,
 }
 
 impl Whom {
-    pub(crate) fn new(identify: Arc<dyn Identify>, strangers: Strangers) -> Self {
+    pub(crate) fn new(identify: Arc<dyn Identify>, strangers: OnUnidentified) -> Self {
         Self { identify, strangers, warned: AtomicBool::new(false) }
     }
 
@@ -37,7 +37,7 @@ impl Whom {
         &self,
         request: &RequestHead<'_>,
         policy: &PolicyName,
-        audience: &Audience,
+        audience: &Observers,
         work: impl FnOnce(Option<&Client>) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
         let known = self.identify.identify(request, Digester::process());
@@ -52,7 +52,7 @@ impl Whom {
     }
 
     #[cold]
-    fn stranger(&self, policy: &PolicyName, audience: &Audience) -> Result<Option<Client>, Refusal> {
+    fn stranger(&self, policy: &PolicyName, audience: &Observers) -> Result<Option<Client>, Refusal> {
         if !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed) {
             audience.tell(&Event::Unidentified { policy });
             if !audience.listens() {
@@ -66,9 +66,9 @@ impl Whom {
             }
         }
         match self.strangers {
-            Strangers::Share => Ok(Some(anonymous())),
-            Strangers::Pass => Ok(None),
-            Strangers::Refuse => Err(Refusal::new(Reason::Unidentified, policy.clone())),
+            OnUnidentified::Share => Ok(Some(anonymous())),
+            OnUnidentified::Pass => Ok(None),
+            OnUnidentified::Refuse => Err(Refusal::new(Reason::Unidentified, policy.clone())),
         }
     }
 }

@@ -13,7 +13,7 @@ use http::{HeaderMap, Method, Request, Response, StatusCode, header::CONTENT_LEN
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::{Body, guard::Guard, layer::Keeper};
+use super::{Body, guard::Guard, layer::GateShared};
 use crate::{
     gate::{Admit, Outcome, Permit},
     head::RequestHead,
@@ -75,7 +75,7 @@ struct Waiting<S, ReqB, A: Admit> {
     /// Whether the service was polled ready.
     ready: bool,
     request: Option<Request<ReqB>>,
-    keeper: Arc<Keeper<A>>,
+    keeper: Arc<GateShared<A>>,
     /// A store was asked, and what it says is still to be applied.
     decision: Option<Decision<A>>,
     guard: Guard<A::Permit>,
@@ -156,7 +156,7 @@ where
 
     pub(super) fn deciding(
         decision: Decision<A>,
-        keeper: Arc<Keeper<A>>,
+        keeper: Arc<GateShared<A>>,
         service: S,
         request: Request<ReqB>,
         ready: bool,
@@ -166,7 +166,7 @@ where
     }
 
     pub(super) fn readying(
-        keeper: Arc<Keeper<A>>,
+        keeper: Arc<GateShared<A>>,
         service: S,
         request: Request<ReqB>,
         guard: Guard<A::Permit>,

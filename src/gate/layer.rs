@@ -10,7 +10,7 @@ use http::{Request, Response};
 
 use super::service::Gate;
 use crate::{
-    gate::{Admit, Event, Observer, observe::Audience},
+    gate::{Admit, Event, Observer, observe::Observers},
     head::RequestHead,
     policy_name::PolicyName,
     refusal::{Refusal, Responder},
@@ -61,14 +61,14 @@ pub struct Terms {
     /// Where the time comes from.
     pub clock: Clock,
     /// Who hears of events.
-    pub audience: Audience,
+    pub audience: Observers,
 }
 
 type Predicate = Arc<dyn Fn(&RequestHead<'_>) -> bool + Send + Sync>;
 
 /// How the gate treats requests, whatever the policy.
 #[derive(Clone)]
-pub(super) struct Manner {
+pub(super) struct GateOptions {
     pub(super) enabled: bool,
     shadow: bool,
     exempt: Option<Predicate>,
@@ -94,14 +94,14 @@ pub(super) struct Manner {
 pub struct GateLayer<B: Blueprint> {
     blueprint: B,
     terms: Terms,
-    manner: Manner,
-    built: Arc<OnceLock<Arc<Keeper<B::Policy>>>>,
+    manner: GateOptions,
+    built: Arc<OnceLock<Arc<GateShared<B::Policy>>>>,
 }
 
 /// A policy and how to apply it: what all services of a layer share.
-pub(super) struct Keeper<A> {
+pub(super) struct GateShared<A> {
     pub(super) policy: Arc<A>,
-    pub(super) manner: Manner,
+    pub(super) manner: GateOptions,
     terms: Terms,
 }
 
@@ -110,12 +110,12 @@ impl<A: Admit> GateLayer<Arc<A>> {
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// # use tollgate::{Admit, Answer, GateLayer, Open, Refusal};
+    /// # use tollgate::{Admit, MaybeFuture, GateLayer, Open, Refusal};
     /// struct Everyone;
     /// impl Admit for Everyone {
     ///     type Permit = Open;
-    ///     fn admit(self: &Arc<Self>, _: &tollgate::RequestHead<'_>) -> Answer<Result<Open, Refusal>> {
-    ///         Answer::Now(Ok(Open))
+    ///     fn admit(self: &Arc<Self>, _: &tollgate::RequestHead<'_>) -> MaybeFuture<Result<Open, Refusal>> {
+    ///         MaybeFuture::Ready(Ok(Open))
     ///     }
     /// }
     /// let layer = GateLayer::of(Everyone).named("everyone");
@@ -129,12 +129,12 @@ impl<A: Admit> GateLayer<Arc<A>> {
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// # use tollgate::{Admit, Answer, GateLayer, Open, Refusal};
+    /// # use tollgate::{Admit, MaybeFuture, GateLayer, Open, Refusal};
     /// # struct Everyone;
     /// # impl Admit for Everyone {
     /// #     type Permit = Open;
-    /// #     fn admit(self: &Arc<Self>, _: &tollgate::RequestHead<'_>) -> Answer<Result<Open, Refusal>> {
-    /// #         Answer::Now(Ok(Open))
+    /// #     fn admit(self: &Arc<Self>, _: &tollgate::RequestHead<'_>) -> MaybeFuture<Result<Open, Refusal>> {
+    /// #         MaybeFuture::Ready(Ok(Open))
     /// #     }
     /// # }
     /// let policy = Arc::new(Everyone);
@@ -154,9 +154,9 @@ impl<B: Blueprint> GateLayer<B> {
             terms: Terms {
                 name: PolicyName::try_new(name).expect("a valid name"),
                 clock: Clock::system(),
-                audience: Audience::default(),
+                audience: Observers::default(),
             },
-            manner: Manner { enabled: true, shadow: false, exempt: None, responder: Responder::default() },
+            manner: GateOptions { enabled: true, shadow: false, exempt: None, responder: Responder::default() },
             built: Arc::default(),
         }
     }
@@ -265,7 +265,7 @@ impl<B: Blueprint> GateLayer<B> {
         self.fresh()
     }
 
-    fn with_manner(mut self, change: impl FnOnce(&mut Manner)) -> Self {
+    fn with_manner(mut self, change: impl FnOnce(&mut GateOptions)) -> Self {
         change(&mut self.manner);
         self.fresh()
     }
@@ -285,15 +285,15 @@ impl<B: Blueprint> GateLayer<B> {
         &self.keeper().policy
     }
 
-    fn keeper(&self) -> &Arc<Keeper<B::Policy>> {
+    fn keeper(&self) -> &Arc<GateShared<B::Policy>> {
         self.built.get_or_init(|| {
             let policy = self.blueprint.build(&self.terms);
-            Arc::new(Keeper { policy, manner: self.manner.clone(), terms: self.terms.clone() })
+            Arc::new(GateShared { policy, manner: self.manner.clone(), terms: self.terms.clone() })
         })
     }
 }
 
-impl<A: Admit> Keeper<A> {
+impl<A: Admit> GateShared<A> {
     /// Whether everyone would be refused now. A layer that only watches refuses nobody.
     pub(super) fn shut(&self) -> bool {
         self.manner.enabled && !self.manner.shadow && self.policy.shut()

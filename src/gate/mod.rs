@@ -5,7 +5,7 @@
 //! ```
 //! use std::sync::Arc;
 //! use http::{Request, Response, StatusCode};
-//! use tollgate::{Admit, Answer, GateLayer, Open, PolicyName, Reason, Refusal, RequestHead};
+//! use tollgate::{Admit, MaybeFuture, GateLayer, Open, PolicyName, Reason, Refusal, RequestHead};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! /// Refuses whoever comes by plain text.
@@ -13,8 +13,8 @@
 //!
 //! impl Admit for HttpsOnly {
 //!     type Permit = Open;
-//!     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<Open, Refusal>> {
-//!         Answer::Now(match request.uri.scheme_str() {
+//!     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<Open, Refusal>> {
+//!         MaybeFuture::Ready(match request.uri.scheme_str() {
 //!             Some("https") => Ok(Open),
 //!             _ => Err(Refusal::new(Reason::Unidentified, self.0.clone())),
 //!         })
@@ -40,10 +40,10 @@ mod layer;
 mod observe;
 mod service;
 
-pub use admit::{Admit, Answer, Answered, Open, Outcome, Permit};
+pub use admit::{Admit, Answered, MaybeFuture, Open, Outcome, Permit};
 pub use body::Body;
 pub(crate) use client_resolver::Whom;
 pub use future::GateFuture;
 pub use layer::{Blueprint, GateLayer, Terms};
-pub use observe::{Audience, Event, Observer};
+pub use observe::{Event, Observer, Observers};
 pub use service::Gate;

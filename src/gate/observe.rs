@@ -162,12 +162,12 @@ impl<O: Observer + ?Sized> Observer for Arc<O> {
 /// Whoever listens to a layer: nobody by default, which costs one branch.
 ///
 /// ```
-/// assert!(!tollgate::Audience::default().listens());
+/// assert!(!tollgate::Observers::default().listens());
 /// ```
 #[derive(Clone, Default)]
-pub struct Audience(Option<Arc<dyn Observer>>);
+pub struct Observers(Option<Arc<dyn Observer>>);
 
-impl Audience {
+impl Observers {
     /// Adds a listener; all are told.
     #[must_use]
     pub(crate) fn and(self, observer: impl Observer) -> Self {
@@ -184,9 +184,9 @@ impl Audience {
     /// Tells everybody; a listener's panic ends here.
     ///
     /// ```
-    /// # use tollgate::{Event, PolicyName, Audience};
+    /// # use tollgate::{Event, PolicyName, Observers};
     /// let name = PolicyName::try_new("default").unwrap();
-    /// Audience::default().tell(&Event::Admitted { policy: &name }); // nobody listens: nothing happens
+    /// Observers::default().tell(&Event::Admitted { policy: &name }); // nobody listens: nothing happens
     /// ```
     #[inline]
     pub fn tell(&self, event: &Event<'_>) {
@@ -198,7 +198,7 @@ impl Audience {
     /// Whether anybody listens.
     ///
     /// ```
-    /// assert!(!tollgate::Audience::default().listens());
+    /// assert!(!tollgate::Observers::default().listens());
     /// ```
     #[must_use]
     pub fn listens(&self) -> bool {
@@ -206,8 +206,8 @@ impl Audience {
     }
 }
 
-impl fmt::Debug for Audience {
+impl fmt::Debug for Observers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Audience({})", if self.listens() { "listening" } else { "nobody" })
+        write!(f, "Observers({})", if self.listens() { "listening" } else { "nobody" })
     }
 }

@@ -10,12 +10,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::admit::{Admit, Answer};
+use super::admit::{Admit, MaybeFuture};
 use super::{
     Body,
     future::{GateFuture, begin},
     guard::Guard,
-    layer::Keeper,
+    layer::GateShared,
 };
 use crate::{head::RequestHead, refusal::Refusal};
 
@@ -38,7 +38,7 @@ use crate::{head::RequestHead, refusal::Refusal};
 /// ```
 pub struct Gate<S, A> {
     inner: S,
-    keeper: Arc<Keeper<A>>,
+    keeper: Arc<GateShared<A>>,
     readiness: Readiness,
 }
 
@@ -54,7 +54,7 @@ enum Readiness {
 }
 
 impl<S, A> Gate<S, A> {
-    pub(super) fn new(inner: S, keeper: Arc<Keeper<A>>) -> Self {
+    pub(super) fn new(inner: S, keeper: Arc<GateShared<A>>) -> Self {
         Self { inner, keeper, readiness: Readiness::NotPolled }
     }
 }
@@ -95,11 +95,11 @@ where
             None
         } else {
             match self.keeper.policy.admit(&RequestHead::of(&request)) {
-                Answer::Now(decision) => match self.keeper.apply(decision) {
+                MaybeFuture::Ready(decision) => match self.keeper.apply(decision) {
                     Ok(permit) => permit,
                     Err(refusal) => return GateFuture::refused(self.refuse(refusal, &RequestHead::of(&request))),
                 },
-                Answer::Later(decision) => {
+                MaybeFuture::Future(decision) => {
                     let service = self.take();
                     return GateFuture::deciding(decision, Arc::clone(&self.keeper), service, request, ready);
                 }

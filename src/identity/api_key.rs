@@ -4,10 +4,10 @@ use std::{fmt, sync::Arc};
 
 use super::client::{Client, Digester};
 use super::{
-    Identify, Lookup, Traits,
+    Identify, IdentityGuarantees, Lookup,
     credential::{LONGEST, Place},
 };
-use crate::{error::Invalid, head::RequestHead};
+use crate::{error::ConfigError, head::RequestHead};
 
 /// Charges the account whose key a request carries, if your table knows the key.
 ///
@@ -17,11 +17,11 @@ use crate::{error::Invalid, head::RequestHead};
 ///
 /// ```
 /// use std::{collections::HashMap, sync::Arc};
-/// use tollgate::{Account, ApiKey, Identify, PeerIp};
+/// use tollgate::{Principal, ApiKey, Identify, PeerIp};
 ///
 /// let keys = Arc::new(HashMap::from([
-///     ("k-7f3a".to_owned(), Account::named("alice").in_tier("pro")),
-///     ("k-91cc".to_owned(), Account::named("alice").in_tier("pro")), // the same limits as her other key
+///     ("k-7f3a".to_owned(), Principal::named("alice").in_tier("pro")),
+///     ("k-91cc".to_owned(), Principal::named("alice").in_tier("pro")), // the same limits as her other key
 /// ]));
 /// let who = ApiKey::header("x-api-key", keys.clone()).or(ApiKey::bearer(keys)).or(PeerIp::new());
 /// # let _ = who;
@@ -41,8 +41,8 @@ impl ApiKey {
     /// When `name` is no field name.
     ///
     /// ```
-    /// use tollgate::{Account, ApiKey};
-    /// let key = ApiKey::header("x-api-key", |key: &str| (key == "k-7f3a").then(|| Account::named("alice")));
+    /// use tollgate::{Principal, ApiKey};
+    /// let key = ApiKey::header("x-api-key", |key: &str| (key == "k-7f3a").then(|| Principal::named("alice")));
     /// # let _ = key;
     /// ```
     #[must_use]
@@ -59,15 +59,15 @@ impl ApiKey {
     /// let error = tollgate::ApiKey::try_header("x api key", |_: &str| None).unwrap_err();
     /// assert_eq!(error.to_string(), "field name must be a token of RFC 9110, got \"x api key\"");
     /// ```
-    pub fn try_header(name: impl AsRef<str>, table: impl Lookup) -> Result<Self, Invalid> {
+    pub fn try_header(name: impl AsRef<str>, table: impl Lookup) -> Result<Self, ConfigError> {
         Place::try_header(name.as_ref()).map(|place| Self::at(place, table))
     }
 
     /// The token of `Authorization: Bearer`, looked up in `table`.
     ///
     /// ```
-    /// use tollgate::{Account, ApiKey};
-    /// let key = ApiKey::bearer(|token: &str| (token == "k-7f3a").then(|| Account::named("alice")));
+    /// use tollgate::{Principal, ApiKey};
+    /// let key = ApiKey::bearer(|token: &str| (token == "k-7f3a").then(|| Principal::named("alice")));
     /// # let _ = key;
     /// ```
     #[must_use]
@@ -81,8 +81,8 @@ impl ApiKey {
     /// When `name` is no cookie name.
     ///
     /// ```
-    /// use tollgate::{Account, ApiKey};
-    /// let key = ApiKey::cookie("sid", |sid: &str| (sid == "s-7f3a").then(|| Account::named("alice")));
+    /// use tollgate::{Principal, ApiKey};
+    /// let key = ApiKey::cookie("sid", |sid: &str| (sid == "s-7f3a").then(|| Principal::named("alice")));
     /// # let _ = key;
     /// ```
     #[must_use]
@@ -99,7 +99,7 @@ impl ApiKey {
     /// let error = tollgate::ApiKey::try_cookie("s=id", |_: &str| None).unwrap_err();
     /// assert_eq!(error.to_string(), "cookie name must be a token of RFC 9110, got \"s=id\"");
     /// ```
-    pub fn try_cookie(name: impl AsRef<str>, table: impl Lookup) -> Result<Self, Invalid> {
+    pub fn try_cookie(name: impl AsRef<str>, table: impl Lookup) -> Result<Self, ConfigError> {
         Place::try_cookie(name.as_ref()).map(|place| Self::at(place, table))
     }
 
@@ -115,15 +115,15 @@ impl ApiKey {
     }
 
     /// Takes an account without a public name for no identity, so that all clients are
-    /// [`named`](crate::Traits::named).
+    /// [`named`](crate::IdentityGuarantees::named).
     ///
     /// A hash map of named accounts does not need it.
     ///
     /// ```
-    /// use tollgate::{Account, ApiKey, Identify};
-    /// let table = |key: &str| (key == "k-7f3a").then(|| Account::named("alice"));
-    /// assert!(!ApiKey::bearer(table).traits().named);
-    /// assert!(ApiKey::bearer(table).named_only().traits().named);
+    /// use tollgate::{Principal, ApiKey, Identify};
+    /// let table = |key: &str| (key == "k-7f3a").then(|| Principal::named("alice"));
+    /// assert!(!ApiKey::bearer(table).guarantees().named);
+    /// assert!(ApiKey::bearer(table).named_only().guarantees().named);
     /// ```
     #[must_use]
     pub fn named_only(self) -> Self {
@@ -145,8 +145,8 @@ impl Identify for ApiKey {
         account.into_client(Some(key), digester)
     }
 
-    fn traits(&self) -> Traits {
-        Traits { named: self.named_only || self.table.is_all_named(), verified: true }
+    fn guarantees(&self) -> IdentityGuarantees {
+        IdentityGuarantees { named: self.named_only || self.table.is_all_named(), verified: true }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Two ways to identify, made one.
 
 use super::client::{Client, Digester};
-use super::{Identify, Traits};
+use super::{Identify, IdentityGuarantees};
 use crate::head::RequestHead;
 
 /// The first way that finds somebody decides; made by [`Identify::or`].
@@ -9,7 +9,7 @@ use crate::head::RequestHead;
 /// ```
 /// use tollgate::{Identify, PeerIp, Unverified};
 /// let who: tollgate::identity::Or<Unverified, PeerIp> = Unverified::header("x-user").or(PeerIp::new());
-/// assert!(!who.traits().verified, "what both have");
+/// assert!(!who.guarantees().verified, "what both have");
 /// ```
 #[derive(Clone, Debug)]
 pub struct Or<A, B> {
@@ -28,9 +28,9 @@ impl<A: Identify, B: Identify> Identify for Or<A, B> {
         self.first.identify(request, digester).or_else(|| self.second.identify(request, digester))
     }
 
-    fn traits(&self) -> Traits {
-        let (first, second) = (self.first.traits(), self.second.traits());
-        Traits { named: first.named && second.named, verified: first.verified && second.verified }
+    fn guarantees(&self) -> IdentityGuarantees {
+        let (first, second) = (self.first.guarantees(), self.second.guarantees());
+        IdentityGuarantees { named: first.named && second.named, verified: first.verified && second.verified }
     }
 }
 
@@ -39,7 +39,7 @@ impl<A: Identify, B: Identify> Identify for Or<A, B> {
 /// ```
 /// use tollgate::{Identify, PeerIp, Unverified};
 /// let who: tollgate::identity::And<PeerIp, Unverified> = PeerIp::new().and(Unverified::header("x-user"));
-/// assert!(!who.traits().verified, "what both have");
+/// assert!(!who.guarantees().verified, "what both have");
 /// ```
 #[derive(Clone, Debug)]
 pub struct And<A, B> {
@@ -65,7 +65,10 @@ impl<A: Identify, B: Identify> Identify for And<A, B> {
         })
     }
 
-    fn traits(&self) -> Traits {
-        Traits { named: false, verified: self.first.traits().verified && self.second.traits().verified }
+    fn guarantees(&self) -> IdentityGuarantees {
+        IdentityGuarantees {
+            named: false,
+            verified: self.first.guarantees().verified && self.second.guarantees().verified,
+        }
     }
 }

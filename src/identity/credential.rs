@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::error::Invalid;
+use crate::error::ConfigError;
 
 /// How many bytes a credential may have unless something else is said.
 pub(super) const LONGEST: usize = 4_096;
@@ -22,11 +22,11 @@ pub(super) enum Place {
 }
 
 impl Place {
-    pub(super) fn try_header(name: &str) -> Result<Self, Invalid> {
+    pub(super) fn try_header(name: &str) -> Result<Self, ConfigError> {
         field_name(name).map(Self::Header)
     }
 
-    pub(super) fn try_cookie(name: &str) -> Result<Self, Invalid> {
+    pub(super) fn try_cookie(name: &str) -> Result<Self, ConfigError> {
         if name.is_empty() || !name.bytes().all(is_token) {
             return Err(invalid("cookie name", name));
         }
@@ -60,13 +60,13 @@ impl Place {
 }
 
 /// A checked field name.
-pub(super) fn field_name(name: &str) -> Result<HeaderName, Invalid> {
+pub(super) fn field_name(name: &str) -> Result<HeaderName, ConfigError> {
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid("field name", name))
 }
 
-fn invalid(what: &str, name: &str) -> Invalid {
+fn invalid(what: &str, name: &str) -> ConfigError {
     let shown: String = name.chars().take(80).collect();
-    Invalid::new(what, "be a token of RFC 9110", format_args!("{shown:?}"))
+    ConfigError::new(what, "be a token of RFC 9110", format_args!("{shown:?}"))
 }
 
 fn is_token(byte: u8) -> bool {

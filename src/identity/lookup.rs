@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, hash::BuildHasher, sync::Arc};
 
-use super::Account;
+use super::Principal;
 
 /// Knows which key belongs to which account; closures and hash maps implement it.
 ///
@@ -11,9 +11,9 @@ use super::Account;
 ///
 /// ```
 /// use std::{collections::HashMap, sync::Arc};
-/// use tollgate::{Account, Lookup};
+/// use tollgate::{Principal, Lookup};
 ///
-/// let table = HashMap::from([("k-7f3a".to_owned(), Account::named("alice"))]);
+/// let table = HashMap::from([("k-7f3a".to_owned(), Principal::named("alice"))]);
 /// let shared = Arc::new(table.clone());
 /// let closure = move |key: &str| table.get(key).cloned();
 /// assert_eq!(shared.look_up("k-7f3a"), closure.look_up("k-7f3a"));
@@ -21,7 +21,7 @@ use super::Account;
 /// ```
 pub trait Lookup: Send + Sync + 'static {
     /// Whose key it is, or `None` for a key that nobody was given.
-    fn look_up(&self, key: &str) -> Option<Account>;
+    fn look_up(&self, key: &str) -> Option<Principal>;
 
     /// Whether every account that it knows, now and later, has a public name.
     fn is_all_named(&self) -> bool {
@@ -29,24 +29,24 @@ pub trait Lookup: Send + Sync + 'static {
     }
 }
 
-impl<F: Fn(&str) -> Option<Account> + Send + Sync + 'static> Lookup for F {
-    fn look_up(&self, key: &str) -> Option<Account> {
+impl<F: Fn(&str) -> Option<Principal> + Send + Sync + 'static> Lookup for F {
+    fn look_up(&self, key: &str) -> Option<Principal> {
         self(key)
     }
 }
 
-impl<S: BuildHasher + Send + Sync + 'static> Lookup for HashMap<String, Account, S> {
-    fn look_up(&self, key: &str) -> Option<Account> {
+impl<S: BuildHasher + Send + Sync + 'static> Lookup for HashMap<String, Principal, S> {
+    fn look_up(&self, key: &str) -> Option<Principal> {
         self.get(key).cloned()
     }
 
     fn is_all_named(&self) -> bool {
-        self.values().all(Account::is_named)
+        self.values().all(Principal::is_named)
     }
 }
 
 impl<L: Lookup + ?Sized> Lookup for Arc<L> {
-    fn look_up(&self, key: &str) -> Option<Account> {
+    fn look_up(&self, key: &str) -> Option<Principal> {
         (**self).look_up(key)
     }
 

@@ -15,9 +15,9 @@
 //! ```
 //! use std::{collections::HashMap, net::SocketAddr};
 //! use axum::extract::ConnectInfo;
-//! use tollgate::{Account, ApiKey, Digester, Forwarded, Identify, PeerIp, RequestHead};
+//! use tollgate::{Principal, ApiKey, Digester, Forwarded, Identify, PeerIp, RequestHead};
 //!
-//! let keys = HashMap::from([("k-7f3a".to_owned(), Account::named("alice").in_tier("pro"))]);
+//! let keys = HashMap::from([("k-7f3a".to_owned(), Principal::named("alice").in_tier("pro"))]);
 //! let peer = PeerIp::from_extension(|c: &ConnectInfo<SocketAddr>| Some(c.0))
 //!     .trust_forwarded(Forwarded::x_forwarded_for().from_networks(["10.0.0.0/8"]));
 //! let who = ApiKey::header("x-api-key", keys).or(peer);
@@ -57,8 +57,8 @@ pub use client::{Client, Digest, Digester, Name, Tier};
 pub use forwarded::{Forwarded, ForwardedField};
 pub use lookup::Lookup;
 pub use peer_ip::{Address, PeerIp};
-pub use principal::Account;
-pub use unidentified::Strangers;
+pub use principal::Principal;
+pub use unidentified::OnUnidentified;
 pub(crate) use unidentified::anonymous;
 pub use unverified::Unverified;
 pub use verified::Verified;
@@ -86,17 +86,17 @@ pub trait Identify: Send + Sync + 'static {
     /// What holds for all clients that it finds, known when a layer is built.
     ///
     /// The default promises nothing.
-    fn traits(&self) -> Traits {
-        Traits::default()
+    fn guarantees(&self) -> IdentityGuarantees {
+        IdentityGuarantees::default()
     }
 
     /// Asks `other` when this way finds nobody.
     ///
     /// ```
-    /// use tollgate::{Account, ApiKey, Identify, PeerIp};
-    /// let keys = |key: &str| (key == "k-7f3a").then(|| Account::named("alice"));
+    /// use tollgate::{Principal, ApiKey, Identify, PeerIp};
+    /// let keys = |key: &str| (key == "k-7f3a").then(|| Principal::named("alice"));
     /// let who = ApiKey::header("x-api-key", keys).or(ApiKey::bearer(keys)).or(PeerIp::new());
-    /// assert!(who.traits().verified);
+    /// assert!(who.guarantees().verified);
     /// ```
     fn or<I: Identify>(self, other: I) -> Or<Self, I>
     where
@@ -112,7 +112,7 @@ pub trait Identify: Send + Sync + 'static {
     /// ```
     /// use tollgate::{Identify, PeerIp, Unverified};
     /// let who = PeerIp::new().and(Unverified::header("x-user"));
-    /// assert!(!who.traits().named);
+    /// assert!(!who.guarantees().named);
     /// ```
     fn and<I: Identify>(self, other: I) -> And<Self, I>
     where
@@ -126,12 +126,12 @@ pub trait Identify: Send + Sync + 'static {
 ///
 /// ```
 /// use tollgate::{Identify, PeerIp, Unverified};
-/// assert!(PeerIp::new().traits().verified);
-/// assert!(!Unverified::header("x-user").traits().verified);
+/// assert!(PeerIp::new().guarantees().verified);
+/// assert!(!Unverified::header("x-user").guarantees().verified);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Traits {
+pub struct IdentityGuarantees {
     /// Each has a public name.
     pub named: bool,
     /// Nobody can take another's identity by sending a field.
@@ -152,8 +152,8 @@ impl<I: Identify + ?Sized> Identify for Arc<I> {
         (**self).identify(request, digester)
     }
 
-    fn traits(&self) -> Traits {
-        (**self).traits()
+    fn guarantees(&self) -> IdentityGuarantees {
+        (**self).guarantees()
     }
 }
 
@@ -162,7 +162,7 @@ impl Identify for Box<dyn Identify> {
         (**self).identify(request, digester)
     }
 
-    fn traits(&self) -> Traits {
-        (**self).traits()
+    fn guarantees(&self) -> IdentityGuarantees {
+        (**self).guarantees()
     }
 }

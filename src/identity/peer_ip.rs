@@ -10,8 +10,8 @@ use std::{
 use http::Extensions;
 
 use super::client::{Client, Digester};
-use super::{Forwarded, Identify, Reader, Traits, network::Grouping};
-use crate::{error::Invalid, head::RequestHead};
+use super::{Forwarded, Identify, IdentityGuarantees, Reader, network::Grouping};
+use crate::{error::ConfigError, head::RequestHead};
 
 /// Charges the address that a request came from: an IPv4 address, or the /64 network of an IPv6 address.
 ///
@@ -155,10 +155,10 @@ impl PeerIp {
     /// let error = tollgate::PeerIp::new().try_group_v6(16).unwrap_err();
     /// assert_eq!(error.to_string(), "IPv6 prefix must be from 32 to 128, got 16");
     /// ```
-    pub fn try_group_v6(self, prefix: u8) -> Result<Self, Invalid> {
+    pub fn try_group_v6(self, prefix: u8) -> Result<Self, ConfigError> {
         match prefix {
             32..=128 => Ok(Self { grouping: Grouping { v6: prefix, ..self.grouping }, ..self }),
-            _ => Err(Invalid::new("IPv6 prefix", "be from 32 to 128", prefix)),
+            _ => Err(ConfigError::new("IPv6 prefix", "be from 32 to 128", prefix)),
         }
     }
 
@@ -185,10 +185,10 @@ impl PeerIp {
     /// let error = tollgate::PeerIp::new().try_group_v4(33).unwrap_err();
     /// assert_eq!(error.to_string(), "IPv4 prefix must be from 8 to 32, got 33");
     /// ```
-    pub fn try_group_v4(self, prefix: u8) -> Result<Self, Invalid> {
+    pub fn try_group_v4(self, prefix: u8) -> Result<Self, ConfigError> {
         match prefix {
             8..=32 => Ok(Self { grouping: Grouping { v4: prefix, ..self.grouping }, ..self }),
-            _ => Err(Invalid::new("IPv4 prefix", "be from 8 to 32", prefix)),
+            _ => Err(ConfigError::new("IPv4 prefix", "be from 8 to 32", prefix)),
         }
     }
 }
@@ -212,8 +212,11 @@ impl Identify for PeerIp {
         Some(self.grouping.client(ip?, digester))
     }
 
-    fn traits(&self) -> Traits {
-        Traits { named: true, verified: self.forwarded.as_ref().is_none_or(|forwarded| forwarded.is_verified()) }
+    fn guarantees(&self) -> IdentityGuarantees {
+        IdentityGuarantees {
+            named: true,
+            verified: self.forwarded.as_ref().is_none_or(|forwarded| forwarded.is_verified()),
+        }
     }
 }
 

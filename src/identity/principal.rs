@@ -10,12 +10,12 @@ use super::client::{Client, Digester, Tier};
 /// and the tier only.
 ///
 /// ```
-/// use tollgate::Account;
-/// let alice = Account::named("alice").in_tier("pro");
-/// assert_eq!(format!("{alice:?}"), "Account(alice, pro)");
+/// use tollgate::Principal;
+/// let alice = Principal::named("alice").in_tier("pro");
+/// assert_eq!(format!("{alice:?}"), "Principal(alice, pro)");
 /// ```
 #[derive(Clone, PartialEq, Eq)]
-pub struct Account {
+pub struct Principal {
     who: Who,
     tier: Option<Tier>,
 }
@@ -27,13 +27,13 @@ enum Who {
     Holder,
 }
 
-impl Account {
+impl Principal {
     /// The account with this public name, the same client as [`Client::named`] of it.
     ///
     /// The name may be shown, logged and billed.
     ///
     /// ```
-    /// assert!(tollgate::Account::named("alice").is_named());
+    /// assert!(tollgate::Principal::named("alice").is_named());
     /// ```
     #[must_use]
     pub fn named(name: impl Into<Arc<str>>) -> Self {
@@ -43,8 +43,8 @@ impl Account {
     /// The account with this `id`, which nobody is shown: an e-mail address, a number of a customer.
     ///
     /// ```
-    /// let alice = tollgate::Account::private("alice@example.org");
-    /// assert_eq!(format!("{alice:?}"), "Account(..)");
+    /// let alice = tollgate::Principal::private("alice@example.org");
+    /// assert_eq!(format!("{alice:?}"), "Principal(..)");
     /// ```
     #[must_use]
     pub fn private(id: impl Into<Arc<str>>) -> Self {
@@ -54,7 +54,7 @@ impl Account {
     /// Whoever holds the credential: each credential is a client of its own.
     ///
     /// ```
-    /// assert!(!tollgate::Account::unnamed().is_named());
+    /// assert!(!tollgate::Principal::unnamed().is_named());
     /// ```
     #[must_use]
     pub const fn unnamed() -> Self {
@@ -64,8 +64,8 @@ impl Account {
     /// The same account in a tier that may have limits of its own.
     ///
     /// ```
-    /// use tollgate::Account;
-    /// assert_ne!(Account::named("alice").in_tier("pro"), Account::named("alice"));
+    /// use tollgate::Principal;
+    /// assert_ne!(Principal::named("alice").in_tier("pro"), Principal::named("alice"));
     /// ```
     #[must_use]
     pub fn in_tier(self, tier: impl Into<Tier>) -> Self {
@@ -75,7 +75,7 @@ impl Account {
     /// Whether it has a public name.
     ///
     /// ```
-    /// assert!(!tollgate::Account::private("alice@example.org").is_named());
+    /// assert!(!tollgate::Principal::private("alice@example.org").is_named());
     /// ```
     #[must_use]
     pub const fn is_named(&self) -> bool {
@@ -96,7 +96,7 @@ impl Account {
     }
 }
 
-impl fmt::Debug for Account {
+impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match &self.who {
             Who::Named(name) => name,
@@ -104,8 +104,8 @@ impl fmt::Debug for Account {
             Who::Holder => "unnamed",
         };
         match &self.tier {
-            Some(tier) => write!(f, "Account({name}, {})", tier.as_str()),
-            None => write!(f, "Account({name})"),
+            Some(tier) => write!(f, "Principal({name}, {})", tier.as_str()),
+            None => write!(f, "Principal({name})"),
         }
     }
 }

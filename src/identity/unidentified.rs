@@ -7,12 +7,12 @@ use super::client::{Client, Digester};
 /// What to do with a request that names no client.
 ///
 /// ```
-/// # use tollgate::{Rate, Strangers, TokenBucketLayer};
-/// let layer = TokenBucketLayer::new(Rate::per_second(5)).strangers(Strangers::Refuse);
+/// # use tollgate::{Rate, OnUnidentified, TokenBucketLayer};
+/// let layer = TokenBucketLayer::new(Rate::per_second(5)).on_unidentified(OnUnidentified::Refuse);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Strangers {
+pub enum OnUnidentified {
     /// All of them are one client, with the usual rate or plan: the default, because it neither opens nor shuts the door.
     #[default]
     Share,

@@ -2,10 +2,10 @@
 
 use super::client::{Beginning, Client, Digester, Name};
 use super::{
-    Identify, Traits,
+    Identify, IdentityGuarantees,
     credential::{LONGEST, Place},
 };
-use crate::{error::Invalid, head::RequestHead};
+use crate::{error::ConfigError, head::RequestHead};
 
 /// Charges whoever a request says it comes from. **Nobody checks it here.**
 ///
@@ -56,7 +56,7 @@ impl Unverified {
     /// let error = tollgate::Unverified::try_header("").unwrap_err();
     /// assert_eq!(error.to_string(), "field name must be a token of RFC 9110, got \"\"");
     /// ```
-    pub fn try_header(name: impl AsRef<str>) -> Result<Self, Invalid> {
+    pub fn try_header(name: impl AsRef<str>) -> Result<Self, ConfigError> {
         Place::try_header(name.as_ref()).map(Self::at)
     }
 
@@ -94,7 +94,7 @@ impl Unverified {
     /// let error = tollgate::Unverified::try_cookie("s id").unwrap_err();
     /// assert_eq!(error.to_string(), "cookie name must be a token of RFC 9110, got \"s id\"");
     /// ```
-    pub fn try_cookie(name: impl AsRef<str>) -> Result<Self, Invalid> {
+    pub fn try_cookie(name: impl AsRef<str>) -> Result<Self, ConfigError> {
         Place::try_cookie(name.as_ref()).map(Self::at)
     }
 
@@ -116,7 +116,7 @@ impl Unverified {
     ///
     /// ```
     /// use tollgate::{Identify, Unverified};
-    /// assert!(Unverified::header("x-authenticated-user").public().traits().named);
+    /// assert!(Unverified::header("x-authenticated-user").public().guarantees().named);
     /// ```
     #[must_use]
     pub const fn public(mut self) -> Self {
@@ -141,8 +141,8 @@ impl Identify for Unverified {
         text.chars().all(is_plain).then(|| client.with_name(Name::from(text)))
     }
 
-    fn traits(&self) -> Traits {
-        Traits { named: self.public, verified: false }
+    fn guarantees(&self) -> IdentityGuarantees {
+        IdentityGuarantees { named: self.public, verified: false }
     }
 }
 

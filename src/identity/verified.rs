@@ -5,7 +5,7 @@ use std::{any::type_name, fmt, sync::Arc};
 use http::Extensions;
 
 use super::client::{Client, Digester};
-use super::{Account, Identify, Reader, Traits};
+use super::{Identify, IdentityGuarantees, Principal, Reader};
 use crate::head::RequestHead;
 
 /// Charges the account in a request extension that your own authentication layer has put there.
@@ -15,13 +15,13 @@ use crate::head::RequestHead;
 ///
 /// ```
 /// use std::sync::Arc;
-/// use tollgate::{Account, Digester, Identify, RequestHead, Verified};
+/// use tollgate::{Principal, Digester, Identify, RequestHead, Verified};
 ///
 /// #[derive(Clone)]
 /// struct User { name: Arc<str>, paying: bool }
 ///
 /// let who = Verified::from_extension(|user: &User| {
-///     Some(Account::named(user.name.clone()).in_tier(if user.paying { "pro" } else { "free" }))
+///     Some(Principal::named(user.name.clone()).in_tier(if user.paying { "pro" } else { "free" }))
 /// });
 /// let request = http::Request::builder().extension(User { name: "alice".into(), paying: true }).body(()).unwrap();
 /// let client = who.identify(&RequestHead::of(&request), Digester::process()).unwrap();
@@ -29,7 +29,7 @@ use crate::head::RequestHead;
 /// ```
 #[derive(Clone)]
 pub struct Verified {
-    read: Reader<Account>,
+    read: Reader<Principal>,
     extension: &'static str,
     named_only: bool,
 }
@@ -37,16 +37,16 @@ pub struct Verified {
 impl Verified {
     /// The account that `read` finds in the request extension of type `T`.
     ///
-    /// [`Account::unnamed`] is nobody here: there is no credential that could stand for it.
+    /// [`Principal::unnamed`] is nobody here: there is no credential that could stand for it.
     ///
     /// ```
-    /// use tollgate::{Account, Verified};
+    /// use tollgate::{Principal, Verified};
     /// # struct User { email: String }
-    /// let who = Verified::from_extension(|user: &User| Some(Account::private(user.email.as_str())));
+    /// let who = Verified::from_extension(|user: &User| Some(Principal::private(user.email.as_str())));
     /// # let _ = who;
     /// ```
     #[must_use]
-    pub fn from_extension<T>(read: impl Fn(&T) -> Option<Account> + Send + Sync + 'static) -> Self
+    pub fn from_extension<T>(read: impl Fn(&T) -> Option<Principal> + Send + Sync + 'static) -> Self
     where
         T: Send + Sync + 'static,
     {
@@ -55,12 +55,12 @@ impl Verified {
     }
 
     /// Takes an account without a public name for no identity, so that all clients are
-    /// [`named`](crate::Traits::named).
+    /// [`named`](crate::IdentityGuarantees::named).
     ///
     /// ```
-    /// use tollgate::{Account, Identify, Verified};
-    /// let who = Verified::from_extension(|name: &String| Some(Account::named(name.as_str()))).named_only();
-    /// assert!(who.traits().named);
+    /// use tollgate::{Principal, Identify, Verified};
+    /// let who = Verified::from_extension(|name: &String| Some(Principal::named(name.as_str()))).named_only();
+    /// assert!(who.guarantees().named);
     /// ```
     #[must_use]
     pub fn named_only(self) -> Self {
@@ -77,8 +77,8 @@ impl Identify for Verified {
         account.into_client(None, digester)
     }
 
-    fn traits(&self) -> Traits {
-        Traits { named: self.named_only, verified: true }
+    fn guarantees(&self) -> IdentityGuarantees {
+        IdentityGuarantees { named: self.named_only, verified: true }
     }
 }
 

@@ -3,12 +3,12 @@
 use std::time::{Duration, SystemTime};
 
 use super::{Ledger, audit::nanos, entry};
-use crate::{error::Invalid, quota::AccountError, time::Instant};
+use crate::{error::ConfigError, quota::QuotaError, time::Instant};
 
 /// What an archive has done.
 ///
 /// ```no_run
-/// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+/// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
 /// use std::time::{Duration, SystemTime};
 /// let archived = ledger.archive(SystemTime::now() - Duration::from_secs(400 * 86_400)).await?;
 /// println!("{} rows of {} accounts", archived.rows, archived.accounts);
@@ -17,7 +17,7 @@ use crate::{error::Invalid, quota::AccountError, time::Instant};
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Archived {
+pub struct ArchiveReport {
     /// How many rows went; one for each limit and period stays in their place.
     pub rows: u64,
     /// Of how many accounts.
@@ -53,7 +53,7 @@ impl Ledger {
     #[must_use]
     pub fn with_horizon(self, horizon: Duration) -> Self {
         if horizon < SHORTEST {
-            panic!("{}", Invalid::new("horizon of a ledger", "be at least a day", format_args!("{horizon:?}")));
+            panic!("{}", ConfigError::new("horizon of a ledger", "be at least a day", format_args!("{horizon:?}")));
         }
         self.0.set_horizon(horizon);
         self
@@ -75,7 +75,7 @@ impl Ledger {
     /// answer; what was sealed stays so.
     ///
     /// ```no_run
-    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
     /// use std::time::{Duration, SystemTime};
     /// let before = SystemTime::now() - Duration::from_secs(400 * 86_400);
     /// let mut entries = ledger.entries("acme", SystemTime::UNIX_EPOCH, before);
@@ -86,15 +86,15 @@ impl Ledger {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn archive(&self, before: SystemTime) -> Result<Archived, AccountError> {
+    pub async fn archive(&self, before: SystemTime) -> Result<ArchiveReport, QuotaError> {
         let horizon = self.0.horizon();
-        let horizon = horizon.ok_or_else(|| Invalid::new("a ledger to archive", "have a horizon", "none"))?;
+        let horizon = horizon.ok_or_else(|| ConfigError::new("a ledger to archive", "have a horizon", "none"))?;
         if nanos(before) > self.0.now().await?.saturating_sub(crate::time::nanos(horizon)) {
             let must = format!("be at least {horizon:?} ago, which is the horizon");
-            return Err(Invalid::new("end of an archive", &must, Instant(before)).into());
+            return Err(ConfigError::new("end of an archive", &must, Instant(before)).into());
         }
         // First nobody takes those ids any more, then their rows go.
-        let (before, mut archived) = (self.0.seal(nanos(before)).await?, Archived::default());
+        let (before, mut archived) = (self.0.seal(nanos(before)).await?, ArchiveReport::default());
         let mut after = None;
         loop {
             let tenants = self.0.tenants(after.as_deref(), AT_ONCE).await?;
@@ -112,11 +112,11 @@ impl Ledger {
 
     /// Refuses a time of which rows may have been gone when they were read: to be asked afterwards, for what is sealed is
     /// known before the first row goes.
-    pub(super) async fn check_kept(&self, what: &str, time: u64) -> Result<(), AccountError> {
+    pub(super) async fn check_kept(&self, what: &str, time: u64) -> Result<(), QuotaError> {
         let sealed = self.0.sealed().await?;
         if time < sealed {
             let must = format!("lie after what is archived, {}", Instant(entry::time(sealed)));
-            return Err(Invalid::new(what, &must, Instant(entry::time(time))).into());
+            return Err(ConfigError::new(what, &must, Instant(entry::time(time))).into());
         }
         Ok(())
     }

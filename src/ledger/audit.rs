@@ -2,13 +2,13 @@
 
 use std::{collections::VecDeque, fmt, time::SystemTime};
 
-use super::{Ledger, LedgerEntry, database::Drift, entry::time, handle::Which};
-use crate::{quota::AccountError, time::Instant};
+use super::{Ledger, LedgerEntry, database::CounterMismatch, entry::time, handle::Which};
+use crate::{quota::QuotaError, time::Instant};
 
 /// The rows of a tenant between two times, read some at a time.
 ///
 /// ```no_run
-/// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+/// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
 /// use std::time::SystemTime;
 /// let mut entries = ledger.entries("acme", SystemTime::UNIX_EPOCH, SystemTime::now());
 /// while let Some(entry) = entries.next().await? {
@@ -37,13 +37,13 @@ impl Entries {
     /// Dropped before it is ready, it has lost no row.
     ///
     /// ```no_run
-    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
     /// # use std::time::SystemTime;
     /// let first = ledger.entries("acme", SystemTime::UNIX_EPOCH, SystemTime::now()).next().await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn next(&mut self) -> Result<Option<LedgerEntry>, AccountError> {
+    pub async fn next(&mut self) -> Result<Option<LedgerEntry>, QuotaError> {
         if self.read.is_empty() && !self.ended {
             let rows = self.ledger.0.entries(&self.which, AT_ONCE).await?;
             self.ended = rows.len() < AT_ONCE;
@@ -65,7 +65,7 @@ impl fmt::Debug for Entries {
 /// What was used of a limit at a time in the past.
 ///
 /// ```no_run
-/// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+/// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
 /// use std::time::{Duration, SystemTime};
 /// for past in ledger.usage_at("acme", SystemTime::now() - Duration::from_secs(3_600)).await? {
 ///     println!("{}: {}", past.limit, past.used);
@@ -89,7 +89,7 @@ pub struct PastUsage {
 /// Whether the counts of a ledger are the sums of its rows.
 ///
 /// ```no_run
-/// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+/// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
 /// let report = ledger.reconcile().await?;
 /// if !report.drifts.is_empty() {
 ///     println!("page somebody: {report}");
@@ -100,23 +100,23 @@ pub struct PastUsage {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Reconciled {
+pub struct ReconcileReport {
     /// How many counts were compared.
     pub compared: u64,
     /// Those that are not the sum of their rows, 1,000 of them at most.
-    pub drifts: Vec<AccountDrift>,
+    pub drifts: Vec<Drift>,
 }
 
 /// A count that is not the sum of its rows.
 ///
 /// ```no_run
-/// # fn example(drift: tollgate::AccountDrift) {
+/// # fn example(drift: tollgate::Drift) {
 /// println!("{}: counted {:?}, written {}", drift.tenant, drift.counted, drift.written);
 /// # }
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct AccountDrift {
+pub struct Drift {
     /// Whose.
     pub tenant: String,
     /// Of which limit.
@@ -156,12 +156,12 @@ impl Ledger {
     /// When the database does not answer.
     ///
     /// ```no_run
-    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
     /// let now = ledger.usage_at("acme", std::time::SystemTime::now()).await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn usage_at(&self, tenant: &str, at: SystemTime) -> Result<Vec<PastUsage>, AccountError> {
+    pub async fn usage_at(&self, tenant: &str, at: SystemTime) -> Result<Vec<PastUsage>, QuotaError> {
         let past = self.0.past(tenant, nanos(at)).await?;
         self.check_kept("time of the usage", nanos(at)).await?;
         let usage = past.into_iter().map(|past| PastUsage {
@@ -179,14 +179,14 @@ impl Ledger {
     /// When the database does not answer.
     ///
     /// ```no_run
-    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
     /// assert_eq!(ledger.reconcile().await?.drifts, []);
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn reconcile(&self) -> Result<Reconciled, AccountError> {
+    pub async fn reconcile(&self) -> Result<ReconcileReport, QuotaError> {
         let (compared, drifts) = self.0.drifts(MOST_DRIFTS).await?;
-        Ok(Reconciled { compared, drifts: drifts.into_iter().map(AccountDrift::of).collect() })
+        Ok(ReconcileReport { compared, drifts: drifts.into_iter().map(Drift::of).collect() })
     }
 
     /// Writes into the counts of the tenants of a report what their rows come to, and says how many counts that changed.
@@ -199,12 +199,12 @@ impl Ledger {
     /// When the database does not answer; what was put right stays so.
     ///
     /// ```no_run
-    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
     /// let changed = ledger.repair(&ledger.reconcile().await?).await?;
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn repair(&self, report: &Reconciled) -> Result<u64, AccountError> {
+    pub async fn repair(&self, report: &ReconcileReport) -> Result<u64, QuotaError> {
         let mut tenants: Vec<_> = report.drifts.iter().map(|drift| drift.tenant.as_str()).collect();
         tenants.dedup();
         let mut changed = 0;
@@ -215,11 +215,11 @@ impl Ledger {
     }
 }
 
-impl Reconciled {
+impl ReconcileReport {
     /// Which part of what was compared is wrong: alert above 0.001.
     ///
     /// ```no_run
-    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
     /// assert!(ledger.reconcile().await?.drift() <= 0.001);
     /// # Ok(())
     /// # }
@@ -231,8 +231,8 @@ impl Reconciled {
     }
 }
 
-impl AccountDrift {
-    fn of(drift: Drift) -> Self {
+impl Drift {
+    fn of(drift: CounterMismatch) -> Self {
         Self {
             tenant: drift.tenant.to_string(),
             limit: drift.limit.to_string(),
@@ -244,11 +244,11 @@ impl AccountDrift {
     }
 }
 
-impl fmt::Display for Reconciled {
+impl fmt::Display for ReconcileReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} counts compared, {} not the sum of their rows", self.compared, self.drifts.len())?;
         for drift in &self.drifts {
-            let AccountDrift { tenant, limit, window_start, counted, written, .. } = drift;
+            let Drift { tenant, limit, window_start, counted, written, .. } = drift;
             let counted = counted.map_or_else(|| "nothing".into(), |counted| counted.to_string());
             write!(f, "\n{tenant}: {limit} from {}: counted {counted}, written {written}", Instant(*window_start))?;
         }

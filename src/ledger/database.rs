@@ -51,7 +51,7 @@ pub(crate) trait Audited: Database {
     fn past(&self, tenant: &str, at: u64) -> impl Future<Output = Result<Vec<Past>, Failure>> + Send;
 
     /// Counts that are not the sum of their rows, and how many were compared.
-    fn drifts(&self, most: usize) -> impl Future<Output = Result<(u64, Vec<Drift>), Failure>> + Send;
+    fn drifts(&self, most: usize) -> impl Future<Output = Result<(u64, Vec<CounterMismatch>), Failure>> + Send;
 
     /// Says that rows of before `before` may be archived, from now on and for everybody who writes; gives the latest time
     /// of which that was said.
@@ -87,7 +87,7 @@ pub(crate) struct Past {
 
 /// A count, and what its rows come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Drift {
+pub(crate) struct CounterMismatch {
     pub(crate) tenant: Arc<str>,
     pub(crate) limit: Arc<str>,
     pub(crate) kind: Arc<str>,

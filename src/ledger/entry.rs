@@ -11,7 +11,7 @@ use crate::time::Instant;
 /// One row of a [`Ledger`](crate::Ledger): rows are never changed, what is wrong is corrected by another row.
 ///
 /// ```no_run
-/// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+/// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
 /// use std::time::SystemTime;
 /// let mut entries = ledger.entries("acme", SystemTime::UNIX_EPOCH, SystemTime::now());
 /// while let Some(entry) = entries.next().await? {

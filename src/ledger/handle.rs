@@ -5,14 +5,14 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 use super::writer::{Reads, Row};
 use super::{
     Database, Failure, InLedger, Owner, Patience, Session,
-    database::{Audited, Drift, Past, Sum},
+    database::{Audited, CounterMismatch, Past, Sum},
     new_id,
 };
 use crate::{
     quota::{
-        AccountStore, OnFailure,
+        OnFailure, QuotaStore,
         account::Terms,
-        store::{OpenAccounts, QuotaStore, Trouble},
+        store::{BackendFactory, QuotaBackend, Trouble},
     },
     time::Clock,
 };
@@ -52,7 +52,7 @@ pub struct Ledger(pub(super) Arc<dyn Kept>);
 
 /// A ledger in some database.
 pub(super) trait Kept: Send + Sync {
-    fn accounts(&self, most: usize, terms: Terms, clock: &Clock, on_failure: &OnFailure) -> Arc<dyn QuotaStore>;
+    fn accounts(&self, most: usize, terms: Terms, clock: &Clock, on_failure: &OnFailure) -> Arc<dyn QuotaBackend>;
     fn set_patience(&self, caller: Duration);
     fn shut(&self, most: Duration) -> Later<'_, ()>;
     fn backlog(&self) -> usize;
@@ -60,7 +60,7 @@ pub(super) trait Kept: Send + Sync {
     /// The sums, and a time before which no row can be written any more.
     fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<(u64, Vec<Sum>), Trouble>>;
     fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, Trouble>>;
-    fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<Drift>), Trouble>>;
+    fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<CounterMismatch>), Trouble>>;
     fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, Trouble>>;
     /// The database's clock, in nanoseconds since 1970.
     fn now(&self) -> Later<'_, Result<u64, Trouble>>;
@@ -148,7 +148,7 @@ impl Ledger {
 struct Books<D: Audited>(Arc<Owner<D>>);
 
 impl<D: Audited> Kept for Books<D> {
-    fn accounts(&self, most: usize, terms: Terms, clock: &Clock, on_failure: &OnFailure) -> Arc<dyn QuotaStore> {
+    fn accounts(&self, most: usize, terms: Terms, clock: &Clock, on_failure: &OnFailure) -> Arc<dyn QuotaBackend> {
         InLedger::new(Arc::clone(&self.0), most, terms, clock, on_failure)
     }
 
@@ -181,7 +181,7 @@ impl<D: Audited> Kept for Books<D> {
         Box::pin(self.0.read_all(self.0.scribe.database.past(tenant, at)))
     }
 
-    fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<Drift>), Trouble>> {
+    fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<CounterMismatch>), Trouble>> {
         Box::pin(self.0.read_all(self.0.scribe.database.drifts(most)))
     }
 
@@ -230,8 +230,8 @@ async fn passed<D: Database>(database: &D, tenant: &str) -> Result<u64, Failure>
     Ok(now)
 }
 
-impl OpenAccounts for Ledger {
-    fn open(&self, most: usize, terms: Terms, clock: &Clock, on_failure: &OnFailure) -> Arc<dyn QuotaStore> {
+impl BackendFactory for Ledger {
+    fn open(&self, most: usize, terms: Terms, clock: &Clock, on_failure: &OnFailure) -> Arc<dyn QuotaBackend> {
         self.0.accounts(most, terms, clock, on_failure)
     }
 
@@ -240,7 +240,7 @@ impl OpenAccounts for Ledger {
     }
 }
 
-impl From<&Ledger> for AccountStore {
+impl From<&Ledger> for QuotaStore {
     fn from(ledger: &Ledger) -> Self {
         Self(Arc::new(ledger.clone()))
     }

@@ -2,12 +2,12 @@
 
 use super::Ledger;
 use super::writer::{Dossier, Standing};
-use crate::quota::{AccountError, Amounts};
+use crate::quota::{Amounts, QuotaError};
 
 /// A job in a [`Ledger`](crate::Ledger).
 ///
 /// ```no_run
-/// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+/// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
 /// use tollgate::JobStanding;
 /// match ledger.job("acme", "order 17").await? {
 ///     Some(job) if job.standing == JobStanding::Charged => println!("charged: {:?}", job.amounts),
@@ -53,12 +53,12 @@ impl Ledger {
     /// When the database does not answer.
     ///
     /// ```no_run
-    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::AccountError> {
+    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
     /// assert!(ledger.job("acme", "order 18").await?.is_none());
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn job(&self, tenant: &str, job: &str) -> Result<Option<LedgerJob>, AccountError> {
+    pub async fn job(&self, tenant: &str, job: &str) -> Result<Option<LedgerJob>, QuotaError> {
         let rows = self.0.job(tenant, job).await?;
         let dossier = Dossier(&rows);
         let Some(attempt) = dossier.latest() else { return Ok(None) };

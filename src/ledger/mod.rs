@@ -26,8 +26,8 @@ mod writer;
 mod writer_task;
 mod written;
 
-pub use archive::Archived;
-pub use audit::{AccountDrift, Entries, PastUsage, Reconciled};
+pub use archive::ArchiveReport;
+pub use audit::{Drift, Entries, PastUsage, ReconcileReport};
 pub use billing::{BillingDrift, BillingError, BillingProvider, Invoice, InvoiceLine, MemoryProvider};
 pub(crate) use database::{Database, Failure, Session};
 pub use entry::{GrantEntry, LedgerEntry};

@@ -9,16 +9,16 @@ use super::{
     writer::{self, Act, Admit, Admitted, Key, Report, Reserve, Settle, Standing, Verdict, is_within},
 };
 use crate::{
-    error::Invalid,
-    gate::Answer,
+    error::ConfigError,
+    gate::MaybeFuture,
     identity::{Client, Digester},
     kind::Kind,
     quota::{
-        Amounts, Grant, GrantId, Granted, OnFailure, Plan, Usage,
+        ActiveGrant, Amounts, Grant, GrantId, OnFailure, Plan, Usage,
         account::{Duplicate, GrantState, No, Now, Stage, Terms, Warning},
         memory::Accounts,
         store::{
-            Account, Admission, Bookmark, End, Ending, Hear, Near, News, Order, Page, PlanOf, QuotaStore, Receipt,
+            Account, Admission, Bookmark, End, Ending, Hear, Near, News, Order, Page, PlanOf, QuotaBackend, Receipt,
             Refused, Reserved, Told, Trouble,
         },
     },
@@ -73,7 +73,7 @@ impl<D: Database> InLedger<D> {
         if let Some(blind) = &blind {
             let ledger: Arc<dyn std::any::Any + Send + Sync> = Arc::clone(&owner.scribe) as _;
             if !blind.spool().bind(&ledger) {
-                panic!("{}", Invalid::new("a spool", "belong to one ledger", "two"));
+                panic!("{}", ConfigError::new("a spool", "belong to one ledger", "two"));
             }
             work(blind.spool(), &owner.scribe);
         }
@@ -97,10 +97,10 @@ impl<D: Database> InLedger<D> {
         &self,
         order: Option<writer::Order>,
         read: impl FnOnce(Verdict) -> Option<T> + Send + 'static,
-    ) -> Answer<Result<T, Trouble>> {
-        let Some(order) = order else { return Answer::Now(Err(Trouble::Nameless)) };
+    ) -> MaybeFuture<Result<T, Trouble>> {
+        let Some(order) = order else { return MaybeFuture::Ready(Err(Trouble::Nameless)) };
         let owner = Arc::clone(&self.owner);
-        Answer::later(async move {
+        MaybeFuture::future(async move {
             match owner.scribe.ask(order).await {
                 Verdict::Indeterminate => Err(Trouble::Indeterminate),
                 Verdict::Rejected(why) => Err(Trouble::Rejected(why)),
@@ -118,20 +118,20 @@ impl<D: Database> InLedger<D> {
         (order.account.plan, order.ask.amounts, order.ask.each) = (&plan, &amounts, &[]);
         (order.ask.job, order.ask.reserve, order.usage) = (None, false, false);
         match self.slots.accounts.admit(&order) {
-            Answer::Now(Ok(admission)) => Ok(Some(Slot {
+            MaybeFuture::Ready(Ok(admission)) => Ok(Some(Slot {
                 slots: Arc::clone(&self.slots),
                 receipt: Some(admission.receipt),
                 now: order.account.now,
             })),
-            Answer::Now(Err(refused)) => Err(refused),
-            Answer::Later(_) => Err(Refused::Store(Trouble::Unavailable)), // memory never waits
+            MaybeFuture::Ready(Err(refused)) => Err(refused),
+            MaybeFuture::Future(_) => Err(Refused::Store(Trouble::Unavailable)), // memory never waits
         }
     }
 
     /// Usage of the places, in place of what the ledger, which knows none, has said.
     fn with_slots(slots: &Slots, client: &Client, plan: &Arc<Plan>, now: Now, mut usage: Usage) -> Usage {
         if let Some(plan) = slots.plan(plan)
-            && let Answer::Now(Ok(held)) = slots.accounts.usage(&Account { client, plan: &plan, now })
+            && let MaybeFuture::Ready(Ok(held)) = slots.accounts.usage(&Account { client, plan: &plan, now })
             && let (Some(last), Some(held)) = (usage.limits.last_mut(), held.limits.into_iter().next_back())
         {
             *last = held;
@@ -172,20 +172,20 @@ impl Drop for Slot {
     }
 }
 
-impl<D: Database> QuotaStore for InLedger<D> {
-    fn admit(&self, order: &Order<'_>) -> Answer<Result<Admission, Refused>> {
+impl<D: Database> QuotaBackend for InLedger<D> {
+    fn admit(&self, order: &Order<'_>) -> MaybeFuture<Result<Admission, Refused>> {
         let Some(tenant) = tenant(order.account.client) else {
-            return Answer::Now(Err(Refused::Store(Trouble::Nameless)));
+            return MaybeFuture::Ready(Err(Refused::Store(Trouble::Nameless)));
         };
         self.owner.tend();
         if let (Some(job), Some(horizon)) = (order.ask.job, self.owner.horizon())
             && !is_within(&job.text, order.account.now.wall, horizon)
         {
-            return Answer::Now(Err(Refused::Account { no: No::Job(Duplicate::Stale), shared: false }));
+            return MaybeFuture::Ready(Err(Refused::Account { no: No::Job(Duplicate::Stale), shared: false }));
         }
         let slot = match self.slot(order) {
             Ok(slot) => slot,
-            Err(refused) => return Answer::Now(Err(refused)),
+            Err(refused) => return MaybeFuture::Ready(Err(refused)),
         };
         let (ask, plan) = (&order.ask, Arc::clone(order.account.plan));
         let mut amounts = ask.amounts.clone();
@@ -204,7 +204,7 @@ impl<D: Database> QuotaStore for InLedger<D> {
         let (id, named, lasting) = (asked.id, ask.job.cloned(), ask.reserve && ask.lasting);
         let (owner, slots, client) = (Arc::clone(&self.owner), Arc::clone(&self.slots), order.account.client.clone());
         let (ttl, now, open) = (self.terms.ttl, order.account.now, ask.open);
-        Answer::later(async move {
+        MaybeFuture::future(async move {
             let passed = match &blind {
                 Some(blind) => blind.decide(&owner.scribe, asked, now.wall).await?,
                 None => match owner.scribe.ask(asked).await {
@@ -310,21 +310,21 @@ impl<D: Database> QuotaStore for InLedger<D> {
         actual: Option<&Amounts>,
         plan_of: PlanOf,
         _: Now,
-    ) -> Answer<Result<(Ending, Near), Trouble>> {
+    ) -> MaybeFuture<Result<(Ending, Near), Trouble>> {
         let known = match reserved {
             Reserved::Named(text) => ReservedAs::parse(text),
             Reserved::Here { .. } => None,
         };
         let Some(ReservedAs { key, order, since, passed }) = known else {
-            return Answer::Now(Ok((Ending::Unknown, Near::default())));
+            return MaybeFuture::Ready(Ok((Ending::Unknown, Near::default())));
         };
         // Ids come from callers. No account has such a name, and to look for it would make one.
         if !is_short(&key.tenant) {
-            return Answer::Now(Ok((Ending::Unknown, Near::default())));
+            return MaybeFuture::Ready(Ok((Ending::Unknown, Near::default())));
         }
         // While it waits to be brought to the ledger, the ledger knows nothing of it.
         if passed && self.blind.as_ref().is_some_and(|blind| !blind.spool().is_empty()) {
-            return Answer::Now(Err(Trouble::Unavailable));
+            return MaybeFuture::Ready(Err(Trouble::Unavailable));
         }
         let client = Client::named(Arc::clone(&key.tenant));
         let end = actual.map_or(writer::End::Void, |actual| writer::End::Commit(actual.clone()));
@@ -336,11 +336,11 @@ impl<D: Database> QuotaStore for InLedger<D> {
         })
     }
 
-    fn record(&self, account: &Account<'_>, amounts: &Amounts) -> Answer<Result<Near, Trouble>> {
+    fn record(&self, account: &Account<'_>, amounts: &Amounts) -> MaybeFuture<Result<Near, Trouble>> {
         let mut amounts = amounts.clone();
         amounts.leave_out(&Kind::Concurrent);
         if amounts.iter().all(|(_, amount)| amount == 0) {
-            return Answer::Now(Ok(Near::default()));
+            return MaybeFuture::Ready(Ok(Near::default()));
         }
         let client = account.client.clone();
         let act = Act::Record { plan: Arc::clone(account.plan), amounts };
@@ -350,25 +350,25 @@ impl<D: Database> QuotaStore for InLedger<D> {
         })
     }
 
-    fn usage(&self, account: &Account<'_>) -> Answer<Result<Usage, Trouble>> {
-        let Some(tenant) = tenant(account.client) else { return Answer::Now(Err(Trouble::Nameless)) };
+    fn usage(&self, account: &Account<'_>) -> MaybeFuture<Result<Usage, Trouble>> {
+        let Some(tenant) = tenant(account.client) else { return MaybeFuture::Ready(Err(Trouble::Nameless)) };
         let (owner, slots, now) = (Arc::clone(&self.owner), Arc::clone(&self.slots), account.now);
         let (client, plan) = (account.client.clone(), Arc::clone(account.plan));
-        Answer::later(async move {
+        MaybeFuture::future(async move {
             let (wall, stored) = owner.read(owner.scribe.database.account(&tenant)).await?;
             let usage = writer::sheet(stored, &plan, wall).usage(wall);
             Ok(Self::with_slots(&slots, &client, &plan, now, usage))
         })
     }
 
-    fn check(&self, account: &Account<'_>, amounts: &Amounts) -> Answer<Result<(), Refused>> {
+    fn check(&self, account: &Account<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), Refused>> {
         let Some(tenant) = tenant(account.client) else {
-            return Answer::Now(Err(Refused::Store(Trouble::Nameless)));
+            return MaybeFuture::Ready(Err(Refused::Store(Trouble::Nameless)));
         };
         let mut places = Vec::new();
         if let (Some(asked), Some(plan)) = (amounts.of(&Kind::Concurrent), self.slots.plan(account.plan)) {
             let (asked, account) = (Amounts::from((Kind::Concurrent, asked)), Account { plan: &plan, ..*account });
-            if let Answer::Now(Err(Refused::Account { no: No::Limits(violations), .. })) =
+            if let MaybeFuture::Ready(Err(Refused::Account { no: No::Limits(violations), .. })) =
                 self.slots.accounts.check(&account, &asked)
             {
                 places = violations;
@@ -377,7 +377,7 @@ impl<D: Database> QuotaStore for InLedger<D> {
         let (owner, plan, mut amounts) = (Arc::clone(&self.owner), Arc::clone(account.plan), amounts.clone());
         let blind = self.blind.is_some();
         amounts.leave_out(&Kind::Concurrent);
-        Answer::later(async move {
+        MaybeFuture::future(async move {
             let mut violations = match owner.read(owner.scribe.database.account(&tenant)).await {
                 Ok((wall, stored)) => writer::sheet(stored, &plan, wall).check(&amounts, wall),
                 Err(Trouble::Unavailable) if blind => Vec::new(), // whoever comes to be admitted passes too
@@ -391,13 +391,19 @@ impl<D: Database> QuotaStore for InLedger<D> {
         })
     }
 
-    fn page(&self, from: Option<&Bookmark>, most: usize, plan_of: PlanOf, now: Now) -> Answer<Result<Page, Trouble>> {
+    fn page(
+        &self,
+        from: Option<&Bookmark>,
+        most: usize,
+        plan_of: PlanOf,
+        now: Now,
+    ) -> MaybeFuture<Result<Page, Trouble>> {
         let after = match from {
             Some(Bookmark::After(name)) => Some(name.clone()),
             _ => None,
         };
         let (owner, slots) = (Arc::clone(&self.owner), Arc::clone(&self.slots));
-        Answer::later(async move {
+        MaybeFuture::future(async move {
             let database = &owner.scribe.database;
             let tenants = owner.read(database.tenants(after.as_deref(), most)).await?;
             let next = tenants.last().filter(|_| tenants.len() == most).map(|last| Bookmark::After((**last).into()));
@@ -414,7 +420,11 @@ impl<D: Database> QuotaStore for InLedger<D> {
         })
     }
 
-    fn reset(&self, account: &Account<'_>, limit: Option<&str>) -> Answer<Result<Result<(), Invalid>, Trouble>> {
+    fn reset(
+        &self,
+        account: &Account<'_>,
+        limit: Option<&str>,
+    ) -> MaybeFuture<Result<Result<(), ConfigError>, Trouble>> {
         let act = Act::Reset { plan: Arc::clone(account.plan), limit: limit.map(Into::into) };
         self.ask(self.unnamed(account, act), |verdict| match verdict {
             Verdict::Done => Some(Ok(())),
@@ -423,7 +433,7 @@ impl<D: Database> QuotaStore for InLedger<D> {
         })
     }
 
-    fn grant(&self, account: &Account<'_>, grant: Grant) -> Answer<Result<Result<GrantId, Invalid>, Trouble>> {
+    fn grant(&self, account: &Account<'_>, grant: Grant) -> MaybeFuture<Result<Result<GrantId, ConfigError>, Trouble>> {
         let state = GrantState {
             id: fastrand::u64(1..=i64::MAX as u64),
             limit: grant.limit().into(),
@@ -446,17 +456,17 @@ impl<D: Database> QuotaStore for InLedger<D> {
         })
     }
 
-    fn revoke(&self, account: &Account<'_>, id: GrantId) -> Answer<Result<bool, Trouble>> {
+    fn revoke(&self, account: &Account<'_>, id: GrantId) -> MaybeFuture<Result<bool, Trouble>> {
         self.ask(self.unnamed(account, Act::Revoke { grant: id.0 }), |verdict| match verdict {
             Verdict::Revoked(was) => Some(was),
             _ => None,
         })
     }
 
-    fn grants(&self, account: &Account<'_>) -> Answer<Result<Vec<Granted>, Trouble>> {
-        let Some(tenant) = tenant(account.client) else { return Answer::Now(Err(Trouble::Nameless)) };
+    fn grants(&self, account: &Account<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, Trouble>> {
+        let Some(tenant) = tenant(account.client) else { return MaybeFuture::Ready(Err(Trouble::Nameless)) };
         let owner = Arc::clone(&self.owner);
-        Answer::later(async move {
+        MaybeFuture::future(async move {
             let (wall, stored) = owner.read(owner.scribe.database.account(&tenant)).await?;
             let mut live: Vec<_> =
                 stored.grants.into_iter().filter(|state| !state.ended && state.until > wall).collect();
@@ -560,8 +570,8 @@ fn ending(standing: Standing) -> Ending {
     }
 }
 
-fn granted(state: GrantState) -> Option<Granted> {
+fn granted(state: GrantState) -> Option<ActiveGrant> {
     let grant = Grant::try_new(&state.limit, state.amount, from_1970(state.until)).ok()?;
     let grant = grant.approved_by(state.approver).because(state.reason);
-    Some(Granted { id: GrantId(state.id), grant, used: state.before.saturating_add(state.current) })
+    Some(ActiveGrant { id: GrantId(state.id), grant, used: state.before.saturating_add(state.current) })
 }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::MOST;
-use crate::{error::Invalid, policy_name::PolicyName, time::from_1970};
+use crate::{error::ConfigError, policy_name::PolicyName, time::from_1970};
 
 /// More than the plan allows, until some time: who approved it, and why.
 ///
@@ -52,9 +52,9 @@ impl Grant {
     /// let error = tollgate::Grant::try_new("requests_per_day", 0, SystemTime::now()).unwrap_err();
     /// assert_eq!(error.to_string(), "amount of a grant must be from 1 to 2^53 - 1, got 0");
     /// ```
-    pub fn try_new(limit: &str, amount: u64, until: SystemTime) -> Result<Self, Invalid> {
+    pub fn try_new(limit: &str, amount: u64, until: SystemTime) -> Result<Self, ConfigError> {
         if !(1..=MOST).contains(&amount) {
-            return Err(Invalid::new("amount of a grant", "be from 1 to 2^53 - 1", amount));
+            return Err(ConfigError::new("amount of a grant", "be from 1 to 2^53 - 1", amount));
         }
         let until = until.min(from_1970(u64::MAX));
         Ok(Self { limit: limit.to_owned(), amount, until, approver: String::new(), reason: String::new() })
@@ -178,7 +178,7 @@ pub struct GrantId(pub(crate) u64);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Granted {
+pub struct ActiveGrant {
     /// Which it is.
     pub id: GrantId,
     /// What was granted.
@@ -188,8 +188,8 @@ pub struct Granted {
 }
 
 /// A limit and its name do not meet: there is no such limit in the plan.
-pub(crate) fn no_such_limit(name: &str, known: impl Iterator<Item = PolicyName>) -> Invalid {
+pub(crate) fn no_such_limit(name: &str, known: impl Iterator<Item = PolicyName>) -> ConfigError {
     let known: Vec<String> = known.map(|name| name.to_string()).collect();
     let shown: String = name.chars().take(80).collect();
-    Invalid::new("limit", &format!("be one of the plan's ({})", known.join(", ")), format_args!("{shown:?}"))
+    ConfigError::new("limit", &format!("be one of the plan's ({})", known.join(", ")), format_args!("{shown:?}"))
 }

@@ -2,7 +2,7 @@
 
 use super::MOST;
 use crate::kind::{Direction, Kind};
-use crate::{error::Invalid, policy_name::PolicyName, time::Period};
+use crate::{error::ConfigError, policy_name::PolicyName, time::Period};
 
 /// One limit of a [`Plan`](crate::Plan): so much of a kind in each period, or so many requests at a time.
 ///
@@ -31,12 +31,12 @@ pub struct Quota {
 /// ```
 #[derive(Clone, Debug)]
 #[must_use = "a limit needs a period: `.per(Period::day())`"]
-pub struct Counted {
+pub struct QuotaBuilder {
     kind: Kind,
     limit: u64,
 }
 
-impl Counted {
+impl QuotaBuilder {
     /// In each such period.
     ///
     /// ```
@@ -59,7 +59,7 @@ impl Quota {
     /// use tollgate::{Period, Quota};
     /// let quota = Quota::requests(3_600).per(Period::hour());
     /// ```
-    pub fn requests(limit: u64) -> Counted {
+    pub fn requests(limit: u64) -> QuotaBuilder {
         Self::of(Kind::Requests, limit)
     }
 
@@ -74,7 +74,7 @@ impl Quota {
     /// use tollgate::{Period, Quota};
     /// let quota = Quota::bytes(1 << 30).per(Period::day());
     /// ```
-    pub fn bytes(limit: u64) -> Counted {
+    pub fn bytes(limit: u64) -> QuotaBuilder {
         Self::of(Kind::Bytes(Direction::Both), limit)
     }
 
@@ -87,7 +87,7 @@ impl Quota {
     /// use tollgate::{Period, Quota};
     /// let quota = Quota::units("queries", 1_800).per(Period::hour());
     /// ```
-    pub fn units(unit: &str, limit: u64) -> Counted {
+    pub fn units(unit: &str, limit: u64) -> QuotaBuilder {
         Self::of(Kind::units(unit), limit)
     }
 
@@ -101,12 +101,12 @@ impl Quota {
     /// assert_eq!(Quota::try_of(Kind::Requests, 0).unwrap_err().to_string(), "limit of requests must be from 1 to 2^53 - 1, got 0");
     /// assert!(Quota::try_of(Kind::Concurrent, 5).is_err());
     /// ```
-    pub fn try_of(kind: Kind, limit: u64) -> Result<Counted, Invalid> {
+    pub fn try_of(kind: Kind, limit: u64) -> Result<QuotaBuilder, ConfigError> {
         if kind == Kind::Concurrent {
-            return Err(Invalid::new("a limit in a period", "count something", kind));
+            return Err(ConfigError::new("a limit in a period", "count something", kind));
         }
         check(&kind, limit)?;
-        Ok(Counted { kind, limit })
+        Ok(QuotaBuilder { kind, limit })
     }
 
     /// So many requests at a time.
@@ -130,7 +130,7 @@ impl Quota {
     /// ```
     /// assert!(tollgate::Quota::try_concurrent(0).is_err());
     /// ```
-    pub fn try_concurrent(limit: u64) -> Result<Self, Invalid> {
+    pub fn try_concurrent(limit: u64) -> Result<Self, ConfigError> {
         check(&Kind::Concurrent, limit)?;
         Ok(Self { kind: Kind::Concurrent, limit, period: None, name: None })
     }
@@ -216,14 +216,14 @@ impl Quota {
         })
     }
 
-    fn of(kind: Kind, limit: u64) -> Counted {
+    fn of(kind: Kind, limit: u64) -> QuotaBuilder {
         Self::try_of(kind, limit).unwrap_or_else(|invalid| panic!("{invalid}"))
     }
 }
 
-fn check(kind: &Kind, limit: u64) -> Result<(), Invalid> {
+fn check(kind: &Kind, limit: u64) -> Result<(), ConfigError> {
     match limit {
         1..=MOST => Ok(()),
-        _ => Err(Invalid::new(&format!("limit of {kind}"), "be from 1 to 2^53 - 1", limit)),
+        _ => Err(ConfigError::new(&format!("limit of {kind}"), "be from 1 to 2^53 - 1", limit)),
     }
 }

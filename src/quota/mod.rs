@@ -12,16 +12,16 @@ mod usage;
 
 pub use amounts::Amounts;
 pub(crate) use grant::no_such_limit;
-pub use grant::{Grant, GrantId, Granted};
+pub use grant::{ActiveGrant, Grant, GrantId};
 pub use layer::{
-    AccountError, Charge, CountedBody, Cursor, Duplicates, Ended, Explained, ExplainedLimit, JobId, JobRun, OnExpiry,
-    OnFailure, QuotaLayer, QuotaSettings, QuotaStatus, Quotas, RequestBytes, RequestBytesLayer, Reservation,
-    ReservationError, ReservationId, Served, UsagePage,
+    Charge, CloseOutcome, CountedBody, Cursor, Duplicates, Explanation, JobIdSource, JobRun, LimitExplanation,
+    OnExpiry, OnFailure, QuotaError, QuotaLayer, QuotaSettings, QuotaStatus, Quotas, RequestBytes, RequestBytesLayer,
+    Reservation, ReservationError, ReservationId, ServedRequest, UsagePage,
 };
-pub use limit::{Counted, Quota};
+pub use limit::{Quota, QuotaBuilder};
 pub(crate) use plan::Limit;
 pub use plan::Plan;
-pub use store::AccountStore;
+pub use store::QuotaStore;
 pub use usage::{LimitUsage, Usage};
 
 /// The most that is ever counted: 2^53 - 1, what memory, Lua and SQL all hold exactly.

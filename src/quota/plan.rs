@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Quota;
 use crate::kind::{Direction, Kind};
-use crate::{error::Invalid, policy_name::PolicyName, time::Period};
+use crate::{error::ConfigError, policy_name::PolicyName, time::Period};
 
 /// What a class of clients may use: any number of limits that are decided together, all or nothing.
 ///
@@ -81,7 +81,7 @@ impl Plan {
     /// ```
     /// assert!(tollgate::Plan::try_new("two\nlines").is_err());
     /// ```
-    pub fn try_new(name: &str) -> Result<Self, Invalid> {
+    pub fn try_new(name: &str) -> Result<Self, ConfigError> {
         let name = PolicyName::try_new(name)?;
         Ok(Self { name, version: 0, warn_at: WARN_AT, starts_fresh: false, counted: Vec::new(), concurrent: None })
     }
@@ -138,14 +138,18 @@ impl Plan {
     /// let error = Plan::new("free").limit(hourly.clone()).try_limit(hourly).unwrap_err();
     /// assert_eq!(error.to_string(), "name of a limit must be unique in plan \"free\", got \"requests_per_hour\"");
     /// ```
-    pub fn try_limit(mut self, quota: Quota) -> Result<Self, Invalid> {
+    pub fn try_limit(mut self, quota: Quota) -> Result<Self, ConfigError> {
         let limit = Limit::new(quota, self.warn_at);
         if self.all().any(|known| known.name == limit.name) {
             let what = format_args!("be unique in plan {:?}", self.name).to_string();
-            return Err(Invalid::new("name of a limit", &what, format_args!("{:?}", limit.name)));
+            return Err(ConfigError::new("name of a limit", &what, format_args!("{:?}", limit.name)));
         }
         if self.all().count() == MOST_LIMITS {
-            return Err(Invalid::new("limits of a plan", "be at most 64", format_args!("one more: {:?}", limit.name)));
+            return Err(ConfigError::new(
+                "limits of a plan",
+                "be at most 64",
+                format_args!("one more: {:?}", limit.name),
+            ));
         }
         if limit.quota.period().is_some() {
             self.counted.push(limit);
@@ -153,7 +157,7 @@ impl Plan {
             self.concurrent = Some(limit);
         } else {
             let what = "be the only one of requests at a time";
-            return Err(Invalid::new("limit", what, format_args!("{:?}", limit.name)));
+            return Err(ConfigError::new("limit", what, format_args!("{:?}", limit.name)));
         }
         Ok(self)
     }
@@ -169,7 +173,7 @@ impl Plan {
     #[must_use]
     pub fn warn_at(mut self, percent: u8) -> Self {
         if percent > 100 {
-            panic!("{}", Invalid::new("warning", "come at 0 to 100 percent", percent));
+            panic!("{}", ConfigError::new("warning", "come at 0 to 100 percent", percent));
         }
         self.warn_at = percent;
         for limit in &mut self.counted {

@@ -3,13 +3,13 @@
 use std::{any::Any, fmt, num::NonZeroU64, sync::Arc};
 
 use super::{
-    Amounts, Grant, GrantId, Granted, Plan, Usage,
+    ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
     account::{Ask, Job, Nearest, No, Now, Stage, Terms, Warning},
     layer::OnFailure,
 };
 use crate::{
-    error::Invalid,
-    gate::Answer,
+    error::ConfigError,
+    gate::MaybeFuture,
     identity::{Client, Digester},
     sync::Lease,
     time::Clock,
@@ -18,17 +18,17 @@ use crate::{
 /// Where the accounts of a [`QuotaLayer`](crate::QuotaLayer) are kept: in memory, or in a ledger.
 ///
 /// ```
-/// use tollgate::{AccountStore, OnFailure, Plan, QuotaLayer};
-/// let layer = QuotaLayer::new(Plan::standard()).store_in(AccountStore::memory(), OnFailure::Closed);
+/// use tollgate::{QuotaStore, OnFailure, Plan, QuotaLayer};
+/// let layer = QuotaLayer::new(Plan::standard()).store_in(QuotaStore::memory(), OnFailure::Closed);
 /// ```
 #[derive(Clone)]
-pub struct AccountStore(pub(crate) Arc<dyn OpenAccounts>);
+pub struct QuotaStore(pub(crate) Arc<dyn BackendFactory>);
 
-impl AccountStore {
+impl QuotaStore {
     /// In memory, the default: exact in one process, and gone with it.
     ///
     /// ```
-    /// let store = tollgate::AccountStore::memory();
+    /// let store = tollgate::QuotaStore::memory();
     /// ```
     #[must_use]
     pub fn memory() -> Self {
@@ -36,16 +36,16 @@ impl AccountStore {
     }
 }
 
-impl fmt::Debug for AccountStore {
+impl fmt::Debug for QuotaStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("AccountStore").finish_non_exhaustive()
+        f.debug_tuple("QuotaStore").finish_non_exhaustive()
     }
 }
 
 /// Makes the accounts of a layer.
-pub(crate) trait OpenAccounts: Send + Sync {
+pub(crate) trait BackendFactory: Send + Sync {
     /// Accounts with room for `most`, where room is scarce.
-    fn open(&self, most: usize, terms: Terms, clock: &Clock, on_failure: &OnFailure) -> Arc<dyn QuotaStore>;
+    fn open(&self, most: usize, terms: Terms, clock: &Clock, on_failure: &OnFailure) -> Arc<dyn QuotaBackend>;
 
     /// Whether they are billed, and so need a public name and are not to be lost.
     fn bills(&self) -> bool;
@@ -53,11 +53,11 @@ pub(crate) trait OpenAccounts: Send + Sync {
 
 /// Keeps accounts, and decides on them one at a time.
 ///
-/// What must be waited for is an [`Answer`], and may come to [`Trouble`]; the end of a charge never is and never does: a
+/// What must be waited for is an [`MaybeFuture`], and may come to [`Trouble`]; the end of a charge never is and never does: a
 /// store that needs time for it has a task of its own.
-pub(crate) trait QuotaStore: Send + Sync + 'static {
+pub(crate) trait QuotaBackend: Send + Sync + 'static {
     /// Takes everything that is asked for, or nothing.
-    fn admit(&self, order: &Order<'_>) -> Answer<Result<Admission, Refused>>;
+    fn admit(&self, order: &Order<'_>) -> MaybeFuture<Result<Admission, Refused>>;
 
     /// The end of what was admitted.
     fn settle(&self, receipt: &Receipt, end: &End<'_>, now: Now) -> Near;
@@ -78,31 +78,41 @@ pub(crate) trait QuotaStore: Send + Sync + 'static {
         actual: Option<&Amounts>,
         plan_of: PlanOf,
         now: Now,
-    ) -> Answer<Result<(Ending, Near), Trouble>>;
+    ) -> MaybeFuture<Result<(Ending, Near), Trouble>>;
 
     /// Notes what was used, whether there was room for it or not.
-    fn record(&self, account: &Account<'_>, amounts: &Amounts) -> Answer<Result<Near, Trouble>>;
+    fn record(&self, account: &Account<'_>, amounts: &Amounts) -> MaybeFuture<Result<Near, Trouble>>;
 
     /// What is used of each limit.
-    fn usage(&self, account: &Account<'_>) -> Answer<Result<Usage, Trouble>>;
+    fn usage(&self, account: &Account<'_>) -> MaybeFuture<Result<Usage, Trouble>>;
 
     /// Whether everything that is asked for could be taken.
-    fn check(&self, account: &Account<'_>, amounts: &Amounts) -> Answer<Result<(), Refused>>;
+    fn check(&self, account: &Account<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), Refused>>;
 
     /// The usage of some clients, and where to go on; from the first where `from` is `None`.
-    fn page(&self, from: Option<&Bookmark>, most: usize, plan_of: PlanOf, now: Now) -> Answer<Result<Page, Trouble>>;
+    fn page(
+        &self,
+        from: Option<&Bookmark>,
+        most: usize,
+        plan_of: PlanOf,
+        now: Now,
+    ) -> MaybeFuture<Result<Page, Trouble>>;
 
     /// Counts the limits of this name or kind, or all of them, from zero.
-    fn reset(&self, account: &Account<'_>, limit: Option<&str>) -> Answer<Result<Result<(), Invalid>, Trouble>>;
+    fn reset(
+        &self,
+        account: &Account<'_>,
+        limit: Option<&str>,
+    ) -> MaybeFuture<Result<Result<(), ConfigError>, Trouble>>;
 
     /// Raises a limit.
-    fn grant(&self, account: &Account<'_>, grant: Grant) -> Answer<Result<Result<GrantId, Invalid>, Trouble>>;
+    fn grant(&self, account: &Account<'_>, grant: Grant) -> MaybeFuture<Result<Result<GrantId, ConfigError>, Trouble>>;
 
     /// Ends a grant before its time.
-    fn revoke(&self, account: &Account<'_>, id: GrantId) -> Answer<Result<bool, Trouble>>;
+    fn revoke(&self, account: &Account<'_>, id: GrantId) -> MaybeFuture<Result<bool, Trouble>>;
 
     /// The grants that have not ended.
-    fn grants(&self, account: &Account<'_>) -> Answer<Result<Vec<Granted>, Trouble>>;
+    fn grants(&self, account: &Account<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, Trouble>>;
 
     /// How many clients have an account, and how many could have one.
     fn population(&self) -> (usize, usize);

@@ -6,13 +6,13 @@
 //! ```
 //! # use std::sync::Arc;
 //! # use http::{Request, Response};
-//! # use tollgate::{Admit, Answer, GateLayer, Open, PolicyName, Reason, Refusal, RequestHead, refusal};
+//! # use tollgate::{Admit, MaybeFuture, GateLayer, Open, PolicyName, Reason, Refusal, RequestHead, refusal};
 //! # use tower::{ServiceBuilder, ServiceExt, service_fn};
 //! # struct Closed;
 //! # impl Admit for Closed {
 //! #     type Permit = Open;
-//! #     fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Open, Refusal>> {
-//! #         Answer::Now(Err(Refusal::new(Reason::Capacity, PolicyName::try_new("closed").unwrap())))
+//! #     fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Open, Refusal>> {
+//! #         MaybeFuture::Ready(Err(Refusal::new(Reason::Capacity, PolicyName::try_new("closed").unwrap())))
 //! #     }
 //! # }
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {

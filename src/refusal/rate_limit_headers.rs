@@ -12,7 +12,7 @@ use super::{
     structured_field,
     x_ratelimit::{self, Triple},
 };
-use crate::{error::Invalid, policy_name::PolicyName};
+use crate::{error::ConfigError, policy_name::PolicyName};
 
 /// How limits are told to clients.
 ///
@@ -127,7 +127,7 @@ impl Fields {
     fn of(dialect: Dialect, name: &PolicyName, quota: u64, window: Option<Duration>, unit: Option<&str>) -> Self {
         let unit = unit.map(|unit| {
             PolicyName::try_new(unit).unwrap_or_else(|_| {
-                panic!("{}", Invalid::new("unit", "be 1 to 64 visible ASCII characters or spaces", unit))
+                panic!("{}", ConfigError::new("unit", "be 1 to 64 visible ASCII characters or spaces", unit))
             })
         });
         let told = Told { name: name.clone(), quota, window, unit };

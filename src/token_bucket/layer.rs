@@ -6,10 +6,10 @@ use super::rate::Rate;
 use super::{handle::TokenBuckets, policy::Buckets};
 use crate::{
     cost::Cost,
-    error::Invalid,
+    error::ConfigError,
     gate::{Blueprint, GateLayer, Terms},
     head::RequestHead,
-    identity::{Identify, PeerIp, Strangers, Tier},
+    identity::{Identify, OnUnidentified, PeerIp, Tier},
     refusal::Dialect,
 };
 
@@ -34,7 +34,7 @@ pub struct TokenBucket {
     pub(super) global: Option<Rate>,
     pub(super) overflow: Option<Rate>,
     pub(super) identify: Arc<dyn Identify>,
-    pub(super) strangers: Strangers,
+    pub(super) strangers: OnUnidentified,
     pub(super) cost: Option<CostOf>,
     pub(super) dialect: Dialect,
     pub(super) max_clients: usize,
@@ -69,7 +69,7 @@ impl GateLayer<TokenBucket> {
             global: None,
             overflow: None,
             identify: Arc::new(PeerIp::new()),
-            strangers: Strangers::default(),
+            strangers: OnUnidentified::default(),
             cost: None,
             dialect: Dialect::default(),
             max_clients: MAX_CLIENTS,
@@ -139,11 +139,11 @@ impl GateLayer<TokenBucket> {
     /// What to do with requests that name no client; they share one bucket by default.
     ///
     /// ```
-    /// # use tollgate::{Rate, Strangers, TokenBucketLayer};
-    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).strangers(Strangers::Pass);
+    /// # use tollgate::{Rate, OnUnidentified, TokenBucketLayer};
+    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).on_unidentified(OnUnidentified::Pass);
     /// ```
     #[must_use]
-    pub fn strangers(self, strangers: Strangers) -> Self {
+    pub fn on_unidentified(self, strangers: OnUnidentified) -> Self {
         self.with_blueprint(|settings| settings.strangers = strangers)
     }
 
@@ -173,7 +173,7 @@ impl GateLayer<TokenBucket> {
     #[must_use]
     pub fn max_clients(self, clients: usize) -> Self {
         if !(1..=u32::MAX as usize).contains(&clients) {
-            panic!("{}", Invalid::new("max_clients", "be from 1 to 2^32 - 1", clients));
+            panic!("{}", ConfigError::new("max_clients", "be from 1 to 2^32 - 1", clients));
         }
         self.with_blueprint(|settings| settings.max_clients = clients)
     }

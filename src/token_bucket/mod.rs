@@ -28,9 +28,9 @@
 //!
 //! ```
 //! use std::collections::HashMap;
-//! use tollgate::{Account, ApiKey, Cost, Identify, PeerIp, Rate, TokenBucketLayer};
+//! use tollgate::{Principal, ApiKey, Cost, Identify, PeerIp, Rate, TokenBucketLayer};
 //!
-//! let keys = HashMap::from([(String::from("s3cret"), Account::named("acme").in_tier("pro"))]);
+//! let keys = HashMap::from([(String::from("s3cret"), Principal::named("acme").in_tier("pro"))]);
 //! let layer = TokenBucketLayer::new(Rate::per_second(50).burst(100))
 //!     .named("api")
 //!     .identify_by(ApiKey::header("x-api-key", keys).or(PeerIp::new()))

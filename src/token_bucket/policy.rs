@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     cost::Cost,
-    gate::{Admit, Answer, Event, Terms, Whom},
+    gate::{Admit, Event, MaybeFuture, Terms, Whom},
     head::RequestHead,
     identity::{Client, Digest, Digester, Tier},
     refusal::{Dialect, Reason, Refusal},
@@ -220,9 +220,9 @@ fn seen(rate: &Rate, entry: Option<Entry>, now: Moment) -> Option<Entry> {
 impl Admit for Buckets {
     type Permit = Passed;
 
-    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<Passed, Refusal>> {
+    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<Passed, Refusal>> {
         let told = self.settings.dialect != Dialect::None;
-        Answer::Now(self.whom.charge(request, &self.terms.name, &self.terms.audience, |client| {
+        MaybeFuture::Ready(self.whom.charge(request, &self.terms.name, &self.terms.audience, |client| {
             let Some(client) = client else { return Ok(Passed::silent()) };
             let cost = self.settings.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));
             self.take(client.digest(), client.tier(), cost, told)

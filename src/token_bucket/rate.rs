@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{cost::Cost, error::Invalid};
+use crate::{cost::Cost, error::ConfigError};
 
 /// How fast a bucket refills, how much it holds, and how much a newcomer finds in it.
 ///
@@ -183,7 +183,7 @@ impl Rate {
     /// let error = Rate::try_per_second(2_000_000_000).unwrap_err();
     /// assert_eq!(error.to_string(), "rate must be at most one per nanosecond, got 2000000000 per 1s");
     /// ```
-    pub fn try_per_second(count: u64) -> Result<Self, Invalid> {
+    pub fn try_per_second(count: u64) -> Result<Self, ConfigError> {
         Self::try_per(count, Duration::from_secs(1))
     }
 
@@ -197,12 +197,14 @@ impl Rate {
     /// let error = tollgate::Rate::try_per(5, Duration::ZERO).unwrap_err();
     /// assert_eq!(error.to_string(), "period must be positive, got 0ns");
     /// ```
-    pub fn try_per(count: u64, period: Duration) -> Result<Self, Invalid> {
+    pub fn try_per(count: u64, period: Duration) -> Result<Self, ConfigError> {
         Self::measure(count, period).map_err(|problem| match problem {
-            Problem::Zero => Invalid::new("rate", "be positive", count),
-            Problem::NoPeriod => Invalid::new("period", "be positive", format_args!("{period:?}")),
-            Problem::TooSlow => Invalid::new("period", "be at most 2^62 ns (146 years)", format_args!("{period:?}")),
-            _ => Invalid::new("rate", "be at most one per nanosecond", format_args!("{count} per {period:?}")),
+            Problem::Zero => ConfigError::new("rate", "be positive", count),
+            Problem::NoPeriod => ConfigError::new("period", "be positive", format_args!("{period:?}")),
+            Problem::TooSlow => {
+                ConfigError::new("period", "be at most 2^62 ns (146 years)", format_args!("{period:?}"))
+            }
+            _ => ConfigError::new("rate", "be at most one per nanosecond", format_args!("{count} per {period:?}")),
         })
     }
 
@@ -215,10 +217,10 @@ impl Rate {
     /// let error = tollgate::Rate::per_second(5).try_burst(0).unwrap_err();
     /// assert_eq!(error.to_string(), "burst must be positive, got 0");
     /// ```
-    pub fn try_burst(self, tokens: u64) -> Result<Self, Invalid> {
+    pub fn try_burst(self, tokens: u64) -> Result<Self, ConfigError> {
         self.hold(tokens).map_err(|problem| match problem {
-            Problem::NoBurst => Invalid::new("burst", "be positive", tokens),
-            _ => Invalid::new(
+            Problem::NoBurst => ConfigError::new("burst", "be positive", tokens),
+            _ => ConfigError::new(
                 "burst",
                 "be at most 2^53 - 1 and come back within 2^62 ns (146 years)",
                 format_args!("{tokens} at one per {:?}", self.interval()),
@@ -235,9 +237,9 @@ impl Rate {
     /// let error = tollgate::Rate::per_second(5).try_initial_tokens(6).unwrap_err();
     /// assert_eq!(error.to_string(), "initial tokens must be at most the burst of 5, got 6");
     /// ```
-    pub fn try_initial_tokens(self, tokens: u64) -> Result<Self, Invalid> {
+    pub fn try_initial_tokens(self, tokens: u64) -> Result<Self, ConfigError> {
         if tokens > self.burst {
-            return Err(Invalid::new("initial tokens", &format!("be at most the burst of {}", self.burst), tokens));
+            return Err(ConfigError::new("initial tokens", &format!("be at most the burst of {}", self.burst), tokens));
         }
         Ok(Self { initial: tokens, ..self })
     }
@@ -376,7 +378,7 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_with_value_and_reason() {
         let year = Duration::from_secs(31_536_000);
-        let text = |result: Result<Rate, Invalid>| result.unwrap_err().to_string();
+        let text = |result: Result<Rate, ConfigError>| result.unwrap_err().to_string();
         assert_eq!(text(Rate::try_per_second(0)), "rate must be positive, got 0");
         assert!(text(Rate::try_per(1, year * 200)).starts_with("period must be at most"));
         assert_eq!(

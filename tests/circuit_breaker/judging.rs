@@ -59,7 +59,7 @@ async fn one_503_that_asks_for_a_day_does_no_more_than_one_failure() {
     scene.get().await;
     assert_eq!((scene.state(), scene.breaker.counts().failures), (CircuitState::Closed, 1));
 
-    let scene = Scene::new(three().honour_retry_after());
+    let scene = Scene::new(three().honor_retry_after());
     for wait in ["86400", "99999999999999999999999", "30"] {
         scene.breaker.reset();
         let fields: &'static [(&'static str, &'static str)] = Box::leak(Box::new([("retry-after", wait)]));
@@ -74,7 +74,7 @@ async fn one_503_that_asks_for_a_day_does_no_more_than_one_failure() {
 #[tokio::test]
 async fn a_date_to_come_back_at_counts_from_the_senders_own_clock() {
     const SENT: (&str, &str) = ("date", "Wed, 21 Oct 2026 07:28:00 GMT");
-    let scene = Scene::new(three().honour_retry_after());
+    let scene = Scene::new(three().honor_retry_after());
     for fields in [
         &[SENT, ("retry-after", "Wed, 21 Oct 2026 07:28:40 GMT")][..],
         &[SENT, ("retry-after", "Wednesday, 21-Oct-26 07:28:40 GMT")],
@@ -116,7 +116,7 @@ mod honoured_retry_after {
             &[("retry-after", "")],
             &[("retry-after", "5, 0")],
         ] {
-            let scene = Scene::new(three().honour_retry_after());
+            let scene = Scene::new(three().honor_retry_after());
             scene.upstream.does(Deed::Fields(503, fields));
             for failures in 1..=2 {
                 assert_eq!(scene.get().await, 503);
@@ -133,7 +133,7 @@ mod honoured_retry_after {
         for fields in
             [&[("retry-after", "18446744073709551615")][..], &[("retry-after", "99999999999999999999999999999999")]]
         {
-            let scene = Scene::new(three().honour_retry_after());
+            let scene = Scene::new(three().honor_retry_after());
             scene.upstream.does(Deed::Fields(503, fields));
             scene.get().await;
             assert_eq!(scene.refusal().await.retry_after(), Some(60 * SECOND), "{fields:?}");
@@ -185,7 +185,7 @@ async fn a_service_that_hangs_before_the_call_opens_the_circuit_behind_load_shed
 
 #[tokio::test]
 async fn slow_heads_open_the_circuit() {
-    let trip = Trip::slow_rate(0.5).slow_after(SECOND).over_last(4).min_requests(4);
+    let trip = Trip::slow_rate(0.5).slow_after(SECOND).over_calls(4).min_requests(4);
     let clock = FakeClock::new();
     let layer = CircuitBreakerLayer::new(trip).clock(clock.clone());
     let slow = clock.clone();
@@ -203,7 +203,7 @@ async fn slow_heads_open_the_circuit() {
 #[tokio::test]
 async fn a_slow_reader_opens_the_circuit_only_where_slowness_is_taken_to_the_end() {
     for (to_end, expected) in [(false, CircuitState::Closed), (true, CircuitState::Open)] {
-        let layer = CircuitBreakerLayer::new(Trip::slow_rate(0.5).over_last(4));
+        let layer = CircuitBreakerLayer::new(Trip::slow_rate(0.5).over_calls(4));
         let scene = Scene::new(if to_end { layer.slow_to_end() } else { layer });
         scene.upstream.does(Deed::Endless);
         for _ in 0..4 {
@@ -353,12 +353,12 @@ async fn a_grpc_call_that_its_caller_leaves_before_the_trailers_says_nothing_als
 
 #[tokio::test]
 async fn a_classifier_has_the_last_word() {
-    let scene = Scene::new(three().classify(|seen: &Seen<'_>| match seen {
-        Seen::Head(head) if head.status == 418 => Verdict::Trip,
-        Seen::Head(head) if head.status == 420 => Verdict::TripFor(Duration::MAX),
-        Seen::Head(head) if head.status == 404 => Verdict::Failure,
-        Seen::Head(head) if head.status == 500 => Verdict::Ignore,
-        _ => Statuses::default().classify(seen),
+    let scene = Scene::new(three().classify(|seen: &CallOutcome<'_>| match seen {
+        CallOutcome::Head(head) if head.status == 418 => Verdict::Trip,
+        CallOutcome::Head(head) if head.status == 420 => Verdict::TripFor(Duration::MAX),
+        CallOutcome::Head(head) if head.status == 404 => Verdict::Failure,
+        CallOutcome::Head(head) if head.status == 500 => Verdict::Ignore,
+        _ => DefaultClassifier::default().classify(seen),
     }));
     scene.upstream.does(Deed::Status(500));
     scene.get().await;
@@ -378,8 +378,8 @@ async fn a_classifier_has_the_last_word() {
 #[tokio::test]
 async fn a_classifier_that_panics_spoils_no_request_and_is_nobodys_success() {
     for (request, deed) in [(get as fn(&str) -> _, Deed::Status(200)), (|_| grpc(), trailers("0"))] {
-        let layer = three().classify(|seen: &Seen<'_>| match seen {
-            Seen::Error(_) => Verdict::Failure,
+        let layer = three().classify(|seen: &CallOutcome<'_>| match seen {
+            CallOutcome::Error(_) => Verdict::Failure,
             _ => std::panic::resume_unwind(Box::new("without a word")),
         });
         let scene = Scene::new(layer);

@@ -27,8 +27,8 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTEN
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use tollgate::{
-    CircuitBreaker, CircuitBreakerLayer, CircuitState, Classify, Event, FakeClock, PolicyName, Reason, Refusal, Seen,
-    Statuses, Trip, Verdict,
+    CallOutcome, CircuitBreaker, CircuitBreakerLayer, CircuitState, Classify, DefaultClassifier, Event, FakeClock,
+    PolicyName, Reason, Refusal, Trip, Verdict,
 };
 use tower::{Layer, Service, ServiceExt, buffer::Buffer, load_shed::LoadShedLayer, service_fn, util::BoxCloneService};
 

@@ -237,9 +237,9 @@ async fn a_dead_upstream_that_is_never_ready_is_refused_and_probed() {
 
 #[tokio::test]
 async fn a_service_that_fails_before_the_call_counts() {
-    let forgiving = three().classify(|seen: &Seen<'_>| match seen {
-        Seen::Error(error) if error.is::<&'static str>() => Verdict::Ignore,
-        _ => Statuses::default().classify(seen),
+    let forgiving = three().classify(|seen: &CallOutcome<'_>| match seen {
+        CallOutcome::Error(error) if error.is::<&'static str>() => Verdict::Ignore,
+        _ => DefaultClassifier::default().classify(seen),
     });
     for _ in 0..3 {
         assert!(forgiving.layer(Broken).oneshot(get("/")).await.is_err());

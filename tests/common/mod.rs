@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use tokio::sync::mpsc;
-use tollgate::{Admit, Answer, GateLayer, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead};
+use tollgate::{Admit, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead};
 use tower::Service;
 
 /// A policy that admits (or refuses) and writes down how each request ended.
@@ -84,12 +84,12 @@ impl Recorder {
 impl Admit for Recorder {
     type Permit = Held;
 
-    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Held, Refusal>> {
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Held, Refusal>> {
         if !self.later {
-            return Answer::Now(self.decide());
+            return MaybeFuture::Ready(self.decide());
         }
         let this = Arc::clone(self);
-        Answer::later(async move {
+        MaybeFuture::future(async move {
             yield_times(2).await;
             this.decide()
         })

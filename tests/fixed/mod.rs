@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use tollgate::{
-    Admit, Answer, Dialect, FakeClock, GateLayer, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead,
+    Admit, Dialect, FakeClock, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead,
     refusal::Fields,
 };
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneService};
@@ -53,9 +53,9 @@ impl Fixed {
 impl Admit for Fixed {
     type Permit = Held;
 
-    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Held, Refusal>> {
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Held, Refusal>> {
         let refusal = self.refusal.clone().map(|refusal| refusal.with_fields(Arc::clone(&self.fields)));
-        Answer::Now(refusal.map_or_else(|| Ok(Held(Arc::clone(self))), Err))
+        MaybeFuture::Ready(refusal.map_or_else(|| Ok(Held(Arc::clone(self))), Err))
     }
 }
 

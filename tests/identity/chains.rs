@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tollgate::{Account, ApiKey, Client, Digester, Identify, PeerIp, RequestHead, Unverified};
+use tollgate::{ApiKey, Client, Digester, Identify, PeerIp, Principal, RequestHead, Unverified};
 
 use crate::{charged, client, distinct, request};
 
@@ -21,22 +21,22 @@ fn a_closure_chains_and_promises_nothing() {
     let by_path = |request: &RequestHead<'_>, digester: &Digester| -> Option<Client> {
         request.uri.path().strip_prefix("/t/").map(|tenant| digester.named(tenant))
     };
-    assert_eq!(by_path.traits(), tollgate::Traits::default());
+    assert_eq!(by_path.guarantees(), tollgate::IdentityGuarantees::default());
     let who = by_path.or(PeerIp::new());
     let mut request = request("203.0.113.9", NOTHING);
     assert_eq!(client(&who, &request).unwrap().name().unwrap().to_string(), "203.0.113.9");
     request.uri = "/t/acme".parse().unwrap();
     assert_eq!(client(&who, &request), Some(Client::named("acme")));
-    assert!(!who.traits().named && !who.traits().verified);
+    assert!(!who.guarantees().named && !who.guarantees().verified);
 }
 
 #[test]
 fn a_way_without_a_type_keeps_its_traits() {
     let boxed: Box<dyn Identify> = Box::new(PeerIp::new());
     let shared: Arc<dyn Identify> = Arc::new(PeerIp::new());
-    assert!(boxed.traits().named && shared.traits().verified);
+    assert!(boxed.guarantees().named && shared.guarantees().verified);
     let who = boxed.or(shared);
-    assert!(who.traits().named && who.traits().verified);
+    assert!(who.guarantees().named && who.guarantees().verified);
     assert_eq!(charged(&who, "203.0.113.9", NOTHING), "203.0.113.9");
 }
 
@@ -56,10 +56,10 @@ fn a_pair_cannot_be_cut_another_way() {
 
 #[test]
 fn a_pair_has_a_tier_and_no_name() {
-    let key = ApiKey::header("x-api-key", |_: &str| Some(Account::named("alice").in_tier("pro")));
+    let key = ApiKey::header("x-api-key", |_: &str| Some(Principal::named("alice").in_tier("pro")));
     let who = PeerIp::new().and(key);
     let pair = client(&who, &request("203.0.113.9", &[("x-api-key", "k")])).unwrap();
     assert_eq!(pair.tier().unwrap().as_str(), "pro");
     assert!(pair.name().is_none());
-    assert!(who.traits().verified && !who.traits().named);
+    assert!(who.guarantees().verified && !who.guarantees().named);
 }

@@ -163,8 +163,8 @@ fn so_many_hops_are_believed_and_no_more() {
     assert_eq!(charged(&hops(2), "203.0.113.1", &[(XFF, "1.1.1.1, rubbish, 198.51.100.7")]), "198.51.100.7");
     let forged = (0..1_000).map(|n| request("203.0.113.1", &[(XFF, format!("{}, 198.51.100.7", ipv4(n)))]));
     assert_eq!(distinct(&hops(1), forged), 1);
-    assert!(!hops(1).traits().verified, "who goes round the proxies can say that it is anyone");
-    assert!(x_forwarded_for().traits().verified);
+    assert!(!hops(1).guarantees().verified, "who goes round the proxies can say that it is anyone");
+    assert!(x_forwarded_for().guarantees().verified);
 }
 
 #[test]
@@ -209,7 +209,7 @@ fn the_walk_has_an_end() {
 
 #[test]
 fn what_cannot_be_is_refused_when_built() {
-    let text = |result: Result<Forwarded, tollgate::Invalid>| result.unwrap_err().to_string();
+    let text = |result: Result<Forwarded, tollgate::ConfigError>| result.unwrap_err().to_string();
     for all_the_world in ["0.0.0.0/0", "::/0"] {
         let reason = text(Forwarded::x_forwarded_for().try_from_networks([all_the_world]));
         assert!(reason.ends_with(&format!("with a prefix length above 0, got \"{all_the_world}\"")), "{reason}");

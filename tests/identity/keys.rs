@@ -2,21 +2,21 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use tollgate::{Account, ApiKey, Client, Identify, PeerIp, Unverified, Verified};
+use tollgate::{ApiKey, Client, Identify, PeerIp, Principal, Unverified, Verified};
 
 use crate::{charged, client, distinct, request};
 
 const PEER: &str = "203.0.113.9";
 
-fn table() -> Arc<HashMap<String, Account>> {
+fn table() -> Arc<HashMap<String, Principal>> {
     Arc::new(HashMap::from([
-        ("k-alice-1".to_owned(), Account::named("alice").in_tier("pro")),
-        ("k-alice-2".to_owned(), Account::named("alice").in_tier("pro")),
-        ("k-bob".to_owned(), Account::named("bob")),
-        ("k-loose-1".to_owned(), Account::unnamed()),
-        ("k-loose-2".to_owned(), Account::unnamed().in_tier("free")),
-        ("k-private-1".to_owned(), Account::private("carol@example.org")),
-        ("k-private-2".to_owned(), Account::private("carol@example.org")),
+        ("k-alice-1".to_owned(), Principal::named("alice").in_tier("pro")),
+        ("k-alice-2".to_owned(), Principal::named("alice").in_tier("pro")),
+        ("k-bob".to_owned(), Principal::named("bob")),
+        ("k-loose-1".to_owned(), Principal::unnamed()),
+        ("k-loose-2".to_owned(), Principal::unnamed().in_tier("free")),
+        ("k-private-1".to_owned(), Principal::private("carol@example.org")),
+        ("k-private-2".to_owned(), Principal::private("carol@example.org")),
     ]))
 }
 
@@ -64,7 +64,7 @@ fn a_hundred_thousand_random_keys_from_one_peer_are_one_client() {
 
 #[test]
 fn a_key_that_is_no_key_is_no_identity() {
-    let anyone = ApiKey::header("x-api-key", |_: &str| Some(Account::unnamed()));
+    let anyone = ApiKey::header("x-api-key", |_: &str| Some(Principal::unnamed()));
     assert!(client(&anyone, &with_key("k")).is_some());
     assert!(client(&anyone, &with_key("k".repeat(4_096))).is_some());
     assert!(client(&anyone, &with_key("k".repeat(4_097))).is_none());
@@ -81,22 +81,22 @@ fn a_key_that_is_no_key_is_no_identity() {
 
 #[test]
 fn what_all_clients_have_is_known_when_built() {
-    let named = HashMap::from([("k".to_owned(), Account::named("alice"))]);
-    assert!(ApiKey::bearer(named.clone()).traits().named);
-    assert!(ApiKey::bearer(named).or(PeerIp::new()).traits().named);
-    assert!(!ApiKey::bearer(table()).traits().named);
+    let named = HashMap::from([("k".to_owned(), Principal::named("alice"))]);
+    assert!(ApiKey::bearer(named.clone()).guarantees().named);
+    assert!(ApiKey::bearer(named).or(PeerIp::new()).guarantees().named);
+    assert!(!ApiKey::bearer(table()).guarantees().named);
     let strict = ApiKey::header("x-api-key", table()).named_only();
-    assert!(strict.traits().named && strict.traits().verified);
+    assert!(strict.guarantees().named && strict.guarantees().verified);
     assert!(client(&strict, &with_key("k-loose-1")).is_none());
     assert!(client(&strict, &with_key("k-bob")).is_some());
-    assert!(!ApiKey::bearer(table()).or(Unverified::bearer()).traits().verified);
+    assert!(!ApiKey::bearer(table()).or(Unverified::bearer()).guarantees().verified);
 }
 
 #[test]
 fn an_authentication_layers_word_is_taken_from_the_extensions() {
     #[derive(Clone)]
     struct User(Option<&'static str>);
-    let who = Verified::from_extension(|user: &User| user.0.map(Account::named));
+    let who = Verified::from_extension(|user: &User| user.0.map(Principal::named));
     let with = |user: User| {
         let (mut parts, ()) = http::Request::new(()).into_parts();
         parts.extensions.insert(user);
@@ -105,8 +105,8 @@ fn an_authentication_layers_word_is_taken_from_the_extensions() {
     assert_eq!(with(User(Some("alice"))), Some(Client::named("alice")));
     assert_eq!(with(User(None)), None);
     assert_eq!(client(&who, &http::Request::new(()).into_parts().0), None);
-    assert!(who.traits().verified);
-    let nobody = Verified::from_extension(|_: &User| Some(Account::unnamed()));
+    assert!(who.guarantees().verified);
+    let nobody = Verified::from_extension(|_: &User| Some(Principal::unnamed()));
     let request = http::Request::builder().extension(User(None)).body(()).unwrap();
     assert_eq!(client(&nobody, &request.into_parts().0), None, "no credential stands for an unnamed account");
 }
@@ -125,9 +125,9 @@ fn the_same_name_in_different_kinds_never_meets() {
         Box::new(Unverified::header("x-tenant").public()),
         Box::new(Unverified::bearer()),
         Box::new(Unverified::cookie(name)),
-        Box::new(ApiKey::header("x-api-key", |key: &str| Some(Account::named(key)))),
-        Box::new(ApiKey::header("x-api-key", |key: &str| Some(Account::private(key)))),
-        Box::new(ApiKey::header("x-api-key", |_: &str| Some(Account::unnamed()))),
+        Box::new(ApiKey::header("x-api-key", |key: &str| Some(Principal::named(key)))),
+        Box::new(ApiKey::header("x-api-key", |key: &str| Some(Principal::private(key)))),
+        Box::new(ApiKey::header("x-api-key", |_: &str| Some(Principal::unnamed()))),
     ];
     let clients: std::collections::HashSet<_> = who.iter().map(|who| client(who, &request).unwrap()).collect();
     assert_eq!(clients.len(), who.len());
@@ -153,7 +153,8 @@ fn an_unverified_value_is_named_only_when_it_may_be_shown() {
 #[test]
 fn a_secret_is_in_no_debug_form() {
     let canary = "canary-5d1e";
-    let keys = HashMap::from([(canary.to_owned(), Account::unnamed()), ("other".to_owned(), Account::private(canary))]);
+    let keys =
+        HashMap::from([(canary.to_owned(), Principal::unnamed()), ("other".to_owned(), Principal::private(canary))]);
     let who = ApiKey::header("x-api-key", keys.clone()).or(Unverified::bearer());
     let account = &keys["other"];
     let by_key = client(&who, &with_key(canary)).unwrap();

@@ -2,7 +2,7 @@
 
 use http::HeaderValue;
 use proptest::prelude::*;
-use tollgate::{Account, ApiKey, Forwarded, Identify, PeerIp, Unverified};
+use tollgate::{ApiKey, Forwarded, Identify, PeerIp, Principal, Unverified};
 
 use crate::{client, request};
 
@@ -63,7 +63,7 @@ proptest! {
 
     #[test]
     fn no_bytes_panic_and_a_direct_client_stays_itself(first in field(), second in field()) {
-        let anyone = |_: &str| Some(Account::unnamed());
+        let anyone = |_: &str| Some(Principal::unnamed());
         let who = [
             Forwarded::x_forwarded_for().from_networks(["10.0.0.0/8"]),
             Forwarded::rfc7239().from_networks(["10.0.0.0/8"]),
@@ -101,7 +101,7 @@ proptest! {
 
     #[test]
     fn different_keys_are_different_clients(a in "[!-~]{1,40}", b in "[!-~]{1,40}") {
-        let who = ApiKey::header("x-api-key", |_: &str| Some(Account::unnamed())).or(Unverified::bearer());
+        let who = ApiKey::header("x-api-key", |_: &str| Some(Principal::unnamed())).or(Unverified::bearer());
         let of = |key: &str| client(&who, &request(PROXY, &[("x-api-key", key)]));
         prop_assert_eq!(of(&a) == of(&b), a == b);
         prop_assert!(HeaderValue::from_str(&a).is_ok());

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use tollgate::{AccountError, JobRun, Reason};
+use tollgate::{JobRun, QuotaError, Reason};
 
 use crate::*;
 
@@ -147,7 +147,7 @@ async fn without_a_horizon_nothing_is_archived(database: Database) {
     let error = ledger.archive(ago(400)).await.unwrap_err();
     assert_eq!(error.to_string(), "a ledger to archive must have a horizon, got none");
     let ledger = ledger.with_horizon(DAY * 30);
-    assert!(matches!(ledger.archive(ago(29)).await, Err(AccountError::Invalid(_))));
+    assert!(matches!(ledger.archive(ago(29)).await, Err(QuotaError::Invalid(_))));
     let short = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ledger.with_horizon(DAY / 2)));
     let text = short.unwrap_err().downcast_ref::<String>().unwrap().clone();
     assert_eq!(text, "horizon of a ledger must be at least a day, got 43200s");

@@ -11,8 +11,8 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use sqlx::{Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
 use tollgate::{
-    Account, AccountError, Admit, Amounts, Answer, Ended, Event, GateLayer, JobRun, Kind, Open, PolicyName, Reason,
-    Refusal, RequestHead, ReservationError, Spool, SqliteLedger, Verified,
+    Admit, Amounts, CloseOutcome, Event, GateLayer, JobRun, Kind, MaybeFuture, Open, PolicyName, Principal, QuotaError,
+    Reason, Refusal, RequestHead, ReservationError, Spool, SqliteLedger, Verified,
 };
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -117,7 +117,7 @@ async fn what_passes_without_the_ledger_is_charged_once_it_is_back_also_past_the
     }
     assert_eq!(spool.pending(), 5);
     quotas.check(&acme(), ("tokens", 11)).await.unwrap_err(); // it can still be read here, and says what it knows
-    assert_eq!(quotas.record(&acme(), ("tokens", 1)).await, Err(AccountError::Unavailable));
+    assert_eq!(quotas.record(&acme(), ("tokens", 1)).await, Err(QuotaError::Unavailable));
     assert_eq!(scene.told(), ["lost"]);
     drop(away);
     Scene::merged(&spool).await;
@@ -180,8 +180,8 @@ async fn a_reservation_that_passed_is_settled_with_what_was_used() {
     open.commit(("tokens", 5));
     let named = named.to_string().parse().unwrap();
     Scene::merged(&spool).await;
-    assert_eq!(quotas.commit(&named, ("tokens", 2)).await, Ok(Ended::Now));
-    assert_eq!(quotas.commit(&named, ("tokens", 2)).await, Ok(Ended::Before));
+    assert_eq!(quotas.commit(&named, ("tokens", 2)).await, Ok(CloseOutcome::Closed));
+    assert_eq!(quotas.commit(&named, ("tokens", 2)).await, Ok(CloseOutcome::AlreadyClosed));
     assert_eq!(counts(&quotas, &acme()).await, (127, 0));
 }
 
@@ -191,7 +191,7 @@ async fn a_request_that_passed_pays_for_the_bytes_of_its_answer_and_one_that_was
     let spool = scene.spool();
     let plan = Plan::new("paid").limit(Quota::bytes(1_000).per(Period::month()));
     let layer = QuotaLayer::new(plan.limit(Quota::requests(10).per(Period::month())))
-        .identify_by(Verified::from_extension(|name: &&'static str| Some(Account::named(*name))).named_only());
+        .identify_by(Verified::from_extension(|name: &&'static str| Some(Principal::named(*name))).named_only());
     let layer = layer.store_in(&scene.ledger, OnFailure::Open(spool.clone()));
     let away = scene.away().await;
     let served = layer.layer(service_fn(async |_: Request<String>| Ok::<_, ()>(Response::new("x".repeat(5_000)))));
@@ -217,8 +217,8 @@ struct Nobody;
 impl Admit for Nobody {
     type Permit = Open;
 
-    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Open, Refusal>> {
-        Answer::Now(Err(Refusal::new(Reason::Capacity, PolicyName::try_new("nobody").unwrap())))
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Open, Refusal>> {
+        MaybeFuture::Ready(Err(Refusal::new(Reason::Capacity, PolicyName::try_new("nobody").unwrap())))
     }
 }
 

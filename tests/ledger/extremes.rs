@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use tollgate::{AccountError, FakeClock, Grant, Kind, Reason, Refusal, ReservationError};
+use tollgate::{FakeClock, Grant, Kind, QuotaError, Reason, Refusal, ReservationError};
 
 use crate::*;
 
@@ -132,10 +132,10 @@ fn answered<T>(what: &str, answer: Result<T, Refusal>) -> Option<T> {
 
 /// Done, or refused in words.
 #[track_caller]
-fn done<T>(what: &str, answer: Result<T, AccountError>) -> Option<T> {
+fn done<T>(what: &str, answer: Result<T, QuotaError>) -> Option<T> {
     match answer {
         Ok(done) => Some(done),
-        Err(AccountError::Invalid(invalid)) => {
+        Err(QuotaError::Invalid(invalid)) => {
             assert!(invalid.reason().contains(", got "), "{what}: {invalid}");
             None
         }

@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use axum::{Extension, Router, body::Body, routing::post};
 use http::Request;
 use http_body_util::BodyExt;
-use tollgate::{Account, Charge, FakeClock, LimitUsage, QuotaStatus, Spool, Verified};
+use tollgate::{Charge, FakeClock, LimitUsage, Principal, QuotaStatus, Spool, Verified};
 use tower::{ServiceBuilder, ServiceExt};
 
 use super::{
@@ -39,7 +39,7 @@ fn paid() -> Plan {
 }
 
 fn layer(scene: &Scene, on_failure: OnFailure) -> QuotaLayer {
-    let tenant = Verified::from_extension(|tenant: &Tenant| Some(Account::named(tenant.0))).named_only();
+    let tenant = Verified::from_extension(|tenant: &Tenant| Some(Principal::named(tenant.0))).named_only();
     QuotaLayer::new(paid()).identify_by(tenant).store_in(&scene.ledger, on_failure).share_with_handler()
 }
 
@@ -169,7 +169,7 @@ async fn layer_without_its_ledger_hides_nothing_and_is_not_hidden() {
         let (scene, away) = gone().await;
         let spool = scene.spool();
         let ledger = layer(&scene, OnFailure::Open(spool.clone()));
-        let tenant = Verified::from_extension(|tenant: &Tenant| Some(Account::named(tenant.0)));
+        let tenant = Verified::from_extension(|tenant: &Tenant| Some(Principal::named(tenant.0)));
         let member = Plan::new("member").limit(Quota::units("tokens", 50).per(Period::hour()));
         let memory = QuotaLayer::new(member).identify_by(tenant).clock(FakeClock::new()).share_with_handler();
         let (outer, inner) =

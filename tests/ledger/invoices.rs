@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use tollgate::{AccountError, Amounts, BillingError, Invoice, Ledger, MemoryProvider, Period, Plan, Quota, Quotas};
+use tollgate::{Amounts, BillingError, Invoice, Ledger, MemoryProvider, Period, Plan, Quota, QuotaError, Quotas};
 
 use super::{Database, acme, on_each_database, quotas, rows, tokens};
 
@@ -180,7 +180,7 @@ async fn what_is_too_much_is_an_error_and_never_wraps(database: Database) {
 async fn a_period_ends_after_it_begins(database: Database) {
     let ledger = database.open().await;
     let error = ledger.invoice("acme", future(), BEGINNING, two_each).await.unwrap_err();
-    assert!(matches!(error, AccountError::Invalid(_)), "{error}");
+    assert!(matches!(error, QuotaError::Invalid(_)), "{error}");
 }
 
 async fn d9_what_is_pushed_twice_is_billed_once_also_when_a_reply_is_lost(database: Database) {
@@ -208,7 +208,7 @@ async fn an_invoice_is_pushed_when_its_period_is_over(database: Database) {
     let ledger = database.open().await;
     let provider = MemoryProvider::new();
     let early = invoice(&ledger, BEGINNING, future()).await;
-    assert!(matches!(ledger.push(&provider, &early).await, Err(BillingError::Ledger(AccountError::Invalid(_)))));
+    assert!(matches!(ledger.push(&provider, &early).await, Err(BillingError::Ledger(QuotaError::Invalid(_)))));
     assert_eq!(provider.invoices(), []);
 }
 

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 
 use http::{Request, Response, StatusCode};
-use tollgate::{Account, Charge, JobId, Verified};
+use tollgate::{Charge, JobIdSource, Principal, Verified};
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::*;
@@ -20,7 +20,7 @@ on_each_database! {
 struct Tenant(&'static str);
 
 fn layer(ledger: &Ledger, plan: Plan) -> QuotaLayer {
-    let tenant = Verified::from_extension(|tenant: &Tenant| Some(Account::named(tenant.0))).named_only();
+    let tenant = Verified::from_extension(|tenant: &Tenant| Some(Principal::named(tenant.0))).named_only();
     QuotaLayer::new(plan).identify_by(tenant).store_in(ledger, OnFailure::Closed)
 }
 
@@ -67,7 +67,7 @@ async fn a_handler_records_what_it_really_used(database: Database) {
 async fn a_job_is_worked_on_once(database: Database) {
     let ledger = database.open().await;
     let layer = layer(&ledger, Plan::new("paid").limit(Quota::requests(9).per(Period::month())));
-    let layer = layer.job_ids(JobId::header("x-job-id"));
+    let layer = layer.job_ids(JobIdSource::header("x-job-id"));
     let job = |id: &str, uri: &str| {
         let mut request = request(uri);
         request.headers_mut().insert("x-job-id", id.parse().unwrap());
@@ -94,7 +94,7 @@ async fn what_a_ledger_cannot_keep_does_not_build(database: Database) {
     assert!(text.starts_with("a rolling period in a ledger must last whole microseconds, got "), "{text}");
     let text = said(&ledger, |ledger| layer(ledger, tokens(5).starting_fresh())).await;
     assert!(text.starts_with("a plan in a ledger must go on counting"), "{text}");
-    let nameless = Verified::from_extension(|tenant: &Tenant| Some(Account::private(tenant.0)));
+    let nameless = Verified::from_extension(|tenant: &Tenant| Some(Principal::private(tenant.0)));
     let text = said(&ledger, |ledger| layer(ledger, tokens(5)).identify_by(nameless)).await;
     assert!(text.starts_with("identity must have a public name, by which a ledger bills"), "{text}");
 }

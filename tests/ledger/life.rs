@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tollgate::{Amounts, Ended, Kind, OnExpiry, QuotaLayer, Reason, ReservationError, ReservationId};
+use tollgate::{Amounts, CloseOutcome, Kind, OnExpiry, QuotaLayer, Reason, ReservationError, ReservationId};
 
 use crate::*;
 
@@ -26,8 +26,8 @@ async fn a_reservation_outlives_the_program_that_made_it(database: Database) {
     let quotas = quotas(&ledger, tokens(100));
     assert_eq!(counts(&quotas, &acme()).await, (0, 80));
     let id = id.parse().unwrap();
-    assert_eq!(quotas.commit(&id, ("tokens", 30)).await, Ok(Ended::Now));
-    assert_eq!(quotas.commit(&id, ("tokens", 30)).await, Ok(Ended::Before));
+    assert_eq!(quotas.commit(&id, ("tokens", 30)).await, Ok(CloseOutcome::Closed));
+    assert_eq!(quotas.commit(&id, ("tokens", 30)).await, Ok(CloseOutcome::AlreadyClosed));
     assert_eq!(quotas.roll_back(&id).await, Err(ReservationError::Committed));
     assert_eq!(counts(&quotas, &acme()).await, (30, 0));
     let strange = "l.0.0.0.YWNtZQ.bm8".parse().unwrap();
@@ -53,7 +53,7 @@ async fn however_long_a_name_is_its_reservations_are_found_again(database: Datab
     let quotas = quotas(&ledger, tokens(100));
     let client = tollgate::Client::named("a".repeat(1_000));
     let id = quotas.reserve(&client, ("tokens", 80)).await.unwrap().detach().to_string();
-    assert_eq!(quotas.roll_back(&id.parse().unwrap()).await, Ok(Ended::Now));
+    assert_eq!(quotas.roll_back(&id.parse().unwrap()).await, Ok(CloseOutcome::Closed));
 }
 
 /// Quotas whose reservations last no time at all, and a reservation of 80 that nobody ends.
@@ -75,11 +75,11 @@ async fn comes_to(quotas: &Quotas, expected: (u64, u64)) {
 async fn a_reservation_that_nobody_ends_stays_charged(database: Database) {
     let (ledger, quotas, id) = forgotten(&database, None).await;
     comes_to(&quotas, (80, 0)).await;
-    assert_eq!(quotas.roll_back(&id).await, Ok(Ended::Late), "it changes nothing");
+    assert_eq!(quotas.roll_back(&id).await, Ok(CloseOutcome::Expired), "it changes nothing");
     assert_eq!(counts(&quotas, &acme()).await, (80, 0));
-    assert_eq!(quotas.commit(&id, ("tokens", 30)).await, Ok(Ended::Late));
+    assert_eq!(quotas.commit(&id, ("tokens", 30)).await, Ok(CloseOutcome::Expired));
     assert_eq!(counts(&quotas, &acme()).await, (30, 0));
-    assert_eq!(quotas.commit(&id, ("tokens", 30)).await, Ok(Ended::Before));
+    assert_eq!(quotas.commit(&id, ("tokens", 30)).await, Ok(CloseOutcome::AlreadyClosed));
     let said: Vec<_> = rows(&ledger, "acme").await.iter().map(|row| (row.entry, row.amount)).collect();
     assert_eq!(said, [("reserve", 80), ("expire", 0), ("record", -50)]);
 }
@@ -87,7 +87,7 @@ async fn a_reservation_that_nobody_ends_stays_charged(database: Database) {
 async fn one_that_is_to_come_back_comes_back(database: Database) {
     let (ledger, quotas, id) = forgotten(&database, Some(OnExpiry::Return)).await;
     comes_to(&quotas, (0, 0)).await;
-    assert_eq!(quotas.commit(&id, Amounts::none()).await, Ok(Ended::Late), "it was used after all");
+    assert_eq!(quotas.commit(&id, Amounts::none()).await, Ok(CloseOutcome::Expired), "it was used after all");
     assert_eq!(counts(&quotas, &acme()).await, (80, 0));
     let said: Vec<_> = rows(&ledger, "acme").await.iter().map(|row| (row.entry, row.amount)).collect();
     assert_eq!(said, [("reserve", 80), ("expire", -80), ("record", 80)]);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use tollgate::{AccountError, Event, Reason, ReservationError};
+use tollgate::{Event, QuotaError, Reason, ReservationError};
 
 use crate::*;
 
@@ -131,7 +131,7 @@ async fn rejected_calls_say_why(database: Database) {
         quotas.record(&mallory, ("tokens", 1)).await.unwrap_err(),
         quotas.grant(&mallory, grant).await.map(drop).unwrap_err(),
     ] {
-        let AccountError::Rejected(why) = &error else { panic!("{error:?}") };
+        let QuotaError::Rejected(why) = &error else { panic!("{error:?}") };
         assert!(why.contains("the books of mallory are closed"), "{why}");
         assert!(error.to_string().contains("nothing was written"), "{error}");
     }

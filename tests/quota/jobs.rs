@@ -176,7 +176,7 @@ async fn without_a_client_a_job_is_the_anonymous_ones() {
 
 #[tokio::test]
 async fn who_has_too_many_jobs_waits_until_some_are_forgotten() {
-    let scene = Scene::of(QuotaLayer::new(queries(100)).remember_jobs(HOUR).remember_at_most(2));
+    let scene = Scene::of(QuotaLayer::new(queries(100)).job_retention(HOUR).max_jobs_per_client(2));
     let alice = alice();
     let run = |id: &'static str| scene.quotas.run_job(&alice, id, ("queries", 1), async {});
     run("1").await.unwrap();
@@ -190,14 +190,14 @@ async fn who_has_too_many_jobs_waits_until_some_are_forgotten() {
 }
 
 #[test]
-#[should_panic(expected = "remember_at_most must be positive, got 0")]
+#[should_panic(expected = "max_jobs_per_client must be positive, got 0")]
 fn no_jobs_at_all_cannot_be_remembered() {
-    let _ = QuotaLayer::new(queries(1)).remember_at_most(0);
+    let _ = QuotaLayer::new(queries(1)).max_jobs_per_client(0);
 }
 
 #[tokio::test]
 async fn a_job_is_forgotten_after_its_horizon() {
-    let scene = Scene::of(QuotaLayer::new(queries(100)).remember_jobs(HOUR));
+    let scene = Scene::of(QuotaLayer::new(queries(100)).job_retention(HOUR));
     let alice = alice();
     let run = || scene.quotas.run_job(&alice, "7", ("queries", 1), async {});
     run().await.unwrap();

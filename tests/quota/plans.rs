@@ -17,14 +17,14 @@ async fn there_is(scene: &Scene, client: &Client) -> (String, u64) {
 async fn b6_a_client_has_its_own_plan_that_of_its_tier_or_the_usual_one() {
     let acme = Client::named("acme").with_tier("pro");
     let layer = QuotaLayer::new(hourly("free", 10))
-        .plan_for("pro", hourly("pro", 100))
+        .tier_plan("pro", hourly("pro", 100))
         .plan_of(acme.clone(), hourly("acme", 7));
     let scene = Scene::of(layer);
     assert_eq!(there_is(&scene, &alice()).await, ("free".into(), 10));
     assert_eq!(there_is(&scene, &bob().with_tier("pro")).await, ("pro".into(), 100));
     assert_eq!(there_is(&scene, &bob().with_tier("unheard of")).await, ("free".into(), 10));
     assert_eq!(there_is(&scene, &acme).await, ("acme".into(), 7));
-    scene.quotas.end_plan_of(&acme);
+    scene.quotas.remove_client_plan(&acme);
     assert_eq!(there_is(&scene, &acme).await, ("pro".into(), 100));
 }
 
@@ -57,7 +57,7 @@ async fn b6_a_fleet_agrees_on_the_version_of_a_plan() {
 #[tokio::test]
 async fn b6_whoever_changes_its_tier_within_the_hour_gets_no_second_one() {
     let layer = QuotaLayer::new(hourly("free", 10))
-        .plan_for("pro", Plan::new("pro").limit(Quota::units("tokens", 5).per(Period::hour())));
+        .tier_plan("pro", Plan::new("pro").limit(Quota::units("tokens", 5).per(Period::hour())));
     let scene = Scene::of(layer);
     let pro = alice().with_tier("pro");
     scene.quotas.charge(&alice(), ("requests", 10)).await.unwrap();
@@ -74,7 +74,7 @@ fn b6_plans_that_last_a_day_take_no_identity_that_anybody_can_have() {
     assert!(said.starts_with("identity must be verified where a limit lasts a day or longer"), "{said}");
     let quotas = anybody(hourly("free", 10)).handle();
     assert!(quotas.set_plan(Plan::standard()).is_err(), "nor while running");
-    assert!(quotas.set_plan_of(&alice(), Plan::standard()).is_err());
+    assert!(quotas.set_client_plan(&alice(), Plan::standard()).is_err());
     let quotas = anybody(Plan::standard()).accept_unverified().handle();
     quotas.set_plan(Plan::standard()).unwrap();
 }
@@ -89,7 +89,7 @@ async fn d7_nobody_sees_or_touches_what_is_anothers() {
     assert_eq!((bobs.used, bobs.limit), (0, 10));
     assert!(!scene.quotas.revoke(&bob(), granted).await.unwrap(), "another's grant");
     scene.quotas.reset_all(&bob()).await.unwrap();
-    scene.quotas.set_plan_of(&bob(), hourly("bob", 1)).unwrap();
+    scene.quotas.set_client_plan(&bob(), hourly("bob", 1)).unwrap();
     let alices = scene.limit(&alice(), "requests_per_hour").await;
     assert_eq!((alices.used, alices.limit), (10, 15));
     assert!(scene.quotas.grants(&bob()).await.unwrap().is_empty());

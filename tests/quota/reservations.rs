@@ -1,6 +1,6 @@
 //! Reservations: set aside, then charged, given back or out of time; R2, R4, R5, R6, R7 and R8.
 
-use tollgate::{Amounts, Ended, OnExpiry, ReservationError, ReservationId};
+use tollgate::{Amounts, CloseOutcome, OnExpiry, ReservationError, ReservationId};
 
 use super::*;
 
@@ -44,14 +44,14 @@ async fn r4_commit_and_roll_back_by_id_change_something_once() {
     let scene = Scene::new(queries(100));
     let quotas = &scene.quotas;
     let id = quotas.reserve(&alice(), ("queries", 10)).await.unwrap().detach();
-    assert_eq!(quotas.commit(&id, ("queries", 4)).await, Ok(Ended::Now));
-    assert_eq!(quotas.commit(&id, ("queries", 4)).await, Ok(Ended::Before));
+    assert_eq!(quotas.commit(&id, ("queries", 4)).await, Ok(CloseOutcome::Closed));
+    assert_eq!(quotas.commit(&id, ("queries", 4)).await, Ok(CloseOutcome::AlreadyClosed));
     assert_eq!(quotas.roll_back(&id).await, Err(ReservationError::Committed));
     assert_eq!(sums(&scene).await, (4, 0, 96));
 
     let id = quotas.reserve(&alice(), ("queries", 10)).await.unwrap().detach();
-    assert_eq!(quotas.roll_back(&id).await, Ok(Ended::Now));
-    assert_eq!(quotas.roll_back(&id).await, Ok(Ended::Before));
+    assert_eq!(quotas.roll_back(&id).await, Ok(CloseOutcome::Closed));
+    assert_eq!(quotas.roll_back(&id).await, Ok(CloseOutcome::AlreadyClosed));
     assert_eq!(quotas.commit(&id, Amounts::none()).await, Err(ReservationError::RolledBack));
     assert_eq!(sums(&scene).await, (4, 0, 96));
 }
@@ -66,7 +66,7 @@ async fn an_id_means_nothing_to_other_accounts_at_the_same_place() {
     assert_eq!(other.quotas.roll_back(&"019a-text".parse().unwrap()).await, Err(ReservationError::Unknown));
     assert_eq!(sums(&other).await, (0, 10, 90));
     let read: ReservationId = id.to_string().parse().unwrap();
-    assert_eq!(scene.quotas.commit(&read, ("queries", 4)).await, Ok(Ended::Now));
+    assert_eq!(scene.quotas.commit(&read, ("queries", 4)).await, Ok(CloseOutcome::Closed));
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn r6_rolling_back_what_is_out_of_time_changes_nothing() {
     let id = scene.quotas.reserve(&alice(), ("queries", 60)).await.unwrap().detach();
     scene.clock.advance(TTL);
     scene.quotas.charge(&alice(), ("queries", 100)).await.unwrap();
-    assert_eq!(scene.quotas.roll_back(&id).await, Ok(Ended::Late));
+    assert_eq!(scene.quotas.roll_back(&id).await, Ok(CloseOutcome::Expired));
     assert_eq!(sums(&scene).await, (100, 0, 0));
 }
 
@@ -97,9 +97,9 @@ async fn r7_a_commit_out_of_time_is_a_record() {
     let id = scene.quotas.reserve(&alice(), ("queries", 60)).await.unwrap().detach();
     scene.clock.advance(TTL);
     scene.quotas.charge(&alice(), ("queries", 100)).await.unwrap();
-    assert_eq!(scene.quotas.commit(&id, ("queries", 25)).await, Ok(Ended::Late));
+    assert_eq!(scene.quotas.commit(&id, ("queries", 25)).await, Ok(CloseOutcome::Expired));
     assert_eq!(sums(&scene).await, (125, 0, 0), "the work was done");
-    assert_eq!(scene.quotas.commit(&id, ("queries", 25)).await, Ok(Ended::Before));
+    assert_eq!(scene.quotas.commit(&id, ("queries", 25)).await, Ok(CloseOutcome::AlreadyClosed));
 }
 
 #[tokio::test]
@@ -116,7 +116,7 @@ async fn r7_what_ends_after_midnight_belongs_to_the_day_before() {
     assert_eq!((today.used, today.reserved), (0, 0));
     early.commit(("queries", 90));
     scene.clock.advance(TTL);
-    assert_eq!(scene.quotas.commit(&late, ("queries", 50)).await, Ok(Ended::Late));
+    assert_eq!(scene.quotas.commit(&late, ("queries", 50)).await, Ok(CloseOutcome::Expired));
     assert_eq!(scene.limit(&alice(), "queries_per_day").await.used, 0);
 }
 
@@ -127,7 +127,7 @@ async fn r8_a_lost_estimate_is_charged_where_served_work_must_not_be_lost() {
     let id = scene.quotas.reserve(&alice(), ("queries", 60)).await.unwrap().detach();
     scene.clock.advance(TTL);
     assert_eq!(sums(&scene).await, (60, 0, 40));
-    assert_eq!(scene.quotas.commit(&id, ("queries", 45)).await, Ok(Ended::Late));
+    assert_eq!(scene.quotas.commit(&id, ("queries", 45)).await, Ok(CloseOutcome::Expired));
     assert_eq!(sums(&scene).await, (45, 0, 55), "its owner was only late");
 }
 

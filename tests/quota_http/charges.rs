@@ -248,7 +248,7 @@ async fn a_handler_that_records_after_the_end_is_told_so() {
 
 #[tokio::test]
 async fn handlers_find_a_charge_also_where_nobody_is_charged() {
-    let scene = Scene::new(plan(), |layer| layer.share_with_handler().strangers(tollgate::Strangers::Pass));
+    let scene = Scene::new(plan(), |layer| layer.share_with_handler().on_unidentified(tollgate::OnUnidentified::Pass));
     let nobody = Request::post("/record/7").body(Full::default()).unwrap();
     assert_eq!(scene.ask(nobody).await.body, "true");
 }
@@ -266,7 +266,7 @@ async fn the_handler_learns_how_its_client_stands() {
 async fn a_future_dropped_at_any_poll_leaks_nothing() {
     for share in [false, true] {
         let scene = Scene::new(Plan::new("free").limit(Quota::concurrent(1)), |layer| {
-            let layer = layer.job_ids(JobId::header("x-job-id"));
+            let layer = layer.job_ids(JobIdSource::header("x-job-id"));
             if share { layer.share_with_handler() } else { layer }
         });
         let mut finished = false;

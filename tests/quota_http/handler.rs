@@ -3,7 +3,7 @@
 use super::*;
 
 use axum::{Extension, Router, routing::post};
-use tollgate::{Duplicates, LimitUsage, Strangers};
+use tollgate::{Duplicates, LimitUsage, OnUnidentified};
 use tower::retry::{Policy, RetryLayer};
 
 /// Records 7 tokens; the body is what `record` returns, and `x-idle` whether the charge is idle.
@@ -81,19 +81,19 @@ mod uncharged {
 
     #[tokio::test]
     async fn unidentified_client_refused_under_shadow() {
-        let scene = exhausted(|layer| layer.strangers(Strangers::Refuse).shadow()).await;
+        let scene = exhausted(|layer| layer.on_unidentified(OnUnidentified::Refuse).shadow()).await;
         is_idle(&scene, |path| Request::post(path).body(Full::default()).unwrap()).await;
     }
 
     #[tokio::test]
     async fn unidentified_client_that_passes() {
-        let scene = exhausted(|layer| layer.strangers(Strangers::Pass)).await;
+        let scene = exhausted(|layer| layer.on_unidentified(OnUnidentified::Pass)).await;
         is_idle(&scene, |path| Request::post(path).body(Full::default()).unwrap()).await;
     }
 
     #[tokio::test]
     async fn invalid_job_id_under_shadow() {
-        let scene = exhausted(|layer| layer.job_ids(JobId::header("x-job-id")).shadow()).await;
+        let scene = exhausted(|layer| layer.job_ids(JobIdSource::header("x-job-id")).shadow()).await;
         is_idle(&scene, |path| {
             let mut request = job("17", path);
             request.headers_mut().append("x-job-id", "18".parse().unwrap());
@@ -105,7 +105,7 @@ mod uncharged {
     #[tokio::test]
     async fn duplicate_job_that_passes() {
         let scene = Scene::new(plan("free", 9), |layer| {
-            layer.share_with_handler().job_ids(JobId::header("x-job-id")).duplicates(Duplicates::Pass)
+            layer.share_with_handler().job_ids(JobIdSource::header("x-job-id")).duplicates(Duplicates::Pass)
         });
         let app = router().layer(scene.layer.clone());
         let (first, second) = (ask(app.clone(), job("17", "/charge")).await, ask(app, job("17", "/charge")).await);
@@ -240,7 +240,7 @@ mod stacked {
         |layer| layer.enabled(false),
         |layer| layer.exempt(|_| true),
         |layer| layer.shadow(),
-        |layer| layer.identify_by(Unverified::header("x-team")).strangers(Strangers::Pass),
+        |layer| layer.identify_by(Unverified::header("x-team")).on_unidentified(OnUnidentified::Pass),
     ];
 
     #[tokio::test]

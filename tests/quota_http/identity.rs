@@ -3,15 +3,15 @@
 use super::*;
 use std::{fmt::Write as _, panic::catch_unwind};
 
-use tollgate::{Account, ApiKey, PeerIp, Strangers};
+use tollgate::{ApiKey, OnUnidentified, PeerIp, Principal};
 
 #[tokio::test]
 async fn strangers_share_an_account_are_refused_or_pass_as_told_and_are_warned_of_once() {
     let nobody = || Request::post("/").body(Full::default()).unwrap();
     for (strangers, expected) in
-        [(Strangers::Share, [200, 200, 429]), (Strangers::Refuse, [403; 3]), (Strangers::Pass, [200; 3])]
+        [(OnUnidentified::Share, [200, 200, 429]), (OnUnidentified::Refuse, [403; 3]), (OnUnidentified::Pass, [200; 3])]
     {
-        let scene = Scene::new(hourly(2), |layer| layer.strangers(strangers));
+        let scene = Scene::new(hourly(2), |layer| layer.on_unidentified(strangers));
         let mut statuses = [0; 3];
         for status in &mut statuses {
             *status = scene.ask(nobody()).await.status;
@@ -38,7 +38,7 @@ fn a_plan_of_a_day_takes_no_identity_that_anybody_can_take_unless_told() {
     let reason = reason.downcast_ref::<String>().unwrap();
     assert!(reason.starts_with("identity must be verified where a limit lasts a day or longer"), "{reason}");
     assert!(reason.contains("plan \"day\" with \"requests_per_day\""), "{reason}");
-    assert!(build(QuotaLayer::new(hourly(5)).plan_for("pro", day()).identify_by(user())).is_err());
+    assert!(build(QuotaLayer::new(hourly(5)).tier_plan("pro", day()).identify_by(user())).is_err());
     assert!(build(QuotaLayer::new(day()).identify_by(user()).accept_unverified()).is_ok());
     assert!(build(QuotaLayer::new(day()).identify_by(PeerIp::new())).is_ok());
     assert!(build(QuotaLayer::new(hourly(5)).identify_by(user())).is_ok());
@@ -60,15 +60,15 @@ async fn a_canary_secret_comes_out_nowhere() {
     const CANARY: &str = "canary-7f3a9c";
     let log = Log::default();
     let heard = log.clone();
-    let keys = std::collections::HashMap::from([(CANARY.to_owned(), Account::unnamed().in_tier("pro"))]);
+    let keys = std::collections::HashMap::from([(CANARY.to_owned(), Principal::unnamed().in_tier("pro"))]);
     let plan = hourly(3).limit(Quota::units("tokens", 10).per(Period::hour())).limit(Quota::concurrent(2));
     let layer = QuotaLayer::new(plan)
         .identify_by(ApiKey::header("x-api-key", keys).or(Unverified::header("x-session")))
-        .job_ids(JobId::header("x-job-id"))
+        .job_ids(JobIdSource::header("x-job-id"))
         .share_with_handler()
         .observe(move |event: &Event<'_>| heard.push(format!("{event:?}")));
     let quotas = layer.handle();
-    let mut shown = format!("{layer:?} {quotas:?} {:?}", JobId::header("x-job-id"));
+    let mut shown = format!("{layer:?} {quotas:?} {:?}", JobIdSource::header("x-job-id"));
     let seen = Log::default();
     let saw = seen.clone();
     let service = layer.layer(service_fn(move |request: Request<Full<Bytes>>| {

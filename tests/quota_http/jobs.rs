@@ -4,7 +4,7 @@ use super::*;
 
 fn scene(settings: impl FnOnce(QuotaLayer) -> QuotaLayer) -> Scene {
     let plan = hourly(3_000).limit(Quota::units("tokens", 100).per(Period::hour()));
-    Scene::new(plan, |layer| settings(layer.job_ids(JobId::header("idempotency-key").or_header("x-job-id"))))
+    Scene::new(plan, |layer| settings(layer.job_ids(JobIdSource::header("idempotency-key").or_header("x-job-id"))))
 }
 
 #[tokio::test]
@@ -147,7 +147,7 @@ async fn duplicates_pass_uncharged_where_that_is_said() {
 
 #[tokio::test]
 async fn a_job_is_forgotten_after_its_horizon() {
-    let scene = scene(|layer| layer.remember_jobs(Duration::from_secs(60)));
+    let scene = scene(|layer| layer.job_retention(Duration::from_secs(60)));
     assert_eq!(scene.ask(job("7", "/")).await.status, 200);
     scene.clock.advance(Duration::from_secs(59));
     assert_eq!(scene.ask(job("7", "/")).await.status, 409);
@@ -169,7 +169,7 @@ async fn the_id_comes_from_either_field_or_from_a_closure() {
     assert_eq!(scene.ask(job("7", "/")).await.status, 409, "in either field");
 
     let scene = Scene::new(hourly(10), |layer| {
-        layer.job_ids(JobId::from_head(|request| request.uri.query().map(String::from)))
+        layer.job_ids(JobIdSource::from_head(|request| request.uri.query().map(String::from)))
     });
     assert_eq!(scene.get("/?7").await.status, 200);
     assert_eq!(scene.get("/?7").await.status, 409);

@@ -184,14 +184,14 @@ async fn b5_after_the_period_or_a_reset_everything_starts_again() {
 #[tokio::test]
 async fn b6_a_named_client_and_a_tier_have_plans_of_their_own_changed_while_running() {
     let keys = std::collections::HashMap::from([
-        ("a".to_owned(), tollgate::Account::named("alice").in_tier("pro")),
-        ("b".to_owned(), tollgate::Account::named("bob")),
-        ("c".to_owned(), tollgate::Account::named("carol").in_tier("pro")),
+        ("a".to_owned(), tollgate::Principal::named("alice").in_tier("pro")),
+        ("b".to_owned(), tollgate::Principal::named("bob")),
+        ("c".to_owned(), tollgate::Principal::named("carol").in_tier("pro")),
     ]);
     let scene = Scene::new(hourly(1), |layer| {
         let keys = tollgate::ApiKey::header("x-user", keys);
         let carol = keys.identify(&RequestHead::of(&by("c", "/")), tollgate::Digester::process()).unwrap();
-        layer.identify_by(keys).plan_for("pro", hourly(2)).plan_of(carol, hourly(3))
+        layer.identify_by(keys).tier_plan("pro", hourly(2)).plan_of(carol, hourly(3))
     });
     let passes = async |who: &str| {
         let mut passed = 0;
@@ -201,7 +201,7 @@ async fn b6_a_named_client_and_a_tier_have_plans_of_their_own_changed_while_runn
         passed
     };
     assert_eq!((passes("a").await, passes("b").await, passes("c").await), (2, 1, 3));
-    scene.quotas.set_plan_for("pro", hourly(5)).unwrap();
+    scene.quotas.set_tier_plan("pro", hourly(5)).unwrap();
     assert_eq!((passes("a").await, passes("b").await, passes("c").await), (3, 0, 0), "what was used stays used");
 }
 
@@ -257,7 +257,7 @@ async fn d6_a_warning_is_given_when_usage_jumps_over_ninety_or_lands_on_a_hundre
 
 #[tokio::test]
 async fn d7_clients_never_see_one_anothers_accounts_or_jobs() {
-    let scene = Scene::new(hourly(1), |layer| layer.job_ids(JobId::header("x-job-id")));
+    let scene = Scene::new(hourly(1), |layer| layer.job_ids(JobIdSource::header("x-job-id")));
     for name in ["alice", "bob", "alice2", "ALICE"] {
         let mut request = by(name, "/");
         request.headers_mut().insert("x-job-id", "7".parse().unwrap());

@@ -164,7 +164,7 @@ async fn a_reader_with_a_closed_window_loses_its_place_to_the_next() {
 #[tokio::test]
 async fn one_job_id_on_a_thousand_requests_at_once_runs_the_handler_once() {
     let plan = hourly(5_000);
-    let scene = Scene::new(plan, |layer| layer.job_ids(JobId::header("idempotency-key")));
+    let scene = Scene::new(plan, |layer| layer.job_ids(JobIdSource::header("idempotency-key")));
     let address = serve(&scene).await;
     let mut answers = Vec::new();
     for _ in 0..10 {

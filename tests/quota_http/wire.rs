@@ -150,7 +150,7 @@ async fn grpc_clients_read_resource_exhausted_with_its_details() {
 
 #[tokio::test]
 async fn grpc_clients_read_that_a_job_was_done() {
-    let scene = Scene::new(hourly(9), |layer| layer.job_ids(JobId::header("x-job-id")));
+    let scene = Scene::new(hourly(9), |layer| layer.job_ids(JobIdSource::header("x-job-id")));
     scene.ask(job("7", "/")).await;
     let request = grpc(job("7", "/"));
     let status = tonic::Status::from_header_map(&scene.ask(request).await.headers).unwrap();

@@ -3,7 +3,7 @@
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use tollgate::{
-    Admit, Answer, CircuitBreakerLayer, Clock, Cost, Dialect, Digester, GateLayer, Open, Period, Plan, Quota,
+    Admit, MaybeFuture, CircuitBreakerLayer, Clock, Cost, Dialect, Digester, GateLayer, Open, Period, Plan, Quota,
     QuotaLayer, Rate, Refusal, RequestHead, TokenBucketLayer, Trip, Unverified,
 };
 
@@ -83,7 +83,7 @@ fn quota(plan: Plan) -> QuotaLayer {
 
 /// Opens at half of the last hundred calls.
 pub fn last_calls() -> CircuitBreakerLayer {
-    CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20).over_last(100))
+    CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20).over_calls(100))
 }
 
 /// Opens at half of the calls of ten seconds.
@@ -98,8 +98,8 @@ pub struct Everyone;
 impl Admit for Everyone {
     type Permit = Open;
 
-    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> Answer<Result<Open, Refusal>> {
-        Answer::Now(Ok(Open))
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Open, Refusal>> {
+        MaybeFuture::Ready(Ok(Open))
     }
 }
 

@@ -101,7 +101,7 @@ async fn postgres(_: &str) -> Result<Ledger, Box<dyn Error>> {
     Err("DATABASE_URL needs the feature postgres: cargo run --example billing --features sqlite,postgres".into())
 }
 
-fn app(ledger: Ledger, setup: &Setup) -> Result<Router, tollgate::Invalid> {
+fn app(ledger: Ledger, setup: &Setup) -> Result<Router, tollgate::ConfigError> {
     let daily = Quota::try_of(UNITS.into(), setup.limit)?.per(Period::day()).named(DAILY);
     let plan = Plan::new("daily").try_limit(daily)?;
     let quotas = QuotaLayer::new(plan).store_in(&ledger, OnFailure::Closed).handle();

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde_json::json;
-use tollgate::{AccountError, Refusal, refusal};
+use tollgate::{QuotaError, Refusal, refusal};
 
 pub(super) struct Problem(Box<Response>);
 
@@ -41,10 +41,10 @@ impl From<Refusal> for Problem {
     }
 }
 
-impl From<AccountError> for Problem {
-    fn from(error: AccountError) -> Self {
+impl From<QuotaError> for Problem {
+    fn from(error: QuotaError) -> Self {
         let status = match error {
-            AccountError::Invalid(_) => StatusCode::BAD_REQUEST,
+            QuotaError::Invalid(_) => StatusCode::BAD_REQUEST,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, error.to_string())

@@ -11,7 +11,7 @@ use axum::{
 };
 use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
-use tollgate::{AccountError, Clock, Period, Window};
+use tollgate::{Clock, Period, QuotaError, Window};
 
 use super::{DAILY, Shop, UNITS, asked::tenant, problem::Problem};
 
@@ -45,7 +45,7 @@ pub(super) async fn ledger(State(shop): State<Shop>, Path(name): Path<String>) -
     let first = entries.next().await?; // now it can still be said that the ledger is away
     let rest = stream::try_unfold(entries, |mut entries| async {
         let entry = entries.next().await?;
-        Ok::<_, AccountError>(entry.map(|entry| (entry, entries)))
+        Ok::<_, QuotaError>(entry.map(|entry| (entry, entries)))
     });
     let lines = stream::iter(first.map(Ok)).chain(rest).map(|entry| entry.map(|entry| format!("{entry}\n")));
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())

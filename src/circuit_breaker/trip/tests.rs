@@ -37,15 +37,15 @@ fn what_cannot_be_is_refused_with_value_and_reason() {
         assert_eq!(text(Trip::failure_rate(share)), expected);
     }
     let half = Trip::failure_rate(0.5);
-    assert_eq!(text(half.over_last(0)), "window must be 1 to 1000000 calls, got 0");
-    assert_eq!(text(half.over_last(1_000_001)), "window must be 1 to 1000000 calls, got 1000001");
-    assert!(half.over_last(1_000_000).check().is_ok());
+    assert_eq!(text(half.over_calls(0)), "window must be 1 to 1000000 calls, got 0");
+    assert_eq!(text(half.over_calls(1_000_001)), "window must be 1 to 1000000 calls, got 1000001");
+    assert!(half.over_calls(1_000_000).check().is_ok());
     assert_eq!(text(half.over(Duration::ZERO)), "window must be positive, got 0s");
     assert_eq!(text(half.min_requests(0)), "min_requests must be positive, got 0");
     assert_eq!(text(half.min_requests(101)), "min_requests must be at most the window of 100, got 101");
-    assert!(half.over_last(5).check().is_ok(), "the default minimum fits every window");
+    assert!(half.over_calls(5).check().is_ok(), "the default minimum fits every window");
     assert_eq!(text(Trip::consecutive(0)), "consecutive failures must be positive, got 0");
     assert_eq!(text(half.slow_after(Duration::ZERO)), "slow_after must be positive, got 0s");
-    let twice = half.over_last(5).or(Trip::slow_rate(0.5).over_last(6));
+    let twice = half.over_calls(5).or(Trip::slow_rate(0.5).over_calls(6));
     assert_eq!(text(twice), "window must be set once for all rules, got two values");
 }

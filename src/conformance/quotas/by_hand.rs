@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::{HOUR, Scene, queries, two_limits, wall};
 use crate::{
-    quota::{AccountError, Amounts, Grant, QuotaLayer, Quotas},
+    quota::{Amounts, Grant, QuotaError, QuotaLayer, Quotas},
     time::Clock,
 };
 
@@ -152,11 +152,11 @@ pub async fn what_cannot_be_is_said_in_words(make: impl AsyncFn(QuotaLayer) -> Q
         quotas.reset(alice, "querys").await.unwrap_err(),
         quotas.grant(alice, Grant::new("querys", 5, now + HOUR)).await.unwrap_err(),
     ] {
-        let AccountError::Invalid(invalid) = error else { panic!("{error}") };
+        let QuotaError::Invalid(invalid) = error else { panic!("{error}") };
         assert!(invalid.reason().contains("queries") && invalid.reason().contains("querys"), "{invalid}");
     }
     let ended = quotas.grant(alice, Grant::new("queries", 5, now - HOUR)).await;
-    assert!(matches!(ended, Err(AccountError::Invalid(_))), "{ended:?}");
+    assert!(matches!(ended, Err(QuotaError::Invalid(_))), "{ended:?}");
     assert_eq!(scene.counts(alice).await, [(5, 0)]);
     assert!(quotas.grants(alice).await.unwrap().is_empty());
 }

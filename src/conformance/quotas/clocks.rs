@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{HOUR, Scene, comes_to, queries, wall};
 use crate::{
-    quota::{Amounts, Ended, Grant, JobRun, OnExpiry, Plan, Quota, QuotaLayer, Quotas, ReservationError},
+    quota::{Amounts, CloseOutcome, Grant, JobRun, OnExpiry, Plan, Quota, QuotaLayer, Quotas, ReservationError},
     time::{FakeClock, Period},
 };
 
@@ -88,10 +88,10 @@ pub async fn a_lost_reservation_comes_back(make: impl AsyncFn(QuotaLayer) -> Quo
     clock.advance(TICK);
     assert_eq!(scene.counts(alice).await, [(0, 0)]);
     quotas.charge(alice, ("queries", 100)).await.unwrap();
-    assert_eq!(quotas.roll_back(&rolled_back).await, Ok(Ended::Late));
+    assert_eq!(quotas.roll_back(&rolled_back).await, Ok(CloseOutcome::Expired));
     assert_eq!(scene.counts(alice).await, [(100, 0)]);
-    assert_eq!(quotas.commit(&committed, ("queries", 25)).await, Ok(Ended::Late));
-    assert_eq!(quotas.commit(&committed, ("queries", 25)).await, Ok(Ended::Before));
+    assert_eq!(quotas.commit(&committed, ("queries", 25)).await, Ok(CloseOutcome::Expired));
+    assert_eq!(quotas.commit(&committed, ("queries", 25)).await, Ok(CloseOutcome::AlreadyClosed));
     assert_eq!(scene.counts(alice).await, [(125, 0)]);
 }
 
@@ -110,7 +110,7 @@ pub async fn a_lost_estimate_is_charged(make: impl AsyncFn(QuotaLayer) -> Quotas
     let id = quotas.reserve(alice, ("queries", 60)).await.unwrap().detach();
     clock.advance(TTL);
     assert_eq!(scene.counts(alice).await, [(60, 0)]);
-    assert_eq!(quotas.commit(&id, ("queries", 45)).await, Ok(Ended::Late));
+    assert_eq!(quotas.commit(&id, ("queries", 45)).await, Ok(CloseOutcome::Expired));
     assert_eq!(scene.counts(alice).await, [(45, 0)]);
 }
 
@@ -130,7 +130,7 @@ pub async fn a_late_charge_belongs_to_its_own_period(make: impl AsyncFn(QuotaLay
     let id = quotas.reserve(alice, ("queries", 60)).await.unwrap().detach();
     clock.advance(TICK);
     assert_eq!(scene.counts(alice).await, [(0, 0)]);
-    assert_eq!(quotas.commit(&id, ("queries", 90)).await, Ok(Ended::Now));
+    assert_eq!(quotas.commit(&id, ("queries", 90)).await, Ok(CloseOutcome::Closed));
     assert_eq!(scene.counts(alice).await, [(0, 0)]);
     assert_eq!(quotas.roll_back(&id).await, Err(ReservationError::Committed));
     quotas.reserve(alice, ("queries", 100)).await.unwrap().commit(Amounts::none());
@@ -146,7 +146,7 @@ pub async fn a_late_charge_belongs_to_its_own_period(make: impl AsyncFn(QuotaLay
 /// # });
 /// ```
 pub async fn a_job_is_forgotten_in_time(make: impl AsyncFn(QuotaLayer) -> Quotas) {
-    let (scene, clock) = under(make, QuotaLayer::new(queries(10)).remember_jobs(HOUR)).await;
+    let (scene, clock) = under(make, QuotaLayer::new(queries(10)).job_retention(HOUR)).await;
     let Scene { quotas, alice, .. } = &scene;
     let run = async || quotas.run_job(alice, "7", ("queries", 1), async {}).await.map_err(|refusal| refusal.reason());
     assert_eq!(run().await, Ok(JobRun::Done(())));

@@ -51,7 +51,7 @@ pub use reservations::{
 };
 
 use crate::{
-    identity::{Account, Client, Verified},
+    identity::{Client, Principal, Verified},
     quota::{Amounts, Plan, Quota, QuotaLayer, Quotas, Usage},
     refusal::Refusal,
     time::{Clock, Period},
@@ -140,7 +140,7 @@ impl Scene {
 
     /// Clients have names, and nobody can take another's: a store may insist on both.
     async fn of(make: impl AsyncFn(QuotaLayer) -> Quotas, layer: QuotaLayer) -> Self {
-        let tenant = Verified::from_extension(|tenant: &Tenant| Some(Account::named(tenant.0))).named_only();
+        let tenant = Verified::from_extension(|tenant: &Tenant| Some(Principal::named(tenant.0))).named_only();
         let quotas = make(layer.identify_by(tenant)).await;
         Self { quotas, alice: Client::named("alice"), bob: Client::named("bob") }
     }

@@ -1,7 +1,7 @@
 //! What is set aside, and how it ends.
 
 use super::{Scene, queries, two_limits};
-use crate::quota::{Amounts, Ended, QuotaLayer, Quotas, ReservationError, ReservationId};
+use crate::quota::{Amounts, CloseOutcome, QuotaLayer, Quotas, ReservationError, ReservationId};
 
 /// What is set aside is nobody else's until it ends: as less or more than was estimated, or as nothing.
 ///
@@ -41,18 +41,18 @@ pub async fn a_reservation_ends_once(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     let Scene { quotas, alice, .. } = &scene;
     for (actual, counts) in [(4, [(4, 0), (5, 0)]), (17, [(21, 0), (10, 0)])] {
         let id = quotas.reserve(alice, [("queries", 10), ("rows", 5)]).await.unwrap().detach();
-        assert_eq!(quotas.commit(&id, ("queries", actual)).await, Ok(Ended::Now));
+        assert_eq!(quotas.commit(&id, ("queries", actual)).await, Ok(CloseOutcome::Closed));
         for _ in 0..2 {
-            assert_eq!(quotas.commit(&id, ("queries", actual)).await, Ok(Ended::Before));
+            assert_eq!(quotas.commit(&id, ("queries", actual)).await, Ok(CloseOutcome::AlreadyClosed));
             assert_eq!(quotas.roll_back(&id).await, Err(ReservationError::Committed));
         }
         assert_eq!(scene.counts(alice).await, counts);
     }
     let before = scene.counts(alice).await;
     let id = quotas.reserve(alice, [("queries", 10), ("rows", 5)]).await.unwrap().detach();
-    assert_eq!(quotas.roll_back(&id).await, Ok(Ended::Now));
+    assert_eq!(quotas.roll_back(&id).await, Ok(CloseOutcome::Closed));
     for _ in 0..2 {
-        assert_eq!(quotas.roll_back(&id).await, Ok(Ended::Before));
+        assert_eq!(quotas.roll_back(&id).await, Ok(CloseOutcome::AlreadyClosed));
         assert_eq!(quotas.commit(&id, Amounts::none()).await, Err(ReservationError::RolledBack));
     }
     assert_eq!(scene.counts(alice).await, before);
@@ -78,8 +78,8 @@ pub async fn an_id_can_be_written_down(make: impl AsyncFn(QuotaLayer) -> Quotas)
         assert_eq!(quotas.roll_back(&nobodys).await, Err(ReservationError::Unknown));
     }
     assert_eq!(scene.counts(alice).await, [(0, 10)]);
-    assert_eq!(quotas.commit(&read, ("queries", 4)).await, Ok(Ended::Now));
-    assert_eq!(quotas.commit(&id, ("queries", 4)).await, Ok(Ended::Before));
+    assert_eq!(quotas.commit(&read, ("queries", 4)).await, Ok(CloseOutcome::Closed));
+    assert_eq!(quotas.commit(&id, ("queries", 4)).await, Ok(CloseOutcome::AlreadyClosed));
     assert_eq!(scene.counts(alice).await, [(4, 0)]);
 }
 
@@ -101,8 +101,8 @@ pub async fn many_at_once_end_a_reservation_once(make: impl AsyncFn(QuotaLayer) 
             tasks.spawn(async move {
                 tokio::task::yield_now().await;
                 match number % 2 {
-                    0 => quotas.commit(&id, ("queries", 7)).await == Ok(Ended::Now),
-                    _ => quotas.roll_back(&id).await == Ok(Ended::Now),
+                    0 => quotas.commit(&id, ("queries", 7)).await == Ok(CloseOutcome::Closed),
+                    _ => quotas.roll_back(&id).await == Ok(CloseOutcome::Closed),
                 }
             });
         }

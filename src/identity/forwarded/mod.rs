@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use http::{HeaderMap, HeaderName, header};
 
 use super::network::canonical;
-use crate::error::Invalid;
+use crate::error::ConfigError;
 use hops::{Form, Hops, MAX_HOPS};
 use trust::Trust;
 
@@ -107,7 +107,7 @@ impl Forwarded {
     /// let error = tollgate::Forwarded::try_single("x real ip").unwrap_err();
     /// assert_eq!(error.to_string(), "field name must be a token of RFC 9110, got \"x real ip\"");
     /// ```
-    pub fn try_single(name: impl AsRef<str>) -> Result<ForwardedField, Invalid> {
+    pub fn try_single(name: impl AsRef<str>) -> Result<ForwardedField, ConfigError> {
         Ok(ForwardedField { name: super::credential::field_name(name.as_ref())?, form: Form::Single })
     }
 
@@ -161,14 +161,17 @@ impl ForwardedField {
     /// let error = tollgate::Forwarded::x_forwarded_for().try_from_networks(["10.0.0.0/33"]).unwrap_err();
     /// assert_eq!(error.to_string(), "trusted network must be an address, alone or with a prefix length above 0, got \"10.0.0.0/33\"");
     /// ```
-    pub fn try_from_networks<N: AsRef<str>>(self, networks: impl IntoIterator<Item = N>) -> Result<Forwarded, Invalid> {
+    pub fn try_from_networks<N: AsRef<str>>(
+        self,
+        networks: impl IntoIterator<Item = N>,
+    ) -> Result<Forwarded, ConfigError> {
         Ok(Forwarded { field: self, trust: Trust::try_networks(networks)? })
     }
 
     /// Believes the nearest `count` proxies, whatever their addresses: 1 to 32.
     ///
     /// It holds only if **nobody can reach this service but through all of them**: who goes round one can say that it
-    /// is anyone. So such an identity is not [`verified`](crate::Traits::verified). A list that is shorter than `count`
+    /// is anyone. So such an identity is not [`verified`](crate::IdentityGuarantees::verified). A list that is shorter than `count`
     /// is taken to its left end, and a [`single`](Forwarded::single) address is taken whatever the count. It works
     /// without a peer's address too, as behind a proxy on a Unix socket.
     ///
@@ -193,10 +196,10 @@ impl ForwardedField {
     /// let error = tollgate::Forwarded::rfc7239().try_through_hops(0).unwrap_err();
     /// assert_eq!(error.to_string(), "trusted hops must be from 1 to 32, got 0");
     /// ```
-    pub fn try_through_hops(self, count: usize) -> Result<Forwarded, Invalid> {
+    pub fn try_through_hops(self, count: usize) -> Result<Forwarded, ConfigError> {
         match count {
             1..=MAX_HOPS => Ok(Forwarded { field: self, trust: Trust::Hops(count) }),
-            _ => Err(Invalid::new("trusted hops", "be from 1 to 32", count)),
+            _ => Err(ConfigError::new("trusted hops", "be from 1 to 32", count)),
         }
     }
 }

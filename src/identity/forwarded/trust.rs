@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::error::Invalid;
+use crate::error::ConfigError;
 
 /// Which of those who wrote into the field are believed.
 #[derive(Clone, Debug)]
@@ -16,10 +16,10 @@ pub(super) enum Trust {
 }
 
 impl Trust {
-    pub(super) fn try_networks<N: AsRef<str>>(networks: impl IntoIterator<Item = N>) -> Result<Self, Invalid> {
+    pub(super) fn try_networks<N: AsRef<str>>(networks: impl IntoIterator<Item = N>) -> Result<Self, ConfigError> {
         let networks = networks.into_iter().map(|network| parse(network.as_ref())).collect::<Result<Box<[_]>, _>>()?;
         if networks.is_empty() {
-            return Err(Invalid::new("trusted networks", "be at least one", 0));
+            return Err(ConfigError::new("trusted networks", "be at least one", 0));
         }
         Ok(Self::Networks(networks))
     }
@@ -49,7 +49,7 @@ impl Trust {
 }
 
 /// A network, an IPv4 one if it was an IPv6 one only in form, as the addresses are that it is compared with.
-fn parse(text: &str) -> Result<IpNet, Invalid> {
+fn parse(text: &str) -> Result<IpNet, ConfigError> {
     let network = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| IpNet::from(ip))).ok();
     let network = network.and_then(|network: IpNet| match (network.addr().to_canonical(), network) {
         (ip @ IpAddr::V4(_), IpNet::V6(_)) => IpNet::new(ip, network.prefix_len().checked_sub(96)?).ok(),
@@ -58,7 +58,7 @@ fn parse(text: &str) -> Result<IpNet, Invalid> {
     network.filter(|network| network.prefix_len() > 0).ok_or_else(|| {
         let shown: String = text.chars().take(80).collect();
         let must = "be an address, alone or with a prefix length above 0";
-        Invalid::new("trusted network", must, format_args!("{shown:?}"))
+        ConfigError::new("trusted network", must, format_args!("{shown:?}"))
     })
 }
 

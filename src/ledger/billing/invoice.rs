@@ -12,7 +12,7 @@ use crate::ledger::{
     audit::nanos,
     entry::{Json, time},
 };
-use crate::{error::Invalid, quota::AccountError, time::Instant};
+use crate::{error::ConfigError, quota::QuotaError, time::Instant};
 
 /// What a tenant used in a period, priced; see [`Ledger::invoice`].
 ///
@@ -106,7 +106,7 @@ impl Ledger {
         from: SystemTime,
         until: SystemTime,
         price: impl Fn(&str, u64) -> u64,
-    ) -> Result<Invoice, AccountError> {
+    ) -> Result<Invoice, QuotaError> {
         let (from, until) = period(from, until)?;
         let (now, sums) = self.0.sums(tenant, from, until).await?;
         self.check_kept("beginning of an invoice", from).await?;
@@ -146,17 +146,17 @@ impl Invoice {
 const UNSAFE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// A period in nanoseconds since 1970, as precise as the ledger is.
-pub(super) fn period(from: SystemTime, until: SystemTime) -> Result<(u64, u64), Invalid> {
+pub(super) fn period(from: SystemTime, until: SystemTime) -> Result<(u64, u64), ConfigError> {
     let whole = |time| nanos(time) / 1_000 * 1_000;
     if whole(from) >= whole(until) {
-        return Err(Invalid::new("end of a period", &format!("lie after {}", Instant(from)), Instant(until)));
+        return Err(ConfigError::new("end of a period", &format!("lie after {}", Instant(from)), Instant(until)));
     }
     Ok((whole(from), whole(until)))
 }
 
 /// What a column of a billing provider holds.
-pub(super) fn fits(what: &str, value: i128) -> Result<i64, Invalid> {
-    i64::try_from(value).map_err(|_| Invalid::new(what, "be at most 2^63 - 1", value))
+pub(super) fn fits(what: &str, value: i128) -> Result<i64, ConfigError> {
+    i64::try_from(value).map_err(|_| ConfigError::new(what, "be at most 2^63 - 1", value))
 }
 
 /// As one line of JSON; times are RFC 3339 with microseconds.

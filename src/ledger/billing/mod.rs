@@ -9,7 +9,7 @@ pub use invoice::{Invoice, InvoiceLine};
 pub use memory_provider::MemoryProvider;
 
 use super::{Ledger, entry::time};
-use crate::{error::Invalid, quota::AccountError, time::Instant};
+use crate::{error::ConfigError, quota::QuotaError, time::Instant};
 use invoice::{fits, period};
 
 /// Whoever sends the bills.
@@ -85,7 +85,7 @@ pub struct BillingDrift {
 #[non_exhaustive]
 pub enum BillingError<E> {
     /// The ledger does not answer, or what was asked for cannot be.
-    Ledger(AccountError),
+    Ledger(QuotaError),
     /// The provider said so. Of a push nobody knows then whether it was billed: the same one again bills it once.
     Provider(E),
 }
@@ -118,7 +118,7 @@ impl Ledger {
         if !invoice.closed {
             let until = Instant(invoice.until);
             return Err(BillingError::Ledger(
-                Invalid::new("an invoice", "be of a period that was over when it was read", until).into(),
+                ConfigError::new("an invoice", "be of a period that was over when it was read", until).into(),
             ));
         }
         provider.push(&invoice.id(), invoice).await.map_err(BillingError::Provider)
@@ -148,7 +148,7 @@ impl Ledger {
     ) -> Result<Vec<BillingDrift>, BillingError<P::Error>> {
         let (from, until) = period(from, until)?;
         let billed = provider.totals(tenant, time(from), time(until)).await.map_err(BillingError::Provider)?;
-        let (_, sums) = self.0.sums(tenant, from, until).await.map_err(AccountError::from)?;
+        let (_, sums) = self.0.sums(tenant, from, until).await.map_err(QuotaError::from)?;
         self.check_kept("beginning of a comparison", from).await?;
         let mut both: BTreeMap<String, (i64, i64)> =
             billed.into_iter().map(|(kind, billed)| (kind, (0, billed))).collect();
@@ -179,14 +179,14 @@ impl<E: Error + 'static> Error for BillingError<E> {
     }
 }
 
-impl<E> From<AccountError> for BillingError<E> {
-    fn from(error: AccountError) -> Self {
+impl<E> From<QuotaError> for BillingError<E> {
+    fn from(error: QuotaError) -> Self {
         Self::Ledger(error)
     }
 }
 
-impl<E> From<Invalid> for BillingError<E> {
-    fn from(invalid: Invalid) -> Self {
+impl<E> From<ConfigError> for BillingError<E> {
+    fn from(invalid: ConfigError) -> Self {
         Self::Ledger(invalid.into())
     }
 }

@@ -13,7 +13,7 @@ use crate::ledger::{
     Failure,
     billed::BILLED,
     columns::{nanos, natural, read, text, until as micros},
-    database::{Audited, Drift, Past, Sum},
+    database::{Audited, CounterMismatch, Past, Sum},
     writer::Row,
 };
 
@@ -86,7 +86,7 @@ impl Audited for PostgresLedger {
         found.iter().map(past).collect()
     }
 
-    async fn drifts(&self, most: usize) -> Result<(u64, Vec<Drift>), Failure> {
+    async fn drifts(&self, most: usize) -> Result<(u64, Vec<CounterMismatch>), Failure> {
         let compared: i64 =
             sqlx::query_scalar("SELECT count(*) FROM quota_counter").fetch_one(&self.pool).await.map_err(failure)?;
         let sql = format!(
@@ -103,7 +103,7 @@ impl Audited for PostgresLedger {
         );
         let query = sqlx::query(AssertSqlSafe(sql)).bind(i64::try_from(most).unwrap_or(i64::MAX));
         let drift = |row: &PgRow| {
-            Ok(Drift {
+            Ok(CounterMismatch {
                 tenant: read(value(row, 0)?).into(),
                 limit: read(value(row, 1)?).into(),
                 kind: read(value(row, 2)?).into(),

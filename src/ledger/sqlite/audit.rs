@@ -7,7 +7,7 @@ use crate::ledger::{
     Failure,
     billed::BILLED,
     columns::{nanos, natural, read, text, until as micros},
-    database::{Audited, Drift, Past, Sum},
+    database::{Audited, CounterMismatch, Past, Sum},
     writer::Row,
 };
 
@@ -80,7 +80,7 @@ impl Audited for SqliteLedger {
         found.iter().map(past).collect()
     }
 
-    async fn drifts(&self, most: usize) -> Result<(u64, Vec<Drift>), Failure> {
+    async fn drifts(&self, most: usize) -> Result<(u64, Vec<CounterMismatch>), Failure> {
         let mut transaction = self.reading().await?;
         let compared: i64 = sqlx::query_scalar("SELECT count(*) FROM quota_counter")
             .fetch_one(&mut *transaction)
@@ -100,7 +100,7 @@ impl Audited for SqliteLedger {
         );
         let query = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(i64::try_from(most).unwrap_or(i64::MAX));
         let drift = |row: &sqlx::sqlite::SqliteRow| {
-            Ok(Drift {
+            Ok(CounterMismatch {
                 tenant: read(row.try_get(0).map_err(failure)?).into(),
                 limit: read(row.try_get(1).map_err(failure)?).into(),
                 kind: read(row.try_get(2).map_err(failure)?).into(),

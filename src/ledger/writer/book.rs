@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Row, Stored, Writes};
 use crate::{
-    error::Invalid,
+    error::ConfigError,
     quota::{
         Amounts, Limit, Plan,
         account::{Count, GrantState, Sheet, Warning, cover, raise},
@@ -197,7 +197,7 @@ impl Book {
     }
 
     /// Counts the limits of this name or kind, or all, anew.
-    pub(super) fn reset(&mut self, plan: &Plan, name: Option<&str>, wall: u64) -> Result<Vec<Line>, Invalid> {
+    pub(super) fn reset(&mut self, plan: &Plan, name: Option<&str>, wall: u64) -> Result<Vec<Line>, ConfigError> {
         let meant = |limit: &str, kind: &str| name.is_none_or(|name| limit == name || kind == name);
         let known = || plan.counted().iter().map(|limit| limit.name.clone());
         if let Some(name) = name
@@ -230,12 +230,12 @@ impl Book {
     }
 
     /// Raises a limit.
-    pub(super) fn grant(&mut self, plan: &Plan, state: GrantState, wall: u64) -> Result<Line, Invalid> {
+    pub(super) fn grant(&mut self, plan: &Plan, state: GrantState, wall: u64) -> Result<Line, ConfigError> {
         let Some(limit) = plan.counted().iter().find(|limit| *limit.name.as_str() == *state.limit) else {
             return Err(no_such_limit(&state.limit, plan.counted().iter().map(|limit| limit.name.clone())));
         };
         if state.until <= wall {
-            return Err(Invalid::new("end of a grant", "lie ahead", Instant(from_1970(state.until))));
+            return Err(ConfigError::new("end of a grant", "lie ahead", Instant(from_1970(state.until))));
         }
         self.writes = true;
         let state = GrantState { kind: limit.kind().text(), ..state };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Key, Since};
 use crate::{
-    error::Invalid,
+    error::ConfigError,
     quota::{
         Amounts, GrantId, Plan, Usage,
         account::{GrantState, Nearest, Warning},
@@ -149,7 +149,7 @@ pub(crate) enum Verdict {
     Granted(GrantId),
     /// Whether there was such a grant.
     Revoked(bool),
-    Invalid(Invalid),
+    Invalid(ConfigError),
     /// The database rejects it for good, for this reason; nothing was done.
     Rejected(Arc<str>),
     /// Nobody knows whether it was done: the same id will tell.

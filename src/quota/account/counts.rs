@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use super::{Marks, counter::Counter, grants::Grants, holds::Hold, past::Past};
 use crate::{
-    error::Invalid,
+    error::ConfigError,
     quota::{Amounts, Limit, MOST, Plan, no_such_limit},
 };
 
@@ -135,7 +135,7 @@ impl Counts {
     }
 
     /// Counts the limits of this name or kind, or all, from zero.
-    pub(super) fn reset(&mut self, name: Option<&str>) -> Result<(), Invalid> {
+    pub(super) fn reset(&mut self, name: Option<&str>) -> Result<(), ConfigError> {
         let named = |limit: &Limit, name| limit.name.as_str() == name || limit.kind().as_str() == name;
         let meant = |limit: &Limit| name.is_none_or(|name| named(limit, name));
         if let Some(name) = name.filter(|_| !self.plan.counted().iter().any(meant)) {
@@ -152,7 +152,7 @@ impl Counts {
         Ok(())
     }
 
-    pub(super) fn no_such_limit(&self, name: &str) -> Invalid {
+    pub(super) fn no_such_limit(&self, name: &str) -> ConfigError {
         no_such_limit(name, self.plan.counted().iter().map(|limit| limit.name.clone()))
     }
 

@@ -1,7 +1,7 @@
 //! What is allowed on top, and which of it is used up first.
 
 use crate::{
-    quota::{Grant, GrantId, Granted, Limit},
+    quota::{ActiveGrant, Grant, GrantId, Limit},
     time::since_1970,
 };
 
@@ -151,9 +151,9 @@ impl Grants {
         self.all.retain(|given| given.current > 0 || given.left() > 0);
     }
 
-    pub(super) fn list(&self) -> Vec<Granted> {
+    pub(super) fn list(&self) -> Vec<ActiveGrant> {
         let live = self.all.iter().filter(|given| !given.ended);
-        live.map(|given| Granted { id: given.id, grant: given.grant.clone(), used: given.before + given.current })
+        live.map(|given| ActiveGrant { id: given.id, grant: given.grant.clone(), used: given.before + given.current })
             .collect()
     }
 }

@@ -2,19 +2,19 @@
 
 use std::{error::Error, fmt};
 
-use crate::{error::Invalid, quota::store::Trouble};
+use crate::{error::ConfigError, quota::store::Trouble};
 
 /// Why something could not be done to an account, or said of it.
 ///
-/// Accounts in memory always answer: of them it is [`Invalid`](Self::Invalid) or nothing.
+/// Accounts in memory always answer: of them it is [`ConfigError`](Self::Invalid) or nothing.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// use tollgate::{AccountError, Client, Plan, QuotaLayer};
+/// use tollgate::{QuotaError, Client, Plan, QuotaLayer};
 ///
 /// let quotas = QuotaLayer::new(Plan::standard()).handle();
 /// match quotas.reset(&Client::named("alice"), "querys").await {
-///     Err(AccountError::Invalid(invalid)) => println!("no such limit: {invalid}"),
+///     Err(QuotaError::Invalid(invalid)) => println!("no such limit: {invalid}"),
 ///     Err(error) => println!("the store is down: {error}"),
 ///     Ok(()) => unreachable!(),
 /// }
@@ -22,9 +22,9 @@ use crate::{error::Invalid, quota::store::Trouble};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum AccountError {
+pub enum QuotaError {
     /// What was asked for cannot be; nothing has changed.
-    Invalid(Invalid),
+    Invalid(ConfigError),
     /// The store of the accounts cannot be reached; nothing has changed.
     Unavailable,
     /// The store did not say in time whether it was done.
@@ -34,7 +34,7 @@ pub enum AccountError {
     Rejected(String),
 }
 
-impl fmt::Display for AccountError {
+impl fmt::Display for QuotaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Invalid(invalid) => invalid.fmt(f),
@@ -47,21 +47,21 @@ impl fmt::Display for AccountError {
     }
 }
 
-impl Error for AccountError {}
+impl Error for QuotaError {}
 
-impl From<Invalid> for AccountError {
-    fn from(invalid: Invalid) -> Self {
+impl From<ConfigError> for QuotaError {
+    fn from(invalid: ConfigError) -> Self {
         Self::Invalid(invalid)
     }
 }
 
-impl From<Trouble> for AccountError {
+impl From<Trouble> for QuotaError {
     fn from(trouble: Trouble) -> Self {
         match trouble {
             Trouble::Unavailable => Self::Unavailable,
             Trouble::Indeterminate => Self::Indeterminate,
             Trouble::Rejected(why) => Self::Rejected(why.to_string()),
-            Trouble::Nameless => Self::Invalid(Invalid::new(
+            Trouble::Nameless => Self::Invalid(ConfigError::new(
                 "client",
                 "have a public name of at most 1,024 bytes, by which a ledger bills",
                 "none",
@@ -76,9 +76,9 @@ mod tests {
 
     #[test]
     fn it_says_what_is_not_promised() {
-        let invalid = Invalid::new("limit", "be one of the plan's", "querys");
+        let invalid = ConfigError::new("limit", "be one of the plan's", "querys");
         for (error, text) in [
-            (AccountError::from(invalid), "limit must be one of the plan's, got querys"),
+            (QuotaError::from(invalid), "limit must be one of the plan's, got querys"),
             (Trouble::Unavailable.into(), "the store of the accounts cannot be reached"),
             (
                 Trouble::Rejected("CHECK failed".into()).into(),

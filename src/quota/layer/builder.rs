@@ -4,16 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     handle::Quotas,
-    job_id::{Duplicates, JobId},
-    settings::{OnExpiry, OnFailure, QuotaSettings, Served},
+    job_id::{Duplicates, JobIdSource},
+    settings::{OnExpiry, OnFailure, QuotaSettings, ServedRequest},
 };
 use crate::{
-    error::Invalid,
+    error::ConfigError,
     gate::GateLayer,
     head::RequestHead,
-    identity::{Client, Identify, Strangers, Tier},
+    identity::{Client, Identify, OnUnidentified, Tier},
     kind::Kind,
-    quota::{Plan, store::AccountStore},
+    quota::{Plan, store::QuotaStore},
     refusal::Dialect,
 };
 
@@ -44,9 +44,9 @@ impl GateLayer<QuotaSettings> {
     /// layer does not build.
     ///
     /// ```
-    /// use tollgate::{Account, Plan, QuotaLayer, Verified};
+    /// use tollgate::{Principal, Plan, QuotaLayer, Verified};
     /// struct Tenant(String);
-    /// let tenant = Verified::from_extension(|tenant: &Tenant| Some(Account::named(tenant.0.as_str())));
+    /// let tenant = Verified::from_extension(|tenant: &Tenant| Some(Principal::named(tenant.0.as_str())));
     /// let layer = QuotaLayer::new(Plan::standard()).identify_by(tenant);
     /// ```
     #[must_use]
@@ -74,10 +74,10 @@ impl GateLayer<QuotaSettings> {
     /// ```
     /// use tollgate::{Period, Plan, Quota, QuotaLayer};
     /// let pro = Plan::new("pro").limit(Quota::requests(100_000).per(Period::hour()));
-    /// let layer = QuotaLayer::new(Plan::standard()).plan_for("pro", pro);
+    /// let layer = QuotaLayer::new(Plan::standard()).tier_plan("pro", pro);
     /// ```
     #[must_use]
-    pub fn plan_for(self, tier: impl Into<Tier>, plan: Plan) -> Self {
+    pub fn tier_plan(self, tier: impl Into<Tier>, plan: Plan) -> Self {
         let tier = tier.into();
         self.with_blueprint(|settings| {
             settings.tiers.retain(|(name, _)| *name != tier);
@@ -117,7 +117,7 @@ impl GateLayer<QuotaSettings> {
     pub fn cost(self, unit: &str, of: impl Fn(&RequestHead<'_>) -> Option<u64> + Send + Sync + 'static) -> Self {
         let kind = Kind::units(unit);
         if !matches!(kind, Kind::Units(_)) {
-            panic!("{}", Invalid::new("cost", "be of a unit of your own", kind));
+            panic!("{}", ConfigError::new("cost", "be of a unit of your own", kind));
         }
         self.with_blueprint(|settings| {
             settings.meters.retain(|(known, _)| *known != kind);
@@ -170,26 +170,26 @@ impl GateLayer<QuotaSettings> {
     ///     .charge_when(|served| served.status.is_none_or(|status| status == StatusCode::UNAUTHORIZED));
     /// ```
     #[must_use]
-    pub fn charge_when(self, charge_when: impl Fn(&Served) -> bool + Send + Sync + 'static) -> Self {
+    pub fn charge_when(self, charge_when: impl Fn(&ServedRequest) -> bool + Send + Sync + 'static) -> Self {
         self.with_blueprint(|settings| settings.charge_when = Some(Arc::new(charge_when)))
     }
 
     /// Charges each job once, by the id that its request names; by default every request is a job of its own.
     ///
     /// ```
-    /// use tollgate::{JobId, Plan, QuotaLayer};
-    /// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobId::header("idempotency-key").or_header("x-job-id"));
+    /// use tollgate::{JobIdSource, Plan, QuotaLayer};
+    /// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobIdSource::header("idempotency-key").or_header("x-job-id"));
     /// ```
     #[must_use]
-    pub fn job_ids(self, ids: JobId) -> Self {
+    pub fn job_ids(self, ids: JobIdSource) -> Self {
         self.with_blueprint(|settings| settings.job_id = Some(ids))
     }
 
     /// What to do with duplicates of a job; refused by default.
     ///
     /// ```
-    /// use tollgate::{Duplicates, JobId, Plan, QuotaLayer};
-    /// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobId::header("x-job-id")).duplicates(Duplicates::Refuse);
+    /// use tollgate::{Duplicates, JobIdSource, Plan, QuotaLayer};
+    /// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobIdSource::header("x-job-id")).duplicates(Duplicates::Refuse);
     /// ```
     #[must_use]
     pub fn duplicates(self, duplicates: Duplicates) -> Self {
@@ -198,35 +198,35 @@ impl GateLayer<QuotaSettings> {
 
     /// For how long a job is remembered after its end; 24 hours by default.
     ///
-    /// How many of one client are remembered is [another limit](Self::remember_at_most). In a ledger a job is remembered as
+    /// How many of one client are remembered is [another limit](Self::max_jobs_per_client). In a ledger a job is remembered as
     /// long as its rows, which are kept: neither limit holds there.
     ///
     /// ```
     /// use std::time::Duration;
-    /// use tollgate::{JobId, Plan, QuotaLayer};
-    /// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobId::header("x-job-id")).remember_jobs(Duration::from_secs(3_600));
+    /// use tollgate::{JobIdSource, Plan, QuotaLayer};
+    /// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobIdSource::header("x-job-id")).job_retention(Duration::from_secs(3_600));
     /// ```
     #[must_use]
-    pub fn remember_jobs(self, horizon: Duration) -> Self {
+    pub fn job_retention(self, horizon: Duration) -> Self {
         self.with_blueprint(|settings| settings.job_horizon = horizon)
     }
 
     /// How many jobs of one client are remembered; 65,536 by default, whose ids take 4 MB.
     ///
-    /// Who has more is refused until some are [forgotten](Self::remember_jobs), for a job that nobody remembers could be
+    /// Who has more is refused until some are [forgotten](Self::job_retention), for a job that nobody remembers could be
     /// charged twice.
     ///
     /// # Panics
     /// When `jobs` is 0.
     ///
     /// ```
-    /// use tollgate::{JobId, Plan, QuotaLayer};
-    /// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobId::header("x-job-id")).remember_at_most(1_000_000);
+    /// use tollgate::{JobIdSource, Plan, QuotaLayer};
+    /// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobIdSource::header("x-job-id")).max_jobs_per_client(1_000_000);
     /// ```
     #[must_use]
-    pub fn remember_at_most(self, jobs: usize) -> Self {
+    pub fn max_jobs_per_client(self, jobs: usize) -> Self {
         if jobs == 0 {
-            panic!("{}", Invalid::new("remember_at_most", "be positive", jobs));
+            panic!("{}", ConfigError::new("max_jobs_per_client", "be positive", jobs));
         }
         self.with_blueprint(|settings| settings.max_jobs = jobs)
     }
@@ -234,11 +234,11 @@ impl GateLayer<QuotaSettings> {
     /// What to do with requests that name no client; they share one account by default.
     ///
     /// ```
-    /// use tollgate::{Plan, QuotaLayer, Strangers};
-    /// let layer = QuotaLayer::new(Plan::standard()).strangers(Strangers::Refuse);
+    /// use tollgate::{Plan, QuotaLayer, OnUnidentified};
+    /// let layer = QuotaLayer::new(Plan::standard()).on_unidentified(OnUnidentified::Refuse);
     /// ```
     #[must_use]
-    pub fn strangers(self, strangers: Strangers) -> Self {
+    pub fn on_unidentified(self, strangers: OnUnidentified) -> Self {
         self.with_blueprint(|settings| settings.strangers = strangers)
     }
 
@@ -269,7 +269,7 @@ impl GateLayer<QuotaSettings> {
     #[must_use]
     pub fn max_clients(self, clients: usize) -> Self {
         if !(1..=u32::MAX as usize).contains(&clients) {
-            panic!("{}", Invalid::new("max_clients", "be from 1 to 2^32 - 1", clients));
+            panic!("{}", ConfigError::new("max_clients", "be from 1 to 2^32 - 1", clients));
         }
         self.with_blueprint(|settings| settings.max_clients = clients)
     }
@@ -292,7 +292,7 @@ impl GateLayer<QuotaSettings> {
         if at_most.is_zero() || without_progress.is_zero() {
             panic!(
                 "{}",
-                Invalid::new("hold", "be longer than zero", format_args!("{at_most:?} and {without_progress:?}"))
+                ConfigError::new("hold", "be longer than zero", format_args!("{at_most:?} and {without_progress:?}"))
             );
         }
         self.with_blueprint(|settings| (settings.max_hold, settings.max_stall) = (at_most, without_progress))
@@ -313,7 +313,10 @@ impl GateLayer<QuotaSettings> {
     #[must_use]
     pub fn reservations_last(self, ttl: Duration) -> Self {
         if ttl.is_zero() {
-            panic!("{}", Invalid::new("time to live of a reservation", "be longer than zero", format_args!("{ttl:?}")));
+            panic!(
+                "{}",
+                ConfigError::new("time to live of a reservation", "be longer than zero", format_args!("{ttl:?}"))
+            );
         }
         self.with_blueprint(|settings| settings.ttl = ttl)
     }
@@ -348,7 +351,7 @@ impl GateLayer<QuotaSettings> {
     /// # }
     /// ```
     #[must_use]
-    pub fn store_in(self, store: impl Into<AccountStore>, on_failure: OnFailure) -> Self {
+    pub fn store_in(self, store: impl Into<QuotaStore>, on_failure: OnFailure) -> Self {
         let store = store.into();
         self.with_blueprint(|settings| (settings.store, settings.on_failure) = (store, on_failure))
     }

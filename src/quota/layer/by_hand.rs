@@ -1,8 +1,8 @@
 //! What people change in accounts: resets, grants, and plans.
 
-use super::{account_error::AccountError, handle::Quotas, offer::Whose};
+use super::{account_error::QuotaError, handle::Quotas, offer::Whose};
 use crate::{
-    error::Invalid,
+    error::ConfigError,
     identity::{Client, Tier},
     quota::{Grant, GrantId, Plan, store::Account},
 };
@@ -23,7 +23,7 @@ impl Quotas {
     /// assert!(quotas.reset(&alice, "querys").await.is_err());
     /// # });
     /// ```
-    pub async fn reset(&self, client: &Client, limit: &str) -> Result<(), AccountError> {
+    pub async fn reset(&self, client: &Client, limit: &str) -> Result<(), QuotaError> {
         self.reset_some(client, Some(limit)).await
     }
 
@@ -39,7 +39,7 @@ impl Quotas {
     /// quotas.reset_all(&Client::named("alice")).await.unwrap();
     /// # });
     /// ```
-    pub async fn reset_all(&self, client: &Client) -> Result<(), AccountError> {
+    pub async fn reset_all(&self, client: &Client) -> Result<(), QuotaError> {
         self.reset_some(client, None).await
     }
 
@@ -61,7 +61,7 @@ impl Quotas {
     /// assert_eq!(quotas.usage(&alice).await.unwrap().of("queries_per_day").unwrap().limit, 43_700);
     /// # });
     /// ```
-    pub async fn grant(&self, client: &Client, grant: Grant) -> Result<GrantId, AccountError> {
+    pub async fn grant(&self, client: &Client, grant: Grant) -> Result<GrantId, QuotaError> {
         let (now, offer) = (self.0.common.now(), self.offer(client));
         Ok(self.0.common.store.grant(&Account { client, plan: &offer.plan, now }, grant).await??)
     }
@@ -72,14 +72,14 @@ impl Quotas {
     /// When the store of the accounts does not answer; memory always does.
     ///
     /// ```
-    /// # async fn takes(quotas: &tollgate::Quotas, alice: &tollgate::Client) -> Result<(), tollgate::AccountError> {
+    /// # async fn takes(quotas: &tollgate::Quotas, alice: &tollgate::Client) -> Result<(), tollgate::QuotaError> {
     /// for granted in quotas.grants(alice).await? {
     ///     quotas.revoke(alice, granted.id).await?;
     /// }
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn revoke(&self, client: &Client, id: GrantId) -> Result<bool, AccountError> {
+    pub async fn revoke(&self, client: &Client, id: GrantId) -> Result<bool, QuotaError> {
         let (now, offer) = (self.0.common.now(), self.offer(client));
         Ok(self.0.common.store.revoke(&Account { client, plan: &offer.plan, now }, id).await?)
     }
@@ -102,7 +102,7 @@ impl Quotas {
     /// assert!(quotas.set_plan(plan().numbered(4)).is_err()); // a late message of another node changes nothing
     /// # });
     /// ```
-    pub fn set_plan(&self, plan: Plan) -> Result<(), Invalid> {
+    pub fn set_plan(&self, plan: Plan) -> Result<(), ConfigError> {
         self.change_plan(&Whose::Everyone, plan)
     }
 
@@ -114,9 +114,9 @@ impl Quotas {
     /// ```
     /// # use tollgate::{Period, Plan, Quota, QuotaLayer};
     /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
-    /// quotas.set_plan_for("pro", Plan::new("pro").limit(Quota::requests(10_000).per(Period::hour()))).unwrap();
+    /// quotas.set_tier_plan("pro", Plan::new("pro").limit(Quota::requests(10_000).per(Period::hour()))).unwrap();
     /// ```
-    pub fn set_plan_for(&self, tier: impl Into<Tier>, plan: Plan) -> Result<(), Invalid> {
+    pub fn set_tier_plan(&self, tier: impl Into<Tier>, plan: Plan) -> Result<(), ConfigError> {
         self.change_plan(&Whose::Tier(tier.into()), plan)
     }
 
@@ -129,9 +129,9 @@ impl Quotas {
     /// # use tollgate::{Client, Period, Plan, Quota, QuotaLayer};
     /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
     /// let own = Plan::new("acme").limit(Quota::requests(10_000).per(Period::hour()));
-    /// quotas.set_plan_of(&Client::named("acme"), own).unwrap();
+    /// quotas.set_client_plan(&Client::named("acme"), own).unwrap();
     /// ```
-    pub fn set_plan_of(&self, client: &Client, plan: Plan) -> Result<(), Invalid> {
+    pub fn set_client_plan(&self, client: &Client, plan: Plan) -> Result<(), ConfigError> {
         self.change_plan(&Whose::Client(client.digest()), plan)
     }
 
@@ -140,18 +140,18 @@ impl Quotas {
     /// ```
     /// # use tollgate::{Client, Plan, QuotaLayer};
     /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
-    /// quotas.end_plan_of(&Client::named("acme"));
+    /// quotas.remove_client_plan(&Client::named("acme"));
     /// ```
-    pub fn end_plan_of(&self, client: &Client) {
-        let _ = self.0.plans.try_replace(|plans| Ok::<_, Invalid>(plans.without(client.digest())));
+    pub fn remove_client_plan(&self, client: &Client) {
+        let _ = self.0.plans.try_replace(|plans| Ok::<_, ConfigError>(plans.without(client.digest())));
     }
 
-    async fn reset_some(&self, client: &Client, limit: Option<&str>) -> Result<(), AccountError> {
+    async fn reset_some(&self, client: &Client, limit: Option<&str>) -> Result<(), QuotaError> {
         let (now, offer) = (self.0.common.now(), self.offer(client));
         Ok(self.0.common.store.reset(&Account { client, plan: &offer.plan, now }, limit).await??)
     }
 
-    fn change_plan(&self, whose: &Whose, plan: Plan) -> Result<(), Invalid> {
+    fn change_plan(&self, whose: &Whose, plan: Plan) -> Result<(), ConfigError> {
         self.0.plans.try_replace(|plans| plans.with(whose, plan, &self.0.common))
     }
 }

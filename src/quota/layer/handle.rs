@@ -3,9 +3,9 @@
 use std::{borrow::Cow, fmt, future::Future, sync::Arc};
 
 use super::{
-    account_error::AccountError,
+    account_error::QuotaError,
     offer::Offer,
-    reservation::{Ended, Reservation, ReservationError},
+    reservation::{CloseOutcome, Reservation, ReservationError},
     reservation_id::ReservationId,
     tracker::Tracker,
 };
@@ -119,7 +119,11 @@ impl Quotas {
     /// quotas.commit(&id, Amounts::none()).await.unwrap(); // all twenty
     /// # });
     /// ```
-    pub async fn commit(&self, id: &ReservationId, actual: impl Into<Amounts>) -> Result<Ended, ReservationError> {
+    pub async fn commit(
+        &self,
+        id: &ReservationId,
+        actual: impl Into<Amounts>,
+    ) -> Result<CloseOutcome, ReservationError> {
         self.0.close(id, Some(&actual.into())).await
     }
 
@@ -136,7 +140,7 @@ impl Quotas {
     /// quotas.roll_back(&id).await.unwrap();
     /// # });
     /// ```
-    pub async fn roll_back(&self, id: &ReservationId) -> Result<Ended, ReservationError> {
+    pub async fn roll_back(&self, id: &ReservationId) -> Result<CloseOutcome, ReservationError> {
         self.0.close(id, None).await
     }
 
@@ -152,7 +156,7 @@ impl Quotas {
     /// quotas.record(&Client::named("alice"), ("bytes", 4_096)).await.unwrap();
     /// # });
     /// ```
-    pub async fn record(&self, client: &Client, amounts: impl Into<Amounts>) -> Result<(), AccountError> {
+    pub async fn record(&self, client: &Client, amounts: impl Into<Amounts>) -> Result<(), QuotaError> {
         let (now, offer, amounts) = (self.0.common.now(), self.offer(client), amounts.into());
         let near = self.0.common.store.record(&Account { client, plan: &offer.plan, now }, &amounts).await?;
         self.0.common.warn(&near);

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use http::{HeaderMap, HeaderName, header::CONTENT_LENGTH};
 
 use crate::{
-    error::Invalid,
+    error::ConfigError,
     head::RequestHead,
     identity::{Client, Digester},
     kind::Kind,
@@ -21,11 +21,11 @@ use crate::{
 /// client: two clients with the same id never meet.
 ///
 /// ```
-/// use tollgate::{JobId, Plan, QuotaLayer};
-/// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobId::header("x-job-id"));
+/// use tollgate::{JobIdSource, Plan, QuotaLayer};
+/// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobIdSource::header("x-job-id"));
 /// ```
 #[derive(Clone)]
-pub struct JobId {
+pub struct JobIdSource {
     source: Source,
     fingerprint: Option<Fingerprint>,
 }
@@ -42,8 +42,8 @@ enum Source {
 /// What to do with a request whose job was charged before.
 ///
 /// ```
-/// use tollgate::{Duplicates, JobId, Plan, QuotaLayer};
-/// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobId::header("x-job-id")).duplicates(Duplicates::Pass);
+/// use tollgate::{Duplicates, JobIdSource, Plan, QuotaLayer};
+/// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobIdSource::header("x-job-id")).duplicates(Duplicates::Pass);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -59,14 +59,14 @@ pub enum Duplicates {
 /// The longest id.
 const LONGEST: usize = 255;
 
-impl JobId {
+impl JobIdSource {
     /// In the header of this name; with or without the quotes of a structured field.
     ///
     /// # Panics
     /// When `name` is no header name.
     ///
     /// ```
-    /// let ids = tollgate::JobId::header("idempotency-key");
+    /// let ids = tollgate::JobIdSource::header("idempotency-key");
     /// ```
     #[must_use]
     pub fn header(name: &str) -> Self {
@@ -79,13 +79,15 @@ impl JobId {
     /// When `name` is no header name, or the id does not come from a header.
     ///
     /// ```
-    /// let ids = tollgate::JobId::header("idempotency-key").or_header("x-job-id");
+    /// let ids = tollgate::JobIdSource::header("idempotency-key").or_header("x-job-id");
     /// ```
     #[must_use]
     pub fn or_header(mut self, name: &str) -> Self {
         match &mut self.source {
             Source::Headers(names) => names.push(header(name)),
-            Source::Closure(_) => panic!("{}", Invalid::new("a job id", "come from a closure or from headers", name)),
+            Source::Closure(_) => {
+                panic!("{}", ConfigError::new("a job id", "come from a closure or from headers", name))
+            }
         }
         self
     }
@@ -93,7 +95,7 @@ impl JobId {
     /// From the request's head, by a closure.
     ///
     /// ```
-    /// let ids = tollgate::JobId::from_head(|request| request.uri.path().strip_prefix("/jobs/").map(String::from));
+    /// let ids = tollgate::JobIdSource::from_head(|request| request.uri.path().strip_prefix("/jobs/").map(String::from));
     /// ```
     #[must_use]
     pub fn from_head(id: impl Fn(&RequestHead<'_>) -> Option<String> + Send + Sync + 'static) -> Self {
@@ -104,7 +106,7 @@ impl JobId {
     /// whole target and the `Content-Length` by default.
     ///
     /// ```
-    /// let ids = tollgate::JobId::header("x-job-id").fingerprint(|request| request.uri.path().as_bytes().to_vec());
+    /// let ids = tollgate::JobIdSource::header("x-job-id").fingerprint(|request| request.uri.path().as_bytes().to_vec());
     /// ```
     #[must_use]
     pub fn fingerprint(self, of: impl Fn(&RequestHead<'_>) -> Vec<u8> + Send + Sync + 'static) -> Self {
@@ -193,15 +195,15 @@ fn checked(id: &[u8]) -> Result<&str, Bad> {
 
 fn header(name: &str) -> HeaderName {
     HeaderName::try_from(name).unwrap_or_else(|_| {
-        panic!("{}", Invalid::new("header of a job id", "be a header name", format_args!("{name:?}")))
+        panic!("{}", ConfigError::new("header of a job id", "be a header name", format_args!("{name:?}")))
     })
 }
 
-impl fmt::Debug for JobId {
+impl fmt::Debug for JobIdSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.source {
-            Source::Headers(names) => f.debug_tuple("JobId").field(names).finish(),
-            Source::Closure(_) => f.write_str("JobId(closure)"),
+            Source::Headers(names) => f.debug_tuple("JobIdSource").field(names).finish(),
+            Source::Closure(_) => f.write_str("JobIdSource(closure)"),
         }
     }
 }
@@ -214,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_job_carries_its_id_as_it_was_sent_without_quotes() {
-        let (ids, alice) = (JobId::header("x-job-id"), Client::named("alice"));
+        let (ids, alice) = (JobIdSource::header("x-job-id"), Client::named("alice"));
         let read = |id: &str| {
             let request = Request::get("/").header("x-job-id", id).body(()).unwrap();
             ids.read(&RequestHead::of(&request), &alice, &Amounts::none(), Digester::process()).unwrap().unwrap()

@@ -44,7 +44,7 @@ impl Quotas {
     /// until the work has ended. Without a client it is the anonymous one's.
     ///
     /// An id is 1 to 255 visible ASCII characters or spaces, and belongs to its client. It is remembered as long as those of
-    /// requests, [24 hours](crate::QuotaLayer::remember_jobs) by default and in a ledger as long as its rows are kept, and
+    /// requests, [24 hours](crate::QuotaLayer::job_retention) by default and in a ledger as long as its rows are kept, and
     /// means one job only: what a request has named is another job.
     ///
     /// # Errors

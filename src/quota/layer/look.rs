@@ -1,12 +1,12 @@
 //! What the accounts say of themselves.
 
-use super::{account_error::AccountError, handle::Quotas};
+use super::{account_error::QuotaError, handle::Quotas};
 use crate::{
     head::RequestHead,
     identity::Client,
     policy_name::PolicyName,
     quota::{
-        Granted, LimitUsage, Usage,
+        ActiveGrant, LimitUsage, Usage,
         account::No,
         store::{Account, Bookmark, Refused},
     },
@@ -16,7 +16,7 @@ use crate::{
 /// The usage of some clients, and where to go on.
 ///
 /// ```
-/// # async fn takes(quotas: &tollgate::Quotas) -> Result<(), tollgate::AccountError> {
+/// # async fn takes(quotas: &tollgate::Quotas) -> Result<(), tollgate::QuotaError> {
 /// let mut from = None;
 /// loop {
 ///     let page = quotas.usage_page(from, 100).await?;
@@ -43,7 +43,7 @@ pub struct UsagePage {
 /// A place in the list of all clients; of other accounts than those that gave it, it is the end.
 ///
 /// ```
-/// # async fn takes(quotas: &tollgate::Quotas) -> Result<(), tollgate::AccountError> {
+/// # async fn takes(quotas: &tollgate::Quotas) -> Result<(), tollgate::QuotaError> {
 /// let first = quotas.usage_page(None, 100).await?;
 /// let second = quotas.usage_page(first.next, 100).await?;
 /// # Ok(())
@@ -55,7 +55,7 @@ pub struct Cursor(Bookmark);
 /// What each limit would say to a request.
 ///
 /// ```
-/// # async fn takes(quotas: &tollgate::Quotas, request: &http::Request<String>) -> Result<(), tollgate::AccountError> {
+/// # async fn takes(quotas: &tollgate::Quotas, request: &http::Request<String>) -> Result<(), tollgate::QuotaError> {
 /// let explained = quotas.explain(&tollgate::RequestHead::of(request)).await?;
 /// for limit in &explained.limits {
 ///     println!("{}: asks for {:?} of {}", limit.usage.name, limit.asked, limit.usage.remaining);
@@ -65,11 +65,11 @@ pub struct Cursor(Bookmark);
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Explained {
+pub struct Explanation {
     /// Whose account it is; `None` where nobody is charged.
     pub client: Option<Client>,
     /// Each limit of the client's plan.
-    pub limits: Vec<ExplainedLimit>,
+    pub limits: Vec<LimitExplanation>,
     /// The refusal that the request would get.
     pub refusal: Option<Refusal>,
 }
@@ -77,13 +77,13 @@ pub struct Explained {
 /// What one limit would say to a request.
 ///
 /// ```
-/// # fn takes(limit: &tollgate::ExplainedLimit) {
+/// # fn takes(limit: &tollgate::LimitExplanation) {
 /// println!("{}: {}", limit.usage.name, if limit.passes { "yes" } else { "no" });
 /// # }
 /// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct ExplainedLimit {
+pub struct LimitExplanation {
     /// What is used of it.
     pub usage: LimitUsage,
     /// How much of it the request asks for; `None` where it has nothing to do with it.
@@ -106,7 +106,7 @@ impl Quotas {
     /// assert_eq!(usage.of("queries_per_day").unwrap().remaining, 43_200);
     /// # });
     /// ```
-    pub async fn usage(&self, client: &Client) -> Result<Usage, AccountError> {
+    pub async fn usage(&self, client: &Client) -> Result<Usage, QuotaError> {
         let (now, offer) = (self.0.common.now(), self.offer(client));
         Ok(self.0.common.store.usage(&Account { client, plan: &offer.plan, now }).await?)
     }
@@ -126,7 +126,7 @@ impl Quotas {
     /// assert_eq!(quotas.usage_page(None, 100).await.unwrap().clients.len(), 1);
     /// # });
     /// ```
-    pub async fn usage_page(&self, from: Option<Cursor>, most: usize) -> Result<UsagePage, AccountError> {
+    pub async fn usage_page(&self, from: Option<Cursor>, most: usize) -> Result<UsagePage, QuotaError> {
         let (now, from) = (self.0.common.now(), from.as_ref().map(|Cursor(at)| at));
         let (clients, next) = self.0.common.store.page(from, most.max(1), self.0.plan_of(), now).await?;
         Ok(UsagePage { clients, next: next.map(Cursor) })
@@ -144,7 +144,7 @@ impl Quotas {
     /// assert!(quotas.grants(&Client::named("alice")).await.unwrap().is_empty());
     /// # });
     /// ```
-    pub async fn grants(&self, client: &Client) -> Result<Vec<Granted>, AccountError> {
+    pub async fn grants(&self, client: &Client) -> Result<Vec<ActiveGrant>, QuotaError> {
         let (now, offer) = (self.0.common.now(), self.offer(client));
         Ok(self.0.common.store.grants(&Account { client, plan: &offer.plan, now }).await?)
     }
@@ -166,11 +166,11 @@ impl Quotas {
     /// assert!(explained.limits.iter().all(|limit| limit.passes));
     /// # });
     /// ```
-    pub async fn explain(&self, request: &RequestHead<'_>) -> Result<Explained, AccountError> {
+    pub async fn explain(&self, request: &RequestHead<'_>) -> Result<Explanation, QuotaError> {
         let client = match self.0.client(request) {
             Ok(Some(client)) => client,
-            Ok(None) => return Ok(Explained { client: None, limits: Vec::new(), refusal: None }),
-            Err(refusal) => return Ok(Explained { client: None, limits: Vec::new(), refusal: Some(refusal) }),
+            Ok(None) => return Ok(Explanation { client: None, limits: Vec::new(), refusal: None }),
+            Err(refusal) => return Ok(Explanation { client: None, limits: Vec::new(), refusal: Some(refusal) }),
         };
         let (now, offer) = (self.0.common.now(), self.offer(&client));
         let asked = offer.asked(request, &self.0.common.settings);
@@ -188,14 +188,14 @@ impl Quotas {
             }
             _ => false,
         };
-        let explain = |usage: LimitUsage| ExplainedLimit {
+        let explain = |usage: LimitUsage| LimitExplanation {
             asked: amounts.of(&usage.kind),
             passes: !violated(&usage.name),
             usage,
         };
         let limits = usage.limits.into_iter().map(explain).collect();
         let refusal = refused.map(|refused| self.0.refusal(&offer, &client, refused, now));
-        Ok(Explained { client: Some(client), limits, refusal })
+        Ok(Explanation { client: Some(client), limits, refusal })
     }
 
     /// How many clients have an account; idle ones are forgotten in the background.

@@ -28,15 +28,15 @@
 //!
 //! ```
 //! use std::collections::HashMap;
-//! use tollgate::{Account, ApiKey, JobId, Period, Plan, Quota, QuotaLayer};
+//! use tollgate::{Principal, ApiKey, JobIdSource, Period, Plan, Quota, QuotaLayer};
 //!
-//! let keys = HashMap::from([(String::from("s3cret"), Account::named("acme").in_tier("pro"))]);
+//! let keys = HashMap::from([(String::from("s3cret"), Principal::named("acme").in_tier("pro"))]);
 //! let layer = QuotaLayer::new(Plan::standard())
-//!     .plan_for("pro", Plan::new("pro").limit(Quota::units("tokens", 1_000_000).per(Period::month())))
+//!     .tier_plan("pro", Plan::new("pro").limit(Quota::units("tokens", 1_000_000).per(Period::month())))
 //!     .identify_by(ApiKey::header("x-api-key", keys))
 //!     .cost("queries", |request| (request.uri.path() == "/query").then_some(1))
 //!     .share_with_handler() // handlers record what they used through a `Charge`
-//!     .job_ids(JobId::header("idempotency-key"));
+//!     .job_ids(JobIdSource::header("idempotency-key"));
 //! let quotas = layer.handle(); // the same accounts, outside http
 //! ```
 //!
@@ -73,14 +73,14 @@ mod spare;
 mod tests;
 mod tracker;
 
-pub use account_error::AccountError;
+pub use account_error::QuotaError;
 pub use builder::QuotaLayer;
 pub use charge::{Charge, QuotaStatus};
 pub use handle::Quotas;
-pub use job_id::{Duplicates, JobId};
+pub use job_id::{Duplicates, JobIdSource};
 pub use job_run::JobRun;
-pub use look::{Cursor, Explained, ExplainedLimit, UsagePage};
+pub use look::{Cursor, Explanation, LimitExplanation, UsagePage};
 pub use request_bytes::{CountedBody, RequestBytes, RequestBytesLayer};
-pub use reservation::{Ended, Reservation, ReservationError};
+pub use reservation::{CloseOutcome, Reservation, ReservationError};
 pub use reservation_id::ReservationId;
-pub use settings::{OnExpiry, OnFailure, QuotaSettings, Served};
+pub use settings::{OnExpiry, OnFailure, QuotaSettings, ServedRequest};

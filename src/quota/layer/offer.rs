@@ -6,7 +6,7 @@ use http::header::CONTENT_LENGTH;
 
 use super::{settings::QuotaSettings, tracker::Common};
 use crate::{
-    error::Invalid,
+    error::ConfigError,
     head::RequestHead,
     identity::{Client, Digest, Tier},
     kind::{Direction, Kind},
@@ -74,7 +74,7 @@ impl Plans {
     }
 
     /// The same plans but for one. A number that is not above the one in force is refused; without a number it is the next.
-    pub(super) fn with(&self, whose: &Whose, plan: Plan, common: &Arc<Common>) -> Result<Self, Invalid> {
+    pub(super) fn with(&self, whose: &Whose, plan: Plan, common: &Arc<Common>) -> Result<Self, ConfigError> {
         common.settings.check(&plan)?;
         let before = match whose {
             Whose::Everyone => Some(&self.usual),
@@ -87,7 +87,7 @@ impl Plans {
             newer if newer > version || before.is_none() => plan,
             stale => {
                 let must = format!("be above {version}, which is in force");
-                return Err(Invalid::new(&format!("version of plan {:?}", plan.name()), &must, stale));
+                return Err(ConfigError::new(&format!("version of plan {:?}", plan.name()), &must, stale));
             }
         };
         let (offer, mut plans) = (Arc::new(Offer::new(plan, common)), self.clone());

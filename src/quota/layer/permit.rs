@@ -13,7 +13,7 @@ use super::{
     bytes::Bytes,
     charge::{self, Charge, QuotaStatus},
     offer::{Asked, Offer},
-    settings::Served,
+    settings::ServedRequest,
     spare::{self, Pool, Reuse},
 };
 use crate::{
@@ -234,7 +234,7 @@ impl Open {
     #[inline]
     fn is_charged(&self, offer: &Offer, complete: bool) -> bool {
         let Some(charge_when) = &offer.common.settings.charge_when else { return true };
-        let served = Served::new(self.status, complete);
+        let served = ServedRequest::new(self.status, complete);
         catch_unwind(AssertUnwindSafe(|| charge_when(&served))).unwrap_or(true)
     }
 

@@ -32,18 +32,18 @@ pub struct Reservation {
 /// How a reservation was ended by its id.
 ///
 /// ```
-/// assert_ne!(tollgate::Ended::Now, tollgate::Ended::Late);
+/// assert_ne!(tollgate::CloseOutcome::Closed, tollgate::CloseOutcome::Expired);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Ended {
+pub enum CloseOutcome {
     /// It was open.
-    Now,
+    Closed,
     /// Its time had run out. What was used is charged all the same, in the period in which it was reserved; what had gone
     /// back stays there.
-    Late,
+    Expired,
     /// It had been ended like this before: nothing has changed.
-    Before,
+    AlreadyClosed,
 }
 
 /// Why a reservation cannot be ended like this.
@@ -132,14 +132,14 @@ impl Tracker {
         self: &Arc<Self>,
         id: &ReservationId,
         actual: Option<&Amounts>,
-    ) -> Result<Ended, ReservationError> {
+    ) -> Result<CloseOutcome, ReservationError> {
         let (ending, near) = self.common.store.close(&id.0, actual, self.plan_of(), self.common.now()).await?;
         self.common.warn(&near);
         match (ending, actual) {
-            (Ending::Now, _) => Ok(Ended::Now),
-            (Ending::TooLate, _) | (Ending::Before(Stage::Expired), None) => Ok(Ended::Late),
+            (Ending::Now, _) => Ok(CloseOutcome::Closed),
+            (Ending::TooLate, _) | (Ending::Before(Stage::Expired), None) => Ok(CloseOutcome::Expired),
             (Ending::Before(Stage::Committed), Some(_)) | (Ending::Before(Stage::RolledBack), None) => {
-                Ok(Ended::Before)
+                Ok(CloseOutcome::AlreadyClosed)
             }
             (Ending::Before(Stage::Committed), None) => Err(ReservationError::Committed),
             (Ending::Before(Stage::RolledBack), Some(_)) => Err(ReservationError::RolledBack),

@@ -3,7 +3,7 @@
 use std::{fmt, num::NonZeroU64, str::FromStr};
 
 use crate::{
-    error::Invalid,
+    error::ConfigError,
     quota::store::{Place, Reserved},
 };
 
@@ -14,13 +14,13 @@ use crate::{
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// # use tollgate::{Client, Ended, Period, Plan, Quota, QuotaLayer, ReservationId};
+/// # use tollgate::{Client, CloseOutcome, Period, Plan, Quota, QuotaLayer, ReservationId};
 /// # let quotas = QuotaLayer::new(Plan::new("free").limit(Quota::units("tokens", 1_000).per(Period::hour()))).handle();
 /// let id = quotas.reserve(&Client::named("alice"), ("tokens", 800)).await.unwrap().detach();
 /// let written = id.to_string();
-/// assert_eq!(quotas.commit(&id, ("tokens", 317)).await, Ok(Ended::Now));
+/// assert_eq!(quotas.commit(&id, ("tokens", 317)).await, Ok(CloseOutcome::Closed));
 /// let read: ReservationId = written.parse().unwrap();
-/// assert_eq!(quotas.commit(&read, ("tokens", 317)).await, Ok(Ended::Before)); // nothing is charged twice
+/// assert_eq!(quotas.commit(&read, ("tokens", 317)).await, Ok(CloseOutcome::AlreadyClosed)); // nothing is charged twice
 /// # });
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -44,9 +44,9 @@ impl fmt::Display for ReservationId {
 }
 
 impl FromStr for ReservationId {
-    type Err = Invalid;
+    type Err = ConfigError;
 
-    fn from_str(text: &str) -> Result<Self, Invalid> {
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
         let visible = (1..=LONGEST).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
         let reserved = match text.strip_prefix(HERE) {
             Some(numbers) => here(numbers),
@@ -55,7 +55,7 @@ impl FromStr for ReservationId {
         // However it was written, there is one text for each id.
         let id = reserved.map(Self).filter(|id| id.to_string() == text);
         let must = "be the text of one that was given out";
-        id.ok_or_else(|| Invalid::new("id of a reservation", must, format_args!("{text:?}")))
+        id.ok_or_else(|| ConfigError::new("id of a reservation", must, format_args!("{text:?}")))
     }
 }
 

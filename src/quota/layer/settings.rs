@@ -5,18 +5,18 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::StatusCode;
 
 use super::{
-    job_id::{Duplicates, JobId},
+    job_id::{Duplicates, JobIdSource},
     tracker::Tracker,
 };
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::ledger::Spool;
 use crate::{
-    error::Invalid,
+    error::ConfigError,
     gate::{Blueprint, Terms},
     head::RequestHead,
-    identity::{Client, Identify, PeerIp, Strangers, Tier},
+    identity::{Client, Identify, OnUnidentified, PeerIp, Tier},
     kind::Kind,
-    quota::{Limit, Plan, store::AccountStore},
+    quota::{Limit, Plan, store::QuotaStore},
     refusal::Dialect,
 };
 
@@ -32,12 +32,12 @@ pub struct QuotaSettings {
     pub(super) tiers: Vec<(Tier, Plan)>,
     pub(super) clients: Vec<(Client, Plan)>,
     pub(super) identify: Arc<dyn Identify>,
-    pub(super) strangers: Strangers,
+    pub(super) strangers: OnUnidentified,
     pub(super) accept_unverified: bool,
     pub(super) meters: Vec<(Kind, Meter)>,
     pub(super) share: bool,
     pub(super) charge_when: Option<ChargeWhen>,
-    pub(super) job_id: Option<JobId>,
+    pub(super) job_id: Option<JobIdSource>,
     pub(super) duplicates: Duplicates,
     pub(super) job_horizon: Duration,
     pub(super) max_jobs: usize,
@@ -47,12 +47,12 @@ pub struct QuotaSettings {
     pub(super) max_stall: Duration,
     pub(super) ttl: Duration,
     pub(super) on_expiry: Option<OnExpiry>,
-    pub(super) store: AccountStore,
+    pub(super) store: QuotaStore,
     pub(super) on_failure: OnFailure,
 }
 
 pub(super) type Meter = Arc<dyn Fn(&RequestHead<'_>) -> Option<u64> + Send + Sync>;
-type ChargeWhen = Arc<dyn Fn(&Served) -> bool + Send + Sync>;
+type ChargeWhen = Arc<dyn Fn(&ServedRequest) -> bool + Send + Sync>;
 
 /// How a request that reached the service ended, for [`charge_when`](crate::QuotaLayer::charge_when).
 ///
@@ -65,7 +65,7 @@ type ChargeWhen = Arc<dyn Fn(&Served) -> bool + Send + Sync>;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Served {
+pub struct ServedRequest {
     /// Status of the response. `None` if the response never started: the client hung up before the head, or the handler
     /// failed or panicked.
     pub status: Option<StatusCode>,
@@ -73,7 +73,7 @@ pub struct Served {
     pub complete: bool,
 }
 
-impl Served {
+impl ServedRequest {
     pub(super) const fn new(status: Option<StatusCode>, complete: bool) -> Self {
         Self { status, complete }
     }
@@ -82,8 +82,8 @@ impl Served {
 /// What to do with a request while the store of the accounts does not answer.
 ///
 /// ```
-/// use tollgate::{AccountStore, OnFailure, Plan, QuotaLayer};
-/// let layer = QuotaLayer::new(Plan::standard()).store_in(AccountStore::memory(), OnFailure::Closed);
+/// use tollgate::{QuotaStore, OnFailure, Plan, QuotaLayer};
+/// let layer = QuotaLayer::new(Plan::standard()).store_in(QuotaStore::memory(), OnFailure::Closed);
 /// ```
 ///
 /// # Without the ledger
@@ -178,7 +178,7 @@ impl QuotaSettings {
             tiers: Vec::new(),
             clients: Vec::new(),
             identify: Arc::new(PeerIp::new()),
-            strangers: Strangers::default(),
+            strangers: OnUnidentified::default(),
             accept_unverified: false,
             meters: Vec::new(),
             share: false,
@@ -193,16 +193,16 @@ impl QuotaSettings {
             max_stall: Duration::from_secs(60),
             ttl: Duration::from_secs(300),
             on_expiry: None,
-            store: AccountStore::memory(),
+            store: QuotaStore::memory(),
             on_failure: OnFailure::Closed,
         }
     }
 
     /// A plan that lasts must not belong to an identity that anybody can take; what is billed needs a name to bill.
-    pub(super) fn check(&self, plan: &Plan) -> Result<(), Invalid> {
-        if self.store.0.bills() && !self.identify.traits().named {
+    pub(super) fn check(&self, plan: &Plan) -> Result<(), ConfigError> {
+        if self.store.0.bills() && !self.identify.guarantees().named {
             let got = format_args!("one without, for plan {:?}", plan.name());
-            return Err(Invalid::new(
+            return Err(ConfigError::new(
                 "identity",
                 "have a public name, by which a ledger bills (or `.named_only()` be said)",
                 got,
@@ -210,15 +210,15 @@ impl QuotaSettings {
         }
         if self.store.0.bills() && plan.starts_fresh() {
             let got = format_args!("plan {:?}, which starts fresh", plan.name());
-            return Err(Invalid::new("a plan in a ledger", "go on counting (accounts can be reset)", got));
+            return Err(ConfigError::new("a plan in a ledger", "go on counting (accounts can be reset)", got));
         }
         let splits = |limit: &&Limit| limit.quota.period().is_some_and(|period| !period.is_of_whole_microseconds());
         if let Some(limit) = plan.counted().iter().find(splits).filter(|_| self.store.0.bills()) {
             let got = format_args!("{:?} of plan {:?}", limit.name, plan.name());
-            return Err(Invalid::new("a rolling period in a ledger", "last whole microseconds", got));
+            return Err(ConfigError::new("a rolling period in a ledger", "last whole microseconds", got));
         }
         match plan.lasting() {
-            Some(limit) if !self.accept_unverified && !self.identify.traits().verified => Err(Invalid::new(
+            Some(limit) if !self.accept_unverified && !self.identify.guarantees().verified => Err(ConfigError::new(
                 "identity",
                 "be verified where a limit lasts a day or longer (or `.accept_unverified()` be said)",
                 format_args!("plan {:?} with {:?}", plan.name(), limit.name),

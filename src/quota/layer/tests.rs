@@ -5,18 +5,18 @@ use std::{convert::Infallible, sync::Arc, time::SystemTime};
 use http::{Request, Response, StatusCode};
 use tower::{Layer, ServiceExt, service_fn};
 
-use super::{AccountError, OnFailure, ReservationError};
+use super::{OnFailure, QuotaError, ReservationError};
 use super::{QuotaLayer, Quotas, tracker::Tracker};
 use crate::{
-    error::Invalid,
-    gate::{Answer, GateLayer},
+    error::ConfigError,
+    gate::{GateLayer, MaybeFuture},
     head::RequestHead,
     identity::Client,
     quota::{
-        Amounts, Grant, GrantId, Granted, Plan, Usage,
+        ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
         account::{Now, Terms},
         store::{
-            Account, AccountStore, Admission, Bookmark, End, Ending, Near, OpenAccounts, Order, Page, PlanOf,
+            Account, Admission, BackendFactory, Bookmark, End, Ending, Near, Order, Page, PlanOf, QuotaBackend,
             QuotaStore, Receipt, Refused, Reserved, Trouble,
         },
     },
@@ -28,22 +28,22 @@ use crate::{
 struct Troubled(Trouble);
 
 impl Troubled {
-    fn late<T: Send + 'static>(&self) -> Answer<Result<T, Trouble>> {
+    fn late<T: Send + 'static>(&self) -> MaybeFuture<Result<T, Trouble>> {
         let trouble = self.0.clone();
-        Answer::later(async move {
+        MaybeFuture::future(async move {
             tokio::task::yield_now().await;
             Err(trouble)
         })
     }
 
-    fn refused<T: Send + 'static>(&self) -> Answer<Result<T, Refused>> {
+    fn refused<T: Send + 'static>(&self) -> MaybeFuture<Result<T, Refused>> {
         let late = self.late();
-        Answer::later(async move { late.await.map_err(Refused::from) })
+        MaybeFuture::future(async move { late.await.map_err(Refused::from) })
     }
 }
 
-impl QuotaStore for Troubled {
-    fn admit(&self, _: &Order<'_>) -> Answer<Result<Admission, Refused>> {
+impl QuotaBackend for Troubled {
+    fn admit(&self, _: &Order<'_>) -> MaybeFuture<Result<Admission, Refused>> {
         self.refused()
     }
 
@@ -63,39 +63,45 @@ impl QuotaStore for Troubled {
         unreachable!("nothing was admitted")
     }
 
-    fn close(&self, _: &Reserved, _: Option<&Amounts>, _: PlanOf, _: Now) -> Answer<Result<(Ending, Near), Trouble>> {
+    fn close(
+        &self,
+        _: &Reserved,
+        _: Option<&Amounts>,
+        _: PlanOf,
+        _: Now,
+    ) -> MaybeFuture<Result<(Ending, Near), Trouble>> {
         self.late()
     }
 
-    fn record(&self, _: &Account<'_>, _: &Amounts) -> Answer<Result<Near, Trouble>> {
+    fn record(&self, _: &Account<'_>, _: &Amounts) -> MaybeFuture<Result<Near, Trouble>> {
         self.late()
     }
 
-    fn usage(&self, _: &Account<'_>) -> Answer<Result<Usage, Trouble>> {
+    fn usage(&self, _: &Account<'_>) -> MaybeFuture<Result<Usage, Trouble>> {
         self.late()
     }
 
-    fn check(&self, _: &Account<'_>, _: &Amounts) -> Answer<Result<(), Refused>> {
+    fn check(&self, _: &Account<'_>, _: &Amounts) -> MaybeFuture<Result<(), Refused>> {
         self.refused()
     }
 
-    fn page(&self, _: Option<&Bookmark>, _: usize, _: PlanOf, _: Now) -> Answer<Result<Page, Trouble>> {
+    fn page(&self, _: Option<&Bookmark>, _: usize, _: PlanOf, _: Now) -> MaybeFuture<Result<Page, Trouble>> {
         self.late()
     }
 
-    fn reset(&self, _: &Account<'_>, _: Option<&str>) -> Answer<Result<Result<(), Invalid>, Trouble>> {
+    fn reset(&self, _: &Account<'_>, _: Option<&str>) -> MaybeFuture<Result<Result<(), ConfigError>, Trouble>> {
         self.late()
     }
 
-    fn grant(&self, _: &Account<'_>, _: Grant) -> Answer<Result<Result<GrantId, Invalid>, Trouble>> {
+    fn grant(&self, _: &Account<'_>, _: Grant) -> MaybeFuture<Result<Result<GrantId, ConfigError>, Trouble>> {
         self.late()
     }
 
-    fn revoke(&self, _: &Account<'_>, _: GrantId) -> Answer<Result<bool, Trouble>> {
+    fn revoke(&self, _: &Account<'_>, _: GrantId) -> MaybeFuture<Result<bool, Trouble>> {
         self.late()
     }
 
-    fn grants(&self, _: &Account<'_>) -> Answer<Result<Vec<Granted>, Trouble>> {
+    fn grants(&self, _: &Account<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, Trouble>> {
         self.late()
     }
 
@@ -104,8 +110,8 @@ impl QuotaStore for Troubled {
     }
 }
 
-impl OpenAccounts for Troubled {
-    fn open(&self, _: usize, _: Terms, _: &Clock, _: &OnFailure) -> Arc<dyn QuotaStore> {
+impl BackendFactory for Troubled {
+    fn open(&self, _: usize, _: Terms, _: &Clock, _: &OnFailure) -> Arc<dyn QuotaBackend> {
         Arc::new(Self(self.0.clone()))
     }
 
@@ -118,16 +124,16 @@ fn in_trouble(trouble: Trouble) -> Arc<Tracker> {
     let layer = QuotaLayer::new(Plan::standard()).accept_unverified();
     let usual = layer.policy();
     let mut settings = usual.common.settings.clone();
-    settings.store = AccountStore(Arc::new(Troubled(trouble)));
+    settings.store = QuotaStore(Arc::new(Troubled(trouble)));
     Arc::new(Tracker::new(settings, usual.common.terms.clone()))
 }
 
 /// Every trouble, and what it is called.
-fn troubles() -> [(Trouble, Reason, AccountError, ReservationError); 3] {
-    let rejected = (Trouble::Rejected("CHECK failed".into()), AccountError::Rejected("CHECK failed".into()));
+fn troubles() -> [(Trouble, Reason, QuotaError, ReservationError); 3] {
+    let rejected = (Trouble::Rejected("CHECK failed".into()), QuotaError::Rejected("CHECK failed".into()));
     [
-        (Trouble::Unavailable, Reason::Unavailable, AccountError::Unavailable, ReservationError::Unavailable),
-        (Trouble::Indeterminate, Reason::Indeterminate, AccountError::Indeterminate, ReservationError::Indeterminate),
+        (Trouble::Unavailable, Reason::Unavailable, QuotaError::Unavailable, ReservationError::Unavailable),
+        (Trouble::Indeterminate, Reason::Indeterminate, QuotaError::Indeterminate, ReservationError::Indeterminate),
         (rejected.0, Reason::Rejected, rejected.1, ReservationError::Rejected),
     ]
 }

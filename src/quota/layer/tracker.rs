@@ -13,13 +13,13 @@ use super::{
     settings::QuotaSettings,
 };
 use crate::{
-    gate::{Admit, Answer, Event, Terms, Whom},
+    gate::{Admit, Event, MaybeFuture, Terms, Whom},
     head::RequestHead,
     identity::{Client, Digester},
     quota::{
         Amounts,
         account::{Ask, Duplicate, Job, No, Now, Terms as Books},
-        store::{Account, Admission, Near, Order, PlanOf, QuotaStore, Refused, Told},
+        store::{Account, Admission, Near, Order, PlanOf, QuotaBackend, Refused, Told},
     },
     refusal::{Dialect, Reason, Refusal},
     sync::InForce,
@@ -36,7 +36,7 @@ pub struct Tracker {
 pub(super) struct Common {
     pub(super) terms: Terms,
     pub(super) settings: QuotaSettings,
-    pub(super) store: Arc<dyn QuotaStore>,
+    pub(super) store: Arc<dyn QuotaBackend>,
 }
 
 impl Tracker {
@@ -86,7 +86,7 @@ impl Tracker {
         self: &Arc<Self>,
         request: &RequestHead<'_>,
         client: &Client,
-    ) -> Result<Answer<Result<Held, Refusal>>, Refusal> {
+    ) -> Result<MaybeFuture<Result<Held, Refusal>>, Refusal> {
         let now = self.common.now();
         let plans = self.plans.present();
         let offer = plans.of(client);
@@ -110,11 +110,11 @@ impl Tracker {
         };
         let decided = self.common.store.admit(&order);
         Ok(match decided {
-            Answer::Now(Ok(admission)) => Answer::Now(Ok(Held::new(offer, asked, bytes, admission, now))),
-            Answer::Now(Err(refused)) => Answer::Now(self.turn_down(offer, client, refused, now)),
-            Answer::Later(decision) => {
+            MaybeFuture::Ready(Ok(admission)) => MaybeFuture::Ready(Ok(Held::new(offer, asked, bytes, admission, now))),
+            MaybeFuture::Ready(Err(refused)) => MaybeFuture::Ready(self.turn_down(offer, client, refused, now)),
+            MaybeFuture::Future(decision) => {
                 let (tracker, offer, client) = (Arc::clone(self), Arc::clone(offer), client.clone());
-                Answer::later(async move {
+                MaybeFuture::future(async move {
                     match decision.await {
                         Ok(admission) => Ok(Held::new(&offer, asked, bytes, admission, now)),
                         Err(refused) => tracker.turn_down(&offer, &client, refused, now),
@@ -223,13 +223,13 @@ fn warn(terms: &Terms, near: &Near) {
 impl Admit for Tracker {
     type Permit = Held;
 
-    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> Answer<Result<Held, Refusal>> {
+    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<Held, Refusal>> {
         let Terms { name, audience, .. } = &self.common.terms;
         let decided = self.whom.charge(request, name, audience, |client| match client {
             Some(client) => self.decide(request, client),
-            None => Ok(Answer::Now(Ok(self.let_pass()))),
+            None => Ok(MaybeFuture::Ready(Ok(self.let_pass()))),
         });
-        decided.unwrap_or_else(|refusal| Answer::Now(Err(refusal)))
+        decided.unwrap_or_else(|refusal| MaybeFuture::Ready(Err(refusal)))
     }
 
     fn on_bypass(&self, extensions: &mut Extensions) {

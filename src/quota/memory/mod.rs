@@ -19,7 +19,7 @@ use shard::Shard;
 use super::{
     account::{Account, Now, Terms},
     layer::OnFailure,
-    store::{Account as Whose, Near, OpenAccounts, Place, QuotaStore},
+    store::{Account as Whose, BackendFactory, Near, Place, QuotaBackend},
 };
 use crate::{
     identity::Client,
@@ -58,8 +58,8 @@ struct Shared {
 /// Opens accounts in this process.
 pub(crate) struct InMemory;
 
-impl OpenAccounts for InMemory {
-    fn open(&self, most: usize, terms: Terms, clock: &Clock, _: &OnFailure) -> Arc<dyn QuotaStore> {
+impl BackendFactory for InMemory {
+    fn open(&self, most: usize, terms: Terms, clock: &Clock, _: &OnFailure) -> Arc<dyn QuotaBackend> {
         Accounts::new(most, terms, clock)
     }
 

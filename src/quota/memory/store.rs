@@ -2,28 +2,28 @@
 
 use super::{Accounts, CROWD};
 use crate::{
-    error::Invalid,
-    gate::Answer,
+    error::ConfigError,
+    gate::MaybeFuture,
     identity::Client,
     quota::{
-        Amounts, Grant, GrantId, Granted, Usage,
+        ActiveGrant, Amounts, Grant, GrantId, Usage,
         account::{Account, Closed, Now, Taken, Warning},
         store::{
-            Account as Whose, Admission, Bookmark, End, Ending, Near, News, Order, Page, Place, PlanOf, QuotaStore,
+            Account as Whose, Admission, Bookmark, End, Ending, Near, News, Order, Page, Place, PlanOf, QuotaBackend,
             Receipt, Refused, Reserved, Trouble,
         },
     },
     sync::Ordering,
 };
 
-impl QuotaStore for Accounts {
+impl QuotaBackend for Accounts {
     #[inline]
-    fn admit(&self, order: &Order<'_>) -> Answer<Result<Admission, Refused>> {
+    fn admit(&self, order: &Order<'_>) -> MaybeFuture<Result<Admission, Refused>> {
         let admit = |account: &mut Account, now: Now, place: Place| {
             let shared = place.shard == CROWD;
             let taken = match account.admit(&order.ask, now, &self.terms) {
                 Ok(taken) => taken,
-                Err(no) => return Answer::Now(Err(Refused::Account { no, shared })),
+                Err(no) => return MaybeFuture::Ready(Err(Refused::Account { no, shared })),
             };
             let Taken { turn, lease, hold, .. } = taken;
             let receipt = Receipt {
@@ -40,7 +40,7 @@ impl QuotaStore for Accounts {
             let news = if quiet { None } else { Some(news(account, &taken, order, now, shared)) };
             // What a crowd has left is nobody's business.
             let nearest = if order.told && !shared { account.nearest(now) } else { None };
-            Answer::Now(Ok(Admission { receipt, nearest, news }))
+            MaybeFuture::Ready(Ok(Admission { receipt, nearest, news }))
         };
         self.with(&order.account, admit, || self.with_crowd(&order.account, admit))
     }
@@ -113,10 +113,10 @@ impl QuotaStore for Accounts {
         actual: Option<&Amounts>,
         _: PlanOf,
         now: Now,
-    ) -> Answer<Result<(Ending, Near), Trouble>> {
+    ) -> MaybeFuture<Result<(Ending, Near), Trouble>> {
         let (place, hold) = match *reserved {
             Reserved::Here { accounts, place, hold } if accounts == self.number => (place, hold),
-            _ => return Answer::Now(Ok((Ending::Unknown, Near::default()))),
+            _ => return MaybeFuture::Ready(Ok((Ending::Unknown, Near::default()))),
         };
         let mut closed = Closed::Unknown;
         let near = self.at(place, now, |account, now| {
@@ -131,34 +131,40 @@ impl QuotaStore for Accounts {
             Closed::Before(stage) => Ending::Before(stage),
             Closed::Unknown => Ending::Unknown,
         };
-        Answer::Now(Ok((ending, near)))
+        MaybeFuture::Ready(Ok((ending, near)))
     }
 
-    fn record(&self, whose: &Whose<'_>, amounts: &Amounts) -> Answer<Result<Near, Trouble>> {
+    fn record(&self, whose: &Whose<'_>, amounts: &Amounts) -> MaybeFuture<Result<Near, Trouble>> {
         let record = |account: &mut Account, now: Now, place: Place| {
             let warned = account.record(amounts, None, now);
-            Answer::Now(Ok(near((place.shard != CROWD).then_some(whose.client), account.warnings(warned))))
+            MaybeFuture::Ready(Ok(near((place.shard != CROWD).then_some(whose.client), account.warnings(warned))))
         };
         self.with(whose, record, || self.with_crowd(whose, record))
     }
 
-    fn usage(&self, whose: &Whose<'_>) -> Answer<Result<Usage, Trouble>> {
-        Answer::Now(Ok(self.look(whose, |account, now| account.usage(now))))
+    fn usage(&self, whose: &Whose<'_>) -> MaybeFuture<Result<Usage, Trouble>> {
+        MaybeFuture::Ready(Ok(self.look(whose, |account, now| account.usage(now))))
     }
 
-    fn check(&self, whose: &Whose<'_>, amounts: &Amounts) -> Answer<Result<(), Refused>> {
+    fn check(&self, whose: &Whose<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), Refused>> {
         let (checked, shared) = match self.has_room_for(whose) {
             true => (self.look(whose, |account, now| account.check(amounts, now)), false),
             false => (self.with_crowd(whose, |account, now, _| account.check(amounts, now)), true),
         };
-        Answer::Now(checked.map_err(|no| Refused::Account { no, shared }))
+        MaybeFuture::Ready(checked.map_err(|no| Refused::Account { no, shared }))
     }
 
-    fn page(&self, from: Option<&Bookmark>, most: usize, plan_of: PlanOf, now: Now) -> Answer<Result<Page, Trouble>> {
+    fn page(
+        &self,
+        from: Option<&Bookmark>,
+        most: usize,
+        plan_of: PlanOf,
+        now: Now,
+    ) -> MaybeFuture<Result<Page, Trouble>> {
         let from = match from {
             None => 0,
             Some(Bookmark::At(number)) => *number,
-            Some(Bookmark::After(_)) => return Answer::Now(Ok((Vec::new(), None))), // another store's
+            Some(Bookmark::After(_)) => return MaybeFuture::Ready(Ok((Vec::new(), None))), // another store's
         };
         let now = self.present(now);
         let mut page = Vec::new();
@@ -179,30 +185,37 @@ impl QuotaStore for Accounts {
             }
             if page.len() >= most {
                 let more = number < self.shards.len();
-                return Answer::Now(Ok((page, more.then_some(Bookmark::At((number as u64) << 32 | slot as u64)))));
+                return MaybeFuture::Ready(Ok((
+                    page,
+                    more.then_some(Bookmark::At((number as u64) << 32 | slot as u64)),
+                )));
             }
         }
-        Answer::Now(Ok((page, None)))
+        MaybeFuture::Ready(Ok((page, None)))
     }
 
-    fn reset(&self, whose: &Whose<'_>, limit: Option<&str>) -> Answer<Result<Result<(), Invalid>, Trouble>> {
-        Answer::Now(Ok(self.look(whose, |account, _| account.reset(limit))))
+    fn reset(&self, whose: &Whose<'_>, limit: Option<&str>) -> MaybeFuture<Result<Result<(), ConfigError>, Trouble>> {
+        MaybeFuture::Ready(Ok(self.look(whose, |account, _| account.reset(limit))))
     }
 
-    fn grant(&self, whose: &Whose<'_>, grant: Grant) -> Answer<Result<Result<GrantId, Invalid>, Trouble>> {
+    fn grant(&self, whose: &Whose<'_>, grant: Grant) -> MaybeFuture<Result<Result<GrantId, ConfigError>, Trouble>> {
         let id = GrantId(self.shared.granted.fetch_add(1, Ordering::Relaxed));
         let full = || {
-            Err(Invalid::new("client", "have an account to be granted more, and there is room for no more", self.most))
+            Err(ConfigError::new(
+                "client",
+                "have an account to be granted more, and there is room for no more",
+                self.most,
+            ))
         };
-        Answer::Now(Ok(self.with(whose, |account, now, _| account.grant(id, grant, now).map(|()| id), full)))
+        MaybeFuture::Ready(Ok(self.with(whose, |account, now, _| account.grant(id, grant, now).map(|()| id), full)))
     }
 
-    fn revoke(&self, whose: &Whose<'_>, id: GrantId) -> Answer<Result<bool, Trouble>> {
-        Answer::Now(Ok(self.look(whose, |account, _| account.revoke(id))))
+    fn revoke(&self, whose: &Whose<'_>, id: GrantId) -> MaybeFuture<Result<bool, Trouble>> {
+        MaybeFuture::Ready(Ok(self.look(whose, |account, _| account.revoke(id))))
     }
 
-    fn grants(&self, whose: &Whose<'_>) -> Answer<Result<Vec<Granted>, Trouble>> {
-        Answer::Now(Ok(self.look(whose, |account, _| account.grants())))
+    fn grants(&self, whose: &Whose<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, Trouble>> {
+        MaybeFuture::Ready(Ok(self.look(whose, |account, _| account.grants())))
     }
 
     fn population(&self) -> (usize, usize) {

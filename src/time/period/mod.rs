@@ -25,7 +25,7 @@ use std::{
 pub(crate) use instant::Instant;
 pub use window::Window;
 
-use crate::error::Invalid;
+use crate::error::ConfigError;
 
 /// How long a quota lasts before it starts again.
 ///
@@ -137,11 +137,11 @@ impl Period {
     /// let error = tollgate::Period::try_rolling(Duration::ZERO).unwrap_err();
     /// assert_eq!(error.to_string(), "length of a rolling period must be from 1 s to 10 years, got 0ns");
     /// ```
-    pub fn try_rolling(length: Duration) -> Result<Self, Invalid> {
+    pub fn try_rolling(length: Duration) -> Result<Self, ConfigError> {
         if fits(length) {
             Ok(Self::of(Unit::Rolling(length)))
         } else {
-            Err(Invalid::new("length of a rolling period", "be from 1 s to 10 years", format_args!("{length:?}")))
+            Err(ConfigError::new("length of a rolling period", "be from 1 s to 10 years", format_args!("{length:?}")))
         }
     }
 
@@ -163,12 +163,14 @@ impl Period {
     /// assert_eq!((february.start(), february.end()), (day(30), day(58))); // until 1970-02-28
     /// assert_eq!(period.window_at(february.end()).end(), day(89)); // until 1970-03-31
     /// ```
-    pub fn billing_month(anchor: SystemTime) -> Result<Self, Invalid> {
+    pub fn billing_month(anchor: SystemTime) -> Result<Self, ConfigError> {
         match anchor.duration_since(SystemTime::UNIX_EPOCH) {
             Ok(since) if since < civil::END => Ok(Self::of(Unit::Billing(since))),
-            _ => {
-                Err(Invalid::new("anchor of a billing month", "lie between 1970 and 9000", format_args!("{anchor:?}")))
-            }
+            _ => Err(ConfigError::new(
+                "anchor of a billing month",
+                "lie between 1970 and 9000",
+                format_args!("{anchor:?}"),
+            )),
         }
     }
 
@@ -186,9 +188,9 @@ impl Period {
     /// assert!(Period::day().in_zone("Atlantis").unwrap_err().to_string().ends_with("got \"Atlantis\""));
     /// ```
     #[cfg(feature = "zones")]
-    pub fn in_zone(self, name: &str) -> Result<Self, Invalid> {
+    pub fn in_zone(self, name: &str) -> Result<Self, ConfigError> {
         if let Unit::Rolling(_) = self.unit {
-            return Err(Invalid::new("period in a zone", "be one of the calendar", self));
+            return Err(ConfigError::new("period in a zone", "be one of the calendar", self));
         }
         Ok(Self { zone: Some(zone::Zone::named(name)?), ..self })
     }

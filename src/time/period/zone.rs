@@ -9,17 +9,17 @@ use jiff::{
 };
 
 use super::{Unit, Window, civil};
-use crate::error::Invalid;
+use crate::error::ConfigError;
 
 /// A zone of the tz database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Zone(TimeZone);
 
 impl Zone {
-    pub(super) fn named(name: &str) -> Result<Self, Invalid> {
+    pub(super) fn named(name: &str) -> Result<Self, ConfigError> {
         TimeZone::get(name).map(Self).map_err(|_| {
             let shown: String = name.chars().take(80).collect();
-            Invalid::new("zone", "be a name of the tz database", format_args!("{shown:?}"))
+            ConfigError::new("zone", "be a name of the tz database", format_args!("{shown:?}"))
         })
     }
 

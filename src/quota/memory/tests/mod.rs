@@ -7,12 +7,12 @@ use std::{sync::Arc, time::Duration};
 
 use super::Accounts;
 use crate::{
-    gate::Answer,
+    gate::MaybeFuture,
     identity::{Client, Digest},
     quota::{
         Amounts, Plan, Quota, Usage,
         account::{Ask, Now, Terms},
-        store::{Account as Whose, Admission, End, Order, QuotaStore, Refused},
+        store::{Account as Whose, Admission, End, Order, QuotaBackend, Refused},
     },
     time::{Clock, FakeClock, Moment, Period},
 };
@@ -95,9 +95,9 @@ impl Scene {
     }
 }
 
-fn at_once<T>(answer: Answer<T>) -> T {
+fn at_once<T>(answer: MaybeFuture<T>) -> T {
     match answer {
-        Answer::Now(value) => value,
-        Answer::Later(_) => panic!("accounts in memory answer at once"),
+        MaybeFuture::Ready(value) => value,
+        MaybeFuture::Future(_) => panic!("accounts in memory answer at once"),
     }
 }
