@@ -27,7 +27,7 @@ fn call<S: Service<Request<Empty<Bytes>>>>(service: &mut S) {
 
 fn trips() -> [Trip; 2] {
     let trip = Trip::failure_rate(1.0).or(Trip::slow_rate(1.0)).min_requests(100);
-    [trip.over_calls(100), trip.over(Duration::from_millis(1))]
+    [trip.over_calls(100), trip.over_time(Duration::from_millis(1))]
 }
 
 #[test]

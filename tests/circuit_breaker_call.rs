@@ -105,7 +105,7 @@ fn a_refusal_says_when_to_come_back_and_calls_nothing() {
 
 #[test]
 fn ten_thousand_successes_do_not_hide_a_hundred_failures() {
-    let windows = [Trip::failure_rate(1.0).over_calls(100), Trip::failure_rate(0.5).over(10 * SECOND)];
+    let windows = [Trip::failure_rate(1.0).over_calls(100), Trip::failure_rate(0.5).over_time(10 * SECOND)];
     for (trip, by_time) in windows.into_iter().zip([false, true]) {
         let (breaker, clock) = breaker(trip);
         for _ in 0..10_000 {
@@ -155,7 +155,7 @@ fn a_thousand_threads_worth_of_callers_are_exactly_so_many_probes() {
 
 #[test]
 fn whoever_records_last_sees_all_and_every_transition_is_told_once_and_in_order() {
-    for trip in [Trip::failure_rate(1.0), Trip::failure_rate(1.0).over(60 * SECOND), Trip::consecutive(20)] {
+    for trip in [Trip::failure_rate(1.0), Trip::failure_rate(1.0).over_time(60 * SECOND), Trip::consecutive(20)] {
         for _ in 0..200 {
             let told = Arc::new(Mutex::new(Vec::new()));
             let hear = Arc::clone(&told);

@@ -58,7 +58,7 @@ impl Rules {
         trip = self.consecutive.map_or(trip, |n| trip.or(Trip::consecutive(n)));
         trip = match self.window {
             (true, calls) => trip.over_calls(calls),
-            (false, seconds) => trip.over(Duration::from_secs(seconds.into())),
+            (false, seconds) => trip.over_time(Duration::from_secs(seconds.into())),
         };
         CircuitBreakerLayer::new(trip.slow_after(SLOW_AFTER))
             .recovery_timeout(RECOVERY)

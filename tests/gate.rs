@@ -17,8 +17,8 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use tollgate::{
-    Admit, CircuitBreakerLayer, Event, GateLayer, MaybeFuture, Open, Outcome, Permit, PolicyName, Rate, Reason,
-    Refusal, RequestHead, TokenBucketLayer, Trip,
+    Admit, CircuitBreakerLayer, Event, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Rate, Reason, Refusal,
+    RequestHead, TokenBucketLayer, Trip,
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
@@ -273,11 +273,11 @@ async fn the_exempt_and_the_switched_off_are_not_asked() {
 async fn services_of_one_layer_and_of_its_clones_share_its_state() {
     struct Count(std::sync::atomic::AtomicUsize);
     impl Admit for Count {
-        type Permit = Open;
-        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Open, Refusal>> {
+        type Permit = ();
+        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
             let n = self.0.fetch_add(1, Ordering::SeqCst);
             MaybeFuture::Ready(if n < 2 {
-                Ok(Open)
+                Ok(())
             } else {
                 Err(Refusal::new(Reason::Capacity, PolicyName::try_new("two").unwrap()))
             })

@@ -259,7 +259,7 @@ async fn a_slot_is_not_free_at_the_head_while_the_body_streams() {
 
 #[tokio::test]
 async fn ten_thousand_successes_do_not_outweigh_a_window_of_failures() {
-    for trip in [Trip::failure_rate(0.5).over_calls(100), Trip::failure_rate(0.5).over(10 * SECOND)] {
+    for trip in [Trip::failure_rate(0.5).over_calls(100), Trip::failure_rate(0.5).over_time(10 * SECOND)] {
         let clock = FakeClock::new();
         let breaker = CircuitBreakerLayer::new(trip).clock(clock.clone()).handle();
         for _ in 0..10_000 {

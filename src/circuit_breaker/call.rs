@@ -153,17 +153,17 @@ struct Held {
 impl Held {
     fn admit(breaker: &CircuitBreaker) -> Result<Self, Refusal> {
         let setup = breaker.circuit.setup();
-        let (policy, audience) = (&setup.name, &setup.audience);
+        let (policy, observers) = (&setup.name, &setup.observers);
         let started = setup.clock.now();
         match breaker.circuit.admit(started) {
             Ok(ticket) => {
                 let held = Self { ticket, started, inside: false, settled: false };
-                audience.tell(&Event::Admitted { policy });
+                observers.emit(&Event::Admitted { policy });
                 Ok(held)
             }
             Err(wait) => {
                 let refusal = setup.refusal(wait);
-                audience.tell(&Event::Refused { refusal: &refusal, shadow: false });
+                observers.emit(&Event::Refused { refusal: &refusal, shadow: false });
                 Err(refusal)
             }
         }

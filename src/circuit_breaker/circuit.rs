@@ -106,7 +106,7 @@ impl Circuit {
             Admission::Refused(wait) => Err(wait),
             Admission::Probe { generation, acquired } => {
                 if acquired.reclaimed {
-                    self.setup.audience.tell(&Event::Reclaimed { policy: &self.setup.name });
+                    self.setup.observers.emit(&Event::Reclaimed { policy: &self.setup.name });
                 }
                 let probe = Probe { circuit: Arc::clone(self), generation, lease: Some(acquired.lease) };
                 Ok(Ticket::Probe(Box::new(probe)))
@@ -223,7 +223,7 @@ impl Circuit {
             };
             drop(core);
             let policy = &self.setup.name;
-            self.setup.audience.tell(&Event::Transition { policy, key: self.key, from, to, cause });
+            self.setup.observers.emit(&Event::Transition { policy, key: self.key, from, to, cause });
         }
     }
 

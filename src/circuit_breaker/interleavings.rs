@@ -40,7 +40,7 @@ fn circuit(trip: Trip) -> (Arc<Circuit>, Moment) {
     let setup = Setup {
         name: PolicyName::try_new("loom").unwrap(),
         clock: Clock::from(clock),
-        audience: Observers::default(),
+        observers: Observers::default(),
         trip,
         recovery: Recovery { open, probes: 1, close_after: 1, probe_timeout: SECOND },
         judge: Judge::default(),

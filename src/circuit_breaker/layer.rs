@@ -267,7 +267,7 @@ impl Blueprint for CircuitBlueprint {
         let setup = Arc::new(Setup {
             name: terms.name.clone(),
             clock: terms.clock.clone(),
-            audience: terms.audience.clone(),
+            observers: terms.observers.clone(),
             trip: self.trip,
             recovery: Recovery {
                 open: Backoff { first, longest },

@@ -29,7 +29,7 @@
 //!
 //! let trip = Trip::failure_rate(0.3)
 //!     .or(Trip::slow_rate(0.8).slow_after(Duration::from_secs(2)))
-//!     .over(Duration::from_secs(30))
+//!     .over_time(Duration::from_secs(30))
 //!     .min_requests(50);
 //! let layer = CircuitBreakerLayer::new(trip)
 //!     .recovery_timeout(Duration::from_secs(5))

@@ -37,7 +37,7 @@ impl Admit for CircuitPolicy {
             (Some(key), Some(keys)) => match keys.circuit(key, now) {
                 Some(circuit) => circuit.admit(now),
                 None => {
-                    setup.audience.tell(&Event::Overflow { policy: &setup.name });
+                    setup.observers.emit(&Event::Overflow { policy: &setup.name });
                     Ok(Ticket::Free)
                 }
             },

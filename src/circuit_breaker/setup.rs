@@ -28,7 +28,7 @@ use crate::{
 pub(crate) struct Setup {
     pub(crate) name: PolicyName,
     pub(crate) clock: Clock,
-    pub(crate) audience: Observers,
+    pub(crate) observers: Observers,
     pub(crate) trip: Trip,
     pub(crate) recovery: Recovery,
     pub(crate) judge: Judge,

@@ -21,7 +21,7 @@ use crate::error::ConfigError;
 /// let patient = Trip::failure_rate(0.2)
 ///     .or(Trip::slow_rate(0.8).slow_after(Duration::from_secs(2)))
 ///     .or(Trip::consecutive(5))
-///     .over(Duration::from_secs(30))
+///     .over_time(Duration::from_secs(30))
 ///     .min_requests(50);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -166,11 +166,11 @@ impl Trip {
     ///
     /// ```
     /// use std::time::Duration;
-    /// let trip = tollgate::Trip::failure_rate(0.5).over(Duration::from_secs(10));
+    /// let trip = tollgate::Trip::failure_rate(0.5).over_time(Duration::from_secs(10));
     /// # assert!(tollgate::CircuitBreakerLayer::try_new(trip).is_ok());
     /// ```
     #[must_use]
-    pub const fn over(self, time: Duration) -> Self {
+    pub const fn over_time(self, time: Duration) -> Self {
         Self { window: Some(Window::Time(time)), ..self }
     }
 

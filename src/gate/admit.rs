@@ -1,34 +1,28 @@
 //! The two traits that a policy consists of: the question before a request, and what an admitted request holds.
 
-use std::{
-    any::Any,
-    fmt,
-    future::{Future, IntoFuture},
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{any::Any, fmt, sync::Arc};
 
 use http::{Extensions, HeaderMap, Response};
 
+use super::MaybeFuture;
 use crate::{head::RequestHead, refusal::Refusal};
 
 /// Decides whether a request may reach the inner service.
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicBool, Ordering}};
-/// use tollgate::{Admit, MaybeFuture, Open, PolicyName, Reason, Refusal, RequestHead};
+/// use tollgate::{Admit, MaybeFuture, PolicyName, Reason, Refusal, RequestHead};
 ///
 /// /// Refuses everyone while the switch is set.
 /// struct Maintenance(AtomicBool);
 ///
 /// impl Admit for Maintenance {
-///     type Permit = Open;
-///     fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Open, Refusal>> {
+///     type Permit = ();
+///     fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
 ///         MaybeFuture::Ready(if self.0.load(Ordering::Relaxed) {
 ///             Err(Refusal::new(Reason::Capacity, PolicyName::try_new("maintenance").unwrap()))
 ///         } else {
-///             Ok(Open)
+///             Ok(())
 ///         })
 ///     }
 /// }
@@ -133,15 +127,7 @@ pub trait Permit: Send + 'static {
 }
 
 /// A permit that holds nothing.
-///
-/// ```
-/// use tollgate::{Open, Outcome, Permit};
-/// Open.settle(Outcome::Panicked);
-/// ```
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Open;
-
-impl Permit for Open {
+impl Permit for () {
     fn settle(self, _: Outcome<'_>) {}
 }
 
@@ -184,91 +170,6 @@ impl fmt::Debug for Outcome<'_> {
             Self::Refused(refusal) => f.debug_tuple("Refused").field(refusal).finish(),
             Self::Cancelled { head_sent } => f.debug_struct("Cancelled").field("head_sent", head_sent).finish(),
             Self::Panicked => f.write_str("Panicked"),
-        }
-    }
-}
-
-/// A value that is known at once, or one that must be waited for, as from a store across the network.
-///
-/// ```
-/// let known = tollgate::MaybeFuture::Ready(7);
-/// let later = tollgate::MaybeFuture::future(async { 7 });
-/// # let _: [tollgate::MaybeFuture<i32>; 2] = [known, later];
-/// ```
-pub enum MaybeFuture<T> {
-    /// Known at once.
-    Ready(T),
-    /// Must be awaited.
-    Future(Pin<Box<dyn Future<Output = T> + Send>>),
-}
-
-impl<T> MaybeFuture<T> {
-    /// An answer that must be waited for.
-    ///
-    /// ```
-    /// assert!(matches!(tollgate::MaybeFuture::future(async { 7 }), tollgate::MaybeFuture::Future(_)));
-    /// ```
-    #[must_use]
-    pub fn future(future: impl Future<Output = T> + Send + 'static) -> Self {
-        Self::Future(Box::pin(future))
-    }
-}
-
-impl<T> IntoFuture for MaybeFuture<T> {
-    type Output = T;
-    type IntoFuture = Answered<T>;
-
-    fn into_future(self) -> Answered<T> {
-        match self {
-            Self::Ready(value) => Answered(Coming::Here(Some(value))),
-            Self::Future(future) => Answered(Coming::Later(future)),
-        }
-    }
-}
-
-/// The future of an [`MaybeFuture`]: one that is known is there at the first poll.
-///
-/// ```
-/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// assert_eq!(tollgate::MaybeFuture::Ready(7).await, 7);
-/// # });
-/// ```
-#[must_use = "futures do nothing unless polled"]
-pub struct Answered<T>(Coming<T>);
-
-enum Coming<T> {
-    Here(Option<T>),
-    Later(Pin<Box<dyn Future<Output = T> + Send>>),
-}
-
-/// The value is never pinned.
-impl<T> Unpin for Answered<T> {}
-
-impl<T> Future for Answered<T> {
-    type Output = T;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        match &mut self.0 {
-            Coming::Here(value) => Poll::Ready(value.take().expect("polled after completion")),
-            Coming::Later(future) => future.as_mut().poll(cx),
-        }
-    }
-}
-
-impl<T> fmt::Debug for Answered<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Coming::Here(_) => "Answered(here)",
-            Coming::Later(_) => "Answered(later)",
-        })
-    }
-}
-
-impl<T: fmt::Debug> fmt::Debug for MaybeFuture<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Ready(value) => f.debug_tuple("Now").field(value).finish(),
-            Self::Future(_) => f.write_str("Later(..)"),
         }
     }
 }

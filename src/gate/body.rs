@@ -20,7 +20,7 @@ pin_project! {
     ///
     /// ```
     /// use http_body::Body as _;
-    /// let empty = tollgate::Body::<String, tollgate::Open>::default();
+    /// let empty = tollgate::Body::<String, ()>::default();
     /// assert!(empty.is_end_stream());
     /// ```
     pub struct Body<B, P> where P: Permit {

@@ -37,7 +37,7 @@ impl Whom {
         &self,
         request: &RequestHead<'_>,
         policy: &PolicyName,
-        audience: &Observers,
+        observers: &Observers,
         work: impl FnOnce(Option<&Client>) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
         let known = self.identify.identify(request, Digester::process());
@@ -45,17 +45,17 @@ impl Whom {
         let client = if known.is_some() {
             &known
         } else {
-            stranger = self.stranger(policy, audience)?;
+            stranger = self.stranger(policy, observers)?;
             &stranger
         };
         work(client.as_ref())
     }
 
     #[cold]
-    fn stranger(&self, policy: &PolicyName, audience: &Observers) -> Result<Option<Client>, Refusal> {
+    fn stranger(&self, policy: &PolicyName, observers: &Observers) -> Result<Option<Client>, Refusal> {
         if !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed) {
-            audience.tell(&Event::Unidentified { policy });
-            if !audience.listens() {
+            observers.emit(&Event::Unidentified { policy });
+            if observers.is_empty() {
                 // Not `eprintln!`, which panics where nobody reads.
                 let _ = writeln!(
                     io::stderr(),

@@ -51,7 +51,7 @@ impl<A: Admit> Blueprint for Arc<A> {
 /// use tollgate::{Event, gate::Terms};
 ///
 /// fn tell(terms: &Terms) {
-///     terms.audience.tell(&Event::Admitted { policy: &terms.name });
+///     terms.observers.emit(&Event::Admitted { policy: &terms.name });
 /// }
 /// ```
 #[derive(Clone, Debug)]
@@ -61,7 +61,7 @@ pub struct Terms {
     /// Where the time comes from.
     pub clock: Clock,
     /// Who hears of events.
-    pub audience: Observers,
+    pub observers: Observers,
 }
 
 type Predicate = Arc<dyn Fn(&RequestHead<'_>) -> bool + Send + Sync>;
@@ -110,12 +110,12 @@ impl<A: Admit> GateLayer<Arc<A>> {
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// # use tollgate::{Admit, MaybeFuture, GateLayer, Open, Refusal};
+    /// # use tollgate::{Admit, MaybeFuture, GateLayer, Refusal};
     /// struct Everyone;
     /// impl Admit for Everyone {
-    ///     type Permit = Open;
-    ///     fn admit(self: &Arc<Self>, _: &tollgate::RequestHead<'_>) -> MaybeFuture<Result<Open, Refusal>> {
-    ///         MaybeFuture::Ready(Ok(Open))
+    ///     type Permit = ();
+    ///     fn admit(self: &Arc<Self>, _: &tollgate::RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
+    ///         MaybeFuture::Ready(Ok(()))
     ///     }
     /// }
     /// let layer = GateLayer::of(Everyone).named("everyone");
@@ -129,12 +129,12 @@ impl<A: Admit> GateLayer<Arc<A>> {
     ///
     /// ```
     /// # use std::sync::Arc;
-    /// # use tollgate::{Admit, MaybeFuture, GateLayer, Open, Refusal};
+    /// # use tollgate::{Admit, MaybeFuture, GateLayer, Refusal};
     /// # struct Everyone;
     /// # impl Admit for Everyone {
-    /// #     type Permit = Open;
-    /// #     fn admit(self: &Arc<Self>, _: &tollgate::RequestHead<'_>) -> MaybeFuture<Result<Open, Refusal>> {
-    /// #         MaybeFuture::Ready(Ok(Open))
+    /// #     type Permit = ();
+    /// #     fn admit(self: &Arc<Self>, _: &tollgate::RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
+    /// #         MaybeFuture::Ready(Ok(()))
     /// #     }
     /// # }
     /// let policy = Arc::new(Everyone);
@@ -154,7 +154,7 @@ impl<B: Blueprint> GateLayer<B> {
             terms: Terms {
                 name: PolicyName::try_new(name).expect("a valid name"),
                 clock: Clock::system(),
-                audience: Observers::default(),
+                observers: Observers::default(),
             },
             manner: GateOptions { enabled: true, shadow: false, exempt: None, responder: Responder::default() },
             built: Arc::default(),
@@ -196,7 +196,7 @@ impl<B: Blueprint> GateLayer<B> {
     /// ```
     #[must_use]
     pub fn observe(self, observer: impl Observer) -> Self {
-        self.with_terms(|terms| terms.audience = std::mem::take(&mut terms.audience).and(observer))
+        self.with_terms(|terms| terms.observers = std::mem::take(&mut terms.observers).and(observer))
     }
 
     /// Switches the layer on or off without a change of types; on by default.
@@ -311,12 +311,12 @@ impl<A: Admit> GateShared<A> {
         let policy = &self.terms.name;
         match decision {
             Ok(permit) => {
-                self.terms.audience.tell(&Event::Admitted { policy });
+                self.terms.observers.emit(&Event::Admitted { policy });
                 Ok(Some(permit))
             }
             Err(refusal) => {
                 let shadow = self.manner.shadow;
-                self.terms.audience.tell(&Event::Refused { refusal: &refusal, shadow });
+                self.terms.observers.emit(&Event::Refused { refusal: &refusal, shadow });
                 if shadow { Ok(None) } else { Err(refusal) }
             }
         }

@@ -5,17 +5,17 @@
 //! ```
 //! use std::sync::Arc;
 //! use http::{Request, Response, StatusCode};
-//! use tollgate::{Admit, MaybeFuture, GateLayer, Open, PolicyName, Reason, Refusal, RequestHead};
+//! use tollgate::{Admit, MaybeFuture, GateLayer, PolicyName, Reason, Refusal, RequestHead};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! /// Refuses whoever comes by plain text.
 //! struct HttpsOnly(PolicyName);
 //!
 //! impl Admit for HttpsOnly {
-//!     type Permit = Open;
-//!     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<Open, Refusal>> {
+//!     type Permit = ();
+//!     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
 //!         MaybeFuture::Ready(match request.uri.scheme_str() {
-//!             Some("https") => Ok(Open),
+//!             Some("https") => Ok(()),
 //!             _ => Err(Refusal::new(Reason::Unidentified, self.0.clone())),
 //!         })
 //!     }
@@ -37,13 +37,15 @@ mod client_resolver;
 mod future;
 mod guard;
 mod layer;
+mod maybe_future;
 mod observe;
 mod service;
 
-pub use admit::{Admit, Answered, MaybeFuture, Open, Outcome, Permit};
+pub use admit::{Admit, Outcome, Permit};
 pub use body::Body;
 pub(crate) use client_resolver::Whom;
 pub use future::GateFuture;
 pub use layer::{Blueprint, GateLayer, Terms};
+pub use maybe_future::MaybeFuture;
 pub use observe::{Event, Observer, Observers};
 pub use service::Gate;

@@ -159,55 +159,53 @@ impl<O: Observer + ?Sized> Observer for Arc<O> {
     }
 }
 
-/// Whoever listens to a layer: nobody by default, which costs one branch.
+/// Observers of a layer; none by default, which costs one branch per event.
 ///
 /// ```
-/// assert!(!tollgate::Observers::default().listens());
+/// assert!(tollgate::Observers::default().is_empty());
 /// ```
 #[derive(Clone, Default)]
 pub struct Observers(Option<Arc<dyn Observer>>);
 
 impl Observers {
-    /// Adds a listener; all are told.
+    /// Adds an observer. Each event is emitted to all.
     #[must_use]
     pub(crate) fn and(self, observer: impl Observer) -> Self {
-        Self(Some(if self.listens() {
+        Self(Some(if self.is_empty() {
+            Arc::new(observer)
+        } else {
             Arc::new(move |event: &Event<'_>| {
-                self.tell(event); // a panic of theirs is not ours
+                self.emit(event); // a panic of an earlier observer does not keep the event from this one
                 observer.observe(event);
             })
-        } else {
-            Arc::new(observer)
         }))
     }
 
-    /// Tells everybody; a listener's panic ends here.
+    /// Emits an event to every observer. A panic of an observer is caught.
     ///
     /// ```
-    /// # use tollgate::{Event, PolicyName, Observers};
-    /// let name = PolicyName::try_new("default").unwrap();
-    /// Observers::default().tell(&Event::Admitted { policy: &name }); // nobody listens: nothing happens
+    /// use tollgate::{Event, Observers, PolicyName};
+    ///
+    /// fn admit(policy: &PolicyName, observers: &Observers) {
+    ///     observers.emit(&Event::Admitted { policy });
+    /// }
     /// ```
     #[inline]
-    pub fn tell(&self, event: &Event<'_>) {
+    pub fn emit(&self, event: &Event<'_>) {
         if let Some(observer) = &self.0 {
             let _ = catch_unwind(AssertUnwindSafe(|| observer.observe(event)));
         }
     }
 
-    /// Whether anybody listens.
-    ///
-    /// ```
-    /// assert!(!tollgate::Observers::default().listens());
-    /// ```
+    /// Returns whether there is no observer.
     #[must_use]
-    pub fn listens(&self) -> bool {
-        self.0.is_some()
+    pub fn is_empty(&self) -> bool {
+        self.0.is_none()
     }
 }
 
 impl fmt::Debug for Observers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Observers({})", if self.listens() { "listening" } else { "nobody" })
+        f.write_str(if self.is_empty() { "Observers(none)" } else { "Observers(..)" })
     }
 }

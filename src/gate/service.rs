@@ -10,9 +10,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use tower_service::Service;
 
-use super::admit::{Admit, MaybeFuture};
 use super::{
-    Body,
+    Body, MaybeFuture,
+    admit::Admit,
     future::{GateFuture, begin},
     guard::Guard,
     layer::GateShared,

@@ -6,12 +6,12 @@
 //! ```
 //! # use std::sync::Arc;
 //! # use http::{Request, Response};
-//! # use tollgate::{Admit, MaybeFuture, GateLayer, Open, PolicyName, Reason, Refusal, RequestHead, refusal};
+//! # use tollgate::{Admit, MaybeFuture, GateLayer, PolicyName, Reason, Refusal, RequestHead, refusal};
 //! # use tower::{ServiceBuilder, ServiceExt, service_fn};
 //! # struct Closed;
 //! # impl Admit for Closed {
-//! #     type Permit = Open;
-//! #     fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Open, Refusal>> {
+//! #     type Permit = ();
+//! #     fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
 //! #         MaybeFuture::Ready(Err(Refusal::new(Reason::Capacity, PolicyName::try_new("closed").unwrap())))
 //! #     }
 //! # }

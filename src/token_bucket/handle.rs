@@ -49,11 +49,11 @@ impl TokenBuckets {
         let Buckets { terms, .. } = &*self.0;
         match self.0.take(client.digest(), client.tier(), cost, false) {
             Ok(_) => {
-                terms.audience.tell(&Event::Admitted { policy: &terms.name });
+                terms.observers.emit(&Event::Admitted { policy: &terms.name });
                 Ok(())
             }
             Err(refusal) => {
-                terms.audience.tell(&Event::Refused { refusal: &refusal, shadow: false });
+                terms.observers.emit(&Event::Refused { refusal: &refusal, shadow: false });
                 Err(refusal)
             }
         }

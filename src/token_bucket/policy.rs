@@ -84,7 +84,7 @@ impl Buckets {
         cost: Cost,
         now: Moment,
     ) -> Result<Passed, Refusal> {
-        self.terms.audience.tell(&Event::Overflow { policy: &self.terms.name });
+        self.terms.observers.emit(&Event::Overflow { policy: &self.terms.name });
         if cost.get() > limit.rate.capacity() {
             return Err(self.refuse(No::Never(Some(limit.rate.capacity())), limit, cost));
         }
@@ -222,7 +222,7 @@ impl Admit for Buckets {
 
     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<Passed, Refusal>> {
         let told = self.settings.dialect != Dialect::None;
-        MaybeFuture::Ready(self.whom.charge(request, &self.terms.name, &self.terms.audience, |client| {
+        MaybeFuture::Ready(self.whom.charge(request, &self.terms.name, &self.terms.observers, |client| {
             let Some(client) = client else { return Ok(Passed::silent()) };
             let cost = self.settings.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));
             self.take(client.digest(), client.tier(), cost, told)

@@ -11,7 +11,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use sqlx::{Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
 use tollgate::{
-    Admit, Amounts, CloseOutcome, Event, GateLayer, JobRun, Kind, MaybeFuture, Open, PolicyName, Principal, QuotaError,
+    Admit, Amounts, CloseOutcome, Event, GateLayer, JobRun, Kind, MaybeFuture, PolicyName, Principal, QuotaError,
     Reason, Refusal, RequestHead, ReservationError, Spool, SqliteLedger, Verified,
 };
 use tower::{Layer, ServiceExt, service_fn};
@@ -215,9 +215,9 @@ fn request() -> Request<String> {
 struct Nobody;
 
 impl Admit for Nobody {
-    type Permit = Open;
+    type Permit = ();
 
-    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Open, Refusal>> {
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
         MaybeFuture::Ready(Err(Refusal::new(Reason::Capacity, PolicyName::try_new("nobody").unwrap())))
     }
 }

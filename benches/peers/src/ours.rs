@@ -3,7 +3,7 @@
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use tollgate::{
-    Admit, MaybeFuture, CircuitBreakerLayer, Clock, Cost, Dialect, Digester, GateLayer, Open, Period, Plan, Quota,
+    Admit, MaybeFuture, CircuitBreakerLayer, Clock, Cost, Dialect, Digester, GateLayer, Period, Plan, Quota,
     QuotaLayer, Rate, Refusal, RequestHead, TokenBucketLayer, Trip, Unverified,
 };
 
@@ -88,7 +88,7 @@ pub fn last_calls() -> CircuitBreakerLayer {
 
 /// Opens at half of the calls of ten seconds.
 pub fn last_seconds() -> CircuitBreakerLayer {
-    CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20).over(Duration::from_secs(10)))
+    CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20).over_time(Duration::from_secs(10)))
 }
 
 /// Lets everybody pass: what the way through a layer costs by itself.
@@ -96,10 +96,10 @@ pub fn last_seconds() -> CircuitBreakerLayer {
 pub struct Everyone;
 
 impl Admit for Everyone {
-    type Permit = Open;
+    type Permit = ();
 
-    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Open, Refusal>> {
-        MaybeFuture::Ready(Ok(Open))
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
+        MaybeFuture::Ready(Ok(()))
     }
 }
 

@@ -40,7 +40,7 @@ fn what_cannot_be_is_refused_with_value_and_reason() {
     assert_eq!(text(half.over_calls(0)), "window must be 1 to 1000000 calls, got 0");
     assert_eq!(text(half.over_calls(1_000_001)), "window must be 1 to 1000000 calls, got 1000001");
     assert!(half.over_calls(1_000_000).check().is_ok());
-    assert_eq!(text(half.over(Duration::ZERO)), "window must be positive, got 0s");
+    assert_eq!(text(half.over_time(Duration::ZERO)), "window must be positive, got 0s");
     assert_eq!(text(half.min_requests(0)), "min_requests must be positive, got 0");
     assert_eq!(text(half.min_requests(101)), "min_requests must be at most the window of 100, got 101");
     assert!(half.over_calls(5).check().is_ok(), "the default minimum fits every window");

@@ -233,7 +233,7 @@ impl Quotas {
         match tracker.common.store.admit(&Order { account, ask, told: false, usage: false }).await {
             Ok(admission) => {
                 tracker.common.tell(&admission);
-                tracker.common.terms.audience.tell(&Event::Admitted { policy: &tracker.common.terms.name });
+                tracker.common.terms.observers.emit(&Event::Admitted { policy: &tracker.common.terms.name });
                 Ok(Some(admission.receipt))
             }
             Err(Refused::Account { no: No::Job(Duplicate::Done), .. }) => Ok(None),
@@ -246,7 +246,7 @@ impl Quotas {
 
     /// A refusal, told to whoever listens.
     pub(super) fn refused(&self, refusal: Refusal) -> Refusal {
-        self.0.common.terms.audience.tell(&Event::Refused { refusal: &refusal, shadow: false });
+        self.0.common.terms.observers.emit(&Event::Refused { refusal: &refusal, shadow: false });
         refusal
     }
 

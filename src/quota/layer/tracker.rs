@@ -60,8 +60,8 @@ impl Tracker {
 
     /// Whom to charge; `None` where nobody is.
     pub(super) fn client(&self, request: &RequestHead<'_>) -> Result<Option<Client>, Refusal> {
-        let Terms { name, audience, .. } = &self.common.terms;
-        self.whom.charge(request, name, audience, |client| Ok(client.cloned()))
+        let Terms { name, observers, .. } = &self.common.terms;
+        self.whom.charge(request, name, observers, |client| Ok(client.cloned()))
     }
 
     /// The job that a request names; where it names one badly, or it is no job at all, why.
@@ -176,18 +176,18 @@ impl Common {
         if let Some(news) = &admission.news {
             self.warn(&news.near);
             if news.reclaimed {
-                self.terms.audience.tell(&Event::Reclaimed { policy: &self.terms.name });
+                self.terms.observers.emit(&Event::Reclaimed { policy: &self.terms.name });
             }
         }
         if admission.receipt.shared {
-            self.terms.audience.tell(&Event::Overflow { policy: &self.terms.name });
+            self.terms.observers.emit(&Event::Overflow { policy: &self.terms.name });
         }
     }
 
     /// Tells whoever listens of a refusal for the sake of all newcomers.
     pub(super) fn tell_overflow(&self, refused: &Refused) {
         if let Refused::Account { shared: true, .. } = refused {
-            self.terms.audience.tell(&Event::Overflow { policy: &self.terms.name });
+            self.terms.observers.emit(&Event::Overflow { policy: &self.terms.name });
         }
     }
 }
@@ -205,12 +205,12 @@ fn tell(terms: &Terms, told: &Told) {
             Event::SpoolMerged { policy, records: *records, duplicates: *duplicates }
         }
     };
-    terms.audience.tell(&event);
+    terms.observers.emit(&event);
 }
 
 fn warn(terms: &Terms, near: &Near) {
     for warning in &near.limits {
-        terms.audience.tell(&Event::NearLimit {
+        terms.observers.emit(&Event::NearLimit {
             policy: &terms.name,
             client: near.client.as_ref(),
             limit: &warning.name,
@@ -224,8 +224,8 @@ impl Admit for Tracker {
     type Permit = Held;
 
     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<Held, Refusal>> {
-        let Terms { name, audience, .. } = &self.common.terms;
-        let decided = self.whom.charge(request, name, audience, |client| match client {
+        let Terms { name, observers, .. } = &self.common.terms;
+        let decided = self.whom.charge(request, name, observers, |client| match client {
             Some(client) => self.decide(request, client),
             None => Ok(MaybeFuture::Ready(Ok(self.let_pass()))),
         });
