@@ -108,7 +108,7 @@ async fn read(quotas: &Quotas, client: &Client, asked: Scan) -> u64 {
 /// This user's day.
 async fn usage(State(quotas): State<Quotas>, Extension(client): Extension<Client>) -> Json<Value> {
     let usage = quotas.usage(&client).await.expect("memory always answers");
-    let day = usage.of("daily_bytes").expect("the plan has it");
+    let day = usage.get("daily_bytes").expect("the plan has it");
     let resets_at = day.resets_at.and_then(|at| jiff::Timestamp::try_from(at).ok()).map(|at| at.to_string());
     Json(json!({ "used": day.used, "limit": day.limit, "remaining": day.remaining, "resets_at": resets_at }))
 }

@@ -21,7 +21,7 @@ fn quota(dialect: Dialect) -> QuotaLayer {
         .limit(Quota::requests(1 << 40).per(Period::day()))
         .limit(Quota::bytes(1 << 40).per(Period::day()))
         .limit(Quota::concurrent(100));
-    QuotaLayer::new(plan).fields(dialect)
+    QuotaLayer::new(plan).rate_limit_headers(dialect)
 }
 
 fn request() -> Request<()> {
@@ -68,7 +68,7 @@ fn request_without_a_permit_allocates_nothing() {
 
 #[test]
 fn a_request_through_all_three_layers_allocates_nothing() {
-    let limit = TokenBucketLayer::new(Rate::per_second(1_000).burst(1_000_000)).fields(Dialect::None);
+    let limit = TokenBucketLayer::new(Rate::per_second(1_000).burst(1_000_000)).rate_limit_headers(Dialect::None);
     let breaker = CircuitBreakerLayer::new(Trip::failure_rate(0.5).or(Trip::consecutive(5)));
     let service =
         ServiceBuilder::new().layer(limit).layer(quota(Dialect::None)).layer(breaker).service(service_fn(answer));

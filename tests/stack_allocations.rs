@@ -16,7 +16,7 @@ use tower::{Service, ServiceBuilder, service_fn};
 /// Allocations of one request of a known client, over those of the same request without layers.
 fn over_bare(dialect: Dialect) -> u64 {
     let request = || Request::get("/").extension(SocketAddr::from(([192, 0, 2, 1], 1))).body(()).unwrap();
-    let limit = TokenBucketLayer::new(Rate::per_second(1_000).burst(1_000_000)).fields(dialect);
+    let limit = TokenBucketLayer::new(Rate::per_second(1_000).burst(1_000_000)).rate_limit_headers(dialect);
     let breaker = CircuitBreakerLayer::new(Trip::failure_rate(0.5).or(Trip::consecutive(5)));
     let mut guarded = ServiceBuilder::new().layer(limit).layer(breaker).service(service_fn(answer));
     let mut bare = service_fn(answer);

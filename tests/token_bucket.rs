@@ -343,13 +343,13 @@ fn b7_without_a_request_idle_clients_are_forgotten_when_somebody_says_so() {
 async fn other_dialects() {
     let clock = FakeClock::new();
     let layer = TokenBucketLayer::new(Rate::per_second(1).burst(5)).clock(clock.clone());
-    let delta = layer.clone().fields(Dialect::XRateLimit { reset: tollgate::refusal::Reset::Delta });
+    let delta = layer.clone().rate_limit_headers(Dialect::XRateLimit { reset: tollgate::refusal::Reset::Delta });
     let answer = ask(&delta, from("192.0.2.1:1")).await;
     assert_eq!(field(&answer, "x-ratelimit-limit"), Some("5"));
     assert_eq!(field(&answer, "x-ratelimit-remaining"), Some("4"));
     assert_eq!(field(&answer, "x-ratelimit-reset"), Some("4"));
     assert_eq!(field(&answer, "ratelimit"), None);
-    let silent = layer.fields(Dialect::None);
+    let silent = layer.rate_limit_headers(Dialect::None);
     assert!(ask(&silent, from("192.0.2.1:1")).await.headers().is_empty());
 }
 
@@ -400,7 +400,7 @@ async fn the_users_own_answer_keeps_the_fields() {
 fn costly(dialect: Dialect) -> TokenBucketLayer {
     TokenBucketLayer::new(Rate::per_second(1).burst(10_000))
         .clock(FakeClock::new())
-        .fields(dialect)
+        .rate_limit_headers(dialect)
         .cost(|request: &RequestHead<'_>| Cost::new(request.headers["x-cost"].to_str().unwrap().parse().unwrap()))
 }
 

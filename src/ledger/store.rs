@@ -111,7 +111,7 @@ impl<D: Database> InLedger<D> {
 
     /// A place, where the plan limits them and one is asked for.
     fn slot(&self, order: &Order<'_>) -> Result<Option<Slot>, Refused> {
-        let asked = order.ask.amounts.of(&Kind::Concurrent);
+        let asked = order.ask.amounts.get(&Kind::Concurrent);
         let (Some(asked), Some(plan)) = (asked, self.slots.plan(order.account.plan)) else { return Ok(None) };
         let amounts = Amounts::from((Kind::Concurrent, asked));
         let mut order = *order;
@@ -167,7 +167,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(receipt) = self.receipt.take() {
-            self.slots.accounts.settle(&receipt, &End::Void(&Amounts::none()), self.now);
+            self.slots.accounts.settle(&receipt, &End::Void(&Amounts::new()), self.now);
         }
     }
 }
@@ -251,9 +251,9 @@ impl<D: Database> QuotaBackend for InLedger<D> {
         let (end, used) = match end {
             // Work that was begun and left stays charged: nothing goes back but its place.
             End::Void(nothing) if nothing.is_empty() && !written.reserved && receipt.job.is_none() => {
-                (writer::End::Open, Amounts::none())
+                (writer::End::Open, Amounts::new())
             }
-            End::Void(_) => (writer::End::Void, Amounts::none()),
+            End::Void(_) => (writer::End::Void, Amounts::new()),
             End::Served { used, actual } if written.reserved => {
                 (writer::End::Commit((*actual).clone()), (*used).clone())
             }
@@ -288,7 +288,7 @@ impl<D: Database> QuotaBackend for InLedger<D> {
     fn go_on(&self, receipt: &Receipt, used: &Amounts, now: Now) -> Near {
         if receipt.lease.is_some() {
             let slot = Receipt { job: None, store_part: None, ..*receipt };
-            self.slots.accounts.go_on(&slot, &Amounts::none(), now);
+            self.slots.accounts.go_on(&slot, &Amounts::new(), now);
         }
         if let Some(written) = written(receipt)
             && let Some((used, part)) = written.add(used, now.moment)
@@ -328,7 +328,7 @@ impl<D: Database> QuotaBackend for InLedger<D> {
         }
         let client = Client::named(Arc::clone(&key.tenant));
         let end = actual.map_or(writer::End::Void, |actual| writer::End::Commit(actual.clone()));
-        let settle = Settle { plan: plan_of(&client), attempt: 0, since, end, used: Amounts::none(), part: 0 };
+        let settle = Settle { plan: plan_of(&client), attempt: 0, since, end, used: Amounts::new(), part: 0 };
         let order = self.order(key, false, Act::End { of: order, settle });
         self.ask(Some(order), move |verdict| match verdict {
             Verdict::Settled(standing, near) => Some((ending(standing), of(&client, near))),
@@ -366,7 +366,7 @@ impl<D: Database> QuotaBackend for InLedger<D> {
             return MaybeFuture::Ready(Err(Refused::Store(Trouble::Nameless)));
         };
         let mut places = Vec::new();
-        if let (Some(asked), Some(plan)) = (amounts.of(&Kind::Concurrent), self.slots.plan(account.plan)) {
+        if let (Some(asked), Some(plan)) = (amounts.get(&Kind::Concurrent), self.slots.plan(account.plan)) {
             let (asked, account) = (Amounts::from((Kind::Concurrent, asked)), Account { plan: &plan, ..*account });
             if let MaybeFuture::Ready(Err(Refused::Account { no: No::Limits(violations), .. })) =
                 self.slots.accounts.check(&account, &asked)

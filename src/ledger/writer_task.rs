@@ -359,7 +359,7 @@ impl<D: Database> Scribe<D> {
             attempt: admitted.attempt,
             since: admitted.since,
             end: End::Void,
-            used: Amounts::none(),
+            used: Amounts::new(),
             part: 0,
         };
         self.tell(Order { key: asked.key, id: new_id(), own: false, origin: asked.origin, act: Act::Settle(settle) });

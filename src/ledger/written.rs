@@ -43,7 +43,7 @@ const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 impl Written {
     pub(super) fn new(key: Key, attempt: u32, since: Since, plan: Arc<Plan>, order: u128, now: Moment) -> Self {
-        let more = Mutex::new(More { used: Amounts::none(), part: 0, told: now });
+        let more = Mutex::new(More { used: Amounts::new(), part: 0, told: now });
         Self { key, attempt, since, plan, order, passed: false, reserved: false, more }
     }
 

@@ -14,45 +14,45 @@ use crate::kind::Kind;
 ///
 /// let one = Amounts::from(("queries", 1));
 /// let many = Amounts::from([(Kind::Requests, 1), (Kind::from("tokens"), 700)]);
-/// assert_eq!(many.of(&Kind::from("tokens")), Some(700));
-/// assert_eq!(many.of(&Kind::from("queries")), None);
+/// assert_eq!(many.get(&Kind::from("tokens")), Some(700));
+/// assert_eq!(many.get(&Kind::from("queries")), None);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Amounts(SmallVec<[(Kind, u64); 4]>);
 
 impl Amounts {
-    /// Nothing of anything.
+    /// Creates an empty set of amounts.
     ///
     /// ```
-    /// assert!(tollgate::Amounts::none().is_empty());
+    /// assert!(tollgate::Amounts::new().is_empty());
     /// ```
     #[must_use]
-    pub const fn none() -> Self {
+    pub const fn new() -> Self {
         Self(SmallVec::new_const())
     }
 
-    /// The same with `amount` more of `kind`; sums stop at `u64::MAX`.
+    /// Adds `amount` of `kind`. Sums saturate at `u64::MAX`.
     ///
     /// ```
     /// use tollgate::{Amounts, Kind};
-    /// let amounts = Amounts::none().and("tokens", 5).and("tokens", 2);
-    /// assert_eq!(amounts.of(&Kind::from("tokens")), Some(7));
+    /// let amounts = Amounts::new().with("tokens", 5).with("tokens", 2);
+    /// assert_eq!(amounts.get(&Kind::from("tokens")), Some(7));
     /// ```
     #[must_use]
-    pub fn and(mut self, kind: impl Into<Kind>, amount: u64) -> Self {
+    pub fn with(mut self, kind: impl Into<Kind>, amount: u64) -> Self {
         self.add(&kind.into(), amount);
         self
     }
 
-    /// How much of `kind`; `None` where it is not asked for at all.
+    /// Returns the amount of `kind`; `None` if the kind is not among them.
     ///
     /// ```
     /// # use tollgate::{Amounts, Kind};
-    /// assert_eq!(Amounts::from(("tokens", 0)).of(&Kind::from("tokens")), Some(0));
+    /// assert_eq!(Amounts::from(("tokens", 0)).get(&Kind::from("tokens")), Some(0));
     /// ```
     #[must_use]
     #[inline]
-    pub fn of(&self, kind: &Kind) -> Option<u64> {
+    pub fn get(&self, kind: &Kind) -> Option<u64> {
         self.0.iter().find(|(known, _)| known == kind).map(|(_, amount)| *amount)
     }
 
@@ -91,8 +91,8 @@ impl Amounts {
         }
     }
 
-    /// These amounts, but for those that `other` names.
-    pub(crate) fn with(&self, other: &Self) -> Self {
+    /// Returns these amounts, with those of `other` in place of its kinds.
+    pub(crate) fn overridden_by(&self, other: &Self) -> Self {
         let mut merged = self.clone();
         other.iter().for_each(|(kind, amount)| merged.set(kind, amount));
         merged
@@ -105,13 +105,13 @@ impl Amounts {
 
     /// How much of `kind` to count: no more than is ever counted.
     pub(crate) fn counted(&self, kind: &Kind) -> u64 {
-        self.of(kind).unwrap_or(0).min(MOST)
+        self.get(kind).unwrap_or(0).min(MOST)
     }
 }
 
 impl<K: Into<Kind>> From<(K, u64)> for Amounts {
     fn from((kind, amount): (K, u64)) -> Self {
-        Self::none().and(kind, amount)
+        Self::new().with(kind, amount)
     }
 }
 
@@ -123,6 +123,6 @@ impl<K: Into<Kind>, const N: usize> From<[(K, u64); N]> for Amounts {
 
 impl<K: Into<Kind>> FromIterator<(K, u64)> for Amounts {
     fn from_iter<T: IntoIterator<Item = (K, u64)>>(amounts: T) -> Self {
-        amounts.into_iter().fold(Self::none(), |sum, (kind, amount)| sum.and(kind, amount))
+        amounts.into_iter().fold(Self::new(), |sum, (kind, amount)| sum.with(kind, amount))
     }
 }

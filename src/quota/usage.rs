@@ -16,7 +16,7 @@ use crate::policy_name::PolicyName;
 /// let alice = Client::named("alice");
 /// quotas.record(&alice, ("requests", 50)).await.unwrap();
 /// let usage = quotas.usage(&alice).await.unwrap();
-/// let hourly = usage.of("requests_per_hour").unwrap();
+/// let hourly = usage.get("requests_per_hour").unwrap();
 /// assert_eq!((hourly.used, hourly.limit, hourly.remaining), (50, 200, 150));
 /// assert!(!hourly.is_exceeded());
 /// assert_eq!(hourly.percentage(), 25.0);
@@ -95,13 +95,13 @@ impl Usage {
     ///
     /// ```
     /// # fn takes(usage: &tollgate::Usage) {
-    /// if let Some(daily) = usage.of("requests_per_day") {
+    /// if let Some(daily) = usage.get("requests_per_day") {
     ///     println!("{} left today", daily.remaining);
     /// }
     /// # }
     /// ```
     #[must_use]
-    pub fn of(&self, name: &str) -> Option<&LimitUsage> {
+    pub fn get(&self, name: &str) -> Option<&LimitUsage> {
         self.limits.iter().find(|limit| limit.name.as_str() == name)
     }
 

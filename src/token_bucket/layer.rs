@@ -151,10 +151,10 @@ impl GateLayer<TokenBucket> {
     ///
     /// ```
     /// # use tollgate::{Rate, TokenBucketLayer, refusal::Dialect};
-    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).fields(Dialect::None);
+    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).rate_limit_headers(Dialect::None);
     /// ```
     #[must_use]
-    pub fn fields(self, dialect: Dialect) -> Self {
+    pub fn rate_limit_headers(self, dialect: Dialect) -> Self {
         self.with_blueprint(|settings| settings.dialect = dialect)
     }
 

@@ -173,7 +173,7 @@ async fn a_reservation_that_passed_is_settled_with_what_was_used() {
     drop(quotas.reserve(&acme(), ("tokens", 70)).await.unwrap());
     let open = quotas.reserve(&acme(), ("tokens", 7)).await.unwrap();
     let named = quotas.reserve(&acme(), ("tokens", 8)).await.unwrap().detach();
-    assert_eq!(quotas.commit(&named, Amounts::none()).await, Err(ReservationError::Unavailable));
+    assert_eq!(quotas.commit(&named, Amounts::new()).await, Err(ReservationError::Unavailable));
     drop(away);
     Scene::merged(&spool).await;
     assert_eq!(counts(&quotas, &acme()).await, (120, 15));

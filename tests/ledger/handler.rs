@@ -59,7 +59,7 @@ fn ok(body: &str) -> (u16, String) {
 async fn used(layer: &QuotaLayer) -> [u64; 2] {
     let usage = layer.handle().usage(&acme()).await.unwrap();
     ["requests_per_month", "tokens_per_month"]
-        .map(|name| usage.of(name).unwrap().used + usage.of(name).unwrap().reserved)
+        .map(|name| usage.get(name).unwrap().used + usage.get(name).unwrap().reserved)
 }
 
 /// Brings what is in the spool to the ledger, and returns what is then used.

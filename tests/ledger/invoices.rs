@@ -156,7 +156,7 @@ async fn what_came_to_nothing_is_no_line(database: Database) {
     let quotas = quotas(&ledger, tokens(100));
     let held = quotas.reserve(&acme(), ("tokens", 80)).await.unwrap().detach();
     quotas.roll_back(&held).await.unwrap();
-    quotas.charge(&acme(), Amounts::none()).await.unwrap();
+    quotas.charge(&acme(), Amounts::new()).await.unwrap();
     assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), []);
 }
 

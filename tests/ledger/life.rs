@@ -87,7 +87,7 @@ async fn a_reservation_that_nobody_ends_stays_charged(database: Database) {
 async fn one_that_is_to_come_back_comes_back(database: Database) {
     let (ledger, quotas, id) = forgotten(&database, Some(OnExpiry::Return)).await;
     comes_to(&quotas, (0, 0)).await;
-    assert_eq!(quotas.commit(&id, Amounts::none()).await, Ok(CloseOutcome::Expired), "it was used after all");
+    assert_eq!(quotas.commit(&id, Amounts::new()).await, Ok(CloseOutcome::Expired), "it was used after all");
     assert_eq!(counts(&quotas, &acme()).await, (80, 0));
     let said: Vec<_> = rows(&ledger, "acme").await.iter().map(|row| (row.entry, row.amount)).collect();
     assert_eq!(said, [("reserve", 80), ("expire", -80), ("record", 80)]);

@@ -66,7 +66,7 @@ async fn b4_usage_of_one_kind_of_all_kinds_of_one_client_and_of_all_clients() {
     let usage = scene.quotas.usage(&alice()).await.unwrap();
     let of_kind: Vec<_> = usage.kind(&Kind::from("queries")).map(|limit| limit.name.to_string()).collect();
     assert_eq!(of_kind, ["queries_per_hour", "queries_per_day"]);
-    let hour = usage.of("queries_per_hour").unwrap();
+    let hour = usage.get("queries_per_hour").unwrap();
     assert_eq!((hour.limit, hour.used, hour.reserved, hour.remaining), (1_800, 450, 450, 900));
     assert_eq!((hour.percentage(), hour.is_exceeded()), (50.0, false));
     assert_eq!(hour.resets_at, Some(scene.wall() + HOUR));
@@ -82,7 +82,7 @@ async fn b4_usage_of_one_kind_of_all_kinds_of_one_client_and_of_all_clients() {
         let page = scene.quotas.usage_page(from, 7).await.unwrap();
         assert!(page.clients.len() <= 7);
         seen.extend(
-            page.clients.iter().map(|(client, usage)| (name(client), usage.of("queries_per_day").unwrap().used)),
+            page.clients.iter().map(|(client, usage)| (name(client), usage.get("queries_per_day").unwrap().used)),
         );
         from = page.next;
         if from.is_none() {
@@ -101,7 +101,7 @@ async fn b5_one_limit_one_kind_or_all_of_one_client_are_reset_by_hand() {
     let scene = Scene::new(Plan::standard());
     let used = async || {
         let usage = scene.quotas.usage(&alice()).await.unwrap();
-        ["queries_per_hour", "queries_per_day", "requests_per_hour"].map(|name| usage.of(name).unwrap().used)
+        ["queries_per_hour", "queries_per_day", "requests_per_hour"].map(|name| usage.get(name).unwrap().used)
     };
     for client in [alice(), bob()] {
         scene.quotas.record(&client, [("queries", 5), ("requests", 5)]).await.unwrap();

@@ -55,7 +55,7 @@ impl Scene {
     }
 
     async fn limit(&self, client: &Client, name: &str) -> LimitUsage {
-        self.quotas.usage(client).await.unwrap().of(name).unwrap().clone()
+        self.quotas.usage(client).await.unwrap().get(name).unwrap().clone()
     }
 
     fn wall(&self) -> SystemTime {

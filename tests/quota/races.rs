@@ -83,7 +83,7 @@ fn d2_under_threads_no_limit_is_charged_without_the_others() {
                     if round % 3 == 0 {
                         held.roll_back();
                     } else {
-                        held.commit(tollgate::Amounts::none());
+                        held.commit(tollgate::Amounts::new());
                         requests.fetch_add(1, Ordering::Relaxed);
                         tokens.fetch_add(asked, Ordering::Relaxed);
                     }

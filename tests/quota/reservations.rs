@@ -52,7 +52,7 @@ async fn r4_commit_and_roll_back_by_id_change_something_once() {
     let id = quotas.reserve(&alice(), ("queries", 10)).await.unwrap().detach();
     assert_eq!(quotas.roll_back(&id).await, Ok(CloseOutcome::Closed));
     assert_eq!(quotas.roll_back(&id).await, Ok(CloseOutcome::AlreadyClosed));
-    assert_eq!(quotas.commit(&id, Amounts::none()).await, Err(ReservationError::RolledBack));
+    assert_eq!(quotas.commit(&id, Amounts::new()).await, Err(ReservationError::RolledBack));
     assert_eq!(sums(&scene).await, (4, 0, 96));
 }
 

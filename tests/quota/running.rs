@@ -46,8 +46,8 @@ async fn b14_a_place_comes_back_from_work_that_ends_fails_panics_or_is_cancelled
         drop(work);
     }
     let usage = scene.quotas.usage(&alice).await.unwrap();
-    assert_eq!(usage.of("concurrent_requests").unwrap().used, 0);
-    assert_eq!(usage.of("queries_per_hour").unwrap().used, 7, "work that was begun is charged");
+    assert_eq!(usage.get("concurrent_requests").unwrap().used, 0);
+    assert_eq!(usage.get("queries_per_hour").unwrap().used, 7, "work that was begun is charged");
 }
 
 #[tokio::test]

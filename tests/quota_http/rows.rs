@@ -131,7 +131,7 @@ async fn a7_the_bytes_used_today_can_be_asked_for() {
     scene.quotas.record(&alice, ("bytes_scanned", 4_096)).await.unwrap();
     scene.quotas.record(&alice, ("bytes_scanned", 1_024)).await.unwrap();
     let usage = scene.quotas.usage(&alice).await.unwrap();
-    let day = usage.of("daily_bytes").unwrap();
+    let day = usage.get("daily_bytes").unwrap();
     assert_eq!((day.used, day.remaining), (5_120, DAILY - 5_120));
     let midnight = std::time::SystemTime::UNIX_EPOCH + START + Duration::from_secs(LEFT_TODAY);
     assert_eq!(day.resets_at, Some(midnight));

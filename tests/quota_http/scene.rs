@@ -66,12 +66,12 @@ impl Scene {
 
     /// What alice has used of a limit.
     pub(crate) async fn used(&self, limit: &str) -> u64 {
-        self.quotas.usage(&self.client("alice")).await.unwrap().of(limit).unwrap().used
+        self.quotas.usage(&self.client("alice")).await.unwrap().get(limit).unwrap().used
     }
 
     /// What is set aside for alice.
     pub(crate) async fn reserved(&self, limit: &str) -> u64 {
-        self.quotas.usage(&self.client("alice")).await.unwrap().of(limit).unwrap().reserved
+        self.quotas.usage(&self.client("alice")).await.unwrap().get(limit).unwrap().reserved
     }
 }
 

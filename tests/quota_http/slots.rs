@@ -3,7 +3,7 @@
 use super::*;
 
 fn scene() -> Scene {
-    Scene::new(Plan::new("free").limit(Quota::concurrent(1)), |layer| layer.hold(SECOND * 60, SECOND * 5))
+    Scene::new(Plan::new("free").limit(Quota::concurrent(1)), |layer| layer.max_hold(SECOND * 60).max_stall(SECOND * 5))
 }
 
 const SECOND: Duration = Duration::from_secs(1);

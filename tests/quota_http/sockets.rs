@@ -143,7 +143,7 @@ async fn six_clients_that_hung_up_before_the_answer_block_nobody() {
 #[tokio::test]
 async fn a_reader_with_a_closed_window_loses_its_place_to_the_next() {
     let plan = Plan::new("one").limit(Quota::concurrent(1));
-    let scene = Scene::new(plan, |layer| layer.hold(Duration::from_secs(3_600), Duration::from_secs(5)));
+    let scene = Scene::new(plan, |layer| layer.max_hold(Duration::from_secs(3_600)).max_stall(Duration::from_secs(5)));
     let address = serve(&scene).await;
     let client = h2(address, 0).await;
     let ask = async || send(&client, post_by_alice("/")).await.await.unwrap();

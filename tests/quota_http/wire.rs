@@ -160,11 +160,11 @@ async fn grpc_clients_read_that_a_job_was_done() {
 
 #[tokio::test]
 async fn other_dialects() {
-    let scene = Scene::new(daily(5), |layer| layer.fields(Dialect::None));
+    let scene = Scene::new(daily(5), |layer| layer.rate_limit_headers(Dialect::None));
     let answer = scene.get("/").await;
     assert!(answer.headers.keys().all(|name| !name.as_str().contains("ratelimit")), "{:?}", answer.headers);
     let plan = daily(5).limit(Quota::concurrent(2));
-    let scene = Scene::new(plan, |layer| layer.fields(Dialect::XRateLimit { reset: Reset::Delta }));
+    let scene = Scene::new(plan, |layer| layer.rate_limit_headers(Dialect::XRateLimit { reset: Reset::Delta }));
     let answer = scene.get("/").await;
     assert_eq!((answer.field("x-ratelimit-limit"), answer.field("x-ratelimit-remaining")), ("2", "1"));
     assert!(answer.headers.get("x-ratelimit-reset").is_none());
@@ -265,7 +265,7 @@ async fn shadow_refuses_nobody_and_tells() {
 fn tokens(plan: Plan, dialect: Dialect) -> Scene {
     Scene::new(plan, |layer| {
         let asked = |request: &RequestHead<'_>| request.uri.query().map(|tokens| tokens.parse().unwrap());
-        layer.fields(dialect).cost("tokens", asked)
+        layer.rate_limit_headers(dialect).cost("tokens", asked)
     })
 }
 

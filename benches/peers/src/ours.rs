@@ -21,16 +21,16 @@ pub fn scarce() -> TokenBucketLayer {
 
 /// The same with RateLimit fields in each answer.
 pub fn plenty_told() -> TokenBucketLayer {
-    plenty().fields(Dialect::Draft11)
+    plenty().rate_limit_headers(Dialect::Draft11)
 }
 
 /// The same with RateLimit fields in each answer.
 pub fn scarce_told() -> TokenBucketLayer {
-    scarce().fields(Dialect::Draft11)
+    scarce().rate_limit_headers(Dialect::Draft11)
 }
 
 fn limit(rate: Rate) -> TokenBucketLayer {
-    TokenBucketLayer::new(rate).identify_by(Unverified::header(API_KEY)).fields(Dialect::None)
+    TokenBucketLayer::new(rate).identify_by(Unverified::header(API_KEY)).rate_limit_headers(Dialect::None)
 }
 
 /// From borrowed text to a decision.
@@ -78,7 +78,7 @@ pub fn four_mixed() -> QuotaLayer {
 }
 
 fn quota(plan: Plan) -> QuotaLayer {
-    QuotaLayer::new(plan).accept_unverified().identify_by(Unverified::header(API_KEY)).fields(Dialect::None)
+    QuotaLayer::new(plan).accept_unverified().identify_by(Unverified::header(API_KEY)).rate_limit_headers(Dialect::None)
 }
 
 /// Opens at half of the last hundred calls.

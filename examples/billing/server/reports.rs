@@ -24,7 +24,7 @@ const NEVER: Duration = Duration::from_secs(1 << 33);
 pub(super) async fn usage(State(shop): State<Shop>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
     let client = tenant(&name)?;
     let usage = shop.quotas.usage(&client).await?;
-    let day = usage.of(DAILY).expect("the plan has it");
+    let day = usage.get(DAILY).expect("the plan has it");
     let grants = shop.quotas.grants(&client).await?.into_iter().map(|granted| {
         let grant = granted.grant;
         json!({

@@ -23,7 +23,7 @@ pub async fn what_fits_is_charged(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     assert!(quotas.charge(alice, ("queries", 1)).await.is_err());
     assert_eq!(scene.counts(alice).await, [(105, 0)]);
     let usage = scene.usage(alice).await;
-    let limit = usage.of("queries").unwrap();
+    let limit = usage.get("queries").unwrap();
     assert_eq!((limit.limit, limit.remaining, limit.is_exceeded()), (105, 0, true));
 }
 
@@ -185,7 +185,7 @@ pub async fn many_at_once_take_exactly_the_limit(make: impl AsyncFn(QuotaLayer) 
             match number % 2 {
                 0 => quotas.charge(&alice, asked).await.is_ok(),
                 _ => match quotas.reserve(&alice, asked).await {
-                    Ok(held) => quotas.commit(&held.detach(), crate::quota::Amounts::none()).await.is_ok(),
+                    Ok(held) => quotas.commit(&held.detach(), crate::quota::Amounts::new()).await.is_ok(),
                     Err(_) => false,
                 },
             }

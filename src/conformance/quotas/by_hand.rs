@@ -25,7 +25,7 @@ pub async fn a_new_plan_keeps_what_was_used(make: impl AsyncFn(QuotaLayer) -> Qu
     assert!(quotas.charge(alice, ("queries", 1)).await.is_err());
     quotas.set_plan(queries(5)).unwrap();
     let usage = scene.usage(alice).await;
-    let limit = usage.of("queries").unwrap();
+    let limit = usage.get("queries").unwrap();
     assert_eq!((limit.used, limit.limit, limit.remaining), (9, 5, 0));
     quotas.set_plan(two_limits(20, 7)).unwrap();
     quotas.charge(alice, [("queries", 11), ("rows", 7)]).await.unwrap();
@@ -54,7 +54,7 @@ pub async fn a_grant_raises_a_limit_until_it_is_revoked(make: impl AsyncFn(Quota
     assert!(quotas.charge(bob, ("queries", 11)).await.is_err(), "it is another's");
     assert!(quotas.charge(alice, ("rows", 11)).await.is_err(), "it is for another limit");
     quotas.charge(alice, ("queries", 12)).await.unwrap();
-    assert_eq!(scene.usage(alice).await.of("queries").unwrap().limit, 15);
+    assert_eq!(scene.usage(alice).await.get("queries").unwrap().limit, 15);
     assert_eq!(quotas.grants(alice).await.unwrap()[0].used, 2, "what the limit has comes first");
     assert_eq!(quotas.revoke(bob, id).await, Ok(false), "it is another's");
     assert_eq!(quotas.revoke(alice, id).await, Ok(true));
@@ -180,7 +180,7 @@ pub async fn a_reset_counts_from_zero(make: impl AsyncFn(QuotaLayer) -> Quotas) 
     let held = quotas.reserve(alice, [("queries", 30), ("rows", 30)]).await.unwrap().detach();
     quotas.reset_all(alice).await.unwrap();
     assert_eq!(scene.counts(alice).await, [(0, 0), (0, 0)]);
-    quotas.commit(&held, Amounts::none()).await.unwrap();
+    quotas.commit(&held, Amounts::new()).await.unwrap();
     assert_eq!(scene.counts(alice).await, [(0, 0), (0, 0)]);
     assert_eq!(scene.counts(bob).await, [(60, 0), (60, 0)], "another's");
 }

@@ -85,7 +85,7 @@ pub async fn every_client_is_listed_once(make: impl AsyncFn(QuotaLayer) -> Quota
             let page = scene.quotas.usage_page(from, most).await.unwrap();
             assert!(page.clients.len() <= most, "{} in a page of {most}", page.clients.len());
             seen.extend(page.clients.iter().map(|(client, usage)| {
-                (client.name().map(ToString::to_string).unwrap_or_default(), usage.of("queries").unwrap().used)
+                (client.name().map(ToString::to_string).unwrap_or_default(), usage.get("queries").unwrap().used)
             }));
             from = page.next;
             if from.is_none() {

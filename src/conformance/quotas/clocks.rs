@@ -133,7 +133,7 @@ pub async fn a_late_charge_belongs_to_its_own_period(make: impl AsyncFn(QuotaLay
     assert_eq!(quotas.commit(&id, ("queries", 90)).await, Ok(CloseOutcome::Closed));
     assert_eq!(scene.counts(alice).await, [(0, 0)]);
     assert_eq!(quotas.roll_back(&id).await, Err(ReservationError::Committed));
-    quotas.reserve(alice, ("queries", 100)).await.unwrap().commit(Amounts::none());
+    quotas.reserve(alice, ("queries", 100)).await.unwrap().commit(Amounts::new());
     scene.comes_to(alice, &[(100, 0)]).await;
 }
 

@@ -53,7 +53,7 @@ pub async fn a_reservation_ends_once(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     assert_eq!(quotas.roll_back(&id).await, Ok(CloseOutcome::Closed));
     for _ in 0..2 {
         assert_eq!(quotas.roll_back(&id).await, Ok(CloseOutcome::AlreadyClosed));
-        assert_eq!(quotas.commit(&id, Amounts::none()).await, Err(ReservationError::RolledBack));
+        assert_eq!(quotas.commit(&id, Amounts::new()).await, Err(ReservationError::RolledBack));
     }
     assert_eq!(scene.counts(alice).await, before);
 }

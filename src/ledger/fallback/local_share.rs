@@ -27,7 +27,7 @@ impl Local {
     pub(crate) fn pass(&mut self, plan: &Plan, amounts: &Amounts, share: u64, wall: u64) -> Result<(), Vec<Violation>> {
         let mut violations = Vec::new();
         for limit in plan.counted() {
-            let Some(asked) = amounts.of(limit.kind()) else { continue };
+            let Some(asked) = amounts.get(limit.kind()) else { continue };
             let part = self.part(limit, wall);
             let here = limit.limit.saturating_sub(part.known) / share.max(1);
             let left = here.saturating_sub(part.passed);
@@ -56,7 +56,7 @@ impl Local {
     /// brought to it: then `before` is what had passed.
     pub(crate) fn hear(&mut self, plan: &Plan, usage: &Usage, before: Option<&Self>, wall: u64) {
         for limit in plan.counted() {
-            let Some(told) = usage.of(limit.name.as_str()).filter(|told| told.kind == *limit.kind()) else { continue };
+            let Some(told) = usage.get(limit.name.as_str()).filter(|told| told.kind == *limit.kind()) else { continue };
             let ends = told.resets_at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
             let part = self.part(limit, wall);
             // A rolling period began with somebody else's use.

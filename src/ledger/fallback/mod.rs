@@ -208,7 +208,7 @@ impl<D: Database> Drop for Passing<'_, D> {
             attempt: 0,
             since: Since { at: self.wall / 1_000 * 1_000, turn: u32::MAX },
             end: End::Void,
-            used: Amounts::none(),
+            used: Amounts::new(),
             part: 0,
         };
         let act = Act::End { of: self.order.id, settle };

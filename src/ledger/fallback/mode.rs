@@ -60,7 +60,7 @@ mod tests {
         let decided = [
             Verdict::Refused(Vec::new()),
             Verdict::Conflict,
-            Verdict::Replay { amounts: Amounts::none(), running: true },
+            Verdict::Replay { amounts: Amounts::new(), running: true },
             Verdict::Done,
         ];
         assert!(decided.iter().all(|verdict| after(verdict).is_none()));

@@ -267,7 +267,7 @@ impl Reader<'_> {
     }
 
     fn amounts(&mut self) -> Option<Amounts> {
-        let mut amounts = Amounts::none();
+        let mut amounts = Amounts::new();
         for _ in 0..self.number()? {
             let kind = Kind::try_units(self.text()?).ok()?;
             amounts.set(&kind, self.number()?);
@@ -299,7 +299,7 @@ mod tests {
     fn orders() -> impl Strategy<Value = Order> {
         let amounts = || {
             proptest::collection::vec((prop_oneof!["requests", "bytes", "[a-z]{1,9}"], any::<u64>()), 0..4).prop_map(
-                |all| all.into_iter().fold(Amounts::none(), |sum, (kind, amount)| sum.and(Kind::units(&kind), amount)),
+                |all| all.into_iter().fold(Amounts::new(), |sum, (kind, amount)| sum.with(Kind::units(&kind), amount)),
             )
         };
         let plans = proptest::collection::vec((1..1_000_u64, 1..4_000_u64), 0..4).prop_map(|limits| {

@@ -97,7 +97,7 @@ impl<'a> Dossier<'a> {
                 None => sums.push((kind, amount)),
             }
         }
-        let mut amounts = Amounts::none();
+        let mut amounts = Amounts::new();
         for (kind, sum) in sums {
             if let Ok(kind) = Kind::try_units(&kind) {
                 amounts.set(&kind, u64::try_from(sum).unwrap_or(0));

@@ -718,7 +718,7 @@ fn taken_back(order: Order, admitted: &Admitted) -> Option<Order> {
         attempt: admitted.attempt,
         since: admitted.since,
         end: End::Void,
-        used: Amounts::none(),
+        used: Amounts::new(),
         part: 0,
     };
     let id = order.id ^ 1; // an id of its own: those of orders are even

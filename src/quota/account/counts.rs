@@ -214,7 +214,7 @@ fn amount_of(index: usize, limit: &Limit, amounts: &Amounts, each: &[Option<u64>
 
 #[inline(never)] // so that it leaves the registers alone where nothing is looked up
 fn look_up(limit: &Limit, amounts: &Amounts) -> Option<u64> {
-    amounts.of(limit.kind())
+    amounts.get(limit.kind())
 }
 
 /// Whether there is room for an amount where so much is taken; for nothing there is room while anything is left.

@@ -63,7 +63,7 @@ impl Holds {
         };
         if matches!(answer, Closed::Now(_) | Closed::TooLate(_)) {
             hold.stage = stage;
-            hold.amounts = Amounts::none();
+            hold.amounts = Amounts::new();
         }
         if forget {
             self.all.remove(&id);

@@ -110,12 +110,12 @@ impl Account {
         let mut all: Vec<_> = self
             .counted()
             .filter_map(|(counter, limit)| {
-                let (asked, there, current) = (amounts.of(limit.kind())?, self.counts.limit(limit), counter.taken());
+                let (asked, there, current) = (amounts.get(limit.kind())?, self.counts.limit(limit), counter.taken());
                 let wait = (asked <= there).then(|| wait(counter, limit, now));
                 (!fits(asked, there, current)).then(|| violation(limit, there, current, wait))
             })
             .collect();
-        if let (Some(limit), Some(asked)) = (self.counts.plan.concurrent(), amounts.of(&Kind::Concurrent))
+        if let (Some(limit), Some(asked)) = (self.counts.plan.concurrent(), amounts.get(&Kind::Concurrent))
             && !self.has_slots(asked, now)
         {
             all.push(violation(limit, limit.limit, self.held(), (asked <= 1).then_some(SLOT_WAIT)));

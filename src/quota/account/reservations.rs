@@ -23,13 +23,13 @@ impl Account {
         let warned = match (&closed, actual) {
             (Closed::Now(held), actual) => {
                 self.counts.settle(held, false);
-                actual.map_or(0, |actual| self.record(&held.amounts.with(actual), Some(held.turn), now))
+                actual.map_or(0, |actual| self.record(&held.amounts.overridden_by(actual), Some(held.turn), now))
             }
             (Closed::TooLate(held), Some(actual)) => {
                 if terms.charge_expired {
                     self.give_back(&held.amounts, held.turn);
                 }
-                self.record(&held.amounts.with(actual), Some(held.turn), now)
+                self.record(&held.amounts.overridden_by(actual), Some(held.turn), now)
             }
             _ => 0,
         };

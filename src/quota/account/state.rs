@@ -162,7 +162,7 @@ impl Account {
     #[inline]
     fn take_slot(&mut self, amounts: &Amounts, now: Now, terms: &Terms, taken: &mut Taken) -> bool {
         let Some(limit) = self.counts.plan.concurrent() else { return true };
-        match amounts.of(&Kind::Concurrent) {
+        match amounts.get(&Kind::Concurrent) {
             None => true,
             Some(1) => {
                 let slots = usize::try_from(limit.limit).unwrap_or(usize::MAX);

@@ -143,7 +143,7 @@ impl GateLayer<QuotaSettings> {
     /// /// Runs in tests and on the developer's machine too, where the layer is switched off.
     /// async fn complete(Extension(charge): Extension<Charge>, Extension(status): Extension<QuotaStatus>) -> String {
     ///     charge.record("tokens", 317);
-    ///     let left = status.usage.of("tokens_per_month").map(|limit| limit.remaining);
+    ///     let left = status.usage.get("tokens_per_month").map(|limit| limit.remaining);
     ///     left.map_or_else(|| "unlimited".into(), |left| format!("{left} tokens left"))
     /// }
     ///
@@ -246,10 +246,10 @@ impl GateLayer<QuotaSettings> {
     ///
     /// ```
     /// use tollgate::{Plan, QuotaLayer, refusal::Dialect};
-    /// let layer = QuotaLayer::new(Plan::standard()).fields(Dialect::None);
+    /// let layer = QuotaLayer::new(Plan::standard()).rate_limit_headers(Dialect::None);
     /// ```
     #[must_use]
-    pub fn fields(self, dialect: Dialect) -> Self {
+    pub fn rate_limit_headers(self, dialect: Dialect) -> Self {
         self.with_blueprint(|settings| settings.dialect = dialect)
     }
 
@@ -274,28 +274,45 @@ impl GateLayer<QuotaSettings> {
         self.with_blueprint(|settings| settings.max_clients = clients)
     }
 
-    /// How long a place of those at a time may be held, and how long without progress; one hour and one minute by default.
+    /// Sets the longest time that a request may hold a concurrency slot; default 1 h.
     ///
-    /// Progress is a frame of the response's body; before its head nobody expects any. Who has held one for longer loses it to
-    /// the next request that finds none: so a reader that reads no more does not lock its client out.
+    /// A slot held for longer is reclaimed by the next request that finds none free.
     ///
     /// # Panics
-    /// When either is zero.
+    /// If `time` is zero.
     ///
     /// ```
     /// use std::time::Duration;
     /// use tollgate::{Plan, QuotaLayer};
-    /// let layer = QuotaLayer::new(Plan::standard()).hold(Duration::from_secs(600), Duration::from_secs(30));
+    /// let layer = QuotaLayer::new(Plan::standard()).max_hold(Duration::from_secs(600));
     /// ```
     #[must_use]
-    pub fn hold(self, at_most: Duration, without_progress: Duration) -> Self {
-        if at_most.is_zero() || without_progress.is_zero() {
-            panic!(
-                "{}",
-                ConfigError::new("hold", "be longer than zero", format_args!("{at_most:?} and {without_progress:?}"))
-            );
+    pub fn max_hold(self, time: Duration) -> Self {
+        if time.is_zero() {
+            panic!("{}", ConfigError::new("max_hold", "be longer than zero", format_args!("{time:?}")));
         }
-        self.with_blueprint(|settings| (settings.max_hold, settings.max_stall) = (at_most, without_progress))
+        self.with_blueprint(|settings| settings.max_hold = time)
+    }
+
+    /// Sets the longest time that a response may hold a concurrency slot without progress; default 60 s.
+    ///
+    /// Progress is a frame of the response body; before the response head none is expected. A slot held for longer is
+    /// reclaimed by the next request that finds none free. So a client that stops reading does not lock itself out.
+    ///
+    /// # Panics
+    /// If `time` is zero.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tollgate::{Plan, QuotaLayer};
+    /// let layer = QuotaLayer::new(Plan::standard()).max_stall(Duration::from_secs(30));
+    /// ```
+    #[must_use]
+    pub fn max_stall(self, time: Duration) -> Self {
+        if time.is_zero() {
+            panic!("{}", ConfigError::new("max_stall", "be longer than zero", format_args!("{time:?}")));
+        }
+        self.with_blueprint(|settings| settings.max_stall = time)
     }
 
     /// How long a reservation by the [handle](Self::handle) may be open; five minutes by default.

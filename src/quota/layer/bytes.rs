@@ -78,7 +78,7 @@ impl Upload {
 
 #[inline]
 fn amounts(request: u64, response: u64) -> Amounts {
-    let mut amounts = Amounts::none();
+    let mut amounts = Amounts::new();
     if request == 0 && response == 0 {
         return amounts;
     }

@@ -99,7 +99,7 @@ impl Charge {
 
     /// Returns what was recorded for the innermost layer, and lets it record no more.
     pub(super) fn settle(&self) -> Amounts {
-        let Some(link) = &self.0 else { return Amounts::none() };
+        let Some(link) = &self.0 else { return Amounts::new() };
         let mut used = link.used();
         used.settled = true;
         std::mem::take(&mut used.amounts)

@@ -116,7 +116,7 @@ impl Quotas {
     /// # use tollgate::{Amounts, Client, Plan, QuotaLayer};
     /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
     /// let id = quotas.reserve(&Client::named("alice"), ("queries", 20)).await.unwrap().detach();
-    /// quotas.commit(&id, Amounts::none()).await.unwrap(); // all twenty
+    /// quotas.commit(&id, Amounts::new()).await.unwrap(); // all twenty
     /// # });
     /// ```
     pub async fn commit(
@@ -193,7 +193,7 @@ impl Quotas {
         amounts.set(&Kind::Concurrent, 1);
         let held = Reservation::new(&self.0, self.admit(&client, &amounts, false, true).await?);
         let done = work.await;
-        held.commit(Amounts::none());
+        held.commit(Amounts::new());
         Ok(done)
     }
 

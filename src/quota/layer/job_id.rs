@@ -219,7 +219,7 @@ mod tests {
         let (ids, alice) = (JobIdSource::header("x-job-id"), Client::named("alice"));
         let read = |id: &str| {
             let request = Request::get("/").header("x-job-id", id).body(()).unwrap();
-            ids.read(&RequestHead::of(&request), &alice, &Amounts::none(), Digester::process()).unwrap().unwrap()
+            ids.read(&RequestHead::of(&request), &alice, &Amounts::new(), Digester::process()).unwrap().unwrap()
         };
         let quoted = read("\"order 17\"");
         assert_eq!(&*quoted.text, "order 17");

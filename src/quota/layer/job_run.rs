@@ -94,7 +94,7 @@ struct Begun<'a> {
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
-        let (none, now) = (Amounts::none(), self.tracker.common.now());
+        let (none, now) = (Amounts::new(), self.tracker.common.now());
         let near = self.tracker.common.store.settle(&self.receipt, &End::Served { used: &none, actual: &none }, now);
         self.tracker.common.warn(&near);
     }

@@ -103,7 +103,7 @@ impl Quotas {
     /// # use tollgate::{Client, Plan, QuotaLayer};
     /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
     /// let usage = quotas.usage(&Client::named("alice")).await.unwrap();
-    /// assert_eq!(usage.of("queries_per_day").unwrap().remaining, 43_200);
+    /// assert_eq!(usage.get("queries_per_day").unwrap().remaining, 43_200);
     /// # });
     /// ```
     pub async fn usage(&self, client: &Client) -> Result<Usage, QuotaError> {
@@ -189,7 +189,7 @@ impl Quotas {
             _ => false,
         };
         let explain = |usage: LimitUsage| LimitExplanation {
-            asked: amounts.of(&usage.kind),
+            asked: amounts.get(&usage.kind),
             passes: !violated(&usage.name),
             usage,
         };

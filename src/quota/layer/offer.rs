@@ -115,14 +115,14 @@ impl Plans {
 impl Offer {
     fn new(plan: Plan, common: &Arc<Common>) -> Self {
         let settings = &common.settings;
-        let mut fixed = Amounts::none();
+        let mut fixed = Amounts::new();
         for limit in plan.all() {
             match limit.kind() {
                 Kind::Requests | Kind::Concurrent => fixed.set(limit.kind(), 1),
                 kind => fixed.set(kind, 0), // nothing of it may be left already
             }
         }
-        let each = plan.counted().iter().map(|limit| fixed.of(limit.kind())).collect();
+        let each = plan.counted().iter().map(|limit| fixed.get(limit.kind())).collect();
         let counts = |kind: &Kind| plan.counted().iter().any(|limit| limit.kind() == kind);
         let metered: Vec<_> = (0..settings.meters.len()).filter(|&index| counts(&settings.meters[index].0)).collect();
         let (request_bytes, response_bytes) =
@@ -196,7 +196,7 @@ impl Asked {
         let mut amounts = amounts.clone();
         for direction in [Direction::Both, Direction::Request] {
             let kind = Kind::Bytes(direction);
-            if amounts.of(&kind).is_some() {
+            if amounts.get(&kind).is_some() {
                 amounts.set(&kind, self.declared);
             }
         }

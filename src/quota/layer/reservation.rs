@@ -85,7 +85,7 @@ impl Reservation {
     /// # }
     /// ```
     pub fn commit(mut self, actual: impl Into<Amounts>) {
-        self.end(&End::Served { used: &Amounts::none(), actual: &actual.into() });
+        self.end(&End::Served { used: &Amounts::new(), actual: &actual.into() });
     }
 
     /// Gives everything back, as a drop does.
@@ -123,7 +123,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.end(&End::Void(&Amounts::none()));
+        self.end(&End::Void(&Amounts::new()));
     }
 }
 

@@ -42,7 +42,7 @@ fn admit(plan: &Arc<Plan>, amounts: impl Into<Amounts>) -> Admit {
 }
 
 fn settle(plan: &Arc<Plan>, attempt: u32, since: Since, end: End) -> Act {
-    Act::Settle(Settle { plan: Arc::clone(plan), attempt, since, end, used: Amounts::none(), part: 0 })
+    Act::Settle(Settle { plan: Arc::clone(plan), attempt, since, end, used: Amounts::new(), part: 0 })
 }
 
 fn order(id: u128, key: Key, act: Act) -> Order {

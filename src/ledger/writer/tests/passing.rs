@@ -33,7 +33,7 @@ fn pass(id: u128, job: &str, amount: u64, fingerprint: Option<u128>, reserve: bo
 }
 
 fn end(id: u128, of: u128, job: &str, end: End, used: u64) -> Order {
-    let used = if used > 0 { ("requests", used).into() } else { Amounts::none() };
+    let used = if used > 0 { ("requests", used).into() } else { Amounts::new() };
     let since = Since { at: START, turn: u32::MAX };
     let settle = Settle { plan: hourly(100), attempt: 0, since, end, used, part: 1 };
     order(id, key("acme", job), Act::End { of, settle })
@@ -121,7 +121,7 @@ fn what_settles_other_work_under_a_job_s_id_leaves_the_job_as_it_is() {
     assert_eq!(other(End::Void), 40);
     assert_eq!(other(End::Commit(("requests", 5).into())), 45);
     assert_eq!(other(End::Commit(("requests", 12).into())), 52);
-    assert_eq!(other(End::Commit(Amounts::none())), 49);
+    assert_eq!(other(End::Commit(Amounts::new())), 49);
     assert_eq!(other(End::Open), 49);
 }
 

@@ -77,7 +77,7 @@ impl Scene {
     }
 
     fn served(&self, admission: &Admission) {
-        let none = Amounts::none();
+        let none = Amounts::new();
         self.accounts.settle(&admission.receipt, &End::Served { used: &none, actual: &none }, self.now);
     }
 

@@ -96,7 +96,7 @@ impl History {
                 self.all[at].over = true;
                 // Whoever expires it knows no plan: what grants have paid for it comes back with the next request.
                 let job = format!("look {}", self.ledger.orders);
-                self.ledger.charge(&job, Amounts::none());
+                self.ledger.charge(&job, Amounts::new());
             }
         }
     }
@@ -177,7 +177,7 @@ impl History {
                     self.account.record(&used, Some(self.all[at].turn), self.now());
                     self.part += 1;
                     self.ledger.add(&job, &admitted, used.clone(), self.part);
-                    self.all[at].amounts = self.all[at].amounts.clone().and("tokens", tokens);
+                    self.all[at].amounts = self.all[at].amounts.clone().with("tokens", tokens);
                 }
             }
             Step::Record(amounts) => {

@@ -63,8 +63,8 @@ fn made(ledger: &mut Ledger, step: &Step, tenant: usize, job: usize, charge: boo
             let reserve = reserve.then_some(crate::ledger::writer::Reserve { ttl: HOUR, charge: false });
             Act::Admit(Admit { fingerprint, reserve, told: true, usage: true, ..admit(&plan, named(amounts)) })
         }
-        Step::Commit { attempt, actual } => settle(attempt, End::Commit(named([actual, None])), Amounts::none()),
-        Step::Void { attempt } => settle(attempt, End::Void, Amounts::none()),
+        Step::Commit { attempt, actual } => settle(attempt, End::Commit(named([actual, None])), Amounts::new()),
+        Step::Void { attempt } => settle(attempt, End::Void, Amounts::new()),
         Step::Add { attempt, tokens } => settle(attempt, End::Open, ("tokens", tokens).into()),
         Step::Record { amounts } => Act::Record { plan, amounts: named(amounts) },
         Step::Expire { attempt } => Act::Expire { attempt, since: since.at, charge },

@@ -120,7 +120,7 @@ fn a_charge_that_goes_on_is_settled_when_its_hour_is_over_in_that_hour() {
     ledger.now += HOUR;
     admitted(ledger.charge("b", [("requests", 7), ("tokens", 1)]));
     ledger.add("a", &first, ("tokens", 30), 0);
-    ledger.settle("a", &first, End::Commit(Amounts::none()));
+    ledger.settle("a", &first, End::Commit(Amounts::new()));
     let hour = START / HOUR;
     let tokens = |ledger: &Ledger, hour| ledger.counts().get(&("tokens_per_hour".to_owned(), hour, 0)).copied();
     assert_eq!(tokens(&ledger, hour + 1), Some((1, 0)), "what belongs to the hour before is no part of this one");

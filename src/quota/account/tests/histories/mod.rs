@@ -54,7 +54,7 @@ impl History {
         NAMES[..3]
             .iter()
             .map(|name| {
-                usage.of(name).map_or((0, 0), |limit| {
+                usage.get(name).map_or((0, 0), |limit| {
                     let taken = limit.used + limit.reserved;
                     (limit.limit, taken.saturating_sub(limit.limit))
                 })
@@ -172,7 +172,7 @@ impl History {
     fn close(&mut self, which: usize, commit: Option<Option<u64>>) -> Result<(), TestCaseError> {
         let Some(entry) = self.book.pick(which, |entry| entry.hold.is_some()) else { return Ok(()) };
         let (id, expires, stage) = entry.hold.unwrap();
-        let said = commit.map(|tokens| tokens.map_or_else(Amounts::none, |tokens| Amounts::from(("tokens", tokens))));
+        let said = commit.map(|tokens| tokens.map_or_else(Amounts::new, |tokens| Amounts::from(("tokens", tokens))));
         let (closed, _) = self.account.close(id, said.as_ref(), false, self.now, &self.terms);
         let forgotten = stage != Stage::Open && self.now.moment >= expires + TTL * 2;
         match (stage, closed, commit) {

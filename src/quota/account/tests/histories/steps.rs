@@ -71,7 +71,7 @@ pub(super) fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
 pub(super) fn named((amounts, slot): Asked) -> Amounts {
     let kinds = ["requests", "tokens"].iter().zip(amounts);
     let named: Amounts = kinds.filter_map(|(kind, amount)| Some((crate::kind::Kind::from(*kind), amount?))).collect();
-    if slot { named.and("concurrent_requests", 1) } else { named }
+    if slot { named.with("concurrent_requests", 1) } else { named }
 }
 
 pub(super) fn plan(limits: [u64; 4], version: u64) -> Arc<Plan> {
