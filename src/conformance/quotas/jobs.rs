@@ -3,7 +3,8 @@
 use std::{
     future::{Future, pending, poll_fn},
     pin::{Pin, pin},
-    task::Context,
+    sync::atomic::{AtomicBool, Ordering},
+    task::{Context, Poll},
 };
 
 use super::{Scene, comes_to, queries};
@@ -68,8 +69,9 @@ pub async fn a_job_under_way_is_not_begun_again(make: impl AsyncFn(QuotaLayer) -
     let scene = Scene::new(make, queries(10)).await;
     let Scene { quotas, alice, .. } = &scene;
     {
-        let mut first = pin!(quotas.run_job(alice, "7", ("queries", 4), pending::<()>()));
-        begun(first.as_mut(), scene.comes_to(alice, &[(4, 0)])).await;
+        let started = AtomicBool::new(false);
+        let mut first = pin!(quotas.run_job(alice, "7", ("queries", 4), endless(&started)));
+        begins(first.as_mut(), &started).await;
         let refusal = quotas.run_job(alice, "7", ("queries", 4), async { panic!("polled") }).await.unwrap_err();
         assert_eq!(refusal.reason(), Reason::JobRunning);
         assert!(refusal.retry_after().is_some());
@@ -138,8 +140,10 @@ pub async fn a_place_comes_back(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     quotas.run(alice, ("queries", 1), async {}).await.unwrap();
     scene.comes_to(alice, &[(1, 0), (0, 0)]).await;
     {
-        let mut first = pin!(quotas.run(alice, ("queries", 1), pending::<()>()));
-        begun(first.as_mut(), scene.comes_to(alice, &[(2, 0), (1, 0)])).await;
+        let started = AtomicBool::new(false);
+        let mut first = pin!(quotas.run(alice, ("queries", 1), endless(&started)));
+        begins(first.as_mut(), &started).await;
+        scene.comes_to(alice, &[(2, 0), (1, 0)]).await;
         assert!(quotas.run(alice, ("queries", 1), async { panic!("polled") }).await.is_err(), "there is one place");
     }
     scene.comes_to(alice, &[(2, 0), (0, 0)]).await;
@@ -151,14 +155,20 @@ pub async fn a_place_comes_back(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     scene.comes_to(alice, &[(4, 0), (0, 0)]).await;
 }
 
-/// Polls what never ends until it is seen that it has begun.
-async fn begun(mut endless: Pin<&mut impl Future>, seen: impl Future<Output = ()>) {
-    let mut seen = pin!(seen);
-    let both = |cx: &mut Context<'_>| {
-        assert!(endless.as_mut().poll(cx).is_pending(), "its work never ends");
-        seen.as_mut().poll(cx)
+/// Work that records its start and never ends.
+async fn endless(started: &AtomicBool) {
+    started.store(true, Ordering::Relaxed);
+    pending().await
+}
+
+/// Polls a job until its work starts. That its charge can be read is not enough: a caller that is dropped between the commit
+/// and its answer has not started anything.
+async fn begins(mut job: Pin<&mut impl Future>, started: &AtomicBool) {
+    let polled = |cx: &mut Context<'_>| {
+        assert!(job.as_mut().poll(cx).is_pending(), "its work never ends");
+        if started.load(Ordering::Relaxed) { Poll::Ready(()) } else { Poll::Pending }
     };
-    poll_fn(both).await;
+    poll_fn(polled).await;
 }
 
 /// Waits until a job of alice's is replayed: its end may take some time to reach the store.
