@@ -14,7 +14,7 @@ use crate::{
     backoff::Backoff,
     classify::Classify,
     error::ConfigError,
-    gate::{Blueprint, GateLayer, Terms},
+    gate::{Blueprint, GateLayer, PolicyContext},
 };
 
 /// A layer that stops calling a service that fails, and finds out when it is well again.
@@ -259,15 +259,15 @@ fn at_least_one(what: &str, number: u32) {
 impl Blueprint for CircuitBlueprint {
     type Policy = CircuitPolicy;
 
-    fn build(&self, terms: &Terms) -> Arc<CircuitPolicy> {
+    fn build(&self, context: &PolicyContext) -> Arc<CircuitPolicy> {
         let first = self.recovery_timeout;
         let longest = self.max_open.unwrap_or(first.max(Duration::from_secs(60)));
         let must = || format!("be at least the recovery timeout of {first:?}");
         assert!(longest >= first, "{}", ConfigError::new("max_open", &must(), format_args!("{longest:?}")));
         let setup = Arc::new(Setup {
-            name: terms.name.clone(),
-            clock: terms.clock.clone(),
-            observers: terms.observers.clone(),
+            name: context.name.clone(),
+            clock: context.clock.clone(),
+            observers: context.observers.clone(),
             trip: self.trip,
             recovery: Recovery {
                 open: Backoff { first, longest },

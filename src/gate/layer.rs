@@ -34,13 +34,13 @@ pub trait Blueprint: Clone {
     type Policy: Admit;
 
     /// Builds the policy on the terms that every layer has.
-    fn build(&self, terms: &Terms) -> Arc<Self::Policy>;
+    fn build(&self, context: &PolicyContext) -> Arc<Self::Policy>;
 }
 
 impl<A: Admit> Blueprint for Arc<A> {
     type Policy = A;
 
-    fn build(&self, _: &Terms) -> Self {
+    fn build(&self, _: &PolicyContext) -> Self {
         Self::clone(self)
     }
 }
@@ -48,14 +48,14 @@ impl<A: Admit> Blueprint for Arc<A> {
 /// What every policy is built with: its name, its clock, and who listens.
 ///
 /// ```
-/// use tollgate::{Event, gate::Terms};
+/// use tollgate::{Event, gate::PolicyContext};
 ///
-/// fn tell(terms: &Terms) {
-///     terms.observers.emit(&Event::Admitted { policy: &terms.name });
+/// fn tell(context: &PolicyContext) {
+///     context.observers.emit(&Event::Admitted { policy: &context.name });
 /// }
 /// ```
 #[derive(Clone, Debug)]
-pub struct Terms {
+pub struct PolicyContext {
     /// The policy's name in refusals, fields and events.
     pub name: PolicyName,
     /// Where the time comes from.
@@ -93,7 +93,7 @@ pub(super) struct GateOptions {
 /// ```
 pub struct GateLayer<B: Blueprint> {
     blueprint: B,
-    terms: Terms,
+    context: PolicyContext,
     manner: GateOptions,
     built: Arc<OnceLock<Arc<GateShared<B::Policy>>>>,
 }
@@ -102,7 +102,7 @@ pub struct GateLayer<B: Blueprint> {
 pub(super) struct GateShared<A> {
     pub(super) policy: Arc<A>,
     pub(super) manner: GateOptions,
-    terms: Terms,
+    context: PolicyContext,
 }
 
 impl<A: Admit> GateLayer<Arc<A>> {
@@ -151,7 +151,7 @@ impl<B: Blueprint> GateLayer<B> {
     pub(crate) fn from_blueprint(blueprint: B, name: &str) -> Self {
         Self {
             blueprint,
-            terms: Terms {
+            context: PolicyContext {
                 name: PolicyName::try_new(name).expect("a valid name"),
                 clock: Clock::system(),
                 observers: Observers::default(),
@@ -173,7 +173,7 @@ impl<B: Blueprint> GateLayer<B> {
     #[must_use]
     pub fn named(self, name: &str) -> Self {
         let name = PolicyName::try_new(name).unwrap_or_else(|invalid| panic!("{invalid}"));
-        self.with_terms(|terms| terms.name = name)
+        self.with_context(|context| context.name = name)
     }
 
     /// Takes the time from `clock`; [`Clock::system`] by default.
@@ -185,7 +185,7 @@ impl<B: Blueprint> GateLayer<B> {
     #[must_use]
     pub fn clock(self, clock: impl Into<Clock>) -> Self {
         let clock = clock.into();
-        self.with_terms(|terms| terms.clock = clock)
+        self.with_context(|context| context.clock = clock)
     }
 
     /// Tells `observer` of every [`Event`]; nobody by default. Called twice, both are told.
@@ -196,7 +196,7 @@ impl<B: Blueprint> GateLayer<B> {
     /// ```
     #[must_use]
     pub fn observe(self, observer: impl Observer) -> Self {
-        self.with_terms(|terms| terms.observers = std::mem::take(&mut terms.observers).and(observer))
+        self.with_context(|context| context.observers = std::mem::take(&mut context.observers).and(observer))
     }
 
     /// Switches the layer on or off without a change of types; on by default.
@@ -260,8 +260,8 @@ impl<B: Blueprint> GateLayer<B> {
         self.with_manner(|manner| manner.responder = Responder::custom(move |refusal| answer(refusal).map(Into::into)))
     }
 
-    fn with_terms(mut self, change: impl FnOnce(&mut Terms)) -> Self {
-        change(&mut self.terms);
+    fn with_context(mut self, change: impl FnOnce(&mut PolicyContext)) -> Self {
+        change(&mut self.context);
         self.fresh()
     }
 
@@ -287,8 +287,8 @@ impl<B: Blueprint> GateLayer<B> {
 
     fn keeper(&self) -> &Arc<GateShared<B::Policy>> {
         self.built.get_or_init(|| {
-            let policy = self.blueprint.build(&self.terms);
-            Arc::new(GateShared { policy, manner: self.manner.clone(), terms: self.terms.clone() })
+            let policy = self.blueprint.build(&self.context);
+            Arc::new(GateShared { policy, manner: self.manner.clone(), context: self.context.clone() })
         })
     }
 }
@@ -308,15 +308,15 @@ impl<A: Admit> GateShared<A> {
     /// Tells of a decision, and lets a refusal pass where the layer only watches.
     #[inline(always)] // the permit would be copied once more
     pub(super) fn apply(&self, decision: Result<A::Permit, Refusal>) -> Result<Option<A::Permit>, Refusal> {
-        let policy = &self.terms.name;
+        let policy = &self.context.name;
         match decision {
             Ok(permit) => {
-                self.terms.observers.emit(&Event::Admitted { policy });
+                self.context.observers.emit(&Event::Admitted { policy });
                 Ok(Some(permit))
             }
             Err(refusal) => {
                 let shadow = self.manner.shadow;
-                self.terms.observers.emit(&Event::Refused { refusal: &refusal, shadow });
+                self.context.observers.emit(&Event::Refused { refusal: &refusal, shadow });
                 if shadow { Ok(None) } else { Err(refusal) }
             }
         }
@@ -324,7 +324,7 @@ impl<A: Admit> GateShared<A> {
 
     /// Returns the response of a refused request.
     pub(super) fn answer(&self, refusal: Refusal, request: &RequestHead<'_>) -> Response<Bytes> {
-        self.manner.responder.answer(refusal, request, || self.terms.clock.wall())
+        self.manner.responder.answer(refusal, request, || self.context.clock.wall())
     }
 }
 
@@ -340,7 +340,7 @@ impl<B: Blueprint> Clone for GateLayer<B> {
     fn clone(&self) -> Self {
         Self {
             blueprint: self.blueprint.clone(),
-            terms: self.terms.clone(),
+            context: self.context.clone(),
             manner: self.manner.clone(),
             built: Arc::clone(&self.built),
         }
@@ -350,7 +350,7 @@ impl<B: Blueprint> Clone for GateLayer<B> {
 impl<B: Blueprint> fmt::Debug for GateLayer<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GateLayer")
-            .field("name", &self.terms.name)
+            .field("name", &self.context.name)
             .field("enabled", &self.manner.enabled)
             .field("shadow", &self.manner.shadow)
             .finish_non_exhaustive()

@@ -45,7 +45,7 @@ pub use admit::{Admit, Outcome, Permit};
 pub use body::Body;
 pub(crate) use client_resolver::Whom;
 pub use future::GateFuture;
-pub use layer::{Blueprint, GateLayer, Terms};
+pub use layer::{Blueprint, GateLayer, PolicyContext};
 pub use maybe_future::MaybeFuture;
 pub use observe::{Event, Observer, Observers};
 pub use service::Gate;

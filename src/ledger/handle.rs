@@ -11,7 +11,7 @@ use super::{
 use crate::{
     quota::{
         OnFailure, QuotaStore,
-        account::Terms,
+        account::AccountSettings,
         store::{BackendFactory, QuotaBackend, Trouble},
     },
     time::Clock,
@@ -52,7 +52,13 @@ pub struct Ledger(pub(super) Arc<dyn Kept>);
 
 /// A ledger in some database.
 pub(super) trait Kept: Send + Sync {
-    fn accounts(&self, most: usize, terms: Terms, clock: &Clock, on_failure: &OnFailure) -> Arc<dyn QuotaBackend>;
+    fn accounts(
+        &self,
+        most: usize,
+        settings: AccountSettings,
+        clock: &Clock,
+        on_failure: &OnFailure,
+    ) -> Arc<dyn QuotaBackend>;
     fn set_patience(&self, caller: Duration);
     fn shut(&self, most: Duration) -> Later<'_, ()>;
     fn backlog(&self) -> usize;
@@ -148,8 +154,14 @@ impl Ledger {
 struct Books<D: Audited>(Arc<Owner<D>>);
 
 impl<D: Audited> Kept for Books<D> {
-    fn accounts(&self, most: usize, terms: Terms, clock: &Clock, on_failure: &OnFailure) -> Arc<dyn QuotaBackend> {
-        InLedger::new(Arc::clone(&self.0), most, terms, clock, on_failure)
+    fn accounts(
+        &self,
+        most: usize,
+        settings: AccountSettings,
+        clock: &Clock,
+        on_failure: &OnFailure,
+    ) -> Arc<dyn QuotaBackend> {
+        InLedger::new(Arc::clone(&self.0), most, settings, clock, on_failure)
     }
 
     fn set_patience(&self, caller: Duration) {
@@ -231,8 +243,14 @@ async fn passed<D: Database>(database: &D, tenant: &str) -> Result<u64, Failure>
 }
 
 impl BackendFactory for Ledger {
-    fn open(&self, most: usize, terms: Terms, clock: &Clock, on_failure: &OnFailure) -> Arc<dyn QuotaBackend> {
-        self.0.accounts(most, terms, clock, on_failure)
+    fn open(
+        &self,
+        most: usize,
+        settings: AccountSettings,
+        clock: &Clock,
+        on_failure: &OnFailure,
+    ) -> Arc<dyn QuotaBackend> {
+        self.0.accounts(most, settings, clock, on_failure)
     }
 
     fn bills(&self) -> bool {

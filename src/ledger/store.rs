@@ -15,7 +15,7 @@ use crate::{
     kind::Kind,
     quota::{
         ActiveGrant, Amounts, Grant, GrantId, OnFailure, Plan, Usage,
-        account::{Duplicate, GrantState, No, Now, Stage, Terms, Warning},
+        account::{AccountSettings, Duplicate, GrantState, No, Now, Stage, Warning},
         memory::Accounts,
         store::{
             Account, Admission, Bookmark, End, Ending, Hear, Near, News, Order, Page, PlanOf, QuotaBackend, Receipt,
@@ -31,7 +31,7 @@ pub(crate) struct InLedger<D: Database> {
     /// Tells the layers of a ledger apart.
     origin: u32,
     slots: Arc<Slots>,
-    terms: Terms,
+    settings: AccountSettings,
     /// How it goes on without the ledger, if it does.
     blind: Option<Arc<Blind>>,
 }
@@ -61,7 +61,7 @@ impl<D: Database> InLedger<D> {
     pub(crate) fn new(
         owner: Arc<Owner<D>>,
         most: usize,
-        terms: Terms,
+        settings: AccountSettings,
         clock: &Clock,
         on_failure: &OnFailure,
     ) -> Arc<Self> {
@@ -77,10 +77,10 @@ impl<D: Database> InLedger<D> {
             }
             work(blind.spool(), &owner.scribe);
         }
-        let slots = Slots { accounts: Accounts::new(most, terms.clone(), clock), plans: Mutex::new(Vec::new()) };
+        let slots = Slots { accounts: Accounts::new(most, settings.clone(), clock), plans: Mutex::new(Vec::new()) };
         owner.tend();
         let (origin, blind) = (owner.next_origin(), blind.map(Arc::new));
-        Arc::new(Self { origin, owner, slots: Arc::new(slots), terms, blind })
+        Arc::new(Self { origin, owner, slots: Arc::new(slots), settings, blind })
     }
 
     fn order(&self, key: Key, own: bool, act: Act) -> writer::Order {
@@ -195,7 +195,7 @@ impl<D: Database> QuotaBackend for InLedger<D> {
             None => (new_job(), None),
         };
         let key = Key { tenant, job };
-        let reserve = ask.reserve.then_some(Reserve { ttl: self.ttl(), charge: self.terms.charge_expired });
+        let reserve = ask.reserve.then_some(Reserve { ttl: self.ttl(), charge: self.settings.charge_expired });
         let blind = self.blind.clone();
         let (told, shown) = (order.told, order.usage);
         let usage = shown || blind.as_ref().is_some_and(|blind| blind.learns());
@@ -203,7 +203,7 @@ impl<D: Database> QuotaBackend for InLedger<D> {
         let asked = self.order(key.clone(), ask.job.is_none(), Act::Admit(admit));
         let (id, named, lasting) = (asked.id, ask.job.cloned(), ask.reserve && ask.lasting);
         let (owner, slots, client) = (Arc::clone(&self.owner), Arc::clone(&self.slots), order.account.client.clone());
-        let (ttl, now, open) = (self.terms.ttl, order.account.now, ask.open);
+        let (ttl, now, open) = (self.settings.ttl, order.account.now, ask.open);
         MaybeFuture::future(async move {
             let passed = match &blind {
                 Some(blind) => blind.decide(&owner.scribe, asked, now.wall).await?,
@@ -515,7 +515,7 @@ impl<D: Database> InLedger<D> {
     }
 
     fn ttl(&self) -> u64 {
-        crate::time::nanos(self.terms.ttl)
+        crate::time::nanos(self.settings.ttl)
     }
 }
 

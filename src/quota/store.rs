@@ -4,7 +4,7 @@ use std::{any::Any, fmt, num::NonZeroU64, sync::Arc};
 
 use super::{
     ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
-    account::{Ask, Job, Nearest, No, Now, Stage, Terms, Warning},
+    account::{AccountSettings, Ask, Job, Nearest, No, Now, Stage, Warning},
     layer::OnFailure,
 };
 use crate::{
@@ -45,7 +45,13 @@ impl fmt::Debug for QuotaStore {
 /// Makes the accounts of a layer.
 pub(crate) trait BackendFactory: Send + Sync {
     /// Accounts with room for `most`, where room is scarce.
-    fn open(&self, most: usize, terms: Terms, clock: &Clock, on_failure: &OnFailure) -> Arc<dyn QuotaBackend>;
+    fn open(
+        &self,
+        most: usize,
+        settings: AccountSettings,
+        clock: &Clock,
+        on_failure: &OnFailure,
+    ) -> Arc<dyn QuotaBackend>;
 
     /// Whether they are billed, and so need a public name and are not to be lost.
     fn bills(&self) -> bool;

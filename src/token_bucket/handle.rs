@@ -46,14 +46,14 @@ impl TokenBuckets {
     /// assert_eq!(refusal.reason(), Reason::TooLarge);
     /// ```
     pub fn check(&self, client: &Client, cost: Cost) -> Result<(), Refusal> {
-        let Buckets { terms, .. } = &*self.0;
+        let Buckets { context, .. } = &*self.0;
         match self.0.take(client.digest(), client.tier(), cost, false) {
             Ok(_) => {
-                terms.observers.emit(&Event::Admitted { policy: &terms.name });
+                context.observers.emit(&Event::Admitted { policy: &context.name });
                 Ok(())
             }
             Err(refusal) => {
-                terms.observers.emit(&Event::Refused { refusal: &refusal, shadow: false });
+                context.observers.emit(&Event::Refused { refusal: &refusal, shadow: false });
                 Err(refusal)
             }
         }
@@ -163,7 +163,7 @@ impl TokenBuckets {
     /// # });
     /// ```
     pub fn forget_idle(&self) {
-        self.0.table().sweep_all(self.0.terms.clock.now());
+        self.0.table().sweep_all(self.0.context.clock.now());
     }
 
     /// How many clients have a bucket that is not full, and idle ones that are not [forgotten](Self::forget_idle) yet.
@@ -219,6 +219,6 @@ impl TokenBuckets {
 
 impl fmt::Debug for TokenBuckets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenBuckets").field("name", &self.0.terms.name).finish_non_exhaustive()
+        f.debug_struct("TokenBuckets").field("name", &self.0.context.name).finish_non_exhaustive()
     }
 }

@@ -7,7 +7,7 @@ use super::{handle::TokenBuckets, policy::Buckets};
 use crate::{
     cost::Cost,
     error::ConfigError,
-    gate::{Blueprint, GateLayer, Terms},
+    gate::{Blueprint, GateLayer, PolicyContext},
     head::RequestHead,
     identity::{Identify, OnUnidentified, PeerIp, Tier},
     refusal::Dialect,
@@ -48,8 +48,8 @@ const MAX_CLIENTS: usize = 1 << 20;
 impl Blueprint for TokenBucket {
     type Policy = Buckets;
 
-    fn build(&self, terms: &Terms) -> Arc<Buckets> {
-        Arc::new(Buckets::new(self.clone(), terms.clone()))
+    fn build(&self, context: &PolicyContext) -> Arc<Buckets> {
+        Arc::new(Buckets::new(self.clone(), context.clone()))
     }
 }
 

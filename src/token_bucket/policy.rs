@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     cost::Cost,
-    gate::{Admit, Event, MaybeFuture, Terms, Whom},
+    gate::{Admit, Event, MaybeFuture, PolicyContext, Whom},
     head::RequestHead,
     identity::{Client, Digest, Digester, Tier},
     refusal::{Dialect, Reason, Refusal},
@@ -28,7 +28,7 @@ use crate::{
 
 /// The buckets of a layer.
 pub struct Buckets {
-    pub(super) terms: Terms,
+    pub(super) context: PolicyContext,
     settings: TokenBucket,
     rates: InForce<Rates>,
     table: Table,
@@ -47,16 +47,16 @@ enum No {
 }
 
 impl Buckets {
-    pub(super) fn new(settings: TokenBucket, terms: Terms) -> Self {
+    pub(super) fn new(settings: TokenBucket, context: PolicyContext) -> Self {
         let TokenBucket { rate, ref tiers, global, overflow, dialect, max_clients, .. } = settings;
-        let rates = Rates::new(&terms, dialect, rate, tiers, global, overflow);
+        let rates = Rates::new(&context, dialect, rate, tiers, global, overflow);
         Self {
             rates: InForce::new(rates),
             table: Table::new(max_clients),
             overflow: Mutex::new(None),
             whom: Whom::new(Arc::clone(&settings.identify), settings.strangers),
             settings,
-            terms,
+            context,
         }
     }
 
@@ -64,7 +64,7 @@ impl Buckets {
     /// bucket only if somebody will be `told`, and the table had room for it.
     #[inline]
     pub(super) fn take(&self, client: Digest, tier: Option<&Tier>, cost: Cost, told: bool) -> Result<Passed, Refusal> {
-        let now = self.terms.clock.now();
+        let now = self.context.clock.now();
         let rates = self.rates.present();
         let limit = rates.of(tier);
         match self.table.update(client, now, |entry| self.decide(&rates, &limit.rate, entry, cost, now)) {
@@ -84,7 +84,7 @@ impl Buckets {
         cost: Cost,
         now: Moment,
     ) -> Result<Passed, Refusal> {
-        self.terms.observers.emit(&Event::Overflow { policy: &self.terms.name });
+        self.context.observers.emit(&Event::Overflow { policy: &self.context.name });
         if cost.get() > limit.rate.capacity() {
             return Err(self.refuse(No::Never(Some(limit.rate.capacity())), limit, cost));
         }
@@ -139,7 +139,7 @@ impl Buckets {
 
     #[cold]
     fn refuse(&self, no: No, limit: &Limit, cost: Cost) -> Refusal {
-        let refusal = |reason| Refusal::new(reason, self.terms.name.clone());
+        let refusal = |reason| Refusal::new(reason, self.context.name.clone());
         let capacity = limit.rate.capacity();
         match no {
             No::Own { wait, used } => refusal(Reason::RateLimited)
@@ -154,7 +154,7 @@ impl Buckets {
 
     /// How full a client's bucket is, taking nothing.
     pub(super) fn look(&self, client: &Client) -> Level {
-        let now = self.terms.clock.now();
+        let now = self.context.clock.now();
         let rates = self.rates.present();
         let limit = rates.of(client.tier());
         let full_at = self.table.peek(client.digest(), now).map(|entry| full_at(entry, &limit.rate, now));
@@ -163,7 +163,7 @@ impl Buckets {
 
     /// Puts `cost` back into the client's bucket and into the one of all, never beyond full.
     pub(super) fn give_back(&self, client: &Client, cost: Cost) {
-        let now = self.terms.clock.now();
+        let now = self.context.clock.now();
         let rates = self.rates.present();
         let limit = rates.of(client.tier());
         let _ = self.table.update(client.digest(), now, |entry| {
@@ -178,17 +178,17 @@ impl Buckets {
 
     /// Replaces the usual rate, or that of a tier.
     pub(super) fn change_rate(&self, tier: Option<Tier>, rate: Rate) {
-        self.rates.replace(|rates| rates.with(tier, rate, &self.terms, self.settings.dialect));
+        self.rates.replace(|rates| rates.with(tier, rate, &self.context, self.settings.dialect));
     }
 
     /// Replaces the rate of all clients together.
     pub(super) fn change_global(&self, global: Option<Rate>) {
-        self.rates.replace(|rates| rates.with_global(global, self.terms.clock.now()));
+        self.rates.replace(|rates| rates.with_global(global, self.context.clock.now()));
     }
 
     /// How full the bucket of all is, where there is one.
     pub(super) fn look_global(&self) -> Option<Level> {
-        let now = self.terms.clock.now();
+        let now = self.context.clock.now();
         self.rates.present().global.as_ref().map(|all| all.cell.level(&all.rate, now))
     }
 
@@ -222,7 +222,7 @@ impl Admit for Buckets {
 
     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<Passed, Refusal>> {
         let told = self.settings.dialect != Dialect::None;
-        MaybeFuture::Ready(self.whom.charge(request, &self.terms.name, &self.terms.observers, |client| {
+        MaybeFuture::Ready(self.whom.charge(request, &self.context.name, &self.context.observers, |client| {
             let Some(client) = client else { return Ok(Passed::silent()) };
             let cost = self.settings.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));
             self.take(client.digest(), client.tier(), cost, told)
@@ -232,6 +232,6 @@ impl Admit for Buckets {
 
 impl fmt::Debug for Buckets {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Buckets").field("terms", &self.terms).finish_non_exhaustive()
+        f.debug_struct("Buckets").field("terms", &self.context).finish_non_exhaustive()
     }
 }

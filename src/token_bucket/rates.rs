@@ -8,7 +8,7 @@ use super::{
     table::{Entry, GlobalCell},
 };
 use crate::{
-    gate::Terms,
+    gate::PolicyContext,
     identity::Tier,
     refusal::{Dialect, Fields},
     time::{Clock, Moment},
@@ -40,10 +40,10 @@ pub(super) struct Rates {
 }
 
 impl Limit {
-    fn new(rate: Rate, terms: &Terms, dialect: Dialect) -> Arc<Self> {
+    fn new(rate: Rate, context: &PolicyContext, dialect: Dialect) -> Arc<Self> {
         let window = Duration::from_nanos(rate.window_ns());
-        let fields = Arc::new(Fields::new(dialect, &terms.name, rate.capacity(), window, None));
-        Arc::new(Self { rate, fields, clock: terms.clock.clone() })
+        let fields = Arc::new(Fields::new(dialect, &context.name, rate.capacity(), window, None));
+        Arc::new(Self { rate, fields, clock: context.clock.clone() })
     }
 
     /// For how long the tokens that are left suffice at the full rate; with none left, how long the next one takes.
@@ -92,16 +92,16 @@ fn kept_for(span: u64) -> u64 {
 
 impl Rates {
     pub(super) fn new(
-        terms: &Terms,
+        context: &PolicyContext,
         dialect: Dialect,
         usual: Rate,
         tiers: &[(Tier, Rate)],
         global: Option<Rate>,
         overflow: Option<Rate>,
     ) -> Self {
-        let tiers = tiers.iter().map(|(tier, rate)| (tier.clone(), Limit::new(*rate, terms, dialect))).collect();
+        let tiers = tiers.iter().map(|(tier, rate)| (tier.clone(), Limit::new(*rate, context, dialect))).collect();
         let global = global.map(|rate| Arc::new(Global { rate, cell: GlobalCell::new() }));
-        Self { usual: Limit::new(usual, terms, dialect), tiers, global, overflow }
+        Self { usual: Limit::new(usual, context, dialect), tiers, global, overflow }
     }
 
     /// What all newcomers share while the table is full.
@@ -117,8 +117,8 @@ impl Rates {
     }
 
     /// The same rates but for one: the usual one, or that of a tier, which may be new.
-    pub(super) fn with(&self, tier: Option<Tier>, rate: Rate, terms: &Terms, dialect: Dialect) -> Self {
-        let limit = Limit::new(rate, terms, dialect);
+    pub(super) fn with(&self, tier: Option<Tier>, rate: Rate, context: &PolicyContext, dialect: Dialect) -> Self {
+        let limit = Limit::new(rate, context, dialect);
         let mut rates = self.clone();
         match tier {
             None => rates.usual = limit,

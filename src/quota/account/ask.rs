@@ -1,4 +1,4 @@
-//! What is asked of an account, under which terms, and what it says.
+//! What is asked of an account, under which settings, and what it says.
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ pub(crate) struct Now {
 
 /// What holds for all accounts of a layer.
 #[derive(Clone, Debug)]
-pub(crate) struct Terms {
+pub(crate) struct AccountSettings {
     /// How long a slot may be held, and for how long without progress.
     pub(crate) max_hold: Duration,
     pub(crate) max_stall: Duration,

@@ -19,7 +19,7 @@ mod state;
 mod tests;
 
 use ask::Marks;
-pub(crate) use ask::{Ask, No, Now, Taken, Terms};
+pub(crate) use ask::{AccountSettings, Ask, No, Now, Taken};
 pub(crate) use holds::{Closed, Stage};
 pub(crate) use jobs::{Duplicate, Job};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use super::{Account, Closed, Now, Stage, Terms};
+use super::{Account, AccountSettings, Closed, Now, Stage};
 use crate::quota::Amounts;
 
 impl Account {
@@ -16,7 +16,7 @@ impl Account {
         actual: Option<&Amounts>,
         forget: bool,
         now: Now,
-        terms: &Terms,
+        settings: &AccountSettings,
     ) -> (Closed, u64) {
         let stage = if actual.is_some() { Stage::Committed } else { Stage::RolledBack };
         let closed = self.rare().holds.close(hold, stage, forget);
@@ -26,7 +26,7 @@ impl Account {
                 actual.map_or(0, |actual| self.record(&held.amounts.overridden_by(actual), Some(held.turn), now))
             }
             (Closed::TooLate(held), Some(actual)) => {
-                if terms.charge_expired {
+                if settings.charge_expired {
                     self.give_back(&held.amounts, held.turn);
                 }
                 self.record(&held.amounts.overridden_by(actual), Some(held.turn), now)
@@ -37,7 +37,7 @@ impl Account {
     }
 
     /// Puts off the end of a reservation.
-    pub(crate) fn renew(&mut self, hold: NonZeroU64, now: Now, terms: &Terms) {
-        self.rare().holds.renew(hold, now.moment, terms.ttl);
+    pub(crate) fn renew(&mut self, hold: NonZeroU64, now: Now, settings: &AccountSettings) {
+        self.rare().holds.renew(hold, now.moment, settings.ttl);
     }
 }

@@ -3,7 +3,7 @@
 use std::{num::NonZeroU64, sync::Arc};
 
 use super::{
-    Ask, Marks, No, Now, Taken, Terms,
+    AccountSettings, Ask, Marks, No, Now, Taken,
     counts::{Counts, PRESENT},
     holds::Holds,
     jobs::{Job, Jobs},
@@ -44,32 +44,32 @@ impl Account {
     ///
     /// To be called before everything else.
     #[inline]
-    pub(crate) fn advance(&mut self, plan: &Arc<Plan>, now: Now, terms: &Terms) {
+    pub(crate) fn advance(&mut self, plan: &Arc<Plan>, now: Now, settings: &AccountSettings) {
         if !Arc::ptr_eq(&self.counts.plan, plan) {
             self.change_slots(plan);
         }
         self.counts.advance(plan, now.wall);
-        self.expire(now, terms);
+        self.expire(now, settings);
     }
 
     /// Brings the account to the present under the plan that it has.
-    pub(crate) fn advance_as_is(&mut self, now: Now, terms: &Terms) {
+    pub(crate) fn advance_as_is(&mut self, now: Now, settings: &AccountSettings) {
         let plan = Arc::clone(&self.counts.plan);
-        self.advance(&plan, now, terms);
+        self.advance(&plan, now, settings);
     }
 
     /// Ends the reservations whose time has run out, and forgets what ended long ago.
     #[inline]
-    pub(crate) fn expire(&mut self, now: Now, terms: &Terms) {
+    pub(crate) fn expire(&mut self, now: Now, settings: &AccountSettings) {
         if self.rare.is_some() {
-            self.expire_rare(now, terms);
+            self.expire_rare(now, settings);
         }
     }
 
     #[cold]
-    fn expire_rare(&mut self, now: Now, terms: &Terms) {
+    fn expire_rare(&mut self, now: Now, settings: &AccountSettings) {
         let Some(rare) = &mut self.rare else { return };
-        rare.holds.expire(now.moment, terms.ttl, |hold| self.counts.settle(hold, terms.charge_expired));
+        rare.holds.expire(now.moment, settings.ttl, |hold| self.counts.settle(hold, settings.charge_expired));
         rare.jobs.forget(now.moment);
         if rare.holds.is_empty() && rare.jobs.is_empty() {
             self.rare = None;
@@ -83,16 +83,16 @@ impl Account {
 
     /// Takes everything that is asked for, or nothing.
     #[inline]
-    pub(crate) fn admit(&mut self, ask: &Ask<'_>, now: Now, terms: &Terms) -> Result<Taken, No> {
+    pub(crate) fn admit(&mut self, ask: &Ask<'_>, now: Now, settings: &AccountSettings) -> Result<Taken, No> {
         if let Some(job) = ask.job {
-            self.rare().jobs.ask(job, terms.max_jobs).map_err(No::Job)?;
+            self.rare().jobs.ask(job, settings.max_jobs).map_err(No::Job)?;
         }
         if !self.counts.fits(ask.amounts, ask.each) {
             return Err(No::Limits(self.violations(ask.amounts, now)));
         }
         let mut taken = Taken { turn: self.counts.turn, ..Taken::default() };
         // The last that can be refused, so that no slot has to be given back.
-        if !self.take_slot(ask.amounts, now, terms, &mut taken) {
+        if !self.take_slot(ask.amounts, now, settings, &mut taken) {
             return Err(No::Limits(self.violations(ask.amounts, now)));
         }
         taken.marks = self.counts.add(ask.amounts, ask.each, now.wall, PRESENT, ask.reserve);
@@ -101,7 +101,7 @@ impl Account {
             let (id, turn) = (NonZeroU64::MIN.saturating_add(self.issued), self.counts.turn);
             self.issued += 1;
             taken.hold = Some(id);
-            let expires = if ask.lasting { Moment::MAX } else { now.moment + terms.ttl };
+            let expires = if ask.lasting { Moment::MAX } else { now.moment + settings.ttl };
             self.rare().holds.open(id, turn, ask.amounts.clone(), expires);
         }
         if let Some(job) = ask.job {
@@ -139,8 +139,8 @@ impl Account {
     }
 
     /// A job was worked on: nobody may do it again.
-    pub(crate) fn finish(&mut self, job: &Job, now: Now, terms: &Terms) {
-        self.rare().jobs.finish(job.id, now.moment, terms.job_horizon);
+    pub(crate) fn finish(&mut self, job: &Job, now: Now, settings: &AccountSettings) {
+        self.rare().jobs.finish(job.id, now.moment, settings.job_horizon);
     }
 
     /// A job was not worked on: its id is free.
@@ -160,13 +160,13 @@ impl Account {
 
     /// Takes the slot that is asked for, if one is; false where there is none.
     #[inline]
-    fn take_slot(&mut self, amounts: &Amounts, now: Now, terms: &Terms, taken: &mut Taken) -> bool {
+    fn take_slot(&mut self, amounts: &Amounts, now: Now, settings: &AccountSettings, taken: &mut Taken) -> bool {
         let Some(limit) = self.counts.plan.concurrent() else { return true };
         match amounts.get(&Kind::Concurrent) {
             None => true,
             Some(1) => {
                 let slots = usize::try_from(limit.limit).unwrap_or(usize::MAX);
-                let fresh = || Box::new(Leases::new(slots, terms.max_hold, terms.max_stall));
+                let fresh = || Box::new(Leases::new(slots, settings.max_hold, settings.max_stall));
                 match self.slots.get_or_insert_with(fresh).acquire_unwatched(now.moment) {
                     Some(acquired) => {
                         (taken.lease, taken.reclaimed) = (Some(acquired.lease), acquired.reclaimed);

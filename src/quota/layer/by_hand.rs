@@ -58,7 +58,7 @@ impl Quotas {
     /// let tomorrow = SystemTime::now() + Duration::from_secs(86_400);
     /// let grant = Grant::new("queries_per_day", 500, tomorrow).approved_by("M. Okafor").because("launch day");
     /// quotas.grant(&alice, grant).await.unwrap();
-    /// assert_eq!(quotas.usage(&alice).await.unwrap().of("queries_per_day").unwrap().limit, 43_700);
+    /// assert_eq!(quotas.usage(&alice).await.unwrap().get("queries_per_day").unwrap().limit, 43_700);
     /// # });
     /// ```
     pub async fn grant(&self, client: &Client, grant: Grant) -> Result<GrantId, QuotaError> {

@@ -233,7 +233,7 @@ impl Quotas {
         match tracker.common.store.admit(&Order { account, ask, told: false, usage: false }).await {
             Ok(admission) => {
                 tracker.common.tell(&admission);
-                tracker.common.terms.observers.emit(&Event::Admitted { policy: &tracker.common.terms.name });
+                tracker.common.context.observers.emit(&Event::Admitted { policy: &tracker.common.context.name });
                 Ok(Some(admission.receipt))
             }
             Err(Refused::Account { no: No::Job(Duplicate::Done), .. }) => Ok(None),
@@ -246,7 +246,7 @@ impl Quotas {
 
     /// A refusal, told to whoever listens.
     pub(super) fn refused(&self, refusal: Refusal) -> Refusal {
-        self.0.common.terms.observers.emit(&Event::Refused { refusal: &refusal, shadow: false });
+        self.0.common.context.observers.emit(&Event::Refused { refusal: &refusal, shadow: false });
         refusal
     }
 
@@ -261,6 +261,6 @@ pub(super) fn or_anonymous(client: Option<&Client>) -> Cow<'_, Client> {
 
 impl fmt::Debug for Quotas {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Quotas").field("name", &self.0.common.terms.name).finish_non_exhaustive()
+        f.debug_struct("Quotas").field("name", &self.0.common.context.name).finish_non_exhaustive()
     }
 }

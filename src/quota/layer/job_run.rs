@@ -28,7 +28,7 @@ use crate::{
 /// let scan = || quotas.run_job(&alice, "order 17", ("queries", 20), async { 42 });
 /// assert_eq!(scan().await.unwrap(), JobRun::Done(42));
 /// assert_eq!(scan().await.unwrap(), JobRun::Replayed);
-/// assert_eq!(quotas.usage(&alice).await.unwrap().of("queries_per_hour").unwrap().used, 20);
+/// assert_eq!(quotas.usage(&alice).await.unwrap().get("queries_per_hour").unwrap().used, 20);
 /// # });
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

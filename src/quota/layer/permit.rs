@@ -139,7 +139,7 @@ impl Permit for Held {
             let remaining = nearest.remaining.saturating_add(back);
             match nearest.reset {
                 Some(reset) => {
-                    fields.write(response.headers_mut(), remaining, reset, || offer.common.terms.clock.wall())
+                    fields.write(response.headers_mut(), remaining, reset, || offer.common.context.clock.wall())
                 }
                 None => fields.write_without_reset(response.headers_mut(), remaining),
             }

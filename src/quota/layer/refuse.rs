@@ -27,7 +27,7 @@ const MOST_SPREAD: Duration = Duration::from_secs(300);
 
 impl Tracker {
     pub(super) fn refusal(&self, offer: &Offer, client: &Client, refused: Refused, now: Now) -> Refusal {
-        let refusal = |reason| Refusal::new(reason, self.common.terms.name.clone());
+        let refusal = |reason| Refusal::new(reason, self.common.context.name.clone());
         let (no, shared) = match refused {
             Refused::Account { no, shared } => (no, shared),
             Refused::Store(Trouble::Nameless) => return refusal(Reason::Unidentified),
@@ -61,7 +61,7 @@ impl Tracker {
             true => Reason::TooLarge,
             false => Reason::RateLimited,
         };
-        let refusal = Refusal::new(reason, self.common.terms.name.clone()).with_violations(violations);
+        let refusal = Refusal::new(reason, self.common.context.name.clone()).with_violations(violations);
         let Some(worst) = refusal.worst().cloned() else { return refusal.with_retry_after(JOB_WAIT) };
         let refusal = refusal.with_limit(worst.limit, worst.current);
         let Some(wait) = worst.wait else { return refusal };

@@ -12,7 +12,7 @@ use super::{
 use crate::ledger::Spool;
 use crate::{
     error::ConfigError,
-    gate::{Blueprint, Terms},
+    gate::{Blueprint, PolicyContext},
     head::RequestHead,
     identity::{Client, Identify, OnUnidentified, PeerIp, Tier},
     kind::Kind,
@@ -241,7 +241,7 @@ impl QuotaSettings {
 impl Blueprint for QuotaSettings {
     type Policy = Tracker;
 
-    fn build(&self, terms: &Terms) -> Arc<Tracker> {
+    fn build(&self, context: &PolicyContext) -> Arc<Tracker> {
         let plans = [&self.plan]
             .into_iter()
             .chain(self.tiers.iter().map(|(_, plan)| plan))
@@ -249,7 +249,7 @@ impl Blueprint for QuotaSettings {
         for plan in plans {
             self.check(plan).unwrap_or_else(|invalid| panic!("{invalid}"));
         }
-        Arc::new(Tracker::new(self.clone(), terms.clone()))
+        Arc::new(Tracker::new(self.clone(), context.clone()))
     }
 }
 

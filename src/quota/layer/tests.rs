@@ -14,7 +14,7 @@ use crate::{
     identity::Client,
     quota::{
         ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
-        account::{Now, Terms},
+        account::{AccountSettings, Now},
         store::{
             Account, Admission, BackendFactory, Bookmark, End, Ending, Near, Order, Page, PlanOf, QuotaBackend,
             QuotaStore, Receipt, Refused, Reserved, Trouble,
@@ -111,7 +111,7 @@ impl QuotaBackend for Troubled {
 }
 
 impl BackendFactory for Troubled {
-    fn open(&self, _: usize, _: Terms, _: &Clock, _: &OnFailure) -> Arc<dyn QuotaBackend> {
+    fn open(&self, _: usize, _: AccountSettings, _: &Clock, _: &OnFailure) -> Arc<dyn QuotaBackend> {
         Arc::new(Self(self.0.clone()))
     }
 
@@ -125,7 +125,7 @@ fn in_trouble(trouble: Trouble) -> Arc<Tracker> {
     let usual = layer.policy();
     let mut settings = usual.common.settings.clone();
     settings.store = QuotaStore(Arc::new(Troubled(trouble)));
-    Arc::new(Tracker::new(settings, usual.common.terms.clone()))
+    Arc::new(Tracker::new(settings, usual.common.context.clone()))
 }
 
 /// Every trouble, and what it is called.

@@ -13,12 +13,12 @@ use super::{
     settings::QuotaSettings,
 };
 use crate::{
-    gate::{Admit, Event, MaybeFuture, Terms, Whom},
+    gate::{Admit, Event, MaybeFuture, PolicyContext, Whom},
     head::RequestHead,
     identity::{Client, Digester},
     quota::{
         Amounts,
-        account::{Ask, Duplicate, Job, No, Now, Terms as Books},
+        account::{AccountSettings, Ask, Duplicate, Job, No, Now},
         store::{Account, Admission, Near, Order, PlanOf, QuotaBackend, Refused, Told},
     },
     refusal::{Dialect, Reason, Refusal},
@@ -34,14 +34,14 @@ pub struct Tracker {
 
 /// What all plans of a layer have in common.
 pub(super) struct Common {
-    pub(super) terms: Terms,
+    pub(super) context: PolicyContext,
     pub(super) settings: QuotaSettings,
     pub(super) store: Arc<dyn QuotaBackend>,
 }
 
 impl Tracker {
-    pub(super) fn new(settings: QuotaSettings, terms: Terms) -> Self {
-        let books = Books {
+    pub(super) fn new(settings: QuotaSettings, context: PolicyContext) -> Self {
+        let books = AccountSettings {
             max_hold: settings.max_hold,
             max_stall: settings.max_stall,
             ttl: settings.ttl,
@@ -49,18 +49,18 @@ impl Tracker {
             job_horizon: settings.job_horizon,
             max_jobs: settings.max_jobs,
         };
-        let store = settings.store.0.open(settings.max_clients, books, &terms.clock, &settings.on_failure);
-        let late = terms.clone();
+        let store = settings.store.0.open(settings.max_clients, books, &context.clock, &settings.on_failure);
+        let late = context.clone();
         store.listen(Arc::new(move |told| tell(&late, told)));
         let whom = Whom::new(Arc::clone(&settings.identify), settings.strangers);
-        let common = Arc::new(Common { store, settings, terms });
+        let common = Arc::new(Common { store, settings, context });
         let plans = InForce::new(Plans::new(&common));
         Self { common, plans, whom }
     }
 
     /// Whom to charge; `None` where nobody is.
     pub(super) fn client(&self, request: &RequestHead<'_>) -> Result<Option<Client>, Refusal> {
-        let Terms { name, observers, .. } = &self.common.terms;
+        let PolicyContext { name, observers, .. } = &self.common.context;
         self.whom.charge(request, name, observers, |client| Ok(client.cloned()))
     }
 
@@ -72,7 +72,7 @@ impl Tracker {
     }
 
     pub(super) fn bad_job_id(&self) -> Refusal {
-        Refusal::new(Reason::InvalidJobId, self.common.terms.name.clone())
+        Refusal::new(Reason::InvalidJobId, self.common.context.name.clone())
     }
 
     /// The plan of each client, for whoever asks later.
@@ -149,8 +149,8 @@ impl Common {
     /// The time, read once.
     #[inline]
     pub(super) fn now(&self) -> Now {
-        let moment = self.terms.clock.now();
-        Now { moment, wall: self.terms.clock.wall_at(moment) }
+        let moment = self.context.clock.now();
+        Now { moment, wall: self.context.clock.wall_at(moment) }
     }
 
     pub(super) fn digester(&self) -> &'static Digester {
@@ -160,7 +160,7 @@ impl Common {
     /// Tells whoever listens that a client has come near to its limits.
     #[inline]
     pub(super) fn warn(&self, near: &Near) {
-        warn(&self.terms, near);
+        warn(&self.context, near);
     }
 
     /// Tells whoever listens what is special about an admission.
@@ -176,27 +176,27 @@ impl Common {
         if let Some(news) = &admission.news {
             self.warn(&news.near);
             if news.reclaimed {
-                self.terms.observers.emit(&Event::Reclaimed { policy: &self.terms.name });
+                self.context.observers.emit(&Event::Reclaimed { policy: &self.context.name });
             }
         }
         if admission.receipt.shared {
-            self.terms.observers.emit(&Event::Overflow { policy: &self.terms.name });
+            self.context.observers.emit(&Event::Overflow { policy: &self.context.name });
         }
     }
 
     /// Tells whoever listens of a refusal for the sake of all newcomers.
     pub(super) fn tell_overflow(&self, refused: &Refused) {
         if let Refused::Account { shared: true, .. } = refused {
-            self.terms.observers.emit(&Event::Overflow { policy: &self.terms.name });
+            self.context.observers.emit(&Event::Overflow { policy: &self.context.name });
         }
     }
 }
 
 /// What the store tells when nobody waits for it.
-fn tell(terms: &Terms, told: &Told) {
-    let policy = &terms.name;
+fn tell(context: &PolicyContext, told: &Told) {
+    let policy = &context.name;
     let event = match told {
-        Told::Near(near) => return warn(terms, near),
+        Told::Near(near) => return warn(context, near),
         Told::Rejected { client, why } => Event::StoreRejected { policy, client, why },
         Told::Lost(why) => Event::StoreLost { policy, why },
         Told::Back => Event::StoreBack { policy },
@@ -205,13 +205,13 @@ fn tell(terms: &Terms, told: &Told) {
             Event::SpoolMerged { policy, records: *records, duplicates: *duplicates }
         }
     };
-    terms.observers.emit(&event);
+    context.observers.emit(&event);
 }
 
-fn warn(terms: &Terms, near: &Near) {
+fn warn(context: &PolicyContext, near: &Near) {
     for warning in &near.limits {
-        terms.observers.emit(&Event::NearLimit {
-            policy: &terms.name,
+        context.observers.emit(&Event::NearLimit {
+            policy: &context.name,
             client: near.client.as_ref(),
             limit: &warning.name,
             used: warning.used,
@@ -224,7 +224,7 @@ impl Admit for Tracker {
     type Permit = Held;
 
     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<Held, Refusal>> {
-        let Terms { name, observers, .. } = &self.common.terms;
+        let PolicyContext { name, observers, .. } = &self.common.context;
         let decided = self.whom.charge(request, name, observers, |client| match client {
             Some(client) => self.decide(request, client),
             None => Ok(MaybeFuture::Ready(Ok(self.let_pass()))),
@@ -241,6 +241,6 @@ impl Admit for Tracker {
 
 impl fmt::Debug for Tracker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tracker").field("terms", &self.common.terms).finish_non_exhaustive()
+        f.debug_struct("Tracker").field("terms", &self.common.context).finish_non_exhaustive()
     }
 }

@@ -17,7 +17,7 @@ use std::{
 use shard::Shard;
 
 use super::{
-    account::{Account, Now, Terms},
+    account::{Account, AccountSettings, Now},
     layer::OnFailure,
     store::{Account as Whose, BackendFactory, Near, Place, QuotaBackend},
 };
@@ -33,7 +33,7 @@ pub(crate) struct Accounts {
     number: u64,
     shards: Box<[Padded]>,
     shared: Box<Shared>,
-    terms: Terms,
+    settings: AccountSettings,
     most: usize,
     /// The task that forgets those who do not come back runs, or cannot.
     swept: AtomicBool,
@@ -59,8 +59,8 @@ struct Shared {
 pub(crate) struct InMemory;
 
 impl BackendFactory for InMemory {
-    fn open(&self, most: usize, terms: Terms, clock: &Clock, _: &OnFailure) -> Arc<dyn QuotaBackend> {
-        Accounts::new(most, terms, clock)
+    fn open(&self, most: usize, settings: AccountSettings, clock: &Clock, _: &OnFailure) -> Arc<dyn QuotaBackend> {
+        Accounts::new(most, settings, clock)
     }
 
     fn bills(&self) -> bool {
@@ -81,7 +81,7 @@ const STEP: u64 = 48 * 3_600 * 1_000_000_000;
 
 impl Accounts {
     /// No accounts, with room for `most`.
-    pub(crate) fn new(most: usize, terms: Terms, clock: &Clock) -> Arc<Self> {
+    pub(crate) fn new(most: usize, settings: AccountSettings, clock: &Clock) -> Arc<Self> {
         let shared = Shared {
             live: AtomicUsize::new(0),
             forgotten: AtomicU64::new(0),
@@ -94,7 +94,7 @@ impl Accounts {
             number: fastrand::u64(..),
             shards,
             shared: Box::new(shared),
-            terms,
+            settings,
             most,
             swept: AtomicBool::new(false),
             me: Weak::clone(me),
@@ -124,7 +124,7 @@ impl Accounts {
             return full();
         };
         let (account, generation) = shard.account(slot);
-        account.advance(whose.plan, now, &self.terms);
+        account.advance(whose.plan, now, &self.settings);
         work(account, now, Place { shard: number, slot, generation })
     }
 
@@ -135,7 +135,7 @@ impl Accounts {
         match shard.find(whose.client.digest()) {
             Some(slot) => {
                 let (account, _) = shard.account(slot);
-                account.advance(whose.plan, now, &self.terms);
+                account.advance(whose.plan, now, &self.settings);
                 work(account, now)
             }
             None => work(&mut Account::new(whose.plan), now),
@@ -162,7 +162,7 @@ impl Accounts {
             crowds.len() - 1
         });
         let now = self.present(whose.now);
-        crowds[slot].advance(whose.plan, now, &self.terms);
+        crowds[slot].advance(whose.plan, now, &self.settings);
         let place = Place { shard: CROWD, slot: u32::try_from(slot).unwrap_or(CROWD), generation: 0 };
         work(&mut crowds[slot], now, place)
     }
@@ -211,7 +211,7 @@ impl Accounts {
         if !shard.turn_of_sweep() && !always {
             return false;
         }
-        let forgotten = shard.sweep_one(now, &self.terms);
+        let forgotten = shard.sweep_one(now, &self.settings);
         if forgotten {
             self.shared.live.fetch_sub(1, Ordering::Relaxed);
             self.shared.forgotten.fetch_max(now.wall, Ordering::Relaxed);

@@ -10,7 +10,7 @@ use crate::{
     identity::{Client, Digest},
     quota::{
         Plan,
-        account::{Account, Now, Terms},
+        account::{Account, AccountSettings, Now},
     },
 };
 
@@ -78,14 +78,14 @@ impl Shard {
 
     /// Looks at the account under the hand, forgets it if it is blank, and moves on.
     #[cold]
-    pub(super) fn sweep_one(&mut self, now: Now, terms: &Terms) -> bool {
+    pub(super) fn sweep_one(&mut self, now: Now, settings: &AccountSettings) -> bool {
         if self.slots.is_empty() {
             return false;
         }
         self.hand = (self.hand + 1) % self.slots.len();
         let Slot { generation, entry } = &mut self.slots[self.hand];
         let Some(there) = entry else { return false };
-        there.account.advance_as_is(now, terms);
+        there.account.advance_as_is(now, settings);
         if !there.account.is_blank() {
             return false;
         }

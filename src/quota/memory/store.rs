@@ -21,7 +21,7 @@ impl QuotaBackend for Accounts {
     fn admit(&self, order: &Order<'_>) -> MaybeFuture<Result<Admission, Refused>> {
         let admit = |account: &mut Account, now: Now, place: Place| {
             let shared = place.shard == CROWD;
-            let taken = match account.admit(&order.ask, now, &self.terms) {
+            let taken = match account.admit(&order.ask, now, &self.settings) {
                 Ok(taken) => taken,
                 Err(no) => return MaybeFuture::Ready(Err(Refused::Account { no, shared })),
             };
@@ -56,7 +56,7 @@ impl QuotaBackend for Accounts {
             match end {
                 End::Void(amounts) => {
                     if let Some(hold) = receipt.hold {
-                        account.close(hold, None, true, now, &self.terms);
+                        account.close(hold, None, true, now, &self.settings);
                     }
                     account.give_back(amounts, receipt.turn);
                     if let Some(job) = &receipt.job {
@@ -67,13 +67,13 @@ impl QuotaBackend for Accounts {
                 End::Served { used, actual } => {
                     let mut warned = 0;
                     if let Some(hold) = receipt.hold {
-                        warned |= account.close(hold, Some(actual), true, now, &self.terms).1;
+                        warned |= account.close(hold, Some(actual), true, now, &self.settings).1;
                     }
                     if !used.is_empty() {
                         warned |= account.record(used, Some(receipt.turn), now);
                     }
                     if let Some(job) = &receipt.job {
-                        account.finish(job, now, &self.terms);
+                        account.finish(job, now, &self.settings);
                     }
                     warned
                 }
@@ -96,7 +96,7 @@ impl QuotaBackend for Accounts {
                 account.touch(lease, now);
             }
             if let Some(hold) = receipt.hold {
-                account.renew(hold, now, &self.terms);
+                account.renew(hold, now, &self.settings);
             }
             if used.is_empty() { 0 } else { account.record(used, Some(receipt.turn), now) }
         })
@@ -120,9 +120,9 @@ impl QuotaBackend for Accounts {
         };
         let mut closed = Closed::Unknown;
         let near = self.at(place, now, |account, now| {
-            account.expire(now, &self.terms);
+            account.expire(now, &self.settings);
             let warned;
-            (closed, warned) = account.close(hold, actual, false, now, &self.terms);
+            (closed, warned) = account.close(hold, actual, false, now, &self.settings);
             warned
         });
         let ending = match closed {
@@ -175,7 +175,7 @@ impl QuotaBackend for Accounts {
             let end = shard.len().min(slot + super::FEW);
             while slot < end && page.len() < most {
                 if let Some((client, account)) = shard.entry(slot) {
-                    account.advance(&plan_of(client), now, &self.terms);
+                    account.advance(&plan_of(client), now, &self.settings);
                     page.push((client.clone(), account.usage(now)));
                 }
                 slot += 1;

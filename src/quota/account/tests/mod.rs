@@ -4,7 +4,7 @@ mod stories;
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Account, Ask, No, Now, Taken, Terms};
+use super::{Account, AccountSettings, Ask, No, Now, Taken};
 use crate::{
     quota::{Amounts, Plan, Quota},
     refusal::Violation,
@@ -19,8 +19,8 @@ const START: u64 = 20_000 * DAY + 10 * HOUR + HOUR / 2;
 
 const TTL: Duration = Duration::from_secs(300);
 
-fn terms(charge_expired: bool) -> Terms {
-    Terms {
+fn settings(charge_expired: bool) -> AccountSettings {
+    AccountSettings {
         max_hold: Duration::from_secs(60),
         max_stall: Duration::from_secs(10),
         ttl: TTL,
@@ -46,23 +46,23 @@ fn hourly(limit: u64) -> Arc<Plan> {
 struct Scene {
     account: Account,
     plan: Arc<Plan>,
-    terms: Terms,
+    settings: AccountSettings,
     wall: u64,
 }
 
 impl Scene {
     fn new(plan: Arc<Plan>) -> Self {
-        Self { account: Account::new(&plan), plan, terms: terms(false), wall: START }
+        Self { account: Account::new(&plan), plan, settings: settings(false), wall: START }
     }
 
     fn account(&mut self) -> &mut Account {
-        self.account.advance(&self.plan, at(self.wall), &self.terms);
+        self.account.advance(&self.plan, at(self.wall), &self.settings);
         &mut self.account
     }
 
     fn take(&mut self, amounts: impl Into<Amounts>) -> Result<Taken, Vec<Violation>> {
-        let (now, terms) = (at(self.wall), self.terms.clone());
-        match self.account().admit(&ask(&amounts.into()), now, &terms) {
+        let (now, settings) = (at(self.wall), self.settings.clone());
+        match self.account().admit(&ask(&amounts.into()), now, &settings) {
             Ok(taken) => Ok(taken),
             Err(No::Limits(violations)) => Err(violations),
             Err(no) => panic!("{no:?}"),

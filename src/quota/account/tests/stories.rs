@@ -189,12 +189,12 @@ fn whoever_goes_to_another_plan_and_back_finds_what_it_had_used() {
 #[test]
 fn what_is_given_back_or_settled_under_another_plan_reaches_its_own_count() {
     let mut scene = Scene::new(hourly(10));
-    let (charged, terms) = (scene.take(("requests", 3)).unwrap(), scene.terms.clone());
+    let (charged, settings) = (scene.take(("requests", 3)).unwrap(), scene.settings.clone());
     let (now, four) = (at(scene.wall), Amounts::from(("requests", 4)));
-    let reserved = scene.account().admit(&Ask { reserve: true, ..ask(&four) }, now, &terms).unwrap();
+    let reserved = scene.account().admit(&Ask { reserve: true, ..ask(&four) }, now, &settings).unwrap();
     scene.plan = tokens(10);
     scene.account().give_back(&Amounts::from(("requests", 3)), charged.turn);
-    scene.account().close(reserved.hold.unwrap(), Some(&Amounts::from(("requests", 6))), true, now, &terms);
+    scene.account().close(reserved.hold.unwrap(), Some(&Amounts::from(("requests", 6))), true, now, &settings);
     scene.plan = hourly(10);
     assert_eq!(scene.first(), (6, 4));
 }

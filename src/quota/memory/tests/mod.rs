@@ -11,7 +11,7 @@ use crate::{
     identity::{Client, Digest},
     quota::{
         Amounts, Plan, Quota, Usage,
-        account::{Ask, Now, Terms},
+        account::{AccountSettings, Ask, Now},
         store::{Account as Whose, Admission, End, Order, QuotaBackend, Refused},
     },
     time::{Clock, FakeClock, Moment, Period},
@@ -20,8 +20,8 @@ use crate::{
 const START: u64 = 1_767_225_600_000_000_000;
 const HOUR: u64 = 3_600_000_000_000;
 
-fn terms() -> Terms {
-    Terms {
+fn settings() -> AccountSettings {
+    AccountSettings {
         max_hold: Duration::from_secs(3_600),
         max_stall: Duration::from_secs(60),
         ttl: Duration::from_secs(300),
@@ -54,7 +54,7 @@ impl Scene {
             .limit(Quota::requests(10).per(Period::hour()))
             .limit(Quota::units("tokens", 5).per(Period::day()))
             .limit(Quota::concurrent(1));
-        let accounts = Accounts::new(most, terms(), &Clock::from(FakeClock::new()));
+        let accounts = Accounts::new(most, settings(), &Clock::from(FakeClock::new()));
         Self { accounts, plan: Arc::new(plan), now: now(0) }
     }
 

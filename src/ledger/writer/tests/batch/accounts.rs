@@ -12,7 +12,7 @@ use crate::ledger::writer::book::Book;
 use crate::{
     quota::{
         Grant, GrantId, Usage,
-        account::{Account, Ask, Closed, GrantState, Now, Terms},
+        account::{Account, AccountSettings, Ask, Closed, GrantState, Now},
     },
     time::Moment,
 };
@@ -73,7 +73,7 @@ struct Both {
 struct History {
     ledger: Ledger,
     account: Account,
-    terms: Terms,
+    settings: AccountSettings,
     moment: Moment,
     all: Vec<Both>,
     grants: u64,
@@ -87,12 +87,12 @@ impl History {
 
     fn advance(&mut self) {
         let plan = Arc::clone(&self.ledger.plan);
-        self.account.advance(&plan, self.now(), &self.terms);
+        self.account.advance(&plan, self.now(), &self.settings);
         for at in 0..self.all.len() {
             let both = &self.all[at];
             if both.hold.is_some_and(|(_, expires)| self.moment >= expires) && !both.over {
                 let (job, admitted) = (both.job.clone(), both.admitted.clone());
-                self.ledger.expire(&job, &admitted, self.terms.charge_expired);
+                self.ledger.expire(&job, &admitted, self.settings.charge_expired);
                 self.all[at].over = true;
                 // Whoever expires it knows no plan: what grants have paid for it comes back with the next request.
                 let job = format!("look {}", self.ledger.orders);
@@ -123,7 +123,7 @@ impl History {
     fn admit(&mut self, amounts: [u64; 2], reserve: bool) -> Result<(), TestCaseError> {
         let amounts = named(amounts);
         let ask = Ask { amounts: &amounts, each: &[], reserve, lasting: false, open: false, job: None };
-        let in_memory = self.account.admit(&ask, self.now(), &self.terms);
+        let in_memory = self.account.admit(&ask, self.now(), &self.settings);
         let job = format!("job {}", self.all.len());
         let admit = Admit {
             reserve: reserve.then_some(crate::ledger::writer::Reserve { ttl: 1, charge: false }),
@@ -147,7 +147,7 @@ impl History {
     fn close(&mut self, which: usize, actual: Option<Amounts>) {
         let Some(at) = self.pick(which, |both| both.hold.is_some()) else { return };
         let hold = self.all[at].hold.unwrap().0;
-        let (closed, _) = self.account.close(hold, actual.as_ref(), false, self.now(), &self.terms);
+        let (closed, _) = self.account.close(hold, actual.as_ref(), false, self.now(), &self.settings);
         self.all[at].over = true;
         if let Closed::Unknown = closed {
             return; // memory forgets, a ledger does not
@@ -227,10 +227,11 @@ impl History {
 
 fn run(steps: &[Step], charge_expired: bool) -> Result<(), TestCaseError> {
     let ledger = Ledger::of_three();
-    let terms = Terms { max_hold: TTL, max_stall: TTL, ttl: TTL, charge_expired, job_horizon: TTL, max_jobs: 1 };
+    let settings =
+        AccountSettings { max_hold: TTL, max_stall: TTL, ttl: TTL, charge_expired, job_horizon: TTL, max_jobs: 1 };
     let account = Account::new(&ledger.plan);
     let moment = Moment::from_nanos(HOUR);
-    let mut history = History { ledger, account, terms, moment, all: Vec::new(), grants: 0, part: 0 };
+    let mut history = History { ledger, account, settings, moment, all: Vec::new(), grants: 0, part: 0 };
     for step in steps {
         history.advance();
         history.step(step)?;

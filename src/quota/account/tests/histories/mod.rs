@@ -18,7 +18,7 @@ struct History {
     account: Account,
     book: Book,
     plan: Arc<Plan>,
-    terms: Terms,
+    settings: AccountSettings,
     now: Now,
     version: u64,
     granted: Vec<GrantId>,
@@ -36,7 +36,7 @@ impl History {
             account: Account::new(&plan),
             book: Book::new(limits),
             plan,
-            terms: terms(charge_expired),
+            settings: settings(charge_expired),
             now: Now { moment: Moment::from_nanos(HOUR), wall: START },
             version: 0,
             granted: Vec::new(),
@@ -44,8 +44,8 @@ impl History {
     }
 
     fn advance(&mut self) {
-        self.account.advance(&self.plan, self.now, &self.terms);
-        self.book.advance(self.now, self.terms.charge_expired);
+        self.account.advance(&self.plan, self.now, &self.settings);
+        self.book.advance(self.now, self.settings.charge_expired);
     }
 
     /// How much there is of each limit, and how much is taken beyond it.
@@ -132,9 +132,9 @@ impl History {
             _ => true,
         };
         let counted = slot && self.book.limits[3] > 0;
-        let fits = (0..3).all(fits) && (!counted || self.book.has_slot(self.now.moment, self.terms.max_hold));
+        let fits = (0..3).all(fits) && (!counted || self.book.has_slot(self.now.moment, self.settings.max_hold));
         prop_assert_eq!(self.account.check(&amounts, self.now).is_ok(), fits);
-        match self.account.admit(&Ask { reserve, ..ask(&amounts) }, self.now, &self.terms) {
+        match self.account.admit(&Ask { reserve, ..ask(&amounts) }, self.now, &self.settings) {
             Ok(taken) => {
                 prop_assert!(fits, "admitted {amounts:?} at {limits:?}");
                 prop_assert_eq!((taken.hold.is_some(), taken.lease.is_some()), (reserve, counted));
@@ -173,7 +173,7 @@ impl History {
         let Some(entry) = self.book.pick(which, |entry| entry.hold.is_some()) else { return Ok(()) };
         let (id, expires, stage) = entry.hold.unwrap();
         let said = commit.map(|tokens| tokens.map_or_else(Amounts::new, |tokens| Amounts::from(("tokens", tokens))));
-        let (closed, _) = self.account.close(id, said.as_ref(), false, self.now, &self.terms);
+        let (closed, _) = self.account.close(id, said.as_ref(), false, self.now, &self.settings);
         let forgotten = stage != Stage::Open && self.now.moment >= expires + TTL * 2;
         match (stage, closed, commit) {
             (Stage::Open, Closed::Now(_), None) => {
