@@ -11,7 +11,7 @@ use super::{
     trip::Tally,
 };
 use super::{
-    setup::Setup,
+    setup::BreakerConfig,
     state::Counts,
     ticket::{Probe, Ticket},
     window::{
@@ -31,7 +31,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Circuit {
     me: Weak<Self>,
-    setup: Arc<Setup>,
+    setup: Arc<BreakerConfig>,
     /// Whose circuit it is, where each key has one of its own.
     key: Option<Digest>,
     /// Everybody is refused from and until here, in nanoseconds; the second is 0 when all pass as a rule.
@@ -51,7 +51,7 @@ struct Core {
 
 impl Circuit {
     /// A closed circuit that up to `seats` threads, a power of two, write to side by side.
-    pub(crate) fn new(setup: Arc<Setup>, seats: usize, key: Option<Digest>) -> Arc<Self> {
+    pub(crate) fn new(setup: Arc<BreakerConfig>, seats: usize, key: Option<Digest>) -> Arc<Self> {
         let circuit = Arc::new_cyclic(|me| {
             let machine = Machine::new(setup.recovery, fastrand::u64(..));
             let current = Current::new(seats);
@@ -63,7 +63,7 @@ impl Circuit {
         circuit
     }
 
-    pub(crate) fn setup(&self) -> &Setup {
+    pub(crate) fn setup(&self) -> &BreakerConfig {
         &self.setup
     }
 

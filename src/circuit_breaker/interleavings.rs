@@ -6,7 +6,7 @@ use loom::thread;
 
 use super::{
     circuit::Circuit,
-    setup::{Judge, Setup},
+    setup::{BreakerConfig, Judge},
     ticket::Ticket,
     window::{ring::Ring, tallies::Tallies},
 };
@@ -37,7 +37,7 @@ fn circuit(trip: Trip) -> (Arc<Circuit>, Moment) {
     let clock = FakeClock::new();
     let now = clock.now();
     let open = Backoff { first: SECOND, longest: SECOND };
-    let setup = Setup {
+    let setup = BreakerConfig {
         name: PolicyName::try_new("loom").unwrap(),
         clock: Clock::from(clock),
         observers: Observers::default(),

@@ -11,13 +11,13 @@ use std::{
 };
 
 use super::machine::Mode;
-use super::{circuit::Circuit, setup::Setup};
+use super::{circuit::Circuit, setup::BreakerConfig};
 use crate::{identity::Digest, sync::Mutex, time::Moment};
 
 /// So many circuits at most. When they are all there, a newcomer takes the place of one that has nothing to remember;
 /// only so many are looked at, so that no request pays for a flood of keys.
 pub(crate) struct Keys {
-    setup: Arc<Setup>,
+    setup: Arc<BreakerConfig>,
     shards: Box<[Mutex<Shard>]>,
     live: AtomicUsize,
     max: usize,
@@ -44,7 +44,7 @@ const LOOKS: usize = 8;
 const IDLE: Duration = Duration::from_secs(600);
 
 impl Keys {
-    pub(crate) fn new(setup: Arc<Setup>, max: usize) -> Self {
+    pub(crate) fn new(setup: Arc<BreakerConfig>, max: usize) -> Self {
         // A newcomer looks for room in its own shard, so each must be sure to get some of it: at 64 on average it does.
         let shards = (max / 64).clamp(1, 16);
         Self {

@@ -7,7 +7,7 @@ use super::{
     circuit::Circuit,
     keys::Keys,
     policy::{CircuitPolicy, KeyOf},
-    setup::{Judge, Setup},
+    setup::{BreakerConfig, Judge},
 };
 use super::{machine::Recovery, trip::Trip};
 use crate::{
@@ -264,7 +264,7 @@ impl Blueprint for CircuitBlueprint {
         let longest = self.max_open.unwrap_or(first.max(Duration::from_secs(60)));
         let must = || format!("be at least the recovery timeout of {first:?}");
         assert!(longest >= first, "{}", ConfigError::new("max_open", &must(), format_args!("{longest:?}")));
-        let setup = Arc::new(Setup {
+        let setup = Arc::new(BreakerConfig {
             name: context.name.clone(),
             clock: context.clock.clone(),
             observers: context.observers.clone(),

@@ -25,7 +25,7 @@ use crate::{
 
 /// Rules, times, clock and listeners.
 #[derive(Debug)]
-pub(crate) struct Setup {
+pub(crate) struct BreakerConfig {
     pub(crate) name: PolicyName,
     pub(crate) clock: Clock,
     pub(crate) observers: Observers,
@@ -34,7 +34,7 @@ pub(crate) struct Setup {
     pub(crate) judge: Judge,
 }
 
-impl Setup {
+impl BreakerConfig {
     pub(crate) fn refusal(&self, wait: Duration) -> Refusal {
         Refusal::new(Reason::CircuitOpen, self.name.clone()).with_retry_after(wait)
     }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::trip::Mark;
-use super::{circuit::Circuit, setup::Setup, window::epoch::Seat};
+use super::{circuit::Circuit, setup::BreakerConfig, window::epoch::Seat};
 use crate::{classify::Verdict, sync::Lease, time::Moment};
 
 /// The right to tell a result to the generation that admitted the call.
@@ -29,7 +29,7 @@ pub(crate) struct Probe {
 impl Ticket {
     /// The breaker's setup, where a result matters.
     #[inline]
-    pub(crate) fn setup(&self) -> Option<&Setup> {
+    pub(crate) fn setup(&self) -> Option<&BreakerConfig> {
         match self {
             Self::Counted(seat) => Some(seat.setup()),
             Self::Probe(probe) => Some(probe.circuit.setup()),

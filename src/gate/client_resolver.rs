@@ -18,15 +18,15 @@ use crate::{
 };
 
 /// Finds out whom to charge, and tells once if it finds nobody.
-pub(crate) struct Whom {
+pub(crate) struct ClientResolver {
     identify: Arc<dyn Identify>,
-    strangers: OnUnidentified,
+    on_unidentified: OnUnidentified,
     warned: AtomicBool,
 }
 
-impl Whom {
-    pub(crate) fn new(identify: Arc<dyn Identify>, strangers: OnUnidentified) -> Self {
-        Self { identify, strangers, warned: AtomicBool::new(false) }
+impl ClientResolver {
+    pub(crate) fn new(identify: Arc<dyn Identify>, on_unidentified: OnUnidentified) -> Self {
+        Self { identify, on_unidentified, warned: AtomicBool::new(false) }
     }
 
     /// Does something with the client of a request for the layer `policy`: with `None` where it passes without a limit.
@@ -61,11 +61,11 @@ impl Whom {
                     io::stderr(),
                     "tollgate: policy {policy:?} found no client in a request; told once, true for all such requests: \
                      {:?}. Does the server put the peer's address where the layer looks for it?",
-                    self.strangers
+                    self.on_unidentified
                 );
             }
         }
-        match self.strangers {
+        match self.on_unidentified {
             OnUnidentified::Share => Ok(Some(anonymous())),
             OnUnidentified::Pass => Ok(None),
             OnUnidentified::Refuse => Err(Refusal::new(Reason::Unidentified, policy.clone())),
@@ -73,8 +73,8 @@ impl Whom {
     }
 }
 
-impl fmt::Debug for Whom {
+impl fmt::Debug for ClientResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Whom").field("strangers", &self.strangers).finish_non_exhaustive()
+        f.debug_struct("ClientResolver").field("on_unidentified", &self.on_unidentified).finish_non_exhaustive()
     }
 }

@@ -62,7 +62,7 @@ pin_project! {
         /// about as large as its largest state, and this one is rare.
         Waiting { waiting: Box<Waiting<S, ReqB, A>> },
         /// The inner service is at work.
-        Serving { #[pin] future: S::Future, guard: Guard<A::Permit>, bare: Bare },
+        Serving { #[pin] future: S::Future, guard: Guard<A::Permit>, bare: BodyFraming },
         /// Refused, or done.
         Refused { answer: Option<Response<Bytes>> },
     }
@@ -120,12 +120,12 @@ where
 
 /// What the request's method says about the response's body.
 #[derive(Clone, Copy)]
-pub(super) struct Bare {
+pub(super) struct BodyFraming {
     head: bool,
     connect: bool,
 }
 
-impl Bare {
+impl BodyFraming {
     fn of(method: &Method) -> Self {
         Self { head: method == Method::HEAD, connect: method == Method::CONNECT }
     }
@@ -150,7 +150,7 @@ where
 
     /// The service was called with what was [begun](begin).
     #[inline]
-    pub(super) fn serving(future: S::Future, guard: Guard<A::Permit>, bare: Bare) -> Self {
+    pub(super) fn serving(future: S::Future, guard: Guard<A::Permit>, bare: BodyFraming) -> Self {
         Self { state: State::serving(future, guard, bare) }
     }
 
@@ -216,12 +216,16 @@ where
 ///
 /// The caller itself calls the service: a function in between would copy the head of the request once more.
 #[inline(always)]
-pub(super) fn begin<ReqB, A: Admit>(policy: &A, request: &mut Request<ReqB>, guard: &mut Guard<A::Permit>) -> Bare {
+pub(super) fn begin<ReqB, A: Admit>(
+    policy: &A,
+    request: &mut Request<ReqB>,
+    guard: &mut Guard<A::Permit>,
+) -> BodyFraming {
     match guard.permit() {
         Some(permit) => permit.on_request(request.extensions_mut()),
         None => policy.on_bypass(request.extensions_mut()),
     }
-    Bare::of(request.method())
+    BodyFraming::of(request.method())
 }
 
 impl<S, ReqB, A> State<S, ReqB, A>
@@ -231,7 +235,7 @@ where
 {
     /// The service was called, under [`Guard::calling`].
     #[inline]
-    fn serving(future: S::Future, mut guard: Guard<A::Permit>, bare: Bare) -> Self {
+    fn serving(future: S::Future, mut guard: Guard<A::Permit>, bare: BodyFraming) -> Self {
         guard.called();
         Self::Serving { future, guard, bare }
     }
@@ -242,7 +246,7 @@ where
 fn finish<ResB: http_body::Body, P: Permit, E: 'static>(
     result: Result<Response<ResB>, E>,
     mut guard: Guard<P>,
-    bare: Bare,
+    bare: BodyFraming,
 ) -> Result<Response<Body<ResB, P>>, E> {
     let mut response = match result {
         Ok(response) => response,

@@ -43,7 +43,7 @@ mod service;
 
 pub use admit::{Admit, Outcome, Permit};
 pub use body::Body;
-pub(crate) use client_resolver::Whom;
+pub(crate) use client_resolver::ClientResolver;
 pub use future::GateFuture;
 pub use layer::{Blueprint, GateLayer, PolicyContext};
 pub use maybe_future::MaybeFuture;

@@ -4,7 +4,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use super::writer::{Reads, Row};
 use super::{
-    Database, Failure, InLedger, Owner, Patience, Session,
+    Database, Failure, LedgerInner, LedgerStore, Patience, Session,
     database::{Audited, CounterMismatch, Past, Sum},
     new_id,
 };
@@ -97,7 +97,7 @@ const PATIENCE: Patience = Patience { caller: Duration::from_secs(2), step: Dura
 
 impl Ledger {
     pub(crate) fn in_database(database: impl Audited) -> Self {
-        Self(Arc::new(Books(Owner::new(database, PATIENCE))))
+        Self(Arc::new(Books(LedgerInner::new(database, PATIENCE))))
     }
 
     /// Waits so long for each decision, and for what is read at once; 2 s by default. Whoever was not answered by then is
@@ -151,7 +151,7 @@ impl Ledger {
     }
 }
 
-struct Books<D: Audited>(Arc<Owner<D>>);
+struct Books<D: Audited>(Arc<LedgerInner<D>>);
 
 impl<D: Audited> Kept for Books<D> {
     fn accounts(
@@ -161,7 +161,7 @@ impl<D: Audited> Kept for Books<D> {
         clock: &Clock,
         on_failure: &OnFailure,
     ) -> Arc<dyn QuotaBackend> {
-        InLedger::new(Arc::clone(&self.0), most, settings, clock, on_failure)
+        LedgerStore::new(Arc::clone(&self.0), most, settings, clock, on_failure)
     }
 
     fn set_patience(&self, caller: Duration) {

@@ -1,7 +1,7 @@
 //! What a ledger knows of a job.
 
 use super::Ledger;
-use super::writer::{Dossier, Standing};
+use super::writer::{JobRows, JobStatus};
 use crate::quota::{Amounts, QuotaError};
 
 /// A job in a [`Ledger`](crate::Ledger).
@@ -60,14 +60,14 @@ impl Ledger {
     /// ```
     pub async fn job(&self, tenant: &str, job: &str) -> Result<Option<LedgerJob>, QuotaError> {
         let rows = self.0.job(tenant, job).await?;
-        let dossier = Dossier(&rows);
+        let dossier = JobRows(&rows);
         let Some(attempt) = dossier.latest() else { return Ok(None) };
         let standing = match dossier.standing(attempt) {
-            Standing::Open => JobStanding::Reserved,
-            Standing::Voided => JobStanding::GivenBack,
-            Standing::Expired => JobStanding::Expired,
-            Standing::Charged | Standing::Committed | Standing::Late => JobStanding::Charged,
-            Standing::Unknown => return Ok(None),
+            JobStatus::Open => JobStanding::Reserved,
+            JobStatus::Voided => JobStanding::GivenBack,
+            JobStatus::Expired => JobStanding::Expired,
+            JobStatus::Charged | JobStatus::Committed | JobStatus::Late => JobStanding::Charged,
+            JobStatus::Unknown => return Ok(None),
         };
         Ok(Some(LedgerJob { amounts: dossier.amounts(attempt), standing, attempt }))
     }

@@ -39,9 +39,9 @@ pub use job::{JobStanding, LedgerJob};
 pub use open::PostgresLedger;
 #[cfg(feature = "sqlite")]
 pub use open::SqliteLedger;
-pub(crate) use owner::Owner;
-pub(crate) use store::InLedger;
-pub(crate) use writer_task::{Patience, Scribe, new_id};
+pub(crate) use owner::LedgerInner;
+pub(crate) use store::LedgerStore;
+pub(crate) use writer_task::{Patience, WriterTask, new_id};
 use written::ReservedAs;
 pub(crate) use written::Written;
 

@@ -13,12 +13,12 @@ use std::{
 use tokio::time::{Instant, timeout};
 
 use super::writer::{Act, Key, Order, Since, after};
-use super::{Database, Failure, Patience, Scribe, new_id};
+use super::{Database, Failure, Patience, WriterTask, new_id};
 use crate::quota::store::Trouble;
 
 /// A ledger, which ends when nobody has it any more: what is still to be written is written first.
-pub(crate) struct Owner<D: Database> {
-    pub(crate) scribe: Arc<Scribe<D>>,
+pub(crate) struct LedgerInner<D: Database> {
+    pub(crate) scribe: Arc<WriterTask<D>>,
     origins: AtomicU32,
     /// For how long jobs are remembered, in nanoseconds; 0 for as long as their rows.
     horizon: AtomicU64,
@@ -52,10 +52,10 @@ const TEND_EVERY: Duration = Duration::from_secs(1);
 /// So many reservations are ended, or put off, at once.
 const AT_ONCE: usize = 256;
 
-impl<D: Database> Owner<D> {
+impl<D: Database> LedgerInner<D> {
     pub(crate) fn new(database: D, patience: Patience) -> Arc<Self> {
         Arc::new(Self {
-            scribe: Scribe::new(database, patience),
+            scribe: WriterTask::new(database, patience),
             origins: AtomicU32::new(1),
             horizon: AtomicU64::new(0),
             tended: AtomicBool::new(false),
@@ -176,7 +176,7 @@ fn trouble(failure: Failure) -> Trouble {
 }
 
 /// Whoever looks after it; when a runtime has taken that one with it, another may.
-struct Tending<D: Database>(Weak<Owner<D>>);
+struct Tending<D: Database>(Weak<LedgerInner<D>>);
 
 impl<D: Database> Drop for Tending<D> {
     fn drop(&mut self) {
@@ -186,7 +186,7 @@ impl<D: Database> Drop for Tending<D> {
     }
 }
 
-impl<D: Database> Drop for Owner<D> {
+impl<D: Database> Drop for LedgerInner<D> {
     fn drop(&mut self) {
         self.scribe.close();
     }
@@ -252,7 +252,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_is_worked_on_does_not_fill_the_queue_while_the_database_is_away() {
         let patience = Patience { caller: Duration::from_secs(2), step: Duration::from_secs(5) };
-        let owner = Owner::new(Gone, patience);
+        let owner = LedgerInner::new(Gone, patience);
         let (key, since) = (Key { tenant: "acme".into(), job: "one".into() }, Since { at: 0, turn: 0 });
         owner.keep_open(2, &key, 0, since, Duration::from_secs(30));
         owner.tend();

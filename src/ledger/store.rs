@@ -3,10 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{
-    Database, Owner, ReservedAs, Written, columns, digester,
-    fallback::{Blind, Passed, told, work},
+    Database, LedgerInner, ReservedAs, Written, columns, digester,
+    fallback::{Fallback, Passed, told, work},
     new_id,
-    writer::{self, Act, Admit, Admitted, Key, Report, Reserve, Settle, Standing, Verdict, is_within},
+    writer::{self, Act, Admit, Admitted, JobStatus, Key, Report, Reserve, Settle, Verdict, is_within},
 };
 use crate::{
     error::ConfigError,
@@ -26,14 +26,14 @@ use crate::{
 };
 
 /// The accounts of one layer in a ledger that others use too.
-pub(crate) struct InLedger<D: Database> {
-    owner: Arc<Owner<D>>,
+pub(crate) struct LedgerStore<D: Database> {
+    owner: Arc<LedgerInner<D>>,
     /// Tells the layers of a ledger apart.
     origin: u32,
     slots: Arc<Slots>,
     settings: AccountSettings,
     /// How it goes on without the ledger, if it does.
-    blind: Option<Arc<Blind>>,
+    blind: Option<Arc<Fallback>>,
 }
 
 /// Places at a time, which a ledger does not hold: a process that dies could not give them back.
@@ -55,11 +55,11 @@ struct Slot {
 /// So many plans are remembered.
 const PLANS: usize = 64;
 
-impl<D: Database> InLedger<D> {
+impl<D: Database> LedgerStore<D> {
     /// # Panics
     /// When the spool belongs to another ledger.
     pub(crate) fn new(
-        owner: Arc<Owner<D>>,
+        owner: Arc<LedgerInner<D>>,
         most: usize,
         settings: AccountSettings,
         clock: &Clock,
@@ -67,8 +67,8 @@ impl<D: Database> InLedger<D> {
     ) -> Arc<Self> {
         let blind = match on_failure {
             OnFailure::Closed => None,
-            OnFailure::Open(spool) => Some(Blind::new(spool.clone(), None, most)),
-            OnFailure::LocalShare { of, spool } => Some(Blind::new(spool.clone(), Some(of.get()), most)),
+            OnFailure::Open(spool) => Some(Fallback::new(spool.clone(), None, most)),
+            OnFailure::LocalShare { of, spool } => Some(Fallback::new(spool.clone(), Some(of.get()), most)),
         };
         if let Some(blind) = &blind {
             let ledger: Arc<dyn std::any::Any + Send + Sync> = Arc::clone(&owner.scribe) as _;
@@ -172,7 +172,7 @@ impl Drop for Slot {
     }
 }
 
-impl<D: Database> QuotaBackend for InLedger<D> {
+impl<D: Database> QuotaBackend for LedgerStore<D> {
     fn admit(&self, order: &Order<'_>) -> MaybeFuture<Result<Admission, Refused>> {
         let Some(tenant) = tenant(order.account.client) else {
             return MaybeFuture::Ready(Err(Refused::Store(Trouble::Nameless)));
@@ -214,7 +214,7 @@ impl<D: Database> QuotaBackend for InLedger<D> {
             };
             let (admitted, passed) = match passed {
                 Passed::Written(admitted) => (admitted, false),
-                Passed::Blind(at) => (Admitted::blind(at), true),
+                Passed::Fallback(at) => (Admitted::blind(at), true),
             };
             let Admitted { attempt, since, nearest, near, untold, usage } = admitted;
             let usage = usage.filter(|_| shown);
@@ -501,7 +501,7 @@ impl<D: Database> QuotaBackend for InLedger<D> {
     }
 }
 
-impl<D: Database> InLedger<D> {
+impl<D: Database> LedgerStore<D> {
     /// Leaves what settles a charge where the charge is.
     fn tell(&self, written: &Written, act: Act) {
         let order = self.order(written.key.clone(), false, act);
@@ -560,13 +560,13 @@ pub(super) fn refused(verdict: Verdict) -> Refused {
     Refused::Account { no, shared: false }
 }
 
-fn ending(standing: Standing) -> Ending {
+fn ending(standing: JobStatus) -> Ending {
     match standing {
-        Standing::Open => Ending::Now,
-        Standing::Expired => Ending::TooLate,
-        Standing::Committed | Standing::Late => Ending::Before(Stage::Committed),
-        Standing::Voided => Ending::Before(Stage::RolledBack),
-        Standing::Charged | Standing::Unknown => Ending::Unknown,
+        JobStatus::Open => Ending::Now,
+        JobStatus::Expired => Ending::TooLate,
+        JobStatus::Committed | JobStatus::Late => Ending::Before(Stage::Committed),
+        JobStatus::Voided => Ending::Before(Stage::RolledBack),
+        JobStatus::Charged | JobStatus::Unknown => Ending::Unknown,
     }
 }
 

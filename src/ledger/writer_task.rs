@@ -15,7 +15,8 @@ use tokio::{
 };
 
 use super::writer::{
-    Act, Admitted, End, Event, Fault, Full, Key, Left, Loaded, Notice, Order, Settle, Step, Verdict, Writer, after,
+    Act, Admitted, CancelResult, End, Event, Fault, Key, Loaded, Notice, Order, Settle, Step, SubmitError, Verdict,
+    Writer, after,
 };
 use super::{Database, Failure, Session};
 use crate::quota::{Amounts, Plan};
@@ -37,7 +38,7 @@ type Listener = Box<dyn Fn(&Notice) + Send>;
 type Callers = Writer<oneshot::Sender<Verdict>>;
 
 /// A database and the one who writes into it; callers share it.
-pub(crate) struct Scribe<D: Database> {
+pub(crate) struct WriterTask<D: Database> {
     pub(crate) database: D,
     step: Duration,
     /// How long a caller waits, in milliseconds.
@@ -50,7 +51,7 @@ pub(crate) struct Scribe<D: Database> {
     listeners: Mutex<Vec<Listener>>,
 }
 
-impl<D: Database> Scribe<D> {
+impl<D: Database> WriterTask<D> {
     pub(crate) fn new(database: D, patience: Patience) -> Arc<Self> {
         Arc::new(Self {
             database,
@@ -96,11 +97,11 @@ impl<D: Database> Scribe<D> {
         };
         self.work();
         let mut asking = Asking { scribe: Arc::clone(self), ticket, answer: Some(answer), asked };
-        let Some(answer) = &mut asking.answer else { return Verdict::Unavailable(why(Full::Shut)) };
+        let Some(answer) = &mut asking.answer else { return Verdict::Unavailable(why(SubmitError::Shut)) };
         let verdict = match tokio::time::timeout_at(deadline, answer).await {
             Ok(answered) => {
                 asking.answer = None;
-                answered.unwrap_or_else(|_| Verdict::Unavailable(why(Full::Shut)))
+                answered.unwrap_or_else(|_| Verdict::Unavailable(why(SubmitError::Shut)))
             }
             Err(_) => asking.leave(),
         };
@@ -184,7 +185,7 @@ impl<D: Database> Scribe<D> {
         };
         if timeout(most, settled).await.is_err() {
             let mut writer = self.lock();
-            writer.give_up(&why(Full::Shut));
+            writer.give_up(&why(SubmitError::Shut));
             give(&mut writer);
         }
     }
@@ -293,7 +294,7 @@ impl<D: Database> Scribe<D> {
 }
 
 /// Whoever works; when it ends, another may.
-struct Working<D: Database>(Arc<Scribe<D>>);
+struct Working<D: Database>(Arc<WriterTask<D>>);
 
 impl<D: Database> Drop for Working<D> {
     fn drop(&mut self) {
@@ -304,7 +305,7 @@ impl<D: Database> Drop for Working<D> {
 
 /// A caller that waits.
 struct Asking<D: Database> {
-    scribe: Arc<Scribe<D>>,
+    scribe: Arc<WriterTask<D>>,
     ticket: u64,
     /// `None` once it has been received.
     answer: Option<oneshot::Receiver<Verdict>>,
@@ -330,11 +331,11 @@ impl<D: Database> Asking<D> {
     fn leave(mut self) -> Verdict {
         let answer = self.answer.take();
         match self.scribe.lock().late(self.ticket) {
-            Left::Unsent => Verdict::Unavailable("no answer in time".into()),
-            Left::Underway => Verdict::Indeterminate,
-            Left::Answered => answer
+            CancelResult::Unsent => Verdict::Unavailable("no answer in time".into()),
+            CancelResult::Underway => Verdict::Indeterminate,
+            CancelResult::Answered => answer
                 .and_then(|mut answer| answer.try_recv().ok())
-                .unwrap_or_else(|| Verdict::Unavailable(why(Full::Shut))),
+                .unwrap_or_else(|| Verdict::Unavailable(why(SubmitError::Shut))),
         }
     }
 }
@@ -343,7 +344,7 @@ impl<D: Database> Drop for Asking<D> {
     fn drop(&mut self) {
         let Some(mut answer) = self.answer.take() else { return };
         let left = self.scribe.lock().leave(self.ticket);
-        if left == Left::Answered
+        if left == CancelResult::Answered
             && let (Ok(Verdict::Admitted(admitted)), Some(asked)) = (answer.try_recv(), self.asked.take())
         {
             self.scribe.take_back(asked, &admitted);
@@ -351,7 +352,7 @@ impl<D: Database> Drop for Asking<D> {
     }
 }
 
-impl<D: Database> Scribe<D> {
+impl<D: Database> WriterTask<D> {
     /// What was admitted for somebody who has gone: nothing was worked on.
     fn take_back(self: &Arc<Self>, asked: Asked, admitted: &Admitted) {
         let settle = Settle {
@@ -393,11 +394,11 @@ fn fault(failure: Failure) -> Fault {
     }
 }
 
-fn why(full: Full) -> Arc<str> {
+fn why(full: SubmitError) -> Arc<str> {
     match full {
-        Full::Queue => "too many are waiting for the ledger",
-        Full::Down => "the ledger cannot be reached",
-        Full::Shut => "the ledger is shut",
+        SubmitError::Queue => "too many are waiting for the ledger",
+        SubmitError::Down => "the ledger cannot be reached",
+        SubmitError::Shut => "the ledger is shut",
     }
     .into()
 }

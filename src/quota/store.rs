@@ -59,7 +59,7 @@ pub(crate) trait BackendFactory: Send + Sync {
 
 /// Keeps accounts, and decides on them one at a time.
 ///
-/// What must be waited for is an [`MaybeFuture`], and may come to [`Trouble`]; the end of a charge never is and never does: a
+/// What must be waited for is a [`MaybeFuture`], and may come to [`Trouble`]; the end of a charge never is and never does: a
 /// store that needs time for it has a task of its own.
 pub(crate) trait QuotaBackend: Send + Sync + 'static {
     /// Takes everything that is asked for, or nothing.

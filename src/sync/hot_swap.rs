@@ -9,7 +9,7 @@ use arc_swap::{ArcSwap, Guard};
 
 /// A value that is read without a lock; as long as nobody has replaced it, without so much as a reference count.
 #[derive(Debug)]
-pub(crate) struct InForce<T> {
+pub(crate) struct HotSwap<T> {
     first: T,
     later: OnceLock<ArcSwap<T>>,
     /// One change at a time.
@@ -22,7 +22,7 @@ pub(crate) enum Present<'a, T> {
     Later(Guard<Arc<T>>),
 }
 
-impl<T> InForce<T> {
+impl<T> HotSwap<T> {
     pub(crate) const fn new(first: T) -> Self {
         Self { first, later: OnceLock::new(), changing: Mutex::new(()) }
     }

@@ -20,7 +20,7 @@ pub(crate) use spin::{Spin, SpinGuard};
 #[cfg(tollgate_loom)]
 pub(crate) use model::{Spin, SpinGuard};
 
-pub(crate) use hot_swap::InForce;
+pub(crate) use hot_swap::HotSwap;
 pub use lease::{Acquired, Lease, Leases};
 
 #[cfg(not(tollgate_loom))]

@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use super::policy::Buckets;
+use super::policy::TokenBucketPolicy;
 use super::{gcra::Level, rate::Rate};
 use crate::{
     cost::Cost,
@@ -25,10 +25,10 @@ use crate::{
 /// assert_eq!(refusal.retry_after_seconds(), Some(1));
 /// ```
 #[derive(Clone)]
-pub struct TokenBuckets(Arc<Buckets>);
+pub struct TokenBuckets(Arc<TokenBucketPolicy>);
 
 impl TokenBuckets {
-    pub(super) fn new(buckets: Arc<Buckets>) -> Self {
+    pub(super) fn new(buckets: Arc<TokenBucketPolicy>) -> Self {
         Self(buckets)
     }
 
@@ -46,7 +46,7 @@ impl TokenBuckets {
     /// assert_eq!(refusal.reason(), Reason::TooLarge);
     /// ```
     pub fn check(&self, client: &Client, cost: Cost) -> Result<(), Refusal> {
-        let Buckets { context, .. } = &*self.0;
+        let TokenBucketPolicy { context, .. } = &*self.0;
         match self.0.take(client.digest(), client.tier(), cost, false) {
             Ok(_) => {
                 context.observers.emit(&Event::Admitted { policy: &context.name });

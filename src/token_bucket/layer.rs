@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::rate::Rate;
-use super::{handle::TokenBuckets, policy::Buckets};
+use super::{handle::TokenBuckets, policy::TokenBucketPolicy};
 use crate::{
     cost::Cost,
     error::ConfigError,
@@ -34,7 +34,7 @@ pub struct TokenBucket {
     pub(super) global: Option<Rate>,
     pub(super) overflow: Option<Rate>,
     pub(super) identify: Arc<dyn Identify>,
-    pub(super) strangers: OnUnidentified,
+    pub(super) on_unidentified: OnUnidentified,
     pub(super) cost: Option<CostOf>,
     pub(super) dialect: Dialect,
     pub(super) max_clients: usize,
@@ -46,10 +46,10 @@ type CostOf = Arc<dyn Fn(&RequestHead<'_>) -> Cost + Send + Sync>;
 const MAX_CLIENTS: usize = 1 << 20;
 
 impl Blueprint for TokenBucket {
-    type Policy = Buckets;
+    type Policy = TokenBucketPolicy;
 
-    fn build(&self, context: &PolicyContext) -> Arc<Buckets> {
-        Arc::new(Buckets::new(self.clone(), context.clone()))
+    fn build(&self, context: &PolicyContext) -> Arc<TokenBucketPolicy> {
+        Arc::new(TokenBucketPolicy::new(self.clone(), context.clone()))
     }
 }
 
@@ -69,7 +69,7 @@ impl GateLayer<TokenBucket> {
             global: None,
             overflow: None,
             identify: Arc::new(PeerIp::new()),
-            strangers: OnUnidentified::default(),
+            on_unidentified: OnUnidentified::default(),
             cost: None,
             dialect: Dialect::default(),
             max_clients: MAX_CLIENTS,
@@ -143,8 +143,8 @@ impl GateLayer<TokenBucket> {
     /// let layer = TokenBucketLayer::new(Rate::per_second(5)).on_unidentified(OnUnidentified::Pass);
     /// ```
     #[must_use]
-    pub fn on_unidentified(self, strangers: OnUnidentified) -> Self {
-        self.with_blueprint(|settings| settings.strangers = strangers)
+    pub fn on_unidentified(self, on_unidentified: OnUnidentified) -> Self {
+        self.with_blueprint(|settings| settings.on_unidentified = on_unidentified)
     }
 
     /// How responses tell of the limit; the fields of the current draft by default.

@@ -13,7 +13,7 @@ use crate::{
 
 /// A token that was taken.
 #[derive(Debug)]
-pub struct Passed(Option<Taken>);
+pub struct TokenBucketPermit(Option<Taken>);
 
 /// The limit that a request met, and how long after it the client's bucket takes to be full. Two words, because it is
 /// moved about with the response.
@@ -23,7 +23,7 @@ struct Taken {
     full_in: u64,
 }
 
-impl Passed {
+impl TokenBucketPermit {
     /// Nobody will be told anything.
     pub(super) const fn silent() -> Self {
         Self(None)
@@ -36,7 +36,7 @@ impl Passed {
     }
 }
 
-impl Permit for Passed {
+impl Permit for TokenBucketPermit {
     #[inline]
     fn on_response<B>(&mut self, response: &mut Response<B>) {
         if let Some(Taken { limit, full_in }) = &self.0 {

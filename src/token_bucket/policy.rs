@@ -13,27 +13,27 @@ use super::{
 };
 use super::{
     layer::TokenBucket,
-    permit::Passed,
+    permit::TokenBucketPermit,
     rates::{self, Limit, Rates, full_at},
 };
 use crate::{
     cost::Cost,
-    gate::{Admit, Event, MaybeFuture, PolicyContext, Whom},
+    gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext},
     head::RequestHead,
     identity::{Client, Digest, Digester, Tier},
     refusal::{Dialect, Reason, Refusal},
-    sync::InForce,
+    sync::HotSwap,
     time::Moment,
 };
 
 /// The buckets of a layer.
-pub struct Buckets {
+pub struct TokenBucketPolicy {
     pub(super) context: PolicyContext,
     settings: TokenBucket,
-    rates: InForce<Rates>,
+    rates: HotSwap<Rates>,
     table: Table,
     overflow: Mutex<Option<Entry>>,
-    whom: Whom,
+    whom: ClientResolver,
 }
 
 /// Why nothing was taken.
@@ -46,15 +46,15 @@ enum No {
     Never(Option<u64>),
 }
 
-impl Buckets {
+impl TokenBucketPolicy {
     pub(super) fn new(settings: TokenBucket, context: PolicyContext) -> Self {
         let TokenBucket { rate, ref tiers, global, overflow, dialect, max_clients, .. } = settings;
         let rates = Rates::new(&context, dialect, rate, tiers, global, overflow);
         Self {
-            rates: InForce::new(rates),
+            rates: HotSwap::new(rates),
             table: Table::new(max_clients),
             overflow: Mutex::new(None),
-            whom: Whom::new(Arc::clone(&settings.identify), settings.strangers),
+            whom: ClientResolver::new(Arc::clone(&settings.identify), settings.on_unidentified),
             settings,
             context,
         }
@@ -63,13 +63,19 @@ impl Buckets {
     /// Takes `cost` from the client's bucket and from the one of all, or from neither. What there is to tell of its
     /// bucket only if somebody will be `told`, and the table had room for it.
     #[inline]
-    pub(super) fn take(&self, client: Digest, tier: Option<&Tier>, cost: Cost, told: bool) -> Result<Passed, Refusal> {
+    pub(super) fn take(
+        &self,
+        client: Digest,
+        tier: Option<&Tier>,
+        cost: Cost,
+        told: bool,
+    ) -> Result<TokenBucketPermit, Refusal> {
         let now = self.context.clock.now();
         let rates = self.rates.present();
         let limit = rates.of(tier);
         match self.table.update(client, now, |entry| self.decide(&rates, &limit.rate, entry, cost, now)) {
-            Ok(Ok(full_at)) if told => Ok(Passed::telling(limit, full_at, now)),
-            Ok(Ok(_)) => Ok(Passed::silent()),
+            Ok(Ok(full_at)) if told => Ok(TokenBucketPermit::telling(limit, full_at, now)),
+            Ok(Ok(_)) => Ok(TokenBucketPermit::silent()),
             Ok(Err(no)) => Err(self.refuse(no, limit, cost)),
             Err(Full) => self.take_from_overflow(&rates, limit, cost, now),
         }
@@ -83,7 +89,7 @@ impl Buckets {
         limit: &Arc<Limit>,
         cost: Cost,
         now: Moment,
-    ) -> Result<Passed, Refusal> {
+    ) -> Result<TokenBucketPermit, Refusal> {
         self.context.observers.emit(&Event::Overflow { policy: &self.context.name });
         if cost.get() > limit.rate.capacity() {
             return Err(self.refuse(No::Never(Some(limit.rate.capacity())), limit, cost));
@@ -93,7 +99,7 @@ impl Buckets {
         let (after, decision) = self.decide(rates, rate, *entry, cost, now);
         *entry = after;
         match decision {
-            Ok(_) => Ok(Passed::silent()), // what a crowd has left is not told to one of them
+            Ok(_) => Ok(TokenBucketPermit::silent()), // what a crowd has left is not told to one of them
             Err(No::Own { wait, .. }) => Err(self.refuse(No::Shared(wait), limit, cost)),
             // Fits the client's own bucket: it can pass when the table has room again.
             Err(No::Never(Some(_))) => Err(self.refuse(No::Shared(rate.span()), limit, cost)),
@@ -217,21 +223,21 @@ fn seen(rate: &Rate, entry: Option<Entry>, now: Moment) -> Option<Entry> {
     entry.or_else(|| Some(rates::entry(gcra::newcomer(rate, now), rate)).filter(|entry| entry.full_at > now.as_nanos()))
 }
 
-impl Admit for Buckets {
-    type Permit = Passed;
+impl Admit for TokenBucketPolicy {
+    type Permit = TokenBucketPermit;
 
-    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<Passed, Refusal>> {
+    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<TokenBucketPermit, Refusal>> {
         let told = self.settings.dialect != Dialect::None;
         MaybeFuture::Ready(self.whom.charge(request, &self.context.name, &self.context.observers, |client| {
-            let Some(client) = client else { return Ok(Passed::silent()) };
+            let Some(client) = client else { return Ok(TokenBucketPermit::silent()) };
             let cost = self.settings.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));
             self.take(client.digest(), client.tier(), cost, told)
         }))
     }
 }
 
-impl fmt::Debug for Buckets {
+impl fmt::Debug for TokenBucketPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Buckets").field("terms", &self.context).finish_non_exhaustive()
+        f.debug_struct("TokenBucketPolicy").field("terms", &self.context).finish_non_exhaustive()
     }
 }

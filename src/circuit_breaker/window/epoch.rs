@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::tallies::Tallies;
-use crate::circuit_breaker::{circuit::Circuit, setup::Setup};
+use crate::circuit_breaker::{circuit::Circuit, setup::BreakerConfig};
 use crate::{
     circuit_breaker::trip::{Mark, Tally},
     sync::{AtomicU32, Ordering},
@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Epoch {
     circuit: Weak<Circuit>,
-    setup: Arc<Setup>,
+    setup: Arc<BreakerConfig>,
     generation: u64,
     in_a_row: AtomicU32,
     tallies: Tallies,
@@ -33,7 +33,7 @@ pub(crate) struct Seat {
 
 impl Epoch {
     /// Empty counts for the machine's present generation.
-    pub(crate) fn new(generation: u64, circuit: &Weak<Circuit>, setup: &Arc<Setup>, seats: usize) -> Arc<Self> {
+    pub(crate) fn new(generation: u64, circuit: &Weak<Circuit>, setup: &Arc<BreakerConfig>, seats: usize) -> Arc<Self> {
         Arc::new(Self {
             circuit: Weak::clone(circuit),
             setup: Arc::clone(setup),
@@ -67,7 +67,7 @@ impl Epoch {
 
 impl Seat {
     #[inline]
-    pub(crate) fn setup(&self) -> &Setup {
+    pub(crate) fn setup(&self) -> &BreakerConfig {
         &self.epoch.setup
     }
 

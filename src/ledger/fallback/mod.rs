@@ -16,7 +16,7 @@ pub use spool::Spool;
 pub use spool_error::SpoolError;
 
 use super::writer::{Act, Admit, Admitted, End, Key, Local, Order, Pass, Sent, Settle, Since, Verdict, after};
-use super::{Database, Scribe, new_id, store::refused};
+use super::{Database, WriterTask, new_id, store::refused};
 use crate::quota::{
     Amounts, Plan, Usage,
     account::{Duplicate, No},
@@ -25,7 +25,7 @@ use crate::quota::{
 use spool::{Heard, Shared};
 
 /// How a layer goes on without its ledger.
-pub(super) struct Blind {
+pub(super) struct Fallback {
     spool: Spool,
     share: Option<Shares>,
 }
@@ -48,7 +48,7 @@ struct Clients {
 pub(super) enum Passed {
     Written(Admitted),
     /// At this time, and nobody was asked.
-    Blind(u64),
+    Fallback(u64),
 }
 
 /// So many records are brought to the ledger at once.
@@ -61,7 +61,7 @@ const LONGEST_REST: Duration = Duration::from_secs(2);
 /// How often those whose periods are over are looked for where there is no room, in nanoseconds.
 const SWEEP_EVERY: u64 = 1_000_000_000;
 
-impl Blind {
+impl Fallback {
     pub(super) fn new(spool: Spool, share: Option<u32>, most: usize) -> Self {
         let share = share.map(|share| Shares { share: u64::from(share), most, clients: Mutex::default() });
         Self { spool, share }
@@ -82,7 +82,7 @@ impl Blind {
     /// Dropped before its end, what was to pass comes to nothing.
     pub(super) async fn decide<D: Database>(
         &self,
-        scribe: &Arc<Scribe<D>>,
+        scribe: &Arc<WriterTask<D>>,
         order: Order,
         wall: u64,
     ) -> Result<Passed, Refused> {
@@ -159,7 +159,7 @@ impl Drop for Claimed<'_> {
 
 /// A request that is about to pass.
 struct Passing<'a, D: Database> {
-    scribe: &'a Arc<Scribe<D>>,
+    scribe: &'a Arc<WriterTask<D>>,
     spool: &'a Shared,
     order: &'a Order,
     admit: &'a Admit,
@@ -189,7 +189,7 @@ impl<D: Database> Passing<'_, D> {
         // The same id: where its admission was written after all, the ledger has it once.
         if self.spool.keep(Order { act: Act::Pass(pass), ..self.order.clone() }).await {
             self.done = true;
-            return Ok(Passed::Blind(at));
+            return Ok(Passed::Fallback(at));
         }
         self.kept = false;
         let trouble = if self.sent == Sent::Perhaps { Trouble::Indeterminate } else { Trouble::Unavailable };
@@ -256,7 +256,7 @@ impl Shares {
 }
 
 /// Sees to it that somebody brings to the ledger what waits for it: a task of its own, which a runtime that ends takes with it.
-pub(super) fn work<D: Database>(spool: &Arc<Shared>, scribe: &Arc<Scribe<D>>) {
+pub(super) fn work<D: Database>(spool: &Arc<Shared>, scribe: &Arc<WriterTask<D>>) {
     if spool.asks() && spool.is_empty() {
         return;
     }
@@ -275,7 +275,7 @@ pub(super) fn work<D: Database>(spool: &Arc<Shared>, scribe: &Arc<Scribe<D>>) {
 /// Whoever brings it; when it ends, another may.
 struct Merging<D: Database> {
     spool: Arc<Shared>,
-    scribe: Arc<Scribe<D>>,
+    scribe: Arc<WriterTask<D>>,
     over: bool,
 }
 

@@ -8,7 +8,7 @@ pub(crate) enum Mode {
     #[default]
     Asking,
     /// Nobody waits for it: only what was let pass is brought to it, again and again.
-    Blind,
+    Fallback,
 }
 
 /// Whether an order whose answer did not come may have been written.
@@ -33,12 +33,12 @@ pub(crate) fn after(verdict: &Verdict) -> Option<Sent> {
 impl Mode {
     /// The ledger has not decided; says whether that is new.
     pub(crate) fn lost(&mut self) -> bool {
-        std::mem::replace(self, Self::Blind) == Self::Asking
+        std::mem::replace(self, Self::Fallback) == Self::Asking
     }
 
     /// The ledger has taken something, and so many records are left; says whether it is back.
     pub(crate) fn reached(&mut self, left: usize) -> bool {
-        let back = *self == Self::Blind && left <= FEW;
+        let back = *self == Self::Fallback && left <= FEW;
         if back {
             *self = Self::Asking;
         }
@@ -72,8 +72,8 @@ mod tests {
             let (mut mode, mut told) = (Mode::default(), 0_i32);
             for (lost, left) in steps {
                 told += if lost { i32::from(mode.lost()) } else { -i32::from(mode.reached(left)) };
-                prop_assert_eq!(told, i32::from(mode == Mode::Blind));
-                prop_assert!(!lost || mode == Mode::Blind);
+                prop_assert_eq!(told, i32::from(mode == Mode::Fallback));
+                prop_assert!(!lost || mode == Mode::Fallback);
                 prop_assert!(lost || left > FEW || mode == Mode::Asking);
             }
         }

@@ -477,7 +477,7 @@ impl Shared {
     /// What is to be brought to the ledger next, and whether it is to be asked whether it is there.
     pub(in crate::ledger) fn next(&self, most: usize) -> (Vec<Order>, bool) {
         let state = self.lock();
-        (state.pending.iter().take(most).cloned().collect(), state.mode == Mode::Blind)
+        (state.pending.iter().take(most).cloned().collect(), state.mode == Mode::Fallback)
     }
 
     /// The ledger does not take the first of what waits: all of that account comes after the others, in its order.

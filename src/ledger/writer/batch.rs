@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Act, Admit, Admitted, Detail, Dossier, End, Entry, Hold, Key, LATE, Line, Loaded, Order, Pass, Reads, Reserve, Row,
-    Settle, Since, Standing, Verdict, Writes, book::Book, job_time::forgotten,
+    Act, Admit, Admitted, Detail, End, Entry, Hold, JobRows, JobStatus, Key, LATE, Line, Loaded, Order, Pass, Reads,
+    Reserve, Row, Settle, Since, Verdict, Writes, book::Book, job_time::forgotten,
 };
 use crate::{
     kind::Kind,
@@ -121,7 +121,7 @@ impl Batch {
             Act::End { .. } => true,
             _ => sent,
         };
-        if looked_for && self.rows.get(&order.key).is_some_and(|rows| Dossier(rows).written_by(order.id)) {
+        if looked_for && self.rows.get(&order.key).is_some_and(|rows| JobRows(rows).written_by(order.id)) {
             return self.written_before(order);
         }
         match &order.act {
@@ -140,7 +140,7 @@ impl Batch {
             }
             Act::Expire { attempt, charge, .. } => self.expire(order, *attempt, *charge),
             Act::Renew { attempt, since, ttl } => {
-                if Dossier(self.rows_of(&order.key)).standing(*attempt) == Standing::Open {
+                if JobRows(self.rows_of(&order.key)).standing(*attempt) == JobStatus::Open {
                     let until = self.now.saturating_add(*ttl);
                     self.writes.renewed.push(Hold {
                         key: order.key.clone(),
@@ -212,9 +212,9 @@ impl Batch {
             }
             Act::Settle(settle) => self.settled_before(order, settle.attempt, &settle.end),
             Act::Pass(_) => Verdict::Done,
-            Act::End { of, settle } => match Dossier(self.rows_of(&order.key)).attempt_of(*of) {
+            Act::End { of, settle } => match JobRows(self.rows_of(&order.key)).attempt_of(*of) {
                 Some(attempt) => self.settled_before(order, attempt, &settle.end),
-                None => Verdict::Settled(Standing::Unknown, Vec::new()),
+                None => Verdict::Settled(JobStatus::Unknown, Vec::new()),
             },
             Act::Record { .. } => Verdict::Recorded(Vec::new()),
             Act::Grant { grant, .. } => Verdict::Granted(GrantId(grant.id)),
@@ -227,16 +227,16 @@ impl Batch {
     fn settled_before(&self, order: &Order, attempt: u32, end: &End) -> Verdict {
         let others = self.rows_of(&order.key).iter().filter(|row| row.order != order.id);
         let before = match end {
-            End::Open => Standing::Charged,
-            _ => Dossier(&others.cloned().collect::<Vec<_>>()).standing(attempt),
+            End::Open => JobStatus::Charged,
+            _ => JobRows(&others.cloned().collect::<Vec<_>>()).standing(attempt),
         };
         Verdict::Settled(before, Vec::new())
     }
 
     fn admit(&mut self, order: &Order, admit: &Admit) -> Verdict {
-        let rows = Dossier(self.rows_of(&order.key));
+        let rows = JobRows(self.rows_of(&order.key));
         let attempt = match rows.latest() {
-            Some(attempt) if rows.standing(attempt) != Standing::Voided => {
+            Some(attempt) if rows.standing(attempt) != JobStatus::Voided => {
                 let known = rows.of(attempt).find_map(|row| row.fingerprint);
                 return match (known, admit.fingerprint) {
                     (Some(known), Some(asked)) if known != asked => Verdict::Conflict,
@@ -276,7 +276,7 @@ impl Batch {
     /// What was let pass while nobody could be asked, once: also where the same order was written as an admission, whose
     /// answer never came.
     fn pass(&mut self, order: &Order, pass: &Pass) -> Verdict {
-        let rows = Dossier(self.rows_of(&order.key));
+        let rows = JobRows(self.rows_of(&order.key));
         if let Some(attempt) = rows.attempt_of(order.id)
             && !rows.was_taken_back(attempt, order.id)
         {
@@ -284,7 +284,7 @@ impl Batch {
         }
         let since = Since { at: pass.at, turn: u32::MAX };
         let attempt = match rows.latest() {
-            Some(attempt) if rows.standing(attempt) != Standing::Voided => {
+            Some(attempt) if rows.standing(attempt) != JobStatus::Voided => {
                 let known = rows.of(attempt).find_map(|row| row.fingerprint);
                 if !matches!((known, pass.fingerprint), (Some(known), Some(asked)) if known != asked) {
                     return Verdict::Replay { amounts: rows.amounts(attempt), running: false };
@@ -312,17 +312,17 @@ impl Batch {
 
     /// Settles what an order admitted or let pass; nothing where it charged nothing.
     fn end(&mut self, order: &Order, of: u128, settle: &Settle) -> Verdict {
-        let rows = Dossier(self.rows_of(&order.key));
+        let rows = JobRows(self.rows_of(&order.key));
         match rows.attempt_of(of) {
             Some(attempt) if rows.is_made_by(attempt, of) => self.settle(order, &Settle { attempt, ..settle.clone() }),
             Some(attempt) => self.amend(order, of, &Settle { attempt, ..settle.clone() }),
-            None => Verdict::Settled(Standing::Unknown, Vec::new()),
+            None => Verdict::Settled(JobStatus::Unknown, Vec::new()),
         }
     }
 
     /// Settles other work that passed under the id of a job: the job stays as it is, and so do the parts of its records.
     fn amend(&mut self, order: &Order, of: u128, settle: &Settle) -> Verdict {
-        let noted = Dossier(self.rows_of(&order.key)).of(settle.attempt).filter(|row| row.order == of);
+        let noted = JobRows(self.rows_of(&order.key)).of(settle.attempt).filter(|row| row.order == of);
         let noted: Vec<_> = noted.filter(|row| !row.limit.is_empty()).cloned().collect();
         let (mut lines, mut near) = (Vec::new(), Vec::new());
         for row in &noted {
@@ -339,7 +339,7 @@ impl Batch {
                 near.extend(warning);
             }
         }
-        let part = Dossier(self.rows_of(&order.key)).free_part(settle.attempt);
+        let part = JobRows(self.rows_of(&order.key)).free_part(settle.attempt);
         self.write_corrected(order, settle.attempt, part, lines, false);
         if settle.end != End::Void {
             let mut more = settle.used.clone();
@@ -353,28 +353,28 @@ impl Batch {
             near.extend(warnings);
             self.write_apart(order, settle.attempt, lines);
         }
-        Verdict::Settled(Standing::Charged, near)
+        Verdict::Settled(JobStatus::Charged, near)
     }
 
     fn settle(&mut self, order: &Order, settle: &Settle) -> Verdict {
         let standing = match settle.end {
-            End::Open => Standing::Charged, // nobody has asked
-            _ => Dossier(self.rows_of(&order.key)).standing(settle.attempt),
+            End::Open => JobStatus::Charged, // nobody has asked
+            _ => JobRows(self.rows_of(&order.key)).standing(settle.attempt),
         };
         let mut near = Vec::new();
         match (&settle.end, standing) {
-            (End::Commit(actual), Standing::Open) => {
+            (End::Commit(actual), JobStatus::Open) => {
                 near = self.commit(order, settle, actual);
                 self.writes.closed.push((order.key.clone(), settle.attempt));
             }
-            (End::Commit(actual), Standing::Expired) => near = self.commit_late(order, settle, actual),
-            (End::Void, Standing::Open | Standing::Charged) => {
+            (End::Commit(actual), JobStatus::Expired) => near = self.commit_late(order, settle, actual),
+            (End::Void, JobStatus::Open | JobStatus::Charged) => {
                 self.void(order, settle.attempt, Some(&settle.plan));
                 self.writes.closed.push((order.key.clone(), settle.attempt));
             }
             _ => {}
         }
-        let voided = settle.end == End::Void || standing == Standing::Voided;
+        let voided = settle.end == End::Void || standing == JobStatus::Voided;
         if !settle.used.is_empty() && !voided {
             let (book, now) = self.book(order);
             let (lines, more) = book.record(&settle.plan, &settle.used, settle.since, now);
@@ -467,7 +467,7 @@ impl Batch {
     /// Everything goes back.
     fn void(&mut self, order: &Order, attempt: u32, plan: Option<&Plan>) {
         let mut sums = BTreeMap::new();
-        for row in Dossier(self.rows_of(&order.key)).of(attempt).filter(|row| !row.limit.is_empty()) {
+        for row in JobRows(self.rows_of(&order.key)).of(attempt).filter(|row| !row.limit.is_empty()) {
             if row.entry == Entry::Reset {
                 continue; // undoes a part of a reset, and is no part of the attempt
             }
@@ -499,8 +499,8 @@ impl Batch {
     }
 
     fn expire(&mut self, order: &Order, attempt: u32, charge: bool) -> Verdict {
-        let standing = Dossier(self.rows_of(&order.key)).standing(attempt);
-        if standing == Standing::Open {
+        let standing = JobRows(self.rows_of(&order.key)).standing(attempt);
+        if standing == JobStatus::Open {
             let mut lines = Vec::new();
             for row in self.reserved(&order.key, attempt) {
                 let estimate = u64::try_from(row.amount).unwrap_or(0);
@@ -541,21 +541,21 @@ impl Batch {
 
     /// What an attempt has set aside, limit by limit.
     fn reserved(&self, key: &Key, attempt: u32) -> Vec<Row> {
-        let rows = Dossier(self.rows_of(key)).of(attempt);
+        let rows = JobRows(self.rows_of(key)).of(attempt);
         rows.filter(|row| row.entry == Entry::Reserve && !row.limit.is_empty()).cloned().collect()
     }
 
     /// What is charged of a reserved row after its time ran out.
     fn charged(&self, key: &Key, attempt: u32, row: &Row) -> u64 {
         let same = |other: &&Row| other.limit == row.limit && other.kind == row.kind;
-        let of = Dossier(self.rows_of(key)).of(attempt).filter(same);
+        let of = JobRows(self.rows_of(key)).of(attempt).filter(same);
         let sum: i64 = of.filter(|row| matches!(row.entry, Entry::Reserve | Entry::Expire)).map(|row| row.amount).sum();
         u64::try_from(sum).unwrap_or(0)
     }
 
     /// As a part that no other record of the attempt has.
     fn write_apart(&mut self, order: &Order, attempt: u32, lines: Vec<Line>) {
-        let part = Dossier(self.rows_of(&order.key)).free_part(attempt);
+        let part = JobRows(self.rows_of(&order.key)).free_part(attempt);
         self.write(order, attempt, part, Entry::Record, lines);
     }
 

@@ -7,11 +7,11 @@ use crate::{kind::Kind, quota::Amounts};
 
 /// All rows of one job.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Dossier<'a>(pub(crate) &'a [Row]);
+pub(crate) struct JobRows<'a>(pub(crate) &'a [Row]);
 
 /// How far an attempt has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
+pub(crate) enum JobStatus {
     /// Nobody knows of it.
     Unknown,
     /// Charged, or charged with what was really used.
@@ -31,7 +31,7 @@ pub(crate) enum Standing {
 /// The part of the record of what was settled when its time had run out.
 pub(crate) const LATE: u32 = u32::MAX;
 
-impl<'a> Dossier<'a> {
+impl<'a> JobRows<'a> {
     /// The latest attempt, if there was any.
     pub(crate) fn latest(self) -> Option<u32> {
         self.0.iter().filter(|row| matches!(row.entry, Entry::Charge | Entry::Reserve)).map(|row| row.attempt).max()
@@ -42,21 +42,21 @@ impl<'a> Dossier<'a> {
         self.0.iter().filter(move |row| row.attempt == attempt)
     }
 
-    pub(crate) fn standing(self, attempt: u32) -> Standing {
+    pub(crate) fn standing(self, attempt: u32) -> JobStatus {
         let has = |entry| self.of(attempt).any(|row| row.entry == entry);
         let late = || self.of(attempt).any(|row| row.entry == Entry::Record && row.part == LATE);
         if has(Entry::Void) {
-            Standing::Voided
+            JobStatus::Voided
         } else if has(Entry::Commit) {
-            Standing::Committed
+            JobStatus::Committed
         } else if has(Entry::Expire) {
-            if late() { Standing::Late } else { Standing::Expired }
+            if late() { JobStatus::Late } else { JobStatus::Expired }
         } else if has(Entry::Reserve) {
-            Standing::Open
+            JobStatus::Open
         } else if has(Entry::Charge) {
-            Standing::Charged
+            JobStatus::Charged
         } else {
-            Standing::Unknown
+            JobStatus::Unknown
         }
     }
 

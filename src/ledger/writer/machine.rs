@@ -168,7 +168,7 @@ pub(crate) enum Fault {
 
 /// Why an order is not even taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Full {
+pub(crate) enum SubmitError {
     /// Too many are waiting.
     Queue,
     /// The database cannot be reached.
@@ -179,7 +179,7 @@ pub(crate) enum Full {
 
 /// What becomes of an order whose caller leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Left {
+pub(crate) enum CancelResult {
     /// It was not sent, and never will be.
     Unsent,
     /// It may be written; if so, it is given back.
@@ -225,15 +225,15 @@ impl<R> Writer<R> {
     }
 
     /// Takes an order whose caller waits for the answer.
-    pub(crate) fn ask(&mut self, order: Order, to: R) -> Result<u64, (Full, R)> {
+    pub(crate) fn ask(&mut self, order: Order, to: R) -> Result<u64, (SubmitError, R)> {
         if self.shut {
-            return Err((Full::Shut, to));
+            return Err((SubmitError::Shut, to));
         }
         if self.is_down() {
-            return Err((Full::Down, to));
+            return Err((SubmitError::Down, to));
         }
         if self.waiting >= self.most_waiting {
-            return Err((Full::Queue, to));
+            return Err((SubmitError::Queue, to));
         }
         self.waiting += 1;
         Ok(self.push(order, Some(to)))
@@ -251,7 +251,7 @@ impl<R> Writer<R> {
     }
 
     /// The caller has waited long enough. Where it was for a connection, nobody else is asked to wait for that.
-    pub(crate) fn late(&mut self, ticket: u64) -> Left {
+    pub(crate) fn late(&mut self, ticket: u64) -> CancelResult {
         if let Phase::Apart | Phase::Connecting = self.phase {
             self.failures = self.failures.max(DOWN_AFTER);
         }
@@ -259,7 +259,7 @@ impl<R> Writer<R> {
     }
 
     /// The caller waits no more.
-    pub(crate) fn leave(&mut self, ticket: u64) -> Left {
+    pub(crate) fn leave(&mut self, ticket: u64) -> CancelResult {
         if let Some(at) = self.queue.iter().position(|pending| pending.ticket == ticket) {
             let pending = &mut self.queue[at];
             if pending.to.take().is_some() {
@@ -267,19 +267,21 @@ impl<R> Writer<R> {
             }
             if pending.sent {
                 pending.left = true;
-                return Left::Underway;
+                return CancelResult::Underway;
             }
             self.queue.remove(at);
-            return Left::Unsent;
+            return CancelResult::Unsent;
         }
         let begun = matches!(self.phase, Phase::Beginning);
-        let Some(at) = self.batch.iter().position(|pending| pending.ticket == ticket) else { return Left::Answered };
+        let Some(at) = self.batch.iter().position(|pending| pending.ticket == ticket) else {
+            return CancelResult::Answered;
+        };
         if begun && !self.batch[at].sent {
             self.batch.remove(at);
-            return Left::Unsent;
+            return CancelResult::Unsent;
         }
         (self.batch[at].to, self.batch[at].left) = (None, true);
-        Left::Underway
+        CancelResult::Underway
     }
 
     /// Whoever left an order under way wants it all the same: if it is written, it stays.

@@ -19,12 +19,12 @@ pub(crate) use super::fallback::{
 pub(crate) use billed::{Billed, billed};
 use book::Line;
 pub(crate) use book::{Since, sheet};
-pub(crate) use job::Dossier;
+pub(crate) use job::JobRows;
+pub(crate) use job::JobStatus;
 use job::LATE;
-pub(crate) use job::Standing;
 pub(crate) use job_time::is_within;
 #[cfg(test)]
 use machine::Answered;
-pub(crate) use machine::{Event, Fault, Full, Left, Notice, Report, Step, Writer};
+pub(crate) use machine::{CancelResult, Event, Fault, Notice, Report, Step, SubmitError, Writer};
 pub(crate) use order::{Act, Admit, Admitted, End, Order, Pass, Reserve, Settle, Verdict};
 pub(crate) use row::{Detail, Entry, Hold, Key, Loaded, Reads, Row, Stored, Writes};

@@ -143,7 +143,7 @@ pub(crate) enum Verdict {
     Stale,
     Refused(Vec<Violation>),
     /// How what was to be settled stood before, and whom to tell.
-    Settled(super::Standing, Vec<Warning>),
+    Settled(super::JobStatus, Vec<Warning>),
     Recorded(Vec<Warning>),
     Done,
     Granted(GrantId),

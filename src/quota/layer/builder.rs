@@ -238,8 +238,8 @@ impl GateLayer<QuotaSettings> {
     /// let layer = QuotaLayer::new(Plan::standard()).on_unidentified(OnUnidentified::Refuse);
     /// ```
     #[must_use]
-    pub fn on_unidentified(self, strangers: OnUnidentified) -> Self {
-        self.with_blueprint(|settings| settings.strangers = strangers)
+    pub fn on_unidentified(self, on_unidentified: OnUnidentified) -> Self {
+        self.with_blueprint(|settings| settings.on_unidentified = on_unidentified)
     }
 
     /// How responses tell of the limits; the fields of the current draft by default.

@@ -4,10 +4,10 @@ use std::{borrow::Cow, fmt, future::Future, sync::Arc};
 
 use super::{
     account_error::QuotaError,
-    offer::Offer,
+    offer::ActivePlan,
     reservation::{CloseOutcome, Reservation, ReservationError},
     reservation_id::ReservationId,
-    tracker::Tracker,
+    tracker::QuotaPolicy,
 };
 use crate::{
     gate::Event,
@@ -39,10 +39,10 @@ use crate::{
 /// # });
 /// ```
 #[derive(Clone)]
-pub struct Quotas(pub(super) Arc<Tracker>);
+pub struct Quotas(pub(super) Arc<QuotaPolicy>);
 
 impl Quotas {
-    pub(super) const fn new(tracker: Arc<Tracker>) -> Self {
+    pub(super) const fn new(tracker: Arc<QuotaPolicy>) -> Self {
         Self(tracker)
     }
 
@@ -250,7 +250,7 @@ impl Quotas {
         refusal
     }
 
-    pub(super) fn offer(&self, client: &Client) -> Arc<Offer> {
+    pub(super) fn offer(&self, client: &Client) -> Arc<ActivePlan> {
         Arc::clone(self.0.plans.present().of(client))
     }
 }

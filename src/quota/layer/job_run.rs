@@ -5,7 +5,7 @@ use std::future::Future;
 use super::{
     handle::{Quotas, or_anonymous},
     job_id::{Bad, by_hand},
-    tracker::Tracker,
+    tracker::QuotaPolicy,
 };
 use crate::{
     identity::Client,
@@ -88,7 +88,7 @@ impl Quotas {
 
 /// A job under way: however it ends, its charge stays and its id is taken.
 struct Begun<'a> {
-    tracker: &'a Tracker,
+    tracker: &'a QuotaPolicy,
     receipt: Receipt,
 }
 

@@ -18,10 +18,10 @@ use crate::{
 
 /// Every plan of a layer, replaced as a whole while requests read them.
 #[derive(Clone)]
-pub(super) struct Plans {
-    usual: Arc<Offer>,
-    tiers: Vec<(Tier, Arc<Offer>)>,
-    clients: HashMap<Digest, Arc<Offer>>,
+pub(super) struct ActivePlans {
+    usual: Arc<ActivePlan>,
+    tiers: Vec<(Tier, Arc<ActivePlan>)>,
+    clients: HashMap<Digest, Arc<ActivePlan>>,
 }
 
 /// Whose plan it is.
@@ -33,7 +33,7 @@ pub(super) enum Whose {
 }
 
 /// A plan in force, and what depends on nothing else: all that a request under it must hold on to.
-pub(super) struct Offer {
+pub(super) struct ActivePlan {
     pub(super) common: Arc<Common>,
     pub(super) plan: Arc<Plan>,
     /// One for each limit, that of requests at a time last; none where nothing is told.
@@ -50,10 +50,10 @@ pub(super) struct Offer {
     pub(super) open: bool,
 }
 
-impl Plans {
+impl ActivePlans {
     pub(super) fn new(common: &Arc<Common>) -> Self {
         let settings = &common.settings;
-        let offer = |plan: &Plan| Arc::new(Offer::new(plan.clone(), common));
+        let offer = |plan: &Plan| Arc::new(ActivePlan::new(plan.clone(), common));
         Self {
             usual: offer(&settings.plan),
             tiers: settings.tiers.iter().map(|(tier, plan)| (tier.clone(), offer(plan))).collect(),
@@ -63,7 +63,7 @@ impl Plans {
 
     /// The plan of a client: its own, that of its tier, or the usual one.
     #[inline]
-    pub(super) fn of(&self, client: &Client) -> &Arc<Offer> {
+    pub(super) fn of(&self, client: &Client) -> &Arc<ActivePlan> {
         if !self.clients.is_empty()
             && let Some(own) = self.clients.get(&client.digest())
         {
@@ -90,7 +90,7 @@ impl Plans {
                 return Err(ConfigError::new(&format!("version of plan {:?}", plan.name()), &must, stale));
             }
         };
-        let (offer, mut plans) = (Arc::new(Offer::new(plan, common)), self.clone());
+        let (offer, mut plans) = (Arc::new(ActivePlan::new(plan, common)), self.clone());
         match whose {
             Whose::Everyone => plans.usual = offer,
             Whose::Tier(tier) => match plans.tiers.iter_mut().find(|(name, _)| name == tier) {
@@ -112,7 +112,7 @@ impl Plans {
     }
 }
 
-impl Offer {
+impl ActivePlan {
     fn new(plan: Plan, common: &Arc<Common>) -> Self {
         let settings = &common.settings;
         let mut fixed = Amounts::new();
@@ -170,25 +170,25 @@ pub(super) struct Asked {
 
 impl Asked {
     /// How much of each kind; under `offer`, by which it was asked.
-    pub(super) fn amounts<'a>(&'a self, offer: &'a Offer) -> Cow<'a, Amounts> {
+    pub(super) fn amounts<'a>(&'a self, offer: &'a ActivePlan) -> Cow<'a, Amounts> {
         self.with_declared(offer).map_or_else(|| Cow::Borrowed(self.undeclared(offer)), Cow::Owned)
     }
 
     /// How much of each kind, but for bytes that the request's head has declared.
     #[inline]
-    pub(super) fn undeclared<'a>(&'a self, offer: &'a Offer) -> &'a Amounts {
+    pub(super) fn undeclared<'a>(&'a self, offer: &'a ActivePlan) -> &'a Amounts {
         self.metered.as_deref().unwrap_or(&offer.fixed)
     }
 
     /// How much of each kind, where bytes were declared.
     #[inline]
-    pub(super) fn with_declared(&self, offer: &Offer) -> Option<Amounts> {
+    pub(super) fn with_declared(&self, offer: &ActivePlan) -> Option<Amounts> {
         if self.declared == 0 { None } else { Some(self.declared_and(self.undeclared(offer))) }
     }
 
     /// The same for each counted limit of the plan, where nothing depends on the request.
     #[inline]
-    pub(super) fn each<'a>(&self, offer: &'a Offer) -> &'a [Option<u64>] {
+    pub(super) fn each<'a>(&self, offer: &'a ActivePlan) -> &'a [Option<u64>] {
         if self.declared == 0 && self.metered.is_none() { &offer.each } else { &[] }
     }
 

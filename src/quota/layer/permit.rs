@@ -12,7 +12,7 @@ use http::{Extensions, HeaderValue, Response, StatusCode};
 use super::{
     bytes::Bytes,
     charge::{self, Charge, QuotaStatus},
-    offer::{Asked, Offer},
+    offer::{ActivePlan, Asked},
     settings::ServedRequest,
     spare::{self, Pool, Reuse},
 };
@@ -35,7 +35,7 @@ pub struct Held(Option<Box<Open>>);
 #[derive(Default)]
 struct Open {
     /// The plan in force; `None` where the request is not charged, but shares idle extensions with the handler.
-    offer: Option<Arc<Offer>>,
+    offer: Option<Arc<ActivePlan>>,
     receipt: Receipt,
     asked: Asked,
     told: Option<Nearest>,
@@ -58,7 +58,7 @@ struct Extra {
 }
 
 impl Extra {
-    fn new(news: News, offer: &Offer) -> Self {
+    fn new(news: News, offer: &ActivePlan) -> Self {
         let News { untold, usage, .. } = news;
         let near =
             near_limits(untold.iter().map(|near| (&near.name, near.used, near.limit))).filter(|_| !untold.is_empty());
@@ -77,7 +77,7 @@ impl Held {
     }
 
     #[inline(always)] // it would be copied once more
-    pub(super) fn new(offer: &Arc<Offer>, asked: Asked, bytes: Bytes, admission: Admission, now: Now) -> Self {
+    pub(super) fn new(offer: &Arc<ActivePlan>, asked: Asked, bytes: Bytes, admission: Admission, now: Now) -> Self {
         offer.common.tell(&admission);
         let Admission { receipt, nearest, news } = admission;
         let share = offer.common.settings.share;
@@ -232,14 +232,14 @@ impl Open {
 
     /// Whether a request that reached the service is charged; yes where whoever decides panics.
     #[inline]
-    fn is_charged(&self, offer: &Offer, complete: bool) -> bool {
+    fn is_charged(&self, offer: &ActivePlan, complete: bool) -> bool {
         let Some(charge_when) = &offer.common.settings.charge_when else { return true };
         let served = ServedRequest::new(self.status, complete);
         catch_unwind(AssertUnwindSafe(|| charge_when(&served))).unwrap_or(true)
     }
 
     /// What was asked for of the kind that a limit counts.
-    fn asked_of(&self, offer: &Offer, limit: usize) -> u64 {
+    fn asked_of(&self, offer: &ActivePlan, limit: usize) -> u64 {
         let limit = offer.plan.all().nth(limit);
         limit.map_or(0, |limit| self.asked.amounts(offer).counted(limit.kind()))
     }
@@ -251,7 +251,7 @@ impl Open {
     }
 
     /// What there is to give back besides what was set aside: `known` bytes, and what was charged at admission.
-    fn all_charged(&self, offer: &Offer, mut known: Amounts) -> Amounts {
+    fn all_charged(&self, offer: &ActivePlan, mut known: Amounts) -> Amounts {
         if self.receipt.hold.is_none() {
             self.asked.amounts(offer).iter().for_each(|(kind, amount)| known.add(kind, amount));
         }

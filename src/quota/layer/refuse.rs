@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{offer::Offer, tracker::Tracker};
+use super::{offer::ActivePlan, tracker::QuotaPolicy};
 use crate::{
     identity::Client,
     policy_name::PolicyName,
@@ -25,8 +25,8 @@ const STORE_WAIT: Duration = Duration::from_secs(1);
 /// Who comes back to a new period comes at most so much later than it begins.
 const MOST_SPREAD: Duration = Duration::from_secs(300);
 
-impl Tracker {
-    pub(super) fn refusal(&self, offer: &Offer, client: &Client, refused: Refused, now: Now) -> Refusal {
+impl QuotaPolicy {
+    pub(super) fn refusal(&self, offer: &ActivePlan, client: &Client, refused: Refused, now: Now) -> Refusal {
         let refusal = |reason| Refusal::new(reason, self.common.context.name.clone());
         let (no, shared) = match refused {
             Refused::Account { no, shared } => (no, shared),
@@ -56,7 +56,7 @@ impl Tracker {
     }
 
     /// The refusal of a client that is at its limits: it speaks of the one that keeps it longest.
-    fn over(&self, offer: &Offer, client: &Client, violations: Vec<Violation>, now: Now) -> Refusal {
+    fn over(&self, offer: &ActivePlan, client: &Client, violations: Vec<Violation>, now: Now) -> Refusal {
         let reason = match violations.iter().any(|violation| violation.wait.is_none()) {
             true => Reason::TooLarge,
             false => Reason::RateLimited,
@@ -79,7 +79,7 @@ impl Tracker {
 /// How much later than a common boundary this client is told to come back, so that not everybody comes at once.
 ///
 /// The same for the same client and boundary, at most 300 s and a tenth of the period.
-fn spread(offer: &Offer, client: &Client, limit: &PolicyName, wall: u64, wait: Duration) -> Duration {
+fn spread(offer: &ActivePlan, client: &Client, limit: &PolicyName, wall: u64, wait: Duration) -> Duration {
     let period = offer.limit(limit).and_then(|(_, limit)| limit.quota.period()).filter(|period| period.is_calendar());
     let most = period.map_or(Duration::ZERO, |period| (period.longest() / 10).min(MOST_SPREAD));
     let boundary = u128::from(wall.saturating_add(crate::time::nanos(wait)));

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, sync::Arc};
 
-use super::{reservation_id::ReservationId, tracker::Tracker};
+use super::{reservation_id::ReservationId, tracker::QuotaPolicy};
 use crate::quota::{
     Amounts,
     account::Stage,
@@ -25,7 +25,7 @@ use crate::quota::{
 /// ```
 #[must_use = "what is dropped is given back"]
 pub struct Reservation {
-    tracker: Arc<Tracker>,
+    tracker: Arc<QuotaPolicy>,
     receipt: Option<Receipt>,
 }
 
@@ -71,7 +71,7 @@ pub enum ReservationError {
 }
 
 impl Reservation {
-    pub(super) fn new(tracker: &Arc<Tracker>, receipt: Receipt) -> Self {
+    pub(super) fn new(tracker: &Arc<QuotaPolicy>, receipt: Receipt) -> Self {
         Self { tracker: Arc::clone(tracker), receipt: Some(receipt) }
     }
 
@@ -127,7 +127,7 @@ impl Drop for Reservation {
     }
 }
 
-impl Tracker {
+impl QuotaPolicy {
     pub(super) async fn close(
         self: &Arc<Self>,
         id: &ReservationId,

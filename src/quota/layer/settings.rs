@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::{
     job_id::{Duplicates, JobIdSource},
-    tracker::Tracker,
+    tracker::QuotaPolicy,
 };
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 use crate::ledger::Spool;
@@ -32,7 +32,7 @@ pub struct QuotaSettings {
     pub(super) tiers: Vec<(Tier, Plan)>,
     pub(super) clients: Vec<(Client, Plan)>,
     pub(super) identify: Arc<dyn Identify>,
-    pub(super) strangers: OnUnidentified,
+    pub(super) on_unidentified: OnUnidentified,
     pub(super) accept_unverified: bool,
     pub(super) meters: Vec<(Kind, Meter)>,
     pub(super) share: bool,
@@ -178,7 +178,7 @@ impl QuotaSettings {
             tiers: Vec::new(),
             clients: Vec::new(),
             identify: Arc::new(PeerIp::new()),
-            strangers: OnUnidentified::default(),
+            on_unidentified: OnUnidentified::default(),
             accept_unverified: false,
             meters: Vec::new(),
             share: false,
@@ -239,9 +239,9 @@ impl QuotaSettings {
 }
 
 impl Blueprint for QuotaSettings {
-    type Policy = Tracker;
+    type Policy = QuotaPolicy;
 
-    fn build(&self, context: &PolicyContext) -> Arc<Tracker> {
+    fn build(&self, context: &PolicyContext) -> Arc<QuotaPolicy> {
         let plans = [&self.plan]
             .into_iter()
             .chain(self.tiers.iter().map(|(_, plan)| plan))
@@ -249,7 +249,7 @@ impl Blueprint for QuotaSettings {
         for plan in plans {
             self.check(plan).unwrap_or_else(|invalid| panic!("{invalid}"));
         }
-        Arc::new(Tracker::new(self.clone(), context.clone()))
+        Arc::new(QuotaPolicy::new(self.clone(), context.clone()))
     }
 }
 

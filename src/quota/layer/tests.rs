@@ -6,7 +6,7 @@ use http::{Request, Response, StatusCode};
 use tower::{Layer, ServiceExt, service_fn};
 
 use super::{OnFailure, QuotaError, ReservationError};
-use super::{QuotaLayer, Quotas, tracker::Tracker};
+use super::{QuotaLayer, Quotas, tracker::QuotaPolicy};
 use crate::{
     error::ConfigError,
     gate::{GateLayer, MaybeFuture},
@@ -120,12 +120,12 @@ impl BackendFactory for Troubled {
     }
 }
 
-fn in_trouble(trouble: Trouble) -> Arc<Tracker> {
+fn in_trouble(trouble: Trouble) -> Arc<QuotaPolicy> {
     let layer = QuotaLayer::new(Plan::standard()).accept_unverified();
     let usual = layer.policy();
     let mut settings = usual.common.settings.clone();
     settings.store = QuotaStore(Arc::new(Troubled(trouble)));
-    Arc::new(Tracker::new(settings, usual.common.context.clone()))
+    Arc::new(QuotaPolicy::new(settings, usual.common.context.clone()))
 }
 
 /// Every trouble, and what it is called.

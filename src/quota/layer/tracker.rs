@@ -8,12 +8,12 @@ use super::{
     bytes::Bytes,
     charge,
     job_id::{Bad, Duplicates},
-    offer::{Offer, Plans},
+    offer::{ActivePlan, ActivePlans},
     permit::Held,
     settings::QuotaSettings,
 };
 use crate::{
-    gate::{Admit, Event, MaybeFuture, PolicyContext, Whom},
+    gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext},
     head::RequestHead,
     identity::{Client, Digester},
     quota::{
@@ -22,14 +22,14 @@ use crate::{
         store::{Account, Admission, Near, Order, PlanOf, QuotaBackend, Refused, Told},
     },
     refusal::{Dialect, Reason, Refusal},
-    sync::InForce,
+    sync::HotSwap,
 };
 
 /// The accounts of a layer, and the plans that they have.
-pub struct Tracker {
+pub struct QuotaPolicy {
     pub(super) common: Arc<Common>,
-    pub(super) plans: InForce<Plans>,
-    whom: Whom,
+    pub(super) plans: HotSwap<ActivePlans>,
+    whom: ClientResolver,
 }
 
 /// What all plans of a layer have in common.
@@ -39,7 +39,7 @@ pub(super) struct Common {
     pub(super) store: Arc<dyn QuotaBackend>,
 }
 
-impl Tracker {
+impl QuotaPolicy {
     pub(super) fn new(settings: QuotaSettings, context: PolicyContext) -> Self {
         let books = AccountSettings {
             max_hold: settings.max_hold,
@@ -52,9 +52,9 @@ impl Tracker {
         let store = settings.store.0.open(settings.max_clients, books, &context.clock, &settings.on_failure);
         let late = context.clone();
         store.listen(Arc::new(move |told| tell(&late, told)));
-        let whom = Whom::new(Arc::clone(&settings.identify), settings.strangers);
+        let whom = ClientResolver::new(Arc::clone(&settings.identify), settings.on_unidentified);
         let common = Arc::new(Common { store, settings, context });
-        let plans = InForce::new(Plans::new(&common));
+        let plans = HotSwap::new(ActivePlans::new(&common));
         Self { common, plans, whom }
     }
 
@@ -131,7 +131,7 @@ impl Tracker {
 
     fn turn_down(
         self: &Arc<Self>,
-        offer: &Offer,
+        offer: &ActivePlan,
         client: &Client,
         refused: Refused,
         now: Now,
@@ -220,7 +220,7 @@ fn warn(context: &PolicyContext, near: &Near) {
     }
 }
 
-impl Admit for Tracker {
+impl Admit for QuotaPolicy {
     type Permit = Held;
 
     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<Held, Refusal>> {
@@ -239,8 +239,8 @@ impl Admit for Tracker {
     }
 }
 
-impl fmt::Debug for Tracker {
+impl fmt::Debug for QuotaPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tracker").field("terms", &self.common.context).finish_non_exhaustive()
+        f.debug_struct("QuotaPolicy").field("terms", &self.common.context).finish_non_exhaustive()
     }
 }

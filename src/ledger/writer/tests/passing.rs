@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{model::Store, *};
 use crate::ledger::writer::{
-    Dossier, Entry, Pass, Reserve, Since, Standing, Verdict,
+    Entry, JobRows, JobStatus, Pass, Reserve, Since, Verdict,
     batch::{self, Turn},
 };
 
@@ -114,8 +114,8 @@ fn what_settles_other_work_under_a_job_s_id_leaves_the_job_as_it_is() {
         for _ in 0..2 {
             transact(&mut store, &[(passed.clone(), false), (ends.clone(), false)]);
         }
-        let standing = Dossier(&store.rows).standing(0);
-        assert_eq!((standing, store.holds.len()), (Standing::Open, 1), "nobody has settled the job itself");
+        let standing = JobRows(&store.rows).standing(0);
+        assert_eq!((standing, store.holds.len()), (JobStatus::Open, 1), "nobody has settled the job itself");
         taken(&store)
     };
     assert_eq!(other(End::Void), 40);
@@ -157,7 +157,7 @@ fn whoever_ends_what_passed_hears_how_it_stood_even_where_the_reply_was_lost() {
     let ends = end(4, 2, "one", End::Commit(("requests", 3).into()), 0);
     for sent in [false, true] {
         let verdicts = transact(&mut store, &[(ends.clone(), sent)]);
-        assert!(matches!(verdicts[..], [Verdict::Settled(Standing::Open, _)]), "{verdicts:?}");
+        assert!(matches!(verdicts[..], [Verdict::Settled(JobStatus::Open, _)]), "{verdicts:?}");
     }
 }
 
@@ -244,8 +244,8 @@ proptest! {
         prop_assert!(by_order.values().all(|rows| *rows == 1));
         for job in jobs {
             let rows: Vec<_> = store.rows.iter().filter(|row| &*row.key.job == job).cloned().collect();
-            let dossier = Dossier(&rows);
-            let live = (0..30).filter(|attempt| !matches!(dossier.standing(*attempt), Standing::Voided | Standing::Unknown));
+            let dossier = JobRows(&rows);
+            let live = (0..30).filter(|attempt| !matches!(dossier.standing(*attempt), JobStatus::Voided | JobStatus::Unknown));
             prop_assert!(live.count() <= 1, "a job is charged once");
         }
     }

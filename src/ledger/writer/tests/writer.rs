@@ -7,7 +7,7 @@ use super::{
     *,
 };
 use crate::ledger::writer::{
-    Answered, Entry, Event, Fault, Full, Left, Report, Since, Standing, Step, Verdict, Writer,
+    Answered, CancelResult, Entry, Event, Fault, JobStatus, Report, Since, Step, SubmitError, Verdict, Writer,
 };
 
 /// A writer, its database, and what everybody was told.
@@ -29,7 +29,7 @@ impl Scene {
         self.try_ask(who, id, job, amount).unwrap()
     }
 
-    fn try_ask(&mut self, who: &'static str, id: u128, job: &str, amount: u64) -> Result<u64, Full> {
+    fn try_ask(&mut self, who: &'static str, id: u128, job: &str, amount: u64) -> Result<u64, SubmitError> {
         let asked = order(id, key("acme", job), Act::Admit(admit(&hourly(100), ("requests", amount))));
         self.writer.ask(asked, who).map_err(|(full, _)| full)
     }
@@ -213,10 +213,10 @@ fn own_rows_are_known_even_after_another_commit_has_come_to_nothing() {
 fn whoever_leaves_before_anything_is_sent_is_never_written() {
     let mut scene = Scene::new();
     let queued = scene.ask("ann", 2, "a", 60);
-    assert_eq!(scene.writer.leave(queued), Left::Unsent);
+    assert_eq!(scene.writer.leave(queued), CancelResult::Unsent);
     let begun = scene.ask("bob", 4, "b", 60);
     scene.until(|step| matches!(step, Step::Begin(_)));
-    assert_eq!(scene.writer.leave(begun), Left::Unsent);
+    assert_eq!(scene.writer.leave(begun), CancelResult::Unsent);
     scene.settle_down();
     assert_eq!((scene.told(), scene.used()), (vec![], 0));
 }
@@ -226,12 +226,12 @@ fn whoever_leaves_while_it_is_written_is_given_back_and_the_id_is_free_again() {
     let mut scene = Scene::new();
     let ticket = scene.ask("ann", 2, "a", 60);
     scene.until_commit();
-    assert_eq!(scene.writer.leave(ticket), Left::Underway);
+    assert_eq!(scene.writer.leave(ticket), CancelResult::Underway);
     scene.ask("ann again", 4, "a", 60);
     scene.settle_down();
     assert_eq!((scene.told(), scene.used()), (vec![("ann again", "admitted")], 60));
     assert_eq!(scene.entries("a"), [(0, Entry::Charge), (0, Entry::Void), (1, Entry::Charge)]);
-    assert_eq!(scene.writer.leave(ticket), Left::Answered);
+    assert_eq!(scene.writer.leave(ticket), CancelResult::Answered);
 }
 
 #[test]
@@ -239,7 +239,7 @@ fn whoever_leaves_while_it_is_written_is_not_written_where_the_transaction_comes
     let mut scene = Scene::new();
     let ticket = scene.ask("ann", 2, "a", 60);
     scene.until(|step| matches!(step, Step::Write(..)));
-    assert_eq!(scene.writer.leave(ticket), Left::Underway);
+    assert_eq!(scene.writer.leave(ticket), CancelResult::Underway);
     scene.lost();
     scene.settle_down();
     assert_eq!((scene.told(), scene.entries("a")), (vec![], vec![]));
@@ -251,7 +251,7 @@ fn whoever_leaves_after_a_commit_that_never_was_is_not_admitted_for_nobody() {
     let ticket = scene.ask("ann", 2, "a", 60);
     scene.until_commit();
     scene.lost();
-    assert_eq!(scene.writer.leave(ticket), Left::Underway);
+    assert_eq!(scene.writer.leave(ticket), CancelResult::Underway);
     scene.settle_down();
     assert_eq!((scene.told(), scene.entries("a")), (vec![], vec![]));
 }
@@ -262,7 +262,7 @@ fn nobody_is_told_that_a_job_was_done_whose_charge_is_about_to_go_back() {
     let ticket = scene.ask("ann", 2, "a", 60);
     scene.ask("bob", 4, "a", 60);
     scene.until_commit();
-    assert_eq!(scene.writer.leave(ticket), Left::Underway);
+    assert_eq!(scene.writer.leave(ticket), CancelResult::Underway);
     scene.settle_down();
     assert_eq!((scene.told(), scene.used()), (vec![("bob", "admitted")], 60));
 }
@@ -317,7 +317,7 @@ fn what_was_committed_without_a_reply_belongs_to_the_hour_in_which_it_was() {
     let mut scene = Scene::new();
     let ticket = scene.ask("ann", 2, "a", 60);
     scene.until_commit();
-    assert_eq!(scene.writer.leave(ticket), Left::Underway);
+    assert_eq!(scene.writer.leave(ticket), CancelResult::Underway);
     scene.lost_after_commit();
     scene.database.now += HOUR;
     scene.settle_down();
@@ -353,7 +353,7 @@ fn whoever_settles_hears_how_it_stood_even_where_the_reply_was_lost() {
     scene.until_commit();
     scene.lost_after_commit();
     scene.settle_down();
-    assert!(matches!(scene.told[..], [_, ("bob", Verdict::Settled(Standing::Expired, _))]));
+    assert!(matches!(scene.told[..], [_, ("bob", Verdict::Settled(JobStatus::Expired, _))]));
     assert_eq!(scene.used(), 20);
 }
 
@@ -361,7 +361,7 @@ fn whoever_settles_hears_how_it_stood_even_where_the_reply_was_lost() {
 fn no_more_wait_than_there_is_room_for() {
     let mut scene = Scene::new();
     ["ann", "bob", "cid"].into_iter().for_each(|who| assert!(scene.try_ask(who, 2, who, 1).is_ok()));
-    assert_eq!(scene.try_ask("dan", 8, "d", 1), Err(Full::Queue));
+    assert_eq!(scene.try_ask("dan", 8, "d", 1), Err(SubmitError::Queue));
     scene.tell(10, "x", 0, End::Void); // what settles always is taken
     scene.settle_down();
     assert!(scene.try_ask("dan", 8, "d", 1).is_ok());
@@ -378,7 +378,7 @@ fn after_three_failures_nobody_waits_and_it_recovers_without_anybody_asking() {
         scene.lost();
     }
     assert_eq!((scene.told(), scene.writer.is_down()), (vec![("ann", "unavailable")], true));
-    assert_eq!(scene.try_ask("bob", 4, "b", 60), Err(Full::Down));
+    assert_eq!(scene.try_ask("bob", 4, "b", 60), Err(SubmitError::Down));
     scene.until(|step| *step == Step::Wait);
     assert!(!scene.writer.is_down() && scene.try_ask("bob", 4, "b", 60).is_ok());
 }
@@ -674,8 +674,8 @@ fn nobody_waits_for_a_connection_that_somebody_has_waited_for_in_vain() {
     let mut scene = Scene::new();
     let ticket = scene.ask("ann", 2, "a", 60);
     scene.until(|step| *step == Step::Connect);
-    assert_eq!(scene.writer.late(ticket), Left::Unsent);
-    assert_eq!(scene.try_ask("bob", 4, "b", 60), Err(Full::Down));
+    assert_eq!(scene.writer.late(ticket), CancelResult::Unsent);
+    assert_eq!(scene.try_ask("bob", 4, "b", 60), Err(SubmitError::Down));
     scene.settle_down();
     assert!(scene.try_ask("bob", 4, "b", 60).is_ok());
 }
@@ -701,7 +701,7 @@ fn whoever_shuts_it_waits_until_everybody_is_answered() {
     let mut scene = Scene::new();
     scene.ask("ann", 2, "a", 60);
     scene.writer.shut();
-    assert_eq!(scene.try_ask("bob", 4, "b", 60), Err(Full::Shut));
+    assert_eq!(scene.try_ask("bob", 4, "b", 60), Err(SubmitError::Shut));
     scene.settle_down();
     assert_eq!((scene.told(), &scene.next), (vec![("ann", "admitted")], &Step::End));
 }

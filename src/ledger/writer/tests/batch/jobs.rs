@@ -57,12 +57,12 @@ fn all_limits_are_charged_or_none() {
 fn an_id_that_was_given_back_is_free_again() {
     let mut ledger = Ledger::new(hourly(100));
     let first = admitted(ledger.charge("a", ("requests", 60)));
-    assert_eq!(ledger.settle("a", &first, End::Void), Standing::Charged);
-    assert_eq!(ledger.settle("a", &first, End::Void), Standing::Voided);
+    assert_eq!(ledger.settle("a", &first, End::Void), JobStatus::Charged);
+    assert_eq!(ledger.settle("a", &first, End::Void), JobStatus::Voided);
     let second = admitted(ledger.charge("a", ("requests", 60)));
     assert_eq!((first.attempt, second.attempt, ledger.of("requests_per_hour")), (0, 1, (60, 0)));
     // The void of the one before changes nothing of this one.
-    assert_eq!(ledger.settle("a", &first, End::Void), Standing::Voided);
+    assert_eq!(ledger.settle("a", &first, End::Void), JobStatus::Voided);
     assert_eq!(ledger.of("requests_per_hour"), (60, 0));
 }
 
@@ -131,5 +131,5 @@ fn job_given_back_after_a_reset_comes_to_nothing() {
     ledger.reset(None);
     ledger.settle("a", &first, End::Void);
     let rows = ledger.store.rows.iter().filter(|row| *row.key.job == *"a").cloned().collect::<Vec<_>>();
-    assert_eq!(Dossier(&rows).amounts(0), ("requests", 0).into());
+    assert_eq!(JobRows(&rows).amounts(0), ("requests", 0).into());
 }

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     super::{
-        Act, Admitted, Dossier, Entry, Row, Standing, Verdict, Writes,
+        Act, Admitted, Entry, JobRows, JobStatus, Row, Verdict, Writes,
         batch::{Turn, decide, reads},
     },
     model::Store,
@@ -78,7 +78,7 @@ impl Ledger {
         admitted(self.run(job, Act::Admit(reserve)))
     }
 
-    fn settle(&mut self, job: &str, admitted: &Admitted, end: End) -> Standing {
+    fn settle(&mut self, job: &str, admitted: &Admitted, end: End) -> JobStatus {
         let act = settle(&self.plan, admitted.attempt, admitted.since, end);
         match self.run(job, act) {
             Verdict::Settled(standing, _) => standing,
@@ -86,7 +86,7 @@ impl Ledger {
         }
     }
 
-    fn commit(&mut self, job: &str, admitted: &Admitted, actual: impl Into<Amounts>) -> Standing {
+    fn commit(&mut self, job: &str, admitted: &Admitted, actual: impl Into<Amounts>) -> JobStatus {
         self.settle(job, admitted, End::Commit(actual.into()))
     }
 

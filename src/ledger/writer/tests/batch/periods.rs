@@ -24,7 +24,7 @@ fn what_goes_back_after_a_reset_is_not_billed() {
     let charged = admitted(ledger.charge("job", ("requests", 30)));
     ledger.charge("other", ("requests", 5));
     ledger.reset(None);
-    assert_eq!(ledger.settle("job", &charged, End::Void), Standing::Charged);
+    assert_eq!(ledger.settle("job", &charged, End::Void), JobStatus::Charged);
     let billed = ledger.store.rows.iter().filter(|row| row.entry != Entry::Reset && *row.limit == *"requests_per_hour");
     assert_eq!(billed.map(|row| row.amount).sum::<i64>(), 5, "the other's stays on the invoice");
 }

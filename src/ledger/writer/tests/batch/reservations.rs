@@ -10,10 +10,10 @@ fn what_was_really_used_stays_and_the_rest_goes_back() {
         let mut ledger = Ledger::new(hourly(100));
         let held = ledger.reserve("a", ("requests", 60));
         assert_eq!((ledger.of(REQUESTS), ledger.store.holds.len()), ((0, 60), 1));
-        assert_eq!(ledger.commit("a", &held, ("requests", actual)), Standing::Open);
+        assert_eq!(ledger.commit("a", &held, ("requests", actual)), JobStatus::Open);
         assert_eq!((ledger.of(REQUESTS), ledger.store.holds.len()), ((used, 0), 0));
-        assert_eq!(ledger.commit("a", &held, ("requests", 1)), Standing::Committed);
-        assert_eq!(ledger.settle("a", &held, End::Void), Standing::Committed);
+        assert_eq!(ledger.commit("a", &held, ("requests", 1)), JobStatus::Committed);
+        assert_eq!(ledger.settle("a", &held, End::Void), JobStatus::Committed);
         assert!(ledger.writes.is_empty() && ledger.of(REQUESTS) == (used, 0));
     }
 }
@@ -56,9 +56,9 @@ fn reset_of_two_epochs_writes_a_row_for_each() {
 fn what_was_set_aside_goes_back_once() {
     let mut ledger = Ledger::new(hourly(100));
     let held = ledger.reserve("a", ("requests", 60));
-    assert_eq!(ledger.settle("a", &held, End::Void), Standing::Open);
-    assert_eq!(ledger.settle("a", &held, End::Void), Standing::Voided);
-    assert_eq!(ledger.commit("a", &held, ("requests", 60)), Standing::Voided);
+    assert_eq!(ledger.settle("a", &held, End::Void), JobStatus::Open);
+    assert_eq!(ledger.settle("a", &held, End::Void), JobStatus::Voided);
+    assert_eq!(ledger.commit("a", &held, ("requests", 60)), JobStatus::Voided);
     assert_eq!((ledger.of(REQUESTS), ledger.store.holds.len()), ((0, 0), 0));
 }
 
@@ -70,7 +70,7 @@ fn one_whose_time_ran_out_is_charged_or_goes_back_and_ends_once() {
         ledger.expire("a", &held, charge);
         ledger.expire("a", &held, charge);
         assert_eq!((ledger.of(REQUESTS), ledger.store.holds.len()), ((stays, 0), 0));
-        assert_eq!(ledger.settle("a", &held, End::Void), Standing::Expired);
+        assert_eq!(ledger.settle("a", &held, End::Void), JobStatus::Expired);
         assert_eq!(ledger.of(REQUESTS), (stays, 0));
         assert!(matches!(ledger.charge("a", ("requests", 1)), Verdict::Replay { .. }));
     }
@@ -84,8 +84,8 @@ fn a_commit_after_the_end_is_a_record_in_the_hour_of_the_reservation() {
             let held = ledger.reserve("a", ("requests", 60));
             ledger.now += HOUR;
             ledger.expire("a", &held, charge);
-            assert_eq!(ledger.commit("a", &held, ("requests", actual)), Standing::Expired);
-            assert_eq!(ledger.commit("a", &held, ("requests", actual)), Standing::Late);
+            assert_eq!(ledger.commit("a", &held, ("requests", actual)), JobStatus::Expired);
+            assert_eq!(ledger.commit("a", &held, ("requests", actual)), JobStatus::Late);
             assert_eq!(ledger.counts().into_values().collect::<Vec<_>>(), [(actual, 0)]);
             assert_eq!(ledger.entries("a").last().unwrap().1, Entry::Record);
         }
@@ -138,7 +138,7 @@ fn late_commit_returns_what_a_reset_has_emptied() {
     let held = ledger.reserve("a", ("requests", 60));
     ledger.expire("a", &held, true);
     ledger.reset(None);
-    assert_eq!(ledger.commit("a", &held, ("requests", 20)), Standing::Expired);
+    assert_eq!(ledger.commit("a", &held, ("requests", 20)), JobStatus::Expired);
     let rows = ledger.entries("a");
     assert!(rows.contains(&(0, Entry::Record, -40)) && rows.contains(&(0, Entry::Reset, 40)), "{rows:?}");
     assert_eq!(ledger.of(REQUESTS), (0, 0));

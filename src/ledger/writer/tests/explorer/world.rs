@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::ledger::writer::{
-    Entry, Event, Fault, Hold, Left, Notice, Report, Row, Since, Step, Verdict, Writer, Writes,
+    CancelResult, Entry, Event, Fault, Hold, Notice, Report, Row, Since, Step, Verdict, Writer, Writes,
     tests::{
         model::{Database, Without},
         *,
@@ -351,12 +351,12 @@ impl World {
                 self.faults.leaves -= 1;
                 let Stage::Waiting { r#try, process, ticket } = self.callers[caller] else { return Ok(false) };
                 let told = match self.processes[process].writer.leave(ticket.0) {
-                    Left::Unsent => {
+                    CancelResult::Unsent => {
                         self.deny(id_of(caller, r#try));
                         Told::Unavailable
                     }
-                    Left::Underway => Told::Indeterminate,
-                    Left::Answered => return Err("an answer has not come to its caller".into()),
+                    CancelResult::Underway => Told::Indeterminate,
+                    CancelResult::Answered => return Err("an answer has not come to its caller".into()),
                 };
                 self.again(caller, r#try, told);
             }
