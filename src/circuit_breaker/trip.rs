@@ -7,7 +7,7 @@ use crate::error::ConfigError;
 /// The rules by which a circuit opens, and what they look at; rules are joined by [`or`](Self::or).
 ///
 /// Rates are taken over one window that truly slides: the last 100 calls unless [`over_calls`](Self::over_calls) or
-/// [`over`](Self::over) says otherwise, and only once the window holds 20 calls, because half of two calls is no
+/// [`over_time`](Self::over_time) says otherwise, and only once the window holds 20 calls, because half of two calls is no
 /// evidence. They are judged at each failed or slow call, so a success never opens a circuit.
 ///
 /// Values are checked when the breaker is built, by

@@ -156,7 +156,7 @@ impl fmt::Debug for Charge {
 ///
 /// # Several layers
 /// Behind several layers that share with the handler, both lists hold the limits of all of them, those of the outermost layer
-/// first. Two layers may have limits of one name: [`Usage::of`] returns the outermost, `usage.limits` lists both.
+/// first. Two layers may have limits of one name: [`Usage::get`] returns the outermost, `usage.limits` lists both.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QuotaStatus {

@@ -79,7 +79,7 @@ impl ServedRequest {
     }
 }
 
-/// What to do with a request while the store of the accounts does not answer.
+/// Decision on a request while the quota store does not answer.
 ///
 /// ```
 /// use tollgate::{QuotaStore, OnFailure, Plan, QuotaLayer};
@@ -87,28 +87,30 @@ impl ServedRequest {
 /// ```
 ///
 /// # Without the ledger
-/// Under [`Open`](Self::Open) and [`LocalShare`](Self::LocalShare) a request whose ledger cannot be reached, has too many
-/// waiting, or does not answer within its [deadline](crate::Ledger::deadline) passes all the same: what it charges is on this
-/// machine's disk first, under the ids that it would have had in the ledger. From then on nobody waits for the ledger; what is
-/// in the [`Spool`](crate::Spool) is brought to it until it takes it, and then requests ask again. Afterwards each row says
-/// [that it passed without](crate::LedgerEntry::passed_at), also where it went past a limit: what was done is charged.
+/// `Open` and `LocalShare` exist with the features `sqlite` and `postgres`. Under them a request passes if the ledger cannot be
+/// reached, has too many callers waiting, or does not answer within its deadline (`Ledger::deadline`).
 ///
-/// Where the ledger did not say in time whether it has charged (a commit was on its way), the request passes too, under the
-/// same ids: whether the commit took place or not, the ledger has the charge once.
+/// The charge of such a request is on the local disk before the request passes, under the ids that it would have had in the
+/// ledger. From then on no request waits for the ledger. The records in the `Spool` are merged as soon as the ledger accepts
+/// them; then requests ask the ledger again. Each merged row tells that its request passed without the ledger
+/// (`LedgerEntry::passed_at`), also if it went past a limit.
 ///
-/// A job that passed is a duplicate from then on, in this process and in the next one with this spool; so are the 65,536 jobs
-/// that this process has last seen charged. What only the ledger knows is not known while it is away: a job that another
-/// process charged before may be handed to the service again, and so may one that passes in two processes at once. The ledger
-/// charges it once.
+/// If a commit was on its way and the ledger did not answer in time, the request passes too, under the same ids. Whether the
+/// commit took place or not, the ledger holds the charge once.
 ///
-/// Requests at a time are held in this process, as always. While the ledger is away a response tells no limits. A handler's
-/// [`Charge`](crate::Charge) records as always, and its [`QuotaStatus`](crate::QuotaStatus) lists
-/// [no limits](crate::QuotaStatus#without-limits). What is not an admission (usage, grants, records by hand, the end of a
-/// reservation by its id) says that the store does not answer.
+/// A job that passed is a duplicate from then on, in this process and in the next process with the same spool. So are the last
+/// 65,536 jobs that this process has seen charged. Other jobs in the ledger are unknown while it is away: a job that another
+/// process has charged may reach the handler again, and so may a job that passes in two processes at once. The ledger charges
+/// it once.
+///
+/// Concurrency is counted in this process, as always. While the ledger is away, responses carry no rate limit headers. A
+/// handler's [`Charge`](crate::Charge) records as always, and its [`QuotaStatus`](crate::QuotaStatus) lists
+/// [no limits](crate::QuotaStatus#without-limits). Every other operation (usage, grants, records by the handle, the end of a
+/// reservation by its id) returns that the store is unavailable.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum OnFailure {
-    /// Refuse it, with 503: nothing is charged, and nothing is served that was not charged.
+    /// Refuses the request with 503. Nothing is charged, and nothing is served that was not charged.
     Closed,
     /// Let it pass, whatever is used: where a client's work is worth more than its limit.
     ///
