@@ -6,7 +6,8 @@
 //! - An item bills once, whichever limits counted it. Its rows differ only where a counter was full, so the amount
 //!   farthest from 0 stands for all.
 //! - A void takes back every item that its attempt had billed before it. It is not read from its own rows: those differ
-//!   from limit to limit as soon as the limits of a kind have changed since the charge.
+//!   from limit to limit as soon as the limits of a kind have changed since the charge, and where no count of it was there to
+//!   give back to, its one row names no limit.
 //! - A reset makes room and returns no money, a grant is no usage: neither bills.
 //!
 //! An item belongs to the time at which it was written, so consecutive periods bill everything once. The ledger states the
@@ -30,7 +31,7 @@ pub(crate) struct Billed<T> {
 pub(crate) fn billed<'a, T: Copy>(rows: impl IntoIterator<Item = (T, &'a Row)>) -> Vec<Billed<T>> {
     let (mut items, mut keys): (Vec<Billed<T>>, Vec<(Entry, u32)>) = (Vec::new(), Vec::new());
     let mut voided = 0; // number of leading items that a void has taken back
-    for (at, row) in rows.into_iter().filter(|(_, row)| !row.limit.is_empty()) {
+    for (at, row) in rows.into_iter().filter(|(_, row)| !row.limit.is_empty() || row.entry == Entry::Void) {
         match row.entry {
             Entry::Reset | Entry::Grant => {}
             Entry::Void => {

@@ -12,8 +12,12 @@ use crate::ledger::writer::{
 
 /// One transaction.
 fn transact(store: &mut Store, orders: &[(Order, bool)]) -> Vec<Verdict> {
+    transact_at(store, orders, START + HOUR)
+}
+
+fn transact_at(store: &mut Store, orders: &[(Order, bool)], now: u64) -> Vec<Verdict> {
     let turns = || orders.iter().map(|(order, sent)| Turn { order, sent: *sent, left: false });
-    let loaded = store.load(&batch::reads(turns()), START + HOUR);
+    let loaded = store.load(&batch::reads(turns()), now);
     let (writes, verdicts) = batch::decide(turns(), loaded);
     let twice = |at: usize| writes.rows[..at].iter().any(|row| index(row) == index(&writes.rows[at]));
     assert!(!(0..writes.rows.len()).any(|at| store.has(&writes.rows[at]) || twice(at)), "the index keeps it out");
@@ -53,6 +57,21 @@ fn an_admission_that_was_written_after_all_is_not_charged_again() {
     transact(&mut store, &[(charge(2, "one", 7), false)]);
     transact(&mut store, &[(pass(2, "one", 7, None, false), false), (end(4, 2, "one", End::Open, 3), false)]);
     assert_eq!(taken(&store), 10);
+}
+
+/// What passed under a clock that was days ahead is counted when it is brought; its end looks for it days ahead.
+#[test]
+fn void_that_finds_no_count_takes_back_the_bill() {
+    let (mut store, ahead) = (Store::default(), START + 96 * HOUR);
+    let (mut passed, mut void) = (pass(2, "one", 30, None, false), end(4, 2, "one", End::Void, 0));
+    if let (Act::Pass(pass), Act::End { settle, .. }) = (&mut passed.act, &mut void.act) {
+        (pass.at, settle.since.at) = (ahead, ahead);
+    }
+    transact(&mut store, &[(passed, false)]);
+    assert_eq!(JobRows(&store.rows).amounts(0), ("requests", 30).into());
+    transact_at(&mut store, &[(void, false)], START + 3 * HOUR);
+    assert!(store.rows.iter().any(|row| row.entry == Entry::Void && row.limit.is_empty()), "no count was there");
+    assert_eq!(JobRows(&store.rows).amounts(0), ("requests", 0).into());
 }
 
 #[test]
