@@ -21,8 +21,8 @@ pub(crate) trait Database: Send + Sync + 'static {
     /// All rows of a job.
     fn job(&self, tenant: &str, job: &str) -> impl Future<Output = Result<Vec<Row>, Failure>> + Send;
 
-    /// Reservations whose time has run out, the earliest first.
-    fn due(&self, most: usize) -> impl Future<Output = Result<Vec<Hold>, Failure>> + Send;
+    /// Reservations whose time has run out, the earliest first, without the first `skip` of them.
+    fn due(&self, most: usize, skip: usize) -> impl Future<Output = Result<Vec<Hold>, Failure>> + Send;
 
     /// Nobody asks it anything more: it closes the connections that are its own.
     fn close(&self) -> impl Future<Output = ()> + Send {

@@ -5,14 +5,14 @@ use std::{
     future::Future,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use tokio::time::{Instant, timeout};
 
-use super::writer::{Act, Key, Order, Since, after};
+use super::writer::{Act, Key, Order, Since, Verdict, after};
 use super::{Database, Failure, Patience, WriterTask, new_id};
 use crate::quota::store::Trouble;
 
@@ -24,6 +24,8 @@ pub(crate) struct LedgerInner<D: Database> {
     horizon: AtomicU64,
     tended: AtomicBool,
     kept: Mutex<HashMap<u128, Kept>>,
+    /// Number of the earliest reservations that are passed over, because their ends failed a moment ago.
+    stuck: AtomicUsize,
 }
 
 /// What is set aside for somebody who is at work in this process.
@@ -60,6 +62,7 @@ impl<D: Database> LedgerInner<D> {
             horizon: AtomicU64::new(0),
             tended: AtomicBool::new(false),
             kept: Mutex::default(),
+            stuck: AtomicUsize::new(0),
         })
     }
 
@@ -155,8 +158,12 @@ impl<D: Database> LedgerInner<D> {
     }
 
     /// Ends what is due, and waits until it has: so no more is asked for than can be done.
+    ///
+    /// What could not be ended is passed over until all that comes after it has had its turn.
     pub(crate) async fn expire(&self) {
-        let Ok(due) = self.read(self.scribe.database.due(AT_ONCE)).await else { return };
+        let stuck = self.stuck.load(Ordering::Relaxed);
+        let Ok(due) = self.read(self.scribe.database.due(AT_ONCE, stuck)).await else { return };
+        let (more, mut failed) = (due.len() == AT_ONCE, 0);
         let mut ends = tokio::task::JoinSet::new();
         for hold in due {
             let act = Act::Expire { attempt: hold.attempt, since: hold.since, charge: hold.charge };
@@ -164,7 +171,10 @@ impl<D: Database> LedgerInner<D> {
             let scribe = Arc::clone(&self.scribe);
             ends.spawn(async move { scribe.ask(order).await });
         }
-        while ends.join_next().await.is_some() {}
+        while let Some(ended) = ends.join_next().await {
+            failed += usize::from(!matches!(ended, Ok(Verdict::Done)));
+        }
+        self.stuck.store(if more { stuck + failed } else { 0 }, Ordering::Relaxed);
     }
 }
 
@@ -226,7 +236,7 @@ mod tests {
             gone()
         }
 
-        async fn due(&self, _: usize) -> Result<Vec<Hold>, Failure> {
+        async fn due(&self, _: usize, _: usize) -> Result<Vec<Hold>, Failure> {
             gone()
         }
     }

@@ -17,6 +17,7 @@ on_each_database! {
     rejected_charge_fails_alone
     rejected_calls_say_why
     rejected_settlement_is_reported_and_dropped
+    rejected_expiries_do_not_hold_up_the_others
 }
 
 /// Adds a constraint that no row of `tenant` meets, as an operator might.
@@ -162,5 +163,26 @@ async fn rejected_settlement_is_reported_and_dropped(database: Database) {
     assert!(matches!(&told[..], [(name, why)] if name == "mallory" && why.contains("are closed")), "{told:?}");
     assert_eq!(counts(&quotas, &mallory).await, (0, 10));
     quotas.charge(&acme(), ("tokens", 1)).await.unwrap();
+    adds_up(&ledger).await;
+}
+
+/// As many as are ended at once, all due before the one of another client.
+async fn rejected_expiries_do_not_hold_up_the_others(database: Database) {
+    let ledger = database.open().await;
+    let (quotas, mallory) = (quotas(&ledger, tokens(1_000)), Client::named("mallory"));
+    for held in join_all((0..256).map(|_| quotas.reserve(&mallory, ("tokens", 1)))).await {
+        let _ = held.unwrap().detach();
+    }
+    let _ = quotas.reserve(&acme(), ("tokens", 1)).await.unwrap().detach();
+    reject_rows_of(&database, "mallory").await;
+    let past = match &database {
+        #[cfg(feature = "sqlite")]
+        Database::Sqlite(_) => "UPDATE quota_hold SET until = CASE tenant_id WHEN 'mallory' THEN 1 ELSE 2 END",
+        #[cfg(feature = "postgres")]
+        Database::Postgres(_) => "UPDATE quota_hold SET until = until - interval '1000 days'",
+    };
+    database.meddle(past).await.unwrap();
+    until("the other client's reservation has ended", async || counts(&quotas, &acme()).await.1 == 0).await;
+    assert_eq!(counts(&quotas, &mallory).await, (0, 256));
     adds_up(&ledger).await;
 }

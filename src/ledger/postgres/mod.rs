@@ -96,12 +96,13 @@ impl Database for PostgresLedger {
         Ok(rows::load(&self.pool, &[], &[key], None).await?.rows)
     }
 
-    async fn due(&self, most: usize) -> Result<Vec<Hold>, Failure> {
+    async fn due(&self, most: usize, skip: usize) -> Result<Vec<Hold>, Failure> {
         let query = sqlx::query(
             "SELECT tenant_id, job_id, attempt, until, since, charge FROM quota_hold WHERE until <= now()
-             ORDER BY until, tenant_id, job_id, attempt LIMIT $1",
+             ORDER BY until, tenant_id, job_id, attempt LIMIT $1 OFFSET $2",
         );
-        let query = query.bind(i64::try_from(most).unwrap_or(i64::MAX));
+        let [most, skip] = [most, skip].map(|number| i64::try_from(number).unwrap_or(i64::MAX));
+        let query = query.bind(most).bind(skip);
         query.fetch_all(&self.pool).await.map_err(failure)?.iter().map(rows::hold).collect()
     }
 }

@@ -148,14 +148,15 @@ impl Database for SqliteLedger {
         }
     }
 
-    async fn due(&self, most: usize) -> Result<Vec<Hold>, Failure> {
+    async fn due(&self, most: usize, skip: usize) -> Result<Vec<Hold>, Failure> {
         let mut transaction = self.reading().await?;
         let micros = clock(&mut transaction).await?;
         let query = sqlx::query(
             "SELECT tenant_id, job_id, attempt, until, since, charge FROM quota_hold WHERE until <= ?
-             ORDER BY until, tenant_id, job_id, attempt LIMIT ?",
+             ORDER BY until, tenant_id, job_id, attempt LIMIT ? OFFSET ?",
         );
-        let query = query.bind(micros).bind(i64::try_from(most).unwrap_or(i64::MAX));
+        let [most, skip] = [most, skip].map(|number| i64::try_from(number).unwrap_or(i64::MAX));
+        let query = query.bind(micros).bind(most).bind(skip);
         query.fetch_all(&mut *transaction).await.map_err(failure)?.iter().map(rows::hold).collect()
     }
 }

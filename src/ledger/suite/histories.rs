@@ -86,7 +86,7 @@ impl Model {
         session.roll_back().await.unwrap();
         let mut due: Vec<_> = self.holds.values().cloned().collect();
         due.sort_by_key(|hold: &Hold| (hold.until, hold.key.clone(), hold.attempt));
-        assert_eq!(database.due(1_000).await.unwrap(), due);
+        assert_eq!(database.due(1_000, 0).await.unwrap(), due);
     }
 
     fn write(&mut self, writes: Writes) {

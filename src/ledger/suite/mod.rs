@@ -318,8 +318,10 @@ async fn holds_are_due_in_the_order_of_their_ends<D: Database>(database: &D) {
     let all = [hold("b", "3", 3_000), hold("a", "2", 2_000), hold("a", "1", 1_000), hold("a", "0", never)];
     let writes = Writes { opened: all.to_vec(), ..Writes::default() };
     transact(database, &reads(&["a", "b"], &[]), &writes).await.unwrap();
-    assert_eq!(database.due(10).await.unwrap(), [all[2].clone(), all[1].clone(), all[0].clone()]);
-    assert_eq!(database.due(1).await.unwrap(), [all[2].clone()]);
+    assert_eq!(database.due(10, 0).await.unwrap(), [all[2].clone(), all[1].clone(), all[0].clone()]);
+    assert_eq!(database.due(1, 0).await.unwrap(), [all[2].clone()]);
+    assert_eq!(database.due(1, 1).await.unwrap(), [all[1].clone()]);
+    assert_eq!(database.due(10, 3).await.unwrap(), []);
 
     let writes = Writes {
         renewed: vec![hold("a", "1", never), hold("a", "unknown", 1_000), hold("a", "2", 4_000)],
@@ -327,7 +329,7 @@ async fn holds_are_due_in_the_order_of_their_ends<D: Database>(database: &D) {
         ..Writes::default()
     };
     transact(database, &reads(&["a", "b"], &[]), &writes).await.unwrap();
-    assert_eq!(database.due(10).await.unwrap(), [hold("a", "2", 4_000)]);
+    assert_eq!(database.due(10, 0).await.unwrap(), [hold("a", "2", 4_000)]);
 }
 
 async fn accounts_are_told_page_by_page<D: Database>(database: &D) {

@@ -151,7 +151,7 @@ impl<D: Database> Pair<'_, D> {
 
     async fn compare_holds(&self) {
         let ours = self.everything().tenants;
-        let due = self.database.due(usize::MAX >> 2).await.unwrap();
+        let due = self.database.due(usize::MAX >> 2, 0).await.unwrap();
         let mut due: Vec<_> = due.into_iter().filter(|hold| ours.contains(&hold.key.tenant)).collect();
         due.sort_by_key(|hold| (hold.key.clone(), hold.attempt));
         assert_eq!(due, self.model.store.holds, "history {}", self.history);
