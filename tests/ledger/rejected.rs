@@ -186,3 +186,26 @@ async fn rejected_expiries_do_not_hold_up_the_others(database: Database) {
     assert_eq!(counts(&quotas, &mallory).await, (0, 256));
     adds_up(&ledger).await;
 }
+
+/// A server without transaction ids rejects every write with 54000, as it does an index row that is too large.
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn settlement_survives_a_server_at_its_limit() {
+    let database = Database::postgres();
+    let ledger = database.open().await;
+    let quotas = quotas(&ledger, tokens(100));
+    let held = quotas.reserve(&acme(), ("tokens", 10)).await.unwrap();
+    let function = "CREATE FUNCTION at_its_limit() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN RAISE EXCEPTION 'no transaction ids are left' USING ERRCODE = 'program_limit_exceeded'; END $$";
+    let trigger = "CREATE TRIGGER at_its_limit BEFORE INSERT ON quota_consumption EXECUTE FUNCTION at_its_limit()";
+    for statement in [function, trigger] {
+        database.meddle(statement).await.unwrap();
+    }
+    held.commit(("tokens", 4));
+    let refusal = quotas.charge(&acme(), ("tokens", 1)).await.unwrap_err();
+    assert_eq!(refusal.reason(), Reason::Unavailable);
+    database.meddle("DROP TRIGGER at_its_limit ON quota_consumption").await.unwrap();
+    settled(&ledger).await;
+    assert_eq!(counts(&quotas, &acme()).await, (4, 0));
+    adds_up(&ledger).await;
+}

@@ -15,10 +15,10 @@ pub(super) fn failure(error: Error) -> Failure {
     };
     match &error {
         Error::Database(told) => {
-            let fatal = told
-                .try_downcast_ref::<PgDatabaseError>()
-                .is_some_and(|told| matches!(told.severity(), PgSeverity::Fatal | PgSeverity::Panic));
-            by_code(&told.code().unwrap_or_default(), fatal)(words)
+            let postgres = told.try_downcast_ref::<PgDatabaseError>();
+            let fatal = postgres.is_some_and(|told| matches!(told.severity(), PgSeverity::Fatal | PgSeverity::Panic));
+            let of_value = postgres.is_some_and(|told| told.table().is_some() || told.file() == Some(INDEX_ROWS));
+            by_code(&told.code().unwrap_or_default(), fatal, of_value)(words)
         }
         Error::Io(_)
         | Error::Tls(_)
@@ -32,14 +32,19 @@ pub(super) fn failure(error: Error) -> Failure {
     }
 }
 
-/// `fatal` where the server ends the connection with it.
-fn by_code(code: &str, fatal: bool) -> fn(String) -> Failure {
+/// The source file of the server that tells of a value too large for any index, without the name of its table.
+const INDEX_ROWS: &str = "indextuple.c";
+
+/// `fatal` where the server ends the connection with it; `of_value` where it names the table that a value does not fit into.
+fn by_code(code: &str, fatal: bool, of_value: bool) -> fn(String) -> Failure {
     match code {
         // A serialization failure, a deadlock, a lock that did not come in time, a statement that took too long.
         "40001" | "40P01" | "55P03" | "57014" if !fatal => Failure::Again,
-        // Data exceptions, integrity constraints, program limits such as the size of an index row, and exceptions that a
-        // trigger raises: the values are at fault.
-        _ if !fatal && (["22", "23", "54"].iter().any(|class| code.starts_with(class)) || code == "P0001") => {
+        // The size of an index row is a limit that one value exceeds. A server that has run out of transaction ids says the
+        // same code of everything, until a VACUUM.
+        _ if !fatal && !of_value && code.starts_with("54") => Failure::Refused,
+        // Data exceptions, integrity constraints, and exceptions that a trigger or a view raises: the values are at fault.
+        _ if !fatal && ["21", "22", "23", "27", "44", "54", "P0"].iter().any(|class| code.starts_with(class)) => {
             Failure::Rejected
         }
         // A password, a role or a database that is none gets no better by coming back.
@@ -58,11 +63,11 @@ mod tests {
 
     #[test]
     fn codes_mean_what_the_documentation_says() {
-        let of = |code: &str, fatal| by_code(code, fatal)(String::new());
+        let of = |code: &str, fatal| by_code(code, fatal, false)(String::new());
         for again in ["40001", "40P01", "55P03", "57014"] {
             assert_eq!(of(again, false), Failure::Again(String::new()), "{again}");
         }
-        for rejected in ["22003", "22021", "23502", "23505", "23514", "54000", "P0001"] {
+        for rejected in ["21000", "22003", "22021", "23502", "23505", "23514", "27000", "44000", "P0001", "P0004"] {
             assert_eq!(of(rejected, false), Failure::Rejected(String::new()), "{rejected}");
         }
         for (lost, fatal) in [
@@ -82,5 +87,8 @@ mod tests {
         {
             assert_eq!(of(refused, fatal), Failure::Refused(String::new()), "{refused}");
         }
+        assert_eq!(of("54000", false), Failure::Refused(String::new()), "no transaction ids are left");
+        assert_eq!(of("54000", true), Failure::Lost(String::new()));
+        assert_eq!(by_code("54000", false, true)(String::new()), Failure::Rejected(String::new()), "an index row");
     }
 }
