@@ -97,7 +97,7 @@ pub fn rows(report: &mut Report, pace: Pace) {
     ] {
         let row = format!("breaker closed, overhead, {own} against {peer}");
         report.line(
-            Line::new(&row, by(own).over_time(bare), by(peer).over_time(bare), Goal::Nanos(40.0))
+            Line::new(&row, by(own).over(bare), by(peer).over(bare), Goal::Nanos(40.0))
                 .no_allocation(by(own).allocations_over(bare)),
         );
     }
@@ -116,7 +116,7 @@ pub fn rows(report: &mut Report, pace: Pace) {
     let by = |name| of(&figures, name);
     let (bare, own) = (by("bare"), by("tollgate, bucket and breaker"));
     let row = "bucket and breaker stacked, overhead";
-    let peer = by("tower_governor and tower-resilience").over_time(bare);
-    report.line(Line::new(row, own.over_time(bare), peer, Goal::Nanos(200.0)).no_allocation(own.allocations_over(bare)));
+    let peer = by("tower_governor and tower-resilience").over(bare);
+    report.line(Line::new(row, own.over(bare), peer, Goal::Nanos(200.0)).no_allocation(own.allocations_over(bare)));
     report.figures(row, &figures, Some(bare));
 }

@@ -65,12 +65,12 @@ pub fn rows(report: &mut Report, pace: Pace) {
     let by = |name| of(&figures, name);
     let (bare, own, told) = (by("bare"), by("tollgate"), by("tollgate, RateLimit fields"));
     let row = "admitted request, overhead";
-    let line = Line::new(row, own.over_time(bare), by("tower_governor").over_time(bare), Goal::AtMost(0.8));
+    let line = Line::new(row, own.over(bare), by("tower_governor").over(bare), Goal::AtMost(0.8));
     report.line(line.no_allocation(own.allocations_over(bare)));
     let line = Line::new(
         "admitted request, overhead, with RateLimit fields against its headers",
-        told.over_time(bare),
-        by("tower_governor, its headers").over_time(bare),
+        told.over(bare),
+        by("tower_governor, its headers").over(bare),
         Goal::AtMost(0.5),
     );
     report.line(line.allocations(told.allocations_over(bare), 2.0));
@@ -80,9 +80,9 @@ pub fn rows(report: &mut Report, pace: Pace) {
     let by = |name| of(&figures, name);
     let (bare, own) = (by("bare"), by("tollgate"));
     let row = "refused request, overhead";
-    report.line(Line::new(row, own.over_time(bare), by("tower_governor").over_time(bare), Goal::TimesLess(50.0)));
-    let gcra = by("axum_gcra").over_time(by("bare, axum 0.7"));
-    report.line(Line::new("refused request, overhead, against axum_gcra", own.over_time(bare), gcra, Goal::Nanos(300.0)));
+    report.line(Line::new(row, own.over(bare), by("tower_governor").over(bare), Goal::TimesLess(50.0)));
+    let gcra = by("axum_gcra").over(by("bare, axum 0.7"));
+    report.line(Line::new("refused request, overhead, against axum_gcra", own.over(bare), gcra, Goal::Nanos(300.0)));
     report.figures(row, &figures, Some(bare));
 }
 

@@ -3,7 +3,7 @@
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use tollgate::{
-    Admit, MaybeFuture, CircuitBreakerLayer, Clock, Cost, Dialect, Digester, GateLayer, Period, Plan, Quota,
+    Admit, CircuitBreakerLayer, Clock, Cost, Dialect, Digester, GateLayer, MaybeFuture, Period, Plan, Quota,
     QuotaLayer, Rate, Refusal, RequestHead, TokenBucketLayer, Trip, Unverified,
 };
 

@@ -42,7 +42,7 @@ pub fn rows(report: &mut Report, pace: Pace) {
         ("bucket, quota and breaker", 200.0),
     ] {
         let ours = of(&admitted, name);
-        let line = Line::new(&format!("admitted, {name}, over bare"), ours.over_time(bare), bare.nanos(), Goal::Nanos(most));
+        let line = Line::new(&format!("admitted, {name}, over bare"), ours.over(bare), bare.nanos(), Goal::Nanos(most));
         report.line(line.no_allocation(ours.allocations_over(bare)));
     }
     report.figures("quota, admitted", &admitted, Some(bare));

@@ -110,7 +110,7 @@ impl Report {
     /// Adds all figures of a row; where there is a bare one, what the others need more.
     pub fn figures(&mut self, row: &str, figures: &[Figure], bare: Option<&Figure>) {
         for figure in figures {
-            let over = bare.map_or("".into(), |bare| format!("{:+.1}", figure.over_time(bare)));
+            let over = bare.map_or("".into(), |bare| format!("{:+.1}", figure.over(bare)));
             let nanos = figure.nanos();
             let allocations = bare.map_or(figure.allocations, |bare| figure.allocations_over(bare));
             let allocations = if allocations.is_nan() { String::new() } else { format!("{allocations:.1}") };
