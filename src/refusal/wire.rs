@@ -12,7 +12,7 @@ use crate::head::RequestHead;
 ///
 /// ```
 /// use http::{HeaderValue, Request, Version};
-/// use tollgate::{RequestHead, respond::Wire};
+/// use tollgate::{RequestHead, refusal::Wire};
 ///
 /// let call = Request::post("/grpc.health.v1.Health/Check")
 ///     .version(Version::HTTP_2)
@@ -46,7 +46,7 @@ impl Wire {
     ///
     /// ```
     /// # use http::Request;
-    /// # use tollgate::{RequestHead, respond::Wire};
+    /// # use tollgate::{RequestHead, refusal::Wire};
     /// let script = Request::get("/app.js").header("content-type", "application/grpc").body(()).unwrap();
     /// assert_eq!(Wire::of(&RequestHead::of(&script)), Wire::Http);
     /// ```
