@@ -34,7 +34,7 @@ pub trait Admit: Send + Sync + 'static {
     /// Decides on one request from its head.
     ///
     /// # Cancel safety
-    /// The gate settles a permit from the moment it has it. A [`MaybeFuture::Future`] is dropped when whoever waits goes away:
+    /// The gate settles a permit from the moment it has it. A [`MaybeFuture::Future`] is dropped when its caller leaves:
     /// what its future holds by then, such as a reservation in a store, it has to give back itself.
     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<Self::Permit, Refusal>>;
 

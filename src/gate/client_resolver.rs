@@ -17,7 +17,7 @@ use crate::{
     refusal::{Reason, Refusal},
 };
 
-/// Finds out whom to charge, and tells once if it finds nobody.
+/// Finds the client of a request, and reports once if there is none.
 pub(crate) struct ClientResolver {
     identify: Arc<dyn Identify>,
     on_unidentified: OnUnidentified,
@@ -56,7 +56,7 @@ impl ClientResolver {
         if !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed) {
             observers.emit(&Event::Unidentified { policy });
             if observers.is_empty() {
-                // Not `eprintln!`, which panics where nobody reads.
+                // Not `eprintln!`, which panics on a closed pipe.
                 let _ = writeln!(
                     io::stderr(),
                     "tollgate: policy {policy:?} found no client in a request; told once, true for all such requests: \

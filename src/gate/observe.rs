@@ -72,9 +72,9 @@ pub enum Event<'a> {
     /// an admission passes all the same; its record stays in the spool, behind all others, and is reported whenever it is
     /// tried.
     StoreRejected {
-        /// Whose store.
+        /// Policy of the store.
         policy: &'a PolicyName,
-        /// Whose call. Not for labels of metrics: there are as many as clients.
+        /// Client of the rejected call. Not for labels of metrics: there are as many as clients.
         client: &'a Client,
         /// Why, in the words of the database.
         why: &'a str,
@@ -82,14 +82,14 @@ pub enum Event<'a> {
     /// The store of the accounts does not answer, and requests pass without it, as
     /// [`OnFailure`](crate::OnFailure) says. Told once, until it is back.
     StoreLost {
-        /// Whose store.
+        /// Policy of the store.
         policy: &'a PolicyName,
         /// Why it did not answer, in words.
         why: &'a str,
     },
     /// The store of the accounts is asked again.
     StoreBack {
-        /// Whose store.
+        /// Policy of the store.
         policy: &'a PolicyName,
     },
     /// What passes without the store can be kept no more, because the spool is full or its disk fails: requests are refused.

@@ -42,7 +42,7 @@ pub struct Gate<S, A> {
     readiness: Readiness,
 }
 
-/// What `poll_ready` of the inner service has said since its last call.
+/// Result of the inner service's `poll_ready` since its last call.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Readiness {
     /// It was not polled and holds nothing.

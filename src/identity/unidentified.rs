@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use super::client::{Client, Digester};
 
-/// What to do with a request that names no client.
+/// Decision on a request without an identity.
 ///
 /// ```
 /// # use tollgate::{Rate, OnUnidentified, TokenBucketLayer};

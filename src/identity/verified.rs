@@ -37,7 +37,7 @@ pub struct Verified {
 impl Verified {
     /// The account that `read` finds in the request extension of type `T`.
     ///
-    /// [`Principal::unnamed`] is nobody here: there is no credential that could stand for it.
+    /// [`Principal::unnamed`] is no client here: there is no credential that could stand for it.
     ///
     /// ```
     /// use tollgate::{Principal, Verified};

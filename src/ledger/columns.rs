@@ -30,7 +30,7 @@ pub(super) fn whole(nanos: u64) -> u64 {
     time(until(nanos))
 }
 
-/// What a column of microseconds says, in nanoseconds. A time outside the range counts as the end of the range that is
+/// Converts a column of microseconds to nanoseconds. A time outside the range counts as the end of the range that is
 /// nearest to it: no row makes an account unreadable.
 pub(super) fn time(micros: i64) -> u64 {
     match u64::try_from(micros) {

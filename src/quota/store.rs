@@ -270,7 +270,7 @@ pub(crate) struct Receipt {
     pub(crate) open: bool,
     /// It is from an account that newcomers share.
     pub(crate) shared: bool,
-    /// What only the store that admitted knows; `None` in memory.
+    /// Part that only the admitting store can read; `None` in memory.
     pub(crate) store_part: Option<Box<dyn Any + Send + Sync>>,
 }
 

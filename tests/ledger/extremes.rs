@@ -439,7 +439,7 @@ async fn process_clocks(database: Database) {
     }
 }
 
-/// What passes while the ledger is away carries the time of the process.
+/// A record made while the ledger is away carries the time of the process.
 #[cfg(feature = "sqlite")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn passed_while_away_at_any_clock() {

@@ -28,7 +28,7 @@ async fn ask(app: Router, request: Request<Full<Bytes>>) -> Answer {
     Answer::read(app.oneshot(request).await.map_err(|never| match never {})).await
 }
 
-/// So many requests and 100 tokens an hour.
+/// A plan of `requests` and 100 tokens an hour.
 fn plan(name: &str, requests: u64) -> Plan {
     Plan::new(name)
         .limit(Quota::requests(requests).per(Period::hour()))
@@ -189,7 +189,7 @@ fn keeping() -> (Kept, Router) {
 mod stacked {
     use super::*;
 
-    /// What alice has used of requests and tokens.
+    /// Used requests and tokens of alice.
     async fn used(scene: &Scene) -> (u64, u64) {
         (scene.used("requests_per_hour").await, scene.used("tokens_per_hour").await)
     }

@@ -1,4 +1,4 @@
-//! What an error of PostgreSQL means to a transaction.
+//! Classification of PostgreSQL errors by their effect on a transaction.
 
 use sqlx::{
     Error,

@@ -358,7 +358,7 @@ impl Batch {
 
     fn settle(&mut self, order: &Order, settle: &Settle) -> Verdict {
         let standing = match settle.end {
-            End::Open => JobStatus::Charged, // nobody has asked
+            End::Open => JobStatus::Charged, // never queried
             _ => JobRows(self.rows_of(&order.key)).standing(settle.attempt),
         };
         let mut near = Vec::new();

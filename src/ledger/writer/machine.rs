@@ -24,7 +24,7 @@ pub(crate) struct Writer<R> {
     batch: Vec<Pending<R>>,
     phase: Phase,
     answers: Vec<Answered<R>>,
-    /// What to report although no caller waits for it.
+    /// Reports that no caller waits for.
     notices: Vec<Notice>,
     /// Named jobs whose work is under way in this process.
     running: HashMap<Key, Running>,
@@ -72,7 +72,7 @@ pub(crate) struct Notice {
     pub(crate) what: Report,
 }
 
-/// What a [`Notice`] reports.
+/// Content of a [`Notice`].
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub(crate) enum Report {
@@ -94,7 +94,7 @@ struct Pending<R> {
     /// A commit with it was sent: whether it took place is for the database to say.
     sent: bool,
     tries: u32,
-    /// How often the database rejected it while it was tried alone.
+    /// Number of times that the database rejected it alone.
     rejections: u32,
 }
 
@@ -328,7 +328,7 @@ impl<R> Writer<R> {
         std::mem::take(&mut self.answers)
     }
 
-    /// What is to be reported now.
+    /// Returns the reports that are due.
     pub(crate) fn notices(&mut self) -> Vec<Notice> {
         std::mem::take(&mut self.notices)
     }

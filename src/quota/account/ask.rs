@@ -1,4 +1,4 @@
-//! What is asked of an account, under which settings, and what it says.
+//! Requests to an account, its settings, and its replies.
 
 use std::{num::NonZeroU64, sync::Arc, time::Duration};
 

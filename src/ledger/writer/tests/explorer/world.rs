@@ -495,7 +495,7 @@ impl World {
         self.step(process, Some(Event::Failed(if silent { Fault::Again(why) } else { Fault::Lost(why) })))
     }
 
-    /// What a process writes, or commits.
+    /// Writes or commits of a process.
     fn written(&self, process: usize) -> Option<&Writes> {
         match &self.processes[process].next {
             Step::Write(writes, _) => Some(writes),
