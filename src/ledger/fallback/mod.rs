@@ -15,12 +15,12 @@ use std::{
 pub use spool::Spool;
 pub use spool_error::SpoolError;
 
-use super::writer::{Act, Admit, Admitted, End, Key, Local, Order, Pass, Sent, Settle, Since, Verdict, after};
+use super::writer::{Act, Admit, Admitted, AdmittedAt, End, Key, Local, Order, Pass, Sent, Settle, Verdict, after};
 use super::{Database, WriterTask, new_id, store::refused};
 use crate::quota::{
     Amounts, Plan, Usage,
-    account::{Duplicate, No},
-    store::{Refused, Told, Trouble},
+    account::{Denial, Duplicate},
+    store::{AdmitError, StoreError, StoreEvent},
 };
 use spool::{Heard, Shared};
 
@@ -85,8 +85,8 @@ impl Fallback {
         scribe: &Arc<WriterTask<D>>,
         order: Order,
         wall: u64,
-    ) -> Result<Passed, Refused> {
-        let Act::Admit(admit) = &order.act else { return Err(Trouble::Unavailable.into()) };
+    ) -> Result<Passed, AdmitError> {
+        let Act::Admit(admit) = &order.act else { return Err(StoreError::Unavailable.into()) };
         let (spool, admit) = (self.spool(), admit.clone());
         work(spool, scribe);
         let claim = Claimed::of(spool, &order, &admit)?;
@@ -135,12 +135,12 @@ struct Claimed<'a> {
 }
 
 impl<'a> Claimed<'a> {
-    fn of(spool: &'a Shared, order: &Order, admit: &Admit) -> Result<Self, Refused> {
+    fn of(spool: &'a Shared, order: &Order, admit: &Admit) -> Result<Self, AdmitError> {
         if order.own {
             return Ok(Self { spool, of: None });
         }
         let claimed = spool.claim(&order.key, order.id, admit.fingerprint);
-        claimed.map_err(|duplicate| Refused::Account { no: No::Job(duplicate), shared: false })?;
+        claimed.map_err(|duplicate| AdmitError::Denied { denial: Denial::Job(duplicate), shared: false })?;
         Ok(Self { spool, of: Some((order.key.clone(), order.id)) })
     }
 
@@ -171,11 +171,11 @@ struct Passing<'a, D: Database> {
 }
 
 impl<D: Database> Passing<'_, D> {
-    async fn pass(&mut self, share: Option<&Shares>) -> Result<Passed, Refused> {
+    async fn pass(&mut self, share: Option<&Shares>) -> Result<Passed, AdmitError> {
         if !self.order.own {
             let running = self.scribe.is_running(&self.order.key).then_some(Duplicate::Running);
             if let Some(duplicate) = running.or_else(|| self.spool.knows(&self.order.key, self.admit.fingerprint)) {
-                return Err(Refused::Account { no: No::Job(duplicate), shared: false });
+                return Err(AdmitError::Denied { denial: Denial::Job(duplicate), shared: false });
             }
         }
         if let Some(share) = share {
@@ -192,7 +192,7 @@ impl<D: Database> Passing<'_, D> {
             return Ok(Passed::Fallback(at));
         }
         self.kept = false;
-        let trouble = if self.sent == Sent::Perhaps { Trouble::Indeterminate } else { Trouble::Unavailable };
+        let trouble = if self.sent == Sent::Perhaps { StoreError::Indeterminate } else { StoreError::Unavailable };
         Err(trouble.into())
     }
 }
@@ -206,7 +206,7 @@ impl<D: Database> Drop for Passing<'_, D> {
         let settle = Settle {
             plan: Arc::clone(&self.admit.plan),
             attempt: 0,
-            since: Since { at: self.wall / 1_000 * 1_000, turn: u32::MAX },
+            since: AdmittedAt { at: self.wall / 1_000 * 1_000, epoch: u32::MAX },
             end: End::Void,
             used: Amounts::new(),
             part: 0,
@@ -232,11 +232,11 @@ impl Shares {
         self.with(tenant, wall, |local| local.hear(plan, usage, before, wall));
     }
 
-    fn pass(&self, tenant: &Arc<str>, admit: &Admit, wall: u64) -> Result<(), Refused> {
+    fn pass(&self, tenant: &Arc<str>, admit: &Admit, wall: u64) -> Result<(), AdmitError> {
         let passed = self.with(tenant, wall, |local| local.pass(&admit.plan, &admit.amounts, self.share, wall));
         passed
-            .ok_or(Trouble::Unavailable)?
-            .map_err(|violations| Refused::Account { no: No::Limits(violations), shared: false })
+            .ok_or(StoreError::Unavailable)?
+            .map_err(|violations| AdmitError::Denied { denial: Denial::Limits(violations), shared: false })
     }
 
     /// Something of a client; `None` where there is no room for another.
@@ -346,11 +346,11 @@ fn probe() -> Order {
 }
 
 /// What a layer tells of its spool.
-pub(super) fn told(heard: &Heard) -> Told {
+pub(super) fn told(heard: &Heard) -> StoreEvent {
     match heard {
-        Heard::Lost(why) => Told::Lost(Arc::clone(why)),
-        Heard::Back => Told::Back,
-        Heard::Full => Told::Full,
-        Heard::Merged { records, duplicates } => Told::Merged { records: *records, duplicates: *duplicates },
+        Heard::Lost(why) => StoreEvent::Lost(Arc::clone(why)),
+        Heard::Back => StoreEvent::Back,
+        Heard::Full => StoreEvent::Full,
+        Heard::Merged { records, duplicates } => StoreEvent::Merged { records: *records, duplicates: *duplicates },
     }
 }

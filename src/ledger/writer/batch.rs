@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Act, Admit, Admitted, Detail, End, Entry, Hold, JobRows, JobStatus, Key, LATE, Line, Loaded, Order, Pass, Reads,
-    Reserve, Row, Settle, Since, Verdict, Writes, book::Book, job_time::forgotten,
+    Act, Admit, Admitted, AdmittedAt, Detail, End, Entry, Hold, JobRows, JobStatus, Key, LATE, Loaded, Order, Pass,
+    Posting, Reads, Reserve, Row, Settle, Verdict, Writes, account_state::AccountState, job_time::forgotten,
 };
 use crate::{
     kind::Kind,
@@ -71,14 +71,14 @@ impl Order {
 /// A reset gives room and returns no money, so the row that takes the amount off the bill carries all of it. The part that
 /// the count no longer had is added back by a reset row, and the count stays the sum of its rows.
 struct Returned {
-    line: Line,
+    line: Posting,
     /// The part that a reset had removed from the count.
     by_reset: i64,
 }
 
 impl Returned {
     /// Completes `line`, which returns as much of `amount` as the count still had.
-    fn of(mut line: Line, amount: u64) -> Self {
+    fn of(mut line: Posting, amount: u64) -> Self {
         let by_reset = i64::try_from(amount).unwrap_or(i64::MAX) + line.amount;
         line.amount -= by_reset;
         Self { line, by_reset }
@@ -89,7 +89,7 @@ impl Returned {
 struct Batch {
     now: u64,
     sealed: u64,
-    books: BTreeMap<Arc<str>, Book>,
+    books: BTreeMap<Arc<str>, AccountState>,
     rows: HashMap<Key, Vec<Row>>,
     /// Jobs that passed, or whose end did: the rows that this batch writes for them are looked for in it.
     passed: HashSet<Key>,
@@ -99,7 +99,7 @@ struct Batch {
 /// Decides all orders; says what to write, and what to answer once that is durable.
 pub(super) fn decide<'a>(orders: impl Iterator<Item = Turn<'a>> + Clone, loaded: Loaded) -> (Writes, Vec<Verdict>) {
     let Loaded { now, accounts, rows, sealed } = loaded;
-    let books = accounts.into_iter().map(|(tenant, stored)| (tenant, Book::new(stored))).collect();
+    let books = accounts.into_iter().map(|(tenant, stored)| (tenant, AccountState::new(stored))).collect();
     let passed = orders.clone().filter(|turn| matches!(turn.order.act, Act::Pass(_) | Act::End { .. }));
     let passed = passed.map(|turn| turn.order.key.clone()).collect();
     let mut batch = Batch { now, sealed, books, rows: HashMap::new(), passed, writes: Writes::default() };
@@ -133,7 +133,7 @@ impl Batch {
             Act::End { of, settle } => self.end(order, *of, settle),
             Act::Record { plan, amounts } => {
                 let (book, now) = self.book(order);
-                let since = Since { at: book.here(plan, now), turn: u32::MAX };
+                let since = AdmittedAt { at: book.here(plan, now), epoch: u32::MAX };
                 let (lines, near) = book.record(plan, amounts, since, now);
                 self.write(order, 0, 0, Entry::Record, lines);
                 Verdict::Recorded(near)
@@ -200,7 +200,7 @@ impl Batch {
                 let counted = || own().filter(|row| !row.limit.is_empty());
                 let (at, epoch) = (counted().map(|row| row.window).max(), counted().map(|row| row.epoch).max());
                 let (book, now) = self.book(order);
-                let since = Since { at: at.unwrap_or(now), turn: epoch.unwrap_or_else(|| book.turn()) };
+                let since = AdmittedAt { at: at.unwrap_or(now), epoch: epoch.unwrap_or_else(|| book.epoch()) };
                 Verdict::Admitted(Box::new(Admitted {
                     attempt,
                     since,
@@ -256,11 +256,11 @@ impl Batch {
         };
         let admitted = Admitted {
             attempt,
-            since: Since { at: book.here(&admit.plan, now), turn: book.turn() },
-            nearest: if admit.told { taken.sheet.nearest(now) } else { None },
+            since: AdmittedAt { at: book.here(&admit.plan, now), epoch: book.epoch() },
+            nearest: if admit.told { taken.view.nearest(now) } else { None },
             near: taken.near,
             untold: taken.untold,
-            usage: admit.usage.then(|| taken.sheet.usage(now)),
+            usage: admit.usage.then(|| taken.view.usage(now)),
         };
         let entry = if admit.reserve.is_some() { Entry::Reserve } else { Entry::Charge };
         self.write_marked(order, attempt, 0, entry, taken.lines, admit.fingerprint);
@@ -282,7 +282,7 @@ impl Batch {
         {
             return Verdict::Done;
         }
-        let since = Since { at: pass.at, turn: u32::MAX };
+        let since = AdmittedAt { at: pass.at, epoch: u32::MAX };
         let attempt = match rows.latest() {
             Some(attempt) if rows.standing(attempt) != JobStatus::Voided => {
                 let known = rows.of(attempt).find_map(|row| row.fingerprint);
@@ -455,7 +455,7 @@ impl Batch {
     fn write_corrected(&mut self, order: &Order, attempt: u32, part: u32, all: Vec<Returned>, marked: bool) {
         let resets = all.iter().filter(|returned| returned.by_reset > 0);
         let resets: Vec<_> =
-            resets.map(|Returned { line, by_reset }| Line { amount: *by_reset, ..line.clone() }).collect();
+            resets.map(|Returned { line, by_reset }| Posting { amount: *by_reset, ..line.clone() }).collect();
         self.write(order, attempt, part, Entry::Reset, resets);
         let lines: Vec<_> = all.into_iter().map(|returned| returned.line).collect();
         match marked {
@@ -492,7 +492,7 @@ impl Batch {
         }
         for (part, Returned { line, by_reset }) in (0..).zip(lines) {
             if by_reset > 0 {
-                self.write(order, attempt, part, Entry::Reset, vec![Line { amount: by_reset, ..line.clone() }]);
+                self.write(order, attempt, part, Entry::Reset, vec![Posting { amount: by_reset, ..line.clone() }]);
             }
             self.write(order, attempt, part, Entry::Void, vec![line]);
         }
@@ -518,7 +518,7 @@ impl Batch {
     fn revoke(&mut self, order: &Order, grant: u64) -> Verdict {
         let (book, now) = self.book(order);
         let Some(state) = book.revoke(grant, now) else { return Verdict::Revoked(false) };
-        let line = Line {
+        let line = Posting {
             limit: Arc::clone(&state.limit),
             kind: Arc::clone(&state.kind),
             window: state.window,
@@ -531,7 +531,7 @@ impl Batch {
         Verdict::Revoked(true)
     }
 
-    fn book(&mut self, order: &Order) -> (&mut Book, u64) {
+    fn book(&mut self, order: &Order) -> (&mut AccountState, u64) {
         (self.books.entry(Arc::clone(&order.key.tenant)).or_default(), self.now)
     }
 
@@ -554,12 +554,12 @@ impl Batch {
     }
 
     /// As a part that no other record of the attempt has.
-    fn write_apart(&mut self, order: &Order, attempt: u32, lines: Vec<Line>) {
+    fn write_apart(&mut self, order: &Order, attempt: u32, lines: Vec<Posting>) {
         let part = JobRows(self.rows_of(&order.key)).free_part(attempt);
         self.write(order, attempt, part, Entry::Record, lines);
     }
 
-    fn write(&mut self, order: &Order, attempt: u32, part: u32, entry: Entry, lines: Vec<Line>) {
+    fn write(&mut self, order: &Order, attempt: u32, part: u32, entry: Entry, lines: Vec<Posting>) {
         for line in lines {
             self.push(order, attempt, part, entry, line, None, None);
         }
@@ -572,11 +572,11 @@ impl Batch {
         attempt: u32,
         part: u32,
         entry: Entry,
-        mut lines: Vec<Line>,
+        mut lines: Vec<Posting>,
         fingerprint: Option<u128>,
     ) {
         if lines.is_empty() {
-            lines.push(Line { limit: "".into(), kind: "".into(), window: 0, epoch: 0, amount: 0 });
+            lines.push(Posting { limit: "".into(), kind: "".into(), window: 0, epoch: 0, amount: 0 });
         }
         for line in lines {
             self.push(order, attempt, part, entry, line, fingerprint, None);
@@ -590,11 +590,11 @@ impl Batch {
         attempt: u32,
         part: u32,
         entry: Entry,
-        mut lines: Vec<Line>,
+        mut lines: Vec<Posting>,
         pass: &Pass,
     ) {
         if lines.is_empty() {
-            lines.push(Line { limit: "".into(), kind: "".into(), window: 0, epoch: 0, amount: 0 });
+            lines.push(Posting { limit: "".into(), kind: "".into(), window: 0, epoch: 0, amount: 0 });
         }
         for line in lines {
             let detail = Detail { until: pass.at, reason: PASSED.into(), ..Detail::default() };
@@ -602,7 +602,7 @@ impl Batch {
         }
     }
 
-    fn write_detailed(&mut self, order: &Order, line: Line, detail: Detail) {
+    fn write_detailed(&mut self, order: &Order, line: Posting, detail: Detail) {
         self.push(order, 0, 0, Entry::Grant, line, None, Some(Box::new(detail)));
     }
 
@@ -613,11 +613,11 @@ impl Batch {
         attempt: u32,
         part: u32,
         entry: Entry,
-        line: Line,
+        line: Posting,
         fingerprint: Option<u128>,
         detail: Option<Box<Detail>>,
     ) {
-        let Line { limit, kind, window, epoch, amount } = line;
+        let Posting { limit, kind, window, epoch, amount } = line;
         // What settles it may come in the same batch only where it passed.
         let own = order.own && !self.passed.contains(&order.key);
         let (key, order) = (order.key.clone(), order.id);

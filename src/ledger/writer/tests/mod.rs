@@ -11,7 +11,7 @@ mod writer;
 
 use std::sync::Arc;
 
-use super::{Act, Admit, End, Key, Order, Settle, Since};
+use super::{Act, Admit, AdmittedAt, End, Key, Order, Settle};
 use crate::{
     quota::{Amounts, Plan, Quota},
     time::Period,
@@ -41,7 +41,7 @@ fn admit(plan: &Arc<Plan>, amounts: impl Into<Amounts>) -> Admit {
     }
 }
 
-fn settle(plan: &Arc<Plan>, attempt: u32, since: Since, end: End) -> Act {
+fn settle(plan: &Arc<Plan>, attempt: u32, since: AdmittedAt, end: End) -> Act {
     Act::Settle(Settle { plan: Arc::clone(plan), attempt, since, end, used: Amounts::new(), part: 0 })
 }
 

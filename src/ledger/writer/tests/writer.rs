@@ -7,7 +7,7 @@ use super::{
     *,
 };
 use crate::ledger::writer::{
-    Answered, CancelResult, Entry, Event, Fault, JobStatus, Report, Since, Step, SubmitError, Verdict, Writer,
+    AdmittedAt, Answered, CancelResult, Entry, Event, Fault, JobStatus, Report, Step, SubmitError, Verdict, Writer,
 };
 
 /// A writer, its database, and what everybody was told.
@@ -35,7 +35,7 @@ impl Scene {
     }
 
     fn tell(&mut self, id: u128, job: &str, attempt: u32, end: End) {
-        let since = Since { at: START, turn: 0 };
+        let since = AdmittedAt { at: START, epoch: 0 };
         self.writer.tell(order(id, key("acme", job), settle(&hourly(100), attempt, since, end)));
     }
 
@@ -347,7 +347,7 @@ fn whoever_settles_hears_how_it_stood_even_where_the_reply_was_lost() {
     let expire = Act::Expire { attempt: 0, since: START, charge: true };
     scene.writer.tell(order(4, key("acme", "a"), expire));
     scene.settle_down();
-    let since = Since { at: START, turn: 0 };
+    let since = AdmittedAt { at: START, epoch: 0 };
     let late = settle(&hourly(100), 0, since, End::Commit(("requests", 20).into()));
     scene.writer.ask(order(6, key("acme", "a"), late), "bob").unwrap();
     scene.until_commit();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::ledger::writer::{
-    CancelResult, Entry, Event, Fault, Hold, Notice, Report, Row, Since, Step, Verdict, Writer, Writes,
+    AdmittedAt, CancelResult, Entry, Event, Fault, Hold, Notice, Report, Row, Step, Verdict, Writer, Writes,
     tests::{
         model::{Database, Without},
         *,
@@ -65,7 +65,7 @@ pub(super) struct Faults {
 enum Stage {
     Ready(u8),
     Waiting { r#try: u8, process: usize, ticket: Ticket },
-    Working { r#try: u8, process: usize, attempt: u32, since: Since },
+    Working { r#try: u8, process: usize, attempt: u32, since: AdmittedAt },
     Over(Told),
 }
 
