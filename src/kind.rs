@@ -117,7 +117,6 @@ impl Kind {
     }
 
     /// Its name, shared where it is a unit of one's own.
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(crate) fn text(&self) -> std::sync::Arc<str> {
         match self {
             Self::Units(name) => name.text(),

@@ -48,7 +48,6 @@ impl PolicyName {
     }
 
     /// The name, shared.
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     pub(crate) fn text(&self) -> Arc<str> {
         Arc::clone(&self.0)
     }

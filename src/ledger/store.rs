@@ -15,15 +15,14 @@ use crate::{
     kind::Kind,
     quota::{
         ActiveGrant, Amounts, Grant, GrantId, OnFailure, Plan, Usage,
-        account::{AccountSettings, Denial, Duplicate, GrantState, Now, Stage, Warning},
+        account::{AccountSettings, CloseResult, Denial, Duplicate, GrantState, Grants, Now, Stage, Warning},
         memory::Accounts,
         store::{
-            AccountContext, AdmissionDetails, AdmitError, AdmitRequest, AdmittedCharge, Bookmark, CloseResult,
-            NearLimits, Page, PlanLookup, QuotaBackend, Receipt, ReservationKey, Settlement, StoreError, StoreEvent,
-            StoreListener,
+            AccountContext, AdmissionDetails, AdmitError, AdmitRequest, AdmittedCharge, Bookmark, NearLimits, Page,
+            PlanLookup, QuotaBackend, Receipt, ReservationKey, Settlement, StoreError, StoreEvent, StoreListener,
         },
     },
-    time::{Clock, from_1970, since_1970},
+    time::Clock,
 };
 
 /// The accounts of one layer in a ledger that others use too.
@@ -384,15 +383,14 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         amounts.leave_out(&Kind::Concurrent);
         MaybeFuture::future(async move {
             let mut violations = match owner.read(owner.scribe.database.account(&tenant)).await {
-                Ok((wall, stored)) => writer::account_view(stored, &plan, wall).check(&amounts, wall),
+                Ok((wall, stored)) => {
+                    writer::account_view(stored, &plan, wall).violations(&amounts, writer::wall_time(wall))
+                }
                 Err(StoreError::Unavailable) if blind => Vec::new(), // whoever comes to be admitted passes too
                 Err(trouble) => return Err(trouble.into()),
             };
             violations.extend(places);
-            if violations.is_empty() {
-                return Ok(());
-            }
-            Err(AdmitError::Denied { denial: Denial::Limits(violations), shared: false })
+            AdmitError::unless_none(violations, false)
         })
     }
 
@@ -443,20 +441,8 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         account: &AccountContext<'_>,
         grant: Grant,
     ) -> MaybeFuture<Result<Result<GrantId, ConfigError>, StoreError>> {
-        let state = GrantState {
-            id: fastrand::u64(1..=i64::MAX as u64),
-            limit: grant.limit().into(),
-            kind: "".into(), // that of the plan's limit
-            amount: grant.amount(),
-            until: columns::whole(since_1970(grant.until())),
-            approver: grant.approver().into(),
-            reason: grant.reason().into(),
-            before: 0,
-            current: 0,
-            window: 0,
-            epoch: 0,
-            ended: false,
-        };
+        let mut state = GrantState::new(GrantId(fastrand::u64(1..=i64::MAX as u64)), &grant, "".into()); // the plan has its kind
+        state.until = columns::whole(state.until);
         let act = Act::Grant { plan: Arc::clone(account.plan), grant: Box::new(state) };
         self.ask(self.unnamed(account, act), |verdict| match verdict {
             Verdict::Granted(id) => Some(Ok(id)),
@@ -477,10 +463,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         let owner = Arc::clone(&self.owner);
         MaybeFuture::future(async move {
             let (wall, stored) = owner.read(owner.scribe.database.account(&tenant)).await?;
-            let mut live: Vec<_> =
-                stored.grants.into_iter().filter(|state| !state.ended && state.until > wall).collect();
-            live.sort_by_key(|state| (state.until, state.id));
-            Ok(live.into_iter().filter_map(granted).collect())
+            Ok(stored.grants.into_iter().collect::<Grants>().active(wall))
         })
     }
 
@@ -577,10 +560,4 @@ fn ending(standing: JobStatus) -> CloseResult {
         JobStatus::Voided => CloseResult::AlreadyClosed(Stage::RolledBack),
         JobStatus::Charged | JobStatus::Unknown => CloseResult::Unknown,
     }
-}
-
-fn granted(state: GrantState) -> Option<ActiveGrant> {
-    let grant = Grant::try_new(&state.limit, state.amount, from_1970(state.until)).ok()?;
-    let grant = grant.approved_by(state.approver).because(state.reason);
-    Some(ActiveGrant { id: GrantId(state.id), grant, used: state.before.saturating_add(state.current) })
 }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::MOST;
-use crate::{error::ConfigError, policy_name::PolicyName, time::from_1970};
+use crate::{error::ConfigError, time::from_1970};
 
 /// More than the plan allows, until some time: who approved it, and why.
 ///
@@ -185,11 +185,4 @@ pub struct ActiveGrant {
     pub grant: Grant,
     /// How much of it is used up.
     pub used: u64,
-}
-
-/// A limit and its name do not meet: there is no such limit in the plan.
-pub(crate) fn no_such_limit(name: &str, known: impl Iterator<Item = PolicyName>) -> ConfigError {
-    let known: Vec<String> = known.map(|name| name.to_string()).collect();
-    let shown: String = name.chars().take(80).collect();
-    ConfigError::new("limit", &format!("be one of the plan's ({})", known.join(", ")), format_args!("{shown:?}"))
 }

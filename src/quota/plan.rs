@@ -1,10 +1,14 @@
 //! What a class of clients may use.
 
-use std::fmt;
+use std::{fmt, time::SystemTime};
 
 use super::Quota;
 use crate::kind::{Direction, Kind};
-use crate::{error::ConfigError, policy_name::PolicyName, time::Period};
+use crate::{
+    error::ConfigError,
+    policy_name::PolicyName,
+    time::{Instant, Period, from_1970},
+};
 
 /// What a class of clients may use: any number of limits that are decided together, all or nothing.
 ///
@@ -22,7 +26,7 @@ use crate::{error::ConfigError, policy_name::PolicyName, time::Period};
 pub struct Plan {
     name: PolicyName,
     version: u64,
-    warn_at: u8,
+    pub(crate) warn_at: u8,
     starts_fresh: bool,
     counted: Vec<Limit>,
     concurrent: Option<Limit>,
@@ -50,9 +54,19 @@ impl Limit {
         self.quota.kind()
     }
 
-    /// Whether what was used of one is used of the other: they have the same name and count the same.
+    /// Whether the other has the same name and kind: then what was used of one is used of the other.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         self.name == other.name && self.kind() == other.kind()
+    }
+
+    /// Whether it has this name and kind.
+    pub(crate) fn is_named(&self, name: &str, kind: &str) -> bool {
+        self.name.as_str() == name && self.kind().as_str() == kind
+    }
+
+    /// Whether its name or its kind is `word`.
+    pub(crate) fn is_called(&self, word: &str) -> bool {
+        self.name.as_str() == word || self.kind().as_str() == word
     }
 }
 
@@ -234,10 +248,28 @@ impl Plan {
         self.all().map(|limit| &limit.quota)
     }
 
-    /// At how many percent it warns.
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    pub(crate) const fn warns_at(&self) -> u8 {
-        self.warn_at
+    /// Checks that a limit has this name or kind, if one is given.
+    pub(crate) fn check_name(&self, name: Option<&str>) -> Result<(), ConfigError> {
+        match name {
+            Some(name) if !self.counted.iter().any(|limit| limit.is_called(name)) => Err(self.no_such_limit(name)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the counted limit of this name, which a grant raises until `until`.
+    pub(crate) fn grantable(&self, name: &str, until: SystemTime, wall: u64) -> Result<&Limit, ConfigError> {
+        let limit = self.counted.iter().find(|limit| limit.name.as_str() == name);
+        let limit = limit.ok_or_else(|| self.no_such_limit(name))?;
+        if until <= from_1970(wall) {
+            return Err(ConfigError::new("end of a grant", "lie ahead", Instant(until)));
+        }
+        Ok(limit)
+    }
+
+    fn no_such_limit(&self, name: &str) -> ConfigError {
+        let known: Vec<&str> = self.counted.iter().map(|limit| limit.name.as_str()).collect();
+        let shown: String = name.chars().take(80).collect();
+        ConfigError::new("limit", &format!("be one of the plan's ({})", known.join(", ")), format_args!("{shown:?}"))
     }
 
     pub(crate) const fn starts_fresh(&self) -> bool {

@@ -4,13 +4,14 @@ use std::{any::Any, fmt, num::NonZeroU64, sync::Arc};
 
 use super::{
     ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
-    account::{AccountSettings, ChargeRequest, Denial, Job, Nearest, Now, Stage, Warning},
+    account::{AccountSettings, ChargeRequest, CloseResult, Denial, Job, Nearest, Now, Warning},
     layer::OnFailure,
 };
 use crate::{
     error::ConfigError,
     gate::MaybeFuture,
     identity::{Client, Digester},
+    refusal::Violation,
     sync::Lease,
     time::Clock,
 };
@@ -256,6 +257,13 @@ pub(crate) enum AdmitError {
     Store(StoreError),
 }
 
+impl AdmitError {
+    /// Denies a charge that violates any limit.
+    pub(crate) fn unless_none(violations: Vec<Violation>, shared: bool) -> Result<(), Self> {
+        if violations.is_empty() { Ok(()) } else { Err(Self::Denied { denial: Denial::Limits(violations), shared }) }
+    }
+}
+
 impl From<StoreError> for AdmitError {
     fn from(error: StoreError) -> Self {
         Self::Store(error)
@@ -309,19 +317,6 @@ pub(crate) struct AccountAddress {
     pub(crate) shard: u32,
     pub(crate) slot: u32,
     pub(crate) generation: u32,
-}
-
-/// How the end of a reservation by its id turned out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CloseResult {
-    /// It was open, and has now ended.
-    Closed,
-    /// Its time had run out.
-    Expired,
-    /// It had ended before, in this way.
-    AlreadyClosed(Stage),
-    /// Nobody remembers it.
-    Unknown,
 }
 
 /// How a charge ends.

@@ -3,7 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use crate::{
-    quota::{Amounts, Limit, Plan, Usage, account::StoredCounter},
+    ledger::writer::StoredCounter,
+    quota::{Amounts, Limit, Plan, Usage},
     refusal::Violation,
 };
 
@@ -37,7 +38,7 @@ impl Local {
                     kind: limit.kind().clone(),
                     limit: here,
                     current: part.passed,
-                    wait: Some(Duration::from_nanos(part.count.ends.saturating_sub(wall))),
+                    wait: Some(Duration::from_nanos(part.count.counter.ends.saturating_sub(wall))),
                 });
             }
         }
@@ -60,12 +61,13 @@ impl Local {
             let ends = told.resets_at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
             let part = self.part(limit, wall);
             // A rolling period began with somebody else's use.
-            part.count.ends = ends.map_or(part.count.ends, crate::time::nanos);
+            part.count.counter.ends = ends.map_or(part.count.counter.ends, crate::time::nanos);
             let used = told.used.saturating_add(told.reserved);
             match before {
                 Some(before) => {
                     part.known = used;
-                    let same = |old: &&Part| old.count.starts == part.count.starts && old.count.is_of(limit);
+                    let same =
+                        |old: &&Part| old.count.counter.starts == part.count.counter.starts && old.count.is_of(limit);
                     let passed = before.parts.iter().find(same).map_or(0, |old| old.passed);
                     part.passed = part.passed.saturating_sub(passed);
                 }
@@ -76,7 +78,7 @@ impl Local {
 
     /// Whether all that is known of it is over.
     pub(crate) fn is_over(&self, wall: u64) -> bool {
-        self.parts.iter().all(|part| part.count.ends <= wall)
+        self.parts.iter().all(|part| part.count.counter.ends <= wall)
     }
 
     fn part(&mut self, limit: &Limit, wall: u64) -> &mut Part {
@@ -85,7 +87,7 @@ impl Local {
             self.parts.len() - 1
         });
         let part = &mut self.parts[at];
-        if part.count.ends <= wall {
+        if part.count.counter.ends <= wall {
             *part = Part { count: StoredCounter::beginning(limit, wall), known: 0, passed: 0 };
         }
         part

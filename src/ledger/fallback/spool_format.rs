@@ -9,11 +9,11 @@ use std::{hash::Hasher, sync::Arc, time::Duration};
 
 use siphasher::sip::SipHasher24;
 
-use crate::ledger::writer::{Act, AdmittedAt, End, Key, Order, Pass, Reserve, Settle};
+use crate::ledger::writer::{Act, AdmittedAt, End, Key, Order, Pass, Reserve, Settle, StoredCounter};
 use crate::{
     kind::Kind,
     policy_name::PolicyName,
-    quota::{Amounts, Plan, Quota, account::StoredCounter},
+    quota::{Amounts, Plan, Quota},
     time::Period,
 };
 
@@ -186,15 +186,15 @@ impl Body {
     /// What of a plan says what is counted: of each limit the period that is under way.
     fn plan(&mut self, plan: &Plan, at: u64) {
         self.text(plan.name().as_str());
-        self.0.push(plan.warns_at());
+        self.0.push(plan.warn_at);
         self.number(plan.counted().len() as u64);
         for limit in plan.counted() {
             let period = StoredCounter::beginning(limit, at);
             self.text(limit.name.as_str());
             self.text(limit.kind().as_str());
             self.number(limit.limit);
-            self.number(period.starts);
-            self.number(period.ends);
+            self.number(period.counter.starts);
+            self.number(period.counter.ends);
         }
     }
 }

@@ -12,9 +12,9 @@ use crate::{
     ledger::{
         Failure,
         columns::{nanos, natural, read, text, time, until},
-        writer::{Detail, Entry, Hold, Key, Loaded, Row},
+        writer::{Detail, Entry, Hold, Key, Loaded, Row, StoredCounter},
     },
-    quota::account::{GrantState, StoredCounter},
+    quota::account::{Counter, GrantState},
 };
 
 /// The clock, counts, grants and rows, told apart by the first column: one statement sees one moment. Each account and job is
@@ -86,13 +86,15 @@ fn take(row: &PgRow, loaded: &mut Loaded, found: &mut Vec<(i64, Row)>) -> Result
         1 => loaded.accounts.entry(tenant()?).or_default().counts.push(StoredCounter {
             limit: read(limit).into(),
             kind: kind()?,
-            starts: time(starts),
-            ends: ends()?,
-            epoch: epoch()?,
-            used: number(7)?,
-            reserved: number(8)?,
-            warned: value(row, 13)?,
-            warning_pending: value(row, 14)?,
+            counter: Counter {
+                starts: time(starts),
+                ends: ends()?,
+                epoch: epoch()?,
+                used: number(7)?,
+                reserved: number(8)?,
+                warned: value(row, 13)?,
+                warning_pending: value(row, 14)?,
+            },
         }),
         2 => loaded.accounts.entry(tenant()?).or_default().grants.push(GrantState {
             id: number(7)?,

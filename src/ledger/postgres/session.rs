@@ -9,14 +9,11 @@ use super::{
     rows,
     values::{Digest, Time},
 };
-use crate::{
-    ledger::{
-        Failure, Session,
-        columns::{in_order, instant, number, text, until},
-        progress::Progress,
-        writer::{Hold, Key, Loaded, Reads, Row, Writes},
-    },
-    quota::account::StoredCounter,
+use crate::ledger::{
+    Failure, Session,
+    columns::{in_order, instant, number, text, until},
+    progress::Progress,
+    writer::{Hold, Key, Loaded, Reads, Row, StoredCounter, Writes},
 };
 
 /// A connection of its own: dropping it closes it, and what has not been committed comes to nothing.
@@ -223,13 +220,13 @@ fn put_counts(writes: &Writes) -> Result<Prepared, Failure> {
         .bind(all(&writes.counts, |(tenant, _)| text(tenant)))
         .bind(all(&counts, |count| text(&count.limit)))
         .bind(all(&counts, |count| text(&count.kind)))
-        .bind(try_all(&counts, |count| instant(count.starts).map(Time))?)
-        .bind(all(&counts, |count| i64::from(count.epoch)))
-        .bind(try_all(&counts, |count| instant(count.ends).map(Time))?)
-        .bind(try_all(&counts, |count| number(count.used))?)
-        .bind(try_all(&counts, |count| number(count.reserved))?)
-        .bind(all(&counts, |count| count.warned))
-        .bind(all(&counts, |count| count.warning_pending)))
+        .bind(try_all(&counts, |count| instant(count.counter.starts).map(Time))?)
+        .bind(all(&counts, |count| i64::from(count.counter.epoch)))
+        .bind(try_all(&counts, |count| instant(count.counter.ends).map(Time))?)
+        .bind(try_all(&counts, |count| number(count.counter.used))?)
+        .bind(try_all(&counts, |count| number(count.counter.reserved))?)
+        .bind(all(&counts, |count| count.counter.warned))
+        .bind(all(&counts, |count| count.counter.warning_pending)))
 }
 
 fn put_grants(writes: &Writes) -> Result<Prepared, Failure> {

@@ -12,9 +12,9 @@ use crate::{
     ledger::{
         Failure,
         columns::{natural, read, time},
-        writer::{Detail, Entry, Hold, Key, Row},
+        writer::{Detail, Entry, Hold, Key, Row, StoredCounter},
     },
-    quota::account::{GrantState, StoredCounter},
+    quota::account::{Counter, GrantState},
 };
 
 /// The values of a row, one after another.
@@ -57,13 +57,15 @@ pub(super) fn count(row: &SqliteRow) -> Result<(Arc<str>, StoredCounter), Failur
     let count = StoredCounter {
         limit: values.text()?,
         kind: values.text()?,
-        starts: values.nanos()?,
-        epoch: values.natural()?,
-        ends: values.nanos()?,
-        used: values.natural()?,
-        reserved: values.natural()?,
-        warned: values.next()?,
-        warning_pending: values.next()?,
+        counter: Counter {
+            starts: values.nanos()?,
+            epoch: values.natural()?,
+            ends: values.nanos()?,
+            used: values.natural()?,
+            reserved: values.natural()?,
+            warned: values.next()?,
+            warning_pending: values.next()?,
+        },
     };
     Ok((tenant, count))
 }

@@ -78,9 +78,12 @@ impl SqliteSession {
         }
         in_chunks(connection, &statements::PUT_COUNTS, false, &writes.counts, &[], |query, (tenant, count)| {
             let query = query.bind(name(tenant)).bind(name(&count.limit)).bind(name(&count.kind));
-            let query = query.bind(instant(count.starts)?).bind(i64::from(count.epoch)).bind(instant(count.ends)?);
-            let query = query.bind(number(count.used)?).bind(number(count.reserved)?);
-            Ok(query.bind(count.warned).bind(count.warning_pending))
+            let query = query
+                .bind(instant(count.counter.starts)?)
+                .bind(i64::from(count.counter.epoch))
+                .bind(instant(count.counter.ends)?);
+            let query = query.bind(number(count.counter.used)?).bind(number(count.counter.reserved)?);
+            Ok(query.bind(count.counter.warned).bind(count.counter.warning_pending))
         })
         .await?;
         in_chunks(connection, &statements::PUT_GRANTS, false, &writes.grants, &[], |query, (tenant, grant)| {

@@ -44,7 +44,8 @@ impl Model {
         });
         let mut seen = Vec::new();
         writes.counts.retain(|(tenant, count)| {
-            let key = (tenant.clone(), count.limit.clone(), count.kind.clone(), count.starts, count.epoch);
+            let key =
+                (tenant.clone(), count.limit.clone(), count.kind.clone(), count.counter.starts, count.counter.epoch);
             !seen.contains(&key) && {
                 seen.push(key);
                 true
@@ -92,7 +93,7 @@ impl Model {
     fn write(&mut self, writes: Writes) {
         self.rows.extend(writes.rows);
         for (tenant, count) in writes.counts {
-            let key = (tenant, count.limit.clone(), count.kind.clone(), count.starts, count.epoch);
+            let key = (tenant, count.limit.clone(), count.kind.clone(), count.counter.starts, count.counter.epoch);
             self.counts.insert(key, count);
         }
         for (tenant, grant) in writes.grants {
@@ -118,10 +119,10 @@ impl Model {
         for tenant in TENANTS {
             let stored = &loaded.accounts[tenant];
             let sorted = |mut counts: Vec<StoredCounter>| {
-                counts.sort_by_key(|it| (it.limit.clone(), it.kind.clone(), it.starts, it.epoch));
+                counts.sort_by_key(|it| (it.limit.clone(), it.kind.clone(), it.counter.starts, it.counter.epoch));
                 counts
             };
-            let counts = self.counts.iter().filter(|(key, count)| &*key.0 == tenant && count.ends > 0);
+            let counts = self.counts.iter().filter(|(key, count)| &*key.0 == tenant && count.counter.ends > 0);
             assert_eq!(sorted(stored.counts.clone()), sorted(counts.map(|(_, count)| count.clone()).collect()));
             let mut grants = stored.grants.clone();
             grants.sort_by_key(|grant| grant.id);
@@ -192,13 +193,7 @@ fn counts() -> impl Strategy<Value = (Arc<str>, StoredCounter)> {
                 StoredCounter {
                     limit,
                     kind,
-                    starts: starts * 1_000,
-                    ends,
-                    epoch,
-                    used,
-                    reserved,
-                    warned,
-                    warning_pending,
+                    counter: Counter { starts: starts * 1_000, ends, epoch, used, reserved, warned, warning_pending },
                 },
             )
         })

@@ -17,7 +17,7 @@ pub(crate) use super::fallback::{
     spool_format::{HEADER, encode, frame, recover},
 };
 use account_state::Posting;
-pub(crate) use account_state::{AdmittedAt, account_view};
+pub(crate) use account_state::{AdmittedAt, StoredCounter, account_view, wall_time};
 pub(crate) use billed::{Billed, billed};
 pub(crate) use job::JobRows;
 pub(crate) use job::JobStatus;

@@ -2,7 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::quota::account::{GrantState, StoredCounter};
+use super::StoredCounter;
+use crate::quota::account::GrantState;
 
 /// What a row says happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

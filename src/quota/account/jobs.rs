@@ -53,7 +53,7 @@ pub(crate) enum Duplicate {
 
 impl Jobs {
     /// Whether the job may start.
-    pub(super) fn ask(&self, job: &Job, most: usize) -> Result<(), Duplicate> {
+    pub(super) fn check(&self, job: &Job, most: usize) -> Result<(), Duplicate> {
         match self.all.get(&job.id) {
             Some(known) if known.fingerprint != job.fingerprint => Err(Duplicate::Conflict),
             Some(known) if known.running => Err(Duplicate::Running),

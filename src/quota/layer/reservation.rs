@@ -5,8 +5,8 @@ use std::{error::Error, fmt, sync::Arc};
 use super::{policy::QuotaPolicy, reservation_id::ReservationId};
 use crate::quota::{
     Amounts,
-    account::Stage,
-    store::{CloseResult, Receipt, Settlement, StoreError},
+    account::{CloseResult, Stage},
+    store::{Receipt, Settlement, StoreError},
 };
 
 /// What was set aside for one piece of work; a drop gives it back.

@@ -14,10 +14,10 @@ use crate::{
     identity::Client,
     quota::{
         ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
-        account::{AccountSettings, Now},
+        account::{AccountSettings, CloseResult, Now},
         store::{
-            AccountContext, AdmitError, AdmitRequest, AdmittedCharge, BackendFactory, Bookmark, CloseResult,
-            NearLimits, Page, PlanLookup, QuotaBackend, QuotaStore, Receipt, ReservationKey, Settlement, StoreError,
+            AccountContext, AdmitError, AdmitRequest, AdmittedCharge, BackendFactory, Bookmark, NearLimits, Page,
+            PlanLookup, QuotaBackend, QuotaStore, Receipt, ReservationKey, Settlement, StoreError,
         },
     },
     refusal::Reason,

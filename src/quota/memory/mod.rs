@@ -17,7 +17,7 @@ use std::{
 use shard::Shard;
 
 use super::{
-    account::{Account, AccountSettings, Now},
+    account::{Account, AccountSettings, MAX_CLOCK_STEP, Now},
     layer::OnFailure,
     store::{AccountAddress, AccountContext, BackendFactory, NearLimits, QuotaBackend},
 };
@@ -75,9 +75,6 @@ const CROWD: u32 = u32::MAX;
 /// somebody to forget in its own.
 const MOST_SHARDS: usize = 64;
 const CLIENTS_OF_SHARD: usize = 256;
-
-/// A clock that has stepped back by more was wrong before, and whoever was forgotten then is a newcomer.
-const STEP: u64 = 48 * 3_600 * 1_000_000_000;
 
 impl Accounts {
     /// No accounts, with room for `most`.
@@ -262,7 +259,7 @@ impl Accounts {
     #[inline]
     fn present(&self, now: Now) -> Now {
         let forgotten = self.shared.forgotten.load(Ordering::Relaxed);
-        let stepped_back = forgotten > now.wall && forgotten - now.wall <= STEP;
+        let stepped_back = forgotten > now.wall && forgotten - now.wall <= MAX_CLOCK_STEP;
         Now { wall: if stepped_back { forgotten } else { now.wall }, ..now }
     }
 

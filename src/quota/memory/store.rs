@@ -7,10 +7,10 @@ use crate::{
     identity::Client,
     quota::{
         ActiveGrant, Amounts, Grant, GrantId, Usage,
-        account::{Account, Closed, Now, Taken, Warning},
+        account::{Account, CloseResult, Now, Taken, Warning},
         store::{
             AccountAddress, AccountContext, AdmissionDetails, AdmitError, AdmitRequest, AdmittedCharge, Bookmark,
-            CloseResult, NearLimits, Page, PlanLookup, QuotaBackend, Receipt, ReservationKey, Settlement, StoreError,
+            NearLimits, Page, PlanLookup, QuotaBackend, Receipt, ReservationKey, Settlement, StoreError,
         },
     },
     sync::Ordering,
@@ -39,7 +39,7 @@ impl QuotaBackend for Accounts {
             let quiet = !request.wants_usage && !taken.reclaimed && taken.marks.are_none();
             let details = if quiet { None } else { Some(details_of(account, &taken, request, now, shared)) };
             // What a crowd has left is nobody's business.
-            let nearest = if request.wants_nearest && !shared { account.nearest(now) } else { None };
+            let nearest = if request.wants_nearest && !shared { account.nearest(now.wall) } else { None };
             MaybeFuture::Ready(Ok(AdmittedCharge { receipt, nearest, details }))
         };
         self.with(&request.account, admit, || self.with_crowd(&request.account, admit))
@@ -47,12 +47,7 @@ impl QuotaBackend for Accounts {
 
     fn settle(&self, receipt: &Receipt, end: &Settlement<'_>, now: Now) -> NearLimits {
         self.at(receipt.address, now, |account, now| {
-            if receipt.open {
-                account.land();
-            }
-            if let Some(lease) = receipt.lease {
-                account.release(lease);
-            }
+            account.land(receipt.open, receipt.lease);
             match end {
                 Settlement::Void(amounts) => {
                     if let Some(hold) = receipt.reservation {
@@ -85,7 +80,7 @@ impl QuotaBackend for Accounts {
     fn watch(&self, receipt: &Receipt, now: Now) {
         let Some(lease) = receipt.lease else { return };
         self.at(receipt.address, now, |account, now| {
-            account.watch(lease, now);
+            account.slots.watch(lease, now.moment);
             0
         });
     }
@@ -93,7 +88,7 @@ impl QuotaBackend for Accounts {
     fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits {
         self.at(receipt.address, now, |account, now| {
             if let Some(lease) = receipt.lease {
-                account.touch(lease, now);
+                account.slots.touch(lease, now.moment);
             }
             if let Some(hold) = receipt.reservation {
                 account.renew(hold, now, &self.settings);
@@ -114,26 +109,20 @@ impl QuotaBackend for Accounts {
         _: PlanLookup,
         now: Now,
     ) -> MaybeFuture<Result<(CloseResult, NearLimits), StoreError>> {
-        let (address, hold) = match *reserved {
+        let (address, reservation) = match *reserved {
             ReservationKey::Memory { accounts, address, reservation: hold } if accounts == self.number => {
                 (address, hold)
             }
             _ => return MaybeFuture::Ready(Ok((CloseResult::Unknown, NearLimits::default()))),
         };
-        let mut closed = Closed::Unknown;
+        let mut result = CloseResult::Unknown;
         let near = self.at(address, now, |account, now| {
             account.expire(now, &self.settings);
             let warned;
-            (closed, warned) = account.close(hold, actual, false, now, &self.settings);
+            (result, warned) = account.close(reservation, actual, false, now, &self.settings);
             warned
         });
-        let ending = match closed {
-            Closed::Now(_) => CloseResult::Closed,
-            Closed::TooLate(_) => CloseResult::Expired,
-            Closed::Before(stage) => CloseResult::AlreadyClosed(stage),
-            Closed::Unknown => CloseResult::Unknown,
-        };
-        MaybeFuture::Ready(Ok((ending, near)))
+        MaybeFuture::Ready(Ok((result, near)))
     }
 
     fn record(&self, context: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>> {
@@ -145,15 +134,15 @@ impl QuotaBackend for Accounts {
     }
 
     fn usage(&self, context: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>> {
-        MaybeFuture::Ready(Ok(self.look(context, |account, now| account.usage(now))))
+        MaybeFuture::Ready(Ok(self.look(context, |account, now| account.usage(now.wall))))
     }
 
     fn check(&self, context: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), AdmitError>> {
-        let (checked, shared) = match self.has_room_for(context) {
-            true => (self.look(context, |account, now| account.check(amounts, now)), false),
-            false => (self.with_crowd(context, |account, now, _| account.check(amounts, now)), true),
+        let (violations, shared) = match self.has_room_for(context) {
+            true => (self.look(context, |account, now| account.violations(amounts, now)), false),
+            false => (self.with_crowd(context, |account, now, _| account.violations(amounts, now)), true),
         };
-        MaybeFuture::Ready(checked.map_err(|denial| AdmitError::Denied { denial, shared }))
+        MaybeFuture::Ready(AdmitError::unless_none(violations, shared))
     }
 
     fn page(
@@ -178,7 +167,7 @@ impl QuotaBackend for Accounts {
             while slot < end && page.len() < most {
                 if let Some((client, account)) = shard.entry(slot) {
                     account.advance(&plan_of(client), now, &self.settings);
-                    page.push((client.clone(), account.usage(now)));
+                    page.push((client.clone(), account.usage(now.wall)));
                 }
                 slot += 1;
             }
@@ -217,15 +206,15 @@ impl QuotaBackend for Accounts {
                 self.most,
             ))
         };
-        MaybeFuture::Ready(Ok(self.with(context, |account, now, _| account.grant(id, grant, now).map(|()| id), full)))
+        MaybeFuture::Ready(Ok(self.with(context, |account, now, _| account.grant(id, &grant, now).map(|()| id), full)))
     }
 
     fn revoke(&self, context: &AccountContext<'_>, id: GrantId) -> MaybeFuture<Result<bool, StoreError>> {
-        MaybeFuture::Ready(Ok(self.look(context, |account, _| account.revoke(id))))
+        MaybeFuture::Ready(Ok(self.look(context, |account, now| account.revoke(id, now))))
     }
 
     fn grants(&self, context: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>> {
-        MaybeFuture::Ready(Ok(self.look(context, |account, _| account.grants())))
+        MaybeFuture::Ready(Ok(self.look(context, |account, now| account.active_grants(now))))
     }
 
     fn population(&self) -> (usize, usize) {
@@ -249,7 +238,7 @@ fn details_of(
             reclaimed,
             near: near(Some(request.account.client), warned),
             pending: account.warnings(taken.marks.pending),
-            usage: request.wants_usage.then(|| account.usage(now)),
+            usage: request.wants_usage.then(|| account.usage(now.wall)),
         },
     })
 }

@@ -77,7 +77,7 @@ impl Scene {
     /// What is used and left of the first limit.
     fn first(&mut self) -> (u64, u64) {
         let now = at(self.wall);
-        let usage = self.account().usage(now);
+        let usage = self.account().usage(now.wall);
         (usage.limits[0].used, usage.limits[0].remaining)
     }
 }

@@ -58,7 +58,7 @@ fn a_rolling_period_begins_with_the_first_use_and_the_next_with_the_first_after_
     assert_eq!(refused_by(ledger.charge("b", ("requests", 1))).len(), 1);
     ledger.now += 1 + HOUR / 2;
     admitted(ledger.charge("b", ("requests", 10)));
-    let starts: Vec<_> = ledger.store.accounts["acme"].counts.iter().map(|count| count.starts).collect();
+    let starts: Vec<_> = ledger.store.accounts["acme"].counts.iter().map(|count| count.counter.starts).collect();
     assert_eq!(starts, [START, START + HOUR + HOUR / 2]);
 }
 
