@@ -238,7 +238,7 @@ impl Permit for Slot {
 
 #[tokio::test]
 async fn a_slot_is_not_free_at_the_head_while_the_body_streams() {
-    let layer = GateLayer::of(AtMost(Mutex::new(Leases::new(2, Duration::MAX, Duration::MAX))));
+    let layer = GateLayer::new(AtMost(Mutex::new(Leases::new(2, Duration::MAX, Duration::MAX))));
     let service = layer.layer(service_fn(|_: Request<()>| async {
         let frames = futures_util::stream::pending::<Result<Frame<Bytes>, ()>>();
         Ok::<_, ()>(Response::new(StreamBody::new(frames)))

@@ -72,7 +72,7 @@ async fn serve(slots: usize) -> (SocketAddr, Arc<InFlight>, mpsc::UnboundedRecei
     let (log, heard) = mpsc::unbounded_channel();
     let slots = Leases::new(slots, Duration::from_secs(3_600), Duration::from_secs(5));
     let policy = Arc::new(InFlight { slots: Mutex::new(slots), clock: clock.clone(), log });
-    let layer = GateLayer::shared(Arc::clone(&policy));
+    let layer = GateLayer::from_arc(Arc::clone(&policy));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

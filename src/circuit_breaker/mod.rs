@@ -91,8 +91,8 @@ mod window;
 
 pub use breaker::CircuitBreaker;
 pub use call::CallError;
-pub use layer::{CircuitBlueprint, CircuitBreakerLayer};
-pub use permit::CircuitPermit;
-pub use policy::CircuitPolicy;
+pub use layer::CircuitBreakerLayer;
+pub use permit::CircuitBreakerPermit;
+pub use policy::CircuitBreakerPolicy;
 pub use state::{CircuitState, Counts};
 pub use trip::Trip;

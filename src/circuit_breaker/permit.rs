@@ -14,11 +14,11 @@ use crate::{
 /// What a request holds that passed a circuit breaker; judged as soon as its result is known.
 ///
 /// ```
-/// use tollgate::{Body, circuit_breaker::CircuitPermit};
-/// type GuardedResponse = http::Response<Body<String, CircuitPermit>>; // of a service behind a breaker
+/// use tollgate::{Body, circuit_breaker::CircuitBreakerPermit};
+/// type GuardedResponse = http::Response<Body<String, CircuitBreakerPermit>>; // of a service behind a breaker
 /// ```
 #[derive(Debug)]
-pub struct CircuitPermit {
+pub struct CircuitBreakerPermit {
     ticket: Ticket,
     started: Moment,
     /// Whether the answer says so: what a request says of itself, anybody may write.
@@ -37,7 +37,7 @@ enum Judged {
     Done,
 }
 
-impl CircuitPermit {
+impl CircuitBreakerPermit {
     #[inline]
     pub(super) fn new(ticket: Ticket, started: Moment) -> Self {
         Self { ticket, started, grpc: false, judged: Judged::NotYet, slow_head: None }
@@ -80,7 +80,7 @@ impl CircuitPermit {
     }
 }
 
-impl Permit for CircuitPermit {
+impl Permit for CircuitBreakerPermit {
     #[inline]
     fn on_response<B>(&mut self, response: &mut Response<B>) {
         let head = ResponseHead::of(response);

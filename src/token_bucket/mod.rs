@@ -54,5 +54,7 @@ mod rates;
 mod table;
 
 pub use handle::TokenBuckets;
-pub use layer::{TokenBucket, TokenBucketLayer};
+pub use layer::TokenBucketLayer;
+pub use permit::TokenBucketPermit;
+pub use policy::TokenBucketPolicy;
 pub use rate::Rate;
