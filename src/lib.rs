@@ -85,16 +85,6 @@ pub use refusal::{Dialect, Reason, Refusal, Violation};
 pub use time::{Clock, FakeClock, Moment, Period, Window};
 pub use token_bucket::{Rate, TokenBucketLayer, TokenBuckets};
 
-/// Rules that tests drive directly. Not part of the API.
-#[doc(hidden)]
-pub mod rule {
-    pub use crate::{
-        circuit_breaker::Trip,
-        sync::{Acquired, Lease, Leases},
-        token_bucket::gcra,
-    };
-}
-
 /// The README's examples compile.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

@@ -1,13 +1,7 @@
-//! A slot is a lease: a reader with a closed window is never polled again, and its slot is taken back by the next one
-//! that finds the table full. Over a real HTTP/2 connection whose window is 0.
+//! Permits of responses whose body is never polled, over a real HTTP/2 connection with a window of 0 bytes.
 #![allow(missing_docs)]
 
-use std::{
-    convert::Infallible,
-    net::SocketAddr,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
@@ -19,59 +13,42 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
-use tollgate::{
-    Admit, FakeClock, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead,
-    rule::{Lease, Leases},
-};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tollgate::{Admit, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead};
 use tower::{Layer, service_fn};
 
-/// At most so many requests at a time, until the end of their bodies.
+/// Limits requests in flight, until the end of their bodies.
 struct InFlight {
-    slots: Mutex<Leases>,
-    clock: FakeClock,
+    slots: Arc<Semaphore>,
     log: mpsc::UnboundedSender<String>,
 }
 
 struct Slot {
-    policy: Arc<InFlight>,
-    lease: Lease,
+    slot: OwnedSemaphorePermit,
+    log: mpsc::UnboundedSender<String>,
 }
 
 impl Admit for InFlight {
     type Permit = Slot;
 
     fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Slot, Refusal>> {
-        let acquired = self.slots.lock().unwrap().acquire(self.clock.now());
-        MaybeFuture::Ready(match acquired {
-            Some(acquired) => {
-                if acquired.reclaimed {
-                    self.log.send("reclaimed".into()).unwrap();
-                }
-                Ok(Slot { policy: Arc::clone(self), lease: acquired.lease })
-            }
-            None => Err(Refusal::new(Reason::Capacity, PolicyName::try_new("in flight").unwrap())),
+        MaybeFuture::Ready(match Arc::clone(&self.slots).try_acquire_owned() {
+            Ok(slot) => Ok(Slot { slot, log: self.log.clone() }),
+            Err(_) => Err(Refusal::new(Reason::Capacity, PolicyName::try_new("in flight").unwrap())),
         })
     }
 }
 
 impl Permit for Slot {
-    fn on_data(&mut self, _: usize) {
-        self.policy.slots.lock().unwrap().touch(self.lease, self.policy.clock.now());
-    }
-
     fn settle(self, outcome: Outcome<'_>) {
-        let held = self.policy.slots.lock().unwrap().release(self.lease);
-        let what = if held { "released" } else { "came too late" };
-        let _ = self.policy.log.send(format!("{what}: {outcome:?}"));
+        drop(self.slot);
+        let _ = self.log.send(format!("{outcome:?}"));
     }
 }
 
-async fn serve(slots: usize) -> (SocketAddr, Arc<InFlight>, mpsc::UnboundedReceiver<String>, FakeClock) {
-    let clock = FakeClock::new();
+async fn serve(slots: usize) -> (SocketAddr, Arc<InFlight>, mpsc::UnboundedReceiver<String>) {
     let (log, heard) = mpsc::unbounded_channel();
-    let slots = Leases::new(slots, Duration::from_secs(3_600), Duration::from_secs(5));
-    let policy = Arc::new(InFlight { slots: Mutex::new(slots), clock: clock.clone(), log });
+    let policy = Arc::new(InFlight { slots: Arc::new(Semaphore::new(slots)), log });
     let layer = GateLayer::from_arc(Arc::clone(&policy));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -88,7 +65,7 @@ async fn serve(slots: usize) -> (SocketAddr, Arc<InFlight>, mpsc::UnboundedRecei
             tokio::spawn(async move { drop(server.serve_connection(TokioIo::new(socket), service).await) });
         }
     });
-    (address, policy, heard, clock)
+    (address, policy, heard)
 }
 
 /// A connection whose streams may send nothing until the client says so.
@@ -111,32 +88,8 @@ async fn next(heard: &mut mpsc::UnboundedReceiver<String>) -> String {
 }
 
 #[tokio::test]
-async fn a_reader_with_a_closed_window_loses_its_slot_to_the_next() {
-    let (address, policy, mut heard, clock) = serve(1).await;
-    let mut client = closed_window(address).await;
-
-    let stuck = ask(&mut client).await;
-    assert_eq!(stuck.status(), StatusCode::OK);
-    assert_eq!(ask(&mut client).await.status(), StatusCode::SERVICE_UNAVAILABLE, "the slot is held");
-    clock.advance(Duration::from_secs(5));
-    assert_eq!(ask(&mut client).await.status(), StatusCode::SERVICE_UNAVAILABLE, "not overdue yet");
-    clock.advance(Duration::from_secs(1));
-    let next_one = ask(&mut client).await;
-    assert_eq!(next_one.status(), StatusCode::OK);
-    assert_eq!(next(&mut heard).await, "reclaimed");
-
-    drop(stuck); // resets the stream: its late end frees nobody's slot
-    assert_eq!(next(&mut heard).await, "came too late: Cancelled { head_sent: true }");
-    assert_eq!(policy.slots.lock().unwrap().held(), 1);
-    assert_eq!(ask(&mut client).await.status(), StatusCode::SERVICE_UNAVAILABLE);
-    drop(next_one);
-    assert_eq!(next(&mut heard).await, "released: Cancelled { head_sent: true }");
-    assert_eq!(policy.slots.lock().unwrap().held(), 0);
-}
-
-#[tokio::test]
 async fn a_slot_is_held_to_the_end_of_the_body() {
-    let (address, policy, mut heard, _) = serve(2).await;
+    let (address, policy, mut heard) = serve(2).await;
     let mut client = closed_window(address).await;
     let mut bodies = Vec::new();
     for n in 0..500 {
@@ -144,24 +97,24 @@ async fn a_slot_is_held_to_the_end_of_the_body() {
         assert_eq!(response.status(), if n < 2 { 200 } else { 503 }, "two bodies alive, not five hundred");
         bodies.extend((n < 2).then_some(response)); // a refusal's own body waits for the window too: reset it
     }
-    assert_eq!(policy.slots.lock().unwrap().held(), 2);
+    assert_eq!(policy.slots.available_permits(), 0);
     drop(bodies);
     for _ in 0..2 {
-        assert_eq!(next(&mut heard).await, "released: Cancelled { head_sent: true }");
+        assert_eq!(next(&mut heard).await, "Cancelled { head_sent: true }");
     }
-    assert_eq!(policy.slots.lock().unwrap().held(), 0);
+    assert_eq!(policy.slots.available_permits(), 2);
 }
 
 async fn resets_leak_no_slot(resets: usize) {
-    let (address, policy, mut heard, _) = serve(4).await;
+    let (address, policy, mut heard) = serve(4).await;
     let mut client = closed_window(address).await;
     for _ in 0..resets {
         let response = ask(&mut client).await;
         assert_eq!(response.status(), StatusCode::OK);
         drop(response);
-        assert_eq!(next(&mut heard).await, "released: Cancelled { head_sent: true }");
+        assert_eq!(next(&mut heard).await, "Cancelled { head_sent: true }");
     }
-    assert_eq!(policy.slots.lock().unwrap().held(), 0);
+    assert_eq!(policy.slots.available_permits(), 4);
 }
 
 #[tokio::test]

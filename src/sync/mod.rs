@@ -21,7 +21,7 @@ pub(crate) use spin::{Spin, SpinGuard};
 pub(crate) use model::{Spin, SpinGuard};
 
 pub(crate) use hot_swap::HotSwap;
-pub use lease::{Acquired, Lease, Leases};
+pub(crate) use lease::{Acquired, Lease, Leases};
 
 #[cfg(not(tollgate_loom))]
 mod spin {

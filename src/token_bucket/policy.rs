@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    gcra::{self, Verdict, Level},
+    gcra::{self, Decision, Level},
     rate::Rate,
     table::{Entry, Full, Table},
 };
@@ -119,13 +119,13 @@ impl TokenBucketPolicy {
     ) -> (Option<Entry>, Result<Option<u64>, No>) {
         let before = entry.map(|entry| full_at(entry, rate, now));
         let decision = match gcra::decide(rate, before, cost, now) {
-            Verdict::Admitted { full_at } => self.take_global(rates, cost, now).map(|()| full_at),
-            Verdict::Refused { wait } => {
+            Decision::Admitted { full_at } => self.take_global(rates, cost, now).map(|()| full_at),
+            Decision::Refused { wait } => {
                 let level = gcra::level(rate, before, now);
                 let used = level.limit - level.remaining;
                 both(rates, cost, wait, now).and_then(|wait| Err(No::Own { wait, used }))
             }
-            Verdict::TooLarge => Err(No::Never(Some(rate.capacity()))),
+            Decision::TooLarge => Err(No::Never(Some(rate.capacity()))),
         };
         match decision {
             Ok(full_at) if cost != Cost::PREFLIGHT => (Some(rates::entry(full_at, rate)), Ok(Some(full_at))),
@@ -137,9 +137,9 @@ impl TokenBucketPolicy {
     fn take_global(&self, rates: &Rates, cost: Cost, now: Moment) -> Result<(), No> {
         let Some(all) = &rates.global else { return Ok(()) };
         match all.cell.take(&all.rate, cost, now) {
-            Verdict::Admitted { .. } => Ok(()),
-            Verdict::Refused { wait } => Err(No::Shared(wait)),
-            Verdict::TooLarge => Err(No::Never(None)),
+            Decision::Admitted { .. } => Ok(()),
+            Decision::Refused { wait } => Err(No::Shared(wait)),
+            Decision::TooLarge => Err(No::Never(None)),
         }
     }
 
@@ -211,9 +211,9 @@ impl TokenBucketPolicy {
 /// must not be refused by the other.
 fn both(rates: &Rates, cost: Cost, first: Duration, now: Moment) -> Result<Duration, No> {
     match rates.global.as_ref().map(|all| all.cell.ask(&all.rate, cost, now)) {
-        Some(Verdict::Refused { wait }) => Ok(first.max(wait)),
-        Some(Verdict::TooLarge) => Err(No::Never(None)),
-        Some(Verdict::Admitted { .. }) | None => Ok(first),
+        Some(Decision::Refused { wait }) => Ok(first.max(wait)),
+        Some(Decision::TooLarge) => Err(No::Never(None)),
+        Some(Decision::Admitted { .. }) | None => Ok(first),
     }
 }
 
