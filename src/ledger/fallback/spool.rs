@@ -27,6 +27,9 @@ use crate::{
 /// as that answers again, exactly once, also by the next process where this one was killed. What is in the file is kept in
 /// memory too. It belongs to one process at a time, to one ledger, and on a disk that outlives the process.
 ///
+/// All layers of a ledger share its spool. Each layer that falls back reports its events: the records of
+/// [`Event::SpoolMerged`](crate::Event::SpoolMerged) are those of all layers.
+///
 /// ```no_run
 /// # #[cfg(feature = "sqlite")]
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
