@@ -17,7 +17,7 @@ use crate::{
     identity::{Client, Digester},
     kind::Kind,
     quota::{
-        ActiveGrant, Amounts, Grant, GrantId, OnFailure, Plan, Usage,
+        ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
         account::{AccountSettings, Denial, Duplicate, GrantState, Now, Stage, Warning},
         memory::Accounts,
         store::{
@@ -60,30 +60,19 @@ struct Slot {
 const PLANS: usize = 64;
 
 impl<D: Database> LedgerStore<D> {
-    /// # Panics
-    /// When the spool belongs to another ledger.
-    pub(crate) fn new(
+    pub(super) fn new(
         owner: Arc<LedgerInner<D>>,
+        fallback: Option<Fallback>,
         most: usize,
         settings: AccountSettings,
         clock: &Clock,
-        on_failure: &OnFailure,
     ) -> Arc<Self> {
-        let blind = match on_failure {
-            OnFailure::Closed => None,
-            OnFailure::Open(spool) => Some(Fallback::new(spool.clone(), None, most)),
-            OnFailure::LocalShare { of, spool } => Some(Fallback::new(spool.clone(), Some(of.get()), most)),
-        };
-        if let Some(blind) = &blind {
-            let ledger: Arc<dyn std::any::Any + Send + Sync> = Arc::clone(&owner.writer) as _;
-            if !blind.spool().bind(&ledger) {
-                panic!("{}", ConfigError::new("a spool", "belong to one ledger", "two"));
-            }
-            work(blind.spool(), &owner.writer);
+        if let Some(fallback) = &fallback {
+            work(fallback.spool(), &owner.writer);
         }
         let slots = Slots { accounts: Accounts::new(most, settings.clone(), clock), plans: Mutex::new(Vec::new()) };
         owner.tend();
-        let (origin, blind) = (owner.next_origin(), blind.map(Arc::new));
+        let (origin, blind) = (owner.next_origin(), fallback.map(Arc::new));
         Arc::new(Self { origin, owner, slots: Arc::new(slots), settings, blind })
     }
 

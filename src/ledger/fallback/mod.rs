@@ -20,8 +20,9 @@ use super::writer::{
     SpooledCharge, after,
 };
 use super::{Database, WriterTask, new_id, store::refused};
+use crate::error::ConfigError;
 use crate::quota::{
-    Amounts, Plan, Usage,
+    Amounts, OnFailure, Plan, Usage,
     account::{Denial, Duplicate},
     store::{AdmitError, StoreError, StoreEvent},
 };
@@ -65,9 +66,21 @@ const LONGEST_REST: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: u64 = 1_000_000_000;
 
 impl Fallback {
-    pub(super) fn new(spool: Spool, share: Option<u32>, most: usize) -> Self {
-        let share = share.map(|share| Shares { share: u64::from(share), most, clients: Mutex::default() });
-        Self { spool, share }
+    /// Returns the fallback that `on_failure` asks for, for at most `most` clients; `None` if it fails closed.
+    ///
+    /// # Errors
+    /// If the ledger has no spool to fall back on.
+    pub(super) fn new(spool: Option<&Spool>, on_failure: OnFailure, most: usize) -> Result<Option<Self>, ConfigError> {
+        let share = match on_failure {
+            OnFailure::FailClosed => return Ok(None),
+            OnFailure::FailOpen => None,
+            OnFailure::LocalShare { of } => Some(Shares { share: of.get().into(), most, clients: Mutex::default() }),
+        };
+        let spool = spool.cloned().ok_or_else(|| {
+            let what = format!("ledger under `OnFailure::{on_failure:?}`");
+            ConfigError::new(&what, "have a spool (open it with `.spool_in(path)`)", "none")
+        })?;
+        Ok(Some(Self { spool, share }))
     }
 
     pub(super) fn spool(&self) -> &Arc<Shared> {

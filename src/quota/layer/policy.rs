@@ -51,7 +51,8 @@ impl QuotaPolicy {
             job_horizon: settings.job_horizon,
             max_jobs: settings.max_jobs,
         };
-        let store = settings.store.0.open(settings.max_clients, books, &context.clock, &settings.on_failure);
+        let store = settings.store.0.open(settings.max_clients, books, &context.clock, settings.on_failure);
+        let store = store.unwrap_or_else(|invalid| panic!("{invalid}"));
         let late = context.clone();
         store.listen(Arc::new(move |told| tell(&late, told)));
         let whom = ClientResolver::new(Arc::clone(&settings.identify), settings.on_unidentified);

@@ -115,8 +115,14 @@ impl QuotaBackend for Troubled {
 }
 
 impl BackendFactory for Troubled {
-    fn open(&self, _: usize, _: AccountSettings, _: &Clock, _: &OnFailure) -> Arc<dyn QuotaBackend> {
-        Arc::new(Self(self.0.clone()))
+    fn open(
+        &self,
+        _: usize,
+        _: AccountSettings,
+        _: &Clock,
+        _: OnFailure,
+    ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
+        Ok(Arc::new(Self(self.0.clone())))
     }
 
     fn bills(&self) -> bool {
