@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fmt,
     sync::{
         Arc, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -10,14 +9,16 @@ use std::{
     time::Duration,
 };
 
-use super::machine::Mode;
-use super::{circuit::Circuit, setup::BreakerConfig};
+use super::{
+    circuit::{BreakerConfig, Circuit},
+    machine::{BreakerMode, CircuitState},
+};
 use crate::{identity::Digest, sync::Mutex, time::Moment};
 
 /// So many circuits at most. When they are all there, a newcomer takes the place of one that has nothing to remember;
 /// only so many are looked at, so that no request pays for a flood of keys.
 pub(crate) struct Keys {
-    setup: Arc<BreakerConfig>,
+    config: Arc<BreakerConfig>,
     shards: Box<[Mutex<Shard>]>,
     live: AtomicUsize,
     max: usize,
@@ -44,11 +45,11 @@ const LOOKS: usize = 8;
 const IDLE: Duration = Duration::from_secs(600);
 
 impl Keys {
-    pub(crate) fn new(setup: Arc<BreakerConfig>, max: usize) -> Self {
+    pub(crate) fn new(config: Arc<BreakerConfig>, max: usize) -> Self {
         // A newcomer looks for room in its own shard, so each must be sure to get some of it: at 64 on average it does.
         let shards = (max / 64).clamp(1, 16);
         Self {
-            setup,
+            config,
             shards: (0..shards).map(|_| Mutex::new(Shard::default())).collect(),
             live: AtomicUsize::new(0),
             max,
@@ -68,7 +69,7 @@ impl Keys {
         let circuit = Arc::clone(&entry.circuit);
         drop(shard);
         if let Some(forgotten) = forgotten {
-            forgotten.order(Mode::Automatic, "forgotten"); // nobody's gauge stays up
+            forgotten.command(BreakerMode::Automatic, "forgotten"); // nobody's gauge stays up
         }
         Some(circuit)
     }
@@ -78,7 +79,7 @@ impl Keys {
         let more = |live: usize| (live < self.max).then_some(live + 1);
         let room = self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
         let place = if room { shard.entries.len() } else { shard.forgettable(now)? };
-        let entry = Entry { key, circuit: Circuit::new(Arc::clone(&self.setup), 1, Some(key)), used: now };
+        let entry = Entry { key, circuit: Circuit::new(Arc::clone(&self.config), 1, Some(key)), used: now };
         shard.places.insert(key, place);
         if room {
             shard.entries.push(entry);
@@ -103,12 +104,13 @@ impl Shard {
         let first = |fits: &dyn Fn(&Entry) -> bool| loose.iter().copied().find(|&place| fits(&self.entries[place]));
         first(&|entry| !entry.circuit.has_calls() && entry.circuit.is_clean(now))
             .or_else(|| first(&|entry| entry.circuit.is_clean(now)))
-            .or_else(|| first(&|entry| now.since(entry.used) >= IDLE && entry.circuit.decides_itself()))
-    }
-}
-
-impl fmt::Debug for Keys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keys").field("live", &self.live).field("max", &self.max).finish_non_exhaustive()
+            .or_else(|| {
+                first(&|entry| {
+                    now.since(entry.used) >= IDLE && {
+                        let decides_itself = [CircuitState::Closed, CircuitState::Open, CircuitState::HalfOpen];
+                        decides_itself.contains(&entry.circuit.state())
+                    }
+                })
+            })
     }
 }

@@ -3,11 +3,11 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use super::{
-    breaker::CircuitBreaker,
-    circuit::Circuit,
+    circuit::{BreakerConfig, Circuit},
+    classifier::ResultClassifier,
+    handle::CircuitBreaker,
     keys::Keys,
     policy::{CircuitPolicy, KeyOf},
-    setup::{BreakerConfig, Judge},
 };
 use super::{machine::Recovery, trip::Trip};
 use crate::{
@@ -44,7 +44,7 @@ pub struct CircuitBlueprint {
     probes: u32,
     close_after: Option<u32>,
     probe_timeout: Option<Duration>,
-    judge: Judge,
+    classifier: ResultClassifier,
     pub(super) key: Option<KeyOf>,
     pub(super) max_keys: usize,
 }
@@ -87,7 +87,7 @@ impl GateLayer<CircuitBlueprint> {
             probes: 1,
             close_after: None,
             probe_timeout: None,
-            judge: Judge::default(),
+            classifier: ResultClassifier::default(),
             key: None,
             max_keys: 1_024,
         };
@@ -189,7 +189,7 @@ impl GateLayer<CircuitBlueprint> {
     /// ```
     #[must_use]
     pub fn slow_to_end(self) -> Self {
-        self.with_blueprint(|blueprint| blueprint.judge.slow_to_end = true)
+        self.with_blueprint(|blueprint| blueprint.classifier.slow_to_end = true)
     }
 
     /// Counts 429 and `RESOURCE_EXHAUSTED` as failures, for a service whose limit all callers share; not by default,
@@ -201,7 +201,7 @@ impl GateLayer<CircuitBlueprint> {
     /// ```
     #[must_use]
     pub fn count_rate_limits(self) -> Self {
-        self.with_blueprint(|blueprint| blueprint.judge.statuses = blueprint.judge.statuses.count_rate_limits())
+        self.with_blueprint(|blueprint| blueprint.classifier.default = blueprint.classifier.default.count_rate_limits())
     }
 
     /// Opens at once when a failed response says `Retry-After`, for so long at least and 60 s at most; not by default,
@@ -216,7 +216,7 @@ impl GateLayer<CircuitBlueprint> {
     /// ```
     #[must_use]
     pub fn honor_retry_after(self) -> Self {
-        self.with_blueprint(|blueprint| blueprint.judge.honor_retry_after = true)
+        self.with_blueprint(|blueprint| blueprint.classifier.honor_retry_after = true)
     }
 
     /// Lets `classify` say what a failure is, instead of [`DefaultClassifier`](crate::DefaultClassifier).
@@ -230,7 +230,7 @@ impl GateLayer<CircuitBlueprint> {
     /// ```
     #[must_use]
     pub fn classify(self, classify: impl Classify) -> Self {
-        self.with_blueprint(|blueprint| blueprint.judge.custom = Some(Arc::new(classify)))
+        self.with_blueprint(|blueprint| blueprint.classifier.custom = Some(Arc::new(classify)))
     }
 
     /// The breaker itself: its state, its switches, and a guard for calls that are no requests.
@@ -264,7 +264,7 @@ impl Blueprint for CircuitBlueprint {
         let longest = self.max_open.unwrap_or(first.max(Duration::from_secs(60)));
         let must = || format!("be at least the recovery timeout of {first:?}");
         assert!(longest >= first, "{}", ConfigError::new("max_open", &must(), format_args!("{longest:?}")));
-        let setup = Arc::new(BreakerConfig {
+        let config = Arc::new(BreakerConfig {
             name: context.name.clone(),
             clock: context.clock.clone(),
             observers: context.observers.clone(),
@@ -277,16 +277,16 @@ impl Blueprint for CircuitBlueprint {
                     .probe_timeout
                     .unwrap_or(self.trip.slow_bound().clamp(Duration::from_secs(30), Duration::from_secs(600))),
             },
-            judge: self.judge.clone(),
+            classifier: self.classifier.clone(),
         });
-        let keys = self.key.is_some().then(|| Arc::new(Keys::new(Arc::clone(&setup), self.max_keys)));
-        let breaker = CircuitBreaker { circuit: Circuit::new(setup, seats(), None), keys };
+        let keys = self.key.is_some().then(|| Arc::new(Keys::new(Arc::clone(&config), self.max_keys)));
+        let breaker = CircuitBreaker { circuit: Circuit::new(config, stripes(), None), keys };
         Arc::new(CircuitPolicy { breaker, key: self.key.clone() })
     }
 }
 
 /// As many threads as run side by side, within reason: a reader of the window visits each seat.
-fn seats() -> usize {
+fn stripes() -> usize {
     thread::available_parallelism().map_or(1, |threads| threads.get().next_power_of_two()).min(16)
 }
 

@@ -72,27 +72,23 @@
 //! Each state begins a generation with counts of its own, and a call writes into the generation that admitted it. So
 //! what was admitted before a trip can neither close a circuit nor open it again.
 
-mod breaker;
-mod call;
 mod circuit;
-#[cfg(all(test, tollgate_loom))]
-mod interleavings;
+mod classifier;
+mod handle;
 mod keys;
 mod layer;
 mod machine;
 mod per_key;
 mod permit;
 mod policy;
-mod setup;
-mod state;
-mod ticket;
+#[cfg(test)]
+mod tests;
 mod trip;
 mod window;
 
-pub use breaker::CircuitBreaker;
-pub use call::CallError;
+pub use handle::{CallError, CircuitBreaker, Counts};
 pub use layer::{CircuitBlueprint, CircuitBreakerLayer};
+pub use machine::CircuitState;
 pub use permit::CircuitPermit;
 pub use policy::CircuitPolicy;
-pub use state::{CircuitState, Counts};
 pub use trip::Trip;

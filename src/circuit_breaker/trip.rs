@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::window::Tally;
 use crate::error::ConfigError;
 
 /// The rules by which a circuit opens, and what they look at; rules are joined by [`or`](Self::or).
@@ -29,7 +30,7 @@ pub struct Trip {
     failure: Option<Share>,
     slow: Option<Share>,
     consecutive: Option<u32>,
-    window: Option<Window>,
+    window: Option<WindowLength>,
     slow_after: Option<Duration>,
     /// Two values for one setting, found by `or`.
     clash: Option<&'static str>,
@@ -41,34 +42,13 @@ struct Share {
     min_requests: Option<u32>,
 }
 
-/// What a rate is taken over.
+/// Length of the sliding window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Window {
-    /// The last calls.
+pub(crate) enum WindowLength {
+    /// The last calls, by number.
     Calls(u32),
-    /// The calls of the last so long.
+    /// The calls of the last span of time.
     Time(Duration),
-}
-
-/// What a window holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    pub(crate) calls: u64,
-    pub(crate) failures: u64,
-    pub(crate) slow: u64,
-}
-
-/// One call as the rules see it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Mark {
-    pub(crate) failure: bool,
-    pub(crate) slow: bool,
-}
-
-impl Mark {
-    pub(crate) const fn is_bad(self) -> bool {
-        self.failure || self.slow
-    }
 }
 
 const DEFAULT_WINDOW: u32 = 100;
@@ -159,7 +139,7 @@ impl Trip {
     /// ```
     #[must_use]
     pub const fn over_calls(self, calls: u32) -> Self {
-        Self { window: Some(Window::Calls(calls)), ..self }
+        Self { window: Some(WindowLength::Calls(calls)), ..self }
     }
 
     /// Takes rates over the calls of the last `time`, which slides in tenths: from nine tenths to the whole of it counts.
@@ -171,7 +151,7 @@ impl Trip {
     /// ```
     #[must_use]
     pub const fn over_time(self, time: Duration) -> Self {
-        Self { window: Some(Window::Time(time)), ..self }
+        Self { window: Some(WindowLength::Time(time)), ..self }
     }
 
     /// Judges the rates named so far only once the window holds `calls` calls: 20 by default, or the whole window where
@@ -211,8 +191,8 @@ impl Trip {
     }
 
     /// What the rates are taken over.
-    pub(crate) fn window(&self) -> Window {
-        self.window.unwrap_or(Window::Calls(DEFAULT_WINDOW))
+    pub(crate) fn window(&self) -> WindowLength {
+        self.window.unwrap_or(WindowLength::Calls(DEFAULT_WINDOW))
     }
 
     /// From when on a call is slow.
@@ -222,7 +202,7 @@ impl Trip {
     }
 
     /// Whether a slow call tells against a circuit at all.
-    pub(crate) const fn minds_slowness(&self) -> bool {
+    pub(crate) const fn has_slow_rate(&self) -> bool {
         self.slow.is_some()
     }
 
@@ -247,8 +227,8 @@ impl Trip {
 
     fn min_of(&self, share: Share) -> u32 {
         share.min_requests.unwrap_or(match self.window() {
-            Window::Calls(calls) => DEFAULT_MIN.min(calls),
-            Window::Time(_) => DEFAULT_MIN,
+            WindowLength::Calls(calls) => DEFAULT_MIN.min(calls),
+            WindowLength::Time(_) => DEFAULT_MIN,
         })
     }
 
@@ -258,10 +238,10 @@ impl Trip {
             return Err(ConfigError::new(what, "be set once for all rules", "two values"));
         }
         match self.window() {
-            Window::Calls(calls @ (0 | MAX_WINDOW..)) if calls != MAX_WINDOW => {
+            WindowLength::Calls(calls @ (0 | MAX_WINDOW..)) if calls != MAX_WINDOW => {
                 return Err(ConfigError::new("window", "be 1 to 1000000 calls", calls));
             }
-            Window::Time(time) if time.is_zero() => return Err(ConfigError::new("window", "be positive", "0s")),
+            WindowLength::Time(time) if time.is_zero() => return Err(ConfigError::new("window", "be positive", "0s")),
             _ => {}
         }
         for (name, share) in [("failure rate", self.failure), ("slow rate", self.slow)] {
@@ -271,7 +251,7 @@ impl Trip {
             }
             match (self.min_of(share), self.window()) {
                 (0, _) => return Err(ConfigError::new("min_requests", "be positive", 0)),
-                (min, Window::Calls(calls)) if min > calls => {
+                (min, WindowLength::Calls(calls)) if min > calls => {
                     return Err(ConfigError::new("min_requests", &format!("be at most the window of {calls}"), min));
                 }
                 _ => {}
@@ -294,6 +274,3 @@ fn either<T: PartialEq>(a: Option<T>, b: Option<T>, what: &'static str, clash: &
     }
     a.or(b)
 }
-
-#[cfg(test)]
-mod tests;

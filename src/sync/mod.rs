@@ -23,6 +23,10 @@ pub(crate) use model::{Spin, SpinGuard};
 pub(crate) use hot_swap::HotSwap;
 pub use lease::{Acquired, Lease, Leases};
 
+/// A value on cache lines of its own. 128 bytes, because processors prefetch lines in pairs.
+#[repr(align(128))]
+pub(crate) struct CachePadded<T>(pub(crate) T);
+
 #[cfg(not(tollgate_loom))]
 mod spin {
     use std::{fmt, hint, thread};
