@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use crate::{
-    backoff::{Backoff, lengthen},
+    backoff::{Backoff, add_jitter},
     sync::{Acquired, Lease, Leases},
     time::Moment,
 };
@@ -287,8 +287,8 @@ impl Machine {
     }
 
     fn open(&mut self, at_least: Option<Duration>, cause: &'static str, now: Moment) -> Option<Transition> {
-        let own = self.recovery.open.spread(self.openings, &mut self.random);
-        let asked = at_least.map_or(Duration::ZERO, |time| lengthen(time, &mut self.random).min(LONGEST_ASKED));
+        let own = self.recovery.open.with_jitter(self.openings, &mut self.random);
+        let asked = at_least.map_or(Duration::ZERO, |time| add_jitter(time, &mut self.random).min(LONGEST_ASKED));
         self.openings = self.openings.saturating_add(1);
         self.enter(CircuitPhase::Open { since: now, until: now + own.max(asked) }, cause)
     }
