@@ -92,8 +92,8 @@ mod trip;
 mod window;
 
 pub use handle::{CallError, CircuitBreaker, Counts};
-pub use layer::{CircuitBlueprint, CircuitBreakerLayer};
+pub use layer::CircuitBreakerLayer;
 pub use machine::CircuitState;
-pub use permit::CircuitPermit;
-pub use policy::CircuitPolicy;
+pub use permit::CircuitBreakerPermit;
+pub use policy::CircuitBreakerPolicy;
 pub use trip::Trip;

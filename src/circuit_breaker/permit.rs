@@ -16,10 +16,10 @@ use crate::{
 /// Permit of a request that passed a circuit breaker. It reports the request's result as soon as that is known.
 ///
 /// ```
-/// use tollgate::{Body, circuit_breaker::CircuitPermit};
-/// type GuardedResponse = http::Response<Body<String, CircuitPermit>>; // of a service behind a breaker
+/// use tollgate::{Body, circuit_breaker::CircuitBreakerPermit};
+/// type GuardedResponse = http::Response<Body<String, CircuitBreakerPermit>>; // of a service behind a breaker
 /// ```
-pub struct CircuitPermit {
+pub struct CircuitBreakerPermit {
     ticket: Ticket,
     started: Moment,
     /// Whether the response says that it is gRPC. The request does not decide: a client can claim anything.
@@ -38,7 +38,7 @@ enum Judged {
     Done,
 }
 
-impl CircuitPermit {
+impl CircuitBreakerPermit {
     #[inline]
     pub(super) fn new(ticket: Ticket, started: Moment) -> Self {
         Self { ticket, started, grpc: false, judged: Judged::NotYet, slow_head: None }
@@ -78,7 +78,7 @@ impl CircuitPermit {
     }
 }
 
-impl Permit for CircuitPermit {
+impl Permit for CircuitBreakerPermit {
     #[inline]
     fn on_response<B>(&mut self, response: &mut Response<B>) {
         let head = ResponseHead::of(response);
@@ -132,8 +132,8 @@ impl Permit for CircuitPermit {
     }
 }
 
-impl fmt::Debug for CircuitPermit {
+impl fmt::Debug for CircuitBreakerPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CircuitPermit").field("judged", &self.judged).finish_non_exhaustive()
+        f.debug_struct("CircuitBreakerPermit").field("judged", &self.judged).finish_non_exhaustive()
     }
 }

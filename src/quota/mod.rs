@@ -15,7 +15,7 @@ pub(crate) use grant::no_such_limit;
 pub use grant::{ActiveGrant, Grant, GrantId};
 pub use layer::{
     Charge, CloseOutcome, CountedBody, Cursor, Duplicates, Explanation, JobIdSource, JobRun, LimitExplanation,
-    OnExpiry, OnFailure, QuotaError, QuotaLayer, QuotaSettings, QuotaStatus, Quotas, RequestBytes, RequestBytesLayer,
+    OnExpiry, OnFailure, QuotaError, QuotaLayer, QuotaPolicy, QuotaStatus, Quotas, RequestBytes, RequestBytesLayer,
     Reservation, ReservationError, ReservationId, ServedRequest, UsagePage,
 };
 pub use limit::{Quota, QuotaBuilder};

@@ -16,7 +16,7 @@ pub(crate) use std::sync::{
 };
 
 pub(crate) use hot_swap::HotSwap;
-pub use lease::{Acquired, Lease, Leases};
+pub(crate) use lease::{Acquired, Lease, Leases};
 pub(crate) use spin::{Spin, SpinGuard};
 
 /// A value on cache lines of its own. 128 bytes, because processors prefetch lines in pairs.

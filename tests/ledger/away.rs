@@ -198,7 +198,7 @@ async fn a_request_that_passed_pays_for_the_bytes_of_its_answer_and_one_that_was
     let answer = served.oneshot(request()).await.unwrap();
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().len(), 5_000);
     let refuses =
-        GateLayer::of(Nobody).layer(service_fn(async |_: Request<String>| Ok::<_, ()>(Response::new(String::new()))));
+        GateLayer::new(Nobody).layer(service_fn(async |_: Request<String>| Ok::<_, ()>(Response::new(String::new()))));
     let answer = layer.layer(refuses).oneshot(request()).await.unwrap();
     assert_eq!(answer.status(), 503);
     drop(away);

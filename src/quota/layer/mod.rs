@@ -83,4 +83,5 @@ pub use look::{Cursor, Explanation, LimitExplanation, UsagePage};
 pub use request_bytes::{CountedBody, RequestBytes, RequestBytesLayer};
 pub use reservation::{CloseOutcome, Reservation, ReservationError};
 pub use reservation_id::ReservationId;
-pub use settings::{OnExpiry, OnFailure, QuotaSettings, ServedRequest};
+pub use settings::{OnExpiry, OnFailure, ServedRequest};
+pub use tracker::QuotaPolicy;

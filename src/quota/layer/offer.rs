@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use http::header::CONTENT_LENGTH;
 
-use super::{settings::QuotaSettings, tracker::Common};
+use super::{settings::QuotaConfig, tracker::Common};
 use crate::{
     error::ConfigError,
     head::RequestHead,
@@ -135,13 +135,13 @@ impl ActivePlan {
 
     /// What a request asks for.
     #[inline]
-    pub(super) fn asked(&self, request: &RequestHead<'_>, settings: &QuotaSettings) -> Asked {
+    pub(super) fn asked(&self, request: &RequestHead<'_>, settings: &QuotaConfig) -> Asked {
         let declared = if self.request_bytes { content_length(request) } else { 0 };
         let metered = (!self.metered.is_empty()).then(|| Box::new(self.meter(request, settings)));
         Asked { declared, metered }
     }
 
-    fn meter(&self, request: &RequestHead<'_>, settings: &QuotaSettings) -> Amounts {
+    fn meter(&self, request: &RequestHead<'_>, settings: &QuotaConfig) -> Amounts {
         let mut amounts = self.fixed.clone();
         for &index in &self.metered {
             let (kind, meter) = &settings.meters[index];
