@@ -3,11 +3,11 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use super::{
-    breaker::CircuitBreaker,
-    circuit::Circuit,
+    circuit::{BreakerConfig, Circuit},
+    classifier::ResultClassifier,
+    handle::CircuitBreaker,
     keys::Keys,
     policy::{CircuitBreakerPolicy, KeyOf},
-    setup::{BreakerConfig, Judge},
 };
 use super::{machine::Recovery, trip::Trip};
 use crate::{
@@ -59,7 +59,7 @@ pub(super) struct CircuitBreakerConfig {
     probes: u32,
     close_after: Option<u32>,
     probe_timeout: Option<Duration>,
-    judge: Judge,
+    classifier: ResultClassifier,
     pub(super) key: Option<KeyOf>,
     pub(super) max_keys: usize,
 }
@@ -108,7 +108,7 @@ impl CircuitBreakerLayer {
             probes: 1,
             close_after: None,
             probe_timeout: None,
-            judge: Judge::default(),
+            classifier: ResultClassifier::default(),
             key: None,
             max_keys: 1_024,
         };
@@ -210,7 +210,7 @@ impl CircuitBreakerLayer {
     /// ```
     #[must_use]
     pub fn slow_to_end(self) -> Self {
-        self.with(|config| config.judge.slow_to_end = true)
+        self.with(|config| config.classifier.slow_to_end = true)
     }
 
     /// Counts 429 and `RESOURCE_EXHAUSTED` as failures, for a service whose limit all callers share; not by default,
@@ -222,7 +222,7 @@ impl CircuitBreakerLayer {
     /// ```
     #[must_use]
     pub fn count_rate_limits(self) -> Self {
-        self.with(|config| config.judge.statuses = config.judge.statuses.count_rate_limits())
+        self.with(|config| config.classifier.default = config.classifier.default.count_rate_limits())
     }
 
     /// Opens at once when a failed response says `Retry-After`, for so long at least and 60 s at most; not by default,
@@ -237,7 +237,7 @@ impl CircuitBreakerLayer {
     /// ```
     #[must_use]
     pub fn honor_retry_after(self) -> Self {
-        self.with(|config| config.judge.honor_retry_after = true)
+        self.with(|config| config.classifier.honor_retry_after = true)
     }
 
     /// Lets `classify` say what a failure is, instead of [`DefaultClassifier`](crate::DefaultClassifier).
@@ -251,7 +251,7 @@ impl CircuitBreakerLayer {
     /// ```
     #[must_use]
     pub fn classify(self, classify: impl Classify) -> Self {
-        self.with(|config| config.judge.custom = Some(Arc::new(classify)))
+        self.with(|config| config.classifier.custom = Some(Arc::new(classify)))
     }
 
     /// The breaker itself: its state, its switches, and a guard for calls that are no requests.
@@ -289,7 +289,7 @@ impl PolicyConfig for CircuitBreakerConfig {
         let longest = self.max_open.unwrap_or(first.max(Duration::from_secs(60)));
         let must = || format!("be at least the recovery timeout of {first:?}");
         assert!(longest >= first, "{}", ConfigError::new("max_open", &must(), format_args!("{longest:?}")));
-        let setup = Arc::new(BreakerConfig {
+        let config = Arc::new(BreakerConfig {
             name: context.name.clone(),
             clock: context.clock.clone(),
             observers: context.observers.clone(),
@@ -302,15 +302,15 @@ impl PolicyConfig for CircuitBreakerConfig {
                     .probe_timeout
                     .unwrap_or(self.trip.slow_bound().clamp(Duration::from_secs(30), Duration::from_secs(600))),
             },
-            judge: self.judge.clone(),
+            classifier: self.classifier.clone(),
         });
-        let keys = self.key.is_some().then(|| Arc::new(Keys::new(Arc::clone(&setup), self.max_keys)));
-        let breaker = CircuitBreaker { circuit: Circuit::new(setup, seats(), None), keys };
+        let keys = self.key.is_some().then(|| Arc::new(Keys::new(Arc::clone(&config), self.max_keys)));
+        let breaker = CircuitBreaker { circuit: Circuit::new(config, stripes(), None), keys };
         Arc::new(CircuitBreakerPolicy { breaker, key: self.key.clone() })
     }
 }
 
 /// As many threads as run side by side, within reason: a reader of the window visits each seat.
-fn seats() -> usize {
+fn stripes() -> usize {
     thread::available_parallelism().map_or(1, |threads| threads.get().next_power_of_two()).min(16)
 }

@@ -2,7 +2,7 @@
 
 use std::{any::Any, fmt, sync::Arc};
 
-use super::{breaker::CircuitBreaker, permit::CircuitBreakerPermit, ticket::Ticket};
+use super::{circuit::Ticket, handle::CircuitBreaker, permit::CircuitBreakerPermit};
 use crate::{
     classify::CallOutcome,
     gate::{Admit, Event, MaybeFuture},
@@ -30,22 +30,22 @@ impl Admit for CircuitBreakerPolicy {
 
     #[inline]
     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<CircuitBreakerPermit, Refusal>> {
-        let setup = self.breaker.circuit.setup();
-        let now = setup.clock.now();
+        let config = &self.breaker.circuit.config;
+        let now = config.clock.now();
         let key = self.key.as_ref().and_then(|key| key(request, Digester::process()));
         let admitted = match (key, &self.breaker.keys) {
             (Some(key), Some(keys)) => match keys.circuit(key, now) {
                 Some(circuit) => circuit.admit(now),
                 None => {
-                    setup.observers.emit(&Event::Overflow { policy: &setup.name });
-                    Ok(Ticket::Free)
+                    config.observers.emit(&Event::Overflow { policy: &config.name });
+                    Ok(Ticket::Uncounted)
                 }
             },
             _ => self.breaker.circuit.admit(now),
         };
         MaybeFuture::Ready(match admitted {
             Ok(ticket) => Ok(CircuitBreakerPermit::new(ticket, now)),
-            Err(wait) => Err(setup.refusal(wait)),
+            Err(wait) => Err(config.refusal(wait)),
         })
     }
 
@@ -59,8 +59,8 @@ impl Admit for CircuitBreakerPolicy {
     fn unready(self: &Arc<Self>, error: &dyn Any) {
         let circuit = &self.breaker.circuit;
         if self.key.is_none() {
-            let setup = circuit.setup();
-            circuit.unready(setup.judge.of(&CallOutcome::Error(error)), setup.clock.now());
+            let config = &circuit.config;
+            circuit.unready(config.classifier.judge(&CallOutcome::Error(error)), config.clock.now());
         }
     }
 }
