@@ -65,8 +65,7 @@ pub(super) fn field_name(name: &str) -> Result<HeaderName, ConfigError> {
 }
 
 fn invalid(what: &str, name: &str) -> ConfigError {
-    let shown: String = name.chars().take(80).collect();
-    ConfigError::new(what, "be a token of RFC 9110", format_args!("{shown:?}"))
+    ConfigError::quoted(what, "be a token of RFC 9110", name)
 }
 
 fn is_token(byte: u8) -> bool {

@@ -12,7 +12,7 @@ use super::{
     structured_field,
     x_ratelimit::{self, Triple},
 };
-use crate::{error::ConfigError, policy_name::PolicyName};
+use crate::policy_name::PolicyName;
 
 /// How limits are told to clients.
 ///
@@ -125,11 +125,8 @@ impl Fields {
     }
 
     fn of(dialect: Dialect, name: &PolicyName, quota: u64, window: Option<Duration>, unit: Option<&str>) -> Self {
-        let unit = unit.map(|unit| {
-            PolicyName::try_new(unit).unwrap_or_else(|_| {
-                panic!("{}", ConfigError::new("unit", "be 1 to 64 visible ASCII characters or spaces", unit))
-            })
-        });
+        let checked = |unit| PolicyName::checked("unit", unit).unwrap_or_else(|invalid| panic!("{invalid}"));
+        let unit = unit.map(checked);
         let told = Told { name: name.clone(), quota, window, unit };
         Self::of_all(dialect, slice::from_ref(&told)).swap_remove(0)
     }

@@ -56,9 +56,7 @@ fn parse(text: &str) -> Result<IpNet, ConfigError> {
         _ => Some(network),
     });
     network.filter(|network| network.prefix_len() > 0).ok_or_else(|| {
-        let shown: String = text.chars().take(80).collect();
-        let must = "be an address, alone or with a prefix length above 0";
-        ConfigError::new("trusted network", must, format_args!("{shown:?}"))
+        ConfigError::quoted("trusted network", "be an address, alone or with a prefix length above 0", text)
     })
 }
 

@@ -238,7 +238,7 @@ impl Book {
             return Err(ConfigError::new("end of a grant", "lie ahead", Instant(from_1970(state.until))));
         }
         self.writes = true;
-        let state = GrantState { kind: limit.kind().text(), ..state };
+        let state = GrantState { kind: limit.kind().into(), ..state };
         let here = Count::beginning(limit, wall);
         let line = Line { limit: here.limit, kind: here.kind, window: here.starts, epoch: here.epoch, amount: 0 };
         self.grants.push(state);

@@ -17,10 +17,7 @@ pub(super) struct Zone(TimeZone);
 
 impl Zone {
     pub(super) fn named(name: &str) -> Result<Self, ConfigError> {
-        TimeZone::get(name).map(Self).map_err(|_| {
-            let shown: String = name.chars().take(80).collect();
-            ConfigError::new("zone", "be a name of the tz database", format_args!("{shown:?}"))
-        })
+        TimeZone::get(name).map(Self).map_err(|_| ConfigError::quoted("zone", "be a name of the tz database", name))
     }
 
     /// The window in which `wall` lies; what began before 1970 begins with it.
