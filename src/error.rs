@@ -9,9 +9,7 @@ use std::{error::Error, fmt};
 /// assert_eq!(error.to_string(), "rate must be positive, got 0");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    reason: String,
-}
+pub struct ConfigError(String);
 
 impl ConfigError {
     /// Creates the error of one value: `what` `must` hold, but `got` was given.
@@ -35,7 +33,7 @@ impl ConfigError {
     /// ```
     #[must_use]
     pub fn message(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into() }
+        Self(reason.into())
     }
 
     /// Creates the error of one text, which is quoted and cut to 80 characters.
@@ -47,13 +45,13 @@ impl ConfigError {
     /// Returns the same text as `Display`.
     #[must_use]
     pub fn reason(&self) -> &str {
-        &self.reason
+        &self.0
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)
+        f.write_str(&self.0)
     }
 }
 

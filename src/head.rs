@@ -4,8 +4,8 @@ use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri, Ve
 
 /// Head of a request, borrowed: the input of a policy.
 ///
-/// It has the fields of [`http::request::Parts`], by reference. To pass `Parts` to a policy, the gate would have to take
-/// each request apart and put it together again, which costs more than most decisions.
+/// It has the fields of [`http::request::Parts`], by reference. To pass `Parts` to a policy, the gate would have to
+/// take each request apart and put it together again, which costs more than most decisions.
 ///
 /// ```
 /// use http::Request;

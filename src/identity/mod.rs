@@ -1,6 +1,7 @@
 //! Identities: attribution of a request to a client.
 //!
-//! An [`Identify`] derives the client to charge from a request's head. The docs of each say what a forged request gains:
+//! An [`Identify`] derives the client to charge from a request's head. The docs of each say what a forged request
+//! gains:
 //!
 //! | identity | vouched for by |
 //! |---|---|

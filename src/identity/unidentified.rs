@@ -22,8 +22,8 @@ use super::{Client, Digester};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnUnidentified {
-    /// All of them are one client, with the usual rate or plan: the default, because it neither admits nor refuses every
-    /// such request.
+    /// All of them are one client, with the usual rate or plan: the default, because it neither admits nor refuses
+    /// every such request.
     #[default]
     Share,
     /// Refused with 403.

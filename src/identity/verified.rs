@@ -9,7 +9,8 @@ use crate::head::RequestHead;
 
 /// Charges the principal in a request extension that your own authentication layer inserts.
 ///
-/// The authentication layer must be further out, so that it runs first. A request without the extension is unidentified.
+/// The authentication layer must be further out, so that it runs first. A request without the extension is
+/// unidentified.
 ///
 /// ```
 /// use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Refusals: the reason of a refused request, its wait, and its response.
 //!
-//! Over HTTP a refusal is a [problem document](problem) with `Retry-After`. Over gRPC, from the same layer, it is a status
-//! with details. [`refuse_with`](crate::GateLayer::refuse_with) replaces the HTTP response:
+//! Over HTTP a refusal is a [problem document](problem) with `Retry-After`. Over gRPC, from the same layer, it is a
+//! status with details. [`refuse_with`](crate::GateLayer::refuse_with) replaces the HTTP response:
 //!
 //! ```
 //! # use std::sync::Arc;
@@ -25,10 +25,10 @@
 //! ```
 //!
 //! # Uploads
-//! A refusal never reads the request's body: a client that sent `Expect: 100-continue` is not asked for it. A client that
-//! sends at once receives the response at once too, and over HTTP/1.1 the connection is closed after the response. A
-//! client that reads only after it has written everything, as simple libraries do, may get a broken pipe instead if the
-//! body is large.
+//! A refusal never reads the request's body: a client that sent `Expect: 100-continue` is not asked for it. A client
+//! that sends at once receives the response at once too, and over HTTP/1.1 the connection is closed after the response.
+//! A client that reads only after it has written everything, as simple libraries do, may get a broken pipe instead if
+//! the body is large.
 
 mod buffer;
 mod grpc;

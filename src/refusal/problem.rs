@@ -11,9 +11,9 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 /// Creates a problem document (RFC 9457), the default response of layers.
 ///
-/// The members are `type`, `title`, `status`, `detail`, `violated-policies`, and `retry_after_seconds` if waiting helps. A
-/// refusal by a quota has the name of the limit with the longest wait as `kind`, with its `current` and `limit`. A refused
-/// duplicate of a job has the `code` `duplicate_job_id`. Later versions may add members.
+/// The members are `type`, `title`, `status`, `detail`, `violated-policies`, and `retry_after_seconds` if waiting
+/// helps. A refusal by a quota has the name of the limit with the longest wait as `kind`, with its `current` and
+/// `limit`. A refused duplicate of a job has the `code` `duplicate_job_id`. Later versions may add members.
 ///
 /// ```
 /// use std::time::Duration;
@@ -102,7 +102,8 @@ fn answer(refusal: &Refusal, kind: HeaderValue, body: Bytes) -> Response<Bytes> 
     response
 }
 
-/// Writes one or two sentences of plain ASCII, the same over HTTP and gRPC. The size of a shared capacity is not disclosed.
+/// Writes one or two sentences of plain ASCII, the same over HTTP and gRPC. The size of a shared capacity is not
+/// disclosed.
 pub(super) fn detail<const N: usize>(refusal: &Refusal, out: &mut Buffer<N>) {
     match (refusal.reason(), refusal.limit()) {
         (Reason::RateLimited, limit @ 1..) if refusal.remaining() > 0 => {

@@ -26,17 +26,17 @@ pub enum Dialect {
     /// [draft-ietf-httpapi-ratelimit-headers-11]: https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/11/
     #[default]
     Draft11,
-    /// `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset`, which no standard describes. They have room
-    /// for one policy: the one with the least remaining.
+    /// `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset`, which no standard describes. They have
+    /// room for one policy: the one with the least remaining.
     XRateLimit {
-        /// Unit of the reset.
+        /// Form of the reset.
         reset: Reset,
     },
     /// No fields.
     None,
 }
 
-/// Unit of `X-RateLimit-Reset`.
+/// Form of `X-RateLimit-Reset`.
 ///
 /// ```
 /// use tollgate::refusal::{Dialect, Reset};
@@ -84,7 +84,8 @@ enum Template {
 }
 
 impl Fields {
-    /// Creates the fields of the policy `name`: `quota` units in a `window`, which is reported in whole seconds, rounded up.
+    /// Creates the fields of the policy `name`: `quota` units in a `window`, which is reported in whole seconds,
+    /// rounded up.
     ///
     /// The quota counts `unit`; `None` stands for requests.
     ///
@@ -261,8 +262,8 @@ fn raise_retry_after(headers: &mut HeaderMap, seconds: u64) {
     }
 }
 
-/// Formats the limits whose warning threshold a client has reached: `"requests_per_day";u=9000;q=10000` means that 9,000
-/// of 10,000 are used. Returns `None` without limits.
+/// Formats the limits whose warning threshold a client has reached: `"requests_per_day";u=9000;q=10000` means that
+/// 9,000 of 10,000 are used. Returns `None` without limits.
 pub(crate) fn near_limits<'a>(limits: impl Iterator<Item = (&'a PolicyName, u64, u64)>) -> Option<HeaderValue> {
     let mut list = Items::<128>::new();
     for (name, used, limit) in limits {

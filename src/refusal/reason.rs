@@ -14,8 +14,8 @@ pub enum Reason {
     CircuitOpen,
     /// The quota store is unavailable and nothing was charged: 503, `UNAVAILABLE`.
     Unavailable,
-    /// The store did not confirm in time whether the charge was made: 503, `UNAVAILABLE`. A retry with the same job id is
-    /// charged once.
+    /// The store did not confirm in time whether the charge was made: 503, `UNAVAILABLE`. A retry with the same job id
+    /// is charged once.
     Indeterminate,
     /// The store rejects the charge for good and nothing was charged: 500, `INTERNAL`. A retry is rejected again;
     /// [`Event::StoreRejected`](crate::Event::StoreRejected) has the cause.

@@ -5,7 +5,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::{Fields, Reason, Violation};
 use crate::policy_name::PolicyName;
 
-/// Explanation of a refused request: the reason, the limit and the wait. Every refused response has it in its extensions.
+/// Explanation of a refused request: the reason, the limit and the wait. Every refused response has it in its
+/// extensions.
 ///
 /// It is not an error: services keep their own. Its `Display` text is for logs.
 ///
@@ -112,8 +113,8 @@ impl Refusal {
         self.violations().iter().max_by_key(|violation| violation.wait.unwrap_or(Duration::MAX))
     }
 
-    /// Returns the value of `Retry-After`: [`retry_after_seconds`](Self::retry_after_seconds) and a spread, so that clients
-    /// that wait for the same moment do not all return in it.
+    /// Returns the value of `Retry-After`: [`retry_after_seconds`](Self::retry_after_seconds) and a spread, so that
+    /// clients that wait for the same moment do not all return in it.
     #[must_use]
     pub fn retry_after_field(&self) -> Option<u64> {
         self.retry_after().map(|wait| whole_seconds(wait.saturating_add(self.0.spread)).max(1))

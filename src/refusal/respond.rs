@@ -20,8 +20,8 @@ use crate::head::RequestHead;
 
 /// Response fields that a browser hides from scripts of another origin unless CORS exposes them.
 ///
-/// Without them a script cannot read when to retry, and a gRPC-Web client cannot even read that it was refused. The CORS
-/// layer must be outside the limiter, so that refusals have its fields too.
+/// Without them a script cannot read when to retry, and a gRPC-Web client cannot even read that it was refused. The
+/// CORS layer must be outside the limiter, so that refusals have its fields too.
 ///
 /// ```
 /// use tollgate::refusal::EXPOSED_HEADERS;
@@ -105,8 +105,8 @@ pub(super) fn complete(refusal: &Refusal, headers: &mut HeaderMap) {
     }
 }
 
-/// Removes the cache fields that shared caches obey instead of `Cache-Control` (RFC 9213, section 2.2; Edge Architecture
-/// Specification), which [`complete`] relies on.
+/// Removes the cache fields that shared caches obey instead of `Cache-Control` (RFC 9213, section 2.2; Edge
+/// Architecture Specification), which [`complete`] relies on.
 fn remove_targeted_cache_control(headers: &mut HeaderMap) {
     headers.remove(CDN_CACHE_CONTROL);
     headers.remove(SURROGATE_CONTROL);

@@ -91,8 +91,8 @@ fn join<'a>(theirs: impl Iterator<Item = &'a [u8]>, ours: &[u8]) -> Option<Heade
     HeaderValue::from_maybe_shared(joined.take()).ok()
 }
 
-/// Returns whether `text` is a list of at least one item with parameters. Inner lists, dates and display strings, which no
-/// rate limit field has, are not recognised.
+/// Returns whether `text` is a list of at least one item with parameters. Inner lists, dates and display strings, which
+/// no rate limit field has, are not recognised.
 fn is_list(text: &[u8]) -> bool {
     let mut rest = text;
     loop {

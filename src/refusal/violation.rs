@@ -6,8 +6,9 @@ use crate::{kind::Kind, policy_name::PolicyName};
 
 /// Limit that a refused request would have exceeded.
 ///
-/// The limits of a plan are decided together, so a [`Refusal`](crate::Refusal) has one violation for each limit that does
-/// not suffice. Its own [`limit`](crate::Refusal::limit) and wait are those of the violation with the longest wait.
+/// The limits of a plan are decided together, so a [`Refusal`](crate::Refusal) has one violation for each limit that
+/// does not suffice. Its own [`limit`](crate::Refusal::limit) and wait are those of the violation with the longest
+/// wait.
 ///
 /// A problem document lists the names of all violations, and a gRPC status has a `google.rpc.QuotaFailure` for each.
 ///

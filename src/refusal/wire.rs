@@ -41,8 +41,8 @@ impl Wire {
     ///   layers that translate gRPC-Web, such as tonic-web's, pass inwards.
     /// - gRPC-Web is a POST of `application/grpc-web` or `application/grpc-web-text` over any version.
     ///
-    /// The type ends there or continues with `+` or `;`. Everything else is plain HTTP: a refusal of gRPC has the status
-    /// 200, and any client can send gRPC's content type with a GET, whose response caches would store.
+    /// The type ends there or continues with `+` or `;`. Everything else is plain HTTP: a refusal of gRPC has the
+    /// status 200, and any client can send gRPC's content type with a GET, whose response caches would store.
     ///
     /// ```
     /// # use http::Request;
@@ -72,8 +72,8 @@ fn carries_trailers(request: &RequestHead<'_>) -> bool {
     request.version >= Version::HTTP_2 || request.headers.get(TE).is_some_and(accepts)
 }
 
-/// Returns whether a message is of gRPC itself, whose trailers are fields. Those of gRPC-Web are in the body, which is not
-/// read.
+/// Returns whether a message is of gRPC itself, whose trailers are fields. Those of gRPC-Web are in the body, which is
+/// not read.
 #[inline]
 pub(crate) fn has_grpc_trailers(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE) else { return false };

@@ -70,8 +70,8 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// Converts a time into nanoseconds since 1970, the unit of accounts: 0 for an earlier time, `u64::MAX` (2554-07-21) for
-/// a later one than fits. The only such conversion.
+/// Converts a time into nanoseconds since 1970, the unit of accounts: 0 for an earlier time, `u64::MAX` (2554-07-21)
+/// for a later one than fits. The only such conversion.
 pub(crate) fn since_1970(time: SystemTime) -> u64 {
     nanos(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default())
 }
@@ -163,8 +163,8 @@ impl Clock {
 
     /// Returns the wall time at `now`, a recent moment of this clock, in nanoseconds since 1970.
     ///
-    /// Reading the wall is expensive. Between two readings the processor's counter measures the time that has passed. The
-    /// wall is read again every 5 ms, so that a change of the machine's clock takes effect.
+    /// Reading the wall is expensive. Between two readings the processor's counter measures the time that has passed.
+    /// The wall is read again every 5 ms, so that a change of the machine's clock takes effect.
     #[inline]
     pub(crate) fn wall_at(&self, now: Moment) -> u64 {
         match &self.0 {

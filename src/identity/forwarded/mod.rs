@@ -156,10 +156,10 @@ impl ForwardedField {
 
     /// Trusts the nearest `count` proxies, 1 to 32, regardless of their addresses.
     ///
-    /// Use it only if **every request passes through all of them**: a client that bypasses one can claim any address. So
-    /// such an identity is not [`verified`](crate::IdentityGuarantees::verified). A list that is shorter than `count` is
-    /// read to its left end, and a [`single`](Forwarded::single) address is read with every count. It works without a
-    /// peer address too, as behind a proxy on a Unix socket.
+    /// Use it only if **every request passes through all of them**: a client that bypasses one can claim any address.
+    /// So such an identity is not [`verified`](crate::IdentityGuarantees::verified). A list that is shorter than
+    /// `count` is read to its left end, and a [`single`](Forwarded::single) address is read with every count. It works
+    /// without a peer address too, as behind a proxy on a Unix socket.
     ///
     /// # Panics
     /// When `count` is 0 or above 32.

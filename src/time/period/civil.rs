@@ -75,8 +75,8 @@ struct Month(i64);
 impl Month {
     /// Returns the month of a day; day 0 is 1970-01-01.
     ///
-    /// The arithmetic is `civil_from_days` of <https://howardhinnant.github.io/date_algorithms.html>: years begin in March, so
-    /// that the leap day is the last, and 400 years make an era.
+    /// The arithmetic is `civil_from_days` of <https://howardhinnant.github.io/date_algorithms.html>: years begin in
+    /// March, so that the leap day is the last, and 400 years make an era.
     fn of(day: i64) -> Self {
         let day = day + 719_468;
         let (era, of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));

@@ -28,8 +28,8 @@ use crate::error::ConfigError;
 
 /// Repeating span of a quota, after which it counts from zero again.
 ///
-/// Calendar periods begin for all clients at the same time: by UTC, or in a named zone (feature `zones`). Rolling periods
-/// begin with a client's first use.
+/// Calendar periods begin for all clients at the same time: by UTC, or in a named zone (feature `zones`). Rolling
+/// periods begin with a client's first use.
 ///
 /// ```
 /// use std::time::Duration;
@@ -69,7 +69,8 @@ impl Period {
         Self::of(Unit::Hour)
     }
 
-    /// Returns the days of the calendar, from midnight. A day on which the clocks skip midnight begins at its first instant.
+    /// Returns the days of the calendar, from midnight. A day on which the clocks skip midnight begins at its first
+    /// instant.
     #[must_use]
     pub const fn day() -> Self {
         Self::of(Unit::Day)

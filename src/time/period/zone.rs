@@ -49,8 +49,8 @@ impl Zone {
         Some(between(last_set.unwrap_or(start), next_set.unwrap_or(end)))
     }
 
-    /// Returns the window from the last start of a unit to the next. Clocks that are set across a start, or across whole
-    /// days, may show another unit than the current one, so the neighbours are tried too.
+    /// Returns the window from the last start of a unit to the next. Clocks that are set across a start, or across
+    /// whole days, may show another unit than the current one, so the neighbours are tried too.
     fn calendar(&self, unit: Unit, wall: Duration) -> Option<Window> {
         let now = nanos(wall);
         let starts = UnitStarts::of(unit, &self.0)?;
