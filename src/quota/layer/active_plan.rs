@@ -12,7 +12,7 @@ use crate::{
     kind::{Direction, Kind},
     policy_name::PolicyName,
     quota::{Amounts, Limit, Plan},
-    refusal::{Dialect, Fields, Told},
+    refusal::{AdvertisedLimit, Dialect, Fields},
     time::Period,
 };
 
@@ -215,12 +215,12 @@ fn fields(plan: &Plan, dialect: Dialect) -> Vec<Arc<Fields>> {
     if dialect == Dialect::None {
         return Vec::new();
     }
-    let told = |limit: &Limit| Told {
+    let advertised = |limit: &Limit| AdvertisedLimit {
         name: limit.name.clone(),
         quota: limit.limit,
         window: limit.quota.period().map(Period::longest),
         unit: limit.kind().field_unit(),
     };
-    let all: Vec<_> = plan.all().map(told).collect();
-    Fields::of_all(dialect, &all).into_iter().map(Arc::new).collect()
+    let all: Vec<_> = plan.all().map(advertised).collect();
+    Fields::for_limits(dialect, &all).into_iter().map(Arc::new).collect()
 }
