@@ -1,9 +1,11 @@
 //! What a circuit breaker does round an HTTP service.
 
 mod call;
+mod histories;
 mod judging;
 mod keys;
 mod model;
+mod peer_faults;
 mod probes;
 mod scene;
 #[path = "../support/mod.rs"]

@@ -8,22 +8,20 @@ use std::{
     task::{Context, Waker},
 };
 
-use crate::support::gate::{Broken, Ends, Log, NeverReady, Recorder, Strict, get};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use tollgate::{
-    Admit, CircuitBreakerLayer, Event, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Rate, Reason, Refusal,
-    RequestHead, TokenBucketLayer, Trip,
+    Admit, CircuitBreakerLayer, Event, GateLayer, MaybeFuture, PolicyName, Rate, Reason, Refusal, RequestHead,
+    TokenBucketLayer, Trip,
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
-type Reply = Result<Response<Full<Bytes>>, Infallible>;
-
-async fn hello(_: Request<Full<Bytes>>) -> Reply {
-    Ok(Response::new(Full::from("hello")))
-}
+use crate::{
+    hello,
+    support::gate::{Broken, Ends, Log, NeverReady, Recorder, Strict, get},
+};
 
 #[tokio::test]
 async fn the_service_that_was_polled_ready_is_the_one_that_is_called() {
@@ -124,67 +122,6 @@ async fn what_a_layer_further_in_refuses_is_told_apart() {
     let response = service.oneshot(get("/")).await.unwrap();
     assert!(response.extensions().get::<Refusal>().is_some());
     assert_eq!(outer_ends.now().as_deref(), Some("refused further in"), "at the head, before the body is read");
-}
-
-#[tokio::test]
-async fn a_panic_settles_whoever_catches_it() {
-    let (layer, recorder, mut ends) = Recorder::layer();
-    let in_call = service_fn(|_: Request<Full<Bytes>>| -> std::future::Ready<Reply> { panic!("in call") });
-    let in_poll = service_fn(|_: Request<Full<Bytes>>| async { panic!("in poll") as Reply });
-    let in_body = service_fn(|_: Request<Full<Bytes>>| async {
-        let frames = futures_util::stream::once(async { panic!("in body") as Result<Frame<Bytes>, Infallible> });
-        Ok::<_, Infallible>(Response::new(StreamBody::new(frames)))
-    });
-    let call = layer.layer(in_call);
-    let poll = layer.layer(in_poll);
-    let body = layer.layer(in_body);
-    assert!(tokio::spawn(async move { call.oneshot(get("/")).await.map(|_| ()) }).await.is_err());
-    assert_eq!(ends.next().await, "panicked");
-    assert!(tokio::spawn(async move { poll.oneshot(get("/")).await.map(|_| ()) }).await.is_err());
-    assert_eq!(ends.next().await, "panicked");
-    let collected = async move { body.oneshot(get("/")).await.unwrap().into_body().collect().await.map(|_| ()) };
-    assert!(tokio::spawn(collected).await.is_err());
-    assert_eq!(ends.next().await, "panicked");
-    assert_eq!(recorder.held(), 0);
-}
-
-#[tokio::test]
-async fn a_panic_that_somebody_caught_long_ago_is_still_a_panic() {
-    let (layer, _, mut ends) = Recorder::layer();
-    let mut service = layer.layer(service_fn(|_: Request<Full<Bytes>>| async { panic!("in poll") as Reply }));
-    let mut future = Box::pin(service.ready().await.unwrap().call(get("/")));
-    let mut cx = Context::from_waker(Waker::noop());
-    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| future.as_mut().poll(&mut cx).is_ready()));
-    assert!(caught.is_err());
-    assert_eq!(ends.now(), None);
-    drop(future); // nothing is unwinding here
-    assert_eq!(ends.now().as_deref(), Some("panicked"));
-}
-
-#[tokio::test]
-async fn a_permit_that_panics_while_it_settles_harms_nobody() {
-    struct Bomb;
-    impl Permit for Bomb {
-        fn settle(self, _: Outcome<'_>) {
-            panic!("in settle")
-        }
-    }
-    struct Armed;
-    impl Admit for Armed {
-        type Permit = Bomb;
-        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Bomb, Refusal>> {
-            MaybeFuture::Ready(Ok(Bomb))
-        }
-    }
-    let observer = |_: &Event<'_>| panic!("in an observer");
-    let service = GateLayer::of(Armed).observe(observer).layer(service_fn(hello));
-    let body = service.clone().oneshot(get("/")).await.unwrap().into_body();
-    assert_eq!(body.collect().await.unwrap().to_bytes(), "hello");
-    drop(service.oneshot(get("/")).await.unwrap());
-
-    let both = GateLayer::of(Armed).layer(service_fn(|_: Request<Full<Bytes>>| async { panic!("in poll") as Reply }));
-    let panicked = tokio::spawn(async move { both.oneshot(get("/")).await.map(|_| ()) }).await.unwrap_err();
-    assert_eq!(panicked.into_panic().downcast_ref::<&str>(), Some(&"in poll"), "the first panic goes on");
 }
 
 /// Polls `make`'s future `polls` times, then drops it; says whether it was done by then.
@@ -332,115 +269,4 @@ async fn a_body_of_unknown_length_is_complete_with_the_frame_that_says_so() {
         drop(body);
         assert_eq!(ends.next().await, end);
     }
-}
-
-#[tokio::test]
-async fn a_permit_may_add_to_the_request_before_the_service_sees_it() {
-    struct Stamp;
-    impl Permit for Stamp {
-        fn on_request(&mut self, extensions: &mut http::Extensions) {
-            extensions.insert("stamped");
-        }
-        fn settle(self, _: Outcome<'_>) {}
-    }
-    struct Stamper {
-        later: bool,
-        shut: bool,
-    }
-    impl Admit for Stamper {
-        type Permit = Stamp;
-        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Stamp, Refusal>> {
-            if self.later { MaybeFuture::future(async { Ok(Stamp) }) } else { MaybeFuture::Ready(Ok(Stamp)) }
-        }
-        fn shut(&self) -> bool {
-            self.shut
-        }
-    }
-    for (later, shut) in [(false, false), (false, true), (true, false), (true, true)] {
-        let seen = service_fn(|request: Request<Full<Bytes>>| async move {
-            let stamp = request.extensions().get::<&str>().copied().unwrap_or_default();
-            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(stamp)))
-        });
-        let answer = GateLayer::of(Stamper { later, shut }).layer(seen).oneshot(get("/")).await.unwrap();
-        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "stamped", "later {later}, shut {shut}");
-    }
-}
-
-#[tokio::test]
-async fn on_bypass_runs_for_every_request_without_a_permit() {
-    struct Stamp;
-    impl Permit for Stamp {
-        fn on_request(&mut self, extensions: &mut http::Extensions) {
-            extensions.insert("permit");
-        }
-        fn settle(self, _: Outcome<'_>) {}
-    }
-    #[derive(Clone, Copy, Debug)]
-    struct Stamper {
-        later: bool,
-        refuses: bool,
-        shut: bool,
-    }
-    impl Admit for Stamper {
-        type Permit = Stamp;
-        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Stamp, Refusal>> {
-            let refusal = Refusal::new(Reason::Capacity, PolicyName::try_new("stamper").unwrap());
-            let decision = if self.refuses { Err(refusal) } else { Ok(Stamp) };
-            if self.later { MaybeFuture::future(async { decision }) } else { MaybeFuture::Ready(decision) }
-        }
-        fn shut(&self) -> bool {
-            self.shut
-        }
-        fn on_bypass(&self, extensions: &mut http::Extensions) {
-            extensions.insert("bypass");
-        }
-    }
-    type Switch = fn(GateLayer<Arc<Stamper>>) -> GateLayer<Arc<Stamper>>;
-    let switches: [(Switch, bool); 3] =
-        [(|layer| layer.enabled(false), true), (|layer| layer.exempt(|_| true), true), (|layer| layer.shadow(), false)];
-    for (switch, always) in switches {
-        for bits in 0..8 {
-            let policy = Stamper { later: bits & 1 != 0, refuses: bits & 2 != 0, shut: bits & 4 != 0 };
-            let seen = service_fn(|request: Request<Full<Bytes>>| async move {
-                let stamp = request.extensions().get::<&str>().copied().unwrap_or_default();
-                Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(stamp)))
-            });
-            let layer = switch(GateLayer::of(policy));
-            let ready = layer.clone().layer(seen).oneshot(get("/"));
-            // Called without having been polled ready, the service is waited for first.
-            let unready = layer.layer(seen).call(get("/"));
-            for answer in [ready.await.unwrap(), unready.await.unwrap()] {
-                let stamp = answer.into_body().collect().await.unwrap().to_bytes();
-                assert_eq!(stamp, if always || policy.refuses { "bypass" } else { "permit" }, "{policy:?}");
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_permit_hears_of_a_body_only_where_one_follows_the_head() {
-    struct Listening(Option<Arc<std::sync::atomic::AtomicUsize>>);
-    impl Permit for Listening {
-        fn on_body(&mut self) {
-            self.0.take().expect("told once").fetch_add(1, Ordering::Relaxed);
-        }
-        fn settle(self, _: Outcome<'_>) {}
-    }
-    struct Listener(Arc<std::sync::atomic::AtomicUsize>);
-    impl Admit for Listener {
-        type Permit = Listening;
-        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Listening, Refusal>> {
-            MaybeFuture::Ready(Ok(Listening(Some(Arc::clone(&self.0)))))
-        }
-    }
-    let bodies = Arc::default();
-    let layer = GateLayer::of(Listener(Arc::clone(&bodies)));
-    let answer = layer.clone().layer(service_fn(hello)).oneshot(get("/")).await.unwrap();
-    assert_eq!(bodies.load(Ordering::Relaxed), 1);
-    answer.into_body().collect().await.unwrap();
-    let empty = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) });
-    layer.clone().layer(empty).oneshot(get("/")).await.unwrap();
-    let head = Request::head("/").body(Full::default()).unwrap();
-    layer.layer(service_fn(hello)).oneshot(head).await.unwrap();
-    assert_eq!(bodies.load(Ordering::Relaxed), 1, "neither an empty one nor one that is not sent");
 }

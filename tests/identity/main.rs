@@ -3,6 +3,7 @@
 mod chains;
 mod forged;
 mod keys;
+mod peer_faults;
 mod peers;
 mod properties;
 
