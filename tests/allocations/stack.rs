@@ -29,11 +29,11 @@ fn over_bare(dialect: Dialect) -> u64 {
 }
 
 #[test]
-fn an_admitted_request_of_a_known_client_allocates_nothing() {
+fn admitted_request_of_known_client_allocates_nothing() {
     assert_eq!(over_bare(Dialect::None), 0);
 }
 
 #[test]
-fn an_admitted_request_that_is_told_of_its_limit_allocates_once() {
+fn request_with_rate_limit_fields_allocates_once() {
     assert_eq!(over_bare(Dialect::Draft11), 1);
 }

@@ -35,7 +35,7 @@ fn written(fields: &Fields, remaining: u64) -> u64 {
 }
 
 #[test]
-fn a_problem_document_takes_its_body_and_two_for_the_head() {
+fn problem_document_allocates_body_and_two_head_values() {
     let refusal = Refusal::new(Reason::RateLimited, name("default")).with_limit(100, 100);
     let soon = refusal.clone().with_retry_after(seconds(5));
     assert_eq!(allocations(|| refusal::problem(&soon)), 3);
@@ -44,7 +44,7 @@ fn a_problem_document_takes_its_body_and_two_for_the_head() {
 }
 
 #[test]
-fn fields_take_one_or_two() {
+fn fields_allocate_at_most_twice() {
     assert_eq!(written(&fields(Dialect::Draft11), 42), 1);
     assert_eq!(written(&fields(Dialect::Draft11), u64::MAX), 1);
     let long = Fields::new(Dialect::Draft11, &name(&"\"".repeat(64)), u64::MAX, Duration::MAX, Some("content-bytes"));
@@ -55,7 +55,7 @@ fn fields_take_one_or_two() {
 }
 
 #[test]
-fn a_refused_request_takes_eight_with_fields() {
+fn refused_request_with_fields_allocates_eight_times() {
     let inner = service_fn(|_: Request<Full<Bytes>>| {
         std::future::ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())))
     });

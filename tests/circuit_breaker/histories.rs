@@ -158,13 +158,13 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(800))]
 
     #[test]
-    fn a_breaker_is_its_model(rules in rules(), steps in steps()) {
+    fn histories_agree_with_the_model(rules in rules(), steps in steps()) {
         history(rules, steps)?;
     }
 
     /// Whatever the clock does, nothing panics, and once it goes on somebody is let through.
     #[test]
-    fn a_clock_that_steps_back_wedges_nothing(rules in rules(), steps in steps(), back in prop::collection::vec(0..100_000_u64, 150)) {
+    fn clock_steps_never_wedge_the_breaker(rules in rules(), steps in steps(), back in prop::collection::vec(0..100_000_u64, 150)) {
         let clock = FakeClock::new();
         clock.advance(Duration::from_secs(500));
         let breaker = rules.layer().clock(clock.clone()).handle();

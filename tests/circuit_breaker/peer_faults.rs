@@ -55,7 +55,7 @@ async fn ten_thousand_successes_do_not_outweigh_a_window_of_failures() {
 }
 
 #[tokio::test]
-async fn a_thousand_callers_are_not_a_thousand_probes() {
+async fn thousand_callers_are_not_a_thousand_probes() {
     let (layer, clock) = opened(CircuitBreakerLayer::new(Trip::consecutive(3)).probes(3)).await;
     clock.advance(12 * SECOND);
     let calls = AtomicUsize::new(0);
@@ -72,7 +72,7 @@ async fn a_thousand_callers_are_not_a_thousand_probes() {
 }
 
 #[tokio::test]
-async fn a_cancelled_probe_neither_wedges_nor_closes_a_circuit() {
+async fn cancelled_probe_neither_wedges_nor_closes_a_circuit() {
     let (layer, clock) = opened(CircuitBreakerLayer::new(Trip::consecutive(3))).await;
     let breaker = layer.handle();
     clock.advance(12 * SECOND);
@@ -86,7 +86,7 @@ async fn a_cancelled_probe_neither_wedges_nor_closes_a_circuit() {
 }
 
 #[tokio::test]
-async fn a_lost_probe_does_not_wedge_a_circuit() {
+async fn lost_probe_does_not_wedge_a_circuit() {
     let (layer, clock) = opened(CircuitBreakerLayer::new(Trip::consecutive(3))).await;
     let breaker = layer.handle();
     clock.advance(12 * SECOND);
@@ -151,7 +151,7 @@ async fn server_errors_and_grpc_trailers_are_not_invisible() {
 }
 
 #[tokio::test]
-async fn callers_whose_patience_ends_are_not_invisible() {
+async fn callers_that_time_out_are_not_invisible() {
     let clock = FakeClock::new();
     let breaker = CircuitBreakerLayer::new(Trip::consecutive(3)).clock(clock.clone()).handle();
     for _ in 0..3 {
@@ -164,7 +164,7 @@ async fn callers_whose_patience_ends_are_not_invisible() {
 }
 
 #[tokio::test]
-async fn the_gauge_of_the_old_state_does_not_stay_up() {
+async fn gauge_of_the_old_state_does_not_stay_up() {
     let up = Arc::new(Mutex::new(HashSet::from(["closed"])));
     let gauges = Arc::clone(&up);
     let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).observe(move |event: &Event<'_>| {

@@ -112,7 +112,7 @@ mod postgres_on_a_server {
 }
 
 #[tokio::test]
-async fn all_rules_are_kept_on_one_thread_too() {
+async fn memory_passes_every_rule_on_one_thread() {
     quotas::all(in_memory).await;
     quotas::all_with_clock(in_memory).await;
 }
@@ -124,18 +124,18 @@ async fn crowded(layer: QuotaLayer) -> Quotas {
 
 #[tokio::test]
 #[should_panic(expected = "right: ([(10, 0)], [(0, 10)])")]
-async fn who_mixes_clients_up_is_found_out() {
+async fn store_that_mixes_clients_fails() {
     quotas::two_clients_never_meet(crowded).await;
 }
 
 #[tokio::test]
 #[should_panic(expected = "in pages of 1")]
-async fn who_leaves_clients_out_is_found_out() {
+async fn store_that_omits_clients_fails() {
     quotas::every_client_is_listed_once(crowded).await;
 }
 
 #[tokio::test]
 #[should_panic]
-async fn who_does_not_follow_the_clock_is_found_out() {
+async fn store_that_ignores_the_clock_fails() {
     quotas::a_period_begins_again(async |layer: QuotaLayer| layer.clock(tollgate::Clock::system()).handle()).await;
 }

@@ -166,7 +166,7 @@ fn request(method: Method, path: &str) -> Request<Empty<Bytes>> {
 const PATIENCE: Duration = Duration::from_secs(300);
 
 #[tokio::test]
-async fn a_response_that_was_read_to_its_end_is_complete() {
+async fn response_read_to_its_end_is_complete() {
     let rows = [
         (Method::GET, "/full", "complete 5"),
         (Method::GET, "/empty", "complete 0"),
@@ -192,7 +192,7 @@ async fn a_response_that_was_read_to_its_end_is_complete() {
 }
 
 #[tokio::test]
-async fn an_upgraded_connection_holds_no_permit() {
+async fn upgraded_connection_holds_no_permit() {
     let (address, recorder, mut ends) = serve().await;
     let (mut client, _task) = Client::connect(Version::One, address).await;
     let mut upgrade = request(Method::GET, "/upgrade");
@@ -211,7 +211,7 @@ async fn an_upgraded_connection_holds_no_permit() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_cancels() {
+async fn client_disconnect_cancels() {
     for version in [Version::One, Version::Two] {
         for (path, expected) in [("/never", "cancelled before the head"), ("/flood", "cancelled after the head")] {
             let (address, recorder, mut ends) = serve().await;
@@ -231,7 +231,7 @@ async fn a_client_that_hangs_up_cancels() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_reset_cancels_and_the_connection_lives_on() {
+async fn reset_stream_cancels_and_keeps_the_connection() {
     let (address, recorder, mut ends) = serve().await;
     let (mut client, _task) = Client::connect(Version::Two, address).await;
     for _ in 0..100 {
@@ -246,7 +246,7 @@ async fn a_stream_that_is_reset_cancels_and_the_connection_lives_on() {
 }
 
 #[tokio::test]
-async fn a_handler_that_panics_gives_its_permit_back() {
+async fn handler_panic_releases_its_permit() {
     for version in [Version::One, Version::Two] {
         let (address, recorder, mut ends) = serve().await;
         let (mut client, _task) = Client::connect(version, address).await;

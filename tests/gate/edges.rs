@@ -21,7 +21,7 @@ use crate::{
 };
 
 #[test]
-fn a_layer_that_only_watches_or_is_switched_off_leaves_readiness_to_the_service() {
+fn shadow_or_disabled_layer_forwards_readiness() {
     let (layer, recorder, _) = Recorder::layer();
     recorder.shut.store(true, Ordering::SeqCst);
     for layer in [layer.clone().shadow(), layer.enabled(false)] {
@@ -32,7 +32,7 @@ fn a_layer_that_only_watches_or_is_switched_off_leaves_readiness_to_the_service(
 }
 
 #[tokio::test]
-async fn an_observer_that_panics_takes_nothing_from_the_others() {
+async fn panicking_observer_does_not_silence_the_others() {
     let (layer, _, _ends) = Recorder::layer();
     let log = Log::default();
     let heard = log.clone();
@@ -61,7 +61,7 @@ impl Service<Request<Full<Bytes>>> for ReadyOnce {
 }
 
 #[test]
-fn a_shut_policy_asks_no_service_that_was_ready_once() {
+fn shut_policy_does_not_poll_a_ready_service_again() {
     let (layer, recorder, _) = Recorder::layer();
     let mut service = layer.layer(ReadyOnce(true));
     let mut ready =
@@ -103,7 +103,7 @@ impl Service<Request<Full<Bytes>>> for Brittle {
 }
 
 #[test]
-fn a_service_that_cannot_be_cloned_costs_no_permit() {
+fn panic_in_clone_settles_the_permit() {
     let (layer, recorder, mut ends) = Recorder::layer();
     let broken = Arc::new(AtomicBool::new(false));
     let mut service = layer.layer(Brittle(Arc::clone(&broken)));

@@ -24,7 +24,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_panic_settles_whoever_catches_it() {
+async fn panic_settles_the_permit_wherever_it_is_caught() {
     let (layer, recorder, mut ends) = Recorder::layer();
     let in_call = service_fn(|_: Request<Full<Bytes>>| -> std::future::Ready<Reply> { panic!("in call") });
     let in_poll = service_fn(|_: Request<Full<Bytes>>| async { panic!("in poll") as Reply });
@@ -46,7 +46,7 @@ async fn a_panic_settles_whoever_catches_it() {
 }
 
 #[tokio::test]
-async fn a_panic_that_somebody_caught_long_ago_is_still_a_panic() {
+async fn panic_caught_before_the_drop_settles_as_panicked() {
     let (layer, _, mut ends) = Recorder::layer();
     let mut service = layer.layer(service_fn(|_: Request<Full<Bytes>>| async { panic!("in poll") as Reply }));
     let mut future = Box::pin(service.ready().await.unwrap().call(get("/")));
@@ -59,7 +59,7 @@ async fn a_panic_that_somebody_caught_long_ago_is_still_a_panic() {
 }
 
 #[tokio::test]
-async fn a_permit_that_panics_while_it_settles_harms_nobody() {
+async fn panic_in_settle_does_not_reach_the_caller() {
     struct Bomb;
     impl Permit for Bomb {
         fn settle(self, _: Outcome<'_>) {
@@ -230,7 +230,7 @@ fn body(layer: &tollgate::GateLayer<Arc<Recorder>>, trap: &Trap) -> Option<Pin<B
 }
 
 #[test]
-fn panic_before_the_head_is_remembered() {
+fn panic_before_the_head_settles_as_panicked() {
     for (place, shut) in [
         ("call", false),
         ("poll", false),
@@ -264,7 +264,7 @@ fn panic_before_the_head_is_remembered() {
 }
 
 #[test]
-fn panic_in_the_body_is_remembered() {
+fn panic_in_the_body_settles_as_panicked() {
     type Touch = fn(&mut Option<Pin<Box<Body>>>);
     let poll: Touch = |body| drop(body.as_mut().unwrap().as_mut().poll_frame(&mut Context::from_waker(Waker::noop())));
     let is_end_stream: Touch = |body| assert!(!body.as_ref().unwrap().is_end_stream());

@@ -19,7 +19,7 @@ use tower::{Layer, ServiceExt, limit::ConcurrencyLimitLayer, service_fn};
 use crate::support::gate::{Strict, get as request};
 
 #[tokio::test]
-async fn no_clone_is_called_that_was_not_polled_ready() {
+async fn unready_clone_is_not_called() {
     // A concurrency limit panics, and so does `Strict`, when it is called without having been polled ready.
     let inner = ConcurrencyLimitLayer::new(1).layer(Strict::default());
     let bucket = TokenBucketLayer::new(Rate::per_second(100)).layer(inner.clone());
@@ -51,7 +51,7 @@ impl Permit for Slot {
 }
 
 #[tokio::test]
-async fn a_slot_is_not_free_at_the_head_while_the_body_streams() {
+async fn slot_is_held_while_the_body_streams() {
     let layer = GateLayer::of(AtMost(Mutex::new(Leases::new(2, Duration::MAX, Duration::MAX))));
     let service = layer.layer(service_fn(|_: Request<()>| async {
         let frames = futures_util::stream::pending::<Result<Frame<Bytes>, ()>>();

@@ -14,7 +14,7 @@ use tower::{Layer, Service, ServiceExt, service_fn};
 use crate::{hello, support::gate::get};
 
 #[tokio::test]
-async fn a_permit_may_add_to_the_request_before_the_service_sees_it() {
+async fn on_request_extends_the_request_before_the_handler() {
     struct Stamp;
     impl Permit for Stamp {
         fn on_request(&mut self, extensions: &mut http::Extensions) {
@@ -97,7 +97,7 @@ async fn on_bypass_runs_for_every_request_without_a_permit() {
 }
 
 #[tokio::test]
-async fn a_permit_hears_of_a_body_only_where_one_follows_the_head() {
+async fn on_body_runs_only_if_a_body_follows_the_head() {
     struct Listening(Option<Arc<std::sync::atomic::AtomicUsize>>);
     impl Permit for Listening {
         fn on_body(&mut self) {

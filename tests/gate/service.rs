@@ -24,7 +24,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn the_service_that_was_polled_ready_is_the_one_that_is_called() {
+async fn polled_service_is_the_one_called() {
     for (layer, _, mut ends) in [Recorder::layer(), Recorder::later()] {
         let mut service = layer.layer(Strict::default());
         for _ in 0..3 {
@@ -36,7 +36,7 @@ async fn the_service_that_was_polled_ready_is_the_one_that_is_called() {
 }
 
 #[tokio::test]
-async fn a_caller_that_forgets_to_ask_if_it_is_ready_is_still_served() {
+async fn call_without_poll_ready_is_served() {
     for (layer, _, _) in [Recorder::layer(), Recorder::later()] {
         let response = layer.layer(Strict::default()).call(get("/")).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
@@ -44,7 +44,7 @@ async fn a_caller_that_forgets_to_ask_if_it_is_ready_is_still_served() {
 }
 
 #[tokio::test]
-async fn a_shut_policy_refuses_before_a_service_that_is_never_ready() {
+async fn shut_policy_refuses_before_a_never_ready_service() {
     for (layer, recorder, _) in [Recorder::layer(), Recorder::later()] {
         recorder.shut.store(true, Ordering::SeqCst);
         recorder.refuse.store(true, Ordering::SeqCst);
@@ -54,7 +54,7 @@ async fn a_shut_policy_refuses_before_a_service_that_is_never_ready() {
 }
 
 #[tokio::test]
-async fn a_probe_that_is_due_by_the_time_of_the_call_makes_the_service_ready_itself() {
+async fn probe_due_at_the_call_polls_the_service_ready() {
     for (layer, recorder, mut ends) in [Recorder::layer(), Recorder::later()] {
         recorder.shut.store(true, Ordering::SeqCst); // shut when asked, open when called
         let response = layer.layer(Strict::default()).oneshot(get("/")).await.unwrap();
@@ -64,7 +64,7 @@ async fn a_probe_that_is_due_by_the_time_of_the_call_makes_the_service_ready_its
 }
 
 #[tokio::test]
-async fn a_strict_service_and_one_that_is_never_ready_under_every_layer() {
+async fn strict_and_never_ready_services_under_every_layer() {
     let bucket = TokenBucketLayer::new(Rate::per_hour(2));
     let breaker = CircuitBreakerLayer::new(Trip::consecutive(1));
     let open = CircuitBreakerLayer::new(Trip::consecutive(1));
@@ -86,7 +86,7 @@ async fn a_strict_service_and_one_that_is_never_ready_under_every_layer() {
 }
 
 #[test]
-fn an_open_policy_waits_for_a_service_that_is_never_ready() {
+fn open_policy_waits_for_a_never_ready_service() {
     let (layer, _, _) = Recorder::layer();
     let mut service = layer.layer(NeverReady);
     let ready = Service::<Request<Full<Bytes>>>::poll_ready(&mut service, &mut Context::from_waker(Waker::noop()));
@@ -94,7 +94,7 @@ fn an_open_policy_waits_for_a_service_that_is_never_ready() {
 }
 
 #[tokio::test]
-async fn a_service_that_fails_before_the_call_is_a_failure() {
+async fn error_of_poll_ready_is_reported_as_a_failure() {
     let (layer, recorder, mut ends) = Recorder::layer();
     assert_eq!(layer.layer(Broken).oneshot(get("/")).await.unwrap_err(), "no connection");
     assert_eq!(recorder.unready.load(Ordering::SeqCst), 1);
@@ -106,7 +106,7 @@ async fn a_service_that_fails_before_the_call_is_a_failure() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_service_keeps_its_type_and_settles_as_a_failure() {
+async fn service_error_keeps_its_type_and_settles_as_failed() {
     let (layer, _, mut ends) = Recorder::layer();
     let service = layer.layer(service_fn(|_: Request<Full<Bytes>>| async { Err::<Response<Full<Bytes>>, _>(17_u8) }));
     assert_eq!(service.oneshot(get("/")).await.unwrap_err(), 17);
@@ -114,7 +114,7 @@ async fn an_error_of_the_service_keeps_its_type_and_settles_as_a_failure() {
 }
 
 #[tokio::test]
-async fn what_a_layer_further_in_refuses_is_told_apart() {
+async fn refusal_of_an_inner_layer_settles_as_refused() {
     let (outer, _, mut outer_ends) = Recorder::layer();
     let (inner, recorder, _) = Recorder::layer();
     recorder.refuse.store(true, Ordering::SeqCst);
@@ -132,14 +132,14 @@ fn drop_after<F: Future>(polls: usize, future: F) -> bool {
 }
 
 #[tokio::test]
-async fn a_call_that_is_never_polled_is_cancelled_and_no_panic() {
+async fn unpolled_call_settles_as_cancelled() {
     let (layer, _, mut ends) = Recorder::layer();
     drop(layer.layer(service_fn(hello)).ready().await.unwrap().call(get("/")));
     assert_eq!(ends.next().await, "cancelled before the head");
 }
 
 #[tokio::test]
-async fn a_future_dropped_at_any_poll_gives_its_permit_back() {
+async fn future_dropped_at_any_poll_releases_its_permit() {
     async fn slow(
         _: Request<Full<Bytes>>,
     ) -> Result<Response<impl http_body::Body<Data = Bytes, Error = Infallible>>, Infallible> {
@@ -175,7 +175,7 @@ async fn a_future_dropped_at_any_poll_gives_its_permit_back() {
 }
 
 #[tokio::test]
-async fn shadow_lets_everyone_pass_and_tells() {
+async fn shadow_admits_and_emits_the_refusal() {
     let (layer, recorder, _) = Recorder::layer();
     recorder.refuse.store(true, Ordering::SeqCst);
     let log = Log::default();
@@ -191,7 +191,7 @@ async fn shadow_lets_everyone_pass_and_tells() {
 }
 
 #[tokio::test]
-async fn the_exempt_and_the_switched_off_are_not_asked() {
+async fn exempt_requests_and_disabled_layers_bypass_the_policy() {
     let (layer, recorder, mut ends) = Recorder::layer();
     recorder.refuse.store(true, Ordering::SeqCst);
     recorder.shut.store(true, Ordering::SeqCst);
@@ -204,7 +204,7 @@ async fn the_exempt_and_the_switched_off_are_not_asked() {
 }
 
 #[tokio::test]
-async fn services_of_one_layer_and_of_its_clones_share_its_state() {
+async fn services_of_a_layer_and_its_clones_share_state() {
     struct Count(std::sync::atomic::AtomicUsize);
     impl Admit for Count {
         type Permit = ();
@@ -228,7 +228,7 @@ async fn services_of_one_layer_and_of_its_clones_share_its_state() {
 }
 
 #[tokio::test]
-async fn size_and_end_of_the_body_are_the_inner_bodys() {
+async fn size_hint_and_end_of_stream_are_forwarded() {
     use http_body::Body as _;
     let (layer, _, _ends): (_, _, Ends) = Recorder::layer();
     let body = layer.layer(service_fn(hello)).oneshot(get("/")).await.unwrap().into_body();
@@ -258,7 +258,7 @@ impl http_body::Body for Unmeasured {
 }
 
 #[tokio::test]
-async fn a_body_of_unknown_length_is_complete_with_the_frame_that_says_so() {
+async fn unsized_body_completes_with_its_last_frame() {
     for (frames, end) in [(1, "cancelled after the head"), (2, "complete 6")] {
         let (layer, _, mut ends) = Recorder::layer();
         let serve = |_| async { Ok::<_, Infallible>(Response::new(Unmeasured(&[b"abc", b"def"]))) };

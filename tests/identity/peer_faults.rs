@@ -10,7 +10,7 @@ use tollgate::{Forwarded, Identify, PeerIp, Unverified};
 use crate::{charged, request};
 
 #[test]
-fn the_leftmost_x_forwarded_for_is_not_the_client() {
+fn leftmost_x_forwarded_for_is_not_the_client() {
     let who = PeerIp::new().trust_forwarded(Forwarded::x_forwarded_for().from_networks(["10.0.0.0/8"]));
     for n in 0..10_000_u32 {
         let field = format!("{}, 203.0.113.9", Ipv4Addr::from(n * 4_099));
@@ -19,14 +19,14 @@ fn the_leftmost_x_forwarded_for_is_not_the_client() {
 }
 
 #[test]
-fn the_leftmost_forwarded_is_not_the_client() {
+fn leftmost_forwarded_is_not_the_client() {
     let who = PeerIp::new().trust_forwarded(Forwarded::rfc7239().from_networks(["10.0.0.0/8"]));
     let lines = &[("forwarded", "for=1.1.1.1, for=203.0.113.9;proto=https")];
     assert_eq!(charged(&who, "10.0.0.1", lines), "203.0.113.9");
 }
 
 #[test]
-fn an_address_with_a_port_is_not_skipped_for_a_forged_one() {
+fn address_with_port_is_not_skipped_for_a_forged_one() {
     let who = PeerIp::new().trust_forwarded(Forwarded::x_forwarded_for().from_networks(["10.0.0.0/8"]));
     for last in ["203.0.113.9:4711", "[2001:db8::7]:4711"] {
         let lines = &[("x-forwarded-for", &format!("1.1.1.1, {last}"))];
@@ -35,14 +35,14 @@ fn an_address_with_a_port_is_not_skipped_for_a_forged_one() {
 }
 
 #[test]
-fn a_second_line_of_the_field_is_not_overlooked() {
+fn second_field_line_is_not_overlooked() {
     let who = PeerIp::new().trust_forwarded(Forwarded::x_forwarded_for().from_networks(["10.0.0.0/8"]));
     let lines = &[("x-forwarded-for", "1.1.1.1"), ("x-forwarded-for", "203.0.113.9")];
     assert_eq!(charged(&who, "10.0.0.1", lines), "203.0.113.9");
 }
 
 #[test]
-fn a_household_does_not_have_two_to_the_64_identities() {
+fn household_does_not_have_two_to_the_64_identities() {
     let clients: HashSet<_> = (0..5_000_u16)
         .map(|n| {
             let address = Ipv6Addr::new(0x2001, 0xdb8, 0, 1, n, 7, n, n).to_string();

@@ -44,7 +44,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_500))]
 
     #[test]
-    fn nothing_to_the_left_of_what_a_proxy_appended_matters(
+    fn addresses_left_of_the_proxys_entry_are_ignored(
         forged in field(),
         (list, pairs) in appended(),
         new_line in any::<bool>(),
@@ -62,7 +62,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_panic_and_a_direct_client_stays_itself(first in field(), second in field()) {
+    fn no_input_panics_or_moves_a_direct_client(first in field(), second in field()) {
         let anyone = |_: &str| Some(Principal::unnamed());
         let who = [
             Forwarded::x_forwarded_for().from_networks(["10.0.0.0/8"]),
@@ -89,7 +89,7 @@ proptest! {
     }
 
     #[test]
-    fn an_address_is_one_client_however_it_is_written(bits in any::<u32>(), port in any::<u16>()) {
+    fn every_notation_of_an_address_is_one_client(bits in any::<u32>(), port in any::<u16>()) {
         let ip = std::net::Ipv4Addr::from_bits(bits);
         let who = PeerIp::new().trust_forwarded(Forwarded::x_forwarded_for().through_hops(1));
         let direct = client(&PeerIp::new(), &request(&ip.to_string(), &[] as &[(&str, &str)]));

@@ -106,7 +106,7 @@ impl Drop for Scene {
 }
 
 #[tokio::test]
-async fn what_passes_without_the_ledger_is_charged_once_it_is_back_also_past_the_limit() {
+async fn spooled_charges_merge_once_and_past_the_limit() {
     let scene = Scene::new().await;
     let spool = scene.spool();
     let quotas = scene.quotas(tokens(100), OnFailure::Open(spool.clone()));
@@ -137,7 +137,7 @@ async fn what_passes_without_the_ledger_is_charged_once_it_is_back_also_past_the
 }
 
 #[tokio::test]
-async fn a_job_that_passed_is_a_duplicate_while_the_ledger_is_away_and_after_a_restart() {
+async fn spooled_job_is_a_duplicate_during_outage_and_restart() {
     let (scene, mut ran) = (Scene::new().await, 0);
     let next = Scene::in_directory(scene.directory.clone()).await;
     let away = scene.away().await;
@@ -163,7 +163,7 @@ async fn a_job_that_passed_is_a_duplicate_while_the_ledger_is_away_and_after_a_r
 }
 
 #[tokio::test]
-async fn a_reservation_that_passed_is_settled_with_what_was_used() {
+async fn spooled_reservation_settles_with_actual_amounts() {
     let scene = Scene::new().await;
     let spool = scene.spool();
     let quotas = scene.quotas(tokens(100), OnFailure::Open(spool.clone()));
@@ -186,7 +186,7 @@ async fn a_reservation_that_passed_is_settled_with_what_was_used() {
 }
 
 #[tokio::test]
-async fn a_request_that_passed_pays_for_the_bytes_of_its_answer_and_one_that_was_not_served_for_nothing() {
+async fn spooled_request_pays_body_bytes_unless_refused_inside() {
     let scene = Scene::new().await;
     let spool = scene.spool();
     let plan = Plan::new("paid").limit(Quota::bytes(1_000).per(Period::month()));
@@ -223,7 +223,7 @@ impl Admit for Nobody {
 }
 
 #[tokio::test]
-async fn a_process_passes_its_share_of_what_was_left_and_no_more() {
+async fn local_share_admits_its_part_of_what_remained() {
     let scene = Scene::new().await;
     let (of, spool) = (NonZeroU32::new(2).unwrap(), scene.spool());
     let quotas = scene.quotas(tokens(100), OnFailure::LocalShare { of, spool: spool.clone() });
@@ -249,7 +249,7 @@ async fn a_process_passes_its_share_of_what_was_left_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_full_spool_refuses_and_takes_again_when_it_is_empty() {
+async fn full_spool_refuses_until_it_is_merged() {
     let scene = Scene::new().await;
     let spool = scene.spool().at_most(1_000);
     let quotas = scene.quotas(tokens(100), OnFailure::Open(spool.clone()));
@@ -270,7 +270,7 @@ async fn a_full_spool_refuses_and_takes_again_when_it_is_empty() {
 }
 
 #[tokio::test]
-async fn what_the_ledger_refuses_of_one_client_keeps_nobody_else_out() {
+async fn rejected_spool_record_does_not_block_other_clients() {
     let scene = Scene::new().await;
     let (spool, cursed) = (scene.spool(), Client::named("cursed"));
     let quotas = scene.quotas(tokens(100), OnFailure::Open(spool.clone()));
@@ -293,7 +293,7 @@ async fn what_the_ledger_refuses_of_one_client_keeps_nobody_else_out() {
 }
 
 #[tokio::test]
-async fn requests_at_a_time_are_held_without_the_ledger_too() {
+async fn concurrency_is_limited_during_an_outage() {
     let scene = Scene::new().await;
     let quotas = scene.quotas(tokens(10).limit(Quota::concurrent(1)), OnFailure::Open(scene.spool()));
     let _away = scene.away().await;
@@ -307,7 +307,7 @@ async fn requests_at_a_time_are_held_without_the_ledger_too() {
 }
 
 #[tokio::test]
-async fn a_request_that_goes_away_while_it_waits_for_the_disk_is_not_charged() {
+async fn request_cancelled_during_spool_write_is_charged_or_not() {
     let scene = Scene::new().await;
     let spool = scene.spool();
     let quotas = scene.quotas(tokens(100), OnFailure::Open(spool.clone()));
@@ -331,7 +331,7 @@ async fn a_request_that_goes_away_while_it_waits_for_the_disk_is_not_charged() {
 }
 
 #[tokio::test]
-async fn a_spool_belongs_to_one_process_and_one_ledger_and_says_what_is_wrong() {
+async fn second_owner_and_foreign_file_are_rejected() {
     let scene = Scene::new().await;
     let spool = scene.spool();
     let error = Spool::at(scene.spool_path()).unwrap_err();
@@ -352,7 +352,7 @@ async fn a_spool_belongs_to_one_process_and_one_ledger_and_says_what_is_wrong() 
 }
 
 #[tokio::test]
-async fn a_record_that_was_cut_short_is_let_go_and_damage_is_kept_aside() {
+async fn truncated_record_is_dropped_and_damage_is_set_aside() {
     let scene = Scene::new().await;
     let _away = scene.away().await;
     let quotas = scene.quotas(tokens(100), OnFailure::Open(scene.spool()));
@@ -380,7 +380,7 @@ async fn a_record_that_was_cut_short_is_let_go_and_damage_is_kept_aside() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_at_once_are_charged_once_each_however_often_the_ledger_goes_away() {
+async fn repeated_outages_charge_each_job_once() {
     let scene = Scene::new().await;
     let spool = scene.spool();
     let ledger = scene.ledger.clone().deadline(Duration::from_millis(20));
@@ -421,7 +421,7 @@ async fn many_at_once_are_charged_once_each_however_often_the_ledger_goes_away()
 
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_passes_without_a_server_is_charged_once_it_is_back_on_a_server() {
+async fn spooled_charges_merge_once_on_a_server() {
     let url = crate::support::postgres::Postgres::shared().database();
     let ledger = tollgate::PostgresLedger::connect(&url).await.unwrap().deadline(BRIEF);
     let path = std::env::temp_dir().join(format!("tollgate-{:032x}.spool", fastrand::u128(..)));

@@ -164,7 +164,7 @@ fn dechunked(mut body: &str) -> Option<String> {
 }
 
 #[test]
-fn a_job_is_charged_once_and_every_answer_says_what_became_of_it() {
+fn job_is_charged_once_and_each_answer_reports_it() {
     let directory = Directory::new();
     let server = Server::start(&directory, None);
     let first = server.job("acme", "order 17", "amount=20");
@@ -191,7 +191,7 @@ fn a_job_is_charged_once_and_every_answer_says_what_became_of_it() {
 }
 
 #[test]
-fn while_a_job_is_worked_on_its_duplicates_are_told_so() {
+fn duplicate_of_a_running_job_is_a_conflict() {
     let directory = Directory::new();
     let server = Server::start(&directory, None);
     let first = {
@@ -211,7 +211,7 @@ fn while_a_job_is_worked_on_its_duplicates_are_told_so() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_answered_with_a_reason_and_charges_nothing() {
+fn invalid_requests_get_a_reason_and_charge_nothing() {
     let directory = Directory::new();
     let server = Server::start(&directory, None);
     let amounts = [
@@ -256,7 +256,7 @@ fn what_cannot_be_meant_is_answered_with_a_reason_and_charges_nothing() {
 }
 
 #[test]
-fn while_the_ledger_cannot_be_written_nothing_passes_and_the_same_id_is_charged_once_afterwards() {
+fn unwritable_ledger_refuses_and_later_charges_once() {
     let directory = Directory::new();
     let server = Server::start(&directory, None);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -302,7 +302,7 @@ fn administration_needs_the_token_and_leaves_a_row() {
 }
 
 #[test]
-fn what_was_acknowledged_is_there_once_after_the_process_was_killed() {
+fn acknowledged_jobs_survive_a_kill_once() {
     let directory = Directory::new();
     let server = Server::start(&directory, Some("s3cret"));
     let callers: Vec<_> = (0..8)

@@ -15,7 +15,7 @@ const DIRECTORY: &str = "TOLLGATE_KILLED_IN";
 
 /// Lets jobs pass without the ledger and tells of each, until it is killed.
 #[tokio::test]
-async fn a_child_lets_pass_until_it_is_killed() {
+async fn child_that_spools_until_it_is_killed() {
     let Ok(directory) = std::env::var(DIRECTORY) else { return };
     let scene = Scene::in_directory(directory.into()).await;
     let quotas = scene.quotas(tokens(100), OnFailure::Open(scene.spool()));
@@ -30,11 +30,11 @@ async fn a_child_lets_pass_until_it_is_killed() {
 }
 
 #[tokio::test]
-async fn what_a_killed_process_let_pass_is_charged_once() {
+async fn spool_of_a_killed_process_is_charged_once() {
     let directory: PathBuf = std::env::temp_dir().join(format!("tollgate-{:032x}", fastrand::u128(..)));
     std::fs::create_dir(&directory).unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "killed::a_child_lets_pass_until_it_is_killed", "--nocapture"])
+        .args(["--exact", "killed::child_that_spools_until_it_is_killed", "--nocapture"])
         .env(DIRECTORY, &directory)
         .stdout(Stdio::piped())
         .spawn()

@@ -60,7 +60,7 @@ async fn as_if_nobody_had_asked(quotas: &Quotas, tenant: &str, id: &str) {
     .await;
 }
 
-async fn nothing_stays_of_who_went_away(place: &Place) {
+async fn cancelled_calls_leave_nothing(place: &Place) {
     let ledger = place.open().await;
     let quotas = one_at_a_time(&ledger);
     let mut jobs = 0;
@@ -92,7 +92,7 @@ async fn nothing_stays_of_who_went_away(place: &Place) {
 }
 
 /// What nobody asks for again stays with nobody: neither charged, nor reserved.
-async fn a_reservation_that_nobody_got_goes_back(place: &Place) {
+async fn undelivered_reservation_is_rolled_back(place: &Place) {
     let ledger = place.open().await;
     let (quotas, acme) = (one_at_a_time(&ledger), Client::named("acme"));
     let mut kept = 0;
@@ -117,15 +117,15 @@ async fn a_reservation_that_nobody_got_goes_back(place: &Place) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_stays_of_who_went_away_on_a_file() {
+async fn cancelled_calls_leave_nothing_on_a_file() {
     let (place, _directory) = Place::file();
-    nothing_stays_of_who_went_away(&place).await;
+    cancelled_calls_leave_nothing(&place).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reservation_that_nobody_got_goes_back_on_a_file() {
+async fn undelivered_reservation_is_rolled_back_on_a_file() {
     let (place, _directory) = Place::file();
-    a_reservation_that_nobody_got_goes_back(&place).await;
+    undelivered_reservation_is_rolled_back(&place).await;
 }
 
 mod on_a_server {
@@ -133,12 +133,12 @@ mod on_a_server {
     use crate::support::postgres::Postgres;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn nothing_stays_of_who_went_away() {
-        super::nothing_stays_of_who_went_away(&Place::Server(Postgres::shared().database())).await;
+    async fn cancelled_calls_leave_nothing() {
+        super::cancelled_calls_leave_nothing(&Place::Server(Postgres::shared().database())).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_reservation_that_nobody_got_goes_back() {
-        super::a_reservation_that_nobody_got_goes_back(&Place::Server(Postgres::shared().database())).await;
+    async fn undelivered_reservation_is_rolled_back() {
+        super::undelivered_reservation_is_rolled_back(&Place::Server(Postgres::shared().database())).await;
     }
 }

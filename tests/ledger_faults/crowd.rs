@@ -17,7 +17,7 @@ const ASKED: usize = 10_000;
 const LIMIT: usize = 3_000;
 
 /// In three of ten cases an id is asked for that somebody else asks for as well.
-async fn ten_thousand_take_what_there_is(place: &Place) {
+async fn ten_thousand_callers_take_exactly_the_limit(place: &Place) {
     let ledger = place.open().await;
     let quotas = quotas(&ledger, LIMIT as u64);
     let mut asked = JoinSet::new();
@@ -108,7 +108,7 @@ fn check(history: &[Asked], limit: usize) {
     }
 }
 
-async fn answers_could_have_been_given_one_by_one(place: &Place) {
+async fn answers_are_linearizable(place: &Place) {
     let ledger = place.open().await;
     for round in 0..8 {
         let (limit, tenant): (usize, Arc<str>) = (fastrand::usize(20..200), format!("tenant {round}").into());
@@ -132,15 +132,15 @@ async fn answers_could_have_been_given_one_by_one(place: &Place) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_take_what_there_is_on_a_file() {
+async fn ten_thousand_callers_take_exactly_the_limit_on_a_file() {
     let (place, _directory) = Place::file();
-    ten_thousand_take_what_there_is(&place).await;
+    ten_thousand_callers_take_exactly_the_limit(&place).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_could_have_been_given_one_by_one_on_a_file() {
+async fn answers_are_linearizable_on_a_file() {
     let (place, _directory) = Place::file();
-    answers_could_have_been_given_one_by_one(&place).await;
+    answers_are_linearizable(&place).await;
 }
 
 mod on_a_server {
@@ -148,13 +148,13 @@ mod on_a_server {
     use crate::support::postgres::Postgres;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn ten_thousand_take_what_there_is() {
-        super::ten_thousand_take_what_there_is(&Place::Server(Postgres::shared().database())).await;
+    async fn ten_thousand_callers_take_exactly_the_limit() {
+        super::ten_thousand_callers_take_exactly_the_limit(&Place::Server(Postgres::shared().database())).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn answers_could_have_been_given_one_by_one() {
-        super::answers_could_have_been_given_one_by_one(&Place::Server(Postgres::shared().database())).await;
+    async fn answers_are_linearizable() {
+        super::answers_are_linearizable(&Place::Server(Postgres::shared().database())).await;
     }
 }
 
@@ -169,7 +169,7 @@ mod the_check {
     static ZERO: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
 
     #[test]
-    fn passes_what_has_an_order() {
+    fn accepts_answers_that_have_an_order() {
         let (done, before, refused) = (Told::Done, Told::Before, Told::Refused);
         check(&[asked(1, 0, 3, done), asked(1, 1, 2, before), asked(2, 2, 5, refused), asked(3, 1, 6, done)], 2);
     }

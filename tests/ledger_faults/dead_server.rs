@@ -108,7 +108,7 @@ mod on_a_server {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn nothing_is_lost_with_a_server_that_is_killed() {
+    async fn killed_server_loses_no_acknowledged_charge() {
         let server = Postgres::start("");
         let place = Place::Server(server.database());
         let ledger = place.open().await;
@@ -129,7 +129,7 @@ mod on_a_server {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn nobody_waits_for_a_server_that_is_known_to_be_down() {
+    async fn known_outage_is_answered_without_waiting() {
         let server = Postgres::start("");
         let place = Place::Server(server.database());
         let ledger = place.open().await;

@@ -54,7 +54,7 @@ mod on_a_server {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_commit_that_nobody_heard_of_is_told_as_what_it_was() {
+    async fn commit_with_a_lost_reply_is_reported_as_done() {
         let behind = a_ledger_behind_a_line().await;
         for round in 0..10 {
             behind.line.fails_next(Fault::CutBehind);
@@ -65,7 +65,7 @@ mod on_a_server {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_commit_that_never_arrived_is_made_again() {
+    async fn commit_that_never_arrived_is_repeated() {
         let behind = a_ledger_behind_a_line().await;
         for round in 0..10 {
             behind.line.fails_next(Fault::CutBefore);
@@ -77,7 +77,7 @@ mod on_a_server {
 
     /// The writer looks for its commit on another connection, and the server makes it wait for the first.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_commit_that_comes_late_is_waited_for() {
+    async fn late_commit_is_awaited() {
         let behind = a_ledger_behind_a_line().await;
         behind.line.fails_next(Fault::Keep);
         wait(&behind.ledger, BRIEF);
@@ -101,7 +101,7 @@ mod on_a_server {
 
     /// Both ends believe that the other is there, and the first transaction has the account.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_commit_that_was_lost_on_the_way_is_resolved() {
+    async fn lost_commit_is_resolved() {
         let behind = a_ledger_behind_a_line().await;
         behind.line.fails_next(Fault::Lose);
         wait(&behind.ledger, BRIEF);
@@ -123,7 +123,7 @@ mod on_a_server {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_server_that_says_nothing_keeps_nobody() {
+    async fn silent_server_blocks_no_caller() {
         const SILENT: usize = 20;
         let behind = Arc::new(a_ledger_behind_a_line().await);
         behind.line.be_silent(true);
@@ -141,7 +141,7 @@ mod on_a_server {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_slow_line_is_only_slow() {
+    async fn slow_connection_only_delays() {
         let behind = a_ledger_behind_a_line().await;
         behind.line.be_slow(Duration::from_millis(40));
         let since = Instant::now();

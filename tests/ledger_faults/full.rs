@@ -9,7 +9,7 @@ use tollgate::{Client, JobRun, Ledger, Reason};
 use super::place::{Directory, HUNG, PATIENT, Place, answered, audit, is_trouble, job, job_at_last, quotas, until};
 
 /// Charges until there is no room, settles what is open, and makes room again.
-async fn what_was_served_is_written_once_there_is_room(
+async fn full_disk_is_written_once_space_returns(
     place: &Place,
     ledger: &Ledger,
     fill: impl AsyncFn(),
@@ -88,7 +88,7 @@ async fn pool(most: u32, options: SqliteConnectOptions) -> SqlitePool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_served_is_written_once_there_is_room_in_the_file() {
+async fn full_file_is_written_once_space_returns() {
     let (place, _directory) = Place::file();
     let pool = pool(2, options(&place).pragma("max_page_count", "300")).await;
     let ledger = tollgate::SqliteLedger::from_pool(pool.clone()).await.unwrap().deadline(PATIENT);
@@ -100,12 +100,12 @@ async fn what_was_served_is_written_once_there_is_room_in_the_file() {
         }
     };
     let make_room = async || assert!(pool.execute("DROP TABLE ballast").await.is_ok());
-    what_was_served_is_written_once_there_is_room(&place, &ledger, fill, make_room).await;
+    full_disk_is_written_once_space_returns(&place, &ledger, fill, make_room).await;
 }
 
 /// What only reads now may be the wrong file, or the wrong server: another connection is made as soon as there is one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_cannot_be_written_is_told_at_once_and_looked_at_again() {
+async fn read_only_file_is_reported_at_once_and_retried() {
     let (place, _directory) = Place::file();
     place.open().await.shut_down(HUNG).await;
     let pool = pool(1, options(&place)).await;
@@ -154,7 +154,7 @@ mod on_a_server {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn what_was_served_is_written_once_there_is_room() {
+    async fn full_disk_is_written_once_space_returns() {
         let Some(disk) = SmallDisk::mount() else {
             eprintln!(
                 "\nLEFT OUT: a full disk under PostgreSQL, because a small one cannot be mounted here (root may)\n"
@@ -187,12 +187,12 @@ mod on_a_server {
             other.execute("DROP TABLE ballast").await.unwrap();
             other.execute("CHECKPOINT").await.unwrap();
         };
-        super::what_was_served_is_written_once_there_is_room(&place, &ledger, fill, make_room).await;
+        super::full_disk_is_written_once_space_returns(&place, &ledger, fill, make_room).await;
         drop(server);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_server_that_only_reads_is_told_in_time_and_looked_at_again() {
+    async fn read_only_server_is_reported_in_time_and_retried() {
         let server = Postgres::shared();
         let url = server.database();
         let name = url.rsplit('/').next().unwrap();

@@ -85,14 +85,14 @@ impl Place {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_acknowledged_is_lost_when_the_program_is_killed_on_a_file() {
+async fn killed_program_loses_nothing_on_a_file() {
     let (place, _directory) = Place::file();
     a_program_that_is_killed(&place, 20).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes"]
-async fn nothing_acknowledged_is_lost_when_the_program_is_killed_a_hundred_times_on_a_file() {
+async fn hundred_kills_lose_nothing_on_a_file() {
     let (place, _directory) = Place::file();
     a_program_that_is_killed(&place, 100).await;
 }
@@ -102,13 +102,13 @@ mod on_a_server {
     use crate::support::postgres::Postgres;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn nothing_acknowledged_is_lost_when_the_program_is_killed() {
+    async fn killed_program_loses_nothing() {
         a_program_that_is_killed(&Place::Server(Postgres::shared().database()), 20).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "takes minutes"]
-    async fn nothing_acknowledged_is_lost_when_the_program_is_killed_a_hundred_times() {
+    async fn hundred_kills_lose_nothing() {
         a_program_that_is_killed(&Place::Server(Postgres::shared().database()), 100).await;
     }
 }

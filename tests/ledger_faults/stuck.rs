@@ -14,7 +14,7 @@ use tollgate::{JobRun, Reason};
 use super::place::{BRIEF, HUNG, PATIENT, Place, answered, audit, is_trouble, job, job_at_last, quotas, until, wait};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pool_that_others_have_emptied_is_told_in_time_on_a_file() {
+async fn exhausted_pool_is_reported_in_time_on_a_file() {
     let (place, _directory) = Place::file();
     place.open().await.shut_down(HUNG).await;
     let Place::File(path) = &place else { unreachable!() };
@@ -40,7 +40,7 @@ async fn a_pool_that_others_have_emptied_is_told_in_time_on_a_file() {
 
 /// Another program writes into the same file, and does not end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_another_holds_is_told_in_time() {
+async fn locked_file_is_reported_in_time() {
     let (place, _directory) = Place::file();
     let ledger = place.open().await;
     let quotas = quotas(&ledger, 100);
@@ -108,7 +108,7 @@ mod on_a_server {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_pool_that_others_have_emptied_is_told_in_time() {
+    async fn exhausted_pool_is_reported_in_time() {
         let url = Postgres::shared().database();
         let pool = sqlx::postgres::PgPoolOptions::new().max_connections(2).connect(&url).await.unwrap();
         let ledger = tollgate::PostgresLedger::from_pool(pool.clone()).await.unwrap().deadline(BRIEF);
@@ -127,7 +127,7 @@ mod on_a_server {
 
     /// Another session holds one account, whose callers keep coming: they are refused, and all others are served.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn an_account_that_somebody_holds_keeps_nobody_else() {
+    async fn locked_account_does_not_block_others() {
         const FREE: i64 = 60;
         let scene = scene().await;
         let mut other = scene.holding("bob").await;
@@ -158,18 +158,18 @@ mod on_a_server {
 
     /// The ledger has ann and waits for cid, somebody has cid and waits for ann: the server ends what the ledger does.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_deadlock_with_somebody_else_is_resolved() {
+    async fn deadlock_with_another_transaction_is_resolved() {
         // The order within a batch is a matter of chance, and so is whether the server looks for a deadlock before the
         // ledger's lock times out.
         for _ in 0..100 {
-            if a_deadlock_at_best().await {
+            if provoke_deadlock().await {
                 return;
             }
         }
         panic!("there was no deadlock to resolve");
     }
 
-    async fn a_deadlock_at_best() -> bool {
+    async fn provoke_deadlock() -> bool {
         let url = Postgres::shared().database();
         let name = url.rsplit('/').next().unwrap();
         Postgres::shared().sql("postgres", &format!("ALTER DATABASE {name} SET deadlock_timeout = '400ms'"));
@@ -216,7 +216,7 @@ mod on_a_server {
 
     /// The first two who write are told to come again, and the first two who commit.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_serialization_failure_is_tried_again() {
+    async fn serialization_failure_is_retried() {
         for timing in
             ["BEFORE INSERT ON quota_consumption", "AFTER INSERT ON quota_consumption DEFERRABLE INITIALLY DEFERRED"]
         {

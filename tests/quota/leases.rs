@@ -110,7 +110,7 @@ async fn next(heard: &mut mpsc::UnboundedReceiver<String>) -> String {
 }
 
 #[tokio::test]
-async fn a_reader_with_a_closed_window_loses_its_slot_to_the_next() {
+async fn reader_with_a_closed_window_loses_its_slot_to_the_next() {
     let (address, policy, mut heard, clock) = serve(1).await;
     let mut client = closed_window(address).await;
 
@@ -134,7 +134,7 @@ async fn a_reader_with_a_closed_window_loses_its_slot_to_the_next() {
 }
 
 #[tokio::test]
-async fn a_slot_is_held_to_the_end_of_the_body() {
+async fn slot_is_held_to_the_end_of_the_body() {
     let (address, policy, mut heard, _) = serve(2).await;
     let mut client = closed_window(address).await;
     let mut bodies = Vec::new();
@@ -170,6 +170,6 @@ async fn ten_thousand_resets_leak_no_slot() {
 
 #[tokio::test]
 #[ignore = "takes minutes"]
-async fn a_million_resets_leak_no_slot() {
+async fn million_resets_leak_no_slot() {
     resets_leak_no_slot(1_000_000).await;
 }

@@ -14,7 +14,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn nobody_identified_is_one_shared_bucket_and_one_warning() {
+async fn unidentified_requests_share_a_bucket_and_warn_once() {
     let log = Log::default();
     let heard = log.clone();
     let layer = TokenBucketLayer::new(Rate::per_hour(2)).clock(FakeClock::new()).observe(move |event: &Event<'_>| {
@@ -39,7 +39,7 @@ async fn nobody_identified_is_one_shared_bucket_and_one_warning() {
 }
 
 #[tokio::test]
-async fn a_hundred_thousand_random_keys_from_one_peer_share_one_bucket() {
+async fn random_keys_from_one_peer_share_one_bucket() {
     let keys = HashMap::from([(String::from("s3cret"), Principal::named("acme"))]);
     let layer = TokenBucketLayer::new(Rate::per_hour(5))
         .clock(FakeClock::new())
@@ -61,7 +61,7 @@ async fn a_hundred_thousand_random_keys_from_one_peer_share_one_bucket() {
 }
 
 #[tokio::test]
-async fn ten_thousand_forged_forwarding_headers_are_one_client() {
+async fn forged_forwarding_headers_share_one_bucket() {
     let behind_proxy = PeerIp::new().trust_forwarded(Forwarded::x_forwarded_for().from_networks(["10.0.0.0/8"]));
     let layer = TokenBucketLayer::new(Rate::per_hour(5)).clock(FakeClock::new()).identify_by(behind_proxy);
     let service = layer.layer(service_fn(hello));
@@ -77,7 +77,7 @@ async fn ten_thousand_forged_forwarding_headers_are_one_client() {
 }
 
 #[tokio::test]
-async fn five_thousand_addresses_of_one_v6_network_are_one_client() {
+async fn addresses_of_one_ipv6_network_share_one_bucket() {
     let layer = TokenBucketLayer::new(Rate::per_hour(5)).clock(FakeClock::new());
     let mut passed = 0;
     for n in 0..5_000_u16 {
@@ -88,7 +88,7 @@ async fn five_thousand_addresses_of_one_v6_network_are_one_client() {
 }
 
 #[tokio::test]
-async fn a_full_table_moves_nobody_who_is_there() {
+async fn full_table_moves_no_known_client() {
     let clock = FakeClock::new();
     let overflows = Log::default();
     let heard = overflows.clone();
@@ -121,7 +121,7 @@ async fn a_full_table_moves_nobody_who_is_there() {
 }
 
 #[test]
-fn b7_idle_clients_leave_memory_while_others_are_served() {
+fn idle_clients_are_evicted_while_others_are_served() {
     let clock = FakeClock::new();
     let buckets = TokenBucketLayer::new(Rate::per_second(10)).clock(clock.clone()).handle();
     for n in 0..20_000 {
@@ -136,7 +136,7 @@ fn b7_idle_clients_leave_memory_while_others_are_served() {
 }
 
 #[test]
-fn b7_without_a_request_idle_clients_are_forgotten_when_somebody_says_so() {
+fn sweep_evicts_idle_clients_without_a_request() {
     let clock = FakeClock::new();
     let buckets = TokenBucketLayer::new(Rate::per_minute(60)).max_clients(100_000).clock(clock.clone()).handle();
     let empty = buckets.allocated_bytes();

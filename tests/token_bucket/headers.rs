@@ -22,7 +22,7 @@ async fn other_dialects() {
 }
 
 #[tokio::test]
-async fn a_rate_that_does_not_divide_a_second_is_told_as_it_was_set() {
+async fn rate_that_does_not_divide_a_second_is_reported_as_set() {
     for count in [3, 7, 30, 50, 60, 600, 999] {
         let layer = TokenBucketLayer::new(Rate::per_second(count)).clock(FakeClock::new());
         let answer = ask(&layer, from("192.0.2.1:1")).await;
@@ -52,7 +52,7 @@ async fn stacked_layers_list_all_policies_in_one_field() {
 }
 
 #[tokio::test]
-async fn the_users_own_answer_keeps_the_fields() {
+async fn custom_answer_keeps_the_fields() {
     let layer = TokenBucketLayer::new(Rate::per_hour(1))
         .clock(FakeClock::new())
         .refuse_with(|refusal: &Refusal| Response::builder().status(402).body(format!("no: {refusal}")).unwrap());
@@ -79,7 +79,7 @@ async fn ask_for(layer: &TokenBucketLayer, cost: &'static str) -> Response<Bytes
 }
 
 #[tokio::test]
-async fn refusal_for_cost_says_what_is_left() {
+async fn refusal_for_cost_reports_the_remaining_amount() {
     let layer = costly(Dialect::Draft11);
     ask_for(&layer, "8060").await;
     let refused = ask_for(&layer, "5000").await;
@@ -95,7 +95,7 @@ async fn refusal_for_cost_says_what_is_left() {
 }
 
 #[tokio::test]
-async fn single_valued_dialects_say_what_is_left() {
+async fn single_valued_dialects_report_the_remaining_amount() {
     let layer = costly(Dialect::XRateLimit { reset: tollgate::refusal::Reset::Delta });
     ask_for(&layer, "8060").await;
     let refused = ask_for(&layer, "5000").await;
@@ -105,7 +105,7 @@ async fn single_valued_dialects_say_what_is_left() {
 }
 
 #[tokio::test]
-async fn retry_after_is_raised_to_the_wait_while_some_is_left() {
+async fn retry_after_is_raised_to_the_wait_with_some_left() {
     let layer = costly(Dialect::Draft11)
         .refuse_with(|_: &Refusal| Response::builder().status(429).header("retry-after", "3").body("later").unwrap());
     ask_for(&layer, "8060").await;

@@ -11,7 +11,7 @@ use tower::ServiceExt;
 use crate::{ask, field, from, support::gate::get as request};
 
 #[tokio::test]
-async fn b1_five_at_once_pass_the_sixth_is_refused_and_two_seconds_later_it_passes() {
+async fn burst_of_five_passes_and_the_sixth_waits() {
     let clock = FakeClock::new();
     let layer = TokenBucketLayer::new(Rate::per_second(1).burst(5)).clock(clock.clone());
     for left in (0..5).rev() {
@@ -54,7 +54,7 @@ async fn three_routes_under_one_layer_share_one_budget() {
 }
 
 #[tokio::test]
-async fn the_handle_and_the_layer_are_the_same_buckets() {
+async fn handle_and_layer_share_buckets() {
     let layer = TokenBucketLayer::new(Rate::per_hour(2))
         .clock(FakeClock::new())
         .identify_by(|_: &tollgate::RequestHead<'_>, digester: &tollgate::Digester| Some(digester.named("alice")));
@@ -67,7 +67,7 @@ async fn the_handle_and_the_layer_are_the_same_buckets() {
 }
 
 #[test]
-fn b1_capacity_refill_rate_and_initial_tokens_are_three_settings() {
+fn capacity_refill_and_initial_tokens_are_independent() {
     let clock = FakeClock::new();
     let layer = TokenBucketLayer::new(Rate::per_second(1).burst(5).initial_tokens(2)).clock(clock.clone());
     let (buckets, alice) = (layer.handle(), Client::named("alice"));
@@ -80,7 +80,7 @@ fn b1_capacity_refill_rate_and_initial_tokens_are_three_settings() {
 }
 
 #[test]
-fn a_newcomer_with_nothing_is_not_a_newcomer_for_ever() {
+fn newcomer_without_tokens_is_admitted_in_time() {
     let clock = FakeClock::new();
     let layer = TokenBucketLayer::new(Rate::per_second(1).burst(5).initial_tokens(0)).clock(clock.clone());
     let (buckets, alice) = (layer.handle(), Client::named("alice"));
@@ -90,7 +90,7 @@ fn a_newcomer_with_nothing_is_not_a_newcomer_for_ever() {
 }
 
 #[test]
-fn both_buckets_or_neither() {
+fn both_buckets_are_charged_or_neither() {
     let clock = FakeClock::new();
     let layer = TokenBucketLayer::new(Rate::per_second(1).burst(5))
         .and_global(Rate::per_second(1).burst(7))
@@ -114,7 +114,7 @@ fn both_buckets_or_neither() {
 }
 
 #[tokio::test]
-async fn a_refusal_for_the_sake_of_all_is_503_and_shows_no_capacity() {
+async fn global_refusal_is_503_without_its_capacity() {
     let layer = TokenBucketLayer::new(Rate::per_second(5)).and_global(Rate::per_hour(1)).clock(FakeClock::new());
     assert_eq!(ask(&layer, from("192.0.2.1:1")).await.status(), 200);
     let refused = ask(&layer, from("192.0.2.2:1")).await;
@@ -124,7 +124,7 @@ async fn a_refusal_for_the_sake_of_all_is_503_and_shows_no_capacity() {
 }
 
 #[tokio::test]
-async fn what_can_never_pass_is_413_without_a_time_to_come_back() {
+async fn cost_above_the_burst_is_413_without_retry_after() {
     let layer = TokenBucketLayer::new(Rate::per_second(5).burst(2)).cost(|_| Cost::new(1_844_674_409));
     let refused = ask(&layer, from("192.0.2.1:1")).await;
     assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
@@ -135,7 +135,7 @@ async fn what_can_never_pass_is_413_without_a_time_to_come_back() {
 }
 
 #[test]
-fn no_burst_is_more_than_it_says() {
+fn burst_admits_exactly_its_size() {
     let daily = Rate::per(1, Duration::from_secs(86_400));
     let buckets = TokenBucketLayer::new(daily.burst(50_000)).clock(FakeClock::new()).handle();
     let passed = (0..50_100).filter(|_| buckets.check(&Client::named("alice"), Cost::ONE).is_ok()).count();
@@ -145,7 +145,7 @@ fn no_burst_is_more_than_it_says() {
 }
 
 #[test]
-fn b6_a_tier_has_a_rate_of_its_own_and_may_change_while_running() {
+fn tier_has_its_own_rate_that_may_change() {
     let clock = FakeClock::new();
     let layer = TokenBucketLayer::new(Rate::per_second(1).burst(10))
         .rate_for("pro", Rate::per_second(100).burst(1_000))
@@ -168,7 +168,7 @@ fn b6_a_tier_has_a_rate_of_its_own_and_may_change_while_running() {
 }
 
 #[test]
-fn rl9_threads_at_one_instant_admit_exactly_what_is_there() {
+fn concurrent_threads_admit_exactly_the_tokens() {
     for (own, global) in [(400, 1_000), (1_000, 400)] {
         let buckets = TokenBucketLayer::new(Rate::per_hour(own))
             .and_global(Rate::per_hour(global))
@@ -185,7 +185,7 @@ fn rl9_threads_at_one_instant_admit_exactly_what_is_there() {
 }
 
 #[test]
-fn wrong_settings_cannot_be_built() {
+fn invalid_settings_are_rejected_with_a_reason() {
     let zero = std::panic::catch_unwind(|| TokenBucketLayer::new(Rate::per_second(1)).max_clients(0));
     assert_eq!(zero.unwrap_err().downcast_ref::<String>().unwrap(), "max_clients must be from 1 to 2^32 - 1, got 0");
     let name = std::panic::catch_unwind(|| TokenBucketLayer::new(Rate::per_second(1)).named("a\r\nset-cookie: x"));
@@ -194,7 +194,7 @@ fn wrong_settings_cannot_be_built() {
 
 proptest! {
     #[test]
-    fn a_client_that_waits_as_long_as_it_is_told_is_admitted(
+    fn waiting_retry_after_is_always_admitted(
         count in 1_u64..5_000, period in 1_u64..100_000_000_000, burst in 1_u64..50, steps in prop::collection::vec((0_u64..3_000_000_000, 1_u64..60), 1..60),
     ) {
         let Ok(rate) = Rate::try_per(count, Duration::from_nanos(period)).and_then(|rate| rate.try_burst(burst)) else { return Ok(()) };

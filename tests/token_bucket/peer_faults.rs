@@ -61,7 +61,7 @@ fn retry_after_is_not_zero_nor_rounded_down() {
 }
 
 #[tokio::test]
-async fn a_direct_client_that_sends_the_field_is_served_and_charged_as_itself() {
+async fn direct_client_with_a_forged_field_is_charged_as_itself() {
     let who = PeerIp::new().trust_forwarded(Forwarded::x_forwarded_for().from_networks(["10.0.0.0/8"]));
     let layer = TokenBucketLayer::new(Rate::per_hour(1)).clock(FakeClock::new()).identify_by(who);
     assert_eq!(status(&layer, from("192.0.2.1", &[("x-forwarded-for", "1.1.1.1")])).await, 200);
@@ -69,7 +69,7 @@ async fn a_direct_client_that_sends_the_field_is_served_and_charged_as_itself() 
 }
 
 #[tokio::test]
-async fn no_connect_info_is_not_500_for_everyone() {
+async fn missing_connect_info_is_not_status_500() {
     let log = Log::default();
     let heard = log.clone();
     let layer = TokenBucketLayer::new(Rate::per_hour(2)).clock(FakeClock::new()).observe(move |event: &Event<'_>| {
@@ -87,7 +87,7 @@ async fn no_connect_info_is_not_500_for_everyone() {
 }
 
 #[tokio::test]
-async fn each_layer_call_does_not_make_a_state_of_its_own() {
+async fn layer_calls_do_not_create_separate_state() {
     let layer = TokenBucketLayer::new(Rate::per_hour(2)).clock(FakeClock::new());
     let app = ["/a", "/b", "/c"].iter().fold(Router::new(), |app, path| app.route(path, get(|| async {}))).layer(layer);
     let mut passed = 0;
@@ -99,7 +99,7 @@ async fn each_layer_call_does_not_make_a_state_of_its_own() {
 }
 
 #[tokio::test]
-async fn the_service_is_not_called_before_the_decision() {
+async fn handler_is_not_called_before_the_decision() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let layer = TokenBucketLayer::new(Rate::per_hour(1)).clock(FakeClock::new());
@@ -123,7 +123,7 @@ fn sixty_a_second_is_not_one_a_minute() {
 }
 
 #[test]
-fn a_large_burst_at_a_slow_rate_does_not_overflow() {
+fn large_burst_at_a_slow_rate_does_not_overflow() {
     let slow = Rate::per(1, DAY).burst(50_000); // 137 years to fill
     let layer = TokenBucketLayer::new(slow).clock(FakeClock::new());
     assert_eq!(passed(&layer, &alice(), 50_100), 50_000);
@@ -131,7 +131,7 @@ fn a_large_burst_at_a_slow_rate_does_not_overflow() {
 }
 
 #[test]
-fn a_cost_far_above_the_burst_does_not_wrap_around() {
+fn cost_far_above_the_burst_does_not_wrap_around() {
     let layer = TokenBucketLayer::new(Rate::per_second(5).burst(2)).clock(FakeClock::new());
     for cost in [3, 1_844_674_409, 1_844_674_407_370_955, (1 << 53) - 1] {
         let refusal = layer.handle().check(&alice(), Cost::new(cost)).unwrap_err();
@@ -141,7 +141,7 @@ fn a_cost_far_above_the_burst_does_not_wrap_around() {
 }
 
 #[test]
-fn a_rest_does_not_bring_more_than_one_burst() {
+fn rest_does_not_bring_more_than_one_burst() {
     let clock = FakeClock::new();
     let layer = TokenBucketLayer::new(Rate::per_second(5).burst(10)).clock(clock.clone());
     assert_eq!(passed(&layer, &alice(), 1), 1); // the key is there
@@ -153,7 +153,7 @@ fn a_rest_does_not_bring_more_than_one_burst() {
 }
 
 #[test]
-fn a_flood_neither_grows_the_table_nor_resets_a_limit() {
+fn flood_neither_grows_the_table_nor_resets_a_limit() {
     let layer = TokenBucketLayer::new(Rate::per_hour(100)).max_clients(1_000).clock(FakeClock::new());
     let buckets = layer.handle();
     buckets.check(&alice(), Cost::new(100)).unwrap();
@@ -167,7 +167,7 @@ fn a_flood_neither_grows_the_table_nor_resets_a_limit() {
 }
 
 #[test]
-fn the_first_of_two_limits_is_not_charged_when_the_second_refuses() {
+fn first_limit_is_not_charged_when_the_second_refuses() {
     let layer = TokenBucketLayer::new(Rate::per_hour(5)).and_global(Rate::per_hour(3)).clock(FakeClock::new());
     let buckets = layer.handle();
     buckets.check(&Client::named("bob"), Cost::new(3)).unwrap();
@@ -178,7 +178,7 @@ fn the_first_of_two_limits_is_not_charged_when_the_second_refuses() {
 }
 
 #[test]
-fn a_change_of_tier_is_not_a_fresh_bucket() {
+fn change_of_tier_is_not_a_fresh_bucket() {
     let layer = TokenBucketLayer::new(Rate::per_hour(10)).rate_for("pro", Rate::per_second(10)).clock(FakeClock::new());
     assert_eq!(passed(&layer, &alice(), 20), 10);
     assert_eq!(passed(&layer, &alice().with_tier("pro"), 20), 0);
@@ -186,7 +186,7 @@ fn a_change_of_tier_is_not_a_fresh_bucket() {
 }
 
 #[tokio::test]
-async fn a_refusal_does_not_tell_the_log_whose_key_it_was() {
+async fn refusal_event_does_not_contain_the_key() {
     let log = Log::default();
     let heard = log.clone();
     let layer = TokenBucketLayer::new(Rate::per_hour(1))

@@ -81,7 +81,7 @@ async fn every_reason_has_its_code_and_details() {
 }
 
 #[tokio::test]
-async fn the_answer_has_the_requests_type_and_an_empty_body() {
+async fn answer_has_the_requests_type_and_an_empty_body() {
     for content_type in
         ["application/grpc", "application/grpc+json", "application/grpc-web+proto", "application/grpc-web-text"]
     {
@@ -98,7 +98,7 @@ async fn the_answer_has_the_requests_type_and_an_empty_body() {
 }
 
 #[tokio::test]
-async fn what_only_looks_like_grpc_gets_a_problem_document() {
+async fn near_grpc_content_type_gets_a_problem_document() {
     for content_type in ["application/grpcurl", "application/json", "application/grpc-websocket"] {
         let request = call(content_type);
         let gate = GateLayer::of(refusing(Reason::RateLimited, None)).layer(handler(&[]));
@@ -110,7 +110,7 @@ async fn what_only_looks_like_grpc_gets_a_problem_document() {
 }
 
 #[tokio::test]
-async fn a_custom_answer_does_not_reach_grpc_clients() {
+async fn custom_answer_does_not_reach_grpc_clients() {
     let layer = GateLayer::of(refusing(Reason::RateLimited, None))
         .refuse_with(|_: &Refusal| Response::builder().status(420).body("calm").unwrap());
     let request = call("application/grpc");
@@ -120,7 +120,7 @@ async fn a_custom_answer_does_not_reach_grpc_clients() {
 
 proptest! {
     #[test]
-    fn details_can_be_read_whatever_the_policy_is_called(
+    fn details_are_readable_for_any_policy_name(
         policy in "[ -~]{1,64}|[%\"\\\\]{1,64}",
         reason in prop::sample::select(vec![Reason::RateLimited, Reason::Capacity, Reason::TooLarge]),
         limit: u64,
@@ -163,7 +163,7 @@ async fn channel(address: SocketAddr) -> Channel {
 }
 
 #[tokio::test]
-async fn a_tonic_client_sees_status_and_retry_info() {
+async fn tonic_client_sees_status_and_retry_info() {
     for (reason, code) in [(Reason::RateLimited, Code::ResourceExhausted), (Reason::CircuitOpen, Code::Unavailable)] {
         let address = serve(GateLayer::of(refusing(reason, Some(Duration::from_millis(2_500))))).await;
         let mut client = HealthClient::new(channel(address).await);
@@ -177,7 +177,7 @@ async fn a_tonic_client_sees_status_and_retry_info() {
 }
 
 #[tokio::test]
-async fn an_admitted_call_comes_through_with_its_fields() {
+async fn admitted_call_carries_its_fields() {
     let address = serve(GateLayer::of(Fixed::admits(Dialect::Draft11, "default", 7, seconds(3)))).await;
     let mut client = HealthClient::new(channel(address).await);
     let answer = client.check(HealthCheckRequest::default()).await.unwrap();
@@ -186,7 +186,7 @@ async fn an_admitted_call_comes_through_with_its_fields() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_one_frame_that_ends_the_stream() {
+async fn refusal_is_one_frame_that_ends_the_stream() {
     let address = serve(GateLayer::of(refusing(Reason::RateLimited, Some(seconds(5))))).await;
     let (client, connection) = h2::client::handshake(TcpStream::connect(address).await.unwrap()).await.unwrap();
     tokio::spawn(connection);
@@ -203,7 +203,7 @@ async fn a_refusal_is_one_frame_that_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn the_layer_round_a_channel_refuses_before_anything_is_sent() {
+async fn layer_on_a_channel_refuses_before_sending() {
     let nobody = Channel::from_static("http://127.0.0.1:1").connect_lazy();
     let gate = GateLayer::of(refusing(Reason::RateLimited, Some(seconds(5))));
     let mut client = HealthClient::new(ServiceBuilder::new().layer(gate).service(nobody));
@@ -219,7 +219,7 @@ async fn the_layer_round_a_channel_refuses_before_anything_is_sent() {
 }
 
 #[test]
-fn the_type_is_read_from_the_first_line_and_none_is_plain_http() {
+fn first_content_type_line_decides() {
     let mut request = call("text/plain");
     request.headers_mut().append(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     assert_eq!(Wire::of(&RequestHead::of(&request)), Wire::Http);

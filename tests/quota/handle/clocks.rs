@@ -31,7 +31,7 @@ proptest! {
     /// Whoever takes whatever it can gets at most its ten for each day that the wall has shown or is about to; nobody gets
     /// more by a clock that steps.
     #[test]
-    fn a_clock_that_steps_by_an_hour_or_a_day_gives_no_day_twice(steps in prop::collection::vec(step(), 1..40)) {
+    fn clock_steps_open_no_day_twice(steps in prop::collection::vec(step(), 1..40)) {
         let plan = Plan::new("daily").limit(Quota::units("queries", 10).per(Period::day()));
         let scene = Scene::new(plan);
         scene.clock.advance(10 * DAY);
@@ -62,7 +62,7 @@ proptest! {
 }
 
 #[test]
-fn a_clock_that_was_a_year_ahead_locks_nobody_out_when_it_is_set_right() {
+fn correcting_a_clock_a_year_ahead_locks_no_client_out() {
     let scene = Scene::new(queries(10));
     scene.clock.advance(365 * DAY);
     now(scene.quotas.charge(&alice(), ("queries", 10))).unwrap();

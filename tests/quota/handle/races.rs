@@ -33,18 +33,18 @@ fn ten_agents(rounds: u64) {
 }
 
 #[test]
-fn d2_of_ten_agents_at_95_of_105_that_take_10_exactly_one_passes() {
+fn ten_threads_at_95_of_105_admit_exactly_one() {
     ten_agents(300);
 }
 
 #[test]
 #[ignore = "10,000 rounds"]
-fn d2_of_ten_agents_at_95_of_105_that_take_10_exactly_one_passes_in_ten_thousand_rounds() {
+fn ten_threads_admit_exactly_one_in_ten_thousand_rounds() {
     ten_agents(10_000);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn d2_of_ten_tasks_exactly_one_passes() {
+async fn ten_tasks_at_95_of_105_admit_exactly_one() {
     for _ in 0..100 {
         let scene = Scene::new(queries(105));
         scene.quotas.record(&alice(), ("queries", 95)).await.unwrap();
@@ -64,7 +64,7 @@ async fn d2_of_ten_tasks_exactly_one_passes() {
 
 /// Limits of which now this one and now that one is short: what is charged of all of them is what was admitted.
 #[test]
-fn d2_under_threads_no_limit_is_charged_without_the_others() {
+fn concurrent_charges_cover_all_limits_or_none() {
     let plan = Plan::new("three")
         .limit(Quota::requests(400).per(Period::hour()))
         .limit(Quota::units("tokens", 900).per(Period::hour()))

@@ -56,7 +56,7 @@ proptest! {
 
     /// RL3: to the nanosecond, for every rate, cost and time; so whoever obeys a wait that was rounded up is admitted.
     #[test]
-    fn a_wait_is_exact(rate in all_rates(), seed in any::<u64>(), debt in any::<u64>(), now in 0..CENTURIES) {
+    fn wait_is_exact(rate in all_rates(), seed in any::<u64>(), debt in any::<u64>(), now in 0..CENTURIES) {
         let cost = units(1 + seed % rate.capacity());
         let full_at = now + debt % (rate.span().as_nanos() as u64 + CENTURIES); // more than a span: a clock was set back
         if let Verdict::Refused { wait } = gcra::decide(&rate, Some(full_at), cost, at(now)) {
@@ -85,7 +85,7 @@ proptest! {
 
     /// RL6
     #[test]
-    fn a_clock_that_steps_back_admits_nothing_extra(rate in rates(), debt in 0_u64..40_000, back in 0_u64..5_000, cost in 0_u64..25) {
+    fn clock_that_steps_back_admits_nothing_extra(rate in rates(), debt in 0_u64..40_000, back in 0_u64..5_000, cost in 0_u64..25) {
         let bucket = Bucket(Some(SECOND + debt));
         let (mut before, mut after) = (bucket, bucket);
         if after.admits(&rate, cost, SECOND - back) {
@@ -98,7 +98,7 @@ proptest! {
 
     /// RL7
     #[test]
-    fn a_forgotten_bucket_never_has_more_than_it_would_have_had(rate in rates(), late in 0_u64..1_000, cost in 1_u64..25) {
+    fn forgotten_bucket_never_has_more_than_it_would_have_had(rate in rates(), late in 0_u64..1_000, cost in 1_u64..25) {
         let (mut kept, mut forgotten) = (Bucket(Some(SECOND)), Bucket(None));
         let (kept, forgotten) = (kept.admits(&rate, cost, SECOND + late), forgotten.admits(&rate, cost, SECOND + late));
         prop_assert!(kept || !forgotten);
@@ -108,7 +108,7 @@ proptest! {
     }
 
     #[test]
-    fn a_preflight_passes_exactly_when_a_token_is_there_and_takes_none(rate in rates(), debt in 0_u64..40_000) {
+    fn preflight_passes_exactly_with_a_token_and_takes_none(rate in rates(), debt in 0_u64..40_000) {
         let mut bucket = Bucket(Some(SECOND + debt));
         let level = gcra::level(&rate, bucket.0, at(SECOND));
         let before = bucket.0;
@@ -118,7 +118,7 @@ proptest! {
     }
 
     #[test]
-    fn the_level_says_what_passes(rate in rates(), debt in 0_u64..40_000, cost in 1_u64..25) {
+    fn level_predicts_what_passes(rate in rates(), debt in 0_u64..40_000, cost in 1_u64..25) {
         let mut bucket = Bucket(Some(SECOND + debt));
         let level = gcra::level(&rate, bucket.0, at(SECOND));
         prop_assert_eq!(bucket.admits(&rate, cost, SECOND), cost <= level.remaining);
@@ -126,7 +126,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_given_back_is_there_again_and_never_more(rate in rates(), debt in 0_u64..40_000, cost in 1_u64..25) {
+    fn refund_restores_tokens_up_to_the_burst(rate in rates(), debt in 0_u64..40_000, cost in 1_u64..25) {
         let mut bucket = Bucket(Some(SECOND + debt));
         let before = gcra::level(&rate, bucket.0, at(SECOND));
         if bucket.admits(&rate, cost, SECOND) {
@@ -138,7 +138,7 @@ proptest! {
     }
 
     #[test]
-    fn a_change_of_tier_gives_nothing_and_takes_at_most_a_nanosecond(from in rates(), to in rates(), part in 0_u64..=1_000) {
+    fn tier_change_gives_nothing_and_takes_at_most_1_ns(from in rates(), to in rates(), part in 0_u64..=1_000) {
         let (old_span, new_span) = (from.span().as_nanos() as u64, to.span().as_nanos() as u64);
         let debt = old_span * part / 1_000;
         let moved = gcra::rescale(SECOND + debt, old_span, &to, at(SECOND)) - SECOND;
@@ -172,7 +172,7 @@ proptest! {
 
     /// Where governor is defined, we agree with it: verdict and wait.
     #[test]
-    fn governor_says_the_same(
+    fn governor_agrees(
         nanos in 1_u64..5_000,
         burst in 1_u32..20,
         asks in prop::collection::vec((0_u64..20_000, 1_u32..25), 1..60),
