@@ -4,7 +4,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use super::writer::{Reads, Row};
 use super::{
-    Database, Failure, LedgerInner, LedgerStore, Patience, Session,
+    Database, DbError, LedgerInner, LedgerStore, Session, Timeouts,
     database::{Audited, CounterMismatch, Past, Sum},
     new_id,
 };
@@ -93,11 +93,11 @@ pub(super) struct Which {
 }
 
 /// How long a caller waits for its answer by default, and how long a step of a transaction may take.
-const PATIENCE: Patience = Patience { caller: Duration::from_secs(2), step: Duration::from_secs(5) };
+const TIMEOUTS: Timeouts = Timeouts { reply: Duration::from_secs(2), step: Duration::from_secs(5) };
 
 impl Ledger {
     pub(crate) fn in_database(database: impl Audited) -> Self {
-        Self(Arc::new(Books(LedgerInner::new(database, PATIENCE))))
+        Self(Arc::new(Books(LedgerInner::new(database, TIMEOUTS))))
     }
 
     /// Waits so long for each decision, and for what is read at once; 2 s by default. Whoever was not answered by then is
@@ -165,24 +165,24 @@ impl<D: Audited> Kept for Books<D> {
     }
 
     fn set_patience(&self, caller: Duration) {
-        self.0.scribe.set_patience(caller);
+        self.0.writer.set_reply_timeout(caller);
     }
 
     fn shut(&self, most: Duration) -> Later<'_, ()> {
-        Box::pin(self.0.scribe.shut(most))
+        Box::pin(self.0.writer.shut_down(most))
     }
 
     fn backlog(&self) -> usize {
-        self.0.scribe.backlog()
+        self.0.writer.backlog()
     }
 
     fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<Dated>, Trouble>> {
         let Which { tenant, from, until, after } = which;
-        Box::pin(self.0.read(self.0.scribe.database.entries(tenant, *from, *until, *after, most)))
+        Box::pin(self.0.read(self.0.writer.database.entries(tenant, *from, *until, *after, most)))
     }
 
     fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<(u64, Vec<Sum>), Trouble>> {
-        let database = &self.0.scribe.database;
+        let database = &self.0.writer.database;
         Box::pin(self.0.read_all(async move {
             let now = passed(database, tenant).await?;
             Ok((now, database.sums(tenant, from, until).await?))
@@ -190,19 +190,19 @@ impl<D: Audited> Kept for Books<D> {
     }
 
     fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, Trouble>> {
-        Box::pin(self.0.read_all(self.0.scribe.database.past(tenant, at)))
+        Box::pin(self.0.read_all(self.0.writer.database.past(tenant, at)))
     }
 
     fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<CounterMismatch>), Trouble>> {
-        Box::pin(self.0.read_all(self.0.scribe.database.drifts(most)))
+        Box::pin(self.0.read_all(self.0.writer.database.drifts(most)))
     }
 
     fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, Trouble>> {
-        Box::pin(self.0.read_all(self.0.scribe.database.repair(tenant)))
+        Box::pin(self.0.read_all(self.0.writer.database.repair(tenant)))
     }
 
     fn now(&self) -> Later<'_, Result<u64, Trouble>> {
-        Box::pin(async { Ok(self.0.read(self.0.scribe.database.account("")).await?.0) })
+        Box::pin(async { Ok(self.0.read(self.0.writer.database.account("")).await?.0) })
     }
 
     fn horizon(&self) -> Option<Duration> {
@@ -214,28 +214,28 @@ impl<D: Audited> Kept for Books<D> {
     }
 
     fn tenants<'a>(&'a self, after: Option<&'a str>, most: usize) -> Later<'a, Result<Vec<Arc<str>>, Trouble>> {
-        Box::pin(self.0.read_all(self.0.scribe.database.tenants(after, most)))
+        Box::pin(self.0.read_all(self.0.writer.database.tenants(after, most)))
     }
 
     fn seal(&self, before: u64) -> Later<'_, Result<u64, Trouble>> {
-        Box::pin(self.0.read_all(self.0.scribe.database.seal(before)))
+        Box::pin(self.0.read_all(self.0.writer.database.seal(before)))
     }
 
     fn sealed(&self) -> Later<'_, Result<u64, Trouble>> {
-        Box::pin(self.0.read_all(self.0.scribe.database.sealed()))
+        Box::pin(self.0.read_all(self.0.writer.database.sealed()))
     }
 
     fn archive<'a>(&'a self, tenant: &'a str, before: u64) -> Later<'a, Result<u64, Trouble>> {
-        Box::pin(self.0.read_all(self.0.scribe.database.archive(tenant, before, new_id())))
+        Box::pin(self.0.read_all(self.0.writer.database.archive(tenant, before, new_id())))
     }
 
     fn job<'a>(&'a self, tenant: &'a str, job: &'a str) -> Later<'a, Result<Vec<Row>, Trouble>> {
-        Box::pin(self.0.read(self.0.scribe.database.job(tenant, job)))
+        Box::pin(self.0.read(self.0.writer.database.job(tenant, job)))
     }
 }
 
 /// The time under a tenant's lock: whoever had an earlier one has committed, for all read it under this lock.
-async fn passed<D: Database>(database: &D, tenant: &str) -> Result<u64, Failure> {
+async fn passed<D: Database>(database: &D, tenant: &str) -> Result<u64, DbError> {
     let mut session = database.connect().await?;
     let now = session.begin(&Reads { tenants: vec![tenant.into()], ..Reads::default() }).await?.now;
     session.roll_back().await?;

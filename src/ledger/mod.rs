@@ -29,7 +29,7 @@ mod written;
 pub use archive::ArchiveReport;
 pub use audit::{Drift, Entries, PastUsage, ReconcileReport};
 pub use billing::{BillingDrift, BillingError, BillingProvider, Invoice, InvoiceLine, MemoryProvider};
-pub(crate) use database::{Database, Failure, Session};
+pub(crate) use database::{Database, DbError, Session};
 pub use entry::{GrantEntry, LedgerEntry};
 pub use error::LedgerError;
 pub use fallback::{Spool, SpoolError};
@@ -41,7 +41,7 @@ pub use open::PostgresLedger;
 pub use open::SqliteLedger;
 pub(crate) use owner::LedgerInner;
 pub(crate) use store::LedgerStore;
-pub(crate) use writer_task::{Patience, WriterTask, new_id};
+pub(crate) use writer_task::{Timeouts, WriterTask, new_id};
 use written::ReservedAs;
 pub(crate) use written::Written;
 
