@@ -3,7 +3,7 @@
 //! ```text
 //! cargo bench --manifest-path benches/peers/Cargo.toml                     # about three and a half minutes
 //! cargo bench --manifest-path benches/peers/Cargo.toml -- --quick         # less than one
-//! cargo bench --manifest-path benches/peers/Cargo.toml -- --only breaker  # rows of one kind
+//! cargo bench --manifest-path benches/peers/Cargo.toml -- --only breakers # rows of one kind
 //! benches/peers/instructions                                              # counts instructions, which do not vary
 //! ```
 //! Nanoseconds differ from machine to machine; what counts is the ratio in one run. Nothing here fails when it is slow.
