@@ -93,7 +93,7 @@ pub(crate) async fn play(address: SocketAddr) -> Result<(), Box<dyn Error>> {
     let open = stranger.row(1, "/flaky", "open again, and for longer").await?;
     wait(&open).await?;
     stranger.row(1, "/flaky", "half-open: one probe passes and succeeds, ...").await?;
-    stranger.row(1, "/flaky", "closed: everyone passes").await?;
+    stranger.row(1, "/flaky", "closed: requests pass").await?;
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! Asking who it is allocates nothing.
+//! Identification allocates nothing.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
@@ -51,8 +51,8 @@ fn identification_allocates_nothing() {
     for (n, who) in ways.iter().enumerate() {
         let mut found = false;
         let counted = measure(|| found = who.identify(&RequestHead::from(&request), digester).is_some());
-        assert!(found, "way {n} finds nobody");
-        assert_eq!(counted.count_total, 0, "way {n} allocates");
+        assert!(found, "identity {n} finds no client");
+        assert_eq!(counted.count_total, 0, "identity {n} allocates");
     }
 }
 

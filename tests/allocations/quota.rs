@@ -1,4 +1,4 @@
-//! How often a request of a known client asks for memory on its way through a quota, and through all three layers: counted.
+//! Allocations of a known client's request through a quota, and through all three layers.
 
 use std::{
     convert::Infallible,
@@ -11,7 +11,7 @@ use http::{HeaderValue, Request, Response, header::CONTENT_LENGTH};
 use tollgate::{CircuitBreakerLayer, Dialect, Period, Plan, Quota, QuotaLayer, Rate, TokenBucketLayer, Trip};
 use tower::{Service, ServiceBuilder, service_fn};
 
-/// Four limits: by the hour, by the day, bytes, and at a time.
+/// Four limits: an hour, a day, bytes, and concurrency.
 fn quota(dialect: Dialect) -> QuotaLayer {
     let plan = Plan::new("four")
         .limit(Quota::requests(1 << 40).per(Period::hour()))
@@ -31,7 +31,7 @@ fn with_length() -> Request<()> {
     request
 }
 
-/// Allocations of one request of a known client, over those of the same request without layers.
+/// Returns the allocations of one request of a known client beyond those without layers.
 fn over_bare<S, B>(mut guarded: S, request: fn() -> Request<()>) -> u64
 where
     S: Service<Request<()>, Response = Response<B>, Error = Infallible>,

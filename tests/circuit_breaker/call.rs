@@ -1,4 +1,4 @@
-//! A circuit breaker round plain futures: cancelled at every poll, by many threads, in every order.
+//! A circuit breaker around plain futures: cancelled at each poll, from many threads, in any order.
 
 use std::{
     future::Future,
@@ -25,7 +25,7 @@ fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
     future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Pending so many times.
+/// Pending for a number of polls.
 async fn after(polls: usize) {
     for _ in 0..polls {
         tokio::task::yield_now().await;
@@ -164,7 +164,7 @@ fn each_transition_is_emitted_once_and_in_order() {
                 }
             });
             let breaker = layer.handle();
-            // Ten from each of two threads: only together they are the twenty that it takes.
+            // Ten from each of two threads: only together they reach the twenty of the trip.
             let ten = || (0..10).for_each(|_| drop(poll(&mut Box::pin(breaker.call(async { Err::<(), _>(()) })))));
             thread::scope(|scope| {
                 scope.spawn(ten);
@@ -229,7 +229,7 @@ fn events_raised_by_an_observer_are_emitted_in_turn() {
     assert_eq!(*told.lock().unwrap(), ["forced_open", "closed"]);
 }
 
-/// Ready after so many polls; panics when it is dropped.
+/// Ready after a number of polls; panics when it is dropped.
 struct PanicsInDrop(usize);
 
 impl Future for PanicsInDrop {

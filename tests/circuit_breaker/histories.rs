@@ -125,7 +125,8 @@ fn history(rules: Rules, steps: Vec<Step>) -> Result<(), TestCaseError> {
         }
         let now = clock.now();
         if let State::Open { until: until @ None, since } = &mut model.state {
-            // The jitter is the breaker's own: what it tells must lie in its bounds, and then holds to the nanosecond.
+            // The jitter is the breaker's own. Its reported wait must lie within the bounds and then holds to the
+            // nanosecond.
             let (call, polled) = begin(&breaker);
             drop(call);
             let Poll::Ready(Err(CallError::Refused(refusal))) = polled else { panic!("just opened: {polled:?}") };
@@ -143,7 +144,7 @@ fn history(rules: Rules, steps: Vec<Step>) -> Result<(), TestCaseError> {
         prop_assert_eq!((counts.consecutive, counts.generation), (model.in_a_row(), model.generation));
         prop_assert_eq!(&*told.lock().unwrap(), &model.told);
     }
-    // From wherever it is now, somebody is let through in the end.
+    // From every state a call is admitted in the end.
     if model.name() == "forced_open" {
         breaker.reset();
     }
@@ -162,7 +163,7 @@ proptest! {
         history(rules, steps)?;
     }
 
-    /// Whatever the clock does, nothing panics, and once it goes on somebody is let through.
+    /// No clock step causes a panic, and once the clock goes on a call is admitted.
     #[test]
     fn clock_steps_never_wedge_the_breaker(rules in rules(), steps in steps(), back in prop::collection::vec(0..100_000_u64, 150)) {
         let clock = FakeClock::new();

@@ -1,4 +1,4 @@
-//! What counts as a failure, and when.
+//! Classification of results as failures, and its time.
 
 use super::*;
 
@@ -87,7 +87,7 @@ async fn retry_after_date_counts_from_the_date_field() {
         assert!((40 * SECOND..=48 * SECOND).contains(&told), "{told:?}");
     }
     for fields in [
-        &[("retry-after", "Wed, 21 Oct 2026 07:28:40 GMT")][..], // whose clock?
+        &[("retry-after", "Wed, 21 Oct 2026 07:28:40 GMT")][..], // without a date, the sender's clock is unknown
         &[SENT, ("retry-after", "soon")],
         &[("date", "today"), ("retry-after", "Wed, 21 Oct 2026 07:28:40 GMT")],
     ] {
@@ -146,7 +146,7 @@ async fn cancelled_slow_calls_open_the_circuit() {
     let scene = Scene::new(CircuitBreakerLayer::new(Trip::consecutive(5).slow_after(2 * SECOND)));
     scene.upstream.does(Deed::Hang);
     for _ in 0..1_000 {
-        scene.give_up_after(SECOND); // patience at an end before slow_after: says nothing
+        scene.give_up_after(SECOND); // cancelled before slow_after: not counted
     }
     assert_eq!(scene.breaker.counts().calls, 0);
     for _ in 0..5 {
@@ -290,7 +290,7 @@ async fn grpc_web_is_judged_by_the_status_in_its_head() {
         (Deed::Fields(200, &[WEB, ("grpc-status", "13")]), true),
         (Deed::Fields(200, &[WEB, ("grpc-status", "5")]), false),
         (Deed::Fields(200, &[WEB, ("grpc-status", "1")]), false),
-        (Deed::Fields(200, &[WEB]), false), // its status is in the body, where nobody looks
+        (Deed::Fields(200, &[WEB]), false), // its status is in the body, which is not read
         (Deed::Fields(503, &[WEB]), true),
         (Deed::Fields(200, &[("grpc-status", "14")]), false), // plain HTTP, whatever a field is called
     ] {
@@ -394,6 +394,6 @@ async fn panicking_classifier_counts_no_success() {
         scene.wait_for_probe();
         scene.upstream.does(deed);
         scene.send(request("/")).await;
-        assert_eq!(scene.state(), CircuitState::Open, "a probe that nobody could judge");
+        assert_eq!(scene.state(), CircuitState::Open, "an unclassified probe");
     }
 }

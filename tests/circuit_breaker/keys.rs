@@ -19,7 +19,7 @@ async fn each_host_has_its_own_circuit() {
 }
 
 #[tokio::test]
-async fn transition_event_shows_a_digest_of_the_key() {
+async fn transition_event_identifies_its_key_without_its_text() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&seen);
     let layer = three().per_host().observe(move |event: &Event<'_>| {
@@ -59,7 +59,7 @@ async fn key_flood_evicts_quiet_circuits_but_no_open_one() {
     assert_eq!(scene.upstream.calls(), calls, "still open");
     assert_eq!(scene.log.lines(), ["closed -> open: consecutive_failures"]);
 
-    // No circuit is quiet any more: newcomers pass unguarded, and it is told.
+    // No circuit is quiet any longer: newcomers pass unguarded, and an event reports it.
     scene.upstream.does(Deed::Error);
     for number in 10_000..10_100 {
         for _ in 0..3 {
@@ -69,7 +69,7 @@ async fn key_flood_evicts_quiet_circuits_but_no_open_one() {
     assert!(scene.log.lines().contains(&"overflow".into()));
     assert_eq!(scene.log.lines().iter().filter(|line| line.contains("open")).count(), 8);
 
-    // Nobody has used them for long: their news are old.
+    // Unused for long, their results are out of date.
     scene.clock.advance(Duration::from_secs(700));
     let before = scene.log.lines().len();
     for _ in 0..3 {
@@ -113,7 +113,7 @@ async fn key_flood_keeps_circuits_with_calls_in_flight() {
             scene.send(host(flood * 100 + number)).await;
         }
         scene.clock.advance(10 * SECOND);
-        drop(call); // given up on a service that hangs
+        drop(call); // cancelled while the service hangs
     }
     let key = CircuitBreakerLayer::host_key("h0.example").unwrap();
     assert_eq!(scene.breaker.key(key).unwrap().state(), CircuitState::Open);

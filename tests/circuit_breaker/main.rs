@@ -1,4 +1,4 @@
-//! What a circuit breaker does round an HTTP service.
+//! A circuit breaker around an HTTP service and around plain futures.
 
 mod call;
 mod histories;

@@ -24,7 +24,7 @@ pub(super) enum End {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
-    /// Calls, or seconds.
+    /// Whether the window counts calls, else seconds; and its size.
     pub(super) window: (bool, u32),
     pub(super) failure: Option<(u32, u32)>,
     pub(super) slow: Option<(u32, u32)>,
@@ -54,7 +54,7 @@ impl Rules {
     }
 }
 
-/// A call under way, its admission as the model sees it, and the way to end it.
+/// A call in flight, its admission in the model, and the sender that ends it.
 pub(super) struct Call {
     pub(super) id: usize,
     pub(super) kind: Kind,
@@ -71,7 +71,7 @@ pub(super) enum Kind {
     Free,
 }
 
-/// The breaker as one would explain it.
+/// Naive state of the breaker.
 pub(super) struct Model {
     pub(super) rules: Rules,
     pub(super) state: State,
@@ -119,7 +119,7 @@ impl Model {
         self.go(State::Closed { list: Vec::new(), forced });
     }
 
-    /// What becomes of a call; `None` when it is refused.
+    /// Returns the kind of an admitted call; `None` if it is refused.
     pub(super) fn admit(&mut self, id: usize, now: Moment) -> Option<Kind> {
         if let State::Open { until: Some(until), .. } = self.state
             && now >= until
@@ -142,7 +142,7 @@ impl Model {
         }
     }
 
-    /// Those calls of the list that the window holds.
+    /// Returns calls, failures and slow calls inside the window.
     pub(super) fn window(&self, now: Moment) -> (u64, u64, u64) {
         let State::Closed { list, .. } = &self.state else { return (0, 0, 0) };
         let (by_calls, size) = self.rules.window;

@@ -1,4 +1,4 @@
-//! Faults that circuit breakers were seen to have; each name says what must not be.
+//! Faults seen in circuit breakers; each name states the behaviour that must not occur.
 
 use std::{
     collections::HashSet,
@@ -20,12 +20,12 @@ use tower::{Layer, ServiceExt, service_fn};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Polls a future once: whether it is still at work.
+/// Polls a future once; returns whether it is pending.
 fn waits<F: Future>(future: &mut Pin<Box<F>>) -> bool {
     future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
 }
 
-/// A breaker that three failures in a row have opened, and its clock.
+/// Opens a breaker with three failures in a row; returns it with its clock.
 async fn opened(layer: CircuitBreakerLayer) -> (CircuitBreakerLayer, FakeClock) {
     let clock = FakeClock::new();
     let layer = layer.recovery_timeout(10 * SECOND).clock(clock.clone());

@@ -1,4 +1,4 @@
-//! How an open circuit comes back.
+//! Recovery of an open circuit.
 
 use super::*;
 use crate::support::gate::Broken;
@@ -19,7 +19,7 @@ async fn open_circuit_refuses_with_retry_after() {
     let wait = refusal.retry_after().unwrap();
     assert!((10 * SECOND..=12 * SECOND).contains(&wait), "{wait:?}");
 
-    // Whoever waits exactly so long gets the probe's chance, and nobody gets it earlier.
+    // Exactly after this wait the probe is admitted, and not earlier.
     scene.clock.advance(wait - Duration::from_nanos(1));
     assert_eq!(scene.refusal().await.retry_after(), Some(Duration::from_nanos(1)));
     scene.clock.advance(Duration::from_nanos(1));
@@ -86,7 +86,7 @@ async fn concurrent_requests_get_exactly_the_configured_probes() {
         assert_eq!((refused, waiting.len()), (1_000 - probes as usize, probes as usize));
         assert_eq!(scene.upstream.calls(), 3 + probes as usize);
 
-        // Cancelled, they give their places back, and nothing is taken for a success.
+        // Cancelled probes release their slots and do not count as successes.
         for call in waiting {
             call.abort();
             let _ = call.await;
@@ -135,7 +135,7 @@ async fn probe_timeout_covers_a_slow_threshold_of_a_minute() {
     assert!(poll(&mut probe).is_pending());
     for _ in 0..40 {
         scene.clock.advance(SECOND);
-        scene.refusal().await; // others ask all the time
+        scene.refusal().await; // other calls keep coming
     }
     release.send(()).unwrap();
     assert!(poll(&mut probe).is_ready());
@@ -230,7 +230,7 @@ async fn never_ready_upstream_is_refused_and_probed() {
     assert!(poll(&mut probe).is_pending());
     assert_eq!(breaker.state(), CircuitState::HalfOpen);
     let refused = at_once(service.ready()).unwrap().call(get("/")).await.unwrap();
-    assert!(refused.extensions().get::<Refusal>().is_some(), "nobody but the probe waits");
+    assert!(refused.extensions().get::<Refusal>().is_some(), "only the probe waits");
     clock.advance(10 * SECOND);
     drop(probe);
     assert_eq!(breaker.state(), CircuitState::Open, "it waited as long as a slow call: a failed probe");
@@ -292,7 +292,7 @@ async fn silent_grpc_stream_answers_its_probe_at_the_deadline() {
     assert_eq!(scene.state(), CircuitState::Closed, "a service of subscriptions must not stay half-open for ever");
 }
 
-/// What is slow while the circuit is closed must not close it.
+/// A result that counts as slow in a closed circuit must not close a half-open one.
 #[tokio::test]
 async fn slow_silent_grpc_stream_answers_no_probe() {
     for (to_end, head_takes) in [(false, 2), (true, 0)] {
@@ -347,7 +347,7 @@ async fn short_grpc_stream_answers_its_probe_at_its_trailers() {
     }
 }
 
-/// What a future is that must not wait.
+/// Returns the output of a future that must be ready.
 fn at_once<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,

@@ -1,4 +1,4 @@
-//! Orders, settings and what is told.
+//! Manual switches, settings and events.
 
 use super::*;
 

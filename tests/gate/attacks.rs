@@ -1,4 +1,4 @@
-//! Attacks on a whole stack, over real sockets where the transport matters.
+//! Attacks on a whole stack, over real sockets if the transport matters.
 
 use std::{collections::HashMap, convert::Infallible, fmt::Write as _, net::SocketAddr, time::Duration};
 
@@ -165,7 +165,7 @@ async fn refusals_of_one_client_open_no_circuit() {
     let limit = TokenBucketLayer::new(Rate::per_hour(1)).clock(FakeClock::new());
     let breaker = CircuitBreakerLayer::new(Trip::consecutive(1)).recovery_timeout(Duration::from_secs(5));
     let handle = breaker.handle();
-    // The limit further in: its refusals are not the upstream's.
+    // The inner limit. Its refusals are not the upstream's failures.
     let service = ServiceBuilder::new()
         .layer(breaker)
         .layer(limit)

@@ -1,6 +1,6 @@
-//! When a permit ends, over real sockets: {full, empty, stream, stream with length, HEAD, 204, 304, trailers, upgrade,
+//! End of a permit over real sockets: {full, empty, stream, stream with length, HEAD, 204, 304, trailers, upgrade,
 //! hang-up, reset} x {HTTP/1, HTTP/2}. hyper drops most complete bodies without polling them to their end, which no
-//! test on a bare service would show.
+//! test of a bare service shows.
 
 use std::{convert::Infallible, net::SocketAddr, pin::Pin, time::Duration};
 
@@ -29,7 +29,7 @@ fn data(text: &'static str) -> Result<Frame<Bytes>, std::io::Error> {
     Ok(Frame::data(Bytes::from_static(text.as_bytes())))
 }
 
-/// Every kind of response that the table has.
+/// Serves each kind of response in the table.
 async fn handler(mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let full = |text: &'static str| http_body_util::Full::from(text).map_err(|never| match never {}).boxed_unsync();
     let empty = || Empty::new().map_err(|never: Infallible| match never {}).boxed_unsync();
@@ -72,7 +72,7 @@ async fn handler(mut request: Request<Incoming>) -> Result<Response<Body>, Infal
     .unwrap())
 }
 
-/// Takes the upgraded connection, as a websocket would.
+/// Takes the upgraded connection, as a websocket does.
 fn hold_upgrade(request: &mut Request<Incoming>) {
     let upgrade = hyper::upgrade::on(request);
     tokio::spawn(async move { drop(upgrade.await) });
@@ -108,7 +108,7 @@ enum Client {
 }
 
 impl Client {
-    /// A connection, and the task that drives it: to abort it is to hang up.
+    /// Returns a connection and the task that drives it; aborting the task closes the connection.
     async fn connect(version: Version, address: SocketAddr) -> (Self, tokio::task::JoinHandle<()>) {
         let socket = TcpStream::connect(address).await.unwrap();
         socket.set_nodelay(true).unwrap();
@@ -119,7 +119,7 @@ impl Client {
                 (Self::One(send), tokio::spawn(async move { drop(connection.with_upgrades().await) }))
             }
             Version::Two => {
-                // hyper drives an HTTP/2 connection on a task of its own: so it is ended with its owner.
+                // hyper drives an HTTP/2 connection on a task of its own, which must end with its owner.
                 let executor = OwnTasks::default();
                 let (send, connection) = hyper::client::conn::http2::handshake(executor.clone(), io).await.unwrap();
                 let tasks = tokio::spawn(async move {
@@ -140,7 +140,7 @@ impl Client {
     }
 }
 
-/// Runs tasks until the owner goes.
+/// Runs tasks until the owner is dropped.
 #[derive(Clone, Default)]
 struct OwnTasks(std::sync::Arc<std::sync::Mutex<tokio::task::JoinSet<()>>>);
 

@@ -27,7 +27,7 @@ fn shadow_or_disabled_layer_forwards_readiness() {
     for layer in [layer.clone().shadow(), layer.enabled(false)] {
         let mut service = layer.layer(NeverReady);
         let ready = Service::<Request<Full<Bytes>>>::poll_ready(&mut service, &mut Context::from_waker(Waker::noop()));
-        assert!(ready.is_pending(), "whoever sheds load outside would see no load");
+        assert!(ready.is_pending(), "a load-shedding outer layer would see no load");
     }
 }
 
@@ -42,7 +42,7 @@ async fn panicking_observer_does_not_silence_the_others() {
     assert_eq!(log.lines(), ["second"]);
 }
 
-/// Ready once, then dead: what it says at its next polls.
+/// Ready once, then pending at each later poll.
 #[derive(Clone)]
 struct ReadyOnce(bool);
 
@@ -68,7 +68,7 @@ fn shut_policy_does_not_poll_a_ready_service_again() {
         || Service::<Request<Full<Bytes>>>::poll_ready(&mut service, &mut Context::from_waker(Waker::noop()));
     assert!(ready().is_ready());
     recorder.shut.store(true, Ordering::SeqCst);
-    assert!(ready().is_ready(), "who balances over several services polls each of them more than once");
+    assert!(ready().is_ready(), "a balancer over several services polls each of them more than once");
 
     recorder.shut.store(false, Ordering::SeqCst);
     assert!(ready().is_pending(), "it has died since");
@@ -78,7 +78,7 @@ fn shut_policy_does_not_poll_a_ready_service_again() {
     assert!(probe.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(), "a probe asks it anew");
 }
 
-/// Cannot be cloned once the switch is set, like a service behind a poisoned lock.
+/// Panics on clone once the switch is set, like a service behind a poisoned lock.
 struct Brittle(Arc<AtomicBool>);
 
 impl Clone for Brittle {

@@ -84,7 +84,7 @@ async fn panic_in_settle_does_not_reach_the_caller() {
     assert_eq!(panicked.into_panic().downcast_ref::<&str>(), Some(&"in poll"), "the first panic goes on");
 }
 
-/// Panics where it is armed. Service, future, body and data of one test share it.
+/// Panics where it is armed. The service, future, body and data of one test share it.
 #[derive(Clone, Default)]
 struct Trap(Arc<Mutex<&'static str>>);
 
@@ -212,14 +212,14 @@ impl From<Bytes> for TrappedData {
     }
 }
 
-/// Whether `work` panics; it is caught, as an outer layer does, and nothing unwinds any more afterwards.
+/// Returns whether `work` panics. The panic is caught, as by an outer layer, and no unwinding continues afterwards.
 fn panics(work: impl FnOnce()) -> bool {
     catch_unwind(AssertUnwindSafe(work)).is_err()
 }
 
 type Body = tollgate::Body<TrappedBody, crate::support::gate::Held>;
 
-/// The body of a response whose head has been sent.
+/// Returns the body of a response whose head has been sent.
 fn body(layer: &tollgate::GateLayer<Arc<Recorder>>, trap: &Trap) -> Option<Pin<Box<Body>>> {
     let mut service = layer.layer(Trapped(trap.clone()));
     let mut cx = Context::from_waker(Waker::noop());

@@ -1,4 +1,4 @@
-//! Faults that limiters as tower layers were seen to have; each name says what must not be.
+//! Faults seen in limiters that are tower layers; each name states the behaviour that must not occur.
 
 use std::{
     sync::{Arc, Mutex},
@@ -20,7 +20,7 @@ use crate::support::gate::{Strict, get as request};
 
 #[tokio::test]
 async fn unready_clone_is_not_called() {
-    // A concurrency limit panics, and so does `Strict`, when it is called without having been polled ready.
+    // A concurrency limit and `Strict` panic when they are called without having been polled ready.
     let inner = ConcurrencyLimitLayer::new(1).layer(Strict::default());
     let bucket = TokenBucketLayer::new(Rate::per_second(100)).layer(inner.clone());
     let breaker = CircuitBreakerLayer::new(Trip::consecutive(3)).layer(inner);
@@ -30,7 +30,7 @@ async fn unready_clone_is_not_called() {
     }
 }
 
-/// So many at once, the simplest policy that holds something.
+/// A concurrency limit, the simplest policy whose permit holds something.
 struct AtMost(Mutex<Leases>);
 
 struct Slot(Arc<AtMost>, Lease);

@@ -86,7 +86,7 @@ async fn on_bypass_runs_for_every_request_without_a_permit() {
             });
             let layer = switch(GateLayer::of(policy));
             let ready = layer.clone().layer(seen).oneshot(get("/"));
-            // Called without having been polled ready, the service is waited for first.
+            // Called without having been polled ready, the gate polls the service ready first.
             let unready = layer.layer(seen).call(get("/"));
             for answer in [ready.await.unwrap(), unready.await.unwrap()] {
                 let stamp = answer.into_body().collect().await.unwrap().to_bytes();

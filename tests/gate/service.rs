@@ -1,4 +1,4 @@
-//! The fixed decisions of the gate, on services that are polled by hand.
+//! Decisions of the gate on services that are polled by hand.
 
 use std::{
     convert::Infallible,
@@ -98,7 +98,7 @@ async fn error_of_poll_ready_is_reported_as_a_failure() {
     let (layer, recorder, mut ends) = Recorder::layer();
     assert_eq!(layer.layer(Broken).oneshot(get("/")).await.unwrap_err(), "no connection");
     assert_eq!(recorder.unready.load(Ordering::SeqCst), 1);
-    assert_eq!(ends.now(), None, "nobody was admitted");
+    assert_eq!(ends.now(), None, "no request was admitted");
 
     recorder.shut.store(true, Ordering::SeqCst);
     assert_eq!(layer.layer(Broken).oneshot(get("/")).await.unwrap_err(), "no connection");
@@ -124,7 +124,7 @@ async fn refusal_of_an_inner_layer_settles_as_refused() {
     assert_eq!(outer_ends.now().as_deref(), Some("refused further in"), "at the head, before the body is read");
 }
 
-/// Polls `make`'s future `polls` times, then drops it; says whether it was done by then.
+/// Polls a future at most `polls` times, then drops it; returns whether it was ready.
 fn drop_after<F: Future>(polls: usize, future: F) -> bool {
     let mut future = pin!(future);
     let mut cx = Context::from_waker(Waker::noop());
@@ -236,7 +236,7 @@ async fn size_hint_and_end_of_stream_are_forwarded() {
     assert!(!body.is_end_stream());
 }
 
-/// Says of no frame how long the whole is, and of the last that it was the last.
+/// A body without a size hint that reports the end of the stream with its last frame.
 struct Unmeasured(&'static [&'static [u8]]);
 
 impl http_body::Body for Unmeasured {

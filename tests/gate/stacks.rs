@@ -1,6 +1,6 @@
-//! One `ServiceBuilder` with both layers round everything that speaks tower, over real sockets: an axum router, a tonic
-//! server, a bare hyper service, a hyper client, a tonic channel. No `HandleErrorLayer`, no annotation but a closure's
-//! argument.
+//! One `ServiceBuilder` with both layers around each kind of tower service, over real sockets: an axum router, a tonic
+//! server, a bare hyper service, a hyper client, a tonic channel. No stack needs a `HandleErrorLayer`, or an annotation
+//! other than a closure's argument.
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
@@ -27,7 +27,7 @@ use tonic_health::{
 use tonic_types::StatusExt;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
-/// Two an hour for each client, and a circuit that opens at the first failure.
+/// A limit of two requests an hour for each client, and a circuit that opens at the first failure.
 fn layers() -> (TokenBucketLayer, CircuitBreakerLayer) {
     (limit(2), breaker())
 }
@@ -183,7 +183,7 @@ async fn hyper_client() {
 #[tokio::test]
 async fn client_of_a_dead_upstream() {
     let (listener, address) = listen().await;
-    drop(listener); // nobody listens there any more
+    drop(listener); // the port has no listener from now on
     let client = ServiceBuilder::new().layer(breaker()).service(http());
     let request = || Request::get(format!("http://{address}/")).body(Empty::new()).unwrap();
     assert!(client.clone().oneshot(request()).await.is_err(), "an error stays the inner service's");

@@ -1,4 +1,4 @@
-//! The one warning of a layer that nobody listens to, where standard error is closed.
+//! The one warning of a layer without observers, with standard error closed.
 
 use std::{
     convert::Infallible,

@@ -1,4 +1,4 @@
-//! Ways to identify that are put together.
+//! Combined identities: alternatives and pairs.
 
 use std::sync::Arc;
 
@@ -51,7 +51,7 @@ fn pair_boundaries_are_part_of_the_identity() {
     assert_eq!(distinct(&who, swapped), 2);
     let twice = Unverified::header("x-a").and(Unverified::header("x-a"));
     assert_eq!(distinct(&twice, ["a", "b"].map(|a| request("203.0.113.9", &[("x-a", a)]))), 2, "equal halves");
-    assert_eq!(charged(&who, "203.0.113.9", &[("x-a", "a")]), "-", "both have to find somebody");
+    assert_eq!(charged(&who, "203.0.113.9", &[("x-a", "a")]), "-", "both must find an identity");
 }
 
 #[test]

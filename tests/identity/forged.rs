@@ -1,4 +1,4 @@
-//! Forwarding fields: whoever is not a trusted proxy says nothing.
+//! Forwarding fields: only trusted proxies are believed.
 
 use tollgate::{Forwarded, Identify, PeerIp};
 
@@ -47,7 +47,7 @@ fn direct_client_is_charged_by_its_peer_address() {
             assert_eq!(charged(&who, "203.0.113.9", &lines), "203.0.113.9");
         }
     }
-    assert_eq!(charged(&PeerIp::new(), PROXY, &[(XFF, "1.1.1.1")]), PROXY, "nobody is trusted unless it is said");
+    assert_eq!(charged(&PeerIp::new(), PROXY, &[(XFF, "1.1.1.1")]), PROXY, "no proxy is trusted by default");
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn only_the_configured_hops_are_trusted() {
     assert_eq!(charged(&hops(2), "203.0.113.1", &[(XFF, "1.1.1.1, rubbish, 198.51.100.7")]), "198.51.100.7");
     let forged = (0..1_000).map(|n| request("203.0.113.1", &[(XFF, format!("{}, 198.51.100.7", ipv4(n)))]));
     assert_eq!(distinct(&hops(1), forged), 1);
-    assert!(!hops(1).guarantees().verified, "who goes round the proxies can say that it is anyone");
+    assert!(!hops(1).guarantees().verified, "a client that bypasses the proxies can claim any address");
     assert!(x_forwarded_for().guarantees().verified);
 }
 

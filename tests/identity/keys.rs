@@ -1,4 +1,4 @@
-//! Keys, accounts, and values that nobody has checked.
+//! API keys, principals, and unverified values.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -64,15 +64,15 @@ fn hundred_thousand_random_keys_from_one_peer_are_one_client() {
 
 #[test]
 fn malformed_key_is_no_identity() {
-    let anyone = ApiKey::header("x-api-key", |_: &str| Some(Principal::unnamed()));
-    assert!(client(&anyone, &with_key("k")).is_some());
-    assert!(client(&anyone, &with_key("k".repeat(4_096))).is_some());
-    assert!(client(&anyone, &with_key("k".repeat(4_097))).is_none());
-    assert!(client(&anyone, &with_key("k".repeat(400_000))).is_none());
-    assert!(client(&anyone.clone().at_most(64), &with_key("k".repeat(65))).is_none());
-    assert!(client(&anyone, &with_key("")).is_none());
-    assert!(client(&anyone, &with_key(b"\xff\xfe")).is_none());
-    assert!(client(&anyone, &request(PEER, &[("x-api-key", "k-alice-1"), ("x-api-key", "k-bob")])).is_none());
+    let any_key = ApiKey::header("x-api-key", |_: &str| Some(Principal::unnamed()));
+    assert!(client(&any_key, &with_key("k")).is_some());
+    assert!(client(&any_key, &with_key("k".repeat(4_096))).is_some());
+    assert!(client(&any_key, &with_key("k".repeat(4_097))).is_none());
+    assert!(client(&any_key, &with_key("k".repeat(400_000))).is_none());
+    assert!(client(&any_key.clone().at_most(64), &with_key("k".repeat(65))).is_none());
+    assert!(client(&any_key, &with_key("")).is_none());
+    assert!(client(&any_key, &with_key(b"\xff\xfe")).is_none());
+    assert!(client(&any_key, &request(PEER, &[("x-api-key", "k-alice-1"), ("x-api-key", "k-bob")])).is_none());
     let who = ApiKey::header("x-api-key", table()).or(PeerIp::new());
     for key in ["guessed", "", "K-ALICE-1", "k-alice-1 x"] {
         assert_eq!(charged(&who, PEER, &[("x-api-key", key)]), PEER);
@@ -106,9 +106,9 @@ fn verified_identity_is_read_from_extensions() {
     assert_eq!(with(User(None)), None);
     assert_eq!(client(&who, &http::Request::new(()).into_parts().0), None);
     assert!(who.guarantees().verified);
-    let nobody = Verified::from_extension(|_: &User| Some(Principal::unnamed()));
+    let unnamed = Verified::from_extension(|_: &User| Some(Principal::unnamed()));
     let request = http::Request::builder().extension(User(None)).body(()).unwrap();
-    assert_eq!(client(&nobody, &request.into_parts().0), None, "no credential stands for an unnamed account");
+    assert_eq!(client(&unnamed, &request.into_parts().0), None, "no credential stands for an unnamed account");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Faults that rate limiters behind proxies were seen to have; each name says what must not be.
+//! Faults seen in rate limiters behind proxies; each name states the behaviour that must not occur.
 
 use std::{
     collections::HashSet,

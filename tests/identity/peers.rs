@@ -1,4 +1,4 @@
-//! Addresses of peers, from every framework.
+//! Peer addresses from each framework.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -36,7 +36,7 @@ fn peer_address_type_of_the_framework_is_named_once() {
     assert_eq!(client(&PeerIp::new(), &parts), None, "there is no plain SocketAddr");
 }
 
-/// tonic's `TlsConnectInfo`, which comes only with a whole implementation of TLS.
+/// Type of tonic's `TlsConnectInfo`, which exists only with a complete implementation of TLS.
 #[derive(Clone)]
 struct Tls<T>(T);
 

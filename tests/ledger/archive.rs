@@ -1,4 +1,4 @@
-//! What becomes of old rows, by choice.
+//! Archiving of old rows.
 
 use std::time::{Duration, SystemTime};
 
@@ -35,7 +35,7 @@ async fn run(quotas: &Quotas, id: &str) -> Result<JobRun<()>, Reason> {
     quotas.run_job(&acme(), id, ("tokens", 10), async {}).await.map_err(|refusal| refusal.reason())
 }
 
-/// Moves everything that is written into the past, as if it had been written so many days ago.
+/// Moves all rows `days` into the past, as if they had been written then.
 async fn age(database: &Database, ledger: Ledger, days: u32) -> Ledger {
     ledger.shut_down(HUNG).await;
     database.age(days).await;
@@ -91,7 +91,7 @@ async fn archived_job_is_never_charged_again(database: Database) {
     let ledger = age(&database, ledger, 80).await;
     assert_eq!(ledger.archive(ago(40)).await.unwrap().rows, 1);
     assert_eq!(run(&quotas(&ledger, tokens(1_000)), &old).await, Err(Reason::StaleJobId));
-    // Nor by a process that knows of no horizon, or of a longer one.
+    // Nor by a process without a horizon, or with a longer one.
     for other in [database.open().await, database.open().await.with_horizon(DAY * 365)] {
         let quotas = quotas(&other, tokens(1_000));
         assert_eq!(run(&quotas, &old).await, Err(Reason::StaleJobId));
@@ -166,7 +166,7 @@ async fn row_numbers_of_archived_rows_are_not_reused(database: Database) {
         let kept = rows(&ledger, "acme").await;
         assert!(kept.len() == 1 && kept[0].id > last, "{kept:?} after {last}");
         last = kept[0].id;
-        // One that comes late, as if by a clock that was behind.
+        // A late one, as from a clock that is behind.
         let late = "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt,
                 part, amount, consumed_at, order_id)
             SELECT tenant_id, 'late', quota_type, limit_id, window_start, epoch, 'record', 0, id, 0, consumed_at, order_id
@@ -192,13 +192,13 @@ async fn future_ids_are_refused_after_archiving(database: Database) {
     let ledger = database.open().await.with_horizon(DAY * 30);
     ledger.archive(ago(40)).await.unwrap();
     let ahead = id_of(now() + DAY * 35);
-    // By a process that knows of no horizon: when the time of this id has come, its rows may be gone.
+    // By a process without a horizon: once the time of this id has come, its rows may be archived.
     let quotas = quotas(&database.open().await, tokens(1_000));
     assert_eq!(run(&quotas, &ahead).await, Err(Reason::StaleJobId));
     assert_eq!(run(&quotas, &id_of(now() + Duration::from_secs(60))).await, Ok(JobRun::Done(())));
 }
 
-/// Not each row against all others: meanwhile nobody can write into a file.
+/// Archiving must not compare all pairs of rows, because a file has no other writer meanwhile.
 async fn long_history_is_archived_in_steps(database: Database) {
     let ledger = database.open().await;
     quotas(&ledger, tokens(1_000)).charge(&acme(), ("tokens", 5)).await.unwrap();
@@ -209,7 +209,7 @@ async fn long_history_is_archived_in_steps(database: Database) {
         SELECT tenant_id, 'job', quota_type, limit_id, window_start, epoch, 'record', 0, n, 0, consumed_at, order_id
         FROM quota_consumption, g";
     database.meddle(many).await.unwrap();
-    // Each row against all others would be 10^10 comparisons.
+    // All pairs would be 10^10 comparisons.
     let archived = tokio::time::timeout(HUNG, ledger.archive(ago(40))).await;
     assert_eq!(archived.expect("an archive").unwrap().rows, 100_001);
     assert_eq!(ledger.reconcile().await.unwrap().drifts, []);

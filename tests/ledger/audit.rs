@@ -1,4 +1,4 @@
-//! What people read of a ledger.
+//! Reports of a ledger: usage at past instants, and entries.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,4 +1,4 @@
-//! While the ledger is away: what passes without it is in it afterwards, once.
+//! Outages of the ledger: each charge that the spool admits is merged once.
 
 use std::{
     num::NonZeroU32,
@@ -21,7 +21,7 @@ use super::*;
 /// Deadline of callers that cannot be answered, because the file is locked.
 const BRIEF: Duration = Duration::from_millis(400);
 
-/// A ledger in a file, a spool beside it, and who can lock everybody else out of the file.
+/// A ledger in a file, a spool beside it, and a way to lock the file.
 pub(super) struct Scene {
     directory: PathBuf,
     pub(super) ledger: Ledger,
@@ -71,13 +71,13 @@ impl Scene {
         connection
     }
 
-    /// Locks the file until it is dropped. Meanwhile callers do not wait for long.
+    /// Locks the file until the guard is dropped. Meanwhile callers have a [`BRIEF`] deadline.
     pub(super) async fn away(&self) -> Away {
         let locked = self.lock().await;
         Away { _locked: locked, ledger: self.ledger.clone().deadline(BRIEF) }
     }
 
-    /// Waits until nothing waits for the ledger.
+    /// Waits until the spool is empty.
     pub(super) async fn merged(spool: &Spool) {
         until("the spool is merged", async || spool.pending() == 0).await;
     }
@@ -87,7 +87,7 @@ impl Scene {
     }
 }
 
-/// Holds the file; callers are [`PATIENT`] again when it is dropped.
+/// Holds the file lock. On drop, callers are [`PATIENT`] again.
 pub(super) struct Away {
     _locked: SqliteConnection,
     ledger: Ledger,
@@ -127,7 +127,7 @@ async fn spooled_charges_merge_once_and_past_the_limit() {
     assert_eq!(entries.iter().filter(|entry| entry.passed_at.is_some() && entry.amount == 10).count(), 5);
     assert_eq!(entries.iter().filter(|entry| entry.passed_at.is_none() && entry.amount == 90).count(), 1);
     assert!(entries[1].to_string().contains(r#""passed_at":"2"#), "{}", entries[1]);
-    // Whether it is asked again before all is there depends on how much that is.
+    // The number of records decides whether the ledger is called again before all are merged.
     let told =
         || ["lost", "back", "merged 5, 0 before"].map(|told| scene.told().iter().filter(|it| *it == told).count());
     until("all three are told once", async || told() == [1, 1, 1] && scene.told().len() == 3).await;
@@ -197,8 +197,8 @@ async fn spooled_request_pays_body_bytes_unless_refused_inside() {
     let served = layer.layer(service_fn(async |_: Request<String>| Ok::<_, ()>(Response::new("x".repeat(5_000)))));
     let answer = served.oneshot(request()).await.unwrap();
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().len(), 5_000);
-    let refuses =
-        GateLayer::of(Nobody).layer(service_fn(async |_: Request<String>| Ok::<_, ()>(Response::new(String::new()))));
+    let refuses = GateLayer::of(RefuseAll)
+        .layer(service_fn(async |_: Request<String>| Ok::<_, ()>(Response::new(String::new()))));
     let answer = layer.layer(refuses).oneshot(request()).await.unwrap();
     assert_eq!(answer.status(), 503);
     drop(away);
@@ -211,14 +211,14 @@ fn request() -> Request<String> {
     Request::get("/").extension("acme").body(String::new()).unwrap()
 }
 
-/// Refuses everybody, further in.
-struct Nobody;
+/// Refuses each request, as an inner layer.
+struct RefuseAll;
 
-impl Admit for Nobody {
+impl Admit for RefuseAll {
     type Permit = ();
 
     fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
-        MaybeFuture::Ready(Err(Refusal::new(Reason::Capacity, PolicyName::try_new("nobody").unwrap())))
+        MaybeFuture::Ready(Err(Refusal::new(Reason::Capacity, PolicyName::try_new("refuse all").unwrap())))
     }
 }
 
@@ -236,7 +236,7 @@ async fn local_share_admits_its_part_of_what_remained() {
         let refusal = quotas.charge(&acme(), ("tokens", 1)).await.unwrap_err();
         assert_eq!(refusal.reason(), Reason::RateLimited);
         assert_eq!((refusal.violations()[0].limit, refusal.violations()[0].current), (outage, outage));
-        // Of somebody whom nobody knows, half of all there is.
+        // A client without a known remainder gets half of the whole limit.
         let refusal = quotas.charge(&Client::named(format!("{outage}")), ("tokens", 51)).await.unwrap_err();
         assert_eq!(refusal.violations()[0].limit, 50);
         drop(away);

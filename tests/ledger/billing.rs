@@ -1,4 +1,4 @@
-//! The example `billing` over real sockets, in a process of its own that is killed and started again.
+//! The example `billing` over real sockets, in a child process that is killed and restarted.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -14,10 +14,10 @@ use serde_json::Value;
 #[path = "../../examples/billing/server/mod.rs"]
 mod server;
 
-/// Where this is set, the process is the server that another test has started.
+/// Marks a process as the server that a test started.
 const SERVES: &str = "TOLLGATE_BILLING_SERVES";
 
-/// The server: a test in name only.
+/// Serves in the child process; does nothing in any other.
 #[test]
 fn serve() {
     if std::env::var_os(SERVES).is_none() {
@@ -33,7 +33,7 @@ fn serve() {
     });
 }
 
-/// A directory with a ledger, which goes with the test.
+/// A directory with a ledger, removed after the test.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -76,7 +76,7 @@ impl Answer {
 }
 
 impl Server {
-    /// On the file of this directory, with so many units a day.
+    /// Starts a server on the ledger of this directory, with a daily limit of 100 units.
     fn start(directory: &Directory, admin_token: Option<&str>) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "billing::serve", "--nocapture"]).env_remove("DATABASE_URL").env_remove("ADMIN_TOKEN");
@@ -92,7 +92,7 @@ impl Server {
         let mut process = command.spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
         let address = lines.find_map(|line| line.strip_prefix("listening on ").map(String::from)).unwrap();
-        thread::spawn(move || lines.for_each(drop)); // nobody is stopped by a full pipe
+        thread::spawn(move || lines.for_each(drop)); // a full pipe would block the server
         Self { process, address }
     }
 
@@ -101,7 +101,7 @@ impl Server {
         self.process.wait().unwrap();
     }
 
-    /// What it answers; nothing where the connection ends before.
+    /// Returns the answer; `None` if the connection ends before it.
     fn try_ask(address: &str, request: &str, headers: &[(&str, &str)]) -> Option<Answer> {
         let mut stream = TcpStream::connect(address).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
@@ -133,7 +133,7 @@ impl Server {
         self.ask(&format!("GET /usage/{tenant}"), &[]).json()["used"].as_u64().unwrap()
     }
 
-    /// Job, entry and amount of each row.
+    /// Returns job, entry and amount of each row.
     fn rows(&self, tenant: &str) -> Vec<(String, String, i64)> {
         let rows = self.ask(&format!("GET /ledger/{tenant}"), &[]).body;
         let rows = rows.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -149,7 +149,7 @@ impl Drop for Server {
     }
 }
 
-/// A body that came to its last chunk.
+/// Decodes a chunked body up to its last chunk.
 fn dechunked(mut body: &str) -> Option<String> {
     let mut whole = String::new();
     loop {
@@ -310,7 +310,7 @@ fn acknowledged_jobs_survive_a_kill_once() {
             let address = server.address.clone();
             thread::spawn(move || {
                 let mut acknowledged = Vec::new();
-                // Two callers each send the same jobs: the one is the other's duplicate.
+                // Two callers each send the same jobs: each job has a duplicate.
                 for job in (0..).map(|at| format!("{}-{at}", caller / 2)) {
                     let headers = [("x-tenant", "acme"), ("x-job-id", job.as_str())];
                     match Server::try_ask(&address, "POST /jobs?amount=1", &headers) {

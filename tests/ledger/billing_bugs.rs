@@ -1,4 +1,4 @@
-//! The billing bugs, row by row: D1 to D8. D9, from usage to invoice, has a file of its own.
+//! Billing bugs of other systems: duplicate charges, races, drift, outages and leaks between tenants.
 
 use std::sync::{
     Arc,
@@ -256,13 +256,13 @@ async fn events_carry_the_data_of_an_alert(database: Database) {
     settled(&ledger).await;
     let told = counted.0.lock().unwrap().clone();
     assert_eq!((told["job_conflict"], told["rate_limited"], told["near"]), (3, 1, 1), "{told:?}");
-    // Drift is a number, and so is how far the database lags behind.
+    // Drift is reported as a number, and so is the backlog of the database.
     database.meddle("UPDATE quota_counter SET used = 1").await.unwrap();
     assert!(ledger.reconcile().await.unwrap().drift() > 0.001);
     assert_eq!(ledger.backlog(), 0);
-    // Nothing goes around the unique index, and whoever takes it away is refused.
+    // No row bypasses the unique index, and a ledger without it is not opened.
     let twice = "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt, part,
         amount, consumed_at, order_id) SELECT tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt, part,
         amount, consumed_at, order_id FROM quota_consumption";
-    assert!(database.meddle(twice).await.is_err(), "a violated constraint is an error that somebody sees");
+    assert!(database.meddle(twice).await.is_err(), "a violated constraint is an error");
 }

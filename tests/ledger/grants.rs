@@ -1,4 +1,4 @@
-//! More than a plan allows, by somebody's word, and in the ledger.
+//! Approved grants in the ledger.
 
 use std::time::{Duration, SystemTime};
 
@@ -43,7 +43,7 @@ async fn stop_grant_and_revocation_have_rows(database: Database) {
 async fn expired_grant_stops_the_next_request(database: Database) {
     let quotas = quotas(&database.open().await, tokens(10));
     quotas.charge(&acme(), ("tokens", 10)).await.unwrap();
-    // The database's clock decides; it is this machine's. The grant lasts until it was used, however slow that is.
+    // The database's clock decides, which is this machine's. The grant lasts until it is used, however slow that is.
     let (mut lasts, mut used) = (Duration::from_secs(1), false);
     let mut until = now();
     while !used {

@@ -1,4 +1,4 @@
-//! From usage to invoice: every row in one invoice, every kind once, and nothing billed twice.
+//! From usage to invoice: each row in one invoice, each kind once, and no amount billed twice.
 
 use std::time::{Duration, SystemTime};
 
@@ -43,7 +43,7 @@ fn lines(invoice: &Invoice) -> Vec<(&str, i64, i64)> {
     invoice.lines.iter().map(|line| (line.kind.as_str(), line.quantity, line.amount)).collect()
 }
 
-/// A time before which all is written that is written until now, and after which something may be.
+/// Returns a time after all rows written until now and before any later row.
 async fn boundary(ledger: &Ledger) -> SystemTime {
     let written = rows(ledger, "acme").await.last().map_or(BEGINNING, |row| row.at) + Duration::from_millis(1);
     while !invoice(ledger, BEGINNING, written).await.closed {
@@ -78,7 +78,7 @@ async fn replacing_a_limit_in_mid_period_changes_no_invoice(database: Database) 
     assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), [("tokens", 100, 200)]);
 }
 
-/// Two limits of one kind, as most plans have them.
+/// Two limits of one kind, as in most plans.
 fn two_limits() -> Plan {
     tokens(5_000).limit(Quota::units("tokens", 1_000).per(Period::day()))
 }

@@ -1,4 +1,4 @@
-//! A process is killed while the ledger is away: what it let pass is in the ledger after the next one has started, once.
+//! A process is killed during an outage of the ledger; the next process merges its spool once.
 
 use std::{
     io::{BufRead, BufReader},
@@ -10,10 +10,10 @@ use tollgate::JobRun;
 
 use super::{away::Scene, *};
 
-/// Where a child finds its files; by this it knows that it is one.
+/// Directory of a child's files. A process with this variable is a child.
 const DIRECTORY: &str = "TOLLGATE_KILLED_IN";
 
-/// Lets jobs pass without the ledger and tells of each, until it is killed.
+/// Runs jobs during an outage and prints each, until it is killed.
 #[tokio::test]
 async fn child_that_spools_until_it_is_killed() {
     let Ok(directory) = std::env::var(DIRECTORY) else { return };

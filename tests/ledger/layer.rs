@@ -79,7 +79,7 @@ async fn job_runs_once(database: Database) {
     assert_eq!(told(&rows(&ledger, "acme").await), [("17", "charge", 1)]);
 }
 
-/// What is said where a layer with this plan is built, over a ledger.
+/// Returns the error of a layer with this plan over a ledger.
 async fn said(ledger: &Ledger, make: impl FnOnce(&Ledger) -> QuotaLayer) -> String {
     let build = std::panic::AssertUnwindSafe(|| drop(make(ledger).handle()));
     let panic = std::panic::catch_unwind(build).unwrap_err();

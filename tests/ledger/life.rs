@@ -56,7 +56,7 @@ async fn reservations_of_long_names_are_found_again(database: Database) {
     assert_eq!(quotas.roll_back(&id.parse().unwrap()).await, Ok(CloseOutcome::Closed));
 }
 
-/// Quotas whose reservations last no time at all, and a reservation of 80 that nobody ends.
+/// Quotas whose reservations expire at once, and a reservation of 80 that is never closed.
 async fn forgotten(database: &Database, on_expiry: Option<OnExpiry>) -> (Ledger, Quotas, ReservationId) {
     let ledger = database.open().await;
     let mut layer = QuotaLayer::new(tokens(100)).store_in(&ledger, OnFailure::Closed);

@@ -1,4 +1,4 @@
-//! Who is told that it is charged could read it that very moment, over any connection.
+//! An acknowledged charge is readable at once, over any connection.
 
 use tollgate::JobRun;
 

@@ -1,4 +1,4 @@
-//! There is no room on the disk, or the database only reads.
+//! A full disk, and a database that is read-only.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tollgate::{Client, JobRun, Ledger, Reason};
 
 use super::place::{Directory, HUNG, PATIENT, Place, answered, audit, is_trouble, job, job_at_last, quotas, until};
 
-/// Charges until there is no room, settles what is open, and makes room again.
+/// Charges until the disk is full, settles the open reservations, and frees space.
 async fn full_disk_is_written_once_space_returns(
     place: &Place,
     ledger: &Ledger,
@@ -21,7 +21,7 @@ async fn full_disk_is_written_once_space_returns(
         reserved.push(quotas.reserve(&acme, ("tokens", 10)).await.unwrap());
     }
     fill().await;
-    // What room there is in pages that are there already is soon gone.
+    // Space in existing pages is soon used up.
     let mut asked = 0;
     let troubled = loop {
         let mut asking = JoinSet::new();
@@ -50,7 +50,7 @@ async fn full_disk_is_written_once_space_returns(
     for (number, reserved) in reserved.into_iter().enumerate() {
         if number % 3 == 0 { drop(reserved) } else { reserved.commit(("tokens", 7)) }
     }
-    // Callers are still told in time while all that waits to be written.
+    // Callers are still answered in time while all settlements wait to be written.
     for number in 0..5 {
         let _ = answered(job(&quotas, "acme", &format!("more {number}"))).await;
     }
@@ -103,7 +103,7 @@ async fn full_file_is_written_once_space_returns() {
     full_disk_is_written_once_space_returns(&place, &ledger, fill, make_room).await;
 }
 
-/// What only reads now may be the wrong file, or the wrong server: another connection is made as soon as there is one.
+/// A read-only database may be the wrong file or the wrong server: the ledger reconnects as soon as it can write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn read_only_file_is_reported_at_once_and_retried() {
     let (place, _directory) = Place::file();
@@ -133,7 +133,7 @@ mod on_a_server {
     use super::*;
     use crate::support::postgres::Postgres;
 
-    /// A disk of a few megabytes; none where this process may not mount one.
+    /// A disk of a few megabytes; `None` if this process may not mount one.
     struct SmallDisk(Directory);
 
     impl SmallDisk {

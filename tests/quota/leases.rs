@@ -1,5 +1,5 @@
-//! A slot is a lease: a reader with a closed window is never polled again, and its slot is taken back by the next one
-//! that finds the table full. Over a real HTTP/2 connection whose window is 0.
+//! A slot is a lease: a reader with a closed window is never polled again, and the next request that finds the table
+//! full reclaims its slot. Runs over a real HTTP/2 connection with a window of 0.
 
 use std::{
     convert::Infallible,
@@ -25,7 +25,7 @@ use tollgate::{
 };
 use tower::{Layer, service_fn};
 
-/// At most so many requests at a time, until the end of their bodies.
+/// A concurrency limit whose slots last to the end of the body.
 struct InFlight {
     slots: Mutex<Leases>,
     clock: FakeClock,
@@ -90,7 +90,7 @@ async fn serve(slots: usize) -> (SocketAddr, Arc<InFlight>, mpsc::UnboundedRecei
     (address, policy, heard, clock)
 }
 
-/// A connection whose streams may send nothing until the client says so.
+/// A connection whose streams cannot send data until the client opens the window.
 async fn closed_window(address: SocketAddr) -> h2::client::SendRequest<Bytes> {
     let socket = TcpStream::connect(address).await.unwrap();
     socket.set_nodelay(true).unwrap();
@@ -124,7 +124,7 @@ async fn reader_with_a_closed_window_loses_its_slot_to_the_next() {
     assert_eq!(next_one.status(), StatusCode::OK);
     assert_eq!(next(&mut heard).await, "reclaimed");
 
-    drop(stuck); // resets the stream: its late end frees nobody's slot
+    drop(stuck); // resets the stream: its late end frees no other slot
     assert_eq!(next(&mut heard).await, "came too late: Cancelled { head_sent: true }");
     assert_eq!(policy.slots.lock().unwrap().held(), 1);
     assert_eq!(ask(&mut client).await.status(), StatusCode::SERVICE_UNAVAILABLE);

@@ -1,4 +1,4 @@
-//! Periods by UTC: they tile time, and begin where the calendar says so.
+//! Periods in UTC: they tile time and begin at calendar boundaries.
 
 use std::time::{Duration, SystemTime};
 
@@ -26,7 +26,7 @@ fn utc(civil: DateTime) -> Duration {
     Duration::try_from(TimeZone::UTC.to_timestamp(civil).unwrap().as_duration()).unwrap()
 }
 
-/// The window holds the instant, and its neighbours begin and end where it ends and begins.
+/// Asserts that the window contains the instant and is adjacent to its neighbours.
 fn assert_tiles(period: &Period, wall: Duration) -> Window {
     let window = period.window_at(wall);
     assert!(window.contains(wall), "{period} at {wall:?}: {window:?}");

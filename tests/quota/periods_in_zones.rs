@@ -1,4 +1,4 @@
-//! Periods by the clocks of a zone, also while these are being set.
+//! Periods by the clocks of a zone, including clock changes.
 
 use std::time::{Duration, SystemTime};
 
@@ -29,7 +29,7 @@ fn assert_tiles(period: &Period, wall: Duration) -> Window {
     window
 }
 
-/// Every zone of the database, at every time at which its clocks are set, and a nanosecond around it.
+/// Each zone of the database, at each of its clock changes and a nanosecond before and after.
 #[test]
 fn periods_tile_time_wherever_clocks_are_set() {
     let names: Vec<String> = tz::db().available().map(|name| name.to_string()).collect();
@@ -66,7 +66,7 @@ fn day_may_start_at_one_in_the_morning() {
 
 #[test]
 fn day_continues_when_clocks_fall_back_over_midnight() {
-    // At 00:01 on 1 November 1987 the clocks of St. John's went back to 23:01 of October.
+    // At 00:01 on 1 November 1987 the clocks of St. John's went back to 23:01 on 31 October.
     let day = Period::day().in_zone("America/St_Johns").unwrap();
     let begun = assert_tiles(&day, at("1987-10-25T02:30:30Z"));
     let again = assert_tiles(&day, at("1987-10-25T02:31:30Z"));
@@ -78,7 +78,7 @@ fn day_continues_when_clocks_fall_back_over_midnight() {
 
 #[test]
 fn skipped_day_is_no_window() {
-    // Samoa went from the 29th to the 31st of December 2011.
+    // Samoa went from 29 to 31 December 2011.
     let day = Period::day().in_zone("Pacific/Apia").unwrap();
     let last = assert_tiles(&day, at("2011-12-30T09:59:59Z"));
     let next = assert_tiles(&day, at("2011-12-30T10:00:00Z"));
@@ -97,7 +97,7 @@ fn repeated_hour_is_two_windows() {
 
 #[test]
 fn half_hour_clock_change_cuts_the_hour() {
-    // Lord Howe goes back from 02:00 to 01:30.
+    // Lord Howe Island goes back from 02:00 to 01:30.
     let hour = Period::hour().in_zone("Australia/Lord_Howe").unwrap();
     let whole = assert_tiles(&hour, at("2026-04-04T14:30:00Z"));
     let half = assert_tiles(&hour, at("2026-04-04T15:15:00Z"));

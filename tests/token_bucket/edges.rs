@@ -1,4 +1,4 @@
-//! Edges of the buckets: rates that change under way, newcomers with little, two waits at once, full tables.
+//! Edge cases: rates that change under load, newcomers with few tokens, two waits at once, full tables.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -28,7 +28,7 @@ fn racing_global_rate_change_leaves_no_old_debt() {
     std::thread::scope(|scope| {
         let asker = scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                // An hour, what a request owes the slow bucket, is an age to the fast one.
+                // The slow bucket's debt of one hour would take very long in the fast bucket.
                 buckets.check(&alice, Cost::ONE).unwrap();
                 buckets.give_back(&alice, Cost::ONE);
             }
@@ -78,7 +78,7 @@ fn cost_above_the_global_burst_hides_its_size() {
     assert_eq!(refusal.to_string(), "policy \"default\": request can never pass");
 }
 
-/// A table with room for few, all taken; whoever comes now meets the overflow bucket.
+/// A full table; later clients share the overflow bucket.
 fn full(layer: TokenBucketLayer) -> tollgate::TokenBuckets {
     let buckets = layer.max_clients(1).handle();
     let _ = buckets.check(&Client::named("first"), Cost::ONE);
@@ -155,12 +155,12 @@ fn any_rate() -> impl Strategy<Value = Rate> {
 }
 
 proptest! {
-    /// RL3 for two buckets at once, to the nanosecond.
+    /// The wait of two buckets at once is exact to the nanosecond.
     #[test]
     fn wait_for_both_buckets_is_exact(
         own in any_rate(), all in any_rate(), steps in prop::collection::vec((0_u64..5_000_000_000, 0_u64..25), 1..40),
     ) {
-        // Whoever waits longer for the bucket of all may be forgotten by its own, where newcomers get less.
+        // During a longer wait for the global bucket the client's own may be evicted, and newcomers get fewer tokens.
         prop_assume!(own.newcomer_tokens() == own.capacity() || all.span() < Duration::from_secs(60));
         let clock = FakeClock::new();
         let buckets = TokenBucketLayer::new(own).and_global(all).clock(clock.clone()).handle();

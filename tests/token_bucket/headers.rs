@@ -64,7 +64,7 @@ async fn custom_answer_keeps_the_fields() {
     assert_eq!(field(&refused, "ratelimit"), Some("\"default\";r=0;t=3600"));
 }
 
-/// Costs what `x-cost` says.
+/// A layer whose requests cost the value of `x-cost`.
 fn costly(dialect: Dialect) -> TokenBucketLayer {
     TokenBucketLayer::new(Rate::per_second(1).burst(10_000))
         .clock(FakeClock::new())

@@ -1,4 +1,4 @@
-//! The token bucket as its users meet it: through a tower stack, an axum router and the handle.
+//! Token buckets through the public API: a tower stack, an axum router and the handle.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -101,7 +101,7 @@ fn both_buckets_are_charged_or_neither() {
     for _ in 0..3 {
         let refusal = buckets.check(&bob, Cost::new(3)).unwrap_err();
         assert_eq!((refusal.reason(), refusal.retry_after_seconds()), (Reason::Capacity, Some(1)));
-        assert_eq!((refusal.limit(), refusal.current()), (0, 0), "what all share is nobody's business");
+        assert_eq!((refusal.limit(), refusal.current()), (0, 0), "the shared capacity is not disclosed");
         assert_eq!(buckets.peek(&bob).remaining, 5, "the client's bucket was not charged");
     }
     assert_eq!(buckets.check(&alice, Cost::ONE).unwrap_err().reason(), Reason::RateLimited);
@@ -154,10 +154,10 @@ fn tier_has_its_own_rate_that_may_change() {
     let free = Client::named("alice");
     let pro = free.clone().with_tier("pro");
     buckets.check(&free, Cost::new(10)).unwrap();
-    assert_eq!(buckets.peek(&pro).remaining, 0, "a change of tier gives nobody a fresh bucket, ...");
+    assert_eq!(buckets.peek(&pro).remaining, 0, "a change of tier gives no fresh bucket, ...");
     assert_eq!(buckets.check(&pro, Cost::ONE).unwrap_err().retry_after(), Some(Duration::from_millis(10)));
     clock.advance(Duration::from_millis(10));
-    buckets.check(&pro, Cost::ONE).unwrap(); // ... and nobody stays punished by the old rate
+    buckets.check(&pro, Cost::ONE).unwrap(); // ... and no debt of the old rate stays
 
     buckets.set_rate_for("pro", Rate::per_second(1).burst(1));
     assert!(buckets.check(&pro, Cost::ONE).is_err());

@@ -1,4 +1,4 @@
-//! Faults that rate limiters were seen to have; each name says what must not be.
+//! Faults seen in rate limiters; each name states the behaviour that must not occur.
 
 use std::{
     net::SocketAddr,
@@ -26,7 +26,7 @@ fn alice() -> Client {
     Client::named("alice")
 }
 
-/// How many of `n` requests of cost 1 pass.
+/// Returns the number of `n` requests of cost 1 that pass.
 fn passed(layer: &TokenBucketLayer, client: &Client, n: usize) -> usize {
     (0..n).filter(|_| layer.handle().check(client, Cost::ONE).is_ok()).count()
 }

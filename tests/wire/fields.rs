@@ -1,4 +1,4 @@
-//! What clients are told of their limits, checked by an independent parser of structured fields.
+//! Rate limit fields, read by an independent parser of structured fields.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ proptest! {
         let mut headers = HeaderMap::new();
         for told in &stack {
             let fields = Fields::new(Dialect::Draft11, &name(&told.policy), told.quota, told.window, told.unit);
-            fields.write(&mut headers, told.remaining, told.reset, || unreachable!("nobody asked for the time"));
+            fields.write(&mut headers, told.remaining, told.reset, || unreachable!("Draft 11 does not read the time"));
         }
         let (policies, left) = (list(&headers, "ratelimit-policy"), list(&headers, "ratelimit"));
         prop_assert_eq!((policies.len(), left.len()), (stack.len(), stack.len()));

@@ -1,4 +1,4 @@
-//! What a refusal looks like over gRPC: to a bare HTTP/2 client, to tonic's client, and where the client has the layer.
+//! Refusals over gRPC: to a bare HTTP/2 client, to tonic's client, and from a layer on the client's channel.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -35,12 +35,12 @@ fn refusing(reason: Reason, wait: Option<Duration>) -> Fixed {
     Fixed::admits(Dialect::None, "per client", 0, Duration::ZERO).with_refusal(refusal)
 }
 
-/// A call of this type, over HTTP/2 as gRPC is.
+/// Returns a call of this content type over HTTP/2.
 fn call(content_type: &'static str) -> Request<Full<Bytes>> {
     Request::post("/").version(Version::HTTP_2).header(CONTENT_TYPE, content_type).body(Full::default()).unwrap()
 }
 
-/// The head of the answer to a request of this type; the body must be known to be empty.
+/// Returns the head of the response to a request of this type; the body must be known to be empty.
 async fn head_of(policy: Fixed, content_type: &'static str) -> http::response::Parts {
     let request = call(content_type);
     let answer = GateLayer::of(policy).layer(handler(&[])).oneshot(request).await.unwrap();
@@ -48,7 +48,7 @@ async fn head_of(policy: Fixed, content_type: &'static str) -> http::response::P
     answer.into_parts().0
 }
 
-/// The status as tonic's client reads it from the head.
+/// Returns the status that tonic's client reads from the head.
 async fn status_of(policy: Fixed) -> Status {
     Status::from_header_map(&head_of(policy, "application/grpc").await.headers).unwrap()
 }
@@ -148,7 +148,7 @@ proptest! {
     }
 }
 
-/// tonic's health service behind a layer, on a socket.
+/// Starts tonic's health service behind a layer, on a socket.
 async fn serve(layer: GateLayer<std::sync::Arc<Fixed>>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -194,7 +194,7 @@ async fn refusal_is_one_frame_that_ends_the_stream() {
         .header(CONTENT_TYPE, "application/grpc")
         .body(())
         .unwrap();
-    // The request's body never comes: a refusal does not wait for it.
+    // The request's body never comes; a refusal does not wait for it.
     let (answer, _upload) = client.ready().await.unwrap().send_request(request, false).unwrap();
     let answer = answer.await.unwrap();
     assert!(answer.body().is_end_stream(), "a client would take the call as committed");
@@ -204,9 +204,9 @@ async fn refusal_is_one_frame_that_ends_the_stream() {
 
 #[tokio::test]
 async fn layer_on_a_channel_refuses_before_sending() {
-    let nobody = Channel::from_static("http://127.0.0.1:1").connect_lazy();
+    let unreachable = Channel::from_static("http://127.0.0.1:1").connect_lazy();
     let gate = GateLayer::of(refusing(Reason::RateLimited, Some(seconds(5))));
-    let mut client = HealthClient::new(ServiceBuilder::new().layer(gate).service(nobody));
+    let mut client = HealthClient::new(ServiceBuilder::new().layer(gate).service(unreachable));
     let status = client.check(HealthCheckRequest::default()).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert_eq!(status.get_details_retry_info().unwrap().retry_delay, Some(seconds(5)));
@@ -230,7 +230,7 @@ fn first_content_type_line_decides() {
 mod detection {
     use super::*;
 
-    /// Whether a request is answered as gRPC.
+    /// Returns whether a request is answered as gRPC.
     fn is_grpc(method: Method, version: Version, content_type: &'static str, te: Option<&'static str>) -> bool {
         let mut request = call(content_type);
         (*request.method_mut(), *request.version_mut()) = (method, version);
@@ -276,7 +276,7 @@ mod detection {
         }
     }
 
-    /// tonic-web translates calls over HTTP/1.1 in place: it sets type and `te`, and leaves the version.
+    /// tonic-web translates calls over HTTP/1.1 in place: it sets the type and `te`, and leaves the version.
     #[test]
     fn translated_grpc_web_call_is_grpc() {
         assert!(is_grpc(Method::POST, Version::HTTP_11, "application/grpc", Some("trailers")));

@@ -1,4 +1,4 @@
-//! What a refusal looks like over HTTP, checked by an independent parser.
+//! Refusals over HTTP, read by an independent parser.
 
 use std::time::Duration;
 
@@ -216,7 +216,7 @@ mod no_store {
         Reason::Unidentified,
     ];
 
-    /// The answer to a request that is refused for this reason, with a wait of 5 s.
+    /// Returns the response to a request that is refused for this reason, with a wait of 5 s.
     async fn refused(
         reason: Reason,
         custom: Option<fn(&Refusal) -> Response<&'static str>>,

@@ -1,4 +1,4 @@
-//! Amounts at and beyond what can be counted: the same verdict everywhere, and no panic.
+//! Amounts at and beyond the largest countable one: the same verdict everywhere, and no panic.
 
 use super::*;
 

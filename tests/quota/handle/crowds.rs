@@ -1,4 +1,4 @@
-//! B7: who is idle leaves memory by itself; at the cap newcomers share one account.
+//! Eviction of idle clients, and the shared account of newcomers beyond the cap.
 
 use super::*;
 
@@ -53,7 +53,7 @@ async fn newcomers_beyond_the_cap_share_one_account() {
 
     let stranger = Client::named("one more");
     let refusal = scene.quotas.charge(&stranger, ("queries", 1)).await.unwrap_err();
-    assert!(refusal.violations().is_empty() && refusal.limit() == 0, "what they share is nobody's business");
+    assert!(refusal.violations().is_empty() && refusal.limit() == 0, "the shared capacity is not disclosed");
     assert!(scene.quotas.check(&stranger, ("queries", 1)).await.is_err(), "a check says the same");
     assert!(scene.quotas.charge(&known[7], ("queries", 6)).await.is_err(), "the victim is still at 95 %");
     scene.quotas.charge(&known[7], ("queries", 5)).await.unwrap();

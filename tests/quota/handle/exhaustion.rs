@@ -1,4 +1,4 @@
-//! D6: a soft stop at 90 %, a hard stop at 100 %, an overage that somebody approved, recovery, many at once.
+//! Warnings at 90 %, refusals at 100 %, approved grants, recovery, and many clients at once.
 
 use tollgate::Grant;
 

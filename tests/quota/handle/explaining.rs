@@ -1,4 +1,4 @@
-//! What each limit would say to a request, told without charging anything.
+//! Explanations of each limit's answer to a request, without a charge.
 
 use http::Request;
 use tollgate::{RequestHead, Unverified};

@@ -1,4 +1,4 @@
-//! Jobs round any async function: done and charged once for each id.
+//! Jobs around any async function: done and charged once for each id.
 
 use std::{
     cell::Cell,
@@ -11,7 +11,7 @@ use tollgate::{JobRun, Reason};
 
 use super::*;
 
-/// Work that is ready at its poll number `0`, and tells how often it was polled.
+/// Work that is ready at poll number `0` and records how often it was polled.
 struct Work<'a>(u32, &'a Cell<u32>);
 
 impl Future for Work<'_> {
@@ -27,7 +27,7 @@ fn two_at_a_time() -> Scene {
     Scene::new(queries(100).limit(Quota::concurrent(2)))
 }
 
-/// What is used by the hour, and at the moment.
+/// Returns the queries of the hour and the concurrency slots that alice has used.
 async fn used(scene: &Scene) -> (u64, u64) {
     let usage = scene.quotas.usage(&alice()).await.unwrap();
     (usage.limits[0].used, usage.limits[1].used)
@@ -123,7 +123,7 @@ async fn job_takes_a_concurrency_slot() {
     assert_eq!(scene.quotas.run_job(&alice, "3", ("queries", 1), async {}).await.unwrap(), JobRun::Done(()));
 }
 
-/// Given up at each of its polls, and never: not polled, nothing has happened; else it is charged, and its id is taken.
+/// Dropped at each poll. An unpolled job has no effect; any other is charged, and its id is taken.
 #[tokio::test]
 async fn job_cancelled_at_any_poll_is_charged_once_or_not_begun() {
     const READY_AT: u32 = 4;

@@ -1,4 +1,4 @@
-//! B2 to B5: kinds, consuming and checking, usage, resets.
+//! Kinds, charges and checks, usage, resets.
 
 use super::*;
 
@@ -93,7 +93,7 @@ async fn usage_by_kind_by_client_and_of_all_clients() {
     let mut all: Vec<_> = (0..250).map(|number| (format!("client {number}"), number + 1)).collect();
     all.push(("alice".into(), 1_800));
     all.sort();
-    assert_eq!(seen, all, "everybody, once");
+    assert_eq!(seen, all, "each client, once");
 }
 
 #[tokio::test]
@@ -130,7 +130,7 @@ async fn each_limit_restarts_with_its_own_period() {
     let scene = Scene::new(plan);
     scene.quotas.record(&alice(), ("requests", 1)).await.unwrap();
     let start = scene.wall();
-    // 2026-01-01 is a Thursday; the contract's month began on the 31st of December.
+    // 2026-01-01 is a Thursday; the contract's month began on 31 December.
     for (days, left) in [(0, 6), (1, 3), (4, 2), (30, 1), (31, 0)] {
         let to = start + days * DAY + Duration::from_secs(90 * u64::from(days > 0));
         scene.clock.advance(to.duration_since(scene.wall()).unwrap());

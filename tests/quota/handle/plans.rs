@@ -1,4 +1,4 @@
-//! B6: plans for newcomers, for tiers and for one client, changed while running; D7: nobody sees another's.
+//! Plans for new clients, tiers and single clients, changed while running; isolation of clients.
 
 use tollgate::Unverified;
 
@@ -68,14 +68,14 @@ async fn tier_change_gives_no_second_hour() {
 
 #[test]
 fn daily_plan_rejects_unverified_identity() {
-    let anybody = |plan| QuotaLayer::new(plan).identify_by(Unverified::header("x-user"));
-    let error = std::panic::catch_unwind(|| anybody(Plan::standard()).handle()).unwrap_err();
+    let unverified = |plan| QuotaLayer::new(plan).identify_by(Unverified::header("x-user"));
+    let error = std::panic::catch_unwind(|| unverified(Plan::standard()).handle()).unwrap_err();
     let said = error.downcast_ref::<String>().unwrap();
     assert!(said.starts_with("identity must be verified where a limit lasts a day or longer"), "{said}");
-    let quotas = anybody(hourly("free", 10)).handle();
+    let quotas = unverified(hourly("free", 10)).handle();
     assert!(quotas.set_plan(Plan::standard()).is_err(), "nor while running");
     assert!(quotas.set_client_plan(&alice(), Plan::standard()).is_err());
-    let quotas = anybody(Plan::standard()).accept_unverified().handle();
+    let quotas = unverified(Plan::standard()).accept_unverified().handle();
     quotas.set_plan(Plan::standard()).unwrap();
 }
 

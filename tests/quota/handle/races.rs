@@ -1,4 +1,4 @@
-//! D2: what is checked and taken is one step, for real threads.
+//! Check and charge are one step under real threads.
 
 use std::sync::{
     Barrier,
@@ -7,7 +7,7 @@ use std::sync::{
 
 use super::{trackers::now, *};
 
-/// Ten agents see 95 of 105 and take 10, at the same moment: exactly one passes.
+/// Ten agents see 95 of 105 and charge 10 at the same moment; exactly one is admitted.
 fn ten_agents(rounds: u64) {
     let scene = Scene::new(queries(105));
     let clients: Vec<_> = (0..rounds).map(|round| Client::named(format!("client {round}"))).collect();
@@ -62,7 +62,7 @@ async fn ten_tasks_at_95_of_105_admit_exactly_one() {
     }
 }
 
-/// Limits of which now this one and now that one is short: what is charged of all of them is what was admitted.
+/// Limits of which one or another is short at a time. The sum charged to each equals the admitted amounts.
 #[test]
 fn concurrent_charges_cover_all_limits_or_none() {
     let plan = Plan::new("three")

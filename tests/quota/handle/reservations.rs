@@ -1,4 +1,4 @@
-//! Reservations: set aside, then charged, given back or out of time; R2, R4, R5, R6, R7 and R8.
+//! Reservations: pending amounts that are committed, rolled back or expire.
 
 use tollgate::{Amounts, CloseOutcome, OnExpiry, ReservationError, ReservationId};
 

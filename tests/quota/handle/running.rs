@@ -1,4 +1,4 @@
-//! B14: a quota round any async function.
+//! A quota around any async function.
 
 use tokio::sync::oneshot;
 

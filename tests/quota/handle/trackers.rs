@@ -1,10 +1,10 @@
-//! A1 to A7: a tracker of scans, with a cap at a time and a budget of bytes for each day.
+//! A tracker of scans with a concurrency limit and a daily byte budget.
 
 use super::*;
 
 const DAILY: u64 = 53_687_091_200;
 
-/// What one client may scan; the names are those of the tracker.
+/// Plan of one client's scans; limits are named as in the tracker.
 fn scans() -> Scene {
     let plan = Plan::new("scans")
         .limit(Quota::concurrent(5).named("concurrent_scans"))
@@ -25,7 +25,7 @@ async fn sixth_slot_is_refused_until_one_returns() {
     assert_eq!(violated(&refusal), (Kind::Concurrent, 5, 5));
     assert_eq!(refusal.violations()[0].name.as_str(), "concurrent_scans");
     assert!(quotas.reserve(&bob(), ("concurrent_requests", 1)).await.is_ok(), "the others are not concerned");
-    // It ends with a result, is given up, or its task panics or is cancelled.
+    // Slots end with a result, a rollback, a panic of the task and a cancelled task.
     held.pop().unwrap().commit(("bytes_scanned", 7));
     held.pop().unwrap().roll_back();
     let lost = held.pop().unwrap();
@@ -128,7 +128,7 @@ async fn usage_reports_bytes_of_the_day() {
     assert_eq!(today.resets_at, Some(scene.wall() + DAY));
 }
 
-/// In memory every answer is there at once.
+/// Polls a future once: in memory each answer is ready.
 pub(super) fn now<F: Future>(future: F) -> F::Output {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match std::pin::pin!(future).poll(&mut context) {

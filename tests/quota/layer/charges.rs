@@ -1,8 +1,8 @@
-//! The life of a charge: who pays, for what, and who gets it back.
+//! Life of a charge: its client, its amount, and its refund.
 
 use super::*;
 
-/// Ten requests, 100 tokens and 100 bytes an hour, two requests at a time.
+/// A plan of 10 requests, 100 tokens and 100 bytes an hour, and 2 concurrent requests.
 fn plan() -> Plan {
     hourly(10)
         .limit(Quota::units("tokens", 100).per(Period::hour()))
@@ -14,7 +14,7 @@ fn scene(settings: impl FnOnce(QuotaLayer) -> QuotaLayer) -> Scene {
     Scene::new(plan(), settings)
 }
 
-/// What alice has used of each limit, places last.
+/// Returns the amount that alice has used of each limit; concurrency is last.
 async fn books(scene: &Scene) -> Vec<u64> {
     let usage = scene.quotas.usage(&scene.client("alice")).await.unwrap();
     assert!(usage.limits.iter().all(|limit| limit.reserved == 0), "nothing is set aside any more: {usage:?}");
@@ -114,7 +114,7 @@ async fn inner_refusal_gets_no_wait_of_an_outer_limit() {
     assert_eq!(fields, r#""default";r=0;t=1, "requests_per_hour";r=1;t=1800"#, "the one that it has is still there");
 }
 
-/// Whom a bucket charges where nobody is named.
+/// Client that a bucket charges for a request without an identity.
 fn buckets_anonymous(buckets: &tollgate::TokenBuckets) -> Client {
     Client::from_digest(buckets.digester().digest("anonymous", [b""]))
 }
@@ -129,11 +129,11 @@ async fn charge_condition_counts_failed_logins() {
     for expected in [401, 401, 429] {
         assert_eq!(scene.get("/status/401").await.status, expected);
     }
-    assert_eq!(scene.get("/").await.status, 429, "after two failures nobody may try");
+    assert_eq!(scene.get("/").await.status, 429, "after two failures each attempt is refused");
     assert_eq!(scene.used("requests_per_hour").await, 2);
 }
 
-/// The README's line.
+/// The example of the README.
 fn failed_logins(layer: tollgate::QuotaLayer) -> tollgate::QuotaLayer {
     layer.charge_when(|served| served.status.is_none_or(|status| status == StatusCode::UNAUTHORIZED))
 }
@@ -249,8 +249,8 @@ async fn record_after_the_end_is_an_error() {
 #[tokio::test]
 async fn bypassed_requests_carry_an_idle_charge() {
     let scene = Scene::new(plan(), |layer| layer.share_with_handler().on_unidentified(tollgate::OnUnidentified::Pass));
-    let nobody = Request::post("/record/7").body(Full::default()).unwrap();
-    assert_eq!(scene.ask(nobody).await.body, "true");
+    let unidentified = Request::post("/record/7").body(Full::default()).unwrap();
+    assert_eq!(scene.ask(unidentified).await.body, "true");
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Who is charged, and who is not to be seen.
+//! Identity of charged clients, and secrecy of their credentials.
 
 use super::*;
 use std::{fmt::Write as _, panic::catch_unwind};
@@ -7,14 +7,14 @@ use tollgate::{ApiKey, OnUnidentified, PeerIp, Principal};
 
 #[tokio::test]
 async fn unidentified_requests_share_pass_or_are_refused() {
-    let nobody = || Request::post("/").body(Full::default()).unwrap();
+    let unidentified = || Request::post("/").body(Full::default()).unwrap();
     for (strangers, expected) in
         [(OnUnidentified::Share, [200, 200, 429]), (OnUnidentified::Refuse, [403; 3]), (OnUnidentified::Pass, [200; 3])]
     {
         let scene = Scene::new(hourly(2), |layer| layer.on_unidentified(strangers));
         let mut statuses = [0; 3];
         for status in &mut statuses {
-            *status = scene.ask(nobody()).await.status;
+            *status = scene.ask(unidentified()).await.status;
         }
         assert_eq!(statuses, expected);
         assert_eq!(scene.log.lines().iter().filter(|line| *line == "unidentified").count(), 1);

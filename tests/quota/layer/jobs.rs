@@ -1,4 +1,4 @@
-//! One job is done and charged once, however often it is sent.
+//! A job is done and charged once, however often its request is sent.
 
 use super::*;
 

@@ -4,7 +4,7 @@ use super::*;
 
 const DAILY: u64 = 53_687_091_200;
 
-/// Five scans at a time, 50 GiB a day.
+/// A plan of five concurrent scans and 50 GiB a day.
 fn scans() -> Scene {
     let plan = Plan::new("scans")
         .limit(Quota::units("bytes_scanned", DAILY).per(Period::day()).named("daily_bytes"))
@@ -276,6 +276,6 @@ async fn idle_clients_are_evicted() {
     }
     assert_eq!(scene.quotas.live_clients(), 100);
     scene.clock.advance(Duration::from_secs(3_600));
-    tokio::time::sleep(Duration::from_secs(61)).await; // of paused time: nobody asks for anything meanwhile
+    tokio::time::sleep(Duration::from_secs(61)).await; // of paused time, without requests
     assert_eq!(scene.quotas.live_clients(), 0);
 }

@@ -1,4 +1,4 @@
-//! A place of those at a time comes back, whatever ends the request.
+//! Release of a concurrency slot at every end of a request.
 
 use super::*;
 

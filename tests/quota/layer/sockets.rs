@@ -1,4 +1,4 @@
-//! Over real sockets, where hyper decides when a body is polled and what is dropped.
+//! Quotas over real sockets, where hyper decides when a body is polled or dropped.
 
 use super::{stacks::listen, *};
 
@@ -13,7 +13,7 @@ use tollgate::RequestBytesLayer;
 
 const MEGABYTE: usize = 1 << 20;
 
-/// An axum server whose routes do as they are called.
+/// Starts an axum server whose routes act as their names say.
 async fn serve(scene: &Scene) -> SocketAddr {
     let served = Arc::clone(&scene.served);
     let flood = || async {
@@ -66,7 +66,7 @@ async fn send(client: &SendRequest<Bytes>, request: Request<()>) -> h2::client::
     client.clone().ready().await.unwrap().send_request(request, true).unwrap().0
 }
 
-/// Waits until alice has used so much of a limit.
+/// Waits until alice has used an amount of a limit.
 async fn until(scene: &Scene, limit: &str, done: impl Fn(u64) -> bool) -> u64 {
     let patience = async {
         loop {
@@ -156,7 +156,7 @@ async fn closed_window_loses_its_slot_to_the_next_request() {
     assert_eq!(scene.log.lines(), ["reclaimed"]);
     drop(stuck);
     yield_times(100).await;
-    assert_eq!(ask().await.status(), 429, "a late end frees nobody's place");
+    assert_eq!(ask().await.status(), 429, "a late end frees no other slot");
     drop(next);
     until(&scene, "concurrent_requests", |held| held == 0).await;
 }
@@ -204,7 +204,7 @@ async fn upload_of_unknown_length_is_charged_as_it_is_read() {
     assert_eq!(scene.used("request_bytes_per_hour").await, 120, "the third came with twenty left");
 }
 
-/// So many streams are reset.
+/// Resets a number of streams.
 const RESETS: u64 = 10_000;
 
 #[tokio::test]

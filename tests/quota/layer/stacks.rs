@@ -1,4 +1,4 @@
-//! One `ServiceBuilder` with a quota, a token bucket and a circuit breaker round everything that speaks tower.
+//! One `ServiceBuilder` with a quota, a token bucket and a circuit breaker around each kind of tower service.
 
 use super::*;
 
@@ -18,7 +18,7 @@ use tonic::transport::{Channel, Server, server::TcpConnectInfo};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
 
-/// Three a second, two an hour, a circuit that opens at the first failure.
+/// Limits of three a second and two an hour, and a circuit that opens at the first failure.
 fn layers() -> (TokenBucketLayer, QuotaLayer, CircuitBreakerLayer) {
     let clock = FakeClock::at(START);
     let limit = TokenBucketLayer::new(Rate::per_second(3)).clock(clock.clone());

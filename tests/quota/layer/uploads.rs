@@ -1,4 +1,4 @@
-//! Bytes of requests: by what they say of their length, and by counting where they do not.
+//! Request bytes: charged by their declared length, else counted as they are read.
 
 use super::*;
 use tollgate::{RequestBytesLayer, quota::CountedBody};
@@ -17,7 +17,7 @@ fn upload(length: Option<u64>) -> Request<Body> {
     request.map(|_| StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync())
 }
 
-/// Reads all of the request, or one frame and no more, and answers five bytes.
+/// Reads the whole request, or one frame of it, and answers five bytes.
 async fn answer<B: http_body::Body<Data = Bytes>>(
     request: Request<B>,
     all: bool,

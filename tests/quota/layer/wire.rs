@@ -1,4 +1,4 @@
-//! What responses say of quotas.
+//! Rate limit fields, problem documents and gRPC details of quota responses.
 
 use super::*;
 use tollgate::{Dialect, refusal::Reset};
@@ -118,7 +118,7 @@ async fn amount_above_the_limit_is_413_without_retry_after() {
     assert!(body.get("retry_after_seconds").is_none());
 }
 
-/// The same request as a gRPC call.
+/// Returns the same request as a gRPC call.
 fn grpc(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
     *request.version_mut() = http::Version::HTTP_2;
     request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
@@ -139,7 +139,7 @@ async fn grpc_clients_read_resource_exhausted_with_its_details() {
     let subjects: Vec<_> = details.quota_failure().unwrap().violations.iter().map(|v| v.subject.clone()).collect();
     assert_eq!(subjects, ["requests_per_day", "requests_per_hour", "concurrent_requests"]);
     assert_eq!(details.retry_info().unwrap().retry_delay, Some(Duration::from_secs(LEFT_TODAY)));
-    assert_eq!(refused.field("grpc-retry-pushback-ms"), "-1", "nobody holds a call until midnight");
+    assert_eq!(refused.field("grpc-retry-pushback-ms"), "-1", "no client holds a call until midnight");
     drop(held);
 
     let at_a_time = Scene::new(Plan::new("one").limit(Quota::concurrent(1)), |layer| layer);
@@ -261,7 +261,7 @@ async fn shadow_admits_and_emits_the_refusal() {
     assert_eq!(log.lines(), ["requests_per_hour", "requests_per_hour"]);
 }
 
-/// Asks for as many tokens as the path says.
+/// Charges the number of tokens in the path.
 fn tokens(plan: Plan, dialect: Dialect) -> Scene {
     Scene::new(plan, |layer| {
         let asked = |request: &RequestHead<'_>| request.uri.query().map(|tokens| tokens.parse().unwrap());

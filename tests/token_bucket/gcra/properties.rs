@@ -16,7 +16,7 @@ fn rates() -> impl Strategy<Value = Rate> {
     })
 }
 
-/// Any rate at all that can be built.
+/// Any rate that can be built.
 fn all_rates() -> impl Strategy<Value = Rate> {
     (0_u32..62, 0_u32..53, any::<u64>()).prop_filter_map("above 2^62 ns", |(interval, burst, noise)| {
         let fuzz = |bits: u32| (1_u64 << bits) + noise % (1 << bits);
@@ -25,13 +25,12 @@ fn all_rates() -> impl Strategy<Value = Rate> {
     })
 }
 
-/// 2^60 ns: so long a clock may run with every wait still before its last moment.
+/// 2^60 ns: the time that a clock may run with each wait before its last moment.
 const CENTURIES: u64 = 1 << 60;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// RL1
     #[test]
     fn no_interval_admits_more_than_burst_and_refill(
         rate in rates(),
@@ -54,7 +53,8 @@ proptest! {
         }
     }
 
-    /// RL3: to the nanosecond, for every rate, cost and time; so whoever obeys a wait that was rounded up is admitted.
+    /// The wait is exact to the nanosecond for each rate, cost and time, so that a client is admitted after a wait that
+    /// was rounded up.
     #[test]
     fn wait_is_exact(rate in all_rates(), seed in any::<u64>(), debt in any::<u64>(), now in 0..CENTURIES) {
         let cost = units(1 + seed % rate.capacity());
@@ -70,7 +70,6 @@ proptest! {
         }
     }
 
-    /// RL5
     #[test]
     fn n_at_once_pass_exactly_when_n_ones_pass(rate in rates(), debt in 0_u64..40_000, n in 1_u64..25) {
         let start = Bucket(Some(SECOND + debt));
@@ -83,7 +82,6 @@ proptest! {
         }
     }
 
-    /// RL6
     #[test]
     fn clock_that_steps_back_admits_nothing_extra(rate in rates(), debt in 0_u64..40_000, back in 0_u64..5_000, cost in 0_u64..25) {
         let bucket = Bucket(Some(SECOND + debt));
@@ -96,7 +94,6 @@ proptest! {
         );
     }
 
-    /// RL7
     #[test]
     fn forgotten_bucket_never_has_more_than_it_would_have_had(rate in rates(), late in 0_u64..1_000, cost in 1_u64..25) {
         let (mut kept, mut forgotten) = (Bucket(Some(SECOND)), Bucket(None));
@@ -143,7 +140,7 @@ proptest! {
         let debt = old_span * part / 1_000;
         let moved = gcra::rescale(SECOND + debt, old_span, &to, at(SECOND)) - SECOND;
         let exact = u128::from(debt) * u128::from(new_span);
-        prop_assert!(u128::from(moved) * u128::from(old_span) >= exact, "nobody gains by it");
+        prop_assert!(u128::from(moved) * u128::from(old_span) >= exact, "no client gains by it");
         prop_assert!((u128::from(moved)) * u128::from(old_span) < exact + u128::from(old_span), "nor loses a nanosecond");
         let there_and_back = gcra::rescale(SECOND + moved, new_span, &from, at(SECOND));
         prop_assert!(there_and_back >= SECOND + debt, "to and fro is no way to tokens");
@@ -170,7 +167,7 @@ proptest! {
         let _ = gcra::give_back(&rate, full_at, cost, now);
     }
 
-    /// Where governor is defined, we agree with it: verdict and wait.
+    /// Verdict and wait equal governor's wherever governor defines them.
     #[test]
     fn governor_agrees(
         nanos in 1_u64..5_000,

@@ -7,7 +7,6 @@ use tollgate::{
 
 use super::{Bucket, SECOND, at};
 
-/// RL2
 #[test]
 fn five_at_once_pass_and_refusals_change_nothing() {
     let rate = Rate::per_second(1).burst(5);
@@ -20,7 +19,6 @@ fn five_at_once_pass_and_refusals_change_nothing() {
     assert!(!bucket.admits(&rate, 1, 3 * SECOND));
 }
 
-/// RL4
 #[test]
 fn cost_above_the_burst_never_passes() {
     let rate = Rate::per_second(1).burst(5);
@@ -29,7 +27,7 @@ fn cost_above_the_burst_never_passes() {
     }
 }
 
-/// A product of burst and interval that wraps admits thousands where a token is a day away.
+/// A wrapping product of burst and interval admits thousands where a token is a day away.
 #[test]
 fn large_burst_at_one_a_day_is_held() {
     let day = Duration::from_secs(86_400);
@@ -43,7 +41,7 @@ fn large_burst_at_one_a_day_is_held() {
     assert!(Rate::every(day).try_burst(300_000).is_err(), "it would take 821 years to fill");
 }
 
-/// A bucket that rested is full, not fuller.
+/// An idle bucket is full and not fuller.
 #[test]
 fn rest_brings_one_burst_and_no_more() {
     let rate = Rate::per_second(10).burst(20);
