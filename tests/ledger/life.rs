@@ -59,7 +59,7 @@ async fn reservations_of_long_names_are_found_again(database: Database) {
 /// Quotas whose reservations expire at once, and a reservation of 80 that is never closed.
 async fn forgotten(database: &Database, on_expiry: Option<OnExpiry>) -> (Ledger, Quotas, ReservationId) {
     let ledger = database.open().await;
-    let mut layer = QuotaLayer::new(tokens(100)).store_in(&ledger, OnFailure::Closed);
+    let mut layer = QuotaLayer::new(tokens(100)).store_in(&ledger, OnFailure::FailClosed);
     if let Some(on_expiry) = on_expiry {
         layer = layer.on_expiry(on_expiry);
     }

@@ -128,7 +128,7 @@ async fn work(place: Place, round: usize) {
 /// crash.
 async fn charge(ledger: Ledger, known: Arc<Mutex<Vec<String>>>, name: String) {
     let layers = TENANTS.map(|tenant| {
-        let layer = QuotaLayer::new(plan(limit(tenant, "tokens"))).store_in(&ledger, OnFailure::Closed);
+        let layer = QuotaLayer::new(plan(limit(tenant, "tokens"))).store_in(&ledger, OnFailure::FailClosed);
         (tenant, layer.handle())
     });
     for number in 0.. {
@@ -156,7 +156,7 @@ async fn charge(ledger: Ledger, known: Arc<Mutex<Vec<String>>>, name: String) {
 /// Makes reservations: some are committed, some rolled back, and some left to expire.
 async fn reserve(ledger: Ledger) {
     let layer = QuotaLayer::new(plan(limit("ann", "tokens"))).reservations_last(TTL);
-    let (quotas, ann) = (layer.store_in(&ledger, OnFailure::Closed).handle(), Client::named("ann"));
+    let (quotas, ann) = (layer.store_in(&ledger, OnFailure::FailClosed).handle(), Client::named("ann"));
     let mut kept = std::collections::VecDeque::new();
     while let Ok(reserved) = quotas.reserve(&ann, ("tokens", 5)).await {
         kept.push_back(reserved);

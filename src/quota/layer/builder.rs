@@ -361,9 +361,9 @@ impl GateLayer<QuotaSettings> {
     /// ```no_run
     /// # #[cfg(feature = "sqlite")]
     /// # async fn example() -> Result<(), tollgate::LedgerError> {
-    /// use tollgate::{OnFailure, Plan, QuotaLayer, SqliteLedger};
-    /// let ledger = SqliteLedger::open("quota.db").await?;
-    /// let layer = QuotaLayer::new(Plan::standard()).store_in(&ledger, OnFailure::Closed);
+    /// use tollgate::{Ledger, OnFailure, Plan, QuotaLayer};
+    /// let ledger = Ledger::sqlite("quota.db").open().await?;
+    /// let layer = QuotaLayer::new(Plan::standard()).store_in(&ledger, OnFailure::FailClosed);
     /// # Ok(())
     /// # }
     /// ```
