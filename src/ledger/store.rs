@@ -6,7 +6,10 @@ use super::{
     Database, LedgerInner, ReservedAs, Written, columns, digester,
     fallback::{Fallback, Passed, told, work},
     new_id,
-    writer::{self, Act, Admit, Admitted, JobStatus, Key, Report, Reserve, Settle, Verdict, is_within},
+    writer::{
+        self, AdmitCommand, AdmitReply, CommandKind, JobStatus, Key, NoticeKind, Reply, ReservationTerms,
+        SettleCommand, is_within,
+    },
 };
 use crate::{
     error::ConfigError,
@@ -14,7 +17,7 @@ use crate::{
     identity::{Client, Digester},
     kind::Kind,
     quota::{
-        ActiveGrant, Amounts, Grant, GrantId, OnFailure, Plan, Usage,
+        ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
         account::{AccountSettings, CloseResult, Denial, Duplicate, GrantState, Grants, Now, Stage, Warning},
         memory::Accounts,
         store::{
@@ -56,55 +59,44 @@ struct Slot {
 const PLANS: usize = 64;
 
 impl<D: Database> LedgerStore<D> {
-    /// # Panics
-    /// When the spool belongs to another ledger.
-    pub(crate) fn new(
+    pub(super) fn new(
         owner: Arc<LedgerInner<D>>,
+        fallback: Option<Fallback>,
         most: usize,
         settings: AccountSettings,
         clock: &Clock,
-        on_failure: &OnFailure,
     ) -> Arc<Self> {
-        let blind = match on_failure {
-            OnFailure::Closed => None,
-            OnFailure::Open(spool) => Some(Fallback::new(spool.clone(), None, most)),
-            OnFailure::LocalShare { of, spool } => Some(Fallback::new(spool.clone(), Some(of.get()), most)),
-        };
-        if let Some(blind) = &blind {
-            let ledger: Arc<dyn std::any::Any + Send + Sync> = Arc::clone(&owner.scribe) as _;
-            if !blind.spool().bind(&ledger) {
-                panic!("{}", ConfigError::new("a spool", "belong to one ledger", "two"));
-            }
-            work(blind.spool(), &owner.scribe);
+        if let Some(fallback) = &fallback {
+            work(fallback.spool(), &owner.writer);
         }
         let slots = Slots { accounts: Accounts::new(most, settings.clone(), clock), plans: Mutex::new(Vec::new()) };
         owner.tend();
-        let (origin, blind) = (owner.next_origin(), blind.map(Arc::new));
+        let (origin, blind) = (owner.next_origin(), fallback.map(Arc::new));
         Arc::new(Self { origin, owner, slots: Arc::new(slots), settings, blind })
     }
 
-    fn order(&self, key: Key, own: bool, act: Act) -> writer::Order {
-        writer::Order { key, id: new_id(), own, origin: self.origin, act }
+    fn command(&self, key: Key, own: bool, kind: CommandKind) -> writer::Command {
+        writer::Command { key, id: new_id(), own, origin: self.origin, kind }
     }
 
     /// An order under an id of its own.
-    fn unnamed(&self, account: &AccountContext<'_>, act: Act) -> Option<writer::Order> {
-        Some(self.order(Key { tenant: tenant(account.client)?, job: new_job() }, true, act))
+    fn unnamed(&self, account: &AccountContext<'_>, kind: CommandKind) -> Option<writer::Command> {
+        Some(self.command(Key { tenant: tenant(account.client)?, job: new_job() }, true, kind))
     }
 
     /// Asks and gives what `read` makes of the answer.
     fn ask<T: Send + 'static>(
         &self,
-        order: Option<writer::Order>,
-        read: impl FnOnce(Verdict) -> Option<T> + Send + 'static,
+        command: Option<writer::Command>,
+        read: impl FnOnce(Reply) -> Option<T> + Send + 'static,
     ) -> MaybeFuture<Result<T, StoreError>> {
-        let Some(order) = order else { return MaybeFuture::Ready(Err(StoreError::Nameless)) };
+        let Some(command) = command else { return MaybeFuture::Ready(Err(StoreError::Nameless)) };
         let owner = Arc::clone(&self.owner);
         MaybeFuture::future(async move {
-            match owner.scribe.ask(order).await {
-                Verdict::Indeterminate => Err(StoreError::Indeterminate),
-                Verdict::Rejected(why) => Err(StoreError::Rejected(why)),
-                verdict => read(verdict).ok_or(StoreError::Unavailable),
+            match owner.writer.submit(command).await {
+                Reply::Indeterminate => Err(StoreError::Indeterminate),
+                Reply::Rejected(why) => Err(StoreError::Rejected(why)),
+                reply => read(reply).ok_or(StoreError::Unavailable),
             }
         })
     }
@@ -198,28 +190,28 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             None => (new_job(), None),
         };
         let key = Key { tenant, job };
-        let reserve = ask.reserve.then_some(Reserve { ttl: self.ttl(), charge: self.settings.charge_expired });
+        let reserve = ask.reserve.then_some(ReservationTerms { ttl: self.ttl(), charge: self.settings.charge_expired });
         let blind = self.blind.clone();
         let (told, shown) = (request.wants_nearest, request.wants_usage);
         let usage = shown || blind.as_ref().is_some_and(|blind| blind.learns());
-        let admit = Admit { plan: Arc::clone(&plan), amounts, fingerprint, reserve, told, usage };
-        let asked = self.order(key.clone(), ask.job.is_none(), Act::Admit(admit));
+        let admit = AdmitCommand { plan: Arc::clone(&plan), amounts, fingerprint, reserve, told, usage };
+        let asked = self.command(key.clone(), ask.job.is_none(), CommandKind::Admit(admit));
         let (id, named, lasting) = (asked.id, ask.job.cloned(), ask.reserve && ask.lasting);
         let (owner, slots, client) = (Arc::clone(&self.owner), Arc::clone(&self.slots), request.account.client.clone());
         let (ttl, now, open) = (self.settings.ttl, request.account.now, ask.open);
         MaybeFuture::future(async move {
             let passed = match &blind {
-                Some(blind) => blind.decide(&owner.scribe, asked, now.wall).await?,
-                None => match owner.scribe.ask(asked).await {
-                    Verdict::Admitted(admitted) => Passed::Written(*admitted),
-                    verdict => return Err(refused(verdict)),
+                Some(blind) => blind.decide(&owner.writer, asked, now.wall).await?,
+                None => match owner.writer.submit(asked).await {
+                    Reply::Admitted(admitted) => Passed::Written(*admitted),
+                    reply => return Err(refused(reply)),
                 },
             };
             let (admitted, passed) = match passed {
                 Passed::Written(admitted) => (admitted, false),
-                Passed::Fallback(at) => (Admitted::blind(at), true),
+                Passed::Fallback(at) => (AdmitReply::blind(at), true),
             };
-            let Admitted { attempt, since, nearest, near, untold, usage } = admitted;
+            let AdmitReply { attempt, since, nearest, near, untold, usage } = admitted;
             let usage = usage.filter(|_| shown);
             let slot = slot.and_then(Slot::keep);
             if lasting && !passed {
@@ -250,32 +242,32 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             self.slots.accounts.settle(&slot, &Settlement::Detached, now);
         }
         let Some(written) = written(receipt) else { return NearLimits::default() };
-        self.owner.let_go(written.order);
+        self.owner.let_go(written.command);
         let (end, used) = match end {
             // Work that was begun and left stays charged: nothing goes back but its place.
             Settlement::Void(nothing) if nothing.is_empty() && !written.reserved && receipt.job.is_none() => {
-                (writer::End::Open, Amounts::new())
+                (writer::SettleKind::Add, Amounts::new())
             }
-            Settlement::Void(_) => (writer::End::Void, Amounts::new()),
+            Settlement::Void(_) => (writer::SettleKind::Void, Amounts::new()),
             Settlement::Served { used, actual } if written.reserved => {
-                (writer::End::Commit((*actual).clone()), (*used).clone())
+                (writer::SettleKind::Commit((*actual).clone()), (*used).clone())
             }
-            Settlement::Served { used, .. } => (writer::End::Open, (*used).clone()),
+            Settlement::Served { used, .. } => (writer::SettleKind::Add, (*used).clone()),
             Settlement::Detached => return NearLimits::default(),
         };
         if receipt.job.is_some() {
             // What goes back is running until its id is free: duplicates must not be told in between that it is done.
-            if end != writer::End::Void {
-                self.owner.scribe.finish(&written.key, written.order);
+            if end != writer::SettleKind::Void {
+                self.owner.writer.finish(&written.key, written.command);
             }
             match &self.blind {
-                Some(blind) if end == writer::End::Void => blind.spool().forget(&written.key),
-                Some(blind) if written.passed => blind.spool().finish(&written.key, written.order),
+                Some(blind) if end == writer::SettleKind::Void => blind.spool().forget(&written.key),
+                Some(blind) if written.passed => blind.spool().finish(&written.key, written.command),
                 _ => {}
             }
         }
         let (used, part) = written.take(used);
-        if end == writer::End::Open && used.is_empty() {
+        if end == writer::SettleKind::Add && used.is_empty() {
             return NearLimits::default();
         }
         self.tell(written, written.settle(end, used, part));
@@ -296,8 +288,8 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         if let Some(written) = written(receipt)
             && let Some((used, part)) = written.add(used, now.moment)
         {
-            let act = written.settle(writer::End::Open, used, part);
-            self.tell(written, act);
+            let kind = written.settle(writer::SettleKind::Add, used, part);
+            self.tell(written, kind);
         }
         NearLimits::default()
     }
@@ -318,7 +310,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             ReservationKey::Named(text) => ReservedAs::parse(text),
             ReservationKey::Memory { .. } => None,
         };
-        let Some(ReservedAs { key, order, since, passed }) = known else {
+        let Some(ReservedAs { key, command, since, passed }) = known else {
             return MaybeFuture::Ready(Ok((CloseResult::Unknown, NearLimits::default())));
         };
         // Ids come from callers. No account has such a name, and to look for it would make one.
@@ -330,11 +322,11 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             return MaybeFuture::Ready(Err(StoreError::Unavailable));
         }
         let client = Client::named(Arc::clone(&key.tenant));
-        let end = actual.map_or(writer::End::Void, |actual| writer::End::Commit(actual.clone()));
-        let settle = Settle { plan: plan_of(&client), attempt: 0, since, end, used: Amounts::new(), part: 0 };
-        let order = self.order(key, false, Act::End { of: order, settle });
-        self.ask(Some(order), move |verdict| match verdict {
-            Verdict::Settled(standing, near) => Some((ending(standing), of(&client, near))),
+        let end = actual.map_or(writer::SettleKind::Void, |actual| writer::SettleKind::Commit(actual.clone()));
+        let settle = SettleCommand { plan: plan_of(&client), attempt: 0, since, end, used: Amounts::new(), part: 0 };
+        let command = self.command(key, false, CommandKind::SettleOf { of: command, settle });
+        self.ask(Some(command), move |reply| match reply {
+            Reply::Settled(standing, near) => Some((ending(standing), of(&client, near))),
             _ => None,
         })
     }
@@ -346,9 +338,9 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             return MaybeFuture::Ready(Ok(NearLimits::default()));
         }
         let client = account.client.clone();
-        let act = Act::Record { plan: Arc::clone(account.plan), amounts };
-        self.ask(self.unnamed(account, act), move |verdict| match verdict {
-            Verdict::Recorded(near) => Some(of(&client, near)),
+        let kind = CommandKind::Record { plan: Arc::clone(account.plan), amounts };
+        self.ask(self.unnamed(account, kind), move |reply| match reply {
+            Reply::Recorded(near) => Some(of(&client, near)),
             _ => None,
         })
     }
@@ -358,7 +350,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         let (owner, slots, now) = (Arc::clone(&self.owner), Arc::clone(&self.slots), account.now);
         let (client, plan) = (account.client.clone(), Arc::clone(account.plan));
         MaybeFuture::future(async move {
-            let (wall, stored) = owner.read(owner.scribe.database.account(&tenant)).await?;
+            let (wall, stored) = owner.read(owner.writer.database.account(&tenant)).await?;
             let usage = writer::account_view(stored, &plan, wall).usage(wall);
             Ok(Self::with_slots(&slots, &client, &plan, now, usage))
         })
@@ -382,7 +374,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         let blind = self.blind.is_some();
         amounts.leave_out(&Kind::Concurrent);
         MaybeFuture::future(async move {
-            let mut violations = match owner.read(owner.scribe.database.account(&tenant)).await {
+            let mut violations = match owner.read(owner.writer.database.account(&tenant)).await {
                 Ok((wall, stored)) => {
                     writer::account_view(stored, &plan, wall).violations(&amounts, writer::wall_time(wall))
                 }
@@ -407,7 +399,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         };
         let (owner, slots) = (Arc::clone(&self.owner), Arc::clone(&self.slots));
         MaybeFuture::future(async move {
-            let database = &owner.scribe.database;
+            let database = &owner.writer.database;
             let tenants = owner.read(database.tenants(after.as_deref(), most)).await?;
             let next = tenants.last().filter(|_| tenants.len() == most).map(|last| Bookmark::After((**last).into()));
             let mut page = Vec::with_capacity(tenants.len());
@@ -428,10 +420,10 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         account: &AccountContext<'_>,
         limit: Option<&str>,
     ) -> MaybeFuture<Result<Result<(), ConfigError>, StoreError>> {
-        let act = Act::Reset { plan: Arc::clone(account.plan), limit: limit.map(Into::into) };
-        self.ask(self.unnamed(account, act), |verdict| match verdict {
-            Verdict::Done => Some(Ok(())),
-            Verdict::Invalid(invalid) => Some(Err(invalid)),
+        let kind = CommandKind::Reset { plan: Arc::clone(account.plan), limit: limit.map(Into::into) };
+        self.ask(self.unnamed(account, kind), |reply| match reply {
+            Reply::Done => Some(Ok(())),
+            Reply::Invalid(invalid) => Some(Err(invalid)),
             _ => None,
         })
     }
@@ -441,19 +433,20 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         account: &AccountContext<'_>,
         grant: Grant,
     ) -> MaybeFuture<Result<Result<GrantId, ConfigError>, StoreError>> {
-        let mut state = GrantState::new(GrantId(fastrand::u64(1..=i64::MAX as u64)), &grant, "".into()); // the plan has its kind
+        // The kind is that of the plan's limit.
+        let mut state = GrantState::new(GrantId(fastrand::u64(1..=i64::MAX as u64)), &grant, "".into());
         state.until = columns::whole(state.until);
-        let act = Act::Grant { plan: Arc::clone(account.plan), grant: Box::new(state) };
-        self.ask(self.unnamed(account, act), |verdict| match verdict {
-            Verdict::Granted(id) => Some(Ok(id)),
-            Verdict::Invalid(invalid) => Some(Err(invalid)),
+        let kind = CommandKind::Grant { plan: Arc::clone(account.plan), grant: Box::new(state) };
+        self.ask(self.unnamed(account, kind), |reply| match reply {
+            Reply::Granted(id) => Some(Ok(id)),
+            Reply::Invalid(invalid) => Some(Err(invalid)),
             _ => None,
         })
     }
 
     fn revoke(&self, account: &AccountContext<'_>, id: GrantId) -> MaybeFuture<Result<bool, StoreError>> {
-        self.ask(self.unnamed(account, Act::Revoke { grant: id.0 }), |verdict| match verdict {
-            Verdict::Revoked(was) => Some(was),
+        self.ask(self.unnamed(account, CommandKind::Revoke { grant: id.0 }), |reply| match reply {
+            Reply::Revoked(was) => Some(was),
             _ => None,
         })
     }
@@ -462,7 +455,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         let Some(tenant) = tenant(account.client) else { return MaybeFuture::Ready(Err(StoreError::Nameless)) };
         let owner = Arc::clone(&self.owner);
         MaybeFuture::future(async move {
-            let (wall, stored) = owner.read(owner.scribe.database.account(&tenant)).await?;
+            let (wall, stored) = owner.read(owner.writer.database.account(&tenant)).await?;
             Ok(stored.grants.into_iter().collect::<Grants>().active(wall))
         })
     }
@@ -481,12 +474,12 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             let listener = Arc::clone(&listener);
             blind.spool().listen(move |heard| listener(&told(heard)));
         }
-        self.owner.scribe.listen(move |notice| {
+        self.owner.writer.listen(move |notice| {
             if notice.origin == origin {
                 let client = Client::named(Arc::clone(&notice.key.tenant));
                 listener(&match &notice.what {
-                    Report::Near(near) => StoreEvent::Near(of(&client, near.clone())),
-                    Report::Rejected(why) => StoreEvent::Rejected { client, why: Arc::clone(why) },
+                    NoticeKind::Near(near) => StoreEvent::Near(of(&client, near.clone())),
+                    NoticeKind::Rejected(why) => StoreEvent::Rejected { client, why: Arc::clone(why) },
                 });
             }
         });
@@ -495,14 +488,14 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
 
 impl<D: Database> LedgerStore<D> {
     /// Leaves what settles a charge where the charge is.
-    fn tell(&self, written: &Written, act: Act) {
-        let order = self.order(written.key.clone(), false, act);
+    fn tell(&self, written: &Written, kind: CommandKind) {
+        let command = self.command(written.key.clone(), false, kind);
         match &self.blind {
             Some(blind) if written.passed => {
-                blind.spool().settle(order);
-                work(blind.spool(), &self.owner.scribe);
+                blind.spool().settle(command);
+                work(blind.spool(), &self.owner.writer);
             }
-            _ => self.owner.scribe.tell(order),
+            _ => self.owner.writer.enqueue(command),
         }
     }
 
@@ -538,15 +531,15 @@ fn of(client: &Client, limits: Vec<Warning>) -> NearLimits {
     NearLimits { client: if limits.is_empty() { None } else { Some(client.clone()) }, limits }
 }
 
-pub(super) fn refused(verdict: Verdict) -> AdmitError {
-    let denial = match verdict {
-        Verdict::Replay { running: true, .. } => Denial::Job(Duplicate::Running),
-        Verdict::Replay { .. } => Denial::Job(Duplicate::Done),
-        Verdict::Conflict => Denial::Job(Duplicate::Conflict),
-        Verdict::Stale => Denial::Job(Duplicate::Stale),
-        Verdict::Refused(violations) => Denial::Limits(violations),
-        Verdict::Indeterminate => return AdmitError::Store(StoreError::Indeterminate),
-        Verdict::Rejected(why) => return AdmitError::Store(StoreError::Rejected(why)),
+pub(super) fn refused(reply: Reply) -> AdmitError {
+    let denial = match reply {
+        Reply::Replay { running: true, .. } => Denial::Job(Duplicate::Running),
+        Reply::Replay { .. } => Denial::Job(Duplicate::Done),
+        Reply::Conflict => Denial::Job(Duplicate::Conflict),
+        Reply::Stale => Denial::Job(Duplicate::Stale),
+        Reply::Refused(violations) => Denial::Limits(violations),
+        Reply::Indeterminate => return AdmitError::Store(StoreError::Indeterminate),
+        Reply::Rejected(why) => return AdmitError::Store(StoreError::Rejected(why)),
         _ => return AdmitError::Store(StoreError::Unavailable),
     };
     AdmitError::Denied { denial, shared: false }

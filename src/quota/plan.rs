@@ -268,8 +268,7 @@ impl Plan {
 
     fn no_such_limit(&self, name: &str) -> ConfigError {
         let known: Vec<&str> = self.counted.iter().map(|limit| limit.name.as_str()).collect();
-        let shown: String = name.chars().take(80).collect();
-        ConfigError::new("limit", &format!("be one of the plan's ({})", known.join(", ")), format_args!("{shown:?}"))
+        ConfigError::quoted("limit", &format!("be one of the plan's ({})", known.join(", ")), name)
     }
 
     pub(crate) const fn starts_fresh(&self) -> bool {

@@ -20,7 +20,7 @@ use crate::{
 ///
 /// ```
 /// use tollgate::{QuotaStore, OnFailure, Plan, QuotaLayer};
-/// let layer = QuotaLayer::new(Plan::standard()).store_in(QuotaStore::memory(), OnFailure::Closed);
+/// let layer = QuotaLayer::new(Plan::standard()).store_in(QuotaStore::memory(), OnFailure::FailClosed);
 /// ```
 #[derive(Clone)]
 pub struct QuotaStore(pub(crate) Arc<dyn BackendFactory>);
@@ -45,14 +45,17 @@ impl fmt::Debug for QuotaStore {
 
 /// Makes the accounts of a layer.
 pub(crate) trait BackendFactory: Send + Sync {
-    /// Accounts with room for `most`, where room is scarce.
+    /// Opens accounts with room for `most`, where room is scarce.
+    ///
+    /// # Errors
+    /// If the store cannot do on failure what `on_failure` says.
     fn open(
         &self,
         most: usize,
         settings: AccountSettings,
         clock: &Clock,
-        on_failure: &OnFailure,
-    ) -> Arc<dyn QuotaBackend>;
+        on_failure: OnFailure,
+    ) -> Result<Arc<dyn QuotaBackend>, ConfigError>;
 
     /// Whether they are billed, and so need a public name and are not to be lost.
     fn bills(&self) -> bool;

@@ -1,12 +1,15 @@
-//! What a circuit breaker does round an HTTP service.
-#![allow(missing_docs)]
+//! A circuit breaker around an HTTP service and around plain futures.
 
-#[path = "../common/mod.rs"]
-mod common;
+mod call;
+mod histories;
 mod judging;
 mod keys;
+mod model;
+mod peer_faults;
 mod probes;
 mod scene;
+#[path = "../support/mod.rs"]
+mod support;
 mod switches;
 
 use std::{
@@ -20,8 +23,8 @@ use std::{
     time::Duration,
 };
 
+use crate::support::gate::{Log, NeverReady, get};
 use bytes::Bytes;
-use common::{Log, NeverReady, get};
 use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full, StreamBody};

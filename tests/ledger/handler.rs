@@ -1,4 +1,4 @@
-//! Extensions that handlers take without an `Option`, with the ledger there and away.
+//! Extensions that handlers take without an `Option`, with the ledger available and in an outage.
 
 use std::num::NonZeroU32;
 
@@ -16,13 +16,13 @@ use super::{
 #[derive(Clone)]
 struct Tenant(&'static str);
 
-/// Records 7 tokens; says what `record` returned, and whether the charge is idle.
+/// Records 7 tokens; returns the result of `record`, and whether the charge is idle.
 async fn charge(Extension(charge): Extension<Charge>) -> String {
     let recorded = charge.record("tokens", 7);
     format!("{recorded}, {}", if charge.is_idle() { "idle" } else { "active" })
 }
 
-/// The plan and its limits, such as `paid: requests_per_month 1/2`.
+/// Formats the plan and its limits, such as `paid: requests_per_month 1/2`.
 async fn status(Extension(status): Extension<QuotaStatus>) -> String {
     let taken = |limit: &LimitUsage| format!("{} {}/{}", limit.name, limit.used + limit.reserved, limit.limit);
     let limits: Vec<_> = status.usage.limits.iter().map(taken).collect();
@@ -43,7 +43,7 @@ fn layer(scene: &Scene, on_failure: OnFailure) -> QuotaLayer {
     QuotaLayer::new(paid()).identify_by(tenant).store_in(&scene.ledger, on_failure).share_with_handler()
 }
 
-/// The status and the body of the answer to one request.
+/// Returns status and body of the response to one request.
 async fn ask(app: &Router, path: &str) -> (u16, String) {
     let request = Request::post(path).extension(Tenant("acme")).body(Body::empty()).unwrap();
     let (head, body) = app.clone().oneshot(request).await.unwrap().into_parts();
@@ -55,14 +55,14 @@ fn ok(body: &str) -> (u16, String) {
     (200, body.into())
 }
 
-/// Requests, then tokens of acme: used and reserved.
+/// Returns the used and reserved requests of acme, then the tokens.
 async fn used(layer: &QuotaLayer) -> [u64; 2] {
     let usage = layer.handle().usage(&acme()).await.unwrap();
     ["requests_per_month", "tokens_per_month"]
         .map(|name| usage.get(name).unwrap().used + usage.get(name).unwrap().reserved)
 }
 
-/// Brings what is in the spool to the ledger, and returns what is then used.
+/// Merges the spool and returns the used amounts.
 async fn used_after(scene: &Scene, spool: &Spool, layer: &QuotaLayer) -> [u64; 2] {
     Scene::merged(spool).await;
     settled(&scene.ledger).await;
@@ -74,7 +74,7 @@ const SWITCHES: [fn(QuotaLayer) -> QuotaLayer; 2] = [|layer| layer.enabled(false
 #[tokio::test]
 async fn ledger_that_answers_shares_usage_and_charges_records() {
     let scene = Scene::new().await;
-    let layer = layer(&scene, OnFailure::Closed);
+    let layer = layer(&scene, OnFailure::FailClosed);
     let app = router().layer(layer.clone());
     assert_eq!(ask(&app, "/charge").await, ok("true, active"));
     settled(&scene.ledger).await;
@@ -86,7 +86,7 @@ async fn ledger_that_answers_shares_usage_and_charges_records() {
 #[tokio::test]
 async fn refusal_by_the_ledger_under_shadow_is_idle() {
     let scene = Scene::new().await;
-    let layer = layer(&scene, OnFailure::Closed).shadow();
+    let layer = layer(&scene, OnFailure::FailClosed).shadow();
     layer.handle().record(&acme(), ("requests", 2)).await.unwrap();
     let app = router().layer(layer.clone());
     assert_eq!(ask(&app, "/charge").await, ok("true, idle"));
@@ -97,7 +97,7 @@ async fn refusal_by_the_ledger_under_shadow_is_idle() {
 #[tokio::test]
 async fn closed_ledger_that_is_away_under_shadow_is_idle() {
     let scene = Scene::new().await;
-    let app = router().layer(layer(&scene, OnFailure::Closed).shadow());
+    let app = router().layer(layer(&scene, OnFailure::FailClosed).shadow());
     let _away = scene.away().await;
     assert_eq!(ask(&app, "/charge").await, ok("true, idle"));
     assert_eq!(ask(&app, "/status").await, ok("none: "));
@@ -108,7 +108,7 @@ async fn open_without_the_ledger_charges_and_lists_no_limits() {
     for shadow in [false, true] {
         let (scene, away) = gone().await;
         let spool = scene.spool();
-        let layer = layer(&scene, OnFailure::Open(spool.clone()));
+        let layer = layer(&scene, OnFailure::FailOpen);
         let layer = if shadow { layer.shadow() } else { layer };
         let app = router().layer(layer.clone());
         assert_eq!(ask(&app, "/charge").await, ok("true, active"));
@@ -118,7 +118,7 @@ async fn open_without_the_ledger_charges_and_lists_no_limits() {
     }
 }
 
-/// A scene whose ledger is away.
+/// A scene during an outage of the ledger.
 async fn gone() -> (Scene, Away) {
     let scene = Scene::new().await;
     let away = scene.away().await;
@@ -130,7 +130,7 @@ async fn switches_without_the_ledger_are_idle() {
     for switch in SWITCHES {
         let (scene, away) = gone().await;
         let spool = scene.spool();
-        let layer = switch(layer(&scene, OnFailure::Open(spool.clone())));
+        let layer = switch(layer(&scene, OnFailure::FailOpen));
         let app = router().layer(layer.clone());
         assert_eq!(ask(&app, "/charge").await, ok("true, idle"));
         assert_eq!(ask(&app, "/status").await, ok("none: "));
@@ -143,7 +143,8 @@ async fn switches_without_the_ledger_are_idle() {
 #[tokio::test]
 async fn full_spool_under_shadow_is_idle() {
     let (scene, _away) = gone().await;
-    let layer = layer(&scene, OnFailure::Open(scene.spool().at_most(0)));
+    let _full = scene.spool().at_most(0);
+    let layer = layer(&scene, OnFailure::FailOpen);
     assert_eq!(ask(&router().layer(layer.clone()), "/charge").await.0, 503);
     let app = router().layer(layer.shadow());
     assert_eq!(ask(&app, "/charge").await, ok("true, idle"));
@@ -154,7 +155,7 @@ async fn full_spool_under_shadow_is_idle() {
 async fn local_share_charges_and_is_idle_beyond_it_under_shadow() {
     let (scene, away) = gone().await;
     let (of, spool) = (NonZeroU32::new(2).unwrap(), scene.spool());
-    let layer = layer(&scene, OnFailure::LocalShare { of, spool: spool.clone() }).shadow();
+    let layer = layer(&scene, OnFailure::LocalShare { of }).shadow();
     let app = router().layer(layer.clone());
     assert_eq!(ask(&app, "/charge").await, ok("true, active"), "one of two requests is this process's share");
     assert_eq!(ask(&app, "/charge").await, ok("true, idle"));
@@ -168,7 +169,7 @@ async fn layer_without_its_ledger_hides_nothing_and_is_not_hidden() {
     for ledger_inside in [true, false] {
         let (scene, away) = gone().await;
         let spool = scene.spool();
-        let ledger = layer(&scene, OnFailure::Open(spool.clone()));
+        let ledger = layer(&scene, OnFailure::FailOpen);
         let tenant = Verified::from_extension(|tenant: &Tenant| Some(Principal::named(tenant.0)));
         let member = Plan::new("member").limit(Quota::units("tokens", 50).per(Period::hour()));
         let memory = QuotaLayer::new(member).identify_by(tenant).clock(FakeClock::new()).share_with_handler();

@@ -75,7 +75,7 @@ pub(crate) fn wall_time(wall: u64) -> Now {
 
 impl StoredCounter {
     pub(super) fn of(limit: &Limit, counter: Counter) -> Self {
-        Self { limit: limit.name.text(), kind: limit.kind().text(), counter }
+        Self { limit: (&limit.name).into(), kind: limit.kind().into(), counter }
     }
 
     /// The counter of a limit that begins with the window of `wall`.
@@ -289,7 +289,7 @@ impl AccountState {
     pub(super) fn grant(&mut self, plan: &Plan, grant: GrantState, wall: u64) -> Result<Posting, ConfigError> {
         let limit = plan.grantable(&grant.limit, from_1970(grant.until), wall)?;
         self.writes = true;
-        self.grants.add(GrantState { kind: limit.kind().text(), ..grant });
+        self.grants.add(GrantState { kind: limit.kind().into(), ..grant });
         if let Some(at) = self.present(limit, wall) {
             self.grown(at, Some(limit), wall);
         }

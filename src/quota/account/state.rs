@@ -218,7 +218,7 @@ impl Account {
     pub(crate) fn grant(&mut self, id: GrantId, grant: &Grant, now: Now) -> Result<(), ConfigError> {
         let counters = &mut self.counters;
         let limit = counters.plan.grantable(grant.limit(), grant.until(), now.wall)?;
-        counters.grants.add(GrantState::new(id, grant, limit.kind().text()));
+        counters.grants.add(GrantState::new(id, grant, limit.kind().into()));
         counters.cover();
         Ok(())
     }

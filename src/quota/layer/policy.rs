@@ -10,7 +10,7 @@ use super::{
     charge,
     job_id::{Bad, Duplicates},
     permit::QuotaPermit,
-    settings::QuotaSettings,
+    settings::QuotaConfig,
 };
 use crate::{
     gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext},
@@ -37,12 +37,12 @@ pub struct QuotaPolicy {
 /// What all plans of a layer have in common.
 pub(super) struct Common {
     pub(super) context: PolicyContext,
-    pub(super) settings: QuotaSettings,
+    pub(super) settings: QuotaConfig,
     pub(super) store: Arc<dyn QuotaBackend>,
 }
 
 impl QuotaPolicy {
-    pub(super) fn new(settings: QuotaSettings, context: PolicyContext) -> Self {
+    pub(super) fn new(settings: QuotaConfig, context: PolicyContext) -> Self {
         let books = AccountSettings {
             max_hold: settings.max_hold,
             max_stall: settings.max_stall,
@@ -51,7 +51,8 @@ impl QuotaPolicy {
             job_horizon: settings.job_horizon,
             max_jobs: settings.max_jobs,
         };
-        let store = settings.store.0.open(settings.max_clients, books, &context.clock, &settings.on_failure);
+        let store = settings.store.0.open(settings.max_clients, books, &context.clock, settings.on_failure);
+        let store = store.unwrap_or_else(|invalid| panic!("{invalid}"));
         let late = context.clone();
         store.listen(Arc::new(move |told| tell(&late, told)));
         let whom = ClientResolver::new(Arc::clone(&settings.identify), settings.on_unidentified);

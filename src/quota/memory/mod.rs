@@ -22,6 +22,7 @@ use super::{
     store::{AccountAddress, AccountContext, BackendFactory, NearLimits, QuotaBackend},
 };
 use crate::{
+    error::ConfigError,
     identity::Client,
     sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, Spin, SpinGuard},
     time::Clock,
@@ -59,8 +60,14 @@ struct Shared {
 pub(crate) struct InMemory;
 
 impl BackendFactory for InMemory {
-    fn open(&self, most: usize, settings: AccountSettings, clock: &Clock, _: &OnFailure) -> Arc<dyn QuotaBackend> {
-        Accounts::new(most, settings, clock)
+    fn open(
+        &self,
+        most: usize,
+        settings: AccountSettings,
+        clock: &Clock,
+        _: OnFailure,
+    ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
+        Ok(Accounts::new(most, settings, clock))
     }
 
     fn bills(&self) -> bool {

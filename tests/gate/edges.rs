@@ -1,0 +1,115 @@
+//! Edges of the gate: readiness, layers that only watch, observers that panic.
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use tollgate::Event;
+use tower::{Layer, Service, ServiceExt, service_fn};
+
+use crate::{
+    hello,
+    support::gate::{Log, NeverReady, Recorder, get},
+};
+
+#[test]
+fn shadow_or_disabled_layer_forwards_readiness() {
+    let (layer, recorder, _) = Recorder::layer();
+    recorder.shut.store(true, Ordering::SeqCst);
+    for layer in [layer.clone().shadow(), layer.enabled(false)] {
+        let mut service = layer.layer(NeverReady);
+        let ready = Service::<Request<Full<Bytes>>>::poll_ready(&mut service, &mut Context::from_waker(Waker::noop()));
+        assert!(ready.is_pending(), "a load-shedding outer layer would see no load");
+    }
+}
+
+#[tokio::test]
+async fn panicking_observer_does_not_silence_the_others() {
+    let (layer, _, _ends) = Recorder::layer();
+    let log = Log::default();
+    let heard = log.clone();
+    let layer =
+        layer.observe(|_: &Event<'_>| panic!("the first is broken")).observe(move |_: &Event<'_>| heard.push("second"));
+    layer.layer(service_fn(hello)).oneshot(get("/")).await.unwrap();
+    assert_eq!(log.lines(), ["second"]);
+}
+
+/// Ready once, then pending at each later poll.
+#[derive(Clone)]
+struct ReadyOnce(bool);
+
+impl Service<Request<Full<Bytes>>> for ReadyOnce {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        if std::mem::take(&mut self.0) { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        std::future::ready(Ok(Response::new(Full::from("served"))))
+    }
+}
+
+#[test]
+fn shut_policy_does_not_poll_a_ready_service_again() {
+    let (layer, recorder, _) = Recorder::layer();
+    let mut service = layer.layer(ReadyOnce(true));
+    let mut ready =
+        || Service::<Request<Full<Bytes>>>::poll_ready(&mut service, &mut Context::from_waker(Waker::noop()));
+    assert!(ready().is_ready());
+    recorder.shut.store(true, Ordering::SeqCst);
+    assert!(ready().is_ready(), "a balancer over several services polls each of them more than once");
+
+    recorder.shut.store(false, Ordering::SeqCst);
+    assert!(ready().is_pending(), "it has died since");
+    recorder.shut.store(true, Ordering::SeqCst);
+    assert!(ready().is_ready());
+    let mut probe = std::pin::pin!(service.call(get("/")));
+    assert!(probe.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending(), "a probe asks it anew");
+}
+
+/// Panics on clone once the switch is set, like a service behind a poisoned lock.
+struct Brittle(Arc<AtomicBool>);
+
+impl Clone for Brittle {
+    fn clone(&self) -> Self {
+        assert!(!self.0.load(Ordering::SeqCst), "poisoned");
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Service<Request<Full<Bytes>>> for Brittle {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        std::future::ready(Ok(Response::new(Full::from("served"))))
+    }
+}
+
+#[test]
+fn panic_in_clone_settles_the_permit() {
+    let (layer, recorder, mut ends) = Recorder::layer();
+    let broken = Arc::new(AtomicBool::new(false));
+    let mut service = layer.layer(Brittle(Arc::clone(&broken)));
+    broken.store(true, Ordering::SeqCst);
+    let call = std::panic::AssertUnwindSafe(|| drop(service.call(get("/"))));
+    assert!(std::panic::catch_unwind(call).is_err());
+    assert_eq!(recorder.held(), 0);
+    assert_eq!(ends.now().as_deref(), Some("panicked"));
+}

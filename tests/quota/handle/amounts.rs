@@ -1,0 +1,72 @@
+//! Amounts at and beyond the largest countable one: the same verdict everywhere, and no panic.
+
+use super::*;
+
+const MOST: u64 = (1 << 53) - 1;
+const ODD: [u64; 6] = [0, 1, MOST, 1 << 53, (1 << 53) + 1, u64::MAX];
+
+#[tokio::test]
+async fn amount_is_admitted_exactly_if_it_fits() {
+    for limit in [1, 10, MOST] {
+        for asked in ODD {
+            let scene = Scene::new(queries(limit));
+            let fits = asked <= limit;
+            assert_eq!(scene.quotas.check(&alice(), ("queries", asked)).await.is_ok(), fits, "{asked} of {limit}");
+            assert_eq!(scene.quotas.reserve(&alice(), ("queries", asked)).await.is_ok(), fits, "{asked} of {limit}");
+            assert_eq!(scene.quotas.charge(&alice(), ("queries", asked)).await.is_ok(), fits, "{asked} of {limit}");
+            if asked > limit {
+                let refusal = scene.quotas.charge(&alice(), ("queries", asked)).await.unwrap_err();
+                assert_eq!(refusal.retry_after(), None, "it never fits");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_amount_fits_by_wrapping() {
+    for used in [1, 5, 10] {
+        let scene = Scene::new(queries(10));
+        scene.quotas.record(&alice(), ("queries", used)).await.unwrap();
+        for asked in [11, MOST, 1 << 53, u64::MAX - used, u64::MAX - used + 1, u64::MAX - 1, u64::MAX] {
+            assert!(scene.quotas.check(&alice(), ("queries", asked)).await.is_err(), "{asked} after {used}");
+            assert!(scene.quotas.charge(&alice(), ("queries", asked)).await.is_err(), "{asked} after {used}");
+            assert!(scene.quotas.reserve(&alice(), ("queries", asked)).await.is_err(), "{asked} after {used}");
+        }
+        assert_eq!(scene.limit(&alice(), "queries_per_hour").await.used, used);
+    }
+}
+
+#[tokio::test]
+async fn records_settlements_and_grants_never_wrap() {
+    for first in ODD {
+        for second in ODD {
+            let scene = Scene::new(queries(10));
+            scene.quotas.record(&alice(), ("queries", first)).await.unwrap();
+            scene.quotas.record(&alice(), ("queries", second)).await.unwrap();
+            let used = scene.limit(&alice(), "queries_per_hour").await.used;
+            assert_eq!(used, first.saturating_add(second).min(MOST), "{first} and {second}");
+            assert_eq!(scene.quotas.check(&alice(), ("queries", 0)).await.is_ok(), used < 10);
+
+            let held = scene.quotas.reserve(&bob(), ("queries", 1)).await.unwrap();
+            held.commit(("queries", first));
+            assert_eq!(scene.limit(&bob(), "queries_per_hour").await.used, first.min(MOST));
+        }
+    }
+    let scene = Scene::new(queries(MOST));
+    for _ in 0..3 {
+        let grant = tollgate::Grant::new("queries_per_hour", MOST, scene.wall() + DAY);
+        scene.quotas.grant(&alice(), grant).await.unwrap();
+    }
+    scene.quotas.record(&alice(), ("queries", u64::MAX)).await.unwrap();
+    let hour = scene.limit(&alice(), "queries_per_hour").await;
+    assert_eq!(hour.used, MOST);
+    assert!(hour.limit >= MOST && hour.percentage().is_finite());
+}
+
+#[tokio::test]
+async fn repeated_kind_is_charged_as_the_sum() {
+    let scene = Scene::new(queries(10));
+    assert!(scene.quotas.charge(&alice(), [("queries", 6), ("queries", 5)]).await.is_err());
+    assert!(scene.quotas.charge(&alice(), [("queries", u64::MAX), ("queries", 2)]).await.is_err());
+    scene.quotas.charge(&alice(), [("queries", 5), ("queries", 5)]).await.unwrap();
+}

@@ -1,0 +1,226 @@
+//! Jobs around any async function: done and charged once for each id.
+
+use std::{
+    cell::Cell,
+    future::Future,
+    pin::{Pin, pin},
+    task::{Context, Poll, Waker},
+};
+
+use tollgate::{JobRun, Reason};
+
+use super::*;
+
+/// Work that is ready at poll number `0` and records how often it was polled.
+struct Work<'a>(u32, &'a Cell<u32>);
+
+impl Future for Work<'_> {
+    type Output = &'static str;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<&'static str> {
+        self.1.set(self.1.get() + 1);
+        if self.1.get() < self.0 { Poll::Pending } else { Poll::Ready("rows") }
+    }
+}
+
+fn two_at_a_time() -> Scene {
+    Scene::new(queries(100).limit(Quota::concurrent(2)))
+}
+
+/// Returns the queries of the hour and the concurrency slots that alice has used.
+async fn used(scene: &Scene) -> (u64, u64) {
+    let usage = scene.quotas.usage(&alice()).await.unwrap();
+    (usage.limits[0].used, usage.limits[1].used)
+}
+
+fn reason<T: std::fmt::Debug>(ran: Result<JobRun<T>, Refusal>) -> Reason {
+    ran.unwrap_err().reason()
+}
+
+#[tokio::test]
+async fn finished_job_is_replayed_without_work_or_charge() {
+    let scene = two_at_a_time();
+    let polled = Cell::new(0);
+    let alice = alice();
+    let run = || scene.quotas.run_job(&alice, "order 17", ("queries", 20), Work(1, &polled));
+    assert_eq!(run().await.unwrap(), JobRun::Done("rows"));
+    for _ in 0..3 {
+        assert_eq!(run().await.unwrap(), JobRun::Replayed);
+    }
+    assert_eq!((polled.get(), used(&scene).await), (1, (20, 0)));
+}
+
+#[tokio::test]
+async fn job_is_replayed_with_no_quota_left() {
+    let scene = two_at_a_time();
+    scene.quotas.run_job(&alice(), "7", ("queries", 100), async {}).await.unwrap();
+    assert_eq!(scene.quotas.run_job(&alice(), "7", ("queries", 100), async {}).await.unwrap(), JobRun::Replayed);
+    assert_eq!(reason(scene.quotas.run_job(&alice(), "8", ("queries", 1), async {}).await), Reason::RateLimited);
+}
+
+#[tokio::test]
+async fn same_id_with_other_amounts_conflicts_in_any_order() {
+    let scene = two_at_a_time();
+    let alice = alice();
+    let run = |amounts: tollgate::Amounts| scene.quotas.run_job(&alice, "7", amounts, async {});
+    run([("queries", 2), ("rows", 5)].into()).await.unwrap();
+    assert_eq!(run([("rows", 5), ("queries", 2)].into()).await.unwrap(), JobRun::Replayed);
+    assert_eq!(run([("rows", 5), ("queries", 2), ("tokens", 0)].into()).await.unwrap(), JobRun::Replayed);
+    for other in [("queries", 2), ("rows", 5), ("queries", 3)] {
+        assert_eq!(reason(run(other.into()).await), Reason::JobConflict);
+    }
+    assert_eq!(used(&scene).await, (2, 0));
+    scene.quotas.run_job(&bob(), "7", ("queries", 1), async {}).await.unwrap();
+    assert_eq!(scene.limit(&bob(), "queries_per_hour").await.used, 1, "ids belong to their client");
+}
+
+#[tokio::test]
+async fn running_job_is_refused_with_retry_after() {
+    let scene = two_at_a_time();
+    let alice = alice();
+    let mut first = pin!(scene.quotas.run_job(&alice, "7", ("queries", 5), std::future::pending::<()>()));
+    assert!(futures_util::poll!(&mut first).is_pending());
+    let refusal = scene.quotas.run_job(&alice, "7", ("queries", 5), async { panic!("polled") }).await.unwrap_err();
+    assert_eq!((refusal.reason(), refusal.retry_after_seconds()), (Reason::JobRunning, Some(1)));
+    assert_eq!(used(&scene).await, (5, 1));
+}
+
+#[tokio::test]
+async fn invalid_job_id_is_refused() {
+    let scene = two_at_a_time();
+    let (longest, longer) = ("x".repeat(255), "x".repeat(256));
+    for id in ["", " ", "a\tb", "\u{fc}", "\n", &longer] {
+        assert_eq!(reason(scene.quotas.run_job(&alice(), id, ("queries", 1), async {}).await), Reason::InvalidJobId);
+    }
+    scene.quotas.run_job(&alice(), &longest, ("queries", 1), async {}).await.unwrap();
+    assert_eq!(used(&scene).await, (1, 0));
+}
+
+#[tokio::test]
+async fn refused_job_leaves_its_id_free() {
+    let scene = two_at_a_time();
+    scene.quotas.record(&alice(), ("queries", 100)).await.unwrap();
+    let alice = alice();
+    let run = || scene.quotas.run_job(&alice, "7", ("queries", 1), async {});
+    assert_eq!(reason(run().await), Reason::RateLimited);
+    scene.quotas.reset_all(&alice).await.unwrap();
+    assert_eq!(run().await.unwrap(), JobRun::Done(()));
+}
+
+#[tokio::test]
+async fn job_takes_a_concurrency_slot() {
+    let scene = two_at_a_time();
+    let alice = alice();
+    let mut held = Vec::new();
+    for id in ["1", "2"] {
+        let work = std::future::pending::<()>();
+        held.push(Box::pin(scene.quotas.run_job(&alice, id, ("queries", 1), work)));
+        assert!(futures_util::poll!(held.last_mut().unwrap()).is_pending());
+    }
+    let refusal = scene.quotas.run_job(&alice, "3", ("queries", 1), async {}).await.unwrap_err();
+    assert_eq!(violated(&refusal), (Kind::Concurrent, 2, 2));
+    held.pop();
+    assert_eq!(scene.quotas.run_job(&alice, "3", ("queries", 1), async {}).await.unwrap(), JobRun::Done(()));
+}
+
+/// Dropped at each poll. An unpolled job has no effect; any other is charged, and its id is taken.
+#[tokio::test]
+async fn job_cancelled_at_any_poll_is_charged_once_or_not_begun() {
+    const READY_AT: u32 = 4;
+    for cancelled_after in 0..=READY_AT {
+        let scene = two_at_a_time();
+        let polled = Cell::new(0);
+        {
+            let alice = alice();
+            let mut job = pin!(scene.quotas.run_job(&alice, "7", ("queries", 5), Work(READY_AT, &polled)));
+            for poll in 1..=cancelled_after {
+                let ready = job.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+                assert_eq!(ready, poll == READY_AT);
+                assert_eq!(used(&scene).await, (5, u64::from(!ready)));
+            }
+        }
+        let begun = cancelled_after > 0;
+        assert_eq!((polled.get(), used(&scene).await), (cancelled_after, (5 * u64::from(begun), 0)));
+        let again = scene.quotas.run_job(&alice(), "7", ("queries", 5), async { "rows" }).await.unwrap();
+        assert_eq!(again, if begun { JobRun::Replayed } else { JobRun::Done("rows") });
+        assert_eq!(used(&scene).await, (5, 0), "once in the end, cancelled after {cancelled_after}");
+    }
+}
+
+#[tokio::test]
+async fn panicked_job_stays_charged_and_keeps_its_id() {
+    let scene = two_at_a_time();
+    for polls in 0..3 {
+        let (quotas, id) = (scene.quotas.clone(), format!("job {polls}"));
+        let work = async move {
+            for _ in 0..polls {
+                tokio::task::yield_now().await;
+            }
+            panic!("mid-way")
+        };
+        let of = id.clone();
+        let task = tokio::spawn(async move { quotas.run_job(&alice(), &of, ("queries", 5), work).await.map(drop) });
+        assert!(task.await.unwrap_err().is_panic());
+        let again = scene.quotas.run_job(&alice(), &id, ("queries", 5), async {}).await.unwrap();
+        assert_eq!(again, JobRun::Replayed);
+    }
+    assert_eq!(used(&scene).await, (15, 0));
+}
+
+#[tokio::test]
+async fn job_without_a_client_is_the_anonymous_clients() {
+    let scene = two_at_a_time();
+    scene.quotas.run_job(None, "7", ("queries", 4), async {}).await.unwrap();
+    assert_eq!(scene.limit(&scene.quotas.anonymous(), "queries_per_hour").await.used, 4);
+}
+
+#[tokio::test]
+async fn job_cap_refuses_until_jobs_are_forgotten() {
+    let scene = Scene::of(QuotaLayer::new(queries(100)).job_retention(HOUR).max_jobs_per_client(2));
+    let alice = alice();
+    let run = |id: &'static str| scene.quotas.run_job(&alice, id, ("queries", 1), async {});
+    run("1").await.unwrap();
+    run("2").await.unwrap();
+    let refusal = run("3").await.unwrap_err();
+    assert_eq!((refusal.reason(), refusal.retry_after_seconds()), (Reason::RateLimited, Some(60)));
+    assert_eq!(run("1").await.unwrap(), JobRun::Replayed, "those that are known are not concerned");
+    scene.quotas.run_job(&bob(), "3", ("queries", 1), async {}).await.unwrap();
+    scene.clock.advance(HOUR);
+    assert_eq!(run("3").await.unwrap(), JobRun::Done(()));
+}
+
+#[test]
+#[should_panic(expected = "max_jobs_per_client must be positive, got 0")]
+fn job_cap_of_zero_is_rejected() {
+    let _ = QuotaLayer::new(queries(1)).max_jobs_per_client(0);
+}
+
+#[tokio::test]
+async fn job_is_forgotten_after_its_retention() {
+    let scene = Scene::of(QuotaLayer::new(queries(100)).job_retention(HOUR));
+    let alice = alice();
+    let run = || scene.quotas.run_job(&alice, "7", ("queries", 1), async {});
+    run().await.unwrap();
+    scene.clock.advance(HOUR - Duration::from_nanos(1));
+    assert_eq!(run().await.unwrap(), JobRun::Replayed);
+    scene.clock.advance(Duration::from_nanos(1));
+    assert_eq!(run().await.unwrap(), JobRun::Done(()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn concurrent_runs_of_one_job_do_it_once() {
+    for round in 0..50 {
+        let scene = Scene::new(queries(1_000));
+        let id = format!("job {round}");
+        let tasks = (0..20).map(|_| {
+            let (quotas, id) = (scene.quotas.clone(), id.clone());
+            tokio::spawn(async move {
+                let ran = quotas.run_job(&alice(), &id, ("queries", 10), tokio::task::yield_now()).await;
+                matches!(ran, Ok(JobRun::Done(())))
+            })
+        });
+        let done = futures_util::future::join_all(tasks).await;
+        assert_eq!(done.into_iter().filter(|done| *done.as_ref().unwrap()).count(), 1);
+        assert_eq!(scene.limit(&alice(), "queries_per_hour").await.used, 10);
+    }
+}
