@@ -17,7 +17,7 @@
 //! # }
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 //! let service = ServiceBuilder::new()
-//!     .layer(GateLayer::of(Closed).refuse_with(refusal::text))
+//!     .layer(GateLayer::new(Closed).refuse_with(refusal::text))
 //!     .service(service_fn(|_: Request<String>| async { Ok::<_, ()>(Response::new(String::from("hello"))) }));
 //! let answer = service.oneshot(Request::new(String::new())).await.unwrap();
 //! assert_eq!(answer.headers()["content-type"], "text/plain; charset=utf-8");

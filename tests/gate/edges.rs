@@ -259,7 +259,7 @@ mod panics {
     type Body = tollgate::Body<TrappedBody, crate::support::gate::Held>;
 
     /// The body of a response whose head has been sent.
-    fn body(layer: &tollgate::GateLayer<Arc<Recorder>>, trap: &Trap) -> Option<Pin<Box<Body>>> {
+    fn body(layer: &tollgate::GateLayer<Recorder>, trap: &Trap) -> Option<Pin<Box<Body>>> {
         let mut service = layer.layer(Trapped(trap.clone()));
         let mut cx = Context::from_waker(Waker::noop());
         assert!(service.poll_ready(&mut cx).is_ready());

@@ -9,3 +9,4 @@ mod stacks;
 #[path = "../support/mod.rs"]
 mod support;
 mod unidentified_warning;
+mod unread_body;

@@ -177,12 +177,12 @@ async fn a_permit_that_panics_while_it_settles_harms_nobody() {
         }
     }
     let observer = |_: &Event<'_>| panic!("in an observer");
-    let service = GateLayer::of(Armed).observe(observer).layer(service_fn(hello));
+    let service = GateLayer::new(Armed).observe(observer).layer(service_fn(hello));
     let body = service.clone().oneshot(get("/")).await.unwrap().into_body();
     assert_eq!(body.collect().await.unwrap().to_bytes(), "hello");
     drop(service.oneshot(get("/")).await.unwrap());
 
-    let both = GateLayer::of(Armed).layer(service_fn(|_: Request<Full<Bytes>>| async { panic!("in poll") as Reply }));
+    let both = GateLayer::new(Armed).layer(service_fn(|_: Request<Full<Bytes>>| async { panic!("in poll") as Reply }));
     let panicked = tokio::spawn(async move { both.oneshot(get("/")).await.map(|_| ()) }).await.unwrap_err();
     assert_eq!(panicked.into_panic().downcast_ref::<&str>(), Some(&"in poll"), "the first panic goes on");
 }
@@ -280,7 +280,7 @@ async fn services_of_one_layer_and_of_its_clones_share_its_state() {
             })
         }
     }
-    let layer = GateLayer::of(Count(0.into()));
+    let layer = GateLayer::new(Count(0.into()));
     let services =
         [layer.layer(service_fn(hello)), layer.clone().layer(service_fn(hello)), layer.layer(service_fn(hello))];
     let mut statuses = Vec::new();
@@ -361,7 +361,7 @@ async fn a_permit_may_add_to_the_request_before_the_service_sees_it() {
             let stamp = request.extensions().get::<&str>().copied().unwrap_or_default();
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(stamp)))
         });
-        let answer = GateLayer::of(Stamper { later, shut }).layer(seen).oneshot(get("/")).await.unwrap();
+        let answer = GateLayer::new(Stamper { later, shut }).layer(seen).oneshot(get("/")).await.unwrap();
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "stamped", "later {later}, shut {shut}");
     }
 }
@@ -395,7 +395,7 @@ async fn on_bypass_runs_for_every_request_without_a_permit() {
             extensions.insert("bypass");
         }
     }
-    type Switch = fn(GateLayer<Arc<Stamper>>) -> GateLayer<Arc<Stamper>>;
+    type Switch = fn(GateLayer<Stamper>) -> GateLayer<Stamper>;
     let switches: [(Switch, bool); 3] =
         [(|layer| layer.enabled(false), true), (|layer| layer.exempt(|_| true), true), (|layer| layer.shadow(), false)];
     for (switch, always) in switches {
@@ -405,7 +405,7 @@ async fn on_bypass_runs_for_every_request_without_a_permit() {
                 let stamp = request.extensions().get::<&str>().copied().unwrap_or_default();
                 Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(stamp)))
             });
-            let layer = switch(GateLayer::of(policy));
+            let layer = switch(GateLayer::new(policy));
             let ready = layer.clone().layer(seen).oneshot(get("/"));
             // Called without having been polled ready, the service is waited for first.
             let unready = layer.layer(seen).call(get("/"));
@@ -434,7 +434,7 @@ async fn a_permit_hears_of_a_body_only_where_one_follows_the_head() {
         }
     }
     let bodies = Arc::default();
-    let layer = GateLayer::of(Listener(Arc::clone(&bodies)));
+    let layer = GateLayer::new(Listener(Arc::clone(&bodies)));
     let answer = layer.clone().layer(service_fn(hello)).oneshot(get("/")).await.unwrap();
     assert_eq!(bodies.load(Ordering::Relaxed), 1);
     answer.into_body().collect().await.unwrap();

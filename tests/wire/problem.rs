@@ -135,7 +135,7 @@ proptest! {
 #[tokio::test]
 async fn a_refused_response_is_whole() {
     let policy = Fixed::refuses(Dialect::Draft11, "default", Duration::from_millis(4_100));
-    let service = ServiceBuilder::new().layer(GateLayer::of(policy)).service(handler(&[]));
+    let service = ServiceBuilder::new().layer(GateLayer::new(policy)).service(handler(&[]));
     let answer = collected(service.oneshot(Request::default()).await.unwrap()).await;
     assert_eq!(answer.status(), 429);
     assert_eq!(text(answer.headers(), "content-type"), "application/problem+json");
@@ -149,7 +149,7 @@ async fn a_refused_response_is_whole() {
 
 async fn refused_with(custom: fn(&Refusal) -> Response<&'static str>) -> (HeaderMap, Response<bytes::Bytes>) {
     let policy = Fixed::refuses(Dialect::Draft11, "default", Duration::from_millis(4_100));
-    let service = ServiceBuilder::new().layer(GateLayer::of(policy).refuse_with(custom)).service(handler(&[]));
+    let service = ServiceBuilder::new().layer(GateLayer::new(policy).refuse_with(custom)).service(handler(&[]));
     let answer = collected(service.oneshot(Request::default()).await.unwrap()).await;
     (answer.headers().clone(), answer)
 }
@@ -179,7 +179,7 @@ async fn a_custom_answer_keeps_what_it_says() {
 
 #[tokio::test]
 async fn text_and_problem_can_be_named_as_answers() {
-    let layer = || GateLayer::of(Fixed::refuses(Dialect::None, "default", seconds(2)));
+    let layer = || GateLayer::new(Fixed::refuses(Dialect::None, "default", seconds(2)));
     for (layer, kind, body) in [
         (
             layer().refuse_with(refusal::text),
@@ -225,8 +225,8 @@ mod no_store {
         let refusal = Refusal::new(reason, name("default")).with_limit(100, 100).with_retry_after(seconds(5));
         let policy = Fixed::admits(Dialect::Draft11, "default", 0, seconds(5)).with_refusal(refusal);
         let layer = match custom {
-            Some(custom) => GateLayer::of(policy).refuse_with(custom),
-            None => GateLayer::of(policy),
+            Some(custom) => GateLayer::new(policy).refuse_with(custom),
+            None => GateLayer::new(policy),
         };
         collected(ServiceBuilder::new().layer(layer).service(handler(&[])).oneshot(request).await.unwrap()).await
     }
