@@ -71,7 +71,7 @@ fn daily_plan_rejects_unverified_identity() {
     let unverified = |plan| QuotaLayer::new(plan).identify_by(Unverified::header("x-user"));
     let error = std::panic::catch_unwind(|| unverified(Plan::standard()).handle()).unwrap_err();
     let said = error.downcast_ref::<String>().unwrap();
-    assert!(said.starts_with("identity must be verified where a limit lasts a day or longer"), "{said}");
+    assert!(said.contains("but the identity is not verified; call .accept_unverified()"), "{said}");
     let quotas = unverified(hourly("free", 10)).handle();
     assert!(quotas.set_plan(Plan::standard()).is_err(), "nor while running");
     assert!(quotas.set_client_plan(&alice(), Plan::standard()).is_err());
