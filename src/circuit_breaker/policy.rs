@@ -1,4 +1,4 @@
-//! The breaker as a policy of the gate.
+//! Policy of a circuit breaker, by which the gate asks it.
 
 use std::{any::Any, fmt, sync::Arc};
 
@@ -11,14 +11,14 @@ use crate::{
     refusal::Refusal,
 };
 
-/// How a request's key is found.
-pub(crate) type KeyOf = Arc<dyn Fn(&RequestHead<'_>, &Digester) -> Option<Digest> + Send + Sync>;
+/// Function that returns the key of a request.
+pub(super) type KeyOf = Arc<dyn Fn(&RequestHead<'_>, &Digester) -> Option<Digest> + Send + Sync>;
 
-/// The policy of a [`CircuitBreakerLayer`](crate::CircuitBreakerLayer).
+/// Policy of a [`CircuitBreakerLayer`](crate::CircuitBreakerLayer).
 ///
 /// ```
 /// use tollgate::{Gate, circuit_breaker::CircuitBreakerPolicy};
-/// type Guarded<S> = Gate<S, CircuitBreakerPolicy>; // what the layer makes of a service
+/// type Guarded<S> = Gate<S, CircuitBreakerPolicy>; // the service behind the layer
 /// ```
 pub struct CircuitBreakerPolicy {
     pub(super) breaker: CircuitBreaker,
@@ -51,16 +51,16 @@ impl Admit for CircuitBreakerPolicy {
 
     #[inline]
     fn shut(&self) -> bool {
-        // Also while a probe is due or under way: a probe waits for the service on its own lease, and nobody else should.
-        // With keys nobody knows yet whose circuit a request will meet.
+        // Also while a probe is due or under way: a probe waits for readiness on its own lease, and no other call should
+        // wait. With keys, the circuit is known only with the request.
         self.key.is_none() && self.breaker.circuit.is_shut()
     }
 
     fn unready(self: &Arc<Self>, error: &dyn Any) {
-        let circuit = &self.breaker.circuit;
+        let config = &self.breaker.circuit.config;
         if self.key.is_none() {
-            let config = &circuit.config;
-            circuit.unready(config.classifier.judge(&CallOutcome::Error(error)), config.clock.now());
+            let verdict = config.classifier.judge(&CallOutcome::Error(error));
+            self.breaker.circuit.unready(verdict, config.clock.now());
         }
     }
 }
