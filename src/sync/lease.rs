@@ -57,17 +57,9 @@ impl Leases {
         Self { limit: slots, max_hold, max_stall, slots: Vec::new(), free: Vec::new(), issued: 0, none_overdue_before }
     }
 
-    /// Acquires a free slot, else that of an overdue holder.
+    /// Acquires a free slot, else that of an overdue holder. The holder need not make progress before it is
+    /// [watched](Self::watch).
     pub(crate) fn acquire(&mut self, now: Moment) -> Option<Acquired> {
-        self.acquire_since(now, now)
-    }
-
-    /// As [`acquire`](Self::acquire), for a holder that need not make progress before it is [watched](Self::watch).
-    pub(crate) fn acquire_unwatched(&mut self, now: Moment) -> Option<Acquired> {
-        self.acquire_since(now, Moment::MAX)
-    }
-
-    fn acquire_since(&mut self, now: Moment, progress: Moment) -> Option<Acquired> {
         if self.held() > self.limit {
             if !self.would_lend(now) {
                 return None; // no holder loses its slot without a use for it
@@ -84,7 +76,8 @@ impl Leases {
         let had_progressed = reclaimed && self.slots[slot].touched;
         let lease = Lease { slot: u32::try_from(slot).ok()?, generation: NonZeroU64::MIN.saturating_add(self.issued) };
         self.issued += 1;
-        self.slots[slot] = LeaseSlot { generation: lease.generation.get(), since: now, progress, touched: false };
+        self.slots[slot] =
+            LeaseSlot { generation: lease.generation.get(), since: now, progress: Moment::MAX, touched: false };
         self.none_overdue_before = self.none_overdue_before.min(self.due_of(&self.slots[slot]));
         Some(Acquired { lease, reclaimed, had_progressed })
     }

@@ -63,6 +63,7 @@ proptest! {
                     let acquired = slots.acquire(now);
                     prop_assert_eq!(acquired.is_some(), !full || overdue);
                     let Some(Acquired { lease, reclaimed, .. }) = acquired else { continue };
+                    slots.watch(lease, now);
                     prop_assert_eq!(reclaimed, full);
                     if reclaimed {
                         let lost = holders.iter().position(|(held, ..)| held.slot == lease.slot).unwrap();
