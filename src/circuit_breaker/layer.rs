@@ -285,9 +285,7 @@ impl PolicyConfig for CircuitBreakerConfig {
         let must = || format!("be at least the recovery timeout of {first:?}");
         assert!(longest >= first, "{}", ConfigError::new("max_open", &must(), format_args!("{longest:?}")));
         let config = Arc::new(BreakerConfig {
-            name: context.name.clone(),
-            clock: context.clock.clone(),
-            observers: context.observers.clone(),
+            context: context.clone(),
             trip: self.trip,
             recovery: Recovery {
                 open: Backoff { first, longest },
@@ -300,7 +298,7 @@ impl PolicyConfig for CircuitBreakerConfig {
             classifier: self.classifier.clone(),
         });
         let keys = self.key.is_some().then(|| Arc::new(Keys::new(Arc::clone(&config), self.max_keys)));
-        // As many stripes as threads run in parallel. At most 16, because a reader of a time window visits each.
+        // One stripe for each thread that can run in parallel. At most 16, because a reader of a time window visits each.
         let stripes = thread::available_parallelism().map_or(1, |threads| threads.get().next_power_of_two()).min(16);
         let breaker = CircuitBreaker { circuit: Circuit::new(config, stripes, None), keys };
         Arc::new(CircuitBreakerPolicy { breaker, key: self.key.clone() })

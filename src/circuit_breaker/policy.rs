@@ -5,7 +5,7 @@ use std::{any::Any, fmt, sync::Arc};
 use super::{circuit::Ticket, handle::CircuitBreaker, permit::CircuitBreakerPermit};
 use crate::{
     classify::CallOutcome,
-    gate::{Admit, Event, MaybeFuture},
+    gate::{Admit, Event, MaybeFuture, PolicyContext},
     head::RequestHead,
     identity::{Digest, Digester},
     refusal::Refusal,
@@ -31,13 +31,14 @@ impl Admit for CircuitBreakerPolicy {
     #[inline]
     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<CircuitBreakerPermit, Refusal>> {
         let config = &self.breaker.circuit.config;
-        let now = config.clock.now();
+        let PolicyContext { name: policy, clock, observers } = &config.context;
+        let now = clock.now();
         let key = self.key.as_ref().and_then(|key| key(request, Digester::process()));
         let admitted = match (key, &self.breaker.keys) {
             (Some(key), Some(keys)) => match keys.circuit(key, now) {
                 Some(circuit) => circuit.admit(now),
                 None => {
-                    config.observers.emit(&Event::Overflow { policy: &config.name });
+                    observers.emit(&Event::Overflow { policy });
                     Ok(Ticket::Uncounted)
                 }
             },
@@ -60,7 +61,7 @@ impl Admit for CircuitBreakerPolicy {
         let config = &self.breaker.circuit.config;
         if self.key.is_none() {
             let verdict = config.classifier.judge(&CallOutcome::Error(error));
-            self.breaker.circuit.unready(verdict, config.clock.now());
+            self.breaker.circuit.unready(verdict, config.context.clock.now());
         }
     }
 }
