@@ -64,15 +64,11 @@ pub use identity::{
     Principal, Tier, Unverified, Verified,
 };
 pub use kind::{Direction, Kind};
-#[cfg(feature = "postgres")]
-pub use ledger::PostgresLedger;
-#[cfg(feature = "sqlite")]
-pub use ledger::SqliteLedger;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use ledger::{
     ArchiveReport, BillingDrift, BillingError, BillingProvider, Drift, Entries, GrantEntry, Invoice, InvoiceLine,
-    JobStanding, Ledger, LedgerEntry, LedgerError, LedgerJob, MemoryProvider, PastUsage, ReconcileReport, Spool,
-    SpoolError,
+    JobStanding, Ledger, LedgerBuilder, LedgerEntry, LedgerError, LedgerJob, MemoryProvider, PastUsage,
+    ReconcileReport, Spool, SpoolError,
 };
 pub use policy_name::PolicyName;
 pub use quota::{

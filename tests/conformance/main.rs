@@ -16,26 +16,26 @@ async fn in_memory(layer: QuotaLayer) -> Quotas {
 
 #[cfg(feature = "sqlite")]
 async fn in_sqlite(layer: QuotaLayer) -> Quotas {
-    let ledger = tollgate::SqliteLedger::in_memory().await.unwrap().deadline(PATIENT);
-    layer.store_in(&ledger, tollgate::OnFailure::Closed).handle()
+    let ledger = tollgate::Ledger::sqlite_in_memory().open().await.unwrap().deadline(PATIENT);
+    layer.store_in(&ledger, tollgate::OnFailure::FailClosed).handle()
 }
 
 /// With a spool beside it, which nobody needs while the ledger is there.
 #[cfg(feature = "sqlite")]
 async fn in_sqlite_with_a_spool(layer: QuotaLayer) -> Quotas {
-    let ledger = tollgate::SqliteLedger::in_memory().await.unwrap().deadline(PATIENT);
     let path = std::env::temp_dir().join(format!("tollgate-{:032x}.spool", fastrand::u128(..)));
     let spool = tollgate::Spool::at(&path).unwrap();
     std::fs::remove_file(path).unwrap(); // it goes with the test
+    let ledger = tollgate::Ledger::sqlite_in_memory().spool(spool).open().await.unwrap().deadline(PATIENT);
     let of = std::num::NonZeroU32::new(2).unwrap();
-    layer.store_in(&ledger, tollgate::OnFailure::LocalShare { of, spool }).handle()
+    layer.store_in(&ledger, tollgate::OnFailure::LocalShare { of }).handle()
 }
 
 #[cfg(feature = "postgres")]
 async fn in_postgres(layer: QuotaLayer) -> Quotas {
     let url = support::postgres::Postgres::shared().database();
-    let ledger = tollgate::PostgresLedger::connect(&url).await.unwrap().deadline(PATIENT);
-    layer.store_in(&ledger, tollgate::OnFailure::Closed).handle()
+    let ledger = tollgate::Ledger::postgres(&url).open().await.unwrap().deadline(PATIENT);
+    layer.store_in(&ledger, tollgate::OnFailure::FailClosed).handle()
 }
 
 /// One test for each rule, on a runtime with threads.

@@ -57,9 +57,9 @@ impl Database {
     async fn open(&self) -> Ledger {
         let ledger = match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(file) => tollgate::SqliteLedger::open(file).await.unwrap(),
+            Self::Sqlite(file) => tollgate::Ledger::sqlite(file).open().await.unwrap(),
             #[cfg(feature = "postgres")]
-            Self::Postgres(url) => tollgate::PostgresLedger::connect(url).await.unwrap(),
+            Self::Postgres(url) => tollgate::Ledger::postgres(url).open().await.unwrap(),
         };
         ledger.deadline(PATIENT)
     }
@@ -161,7 +161,7 @@ fn tokens(limit: u64) -> Plan {
 }
 
 fn quotas(ledger: &Ledger, plan: Plan) -> Quotas {
-    QuotaLayer::new(plan).store_in(ledger, OnFailure::Closed).handle()
+    QuotaLayer::new(plan).store_in(ledger, OnFailure::FailClosed).handle()
 }
 
 fn acme() -> Client {

@@ -37,7 +37,7 @@ async fn left_after<F: Future>(wait: Duration, future: F) -> Option<F::Output> {
 
 /// One request at a time, so that a place that is not given back is missed.
 fn one_at_a_time(ledger: &Ledger) -> Quotas {
-    QuotaLayer::new(plan(1_000).limit(Quota::concurrent(1))).store_in(ledger, OnFailure::Closed).handle()
+    QuotaLayer::new(plan(1_000).limit(Quota::concurrent(1))).store_in(ledger, OnFailure::FailClosed).handle()
 }
 
 async fn run(quotas: &Quotas, tenant: &str, id: &str) -> Result<JobRun<()>, tollgate::Refusal> {

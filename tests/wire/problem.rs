@@ -104,7 +104,7 @@ fn line_breaks_cannot_get_into_a_name() {
         let hostile = std::panic::catch_unwind(|| Fields::new(dialect, &name("a"), 1, seconds(1), Some(unit)));
         let reason = hostile.unwrap_err().downcast::<String>().unwrap();
         assert!(
-            reason.starts_with("unit must be 1 to 64 visible ASCII characters or spaces, got requests"),
+            reason.starts_with("unit must be 1 to 64 visible ASCII characters or spaces, got \"requests"),
             "{reason}"
         );
     }

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use super::{
     handle::Quotas,
     job_id::{Duplicates, JobIdSource},
+    policy::QuotaPolicy,
     settings::{OnExpiry, OnFailure, QuotaConfig, ServedRequest},
-    tracker::QuotaPolicy,
 };
 use crate::{
     error::ConfigError,
@@ -393,9 +393,9 @@ impl QuotaLayer {
     /// ```no_run
     /// # #[cfg(feature = "sqlite")]
     /// # async fn example() -> Result<(), tollgate::LedgerError> {
-    /// use tollgate::{OnFailure, Plan, QuotaLayer, SqliteLedger};
-    /// let ledger = SqliteLedger::open("quota.db").await?;
-    /// let layer = QuotaLayer::new(Plan::standard()).store_in(&ledger, OnFailure::Closed);
+    /// use tollgate::{Ledger, OnFailure, Plan, QuotaLayer};
+    /// let ledger = Ledger::sqlite("quota.db").open().await?;
+    /// let layer = QuotaLayer::new(Plan::standard()).store_in(&ledger, OnFailure::FailClosed);
     /// # Ok(())
     /// # }
     /// ```

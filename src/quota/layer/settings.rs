@@ -1,15 +1,13 @@
 //! What a quota layer is built from.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
 use super::{
     job_id::{Duplicates, JobIdSource},
-    tracker::QuotaPolicy,
+    policy::QuotaPolicy,
 };
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-use crate::ledger::Spool;
 use crate::{
     error::ConfigError,
     gate::{PolicyConfig, PolicyContext},
@@ -78,11 +76,12 @@ impl ServedRequest {
 ///
 /// ```
 /// use tollgate::{QuotaStore, OnFailure, Plan, QuotaLayer};
-/// let layer = QuotaLayer::new(Plan::standard()).store_in(QuotaStore::memory(), OnFailure::Closed);
+/// let layer = QuotaLayer::new(Plan::standard()).store_in(QuotaStore::memory(), OnFailure::FailClosed);
 /// ```
 ///
 /// # Without the ledger
-/// `Open` and `LocalShare` exist with the features `sqlite` and `postgres`. Under them a request passes if the ledger cannot be
+/// Memory always answers, so that this setting has no effect on it. In a ledger, `FailOpen` and `LocalShare` need a spool
+/// (`LedgerBuilder::spool_in`): without one the layer does not build. Under them a request passes if the ledger cannot be
 /// reached, has too many callers waiting, or does not answer within its deadline (`Ledger::deadline`).
 ///
 /// The charge of such a request is on the local disk before the request passes, under the ids that it would have had in the
@@ -102,47 +101,33 @@ impl ServedRequest {
 /// handler's [`Charge`](crate::Charge) records as always, and its [`QuotaStatus`](crate::QuotaStatus) lists
 /// [no limits](crate::QuotaStatus#without-limits). Every other operation (usage, grants, records by the handle, the end of a
 /// reservation by its id) returns that the store is unavailable.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnFailure {
     /// Refuses the request with 503. Nothing is charged, and nothing is served that was not charged.
-    Closed,
-    /// Let it pass, whatever is used: where a client's work is worth more than its limit.
+    FailClosed,
+    /// Lets the request pass, whatever is used: where a client's work is worth more than its limit.
     ///
     /// ```no_run
-    /// # fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::SpoolError> {
-    /// use tollgate::{OnFailure, Plan, QuotaLayer, Spool};
-    /// let open = OnFailure::Open(Spool::at("quota.spool")?);
-    /// let layer = QuotaLayer::new(Plan::standard()).store_in(&ledger, open);
+    /// # #[cfg(feature = "sqlite")]
+    /// # async fn example() -> Result<(), tollgate::LedgerError> {
+    /// use tollgate::{Ledger, OnFailure, Plan, QuotaLayer};
+    /// let ledger = Ledger::sqlite("quota.db").spool_in("quota.spool").open().await?;
+    /// let layer = QuotaLayer::new(Plan::standard()).store_in(&ledger, OnFailure::FailOpen);
     /// # Ok(())
     /// # }
     /// ```
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    Open(Spool),
-    /// Let it pass as long as this process stays within its share, one part in `of`, of what was left of each limit; refuse it
-    /// beyond that, with 429.
+    FailOpen,
+    /// Lets the request pass as long as this process stays within its share, one part in `of`, of what was left of each limit;
+    /// refuses it beyond that, with 429.
     ///
     /// With at most `of` processes, what passes in all of them while the ledger is away is within the limit. What had been
     /// used before comes off where this process knows it, which is as of the client's last admission here: in a period of
     /// which it knows nothing, up to a whole limit passes besides what had been used. A share is rounded down, and may be
     /// nothing. It knows nothing of grants, and what goes back comes back once the ledger has it.
-    ///
-    /// ```no_run
-    /// # fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::SpoolError> {
-    /// use std::num::NonZeroU32;
-    /// use tollgate::{OnFailure, Plan, QuotaLayer, Spool};
-    /// let of = NonZeroU32::new(3).unwrap();
-    /// let third = OnFailure::LocalShare { of, spool: Spool::at("quota.spool")? };
-    /// let layer = QuotaLayer::new(Plan::standard()).store_in(&ledger, third);
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     LocalShare {
-        /// How many processes share the limits, at most.
-        of: std::num::NonZeroU32,
-        /// Where what passes is kept.
-        spool: Spool,
+        /// Number of processes that share the limits, at most.
+        of: NonZeroU32,
     },
 }
 
@@ -191,7 +176,7 @@ impl QuotaConfig {
             ttl: Duration::from_secs(300),
             on_expiry: None,
             store: QuotaStore::memory(),
-            on_failure: OnFailure::Closed,
+            on_failure: OnFailure::FailClosed,
         }
     }
 
