@@ -57,7 +57,7 @@ pub use circuit_breaker::{CallError, CircuitBreaker, CircuitBreakerLayer, Circui
 pub use classify::{CallOutcome, Classify, DefaultClassifier, Verdict};
 pub use cost::Cost;
 pub use error::ConfigError;
-pub use gate::{Admit, Body, Event, Gate, GateFuture, GateLayer, MaybeFuture, Observer, Outcome, Permit};
+pub use gate::{Admit, Body, Event, Gate, GateFuture, GateLayer, Lasts, MaybeFuture, Observer, Outcome, Permit};
 pub use head::{RequestHead, ResponseHead};
 pub use identity::{
     ApiKey, Client, Digest, Digester, Forwarded, Identify, IdentityGuarantees, Lookup, Name, OnUnidentified, PeerIp,

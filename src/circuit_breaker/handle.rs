@@ -266,12 +266,12 @@ impl TicketGuard {
         match breaker.circuit.admit(started) {
             Ok(ticket) => {
                 let guard = Self { ticket, started, running: false, reported: false };
-                config.observers.emit(&Event::Admitted { policy: &config.name });
+                config.observers.emit(&Event::Admitted { policy: &config.name, client: None });
                 Ok(guard)
             }
             Err(wait) => {
                 let refusal = config.refusal(wait);
-                config.observers.emit(&Event::Refused { refusal: &refusal, shadow: false });
+                config.observers.emit(&Event::Refused { refusal: &refusal, client: None, shadow: false });
                 Err(refusal)
             }
         }

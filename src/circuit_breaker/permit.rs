@@ -7,7 +7,7 @@ use http::Response;
 use super::circuit::Ticket;
 use crate::{
     classify::{CallOutcome, Verdict},
-    gate::{Outcome, Permit},
+    gate::{Lasts, Outcome, Permit},
     head::ResponseHead,
     refusal::{Refusal, has_grpc_trailers, is_grpc_status},
     time::Moment,
@@ -100,6 +100,12 @@ impl Permit for CircuitBreakerPermit {
         self.ticket.report(verdict, slow, now);
     }
 
+    /// A response that is judged for good needs no body. A good HTTP head does: its body may still fail.
+    #[inline]
+    fn lasts(&self) -> Lasts {
+        if self.judged == Judged::Done { Lasts::Head } else { Lasts::Body }
+    }
+
     #[inline]
     fn on_data(&mut self, _: usize) {
         if self.judged == Judged::NotYet && self.grpc {
@@ -119,7 +125,7 @@ impl Permit for CircuitBreakerPermit {
             Outcome::Cancelled { head_sent: true } if self.grpc => {
                 self.ticket.report(Verdict::Ignore, false, self.started);
             }
-            Outcome::Complete { .. } | Outcome::Cancelled { .. } => {
+            Outcome::Responded | Outcome::Complete { .. } | Outcome::Cancelled { .. } => {
                 let Some((_, now, slow)) = self.ticket.elapsed(self.started) else { return };
                 let verdict = match self.slow_head {
                     Some(_) => Verdict::Success,      // a good head whose end was awaited

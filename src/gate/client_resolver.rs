@@ -1,4 +1,4 @@
-//! Finds the client of a request, and decides on requests that name none.
+//! Identifies the client of a request, and decides on unidentified requests.
 
 use std::{
     fmt,
@@ -9,15 +9,14 @@ use std::{
     },
 };
 
-use super::observe::{Event, Observers};
+use super::{layer::PolicyContext, observe::Event};
 use crate::{
     head::RequestHead,
     identity::{Client, Digester, Identify, OnUnidentified, anonymous},
-    policy_name::PolicyName,
     refusal::{Reason, Refusal},
 };
 
-/// Finds the client of a request, and reports once if there is none.
+/// Identifies the client of a request. Reports the first unidentified request, once.
 pub(crate) struct ClientResolver {
     identify: Arc<dyn Identify>,
     on_unidentified: OnUnidentified,
@@ -29,30 +28,35 @@ impl ClientResolver {
         Self { identify, on_unidentified, warned: AtomicBool::new(false) }
     }
 
-    /// Does something with the client of a request for the layer `policy`: with `None` where it passes without a limit.
-    ///
-    /// The client is lent from where it was found: it is large, and each move of it would stall.
+    /// Returns the client of a request. Callers borrow it from where this call wrote it: it is large, and each move of
+    /// it would stall.
     #[inline]
-    pub(crate) fn charge<T>(
+    pub(crate) fn identify(&self, request: &RequestHead<'_>) -> Option<Client> {
+        self.identify.identify(request, Digester::process())
+    }
+
+    /// Calls `decide` with the client to charge: the one of the request, or the one that all unidentified requests share.
+    /// `None` if the request passes uncharged.
+    #[inline]
+    pub(crate) fn resolve<T>(
         &self,
-        request: &RequestHead<'_>,
-        policy: &PolicyName,
-        observers: &Observers,
-        work: impl FnOnce(Option<&Client>) -> Result<T, Refusal>,
+        client: Option<&Client>,
+        context: &PolicyContext,
+        decide: impl FnOnce(Option<&Client>) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
-        let known = self.identify.identify(request, Digester::process());
-        let stranger;
-        let client = if known.is_some() {
-            &known
+        let shared;
+        let client = if client.is_some() {
+            client
         } else {
-            stranger = self.stranger(policy, observers)?;
-            &stranger
+            shared = self.unidentified(context)?;
+            shared.as_ref()
         };
-        work(client.as_ref())
+        decide(client)
     }
 
     #[cold]
-    fn stranger(&self, policy: &PolicyName, observers: &Observers) -> Result<Option<Client>, Refusal> {
+    fn unidentified(&self, context: &PolicyContext) -> Result<Option<Client>, Refusal> {
+        let PolicyContext { name: policy, observers, .. } = context;
         if !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed) {
             observers.emit(&Event::Unidentified { policy });
             if observers.is_empty() {

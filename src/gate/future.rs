@@ -15,8 +15,9 @@ use tower_service::Service;
 
 use super::{Body, guard::Guard, layer::GateShared};
 use crate::{
-    gate::{Admit, Outcome, Permit},
+    gate::{Admit, Lasts, Outcome, Permit},
     head::RequestHead,
+    identity::Client,
     refusal::{Refusal, has_grpc_trailers},
 };
 
@@ -76,8 +77,10 @@ struct Waiting<S, ReqB, A: Admit> {
     ready: bool,
     request: Option<Request<ReqB>>,
     shared: Arc<GateShared<A>>,
-    /// A store was asked, and what it says is still to be applied.
+    /// The decision of a store, until it is applied.
     decision: Option<DecisionFuture<A>>,
+    /// The client that is decided on, for events.
+    client: Option<Client>,
     guard: Guard<A::Permit>,
 }
 
@@ -92,7 +95,7 @@ where
         if let Some(decision) = &mut self.decision {
             let decision = ready!(decision.as_mut().poll(cx));
             let request = self.request.as_ref().expect("polled after completion");
-            match self.shared.apply(decision) {
+            match self.shared.apply(decision, self.client.as_ref()) {
                 Ok(permit) => self.guard = Guard::new(permit),
                 Err(refusal) => {
                     self.service = None; // releases what the service has reserved before the answer is made
@@ -156,13 +159,14 @@ where
 
     pub(super) fn deciding(
         decision: DecisionFuture<A>,
+        client: Option<Client>,
         shared: Arc<GateShared<A>>,
         service: S,
         request: Request<ReqB>,
         ready: bool,
     ) -> Self {
         let (service, request, decision) = (Some(service), Some(request), Some(decision));
-        Self::waiting(Waiting { shared, service, ready, request, decision, guard: Guard::new(None) })
+        Self::waiting(Waiting { shared, service, ready, request, decision, client, guard: Guard::new(None) })
     }
 
     pub(super) fn readying(
@@ -172,7 +176,7 @@ where
         guard: Guard<A::Permit>,
     ) -> Self {
         let (service, request) = (Some(service), Some(request));
-        Self::waiting(Waiting { shared, service, ready: false, request, decision: None, guard })
+        Self::waiting(Waiting { shared, service, ready: false, request, decision: None, client: None, guard })
     }
 
     fn waiting(waiting: Waiting<S, ReqB, A>) -> Self {
@@ -259,6 +263,8 @@ fn finish<ResB: http_body::Body, P: Permit, E: 'static>(
         permit.on_response(&mut response);
         if let Some(refusal) = response.extensions().get::<Refusal>() {
             guard.settle(Outcome::Refused(refusal));
+        } else if permit.lasts() == Lasts::Head {
+            guard.settle(Outcome::Responded);
         } else if bare.has_no_body(response.status()) || guard.run(|| response.body().is_end_stream()) {
             guard.settle(Outcome::Complete { trailers: None });
         } else {

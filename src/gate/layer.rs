@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     head::RequestHead,
+    identity::Client,
     policy_name::PolicyName,
     refusal::{Refusal, Responder},
     time::Clock,
@@ -60,14 +61,18 @@ pub(crate) struct GateOptions {
 /// ```
 /// use std::sync::Arc;
 /// use axum::{Router, routing::get};
-/// use tollgate::{Admit, GateLayer, MaybeFuture, PolicyName, Reason, Refusal, RequestHead};
+/// use tollgate::{Admit, Client, GateLayer, MaybeFuture, PolicyName, Reason, Refusal, RequestHead};
 ///
 /// /// Refuses uploads of unknown length.
 /// struct LengthRequired(PolicyName);
 ///
 /// impl Admit for LengthRequired {
 ///     type Permit = ();
-///     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
+///     fn admit(
+///         self: &Arc<Self>,
+///         request: &RequestHead<'_>,
+///         _: Option<&Client>,
+///     ) -> MaybeFuture<Result<(), Refusal>> {
 ///         MaybeFuture::Ready(match request.headers.get("content-length") {
 ///             Some(_) => Ok(()),
 ///             None => Err(Refusal::new(Reason::TooLarge, self.0.clone())),
@@ -94,12 +99,16 @@ impl<A: Admit> GateLayer<A> {
     ///
     /// ```
     /// # use std::sync::{Arc, atomic::{AtomicBool, Ordering}};
-    /// # use tollgate::{Admit, MaybeFuture, GateLayer, PolicyName, Reason, Refusal, RequestHead};
+    /// # use tollgate::{Admit, Client, MaybeFuture, GateLayer, PolicyName, Reason, Refusal, RequestHead};
     /// struct Maintenance(AtomicBool);
     ///
     /// impl Admit for Maintenance {
     ///     type Permit = ();
-    ///     fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
+    ///     fn admit(
+    ///         self: &Arc<Self>,
+    ///         _: &RequestHead<'_>,
+    ///         _: Option<&Client>,
+    ///     ) -> MaybeFuture<Result<(), Refusal>> {
     ///         let name = PolicyName::try_new("maintenance").unwrap();
     ///         let refused = self.0.load(Ordering::Relaxed).then(|| Refusal::new(Reason::Capacity, name));
     ///         MaybeFuture::Ready(refused.map_or(Ok(()), Err))
@@ -188,16 +197,20 @@ impl<A: Admit> GateShared<A> {
 
     /// Tells of a decision, and lets a refusal pass where the layer only watches.
     #[inline(always)] // the permit would be copied once more
-    pub(super) fn apply(&self, decision: Result<A::Permit, Refusal>) -> Result<Option<A::Permit>, Refusal> {
+    pub(super) fn apply(
+        &self,
+        decision: Result<A::Permit, Refusal>,
+        client: Option<&Client>,
+    ) -> Result<Option<A::Permit>, Refusal> {
         let policy = &self.context.name;
         match decision {
             Ok(permit) => {
-                self.context.observers.emit(&Event::Admitted { policy });
+                self.context.observers.emit(&Event::Admitted { policy, client });
                 Ok(Some(permit))
             }
             Err(refusal) => {
                 let shadow = self.options.shadow;
-                self.context.observers.emit(&Event::Refused { refusal: &refusal, shadow });
+                self.context.observers.emit(&Event::Refused { refusal: &refusal, client, shadow });
                 if shadow { Ok(None) } else { Err(refusal) }
             }
         }

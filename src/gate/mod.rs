@@ -5,7 +5,7 @@
 //! ```
 //! use std::sync::Arc;
 //! use http::{Request, Response, StatusCode};
-//! use tollgate::{Admit, MaybeFuture, GateLayer, PolicyName, Reason, Refusal, RequestHead};
+//! use tollgate::{Admit, Client, GateLayer, MaybeFuture, PolicyName, Reason, Refusal, RequestHead};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! /// Refuses whoever comes by plain text.
@@ -13,7 +13,11 @@
 //!
 //! impl Admit for HttpsOnly {
 //!     type Permit = ();
-//!     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
+//!     fn admit(
+//!         self: &Arc<Self>,
+//!         request: &RequestHead<'_>,
+//!         _: Option<&Client>,
+//!     ) -> MaybeFuture<Result<(), Refusal>> {
 //!         MaybeFuture::Ready(match request.uri.scheme_str() {
 //!             Some("https") => Ok(()),
 //!             _ => Err(Refusal::new(Reason::Unidentified, self.0.clone())),
@@ -42,7 +46,7 @@ mod observe;
 mod service;
 mod setters;
 
-pub use admit::{Admit, Outcome, Permit};
+pub use admit::{Admit, Lasts, Outcome, Permit};
 pub use body::Body;
 pub(crate) use client_resolver::ClientResolver;
 pub use future::GateFuture;

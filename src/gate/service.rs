@@ -94,14 +94,16 @@ where
         let permit = if self.shared.waves_through(&request) {
             None
         } else {
-            match self.shared.policy.admit(&RequestHead::of(&request)) {
-                MaybeFuture::Ready(decision) => match self.shared.apply(decision) {
+            let head = RequestHead::of(&request);
+            let client = self.shared.policy.identify(&head);
+            match self.shared.policy.admit(&head, client.as_ref()) {
+                MaybeFuture::Ready(decision) => match self.shared.apply(decision, client.as_ref()) {
                     Ok(permit) => permit,
                     Err(refusal) => return GateFuture::refused(self.refuse(refusal, &RequestHead::of(&request))),
                 },
                 MaybeFuture::Future(decision) => {
                     let service = self.take();
-                    return GateFuture::deciding(decision, Arc::clone(&self.shared), service, request, ready);
+                    return GateFuture::deciding(decision, client, Arc::clone(&self.shared), service, request, ready);
                 }
             }
         };

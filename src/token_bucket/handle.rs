@@ -49,11 +49,11 @@ impl TokenBuckets {
         let TokenBucketPolicy { context, .. } = &*self.0;
         match self.0.take(client.digest(), client.tier(), cost, false) {
             Ok(_) => {
-                context.observers.emit(&Event::Admitted { policy: &context.name });
+                context.observers.emit(&Event::Admitted { policy: &context.name, client: Some(client) });
                 Ok(())
             }
             Err(refusal) => {
-                context.observers.emit(&Event::Refused { refusal: &refusal, shadow: false });
+                context.observers.emit(&Event::Refused { refusal: &refusal, client: Some(client), shadow: false });
                 Err(refusal)
             }
         }

@@ -7,7 +7,7 @@ use http::Response;
 use super::gcra;
 use super::rates::Limit;
 use crate::{
-    gate::{Outcome, Permit},
+    gate::{Lasts, Outcome, Permit},
     time::Moment,
 };
 
@@ -37,6 +37,8 @@ impl TokenBucketPermit {
 }
 
 impl Permit for TokenBucketPermit {
+    const LASTS: Lasts = Lasts::Head;
+
     #[inline]
     fn on_response<B>(&mut self, response: &mut Response<B>) {
         if let Some(Taken { limit, full_in }) = &self.0 {

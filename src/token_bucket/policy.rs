@@ -33,7 +33,7 @@ pub struct TokenBucketPolicy {
     rates: HotSwap<Rates>,
     table: Table,
     overflow: Mutex<Option<Entry>>,
-    whom: ClientResolver,
+    clients: ClientResolver,
 }
 
 /// Why nothing was taken.
@@ -54,7 +54,7 @@ impl TokenBucketPolicy {
             rates: HotSwap::new(rates),
             table: Table::new(max_clients),
             overflow: Mutex::new(None),
-            whom: ClientResolver::new(Arc::clone(&config.identify), config.on_unidentified),
+            clients: ClientResolver::new(Arc::clone(&config.identify), config.on_unidentified),
             config,
             context,
         }
@@ -226,9 +226,18 @@ fn seen(rate: &Rate, entry: Option<Entry>, now: Moment) -> Option<Entry> {
 impl Admit for TokenBucketPolicy {
     type Permit = TokenBucketPermit;
 
-    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<TokenBucketPermit, Refusal>> {
+    #[inline]
+    fn identify(&self, request: &RequestHead<'_>) -> Option<Client> {
+        self.clients.identify(request)
+    }
+
+    fn admit(
+        self: &Arc<Self>,
+        request: &RequestHead<'_>,
+        client: Option<&Client>,
+    ) -> MaybeFuture<Result<TokenBucketPermit, Refusal>> {
         let told = self.config.dialect != Dialect::None;
-        MaybeFuture::Ready(self.whom.charge(request, &self.context.name, &self.context.observers, |client| {
+        MaybeFuture::Ready(self.clients.resolve(client, &self.context, |client| {
             let Some(client) = client else { return Ok(TokenBucketPermit::silent()) };
             let cost = self.config.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));
             self.take(client.digest(), client.tier(), cost, told)
