@@ -1,6 +1,6 @@
-//! The one service behind every layer: it asks a policy before the request and tells it the end after it.
+//! The one service behind every layer: a policy decides before the request and receives its outcome after it.
 //!
-//! A policy is a value that implements [`Admit`]. [`GateLayer::new`] makes a layer of it:
+//! A policy is a value that implements [`Admit`]. [`GateLayer::new`] creates a layer of it:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -8,7 +8,7 @@
 //! use tollgate::{Admit, Client, GateLayer, MaybeFuture, PolicyName, Reason, Refusal, RequestHead};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
-//! /// Refuses whoever comes by plain text.
+//! /// Refuses requests over plain text.
 //! struct HttpsOnly(PolicyName);
 //!
 //! impl Admit for HttpsOnly {
@@ -37,7 +37,7 @@
 
 mod admit;
 mod body;
-mod client_resolver;
+mod clients;
 mod future;
 mod guard;
 mod layer;
@@ -48,7 +48,7 @@ mod setters;
 
 pub use admit::{Admit, Lasts, Outcome, Permit};
 pub use body::Body;
-pub(crate) use client_resolver::ClientResolver;
+pub(crate) use clients::{ClientResolver, MAX_CLIENTS, Tiered, max_clients};
 pub use future::GateFuture;
 pub use layer::GateLayer;
 pub(crate) use layer::{ConfiguredLayer, PolicyConfig, PolicyContext};

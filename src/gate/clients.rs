@@ -1,7 +1,6 @@
-//! Identifies the client of a request, and decides on unidentified requests.
+//! The clients of a layer: identification, values by tier, and their greatest number.
 
 use std::{
-    fmt,
     io::{self, Write},
     sync::{
         Arc,
@@ -11,8 +10,9 @@ use std::{
 
 use super::{layer::PolicyContext, observe::Event};
 use crate::{
+    error::ConfigError,
     head::RequestHead,
-    identity::{Client, Digester, Identify, OnUnidentified, anonymous},
+    identity::{Client, Digester, Identify, OnUnidentified, Tier, anonymous},
     refusal::{Reason, Refusal},
 };
 
@@ -77,8 +77,48 @@ impl ClientResolver {
     }
 }
 
-impl fmt::Debug for ClientResolver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ClientResolver").field("on_unidentified", &self.on_unidentified).finish_non_exhaustive()
+/// A value for each tier, and the usual one for all other clients.
+#[derive(Clone, Debug)]
+pub(crate) struct Tiered<T> {
+    usual: T,
+    tiers: Vec<(Tier, T)>,
+}
+
+impl<T> Tiered<T> {
+    pub(crate) const fn new(usual: T) -> Self {
+        Self { usual, tiers: Vec::new() }
     }
+
+    /// Returns the value of a client of `tier`.
+    #[inline]
+    pub(crate) fn of(&self, tier: Option<&Tier>) -> &T {
+        let named = |tier: &Tier| self.tiers.iter().find(|(name, _)| name == tier).map(|(_, value)| value);
+        tier.and_then(named).unwrap_or(&self.usual)
+    }
+
+    /// Sets the value of a tier, or the usual one.
+    pub(crate) fn set(&mut self, tier: Option<Tier>, value: T) {
+        let Some(tier) = tier else { return self.usual = value };
+        self.tiers.retain(|(name, _)| *name != tier);
+        self.tiers.push((tier, value));
+    }
+
+    pub(crate) fn map<U>(&self, value: impl Fn(&T) -> U) -> Tiered<U> {
+        let tiers = self.tiers.iter().map(|(tier, old)| (tier.clone(), value(old))).collect();
+        Tiered { usual: value(&self.usual), tiers }
+    }
+}
+
+/// Default number of clients that have state at once. Their memory is allocated as they come.
+pub(crate) const MAX_CLIENTS: usize = 1 << 20;
+
+/// Returns a number of clients that a table can hold.
+///
+/// # Panics
+/// If `clients` is 0 or above 2^32 - 1.
+pub(crate) fn max_clients(clients: usize) -> usize {
+    if !(1..=u32::MAX as usize).contains(&clients) {
+        panic!("{}", ConfigError::new("max_clients", "be from 1 to 2^32 - 1", clients));
+    }
+    clients
 }
