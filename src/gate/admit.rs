@@ -31,6 +31,7 @@ use crate::{head::RequestHead, identity::Client, refusal::Refusal};
 ///     }
 /// }
 /// ```
+#[expect(unused_variables, reason = "the defaults do nothing")]
 pub trait Admit: Send + Sync + 'static {
     /// Held by an admitted request until its outcome.
     type Permit: Permit;
@@ -38,7 +39,6 @@ pub trait Admit: Send + Sync + 'static {
     /// Returns the client of a request, for [`admit`](Self::admit) and for [events](crate::Event); `None` by default.
     #[inline]
     fn identify(&self, request: &RequestHead<'_>) -> Option<Client> {
-        let _ = request;
         None
     }
 
@@ -107,14 +107,10 @@ pub trait Admit: Send + Sync + 'static {
     ///     }
     /// }
     /// ```
-    fn on_bypass(&self, extensions: &mut Extensions) {
-        let _ = extensions;
-    }
+    fn on_bypass(&self, extensions: &mut Extensions) {}
 
     /// Runs if the inner service fails before it accepts a request; does nothing by default.
-    fn unready(self: &Arc<Self>, error: &dyn Any) {
-        let _ = error;
-    }
+    fn unready(self: &Arc<Self>, error: &dyn Any) {}
 }
 
 /// Held by an admitted request. The gate settles it exactly once, whatever happens, so that policies need no `Drop`.
@@ -129,6 +125,7 @@ pub trait Admit: Send + Sync + 'static {
 ///     }
 /// }
 /// ```
+#[expect(unused_variables, reason = "the defaults do nothing")]
 pub trait Permit: Send + 'static {
     /// The end of the permit's work, for every response; [`Lasts::Body`] by default.
     ///
@@ -138,14 +135,10 @@ pub trait Permit: Send + 'static {
     /// Runs after admission, before the inner service is called, and may insert extensions for the handler.
     ///
     /// [`Admit::on_bypass`] does the same for requests without a permit.
-    fn on_request(&mut self, extensions: &mut Extensions) {
-        let _ = extensions;
-    }
+    fn on_request(&mut self, extensions: &mut Extensions) {}
 
     /// Runs on the head of the response: may add fields, may read the status. Its body is of any type.
-    fn on_response<B>(&mut self, response: &mut Response<B>) {
-        let _ = response;
-    }
+    fn on_response<B>(&mut self, response: &mut Response<B>) {}
 
     /// Returns the end of the permit's work for this one response; called after [`on_response`](Self::on_response).
     ///
@@ -161,9 +154,7 @@ pub trait Permit: Send + 'static {
     fn on_body(&mut self) {}
 
     /// Runs after a frame of `bytes` body bytes was handed to the transport.
-    fn on_data(&mut self, bytes: usize) {
-        let _ = bytes;
-    }
+    fn on_data(&mut self, bytes: usize) {}
 
     /// Ends the permit, once. It must not block. A panic is caught.
     fn settle(self, outcome: Outcome<'_>);

@@ -1,4 +1,4 @@
-//! The response body: the inner service's with a permit, or a refusal's own.
+//! The response body: the inner service's with its permit, or that of a refusal.
 
 use std::{
     fmt,
@@ -14,15 +14,10 @@ use super::admit::{Outcome, Permit};
 use super::guard::Guard;
 
 pin_project! {
-    /// The body of a response that came through a [`Gate`](crate::Gate): the permit lives until its end.
+    /// The body of a response that came through a [`Gate`](crate::Gate); holds a permit that
+    /// [lasts](crate::Permit::lasts) to its end.
     ///
     /// It is never cut short; `is_end_stream` and `size_hint` are the inner body's. The default is an empty body.
-    ///
-    /// ```
-    /// use http_body::Body as _;
-    /// let empty = tollgate::Body::<String, ()>::default();
-    /// assert!(empty.is_end_stream());
-    /// ```
     pub struct Body<B, P> where P: Permit {
         #[pin]
         kind: BodyKind<B, P>,
@@ -38,13 +33,13 @@ pin_project! {
 }
 
 impl<B, P: Permit> Body<B, P> {
-    /// The inner service's body; `guard` is settled when it ends.
+    /// Creates the body of the inner service; `guard` is settled when it ends.
     #[inline]
     pub(crate) fn inner(body: B, guard: Guard<P>) -> Self {
         Self { kind: BodyKind::Inner { body, guard } }
     }
 
-    /// A refusal's own body.
+    /// Creates the body of a refusal.
     pub(crate) fn own(bytes: Bytes) -> Self {
         Self { kind: BodyKind::Own { bytes } }
     }

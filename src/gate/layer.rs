@@ -136,6 +136,7 @@ pub(crate) struct ConfiguredLayer<C: PolicyConfig> {
     built: Built<C>,
 }
 
+/// An alias, because a derived `Clone` would otherwise require that the policy is `Clone`.
 type Built<C> = Arc<OnceLock<Arc<GateShared<<C as PolicyConfig>::Policy>>>>;
 
 /// A policy and the settings of its gate, which all services of a layer share.
@@ -184,18 +185,18 @@ impl<C: PolicyConfig> ConfiguredLayer<C> {
 }
 
 impl<A: Admit> GateShared<A> {
-    /// Whether everyone would be refused now. A layer that only watches refuses nobody.
+    /// Returns whether every request would be refused now; never under shadow.
     pub(super) fn shut(&self) -> bool {
         self.options.enabled && !self.options.shadow && self.policy.shut()
     }
 
-    /// Whether nobody is to be asked about this request.
-    pub(super) fn waves_through<B>(&self, request: &Request<B>) -> bool {
+    /// Returns whether a request passes without a decision.
+    pub(super) fn bypasses<B>(&self, request: &Request<B>) -> bool {
         let exempts = |exempt: &Predicate| exempt(&RequestHead::of(request));
         !self.options.enabled || self.options.exempt.as_ref().is_some_and(exempts)
     }
 
-    /// Tells of a decision, and lets a refusal pass where the layer only watches.
+    /// Emits the event of a decision. Under shadow, a refused request passes without a permit.
     #[inline(always)] // the permit would be copied once more
     pub(super) fn apply(
         &self,
