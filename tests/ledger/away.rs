@@ -11,8 +11,8 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use sqlx::{Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
 use tollgate::{
-    Admit, Amounts, CloseOutcome, Event, GateLayer, JobRun, Kind, MaybeFuture, PolicyName, Principal, QuotaError,
-    Reason, Refusal, RequestHead, ReservationError, Spool, Verified,
+    Admit, Amounts, Client, CloseOutcome, Event, GateLayer, JobRun, Kind, MaybeFuture, PolicyName, Principal,
+    QuotaError, Reason, Refusal, RequestHead, ReservationError, Spool, Verified,
 };
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -235,7 +235,7 @@ struct RefuseAll;
 impl Admit for RefuseAll {
     type Permit = ();
 
-    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>, _: Option<&Client>) -> MaybeFuture<Result<(), Refusal>> {
         MaybeFuture::Ready(Err(Refusal::new(Reason::Capacity, PolicyName::try_new("refuse all").unwrap())))
     }
 }
