@@ -5,7 +5,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use super::{trackers::now, *};
+use super::*;
+use crate::support::gate::now;
 
 /// Ten agents see 95 of 105 and charge 10 at the same moment; exactly one is admitted.
 fn ten_agents(rounds: u64) {

@@ -1,6 +1,7 @@
 //! A tracker of scans with a concurrency limit and a daily byte budget.
 
 use super::*;
+use crate::support::gate::now;
 
 const DAILY: u64 = 53_687_091_200;
 
@@ -126,13 +127,4 @@ async fn usage_reports_bytes_of_the_day() {
     let today = scene.limit(&alice(), "daily_bytes").await;
     assert_eq!((today.used, today.remaining, today.limit), (123, DAILY - 123, DAILY));
     assert_eq!(today.resets_at, Some(scene.wall() + DAY));
-}
-
-/// Polls a future once: in memory each answer is ready.
-pub(super) fn now<F: Future>(future: F) -> F::Output {
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    match std::pin::pin!(future).poll(&mut context) {
-        std::task::Poll::Ready(answer) => answer,
-        std::task::Poll::Pending => panic!("nothing here waits"),
-    }
 }
