@@ -48,35 +48,6 @@ async fn sixth_slot_is_refused_until_one_returns() {
 }
 
 #[tokio::test]
-async fn exhausted_daily_bytes_refuse_before_work_starts() {
-    let scene = scans();
-    scene.quotas.check(&alice(), ("bytes_scanned", 0)).await.unwrap();
-    scene.quotas.record(&alice(), ("bytes_scanned", DAILY - 1)).await.unwrap();
-    scene.quotas.check(&alice(), ("bytes_scanned", 0)).await.unwrap();
-    scene.quotas.record(&alice(), ("bytes_scanned", 1)).await.unwrap();
-    let refusal = scene.quotas.check(&alice(), ("bytes_scanned", 0)).await.unwrap_err();
-    assert_eq!(violated(&refusal), (Kind::from("bytes_scanned"), DAILY, DAILY));
-    assert!(scene.quotas.reserve(&alice(), [("bytes_scanned", 0), ("concurrent_requests", 1)]).await.is_err());
-}
-
-#[tokio::test]
-async fn record_past_the_limit_refuses_the_next() {
-    let scene = scans();
-    scene.quotas.record(&alice(), ("bytes_scanned", DAILY - 10)).await.unwrap();
-    scene.quotas.check(&alice(), ("bytes_scanned", 0)).await.unwrap();
-    scene.quotas.record(&alice(), ("bytes_scanned", 1_000)).await.unwrap();
-    assert_eq!(scene.limit(&alice(), "daily_bytes").await.used, DAILY + 990);
-    assert!(scene.quotas.check(&alice(), ("bytes_scanned", 0)).await.is_err());
-}
-
-#[tokio::test]
-async fn record_of_zero_changes_nothing() {
-    let scene = scans();
-    scene.quotas.record(&alice(), ("bytes_scanned", 0)).await.unwrap();
-    assert_eq!(scene.limit(&alice(), "daily_bytes").await.used, 0);
-}
-
-#[tokio::test]
 async fn daily_limit_waits_until_utc_midnight() {
     let scene = scans();
     scene.clock.advance(DAY - Duration::from_millis(1_500));
