@@ -60,7 +60,7 @@ fn refused_request_with_fields_allocates_eight_times() {
         std::future::ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())))
     });
     let mut gate =
-        GateLayer::of(Fixed::refuses(Dialect::Draft11, "default", Duration::from_millis(4_100))).layer(inner);
+        GateLayer::new(Fixed::refuses(Dialect::Draft11, "default", Duration::from_millis(4_100))).layer(inner);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     let mut refused = || {
         let mut answer = pin!(gate.call(Request::default()));

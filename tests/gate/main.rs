@@ -24,3 +24,4 @@ type Reply = Result<Response<Full<Bytes>>, Infallible>;
 async fn hello(_: Request<Full<Bytes>>) -> Reply {
     Ok(Response::new(Full::from("hello")))
 }
+mod unread_body;

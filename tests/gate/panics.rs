@@ -74,12 +74,12 @@ async fn panic_in_settle_does_not_reach_the_caller() {
         }
     }
     let observer = |_: &Event<'_>| panic!("in an observer");
-    let service = GateLayer::of(Armed).observe(observer).layer(service_fn(hello));
+    let service = GateLayer::new(Armed).observe(observer).layer(service_fn(hello));
     let body = service.clone().oneshot(get("/")).await.unwrap().into_body();
     assert_eq!(body.collect().await.unwrap().to_bytes(), "hello");
     drop(service.oneshot(get("/")).await.unwrap());
 
-    let both = GateLayer::of(Armed).layer(service_fn(|_: Request<Full<Bytes>>| async { panic!("in poll") as Reply }));
+    let both = GateLayer::new(Armed).layer(service_fn(|_: Request<Full<Bytes>>| async { panic!("in poll") as Reply }));
     let panicked = tokio::spawn(async move { both.oneshot(get("/")).await.map(|_| ()) }).await.unwrap_err();
     assert_eq!(panicked.into_panic().downcast_ref::<&str>(), Some(&"in poll"), "the first panic goes on");
 }
@@ -220,7 +220,7 @@ fn panics(work: impl FnOnce()) -> bool {
 type Body = tollgate::Body<TrappedBody, crate::support::gate::Held>;
 
 /// Returns the body of a response whose head has been sent.
-fn body(layer: &tollgate::GateLayer<Arc<Recorder>>, trap: &Trap) -> Option<Pin<Box<Body>>> {
+fn body(layer: &tollgate::GateLayer<Recorder>, trap: &Trap) -> Option<Pin<Box<Body>>> {
     let mut service = layer.layer(Trapped(trap.clone()));
     let mut cx = Context::from_waker(Waker::noop());
     assert!(service.poll_ready(&mut cx).is_ready());

@@ -1,18 +1,15 @@
 //! Faults seen in limiters that are tower layers; each name states the behaviour that must not occur.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tollgate::{
-    Admit, CircuitBreakerLayer, GateLayer, MaybeFuture, Moment, Outcome, Permit, PolicyName, Rate, Reason, Refusal,
+    Admit, CircuitBreakerLayer, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Rate, Reason, Refusal,
     RequestHead, TokenBucketLayer, Trip,
-    rule::{Lease, Leases},
 };
 use tower::{Layer, ServiceExt, limit::ConcurrencyLimitLayer, service_fn};
 
@@ -31,28 +28,27 @@ async fn unready_clone_is_not_called() {
 }
 
 /// A concurrency limit, the simplest policy whose permit holds something.
-struct AtMost(Mutex<Leases>);
+struct AtMost(Arc<Semaphore>);
 
-struct Slot(Arc<AtMost>, Lease);
+struct Slot(OwnedSemaphorePermit);
 
 impl Admit for AtMost {
     type Permit = Slot;
     fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Slot, Refusal>> {
-        let acquired = self.0.lock().unwrap().acquire(Moment::default());
         let full = || Refusal::new(Reason::Capacity, PolicyName::try_new("at most").unwrap());
-        MaybeFuture::Ready(acquired.map(|acquired| Slot(Arc::clone(self), acquired.lease)).ok_or_else(full))
+        MaybeFuture::Ready(Arc::clone(&self.0).try_acquire_owned().map(Slot).map_err(|_| full()))
     }
 }
 
 impl Permit for Slot {
     fn settle(self, _: Outcome<'_>) {
-        self.0.0.lock().unwrap().release(self.1);
+        drop(self.0);
     }
 }
 
 #[tokio::test]
 async fn slot_is_held_while_the_body_streams() {
-    let layer = GateLayer::of(AtMost(Mutex::new(Leases::new(2, Duration::MAX, Duration::MAX))));
+    let layer = GateLayer::new(AtMost(Arc::new(Semaphore::new(2))));
     let service = layer.layer(service_fn(|_: Request<()>| async {
         let frames = futures_util::stream::pending::<Result<Frame<Bytes>, ()>>();
         Ok::<_, ()>(Response::new(StreamBody::new(frames)))

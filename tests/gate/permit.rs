@@ -40,7 +40,7 @@ async fn on_request_extends_the_request_before_the_handler() {
             let stamp = request.extensions().get::<&str>().copied().unwrap_or_default();
             Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(stamp)))
         });
-        let answer = GateLayer::of(Stamper { later, shut }).layer(seen).oneshot(get("/")).await.unwrap();
+        let answer = GateLayer::new(Stamper { later, shut }).layer(seen).oneshot(get("/")).await.unwrap();
         assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "stamped", "later {later}, shut {shut}");
     }
 }
@@ -74,7 +74,7 @@ async fn on_bypass_runs_for_every_request_without_a_permit() {
             extensions.insert("bypass");
         }
     }
-    type Switch = fn(GateLayer<Arc<Stamper>>) -> GateLayer<Arc<Stamper>>;
+    type Switch = fn(GateLayer<Stamper>) -> GateLayer<Stamper>;
     let switches: [(Switch, bool); 3] =
         [(|layer| layer.enabled(false), true), (|layer| layer.exempt(|_| true), true), (|layer| layer.shadow(), false)];
     for (switch, always) in switches {
@@ -84,7 +84,7 @@ async fn on_bypass_runs_for_every_request_without_a_permit() {
                 let stamp = request.extensions().get::<&str>().copied().unwrap_or_default();
                 Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(stamp)))
             });
-            let layer = switch(GateLayer::of(policy));
+            let layer = switch(GateLayer::new(policy));
             let ready = layer.clone().layer(seen).oneshot(get("/"));
             // Called without having been polled ready, the gate polls the service ready first.
             let unready = layer.layer(seen).call(get("/"));
@@ -113,7 +113,7 @@ async fn on_body_runs_only_if_a_body_follows_the_head() {
         }
     }
     let bodies = Arc::default();
-    let layer = GateLayer::of(Listener(Arc::clone(&bodies)));
+    let layer = GateLayer::new(Listener(Arc::clone(&bodies)));
     let answer = layer.clone().layer(service_fn(hello)).oneshot(get("/")).await.unwrap();
     assert_eq!(bodies.load(Ordering::Relaxed), 1);
     answer.into_body().collect().await.unwrap();

@@ -16,8 +16,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tokio::sync::Semaphore;
 use tollgate::{
-    CircuitBreakerLayer, GateLayer, Period, Plan, Quota, QuotaLayer, Rate, Refusal, TokenBucketLayer, Trip, Unverified,
-    gate::Blueprint,
+    CircuitBreakerLayer, Period, Plan, Quota, QuotaLayer, Rate, Refusal, TokenBucketLayer, Trip, Unverified,
 };
 use tower::{
     BoxError, Layer, Service, ServiceExt,
@@ -29,6 +28,10 @@ use tower::{
 
 type Inner = BoxCloneService<Request<Full<Bytes>>, Response<Full<Bytes>>, BoxError>;
 type Gated = BoxCloneService<Request<Full<Bytes>>, Response<()>, BoxError>;
+
+/// A service behind any gate; its response has a body of type `B`.
+trait Gates<B>: Service<Request<Full<Bytes>>, Response = Response<B>, Error = BoxError> {}
+impl<B, S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = BoxError>> Gates<B> for S {}
 
 async fn hello(_: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, BoxError> {
     Ok(Response::new(Full::from("hello")))
@@ -55,7 +58,10 @@ struct Policy {
 }
 
 impl Policy {
-    fn new<B: Blueprint + 'static>(name: &'static str, layer: GateLayer<B>, refuse: impl Fn() + 'static) -> Self {
+    fn new<L, B>(name: &'static str, layer: L, refuse: impl Fn() + 'static) -> Self
+    where
+        L: Layer<Inner, Service: Gates<B, Future: Send> + Clone + Send + 'static> + 'static,
+    {
         let gated = move |inner| layer.layer(inner).map_response(|answer| answer.map(drop)).boxed_clone();
         Self { name, layer: Box::new(gated), refuse: Box::new(refuse) }
     }
@@ -85,8 +91,8 @@ fn ask() -> Request<Full<Bytes>> {
 }
 
 /// Sends the one request that the layer admits.
-fn spend_one<B: Blueprint>(layer: &GateLayer<B>) {
-    let answer = layer.layer(service_fn(hello)).oneshot(ask()).now_or_never();
+fn spend_one<B>(layer: &impl Layer<Inner, Service: Gates<B>>) {
+    let answer = layer.layer(service_fn(hello).boxed_clone()).oneshot(ask()).now_or_never();
     assert_eq!(answer.unwrap().unwrap().status(), 200);
 }
 

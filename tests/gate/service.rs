@@ -217,7 +217,7 @@ async fn services_of_a_layer_and_its_clones_share_state() {
             })
         }
     }
-    let layer = GateLayer::of(Count(0.into()));
+    let layer = GateLayer::new(Count(0.into()));
     let services =
         [layer.layer(service_fn(hello)), layer.clone().layer(service_fn(hello)), layer.layer(service_fn(hello))];
     let mut statuses = Vec::new();

@@ -114,7 +114,7 @@ async fn spooled_request_pays_body_bytes_unless_refused_inside() {
     let served = layer.layer(service_fn(async |_: Request<String>| Ok::<_, ()>(Response::new("x".repeat(5_000)))));
     let answer = served.oneshot(request()).await.unwrap();
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().len(), 5_000);
-    let refuses = GateLayer::of(RefuseAll)
+    let refuses = GateLayer::new(RefuseAll)
         .layer(service_fn(async |_: Request<String>| Ok::<_, ()>(Response::new(String::new()))));
     let answer = layer.layer(refuses).oneshot(request()).await.unwrap();
     assert_eq!(answer.status(), 503);

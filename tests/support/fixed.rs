@@ -92,7 +92,7 @@ where
 pub(crate) async fn answer(policies: &[Fixed], fields: &[(&'static str, &'static str)]) -> Response<Bytes> {
     let mut service = handler(fields);
     for policy in policies.iter().rev() {
-        let gate = GateLayer::of(policy.clone()).clock(FakeClock::at(NOW)).layer(service);
+        let gate = GateLayer::new(policy.clone()).clock(FakeClock::at(NOW)).layer(service);
         service = BoxCloneService::new(gate.map_future(|answer| async {
             let response = answer.await?;
             Ok::<_, Infallible>(collected(response).await.map(Full::new))

@@ -47,15 +47,15 @@ impl Ends {
 }
 
 impl Recorder {
-    pub(crate) fn layer() -> (GateLayer<Arc<Self>>, Arc<Self>, Ends) {
+    pub(crate) fn layer() -> (GateLayer<Self>, Arc<Self>, Ends) {
         Self::build(false)
     }
 
-    pub(crate) fn later() -> (GateLayer<Arc<Self>>, Arc<Self>, Ends) {
+    pub(crate) fn later() -> (GateLayer<Self>, Arc<Self>, Ends) {
         Self::build(true)
     }
 
-    fn build(later: bool) -> (GateLayer<Arc<Self>>, Arc<Self>, Ends) {
+    fn build(later: bool) -> (GateLayer<Self>, Arc<Self>, Ends) {
         let (ends, receiver) = mpsc::unbounded_channel();
         let recorder = Arc::new(Self {
             refuse: AtomicBool::new(false),
@@ -65,7 +65,7 @@ impl Recorder {
             unready: AtomicUsize::new(0),
             ends,
         });
-        (GateLayer::shared(Arc::clone(&recorder)), recorder, Ends(receiver))
+        (GateLayer::from_arc(Arc::clone(&recorder)), recorder, Ends(receiver))
     }
 
     pub(crate) fn held(&self) -> usize {

@@ -1,8 +1,7 @@
-//! Token buckets: the rule, the handle and the layer.
+//! Token buckets: the handle and the layer.
 
 mod clients;
 mod edges;
-mod gcra;
 mod headers;
 mod layer;
 mod peer_faults;

@@ -43,7 +43,7 @@ fn call(content_type: &'static str) -> Request<Full<Bytes>> {
 /// Returns the head of the response to a request of this type; the body must be known to be empty.
 async fn head_of(policy: Fixed, content_type: &'static str) -> http::response::Parts {
     let request = call(content_type);
-    let answer = GateLayer::of(policy).layer(handler(&[])).oneshot(request).await.unwrap();
+    let answer = GateLayer::new(policy).layer(handler(&[])).oneshot(request).await.unwrap();
     assert!(answer.body().is_end_stream());
     answer.into_parts().0
 }
@@ -101,7 +101,7 @@ async fn answer_has_the_requests_type_and_an_empty_body() {
 async fn near_grpc_content_type_gets_a_problem_document() {
     for content_type in ["application/grpcurl", "application/json", "application/grpc-websocket"] {
         let request = call(content_type);
-        let gate = GateLayer::of(refusing(Reason::RateLimited, None)).layer(handler(&[]));
+        let gate = GateLayer::new(refusing(Reason::RateLimited, None)).layer(handler(&[]));
         let answer = gate.oneshot(request).await.unwrap();
         assert_eq!(answer.status(), 429);
         assert_eq!(answer.headers()["content-type"], "application/problem+json");
@@ -111,7 +111,7 @@ async fn near_grpc_content_type_gets_a_problem_document() {
 
 #[tokio::test]
 async fn custom_answer_does_not_reach_grpc_clients() {
-    let layer = GateLayer::of(refusing(Reason::RateLimited, None))
+    let layer = GateLayer::new(refusing(Reason::RateLimited, None))
         .refuse_with(|_: &Refusal| Response::builder().status(420).body("calm").unwrap());
     let request = call("application/grpc");
     let answer = layer.layer(handler(&[])).oneshot(request).await.unwrap();
@@ -149,7 +149,7 @@ proptest! {
 }
 
 /// Starts tonic's health service behind a layer, on a socket.
-async fn serve(layer: GateLayer<std::sync::Arc<Fixed>>) -> SocketAddr {
+async fn serve(layer: GateLayer<Fixed>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (_, health) = tonic_health::server::health_reporter();
@@ -165,7 +165,7 @@ async fn channel(address: SocketAddr) -> Channel {
 #[tokio::test]
 async fn tonic_client_sees_status_and_retry_info() {
     for (reason, code) in [(Reason::RateLimited, Code::ResourceExhausted), (Reason::CircuitOpen, Code::Unavailable)] {
-        let address = serve(GateLayer::of(refusing(reason, Some(Duration::from_millis(2_500))))).await;
+        let address = serve(GateLayer::new(refusing(reason, Some(Duration::from_millis(2_500))))).await;
         let mut client = HealthClient::new(channel(address).await);
         let status = client.check(HealthCheckRequest::default()).await.unwrap_err();
         assert_eq!(status.code(), code);
@@ -178,7 +178,7 @@ async fn tonic_client_sees_status_and_retry_info() {
 
 #[tokio::test]
 async fn admitted_call_carries_its_fields() {
-    let address = serve(GateLayer::of(Fixed::admits(Dialect::Draft11, "default", 7, seconds(3)))).await;
+    let address = serve(GateLayer::new(Fixed::admits(Dialect::Draft11, "default", 7, seconds(3)))).await;
     let mut client = HealthClient::new(channel(address).await);
     let answer = client.check(HealthCheckRequest::default()).await.unwrap();
     assert_eq!(answer.metadata().get("ratelimit").unwrap(), r#""default";r=7;t=3"#);
@@ -187,7 +187,7 @@ async fn admitted_call_carries_its_fields() {
 
 #[tokio::test]
 async fn refusal_is_one_frame_that_ends_the_stream() {
-    let address = serve(GateLayer::of(refusing(Reason::RateLimited, Some(seconds(5))))).await;
+    let address = serve(GateLayer::new(refusing(Reason::RateLimited, Some(seconds(5))))).await;
     let (client, connection) = h2::client::handshake(TcpStream::connect(address).await.unwrap()).await.unwrap();
     tokio::spawn(connection);
     let request = Request::post(format!("http://{address}/grpc.health.v1.Health/Check"))
@@ -205,14 +205,14 @@ async fn refusal_is_one_frame_that_ends_the_stream() {
 #[tokio::test]
 async fn layer_on_a_channel_refuses_before_sending() {
     let unreachable = Channel::from_static("http://127.0.0.1:1").connect_lazy();
-    let gate = GateLayer::of(refusing(Reason::RateLimited, Some(seconds(5))));
+    let gate = GateLayer::new(refusing(Reason::RateLimited, Some(seconds(5))));
     let mut client = HealthClient::new(ServiceBuilder::new().layer(gate).service(unreachable));
     let status = client.check(HealthCheckRequest::default()).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert_eq!(status.get_details_retry_info().unwrap().retry_delay, Some(seconds(5)));
 
-    let address = serve(GateLayer::of(Fixed::admits(Dialect::None, "server", 7, seconds(3)))).await;
-    let gate = GateLayer::of(Fixed::admits(Dialect::Draft11, "client", 7, seconds(3)));
+    let address = serve(GateLayer::new(Fixed::admits(Dialect::None, "server", 7, seconds(3)))).await;
+    let gate = GateLayer::new(Fixed::admits(Dialect::Draft11, "client", 7, seconds(3)));
     let mut client = HealthClient::new(ServiceBuilder::new().layer(gate).service(channel(address).await));
     let answer = client.check(HealthCheckRequest::default()).await.unwrap();
     assert_eq!(answer.metadata().get("ratelimit").unwrap(), r#""client";r=7;t=3"#);

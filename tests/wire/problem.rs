@@ -104,7 +104,7 @@ fn policy_name_rejects_line_breaks() {
         let hostile = std::panic::catch_unwind(|| Fields::new(dialect, &name("a"), 1, seconds(1), Some(unit)));
         let reason = hostile.unwrap_err().downcast::<String>().unwrap();
         assert!(
-            reason.starts_with("unit must be 1 to 64 visible ASCII characters or spaces, got requests"),
+            reason.starts_with("unit must be 1 to 64 visible ASCII characters or spaces, got \"requests"),
             "{reason}"
         );
     }
@@ -135,7 +135,7 @@ proptest! {
 #[tokio::test]
 async fn refused_response_is_complete() {
     let policy = Fixed::refuses(Dialect::Draft11, "default", Duration::from_millis(4_100));
-    let service = ServiceBuilder::new().layer(GateLayer::of(policy)).service(handler(&[]));
+    let service = ServiceBuilder::new().layer(GateLayer::new(policy)).service(handler(&[]));
     let answer = collected(service.oneshot(Request::default()).await.unwrap()).await;
     assert_eq!(answer.status(), 429);
     assert_eq!(text(answer.headers(), "content-type"), "application/problem+json");
@@ -149,7 +149,7 @@ async fn refused_response_is_complete() {
 
 async fn refused_with(custom: fn(&Refusal) -> Response<&'static str>) -> (HeaderMap, Response<bytes::Bytes>) {
     let policy = Fixed::refuses(Dialect::Draft11, "default", Duration::from_millis(4_100));
-    let service = ServiceBuilder::new().layer(GateLayer::of(policy).refuse_with(custom)).service(handler(&[]));
+    let service = ServiceBuilder::new().layer(GateLayer::new(policy).refuse_with(custom)).service(handler(&[]));
     let answer = collected(service.oneshot(Request::default()).await.unwrap()).await;
     (answer.headers().clone(), answer)
 }
@@ -179,7 +179,7 @@ async fn custom_answer_keeps_its_own_fields() {
 
 #[tokio::test]
 async fn text_and_problem_are_usable_as_answers() {
-    let layer = || GateLayer::of(Fixed::refuses(Dialect::None, "default", seconds(2)));
+    let layer = || GateLayer::new(Fixed::refuses(Dialect::None, "default", seconds(2)));
     for (layer, kind, body) in [
         (
             layer().refuse_with(refusal::text),
@@ -225,8 +225,8 @@ mod no_store {
         let refusal = Refusal::new(reason, name("default")).with_limit(100, 100).with_retry_after(seconds(5));
         let policy = Fixed::admits(Dialect::Draft11, "default", 0, seconds(5)).with_refusal(refusal);
         let layer = match custom {
-            Some(custom) => GateLayer::of(policy).refuse_with(custom),
-            None => GateLayer::of(policy),
+            Some(custom) => GateLayer::new(policy).refuse_with(custom),
+            None => GateLayer::new(policy),
         };
         collected(ServiceBuilder::new().layer(layer).service(handler(&[])).oneshot(request).await.unwrap()).await
     }

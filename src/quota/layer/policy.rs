@@ -10,7 +10,7 @@ use super::{
     charge,
     job_id::{Bad, Duplicates},
     permit::QuotaPermit,
-    settings::QuotaSettings,
+    settings::QuotaConfig,
 };
 use crate::{
     gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext},
@@ -37,12 +37,12 @@ pub struct QuotaPolicy {
 /// What all plans of a layer have in common.
 pub(super) struct Common {
     pub(super) context: PolicyContext,
-    pub(super) settings: QuotaSettings,
+    pub(super) settings: QuotaConfig,
     pub(super) store: Arc<dyn QuotaBackend>,
 }
 
 impl QuotaPolicy {
-    pub(super) fn new(settings: QuotaSettings, context: PolicyContext) -> Self {
+    pub(super) fn new(settings: QuotaConfig, context: PolicyContext) -> Self {
         let books = AccountSettings {
             max_hold: settings.max_hold,
             max_stall: settings.max_stall,

@@ -1,6 +1,6 @@
 //! What a quota layer is built from.
 
-use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     error::ConfigError,
-    gate::{Blueprint, PolicyContext},
+    gate::{PolicyConfig, PolicyContext},
     head::RequestHead,
     identity::{Client, Identify, OnUnidentified, PeerIp, Tier},
     kind::Kind,
@@ -18,14 +18,9 @@ use crate::{
     refusal::Dialect,
 };
 
-/// The settings of a [`QuotaLayer`](crate::QuotaLayer), whose setters change them.
-///
-/// ```
-/// use tollgate::{GateLayer, Plan, quota::QuotaSettings};
-/// let layer: GateLayer<QuotaSettings> = tollgate::QuotaLayer::new(Plan::standard());
-/// ```
+/// Settings of a [`QuotaLayer`](crate::QuotaLayer).
 #[derive(Clone)]
-pub struct QuotaSettings {
+pub(super) struct QuotaConfig {
     pub(super) plan: Plan,
     pub(super) tiers: Vec<(Tier, Plan)>,
     pub(super) clients: Vec<(Client, Plan)>,
@@ -158,7 +153,7 @@ const MAX_JOBS: usize = 1 << 16;
 /// So many clients have an account at once by default.
 const MAX_CLIENTS: usize = 1 << 20;
 
-impl QuotaSettings {
+impl QuotaConfig {
     pub(super) fn new(plan: Plan) -> Self {
         Self {
             plan,
@@ -215,7 +210,7 @@ impl QuotaSettings {
     }
 }
 
-impl QuotaSettings {
+impl QuotaConfig {
     /// Whether a reservation whose time runs out stays charged.
     pub(super) fn charges_expired(&self) -> bool {
         match self.on_expiry {
@@ -225,7 +220,7 @@ impl QuotaSettings {
     }
 }
 
-impl Blueprint for QuotaSettings {
+impl PolicyConfig for QuotaConfig {
     type Policy = QuotaPolicy;
 
     fn build(&self, context: &PolicyContext) -> Arc<QuotaPolicy> {
@@ -237,11 +232,5 @@ impl Blueprint for QuotaSettings {
             self.check(plan).unwrap_or_else(|invalid| panic!("{invalid}"));
         }
         Arc::new(QuotaPolicy::new(self.clone(), context.clone()))
-    }
-}
-
-impl fmt::Debug for QuotaSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QuotaSettings").field("plan", &self.plan).finish_non_exhaustive()
     }
 }

@@ -132,7 +132,7 @@ impl BackendFactory for Troubled {
 
 fn in_trouble(trouble: StoreError) -> Arc<QuotaPolicy> {
     let layer = QuotaLayer::new(Plan::standard()).accept_unverified();
-    let usual = layer.policy();
+    let usual = layer.handle().0;
     let mut settings = usual.common.settings.clone();
     settings.store = QuotaStore(Arc::new(Troubled(trouble)));
     Arc::new(QuotaPolicy::new(settings, usual.common.context.clone()))
@@ -194,7 +194,7 @@ async fn whoever_wants_to_know_or_change_something_hears_an_error() {
 #[tokio::test]
 async fn a_request_is_answered_with_a_server_error_and_never_reaches_the_service() {
     for (trouble, reason, ..) in troubles() {
-        let layer = GateLayer::shared(in_trouble(trouble));
+        let layer = GateLayer::from_arc(in_trouble(trouble));
         let service = layer.layer(service_fn(|_: Request<()>| async {
             panic!("reached");
             #[expect(unreachable_code, reason = "its type is needed")]

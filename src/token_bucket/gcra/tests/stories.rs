@@ -1,11 +1,13 @@
 use std::time::Duration;
 
-use tollgate::{
-    Cost, Rate,
-    rule::gcra::{self, Verdict},
-};
-
 use super::{Bucket, SECOND, at};
+use crate::{
+    cost::Cost,
+    token_bucket::{
+        gcra::{self, Decision},
+        rate::Rate,
+    },
+};
 
 #[test]
 fn five_at_once_pass_and_refusals_change_nothing() {
@@ -23,7 +25,7 @@ fn five_at_once_pass_and_refusals_change_nothing() {
 fn cost_above_the_burst_never_passes() {
     let rate = Rate::per_second(1).burst(5);
     for cost in [6, 1_844_674_409, Cost::MAX.get()] {
-        assert_eq!(gcra::decide(&rate, None, Cost::new(cost), at(SECOND)), Verdict::TooLarge);
+        assert_eq!(gcra::decide(&rate, None, Cost::new(cost), at(SECOND)), Decision::TooLarge);
     }
 }
 
@@ -35,8 +37,8 @@ fn large_burst_at_one_a_day_is_held() {
         let rate = Rate::every(day).burst(burst);
         let mut bucket = Bucket::default();
         assert!(bucket.admits(&rate, burst, SECOND));
-        assert_eq!(bucket.ask(&rate, Cost::ONE, SECOND), Verdict::Refused { wait: day });
-        assert_eq!(gcra::decide(&rate, None, Cost::new(213_505), at(SECOND)), Verdict::TooLarge);
+        assert_eq!(bucket.ask(&rate, Cost::ONE, SECOND), Decision::Refused { wait: day });
+        assert_eq!(gcra::decide(&rate, None, Cost::new(213_505), at(SECOND)), Decision::TooLarge);
     }
     assert!(Rate::every(day).try_burst(300_000).is_err(), "it would take 821 years to fill");
 }
@@ -57,7 +59,7 @@ fn rest_brings_one_burst_and_no_more() {
 fn newcomer_without_tokens_gets_them_in_time() {
     let rate = Rate::per_second(1).burst(5).initial_tokens(0);
     let mut bucket = Bucket::default();
-    assert_eq!(bucket.ask(&rate, Cost::new(2), SECOND), Verdict::Refused { wait: Duration::from_secs(2) });
+    assert_eq!(bucket.ask(&rate, Cost::new(2), SECOND), Decision::Refused { wait: Duration::from_secs(2) });
     assert!(!bucket.admits(&rate, 2, 3 * SECOND - 1));
     assert!(bucket.admits(&rate, 2, 3 * SECOND));
 }
@@ -68,7 +70,7 @@ fn cost_of_2_to_the_53_less_1_is_counted_exactly() {
     let mut bucket = Bucket::default();
     assert!(bucket.admits(&rate, Cost::MAX.get(), SECOND));
     let refused = bucket.ask(&rate, Cost::MAX, SECOND + 1);
-    assert_eq!(refused, Verdict::Refused { wait: Duration::from_nanos(Cost::MAX.get() - 1) });
+    assert_eq!(refused, Decision::Refused { wait: Duration::from_nanos(Cost::MAX.get() - 1) });
 }
 
 #[test]

@@ -1,13 +1,16 @@
 use std::{num::NonZeroU32, time::Duration};
 
+use super::{Bucket, SECOND, at, units};
+use crate::{
+    cost::Cost,
+    time::Moment,
+    token_bucket::{
+        gcra::{self, Decision},
+        rate::Rate,
+    },
+};
 use governor::clock::{Clock as _, FakeRelativeClock};
 use proptest::prelude::*;
-use tollgate::{
-    Cost, Moment, Rate,
-    rule::gcra::{self, Verdict},
-};
-
-use super::{Bucket, SECOND, at, units};
 
 fn rates() -> impl Strategy<Value = Rate> {
     (1_u64..1_000, 1_u64..2_000, 1_u64..20, 0_u64..=100).prop_map(|(count, nanos, burst, initial)| {
@@ -59,8 +62,8 @@ proptest! {
     fn wait_is_exact(rate in all_rates(), seed in any::<u64>(), debt in any::<u64>(), now in 0..CENTURIES) {
         let cost = units(1 + seed % rate.capacity());
         let full_at = now + debt % (rate.span().as_nanos() as u64 + CENTURIES); // more than a span: a clock was set back
-        if let Verdict::Refused { wait } = gcra::decide(&rate, Some(full_at), cost, at(now)) {
-            let passes = |then: Moment| matches!(gcra::decide(&rate, Some(full_at), cost, then), Verdict::Admitted { .. });
+        if let Decision::Refused { wait } = gcra::decide(&rate, Some(full_at), cost, at(now)) {
+            let passes = |then: Moment| matches!(gcra::decide(&rate, Some(full_at), cost, then), Decision::Admitted { .. });
             prop_assert!(wait > Duration::ZERO);
             prop_assert!(passes(at(now) + wait));
             prop_assert!(!passes(at(now) + (wait - Duration::from_nanos(1))));
@@ -152,14 +155,14 @@ proptest! {
         let (cost, now) = (units(cost), at(now));
         for state in [None, Some(full_at), Some(now.as_nanos()), Some(u64::MAX), Some(0)] {
             match gcra::decide(&rate, state, cost, now) {
-                Verdict::Admitted { full_at: after } => {
+                Decision::Admitted { full_at: after } => {
                     prop_assert!(cost.get() <= rate.capacity());
                     let debt = u128::from(after.saturating_sub(now.as_nanos()));
                     prop_assert!(debt <= rate.span().as_nanos());
                     prop_assert!(debt >= u128::from(cost.get()) * rate.interval().as_nanos());
                 }
-                Verdict::Refused { wait } => prop_assert!(!wait.is_zero()),
-                Verdict::TooLarge => prop_assert!(cost.get() > rate.capacity()),
+                Decision::Refused { wait } => prop_assert!(!wait.is_zero()),
+                Decision::TooLarge => prop_assert!(cost.get() > rate.capacity()),
             }
             let _ = gcra::level(&rate, state, now);
         }
@@ -184,8 +187,8 @@ proptest! {
             clock.advance(Duration::from_nanos(pause));
             let theirs = oracle.check_n(NonZeroU32::new(cost).unwrap());
             match (bucket.ask(&rate, Cost::new(cost.into()), now), theirs) {
-                (Verdict::Admitted { .. }, Ok(Ok(()))) | (Verdict::TooLarge, Err(_)) => {}
-                (Verdict::Refused { wait }, Ok(Err(not_until))) => {
+                (Decision::Admitted { .. }, Ok(Ok(()))) | (Decision::TooLarge, Err(_)) => {}
+                (Decision::Refused { wait }, Ok(Err(not_until))) => {
                     prop_assert_eq!(wait, not_until.wait_time_from(clock.now()));
                 }
                 (ours, theirs) => prop_assert!(false, "{ours:?} but {theirs:?}"),

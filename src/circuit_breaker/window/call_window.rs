@@ -1,21 +1,20 @@
-//! The last N calls, exactly, without a lock.
+//! Exact window of the last N calls, without a lock.
 
-use crate::{
-    circuit_breaker::trip::{Mark, Tally},
-    sync::{AtomicU8, AtomicU64, Ordering},
-};
+use super::{CallResult, Tally};
+use crate::sync::{AtomicU8, AtomicU64, Ordering};
 
-/// One byte a call. A call takes the next place, swaps its mark in and adds the difference to the sums, so the sums are
-/// those of the places at rest, and whoever adds last sees what all others added.
+/// Ring buffer of call results, one byte each.
 ///
-/// A success that replaces a success writes nothing but the position; in a full window without a bad call, where every
-/// place is the same, it writes nothing at all. So threads that have only good to tell do not meet.
-#[derive(Debug)]
-#[repr(align(128))] // its counters share no line with what is only read
-pub(crate) struct Ring {
+/// A call takes the next place, swaps its result in and adds the difference to the sums. At rest the sums are those of
+/// the places, and the call that adds last sees what all others added.
+///
+/// A success that replaces a success writes only the position. In a full window without a bad call it writes nothing,
+/// because every place holds the same. Threads that report only successes then share no written cache line.
+#[repr(align(128))] // the counters share no cache line with fields that are only read
+pub(crate) struct CallWindow {
     position: AtomicU64,
-    /// Failures in the upper half, slow calls in the lower; each may be below zero for a moment, when a call takes a
-    /// mark out before the call that put it in has added it.
+    /// Failures in the upper half, slow calls in the lower. Each may be below zero for a moment: one call can take out
+    /// the result of another that has not added it yet.
     sums: AtomicU64,
     places: Box<[AtomicU8]>,
 }
@@ -23,15 +22,15 @@ pub(crate) struct Ring {
 const FAILURE: u8 = 1;
 const SLOW: u8 = 2;
 
-impl Ring {
+impl CallWindow {
     pub(crate) fn new(calls: u32) -> Self {
         let places = (0..calls).map(|_| AtomicU8::new(0)).collect();
         Self { position: AtomicU64::new(0), sums: AtomicU64::new(0), places }
     }
 
     #[inline]
-    pub(crate) fn record(&self, mark: Mark) {
-        let bits = if mark.failure { FAILURE } else { 0 } | if mark.slow { SLOW } else { 0 };
+    pub(crate) fn record(&self, result: CallResult) {
+        let bits = if result.failure { FAILURE } else { 0 } | if result.slow { SLOW } else { 0 };
         if bits == 0 && self.sums.load(Ordering::Acquire) == 0 && self.is_full() {
             return;
         }
@@ -72,29 +71,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn after_ten_thousand_successes_a_hundred_failures_fill_the_window() {
-        let ring = Ring::new(100);
-        (0..10_000).for_each(|_| ring.record(Mark::default()));
-        (0..100).for_each(|_| ring.record(Mark { failure: true, slow: false }));
-        assert_eq!(ring.tally(), Tally { calls: 100, failures: 100, slow: 0 });
+    fn hundred_failures_replace_ten_thousand_successes() {
+        let window = CallWindow::new(100);
+        (0..10_000).for_each(|_| window.record(CallResult::default()));
+        (0..100).for_each(|_| window.record(CallResult { failure: true, slow: false }));
+        assert_eq!(window.tally(), Tally { calls: 100, failures: 100, slow: 0 });
     }
 
     #[test]
-    fn a_sum_below_zero_for_a_moment_is_read_as_zero_and_spoils_nothing() {
-        let ring = Ring::new(4);
-        ring.sums.fetch_add(-1_i64 as u64, Ordering::AcqRel);
-        assert_eq!(ring.tally(), Tally { calls: 0, failures: 0, slow: 0 });
-        ring.sums.fetch_add(3 << 32, Ordering::AcqRel);
-        assert_eq!(ring.tally().failures, 3);
+    fn sum_below_zero_reads_as_zero() {
+        let window = CallWindow::new(4);
+        window.sums.fetch_add(-1_i64 as u64, Ordering::AcqRel);
+        assert_eq!(window.tally(), Tally { calls: 0, failures: 0, slow: 0 });
+        window.sums.fetch_add(3 << 32, Ordering::AcqRel);
+        assert_eq!(window.tally().failures, 3);
     }
 
     proptest! {
         #[test]
-        fn it_is_the_list_of_the_last_calls(size in 1..9_u32, calls in prop::collection::vec(any::<(bool, bool)>(), 0..60)) {
-            let ring = Ring::new(size);
+        fn equals_a_list_of_the_last_calls(size in 1..9_u32, calls in prop::collection::vec(any::<(bool, bool)>(), 0..60)) {
+            let window = CallWindow::new(size);
             let mut list = VecDeque::new();
             for (failure, slow) in calls {
-                ring.record(Mark { failure, slow });
+                window.record(CallResult { failure, slow });
                 list.push_back((failure, slow));
                 if list.len() > size as usize {
                     list.pop_front();
@@ -104,7 +103,7 @@ mod tests {
                     failures: list.iter().filter(|call| call.0).count() as u64,
                     slow: list.iter().filter(|call| call.1).count() as u64,
                 };
-                prop_assert_eq!(ring.tally(), expected);
+                prop_assert_eq!(window.tally(), expected);
             }
         }
     }

@@ -3,9 +3,13 @@
 mod properties;
 mod stories;
 
-use tollgate::{
-    Cost, Moment, Rate,
-    rule::gcra::{self, Verdict},
+use crate::{
+    cost::Cost,
+    time::Moment,
+    token_bucket::{
+        gcra::{self, Decision},
+        rate::Rate,
+    },
 };
 
 const SECOND: u64 = 1_000_000_000;
@@ -15,18 +19,18 @@ const SECOND: u64 = 1_000_000_000;
 struct Bucket(Option<u64>);
 
 impl Bucket {
-    fn ask(&mut self, rate: &Rate, cost: Cost, now: u64) -> Verdict {
+    fn ask(&mut self, rate: &Rate, cost: Cost, now: u64) -> Decision {
         let verdict = gcra::decide(rate, self.0, cost, at(now));
         match verdict {
-            Verdict::Admitted { full_at } => self.0 = Some(full_at),
-            Verdict::Refused { .. } => self.0 = Some(self.0.unwrap_or_else(|| gcra::newcomer(rate, at(now)))),
-            Verdict::TooLarge => {}
+            Decision::Admitted { full_at } => self.0 = Some(full_at),
+            Decision::Refused { .. } => self.0 = Some(self.0.unwrap_or_else(|| gcra::newcomer(rate, at(now)))),
+            Decision::TooLarge => {}
         }
         verdict
     }
 
     fn admits(&mut self, rate: &Rate, cost: u64, now: u64) -> bool {
-        matches!(self.ask(rate, units(cost), now), Verdict::Admitted { .. })
+        matches!(self.ask(rate, units(cost), now), Decision::Admitted { .. })
     }
 }
 

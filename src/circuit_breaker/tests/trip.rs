@@ -1,13 +1,15 @@
-//! The rules, by arithmetic.
+//! Rules by which a circuit opens, with given counts.
 
-use super::*;
+use std::time::Duration;
+
+use crate::circuit_breaker::{trip::Trip, window::Tally};
 
 fn tally(calls: u64, failures: u64, slow: u64) -> Tally {
     Tally { calls, failures, slow }
 }
 
 #[test]
-fn a_rate_opens_at_its_share_and_not_below() {
+fn rate_opens_at_its_share_and_not_below() {
     let trip = Trip::failure_rate(0.07);
     assert_eq!(trip.judge(tally(100, 7, 0), 0), Some("failure_rate"));
     assert_eq!(trip.judge(tally(100, 6, 0), 0), None);
@@ -21,7 +23,7 @@ fn a_rate_opens_at_its_share_and_not_below() {
 }
 
 #[test]
-fn each_rule_has_its_own_minimum() {
+fn each_rate_has_its_own_minimum_of_calls() {
     let trip = Trip::failure_rate(0.5).min_requests(4).or(Trip::slow_rate(0.5).min_requests(10));
     assert_eq!(trip.judge(tally(4, 2, 4), 0), Some("failure_rate"));
     assert_eq!(trip.judge(tally(9, 0, 9), 0), None);
@@ -30,7 +32,7 @@ fn each_rule_has_its_own_minimum() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_with_value_and_reason() {
+fn invalid_values_are_rejected_with_value_and_reason() {
     let text = |trip: Trip| trip.check().unwrap_err().to_string();
     for share in [0.0, -0.5, 1.000_1, f64::NAN, f64::INFINITY] {
         let expected = format!("failure rate must be above 0 and at most 1, got {share}");
