@@ -42,7 +42,7 @@ fn call_dropped_at_any_poll_releases_its_probe() {
         for _ in 0..polls {
             assert!(poll(&mut call).is_pending());
         }
-        drop(call); // the only probe's place, given back each time
+        drop(call); // releases the only probe slot each time
         assert_ne!(breaker.state(), CircuitState::Closed);
     }
     assert_eq!(poll(&mut Box::pin(breaker.call(async { Ok::<_, ()>(7) }))), Poll::Ready(Ok(7)));

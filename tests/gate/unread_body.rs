@@ -67,7 +67,7 @@ async fn serve(slots: usize) -> (SocketAddr, Arc<InFlight>, mpsc::UnboundedRecei
     (address, policy, heard)
 }
 
-/// A connection whose streams may send nothing until the client says so.
+/// A connection whose streams cannot send data until the client opens the window.
 async fn closed_window(address: SocketAddr) -> h2::client::SendRequest<Bytes> {
     let socket = TcpStream::connect(address).await.unwrap();
     socket.set_nodelay(true).unwrap();
