@@ -62,5 +62,5 @@ async fn slot_is_held_while_the_body_streams() {
     }
     assert_eq!(streaming.len(), 2);
     streaming.pop();
-    assert_eq!(service.oneshot(Request::new(())).await.unwrap().status(), StatusCode::OK, "one place is free again");
+    assert_eq!(service.oneshot(Request::new(())).await.unwrap().status(), StatusCode::OK, "one slot is free again");
 }

@@ -101,7 +101,7 @@ async fn on_body_runs_only_if_a_body_follows_the_head() {
     struct Listening(Option<Arc<std::sync::atomic::AtomicUsize>>);
     impl Permit for Listening {
         fn on_body(&mut self) {
-            self.0.take().expect("told once").fetch_add(1, Ordering::Relaxed);
+            self.0.take().expect("called once").fetch_add(1, Ordering::Relaxed);
         }
         fn settle(self, _: Outcome<'_>) {}
     }

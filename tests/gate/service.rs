@@ -56,7 +56,7 @@ async fn shut_policy_refuses_before_a_never_ready_service() {
 #[tokio::test]
 async fn probe_due_at_the_call_polls_the_service_ready() {
     for (layer, recorder, mut ends) in [Recorder::layer(), Recorder::later()] {
-        recorder.shut.store(true, Ordering::SeqCst); // shut when asked, open when called
+        recorder.shut.store(true, Ordering::SeqCst); // shut in poll_ready, open in call
         let response = layer.layer(Strict::default()).oneshot(get("/")).await.unwrap();
         response.into_body().collect().await.unwrap();
         assert_eq!(ends.next().await, "complete 6");

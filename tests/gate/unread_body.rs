@@ -67,7 +67,7 @@ async fn serve(slots: usize) -> (SocketAddr, Arc<InFlight>, mpsc::UnboundedRecei
     (address, policy, heard)
 }
 
-/// A connection whose streams may send nothing until the client says so.
+/// A connection whose streams cannot send data until the client opens the window.
 async fn closed_window(address: SocketAddr) -> h2::client::SendRequest<Bytes> {
     let socket = TcpStream::connect(address).await.unwrap();
     socket.set_nodelay(true).unwrap();
@@ -87,7 +87,7 @@ async fn next(heard: &mut mpsc::UnboundedReceiver<String>) -> String {
 }
 
 #[tokio::test]
-async fn a_slot_is_held_to_the_end_of_the_body() {
+async fn slot_is_held_to_the_end_of_the_body() {
     let (address, policy, mut heard) = serve(2).await;
     let mut client = closed_window(address).await;
     let mut bodies = Vec::new();
@@ -123,6 +123,6 @@ async fn ten_thousand_resets_leak_no_slot() {
 
 #[tokio::test]
 #[ignore = "takes minutes"]
-async fn a_million_resets_leak_no_slot() {
+async fn million_resets_leak_no_slot() {
     resets_leak_no_slot(1_000_000).await;
 }
