@@ -1,17 +1,17 @@
 //! Billing rule: how the rows of an attempt become amounts of an invoice.
 //!
-//! Several limits may count one kind, and each of them writes a row for the same order. The unit that is billed is
+//! Several limits may count one kind, and each of them writes a row for the same command. The unit that is billed is
 //! therefore not the row but the item: the rows of one attempt with the same entry, part and kind.
 //!
 //! - An item bills once, whichever limits counted it. Its rows differ only where a counter was full, so the amount
 //!   farthest from 0 stands for all.
 //! - A void takes back every item that its attempt had billed before it. It is not read from its own rows: those differ
-//!   from limit to limit as soon as the limits of a kind have changed since the charge, and where no count of it was there to
-//!   give back to, its one row names no limit.
+//!   from limit to limit as soon as the limits of a kind have changed since the charge, and its one row names no
+//!   limit if no counter was left to return to.
 //! - A reset makes room and returns no money, a grant is no usage: neither bills.
 //!
 //! An item belongs to the time at which it was written, so consecutive periods bill everything once. The ledger states the
-//! same rule in SQL (`store/ledger/billed.rs`); both are compared with a book that knows neither.
+//! same rule in SQL (`ledger/billed.rs`); both are compared with a book that knows neither.
 
 use std::sync::Arc;
 
@@ -20,10 +20,10 @@ use super::{EntryKind, Row};
 /// Item: an amount that is billed once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Billed<T> {
-    /// When it was written.
+    /// Time at which it was written.
     pub(crate) at: T,
     pub(crate) kind: Arc<str>,
-    /// Signed: a void bills less than nothing.
+    /// Signed: a void bills a negative amount.
     pub(crate) amount: i64,
 }
 
