@@ -19,7 +19,7 @@
 //! plain `SocketAddr` in the request's extensions; where there is none, all clients share one bucket.
 //!
 //! Start with [`TokenBucketLayer`], [`QuotaLayer`] and [`CircuitBreakerLayer`]. [`identity`] finds the client of a request,
-//! [`refusal`] is the answer on the wire, and [`GateLayer::of`] takes a policy of your own.
+//! [`refusal`] is the answer on the wire, and [`GateLayer::new`] takes a policy of your own.
 //!
 //! Each feature has one module, which depends only on those above it:
 //!
@@ -57,22 +57,18 @@ pub use circuit_breaker::{CallError, CircuitBreaker, CircuitBreakerLayer, Circui
 pub use classify::{CallOutcome, Classify, DefaultClassifier, Verdict};
 pub use cost::Cost;
 pub use error::ConfigError;
-pub use gate::{Admit, Body, Event, Gate, GateFuture, GateLayer, MaybeFuture, Observer, Observers, Outcome, Permit};
+pub use gate::{Admit, Body, Event, Gate, GateFuture, GateLayer, MaybeFuture, Observer, Outcome, Permit};
 pub use head::{RequestHead, ResponseHead};
 pub use identity::{
     ApiKey, Client, Digest, Digester, Forwarded, Identify, IdentityGuarantees, Lookup, Name, OnUnidentified, PeerIp,
     Principal, Tier, Unverified, Verified,
 };
 pub use kind::{Direction, Kind};
-#[cfg(feature = "postgres")]
-pub use ledger::PostgresLedger;
-#[cfg(feature = "sqlite")]
-pub use ledger::SqliteLedger;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use ledger::{
     ArchiveReport, BillingDrift, BillingError, BillingProvider, Drift, Entries, GrantEntry, Invoice, InvoiceLine,
-    JobStanding, Ledger, LedgerEntry, LedgerError, LedgerJob, MemoryProvider, PastUsage, ReconcileReport, Spool,
-    SpoolError,
+    JobStanding, Ledger, LedgerBuilder, LedgerEntry, LedgerError, LedgerJob, MemoryProvider, PastUsage,
+    ReconcileReport, Spool, SpoolError,
 };
 pub use policy_name::PolicyName;
 pub use quota::{
@@ -84,16 +80,6 @@ pub use quota::{
 pub use refusal::{Dialect, Reason, Refusal, Violation};
 pub use time::{Clock, FakeClock, Moment, Period, Window};
 pub use token_bucket::{Rate, TokenBucketLayer, TokenBuckets};
-
-/// Rules that tests drive directly. Not part of the API.
-#[doc(hidden)]
-pub mod rule {
-    pub use crate::{
-        circuit_breaker::Trip,
-        sync::{Acquired, Lease, Leases},
-        token_bucket::gcra,
-    };
-}
 
 /// The README's examples compile.
 #[cfg(doctest)]

@@ -1,7 +1,6 @@
 //! Faults that rate limiters and circuit breakers were seen to have, one test each: the name says what must not be.
-#![allow(missing_docs)]
 
-mod common;
+mod support;
 
 use std::{
     collections::HashSet,
@@ -18,15 +17,15 @@ use std::{
 
 use axum::{Router, routing::get};
 use bytes::Bytes;
-use common::{Log, Strict, get as request};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
+use support::gate::{Log, Strict, get as request};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tollgate::{
     Admit, CircuitBreakerLayer, CircuitState, Client, Cost, Digester, Event, FakeClock, Forwarded, GateLayer, Identify,
-    MaybeFuture, Moment, Outcome, PeerIp, Permit, PolicyName, Rate, Reason, Refusal, RequestHead, TokenBucketLayer,
-    Trip, Unverified,
-    rule::{Lease, Leases},
+    MaybeFuture, Outcome, PeerIp, Permit, PolicyName, Rate, Reason, Refusal, RequestHead, TokenBucketLayer, Trip,
+    Unverified,
 };
 use tower::{Layer, ServiceExt, limit::ConcurrencyLimitLayer, service_fn};
 
@@ -217,28 +216,27 @@ async fn the_service_is_not_called_before_the_decision() {
     assert_eq!(calls.load(Ordering::SeqCst), 1);
 }
 
-/// So many at once, the simplest policy that holds something.
-struct AtMost(Mutex<Leases>);
-struct Slot(Arc<AtMost>, Lease);
+/// Limits requests in flight.
+struct AtMost(Arc<Semaphore>);
+struct Slot(OwnedSemaphorePermit);
 
 impl Admit for AtMost {
     type Permit = Slot;
     fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Slot, Refusal>> {
-        let acquired = self.0.lock().unwrap().acquire(Moment::default());
         let full = || Refusal::new(Reason::Capacity, PolicyName::try_new("at most").unwrap());
-        MaybeFuture::Ready(acquired.map(|acquired| Slot(Arc::clone(self), acquired.lease)).ok_or_else(full))
+        MaybeFuture::Ready(Arc::clone(&self.0).try_acquire_owned().map(Slot).map_err(|_| full()))
     }
 }
 
 impl Permit for Slot {
     fn settle(self, _: Outcome<'_>) {
-        self.0.0.lock().unwrap().release(self.1);
+        drop(self.0);
     }
 }
 
 #[tokio::test]
 async fn a_slot_is_not_free_at_the_head_while_the_body_streams() {
-    let layer = GateLayer::of(AtMost(Mutex::new(Leases::new(2, Duration::MAX, Duration::MAX))));
+    let layer = GateLayer::new(AtMost(Arc::new(Semaphore::new(2))));
     let service = layer.layer(service_fn(|_: Request<()>| async {
         let frames = futures_util::stream::pending::<Result<Frame<Bytes>, ()>>();
         Ok::<_, ()>(Response::new(StreamBody::new(frames)))
@@ -333,7 +331,7 @@ async fn successes_from_before_the_trip_do_not_close_it() {
             })
         })
         .collect();
-    common::yield_times(10).await;
+    support::gate::yield_times(10).await;
     for _ in 0..3 {
         let _ = breaker.call(async { Err::<(), _>(()) }).await;
     }

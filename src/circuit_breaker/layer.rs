@@ -3,53 +3,74 @@
 use std::{sync::Arc, thread, time::Duration};
 
 use super::{
-    breaker::CircuitBreaker,
-    circuit::Circuit,
+    circuit::{BreakerConfig, Circuit},
+    classifier::ResultClassifier,
+    handle::CircuitBreaker,
     keys::Keys,
-    policy::{CircuitPolicy, KeyOf},
-    setup::{BreakerConfig, Judge},
+    policy::{CircuitBreakerPolicy, KeyOf},
 };
 use super::{machine::Recovery, trip::Trip};
 use crate::{
     backoff::Backoff,
     classify::Classify,
     error::ConfigError,
-    gate::{Blueprint, GateLayer, PolicyContext},
+    gate::{ConfiguredLayer, PolicyConfig, PolicyContext, gate_layer},
 };
 
-/// A layer that stops calling a service that fails, and finds out when it is well again.
+/// Stops calling a service that fails, and probes for its recovery.
 ///
-/// See [the module](crate::circuit_breaker) for examples.
+/// One circuit, which opens after five failures in a row:
 ///
 /// ```
 /// use tollgate::{CircuitBreakerLayer, Trip};
-/// let layer: CircuitBreakerLayer = CircuitBreakerLayer::new(Trip::consecutive(5));
+/// use tower::ServiceBuilder;
+///
+/// let stack = ServiceBuilder::new().layer(CircuitBreakerLayer::new(Trip::consecutive(5)));
 /// ```
-pub type CircuitBreakerLayer = GateLayer<CircuitBlueprint>;
-
-/// The settings of a [`CircuitBreakerLayer`], named where a type must be.
+///
+/// One circuit for each host, around hyper's pooled client:
 ///
 /// ```
-/// use tollgate::{CircuitBreakerLayer, GateLayer, Trip, circuit_breaker::CircuitBlueprint};
-/// fn upstream() -> GateLayer<CircuitBlueprint> {
-///     CircuitBreakerLayer::new(Trip::consecutive(3))
-/// }
-/// # upstream();
+/// use std::time::Duration;
+/// use http_body_util::Empty;
+/// use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+/// use tollgate::{CircuitBreakerLayer, Trip};
+/// use tower::ServiceBuilder;
+///
+/// let breaker = CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20))
+///     .recovery_timeout(Duration::from_secs(5))
+///     .per_host();
+/// let client = Client::builder(TokioExecutor::new()).build_http::<Empty<bytes::Bytes>>();
+/// let client = ServiceBuilder::new().layer(breaker).service(client);
 /// ```
+///
+/// The layer is its own builder. Its circuits belong to the layer: all services that it and its clones wrap, and its
+/// [handle](Self::handle), share them. A setter creates a layer with circuits of its own, so settings come first.
+///
+/// [The module](crate::circuit_breaker) says which results count, and where time-outs belong.
+pub struct CircuitBreakerLayer(ConfiguredLayer<CircuitBreakerConfig>);
+
+/// Settings of a [`CircuitBreakerLayer`].
 #[derive(Clone)]
-pub struct CircuitBlueprint {
+pub(super) struct CircuitBreakerConfig {
     trip: Trip,
     recovery_timeout: Duration,
     max_open: Option<Duration>,
     probes: u32,
     close_after: Option<u32>,
     probe_timeout: Option<Duration>,
-    judge: Judge,
+    classifier: ResultClassifier,
     pub(super) key: Option<KeyOf>,
     pub(super) max_keys: usize,
 }
 
-impl GateLayer<CircuitBlueprint> {
+gate_layer!(
+    CircuitBreakerLayer,
+    CircuitBreakerPolicy,
+    "(layer: tollgate::CircuitBreakerLayer) -> tollgate::CircuitBreakerLayer"
+);
+
+impl CircuitBreakerLayer {
     /// A breaker that opens by `trip`.
     ///
     /// # Panics
@@ -80,18 +101,18 @@ impl GateLayer<CircuitBlueprint> {
     /// ```
     pub fn try_new(trip: Trip) -> Result<Self, ConfigError> {
         trip.check()?;
-        let blueprint = CircuitBlueprint {
+        let config = CircuitBreakerConfig {
             trip,
             recovery_timeout: Duration::from_secs(10),
             max_open: None,
             probes: 1,
             close_after: None,
             probe_timeout: None,
-            judge: Judge::default(),
+            classifier: ResultClassifier::default(),
             key: None,
             max_keys: 1_024,
         };
-        Ok(Self::from_blueprint(blueprint, "circuit_breaker"))
+        Ok(Self(ConfiguredLayer::new(config, "circuit_breaker")))
     }
 
     /// How long the circuit stays open before its first probe, with up to a fifth more so that a fleet does not probe
@@ -108,7 +129,7 @@ impl GateLayer<CircuitBlueprint> {
     #[must_use]
     pub fn recovery_timeout(self, time: Duration) -> Self {
         positive("recovery_timeout", time);
-        self.with_blueprint(|blueprint| blueprint.recovery_timeout = time)
+        self.with(|config| config.recovery_timeout = time)
     }
 
     /// The cap of the open time, which doubles with each failed probe: 60 s by default, or the recovery time-out where
@@ -125,7 +146,7 @@ impl GateLayer<CircuitBlueprint> {
     #[must_use]
     pub fn max_open(self, time: Duration) -> Self {
         positive("max_open", time);
-        self.with_blueprint(|blueprint| blueprint.max_open = Some(time))
+        self.with(|config| config.max_open = Some(time))
     }
 
     /// How many probes may be under way at once while the circuit is half-open: 1 by default, so that a service which
@@ -141,7 +162,7 @@ impl GateLayer<CircuitBlueprint> {
     #[must_use]
     pub fn probes(self, probes: u32) -> Self {
         at_least_one("probes", probes);
-        self.with_blueprint(|blueprint| blueprint.probes = probes)
+        self.with(|config| config.probes = probes)
     }
 
     /// How many probes must succeed for the circuit to close: as many as may be under way by default.
@@ -156,7 +177,7 @@ impl GateLayer<CircuitBlueprint> {
     #[must_use]
     pub fn close_after(self, successes: u32) -> Self {
         at_least_one("close_after", successes);
-        self.with_blueprint(|blueprint| blueprint.close_after = Some(successes))
+        self.with(|config| config.close_after = Some(successes))
     }
 
     /// After how long a probe without an answer loses its place to the next: 30 s by default, or
@@ -176,7 +197,7 @@ impl GateLayer<CircuitBlueprint> {
     #[must_use]
     pub fn probe_timeout(self, time: Duration) -> Self {
         positive("probe_timeout", time);
-        self.with_blueprint(|blueprint| blueprint.probe_timeout = Some(time))
+        self.with(|config| config.probe_timeout = Some(time))
     }
 
     /// Takes the time to the end of the body for slowness, not to its head, and judges a good answer only there.
@@ -189,7 +210,7 @@ impl GateLayer<CircuitBlueprint> {
     /// ```
     #[must_use]
     pub fn slow_to_end(self) -> Self {
-        self.with_blueprint(|blueprint| blueprint.judge.slow_to_end = true)
+        self.with(|config| config.classifier.slow_to_end = true)
     }
 
     /// Counts 429 and `RESOURCE_EXHAUSTED` as failures, for a service whose limit all callers share; not by default,
@@ -201,7 +222,7 @@ impl GateLayer<CircuitBlueprint> {
     /// ```
     #[must_use]
     pub fn count_rate_limits(self) -> Self {
-        self.with_blueprint(|blueprint| blueprint.judge.statuses = blueprint.judge.statuses.count_rate_limits())
+        self.with(|config| config.classifier.default = config.classifier.default.count_rate_limits())
     }
 
     /// Opens at once when a failed response says `Retry-After`, for so long at least and 60 s at most; not by default,
@@ -216,7 +237,7 @@ impl GateLayer<CircuitBlueprint> {
     /// ```
     #[must_use]
     pub fn honor_retry_after(self) -> Self {
-        self.with_blueprint(|blueprint| blueprint.judge.honor_retry_after = true)
+        self.with(|config| config.classifier.honor_retry_after = true)
     }
 
     /// Lets `classify` say what a failure is, instead of [`DefaultClassifier`](crate::DefaultClassifier).
@@ -230,7 +251,7 @@ impl GateLayer<CircuitBlueprint> {
     /// ```
     #[must_use]
     pub fn classify(self, classify: impl Classify) -> Self {
-        self.with_blueprint(|blueprint| blueprint.judge.custom = Some(Arc::new(classify)))
+        self.with(|config| config.classifier.custom = Some(Arc::new(classify)))
     }
 
     /// The breaker itself: its state, its switches, and a guard for calls that are no requests.
@@ -244,7 +265,11 @@ impl GateLayer<CircuitBlueprint> {
     /// ```
     #[must_use]
     pub fn handle(&self) -> CircuitBreaker {
-        self.policy().breaker.clone()
+        self.0.policy().breaker.clone()
+    }
+
+    pub(super) fn with(self, change: impl FnOnce(&mut CircuitBreakerConfig)) -> Self {
+        Self(self.0.with(|layer| change(&mut layer.config)))
     }
 }
 
@@ -256,15 +281,15 @@ fn at_least_one(what: &str, number: u32) {
     assert!(number > 0, "{}", ConfigError::new(what, "be positive", number));
 }
 
-impl Blueprint for CircuitBlueprint {
-    type Policy = CircuitPolicy;
+impl PolicyConfig for CircuitBreakerConfig {
+    type Policy = CircuitBreakerPolicy;
 
-    fn build(&self, context: &PolicyContext) -> Arc<CircuitPolicy> {
+    fn build(&self, context: &PolicyContext) -> Arc<CircuitBreakerPolicy> {
         let first = self.recovery_timeout;
         let longest = self.max_open.unwrap_or(first.max(Duration::from_secs(60)));
         let must = || format!("be at least the recovery timeout of {first:?}");
         assert!(longest >= first, "{}", ConfigError::new("max_open", &must(), format_args!("{longest:?}")));
-        let setup = Arc::new(BreakerConfig {
+        let config = Arc::new(BreakerConfig {
             name: context.name.clone(),
             clock: context.clock.clone(),
             observers: context.observers.clone(),
@@ -277,21 +302,15 @@ impl Blueprint for CircuitBlueprint {
                     .probe_timeout
                     .unwrap_or(self.trip.slow_bound().clamp(Duration::from_secs(30), Duration::from_secs(600))),
             },
-            judge: self.judge.clone(),
+            classifier: self.classifier.clone(),
         });
-        let keys = self.key.is_some().then(|| Arc::new(Keys::new(Arc::clone(&setup), self.max_keys)));
-        let breaker = CircuitBreaker { circuit: Circuit::new(setup, seats(), None), keys };
-        Arc::new(CircuitPolicy { breaker, key: self.key.clone() })
+        let keys = self.key.is_some().then(|| Arc::new(Keys::new(Arc::clone(&config), self.max_keys)));
+        let breaker = CircuitBreaker { circuit: Circuit::new(config, stripes(), None), keys };
+        Arc::new(CircuitBreakerPolicy { breaker, key: self.key.clone() })
     }
 }
 
 /// As many threads as run side by side, within reason: a reader of the window visits each seat.
-fn seats() -> usize {
+fn stripes() -> usize {
     thread::available_parallelism().map_or(1, |threads| threads.get().next_power_of_two()).min(16)
-}
-
-impl std::fmt::Debug for CircuitBlueprint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CircuitBlueprint").field("trip", &self.trip).finish_non_exhaustive()
-    }
 }

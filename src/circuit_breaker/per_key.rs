@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use http::header::HOST;
 
-use super::layer::CircuitBlueprint;
+use super::layer::CircuitBreakerLayer;
 use crate::{
     error::ConfigError,
-    gate::GateLayer,
     head::RequestHead,
     identity::{Digest, Digester},
 };
 
-impl GateLayer<CircuitBlueprint> {
+impl CircuitBreakerLayer {
     /// A circuit of its own for each key; requests without a key share one.
     ///
     /// While a key's circuit is open the service is still asked whether it is ready, because a key is known only with
@@ -27,7 +26,7 @@ impl GateLayer<CircuitBlueprint> {
     /// ```
     #[must_use]
     pub fn per_key(self, key: impl Fn(&RequestHead<'_>, &Digester) -> Option<Digest> + Send + Sync + 'static) -> Self {
-        self.with_blueprint(|blueprint| blueprint.key = Some(Arc::new(key)))
+        self.with(|config| config.key = Some(Arc::new(key)))
     }
 
     /// A circuit of its own for each host that requests are for: the authority of the URI, else the `Host` field.
@@ -77,6 +76,6 @@ impl GateLayer<CircuitBlueprint> {
     #[must_use]
     pub fn max_keys(self, keys: usize) -> Self {
         assert!(keys > 0, "{}", ConfigError::new("max_keys", "be positive", keys));
-        self.with_blueprint(|blueprint| blueprint.max_keys = keys)
+        self.with(|config| config.max_keys = keys)
     }
 }

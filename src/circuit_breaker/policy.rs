@@ -2,7 +2,7 @@
 
 use std::{any::Any, fmt, sync::Arc};
 
-use super::{breaker::CircuitBreaker, permit::CircuitPermit, ticket::Ticket};
+use super::{circuit::Ticket, handle::CircuitBreaker, permit::CircuitBreakerPermit};
 use crate::{
     classify::CallOutcome,
     gate::{Admit, Event, MaybeFuture},
@@ -17,35 +17,35 @@ pub(crate) type KeyOf = Arc<dyn Fn(&RequestHead<'_>, &Digester) -> Option<Digest
 /// The policy of a [`CircuitBreakerLayer`](crate::CircuitBreakerLayer).
 ///
 /// ```
-/// use tollgate::{Gate, circuit_breaker::CircuitPolicy};
-/// type Guarded<S> = Gate<S, CircuitPolicy>; // what the layer makes of a service
+/// use tollgate::{Gate, circuit_breaker::CircuitBreakerPolicy};
+/// type Guarded<S> = Gate<S, CircuitBreakerPolicy>; // what the layer makes of a service
 /// ```
-pub struct CircuitPolicy {
+pub struct CircuitBreakerPolicy {
     pub(super) breaker: CircuitBreaker,
     pub(super) key: Option<KeyOf>,
 }
 
-impl Admit for CircuitPolicy {
-    type Permit = CircuitPermit;
+impl Admit for CircuitBreakerPolicy {
+    type Permit = CircuitBreakerPermit;
 
     #[inline]
-    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<CircuitPermit, Refusal>> {
-        let setup = self.breaker.circuit.setup();
-        let now = setup.clock.now();
+    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<CircuitBreakerPermit, Refusal>> {
+        let config = &self.breaker.circuit.config;
+        let now = config.clock.now();
         let key = self.key.as_ref().and_then(|key| key(request, Digester::process()));
         let admitted = match (key, &self.breaker.keys) {
             (Some(key), Some(keys)) => match keys.circuit(key, now) {
                 Some(circuit) => circuit.admit(now),
                 None => {
-                    setup.observers.emit(&Event::Overflow { policy: &setup.name });
-                    Ok(Ticket::Free)
+                    config.observers.emit(&Event::Overflow { policy: &config.name });
+                    Ok(Ticket::Uncounted)
                 }
             },
             _ => self.breaker.circuit.admit(now),
         };
         MaybeFuture::Ready(match admitted {
-            Ok(ticket) => Ok(CircuitPermit::new(ticket, now)),
-            Err(wait) => Err(setup.refusal(wait)),
+            Ok(ticket) => Ok(CircuitBreakerPermit::new(ticket, now)),
+            Err(wait) => Err(config.refusal(wait)),
         })
     }
 
@@ -59,14 +59,14 @@ impl Admit for CircuitPolicy {
     fn unready(self: &Arc<Self>, error: &dyn Any) {
         let circuit = &self.breaker.circuit;
         if self.key.is_none() {
-            let setup = circuit.setup();
-            circuit.unready(setup.judge.of(&CallOutcome::Error(error)), setup.clock.now());
+            let config = &circuit.config;
+            circuit.unready(config.classifier.judge(&CallOutcome::Error(error)), config.clock.now());
         }
     }
 }
 
-impl fmt::Debug for CircuitPolicy {
+impl fmt::Debug for CircuitBreakerPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CircuitPolicy").field("breaker", &self.breaker).finish_non_exhaustive()
+        f.debug_struct("CircuitBreakerPolicy").field("breaker", &self.breaker).finish_non_exhaustive()
     }
 }

@@ -49,7 +49,7 @@ pin_project! {
     }
 }
 
-type Decision<A> = Pin<Box<dyn Future<Output = Result<<A as Admit>::Permit, Refusal>> + Send>>;
+type DecisionFuture<A> = Pin<Box<dyn Future<Output = Result<<A as Admit>::Permit, Refusal>> + Send>>;
 
 pin_project! {
     #[project = StateProjection]
@@ -75,9 +75,9 @@ struct Waiting<S, ReqB, A: Admit> {
     /// Whether the service was polled ready.
     ready: bool,
     request: Option<Request<ReqB>>,
-    keeper: Arc<GateShared<A>>,
+    shared: Arc<GateShared<A>>,
     /// A store was asked, and what it says is still to be applied.
-    decision: Option<Decision<A>>,
+    decision: Option<DecisionFuture<A>>,
     guard: Guard<A::Permit>,
 }
 
@@ -92,11 +92,11 @@ where
         if let Some(decision) = &mut self.decision {
             let decision = ready!(decision.as_mut().poll(cx));
             let request = self.request.as_ref().expect("polled after completion");
-            match self.keeper.apply(decision) {
+            match self.shared.apply(decision) {
                 Ok(permit) => self.guard = Guard::new(permit),
                 Err(refusal) => {
                     self.service = None; // releases what the service has reserved before the answer is made
-                    let answer = Some(self.keeper.answer(refusal, &RequestHead::of(request)));
+                    let answer = Some(self.shared.answer(refusal, &RequestHead::of(request)));
                     return Poll::Ready(Ok(State::Refused { answer }));
                 }
             }
@@ -111,7 +111,7 @@ where
         }
         let mut request = self.request.take().expect("polled after completion");
         let mut guard = self.guard.take();
-        let bare = begin(&*self.keeper.policy, &mut request, &mut guard);
+        let bare = begin(&*self.shared.policy, &mut request, &mut guard);
         let service = self.service.take();
         let future = guard.run(move || service.expect("polled ready above").call(request)); // drops the service too
         Poll::Ready(Ok(State::Serving { future, guard, bare }))
@@ -155,24 +155,24 @@ where
     }
 
     pub(super) fn deciding(
-        decision: Decision<A>,
-        keeper: Arc<GateShared<A>>,
+        decision: DecisionFuture<A>,
+        shared: Arc<GateShared<A>>,
         service: S,
         request: Request<ReqB>,
         ready: bool,
     ) -> Self {
         let (service, request, decision) = (Some(service), Some(request), Some(decision));
-        Self::waiting(Waiting { keeper, service, ready, request, decision, guard: Guard::new(None) })
+        Self::waiting(Waiting { shared, service, ready, request, decision, guard: Guard::new(None) })
     }
 
     pub(super) fn readying(
-        keeper: Arc<GateShared<A>>,
+        shared: Arc<GateShared<A>>,
         service: S,
         request: Request<ReqB>,
         guard: Guard<A::Permit>,
     ) -> Self {
         let (service, request) = (Some(service), Some(request));
-        Self::waiting(Waiting { keeper, service, ready: false, request, decision: None, guard })
+        Self::waiting(Waiting { shared, service, ready: false, request, decision: None, guard })
     }
 
     fn waiting(waiting: Waiting<S, ReqB, A>) -> Self {

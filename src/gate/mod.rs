@@ -1,6 +1,6 @@
 //! The one service behind every layer: it asks a policy before the request and tells it the end after it.
 //!
-//! A policy is a value that implements [`Admit`]. [`GateLayer::of`] makes a layer of it:
+//! A policy is a value that implements [`Admit`]. [`GateLayer::new`] makes a layer of it:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -24,7 +24,7 @@
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 //! let policy = HttpsOnly(PolicyName::try_new("https only").unwrap());
 //! let service = ServiceBuilder::new()
-//!     .layer(GateLayer::of(policy))
+//!     .layer(GateLayer::new(policy))
 //!     .service(service_fn(|_: Request<String>| async { Ok::<_, ()>(Response::new(String::from("hello"))) }));
 //! let answer = service.oneshot(Request::get("http://example.org/").body(String::new()).unwrap()).await.unwrap();
 //! assert_eq!(answer.status(), StatusCode::FORBIDDEN);
@@ -40,12 +40,16 @@ mod layer;
 mod maybe_future;
 mod observe;
 mod service;
+mod setters;
 
 pub use admit::{Admit, Outcome, Permit};
 pub use body::Body;
 pub(crate) use client_resolver::ClientResolver;
 pub use future::GateFuture;
-pub use layer::{Blueprint, GateLayer, PolicyContext};
+pub use layer::GateLayer;
+pub(crate) use layer::{ConfiguredLayer, PolicyConfig, PolicyContext};
 pub use maybe_future::MaybeFuture;
-pub use observe::{Event, Observer, Observers};
+pub(crate) use observe::Observers;
+pub use observe::{Event, Observer};
 pub use service::Gate;
+pub(crate) use setters::gate_layer;

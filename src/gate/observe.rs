@@ -160,16 +160,11 @@ impl<O: Observer + ?Sized> Observer for Arc<O> {
 }
 
 /// Observers of a layer; none by default, which costs one branch per event.
-///
-/// ```
-/// assert!(tollgate::Observers::default().is_empty());
-/// ```
 #[derive(Clone, Default)]
-pub struct Observers(Option<Arc<dyn Observer>>);
+pub(crate) struct Observers(Option<Arc<dyn Observer>>);
 
 impl Observers {
     /// Adds an observer. Each event is emitted to all.
-    #[must_use]
     pub(crate) fn and(self, observer: impl Observer) -> Self {
         Self(Some(if self.is_empty() {
             Arc::new(observer)
@@ -182,24 +177,15 @@ impl Observers {
     }
 
     /// Emits an event to every observer. A panic of an observer is caught.
-    ///
-    /// ```
-    /// use tollgate::{Event, Observers, PolicyName};
-    ///
-    /// fn admit(policy: &PolicyName, observers: &Observers) {
-    ///     observers.emit(&Event::Admitted { policy });
-    /// }
-    /// ```
     #[inline]
-    pub fn emit(&self, event: &Event<'_>) {
+    pub(crate) fn emit(&self, event: &Event<'_>) {
         if let Some(observer) = &self.0 {
             let _ = catch_unwind(AssertUnwindSafe(|| observer.observe(event)));
         }
     }
 
     /// Returns whether there is no observer.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 }

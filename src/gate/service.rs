@@ -38,7 +38,7 @@ use crate::{head::RequestHead, refusal::Refusal};
 /// ```
 pub struct Gate<S, A> {
     inner: S,
-    keeper: Arc<GateShared<A>>,
+    shared: Arc<GateShared<A>>,
     readiness: Readiness,
 }
 
@@ -54,8 +54,8 @@ enum Readiness {
 }
 
 impl<S, A> Gate<S, A> {
-    pub(super) fn new(inner: S, keeper: Arc<GateShared<A>>) -> Self {
-        Self { inner, keeper, readiness: Readiness::NotPolled }
+    pub(super) fn new(inner: S, shared: Arc<GateShared<A>>) -> Self {
+        Self { inner, shared, readiness: Readiness::NotPolled }
     }
 }
 
@@ -73,7 +73,7 @@ where
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         // A dead upstream is never ready: whoever waited for it here would wait for a refusal for ever.
-        if self.keeper.shut() {
+        if self.shared.shut() {
             return Poll::Ready(Ok(()));
         }
         self.readiness = Readiness::NotReady; // also if the poll panics
@@ -82,36 +82,36 @@ where
             self.readiness = Readiness::Ready;
         }
         if let Poll::Ready(Err(error)) = &polled
-            && self.keeper.manner.enabled
+            && self.shared.options.enabled
         {
-            self.keeper.policy.unready(error);
+            self.shared.policy.unready(error);
         }
         polled
     }
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
         let ready = self.readiness == Readiness::Ready;
-        let permit = if self.keeper.waves_through(&request) {
+        let permit = if self.shared.waves_through(&request) {
             None
         } else {
-            match self.keeper.policy.admit(&RequestHead::of(&request)) {
-                MaybeFuture::Ready(decision) => match self.keeper.apply(decision) {
+            match self.shared.policy.admit(&RequestHead::of(&request)) {
+                MaybeFuture::Ready(decision) => match self.shared.apply(decision) {
                     Ok(permit) => permit,
                     Err(refusal) => return GateFuture::refused(self.refuse(refusal, &RequestHead::of(&request))),
                 },
                 MaybeFuture::Future(decision) => {
                     let service = self.take();
-                    return GateFuture::deciding(decision, Arc::clone(&self.keeper), service, request, ready);
+                    return GateFuture::deciding(decision, Arc::clone(&self.shared), service, request, ready);
                 }
             }
         };
         let mut guard = Guard::new(permit);
         if !ready {
             let service = guard.run(|| self.take());
-            return GateFuture::readying(Arc::clone(&self.keeper), service, request, guard);
+            return GateFuture::readying(Arc::clone(&self.shared), service, request, guard);
         }
         self.readiness = Readiness::NotPolled;
-        let bare = begin(&*self.keeper.policy, &mut request, &mut guard);
+        let bare = begin(&*self.shared.policy, &mut request, &mut guard);
         guard.calling();
         let future = self.inner.call(request);
         GateFuture::serving(future, guard, bare)
@@ -134,13 +134,13 @@ impl<S: Clone, A> Gate<S, A> {
         if self.readiness != Readiness::NotPolled {
             drop(self.take());
         }
-        self.keeper.answer(refusal, request)
+        self.shared.answer(refusal, request)
     }
 }
 
 impl<S: Clone, A> Clone for Gate<S, A> {
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), Arc::clone(&self.keeper))
+        Self::new(self.inner.clone(), Arc::clone(&self.shared))
     }
 }
 

@@ -46,7 +46,7 @@ impl Ledger {
     /// # #[cfg(feature = "sqlite")]
     /// # async fn example() -> Result<(), tollgate::LedgerError> {
     /// use std::time::Duration;
-    /// let ledger = tollgate::SqliteLedger::open("quota.db").await?.with_horizon(Duration::from_secs(400 * 86_400));
+    /// let ledger = tollgate::Ledger::sqlite("quota.db").open().await?.with_horizon(Duration::from_secs(400 * 86_400));
     /// # Ok(())
     /// # }
     /// ```

@@ -2,16 +2,16 @@
 
 use std::{error::Error, fmt};
 
-use super::DbError;
+use super::{DbError, SpoolError};
 
 /// Why a database cannot keep a ledger: it cannot be reached, would lose what was acknowledged, or has other tables.
 ///
 /// ```no_run
 /// # #[cfg(feature = "sqlite")]
 /// # tokio_test(async {
-/// use tollgate::SqliteLedger;
+/// use tollgate::Ledger;
 ///
-/// let error = SqliteLedger::open("/proc/ledger.db").await.unwrap_err();
+/// let error = Ledger::sqlite("/proc/ledger.db").open().await.unwrap_err();
 /// println!("{}", error.reason());
 /// # });
 /// # fn tokio_test(_: impl Future) {}
@@ -40,6 +40,12 @@ impl fmt::Display for LedgerError {
 }
 
 impl Error for LedgerError {}
+
+impl From<SpoolError> for LedgerError {
+    fn from(error: SpoolError) -> Self {
+        Self::new(error.reason())
+    }
+}
 
 impl From<DbError> for LedgerError {
     fn from(failure: DbError) -> Self {

@@ -1,18 +1,20 @@
 //! The ledger, for those who use it.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use super::writer::{Reads, Row};
 use super::{
-    Database, DbError, LedgerInner, LedgerStore, Session, Timeouts,
+    Database, DbError, LedgerError, LedgerInner, LedgerStore, Session, Spool, Timeouts,
     database::{Audited, CounterMismatch, Past, Sum},
+    fallback::Fallback,
     new_id,
 };
 use crate::{
+    error::ConfigError,
     quota::{
         OnFailure, QuotaStore,
         account::AccountSettings,
-        store::{BackendFactory, QuotaBackend, Trouble},
+        store::{BackendFactory, QuotaBackend, StoreError},
     },
     time::Clock,
 };
@@ -35,12 +37,12 @@ use crate::{
 /// ```
 /// # #[cfg(feature = "sqlite")]
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
-/// use tollgate::{Client, OnFailure, Period, Plan, Quota, QuotaLayer, SqliteLedger};
+/// use tollgate::{Client, Ledger, OnFailure, Period, Plan, Quota, QuotaLayer};
 ///
 /// # let file = std::env::temp_dir().join(format!("tollgate-{}.db", fastrand::u64(..)));
-/// let ledger = SqliteLedger::open(&file).await?;
+/// let ledger = Ledger::sqlite(&file).open().await?;
 /// let plan = Plan::new("paid").limit(Quota::units("tokens", 1_000).per(Period::month()));
-/// let quotas = QuotaLayer::new(plan).store_in(&ledger, OnFailure::Closed).handle();
+/// let quotas = QuotaLayer::new(plan).store_in(&ledger, OnFailure::FailClosed).handle();
 /// quotas.charge(&Client::named("acme"), ("tokens", 700)).await.unwrap();
 /// quotas.charge(&Client::named("acme"), ("tokens", 700)).await.unwrap_err();
 /// # std::fs::remove_file(file).unwrap();
@@ -57,26 +59,27 @@ pub(super) trait Kept: Send + Sync {
         most: usize,
         settings: AccountSettings,
         clock: &Clock,
-        on_failure: &OnFailure,
-    ) -> Arc<dyn QuotaBackend>;
+        on_failure: OnFailure,
+    ) -> Result<Arc<dyn QuotaBackend>, ConfigError>;
+    fn spool(&self) -> Option<&Spool>;
     fn set_patience(&self, caller: Duration);
     fn shut(&self, most: Duration) -> Later<'_, ()>;
     fn backlog(&self) -> usize;
-    fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<Dated>, Trouble>>;
+    fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<Dated>, StoreError>>;
     /// The sums, and a time before which no row can be written any more.
-    fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<(u64, Vec<Sum>), Trouble>>;
-    fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, Trouble>>;
-    fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<CounterMismatch>), Trouble>>;
-    fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, Trouble>>;
+    fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<(u64, Vec<Sum>), StoreError>>;
+    fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, StoreError>>;
+    fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<CounterMismatch>), StoreError>>;
+    fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, StoreError>>;
     /// The database's clock, in nanoseconds since 1970.
-    fn now(&self) -> Later<'_, Result<u64, Trouble>>;
+    fn now(&self) -> Later<'_, Result<u64, StoreError>>;
     fn horizon(&self) -> Option<Duration>;
     fn set_horizon(&self, horizon: Duration);
-    fn tenants<'a>(&'a self, after: Option<&'a str>, most: usize) -> Later<'a, Result<Vec<Arc<str>>, Trouble>>;
-    fn seal(&self, before: u64) -> Later<'_, Result<u64, Trouble>>;
-    fn sealed(&self) -> Later<'_, Result<u64, Trouble>>;
-    fn archive<'a>(&'a self, tenant: &'a str, before: u64) -> Later<'a, Result<u64, Trouble>>;
-    fn job<'a>(&'a self, tenant: &'a str, job: &'a str) -> Later<'a, Result<Vec<Row>, Trouble>>;
+    fn tenants<'a>(&'a self, after: Option<&'a str>, most: usize) -> Later<'a, Result<Vec<Arc<str>>, StoreError>>;
+    fn seal(&self, before: u64) -> Later<'_, Result<u64, StoreError>>;
+    fn sealed(&self) -> Later<'_, Result<u64, StoreError>>;
+    fn archive<'a>(&'a self, tenant: &'a str, before: u64) -> Later<'a, Result<u64, StoreError>>;
+    fn job<'a>(&'a self, tenant: &'a str, job: &'a str) -> Later<'a, Result<Vec<Row>, StoreError>>;
 }
 
 /// A row with its number and its time.
@@ -96,8 +99,19 @@ pub(super) struct Which {
 const TIMEOUTS: Timeouts = Timeouts { reply: Duration::from_secs(2), step: Duration::from_secs(5) };
 
 impl Ledger {
-    pub(crate) fn in_database(database: impl Audited) -> Self {
-        Self(Arc::new(Books(LedgerInner::new(database, TIMEOUTS))))
+    pub(super) fn new(database: impl Audited, spool: Option<Spool>) -> Result<Self, LedgerError> {
+        let inner = LedgerInner::new(database, TIMEOUTS);
+        let writer: Arc<dyn Any + Send + Sync> = Arc::clone(&inner.writer) as _;
+        if spool.as_ref().is_some_and(|spool| !spool.shared().bind(&writer)) {
+            return Err(LedgerError::new("a spool must belong to one ledger, got two"));
+        }
+        Ok(Self(Arc::new(Books { inner, spool })))
+    }
+
+    /// Returns the spool that the ledger was opened with.
+    #[must_use]
+    pub fn spool(&self) -> Option<&Spool> {
+        self.0.spool()
     }
 
     /// Waits so long for each decision, and for what is read at once; 2 s by default. Whoever was not answered by then is
@@ -109,7 +123,7 @@ impl Ledger {
     /// # #[cfg(feature = "sqlite")]
     /// # async fn example() -> Result<(), tollgate::LedgerError> {
     /// use std::time::Duration;
-    /// let ledger = tollgate::SqliteLedger::open("quota.db").await?.deadline(Duration::from_millis(250));
+    /// let ledger = tollgate::Ledger::sqlite("quota.db").open().await?.deadline(Duration::from_millis(250));
     /// # Ok(())
     /// # }
     /// ```
@@ -151,7 +165,12 @@ impl Ledger {
     }
 }
 
-struct Books<D: Audited>(Arc<LedgerInner<D>>);
+/// A ledger and its spool. The spool is not part of the inner ledger, which a task holds for moments: its file is unlocked
+/// as soon as the last handle and the last layer are dropped.
+struct Books<D: Audited> {
+    inner: Arc<LedgerInner<D>>,
+    spool: Option<Spool>,
+}
 
 impl<D: Audited> Kept for Books<D> {
     fn accounts(
@@ -159,78 +178,83 @@ impl<D: Audited> Kept for Books<D> {
         most: usize,
         settings: AccountSettings,
         clock: &Clock,
-        on_failure: &OnFailure,
-    ) -> Arc<dyn QuotaBackend> {
-        LedgerStore::new(Arc::clone(&self.0), most, settings, clock, on_failure)
+        on_failure: OnFailure,
+    ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
+        let fallback = Fallback::new(self.spool.as_ref(), on_failure, most)?;
+        Ok(LedgerStore::new(Arc::clone(&self.inner), fallback, most, settings, clock))
+    }
+
+    fn spool(&self) -> Option<&Spool> {
+        self.spool.as_ref()
     }
 
     fn set_patience(&self, caller: Duration) {
-        self.0.writer.set_reply_timeout(caller);
+        self.inner.writer.set_reply_timeout(caller);
     }
 
     fn shut(&self, most: Duration) -> Later<'_, ()> {
-        Box::pin(self.0.writer.shut_down(most))
+        Box::pin(self.inner.writer.shut_down(most))
     }
 
     fn backlog(&self) -> usize {
-        self.0.writer.backlog()
+        self.inner.writer.backlog()
     }
 
-    fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<Dated>, Trouble>> {
+    fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<Dated>, StoreError>> {
         let Which { tenant, from, until, after } = which;
-        Box::pin(self.0.read(self.0.writer.database.entries(tenant, *from, *until, *after, most)))
+        Box::pin(self.inner.read(self.inner.writer.database.entries(tenant, *from, *until, *after, most)))
     }
 
-    fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<(u64, Vec<Sum>), Trouble>> {
-        let database = &self.0.writer.database;
-        Box::pin(self.0.read_all(async move {
+    fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<(u64, Vec<Sum>), StoreError>> {
+        let database = &self.inner.writer.database;
+        Box::pin(self.inner.read_all(async move {
             let now = passed(database, tenant).await?;
             Ok((now, database.sums(tenant, from, until).await?))
         }))
     }
 
-    fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, Trouble>> {
-        Box::pin(self.0.read_all(self.0.writer.database.past(tenant, at)))
+    fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, StoreError>> {
+        Box::pin(self.inner.read_all(self.inner.writer.database.past(tenant, at)))
     }
 
-    fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<CounterMismatch>), Trouble>> {
-        Box::pin(self.0.read_all(self.0.writer.database.drifts(most)))
+    fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<CounterMismatch>), StoreError>> {
+        Box::pin(self.inner.read_all(self.inner.writer.database.drifts(most)))
     }
 
-    fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, Trouble>> {
-        Box::pin(self.0.read_all(self.0.writer.database.repair(tenant)))
+    fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, StoreError>> {
+        Box::pin(self.inner.read_all(self.inner.writer.database.repair(tenant)))
     }
 
-    fn now(&self) -> Later<'_, Result<u64, Trouble>> {
-        Box::pin(async { Ok(self.0.read(self.0.writer.database.account("")).await?.0) })
+    fn now(&self) -> Later<'_, Result<u64, StoreError>> {
+        Box::pin(async { Ok(self.inner.read(self.inner.writer.database.account("")).await?.0) })
     }
 
     fn horizon(&self) -> Option<Duration> {
-        self.0.horizon().map(Duration::from_nanos)
+        self.inner.horizon().map(Duration::from_nanos)
     }
 
     fn set_horizon(&self, horizon: Duration) {
-        self.0.set_horizon(horizon);
+        self.inner.set_horizon(horizon);
     }
 
-    fn tenants<'a>(&'a self, after: Option<&'a str>, most: usize) -> Later<'a, Result<Vec<Arc<str>>, Trouble>> {
-        Box::pin(self.0.read_all(self.0.writer.database.tenants(after, most)))
+    fn tenants<'a>(&'a self, after: Option<&'a str>, most: usize) -> Later<'a, Result<Vec<Arc<str>>, StoreError>> {
+        Box::pin(self.inner.read_all(self.inner.writer.database.tenants(after, most)))
     }
 
-    fn seal(&self, before: u64) -> Later<'_, Result<u64, Trouble>> {
-        Box::pin(self.0.read_all(self.0.writer.database.seal(before)))
+    fn seal(&self, before: u64) -> Later<'_, Result<u64, StoreError>> {
+        Box::pin(self.inner.read_all(self.inner.writer.database.seal(before)))
     }
 
-    fn sealed(&self) -> Later<'_, Result<u64, Trouble>> {
-        Box::pin(self.0.read_all(self.0.writer.database.sealed()))
+    fn sealed(&self) -> Later<'_, Result<u64, StoreError>> {
+        Box::pin(self.inner.read_all(self.inner.writer.database.sealed()))
     }
 
-    fn archive<'a>(&'a self, tenant: &'a str, before: u64) -> Later<'a, Result<u64, Trouble>> {
-        Box::pin(self.0.read_all(self.0.writer.database.archive(tenant, before, new_id())))
+    fn archive<'a>(&'a self, tenant: &'a str, before: u64) -> Later<'a, Result<u64, StoreError>> {
+        Box::pin(self.inner.read_all(self.inner.writer.database.archive(tenant, before, new_id())))
     }
 
-    fn job<'a>(&'a self, tenant: &'a str, job: &'a str) -> Later<'a, Result<Vec<Row>, Trouble>> {
-        Box::pin(self.0.read(self.0.writer.database.job(tenant, job)))
+    fn job<'a>(&'a self, tenant: &'a str, job: &'a str) -> Later<'a, Result<Vec<Row>, StoreError>> {
+        Box::pin(self.inner.read(self.inner.writer.database.job(tenant, job)))
     }
 }
 
@@ -248,8 +272,8 @@ impl BackendFactory for Ledger {
         most: usize,
         settings: AccountSettings,
         clock: &Clock,
-        on_failure: &OnFailure,
-    ) -> Arc<dyn QuotaBackend> {
+        on_failure: OnFailure,
+    ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
         self.0.accounts(most, settings, clock, on_failure)
     }
 

@@ -4,6 +4,7 @@ mod archive;
 mod audit;
 mod billed;
 mod billing;
+mod builder;
 mod columns;
 mod database;
 mod entry;
@@ -11,7 +12,6 @@ mod error;
 mod fallback;
 mod handle;
 mod job;
-mod open;
 mod owner;
 #[cfg(feature = "postgres")]
 mod postgres;
@@ -29,16 +29,13 @@ mod written;
 pub use archive::ArchiveReport;
 pub use audit::{Drift, Entries, PastUsage, ReconcileReport};
 pub use billing::{BillingDrift, BillingError, BillingProvider, Invoice, InvoiceLine, MemoryProvider};
+pub use builder::LedgerBuilder;
 pub(crate) use database::{Database, DbError, Session};
 pub use entry::{GrantEntry, LedgerEntry};
 pub use error::LedgerError;
 pub use fallback::{Spool, SpoolError};
 pub use handle::Ledger;
 pub use job::{JobStanding, LedgerJob};
-#[cfg(feature = "postgres")]
-pub use open::PostgresLedger;
-#[cfg(feature = "sqlite")]
-pub use open::SqliteLedger;
 pub(crate) use owner::LedgerInner;
 pub(crate) use store::LedgerStore;
 pub(crate) use writer_task::{Timeouts, WriterTask, new_id};

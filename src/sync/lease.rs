@@ -11,25 +11,8 @@ use crate::time::Moment;
 /// `max_stall`. Its own late release then does nothing. Memory follows the most slots ever held at once.
 ///
 /// A full table is searched only when a slot can be overdue, so that a refusal costs a comparison.
-///
-/// ```
-/// use std::{num::NonZeroU64, time::Duration};
-/// use tollgate::{Moment, rule::Leases};
-///
-/// let start = Moment::from_nanos(1);
-/// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::from_secs(5));
-/// let first = slots.acquire(start).unwrap().lease;
-/// assert!(slots.acquire(start).is_none());
-///
-/// let later = start + Duration::from_secs(6); // no progress for six seconds
-/// let second = slots.acquire(later).unwrap();
-/// assert!(second.reclaimed);
-/// assert!(!slots.release(first)); // too late: nothing happens
-/// assert!(slots.release(second.lease));
-/// assert_eq!(slots.held(), 0);
-/// ```
 #[derive(Clone, Debug)]
-pub struct Leases {
+pub(crate) struct Leases {
     limit: usize,
     max_hold: Duration,
     max_stall: Duration,
@@ -41,37 +24,22 @@ pub struct Leases {
 }
 
 /// The right to one slot of one table: which slot, and which of its holders.
-///
-/// ```
-/// # use std::{num::NonZeroU64, time::Duration};
-/// # use tollgate::{Moment, rule::Leases};
-/// let mut slots = Leases::new(2, Duration::from_secs(60), Duration::MAX);
-/// let (a, b) = (slots.acquire(Moment::default()).unwrap(), slots.acquire(Moment::default()).unwrap());
-/// assert_ne!(a.lease, b.lease);
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Lease {
+pub(crate) struct Lease {
     slot: u32,
     /// Counts the leases of the table.
     generation: NonZeroU64,
 }
 
 /// A lease, and whether it was another's until now.
-///
-/// ```
-/// # use std::{num::NonZeroU64, time::Duration};
-/// # use tollgate::{Moment, rule::Leases};
-/// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::MAX);
-/// assert!(!slots.acquire(Moment::default()).unwrap().reclaimed);
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Acquired {
+pub(crate) struct Acquired {
     /// The right to the slot.
-    pub lease: Lease,
+    pub(crate) lease: Lease,
     /// True when an overdue holder lost the slot for it.
-    pub reclaimed: bool,
+    pub(crate) reclaimed: bool,
     /// True when that holder had made progress before it stood still.
-    pub had_progressed: bool,
+    pub(crate) had_progressed: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -85,29 +53,13 @@ struct Slot {
 
 impl Leases {
     /// `slots` slots, none of them held; a table of none lends nothing.
-    ///
-    /// ```
-    /// # use std::{num::NonZeroU64, time::Duration};
-    /// # use tollgate::{Moment, rule::Leases};
-    /// let mut none = Leases::new(0, Duration::MAX, Duration::MAX);
-    /// assert!(none.acquire(Moment::default()).is_none());
-    /// ```
-    #[must_use]
-    pub const fn new(slots: usize, max_hold: Duration, max_stall: Duration) -> Self {
+    pub(crate) const fn new(slots: usize, max_hold: Duration, max_stall: Duration) -> Self {
         let quiet_until = Moment::MAX;
         Self { limit: slots, max_hold, max_stall, slots: Vec::new(), free: Vec::new(), issued: 0, quiet_until }
     }
 
     /// A free slot, else one whose holder is overdue, else nothing.
-    ///
-    /// ```
-    /// # use std::{num::NonZeroU64, time::Duration};
-    /// # use tollgate::{Moment, rule::Leases};
-    /// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::MAX);
-    /// assert!(slots.acquire(Moment::default()).is_some());
-    /// assert!(slots.acquire(Moment::default()).is_none());
-    /// ```
-    pub fn acquire(&mut self, now: Moment) -> Option<Acquired> {
+    pub(crate) fn acquire(&mut self, now: Moment) -> Option<Acquired> {
         self.acquire_since(now, now)
     }
 
@@ -139,16 +91,7 @@ impl Leases {
     }
 
     /// Notes that the holder has made progress; a late one changes nothing.
-    ///
-    /// ```
-    /// # use std::{num::NonZeroU64, time::Duration};
-    /// # use tollgate::{Moment, rule::Leases};
-    /// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::from_secs(5));
-    /// let lease = slots.acquire(Moment::default()).unwrap().lease;
-    /// slots.touch(lease, Moment::default() + Duration::from_secs(4));
-    /// assert!(slots.acquire(Moment::default() + Duration::from_secs(8)).is_none());
-    /// ```
-    pub fn touch(&mut self, lease: Lease, now: Moment) {
+    pub(crate) fn touch(&mut self, lease: Lease, now: Moment) {
         if let Some(slot) = self.slot_of(lease) {
             slot.progress = slot.progress.max(now);
             slot.touched = true;
@@ -165,16 +108,7 @@ impl Leases {
     }
 
     /// Gives a slot back, and says whether it was still the lease's own.
-    ///
-    /// ```
-    /// # use std::{num::NonZeroU64, time::Duration};
-    /// # use tollgate::{Moment, rule::Leases};
-    /// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::MAX);
-    /// let lease = slots.acquire(Moment::default()).unwrap().lease;
-    /// assert!(slots.release(lease));
-    /// assert!(!slots.release(lease));
-    /// ```
-    pub fn release(&mut self, lease: Lease) -> bool {
+    pub(crate) fn release(&mut self, lease: Lease) -> bool {
         let its_own = self.slot_of(lease).is_some();
         if its_own {
             self.vacate(lease.slot as usize);
@@ -183,31 +117,12 @@ impl Leases {
     }
 
     /// How many slots are held, overdue ones included.
-    ///
-    /// ```
-    /// # use std::{num::NonZeroU64, time::Duration};
-    /// # use tollgate::{Moment, rule::Leases};
-    /// let mut slots = Leases::new(3, Duration::from_secs(60), Duration::MAX);
-    /// let _ = slots.acquire(Moment::default());
-    /// assert_eq!(slots.held(), 1);
-    /// ```
-    #[must_use]
-    pub const fn held(&self) -> usize {
+    pub(crate) const fn held(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
     /// The first moment at which a held slot is overdue if nobody makes progress; looks at every slot.
-    ///
-    /// ```
-    /// # use std::{num::NonZeroU64, time::Duration};
-    /// # use tollgate::{Moment, rule::Leases};
-    /// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::from_secs(5));
-    /// assert_eq!(slots.next_due(), None);
-    /// let _ = slots.acquire(Moment::default());
-    /// assert_eq!(slots.next_due(), Some(Moment::from_nanos(5_000_000_001)));
-    /// ```
-    #[must_use]
-    pub fn next_due(&self) -> Option<Moment> {
+    pub(crate) fn next_due(&self) -> Option<Moment> {
         self.slots.iter().filter(|slot| slot.generation > 0).map(|slot| self.due_of(slot)).min()
     }
 

@@ -1,34 +1,51 @@
-//! The layer and its settings.
+//! The layer and its config.
 
-use std::{fmt, sync::Arc};
+use std::sync::Arc;
 
 use super::rate::Rate;
 use super::{handle::TokenBuckets, policy::TokenBucketPolicy};
 use crate::{
     cost::Cost,
     error::ConfigError,
-    gate::{Blueprint, GateLayer, PolicyContext},
+    gate::{ConfiguredLayer, PolicyConfig, PolicyContext, gate_layer},
     head::RequestHead,
     identity::{Identify, OnUnidentified, PeerIp, Tier},
     refusal::Dialect,
 };
 
-/// Limits how often each client, and all of them together, may pass: a [`GateLayer`] of token buckets.
+/// Limits how often each client, and all of them together, may pass.
+///
+/// One bucket for each peer address:
 ///
 /// ```
 /// use tollgate::{Rate, TokenBucketLayer};
-/// let layer: TokenBucketLayer = TokenBucketLayer::new(Rate::per_second(50).burst(100));
+/// use tower::ServiceBuilder;
+///
+/// let stack = ServiceBuilder::new().layer(TokenBucketLayer::new(Rate::per_second(50).burst(100)));
 /// ```
-pub type TokenBucketLayer = GateLayer<TokenBucket>;
-
-/// The settings of a [`TokenBucketLayer`], whose setters change them.
+///
+/// One bucket for each API key, with a rate by tier, in an axum router:
 ///
 /// ```
-/// use tollgate::{GateLayer, Rate, token_bucket::TokenBucket};
-/// let layer: GateLayer<TokenBucket> = GateLayer::<TokenBucket>::new(Rate::per_second(5));
+/// use std::collections::HashMap;
+/// use axum::{Router, routing::get};
+/// use tollgate::{ApiKey, Principal, Rate, TokenBucketLayer};
+///
+/// let keys = HashMap::from([(String::from("s3cret"), Principal::named("acme").in_tier("pro"))]);
+/// let limit = TokenBucketLayer::new(Rate::per_second(50).burst(100))
+///     .identify_by(ApiKey::header("x-api-key", keys))
+///     .rate_for("pro", Rate::per_second(500))
+///     .and_global(Rate::per_second(5_000));
+/// let app: Router = Router::new().route("/", get(async || "hello")).layer(limit);
 /// ```
+///
+/// The layer is its own builder. Its buckets belong to the layer: all services that it and its clones wrap, and its
+/// [handle](Self::handle), share them. A setter creates a layer with buckets of its own, so settings come first.
+pub struct TokenBucketLayer(ConfiguredLayer<TokenBucketConfig>);
+
+/// Settings of a [`TokenBucketLayer`].
 #[derive(Clone)]
-pub struct TokenBucket {
+pub(super) struct TokenBucketConfig {
     pub(super) rate: Rate,
     pub(super) tiers: Vec<(Tier, Rate)>,
     pub(super) global: Option<Rate>,
@@ -45,7 +62,7 @@ type CostOf = Arc<dyn Fn(&RequestHead<'_>) -> Cost + Send + Sync>;
 /// So many clients are told apart by default: about 64 MB when all of them are there at once, next to nothing before.
 const MAX_CLIENTS: usize = 1 << 20;
 
-impl Blueprint for TokenBucket {
+impl PolicyConfig for TokenBucketConfig {
     type Policy = TokenBucketPolicy;
 
     fn build(&self, context: &PolicyContext) -> Arc<TokenBucketPolicy> {
@@ -53,7 +70,9 @@ impl Blueprint for TokenBucket {
     }
 }
 
-impl GateLayer<TokenBucket> {
+gate_layer!(TokenBucketLayer, TokenBucketPolicy, "(layer: tollgate::TokenBucketLayer) -> tollgate::TokenBucketLayer");
+
+impl TokenBucketLayer {
     /// A bucket of `rate` for each client; clients are told apart by their peer address, see
     /// [`identify_by`](Self::identify_by).
     ///
@@ -63,7 +82,7 @@ impl GateLayer<TokenBucket> {
     /// ```
     #[must_use]
     pub fn new(rate: Rate) -> Self {
-        let settings = TokenBucket {
+        let config = TokenBucketConfig {
             rate,
             tiers: Vec::new(),
             global: None,
@@ -74,7 +93,7 @@ impl GateLayer<TokenBucket> {
             dialect: Dialect::default(),
             max_clients: MAX_CLIENTS,
         };
-        Self::from_blueprint(settings, "default")
+        Self(ConfiguredLayer::new(config, "default"))
     }
 
     /// Tells clients apart by `identify`; by default by a `SocketAddr` in the request's extensions.
@@ -90,7 +109,7 @@ impl GateLayer<TokenBucket> {
     #[must_use]
     pub fn identify_by(self, identify: impl Identify) -> Self {
         let identify = Arc::new(identify);
-        self.with_blueprint(|settings| settings.identify = identify)
+        self.with(|config| config.identify = identify)
     }
 
     /// Gives clients of `tier` a rate of their own; others keep the usual one.
@@ -102,9 +121,9 @@ impl GateLayer<TokenBucket> {
     #[must_use]
     pub fn rate_for(self, tier: impl Into<Tier>, rate: Rate) -> Self {
         let tier = tier.into();
-        self.with_blueprint(|settings| {
-            settings.tiers.retain(|(name, _)| *name != tier);
-            settings.tiers.push((tier, rate));
+        self.with(|config| {
+            config.tiers.retain(|(name, _)| *name != tier);
+            config.tiers.push((tier, rate));
         })
     }
 
@@ -118,7 +137,7 @@ impl GateLayer<TokenBucket> {
     /// ```
     #[must_use]
     pub fn and_global(self, rate: Rate) -> Self {
-        self.with_blueprint(|settings| settings.global = Some(rate))
+        self.with(|config| config.global = Some(rate))
     }
 
     /// What a request costs; one token by default.
@@ -133,7 +152,7 @@ impl GateLayer<TokenBucket> {
     /// ```
     #[must_use]
     pub fn cost(self, cost: impl Fn(&RequestHead<'_>) -> Cost + Send + Sync + 'static) -> Self {
-        self.with_blueprint(|settings| settings.cost = Some(Arc::new(cost)))
+        self.with(|config| config.cost = Some(Arc::new(cost)))
     }
 
     /// What to do with requests that name no client; they share one bucket by default.
@@ -144,7 +163,7 @@ impl GateLayer<TokenBucket> {
     /// ```
     #[must_use]
     pub fn on_unidentified(self, on_unidentified: OnUnidentified) -> Self {
-        self.with_blueprint(|settings| settings.on_unidentified = on_unidentified)
+        self.with(|config| config.on_unidentified = on_unidentified)
     }
 
     /// How responses tell of the limit; the fields of the current draft by default.
@@ -155,7 +174,7 @@ impl GateLayer<TokenBucket> {
     /// ```
     #[must_use]
     pub fn rate_limit_headers(self, dialect: Dialect) -> Self {
-        self.with_blueprint(|settings| settings.dialect = dialect)
+        self.with(|config| config.dialect = dialect)
     }
 
     /// How many clients are told apart at once; 1,048,576 by default, which take 64 MB when all are there.
@@ -175,7 +194,7 @@ impl GateLayer<TokenBucket> {
         if !(1..=u32::MAX as usize).contains(&clients) {
             panic!("{}", ConfigError::new("max_clients", "be from 1 to 2^32 - 1", clients));
         }
-        self.with_blueprint(|settings| settings.max_clients = clients)
+        self.with(|config| config.max_clients = clients)
     }
 
     /// The rate of the bucket that newcomers share while the table is full; the usual rate by default.
@@ -186,7 +205,7 @@ impl GateLayer<TokenBucket> {
     /// ```
     #[must_use]
     pub fn overflow(self, rate: Rate) -> Self {
-        self.with_blueprint(|settings| settings.overflow = Some(rate))
+        self.with(|config| config.overflow = Some(rate))
     }
 
     /// The buckets of this layer, for callers without a request.
@@ -201,12 +220,10 @@ impl GateLayer<TokenBucket> {
     /// ```
     #[must_use]
     pub fn handle(&self) -> TokenBuckets {
-        TokenBuckets::new(Arc::clone(self.policy()))
+        TokenBuckets::new(Arc::clone(self.0.policy()))
     }
-}
 
-impl fmt::Debug for TokenBucket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenBucket").field("rate", &self.rate).finish_non_exhaustive()
+    fn with(self, change: impl FnOnce(&mut TokenBucketConfig)) -> Self {
+        Self(self.0.with(|layer| change(&mut layer.config)))
     }
 }

@@ -44,7 +44,7 @@
 //! The peer is then the proxy, and all its clients share one bucket: say which networks to believe with
 //! [`PeerIp::trust_forwarded`](crate::PeerIp::trust_forwarded).
 
-pub mod gcra;
+mod gcra;
 mod handle;
 mod layer;
 mod permit;
@@ -53,6 +53,9 @@ mod rate;
 mod rates;
 mod table;
 
+pub use gcra::Level;
 pub use handle::TokenBuckets;
-pub use layer::{TokenBucket, TokenBucketLayer};
+pub use layer::TokenBucketLayer;
+pub use permit::TokenBucketPermit;
+pub use policy::TokenBucketPolicy;
 pub use rate::Rate;

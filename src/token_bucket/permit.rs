@@ -11,7 +11,7 @@ use crate::{
     time::Moment,
 };
 
-/// A token that was taken.
+/// Permit of a request that took its tokens.
 #[derive(Debug)]
 pub struct TokenBucketPermit(Option<Taken>);
 

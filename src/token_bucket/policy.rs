@@ -7,12 +7,12 @@ use std::{
 };
 
 use super::{
-    gcra::{self, Level, Verdict},
+    gcra::{self, Decision, Level},
     rate::Rate,
     table::{Entry, Full, Table},
 };
 use super::{
-    layer::TokenBucket,
+    layer::TokenBucketConfig,
     permit::TokenBucketPermit,
     rates::{self, Limit, Rates, full_at},
 };
@@ -26,10 +26,10 @@ use crate::{
     time::Moment,
 };
 
-/// The buckets of a layer.
+/// Policy of a [`TokenBucketLayer`](crate::TokenBucketLayer): its rates and buckets.
 pub struct TokenBucketPolicy {
     pub(super) context: PolicyContext,
-    settings: TokenBucket,
+    config: TokenBucketConfig,
     rates: HotSwap<Rates>,
     table: Table,
     overflow: Mutex<Option<Entry>>,
@@ -47,15 +47,15 @@ enum No {
 }
 
 impl TokenBucketPolicy {
-    pub(super) fn new(settings: TokenBucket, context: PolicyContext) -> Self {
-        let TokenBucket { rate, ref tiers, global, overflow, dialect, max_clients, .. } = settings;
+    pub(super) fn new(config: TokenBucketConfig, context: PolicyContext) -> Self {
+        let TokenBucketConfig { rate, ref tiers, global, overflow, dialect, max_clients, .. } = config;
         let rates = Rates::new(&context, dialect, rate, tiers, global, overflow);
         Self {
             rates: HotSwap::new(rates),
             table: Table::new(max_clients),
             overflow: Mutex::new(None),
-            whom: ClientResolver::new(Arc::clone(&settings.identify), settings.on_unidentified),
-            settings,
+            whom: ClientResolver::new(Arc::clone(&config.identify), config.on_unidentified),
+            config,
             context,
         }
     }
@@ -119,13 +119,13 @@ impl TokenBucketPolicy {
     ) -> (Option<Entry>, Result<Option<u64>, No>) {
         let before = entry.map(|entry| full_at(entry, rate, now));
         let decision = match gcra::decide(rate, before, cost, now) {
-            Verdict::Admitted { full_at } => self.take_global(rates, cost, now).map(|()| full_at),
-            Verdict::Refused { wait } => {
+            Decision::Admitted { full_at } => self.take_global(rates, cost, now).map(|()| full_at),
+            Decision::Refused { wait } => {
                 let level = gcra::level(rate, before, now);
                 let used = level.limit - level.remaining;
                 both(rates, cost, wait, now).and_then(|wait| Err(No::Own { wait, used }))
             }
-            Verdict::TooLarge => Err(No::Never(Some(rate.capacity()))),
+            Decision::TooLarge => Err(No::Never(Some(rate.capacity()))),
         };
         match decision {
             Ok(full_at) if cost != Cost::PREFLIGHT => (Some(rates::entry(full_at, rate)), Ok(Some(full_at))),
@@ -137,9 +137,9 @@ impl TokenBucketPolicy {
     fn take_global(&self, rates: &Rates, cost: Cost, now: Moment) -> Result<(), No> {
         let Some(all) = &rates.global else { return Ok(()) };
         match all.cell.take(&all.rate, cost, now) {
-            Verdict::Admitted { .. } => Ok(()),
-            Verdict::Refused { wait } => Err(No::Shared(wait)),
-            Verdict::TooLarge => Err(No::Never(None)),
+            Decision::Admitted { .. } => Ok(()),
+            Decision::Refused { wait } => Err(No::Shared(wait)),
+            Decision::TooLarge => Err(No::Never(None)),
         }
     }
 
@@ -184,7 +184,7 @@ impl TokenBucketPolicy {
 
     /// Replaces the usual rate, or that of a tier.
     pub(super) fn change_rate(&self, tier: Option<Tier>, rate: Rate) {
-        self.rates.replace(|rates| rates.with(tier, rate, &self.context, self.settings.dialect));
+        self.rates.replace(|rates| rates.with(tier, rate, &self.context, self.config.dialect));
     }
 
     /// Replaces the rate of all clients together.
@@ -211,9 +211,9 @@ impl TokenBucketPolicy {
 /// must not be refused by the other.
 fn both(rates: &Rates, cost: Cost, first: Duration, now: Moment) -> Result<Duration, No> {
     match rates.global.as_ref().map(|all| all.cell.ask(&all.rate, cost, now)) {
-        Some(Verdict::Refused { wait }) => Ok(first.max(wait)),
-        Some(Verdict::TooLarge) => Err(No::Never(None)),
-        Some(Verdict::Admitted { .. }) | None => Ok(first),
+        Some(Decision::Refused { wait }) => Ok(first.max(wait)),
+        Some(Decision::TooLarge) => Err(No::Never(None)),
+        Some(Decision::Admitted { .. }) | None => Ok(first),
     }
 }
 
@@ -227,10 +227,10 @@ impl Admit for TokenBucketPolicy {
     type Permit = TokenBucketPermit;
 
     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<TokenBucketPermit, Refusal>> {
-        let told = self.settings.dialect != Dialect::None;
+        let told = self.config.dialect != Dialect::None;
         MaybeFuture::Ready(self.whom.charge(request, &self.context.name, &self.context.observers, |client| {
             let Some(client) = client else { return Ok(TokenBucketPermit::silent()) };
-            let cost = self.settings.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));
+            let cost = self.config.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));
             self.take(client.digest(), client.tier(), cost, told)
         }))
     }
@@ -238,6 +238,6 @@ impl Admit for TokenBucketPolicy {
 
 impl fmt::Debug for TokenBucketPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenBucketPolicy").field("terms", &self.context).finish_non_exhaustive()
+        f.debug_struct("TokenBucketPolicy").field("context", &self.context).finish_non_exhaustive()
     }
 }

@@ -103,7 +103,7 @@ async fn what_is_archived_is_never_charged_again(database: Database) {
 
 async fn what_is_open_is_not_sealed(database: Database) {
     let ledger = database.open().await;
-    let layer = QuotaLayer::new(tokens(1_000)).store_in(&ledger, OnFailure::Closed).reservations_last(DAY * 1_000);
+    let layer = QuotaLayer::new(tokens(1_000)).store_in(&ledger, OnFailure::FailClosed).reservations_last(DAY * 1_000);
     let id = layer.handle().reserve(&acme(), ("tokens", 50)).await.unwrap().detach();
     quotas(&ledger, tokens(1_000)).charge(&acme(), ("tokens", 5)).await.unwrap();
     drop(layer);

@@ -12,7 +12,7 @@ use http_body_util::BodyExt;
 use sqlx::{Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
 use tollgate::{
     Admit, Amounts, CloseOutcome, Event, GateLayer, JobRun, Kind, MaybeFuture, PolicyName, Principal, QuotaError,
-    Reason, Refusal, RequestHead, ReservationError, Spool, SqliteLedger, Verified,
+    Reason, Refusal, RequestHead, ReservationError, Spool, Verified,
 };
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -21,31 +21,53 @@ use super::*;
 /// Deadline of callers that cannot be answered, because the file is locked.
 const BRIEF: Duration = Duration::from_millis(400);
 
-/// A ledger in a file, a spool beside it, and who can lock everybody else out of the file.
+/// A ledger in a file with a spool beside it. A test can lock all others out of the file.
 pub(super) struct Scene {
-    directory: PathBuf,
+    directory: Directory,
     pub(super) ledger: Ledger,
     log: Arc<Mutex<Vec<String>>>,
 }
 
+/// Removed when it is dropped.
+pub(super) struct Directory(pub(super) PathBuf);
+
+impl Directory {
+    pub(super) fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("tollgate-{:032x}", fastrand::u128(..)));
+        std::fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 impl Scene {
-    pub(super) async fn in_directory(directory: PathBuf) -> Self {
-        let ledger = SqliteLedger::open(directory.join("quota.db")).await.unwrap();
-        Self { directory, ledger: ledger.deadline(PATIENT), log: Arc::default() }
+    pub(super) async fn in_directory(directory: Directory) -> Self {
+        let (file, spool) = (directory.0.join("quota.db"), directory.0.join("quota.spool"));
+        let ledger = Ledger::sqlite(file).spool_in(spool).open().await;
+        Self { directory, ledger: ledger.unwrap().deadline(PATIENT), log: Arc::default() }
     }
 
     pub(super) async fn new() -> Self {
-        let directory = std::env::temp_dir().join(format!("tollgate-{:032x}", fastrand::u128(..)));
-        std::fs::create_dir(&directory).unwrap();
-        Self::in_directory(directory).await
+        Self::in_directory(Directory::new()).await
+    }
+
+    /// Ends the ledger, so that the next one can open the spool: all layers and spools must be dropped.
+    pub(super) async fn close(self, patience: Duration) -> Directory {
+        self.ledger.shut_down(patience).await;
+        self.directory
     }
 
     pub(super) fn spool(&self) -> Spool {
-        Spool::at(self.spool_path()).unwrap()
+        self.ledger.spool().unwrap().clone()
     }
 
     fn spool_path(&self) -> PathBuf {
-        self.directory.join("quota.spool")
+        self.directory.0.join("quota.spool")
     }
 
     pub(super) fn quotas(&self, plan: Plan, on_failure: OnFailure) -> Quotas {
@@ -65,7 +87,7 @@ impl Scene {
 
     /// Locks the file against all other connections until it is dropped.
     async fn lock(&self) -> SqliteConnection {
-        let options = SqliteConnectOptions::new().filename(self.directory.join("quota.db"));
+        let options = SqliteConnectOptions::new().filename(self.directory.0.join("quota.db"));
         let mut connection = SqliteConnection::connect_with(&options.busy_timeout(HUNG)).await.unwrap();
         connection.execute("BEGIN EXCLUSIVE").await.unwrap();
         connection
@@ -99,17 +121,11 @@ impl Drop for Away {
     }
 }
 
-impl Drop for Scene {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.directory);
-    }
-}
-
 #[tokio::test]
 async fn what_passes_without_the_ledger_is_charged_once_it_is_back_also_past_the_limit() {
     let scene = Scene::new().await;
     let spool = scene.spool();
-    let quotas = scene.quotas(tokens(100), OnFailure::Open(spool.clone()));
+    let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
     quotas.charge(&acme(), ("tokens", 90)).await.unwrap();
     let away = scene.away().await;
     for _ in 0..5 {
@@ -137,13 +153,12 @@ async fn what_passes_without_the_ledger_is_charged_once_it_is_back_also_past_the
 }
 
 #[tokio::test]
-async fn a_job_that_passed_is_a_duplicate_while_the_ledger_is_away_and_after_a_restart() {
-    let (scene, mut ran) = (Scene::new().await, 0);
-    let next = Scene::in_directory(scene.directory.clone()).await;
-    let away = scene.away().await;
-    drop(next.ledger.clone().deadline(BRIEF));
-    for process in [&scene, &next] {
-        let quotas = process.quotas(tokens(100), OnFailure::Open(process.spool()));
+async fn job_that_passed_is_a_duplicate_also_after_a_restart() {
+    let (mut directory, mut ran) = (Directory::new(), 0);
+    for _ in 0..2 {
+        let scene = Scene::in_directory(directory).await;
+        let away = scene.away().await;
+        let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
         let acme = acme();
         let many = (0..20).map(|_| quotas.run_job(&acme, "order 17", ("tokens", 60), async {}));
         let done = futures_util::future::join_all(many).await;
@@ -151,12 +166,15 @@ async fn a_job_that_passed_is_a_duplicate_while_the_ledger_is_away_and_after_a_r
         assert_eq!(ran, 1, "{done:?}");
         let conflict = quotas.run_job(&acme, "order 17", ("tokens", 61), async {}).await.unwrap_err();
         assert_eq!(conflict.reason(), Reason::JobConflict);
+        drop(quotas);
+        scene.ledger.shut_down(Duration::ZERO).await; // before the file is free: nothing is merged
+        drop(away);
+        directory = scene.close(Duration::ZERO).await;
     }
-    drop(away);
-    drop(next.ledger.clone().deadline(PATIENT));
-    let spool = next.spool();
-    let quotas = next.quotas(tokens(100), OnFailure::Open(spool.clone()));
-    Scene::merged(&spool).await;
+    let scene = Scene::in_directory(directory).await;
+    assert_eq!(scene.spool().pending(), 1);
+    let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
+    Scene::merged(&scene.spool()).await;
     assert_eq!(counts(&quotas, &acme()).await, (60, 0));
     let run = quotas.run_job(&acme(), "order 17", ("tokens", 60), async {}).await.unwrap();
     assert_eq!(run, JobRun::Replayed);
@@ -166,7 +184,7 @@ async fn a_job_that_passed_is_a_duplicate_while_the_ledger_is_away_and_after_a_r
 async fn a_reservation_that_passed_is_settled_with_what_was_used() {
     let scene = Scene::new().await;
     let spool = scene.spool();
-    let quotas = scene.quotas(tokens(100), OnFailure::Open(spool.clone()));
+    let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
     let away = scene.away().await;
     quotas.reserve(&acme(), ("tokens", 80)).await.unwrap().commit(("tokens", 30));
     quotas.reserve(&acme(), ("tokens", 80)).await.unwrap().commit(("tokens", 90));
@@ -192,13 +210,13 @@ async fn a_request_that_passed_pays_for_the_bytes_of_its_answer_and_one_that_was
     let plan = Plan::new("paid").limit(Quota::bytes(1_000).per(Period::month()));
     let layer = QuotaLayer::new(plan.limit(Quota::requests(10).per(Period::month())))
         .identify_by(Verified::from_extension(|name: &&'static str| Some(Principal::named(*name))).named_only());
-    let layer = layer.store_in(&scene.ledger, OnFailure::Open(spool.clone()));
+    let layer = layer.store_in(&scene.ledger, OnFailure::FailOpen);
     let away = scene.away().await;
     let served = layer.layer(service_fn(async |_: Request<String>| Ok::<_, ()>(Response::new("x".repeat(5_000)))));
     let answer = served.oneshot(request()).await.unwrap();
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().len(), 5_000);
     let refuses =
-        GateLayer::of(Nobody).layer(service_fn(async |_: Request<String>| Ok::<_, ()>(Response::new(String::new()))));
+        GateLayer::new(Nobody).layer(service_fn(async |_: Request<String>| Ok::<_, ()>(Response::new(String::new()))));
     let answer = layer.layer(refuses).oneshot(request()).await.unwrap();
     assert_eq!(answer.status(), 503);
     drop(away);
@@ -226,7 +244,7 @@ impl Admit for Nobody {
 async fn a_process_passes_its_share_of_what_was_left_and_no_more() {
     let scene = Scene::new().await;
     let (of, spool) = (NonZeroU32::new(2).unwrap(), scene.spool());
-    let quotas = scene.quotas(tokens(100), OnFailure::LocalShare { of, spool: spool.clone() });
+    let quotas = scene.quotas(tokens(100), OnFailure::LocalShare { of });
     quotas.charge(&acme(), ("tokens", 40)).await.unwrap();
     for (round, outage) in [30, 15].into_iter().enumerate() {
         let away = scene.away().await;
@@ -252,7 +270,7 @@ async fn a_process_passes_its_share_of_what_was_left_and_no_more() {
 async fn a_full_spool_refuses_and_takes_again_when_it_is_empty() {
     let scene = Scene::new().await;
     let spool = scene.spool().at_most(1_000);
-    let quotas = scene.quotas(tokens(100), OnFailure::Open(spool.clone()));
+    let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
     let away = scene.away().await;
     let mut passed = 0;
     for _ in 0..20 {
@@ -273,9 +291,9 @@ async fn a_full_spool_refuses_and_takes_again_when_it_is_empty() {
 async fn what_the_ledger_refuses_of_one_client_keeps_nobody_else_out() {
     let scene = Scene::new().await;
     let (spool, cursed) = (scene.spool(), Client::named("cursed"));
-    let quotas = scene.quotas(tokens(100), OnFailure::Open(spool.clone()));
+    let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
     quotas.charge(&acme(), ("tokens", 1)).await.unwrap();
-    let options = SqliteConnectOptions::new().filename(scene.directory.join("quota.db"));
+    let options = SqliteConnectOptions::new().filename(scene.directory.0.join("quota.db"));
     let mut database = SqliteConnection::connect_with(&options).await.unwrap();
     let curse = "CREATE TRIGGER curse BEFORE INSERT ON quota_consumption WHEN NEW.tenant_id = 'cursed'
         BEGIN SELECT raise(ABORT, 'not this one'); END";
@@ -295,7 +313,7 @@ async fn what_the_ledger_refuses_of_one_client_keeps_nobody_else_out() {
 #[tokio::test]
 async fn requests_at_a_time_are_held_without_the_ledger_too() {
     let scene = Scene::new().await;
-    let quotas = scene.quotas(tokens(10).limit(Quota::concurrent(1)), OnFailure::Open(scene.spool()));
+    let quotas = scene.quotas(tokens(10).limit(Quota::concurrent(1)), OnFailure::FailOpen);
     let _away = scene.away().await;
     let (acme, inner) = (acme(), quotas.clone());
     let work = async {
@@ -310,7 +328,7 @@ async fn requests_at_a_time_are_held_without_the_ledger_too() {
 async fn a_request_that_goes_away_while_it_waits_for_the_disk_is_not_charged() {
     let scene = Scene::new().await;
     let spool = scene.spool();
-    let quotas = scene.quotas(tokens(100), OnFailure::Open(spool.clone()));
+    let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
     let away = scene.away().await;
     quotas.charge(&acme(), ("tokens", 1)).await.unwrap();
     for polls in 1..4 {
@@ -336,36 +354,73 @@ async fn a_spool_belongs_to_one_process_and_one_ledger_and_says_what_is_wrong() 
     let spool = scene.spool();
     let error = Spool::at(scene.spool_path()).unwrap_err();
     assert!(error.reason().contains("which another has open"), "{error}");
-    let other = SqliteLedger::in_memory().await.unwrap();
-    let _quotas = scene.quotas(tokens(1), OnFailure::Open(spool.clone()));
-    let both = QuotaLayer::new(tokens(1)).store_in(&other, OnFailure::Open(spool.clone()));
-    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| both.handle())).unwrap_err();
-    assert_eq!(*panic.downcast::<String>().unwrap(), "a spool must belong to one ledger, got two");
+    let error = Ledger::sqlite_in_memory().spool(spool).open().await.unwrap_err();
+    assert_eq!(error.reason(), "a spool must belong to one ledger, got two");
 
-    let path = scene.directory.join("other.spool");
+    let path = scene.directory.0.join("other.spool");
     std::fs::write(&path, "something else entirely").unwrap();
     let error = Spool::at(&path).unwrap_err();
     assert!(error.reason().contains("at byte 0, after 0 whole records, it does not begin as a spool does"), "{error}");
-    let kept = scene.directory.join("other.spool.damaged-1");
+    let kept = scene.directory.0.join("other.spool.damaged-1");
     assert_eq!(std::fs::read_to_string(kept).unwrap(), "something else entirely");
     assert_eq!(Spool::at(&path).unwrap().pending(), 0);
 }
 
 #[tokio::test]
+async fn layer_that_falls_back_needs_a_spool() {
+    let ledger = Ledger::sqlite_in_memory().open().await.unwrap();
+    let of = NonZeroU32::new(3).unwrap();
+    for (on_failure, name) in
+        [(OnFailure::FailOpen, "FailOpen"), (OnFailure::LocalShare { of }, "LocalShare { of: 3 }")]
+    {
+        let layer = QuotaLayer::new(tokens(1)).store_in(&ledger, on_failure);
+        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| layer.handle())).err().unwrap();
+        let must = "must have a spool (open it with `.spool_in(path)`), got none";
+        assert_eq!(*panic.downcast::<String>().unwrap(), format!("ledger under `OnFailure::{name}` {must}"));
+    }
+    let _fits = quotas(&ledger, tokens(1));
+}
+
+#[tokio::test]
+async fn layers_of_one_ledger_share_its_spool() {
+    let scene = Scene::new().await;
+    let rows = Plan::new("rows").limit(Quota::units("rows", 100).per(Period::month()));
+    let (tokens, rows) = (scene.quotas(tokens(100), OnFailure::FailOpen), scene.quotas(rows, OnFailure::FailOpen));
+    let closed = quotas(&scene.ledger, Plan::new("closed").limit(Quota::units("jobs", 9).per(Period::month())));
+    let away = scene.away().await;
+    for amount in 1..=3 {
+        tokens.charge(&acme(), ("tokens", amount)).await.unwrap();
+        rows.reserve(&acme(), ("rows", 9)).await.unwrap().commit(("rows", amount));
+    }
+    let run = tokens.run_job(&acme(), "order 17", ("tokens", 10), async {}).await.unwrap();
+    assert_eq!(run, JobRun::Done(()));
+    let run = rows.run_job(&acme(), "order 17", ("rows", 10), async {}).await;
+    assert_eq!(run.unwrap_err().reason(), Reason::JobConflict, "a ledger has one job of an id, whose layer it may be");
+    assert_eq!(closed.charge(&acme(), ("jobs", 1)).await.unwrap_err().reason(), Reason::Unavailable);
+    assert_eq!(scene.spool().pending(), 10);
+    assert_eq!(scene.told(), ["lost", "lost"], "each layer reports it");
+    drop(away);
+    Scene::merged(&scene.spool()).await;
+    assert_eq!((counts(&tokens, &acme()).await, counts(&rows, &acme()).await), ((16, 0), (6, 0)));
+}
+
+#[tokio::test]
 async fn a_record_that_was_cut_short_is_let_go_and_damage_is_kept_aside() {
     let scene = Scene::new().await;
-    let _away = scene.away().await;
-    let quotas = scene.quotas(tokens(100), OnFailure::Open(scene.spool()));
+    let away = scene.away().await;
+    let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
     for _ in 0..3 {
         quotas.charge(&acme(), ("tokens", 1)).await.unwrap();
     }
     scene.ledger.shut_down(Duration::ZERO).await;
-    drop(quotas);
     let path = scene.spool_path();
+    drop((quotas, away));
+    let _directory = scene.close(Duration::ZERO).await;
+    let pending = || Spool::at(&path).unwrap().pending();
     let whole = std::fs::read(&path).unwrap();
-    assert_eq!(scene.spool().pending(), 3);
+    assert_eq!(pending(), 3);
     std::fs::write(&path, &whole[..whole.len() - 5]).unwrap();
-    assert_eq!(scene.spool().pending(), 2);
+    assert_eq!(pending(), 2);
     assert_eq!(std::fs::read(&path).unwrap(), whole[..16 + (whole.len() - 16) / 3 * 2]);
     let mut altered = whole;
     altered[50] ^= 4;
@@ -376,7 +431,7 @@ async fn a_record_that_was_cut_short_is_let_go_and_damage_is_kept_aside() {
         "{error}"
     );
     assert_eq!(std::fs::read(path.with_extension("spool.damaged-1")).unwrap(), altered);
-    assert_eq!(scene.spool().pending(), 0);
+    assert_eq!(pending(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -384,7 +439,7 @@ async fn many_at_once_are_charged_once_each_however_often_the_ledger_goes_away()
     let scene = Scene::new().await;
     let spool = scene.spool();
     let ledger = scene.ledger.clone().deadline(Duration::from_millis(20));
-    let quotas = QuotaLayer::new(tokens(10)).store_in(&ledger, OnFailure::Open(spool.clone())).handle();
+    let quotas = QuotaLayer::new(tokens(10)).store_in(&ledger, OnFailure::FailOpen).handle();
     let jobs = Arc::new(Mutex::new(Vec::new()));
     let tasks: Vec<_> = (0..16)
         .map(|task| {
@@ -422,11 +477,11 @@ async fn many_at_once_are_charged_once_each_however_often_the_ledger_goes_away()
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_passes_without_a_server_is_charged_once_it_is_back_on_a_server() {
-    let url = servers::Postgres::shared().database();
-    let ledger = tollgate::PostgresLedger::connect(&url).await.unwrap().deadline(BRIEF);
+    let url = crate::support::postgres::Postgres::shared().database();
     let path = std::env::temp_dir().join(format!("tollgate-{:032x}.spool", fastrand::u128(..)));
-    let spool = Spool::at(&path).unwrap();
-    let quotas = QuotaLayer::new(tokens(100)).store_in(&ledger, OnFailure::Open(spool.clone())).handle();
+    let ledger = Ledger::postgres(&url).spool_in(&path).open().await.unwrap().deadline(BRIEF);
+    let spool = ledger.spool().unwrap().clone();
+    let quotas = QuotaLayer::new(tokens(100)).store_in(&ledger, OnFailure::FailOpen).handle();
     let mut away = sqlx::PgConnection::connect(&url).await.unwrap();
     away.execute("BEGIN; LOCK TABLE quota_account IN ACCESS EXCLUSIVE MODE").await.unwrap();
     for job in ["one", "two"] {

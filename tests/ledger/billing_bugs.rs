@@ -246,7 +246,7 @@ impl tollgate::Observer for Counted {
 async fn d8_what_an_alert_needs_is_told(database: Database) {
     let ledger = database.open().await;
     let counted = Arc::new(Counted::default());
-    let layer = QuotaLayer::new(tokens(100)).store_in(&ledger, OnFailure::Closed).observe(Arc::clone(&counted));
+    let layer = QuotaLayer::new(tokens(100)).store_in(&ledger, OnFailure::FailClosed).observe(Arc::clone(&counted));
     let quotas = layer.handle();
     quotas.run_job(&acme(), "j", ("tokens", 95), async {}).await.unwrap();
     for _ in 0..3 {

@@ -346,7 +346,7 @@ async fn reservation_times(database: Database) {
         let ledger = database.open().await.deadline(deadline);
         for (at, ttl) in durations().into_iter().enumerate() {
             let layer = QuotaLayer::new(tokens(1_000)).reservations_last(ttl);
-            let quotas = layer.store_in(&ledger, OnFailure::Closed).handle();
+            let quotas = layer.store_in(&ledger, OnFailure::FailClosed).handle();
             let (client, what) = (Client::named(format!("tenant {at}")), format!("{ttl:?}"));
             let [first, second, left] = [10, 20, 30].map(|amount| (quotas.clone(), client.clone(), amount)).map(
                 |(quotas, client, amount)| async move {
@@ -428,7 +428,7 @@ async fn process_clocks(database: Database) {
     for wall in [0, 1, 1 << 62, i64::MAX as u64, u64::MAX - 1_000, u64::MAX - 1, u64::MAX] {
         let clock = FakeClock::at(Duration::from_nanos(wall));
         let layer = QuotaLayer::new(tokens(1_000)).clock(clock.clone()).reservations_last(Duration::MAX);
-        let quotas = layer.store_in(&ledger, OnFailure::Closed).handle();
+        let quotas = layer.store_in(&ledger, OnFailure::FailClosed).handle();
         let (client, what) = (Client::named(format!("tenant {wall}")), format!("{wall} ns"));
         let id = quotas.reserve(&client, ("tokens", 5)).await.unwrap().detach();
         clock.advance(Duration::MAX);
@@ -448,7 +448,7 @@ async fn passed_while_away_at_any_clock() {
         let spool = scene.spool();
         let plan = tokens(1_000).limit(Quota::units("rows", 100).per(Period::rolling(Duration::from_secs(60))));
         let layer = QuotaLayer::new(plan).clock(FakeClock::at(Duration::from_nanos(wall)));
-        let quotas = layer.store_in(&scene.ledger, OnFailure::Open(spool.clone())).handle();
+        let quotas = layer.store_in(&scene.ledger, OnFailure::FailOpen).handle();
         let lock = scene.away().await;
         for amount in [1, u64::MAX] {
             quotas.charge(&acme(), [("tokens", amount), ("rows", amount)]).await.unwrap();

@@ -74,7 +74,7 @@ const SWITCHES: [fn(QuotaLayer) -> QuotaLayer; 2] = [|layer| layer.enabled(false
 #[tokio::test]
 async fn ledger_that_answers_shares_usage_and_charges_records() {
     let scene = Scene::new().await;
-    let layer = layer(&scene, OnFailure::Closed);
+    let layer = layer(&scene, OnFailure::FailClosed);
     let app = router().layer(layer.clone());
     assert_eq!(ask(&app, "/charge").await, ok("true, active"));
     settled(&scene.ledger).await;
@@ -86,7 +86,7 @@ async fn ledger_that_answers_shares_usage_and_charges_records() {
 #[tokio::test]
 async fn refusal_by_the_ledger_under_shadow_is_idle() {
     let scene = Scene::new().await;
-    let layer = layer(&scene, OnFailure::Closed).shadow();
+    let layer = layer(&scene, OnFailure::FailClosed).shadow();
     layer.handle().record(&acme(), ("requests", 2)).await.unwrap();
     let app = router().layer(layer.clone());
     assert_eq!(ask(&app, "/charge").await, ok("true, idle"));
@@ -97,7 +97,7 @@ async fn refusal_by_the_ledger_under_shadow_is_idle() {
 #[tokio::test]
 async fn closed_ledger_that_is_away_under_shadow_is_idle() {
     let scene = Scene::new().await;
-    let app = router().layer(layer(&scene, OnFailure::Closed).shadow());
+    let app = router().layer(layer(&scene, OnFailure::FailClosed).shadow());
     let _away = scene.away().await;
     assert_eq!(ask(&app, "/charge").await, ok("true, idle"));
     assert_eq!(ask(&app, "/status").await, ok("none: "));
@@ -108,7 +108,7 @@ async fn open_without_the_ledger_charges_and_lists_no_limits() {
     for shadow in [false, true] {
         let (scene, away) = gone().await;
         let spool = scene.spool();
-        let layer = layer(&scene, OnFailure::Open(spool.clone()));
+        let layer = layer(&scene, OnFailure::FailOpen);
         let layer = if shadow { layer.shadow() } else { layer };
         let app = router().layer(layer.clone());
         assert_eq!(ask(&app, "/charge").await, ok("true, active"));
@@ -130,7 +130,7 @@ async fn switches_without_the_ledger_are_idle() {
     for switch in SWITCHES {
         let (scene, away) = gone().await;
         let spool = scene.spool();
-        let layer = switch(layer(&scene, OnFailure::Open(spool.clone())));
+        let layer = switch(layer(&scene, OnFailure::FailOpen));
         let app = router().layer(layer.clone());
         assert_eq!(ask(&app, "/charge").await, ok("true, idle"));
         assert_eq!(ask(&app, "/status").await, ok("none: "));
@@ -143,7 +143,8 @@ async fn switches_without_the_ledger_are_idle() {
 #[tokio::test]
 async fn full_spool_under_shadow_is_idle() {
     let (scene, _away) = gone().await;
-    let layer = layer(&scene, OnFailure::Open(scene.spool().at_most(0)));
+    let _full = scene.spool().at_most(0);
+    let layer = layer(&scene, OnFailure::FailOpen);
     assert_eq!(ask(&router().layer(layer.clone()), "/charge").await.0, 503);
     let app = router().layer(layer.shadow());
     assert_eq!(ask(&app, "/charge").await, ok("true, idle"));
@@ -154,7 +155,7 @@ async fn full_spool_under_shadow_is_idle() {
 async fn local_share_charges_and_is_idle_beyond_it_under_shadow() {
     let (scene, away) = gone().await;
     let (of, spool) = (NonZeroU32::new(2).unwrap(), scene.spool());
-    let layer = layer(&scene, OnFailure::LocalShare { of, spool: spool.clone() }).shadow();
+    let layer = layer(&scene, OnFailure::LocalShare { of }).shadow();
     let app = router().layer(layer.clone());
     assert_eq!(ask(&app, "/charge").await, ok("true, active"), "one of two requests is this process's share");
     assert_eq!(ask(&app, "/charge").await, ok("true, idle"));
@@ -168,7 +169,7 @@ async fn layer_without_its_ledger_hides_nothing_and_is_not_hidden() {
     for ledger_inside in [true, false] {
         let (scene, away) = gone().await;
         let spool = scene.spool();
-        let ledger = layer(&scene, OnFailure::Open(spool.clone()));
+        let ledger = layer(&scene, OnFailure::FailOpen);
         let tenant = Verified::from_extension(|tenant: &Tenant| Some(Principal::named(tenant.0)));
         let member = Plan::new("member").limit(Quota::units("tokens", 50).per(Period::hour()));
         let memory = QuotaLayer::new(member).identify_by(tenant).clock(FakeClock::new()).share_with_handler();

@@ -2,13 +2,15 @@
 
 use std::{
     io::{BufRead, BufReader},
-    path::PathBuf,
     process::{Command, Stdio},
 };
 
 use tollgate::JobRun;
 
-use super::{away::Scene, *};
+use super::{
+    away::{Directory, Scene},
+    *,
+};
 
 /// Where a child finds its files; by this it knows that it is one.
 const DIRECTORY: &str = "TOLLGATE_KILLED_IN";
@@ -17,8 +19,8 @@ const DIRECTORY: &str = "TOLLGATE_KILLED_IN";
 #[tokio::test]
 async fn a_child_lets_pass_until_it_is_killed() {
     let Ok(directory) = std::env::var(DIRECTORY) else { return };
-    let scene = Scene::in_directory(directory.into()).await;
-    let quotas = scene.quotas(tokens(100), OnFailure::Open(scene.spool()));
+    let scene = Scene::in_directory(Directory(directory.into())).await;
+    let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
     let _away = scene.away().await;
     for job in 0.. {
         let charge = quotas.run_job(&acme(), &format!("job {job}"), ("tokens", 3), async {}).await;
@@ -31,11 +33,10 @@ async fn a_child_lets_pass_until_it_is_killed() {
 
 #[tokio::test]
 async fn what_a_killed_process_let_pass_is_charged_once() {
-    let directory: PathBuf = std::env::temp_dir().join(format!("tollgate-{:032x}", fastrand::u128(..)));
-    std::fs::create_dir(&directory).unwrap();
+    let mut directory = Directory::new();
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "killed::a_child_lets_pass_until_it_is_killed", "--nocapture"])
-        .env(DIRECTORY, &directory)
+        .env(DIRECTORY, &directory.0)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
@@ -55,10 +56,10 @@ async fn what_a_killed_process_let_pass_is_charged_once() {
 
     let mut total = 0;
     for restart in 0..2 {
-        let scene = Scene::in_directory(directory.clone()).await;
+        let scene = Scene::in_directory(directory).await;
         let spool = scene.spool();
         assert_eq!(spool.pending() > 0, restart == 0);
-        let quotas = scene.quotas(tokens(100), OnFailure::Open(spool.clone()));
+        let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
         let again = quotas.run_job(&acme(), "job 7", ("tokens", 3), async {}).await;
         assert_eq!(again.unwrap(), JobRun::Replayed, "also before the ledger has it");
         Scene::merged(&spool).await;
@@ -73,9 +74,7 @@ async fn what_a_killed_process_let_pass_is_charged_once() {
         assert!(restart == 0 || now == total, "nothing is charged again");
         assert!(reserved <= 150, "what was not settled before it was killed is settled when its time runs out");
         total = now;
-        scene.ledger.shut_down(HUNG).await;
         drop((quotas, spool));
-        std::mem::forget(scene); // its directory is wanted again
+        directory = scene.close(HUNG).await;
     }
-    std::fs::remove_dir_all(directory).unwrap();
 }

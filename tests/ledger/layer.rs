@@ -21,7 +21,7 @@ struct Tenant(&'static str);
 
 fn layer(ledger: &Ledger, plan: Plan) -> QuotaLayer {
     let tenant = Verified::from_extension(|tenant: &Tenant| Some(Principal::named(tenant.0))).named_only();
-    QuotaLayer::new(plan).identify_by(tenant).store_in(ledger, OnFailure::Closed)
+    QuotaLayer::new(plan).identify_by(tenant).store_in(ledger, OnFailure::FailClosed)
 }
 
 fn request(uri: &str) -> Request<String> {

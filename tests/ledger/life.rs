@@ -59,7 +59,7 @@ async fn however_long_a_name_is_its_reservations_are_found_again(database: Datab
 /// Quotas whose reservations last no time at all, and a reservation of 80 that nobody ends.
 async fn forgotten(database: &Database, on_expiry: Option<OnExpiry>) -> (Ledger, Quotas, ReservationId) {
     let ledger = database.open().await;
-    let mut layer = QuotaLayer::new(tokens(100)).store_in(&ledger, OnFailure::Closed);
+    let mut layer = QuotaLayer::new(tokens(100)).store_in(&ledger, OnFailure::FailClosed);
     if let Some(on_expiry) = on_expiry {
         layer = layer.on_expiry(on_expiry);
     }

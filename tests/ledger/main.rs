@@ -6,6 +6,7 @@ mod archive;
 mod audit;
 #[cfg(feature = "sqlite")]
 mod away;
+mod billing;
 mod billing_bugs;
 mod extremes;
 mod grants;
@@ -19,8 +20,8 @@ mod life;
 mod rejected;
 
 #[cfg(feature = "postgres")]
-#[path = "../servers/mod.rs"]
-mod servers;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::time::{Duration, SystemTime};
 
@@ -49,16 +50,16 @@ impl Database {
 
     #[cfg(feature = "postgres")]
     fn postgres() -> Self {
-        Self::Postgres(servers::Postgres::shared().database())
+        Self::Postgres(support::postgres::Postgres::shared().database())
     }
 
     /// Opens the ledger; its callers are [`PATIENT`].
     async fn open(&self) -> Ledger {
         let ledger = match self {
             #[cfg(feature = "sqlite")]
-            Self::Sqlite(file) => tollgate::SqliteLedger::open(file).await.unwrap(),
+            Self::Sqlite(file) => tollgate::Ledger::sqlite(file).open().await.unwrap(),
             #[cfg(feature = "postgres")]
-            Self::Postgres(url) => tollgate::PostgresLedger::connect(url).await.unwrap(),
+            Self::Postgres(url) => tollgate::Ledger::postgres(url).open().await.unwrap(),
         };
         ledger.deadline(PATIENT)
     }
@@ -160,7 +161,7 @@ fn tokens(limit: u64) -> Plan {
 }
 
 fn quotas(ledger: &Ledger, plan: Plan) -> Quotas {
-    QuotaLayer::new(plan).store_in(ledger, OnFailure::Closed).handle()
+    QuotaLayer::new(plan).store_in(ledger, OnFailure::FailClosed).handle()
 }
 
 fn acme() -> Client {

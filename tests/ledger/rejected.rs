@@ -153,7 +153,7 @@ async fn rejected_settlement_is_reported_and_dropped(database: Database) {
         }
     };
     let layer = QuotaLayer::new(tokens(100)).observe(observer);
-    let quotas = layer.store_in(&ledger, OnFailure::Closed).handle();
+    let quotas = layer.store_in(&ledger, OnFailure::FailClosed).handle();
     let mallory = Client::named("mallory");
     let held = quotas.reserve(&mallory, ("tokens", 10)).await.unwrap();
     reject_rows_of(&database, "mallory").await;

@@ -37,7 +37,7 @@ async fn left_after<F: Future>(wait: Duration, future: F) -> Option<F::Output> {
 
 /// One request at a time, so that a place that is not given back is missed.
 fn one_at_a_time(ledger: &Ledger) -> Quotas {
-    QuotaLayer::new(plan(1_000).limit(Quota::concurrent(1))).store_in(ledger, OnFailure::Closed).handle()
+    QuotaLayer::new(plan(1_000).limit(Quota::concurrent(1))).store_in(ledger, OnFailure::FailClosed).handle()
 }
 
 async fn run(quotas: &Quotas, tenant: &str, id: &str) -> Result<JobRun<()>, tollgate::Refusal> {
@@ -130,7 +130,7 @@ async fn a_reservation_that_nobody_got_goes_back_on_a_file() {
 
 mod on_a_server {
     use super::*;
-    use crate::servers::Postgres;
+    use crate::support::postgres::Postgres;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn nothing_stays_of_who_went_away() {

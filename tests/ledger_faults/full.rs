@@ -91,7 +91,7 @@ async fn pool(most: u32, options: SqliteConnectOptions) -> SqlitePool {
 async fn what_was_served_is_written_once_there_is_room_in_the_file() {
     let (place, _directory) = Place::file();
     let pool = pool(2, options(&place).pragma("max_page_count", "300")).await;
-    let ledger = tollgate::SqliteLedger::from_pool(pool.clone()).await.unwrap().deadline(PATIENT);
+    let ledger = tollgate::Ledger::sqlite_pool(pool.clone()).open().await.unwrap().deadline(PATIENT);
     let fill = async || {
         pool.execute("CREATE TABLE ballast (filler BLOB)").await.unwrap();
         for size in [100_000, 4_000, 100] {
@@ -109,7 +109,7 @@ async fn a_file_that_cannot_be_written_is_told_at_once_and_looked_at_again() {
     let (place, _directory) = Place::file();
     place.open().await.shut_down(HUNG).await;
     let pool = pool(1, options(&place)).await;
-    let ledger = tollgate::SqliteLedger::from_pool(pool.clone()).await.unwrap().deadline(PATIENT);
+    let ledger = tollgate::Ledger::sqlite_pool(pool.clone()).open().await.unwrap().deadline(PATIENT);
     let quotas = quotas(&ledger, 100);
     pool.set_connect_options(options(&place).create_if_missing(false).read_only(true));
     pool.acquire().await.unwrap().detach(); // the connection from before
@@ -131,7 +131,7 @@ mod on_a_server {
     use sqlx::{Connection, PgConnection};
 
     use super::*;
-    use crate::servers::Postgres;
+    use crate::support::postgres::Postgres;
 
     /// A disk of a few megabytes; none where this process may not mount one.
     struct SmallDisk(Directory);

@@ -9,10 +9,7 @@ use std::{
 
 use sqlx::{Connection, PgConnection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tokio::time::{sleep, timeout};
-use tollgate::{
-    Client, JobRun, Ledger, OnFailure, Period, Plan, PostgresLedger, Quota, QuotaLayer, Quotas, Reason, Refusal,
-    SqliteLedger,
-};
+use tollgate::{Client, JobRun, Ledger, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas, Reason, Refusal};
 
 /// After this time a test counts as hung. No assertion about speed: only a hang takes this long.
 pub const HUNG: Duration = Duration::from_secs(300);
@@ -67,8 +64,8 @@ impl Place {
     /// Opens the ledger; its callers are [`PATIENT`].
     pub async fn open(&self) -> Ledger {
         let ledger = match self {
-            Self::File(path) => SqliteLedger::open(path).await.unwrap(),
-            Self::Server(url) => PostgresLedger::connect(url).await.unwrap(),
+            Self::File(path) => Ledger::sqlite(path).open().await.unwrap(),
+            Self::Server(url) => Ledger::postgres(url).open().await.unwrap(),
         };
         ledger.deadline(PATIENT)
     }
@@ -137,7 +134,7 @@ pub fn plan(tokens: u64) -> Plan {
 }
 
 pub fn quotas(ledger: &Ledger, tokens: u64) -> Quotas {
-    QuotaLayer::new(plan(tokens)).store_in(ledger, OnFailure::Closed).handle()
+    QuotaLayer::new(plan(tokens)).store_in(ledger, OnFailure::FailClosed).handle()
 }
 
 /// A job of one token.

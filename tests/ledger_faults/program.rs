@@ -127,7 +127,7 @@ async fn work(place: Place, round: usize) {
 /// New ids, and in three of ten cases one that was asked for before: by this task, by another, or before the last crash.
 async fn charge(ledger: Ledger, known: Arc<Mutex<Vec<String>>>, name: String) {
     let layers = TENANTS.map(|tenant| {
-        let layer = QuotaLayer::new(plan(limit(tenant, "tokens"))).store_in(&ledger, OnFailure::Closed);
+        let layer = QuotaLayer::new(plan(limit(tenant, "tokens"))).store_in(&ledger, OnFailure::FailClosed);
         (tenant, layer.handle())
     });
     for number in 0.. {
@@ -155,7 +155,7 @@ async fn charge(ledger: Ledger, known: Arc<Mutex<Vec<String>>>, name: String) {
 /// Reservations: some are committed, some given back, and some left to their time.
 async fn reserve(ledger: Ledger) {
     let layer = QuotaLayer::new(plan(limit("ann", "tokens"))).reservations_last(TTL);
-    let (quotas, ann) = (layer.store_in(&ledger, OnFailure::Closed).handle(), Client::named("ann"));
+    let (quotas, ann) = (layer.store_in(&ledger, OnFailure::FailClosed).handle(), Client::named("ann"));
     let mut kept = std::collections::VecDeque::new();
     while let Ok(reserved) = quotas.reserve(&ann, ("tokens", 5)).await {
         kept.push_back(reserved);

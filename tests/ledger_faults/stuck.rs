@@ -23,7 +23,7 @@ async fn a_pool_that_others_have_emptied_is_told_in_time_on_a_file() {
         .synchronous(sqlx::sqlite::SqliteSynchronous::Full)
         .busy_timeout(Duration::from_secs(5));
     let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with(options).await.unwrap();
-    let ledger = tollgate::SqliteLedger::from_pool(pool.clone()).await.unwrap().deadline(BRIEF);
+    let ledger = tollgate::Ledger::sqlite_pool(pool.clone()).open().await.unwrap().deadline(BRIEF);
     let quotas = quotas(&ledger, 100);
     let held = pool.acquire().await.unwrap();
     let refusal = answered(job(&quotas, "acme", "one")).await.unwrap_err();
@@ -66,7 +66,7 @@ async fn a_file_that_another_holds_is_told_in_time() {
 
 mod on_a_server {
     use super::*;
-    use crate::servers::Postgres;
+    use crate::support::postgres::Postgres;
 
     struct Scene {
         place: Place,
@@ -111,7 +111,7 @@ mod on_a_server {
     async fn a_pool_that_others_have_emptied_is_told_in_time() {
         let url = Postgres::shared().database();
         let pool = sqlx::postgres::PgPoolOptions::new().max_connections(2).connect(&url).await.unwrap();
-        let ledger = tollgate::PostgresLedger::from_pool(pool.clone()).await.unwrap().deadline(BRIEF);
+        let ledger = tollgate::Ledger::postgres_pool(pool.clone()).open().await.unwrap().deadline(BRIEF);
         let quotas = quotas(&ledger, 100);
         let held = (pool.acquire().await.unwrap(), pool.acquire().await.unwrap());
         let refusal = answered(job(&quotas, "acme", "one")).await.unwrap_err();

@@ -15,14 +15,14 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 use tokio::{runtime::Runtime, task::JoinSet};
-use tollgate::{Client, Ledger, OnFailure, Period, Plan, PostgresLedger, Quota, QuotaLayer, Quotas, SqliteLedger};
+use tollgate::{Client, Ledger, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas};
 
 use crate::{
     race::Pace,
     report::{Goal, Line, Report},
 };
 
-#[path = "../../../tests/servers/mod.rs"]
+#[path = "../../../tests/support/postgres.rs"]
 mod servers;
 
 /// More than anybody uses here.
@@ -45,7 +45,7 @@ pub fn rows(report: &mut Report, pace: Pace) {
 fn sqlite(report: &mut Report, runtime: &Runtime, lap: Duration) {
     for (callers, goal) in [(1, None), (32, Some(5.0)), (256, Some(10.0))] {
         let file = File::new();
-        let ledger = runtime.block_on(SqliteLedger::open(&file.0)).expect("a file");
+        let ledger = runtime.block_on(Ledger::sqlite(&file.0).open()).expect("a file");
         let own = ours(runtime, &ledger, callers, SPREAD, lap);
         let file = File::new();
         let naive = runtime.block_on(NaiveSqlite::new(&file)).expect("a file");
@@ -71,7 +71,7 @@ fn postgres(report: &mut Report, runtime: &Runtime, lap: Duration) {
     ] {
         for (callers, goal) in rows {
             let url = servers::Postgres::shared().database();
-            let ledger = runtime.block_on(PostgresLedger::connect(&url)).expect("a server");
+            let ledger = runtime.block_on(Ledger::postgres(&url).open()).expect("a server");
             let own = ours(runtime, &ledger, callers, accounts, lap);
             let url = servers::Postgres::shared().database();
             let naive = runtime.block_on(NaivePostgres::new(&url, callers)).expect("a server");
@@ -88,7 +88,7 @@ fn postgres(report: &mut Report, runtime: &Runtime, lap: Duration) {
 
 fn ours(runtime: &Runtime, ledger: &Ledger, callers: u64, accounts: u64, lap: Duration) -> Rate {
     let plan = Plan::new("paid").limit(Quota::units("tokens", LIMIT).per(Period::day()));
-    let quotas: Quotas = QuotaLayer::new(plan).store_in(ledger, OnFailure::Closed).handle();
+    let quotas: Quotas = QuotaLayer::new(plan).store_in(ledger, OnFailure::FailClosed).handle();
     let rate = runtime.block_on(race(callers, accounts, lap, move |tenant| {
         let quotas = quotas.clone();
         async move { quotas.charge(&Client::named(tenant), ("tokens", 1)).await.expect("a charge") }

@@ -104,6 +104,6 @@ impl Admit for Everyone {
 }
 
 /// The layer of a policy that does nothing.
-pub fn gate() -> GateLayer<Arc<Everyone>> {
-    GateLayer::of(Everyone)
+pub fn gate() -> GateLayer<Everyone> {
+    GateLayer::new(Everyone)
 }

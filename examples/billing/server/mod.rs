@@ -13,7 +13,7 @@ use axum::{
     routing::{get, post},
 };
 use tokio::{net::TcpListener, sync::oneshot};
-use tollgate::{Ledger, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas, SqliteLedger};
+use tollgate::{Ledger, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas};
 
 /// What is counted, and the name of its limit.
 const UNITS: &str = "units";
@@ -65,7 +65,7 @@ impl Setup {
 
     pub(crate) async fn open(&self) -> Result<Ledger, Box<dyn Error>> {
         match &self.kept {
-            Kept::File(path) => Ok(SqliteLedger::open(path).await?),
+            Kept::File(path) => Ok(Ledger::sqlite(path).open().await?),
             Kept::Postgres(url) => postgres(url).await,
         }
     }
@@ -93,7 +93,7 @@ impl Setup {
 
 #[cfg(feature = "postgres")]
 async fn postgres(url: &str) -> Result<Ledger, Box<dyn Error>> {
-    Ok(tollgate::PostgresLedger::connect(url).await?)
+    Ok(tollgate::Ledger::postgres(url).open().await?)
 }
 
 #[cfg(not(feature = "postgres"))]
@@ -104,7 +104,7 @@ async fn postgres(_: &str) -> Result<Ledger, Box<dyn Error>> {
 fn app(ledger: Ledger, setup: &Setup) -> Result<Router, tollgate::ConfigError> {
     let daily = Quota::try_of(UNITS.into(), setup.limit)?.per(Period::day()).named(DAILY);
     let plan = Plan::new("daily").try_limit(daily)?;
-    let quotas = QuotaLayer::new(plan).store_in(&ledger, OnFailure::Closed).handle();
+    let quotas = QuotaLayer::new(plan).store_in(&ledger, OnFailure::FailClosed).handle();
     let shop = Shop { ledger, quotas, admin_token: setup.admin_token.clone() };
     Ok(Router::new()
         .route("/jobs", post(jobs::job))

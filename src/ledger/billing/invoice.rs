@@ -79,13 +79,13 @@ impl Ledger {
     /// # #[cfg(feature = "sqlite")]
     /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
     /// # use std::time::{Duration, SystemTime};
-    /// use tollgate::{Client, OnFailure, Period, Plan, Quota, QuotaLayer, SqliteLedger};
+    /// use tollgate::{Client, Ledger, OnFailure, Period, Plan, Quota, QuotaLayer};
     ///
-    /// let ledger = SqliteLedger::in_memory().await.unwrap();
+    /// let ledger = Ledger::sqlite_in_memory().open().await.unwrap();
     /// let plan = Plan::new("paid")
     ///     .limit(Quota::units("tokens", 1_000_000).per(Period::month()))
     ///     .limit(Quota::units("own_key_tokens", (1 << 53) - 1).per(Period::month()));
-    /// let quotas = QuotaLayer::new(plan).store_in(&ledger, OnFailure::Closed).handle();
+    /// let quotas = QuotaLayer::new(plan).store_in(&ledger, OnFailure::FailClosed).handle();
     /// quotas.charge(&Client::named("acme"), ("tokens", 700)).await.unwrap();
     /// quotas.record(&Client::named("acme"), ("own_key_tokens", 90_000)).await.unwrap();
     ///

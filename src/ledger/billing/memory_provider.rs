@@ -15,9 +15,9 @@ use crate::ledger::{BillingProvider, Invoice};
 /// # #[cfg(feature = "sqlite")]
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 /// # use std::time::{Duration, SystemTime};
-/// use tollgate::{MemoryProvider, SqliteLedger};
+/// use tollgate::{Ledger, MemoryProvider};
 ///
-/// let (ledger, provider) = (SqliteLedger::in_memory().await.unwrap(), MemoryProvider::new());
+/// let (ledger, provider) = (Ledger::sqlite_in_memory().open().await.unwrap(), MemoryProvider::new());
 /// let (from, until) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(86_400));
 /// let invoice = ledger.invoice("acme", from, until, |_, quantity| quantity).await.unwrap();
 /// provider.lose_next_reply();

@@ -16,13 +16,14 @@ pub use spool::Spool;
 pub use spool_error::SpoolError;
 
 use super::writer::{
-    AdmitCommand, AdmitReply, Command, CommandKind, Key, Local, Reply, Sent, SettleCommand, Since, after,
+    AdmitCommand, AdmitReply, AdmittedAt, Command, CommandKind, Key, Local, Reply, Sent, SettleCommand, after,
 };
 use super::{Database, WriterTask, new_id, store::refused};
+use crate::error::ConfigError;
 use crate::quota::{
-    Plan, Usage,
-    account::{Duplicate, No},
-    store::{Refused, Told, Trouble},
+    OnFailure, Plan, Usage,
+    account::{Denial, Duplicate},
+    store::{AdmitError, StoreError, StoreEvent},
 };
 use spool::{Heard, Shared};
 
@@ -64,9 +65,21 @@ const LONGEST_REST: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: u64 = 1_000_000_000;
 
 impl Fallback {
-    pub(super) fn new(spool: Spool, share: Option<u32>, most: usize) -> Self {
-        let share = share.map(|share| Shares { share: u64::from(share), most, clients: Mutex::default() });
-        Self { spool, share }
+    /// Returns the fallback that `on_failure` asks for, for at most `most` clients; `None` if it fails closed.
+    ///
+    /// # Errors
+    /// If the ledger has no spool to fall back on.
+    pub(super) fn new(spool: Option<&Spool>, on_failure: OnFailure, most: usize) -> Result<Option<Self>, ConfigError> {
+        let share = match on_failure {
+            OnFailure::FailClosed => return Ok(None),
+            OnFailure::FailOpen => None,
+            OnFailure::LocalShare { of } => Some(Shares { share: of.get().into(), most, clients: Mutex::default() }),
+        };
+        let spool = spool.cloned().ok_or_else(|| {
+            let what = format!("ledger under `OnFailure::{on_failure:?}`");
+            ConfigError::new(&what, "have a spool (open it with `.spool_in(path)`)", "none")
+        })?;
+        Ok(Some(Self { spool, share }))
     }
 
     pub(super) fn spool(&self) -> &Arc<Shared> {
@@ -87,8 +100,8 @@ impl Fallback {
         writer: &Arc<WriterTask<D>>,
         command: Command,
         wall: u64,
-    ) -> Result<Passed, Refused> {
-        let CommandKind::Admit(admit) = &command.kind else { return Err(Trouble::Unavailable.into()) };
+    ) -> Result<Passed, AdmitError> {
+        let CommandKind::Admit(admit) = &command.kind else { return Err(StoreError::Unavailable.into()) };
         let (spool, admit) = (self.spool(), admit.clone());
         work(spool, writer);
         let claim = Claimed::of(spool, &command, &admit)?;
@@ -138,12 +151,12 @@ struct Claimed<'a> {
 }
 
 impl<'a> Claimed<'a> {
-    fn of(spool: &'a Shared, command: &Command, admit: &AdmitCommand) -> Result<Self, Refused> {
+    fn of(spool: &'a Shared, command: &Command, admit: &AdmitCommand) -> Result<Self, AdmitError> {
         if command.own {
             return Ok(Self { spool, of: None });
         }
         let claimed = spool.claim(&command.key, command.id, admit.fingerprint);
-        claimed.map_err(|duplicate| Refused::Account { no: No::Job(duplicate), shared: false })?;
+        claimed.map_err(|duplicate| AdmitError::Denied { denial: Denial::Job(duplicate), shared: false })?;
         Ok(Self { spool, of: Some((command.key.clone(), command.id)) })
     }
 
@@ -174,11 +187,11 @@ struct Passing<'a, D: Database> {
 }
 
 impl<D: Database> Passing<'_, D> {
-    async fn pass(&mut self, share: Option<&Shares>) -> Result<Passed, Refused> {
+    async fn pass(&mut self, share: Option<&Shares>) -> Result<Passed, AdmitError> {
         if !self.command.own {
             let running = self.writer.is_running(&self.command.key).then_some(Duplicate::Running);
             if let Some(duplicate) = running.or_else(|| self.spool.knows(&self.command.key, self.admit.fingerprint)) {
-                return Err(Refused::Account { no: No::Job(duplicate), shared: false });
+                return Err(AdmitError::Denied { denial: Denial::Job(duplicate), shared: false });
             }
         }
         if let Some(share) = share {
@@ -193,7 +206,7 @@ impl<D: Database> Passing<'_, D> {
             return Ok(Passed::Fallback(at));
         }
         self.kept = false;
-        let trouble = if self.sent == Sent::Perhaps { Trouble::Indeterminate } else { Trouble::Unavailable };
+        let trouble = if self.sent == Sent::Perhaps { StoreError::Indeterminate } else { StoreError::Unavailable };
         Err(trouble.into())
     }
 }
@@ -204,7 +217,7 @@ impl<D: Database> Drop for Passing<'_, D> {
         if self.done || (!self.kept && self.sent == Sent::No) {
             return;
         }
-        let since = Since { at: self.wall / 1_000 * 1_000, turn: u32::MAX };
+        let since = AdmittedAt { at: self.wall / 1_000 * 1_000, epoch: u32::MAX };
         let settle = SettleCommand::void(Arc::clone(&self.admit.plan), 0, since);
         let kind = CommandKind::SettleOf { of: self.command.id, settle };
         let command = Command { id: new_id(), own: false, kind, ..self.command.clone() };
@@ -227,11 +240,11 @@ impl Shares {
         self.with(tenant, wall, |local| local.hear(plan, usage, before, wall));
     }
 
-    fn pass(&self, tenant: &Arc<str>, admit: &AdmitCommand, wall: u64) -> Result<(), Refused> {
+    fn pass(&self, tenant: &Arc<str>, admit: &AdmitCommand, wall: u64) -> Result<(), AdmitError> {
         let passed = self.with(tenant, wall, |local| local.pass(&admit.plan, &admit.amounts, self.share, wall));
         passed
-            .ok_or(Trouble::Unavailable)?
-            .map_err(|violations| Refused::Account { no: No::Limits(violations), shared: false })
+            .ok_or(StoreError::Unavailable)?
+            .map_err(|violations| AdmitError::Denied { denial: Denial::Limits(violations), shared: false })
     }
 
     /// Something of a client; `None` where there is no room for another.
@@ -347,11 +360,11 @@ fn probe() -> Command {
 }
 
 /// What a layer tells of its spool.
-pub(super) fn told(heard: &Heard) -> Told {
+pub(super) fn told(heard: &Heard) -> StoreEvent {
     match heard {
-        Heard::Lost(why) => Told::Lost(Arc::clone(why)),
-        Heard::Back => Told::Back,
-        Heard::Full => Told::Full,
-        Heard::Merged { records, duplicates } => Told::Merged { records: *records, duplicates: *duplicates },
+        Heard::Lost(why) => StoreEvent::Lost(Arc::clone(why)),
+        Heard::Back => StoreEvent::Back,
+        Heard::Full => StoreEvent::Full,
+        Heard::Merged { records, duplicates } => StoreEvent::Merged { records: *records, duplicates: *duplicates },
     }
 }

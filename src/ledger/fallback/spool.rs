@@ -21,20 +21,23 @@ use crate::{
     quota::account::Duplicate,
 };
 
-/// A file in which what a layer let pass while its ledger was away waits to be written there; clones are the same file.
+/// A file of what the layers of a ledger let pass while it was away, until the ledger has it; clones are the same file.
 ///
 /// Each record is on the disk before its request passes (one `fsync` for all that wait), and is brought to the ledger as soon
 /// as that answers again, exactly once, also by the next process where this one was killed. What is in the file is kept in
 /// memory too. It belongs to one process at a time, to one ledger, and on a disk that outlives the process.
 ///
+/// All layers of a ledger share its spool. Each layer that falls back reports its events: the records of
+/// [`Event::SpoolMerged`](crate::Event::SpoolMerged) are those of all layers.
+///
 /// ```no_run
 /// # #[cfg(feature = "sqlite")]
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// use tollgate::{OnFailure, Plan, QuotaLayer, Spool, SqliteLedger};
+/// use tollgate::{Ledger, OnFailure, Plan, QuotaLayer, Spool};
 ///
-/// let ledger = SqliteLedger::open("quota.db").await?;
 /// let spool = Spool::at("quota.spool")?.at_most(16 << 20);
-/// let layer = QuotaLayer::new(Plan::standard()).store_in(&ledger, OnFailure::Open(spool));
+/// let ledger = Ledger::sqlite("quota.db").spool(spool).open().await?;
+/// let layer = QuotaLayer::new(Plan::standard()).store_in(&ledger, OnFailure::FailOpen);
 /// # Ok(())
 /// # }
 /// ```
@@ -89,7 +92,7 @@ struct State {
     /// The file cannot be written any more until it is empty.
     broken: bool,
     closed: bool,
-    /// Since the last time that somebody was told.
+    /// AdmittedAt the last time that somebody was told.
     merged: u64,
     duplicates: u64,
 }

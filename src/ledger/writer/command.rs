@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{JobStatus, Key, Since};
+use super::{AdmittedAt, JobStatus, Key};
 use crate::{
     error::ConfigError,
     quota::{
@@ -102,7 +102,7 @@ pub(crate) struct ReservationTerms {
 pub(crate) struct SettleCommand {
     pub(crate) plan: Arc<Plan>,
     pub(crate) attempt: u32,
-    pub(crate) since: Since,
+    pub(crate) since: AdmittedAt,
     pub(crate) end: SettleKind,
     /// Usage beyond what was charged or reserved.
     pub(crate) used: Amounts,
@@ -123,7 +123,7 @@ pub(crate) enum SettleKind {
 
 impl SettleCommand {
     /// Returns everything that an attempt charged or reserved.
-    pub(crate) fn void(plan: Arc<Plan>, attempt: u32, since: Since) -> Self {
+    pub(crate) fn void(plan: Arc<Plan>, attempt: u32, since: AdmittedAt) -> Self {
         Self { plan, attempt, since, end: SettleKind::Void, used: Amounts::new(), part: 0 }
     }
 }
@@ -164,7 +164,7 @@ pub(crate) enum Reply {
 #[derive(Clone, Debug)]
 pub(crate) struct AdmitReply {
     pub(crate) attempt: u32,
-    pub(crate) since: Since,
+    pub(crate) since: AdmittedAt,
     pub(crate) nearest: Option<Nearest>,
     pub(crate) near: Vec<Warning>,
     pub(crate) untold: Vec<Warning>,
@@ -173,13 +173,13 @@ pub(crate) struct AdmitReply {
 
 impl AdmitReply {
     /// An admission of which no usage is known.
-    pub(super) fn new(attempt: u32, since: Since) -> Self {
+    pub(super) fn new(attempt: u32, since: AdmittedAt) -> Self {
         Self { attempt, since, nearest: None, near: Vec::new(), untold: Vec::new(), usage: None }
     }
 
     /// An admission by the fallback at `at`, in nanoseconds since 1970.
     pub(crate) fn blind(at: u64) -> Self {
-        Self::new(0, Since { at, turn: u32::MAX })
+        Self::new(0, AdmittedAt { at, epoch: u32::MAX })
     }
 }
 

@@ -1,8 +1,8 @@
 //! The writer of the ledger: decides commands in batches, and the steps that store them. It knows no database.
 
+mod account_state;
 mod batch;
 mod billed;
-mod book;
 mod command;
 mod job;
 mod job_time;
@@ -17,8 +17,8 @@ pub(crate) use super::fallback::{
     mode::{Mode, Sent, after},
     spool_format::{HEADER, encode, frame, recover},
 };
+pub(crate) use account_state::{AdmittedAt, account_view};
 pub(crate) use billed::{Billed, billed};
-pub(crate) use book::{Since, sheet};
 use command::Queued;
 pub(crate) use command::{
     AdmitCommand, AdmitReply, Command, CommandKind, Reply, ReservationTerms, SettleCommand, SettleKind, Undo,

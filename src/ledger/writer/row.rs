@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::quota::account::{Count, GrantState};
+use crate::quota::account::{GrantState, StoredCounter};
 
 /// Event that a row records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -119,7 +119,7 @@ pub(crate) struct Loaded {
 #[cfg_attr(test, derive(Hash))]
 pub(crate) struct Stored {
     /// Counters of all windows that have not ended, and of those that a settled job may belong to.
-    pub(crate) counts: Vec<Count>,
+    pub(crate) counts: Vec<StoredCounter>,
     /// Grants that have not ended, and those that cover an amount that is still counted.
     pub(crate) grants: Vec<GrantState>,
 }
@@ -141,7 +141,7 @@ pub(crate) struct Reads {
 pub(crate) struct Writes {
     pub(crate) rows: Vec<Row>,
     /// Counters, each replacing the one of the same tenant, limit, window and epoch.
-    pub(crate) counts: Vec<(Arc<str>, Count)>,
+    pub(crate) counts: Vec<(Arc<str>, StoredCounter)>,
     pub(crate) grants: Vec<(Arc<str>, GrantState)>,
     /// Reservations that open.
     pub(crate) opened: Vec<ReservationRow>,

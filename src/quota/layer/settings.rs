@@ -1,18 +1,16 @@
 //! What a quota layer is built from.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
 use super::{
     job_id::{Duplicates, JobIdSource},
-    tracker::QuotaPolicy,
+    policy::QuotaPolicy,
 };
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-use crate::ledger::Spool;
 use crate::{
     error::ConfigError,
-    gate::{Blueprint, PolicyContext},
+    gate::{PolicyConfig, PolicyContext},
     head::RequestHead,
     identity::{Client, Identify, OnUnidentified, PeerIp, Tier},
     kind::Kind,
@@ -20,14 +18,9 @@ use crate::{
     refusal::Dialect,
 };
 
-/// The settings of a [`QuotaLayer`](crate::QuotaLayer), whose setters change them.
-///
-/// ```
-/// use tollgate::{GateLayer, Plan, quota::QuotaSettings};
-/// let layer: GateLayer<QuotaSettings> = tollgate::QuotaLayer::new(Plan::standard());
-/// ```
+/// Settings of a [`QuotaLayer`](crate::QuotaLayer).
 #[derive(Clone)]
-pub struct QuotaSettings {
+pub(super) struct QuotaConfig {
     pub(super) plan: Plan,
     pub(super) tiers: Vec<(Tier, Plan)>,
     pub(super) clients: Vec<(Client, Plan)>,
@@ -83,11 +76,12 @@ impl ServedRequest {
 ///
 /// ```
 /// use tollgate::{QuotaStore, OnFailure, Plan, QuotaLayer};
-/// let layer = QuotaLayer::new(Plan::standard()).store_in(QuotaStore::memory(), OnFailure::Closed);
+/// let layer = QuotaLayer::new(Plan::standard()).store_in(QuotaStore::memory(), OnFailure::FailClosed);
 /// ```
 ///
 /// # Without the ledger
-/// `Open` and `LocalShare` exist with the features `sqlite` and `postgres`. Under them a request passes if the ledger cannot be
+/// Memory always answers, so that this setting has no effect on it. In a ledger, `FailOpen` and `LocalShare` need a spool
+/// (`LedgerBuilder::spool_in`): without one the layer does not build. Under them a request passes if the ledger cannot be
 /// reached, has too many callers waiting, or does not answer within its deadline (`Ledger::deadline`).
 ///
 /// The charge of such a request is on the local disk before the request passes, under the ids that it would have had in the
@@ -107,47 +101,33 @@ impl ServedRequest {
 /// handler's [`Charge`](crate::Charge) records as always, and its [`QuotaStatus`](crate::QuotaStatus) lists
 /// [no limits](crate::QuotaStatus#without-limits). Every other operation (usage, grants, records by the handle, the end of a
 /// reservation by its id) returns that the store is unavailable.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnFailure {
     /// Refuses the request with 503. Nothing is charged, and nothing is served that was not charged.
-    Closed,
-    /// Let it pass, whatever is used: where a client's work is worth more than its limit.
+    FailClosed,
+    /// Lets the request pass, whatever is used: where a client's work is worth more than its limit.
     ///
     /// ```no_run
-    /// # fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::SpoolError> {
-    /// use tollgate::{OnFailure, Plan, QuotaLayer, Spool};
-    /// let open = OnFailure::Open(Spool::at("quota.spool")?);
-    /// let layer = QuotaLayer::new(Plan::standard()).store_in(&ledger, open);
+    /// # #[cfg(feature = "sqlite")]
+    /// # async fn example() -> Result<(), tollgate::LedgerError> {
+    /// use tollgate::{Ledger, OnFailure, Plan, QuotaLayer};
+    /// let ledger = Ledger::sqlite("quota.db").spool_in("quota.spool").open().await?;
+    /// let layer = QuotaLayer::new(Plan::standard()).store_in(&ledger, OnFailure::FailOpen);
     /// # Ok(())
     /// # }
     /// ```
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    Open(Spool),
-    /// Let it pass as long as this process stays within its share, one part in `of`, of what was left of each limit; refuse it
-    /// beyond that, with 429.
+    FailOpen,
+    /// Lets the request pass as long as this process stays within its share, one part in `of`, of what was left of each limit;
+    /// refuses it beyond that, with 429.
     ///
     /// With at most `of` processes, what passes in all of them while the ledger is away is within the limit. What had been
     /// used before comes off where this process knows it, which is as of the client's last admission here: in a period of
     /// which it knows nothing, up to a whole limit passes besides what had been used. A share is rounded down, and may be
     /// nothing. It knows nothing of grants, and what goes back comes back once the ledger has it.
-    ///
-    /// ```no_run
-    /// # fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::SpoolError> {
-    /// use std::num::NonZeroU32;
-    /// use tollgate::{OnFailure, Plan, QuotaLayer, Spool};
-    /// let of = NonZeroU32::new(3).unwrap();
-    /// let third = OnFailure::LocalShare { of, spool: Spool::at("quota.spool")? };
-    /// let layer = QuotaLayer::new(Plan::standard()).store_in(&ledger, third);
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     LocalShare {
-        /// How many processes share the limits, at most.
-        of: std::num::NonZeroU32,
-        /// Where what passes is kept.
-        spool: Spool,
+        /// Number of processes that share the limits, at most.
+        of: NonZeroU32,
     },
 }
 
@@ -173,7 +153,7 @@ const MAX_JOBS: usize = 1 << 16;
 /// So many clients have an account at once by default.
 const MAX_CLIENTS: usize = 1 << 20;
 
-impl QuotaSettings {
+impl QuotaConfig {
     pub(super) fn new(plan: Plan) -> Self {
         Self {
             plan,
@@ -196,7 +176,7 @@ impl QuotaSettings {
             ttl: Duration::from_secs(300),
             on_expiry: None,
             store: QuotaStore::memory(),
-            on_failure: OnFailure::Closed,
+            on_failure: OnFailure::FailClosed,
         }
     }
 
@@ -230,7 +210,7 @@ impl QuotaSettings {
     }
 }
 
-impl QuotaSettings {
+impl QuotaConfig {
     /// Whether a reservation whose time runs out stays charged.
     pub(super) fn charges_expired(&self) -> bool {
         match self.on_expiry {
@@ -240,7 +220,7 @@ impl QuotaSettings {
     }
 }
 
-impl Blueprint for QuotaSettings {
+impl PolicyConfig for QuotaConfig {
     type Policy = QuotaPolicy;
 
     fn build(&self, context: &PolicyContext) -> Arc<QuotaPolicy> {
@@ -252,11 +232,5 @@ impl Blueprint for QuotaSettings {
             self.check(plan).unwrap_or_else(|invalid| panic!("{invalid}"));
         }
         Arc::new(QuotaPolicy::new(self.clone(), context.clone()))
-    }
-}
-
-impl fmt::Debug for QuotaSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QuotaSettings").field("plan", &self.plan).finish_non_exhaustive()
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     sync::{AtomicU64, Ordering},
     time::Moment,
     token_bucket::{
-        gcra::{self, Level, Verdict},
+        gcra::{self, Decision, Level},
         rate::Rate,
     },
 };
@@ -26,21 +26,21 @@ impl GlobalCell {
     }
 
     /// Takes `cost`, or changes nothing.
-    pub(crate) fn take(&self, rate: &Rate, cost: Cost, now: Moment) -> Verdict {
+    pub(crate) fn take(&self, rate: &Rate, cost: Cost, now: Moment) -> Decision {
         self.change(|full_at| {
             let verdict = gcra::decide(rate, known(full_at), cost, now);
             let after = match verdict {
-                Verdict::Admitted { full_at } => full_at,
+                Decision::Admitted { full_at } => full_at,
                 // A newcomer's tokens begin to come when it is first asked.
-                Verdict::Refused { .. } => known(full_at).unwrap_or_else(|| gcra::newcomer(rate, now)),
-                Verdict::TooLarge => full_at,
+                Decision::Refused { .. } => known(full_at).unwrap_or_else(|| gcra::newcomer(rate, now)),
+                Decision::TooLarge => full_at,
             };
             (after, verdict)
         })
     }
 
     /// What it would say to `cost` now, taking nothing; a newcomer's tokens begin to come here too.
-    pub(crate) fn ask(&self, rate: &Rate, cost: Cost, now: Moment) -> Verdict {
+    pub(crate) fn ask(&self, rate: &Rate, cost: Cost, now: Moment) -> Decision {
         self.change(|full_at| {
             let full_at = known(full_at).unwrap_or_else(|| gcra::newcomer(rate, now));
             (full_at, gcra::decide(rate, Some(full_at), cost, now))

@@ -3,7 +3,7 @@
 use super::attempt::{Attempt, ExtraColumns};
 use crate::{
     ledger::writer::{
-        AdmitCommand, AdmitReply, CommandKind, Detail, EntryKind, JobRows, JobStatus, Reply, SettleKind, Since,
+        AdmitCommand, AdmitReply, AdmittedAt, CommandKind, Detail, EntryKind, JobRows, JobStatus, Reply, SettleKind,
         job_time::forgotten,
     },
     quota::GrantId,
@@ -23,19 +23,19 @@ impl Attempt<'_, '_> {
         if !self.command.own && forgotten(&self.command.key.job, self.batch.sealed, self.batch.now) {
             return Reply::Stale;
         }
-        let (book, now) = self.at(attempt).book();
-        let taken = match book.take(&admit.plan, &admit.amounts, admit.reserve.is_some(), now) {
+        let (account, now) = self.at(attempt).account();
+        let taken = match account.take(&admit.plan, &admit.amounts, admit.reserve.is_some(), now) {
             Ok(taken) => taken,
             Err(violations) => return Reply::Refused(violations),
         };
-        let since = Since { at: book.here(&admit.plan, now), turn: book.turn() };
+        let since = AdmittedAt { at: account.here(&admit.plan, now), epoch: account.epoch() };
         let admitted = AdmitReply {
             attempt,
             since,
-            nearest: if admit.told { taken.sheet.nearest(now) } else { None },
+            nearest: if admit.told { taken.view.nearest(now) } else { None },
             near: taken.near,
             untold: taken.untold,
-            usage: admit.usage.then(|| taken.sheet.usage(now)),
+            usage: admit.usage.then(|| taken.view.usage(now)),
         };
         let entry = if admit.reserve.is_some() { EntryKind::Reserve } else { EntryKind::Charge };
         let extra = ExtraColumns { fingerprint: admit.fingerprint, detail: None };
@@ -62,12 +62,12 @@ impl Attempt<'_, '_> {
             }
             (Err(latest), _) => return Reply::Replay { amounts: rows.amounts(latest), running: false },
         };
-        let (book, now) = self.at(attempt).book();
-        let since = Since { at, turn: u32::MAX };
-        let (lines, _) = book.note(&admit.plan, &admit.amounts, reserve.is_some(), since, now);
+        let (account, now) = self.at(attempt).account();
+        let since = AdmittedAt { at, epoch: u32::MAX };
+        let (postings, _) = account.note(&admit.plan, &admit.amounts, reserve.is_some(), since, now);
         let detail = Detail { until: at, reason: SPOOLED.into(), ..Detail::default() };
         let extra = ExtraColumns { fingerprint: admit.fingerprint, detail: Some(Box::new(detail)) };
-        self.write_marked(entry, part, lines, &extra);
+        self.write_marked(entry, part, postings, &extra);
         self.open(reserve, at.min(now));
         Reply::Done
     }
@@ -82,8 +82,8 @@ impl Attempt<'_, '_> {
                 // As of the time of that commit: the start of the latest of its windows lies in all of them.
                 let counted = || own().filter(|row| !row.limit.is_empty());
                 let (at, epoch) = (counted().map(|row| row.window).max(), counted().map(|row| row.epoch).max());
-                let (book, now) = self.book();
-                let since = Since { at: at.unwrap_or(now), turn: epoch.unwrap_or_else(|| book.turn()) };
+                let (account, now) = self.account();
+                let since = AdmittedAt { at: at.unwrap_or(now), epoch: epoch.unwrap_or_else(|| account.epoch()) };
                 Reply::Admitted(Box::new(AdmitReply::new(attempt, since)))
             }
             CommandKind::Settle(settle) => self.settled_before(Some(settle.attempt), &settle.end),

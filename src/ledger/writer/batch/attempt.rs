@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Batch;
 use crate::ledger::writer::{
     Command, Detail, EntryKind, JobRows, JobStatus, ReservationRow, ReservationTerms, Row,
-    book::{Book, Line},
+    account_state::{AccountState, Posting},
 };
 
 /// A command under decision, and the attempt that its rows belong to.
@@ -30,9 +30,9 @@ impl Attempt<'_, '_> {
     }
 
     /// The account, and the time of the batch.
-    pub(super) fn book(&mut self) -> (&mut Book, u64) {
+    pub(super) fn account(&mut self) -> (&mut AccountState, u64) {
         let tenant = &self.command.key.tenant;
-        (self.batch.books.entry(Arc::clone(tenant)).or_default(), self.batch.now)
+        (self.batch.accounts.entry(Arc::clone(tenant)).or_default(), self.batch.now)
     }
 
     /// All rows of the job.
@@ -65,22 +65,28 @@ impl Attempt<'_, '_> {
         self.batch.writes.closed.push((self.command.key.clone(), self.number));
     }
 
-    /// Writes one row for each line.
-    pub(super) fn write(&mut self, entry: EntryKind, part: u32, lines: impl IntoIterator<Item = Line>) {
-        lines.into_iter().for_each(|line| self.push(entry, part, line, ExtraColumns::default()));
+    /// Writes one row for each posting.
+    pub(super) fn write(&mut self, entry: EntryKind, part: u32, postings: impl IntoIterator<Item = Posting>) {
+        postings.into_iter().for_each(|posting| self.push(entry, part, posting, ExtraColumns::default()));
     }
 
-    /// Writes one row for each line, and at least one, which marks that the entry took place.
-    pub(super) fn write_marked(&mut self, entry: EntryKind, part: u32, mut lines: Vec<Line>, extra: &ExtraColumns) {
-        if lines.is_empty() {
-            lines.push(Line { limit: "".into(), kind: "".into(), window: 0, epoch: 0, amount: 0 });
+    /// Writes one row for each posting, and at least one, which marks that the entry took place.
+    pub(super) fn write_marked(
+        &mut self,
+        entry: EntryKind,
+        part: u32,
+        mut postings: Vec<Posting>,
+        extra: &ExtraColumns,
+    ) {
+        if postings.is_empty() {
+            postings.push(Posting { limit: "".into(), kind: "".into(), window: 0, epoch: 0, amount: 0 });
         }
-        lines.into_iter().for_each(|line| self.push(entry, part, line, extra.clone()));
+        postings.into_iter().for_each(|posting| self.push(entry, part, posting, extra.clone()));
     }
 
-    pub(super) fn push(&mut self, entry: EntryKind, part: u32, line: Line, extra: ExtraColumns) {
+    pub(super) fn push(&mut self, entry: EntryKind, part: u32, posting: Posting, extra: ExtraColumns) {
         let Command { key, id, own, .. } = self.command;
-        let Line { limit, kind, window, epoch, amount } = line;
+        let Posting { limit, kind, window, epoch, amount } = posting;
         let (key, attempt, command) = (key.clone(), self.number, *id);
         let ExtraColumns { fingerprint, detail } = extra;
         let row = Row { key, attempt, part, entry, kind, limit, window, epoch, amount, command, fingerprint, detail };

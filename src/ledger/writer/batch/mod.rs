@@ -12,7 +12,9 @@ use std::{
 
 use attempt::Attempt;
 
-use super::{Command, CommandKind, Key, Loaded, Queued, Reads, Reply, Row, SettleKind, Writes, book::Book};
+use super::{
+    Command, CommandKind, Key, Loaded, Queued, Reads, Reply, Row, SettleKind, Writes, account_state::AccountState,
+};
 
 /// Accounts to lock and jobs to read. For commands that may have been stored before, all rows of the job are read.
 pub(super) fn reads<R>(batch: &[Queued<R>]) -> Reads {
@@ -65,7 +67,7 @@ impl Command {
 struct Batch {
     now: u64,
     sealed: u64,
-    books: BTreeMap<Arc<str>, Book>,
+    accounts: BTreeMap<Arc<str>, AccountState>,
     rows: HashMap<Key, Vec<Row>>,
     /// Jobs of spooled commands: later commands of the batch look up the rows that it writes for them.
     spooled: HashSet<Key>,
@@ -75,10 +77,10 @@ struct Batch {
 /// Decides all commands. The replies hold once the writes are durable.
 pub(super) fn decide<R>(commands: &[Queued<R>], loaded: Loaded) -> (Writes, Vec<Reply>) {
     let Loaded { now, accounts, rows, sealed } = loaded;
-    let books = accounts.into_iter().map(|(tenant, stored)| (tenant, Book::new(stored))).collect();
+    let accounts = accounts.into_iter().map(|(tenant, stored)| (tenant, AccountState::new(stored))).collect();
     let spooled = commands.iter().map(|queued| &queued.command).filter(|command| command.is_spooled());
     let spooled = spooled.map(|command| command.key.clone()).collect();
-    let mut batch = Batch { now, sealed, books, rows: HashMap::new(), spooled, writes: Writes::default() };
+    let mut batch = Batch { now, sealed, accounts, rows: HashMap::new(), spooled, writes: Writes::default() };
     for row in rows {
         batch.rows.entry(row.key.clone()).or_default().push(row);
     }
@@ -87,8 +89,8 @@ pub(super) fn decide<R>(commands: &[Queued<R>], loaded: Loaded) -> (Writes, Vec<
         attempt.decide(queued.sent, queued.left)
     };
     let replies = commands.iter().map(decide).collect();
-    for (tenant, book) in batch.books {
-        book.write(&tenant, &mut batch.writes);
+    for (tenant, account) in batch.accounts {
+        account.write(&tenant, &mut batch.writes);
     }
     (batch.writes, replies)
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::attempt::{Attempt, ExtraColumns};
 use crate::{
     kind::Kind,
-    ledger::writer::{EntryKind, JobStatus, LATE, Reply, Row, SettleCommand, SettleKind, book::Line},
+    ledger::writer::{EntryKind, JobStatus, LATE, Reply, Row, SettleCommand, SettleKind, account_state::Posting},
     quota::{Amounts, Plan, account::Warning},
 };
 
@@ -93,40 +93,40 @@ impl Attempt<'_, '_> {
         plan: Option<&Plan>,
         used: impl Fn(&Row, u64) -> u64,
     ) -> Vec<Warning> {
-        let (mut lines, mut near) = (Vec::new(), Vec::new());
+        let (mut postings, mut near) = (Vec::new(), Vec::new());
         for row in self.reserved() {
             let estimate = unsigned(row.amount);
-            let (book, now) = self.book();
-            if let Some((line, warning)) = book.settle(plan, &row, estimate, used(&row, estimate), now) {
-                lines.push(line);
+            let (account, now) = self.account();
+            if let Some((posting, warning)) = account.settle(plan, &row, estimate, used(&row, estimate), now) {
+                postings.push(posting);
                 near.extend(warning);
             }
         }
-        self.write_marked(entry, 0, lines, &ExtraColumns::default());
+        self.write_marked(entry, 0, postings, &ExtraColumns::default());
         near
     }
 
     /// Corrects the counters of rows, each from what is charged to what was used. Writes the corrections as records of
     /// `part`, with the reset rows that belong to them.
     fn correct(&mut self, settle: &SettleCommand, part: u32, rows: Vec<(&Row, u64, u64)>) -> Vec<Warning> {
-        let (mut lines, mut resets, mut near) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut postings, mut resets, mut near) = (Vec::new(), Vec::new(), Vec::new());
         for (row, charged, used) in rows {
-            let (book, now) = self.book();
+            let (account, now) = self.account();
             if used >= charged {
-                let settled = book.settle(Some(&settle.plan), row, 0, used - charged, now);
-                let Some((line, warning)) = settled else { continue };
-                lines.push(line);
+                let settled = account.settle(Some(&settle.plan), row, 0, used - charged, now);
+                let Some((posting, warning)) = settled else { continue };
+                postings.push(posting);
                 near.extend(warning);
-            } else if let Some(mut line) = book.give_back(Some(&settle.plan), row, charged - used, now) {
-                resets.extend(return_in_full(&mut line, charged - used));
-                lines.push(line);
+            } else if let Some(mut posting) = account.give_back(Some(&settle.plan), row, charged - used, now) {
+                resets.extend(return_in_full(&mut posting, charged - used));
+                postings.push(posting);
             }
         }
         self.write(EntryKind::Reset, part, resets);
         match part {
             // By this record the attempt is known to be settled.
-            LATE => self.write_marked(EntryKind::Record, part, lines, &ExtraColumns::default()),
-            _ => self.write(EntryKind::Record, part, lines),
+            LATE => self.write_marked(EntryKind::Record, part, postings, &ExtraColumns::default()),
+            _ => self.write(EntryKind::Record, part, postings),
         }
         near
     }
@@ -145,14 +145,14 @@ impl Attempt<'_, '_> {
         let mut part = 0;
         for (reserved, used, row) in sums.into_values() {
             let (reserved, used) = (unsigned(reserved), unsigned(used));
-            let (book, now) = self.book();
-            let released = book.settle(Some(plan), &row, reserved, 0, now);
-            let returned = book.give_back(Some(plan), &row, used, now);
-            if let (Some((released, _)), Some(mut line)) = (released, returned) {
-                let reset = return_in_full(&mut line, used);
-                line.amount += released.amount;
+            let (account, now) = self.account();
+            let released = account.settle(Some(plan), &row, reserved, 0, now);
+            let returned = account.give_back(Some(plan), &row, used, now);
+            if let (Some((released, _)), Some(mut posting)) = (released, returned) {
+                let reset = return_in_full(&mut posting, used);
+                posting.amount += released.amount;
                 self.write(EntryKind::Reset, part, reset);
-                self.write(EntryKind::Void, part, [line]);
+                self.write(EntryKind::Void, part, [posting]);
                 part += 1;
             }
         }
@@ -174,9 +174,9 @@ impl Attempt<'_, '_> {
     }
 
     fn record_used(&mut self, settle: &SettleCommand, used: &Amounts, part: u32) -> Vec<Warning> {
-        let (book, now) = self.book();
-        let (lines, near) = book.record(&settle.plan, used, settle.since, now);
-        self.write(EntryKind::Record, part, lines);
+        let (account, now) = self.account();
+        let (postings, near) = account.record(&settle.plan, used, settle.since, now);
+        self.write(EntryKind::Record, part, postings);
         near
     }
 
@@ -189,15 +189,15 @@ impl Attempt<'_, '_> {
     }
 }
 
-/// Completes `line`, which returns as much of `amount` as the counter still had, although a reset may have emptied it before.
-/// Returns the reset row that belongs to it, if any.
+/// Completes `posting`, which returns as much of `amount` as the counter still had: a reset may have emptied it before.
+/// Returns the posting of the reset row that belongs to it, if any.
 ///
 /// A reset makes room and returns no money, so the row that takes the amount off the bill carries all of it. The reset row
 /// adds back the part that the counter no longer had, and the counter stays the sum of its rows.
-fn return_in_full(line: &mut Line, amount: u64) -> Option<Line> {
-    let by_reset = i64::try_from(amount).unwrap_or(i64::MAX) + line.amount;
-    line.amount -= by_reset;
-    (by_reset > 0).then(|| Line { amount: by_reset, ..line.clone() })
+fn return_in_full(posting: &mut Posting, amount: u64) -> Option<Posting> {
+    let by_reset = i64::try_from(amount).unwrap_or(i64::MAX) + posting.amount;
+    posting.amount -= by_reset;
+    (by_reset > 0).then(|| Posting { amount: by_reset, ..posting.clone() })
 }
 
 fn unsigned(amount: i64) -> u64 {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{model::Store, *};
-use crate::ledger::writer::{EntryKind, JobRows, JobStatus, Reply, ReservationTerms, Since, batch};
+use crate::ledger::writer::{AdmittedAt, EntryKind, JobRows, JobStatus, Reply, ReservationTerms, batch};
 
 /// One transaction.
 fn transact(store: &mut Store, commands: &[(Command, bool)]) -> Vec<Reply> {
@@ -35,7 +35,7 @@ fn pass(id: u128, job: &str, amount: u64, fingerprint: Option<u128>, reserve: bo
 
 fn end(id: u128, of: u128, job: &str, end: SettleKind, used: u64) -> Command {
     let used = if used > 0 { ("requests", used).into() } else { Amounts::new() };
-    let since = Since { at: START, turn: u32::MAX };
+    let since = AdmittedAt { at: START, epoch: u32::MAX };
     let settle = SettleCommand { plan: hourly(100), attempt: 0, since, end, used, part: 1 };
     command(id, key("acme", job), CommandKind::SettleOf { of, settle })
 }
@@ -97,7 +97,7 @@ fn void_after_a_reset_and_a_correction_returns_only_the_job() {
 fn spooled_charge_is_stored_after_its_admission_was_voided() {
     let mut store = Store::default();
     transact(&mut store, &[(charge(2, "one", 7), false)]);
-    let back = settle(&hourly(100), 0, Since { at: START + HOUR, turn: 0 }, SettleKind::Void);
+    let back = settle(&hourly(100), 0, AdmittedAt { at: START + HOUR, epoch: 0 }, SettleKind::Void);
     transact(&mut store, &[(command(2 ^ 1, key("acme", "one"), back), true), (pass(2, "one", 7, None, false), true)]);
     assert_eq!(taken(&store), 7);
     transact(&mut store, &[(pass(2, "one", 7, None, false), true), (end(4, 2, "one", SettleKind::Void, 0), false)]);
@@ -148,7 +148,7 @@ fn usage_of_other_work_is_no_part_of_the_jobs_records() {
     let mut store = Store::default();
     let charged = CommandKind::Admit(AdmitCommand { fingerprint: Some(1), ..admit(&hourly(100), ("requests", 7)) });
     transact(&mut store, &[(command(2, key("acme", "one"), charged), false)]);
-    let since = Since { at: START, turn: u32::MAX };
+    let since = AdmittedAt { at: START, epoch: u32::MAX };
     let used = ("requests", 5).into();
     let more = SettleCommand { plan: hourly(100), attempt: 0, since, end: SettleKind::Add, used, part: 1 };
     transact(&mut store, &[(command(4, key("acme", "one"), CommandKind::Settle(more)), false)]);

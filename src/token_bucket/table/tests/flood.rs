@@ -3,7 +3,7 @@ use crate::{
     cost::Cost,
     sync::Ordering,
     token_bucket::{
-        gcra::{Verdict, decide, level},
+        gcra::{Decision, decide, level},
         rate::Rate,
         table::{
             Entry, Full, Table,
@@ -17,7 +17,7 @@ const SECOND: u64 = 1_000_000_000;
 fn ask(table: &Table, rate: &Rate, number: u64, now: u64) -> Result<bool, Full> {
     let now = at(now);
     table.update(key(number), now, |entry| match decide(rate, entry.map(|entry| entry.full_at), Cost::ONE, now) {
-        Verdict::Admitted { full_at } => (Some(Entry { full_at, span: rate.span_ns() }), true),
+        Decision::Admitted { full_at } => (Some(Entry { full_at, span: rate.span_ns() }), true),
         _ => (entry, false),
     })
 }

@@ -8,7 +8,7 @@ use crate::{
     identity::Digest,
     time::Moment,
     token_bucket::{
-        gcra::{Verdict, decide},
+        gcra::{Decision, decide},
         rate::Rate,
         table::{Entry, Full, GlobalCell, Table},
     },
@@ -42,8 +42,8 @@ fn model(check: impl Fn() + Sync + Send + 'static) {
     builder.check(check);
 }
 
-fn passes(verdict: Verdict) -> bool {
-    matches!(verdict, Verdict::Admitted { .. })
+fn passes(verdict: Decision) -> bool {
+    matches!(verdict, Decision::Admitted { .. })
 }
 
 #[test]
@@ -182,7 +182,7 @@ fn loom_both_buckets_give_or_neither() {
 fn client_then_all(entry: Option<Entry>, cell: &GlobalCell, all: &Rate) -> Option<u64> {
     let client = Rate::per_second(2);
     match decide(&client, entry.map(|entry| entry.full_at), Cost::ONE, Moment::default()) {
-        Verdict::Admitted { full_at } if passes(cell.take(all, Cost::ONE, Moment::default())) => Some(full_at),
+        Decision::Admitted { full_at } if passes(cell.take(all, Cost::ONE, Moment::default())) => Some(full_at),
         _ => None,
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     identity::Digest,
     time::Moment,
     token_bucket::{
-        gcra::{Verdict, decide},
+        gcra::{Decision, decide},
         rate::Rate,
         table::{Entry, Full, GlobalCell, Table},
     },
@@ -15,7 +15,7 @@ use crate::{
 /// Asks a client's bucket and everyone's together: both give, or neither.
 fn both(table: &Table, client: &Rate, all: (&GlobalCell, &Rate), key: Digest, now: Moment) -> bool {
     let look = |entry: Option<Entry>| match decide(client, entry.map(|entry| entry.full_at), Cost::ONE, now) {
-        Verdict::Admitted { full_at } if passes(all.0.take(all.1, Cost::ONE, now)) => {
+        Decision::Admitted { full_at } if passes(all.0.take(all.1, Cost::ONE, now)) => {
             (Some(Entry { full_at, span: client.span_ns() }), true)
         }
         _ => (entry, false),
@@ -23,8 +23,8 @@ fn both(table: &Table, client: &Rate, all: (&GlobalCell, &Rate), key: Digest, no
     table.update(key, now, look).expect("room for all")
 }
 
-fn passes(verdict: Verdict) -> bool {
-    matches!(verdict, Verdict::Admitted { .. })
+fn passes(verdict: Decision) -> bool {
+    matches!(verdict, Decision::Admitted { .. })
 }
 
 fn together(threads: u64, work: impl Fn(u64) -> u64 + Sync) -> u64 {

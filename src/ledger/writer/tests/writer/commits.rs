@@ -102,7 +102,7 @@ fn settlement_reports_the_prior_status_after_a_lost_reply() {
     let expire = CommandKind::Expire { attempt: 0, since: START, charge: true };
     scene.writer.enqueue(command(4, key("acme", "a"), expire));
     scene.settle_down();
-    let since = Since { at: START, turn: 0 };
+    let since = AdmittedAt { at: START, epoch: 0 };
     let late = settle(&hourly(100), 0, since, SettleKind::Commit(("requests", 20).into()));
     scene.writer.submit(command(6, key("acme", "a"), late), "bob").unwrap();
     scene.until_commit();

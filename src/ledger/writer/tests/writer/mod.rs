@@ -12,7 +12,7 @@ use super::{
     *,
 };
 use crate::ledger::writer::{
-    CancelResult, DbError, EntryKind, JobStatus, NoticeKind, Reply, Since, Step, StepResult, SubmitError, Writer,
+    AdmittedAt, CancelResult, DbError, EntryKind, JobStatus, NoticeKind, Reply, Step, StepResult, SubmitError, Writer,
 };
 
 /// A writer, its database, and the replies to its callers.
@@ -40,7 +40,7 @@ impl Scene {
     }
 
     fn tell(&mut self, id: u128, job: &str, attempt: u32, end: SettleKind) {
-        let since = Since { at: START, turn: 0 };
+        let since = AdmittedAt { at: START, epoch: 0 };
         self.writer.enqueue(command(id, key("acme", job), settle(&hourly(100), attempt, since, end)));
     }
 

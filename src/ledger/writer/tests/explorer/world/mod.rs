@@ -8,7 +8,7 @@ use std::{
 
 use super::setting::{Faults, Setting};
 use crate::ledger::writer::{
-    CancelResult, DbError, ReservationRow, Since, Step, StepResult, Writer,
+    AdmittedAt, CancelResult, DbError, ReservationRow, Step, StepResult, Writer,
     tests::{model::Database, *},
 };
 
@@ -20,7 +20,7 @@ mod moves;
 enum Stage {
     Ready(u8),
     Waiting { r#try: u8, process: usize, ticket: Ticket },
-    Working { r#try: u8, process: usize, attempt: u32, since: Since },
+    Working { r#try: u8, process: usize, attempt: u32, since: AdmittedAt },
     Over(Told),
 }
 

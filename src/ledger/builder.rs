@@ -1,0 +1,218 @@
+//! Opens a ledger: the database that holds it and the spool beside it.
+
+use std::{fmt, path::PathBuf};
+
+#[cfg(feature = "postgres")]
+use super::postgres;
+#[cfg(feature = "sqlite")]
+use super::sqlite;
+use super::{Ledger, LedgerError, Spool};
+
+/// Opens a [`Ledger`] with [`open`](Self::open). Made by [`Ledger::sqlite`], [`Ledger::postgres`] and their siblings.
+///
+/// ```no_run
+/// # #[cfg(feature = "sqlite")]
+/// # async fn example() -> Result<(), tollgate::LedgerError> {
+/// use tollgate::{Ledger, OnFailure, Plan, QuotaLayer};
+///
+/// let ledger = Ledger::sqlite("quota.db").spool_in("quota.spool").open().await?;
+/// let layer = QuotaLayer::new(Plan::standard()).store_in(&ledger, OnFailure::FailOpen);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a builder does nothing until `open` is called"]
+pub struct LedgerBuilder {
+    database: DatabaseSource,
+    spool: Option<SpoolSource>,
+}
+
+enum DatabaseSource {
+    #[cfg(feature = "sqlite")]
+    SqliteFile(PathBuf),
+    #[cfg(feature = "sqlite")]
+    SqlitePool(sqlx::SqlitePool),
+    #[cfg(feature = "sqlite")]
+    SqliteMemory,
+    #[cfg(feature = "postgres")]
+    PostgresUrl(String),
+    #[cfg(feature = "postgres")]
+    PostgresPool(sqlx::PgPool),
+}
+
+enum SpoolSource {
+    Open(Spool),
+    Path(PathBuf),
+}
+
+/// # Opening a ledger
+///
+/// | | database | feature |
+/// |---|---|---|
+/// | [`sqlite`](Self::sqlite), [`sqlite_pool`](Self::sqlite_pool) | a file: exact quotas for the processes of one machine | `sqlite` |
+/// | [`postgres`](Self::postgres), [`postgres_pool`](Self::postgres_pool) | a server: exact quotas for a fleet | `postgres` |
+///
+/// The ledger makes its own tables, whose names begin with `quota_`. The view `quota_ledger` is for people.
+impl Ledger {
+    /// A ledger in the SQLite file at this path, which is created if it is missing.
+    ///
+    /// Connections write ahead (`journal_mode = wal`), wait for the disk at each commit (`synchronous = full`), and wait
+    /// at most 5 s for a lock. One connection writes at a time. SQLite's clock has a resolution of 1 ms. A network file
+    /// system does not work: the locks and the shared memory of SQLite need one machine.
+    ///
+    /// # Errors
+    /// [`open`](LedgerBuilder::open) fails if the file cannot be opened or written, or if its tables are altered or of a
+    /// newer version.
+    #[cfg(feature = "sqlite")]
+    pub fn sqlite(path: impl Into<PathBuf>) -> LedgerBuilder {
+        LedgerBuilder::new(DatabaseSource::SqliteFile(path.into()))
+    }
+
+    /// A ledger in the SQLite file of an existing pool.
+    ///
+    /// The writer takes one connection out of the pool for good; the pool opens another in its place.
+    ///
+    /// # Errors
+    /// [`open`](LedgerBuilder::open) fails if a connection would lose acknowledged rows: `synchronous` below full, a
+    /// journal in memory or switched off, or a database in memory. It also fails if the tables are altered or of a newer
+    /// version.
+    #[cfg(feature = "sqlite")]
+    pub fn sqlite_pool(pool: sqlx::SqlitePool) -> LedgerBuilder {
+        LedgerBuilder::new(DatabaseSource::SqlitePool(pool))
+    }
+
+    /// A ledger in memory, for tests. It ends with the process, and with it everything that was acknowledged.
+    ///
+    /// # Errors
+    /// [`open`](LedgerBuilder::open) fails if there is no memory for it.
+    #[cfg(feature = "sqlite")]
+    pub fn sqlite_in_memory() -> LedgerBuilder {
+        LedgerBuilder::new(DatabaseSource::SqliteMemory)
+    }
+
+    /// A ledger in the PostgreSQL database at this URL, with a pool of its own.
+    ///
+    /// The tables are in the first schema of the connection's `search_path`. A writer locks only the accounts of its batch
+    /// and waits at most 0.5 s for an account that another writer has locked.
+    ///
+    /// # Behind a pooler
+    /// All settings end with the transaction. A pooler that gives each transaction another connection must support
+    /// prepared statements (PgBouncer does since 1.21).
+    ///
+    /// # Errors
+    /// [`open`](LedgerBuilder::open) fails if the URL is invalid, if the server cannot be reached within 5 s or would lose
+    /// acknowledged rows, or if the tables are altered or of a newer version. The error never shows the URL's password.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), tollgate::LedgerError> {
+    /// let ledger = tollgate::Ledger::postgres("postgres://shop:secret@db.internal:5432/quota").open().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "postgres")]
+    pub fn postgres(url: impl Into<String>) -> LedgerBuilder {
+        LedgerBuilder::new(DatabaseSource::PostgresUrl(url.into()))
+    }
+
+    /// A ledger in the PostgreSQL database of an existing pool; otherwise as [`postgres`](Self::postgres).
+    ///
+    /// The writer takes one connection out of the pool for good; the pool opens another in its place.
+    ///
+    /// # Errors
+    /// [`open`](LedgerBuilder::open) fails if the server would lose acknowledged rows (`synchronous_commit` or `fsync` is
+    /// off) or is read-only, or if the tables are altered or of a newer version.
+    #[cfg(feature = "postgres")]
+    pub fn postgres_pool(pool: sqlx::PgPool) -> LedgerBuilder {
+        LedgerBuilder::new(DatabaseSource::PostgresPool(pool))
+    }
+}
+
+impl LedgerBuilder {
+    const fn new(database: DatabaseSource) -> Self {
+        Self { database, spool: None }
+    }
+
+    /// Keeps the charges of requests that pass without the ledger in this spool. No spool by default.
+    ///
+    /// A layer under [`OnFailure::FailOpen`](crate::OnFailure::FailOpen) or
+    /// [`OnFailure::LocalShare`](crate::OnFailure::LocalShare) needs one. All layers of a ledger share it.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "sqlite")]
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// use tollgate::{Ledger, Spool};
+    /// let spool = Spool::at("quota.spool")?.at_most(16 << 20);
+    /// let ledger = Ledger::sqlite("quota.db").spool(spool).open().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn spool(self, spool: Spool) -> Self {
+        Self { spool: Some(SpoolSource::Open(spool)), ..self }
+    }
+
+    /// Opens a spool of at most 64 MiB in the file at this path together with the ledger; otherwise as
+    /// [`spool`](Self::spool). [`Ledger::spool`] returns it.
+    pub fn spool_in(self, path: impl Into<PathBuf>) -> Self {
+        Self { spool: Some(SpoolSource::Path(path.into())), ..self }
+    }
+
+    /// Opens the database and the spool, and creates missing tables.
+    ///
+    /// # Errors
+    /// As the constructor says. Also if the spool cannot be opened (see [`Spool::at`]) or belongs to another ledger.
+    pub async fn open(self) -> Result<Ledger, LedgerError> {
+        let spool = match self.spool {
+            Some(SpoolSource::Open(spool)) => Some(spool),
+            Some(SpoolSource::Path(path)) => Some(Spool::at(path)?),
+            None => None,
+        };
+        match self.database {
+            #[cfg(feature = "sqlite")]
+            DatabaseSource::SqliteFile(path) => Ledger::new(sqlite::SqliteLedger::open(path).await?, spool),
+            #[cfg(feature = "sqlite")]
+            DatabaseSource::SqlitePool(pool) => Ledger::new(sqlite::SqliteLedger::from_pool(pool).await?, spool),
+            #[cfg(feature = "sqlite")]
+            DatabaseSource::SqliteMemory => Ledger::new(sqlite::SqliteLedger::in_memory().await?, spool),
+            #[cfg(feature = "postgres")]
+            DatabaseSource::PostgresUrl(url) => Ledger::new(postgres::PostgresLedger::connect(&url).await?, spool),
+            #[cfg(feature = "postgres")]
+            DatabaseSource::PostgresPool(pool) => Ledger::new(postgres::PostgresLedger::from_pool(pool).await?, spool),
+        }
+    }
+}
+
+/// Shows the file or the kind of the database, and never a URL: it may hold a password.
+impl fmt::Debug for LedgerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_struct("LedgerBuilder");
+        match &self.database {
+            #[cfg(feature = "sqlite")]
+            DatabaseSource::SqliteFile(path) => shown.field("sqlite", path),
+            #[cfg(feature = "sqlite")]
+            DatabaseSource::SqlitePool(_) => shown.field("sqlite", &"pool"),
+            #[cfg(feature = "sqlite")]
+            DatabaseSource::SqliteMemory => shown.field("sqlite", &"memory"),
+            #[cfg(feature = "postgres")]
+            DatabaseSource::PostgresUrl(_) => shown.field("postgres", &"url"),
+            #[cfg(feature = "postgres")]
+            DatabaseSource::PostgresPool(_) => shown.field("postgres", &"pool"),
+        };
+        match &self.spool {
+            Some(SpoolSource::Open(spool)) => shown.field("spool", spool),
+            Some(SpoolSource::Path(path)) => shown.field("spool", path),
+            None => &mut shown,
+        };
+        shown.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(feature = "postgres")]
+    fn debug_shows_no_password() {
+        let builder = Ledger::postgres("postgres://ann:canary@127.0.0.1/quota").spool_in("quota.spool");
+        assert_eq!(format!("{builder:?}"), r#"LedgerBuilder { postgres: "url", spool: "quota.spool" }"#);
+    }
+}

@@ -1,0 +1,79 @@
+//! Requests to an account, its settings, and its replies.
+
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
+
+use super::jobs::{Duplicate, Job};
+use crate::{quota::Amounts, refusal::Violation, sync::Lease, time::Moment};
+
+/// The time on both clocks: leases and reservations go by the one that never steps, periods by the one on the wall.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Now {
+    pub(crate) moment: Moment,
+    /// Nanoseconds since 1970.
+    pub(crate) wall: u64,
+}
+
+/// What holds for all accounts of a layer.
+#[derive(Clone, Debug)]
+pub(crate) struct AccountSettings {
+    /// How long a slot may be held, and for how long without progress.
+    pub(crate) max_hold: Duration,
+    pub(crate) max_stall: Duration,
+    /// How long a reservation may be open.
+    pub(crate) ttl: Duration,
+    /// Whether a reservation whose time has run out is charged as it was estimated, or given back.
+    pub(crate) charge_expired: bool,
+    /// How long a finished job is remembered, and how many jobs of one client.
+    pub(crate) job_horizon: Duration,
+    pub(crate) max_jobs: usize,
+}
+
+/// What is asked of an account.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ChargeRequest<'a> {
+    pub(crate) amounts: &'a Amounts,
+    /// The same for each counted limit of the plan, where somebody has found them out beforehand; else nothing.
+    pub(crate) each: &'a [Option<u64>],
+    /// Sets the amounts aside instead of charging them.
+    pub(crate) reserve: bool,
+    /// Who reserves it settles it whatever happens: its time does not run out.
+    pub(crate) lasting: bool,
+    /// More is to come: the account is kept until the charge is settled.
+    pub(crate) open: bool,
+    pub(crate) job: Option<&'a Arc<Job>>,
+}
+
+/// What was taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) epoch: u32,
+    pub(crate) lease: Option<Lease>,
+    /// The reservation, where one was asked for.
+    pub(crate) reservation: Option<NonZeroU64>,
+    /// Another's slot was taken back for it.
+    pub(crate) reclaimed: bool,
+    pub(crate) marks: Marks,
+}
+
+/// Limits of which there is something to say, one bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Marks {
+    /// Those at which the client has just come where it is to be warned.
+    pub(crate) warned: u64,
+    /// Those of which a response must tell.
+    pub(crate) pending: u64,
+}
+
+impl Marks {
+    /// Whether there is nothing to say.
+    pub(crate) const fn are_none(self) -> bool {
+        self.warned | self.pending == 0
+    }
+}
+
+/// Why nothing was taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Denial {
+    Limits(Vec<Violation>),
+    Job(Duplicate),
+}

@@ -1,0 +1,157 @@
+//! What people change in accounts: resets, grants, and plans.
+
+use super::{account_error::QuotaError, active_plan::Whose, handle::Quotas};
+use crate::{
+    error::ConfigError,
+    identity::{Client, Tier},
+    quota::{Grant, GrantId, Plan, store::AccountContext},
+};
+
+impl Quotas {
+    /// Counts a client's limits of this name or kind from zero; what is in flight belongs to the count before.
+    ///
+    /// # Errors
+    /// When the client's plan has no such limit, or the store does not answer.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # use tollgate::{Client, Plan, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// let alice = Client::named("alice");
+    /// quotas.reset(&alice, "queries_per_hour").await.unwrap();
+    /// quotas.reset(&alice, "queries").await.unwrap(); // per hour and per day
+    /// assert!(quotas.reset(&alice, "querys").await.is_err());
+    /// # });
+    /// ```
+    pub async fn reset(&self, client: &Client, limit: &str) -> Result<(), QuotaError> {
+        self.reset_some(client, Some(limit)).await
+    }
+
+    /// Counts all of a client's limits from zero; what is in flight belongs to the count before.
+    ///
+    /// # Errors
+    /// When the store of the accounts does not answer; memory always does.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # use tollgate::{Client, Plan, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// quotas.reset_all(&Client::named("alice")).await.unwrap();
+    /// # });
+    /// ```
+    pub async fn reset_all(&self, client: &Client) -> Result<(), QuotaError> {
+        self.reset_some(client, None).await
+    }
+
+    /// Raises a client's limit until a time.
+    ///
+    /// # Errors
+    /// When the client's plan has no limit of this name, the end has passed, there is no room for another account, or the
+    /// store does not answer.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # use std::time::{Duration, SystemTime};
+    /// # use tollgate::{Client, Grant, Plan, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// let alice = Client::named("alice");
+    /// let tomorrow = SystemTime::now() + Duration::from_secs(86_400);
+    /// let grant = Grant::new("queries_per_day", 500, tomorrow).approved_by("M. Okafor").because("launch day");
+    /// quotas.grant(&alice, grant).await.unwrap();
+    /// assert_eq!(quotas.usage(&alice).await.unwrap().get("queries_per_day").unwrap().limit, 43_700);
+    /// # });
+    /// ```
+    pub async fn grant(&self, client: &Client, grant: Grant) -> Result<GrantId, QuotaError> {
+        let (now, active) = (self.0.common.now(), self.active(client));
+        Ok(self.0.common.store.grant(&AccountContext { client, plan: &active.plan, now }, grant).await??)
+    }
+
+    /// Ends a grant before its time; false if the client has none of this id. What it has paid for stays paid.
+    ///
+    /// # Errors
+    /// When the store of the accounts does not answer; memory always does.
+    ///
+    /// ```
+    /// # async fn takes(quotas: &tollgate::Quotas, alice: &tollgate::Client) -> Result<(), tollgate::QuotaError> {
+    /// for granted in quotas.grants(alice).await? {
+    ///     quotas.revoke(alice, granted.id).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn revoke(&self, client: &Client, id: GrantId) -> Result<bool, QuotaError> {
+        let (now, active) = (self.0.common.now(), self.active(client));
+        Ok(self.0.common.store.revoke(&AccountContext { client, plan: &active.plan, now }, id).await?)
+    }
+
+    /// Changes the plan of all clients that have none of their own, from their next request on.
+    ///
+    /// What was used of a limit stays used under the limit of the same name, unless the plan is
+    /// [`starting_fresh`](Plan::starting_fresh).
+    ///
+    /// # Errors
+    /// When the plan's number is not above that of the plan in force, or it has a limit of a day or longer and identities
+    /// are not verified.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # use tollgate::{Client, Period, Plan, Quota, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::standard().numbered(3)).handle();
+    /// let plan = || Plan::new("standard").limit(Quota::requests(10).per(Period::hour()));
+    /// quotas.set_plan(plan().numbered(4)).unwrap();
+    /// assert!(quotas.set_plan(plan().numbered(4)).is_err()); // a late message of another node changes nothing
+    /// # });
+    /// ```
+    pub fn set_plan(&self, plan: Plan) -> Result<(), ConfigError> {
+        self.change_plan(&Whose::Everyone, plan)
+    }
+
+    /// Changes the plan of a tier, or gives it one of its own; as [`set_plan`](Self::set_plan).
+    ///
+    /// # Errors
+    /// As of [`set_plan`](Self::set_plan).
+    ///
+    /// ```
+    /// # use tollgate::{Period, Plan, Quota, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// quotas.set_tier_plan("pro", Plan::new("pro").limit(Quota::requests(10_000).per(Period::hour()))).unwrap();
+    /// ```
+    pub fn set_tier_plan(&self, tier: impl Into<Tier>, plan: Plan) -> Result<(), ConfigError> {
+        self.change_plan(&Whose::Tier(tier.into()), plan)
+    }
+
+    /// Changes the plan of one client, or gives it one of its own; as [`set_plan`](Self::set_plan).
+    ///
+    /// # Errors
+    /// As of [`set_plan`](Self::set_plan).
+    ///
+    /// ```
+    /// # use tollgate::{Client, Period, Plan, Quota, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// let own = Plan::new("acme").limit(Quota::requests(10_000).per(Period::hour()));
+    /// quotas.set_client_plan(&Client::named("acme"), own).unwrap();
+    /// ```
+    pub fn set_client_plan(&self, client: &Client, plan: Plan) -> Result<(), ConfigError> {
+        self.change_plan(&Whose::Client(client.digest()), plan)
+    }
+
+    /// Takes a client's own plan away: that of its tier, or the usual one, holds again.
+    ///
+    /// ```
+    /// # use tollgate::{Client, Plan, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// quotas.remove_client_plan(&Client::named("acme"));
+    /// ```
+    pub fn remove_client_plan(&self, client: &Client) {
+        let _ = self.0.plans.try_replace(|plans| Ok::<_, ConfigError>(plans.without(client.digest())));
+    }
+
+    async fn reset_some(&self, client: &Client, limit: Option<&str>) -> Result<(), QuotaError> {
+        let (now, active) = (self.0.common.now(), self.active(client));
+        Ok(self.0.common.store.reset(&AccountContext { client, plan: &active.plan, now }, limit).await??)
+    }
+
+    fn change_plan(&self, whose: &Whose, plan: Plan) -> Result<(), ConfigError> {
+        self.0.plans.try_replace(|plans| plans.with(whose, plan, &self.0.common))
+    }
+}

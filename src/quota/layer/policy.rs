@@ -1,0 +1,252 @@
+//! The decision on a request: whose account, what it asks for, and what the store says.
+
+use std::{fmt, sync::Arc};
+
+use http::Extensions;
+
+use super::{
+    active_plan::{ActivePlan, ActivePlans},
+    bytes::Bytes,
+    charge,
+    job_id::{Bad, Duplicates},
+    permit::QuotaPermit,
+    settings::QuotaConfig,
+};
+use crate::{
+    gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext},
+    head::RequestHead,
+    identity::{Client, Digester},
+    quota::{
+        Amounts,
+        account::{AccountSettings, ChargeRequest, Denial, Duplicate, Job, Now},
+        store::{
+            AccountContext, AdmitError, AdmitRequest, AdmittedCharge, NearLimits, PlanLookup, QuotaBackend, StoreEvent,
+        },
+    },
+    refusal::{Dialect, Reason, Refusal},
+    sync::HotSwap,
+};
+
+/// The accounts of a layer, and the plans that they have.
+pub struct QuotaPolicy {
+    pub(super) common: Arc<Common>,
+    pub(super) plans: HotSwap<ActivePlans>,
+    whom: ClientResolver,
+}
+
+/// What all plans of a layer have in common.
+pub(super) struct Common {
+    pub(super) context: PolicyContext,
+    pub(super) settings: QuotaConfig,
+    pub(super) store: Arc<dyn QuotaBackend>,
+}
+
+impl QuotaPolicy {
+    pub(super) fn new(settings: QuotaConfig, context: PolicyContext) -> Self {
+        let books = AccountSettings {
+            max_hold: settings.max_hold,
+            max_stall: settings.max_stall,
+            ttl: settings.ttl,
+            charge_expired: settings.charges_expired(),
+            job_horizon: settings.job_horizon,
+            max_jobs: settings.max_jobs,
+        };
+        let store = settings.store.0.open(settings.max_clients, books, &context.clock, settings.on_failure);
+        let store = store.unwrap_or_else(|invalid| panic!("{invalid}"));
+        let late = context.clone();
+        store.listen(Arc::new(move |told| tell(&late, told)));
+        let whom = ClientResolver::new(Arc::clone(&settings.identify), settings.on_unidentified);
+        let common = Arc::new(Common { store, settings, context });
+        let plans = HotSwap::new(ActivePlans::new(&common));
+        Self { common, plans, whom }
+    }
+
+    /// Whom to charge; `None` where nobody is.
+    pub(super) fn client(&self, request: &RequestHead<'_>) -> Result<Option<Client>, Refusal> {
+        let PolicyContext { name, observers, .. } = &self.common.context;
+        self.whom.charge(request, name, observers, |client| Ok(client.cloned()))
+    }
+
+    /// The job that a request names; where it names one badly, or it is no job at all, why.
+    fn job(&self, request: &RequestHead<'_>, client: &Client, amounts: &Amounts) -> Result<Option<Arc<Job>>, Refusal> {
+        let Some(ids) = &self.common.settings.job_id else { return Ok(None) };
+        let read = ids.read(request, client, amounts, self.common.store.digester());
+        read.map_err(|Bad| self.bad_job_id())
+    }
+
+    pub(super) fn bad_job_id(&self) -> Refusal {
+        Refusal::new(Reason::InvalidJobId, self.common.context.name.clone())
+    }
+
+    /// The plan of each client, for whoever asks later.
+    pub(super) fn plan_of(self: &Arc<Self>) -> PlanLookup {
+        let me = Arc::clone(self);
+        Arc::new(move |client: &Client| Arc::clone(&me.plans.present().of(client).plan))
+    }
+
+    #[inline]
+    fn decide(
+        self: &Arc<Self>,
+        request: &RequestHead<'_>,
+        client: &Client,
+    ) -> Result<MaybeFuture<Result<QuotaPermit, Refusal>>, Refusal> {
+        let now = self.common.now();
+        let plans = self.plans.present();
+        let active = plans.of(client);
+        let (asked, bytes) = (active.asked(request, &self.common.settings), Bytes::new(active, request));
+        let with_declared = asked.with_declared(active);
+        let amounts = with_declared.as_ref().unwrap_or_else(|| asked.undeclared(active));
+        let job = self.job(request, client, amounts)?;
+        let open = active.open || bytes.counts_request();
+        let request = AdmitRequest {
+            account: AccountContext { client, plan: &active.plan, now },
+            charge: ChargeRequest {
+                amounts,
+                each: asked.each(active),
+                reserve: self.common.settings.share,
+                lasting: true,
+                open,
+                job: job.as_ref(),
+            },
+            wants_nearest: self.common.settings.dialect != Dialect::None,
+            wants_usage: self.common.settings.share,
+        };
+        let decided = self.common.store.admit(&request);
+        Ok(match decided {
+            MaybeFuture::Ready(Ok(admission)) => {
+                MaybeFuture::Ready(Ok(QuotaPermit::new(active, asked, bytes, admission, now)))
+            }
+            MaybeFuture::Ready(Err(refused)) => MaybeFuture::Ready(self.turn_down(active, client, refused, now)),
+            MaybeFuture::Future(decision) => {
+                let (policy, active, client) = (Arc::clone(self), Arc::clone(active), client.clone());
+                MaybeFuture::future(async move {
+                    match decision.await {
+                        Ok(admission) => Ok(QuotaPermit::new(&active, asked, bytes, admission, now)),
+                        Err(refused) => policy.turn_down(&active, &client, refused, now),
+                    }
+                })
+            }
+        })
+    }
+
+    /// Returns the permit of a request that is not charged.
+    fn let_pass(&self) -> QuotaPermit {
+        QuotaPermit::nothing(self.common.settings.share)
+    }
+
+    fn turn_down(
+        self: &Arc<Self>,
+        active: &ActivePlan,
+        client: &Client,
+        refused: AdmitError,
+        now: Now,
+    ) -> Result<QuotaPermit, Refusal> {
+        self.common.tell_overflow(&refused);
+        let done_before =
+            matches!(refused, AdmitError::Denied { denial: Denial::Job(Duplicate::Running | Duplicate::Done), .. });
+        if done_before && self.common.settings.duplicates == Duplicates::Pass {
+            return Ok(self.let_pass());
+        }
+        Err(self.refusal(active, client, refused, now))
+    }
+}
+
+impl Common {
+    /// The time, read once.
+    #[inline]
+    pub(super) fn now(&self) -> Now {
+        let moment = self.context.clock.now();
+        Now { moment, wall: self.context.clock.wall_at(moment) }
+    }
+
+    pub(super) fn digester(&self) -> &'static Digester {
+        Digester::process()
+    }
+
+    /// Tells whoever listens that a client has come near to its limits.
+    #[inline]
+    pub(super) fn warn(&self, near: &NearLimits) {
+        warn(&self.context, near);
+    }
+
+    /// Tells whoever listens what is special about an admission.
+    #[inline]
+    pub(super) fn tell(&self, admission: &AdmittedCharge) {
+        if admission.details.is_some() || admission.receipt.shared {
+            self.tell_some(admission);
+        }
+    }
+
+    #[cold]
+    fn tell_some(&self, admission: &AdmittedCharge) {
+        if let Some(details) = &admission.details {
+            self.warn(&details.near);
+            if details.reclaimed {
+                self.context.observers.emit(&Event::Reclaimed { policy: &self.context.name });
+            }
+        }
+        if admission.receipt.shared {
+            self.context.observers.emit(&Event::Overflow { policy: &self.context.name });
+        }
+    }
+
+    /// Tells whoever listens of a refusal for the sake of all newcomers.
+    pub(super) fn tell_overflow(&self, refused: &AdmitError) {
+        if let AdmitError::Denied { shared: true, .. } = refused {
+            self.context.observers.emit(&Event::Overflow { policy: &self.context.name });
+        }
+    }
+}
+
+/// What the store tells when nobody waits for it.
+fn tell(context: &PolicyContext, told: &StoreEvent) {
+    let policy = &context.name;
+    let event = match told {
+        StoreEvent::Near(near) => return warn(context, near),
+        StoreEvent::Rejected { client, why } => Event::StoreRejected { policy, client, why },
+        StoreEvent::Lost(why) => Event::StoreLost { policy, why },
+        StoreEvent::Back => Event::StoreBack { policy },
+        StoreEvent::Full => Event::SpoolFull { policy },
+        StoreEvent::Merged { records, duplicates } => {
+            Event::SpoolMerged { policy, records: *records, duplicates: *duplicates }
+        }
+    };
+    context.observers.emit(&event);
+}
+
+fn warn(context: &PolicyContext, near: &NearLimits) {
+    for warning in &near.limits {
+        context.observers.emit(&Event::NearLimit {
+            policy: &context.name,
+            client: near.client.as_ref(),
+            limit: &warning.name,
+            used: warning.used,
+            of: warning.limit,
+        });
+    }
+}
+
+impl Admit for QuotaPolicy {
+    type Permit = QuotaPermit;
+
+    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<QuotaPermit, Refusal>> {
+        let PolicyContext { name, observers, .. } = &self.common.context;
+        let decided = self.whom.charge(request, name, observers, |client| match client {
+            Some(client) => self.decide(request, client),
+            None => Ok(MaybeFuture::Ready(Ok(self.let_pass()))),
+        });
+        decided.unwrap_or_else(|refusal| MaybeFuture::Ready(Err(refusal)))
+    }
+
+    fn on_bypass(&self, extensions: &mut Extensions) {
+        if self.common.settings.share {
+            charge::share_idle(extensions);
+        }
+    }
+}
+
+impl fmt::Debug for QuotaPolicy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuotaPolicy").field("terms", &self.common.context).finish_non_exhaustive()
+    }
+}

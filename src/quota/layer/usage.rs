@@ -1,0 +1,224 @@
+//! What the accounts say of themselves.
+
+use super::{account_error::QuotaError, handle::Quotas};
+use crate::{
+    head::RequestHead,
+    identity::Client,
+    policy_name::PolicyName,
+    quota::{
+        ActiveGrant, LimitUsage, Usage,
+        account::Denial,
+        store::{AccountContext, AdmitError, Bookmark},
+    },
+    refusal::Refusal,
+};
+
+/// The usage of some clients, and where to go on.
+///
+/// ```
+/// # async fn takes(quotas: &tollgate::Quotas) -> Result<(), tollgate::QuotaError> {
+/// let mut from = None;
+/// loop {
+///     let page = quotas.usage_page(from, 100).await?;
+///     for (client, usage) in &page.clients {
+///         println!("{client:?}: {} limits", usage.limits.len());
+///     }
+///     from = page.next;
+///     if from.is_none() {
+///         break;
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct UsagePage {
+    /// The clients of this page.
+    pub clients: Vec<(Client, Usage)>,
+    /// Where to go on; `None` after the last.
+    pub next: Option<Cursor>,
+}
+
+/// A place in the list of all clients; of other accounts than those that gave it, it is the end.
+///
+/// ```
+/// # async fn takes(quotas: &tollgate::Quotas) -> Result<(), tollgate::QuotaError> {
+/// let first = quotas.usage_page(None, 100).await?;
+/// let second = quotas.usage_page(first.next, 100).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Cursor(Bookmark);
+
+/// What each limit would say to a request.
+///
+/// ```
+/// # async fn takes(quotas: &tollgate::Quotas, request: &http::Request<String>) -> Result<(), tollgate::QuotaError> {
+/// let explained = quotas.explain(&tollgate::RequestHead::of(request)).await?;
+/// for limit in &explained.limits {
+///     println!("{}: asks for {:?} of {}", limit.usage.name, limit.asked, limit.usage.remaining);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// Whose account it is; `None` where nobody is charged.
+    pub client: Option<Client>,
+    /// Each limit of the client's plan.
+    pub limits: Vec<LimitExplanation>,
+    /// The refusal that the request would get.
+    pub refusal: Option<Refusal>,
+}
+
+/// What one limit would say to a request.
+///
+/// ```
+/// # fn takes(limit: &tollgate::LimitExplanation) {
+/// println!("{}: {}", limit.usage.name, if limit.passes { "yes" } else { "no" });
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LimitExplanation {
+    /// What is used of it.
+    pub usage: LimitUsage,
+    /// How much of it the request asks for; `None` where it has nothing to do with it.
+    pub asked: Option<u64>,
+    /// Whether it lets the request pass.
+    pub passes: bool,
+}
+
+impl Quotas {
+    /// What a client has used of each limit of its plan.
+    ///
+    /// # Errors
+    /// When the store of the accounts does not answer; memory always does.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # use tollgate::{Client, Plan, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// let usage = quotas.usage(&Client::named("alice")).await.unwrap();
+    /// assert_eq!(usage.get("queries_per_day").unwrap().remaining, 43_200);
+    /// # });
+    /// ```
+    pub async fn usage(&self, client: &Client) -> Result<Usage, QuotaError> {
+        let (now, active) = (self.0.common.now(), self.active(client));
+        Ok(self.0.common.store.usage(&AccountContext { client, plan: &active.plan, now }).await?)
+    }
+
+    /// What all clients that have an account have used, some at a time. Who comes or goes meanwhile may be missed.
+    ///
+    /// Requests never wait for it longer than for a few accounts.
+    ///
+    /// # Errors
+    /// When the store of the accounts does not answer; memory always does.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # use tollgate::{Client, Plan, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// quotas.record(&Client::named("alice"), ("queries", 1)).await.unwrap();
+    /// assert_eq!(quotas.usage_page(None, 100).await.unwrap().clients.len(), 1);
+    /// # });
+    /// ```
+    pub async fn usage_page(&self, from: Option<Cursor>, most: usize) -> Result<UsagePage, QuotaError> {
+        let (now, from) = (self.0.common.now(), from.as_ref().map(|Cursor(at)| at));
+        let (clients, next) = self.0.common.store.page(from, most.max(1), self.0.plan_of(), now).await?;
+        Ok(UsagePage { clients, next: next.map(Cursor) })
+    }
+
+    /// A client's grants that have not ended, those whose end is nearest first.
+    ///
+    /// # Errors
+    /// When the store of the accounts does not answer; memory always does.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # use tollgate::{Client, Plan, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// assert!(quotas.grants(&Client::named("alice")).await.unwrap().is_empty());
+    /// # });
+    /// ```
+    pub async fn grants(&self, client: &Client) -> Result<Vec<ActiveGrant>, QuotaError> {
+        let (now, active) = (self.0.common.now(), self.active(client));
+        Ok(self.0.common.store.grants(&AccountContext { client, plan: &active.plan, now }).await?)
+    }
+
+    /// What each limit would say to a request; charges nothing.
+    ///
+    /// Jobs are not looked at: a duplicate may be refused all the same.
+    ///
+    /// # Errors
+    /// When the store of the accounts does not answer; memory always does.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # use tollgate::{Plan, QuotaLayer, RequestHead};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// let request = http::Request::get("/query").body(()).unwrap();
+    /// let explained = quotas.explain(&RequestHead::of(&request)).await.unwrap();
+    /// assert!(explained.refusal.is_none());
+    /// assert!(explained.limits.iter().all(|limit| limit.passes));
+    /// # });
+    /// ```
+    pub async fn explain(&self, request: &RequestHead<'_>) -> Result<Explanation, QuotaError> {
+        let client = match self.0.client(request) {
+            Ok(Some(client)) => client,
+            Ok(None) => return Ok(Explanation { client: None, limits: Vec::new(), refusal: None }),
+            Err(refusal) => return Ok(Explanation { client: None, limits: Vec::new(), refusal: Some(refusal) }),
+        };
+        let (now, active) = (self.0.common.now(), self.active(&client));
+        let asked = active.asked(request, &self.0.common.settings);
+        let amounts = asked.amounts(&active).into_owned();
+        let account = AccountContext { client: &client, plan: &active.plan, now };
+        let usage = self.0.common.store.usage(&account).await?;
+        let refused = match self.0.common.store.check(&account, &amounts).await {
+            Ok(()) => None,
+            Err(AdmitError::Store(trouble)) => return Err(trouble.into()),
+            Err(refused) => Some(refused),
+        };
+        let violated = |name: &PolicyName| match &refused {
+            Some(AdmitError::Denied { denial: Denial::Limits(violations), .. }) => {
+                violations.iter().any(|violation| violation.name == *name)
+            }
+            _ => false,
+        };
+        let explain = |usage: LimitUsage| LimitExplanation {
+            asked: amounts.get(&usage.kind),
+            passes: !violated(&usage.name),
+            usage,
+        };
+        let limits = usage.limits.into_iter().map(explain).collect();
+        let refusal = refused.map(|refused| self.0.refusal(&active, &client, refused, now));
+        Ok(Explanation { client: Some(client), limits, refusal })
+    }
+
+    /// How many clients have an account; idle ones are forgotten in the background.
+    ///
+    /// ```
+    /// # use tollgate::{Plan, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// assert_eq!(quotas.live_clients(), 0);
+    /// ```
+    #[must_use]
+    pub fn live_clients(&self) -> usize {
+        self.0.common.store.population().0
+    }
+
+    /// How many clients could have an account at once.
+    ///
+    /// ```
+    /// # use tollgate::{Plan, QuotaLayer};
+    /// let quotas = QuotaLayer::new(Plan::standard()).max_clients(10_000).handle();
+    /// assert_eq!(quotas.max_clients(), 10_000);
+    /// ```
+    #[must_use]
+    pub fn max_clients(&self) -> usize {
+        self.0.common.store.population().1
+    }
+}
