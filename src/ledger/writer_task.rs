@@ -33,7 +33,7 @@ const MAX_WAITING: usize = 16_384;
 /// Largest number of commands that one transaction decides.
 const MAX_BATCH: usize = 512;
 
-type Listener = Box<dyn Fn(&WriterNotice) + Send>;
+type NoticeListener = Box<dyn Fn(&WriterNotice) + Send>;
 type ReplyWriter = Writer<oneshot::Sender<Reply>>;
 
 /// A database and the task that writes to it; callers share it.
@@ -47,7 +47,7 @@ pub(crate) struct WriterTask<D: Database> {
     ended: Notify,
     working: AtomicBool,
     /// Listeners to the notices that no caller waits for.
-    listeners: Mutex<Vec<Listener>>,
+    listeners: Mutex<Vec<NoticeListener>>,
 }
 
 impl<D: Database> WriterTask<D> {
@@ -81,8 +81,8 @@ impl<D: Database> WriterTask<D> {
         self.submit_for(command, false).await
     }
 
-    /// Submits a command that the caller sends again if the reply is [`Indeterminate`](Reply::Indeterminate): if it is stored
-    /// after all, it is not voided.
+    /// Submits a command that the caller sends again if the reply is [`Indeterminate`](Reply::Indeterminate): if it is
+    /// stored after all, it is not voided.
     pub(crate) async fn submit_and_keep(self: &Arc<Self>, command: Command) -> Reply {
         self.submit_for(command, true).await
     }
@@ -106,8 +106,8 @@ impl<D: Database> WriterTask<D> {
         reply
     }
 
-    /// Submits commands in their order. Returns the replies up to the first command that was not decided or was rejected,
-    /// because the commands after it may depend on it.
+    /// Submits commands in their order. Returns the replies up to the first command that was not decided or was
+    /// rejected, because the commands after it may depend on it.
     pub(crate) async fn submit_all(self: &Arc<Self>, commands: Vec<Command>) -> Vec<Reply> {
         let deadline = Instant::now() + self.reply_timeout() + self.step_timeout;
         let waiters: Vec<_> = {
@@ -164,8 +164,8 @@ impl<D: Database> WriterTask<D> {
         self.work();
     }
 
-    /// Accepts no more commands, waits until all are settled, and closes the database. After `limit` it replies to all callers
-    /// that still wait.
+    /// Accepts no more commands, waits until all are settled, and closes the database. After `limit` it replies to all
+    /// callers that still wait.
     pub(crate) async fn shut_down(self: &Arc<Self>, limit: Duration) {
         self.close();
         let settled = async {
@@ -261,7 +261,7 @@ impl<D: Database> WriterTask<D> {
         timeout(limit, step).await.unwrap_or_else(|_| Err(DbError::Lost(format!("no answer in {limit:?}"))))
     }
 
-    fn listeners(&self) -> MutexGuard<'_, Vec<Listener>> {
+    fn listeners(&self) -> MutexGuard<'_, Vec<NoticeListener>> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -322,8 +322,8 @@ impl<D: Database> Drop for Waiter<D> {
     }
 }
 
-/// Generates a command id. It cannot be guessed, because it is part of reservation ids; it is even, because the writer derives
-/// odd ids from it.
+/// Generates a command id. It cannot be guessed, because it is part of reservation ids; it is even, because the writer
+/// derives odd ids from it.
 pub(crate) fn new_id() -> u128 {
     uuid::Uuid::new_v4().as_u128() & !1
 }

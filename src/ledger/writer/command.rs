@@ -37,7 +37,8 @@ pub(crate) enum CommandKind {
         /// By the clock of the process that admitted it, in nanoseconds since 1970.
         at: u64,
     },
-    /// Settles what the command `of` admitted or the fallback admitted under that id; the attempt is read from its rows.
+    /// Settles what the command `of` admitted or the fallback admitted under that id; the attempt is read from its
+    /// rows.
     SettleOf {
         of: u128,
         settle: SettleCommand,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Billed, EntryKind, Row, billed};
+use super::{BilledItem, EntryKind, Row, billed};
 use crate::{kind::Kind, quota::Amounts};
 
 /// All rows of one job.
@@ -96,7 +96,8 @@ impl<'a> JobRows<'a> {
         self.of(attempt).any(|row| row.entry == EntryKind::Void && row.command == command ^ 1)
     }
 
-    /// A part that no record of the attempt has. Counted down, because the attempt's own parts count up; [`LATE`] is excluded.
+    /// A part that no record of the attempt has. Counted down, because the attempt's own parts count up; [`LATE`] is
+    /// excluded.
     pub(crate) fn free_part(self, attempt: u32) -> u32 {
         let taken = |part: u32| self.of(attempt).any(|row| row.entry == EntryKind::Record && row.part == part);
         (0..LATE).rev().find(|part| !taken(*part)).unwrap_or(0)
@@ -105,7 +106,7 @@ impl<'a> JobRows<'a> {
     /// Returns the billed amount of an attempt, kind by kind.
     pub(crate) fn amounts(self, attempt: u32) -> Amounts {
         let mut sums: Vec<(Arc<str>, i64)> = Vec::new();
-        for Billed { kind, amount, .. } in billed(self.of(attempt).map(|row| ((), row))) {
+        for BilledItem { kind, amount, .. } in billed(self.of(attempt).map(|row| ((), row))) {
             match sums.iter_mut().find(|(known, _)| *known == kind) {
                 Some((_, sum)) => *sum = sum.saturating_add(amount),
                 None => sums.push((kind, amount)),

@@ -18,7 +18,7 @@ pub(crate) use super::fallback::{
     spool_format::{HEADER, encode, frame, recover},
 };
 pub(crate) use account_state::{AdmittedAt, account_view};
-pub(crate) use billed::{Billed, billed};
+pub(crate) use billed::{BilledItem, billed};
 use command::Queued;
 pub(crate) use command::{
     AdmitCommand, AdmitReply, Command, CommandKind, Reply, ReservationTerms, SettleCommand, SettleKind, Undo,

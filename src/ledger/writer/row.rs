@@ -130,8 +130,8 @@ pub(crate) struct Reads {
     /// Accounts in the order in which they are locked.
     pub(crate) tenants: Vec<Arc<str>>,
     pub(crate) jobs: Vec<Key>,
-    /// Earliest admission time, in nanoseconds since 1970. Windows that ended before it and before now are not read; `None`
-    /// reads only those that have not ended.
+    /// Earliest admission time, in nanoseconds since 1970. Windows that ended before it and before now are not read;
+    /// `None` reads only those that have not ended.
     pub(crate) since: Option<u64>,
 }
 

@@ -1,6 +1,6 @@
 //! Admissions: by the ledger, and by the fallback while the ledger was away.
 
-use super::attempt::{Attempt, ExtraColumns};
+use super::Attempt;
 use crate::{
     ledger::writer::{
         AdmitCommand, AdmitReply, AdmittedAt, CommandKind, Detail, EntryKind, JobRows, JobStatus, Reply, SettleKind,
@@ -38,14 +38,14 @@ impl Attempt<'_, '_> {
             usage: admit.usage.then(|| taken.view.usage(now)),
         };
         let entry = if admit.reserve.is_some() { EntryKind::Reserve } else { EntryKind::Charge };
-        let extra = ExtraColumns { fingerprint: admit.fingerprint, detail: None };
-        self.write_marked(entry, 0, taken.lines, &extra);
+        self.fingerprint = admit.fingerprint;
+        self.write_marked(entry, 0, taken.lines);
         self.open(admit.reserve, since.at);
         Reply::Admitted(Box::new(admitted))
     }
 
-    /// Charges once what the fallback admitted at `at`, also if the same command had been stored as an admission whose reply
-    /// was lost.
+    /// Charges once what the fallback admitted at `at`, also if the same command had been stored as an admission whose
+    /// reply was lost.
     pub(super) fn admit_spooled(&mut self, admit: &AdmitCommand, at: u64) -> Reply {
         let (rows, id) = (self.rows(), self.command.id);
         if let Some(attempt) = rows.attempt_of(id)
@@ -65,9 +65,9 @@ impl Attempt<'_, '_> {
         let (account, now) = self.at(attempt).account();
         let since = AdmittedAt { at, epoch: u32::MAX };
         let (postings, _) = account.note(&admit.plan, &admit.amounts, reserve.is_some(), since, now);
-        let detail = Detail { until: at, reason: SPOOLED.into(), ..Detail::default() };
-        let extra = ExtraColumns { fingerprint: admit.fingerprint, detail: Some(Box::new(detail)) };
-        self.write_marked(entry, part, postings, &extra);
+        self.fingerprint = admit.fingerprint;
+        self.detail = Some(Box::new(Detail { until: at, reason: SPOOLED.into(), ..Detail::default() }));
+        self.write_marked(entry, part, postings);
         self.open(reserve, at.min(now));
         Reply::Done
     }

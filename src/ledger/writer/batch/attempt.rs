@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use super::Batch;
-use crate::ledger::writer::{
-    Command, Detail, EntryKind, JobRows, JobStatus, ReservationRow, ReservationTerms, Row,
-    account_state::{AccountState, Posting},
+use crate::{
+    ledger::writer::{
+        Command, Detail, EntryKind, JobRows, JobStatus, ReservationRow, ReservationTerms, Row,
+        account_state::{AccountState, Posting},
+    },
+    quota::account::Warning,
 };
 
 /// A command under decision, and the attempt that its rows belong to.
@@ -14,13 +17,11 @@ pub(super) struct Attempt<'b, 'c> {
     pub(super) command: &'c Command,
     /// Number of the attempt; 0 for commands that have none.
     pub(super) number: u32,
-}
-
-/// Columns that most rows leave empty.
-#[derive(Clone, Default)]
-pub(super) struct ExtraColumns {
+    /// Columns of its rows, which only charges and grants fill.
     pub(super) fingerprint: Option<u128>,
     pub(super) detail: Option<Box<Detail>>,
+    /// Warnings that it raised.
+    pub(super) near: Vec<Warning>,
 }
 
 impl Attempt<'_, '_> {
@@ -67,28 +68,22 @@ impl Attempt<'_, '_> {
 
     /// Writes one row for each posting.
     pub(super) fn write(&mut self, entry: EntryKind, part: u32, postings: impl IntoIterator<Item = Posting>) {
-        postings.into_iter().for_each(|posting| self.push(entry, part, posting, ExtraColumns::default()));
+        postings.into_iter().for_each(|posting| self.push(entry, part, posting));
     }
 
     /// Writes one row for each posting, and at least one, which marks that the entry took place.
-    pub(super) fn write_marked(
-        &mut self,
-        entry: EntryKind,
-        part: u32,
-        mut postings: Vec<Posting>,
-        extra: &ExtraColumns,
-    ) {
+    pub(super) fn write_marked(&mut self, entry: EntryKind, part: u32, postings: Vec<Posting>) {
         if postings.is_empty() {
-            postings.push(Posting { limit: "".into(), kind: "".into(), window: 0, epoch: 0, amount: 0 });
+            self.push(entry, part, Posting { limit: "".into(), kind: "".into(), window: 0, epoch: 0, amount: 0 });
         }
-        postings.into_iter().for_each(|posting| self.push(entry, part, posting, extra.clone()));
+        self.write(entry, part, postings);
     }
 
-    pub(super) fn push(&mut self, entry: EntryKind, part: u32, posting: Posting, extra: ExtraColumns) {
+    fn push(&mut self, entry: EntryKind, part: u32, posting: Posting) {
         let Command { key, id, own, .. } = self.command;
         let Posting { limit, kind, window, epoch, amount } = posting;
         let (key, attempt, command) = (key.clone(), self.number, *id);
-        let ExtraColumns { fingerprint, detail } = extra;
+        let (fingerprint, detail) = (self.fingerprint, self.detail.clone());
         let row = Row { key, attempt, part, entry, kind, limit, window, epoch, amount, command, fingerprint, detail };
         debug_assert!(
             !self.batch.writes.rows.iter().rev().take_while(|other| other.command == command).any(|other| {

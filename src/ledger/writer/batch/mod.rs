@@ -85,7 +85,8 @@ pub(super) fn decide<R>(commands: &[Queued<R>], loaded: Loaded) -> (Writes, Vec<
         batch.rows.entry(row.key.clone()).or_default().push(row);
     }
     let decide = |queued: &Queued<R>| {
-        let attempt = Attempt { batch: &mut batch, command: &queued.command, number: 0 };
+        let (batch, command, near) = (&mut batch, &queued.command, Vec::new());
+        let attempt = Attempt { batch, command, number: 0, fingerprint: None, detail: None, near };
         attempt.decide(queued.sent, queued.left)
     };
     let replies = commands.iter().map(decide).collect();

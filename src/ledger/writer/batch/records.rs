@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::attempt::{Attempt, ExtraColumns};
+use super::Attempt;
 use crate::{
     ledger::writer::{AdmittedAt, Detail, EntryKind, JobStatus, Reply, ReservationRow, account_state::Posting},
     quota::{Amounts, GrantId, Plan, account::GrantState},
@@ -33,7 +33,7 @@ impl Attempt<'_, '_> {
             Err(invalid) => return Reply::Invalid(invalid),
         };
         if postings.is_empty() {
-            self.write_marked(EntryKind::Reset, 0, Vec::new(), &ExtraColumns::default());
+            self.write_marked(EntryKind::Reset, 0, Vec::new());
         }
         // One limit may have a counter in each active epoch, so each row has a part of its own.
         postings.sort_unstable();
@@ -64,7 +64,7 @@ impl Attempt<'_, '_> {
     }
 
     fn write_grant(&mut self, posting: Posting, granted: u64, until: u64, approver: String, reason: String) {
-        let detail = Some(Box::new(Detail { granted, until, approver, reason }));
-        self.push(EntryKind::Grant, 0, posting, ExtraColumns { fingerprint: None, detail });
+        self.detail = Some(Box::new(Detail { granted, until, approver, reason }));
+        self.write(EntryKind::Grant, 0, [posting]);
     }
 }

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::attempt::{Attempt, ExtraColumns};
+use super::Attempt;
 use crate::{
     kind::Kind,
     ledger::writer::{EntryKind, JobStatus, LATE, Reply, Row, SettleCommand, SettleKind, account_state::Posting},
-    quota::{Amounts, Plan, account::Warning},
+    quota::{Amounts, Plan},
 };
 
 impl Attempt<'_, '_> {
@@ -26,39 +26,34 @@ impl Attempt<'_, '_> {
             SettleKind::Add => JobStatus::Charged, // not read: an addition does not depend on it
             _ => self.status(),
         };
-        let mut near = match (&settle.end, status) {
+        match (&settle.end, status) {
             (SettleKind::Commit(_), JobStatus::Open) => self.commit(settle),
             (SettleKind::Commit(_), JobStatus::Expired) => self.commit_late(settle),
-            (SettleKind::Void, JobStatus::Open | JobStatus::Charged) => {
-                self.void(&settle.plan);
-                Vec::new()
-            }
-            _ => Vec::new(),
-        };
+            (SettleKind::Void, JobStatus::Open | JobStatus::Charged) => self.void(&settle.plan),
+            _ => {}
+        }
         let voided = settle.end == SettleKind::Void || status == JobStatus::Voided;
         if !settle.used.is_empty() && !voided {
-            near.extend(self.record_used(settle, &settle.used, settle.part));
+            self.record_used(settle, &settle.used, settle.part);
         }
-        Reply::Settled(status, near)
+        Reply::Settled(status, std::mem::take(&mut self.near))
     }
 
     /// Charges the actual amounts of a reservation in place of the estimates.
-    fn commit(&mut self, settle: &SettleCommand) -> Vec<Warning> {
+    fn commit(&mut self, settle: &SettleCommand) {
         let used = |row: &Row, estimate| settle.used_of(&row.kind, estimate);
-        let mut near = self.settle_reserved(EntryKind::Commit, Some(&settle.plan), used);
-        near.extend(self.record_unforeseen(settle, &self.reserved(), Amounts::new()));
+        self.settle_reserved(EntryKind::Commit, Some(&settle.plan), used);
+        self.record_unforeseen(settle, &self.reserved(), Amounts::new());
         self.close();
-        near
     }
 
     /// Charges the actual amounts of a reservation that has expired, in place of what the expiry charged.
-    fn commit_late(&mut self, settle: &SettleCommand) -> Vec<Warning> {
+    fn commit_late(&mut self, settle: &SettleCommand) {
         let reserved = self.reserved();
         let used = |row: &Row| settle.used_of(&row.kind, unsigned(row.amount));
         let corrections = reserved.iter().map(|row| (row, self.charged(row), used(row))).collect();
-        let mut near = self.correct(settle, LATE, corrections);
-        near.extend(self.record_unforeseen(settle, &reserved, Amounts::new()));
-        near
+        self.correct(settle, LATE, corrections);
+        self.record_unforeseen(settle, &reserved, Amounts::new());
     }
 
     /// Settles other work that the fallback admitted under the id of a job. The job and the parts of its records stay.
@@ -70,11 +65,11 @@ impl Attempt<'_, '_> {
             (row, amount, settle.used_of(&row.kind, amount))
         });
         let corrections = corrections.filter(|(_, amount, used)| amount != used).collect();
-        let mut near = self.correct(settle, self.rows().free_part(self.number), corrections);
+        self.correct(settle, self.rows().free_part(self.number), corrections);
         if settle.end != SettleKind::Void {
-            near.extend(self.record_unforeseen(settle, &noted, settle.used.clone()));
+            self.record_unforeseen(settle, &noted, settle.used.clone());
         }
-        Reply::Settled(JobStatus::Charged, near)
+        Reply::Settled(JobStatus::Charged, std::mem::take(&mut self.near))
     }
 
     /// Ends an overdue reservation: charges the estimates, or returns them.
@@ -87,36 +82,30 @@ impl Attempt<'_, '_> {
     }
 
     /// Moves each reserved amount to what was `used` of it, given its row and estimate.
-    fn settle_reserved(
-        &mut self,
-        entry: EntryKind,
-        plan: Option<&Plan>,
-        used: impl Fn(&Row, u64) -> u64,
-    ) -> Vec<Warning> {
-        let (mut postings, mut near) = (Vec::new(), Vec::new());
+    fn settle_reserved(&mut self, entry: EntryKind, plan: Option<&Plan>, used: impl Fn(&Row, u64) -> u64) {
+        let mut postings = Vec::new();
         for row in self.reserved() {
             let estimate = unsigned(row.amount);
             let (account, now) = self.account();
             if let Some((posting, warning)) = account.settle(plan, &row, estimate, used(&row, estimate), now) {
                 postings.push(posting);
-                near.extend(warning);
+                self.near.extend(warning);
             }
         }
-        self.write_marked(entry, 0, postings, &ExtraColumns::default());
-        near
+        self.write_marked(entry, 0, postings);
     }
 
     /// Corrects the counters of rows, each from what is charged to what was used. Writes the corrections as records of
     /// `part`, with the reset rows that belong to them.
-    fn correct(&mut self, settle: &SettleCommand, part: u32, rows: Vec<(&Row, u64, u64)>) -> Vec<Warning> {
-        let (mut postings, mut resets, mut near) = (Vec::new(), Vec::new(), Vec::new());
+    fn correct(&mut self, settle: &SettleCommand, part: u32, rows: Vec<(&Row, u64, u64)>) {
+        let (mut postings, mut resets) = (Vec::new(), Vec::new());
         for (row, charged, used) in rows {
             let (account, now) = self.account();
             if used >= charged {
                 let settled = account.settle(Some(&settle.plan), row, 0, used - charged, now);
                 let Some((posting, warning)) = settled else { continue };
                 postings.push(posting);
-                near.extend(warning);
+                self.near.extend(warning);
             } else if let Some(mut posting) = account.give_back(Some(&settle.plan), row, charged - used, now) {
                 resets.extend(return_in_full(&mut posting, charged - used));
                 postings.push(posting);
@@ -125,10 +114,9 @@ impl Attempt<'_, '_> {
         self.write(EntryKind::Reset, part, resets);
         match part {
             // By this record the attempt is known to be settled.
-            LATE => self.write_marked(EntryKind::Record, part, postings, &ExtraColumns::default()),
+            LATE => self.write_marked(EntryKind::Record, part, postings),
             _ => self.write(EntryKind::Record, part, postings),
         }
-        near
     }
 
     /// Returns everything that the attempt charged or reserved.
@@ -157,27 +145,27 @@ impl Attempt<'_, '_> {
             }
         }
         if part == 0 {
-            self.write_marked(EntryKind::Void, 0, Vec::new(), &ExtraColumns::default());
+            self.write_marked(EntryKind::Void, 0, Vec::new());
         }
         self.close();
     }
 
-    /// Records the committed amounts of kinds that no row of `foreseen` counts, and what else was `used`, as a part that no
-    /// other record of the attempt has.
-    fn record_unforeseen(&mut self, settle: &SettleCommand, foreseen: &[Row], mut used: Amounts) -> Vec<Warning> {
+    /// Records the committed amounts of kinds that no row of `foreseen` counts, and what else was `used`, as a part
+    /// that no other record of the attempt has.
+    fn record_unforeseen(&mut self, settle: &SettleCommand, foreseen: &[Row], mut used: Amounts) {
         if let SettleKind::Commit(actual) = &settle.end {
             let is_foreseen = |kind: &Kind| foreseen.iter().any(|row| *row.kind == *kind.as_str());
             let unforeseen = actual.iter().filter(|(kind, _)| !is_foreseen(kind));
             unforeseen.for_each(|(kind, amount)| used.add(kind, amount));
         }
-        self.record_used(settle, &used, self.rows().free_part(self.number))
+        self.record_used(settle, &used, self.rows().free_part(self.number));
     }
 
-    fn record_used(&mut self, settle: &SettleCommand, used: &Amounts, part: u32) -> Vec<Warning> {
+    fn record_used(&mut self, settle: &SettleCommand, used: &Amounts, part: u32) {
         let (account, now) = self.account();
         let (postings, near) = account.record(&settle.plan, used, settle.since, now);
+        self.near.extend(near);
         self.write(EntryKind::Record, part, postings);
-        near
     }
 
     /// Amount of a reserved row that is charged after its expiry.
@@ -192,8 +180,8 @@ impl Attempt<'_, '_> {
 /// Completes `posting`, which returns as much of `amount` as the counter still had: a reset may have emptied it before.
 /// Returns the posting of the reset row that belongs to it, if any.
 ///
-/// A reset makes room and returns no money, so the row that takes the amount off the bill carries all of it. The reset row
-/// adds back the part that the counter no longer had, and the counter stays the sum of its rows.
+/// A reset makes room and returns no money, so the row that takes the amount off the bill carries all of it. The reset
+/// row adds back the part that the counter no longer had, and the counter stays the sum of its rows.
 fn return_in_full(posting: &mut Posting, amount: u64) -> Option<Posting> {
     let by_reset = i64::try_from(amount).unwrap_or(i64::MAX) + posting.amount;
     posting.amount -= by_reset;

@@ -71,8 +71,8 @@ impl<R> Writer<R> {
         self.tickets
     }
 
-    /// Cancels a command whose caller has waited for the whole time-out. If that was for a connection, later commands are
-    /// refused at once.
+    /// Cancels a command whose caller has waited for the whole time-out. If that was for a connection, later commands
+    /// are refused at once.
     pub(crate) fn time_out(&mut self, ticket: u64) -> CancelResult {
         if let WriterPhase::Apart | WriterPhase::Connecting = self.phase {
             self.failures = self.failures.max(DOWN_AFTER);
@@ -114,7 +114,8 @@ impl<R> Writer<R> {
         self.running.contains_key(key)
     }
 
-    /// Ends the work of a named job. Later duplicates learn that it is done; if it was voided, only once its id is free.
+    /// Ends the work of a named job. Later duplicates learn that it is done; if it was voided, only once its id is
+    /// free.
     pub(crate) fn finish(&mut self, key: &Key, command: u128) {
         if self.running.get(key).is_some_and(|running| running.command == command && !running.goes_back) {
             self.running.remove(key);

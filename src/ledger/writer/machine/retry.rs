@@ -5,11 +5,12 @@ use std::sync::Arc;
 use super::{NoticeKind, Step, Writer, WriterPhase};
 use crate::ledger::writer::{DbError, Queued, Reply};
 
-/// Number of failures after which a command is tried alone; after one more its caller is no longer kept waiting.
+/// Number of failures of a batch as a whole. Then its commands are tried one by one, and the caller of a command that
+/// fails alone gets its reply.
 pub(super) const TRIES: u32 = 3;
 
-/// Number of rejections alone after which a command is dropped. At the first, rows that it depends on may have been written
-/// in between.
+/// Number of rejections alone after which a command is dropped. At the first, rows that it depends on may have been
+/// written in between.
 const REJECTIONS: u32 = 2;
 
 /// Number of consecutive failures to reach the database after which callers no longer wait for it.
@@ -30,7 +31,8 @@ impl<R> Writer<R> {
                 self.reject(why, matches!(phase, WriterPhase::Writing(_) | WriterPhase::Committing(_)));
             }
             (DbError::Again(_), WriterPhase::Beginning) => self.hold(why),
-            // After a commit, the database says that it did not take place. An earlier one with the same command may have.
+            // After a commit, the database says that it did not take place. An earlier one with the same command may
+            // have.
             (DbError::Again(_), _) | (DbError::Refused(_), WriterPhase::Committing(_)) => self.retry(why, false),
             (DbError::Refused(_), _) if self.halve() => {}
             (DbError::Refused(_), _) => {
@@ -54,8 +56,8 @@ impl<R> Writer<R> {
         self.put_back();
     }
 
-    /// Marks the accounts of the batch as held, because the database does not say which lock did not come: they are tried one
-    /// by one and delay no others. Callers of commands that failed too often get their reply.
+    /// Marks the accounts of the batch as held, because the database does not say which lock did not come: they are
+    /// tried one by one and delay no others. Callers of commands that failed too often get their reply.
     fn hold(&mut self, why: &Arc<str>) {
         self.held.retain_queued(&self.queue);
         for mut queued in std::mem::take(&mut self.batch) {
@@ -71,8 +73,8 @@ impl<R> Writer<R> {
         self.put_back();
     }
 
-    /// Replies to the caller that the command is no longer waited for. Returns the command if it stays queued, because it
-    /// settles an admission or may have been stored.
+    /// Replies to the caller that the command is no longer waited for. Returns the command if it stays queued, because
+    /// it settles an admission or may have been stored.
     fn release_caller(&mut self, mut queued: Queued<R>, why: &Arc<str>) -> Option<Queued<R>> {
         let Some(to) = queued.to.take() else {
             return Some(queued).filter(|queued| queued.sent || !queued.left);
@@ -83,8 +85,8 @@ impl<R> Writer<R> {
         Some(queued).filter(|queued| queued.sent)
     }
 
-    /// Handles a batch of which the database rejects something, and would again. Halves the batch until one command is left,
-    /// tries that once more over rows that are read anew, and drops it; all others are decided without it.
+    /// Handles a batch of which the database rejects something, and would again. Halves the batch until one command is
+    /// left, tries that once more over rows that are read anew, and drops it; all others are decided without it.
     ///
     /// `decided`: the rows of the batch had been read, and a command that was [sent](Queued::sent) is not among them.
     fn reject(&mut self, why: &Arc<str>, decided: bool) {
@@ -118,8 +120,8 @@ impl<R> Writer<R> {
         size > 1
     }
 
-    /// Retries a batch that was rolled back; after [`TRIES`] command by command. The caller of a command that fails alone
-    /// gets its reply.
+    /// Retries a batch that was rolled back; after [`TRIES`] command by command. The caller of a command that fails
+    /// alone gets its reply.
     fn retry(&mut self, why: &Arc<str>, refused: bool) {
         self.batch.iter_mut().for_each(|queued| queued.tries += 1);
         let [queued] = &*self.batch else { return self.put_back() };

@@ -56,7 +56,8 @@ fn spooled_admission_stored_before_is_not_charged_again() {
     assert_eq!(taken(&store), 10);
 }
 
-/// A charge spooled under a clock that was days ahead is counted when it is stored; its settlement looks for it days ahead.
+/// A charge spooled under a clock that was days ahead is counted when it is stored; its settlement looks for it days
+/// ahead.
 #[test]
 fn void_without_a_counter_returns_the_bill() {
     let (mut store, ahead) = (Store::default(), START + 96 * HOUR);

@@ -32,8 +32,8 @@ enum Step {
     /// Moves the wall clock only.
     Back(u64),
     Reset(Option<usize>),
-    /// Grants that do not end here: in memory an ended grant takes back what it has covered while a reservation is committed;
-    /// a ledger moves it in one step.
+    /// Grants that do not end here: in memory an ended grant takes back what it has covered while a reservation is
+    /// committed; a ledger moves it in one step.
     Grant(u64, u64),
 }
 

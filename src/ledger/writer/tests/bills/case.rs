@@ -112,8 +112,8 @@ pub(crate) fn cases(batches: usize) -> impl Strategy<Value = Case> {
 }
 
 impl Case {
-    /// Returns whether counters can be checked. In other histories they drift where a limit's period changes under its name
-    /// and both periods begin together: the counters then share a key.
+    /// Returns whether counters can be checked. In other histories they drift where a limit's period changes under its
+    /// name and both periods begin together: the counters then share a key.
     pub(crate) fn is_plain(&self) -> bool {
         self.plain
     }

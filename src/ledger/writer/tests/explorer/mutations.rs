@@ -36,8 +36,9 @@ fn without_reading_lost_commits_a_job_is_charged_without_work() {
     assert!(harm.contains("its work was not begun"), "{harm}");
 }
 
-/// Removing the unique index alone does no harm, because the account lock keeps duplicates apart: it is a second defence.
-/// The test removes the lock as well: with the index a duplicate is rejected, without it the job is charged twice.
+/// Removing the unique index alone does no harm, because the account lock keeps duplicates apart: it is a second
+/// defence. The test removes the lock as well: with the index a duplicate is rejected, without it the job is charged
+/// twice.
 #[test]
 fn the_unique_index_is_a_second_defence() {
     let pair = || {

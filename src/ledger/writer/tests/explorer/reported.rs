@@ -1,5 +1,5 @@
-//! The fix as it was reported (look in a set of job ids, then check, then count, then insert a row), searched in the same
-//! way: what it promises is broken without any fault.
+//! The fix as it was reported (look in a set of job ids, then check, then count, then insert a row), searched in the
+//! same way: what it promises is broken without any fault.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 

@@ -57,8 +57,8 @@ fn sent_admission_is_indeterminate_in_an_outage_and_voided() {
     assert_eq!((scene.told(), scene.used()), (vec![("ann", "admitted")], 60));
 }
 
-/// A file may have been read-only when it was opened, a server may have become a standby: a new connection may reach one that
-/// takes writes.
+/// A file may have been read-only when it was opened, a server may have become a standby: a new connection may reach
+/// one that takes writes.
 #[test]
 fn refused_write_is_followed_by_a_new_connection() {
     let mut scene = Scene::new();
