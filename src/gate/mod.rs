@@ -49,7 +49,6 @@ pub use future::GateFuture;
 pub use layer::GateLayer;
 pub(crate) use layer::{ConfiguredLayer, PolicyConfig, PolicyContext};
 pub use maybe_future::MaybeFuture;
-pub(crate) use observe::Observers;
 pub use observe::{Event, Observer};
 pub use service::Gate;
 pub(crate) use setters::gate_layer;
