@@ -9,28 +9,25 @@ use std::{
 use super::{
     classifier::ResultClassifier,
     handle::Counts,
-    machine::{Admission, BreakerMode, CircuitState, Machine, Recovery, Transition},
+    machine::{BreakerMode, CircuitDecision, CircuitState, Machine, Recovery, Transition},
     trip::Trip,
     window::{
         CallResult, Tally,
-        generation::{FastPath, FastPaths, Generation, Stripe},
+        generation::{FastPath, FastPaths, Stripe},
     },
 };
 use crate::{
     classify::Verdict,
-    gate::{Event, Observers},
+    gate::{Event, PolicyContext},
     identity::Digest,
-    policy_name::PolicyName,
     refusal::{Reason, Refusal},
     sync::{AtomicU64, Lease, Mutex, MutexGuard, Ordering},
-    time::{Clock, Moment},
+    time::Moment,
 };
 
 /// Settings that all circuits of a breaker share.
 pub(crate) struct BreakerConfig {
-    pub(crate) name: PolicyName,
-    pub(crate) clock: Clock,
-    pub(crate) observers: Observers,
+    pub(crate) context: PolicyContext,
     pub(crate) trip: Trip,
     pub(crate) recovery: Recovery,
     pub(crate) classifier: ResultClassifier,
@@ -38,7 +35,7 @@ pub(crate) struct BreakerConfig {
 
 impl BreakerConfig {
     pub(crate) fn refusal(&self, wait: Duration) -> Refusal {
-        Refusal::new(Reason::CircuitOpen, self.name.clone()).with_retry_after(wait)
+        Refusal::new(Reason::CircuitOpen, self.context.name.clone()).with_retry_after(wait)
     }
 
     #[inline]
@@ -55,7 +52,7 @@ pub(crate) struct Circuit {
     /// Nanoseconds from and until which all calls are refused without the lock. `shut_until` is 0 while calls pass.
     shut_since: AtomicU64,
     shut_until: AtomicU64,
-    fast_paths: FastPaths,
+    pub(crate) fast_paths: FastPaths,
     core: Mutex<Core>,
 }
 
@@ -116,23 +113,24 @@ impl Circuit {
     }
 
     fn admit_by_machine(self: &Arc<Self>, now: Moment) -> Result<Ticket, Duration> {
-        let mut admission = Admission::Uncounted;
+        let mut decision = CircuitDecision::Uncounted;
         self.update(|machine| {
             let transition;
-            (admission, transition) = machine.admit(now);
+            (decision, transition) = machine.admit(now);
             transition
         });
-        match admission {
-            Admission::Uncounted => Ok(Ticket::Uncounted),
-            Admission::Refused(wait) => Err(wait),
-            Admission::Probe { generation, acquired } => {
+        match decision {
+            CircuitDecision::Uncounted => Ok(Ticket::Uncounted),
+            CircuitDecision::Refused(wait) => Err(wait),
+            CircuitDecision::Probe { generation, acquired } => {
                 if acquired.reclaimed {
-                    self.config.observers.emit(&Event::Reclaimed { policy: &self.config.name });
+                    let PolicyContext { name: policy, observers, .. } = &self.config.context;
+                    observers.emit(&Event::Reclaimed { policy });
                 }
                 Ok(self.probe(generation, Some(acquired.lease)))
             }
             // If the circuit has opened again in between, the result would be too late to count.
-            Admission::Counted => Ok(self.fast_paths.ticket().unwrap_or(Ticket::Uncounted)),
+            CircuitDecision::Counted => Ok(self.fast_paths.ticket().unwrap_or(Ticket::Uncounted)),
         }
     }
 
@@ -169,11 +167,6 @@ impl Circuit {
         self.state() == CircuitState::Closed && counts.failures == 0 && counts.slow == 0
     }
 
-    /// Whether calls are under way whose results will be counted.
-    pub(crate) fn has_calls(&self) -> bool {
-        self.fast_paths.has_calls()
-    }
-
     /// Changes the machine. When it returns, a new generation or a new open time is in force, and the transition is
     /// emitted or queued for the thread that emits.
     pub(crate) fn update(self: &Arc<Self>, change: impl FnOnce(&mut Machine) -> Option<Transition>) {
@@ -184,40 +177,28 @@ impl Circuit {
             self.publish(&core.machine);
         }
         core.pending.extend(transition);
-        if core.emitting || core.pending.is_empty() {
+        if core.emitting {
             return;
         }
         core.emitting = true;
-        drop(core);
-        self.emit_pending();
+        while let Some(Transition { from, to, cause }) = core.pending.pop_front() {
+            drop(core); // other threads add theirs meanwhile
+            let PolicyContext { name: policy, observers, .. } = &self.config.context;
+            observers.emit(&Event::Transition { policy, key: self.key, from, to, cause });
+            core = self.lock();
+        }
+        core.emitting = false;
     }
 
     fn publish(self: &Arc<Self>, machine: &Machine) {
         let (since, until) = machine.shut().unwrap_or_default();
-        if machine.counts() {
-            let generation = Generation::new(self, machine.generation(), self.fast_paths.stripes());
-            self.fast_paths.replace(|number| FastPath::Counted(Stripe::new(&generation, number)));
-        } else if machine.state() == CircuitState::Disabled {
-            self.fast_paths.replace(|_| FastPath::Uncounted);
-        } else {
-            self.fast_paths.replace(|_| FastPath::Closed);
+        match machine.state() {
+            _ if machine.counts() => self.fast_paths.count(self, machine.generation()),
+            CircuitState::Disabled => self.fast_paths.replace(|_| FastPath::Uncounted),
+            _ => self.fast_paths.replace(|_| FastPath::Closed),
         }
         self.shut_since.store(since.as_nanos(), Ordering::Release);
         self.shut_until.store(until.as_nanos(), Ordering::Release);
-    }
-
-    /// Emits the pending transitions in order, outside the lock. Other threads add theirs meanwhile.
-    fn emit_pending(&self) {
-        loop {
-            let mut core = self.lock();
-            let Some(Transition { from, to, cause }) = core.pending.pop_front() else {
-                core.emitting = false;
-                return;
-            };
-            drop(core);
-            let policy = &self.config.name;
-            self.config.observers.emit(&Event::Transition { policy, key: self.key, from, to, cause });
-        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -253,7 +234,7 @@ impl Ticket {
             Self::Probe(probe) => &probe.circuit.config,
             Self::Uncounted => return None,
         };
-        let now = config.clock.now();
+        let now = config.context.clock.now();
         Some((config, now, config.is_slow(now.since(started))))
     }
 

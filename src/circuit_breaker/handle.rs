@@ -17,7 +17,13 @@ use super::{
     keys::Keys,
     machine::{BreakerMode, CircuitState},
 };
-use crate::{classify::Verdict, gate::Event, identity::Digest, refusal::Refusal, time::Moment};
+use crate::{
+    classify::Verdict,
+    gate::{Event, PolicyContext},
+    identity::Digest,
+    refusal::Refusal,
+    time::Moment,
+};
 
 /// A circuit breaker for any call. Clones share one state. A layer's breaker is its
 /// [`handle`](crate::CircuitBreakerLayer::handle).
@@ -80,7 +86,7 @@ impl CircuitBreaker {
     /// Returns the counts of the present state.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.circuit.counts(self.circuit.config.clock.now())
+        self.circuit.counts(self.circuit.config.context.clock.now())
     }
 
     /// Refuses all calls until another command.
@@ -121,7 +127,7 @@ impl CircuitBreaker {
     /// ```
     #[must_use]
     pub fn key(&self, key: Digest) -> Option<Self> {
-        let circuit = self.keys.as_ref()?.circuit(key, self.circuit.config.clock.now())?;
+        let circuit = self.keys.as_ref()?.circuit(key, self.circuit.config.context.clock.now())?;
         Some(Self { circuit, keys: None })
     }
 
@@ -174,7 +180,7 @@ impl CircuitBreaker {
 
 impl fmt::Debug for CircuitBreaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (policy, state) = (&self.circuit.config.name, self.state());
+        let (policy, state) = (&self.circuit.config.context.name, self.state());
         f.debug_struct("CircuitBreaker").field("policy", policy).field("state", &state).finish_non_exhaustive()
     }
 }
@@ -252,39 +258,32 @@ impl<F: Future> BreakerCall<F> {
 
 /// A ticket that reports exactly once, also when the future is dropped.
 struct TicketGuard {
-    ticket: Ticket,
+    /// `None` once it has reported.
+    ticket: Option<Ticket>,
     started: Moment,
     /// Set while code of the operation or the judge runs. If it is still set in a drop, that code panicked.
     running: bool,
-    reported: bool,
 }
 
 impl TicketGuard {
     fn admit(breaker: &CircuitBreaker) -> Result<Self, Refusal> {
         let config = &breaker.circuit.config;
-        let started = config.clock.now();
-        match breaker.circuit.admit(started) {
-            Ok(ticket) => {
-                let guard = Self { ticket, started, running: false, reported: false };
-                config.observers.emit(&Event::Admitted { policy: &config.name });
-                Ok(guard)
-            }
-            Err(wait) => {
-                let refusal = config.refusal(wait);
-                config.observers.emit(&Event::Refused { refusal: &refusal, shadow: false });
-                Err(refusal)
-            }
-        }
+        let PolicyContext { name: policy, clock, observers } = &config.context;
+        let started = clock.now();
+        let ticket = breaker.circuit.admit(started).map_err(|wait| config.refusal(wait));
+        observers.emit(&match &ticket {
+            Ok(_) => Event::Admitted { policy, client: None },
+            Err(refusal) => Event::Refused { refusal, client: None, shadow: false },
+        });
+        Ok(Self { ticket: Some(ticket?), started, running: false })
     }
 
     /// Reports a verdict; without one the call was dropped, or it panicked.
     fn report(&mut self, verdict: Option<Verdict>) {
-        if mem::replace(&mut self.reported, true) {
-            return;
-        }
-        let Some((_, now, slow)) = self.ticket.elapsed(self.started) else { return };
+        let Some(mut ticket) = self.ticket.take() else { return };
+        let Some((_, now, slow)) = ticket.elapsed(self.started) else { return };
         let of_drop = if self.running || slow { Verdict::Failure } else { Verdict::Ignore };
-        self.ticket.report(verdict.unwrap_or(of_drop), slow, now);
+        ticket.report(verdict.unwrap_or(of_drop), slow, now);
     }
 }
 

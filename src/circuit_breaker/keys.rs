@@ -86,7 +86,7 @@ impl Keys {
             now.since(last_used) >= IDLE && decides_itself.contains(&keyed.circuit.state())
         };
         let rules: [&dyn Fn(&KeyedCircuit) -> bool; 3] =
-            [&|keyed| !keyed.circuit.has_calls() && is_clean(keyed), &is_clean, &is_idle];
+            [&|keyed| !keyed.circuit.fast_paths.has_calls() && is_clean(keyed), &is_clean, &is_idle];
         let examined = EXAMINED.min(queue.len());
         let remove = |place: usize, rule: &dyn Fn(&KeyedCircuit) -> bool| {
             let (_, keyed) = self.circuits.remove_if(&queue[place], |_, keyed| is_unheld(keyed) && rule(keyed))?;
@@ -109,7 +109,7 @@ mod tests {
         backoff::Backoff,
         circuit_breaker::{classifier::ResultClassifier, machine::Recovery, trip::Trip},
         classify::Verdict,
-        gate::Observers,
+        gate::PolicyContext,
         policy_name::PolicyName,
         time::{Clock, FakeClock},
     };
@@ -119,9 +119,11 @@ mod tests {
     fn keys(max: usize) -> Keys {
         let open = Backoff { first: IDLE, longest: IDLE };
         let config = BreakerConfig {
-            name: PolicyName::try_new("keys").unwrap(),
-            clock: Clock::from(FakeClock::new()),
-            observers: Observers::default(),
+            context: PolicyContext {
+                name: PolicyName::try_new("keys").unwrap(),
+                clock: Clock::from(FakeClock::new()),
+                observers: Default::default(),
+            },
             trip: Trip::consecutive(1),
             recovery: Recovery { open, probes: 1, close_after: 1, probe_timeout: IDLE },
             classifier: ResultClassifier::default(),

@@ -67,7 +67,7 @@ pub(crate) struct Machine {
     random: fastrand::Rng,
 }
 
-/// How a circuit recovers.
+/// Settings of recovery.
 #[derive(Clone, Copy)]
 pub(crate) struct Recovery {
     pub(crate) open: Backoff,
@@ -95,7 +95,7 @@ enum CircuitPhase {
 
 /// Decision on a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Admission {
+pub(crate) enum CircuitDecision {
     /// It passes, and its result goes into the window.
     Counted,
     /// It passes, and its result is not counted.
@@ -152,11 +152,8 @@ impl Machine {
 
     /// Whether calls pass and their results are counted.
     pub(crate) const fn counts(&self) -> bool {
-        match self.mode {
-            BreakerMode::ForcedClosed => true,
-            BreakerMode::Automatic | BreakerMode::Observing => matches!(self.phase, CircuitPhase::Closed),
-            BreakerMode::ForcedOpen | BreakerMode::Disabled => false,
-        }
+        use BreakerMode::{Automatic, ForcedClosed, Observing};
+        matches!((self.mode, &self.phase), (ForcedClosed, _) | (Automatic | Observing, CircuitPhase::Closed))
     }
 
     /// Returns from when to when each call is refused without asking the machine; `None` while calls pass. While the
@@ -173,20 +170,20 @@ impl Machine {
     }
 
     /// Decides on one call.
-    pub(crate) fn admit(&mut self, now: Moment) -> (Admission, Option<Transition>) {
+    pub(crate) fn admit(&mut self, now: Moment) -> (CircuitDecision, Option<Transition>) {
         match self.mode {
-            BreakerMode::Disabled => (Admission::Uncounted, None),
-            BreakerMode::ForcedClosed => (Admission::Counted, None),
-            BreakerMode::ForcedOpen => (Admission::Refused(self.recovery.open.first), None),
+            BreakerMode::Disabled => (CircuitDecision::Uncounted, None),
+            BreakerMode::ForcedClosed => (CircuitDecision::Counted, None),
+            BreakerMode::ForcedOpen => (CircuitDecision::Refused(self.recovery.open.first), None),
             BreakerMode::Automatic => self.decide(now),
             BreakerMode::Observing => match self.decide(now) {
-                (Admission::Refused(_), transition) => (Admission::Uncounted, transition),
+                (CircuitDecision::Refused(_), transition) => (CircuitDecision::Uncounted, transition),
                 decision => decision,
             },
         }
     }
 
-    fn decide(&mut self, now: Moment) -> (Admission, Option<Transition>) {
+    fn decide(&mut self, now: Moment) -> (CircuitDecision, Option<Transition>) {
         let mut transition = None;
         if let CircuitPhase::Open { since, until } = &mut self.phase {
             if now < *since {
@@ -195,26 +192,26 @@ impl Machine {
                 *since = now;
             }
             if now < *until {
-                return (Admission::Refused(until.since(now)), None);
+                return (CircuitDecision::Refused(until.since(now)), None);
             }
             let probes = Leases::new(self.recovery.probes as usize, self.recovery.probe_timeout, Duration::MAX);
             transition = self.enter(CircuitPhase::HalfOpen { probes, successes: 0 }, "recovery_timeout");
         }
         let CircuitPhase::HalfOpen { probes, successes } = &mut self.phase else {
-            return (Admission::Counted, transition);
+            return (CircuitDecision::Counted, transition);
         };
         let Some(acquired) = probes.acquire(now) else {
             let wait = probes.next_due().map_or(Duration::ZERO, |due| due.since(now));
-            return (Admission::Refused(wait.max(Duration::from_secs(1))), transition);
+            return (CircuitDecision::Refused(wait.max(Duration::from_secs(1))), transition);
         };
         if acquired.had_progressed {
             // The probe whose lease ended had delivered: it is a stream that pauses, and counts as a success.
             *successes += 1;
             if *successes >= self.recovery.close_after {
-                return (Admission::Counted, self.close());
+                return (CircuitDecision::Counted, self.close());
             }
         }
-        (Admission::Probe { generation: self.generation, acquired }, transition)
+        (CircuitDecision::Probe { generation: self.generation, acquired }, transition)
     }
 
     /// Opens the circuit because a rule holds for the window of `generation`.

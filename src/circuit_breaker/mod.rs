@@ -83,7 +83,6 @@ mod handle;
 mod keys;
 mod layer;
 mod machine;
-mod per_key;
 mod permit;
 mod policy;
 #[cfg(test)]

@@ -1,24 +1,24 @@
-//! The breaker as a policy of the gate.
+//! Policy of a circuit breaker, by which the gate asks it.
 
 use std::{any::Any, fmt, sync::Arc};
 
 use super::{circuit::Ticket, handle::CircuitBreaker, permit::CircuitBreakerPermit};
 use crate::{
     classify::CallOutcome,
-    gate::{Admit, Event, MaybeFuture},
+    gate::{Admit, Event, MaybeFuture, PolicyContext},
     head::RequestHead,
-    identity::{Digest, Digester},
+    identity::{Client, Digest, Digester},
     refusal::Refusal,
 };
 
-/// How a request's key is found.
-pub(crate) type KeyOf = Arc<dyn Fn(&RequestHead<'_>, &Digester) -> Option<Digest> + Send + Sync>;
+/// Function that returns the key of a request.
+pub(super) type KeyOf = Arc<dyn Fn(&RequestHead<'_>, &Digester) -> Option<Digest> + Send + Sync>;
 
-/// The policy of a [`CircuitBreakerLayer`](crate::CircuitBreakerLayer).
+/// Policy of a [`CircuitBreakerLayer`](crate::CircuitBreakerLayer).
 ///
 /// ```
 /// use tollgate::{Gate, circuit_breaker::CircuitBreakerPolicy};
-/// type Guarded<S> = Gate<S, CircuitBreakerPolicy>; // what the layer makes of a service
+/// type Guarded<S> = Gate<S, CircuitBreakerPolicy>; // the service behind the layer
 /// ```
 pub struct CircuitBreakerPolicy {
     pub(super) breaker: CircuitBreaker,
@@ -29,15 +29,20 @@ impl Admit for CircuitBreakerPolicy {
     type Permit = CircuitBreakerPermit;
 
     #[inline]
-    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<CircuitBreakerPermit, Refusal>> {
+    fn admit(
+        self: &Arc<Self>,
+        request: &RequestHead<'_>,
+        _: Option<&Client>,
+    ) -> MaybeFuture<Result<CircuitBreakerPermit, Refusal>> {
         let config = &self.breaker.circuit.config;
-        let now = config.clock.now();
+        let PolicyContext { name: policy, clock, observers } = &config.context;
+        let now = clock.now();
         let key = self.key.as_ref().and_then(|key| key(request, Digester::process()));
         let admitted = match (key, &self.breaker.keys) {
             (Some(key), Some(keys)) => match keys.circuit(key, now) {
                 Some(circuit) => circuit.admit(now),
                 None => {
-                    config.observers.emit(&Event::Overflow { policy: &config.name });
+                    observers.emit(&Event::Overflow { policy });
                     Ok(Ticket::Uncounted)
                 }
             },
@@ -51,16 +56,16 @@ impl Admit for CircuitBreakerPolicy {
 
     #[inline]
     fn shut(&self) -> bool {
-        // Also while a probe is due or under way: a probe waits for the service on its own lease, and nobody else should.
-        // With keys nobody knows yet whose circuit a request will meet.
+        // Also while a probe is due or under way: a probe waits for readiness on its own lease, and no other call should
+        // wait. With keys, the circuit is known only with the request.
         self.key.is_none() && self.breaker.circuit.is_shut()
     }
 
     fn unready(self: &Arc<Self>, error: &dyn Any) {
-        let circuit = &self.breaker.circuit;
+        let config = &self.breaker.circuit.config;
         if self.key.is_none() {
-            let config = &circuit.config;
-            circuit.unready(config.classifier.judge(&CallOutcome::Error(error)), config.clock.now());
+            let verdict = config.classifier.judge(&CallOutcome::Error(error));
+            self.breaker.circuit.unready(verdict, config.context.clock.now());
         }
     }
 }

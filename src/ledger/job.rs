@@ -62,7 +62,7 @@ impl Ledger {
         let rows = self.0.job(tenant, job).await?;
         let dossier = JobRows(&rows);
         let Some(attempt) = dossier.latest() else { return Ok(None) };
-        let standing = match dossier.standing(attempt) {
+        let standing = match dossier.status(attempt) {
             JobStatus::Open => JobStanding::Reserved,
             JobStatus::Voided => JobStanding::GivenBack,
             JobStatus::Expired => JobStanding::Expired,

@@ -1,6 +1,6 @@
 //! The accounts of a layer in a ledger: what is counted is decided there, places at a time are held in this process.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::{
     Database, LedgerInner, ReservedAs, Written, columns, digester,
@@ -12,13 +12,12 @@ use super::{
     },
 };
 use crate::{
-    error::ConfigError,
     gate::MaybeFuture,
     identity::{Client, Digester},
     kind::Kind,
     quota::{
         ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
-        account::{AccountSettings, CloseResult, Denial, Duplicate, GrantState, Grants, Now, Stage, Warning},
+        account::{AccountSettings, CloseResult, Denial, Duplicate, GrantState, Grants, Now, Stage},
         memory::Accounts,
         store::{
             AccountContext, AdmissionDetails, AdmitError, AdmitRequest, AdmittedCharge, Bookmark, NearLimits, Page,
@@ -33,30 +32,19 @@ pub(crate) struct LedgerStore<D: Database> {
     owner: Arc<LedgerInner<D>>,
     /// Tells the layers of a ledger apart.
     origin: u32,
-    slots: Arc<Slots>,
+    /// Concurrency slots, in this process only: one that dies could not release them in the ledger.
+    slots: Arc<Accounts>,
     settings: AccountSettings,
     /// How it goes on without the ledger, if it does.
     blind: Option<Arc<Fallback>>,
 }
 
-/// Places at a time, which a ledger does not hold: a process that dies could not give them back.
-struct Slots {
-    accounts: Arc<Accounts>,
-    plans: Mutex<Vec<PlanOfSlots>>,
-}
-
-/// A plan, and what of it is a limit of places.
-type PlanOfSlots = (Arc<Plan>, Option<Arc<Plan>>);
-
 /// A place that comes back unless it is kept.
 struct Slot {
-    slots: Arc<Slots>,
+    slots: Arc<Accounts>,
     receipt: Option<Receipt>,
     now: Now,
 }
-
-/// So many plans are remembered.
-const PLANS: usize = 64;
 
 impl<D: Database> LedgerStore<D> {
     pub(super) fn new(
@@ -69,10 +57,10 @@ impl<D: Database> LedgerStore<D> {
         if let Some(fallback) = &fallback {
             work(fallback.spool(), &owner.writer);
         }
-        let slots = Slots { accounts: Accounts::new(most, settings.clone(), clock), plans: Mutex::new(Vec::new()) };
+        let slots = Accounts::new(most, settings.clone(), clock);
         owner.tend();
         let (origin, blind) = (owner.next_origin(), fallback.map(Arc::new));
-        Arc::new(Self { origin, owner, slots: Arc::new(slots), settings, blind })
+        Arc::new(Self { origin, owner, slots, settings, blind })
     }
 
     fn command(&self, key: Key, own: bool, kind: CommandKind) -> writer::Command {
@@ -96,6 +84,7 @@ impl<D: Database> LedgerStore<D> {
             match owner.writer.submit(command).await {
                 Reply::Indeterminate => Err(StoreError::Indeterminate),
                 Reply::Rejected(why) => Err(StoreError::Rejected(why)),
+                Reply::Invalid(invalid) => Err(StoreError::Invalid(invalid)),
                 reply => read(reply).ok_or(StoreError::Unavailable),
             }
         })
@@ -104,12 +93,13 @@ impl<D: Database> LedgerStore<D> {
     /// A place, where the plan limits them and one is asked for.
     fn slot(&self, request: &AdmitRequest<'_>) -> Result<Option<Slot>, AdmitError> {
         let asked = request.charge.amounts.get(&Kind::Concurrent);
-        let (Some(asked), Some(plan)) = (asked, self.slots.plan(request.account.plan)) else { return Ok(None) };
+        let Some(asked) = asked.filter(|_| request.account.plan.concurrent().is_some()) else { return Ok(None) };
         let amounts = Amounts::from((Kind::Concurrent, asked));
         let mut request = *request;
-        (request.account.plan, request.charge.amounts, request.charge.each) = (&plan, &amounts, &[]);
-        (request.charge.job, request.charge.reserve, request.wants_usage) = (None, false, false);
-        match self.slots.accounts.admit(&request) {
+        (request.charge.amounts, request.charge.each) = (&amounts, &[]);
+        (request.charge.job, request.charge.reserve) = (None, false);
+        (request.wants_nearest, request.wants_usage) = (false, false);
+        match self.slots.admit(&request) {
             MaybeFuture::Ready(Ok(admission)) => Ok(Some(Slot {
                 slots: Arc::clone(&self.slots),
                 receipt: Some(admission.receipt),
@@ -121,32 +111,14 @@ impl<D: Database> LedgerStore<D> {
     }
 
     /// Usage of the places, in place of what the ledger, which knows none, has said.
-    fn with_slots(slots: &Slots, client: &Client, plan: &Arc<Plan>, now: Now, mut usage: Usage) -> Usage {
-        if let Some(plan) = slots.plan(plan)
-            && let MaybeFuture::Ready(Ok(held)) = slots.accounts.usage(&AccountContext { client, plan: &plan, now })
+    fn with_slots(slots: &Accounts, client: &Client, plan: &Arc<Plan>, now: Now, mut usage: Usage) -> Usage {
+        if plan.concurrent().is_some()
+            && let MaybeFuture::Ready(Ok(held)) = slots.usage(&AccountContext { client, plan, now })
             && let (Some(last), Some(held)) = (usage.limits.last_mut(), held.limits.into_iter().next_back())
         {
             *last = held;
         }
         usage
-    }
-}
-
-impl Slots {
-    /// What of a plan is a limit of places.
-    fn plan(&self, plan: &Arc<Plan>) -> Option<Arc<Plan>> {
-        let limit = plan.concurrent()?;
-        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, slots)) = plans.iter().find(|(known, _)| Arc::ptr_eq(known, plan)) {
-            return slots.clone();
-        }
-        let name = plan.name().as_str();
-        let slots = Plan::try_new(name).and_then(|slots| slots.try_limit(limit.quota.clone())).ok().map(Arc::new);
-        if plans.len() == PLANS {
-            plans.remove(0);
-        }
-        plans.push((Arc::clone(plan), slots.clone()));
-        slots
     }
 }
 
@@ -159,7 +131,7 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(receipt) = self.receipt.take() {
-            self.slots.accounts.settle(&receipt, &Settlement::Void(&Amounts::new()), self.now);
+            self.slots.settle(&receipt, &Settlement::Void(&Amounts::new()), self.now);
         }
     }
 }
@@ -220,7 +192,12 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             let mut written = Written::new(key, attempt, since, plan, id, now.moment);
             (written.passed, written.reserved) = (passed, reserve.is_some());
             let usage = usage.map(|usage| Self::with_slots(&slots, &client, &written.plan, now, usage));
-            let details = AdmissionDetails { reclaimed: false, near: of(&client, near), pending: untold, usage };
+            let details = AdmissionDetails {
+                reclaimed: false,
+                near: NearLimits::of(Some(&client), near),
+                pending: untold,
+                usage,
+            };
             let quiet = details.near.limits.is_empty() && details.pending.is_empty() && details.usage.is_none();
             let receipt = Receipt {
                 address: slot.as_ref().map_or_else(Default::default, |slot| slot.address),
@@ -239,7 +216,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
     fn settle(&self, receipt: &Receipt, end: &Settlement<'_>, now: Now) -> NearLimits {
         if receipt.lease.is_some() {
             let slot = Receipt { job: None, store_part: None, ..*receipt };
-            self.slots.accounts.settle(&slot, &Settlement::Detached, now);
+            self.slots.settle(&slot, &Settlement::Detached, now);
         }
         let Some(written) = written(receipt) else { return NearLimits::default() };
         self.owner.let_go(written.command);
@@ -276,14 +253,14 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
 
     fn watch(&self, receipt: &Receipt, now: Now) {
         if receipt.lease.is_some() {
-            self.slots.accounts.watch(&Receipt { job: None, store_part: None, ..*receipt }, now);
+            self.slots.watch(&Receipt { job: None, store_part: None, ..*receipt }, now);
         }
     }
 
     fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits {
         if receipt.lease.is_some() {
             let slot = Receipt { job: None, store_part: None, ..*receipt };
-            self.slots.accounts.progress(&slot, &Amounts::new(), now);
+            self.slots.progress(&slot, &Amounts::new(), now);
         }
         if let Some(written) = written(receipt)
             && let Some((used, part)) = written.add(used, now.moment)
@@ -326,7 +303,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         let settle = SettleCommand { plan: plan_of(&client), attempt: 0, since, end, used: Amounts::new(), part: 0 };
         let command = self.command(key, false, CommandKind::SettleOf { of: command, settle });
         self.ask(Some(command), move |reply| match reply {
-            Reply::Settled(standing, near) => Some((ending(standing), of(&client, near))),
+            Reply::Settled(standing, near) => Some((ending(standing), NearLimits::of(Some(&client), near))),
             _ => None,
         })
     }
@@ -340,7 +317,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         let client = account.client.clone();
         let kind = CommandKind::Record { plan: Arc::clone(account.plan), amounts };
         self.ask(self.unnamed(account, kind), move |reply| match reply {
-            Reply::Recorded(near) => Some(of(&client, near)),
+            Reply::Recorded(near) => Some(NearLimits::of(Some(&client), near)),
             _ => None,
         })
     }
@@ -361,11 +338,10 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             return MaybeFuture::Ready(Err(AdmitError::Store(StoreError::Nameless)));
         };
         let mut places = Vec::new();
-        if let (Some(asked), Some(plan)) = (amounts.get(&Kind::Concurrent), self.slots.plan(account.plan)) {
-            let (asked, account) =
-                (Amounts::from((Kind::Concurrent, asked)), AccountContext { plan: &plan, ..*account });
+        if let Some(asked) = amounts.get(&Kind::Concurrent).filter(|_| account.plan.concurrent().is_some()) {
+            let asked = Amounts::from((Kind::Concurrent, asked));
             if let MaybeFuture::Ready(Err(AdmitError::Denied { denial: Denial::Limits(violations), .. })) =
-                self.slots.accounts.check(&account, &asked)
+                self.slots.check(account, &asked)
             {
                 places = violations;
             }
@@ -415,31 +391,21 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         })
     }
 
-    fn reset(
-        &self,
-        account: &AccountContext<'_>,
-        limit: Option<&str>,
-    ) -> MaybeFuture<Result<Result<(), ConfigError>, StoreError>> {
+    fn reset(&self, account: &AccountContext<'_>, limit: Option<&str>) -> MaybeFuture<Result<(), StoreError>> {
         let kind = CommandKind::Reset { plan: Arc::clone(account.plan), limit: limit.map(Into::into) };
         self.ask(self.unnamed(account, kind), |reply| match reply {
-            Reply::Done => Some(Ok(())),
-            Reply::Invalid(invalid) => Some(Err(invalid)),
+            Reply::Done => Some(()),
             _ => None,
         })
     }
 
-    fn grant(
-        &self,
-        account: &AccountContext<'_>,
-        grant: Grant,
-    ) -> MaybeFuture<Result<Result<GrantId, ConfigError>, StoreError>> {
+    fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {
         // The kind is that of the plan's limit.
         let mut state = GrantState::new(GrantId(fastrand::u64(1..=i64::MAX as u64)), &grant, "".into());
         state.until = columns::whole(state.until);
         let kind = CommandKind::Grant { plan: Arc::clone(account.plan), grant: Box::new(state) };
         self.ask(self.unnamed(account, kind), |reply| match reply {
-            Reply::Granted(id) => Some(Ok(id)),
-            Reply::Invalid(invalid) => Some(Err(invalid)),
+            Reply::Granted(id) => Some(id),
             _ => None,
         })
     }
@@ -461,7 +427,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
     }
 
     fn population(&self) -> (usize, usize) {
-        self.slots.accounts.population()
+        self.slots.population()
     }
 
     fn digester(&self) -> &Digester {
@@ -478,7 +444,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             if notice.origin == origin {
                 let client = Client::named(Arc::clone(&notice.key.tenant));
                 listener(&match &notice.what {
-                    NoticeKind::Near(near) => StoreEvent::Near(of(&client, near.clone())),
+                    NoticeKind::Near(near) => StoreEvent::Near(NearLimits::of(Some(&client), near.clone())),
                     NoticeKind::Rejected(why) => StoreEvent::Rejected { client, why: Arc::clone(why) },
                 });
             }
@@ -525,10 +491,6 @@ fn tenant(client: &Client) -> Option<Arc<str>> {
 /// An id for what has none, in the order of time.
 fn new_job() -> Arc<str> {
     (&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer())).into()
-}
-
-fn of(client: &Client, limits: Vec<Warning>) -> NearLimits {
-    NearLimits { client: if limits.is_empty() { None } else { Some(client.clone()) }, limits }
 }
 
 pub(super) fn refused(reply: Reply) -> AdmitError {

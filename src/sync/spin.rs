@@ -39,14 +39,12 @@ mod spinlock {
 
         #[cold]
         fn wait(&self) -> SpinGuard<'_, T> {
-            let mut spins = 0;
+            let mut spins = 0..SPINS;
             loop {
-                if spins < SPINS {
+                match spins.next() {
                     // Each attempt takes the cache line from the thread that writes on it, so attempts become rarer.
-                    (0..16 << spins.min(4)).for_each(|_| hint::spin_loop());
-                    spins += 1;
-                } else {
-                    thread::yield_now();
+                    Some(spin) => (0..16 << spin.min(4)).for_each(|_| hint::spin_loop()),
+                    None => thread::yield_now(),
                 }
                 if !self.0.is_locked()
                     && let Some(guard) = self.0.try_lock()

@@ -115,7 +115,7 @@ async fn unnamed_client_is_refused(database: Database) {
     assert_eq!(quotas.charge(&long, ("tokens", 1)).await.unwrap_err().reason(), Reason::Unidentified);
     quotas.charge(&tollgate::Client::named("x".repeat(1_024)), ("tokens", 1)).await.unwrap();
     let error = quotas.usage(&nameless).await.unwrap_err().to_string();
-    assert_eq!(error, "client must have a public name of at most 1,024 bytes, by which a ledger bills, got none");
+    assert_eq!(error, "a ledger bills by public name, but the client has none of at most 1,024 bytes");
 }
 
 #[cfg(feature = "sqlite")]

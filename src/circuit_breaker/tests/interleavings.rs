@@ -14,7 +14,7 @@ use crate::{
         window::{CallResult, SlidingWindow, call_window::CallWindow},
     },
     classify::Verdict,
-    gate::Observers,
+    gate::PolicyContext,
     policy_name::PolicyName,
     time::{Clock, FakeClock, Moment},
 };
@@ -35,9 +35,11 @@ fn circuit(trip: Trip) -> (Arc<Circuit>, Moment) {
     let now = clock.now();
     let open = Backoff { first: SECOND, longest: SECOND };
     let config = BreakerConfig {
-        name: PolicyName::try_new("loom").unwrap(),
-        clock: Clock::from(clock),
-        observers: Observers::default(),
+        context: PolicyContext {
+            name: PolicyName::try_new("loom").unwrap(),
+            clock: Clock::from(clock),
+            observers: Default::default(),
+        },
         trip,
         recovery: Recovery { open, probes: 1, close_after: 1, probe_timeout: SECOND },
         classifier: ResultClassifier::default(),

@@ -1,7 +1,6 @@
 //! Counts of one generation of a circuit, and the fast path on which threads reach them without the circuit's lock.
 
 use std::{
-    cell::Cell,
     sync::{Arc, Weak, atomic::AtomicUsize},
     time::Duration,
 };
@@ -23,18 +22,6 @@ pub(crate) struct Generation {
     window: SlidingWindow,
 }
 
-impl Generation {
-    pub(crate) fn new(circuit: &Arc<Circuit>, number: u64, stripes: usize) -> Arc<Self> {
-        Arc::new(Self {
-            circuit: Arc::downgrade(circuit),
-            config: Arc::clone(&circuit.config),
-            number,
-            consecutive_failures: AtomicU32::new(0),
-            window: SlidingWindow::new(circuit.config.trip.window(), stripes),
-        })
-    }
-}
-
 /// A stripe's reference to a generation. Each stripe has its own, because one reference count for all threads would be
 /// the bottleneck.
 #[repr(align(128))]
@@ -44,10 +31,6 @@ pub(crate) struct Stripe {
 }
 
 impl Stripe {
-    pub(crate) fn new(generation: &Arc<Generation>, number: usize) -> Arc<Self> {
-        Arc::new(Self { generation: Arc::clone(generation), number })
-    }
-
     #[inline]
     pub(crate) fn config(&self) -> &BreakerConfig {
         &self.generation.config
@@ -99,10 +82,6 @@ impl FastPaths {
         Self((0..stripes).map(|_| CachePadded(Spin::new(FastPath::Closed))).collect())
     }
 
-    pub(crate) fn stripes(&self) -> usize {
-        self.0.len()
-    }
-
     /// Returns the ticket of a call that passes without asking the machine.
     #[inline]
     pub(crate) fn ticket(&self) -> Option<Ticket> {
@@ -111,6 +90,19 @@ impl FastPaths {
             FastPath::Uncounted => Some(Ticket::Uncounted),
             FastPath::Closed => None,
         }
+    }
+
+    /// Begins a generation of `circuit` whose calls pass and are counted.
+    pub(crate) fn count(&self, circuit: &Arc<Circuit>, number: u64) {
+        let generation = Arc::new(Generation {
+            circuit: Arc::downgrade(circuit),
+            config: Arc::clone(&circuit.config),
+            number,
+            consecutive_failures: AtomicU32::new(0),
+            window: SlidingWindow::new(circuit.config.trip.window(), self.0.len()),
+        });
+        let stripe = |number| Arc::new(Stripe { generation: Arc::clone(&generation), number });
+        self.replace(|number| FastPath::Counted(stripe(number)));
     }
 
     /// Replaces the path of each stripe by what `path` returns for its number.
@@ -140,15 +132,10 @@ impl FastPaths {
     }
 }
 
-/// A number that no other thread has, counted from 0.
+/// Returns a number that no other thread has, counted from 0.
 #[inline]
 fn thread_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local!(static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) });
-    NUMBER.with(|number| {
-        if number.get() == usize::MAX {
-            number.set(NEXT.fetch_add(1, Ordering::Relaxed));
-        }
-        number.get()
-    })
+    thread_local!(static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed));
+    NUMBER.with(|number| *number)
 }

@@ -262,8 +262,8 @@ impl State {
     /// A job of which a record tells.
     fn note(&mut self, command: &Command) {
         match &command.kind {
-            CommandKind::Spooled(pass) if !command.own => {
-                let (command_id, fingerprint) = (command.id, pass.fingerprint);
+            CommandKind::Spooled { admit, .. } if !command.own => {
+                let (command_id, fingerprint) = (command.id, admit.fingerprint);
                 let claim = Claim { command: command_id, fingerprint, running: false, merged: false, passed: true };
                 self.claims.insert(command.key.clone(), claim);
             }
@@ -289,7 +289,7 @@ impl State {
     /// The ledger has an order.
     fn has(&mut self, command: &Command) {
         let known = match &command.kind {
-            CommandKind::Spooled(_) => command.id,
+            CommandKind::Spooled { .. } => command.id,
             CommandKind::SettleOf { of, settle } if settle.end == SettleKind::Void => {
                 if self.claims.get(&command.key).is_some_and(|claim| claim.command == *of) {
                     self.claims.remove(&command.key);

@@ -16,7 +16,7 @@ impl Slots {
     #[inline]
     pub(super) fn acquire(&mut self, limit: &Limit, now: Moment, settings: &AccountSettings) -> Option<Acquired> {
         let fresh = || Box::new(Leases::new(size(limit), settings.max_hold, settings.max_stall));
-        self.0.get_or_insert_with(fresh).acquire_unwatched(now)
+        self.0.get_or_insert_with(fresh).acquire(now)
     }
 
     /// Releases a slot. A lease that is over changes nothing.

@@ -4,7 +4,7 @@ use super::{account_error::QuotaError, active_plan::Whose, handle::Quotas};
 use crate::{
     error::ConfigError,
     identity::{Client, Tier},
-    quota::{Grant, GrantId, Plan, store::AccountContext},
+    quota::{Grant, GrantId, Plan},
 };
 
 impl Quotas {
@@ -24,7 +24,7 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn reset(&self, client: &Client, limit: &str) -> Result<(), QuotaError> {
-        self.reset_some(client, Some(limit)).await
+        Ok(self.call(client, |store, account| store.reset(account, Some(limit))).await?)
     }
 
     /// Counts all of a client's limits from zero; what is in flight belongs to the count before.
@@ -40,7 +40,7 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn reset_all(&self, client: &Client) -> Result<(), QuotaError> {
-        self.reset_some(client, None).await
+        Ok(self.call(client, |store, account| store.reset(account, None)).await?)
     }
 
     /// Raises a client's limit until a time.
@@ -62,8 +62,7 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn grant(&self, client: &Client, grant: Grant) -> Result<GrantId, QuotaError> {
-        let (now, active) = (self.0.common.now(), self.active(client));
-        Ok(self.0.common.store.grant(&AccountContext { client, plan: &active.plan, now }, grant).await??)
+        Ok(self.call(client, |store, account| store.grant(account, grant)).await?)
     }
 
     /// Ends a grant before its time; false if the client has none of this id. What it has paid for stays paid.
@@ -80,8 +79,7 @@ impl Quotas {
     /// # }
     /// ```
     pub async fn revoke(&self, client: &Client, id: GrantId) -> Result<bool, QuotaError> {
-        let (now, active) = (self.0.common.now(), self.active(client));
-        Ok(self.0.common.store.revoke(&AccountContext { client, plan: &active.plan, now }, id).await?)
+        Ok(self.call(client, |store, account| store.revoke(account, id)).await?)
     }
 
     /// Changes the plan of all clients that have none of their own, from their next request on.
@@ -144,11 +142,6 @@ impl Quotas {
     /// ```
     pub fn remove_client_plan(&self, client: &Client) {
         let _ = self.0.plans.try_replace(|plans| Ok::<_, ConfigError>(plans.without(client.digest())));
-    }
-
-    async fn reset_some(&self, client: &Client, limit: Option<&str>) -> Result<(), QuotaError> {
-        let (now, active) = (self.0.common.now(), self.active(client));
-        Ok(self.0.common.store.reset(&AccountContext { client, plan: &active.plan, now }, limit).await??)
     }
 
     fn change_plan(&self, whose: &Whose, plan: Plan) -> Result<(), ConfigError> {

@@ -10,13 +10,13 @@ use super::{
     reservation_id::ReservationId,
 };
 use crate::{
-    gate::Event,
+    gate::{Event, MaybeFuture},
     identity::{Client, Digester, anonymous},
     kind::Kind,
     quota::{
         Amounts,
         account::{ChargeRequest, Denial, Duplicate},
-        store::{AccountContext, AdmitError, AdmitRequest, Receipt},
+        store::{AccountContext, AdmitError, AdmitRequest, QuotaBackend, Receipt},
     },
     refusal::Refusal,
 };
@@ -61,7 +61,7 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn check(&self, client: &Client, amounts: impl Into<Amounts>) -> Result<(), Refusal> {
-        let (now, active, amounts) = (self.0.common.now(), self.active(client), amounts.into());
+        let (now, active, amounts) = (self.0.common.now(), self.active_plan(client), amounts.into());
         let checked = self.0.common.store.check(&AccountContext { client, plan: &active.plan, now }, &amounts).await;
         checked.map_err(|refused| self.0.refusal(&active, client, refused, now))
     }
@@ -157,8 +157,8 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn record(&self, client: &Client, amounts: impl Into<Amounts>) -> Result<(), QuotaError> {
-        let (now, active, amounts) = (self.0.common.now(), self.active(client), amounts.into());
-        let near = self.0.common.store.record(&AccountContext { client, plan: &active.plan, now }, &amounts).await?;
+        let amounts = amounts.into();
+        let near = self.call(client, |store, account| store.record(account, &amounts)).await?;
         self.0.common.warn(&near);
         Ok(())
     }
@@ -228,7 +228,7 @@ impl Quotas {
 
     /// Takes what is asked for; nothing where it is for a job that was done before.
     pub(super) async fn begin(&self, client: &Client, ask: ChargeRequest<'_>) -> Result<Option<Receipt>, Refusal> {
-        let (policy, now, active) = (&self.0, self.0.common.now(), self.active(client));
+        let (policy, now, active) = (&self.0, self.0.common.now(), self.active_plan(client));
         let account = AccountContext { client, plan: &active.plan, now };
         match policy
             .common
@@ -238,24 +238,42 @@ impl Quotas {
         {
             Ok(admission) => {
                 policy.common.tell(&admission);
-                policy.common.context.observers.emit(&Event::Admitted { policy: &policy.common.context.name });
+                policy
+                    .common
+                    .context
+                    .observers
+                    .emit(&Event::Admitted { policy: &policy.common.context.name, client: Some(client) });
                 Ok(Some(admission.receipt))
             }
             Err(AdmitError::Denied { denial: Denial::Job(Duplicate::Done), .. }) => Ok(None),
             Err(refused) => {
                 policy.common.tell_overflow(&refused);
-                Err(self.refused(policy.refusal(&active, client, refused, now)))
+                Err(self.refused(client, policy.refusal(&active, client, refused, now)))
             }
         }
     }
 
     /// A refusal, told to whoever listens.
-    pub(super) fn refused(&self, refusal: Refusal) -> Refusal {
-        self.0.common.context.observers.emit(&Event::Refused { refusal: &refusal, shadow: false });
+    pub(super) fn refused(&self, client: &Client, refusal: Refusal) -> Refusal {
+        self.0.common.context.observers.emit(&Event::Refused {
+            refusal: &refusal,
+            client: Some(client),
+            shadow: false,
+        });
         refusal
     }
 
-    pub(super) fn active(&self, client: &Client) -> Arc<ActivePlan> {
+    /// Calls the store for the account of a client under its plan.
+    pub(super) async fn call<T>(
+        &self,
+        client: &Client,
+        call: impl FnOnce(&dyn QuotaBackend, &AccountContext<'_>) -> MaybeFuture<T>,
+    ) -> T {
+        let (now, active) = (self.0.common.now(), self.active_plan(client));
+        call(&*self.0.common.store, &AccountContext { client, plan: &active.plan, now }).await
+    }
+
+    pub(super) fn active_plan(&self, client: &Client) -> Arc<ActivePlan> {
         Arc::clone(self.0.plans.present().of(client))
     }
 }

@@ -77,7 +77,7 @@ impl Quotas {
     ) -> Result<JobRun<T>, Refusal> {
         let (client, mut amounts) = (or_anonymous(client.into()), amounts.into());
         let job = by_hand(job_id, &client, &amounts, self.0.common.store.digester());
-        let job = job.map_err(|Bad| self.refused(self.0.bad_job_id()))?;
+        let job = job.map_err(|Bad| self.refused(&client, self.0.bad_job_id()))?;
         amounts.set(&Kind::Concurrent, 1);
         let ask =
             ChargeRequest { amounts: &amounts, each: &[], reserve: false, lasting: false, open: true, job: Some(&job) };
@@ -95,9 +95,7 @@ struct Begun<'a> {
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
-        let (none, now) = (Amounts::new(), self.policy.common.now());
-        let near =
-            self.policy.common.store.settle(&self.receipt, &Settlement::Served { used: &none, actual: &none }, now);
-        self.policy.common.warn(&near);
+        let none = Amounts::new();
+        self.policy.common.settle(&self.receipt, &Settlement::Served { used: &none, actual: &none });
     }
 }

@@ -225,15 +225,16 @@ impl Open {
     #[inline(never)]
     fn close(&mut self, charged: bool) {
         let Some(active) = &self.active else { return };
-        let (store, now) = (&active.common.store, active.common.now());
         let actual = self.said(); // also where nothing is charged: afterwards a record must fail
-        let near = if charged {
-            let used = self.bytes.tell();
-            store.settle(&self.receipt, &Settlement::Served { used: &used, actual: &actual }, now)
+        let (used, void);
+        let settlement = if charged {
+            used = self.bytes.tell();
+            Settlement::Served { used: &used, actual: &actual }
         } else {
-            store.settle(&self.receipt, &Settlement::Void(&self.all_charged(active, self.bytes.told())), now)
+            void = self.all_charged(active, self.bytes.told());
+            Settlement::Void(&void)
         };
-        active.common.warn(&near);
+        active.common.settle(&self.receipt, &settlement);
     }
 
     /// Whether a request that reached the service is charged; yes where whoever decides panics.

@@ -30,7 +30,7 @@ impl QuotaPolicy {
         let refusal = |reason| Refusal::new(reason, self.common.context.name.clone());
         let (denial, shared) = match refused {
             AdmitError::Denied { denial, shared } => (denial, shared),
-            AdmitError::Store(StoreError::Nameless) => return refusal(Reason::Unidentified),
+            AdmitError::Store(StoreError::Nameless | StoreError::Invalid(_)) => return refusal(Reason::Unidentified),
             AdmitError::Store(StoreError::Rejected(_)) => return refusal(Reason::Rejected),
             AdmitError::Store(StoreError::Unavailable) => {
                 return refusal(Reason::Unavailable).with_retry_after(STORE_WAIT);

@@ -115,8 +115,7 @@ impl Reservation {
 
     fn end(&mut self, end: &Settlement<'_>) {
         if let Some(receipt) = self.receipt.take() {
-            let near = self.policy.common.store.settle(&receipt, end, self.policy.common.now());
-            self.policy.common.warn(&near);
+            self.policy.common.settle(&receipt, end);
         }
     }
 }
@@ -175,7 +174,7 @@ impl From<StoreError> for ReservationError {
             StoreError::Indeterminate => Self::Indeterminate,
             StoreError::Rejected(_) => Self::Rejected,
             // None of these accounts has it.
-            StoreError::Nameless => Self::Unknown,
+            StoreError::Nameless | StoreError::Invalid(_) => Self::Unknown,
         }
     }
 }

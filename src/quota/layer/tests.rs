@@ -89,15 +89,11 @@ impl QuotaBackend for Troubled {
         self.late()
     }
 
-    fn reset(
-        &self,
-        _: &AccountContext<'_>,
-        _: Option<&str>,
-    ) -> MaybeFuture<Result<Result<(), ConfigError>, StoreError>> {
+    fn reset(&self, _: &AccountContext<'_>, _: Option<&str>) -> MaybeFuture<Result<(), StoreError>> {
         self.late()
     }
 
-    fn grant(&self, _: &AccountContext<'_>, _: Grant) -> MaybeFuture<Result<Result<GrantId, ConfigError>, StoreError>> {
+    fn grant(&self, _: &AccountContext<'_>, _: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {
         self.late()
     }
 

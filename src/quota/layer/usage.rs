@@ -107,8 +107,7 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn usage(&self, client: &Client) -> Result<Usage, QuotaError> {
-        let (now, active) = (self.0.common.now(), self.active(client));
-        Ok(self.0.common.store.usage(&AccountContext { client, plan: &active.plan, now }).await?)
+        Ok(self.call(client, |store, account| store.usage(account)).await?)
     }
 
     /// What all clients that have an account have used, some at a time. Who comes or goes meanwhile may be missed.
@@ -145,8 +144,7 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn grants(&self, client: &Client) -> Result<Vec<ActiveGrant>, QuotaError> {
-        let (now, active) = (self.0.common.now(), self.active(client));
-        Ok(self.0.common.store.grants(&AccountContext { client, plan: &active.plan, now }).await?)
+        Ok(self.call(client, |store, account| store.grants(account)).await?)
     }
 
     /// What each limit would say to a request; charges nothing.
@@ -172,7 +170,7 @@ impl Quotas {
             Ok(None) => return Ok(Explanation { client: None, limits: Vec::new(), refusal: None }),
             Err(refusal) => return Ok(Explanation { client: None, limits: Vec::new(), refusal: Some(refusal) }),
         };
-        let (now, active) = (self.0.common.now(), self.active(&client));
+        let (now, active) = (self.0.common.now(), self.active_plan(&client));
         let asked = active.asked(request, &self.0.common.settings);
         let amounts = asked.amounts(&active).into_owned();
         let account = AccountContext { client: &client, plan: &active.plan, now };

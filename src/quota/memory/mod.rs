@@ -183,15 +183,14 @@ impl Accounts {
             let mut crowds = lock(&self.shared.crowds);
             let Some(account) = crowds.get_mut(address.slot as usize) else { return NearLimits::default() };
             let warned = work(account, now);
-            return NearLimits { client: None, limits: account.warnings(warned) };
+            return NearLimits::of(None, account.warnings(warned));
         }
         let mut shard = self.shards[address.shard as usize & (self.shards.len() - 1)].0.lock();
         let Some((client, account)) = shard.entry_of(address.slot, address.generation) else {
             return NearLimits::default();
         };
         let warned = work(account, now);
-        let limits = account.warnings(warned);
-        NearLimits { client: if limits.is_empty() { None } else { Some(client.clone()) }, limits }
+        NearLimits::of(Some(client), account.warnings(warned))
     }
 
     fn insert(&self, shard: &mut Shard, context: &AccountContext<'_>, now: Now) -> Option<u32> {
@@ -288,7 +287,7 @@ const LOOK_AT: usize = 8;
 const CHUNK: usize = 64;
 
 /// So many are shown before others get it.
-const FEW: usize = 16;
+const ACCOUNTS_PER_LOCK_OF_PAGE: usize = 16;
 
 /// A panic while the lock was held, which nobody knows of, has left an account in between two of its steps: it goes on.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -36,8 +36,8 @@ fn daily_plan_rejects_unverified_identity_unless_accepted() {
     let build = |layer: QuotaLayer| catch_unwind(std::panic::AssertUnwindSafe(|| drop(layer.handle())));
     let reason = build(QuotaLayer::new(day()).identify_by(user())).unwrap_err();
     let reason = reason.downcast_ref::<String>().unwrap();
-    assert!(reason.starts_with("identity must be verified where a limit lasts a day or longer"), "{reason}");
-    assert!(reason.contains("plan \"day\" with \"requests_per_day\""), "{reason}");
+    assert!(reason.contains("but the identity is not verified; call .accept_unverified()"), "{reason}");
+    assert!(reason.starts_with("plan \"day\" has the limit \"requests_per_day\""), "{reason}");
     assert!(build(QuotaLayer::new(hourly(5)).tier_plan("pro", day()).identify_by(user())).is_err());
     assert!(build(QuotaLayer::new(day()).identify_by(user()).accept_unverified()).is_ok());
     assert!(build(QuotaLayer::new(day()).identify_by(PeerIp::new())).is_ok());
