@@ -1,6 +1,6 @@
 //! What people change in accounts: resets, grants, and plans.
 
-use super::{account_error::QuotaError, active_plan::Whose, handle::Quotas};
+use super::{account_error::QuotaError, handle::Quotas};
 use crate::{
     error::ConfigError,
     identity::{Client, Tier},
@@ -101,7 +101,7 @@ impl Quotas {
     /// # });
     /// ```
     pub fn set_plan(&self, plan: Plan) -> Result<(), ConfigError> {
-        self.change_plan(&Whose::Everyone, plan)
+        self.change_plan(None, plan)
     }
 
     /// Changes the plan of a tier, or gives it one of its own; as [`set_plan`](Self::set_plan).
@@ -115,7 +115,7 @@ impl Quotas {
     /// quotas.set_tier_plan("pro", Plan::new("pro").limit(Quota::requests(10_000).per(Period::hour()))).unwrap();
     /// ```
     pub fn set_tier_plan(&self, tier: impl Into<Tier>, plan: Plan) -> Result<(), ConfigError> {
-        self.change_plan(&Whose::Tier(tier.into()), plan)
+        self.change_plan(Some(tier.into()), plan)
     }
 
     /// Changes the plan of one client, or gives it one of its own; as [`set_plan`](Self::set_plan).
@@ -130,7 +130,8 @@ impl Quotas {
     /// quotas.set_client_plan(&Client::named("acme"), own).unwrap();
     /// ```
     pub fn set_client_plan(&self, client: &Client, plan: Plan) -> Result<(), ConfigError> {
-        self.change_plan(&Whose::Client(client.digest()), plan)
+        self.0.common.settings.check(&plan)?;
+        self.0.client_plans.set(client.digest(), plan, &self.0.common)
     }
 
     /// Takes a client's own plan away: that of its tier, or the usual one, holds again.
@@ -141,10 +142,11 @@ impl Quotas {
     /// quotas.remove_client_plan(&Client::named("acme"));
     /// ```
     pub fn remove_client_plan(&self, client: &Client) {
-        let _ = self.0.plans.try_replace(|plans| Ok::<_, ConfigError>(plans.without(client.digest())));
+        self.0.client_plans.remove(client.digest());
     }
 
-    fn change_plan(&self, whose: &Whose, plan: Plan) -> Result<(), ConfigError> {
-        self.0.plans.try_replace(|plans| plans.with(whose, plan, &self.0.common))
+    fn change_plan(&self, tier: Option<Tier>, plan: Plan) -> Result<(), ConfigError> {
+        self.0.common.settings.check(&plan)?;
+        self.0.plans.try_replace(|plans| plans.with(tier, plan, &self.0.common))
     }
 }

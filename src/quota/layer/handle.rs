@@ -274,7 +274,7 @@ impl Quotas {
     }
 
     pub(super) fn active_plan(&self, client: &Client) -> Arc<ActivePlan> {
-        Arc::clone(self.0.plans.present().of(client))
+        self.0.active_plan(client)
     }
 }
 

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use http::Extensions;
 
 use super::{
-    active_plan::{ActivePlan, ActivePlans},
+    active_plan::{ActivePlan, ActivePlans, ClientPlans},
     bytes::Bytes,
     charge,
     job_id::{Bad, Duplicates},
@@ -32,6 +32,7 @@ use crate::{
 pub struct QuotaPolicy {
     pub(super) common: Arc<Common>,
     pub(super) plans: HotSwap<ActivePlans>,
+    pub(super) client_plans: ClientPlans,
     whom: ClientResolver,
 }
 
@@ -58,8 +59,8 @@ impl QuotaPolicy {
         store.listen(Arc::new(move |told| tell(&late, told)));
         let whom = ClientResolver::new(Arc::clone(&settings.identify), settings.on_unidentified);
         let common = Arc::new(Common { store, settings, context });
-        let plans = HotSwap::new(ActivePlans::new(&common));
-        Self { common, plans, whom }
+        let (plans, client_plans) = (HotSwap::new(ActivePlans::new(&common)), ClientPlans::new(&common));
+        Self { common, plans, client_plans, whom }
     }
 
     /// Whom to charge; `None` where nobody is.
@@ -82,7 +83,12 @@ impl QuotaPolicy {
     /// The plan of each client, for whoever asks later.
     pub(super) fn plan_of(self: &Arc<Self>) -> PlanLookup {
         let me = Arc::clone(self);
-        Arc::new(move |client: &Client| Arc::clone(&me.plans.present().of(client).plan))
+        Arc::new(move |client: &Client| Arc::clone(&me.active_plan(client).plan))
+    }
+
+    /// The plan of a client: its own, that of its tier, or the usual one.
+    pub(super) fn active_plan(&self, client: &Client) -> Arc<ActivePlan> {
+        self.client_plans.get(client).unwrap_or_else(|| Arc::clone(self.plans.present().of(client)))
     }
 
     #[inline]
@@ -92,8 +98,8 @@ impl QuotaPolicy {
         client: &Client,
     ) -> Result<MaybeFuture<Result<QuotaPermit, Refusal>>, Refusal> {
         let now = self.common.now();
-        let plans = self.plans.present();
-        let active = plans.of(client);
+        let (plans, own) = (self.plans.present(), self.client_plans.get(client));
+        let active = own.as_ref().unwrap_or_else(|| plans.of(client));
         let (asked, bytes) = (active.asked(request, &self.common.settings), Bytes::new(active, request));
         let with_declared = asked.with_declared(active);
         let amounts = with_declared.as_ref().unwrap_or_else(|| asked.undeclared(active));
