@@ -1,4 +1,4 @@
-//! What a class of clients may use.
+//! Plans: the limits of a class of clients.
 
 use std::{fmt, time::SystemTime};
 
@@ -10,7 +10,7 @@ use crate::{
     time::{Instant, Period, from_1970},
 };
 
-/// What a class of clients may use: any number of limits that are decided together, all or nothing.
+/// Limits of a class of clients, decided together: all are charged or none.
 ///
 /// ```
 /// use tollgate::{Period, Plan, Quota};
@@ -70,7 +70,7 @@ impl Limit {
     }
 }
 
-/// Half a month has passed when nobody noticed: from here on a client is warned that a limit comes near.
+/// Default warning threshold, in percent of the limit.
 const WARN_AT: u8 = 90;
 
 impl Plan {
@@ -176,7 +176,7 @@ impl Plan {
         Ok(self)
     }
 
-    /// Warns at so many percent of a limit; at 90 by default, with 0 never.
+    /// Sets the warning threshold in percent of each limit; default 90, 0 never warns.
     ///
     /// # Panics
     /// When `percent` is above 100.
@@ -207,8 +207,8 @@ impl Plan {
         Self { version, ..self }
     }
 
-    /// The same plan, under which whoever had another counts from zero, once for each [version](Self::numbered); by default
-    /// what was used of a limit stays used under the limit of the same name.
+    /// Returns the same plan, under which clients that had another plan count from zero, once for each
+    /// [version](Self::numbered). By default what was used of a limit stays used under the limit of the same name.
     ///
     /// ```
     /// let plan = tollgate::Plan::new("pro").starting_fresh();
@@ -219,20 +219,12 @@ impl Plan {
     }
 
     /// The plan's name.
-    ///
-    /// ```
-    /// assert_eq!(tollgate::Plan::standard().name().as_str(), "standard");
-    /// ```
     #[must_use]
     pub const fn name(&self) -> &PolicyName {
         &self.name
     }
 
     /// The plan's number, 0 where it has none.
-    ///
-    /// ```
-    /// assert_eq!(tollgate::Plan::standard().version(), 0);
-    /// ```
     #[must_use]
     pub const fn version(&self) -> u64 {
         self.version
@@ -298,14 +290,15 @@ impl Plan {
         self.counted.iter().any(|limit| counts(limit.kind()))
     }
 
-    /// The limit that lasts a day or longer, if there is one: an identity that anybody can take must not own such a thing.
+    /// Returns a limit that lasts a day or longer, if there is one. An identity that clients can forge must not own
+    /// such a limit.
     pub(crate) fn lasting(&self) -> Option<&Limit> {
         let day = std::time::Duration::from_secs(86_400);
         self.counted.iter().find(|limit| limit.quota.period().is_some_and(|period| period.longest() >= day))
     }
 }
 
-/// So many limits fit the 64 bits in which a decision says which ones it means.
+/// Limits of a plan. Each has one of the 64 bits in which a decision names limits.
 const MOST_LIMITS: usize = 64;
 
 impl fmt::Display for Plan {

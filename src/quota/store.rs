@@ -261,7 +261,7 @@ impl From<StoreError> for AdmitError {
     }
 }
 
-/// What a store needs to find an admitted charge again.
+/// Receipt by which a store finds an admitted charge again.
 #[derive(Default)]
 pub(crate) struct Receipt {
     pub(crate) address: AccountAddress,

@@ -7,8 +7,8 @@ use crate::{
     time::{Period, Window},
 };
 
-/// How far ahead of the clock a window or an admission may lie, in nanoseconds. Beyond 48 h the clock was wrong when it
-/// was made; no correction of a right clock is larger.
+/// Largest correction of a right clock, in nanoseconds (48 h). A window or an admission further ahead of the clock was
+/// made by a wrong one.
 pub(crate) const MAX_CLOCK_STEP: u64 = 48 * 3_600 * 1_000_000_000;
 
 /// Used and reserved amount of one limit in one window. Times are nanoseconds since 1970.

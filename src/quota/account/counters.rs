@@ -14,7 +14,7 @@ pub(crate) struct Counters {
     pub(super) plan: Arc<Plan>,
     /// One counter for each counted limit, in the order of the plan.
     pub(super) counters: Box<[Counter]>,
-    /// What remains of other plans.
+    /// Counters of limits that the plan does not have.
     pub(super) retired: Option<Box<Retired>>,
     pub(super) grants: Grants,
     /// Incremented each time a counter restarts. A charge applies only to counters whose first epoch is not later than its

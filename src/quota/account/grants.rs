@@ -54,7 +54,8 @@ impl GrantState {
         limit.is_named(&self.limit, &self.kind)
     }
 
-    /// How much it raises the limit: what earlier windows left of it; once it has ended, what the present window used.
+    /// Amount by which it raises the limit: the remainder of earlier windows; once it has ended, the use of the present
+    /// one.
     fn raises(&self) -> u64 {
         if self.ended { self.current } else { self.amount.saturating_sub(self.before) }
     }
@@ -134,7 +135,7 @@ impl Grants {
         self.0.retain(|grant| !grant.ended || grant.current > 0);
     }
 
-    /// How much they raise a limit.
+    /// Amount by which they raise a limit.
     #[inline]
     pub(crate) fn raise(&self, limit: &Limit) -> u64 {
         if self.is_empty() { 0 } else { self.raise_some(limit) }

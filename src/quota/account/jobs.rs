@@ -20,7 +20,7 @@ pub(crate) struct Jobs {
 pub(crate) struct Job {
     /// Its id, digested.
     pub(crate) id: Digest,
-    /// What it is about, digested: the same id with something else is no duplicate but a mistake.
+    /// Digest of its content: the same id with other content is a conflict, not a duplicate.
     pub(crate) fingerprint: Digest,
     /// Its id as it was sent, without quotes: by this a store keeps it that others look into.
     pub(crate) text: Box<str>,
@@ -41,7 +41,7 @@ pub(crate) enum Duplicate {
     Done,
     /// Another job has this id.
     Conflict,
-    /// So many jobs are remembered that there is no room for another.
+    /// The client has as many remembered jobs as are allowed.
     Full,
     /// It is too old to know, or its id carries no time where only some time is remembered.
     #[cfg_attr(

@@ -21,7 +21,7 @@ pub(super) struct ReservationState {
     stage: Stage,
 }
 
-/// How a reservation ended; `Open` while it did not.
+/// State of a reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
     Open,

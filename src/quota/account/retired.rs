@@ -12,7 +12,7 @@ use crate::{
     quota::{Limit, Plan},
 };
 
-/// What remains of other plans.
+/// Counters and starts of other plans.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Retired {
     /// Counters that are kept until their windows are over.
@@ -53,7 +53,7 @@ impl Retired {
         Some(counter)
     }
 
-    /// What must be kept, if anything.
+    /// Returns what must be kept, if anything.
     pub(super) fn remainder(mut self: Box<Self>) -> Option<Box<Self>> {
         self.counters.retain(|(_, counter)| counter.has_begun());
         Some(self).filter(|retired| !retired.counters.is_empty() || !retired.started.is_empty())

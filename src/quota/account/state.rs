@@ -32,7 +32,7 @@ pub(crate) struct Account {
     rare: Option<Box<Rare>>,
 }
 
-/// What few accounts have.
+/// State that few accounts have.
 #[derive(Clone, Debug, Default)]
 struct Rare {
     reservations: Reservations,

@@ -1,4 +1,4 @@
-//! What an account says of itself; to be asked after [`advance`](Account::advance).
+//! Reports of an account; valid after [`advance`](Account::advance).
 
 use std::time::Duration;
 
@@ -28,11 +28,11 @@ pub(crate) struct Warning {
     pub(crate) limit: u64,
 }
 
-/// How long whoever finds no slot is told to wait: nobody knows when one comes back.
+/// Retry delay when no slot is free; the release of one is unknown.
 const SLOT_WAIT: Duration = Duration::from_secs(1);
 
 impl Account {
-    /// What is used of each limit.
+    /// Returns the usage of each limit.
     pub(crate) fn usage(&self, wall: u64) -> Usage {
         let mut limits: Vec<_> = self
             .counted()
@@ -85,7 +85,7 @@ impl Account {
         Some(Nearest { index, remaining, reset: self.counted().nth(index).and_then(left) })
     }
 
-    /// What is to be said of these limits, one bit each; allocates only if there is something.
+    /// Returns the warnings of these limits, one bit each; allocates only if there are any.
     #[inline]
     pub(crate) fn warnings(&self, which: u64) -> Vec<Warning> {
         if which == 0 { Vec::new() } else { self.some_warnings(which) }
@@ -127,7 +127,7 @@ impl Account {
     }
 }
 
-/// How long until the limit starts again.
+/// Time until the window of a limit ends.
 fn wait(counter: &Counter, limit: &Limit, wall: u64) -> Duration {
     let end = limit.quota.period().map_or(wall, |period| counter.end(period, wall));
     Duration::from_nanos(end.saturating_sub(wall))

@@ -23,7 +23,7 @@ use crate::{error::ConfigError, quota::store::StoreError};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum QuotaError {
-    /// What was asked for cannot be; nothing has changed.
+    /// The call asks for something invalid; nothing has changed.
     Invalid(ConfigError),
     /// The store of the accounts cannot be reached; nothing has changed.
     Unavailable,

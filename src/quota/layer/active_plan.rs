@@ -1,4 +1,4 @@
-//! The plans in force, and what they ask of each request.
+//! Plans in force, and the amounts that they ask of each request.
 
 use std::{
     borrow::Cow,
@@ -43,7 +43,7 @@ pub(super) struct ActivePlan {
     pub(super) plan: Arc<Plan>,
     /// One for each limit, that of requests at a time last; none where nothing is told.
     pub(super) fields: Vec<Arc<Fields>>,
-    /// What each request asks for, where nothing depends on the request.
+    /// Amounts that each request asks for, where none depends on the request.
     pub(super) fixed: Amounts,
     /// The same for each counted limit of the plan.
     each: Box<[Option<u64>]>,
@@ -162,7 +162,7 @@ impl ActivePlan {
         Self { common, plan: Arc::new(plan), fields, fixed, each, metered, request_bytes, response_bytes, open }
     }
 
-    /// What a request asks for.
+    /// Returns the amounts that a request asks for.
     #[inline]
     pub(super) fn asked(&self, request: &RequestHead<'_>, settings: &QuotaConfig) -> Asked {
         let declared = if self.request_bytes { content_length(request) } else { 0 };
@@ -188,7 +188,7 @@ impl ActivePlan {
     }
 }
 
-/// What one request asks for, kept as small as it can be.
+/// Amounts that one request asks for, as small as possible.
 #[derive(Default)]
 pub(super) struct Asked {
     /// Bytes of its body, as far as its head says so.
@@ -198,18 +198,18 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// How much of each kind; under `active`, by which it was asked.
+    /// Amount of each kind, under the plan by which the request asked.
     pub(super) fn amounts<'a>(&'a self, active: &'a ActivePlan) -> Cow<'a, Amounts> {
         self.with_declared(active).map_or_else(|| Cow::Borrowed(self.undeclared(active)), Cow::Owned)
     }
 
-    /// How much of each kind, but for bytes that the request's head has declared.
+    /// Amount of each kind, without the bytes that the request head has declared.
     #[inline]
     pub(super) fn undeclared<'a>(&'a self, active: &'a ActivePlan) -> &'a Amounts {
         self.metered.as_deref().unwrap_or(&active.fixed)
     }
 
-    /// How much of each kind, where bytes were declared.
+    /// Amount of each kind, if the head declared bytes.
     #[inline]
     pub(super) fn with_declared(&self, active: &ActivePlan) -> Option<Amounts> {
         if self.declared == 0 { None } else { Some(self.declared_and(self.undeclared(active))) }
@@ -233,7 +233,7 @@ impl Asked {
     }
 }
 
-/// How many bytes the request's body has, as far as its head says so.
+/// Body bytes of the request that its head declares; otherwise 0.
 fn content_length(request: &RequestHead<'_>) -> u64 {
     let length = request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     length.and_then(|length| length.parse().ok()).unwrap_or(0)

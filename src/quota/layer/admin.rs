@@ -1,4 +1,4 @@
-//! What people change in accounts: resets, grants, and plans.
+//! Changes by operators: resets, grants and plans.
 
 use super::{account_error::QuotaError, handle::Quotas};
 use crate::{

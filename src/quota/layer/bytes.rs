@@ -38,7 +38,7 @@ impl Bytes {
         self.upload.is_some()
     }
 
-    /// So many bytes of the response were handed to the transport.
+    /// Adds response bytes that were handed to the transport.
     #[inline]
     pub(super) const fn answered(&mut self, bytes: usize) {
         self.fresh = self.fresh.saturating_add(bytes as u64);
@@ -54,14 +54,14 @@ impl Bytes {
         self.fresh == 0 && self.upload.as_ref().is_none_or(|upload| upload.read.bytes() <= upload.known)
     }
 
-    /// What has passed since this was last asked.
+    /// Returns the bytes that have passed since the last call.
     pub(super) fn tell(&mut self) -> Amounts {
         let answered = std::mem::take(&mut self.fresh);
         self.known = self.known.saturating_add(answered);
         amounts(self.upload.as_mut().map_or(0, |upload| upload.tell()), answered)
     }
 
-    /// What had passed when this was last [told](Self::tell).
+    /// Returns the bytes that had passed at the last [report](Self::tell).
     pub(super) fn told(&self) -> Amounts {
         amounts(self.upload.as_ref().map_or(0, |upload| upload.known), self.known)
     }

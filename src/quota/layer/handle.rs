@@ -1,4 +1,4 @@
-//! The same accounts outside http.
+//! Accounts of a layer, for callers without a request.
 
 use std::{borrow::Cow, fmt, future::Future, sync::Arc};
 
@@ -109,7 +109,7 @@ impl Quotas {
     /// not named as it was reserved.
     ///
     /// # Errors
-    /// When it was rolled back before, nobody remembers it, or the store does not answer.
+    /// When it was rolled back before, is no longer known, or the store does not answer.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -130,7 +130,7 @@ impl Quotas {
     /// Gives back a reservation that was [detached](Reservation::detach), once.
     ///
     /// # Errors
-    /// When it was committed before, nobody remembers it, or the store does not answer.
+    /// When it was committed before, is no longer known, or the store does not answer.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -198,18 +198,12 @@ impl Quotas {
     }
 
     /// The client of all requests that name none.
-    ///
-    /// ```
-    /// # use tollgate::{Plan, QuotaLayer};
-    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
-    /// assert_eq!(quotas.anonymous().name().unwrap().to_string(), "anonymous");
-    /// ```
     #[must_use]
     pub fn anonymous(&self) -> Client {
         anonymous()
     }
 
-    /// What these accounts make clients with.
+    /// Returns the digester of the clients of these accounts.
     ///
     /// ```
     /// # use tollgate::{Plan, QuotaLayer};
@@ -253,7 +247,7 @@ impl Quotas {
         }
     }
 
-    /// A refusal, told to whoever listens.
+    /// Emits a refusal and returns it.
     pub(super) fn refused(&self, client: &Client, refusal: Refusal) -> Refusal {
         self.0.common.context.observers.emit(&Event::Refused {
             refusal: &refusal,

@@ -12,7 +12,7 @@ use crate::{
     quota::{Amounts, account::Job},
 };
 
-/// Where a request names the job that it asks for.
+/// Source of the job id of a request.
 ///
 /// A job is charged and handed to the service once, however often it is sent: a duplicate is answered with 409, and the
 /// same id with another request with 422. A request without an id is a job of its own.
@@ -39,7 +39,7 @@ enum Source {
     Closure(Closure),
 }
 
-/// What to do with a request whose job was charged before.
+/// Decision on a request whose job was charged before.
 ///
 /// ```
 /// use tollgate::{Duplicates, JobIdSource, Plan, QuotaLayer};
@@ -51,8 +51,8 @@ pub enum Duplicates {
     /// AdmitError, while the job runs and afterwards: the default, for the service must not do the work again.
     #[default]
     Refuse,
-    /// Let through uncharged. **Whoever sends one id for ever never pays again**: only for services that find duplicates
-    /// themselves and answer them cheaply.
+    /// Passes without a charge. **A client that repeats one id never pays again**: only for services that find
+    /// duplicates themselves and answer them cheaply.
     Pass,
 }
 
@@ -102,8 +102,8 @@ impl JobIdSource {
         Self { source: Source::Closure(Arc::new(id)), fingerprint: None }
     }
 
-    /// What else must be the same for a request to be a duplicate, besides the units that it is charged; the method, the
-    /// whole target and the `Content-Length` by default.
+    /// Sets what must be equal for a request to be a duplicate, besides the units that it is charged; default: the
+    /// method, the whole target and the `Content-Length`.
     ///
     /// ```
     /// let ids = tollgate::JobIdSource::header("x-job-id").fingerprint(|request| request.uri.path().as_bytes().to_vec());

@@ -18,7 +18,7 @@ use crate::{
     refusal::Refusal,
 };
 
-/// How a job went that was not refused.
+/// Result of a job that was not refused.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -54,8 +54,8 @@ impl Quotas {
     /// [`InvalidJobId`](crate::Reason::InvalidJobId) that it cannot be one.
     ///
     /// # Cancel safety
-    /// Dropped before it was polled, nothing is charged and the id is free. Dropped while the work is under way, or where
-    /// the work panics, the charge stays and the id is taken, for nobody knows how far it came; the place comes back.
+    /// Dropped before it was polled, nothing is charged and the id is free. If it is dropped while the work is under
+    /// way, or the work panics, its progress is unknown: the charge stays, the id is taken, and the slot is released.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {

@@ -1,4 +1,4 @@
-//! What an admitted request holds: its charge, until the last byte of the answer has gone.
+//! Permit of a request: its charge, until the last byte of the response has passed.
 
 use std::{
     fmt,
@@ -27,7 +27,7 @@ use crate::{
     time::Moment,
 };
 
-/// A charge under way, or nothing where nobody is charged.
+/// A charge under way, or nothing if the request is not charged.
 ///
 /// One word, because a permit is moved about with the response.
 pub struct QuotaPermit(Option<Box<Open>>);
@@ -47,7 +47,7 @@ struct Open {
     reached: bool,
 }
 
-/// What few requests have.
+/// State that few requests have.
 #[derive(Default)]
 struct Extra {
     /// Shared with the handler once the request reaches it.
@@ -139,7 +139,7 @@ impl Permit for QuotaPermit {
         if let Some(nearest) = &open.told
             && let Some(fields) = active.fields.get(nearest.index)
         {
-            // What a layer further in refused is given back, and so there is more.
+            // A request that an inner layer refused is refunded, so that more remains.
             let refused = response.extensions().get::<Refusal>().is_some();
             let back = if refused { open.asked_of(active, nearest.index) } else { 0 };
             let remaining = nearest.remaining.saturating_add(back);
@@ -237,7 +237,7 @@ impl Open {
         active.common.settle(&self.receipt, &settlement);
     }
 
-    /// Whether a request that reached the service is charged; yes where whoever decides panics.
+    /// Whether a request that reached the service is charged; yes if `charge_when` panics.
     #[inline]
     fn is_charged(&self, active: &ActivePlan, complete: bool) -> bool {
         let Some(charge_when) = &active.common.settings.charge_when else { return true };
@@ -245,19 +245,19 @@ impl Open {
         catch_unwind(AssertUnwindSafe(|| charge_when(&served))).unwrap_or(true)
     }
 
-    /// What was asked for of the kind that a limit counts.
+    /// Amount that was asked for of the kind that a limit counts.
     fn asked_of(&self, active: &ActivePlan, limit: usize) -> u64 {
         let limit = active.plan.all().nth(limit);
         limit.map_or(0, |limit| self.asked.amounts(active).counted(limit.kind()))
     }
 
-    /// What the handler says that was used.
+    /// Returns the amounts that the handler has recorded.
     fn said(&self) -> Amounts {
         let charge = self.extra.as_ref().and_then(|extra| extra.charge.as_ref());
         charge.map(Charge::settle).unwrap_or_default()
     }
 
-    /// What there is to give back besides what was set aside: `known` bytes, and what was charged at admission.
+    /// Returns the amounts to refund besides the reservation: `known` bytes, and the charge of the admission.
     fn all_charged(&self, active: &ActivePlan, mut known: Amounts) -> Amounts {
         if self.receipt.reservation.is_none() {
             self.asked.amounts(active).iter().for_each(|(kind, amount)| known.add(kind, amount));
@@ -266,8 +266,7 @@ impl Open {
     }
 }
 
-/// How often an account hears, while a slot may stall, that its holder does not: so often that nobody who makes progress
-/// loses it.
+/// Progress reports within the stall time of a slot: enough that a request that makes progress never loses its slot.
 const NEWS_PER_STALL: u32 = 4;
 
 impl fmt::Debug for QuotaPermit {

@@ -1,4 +1,4 @@
-//! The decision on a request: whose account, what it asks for, and what the store says.
+//! Decision on a request: its client, the amounts that it asks for, and the decision of the store.
 
 use std::{fmt, sync::Arc};
 
@@ -36,7 +36,7 @@ pub struct QuotaPolicy {
     whom: ClientResolver,
 }
 
-/// What all plans of a layer have in common.
+/// State that all plans of a layer share.
 pub(super) struct Common {
     pub(super) context: PolicyContext,
     pub(super) settings: QuotaConfig,
@@ -63,13 +63,13 @@ impl QuotaPolicy {
         Self { common, plans, client_plans, whom }
     }
 
-    /// Whom to charge; `None` where nobody is.
+    /// Returns the client to charge; `None` if the request is not charged.
     pub(super) fn client(&self, request: &RequestHead<'_>) -> Result<Option<Client>, Refusal> {
         let client = self.whom.identify(request);
         self.whom.resolve(client.as_ref(), &self.common.context, |client| Ok(client.cloned()))
     }
 
-    /// The job that a request names; where it names one badly, or it is no job at all, why.
+    /// Returns the job that a request names, or a refusal if the id is invalid.
     fn job(&self, request: &RequestHead<'_>, client: &Client, amounts: &Amounts) -> Result<Option<Arc<Job>>, Refusal> {
         let Some(ids) = &self.common.settings.job_id else { return Ok(None) };
         let read = ids.read(request, client, amounts, self.common.store.digester());
@@ -80,7 +80,7 @@ impl QuotaPolicy {
         Refusal::new(Reason::InvalidJobId, self.common.context.name.clone())
     }
 
-    /// The plan of each client, for whoever asks later.
+    /// Returns a function that finds the plan of a client, for later calls.
     pub(super) fn plan_of(self: &Arc<Self>) -> PlanLookup {
         let me = Arc::clone(self);
         Arc::new(move |client: &Client| Arc::clone(&me.active_plan(client).plan))
@@ -181,7 +181,7 @@ impl Common {
         warn(&self.context, near);
     }
 
-    /// Tells whoever listens what is special about an admission.
+    /// Emits what is special about an admission.
     #[inline]
     pub(super) fn tell(&self, admission: &AdmittedCharge) {
         if admission.details.is_some() || admission.receipt.shared {
@@ -202,7 +202,7 @@ impl Common {
         }
     }
 
-    /// Tells whoever listens of a refusal for the sake of all newcomers.
+    /// Emits the refusal of an account that clients share.
     pub(super) fn tell_overflow(&self, refused: &AdmitError) {
         if let AdmitError::Denied { shared: true, .. } = refused {
             self.context.observers.emit(&Event::Overflow { policy: &self.context.name });
@@ -210,7 +210,7 @@ impl Common {
     }
 }
 
-/// What the store tells when nobody waits for it.
+/// Emits an event of the store for which no caller waits.
 fn tell(context: &PolicyContext, told: &StoreEvent) {
     let policy = &context.name;
     let event = match told {

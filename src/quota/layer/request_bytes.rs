@@ -101,7 +101,7 @@ where
     }
 }
 
-/// How many bytes of a request's body have been read so far; in the request's extensions.
+/// Body bytes of a request that have been read so far; in its extensions.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Read(Arc<AtomicU64>);
 

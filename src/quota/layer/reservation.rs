@@ -1,4 +1,4 @@
-//! A reservation outside http: set aside now, charged or given back later.
+//! Reservations outside http: set aside now, charged or rolled back later.
 
 use std::{error::Error, fmt, sync::Arc};
 
@@ -9,7 +9,7 @@ use crate::quota::{
     store::{Receipt, Settlement, StoreError},
 };
 
-/// What was set aside for one piece of work; a drop gives it back.
+/// Amounts reserved for one piece of work; dropping it rolls them back.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -29,11 +29,7 @@ pub struct Reservation {
     receipt: Option<Receipt>,
 }
 
-/// How a reservation was ended by its id.
-///
-/// ```
-/// assert_ne!(tollgate::CloseOutcome::Closed, tollgate::CloseOutcome::Expired);
-/// ```
+/// Outcome of closing a reservation by its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseOutcome {
@@ -58,8 +54,8 @@ pub enum ReservationError {
     Committed,
     /// It was rolled back, and is not committed any more: nothing was charged.
     RolledBack,
-    /// Nobody remembers it: it ended long ago, or its client has been forgotten. Nothing was charged just now; what was used
-    /// can be recorded.
+    /// It is not known: it ended long ago, or its client was forgotten. Nothing was charged by this call; usage can
+    /// still be recorded.
     Unknown,
     /// The store of the accounts cannot be reached: nothing has changed.
     Unavailable,
@@ -157,7 +153,7 @@ impl fmt::Display for ReservationError {
         f.write_str(match self {
             Self::Committed => "the reservation was committed before",
             Self::RolledBack => "the reservation was rolled back before",
-            Self::Unknown => "nobody remembers the reservation: it ended long ago",
+            Self::Unknown => "unknown reservation: it ended long ago",
             Self::Unavailable => "the store of the accounts cannot be reached",
             Self::Indeterminate => "the store of the accounts did not say in time whether the reservation was ended",
             Self::Rejected => "the store of the accounts rejected the end of the reservation, which stays open",

@@ -1,4 +1,4 @@
-//! By what a reservation is ended when its value is gone.
+//! Id that closes a reservation whose value is gone.
 
 use std::{fmt, num::NonZeroU64, str::FromStr};
 
@@ -26,7 +26,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReservationId(pub(super) ReservationKey);
 
-/// What an id of memory begins with, and no other does.
+/// Prefix of the ids of memory, and of no others.
 const HERE: &str = "m-";
 
 /// The longest id: that of a ledger has the name of its client in it.

@@ -1,4 +1,4 @@
-//! What callers hear of a store that does not answer.
+//! Errors of a store that does not answer, as callers see them.
 
 use std::{convert::Infallible, sync::Arc, time::SystemTime};
 

@@ -47,8 +47,8 @@ struct Padded(Spin<Shard>);
 
 struct Shared {
     live: AtomicUsize,
-    /// On the wall, the latest time at which anybody was forgotten: a clock that has stepped back since must not give
-    /// newcomers a period that the forgotten have used up.
+    /// Latest wall time at which an account was forgotten. A clock that has stepped back since must not give new
+    /// accounts a window that the forgotten ones have used up.
     forgotten: AtomicU64,
     /// Counts grants: no id is ever given twice.
     granted: AtomicU64,
@@ -75,11 +75,11 @@ impl BackendFactory for InMemory {
     }
 }
 
-/// What a shard is numbered that is none: the place of a shared account.
+/// Shard number of a shared account.
 const CROWD: u32 = u32::MAX;
 
-/// So many shards there are at most, and so many clients each is for at least: a newcomer that finds no room looks for
-/// somebody to forget in its own.
+/// Largest number of shards, and smallest number of clients of a shard: a client that finds no room looks for an
+/// account to forget in its own shard.
 const MOST_SHARDS: usize = 64;
 const CLIENTS_OF_SHARD: usize = 256;
 
@@ -116,7 +116,7 @@ impl Accounts {
         full: impl FnOnce() -> T,
     ) -> T {
         if !self.swept.load(Ordering::Relaxed) {
-            self.sweep_in_background(); // without the lock: a runtime may call whoever watches its tasks
+            self.sweep_in_background(); // without the lock: spawning may call hooks of the runtime
         }
         let (number, mut shard) = self.shard(context.client);
         let now = self.present(context.now);
@@ -209,7 +209,7 @@ impl Accounts {
     fn insert_counted(&self, shard: &mut Shard, context: &AccountContext<'_>) -> Option<u32> {
         if self.shared.live.fetch_add(1, Ordering::Relaxed) >= self.most {
             self.shared.live.fetch_sub(1, Ordering::Relaxed);
-            return None; // somebody else was faster
+            return None; // another thread was faster
         }
         Some(shard.insert(context.client, context.plan))
     }
@@ -228,7 +228,7 @@ impl Accounts {
         forgotten
     }
 
-    /// Forgets all who are blank, a few at a time so that nobody waits for long.
+    /// Forgets all blank accounts, a few at a time so that no request waits for long.
     pub(crate) fn sweep(&self, now: Now) {
         let now = self.present(now);
         for Padded(shard) in &self.shards {
@@ -261,7 +261,7 @@ impl Accounts {
         });
     }
 
-    /// The present, which is not before anybody was forgotten in.
+    /// The present time, no earlier than the last time at which an account was forgotten.
     #[inline]
     fn present(&self, now: Now) -> Now {
         let forgotten = self.shared.forgotten.load(Ordering::Relaxed);
@@ -277,19 +277,19 @@ impl Accounts {
     }
 }
 
-/// How often those who do not come back are looked for.
+/// Interval at which idle accounts are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// At how many accounts a newcomer looks when there is no room.
 const LOOK_AT: usize = 8;
 
-/// So many accounts are looked at before others get the lock.
+/// Accounts that a sweep visits before it releases the lock.
 const CHUNK: usize = 64;
 
-/// So many are shown before others get it.
+/// Accounts that a page reads before it releases the lock.
 const ACCOUNTS_PER_LOCK_OF_PAGE: usize = 16;
 
-/// A panic while the lock was held, which nobody knows of, has left an account in between two of its steps: it goes on.
+/// Locks a mutex whose holder may have panicked between two steps of an account: it goes on.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -100,7 +100,7 @@ impl Shard {
         true
     }
 
-    /// How many slots there are, taken or not.
+    /// Number of slots, taken or not.
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }

@@ -37,7 +37,7 @@ impl QuotaBackend for Accounts {
             };
             let plain = !request.wants_usage && !taken.reclaimed && taken.marks.are_none();
             let details = if plain { None } else { Some(details_of(account, &taken, request, now, shared)) };
-            // What a shared account has left would show the traffic of others.
+            // The remainder of a shared account would show the traffic of others.
             let nearest = if request.wants_nearest && !shared { account.nearest(now.wall) } else { None };
             MaybeFuture::Ready(Ok(AdmittedCharge { receipt, nearest, details }))
         };

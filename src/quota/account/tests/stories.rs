@@ -1,4 +1,4 @@
-//! What an account does, told one thing at a time.
+//! Behaviour of an account, one rule at a time.
 
 use super::*;
 use crate::kind::Kind;
@@ -276,7 +276,7 @@ fn more_slots_than_a_smaller_plan_has_come_back_before_anybody_is_let_in() {
     scene.take(("concurrent_requests", 1)).unwrap();
     assert!(scene.take(("concurrent_requests", 1)).is_err());
     assert!(scene.take(("concurrent_requests", 0)).is_err());
-    scene.wall += 11_000_000_000; // the holder has made no progress, and nobody expects any
+    scene.wall += 11_000_000_000; // the holder has made no progress, and need not
     assert!(scene.take(("concurrent_requests", 1)).is_err());
 }
 

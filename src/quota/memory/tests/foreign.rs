@@ -1,4 +1,4 @@
-//! What another store has given out means nothing here.
+//! Keys and bookmarks of another store are unknown here.
 
 use super::*;
 use crate::quota::store::Bookmark;

@@ -1,4 +1,4 @@
-//! Who has nothing left leaves, and nobody else.
+//! Blank accounts are forgotten, and no others.
 
 use super::*;
 

@@ -90,7 +90,7 @@ impl Scene {
         at_once(self.accounts.usage(&self.context(&client(number)))).unwrap()
     }
 
-    /// What is used of each limit.
+    /// Used amount of each limit.
     fn used(&self, number: u8) -> Vec<u64> {
         self.usage(number).limits.iter().map(|limit| limit.used).collect()
     }

@@ -48,7 +48,7 @@ impl History {
         self.book.advance(self.now, self.settings.charge_expired);
     }
 
-    /// How much there is of each limit, and how much is taken beyond it.
+    /// Size of each limit, and the amount taken beyond it.
     fn limits(&self) -> [(u64, u64); 3] {
         let usage = self.account.usage(self.now.wall);
         NAMES[..3]
