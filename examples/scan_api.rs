@@ -1,12 +1,12 @@
-//! Scans whose bytes are counted: so many at a time and so much a day, of two routes together.
+//! Scans with a concurrency limit and a daily byte budget, shared by two routes.
 //!
 //! ```text
 //! cargo run --example scan_api                                     # on 127.0.0.1:3000
 //! MAX_CONCURRENT=2 DAILY_BYTES=1000 PORT=8080 cargo run --example scan_api
 //! ```
 //!
-//! What a scan reads is known when it is done: a request is refused once the day's bytes are used up, and what was read is
-//! recorded all the same.
+//! The bytes of a scan are known only at its end. A request is refused once the budget of the day is used up; the bytes
+//! of a scan are recorded in any case.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -28,10 +28,10 @@ use tollgate::{Client, ConfigError, Identify, Period, Plan, Quota, QuotaLayer, Q
 /// 50 GiB.
 const DAILY_BYTES: u64 = 53_687_091_200;
 
-/// What is counted.
+/// Kind of the counted bytes.
 const SCANNED: &str = "bytes_scanned";
 
-/// Who asks, by a field that nobody here verifies: a real service puts its authentication in front.
+/// Identity of a request by an unverified field: a real service puts its authentication in front.
 fn user() -> Unverified {
     Unverified::header("x-user")
 }
@@ -50,7 +50,7 @@ fn app(layer: QuotaLayer) -> Router {
     scans.merge(usage).layer(middleware::from_fn_with_state(quotas.clone(), know)).with_state(quotas)
 }
 
-/// Leaves the client for the handlers, the same that the layer charges.
+/// Inserts the client for the handlers, the same that the layer charges.
 async fn know(State(quotas): State<Quotas>, mut request: Request, next: Next) -> Response {
     let Some(client) = user().identify(&RequestHead::of(&request), quotas.digester()) else {
         return Unfit(String::from("say who you are, once and in at most 4 KiB: x-user: alice")).into_response();
@@ -59,7 +59,7 @@ async fn know(State(quotas): State<Quotas>, mut request: Request, next: Next) ->
     next.run(request).await
 }
 
-/// What a scan would read, and how long it would take.
+/// Size and duration of a scan.
 #[derive(Deserialize)]
 struct Scan {
     #[serde(default)]
@@ -79,7 +79,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Scan {
     }
 }
 
-/// What is wrong with a request, as a problem document.
+/// Error of a request, as a problem document.
 struct Unfit(String);
 
 impl IntoResponse for Unfit {
@@ -98,14 +98,14 @@ async fn query(State(quotas): State<Quotas>, Extension(client): Extension<Client
     Json(json!({ "read": read(&quotas, &client, asked).await }))
 }
 
-/// The work, whose real size is known and recorded when it is done.
+/// Scans, and records the size that is known at the end.
 async fn read(quotas: &Quotas, client: &Client, asked: Scan) -> u64 {
     tokio::time::sleep(Duration::from_millis(asked.hold_ms)).await;
     quotas.record(client, (SCANNED, asked.bytes)).await.expect("memory always answers");
     asked.bytes
 }
 
-/// This user's day.
+/// Returns this user's usage of the day.
 async fn usage(State(quotas): State<Quotas>, Extension(client): Extension<Client>) -> Json<Value> {
     let usage = quotas.usage(&client).await.expect("memory always answers");
     let day = usage.get("daily_bytes").expect("the plan has it");
@@ -113,7 +113,7 @@ async fn usage(State(quotas): State<Quotas>, Extension(client): Extension<Client
     Json(json!({ "used": day.used, "limit": day.limit, "remaining": day.remaining, "resets_at": resets_at }))
 }
 
-/// A number from the environment.
+/// Reads a number from the environment.
 fn number(name: &str, usual: u64) -> Result<u64, String> {
     match std::env::var(name) {
         Ok(text) => text.parse().map_err(|_| format!("{name} must be a whole number, got {text:?}")),

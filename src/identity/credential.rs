@@ -7,7 +7,7 @@ use crate::error::ConfigError;
 /// Default for the greatest length of a credential, in bytes.
 const DEFAULT_LONGEST: usize = 4_096;
 
-/// Cookie bytes of one request that are searched at most.
+/// Greatest size of all cookies of a request that are searched, in bytes.
 const MAX_COOKIE_BYTES: usize = 32_768;
 
 /// A credential that requests carry in one location.
@@ -87,23 +87,14 @@ fn only<'a>(name: &HeaderName, headers: &'a HeaderMap, longest: usize) -> Option
 /// Returns the value of a cookie that is present once. Over HTTP/2 cookies may come in several lines (RFC 9113, section
 /// 8.2.3).
 fn cookie<'a>(name: &[u8], headers: &'a HeaderMap) -> Option<&'a [u8]> {
-    let mut found = None;
-    let mut searched = 0_usize;
-    for line in headers.get_all(header::COOKIE) {
-        searched += line.len() + 1;
-        if searched > MAX_COOKIE_BYTES {
-            return None;
-        }
-        for pair in line.as_bytes().split(|byte| *byte == b';') {
-            let value = pair.trim_ascii().strip_prefix(name).and_then(|rest| rest.strip_prefix(b"="));
-            if let Some(value) = value
-                && found.replace(value).is_some()
-            {
-                return None;
-            }
-        }
+    let lines = headers.get_all(header::COOKIE);
+    if lines.iter().map(|line| line.len() + 1).sum::<usize>() > MAX_COOKIE_BYTES {
+        return None;
     }
-    found
+    let pairs = lines.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let mut values = pairs.filter_map(|pair| pair.trim_ascii().strip_prefix(name)?.strip_prefix(b"="));
+    let value = values.next()?;
+    values.next().is_none().then_some(value)
 }
 
 #[cfg(test)]

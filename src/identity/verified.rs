@@ -69,10 +69,12 @@ impl Identify for Verified {
     }
 }
 
+type ReadValue<V> = Arc<dyn Fn(&Extensions) -> Option<V> + Send + Sync>;
+
 /// Reads a value from the request extension of one type. `Debug` shows that type.
 #[derive(Clone)]
 pub(super) struct ExtensionReader<V> {
-    read: Arc<dyn Fn(&Extensions) -> Option<V> + Send + Sync>,
+    read: ReadValue<V>,
     extension: &'static str,
 }
 

@@ -20,7 +20,7 @@ use http_body_util::Empty;
 
 type Body = Empty<bytes::Bytes>;
 
-/// A response that has room for a few more fields, as a framework's has.
+/// Answers with room for a few more fields, as frameworks do.
 pub(crate) fn answer(_: Request<()>) -> Ready<Result<Response<Body>, Infallible>> {
     let mut response = Response::new(Body::new());
     *response.headers_mut() = HeaderMap::with_capacity(8);

@@ -1,9 +1,11 @@
-//! What a circuit breaker does round an HTTP service.
+//! A circuit breaker around an HTTP service and around plain futures.
 
 mod call;
+mod histories;
 mod judging;
 mod keys;
 mod model;
+mod peer_faults;
 mod probes;
 mod scene;
 #[path = "../support/mod.rs"]

@@ -1,4 +1,4 @@
-//! Reservations that an inner service makes in `poll_ready` and that a call which does not reach it must release.
+//! Reservations that an inner service makes in `poll_ready`. A call that does not reach the service must release them.
 
 use std::{
     convert::Infallible,
@@ -41,7 +41,7 @@ fn is_ready<S: Service<Request<Full<Bytes>>>>(service: &mut S) -> bool {
     matches!(service.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
 }
 
-/// Services with room for one request, which they reserve in `poll_ready`. All clones share the room.
+/// Services with room for one request, reserved in `poll_ready`. All clones share the room.
 fn inners() -> Vec<(&'static str, Inner)> {
     vec![
         ("global concurrency limit", GlobalConcurrencyLimitLayer::new(1).layer(service_fn(hello)).boxed_clone()),
@@ -50,7 +50,7 @@ fn inners() -> Vec<(&'static str, Inner)> {
     ]
 }
 
-/// A policy that admits while the service is polled, and what makes it refuse afterwards.
+/// A policy that admits while the service is polled, and a switch that makes it refuse afterwards.
 struct Policy {
     name: &'static str,
     layer: Box<dyn Fn(Inner) -> Gated>,
@@ -66,7 +66,7 @@ impl Policy {
         Self { name, layer: Box::new(gated), refuse: Box::new(refuse) }
     }
 
-    /// Each with a state of its own.
+    /// Returns each policy with a state of its own.
     fn all() -> Vec<Self> {
         let bucket = TokenBucketLayer::new(Rate::per_hour(1));
         let plan = Plan::new("one").limit(Quota::requests(1).per(Period::hour()));
@@ -114,7 +114,7 @@ async fn refused_call_releases_what_the_service_reserved() {
     }
 }
 
-/// A service with one slot, and the semaphore that counts it.
+/// Returns a service with one slot, and the semaphore that counts it.
 fn one_slot() -> (GlobalConcurrencyLimitLayer, Arc<Semaphore>) {
     let slots = Arc::new(Semaphore::new(1));
     (GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&slots)), slots)
@@ -177,7 +177,7 @@ fn panic_of_the_policy_leaves_the_service_ready() {
     assert_eq!((answer.status().as_u16(), slots.available_permits()), (200, 1));
 }
 
-/// Counts its clones, which are ready only when they are polled.
+/// Counts its clones. A clone is ready only after it is polled.
 struct Counted {
     service: Strict,
     clones: Arc<AtomicUsize>,

@@ -13,7 +13,7 @@ use hyper_util::{
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tollgate::{Admit, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead};
+use tollgate::{Admit, Client, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead};
 use tower::{Layer, service_fn};
 
 /// Limits requests in flight, until the end of their bodies.
@@ -30,7 +30,7 @@ struct Slot {
 impl Admit for InFlight {
     type Permit = Slot;
 
-    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Slot, Refusal>> {
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>, _: Option<&Client>) -> MaybeFuture<Result<Slot, Refusal>> {
         MaybeFuture::Ready(match Arc::clone(&self.slots).try_acquire_owned() {
             Ok(slot) => Ok(Slot { slot, log: self.log.clone() }),
             Err(_) => Err(Refusal::new(Reason::Capacity, PolicyName::try_new("in flight").unwrap())),

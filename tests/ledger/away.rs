@@ -1,4 +1,4 @@
-//! While the ledger is away: what passes without it is in it afterwards, once.
+//! Outages of the ledger: each charge that the spool admits is merged once.
 
 use std::{
     num::NonZeroU32,
@@ -11,8 +11,8 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use sqlx::{Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
 use tollgate::{
-    Admit, Amounts, CloseOutcome, Event, GateLayer, JobRun, Kind, MaybeFuture, PolicyName, Principal, QuotaError,
-    Reason, Refusal, RequestHead, ReservationError, Spool, Verified,
+    Admit, Amounts, Client, CloseOutcome, Event, GateLayer, JobRun, Kind, MaybeFuture, PolicyName, Principal,
+    QuotaError, Reason, Refusal, RequestHead, ReservationError, Spool, Verified,
 };
 use tower::{Layer, ServiceExt, service_fn};
 
@@ -93,13 +93,13 @@ impl Scene {
         connection
     }
 
-    /// Locks the file until it is dropped. Meanwhile callers do not wait for long.
+    /// Locks the file until the guard is dropped. Meanwhile callers have a [`BRIEF`] deadline.
     pub(super) async fn away(&self) -> Away {
         let locked = self.lock().await;
         Away { _locked: locked, ledger: self.ledger.clone().deadline(BRIEF) }
     }
 
-    /// Waits until nothing waits for the ledger.
+    /// Waits until the spool is empty.
     pub(super) async fn merged(spool: &Spool) {
         until("the spool is merged", async || spool.pending() == 0).await;
     }
@@ -109,7 +109,7 @@ impl Scene {
     }
 }
 
-/// Holds the file; callers are [`PATIENT`] again when it is dropped.
+/// Holds the file lock. On drop, callers are [`PATIENT`] again.
 pub(super) struct Away {
     _locked: SqliteConnection,
     ledger: Ledger,
@@ -122,7 +122,7 @@ impl Drop for Away {
 }
 
 #[tokio::test]
-async fn what_passes_without_the_ledger_is_charged_once_it_is_back_also_past_the_limit() {
+async fn spooled_charges_merge_once_and_past_the_limit() {
     let scene = Scene::new().await;
     let spool = scene.spool();
     let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
@@ -143,7 +143,7 @@ async fn what_passes_without_the_ledger_is_charged_once_it_is_back_also_past_the
     assert_eq!(entries.iter().filter(|entry| entry.passed_at.is_some() && entry.amount == 10).count(), 5);
     assert_eq!(entries.iter().filter(|entry| entry.passed_at.is_none() && entry.amount == 90).count(), 1);
     assert!(entries[1].to_string().contains(r#""passed_at":"2"#), "{}", entries[1]);
-    // Whether it is asked again before all is there depends on how much that is.
+    // The number of records decides whether the ledger is called again before all are merged.
     let told =
         || ["lost", "back", "merged 5, 0 before"].map(|told| scene.told().iter().filter(|it| *it == told).count());
     until("all three are told once", async || told() == [1, 1, 1] && scene.told().len() == 3).await;
@@ -153,7 +153,7 @@ async fn what_passes_without_the_ledger_is_charged_once_it_is_back_also_past_the
 }
 
 #[tokio::test]
-async fn job_that_passed_is_a_duplicate_also_after_a_restart() {
+async fn spooled_job_is_a_duplicate_during_outage_and_restart() {
     let (mut directory, mut ran) = (Directory::new(), 0);
     for _ in 0..2 {
         let scene = Scene::in_directory(directory).await;
@@ -181,7 +181,7 @@ async fn job_that_passed_is_a_duplicate_also_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_reservation_that_passed_is_settled_with_what_was_used() {
+async fn spooled_reservation_settles_with_actual_amounts() {
     let scene = Scene::new().await;
     let spool = scene.spool();
     let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
@@ -204,7 +204,7 @@ async fn a_reservation_that_passed_is_settled_with_what_was_used() {
 }
 
 #[tokio::test]
-async fn a_request_that_passed_pays_for_the_bytes_of_its_answer_and_one_that_was_not_served_for_nothing() {
+async fn spooled_request_pays_body_bytes_unless_refused_inside() {
     let scene = Scene::new().await;
     let spool = scene.spool();
     let plan = Plan::new("paid").limit(Quota::bytes(1_000).per(Period::month()));
@@ -215,8 +215,8 @@ async fn a_request_that_passed_pays_for_the_bytes_of_its_answer_and_one_that_was
     let served = layer.layer(service_fn(async |_: Request<String>| Ok::<_, ()>(Response::new("x".repeat(5_000)))));
     let answer = served.oneshot(request()).await.unwrap();
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().len(), 5_000);
-    let refuses =
-        GateLayer::new(Nobody).layer(service_fn(async |_: Request<String>| Ok::<_, ()>(Response::new(String::new()))));
+    let refuses = GateLayer::new(RefuseAll)
+        .layer(service_fn(async |_: Request<String>| Ok::<_, ()>(Response::new(String::new()))));
     let answer = layer.layer(refuses).oneshot(request()).await.unwrap();
     assert_eq!(answer.status(), 503);
     drop(away);
@@ -229,19 +229,19 @@ fn request() -> Request<String> {
     Request::get("/").extension("acme").body(String::new()).unwrap()
 }
 
-/// Refuses everybody, further in.
-struct Nobody;
+/// Refuses each request, as an inner layer.
+struct RefuseAll;
 
-impl Admit for Nobody {
+impl Admit for RefuseAll {
     type Permit = ();
 
-    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
-        MaybeFuture::Ready(Err(Refusal::new(Reason::Capacity, PolicyName::try_new("nobody").unwrap())))
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>, _: Option<&Client>) -> MaybeFuture<Result<(), Refusal>> {
+        MaybeFuture::Ready(Err(Refusal::new(Reason::Capacity, PolicyName::try_new("refuse all").unwrap())))
     }
 }
 
 #[tokio::test]
-async fn a_process_passes_its_share_of_what_was_left_and_no_more() {
+async fn local_share_admits_its_part_of_what_remained() {
     let scene = Scene::new().await;
     let (of, spool) = (NonZeroU32::new(2).unwrap(), scene.spool());
     let quotas = scene.quotas(tokens(100), OnFailure::LocalShare { of });
@@ -254,7 +254,7 @@ async fn a_process_passes_its_share_of_what_was_left_and_no_more() {
         let refusal = quotas.charge(&acme(), ("tokens", 1)).await.unwrap_err();
         assert_eq!(refusal.reason(), Reason::RateLimited);
         assert_eq!((refusal.violations()[0].limit, refusal.violations()[0].current), (outage, outage));
-        // Of somebody whom nobody knows, half of all there is.
+        // A client without a known remainder gets half of the whole limit.
         let refusal = quotas.charge(&Client::named(format!("{outage}")), ("tokens", 51)).await.unwrap_err();
         assert_eq!(refusal.violations()[0].limit, 50);
         drop(away);
@@ -267,7 +267,7 @@ async fn a_process_passes_its_share_of_what_was_left_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_full_spool_refuses_and_takes_again_when_it_is_empty() {
+async fn full_spool_refuses_until_it_is_merged() {
     let scene = Scene::new().await;
     let spool = scene.spool().at_most(1_000);
     let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
@@ -288,7 +288,7 @@ async fn a_full_spool_refuses_and_takes_again_when_it_is_empty() {
 }
 
 #[tokio::test]
-async fn what_the_ledger_refuses_of_one_client_keeps_nobody_else_out() {
+async fn rejected_spool_record_does_not_block_other_clients() {
     let scene = Scene::new().await;
     let (spool, cursed) = (scene.spool(), Client::named("cursed"));
     let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
@@ -311,7 +311,7 @@ async fn what_the_ledger_refuses_of_one_client_keeps_nobody_else_out() {
 }
 
 #[tokio::test]
-async fn requests_at_a_time_are_held_without_the_ledger_too() {
+async fn concurrency_is_limited_during_an_outage() {
     let scene = Scene::new().await;
     let quotas = scene.quotas(tokens(10).limit(Quota::concurrent(1)), OnFailure::FailOpen);
     let _away = scene.away().await;
@@ -325,7 +325,7 @@ async fn requests_at_a_time_are_held_without_the_ledger_too() {
 }
 
 #[tokio::test]
-async fn a_request_that_goes_away_while_it_waits_for_the_disk_is_not_charged() {
+async fn request_cancelled_during_spool_write_is_charged_or_not() {
     let scene = Scene::new().await;
     let spool = scene.spool();
     let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
@@ -349,7 +349,7 @@ async fn a_request_that_goes_away_while_it_waits_for_the_disk_is_not_charged() {
 }
 
 #[tokio::test]
-async fn a_spool_belongs_to_one_process_and_one_ledger_and_says_what_is_wrong() {
+async fn second_owner_and_foreign_file_are_rejected() {
     let scene = Scene::new().await;
     let spool = scene.spool();
     let error = Spool::at(scene.spool_path()).unwrap_err();
@@ -367,7 +367,7 @@ async fn a_spool_belongs_to_one_process_and_one_ledger_and_says_what_is_wrong() 
 }
 
 #[tokio::test]
-async fn layer_that_falls_back_needs_a_spool() {
+async fn layer_with_a_fallback_needs_a_spool() {
     let ledger = Ledger::sqlite_in_memory().open().await.unwrap();
     let of = NonZeroU32::new(3).unwrap();
     for (on_failure, name) in
@@ -405,7 +405,7 @@ async fn layers_of_one_ledger_share_its_spool() {
 }
 
 #[tokio::test]
-async fn a_record_that_was_cut_short_is_let_go_and_damage_is_kept_aside() {
+async fn truncated_record_is_dropped_and_damage_is_set_aside() {
     let scene = Scene::new().await;
     let away = scene.away().await;
     let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
@@ -435,7 +435,7 @@ async fn a_record_that_was_cut_short_is_let_go_and_damage_is_kept_aside() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_at_once_are_charged_once_each_however_often_the_ledger_goes_away() {
+async fn repeated_outages_charge_each_job_once() {
     let scene = Scene::new().await;
     let spool = scene.spool();
     let ledger = scene.ledger.clone().deadline(Duration::from_millis(20));
@@ -476,7 +476,7 @@ async fn many_at_once_are_charged_once_each_however_often_the_ledger_goes_away()
 
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_passes_without_a_server_is_charged_once_it_is_back_on_a_server() {
+async fn spooled_charges_merge_once_on_a_server() {
     let url = crate::support::postgres::Postgres::shared().database();
     let path = std::env::temp_dir().join(format!("tollgate-{:032x}.spool", fastrand::u128(..)));
     let ledger = Ledger::postgres(&url).spool_in(&path).open().await.unwrap().deadline(BRIEF);

@@ -1,4 +1,4 @@
-//! Input at its extremes: each call is answered, in words where it is refused, and every account can still be used.
+//! Extreme input: each call is answered or rejected with a reason, and each account stays usable.
 
 use std::time::{Duration, SystemTime};
 
@@ -24,15 +24,15 @@ const MOST: u64 = (1 << 53) - 1;
 
 const AMOUNTS: [u64; 7] = [0, 1, MOST - 1, MOST, MOST + 1, i64::MAX as u64, u64::MAX];
 
-/// The last microsecond that a ledger holds as a time, in microseconds since 1970.
+/// Latest time that a ledger stores, in microseconds since 1970.
 const LAST_MICRO: u64 = u64::MAX / 1_000 - 1;
 
 fn at(since_1970: Duration) -> SystemTime {
     SystemTime::UNIX_EPOCH + since_1970
 }
 
-/// Instants on both sides of every bound: 1970, the range of i64 nanoseconds (2262), that of u64 nanoseconds (2554), years of
-/// four digits, and what a `SystemTime` holds.
+/// Instants on both sides of each bound: 1970, the range of i64 nanoseconds (2262), that of u64 nanoseconds (2554),
+/// years of four digits, and the range of `SystemTime`.
 fn instants() -> Vec<SystemTime> {
     let micros = |micros: u64| Duration::from_micros(micros);
     let mut all: Vec<_> = [
@@ -60,7 +60,7 @@ fn instants() -> Vec<SystemTime> {
     all
 }
 
-/// Durations from none to the longest.
+/// Durations from 1 ns to the longest.
 fn durations() -> [Duration; 8] {
     let nanos = Duration::from_nanos;
     [
@@ -75,7 +75,7 @@ fn durations() -> [Duration; 8] {
     ]
 }
 
-/// Texts with whatever a database, a format or an id may treat apart.
+/// Texts with all that a database, a format or an id may treat specially.
 fn texts() -> Vec<String> {
     let mut all: Vec<String> = [
         "",
@@ -110,18 +110,18 @@ fn texts() -> Vec<String> {
     all
 }
 
-/// A text that no index can make shorter.
+/// Returns an incompressible text, which no index can shorten.
 fn mixed(length: usize, letters: &[u8]) -> String {
     let mut random = fastrand::Rng::with_seed(length as u64);
     (0..length).map(|_| char::from(letters[random.usize(..letters.len())])).collect()
 }
 
-/// Whether a database, not the caller, is at fault: none of this is.
+/// Returns whether the database, not the caller, is at fault, which must not occur here.
 fn is_fault(reason: Reason) -> bool {
     matches!(reason, Reason::Unavailable | Reason::Indeterminate | Reason::Rejected)
 }
 
-/// Answered, or refused for what the caller sent.
+/// Returns the answer, or `None` if the caller's input was refused.
 #[track_caller]
 fn answered<T>(what: &str, answer: Result<T, Refusal>) -> Option<T> {
     match answer {
@@ -130,7 +130,7 @@ fn answered<T>(what: &str, answer: Result<T, Refusal>) -> Option<T> {
     }
 }
 
-/// Done, or refused in words.
+/// Returns the result, or `None` if the input was rejected with a reason.
 #[track_caller]
 fn done<T>(what: &str, answer: Result<T, QuotaError>) -> Option<T> {
     match answer {
@@ -143,7 +143,7 @@ fn done<T>(what: &str, answer: Result<T, QuotaError>) -> Option<T> {
     }
 }
 
-/// Everything that can be asked of an account still is answered, for it and for its neighbour.
+/// Asserts that each call on the account and on a neighbour's is still answered.
 async fn all_work(what: &str, ledger: &Ledger, quotas: &Quotas, client: &Client) {
     settled(ledger).await;
     let neighbour = Client::named("neighbour");
@@ -220,7 +220,7 @@ async fn grant_texts(database: Database) {
     }
 }
 
-/// Ends that an earlier version wrote: 2554-07-21, in a microsecond that it could not read.
+/// Expiries that an earlier version wrote: 2554-07-21, in a microsecond that it could not read.
 async fn stored_grants_past_the_range(database: Database) {
     let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(10));
@@ -395,7 +395,7 @@ async fn report_times(database: Database) {
     all_work("archives", &ledger, &quotas, &acme()).await;
 }
 
-/// Ids of reservations come back from callers, who may have changed them.
+/// Reservation ids come back from callers, which may have changed them.
 async fn reservation_ids(database: Database) {
     let ledger = database.open().await;
     let quotas =
@@ -422,7 +422,7 @@ async fn reservation_ids(database: Database) {
     }
 }
 
-/// The ledger goes by the clock of its database; the process may have any other.
+/// The ledger uses the clock of its database; the process may have any other.
 async fn process_clocks(database: Database) {
     let ledger = database.open().await;
     for wall in [0, 1, 1 << 62, i64::MAX as u64, u64::MAX - 1_000, u64::MAX - 1, u64::MAX] {
@@ -439,7 +439,7 @@ async fn process_clocks(database: Database) {
     }
 }
 
-/// A record made while the ledger is away carries the time of the process.
+/// A spool record carries the time of the process.
 #[cfg(feature = "sqlite")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn passed_while_away_at_any_clock() {

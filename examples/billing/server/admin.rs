@@ -1,4 +1,4 @@
-//! What only those do who have the token: grants, and a look whether all is right.
+//! Administration behind the token: grants, and a check of counters against rows.
 
 use std::time::SystemTime;
 
@@ -17,7 +17,7 @@ use super::{
     reports::{present, text},
 };
 
-/// Somebody who has the token.
+/// Proof that a request carries the token.
 pub(super) struct Admin;
 
 impl FromRequestParts<Shop> for Admin {
@@ -37,7 +37,7 @@ impl FromRequestParts<Shop> for Admin {
     }
 }
 
-/// Compares digests under a key that nobody knows: how long that takes says nothing of the token, not even its length.
+/// Compares digests under a secret key, so that the time of the comparison reveals neither the token nor its length.
 fn is_same(said: &[u8], token: &[u8]) -> bool {
     let digest = |text: &[u8]| Digester::process().digest("admin token", [text]);
     digest(said) == digest(token)
@@ -77,7 +77,7 @@ pub(super) async fn reconcile(_: Admin, State(shop): State<Shop>) -> Result<Json
     Ok(Json(json!({ "compared": report.compared, "drift": report.drift(), "drifts": drifts })))
 }
 
-/// Where a grant ends unless it says otherwise.
+/// Default end of a grant.
 fn end_of_day() -> SystemTime {
     SystemTime::UNIX_EPOCH + present(Period::day()).end()
 }

@@ -1,4 +1,4 @@
-//! What a request says, read strictly: what is missing, doubled or misspelt is told, and nothing is guessed.
+//! Strict reading of requests: a missing, repeated or misspelt value is an error and is never guessed.
 
 use axum::{
     extract::FromRequestParts,
@@ -8,13 +8,13 @@ use tollgate::Client;
 
 use super::problem::Problem;
 
-/// Amounts are exact in JSON up to this.
+/// Largest amount that JSON numbers hold exactly.
 const MOST: u64 = (1 << 53) - 1;
 
-/// The longest name of a tenant.
+/// Longest name of a tenant, in bytes.
 const LONGEST: usize = 200;
 
-/// The parameters of a query.
+/// Parameters of a query.
 pub(super) struct Asked(Vec<(String, String)>);
 
 impl<S: Send + Sync> FromRequestParts<S> for Asked {
@@ -28,7 +28,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Asked {
 }
 
 impl Asked {
-    /// Refuses every parameter but these: a misspelt one would be left out silently.
+    /// Rejects all parameters but these: a misspelt one would be ignored silently.
     pub(super) fn only(&self, known: &[&str]) -> Result<(), Problem> {
         match self.0.iter().find(|(name, _)| !known.contains(&name.as_str())) {
             Some((name, _)) => {
@@ -56,7 +56,7 @@ impl Asked {
     }
 }
 
-/// A whole number, in digits and nothing else.
+/// Reads a whole number in digits only.
 pub(super) fn amount(name: &str, text: &str) -> Result<u64, String> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = if digits { text.parse().ok() } else { None };
@@ -65,7 +65,7 @@ pub(super) fn amount(name: &str, text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("{name} must be a whole number from 1 to 2^53 - 1, got {:?}", shown(text)))
 }
 
-/// The value of a header that must be there, once.
+/// Returns the value of a required header, which must occur once.
 pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Problem> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {

@@ -1,4 +1,4 @@
-//! Jobs: charged once, worked on once, however often they are sent.
+//! Jobs: charged and done once, however often they are sent.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use super::{
     problem::Problem,
 };
 
-/// The longest work.
+/// Longest work.
 const LONGEST_MS: u64 = 600_000;
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
@@ -37,7 +37,7 @@ pub(super) async fn job(State(shop): State<Shop>, headers: HeaderMap, asked: Ask
     Ok(answer)
 }
 
-/// What the tenant pays for.
+/// Work that the tenant pays for.
 async fn work(hold: Duration) {
     tokio::time::sleep(hold).await;
 }

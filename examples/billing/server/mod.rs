@@ -1,4 +1,4 @@
-//! The server: what it is told by its environment, its routes, and its end.
+//! The server: its environment, routes and shutdown.
 
 mod admin;
 mod asked;
@@ -15,27 +15,27 @@ use axum::{
 use tokio::{net::TcpListener, sync::oneshot};
 use tollgate::{Ledger, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas};
 
-/// What is counted, and the name of its limit.
+/// Kind of the billed units, and the name of its limit.
 const UNITS: &str = "units";
 const DAILY: &str = "units_per_day";
 
-/// So long work that is under way may take when the server is told to stop, and rows may take to be written.
+/// Longest time for running requests, and for pending rows, after a stop signal.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What the environment says.
+/// Settings from the environment.
 pub(crate) struct Setup {
     kept: Kept,
     limit: u64,
     admin_token: Option<String>,
 }
 
-/// Where the ledger is.
+/// Location of the ledger.
 enum Kept {
     File(PathBuf),
     Postgres(String),
 }
 
-/// What handlers share.
+/// State of the handlers.
 #[derive(Clone)]
 struct Shop {
     ledger: Ledger,
@@ -70,7 +70,7 @@ impl Setup {
         }
     }
 
-    /// What a user wants to know first.
+    /// Prints the most important settings.
     pub(crate) fn introduce(&self, address: SocketAddr) {
         match &self.kept {
             Kept::File(path) => {
@@ -81,7 +81,7 @@ impl Setup {
         }
         println!("a tenant has {} units a day in UTC (LIMIT=... for more or less)", self.limit);
         match self.admin_token {
-            Some(_) => println!("administration is on for whoever has the ADMIN_TOKEN"),
+            Some(_) => println!("administration is on: send the ADMIN_TOKEN as a bearer token"),
             None => println!("administration is off: /grants and /reconcile answer 403 until ADMIN_TOKEN=... is set"),
         }
         println!("curl -i -X POST -H 'x-tenant: acme' -H 'x-job-id: order-17' 'http://{address}/jobs?amount=20'");
@@ -116,7 +116,7 @@ fn app(ledger: Ledger, setup: &Setup) -> Result<Router, tollgate::ConfigError> {
         .with_state(shop))
 }
 
-/// Serves until `stop` comes; then whoever is being served is served to the end, and all rows are written.
+/// Serves until `stop` completes; then finishes running requests and writes all rows.
 pub(crate) async fn serve(
     listener: TcpListener,
     ledger: Ledger,
@@ -141,7 +141,7 @@ pub(crate) async fn serve(
     served
 }
 
-/// Ctrl-c, or what a supervisor sends.
+/// Completes on Ctrl-C or on the signal of a supervisor.
 pub(crate) async fn stopped() {
     #[cfg(unix)]
     {

@@ -1,4 +1,4 @@
-//! What went wrong, as a problem document.
+//! Errors as problem documents.
 
 use axum::{
     body::Body,
@@ -29,7 +29,7 @@ impl Problem {
         Self(Box::new(response))
     }
 
-    /// The request is at fault, and nothing was done.
+    /// An error of the request; nothing was done.
     pub(super) fn unfit(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }

@@ -1,9 +1,9 @@
-//! B7: who is idle leaves memory by itself; at the cap newcomers share one account.
+//! Eviction of idle clients, and the shared account of newcomers beyond the cap.
 
 use super::*;
 
 #[tokio::test(start_paused = true)]
-async fn b7_idle_clients_leave_memory_without_a_request_that_comes_by() {
+async fn idle_clients_are_evicted_without_requests() {
     let quotas = QuotaLayer::new(queries(10)).clock(tollgate::Clock::tokio()).handle();
     for number in 0..5_000 {
         quotas.charge(&Client::named(format!("client {number}")), ("queries", 1)).await.unwrap();
@@ -14,7 +14,7 @@ async fn b7_idle_clients_leave_memory_without_a_request_that_comes_by() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b7_whoever_has_something_left_stays() {
+async fn clients_with_live_state_are_not_evicted() {
     let plan = queries(10).limit(Quota::units("rows", 10).per(Period::rolling(3 * HOUR)));
     let quotas = QuotaLayer::new(plan).clock(tollgate::Clock::tokio()).reservations_last(2 * HOUR).handle();
     quotas.charge(&alice(), ("queries", 1)).await.unwrap();
@@ -32,7 +32,7 @@ async fn b7_whoever_has_something_left_stays() {
 }
 
 #[tokio::test]
-async fn b7_at_the_cap_newcomers_share_one_account_and_nobody_who_is_known_is_moved() {
+async fn newcomers_beyond_the_cap_share_one_account() {
     let scene = Scene::of(QuotaLayer::new(queries(100)).max_clients(1_000));
     let known: Vec<_> = (0..1_000).map(|number| Client::named(format!("known {number}"))).collect();
     for client in &known {
@@ -53,7 +53,7 @@ async fn b7_at_the_cap_newcomers_share_one_account_and_nobody_who_is_known_is_mo
 
     let stranger = Client::named("one more");
     let refusal = scene.quotas.charge(&stranger, ("queries", 1)).await.unwrap_err();
-    assert!(refusal.violations().is_empty() && refusal.limit() == 0, "what they share is nobody's business");
+    assert!(refusal.violations().is_empty() && refusal.limit() == 0, "the shared capacity is not disclosed");
     assert!(scene.quotas.check(&stranger, ("queries", 1)).await.is_err(), "a check says the same");
     assert!(scene.quotas.charge(&known[7], ("queries", 6)).await.is_err(), "the victim is still at 95 %");
     scene.quotas.charge(&known[7], ("queries", 5)).await.unwrap();
@@ -63,7 +63,7 @@ async fn b7_at_the_cap_newcomers_share_one_account_and_nobody_who_is_known_is_mo
 }
 
 #[tokio::test]
-async fn b7_newcomers_have_their_own_accounts_again_when_others_have_left() {
+async fn eviction_gives_newcomers_their_own_accounts() {
     let scene = Scene::of(QuotaLayer::new(queries(100)).max_clients(10));
     for number in 0..10 {
         scene.quotas.charge(&Client::named(format!("known {number}")), ("queries", 1)).await.unwrap();

@@ -1,4 +1,4 @@
-//! D2: what is checked and taken is one step, for real threads.
+//! Check and charge are one step under real threads.
 
 use std::sync::{
     Barrier,
@@ -7,7 +7,7 @@ use std::sync::{
 
 use super::{trackers::now, *};
 
-/// Ten agents see 95 of 105 and take 10, at the same moment: exactly one passes.
+/// Ten agents see 95 of 105 and charge 10 at the same moment; exactly one is admitted.
 fn ten_agents(rounds: u64) {
     let scene = Scene::new(queries(105));
     let clients: Vec<_> = (0..rounds).map(|round| Client::named(format!("client {round}"))).collect();
@@ -33,18 +33,18 @@ fn ten_agents(rounds: u64) {
 }
 
 #[test]
-fn d2_of_ten_agents_at_95_of_105_that_take_10_exactly_one_passes() {
+fn ten_threads_at_95_of_105_admit_exactly_one() {
     ten_agents(300);
 }
 
 #[test]
 #[ignore = "10,000 rounds"]
-fn d2_of_ten_agents_at_95_of_105_that_take_10_exactly_one_passes_in_ten_thousand_rounds() {
+fn ten_threads_admit_exactly_one_in_ten_thousand_rounds() {
     ten_agents(10_000);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn d2_of_ten_tasks_exactly_one_passes() {
+async fn ten_tasks_at_95_of_105_admit_exactly_one() {
     for _ in 0..100 {
         let scene = Scene::new(queries(105));
         scene.quotas.record(&alice(), ("queries", 95)).await.unwrap();
@@ -62,9 +62,9 @@ async fn d2_of_ten_tasks_exactly_one_passes() {
     }
 }
 
-/// Limits of which now this one and now that one is short: what is charged of all of them is what was admitted.
+/// Limits of which one or another is short at a time. The sum charged to each equals the admitted amounts.
 #[test]
-fn d2_under_threads_no_limit_is_charged_without_the_others() {
+fn concurrent_charges_cover_all_limits_or_none() {
     let plan = Plan::new("three")
         .limit(Quota::requests(400).per(Period::hour()))
         .limit(Quota::units("tokens", 900).per(Period::hour()))

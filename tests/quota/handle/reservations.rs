@@ -1,4 +1,4 @@
-//! Reservations: set aside, then charged, given back or out of time; R2, R4, R5, R6, R7 and R8.
+//! Reservations: pending amounts that are committed, rolled back or expire.
 
 use tollgate::{Amounts, CloseOutcome, OnExpiry, ReservationError, ReservationId};
 
@@ -12,7 +12,7 @@ async fn sums(scene: &Scene) -> (u64, u64, u64) {
 }
 
 #[tokio::test]
-async fn what_is_set_aside_is_nobody_elses_and_what_was_not_used_goes_back() {
+async fn unused_part_of_a_reservation_is_released() {
     let scene = Scene::new(queries(100));
     let held = scene.quotas.reserve(&alice(), ("queries", 80)).await.unwrap();
     assert_eq!(sums(&scene).await, (0, 80, 20));
@@ -22,7 +22,7 @@ async fn what_is_set_aside_is_nobody_elses_and_what_was_not_used_goes_back() {
 }
 
 #[tokio::test]
-async fn more_than_was_set_aside_is_charged_too_and_the_next_is_refused() {
+async fn commit_above_the_estimate_is_charged_in_full() {
     let scene = Scene::new(queries(100));
     scene.quotas.reserve(&alice(), ("queries", 80)).await.unwrap().commit(("queries", 130));
     assert_eq!(sums(&scene).await, (130, 0, 0));
@@ -30,7 +30,7 @@ async fn more_than_was_set_aside_is_charged_too_and_the_next_is_refused() {
 }
 
 #[tokio::test]
-async fn a_kind_that_is_not_named_at_the_end_is_charged_as_it_was_estimated() {
+async fn unnamed_kind_is_committed_as_estimated() {
     let plan = queries(100).limit(Quota::units("rows", 100).per(Period::hour()));
     let scene = Scene::new(plan);
     let held = scene.quotas.reserve(&alice(), [("queries", 1), ("rows", 50)]).await.unwrap();
@@ -40,7 +40,7 @@ async fn a_kind_that_is_not_named_at_the_end_is_charged_as_it_was_estimated() {
 }
 
 #[tokio::test]
-async fn r4_commit_and_roll_back_by_id_change_something_once() {
+async fn commit_and_roll_back_by_id_apply_once() {
     let scene = Scene::new(queries(100));
     let quotas = &scene.quotas;
     let id = quotas.reserve(&alice(), ("queries", 10)).await.unwrap().detach();
@@ -57,7 +57,7 @@ async fn r4_commit_and_roll_back_by_id_change_something_once() {
 }
 
 #[tokio::test]
-async fn an_id_means_nothing_to_other_accounts_at_the_same_place() {
+async fn reservation_id_of_another_layer_is_unknown() {
     let (scene, other) = (Scene::new(queries(100)), Scene::new(queries(100)));
     let id = scene.quotas.reserve(&alice(), ("queries", 10)).await.unwrap().detach();
     let same_place = other.quotas.reserve(&alice(), ("queries", 10)).await.unwrap().detach();
@@ -70,7 +70,7 @@ async fn an_id_means_nothing_to_other_accounts_at_the_same_place() {
 }
 
 #[tokio::test]
-async fn r5_what_a_crashed_owner_had_set_aside_comes_back_once_its_time_is_over() {
+async fn expired_reservation_is_released_once() {
     let scene = Scene::of(QuotaLayer::new(queries(100)).reservations_last(TTL));
     let _lost = scene.quotas.reserve(&alice(), ("queries", 60)).await.unwrap().detach();
     scene.clock.advance(TTL - Duration::from_nanos(1));
@@ -82,7 +82,7 @@ async fn r5_what_a_crashed_owner_had_set_aside_comes_back_once_its_time_is_over(
 }
 
 #[tokio::test]
-async fn r6_rolling_back_what_is_out_of_time_changes_nothing() {
+async fn roll_back_after_expiry_changes_nothing() {
     let scene = Scene::of(QuotaLayer::new(queries(100)).reservations_last(TTL));
     let id = scene.quotas.reserve(&alice(), ("queries", 60)).await.unwrap().detach();
     scene.clock.advance(TTL);
@@ -92,7 +92,7 @@ async fn r6_rolling_back_what_is_out_of_time_changes_nothing() {
 }
 
 #[tokio::test]
-async fn r7_a_commit_out_of_time_is_a_record() {
+async fn commit_after_expiry_is_a_record() {
     let scene = Scene::of(QuotaLayer::new(queries(100)).reservations_last(TTL));
     let id = scene.quotas.reserve(&alice(), ("queries", 60)).await.unwrap().detach();
     scene.clock.advance(TTL);
@@ -103,7 +103,7 @@ async fn r7_a_commit_out_of_time_is_a_record() {
 }
 
 #[tokio::test]
-async fn r7_what_ends_after_midnight_belongs_to_the_day_before() {
+async fn commit_after_midnight_counts_for_the_day_before() {
     let plan = Plan::new("daily").limit(Quota::units("queries", 100).per(Period::day()));
     let scene = Scene::of(QuotaLayer::new(plan).reservations_last(TTL));
     scene.clock.advance(DAY - Duration::from_secs(10));
@@ -121,7 +121,7 @@ async fn r7_what_ends_after_midnight_belongs_to_the_day_before() {
 }
 
 #[tokio::test]
-async fn r8_a_lost_estimate_is_charged_where_served_work_must_not_be_lost() {
+async fn expiry_charges_the_estimate_when_configured() {
     let layer = QuotaLayer::new(queries(100)).reservations_last(TTL).on_expiry(OnExpiry::ChargeEstimate);
     let scene = Scene::of(layer);
     let id = scene.quotas.reserve(&alice(), ("queries", 60)).await.unwrap().detach();
@@ -132,7 +132,7 @@ async fn r8_a_lost_estimate_is_charged_where_served_work_must_not_be_lost() {
 }
 
 #[tokio::test]
-async fn a_reservation_that_ended_long_ago_is_unknown() {
+async fn long_ended_reservation_is_unknown() {
     let scene = Scene::of(QuotaLayer::new(queries(100)).reservations_last(TTL));
     let id = scene.quotas.reserve(&alice(), ("queries", 60)).await.unwrap().detach();
     scene.clock.advance(TTL * 10);
@@ -141,7 +141,7 @@ async fn a_reservation_that_ended_long_ago_is_unknown() {
 }
 
 #[tokio::test]
-async fn what_was_set_aside_before_a_reset_is_no_part_of_what_is_counted_after_it() {
+async fn reset_drops_reservations_from_before() {
     let scene = Scene::new(queries(100));
     let held = scene.quotas.reserve(&alice(), ("queries", 60)).await.unwrap();
     scene.quotas.reset_all(&alice()).await.unwrap();

@@ -1,4 +1,4 @@
-//! What quotas do round an HTTP service.
+//! Quotas around an HTTP service.
 
 mod charges;
 mod handler;

@@ -4,7 +4,7 @@ use super::*;
 
 const DAILY: u64 = 53_687_091_200;
 
-/// Five scans at a time, 50 GiB a day.
+/// A plan of five concurrent scans and 50 GiB a day.
 fn scans() -> Scene {
     let plan = Plan::new("scans")
         .limit(Quota::units("bytes_scanned", DAILY).per(Period::day()).named("daily_bytes"))
@@ -13,7 +13,7 @@ fn scans() -> Scene {
 }
 
 #[tokio::test]
-async fn a1_five_requests_in_flight_and_the_sixth_is_refused_at_once() {
+async fn sixth_request_in_flight_is_refused_at_once() {
     let scene = scans();
     let mut held = Vec::new();
     for _ in 0..5 {
@@ -27,7 +27,7 @@ async fn a1_five_requests_in_flight_and_the_sixth_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn a2_a_client_at_its_daily_bytes_is_refused_before_the_work_starts() {
+async fn exhausted_daily_bytes_refuse_before_the_handler() {
     let scene = scans();
     let alice = scene.client("alice");
     scene.quotas.record(&alice, ("bytes_scanned", DAILY - 1)).await.unwrap();
@@ -37,7 +37,7 @@ async fn a2_a_client_at_its_daily_bytes_is_refused_before_the_work_starts() {
 }
 
 #[tokio::test]
-async fn a3_what_was_used_is_recorded_past_the_cap_and_the_next_is_refused() {
+async fn record_past_the_limit_refuses_the_next_request() {
     let scene = scans();
     let alice = scene.client("alice");
     assert_eq!(scene.get("/").await.status, 200);
@@ -51,7 +51,7 @@ async fn a3_what_was_used_is_recorded_past_the_cap_and_the_next_is_refused() {
 }
 
 #[tokio::test]
-async fn a4_the_day_is_the_utc_day_and_a_refusal_says_how_much_of_it_is_left() {
+async fn daily_limit_retries_after_utc_midnight() {
     let scene = scans();
     scene.quotas.record(&scene.client("alice"), ("bytes_scanned", DAILY)).await.unwrap();
     let refused = scene.get("/").await;
@@ -64,7 +64,7 @@ async fn a4_the_day_is_the_utc_day_and_a_refusal_says_how_much_of_it_is_left() {
 }
 
 #[tokio::test]
-async fn a5_a_refusal_carries_kind_current_limit_and_seconds() {
+async fn problem_document_has_kind_current_limit_and_wait() {
     let scene = scans();
     scene.quotas.record(&scene.client("alice"), ("bytes_scanned", DAILY + 7)).await.unwrap();
     let refused = scene.get("/").await;
@@ -85,7 +85,7 @@ async fn a5_a_refusal_carries_kind_current_limit_and_seconds() {
 }
 
 #[tokio::test]
-async fn a6_what_one_route_spends_the_other_sees() {
+async fn routes_of_one_layer_share_usage() {
     let scene = Scene::new(hourly(2), |layer| layer);
     let fine = || axum::routing::post(|| async { "fine" });
     let app = axum::Router::new()
@@ -102,7 +102,7 @@ async fn a6_what_one_route_spends_the_other_sees() {
 }
 
 #[test]
-fn a6_two_first_requests_at_the_same_moment_do_not_build_two_trackers() {
+fn concurrent_first_requests_share_one_account() {
     for _ in 0..200 {
         let layer = QuotaLayer::new(hourly(1)).identify_by(user()).clock(FakeClock::at(START));
         let start = std::sync::Barrier::new(2);
@@ -125,7 +125,7 @@ fn a6_two_first_requests_at_the_same_moment_do_not_build_two_trackers() {
 }
 
 #[tokio::test]
-async fn a7_the_bytes_used_today_can_be_asked_for() {
+async fn handle_reports_bytes_of_the_day() {
     let scene = scans();
     let alice = scene.client("alice");
     scene.quotas.record(&alice, ("bytes_scanned", 4_096)).await.unwrap();
@@ -138,7 +138,7 @@ async fn a7_the_bytes_used_today_can_be_asked_for() {
 }
 
 #[tokio::test]
-async fn b2_the_standard_plan_counts_requests_queries_and_bytes() {
+async fn standard_plan_counts_requests_queries_and_bytes() {
     let scene = Scene::new(Plan::standard(), |layer| {
         layer.cost("queries", |request| (request.uri.path() == "/query").then_some(1))
     });
@@ -156,7 +156,7 @@ async fn b2_the_standard_plan_counts_requests_queries_and_bytes() {
 }
 
 #[tokio::test]
-async fn b3_a_request_takes_all_that_it_costs_or_is_refused_and_takes_nothing() {
+async fn request_is_charged_in_full_or_refused() {
     let plan = hourly(10).limit(Quota::units("tokens", 100).per(Period::hour()));
     let scene = Scene::new(plan, |layer| layer.cost("tokens", |request| request.uri.query()?.parse().ok()));
     assert_eq!(scene.get("/?95").await.status, 200);
@@ -170,7 +170,7 @@ async fn b3_a_request_takes_all_that_it_costs_or_is_refused_and_takes_nothing() 
 }
 
 #[tokio::test]
-async fn b5_after_the_period_or_a_reset_everything_starts_again() {
+async fn period_end_and_reset_start_from_zero() {
     let scene = Scene::new(hourly(1), |layer| layer);
     assert_eq!(scene.get("/").await.status, 200);
     assert_eq!(scene.get("/").await.status, 429);
@@ -182,7 +182,7 @@ async fn b5_after_the_period_or_a_reset_everything_starts_again() {
 }
 
 #[tokio::test]
-async fn b6_a_named_client_and_a_tier_have_plans_of_their_own_changed_while_running() {
+async fn client_and_tier_plans_change_while_running() {
     let keys = std::collections::HashMap::from([
         ("a".to_owned(), tollgate::Principal::named("alice").in_tier("pro")),
         ("b".to_owned(), tollgate::Principal::named("bob")),
@@ -206,7 +206,7 @@ async fn b6_a_named_client_and_a_tier_have_plans_of_their_own_changed_while_runn
 }
 
 #[tokio::test]
-async fn d2_ten_requests_of_ten_at_95_of_105_and_exactly_one_passes() {
+async fn ten_requests_at_95_of_105_admit_exactly_one() {
     let plan = Plan::new("free").limit(Quota::units("tokens", 105).per(Period::hour()));
     let scene = Scene::new(plan, |layer| layer.cost("tokens", |_| Some(10)));
     scene.quotas.record(&scene.client("alice"), ("tokens", 95)).await.unwrap();
@@ -216,7 +216,7 @@ async fn d2_ten_requests_of_ten_at_95_of_105_and_exactly_one_passes() {
 }
 
 #[tokio::test]
-async fn d6_soft_stop_at_ninety_percent_hard_stop_at_a_hundred_and_an_approved_overage() {
+async fn warning_at_90_percent_stop_at_100_and_a_grant() {
     let scene = Scene::new(hourly(10), |layer| layer);
     for n in 1..=10 {
         let answer = scene.get("/").await;
@@ -243,7 +243,7 @@ async fn d6_soft_stop_at_ninety_percent_hard_stop_at_a_hundred_and_an_approved_o
 }
 
 #[tokio::test]
-async fn d6_a_warning_is_given_when_usage_jumps_over_ninety_or_lands_on_a_hundred() {
+async fn warning_is_emitted_when_usage_jumps_past_90_percent() {
     for (first, second) in [(50, 49), (80, 20), (90, 1), (0, 100), (5, 200)] {
         let plan = Plan::new("free").limit(Quota::units("tokens", 100).per(Period::hour()));
         let scene = Scene::new(plan, |layer| layer.share_with_handler());
@@ -256,7 +256,7 @@ async fn d6_a_warning_is_given_when_usage_jumps_over_ninety_or_lands_on_a_hundre
 }
 
 #[tokio::test]
-async fn d7_clients_never_see_one_anothers_accounts_or_jobs() {
+async fn clients_never_share_accounts_or_jobs() {
     let scene = Scene::new(hourly(1), |layer| layer.job_ids(JobIdSource::header("x-job-id")));
     for name in ["alice", "bob", "alice2", "ALICE"] {
         let mut request = by(name, "/");
@@ -269,13 +269,13 @@ async fn d7_clients_never_see_one_anothers_accounts_or_jobs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn b7_idle_clients_leave_memory_by_themselves() {
+async fn idle_clients_are_evicted() {
     let scene = Scene::new(hourly(5), |layer| layer);
     for n in 0..100 {
         scene.ask(by(&format!("user {n}"), "/")).await;
     }
     assert_eq!(scene.quotas.live_clients(), 100);
     scene.clock.advance(Duration::from_secs(3_600));
-    tokio::time::sleep(Duration::from_secs(61)).await; // of paused time: nobody asks for anything meanwhile
+    tokio::time::sleep(Duration::from_secs(61)).await; // of paused time, without requests
     assert_eq!(scene.quotas.live_clients(), 0);
 }

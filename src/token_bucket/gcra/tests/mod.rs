@@ -1,4 +1,4 @@
-//! The rule of the token bucket keeps its promises RL1 to RL7, exactly.
+//! The pure rule of the token bucket (GCRA).
 
 mod properties;
 mod stories;
@@ -14,7 +14,7 @@ use crate::{
 
 const SECOND: u64 = 1_000_000_000;
 
-/// A bucket as a caller keeps it: nothing for a newcomer, else the time at which it is full.
+/// A bucket as a caller stores it: `None` for a newcomer, else the time at which it is full.
 #[derive(Clone, Copy, Default)]
 struct Bucket(Option<u64>);
 

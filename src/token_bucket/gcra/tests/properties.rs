@@ -19,7 +19,7 @@ fn rates() -> impl Strategy<Value = Rate> {
     })
 }
 
-/// Any rate at all that can be built.
+/// Any rate that can be built.
 fn all_rates() -> impl Strategy<Value = Rate> {
     (0_u32..62, 0_u32..53, any::<u64>()).prop_filter_map("above 2^62 ns", |(interval, burst, noise)| {
         let fuzz = |bits: u32| (1_u64 << bits) + noise % (1 << bits);
@@ -28,13 +28,12 @@ fn all_rates() -> impl Strategy<Value = Rate> {
     })
 }
 
-/// 2^60 ns: so long a clock may run with every wait still before its last moment.
+/// 2^60 ns: the time that a clock may run with each wait before its last moment.
 const CENTURIES: u64 = 1 << 60;
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// RL1
     #[test]
     fn no_interval_admits_more_than_burst_and_refill(
         rate in rates(),
@@ -57,9 +56,10 @@ proptest! {
         }
     }
 
-    /// RL3: to the nanosecond, for every rate, cost and time; so whoever obeys a wait that was rounded up is admitted.
+    /// The wait is exact to the nanosecond for each rate, cost and time, so that a client is admitted after a wait that
+    /// was rounded up.
     #[test]
-    fn a_wait_is_exact(rate in all_rates(), seed in any::<u64>(), debt in any::<u64>(), now in 0..CENTURIES) {
+    fn wait_is_exact(rate in all_rates(), seed in any::<u64>(), debt in any::<u64>(), now in 0..CENTURIES) {
         let cost = units(1 + seed % rate.capacity());
         let full_at = now + debt % (rate.span().as_nanos() as u64 + CENTURIES); // more than a span: a clock was set back
         if let Decision::Refused { wait } = gcra::decide(&rate, Some(full_at), cost, at(now)) {
@@ -73,7 +73,6 @@ proptest! {
         }
     }
 
-    /// RL5
     #[test]
     fn n_at_once_pass_exactly_when_n_ones_pass(rate in rates(), debt in 0_u64..40_000, n in 1_u64..25) {
         let start = Bucket(Some(SECOND + debt));
@@ -86,9 +85,8 @@ proptest! {
         }
     }
 
-    /// RL6
     #[test]
-    fn a_clock_that_steps_back_admits_nothing_extra(rate in rates(), debt in 0_u64..40_000, back in 0_u64..5_000, cost in 0_u64..25) {
+    fn clock_that_steps_back_admits_nothing_extra(rate in rates(), debt in 0_u64..40_000, back in 0_u64..5_000, cost in 0_u64..25) {
         let bucket = Bucket(Some(SECOND + debt));
         let (mut before, mut after) = (bucket, bucket);
         if after.admits(&rate, cost, SECOND - back) {
@@ -99,9 +97,8 @@ proptest! {
         );
     }
 
-    /// RL7
     #[test]
-    fn a_forgotten_bucket_never_has_more_than_it_would_have_had(rate in rates(), late in 0_u64..1_000, cost in 1_u64..25) {
+    fn forgotten_bucket_never_has_more_than_it_would_have_had(rate in rates(), late in 0_u64..1_000, cost in 1_u64..25) {
         let (mut kept, mut forgotten) = (Bucket(Some(SECOND)), Bucket(None));
         let (kept, forgotten) = (kept.admits(&rate, cost, SECOND + late), forgotten.admits(&rate, cost, SECOND + late));
         prop_assert!(kept || !forgotten);
@@ -111,7 +108,7 @@ proptest! {
     }
 
     #[test]
-    fn a_preflight_passes_exactly_when_a_token_is_there_and_takes_none(rate in rates(), debt in 0_u64..40_000) {
+    fn preflight_passes_exactly_with_a_token_and_takes_none(rate in rates(), debt in 0_u64..40_000) {
         let mut bucket = Bucket(Some(SECOND + debt));
         let level = gcra::level(&rate, bucket.0, at(SECOND));
         let before = bucket.0;
@@ -121,7 +118,7 @@ proptest! {
     }
 
     #[test]
-    fn the_level_says_what_passes(rate in rates(), debt in 0_u64..40_000, cost in 1_u64..25) {
+    fn level_predicts_what_passes(rate in rates(), debt in 0_u64..40_000, cost in 1_u64..25) {
         let mut bucket = Bucket(Some(SECOND + debt));
         let level = gcra::level(&rate, bucket.0, at(SECOND));
         prop_assert_eq!(bucket.admits(&rate, cost, SECOND), cost <= level.remaining);
@@ -129,7 +126,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_given_back_is_there_again_and_never_more(rate in rates(), debt in 0_u64..40_000, cost in 1_u64..25) {
+    fn refund_restores_tokens_up_to_the_burst(rate in rates(), debt in 0_u64..40_000, cost in 1_u64..25) {
         let mut bucket = Bucket(Some(SECOND + debt));
         let before = gcra::level(&rate, bucket.0, at(SECOND));
         if bucket.admits(&rate, cost, SECOND) {
@@ -141,12 +138,12 @@ proptest! {
     }
 
     #[test]
-    fn a_change_of_tier_gives_nothing_and_takes_at_most_a_nanosecond(from in rates(), to in rates(), part in 0_u64..=1_000) {
+    fn tier_change_gives_nothing_and_takes_at_most_1_ns(from in rates(), to in rates(), part in 0_u64..=1_000) {
         let (old_span, new_span) = (from.span().as_nanos() as u64, to.span().as_nanos() as u64);
         let debt = old_span * part / 1_000;
         let moved = gcra::rescale(SECOND + debt, old_span, &to, at(SECOND)) - SECOND;
         let exact = u128::from(debt) * u128::from(new_span);
-        prop_assert!(u128::from(moved) * u128::from(old_span) >= exact, "nobody gains by it");
+        prop_assert!(u128::from(moved) * u128::from(old_span) >= exact, "no client gains by it");
         prop_assert!((u128::from(moved)) * u128::from(old_span) < exact + u128::from(old_span), "nor loses a nanosecond");
         let there_and_back = gcra::rescale(SECOND + moved, new_span, &from, at(SECOND));
         prop_assert!(there_and_back >= SECOND + debt, "to and fro is no way to tokens");
@@ -173,9 +170,9 @@ proptest! {
         let _ = gcra::give_back(&rate, full_at, cost, now);
     }
 
-    /// Where governor is defined, we agree with it: verdict and wait.
+    /// Verdict and wait equal governor's wherever governor defines them.
     #[test]
-    fn governor_says_the_same(
+    fn governor_agrees(
         nanos in 1_u64..5_000,
         burst in 1_u32..20,
         asks in prop::collection::vec((0_u64..20_000, 1_u32..25), 1..60),

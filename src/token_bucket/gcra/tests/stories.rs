@@ -9,7 +9,6 @@ use crate::{
     },
 };
 
-/// RL2
 #[test]
 fn five_at_once_pass_and_refusals_change_nothing() {
     let rate = Rate::per_second(1).burst(5);
@@ -22,18 +21,17 @@ fn five_at_once_pass_and_refusals_change_nothing() {
     assert!(!bucket.admits(&rate, 1, 3 * SECOND));
 }
 
-/// RL4
 #[test]
-fn what_a_full_bucket_cannot_hold_never_passes() {
+fn cost_above_the_burst_never_passes() {
     let rate = Rate::per_second(1).burst(5);
     for cost in [6, 1_844_674_409, Cost::MAX.get()] {
         assert_eq!(gcra::decide(&rate, None, Cost::new(cost), at(SECOND)), Decision::TooLarge);
     }
 }
 
-/// A product of burst and interval that wraps admits thousands where a token is a day away.
+/// A wrapping product of burst and interval admits thousands where a token is a day away.
 #[test]
-fn a_large_burst_at_one_a_day_is_held() {
+fn large_burst_at_one_a_day_is_held() {
     let day = Duration::from_secs(86_400);
     for burst in [1_000, 50_000] {
         let rate = Rate::every(day).burst(burst);
@@ -45,9 +43,9 @@ fn a_large_burst_at_one_a_day_is_held() {
     assert!(Rate::every(day).try_burst(300_000).is_err(), "it would take 821 years to fill");
 }
 
-/// A bucket that rested is full, not fuller.
+/// An idle bucket is full and not fuller.
 #[test]
-fn a_rest_brings_one_burst_and_no_more() {
+fn rest_brings_one_burst_and_no_more() {
     let rate = Rate::per_second(10).burst(20);
     for rest in [2, 3, 4, 60, 86_400] {
         let mut bucket = Bucket::default();
@@ -58,7 +56,7 @@ fn a_rest_brings_one_burst_and_no_more() {
 }
 
 #[test]
-fn a_newcomer_without_tokens_gets_them_in_time() {
+fn newcomer_without_tokens_gets_them_in_time() {
     let rate = Rate::per_second(1).burst(5).initial_tokens(0);
     let mut bucket = Bucket::default();
     assert_eq!(bucket.ask(&rate, Cost::new(2), SECOND), Decision::Refused { wait: Duration::from_secs(2) });
@@ -67,7 +65,7 @@ fn a_newcomer_without_tokens_gets_them_in_time() {
 }
 
 #[test]
-fn a_cost_of_2_to_the_53_less_1_is_counted_exactly() {
+fn cost_of_2_to_the_53_less_1_is_counted_exactly() {
     let rate = Rate::per_second(1_000_000_000).burst(Cost::MAX.get());
     let mut bucket = Bucket::default();
     assert!(bucket.admits(&rate, Cost::MAX.get(), SECOND));
@@ -76,7 +74,7 @@ fn a_cost_of_2_to_the_53_less_1_is_counted_exactly() {
 }
 
 #[test]
-fn a_bucket_that_a_table_has_forgotten_is_a_newcomers_but_no_fuller_than_it_was() {
+fn evicted_bucket_is_no_fuller_than_before() {
     let rate = Rate::per_second(1).burst(5).initial_tokens(2);
     let newcomer = SECOND + 3 * SECOND;
     assert_eq!(gcra::rescale(SECOND + 1, 0, &rate, at(SECOND)), newcomer);
