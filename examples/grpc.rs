@@ -96,7 +96,7 @@ async fn play(address: SocketAddr) -> Result<(), Box<dyn Error>> {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), support::Ended> {
+async fn main() -> Result<(), support::ExampleError> {
     let (listener, serve_only) = support::listen(50051).await?;
     let address = listener.local_addr()?;
     let server = tokio::spawn(serve(listener));

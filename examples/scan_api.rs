@@ -47,13 +47,14 @@ fn app(layer: QuotaLayer) -> Router {
     let quotas = layer.handle();
     let scans = Router::new().route("/api/v2/scan", post(scan)).route("/api/query", post(query)).layer(layer);
     let usage = Router::new().route("/usage", get(usage)); // never limited
-    scans.merge(usage).layer(middleware::from_fn_with_state(quotas.clone(), know)).with_state(quotas)
+    scans.merge(usage).layer(middleware::from_fn_with_state(quotas.clone(), identify)).with_state(quotas)
 }
 
 /// Inserts the client for the handlers, the same that the layer charges.
-async fn know(State(quotas): State<Quotas>, mut request: Request, next: Next) -> Response {
+async fn identify(State(quotas): State<Quotas>, mut request: Request, next: Next) -> Response {
     let Some(client) = user().identify(&RequestHead::of(&request), quotas.digester()) else {
-        return Unfit(String::from("say who you are, once and in at most 4 KiB: x-user: alice")).into_response();
+        return BadRequest(String::from("x-user must be sent once, in at most 4 KiB, such as x-user: alice"))
+            .into_response();
     };
     request.extensions_mut().insert(client);
     next.run(request).await
@@ -69,20 +70,21 @@ struct Scan {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Scan {
-    type Rejection = Unfit;
+    type Rejection = BadRequest;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Unfit> {
-        let asked: Result<Query<Self>, QueryRejection> = Query::from_request_parts(parts, state).await;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, BadRequest> {
+        let scan: Result<Query<Self>, QueryRejection> = Query::from_request_parts(parts, state).await;
         let query = parts.uri.query().unwrap_or_default();
-        let unfit = |_| Unfit(format!("bytes and hold_ms must be whole numbers, each said once, got {query:?}"));
-        asked.map(|Query(scan)| scan).map_err(unfit)
+        let bad_request =
+            |_| BadRequest(format!("bytes and hold_ms must be whole numbers, each given once, got {query:?}"));
+        scan.map(|Query(scan)| scan).map_err(bad_request)
     }
 }
 
 /// Error of a request, as a problem document.
-struct Unfit(String);
+struct BadRequest(String);
 
-impl IntoResponse for Unfit {
+impl IntoResponse for BadRequest {
     fn into_response(self) -> Response {
         let Self(detail) = self;
         let problem = json!({ "type": "about:blank", "title": "Bad Request", "status": 400, "detail": detail });
@@ -90,19 +92,19 @@ impl IntoResponse for Unfit {
     }
 }
 
-async fn scan(State(quotas): State<Quotas>, Extension(client): Extension<Client>, asked: Scan) -> Json<Value> {
-    Json(json!({ "scanned": read(&quotas, &client, asked).await }))
+async fn scan(State(quotas): State<Quotas>, Extension(client): Extension<Client>, scan: Scan) -> Json<Value> {
+    Json(json!({ "scanned": read(&quotas, &client, scan).await }))
 }
 
-async fn query(State(quotas): State<Quotas>, Extension(client): Extension<Client>, asked: Scan) -> Json<Value> {
-    Json(json!({ "read": read(&quotas, &client, asked).await }))
+async fn query(State(quotas): State<Quotas>, Extension(client): Extension<Client>, scan: Scan) -> Json<Value> {
+    Json(json!({ "read": read(&quotas, &client, scan).await }))
 }
 
 /// Scans, and records the size that is known at the end.
-async fn read(quotas: &Quotas, client: &Client, asked: Scan) -> u64 {
-    tokio::time::sleep(Duration::from_millis(asked.hold_ms)).await;
-    quotas.record(client, (SCANNED, asked.bytes)).await.expect("memory always answers");
-    asked.bytes
+async fn read(quotas: &Quotas, client: &Client, scan: Scan) -> u64 {
+    tokio::time::sleep(Duration::from_millis(scan.hold_ms)).await;
+    quotas.record(client, (SCANNED, scan.bytes)).await.expect("memory always answers");
+    scan.bytes
 }
 
 /// Returns this user's usage of the day.
@@ -122,7 +124,7 @@ fn number(name: &str, usual: u64) -> Result<u64, String> {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), support::Ended> {
+async fn main() -> Result<(), support::ExampleError> {
     let layer = layer(number("MAX_CONCURRENT", 5)?, number("DAILY_BYTES", DAILY_BYTES)?);
     let layer = layer?;
     let (listener, _) = support::listen(3000).await?;

@@ -36,7 +36,7 @@ mod support;
 use server::Setup;
 
 #[tokio::main]
-async fn main() -> Result<(), support::Ended> {
+async fn main() -> Result<(), support::ExampleError> {
     let setup = Setup::from_env()?;
     let ledger = setup.open().await?;
     let (listener, _) = support::listen(3000).await?;

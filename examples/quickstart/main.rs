@@ -34,8 +34,8 @@ fn app() -> Router {
 }
 
 /// Answers with the requested status, like an unreliable upstream.
-async fn flaky(Query(asked): Query<HashMap<String, String>>) -> (StatusCode, String) {
-    let Some(status) = asked.get("status") else { return (StatusCode::OK, "fine\n".into()) };
+async fn flaky(Query(parameters): Query<HashMap<String, String>>) -> (StatusCode, String) {
+    let Some(status) = parameters.get("status") else { return (StatusCode::OK, "fine\n".into()) };
     match status.parse().ok().and_then(|code: u16| StatusCode::from_u16(code).ok()) {
         Some(status) if status.as_u16() >= 200 => (status, format!("the handler answered {status}\n")),
         _ => (StatusCode::BAD_REQUEST, format!("status must be from 200 to 999, got {status:?}\n")),
@@ -43,7 +43,7 @@ async fn flaky(Query(asked): Query<HashMap<String, String>>) -> (StatusCode, Str
 }
 
 #[tokio::main]
-async fn main() -> Result<(), support::Ended> {
+async fn main() -> Result<(), support::ExampleError> {
     let (listener, serve_only) = support::listen(3000).await?;
     let address = listener.local_addr()?;
 

@@ -272,8 +272,8 @@ impl TicketGuard {
         let started = clock.now();
         let ticket = breaker.circuit.admit(started).map_err(|wait| config.refusal(wait));
         observers.emit(&match &ticket {
-            Ok(_) => Event::Admitted { policy },
-            Err(refusal) => Event::Refused { refusal, shadow: false },
+            Ok(_) => Event::Admitted { policy, client: None },
+            Err(refusal) => Event::Refused { refusal, client: None, shadow: false },
         });
         Ok(Self { ticket: Some(ticket?), started, running: false })
     }

@@ -7,7 +7,7 @@ use http::Response;
 use super::circuit::Ticket;
 use crate::{
     classify::{CallOutcome, Verdict},
-    gate::{Outcome, Permit},
+    gate::{Lasts, Outcome, Permit},
     head::ResponseHead,
     refusal::{Refusal, has_grpc_trailers, is_grpc_status},
     time::Moment,
@@ -100,6 +100,12 @@ impl Permit for CircuitBreakerPermit {
         self.ticket.report(verdict, slow, now);
     }
 
+    /// A response that is judged for good needs no body. A good HTTP head does: its body may still fail.
+    #[inline]
+    fn lasts(&self) -> Lasts {
+        if self.judged == Judged::Done { Lasts::Head } else { Lasts::Body }
+    }
+
     #[inline]
     fn on_data(&mut self, _: usize) {
         if self.judged == Judged::NotYet && self.grpc {
@@ -116,7 +122,7 @@ impl Permit for CircuitBreakerPermit {
             Outcome::Panicked => self.judge_end(None),
             _ if self.judged != Judged::NotYet => {}
             Outcome::Refused(_) => self.ticket.report(Verdict::Ignore, false, self.started),
-            Outcome::Complete { .. } | Outcome::Cancelled { .. } => {
+            Outcome::Responded | Outcome::Complete { .. } | Outcome::Cancelled { .. } => {
                 let Some((_, now, slow)) = self.ticket.elapsed(self.started) else { return };
                 let verdict = match self.slow_head {
                     Some(_) if self.grpc => Verdict::Ignore, // cut before its trailers

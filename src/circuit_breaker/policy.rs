@@ -7,7 +7,7 @@ use crate::{
     classify::CallOutcome,
     gate::{Admit, Event, MaybeFuture, PolicyContext},
     head::RequestHead,
-    identity::{Digest, Digester},
+    identity::{Client, Digest, Digester},
     refusal::Refusal,
 };
 
@@ -29,7 +29,11 @@ impl Admit for CircuitBreakerPolicy {
     type Permit = CircuitBreakerPermit;
 
     #[inline]
-    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<CircuitBreakerPermit, Refusal>> {
+    fn admit(
+        self: &Arc<Self>,
+        request: &RequestHead<'_>,
+        _: Option<&Client>,
+    ) -> MaybeFuture<Result<CircuitBreakerPermit, Refusal>> {
         let config = &self.breaker.circuit.config;
         let PolicyContext { name: policy, clock, observers } = &config.context;
         let now = clock.now();

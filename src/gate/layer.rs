@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     head::RequestHead,
+    identity::Client,
     policy_name::PolicyName,
     refusal::{Refusal, Responder},
     time::Clock,
@@ -60,14 +61,18 @@ pub(crate) struct GateOptions {
 /// ```
 /// use std::sync::Arc;
 /// use axum::{Router, routing::get};
-/// use tollgate::{Admit, GateLayer, MaybeFuture, PolicyName, Reason, Refusal, RequestHead};
+/// use tollgate::{Admit, Client, GateLayer, MaybeFuture, PolicyName, Reason, Refusal, RequestHead};
 ///
 /// /// Refuses uploads of unknown length.
 /// struct LengthRequired(PolicyName);
 ///
 /// impl Admit for LengthRequired {
 ///     type Permit = ();
-///     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
+///     fn admit(
+///         self: &Arc<Self>,
+///         request: &RequestHead<'_>,
+///         _: Option<&Client>,
+///     ) -> MaybeFuture<Result<(), Refusal>> {
 ///         MaybeFuture::Ready(match request.headers.get("content-length") {
 ///             Some(_) => Ok(()),
 ///             None => Err(Refusal::new(Reason::TooLarge, self.0.clone())),
@@ -94,12 +99,16 @@ impl<A: Admit> GateLayer<A> {
     ///
     /// ```
     /// # use std::sync::{Arc, atomic::{AtomicBool, Ordering}};
-    /// # use tollgate::{Admit, MaybeFuture, GateLayer, PolicyName, Reason, Refusal, RequestHead};
+    /// # use tollgate::{Admit, Client, MaybeFuture, GateLayer, PolicyName, Reason, Refusal, RequestHead};
     /// struct Maintenance(AtomicBool);
     ///
     /// impl Admit for Maintenance {
     ///     type Permit = ();
-    ///     fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
+    ///     fn admit(
+    ///         self: &Arc<Self>,
+    ///         _: &RequestHead<'_>,
+    ///         _: Option<&Client>,
+    ///     ) -> MaybeFuture<Result<(), Refusal>> {
     ///         let name = PolicyName::try_new("maintenance").unwrap();
     ///         let refused = self.0.load(Ordering::Relaxed).then(|| Refusal::new(Reason::Capacity, name));
     ///         MaybeFuture::Ready(refused.map_or(Ok(()), Err))
@@ -127,6 +136,7 @@ pub(crate) struct ConfiguredLayer<C: PolicyConfig> {
     built: Built<C>,
 }
 
+/// An alias, because a derived `Clone` would otherwise require that the policy is `Clone`.
 type Built<C> = Arc<OnceLock<Arc<GateShared<<C as PolicyConfig>::Policy>>>>;
 
 /// A policy and the settings of its gate, which all services of a layer share.
@@ -175,29 +185,33 @@ impl<C: PolicyConfig> ConfiguredLayer<C> {
 }
 
 impl<A: Admit> GateShared<A> {
-    /// Whether everyone would be refused now. A layer that only watches refuses nobody.
+    /// Returns whether every request would be refused now; never under shadow.
     pub(super) fn shut(&self) -> bool {
         self.options.enabled && !self.options.shadow && self.policy.shut()
     }
 
-    /// Whether nobody is to be asked about this request.
-    pub(super) fn waves_through<B>(&self, request: &Request<B>) -> bool {
+    /// Returns whether a request passes without a decision.
+    pub(super) fn bypasses<B>(&self, request: &Request<B>) -> bool {
         let exempts = |exempt: &Predicate| exempt(&RequestHead::of(request));
         !self.options.enabled || self.options.exempt.as_ref().is_some_and(exempts)
     }
 
-    /// Tells of a decision, and lets a refusal pass where the layer only watches.
+    /// Emits the event of a decision. Under shadow, a refused request passes without a permit.
     #[inline(always)] // the permit would be copied once more
-    pub(super) fn apply(&self, decision: Result<A::Permit, Refusal>) -> Result<Option<A::Permit>, Refusal> {
+    pub(super) fn apply(
+        &self,
+        decision: Result<A::Permit, Refusal>,
+        client: Option<&Client>,
+    ) -> Result<Option<A::Permit>, Refusal> {
         let policy = &self.context.name;
         match decision {
             Ok(permit) => {
-                self.context.observers.emit(&Event::Admitted { policy });
+                self.context.observers.emit(&Event::Admitted { policy, client });
                 Ok(Some(permit))
             }
             Err(refusal) => {
                 let shadow = self.options.shadow;
-                self.context.observers.emit(&Event::Refused { refusal: &refusal, shadow });
+                self.context.observers.emit(&Event::Refused { refusal: &refusal, client, shadow });
                 if shadow { Ok(None) } else { Err(refusal) }
             }
         }

@@ -6,12 +6,12 @@
 //! ```
 //! # use std::sync::Arc;
 //! # use http::{Request, Response};
-//! # use tollgate::{Admit, MaybeFuture, GateLayer, PolicyName, Reason, Refusal, RequestHead, refusal};
+//! # use tollgate::{Admit, Client, MaybeFuture, GateLayer, PolicyName, Reason, Refusal, RequestHead, refusal};
 //! # use tower::{ServiceBuilder, ServiceExt, service_fn};
 //! # struct Closed;
 //! # impl Admit for Closed {
 //! #     type Permit = ();
-//! #     fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
+//! #     fn admit(self: &Arc<Self>, _: &RequestHead<'_>, _: Option<&Client>) -> MaybeFuture<Result<(), Refusal>> {
 //! #         MaybeFuture::Ready(Err(Refusal::new(Reason::Capacity, PolicyName::try_new("closed").unwrap())))
 //! #     }
 //! # }

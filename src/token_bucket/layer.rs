@@ -1,4 +1,4 @@
-//! The layer and its config.
+//! The layer and its settings.
 
 use std::sync::Arc;
 
@@ -6,8 +6,7 @@ use super::rate::Rate;
 use super::{handle::TokenBuckets, policy::TokenBucketPolicy};
 use crate::{
     cost::Cost,
-    error::ConfigError,
-    gate::{ConfiguredLayer, PolicyConfig, PolicyContext, gate_layer},
+    gate::{ConfiguredLayer, MAX_CLIENTS, PolicyConfig, PolicyContext, Tiered, gate_layer, max_clients},
     head::RequestHead,
     identity::{Identify, OnUnidentified, PeerIp, Tier},
     refusal::Dialect,
@@ -46,8 +45,7 @@ pub struct TokenBucketLayer(ConfiguredLayer<TokenBucketConfig>);
 /// Settings of a [`TokenBucketLayer`].
 #[derive(Clone)]
 pub(super) struct TokenBucketConfig {
-    pub(super) rate: Rate,
-    pub(super) tiers: Vec<(Tier, Rate)>,
+    pub(super) rates: Tiered<Rate>,
     pub(super) global: Option<Rate>,
     pub(super) overflow: Option<Rate>,
     pub(super) identify: Arc<dyn Identify>,
@@ -58,9 +56,6 @@ pub(super) struct TokenBucketConfig {
 }
 
 type CostOf = Arc<dyn Fn(&RequestHead<'_>) -> Cost + Send + Sync>;
-
-/// So many clients are told apart by default: about 64 MB when all of them are there at once, next to nothing before.
-const MAX_CLIENTS: usize = 1 << 20;
 
 impl PolicyConfig for TokenBucketConfig {
     type Policy = TokenBucketPolicy;
@@ -73,18 +68,12 @@ impl PolicyConfig for TokenBucketConfig {
 gate_layer!(TokenBucketLayer, TokenBucketPolicy, "(layer: tollgate::TokenBucketLayer) -> tollgate::TokenBucketLayer");
 
 impl TokenBucketLayer {
-    /// A bucket of `rate` for each client; clients are told apart by their peer address, see
+    /// Creates a layer with a bucket of `rate` for each client. Clients are told apart by their peer address, see
     /// [`identify_by`](Self::identify_by).
-    ///
-    /// ```
-    /// # use tollgate::{Rate, TokenBucketLayer};
-    /// let layer = TokenBucketLayer::new(Rate::per_second(50).burst(100));
-    /// ```
     #[must_use]
     pub fn new(rate: Rate) -> Self {
         let config = TokenBucketConfig {
-            rate,
-            tiers: Vec::new(),
+            rates: Tiered::new(rate),
             global: None,
             overflow: None,
             identify: Arc::new(PeerIp::new()),
@@ -96,7 +85,7 @@ impl TokenBucketLayer {
         Self(ConfiguredLayer::new(config, "default"))
     }
 
-    /// Tells clients apart by `identify`; by default by a `SocketAddr` in the request's extensions.
+    /// Sets the identity by which clients are told apart; default a `SocketAddr` in the request's extensions.
     ///
     /// ```
     /// use std::net::SocketAddr;
@@ -113,37 +102,24 @@ impl TokenBucketLayer {
     }
 
     /// Gives clients of `tier` a rate of their own; others keep the usual one.
-    ///
-    /// ```
-    /// # use tollgate::{Rate, TokenBucketLayer};
-    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).rate_for("pro", Rate::per_second(500));
-    /// ```
     #[must_use]
     pub fn rate_for(self, tier: impl Into<Tier>, rate: Rate) -> Self {
         let tier = tier.into();
-        self.with(|config| {
-            config.tiers.retain(|(name, _)| *name != tier);
-            config.tiers.push((tier, rate));
-        })
+        self.with(|config| config.rates.set(Some(tier), rate))
     }
 
-    /// Limits all clients together too: a request takes from both buckets or from neither. None by default.
+    /// Limits all clients together too: a request takes from both buckets or from neither. No global limit by default.
     ///
-    /// Refused for the sake of all it gets 503, and no field tells how much the server can take.
-    ///
-    /// ```
-    /// # use tollgate::{Rate, TokenBucketLayer};
-    /// let layer = TokenBucketLayer::new(Rate::per_second(50)).and_global(Rate::per_second(5_000));
-    /// ```
+    /// A request that the global bucket refuses gets 503, and no field reports the capacity of the server.
     #[must_use]
     pub fn and_global(self, rate: Rate) -> Self {
         self.with(|config| config.global = Some(rate))
     }
 
-    /// What a request costs; one token by default.
+    /// Sets the cost of a request; default one token.
     ///
-    /// [`Cost::PREFLIGHT`] takes nothing, and is refused while no whole token is left. A cost that comes out of the
-    /// request goes through [`Cost::try_new`]: [`Cost::new`] panics on what anybody may send.
+    /// [`Cost::PREFLIGHT`] takes nothing, and is refused while no whole token is left. A cost that is read from the
+    /// request goes through [`Cost::try_new`]: with [`Cost::new`] a client could cause a panic.
     ///
     /// ```
     /// # use tollgate::{Cost, Rate, TokenBucketLayer};
@@ -155,63 +131,40 @@ impl TokenBucketLayer {
         self.with(|config| config.cost = Some(Arc::new(cost)))
     }
 
-    /// What to do with requests that name no client; they share one bucket by default.
-    ///
-    /// ```
-    /// # use tollgate::{Rate, OnUnidentified, TokenBucketLayer};
-    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).on_unidentified(OnUnidentified::Pass);
-    /// ```
+    /// Sets the treatment of unidentified requests; by default they share one bucket.
     #[must_use]
     pub fn on_unidentified(self, on_unidentified: OnUnidentified) -> Self {
         self.with(|config| config.on_unidentified = on_unidentified)
     }
 
-    /// How responses tell of the limit; the fields of the current draft by default.
-    ///
-    /// ```
-    /// # use tollgate::{Rate, TokenBucketLayer, refusal::Dialect};
-    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).rate_limit_headers(Dialect::None);
-    /// ```
+    /// Sets the header fields that report the limit in responses; default those of the current draft.
     #[must_use]
     pub fn rate_limit_headers(self, dialect: Dialect) -> Self {
         self.with(|config| config.dialect = dialect)
     }
 
-    /// How many clients are told apart at once; 1,048,576 by default, which take 64 MB when all are there.
+    /// Sets the number of clients that are told apart at once; default 1,048,576, which take 64 MB if all are live.
     ///
-    /// A client is there while its bucket is not full. When all places are taken, newcomers share one bucket, whose
-    /// refusals are 503; nobody who is there is forgotten for their sake.
+    /// A client is live while its bucket is not full. When the table is full of live clients, newcomers share one bucket,
+    /// whose refusals are 503; no live client is evicted.
     ///
     /// # Panics
-    /// When `clients` is 0 or above 2^32 - 1.
-    ///
-    /// ```
-    /// # use tollgate::{Rate, TokenBucketLayer};
-    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).max_clients(10_000);
-    /// ```
+    /// If `clients` is 0 or above 2^32 - 1.
     #[must_use]
     pub fn max_clients(self, clients: usize) -> Self {
-        if !(1..=u32::MAX as usize).contains(&clients) {
-            panic!("{}", ConfigError::new("max_clients", "be from 1 to 2^32 - 1", clients));
-        }
-        self.with(|config| config.max_clients = clients)
+        self.with(|config| config.max_clients = max_clients(clients))
     }
 
-    /// The rate of the bucket that newcomers share while the table is full; the usual rate by default.
-    ///
-    /// ```
-    /// # use tollgate::{Rate, TokenBucketLayer};
-    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).overflow(Rate::per_second(100));
-    /// ```
+    /// Sets the rate of the bucket that newcomers share while the table is full; default the usual rate.
     #[must_use]
     pub fn overflow(self, rate: Rate) -> Self {
         self.with(|config| config.overflow = Some(rate))
     }
 
-    /// The buckets of this layer, for callers without a request.
+    /// Returns the buckets of this layer, for callers without a request.
     ///
-    /// Take it when all is set: a setter makes a layer with buckets of its own. What is said of requests, such as
-    /// [`enabled`](Self::enabled), [`shadow`](Self::shadow) and [`exempt`](Self::exempt), does not hold here.
+    /// Call it after all setters: a setter creates a layer with buckets of its own. Settings about requests, such as
+    /// [`enabled`](Self::enabled), [`shadow`](Self::shadow) and [`exempt`](Self::exempt), do not apply to the handle.
     ///
     /// ```
     /// # use tollgate::{Client, Cost, Rate, TokenBucketLayer};
@@ -220,7 +173,7 @@ impl TokenBucketLayer {
     /// ```
     #[must_use]
     pub fn handle(&self) -> TokenBuckets {
-        TokenBuckets::new(Arc::clone(self.0.policy()))
+        TokenBuckets(Arc::clone(self.0.policy()))
     }
 
     fn with(self, change: impl FnOnce(&mut TokenBucketConfig)) -> Self {

@@ -10,9 +10,7 @@ mod wire;
 
 use std::{
     convert::Infallible,
-    future::{Future, Ready, ready},
-    pin::pin,
-    task::{Context, Poll, Waker},
+    future::{Ready, ready},
 };
 
 use http::{HeaderMap, HeaderValue, Request, Response, header::CONTENT_TYPE};
@@ -26,11 +24,4 @@ pub(crate) fn answer(_: Request<()>) -> Ready<Result<Response<Body>, Infallible>
     *response.headers_mut() = HeaderMap::with_capacity(8);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     ready(Ok(response))
-}
-
-pub(crate) fn now<F: Future>(future: F) -> F::Output {
-    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(output) => output,
-        Poll::Pending => panic!("nothing here waits"),
-    }
 }

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Waker},
 };
 
-use crate::{answer, now};
+use crate::{answer, support::gate::now};
 use http::{HeaderValue, Request, Response, header::CONTENT_LENGTH};
 use tollgate::{CircuitBreakerLayer, Dialect, Period, Plan, Quota, QuotaLayer, Rate, TokenBucketLayer, Trip};
 use tower::{Service, ServiceBuilder, service_fn};

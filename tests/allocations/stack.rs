@@ -5,7 +5,7 @@ use std::{
     task::{Context, Waker},
 };
 
-use crate::{answer, now};
+use crate::{answer, support::gate::now};
 use http::Request;
 use tollgate::{CircuitBreakerLayer, Dialect, Rate, TokenBucketLayer, Trip};
 use tower::{Service, ServiceBuilder, service_fn};

@@ -7,29 +7,20 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     thread,
     time::Duration,
 };
 
 use tollgate::{CallError, CircuitBreaker, CircuitBreakerLayer, CircuitState, Event, FakeClock, Trip};
 
+use crate::support::gate::{poll, yield_times};
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn breaker(trip: Trip) -> (CircuitBreaker, FakeClock) {
     let clock = FakeClock::new();
     (CircuitBreakerLayer::new(trip).clock(clock.clone()).handle(), clock)
-}
-
-fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
-    future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-}
-
-/// Pending for a number of polls.
-async fn after(polls: usize) {
-    for _ in 0..polls {
-        tokio::task::yield_now().await;
-    }
 }
 
 fn half_open(breaker: &CircuitBreaker, clock: &FakeClock) {
@@ -45,13 +36,13 @@ fn call_dropped_at_any_poll_releases_its_probe() {
     half_open(&breaker, &clock);
     for polls in 0..6 {
         let mut call = Box::pin(breaker.call(async {
-            after(5).await;
+            yield_times(5).await;
             Ok::<_, ()>(())
         }));
         for _ in 0..polls {
             assert!(poll(&mut call).is_pending());
         }
-        drop(call); // the only probe's place, given back each time
+        drop(call); // releases the only probe slot each time
         assert_ne!(breaker.state(), CircuitState::Closed);
     }
     assert_eq!(poll(&mut Box::pin(breaker.call(async { Ok::<_, ()>(7) }))), Poll::Ready(Ok(7)));

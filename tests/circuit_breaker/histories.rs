@@ -62,7 +62,7 @@ fn begin(breaker: &CircuitBreaker) -> (Call, Poll<Result<End, CallError<End>>>) 
     };
     let operation = async {
         match ended.await.unwrap() {
-            End::Panic => std::panic::resume_unwind(Box::new("the operation panics")), // without a word
+            End::Panic => std::panic::resume_unwind(Box::new("the operation panics")), // without a message
             End::Good => Ok(End::Good),
             end => Err(end),
         }

@@ -170,7 +170,7 @@ async fn unready_service_behind_load_shed_or_buffer_opens_circuit() {
     for _ in 0..3 {
         let mut call = later(service.clone().oneshot(get("/")));
         assert!(poll(&mut call).is_pending());
-        clock.advance(10 * SECOND); // the caller's patience
+        clock.advance(10 * SECOND); // the caller's time-out
     }
     assert_eq!(buffered.handle().state(), CircuitState::Open);
 
@@ -233,7 +233,7 @@ async fn late_body_error_is_a_failure_but_not_slow() {
     let scene = Scene::new(three());
     scene.upstream.does(Deed::Stream(End::Reset));
     let response = scene.service.clone().oneshot(get("/")).await.unwrap();
-    scene.clock.advance(100 * SECOND); // its reader took its time
+    scene.clock.advance(100 * SECOND); // its reader was slow
     assert!(response.into_body().collect().await.is_err());
     assert_eq!((scene.breaker.counts().failures, scene.breaker.counts().slow), (1, 0));
 }

@@ -23,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::gate::{Log, NeverReady, get};
+use crate::support::gate::{Log, NeverReady, get, poll};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};

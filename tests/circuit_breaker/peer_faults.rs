@@ -78,7 +78,7 @@ async fn cancelled_probe_neither_wedges_nor_closes_a_circuit() {
     clock.advance(12 * SECOND);
     for _ in 0..1_000 {
         let mut probe = Box::pin(breaker.call(pending::<Result<(), ()>>()));
-        assert!(waits(&mut probe), "each gets the place of the last");
+        assert!(waits(&mut probe), "each gets the slot of the last");
     }
     assert_eq!(breaker.state(), CircuitState::HalfOpen);
     breaker.call(async { Ok::<_, ()>(()) }).await.unwrap();
@@ -158,7 +158,7 @@ async fn callers_that_time_out_are_not_invisible() {
         let mut call = Box::pin(breaker.call(pending::<Result<(), ()>>()));
         assert!(waits(&mut call));
         clock.advance(10 * SECOND);
-        drop(call); // the caller's own time-out, further out
+        drop(call); // the caller's own time-out
     }
     assert_eq!(breaker.state(), CircuitState::Open);
 }

@@ -185,7 +185,3 @@ pub(crate) fn three() -> CircuitBreakerLayer {
 pub(crate) fn later<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
     Box::pin(future)
 }
-
-pub(crate) fn poll<F: Future + ?Sized>(future: &mut std::pin::Pin<Box<F>>) -> Poll<F::Output> {
-    future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-}

@@ -25,7 +25,7 @@ async fn in_sqlite(layer: QuotaLayer) -> Quotas {
 async fn in_sqlite_with_a_spool(layer: QuotaLayer) -> Quotas {
     let path = std::env::temp_dir().join(format!("tollgate-{:032x}.spool", fastrand::u128(..)));
     let spool = tollgate::Spool::at(&path).unwrap();
-    std::fs::remove_file(path).unwrap(); // it goes with the test
+    std::fs::remove_file(path).unwrap(); // the open file lives as long as the test
     let ledger = tollgate::Ledger::sqlite_in_memory().spool(spool).open().await.unwrap().deadline(PATIENT);
     let of = std::num::NonZeroU32::new(2).unwrap();
     layer.store_in(&ledger, tollgate::OnFailure::LocalShare { of }).handle()

@@ -14,7 +14,7 @@ use http::{Request, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::{BodyExt, Full, StreamBody};
 use tollgate::{
-    Admit, CircuitBreakerLayer, Event, GateLayer, MaybeFuture, Outcome, Permit, Refusal, RequestHead, Trip,
+    Admit, CircuitBreakerLayer, Client, Event, GateLayer, MaybeFuture, Outcome, Permit, Refusal, RequestHead, Trip,
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 
@@ -69,7 +69,7 @@ async fn panic_in_settle_does_not_reach_the_caller() {
     struct Armed;
     impl Admit for Armed {
         type Permit = Bomb;
-        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Bomb, Refusal>> {
+        fn admit(self: &Arc<Self>, _: &RequestHead<'_>, _: Option<&Client>) -> MaybeFuture<Result<Bomb, Refusal>> {
             MaybeFuture::Ready(Ok(Bomb))
         }
     }

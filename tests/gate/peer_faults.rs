@@ -8,7 +8,7 @@ use http_body_util::StreamBody;
 use hyper::body::Frame;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tollgate::{
-    Admit, CircuitBreakerLayer, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Rate, Reason, Refusal,
+    Admit, CircuitBreakerLayer, Client, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Rate, Reason, Refusal,
     RequestHead, TokenBucketLayer, Trip,
 };
 use tower::{Layer, ServiceExt, limit::ConcurrencyLimitLayer, service_fn};
@@ -34,7 +34,7 @@ struct Slot(OwnedSemaphorePermit);
 
 impl Admit for AtMost {
     type Permit = Slot;
-    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Slot, Refusal>> {
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>, _: Option<&Client>) -> MaybeFuture<Result<Slot, Refusal>> {
         let full = || Refusal::new(Reason::Capacity, PolicyName::try_new("at most").unwrap());
         MaybeFuture::Ready(Arc::clone(&self.0).try_acquire_owned().map(Slot).map_err(|_| full()))
     }
@@ -62,5 +62,5 @@ async fn slot_is_held_while_the_body_streams() {
     }
     assert_eq!(streaming.len(), 2);
     streaming.pop();
-    assert_eq!(service.oneshot(Request::new(())).await.unwrap().status(), StatusCode::OK, "one place is free again");
+    assert_eq!(service.oneshot(Request::new(())).await.unwrap().status(), StatusCode::OK, "one slot is free again");
 }

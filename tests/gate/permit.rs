@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use tollgate::{Admit, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead};
+use tollgate::{Admit, Client, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::{hello, support::gate::get};
@@ -28,7 +28,7 @@ async fn on_request_extends_the_request_before_the_handler() {
     }
     impl Admit for Stamper {
         type Permit = Stamp;
-        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Stamp, Refusal>> {
+        fn admit(self: &Arc<Self>, _: &RequestHead<'_>, _: Option<&Client>) -> MaybeFuture<Result<Stamp, Refusal>> {
             if self.later { MaybeFuture::future(async { Ok(Stamp) }) } else { MaybeFuture::Ready(Ok(Stamp)) }
         }
         fn shut(&self) -> bool {
@@ -62,7 +62,7 @@ async fn on_bypass_runs_for_every_request_without_a_permit() {
     }
     impl Admit for Stamper {
         type Permit = Stamp;
-        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Stamp, Refusal>> {
+        fn admit(self: &Arc<Self>, _: &RequestHead<'_>, _: Option<&Client>) -> MaybeFuture<Result<Stamp, Refusal>> {
             let refusal = Refusal::new(Reason::Capacity, PolicyName::try_new("stamper").unwrap());
             let decision = if self.refuses { Err(refusal) } else { Ok(Stamp) };
             if self.later { MaybeFuture::future(async { decision }) } else { MaybeFuture::Ready(decision) }
@@ -101,14 +101,14 @@ async fn on_body_runs_only_if_a_body_follows_the_head() {
     struct Listening(Option<Arc<std::sync::atomic::AtomicUsize>>);
     impl Permit for Listening {
         fn on_body(&mut self) {
-            self.0.take().expect("told once").fetch_add(1, Ordering::Relaxed);
+            self.0.take().expect("called once").fetch_add(1, Ordering::Relaxed);
         }
         fn settle(self, _: Outcome<'_>) {}
     }
     struct Listener(Arc<std::sync::atomic::AtomicUsize>);
     impl Admit for Listener {
         type Permit = Listening;
-        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Listening, Refusal>> {
+        fn admit(self: &Arc<Self>, _: &RequestHead<'_>, _: Option<&Client>) -> MaybeFuture<Result<Listening, Refusal>> {
             MaybeFuture::Ready(Ok(Listening(Some(Arc::clone(&self.0)))))
         }
     }

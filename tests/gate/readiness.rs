@@ -103,11 +103,11 @@ async fn refused_call_releases_what_the_service_reserved() {
             let Policy { name, layer, refuse } = Policy::all().swap_remove(n);
             let (mut gate, mut other) = (layer(inner.clone()), inner);
             assert!(is_ready(&mut gate), "{name}, {room}");
-            assert!(!is_ready(&mut other), "{name}, {room}: the gate's service has reserved the only place");
+            assert!(!is_ready(&mut other), "{name}, {room}: the gate's service has reserved the only slot");
             refuse();
             let answer = gate.call(ask()).await.unwrap();
             assert!(answer.status().is_client_error() || answer.status().is_server_error(), "{name}, {room}");
-            assert!(is_ready(&mut other), "{name}, {room}: the gate still holds the place");
+            assert!(is_ready(&mut other), "{name}, {room}: the gate still holds the slot");
             drop(other);
             assert!(is_ready(&mut gate), "{name}, {room}: the clone can be polled ready");
         }

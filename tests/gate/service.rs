@@ -13,7 +13,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use tollgate::{
-    Admit, CircuitBreakerLayer, Event, GateLayer, MaybeFuture, PolicyName, Rate, Reason, Refusal, RequestHead,
+    Admit, CircuitBreakerLayer, Client, Event, GateLayer, MaybeFuture, PolicyName, Rate, Reason, Refusal, RequestHead,
     TokenBucketLayer, Trip,
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
@@ -56,7 +56,7 @@ async fn shut_policy_refuses_before_a_never_ready_service() {
 #[tokio::test]
 async fn probe_due_at_the_call_polls_the_service_ready() {
     for (layer, recorder, mut ends) in [Recorder::layer(), Recorder::later()] {
-        recorder.shut.store(true, Ordering::SeqCst); // shut when asked, open when called
+        recorder.shut.store(true, Ordering::SeqCst); // shut in poll_ready, open in call
         let response = layer.layer(Strict::default()).oneshot(get("/")).await.unwrap();
         response.into_body().collect().await.unwrap();
         assert_eq!(ends.next().await, "complete 6");
@@ -181,7 +181,7 @@ async fn shadow_admits_and_emits_the_refusal() {
     let log = Log::default();
     let heard = log.clone();
     let layer = layer.shadow().observe(move |event: &Event<'_>| {
-        if let Event::Refused { refusal, shadow } = event {
+        if let Event::Refused { refusal, shadow, .. } = event {
             heard.push(format!("{} {shadow}", refusal.reason().as_str()));
         }
     });
@@ -208,7 +208,7 @@ async fn services_of_a_layer_and_its_clones_share_state() {
     struct Count(std::sync::atomic::AtomicUsize);
     impl Admit for Count {
         type Permit = ();
-        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
+        fn admit(self: &Arc<Self>, _: &RequestHead<'_>, _: Option<&Client>) -> MaybeFuture<Result<(), Refusal>> {
             let n = self.0.fetch_add(1, Ordering::SeqCst);
             MaybeFuture::Ready(if n < 2 {
                 Ok(())

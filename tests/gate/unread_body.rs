@@ -13,7 +13,7 @@ use hyper_util::{
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tollgate::{Admit, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead};
+use tollgate::{Admit, Client, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead};
 use tower::{Layer, service_fn};
 
 /// Limits requests in flight, until the end of their bodies.
@@ -30,7 +30,7 @@ struct Slot {
 impl Admit for InFlight {
     type Permit = Slot;
 
-    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Slot, Refusal>> {
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>, _: Option<&Client>) -> MaybeFuture<Result<Slot, Refusal>> {
         MaybeFuture::Ready(match Arc::clone(&self.slots).try_acquire_owned() {
             Ok(slot) => Ok(Slot { slot, log: self.log.clone() }),
             Err(_) => Err(Refusal::new(Reason::Capacity, PolicyName::try_new("in flight").unwrap())),
@@ -67,7 +67,7 @@ async fn serve(slots: usize) -> (SocketAddr, Arc<InFlight>, mpsc::UnboundedRecei
     (address, policy, heard)
 }
 
-/// A connection whose streams may send nothing until the client says so.
+/// A connection whose streams cannot send data until the client opens the window.
 async fn closed_window(address: SocketAddr) -> h2::client::SendRequest<Bytes> {
     let socket = TcpStream::connect(address).await.unwrap();
     socket.set_nodelay(true).unwrap();
@@ -87,7 +87,7 @@ async fn next(heard: &mut mpsc::UnboundedReceiver<String>) -> String {
 }
 
 #[tokio::test]
-async fn a_slot_is_held_to_the_end_of_the_body() {
+async fn slot_is_held_to_the_end_of_the_body() {
     let (address, policy, mut heard) = serve(2).await;
     let mut client = closed_window(address).await;
     let mut bodies = Vec::new();
@@ -123,6 +123,6 @@ async fn ten_thousand_resets_leak_no_slot() {
 
 #[tokio::test]
 #[ignore = "takes minutes"]
-async fn a_million_resets_leak_no_slot() {
+async fn million_resets_leak_no_slot() {
     resets_leak_no_slot(1_000_000).await;
 }

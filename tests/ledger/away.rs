@@ -2,124 +2,23 @@
 
 use std::{
     num::NonZeroU32,
-    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use sqlx::{Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
 use tollgate::{
-    Admit, Amounts, CloseOutcome, Event, GateLayer, JobRun, Kind, MaybeFuture, PolicyName, Principal, QuotaError,
-    Reason, Refusal, RequestHead, ReservationError, Spool, Verified,
+    Admit, Amounts, CloseOutcome, GateLayer, JobRun, Kind, MaybeFuture, PolicyName, Principal, QuotaError, Reason,
+    Refusal, RequestHead, ReservationError, Verified,
 };
 use tower::{Layer, ServiceExt, service_fn};
 
-use super::*;
-
-/// Deadline of callers that cannot be answered, because the file is locked.
-const BRIEF: Duration = Duration::from_millis(400);
-
-/// A ledger in a file with a spool beside it. A test can lock all others out of the file.
-pub(super) struct Scene {
-    directory: Directory,
-    pub(super) ledger: Ledger,
-    log: Arc<Mutex<Vec<String>>>,
-}
-
-/// Removed when it is dropped.
-pub(super) struct Directory(pub(super) PathBuf);
-
-impl Directory {
-    pub(super) fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("tollgate-{:032x}", fastrand::u128(..)));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-impl Scene {
-    pub(super) async fn in_directory(directory: Directory) -> Self {
-        let (file, spool) = (directory.0.join("quota.db"), directory.0.join("quota.spool"));
-        let ledger = Ledger::sqlite(file).spool_in(spool).open().await;
-        Self { directory, ledger: ledger.unwrap().deadline(PATIENT), log: Arc::default() }
-    }
-
-    pub(super) async fn new() -> Self {
-        Self::in_directory(Directory::new()).await
-    }
-
-    /// Ends the ledger, so that the next one can open the spool: all layers and spools must be dropped.
-    pub(super) async fn close(self, patience: Duration) -> Directory {
-        self.ledger.shut_down(patience).await;
-        self.directory
-    }
-
-    pub(super) fn spool(&self) -> Spool {
-        self.ledger.spool().unwrap().clone()
-    }
-
-    fn spool_path(&self) -> PathBuf {
-        self.directory.0.join("quota.spool")
-    }
-
-    pub(super) fn quotas(&self, plan: Plan, on_failure: OnFailure) -> Quotas {
-        let log = Arc::clone(&self.log);
-        let layer = QuotaLayer::new(plan).store_in(&self.ledger, on_failure).observe(move |event: &Event<'_>| {
-            let told = match event {
-                Event::StoreLost { .. } => "lost".into(),
-                Event::StoreBack { .. } => "back".into(),
-                Event::SpoolFull { .. } => "full".into(),
-                Event::SpoolMerged { records, duplicates, .. } => format!("merged {records}, {duplicates} before"),
-                _ => return,
-            };
-            log.lock().unwrap().push(told);
-        });
-        layer.handle()
-    }
-
-    /// Locks the file against all other connections until it is dropped.
-    async fn lock(&self) -> SqliteConnection {
-        let options = SqliteConnectOptions::new().filename(self.directory.0.join("quota.db"));
-        let mut connection = SqliteConnection::connect_with(&options.busy_timeout(HUNG)).await.unwrap();
-        connection.execute("BEGIN EXCLUSIVE").await.unwrap();
-        connection
-    }
-
-    /// Locks the file until the guard is dropped. Meanwhile callers have a [`BRIEF`] deadline.
-    pub(super) async fn away(&self) -> Away {
-        let locked = self.lock().await;
-        Away { _locked: locked, ledger: self.ledger.clone().deadline(BRIEF) }
-    }
-
-    /// Waits until the spool is empty.
-    pub(super) async fn merged(spool: &Spool) {
-        until("the spool is merged", async || spool.pending() == 0).await;
-    }
-
-    fn told(&self) -> Vec<String> {
-        self.log.lock().unwrap().clone()
-    }
-}
-
-/// Holds the file lock. On drop, callers are [`PATIENT`] again.
-pub(super) struct Away {
-    _locked: SqliteConnection,
-    ledger: Ledger,
-}
-
-impl Drop for Away {
-    fn drop(&mut self) {
-        drop(self.ledger.clone().deadline(PATIENT));
-    }
-}
+use super::{
+    outage::{BRIEF, Scene},
+    *,
+};
+use crate::support::directory::Directory;
 
 #[tokio::test]
 async fn spooled_charges_merge_once_and_past_the_limit() {
@@ -132,7 +31,7 @@ async fn spooled_charges_merge_once_and_past_the_limit() {
         quotas.charge(&acme(), ("tokens", 10)).await.unwrap();
     }
     assert_eq!(spool.pending(), 5);
-    quotas.check(&acme(), ("tokens", 11)).await.unwrap_err(); // it can still be read here, and says what it knows
+    quotas.check(&acme(), ("tokens", 11)).await.unwrap_err(); // reads still work during the outage
     assert_eq!(quotas.record(&acme(), ("tokens", 1)).await, Err(QuotaError::Unavailable));
     assert_eq!(scene.told(), ["lost"]);
     drop(away);
@@ -235,7 +134,7 @@ struct RefuseAll;
 impl Admit for RefuseAll {
     type Permit = ();
 
-    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>, _: Option<&Client>) -> MaybeFuture<Result<(), Refusal>> {
         MaybeFuture::Ready(Err(Refusal::new(Reason::Capacity, PolicyName::try_new("refuse all").unwrap())))
     }
 }
@@ -267,50 +166,6 @@ async fn local_share_admits_its_part_of_what_remained() {
 }
 
 #[tokio::test]
-async fn full_spool_refuses_until_it_is_merged() {
-    let scene = Scene::new().await;
-    let spool = scene.spool().at_most(1_000);
-    let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
-    let away = scene.away().await;
-    let mut passed = 0;
-    for _ in 0..20 {
-        match quotas.charge(&acme(), ("tokens", 1)).await {
-            Ok(()) => passed += 1,
-            Err(refusal) => assert_eq!(refusal.reason(), Reason::Unavailable),
-        }
-    }
-    assert!((1..20).contains(&passed), "{passed}");
-    assert_eq!(scene.told(), ["lost", "full"]);
-    drop(away);
-    Scene::merged(&spool).await;
-    quotas.charge(&acme(), ("tokens", 10)).await.unwrap();
-    assert_eq!(counts(&quotas, &acme()).await, (10 + passed, 0));
-}
-
-#[tokio::test]
-async fn rejected_spool_record_does_not_block_other_clients() {
-    let scene = Scene::new().await;
-    let (spool, cursed) = (scene.spool(), Client::named("cursed"));
-    let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
-    quotas.charge(&acme(), ("tokens", 1)).await.unwrap();
-    let options = SqliteConnectOptions::new().filename(scene.directory.0.join("quota.db"));
-    let mut database = SqliteConnection::connect_with(&options).await.unwrap();
-    let curse = "CREATE TRIGGER curse BEFORE INSERT ON quota_consumption WHEN NEW.tenant_id = 'cursed'
-        BEGIN SELECT raise(ABORT, 'not this one'); END";
-    database.execute(curse).await.unwrap();
-    quotas.charge(&cursed, ("tokens", 5)).await.unwrap();
-    for _ in 0..3 {
-        quotas.charge(&acme(), ("tokens", 10)).await.unwrap();
-    }
-    until("one is kept", async || spool.pending() == 1).await;
-    assert_eq!(counts(&quotas, &acme()).await, (31, 0));
-    assert!(!scene.told().contains(&"lost".into()), "the ledger answers all others: {:?}", scene.told());
-    database.execute("DROP TRIGGER curse").await.unwrap();
-    Scene::merged(&spool).await;
-    assert_eq!(counts(&quotas, &cursed).await, (5, 0));
-}
-
-#[tokio::test]
 async fn concurrency_is_limited_during_an_outage() {
     let scene = Scene::new().await;
     let quotas = scene.quotas(tokens(10).limit(Quota::concurrent(1)), OnFailure::FailOpen);
@@ -322,116 +177,6 @@ async fn concurrency_is_limited_during_an_outage() {
     };
     quotas.run(&acme, ("tokens", 1), work).await.unwrap();
     quotas.run(&acme, ("tokens", 1), async {}).await.unwrap();
-}
-
-#[tokio::test]
-async fn request_cancelled_during_spool_write_is_charged_or_not() {
-    let scene = Scene::new().await;
-    let spool = scene.spool();
-    let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
-    let away = scene.away().await;
-    quotas.charge(&acme(), ("tokens", 1)).await.unwrap();
-    for polls in 1..4 {
-        let acme = acme();
-        let mut job = Box::pin(quotas.run_job(&acme, "order 17", ("tokens", 10), async {}));
-        for _ in 0..polls {
-            if futures_util::poll!(job.as_mut()).is_ready() {
-                break;
-            }
-        }
-    }
-    drop(away);
-    Scene::merged(&spool).await;
-    let used = counts(&quotas, &acme()).await.0;
-    assert!(used == 1 || used == 11, "{used}");
-    let run = quotas.run_job(&acme(), "order 17", ("tokens", 10), async {}).await.unwrap();
-    assert_eq!(run == JobRun::Replayed, used == 11);
-}
-
-#[tokio::test]
-async fn second_owner_and_foreign_file_are_rejected() {
-    let scene = Scene::new().await;
-    let spool = scene.spool();
-    let error = Spool::at(scene.spool_path()).unwrap_err();
-    assert!(error.reason().contains("which another has open"), "{error}");
-    let error = Ledger::sqlite_in_memory().spool(spool).open().await.unwrap_err();
-    assert_eq!(error.reason(), "a spool must belong to one ledger, got two");
-
-    let path = scene.directory.0.join("other.spool");
-    std::fs::write(&path, "something else entirely").unwrap();
-    let error = Spool::at(&path).unwrap_err();
-    assert!(error.reason().contains("at byte 0, after 0 whole records, it does not begin as a spool does"), "{error}");
-    let kept = scene.directory.0.join("other.spool.damaged-1");
-    assert_eq!(std::fs::read_to_string(kept).unwrap(), "something else entirely");
-    assert_eq!(Spool::at(&path).unwrap().pending(), 0);
-}
-
-#[tokio::test]
-async fn layer_with_a_fallback_needs_a_spool() {
-    let ledger = Ledger::sqlite_in_memory().open().await.unwrap();
-    let of = NonZeroU32::new(3).unwrap();
-    for (on_failure, name) in
-        [(OnFailure::FailOpen, "FailOpen"), (OnFailure::LocalShare { of }, "LocalShare { of: 3 }")]
-    {
-        let layer = QuotaLayer::new(tokens(1)).store_in(&ledger, on_failure);
-        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| layer.handle())).err().unwrap();
-        let must = "must have a spool (open it with `.spool_in(path)`), got none";
-        assert_eq!(*panic.downcast::<String>().unwrap(), format!("ledger under `OnFailure::{name}` {must}"));
-    }
-    let _fits = quotas(&ledger, tokens(1));
-}
-
-#[tokio::test]
-async fn layers_of_one_ledger_share_its_spool() {
-    let scene = Scene::new().await;
-    let rows = Plan::new("rows").limit(Quota::units("rows", 100).per(Period::month()));
-    let (tokens, rows) = (scene.quotas(tokens(100), OnFailure::FailOpen), scene.quotas(rows, OnFailure::FailOpen));
-    let closed = quotas(&scene.ledger, Plan::new("closed").limit(Quota::units("jobs", 9).per(Period::month())));
-    let away = scene.away().await;
-    for amount in 1..=3 {
-        tokens.charge(&acme(), ("tokens", amount)).await.unwrap();
-        rows.reserve(&acme(), ("rows", 9)).await.unwrap().commit(("rows", amount));
-    }
-    let run = tokens.run_job(&acme(), "order 17", ("tokens", 10), async {}).await.unwrap();
-    assert_eq!(run, JobRun::Done(()));
-    let run = rows.run_job(&acme(), "order 17", ("rows", 10), async {}).await;
-    assert_eq!(run.unwrap_err().reason(), Reason::JobConflict, "a ledger has one job of an id, whose layer it may be");
-    assert_eq!(closed.charge(&acme(), ("jobs", 1)).await.unwrap_err().reason(), Reason::Unavailable);
-    assert_eq!(scene.spool().pending(), 10);
-    assert_eq!(scene.told(), ["lost", "lost"], "each layer reports it");
-    drop(away);
-    Scene::merged(&scene.spool()).await;
-    assert_eq!((counts(&tokens, &acme()).await, counts(&rows, &acme()).await), ((16, 0), (6, 0)));
-}
-
-#[tokio::test]
-async fn truncated_record_is_dropped_and_damage_is_set_aside() {
-    let scene = Scene::new().await;
-    let away = scene.away().await;
-    let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
-    for _ in 0..3 {
-        quotas.charge(&acme(), ("tokens", 1)).await.unwrap();
-    }
-    scene.ledger.shut_down(Duration::ZERO).await;
-    let path = scene.spool_path();
-    drop((quotas, away));
-    let _directory = scene.close(Duration::ZERO).await;
-    let pending = || Spool::at(&path).unwrap().pending();
-    let whole = std::fs::read(&path).unwrap();
-    assert_eq!(pending(), 3);
-    std::fs::write(&path, &whole[..whole.len() - 5]).unwrap();
-    assert_eq!(pending(), 2);
-    assert_eq!(std::fs::read(&path).unwrap(), whole[..16 + (whole.len() - 16) / 3 * 2]);
-    let mut altered = whole;
-    altered[50] ^= 4;
-    std::fs::write(&path, &altered).unwrap();
-    let error = Spool::at(&path).unwrap_err();
-    assert!(
-        error.reason().contains("at byte 16, after 0 whole records, a record was altered; it is kept as"),
-        "{error}"
-    );
-    assert_eq!(std::fs::read(path.with_extension("spool.damaged-1")).unwrap(), altered);
-    assert_eq!(pending(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -477,7 +222,8 @@ async fn repeated_outages_charge_each_job_once() {
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spooled_charges_merge_once_on_a_server() {
-    let url = crate::support::postgres::Postgres::shared().database();
+    use sqlx::{Connection as _, Executor as _};
+    let url = support::postgres::Postgres::shared().database();
     let path = std::env::temp_dir().join(format!("tollgate-{:032x}.spool", fastrand::u128(..)));
     let ledger = Ledger::postgres(&url).spool_in(&path).open().await.unwrap().deadline(BRIEF);
     let spool = ledger.spool().unwrap().clone();

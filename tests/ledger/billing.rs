@@ -3,13 +3,14 @@
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
-    path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
 };
 
 use serde_json::Value;
+
+use crate::support::directory::Directory;
 
 #[path = "../../examples/billing/server/mod.rs"]
 mod server;
@@ -31,27 +32,6 @@ fn serve() {
         setup.introduce(listener.local_addr().unwrap());
         server::serve(listener, ledger, &setup, server::stopped()).await.unwrap();
     });
-}
-
-/// A directory with a ledger, removed after the test.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("tollgate-billing-{:016x}", fastrand::u64(..)));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self) -> PathBuf {
-        self.0.join("quota.db")
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 struct Server {
@@ -82,7 +62,7 @@ impl Server {
         command.args(["--exact", "billing::serve", "--nocapture"]).env_remove("DATABASE_URL").env_remove("ADMIN_TOKEN");
         command
             .env(SERVES, "1")
-            .env("DB", directory.file())
+            .env("DB", directory.0.join("quota.db"))
             .env("LIMIT", "100")
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
@@ -262,7 +242,7 @@ fn unwritable_ledger_refuses_and_later_charges_once() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut other = runtime.block_on(async {
         use sqlx::{ConnectOptions, Executor};
-        let file = sqlx::sqlite::SqliteConnectOptions::new().filename(directory.file());
+        let file = sqlx::sqlite::SqliteConnectOptions::new().filename(directory.0.join("quota.db"));
         let mut other = file.connect().await.unwrap();
         other.execute("BEGIN IMMEDIATE").await.unwrap();
         other

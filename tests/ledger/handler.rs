@@ -9,7 +9,7 @@ use tollgate::{Charge, FakeClock, LimitUsage, Principal, QuotaStatus, Spool, Ver
 use tower::{ServiceBuilder, ServiceExt};
 
 use super::{
-    away::{Away, Scene},
+    outage::{Away, Scene},
     *,
 };
 

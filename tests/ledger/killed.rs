@@ -7,10 +7,8 @@ use std::{
 
 use tollgate::JobRun;
 
-use super::{
-    away::{Directory, Scene},
-    *,
-};
+use super::{outage::Scene, *};
+use crate::support::directory::Directory;
 
 /// Directory of a child's files. A process with this variable is a child.
 const DIRECTORY: &str = "TOLLGATE_KILLED_IN";

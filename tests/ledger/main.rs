@@ -8,6 +8,7 @@ mod audit;
 mod away;
 mod billing;
 mod billing_bugs;
+mod extreme_values;
 mod extremes;
 mod grants;
 #[cfg(feature = "sqlite")]
@@ -17,7 +18,11 @@ mod invoices;
 mod killed;
 mod layer;
 mod life;
+#[cfg(feature = "sqlite")]
+mod outage;
 mod rejected;
+#[cfg(feature = "sqlite")]
+mod spool;
 
 #[cfg(feature = "postgres")]
 #[path = "../support/mod.rs"]

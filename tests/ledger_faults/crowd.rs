@@ -101,7 +101,7 @@ fn check(history: &[Asked], limit: usize) {
     }
     for other in history.iter().filter(|it| it.told == Told::Before) {
         let first = done.get(&other.id).unwrap_or_else(|| panic!("{other:?} was never done"));
-        assert!(other.until >= first.from, "{other:?} was told of {first:?}");
+        assert!(other.until >= first.from, "{other:?} reports {first:?} before it was sent");
     }
     for one in refused {
         assert!(!done.contains_key(&one.id), "{one:?} is refused, and done as {:?}", done[&one.id]);

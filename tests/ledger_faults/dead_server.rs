@@ -101,7 +101,7 @@ mod on_a_server {
         until("all is written", async || ledger.backlog() == 0).await;
         let charged = audit(place, ledger, |_, _| LIMIT).await;
         for id in done {
-            assert_eq!(charged.get(&("acme".into(), id.clone())), Some(&1), "{id} was told to be done");
+            assert_eq!(charged.get(&("acme".into(), id.clone())), Some(&1), "{id} was reported as done");
         }
         assert!(charged.values().all(|tokens| [0, 1].contains(tokens)));
         println!("{} done, {} charged", done.len(), charged.values().filter(|tokens| **tokens == 1).count());

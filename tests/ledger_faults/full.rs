@@ -6,7 +6,8 @@ use sqlx::{Executor, SqlitePool, sqlite::SqliteConnectOptions};
 use tokio::task::JoinSet;
 use tollgate::{Client, JobRun, Ledger, Reason};
 
-use super::place::{Directory, HUNG, PATIENT, Place, answered, audit, is_trouble, job, job_at_last, quotas, until};
+use super::place::{HUNG, PATIENT, Place, answered, audit, is_trouble, job, job_at_last, quotas, until};
+use crate::support::directory::Directory;
 
 /// Charges until the disk is full, settles the open reservations, and frees space.
 async fn full_disk_is_written_once_space_returns(

@@ -179,7 +179,7 @@ async fn messages(state: &State, mut from: OwnedReadHalf, mut to: OwnedWriteHalf
             Some(Fault::Lose) => {
                 let mut lost = [0; 1_024];
                 while let Ok(1..) = from.read(&mut lost).await {}
-                std::future::pending::<()>().await; // the server is not told that the client has gone
+                std::future::pending::<()>().await; // the server does not learn that the client is gone
             }
             Some(Fault::Keep) => {
                 state.released.notified().await;

@@ -11,6 +11,8 @@ use sqlx::{Connection, PgConnection, SqliteConnection, sqlite::SqliteConnectOpti
 use tokio::time::{sleep, timeout};
 use tollgate::{Client, JobRun, Ledger, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas, Reason, Refusal};
 
+use crate::support::directory::Directory;
+
 /// After this time a test counts as hung. It asserts no speed: only a hang takes this long.
 pub const HUNG: Duration = Duration::from_secs(300);
 
@@ -45,9 +47,8 @@ const ROWS: &str = "SELECT id, tenant_id, job_id, limit_id, entry, attempt, amou
 impl Place {
     /// Returns a new file and its directory, which is removed on drop.
     pub fn file() -> (Self, Directory) {
-        let directory = std::env::temp_dir().join(format!("tollgate-faults-{}", fastrand::u64(..)));
-        std::fs::create_dir(&directory).unwrap();
-        (Self::File(directory.join("quota.db")), Directory(directory))
+        let directory = Directory::new();
+        (Self::File(directory.0.join("quota.db")), directory)
     }
 
     pub fn parse(text: &str) -> Self {
@@ -113,16 +114,6 @@ impl Place {
         let Self::File(path) = self else { panic!("{self:?} is no file") };
         let options = SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(5));
         SqliteConnection::connect_with(&options).await.unwrap()
-    }
-}
-
-/// A directory that is removed on drop.
-#[derive(Debug)]
-pub struct Directory(pub PathBuf);
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -82,7 +82,7 @@ impl Program {
     /// Waits until the program has printed a number of answers.
     pub fn was_told(&self, answers: usize) {
         for _ in 0..answers {
-            self.told.recv_timeout(HUNG).expect("a program that is told something");
+            self.told.recv_timeout(HUNG).expect("an answer of the program");
         }
     }
 

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use tollgate::{
-    Admit, Dialect, FakeClock, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead,
-    refusal::Fields,
+    Admit, Client, Dialect, FakeClock, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Reason, Refusal,
+    RequestHead, refusal::Fields,
 };
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneService};
 
@@ -51,7 +51,7 @@ impl Fixed {
 impl Admit for Fixed {
     type Permit = Held;
 
-    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Held, Refusal>> {
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>, _: Option<&Client>) -> MaybeFuture<Result<Held, Refusal>> {
         let refusal = self.refusal.clone().map(|refusal| refusal.with_fields(Arc::clone(&self.fields)));
         MaybeFuture::Ready(refusal.map_or_else(|| Ok(Held(Arc::clone(self))), Err))
     }

@@ -110,7 +110,7 @@ async fn full_table_moves_no_known_client() {
     let passed = flood(0);
     let live = buckets.live_clients();
     assert!(live <= 4_000, "{live} clients in a table for 1,000");
-    assert_eq!(passed, live - 1 + 50, "the newcomers with a place, and a full overflow bucket");
+    assert_eq!(passed, live - 1 + 50, "the newcomers with a slot, and a full overflow bucket");
     assert_eq!(overflows.lines().len(), 50_000 - (live - 1));
     assert_eq!(buckets.peek(&victim).remaining, 5, "at 95 % it stays at 95 %");
     let late = buckets.check(&Client::named("late"), Cost::ONE).unwrap_err();

@@ -3,7 +3,7 @@
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use tollgate::{
-    Admit, CircuitBreakerLayer, Clock, Cost, Dialect, Digester, GateLayer, MaybeFuture, Period, Plan, Quota,
+    Admit, CircuitBreakerLayer, Client, Clock, Cost, Dialect, Digester, GateLayer, MaybeFuture, Period, Plan, Quota,
     QuotaLayer, Rate, Refusal, RequestHead, TokenBucketLayer, Trip, Unverified,
 };
 
@@ -98,7 +98,7 @@ pub struct AdmitAll;
 impl Admit for AdmitAll {
     type Permit = ();
 
-    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>, _: Option<&Client>) -> MaybeFuture<Result<(), Refusal>> {
         MaybeFuture::Ready(Ok(()))
     }
 }

@@ -1,8 +1,8 @@
 //! The server: its environment, routes and shutdown.
 
 mod admin;
-mod asked;
 mod jobs;
+mod parameters;
 mod problem;
 mod reports;
 
@@ -24,13 +24,13 @@ const GRACE: Duration = Duration::from_secs(10);
 
 /// Settings from the environment.
 pub(crate) struct Setup {
-    kept: Kept,
+    location: Location,
     limit: u64,
     admin_token: Option<String>,
 }
 
 /// Location of the ledger.
-enum Kept {
+enum Location {
     File(PathBuf),
     Postgres(String),
 }
@@ -45,39 +45,39 @@ struct Shop {
 
 impl Setup {
     pub(crate) fn from_env() -> Result<Self, String> {
-        let said = |name: &str| match std::env::var(name) {
+        let value = |name: &str| match std::env::var(name) {
             Ok(text) if text.is_empty() => Err(format!("{name} must not be empty: set it, or leave it out")),
             Ok(text) => Ok(Some(text)),
             Err(std::env::VarError::NotPresent) => Ok(None),
             Err(_) => Err(format!("{name} must be text")),
         };
-        let kept = match (said("DB")?, said("DATABASE_URL")?) {
-            (Some(_), Some(_)) => return Err("say DB for a file or DATABASE_URL for a server, not both".into()),
-            (None, Some(url)) => Kept::Postgres(url),
-            (file, None) => Kept::File(file.map_or_else(|| "billing.db".into(), PathBuf::from)),
+        let location = match (value("DB")?, value("DATABASE_URL")?) {
+            (Some(_), Some(_)) => return Err("set DB for a file or DATABASE_URL for a server, not both".into()),
+            (None, Some(url)) => Location::Postgres(url),
+            (file, None) => Location::File(file.map_or_else(|| "billing.db".into(), PathBuf::from)),
         };
-        let limit = match said("LIMIT")? {
-            Some(text) => asked::amount("LIMIT", &text)?,
+        let limit = match value("LIMIT")? {
+            Some(text) => parameters::amount("LIMIT", &text)?,
             None => 1_000,
         };
-        Ok(Self { kept, limit, admin_token: said("ADMIN_TOKEN")? })
+        Ok(Self { location, limit, admin_token: value("ADMIN_TOKEN")? })
     }
 
     pub(crate) async fn open(&self) -> Result<Ledger, Box<dyn Error>> {
-        match &self.kept {
-            Kept::File(path) => Ok(Ledger::sqlite(path).open().await?),
-            Kept::Postgres(url) => postgres(url).await,
+        match &self.location {
+            Location::File(path) => Ok(Ledger::sqlite(path).open().await?),
+            Location::Postgres(url) => postgres(url).await,
         }
     }
 
     /// Prints the most important settings.
     pub(crate) fn introduce(&self, address: SocketAddr) {
-        match &self.kept {
-            Kept::File(path) => {
+        match &self.location {
+            Location::File(path) => {
                 let path = path.canonicalize().unwrap_or_else(|_| path.clone());
                 println!("the ledger is the file {} (DB=... for another)", path.display());
             }
-            Kept::Postgres(_) => println!("the ledger is in the database of DATABASE_URL"),
+            Location::Postgres(_) => println!("the ledger is in the database of DATABASE_URL"),
         }
         println!("a tenant has {} units a day in UTC (LIMIT=... for more or less)", self.limit);
         match self.admin_token {

@@ -30,7 +30,7 @@ impl Problem {
     }
 
     /// An error of the request; nothing was done.
-    pub(super) fn unfit(detail: impl Into<String>) -> Self {
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 }

@@ -13,7 +13,7 @@ use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use tollgate::{Clock, Period, QuotaError, Window};
 
-use super::{DAILY, Shop, UNITS, asked::tenant, problem::Problem};
+use super::{DAILY, Shop, UNITS, parameters::tenant, problem::Problem};
 
 /// Price of a unit, in cents.
 const CENTS: u64 = 2;
@@ -42,7 +42,7 @@ pub(super) async fn usage(State(shop): State<Shop>, Path(name): Path<String>) ->
 pub(super) async fn ledger(State(shop): State<Shop>, Path(name): Path<String>) -> Result<Response, Problem> {
     tenant(&name)?;
     let mut entries = shop.ledger.entries(&name, SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + NEVER);
-    let first = entries.next().await?; // now it can still be said that the ledger is away
+    let first = entries.next().await?; // an unavailable ledger can still be reported here
     let rest = stream::try_unfold(entries, |mut entries| async {
         let entry = entries.next().await?;
         Ok::<_, QuotaError>(entry.map(|entry| (entry, entries)))

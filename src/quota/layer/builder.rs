@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     error::ConfigError,
-    gate::{ConfiguredLayer, gate_layer},
+    gate::{ConfiguredLayer, gate_layer, max_clients},
     head::RequestHead,
     identity::{Client, Identify, OnUnidentified, Tier},
     kind::Kind,
@@ -300,10 +300,7 @@ impl QuotaLayer {
     /// ```
     #[must_use]
     pub fn max_clients(self, clients: usize) -> Self {
-        if !(1..=u32::MAX as usize).contains(&clients) {
-            panic!("{}", ConfigError::new("max_clients", "be from 1 to 2^32 - 1", clients));
-        }
-        self.with(|config| config.max_clients = clients)
+        self.with(|config| config.max_clients = max_clients(clients))
     }
 
     /// Sets the longest time that a request may hold a concurrency slot; default 1 h.

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     error::ConfigError,
-    gate::{PolicyConfig, PolicyContext},
+    gate::{MAX_CLIENTS, PolicyConfig, PolicyContext},
     head::RequestHead,
     identity::{Client, Identify, OnUnidentified, PeerIp, Tier},
     kind::Kind,
@@ -149,9 +149,6 @@ pub enum OnExpiry {
 
 /// So many jobs of one client are remembered by default: their ids take 4 MB.
 const MAX_JOBS: usize = 1 << 16;
-
-/// So many clients have an account at once by default.
-const MAX_CLIENTS: usize = 1 << 20;
 
 impl QuotaConfig {
     pub(super) fn new(plan: Plan) -> Self {

@@ -2,7 +2,8 @@
 
 use proptest::prelude::*;
 
-use super::{trackers::now, *};
+use super::*;
+use crate::support::gate::now;
 
 /// A step between two charges.
 #[derive(Clone, Copy, Debug)]

@@ -38,27 +38,6 @@ fn reason<T: std::fmt::Debug>(ran: Result<JobRun<T>, Refusal>) -> Reason {
 }
 
 #[tokio::test]
-async fn finished_job_is_replayed_without_work_or_charge() {
-    let scene = two_at_a_time();
-    let polled = Cell::new(0);
-    let alice = alice();
-    let run = || scene.quotas.run_job(&alice, "order 17", ("queries", 20), Work(1, &polled));
-    assert_eq!(run().await.unwrap(), JobRun::Done("rows"));
-    for _ in 0..3 {
-        assert_eq!(run().await.unwrap(), JobRun::Replayed);
-    }
-    assert_eq!((polled.get(), used(&scene).await), (1, (20, 0)));
-}
-
-#[tokio::test]
-async fn job_is_replayed_with_no_quota_left() {
-    let scene = two_at_a_time();
-    scene.quotas.run_job(&alice(), "7", ("queries", 100), async {}).await.unwrap();
-    assert_eq!(scene.quotas.run_job(&alice(), "7", ("queries", 100), async {}).await.unwrap(), JobRun::Replayed);
-    assert_eq!(reason(scene.quotas.run_job(&alice(), "8", ("queries", 1), async {}).await), Reason::RateLimited);
-}
-
-#[tokio::test]
 async fn same_id_with_other_amounts_conflicts_in_any_order() {
     let scene = two_at_a_time();
     let alice = alice();
@@ -75,17 +54,6 @@ async fn same_id_with_other_amounts_conflicts_in_any_order() {
 }
 
 #[tokio::test]
-async fn running_job_is_refused_with_retry_after() {
-    let scene = two_at_a_time();
-    let alice = alice();
-    let mut first = pin!(scene.quotas.run_job(&alice, "7", ("queries", 5), std::future::pending::<()>()));
-    assert!(futures_util::poll!(&mut first).is_pending());
-    let refusal = scene.quotas.run_job(&alice, "7", ("queries", 5), async { panic!("polled") }).await.unwrap_err();
-    assert_eq!((refusal.reason(), refusal.retry_after_seconds()), (Reason::JobRunning, Some(1)));
-    assert_eq!(used(&scene).await, (5, 1));
-}
-
-#[tokio::test]
 async fn invalid_job_id_is_refused() {
     let scene = two_at_a_time();
     let (longest, longer) = ("x".repeat(255), "x".repeat(256));
@@ -94,17 +62,6 @@ async fn invalid_job_id_is_refused() {
     }
     scene.quotas.run_job(&alice(), &longest, ("queries", 1), async {}).await.unwrap();
     assert_eq!(used(&scene).await, (1, 0));
-}
-
-#[tokio::test]
-async fn refused_job_leaves_its_id_free() {
-    let scene = two_at_a_time();
-    scene.quotas.record(&alice(), ("queries", 100)).await.unwrap();
-    let alice = alice();
-    let run = || scene.quotas.run_job(&alice, "7", ("queries", 1), async {});
-    assert_eq!(reason(run().await), Reason::RateLimited);
-    scene.quotas.reset_all(&alice).await.unwrap();
-    assert_eq!(run().await.unwrap(), JobRun::Done(()));
 }
 
 #[tokio::test]
@@ -205,22 +162,4 @@ async fn job_is_forgotten_after_its_retention() {
     assert_eq!(run().await.unwrap(), JobRun::Replayed);
     scene.clock.advance(Duration::from_nanos(1));
     assert_eq!(run().await.unwrap(), JobRun::Done(()));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn concurrent_runs_of_one_job_do_it_once() {
-    for round in 0..50 {
-        let scene = Scene::new(queries(1_000));
-        let id = format!("job {round}");
-        let tasks = (0..20).map(|_| {
-            let (quotas, id) = (scene.quotas.clone(), id.clone());
-            tokio::spawn(async move {
-                let ran = quotas.run_job(&alice(), &id, ("queries", 10), tokio::task::yield_now()).await;
-                matches!(ran, Ok(JobRun::Done(())))
-            })
-        });
-        let done = futures_util::future::join_all(tasks).await;
-        assert_eq!(done.into_iter().filter(|done| *done.as_ref().unwrap()).count(), 1);
-        assert_eq!(scene.limit(&alice(), "queries_per_hour").await.used, 10);
-    }
 }

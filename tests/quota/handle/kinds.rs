@@ -30,17 +30,6 @@ fn limit_must_be_positive() {
 }
 
 #[tokio::test]
-async fn charge_past_a_limit_is_refused() {
-    let scene = Scene::new(queries(105));
-    scene.quotas.charge(&alice(), ("queries", 95)).await.unwrap();
-    let refusal = scene.quotas.charge(&alice(), ("queries", 11)).await.unwrap_err();
-    assert_eq!(violated(&refusal), (Kind::from("queries"), 95, 105));
-    scene.quotas.charge(&alice(), ("queries", 10)).await.unwrap();
-    assert!(scene.quotas.charge(&alice(), ("queries", 1)).await.is_err());
-    assert_eq!(scene.limit(&alice(), "queries_per_hour").await.used, 105);
-}
-
-#[tokio::test]
 async fn check_answers_like_a_charge_and_takes_nothing() {
     let scene = Scene::new(queries(10));
     for asked in [0, 1, 9, 10, 11, 1 << 53, u64::MAX] {
@@ -52,14 +41,7 @@ async fn check_answers_like_a_charge_and_takes_nothing() {
 }
 
 #[tokio::test]
-async fn kind_without_a_limit_is_free() {
-    let scene = Scene::new(queries(10));
-    scene.quotas.charge(&alice(), ("rows", u64::MAX)).await.unwrap();
-    scene.quotas.charge(&alice(), [("rows", 1), ("queries", 10)]).await.unwrap();
-}
-
-#[tokio::test]
-async fn usage_by_kind_by_client_and_of_all_clients() {
+async fn usage_reports_each_limit_of_a_kind() {
     let scene = Scene::new(Plan::standard());
     scene.quotas.charge(&alice(), ("queries", 450)).await.unwrap();
     let held = scene.quotas.reserve(&alice(), ("queries", 450)).await.unwrap();
@@ -73,27 +55,6 @@ async fn usage_by_kind_by_client_and_of_all_clients() {
     assert_eq!(usage.limits.len(), 5);
     held.commit(("queries", 1_350));
     assert!(scene.limit(&alice(), "queries_per_hour").await.is_exceeded());
-
-    for number in 0..250 {
-        scene.quotas.record(&Client::named(format!("client {number}")), ("queries", number + 1)).await.unwrap();
-    }
-    let (mut from, mut seen) = (None, Vec::new());
-    loop {
-        let page = scene.quotas.usage_page(from, 7).await.unwrap();
-        assert!(page.clients.len() <= 7);
-        seen.extend(
-            page.clients.iter().map(|(client, usage)| (name(client), usage.get("queries_per_day").unwrap().used)),
-        );
-        from = page.next;
-        if from.is_none() {
-            break;
-        }
-    }
-    seen.sort();
-    let mut all: Vec<_> = (0..250).map(|number| (format!("client {number}"), number + 1)).collect();
-    all.push(("alice".into(), 1_800));
-    all.sort();
-    assert_eq!(seen, all, "each client, once");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 mod amounts;
 mod clocks;
-mod crowds;
+mod eviction;
 mod exhaustion;
 mod explaining;
 mod jobs;

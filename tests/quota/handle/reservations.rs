@@ -1,6 +1,6 @@
 //! Reservations: pending amounts that are committed, rolled back or expire.
 
-use tollgate::{Amounts, CloseOutcome, OnExpiry, ReservationError, ReservationId};
+use tollgate::{CloseOutcome, ReservationError, ReservationId};
 
 use super::*;
 
@@ -9,51 +9,6 @@ const TTL: Duration = Duration::from_secs(300);
 async fn sums(scene: &Scene) -> (u64, u64, u64) {
     let hour = scene.limit(&alice(), "queries_per_hour").await;
     (hour.used, hour.reserved, hour.remaining)
-}
-
-#[tokio::test]
-async fn unused_part_of_a_reservation_is_released() {
-    let scene = Scene::new(queries(100));
-    let held = scene.quotas.reserve(&alice(), ("queries", 80)).await.unwrap();
-    assert_eq!(sums(&scene).await, (0, 80, 20));
-    assert!(scene.quotas.charge(&alice(), ("queries", 21)).await.is_err());
-    held.commit(("queries", 30));
-    assert_eq!(sums(&scene).await, (30, 0, 70));
-}
-
-#[tokio::test]
-async fn commit_above_the_estimate_is_charged_in_full() {
-    let scene = Scene::new(queries(100));
-    scene.quotas.reserve(&alice(), ("queries", 80)).await.unwrap().commit(("queries", 130));
-    assert_eq!(sums(&scene).await, (130, 0, 0));
-    assert!(scene.quotas.check(&alice(), ("queries", 0)).await.is_err());
-}
-
-#[tokio::test]
-async fn unnamed_kind_is_committed_as_estimated() {
-    let plan = queries(100).limit(Quota::units("rows", 100).per(Period::hour()));
-    let scene = Scene::new(plan);
-    let held = scene.quotas.reserve(&alice(), [("queries", 1), ("rows", 50)]).await.unwrap();
-    held.commit(("rows", 7));
-    let usage = scene.quotas.usage(&alice()).await.unwrap();
-    assert_eq!((usage.limits[0].used, usage.limits[1].used), (1, 7));
-}
-
-#[tokio::test]
-async fn commit_and_roll_back_by_id_apply_once() {
-    let scene = Scene::new(queries(100));
-    let quotas = &scene.quotas;
-    let id = quotas.reserve(&alice(), ("queries", 10)).await.unwrap().detach();
-    assert_eq!(quotas.commit(&id, ("queries", 4)).await, Ok(CloseOutcome::Closed));
-    assert_eq!(quotas.commit(&id, ("queries", 4)).await, Ok(CloseOutcome::AlreadyClosed));
-    assert_eq!(quotas.roll_back(&id).await, Err(ReservationError::Committed));
-    assert_eq!(sums(&scene).await, (4, 0, 96));
-
-    let id = quotas.reserve(&alice(), ("queries", 10)).await.unwrap().detach();
-    assert_eq!(quotas.roll_back(&id).await, Ok(CloseOutcome::Closed));
-    assert_eq!(quotas.roll_back(&id).await, Ok(CloseOutcome::AlreadyClosed));
-    assert_eq!(quotas.commit(&id, Amounts::new()).await, Err(ReservationError::RolledBack));
-    assert_eq!(sums(&scene).await, (4, 0, 96));
 }
 
 #[tokio::test]
@@ -82,27 +37,6 @@ async fn expired_reservation_is_released_once() {
 }
 
 #[tokio::test]
-async fn roll_back_after_expiry_changes_nothing() {
-    let scene = Scene::of(QuotaLayer::new(queries(100)).reservations_last(TTL));
-    let id = scene.quotas.reserve(&alice(), ("queries", 60)).await.unwrap().detach();
-    scene.clock.advance(TTL);
-    scene.quotas.charge(&alice(), ("queries", 100)).await.unwrap();
-    assert_eq!(scene.quotas.roll_back(&id).await, Ok(CloseOutcome::Expired));
-    assert_eq!(sums(&scene).await, (100, 0, 0));
-}
-
-#[tokio::test]
-async fn commit_after_expiry_is_a_record() {
-    let scene = Scene::of(QuotaLayer::new(queries(100)).reservations_last(TTL));
-    let id = scene.quotas.reserve(&alice(), ("queries", 60)).await.unwrap().detach();
-    scene.clock.advance(TTL);
-    scene.quotas.charge(&alice(), ("queries", 100)).await.unwrap();
-    assert_eq!(scene.quotas.commit(&id, ("queries", 25)).await, Ok(CloseOutcome::Expired));
-    assert_eq!(sums(&scene).await, (125, 0, 0), "the work was done");
-    assert_eq!(scene.quotas.commit(&id, ("queries", 25)).await, Ok(CloseOutcome::AlreadyClosed));
-}
-
-#[tokio::test]
 async fn commit_after_midnight_counts_for_the_day_before() {
     let plan = Plan::new("daily").limit(Quota::units("queries", 100).per(Period::day()));
     let scene = Scene::of(QuotaLayer::new(plan).reservations_last(TTL));
@@ -121,31 +55,10 @@ async fn commit_after_midnight_counts_for_the_day_before() {
 }
 
 #[tokio::test]
-async fn expiry_charges_the_estimate_when_configured() {
-    let layer = QuotaLayer::new(queries(100)).reservations_last(TTL).on_expiry(OnExpiry::ChargeEstimate);
-    let scene = Scene::of(layer);
-    let id = scene.quotas.reserve(&alice(), ("queries", 60)).await.unwrap().detach();
-    scene.clock.advance(TTL);
-    assert_eq!(sums(&scene).await, (60, 0, 40));
-    assert_eq!(scene.quotas.commit(&id, ("queries", 45)).await, Ok(CloseOutcome::Expired));
-    assert_eq!(sums(&scene).await, (45, 0, 55), "its owner was only late");
-}
-
-#[tokio::test]
 async fn long_ended_reservation_is_unknown() {
     let scene = Scene::of(QuotaLayer::new(queries(100)).reservations_last(TTL));
     let id = scene.quotas.reserve(&alice(), ("queries", 60)).await.unwrap().detach();
     scene.clock.advance(TTL * 10);
     assert_eq!(scene.quotas.commit(&id, ("queries", 60)).await, Err(ReservationError::Unknown));
-    assert_eq!(sums(&scene).await, (0, 0, 100));
-}
-
-#[tokio::test]
-async fn reset_drops_reservations_from_before() {
-    let scene = Scene::new(queries(100));
-    let held = scene.quotas.reserve(&alice(), ("queries", 60)).await.unwrap();
-    scene.quotas.reset_all(&alice()).await.unwrap();
-    assert_eq!(sums(&scene).await, (0, 0, 100));
-    held.commit(("queries", 60));
     assert_eq!(sums(&scene).await, (0, 0, 100));
 }

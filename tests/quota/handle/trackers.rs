@@ -1,6 +1,7 @@
 //! A tracker of scans with a concurrency limit and a daily byte budget.
 
 use super::*;
+use crate::support::gate::now;
 
 const DAILY: u64 = 53_687_091_200;
 
@@ -44,35 +45,6 @@ async fn sixth_slot_is_refused_until_one_returns() {
     assert!(task.await.unwrap_err().is_cancelled());
     drop(held);
     assert_eq!(scene.limit(&alice, "concurrent_scans").await.used, 0);
-}
-
-#[tokio::test]
-async fn exhausted_daily_bytes_refuse_before_work_starts() {
-    let scene = scans();
-    scene.quotas.check(&alice(), ("bytes_scanned", 0)).await.unwrap();
-    scene.quotas.record(&alice(), ("bytes_scanned", DAILY - 1)).await.unwrap();
-    scene.quotas.check(&alice(), ("bytes_scanned", 0)).await.unwrap();
-    scene.quotas.record(&alice(), ("bytes_scanned", 1)).await.unwrap();
-    let refusal = scene.quotas.check(&alice(), ("bytes_scanned", 0)).await.unwrap_err();
-    assert_eq!(violated(&refusal), (Kind::from("bytes_scanned"), DAILY, DAILY));
-    assert!(scene.quotas.reserve(&alice(), [("bytes_scanned", 0), ("concurrent_requests", 1)]).await.is_err());
-}
-
-#[tokio::test]
-async fn record_past_the_limit_refuses_the_next() {
-    let scene = scans();
-    scene.quotas.record(&alice(), ("bytes_scanned", DAILY - 10)).await.unwrap();
-    scene.quotas.check(&alice(), ("bytes_scanned", 0)).await.unwrap();
-    scene.quotas.record(&alice(), ("bytes_scanned", 1_000)).await.unwrap();
-    assert_eq!(scene.limit(&alice(), "daily_bytes").await.used, DAILY + 990);
-    assert!(scene.quotas.check(&alice(), ("bytes_scanned", 0)).await.is_err());
-}
-
-#[tokio::test]
-async fn record_of_zero_changes_nothing() {
-    let scene = scans();
-    scene.quotas.record(&alice(), ("bytes_scanned", 0)).await.unwrap();
-    assert_eq!(scene.limit(&alice(), "daily_bytes").await.used, 0);
 }
 
 #[tokio::test]
@@ -126,13 +98,4 @@ async fn usage_reports_bytes_of_the_day() {
     let today = scene.limit(&alice(), "daily_bytes").await;
     assert_eq!((today.used, today.remaining, today.limit), (123, DAILY - 123, DAILY));
     assert_eq!(today.resets_at, Some(scene.wall() + DAY));
-}
-
-/// Polls a future once: in memory each answer is ready.
-pub(super) fn now<F: Future>(future: F) -> F::Output {
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    match std::pin::pin!(future).poll(&mut context) {
-        std::task::Poll::Ready(answer) => answer,
-        std::task::Poll::Pending => panic!("nothing here waits"),
-    }
 }

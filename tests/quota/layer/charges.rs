@@ -34,7 +34,7 @@ async fn served_request_stays_charged_however_it_ends() {
         let mut gone = Box::pin(scene.service().oneshot(by("alice", "/never")));
         assert!(futures_util::poll!(&mut gone).is_pending());
         drop(gone);
-        assert_eq!(books(&scene).await, [5, 0, 4, 0], "five requests, four bytes of body, no place");
+        assert_eq!(books(&scene).await, [5, 0, 4, 0], "five requests, four bytes of body, no slot");
     }
 }
 
@@ -310,7 +310,7 @@ async fn future_dropped_at_any_poll_leaks_nothing() {
 async fn request_dropped_before_readiness_is_free() {
     let scene = scene(|layer| layer.cost("tokens", |_| Some(7)));
     let mut service = scene.layer.layer(crate::support::gate::Strict::default());
-    let mut gone = Box::pin(service.call(by("alice", "/"))); // without having asked if it is ready
+    let mut gone = Box::pin(service.call(by("alice", "/"))); // without poll_ready
     assert!(futures_util::poll!(&mut gone).is_pending());
     assert_eq!(scene.used("concurrent_requests").await, 1);
     drop(gone);

@@ -47,7 +47,7 @@ async fn stalled_reader_loses_its_slot_and_frees_it_once() {
     assert_eq!(next.status(), 200);
     assert_eq!(scene.log.lines(), ["reclaimed"]);
     drop(stuck);
-    assert_eq!(scene.get("/").await.status, 429, "the place is the next one's");
+    assert_eq!(scene.get("/").await.status, 429, "the slot is the next request's");
     drop(next);
     assert_eq!(scene.get("/").await.status, 200);
 }

@@ -250,7 +250,7 @@ async fn shadow_admits_and_emits_the_refusal() {
     let heard = log.clone();
     let scene = Scene::new(hourly(1), |layer| {
         layer.shadow().observe(move |event: &Event<'_>| {
-            if let Event::Refused { refusal, shadow: true } = event {
+            if let Event::Refused { refusal, shadow: true, .. } = event {
                 heard.push(refusal.violations()[0].name.to_string());
             }
         })

@@ -21,9 +21,9 @@ async fn sixth_request_in_flight_is_refused_at_once() {
     }
     let sixth = scene.get("/").await;
     assert_eq!((sixth.status, scene.served()), (429, 5));
-    assert_eq!(scene.ask(by("bob", "/")).await.status, 200, "another client has places of its own");
+    assert_eq!(scene.ask(by("bob", "/")).await.status, 200, "another client has slots of its own");
     held.pop();
-    assert_eq!(scene.get("/").await.status, 200, "one has come back");
+    assert_eq!(scene.get("/").await.status, 200, "one slot is free again");
 }
 
 #[tokio::test]

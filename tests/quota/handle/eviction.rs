@@ -9,7 +9,7 @@ async fn idle_clients_are_evicted_without_requests() {
         quotas.charge(&Client::named(format!("client {number}")), ("queries", 1)).await.unwrap();
     }
     assert_eq!(quotas.live_clients(), 5_000);
-    tokio::time::sleep(HOUR + Duration::from_secs(61)).await; // in no time: the clock is paused
+    tokio::time::sleep(HOUR + Duration::from_secs(61)).await; // the clock is paused, so no time passes
     assert_eq!(quotas.live_clients(), 0);
 }
 
