@@ -31,7 +31,8 @@ impl ResultClassifier {
     #[inline]
     pub(crate) fn judge(&self, outcome: &CallOutcome<'_>) -> Verdict {
         match &self.custom {
-            // A permit also judges while it is dropped. There a panic would lose the result, and a probe's slot with it.
+            // A permit also judges while it is dropped. There a panic would lose the result, and a probe's slot with
+            // it.
             Some(custom) => catch_unwind(AssertUnwindSafe(|| custom.classify(outcome))).unwrap_or(Verdict::Failure),
             None => self.default.classify(outcome),
         }

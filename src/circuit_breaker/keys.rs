@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn concurrent_evictions_keep_queue_and_map_equal_within_the_bound() {
+    fn concurrent_evictions_keep_queue_and_map_equal() {
         let keys = keys(8);
         of_threads(|thread| {
             let mut random = fastrand::Rng::with_seed(thread as u64);

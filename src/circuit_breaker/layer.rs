@@ -112,8 +112,8 @@ impl CircuitBreakerLayer {
         Ok(Self(ConfiguredLayer::new(config, "circuit_breaker")))
     }
 
-    /// Sets the time from opening to the first probe; default 10 s, the time of a restart. Jitter adds at most a fifth, so
-    /// that a fleet does not probe at one moment.
+    /// Sets the time from opening to the first probe; default 10 s, the time of a restart. Jitter adds at most a fifth,
+    /// so that a fleet does not probe at one moment.
     ///
     /// # Panics
     /// If `time` is zero.
@@ -122,8 +122,8 @@ impl CircuitBreakerLayer {
         self.with(|config| config.recovery_timeout = positive("recovery_timeout", time, "0s"))
     }
 
-    /// Sets the cap of the open time, which doubles with each failed probe; default 60 s, or the recovery time-out if that
-    /// is longer. A service that has recovered should not wait longer than a minute for its next probe.
+    /// Sets the cap of the open time, which doubles with each failed probe; default 60 s, or the recovery time-out if
+    /// that is longer. A service that has recovered should not wait longer than a minute for its next probe.
     ///
     /// # Panics
     /// If `time` is zero; if it is below the recovery time-out, once the layer is used.
@@ -132,8 +132,8 @@ impl CircuitBreakerLayer {
         self.with(|config| config.max_open = Some(positive("max_open", time, "0s")))
     }
 
-    /// Sets the number of probes that may be under way at once in a half-open circuit; default 1, so that a service that
-    /// has just started is not overloaded.
+    /// Sets the number of probes that may be under way at once in a half-open circuit; default 1, so that a service
+    /// that has just started is not overloaded.
     ///
     /// # Panics
     /// If `probes` is 0.
@@ -152,8 +152,8 @@ impl CircuitBreakerLayer {
         self.with(|config| config.close_after = Some(positive("close_after", successes, "0")))
     }
 
-    /// Sets the time after which a probe without an answer loses its slot to the next, so that a lost probe does not block
-    /// recovery for ever; default 30 s, or [`slow_after`](Trip::slow_after) if that is longer, up to 10 minutes.
+    /// Sets the time after which a probe without an answer loses its slot to the next, so that a lost probe does not
+    /// block recovery for ever; default 30 s, or [`slow_after`](Trip::slow_after) if that is longer, up to 10 minutes.
     ///
     /// A later answer changes nothing. If this time is shorter than good answers take, a busy service stays half-open.
     ///
@@ -182,8 +182,8 @@ impl CircuitBreakerLayer {
     /// Opens at once when a failed response has `Retry-After`, for at least that time and at most 60 s. Off by default,
     /// because it lets one answer decide for all callers.
     ///
-    /// A date counts from the response's own `Date` and is ignored without one. A wait of 0, a date that has passed and a
-    /// malformed value are ignored too: the response is a failure like any other.
+    /// A date counts from the response's own `Date` and is ignored without one. A wait of 0, a date that has passed and
+    /// a malformed value are ignored too: the response is a failure like any other.
     #[must_use]
     pub fn honor_retry_after(self) -> Self {
         self.with(|config| config.classifier.honor_retry_after = true)
@@ -210,7 +210,8 @@ impl CircuitBreakerLayer {
     ///
     /// ```
     /// # use tollgate::{CircuitBreakerLayer, Digester, RequestHead, Trip};
-    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).per_key(|request: &RequestHead<'_>, digester: &Digester| {
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3));
+    /// let layer = layer.per_key(|request: &RequestHead<'_>, digester: &Digester| {
     ///     let tenant = request.headers.get("x-tenant")?;
     ///     Some(digester.digest("tenant", [tenant.as_bytes()]))
     /// });
@@ -229,8 +230,8 @@ impl CircuitBreakerLayer {
         })
     }
 
-    /// Returns the key of a host, with its port if it has one, as [`per_host`](Self::per_host) makes it; `None` for a text
-    /// that is too long for a host.
+    /// Returns the key of a host, with its port if it has one, as [`per_host`](Self::per_host) makes it; `None` for a
+    /// text that is too long for a host.
     ///
     /// ```
     /// use tollgate::CircuitBreakerLayer;
@@ -298,7 +299,8 @@ impl PolicyConfig for CircuitBreakerConfig {
             classifier: self.classifier.clone(),
         });
         let keys = self.key.is_some().then(|| Arc::new(Keys::new(Arc::clone(&config), self.max_keys)));
-        // One stripe for each thread that can run in parallel. At most 16, because a reader of a time window visits each.
+        // One stripe for each thread that can run in parallel. At most 16, because a reader of a time window visits
+        // each.
         let stripes = thread::available_parallelism().map_or(1, |threads| threads.get().next_power_of_two()).min(16);
         let breaker = CircuitBreaker { circuit: Circuit::new(config, stripes, None), keys };
         Arc::new(CircuitBreakerPolicy { breaker, key: self.key.clone() })

@@ -51,9 +51,9 @@
 //! head is a success, and completes a probe at once. A gRPC call is judged at its trailers. A body that fails after a
 //! good head is a failure too.
 //!
-//! A refusal by a layer further in is not a result. A call that is dropped before its head is none either, unless it has
-//! lasted for [`slow_after`](crate::circuit_breaker::trip::Trip::slow_after). A service that hangs thus opens the circuit
-//! even if every caller gives up.
+//! A refusal by a layer further in is not a result. A call that is dropped before its head is none either, unless it
+//! has lasted for [`slow_after`](crate::Trip::slow_after). A service that hangs thus opens the
+//! circuit even if every caller gives up.
 //!
 //! # Half-open
 //! When the open time is over, the next call is a probe. At most [`probes`](crate::CircuitBreakerLayer::probes) are
@@ -61,7 +61,7 @@
 //! [`probe_timeout`](crate::CircuitBreakerLayer::probe_timeout).
 //!
 //! One failure opens the circuit again, for longer. So does a slow answer if the circuit has a
-//! [`slow_rate`](crate::circuit_breaker::trip::Trip::slow_rate). A gRPC stream that delivers and then pauses until its
+//! [`slow_rate`](crate::Trip::slow_rate). A gRPC stream that delivers and then pauses until its
 //! time-out counts as a success, unless it was slow.
 //!
 //! # Services that are not ready

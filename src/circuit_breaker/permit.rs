@@ -72,7 +72,7 @@ impl CircuitBreakerPermit {
             self.judged = Judged::Success;
             self.ticket.report(Verdict::Success, slow, now);
         } else if !(config.trip.has_slow_rate() && (slow || to_end)) {
-            // If the stream pauses from here on, it counts as answered. Not if it was slow, or if only its end tells.
+            // If the stream pauses from here on, it counts as answered. Not if it was slow, or if only its end decides.
             probe.renew(now);
         }
     }

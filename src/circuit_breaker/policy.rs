@@ -56,8 +56,8 @@ impl Admit for CircuitBreakerPolicy {
 
     #[inline]
     fn shut(&self) -> bool {
-        // Also while a probe is due or under way: a probe waits for readiness on its own lease, and no other call should
-        // wait. With keys, the circuit is known only with the request.
+        // Also while a probe is due or under way: a probe waits for readiness on its own lease, and no other call
+        // should wait. With keys, the circuit is known only with the request.
         self.key.is_none() && self.breaker.circuit.is_shut()
     }
 

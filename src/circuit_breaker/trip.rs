@@ -8,8 +8,8 @@ use crate::error::ConfigError;
 /// Rules by which a circuit opens, and the window that they judge. [`or`](Self::or) joins rules.
 ///
 /// Rates are taken over one sliding window: the last 100 calls, unless [`over_calls`](Self::over_calls) or
-/// [`over_time`](Self::over_time) sets another. They are judged only once the window holds 20 calls, because half of two
-/// calls is no evidence. They are judged at each failed or slow call, so a success never opens a circuit.
+/// [`over_time`](Self::over_time) sets another. They are judged only once the window holds 20 calls, because half of
+/// two calls is no evidence. They are judged at each failed or slow call, so a success never opens a circuit.
 ///
 /// Values are checked when the layer is built, by
 /// [`CircuitBreakerLayer::try_new`](crate::CircuitBreakerLayer::try_new) and its panicking twin.
@@ -92,8 +92,8 @@ impl Trip {
 
     /// Opens when either rule holds.
     ///
-    /// There is one window and one `slow_after`: a value that only one side sets holds for both. A layer cannot be built
-    /// from two values for one setting.
+    /// There is one window and one `slow_after`: a value that only one side sets holds for both. A layer cannot be
+    /// built from two values for one setting.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         let mut clash = self.clash.or(other.clash);
@@ -165,7 +165,8 @@ impl Trip {
         self.slow.is_some()
     }
 
-    /// Returns the cause for which a circuit opens that has these counts and consecutive failures; `None` if it stays closed.
+    /// Returns the cause for which a circuit opens that has these counts and consecutive failures; `None` if it stays
+    /// closed.
     pub(crate) fn judge(&self, tally: Tally, consecutive: u32) -> Option<&'static str> {
         if self.consecutive.is_some_and(|limit| consecutive >= limit) {
             return Some("consecutive_failures");

@@ -1,4 +1,5 @@
-//! Loom models of two or three threads, in every interleaving: `RUSTFLAGS="--cfg tollgate_loom" cargo test --release --lib loom_`.
+//! Loom models of two or three threads, in every interleaving:
+//! `RUSTFLAGS="--cfg tollgate_loom" cargo test --release --lib loom_`.
 
 use std::{sync::Arc, time::Duration};
 

@@ -8,8 +8,8 @@ use crate::time::{Moment, nanos};
 /// Tenths of a window: the current one and the nine before it.
 const TENTHS: usize = 10;
 
-/// Results of the last span of time. A tenth leaves as a whole when its time is over. Sums are stored, so that each step
-/// is O(1).
+/// Results of the last span of time. A tenth leaves as a whole when its time is over. Sums are stored, so that each
+/// step is O(1).
 #[derive(Clone)]
 pub(crate) struct TimeWindow {
     /// Nanoseconds of a tenth.

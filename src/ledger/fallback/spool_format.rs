@@ -362,7 +362,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
         #[test]
-        fn what_was_written_is_read_again_and_cut_anywhere_all_that_is_whole(commands in proptest::collection::vec(commands(), 0..4)) {
+        fn records_survive_a_round_trip_and_a_cut_at_any_byte(commands in proptest::collection::vec(commands(), 0..4)) {
             let (file, ends) = file(&commands);
             for cut in 0..=file.len() {
                 let whole = ends.iter().filter(|end| **end <= cut).count().saturating_sub(1);

@@ -32,7 +32,7 @@ pub(crate) fn billed<'a, T: Copy>(rows: impl IntoIterator<Item = (T, &'a Row)>) 
     use EntryKind::{Adjust, Charge, Commit, Expire, Grant, Record, Reserve, Reset, Void};
 
     // Items with the entry and part of their rows; those that a void has taken back have none.
-    let mut items: Vec<(Option<(EntryKind, u32)>, BilledItem<T>)> = Vec::new();
+    let mut items: Vec<(Option<_>, BilledItem<T>)> = Vec::new();
     let mut voided = 0; // number of leading items that a void has taken back
     for (at, row) in rows.into_iter().filter(|(_, row)| !row.limit.is_empty() || row.entry == Void) {
         match row.entry {

@@ -112,12 +112,8 @@ impl<'a> JobRows<'a> {
                 None => sums.push((kind, amount)),
             }
         }
-        let mut amounts = Amounts::new();
-        for (kind, sum) in sums {
-            if let Ok(kind) = Kind::try_units(&kind) {
-                amounts.set(&kind, u64::try_from(sum).unwrap_or(0));
-            }
-        }
-        amounts
+        let amount =
+            |(kind, sum): (Arc<str>, i64)| Some((Kind::try_units(&kind).ok()?, u64::try_from(sum).unwrap_or(0)));
+        sums.into_iter().filter_map(amount).collect()
     }
 }

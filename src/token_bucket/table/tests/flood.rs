@@ -207,7 +207,7 @@ fn a_place_is_free_from_the_moment_on_at_which_its_entry_ends() {
 }
 
 #[test]
-fn a_newcomer_finds_the_places_of_those_who_are_gone_before_its_shard_grows() {
+fn newcomer_reuses_expired_slots_before_its_shard_grows() {
     let table = Table::of_shards(100, 1);
     let write = |number, now, end| table.update(key(number), at(now), |_| (Some(until(end)), ())).unwrap();
     (0..6).for_each(|number| write(number, 1, 10));

@@ -76,7 +76,7 @@ fn loom_two_updates_of_one_key_follow_each_other() {
 }
 
 #[test]
-fn loom_a_sweep_takes_nothing_that_lives_and_nothing_that_is_renewed() {
+fn loom_sweep_removes_no_live_or_renewed_entry() {
     model(|| {
         let table = Arc::new(Table::of_shards(10, 1));
         write(&table, 1, 1, 100).unwrap();
