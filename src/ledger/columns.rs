@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use super::Failure;
+use super::DbError;
 
 /// The one instant that is not a time: the end of what never ends, or not before the year 2554.
 const NEVER: u64 = u64::MAX;
@@ -11,9 +11,9 @@ const NEVER: u64 = u64::MAX;
 const LAST: u64 = NEVER / 1_000;
 
 /// An instant that tells periods apart, in microseconds; one between two microseconds would make two periods one.
-pub(super) fn instant(nanos: u64) -> Result<i64, Failure> {
+pub(super) fn instant(nanos: u64) -> Result<i64, DbError> {
     if until(nanos) != i64::MAX && !nanos.is_multiple_of(1_000) {
-        return Err(Failure::Rejected(format!(
+        return Err(DbError::Rejected(format!(
             "a period must begin and end at whole microseconds, got {nanos} ns since 1970"
         )));
     }
@@ -42,23 +42,23 @@ pub(super) fn time(micros: i64) -> u64 {
 
 /// What the database's clock says, or a column that only this clock fills, in nanoseconds. A clock outside the range is
 /// refused, for everything else is decided by it.
-pub(super) fn nanos(micros: i64) -> Result<u64, Failure> {
+pub(super) fn nanos(micros: i64) -> Result<u64, DbError> {
     if micros < 0 || (micros != i64::MAX && time(micros) == NEVER) {
         let reason = format!("clock of the database must lie between 1970 and 2554, got {micros} us since 1970");
-        return Err(Failure::Refused(reason));
+        return Err(DbError::Refused(reason));
     }
     Ok(time(micros))
 }
 
 /// An amount or an id, which a column holds up to 2^63 - 1.
-pub(super) fn number(value: u64) -> Result<i64, Failure> {
+pub(super) fn number(value: u64) -> Result<i64, DbError> {
     i64::try_from(value)
-        .map_err(|_| Failure::Rejected(format!("numbers in the ledger must be at most 2^63 - 1, got {value}")))
+        .map_err(|_| DbError::Rejected(format!("numbers in the ledger must be at most 2^63 - 1, got {value}")))
 }
 
 /// What a column of numbers says that are never negative.
-pub(super) fn natural<T: TryFrom<i64>>(value: i64) -> Result<T, Failure> {
-    T::try_from(value).map_err(|_| Failure::Rejected(format!("a count in the ledger is out of its range: {value}")))
+pub(super) fn natural<T: TryFrom<i64>>(value: i64) -> Result<T, DbError> {
+    T::try_from(value).map_err(|_| DbError::Rejected(format!("a count in the ledger is out of its range: {value}")))
 }
 
 /// Text as it is kept. PostgreSQL keeps no NUL, and one strange name must not fail a batch: NUL is written as two

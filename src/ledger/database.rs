@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc};
 
-use super::writer::{Hold, Loaded, Reads, Row, Stored, Writes};
+use super::writer::{Loaded, Reads, ReservationRow, Row, Stored, Writes};
 
 /// A database in which a ledger is kept.
 pub(crate) trait Database: Send + Sync + 'static {
@@ -10,19 +10,19 @@ pub(crate) trait Database: Send + Sync + 'static {
     type Session: Session;
 
     /// A connection of its own, checked: what would lose acknowledged rows is refused in words.
-    fn connect(&self) -> impl Future<Output = Result<Self::Session, Failure>> + Send;
+    fn connect(&self) -> impl Future<Output = Result<Self::Session, DbError>> + Send;
 
     /// An account, and the time, read without a lock. `counts` are those of periods that are not over.
-    fn account(&self, tenant: &str) -> impl Future<Output = Result<(u64, Stored), Failure>> + Send;
+    fn account(&self, tenant: &str) -> impl Future<Output = Result<(u64, Stored), DbError>> + Send;
 
     /// The names of accounts after one of them, in the order of their names.
-    fn tenants(&self, after: Option<&str>, most: usize) -> impl Future<Output = Result<Vec<Arc<str>>, Failure>> + Send;
+    fn tenants(&self, after: Option<&str>, most: usize) -> impl Future<Output = Result<Vec<Arc<str>>, DbError>> + Send;
 
     /// All rows of a job.
-    fn job(&self, tenant: &str, job: &str) -> impl Future<Output = Result<Vec<Row>, Failure>> + Send;
+    fn job(&self, tenant: &str, job: &str) -> impl Future<Output = Result<Vec<Row>, DbError>> + Send;
 
     /// Reservations whose time has run out, the earliest first, without the first `skip` of them.
-    fn due(&self, most: usize, skip: usize) -> impl Future<Output = Result<Vec<Hold>, Failure>> + Send;
+    fn due(&self, most: usize, skip: usize) -> impl Future<Output = Result<Vec<ReservationRow>, DbError>> + Send;
 
     /// Nobody asks it anything more: it closes the connections that are its own.
     fn close(&self) -> impl Future<Output = ()> + Send {
@@ -41,31 +41,31 @@ pub(crate) trait Audited: Database {
         until: u64,
         after: i64,
         most: usize,
-    ) -> impl Future<Output = Result<Vec<(i64, u64, Row)>, Failure>> + Send;
+    ) -> impl Future<Output = Result<Vec<(i64, u64, Row)>, DbError>> + Send;
 
     /// Sums what the rows of a tenant that were written from `from` on and before `until` bill, kind by kind, by the rule of
     /// [`billed`](crate::rule::ledger::billed).
-    fn sums(&self, tenant: &str, from: u64, until: u64) -> impl Future<Output = Result<Vec<Sum>, Failure>> + Send;
+    fn sums(&self, tenant: &str, from: u64, until: u64) -> impl Future<Output = Result<Vec<Sum>, DbError>> + Send;
 
     /// What was used at a time, of each period that was under way: the sum of what had been written by then.
-    fn past(&self, tenant: &str, at: u64) -> impl Future<Output = Result<Vec<Past>, Failure>> + Send;
+    fn past(&self, tenant: &str, at: u64) -> impl Future<Output = Result<Vec<Past>, DbError>> + Send;
 
     /// Counts that are not the sum of their rows, and how many were compared.
-    fn drifts(&self, most: usize) -> impl Future<Output = Result<(u64, Vec<CounterMismatch>), Failure>> + Send;
+    fn drifts(&self, most: usize) -> impl Future<Output = Result<(u64, Vec<CounterMismatch>), DbError>> + Send;
 
     /// Says that rows of before `before` may be archived, from now on and for everybody who writes; gives the latest time
     /// of which that was said.
-    fn seal(&self, before: u64) -> impl Future<Output = Result<u64, Failure>> + Send;
+    fn seal(&self, before: u64) -> impl Future<Output = Result<u64, DbError>> + Send;
 
     /// The latest time before which rows may be archived; 0 where none may.
-    fn sealed(&self) -> impl Future<Output = Result<u64, Failure>> + Send;
+    fn sealed(&self) -> impl Future<Output = Result<u64, DbError>> + Send;
 
     /// Replaces the rows of a tenant's periods that ended before a time, in which nothing is open and nothing was written
     /// since, by one for each; says how many rows went.
-    fn archive(&self, tenant: &str, before: u64, order: u128) -> impl Future<Output = Result<u64, Failure>> + Send;
+    fn archive(&self, tenant: &str, before: u64, command: u128) -> impl Future<Output = Result<u64, DbError>> + Send;
 
     /// Writes into the counts of a tenant what their rows come to, under its lock; says how many were wrong.
-    fn repair(&self, tenant: &str) -> impl Future<Output = Result<u64, Failure>> + Send;
+    fn repair(&self, tenant: &str) -> impl Future<Output = Result<u64, DbError>> + Send;
 }
 
 /// What rows come to.
@@ -102,16 +102,16 @@ pub(crate) struct CounterMismatch {
 /// One connection, on which transactions follow one another. It is dropped once it has failed.
 pub(crate) trait Session: Send + 'static {
     /// Begins a transaction, locks the accounts in the order of their names (missing ones are made), and reads.
-    fn begin(&mut self, reads: &Reads) -> impl Future<Output = Result<Loaded, Failure>> + Send;
+    fn begin(&mut self, reads: &Reads) -> impl Future<Output = Result<Loaded, DbError>> + Send;
 
     /// Writes within the transaction; `now` is what [`begin`](Self::begin) read.
-    fn write(&mut self, writes: &Writes, now: u64) -> impl Future<Output = Result<(), Failure>> + Send;
+    fn write(&mut self, writes: &Writes, now: u64) -> impl Future<Output = Result<(), DbError>> + Send;
 
-    /// Ends the transaction. [`Failure::Lost`] here means that nobody knows how it ended.
-    fn commit(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Ends the transaction. [`DbError::Lost`] here means that nobody knows how it ended.
+    fn commit(&mut self) -> impl Future<Output = Result<(), DbError>> + Send;
 
     /// Rolls the transaction back. Does nothing where a failed step has ended it: its failure is no second one.
-    fn roll_back(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
+    fn roll_back(&mut self) -> impl Future<Output = Result<(), DbError>> + Send;
 
     /// Ends the connection, and waits for its end.
     fn close(self) -> impl Future<Output = ()> + Send
@@ -122,9 +122,9 @@ pub(crate) trait Session: Send + 'static {
     }
 }
 
-/// Why a step of a transaction came to nothing.
+/// Failure of a step of a transaction, classified by what the caller can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub(crate) enum DbError {
     /// Others were in the way (a deadlock, a lock that did not come in time, a serialization failure): it is rolled back,
     /// and may be tried again.
     Again(String),
@@ -135,4 +135,13 @@ pub(crate) enum Failure {
     Lost(String),
     /// The database takes no writes: it is full, read-only, damaged, or has other tables.
     Refused(String),
+}
+
+impl DbError {
+    /// Reason as the database gave it.
+    pub(crate) fn reason(&self) -> &str {
+        match self {
+            Self::Again(reason) | Self::Rejected(reason) | Self::Lost(reason) | Self::Refused(reason) => reason,
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::{
     time::SystemTime,
 };
 
-use super::writer::{Detail, Entry, Row};
+use super::writer::{Detail, EntryKind, Row};
 use crate::time::Instant;
 
 /// One row of a [`Ledger`](crate::Ledger): rows are never changed, what is wrong is corrected by another row.
@@ -75,8 +75,8 @@ pub struct GrantEntry {
 
 impl LedgerEntry {
     pub(crate) fn of(id: i64, at: u64, row: Row) -> Self {
-        let passed_at = row.detail.as_ref().filter(|_| row.entry != Entry::Grant).map(|detail| time(detail.until));
-        let grant = row.detail.filter(|_| row.entry == Entry::Grant).map(|detail| {
+        let passed_at = row.detail.as_ref().filter(|_| row.entry != EntryKind::Grant).map(|detail| time(detail.until));
+        let grant = row.detail.filter(|_| row.entry == EntryKind::Grant).map(|detail| {
             let Detail { granted, until, approver, reason } = *detail;
             GrantEntry { amount: granted, until: time(until), approver, reason }
         });
@@ -150,13 +150,13 @@ mod tests {
             key: Key { tenant: text.clone(), job: text.clone() },
             attempt: 1,
             part: 0,
-            entry: Entry::Grant,
+            entry: EntryKind::Grant,
             kind: text.clone(),
             limit: text.clone(),
             window: 0,
             epoch: 0,
             amount: -3,
-            order: 0,
+            command: 0,
             fingerprint: None,
             detail: Some(Box::new(Detail {
                 granted: 7,

@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt};
 
-use super::{Failure, SpoolError};
+use super::{DbError, SpoolError};
 
 /// Why a database cannot keep a ledger: it cannot be reached, would lose what was acknowledged, or has other tables.
 ///
@@ -47,10 +47,10 @@ impl From<SpoolError> for LedgerError {
     }
 }
 
-impl From<Failure> for LedgerError {
-    fn from(failure: Failure) -> Self {
+impl From<DbError> for LedgerError {
+    fn from(failure: DbError) -> Self {
         match failure {
-            Failure::Again(reason) | Failure::Rejected(reason) | Failure::Lost(reason) | Failure::Refused(reason) => {
+            DbError::Again(reason) | DbError::Rejected(reason) | DbError::Lost(reason) | DbError::Refused(reason) => {
                 Self { reason }
             }
         }

@@ -4,7 +4,7 @@ use std::{any::Any, fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use super::writer::{Reads, Row};
 use super::{
-    Database, Failure, LedgerError, LedgerInner, LedgerStore, Patience, Session, Spool,
+    Database, DbError, LedgerError, LedgerInner, LedgerStore, Session, Spool, Timeouts,
     database::{Audited, CounterMismatch, Past, Sum},
     fallback::Fallback,
     new_id,
@@ -96,12 +96,12 @@ pub(super) struct Which {
 }
 
 /// How long a caller waits for its answer by default, and how long a step of a transaction may take.
-const PATIENCE: Patience = Patience { caller: Duration::from_secs(2), step: Duration::from_secs(5) };
+const TIMEOUTS: Timeouts = Timeouts { reply: Duration::from_secs(2), step: Duration::from_secs(5) };
 
 impl Ledger {
     pub(super) fn new(database: impl Audited, spool: Option<Spool>) -> Result<Self, LedgerError> {
-        let inner = LedgerInner::new(database, PATIENCE);
-        let writer: Arc<dyn Any + Send + Sync> = Arc::clone(&inner.scribe) as _;
+        let inner = LedgerInner::new(database, TIMEOUTS);
+        let writer: Arc<dyn Any + Send + Sync> = Arc::clone(&inner.writer) as _;
         if spool.as_ref().is_some_and(|spool| !spool.shared().bind(&writer)) {
             return Err(LedgerError::new("a spool must belong to one ledger, got two"));
         }
@@ -189,24 +189,24 @@ impl<D: Audited> Kept for Books<D> {
     }
 
     fn set_patience(&self, caller: Duration) {
-        self.inner.scribe.set_patience(caller);
+        self.inner.writer.set_reply_timeout(caller);
     }
 
     fn shut(&self, most: Duration) -> Later<'_, ()> {
-        Box::pin(self.inner.scribe.shut(most))
+        Box::pin(self.inner.writer.shut_down(most))
     }
 
     fn backlog(&self) -> usize {
-        self.inner.scribe.backlog()
+        self.inner.writer.backlog()
     }
 
     fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<Dated>, Trouble>> {
         let Which { tenant, from, until, after } = which;
-        Box::pin(self.inner.read(self.inner.scribe.database.entries(tenant, *from, *until, *after, most)))
+        Box::pin(self.inner.read(self.inner.writer.database.entries(tenant, *from, *until, *after, most)))
     }
 
     fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<(u64, Vec<Sum>), Trouble>> {
-        let database = &self.inner.scribe.database;
+        let database = &self.inner.writer.database;
         Box::pin(self.inner.read_all(async move {
             let now = passed(database, tenant).await?;
             Ok((now, database.sums(tenant, from, until).await?))
@@ -214,19 +214,19 @@ impl<D: Audited> Kept for Books<D> {
     }
 
     fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, Trouble>> {
-        Box::pin(self.inner.read_all(self.inner.scribe.database.past(tenant, at)))
+        Box::pin(self.inner.read_all(self.inner.writer.database.past(tenant, at)))
     }
 
     fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<CounterMismatch>), Trouble>> {
-        Box::pin(self.inner.read_all(self.inner.scribe.database.drifts(most)))
+        Box::pin(self.inner.read_all(self.inner.writer.database.drifts(most)))
     }
 
     fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, Trouble>> {
-        Box::pin(self.inner.read_all(self.inner.scribe.database.repair(tenant)))
+        Box::pin(self.inner.read_all(self.inner.writer.database.repair(tenant)))
     }
 
     fn now(&self) -> Later<'_, Result<u64, Trouble>> {
-        Box::pin(async { Ok(self.inner.read(self.inner.scribe.database.account("")).await?.0) })
+        Box::pin(async { Ok(self.inner.read(self.inner.writer.database.account("")).await?.0) })
     }
 
     fn horizon(&self) -> Option<Duration> {
@@ -238,28 +238,28 @@ impl<D: Audited> Kept for Books<D> {
     }
 
     fn tenants<'a>(&'a self, after: Option<&'a str>, most: usize) -> Later<'a, Result<Vec<Arc<str>>, Trouble>> {
-        Box::pin(self.inner.read_all(self.inner.scribe.database.tenants(after, most)))
+        Box::pin(self.inner.read_all(self.inner.writer.database.tenants(after, most)))
     }
 
     fn seal(&self, before: u64) -> Later<'_, Result<u64, Trouble>> {
-        Box::pin(self.inner.read_all(self.inner.scribe.database.seal(before)))
+        Box::pin(self.inner.read_all(self.inner.writer.database.seal(before)))
     }
 
     fn sealed(&self) -> Later<'_, Result<u64, Trouble>> {
-        Box::pin(self.inner.read_all(self.inner.scribe.database.sealed()))
+        Box::pin(self.inner.read_all(self.inner.writer.database.sealed()))
     }
 
     fn archive<'a>(&'a self, tenant: &'a str, before: u64) -> Later<'a, Result<u64, Trouble>> {
-        Box::pin(self.inner.read_all(self.inner.scribe.database.archive(tenant, before, new_id())))
+        Box::pin(self.inner.read_all(self.inner.writer.database.archive(tenant, before, new_id())))
     }
 
     fn job<'a>(&'a self, tenant: &'a str, job: &'a str) -> Later<'a, Result<Vec<Row>, Trouble>> {
-        Box::pin(self.inner.read(self.inner.scribe.database.job(tenant, job)))
+        Box::pin(self.inner.read(self.inner.writer.database.job(tenant, job)))
     }
 }
 
 /// The time under a tenant's lock: whoever had an earlier one has committed, for all read it under this lock.
-async fn passed<D: Database>(database: &D, tenant: &str) -> Result<u64, Failure> {
+async fn passed<D: Database>(database: &D, tenant: &str) -> Result<u64, DbError> {
     let mut session = database.connect().await?;
     let now = session.begin(&Reads { tenants: vec![tenant.into()], ..Reads::default() }).await?.now;
     session.roll_back().await?;

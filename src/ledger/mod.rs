@@ -30,7 +30,7 @@ pub use archive::ArchiveReport;
 pub use audit::{Drift, Entries, PastUsage, ReconcileReport};
 pub use billing::{BillingDrift, BillingError, BillingProvider, Invoice, InvoiceLine, MemoryProvider};
 pub use builder::LedgerBuilder;
-pub(crate) use database::{Database, Failure, Session};
+pub(crate) use database::{Database, DbError, Session};
 pub use entry::{GrantEntry, LedgerEntry};
 pub use error::LedgerError;
 pub use fallback::{Spool, SpoolError};
@@ -38,7 +38,7 @@ pub use handle::Ledger;
 pub use job::{JobStanding, LedgerJob};
 pub(crate) use owner::LedgerInner;
 pub(crate) use store::LedgerStore;
-pub(crate) use writer_task::{Patience, WriterTask, new_id};
+pub(crate) use writer_task::{Timeouts, WriterTask, new_id};
 use written::ReservedAs;
 pub(crate) use written::Written;
 

@@ -12,13 +12,13 @@ use std::{
 
 use tokio::time::{Instant, timeout};
 
-use super::writer::{Act, Key, Order, Since, Verdict, after};
-use super::{Database, Failure, Patience, WriterTask, new_id};
+use super::writer::{Command, CommandKind, Key, Reply, Since, after};
+use super::{Database, DbError, Timeouts, WriterTask, new_id};
 use crate::quota::store::Trouble;
 
 /// A ledger, which ends when nobody has it any more: what is still to be written is written first.
 pub(crate) struct LedgerInner<D: Database> {
-    pub(crate) scribe: Arc<WriterTask<D>>,
+    pub(crate) writer: Arc<WriterTask<D>>,
     origins: AtomicU32,
     /// For how long jobs are remembered, in nanoseconds; 0 for as long as their rows.
     horizon: AtomicU64,
@@ -39,9 +39,10 @@ struct Kept {
 }
 
 impl Kept {
-    fn renewal(&self) -> Order {
-        let act = Act::Renew { attempt: self.attempt, since: self.since.at, ttl: crate::time::nanos(self.ttl) };
-        Order { key: self.key.clone(), id: new_id(), own: false, origin: 0, act }
+    fn renewal(&self) -> Command {
+        let kind =
+            CommandKind::Renew { attempt: self.attempt, since: self.since.at, ttl: crate::time::nanos(self.ttl) };
+        Command { key: self.key.clone(), id: new_id(), own: false, origin: 0, kind }
     }
 }
 
@@ -55,9 +56,9 @@ const TEND_EVERY: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 256;
 
 impl<D: Database> LedgerInner<D> {
-    pub(crate) fn new(database: D, patience: Patience) -> Arc<Self> {
+    pub(crate) fn new(database: D, timeouts: Timeouts) -> Arc<Self> {
         Arc::new(Self {
-            scribe: WriterTask::new(database, patience),
+            writer: WriterTask::new(database, timeouts),
             origins: AtomicU32::new(1),
             horizon: AtomicU64::new(0),
             tended: AtomicBool::new(false),
@@ -80,15 +81,15 @@ impl<D: Database> LedgerInner<D> {
     }
 
     /// Something that is read, if it comes in time.
-    pub(super) async fn read<T>(&self, read: impl Future<Output = Result<T, Failure>>) -> Result<T, Trouble> {
-        match timeout(self.scribe.patience(), read).await {
+    pub(super) async fn read<T>(&self, read: impl Future<Output = Result<T, DbError>>) -> Result<T, Trouble> {
+        match timeout(self.writer.reply_timeout(), read).await {
             Ok(read) => read.map_err(trouble),
             Err(_) => Err(Trouble::Unavailable),
         }
     }
 
     /// Something that reads a lot, and may take its time.
-    pub(super) async fn read_all<T>(&self, read: impl Future<Output = Result<T, Failure>>) -> Result<T, Trouble> {
+    pub(super) async fn read_all<T>(&self, read: impl Future<Output = Result<T, DbError>>) -> Result<T, Trouble> {
         match timeout(READ_ALL, read).await {
             Ok(read) => read.map_err(trouble),
             Err(_) => Err(Trouble::Unavailable),
@@ -96,13 +97,13 @@ impl<D: Database> LedgerInner<D> {
     }
 
     /// Sees to it that what is set aside stays so while somebody in this process works on it.
-    pub(super) fn keep_open(self: &Arc<Self>, order: u128, key: &Key, attempt: u32, since: Since, ttl: Duration) {
+    pub(super) fn keep_open(self: &Arc<Self>, command: u128, key: &Key, attempt: u32, since: Since, ttl: Duration) {
         let kept = Kept { key: key.clone(), attempt, since, ttl, due: Instant::now() + ttl / 3 };
-        self.kept().insert(order, kept);
+        self.kept().insert(command, kept);
     }
 
-    pub(super) fn let_go(&self, order: u128) {
-        self.kept().remove(&order);
+    pub(super) fn let_go(&self, command: u128) {
+        self.kept().remove(&command);
     }
 
     /// Ends reservations whose time has run out, whoever made them, and puts off the end of those that are worked on; in a
@@ -134,8 +135,8 @@ impl<D: Database> LedgerInner<D> {
         for some in due.chunks(AT_ONCE) {
             let mut renewals = tokio::task::JoinSet::new();
             for (of, renewal) in some.iter().cloned() {
-                let scribe = Arc::clone(&self.scribe);
-                renewals.spawn(async move { after(&scribe.ask(renewal).await).is_none().then_some(of) });
+                let writer = Arc::clone(&self.writer);
+                renewals.spawn(async move { after(&writer.submit(renewal).await).is_none().then_some(of) });
             }
             let mut done = Vec::new();
             while let Some(renewed) = renewals.join_next().await {
@@ -162,25 +163,25 @@ impl<D: Database> LedgerInner<D> {
     /// What could not be ended is passed over until all that comes after it has had its turn.
     pub(crate) async fn expire(&self) {
         let stuck = self.stuck.load(Ordering::Relaxed);
-        let Ok(due) = self.read(self.scribe.database.due(AT_ONCE, stuck)).await else { return };
+        let Ok(due) = self.read(self.writer.database.due(AT_ONCE, stuck)).await else { return };
         let (more, mut failed) = (due.len() == AT_ONCE, 0);
         let mut ends = tokio::task::JoinSet::new();
         for hold in due {
-            let act = Act::Expire { attempt: hold.attempt, since: hold.since, charge: hold.charge };
-            let order = Order { key: hold.key, id: new_id(), own: false, origin: 0, act };
-            let scribe = Arc::clone(&self.scribe);
-            ends.spawn(async move { scribe.ask(order).await });
+            let kind = CommandKind::Expire { attempt: hold.attempt, since: hold.since, charge: hold.charge };
+            let command = Command { key: hold.key, id: new_id(), own: false, origin: 0, kind };
+            let writer = Arc::clone(&self.writer);
+            ends.spawn(async move { writer.submit(command).await });
         }
         while let Some(ended) = ends.join_next().await {
-            failed += usize::from(!matches!(ended, Ok(Verdict::Done)));
+            failed += usize::from(!matches!(ended, Ok(Reply::Done)));
         }
         self.stuck.store(if more { stuck + failed } else { 0 }, Ordering::Relaxed);
     }
 }
 
-fn trouble(failure: Failure) -> Trouble {
+fn trouble(failure: DbError) -> Trouble {
     match failure {
-        Failure::Rejected(why) => Trouble::Rejected(why.into()),
+        DbError::Rejected(why) => Trouble::Rejected(why.into()),
         _ => Trouble::Unavailable,
     }
 }
@@ -198,14 +199,14 @@ impl<D: Database> Drop for Tending<D> {
 
 impl<D: Database> Drop for LedgerInner<D> {
     fn drop(&mut self) {
-        self.scribe.close();
+        self.writer.close();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{super::Session, *};
-    use crate::ledger::writer::{Hold, Loaded, Reads, Row, Stored, Writes};
+    use crate::ledger::writer::{Loaded, Reads, ReservationRow, Row, Stored, Writes};
 
     /// A database that is not there.
     struct Gone;
@@ -213,60 +214,60 @@ mod tests {
     /// A connection that nobody has.
     enum Never {}
 
-    fn gone<T>() -> Result<T, Failure> {
-        Err(Failure::Lost("gone".into()))
+    fn gone<T>() -> Result<T, DbError> {
+        Err(DbError::Lost("gone".into()))
     }
 
     impl Database for Gone {
         type Session = Never;
 
-        async fn connect(&self) -> Result<Never, Failure> {
+        async fn connect(&self) -> Result<Never, DbError> {
             gone()
         }
 
-        async fn account(&self, _: &str) -> Result<(u64, Stored), Failure> {
+        async fn account(&self, _: &str) -> Result<(u64, Stored), DbError> {
             gone()
         }
 
-        async fn tenants(&self, _: Option<&str>, _: usize) -> Result<Vec<Arc<str>>, Failure> {
+        async fn tenants(&self, _: Option<&str>, _: usize) -> Result<Vec<Arc<str>>, DbError> {
             gone()
         }
 
-        async fn job(&self, _: &str, _: &str) -> Result<Vec<Row>, Failure> {
+        async fn job(&self, _: &str, _: &str) -> Result<Vec<Row>, DbError> {
             gone()
         }
 
-        async fn due(&self, _: usize, _: usize) -> Result<Vec<Hold>, Failure> {
+        async fn due(&self, _: usize, _: usize) -> Result<Vec<ReservationRow>, DbError> {
             gone()
         }
     }
 
     impl Session for Never {
-        async fn begin(&mut self, _: &Reads) -> Result<Loaded, Failure> {
+        async fn begin(&mut self, _: &Reads) -> Result<Loaded, DbError> {
             match *self {}
         }
 
-        async fn write(&mut self, _: &Writes, _: u64) -> Result<(), Failure> {
+        async fn write(&mut self, _: &Writes, _: u64) -> Result<(), DbError> {
             match *self {}
         }
 
-        async fn commit(&mut self) -> Result<(), Failure> {
+        async fn commit(&mut self) -> Result<(), DbError> {
             match *self {}
         }
 
-        async fn roll_back(&mut self) -> Result<(), Failure> {
+        async fn roll_back(&mut self) -> Result<(), DbError> {
             match *self {}
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_is_worked_on_does_not_fill_the_queue_while_the_database_is_away() {
-        let patience = Patience { caller: Duration::from_secs(2), step: Duration::from_secs(5) };
-        let owner = LedgerInner::new(Gone, patience);
+        let timeouts = Timeouts { reply: Duration::from_secs(2), step: Duration::from_secs(5) };
+        let owner = LedgerInner::new(Gone, timeouts);
         let (key, since) = (Key { tenant: "acme".into(), job: "one".into() }, Since { at: 0, turn: 0 });
         owner.keep_open(2, &key, 0, since, Duration::from_secs(30));
         owner.tend();
         tokio::time::sleep(Duration::from_secs(3_600)).await;
-        assert!(owner.scribe.backlog() <= 1, "{} orders", owner.scribe.backlog());
+        assert!(owner.writer.backlog() <= 1, "{} commands", owner.writer.backlog());
     }
 }

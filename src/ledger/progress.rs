@@ -1,6 +1,6 @@
 //! How far a connection is with its transaction.
 
-use super::Failure;
+use super::DbError;
 
 /// Where a connection stands; in the middle of a step it counts as broken, so that a step that is dropped leaves it so.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,27 +13,27 @@ pub(super) enum Progress {
 
 impl Progress {
     /// A transaction is about to begin.
-    pub(super) fn begin(&mut self) -> Result<(), Failure> {
+    pub(super) fn begin(&mut self) -> Result<(), DbError> {
         match std::mem::replace(self, Self::Broken) {
             Self::Idle => Ok(()),
-            _ => Err(Failure::Lost("the connection was left in the middle of a transaction".into())),
+            _ => Err(DbError::Lost("the connection was left in the middle of a transaction".into())),
         }
     }
 
     /// The transaction is about to go on, or to end.
-    pub(super) fn step(&mut self) -> Result<(), Failure> {
+    pub(super) fn step(&mut self) -> Result<(), DbError> {
         match std::mem::replace(self, Self::Broken) {
             Self::Open => Ok(()),
             Self::Idle => {
                 *self = Self::Idle;
-                Err(Failure::Refused("there is no transaction to go on with".into()))
+                Err(DbError::Refused("there is no transaction to go on with".into()))
             }
-            Self::Broken => Err(Failure::Lost("the connection was left in the middle of a step".into())),
+            Self::Broken => Err(DbError::Lost("the connection was left in the middle of a step".into())),
         }
     }
 
     /// The transaction is about to be rolled back; false where there is none, because a failed step has ended it.
-    pub(super) fn undo(&mut self) -> Result<bool, Failure> {
+    pub(super) fn undo(&mut self) -> Result<bool, DbError> {
         if *self == Self::Idle {
             return Ok(false);
         }

@@ -6,7 +6,10 @@ use super::{
     Database, LedgerInner, ReservedAs, Written, columns, digester,
     fallback::{Fallback, Passed, told, work},
     new_id,
-    writer::{self, Act, Admit, Admitted, JobStatus, Key, Report, Reserve, Settle, Verdict, is_within},
+    writer::{
+        self, AdmitCommand, AdmitReply, CommandKind, JobStatus, Key, NoticeKind, Reply, ReservationTerms,
+        SettleCommand, is_within,
+    },
 };
 use crate::{
     error::ConfigError,
@@ -64,7 +67,7 @@ impl<D: Database> LedgerStore<D> {
         clock: &Clock,
     ) -> Arc<Self> {
         if let Some(fallback) = &fallback {
-            work(fallback.spool(), &owner.scribe);
+            work(fallback.spool(), &owner.writer);
         }
         let slots = Slots { accounts: Accounts::new(most, settings.clone(), clock), plans: Mutex::new(Vec::new()) };
         owner.tend();
@@ -72,28 +75,28 @@ impl<D: Database> LedgerStore<D> {
         Arc::new(Self { origin, owner, slots: Arc::new(slots), settings, blind })
     }
 
-    fn order(&self, key: Key, own: bool, act: Act) -> writer::Order {
-        writer::Order { key, id: new_id(), own, origin: self.origin, act }
+    fn command(&self, key: Key, own: bool, kind: CommandKind) -> writer::Command {
+        writer::Command { key, id: new_id(), own, origin: self.origin, kind }
     }
 
     /// An order under an id of its own.
-    fn unnamed(&self, account: &Account<'_>, act: Act) -> Option<writer::Order> {
-        Some(self.order(Key { tenant: tenant(account.client)?, job: new_job() }, true, act))
+    fn unnamed(&self, account: &Account<'_>, kind: CommandKind) -> Option<writer::Command> {
+        Some(self.command(Key { tenant: tenant(account.client)?, job: new_job() }, true, kind))
     }
 
     /// Asks and gives what `read` makes of the answer.
     fn ask<T: Send + 'static>(
         &self,
-        order: Option<writer::Order>,
-        read: impl FnOnce(Verdict) -> Option<T> + Send + 'static,
+        command: Option<writer::Command>,
+        read: impl FnOnce(Reply) -> Option<T> + Send + 'static,
     ) -> MaybeFuture<Result<T, Trouble>> {
-        let Some(order) = order else { return MaybeFuture::Ready(Err(Trouble::Nameless)) };
+        let Some(command) = command else { return MaybeFuture::Ready(Err(Trouble::Nameless)) };
         let owner = Arc::clone(&self.owner);
         MaybeFuture::future(async move {
-            match owner.scribe.ask(order).await {
-                Verdict::Indeterminate => Err(Trouble::Indeterminate),
-                Verdict::Rejected(why) => Err(Trouble::Rejected(why)),
-                verdict => read(verdict).ok_or(Trouble::Unavailable),
+            match owner.writer.submit(command).await {
+                Reply::Indeterminate => Err(Trouble::Indeterminate),
+                Reply::Rejected(why) => Err(Trouble::Rejected(why)),
+                reply => read(reply).ok_or(Trouble::Unavailable),
             }
         })
     }
@@ -184,28 +187,28 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             None => (new_job(), None),
         };
         let key = Key { tenant, job };
-        let reserve = ask.reserve.then_some(Reserve { ttl: self.ttl(), charge: self.settings.charge_expired });
+        let reserve = ask.reserve.then_some(ReservationTerms { ttl: self.ttl(), charge: self.settings.charge_expired });
         let blind = self.blind.clone();
         let (told, shown) = (order.told, order.usage);
         let usage = shown || blind.as_ref().is_some_and(|blind| blind.learns());
-        let admit = Admit { plan: Arc::clone(&plan), amounts, fingerprint, reserve, told, usage };
-        let asked = self.order(key.clone(), ask.job.is_none(), Act::Admit(admit));
+        let admit = AdmitCommand { plan: Arc::clone(&plan), amounts, fingerprint, reserve, told, usage };
+        let asked = self.command(key.clone(), ask.job.is_none(), CommandKind::Admit(admit));
         let (id, named, lasting) = (asked.id, ask.job.cloned(), ask.reserve && ask.lasting);
         let (owner, slots, client) = (Arc::clone(&self.owner), Arc::clone(&self.slots), order.account.client.clone());
         let (ttl, now, open) = (self.settings.ttl, order.account.now, ask.open);
         MaybeFuture::future(async move {
             let passed = match &blind {
-                Some(blind) => blind.decide(&owner.scribe, asked, now.wall).await?,
-                None => match owner.scribe.ask(asked).await {
-                    Verdict::Admitted(admitted) => Passed::Written(*admitted),
-                    verdict => return Err(refused(verdict)),
+                Some(blind) => blind.decide(&owner.writer, asked, now.wall).await?,
+                None => match owner.writer.submit(asked).await {
+                    Reply::Admitted(admitted) => Passed::Written(*admitted),
+                    reply => return Err(refused(reply)),
                 },
             };
             let (admitted, passed) = match passed {
                 Passed::Written(admitted) => (admitted, false),
-                Passed::Fallback(at) => (Admitted::blind(at), true),
+                Passed::Fallback(at) => (AdmitReply::blind(at), true),
             };
-            let Admitted { attempt, since, nearest, near, untold, usage } = admitted;
+            let AdmitReply { attempt, since, nearest, near, untold, usage } = admitted;
             let usage = usage.filter(|_| shown);
             let slot = slot.and_then(Slot::keep);
             if lasting && !passed {
@@ -236,32 +239,32 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             self.slots.accounts.settle(&slot, &End::Detached, now);
         }
         let Some(written) = written(receipt) else { return Near::default() };
-        self.owner.let_go(written.order);
+        self.owner.let_go(written.command);
         let (end, used) = match end {
             // Work that was begun and left stays charged: nothing goes back but its place.
             End::Void(nothing) if nothing.is_empty() && !written.reserved && receipt.job.is_none() => {
-                (writer::End::Open, Amounts::new())
+                (writer::SettleKind::Add, Amounts::new())
             }
-            End::Void(_) => (writer::End::Void, Amounts::new()),
+            End::Void(_) => (writer::SettleKind::Void, Amounts::new()),
             End::Served { used, actual } if written.reserved => {
-                (writer::End::Commit((*actual).clone()), (*used).clone())
+                (writer::SettleKind::Commit((*actual).clone()), (*used).clone())
             }
-            End::Served { used, .. } => (writer::End::Open, (*used).clone()),
+            End::Served { used, .. } => (writer::SettleKind::Add, (*used).clone()),
             End::Detached => return Near::default(),
         };
         if receipt.job.is_some() {
             // What goes back is running until its id is free: duplicates must not be told in between that it is done.
-            if end != writer::End::Void {
-                self.owner.scribe.finish(&written.key, written.order);
+            if end != writer::SettleKind::Void {
+                self.owner.writer.finish(&written.key, written.command);
             }
             match &self.blind {
-                Some(blind) if end == writer::End::Void => blind.spool().forget(&written.key),
-                Some(blind) if written.passed => blind.spool().finish(&written.key, written.order),
+                Some(blind) if end == writer::SettleKind::Void => blind.spool().forget(&written.key),
+                Some(blind) if written.passed => blind.spool().finish(&written.key, written.command),
                 _ => {}
             }
         }
         let (used, part) = written.take(used);
-        if end == writer::End::Open && used.is_empty() {
+        if end == writer::SettleKind::Add && used.is_empty() {
             return Near::default();
         }
         self.tell(written, written.settle(end, used, part));
@@ -282,8 +285,8 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         if let Some(written) = written(receipt)
             && let Some((used, part)) = written.add(used, now.moment)
         {
-            let act = written.settle(writer::End::Open, used, part);
-            self.tell(written, act);
+            let kind = written.settle(writer::SettleKind::Add, used, part);
+            self.tell(written, kind);
         }
         Near::default()
     }
@@ -304,7 +307,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             Reserved::Named(text) => ReservedAs::parse(text),
             Reserved::Here { .. } => None,
         };
-        let Some(ReservedAs { key, order, since, passed }) = known else {
+        let Some(ReservedAs { key, command, since, passed }) = known else {
             return MaybeFuture::Ready(Ok((Ending::Unknown, Near::default())));
         };
         // Ids come from callers. No account has such a name, and to look for it would make one.
@@ -316,11 +319,11 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             return MaybeFuture::Ready(Err(Trouble::Unavailable));
         }
         let client = Client::named(Arc::clone(&key.tenant));
-        let end = actual.map_or(writer::End::Void, |actual| writer::End::Commit(actual.clone()));
-        let settle = Settle { plan: plan_of(&client), attempt: 0, since, end, used: Amounts::new(), part: 0 };
-        let order = self.order(key, false, Act::End { of: order, settle });
-        self.ask(Some(order), move |verdict| match verdict {
-            Verdict::Settled(standing, near) => Some((ending(standing), of(&client, near))),
+        let end = actual.map_or(writer::SettleKind::Void, |actual| writer::SettleKind::Commit(actual.clone()));
+        let settle = SettleCommand { plan: plan_of(&client), attempt: 0, since, end, used: Amounts::new(), part: 0 };
+        let command = self.command(key, false, CommandKind::SettleOf { of: command, settle });
+        self.ask(Some(command), move |reply| match reply {
+            Reply::Settled(standing, near) => Some((ending(standing), of(&client, near))),
             _ => None,
         })
     }
@@ -332,9 +335,9 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             return MaybeFuture::Ready(Ok(Near::default()));
         }
         let client = account.client.clone();
-        let act = Act::Record { plan: Arc::clone(account.plan), amounts };
-        self.ask(self.unnamed(account, act), move |verdict| match verdict {
-            Verdict::Recorded(near) => Some(of(&client, near)),
+        let kind = CommandKind::Record { plan: Arc::clone(account.plan), amounts };
+        self.ask(self.unnamed(account, kind), move |reply| match reply {
+            Reply::Recorded(near) => Some(of(&client, near)),
             _ => None,
         })
     }
@@ -344,7 +347,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         let (owner, slots, now) = (Arc::clone(&self.owner), Arc::clone(&self.slots), account.now);
         let (client, plan) = (account.client.clone(), Arc::clone(account.plan));
         MaybeFuture::future(async move {
-            let (wall, stored) = owner.read(owner.scribe.database.account(&tenant)).await?;
+            let (wall, stored) = owner.read(owner.writer.database.account(&tenant)).await?;
             let usage = writer::sheet(stored, &plan, wall).usage(wall);
             Ok(Self::with_slots(&slots, &client, &plan, now, usage))
         })
@@ -367,7 +370,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         let blind = self.blind.is_some();
         amounts.leave_out(&Kind::Concurrent);
         MaybeFuture::future(async move {
-            let mut violations = match owner.read(owner.scribe.database.account(&tenant)).await {
+            let mut violations = match owner.read(owner.writer.database.account(&tenant)).await {
                 Ok((wall, stored)) => writer::sheet(stored, &plan, wall).check(&amounts, wall),
                 Err(Trouble::Unavailable) if blind => Vec::new(), // whoever comes to be admitted passes too
                 Err(trouble) => return Err(trouble.into()),
@@ -393,7 +396,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         };
         let (owner, slots) = (Arc::clone(&self.owner), Arc::clone(&self.slots));
         MaybeFuture::future(async move {
-            let database = &owner.scribe.database;
+            let database = &owner.writer.database;
             let tenants = owner.read(database.tenants(after.as_deref(), most)).await?;
             let next = tenants.last().filter(|_| tenants.len() == most).map(|last| Bookmark::After((**last).into()));
             let mut page = Vec::with_capacity(tenants.len());
@@ -414,10 +417,10 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         account: &Account<'_>,
         limit: Option<&str>,
     ) -> MaybeFuture<Result<Result<(), ConfigError>, Trouble>> {
-        let act = Act::Reset { plan: Arc::clone(account.plan), limit: limit.map(Into::into) };
-        self.ask(self.unnamed(account, act), |verdict| match verdict {
-            Verdict::Done => Some(Ok(())),
-            Verdict::Invalid(invalid) => Some(Err(invalid)),
+        let kind = CommandKind::Reset { plan: Arc::clone(account.plan), limit: limit.map(Into::into) };
+        self.ask(self.unnamed(account, kind), |reply| match reply {
+            Reply::Done => Some(Ok(())),
+            Reply::Invalid(invalid) => Some(Err(invalid)),
             _ => None,
         })
     }
@@ -437,17 +440,17 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             epoch: 0,
             ended: false,
         };
-        let act = Act::Grant { plan: Arc::clone(account.plan), grant: Box::new(state) };
-        self.ask(self.unnamed(account, act), |verdict| match verdict {
-            Verdict::Granted(id) => Some(Ok(id)),
-            Verdict::Invalid(invalid) => Some(Err(invalid)),
+        let kind = CommandKind::Grant { plan: Arc::clone(account.plan), grant: Box::new(state) };
+        self.ask(self.unnamed(account, kind), |reply| match reply {
+            Reply::Granted(id) => Some(Ok(id)),
+            Reply::Invalid(invalid) => Some(Err(invalid)),
             _ => None,
         })
     }
 
     fn revoke(&self, account: &Account<'_>, id: GrantId) -> MaybeFuture<Result<bool, Trouble>> {
-        self.ask(self.unnamed(account, Act::Revoke { grant: id.0 }), |verdict| match verdict {
-            Verdict::Revoked(was) => Some(was),
+        self.ask(self.unnamed(account, CommandKind::Revoke { grant: id.0 }), |reply| match reply {
+            Reply::Revoked(was) => Some(was),
             _ => None,
         })
     }
@@ -456,7 +459,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         let Some(tenant) = tenant(account.client) else { return MaybeFuture::Ready(Err(Trouble::Nameless)) };
         let owner = Arc::clone(&self.owner);
         MaybeFuture::future(async move {
-            let (wall, stored) = owner.read(owner.scribe.database.account(&tenant)).await?;
+            let (wall, stored) = owner.read(owner.writer.database.account(&tenant)).await?;
             let mut live: Vec<_> =
                 stored.grants.into_iter().filter(|state| !state.ended && state.until > wall).collect();
             live.sort_by_key(|state| (state.until, state.id));
@@ -478,12 +481,12 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             let hear = Arc::clone(&hear);
             blind.spool().listen(move |heard| hear(&told(heard)));
         }
-        self.owner.scribe.listen(move |notice| {
+        self.owner.writer.listen(move |notice| {
             if notice.origin == origin {
                 let client = Client::named(Arc::clone(&notice.key.tenant));
                 hear(&match &notice.what {
-                    Report::Near(near) => Told::Near(of(&client, near.clone())),
-                    Report::Rejected(why) => Told::Rejected { client, why: Arc::clone(why) },
+                    NoticeKind::Near(near) => Told::Near(of(&client, near.clone())),
+                    NoticeKind::Rejected(why) => Told::Rejected { client, why: Arc::clone(why) },
                 });
             }
         });
@@ -492,14 +495,14 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
 
 impl<D: Database> LedgerStore<D> {
     /// Leaves what settles a charge where the charge is.
-    fn tell(&self, written: &Written, act: Act) {
-        let order = self.order(written.key.clone(), false, act);
+    fn tell(&self, written: &Written, kind: CommandKind) {
+        let command = self.command(written.key.clone(), false, kind);
         match &self.blind {
             Some(blind) if written.passed => {
-                blind.spool().settle(order);
-                work(blind.spool(), &self.owner.scribe);
+                blind.spool().settle(command);
+                work(blind.spool(), &self.owner.writer);
             }
-            _ => self.owner.scribe.tell(order),
+            _ => self.owner.writer.enqueue(command),
         }
     }
 
@@ -535,15 +538,15 @@ fn of(client: &Client, limits: Vec<Warning>) -> Near {
     Near { client: if limits.is_empty() { None } else { Some(client.clone()) }, limits }
 }
 
-pub(super) fn refused(verdict: Verdict) -> Refused {
-    let no = match verdict {
-        Verdict::Replay { running: true, .. } => No::Job(Duplicate::Running),
-        Verdict::Replay { .. } => No::Job(Duplicate::Done),
-        Verdict::Conflict => No::Job(Duplicate::Conflict),
-        Verdict::Stale => No::Job(Duplicate::Stale),
-        Verdict::Refused(violations) => No::Limits(violations),
-        Verdict::Indeterminate => return Refused::Store(Trouble::Indeterminate),
-        Verdict::Rejected(why) => return Refused::Store(Trouble::Rejected(why)),
+pub(super) fn refused(reply: Reply) -> Refused {
+    let no = match reply {
+        Reply::Replay { running: true, .. } => No::Job(Duplicate::Running),
+        Reply::Replay { .. } => No::Job(Duplicate::Done),
+        Reply::Conflict => No::Job(Duplicate::Conflict),
+        Reply::Stale => No::Job(Duplicate::Stale),
+        Reply::Refused(violations) => No::Limits(violations),
+        Reply::Indeterminate => return Refused::Store(Trouble::Indeterminate),
+        Reply::Rejected(why) => return Refused::Store(Trouble::Rejected(why)),
         _ => return Refused::Store(Trouble::Unavailable),
     };
     Refused::Account { no, shared: false }

@@ -15,17 +15,17 @@ use tokio::{
 };
 
 use super::writer::{
-    Act, Admitted, CancelResult, End, Event, Fault, Key, Loaded, Notice, Order, Settle, Step, SubmitError, Verdict,
-    Writer, after,
+    AdmitReply, CancelResult, Command, CommandKind, Key, Loaded, Reply, SettleCommand, SettleKind, Step, StepResult,
+    SubmitError, Writer, WriterNotice, after,
 };
-use super::{Database, Failure, Session};
+use super::{Database, DbError, Session};
 use crate::quota::{Amounts, Plan};
 
 /// How long is waited for what.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct Timeouts {
     /// A caller, for its answer.
-    pub(crate) caller: Duration,
+    pub(crate) reply: Duration,
     /// The writer, for one step of a transaction: longer, and the connection is given up.
     pub(crate) step: Duration,
 }
@@ -34,15 +34,15 @@ pub(crate) struct Patience {
 const MOST_WAITING: usize = 16_384;
 const MOST_IN_BATCH: usize = 512;
 
-type Listener = Box<dyn Fn(&Notice) + Send>;
-type Callers = Writer<oneshot::Sender<Verdict>>;
+type Listener = Box<dyn Fn(&WriterNotice) + Send>;
+type Callers = Writer<oneshot::Sender<Reply>>;
 
 /// A database and the one who writes into it; callers share it.
 pub(crate) struct WriterTask<D: Database> {
     pub(crate) database: D,
     step: Duration,
     /// How long a caller waits, in milliseconds.
-    caller: AtomicU64,
+    reply: AtomicU64,
     writer: Mutex<Callers>,
     wake: Notify,
     ended: Notify,
@@ -52,11 +52,11 @@ pub(crate) struct WriterTask<D: Database> {
 }
 
 impl<D: Database> WriterTask<D> {
-    pub(crate) fn new(database: D, patience: Patience) -> Arc<Self> {
+    pub(crate) fn new(database: D, timeouts: Timeouts) -> Arc<Self> {
         Arc::new(Self {
             database,
-            step: patience.step,
-            caller: AtomicU64::new(millis(patience.caller)),
+            step: timeouts.step,
+            reply: AtomicU64::new(millis(timeouts.reply)),
             writer: Mutex::new(Writer::new(MOST_WAITING, MOST_IN_BATCH)),
             wake: Notify::new(),
             ended: Notify::new(),
@@ -66,76 +66,76 @@ impl<D: Database> WriterTask<D> {
     }
 
     /// How long a caller waits for its answer.
-    pub(crate) fn patience(&self) -> Duration {
-        Duration::from_millis(self.caller.load(Ordering::Relaxed))
+    pub(crate) fn reply_timeout(&self) -> Duration {
+        Duration::from_millis(self.reply.load(Ordering::Relaxed))
     }
 
-    pub(crate) fn set_patience(&self, caller: Duration) {
-        self.caller.store(millis(caller), Ordering::Relaxed);
+    pub(crate) fn set_reply_timeout(&self, reply: Duration) {
+        self.reply.store(millis(reply), Ordering::Relaxed);
     }
 
     /// Waits for what becomes of an order, no longer than a caller does.
     ///
     /// Dropped before it is answered, an admission comes to nothing, or is given back.
-    pub(crate) async fn ask(self: &Arc<Self>, order: Order) -> Verdict {
-        self.ask_for(order, false).await
+    pub(crate) async fn submit(self: &Arc<Self>, command: Command) -> Reply {
+        self.ask_for(command, false).await
     }
 
-    /// The same, but what is [`Indeterminate`](Verdict::Indeterminate) is not given back where it is written: whoever asks
+    /// The same, but what is [`Indeterminate`](Reply::Indeterminate) is not given back where it is written: whoever asks
     /// goes on with the same id.
-    pub(crate) async fn ask_and_keep(self: &Arc<Self>, order: Order) -> Verdict {
-        self.ask_for(order, true).await
+    pub(crate) async fn submit_and_keep(self: &Arc<Self>, command: Command) -> Reply {
+        self.ask_for(command, true).await
     }
 
-    async fn ask_for(self: &Arc<Self>, order: Order, keep: bool) -> Verdict {
-        let deadline = tokio::time::Instant::now() + self.patience();
+    async fn ask_for(self: &Arc<Self>, command: Command, keep: bool) -> Reply {
+        let deadline = tokio::time::Instant::now() + self.reply_timeout();
         let (to, answer) = oneshot::channel();
-        let asked = Asked::of(&order);
-        let ticket = match self.lock().ask(order, to) {
+        let asked = Asked::of(&command);
+        let ticket = match self.lock().submit(command, to) {
             Ok(ticket) => ticket,
-            Err((full, _)) => return Verdict::Unavailable(why(full)),
+            Err((full, _)) => return Reply::Unavailable(why(full)),
         };
         self.work();
-        let mut asking = Asking { scribe: Arc::clone(self), ticket, answer: Some(answer), asked };
-        let Some(answer) = &mut asking.answer else { return Verdict::Unavailable(why(SubmitError::Shut)) };
-        let verdict = match tokio::time::timeout_at(deadline, answer).await {
+        let mut asking = Asking { writer: Arc::clone(self), ticket, answer: Some(answer), asked };
+        let Some(answer) = &mut asking.answer else { return Reply::Unavailable(why(SubmitError::Shut)) };
+        let reply = match tokio::time::timeout_at(deadline, answer).await {
             Ok(answered) => {
                 asking.answer = None;
-                answered.unwrap_or_else(|_| Verdict::Unavailable(why(SubmitError::Shut)))
+                answered.unwrap_or_else(|_| Reply::Unavailable(why(SubmitError::Shut)))
             }
             Err(_) => asking.leave(),
         };
-        if keep && matches!(verdict, Verdict::Indeterminate) {
+        if keep && matches!(reply, Reply::Indeterminate) {
             self.lock().keep(ticket);
         }
-        verdict
+        reply
     }
 
     /// Brings orders in their order; gives the verdicts of the first so many that were taken.
-    pub(crate) async fn bring(self: &Arc<Self>, orders: Vec<Order>) -> Vec<Verdict> {
-        let deadline = tokio::time::Instant::now() + self.patience() + self.step;
-        let mut answers = Vec::with_capacity(orders.len());
+    pub(crate) async fn submit_all(self: &Arc<Self>, commands: Vec<Command>) -> Vec<Reply> {
+        let deadline = tokio::time::Instant::now() + self.reply_timeout() + self.step;
+        let mut answers = Vec::with_capacity(commands.len());
         {
             let mut writer = self.lock();
-            for order in orders {
+            for command in commands {
                 let (to, answer) = oneshot::channel();
-                let Ok(ticket) = writer.ask(order, to) else { break };
-                answers.push(Asking { scribe: Arc::clone(self), ticket, answer: Some(answer), asked: None });
+                let Ok(ticket) = writer.submit(command, to) else { break };
+                answers.push(Asking { writer: Arc::clone(self), ticket, answer: Some(answer), asked: None });
             }
         }
         self.work();
-        let mut verdicts = Vec::with_capacity(answers.len());
+        let mut replies = Vec::with_capacity(answers.len());
         for mut asking in answers {
             let Some(answer) = &mut asking.answer else { break };
             match tokio::time::timeout_at(deadline, answer).await {
-                Ok(Ok(verdict)) if after(&verdict).is_none() && !matches!(verdict, Verdict::Rejected(_)) => {
+                Ok(Ok(reply)) if after(&reply).is_none() && !matches!(reply, Reply::Rejected(_)) => {
                     asking.answer = None;
-                    verdicts.push(verdict);
+                    replies.push(reply);
                 }
                 _ => break, // those that follow may depend on it
             }
         }
-        verdicts
+        replies
     }
 
     /// Whether the work of a named job is under way in this process.
@@ -144,19 +144,19 @@ impl<D: Database> WriterTask<D> {
     }
 
     /// Whether it takes no more orders.
-    pub(crate) fn is_shut(&self) -> bool {
-        self.lock().is_shut()
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().is_closed()
     }
 
     /// Leaves an order that nobody waits for.
-    pub(crate) fn tell(self: &Arc<Self>, order: Order) {
-        self.lock().tell(order);
+    pub(crate) fn enqueue(self: &Arc<Self>, command: Command) {
+        self.lock().enqueue(command);
         self.work();
     }
 
     /// The work of a named job is over.
-    pub(crate) fn finish(&self, key: &Key, order: u128) {
-        self.lock().finish(key, order);
+    pub(crate) fn finish(&self, key: &Key, command: u128) {
+        self.lock().finish(key, command);
     }
 
     /// How many orders are not settled yet.
@@ -166,12 +166,12 @@ impl<D: Database> WriterTask<D> {
 
     /// Takes no more orders; what is there is still settled.
     pub(crate) fn close(self: &Arc<Self>) {
-        self.lock().shut();
+        self.lock().close();
         self.work();
     }
 
     /// Takes no more orders, waits until all are settled, and closes the database; answers whoever still waits after `most`.
-    pub(crate) async fn shut(self: &Arc<Self>, most: Duration) {
+    pub(crate) async fn shut_down(self: &Arc<Self>, most: Duration) {
         self.close();
         let settled = async {
             loop {
@@ -191,7 +191,7 @@ impl<D: Database> WriterTask<D> {
     }
 
     /// Tells `listener` of clients that came near their limits while nobody waited.
-    pub(crate) fn listen(&self, listener: impl Fn(&Notice) + Send + 'static) {
+    pub(crate) fn listen(&self, listener: impl Fn(&WriterNotice) + Send + 'static) {
         let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         listeners.push(Box::new(listener));
     }
@@ -234,7 +234,7 @@ impl<D: Database> WriterTask<D> {
                 Step::Rest(rest) => {
                     drop(session.take());
                     tokio::time::sleep(rest.mul_f64(1.0 + fastrand::f64() / 2.0)).await;
-                    Some(Event::Rested)
+                    Some(StepResult::Rested)
                 }
                 Step::Connect => {
                     drop(session.take());
@@ -242,9 +242,9 @@ impl<D: Database> WriterTask<D> {
                     Some(match connected {
                         Ok(connected) => {
                             session = Some(connected);
-                            Event::Connected
+                            StepResult::Connected
                         }
-                        Err(failure) => Event::Failed(fault(failure)),
+                        Err(failure) => StepResult::Failed(failure),
                     })
                 }
                 step => Some(self.perform(&mut session, step).await),
@@ -253,32 +253,34 @@ impl<D: Database> WriterTask<D> {
     }
 
     /// A step of a transaction. Whatever it may have left the connection in, a connection that is lost is dropped.
-    async fn perform(&self, session: &mut Option<D::Session>, step: Step) -> Event {
-        let Some(mut taken) = session.take() else { return Event::Failed(Fault::Lost("no connection".into())) };
-        let done: Result<Event, Failure> = match &step {
-            Step::Begin(reads) => self.in_time(taken.begin(reads)).await.map(|loaded: Loaded| Event::Loaded(loaded)),
-            Step::Write(writes, now) => self.in_time(taken.write(writes, *now)).await.map(|()| Event::Wrote),
-            Step::Commit => self.in_time(taken.commit()).await.map(|()| Event::Committed),
-            _ => self.in_time(taken.roll_back()).await.map(|()| Event::RolledBack),
+    async fn perform(&self, session: &mut Option<D::Session>, step: Step) -> StepResult {
+        let Some(mut taken) = session.take() else { return StepResult::Failed(DbError::Lost("no connection".into())) };
+        let done: Result<StepResult, DbError> = match &step {
+            Step::Begin(reads) => {
+                self.in_time(taken.begin(reads)).await.map(|loaded: Loaded| StepResult::Loaded(loaded))
+            }
+            Step::Write(writes, now) => self.in_time(taken.write(writes, *now)).await.map(|()| StepResult::Wrote),
+            Step::Commit => self.in_time(taken.commit()).await.map(|()| StepResult::Committed),
+            _ => self.in_time(taken.roll_back()).await.map(|()| StepResult::RolledBack),
         };
         match done {
             Ok(event) => {
                 *session = Some(taken);
                 event
             }
-            Err(Failure::Lost(why)) => Event::Failed(Fault::Lost(why.into())),
+            Err(error @ DbError::Lost(_)) => StepResult::Failed(error),
             Err(failure) => {
                 *session = Some(taken);
-                Event::Failed(fault(failure))
+                StepResult::Failed(failure)
             }
         }
     }
 
-    async fn in_time<T>(&self, step: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-        timeout(self.step, step).await.unwrap_or_else(|_| Err(Failure::Lost(format!("no answer in {:?}", self.step))))
+    async fn in_time<T>(&self, step: impl Future<Output = Result<T, DbError>>) -> Result<T, DbError> {
+        timeout(self.step, step).await.unwrap_or_else(|_| Err(DbError::Lost(format!("no answer in {:?}", self.step))))
     }
 
-    fn tell_listeners(&self, notices: &[Notice]) {
+    fn tell_listeners(&self, notices: &[WriterNotice]) {
         if notices.is_empty() {
             return;
         }
@@ -305,10 +307,10 @@ impl<D: Database> Drop for Working<D> {
 
 /// A caller that waits.
 struct Asking<D: Database> {
-    scribe: Arc<WriterTask<D>>,
+    writer: Arc<WriterTask<D>>,
     ticket: u64,
     /// `None` once it has been received.
-    answer: Option<oneshot::Receiver<Verdict>>,
+    answer: Option<oneshot::Receiver<Reply>>,
     asked: Option<Asked>,
 }
 
@@ -320,22 +322,22 @@ struct Asked {
 }
 
 impl Asked {
-    fn of(order: &Order) -> Option<Self> {
-        let Act::Admit(admit) = &order.act else { return None };
-        Some(Self { key: order.key.clone(), plan: Arc::clone(&admit.plan), origin: order.origin })
+    fn of(command: &Command) -> Option<Self> {
+        let CommandKind::Admit(admit) = &command.kind else { return None };
+        Some(Self { key: command.key.clone(), plan: Arc::clone(&admit.plan), origin: command.origin })
     }
 }
 
 impl<D: Database> Asking<D> {
     /// The deadline has passed.
-    fn leave(mut self) -> Verdict {
+    fn leave(mut self) -> Reply {
         let answer = self.answer.take();
-        match self.scribe.lock().late(self.ticket) {
-            CancelResult::Unsent => Verdict::Unavailable("no answer in time".into()),
-            CancelResult::Underway => Verdict::Indeterminate,
+        match self.writer.lock().time_out(self.ticket) {
+            CancelResult::Unsent => Reply::Unavailable("no answer in time".into()),
+            CancelResult::Underway => Reply::Indeterminate,
             CancelResult::Answered => answer
                 .and_then(|mut answer| answer.try_recv().ok())
-                .unwrap_or_else(|| Verdict::Unavailable(why(SubmitError::Shut))),
+                .unwrap_or_else(|| Reply::Unavailable(why(SubmitError::Shut))),
         }
     }
 }
@@ -343,27 +345,33 @@ impl<D: Database> Asking<D> {
 impl<D: Database> Drop for Asking<D> {
     fn drop(&mut self) {
         let Some(mut answer) = self.answer.take() else { return };
-        let left = self.scribe.lock().leave(self.ticket);
+        let left = self.writer.lock().cancel(self.ticket);
         if left == CancelResult::Answered
-            && let (Ok(Verdict::Admitted(admitted)), Some(asked)) = (answer.try_recv(), self.asked.take())
+            && let (Ok(Reply::Admitted(admitted)), Some(asked)) = (answer.try_recv(), self.asked.take())
         {
-            self.scribe.take_back(asked, &admitted);
+            self.writer.take_back(asked, &admitted);
         }
     }
 }
 
 impl<D: Database> WriterTask<D> {
     /// What was admitted for somebody who has gone: nothing was worked on.
-    fn take_back(self: &Arc<Self>, asked: Asked, admitted: &Admitted) {
-        let settle = Settle {
+    fn take_back(self: &Arc<Self>, asked: Asked, admitted: &AdmitReply) {
+        let settle = SettleCommand {
             plan: asked.plan,
             attempt: admitted.attempt,
             since: admitted.since,
-            end: End::Void,
+            end: SettleKind::Void,
             used: Amounts::new(),
             part: 0,
         };
-        self.tell(Order { key: asked.key, id: new_id(), own: false, origin: asked.origin, act: Act::Settle(settle) });
+        self.enqueue(Command {
+            key: asked.key,
+            id: new_id(),
+            own: false,
+            origin: asked.origin,
+            kind: CommandKind::Settle(settle),
+        });
     }
 }
 
@@ -381,16 +389,7 @@ fn millis(duration: Duration) -> u64 {
 /// before is known to have gone.
 fn give(writer: &mut Callers) {
     for answered in writer.answers() {
-        let _ = answered.to.send(answered.verdict); // nobody is there any more: they have taken it back
-    }
-}
-
-fn fault(failure: Failure) -> Fault {
-    match failure {
-        Failure::Again(why) => Fault::Again(why.into()),
-        Failure::Rejected(why) => Fault::Rejected(why.into()),
-        Failure::Lost(why) => Fault::Lost(why.into()),
-        Failure::Refused(why) => Fault::Refused(why.into()),
+        let _ = answered.to.send(answered.reply); // nobody is there any more: they have taken it back
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use super::writer::{Act, End, Key, Settle, Since};
+use super::writer::{CommandKind, Key, SettleCommand, SettleKind, Since};
 use crate::{
     quota::{Amounts, Plan},
     time::Moment,
@@ -22,7 +22,7 @@ pub(crate) struct Written {
     pub(super) since: Since,
     pub(super) plan: Arc<Plan>,
     /// The order that wrote it, or let it pass.
-    pub(super) order: u128,
+    pub(super) command: u128,
     /// It passed without the ledger: its end waits where it waits.
     pub(super) passed: bool,
     /// It was set aside, and is settled at its end.
@@ -42,9 +42,9 @@ struct More {
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 impl Written {
-    pub(super) fn new(key: Key, attempt: u32, since: Since, plan: Arc<Plan>, order: u128, now: Moment) -> Self {
+    pub(super) fn new(key: Key, attempt: u32, since: Since, plan: Arc<Plan>, command: u128, now: Moment) -> Self {
         let more = Mutex::new(More { used: Amounts::new(), part: 0, told: now });
-        Self { key, attempt, since, plan, order, passed: false, reserved: false, more }
+        Self { key, attempt, since, plan, command, passed: false, reserved: false, more }
     }
 
     /// Adds to what was used; gives all that is to be written now, if it is time.
@@ -68,14 +68,14 @@ impl Written {
         (all, more.part)
     }
 
-    pub(super) fn settle(&self, end: End, used: Amounts, part: u32) -> Act {
+    pub(super) fn settle(&self, end: SettleKind, used: Amounts, part: u32) -> CommandKind {
         let (plan, attempt, since) = (Arc::clone(&self.plan), self.attempt, self.since);
-        let settle = Settle { plan, attempt, since, end, used, part };
-        if self.passed { Act::End { of: self.order, settle } } else { Act::Settle(settle) }
+        let settle = SettleCommand { plan, attempt, since, end, used, part };
+        if self.passed { CommandKind::SettleOf { of: self.command, settle } } else { CommandKind::Settle(settle) }
     }
 
     pub(super) fn reserved_as(&self) -> ReservedAs {
-        ReservedAs { key: self.key.clone(), order: self.order, since: self.since, passed: self.passed }
+        ReservedAs { key: self.key.clone(), command: self.command, since: self.since, passed: self.passed }
     }
 }
 
@@ -84,7 +84,7 @@ impl Written {
 pub(super) struct ReservedAs {
     pub(super) key: Key,
     /// The order that made it: others know a tenant and the id of a job, but not this number.
-    pub(super) order: u128,
+    pub(super) command: u128,
     pub(super) since: Since,
     /// It passed without the ledger.
     pub(super) passed: bool,
@@ -97,21 +97,21 @@ const PASSED: &str = "p";
 impl ReservedAs {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.');
-        let (prefix, order, at, turn) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let (prefix, command, at, turn) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let mut name = || String::from_utf8(URL_SAFE_NO_PAD.decode(parts.next()?).ok()?).ok();
         let key = Key { tenant: name()?.into(), job: name()?.into() };
         let since = Since { at: at.parse().ok()?, turn: turn.parse().ok()? };
-        let (order, passed) = (u128::from_str_radix(order, 16).ok()?, prefix == PASSED);
-        (parts.next().is_none() && (passed || prefix == PREFIX)).then_some(Self { key, order, since, passed })
+        let (command, passed) = (u128::from_str_radix(command, 16).ok()?, prefix == PASSED);
+        (parts.next().is_none() && (passed || prefix == PREFIX)).then_some(Self { key, command, since, passed })
     }
 }
 
 impl fmt::Display for ReservedAs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, order, since, passed } = self;
+        let Self { key, command, since, passed } = self;
         let (tenant, job) = (URL_SAFE_NO_PAD.encode(&*key.tenant), URL_SAFE_NO_PAD.encode(&*key.job));
         let prefix = if *passed { PASSED } else { PREFIX };
-        write!(f, "{prefix}.{order:x}.{}.{}.{tenant}.{job}", since.at, since.turn)
+        write!(f, "{prefix}.{command:x}.{}.{}.{tenant}.{job}", since.at, since.turn)
     }
 }
 
@@ -123,9 +123,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read_again(tenant in ".{0,80}", job in ".{0,80}", order: u128, at: u64, turn: u32, passed: bool) {
+        fn what_was_written_is_read_again(tenant in ".{0,80}", job in ".{0,80}", command: u128, at: u64, turn: u32, passed: bool) {
             let key = Key { tenant: tenant.into(), job: job.into() };
-            let reserved = ReservedAs { key, order, since: Since { at, turn }, passed };
+            let reserved = ReservedAs { key, command, since: Since { at, turn }, passed };
             prop_assert_eq!(ReservedAs::parse(&reserved.to_string()), Some(reserved));
         }
 

@@ -15,7 +15,10 @@ use std::{
 pub use spool::Spool;
 pub use spool_error::SpoolError;
 
-use super::writer::{Act, Admit, Admitted, End, Key, Local, Order, Pass, Sent, Settle, Since, Verdict, after};
+use super::writer::{
+    AdmitCommand, AdmitReply, Command, CommandKind, Key, Local, Reply, Sent, SettleCommand, SettleKind, Since,
+    SpooledCharge, after,
+};
 use super::{Database, WriterTask, new_id, store::refused};
 use crate::error::ConfigError;
 use crate::quota::{
@@ -47,7 +50,7 @@ struct Clients {
 
 /// How an admission came about.
 pub(super) enum Passed {
-    Written(Admitted),
+    Written(AdmitReply),
     /// At this time, and nobody was asked.
     Fallback(u64),
 }
@@ -95,44 +98,45 @@ impl Fallback {
     /// Dropped before its end, what was to pass comes to nothing.
     pub(super) async fn decide<D: Database>(
         &self,
-        scribe: &Arc<WriterTask<D>>,
-        order: Order,
+        writer: &Arc<WriterTask<D>>,
+        command: Command,
         wall: u64,
     ) -> Result<Passed, Refused> {
-        let Act::Admit(admit) = &order.act else { return Err(Trouble::Unavailable.into()) };
+        let CommandKind::Admit(admit) = &command.kind else { return Err(Trouble::Unavailable.into()) };
         let (spool, admit) = (self.spool(), admit.clone());
-        work(spool, scribe);
-        let claim = Claimed::of(spool, &order, &admit)?;
+        work(spool, writer);
+        let claim = Claimed::of(spool, &command, &admit)?;
         let mut sent = Sent::No;
         if spool.asks() {
-            let before = self.share.as_ref().map(|share| share.before(&order.key.tenant, spool.is_empty()));
-            let verdict = scribe.ask_and_keep(order.clone()).await;
-            match (after(&verdict), verdict) {
-                (None, Verdict::Admitted(admitted)) => {
+            let before = self.share.as_ref().map(|share| share.before(&command.key.tenant, spool.is_empty()));
+            let reply = writer.submit_and_keep(command.clone()).await;
+            match (after(&reply), reply) {
+                (None, Reply::Admitted(admitted)) => {
                     if let (Some(share), Some(before), Some(usage)) = (&self.share, before, &admitted.usage) {
-                        share.hear(&order.key.tenant, &admit.plan, usage, before.as_ref(), wall);
+                        share.hear(&command.key.tenant, &admit.plan, usage, before.as_ref(), wall);
                     }
-                    if !order.own {
-                        spool.remember(&order.key, admit.fingerprint);
+                    if !command.own {
+                        spool.remember(&command.key, admit.fingerprint);
                     }
                     return Ok(Passed::Written(*admitted));
                 }
                 // The ledger is there: this request passes, as the layer says, and all others are still decided by it.
-                (None, Verdict::Rejected(_)) => {}
-                (None, verdict) => {
-                    if matches!(verdict, Verdict::Replay { .. }) {
-                        spool.remember(&order.key, admit.fingerprint);
+                (None, Reply::Rejected(_)) => {}
+                (None, reply) => {
+                    if matches!(reply, Reply::Replay { .. }) {
+                        spool.remember(&command.key, admit.fingerprint);
                     }
-                    return Err(refused(verdict));
+                    return Err(refused(reply));
                 }
-                (Some(open), verdict) => {
+                (Some(open), reply) => {
                     sent = open;
-                    spool.lost(&why(verdict));
+                    spool.lost(&why(reply));
                 }
             }
-            work(spool, scribe);
+            work(spool, writer);
         }
-        let mut passing = Passing { scribe, spool, order: &order, admit: &admit, wall, sent, kept: false, done: false };
+        let mut passing =
+            Passing { writer, spool, command: &command, admit: &admit, wall, sent, kept: false, done: false };
         let passed = passing.pass(self.share.as_ref()).await;
         if passed.is_ok() {
             claim.keep();
@@ -148,13 +152,13 @@ struct Claimed<'a> {
 }
 
 impl<'a> Claimed<'a> {
-    fn of(spool: &'a Shared, order: &Order, admit: &Admit) -> Result<Self, Refused> {
-        if order.own {
+    fn of(spool: &'a Shared, command: &Command, admit: &AdmitCommand) -> Result<Self, Refused> {
+        if command.own {
             return Ok(Self { spool, of: None });
         }
-        let claimed = spool.claim(&order.key, order.id, admit.fingerprint);
+        let claimed = spool.claim(&command.key, command.id, admit.fingerprint);
         claimed.map_err(|duplicate| Refused::Account { no: No::Job(duplicate), shared: false })?;
-        Ok(Self { spool, of: Some((order.key.clone(), order.id)) })
+        Ok(Self { spool, of: Some((command.key.clone(), command.id)) })
     }
 
     fn keep(mut self) {
@@ -164,18 +168,18 @@ impl<'a> Claimed<'a> {
 
 impl Drop for Claimed<'_> {
     fn drop(&mut self) {
-        if let Some((key, order)) = self.of.take() {
-            self.spool.let_go(&key, order);
+        if let Some((key, command)) = self.of.take() {
+            self.spool.let_go(&key, command);
         }
     }
 }
 
 /// A request that is about to pass.
 struct Passing<'a, D: Database> {
-    scribe: &'a Arc<WriterTask<D>>,
+    writer: &'a Arc<WriterTask<D>>,
     spool: &'a Shared,
-    order: &'a Order,
-    admit: &'a Admit,
+    command: &'a Command,
+    admit: &'a AdmitCommand,
     wall: u64,
     sent: Sent,
     /// It may be in the file.
@@ -185,22 +189,22 @@ struct Passing<'a, D: Database> {
 
 impl<D: Database> Passing<'_, D> {
     async fn pass(&mut self, share: Option<&Shares>) -> Result<Passed, Refused> {
-        if !self.order.own {
-            let running = self.scribe.is_running(&self.order.key).then_some(Duplicate::Running);
-            if let Some(duplicate) = running.or_else(|| self.spool.knows(&self.order.key, self.admit.fingerprint)) {
+        if !self.command.own {
+            let running = self.writer.is_running(&self.command.key).then_some(Duplicate::Running);
+            if let Some(duplicate) = running.or_else(|| self.spool.knows(&self.command.key, self.admit.fingerprint)) {
                 return Err(Refused::Account { no: No::Job(duplicate), shared: false });
             }
         }
         if let Some(share) = share {
-            share.pass(&self.order.key.tenant, self.admit, self.wall)?;
+            share.pass(&self.command.key.tenant, self.admit, self.wall)?;
         }
         let at = self.wall / 1_000 * 1_000; // databases know microseconds
-        let Admit { plan, amounts, fingerprint, reserve, .. } = self.admit;
+        let AdmitCommand { plan, amounts, fingerprint, reserve, .. } = self.admit;
         let (plan, amounts) = (Arc::clone(plan), amounts.clone());
-        let pass = Pass { plan, amounts, fingerprint: *fingerprint, reserve: *reserve, at };
+        let pass = SpooledCharge { plan, amounts, fingerprint: *fingerprint, reserve: *reserve, at };
         self.kept = true;
         // The same id: where its admission was written after all, the ledger has it once.
-        if self.spool.keep(Order { act: Act::Pass(pass), ..self.order.clone() }).await {
+        if self.spool.keep(Command { kind: CommandKind::Spooled(pass), ..self.command.clone() }).await {
             self.done = true;
             return Ok(Passed::Fallback(at));
         }
@@ -216,20 +220,20 @@ impl<D: Database> Drop for Passing<'_, D> {
         if self.done || (!self.kept && self.sent == Sent::No) {
             return;
         }
-        let settle = Settle {
+        let settle = SettleCommand {
             plan: Arc::clone(&self.admit.plan),
             attempt: 0,
             since: Since { at: self.wall / 1_000 * 1_000, turn: u32::MAX },
-            end: End::Void,
+            end: SettleKind::Void,
             used: Amounts::new(),
             part: 0,
         };
-        let act = Act::End { of: self.order.id, settle };
-        let order = Order { id: new_id(), own: false, act, ..self.order.clone() };
+        let kind = CommandKind::SettleOf { of: self.command.id, settle };
+        let command = Command { id: new_id(), own: false, kind, ..self.command.clone() };
         if self.kept {
-            self.spool.settle(order);
+            self.spool.settle(command);
         } else {
-            self.scribe.tell(order);
+            self.writer.enqueue(command);
         }
     }
 }
@@ -245,7 +249,7 @@ impl Shares {
         self.with(tenant, wall, |local| local.hear(plan, usage, before, wall));
     }
 
-    fn pass(&self, tenant: &Arc<str>, admit: &Admit, wall: u64) -> Result<(), Refused> {
+    fn pass(&self, tenant: &Arc<str>, admit: &AdmitCommand, wall: u64) -> Result<(), Refused> {
         let passed = self.with(tenant, wall, |local| local.pass(&admit.plan, &admit.amounts, self.share, wall));
         passed
             .ok_or(Trouble::Unavailable)?
@@ -269,13 +273,13 @@ impl Shares {
 }
 
 /// Sees to it that somebody brings to the ledger what waits for it: a task of its own, which a runtime that ends takes with it.
-pub(super) fn work<D: Database>(spool: &Arc<Shared>, scribe: &Arc<WriterTask<D>>) {
+pub(super) fn work<D: Database>(spool: &Arc<Shared>, writer: &Arc<WriterTask<D>>) {
     if spool.asks() && spool.is_empty() {
         return;
     }
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     if spool.begin_merging() {
-        let mut merging = Merging { spool: Arc::clone(spool), scribe: Arc::clone(scribe), over: false };
+        let mut merging = Merging { spool: Arc::clone(spool), writer: Arc::clone(writer), over: false };
         runtime.spawn(async move {
             while !merging.over {
                 merging.run().await;
@@ -288,7 +292,7 @@ pub(super) fn work<D: Database>(spool: &Arc<Shared>, scribe: &Arc<WriterTask<D>>
 /// Whoever brings it; when it ends, another may.
 struct Merging<D: Database> {
     spool: Arc<Shared>,
-    scribe: Arc<WriterTask<D>>,
+    writer: Arc<WriterTask<D>>,
     over: bool,
 }
 
@@ -302,7 +306,7 @@ impl<D: Database> Drop for Merging<D> {
 
 impl<D: Database> Merging<D> {
     fn stops(&self) -> bool {
-        self.spool.is_closed() || self.scribe.is_shut()
+        self.spool.is_closed() || self.writer.is_closed()
     }
 
     /// There is nothing to do, unless something has come just now, whose owner saw somebody at work.
@@ -315,28 +319,28 @@ impl<D: Database> Merging<D> {
     async fn run(&self) {
         let mut rest = REST;
         while !self.stops() {
-            let (orders, blind) = self.spool.next(AT_ONCE);
-            if orders.is_empty() && !blind {
+            let (commands, blind) = self.spool.next(AT_ONCE);
+            if commands.is_empty() && !blind {
                 if self.spool.is_empty() {
                     return;
                 }
                 tokio::time::sleep(REST).await; // the disk has it next
                 continue;
             }
-            let many = orders.len();
-            let verdicts = match orders.is_empty() {
-                true => self.scribe.bring(vec![probe()]).await,
-                false => self.scribe.bring(orders).await,
+            let many = commands.len();
+            let replies = match commands.is_empty() {
+                true => self.writer.submit_all(vec![probe()]).await,
+                false => self.writer.submit_all(commands).await,
             };
-            let duplicates = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Replay { .. })).count();
-            if !verdicts.is_empty() {
-                self.spool.merged(verdicts.len().min(many), duplicates as u64);
+            let duplicates = replies.iter().filter(|reply| matches!(reply, Reply::Replay { .. })).count();
+            if !replies.is_empty() {
+                self.spool.merged(replies.len().min(many), duplicates as u64);
                 rest = REST;
-            } else if many > 0 && !self.scribe.bring(vec![probe()]).await.is_empty() {
+            } else if many > 0 && !self.writer.submit_all(vec![probe()]).await.is_empty() {
                 // The ledger is there, and refuses this one: it waits, but nobody else does.
                 self.spool.put_behind();
             }
-            if verdicts.len() < many.max(1) {
+            if replies.len() < many.max(1) {
                 tokio::time::sleep(rest.mul_f64(1.0 + fastrand::f64() / 2.0)).await;
                 rest = (rest * 2).min(LONGEST_REST);
             }
@@ -345,17 +349,23 @@ impl<D: Database> Merging<D> {
 }
 
 /// Why the ledger has not decided.
-fn why(verdict: Verdict) -> Arc<str> {
-    match verdict {
-        Verdict::Unavailable(why) => why,
+fn why(reply: Reply) -> Arc<str> {
+    match reply {
+        Reply::Unavailable(why) => why,
         _ => "it did not say in time whether it has charged".into(),
     }
 }
 
 /// Changes nothing, and shows that the ledger can be written.
-fn probe() -> Order {
+fn probe() -> Command {
     let key = Key { tenant: "".into(), job: "".into() };
-    Order { key, id: new_id(), own: false, origin: 0, act: Act::Renew { attempt: 0, since: u64::MAX, ttl: 0 } }
+    Command {
+        key,
+        id: new_id(),
+        own: false,
+        origin: 0,
+        kind: CommandKind::Renew { attempt: 0, since: u64::MAX, ttl: 0 },
+    }
 }
 
 /// What a layer tells of its spool.

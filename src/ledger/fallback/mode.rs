@@ -1,6 +1,6 @@
 //! Whether the ledger is asked: a machine of two states, and what each answer means to it.
 
-use crate::ledger::writer::Verdict;
+use crate::ledger::writer::Reply;
 
 /// Whether the ledger is asked, or requests pass without.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,10 +22,10 @@ pub(crate) enum Sent {
 const FEW: usize = 512;
 
 /// What a verdict leaves open; `None` where the ledger has decided.
-pub(crate) fn after(verdict: &Verdict) -> Option<Sent> {
-    match verdict {
-        Verdict::Unavailable(_) => Some(Sent::No),
-        Verdict::Indeterminate => Some(Sent::Perhaps),
+pub(crate) fn after(reply: &Reply) -> Option<Sent> {
+    match reply {
+        Reply::Unavailable(_) => Some(Sent::No),
+        Reply::Indeterminate => Some(Sent::Perhaps),
         _ => None,
     }
 }
@@ -55,15 +55,15 @@ mod tests {
 
     #[test]
     fn only_what_the_ledger_has_not_decided_passes_without_it() {
-        assert_eq!(after(&Verdict::Unavailable("down".into())), Some(Sent::No));
-        assert_eq!(after(&Verdict::Indeterminate), Some(Sent::Perhaps));
+        assert_eq!(after(&Reply::Unavailable("down".into())), Some(Sent::No));
+        assert_eq!(after(&Reply::Indeterminate), Some(Sent::Perhaps));
         let decided = [
-            Verdict::Refused(Vec::new()),
-            Verdict::Conflict,
-            Verdict::Replay { amounts: Amounts::new(), running: true },
-            Verdict::Done,
+            Reply::Refused(Vec::new()),
+            Reply::Conflict,
+            Reply::Replay { amounts: Amounts::new(), running: true },
+            Reply::Done,
         ];
-        assert!(decided.iter().all(|verdict| after(verdict).is_none()));
+        assert!(decided.iter().all(|reply| after(reply).is_none()));
     }
 
     proptest! {

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::ledger::{SpoolError, recent::Recent};
 use crate::{
-    ledger::writer::{Act, End, HEADER, Key, Mode, Order, encode, frame, recover},
+    ledger::writer::{Command, CommandKind, HEADER, Key, Mode, SettleKind, encode, frame, recover},
     quota::account::Duplicate,
 };
 
@@ -75,9 +75,9 @@ pub(in crate::ledger) enum Heard {
 struct State {
     mode: Mode,
     /// To be written to the file.
-    queue: Vec<Queued>,
+    queue: Vec<SpooledCommand>,
     /// Durable, and not yet in the ledger.
-    pending: VecDeque<Order>,
+    pending: VecDeque<Command>,
     /// So many of the file's records are being written.
     writing: usize,
     claims: HashMap<Key, Claim>,
@@ -97,8 +97,8 @@ struct State {
     duplicates: u64,
 }
 
-struct Queued {
-    order: Order,
+struct SpooledCommand {
+    command: Command,
     body: Vec<u8>,
     told: Option<oneshot::Sender<bool>>,
 }
@@ -106,7 +106,7 @@ struct Queued {
 /// A named job that is being asked for, or was let pass.
 #[derive(Clone, Copy, Debug)]
 struct Claim {
-    order: u128,
+    command: u128,
     fingerprint: Option<u128>,
     /// Somebody asks for it or works on it.
     running: bool,
@@ -189,7 +189,7 @@ impl Spool {
             Ok(())
         };
         prepare(&mut file).map_err(|error| failed("cannot be written", error))?;
-        let shared = Arc::new(Shared::new(path, recovered.orders, end));
+        let shared = Arc::new(Shared::new(path, recovered.commands, end));
         let works = Arc::clone(&shared);
         let writer = thread::Builder::new()
             .name("tollgate-spool".into())
@@ -260,21 +260,21 @@ impl State {
     }
 
     /// A job of which a record tells.
-    fn note(&mut self, order: &Order) {
-        match &order.act {
-            Act::Pass(pass) if !order.own => {
-                let (order_id, fingerprint) = (order.id, pass.fingerprint);
-                let claim = Claim { order: order_id, fingerprint, running: false, merged: false, passed: true };
-                self.claims.insert(order.key.clone(), claim);
+    fn note(&mut self, command: &Command) {
+        match &command.kind {
+            CommandKind::Spooled(pass) if !command.own => {
+                let (command_id, fingerprint) = (command.id, pass.fingerprint);
+                let claim = Claim { command: command_id, fingerprint, running: false, merged: false, passed: true };
+                self.claims.insert(command.key.clone(), claim);
             }
-            Act::End { of, settle } if settle.end == End::Void => self.free(&order.key, *of),
+            CommandKind::SettleOf { of, settle } if settle.end == SettleKind::Void => self.free(&command.key, *of),
             _ => {}
         }
     }
 
     /// What an order let pass is to go back: its id is free once nobody else can hold it for taken.
     fn free(&mut self, key: &Key, of: u128) {
-        if self.claims.get(key).is_some_and(|claim| claim.order == of && !claim.merged) {
+        if self.claims.get(key).is_some_and(|claim| claim.command == of && !claim.merged) {
             self.claims.remove(key);
         }
     }
@@ -287,28 +287,28 @@ impl State {
     }
 
     /// The ledger has an order.
-    fn has(&mut self, order: &Order) {
-        let known = match &order.act {
-            Act::Pass(_) => order.id,
-            Act::End { of, settle } if settle.end == End::Void => {
-                if self.claims.get(&order.key).is_some_and(|claim| claim.order == *of) {
-                    self.claims.remove(&order.key);
+    fn has(&mut self, command: &Command) {
+        let known = match &command.kind {
+            CommandKind::Spooled(_) => command.id,
+            CommandKind::SettleOf { of, settle } if settle.end == SettleKind::Void => {
+                if self.claims.get(&command.key).is_some_and(|claim| claim.command == *of) {
+                    self.claims.remove(&command.key);
                 }
                 return;
             }
             _ => return,
         };
-        if let Some(claim) = self.claims.get_mut(&order.key).filter(|claim| claim.order == known) {
+        if let Some(claim) = self.claims.get_mut(&command.key).filter(|claim| claim.command == known) {
             claim.merged = true;
             if !claim.running {
-                self.let_be(&order.key);
+                self.let_be(&command.key);
             }
         }
     }
 }
 
 impl Shared {
-    fn new(path: &Path, orders: Vec<Order>, size: u64) -> Self {
+    fn new(path: &Path, commands: Vec<Command>, size: u64) -> Self {
         let mut state = State {
             mode: Mode::default(),
             queue: Vec::new(),
@@ -318,15 +318,15 @@ impl Shared {
             recent: Recent::default(),
             size,
             most: MOST,
-            records: orders.len() as u64,
+            records: commands.len() as u64,
             full: false,
             broken: false,
             closed: false,
             merged: 0,
             duplicates: 0,
         };
-        orders.iter().for_each(|order| state.note(order));
-        state.pending = orders.into();
+        commands.iter().for_each(|command| state.note(command));
+        state.pending = commands.into();
         Self {
             path: path.into(),
             state: Mutex::new(state),
@@ -386,7 +386,12 @@ impl Shared {
     }
 
     /// Nobody else may ask for this job until it is let go.
-    pub(in crate::ledger) fn claim(&self, key: &Key, order: u128, fingerprint: Option<u128>) -> Result<(), Duplicate> {
+    pub(in crate::ledger) fn claim(
+        &self,
+        key: &Key,
+        command: u128,
+        fingerprint: Option<u128>,
+    ) -> Result<(), Duplicate> {
         let mut state = self.lock();
         if let Some(known) = state.claims.get(key) {
             return Err(match (known.fingerprint, fingerprint) {
@@ -395,23 +400,23 @@ impl Shared {
                 _ => Duplicate::Done,
             });
         }
-        let claim = Claim { order, fingerprint, running: true, merged: false, passed: false };
+        let claim = Claim { command, fingerprint, running: true, merged: false, passed: false };
         state.claims.insert(key.clone(), claim);
         Ok(())
     }
 
     /// Whoever asked was answered by the ledger, or has gone.
-    pub(in crate::ledger) fn let_go(&self, key: &Key, order: u128) {
+    pub(in crate::ledger) fn let_go(&self, key: &Key, command: u128) {
         let mut state = self.lock();
-        if state.claims.get(key).is_some_and(|claim| claim.order == order && !claim.passed) {
+        if state.claims.get(key).is_some_and(|claim| claim.command == command && !claim.passed) {
             state.claims.remove(key);
         }
     }
 
     /// The work of a job that was let pass is over.
-    pub(in crate::ledger) fn finish(&self, key: &Key, order: u128) {
+    pub(in crate::ledger) fn finish(&self, key: &Key, command: u128) {
         let mut state = self.lock();
-        if let Some(claim) = state.claims.get_mut(key).filter(|claim| claim.order == order) {
+        if let Some(claim) = state.claims.get_mut(key).filter(|claim| claim.command == command) {
             claim.running = false;
             if claim.merged {
                 state.let_be(key);
@@ -437,8 +442,8 @@ impl Shared {
     }
 
     /// Keeps what is let pass; false where there is no room for it, or it cannot be written. Waits for the disk.
-    pub(in crate::ledger) async fn keep(&self, order: Order) -> bool {
-        let Some(body) = encode(&order) else { return false };
+    pub(in crate::ledger) async fn keep(&self, command: Command) -> bool {
+        let Some(body) = encode(&command) else { return false };
         let kept = {
             let mut state = self.lock();
             let size = state.size.saturating_add(FRAME + body.len() as u64);
@@ -451,11 +456,11 @@ impl Shared {
                 return false;
             }
             state.size = size;
-            if let Some(claim) = state.claims.get_mut(&order.key).filter(|claim| claim.order == order.id) {
+            if let Some(claim) = state.claims.get_mut(&command.key).filter(|claim| claim.command == command.id) {
                 claim.passed = true;
             }
             let (told, kept) = oneshot::channel();
-            state.queue.push(Queued { order, body, told: Some(told) });
+            state.queue.push(SpooledCommand { command, body, told: Some(told) });
             kept
         };
         self.wake.notify_one();
@@ -463,22 +468,22 @@ impl Shared {
     }
 
     /// Keeps what settles something that was let pass, whether there is room or not; nobody waits for it.
-    pub(in crate::ledger) fn settle(&self, order: Order) {
-        let Some(body) = encode(&order) else { return };
+    pub(in crate::ledger) fn settle(&self, command: Command) {
+        let Some(body) = encode(&command) else { return };
         let mut state = self.lock();
-        if let Act::End { of, settle } = &order.act
-            && settle.end == End::Void
+        if let CommandKind::SettleOf { of, settle } = &command.kind
+            && settle.end == SettleKind::Void
         {
-            state.free(&order.key, *of);
+            state.free(&command.key, *of);
         }
         state.size = state.size.saturating_add(FRAME + body.len() as u64);
-        state.queue.push(Queued { order, body, told: None });
+        state.queue.push(SpooledCommand { command, body, told: None });
         drop(state);
         self.wake.notify_one();
     }
 
     /// What is to be brought to the ledger next, and whether it is to be asked whether it is there.
-    pub(in crate::ledger) fn next(&self, most: usize) -> (Vec<Order>, bool) {
+    pub(in crate::ledger) fn next(&self, most: usize) -> (Vec<Command>, bool) {
         let state = self.lock();
         (state.pending.iter().take(most).cloned().collect(), state.mode == Mode::Fallback)
     }
@@ -486,9 +491,9 @@ impl Shared {
     /// The ledger does not take the first of what waits: all of that account comes after the others, in its order.
     pub(in crate::ledger) fn put_behind(&self) {
         let mut state = self.lock();
-        let Some(tenant) = state.pending.front().map(|order| Arc::clone(&order.key.tenant)) else { return };
+        let Some(tenant) = state.pending.front().map(|command| Arc::clone(&command.key.tenant)) else { return };
         let (behind, before) =
-            std::mem::take(&mut state.pending).into_iter().partition(|order| order.key.tenant == tenant);
+            std::mem::take(&mut state.pending).into_iter().partition(|command| command.key.tenant == tenant);
         state.pending = before;
         state.pending.extend::<VecDeque<_>>(behind);
     }
@@ -498,8 +503,8 @@ impl Shared {
         let (back, merged) = {
             let mut state = self.lock();
             for _ in 0..many {
-                if let Some(order) = state.pending.pop_front() {
-                    state.has(&order);
+                if let Some(command) = state.pending.pop_front() {
+                    state.has(&command);
                 }
             }
             state.merged += many as u64;
@@ -588,12 +593,12 @@ impl Shared {
                 state.records = first;
                 state.size = end + state.queue.iter().map(|queued| FRAME + queued.body.len() as u64).sum::<u64>();
             }
-            for Queued { order, told, .. } in queued {
+            for SpooledCommand { command, told, .. } in queued {
                 // Nobody passes whose record is not there; what settles goes to the ledger while this process lives.
                 if wrote || told.is_none() {
-                    state.pending.push_back(order);
-                } else if state.claims.get(&order.key).is_some_and(|claim| claim.order == order.id) {
-                    state.claims.remove(&order.key);
+                    state.pending.push_back(command);
+                } else if state.claims.get(&command.key).is_some_and(|claim| claim.command == command.id) {
+                    state.claims.remove(&command.key);
                 }
                 if let Some(told) = told {
                     let _ = told.send(wrote);

@@ -9,7 +9,9 @@ use std::{hash::Hasher, sync::Arc, time::Duration};
 
 use siphasher::sip::SipHasher24;
 
-use crate::ledger::writer::{Act, End, Key, Order, Pass, Reserve, Settle, Since};
+use crate::ledger::writer::{
+    Command, CommandKind, Key, ReservationTerms, SettleCommand, SettleKind, Since, SpooledCharge,
+};
 use crate::{
     kind::Kind,
     policy_name::PolicyName,
@@ -26,7 +28,7 @@ const HEAD: usize = 16;
 /// What there is in a file.
 #[derive(Debug, Default)]
 pub(crate) struct Recovered {
-    pub(crate) orders: Vec<Order>,
+    pub(crate) commands: Vec<Command>,
     /// Where the last whole record ends: what follows was never acknowledged.
     pub(crate) end: usize,
 }
@@ -51,10 +53,10 @@ pub(crate) fn recover(file: &[u8]) -> Result<Recovered, Damage> {
     if !file.starts_with(HEADER) {
         return Err(Damage { at: 0, whole: 0, what: "it does not begin as a spool does" });
     }
-    let (mut at, mut orders) = (HEADER.len(), Vec::new());
+    let (mut at, mut commands) = (HEADER.len(), Vec::new());
     while at < file.len() {
-        let damage = |what| Damage { at, whole: orders.len(), what };
-        let number = orders.len() as u64;
+        let damage = |what| Damage { at, whole: commands.len(), what };
+        let number = commands.len() as u64;
         let Some(head) = file.get(at..at + HEAD).filter(|_| written >= at + 8) else {
             break; // no length was ever written whole
         };
@@ -73,11 +75,11 @@ pub(crate) fn recover(file: &[u8]) -> Result<Recovered, Damage> {
             }
             return Err(damage("a record was altered"));
         }
-        let order = Reader(body).order().ok_or_else(|| damage("a record says what this version cannot read"))?;
-        orders.push(order);
+        let command = Reader(body).command().ok_or_else(|| damage("a record says what this version cannot read"))?;
+        commands.push(command);
         at = end;
     }
-    Ok(Recovered { orders, end: at })
+    Ok(Recovered { commands, end: at })
 }
 
 /// A body as the record of this number.
@@ -112,20 +114,20 @@ const END: u8 = 2;
 const SEAL: u8 = 0xa5;
 
 /// The body of a record: `None` for an order that is not kept like this.
-pub(crate) fn encode(order: &Order) -> Option<Vec<u8>> {
+pub(crate) fn encode(command: &Command) -> Option<Vec<u8>> {
     let mut body = Body(Vec::with_capacity(256));
-    let kind = match &order.act {
-        Act::Pass(_) => PASS,
-        Act::End { .. } => END,
+    let kind = match &command.kind {
+        CommandKind::Spooled(_) => PASS,
+        CommandKind::SettleOf { .. } => END,
         _ => return None,
     };
     body.0.push(kind);
-    body.text(&order.key.tenant);
-    body.text(&order.key.job);
-    body.0.extend(order.id.to_le_bytes());
-    body.0.push(u8::from(order.own));
-    match &order.act {
-        Act::Pass(pass) => {
+    body.text(&command.key.tenant);
+    body.text(&command.key.job);
+    body.0.extend(command.id.to_le_bytes());
+    body.0.push(u8::from(command.own));
+    match &command.kind {
+        CommandKind::Spooled(pass) => {
             body.number(pass.at);
             body.plan(&pass.plan, pass.at);
             body.amounts(&pass.amounts);
@@ -135,17 +137,17 @@ pub(crate) fn encode(order: &Order) -> Option<Vec<u8>> {
                 body.0.push(u8::from(reserve.charge));
             });
         }
-        Act::End { of, settle } => {
+        CommandKind::SettleOf { of, settle } => {
             body.0.extend(of.to_le_bytes());
             body.number(settle.since.at);
             body.plan(&settle.plan, settle.since.at);
             match &settle.end {
-                End::Open => body.0.push(0),
-                End::Commit(actual) => {
+                SettleKind::Add => body.0.push(0),
+                SettleKind::Commit(actual) => {
                     body.0.push(1);
                     body.amounts(actual);
                 }
-                End::Void => body.0.push(2),
+                SettleKind::Void => body.0.push(2),
             }
             body.amounts(&settle.used);
             body.number(u64::from(settle.part));
@@ -202,35 +204,38 @@ impl Body {
 struct Reader<'a>(&'a [u8]);
 
 impl Reader<'_> {
-    fn order(mut self) -> Option<Order> {
+    fn command(mut self) -> Option<Command> {
         let kind = self.byte()?;
         let key = Key { tenant: self.text()?.into(), job: self.text()?.into() };
         let (id, own) = (self.digest()?, self.flag()?);
-        let act = match kind {
+        let kind = match kind {
             PASS => {
                 let at = self.number()?;
                 let (plan, amounts) = (self.plan()?, self.amounts()?);
                 let fingerprint = if self.flag()? { Some(self.digest()?) } else { None };
-                let reserve =
-                    if self.flag()? { Some(Reserve { ttl: self.number()?, charge: self.flag()? }) } else { None };
-                Act::Pass(Pass { plan, amounts, fingerprint, reserve, at })
+                let reserve = if self.flag()? {
+                    Some(ReservationTerms { ttl: self.number()?, charge: self.flag()? })
+                } else {
+                    None
+                };
+                CommandKind::Spooled(SpooledCharge { plan, amounts, fingerprint, reserve, at })
             }
             END => {
                 let of = self.digest()?;
                 let since = Since { at: self.number()?, turn: u32::MAX };
                 let plan = self.plan()?;
                 let end = match self.byte()? {
-                    0 => End::Open,
-                    1 => End::Commit(self.amounts()?),
-                    2 => End::Void,
+                    0 => SettleKind::Add,
+                    1 => SettleKind::Commit(self.amounts()?),
+                    2 => SettleKind::Void,
                     _ => return None,
                 };
                 let (used, part) = (self.amounts()?, u32::try_from(self.number()?).ok()?);
-                Act::End { of, settle: Settle { plan, attempt: 0, since, end, used, part } }
+                CommandKind::SettleOf { of, settle: SettleCommand { plan, attempt: 0, since, end, used, part } }
             }
             _ => return None,
         };
-        (self.0 == [SEAL]).then_some(Order { key, id, own, origin: 0, act })
+        (self.0 == [SEAL]).then_some(Command { key, id, own, origin: 0, kind })
     }
 
     fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
@@ -296,7 +301,7 @@ mod tests {
 
     const START: u64 = 1_782_869_400_000_000_000;
 
-    fn orders() -> impl Strategy<Value = Order> {
+    fn commands() -> impl Strategy<Value = Command> {
         let amounts = || {
             proptest::collection::vec((prop_oneof!["requests", "bytes", "[a-z]{1,9}"], any::<u64>()), 0..4).prop_map(
                 |all| all.into_iter().fold(Amounts::new(), |sum, (kind, amount)| sum.with(Kind::units(&kind), amount)),
@@ -309,45 +314,45 @@ mod tests {
             };
             Arc::new(limits.into_iter().enumerate().fold(Plan::new("paid").warn_at(80), limit))
         });
-        let act = prop_oneof![
+        let kind = prop_oneof![
             (plans.clone(), amounts(), any::<Option<u128>>(), any::<Option<(u64, bool)>>(), 0..START).prop_map(
                 |(plan, amounts, fingerprint, reserve, at)| {
-                    let reserve = reserve.map(|(ttl, charge)| Reserve { ttl, charge });
-                    Act::Pass(Pass { plan, amounts, fingerprint, reserve, at })
+                    let reserve = reserve.map(|(ttl, charge)| ReservationTerms { ttl, charge });
+                    CommandKind::Spooled(SpooledCharge { plan, amounts, fingerprint, reserve, at })
                 }
             ),
             (
                 plans,
                 amounts(),
-                prop_oneof![Just(End::Open), Just(End::Void), amounts().prop_map(End::Commit)],
+                prop_oneof![Just(SettleKind::Add), Just(SettleKind::Void), amounts().prop_map(SettleKind::Commit)],
                 any::<(u128, u32)>(),
                 0..START
             )
                 .prop_map(|(plan, used, end, (of, part), at)| {
                     let since = Since { at, turn: u32::MAX };
-                    Act::End { of, settle: Settle { plan, attempt: 0, since, end, used, part } }
+                    CommandKind::SettleOf { of, settle: SettleCommand { plan, attempt: 0, since, end, used, part } }
                 }),
         ];
-        (".{0,30}", ".{0,30}", any::<u128>(), any::<bool>(), act).prop_map(|(tenant, job, id, own, act)| Order {
+        (".{0,30}", ".{0,30}", any::<u128>(), any::<bool>(), kind).prop_map(|(tenant, job, id, own, kind)| Command {
             key: Key { tenant: tenant.into(), job: job.into() },
             id,
             own,
             origin: 0,
-            act,
+            kind,
         })
     }
 
     /// A file, and where its records end.
-    fn file(orders: &[Order]) -> (Vec<u8>, Vec<usize>) {
+    fn file(commands: &[Command]) -> (Vec<u8>, Vec<usize>) {
         let (mut file, mut ends) = (HEADER.to_vec(), vec![HEADER.len()]);
-        for (number, order) in orders.iter().enumerate() {
-            frame(number as u64, &encode(order).unwrap(), &mut file);
+        for (number, command) in commands.iter().enumerate() {
+            frame(number as u64, &encode(command).unwrap(), &mut file);
             ends.push(file.len());
         }
         (file, ends)
     }
 
-    fn same(one: &Order, other: &Order) -> bool {
+    fn same(one: &Command, other: &Command) -> bool {
         encode(one) == encode(other) && one.key == other.key && one.id == other.id
     }
 
@@ -355,8 +360,8 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
         #[test]
-        fn what_was_written_is_read_again_and_cut_anywhere_all_that_is_whole(orders in proptest::collection::vec(orders(), 0..4)) {
-            let (file, ends) = file(&orders);
+        fn what_was_written_is_read_again_and_cut_anywhere_all_that_is_whole(commands in proptest::collection::vec(commands(), 0..4)) {
+            let (file, ends) = file(&commands);
             for cut in 0..=file.len() {
                 let whole = ends.iter().filter(|end| **end <= cut).count().saturating_sub(1);
                 for zeros in [0, 1, 7, 8, 40] {
@@ -365,24 +370,24 @@ mod tests {
                         continue; // a header is written at once, and nothing after it
                     }
                     let read = recover(&torn).unwrap_or_else(|damage| panic!("{damage:?} at {cut} and {zeros} zeros"));
-                    prop_assert!(read.orders.len() == whole || zeros > 0 && read.orders.len() == whole + 1);
-                    prop_assert!(read.orders.iter().zip(&orders).all(|(read, written)| same(read, written)));
+                    prop_assert!(read.commands.len() == whole || zeros > 0 && read.commands.len() == whole + 1);
+                    prop_assert!(read.commands.iter().zip(&commands).all(|(read, written)| same(read, written)));
                     prop_assert!(read.end <= torn.len());
                 }
             }
         }
 
         #[test]
-        fn a_flipped_bit_is_found_out(orders in proptest::collection::vec(orders(), 1..3), at: prop::sample::Index, bit in 0..8) {
-            let (mut file, _) = file(&orders);
+        fn a_flipped_bit_is_found_out(commands in proptest::collection::vec(commands(), 1..3), at: prop::sample::Index, bit in 0..8) {
+            let (mut file, _) = file(&commands);
             let at = at.index(file.len());
             file[at] ^= 1_u8 << bit;
             prop_assert!(recover(&file).is_err(), "byte {at}");
         }
 
         #[test]
-        fn records_that_are_left_out_repeated_or_moved_are_found_out(orders in proptest::collection::vec(orders(), 3..5)) {
-            let (file, ends) = file(&orders);
+        fn records_that_are_left_out_repeated_or_moved_are_found_out(commands in proptest::collection::vec(commands(), 3..5)) {
+            let (file, ends) = file(&commands);
             let part = |n: usize| &file[ends[n]..ends[n + 1]];
             for wrong in [[0, 2], [0, 0], [1, 0]] {
                 let altered = [&file[..16], part(wrong[0]), part(wrong[1])].concat();
@@ -394,7 +399,7 @@ mod tests {
         fn whatever_is_read_does_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = recover(&bytes);
             let _ = recover(&[&HEADER[..], &bytes].concat());
-            let _ = Reader(&bytes).order();
+            let _ = Reader(&bytes).command();
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{
     values::{Digest, Time},
 };
 use crate::ledger::{
-    Failure,
+    DbError,
     billed::BILLED,
     columns::{nanos, natural, read, text, until as micros},
     database::{Audited, CounterMismatch, Past, Sum},
@@ -34,7 +34,7 @@ impl Audited for PostgresLedger {
         until: u64,
         after: i64,
         most: usize,
-    ) -> Result<Vec<(i64, u64, Row)>, Failure> {
+    ) -> Result<Vec<(i64, u64, Row)>, DbError> {
         // The columns are in the order in which jobs are read.
         let query = sqlx::query(
             "SELECT 3::int8, tenant_id, limit_id, quota_type, window_start, until, epoch, attempt, part, amount, granted,
@@ -54,7 +54,7 @@ impl Audited for PostgresLedger {
         found.iter().map(entry).collect()
     }
 
-    async fn sums(&self, tenant: &str, from: u64, until: u64) -> Result<Vec<Sum>, Failure> {
+    async fn sums(&self, tenant: &str, from: u64, until: u64) -> Result<Vec<Sum>, DbError> {
         // A plan made for any times would not know how much a period holds.
         let query = sqlx::query(BILLED).persistent(false);
         let query = query.bind(text(tenant)).bind(Time(micros(from))).bind(Time(micros(until)));
@@ -65,7 +65,7 @@ impl Audited for PostgresLedger {
         query.fetch_all(&self.pool).await.map_err(failure)?.iter().map(sum).collect()
     }
 
-    async fn past(&self, tenant: &str, at: u64) -> Result<Vec<Past>, Failure> {
+    async fn past(&self, tenant: &str, at: u64) -> Result<Vec<Past>, DbError> {
         let query = sqlx::query(
             "SELECT c.limit_id, c.quota_type, c.window_start, coalesce(sum(q.amount), 0)::int8
              FROM (SELECT DISTINCT tenant_id, limit_id, quota_type, window_start FROM quota_counter
@@ -86,7 +86,7 @@ impl Audited for PostgresLedger {
         found.iter().map(past).collect()
     }
 
-    async fn drifts(&self, most: usize) -> Result<(u64, Vec<CounterMismatch>), Failure> {
+    async fn drifts(&self, most: usize) -> Result<(u64, Vec<CounterMismatch>), DbError> {
         let compared: i64 =
             sqlx::query_scalar("SELECT count(*) FROM quota_counter").fetch_one(&self.pool).await.map_err(failure)?;
         let sql = format!(
@@ -118,7 +118,7 @@ impl Audited for PostgresLedger {
         Ok((natural(compared)?, drifts?))
     }
 
-    async fn repair(&self, tenant: &str) -> Result<u64, Failure> {
+    async fn repair(&self, tenant: &str) -> Result<u64, DbError> {
         let mut connection = self.pool.acquire().await.map_err(failure)?;
         let mut transaction = connection.begin().await.map_err(failure)?;
         session::lock(&mut transaction, &[text(tenant)]).await?;
@@ -127,7 +127,7 @@ impl Audited for PostgresLedger {
         Ok(wrong)
     }
 
-    async fn seal(&self, before: u64) -> Result<u64, Failure> {
+    async fn seal(&self, before: u64) -> Result<u64, DbError> {
         let query = sqlx::query(
             "INSERT INTO quota_archive AS a (only_row, sealed_until) VALUES (true, $1)
              ON CONFLICT (only_row) DO UPDATE SET sealed_until = greatest(a.sealed_until, EXCLUDED.sealed_until)
@@ -137,17 +137,17 @@ impl Audited for PostgresLedger {
         nanos(value::<Time>(&row, 0)?.0)
     }
 
-    async fn sealed(&self) -> Result<u64, Failure> {
+    async fn sealed(&self) -> Result<u64, DbError> {
         let row = sqlx::query("SELECT sealed_until FROM quota_archive").fetch_optional(&self.pool).await;
         row.map_err(failure)?.map_or(Ok(0), |row| nanos(value::<Time>(&row, 0)?.0))
     }
 
-    async fn archive(&self, tenant: &str, before: u64, order: u128) -> Result<u64, Failure> {
+    async fn archive(&self, tenant: &str, before: u64, command: u128) -> Result<u64, DbError> {
         let mut connection = self.pool.acquire().await.map_err(failure)?;
         let mut transaction = connection.begin().await.map_err(failure)?;
         session::lock(&mut transaction, &[text(tenant)]).await?;
         sqlx::raw_sql("SET LOCAL tollgate.archives = 'on'").execute(&mut *transaction).await.map_err(failure)?;
-        let query = sqlx::query(ARCHIVE).bind(text(tenant)).bind(Time(micros(before))).bind(Digest(order));
+        let query = sqlx::query(ARCHIVE).bind(text(tenant)).bind(Time(micros(before))).bind(Digest(command));
         let row = query.fetch_one(&mut *transaction).await.map_err(failure)?;
         let gone: i64 = value(&row, 0)?;
         transaction.commit().await.map_err(failure)?;
@@ -183,7 +183,7 @@ const ARCHIVE: &str = "
             amount, consumed_at, $3::uuid FROM sealed)
     SELECT count(*) FROM gone";
 
-async fn put_right(connection: &mut PgConnection, tenant: &str) -> Result<u64, Failure> {
+async fn put_right(connection: &mut PgConnection, tenant: &str) -> Result<u64, DbError> {
     let sql = format!(
         "UPDATE quota_counter SET used = greatest(s.written - s.held, 0), reserved = greatest(s.held, 0)
          FROM (SELECT c.limit_id, c.quota_type, c.window_start, c.epoch, coalesce(s.written, 0) AS written,

@@ -3,7 +3,7 @@
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row as _, SqlStr, raw_sql};
 
 use super::{failure::failure, rows, session};
-use crate::ledger::Failure;
+use crate::ledger::DbError;
 
 /// Each version of the tables, from the one before.
 const VERSIONS: [&str; 1] = [include_str!("../schema/postgres/0001_ledger.sql")];
@@ -11,7 +11,7 @@ const VERSIONS: [&str; 1] = [include_str!("../schema/postgres/0001_ledger.sql")]
 pub(super) const FORGETS: &str = "synchronous_commit must be on, local, remote_write or remote_apply, got off: rows that were acknowledged could be lost";
 
 /// Brings the tables to the version that this code knows: one program at a time.
-pub(super) async fn apply(connection: &mut PgConnection) -> Result<(), Failure> {
+pub(super) async fn apply(connection: &mut PgConnection) -> Result<(), DbError> {
     if version(connection).await? == VERSIONS.len() {
         return Ok(()); // a role without the right to make tables may use them
     }
@@ -31,8 +31,8 @@ pub(super) async fn apply(connection: &mut PgConnection) -> Result<(), Failure> 
 }
 
 /// Refuses, in words, a connection that would lose what it acknowledged, and tables that this code does not know.
-pub(super) async fn check(connection: &mut PgConnection) -> Result<(), Failure> {
-    let refused = |reason: &str| Err(Failure::Refused(reason.into()));
+pub(super) async fn check(connection: &mut PgConnection) -> Result<(), DbError> {
+    let refused = |reason: &str| Err(DbError::Refused(reason.into()));
     let asked = "SELECT current_setting('synchronous_commit'), current_setting('fsync'),
         current_setting('transaction_read_only'), pg_is_in_recovery(), current_setting('server_encoding')";
     let row = sqlx::query(asked).persistent(false).fetch_one(&mut *connection).await.map_err(failure)?;
@@ -61,7 +61,7 @@ pub(super) async fn check(connection: &mut PgConnection) -> Result<(), Failure> 
         to_regclass('quota_consumption'), to_regclass('quota_hold')]) LIMIT 1";
     if let Some(row) = sqlx::query(asked).persistent(false).fetch_optional(&mut *connection).await.map_err(failure)? {
         let table: &str = row.try_get(0).map_err(failure)?;
-        return Err(Failure::Refused(format!("{table} must be logged, got a table that a crash empties")));
+        return Err(DbError::Refused(format!("{table} must be logged, got a table that a crash empties")));
     }
     let asked = "SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass('quota_consumption_once')
         AND indrelid = to_regclass('quota_consumption') AND indisunique AND indisvalid)";
@@ -77,7 +77,7 @@ pub(super) async fn check(connection: &mut PgConnection) -> Result<(), Failure> 
 }
 
 /// The version of the tables; 0 where there are none.
-async fn version(connection: &mut PgConnection) -> Result<usize, Failure> {
+async fn version(connection: &mut PgConnection) -> Result<usize, DbError> {
     let known = "SELECT to_regclass('quota_schema') IS NOT NULL";
     let row = sqlx::query(known).persistent(false).fetch_one(&mut *connection).await.map_err(failure)?;
     if !row.try_get::<bool, _>(0).map_err(failure)? {
@@ -88,7 +88,7 @@ async fn version(connection: &mut PgConnection) -> Result<usize, Failure> {
     let version: i64 = row.try_get(0).map_err(failure)?;
     match usize::try_from(version) {
         Ok(version) if version <= VERSIONS.len() => Ok(version),
-        _ => Err(Failure::Refused(format!(
+        _ => Err(DbError::Refused(format!(
             "version of the ledger's tables must be at most {}, got {version}: a newer program has been here",
             VERSIONS.len()
         ))),

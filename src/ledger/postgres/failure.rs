@@ -5,10 +5,10 @@ use sqlx::{
     postgres::{PgDatabaseError, PgSeverity},
 };
 
-use crate::ledger::Failure;
+use crate::ledger::DbError;
 
 /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
-pub(super) fn failure(error: Error) -> Failure {
+pub(super) fn failure(error: Error) -> DbError {
     let words = match &error {
         Error::Database(told) => format!("PostgreSQL: {told} (SQLSTATE {})", told.code().unwrap_or_default()),
         other => format!("PostgreSQL: {other}"),
@@ -26,9 +26,9 @@ pub(super) fn failure(error: Error) -> Failure {
         | Error::PoolTimedOut
         | Error::PoolClosed
         | Error::WorkerCrashed
-        | Error::BeginFailed => Failure::Lost(words),
-        Error::Encode(_) | Error::Decode(_) | Error::ColumnDecode { .. } => Failure::Rejected(words),
-        _ => Failure::Refused(words),
+        | Error::BeginFailed => DbError::Lost(words),
+        Error::Encode(_) | Error::Decode(_) | Error::ColumnDecode { .. } => DbError::Rejected(words),
+        _ => DbError::Refused(words),
     }
 }
 
@@ -36,24 +36,24 @@ pub(super) fn failure(error: Error) -> Failure {
 const INDEX_ROWS: &str = "indextuple.c";
 
 /// `fatal` where the server ends the connection with it; `of_value` where it names the table that a value does not fit into.
-fn by_code(code: &str, fatal: bool, of_value: bool) -> fn(String) -> Failure {
+fn by_code(code: &str, fatal: bool, of_value: bool) -> fn(String) -> DbError {
     match code {
         // A serialization failure, a deadlock, a lock that did not come in time, a statement that took too long.
-        "40001" | "40P01" | "55P03" | "57014" if !fatal => Failure::Again,
+        "40001" | "40P01" | "55P03" | "57014" if !fatal => DbError::Again,
         // The size of an index row is a limit that one value exceeds. A server that has run out of transaction ids says the
         // same code of everything, until a VACUUM.
-        _ if !fatal && !of_value && code.starts_with("54") => Failure::Refused,
+        _ if !fatal && !of_value && code.starts_with("54") => DbError::Refused,
         // Data exceptions, integrity constraints, and exceptions that a trigger or a view raises: the values are at fault.
         _ if !fatal && ["21", "22", "23", "27", "44", "54", "P0"].iter().any(|class| code.starts_with(class)) => {
-            Failure::Rejected
+            DbError::Rejected
         }
         // A password, a role or a database that is none gets no better by coming back.
-        _ if code.starts_with("28") || code == "3D000" || code == "42501" => Failure::Refused,
+        _ if code.starts_with("28") || code == "3D000" || code == "42501" => DbError::Refused,
         // The server ends, starts, or has no place; the connection is gone; the transaction stood still for too long; a commit
         // whose end even the server does not know.
-        "40003" | "53300" => Failure::Lost,
-        _ if fatal || code.starts_with("08") || code.starts_with("57P") => Failure::Lost,
-        _ => Failure::Refused,
+        "40003" | "53300" => DbError::Lost,
+        _ if fatal || code.starts_with("08") || code.starts_with("57P") => DbError::Lost,
+        _ => DbError::Refused,
     }
 }
 
@@ -65,10 +65,10 @@ mod tests {
     fn codes_mean_what_the_documentation_says() {
         let of = |code: &str, fatal| by_code(code, fatal, false)(String::new());
         for again in ["40001", "40P01", "55P03", "57014"] {
-            assert_eq!(of(again, false), Failure::Again(String::new()), "{again}");
+            assert_eq!(of(again, false), DbError::Again(String::new()), "{again}");
         }
         for rejected in ["21000", "22003", "22021", "23502", "23505", "23514", "27000", "44000", "P0001", "P0004"] {
-            assert_eq!(of(rejected, false), Failure::Rejected(String::new()), "{rejected}");
+            assert_eq!(of(rejected, false), DbError::Rejected(String::new()), "{rejected}");
         }
         for (lost, fatal) in [
             ("57P01", true),
@@ -81,14 +81,14 @@ mod tests {
             ("40003", false),
             ("XX000", true),
         ] {
-            assert_eq!(of(lost, fatal), Failure::Lost(String::new()), "{lost}");
+            assert_eq!(of(lost, fatal), DbError::Lost(String::new()), "{lost}");
         }
         for (refused, fatal) in [("53100", false), ("25006", false), ("42703", false), ("28P01", true), ("3D000", true)]
         {
-            assert_eq!(of(refused, fatal), Failure::Refused(String::new()), "{refused}");
+            assert_eq!(of(refused, fatal), DbError::Refused(String::new()), "{refused}");
         }
-        assert_eq!(of("54000", false), Failure::Refused(String::new()), "no transaction ids are left");
-        assert_eq!(of("54000", true), Failure::Lost(String::new()));
-        assert_eq!(by_code("54000", false, true)(String::new()), Failure::Rejected(String::new()), "an index row");
+        assert_eq!(of("54000", false), DbError::Refused(String::new()), "no transaction ids are left");
+        assert_eq!(of("54000", true), DbError::Lost(String::new()));
+        assert_eq!(by_code("54000", false, true)(String::new()), DbError::Rejected(String::new()), "an index row");
     }
 }

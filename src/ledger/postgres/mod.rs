@@ -7,8 +7,8 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::writer::{Hold, Key, Row, Stored};
-use super::{Database, Failure, LedgerError, columns::text};
+use super::writer::{Key, ReservationRow, Row, Stored};
+use super::{Database, DbError, LedgerError, columns::text};
 
 mod audit;
 mod checks;
@@ -42,7 +42,7 @@ impl PostgresLedger {
         let ready = match reached {
             Ok(Ok(mut connection)) => ready(&mut connection).await,
             Ok(Err(error)) => Err(failure(error)),
-            Err(_) => Err(Failure::Lost(format!("PostgreSQL: no answer within {PATIENCE:?}"))),
+            Err(_) => Err(DbError::Lost(format!("PostgreSQL: no answer within {PATIENCE:?}"))),
         };
         ready.map_err(|failure| LedgerError::new(format!("{} ({place})", LedgerError::from(failure).reason())))?;
         let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(PATIENCE).connect_lazy_with(options);
@@ -58,7 +58,7 @@ impl PostgresLedger {
     }
 }
 
-async fn ready(connection: &mut PgConnection) -> Result<(), Failure> {
+async fn ready(connection: &mut PgConnection) -> Result<(), DbError> {
     checks::apply(connection).await?;
     checks::check(connection).await
 }
@@ -66,19 +66,19 @@ async fn ready(connection: &mut PgConnection) -> Result<(), Failure> {
 impl Database for PostgresLedger {
     type Session = PostgresSession;
 
-    async fn connect(&self) -> Result<PostgresSession, Failure> {
+    async fn connect(&self) -> Result<PostgresSession, DbError> {
         let mut connection: PgConnection = self.pool.acquire().await.map_err(failure)?.detach();
         checks::check(&mut connection).await?;
         Ok(PostgresSession::new(connection))
     }
 
-    async fn account(&self, tenant: &str) -> Result<(u64, Stored), Failure> {
+    async fn account(&self, tenant: &str) -> Result<(u64, Stored), DbError> {
         let tenant = Arc::<str>::from(tenant);
         let mut loaded = rows::load(&self.pool, std::slice::from_ref(&tenant), &[], None).await?;
         Ok((loaded.now, loaded.accounts.remove(&tenant).unwrap_or_default()))
     }
 
-    async fn tenants(&self, after: Option<&str>, most: usize) -> Result<Vec<Arc<str>>, Failure> {
+    async fn tenants(&self, after: Option<&str>, most: usize) -> Result<Vec<Arc<str>>, DbError> {
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let query = match after {
             None => sqlx::query("SELECT tenant_id FROM quota_account ORDER BY tenant_id LIMIT $1").bind(most),
@@ -91,12 +91,12 @@ impl Database for PostgresLedger {
         query.fetch_all(&self.pool).await.map_err(failure)?.iter().map(rows::tenant).collect()
     }
 
-    async fn job(&self, tenant: &str, job: &str) -> Result<Vec<Row>, Failure> {
+    async fn job(&self, tenant: &str, job: &str) -> Result<Vec<Row>, DbError> {
         let key = Key { tenant: tenant.into(), job: job.into() };
         Ok(rows::load(&self.pool, &[], &[key], None).await?.rows)
     }
 
-    async fn due(&self, most: usize, skip: usize) -> Result<Vec<Hold>, Failure> {
+    async fn due(&self, most: usize, skip: usize) -> Result<Vec<ReservationRow>, DbError> {
         let query = sqlx::query(
             "SELECT tenant_id, job_id, attempt, until, since, charge FROM quota_hold WHERE until <= now()
              ORDER BY until, tenant_id, job_id, attempt LIMIT $1 OFFSET $2",

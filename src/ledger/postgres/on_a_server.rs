@@ -63,7 +63,7 @@ async fn a_lock_that_does_not_come_is_tried_again() {
     let (mut first, mut second) = (ledger.connect().await.unwrap(), ledger.connect().await.unwrap());
     first.begin(&reads(&["ann"], &[])).await.unwrap();
     let told = second.begin(&reads(&["ann"], &[])).await;
-    assert!(matches!(&told, Err(Failure::Again(words)) if words.contains("55P03")), "{told:?}");
+    assert!(matches!(&told, Err(DbError::Again(words)) if words.contains("55P03")), "{told:?}");
     first.commit().await.unwrap();
     second.begin(&reads(&["ann"], &[])).await.expect("it goes on");
 }
@@ -79,10 +79,10 @@ async fn whoever_is_dropped_while_it_waits_holds_nothing() {
         match tokio::time::timeout(Duration::from_millis(200), second.begin(&asked)).await {
             Err(_) => break second,
             // On a slow machine the lock's own time-out may come first.
-            Ok(began) => assert!(matches!(began, Err(Failure::Again(_))), "{began:?}"),
+            Ok(began) => assert!(matches!(began, Err(DbError::Again(_))), "{began:?}"),
         }
     };
-    assert!(matches!(second.commit().await, Err(Failure::Lost(_))));
+    assert!(matches!(second.commit().await, Err(DbError::Lost(_))));
     drop(second);
     first.commit().await.unwrap();
     transact(&ledger, &asked, &one("ann", "job")).await.expect("its locks are gone");
@@ -97,7 +97,7 @@ async fn a_connection_that_the_server_ends_is_lost() {
     session.write(&one("ann", "job"), loaded.now).await.unwrap();
     let others = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'", name(&url));
     Postgres::shared().sql("postgres", &others);
-    assert!(matches!(session.commit().await, Err(Failure::Lost(_))));
+    assert!(matches!(session.commit().await, Err(DbError::Lost(_))));
     let loaded = transact(&ledger, &reads(&["ann"], &[key("ann", "job")]), &Writes::default()).await.unwrap();
     assert_eq!(loaded.rows, []);
 }
@@ -116,8 +116,8 @@ async fn what_was_committed_survives_a_killed_server() {
         }
     }
     server.kill();
-    assert!(matches!(session.commit().await, Err(Failure::Lost(_))));
-    assert!(matches!(ledger.connect().await, Err(Failure::Lost(_))));
+    assert!(matches!(session.commit().await, Err(DbError::Lost(_))));
+    assert!(matches!(ledger.connect().await, Err(DbError::Lost(_))));
     server.again("");
     let asked = reads(&["ann"], &[key("ann", "told"), key("ann", "untold")]);
     let loaded = transact(&PostgresLedger::connect(&url).await.unwrap(), &asked, &Writes::default()).await.unwrap();
@@ -137,7 +137,7 @@ async fn what_would_lose_acknowledged_rows_is_refused_in_words() {
     let ledger = PostgresLedger::connect(&url).await.unwrap();
     Postgres::shared().sql("postgres", &format!("ALTER DATABASE {} SET synchronous_commit = off", name(&url)));
     assert!(
-        matches!(ledger.connect().await, Err(Failure::Refused(_))),
+        matches!(ledger.connect().await, Err(DbError::Refused(_))),
         "each connection is asked, not the first alone"
     );
 
@@ -195,7 +195,7 @@ async fn tables_that_are_newer_or_altered_are_refused_in_words() {
         Postgres::shared().sql(name(&url), altered);
         let told = PostgresLedger::connect(&url).await.unwrap_err().to_string();
         assert!(told.contains(words), "{told}");
-        assert!(matches!(ledger.connect().await, Err(Failure::Refused(_))), "and whoever was there before is told too");
+        assert!(matches!(ledger.connect().await, Err(DbError::Refused(_))), "and whoever was there before is told too");
     }
 }
 

@@ -10,9 +10,9 @@ use super::{
 };
 use crate::{
     ledger::{
-        Failure,
+        DbError,
         columns::{nanos, natural, read, text, time, until},
-        writer::{Detail, Entry, Hold, Key, Loaded, Row},
+        writer::{Detail, EntryKind, Key, Loaded, ReservationRow, Row},
     },
     quota::account::{Count, GrantState},
 };
@@ -52,7 +52,7 @@ pub(super) async fn load(
     tenants: &[Arc<str>],
     jobs: &[Key],
     since: Option<u64>,
-) -> Result<Loaded, Failure> {
+) -> Result<Loaded, DbError> {
     let asked = sqlx::query(READ)
         .bind(tenants.iter().map(|tenant| text(tenant)).collect::<Vec<_>>())
         .bind(Time(since.map_or(i64::MAX, until)))
@@ -70,15 +70,15 @@ pub(super) async fn load(
     Ok(loaded)
 }
 
-fn take(row: &PgRow, loaded: &mut Loaded, found: &mut Vec<(i64, Row)>) -> Result<(), Failure> {
-    let tenant = || Ok::<Arc<str>, Failure>(read(value(row, 1)?).into());
+fn take(row: &PgRow, loaded: &mut Loaded, found: &mut Vec<(i64, Row)>) -> Result<(), DbError> {
+    let tenant = || Ok::<Arc<str>, DbError>(read(value(row, 1)?).into());
     let (limit, starts) = (value::<&str>(row, 2)?, value::<Time>(row, 4)?.0);
-    let kind = || Ok::<Arc<str>, Failure>(read(value(row, 3)?).into());
-    let ends = || Ok::<_, Failure>(time(value::<Time>(row, 5)?.0));
+    let kind = || Ok::<Arc<str>, DbError>(read(value(row, 3)?).into());
+    let ends = || Ok::<_, DbError>(time(value::<Time>(row, 5)?.0));
     let epoch = || natural(value(row, 6)?);
     let number = |at| natural(value(row, at)?);
     match value::<i64>(row, 0)? {
-        0 if limit == "off" => return Err(Failure::Refused(super::checks::FORGETS.into())),
+        0 if limit == "off" => return Err(DbError::Refused(super::checks::FORGETS.into())),
         0 => {
             loaded.now = nanos(starts)?;
             loaded.sealed = value::<Option<Time>>(row, 5)?.map_or(0, |at| time(at.0));
@@ -114,10 +114,10 @@ fn take(row: &PgRow, loaded: &mut Loaded, found: &mut Vec<(i64, Row)>) -> Result
 }
 
 /// A row of the ledger, and its id.
-pub(super) fn consumption(row: &PgRow) -> Result<(i64, Row), Failure> {
+pub(super) fn consumption(row: &PgRow) -> Result<(i64, Row), DbError> {
     let entry = {
         let word: &str = value(row, 16)?;
-        Entry::parse(word).ok_or_else(|| Failure::Rejected(format!("unknown entry in the ledger: {word}")))?
+        EntryKind::parse(word).ok_or_else(|| DbError::Rejected(format!("unknown entry in the ledger: {word}")))?
     };
     let written = Row {
         key: Key { tenant: read(value(row, 1)?).into(), job: read(value(row, 15)?).into() },
@@ -129,22 +129,22 @@ pub(super) fn consumption(row: &PgRow) -> Result<(i64, Row), Failure> {
         window: time(value::<Time>(row, 4)?.0),
         epoch: natural(value(row, 6)?)?,
         amount: value(row, 9)?,
-        order: value::<Digest>(row, 17)?.0,
+        command: value::<Digest>(row, 17)?.0,
         fingerprint: value::<Option<Digest>>(row, 18)?.map(|digest| digest.0),
         detail: detail(row)?,
     };
     Ok((value(row, 19)?, written))
 }
 
-fn detail(row: &PgRow) -> Result<Option<Box<Detail>>, Failure> {
+fn detail(row: &PgRow) -> Result<Option<Box<Detail>>, DbError> {
     let Some(granted) = value::<Option<i64>>(row, 10)? else { return Ok(None) };
     let until = value::<Option<Time>>(row, 5)?.map_or(0, |at| time(at.0));
-    let text = |at| Ok::<_, Failure>(read(value::<Option<&str>>(row, at)?.unwrap_or_default()).into_owned());
+    let text = |at| Ok::<_, DbError>(read(value::<Option<&str>>(row, at)?.unwrap_or_default()).into_owned());
     Ok(Some(Box::new(Detail { granted: natural(granted)?, until, approver: text(11)?, reason: text(12)? })))
 }
 
-pub(super) fn hold(row: &PgRow) -> Result<Hold, Failure> {
-    Ok(Hold {
+pub(super) fn hold(row: &PgRow) -> Result<ReservationRow, DbError> {
+    Ok(ReservationRow {
         key: Key { tenant: read(value(row, 0)?).into(), job: read(value(row, 1)?).into() },
         attempt: natural(value(row, 2)?)?,
         until: time(value::<Time>(row, 3)?.0),
@@ -153,11 +153,11 @@ pub(super) fn hold(row: &PgRow) -> Result<Hold, Failure> {
     })
 }
 
-pub(super) fn tenant(row: &PgRow) -> Result<Arc<str>, Failure> {
+pub(super) fn tenant(row: &PgRow) -> Result<Arc<str>, DbError> {
     Ok(read(value(row, 0)?).into())
 }
 
 /// The types are those of our own statements.
-pub(super) fn value<'r, T: Decode<'r, Postgres>>(row: &'r PgRow, at: usize) -> Result<T, Failure> {
+pub(super) fn value<'r, T: Decode<'r, Postgres>>(row: &'r PgRow, at: usize) -> Result<T, DbError> {
     row.try_get_unchecked(at).map_err(failure)
 }

@@ -11,10 +11,10 @@ use super::{
 };
 use crate::{
     ledger::{
-        Failure, Session,
+        DbError, Session,
         columns::{in_order, instant, number, text, until},
         progress::Progress,
-        writer::{Hold, Key, Loaded, Reads, Row, Writes},
+        writer::{Key, Loaded, Reads, ReservationRow, Row, Writes},
     },
     quota::account::Count,
 };
@@ -91,19 +91,19 @@ impl PostgresSession {
     }
 
     /// After an error whose end is known, the connection can go on if the transaction can be rolled back.
-    async fn failed(&mut self, failure: Failure) -> Failure {
-        if !matches!(failure, Failure::Lost(_)) && self.run("ROLLBACK").await.is_ok() {
+    async fn failed(&mut self, failure: DbError) -> DbError {
+        if !matches!(failure, DbError::Lost(_)) && self.run("ROLLBACK").await.is_ok() {
             self.progress.ended();
         }
         failure
     }
 
     /// Runs statements that bind nothing, in one round trip.
-    async fn run(&mut self, statements: &'static str) -> Result<(), Failure> {
+    async fn run(&mut self, statements: &'static str) -> Result<(), DbError> {
         self.connection.execute(sqlx::raw_sql(statements)).await.map_err(failure).map(|_| ())
     }
 
-    async fn start(&mut self, reads: &Reads) -> Result<Loaded, Failure> {
+    async fn start(&mut self, reads: &Reads) -> Result<Loaded, DbError> {
         self.run(BEGIN).await?;
         let tenants = in_order(&reads.tenants);
         let names: Vec<_> = tenants.iter().map(|tenant| text(tenant)).collect();
@@ -111,7 +111,7 @@ impl PostgresSession {
         rows::load(&mut self.connection, &tenants, &reads.jobs, reads.since).await
     }
 
-    async fn put(&mut self, writes: &Writes, now: u64) -> Result<(), Failure> {
+    async fn put(&mut self, writes: &Writes, now: u64) -> Result<(), DbError> {
         let mut queries = Vec::new();
         if !writes.rows.is_empty() {
             queries.push(insert_rows(&writes.rows, now)?);
@@ -141,7 +141,7 @@ impl PostgresSession {
 }
 
 impl Session for PostgresSession {
-    async fn begin(&mut self, reads: &Reads) -> Result<Loaded, Failure> {
+    async fn begin(&mut self, reads: &Reads) -> Result<Loaded, DbError> {
         self.progress.begin()?;
         match self.start(reads).await {
             Ok(loaded) => {
@@ -152,7 +152,7 @@ impl Session for PostgresSession {
         }
     }
 
-    async fn write(&mut self, writes: &Writes, now: u64) -> Result<(), Failure> {
+    async fn write(&mut self, writes: &Writes, now: u64) -> Result<(), DbError> {
         self.progress.step()?;
         match self.put(writes, now).await {
             Ok(()) => {
@@ -163,7 +163,7 @@ impl Session for PostgresSession {
         }
     }
 
-    async fn commit(&mut self) -> Result<(), Failure> {
+    async fn commit(&mut self) -> Result<(), DbError> {
         self.progress.step()?;
         match self.run(COMMIT).await {
             Ok(()) => {
@@ -175,7 +175,7 @@ impl Session for PostgresSession {
         }
     }
 
-    async fn roll_back(&mut self) -> Result<(), Failure> {
+    async fn roll_back(&mut self) -> Result<(), DbError> {
         if self.progress.undo()? {
             self.run("ROLLBACK").await?;
             self.progress.ended();
@@ -185,11 +185,11 @@ impl Session for PostgresSession {
 }
 
 /// Locks accounts whose names are in order, and makes those that are missing.
-pub(super) async fn lock(connection: &mut PgConnection, names: &[Cow<'_, str>]) -> Result<(), Failure> {
+pub(super) async fn lock(connection: &mut PgConnection, names: &[Cow<'_, str>]) -> Result<(), DbError> {
     sqlx::query(LOCK).bind(names).execute(connection).await.map_err(failure).map(|_| ())
 }
 
-fn insert_rows(rows: &[Row], now: u64) -> Result<Prepared, Failure> {
+fn insert_rows(rows: &[Row], now: u64) -> Result<Prepared, DbError> {
     let detailed = rows.iter().any(|row| row.detail.is_some());
     let query = sqlx::query(if detailed { INSERT_DETAILED } else { INSERT_ROWS })
         .bind(all(rows, |row| text(&row.key.tenant)))
@@ -203,7 +203,7 @@ fn insert_rows(rows: &[Row], now: u64) -> Result<Prepared, Failure> {
         .bind(all(rows, |row| i64::from(row.part)))
         .bind(all(rows, |row| row.amount))
         .bind(Time(until(now)))
-        .bind(all(rows, |row| Digest(row.order)))
+        .bind(all(rows, |row| Digest(row.command)))
         .bind(all(rows, |row| row.fingerprint.map(Digest)));
     if !detailed {
         return Ok(query);
@@ -217,7 +217,7 @@ fn insert_rows(rows: &[Row], now: u64) -> Result<Prepared, Failure> {
         .bind(all(&details, |detail| detail.map(|detail| text(&detail.reason)))))
 }
 
-fn put_counts(writes: &Writes) -> Result<Prepared, Failure> {
+fn put_counts(writes: &Writes) -> Result<Prepared, DbError> {
     let counts: Vec<&Count> = writes.counts.iter().map(|(_, count)| count).collect();
     Ok(sqlx::query(PUT_COUNTS)
         .bind(all(&writes.counts, |(tenant, _)| text(tenant)))
@@ -232,7 +232,7 @@ fn put_counts(writes: &Writes) -> Result<Prepared, Failure> {
         .bind(all(&counts, |count| count.untold)))
 }
 
-fn put_grants(writes: &Writes) -> Result<Prepared, Failure> {
+fn put_grants(writes: &Writes) -> Result<Prepared, DbError> {
     let grants: Vec<_> = writes.grants.iter().map(|(_, grant)| grant).collect();
     Ok(sqlx::query(PUT_GRANTS)
         .bind(all(&writes.grants, |(tenant, _)| text(tenant)))
@@ -257,7 +257,7 @@ fn keyed<'a>(query: Prepared, keys: impl Iterator<Item = (&'a Key, u32)> + Clone
         .bind(keys.map(|(_, attempt)| i64::from(attempt)).collect::<Vec<_>>())
 }
 
-fn held(statement: &'static str, holds: &[Hold]) -> Prepared {
+fn held(statement: &'static str, holds: &[ReservationRow]) -> Prepared {
     let query = keyed(sqlx::query(statement), holds.iter().map(|hold| (&hold.key, hold.attempt)));
     query.bind(all(holds, |hold| Time(until(hold.until))))
 }
@@ -267,6 +267,6 @@ fn all<'a, T, U>(items: &'a [T], of: impl Fn(&'a T) -> U) -> Vec<U> {
     items.iter().map(of).collect()
 }
 
-fn try_all<'a, T, U>(items: &'a [T], of: impl Fn(&'a T) -> Result<U, Failure>) -> Result<Vec<U>, Failure> {
+fn try_all<'a, T, U>(items: &'a [T], of: impl Fn(&'a T) -> Result<U, DbError>) -> Result<Vec<U>, DbError> {
     items.iter().map(of).collect()
 }

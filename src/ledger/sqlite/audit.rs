@@ -4,7 +4,7 @@ use sqlx::{Row as _, SqliteConnection};
 
 use super::{SqliteLedger, failure::failure, rows};
 use crate::ledger::{
-    Failure,
+    DbError,
     billed::BILLED,
     columns::{nanos, natural, read, text, until as micros},
     database::{Audited, CounterMismatch, Past, Sum},
@@ -28,7 +28,7 @@ impl Audited for SqliteLedger {
         until: u64,
         after: i64,
         most: usize,
-    ) -> Result<Vec<(i64, u64, Row)>, Failure> {
+    ) -> Result<Vec<(i64, u64, Row)>, DbError> {
         let query = sqlx::query(
             "SELECT id, tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt, part, amount, order_id,
                 fingerprint, granted, until, approver, reason, consumed_at
@@ -45,7 +45,7 @@ impl Audited for SqliteLedger {
         found.iter().map(entry).collect()
     }
 
-    async fn sums(&self, tenant: &str, from: u64, until: u64) -> Result<Vec<Sum>, Failure> {
+    async fn sums(&self, tenant: &str, from: u64, until: u64) -> Result<Vec<Sum>, DbError> {
         let query = sqlx::query(BILLED);
         let query = query.bind(text(tenant)).bind(micros(from)).bind(micros(until));
         let sum = |row: &sqlx::sqlite::SqliteRow| {
@@ -58,7 +58,7 @@ impl Audited for SqliteLedger {
         query.fetch_all(&self.pool).await.map_err(failure)?.iter().map(sum).collect()
     }
 
-    async fn past(&self, tenant: &str, at: u64) -> Result<Vec<Past>, Failure> {
+    async fn past(&self, tenant: &str, at: u64) -> Result<Vec<Past>, DbError> {
         let query = sqlx::query(
             "SELECT c.limit_id, c.quota_type, c.window_start, coalesce(sum(q.amount), 0)
              FROM quota_counter c LEFT JOIN quota_consumption q ON q.tenant_id = c.tenant_id AND q.limit_id = c.limit_id
@@ -80,7 +80,7 @@ impl Audited for SqliteLedger {
         found.iter().map(past).collect()
     }
 
-    async fn drifts(&self, most: usize) -> Result<(u64, Vec<CounterMismatch>), Failure> {
+    async fn drifts(&self, most: usize) -> Result<(u64, Vec<CounterMismatch>), DbError> {
         let mut transaction = self.reading().await?;
         let compared: i64 = sqlx::query_scalar("SELECT count(*) FROM quota_counter")
             .fetch_one(&mut *transaction)
@@ -115,7 +115,7 @@ impl Audited for SqliteLedger {
         Ok((natural(compared)?, drifts?))
     }
 
-    async fn repair(&self, tenant: &str) -> Result<u64, Failure> {
+    async fn repair(&self, tenant: &str) -> Result<u64, DbError> {
         let mut connection = self.pool.acquire().await.map_err(failure)?;
         let mut transaction =
             sqlx::Connection::begin_with(&mut *connection, "BEGIN IMMEDIATE").await.map_err(failure)?;
@@ -124,7 +124,7 @@ impl Audited for SqliteLedger {
         Ok(wrong)
     }
 
-    async fn seal(&self, before: u64) -> Result<u64, Failure> {
+    async fn seal(&self, before: u64) -> Result<u64, DbError> {
         let query = sqlx::query_scalar(
             "INSERT INTO quota_archive (only_row, sealed_until) VALUES (1, ?1)
              ON CONFLICT (only_row) DO UPDATE SET sealed_until = max(sealed_until, excluded.sealed_until)
@@ -133,7 +133,7 @@ impl Audited for SqliteLedger {
         nanos(query.bind(micros(before)).fetch_one(&self.pool).await.map_err(failure)?)
     }
 
-    async fn sealed(&self) -> Result<u64, Failure> {
+    async fn sealed(&self) -> Result<u64, DbError> {
         let sealed: Option<i64> = sqlx::query_scalar("SELECT sealed_until FROM quota_archive")
             .fetch_optional(&self.pool)
             .await
@@ -141,7 +141,7 @@ impl Audited for SqliteLedger {
         sealed.map_or(Ok(0), nanos)
     }
 
-    async fn archive(&self, tenant: &str, before: u64, order: u128) -> Result<u64, Failure> {
+    async fn archive(&self, tenant: &str, before: u64, command: u128) -> Result<u64, DbError> {
         let mut connection = self.pool.acquire().await.map_err(failure)?;
         let mut transaction =
             sqlx::Connection::begin_with(&mut *connection, "BEGIN IMMEDIATE").await.map_err(failure)?;
@@ -164,7 +164,7 @@ impl Audited for SqliteLedger {
                  VALUES (?1, 'archive ' || lower(hex(?9)), ?3, ?2, ?4, ?5, 'adjust', 0, ?6, ?7, ?8, ?9)",
             );
             let insert = insert.bind(text(tenant)).bind(&limit).bind(&kind).bind(starts).bind(epoch).bind(part);
-            let insert = insert.bind(number(4)?).bind(number(5)?).bind(order.to_be_bytes().to_vec());
+            let insert = insert.bind(number(4)?).bind(number(5)?).bind(command.to_be_bytes().to_vec());
             insert.execute(&mut *transaction).await.map_err(failure)?;
             let delete = sqlx::query(
                 "DELETE FROM quota_consumption WHERE tenant_id = ?1 AND limit_id = ?2 AND quota_type = ?3
@@ -172,7 +172,7 @@ impl Audited for SqliteLedger {
                     AND consumed_at BETWEEN ?7 AND ?8",
             );
             let delete = delete.bind(text(tenant)).bind(&limit).bind(&kind).bind(starts).bind(epoch);
-            let delete = delete.bind(order.to_be_bytes().to_vec()).bind(number(6)?).bind(number(5)?);
+            let delete = delete.bind(command.to_be_bytes().to_vec()).bind(number(6)?).bind(number(5)?);
             gone += delete.execute(&mut *transaction).await.map_err(failure)?.rows_affected();
         }
         sqlx::raw_sql(sqlx::AssertSqlSafe(kept)).execute(&mut *transaction).await.map_err(failure)?;
@@ -194,7 +194,7 @@ const SEALABLE: &str = "
     GROUP BY q.limit_id, q.quota_type, q.window_start, q.epoch
     HAVING max(q.consumed_at) < ?2 AND (count(*) > 1 OR max(q.job_id) NOT LIKE 'archive %' OR max(q.entry) <> 'adjust')";
 
-async fn put_right(connection: &mut SqliteConnection, tenant: &str) -> Result<u64, Failure> {
+async fn put_right(connection: &mut SqliteConnection, tenant: &str) -> Result<u64, DbError> {
     let sql = format!(
         "UPDATE quota_counter SET used = max(s.written - s.held, 0), reserved = max(s.held, 0)
          FROM (SELECT c.limit_id, c.quota_type, c.window_start, c.epoch, coalesce(s.written, 0) AS written,

@@ -11,8 +11,8 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
 
-use super::writer::{Hold, Key, Row, Stored};
-use super::{Database, Failure, LedgerError, columns::text};
+use super::writer::{Key, ReservationRow, Row, Stored};
+use super::{Database, DbError, LedgerError, columns::text};
 
 mod audit;
 mod failure;
@@ -57,7 +57,7 @@ impl SqliteLedger {
         let mut tries = 0;
         loop {
             match Self::from(pool.clone(), true, None).await {
-                Err(Failure::Again(_)) if tries < 100 => {
+                Err(DbError::Again(_)) if tries < 100 => {
                     tries += 1;
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
@@ -88,7 +88,7 @@ impl SqliteLedger {
         Ok(Self::from(pool, true, Some(connection)).await?)
     }
 
-    async fn from(pool: SqlitePool, own: bool, memory: Option<SqliteConnection>) -> Result<Self, Failure> {
+    async fn from(pool: SqlitePool, own: bool, memory: Option<SqliteConnection>) -> Result<Self, DbError> {
         let ledger = Self { pool, own, memory: memory.map(|connection| Arc::new(Mutex::new(connection))) };
         let mut connection = ledger.pool.acquire().await.map_err(failure)?;
         schema::apply(&mut connection).await?;
@@ -98,7 +98,7 @@ impl SqliteLedger {
     }
 
     /// A connection for a moment, with a transaction that only reads; it is rolled back when it is dropped.
-    async fn reading(&self) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>, Failure> {
+    async fn reading(&self) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>, DbError> {
         self.pool.begin().await.map_err(failure)
     }
 }
@@ -106,7 +106,7 @@ impl SqliteLedger {
 impl Database for SqliteLedger {
     type Session = SqliteSession;
 
-    async fn connect(&self) -> Result<SqliteSession, Failure> {
+    async fn connect(&self) -> Result<SqliteSession, DbError> {
         let mut connection: SqliteConnection = self.pool.acquire().await.map_err(failure)?.detach();
         schema::check(&mut connection, self.memory.is_some()).await?;
         // A batch touches many pages, and each must reach the file once: more of them in memory, and fewer checkpoints.
@@ -116,14 +116,14 @@ impl Database for SqliteLedger {
         Ok(SqliteSession::new(connection))
     }
 
-    async fn account(&self, tenant: &str) -> Result<(u64, Stored), Failure> {
+    async fn account(&self, tenant: &str) -> Result<(u64, Stored), DbError> {
         let (mut transaction, tenant) = (self.reading().await?, Arc::<str>::from(tenant));
         let micros = clock(&mut transaction).await?;
         let mut loaded = session::load(&mut transaction, std::slice::from_ref(&tenant), &[], None, micros).await?;
         Ok((loaded.now, loaded.accounts.remove(&tenant).unwrap_or_default()))
     }
 
-    async fn tenants(&self, after: Option<&str>, most: usize) -> Result<Vec<Arc<str>>, Failure> {
+    async fn tenants(&self, after: Option<&str>, most: usize) -> Result<Vec<Arc<str>>, DbError> {
         let most = i64::try_from(most).unwrap_or(i64::MAX);
         let query = match after {
             Some(after) => {
@@ -136,7 +136,7 @@ impl Database for SqliteLedger {
         found.iter().map(rows::tenant).collect()
     }
 
-    async fn job(&self, tenant: &str, job: &str) -> Result<Vec<Row>, Failure> {
+    async fn job(&self, tenant: &str, job: &str) -> Result<Vec<Row>, DbError> {
         let mut transaction = self.reading().await?;
         session::of_jobs(&mut transaction, &[Key { tenant: tenant.into(), job: job.into() }]).await
     }
@@ -148,7 +148,7 @@ impl Database for SqliteLedger {
         }
     }
 
-    async fn due(&self, most: usize, skip: usize) -> Result<Vec<Hold>, Failure> {
+    async fn due(&self, most: usize, skip: usize) -> Result<Vec<ReservationRow>, DbError> {
         let mut transaction = self.reading().await?;
         let micros = clock(&mut transaction).await?;
         let query = sqlx::query(
@@ -161,7 +161,7 @@ impl Database for SqliteLedger {
     }
 }
 
-async fn clock(connection: &mut SqliteConnection) -> Result<i64, Failure> {
+async fn clock(connection: &mut SqliteConnection) -> Result<i64, DbError> {
     let row = sqlx::query(statements::NOW).fetch_one(connection).await.map_err(failure)?;
     row.try_get(0).map_err(failure)
 }

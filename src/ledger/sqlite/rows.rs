@@ -10,9 +10,9 @@ use sqlx::{
 use super::failure::failure;
 use crate::{
     ledger::{
-        Failure,
+        DbError,
         columns::{natural, read, time},
-        writer::{Detail, Entry, Hold, Key, Row},
+        writer::{Detail, EntryKind, Key, ReservationRow, Row},
     },
     quota::account::{Count, GrantState},
 };
@@ -24,34 +24,34 @@ struct Values<'r> {
 }
 
 impl<'r> Values<'r> {
-    fn next<T: Decode<'r, Sqlite> + Type<Sqlite>>(&mut self) -> Result<T, Failure> {
+    fn next<T: Decode<'r, Sqlite> + Type<Sqlite>>(&mut self) -> Result<T, DbError> {
         let value = self.row.try_get(self.at).map_err(failure)?;
         self.at += 1;
         Ok(value)
     }
 
-    fn text(&mut self) -> Result<Arc<str>, Failure> {
+    fn text(&mut self) -> Result<Arc<str>, DbError> {
         Ok(read(self.next::<&str>()?).into())
     }
 
-    fn nanos(&mut self) -> Result<u64, Failure> {
+    fn nanos(&mut self) -> Result<u64, DbError> {
         self.next().map(time)
     }
 
-    fn natural<T: TryFrom<i64>>(&mut self) -> Result<T, Failure> {
+    fn natural<T: TryFrom<i64>>(&mut self) -> Result<T, DbError> {
         natural(self.next()?)
     }
 
-    fn digest(&mut self) -> Result<Option<u128>, Failure> {
+    fn digest(&mut self) -> Result<Option<u128>, DbError> {
         let bytes: Option<&[u8]> = self.next()?;
         bytes
             .map(|bytes| bytes.try_into().map(u128::from_be_bytes))
             .transpose()
-            .map_err(|_| Failure::Rejected("a digest in the ledger does not have 16 bytes".into()))
+            .map_err(|_| DbError::Rejected("a digest in the ledger does not have 16 bytes".into()))
     }
 }
 
-pub(super) fn count(row: &SqliteRow) -> Result<(Arc<str>, Count), Failure> {
+pub(super) fn count(row: &SqliteRow) -> Result<(Arc<str>, Count), DbError> {
     let mut values = Values { row, at: 0 };
     let tenant = values.text()?;
     let count = Count {
@@ -68,7 +68,7 @@ pub(super) fn count(row: &SqliteRow) -> Result<(Arc<str>, Count), Failure> {
     Ok((tenant, count))
 }
 
-pub(super) fn grant(row: &SqliteRow) -> Result<(Arc<str>, GrantState), Failure> {
+pub(super) fn grant(row: &SqliteRow) -> Result<(Arc<str>, GrantState), DbError> {
     let mut values = Values { row, at: 0 };
     let tenant = values.text()?;
     let grant = GrantState {
@@ -89,7 +89,7 @@ pub(super) fn grant(row: &SqliteRow) -> Result<(Arc<str>, GrantState), Failure> 
 }
 
 /// A row of the ledger, and its id.
-pub(super) fn consumption(row: &SqliteRow) -> Result<(i64, Row), Failure> {
+pub(super) fn consumption(row: &SqliteRow) -> Result<(i64, Row), DbError> {
     let mut values = Values { row, at: 0 };
     let id = values.next()?;
     let row = Row {
@@ -100,19 +100,19 @@ pub(super) fn consumption(row: &SqliteRow) -> Result<(i64, Row), Failure> {
         epoch: values.natural()?,
         entry: {
             let word: &str = values.next()?;
-            Entry::parse(word).ok_or_else(|| Failure::Rejected(format!("unknown entry in the ledger: {word}")))?
+            EntryKind::parse(word).ok_or_else(|| DbError::Rejected(format!("unknown entry in the ledger: {word}")))?
         },
         attempt: values.natural()?,
         part: values.natural()?,
         amount: values.next()?,
-        order: values.digest()?.unwrap_or_default(),
+        command: values.digest()?.unwrap_or_default(),
         fingerprint: values.digest()?,
         detail: detail(&mut values)?,
     };
     Ok((id, row))
 }
 
-fn detail(values: &mut Values<'_>) -> Result<Option<Box<Detail>>, Failure> {
+fn detail(values: &mut Values<'_>) -> Result<Option<Box<Detail>>, DbError> {
     let Some(granted) = values.next::<Option<i64>>()? else { return Ok(None) };
     let until = values.next::<Option<i64>>()?.map_or(0, time);
     let (approver, reason): (Option<&str>, Option<&str>) = (values.next()?, values.next()?);
@@ -120,9 +120,9 @@ fn detail(values: &mut Values<'_>) -> Result<Option<Box<Detail>>, Failure> {
     Ok(Some(Box::new(Detail { granted: natural(granted)?, until, approver: text(approver), reason: text(reason) })))
 }
 
-pub(super) fn hold(row: &SqliteRow) -> Result<Hold, Failure> {
+pub(super) fn hold(row: &SqliteRow) -> Result<ReservationRow, DbError> {
     let mut values = Values { row, at: 0 };
-    Ok(Hold {
+    Ok(ReservationRow {
         key: Key { tenant: values.text()?, job: values.text()? },
         attempt: values.natural()?,
         until: values.nanos()?,
@@ -131,6 +131,6 @@ pub(super) fn hold(row: &SqliteRow) -> Result<Hold, Failure> {
     })
 }
 
-pub(super) fn tenant(row: &SqliteRow) -> Result<Arc<str>, Failure> {
+pub(super) fn tenant(row: &SqliteRow) -> Result<Arc<str>, DbError> {
     Values { row, at: 0 }.text()
 }

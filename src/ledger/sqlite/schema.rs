@@ -6,13 +6,13 @@ use super::{
     failure::failure,
     statements::{self, CLOCK},
 };
-use crate::ledger::Failure;
+use crate::ledger::DbError;
 
 /// Each version of the tables, from the one before.
 const VERSIONS: [&str; 1] = [include_str!("../schema/sqlite/0001_ledger.sql")];
 
 /// Brings the tables to the version that this code knows, under the file's one lock.
-pub(super) async fn apply(connection: &mut SqliteConnection) -> Result<(), Failure> {
+pub(super) async fn apply(connection: &mut SqliteConnection) -> Result<(), DbError> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failure)?;
     let known =
         "CREATE TABLE IF NOT EXISTS quota_schema (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL) STRICT";
@@ -29,8 +29,8 @@ pub(super) async fn apply(connection: &mut SqliteConnection) -> Result<(), Failu
 }
 
 /// Refuses, in words, a connection that would lose what it acknowledged, and tables that this code does not know.
-pub(super) async fn check(connection: &mut SqliteConnection, volatile: bool) -> Result<(), Failure> {
-    let refused = |reason: String| Err(Failure::Refused(reason));
+pub(super) async fn check(connection: &mut SqliteConnection, volatile: bool) -> Result<(), DbError> {
+    let refused = |reason: String| Err(DbError::Refused(reason));
     if !volatile {
         let file: Option<String> = one(connection, "SELECT file FROM pragma_database_list WHERE name = 'main'").await?;
         if file.is_none_or(|file| file.is_empty()) {
@@ -64,18 +64,18 @@ pub(super) async fn check(connection: &mut SqliteConnection, volatile: bool) -> 
     Ok(())
 }
 
-async fn version(connection: &mut SqliteConnection) -> Result<usize, Failure> {
+async fn version(connection: &mut SqliteConnection) -> Result<usize, DbError> {
     let version: i64 = one(connection, "SELECT coalesce(max(version), 0) FROM quota_schema").await?;
     match usize::try_from(version) {
         Ok(version) if version <= VERSIONS.len() => Ok(version),
-        _ => Err(Failure::Refused(format!(
+        _ => Err(DbError::Refused(format!(
             "version of the ledger's tables must be at most {}, got {version}: a newer program has been here",
             VERSIONS.len()
         ))),
     }
 }
 
-async fn one<T>(connection: &mut SqliteConnection, sql: &'static str) -> Result<T, Failure>
+async fn one<T>(connection: &mut SqliteConnection, sql: &'static str) -> Result<T, DbError>
 where
     T: for<'r> sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
 {

@@ -14,10 +14,10 @@ use super::{
     statements::{self, Statement},
 };
 use crate::ledger::{
-    Failure, Session,
+    DbError, Session,
     columns::{in_order, instant, name, nanos, number, text, time, until},
     progress::Progress,
-    writer::{Detail, Entry, Key, Loaded, Reads, Row, Stored, Writes},
+    writer::{Detail, EntryKind, Key, Loaded, Reads, Row, Stored, Writes},
 };
 
 /// A connection of its own: dropping it closes it, and what has not been committed comes to nothing.
@@ -26,8 +26,8 @@ pub(crate) struct SqliteSession {
     progress: Progress,
 }
 
-static ENTRIES: LazyLock<[Arc<str>; Entry::ALL.len()]> =
-    LazyLock::new(|| Entry::ALL.map(|entry| entry.as_str().into()));
+static ENTRIES: LazyLock<[Arc<str>; EntryKind::ALL.len()]> =
+    LazyLock::new(|| EntryKind::ALL.map(|entry| entry.as_str().into()));
 
 type Prepared = Query<'static, Sqlite, SqliteArguments>;
 
@@ -37,22 +37,22 @@ impl SqliteSession {
     }
 
     /// After an error whose end is known, the connection can go on if the transaction can be rolled back.
-    async fn failed(&mut self, failure: Failure) -> Failure {
-        if !matches!(failure, Failure::Lost(_)) && self.undo().await.is_ok() {
+    async fn failed(&mut self, failure: DbError) -> DbError {
+        if !matches!(failure, DbError::Lost(_)) && self.undo().await.is_ok() {
             self.progress.ended();
         }
         failure
     }
 
     /// Some errors have rolled back already.
-    async fn undo(&mut self) -> Result<(), Failure> {
+    async fn undo(&mut self) -> Result<(), DbError> {
         match self.connection.execute("ROLLBACK").await.map_err(failure) {
-            Err(Failure::Refused(words)) if words.contains("no transaction is active") => Ok(()),
+            Err(DbError::Refused(words)) if words.contains("no transaction is active") => Ok(()),
             done => done.map(|_| ()),
         }
     }
 
-    async fn start(&mut self, reads: &Reads) -> Result<Loaded, Failure> {
+    async fn start(&mut self, reads: &Reads) -> Result<Loaded, DbError> {
         let row = prepared(statements::BEGIN.clone()).fetch_one(&mut self.connection).await.map_err(failure)?;
         let micros: i64 = row.try_get(0).map_err(failure)?;
         let sealed: Option<i64> = row.try_get(1).map_err(failure)?;
@@ -67,7 +67,7 @@ impl SqliteSession {
         Ok(loaded)
     }
 
-    async fn put(&mut self, writes: &Writes, now: u64) -> Result<(), Failure> {
+    async fn put(&mut self, writes: &Writes, now: u64) -> Result<(), DbError> {
         let (consumed_at, connection) = (until(now), &mut self.connection);
         if writes.rows.iter().any(|row| row.detail.is_some()) {
             let all = |query, row: &Row| detailed(told(query, row, consumed_at)?, row.detail.as_deref());
@@ -110,7 +110,7 @@ impl SqliteSession {
 }
 
 impl Session for SqliteSession {
-    async fn begin(&mut self, reads: &Reads) -> Result<Loaded, Failure> {
+    async fn begin(&mut self, reads: &Reads) -> Result<Loaded, DbError> {
         self.progress.begin()?;
         match self.start(reads).await {
             Ok(loaded) => {
@@ -121,7 +121,7 @@ impl Session for SqliteSession {
         }
     }
 
-    async fn write(&mut self, writes: &Writes, now: u64) -> Result<(), Failure> {
+    async fn write(&mut self, writes: &Writes, now: u64) -> Result<(), DbError> {
         self.progress.step()?;
         match self.put(writes, now).await {
             Ok(()) => {
@@ -132,7 +132,7 @@ impl Session for SqliteSession {
         }
     }
 
-    async fn commit(&mut self) -> Result<(), Failure> {
+    async fn commit(&mut self) -> Result<(), DbError> {
         self.progress.step()?;
         match self.connection.execute("COMMIT").await.map_err(failure) {
             Ok(_) => {
@@ -144,7 +144,7 @@ impl Session for SqliteSession {
         }
     }
 
-    async fn roll_back(&mut self) -> Result<(), Failure> {
+    async fn roll_back(&mut self) -> Result<(), DbError> {
         if self.progress.undo()? {
             self.undo().await?;
             self.progress.ended();
@@ -164,7 +164,7 @@ pub(super) async fn load(
     jobs: &[Key],
     since: Option<u64>,
     micros: i64,
-) -> Result<Loaded, Failure> {
+) -> Result<Loaded, DbError> {
     let mut loaded = Loaded { now: nanos(micros)?, ..Loaded::default() };
     loaded.accounts = tenants.iter().map(|tenant| (tenant.clone(), Default::default())).collect();
     let since = since.map_or(micros, |since| until(since).min(micros));
@@ -182,7 +182,7 @@ pub(super) async fn load(
 }
 
 /// All rows of some jobs, in the order in which they were written.
-pub(super) async fn of_jobs(connection: &mut SqliteConnection, jobs: &[Key]) -> Result<Vec<Row>, Failure> {
+pub(super) async fn of_jobs(connection: &mut SqliteConnection, jobs: &[Key]) -> Result<Vec<Row>, DbError> {
     let found = in_chunks(connection, &statements::ROWS, true, jobs, &[], |query, key| Ok(keyed(query, key))).await?;
     let mut all = found.iter().map(rows::consumption).collect::<Result<Vec<_>, _>>()?;
     all.sort_unstable_by_key(|(id, _)| *id);
@@ -197,8 +197,8 @@ async fn in_chunks<T>(
     padded: bool,
     mut items: &[T],
     first: &[i64],
-    bind: impl Fn(Prepared, &T) -> Result<Prepared, Failure>,
-) -> Result<Vec<SqliteRow>, Failure> {
+    bind: impl Fn(Prepared, &T) -> Result<Prepared, DbError>,
+) -> Result<Vec<SqliteRow>, DbError> {
     let mut found = Vec::new();
     while !items.is_empty() {
         let (sql, size) = if padded { statement.around(items.len()) } else { statement.within(items.len()) };
@@ -212,16 +212,16 @@ async fn in_chunks<T>(
 }
 
 /// What every row says.
-fn told(query: Prepared, row: &Row, consumed_at: i64) -> Result<Prepared, Failure> {
+fn told(query: Prepared, row: &Row, consumed_at: i64) -> Result<Prepared, DbError> {
     let query = keyed(query, &row.key).bind(name(&row.kind)).bind(name(&row.limit));
     let query = query.bind(instant(row.window)?).bind(i64::from(row.epoch)).bind(ENTRIES[row.entry as usize].clone());
     let query = query.bind(i64::from(row.attempt)).bind(i64::from(row.part)).bind(row.amount).bind(consumed_at);
     let fingerprint = row.fingerprint.map(|fingerprint| fingerprint.to_be_bytes().to_vec());
-    Ok(query.bind(row.order.to_be_bytes().to_vec()).bind(fingerprint))
+    Ok(query.bind(row.command.to_be_bytes().to_vec()).bind(fingerprint))
 }
 
 /// What few rows say besides.
-fn detailed(query: Prepared, detail: Option<&Detail>) -> Result<Prepared, Failure> {
+fn detailed(query: Prepared, detail: Option<&Detail>) -> Result<Prepared, DbError> {
     let Some(detail) = detail else {
         return Ok(query.bind(None::<i64>).bind(None::<i64>).bind(None::<String>).bind(None::<String>));
     };

@@ -139,10 +139,10 @@ async fn tables_that_are_newer_or_altered_are_refused_in_words() {
         run(&file, altered).await.unwrap();
         let told = SqliteLedger::open(&file).await.unwrap_err().to_string();
         assert!(told.contains(words), "{told}");
-        let hold = Hold { key: key("ann", "job"), attempt: 0, until: 0, since: 0, charge: false };
+        let hold = ReservationRow { key: key("ann", "job"), attempt: 0, until: 0, since: 0, charge: false };
         let writes = Writes { counts: vec![("ann".into(), count(1, 0))], opened: vec![hold], ..one("job") };
         let told = transact(&ledger, &reads(&["ann"], &[]), &writes).await;
-        assert!(matches!(told, Err(Failure::Refused(_))), "and whoever was there before is told too: {told:?}");
+        assert!(matches!(told, Err(DbError::Refused(_))), "and whoever was there before is told too: {told:?}");
     }
 }
 
@@ -175,7 +175,7 @@ async fn a_full_disk_refuses_and_keeps_what_was_there() {
         match session.write(&Writes { rows, ..Writes::default() }, loaded.now).await {
             Ok(()) => session.commit().await.unwrap(),
             Err(failure) => {
-                assert!(matches!(&failure, Failure::Refused(words) if words.contains("full")), "{failure:?}");
+                assert!(matches!(&failure, DbError::Refused(words) if words.contains("full")), "{failure:?}");
                 break;
             }
         }
@@ -194,7 +194,7 @@ async fn whoever_holds_the_file_too_long_makes_others_try_again() {
     let ledger = of(options(&file).busy_timeout(Duration::from_millis(50))).await.unwrap();
     let (mut first, mut second) = (ledger.connect().await.unwrap(), ledger.connect().await.unwrap());
     first.begin(&reads(&["ann"], &[])).await.unwrap();
-    assert!(matches!(second.begin(&reads(&["bob"], &[])).await, Err(Failure::Again(_))));
+    assert!(matches!(second.begin(&reads(&["bob"], &[])).await, Err(DbError::Again(_))));
     first.commit().await.unwrap();
     second.begin(&reads(&["bob"], &[])).await.expect("it goes on");
     second.commit().await.unwrap();
@@ -211,7 +211,7 @@ async fn a_commit_that_finds_the_file_busy_has_not_happened() {
     session.write(&one("job"), loaded.now).await.unwrap();
     let mut reader = ledger.reading().await.unwrap();
     sqlx::query("SELECT count(*) FROM quota_consumption").fetch_all(&mut *reader).await.unwrap();
-    assert!(matches!(session.commit().await, Err(Failure::Again(_))));
+    assert!(matches!(session.commit().await, Err(DbError::Again(_))));
     drop(reader);
     let loaded = session.begin(&reads(&["ann"], &[key("ann", "job")])).await.unwrap();
     assert_eq!(loaded.rows, []);

@@ -22,10 +22,10 @@ pub(in crate::ledger) async fn are_sums_of_the_book<D: Audited>(database: &D) {
         let mut history = History::new(&case, &tenant);
         for batch in case.batches() {
             let asked = history.next(batch);
-            if asked.orders.is_empty() {
+            if asked.commands.is_empty() {
                 continue;
             }
-            let loaded = session.begin(&history.reads(&asked.orders)).await.unwrap();
+            let loaded = session.begin(&history.reads(&asked.commands)).await.unwrap();
             let writes = history.decide(asked, loaded);
             session.write(&writes, history.now).await.unwrap();
             session.commit().await.unwrap();

@@ -18,7 +18,7 @@ struct Model {
     rows: Vec<Row>,
     counts: BTreeMap<Counted, Count>,
     grants: BTreeMap<(Arc<str>, u64), GrantState>,
-    holds: BTreeMap<(Key, u32), Hold>,
+    holds: BTreeMap<(Key, u32), ReservationRow>,
 }
 
 pub(super) async fn come_back<D: Database, F: Future<Output = D>>(fresh: &impl Fn() -> F) {
@@ -85,7 +85,7 @@ impl Model {
         self.agrees(&loaded);
         session.roll_back().await.unwrap();
         let mut due: Vec<_> = self.holds.values().cloned().collect();
-        due.sort_by_key(|hold: &Hold| (hold.until, hold.key.clone(), hold.attempt));
+        due.sort_by_key(|hold: &ReservationRow| (hold.until, hold.key.clone(), hold.attempt));
         assert_eq!(database.due(1_000, 0).await.unwrap(), due);
     }
 
@@ -132,7 +132,7 @@ impl Model {
     }
 }
 
-type Unique = (Key, Arc<str>, Arc<str>, u32, Entry, u32);
+type Unique = (Key, Arc<str>, Arc<str>, u32, EntryKind, u32);
 
 fn unique(row: &Row) -> Unique {
     (row.key.clone(), row.limit.clone(), row.kind.clone(), row.attempt, row.entry, row.part)
@@ -163,13 +163,13 @@ fn rows() -> impl Strategy<Value = Row> {
     let detail = (amount(), instant(), ".{0,9}", ".{0,9}")
         .prop_map(|(granted, until, approver, reason)| Box::new(Detail { granted, until, approver, reason }));
     (
-        (keys(), 0..3_u32, any::<u32>(), 0..Entry::ALL.len(), one_of(LIMITS), one_of(LIMITS)),
+        (keys(), 0..3_u32, any::<u32>(), 0..EntryKind::ALL.len(), one_of(LIMITS), one_of(LIMITS)),
         (instant(), any::<u32>(), any::<i64>(), any::<u128>(), any::<Option<u128>>(), proptest::option::of(detail)),
     )
         .prop_map(
-            |((key, attempt, part, entry, kind, limit), (window, epoch, amount, order, fingerprint, detail))| {
-                let entry = Entry::ALL[entry];
-                Row { key, attempt, part, entry, kind, limit, window, epoch, amount, order, fingerprint, detail }
+            |((key, attempt, part, entry, kind, limit), (window, epoch, amount, command, fingerprint, detail))| {
+                let entry = EntryKind::ALL[entry];
+                Row { key, attempt, part, entry, kind, limit, window, epoch, amount, command, fingerprint, detail }
             },
         )
 }
@@ -220,9 +220,9 @@ fn grants() -> impl Strategy<Value = (Arc<str>, GrantState)> {
         )
 }
 
-fn holds() -> impl Strategy<Value = Hold> {
+fn holds() -> impl Strategy<Value = ReservationRow> {
     (keys(), 0..2_u32, 0..2_000_000_u64, 0..2_000_u64, any::<bool>()).prop_map(
-        |(key, attempt, until, since, charge)| Hold {
+        |(key, attempt, until, since, charge)| ReservationRow {
             key,
             attempt,
             until: until * 1_000,

@@ -4,8 +4,8 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
-use super::writer::{Detail, Entry, Hold, Key, Loaded, Reads, Row, Stored, Writes};
-use super::{Database, Failure, Session};
+use super::writer::{Detail, EntryKind, Key, Loaded, Reads, ReservationRow, Row, Stored, Writes};
+use super::{Database, DbError, Session};
 use crate::quota::account::{Count, GrantState};
 
 pub(super) mod bills;
@@ -24,13 +24,13 @@ pub(super) fn charge(tenant: &str, job: &str, amount: i64) -> Row {
         key: key(tenant, job),
         attempt: 0,
         part: 0,
-        entry: Entry::Charge,
+        entry: EntryKind::Charge,
         kind: "requests".into(),
         limit: "daily".into(),
         window: 86_400_000_000_000,
         epoch: 0,
         amount,
-        order: 7,
+        command: 7,
         fingerprint: Some(u128::MAX - 1),
         detail: None,
     }
@@ -68,8 +68,8 @@ fn grant(id: u64) -> GrantState {
     }
 }
 
-fn hold(tenant: &str, job: &str, until: u64) -> Hold {
-    Hold { key: key(tenant, job), attempt: 1, until, since: 1_000, charge: true }
+fn hold(tenant: &str, job: &str, until: u64) -> ReservationRow {
+    ReservationRow { key: key(tenant, job), attempt: 1, until, since: 1_000, charge: true }
 }
 
 pub(super) fn reads(tenants: &[&str], jobs: &[Key]) -> Reads {
@@ -79,7 +79,7 @@ pub(super) fn reads(tenants: &[&str], jobs: &[Key]) -> Reads {
 }
 
 /// One transaction, and what it read.
-pub(super) async fn transact<D: Database>(database: &D, reads: &Reads, writes: &Writes) -> Result<Loaded, Failure> {
+pub(super) async fn transact<D: Database>(database: &D, reads: &Reads, writes: &Writes) -> Result<Loaded, DbError> {
     let mut session = database.connect().await?;
     let loaded = session.begin(reads).await?;
     session.write(writes, loaded.now).await?;
@@ -113,7 +113,7 @@ pub(super) async fn everything<D: Database, F: Future<Output = D>>(fresh: impl F
 async fn what_is_written_is_read_back<D: Database>(database: &D) {
     let detail = Detail { granted: 9, until: 1_000_000, approver: "a".into(), reason: "b".into() };
     let granted = Row {
-        entry: Entry::Grant,
+        entry: EntryKind::Grant,
         amount: 0,
         part: 4,
         fingerprint: None,
@@ -184,9 +184,9 @@ async fn a_row_that_is_there_already_fails_all<D: Database>(database: &D) {
     };
     let mut session = database.connect().await.unwrap();
     let loaded = session.begin(&asked).await.unwrap();
-    assert!(matches!(session.write(&again, loaded.now).await, Err(Failure::Rejected(_))));
+    assert!(matches!(session.write(&again, loaded.now).await, Err(DbError::Rejected(_))));
     session.roll_back().await.expect("the failed step has rolled it back");
-    assert!(matches!(session.commit().await, Err(Failure::Refused(_))), "nothing is left to commit");
+    assert!(matches!(session.commit().await, Err(DbError::Refused(_))), "nothing is left to commit");
     let loaded = session.begin(&asked).await.expect("it was rolled back, and the connection goes on");
     assert_eq!(loaded.accounts["twice"], Stored::default());
     session.roll_back().await.unwrap();
@@ -222,7 +222,7 @@ async fn what_is_dropped_was_never_there<D: Database>(database: &D) {
             let early = futures_util::poll!(write.as_mut()).is_ready();
             drop(write);
             assert!(
-                early || matches!(session.commit().await, Err(Failure::Lost(_))),
+                early || matches!(session.commit().await, Err(DbError::Lost(_))),
                 "a step that was dropped ends it"
             );
         }
@@ -239,7 +239,7 @@ async fn numbers_that_do_not_fit_are_refused<D: Database>(database: &D) {
         let asked = asked.clone();
         async move {
             let told = transact(database, &asked, &writes).await;
-            assert!(matches!(told, Err(Failure::Rejected(_))), "{told:?}");
+            assert!(matches!(told, Err(DbError::Rejected(_))), "{told:?}");
         }
     };
     refused(Writes { counts: vec![("most".into(), count(1 << 63, 0))], ..Writes::default() }).await;
@@ -248,8 +248,13 @@ async fn numbers_that_do_not_fit_are_refused<D: Database>(database: &D) {
     refused(Writes { counts: vec![("most".into(), between)], ..Writes::default() }).await;
 
     let most = Count { ends: u64::MAX, ..count(i64::MAX as u64, i64::MAX as u64) };
-    let row =
-        Row { attempt: u32::MAX, part: u32::MAX, epoch: u32::MAX, order: u128::MAX, ..charge("most", "job", i64::MIN) };
+    let row = Row {
+        attempt: u32::MAX,
+        part: u32::MAX,
+        epoch: u32::MAX,
+        command: u128::MAX,
+        ..charge("most", "job", i64::MIN)
+    };
     let writes = Writes { rows: vec![row.clone()], counts: vec![("most".into(), most.clone())], ..Writes::default() };
     transact(database, &asked, &writes).await.unwrap();
     assert_eq!(database.account("most").await.unwrap().1.counts, [most]);
@@ -258,10 +263,10 @@ async fn numbers_that_do_not_fit_are_refused<D: Database>(database: &D) {
 
 async fn steps_out_of_order_are_refused<D: Database>(database: &D) {
     let mut session = database.connect().await.unwrap();
-    assert!(matches!(session.commit().await, Err(Failure::Refused(_))));
-    assert!(matches!(session.write(&Writes::default(), 0).await, Err(Failure::Refused(_))));
+    assert!(matches!(session.commit().await, Err(DbError::Refused(_))));
+    assert!(matches!(session.write(&Writes::default(), 0).await, Err(DbError::Refused(_))));
     session.begin(&reads(&["a"], &[])).await.unwrap();
-    assert!(matches!(session.begin(&reads(&["a"], &[])).await, Err(Failure::Lost(_))));
+    assert!(matches!(session.begin(&reads(&["a"], &[])).await, Err(DbError::Lost(_))));
 }
 
 async fn accounts_wait_for_one_another<D: Database>(database: &D) {
@@ -278,7 +283,7 @@ async fn accounts_wait_for_one_another<D: Database>(database: &D) {
                 match timeout(MOMENT, waits.as_mut()).await {
                     Err(_) => {}
                     // On a slow machine the lock's own time-out may come first.
-                    Ok(Err(Failure::Again(_))) => continue,
+                    Ok(Err(DbError::Again(_))) => continue,
                     Ok(began) => panic!("the account is locked: {began:?}"),
                 }
                 first.write(&Writes { rows: vec![row.clone()], ..Writes::default() }, loaded.now).await.unwrap();
@@ -286,7 +291,7 @@ async fn accounts_wait_for_one_another<D: Database>(database: &D) {
                 committed = true;
             }
             match waits.await {
-                Err(Failure::Again(_)) => {}
+                Err(DbError::Again(_)) => {}
                 began => break began.unwrap(),
             }
         };

@@ -6,8 +6,9 @@ use std::{
 };
 
 use super::{
-    Act, Admit, Admitted, Detail, End, Entry, Hold, JobRows, JobStatus, Key, LATE, Line, Loaded, Order, Pass, Reads,
-    Reserve, Row, Settle, Since, Verdict, Writes, book::Book, job_time::forgotten,
+    AdmitCommand, AdmitReply, Command, CommandKind, Detail, EntryKind, JobRows, JobStatus, Key, LATE, Line, Loaded,
+    Reads, Reply, ReservationRow, ReservationTerms, Row, SettleCommand, SettleKind, Since, SpooledCharge, Writes,
+    book::Book, job_time::forgotten,
 };
 use crate::{
     kind::Kind,
@@ -17,7 +18,7 @@ use crate::{
 /// An order whose turn it is.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turn<'a> {
-    pub(super) order: &'a Order,
+    pub(super) command: &'a Command,
     /// It may have been written before.
     pub(super) sent: bool,
     /// Whoever asked has gone.
@@ -25,14 +26,14 @@ pub(super) struct Turn<'a> {
 }
 
 /// What a batch has to lock and read. Of orders that may have been written before, all rows.
-pub(super) fn reads<'a>(orders: impl Iterator<Item = Turn<'a>>) -> Reads {
+pub(super) fn reads<'a>(commands: impl Iterator<Item = Turn<'a>>) -> Reads {
     let mut reads = Reads::default();
-    for Turn { order, sent, .. } in orders {
-        reads.tenants.push(Arc::clone(&order.key.tenant));
-        if sent || order.reads_job() {
-            reads.jobs.push(order.key.clone());
+    for Turn { command, sent, .. } in commands {
+        reads.tenants.push(Arc::clone(&command.key.tenant));
+        if sent || command.reads_job() {
+            reads.jobs.push(command.key.clone());
         }
-        if let Some(since) = order.since() {
+        if let Some(since) = command.since() {
             reads.since = Some(reads.since.map_or(since, |earliest| earliest.min(since)));
         }
     }
@@ -43,24 +44,27 @@ pub(super) fn reads<'a>(orders: impl Iterator<Item = Turn<'a>>) -> Reads {
     reads
 }
 
-impl Order {
+impl Command {
     /// Whether it depends on rows of its job: not where its id is new, or it only adds to what is there.
     fn reads_job(&self) -> bool {
-        match &self.act {
-            Act::Admit(_) => !self.own,
-            Act::Settle(settle) => settle.end != End::Open,
-            Act::Pass(_) | Act::End { .. } => true,
-            Act::Expire { .. } | Act::Renew { .. } => true,
-            Act::Record { .. } | Act::Reset { .. } | Act::Grant { .. } | Act::Revoke { .. } => false,
+        match &self.kind {
+            CommandKind::Admit(_) => !self.own,
+            CommandKind::Settle(settle) => settle.end != SettleKind::Add,
+            CommandKind::Spooled(_) | CommandKind::SettleOf { .. } => true,
+            CommandKind::Expire { .. } | CommandKind::Renew { .. } => true,
+            CommandKind::Record { .. }
+            | CommandKind::Reset { .. }
+            | CommandKind::Grant { .. }
+            | CommandKind::Revoke { .. } => false,
         }
     }
 
     /// When what it settles was admitted.
     fn since(&self) -> Option<u64> {
-        match &self.act {
-            Act::Settle(settle) | Act::End { settle, .. } => Some(settle.since.at),
-            Act::Pass(pass) => Some(pass.at),
-            Act::Expire { since, .. } | Act::Renew { since, .. } => Some(*since),
+        match &self.kind {
+            CommandKind::Settle(settle) | CommandKind::SettleOf { settle, .. } => Some(settle.since.at),
+            CommandKind::Spooled(pass) => Some(pass.at),
+            CommandKind::Expire { since, .. } | CommandKind::Renew { since, .. } => Some(*since),
             _ => None,
         }
     }
@@ -97,81 +101,83 @@ struct Batch {
 }
 
 /// Decides all orders; says what to write, and what to answer once that is durable.
-pub(super) fn decide<'a>(orders: impl Iterator<Item = Turn<'a>> + Clone, loaded: Loaded) -> (Writes, Vec<Verdict>) {
+pub(super) fn decide<'a>(commands: impl Iterator<Item = Turn<'a>> + Clone, loaded: Loaded) -> (Writes, Vec<Reply>) {
     let Loaded { now, accounts, rows, sealed } = loaded;
     let books = accounts.into_iter().map(|(tenant, stored)| (tenant, Book::new(stored))).collect();
-    let passed = orders.clone().filter(|turn| matches!(turn.order.act, Act::Pass(_) | Act::End { .. }));
-    let passed = passed.map(|turn| turn.order.key.clone()).collect();
+    let passed = commands
+        .clone()
+        .filter(|turn| matches!(turn.command.kind, CommandKind::Spooled(_) | CommandKind::SettleOf { .. }));
+    let passed = passed.map(|turn| turn.command.key.clone()).collect();
     let mut batch = Batch { now, sealed, books, rows: HashMap::new(), passed, writes: Writes::default() };
     for row in rows {
         batch.rows.entry(row.key.clone()).or_default().push(row);
     }
-    let verdicts = orders.map(|turn| batch.decide(turn)).collect();
+    let replies = commands.map(|turn| batch.decide(turn)).collect();
     for (tenant, book) in std::mem::take(&mut batch.books) {
         book.write(&tenant, &mut batch.writes);
     }
-    (batch.writes, verdicts)
+    (batch.writes, replies)
 }
 
 impl Batch {
-    fn decide(&mut self, Turn { order, sent, left }: Turn<'_>) -> Verdict {
-        let looked_for = match order.act {
-            Act::Pass(_) => false, // knows its rows itself
+    fn decide(&mut self, Turn { command, sent, left }: Turn<'_>) -> Reply {
+        let looked_for = match command.kind {
+            CommandKind::Spooled(_) => false, // knows its rows itself
             // What was kept in a file may have been brought here before, by a process that has died since.
-            Act::End { .. } => true,
+            CommandKind::SettleOf { .. } => true,
             _ => sent,
         };
-        if looked_for && self.rows.get(&order.key).is_some_and(|rows| JobRows(rows).written_by(order.id)) {
-            return self.written_before(order);
+        if looked_for && self.rows.get(&command.key).is_some_and(|rows| JobRows(rows).written_by(command.id)) {
+            return self.written_before(command);
         }
-        match &order.act {
+        match &command.kind {
             // It was looked for, in case that it had been written; nobody wants it any more.
-            Act::Admit(_) if left => Verdict::Unavailable("whoever asked has gone".into()),
-            Act::Admit(admit) => self.admit(order, admit),
-            Act::Settle(settle) => self.settle(order, settle),
-            Act::Pass(pass) => self.pass(order, pass),
-            Act::End { of, settle } => self.end(order, *of, settle),
-            Act::Record { plan, amounts } => {
-                let (book, now) = self.book(order);
+            CommandKind::Admit(_) if left => Reply::Unavailable("whoever asked has gone".into()),
+            CommandKind::Admit(admit) => self.admit(command, admit),
+            CommandKind::Settle(settle) => self.settle(command, settle),
+            CommandKind::Spooled(pass) => self.pass(command, pass),
+            CommandKind::SettleOf { of, settle } => self.end(command, *of, settle),
+            CommandKind::Record { plan, amounts } => {
+                let (book, now) = self.book(command);
                 let since = Since { at: book.here(plan, now), turn: u32::MAX };
                 let (lines, near) = book.record(plan, amounts, since, now);
-                self.write(order, 0, 0, Entry::Record, lines);
-                Verdict::Recorded(near)
+                self.write(command, 0, 0, EntryKind::Record, lines);
+                Reply::Recorded(near)
             }
-            Act::Expire { attempt, charge, .. } => self.expire(order, *attempt, *charge),
-            Act::Renew { attempt, since, ttl } => {
-                if JobRows(self.rows_of(&order.key)).standing(*attempt) == JobStatus::Open {
+            CommandKind::Expire { attempt, charge, .. } => self.expire(command, *attempt, *charge),
+            CommandKind::Renew { attempt, since, ttl } => {
+                if JobRows(self.rows_of(&command.key)).standing(*attempt) == JobStatus::Open {
                     let until = self.now.saturating_add(*ttl);
-                    self.writes.renewed.push(Hold {
-                        key: order.key.clone(),
+                    self.writes.renewed.push(ReservationRow {
+                        key: command.key.clone(),
                         attempt: *attempt,
                         until,
                         since: *since,
                         charge: false, // stays as it was said
                     });
                 }
-                Verdict::Done
+                Reply::Done
             }
-            Act::Reset { plan, limit } => {
-                let (book, now) = self.book(order);
+            CommandKind::Reset { plan, limit } => {
+                let (book, now) = self.book(command);
                 match book.reset(plan, limit.as_deref(), now) {
                     Ok(lines) if lines.is_empty() => {
-                        self.write_marked(order, 0, 0, Entry::Reset, lines, None);
-                        Verdict::Done
+                        self.write_marked(command, 0, 0, EntryKind::Reset, lines, None);
+                        Reply::Done
                     }
                     Ok(mut lines) => {
                         // One limit may have a count in each epoch that is under way: a part of its own tells them apart.
                         lines.sort_unstable();
                         for (part, line) in (0..).zip(lines) {
-                            self.write(order, 0, part, Entry::Reset, vec![line]);
+                            self.write(command, 0, part, EntryKind::Reset, vec![line]);
                         }
-                        Verdict::Done
+                        Reply::Done
                     }
-                    Err(invalid) => Verdict::Invalid(invalid),
+                    Err(invalid) => Reply::Invalid(invalid),
                 }
             }
-            Act::Grant { plan, grant } => {
-                let (book, now) = self.book(order);
+            CommandKind::Grant { plan, grant } => {
+                let (book, now) = self.book(command);
                 match book.grant(plan, (**grant).clone(), now) {
                     Ok(line) => {
                         let detail = Detail {
@@ -180,28 +186,28 @@ impl Batch {
                             approver: grant.approver.clone(),
                             reason: grant.reason.clone(),
                         };
-                        self.write_detailed(order, line, detail);
-                        Verdict::Granted(GrantId(grant.id))
+                        self.write_detailed(command, line, detail);
+                        Reply::Granted(GrantId(grant.id))
                     }
-                    Err(invalid) => Verdict::Invalid(invalid),
+                    Err(invalid) => Reply::Invalid(invalid),
                 }
             }
-            Act::Revoke { grant } => self.revoke(order, *grant),
+            CommandKind::Revoke { grant } => self.revoke(command, *grant),
         }
     }
 
     /// What an order has come to that was committed without anybody hearing of it.
-    fn written_before(&mut self, order: &Order) -> Verdict {
-        match &order.act {
-            Act::Admit(_) => {
-                let own = || self.rows_of(&order.key).iter().filter(|row| row.order == order.id);
+    fn written_before(&mut self, command: &Command) -> Reply {
+        match &command.kind {
+            CommandKind::Admit(_) => {
+                let own = || self.rows_of(&command.key).iter().filter(|row| row.command == command.id);
                 let attempt = own().next().map_or(0, |row| row.attempt);
                 // Not now, but when it was written: in all of its periods lies the beginning of the one that began last.
                 let counted = || own().filter(|row| !row.limit.is_empty());
                 let (at, epoch) = (counted().map(|row| row.window).max(), counted().map(|row| row.epoch).max());
-                let (book, now) = self.book(order);
+                let (book, now) = self.book(command);
                 let since = Since { at: at.unwrap_or(now), turn: epoch.unwrap_or_else(|| book.turn()) };
-                Verdict::Admitted(Box::new(Admitted {
+                Reply::Admitted(Box::new(AdmitReply {
                     attempt,
                     since,
                     nearest: None,
@@ -210,51 +216,51 @@ impl Batch {
                     usage: None,
                 }))
             }
-            Act::Settle(settle) => self.settled_before(order, settle.attempt, &settle.end),
-            Act::Pass(_) => Verdict::Done,
-            Act::End { of, settle } => match JobRows(self.rows_of(&order.key)).attempt_of(*of) {
-                Some(attempt) => self.settled_before(order, attempt, &settle.end),
-                None => Verdict::Settled(JobStatus::Unknown, Vec::new()),
+            CommandKind::Settle(settle) => self.settled_before(command, settle.attempt, &settle.end),
+            CommandKind::Spooled(_) => Reply::Done,
+            CommandKind::SettleOf { of, settle } => match JobRows(self.rows_of(&command.key)).attempt_of(*of) {
+                Some(attempt) => self.settled_before(command, attempt, &settle.end),
+                None => Reply::Settled(JobStatus::Unknown, Vec::new()),
             },
-            Act::Record { .. } => Verdict::Recorded(Vec::new()),
-            Act::Grant { grant, .. } => Verdict::Granted(GrantId(grant.id)),
-            Act::Revoke { .. } => Verdict::Revoked(true),
-            Act::Expire { .. } | Act::Renew { .. } | Act::Reset { .. } => Verdict::Done,
+            CommandKind::Record { .. } => Reply::Recorded(Vec::new()),
+            CommandKind::Grant { grant, .. } => Reply::Granted(GrantId(grant.id)),
+            CommandKind::Revoke { .. } => Reply::Revoked(true),
+            CommandKind::Expire { .. } | CommandKind::Renew { .. } | CommandKind::Reset { .. } => Reply::Done,
         }
     }
 
     /// How an attempt stood before this order settled it.
-    fn settled_before(&self, order: &Order, attempt: u32, end: &End) -> Verdict {
-        let others = self.rows_of(&order.key).iter().filter(|row| row.order != order.id);
+    fn settled_before(&self, command: &Command, attempt: u32, end: &SettleKind) -> Reply {
+        let others = self.rows_of(&command.key).iter().filter(|row| row.command != command.id);
         let before = match end {
-            End::Open => JobStatus::Charged,
+            SettleKind::Add => JobStatus::Charged,
             _ => JobRows(&others.cloned().collect::<Vec<_>>()).standing(attempt),
         };
-        Verdict::Settled(before, Vec::new())
+        Reply::Settled(before, Vec::new())
     }
 
-    fn admit(&mut self, order: &Order, admit: &Admit) -> Verdict {
-        let rows = JobRows(self.rows_of(&order.key));
+    fn admit(&mut self, command: &Command, admit: &AdmitCommand) -> Reply {
+        let rows = JobRows(self.rows_of(&command.key));
         let attempt = match rows.latest() {
             Some(attempt) if rows.standing(attempt) != JobStatus::Voided => {
                 let known = rows.of(attempt).find_map(|row| row.fingerprint);
                 return match (known, admit.fingerprint) {
-                    (Some(known), Some(asked)) if known != asked => Verdict::Conflict,
-                    _ => Verdict::Replay { amounts: rows.amounts(attempt), running: false },
+                    (Some(known), Some(asked)) if known != asked => Reply::Conflict,
+                    _ => Reply::Replay { amounts: rows.amounts(attempt), running: false },
                 };
             }
             Some(attempt) => attempt + 1,
             None => 0,
         };
-        if !order.own && forgotten(&order.key.job, self.sealed, self.now) {
-            return Verdict::Stale;
+        if !command.own && forgotten(&command.key.job, self.sealed, self.now) {
+            return Reply::Stale;
         }
-        let (book, now) = self.book(order);
+        let (book, now) = self.book(command);
         let taken = match book.take(&admit.plan, &admit.amounts, admit.reserve.is_some(), now) {
             Ok(taken) => taken,
-            Err(violations) => return Verdict::Refused(violations),
+            Err(violations) => return Reply::Refused(violations),
         };
-        let admitted = Admitted {
+        let admitted = AdmitReply {
             attempt,
             since: Since { at: book.here(&admit.plan, now), turn: book.turn() },
             nearest: if admit.told { taken.sheet.nearest(now) } else { None },
@@ -262,187 +268,195 @@ impl Batch {
             untold: taken.untold,
             usage: admit.usage.then(|| taken.sheet.usage(now)),
         };
-        let entry = if admit.reserve.is_some() { Entry::Reserve } else { Entry::Charge };
-        self.write_marked(order, attempt, 0, entry, taken.lines, admit.fingerprint);
-        if let Some(Reserve { ttl, charge }) = admit.reserve {
+        let entry = if admit.reserve.is_some() { EntryKind::Reserve } else { EntryKind::Charge };
+        self.write_marked(command, attempt, 0, entry, taken.lines, admit.fingerprint);
+        if let Some(ReservationTerms { ttl, charge }) = admit.reserve {
             let (until, since) = (now.saturating_add(ttl), admitted.since.at);
             // Whatever was to be closed of this attempt was no part of it.
-            self.writes.closed.retain(|(key, closed)| *key != order.key || *closed != attempt);
-            self.writes.opened.push(Hold { key: order.key.clone(), attempt, until, since, charge });
+            self.writes.closed.retain(|(key, closed)| *key != command.key || *closed != attempt);
+            self.writes.opened.push(ReservationRow { key: command.key.clone(), attempt, until, since, charge });
         }
-        Verdict::Admitted(Box::new(admitted))
+        Reply::Admitted(Box::new(admitted))
     }
 
     /// What was let pass while nobody could be asked, once: also where the same order was written as an admission, whose
     /// answer never came.
-    fn pass(&mut self, order: &Order, pass: &Pass) -> Verdict {
-        let rows = JobRows(self.rows_of(&order.key));
-        if let Some(attempt) = rows.attempt_of(order.id)
-            && !rows.was_taken_back(attempt, order.id)
+    fn pass(&mut self, command: &Command, pass: &SpooledCharge) -> Reply {
+        let rows = JobRows(self.rows_of(&command.key));
+        if let Some(attempt) = rows.attempt_of(command.id)
+            && !rows.was_taken_back(attempt, command.id)
         {
-            return Verdict::Done;
+            return Reply::Done;
         }
         let since = Since { at: pass.at, turn: u32::MAX };
         let attempt = match rows.latest() {
             Some(attempt) if rows.standing(attempt) != JobStatus::Voided => {
                 let known = rows.of(attempt).find_map(|row| row.fingerprint);
                 if !matches!((known, pass.fingerprint), (Some(known), Some(asked)) if known != asked) {
-                    return Verdict::Replay { amounts: rows.amounts(attempt), running: false };
+                    return Reply::Replay { amounts: rows.amounts(attempt), running: false };
                 }
                 // Other work under the same id: nobody could refuse it, and it was done.
                 let part = rows.free_part(attempt);
-                let (book, now) = self.book(order);
+                let (book, now) = self.book(command);
                 let (lines, _) = book.note(&pass.plan, &pass.amounts, false, since, now);
-                self.write_passed(order, attempt, part, Entry::Record, lines, pass);
-                return Verdict::Done;
+                self.write_passed(command, attempt, part, EntryKind::Record, lines, pass);
+                return Reply::Done;
             }
             Some(attempt) => attempt + 1,
             None => 0,
         };
-        let (book, now) = self.book(order);
+        let (book, now) = self.book(command);
         let (lines, _) = book.note(&pass.plan, &pass.amounts, pass.reserve.is_some(), since, now);
-        let entry = if pass.reserve.is_some() { Entry::Reserve } else { Entry::Charge };
-        self.write_passed(order, attempt, 0, entry, lines, pass);
-        if let Some(Reserve { ttl, charge }) = pass.reserve {
+        let entry = if pass.reserve.is_some() { EntryKind::Reserve } else { EntryKind::Charge };
+        self.write_passed(command, attempt, 0, entry, lines, pass);
+        if let Some(ReservationTerms { ttl, charge }) = pass.reserve {
             let until = now.saturating_add(ttl);
-            self.writes.opened.push(Hold { key: order.key.clone(), attempt, until, since: pass.at.min(now), charge });
+            self.writes.opened.push(ReservationRow {
+                key: command.key.clone(),
+                attempt,
+                until,
+                since: pass.at.min(now),
+                charge,
+            });
         }
-        Verdict::Done
+        Reply::Done
     }
 
     /// Settles what an order admitted or let pass; nothing where it charged nothing.
-    fn end(&mut self, order: &Order, of: u128, settle: &Settle) -> Verdict {
-        let rows = JobRows(self.rows_of(&order.key));
+    fn end(&mut self, command: &Command, of: u128, settle: &SettleCommand) -> Reply {
+        let rows = JobRows(self.rows_of(&command.key));
         match rows.attempt_of(of) {
-            Some(attempt) if rows.is_made_by(attempt, of) => self.settle(order, &Settle { attempt, ..settle.clone() }),
-            Some(attempt) => self.amend(order, of, &Settle { attempt, ..settle.clone() }),
-            None => Verdict::Settled(JobStatus::Unknown, Vec::new()),
+            Some(attempt) if rows.is_made_by(attempt, of) => {
+                self.settle(command, &SettleCommand { attempt, ..settle.clone() })
+            }
+            Some(attempt) => self.amend(command, of, &SettleCommand { attempt, ..settle.clone() }),
+            None => Reply::Settled(JobStatus::Unknown, Vec::new()),
         }
     }
 
     /// Settles other work that passed under the id of a job: the job stays as it is, and so do the parts of its records.
-    fn amend(&mut self, order: &Order, of: u128, settle: &Settle) -> Verdict {
-        let noted = JobRows(self.rows_of(&order.key)).of(settle.attempt).filter(|row| row.order == of);
+    fn amend(&mut self, command: &Command, of: u128, settle: &SettleCommand) -> Reply {
+        let noted = JobRows(self.rows_of(&command.key)).of(settle.attempt).filter(|row| row.command == of);
         let noted: Vec<_> = noted.filter(|row| !row.limit.is_empty()).cloned().collect();
         let (mut lines, mut near) = (Vec::new(), Vec::new());
         for row in &noted {
             let amount = u64::try_from(row.amount).unwrap_or(0);
             let used = match &settle.end {
-                End::Open => amount,
-                End::Commit(actual) => actual_of(actual, &row.kind).unwrap_or(amount),
-                End::Void => 0,
+                SettleKind::Add => amount,
+                SettleKind::Commit(actual) => actual_of(actual, &row.kind).unwrap_or(amount),
+                SettleKind::Void => 0,
             };
             if used != amount
-                && let Some((corrected, warning)) = self.correct(order, settle, row, amount, used)
+                && let Some((corrected, warning)) = self.correct(command, settle, row, amount, used)
             {
                 lines.push(corrected);
                 near.extend(warning);
             }
         }
-        let part = JobRows(self.rows_of(&order.key)).free_part(settle.attempt);
-        self.write_corrected(order, settle.attempt, part, lines, false);
-        if settle.end != End::Void {
+        let part = JobRows(self.rows_of(&command.key)).free_part(settle.attempt);
+        self.write_corrected(command, settle.attempt, part, lines, false);
+        if settle.end != SettleKind::Void {
             let mut more = settle.used.clone();
-            if let End::Commit(actual) = &settle.end {
+            if let SettleKind::Commit(actual) = &settle.end {
                 let unforeseen = |kind: &Kind| !noted.iter().any(|row| *row.kind == *kind.as_str());
                 let unforeseen = actual.iter().filter(|(kind, _)| unforeseen(kind));
                 unforeseen.for_each(|(kind, amount)| more.add(kind, amount));
             }
-            let (book, now) = self.book(order);
+            let (book, now) = self.book(command);
             let (lines, warnings) = book.record(&settle.plan, &more, settle.since, now);
             near.extend(warnings);
-            self.write_apart(order, settle.attempt, lines);
+            self.write_apart(command, settle.attempt, lines);
         }
-        Verdict::Settled(JobStatus::Charged, near)
+        Reply::Settled(JobStatus::Charged, near)
     }
 
-    fn settle(&mut self, order: &Order, settle: &Settle) -> Verdict {
+    fn settle(&mut self, command: &Command, settle: &SettleCommand) -> Reply {
         let standing = match settle.end {
-            End::Open => JobStatus::Charged, // never queried
-            _ => JobRows(self.rows_of(&order.key)).standing(settle.attempt),
+            SettleKind::Add => JobStatus::Charged, // never queried
+            _ => JobRows(self.rows_of(&command.key)).standing(settle.attempt),
         };
         let mut near = Vec::new();
         match (&settle.end, standing) {
-            (End::Commit(actual), JobStatus::Open) => {
-                near = self.commit(order, settle, actual);
-                self.writes.closed.push((order.key.clone(), settle.attempt));
+            (SettleKind::Commit(actual), JobStatus::Open) => {
+                near = self.commit(command, settle, actual);
+                self.writes.closed.push((command.key.clone(), settle.attempt));
             }
-            (End::Commit(actual), JobStatus::Expired) => near = self.commit_late(order, settle, actual),
-            (End::Void, JobStatus::Open | JobStatus::Charged) => {
-                self.void(order, settle.attempt, Some(&settle.plan));
-                self.writes.closed.push((order.key.clone(), settle.attempt));
+            (SettleKind::Commit(actual), JobStatus::Expired) => near = self.commit_late(command, settle, actual),
+            (SettleKind::Void, JobStatus::Open | JobStatus::Charged) => {
+                self.void(command, settle.attempt, Some(&settle.plan));
+                self.writes.closed.push((command.key.clone(), settle.attempt));
             }
             _ => {}
         }
-        let voided = settle.end == End::Void || standing == JobStatus::Voided;
+        let voided = settle.end == SettleKind::Void || standing == JobStatus::Voided;
         if !settle.used.is_empty() && !voided {
-            let (book, now) = self.book(order);
+            let (book, now) = self.book(command);
             let (lines, more) = book.record(&settle.plan, &settle.used, settle.since, now);
             near.extend(more);
-            self.write(order, settle.attempt, settle.part, Entry::Record, lines);
+            self.write(command, settle.attempt, settle.part, EntryKind::Record, lines);
         }
-        Verdict::Settled(standing, near)
+        Reply::Settled(standing, near)
     }
 
     /// What was set aside is used, so much of it.
-    fn commit(&mut self, order: &Order, settle: &Settle, actual: &Amounts) -> Vec<Warning> {
+    fn commit(&mut self, command: &Command, settle: &SettleCommand, actual: &Amounts) -> Vec<Warning> {
         let (mut lines, mut near) = (Vec::new(), Vec::new());
-        for row in self.reserved(&order.key, settle.attempt) {
+        for row in self.reserved(&command.key, settle.attempt) {
             let estimate = u64::try_from(row.amount).unwrap_or(0);
             let used = actual_of(actual, &row.kind).unwrap_or(estimate);
-            let (book, now) = self.book(order);
+            let (book, now) = self.book(command);
             if let Some((line, warning)) = book.settle(Some(&settle.plan), &row, estimate, used, now) {
                 lines.push(line);
                 near.extend(warning);
             }
         }
-        self.write_marked(order, settle.attempt, 0, Entry::Commit, lines, None);
-        near.extend(self.unforeseen(order, settle, actual));
+        self.write_marked(command, settle.attempt, 0, EntryKind::Commit, lines, None);
+        near.extend(self.unforeseen(command, settle, actual));
         near
     }
 
     /// What was used of kinds that nothing was set aside of, as a part that what was reported before does not have.
-    fn unforeseen(&mut self, order: &Order, settle: &Settle, actual: &Amounts) -> Vec<Warning> {
-        let foreseen = self.reserved(&order.key, settle.attempt);
+    fn unforeseen(&mut self, command: &Command, settle: &SettleCommand, actual: &Amounts) -> Vec<Warning> {
+        let foreseen = self.reserved(&command.key, settle.attempt);
         let mut more = actual.clone();
         actual.iter().filter(|(kind, _)| foreseen.iter().any(|row| *row.kind == *kind.as_str())).for_each(
             |(kind, _)| {
                 more.leave_out(kind);
             },
         );
-        let (book, now) = self.book(order);
+        let (book, now) = self.book(command);
         let (lines, near) = book.record(&settle.plan, &more, settle.since, now);
-        self.write_apart(order, settle.attempt, lines);
+        self.write_apart(command, settle.attempt, lines);
         near
     }
 
     /// What was used of a reservation whose time had run out: what was charged of it then counts.
-    fn commit_late(&mut self, order: &Order, settle: &Settle, actual: &Amounts) -> Vec<Warning> {
+    fn commit_late(&mut self, command: &Command, settle: &SettleCommand, actual: &Amounts) -> Vec<Warning> {
         let (mut lines, mut near) = (Vec::new(), Vec::new());
-        for row in self.reserved(&order.key, settle.attempt) {
+        for row in self.reserved(&command.key, settle.attempt) {
             let estimate = u64::try_from(row.amount).unwrap_or(0);
             let used = actual_of(actual, &row.kind).unwrap_or(estimate);
-            let charged = self.charged(&order.key, settle.attempt, &row);
-            if let Some((corrected, warning)) = self.correct(order, settle, &row, charged, used) {
+            let charged = self.charged(&command.key, settle.attempt, &row);
+            if let Some((corrected, warning)) = self.correct(command, settle, &row, charged, used) {
                 lines.push(corrected);
                 near.extend(warning);
             }
         }
-        self.write_corrected(order, settle.attempt, LATE, lines, true);
-        near.extend(self.unforeseen(order, settle, actual));
+        self.write_corrected(command, settle.attempt, LATE, lines, true);
+        near.extend(self.unforeseen(command, settle, actual));
         near
     }
 
     /// Corrects what a row's count has used from `charged` to `used`.
     fn correct(
         &mut self,
-        order: &Order,
-        settle: &Settle,
+        command: &Command,
+        settle: &SettleCommand,
         row: &Row,
         charged: u64,
         used: u64,
     ) -> Option<(Returned, Option<Warning>)> {
-        let (book, now) = self.book(order);
+        let (book, now) = self.book(command);
         if used >= charged {
             let (line, warning) = book.settle(Some(&settle.plan), row, 0, used - charged, now)?;
             return Some((Returned { line, by_reset: 0 }, warning));
@@ -452,32 +466,32 @@ impl Batch {
     }
 
     /// Writes corrections as records, with the reset rows that belong to them.
-    fn write_corrected(&mut self, order: &Order, attempt: u32, part: u32, all: Vec<Returned>, marked: bool) {
+    fn write_corrected(&mut self, command: &Command, attempt: u32, part: u32, all: Vec<Returned>, marked: bool) {
         let resets = all.iter().filter(|returned| returned.by_reset > 0);
         let resets: Vec<_> =
             resets.map(|Returned { line, by_reset }| Line { amount: *by_reset, ..line.clone() }).collect();
-        self.write(order, attempt, part, Entry::Reset, resets);
+        self.write(command, attempt, part, EntryKind::Reset, resets);
         let lines: Vec<_> = all.into_iter().map(|returned| returned.line).collect();
         match marked {
-            true => self.write_marked(order, attempt, part, Entry::Record, lines, None),
-            false => self.write(order, attempt, part, Entry::Record, lines),
+            true => self.write_marked(command, attempt, part, EntryKind::Record, lines, None),
+            false => self.write(command, attempt, part, EntryKind::Record, lines),
         }
     }
 
     /// Everything goes back.
-    fn void(&mut self, order: &Order, attempt: u32, plan: Option<&Plan>) {
+    fn void(&mut self, command: &Command, attempt: u32, plan: Option<&Plan>) {
         let mut sums = BTreeMap::new();
-        for row in JobRows(self.rows_of(&order.key)).of(attempt).filter(|row| !row.limit.is_empty()) {
-            if row.entry == Entry::Reset {
+        for row in JobRows(self.rows_of(&command.key)).of(attempt).filter(|row| !row.limit.is_empty()) {
+            if row.entry == EntryKind::Reset {
                 continue; // undoes a part of a reset, and is no part of the attempt
             }
             let count = (Arc::clone(&row.limit), Arc::clone(&row.kind), row.window, row.epoch);
             let (reserved, used, _) = sums.entry(count).or_insert_with(|| (0_i64, 0_i64, row.clone()));
-            *if row.entry == Entry::Reserve { reserved } else { used } += row.amount;
+            *if row.entry == EntryKind::Reserve { reserved } else { used } += row.amount;
         }
         let mut lines = Vec::new();
         for (reserved, used, row) in sums.into_values() {
-            let (book, now) = self.book(order);
+            let (book, now) = self.book(command);
             let (reserved, used) = (u64::try_from(reserved).unwrap_or(0), u64::try_from(used).unwrap_or(0));
             let set_aside = book.settle(plan, &row, reserved, 0, now);
             let back = book.give_back(plan, &row, used, now);
@@ -488,36 +502,36 @@ impl Batch {
             }
         }
         if lines.is_empty() {
-            self.write_marked(order, attempt, 0, Entry::Void, Vec::new(), None);
+            self.write_marked(command, attempt, 0, EntryKind::Void, Vec::new(), None);
         }
         for (part, Returned { line, by_reset }) in (0..).zip(lines) {
             if by_reset > 0 {
-                self.write(order, attempt, part, Entry::Reset, vec![Line { amount: by_reset, ..line.clone() }]);
+                self.write(command, attempt, part, EntryKind::Reset, vec![Line { amount: by_reset, ..line.clone() }]);
             }
-            self.write(order, attempt, part, Entry::Void, vec![line]);
+            self.write(command, attempt, part, EntryKind::Void, vec![line]);
         }
     }
 
-    fn expire(&mut self, order: &Order, attempt: u32, charge: bool) -> Verdict {
-        let standing = JobRows(self.rows_of(&order.key)).standing(attempt);
+    fn expire(&mut self, command: &Command, attempt: u32, charge: bool) -> Reply {
+        let standing = JobRows(self.rows_of(&command.key)).standing(attempt);
         if standing == JobStatus::Open {
             let mut lines = Vec::new();
-            for row in self.reserved(&order.key, attempt) {
+            for row in self.reserved(&command.key, attempt) {
                 let estimate = u64::try_from(row.amount).unwrap_or(0);
-                let (book, now) = self.book(order);
+                let (book, now) = self.book(command);
                 lines.extend(
                     book.settle(None, &row, estimate, if charge { estimate } else { 0 }, now).map(|(line, _)| line),
                 );
             }
-            self.write_marked(order, attempt, 0, Entry::Expire, lines, None);
+            self.write_marked(command, attempt, 0, EntryKind::Expire, lines, None);
         }
-        self.writes.closed.push((order.key.clone(), attempt));
-        Verdict::Done
+        self.writes.closed.push((command.key.clone(), attempt));
+        Reply::Done
     }
 
-    fn revoke(&mut self, order: &Order, grant: u64) -> Verdict {
-        let (book, now) = self.book(order);
-        let Some(state) = book.revoke(grant, now) else { return Verdict::Revoked(false) };
+    fn revoke(&mut self, command: &Command, grant: u64) -> Reply {
+        let (book, now) = self.book(command);
+        let Some(state) = book.revoke(grant, now) else { return Reply::Revoked(false) };
         let line = Line {
             limit: Arc::clone(&state.limit),
             kind: Arc::clone(&state.kind),
@@ -527,12 +541,12 @@ impl Batch {
         };
         let detail =
             Detail { granted: 0, until: now, approver: state.approver.clone(), reason: format!("grant {grant} ends") };
-        self.write_detailed(order, line, detail);
-        Verdict::Revoked(true)
+        self.write_detailed(command, line, detail);
+        Reply::Revoked(true)
     }
 
-    fn book(&mut self, order: &Order) -> (&mut Book, u64) {
-        (self.books.entry(Arc::clone(&order.key.tenant)).or_default(), self.now)
+    fn book(&mut self, command: &Command) -> (&mut Book, u64) {
+        (self.books.entry(Arc::clone(&command.key.tenant)).or_default(), self.now)
     }
 
     fn rows_of(&self, key: &Key) -> &[Row] {
@@ -542,36 +556,37 @@ impl Batch {
     /// What an attempt has set aside, limit by limit.
     fn reserved(&self, key: &Key, attempt: u32) -> Vec<Row> {
         let rows = JobRows(self.rows_of(key)).of(attempt);
-        rows.filter(|row| row.entry == Entry::Reserve && !row.limit.is_empty()).cloned().collect()
+        rows.filter(|row| row.entry == EntryKind::Reserve && !row.limit.is_empty()).cloned().collect()
     }
 
     /// What is charged of a reserved row after its time ran out.
     fn charged(&self, key: &Key, attempt: u32, row: &Row) -> u64 {
         let same = |other: &&Row| other.limit == row.limit && other.kind == row.kind;
         let of = JobRows(self.rows_of(key)).of(attempt).filter(same);
-        let sum: i64 = of.filter(|row| matches!(row.entry, Entry::Reserve | Entry::Expire)).map(|row| row.amount).sum();
+        let sum: i64 =
+            of.filter(|row| matches!(row.entry, EntryKind::Reserve | EntryKind::Expire)).map(|row| row.amount).sum();
         u64::try_from(sum).unwrap_or(0)
     }
 
     /// As a part that no other record of the attempt has.
-    fn write_apart(&mut self, order: &Order, attempt: u32, lines: Vec<Line>) {
-        let part = JobRows(self.rows_of(&order.key)).free_part(attempt);
-        self.write(order, attempt, part, Entry::Record, lines);
+    fn write_apart(&mut self, command: &Command, attempt: u32, lines: Vec<Line>) {
+        let part = JobRows(self.rows_of(&command.key)).free_part(attempt);
+        self.write(command, attempt, part, EntryKind::Record, lines);
     }
 
-    fn write(&mut self, order: &Order, attempt: u32, part: u32, entry: Entry, lines: Vec<Line>) {
+    fn write(&mut self, command: &Command, attempt: u32, part: u32, entry: EntryKind, lines: Vec<Line>) {
         for line in lines {
-            self.push(order, attempt, part, entry, line, None, None);
+            self.push(command, attempt, part, entry, line, None, None);
         }
     }
 
     /// At least one row, so that it is known that it happened.
     fn write_marked(
         &mut self,
-        order: &Order,
+        command: &Command,
         attempt: u32,
         part: u32,
-        entry: Entry,
+        entry: EntryKind,
         mut lines: Vec<Line>,
         fingerprint: Option<u128>,
     ) {
@@ -579,51 +594,51 @@ impl Batch {
             lines.push(Line { limit: "".into(), kind: "".into(), window: 0, epoch: 0, amount: 0 });
         }
         for line in lines {
-            self.push(order, attempt, part, entry, line, fingerprint, None);
+            self.push(command, attempt, part, entry, line, fingerprint, None);
         }
     }
 
     /// At least one row, each of which says that nobody was asked.
     fn write_passed(
         &mut self,
-        order: &Order,
+        command: &Command,
         attempt: u32,
         part: u32,
-        entry: Entry,
+        entry: EntryKind,
         mut lines: Vec<Line>,
-        pass: &Pass,
+        pass: &SpooledCharge,
     ) {
         if lines.is_empty() {
             lines.push(Line { limit: "".into(), kind: "".into(), window: 0, epoch: 0, amount: 0 });
         }
         for line in lines {
             let detail = Detail { until: pass.at, reason: PASSED.into(), ..Detail::default() };
-            self.push(order, attempt, part, entry, line, pass.fingerprint, Some(Box::new(detail)));
+            self.push(command, attempt, part, entry, line, pass.fingerprint, Some(Box::new(detail)));
         }
     }
 
-    fn write_detailed(&mut self, order: &Order, line: Line, detail: Detail) {
-        self.push(order, 0, 0, Entry::Grant, line, None, Some(Box::new(detail)));
+    fn write_detailed(&mut self, command: &Command, line: Line, detail: Detail) {
+        self.push(command, 0, 0, EntryKind::Grant, line, None, Some(Box::new(detail)));
     }
 
     #[expect(clippy::too_many_arguments, reason = "the columns of a row")]
     fn push(
         &mut self,
-        order: &Order,
+        command: &Command,
         attempt: u32,
         part: u32,
-        entry: Entry,
+        entry: EntryKind,
         line: Line,
         fingerprint: Option<u128>,
         detail: Option<Box<Detail>>,
     ) {
         let Line { limit, kind, window, epoch, amount } = line;
         // What settles it may come in the same batch only where it passed.
-        let own = order.own && !self.passed.contains(&order.key);
-        let (key, order) = (order.key.clone(), order.id);
-        let row = Row { key, attempt, part, entry, kind, limit, window, epoch, amount, order, fingerprint, detail };
+        let own = command.own && !self.passed.contains(&command.key);
+        let (key, command) = (command.key.clone(), command.id);
+        let row = Row { key, attempt, part, entry, kind, limit, window, epoch, amount, command, fingerprint, detail };
         debug_assert!(
-            !self.writes.rows.iter().rev().take_while(|other| other.order == order).any(|other| {
+            !self.writes.rows.iter().rev().take_while(|other| other.command == command).any(|other| {
                 (&other.key, &other.limit, &other.kind, other.attempt, other.part, other.entry)
                     == (&row.key, &row.limit, &row.kind, row.attempt, row.part, row.entry)
             }),

@@ -15,7 +15,7 @@
 
 use std::sync::Arc;
 
-use super::{Entry, Row};
+use super::{EntryKind, Row};
 
 /// Item: an amount that is billed once.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,19 +29,24 @@ pub(crate) struct Billed<T> {
 
 /// Returns the items of one attempt. `rows` are in the order in which they were written, each with its time.
 pub(crate) fn billed<'a, T: Copy>(rows: impl IntoIterator<Item = (T, &'a Row)>) -> Vec<Billed<T>> {
-    let (mut items, mut keys): (Vec<Billed<T>>, Vec<(Entry, u32)>) = (Vec::new(), Vec::new());
+    let (mut items, mut keys): (Vec<Billed<T>>, Vec<(EntryKind, u32)>) = (Vec::new(), Vec::new());
     let mut voided = 0; // number of leading items that a void has taken back
-    for (at, row) in rows.into_iter().filter(|(_, row)| !row.limit.is_empty() || row.entry == Entry::Void) {
+    for (at, row) in rows.into_iter().filter(|(_, row)| !row.limit.is_empty() || row.entry == EntryKind::Void) {
         match row.entry {
-            Entry::Reset | Entry::Grant => {}
-            Entry::Void => {
+            EntryKind::Reset | EntryKind::Grant => {}
+            EntryKind::Void => {
                 let taken_back = items[voided..].iter().map(|item| Billed { at, amount: -item.amount, ..item.clone() });
                 let taken_back: Vec<_> = taken_back.collect();
-                keys.resize(items.len() + taken_back.len(), (Entry::Void, 0));
+                keys.resize(items.len() + taken_back.len(), (EntryKind::Void, 0));
                 items.extend(taken_back);
                 voided = items.len();
             }
-            Entry::Charge | Entry::Reserve | Entry::Commit | Entry::Expire | Entry::Record | Entry::Adjust => {
+            EntryKind::Charge
+            | EntryKind::Reserve
+            | EntryKind::Commit
+            | EntryKind::Expire
+            | EntryKind::Record
+            | EntryKind::Adjust => {
                 let key = (row.entry, row.part);
                 match items.iter_mut().zip(&keys).find(|(item, known)| **known == key && item.kind == row.kind) {
                     Some((item, _)) => item.amount = farthest_from_zero(item.amount, row.amount),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Billed, Entry, Row, billed};
+use super::{Billed, EntryKind, Row, billed};
 use crate::{kind::Kind, quota::Amounts};
 
 /// All rows of one job.
@@ -34,7 +34,11 @@ pub(crate) const LATE: u32 = u32::MAX;
 impl<'a> JobRows<'a> {
     /// The latest attempt, if there was any.
     pub(crate) fn latest(self) -> Option<u32> {
-        self.0.iter().filter(|row| matches!(row.entry, Entry::Charge | Entry::Reserve)).map(|row| row.attempt).max()
+        self.0
+            .iter()
+            .filter(|row| matches!(row.entry, EntryKind::Charge | EntryKind::Reserve))
+            .map(|row| row.attempt)
+            .max()
     }
 
     /// The rows of an attempt.
@@ -44,16 +48,16 @@ impl<'a> JobRows<'a> {
 
     pub(crate) fn standing(self, attempt: u32) -> JobStatus {
         let has = |entry| self.of(attempt).any(|row| row.entry == entry);
-        let late = || self.of(attempt).any(|row| row.entry == Entry::Record && row.part == LATE);
-        if has(Entry::Void) {
+        let late = || self.of(attempt).any(|row| row.entry == EntryKind::Record && row.part == LATE);
+        if has(EntryKind::Void) {
             JobStatus::Voided
-        } else if has(Entry::Commit) {
+        } else if has(EntryKind::Commit) {
             JobStatus::Committed
-        } else if has(Entry::Expire) {
+        } else if has(EntryKind::Expire) {
             if late() { JobStatus::Late } else { JobStatus::Expired }
-        } else if has(Entry::Reserve) {
+        } else if has(EntryKind::Reserve) {
             JobStatus::Open
-        } else if has(Entry::Charge) {
+        } else if has(EntryKind::Charge) {
             JobStatus::Charged
         } else {
             JobStatus::Unknown
@@ -61,30 +65,32 @@ impl<'a> JobRows<'a> {
     }
 
     /// Whether an order has written any of them.
-    pub(crate) fn written_by(self, order: u128) -> bool {
-        self.0.iter().any(|row| row.order == order)
+    pub(crate) fn written_by(self, command: u128) -> bool {
+        self.0.iter().any(|row| row.command == command)
     }
 
     /// The attempt that an order made, the latest if it made two.
-    pub(crate) fn attempt_of(self, order: u128) -> Option<u32> {
-        let made =
-            |row: &&Row| row.order == order && matches!(row.entry, Entry::Charge | Entry::Reserve | Entry::Record);
+    pub(crate) fn attempt_of(self, command: u128) -> Option<u32> {
+        let made = |row: &&Row| {
+            row.command == command && matches!(row.entry, EntryKind::Charge | EntryKind::Reserve | EntryKind::Record)
+        };
         self.0.iter().filter(made).map(|row| row.attempt).max()
     }
 
     /// Whether an order made an attempt: what it only noted of other work is no part of the job.
-    pub(crate) fn is_made_by(self, attempt: u32, order: u128) -> bool {
-        self.of(attempt).any(|row| row.order == order && matches!(row.entry, Entry::Charge | Entry::Reserve))
+    pub(crate) fn is_made_by(self, attempt: u32, command: u128) -> bool {
+        self.of(attempt)
+            .any(|row| row.command == command && matches!(row.entry, EntryKind::Charge | EntryKind::Reserve))
     }
 
     /// Whether an attempt was given back by the writer itself, because whoever had asked for it seemed to have gone.
-    pub(crate) fn was_taken_back(self, attempt: u32, order: u128) -> bool {
-        self.of(attempt).any(|row| row.entry == Entry::Void && row.order == order ^ 1)
+    pub(crate) fn was_taken_back(self, attempt: u32, command: u128) -> bool {
+        self.of(attempt).any(|row| row.entry == EntryKind::Void && row.command == command ^ 1)
     }
 
     /// A part of an attempt that no record has: its own count from below, the last one has a meaning.
     pub(crate) fn free_part(self, attempt: u32) -> u32 {
-        let taken = |part: u32| self.of(attempt).any(|row| row.entry == Entry::Record && row.part == part);
+        let taken = |part: u32| self.of(attempt).any(|row| row.entry == EntryKind::Record && row.part == part);
         (0..LATE).rev().find(|part| !taken(*part)).unwrap_or(0)
     }
 

@@ -1,6 +1,6 @@
 //! The one who brings orders into a database, batch by batch: a machine that says what to do next and is told how it went.
 //!
-//! Whoever drives it performs one [`Step`] at a time and reports its [`Event`]. Between the two it is asked for what can be
+//! Whoever drives it performs one [`Step`] at a time and reports its [`StepResult`]. Between the two it is asked for what can be
 //! [answered](Writer::answers). Callers come and go at any time.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    Act, Admitted, End, Key, Loaded, Order, Reads, Settle, Verdict, Writes,
+    AdmitReply, Command, CommandKind, DbError, Key, Loaded, Reads, Reply, SettleCommand, SettleKind, Writes,
     batch::{self, Turn},
 };
 use crate::quota::{Amounts, account::Warning};
@@ -20,14 +20,14 @@ use crate::quota::{Amounts, account::Warning};
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct Writer<R> {
-    queue: VecDeque<Pending<R>>,
-    batch: Vec<Pending<R>>,
-    phase: Phase,
+    queue: VecDeque<Queued<R>>,
+    batch: Vec<Queued<R>>,
+    phase: WriterPhase,
     answers: Vec<Answered<R>>,
     /// Reports that no caller waits for.
-    notices: Vec<Notice>,
+    notices: Vec<WriterNotice>,
     /// Named jobs whose work is under way in this process.
-    running: HashMap<Key, Running>,
+    running: HashMap<Key, RunningJob>,
     tickets: u64,
     /// Callers that wait in the queue.
     waiting: usize,
@@ -48,8 +48,8 @@ pub(crate) struct Writer<R> {
 
 /// A named job whose work is under way, or whose charge is still to go back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct Running {
-    order: u128,
+struct RunningJob {
+    command: u128,
     attempt: u32,
     /// It came to nothing: it is over when that is durable.
     goes_back: bool,
@@ -60,22 +60,22 @@ struct Running {
 #[cfg_attr(test, derive(Clone))]
 pub(crate) struct Answered<R> {
     pub(crate) to: R,
-    pub(crate) verdict: Verdict,
+    pub(crate) reply: Reply,
 }
 
 /// Something to report about an order, whether a caller waits for it or not.
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
-pub(crate) struct Notice {
+pub(crate) struct WriterNotice {
     pub(crate) origin: u32,
     pub(crate) key: Key,
-    pub(crate) what: Report,
+    pub(crate) what: NoticeKind,
 }
 
-/// Content of a [`Notice`].
+/// Content of a [`WriterNotice`].
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
-pub(crate) enum Report {
+pub(crate) enum NoticeKind {
     /// The client has come near to these limits.
     Near(Vec<Warning>),
     /// The database rejected the order for good, for this reason, and the order is dropped.
@@ -84,9 +84,9 @@ pub(crate) enum Report {
 
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
-struct Pending<R> {
+struct Queued<R> {
     ticket: u64,
-    order: Order,
+    command: Command,
     /// `None` where nobody waits: what settles a charge, and what a caller that has gone has left.
     to: Option<R>,
     /// Somebody waited, and went away while it was on its way.
@@ -98,26 +98,26 @@ struct Pending<R> {
     rejections: u32,
 }
 
-impl<R> Pending<R> {
-    fn new(ticket: u64, order: Order, to: Option<R>) -> Self {
-        Self { ticket, order, to, left: false, sent: false, tries: 0, rejections: 0 }
+impl<R> Queued<R> {
+    fn new(ticket: u64, command: Command, to: Option<R>) -> Self {
+        Self { ticket, command, to, left: false, sent: false, tries: 0, rejections: 0 }
     }
 
     fn turn(&self) -> Turn<'_> {
-        Turn { order: &self.order, sent: self.sent, left: self.left }
+        Turn { command: &self.command, sent: self.sent, left: self.left }
     }
 }
 
 #[derive(Debug)]
 #[cfg_attr(test, derive(Clone))]
-enum Phase {
+enum WriterPhase {
     /// There is no connection.
     Apart,
     Connecting,
     Idle,
     Beginning,
-    Writing(Vec<Verdict>),
-    Committing(Vec<Verdict>),
+    Writing(Vec<Reply>),
+    Committing(Vec<Reply>),
     RollingBack,
     Ended,
 }
@@ -143,27 +143,14 @@ pub(crate) enum Step {
 
 /// How a step went.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub(crate) enum StepResult {
     Connected,
     Loaded(Loaded),
     Wrote,
     Committed,
     RolledBack,
     Rested,
-    Failed(Fault),
-}
-
-/// Why a step came to nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// Others were in the way; the transaction came to nothing.
-    Again(Arc<str>),
-    /// The database rejects what one of the orders reads or writes, and would again; the transaction came to nothing.
-    Rejected(Arc<str>),
-    /// The connection is of no use any more.
-    Lost(Arc<str>),
-    /// The database takes no writes at present; the transaction came to nothing.
-    Refused(Arc<str>),
+    Failed(DbError),
 }
 
 /// Why an order is not even taken.
@@ -206,7 +193,7 @@ impl<R> Writer<R> {
         Self {
             queue: VecDeque::new(),
             batch: Vec::new(),
-            phase: Phase::Apart,
+            phase: WriterPhase::Apart,
             answers: Vec::new(),
             notices: Vec::new(),
             running: HashMap::new(),
@@ -225,7 +212,7 @@ impl<R> Writer<R> {
     }
 
     /// Takes an order whose caller waits for the answer.
-    pub(crate) fn ask(&mut self, order: Order, to: R) -> Result<u64, (SubmitError, R)> {
+    pub(crate) fn submit(&mut self, command: Command, to: R) -> Result<u64, (SubmitError, R)> {
         if self.shut {
             return Err((SubmitError::Shut, to));
         }
@@ -236,30 +223,30 @@ impl<R> Writer<R> {
             return Err((SubmitError::Queue, to));
         }
         self.waiting += 1;
-        Ok(self.push(order, Some(to)))
+        Ok(self.push(command, Some(to)))
     }
 
     /// Takes an order that nobody waits for, always: it settles what was admitted.
-    pub(crate) fn tell(&mut self, order: Order) {
-        if let Act::Settle(Settle { end: End::Void, attempt, .. }) = &order.act {
+    pub(crate) fn enqueue(&mut self, command: Command) {
+        if let CommandKind::Settle(SettleCommand { end: SettleKind::Void, attempt, .. }) = &command.kind {
             // Nobody is told that it was done, whether it was said to be over before or is afterwards.
-            let finished = || Running { order: order.id, attempt: *attempt, goes_back: true };
-            let running = self.running.entry(order.key.clone()).or_insert_with(finished);
+            let finished = || RunningJob { command: command.id, attempt: *attempt, goes_back: true };
+            let running = self.running.entry(command.key.clone()).or_insert_with(finished);
             running.goes_back |= running.attempt == *attempt;
         }
-        self.push(order, None);
+        self.push(command, None);
     }
 
     /// The caller has waited long enough. Where it was for a connection, nobody else is asked to wait for that.
-    pub(crate) fn late(&mut self, ticket: u64) -> CancelResult {
-        if let Phase::Apart | Phase::Connecting = self.phase {
+    pub(crate) fn time_out(&mut self, ticket: u64) -> CancelResult {
+        if let WriterPhase::Apart | WriterPhase::Connecting = self.phase {
             self.failures = self.failures.max(DOWN_AFTER);
         }
-        self.leave(ticket)
+        self.cancel(ticket)
     }
 
     /// The caller waits no more.
-    pub(crate) fn leave(&mut self, ticket: u64) -> CancelResult {
+    pub(crate) fn cancel(&mut self, ticket: u64) -> CancelResult {
         if let Some(at) = self.queue.iter().position(|pending| pending.ticket == ticket) {
             let pending = &mut self.queue[at];
             if pending.to.take().is_some() {
@@ -272,7 +259,7 @@ impl<R> Writer<R> {
             self.queue.remove(at);
             return CancelResult::Unsent;
         }
-        let begun = matches!(self.phase, Phase::Beginning);
+        let begun = matches!(self.phase, WriterPhase::Beginning);
         let Some(at) = self.batch.iter().position(|pending| pending.ticket == ticket) else {
             return CancelResult::Answered;
         };
@@ -297,19 +284,19 @@ impl<R> Writer<R> {
     }
 
     /// The work of a named job is over: duplicates are told so; where it came to nothing, once its id is free again.
-    pub(crate) fn finish(&mut self, key: &Key, order: u128) {
-        if self.running.get(key).is_some_and(|running| running.order == order && !running.goes_back) {
+    pub(crate) fn finish(&mut self, key: &Key, command: u128) {
+        if self.running.get(key).is_some_and(|running| running.command == command && !running.goes_back) {
             self.running.remove(key);
         }
     }
 
     /// Takes no more orders, and ends when all it has are settled.
-    pub(crate) fn shut(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.shut = true;
     }
 
     /// Whether it takes no more orders.
-    pub(crate) fn is_shut(&self) -> bool {
+    pub(crate) fn is_closed(&self) -> bool {
         self.shut
     }
 
@@ -329,48 +316,48 @@ impl<R> Writer<R> {
     }
 
     /// Returns the reports that are due.
-    pub(crate) fn notices(&mut self) -> Vec<Notice> {
+    pub(crate) fn notices(&mut self) -> Vec<WriterNotice> {
         std::mem::take(&mut self.notices)
     }
 
     /// Answers everybody who waits, because it is over.
     pub(crate) fn give_up(&mut self, why: &Arc<str>) {
-        let phase = std::mem::replace(&mut self.phase, Phase::Ended);
+        let phase = std::mem::replace(&mut self.phase, WriterPhase::Ended);
         self.lost(&phase);
         self.turn_away(why);
         self.queue.clear();
-        (self.waiting, self.phase) = (0, Phase::Ended);
+        (self.waiting, self.phase) = (0, WriterPhase::Ended);
     }
 
     /// How the last step went, if there was one; what to do next.
-    pub(crate) fn step(&mut self, event: Option<Event>) -> Step {
+    pub(crate) fn step(&mut self, event: Option<StepResult>) -> Step {
         if let Some(step) = event.and_then(|event| self.heard(event)) {
             return step;
         }
         match self.phase {
-            Phase::Apart if self.shut && self.queue.is_empty() => self.end(),
-            Phase::Apart if self.resting => {
+            WriterPhase::Apart if self.shut && self.queue.is_empty() => self.end(),
+            WriterPhase::Apart if self.resting => {
                 self.resting = false;
                 Step::Rest(REST.saturating_mul(1 << self.failures.min(10)).min(LONGEST_REST))
             }
-            Phase::Apart if self.queue.is_empty() && !self.is_down() => Step::Wait,
-            Phase::Apart => {
-                self.phase = Phase::Connecting;
+            WriterPhase::Apart if self.queue.is_empty() && !self.is_down() => Step::Wait,
+            WriterPhase::Apart => {
+                self.phase = WriterPhase::Connecting;
                 Step::Connect
             }
-            Phase::Idle if self.resting => {
-                self.phase = Phase::Apart;
+            WriterPhase::Idle if self.resting => {
+                self.phase = WriterPhase::Apart;
                 self.step(None)
             }
-            Phase::Idle if self.queue.is_empty() && self.shut => self.end(),
+            WriterPhase::Idle if self.queue.is_empty() && self.shut => self.end(),
             // Before anybody is asked to wait again: can it be read?
-            Phase::Idle if self.queue.is_empty() && self.is_down() => self.begin(),
-            Phase::Idle if self.queue.is_empty() => Step::Wait,
-            Phase::Idle => self.begin(),
-            Phase::Ended => Step::End,
+            WriterPhase::Idle if self.queue.is_empty() && self.is_down() => self.begin(),
+            WriterPhase::Idle if self.queue.is_empty() => Step::Wait,
+            WriterPhase::Idle => self.begin(),
+            WriterPhase::Ended => Step::End,
             // Whoever asks without a report in the middle of a step has cancelled it.
             _ => {
-                let phase = std::mem::replace(&mut self.phase, Phase::Apart);
+                let phase = std::mem::replace(&mut self.phase, WriterPhase::Apart);
                 self.lost(&phase);
                 self.step(None)
             }
@@ -378,17 +365,17 @@ impl<R> Writer<R> {
     }
 
     fn end(&mut self) -> Step {
-        self.phase = Phase::Ended;
+        self.phase = WriterPhase::Ended;
         Step::End
     }
 
     fn begin(&mut self) -> Step {
         let whose = self.whose_turn();
-        let fits = |pending: &Pending<R>| match &whose {
-            Some(tenant) => pending.order.key.tenant == *tenant,
-            None => self.held.is_empty() || !self.held.contains(&pending.order.key.tenant),
+        let fits = |pending: &Queued<R>| match &whose {
+            Some(tenant) => pending.command.key.tenant == *tenant,
+            None => self.held.is_empty() || !self.held.contains(&pending.command.key.tenant),
         };
-        let apart = |pending: &Pending<R>| pending.tries >= TRIES; // it has made others fail
+        let apart = |pending: &Queued<R>| pending.tries >= TRIES; // it has made others fail
         let mut most = self.halves.pop().unwrap_or(self.most_in_batch);
         let mut later = VecDeque::new();
         while self.batch.len() < most
@@ -413,14 +400,14 @@ impl<R> Writer<R> {
             self.queue.push_front(pending);
         }
         self.waiting -= self.batch.iter().filter(|pending| pending.to.is_some()).count();
-        self.phase = Phase::Beginning;
-        Step::Begin(batch::reads(self.batch.iter().map(Pending::turn)))
+        self.phase = WriterPhase::Beginning;
+        Step::Begin(batch::reads(self.batch.iter().map(Queued::turn)))
     }
 
     /// The account that is decided apart now; `None` where it is the turn of all others.
     fn whose_turn(&mut self) -> Option<Arc<str>> {
-        let waits = |tenant: &Arc<str>| self.queue.iter().any(|pending| pending.order.key.tenant == *tenant);
-        let others = || self.queue.iter().any(|pending| !self.held.contains(&pending.order.key.tenant));
+        let waits = |tenant: &Arc<str>| self.queue.iter().any(|pending| pending.command.key.tenant == *tenant);
+        let others = || self.queue.iter().any(|pending| !self.held.contains(&pending.command.key.tenant));
         if self.held.is_empty() || (self.others_now && others()) {
             self.others_now = false;
             return None;
@@ -432,28 +419,28 @@ impl<R> Writer<R> {
     }
 
     /// Goes on from a report; `None` where what comes next depends on the queue.
-    fn heard(&mut self, event: Event) -> Option<Step> {
-        match (event, std::mem::replace(&mut self.phase, Phase::Idle)) {
-            (Event::Connected, Phase::Connecting) => None,
-            (Event::RolledBack, Phase::RollingBack) => {
+    fn heard(&mut self, event: StepResult) -> Option<Step> {
+        match (event, std::mem::replace(&mut self.phase, WriterPhase::Idle)) {
+            (StepResult::Connected, WriterPhase::Connecting) => None,
+            (StepResult::RolledBack, WriterPhase::RollingBack) => {
                 self.failures = 0;
                 None
             }
-            (Event::Rested, _) => {
-                self.phase = Phase::Apart;
+            (StepResult::Rested, _) => {
+                self.phase = WriterPhase::Apart;
                 None
             }
-            (Event::Loaded(loaded), Phase::Beginning) => Some(self.decide(loaded)),
-            (Event::Wrote, Phase::Writing(verdicts)) => {
-                self.phase = Phase::Committing(verdicts);
+            (StepResult::Loaded(loaded), WriterPhase::Beginning) => Some(self.decide(loaded)),
+            (StepResult::Wrote, WriterPhase::Writing(replies)) => {
+                self.phase = WriterPhase::Committing(replies);
                 Some(Step::Commit)
             }
-            (Event::Committed, Phase::Committing(verdicts)) => {
+            (StepResult::Committed, WriterPhase::Committing(replies)) => {
                 self.failures = 0;
-                self.conclude(verdicts);
+                self.conclude(replies);
                 None
             }
-            (Event::Failed(fault), phase) => self.failed(fault, phase),
+            (StepResult::Failed(fault), phase) => self.failed(fault, phase),
             (_, phase) => {
                 self.lost(&phase);
                 None
@@ -465,63 +452,63 @@ impl<R> Writer<R> {
         let now = loaded.now;
         if !self.held.is_empty() {
             for pending in &self.batch {
-                self.held.remove(&pending.order.key.tenant);
+                self.held.remove(&pending.command.key.tenant);
             }
         }
-        let (writes, verdicts) = batch::decide(self.batch.iter().map(Pending::turn), loaded);
+        let (writes, replies) = batch::decide(self.batch.iter().map(Queued::turn), loaded);
         if writes.is_empty() {
             // Nothing but refusals and what was durable before.
-            self.conclude(verdicts);
-            self.phase = Phase::RollingBack;
+            self.conclude(replies);
+            self.phase = WriterPhase::RollingBack;
             return Step::RollBack;
         }
-        self.phase = Phase::Writing(verdicts);
+        self.phase = WriterPhase::Writing(replies);
         Step::Write(writes, now)
     }
 
     /// Answers a batch whose verdicts are durable.
-    fn conclude(&mut self, verdicts: Vec<Verdict>) {
+    fn conclude(&mut self, replies: Vec<Reply>) {
         let batch = std::mem::take(&mut self.batch);
         let (mut back, mut again) = (Vec::new(), Vec::new());
-        for (pending, mut verdict) in batch.into_iter().zip(verdicts) {
-            let goes_back = |key: &Key| back.iter().any(|void: &Order| void.key == *key);
-            match &mut verdict {
-                Verdict::Admitted(admitted) if pending.left => back.extend(taken_back(pending.order, admitted)),
+        for (pending, mut reply) in batch.into_iter().zip(replies) {
+            let goes_back = |key: &Key| back.iter().any(|void: &Command| void.key == *key);
+            match &mut reply {
+                Reply::Admitted(admitted) if pending.left => back.extend(taken_back(pending.command, admitted)),
                 // What it was measured by is about to go back.
-                Verdict::Replay { .. } | Verdict::Conflict if goes_back(&pending.order.key) => again.push(pending),
-                _ => self.answer(pending, verdict),
+                Reply::Replay { .. } | Reply::Conflict if goes_back(&pending.command.key) => again.push(pending),
+                _ => self.answer(pending, reply),
             }
         }
         self.batch = again;
         self.put_back();
-        for order in back.into_iter().rev() {
+        for command in back.into_iter().rev() {
             self.tickets += 1;
             let ticket = self.tickets;
             // Before whoever comes with the same id again.
-            self.queue.push_front(Pending::new(ticket, order, None));
+            self.queue.push_front(Queued::new(ticket, command, None));
         }
     }
 
     /// Answers an order whose verdict is durable.
-    fn answer(&mut self, pending: Pending<R>, mut verdict: Verdict) {
-        let Pending { order, to, .. } = pending;
-        let (key, origin) = (order.key.clone(), order.origin);
-        match (&mut verdict, &order.act) {
+    fn answer(&mut self, pending: Queued<R>, mut reply: Reply) {
+        let Queued { command, to, .. } = pending;
+        let (key, origin) = (command.key.clone(), command.origin);
+        match (&mut reply, &command.kind) {
             // Of what nobody waited for nobody would tell the end.
-            (Verdict::Admitted(admitted), _) if !order.own && to.is_some() => {
-                let running = Running { order: order.id, attempt: admitted.attempt, goes_back: false };
-                self.running.insert(order.key, running);
+            (Reply::Admitted(admitted), _) if !command.own && to.is_some() => {
+                let running = RunningJob { command: command.id, attempt: admitted.attempt, goes_back: false };
+                self.running.insert(command.key, running);
             }
-            (Verdict::Replay { running, .. }, _) => *running = self.running.contains_key(&order.key),
-            (Verdict::Settled(..), Act::Settle(Settle { end: End::Void, attempt, .. })) => {
-                self.gone_back(&order.key, *attempt);
+            (Reply::Replay { running, .. }, _) => *running = self.running.contains_key(&command.key),
+            (Reply::Settled(..), CommandKind::Settle(SettleCommand { end: SettleKind::Void, attempt, .. })) => {
+                self.gone_back(&command.key, *attempt);
             }
             _ => {}
         }
-        match (to, verdict) {
-            (Some(to), verdict) => self.answers.push(Answered { to, verdict }),
-            (None, Verdict::Settled(_, near)) if !near.is_empty() => {
-                self.notices.push(Notice { origin, key, what: Report::Near(near) });
+        match (to, reply) {
+            (Some(to), reply) => self.answers.push(Answered { to, reply }),
+            (None, Reply::Settled(_, near)) if !near.is_empty() => {
+                self.notices.push(WriterNotice { origin, key, what: NoticeKind::Near(near) });
             }
             _ => {}
         }
@@ -534,58 +521,59 @@ impl<R> Writer<R> {
         }
     }
 
-    fn failed(&mut self, fault: Fault, phase: Phase) -> Option<Step> {
-        match (fault, phase) {
-            (Fault::Lost(why), phase)
+    fn failed(&mut self, error: DbError, phase: WriterPhase) -> Option<Step> {
+        let why = &Arc::from(error.reason());
+        match (error, phase) {
+            (DbError::Lost(_), phase)
             | (
-                Fault::Again(why) | Fault::Rejected(why) | Fault::Refused(why),
-                phase @ (Phase::Connecting | Phase::RollingBack),
+                DbError::Again(_) | DbError::Rejected(_) | DbError::Refused(_),
+                phase @ (WriterPhase::Connecting | WriterPhase::RollingBack),
             ) => {
                 self.lost(&phase);
                 if self.is_down() {
-                    self.turn_away(&why);
+                    self.turn_away(why);
                 }
                 None
             }
-            (Fault::Rejected(why), phase) => {
-                self.reject(&why, matches!(phase, Phase::Writing(_) | Phase::Committing(_)));
+            (DbError::Rejected(_), phase) => {
+                self.reject(why, matches!(phase, WriterPhase::Writing(_) | WriterPhase::Committing(_)));
                 self.roll_back()
             }
-            (Fault::Again(why) | Fault::Refused(why), Phase::Committing(_)) => {
+            (DbError::Again(_) | DbError::Refused(_), WriterPhase::Committing(_)) => {
                 // The database has said that it did not take place; what was sent before that may still have.
-                self.retry(&why, false);
+                self.retry(why, false);
                 self.roll_back()
             }
-            (Fault::Again(why), Phase::Beginning) => {
-                self.in_the_way(&why);
+            (DbError::Again(_), WriterPhase::Beginning) => {
+                self.in_the_way(why);
                 self.roll_back()
             }
-            (Fault::Again(why), _) => {
-                self.retry(&why, false);
+            (DbError::Again(_), _) => {
+                self.retry(why, false);
                 self.roll_back()
             }
-            (Fault::Refused(_), _) if self.halve() => self.roll_back(),
-            (Fault::Refused(why), _) => {
+            (DbError::Refused(_), _) if self.halve() => self.roll_back(),
+            (DbError::Refused(_), _) => {
                 // Whatever takes no writes, a file that is read-only or a server that has become a standby, another
                 // connection may find one that does.
-                self.retry(&why, true);
-                self.phase = Phase::Apart;
+                self.retry(why, true);
+                self.phase = WriterPhase::Apart;
                 None
             }
         }
     }
 
     fn roll_back(&mut self) -> Option<Step> {
-        self.phase = Phase::RollingBack;
+        self.phase = WriterPhase::RollingBack;
         Some(Step::RollBack)
     }
 
     /// The connection is gone: what was under way is first in the queue again.
-    fn lost(&mut self, phase: &Phase) {
-        if let Phase::Committing(_) = phase {
+    fn lost(&mut self, phase: &WriterPhase) {
+        if let WriterPhase::Committing(_) = phase {
             self.batch.iter_mut().for_each(|pending| pending.sent = true);
         }
-        self.phase = Phase::Apart;
+        self.phase = WriterPhase::Apart;
         self.failures = self.failures.saturating_add(1);
         self.resting = self.failures > 1;
         self.put_back();
@@ -604,13 +592,13 @@ impl<R> Writer<R> {
     /// Somebody else holds one of these accounts, and nobody says which: they are tried again one by one, and keep nobody
     /// else. Whoever has been tried often enough is told.
     fn in_the_way(&mut self, why: &Arc<str>) {
-        self.held.retain(|tenant| self.queue.iter().any(|pending| pending.order.key.tenant == *tenant));
+        self.held.retain(|tenant| self.queue.iter().any(|pending| pending.command.key.tenant == *tenant));
         for mut pending in std::mem::take(&mut self.batch) {
-            self.held.insert(Arc::clone(&pending.order.key.tenant));
+            self.held.insert(Arc::clone(&pending.command.key.tenant));
             pending.tries += 1;
             if pending.tries >= TRIES {
                 let Some(kept) = self.tell_tired(pending, why) else { continue };
-                pending = Pending { tries: TRIES - 1, ..kept }; // by no fault of its own
+                pending = Queued { tries: TRIES - 1, ..kept }; // by no fault of its own
                 self.resting = true;
             }
             self.batch.push(pending);
@@ -620,15 +608,15 @@ impl<R> Writer<R> {
 
     /// Tells whoever waits that nothing more is tried for it; gives what is kept, because it is tried until the database
     /// takes it, or may have been written.
-    fn tell_tired(&mut self, mut pending: Pending<R>, why: &Arc<str>) -> Option<Pending<R>> {
+    fn tell_tired(&mut self, mut pending: Queued<R>, why: &Arc<str>) -> Option<Queued<R>> {
         match pending.to.take() {
             Some(to) if pending.sent => {
                 pending.left = true;
-                self.answers.push(Answered { to, verdict: Verdict::Indeterminate });
+                self.answers.push(Answered { to, reply: Reply::Indeterminate });
                 Some(pending)
             }
             Some(to) => {
-                self.answers.push(Answered { to, verdict: Verdict::Unavailable(Arc::clone(why)) });
+                self.answers.push(Answered { to, reply: Reply::Unavailable(Arc::clone(why)) });
                 None
             }
             None => Some(pending).filter(|pending| pending.sent || !pending.left),
@@ -638,7 +626,7 @@ impl<R> Writer<R> {
     /// The database rejects something in the batch and would reject it again. Halves the batch until one order is left,
     /// tries that once more over rows that are read anew, and drops it; all others are decided without it.
     ///
-    /// `decided`: the rows of the batch were read before, and an order that was [sent](Pending::sent) is not among them.
+    /// `decided`: the rows of the batch were read before, and an order that was [sent](Queued::sent) is not among them.
     fn reject(&mut self, why: &Arc<str>, decided: bool) {
         if self.halve() {
             return;
@@ -651,15 +639,19 @@ impl<R> Writer<R> {
             self.put_back();
             return;
         }
-        let Pending { order, to, sent, .. } = pending;
-        if let Act::Settle(Settle { end: End::Void, attempt, .. }) = &order.act {
-            self.gone_back(&order.key, *attempt);
+        let Queued { command, to, sent, .. } = pending;
+        if let CommandKind::Settle(SettleCommand { end: SettleKind::Void, attempt, .. }) = &command.kind {
+            self.gone_back(&command.key, *attempt);
         }
         if let Some(to) = to {
-            let verdict = if sent && !decided { Verdict::Indeterminate } else { Verdict::Rejected(Arc::clone(why)) };
-            self.answers.push(Answered { to, verdict });
+            let reply = if sent && !decided { Reply::Indeterminate } else { Reply::Rejected(Arc::clone(why)) };
+            self.answers.push(Answered { to, reply });
         }
-        self.notices.push(Notice { origin: order.origin, key: order.key, what: Report::Rejected(Arc::clone(why)) });
+        self.notices.push(WriterNotice {
+            origin: command.origin,
+            key: command.key,
+            what: NoticeKind::Rejected(Arc::clone(why)),
+        });
     }
 
     /// Puts a batch of several orders back, to be tried in two halves; false where it has one order, or none.
@@ -690,7 +682,7 @@ impl<R> Writer<R> {
         // Nothing that was served is lost: it is tried until the database takes it, after everybody else.
         if let Some(kept) = self.tell_tired(pending, why) {
             self.resting = true;
-            self.queue.push_back(Pending { tries: TRIES, ..kept });
+            self.queue.push_back(Queued { tries: TRIES, ..kept });
         }
     }
 
@@ -704,48 +696,48 @@ impl<R> Writer<R> {
         self.queue = kept;
     }
 
-    fn push(&mut self, order: Order, to: Option<R>) -> u64 {
+    fn push(&mut self, command: Command, to: Option<R>) -> u64 {
         self.tickets += 1;
         let ticket = self.tickets;
-        self.queue.push_back(Pending::new(ticket, order, to));
+        self.queue.push_back(Queued::new(ticket, command, to));
         ticket
     }
 }
 
 /// Gives back what was admitted for a caller who has gone without knowing it: nothing was worked on.
-fn taken_back(order: Order, admitted: &Admitted) -> Option<Order> {
-    let Act::Admit(admit) = order.act else { return None };
-    let settle = Settle {
+fn taken_back(command: Command, admitted: &AdmitReply) -> Option<Command> {
+    let CommandKind::Admit(admit) = command.kind else { return None };
+    let settle = SettleCommand {
         plan: admit.plan,
         attempt: admitted.attempt,
         since: admitted.since,
-        end: End::Void,
+        end: SettleKind::Void,
         used: Amounts::new(),
         part: 0,
     };
-    let id = order.id ^ 1; // an id of its own: those of orders are even
-    Some(Order { key: order.key, id, own: false, origin: order.origin, act: Act::Settle(settle) })
+    let id = command.id ^ 1; // an id of its own: those of orders are even
+    Some(Command { key: command.key, id, own: false, origin: command.origin, kind: CommandKind::Settle(settle) })
 }
 
 /// What tells two writers apart: an order is known by its id, a ticket by nobody.
 #[cfg(test)]
 impl<R: std::hash::Hash> std::hash::Hash for Writer<R> {
     fn hash<H: std::hash::Hasher>(&self, into: &mut H) {
-        let pending = |pending: &Pending<R>, into: &mut H| {
-            let settles = match &pending.order.act {
-                Act::Settle(settle) => Some((settle.attempt, settle.since)),
+        let pending = |pending: &Queued<R>, into: &mut H| {
+            let settles = match &pending.command.kind {
+                CommandKind::Settle(settle) => Some((settle.attempt, settle.since)),
                 _ => None,
             };
-            (pending.order.id, settles, &pending.to, pending.left, pending.sent, pending.tries, pending.rejections)
+            (pending.command.id, settles, &pending.to, pending.left, pending.sent, pending.tries, pending.rejections)
                 .hash(into);
         };
         (self.queue.len(), self.batch.len()).hash(into);
         self.queue.iter().chain(&self.batch).for_each(|one| pending(one, into));
         std::mem::discriminant(&self.phase).hash(into);
-        if let Phase::Writing(verdicts) | Phase::Committing(verdicts) = &self.phase {
-            for verdict in verdicts {
-                std::mem::discriminant(verdict).hash(into);
-                if let Verdict::Admitted(admitted) = verdict {
+        if let WriterPhase::Writing(replies) | WriterPhase::Committing(replies) = &self.phase {
+            for reply in replies {
+                std::mem::discriminant(reply).hash(into);
+                if let Reply::Admitted(admitted) = reply {
                     (admitted.attempt, admitted.since).hash(into);
                 }
             }

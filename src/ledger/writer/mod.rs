@@ -3,14 +3,15 @@
 mod batch;
 mod billed;
 mod book;
+mod command;
 mod job;
 mod job_time;
 mod machine;
-mod order;
 mod row;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use super::database::DbError;
 pub(crate) use super::fallback::{
     local_share::Local,
     mode::{Mode, Sent, after},
@@ -19,12 +20,13 @@ pub(crate) use super::fallback::{
 pub(crate) use billed::{Billed, billed};
 use book::Line;
 pub(crate) use book::{Since, sheet};
-pub(crate) use job::JobRows;
-pub(crate) use job::JobStatus;
+pub(crate) use command::{
+    AdmitCommand, AdmitReply, Command, CommandKind, Reply, ReservationTerms, SettleCommand, SettleKind, SpooledCharge,
+};
 use job::LATE;
+pub(crate) use job::{JobRows, JobStatus};
 pub(crate) use job_time::is_within;
 #[cfg(test)]
 use machine::Answered;
-pub(crate) use machine::{CancelResult, Event, Fault, Notice, Report, Step, SubmitError, Writer};
-pub(crate) use order::{Act, Admit, Admitted, End, Order, Pass, Reserve, Settle, Verdict};
-pub(crate) use row::{Detail, Entry, Hold, Key, Loaded, Reads, Row, Stored, Writes};
+pub(crate) use machine::{CancelResult, NoticeKind, Step, StepResult, SubmitError, Writer, WriterNotice};
+pub(crate) use row::{Detail, EntryKind, Key, Loaded, Reads, ReservationRow, Row, Stored, Writes};

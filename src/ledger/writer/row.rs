@@ -6,7 +6,7 @@ use crate::quota::account::{Count, GrantState};
 
 /// What a row says happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Entry {
+pub(crate) enum EntryKind {
     /// Charged at admission, as it was known beforehand.
     Charge,
     /// Set aside at admission.
@@ -27,7 +27,7 @@ pub(crate) enum Entry {
     Reset,
 }
 
-impl Entry {
+impl EntryKind {
     pub(crate) const ALL: [Self; 9] = [
         Self::Charge,
         Self::Reserve,
@@ -75,7 +75,7 @@ pub(crate) struct Row {
     pub(crate) attempt: u32,
     /// Tells the records of one job apart.
     pub(crate) part: u32,
-    pub(crate) entry: Entry,
+    pub(crate) entry: EntryKind,
     /// What is counted, and by which limit; both empty in the row of a job that nothing counts.
     pub(crate) kind: Arc<str>,
     pub(crate) limit: Arc<str>,
@@ -84,7 +84,7 @@ pub(crate) struct Row {
     pub(crate) epoch: u32,
     pub(crate) amount: i64,
     /// The order that wrote it: by this a writer that never heard of its commit knows its own rows.
-    pub(crate) order: u128,
+    pub(crate) command: u128,
     /// What the job is about, digested; `None` where its id names nothing else.
     pub(crate) fingerprint: Option<u128>,
     /// What a grant says.
@@ -145,15 +145,15 @@ pub(crate) struct Writes {
     pub(crate) counts: Vec<(Arc<str>, Count)>,
     pub(crate) grants: Vec<(Arc<str>, GrantState)>,
     /// Reservations that are open from now on, and until when; then those that are put off, then those that are over.
-    pub(crate) opened: Vec<Hold>,
-    pub(crate) renewed: Vec<Hold>,
+    pub(crate) opened: Vec<ReservationRow>,
+    pub(crate) renewed: Vec<ReservationRow>,
     pub(crate) closed: Vec<(Key, u32)>,
 }
 
 /// A reservation that is open until a time: nanoseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
-pub(crate) struct Hold {
+pub(crate) struct ReservationRow {
     pub(crate) key: Key,
     pub(crate) attempt: u32,
     pub(crate) until: u64,

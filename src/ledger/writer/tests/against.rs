@@ -6,9 +6,9 @@ use super::{
     model::{Database as Model, Without},
     *,
 };
-use crate::ledger::writer::{Detail, Entry, Hold, Loaded, Reads, Row, Writes};
+use crate::ledger::writer::{Detail, EntryKind, Loaded, Reads, ReservationRow, Row, Writes};
 use crate::{
-    ledger::{Database, Failure, Session},
+    ledger::{Database, DbError, Session},
     quota::account::{Count, GrantState},
 };
 
@@ -129,7 +129,7 @@ impl<D: Database> Pair<'_, D> {
                 all.opened.extend(writes.opened);
                 all.closed.extend(writes.closed);
             }
-            Err(Failure::Rejected(_)) if clash => {
+            Err(DbError::Rejected(_)) if clash => {
                 self.clashes += 1;
                 self.model.roll_back(connection);
                 self.open[connection] = None;
@@ -195,10 +195,14 @@ impl<D: Database> Pair<'_, D> {
         for _ in 0..random.usize(1..4) {
             let tenant = tenants[random.usize(..tenants.len())].clone();
             let key = Key { tenant: tenant.clone(), job: JOBS[random.usize(..JOBS.len())].into() };
-            let entry = if random.u8(..4) > 0 { Entry::Charge } else { Entry::ALL[random.usize(..Entry::ALL.len())] };
+            let entry = if random.u8(..4) > 0 {
+                EntryKind::Charge
+            } else {
+                EntryKind::ALL[random.usize(..EntryKind::ALL.len())]
+            };
             let starts = random.u64(..30) * HOUR;
             let (limit, kind): (Arc<str>, Arc<str>) = (["x", ""][random.usize(..2)].into(), "requests".into());
-            let detail = (entry == Entry::Grant).then(|| {
+            let detail = (entry == EntryKind::Grant).then(|| {
                 let (granted, until) = (random.u64(1..9), random.u64(1..9) * HOUR);
                 Box::new(Detail { granted, until, approver: "M. Okafor".into(), reason: "\u{e9}'\"".into() })
             });
@@ -212,7 +216,7 @@ impl<D: Database> Pair<'_, D> {
                 window: starts,
                 epoch: random.u32(..3),
                 amount: random.i64(-(1 << 53)..1 << 53),
-                order: random.u128(..),
+                command: random.u128(..),
                 fingerprint: now_and_then(random).then(|| random.u128(..)),
                 detail,
             });
@@ -254,12 +258,12 @@ impl<D: Database> Pair<'_, D> {
                 writes.grants.push((tenant, grant));
             }
             let attempt = random.u32(..2);
-            let is_of = |hold: &Hold| hold.key == key && hold.attempt == attempt;
+            let is_of = |hold: &ReservationRow| hold.key == key && hold.attempt == attempt;
             let known = writes.opened.iter().any(is_of) || self.model.store.holds.iter().any(is_of);
             let opened_before = self.model.open.iter().flatten().any(|open| open.writes.opened.iter().any(is_of));
             if !known && !opened_before {
                 let (until, since, charge) = (random.u64(1..9) * HOUR, random.u64(1..9) * HOUR, random.bool());
-                writes.opened.push(Hold { key, attempt, until, since, charge });
+                writes.opened.push(ReservationRow { key, attempt, until, since, charge });
             } else if self.model.store.holds.iter().any(is_of) && !opened_before {
                 writes.closed.push((key, attempt));
             }
@@ -284,6 +288,6 @@ fn sorted(loaded: &Loaded) -> Sorted {
         .collect();
     accounts.sort_by_key(|(tenant, ..)| tenant.clone());
     let mut rows = loaded.rows.clone();
-    rows.sort_by_key(|row| (row.key.clone(), row.attempt, row.entry, row.part, row.limit.clone(), row.order));
+    rows.sort_by_key(|row| (row.key.clone(), row.attempt, row.entry, row.part, row.limit.clone(), row.command));
     (loaded.now, accounts, rows)
 }

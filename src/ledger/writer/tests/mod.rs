@@ -11,7 +11,7 @@ mod writer;
 
 use std::sync::Arc;
 
-use super::{Act, Admit, End, Key, Order, Settle, Since};
+use super::{AdmitCommand, Command, CommandKind, Key, SettleCommand, SettleKind, Since};
 use crate::{
     quota::{Amounts, Plan, Quota},
     time::Period,
@@ -30,8 +30,8 @@ fn key(tenant: &str, job: &str) -> Key {
     Key { tenant: tenant.into(), job: job.into() }
 }
 
-fn admit(plan: &Arc<Plan>, amounts: impl Into<Amounts>) -> Admit {
-    Admit {
+fn admit(plan: &Arc<Plan>, amounts: impl Into<Amounts>) -> AdmitCommand {
+    AdmitCommand {
         plan: Arc::clone(plan),
         amounts: amounts.into(),
         fingerprint: None,
@@ -41,10 +41,10 @@ fn admit(plan: &Arc<Plan>, amounts: impl Into<Amounts>) -> Admit {
     }
 }
 
-fn settle(plan: &Arc<Plan>, attempt: u32, since: Since, end: End) -> Act {
-    Act::Settle(Settle { plan: Arc::clone(plan), attempt, since, end, used: Amounts::new(), part: 0 })
+fn settle(plan: &Arc<Plan>, attempt: u32, since: Since, end: SettleKind) -> CommandKind {
+    CommandKind::Settle(SettleCommand { plan: Arc::clone(plan), attempt, since, end, used: Amounts::new(), part: 0 })
 }
 
-fn order(id: u128, key: Key, act: Act) -> Order {
-    Order { key, id, own: false, origin: 0, act }
+fn command(id: u128, key: Key, kind: CommandKind) -> Command {
+    Command { key, id, own: false, origin: 0, kind }
 }

@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::ledger::writer::{Hold, Loaded, Reads, Row, Stored, Writes};
+use crate::ledger::writer::{Loaded, Reads, ReservationRow, Row, Stored, Writes};
 
 /// What is committed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Store {
     pub(crate) accounts: BTreeMap<Arc<str>, Stored>,
     pub(crate) rows: Vec<Row>,
-    pub(crate) holds: Vec<Hold>,
+    pub(crate) holds: Vec<ReservationRow>,
 }
 
 impl Store {
@@ -34,7 +34,7 @@ impl Store {
 
     pub(crate) fn apply(&mut self, writes: &Writes) {
         self.rows.extend(writes.rows.iter().cloned());
-        let place = |row: &Row| (row.key.clone(), row.attempt, row.entry, row.part, row.limit.clone(), row.order);
+        let place = |row: &Row| (row.key.clone(), row.attempt, row.entry, row.part, row.limit.clone(), row.command);
         self.rows.sort_by_cached_key(place);
         for (tenant, count) in &writes.counts {
             let stored = self.accounts.entry(Arc::clone(tenant)).or_default();

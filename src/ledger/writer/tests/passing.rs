@@ -6,45 +6,49 @@ use proptest::prelude::*;
 
 use super::{model::Store, *};
 use crate::ledger::writer::{
-    Entry, JobRows, JobStatus, Pass, Reserve, Since, Verdict,
+    EntryKind, JobRows, JobStatus, Reply, ReservationTerms, Since, SpooledCharge,
     batch::{self, Turn},
 };
 
 /// One transaction.
-fn transact(store: &mut Store, orders: &[(Order, bool)]) -> Vec<Verdict> {
-    transact_at(store, orders, START + HOUR)
+fn transact(store: &mut Store, commands: &[(Command, bool)]) -> Vec<Reply> {
+    transact_at(store, commands, START + HOUR)
 }
 
-fn transact_at(store: &mut Store, orders: &[(Order, bool)], now: u64) -> Vec<Verdict> {
-    let turns = || orders.iter().map(|(order, sent)| Turn { order, sent: *sent, left: false });
+fn transact_at(store: &mut Store, commands: &[(Command, bool)], now: u64) -> Vec<Reply> {
+    let turns = || commands.iter().map(|(command, sent)| Turn { command, sent: *sent, left: false });
     let loaded = store.load(&batch::reads(turns()), now);
-    let (writes, verdicts) = batch::decide(turns(), loaded);
+    let (writes, replies) = batch::decide(turns(), loaded);
     let twice = |at: usize| writes.rows[..at].iter().any(|row| index(row) == index(&writes.rows[at]));
     assert!(!(0..writes.rows.len()).any(|at| store.has(&writes.rows[at]) || twice(at)), "the index keeps it out");
     store.apply(&writes);
     store.adds_up().unwrap();
-    verdicts
+    replies
 }
 
 fn index(row: &super::super::Row) -> impl PartialEq {
     (row.key.clone(), row.limit.clone(), row.kind.clone(), row.attempt, row.part, row.entry)
 }
 
-fn pass(id: u128, job: &str, amount: u64, fingerprint: Option<u128>, reserve: bool) -> Order {
-    let reserve = reserve.then_some(Reserve { ttl: HOUR, charge: true });
+fn pass(id: u128, job: &str, amount: u64, fingerprint: Option<u128>, reserve: bool) -> Command {
+    let reserve = reserve.then_some(ReservationTerms { ttl: HOUR, charge: true });
     let (plan, amounts) = (hourly(100), ("requests", amount).into());
-    order(id, key("acme", job), Act::Pass(Pass { plan, amounts, fingerprint, reserve, at: START }))
+    command(
+        id,
+        key("acme", job),
+        CommandKind::Spooled(SpooledCharge { plan, amounts, fingerprint, reserve, at: START }),
+    )
 }
 
-fn end(id: u128, of: u128, job: &str, end: End, used: u64) -> Order {
+fn end(id: u128, of: u128, job: &str, end: SettleKind, used: u64) -> Command {
     let used = if used > 0 { ("requests", used).into() } else { Amounts::new() };
     let since = Since { at: START, turn: u32::MAX };
-    let settle = Settle { plan: hourly(100), attempt: 0, since, end, used, part: 1 };
-    order(id, key("acme", job), Act::End { of, settle })
+    let settle = SettleCommand { plan: hourly(100), attempt: 0, since, end, used, part: 1 };
+    command(id, key("acme", job), CommandKind::SettleOf { of, settle })
 }
 
-fn charge(id: u128, job: &str, amount: u64) -> Order {
-    order(id, key("acme", job), Act::Admit(admit(&hourly(100), ("requests", amount))))
+fn charge(id: u128, job: &str, amount: u64) -> Command {
+    command(id, key("acme", job), CommandKind::Admit(admit(&hourly(100), ("requests", amount))))
 }
 
 fn taken(store: &Store) -> i64 {
@@ -55,7 +59,7 @@ fn taken(store: &Store) -> i64 {
 fn an_admission_that_was_written_after_all_is_not_charged_again() {
     let mut store = Store::default();
     transact(&mut store, &[(charge(2, "one", 7), false)]);
-    transact(&mut store, &[(pass(2, "one", 7, None, false), false), (end(4, 2, "one", End::Open, 3), false)]);
+    transact(&mut store, &[(pass(2, "one", 7, None, false), false), (end(4, 2, "one", SettleKind::Add, 3), false)]);
     assert_eq!(taken(&store), 10);
 }
 
@@ -63,14 +67,14 @@ fn an_admission_that_was_written_after_all_is_not_charged_again() {
 #[test]
 fn void_that_finds_no_count_takes_back_the_bill() {
     let (mut store, ahead) = (Store::default(), START + 96 * HOUR);
-    let (mut passed, mut void) = (pass(2, "one", 30, None, false), end(4, 2, "one", End::Void, 0));
-    if let (Act::Pass(pass), Act::End { settle, .. }) = (&mut passed.act, &mut void.act) {
+    let (mut passed, mut void) = (pass(2, "one", 30, None, false), end(4, 2, "one", SettleKind::Void, 0));
+    if let (CommandKind::Spooled(pass), CommandKind::SettleOf { settle, .. }) = (&mut passed.kind, &mut void.kind) {
         (pass.at, settle.since.at) = (ahead, ahead);
     }
     transact(&mut store, &[(passed, false)]);
     assert_eq!(JobRows(&store.rows).amounts(0), ("requests", 30).into());
     transact_at(&mut store, &[(void, false)], START + 3 * HOUR);
-    assert!(store.rows.iter().any(|row| row.entry == Entry::Void && row.limit.is_empty()), "no count was there");
+    assert!(store.rows.iter().any(|row| row.entry == EntryKind::Void && row.limit.is_empty()), "no count was there");
     assert_eq!(JobRows(&store.rows).amounts(0), ("requests", 0).into());
 }
 
@@ -78,20 +82,20 @@ fn void_that_finds_no_count_takes_back_the_bill() {
 fn void_after_a_reset_and_a_correction_returns_the_job_only() {
     let mut store = Store::default();
     let mut other = pass(4, "one", 7, Some(2), false);
-    if let Act::Pass(pass) = &mut other.act {
+    if let CommandKind::Spooled(pass) = &mut other.kind {
         pass.at = START + HOUR; // in the period that is reset
     }
-    let reset = order(6, key("acme", "reset"), Act::Reset { plan: hourly(100), limit: None });
+    let reset = command(6, key("acme", "reset"), CommandKind::Reset { plan: hourly(100), limit: None });
     let mut job = charge(2, "one", 10);
-    if let Act::Admit(admit) = &mut job.act {
+    if let CommandKind::Admit(admit) = &mut job.kind {
         admit.fingerprint = Some(1);
     }
-    let settled = [end(8, 4, "one", End::Void, 0), end(10, 2, "one", End::Void, 0)];
-    for order in [job, other, reset].into_iter().chain(settled) {
-        transact(&mut store, &[(order, false)]);
+    let settled = [end(8, 4, "one", SettleKind::Void, 0), end(10, 2, "one", SettleKind::Void, 0)];
+    for command in [job, other, reset].into_iter().chain(settled) {
+        transact(&mut store, &[(command, false)]);
     }
     let of = |entry| store.rows.iter().filter(move |row| row.entry == entry).map(|row| row.amount).sum::<i64>();
-    assert_eq!([Entry::Charge, Entry::Record, Entry::Void].map(of), [10, 0, -10]);
+    assert_eq!([EntryKind::Charge, EntryKind::Record, EntryKind::Void].map(of), [10, 0, -10]);
     assert_eq!(taken(&store), 0);
 }
 
@@ -99,36 +103,37 @@ fn void_after_a_reset_and_a_correction_returns_the_job_only() {
 fn an_admission_that_was_written_and_taken_back_is_charged_for_it_was_served() {
     let mut store = Store::default();
     transact(&mut store, &[(charge(2, "one", 7), false)]);
-    let back = settle(&hourly(100), 0, Since { at: START + HOUR, turn: 0 }, End::Void);
-    transact(&mut store, &[(order(2 ^ 1, key("acme", "one"), back), true), (pass(2, "one", 7, None, false), true)]);
+    let back = settle(&hourly(100), 0, Since { at: START + HOUR, turn: 0 }, SettleKind::Void);
+    transact(&mut store, &[(command(2 ^ 1, key("acme", "one"), back), true), (pass(2, "one", 7, None, false), true)]);
     assert_eq!(taken(&store), 7);
-    transact(&mut store, &[(pass(2, "one", 7, None, false), true), (end(4, 2, "one", End::Void, 0), false)]);
+    transact(&mut store, &[(pass(2, "one", 7, None, false), true), (end(4, 2, "one", SettleKind::Void, 0), false)]);
     assert_eq!(taken(&store), 0);
-    transact(&mut store, &[(pass(2, "one", 7, None, false), false), (end(4, 2, "one", End::Void, 0), false)]);
+    transact(&mut store, &[(pass(2, "one", 7, None, false), false), (end(4, 2, "one", SettleKind::Void, 0), false)]);
     assert_eq!(taken(&store), 0);
 }
 
 #[test]
 fn a_job_that_was_charged_before_is_not_and_other_work_under_its_id_is() {
     let mut store = Store::default();
-    let charged = Act::Admit(Admit { fingerprint: Some(1), ..admit(&hourly(100), ("requests", 7)) });
-    transact(&mut store, &[(order(2, key("acme", "one"), charged), false)]);
+    let charged = CommandKind::Admit(AdmitCommand { fingerprint: Some(1), ..admit(&hourly(100), ("requests", 7)) });
+    transact(&mut store, &[(command(2, key("acme", "one"), charged), false)]);
     let same = transact(&mut store, &[(pass(4, "one", 7, Some(1), false), false)]);
-    assert!(matches!(same[0], Verdict::Replay { .. }));
-    let orders = [(pass(6, "one", 9, Some(2), false), false), (pass(8, "one", 200, Some(3), false), false)];
+    assert!(matches!(same[0], Reply::Replay { .. }));
+    let commands = [(pass(6, "one", 9, Some(2), false), false), (pass(8, "one", 200, Some(3), false), false)];
     for _ in 0..2 {
-        assert!(matches!(transact(&mut store, &orders)[..], [Verdict::Done, Verdict::Done]));
+        assert!(matches!(transact(&mut store, &commands)[..], [Reply::Done, Reply::Done]));
         assert_eq!(taken(&store), 216, "past the limit of 100");
     }
 }
 
 #[test]
 fn what_settles_other_work_under_a_job_s_id_leaves_the_job_as_it_is() {
-    let other = |how: End| {
+    let other = |how: SettleKind| {
         let mut store = Store::default();
-        let reserve = Some(Reserve { ttl: HOUR, charge: true });
-        let reserved = Act::Admit(Admit { fingerprint: Some(1), reserve, ..admit(&hourly(100), ("requests", 40)) });
-        transact(&mut store, &[(order(2, key("acme", "one"), reserved), false)]);
+        let reserve = Some(ReservationTerms { ttl: HOUR, charge: true });
+        let reserved =
+            CommandKind::Admit(AdmitCommand { fingerprint: Some(1), reserve, ..admit(&hourly(100), ("requests", 40)) });
+        transact(&mut store, &[(command(2, key("acme", "one"), reserved), false)]);
         let (passed, ends) = (pass(4, "one", 9, Some(2), true), end(6, 4, "one", how, 0));
         for _ in 0..2 {
             transact(&mut store, &[(passed.clone(), false), (ends.clone(), false)]);
@@ -137,32 +142,32 @@ fn what_settles_other_work_under_a_job_s_id_leaves_the_job_as_it_is() {
         assert_eq!((standing, store.holds.len()), (JobStatus::Open, 1), "nobody has settled the job itself");
         taken(&store)
     };
-    assert_eq!(other(End::Void), 40);
-    assert_eq!(other(End::Commit(("requests", 5).into())), 45);
-    assert_eq!(other(End::Commit(("requests", 12).into())), 52);
-    assert_eq!(other(End::Commit(Amounts::new())), 49);
-    assert_eq!(other(End::Open), 49);
+    assert_eq!(other(SettleKind::Void), 40);
+    assert_eq!(other(SettleKind::Commit(("requests", 5).into())), 45);
+    assert_eq!(other(SettleKind::Commit(("requests", 12).into())), 52);
+    assert_eq!(other(SettleKind::Commit(Amounts::new())), 49);
+    assert_eq!(other(SettleKind::Add), 49);
 }
 
 #[test]
 fn what_other_work_used_besides_is_no_part_of_the_job_s_own_records() {
     let mut store = Store::default();
-    let charged = Act::Admit(Admit { fingerprint: Some(1), ..admit(&hourly(100), ("requests", 7)) });
-    transact(&mut store, &[(order(2, key("acme", "one"), charged), false)]);
+    let charged = CommandKind::Admit(AdmitCommand { fingerprint: Some(1), ..admit(&hourly(100), ("requests", 7)) });
+    transact(&mut store, &[(command(2, key("acme", "one"), charged), false)]);
     let since = Since { at: START, turn: u32::MAX };
     let used = ("requests", 5).into();
-    let more = Settle { plan: hourly(100), attempt: 0, since, end: End::Open, used, part: 1 };
-    transact(&mut store, &[(order(4, key("acme", "one"), Act::Settle(more)), false)]);
-    let orders = [(pass(6, "one", 9, Some(2), false), false), (end(8, 6, "one", End::Open, 3), false)];
-    transact(&mut store, &orders);
+    let more = SettleCommand { plan: hourly(100), attempt: 0, since, end: SettleKind::Add, used, part: 1 };
+    transact(&mut store, &[(command(4, key("acme", "one"), CommandKind::Settle(more)), false)]);
+    let commands = [(pass(6, "one", 9, Some(2), false), false), (end(8, 6, "one", SettleKind::Add, 3), false)];
+    transact(&mut store, &commands);
     assert_eq!(taken(&store), 24);
 }
 
 #[test]
 fn an_admission_of_its_own_that_is_written_after_all_is_known_to_what_follows_it() {
-    let own = |order: Order| Order { own: true, ..order };
-    for settles in [end(4, 2, "one", End::Void, 0), own(pass(2, "one", 7, None, false))] {
-        let passes = matches!(settles.act, Act::Pass(_));
+    let own = |command: Command| Command { own: true, ..command };
+    for settles in [end(4, 2, "one", SettleKind::Void, 0), own(pass(2, "one", 7, None, false))] {
+        let passes = matches!(settles.kind, CommandKind::Spooled(_));
         let mut store = Store::default();
         transact(&mut store, &[(own(charge(2, "one", 7)), true), (settles, false)]);
         assert_eq!(taken(&store), if passes { 7 } else { 0 });
@@ -173,10 +178,10 @@ fn an_admission_of_its_own_that_is_written_after_all_is_known_to_what_follows_it
 fn whoever_ends_what_passed_hears_how_it_stood_even_where_the_reply_was_lost() {
     let mut store = Store::default();
     transact(&mut store, &[(pass(2, "one", 7, None, true), false)]);
-    let ends = end(4, 2, "one", End::Commit(("requests", 3).into()), 0);
+    let ends = end(4, 2, "one", SettleKind::Commit(("requests", 3).into()), 0);
     for sent in [false, true] {
-        let verdicts = transact(&mut store, &[(ends.clone(), sent)]);
-        assert!(matches!(verdicts[..], [Verdict::Settled(JobStatus::Open, _)]), "{verdicts:?}");
+        let replies = transact(&mut store, &[(ends.clone(), sent)]);
+        assert!(matches!(replies[..], [Reply::Settled(JobStatus::Open, _)]), "{replies:?}");
     }
 }
 
@@ -195,10 +200,9 @@ enum Deed {
     Charged { amount: u64, sent: bool },
 }
 
-fn is_void(spool: &[(Order, bool)], passed: u128) -> bool {
-    let void =
-        |order: &Order| matches!(&order.act, Act::End { of, settle } if *of == passed && settle.end == End::Void);
-    spool.iter().any(|(order, _)| void(order))
+fn is_void(spool: &[(Command, bool)], passed: u128) -> bool {
+    let void = |command: &Command| matches!(&command.kind, CommandKind::SettleOf { of, settle } if *of == passed && settle.end == SettleKind::Void);
+    spool.iter().any(|(command, _)| void(command))
 }
 
 fn deeds() -> impl Strategy<Value = (usize, Deed)> {
@@ -227,9 +231,9 @@ proptest! {
                 }
                 Deed::End { which, how, used } if !passed.is_empty() => {
                     let (of, job, _) = passed[which % passed.len()];
-                    let how = [End::Open, End::Void, End::Commit(("requests", used + 1).into())][how as usize].clone();
+                    let how = [SettleKind::Add, SettleKind::Void, SettleKind::Commit(("requests", used + 1).into())][how as usize].clone();
                     // A request ends once.
-                    if !spool.iter().any(|(order, _)| matches!(order.act, Act::End { of: ended, .. } if ended == of)) {
+                    if !spool.iter().any(|(command, _)| matches!(command.kind, CommandKind::SettleOf { of: ended, .. } if ended == of)) {
                         spool.push((end(id, of, job, how, used), false));
                     }
                 }
@@ -255,9 +259,9 @@ proptest! {
         prop_assert_eq!(before, (taken(&store), store.rows.len()), "nothing comes of it again");
 
         let mut by_order = BTreeMap::new();
-        for row in store.rows.iter().filter(|row| matches!(row.entry, Entry::Charge | Entry::Reserve | Entry::Record)) {
-            if passed.iter().any(|(id, ..)| *id == row.order) {
-                *by_order.entry(row.order).or_insert(0_usize) += 1;
+        for row in store.rows.iter().filter(|row| matches!(row.entry, EntryKind::Charge | EntryKind::Reserve | EntryKind::Record)) {
+            if passed.iter().any(|(id, ..)| *id == row.command) {
+                *by_order.entry(row.command).or_insert(0_usize) += 1;
             }
         }
         prop_assert!(by_order.values().all(|rows| *rows == 1));

@@ -7,7 +7,8 @@ use super::{
     *,
 };
 use crate::ledger::writer::{
-    Answered, CancelResult, Entry, Event, Fault, JobStatus, Report, Since, Step, SubmitError, Verdict, Writer,
+    Answered, CancelResult, DbError, EntryKind, JobStatus, NoticeKind, Reply, Since, Step, StepResult, SubmitError,
+    Writer,
 };
 
 /// A writer, its database, and what everybody was told.
@@ -15,7 +16,7 @@ struct Scene {
     writer: Writer<&'static str>,
     database: Database,
     next: Step,
-    told: Vec<(&'static str, Verdict)>,
+    told: Vec<(&'static str, Reply)>,
 }
 
 impl Scene {
@@ -30,39 +31,39 @@ impl Scene {
     }
 
     fn try_ask(&mut self, who: &'static str, id: u128, job: &str, amount: u64) -> Result<u64, SubmitError> {
-        let asked = order(id, key("acme", job), Act::Admit(admit(&hourly(100), ("requests", amount))));
-        self.writer.ask(asked, who).map_err(|(full, _)| full)
+        let asked = command(id, key("acme", job), CommandKind::Admit(admit(&hourly(100), ("requests", amount))));
+        self.writer.submit(asked, who).map_err(|(full, _)| full)
     }
 
-    fn tell(&mut self, id: u128, job: &str, attempt: u32, end: End) {
+    fn tell(&mut self, id: u128, job: &str, attempt: u32, end: SettleKind) {
         let since = Since { at: START, turn: 0 };
-        self.writer.tell(order(id, key("acme", job), settle(&hourly(100), attempt, since, end)));
+        self.writer.enqueue(command(id, key("acme", job), settle(&hourly(100), attempt, since, end)));
     }
 
-    fn hear(&mut self, event: Option<Event>) {
+    fn hear(&mut self, event: Option<StepResult>) {
         self.next = self.writer.step(event);
         let answers = self.writer.answers();
-        self.told.extend(answers.into_iter().map(|Answered { to, verdict }| (to, verdict)));
+        self.told.extend(answers.into_iter().map(|Answered { to, reply }| (to, reply)));
     }
 
     /// Does what is asked for.
     fn go_on(&mut self) {
         let event = match &self.next {
-            Step::Connect => Some(Event::Connected),
-            Step::Begin(reads) => Some(Event::Loaded(self.database.begin(0, reads).unwrap())),
+            Step::Connect => Some(StepResult::Connected),
+            Step::Begin(reads) => Some(StepResult::Loaded(self.database.begin(0, reads).unwrap())),
             Step::Write(writes, _) => Some(match self.database.write(0, writes).unwrap() {
-                Ok(()) => Event::Wrote,
-                Err(_) => Event::Failed(Fault::Rejected("a row is there".into())),
+                Ok(()) => StepResult::Wrote,
+                Err(_) => StepResult::Failed(DbError::Rejected("a row is there".into())),
             }),
             Step::Commit => {
                 self.database.commit(0);
-                Some(Event::Committed)
+                Some(StepResult::Committed)
             }
             Step::RollBack => {
                 self.database.roll_back(0);
-                Some(Event::RolledBack)
+                Some(StepResult::RolledBack)
             }
-            Step::Rest(_) => Some(Event::Rested),
+            Step::Rest(_) => Some(StepResult::Rested),
             Step::Wait | Step::End => None,
         };
         self.hear(event);
@@ -88,34 +89,34 @@ impl Scene {
         self.until(|step| matches!(step, Step::Wait | Step::End));
     }
 
-    fn fails(&mut self, fault: Fault) {
+    fn fails(&mut self, fault: DbError) {
         self.database.roll_back(0);
-        self.hear(Some(Event::Failed(fault)));
+        self.hear(Some(StepResult::Failed(fault)));
     }
 
     fn lost(&mut self) {
-        self.fails(Fault::Lost("gone".into()));
+        self.fails(DbError::Lost("gone".into()));
     }
 
     fn lost_after_commit(&mut self) {
         self.database.commit(0);
-        self.hear(Some(Event::Failed(Fault::Lost("gone".into()))));
+        self.hear(Some(StepResult::Failed(DbError::Lost("gone".into()))));
     }
 
     /// What everybody was told since the last time.
     fn told(&mut self) -> Vec<(&'static str, &'static str)> {
-        let word = |verdict: &Verdict| match verdict {
-            Verdict::Admitted(_) => "admitted",
-            Verdict::Replay { running: true, .. } => "running",
-            Verdict::Replay { running: false, .. } => "done",
-            Verdict::Conflict => "conflict",
-            Verdict::Refused(_) => "refused",
-            Verdict::Unavailable(_) => "unavailable",
-            Verdict::Indeterminate => "indeterminate",
-            Verdict::Rejected(_) => "rejected",
+        let word = |reply: &Reply| match reply {
+            Reply::Admitted(_) => "admitted",
+            Reply::Replay { running: true, .. } => "running",
+            Reply::Replay { running: false, .. } => "done",
+            Reply::Conflict => "conflict",
+            Reply::Refused(_) => "refused",
+            Reply::Unavailable(_) => "unavailable",
+            Reply::Indeterminate => "indeterminate",
+            Reply::Rejected(_) => "rejected",
             _ => "settled",
         };
-        std::mem::take(&mut self.told).iter().map(|(who, verdict)| (*who, word(verdict))).collect()
+        std::mem::take(&mut self.told).iter().map(|(who, reply)| (*who, word(reply))).collect()
     }
 
     fn used(&self) -> u64 {
@@ -123,14 +124,14 @@ impl Scene {
         self.database.store.accounts.values().flat_map(|stored| &stored.counts).map(|count| count.taken()).sum()
     }
 
-    fn entries(&self, job: &str) -> Vec<(u32, Entry)> {
+    fn entries(&self, job: &str) -> Vec<(u32, EntryKind)> {
         let of = self.database.store.rows.iter().filter(|row| *row.key.job == *job);
         of.map(|row| (row.attempt, row.entry)).collect()
     }
 }
 
-fn again() -> Fault {
-    Fault::Again("in the way".into())
+fn again() -> DbError {
+    DbError::Again("in the way".into())
 }
 
 #[test]
@@ -213,10 +214,10 @@ fn own_rows_are_known_even_after_another_commit_has_come_to_nothing() {
 fn whoever_leaves_before_anything_is_sent_is_never_written() {
     let mut scene = Scene::new();
     let queued = scene.ask("ann", 2, "a", 60);
-    assert_eq!(scene.writer.leave(queued), CancelResult::Unsent);
+    assert_eq!(scene.writer.cancel(queued), CancelResult::Unsent);
     let begun = scene.ask("bob", 4, "b", 60);
     scene.until(|step| matches!(step, Step::Begin(_)));
-    assert_eq!(scene.writer.leave(begun), CancelResult::Unsent);
+    assert_eq!(scene.writer.cancel(begun), CancelResult::Unsent);
     scene.settle_down();
     assert_eq!((scene.told(), scene.used()), (vec![], 0));
 }
@@ -226,12 +227,12 @@ fn whoever_leaves_while_it_is_written_is_given_back_and_the_id_is_free_again() {
     let mut scene = Scene::new();
     let ticket = scene.ask("ann", 2, "a", 60);
     scene.until_commit();
-    assert_eq!(scene.writer.leave(ticket), CancelResult::Underway);
+    assert_eq!(scene.writer.cancel(ticket), CancelResult::Underway);
     scene.ask("ann again", 4, "a", 60);
     scene.settle_down();
     assert_eq!((scene.told(), scene.used()), (vec![("ann again", "admitted")], 60));
-    assert_eq!(scene.entries("a"), [(0, Entry::Charge), (0, Entry::Void), (1, Entry::Charge)]);
-    assert_eq!(scene.writer.leave(ticket), CancelResult::Answered);
+    assert_eq!(scene.entries("a"), [(0, EntryKind::Charge), (0, EntryKind::Void), (1, EntryKind::Charge)]);
+    assert_eq!(scene.writer.cancel(ticket), CancelResult::Answered);
 }
 
 #[test]
@@ -239,7 +240,7 @@ fn whoever_leaves_while_it_is_written_is_not_written_where_the_transaction_comes
     let mut scene = Scene::new();
     let ticket = scene.ask("ann", 2, "a", 60);
     scene.until(|step| matches!(step, Step::Write(..)));
-    assert_eq!(scene.writer.leave(ticket), CancelResult::Underway);
+    assert_eq!(scene.writer.cancel(ticket), CancelResult::Underway);
     scene.lost();
     scene.settle_down();
     assert_eq!((scene.told(), scene.entries("a")), (vec![], vec![]));
@@ -251,7 +252,7 @@ fn whoever_leaves_after_a_commit_that_never_was_is_not_admitted_for_nobody() {
     let ticket = scene.ask("ann", 2, "a", 60);
     scene.until_commit();
     scene.lost();
-    assert_eq!(scene.writer.leave(ticket), CancelResult::Underway);
+    assert_eq!(scene.writer.cancel(ticket), CancelResult::Underway);
     scene.settle_down();
     assert_eq!((scene.told(), scene.entries("a")), (vec![], vec![]));
 }
@@ -262,7 +263,7 @@ fn nobody_is_told_that_a_job_was_done_whose_charge_is_about_to_go_back() {
     let ticket = scene.ask("ann", 2, "a", 60);
     scene.ask("bob", 4, "a", 60);
     scene.until_commit();
-    assert_eq!(scene.writer.leave(ticket), CancelResult::Underway);
+    assert_eq!(scene.writer.cancel(ticket), CancelResult::Underway);
     scene.settle_down();
     assert_eq!((scene.told(), scene.used()), (vec![("bob", "admitted")], 60));
 }
@@ -274,7 +275,7 @@ fn a_job_that_came_to_nothing_is_running_until_its_id_is_free() {
     scene.until_commit();
     scene.go_on();
     scene.ask("bob", 4, "a", 60);
-    scene.tell(6, "a", 0, End::Void);
+    scene.tell(6, "a", 0, SettleKind::Void);
     scene.writer.finish(&key("acme", "a"), 2);
     scene.settle_down();
     scene.ask("eve", 8, "a", 60);
@@ -289,7 +290,7 @@ fn a_job_that_was_said_to_be_over_and_then_came_to_nothing_is_not_told_done() {
     scene.settle_down();
     scene.writer.finish(&key("acme", "a"), 2);
     scene.ask("bob", 4, "a", 60);
-    scene.tell(6, "a", 0, End::Void);
+    scene.tell(6, "a", 0, SettleKind::Void);
     scene.settle_down();
     scene.ask("eve", 8, "a", 60);
     scene.settle_down();
@@ -317,11 +318,11 @@ fn what_was_committed_without_a_reply_belongs_to_the_hour_in_which_it_was() {
     let mut scene = Scene::new();
     let ticket = scene.ask("ann", 2, "a", 60);
     scene.until_commit();
-    assert_eq!(scene.writer.leave(ticket), CancelResult::Underway);
+    assert_eq!(scene.writer.cancel(ticket), CancelResult::Underway);
     scene.lost_after_commit();
     scene.database.now += HOUR;
     scene.settle_down();
-    assert_eq!((scene.used(), scene.entries("a")), (0, vec![(0, Entry::Charge), (0, Entry::Void)]));
+    assert_eq!((scene.used(), scene.entries("a")), (0, vec![(0, EntryKind::Charge), (0, EntryKind::Void)]));
 }
 
 #[test]
@@ -338,22 +339,22 @@ fn when_it_is_over_everybody_is_told_as_much_as_is_known() {
 #[test]
 fn whoever_settles_hears_how_it_stood_even_where_the_reply_was_lost() {
     let mut scene = Scene::new();
-    let reserve = Admit {
-        reserve: Some(crate::ledger::writer::Reserve { ttl: HOUR, charge: false }),
+    let reserve = AdmitCommand {
+        reserve: Some(crate::ledger::writer::ReservationTerms { ttl: HOUR, charge: false }),
         ..admit(&hourly(100), ("requests", 60))
     };
-    scene.writer.ask(order(2, key("acme", "a"), Act::Admit(reserve)), "ann").unwrap();
+    scene.writer.submit(command(2, key("acme", "a"), CommandKind::Admit(reserve)), "ann").unwrap();
     scene.settle_down();
-    let expire = Act::Expire { attempt: 0, since: START, charge: true };
-    scene.writer.tell(order(4, key("acme", "a"), expire));
+    let expire = CommandKind::Expire { attempt: 0, since: START, charge: true };
+    scene.writer.enqueue(command(4, key("acme", "a"), expire));
     scene.settle_down();
     let since = Since { at: START, turn: 0 };
-    let late = settle(&hourly(100), 0, since, End::Commit(("requests", 20).into()));
-    scene.writer.ask(order(6, key("acme", "a"), late), "bob").unwrap();
+    let late = settle(&hourly(100), 0, since, SettleKind::Commit(("requests", 20).into()));
+    scene.writer.submit(command(6, key("acme", "a"), late), "bob").unwrap();
     scene.until_commit();
     scene.lost_after_commit();
     scene.settle_down();
-    assert!(matches!(scene.told[..], [_, ("bob", Verdict::Settled(JobStatus::Expired, _))]));
+    assert!(matches!(scene.told[..], [_, ("bob", Reply::Settled(JobStatus::Expired, _))]));
     assert_eq!(scene.used(), 20);
 }
 
@@ -362,7 +363,7 @@ fn no_more_wait_than_there_is_room_for() {
     let mut scene = Scene::new();
     ["ann", "bob", "cid"].into_iter().for_each(|who| assert!(scene.try_ask(who, 2, who, 1).is_ok()));
     assert_eq!(scene.try_ask("dan", 8, "d", 1), Err(SubmitError::Queue));
-    scene.tell(10, "x", 0, End::Void); // what settles always is taken
+    scene.tell(10, "x", 0, SettleKind::Void); // what settles always is taken
     scene.settle_down();
     assert!(scene.try_ask("dan", 8, "d", 1).is_ok());
 }
@@ -412,7 +413,7 @@ fn an_order_that_the_database_refuses_does_not_take_its_neighbours_with_it() {
     while scene.next != Step::Wait || writes == 0 {
         match &scene.next {
             Step::Write(poison, _) if poison.rows.iter().any(|row| *row.key.job == *"bob") => {
-                scene.fails(Fault::Refused("no".into()));
+                scene.fails(DbError::Refused("no".into()));
             }
             _ => scene.go_on(),
         }
@@ -426,15 +427,15 @@ fn what_settles_is_never_dropped_and_does_not_keep_others_from_passing() {
     let mut scene = Scene::new();
     scene.ask("ann", 2, "a", 60);
     scene.settle_down();
-    scene.tell(4, "a", 0, End::Void);
+    scene.tell(4, "a", 0, SettleKind::Void);
     scene.go_on();
     let (mut refused, mut together) = (0, 0);
     while refused < 20 {
         match &scene.next {
-            Step::Write(writes, _) if writes.rows.iter().any(|row| row.order == 4) => {
-                together += usize::from(writes.rows.iter().any(|row| row.order != 4));
+            Step::Write(writes, _) if writes.rows.iter().any(|row| row.command == 4) => {
+                together += usize::from(writes.rows.iter().any(|row| row.command != 4));
                 refused += 1;
-                scene.fails(Fault::Refused("full".into()));
+                scene.fails(DbError::Refused("full".into()));
                 if refused % 5 == 0 {
                     let who = ["", "bob", "cid", "dan", "eve"][refused / 5];
                     scene.ask(who, 100 + refused as u128 * 2, who, 1);
@@ -462,8 +463,8 @@ impl Crowd {
         scene.writer = Writer::new(1_000, 512);
         scene.next = scene.writer.step(None);
         for (who, at) in names.iter().zip(1..) {
-            let asked = order(at * 2, key(who, "job"), Act::Admit(admit(&hourly(100), ("requests", 1))));
-            scene.writer.ask(asked, who).unwrap();
+            let asked = command(at * 2, key(who, "job"), CommandKind::Admit(admit(&hourly(100), ("requests", 1))));
+            scene.writer.submit(asked, who).unwrap();
         }
         scene.hear(None);
         let poison = poison.iter().map(|poison| (*poison).into()).collect();
@@ -488,7 +489,7 @@ impl Crowd {
             };
             self.transactions += usize::from(matches!(self.scene.next, Step::Begin(_)));
             match poisoned && rejects(&self.scene.next) {
-                true => self.scene.fails(Fault::Rejected("a check".into())),
+                true => self.scene.fails(DbError::Rejected("a check".into())),
                 false => self.scene.go_on(),
             }
             assert!(!matches!(self.scene.next, Step::Rest(_)), "no caller waits for another one's poison");
@@ -524,7 +525,7 @@ fn rejected_command_fails_alone_at_any_step() {
         assert_eq!(crowd.scene.database.store.rows.iter().filter(of_poison).count(), 0);
         assert_eq!(crowd.scene.writer.backlog(), 0, "it is not tried for ever");
         let notices = crowd.scene.writer.notices();
-        assert!(notices.iter().all(|notice| matches!(&notice.what, Report::Rejected(why) if **why == *"a check")));
+        assert!(notices.iter().all(|notice| matches!(&notice.what, NoticeKind::Rejected(why) if **why == *"a check")));
         assert_eq!(notices.len(), 3);
     }
 }
@@ -547,7 +548,7 @@ fn rejected_command_is_decided_by_rows_written_meanwhile() {
     // Another program writes the job without the lock of the account.
     let Step::Write(writes, _) = &scene.next else { unreachable!() };
     let mut written = writes.clone();
-    written.rows.iter_mut().for_each(|row| row.order = 100);
+    written.rows.iter_mut().for_each(|row| row.command = 100);
     std::sync::Arc::make_mut(&mut scene.database.store).apply(&written);
     scene.settle_down();
     assert_eq!((scene.told(), scene.used()), (vec![("ann", "done")], 60));
@@ -558,12 +559,12 @@ fn rejected_settlement_is_reported_once_and_dropped() {
     let mut scene = Scene::new();
     scene.ask("ann", 2, "a", 60);
     scene.settle_down();
-    scene.tell(4, "a", 0, End::Void);
+    scene.tell(4, "a", 0, SettleKind::Void);
     scene.ask("bob", 6, "b", 10);
     while scene.next != Step::Wait || scene.writer.backlog() > 0 {
         match &scene.next {
-            Step::Write(writes, _) if writes.rows.iter().any(|row| row.order == 4) => {
-                scene.fails(Fault::Rejected("a check".into()));
+            Step::Write(writes, _) if writes.rows.iter().any(|row| row.command == 4) => {
+                scene.fails(DbError::Rejected("a check".into()));
             }
             _ => scene.go_on(),
         }
@@ -585,7 +586,7 @@ fn unreadable_command_that_was_sent_is_indeterminate() {
     scene.lost_after_commit();
     for _ in 0..2 {
         scene.until(|step| matches!(step, Step::Begin(_)));
-        scene.fails(Fault::Rejected("unknown entry".into()));
+        scene.fails(DbError::Rejected("unknown entry".into()));
     }
     scene.settle_down();
     assert_eq!((scene.told(), scene.writer.backlog()), (vec![("ann", "indeterminate")], 0));
@@ -598,11 +599,11 @@ fn refused_write_is_followed_by_a_new_connection() {
     scene.ask("ann", 2, "a", 60);
     scene.ask("bob", 4, "b", 10);
     scene.until(|step| matches!(step, Step::Write(..)));
-    scene.fails(Fault::Refused("read-only".into()));
+    scene.fails(DbError::Refused("read-only".into()));
     assert_eq!((scene.told(), &scene.next), (vec![], &Step::RollBack));
     for who in ["ann", "bob"] {
         scene.until(|step| matches!(step, Step::Write(..)));
-        scene.fails(Fault::Refused("read-only".into()));
+        scene.fails(DbError::Refused("read-only".into()));
         assert_eq!(scene.told(), [(who, "unavailable")]);
         assert_eq!(
             (&scene.next, scene.writer.is_down()),
@@ -620,8 +621,8 @@ fn refused_write_is_followed_by_a_new_connection() {
 fn an_account_that_somebody_holds_keeps_nobody_else() {
     let mut scene = Scene::new();
     let ask = |scene: &mut Scene, who: &'static str, id: u128| {
-        let asked = order(id, key(who, "a"), Act::Admit(admit(&hourly(100), ("requests", 1))));
-        scene.writer.ask(asked, who).unwrap();
+        let asked = command(id, key(who, "a"), CommandKind::Admit(admit(&hourly(100), ("requests", 1))));
+        scene.writer.submit(asked, who).unwrap();
     };
     let held =
         |step: &Step| matches!(step, Step::Begin(reads) if reads.tenants.iter().any(|tenant| **tenant == *"bob"));
@@ -660,7 +661,7 @@ fn whoever_was_sent_is_never_told_that_nothing_was_done() {
         for _ in 0..3 {
             scene.until(|step| matches!(step, Step::Begin(_) | Step::Wait));
             if scene.told.is_empty() {
-                scene.fails(if refused { Fault::Refused("no".into()) } else { again() });
+                scene.fails(if refused { DbError::Refused("no".into()) } else { again() });
             }
         }
         assert_eq!(scene.told(), [("ann", "indeterminate")]);
@@ -674,7 +675,7 @@ fn nobody_waits_for_a_connection_that_somebody_has_waited_for_in_vain() {
     let mut scene = Scene::new();
     let ticket = scene.ask("ann", 2, "a", 60);
     scene.until(|step| *step == Step::Connect);
-    assert_eq!(scene.writer.late(ticket), CancelResult::Unsent);
+    assert_eq!(scene.writer.time_out(ticket), CancelResult::Unsent);
     assert_eq!(scene.try_ask("bob", 4, "b", 60), Err(SubmitError::Down));
     scene.settle_down();
     assert!(scene.try_ask("bob", 4, "b", 60).is_ok());
@@ -686,7 +687,7 @@ fn it_looks_whether_the_database_is_there_with_nothing_in_its_hands() {
     scene.ask("ann", 2, "a", 60);
     scene.ask("bob", 4, "b", 10);
     scene.until(|step| matches!(step, Step::Write(..)));
-    scene.fails(Fault::Refused("no".into())); // each is to be tried alone
+    scene.fails(DbError::Refused("no".into())); // each is to be tried alone
     for _ in 0..3 {
         scene.until(|step| matches!(step, Step::Begin(_) | Step::Connect));
         scene.lost();
@@ -700,7 +701,7 @@ fn it_looks_whether_the_database_is_there_with_nothing_in_its_hands() {
 fn whoever_shuts_it_waits_until_everybody_is_answered() {
     let mut scene = Scene::new();
     scene.ask("ann", 2, "a", 60);
-    scene.writer.shut();
+    scene.writer.close();
     assert_eq!(scene.try_ask("bob", 4, "b", 60), Err(SubmitError::Shut));
     scene.settle_down();
     assert_eq!((scene.told(), &scene.next), (vec![("ann", "admitted")], &Step::End));
@@ -721,8 +722,8 @@ proptest! {
             scene.ask(who, id * 2, who, 1);
         });
         for at in 0..told as u128 {
-            let record = Act::Record { plan: hourly(100), amounts: ("requests", 1).into() };
-            scene.writer.tell(order(100 + at * 2, key("acme", "d"), record));
+            let record = CommandKind::Record { plan: hourly(100), amounts: ("requests", 1).into() };
+            scene.writer.enqueue(command(100 + at * 2, key("acme", "d"), record));
         }
         scene.hear(None);
         let (mut busy, mut longest) = (0, 0);
@@ -739,8 +740,8 @@ proptest! {
                 _ if !fails => scene.go_on(),
                 0 => scene.lost(),
                 1 | 2 => scene.fails(again()),
-                3 => scene.fails(Fault::Rejected("a check".into())),
-                _ => scene.fails(Fault::Refused("no".into())),
+                3 => scene.fails(DbError::Rejected("a check".into())),
+                _ => scene.fails(DbError::Refused("no".into())),
             }
         }
         prop_assert!(longest < 150, "{longest} steps without a rest");

@@ -63,7 +63,7 @@ fn named([requests, tokens]: [u64; 2]) -> Amounts {
 /// What was admitted, by both.
 struct Both {
     job: String,
-    admitted: Admitted,
+    admitted: AdmitReply,
     turn: u32,
     amounts: Amounts,
     hold: Option<(NonZeroU64, Moment)>,
@@ -95,7 +95,7 @@ impl History {
                 self.ledger.expire(&job, &admitted, self.settings.charge_expired);
                 self.all[at].over = true;
                 // Whoever expires it knows no plan: what grants have paid for it comes back with the next request.
-                let job = format!("look {}", self.ledger.orders);
+                let job = format!("look {}", self.ledger.commands);
                 self.ledger.charge(&job, Amounts::new());
             }
         }
@@ -125,20 +125,20 @@ impl History {
         let ask = Ask { amounts: &amounts, each: &[], reserve, lasting: false, open: false, job: None };
         let in_memory = self.account.admit(&ask, self.now(), &self.settings);
         let job = format!("job {}", self.all.len());
-        let admit = Admit {
-            reserve: reserve.then_some(crate::ledger::writer::Reserve { ttl: 1, charge: false }),
+        let admit = AdmitCommand {
+            reserve: reserve.then_some(crate::ledger::writer::ReservationTerms { ttl: 1, charge: false }),
             told: true,
             ..admit(&self.ledger.plan, amounts.clone())
         };
-        match (self.ledger.run(&job, Act::Admit(admit)), in_memory) {
-            (Verdict::Admitted(admitted), Ok(taken)) => {
+        match (self.ledger.run(&job, CommandKind::Admit(admit)), in_memory) {
+            (Reply::Admitted(admitted), Ok(taken)) => {
                 prop_assert_eq!(&admitted.near, &self.account.warnings(taken.marks.warned));
                 prop_assert_eq!(&admitted.untold, &self.account.warnings(taken.marks.untold));
                 prop_assert_eq!(admitted.nearest, self.account.nearest(self.now()));
                 let hold = taken.hold.map(|id| (id, self.moment + TTL));
                 self.all.push(Both { job, admitted: *admitted, turn: taken.turn, amounts, hold, over: false });
             }
-            (Verdict::Refused(here), Err(crate::quota::account::No::Limits(there))) => prop_assert_eq!(here, there),
+            (Reply::Refused(here), Err(crate::quota::account::No::Limits(there))) => prop_assert_eq!(here, there),
             (here, there) => return Err(TestCaseError::fail(format!("{here:?} here, {there:?} in memory"))),
         }
         Ok(())
@@ -153,7 +153,7 @@ impl History {
             return; // memory forgets, a ledger does not
         }
         let (job, admitted) = (self.all[at].job.clone(), self.all[at].admitted.clone());
-        self.ledger.settle(&job, &admitted, actual.map_or(End::Void, End::Commit));
+        self.ledger.settle(&job, &admitted, actual.map_or(SettleKind::Void, SettleKind::Commit));
     }
 
     fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
@@ -167,7 +167,7 @@ impl History {
                     self.all[at].over = true;
                     let (job, admitted) = (self.all[at].job.clone(), self.all[at].admitted.clone());
                     self.account.give_back(&self.all[at].amounts, self.all[at].turn);
-                    self.ledger.settle(&job, &admitted, End::Void);
+                    self.ledger.settle(&job, &admitted, SettleKind::Void);
                 }
             }
             Step::Add(which, tokens) => {
@@ -218,7 +218,7 @@ impl History {
                 };
                 let plan = Arc::clone(&self.ledger.plan);
                 let job = format!("grant {}", self.grants);
-                self.ledger.run(&job, Act::Grant { plan, grant: Box::new(state) });
+                self.ledger.run(&job, CommandKind::Grant { plan, grant: Box::new(state) });
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use crate::quota::account::GrantState;
 const REQUESTS: &str = "requests_per_hour";
 
 impl Ledger {
-    fn grant(&mut self, id: u64, amount: u64, until: u64) -> Verdict {
+    fn grant(&mut self, id: u64, amount: u64, until: u64) -> Reply {
         let grant = GrantState {
             id,
             limit: REQUESTS.into(),
@@ -21,7 +21,7 @@ impl Ledger {
             epoch: 0,
             ended: false,
         };
-        self.run(&format!("grant {id}"), Act::Grant { plan: Arc::clone(&self.plan), grant: Box::new(grant) })
+        self.run(&format!("grant {id}"), CommandKind::Grant { plan: Arc::clone(&self.plan), grant: Box::new(grant) })
     }
 
     /// What each has paid for.
@@ -67,13 +67,13 @@ fn a_grant_that_has_ended_raises_nothing_more_but_what_it_has_paid() {
         ledger.grant(1, 10, START + HOUR / 4);
         let first = admitted(ledger.charge("a", ("requests", 15)));
         if revoked {
-            assert!(matches!(ledger.run("revoke", Act::Revoke { grant: 1 }), Verdict::Revoked(true)));
-            assert!(matches!(ledger.run("revoke again", Act::Revoke { grant: 1 }), Verdict::Revoked(false)));
+            assert!(matches!(ledger.run("revoke", CommandKind::Revoke { grant: 1 }), Reply::Revoked(true)));
+            assert!(matches!(ledger.run("revoke again", CommandKind::Revoke { grant: 1 }), Reply::Revoked(false)));
         } else {
             ledger.now += HOUR / 4;
         }
         assert_eq!(refused_by(ledger.charge("b", ("requests", 1))), [REQUESTS]);
-        ledger.settle("a", &first, End::Void);
+        ledger.settle("a", &first, SettleKind::Void);
         assert_eq!(refused_by(ledger.charge("b", ("requests", 11))), [REQUESTS]);
         admitted(ledger.charge("b", ("requests", 10)));
     }
@@ -104,7 +104,7 @@ fn a_reset_leaves_paid_what_was_paid() {
 #[test]
 fn who_approved_it_and_why_stands_in_its_row() {
     let mut ledger = Ledger::new(hourly(10));
-    assert!(matches!(ledger.grant(1, 5, START), Verdict::Invalid(_)));
+    assert!(matches!(ledger.grant(1, 5, START), Reply::Invalid(_)));
     assert!(ledger.writes.is_empty());
     ledger.grant(1, 5, START + HOUR);
     let detail = ledger.writes.rows[0].detail.as_deref().unwrap();

@@ -49,27 +49,33 @@ fn named(amounts: [Option<u64>; 2]) -> Amounts {
 }
 
 /// An order of a tenant for a job; what settles goes by the time at which its batch began.
-fn made(ledger: &mut Ledger, step: &Step, tenant: usize, job: usize, charge: bool) -> Order {
+fn made(ledger: &mut Ledger, step: &Step, tenant: usize, job: usize, charge: bool) -> Command {
     let plan = Arc::clone(&ledger.plan);
     let since = Since { at: ledger.now, turn: u32::MAX };
-    ledger.orders += 2;
-    let (id, named_job) = (ledger.orders, ["a", "b", "c", "d"][job].to_owned());
+    ledger.commands += 2;
+    let (id, named_job) = (ledger.commands, ["a", "b", "c", "d"][job].to_owned());
     let settle = |attempt, end, used: Amounts| {
         let part = u32::try_from(id).unwrap(); // every addition is another
-        Act::Settle(Settle { plan: Arc::clone(&plan), attempt, since, end, used, part })
+        CommandKind::Settle(SettleCommand { plan: Arc::clone(&plan), attempt, since, end, used, part })
     };
-    let act = match *step {
+    let kind = match *step {
         Step::Admit { amounts, fingerprint, reserve } => {
-            let reserve = reserve.then_some(crate::ledger::writer::Reserve { ttl: HOUR, charge: false });
-            Act::Admit(Admit { fingerprint, reserve, told: true, usage: true, ..admit(&plan, named(amounts)) })
+            let reserve = reserve.then_some(crate::ledger::writer::ReservationTerms { ttl: HOUR, charge: false });
+            CommandKind::Admit(AdmitCommand {
+                fingerprint,
+                reserve,
+                told: true,
+                usage: true,
+                ..admit(&plan, named(amounts))
+            })
         }
-        Step::Commit { attempt, actual } => settle(attempt, End::Commit(named([actual, None])), Amounts::new()),
-        Step::Void { attempt } => settle(attempt, End::Void, Amounts::new()),
-        Step::Add { attempt, tokens } => settle(attempt, End::Open, ("tokens", tokens).into()),
-        Step::Record { amounts } => Act::Record { plan, amounts: named(amounts) },
-        Step::Expire { attempt } => Act::Expire { attempt, since: since.at, charge },
-        Step::Renew { attempt } => Act::Renew { attempt, since: since.at, ttl: HOUR },
-        Step::Reset { which } => Act::Reset { plan, limit: which.map(|which| NAMES[which].into()) },
+        Step::Commit { attempt, actual } => settle(attempt, SettleKind::Commit(named([actual, None])), Amounts::new()),
+        Step::Void { attempt } => settle(attempt, SettleKind::Void, Amounts::new()),
+        Step::Add { attempt, tokens } => settle(attempt, SettleKind::Add, ("tokens", tokens).into()),
+        Step::Record { amounts } => CommandKind::Record { plan, amounts: named(amounts) },
+        Step::Expire { attempt } => CommandKind::Expire { attempt, since: since.at, charge },
+        Step::Renew { attempt } => CommandKind::Renew { attempt, since: since.at, ttl: HOUR },
+        Step::Reset { which } => CommandKind::Reset { plan, limit: which.map(|which| NAMES[which].into()) },
         Step::Grant { amount, hours } => {
             let grant = GrantState {
                 id: u64::try_from(id).unwrap(),
@@ -85,16 +91,19 @@ fn made(ledger: &mut Ledger, step: &Step, tenant: usize, job: usize, charge: boo
                 epoch: 0,
                 ended: false,
             };
-            Act::Grant { plan, grant: Box::new(grant) }
+            CommandKind::Grant { plan, grant: Box::new(grant) }
         }
         Step::Revoke { which } => {
             let known = ledger.store.accounts.values().flat_map(|stored| &stored.grants).nth(which);
-            Act::Revoke { grant: known.map_or(0, |grant| grant.id) }
+            CommandKind::Revoke { grant: known.map_or(0, |grant| grant.id) }
         }
     };
-    let by_hand = matches!(act, Act::Record { .. } | Act::Reset { .. } | Act::Grant { .. } | Act::Revoke { .. });
-    let job = if by_hand { format!("order {id}") } else { named_job };
-    order(id, key(["acme", "zenith"][tenant], &job), act)
+    let by_hand = matches!(
+        kind,
+        CommandKind::Record { .. } | CommandKind::Reset { .. } | CommandKind::Grant { .. } | CommandKind::Revoke { .. }
+    );
+    let job = if by_hand { format!("command {id}") } else { named_job };
+    command(id, key(["acme", "zenith"][tenant], &job), kind)
 }
 
 type Batch = (u64, Vec<(Step, usize, usize)>);
@@ -108,17 +117,17 @@ fn run(batches: &[Batch], charge: bool) -> Result<(), TestCaseError> {
         apart.now = together.now;
         let happens = |step: &Step| charge || !matches!(step, Step::Grant { .. });
         let steps = steps.iter().filter(|(step, ..)| happens(step));
-        let orders: Vec<_> =
+        let commands: Vec<_> =
             steps.map(|(step, tenant, job)| made(&mut together, step, *tenant, *job, charge)).collect();
-        let at_once = together.batch(&orders);
-        for (order, verdict) in orders.iter().zip(at_once) {
+        let at_once = together.batch(&commands);
+        for (command, reply) in commands.iter().zip(at_once) {
             let before = overruns(&apart);
-            let alone = apart.batch(std::slice::from_ref(order)).remove(0);
-            prop_assert_eq!(told(&alone), told(&verdict), "{:?}", order);
-            if let Verdict::Refused(_) | Verdict::Replay { .. } | Verdict::Conflict | Verdict::Invalid(_) = alone {
-                prop_assert!(apart.writes.is_empty(), "{verdict:?} writes {:?}", apart.writes);
+            let alone = apart.batch(std::slice::from_ref(command)).remove(0);
+            prop_assert_eq!(told(&alone), told(&reply), "{:?}", command);
+            if let Reply::Refused(_) | Reply::Replay { .. } | Reply::Conflict | Reply::Invalid(_) = alone {
+                prop_assert!(apart.writes.is_empty(), "{reply:?} writes {:?}", apart.writes);
             }
-            if let Act::Admit(_) = order.act {
+            if let CommandKind::Admit(_) = command.kind {
                 let grew = overruns(&apart).into_iter().find(|(count, over)| *over > *before.get(count).unwrap_or(&0));
                 prop_assert!(grew.is_none(), "R1: an admission takes {grew:?}");
             }
@@ -141,14 +150,14 @@ fn kept(ledger: &Ledger) -> Store {
 }
 
 /// A verdict in words; rows come from a database in any order.
-fn told(verdict: &Verdict) -> String {
-    match verdict {
-        Verdict::Replay { amounts, .. } => {
+fn told(reply: &Reply) -> String {
+    match reply {
+        Reply::Replay { amounts, .. } => {
             let mut sorted: Vec<_> = amounts.iter().collect();
             sorted.sort();
             format!("Replay {sorted:?}")
         }
-        Verdict::Settled(standing, near) => {
+        Reply::Settled(standing, near) => {
             let mut sorted: Vec<_> = near.iter().map(|warning| format!("{warning:?}")).collect();
             sorted.sort();
             format!("Settled {standing:?} {sorted:?}")

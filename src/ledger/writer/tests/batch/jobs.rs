@@ -2,34 +2,35 @@
 
 use super::*;
 
-fn is_replay(verdict: &Verdict, of: u64) -> bool {
-    matches!(verdict, Verdict::Replay { amounts, .. } if amounts.iter().map(|(_, amount)| amount).eq([of]))
+fn is_replay(reply: &Reply, of: u64) -> bool {
+    matches!(reply, Reply::Replay { amounts, .. } if amounts.iter().map(|(_, amount)| amount).eq([of]))
 }
 
 #[test]
 fn a_job_is_charged_once_whether_its_duplicate_comes_in_the_same_batch_or_later() {
     let mut ledger = Ledger::new(hourly(100));
     let charge = |ledger: &mut Ledger, job: &str| {
-        let act = Act::Admit(admit(&ledger.plan, ("requests", 60)));
-        ledger.order(job, act)
+        let kind = CommandKind::Admit(admit(&ledger.plan, ("requests", 60)));
+        ledger.command(job, kind)
     };
-    let orders = [charge(&mut ledger, "a"), charge(&mut ledger, "a"), charge(&mut ledger, "b")];
-    let verdicts = ledger.batch(&orders);
-    assert!(matches!(verdicts[0], Verdict::Admitted(_)) && is_replay(&verdicts[1], 60));
-    assert!(matches!(verdicts[2], Verdict::Refused(_)));
+    let commands = [charge(&mut ledger, "a"), charge(&mut ledger, "a"), charge(&mut ledger, "b")];
+    let replies = ledger.batch(&commands);
+    assert!(matches!(replies[0], Reply::Admitted(_)) && is_replay(&replies[1], 60));
+    assert!(matches!(replies[2], Reply::Refused(_)));
     assert!(is_replay(&ledger.charge("a", ("requests", 60)), 60));
-    assert_eq!(ledger.entries("a"), [(0, Entry::Charge, 60)]);
+    assert_eq!(ledger.entries("a"), [(0, EntryKind::Charge, 60)]);
 }
 
 #[test]
 fn the_same_id_with_something_else_is_a_conflict() {
     let mut ledger = Ledger::new(hourly(100));
-    let about = |ledger: &Ledger, what| Admit { fingerprint: Some(what), ..admit(&ledger.plan, ("requests", 10)) };
+    let about =
+        |ledger: &Ledger, what| AdmitCommand { fingerprint: Some(what), ..admit(&ledger.plan, ("requests", 10)) };
     let (first, other) = (about(&ledger, 1), about(&ledger, 2));
-    admitted(ledger.run("a", Act::Admit(first.clone())));
-    assert!(matches!(ledger.run("a", Act::Admit(other)), Verdict::Conflict));
+    admitted(ledger.run("a", CommandKind::Admit(first.clone())));
+    assert!(matches!(ledger.run("a", CommandKind::Admit(other)), Reply::Conflict));
     assert!(ledger.writes.is_empty());
-    assert!(is_replay(&ledger.run("a", Act::Admit(first)), 10));
+    assert!(is_replay(&ledger.run("a", CommandKind::Admit(first)), 10));
 }
 
 #[test]
@@ -57,12 +58,12 @@ fn all_limits_are_charged_or_none() {
 fn an_id_that_was_given_back_is_free_again() {
     let mut ledger = Ledger::new(hourly(100));
     let first = admitted(ledger.charge("a", ("requests", 60)));
-    assert_eq!(ledger.settle("a", &first, End::Void), JobStatus::Charged);
-    assert_eq!(ledger.settle("a", &first, End::Void), JobStatus::Voided);
+    assert_eq!(ledger.settle("a", &first, SettleKind::Void), JobStatus::Charged);
+    assert_eq!(ledger.settle("a", &first, SettleKind::Void), JobStatus::Voided);
     let second = admitted(ledger.charge("a", ("requests", 60)));
     assert_eq!((first.attempt, second.attempt, ledger.of("requests_per_hour")), (0, 1, (60, 0)));
     // The void of the one before changes nothing of this one.
-    assert_eq!(ledger.settle("a", &first, End::Void), JobStatus::Voided);
+    assert_eq!(ledger.settle("a", &first, SettleKind::Void), JobStatus::Voided);
     assert_eq!(ledger.of("requests_per_hour"), (60, 0));
 }
 
@@ -73,7 +74,7 @@ fn what_was_used_besides_goes_back_with_the_rest() {
     ledger.add("a", &first, ("tokens", 70), 0);
     ledger.add("a", &first, ("tokens", 30), 1);
     assert_eq!(ledger.of("tokens_per_hour"), (100, 0));
-    ledger.settle("a", &first, End::Void);
+    ledger.settle("a", &first, SettleKind::Void);
     assert_eq!((ledger.of("tokens_per_hour"), ledger.of("requests_per_day")), ((0, 0), (0, 0)));
 }
 
@@ -81,8 +82,8 @@ fn what_was_used_besides_goes_back_with_the_rest() {
 fn a_job_that_nothing_counts_is_known_all_the_same() {
     let mut ledger = Ledger::new(hourly(100));
     admitted(ledger.charge("a", ("tokens", 5)));
-    assert_eq!(ledger.entries("a"), [(0, Entry::Charge, 0)]);
-    assert!(matches!(ledger.charge("a", ("tokens", 5)), Verdict::Replay { .. }));
+    assert_eq!(ledger.entries("a"), [(0, EntryKind::Charge, 0)]);
+    assert!(matches!(ledger.charge("a", ("tokens", 5)), Reply::Replay { .. }));
 }
 
 #[test]
@@ -108,9 +109,9 @@ fn the_largest_amounts_are_counted_exactly() {
 
 #[test]
 fn accounts_are_locked_in_the_order_of_their_names() {
-    let act = || Act::Admit(admit(&hourly(1), ("requests", 1)));
-    let orders = ["zoe", "ann", "zoe", "mia"].map(|tenant| order(2, key(tenant, "a"), act()));
-    let reads = reads(orders.iter().map(|order| Turn { order, sent: false, left: false }));
+    let kind = || CommandKind::Admit(admit(&hourly(1), ("requests", 1)));
+    let commands = ["zoe", "ann", "zoe", "mia"].map(|tenant| command(2, key(tenant, "a"), kind()));
+    let reads = reads(commands.iter().map(|command| Turn { command, sent: false, left: false }));
     assert_eq!(reads.tenants, ["ann", "mia", "zoe"].map(Arc::from));
 }
 
@@ -120,7 +121,7 @@ fn job_comes_to_what_limits_of_two_plans_counted() {
     let first = admitted(ledger.charge("a", ("requests", 10)));
     ledger.plan = Arc::new(Plan::new("daily").limit(Quota::requests(100).per(Period::day())));
     ledger.add("a", &first, ("requests", 5), 0);
-    let Verdict::Replay { amounts, .. } = ledger.charge("a", ("requests", 10)) else { panic!("a duplicate") };
+    let Reply::Replay { amounts, .. } = ledger.charge("a", ("requests", 10)) else { panic!("a duplicate") };
     assert_eq!(amounts, ("requests", 15).into());
 }
 
@@ -129,7 +130,7 @@ fn job_given_back_after_a_reset_comes_to_nothing() {
     let mut ledger = Ledger::new(hourly(100));
     let first = admitted(ledger.charge("a", ("requests", 30)));
     ledger.reset(None);
-    ledger.settle("a", &first, End::Void);
+    ledger.settle("a", &first, SettleKind::Void);
     let rows = ledger.store.rows.iter().filter(|row| *row.key.job == *"a").cloned().collect::<Vec<_>>();
     assert_eq!(JobRows(&rows).amounts(0), ("requests", 0).into());
 }

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     super::{
-        Act, Admitted, Entry, JobRows, JobStatus, Row, Verdict, Writes,
+        AdmitReply, CommandKind, EntryKind, JobRows, JobStatus, Reply, Row, Writes,
         batch::{Turn, decide, reads},
     },
     model::Store,
@@ -24,14 +24,14 @@ struct Ledger {
     store: Store,
     plan: Arc<Plan>,
     now: u64,
-    orders: u128,
+    commands: u128,
     /// What the last batch wrote.
     writes: Writes,
 }
 
 impl Ledger {
     fn new(plan: Arc<Plan>) -> Self {
-        Self { store: Store::default(), plan, now: START, orders: 0, writes: Writes::default() }
+        Self { store: Store::default(), plan, now: START, commands: 0, writes: Writes::default() }
     }
 
     /// Of three limits: two of requests, one of tokens.
@@ -43,80 +43,80 @@ impl Ledger {
         Self::new(Arc::new(plan))
     }
 
-    fn order(&mut self, job: &str, act: Act) -> Order {
-        self.orders += 2;
-        order(self.orders, key("acme", job), act)
+    fn command(&mut self, job: &str, kind: CommandKind) -> Command {
+        self.commands += 2;
+        command(self.commands, key("acme", job), kind)
     }
 
     /// Decides a batch and commits it; what is counted is then the sum of what is written.
-    fn batch(&mut self, orders: &[Order]) -> Vec<Verdict> {
-        let turns = || orders.iter().map(|order| Turn { order, sent: false, left: false });
+    fn batch(&mut self, commands: &[Command]) -> Vec<Reply> {
+        let turns = || commands.iter().map(|command| Turn { command, sent: false, left: false });
         let loaded = self.store.load(&reads(turns()), self.now);
-        let (writes, verdicts) = decide(turns(), loaded);
+        let (writes, replies) = decide(turns(), loaded);
         assert!(!writes.rows.iter().any(|row| self.store.has(row)), "the unique index keeps out {writes:?}");
         self.store.apply(&writes);
         self.store.adds_up().unwrap();
         self.writes = writes;
-        verdicts
+        replies
     }
 
-    fn run(&mut self, job: &str, act: Act) -> Verdict {
-        let order = self.order(job, act);
-        self.batch(&[order]).remove(0)
+    fn run(&mut self, job: &str, kind: CommandKind) -> Reply {
+        let command = self.command(job, kind);
+        self.batch(&[command]).remove(0)
     }
 
-    fn charge(&mut self, job: &str, amounts: impl Into<Amounts>) -> Verdict {
+    fn charge(&mut self, job: &str, amounts: impl Into<Amounts>) -> Reply {
         let admit = admit(&self.plan, amounts);
-        self.run(job, Act::Admit(admit))
+        self.run(job, CommandKind::Admit(admit))
     }
 
-    fn reserve(&mut self, job: &str, amounts: impl Into<Amounts>) -> Admitted {
-        let reserve = Admit {
-            reserve: Some(crate::ledger::writer::Reserve { ttl: HOUR, charge: false }),
+    fn reserve(&mut self, job: &str, amounts: impl Into<Amounts>) -> AdmitReply {
+        let reserve = AdmitCommand {
+            reserve: Some(crate::ledger::writer::ReservationTerms { ttl: HOUR, charge: false }),
             ..admit(&self.plan, amounts)
         };
-        admitted(self.run(job, Act::Admit(reserve)))
+        admitted(self.run(job, CommandKind::Admit(reserve)))
     }
 
-    fn settle(&mut self, job: &str, admitted: &Admitted, end: End) -> JobStatus {
-        let act = settle(&self.plan, admitted.attempt, admitted.since, end);
-        match self.run(job, act) {
-            Verdict::Settled(standing, _) => standing,
+    fn settle(&mut self, job: &str, admitted: &AdmitReply, end: SettleKind) -> JobStatus {
+        let kind = settle(&self.plan, admitted.attempt, admitted.since, end);
+        match self.run(job, kind) {
+            Reply::Settled(standing, _) => standing,
             other => panic!("{other:?}"),
         }
     }
 
-    fn commit(&mut self, job: &str, admitted: &Admitted, actual: impl Into<Amounts>) -> JobStatus {
-        self.settle(job, admitted, End::Commit(actual.into()))
+    fn commit(&mut self, job: &str, admitted: &AdmitReply, actual: impl Into<Amounts>) -> JobStatus {
+        self.settle(job, admitted, SettleKind::Commit(actual.into()))
     }
 
     /// What was used besides.
-    fn add(&mut self, job: &str, admitted: &Admitted, used: impl Into<Amounts>, part: u32) {
-        let settle = Settle {
+    fn add(&mut self, job: &str, admitted: &AdmitReply, used: impl Into<Amounts>, part: u32) {
+        let settle = SettleCommand {
             plan: Arc::clone(&self.plan),
             attempt: admitted.attempt,
             since: admitted.since,
-            end: End::Open,
+            end: SettleKind::Add,
             used: used.into(),
             part,
         };
-        self.run(job, Act::Settle(settle));
+        self.run(job, CommandKind::Settle(settle));
     }
 
-    fn expire(&mut self, job: &str, admitted: &Admitted, charge: bool) {
-        self.run(job, Act::Expire { attempt: admitted.attempt, since: admitted.since.at, charge });
+    fn expire(&mut self, job: &str, admitted: &AdmitReply, charge: bool) {
+        self.run(job, CommandKind::Expire { attempt: admitted.attempt, since: admitted.since.at, charge });
     }
 
     fn record(&mut self, amounts: impl Into<Amounts>) {
-        let act = Act::Record { plan: Arc::clone(&self.plan), amounts: amounts.into() };
-        let job = format!("record {}", self.orders);
-        self.run(&job, act);
+        let kind = CommandKind::Record { plan: Arc::clone(&self.plan), amounts: amounts.into() };
+        let job = format!("record {}", self.commands);
+        self.run(&job, kind);
     }
 
-    fn reset(&mut self, limit: Option<&str>) -> Verdict {
-        let act = Act::Reset { plan: Arc::clone(&self.plan), limit: limit.map(Into::into) };
-        let job = format!("reset {}", self.orders);
-        self.run(&job, act)
+    fn reset(&mut self, limit: Option<&str>) -> Reply {
+        let kind = CommandKind::Reset { plan: Arc::clone(&self.plan), limit: limit.map(Into::into) };
+        let job = format!("reset {}", self.commands);
+        self.run(&job, kind)
     }
 
     /// Used and reserved of each count, by limit, window in hours and epoch.
@@ -134,22 +134,22 @@ impl Ledger {
         latest.map_or((0, 0), |count| (count.used, count.reserved))
     }
 
-    fn entries(&self, job: &str) -> Vec<(u32, Entry, i64)> {
+    fn entries(&self, job: &str) -> Vec<(u32, EntryKind, i64)> {
         let of = self.store.rows.iter().filter(|row| *row.key.job == *job);
         of.map(|row: &Row| (row.attempt, row.entry, row.amount)).collect()
     }
 }
 
-fn admitted(verdict: Verdict) -> Admitted {
-    match verdict {
-        Verdict::Admitted(admitted) => *admitted,
+fn admitted(reply: Reply) -> AdmitReply {
+    match reply {
+        Reply::Admitted(admitted) => *admitted,
         other => panic!("{other:?}"),
     }
 }
 
-fn refused_by(verdict: Verdict) -> Vec<String> {
-    match verdict {
-        Verdict::Refused(violations) => violations.iter().map(|violation| violation.name.to_string()).collect(),
+fn refused_by(reply: Reply) -> Vec<String> {
+    match reply {
+        Reply::Refused(violations) => violations.iter().map(|violation| violation.name.to_string()).collect(),
         other => panic!("{other:?}"),
     }
 }

@@ -8,13 +8,13 @@ use super::*;
 fn what_is_in_flight_at_a_reset_belongs_to_the_count_before() {
     let mut ledger = Ledger::new(hourly(100));
     let (charged, held) = (admitted(ledger.charge("a", ("requests", 10))), ledger.reserve("b", ("requests", 60)));
-    assert!(matches!(ledger.reset(None), Verdict::Done));
+    assert!(matches!(ledger.reset(None), Reply::Done));
     admitted(ledger.charge("c", ("requests", 90)));
     ledger.add("a", &charged, ("requests", 5), 0);
     ledger.commit("b", &held, ("requests", 70));
     let counts: Vec<_> = ledger.counts().into_iter().map(|((_, _, epoch), count)| (epoch, count)).collect();
     assert_eq!(counts, [(0, (75, 0)), (1, (90, 0))]);
-    ledger.settle("a", &charged, End::Void);
+    ledger.settle("a", &charged, SettleKind::Void);
     assert_eq!(ledger.of("requests_per_hour"), (90, 0));
 }
 
@@ -24,17 +24,18 @@ fn what_goes_back_after_a_reset_is_not_billed() {
     let charged = admitted(ledger.charge("job", ("requests", 30)));
     ledger.charge("other", ("requests", 5));
     ledger.reset(None);
-    assert_eq!(ledger.settle("job", &charged, End::Void), JobStatus::Charged);
-    let billed = ledger.store.rows.iter().filter(|row| row.entry != Entry::Reset && *row.limit == *"requests_per_hour");
+    assert_eq!(ledger.settle("job", &charged, SettleKind::Void), JobStatus::Charged);
+    let billed =
+        ledger.store.rows.iter().filter(|row| row.entry != EntryKind::Reset && *row.limit == *"requests_per_hour");
     assert_eq!(billed.map(|row| row.amount).sum::<i64>(), 5, "the other's stays on the invoice");
 }
 
 #[test]
 fn a_reset_is_a_row_even_where_nothing_was_used() {
     let mut ledger = Ledger::new(hourly(100));
-    assert!(matches!(ledger.reset(Some("requests_per_hour")), Verdict::Done));
-    assert!(matches!(ledger.writes.rows[..], [Row { entry: Entry::Reset, amount: 0, .. }]));
-    assert!(matches!(ledger.reset(Some("tokens_per_hour")), Verdict::Invalid(_)));
+    assert!(matches!(ledger.reset(Some("requests_per_hour")), Reply::Done));
+    assert!(matches!(ledger.writes.rows[..], [Row { entry: EntryKind::Reset, amount: 0, .. }]));
+    assert!(matches!(ledger.reset(Some("tokens_per_hour")), Reply::Invalid(_)));
     assert!(ledger.writes.is_empty());
 }
 

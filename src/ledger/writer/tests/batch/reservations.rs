@@ -13,7 +13,7 @@ fn what_was_really_used_stays_and_the_rest_goes_back() {
         assert_eq!(ledger.commit("a", &held, ("requests", actual)), JobStatus::Open);
         assert_eq!((ledger.of(REQUESTS), ledger.store.holds.len()), ((used, 0), 0));
         assert_eq!(ledger.commit("a", &held, ("requests", 1)), JobStatus::Committed);
-        assert_eq!(ledger.settle("a", &held, End::Void), JobStatus::Committed);
+        assert_eq!(ledger.settle("a", &held, SettleKind::Void), JobStatus::Committed);
         assert!(ledger.writes.is_empty() && ledger.of(REQUESTS) == (used, 0));
     }
 }
@@ -56,8 +56,8 @@ fn reset_of_two_epochs_writes_a_row_for_each() {
 fn what_was_set_aside_goes_back_once() {
     let mut ledger = Ledger::new(hourly(100));
     let held = ledger.reserve("a", ("requests", 60));
-    assert_eq!(ledger.settle("a", &held, End::Void), JobStatus::Open);
-    assert_eq!(ledger.settle("a", &held, End::Void), JobStatus::Voided);
+    assert_eq!(ledger.settle("a", &held, SettleKind::Void), JobStatus::Open);
+    assert_eq!(ledger.settle("a", &held, SettleKind::Void), JobStatus::Voided);
     assert_eq!(ledger.commit("a", &held, ("requests", 60)), JobStatus::Voided);
     assert_eq!((ledger.of(REQUESTS), ledger.store.holds.len()), ((0, 0), 0));
 }
@@ -70,9 +70,9 @@ fn one_whose_time_ran_out_is_charged_or_goes_back_and_ends_once() {
         ledger.expire("a", &held, charge);
         ledger.expire("a", &held, charge);
         assert_eq!((ledger.of(REQUESTS), ledger.store.holds.len()), ((stays, 0), 0));
-        assert_eq!(ledger.settle("a", &held, End::Void), JobStatus::Expired);
+        assert_eq!(ledger.settle("a", &held, SettleKind::Void), JobStatus::Expired);
         assert_eq!(ledger.of(REQUESTS), (stays, 0));
-        assert!(matches!(ledger.charge("a", ("requests", 1)), Verdict::Replay { .. }));
+        assert!(matches!(ledger.charge("a", ("requests", 1)), Reply::Replay { .. }));
     }
 }
 
@@ -87,7 +87,7 @@ fn a_commit_after_the_end_is_a_record_in_the_hour_of_the_reservation() {
             assert_eq!(ledger.commit("a", &held, ("requests", actual)), JobStatus::Expired);
             assert_eq!(ledger.commit("a", &held, ("requests", actual)), JobStatus::Late);
             assert_eq!(ledger.counts().into_values().collect::<Vec<_>>(), [(actual, 0)]);
-            assert_eq!(ledger.entries("a").last().unwrap().1, Entry::Record);
+            assert_eq!(ledger.entries("a").last().unwrap().1, EntryKind::Record);
         }
     }
 }
@@ -105,7 +105,7 @@ fn a_settled_one_does_not_expire() {
 fn an_open_one_can_be_kept_open() {
     let mut ledger = Ledger::new(hourly(100));
     let held = ledger.reserve("a", ("requests", 60));
-    let renew = || Act::Renew { attempt: 0, since: held.since.at, ttl: 3 * HOUR };
+    let renew = || CommandKind::Renew { attempt: 0, since: held.since.at, ttl: 3 * HOUR };
     ledger.run("a", renew());
     assert_eq!(ledger.store.holds[0].until, START + 3 * HOUR);
     ledger.commit("a", &held, ("requests", 60));
@@ -120,12 +120,12 @@ fn a_charge_that_goes_on_is_settled_when_its_hour_is_over_in_that_hour() {
     ledger.now += HOUR;
     admitted(ledger.charge("b", [("requests", 7), ("tokens", 1)]));
     ledger.add("a", &first, ("tokens", 30), 0);
-    ledger.settle("a", &first, End::Commit(Amounts::new()));
+    ledger.settle("a", &first, SettleKind::Commit(Amounts::new()));
     let hour = START / HOUR;
     let tokens = |ledger: &Ledger, hour| ledger.counts().get(&("tokens_per_hour".to_owned(), hour, 0)).copied();
     assert_eq!(tokens(&ledger, hour + 1), Some((1, 0)), "what belongs to the hour before is no part of this one");
     assert_eq!(tokens(&ledger, hour), Some((30, 0)));
-    ledger.settle("a", &first, End::Void);
+    ledger.settle("a", &first, SettleKind::Void);
     assert_eq!(
         (tokens(&ledger, hour), ledger.of(REQUESTS), ledger.of("requests_per_day")),
         (Some((0, 0)), (7, 0), (7, 0))
@@ -140,6 +140,6 @@ fn late_commit_returns_what_a_reset_has_emptied() {
     ledger.reset(None);
     assert_eq!(ledger.commit("a", &held, ("requests", 20)), JobStatus::Expired);
     let rows = ledger.entries("a");
-    assert!(rows.contains(&(0, Entry::Record, -40)) && rows.contains(&(0, Entry::Reset, 40)), "{rows:?}");
+    assert!(rows.contains(&(0, EntryKind::Record, -40)) && rows.contains(&(0, EntryKind::Reset, 40)), "{rows:?}");
     assert_eq!(ledger.of(REQUESTS), (0, 0));
 }

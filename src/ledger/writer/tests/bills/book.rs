@@ -48,29 +48,36 @@ pub(crate) struct Book {
 
 impl Book {
     /// Enters an admission; `limits` count each kind, and what no limit counts is not entered.
-    pub(super) fn admit(&mut self, order: u128, amounts: Kinds, reserve: bool, limits: [Vec<Limit>; 2], at: [u64; 2]) {
+    pub(super) fn admit(
+        &mut self,
+        command: u128,
+        amounts: Kinds,
+        reserve: bool,
+        limits: [Vec<Limit>; 2],
+        at: [u64; 2],
+    ) {
         let [now, counts_at] = at;
         let state = if reserve { State::Reserved } else { State::Charged };
         let estimate = [0, 1].map(|kind| amounts[kind].filter(|amount| *amount > 0 && !limits[kind].is_empty()));
         let stands = estimate.map(|amount| i128::from(amount.unwrap_or(0)));
         for kind in 0..2 {
-            self.enter(now, counts_at, order, kind, stands[kind], &limits[kind]);
+            self.enter(now, counts_at, command, kind, stands[kind], &limits[kind]);
         }
-        self.works.insert(order, Work { admitted_at: counts_at, state, estimate, stands, limits });
+        self.works.insert(command, Work { admitted_at: counts_at, state, estimate, stands, limits });
     }
 
     /// Enters usage beyond the admitted amounts, whatever the state of the work.
-    pub(super) fn add(&mut self, order: u128, amounts: Kinds, limits: &[Vec<Limit>; 2], now: u64) {
-        let Some(work) = self.works.get(&order) else { return };
+    pub(super) fn add(&mut self, command: u128, amounts: Kinds, limits: &[Vec<Limit>; 2], now: u64) {
+        let Some(work) = self.works.get(&command) else { return };
         let counts_at = work.admitted_at;
         for kind in 0..2 {
-            self.enter(now, counts_at, order, kind, i128::from(amounts[kind].unwrap_or(0)), &limits[kind]);
+            self.enter(now, counts_at, command, kind, i128::from(amounts[kind].unwrap_or(0)), &limits[kind]);
         }
     }
 
     /// Enters the actual usage of a reservation; a kind that is not named was used as estimated.
-    pub(super) fn commit(&mut self, order: u128, actual: Kinds, besides: Kinds, limits: &[Vec<Limit>; 2], now: u64) {
-        let Some(work) = self.works.get_mut(&order) else { return };
+    pub(super) fn commit(&mut self, command: u128, actual: Kinds, besides: Kinds, limits: &[Vec<Limit>; 2], now: u64) {
+        let Some(work) = self.works.get_mut(&command) else { return };
         let is_open = matches!(work.state, State::Reserved | State::Expired);
         if is_open {
             work.state = State::Committed;
@@ -79,34 +86,34 @@ impl Book {
                 match estimate[kind] {
                     Some(estimate) => {
                         let used = i128::from(actual[kind].unwrap_or(estimate));
-                        self.enter(now, admitted_at, order, kind, used - stands[kind], &reserved_of[kind]);
+                        self.enter(now, admitted_at, command, kind, used - stands[kind], &reserved_of[kind]);
                     }
                     None => {
                         let used = i128::from(actual[kind].unwrap_or(0));
-                        self.enter(now, admitted_at, order, kind, used, &limits[kind]);
+                        self.enter(now, admitted_at, command, kind, used, &limits[kind]);
                     }
                 }
             }
         }
-        if self.works[&order].state != State::Voided {
-            self.add(order, besides, limits, now);
+        if self.works[&command].state != State::Voided {
+            self.add(command, besides, limits, now);
         }
     }
 
     /// Enters the return of everything that was entered for the work.
-    pub(super) fn void(&mut self, order: u128, now: u64) {
-        let Some(work) = self.works.get_mut(&order) else { return };
+    pub(super) fn void(&mut self, command: u128, now: u64) {
+        let Some(work) = self.works.get_mut(&command) else { return };
         if !matches!(work.state, State::Reserved | State::Charged) {
             return;
         }
         work.state = State::Voided;
-        let all: Vec<_> = self.lines.iter().filter(|line| line.job == order).cloned().collect();
+        let all: Vec<_> = self.lines.iter().filter(|line| line.job == command).cloned().collect();
         self.lines.extend(all.into_iter().map(|line| Line { at: now, amount: -line.amount, ..line }));
     }
 
     /// Enters the expiry of a reservation.
-    pub(super) fn expire(&mut self, order: u128, stays_charged: bool, now: u64) {
-        let Some(work) = self.works.get_mut(&order).filter(|work| work.state == State::Reserved) else { return };
+    pub(super) fn expire(&mut self, command: u128, stays_charged: bool, now: u64) {
+        let Some(work) = self.works.get_mut(&command).filter(|work| work.state == State::Reserved) else { return };
         work.state = State::Expired;
         if stays_charged {
             return;
@@ -114,14 +121,14 @@ impl Book {
         let Work { admitted_at, stands, limits, .. } = work.clone();
         work.stands = [0, 0];
         for kind in 0..2 {
-            self.enter(now, admitted_at, order, kind, -stands[kind], &limits[kind]);
+            self.enter(now, admitted_at, command, kind, -stands[kind], &limits[kind]);
         }
     }
 
     /// Enters usage without an admission.
-    pub(super) fn record(&mut self, order: u128, amounts: Kinds, limits: &[Vec<Limit>; 2], now: u64) {
+    pub(super) fn record(&mut self, command: u128, amounts: Kinds, limits: &[Vec<Limit>; 2], now: u64) {
         for kind in 0..2 {
-            self.enter(now, now, order, kind, i128::from(amounts[kind].unwrap_or(0)), &limits[kind]);
+            self.enter(now, now, command, kind, i128::from(amounts[kind].unwrap_or(0)), &limits[kind]);
         }
     }
 
@@ -132,8 +139,8 @@ impl Book {
     }
 
     /// Returns whether a reservation is open.
-    pub(super) fn is_reserved(&self, order: u128) -> bool {
-        self.works.get(&order).is_some_and(|work| work.state == State::Reserved)
+    pub(super) fn is_reserved(&self, command: u128) -> bool {
+        self.works.get(&command).is_some_and(|work| work.state == State::Reserved)
     }
 
     /// Sums each kind from `from` on and before `until`.

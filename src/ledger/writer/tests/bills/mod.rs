@@ -14,7 +14,7 @@ use proptest::prelude::*;
 
 use super::{
     super::{
-        Loaded, Pass, Reads, Reserve, Row, Verdict, Writes,
+        Loaded, Reads, Reply, ReservationTerms, Row, SpooledCharge, Writes,
         batch::{self, Turn},
         billed,
     },
@@ -138,7 +138,7 @@ pub(crate) struct History {
     limits: Vec<usize>,
     plan: Arc<Plan>,
     pub(crate) now: u64,
-    orders: u128,
+    commands: u128,
     /// Orders that admit or pass, and their jobs.
     admitting: Vec<(u128, Arc<str>, u64)>,
     /// The attempts that were admitted, by their orders.
@@ -151,7 +151,7 @@ pub(crate) struct History {
 
 /// Orders of one batch, with the entries that the book makes once they are decided.
 pub(crate) struct Batch {
-    pub(crate) orders: Vec<Order>,
+    pub(crate) commands: Vec<Command>,
     told: Vec<(u128, Told)>,
 }
 
@@ -178,7 +178,7 @@ impl History {
             limits: Vec::new(),
             plan: Arc::new(Plan::new("none")),
             now: BEGINNING,
-            orders: 0,
+            commands: 0,
             admitting: Vec::new(),
             attempts: BTreeMap::new(),
             book: Book::default(),
@@ -220,24 +220,24 @@ impl History {
         let minutes = if self.plain { (*minutes).max(0) } else { *minutes };
         self.now = self.now.checked_add_signed(minutes * MINUTE.cast_signed()).unwrap();
         self.times.push(self.now);
-        let mut batch = Batch { orders: Vec::new(), told: Vec::new() };
+        let mut batch = Batch { commands: Vec::new(), told: Vec::new() };
         for step in steps {
-            self.orders += 2;
-            let id = self.orders;
-            if let Some((key, act, told)) = self.asked(id, step) {
-                batch.orders.push(order(id, key, act));
+            self.commands += 2;
+            let id = self.commands;
+            if let Some((key, kind, told)) = self.asked(id, step) {
+                batch.commands.push(command(id, key, kind));
                 batch.told.push((id, told));
             }
         }
         batch
     }
 
-    fn asked(&mut self, id: u128, step: &Step) -> Option<(Key, Act, Told)> {
+    fn asked(&mut self, id: u128, step: &Step) -> Option<(Key, CommandKind, Told)> {
         let (now, plan, counting) = (self.now, Arc::clone(&self.plan), self.counting());
-        let reservation = |charge: bool| Reserve { ttl: HOUR, charge };
+        let reservation = |charge: bool| ReservationTerms { ttl: HOUR, charge };
         let pick = |which: usize| Some(&self.admitting[which.checked_rem(self.admitting.len())?]);
         let part = u32::try_from(id).unwrap();
-        let end = |since: u64, end: End, used: Kinds| Settle {
+        let end = |since: u64, end: SettleKind, used: Kinds| SettleCommand {
             plan: Arc::clone(&plan),
             attempt: 0,
             since: Since { at: since, turn: u32::MAX },
@@ -253,31 +253,31 @@ impl History {
             Step::Admit { job, amounts, reserve } => {
                 let key = self.key(["a", "b", "c", "d"][job]);
                 self.admitting.push((id, Arc::clone(&key.job), now));
-                let admit = Admit { reserve: reserve.map(reservation), ..admit(&plan, named(amounts)) };
-                (key, Act::Admit(admit), Told::Admit(amounts, reserve.is_some(), counting, now))
+                let admit = AdmitCommand { reserve: reserve.map(reservation), ..admit(&plan, named(amounts)) };
+                (key, CommandKind::Admit(admit), Told::Admit(amounts, reserve.is_some(), counting, now))
             }
             Step::Pass { minutes, amounts, reserve } => {
                 let (key, at) = (self.key(&format!("passed {id}")), now - minutes * MINUTE);
                 self.admitting.push((id, Arc::clone(&key.job), at));
                 let (reserve, is_reserved) = (reserve.map(reservation), reserve.is_some());
-                let pass = Pass { plan, amounts: named(amounts), fingerprint: None, reserve, at };
-                (key, Act::Pass(pass), Told::Admit(amounts, is_reserved, counting, at))
+                let pass = SpooledCharge { plan, amounts: named(amounts), fingerprint: None, reserve, at };
+                (key, CommandKind::Spooled(pass), Told::Admit(amounts, is_reserved, counting, at))
             }
             Step::Commit { which, actual, besides } => {
                 let (of, job, since) = pick(which)?;
-                let settle = end(*since, End::Commit(named(actual)), besides);
-                (self.key(job), Act::End { of: *of, settle }, Told::Commit(*of, actual, besides, counting))
+                let settle = end(*since, SettleKind::Commit(named(actual)), besides);
+                (self.key(job), CommandKind::SettleOf { of: *of, settle }, Told::Commit(*of, actual, besides, counting))
             }
             Step::Void { which } => {
                 let (of, job, since) = pick(which)?;
-                let settle = end(*since, End::Void, [None, None]);
-                (self.key(job), Act::End { of: *of, settle }, Told::Void(*of))
+                let settle = end(*since, SettleKind::Void, [None, None]);
+                (self.key(job), CommandKind::SettleOf { of: *of, settle }, Told::Void(*of))
             }
             Step::Add { which, amounts } => {
                 let (of, job, since) = pick(which)?;
                 (
                     self.key(job),
-                    Act::End { of: *of, settle: end(*since, End::Open, amounts) },
+                    CommandKind::SettleOf { of: *of, settle: end(*since, SettleKind::Add, amounts) },
                     Told::Add(*of, amounts, counting),
                 )
             }
@@ -288,11 +288,11 @@ impl History {
                     return None;
                 }
                 let charge = which & 1 == 0;
-                (self.key(job), Act::Expire { attempt, since: *since, charge }, Told::Expire(*of, charge))
+                (self.key(job), CommandKind::Expire { attempt, since: *since, charge }, Told::Expire(*of, charge))
             }
             Step::Record { amounts } => (
                 self.key(&format!("record {id}")),
-                Act::Record { plan, amounts: named(amounts) },
+                CommandKind::Record { plan, amounts: named(amounts) },
                 Told::Record(amounts, counting),
             ),
             Step::Reset { which } => {
@@ -303,35 +303,35 @@ impl History {
                     Some(which) => Some(LIMITS[self.limits[which.checked_rem(self.limits.len())?]].0.into()),
                     None => None,
                 };
-                (self.key(&format!("reset {id}")), Act::Reset { plan, limit }, Told::Reset)
+                (self.key(&format!("reset {id}")), CommandKind::Reset { plan, limit }, Told::Reset)
             }
         })
     }
 
     /// Returns the reads of a transaction, made explicit for the time of this history.
-    pub(crate) fn reads(&self, orders: &[Order]) -> Reads {
-        let mut reads = batch::reads(turns(orders));
+    pub(crate) fn reads(&self, commands: &[Command]) -> Reads {
+        let mut reads = batch::reads(turns(commands));
         reads.since = Some(reads.since.map_or(self.now, |since| since.min(self.now)));
         reads
     }
 
     /// Decides a batch and enters it in the book.
     pub(crate) fn decide(&mut self, asked: Batch, loaded: Loaded) -> Writes {
-        let (writes, verdicts) = batch::decide(turns(&asked.orders), Loaded { now: self.now, sealed: 0, ..loaded });
+        let (writes, replies) = batch::decide(turns(&asked.commands), Loaded { now: self.now, sealed: 0, ..loaded });
         self.log.extend(writes.rows.iter().map(|row| (self.now, row.clone())));
-        for ((id, told), verdict) in asked.told.into_iter().zip(verdicts) {
-            self.enter(id, told, verdict);
+        for ((id, told), reply) in asked.told.into_iter().zip(replies) {
+            self.enter(id, told, reply);
         }
         writes
     }
 
-    fn enter(&mut self, id: u128, told: Told, verdict: Verdict) {
+    fn enter(&mut self, id: u128, told: Told, reply: Reply) {
         let (now, book) = (self.now, &mut self.book);
         match told {
             Told::Admit(amounts, reserve, counting, at) => {
-                match verdict {
-                    Verdict::Admitted(admitted) => drop(self.attempts.insert(id, admitted.attempt)),
-                    Verdict::Done => drop(self.attempts.insert(id, 0)),
+                match reply {
+                    Reply::Admitted(admitted) => drop(self.attempts.insert(id, admitted.attempt)),
+                    Reply::Done => drop(self.attempts.insert(id, 0)),
                     _ => return,
                 }
                 book.admit(id, amounts, reserve, counting, [now, at]);
@@ -388,8 +388,8 @@ impl History {
     }
 }
 
-fn turns(orders: &[Order]) -> impl Iterator<Item = Turn<'_>> + Clone {
-    orders.iter().map(|order| Turn { order, sent: false, left: false })
+fn turns(commands: &[Command]) -> impl Iterator<Item = Turn<'_>> + Clone {
+    commands.iter().map(|command| Turn { command, sent: false, left: false })
 }
 
 pub(crate) fn nonzero(amounts: impl IntoIterator<Item = (String, i128)>) -> BTreeMap<String, i128> {

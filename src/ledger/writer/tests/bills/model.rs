@@ -6,7 +6,7 @@ fn run(case: &Case) -> Result<(), TestCaseError> {
     let (mut history, mut store) = (History::new(case, "acme"), Store::default());
     for batch in case.batches() {
         let asked = history.next(batch);
-        let loaded = store.load(&history.reads(&asked.orders), history.now);
+        let loaded = store.load(&history.reads(&asked.commands), history.now);
         let writes = history.decide(asked, loaded);
         prop_assert!(!writes.rows.iter().any(|row| store.has(row)), "the unique index keeps out {writes:?}");
         store.apply(&writes);

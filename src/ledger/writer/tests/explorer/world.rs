@@ -7,7 +7,8 @@ use std::{
 };
 
 use crate::ledger::writer::{
-    CancelResult, Entry, Event, Fault, Hold, Notice, Report, Row, Since, Step, Verdict, Writer, Writes,
+    CancelResult, DbError, EntryKind, NoticeKind, Reply, ReservationRow, Row, Since, Step, StepResult, Writer,
+    WriterNotice, Writes,
     tests::{
         model::{Database, Without},
         *,
@@ -140,7 +141,7 @@ pub(super) enum Action {
     /// The database rejects an order of the transaction, now and whenever it is tried.
     Reject {
         process: usize,
-        order: u128,
+        command: u128,
     },
     EndUnderWay {
         which: usize,
@@ -303,9 +304,9 @@ impl World {
                     if faults.rejected > 0
                         && let Some(writes) = self.written(process)
                     {
-                        let mut orders: Vec<_> = writes.rows.iter().map(|row| row.order).collect();
-                        orders.dedup();
-                        actions.extend(orders.into_iter().map(|order| Action::Reject { process, order }));
+                        let mut commands: Vec<_> = writes.rows.iter().map(|row| row.command).collect();
+                        commands.dedup();
+                        actions.extend(commands.into_iter().map(|command| Action::Reject { process, command }));
                     }
                     if faults.again > 0 && matches!(step, Step::Begin(_) | Step::Write(..) | Step::Commit) {
                         actions.push(Action::InTheWay { process });
@@ -329,7 +330,7 @@ impl World {
     }
 
     /// Whether a reservation may have expired, and nobody in this process has been told so.
-    fn is_swept(&self, hold: &Hold, process: usize) -> bool {
+    fn is_swept(&self, hold: &ReservationRow, process: usize) -> bool {
         let settling = self.setting.wants.iter().any(|want| want.reserves && want.key == hold.key);
         settling && (self.processes.len() == 1 || process == 1)
     }
@@ -337,20 +338,20 @@ impl World {
     /// What comes of an action; `None` where it has to wait for another transaction.
     pub(super) fn after(&self, action: Action) -> Option<Result<Self, String>> {
         let mut world = self.clone();
-        match world.act(action) {
+        match world.kind(action) {
             Ok(true) => Some(world.check().map(|()| world)),
             Ok(false) => None,
             Err(why) => Some(Err(why)),
         }
     }
 
-    fn act(&mut self, action: Action) -> Result<bool, String> {
+    fn kind(&mut self, action: Action) -> Result<bool, String> {
         match action {
             Action::Ask { caller, process } => self.ask(caller, process)?,
             Action::Leave { caller } => {
                 self.faults.leaves -= 1;
                 let Stage::Waiting { r#try, process, ticket } = self.callers[caller] else { return Ok(false) };
-                let told = match self.processes[process].writer.leave(ticket.0) {
+                let told = match self.processes[process].writer.cancel(ticket.0) {
                     CancelResult::Unsent => {
                         self.deny(id_of(caller, r#try));
                         Told::Unavailable
@@ -375,8 +376,8 @@ impl World {
                 let (attempt, since, charge) = (hold.attempt, hold.since, self.setting.charge_expired);
                 let about = self.setting.wants.iter().position(|want| want.key == hold.key).unwrap_or(0);
                 let id = id_of(about, 15) + EXPIRES + u128::from(attempt) * (1 << 64);
-                let expire = order(id, hold.key.clone(), Act::Expire { attempt, since, charge });
-                self.processes[process].writer.tell(expire);
+                let expire = command(id, hold.key.clone(), CommandKind::Expire { attempt, since, charge });
+                self.processes[process].writer.enqueue(expire);
                 self.step(process, None)?; // at once
             }
             Action::Wake { process } => self.step(process, None)?,
@@ -399,11 +400,11 @@ impl World {
             Action::InTheWay { process } => {
                 self.faults.again -= 1;
                 self.database.roll_back(process);
-                self.step(process, Some(Event::Failed(Fault::Again("in the way".into()))))?;
+                self.step(process, Some(StepResult::Failed(DbError::Again("in the way".into()))))?;
             }
-            Action::Reject { process, order } => {
+            Action::Reject { process, command } => {
                 self.faults.rejected -= 1;
-                self.poison.push(order);
+                self.poison.push(command);
                 self.poison.sort_unstable();
                 self.reject(process)?;
             }
@@ -420,13 +421,13 @@ impl World {
     fn ask(&mut self, caller: usize, process: usize) -> Checked {
         let Stage::Ready(r#try) = self.callers[caller] else { return Ok(()) };
         let want = &self.setting.wants[caller];
-        let admit = Admit {
+        let admit = AdmitCommand {
             fingerprint: Some(want.fingerprint),
-            reserve: want.reserves.then_some(crate::ledger::writer::Reserve { ttl: HOUR, charge: true }),
+            reserve: want.reserves.then_some(crate::ledger::writer::ReservationTerms { ttl: HOUR, charge: true }),
             ..admit(&self.setting.plan, ("requests", want.amount))
         };
-        let asked = order(id_of(caller, r#try), want.key.clone(), Act::Admit(admit));
-        match self.processes[process].writer.ask(asked, (caller as u8, r#try)) {
+        let asked = command(id_of(caller, r#try), want.key.clone(), CommandKind::Admit(admit));
+        match self.processes[process].writer.submit(asked, (caller as u8, r#try)) {
             Ok(ticket) => self.callers[caller] = Stage::Waiting { r#try, process, ticket: Ticket(ticket) },
             Err(_) => {
                 self.deny(id_of(caller, r#try));
@@ -453,15 +454,15 @@ impl World {
         let (id, writer) = (id_of(caller, r#try), &mut self.processes[process].writer);
         let settlement = match (serves, want.reserves) {
             (true, false) => None,
-            (true, true) => Some((COMMITS, End::Commit(("requests", want.actual).into()))),
-            (false, _) => Some((VOIDS, End::Void)),
+            (true, true) => Some((COMMITS, SettleKind::Commit(("requests", want.actual).into()))),
+            (false, _) => Some((VOIDS, SettleKind::Void)),
         };
         if let Some((by, end)) = settlement {
-            if end == End::Void {
+            if end == SettleKind::Void {
                 self.voiding.push((want.key.clone(), attempt, process));
                 self.voiding.sort();
             }
-            writer.tell(order(id + by, want.key.clone(), settle(&self.setting.plan, attempt, since, end)));
+            writer.enqueue(command(id + by, want.key.clone(), settle(&self.setting.plan, attempt, since, end)));
         }
         writer.finish(&want.key, id);
         self.callers[caller] = Stage::Over(if serves { Told::Served } else { Told::NotServed });
@@ -491,8 +492,8 @@ impl World {
 
     fn lost(&mut self, process: usize) -> Checked {
         let silent = self.setting.trusts_silence && self.processes[process].next == Step::Commit;
-        let why = Arc::from("gone");
-        self.step(process, Some(Event::Failed(if silent { Fault::Again(why) } else { Fault::Lost(why) })))
+        let why = String::from("gone");
+        self.step(process, Some(StepResult::Failed(if silent { DbError::Again(why) } else { DbError::Lost(why) })))
     }
 
     /// Writes or commits of a process.
@@ -506,45 +507,45 @@ impl World {
 
     fn reject(&mut self, process: usize) -> Checked {
         self.database.roll_back(process);
-        self.step(process, Some(Event::Failed(Fault::Rejected("a check".into()))))
+        self.step(process, Some(StepResult::Failed(DbError::Rejected("a check".into()))))
     }
 
     /// Does what a writer has asked for; false where it has to wait.
     fn perform(&mut self, process: usize) -> Result<bool, String> {
-        let poisoned = |writes: &Writes| writes.rows.iter().any(|row| self.poison.contains(&row.order));
+        let poisoned = |writes: &Writes| writes.rows.iter().any(|row| self.poison.contains(&row.command));
         if self.written(process).is_some_and(poisoned) {
             return self.reject(process).map(|()| true);
         }
         let event = match &self.processes[process].next {
-            Step::Connect => Event::Connected,
+            Step::Connect => StepResult::Connected,
             Step::Begin(reads) => match self.database.begin(process, reads) {
-                Ok(loaded) => Event::Loaded(loaded),
+                Ok(loaded) => StepResult::Loaded(loaded),
                 Err(_) => return Ok(false),
             },
             Step::Write(writes, _) => match self.database.write(process, writes) {
-                Ok(Ok(())) => Event::Wrote,
+                Ok(Ok(())) => StepResult::Wrote,
                 Ok(Err(_)) => {
                     self.database.roll_back(process);
-                    Event::Failed(Fault::Rejected("a row is there".into()))
+                    StepResult::Failed(DbError::Rejected("a row is there".into()))
                 }
                 Err(_) => return Ok(false),
             },
             Step::Commit => {
                 self.database.commit(process);
-                Event::Committed
+                StepResult::Committed
             }
             Step::RollBack => {
                 self.database.roll_back(process);
-                Event::RolledBack
+                StepResult::RolledBack
             }
-            Step::Rest(_) => Event::Rested,
+            Step::Rest(_) => StepResult::Rested,
             Step::Wait | Step::End => return Ok(false),
         };
         self.step(process, Some(event))?;
         Ok(true)
     }
 
-    fn step(&mut self, process: usize, event: Option<Event>) -> Checked {
+    fn step(&mut self, process: usize, event: Option<StepResult>) -> Checked {
         let one = &mut self.processes[process];
         one.next = one.writer.step(event);
         if matches!(one.next, Step::Connect | Step::Rest(_) | Step::End) {
@@ -554,16 +555,16 @@ impl World {
             self.dropped(&notice)?;
         }
         for answered in self.processes[process].writer.answers() {
-            self.tell(process, answered.to, answered.verdict)?;
+            self.tell(process, answered.to, answered.reply)?;
         }
         Ok(())
     }
 
     /// An order is dropped: nothing settles what it would have settled, but the time of a reservation.
-    fn dropped(&mut self, notice: &Notice) -> Checked {
-        let Report::Rejected(_) = notice.what else { return Ok(()) };
+    fn dropped(&mut self, notice: &WriterNotice) -> Checked {
+        let NoticeKind::Rejected(_) = notice.what else { return Ok(()) };
         if self.poison.is_empty() {
-            return Err(format!("an order of {} is dropped, and the database rejects none", notice.key.job));
+            return Err(format!("an command of {} is dropped, and the database rejects none", notice.key.job));
         }
         let stays = |(key, attempt, _): &&(Key, u32, usize)| {
             let of = |row: &&Row| row.key == *key && row.attempt == *attempt;
@@ -576,25 +577,25 @@ impl World {
     /// Whether the database rejects what would give a charge back. The ids of settlements follow the id of what they settle;
     /// a writer makes odd ones.
     fn stays(&self, row: &Row) -> bool {
-        self.poison.iter().any(|poison| *poison == row.order + VOIDS || *poison == row.order ^ 1)
+        self.poison.iter().any(|poison| *poison == row.command + VOIDS || *poison == row.command ^ 1)
     }
 
     /// A caller is answered.
-    fn tell(&mut self, by: usize, (caller, of): (u8, u8), verdict: Verdict) -> Checked {
+    fn tell(&mut self, by: usize, (caller, of): (u8, u8), reply: Reply) -> Checked {
         let (caller, id) = (usize::from(caller), id_of(caller.into(), of));
         let Stage::Waiting { r#try, process, .. } = self.callers[caller] else {
-            return Err(format!("caller {caller} is answered, and waits for nothing: {verdict:?}"));
+            return Err(format!("caller {caller} is answered, and waits for nothing: {reply:?}"));
         };
         if (r#try, process) != (of, by) {
-            return Err(format!("caller {caller} is answered for what it no longer asks: {verdict:?}"));
+            return Err(format!("caller {caller} is answered for what it no longer asks: {reply:?}"));
         }
         let want = &self.setting.wants[caller];
         let store = Arc::clone(&self.database.store);
         let mut rows = store.rows.iter().filter(|row| row.key == want.key);
-        match verdict {
-            Verdict::Admitted(admitted) => {
+        match reply {
+            Reply::Admitted(admitted) => {
                 let (attempt, since) = (admitted.attempt, admitted.since);
-                if !rows.any(|row| row.order == id) {
+                if !rows.any(|row| row.command == id) {
                     return Err(format!("D2: caller {caller} is told that it is admitted, and no row is durable"));
                 }
                 if self.worked.insert((want.key.clone(), attempt), id).is_some() {
@@ -602,8 +603,8 @@ impl World {
                 }
                 self.callers[caller] = Stage::Working { r#try, process, attempt, since };
             }
-            Verdict::Replay { running, .. } => {
-                let admits = |row: &&Row| matches!(row.entry, Entry::Charge | Entry::Reserve);
+            Reply::Replay { running, .. } => {
+                let admits = |row: &&Row| matches!(row.entry, EntryKind::Charge | EntryKind::Reserve);
                 let Some(row) = rows.filter(admits).max_by_key(|row| row.attempt) else {
                     return Err(format!("caller {caller} is told of a charge that is not durable"));
                 };
@@ -618,28 +619,28 @@ impl World {
                 }
                 self.callers[caller] = Stage::Over(Told::Replay);
             }
-            Verdict::Conflict => {
+            Reply::Conflict => {
                 if !rows.any(|row| row.fingerprint.is_some_and(|known| known != want.fingerprint)) {
                     return Err(format!("D3: caller {caller} is told of another job, and there is none"));
                 }
                 self.callers[caller] = Stage::Over(Told::Conflict);
             }
-            Verdict::Refused(_) => {
+            Reply::Refused(_) => {
                 self.deny(id);
                 self.callers[caller] = Stage::Over(Told::Refused);
             }
-            Verdict::Unavailable(_) => {
+            Reply::Unavailable(_) => {
                 self.deny(id);
                 self.again(caller, r#try, Told::Unavailable);
             }
-            Verdict::Rejected(_) if !self.poison.contains(&id) => {
+            Reply::Rejected(_) if !self.poison.contains(&id) => {
                 return Err(format!("caller {caller} is told that it is rejected, and another one is"));
             }
-            Verdict::Rejected(_) => {
+            Reply::Rejected(_) => {
                 self.deny(id);
                 self.again(caller, r#try, Told::Rejected);
             }
-            Verdict::Indeterminate => self.again(caller, r#try, Told::Indeterminate),
+            Reply::Indeterminate => self.again(caller, r#try, Told::Indeterminate),
             other => return Err(format!("caller {caller} is told {other:?}")),
         }
         Ok(())
@@ -648,20 +649,20 @@ impl World {
     /// Whether an attempt has not gone back.
     fn is_held(&self, of: &Row) -> bool {
         let same = |row: &&Row| row.key == of.key && row.attempt == of.attempt;
-        !self.database.store.rows.iter().filter(same).any(|row| row.entry == Entry::Void)
+        !self.database.store.rows.iter().filter(same).any(|row| row.entry == EntryKind::Void)
     }
 
     /// Whether the time of an attempt ran out before anybody could give it back.
     fn has_expired(&self, of: &Row) -> bool {
         let same = |row: &&Row| row.key == of.key && row.attempt == of.attempt;
-        self.database.store.rows.iter().filter(same).any(|row| row.entry == Entry::Expire)
+        self.database.store.rows.iter().filter(same).any(|row| row.entry == EntryKind::Expire)
     }
 
     /// Whether a row's order came through this process, last we knew.
     fn is_of(&self, row: &Row, process: usize) -> bool {
-        let caller = usize::try_from(row.order / 256).unwrap_or(0);
+        let caller = usize::try_from(row.command / 256).unwrap_or(0);
         let home = self.setting.wants[caller].process;
-        home == process && row.order == id_of(caller, 0)
+        home == process && row.command == id_of(caller, 0)
     }
 
     /// What must hold at every moment.
@@ -670,28 +671,29 @@ impl World {
         store.adds_up()?;
         for stored in store.accounts.values() {
             for count in &stored.counts {
-                let past: i64 = store.rows.iter().filter(|row| row.entry == Entry::Record).map(|row| row.amount).sum();
+                let past: i64 =
+                    store.rows.iter().filter(|row| row.entry == EntryKind::Record).map(|row| row.amount).sum();
                 if i64::try_from(count.taken()).unwrap() > i64::try_from(self.setting.limit).unwrap() + past.max(0) {
                     return Err(format!("R1: {} of {} are taken", count.taken(), self.setting.limit));
                 }
             }
         }
-        if let Some(row) = store.rows.iter().find(|row| self.denied.contains(&row.order)) {
+        if let Some(row) = store.rows.iter().find(|row| self.denied.contains(&row.command)) {
             return Err(format!("D5: somebody was told that nothing was done, and there is {row:?}"));
         }
         let mut attempts: BTreeMap<(&Key, u32), Vec<&Row>> = BTreeMap::new();
         store.rows.iter().for_each(|row| attempts.entry((&row.key, row.attempt)).or_default().push(row));
         let mut held: BTreeMap<&Key, u32> = BTreeMap::new();
         for ((key, attempt), rows) in &attempts {
-            let many = |entry: Entry| rows.iter().filter(|row| row.entry == entry).count();
-            if many(Entry::Charge) + many(Entry::Reserve) != 1 {
+            let many = |entry: EntryKind| rows.iter().filter(|row| row.entry == entry).count();
+            if many(EntryKind::Charge) + many(EntryKind::Reserve) != 1 {
                 return Err(format!("D1: job {} is charged twice by attempt {attempt}", key.job));
             }
-            if many(Entry::Commit) + many(Entry::Void) + many(Entry::Expire) > 1 {
+            if many(EntryKind::Commit) + many(EntryKind::Void) + many(EntryKind::Expire) > 1 {
                 return Err(format!("R2: a reservation of {} has ended twice", key.job));
             }
             let sum: i64 = rows.iter().map(|row| row.amount).sum();
-            let given_back = many(Entry::Void) == 1;
+            let given_back = many(EntryKind::Void) == 1;
             if given_back && sum != 0 || sum < 0 {
                 return Err(format!("D1: {sum} of job {} are left", key.job));
             }
@@ -716,7 +718,7 @@ impl World {
         if let Some(hold) = store.holds.first() {
             return Err(format!("a reservation is stranded: {hold:?}"));
         }
-        for row in store.rows.iter().filter(|row| matches!(row.entry, Entry::Charge | Entry::Reserve)) {
+        for row in store.rows.iter().filter(|row| matches!(row.entry, EntryKind::Charge | EntryKind::Reserve)) {
             let (worked, held) = (self.worked.contains_key(&(row.key.clone(), row.attempt)), self.is_held(row));
             if held && !worked && !self.crashed && !self.has_expired(row) && !self.stays(row) {
                 return Err(format!("job {} is charged, and nobody has worked on it", row.key.job));

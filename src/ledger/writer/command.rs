@@ -14,7 +14,7 @@ use crate::{
 
 /// Something to be decided and written.
 #[derive(Clone, Debug)]
-pub(crate) struct Order {
+pub(crate) struct Command {
     /// Whose account, and under which id its rows are written.
     pub(crate) key: Key,
     /// No other order has it: a writer that never heard of its commit knows its own rows by it.
@@ -23,20 +23,20 @@ pub(crate) struct Order {
     pub(crate) own: bool,
     /// Whose it is, of those who share a writer.
     pub(crate) origin: u32,
-    pub(crate) act: Act,
+    pub(crate) kind: CommandKind,
 }
 
 /// What is to be done.
 #[derive(Clone, Debug)]
-pub(crate) enum Act {
-    Admit(Admit),
-    Settle(Settle),
+pub(crate) enum CommandKind {
+    Admit(AdmitCommand),
+    Settle(SettleCommand),
     /// Notes what was let pass while nobody could be asked.
-    Pass(Pass),
+    Spooled(SpooledCharge),
     /// Settles what another order admitted or let pass: the attempt is that of its rows.
-    End {
+    SettleOf {
         of: u128,
-        settle: Settle,
+        settle: SettleCommand,
     },
     /// Notes what was used, whether there was room for it or not.
     Record {
@@ -71,13 +71,13 @@ pub(crate) enum Act {
 
 /// Takes everything, or nothing.
 #[derive(Clone, Debug)]
-pub(crate) struct Admit {
+pub(crate) struct AdmitCommand {
     pub(crate) plan: Arc<Plan>,
     pub(crate) amounts: Amounts,
     /// What the job is about: the same id with something else is no duplicate but a mistake.
     pub(crate) fingerprint: Option<u128>,
     /// Sets the amounts aside instead of charging them.
-    pub(crate) reserve: Option<Reserve>,
+    pub(crate) reserve: Option<ReservationTerms>,
     /// Whether somebody will tell of the limit that is nearest to its end, and of what is used of all.
     pub(crate) told: bool,
     pub(crate) usage: bool,
@@ -85,18 +85,18 @@ pub(crate) struct Admit {
 
 /// What was let pass while nobody could be asked: it is charged whether there is room for it or not.
 #[derive(Clone, Debug)]
-pub(crate) struct Pass {
+pub(crate) struct SpooledCharge {
     pub(crate) plan: Arc<Plan>,
     pub(crate) amounts: Amounts,
     pub(crate) fingerprint: Option<u128>,
-    pub(crate) reserve: Option<Reserve>,
+    pub(crate) reserve: Option<ReservationTerms>,
     /// By the clock of whoever let it pass, in nanoseconds since 1970.
     pub(crate) at: u64,
 }
 
 /// For how long something is set aside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Reserve {
+pub(crate) struct ReservationTerms {
     /// In nanoseconds.
     pub(crate) ttl: u64,
     /// It is charged as it was estimated when its time runs out, and does not go back.
@@ -105,11 +105,11 @@ pub(crate) struct Reserve {
 
 /// Ends what was admitted, or adds to it.
 #[derive(Clone, Debug)]
-pub(crate) struct Settle {
+pub(crate) struct SettleCommand {
     pub(crate) plan: Arc<Plan>,
     pub(crate) attempt: u32,
     pub(crate) since: Since,
-    pub(crate) end: End,
+    pub(crate) end: SettleKind,
     /// What was used besides what was charged or set aside.
     pub(crate) used: Amounts,
     /// Which addition of the attempt it is.
@@ -118,9 +118,9 @@ pub(crate) struct Settle {
 
 /// How a charge goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum SettleKind {
     /// As it was: what was set aside stays set aside.
-    Open,
+    Add,
     /// What was set aside is used: so much of it; of what is not named, as much as was estimated.
     Commit(Amounts),
     /// It came to nothing: everything goes back.
@@ -129,8 +129,8 @@ pub(crate) enum End {
 
 /// What has become of an order.
 #[derive(Clone, Debug)]
-pub(crate) enum Verdict {
-    Admitted(Box<Admitted>),
+pub(crate) enum Reply {
+    Admitted(Box<AdmitReply>),
     /// The job was charged before, with these amounts; `running` where its work is under way in this process.
     Replay {
         #[cfg_attr(not(test), expect(dead_code, reason = "whoever wants to know asks for the job by its id"))]
@@ -161,7 +161,7 @@ pub(crate) enum Verdict {
 
 /// What was taken.
 #[derive(Clone, Debug)]
-pub(crate) struct Admitted {
+pub(crate) struct AdmitReply {
     pub(crate) attempt: u32,
     pub(crate) since: Since,
     pub(crate) nearest: Option<Nearest>,
@@ -170,7 +170,7 @@ pub(crate) struct Admitted {
     pub(crate) usage: Option<Usage>,
 }
 
-impl Admitted {
+impl AdmitReply {
     /// What passed at a time, in nanoseconds since 1970, and nobody was asked.
     pub(crate) fn blind(at: u64) -> Self {
         let since = Since { at, turn: u32::MAX };
