@@ -14,7 +14,7 @@ use crate::{
     quota::{
         OnFailure, QuotaStore,
         account::AccountSettings,
-        store::{BackendFactory, QuotaBackend, Trouble},
+        store::{BackendFactory, QuotaBackend, StoreError},
     },
     time::Clock,
 };
@@ -65,21 +65,21 @@ pub(super) trait Kept: Send + Sync {
     fn set_patience(&self, caller: Duration);
     fn shut(&self, most: Duration) -> Later<'_, ()>;
     fn backlog(&self) -> usize;
-    fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<Dated>, Trouble>>;
+    fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<Dated>, StoreError>>;
     /// The sums, and a time before which no row can be written any more.
-    fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<(u64, Vec<Sum>), Trouble>>;
-    fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, Trouble>>;
-    fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<CounterMismatch>), Trouble>>;
-    fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, Trouble>>;
+    fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<(u64, Vec<Sum>), StoreError>>;
+    fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, StoreError>>;
+    fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<CounterMismatch>), StoreError>>;
+    fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, StoreError>>;
     /// The database's clock, in nanoseconds since 1970.
-    fn now(&self) -> Later<'_, Result<u64, Trouble>>;
+    fn now(&self) -> Later<'_, Result<u64, StoreError>>;
     fn horizon(&self) -> Option<Duration>;
     fn set_horizon(&self, horizon: Duration);
-    fn tenants<'a>(&'a self, after: Option<&'a str>, most: usize) -> Later<'a, Result<Vec<Arc<str>>, Trouble>>;
-    fn seal(&self, before: u64) -> Later<'_, Result<u64, Trouble>>;
-    fn sealed(&self) -> Later<'_, Result<u64, Trouble>>;
-    fn archive<'a>(&'a self, tenant: &'a str, before: u64) -> Later<'a, Result<u64, Trouble>>;
-    fn job<'a>(&'a self, tenant: &'a str, job: &'a str) -> Later<'a, Result<Vec<Row>, Trouble>>;
+    fn tenants<'a>(&'a self, after: Option<&'a str>, most: usize) -> Later<'a, Result<Vec<Arc<str>>, StoreError>>;
+    fn seal(&self, before: u64) -> Later<'_, Result<u64, StoreError>>;
+    fn sealed(&self) -> Later<'_, Result<u64, StoreError>>;
+    fn archive<'a>(&'a self, tenant: &'a str, before: u64) -> Later<'a, Result<u64, StoreError>>;
+    fn job<'a>(&'a self, tenant: &'a str, job: &'a str) -> Later<'a, Result<Vec<Row>, StoreError>>;
 }
 
 /// A row with its number and its time.
@@ -200,12 +200,12 @@ impl<D: Audited> Kept for Books<D> {
         self.inner.writer.backlog()
     }
 
-    fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<Dated>, Trouble>> {
+    fn entries<'a>(&'a self, which: &'a Which, most: usize) -> Later<'a, Result<Vec<Dated>, StoreError>> {
         let Which { tenant, from, until, after } = which;
         Box::pin(self.inner.read(self.inner.writer.database.entries(tenant, *from, *until, *after, most)))
     }
 
-    fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<(u64, Vec<Sum>), Trouble>> {
+    fn sums<'a>(&'a self, tenant: &'a str, from: u64, until: u64) -> Later<'a, Result<(u64, Vec<Sum>), StoreError>> {
         let database = &self.inner.writer.database;
         Box::pin(self.inner.read_all(async move {
             let now = passed(database, tenant).await?;
@@ -213,19 +213,19 @@ impl<D: Audited> Kept for Books<D> {
         }))
     }
 
-    fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, Trouble>> {
+    fn past<'a>(&'a self, tenant: &'a str, at: u64) -> Later<'a, Result<Vec<Past>, StoreError>> {
         Box::pin(self.inner.read_all(self.inner.writer.database.past(tenant, at)))
     }
 
-    fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<CounterMismatch>), Trouble>> {
+    fn drifts(&self, most: usize) -> Later<'_, Result<(u64, Vec<CounterMismatch>), StoreError>> {
         Box::pin(self.inner.read_all(self.inner.writer.database.drifts(most)))
     }
 
-    fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, Trouble>> {
+    fn repair<'a>(&'a self, tenant: &'a str) -> Later<'a, Result<u64, StoreError>> {
         Box::pin(self.inner.read_all(self.inner.writer.database.repair(tenant)))
     }
 
-    fn now(&self) -> Later<'_, Result<u64, Trouble>> {
+    fn now(&self) -> Later<'_, Result<u64, StoreError>> {
         Box::pin(async { Ok(self.inner.read(self.inner.writer.database.account("")).await?.0) })
     }
 
@@ -237,23 +237,23 @@ impl<D: Audited> Kept for Books<D> {
         self.inner.set_horizon(horizon);
     }
 
-    fn tenants<'a>(&'a self, after: Option<&'a str>, most: usize) -> Later<'a, Result<Vec<Arc<str>>, Trouble>> {
+    fn tenants<'a>(&'a self, after: Option<&'a str>, most: usize) -> Later<'a, Result<Vec<Arc<str>>, StoreError>> {
         Box::pin(self.inner.read_all(self.inner.writer.database.tenants(after, most)))
     }
 
-    fn seal(&self, before: u64) -> Later<'_, Result<u64, Trouble>> {
+    fn seal(&self, before: u64) -> Later<'_, Result<u64, StoreError>> {
         Box::pin(self.inner.read_all(self.inner.writer.database.seal(before)))
     }
 
-    fn sealed(&self) -> Later<'_, Result<u64, Trouble>> {
+    fn sealed(&self) -> Later<'_, Result<u64, StoreError>> {
         Box::pin(self.inner.read_all(self.inner.writer.database.sealed()))
     }
 
-    fn archive<'a>(&'a self, tenant: &'a str, before: u64) -> Later<'a, Result<u64, Trouble>> {
+    fn archive<'a>(&'a self, tenant: &'a str, before: u64) -> Later<'a, Result<u64, StoreError>> {
         Box::pin(self.inner.read_all(self.inner.writer.database.archive(tenant, before, new_id())))
     }
 
-    fn job<'a>(&'a self, tenant: &'a str, job: &'a str) -> Later<'a, Result<Vec<Row>, Trouble>> {
+    fn job<'a>(&'a self, tenant: &'a str, job: &'a str) -> Later<'a, Result<Vec<Row>, StoreError>> {
         Box::pin(self.inner.read(self.inner.writer.database.job(tenant, job)))
     }
 }

@@ -12,9 +12,9 @@ use std::{
 
 use tokio::time::{Instant, timeout};
 
-use super::writer::{Command, CommandKind, Key, Reply, Since, after};
+use super::writer::{AdmittedAt, Command, CommandKind, Key, Reply, after};
 use super::{Database, DbError, Timeouts, WriterTask, new_id};
-use crate::quota::store::Trouble;
+use crate::quota::store::StoreError;
 
 /// A ledger, which ends when nobody has it any more: what is still to be written is written first.
 pub(crate) struct LedgerInner<D: Database> {
@@ -33,7 +33,7 @@ pub(crate) struct LedgerInner<D: Database> {
 struct Kept {
     key: Key,
     attempt: u32,
-    since: Since,
+    since: AdmittedAt,
     ttl: Duration,
     due: Instant,
 }
@@ -81,23 +81,30 @@ impl<D: Database> LedgerInner<D> {
     }
 
     /// Something that is read, if it comes in time.
-    pub(super) async fn read<T>(&self, read: impl Future<Output = Result<T, DbError>>) -> Result<T, Trouble> {
+    pub(super) async fn read<T>(&self, read: impl Future<Output = Result<T, DbError>>) -> Result<T, StoreError> {
         match timeout(self.writer.reply_timeout(), read).await {
-            Ok(read) => read.map_err(trouble),
-            Err(_) => Err(Trouble::Unavailable),
+            Ok(read) => read.map_err(store_error),
+            Err(_) => Err(StoreError::Unavailable),
         }
     }
 
     /// Something that reads a lot, and may take its time.
-    pub(super) async fn read_all<T>(&self, read: impl Future<Output = Result<T, DbError>>) -> Result<T, Trouble> {
+    pub(super) async fn read_all<T>(&self, read: impl Future<Output = Result<T, DbError>>) -> Result<T, StoreError> {
         match timeout(READ_ALL, read).await {
-            Ok(read) => read.map_err(trouble),
-            Err(_) => Err(Trouble::Unavailable),
+            Ok(read) => read.map_err(store_error),
+            Err(_) => Err(StoreError::Unavailable),
         }
     }
 
     /// Sees to it that what is set aside stays so while somebody in this process works on it.
-    pub(super) fn keep_open(self: &Arc<Self>, command: u128, key: &Key, attempt: u32, since: Since, ttl: Duration) {
+    pub(super) fn keep_open(
+        self: &Arc<Self>,
+        command: u128,
+        key: &Key,
+        attempt: u32,
+        since: AdmittedAt,
+        ttl: Duration,
+    ) {
         let kept = Kept { key: key.clone(), attempt, since, ttl, due: Instant::now() + ttl / 3 };
         self.kept().insert(command, kept);
     }
@@ -179,10 +186,10 @@ impl<D: Database> LedgerInner<D> {
     }
 }
 
-fn trouble(failure: DbError) -> Trouble {
+fn store_error(failure: DbError) -> StoreError {
     match failure {
-        DbError::Rejected(why) => Trouble::Rejected(why.into()),
-        _ => Trouble::Unavailable,
+        DbError::Rejected(why) => StoreError::Rejected(why.into()),
+        _ => StoreError::Unavailable,
     }
 }
 
@@ -264,7 +271,7 @@ mod tests {
     async fn what_is_worked_on_does_not_fill_the_queue_while_the_database_is_away() {
         let timeouts = Timeouts { reply: Duration::from_secs(2), step: Duration::from_secs(5) };
         let owner = LedgerInner::new(Gone, timeouts);
-        let (key, since) = (Key { tenant: "acme".into(), job: "one".into() }, Since { at: 0, turn: 0 });
+        let (key, since) = (Key { tenant: "acme".into(), job: "one".into() }, AdmittedAt { at: 0, epoch: 0 });
         owner.keep_open(2, &key, 0, since, Duration::from_secs(30));
         owner.tend();
         tokio::time::sleep(Duration::from_secs(3_600)).await;

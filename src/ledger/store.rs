@@ -18,11 +18,12 @@ use crate::{
     kind::Kind,
     quota::{
         ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
-        account::{AccountSettings, Duplicate, GrantState, No, Now, Stage, Warning},
+        account::{AccountSettings, Denial, Duplicate, GrantState, Now, Stage, Warning},
         memory::Accounts,
         store::{
-            Account, Admission, Bookmark, End, Ending, Hear, Near, News, Order, Page, PlanOf, QuotaBackend, Receipt,
-            Refused, Reserved, Told, Trouble,
+            AccountContext, AdmissionDetails, AdmitError, AdmitRequest, AdmittedCharge, Bookmark, CloseResult,
+            NearLimits, Page, PlanLookup, QuotaBackend, Receipt, ReservationKey, Settlement, StoreError, StoreEvent,
+            StoreListener,
         },
     },
     time::{Clock, from_1970, since_1970},
@@ -80,7 +81,7 @@ impl<D: Database> LedgerStore<D> {
     }
 
     /// An order under an id of its own.
-    fn unnamed(&self, account: &Account<'_>, kind: CommandKind) -> Option<writer::Command> {
+    fn unnamed(&self, account: &AccountContext<'_>, kind: CommandKind) -> Option<writer::Command> {
         Some(self.command(Key { tenant: tenant(account.client)?, job: new_job() }, true, kind))
     }
 
@@ -89,41 +90,41 @@ impl<D: Database> LedgerStore<D> {
         &self,
         command: Option<writer::Command>,
         read: impl FnOnce(Reply) -> Option<T> + Send + 'static,
-    ) -> MaybeFuture<Result<T, Trouble>> {
-        let Some(command) = command else { return MaybeFuture::Ready(Err(Trouble::Nameless)) };
+    ) -> MaybeFuture<Result<T, StoreError>> {
+        let Some(command) = command else { return MaybeFuture::Ready(Err(StoreError::Nameless)) };
         let owner = Arc::clone(&self.owner);
         MaybeFuture::future(async move {
             match owner.writer.submit(command).await {
-                Reply::Indeterminate => Err(Trouble::Indeterminate),
-                Reply::Rejected(why) => Err(Trouble::Rejected(why)),
-                reply => read(reply).ok_or(Trouble::Unavailable),
+                Reply::Indeterminate => Err(StoreError::Indeterminate),
+                Reply::Rejected(why) => Err(StoreError::Rejected(why)),
+                reply => read(reply).ok_or(StoreError::Unavailable),
             }
         })
     }
 
     /// A place, where the plan limits them and one is asked for.
-    fn slot(&self, order: &Order<'_>) -> Result<Option<Slot>, Refused> {
-        let asked = order.ask.amounts.get(&Kind::Concurrent);
-        let (Some(asked), Some(plan)) = (asked, self.slots.plan(order.account.plan)) else { return Ok(None) };
+    fn slot(&self, request: &AdmitRequest<'_>) -> Result<Option<Slot>, AdmitError> {
+        let asked = request.charge.amounts.get(&Kind::Concurrent);
+        let (Some(asked), Some(plan)) = (asked, self.slots.plan(request.account.plan)) else { return Ok(None) };
         let amounts = Amounts::from((Kind::Concurrent, asked));
-        let mut order = *order;
-        (order.account.plan, order.ask.amounts, order.ask.each) = (&plan, &amounts, &[]);
-        (order.ask.job, order.ask.reserve, order.usage) = (None, false, false);
-        match self.slots.accounts.admit(&order) {
+        let mut request = *request;
+        (request.account.plan, request.charge.amounts, request.charge.each) = (&plan, &amounts, &[]);
+        (request.charge.job, request.charge.reserve, request.wants_usage) = (None, false, false);
+        match self.slots.accounts.admit(&request) {
             MaybeFuture::Ready(Ok(admission)) => Ok(Some(Slot {
                 slots: Arc::clone(&self.slots),
                 receipt: Some(admission.receipt),
-                now: order.account.now,
+                now: request.account.now,
             })),
             MaybeFuture::Ready(Err(refused)) => Err(refused),
-            MaybeFuture::Future(_) => Err(Refused::Store(Trouble::Unavailable)), // memory never waits
+            MaybeFuture::Future(_) => Err(AdmitError::Store(StoreError::Unavailable)), // memory never waits
         }
     }
 
     /// Usage of the places, in place of what the ledger, which knows none, has said.
     fn with_slots(slots: &Slots, client: &Client, plan: &Arc<Plan>, now: Now, mut usage: Usage) -> Usage {
         if let Some(plan) = slots.plan(plan)
-            && let MaybeFuture::Ready(Ok(held)) = slots.accounts.usage(&Account { client, plan: &plan, now })
+            && let MaybeFuture::Ready(Ok(held)) = slots.accounts.usage(&AccountContext { client, plan: &plan, now })
             && let (Some(last), Some(held)) = (usage.limits.last_mut(), held.limits.into_iter().next_back())
         {
             *last = held;
@@ -159,27 +160,30 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(receipt) = self.receipt.take() {
-            self.slots.accounts.settle(&receipt, &End::Void(&Amounts::new()), self.now);
+            self.slots.accounts.settle(&receipt, &Settlement::Void(&Amounts::new()), self.now);
         }
     }
 }
 
 impl<D: Database> QuotaBackend for LedgerStore<D> {
-    fn admit(&self, order: &Order<'_>) -> MaybeFuture<Result<Admission, Refused>> {
-        let Some(tenant) = tenant(order.account.client) else {
-            return MaybeFuture::Ready(Err(Refused::Store(Trouble::Nameless)));
+    fn admit(&self, request: &AdmitRequest<'_>) -> MaybeFuture<Result<AdmittedCharge, AdmitError>> {
+        let Some(tenant) = tenant(request.account.client) else {
+            return MaybeFuture::Ready(Err(AdmitError::Store(StoreError::Nameless)));
         };
         self.owner.tend();
-        if let (Some(job), Some(horizon)) = (order.ask.job, self.owner.horizon())
-            && !is_within(&job.text, order.account.now.wall, horizon)
+        if let (Some(job), Some(horizon)) = (request.charge.job, self.owner.horizon())
+            && !is_within(&job.text, request.account.now.wall, horizon)
         {
-            return MaybeFuture::Ready(Err(Refused::Account { no: No::Job(Duplicate::Stale), shared: false }));
+            return MaybeFuture::Ready(Err(AdmitError::Denied {
+                denial: Denial::Job(Duplicate::Stale),
+                shared: false,
+            }));
         }
-        let slot = match self.slot(order) {
+        let slot = match self.slot(request) {
             Ok(slot) => slot,
             Err(refused) => return MaybeFuture::Ready(Err(refused)),
         };
-        let (ask, plan) = (&order.ask, Arc::clone(order.account.plan));
+        let (ask, plan) = (&request.charge, Arc::clone(request.account.plan));
         let mut amounts = ask.amounts.clone();
         amounts.leave_out(&Kind::Concurrent);
         let (job, fingerprint) = match ask.job {
@@ -189,13 +193,13 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         let key = Key { tenant, job };
         let reserve = ask.reserve.then_some(ReservationTerms { ttl: self.ttl(), charge: self.settings.charge_expired });
         let blind = self.blind.clone();
-        let (told, shown) = (order.told, order.usage);
+        let (told, shown) = (request.wants_nearest, request.wants_usage);
         let usage = shown || blind.as_ref().is_some_and(|blind| blind.learns());
         let admit = AdmitCommand { plan: Arc::clone(&plan), amounts, fingerprint, reserve, told, usage };
         let asked = self.command(key.clone(), ask.job.is_none(), CommandKind::Admit(admit));
         let (id, named, lasting) = (asked.id, ask.job.cloned(), ask.reserve && ask.lasting);
-        let (owner, slots, client) = (Arc::clone(&self.owner), Arc::clone(&self.slots), order.account.client.clone());
-        let (ttl, now, open) = (self.settings.ttl, order.account.now, ask.open);
+        let (owner, slots, client) = (Arc::clone(&self.owner), Arc::clone(&self.slots), request.account.client.clone());
+        let (ttl, now, open) = (self.settings.ttl, request.account.now, ask.open);
         MaybeFuture::future(async move {
             let passed = match &blind {
                 Some(blind) => blind.decide(&owner.writer, asked, now.wall).await?,
@@ -217,40 +221,40 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             let mut written = Written::new(key, attempt, since, plan, id, now.moment);
             (written.passed, written.reserved) = (passed, reserve.is_some());
             let usage = usage.map(|usage| Self::with_slots(&slots, &client, &written.plan, now, usage));
-            let news = News { reclaimed: false, near: of(&client, near), untold, usage };
-            let quiet = news.near.limits.is_empty() && news.untold.is_empty() && news.usage.is_none();
+            let details = AdmissionDetails { reclaimed: false, near: of(&client, near), pending: untold, usage };
+            let quiet = details.near.limits.is_empty() && details.pending.is_empty() && details.usage.is_none();
             let receipt = Receipt {
-                place: slot.as_ref().map_or_else(Default::default, |slot| slot.place),
-                turn: 0,
+                address: slot.as_ref().map_or_else(Default::default, |slot| slot.address),
+                epoch: 0,
                 lease: slot.and_then(|slot| slot.lease),
-                hold: None,
+                reservation: None,
                 job: named,
                 open: open || reserve.is_some(),
                 shared: false,
                 store_part: Some(Box::new(written)),
             };
-            Ok(Admission { receipt, nearest, news: (!quiet).then(|| Box::new(news)) })
+            Ok(AdmittedCharge { receipt, nearest, details: (!quiet).then(|| Box::new(details)) })
         })
     }
 
-    fn settle(&self, receipt: &Receipt, end: &End<'_>, now: Now) -> Near {
+    fn settle(&self, receipt: &Receipt, end: &Settlement<'_>, now: Now) -> NearLimits {
         if receipt.lease.is_some() {
             let slot = Receipt { job: None, store_part: None, ..*receipt };
-            self.slots.accounts.settle(&slot, &End::Detached, now);
+            self.slots.accounts.settle(&slot, &Settlement::Detached, now);
         }
-        let Some(written) = written(receipt) else { return Near::default() };
+        let Some(written) = written(receipt) else { return NearLimits::default() };
         self.owner.let_go(written.command);
         let (end, used) = match end {
             // Work that was begun and left stays charged: nothing goes back but its place.
-            End::Void(nothing) if nothing.is_empty() && !written.reserved && receipt.job.is_none() => {
+            Settlement::Void(nothing) if nothing.is_empty() && !written.reserved && receipt.job.is_none() => {
                 (writer::SettleKind::Add, Amounts::new())
             }
-            End::Void(_) => (writer::SettleKind::Void, Amounts::new()),
-            End::Served { used, actual } if written.reserved => {
+            Settlement::Void(_) => (writer::SettleKind::Void, Amounts::new()),
+            Settlement::Served { used, actual } if written.reserved => {
                 (writer::SettleKind::Commit((*actual).clone()), (*used).clone())
             }
-            End::Served { used, .. } => (writer::SettleKind::Add, (*used).clone()),
-            End::Detached => return Near::default(),
+            Settlement::Served { used, .. } => (writer::SettleKind::Add, (*used).clone()),
+            Settlement::Detached => return NearLimits::default(),
         };
         if receipt.job.is_some() {
             // What goes back is running until its id is free: duplicates must not be told in between that it is done.
@@ -265,10 +269,10 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         }
         let (used, part) = written.take(used);
         if end == writer::SettleKind::Add && used.is_empty() {
-            return Near::default();
+            return NearLimits::default();
         }
         self.tell(written, written.settle(end, used, part));
-        Near::default() // who has come near its limits is told when it is written
+        NearLimits::default() // who has come near its limits is told when it is written
     }
 
     fn watch(&self, receipt: &Receipt, now: Now) {
@@ -277,10 +281,10 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         }
     }
 
-    fn go_on(&self, receipt: &Receipt, used: &Amounts, now: Now) -> Near {
+    fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits {
         if receipt.lease.is_some() {
             let slot = Receipt { job: None, store_part: None, ..*receipt };
-            self.slots.accounts.go_on(&slot, &Amounts::new(), now);
+            self.slots.accounts.progress(&slot, &Amounts::new(), now);
         }
         if let Some(written) = written(receipt)
             && let Some((used, part)) = written.add(used, now.moment)
@@ -288,35 +292,35 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             let kind = written.settle(writer::SettleKind::Add, used, part);
             self.tell(written, kind);
         }
-        Near::default()
+        NearLimits::default()
     }
 
-    fn reserved(&self, receipt: &Receipt) -> Reserved {
+    fn reservation_key(&self, receipt: &Receipt) -> ReservationKey {
         let text = written(receipt).map(|written| written.reserved_as().to_string());
-        Reserved::Named(text.unwrap_or_default().into())
+        ReservationKey::Named(text.unwrap_or_default().into())
     }
 
     fn close(
         &self,
-        reserved: &Reserved,
+        reserved: &ReservationKey,
         actual: Option<&Amounts>,
-        plan_of: PlanOf,
+        plan_of: PlanLookup,
         _: Now,
-    ) -> MaybeFuture<Result<(Ending, Near), Trouble>> {
+    ) -> MaybeFuture<Result<(CloseResult, NearLimits), StoreError>> {
         let known = match reserved {
-            Reserved::Named(text) => ReservedAs::parse(text),
-            Reserved::Here { .. } => None,
+            ReservationKey::Named(text) => ReservedAs::parse(text),
+            ReservationKey::Memory { .. } => None,
         };
         let Some(ReservedAs { key, command, since, passed }) = known else {
-            return MaybeFuture::Ready(Ok((Ending::Unknown, Near::default())));
+            return MaybeFuture::Ready(Ok((CloseResult::Unknown, NearLimits::default())));
         };
         // Ids come from callers. No account has such a name, and to look for it would make one.
         if !is_short(&key.tenant) {
-            return MaybeFuture::Ready(Ok((Ending::Unknown, Near::default())));
+            return MaybeFuture::Ready(Ok((CloseResult::Unknown, NearLimits::default())));
         }
         // While it waits to be brought to the ledger, the ledger knows nothing of it.
         if passed && self.blind.as_ref().is_some_and(|blind| !blind.spool().is_empty()) {
-            return MaybeFuture::Ready(Err(Trouble::Unavailable));
+            return MaybeFuture::Ready(Err(StoreError::Unavailable));
         }
         let client = Client::named(Arc::clone(&key.tenant));
         let end = actual.map_or(writer::SettleKind::Void, |actual| writer::SettleKind::Commit(actual.clone()));
@@ -328,11 +332,11 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         })
     }
 
-    fn record(&self, account: &Account<'_>, amounts: &Amounts) -> MaybeFuture<Result<Near, Trouble>> {
+    fn record(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>> {
         let mut amounts = amounts.clone();
         amounts.leave_out(&Kind::Concurrent);
         if amounts.iter().all(|(_, amount)| amount == 0) {
-            return MaybeFuture::Ready(Ok(Near::default()));
+            return MaybeFuture::Ready(Ok(NearLimits::default()));
         }
         let client = account.client.clone();
         let kind = CommandKind::Record { plan: Arc::clone(account.plan), amounts };
@@ -342,25 +346,26 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         })
     }
 
-    fn usage(&self, account: &Account<'_>) -> MaybeFuture<Result<Usage, Trouble>> {
-        let Some(tenant) = tenant(account.client) else { return MaybeFuture::Ready(Err(Trouble::Nameless)) };
+    fn usage(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>> {
+        let Some(tenant) = tenant(account.client) else { return MaybeFuture::Ready(Err(StoreError::Nameless)) };
         let (owner, slots, now) = (Arc::clone(&self.owner), Arc::clone(&self.slots), account.now);
         let (client, plan) = (account.client.clone(), Arc::clone(account.plan));
         MaybeFuture::future(async move {
             let (wall, stored) = owner.read(owner.writer.database.account(&tenant)).await?;
-            let usage = writer::sheet(stored, &plan, wall).usage(wall);
+            let usage = writer::account_view(stored, &plan, wall).usage(wall);
             Ok(Self::with_slots(&slots, &client, &plan, now, usage))
         })
     }
 
-    fn check(&self, account: &Account<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), Refused>> {
+    fn check(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), AdmitError>> {
         let Some(tenant) = tenant(account.client) else {
-            return MaybeFuture::Ready(Err(Refused::Store(Trouble::Nameless)));
+            return MaybeFuture::Ready(Err(AdmitError::Store(StoreError::Nameless)));
         };
         let mut places = Vec::new();
         if let (Some(asked), Some(plan)) = (amounts.get(&Kind::Concurrent), self.slots.plan(account.plan)) {
-            let (asked, account) = (Amounts::from((Kind::Concurrent, asked)), Account { plan: &plan, ..*account });
-            if let MaybeFuture::Ready(Err(Refused::Account { no: No::Limits(violations), .. })) =
+            let (asked, account) =
+                (Amounts::from((Kind::Concurrent, asked)), AccountContext { plan: &plan, ..*account });
+            if let MaybeFuture::Ready(Err(AdmitError::Denied { denial: Denial::Limits(violations), .. })) =
                 self.slots.accounts.check(&account, &asked)
             {
                 places = violations;
@@ -371,15 +376,15 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         amounts.leave_out(&Kind::Concurrent);
         MaybeFuture::future(async move {
             let mut violations = match owner.read(owner.writer.database.account(&tenant)).await {
-                Ok((wall, stored)) => writer::sheet(stored, &plan, wall).check(&amounts, wall),
-                Err(Trouble::Unavailable) if blind => Vec::new(), // whoever comes to be admitted passes too
+                Ok((wall, stored)) => writer::account_view(stored, &plan, wall).check(&amounts, wall),
+                Err(StoreError::Unavailable) if blind => Vec::new(), // whoever comes to be admitted passes too
                 Err(trouble) => return Err(trouble.into()),
             };
             violations.extend(places);
             if violations.is_empty() {
                 return Ok(());
             }
-            Err(Refused::Account { no: No::Limits(violations), shared: false })
+            Err(AdmitError::Denied { denial: Denial::Limits(violations), shared: false })
         })
     }
 
@@ -387,9 +392,9 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         &self,
         from: Option<&Bookmark>,
         most: usize,
-        plan_of: PlanOf,
+        plan_of: PlanLookup,
         now: Now,
-    ) -> MaybeFuture<Result<Page, Trouble>> {
+    ) -> MaybeFuture<Result<Page, StoreError>> {
         let after = match from {
             Some(Bookmark::After(name)) => Some(name.clone()),
             _ => None,
@@ -404,7 +409,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
                 let (wall, stored) = owner.read(database.account(&tenant)).await?;
                 let client = Client::named(tenant);
                 let plan = plan_of(&client);
-                let usage = writer::sheet(stored, &plan, wall).usage(wall);
+                let usage = writer::account_view(stored, &plan, wall).usage(wall);
                 let usage = Self::with_slots(&slots, &client, &plan, now, usage);
                 page.push((client, usage));
             }
@@ -414,9 +419,9 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
 
     fn reset(
         &self,
-        account: &Account<'_>,
+        account: &AccountContext<'_>,
         limit: Option<&str>,
-    ) -> MaybeFuture<Result<Result<(), ConfigError>, Trouble>> {
+    ) -> MaybeFuture<Result<Result<(), ConfigError>, StoreError>> {
         let kind = CommandKind::Reset { plan: Arc::clone(account.plan), limit: limit.map(Into::into) };
         self.ask(self.unnamed(account, kind), |reply| match reply {
             Reply::Done => Some(Ok(())),
@@ -425,7 +430,11 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         })
     }
 
-    fn grant(&self, account: &Account<'_>, grant: Grant) -> MaybeFuture<Result<Result<GrantId, ConfigError>, Trouble>> {
+    fn grant(
+        &self,
+        account: &AccountContext<'_>,
+        grant: Grant,
+    ) -> MaybeFuture<Result<Result<GrantId, ConfigError>, StoreError>> {
         let state = GrantState {
             id: fastrand::u64(1..=i64::MAX as u64),
             limit: grant.limit().into(),
@@ -448,15 +457,15 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         })
     }
 
-    fn revoke(&self, account: &Account<'_>, id: GrantId) -> MaybeFuture<Result<bool, Trouble>> {
+    fn revoke(&self, account: &AccountContext<'_>, id: GrantId) -> MaybeFuture<Result<bool, StoreError>> {
         self.ask(self.unnamed(account, CommandKind::Revoke { grant: id.0 }), |reply| match reply {
             Reply::Revoked(was) => Some(was),
             _ => None,
         })
     }
 
-    fn grants(&self, account: &Account<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, Trouble>> {
-        let Some(tenant) = tenant(account.client) else { return MaybeFuture::Ready(Err(Trouble::Nameless)) };
+    fn grants(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>> {
+        let Some(tenant) = tenant(account.client) else { return MaybeFuture::Ready(Err(StoreError::Nameless)) };
         let owner = Arc::clone(&self.owner);
         MaybeFuture::future(async move {
             let (wall, stored) = owner.read(owner.writer.database.account(&tenant)).await?;
@@ -475,18 +484,18 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         digester()
     }
 
-    fn listen(&self, hear: Hear) {
+    fn listen(&self, listener: StoreListener) {
         let origin = self.origin;
         if let Some(blind) = &self.blind {
-            let hear = Arc::clone(&hear);
-            blind.spool().listen(move |heard| hear(&told(heard)));
+            let listener = Arc::clone(&listener);
+            blind.spool().listen(move |heard| listener(&told(heard)));
         }
         self.owner.writer.listen(move |notice| {
             if notice.origin == origin {
                 let client = Client::named(Arc::clone(&notice.key.tenant));
-                hear(&match &notice.what {
-                    NoticeKind::Near(near) => Told::Near(of(&client, near.clone())),
-                    NoticeKind::Rejected(why) => Told::Rejected { client, why: Arc::clone(why) },
+                listener(&match &notice.what {
+                    NoticeKind::Near(near) => StoreEvent::Near(of(&client, near.clone())),
+                    NoticeKind::Rejected(why) => StoreEvent::Rejected { client, why: Arc::clone(why) },
                 });
             }
         });
@@ -534,31 +543,31 @@ fn new_job() -> Arc<str> {
     (&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer())).into()
 }
 
-fn of(client: &Client, limits: Vec<Warning>) -> Near {
-    Near { client: if limits.is_empty() { None } else { Some(client.clone()) }, limits }
+fn of(client: &Client, limits: Vec<Warning>) -> NearLimits {
+    NearLimits { client: if limits.is_empty() { None } else { Some(client.clone()) }, limits }
 }
 
-pub(super) fn refused(reply: Reply) -> Refused {
-    let no = match reply {
-        Reply::Replay { running: true, .. } => No::Job(Duplicate::Running),
-        Reply::Replay { .. } => No::Job(Duplicate::Done),
-        Reply::Conflict => No::Job(Duplicate::Conflict),
-        Reply::Stale => No::Job(Duplicate::Stale),
-        Reply::Refused(violations) => No::Limits(violations),
-        Reply::Indeterminate => return Refused::Store(Trouble::Indeterminate),
-        Reply::Rejected(why) => return Refused::Store(Trouble::Rejected(why)),
-        _ => return Refused::Store(Trouble::Unavailable),
+pub(super) fn refused(reply: Reply) -> AdmitError {
+    let denial = match reply {
+        Reply::Replay { running: true, .. } => Denial::Job(Duplicate::Running),
+        Reply::Replay { .. } => Denial::Job(Duplicate::Done),
+        Reply::Conflict => Denial::Job(Duplicate::Conflict),
+        Reply::Stale => Denial::Job(Duplicate::Stale),
+        Reply::Refused(violations) => Denial::Limits(violations),
+        Reply::Indeterminate => return AdmitError::Store(StoreError::Indeterminate),
+        Reply::Rejected(why) => return AdmitError::Store(StoreError::Rejected(why)),
+        _ => return AdmitError::Store(StoreError::Unavailable),
     };
-    Refused::Account { no, shared: false }
+    AdmitError::Denied { denial, shared: false }
 }
 
-fn ending(standing: JobStatus) -> Ending {
+fn ending(standing: JobStatus) -> CloseResult {
     match standing {
-        JobStatus::Open => Ending::Now,
-        JobStatus::Expired => Ending::TooLate,
-        JobStatus::Committed | JobStatus::Late => Ending::Before(Stage::Committed),
-        JobStatus::Voided => Ending::Before(Stage::RolledBack),
-        JobStatus::Charged | JobStatus::Unknown => Ending::Unknown,
+        JobStatus::Open => CloseResult::Closed,
+        JobStatus::Expired => CloseResult::Expired,
+        JobStatus::Committed | JobStatus::Late => CloseResult::AlreadyClosed(Stage::Committed),
+        JobStatus::Voided => CloseResult::AlreadyClosed(Stage::RolledBack),
+        JobStatus::Charged | JobStatus::Unknown => CloseResult::Unknown,
     }
 }
 

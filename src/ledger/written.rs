@@ -8,7 +8,7 @@ use std::{
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-use super::writer::{CommandKind, Key, SettleCommand, SettleKind, Since};
+use super::writer::{AdmittedAt, CommandKind, Key, SettleCommand, SettleKind};
 use crate::{
     quota::{Amounts, Plan},
     time::Moment,
@@ -19,7 +19,7 @@ use crate::{
 pub(crate) struct Written {
     pub(super) key: Key,
     pub(super) attempt: u32,
-    pub(super) since: Since,
+    pub(super) since: AdmittedAt,
     pub(super) plan: Arc<Plan>,
     /// The order that wrote it, or let it pass.
     pub(super) command: u128,
@@ -42,7 +42,7 @@ struct More {
 const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 impl Written {
-    pub(super) fn new(key: Key, attempt: u32, since: Since, plan: Arc<Plan>, command: u128, now: Moment) -> Self {
+    pub(super) fn new(key: Key, attempt: u32, since: AdmittedAt, plan: Arc<Plan>, command: u128, now: Moment) -> Self {
         let more = Mutex::new(More { used: Amounts::new(), part: 0, told: now });
         Self { key, attempt, since, plan, command, passed: false, reserved: false, more }
     }
@@ -85,7 +85,7 @@ pub(super) struct ReservedAs {
     pub(super) key: Key,
     /// The order that made it: others know a tenant and the id of a job, but not this number.
     pub(super) command: u128,
-    pub(super) since: Since,
+    pub(super) since: AdmittedAt,
     /// It passed without the ledger.
     pub(super) passed: bool,
 }
@@ -97,10 +97,10 @@ const PASSED: &str = "p";
 impl ReservedAs {
     pub(super) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('.');
-        let (prefix, command, at, turn) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let (prefix, command, at, epoch) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let mut name = || String::from_utf8(URL_SAFE_NO_PAD.decode(parts.next()?).ok()?).ok();
         let key = Key { tenant: name()?.into(), job: name()?.into() };
-        let since = Since { at: at.parse().ok()?, turn: turn.parse().ok()? };
+        let since = AdmittedAt { at: at.parse().ok()?, epoch: epoch.parse().ok()? };
         let (command, passed) = (u128::from_str_radix(command, 16).ok()?, prefix == PASSED);
         (parts.next().is_none() && (passed || prefix == PREFIX)).then_some(Self { key, command, since, passed })
     }
@@ -111,7 +111,7 @@ impl fmt::Display for ReservedAs {
         let Self { key, command, since, passed } = self;
         let (tenant, job) = (URL_SAFE_NO_PAD.encode(&*key.tenant), URL_SAFE_NO_PAD.encode(&*key.job));
         let prefix = if *passed { PASSED } else { PREFIX };
-        write!(f, "{prefix}.{command:x}.{}.{}.{tenant}.{job}", since.at, since.turn)
+        write!(f, "{prefix}.{command:x}.{}.{}.{tenant}.{job}", since.at, since.epoch)
     }
 }
 
@@ -123,9 +123,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read_again(tenant in ".{0,80}", job in ".{0,80}", command: u128, at: u64, turn: u32, passed: bool) {
+        fn what_was_written_is_read_again(tenant in ".{0,80}", job in ".{0,80}", command: u128, at: u64, epoch: u32, passed: bool) {
             let key = Key { tenant: tenant.into(), job: job.into() };
-            let reserved = ReservedAs { key, command, since: Since { at, turn }, passed };
+            let reserved = ReservedAs { key, command, since: AdmittedAt { at, epoch }, passed };
             prop_assert_eq!(ReservedAs::parse(&reserved.to_string()), Some(reserved));
         }
 

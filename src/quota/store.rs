@@ -4,7 +4,7 @@ use std::{any::Any, fmt, num::NonZeroU64, sync::Arc};
 
 use super::{
     ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
-    account::{AccountSettings, Ask, Job, Nearest, No, Now, Stage, Warning},
+    account::{AccountSettings, ChargeRequest, Denial, Job, Nearest, Now, Stage, Warning},
     layer::OnFailure,
 };
 use crate::{
@@ -62,66 +62,70 @@ pub(crate) trait BackendFactory: Send + Sync {
 
 /// Keeps accounts, and decides on them one at a time.
 ///
-/// What must be waited for is a [`MaybeFuture`], and may come to [`Trouble`]; the end of a charge never is and never does: a
+/// What must be waited for is a [`MaybeFuture`], and may come to [`StoreError`]; the end of a charge never is and never does: a
 /// store that needs time for it has a task of its own.
 pub(crate) trait QuotaBackend: Send + Sync + 'static {
     /// Takes everything that is asked for, or nothing.
-    fn admit(&self, order: &Order<'_>) -> MaybeFuture<Result<Admission, Refused>>;
+    fn admit(&self, order: &AdmitRequest<'_>) -> MaybeFuture<Result<AdmittedCharge, AdmitError>>;
 
     /// The end of what was admitted.
-    fn settle(&self, receipt: &Receipt, end: &End<'_>, now: Now) -> Near;
+    fn settle(&self, receipt: &Receipt, end: &Settlement<'_>, now: Now) -> NearLimits;
 
     /// The response to what was admitted has begun: if nothing more is heard of it, its reader is stuck.
     fn watch(&self, receipt: &Receipt, now: Now);
 
     /// What was admitted goes on, and has used so much since it was last heard of.
-    fn go_on(&self, receipt: &Receipt, used: &Amounts, now: Now) -> Near;
+    fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits;
 
     /// By what a reservation is ended when its receipt is gone.
-    fn reserved(&self, receipt: &Receipt) -> Reserved;
+    fn reservation_key(&self, receipt: &Receipt) -> ReservationKey;
 
     /// Ends a reservation by its id: with what was used, or with nothing.
     fn close(
         &self,
-        reserved: &Reserved,
+        reserved: &ReservationKey,
         actual: Option<&Amounts>,
-        plan_of: PlanOf,
+        plan_of: PlanLookup,
         now: Now,
-    ) -> MaybeFuture<Result<(Ending, Near), Trouble>>;
+    ) -> MaybeFuture<Result<(CloseResult, NearLimits), StoreError>>;
 
     /// Notes what was used, whether there was room for it or not.
-    fn record(&self, account: &Account<'_>, amounts: &Amounts) -> MaybeFuture<Result<Near, Trouble>>;
+    fn record(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>>;
 
     /// What is used of each limit.
-    fn usage(&self, account: &Account<'_>) -> MaybeFuture<Result<Usage, Trouble>>;
+    fn usage(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>>;
 
     /// Whether everything that is asked for could be taken.
-    fn check(&self, account: &Account<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), Refused>>;
+    fn check(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), AdmitError>>;
 
     /// The usage of some clients, and where to go on; from the first where `from` is `None`.
     fn page(
         &self,
         from: Option<&Bookmark>,
         most: usize,
-        plan_of: PlanOf,
+        plan_of: PlanLookup,
         now: Now,
-    ) -> MaybeFuture<Result<Page, Trouble>>;
+    ) -> MaybeFuture<Result<Page, StoreError>>;
 
     /// Counts the limits of this name or kind, or all of them, from zero.
     fn reset(
         &self,
-        account: &Account<'_>,
+        account: &AccountContext<'_>,
         limit: Option<&str>,
-    ) -> MaybeFuture<Result<Result<(), ConfigError>, Trouble>>;
+    ) -> MaybeFuture<Result<Result<(), ConfigError>, StoreError>>;
 
     /// Raises a limit.
-    fn grant(&self, account: &Account<'_>, grant: Grant) -> MaybeFuture<Result<Result<GrantId, ConfigError>, Trouble>>;
+    fn grant(
+        &self,
+        account: &AccountContext<'_>,
+        grant: Grant,
+    ) -> MaybeFuture<Result<Result<GrantId, ConfigError>, StoreError>>;
 
     /// Ends a grant before its time.
-    fn revoke(&self, account: &Account<'_>, id: GrantId) -> MaybeFuture<Result<bool, Trouble>>;
+    fn revoke(&self, account: &AccountContext<'_>, id: GrantId) -> MaybeFuture<Result<bool, StoreError>>;
 
     /// The grants that have not ended.
-    fn grants(&self, account: &Account<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, Trouble>>;
+    fn grants(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>>;
 
     /// How many clients have an account, and how many could have one.
     fn population(&self) -> (usize, usize);
@@ -132,13 +136,13 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
     }
 
     /// Tells `hear` of what nobody waited for.
-    fn listen(&self, hear: Hear) {
-        drop(hear); // whoever answers at once has nothing to tell later
+    fn listen(&self, listener: StoreListener) {
+        drop(listener); // whoever answers at once has nothing to tell later
     }
 }
 
 /// Whoever hears of what nobody waited for.
-pub(crate) type Hear = Arc<dyn Fn(&Told) + Send + Sync>;
+pub(crate) type StoreListener = Arc<dyn Fn(&StoreEvent) + Send + Sync>;
 
 /// What a store tells when nobody waits for it.
 #[derive(Clone, Debug)]
@@ -146,9 +150,9 @@ pub(crate) type Hear = Arc<dyn Fn(&Told) + Send + Sync>;
     not(any(test, feature = "sqlite", feature = "postgres")),
     expect(dead_code, reason = "memory has nothing to tell later")
 )]
-pub(crate) enum Told {
+pub(crate) enum StoreEvent {
     /// A client has come near to its limits.
-    Near(Near),
+    Near(NearLimits),
     /// The store rejected a call or a settlement of this client for good, for this reason.
     Rejected {
         client: Client,
@@ -172,7 +176,7 @@ pub(crate) enum Told {
     not(any(test, feature = "sqlite", feature = "postgres")),
     expect(dead_code, reason = "memory always answers")
 )]
-pub(crate) enum Trouble {
+pub(crate) enum StoreError {
     /// It cannot be reached, and nothing has changed.
     Unavailable,
     /// It did not say in time whether it was done.
@@ -187,7 +191,7 @@ pub(crate) enum Trouble {
 pub(crate) type Page = (Vec<(Client, Usage)>, Option<Bookmark>);
 
 /// The plan that a client has: asked for while a page is put together, which may take its time.
-pub(crate) type PlanOf = Arc<dyn Fn(&Client) -> Arc<Plan> + Send + Sync>;
+pub(crate) type PlanLookup = Arc<dyn Fn(&Client) -> Arc<Plan> + Send + Sync>;
 
 /// Where in the list of all clients a page begins; a store knows only its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -201,7 +205,7 @@ pub(crate) enum Bookmark {
 
 /// Whose account, under which plan, and when.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Account<'a> {
+pub(crate) struct AccountContext<'a> {
     pub(crate) client: &'a Client,
     pub(crate) plan: &'a Arc<Plan>,
     pub(crate) now: Now,
@@ -209,65 +213,65 @@ pub(crate) struct Account<'a> {
 
 /// What is asked for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Order<'a> {
-    pub(crate) account: Account<'a>,
-    pub(crate) ask: Ask<'a>,
+pub(crate) struct AdmitRequest<'a> {
+    pub(crate) account: AccountContext<'a>,
+    pub(crate) charge: ChargeRequest<'a>,
     /// Whether a response will tell of the limit that is nearest to its end.
-    pub(crate) told: bool,
+    pub(crate) wants_nearest: bool,
     /// Whether somebody wants to see all of them.
-    pub(crate) usage: bool,
+    pub(crate) wants_usage: bool,
 }
 
 /// What was taken, and from where.
 #[derive(Debug)]
-pub(crate) struct Admission {
+pub(crate) struct AdmittedCharge {
     pub(crate) receipt: Receipt,
     pub(crate) nearest: Option<Nearest>,
     /// Mostly nothing: an admission is moved about with the request, and has to be small.
-    pub(crate) news: Option<Box<News>>,
+    pub(crate) details: Option<Box<AdmissionDetails>>,
 }
 
 /// What there is to tell about few admissions.
 #[derive(Debug, Default)]
-pub(crate) struct News {
+pub(crate) struct AdmissionDetails {
     /// Another lost the slot for it.
     pub(crate) reclaimed: bool,
     /// The limits that the client has just come near to, and those of which the response must tell.
-    pub(crate) near: Near,
-    pub(crate) untold: Vec<Warning>,
+    pub(crate) near: NearLimits,
+    pub(crate) pending: Vec<Warning>,
     /// What is used of each limit, where somebody wants to see it.
     pub(crate) usage: Option<Usage>,
 }
 
 /// Who has just come near which limits: mostly nobody, to none.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Near {
+pub(crate) struct NearLimits {
     pub(crate) client: Option<Client>,
     pub(crate) limits: Vec<Warning>,
 }
 
 /// Why nobody may pass.
 #[derive(Clone, Debug)]
-pub(crate) enum Refused {
+pub(crate) enum AdmitError {
     /// Nothing was taken, perhaps from an account that newcomers share.
-    Account { no: No, shared: bool },
+    Denied { denial: Denial, shared: bool },
     /// The store did not decide.
-    Store(Trouble),
+    Store(StoreError),
 }
 
-impl From<Trouble> for Refused {
-    fn from(trouble: Trouble) -> Self {
-        Self::Store(trouble)
+impl From<StoreError> for AdmitError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
     }
 }
 
 /// By what a store finds again what it admitted.
 #[derive(Default)]
 pub(crate) struct Receipt {
-    pub(crate) place: Place,
-    pub(crate) turn: u32,
+    pub(crate) address: AccountAddress,
+    pub(crate) epoch: u32,
     pub(crate) lease: Option<Lease>,
-    pub(crate) hold: Option<NonZeroU64>,
+    pub(crate) reservation: Option<NonZeroU64>,
     pub(crate) job: Option<Arc<Job>>,
     /// The account is kept until the charge is settled.
     pub(crate) open: bool,
@@ -279,12 +283,12 @@ pub(crate) struct Receipt {
 
 impl fmt::Debug for Receipt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { place, turn, lease, hold, job, open, shared, store_part } = self;
+        let Self { address, epoch, lease, reservation, job, open, shared, store_part } = self;
         f.debug_struct("Receipt")
-            .field("place", place)
-            .field("turn", turn)
+            .field("address", address)
+            .field("epoch", epoch)
             .field("lease", lease)
-            .field("hold", hold)
+            .field("reservation", reservation)
             .field("job", job)
             .field("open", open)
             .field("shared", shared)
@@ -295,16 +299,16 @@ impl fmt::Debug for Receipt {
 
 /// By what a store finds again what was set aside; it knows nothing of what another store set aside.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Reserved {
+pub(crate) enum ReservationKey {
     /// In memory: in which accounts, by their own number, in which of them, and under which number there.
-    Here { accounts: u64, place: Place, hold: NonZeroU64 },
+    Memory { accounts: u64, address: AccountAddress, reservation: NonZeroU64 },
     /// Where reservations have a text as their id, which does not begin with `m-`.
     Named(Box<str>),
 }
 
 /// Where an account is, and which of those that were there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Place {
+pub(crate) struct AccountAddress {
     pub(crate) shard: u32,
     pub(crate) slot: u32,
     pub(crate) generation: u32,
@@ -312,20 +316,20 @@ pub(crate) struct Place {
 
 /// How the end of a reservation by its id turned out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum CloseResult {
     /// It was open, and has now ended.
-    Now,
+    Closed,
     /// Its time had run out.
-    TooLate,
+    Expired,
     /// It had ended before, in this way.
-    Before(Stage),
+    AlreadyClosed(Stage),
     /// Nobody remembers it.
     Unknown,
 }
 
 /// How a charge ends.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum End<'a> {
+pub(crate) enum Settlement<'a> {
     /// It came to nothing: these amounts, which were charged, and all that was set aside go back.
     Void(&'a Amounts),
     /// It was served: so much was used besides what was charged, and so much of what was set aside; of what is not named,

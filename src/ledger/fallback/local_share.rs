@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use crate::{
-    quota::{Amounts, Limit, Plan, Usage, account::Count},
+    quota::{Amounts, Limit, Plan, Usage, account::StoredCounter},
     refusal::Violation,
 };
 
@@ -16,7 +16,7 @@ pub(crate) struct Local {
 /// One limit in one of its periods; times are nanoseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Part {
-    count: Count,
+    count: StoredCounter,
     /// Used and reserved, as far as the ledger has said; what has passed here since is not in it.
     known: u64,
     passed: u64,
@@ -81,12 +81,12 @@ impl Local {
 
     fn part(&mut self, limit: &Limit, wall: u64) -> &mut Part {
         let at = self.parts.iter().position(|part| part.count.is_of(limit)).unwrap_or_else(|| {
-            self.parts.push(Part { count: Count::beginning(limit, wall), known: 0, passed: 0 });
+            self.parts.push(Part { count: StoredCounter::beginning(limit, wall), known: 0, passed: 0 });
             self.parts.len() - 1
         });
         let part = &mut self.parts[at];
         if part.count.ends <= wall {
-            *part = Part { count: Count::beginning(limit, wall), known: 0, passed: 0 };
+            *part = Part { count: StoredCounter::beginning(limit, wall), known: 0, passed: 0 };
         }
         part
     }

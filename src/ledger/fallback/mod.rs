@@ -16,15 +16,15 @@ pub use spool::Spool;
 pub use spool_error::SpoolError;
 
 use super::writer::{
-    AdmitCommand, AdmitReply, Command, CommandKind, Key, Local, Reply, Sent, SettleCommand, SettleKind, Since,
+    AdmitCommand, AdmitReply, AdmittedAt, Command, CommandKind, Key, Local, Reply, Sent, SettleCommand, SettleKind,
     SpooledCharge, after,
 };
 use super::{Database, WriterTask, new_id, store::refused};
 use crate::error::ConfigError;
 use crate::quota::{
     Amounts, OnFailure, Plan, Usage,
-    account::{Duplicate, No},
-    store::{Refused, Told, Trouble},
+    account::{Denial, Duplicate},
+    store::{AdmitError, StoreError, StoreEvent},
 };
 use spool::{Heard, Shared};
 
@@ -101,8 +101,8 @@ impl Fallback {
         writer: &Arc<WriterTask<D>>,
         command: Command,
         wall: u64,
-    ) -> Result<Passed, Refused> {
-        let CommandKind::Admit(admit) = &command.kind else { return Err(Trouble::Unavailable.into()) };
+    ) -> Result<Passed, AdmitError> {
+        let CommandKind::Admit(admit) = &command.kind else { return Err(StoreError::Unavailable.into()) };
         let (spool, admit) = (self.spool(), admit.clone());
         work(spool, writer);
         let claim = Claimed::of(spool, &command, &admit)?;
@@ -152,12 +152,12 @@ struct Claimed<'a> {
 }
 
 impl<'a> Claimed<'a> {
-    fn of(spool: &'a Shared, command: &Command, admit: &AdmitCommand) -> Result<Self, Refused> {
+    fn of(spool: &'a Shared, command: &Command, admit: &AdmitCommand) -> Result<Self, AdmitError> {
         if command.own {
             return Ok(Self { spool, of: None });
         }
         let claimed = spool.claim(&command.key, command.id, admit.fingerprint);
-        claimed.map_err(|duplicate| Refused::Account { no: No::Job(duplicate), shared: false })?;
+        claimed.map_err(|duplicate| AdmitError::Denied { denial: Denial::Job(duplicate), shared: false })?;
         Ok(Self { spool, of: Some((command.key.clone(), command.id)) })
     }
 
@@ -188,11 +188,11 @@ struct Passing<'a, D: Database> {
 }
 
 impl<D: Database> Passing<'_, D> {
-    async fn pass(&mut self, share: Option<&Shares>) -> Result<Passed, Refused> {
+    async fn pass(&mut self, share: Option<&Shares>) -> Result<Passed, AdmitError> {
         if !self.command.own {
             let running = self.writer.is_running(&self.command.key).then_some(Duplicate::Running);
             if let Some(duplicate) = running.or_else(|| self.spool.knows(&self.command.key, self.admit.fingerprint)) {
-                return Err(Refused::Account { no: No::Job(duplicate), shared: false });
+                return Err(AdmitError::Denied { denial: Denial::Job(duplicate), shared: false });
             }
         }
         if let Some(share) = share {
@@ -209,7 +209,7 @@ impl<D: Database> Passing<'_, D> {
             return Ok(Passed::Fallback(at));
         }
         self.kept = false;
-        let trouble = if self.sent == Sent::Perhaps { Trouble::Indeterminate } else { Trouble::Unavailable };
+        let trouble = if self.sent == Sent::Perhaps { StoreError::Indeterminate } else { StoreError::Unavailable };
         Err(trouble.into())
     }
 }
@@ -223,7 +223,7 @@ impl<D: Database> Drop for Passing<'_, D> {
         let settle = SettleCommand {
             plan: Arc::clone(&self.admit.plan),
             attempt: 0,
-            since: Since { at: self.wall / 1_000 * 1_000, turn: u32::MAX },
+            since: AdmittedAt { at: self.wall / 1_000 * 1_000, epoch: u32::MAX },
             end: SettleKind::Void,
             used: Amounts::new(),
             part: 0,
@@ -249,11 +249,11 @@ impl Shares {
         self.with(tenant, wall, |local| local.hear(plan, usage, before, wall));
     }
 
-    fn pass(&self, tenant: &Arc<str>, admit: &AdmitCommand, wall: u64) -> Result<(), Refused> {
+    fn pass(&self, tenant: &Arc<str>, admit: &AdmitCommand, wall: u64) -> Result<(), AdmitError> {
         let passed = self.with(tenant, wall, |local| local.pass(&admit.plan, &admit.amounts, self.share, wall));
         passed
-            .ok_or(Trouble::Unavailable)?
-            .map_err(|violations| Refused::Account { no: No::Limits(violations), shared: false })
+            .ok_or(StoreError::Unavailable)?
+            .map_err(|violations| AdmitError::Denied { denial: Denial::Limits(violations), shared: false })
     }
 
     /// Something of a client; `None` where there is no room for another.
@@ -369,11 +369,11 @@ fn probe() -> Command {
 }
 
 /// What a layer tells of its spool.
-pub(super) fn told(heard: &Heard) -> Told {
+pub(super) fn told(heard: &Heard) -> StoreEvent {
     match heard {
-        Heard::Lost(why) => Told::Lost(Arc::clone(why)),
-        Heard::Back => Told::Back,
-        Heard::Full => Told::Full,
-        Heard::Merged { records, duplicates } => Told::Merged { records: *records, duplicates: *duplicates },
+        Heard::Lost(why) => StoreEvent::Lost(Arc::clone(why)),
+        Heard::Back => StoreEvent::Back,
+        Heard::Full => StoreEvent::Full,
+        Heard::Merged { records, duplicates } => StoreEvent::Merged { records: *records, duplicates: *duplicates },
     }
 }

@@ -92,7 +92,7 @@ struct State {
     /// The file cannot be written any more until it is empty.
     broken: bool,
     closed: bool,
-    /// Since the last time that somebody was told.
+    /// AdmittedAt the last time that somebody was told.
     merged: u64,
     duplicates: u64,
 }

@@ -10,12 +10,12 @@ use std::{hash::Hasher, sync::Arc, time::Duration};
 use siphasher::sip::SipHasher24;
 
 use crate::ledger::writer::{
-    Command, CommandKind, Key, ReservationTerms, SettleCommand, SettleKind, Since, SpooledCharge,
+    AdmittedAt, Command, CommandKind, Key, ReservationTerms, SettleCommand, SettleKind, SpooledCharge,
 };
 use crate::{
     kind::Kind,
     policy_name::PolicyName,
-    quota::{Amounts, Plan, Quota, account::Count},
+    quota::{Amounts, Plan, Quota, account::StoredCounter},
     time::Period,
 };
 
@@ -191,7 +191,7 @@ impl Body {
         self.0.push(plan.warns_at());
         self.number(plan.counted().len() as u64);
         for limit in plan.counted() {
-            let period = Count::beginning(limit, at);
+            let period = StoredCounter::beginning(limit, at);
             self.text(limit.name.as_str());
             self.text(limit.kind().as_str());
             self.number(limit.limit);
@@ -222,7 +222,7 @@ impl Reader<'_> {
             }
             END => {
                 let of = self.digest()?;
-                let since = Since { at: self.number()?, turn: u32::MAX };
+                let since = AdmittedAt { at: self.number()?, epoch: u32::MAX };
                 let plan = self.plan()?;
                 let end = match self.byte()? {
                     0 => SettleKind::Add,
@@ -329,7 +329,7 @@ mod tests {
                 0..START
             )
                 .prop_map(|(plan, used, end, (of, part), at)| {
-                    let since = Since { at, turn: u32::MAX };
+                    let since = AdmittedAt { at, epoch: u32::MAX };
                     CommandKind::SettleOf { of, settle: SettleCommand { plan, attempt: 0, since, end, used, part } }
                 }),
         ];

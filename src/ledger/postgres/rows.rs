@@ -14,7 +14,7 @@ use crate::{
         columns::{nanos, natural, read, text, time, until},
         writer::{Detail, EntryKind, Key, Loaded, ReservationRow, Row},
     },
-    quota::account::{Count, GrantState},
+    quota::account::{GrantState, StoredCounter},
 };
 
 /// The clock, counts, grants and rows, told apart by the first column: one statement sees one moment. Each account and job is
@@ -83,7 +83,7 @@ fn take(row: &PgRow, loaded: &mut Loaded, found: &mut Vec<(i64, Row)>) -> Result
             loaded.now = nanos(starts)?;
             loaded.sealed = value::<Option<Time>>(row, 5)?.map_or(0, |at| time(at.0));
         }
-        1 => loaded.accounts.entry(tenant()?).or_default().counts.push(Count {
+        1 => loaded.accounts.entry(tenant()?).or_default().counts.push(StoredCounter {
             limit: read(limit).into(),
             kind: kind()?,
             starts: time(starts),
@@ -92,7 +92,7 @@ fn take(row: &PgRow, loaded: &mut Loaded, found: &mut Vec<(i64, Row)>) -> Result
             used: number(7)?,
             reserved: number(8)?,
             warned: value(row, 13)?,
-            untold: value(row, 14)?,
+            warning_pending: value(row, 14)?,
         }),
         2 => loaded.accounts.entry(tenant()?).or_default().grants.push(GrantState {
             id: number(7)?,

@@ -16,7 +16,7 @@ use crate::{
         progress::Progress,
         writer::{Key, Loaded, Reads, ReservationRow, Row, Writes},
     },
-    quota::account::Count,
+    quota::account::StoredCounter,
 };
 
 /// A connection of its own: dropping it closes it, and what has not been committed comes to nothing.
@@ -218,7 +218,7 @@ fn insert_rows(rows: &[Row], now: u64) -> Result<Prepared, DbError> {
 }
 
 fn put_counts(writes: &Writes) -> Result<Prepared, DbError> {
-    let counts: Vec<&Count> = writes.counts.iter().map(|(_, count)| count).collect();
+    let counts: Vec<&StoredCounter> = writes.counts.iter().map(|(_, count)| count).collect();
     Ok(sqlx::query(PUT_COUNTS)
         .bind(all(&writes.counts, |(tenant, _)| text(tenant)))
         .bind(all(&counts, |count| text(&count.limit)))
@@ -229,7 +229,7 @@ fn put_counts(writes: &Writes) -> Result<Prepared, DbError> {
         .bind(try_all(&counts, |count| number(count.used))?)
         .bind(try_all(&counts, |count| number(count.reserved))?)
         .bind(all(&counts, |count| count.warned))
-        .bind(all(&counts, |count| count.untold)))
+        .bind(all(&counts, |count| count.warning_pending)))
 }
 
 fn put_grants(writes: &Writes) -> Result<Prepared, DbError> {

@@ -14,7 +14,7 @@ use crate::{
         columns::{natural, read, time},
         writer::{Detail, EntryKind, Key, ReservationRow, Row},
     },
-    quota::account::{Count, GrantState},
+    quota::account::{GrantState, StoredCounter},
 };
 
 /// The values of a row, one after another.
@@ -51,10 +51,10 @@ impl<'r> Values<'r> {
     }
 }
 
-pub(super) fn count(row: &SqliteRow) -> Result<(Arc<str>, Count), DbError> {
+pub(super) fn count(row: &SqliteRow) -> Result<(Arc<str>, StoredCounter), DbError> {
     let mut values = Values { row, at: 0 };
     let tenant = values.text()?;
-    let count = Count {
+    let count = StoredCounter {
         limit: values.text()?,
         kind: values.text()?,
         starts: values.nanos()?,
@@ -63,7 +63,7 @@ pub(super) fn count(row: &SqliteRow) -> Result<(Arc<str>, Count), DbError> {
         used: values.natural()?,
         reserved: values.natural()?,
         warned: values.next()?,
-        untold: values.next()?,
+        warning_pending: values.next()?,
     };
     Ok((tenant, count))
 }

@@ -80,7 +80,7 @@ impl SqliteSession {
             let query = query.bind(name(tenant)).bind(name(&count.limit)).bind(name(&count.kind));
             let query = query.bind(instant(count.starts)?).bind(i64::from(count.epoch)).bind(instant(count.ends)?);
             let query = query.bind(number(count.used)?).bind(number(count.reserved)?);
-            Ok(query.bind(count.warned).bind(count.untold))
+            Ok(query.bind(count.warned).bind(count.warning_pending))
         })
         .await?;
         in_chunks(connection, &statements::PUT_GRANTS, false, &writes.grants, &[], |query, (tenant, grant)| {

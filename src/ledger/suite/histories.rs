@@ -16,7 +16,7 @@ type Counted = (Arc<str>, Arc<str>, Arc<str>, u64, u32);
 #[derive(Default)]
 struct Model {
     rows: Vec<Row>,
-    counts: BTreeMap<Counted, Count>,
+    counts: BTreeMap<Counted, StoredCounter>,
     grants: BTreeMap<(Arc<str>, u64), GrantState>,
     holds: BTreeMap<(Key, u32), ReservationRow>,
 }
@@ -117,7 +117,7 @@ impl Model {
         assert_eq!(loaded.rows, self.rows);
         for tenant in TENANTS {
             let stored = &loaded.accounts[tenant];
-            let sorted = |mut counts: Vec<Count>| {
+            let sorted = |mut counts: Vec<StoredCounter>| {
                 counts.sort_by_key(|it| (it.limit.clone(), it.kind.clone(), it.starts, it.epoch));
                 counts
             };
@@ -174,7 +174,7 @@ fn rows() -> impl Strategy<Value = Row> {
         )
 }
 
-fn counts() -> impl Strategy<Value = (Arc<str>, Count)> {
+fn counts() -> impl Strategy<Value = (Arc<str>, StoredCounter)> {
     (
         one_of(TENANTS),
         one_of(LIMITS),
@@ -186,8 +186,21 @@ fn counts() -> impl Strategy<Value = (Arc<str>, Count)> {
         amount(),
         any::<[bool; 2]>(),
     )
-        .prop_map(|(tenant, limit, kind, starts, ends, epoch, used, reserved, [warned, untold])| {
-            (tenant, Count { limit, kind, starts: starts * 1_000, ends, epoch, used, reserved, warned, untold })
+        .prop_map(|(tenant, limit, kind, starts, ends, epoch, used, reserved, [warned, warning_pending])| {
+            (
+                tenant,
+                StoredCounter {
+                    limit,
+                    kind,
+                    starts: starts * 1_000,
+                    ends,
+                    epoch,
+                    used,
+                    reserved,
+                    warned,
+                    warning_pending,
+                },
+            )
         })
 }
 

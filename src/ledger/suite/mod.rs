@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::writer::{Detail, EntryKind, Key, Loaded, Reads, ReservationRow, Row, Stored, Writes};
 use super::{Database, DbError, Session};
-use crate::quota::account::{Count, GrantState};
+use crate::quota::account::{GrantState, StoredCounter};
 
 pub(super) mod bills;
 mod histories;
@@ -37,8 +37,8 @@ pub(super) fn charge(tenant: &str, job: &str, amount: i64) -> Row {
 }
 
 /// A count of a day that ends in the year 2286.
-pub(super) fn count(used: u64, reserved: u64) -> Count {
-    Count {
+pub(super) fn count(used: u64, reserved: u64) -> StoredCounter {
+    StoredCounter {
         limit: "daily".into(),
         kind: "requests".into(),
         starts: 86_400_000_000_000,
@@ -47,7 +47,7 @@ pub(super) fn count(used: u64, reserved: u64) -> Count {
         used,
         reserved,
         warned: true,
-        untold: false,
+        warning_pending: false,
     }
 }
 
@@ -136,7 +136,7 @@ async fn what_is_written_is_read_back<D: Database>(database: &D) {
     assert!(loaded.now > 1_700_000_000_000_000_000 && loaded.now.is_multiple_of(1_000), "{}", loaded.now);
 
     let changed = Writes {
-        counts: vec![("ann".into(), Count { warned: false, untold: true, ..count(0, 9) })],
+        counts: vec![("ann".into(), StoredCounter { warned: false, warning_pending: true, ..count(0, 9) })],
         grants: vec![("ann".into(), GrantState { ended: true, current: 7, ..grant(1) }), ("bob".into(), grant(1))],
         ..Writes::default()
     };
@@ -145,7 +145,7 @@ async fn what_is_written_is_read_back<D: Database>(database: &D) {
     assert_eq!(loaded.accounts["ann"], Stored { counts: vec![count(5, 2)], grants: vec![grant(1)] });
     let (now, stored) = database.account("ann").await.unwrap();
     assert!(now >= loaded.now);
-    assert_eq!(stored.counts, [Count { warned: false, untold: true, ..count(0, 9) }]);
+    assert_eq!(stored.counts, [StoredCounter { warned: false, warning_pending: true, ..count(0, 9) }]);
     assert_eq!(stored.grants, [GrantState { ended: true, current: 7, ..grant(1) }]);
     assert_eq!(database.account("bob").await.unwrap().1.grants, [grant(1)]);
     assert_eq!(database.account("nobody").await.unwrap().1, Stored::default());
@@ -244,10 +244,10 @@ async fn numbers_that_do_not_fit_are_refused<D: Database>(database: &D) {
     };
     refused(Writes { counts: vec![("most".into(), count(1 << 63, 0))], ..Writes::default() }).await;
     refused(Writes { counts: vec![("most".into(), count(0, u64::MAX))], ..Writes::default() }).await;
-    let between = Count { starts: 86_400_000_000_001, ..count(0, 0) };
+    let between = StoredCounter { starts: 86_400_000_000_001, ..count(0, 0) };
     refused(Writes { counts: vec![("most".into(), between)], ..Writes::default() }).await;
 
-    let most = Count { ends: u64::MAX, ..count(i64::MAX as u64, i64::MAX as u64) };
+    let most = StoredCounter { ends: u64::MAX, ..count(i64::MAX as u64, i64::MAX as u64) };
     let row = Row {
         attempt: u32::MAX,
         part: u32::MAX,
@@ -302,7 +302,7 @@ async fn accounts_wait_for_one_another<D: Database>(database: &D) {
 }
 
 async fn what_is_over_is_read_only_on_demand<D: Database>(database: &D) {
-    let over = Count { starts: 0, ends: 86_400_000_000_000, ..count(1, 0) };
+    let over = StoredCounter { starts: 0, ends: 86_400_000_000_000, ..count(1, 0) };
     let writes =
         Writes { counts: vec![("past".into(), over.clone()), ("past".into(), count(2, 0))], ..Writes::default() };
     transact(database, &reads(&["past"], &[]), &writes).await.unwrap();

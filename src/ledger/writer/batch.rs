@@ -6,9 +6,9 @@ use std::{
 };
 
 use super::{
-    AdmitCommand, AdmitReply, Command, CommandKind, Detail, EntryKind, JobRows, JobStatus, Key, LATE, Line, Loaded,
-    Reads, Reply, ReservationRow, ReservationTerms, Row, SettleCommand, SettleKind, Since, SpooledCharge, Writes,
-    book::Book, job_time::forgotten,
+    AdmitCommand, AdmitReply, AdmittedAt, Command, CommandKind, Detail, EntryKind, JobRows, JobStatus, Key, LATE,
+    Loaded, Posting, Reads, Reply, ReservationRow, ReservationTerms, Row, SettleCommand, SettleKind, SpooledCharge,
+    Writes, account_state::AccountState, job_time::forgotten,
 };
 use crate::{
     kind::Kind,
@@ -75,14 +75,14 @@ impl Command {
 /// A reset gives room and returns no money, so the row that takes the amount off the bill carries all of it. The part that
 /// the count no longer had is added back by a reset row, and the count stays the sum of its rows.
 struct Returned {
-    line: Line,
+    line: Posting,
     /// The part that a reset had removed from the count.
     by_reset: i64,
 }
 
 impl Returned {
     /// Completes `line`, which returns as much of `amount` as the count still had.
-    fn of(mut line: Line, amount: u64) -> Self {
+    fn of(mut line: Posting, amount: u64) -> Self {
         let by_reset = i64::try_from(amount).unwrap_or(i64::MAX) + line.amount;
         line.amount -= by_reset;
         Self { line, by_reset }
@@ -93,7 +93,7 @@ impl Returned {
 struct Batch {
     now: u64,
     sealed: u64,
-    books: BTreeMap<Arc<str>, Book>,
+    books: BTreeMap<Arc<str>, AccountState>,
     rows: HashMap<Key, Vec<Row>>,
     /// Jobs that passed, or whose end did: the rows that this batch writes for them are looked for in it.
     passed: HashSet<Key>,
@@ -103,11 +103,11 @@ struct Batch {
 /// Decides all orders; says what to write, and what to answer once that is durable.
 pub(super) fn decide<'a>(commands: impl Iterator<Item = Turn<'a>> + Clone, loaded: Loaded) -> (Writes, Vec<Reply>) {
     let Loaded { now, accounts, rows, sealed } = loaded;
-    let books = accounts.into_iter().map(|(tenant, stored)| (tenant, Book::new(stored))).collect();
+    let books = accounts.into_iter().map(|(tenant, stored)| (tenant, AccountState::new(stored))).collect();
     let passed = commands
         .clone()
-        .filter(|turn| matches!(turn.command.kind, CommandKind::Spooled(_) | CommandKind::SettleOf { .. }));
-    let passed = passed.map(|turn| turn.command.key.clone()).collect();
+        .filter(|epoch| matches!(epoch.command.kind, CommandKind::Spooled(_) | CommandKind::SettleOf { .. }));
+    let passed = passed.map(|epoch| epoch.command.key.clone()).collect();
     let mut batch = Batch { now, sealed, books, rows: HashMap::new(), passed, writes: Writes::default() };
     for row in rows {
         batch.rows.entry(row.key.clone()).or_default().push(row);
@@ -139,7 +139,7 @@ impl Batch {
             CommandKind::SettleOf { of, settle } => self.end(command, *of, settle),
             CommandKind::Record { plan, amounts } => {
                 let (book, now) = self.book(command);
-                let since = Since { at: book.here(plan, now), turn: u32::MAX };
+                let since = AdmittedAt { at: book.here(plan, now), epoch: u32::MAX };
                 let (lines, near) = book.record(plan, amounts, since, now);
                 self.write(command, 0, 0, EntryKind::Record, lines);
                 Reply::Recorded(near)
@@ -206,7 +206,7 @@ impl Batch {
                 let counted = || own().filter(|row| !row.limit.is_empty());
                 let (at, epoch) = (counted().map(|row| row.window).max(), counted().map(|row| row.epoch).max());
                 let (book, now) = self.book(command);
-                let since = Since { at: at.unwrap_or(now), turn: epoch.unwrap_or_else(|| book.turn()) };
+                let since = AdmittedAt { at: at.unwrap_or(now), epoch: epoch.unwrap_or_else(|| book.epoch()) };
                 Reply::Admitted(Box::new(AdmitReply {
                     attempt,
                     since,
@@ -262,11 +262,11 @@ impl Batch {
         };
         let admitted = AdmitReply {
             attempt,
-            since: Since { at: book.here(&admit.plan, now), turn: book.turn() },
-            nearest: if admit.told { taken.sheet.nearest(now) } else { None },
+            since: AdmittedAt { at: book.here(&admit.plan, now), epoch: book.epoch() },
+            nearest: if admit.told { taken.view.nearest(now) } else { None },
             near: taken.near,
             untold: taken.untold,
-            usage: admit.usage.then(|| taken.sheet.usage(now)),
+            usage: admit.usage.then(|| taken.view.usage(now)),
         };
         let entry = if admit.reserve.is_some() { EntryKind::Reserve } else { EntryKind::Charge };
         self.write_marked(command, attempt, 0, entry, taken.lines, admit.fingerprint);
@@ -288,7 +288,7 @@ impl Batch {
         {
             return Reply::Done;
         }
-        let since = Since { at: pass.at, turn: u32::MAX };
+        let since = AdmittedAt { at: pass.at, epoch: u32::MAX };
         let attempt = match rows.latest() {
             Some(attempt) if rows.standing(attempt) != JobStatus::Voided => {
                 let known = rows.of(attempt).find_map(|row| row.fingerprint);
@@ -469,7 +469,7 @@ impl Batch {
     fn write_corrected(&mut self, command: &Command, attempt: u32, part: u32, all: Vec<Returned>, marked: bool) {
         let resets = all.iter().filter(|returned| returned.by_reset > 0);
         let resets: Vec<_> =
-            resets.map(|Returned { line, by_reset }| Line { amount: *by_reset, ..line.clone() }).collect();
+            resets.map(|Returned { line, by_reset }| Posting { amount: *by_reset, ..line.clone() }).collect();
         self.write(command, attempt, part, EntryKind::Reset, resets);
         let lines: Vec<_> = all.into_iter().map(|returned| returned.line).collect();
         match marked {
@@ -506,7 +506,13 @@ impl Batch {
         }
         for (part, Returned { line, by_reset }) in (0..).zip(lines) {
             if by_reset > 0 {
-                self.write(command, attempt, part, EntryKind::Reset, vec![Line { amount: by_reset, ..line.clone() }]);
+                self.write(
+                    command,
+                    attempt,
+                    part,
+                    EntryKind::Reset,
+                    vec![Posting { amount: by_reset, ..line.clone() }],
+                );
             }
             self.write(command, attempt, part, EntryKind::Void, vec![line]);
         }
@@ -532,7 +538,7 @@ impl Batch {
     fn revoke(&mut self, command: &Command, grant: u64) -> Reply {
         let (book, now) = self.book(command);
         let Some(state) = book.revoke(grant, now) else { return Reply::Revoked(false) };
-        let line = Line {
+        let line = Posting {
             limit: Arc::clone(&state.limit),
             kind: Arc::clone(&state.kind),
             window: state.window,
@@ -545,7 +551,7 @@ impl Batch {
         Reply::Revoked(true)
     }
 
-    fn book(&mut self, command: &Command) -> (&mut Book, u64) {
+    fn book(&mut self, command: &Command) -> (&mut AccountState, u64) {
         (self.books.entry(Arc::clone(&command.key.tenant)).or_default(), self.now)
     }
 
@@ -569,12 +575,12 @@ impl Batch {
     }
 
     /// As a part that no other record of the attempt has.
-    fn write_apart(&mut self, command: &Command, attempt: u32, lines: Vec<Line>) {
+    fn write_apart(&mut self, command: &Command, attempt: u32, lines: Vec<Posting>) {
         let part = JobRows(self.rows_of(&command.key)).free_part(attempt);
         self.write(command, attempt, part, EntryKind::Record, lines);
     }
 
-    fn write(&mut self, command: &Command, attempt: u32, part: u32, entry: EntryKind, lines: Vec<Line>) {
+    fn write(&mut self, command: &Command, attempt: u32, part: u32, entry: EntryKind, lines: Vec<Posting>) {
         for line in lines {
             self.push(command, attempt, part, entry, line, None, None);
         }
@@ -587,11 +593,11 @@ impl Batch {
         attempt: u32,
         part: u32,
         entry: EntryKind,
-        mut lines: Vec<Line>,
+        mut lines: Vec<Posting>,
         fingerprint: Option<u128>,
     ) {
         if lines.is_empty() {
-            lines.push(Line { limit: "".into(), kind: "".into(), window: 0, epoch: 0, amount: 0 });
+            lines.push(Posting { limit: "".into(), kind: "".into(), window: 0, epoch: 0, amount: 0 });
         }
         for line in lines {
             self.push(command, attempt, part, entry, line, fingerprint, None);
@@ -605,11 +611,11 @@ impl Batch {
         attempt: u32,
         part: u32,
         entry: EntryKind,
-        mut lines: Vec<Line>,
+        mut lines: Vec<Posting>,
         pass: &SpooledCharge,
     ) {
         if lines.is_empty() {
-            lines.push(Line { limit: "".into(), kind: "".into(), window: 0, epoch: 0, amount: 0 });
+            lines.push(Posting { limit: "".into(), kind: "".into(), window: 0, epoch: 0, amount: 0 });
         }
         for line in lines {
             let detail = Detail { until: pass.at, reason: PASSED.into(), ..Detail::default() };
@@ -617,7 +623,7 @@ impl Batch {
         }
     }
 
-    fn write_detailed(&mut self, command: &Command, line: Line, detail: Detail) {
+    fn write_detailed(&mut self, command: &Command, line: Posting, detail: Detail) {
         self.push(command, 0, 0, EntryKind::Grant, line, None, Some(Box::new(detail)));
     }
 
@@ -628,11 +634,11 @@ impl Batch {
         attempt: u32,
         part: u32,
         entry: EntryKind,
-        line: Line,
+        line: Posting,
         fingerprint: Option<u128>,
         detail: Option<Box<Detail>>,
     ) {
-        let Line { limit, kind, window, epoch, amount } = line;
+        let Posting { limit, kind, window, epoch, amount } = line;
         // What settles it may come in the same batch only where it passed.
         let own = command.own && !self.passed.contains(&command.key);
         let (key, command) = (command.key.clone(), command.id);

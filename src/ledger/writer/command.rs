@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Key, Since};
+use super::{AdmittedAt, Key};
 use crate::{
     error::ConfigError,
     quota::{
@@ -108,7 +108,7 @@ pub(crate) struct ReservationTerms {
 pub(crate) struct SettleCommand {
     pub(crate) plan: Arc<Plan>,
     pub(crate) attempt: u32,
-    pub(crate) since: Since,
+    pub(crate) since: AdmittedAt,
     pub(crate) end: SettleKind,
     /// What was used besides what was charged or set aside.
     pub(crate) used: Amounts,
@@ -163,7 +163,7 @@ pub(crate) enum Reply {
 #[derive(Clone, Debug)]
 pub(crate) struct AdmitReply {
     pub(crate) attempt: u32,
-    pub(crate) since: Since,
+    pub(crate) since: AdmittedAt,
     pub(crate) nearest: Option<Nearest>,
     pub(crate) near: Vec<Warning>,
     pub(crate) untold: Vec<Warning>,
@@ -173,7 +173,7 @@ pub(crate) struct AdmitReply {
 impl AdmitReply {
     /// What passed at a time, in nanoseconds since 1970, and nobody was asked.
     pub(crate) fn blind(at: u64) -> Self {
-        let since = Since { at, turn: u32::MAX };
+        let since = AdmittedAt { at, epoch: u32::MAX };
         Self { attempt: 0, since, nearest: None, near: Vec::new(), untold: Vec::new(), usage: None }
     }
 }

@@ -1,8 +1,8 @@
 //! The ledger: what a batch of orders comes to, and how a writer brings it into a database; no database in here.
 
+mod account_state;
 mod batch;
 mod billed;
-mod book;
 mod command;
 mod job;
 mod job_time;
@@ -17,9 +17,9 @@ pub(crate) use super::fallback::{
     mode::{Mode, Sent, after},
     spool_format::{HEADER, encode, frame, recover},
 };
+use account_state::Posting;
+pub(crate) use account_state::{AdmittedAt, account_view};
 pub(crate) use billed::{Billed, billed};
-use book::Line;
-pub(crate) use book::{Since, sheet};
 pub(crate) use command::{
     AdmitCommand, AdmitReply, Command, CommandKind, Reply, ReservationTerms, SettleCommand, SettleKind, SpooledCharge,
 };

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::quota::account::{Count, GrantState};
+use crate::quota::account::{GrantState, StoredCounter};
 
 /// What a row says happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -120,7 +120,7 @@ pub(crate) struct Loaded {
 #[cfg_attr(test, derive(Hash))]
 pub(crate) struct Stored {
     /// Every period that is not over, and every other that a settled job may belong to.
-    pub(crate) counts: Vec<Count>,
+    pub(crate) counts: Vec<StoredCounter>,
     /// Those that have not ended, and those that have paid for what is still counted.
     pub(crate) grants: Vec<GrantState>,
 }
@@ -142,7 +142,7 @@ pub(crate) struct Reads {
 pub(crate) struct Writes {
     pub(crate) rows: Vec<Row>,
     /// Counts as they are now, in place of those of the same tenant, limit, window and epoch.
-    pub(crate) counts: Vec<(Arc<str>, Count)>,
+    pub(crate) counts: Vec<(Arc<str>, StoredCounter)>,
     pub(crate) grants: Vec<(Arc<str>, GrantState)>,
     /// Reservations that are open from now on, and until when; then those that are put off, then those that are over.
     pub(crate) opened: Vec<ReservationRow>,

@@ -17,12 +17,12 @@ pub(crate) struct Counter {
     pub(super) ends: u64,
     pub(crate) used: u64,
     pub(crate) reserved: u64,
-    /// The account's turn at which this count began: what was charged before belongs to another count.
-    pub(super) born: u32,
+    /// The account's epoch at which this count began: what was charged before belongs to another count.
+    pub(super) epoch: u32,
     /// The client was warned in this period.
     pub(super) warned: bool,
     /// Somebody must still be told of the warning in a response.
-    pub(super) untold: bool,
+    pub(super) warning_pending: bool,
 }
 
 impl Counter {
@@ -50,13 +50,13 @@ impl Counter {
         *sum = sum.saturating_add(amount).min(MOST);
     }
 
-    /// The first count of a limit that there was not before this turn.
-    pub(super) fn born_at(turn: u32) -> Self {
-        Self { born: turn, ..Self::default() }
+    /// The first count of a limit that there was not before this epoch.
+    pub(super) fn first_at(epoch: u32) -> Self {
+        Self { epoch: epoch, ..Self::default() }
     }
 
     /// On the wall, while this period is not [over](Self::is_over).
-    pub(super) fn quiet(&self) -> std::ops::Range<u64> {
+    pub(super) fn stable_range(&self) -> std::ops::Range<u64> {
         if self.has_begun() { self.starts.saturating_sub(STEP)..self.ends } else { 0..u64::MAX }
     }
 
@@ -72,12 +72,12 @@ impl Counter {
     /// Ends the period that is [over](Self::is_over), and says whether it did: a clock that was far ahead and has been
     /// corrected takes its count along. One that stepped back a little finds the period still under way, so that none is
     /// charged twice over.
-    pub(super) fn roll(&mut self, period: &Period, wall: u64, turn: u32) -> bool {
+    pub(super) fn roll(&mut self, period: &Period, wall: u64, epoch: u32) -> bool {
         let ahead = self.is_ahead(wall);
         if ahead {
             self.begin(period, wall);
         } else {
-            *self = Self::born_at(turn);
+            *self = Self::first_at(epoch);
         }
         !ahead
     }
@@ -97,14 +97,14 @@ impl Counter {
     }
 
     /// Counts from zero in the same period; what is in flight belongs to the count before.
-    pub(super) fn reset(&mut self, turn: u32) {
-        *self = Self { starts: self.starts, ends: self.ends, born: turn, ..Self::default() };
+    pub(super) fn reset(&mut self, epoch: u32) {
+        *self = Self { starts: self.starts, ends: self.ends, epoch: epoch, ..Self::default() };
     }
 
-    /// Whether what was charged at `turn` is part of this count.
+    /// Whether what was charged at `epoch` is part of this count.
     #[inline]
-    pub(super) fn holds(&self, turn: u32) -> bool {
-        self.born <= turn
+    pub(super) fn holds(&self, epoch: u32) -> bool {
+        self.epoch <= epoch
     }
 
     /// Whether the client has just come to where it is to be warned: true once in a period.
@@ -120,7 +120,7 @@ impl Counter {
     /// The limit is another: a client that is not near it is to be warned when it comes near it.
     pub(super) fn rearm(&mut self, limit: &Limit) {
         if self.taken() < limit.warn_from {
-            (self.warned, self.untold) = (false, false);
+            (self.warned, self.warning_pending) = (false, false);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use super::{Marks, counter::Counter, grants::Grants, holds::Hold, past::Past};
+use super::{Marks, counter::Counter, grants::Grants, holds::OpenReservation, retired::Retired};
 use crate::{
     error::ConfigError,
     quota::{Amounts, Limit, MOST, Plan, no_such_limit},
@@ -15,15 +15,15 @@ pub(crate) struct Counts {
     /// One for each counted limit of the plan, in its order.
     pub(super) counters: Box<[Counter]>,
     /// What there is of other plans.
-    pub(super) past: Option<Box<Past>>,
+    pub(super) retired: Option<Box<Retired>>,
     pub(super) grants: Grants,
-    /// Counts the beginnings of counts: who was charged at an earlier turn than a count's first is no part of it.
-    pub(super) turn: u32,
+    /// Counts the beginnings of counts: who was charged at an earlier epoch than a count's first is no part of it.
+    pub(super) epoch: u32,
     /// On the wall, while no period ends and no clock turns out to have been wrong.
-    pub(super) quiet: Range<u64>,
+    pub(super) stable_range: Range<u64>,
 }
 
-/// The turn of what belongs to every count that is under way.
+/// The epoch of what belongs to every count that is under way.
 pub(super) const PRESENT: u32 = u32::MAX;
 
 const ALWAYS: Range<u64> = 0..u64::MAX;
@@ -31,13 +31,20 @@ const ALWAYS: Range<u64> = 0..u64::MAX;
 impl Counts {
     pub(super) fn new(plan: &Arc<Plan>) -> Self {
         let counters = plan.counted().iter().map(|_| Counter::default()).collect();
-        Self { plan: Arc::clone(plan), counters, past: None, grants: Grants::default(), turn: 0, quiet: ALWAYS }
+        Self {
+            plan: Arc::clone(plan),
+            counters,
+            retired: None,
+            grants: Grants::default(),
+            epoch: 0,
+            stable_range: ALWAYS,
+        }
     }
 
     /// Brings them to the present: the plan in force, periods and grants that are over.
     #[inline]
     pub(super) fn advance(&mut self, plan: &Arc<Plan>, wall: u64) {
-        if !self.quiet.contains(&wall) {
+        if !self.stable_range.contains(&wall) {
             self.roll(wall);
         }
         if !Arc::ptr_eq(&self.plan, plan) {
@@ -53,22 +60,23 @@ impl Counts {
     fn roll(&mut self, wall: u64) {
         for (counter, limit) in self.counters.iter_mut().zip(self.plan.counted()) {
             if let (true, Some(period)) = (counter.is_over(wall), limit.quota.period()) {
-                self.turn += 1;
-                if counter.roll(period, wall, self.turn) {
+                self.epoch += 1;
+                if counter.roll(period, wall, self.epoch) {
                     self.grants.close(limit);
                 }
             }
         }
-        if let Some(past) = &mut self.past {
-            past.roll(wall, &mut self.grants);
+        if let Some(retired) = &mut self.retired {
+            retired.roll(wall, &mut self.grants);
         }
         self.settle_down();
     }
 
     /// Finds out for how long no period ends.
     pub(super) fn settle_down(&mut self) {
-        let quiet = self.counters.iter().map(Counter::quiet).fold(ALWAYS, both);
-        self.quiet = self.past.as_ref().map_or(quiet.clone(), |past| both(quiet, past.quiet()));
+        let stable_range = self.counters.iter().map(Counter::stable_range).fold(ALWAYS, both);
+        self.stable_range =
+            self.retired.as_ref().map_or(stable_range.clone(), |retired| both(stable_range, retired.stable_range()));
     }
 
     /// Whether all limits have room for these amounts; for `each` limit, where that is known.
@@ -81,51 +89,51 @@ impl Counts {
         })
     }
 
-    /// Adds amounts, for `each` limit where that is known, to the counts that what was charged at `turn` is part of.
+    /// Adds amounts, for `each` limit where that is known, to the counts that what was charged at `epoch` is part of.
     #[inline(never)] // as above
     pub(super) fn add(
         &mut self,
         amounts: &Amounts,
         each: &[Option<u64>],
         wall: u64,
-        turn: u32,
+        epoch: u32,
         reserve: bool,
     ) -> Marks {
         let mut marks = Marks::default();
         for (index, (counter, limit)) in self.counters.iter_mut().zip(self.plan.counted()).enumerate() {
-            let amount = amount_of(index, limit, amounts, each).filter(|_| counter.holds(turn));
+            let amount = amount_of(index, limit, amounts, each).filter(|_| counter.holds(epoch));
             let Some(amount) = amount else { continue };
             if !counter.has_begun() && counter.may_begin(limit, amount, wall) {
-                self.quiet = both(self.quiet.clone(), counter.quiet());
+                self.stable_range = both(self.stable_range.clone(), counter.stable_range());
             }
             if amount > 0 {
                 counter.take(amount.min(MOST), reserve);
                 self.grants.cover(limit, counter.taken());
                 if counter.warns(limit) {
                     marks.warned |= 1 << index;
-                    counter.untold = true;
+                    counter.warning_pending = true;
                 }
             }
-            if counter.untold {
-                counter.untold = false;
-                marks.untold |= 1 << index;
+            if counter.warning_pending {
+                counter.warning_pending = false;
+                marks.pending |= 1 << index;
             }
         }
-        self.each_of_past(turn, |counter, limit| counter.take(amounts.counted(limit.kind()), reserve));
+        self.each_of_past(epoch, |counter, limit| counter.take(amounts.counted(limit.kind()), reserve));
         marks
     }
 
-    /// Gives back what was charged at `turn`.
-    pub(super) fn give_back(&mut self, amounts: &Amounts, turn: u32) {
-        self.each_of(turn, |counter, limit| {
+    /// Gives back what was charged at `epoch`.
+    pub(super) fn give_back(&mut self, amounts: &Amounts, epoch: u32) {
+        self.each_of(epoch, |counter, limit| {
             counter.used = counter.used.saturating_sub(amounts.counted(limit.kind()));
         });
     }
 
     /// What was set aside is set aside no more; all of it is used if it is to be `charged`, in the period in which it was
     /// set aside.
-    pub(super) fn settle(&mut self, hold: &Hold, charged: bool) {
-        self.each_of(hold.turn, |counter, limit| {
+    pub(super) fn settle(&mut self, hold: &OpenReservation, charged: bool) {
+        self.each_of(hold.epoch, |counter, limit| {
             let amount = hold.amounts.counted(limit.kind());
             counter.reserved = counter.reserved.saturating_sub(amount);
             if charged {
@@ -141,13 +149,13 @@ impl Counts {
         if let Some(name) = name.filter(|_| !self.plan.counted().iter().any(meant)) {
             return Err(self.no_such_limit(name));
         }
-        self.turn += 1;
+        self.epoch += 1;
         for (counter, limit) in self.counters.iter_mut().zip(self.plan.counted()).filter(|(_, limit)| meant(limit)) {
-            counter.reset(self.turn);
+            counter.reset(self.epoch);
             self.grants.close(limit);
         }
-        if let Some(past) = &mut self.past {
-            past.reset(meant, &mut self.grants);
+        if let Some(retired) = &mut self.retired {
+            retired.reset(meant, &mut self.grants);
         }
         Ok(())
     }
@@ -166,39 +174,39 @@ impl Counts {
     pub(super) fn is_blank(&self) -> bool {
         let nothing = |counter: &Counter| counter.taken() == 0;
         self.counters.iter().all(nothing)
-            && self.past.as_ref().is_none_or(|past| past.is_blank())
+            && self.retired.as_ref().is_none_or(|retired| retired.is_blank())
             && !self.grants.any_left()
     }
 
     /// A response will tell of these limits, one bit each, after all.
-    pub(super) fn tell_later(&mut self, untold: u64) {
+    pub(super) fn tell_later(&mut self, pending: u64) {
         for (index, counter) in self.counters.iter_mut().enumerate() {
-            counter.untold |= untold & 1 << index != 0;
+            counter.warning_pending |= pending & 1 << index != 0;
         }
     }
 
-    /// Uses grants up by what is past the limits.
+    /// Uses grants up by what is retired the limits.
     pub(super) fn cover(&mut self) {
         if !self.grants.is_empty() {
             self.each_of(PRESENT, |_, _| {});
         }
     }
 
-    /// Changes the counts that what was charged at `turn` is part of.
-    fn each_of(&mut self, turn: u32, mut change: impl FnMut(&mut Counter, &Limit)) {
+    /// Changes the counts that what was charged at `epoch` is part of.
+    fn each_of(&mut self, epoch: u32, mut change: impl FnMut(&mut Counter, &Limit)) {
         for (counter, limit) in
-            self.counters.iter_mut().zip(self.plan.counted()).filter(|(counter, _)| counter.holds(turn))
+            self.counters.iter_mut().zip(self.plan.counted()).filter(|(counter, _)| counter.holds(epoch))
         {
             change(counter, limit);
             self.grants.cover(limit, counter.taken());
         }
-        self.each_of_past(turn, change);
+        self.each_of_past(epoch, change);
     }
 
     #[inline]
-    fn each_of_past(&mut self, turn: u32, change: impl FnMut(&mut Counter, &Limit)) {
-        if let Some(past) = &mut self.past {
-            past.each_of(turn, &mut self.grants, change);
+    fn each_of_past(&mut self, epoch: u32, change: impl FnMut(&mut Counter, &Limit)) {
+        if let Some(retired) = &mut self.retired {
+            retired.each_of(epoch, &mut self.grants, change);
         }
     }
 }
@@ -223,7 +231,7 @@ pub(super) fn fits(amount: u64, limit: u64, taken: u64) -> bool {
     amount.max(1) <= limit.saturating_sub(taken)
 }
 
-/// While both are quiet.
+/// While both are stable_range.
 pub(super) fn both(one: Range<u64>, other: Range<u64>) -> Range<u64> {
     one.start.max(other.start)..one.end.min(other.end)
 }

@@ -7,7 +7,7 @@ use crate::{
 
 /// The grants of one client, those whose end is nearest first.
 ///
-/// A grant is used up by what goes past the limit. What one has paid for stays paid when it ends: the others are not
+/// A grant is used up by what goes retired the limit. What one has paid for stays paid when it ends: the others are not
 /// charged for it once more.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Grants {
@@ -113,7 +113,7 @@ impl Grants {
         raised.map(Given::raises).fold(0, u64::saturating_add)
     }
 
-    /// Uses them up by what is taken past a limit, or gives back what is not any more.
+    /// Uses them up by what is taken retired a limit, or gives back what is not any more.
     #[inline]
     pub(super) fn cover(&mut self, limit: &Limit, taken: u64) {
         if !self.all.is_empty() {
@@ -121,18 +121,18 @@ impl Grants {
         }
     }
 
-    fn cover_some(&mut self, limit: &Limit, past: u64) {
+    fn cover_some(&mut self, limit: &Limit, retired: u64) {
         let raised = |given: &&mut Given| given.limit.is_like(limit);
         let covered = self.all.iter_mut().filter(raised).map(|given| given.current).fold(0, u64::saturating_add);
-        if past > covered {
-            let mut more = past - covered;
+        if retired > covered {
+            let mut more = retired - covered;
             for given in self.all.iter_mut().filter(raised) {
                 let part = more.min(given.left());
                 given.current += part;
                 more -= part;
             }
         } else {
-            let mut less = covered - past;
+            let mut less = covered - retired;
             // The last that was used is the first to get back.
             for given in self.all.iter_mut().rev().filter(raised) {
                 let part = less.min(given.current);

@@ -6,16 +6,16 @@ use crate::{quota::Amounts, time::Moment};
 
 /// The open reservations of one client, and the closed ones that can still be asked for by their id.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Holds {
-    all: BTreeMap<NonZeroU64, Hold>,
+pub(crate) struct Reservations {
+    all: BTreeMap<NonZeroU64, OpenReservation>,
     /// Nothing is due before this moment.
     quiet_until: Option<Moment>,
 }
 
 /// What was set aside, and when.
 #[derive(Clone, Debug)]
-pub(crate) struct Hold {
-    pub(crate) turn: u32,
+pub(crate) struct OpenReservation {
+    pub(crate) epoch: u32,
     pub(crate) amounts: Amounts,
     expires: Moment,
     stage: Stage,
@@ -34,9 +34,9 @@ pub(crate) enum Stage {
 #[derive(Clone, Debug)]
 pub(crate) enum Closed {
     /// It was open, and has now ended.
-    Now(Hold),
+    Now(OpenReservation),
     /// Its time had run out.
-    TooLate(Hold),
+    TooLate(OpenReservation),
     /// It had ended before, in this way.
     Before(Stage),
     /// Nobody remembers it.
@@ -46,9 +46,9 @@ pub(crate) enum Closed {
 /// Closed reservations are remembered for so many times as long as they could be open.
 const REMEMBERED: u32 = 2;
 
-impl Holds {
-    pub(super) fn open(&mut self, id: NonZeroU64, turn: u32, amounts: Amounts, expires: Moment) {
-        self.all.insert(id, Hold { turn, amounts, expires, stage: Stage::Open });
+impl Reservations {
+    pub(super) fn open(&mut self, id: NonZeroU64, epoch: u32, amounts: Amounts, expires: Moment) {
+        self.all.insert(id, OpenReservation { epoch, amounts, expires, stage: Stage::Open });
         self.quiet_until = Some(self.quiet_until.map_or(expires, |due| due.min(expires)));
     }
 
@@ -72,7 +72,7 @@ impl Holds {
     }
 
     /// Those whose time ran out, and forgets those that were closed long ago.
-    pub(super) fn expire(&mut self, now: Moment, ttl: Duration, mut expired: impl FnMut(&Hold)) {
+    pub(super) fn expire(&mut self, now: Moment, ttl: Duration, mut expired: impl FnMut(&OpenReservation)) {
         if self.quiet_until.is_none_or(|due| now < due) {
             return;
         }
@@ -82,7 +82,8 @@ impl Holds {
             expired(hold);
         }
         self.all.retain(|_, hold| hold.stage == Stage::Open || now < hold.expires + remembered);
-        let due = |hold: &Hold| if hold.stage == Stage::Open { hold.expires } else { hold.expires + remembered };
+        let due =
+            |hold: &OpenReservation| if hold.stage == Stage::Open { hold.expires } else { hold.expires + remembered };
         self.quiet_until = self.all.values().map(due).min();
     }
 

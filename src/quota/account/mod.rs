@@ -2,27 +2,27 @@
 //!
 //! Everything about one client changes together: whoever holds the account decides all limits at once, or none.
 
-mod ask;
-mod by_hand;
+mod admin;
 mod counter;
 mod counts;
 mod grants;
 mod holds;
 mod jobs;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-mod kept;
-mod look;
-mod past;
+mod request;
 mod reservations;
+mod retired;
 mod state;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod stored;
 #[cfg(test)]
 mod tests;
+mod usage;
 
-use ask::Marks;
-pub(crate) use ask::{AccountSettings, Ask, No, Now, Taken};
 pub(crate) use holds::{Closed, Stage};
 pub(crate) use jobs::{Duplicate, Job};
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub(crate) use kept::{Count, GrantState, Sheet, cover, raise};
-pub(crate) use look::{Nearest, Warning};
+use request::Marks;
+pub(crate) use request::{AccountSettings, ChargeRequest, Denial, Now, Taken};
 pub(crate) use state::Account;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+pub(crate) use stored::{AccountView, GrantState, StoredCounter, cover, raise};
+pub(crate) use usage::{Nearest, Warning};

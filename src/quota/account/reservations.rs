@@ -19,17 +19,17 @@ impl Account {
         settings: &AccountSettings,
     ) -> (Closed, u64) {
         let stage = if actual.is_some() { Stage::Committed } else { Stage::RolledBack };
-        let closed = self.rare().holds.close(hold, stage, forget);
+        let closed = self.rare().reservations.close(hold, stage, forget);
         let warned = match (&closed, actual) {
             (Closed::Now(held), actual) => {
                 self.counts.settle(held, false);
-                actual.map_or(0, |actual| self.record(&held.amounts.overridden_by(actual), Some(held.turn), now))
+                actual.map_or(0, |actual| self.record(&held.amounts.overridden_by(actual), Some(held.epoch), now))
             }
             (Closed::TooLate(held), Some(actual)) => {
                 if settings.charge_expired {
-                    self.give_back(&held.amounts, held.turn);
+                    self.give_back(&held.amounts, held.epoch);
                 }
-                self.record(&held.amounts.overridden_by(actual), Some(held.turn), now)
+                self.record(&held.amounts.overridden_by(actual), Some(held.epoch), now)
             }
             _ => 0,
         };
@@ -38,6 +38,6 @@ impl Account {
 
     /// Puts off the end of a reservation.
     pub(crate) fn renew(&mut self, hold: NonZeroU64, now: Now, settings: &AccountSettings) {
-        self.rare().holds.renew(hold, now.moment, settings.ttl);
+        self.rare().reservations.renew(hold, now.moment, settings.ttl);
     }
 }

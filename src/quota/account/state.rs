@@ -3,9 +3,9 @@
 use std::{num::NonZeroU64, sync::Arc};
 
 use super::{
-    AccountSettings, Ask, Marks, No, Now, Taken,
+    AccountSettings, ChargeRequest, Denial, Marks, Now, Taken,
     counts::{Counts, PRESENT},
-    holds::Holds,
+    holds::Reservations,
     jobs::{Job, Jobs},
 };
 use crate::{
@@ -31,7 +31,7 @@ pub(crate) struct Account {
 /// What few accounts have.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rare {
-    pub(super) holds: Holds,
+    pub(super) reservations: Reservations,
     pub(super) jobs: Jobs,
 }
 
@@ -69,9 +69,9 @@ impl Account {
     #[cold]
     fn expire_rare(&mut self, now: Now, settings: &AccountSettings) {
         let Some(rare) = &mut self.rare else { return };
-        rare.holds.expire(now.moment, settings.ttl, |hold| self.counts.settle(hold, settings.charge_expired));
+        rare.reservations.expire(now.moment, settings.ttl, |hold| self.counts.settle(hold, settings.charge_expired));
         rare.jobs.forget(now.moment);
-        if rare.holds.is_empty() && rare.jobs.is_empty() {
+        if rare.reservations.is_empty() && rare.jobs.is_empty() {
             self.rare = None;
         }
     }
@@ -83,26 +83,31 @@ impl Account {
 
     /// Takes everything that is asked for, or nothing.
     #[inline]
-    pub(crate) fn admit(&mut self, ask: &Ask<'_>, now: Now, settings: &AccountSettings) -> Result<Taken, No> {
+    pub(crate) fn admit(
+        &mut self,
+        ask: &ChargeRequest<'_>,
+        now: Now,
+        settings: &AccountSettings,
+    ) -> Result<Taken, Denial> {
         if let Some(job) = ask.job {
-            self.rare().jobs.ask(job, settings.max_jobs).map_err(No::Job)?;
+            self.rare().jobs.ask(job, settings.max_jobs).map_err(Denial::Job)?;
         }
         if !self.counts.fits(ask.amounts, ask.each) {
-            return Err(No::Limits(self.violations(ask.amounts, now)));
+            return Err(Denial::Limits(self.violations(ask.amounts, now)));
         }
-        let mut taken = Taken { turn: self.counts.turn, ..Taken::default() };
+        let mut taken = Taken { epoch: self.counts.epoch, ..Taken::default() };
         // The last that can be refused, so that no slot has to be given back.
         if !self.take_slot(ask.amounts, now, settings, &mut taken) {
-            return Err(No::Limits(self.violations(ask.amounts, now)));
+            return Err(Denial::Limits(self.violations(ask.amounts, now)));
         }
         taken.marks = self.counts.add(ask.amounts, ask.each, now.wall, PRESENT, ask.reserve);
         self.in_flight = self.in_flight.saturating_add(u32::from(ask.open));
         if ask.reserve {
-            let (id, turn) = (NonZeroU64::MIN.saturating_add(self.issued), self.counts.turn);
+            let (id, epoch) = (NonZeroU64::MIN.saturating_add(self.issued), self.counts.epoch);
             self.issued += 1;
-            taken.hold = Some(id);
+            taken.reservation = Some(id);
             let expires = if ask.lasting { Moment::MAX } else { now.moment + settings.ttl };
-            self.rare().holds.open(id, turn, ask.amounts.clone(), expires);
+            self.rare().reservations.open(id, epoch, ask.amounts.clone(), expires);
         }
         if let Some(job) = ask.job {
             self.rare().jobs.start(job);
@@ -111,26 +116,26 @@ impl Account {
     }
 
     /// Whether everything that is asked for could be taken.
-    pub(crate) fn check(&self, amounts: &Amounts, now: Now) -> Result<(), No> {
+    pub(crate) fn check(&self, amounts: &Amounts, now: Now) -> Result<(), Denial> {
         match self.violations(amounts, now) {
             violations if violations.is_empty() => Ok(()),
-            violations => Err(No::Limits(violations)),
+            violations => Err(Denial::Limits(violations)),
         }
     }
 
     /// Notes what was used, whether there was room for it or not; gives the limits at which the client is to be warned, one
     /// bit each.
     ///
-    /// What was used for a charge of `turn` counts in the period of that charge only.
-    pub(crate) fn record(&mut self, amounts: &Amounts, turn: Option<u32>, now: Now) -> u64 {
-        let Marks { warned, untold } = self.counts.add(amounts, &[], now.wall, turn.unwrap_or(PRESENT), false);
-        self.counts.tell_later(untold);
+    /// What was used for a charge of `epoch` counts in the period of that charge only.
+    pub(crate) fn record(&mut self, amounts: &Amounts, epoch: Option<u32>, now: Now) -> u64 {
+        let Marks { warned, pending } = self.counts.add(amounts, &[], now.wall, epoch.unwrap_or(PRESENT), false);
+        self.counts.tell_later(pending);
         warned
     }
 
-    /// Gives back what was charged at `turn`.
-    pub(crate) fn give_back(&mut self, amounts: &Amounts, turn: u32) {
-        self.counts.give_back(amounts, turn);
+    /// Gives back what was charged at `epoch`.
+    pub(crate) fn give_back(&mut self, amounts: &Amounts, epoch: u32) {
+        self.counts.give_back(amounts, epoch);
     }
 
     /// A charge has been settled.
@@ -150,7 +155,7 @@ impl Account {
 
     /// Whether a newcomer would be the same: nothing is used, held, granted or remembered.
     pub(crate) fn is_blank(&self) -> bool {
-        let nothing = |rare: &Rare| rare.holds.is_empty() && rare.jobs.is_empty();
+        let nothing = |rare: &Rare| rare.reservations.is_empty() && rare.jobs.is_empty();
         self.in_flight == 0 && self.held() == 0 && self.rare.as_deref().is_none_or(nothing) && self.counts.is_blank()
     }
 

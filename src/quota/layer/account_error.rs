@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt};
 
-use crate::{error::ConfigError, quota::store::Trouble};
+use crate::{error::ConfigError, quota::store::StoreError};
 
 /// Why something could not be done to an account, or said of it.
 ///
@@ -55,13 +55,13 @@ impl From<ConfigError> for QuotaError {
     }
 }
 
-impl From<Trouble> for QuotaError {
-    fn from(trouble: Trouble) -> Self {
+impl From<StoreError> for QuotaError {
+    fn from(trouble: StoreError) -> Self {
         match trouble {
-            Trouble::Unavailable => Self::Unavailable,
-            Trouble::Indeterminate => Self::Indeterminate,
-            Trouble::Rejected(why) => Self::Rejected(why.to_string()),
-            Trouble::Nameless => Self::Invalid(ConfigError::new(
+            StoreError::Unavailable => Self::Unavailable,
+            StoreError::Indeterminate => Self::Indeterminate,
+            StoreError::Rejected(why) => Self::Rejected(why.to_string()),
+            StoreError::Nameless => Self::Invalid(ConfigError::new(
                 "client",
                 "have a public name of at most 1,024 bytes, by which a ledger bills",
                 "none",
@@ -79,12 +79,12 @@ mod tests {
         let invalid = ConfigError::new("limit", "be one of the plan's", "querys");
         for (error, text) in [
             (QuotaError::from(invalid), "limit must be one of the plan's, got querys"),
-            (Trouble::Unavailable.into(), "the store of the accounts cannot be reached"),
+            (StoreError::Unavailable.into(), "the store of the accounts cannot be reached"),
             (
-                Trouble::Rejected("CHECK failed".into()).into(),
+                StoreError::Rejected("CHECK failed".into()).into(),
                 "the store of the accounts rejected the call, nothing was written; do not retry: CHECK failed",
             ),
-            (Trouble::Indeterminate.into(), "the store of the accounts did not say in time whether it was done"),
+            (StoreError::Indeterminate.into(), "the store of the accounts did not say in time whether it was done"),
         ] {
             assert_eq!(error.to_string(), text);
         }

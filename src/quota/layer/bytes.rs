@@ -1,6 +1,6 @@
 //! The bytes of one request and its response, as far as they were not known beforehand.
 
-use super::{offer::ActivePlan, request_bytes::Read};
+use super::{active_plan::ActivePlan, request_bytes::Read};
 use crate::{
     head::RequestHead,
     kind::{Direction, Kind},
@@ -27,8 +27,8 @@ const NEWS: u64 = 1 << 20;
 
 impl Bytes {
     #[inline]
-    pub(super) fn new(offer: &ActivePlan, request: &RequestHead<'_>) -> Self {
-        let read = if offer.request_bytes { request.extensions.get::<Read>() } else { None };
+    pub(super) fn new(active: &ActivePlan, request: &RequestHead<'_>) -> Self {
+        let read = if active.request_bytes { request.extensions.get::<Read>() } else { None };
         let upload = read.map(|read| Box::new(Upload { read: read.clone(), known: 0 }));
         Self { upload, ..Self::default() }
     }

@@ -4,10 +4,10 @@ use std::{borrow::Cow, fmt, future::Future, sync::Arc};
 
 use super::{
     account_error::QuotaError,
-    offer::ActivePlan,
+    active_plan::ActivePlan,
+    policy::QuotaPolicy,
     reservation::{CloseOutcome, Reservation, ReservationError},
     reservation_id::ReservationId,
-    tracker::QuotaPolicy,
 };
 use crate::{
     gate::Event,
@@ -15,8 +15,8 @@ use crate::{
     kind::Kind,
     quota::{
         Amounts,
-        account::{Ask, Duplicate, No},
-        store::{Account, Order, Receipt, Refused},
+        account::{ChargeRequest, Denial, Duplicate},
+        store::{AccountContext, AdmitError, AdmitRequest, Receipt},
     },
     refusal::Refusal,
 };
@@ -42,8 +42,8 @@ use crate::{
 pub struct Quotas(pub(super) Arc<QuotaPolicy>);
 
 impl Quotas {
-    pub(super) const fn new(tracker: Arc<QuotaPolicy>) -> Self {
-        Self(tracker)
+    pub(super) const fn new(policy: Arc<QuotaPolicy>) -> Self {
+        Self(policy)
     }
 
     /// Whether all of this could be charged now; takes nothing. 0 of a kind asks whether anything is left.
@@ -61,9 +61,9 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn check(&self, client: &Client, amounts: impl Into<Amounts>) -> Result<(), Refusal> {
-        let (now, offer, amounts) = (self.0.common.now(), self.offer(client), amounts.into());
-        let checked = self.0.common.store.check(&Account { client, plan: &offer.plan, now }, &amounts).await;
-        checked.map_err(|refused| self.0.refusal(&offer, client, refused, now))
+        let (now, active, amounts) = (self.0.common.now(), self.active(client), amounts.into());
+        let checked = self.0.common.store.check(&AccountContext { client, plan: &active.plan, now }, &amounts).await;
+        checked.map_err(|refused| self.0.refusal(&active, client, refused, now))
     }
 
     /// Charges all of this, or nothing.
@@ -157,8 +157,8 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn record(&self, client: &Client, amounts: impl Into<Amounts>) -> Result<(), QuotaError> {
-        let (now, offer, amounts) = (self.0.common.now(), self.offer(client), amounts.into());
-        let near = self.0.common.store.record(&Account { client, plan: &offer.plan, now }, &amounts).await?;
+        let (now, active, amounts) = (self.0.common.now(), self.active(client), amounts.into());
+        let near = self.0.common.store.record(&AccountContext { client, plan: &active.plan, now }, &amounts).await?;
         self.0.common.warn(&near);
         Ok(())
     }
@@ -222,24 +222,29 @@ impl Quotas {
     }
 
     async fn admit(&self, client: &Client, amounts: &Amounts, reserve: bool, open: bool) -> Result<Receipt, Refusal> {
-        let ask = Ask { amounts, each: &[], reserve, lasting: false, open, job: None };
+        let ask = ChargeRequest { amounts, each: &[], reserve, lasting: false, open, job: None };
         self.begin(client, ask).await.map(|receipt| receipt.expect("only a job may have been done before"))
     }
 
     /// Takes what is asked for; nothing where it is for a job that was done before.
-    pub(super) async fn begin(&self, client: &Client, ask: Ask<'_>) -> Result<Option<Receipt>, Refusal> {
-        let (tracker, now, offer) = (&self.0, self.0.common.now(), self.offer(client));
-        let account = Account { client, plan: &offer.plan, now };
-        match tracker.common.store.admit(&Order { account, ask, told: false, usage: false }).await {
+    pub(super) async fn begin(&self, client: &Client, ask: ChargeRequest<'_>) -> Result<Option<Receipt>, Refusal> {
+        let (policy, now, active) = (&self.0, self.0.common.now(), self.active(client));
+        let account = AccountContext { client, plan: &active.plan, now };
+        match policy
+            .common
+            .store
+            .admit(&AdmitRequest { account, charge: ask, wants_nearest: false, wants_usage: false })
+            .await
+        {
             Ok(admission) => {
-                tracker.common.tell(&admission);
-                tracker.common.context.observers.emit(&Event::Admitted { policy: &tracker.common.context.name });
+                policy.common.tell(&admission);
+                policy.common.context.observers.emit(&Event::Admitted { policy: &policy.common.context.name });
                 Ok(Some(admission.receipt))
             }
-            Err(Refused::Account { no: No::Job(Duplicate::Done), .. }) => Ok(None),
+            Err(AdmitError::Denied { denial: Denial::Job(Duplicate::Done), .. }) => Ok(None),
             Err(refused) => {
-                tracker.common.tell_overflow(&refused);
-                Err(self.refused(tracker.refusal(&offer, client, refused, now)))
+                policy.common.tell_overflow(&refused);
+                Err(self.refused(policy.refusal(&active, client, refused, now)))
             }
         }
     }
@@ -250,7 +255,7 @@ impl Quotas {
         refusal
     }
 
-    pub(super) fn offer(&self, client: &Client) -> Arc<ActivePlan> {
+    pub(super) fn active(&self, client: &Client) -> Arc<ActivePlan> {
         Arc::clone(self.0.plans.present().of(client))
     }
 }

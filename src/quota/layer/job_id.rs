@@ -48,7 +48,7 @@ enum Source {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Duplicates {
-    /// Refused, while the job runs and afterwards: the default, for the service must not do the work again.
+    /// AdmitError, while the job runs and afterwards: the default, for the service must not do the work again.
     #[default]
     Refuse,
     /// Let through uncharged. **Whoever sends one id for ever never pays again**: only for services that find duplicates

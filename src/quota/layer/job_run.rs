@@ -5,15 +5,15 @@ use std::future::Future;
 use super::{
     handle::{Quotas, or_anonymous},
     job_id::{Bad, by_hand},
-    tracker::QuotaPolicy,
+    policy::QuotaPolicy,
 };
 use crate::{
     identity::Client,
     kind::Kind,
     quota::{
         Amounts,
-        account::Ask,
-        store::{End, Receipt},
+        account::ChargeRequest,
+        store::{Receipt, Settlement},
     },
     refusal::Refusal,
 };
@@ -79,23 +79,25 @@ impl Quotas {
         let job = by_hand(job_id, &client, &amounts, self.0.common.store.digester());
         let job = job.map_err(|Bad| self.refused(self.0.bad_job_id()))?;
         amounts.set(&Kind::Concurrent, 1);
-        let ask = Ask { amounts: &amounts, each: &[], reserve: false, lasting: false, open: true, job: Some(&job) };
+        let ask =
+            ChargeRequest { amounts: &amounts, each: &[], reserve: false, lasting: false, open: true, job: Some(&job) };
         let Some(receipt) = self.begin(&client, ask).await? else { return Ok(JobRun::Replayed) };
-        let _begun = Begun { tracker: &self.0, receipt };
+        let _begun = Begun { policy: &self.0, receipt };
         Ok(JobRun::Done(work.await))
     }
 }
 
 /// A job under way: however it ends, its charge stays and its id is taken.
 struct Begun<'a> {
-    tracker: &'a QuotaPolicy,
+    policy: &'a QuotaPolicy,
     receipt: Receipt,
 }
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
-        let (none, now) = (Amounts::new(), self.tracker.common.now());
-        let near = self.tracker.common.store.settle(&self.receipt, &End::Served { used: &none, actual: &none }, now);
-        self.tracker.common.warn(&near);
+        let (none, now) = (Amounts::new(), self.policy.common.now());
+        let near =
+            self.policy.common.store.settle(&self.receipt, &Settlement::Served { used: &none, actual: &none }, now);
+        self.policy.common.warn(&near);
     }
 }

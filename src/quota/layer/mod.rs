@@ -53,25 +53,25 @@
 //! [`PeerIp::trust_forwarded`](crate::PeerIp::trust_forwarded).
 
 mod account_error;
+mod active_plan;
+mod admin;
 mod builder;
-mod by_hand;
 mod bytes;
 mod charge;
 mod handle;
 mod job_id;
 mod job_run;
-mod look;
-mod offer;
 mod permit;
+mod policy;
+mod pool;
 mod refuse;
 mod request_bytes;
 mod reservation;
 mod reservation_id;
 mod settings;
-mod spare;
 #[cfg(test)]
 mod tests;
-mod tracker;
+mod usage;
 
 pub use account_error::QuotaError;
 pub use builder::QuotaLayer;
@@ -79,8 +79,8 @@ pub use charge::{Charge, QuotaStatus};
 pub use handle::Quotas;
 pub use job_id::{Duplicates, JobIdSource};
 pub use job_run::JobRun;
-pub use look::{Cursor, Explanation, LimitExplanation, UsagePage};
 pub use request_bytes::{CountedBody, RequestBytes, RequestBytesLayer};
 pub use reservation::{CloseOutcome, Reservation, ReservationError};
 pub use reservation_id::ReservationId;
 pub use settings::{OnExpiry, OnFailure, QuotaSettings, ServedRequest};
+pub use usage::{Cursor, Explanation, LimitExplanation, UsagePage};

@@ -10,18 +10,18 @@ use std::{
 use http::{Extensions, HeaderValue, Response, StatusCode};
 
 use super::{
+    active_plan::{ActivePlan, Asked},
     bytes::Bytes,
     charge::{self, Charge, QuotaStatus},
-    offer::{ActivePlan, Asked},
+    pool::{self, Pool, Reuse},
     settings::ServedRequest,
-    spare::{self, Pool, Reuse},
 };
 use crate::{
     gate::{Outcome, Permit},
     quota::{
         Amounts,
         account::{Nearest, Now},
-        store::{Admission, End, News, Receipt},
+        store::{AdmissionDetails, AdmittedCharge, Receipt, Settlement},
     },
     refusal::{NEAR_LIMITS, Refusal, near_limits},
     time::Moment,
@@ -30,12 +30,12 @@ use crate::{
 /// A charge under way, or nothing where nobody is charged.
 ///
 /// One word, because a permit is moved about with the response.
-pub struct Held(Option<Box<Open>>);
+pub struct QuotaPermit(Option<Box<Open>>);
 
 #[derive(Default)]
 struct Open {
     /// The plan in force; `None` where the request is not charged, but shares idle extensions with the handler.
-    offer: Option<Arc<ActivePlan>>,
+    active: Option<Arc<ActivePlan>>,
     receipt: Receipt,
     asked: Asked,
     told: Option<Nearest>,
@@ -58,36 +58,42 @@ struct Extra {
 }
 
 impl Extra {
-    fn new(news: News, offer: &ActivePlan) -> Self {
-        let News { untold, usage, .. } = news;
+    fn new(details: AdmissionDetails, active: &ActivePlan) -> Self {
+        let AdmissionDetails { pending, usage, .. } = details;
         let near =
-            near_limits(untold.iter().map(|near| (&near.name, near.used, near.limit))).filter(|_| !untold.is_empty());
+            near_limits(pending.iter().map(|near| (&near.name, near.used, near.limit))).filter(|_| !pending.is_empty());
         let status = || match usage {
-            Some(usage) => QuotaStatus::new(usage, untold.into_iter().map(|near| near.name).collect()),
-            None => QuotaStatus::unknown(&offer.plan),
+            Some(usage) => QuotaStatus::new(usage, pending.into_iter().map(|near| near.name).collect()),
+            None => QuotaStatus::unknown(&active.plan),
         };
-        Self { near, status: offer.common.settings.share.then(status), charge: None }
+        Self { near, status: active.common.settings.share.then(status), charge: None }
     }
 }
 
-impl Held {
+impl QuotaPermit {
     /// Creates the permit of a request that is not charged.
     pub(super) fn nothing(share: bool) -> Self {
-        Self(share.then(spare::take)) // without an offer, which is what marks it
+        Self(share.then(pool::take)) // without an active, which is what marks it
     }
 
     #[inline(always)] // it would be copied once more
-    pub(super) fn new(offer: &Arc<ActivePlan>, asked: Asked, bytes: Bytes, admission: Admission, now: Now) -> Self {
-        offer.common.tell(&admission);
-        let Admission { receipt, nearest, news } = admission;
-        let share = offer.common.settings.share;
-        let extra = match news {
+    pub(super) fn new(
+        active: &Arc<ActivePlan>,
+        asked: Asked,
+        bytes: Bytes,
+        admission: AdmittedCharge,
+        now: Now,
+    ) -> Self {
+        active.common.tell(&admission);
+        let AdmittedCharge { receipt, nearest, details } = admission;
+        let share = active.common.settings.share;
+        let extra = match details {
             None if !share => None,
-            news => Some(Box::new(Extra::new(news.map(|news| *news).unwrap_or_default(), offer))),
+            details => Some(Box::new(Extra::new(details.map(|details| *details).unwrap_or_default(), active))),
         };
         // Field by field: a whole one would be made first, and then copied.
-        let mut open = spare::take::<Open>();
-        open.offer = Some(Arc::clone(offer));
+        let mut open = pool::take::<Open>();
+        open.active = Some(Arc::clone(active));
         open.receipt = receipt;
         open.asked = asked;
         open.told = nearest;
@@ -106,17 +112,17 @@ impl Reuse for Open {
 
     #[inline]
     fn blank(&mut self) {
-        (self.offer, self.receipt.job, self.extra) = (None, None, None);
+        (self.active, self.receipt.job, self.extra) = (None, None, None);
         (self.asked, self.bytes) = (Asked::default(), Bytes::default());
     }
 }
 
-impl Permit for Held {
+impl Permit for QuotaPermit {
     #[inline]
     fn on_request(&mut self, extensions: &mut Extensions) {
         let Some(open) = &mut self.0 else { return };
         open.reached = true;
-        if open.offer.is_none() {
+        if open.active.is_none() {
             return charge::share_idle(extensions);
         }
         if let Some(extra) = &mut open.extra
@@ -128,18 +134,18 @@ impl Permit for Held {
 
     fn on_response<B>(&mut self, response: &mut Response<B>) {
         let Some(open) = self.0.as_deref_mut() else { return };
-        let Some(offer) = &open.offer else { return };
+        let Some(active) = &open.active else { return };
         open.status = Some(response.status());
         if let Some(nearest) = &open.told
-            && let Some(fields) = offer.fields.get(nearest.index)
+            && let Some(fields) = active.fields.get(nearest.index)
         {
             // What a layer further in refused is given back, and so there is more.
             let refused = response.extensions().get::<Refusal>().is_some();
-            let back = if refused { open.asked_of(offer, nearest.index) } else { 0 };
+            let back = if refused { open.asked_of(active, nearest.index) } else { 0 };
             let remaining = nearest.remaining.saturating_add(back);
             match nearest.reset {
                 Some(reset) => {
-                    fields.write(response.headers_mut(), remaining, reset, || offer.common.context.clock.wall())
+                    fields.write(response.headers_mut(), remaining, reset, || active.common.context.clock.wall())
                 }
                 None => fields.write_without_reset(response.headers_mut(), remaining),
             }
@@ -168,7 +174,7 @@ impl Permit for Held {
     fn settle(self, outcome: Outcome<'_>) {
         if let Some(mut open) = self.0 {
             open.settle(&outcome);
-            spare::keep(open);
+            pool::keep(open);
         }
     }
 }
@@ -176,26 +182,26 @@ impl Permit for Held {
 impl Open {
     /// From now on the request has to make progress.
     fn watch(&mut self) {
-        let Some(offer) = &self.offer else { return };
-        let now = offer.common.now();
-        offer.common.store.watch(&self.receipt, now);
+        let Some(active) = &self.active else { return };
+        let now = active.common.now();
+        active.common.store.watch(&self.receipt, now);
         self.heard = now.moment;
     }
 
     /// Tells the account that the request is alive, and what has passed: not at each frame, for that costs a lock.
     fn passed(&mut self, bytes: usize) {
-        let Some(offer) = &self.offer else { return };
-        if offer.response_bytes {
+        let Some(active) = &self.active else { return };
+        if active.response_bytes {
             self.bytes.answered(bytes);
         }
         let much = self.bytes.are_news();
         if !much && self.receipt.lease.is_none() {
             return;
         }
-        let common = &*offer.common;
+        let common = &*active.common;
         let now = common.now();
         if much || now.moment.since(self.heard) >= common.settings.max_stall / NEWS_PER_STALL {
-            let near = common.store.go_on(&self.receipt, &self.bytes.tell(), now);
+            let near = common.store.progress(&self.receipt, &self.bytes.tell(), now);
             common.warn(&near);
             self.heard = now.moment;
         }
@@ -203,11 +209,11 @@ impl Open {
 
     #[inline]
     fn settle(&mut self, outcome: &Outcome<'_>) {
-        let Some(offer) = &self.offer else { return };
+        let Some(active) = &self.active else { return };
         let charged = match outcome {
             Outcome::Refused(_) => false,
             _ if !self.reached => false,
-            outcome => self.is_charged(offer, matches!(outcome, Outcome::Complete { .. })),
+            outcome => self.is_charged(active, matches!(outcome, Outcome::Complete { .. })),
         };
         if charged && !self.receipt.open && self.bytes.are_all_told() {
             return; // all was charged when it was admitted
@@ -218,30 +224,30 @@ impl Open {
     /// Tells the account how it ended.
     #[inline(never)]
     fn close(&mut self, charged: bool) {
-        let Some(offer) = &self.offer else { return };
-        let (store, now) = (&offer.common.store, offer.common.now());
+        let Some(active) = &self.active else { return };
+        let (store, now) = (&active.common.store, active.common.now());
         let actual = self.said(); // also where nothing is charged: afterwards a record must fail
         let near = if charged {
             let used = self.bytes.tell();
-            store.settle(&self.receipt, &End::Served { used: &used, actual: &actual }, now)
+            store.settle(&self.receipt, &Settlement::Served { used: &used, actual: &actual }, now)
         } else {
-            store.settle(&self.receipt, &End::Void(&self.all_charged(offer, self.bytes.told())), now)
+            store.settle(&self.receipt, &Settlement::Void(&self.all_charged(active, self.bytes.told())), now)
         };
-        offer.common.warn(&near);
+        active.common.warn(&near);
     }
 
     /// Whether a request that reached the service is charged; yes where whoever decides panics.
     #[inline]
-    fn is_charged(&self, offer: &ActivePlan, complete: bool) -> bool {
-        let Some(charge_when) = &offer.common.settings.charge_when else { return true };
+    fn is_charged(&self, active: &ActivePlan, complete: bool) -> bool {
+        let Some(charge_when) = &active.common.settings.charge_when else { return true };
         let served = ServedRequest::new(self.status, complete);
         catch_unwind(AssertUnwindSafe(|| charge_when(&served))).unwrap_or(true)
     }
 
     /// What was asked for of the kind that a limit counts.
-    fn asked_of(&self, offer: &ActivePlan, limit: usize) -> u64 {
-        let limit = offer.plan.all().nth(limit);
-        limit.map_or(0, |limit| self.asked.amounts(offer).counted(limit.kind()))
+    fn asked_of(&self, active: &ActivePlan, limit: usize) -> u64 {
+        let limit = active.plan.all().nth(limit);
+        limit.map_or(0, |limit| self.asked.amounts(active).counted(limit.kind()))
     }
 
     /// What the handler says that was used.
@@ -251,9 +257,9 @@ impl Open {
     }
 
     /// What there is to give back besides what was set aside: `known` bytes, and what was charged at admission.
-    fn all_charged(&self, offer: &ActivePlan, mut known: Amounts) -> Amounts {
-        if self.receipt.hold.is_none() {
-            self.asked.amounts(offer).iter().for_each(|(kind, amount)| known.add(kind, amount));
+    fn all_charged(&self, active: &ActivePlan, mut known: Amounts) -> Amounts {
+        if self.receipt.reservation.is_none() {
+            self.asked.amounts(active).iter().for_each(|(kind, amount)| known.add(kind, amount));
         }
         known
     }
@@ -263,8 +269,8 @@ impl Open {
 /// loses it.
 const NEWS_PER_STALL: u32 = 4;
 
-impl fmt::Debug for Held {
+impl fmt::Debug for QuotaPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Held").field(&self.0.as_ref().is_some_and(|open| open.offer.is_some())).finish()
+        f.debug_tuple("QuotaPermit").field(&self.0.as_ref().is_some_and(|open| open.active.is_some())).finish()
     }
 }

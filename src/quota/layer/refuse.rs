@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{offer::ActivePlan, tracker::QuotaPolicy};
+use super::{active_plan::ActivePlan, policy::QuotaPolicy};
 use crate::{
     identity::Client,
     policy_name::PolicyName,
     quota::{
-        account::{Duplicate, No, Now},
-        store::{Refused, Trouble},
+        account::{Denial, Duplicate, Now},
+        store::{AdmitError, StoreError},
     },
     refusal::{Reason, Refusal, Violation},
 };
@@ -26,24 +26,26 @@ const STORE_WAIT: Duration = Duration::from_secs(1);
 const MOST_SPREAD: Duration = Duration::from_secs(300);
 
 impl QuotaPolicy {
-    pub(super) fn refusal(&self, offer: &ActivePlan, client: &Client, refused: Refused, now: Now) -> Refusal {
+    pub(super) fn refusal(&self, active: &ActivePlan, client: &Client, refused: AdmitError, now: Now) -> Refusal {
         let refusal = |reason| Refusal::new(reason, self.common.context.name.clone());
-        let (no, shared) = match refused {
-            Refused::Account { no, shared } => (no, shared),
-            Refused::Store(Trouble::Nameless) => return refusal(Reason::Unidentified),
-            Refused::Store(Trouble::Rejected(_)) => return refusal(Reason::Rejected),
-            Refused::Store(Trouble::Unavailable) => return refusal(Reason::Unavailable).with_retry_after(STORE_WAIT),
-            Refused::Store(Trouble::Indeterminate) => {
+        let (denial, shared) = match refused {
+            AdmitError::Denied { denial, shared } => (denial, shared),
+            AdmitError::Store(StoreError::Nameless) => return refusal(Reason::Unidentified),
+            AdmitError::Store(StoreError::Rejected(_)) => return refusal(Reason::Rejected),
+            AdmitError::Store(StoreError::Unavailable) => {
+                return refusal(Reason::Unavailable).with_retry_after(STORE_WAIT);
+            }
+            AdmitError::Store(StoreError::Indeterminate) => {
                 return refusal(Reason::Indeterminate).with_retry_after(STORE_WAIT);
             }
         };
-        match no {
-            No::Job(Duplicate::Running) => refusal(Reason::JobRunning).with_retry_after(JOB_WAIT),
-            No::Job(Duplicate::Done) => refusal(Reason::DuplicateJob),
-            No::Job(Duplicate::Conflict) => refusal(Reason::JobConflict),
-            No::Job(Duplicate::Stale) => refusal(Reason::StaleJobId),
-            No::Job(Duplicate::Full) => refusal(Reason::RateLimited).with_retry_after(ROOM_WAIT),
-            No::Limits(violations) if shared => {
+        match denial {
+            Denial::Job(Duplicate::Running) => refusal(Reason::JobRunning).with_retry_after(JOB_WAIT),
+            Denial::Job(Duplicate::Done) => refusal(Reason::DuplicateJob),
+            Denial::Job(Duplicate::Conflict) => refusal(Reason::JobConflict),
+            Denial::Job(Duplicate::Stale) => refusal(Reason::StaleJobId),
+            Denial::Job(Duplicate::Full) => refusal(Reason::RateLimited).with_retry_after(ROOM_WAIT),
+            Denial::Limits(violations) if shared => {
                 // Neither the limit nor the use of what newcomers share is told: it would show others' traffic.
                 let wait = violations.iter().map(|violation| violation.wait).max().flatten();
                 match wait {
@@ -51,12 +53,12 @@ impl QuotaPolicy {
                     None => refusal(Reason::TooLarge),
                 }
             }
-            No::Limits(violations) => self.over(offer, client, violations, now),
+            Denial::Limits(violations) => self.over(active, client, violations, now),
         }
     }
 
     /// The refusal of a client that is at its limits: it speaks of the one that keeps it longest.
-    fn over(&self, offer: &ActivePlan, client: &Client, violations: Vec<Violation>, now: Now) -> Refusal {
+    fn over(&self, active: &ActivePlan, client: &Client, violations: Vec<Violation>, now: Now) -> Refusal {
         let reason = match violations.iter().any(|violation| violation.wait.is_none()) {
             true => Reason::TooLarge,
             false => Reason::RateLimited,
@@ -66,9 +68,9 @@ impl QuotaPolicy {
         let refusal = refusal.with_limit(worst.limit, worst.current);
         let Some(wait) = worst.wait else { return refusal };
         let mut refusal =
-            refusal.with_retry_after(wait).with_spread(spread(offer, client, &worst.name, now.wall, wait));
-        if let Some((index, _)) = offer.limit(&worst.name)
-            && let Some(fields) = offer.fields.get(index)
+            refusal.with_retry_after(wait).with_spread(spread(active, client, &worst.name, now.wall, wait));
+        if let Some((index, _)) = active.limit(&worst.name)
+            && let Some(fields) = active.fields.get(index)
         {
             refusal = refusal.with_fields(Arc::clone(fields));
         }
@@ -79,8 +81,8 @@ impl QuotaPolicy {
 /// How much later than a common boundary this client is told to come back, so that not everybody comes at once.
 ///
 /// The same for the same client and boundary, at most 300 s and a tenth of the period.
-fn spread(offer: &ActivePlan, client: &Client, limit: &PolicyName, wall: u64, wait: Duration) -> Duration {
-    let period = offer.limit(limit).and_then(|(_, limit)| limit.quota.period()).filter(|period| period.is_calendar());
+fn spread(active: &ActivePlan, client: &Client, limit: &PolicyName, wall: u64, wait: Duration) -> Duration {
+    let period = active.limit(limit).and_then(|(_, limit)| limit.quota.period()).filter(|period| period.is_calendar());
     let most = period.map_or(Duration::ZERO, |period| (period.longest() / 10).min(MOST_SPREAD));
     let boundary = u128::from(wall.saturating_add(crate::time::nanos(wait)));
     let mixed = (client.digest().0 ^ boundary.wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 32;

@@ -2,11 +2,11 @@
 
 use std::{error::Error, fmt, sync::Arc};
 
-use super::{reservation_id::ReservationId, tracker::QuotaPolicy};
+use super::{policy::QuotaPolicy, reservation_id::ReservationId};
 use crate::quota::{
     Amounts,
     account::Stage,
-    store::{End, Ending, Receipt, Trouble},
+    store::{CloseResult, Receipt, Settlement, StoreError},
 };
 
 /// What was set aside for one piece of work; a drop gives it back.
@@ -25,7 +25,7 @@ use crate::quota::{
 /// ```
 #[must_use = "what is dropped is given back"]
 pub struct Reservation {
-    tracker: Arc<QuotaPolicy>,
+    policy: Arc<QuotaPolicy>,
     receipt: Option<Receipt>,
 }
 
@@ -71,8 +71,8 @@ pub enum ReservationError {
 }
 
 impl Reservation {
-    pub(super) fn new(tracker: &Arc<QuotaPolicy>, receipt: Receipt) -> Self {
-        Self { tracker: Arc::clone(tracker), receipt: Some(receipt) }
+    pub(super) fn new(policy: &Arc<QuotaPolicy>, receipt: Receipt) -> Self {
+        Self { policy: Arc::clone(policy), receipt: Some(receipt) }
     }
 
     /// Charges what was really used; a kind that `actual` does not name, as it was reserved.
@@ -85,7 +85,7 @@ impl Reservation {
     /// # }
     /// ```
     pub fn commit(mut self, actual: impl Into<Amounts>) {
-        self.end(&End::Served { used: &Amounts::new(), actual: &actual.into() });
+        self.end(&Settlement::Served { used: &Amounts::new(), actual: &actual.into() });
     }
 
     /// Gives everything back, as a drop does.
@@ -108,22 +108,22 @@ impl Reservation {
     #[must_use = "an id that is lost leaves the reservation open until its time runs out"]
     pub fn detach(mut self) -> ReservationId {
         let receipt = self.receipt.as_ref().expect("there until it is ended");
-        let id = self.tracker.common.store.reserved(receipt);
-        self.end(&End::Detached);
+        let id = self.policy.common.store.reservation_key(receipt);
+        self.end(&Settlement::Detached);
         ReservationId(id)
     }
 
-    fn end(&mut self, end: &End<'_>) {
+    fn end(&mut self, end: &Settlement<'_>) {
         if let Some(receipt) = self.receipt.take() {
-            let near = self.tracker.common.store.settle(&receipt, end, self.tracker.common.now());
-            self.tracker.common.warn(&near);
+            let near = self.policy.common.store.settle(&receipt, end, self.policy.common.now());
+            self.policy.common.warn(&near);
         }
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.end(&End::Void(&Amounts::new()));
+        self.end(&Settlement::Void(&Amounts::new()));
     }
 }
 
@@ -136,13 +136,12 @@ impl QuotaPolicy {
         let (ending, near) = self.common.store.close(&id.0, actual, self.plan_of(), self.common.now()).await?;
         self.common.warn(&near);
         match (ending, actual) {
-            (Ending::Now, _) => Ok(CloseOutcome::Closed),
-            (Ending::TooLate, _) | (Ending::Before(Stage::Expired), None) => Ok(CloseOutcome::Expired),
-            (Ending::Before(Stage::Committed), Some(_)) | (Ending::Before(Stage::RolledBack), None) => {
-                Ok(CloseOutcome::AlreadyClosed)
-            }
-            (Ending::Before(Stage::Committed), None) => Err(ReservationError::Committed),
-            (Ending::Before(Stage::RolledBack), Some(_)) => Err(ReservationError::RolledBack),
+            (CloseResult::Closed, _) => Ok(CloseOutcome::Closed),
+            (CloseResult::Expired, _) | (CloseResult::AlreadyClosed(Stage::Expired), None) => Ok(CloseOutcome::Expired),
+            (CloseResult::AlreadyClosed(Stage::Committed), Some(_))
+            | (CloseResult::AlreadyClosed(Stage::RolledBack), None) => Ok(CloseOutcome::AlreadyClosed),
+            (CloseResult::AlreadyClosed(Stage::Committed), None) => Err(ReservationError::Committed),
+            (CloseResult::AlreadyClosed(Stage::RolledBack), Some(_)) => Err(ReservationError::RolledBack),
             _ => Err(ReservationError::Unknown),
         }
     }
@@ -169,14 +168,14 @@ impl fmt::Display for ReservationError {
 
 impl Error for ReservationError {}
 
-impl From<Trouble> for ReservationError {
-    fn from(trouble: Trouble) -> Self {
+impl From<StoreError> for ReservationError {
+    fn from(trouble: StoreError) -> Self {
         match trouble {
-            Trouble::Unavailable => Self::Unavailable,
-            Trouble::Indeterminate => Self::Indeterminate,
-            Trouble::Rejected(_) => Self::Rejected,
+            StoreError::Unavailable => Self::Unavailable,
+            StoreError::Indeterminate => Self::Indeterminate,
+            StoreError::Rejected(_) => Self::Rejected,
             // None of these accounts has it.
-            Trouble::Nameless => Self::Unknown,
+            StoreError::Nameless => Self::Unknown,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{fmt, num::NonZeroU64, str::FromStr};
 
 use crate::{
     error::ConfigError,
-    quota::store::{Place, Reserved},
+    quota::store::{AccountAddress, ReservationKey},
 };
 
 /// A reservation that outlives its value: to end it by, as often as need be.
@@ -24,7 +24,7 @@ use crate::{
 /// # });
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ReservationId(pub(super) Reserved);
+pub struct ReservationId(pub(super) ReservationKey);
 
 /// What an id of memory begins with, and no other does.
 const HERE: &str = "m-";
@@ -35,10 +35,10 @@ const LONGEST: usize = 8_192;
 impl fmt::Display for ReservationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Reserved::Here { accounts, place: Place { shard, slot, generation }, hold } => {
-                write!(f, "{HERE}{accounts:016x}-{shard}-{slot}-{generation}-{hold}")
+            ReservationKey::Memory { accounts, address: AccountAddress { shard, slot, generation }, reservation } => {
+                write!(f, "{HERE}{accounts:016x}-{shard}-{slot}-{generation}-{reservation}")
             }
-            Reserved::Named(id) => f.write_str(id),
+            ReservationKey::Named(id) => f.write_str(id),
         }
     }
 }
@@ -50,7 +50,7 @@ impl FromStr for ReservationId {
         let visible = (1..=LONGEST).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
         let reserved = match text.strip_prefix(HERE) {
             Some(numbers) => here(numbers),
-            None => visible.then(|| Reserved::Named(text.into())),
+            None => visible.then(|| ReservationKey::Named(text.into())),
         };
         // However it was written, there is one text for each id.
         let id = reserved.map(Self).filter(|id| id.to_string() == text);
@@ -59,13 +59,13 @@ impl FromStr for ReservationId {
     }
 }
 
-fn here(numbers: &str) -> Option<Reserved> {
+fn here(numbers: &str) -> Option<ReservationKey> {
     let mut parts = numbers.split('-');
     let accounts = u64::from_str_radix(parts.next()?, 16).ok()?;
     let mut number = || parts.next()?.parse().ok();
-    let place = Place { shard: number()?, slot: number()?, generation: number()? };
-    let hold: NonZeroU64 = parts.next()?.parse().ok()?;
-    Some(Reserved::Here { accounts, place, hold })
+    let address = AccountAddress { shard: number()?, slot: number()?, generation: number()? };
+    let reservation: NonZeroU64 = parts.next()?.parse().ok()?;
+    Some(ReservationKey::Memory { accounts, address, reservation })
 }
 
 #[cfg(test)]
@@ -74,11 +74,12 @@ mod tests {
 
     use super::*;
 
-    fn reserved() -> impl Strategy<Value = Reserved> {
-        let here = any::<(u64, u32, u32, u32, NonZeroU64)>().prop_map(|(accounts, shard, slot, generation, hold)| {
-            Reserved::Here { accounts, place: Place { shard, slot, generation }, hold }
-        });
-        prop_oneof![here, "[!-l][!-~]{0,254}".prop_map(|id| Reserved::Named(id.into()))]
+    fn reserved() -> impl Strategy<Value = ReservationKey> {
+        let here =
+            any::<(u64, u32, u32, u32, NonZeroU64)>().prop_map(|(accounts, shard, slot, generation, reservation)| {
+                ReservationKey::Memory { accounts, address: AccountAddress { shard, slot, generation }, reservation }
+            });
+        prop_oneof![here, "[!-l][!-~]{0,254}".prop_map(|id| ReservationKey::Named(id.into()))]
     }
 
     proptest! {

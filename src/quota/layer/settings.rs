@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::{
     job_id::{Duplicates, JobIdSource},
-    tracker::QuotaPolicy,
+    policy::QuotaPolicy,
 };
 use crate::{
     error::ConfigError,

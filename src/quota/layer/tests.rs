@@ -6,7 +6,7 @@ use http::{Request, Response, StatusCode};
 use tower::{Layer, ServiceExt, service_fn};
 
 use super::{OnFailure, QuotaError, ReservationError};
-use super::{QuotaLayer, Quotas, tracker::QuotaPolicy};
+use super::{QuotaLayer, Quotas, policy::QuotaPolicy};
 use crate::{
     error::ConfigError,
     gate::{GateLayer, MaybeFuture},
@@ -16,8 +16,8 @@ use crate::{
         ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
         account::{AccountSettings, Now},
         store::{
-            Account, Admission, BackendFactory, Bookmark, End, Ending, Near, Order, Page, PlanOf, QuotaBackend,
-            QuotaStore, Receipt, Refused, Reserved, Trouble,
+            AccountContext, AdmitError, AdmitRequest, AdmittedCharge, BackendFactory, Bookmark, CloseResult,
+            NearLimits, Page, PlanLookup, QuotaBackend, QuotaStore, Receipt, ReservationKey, Settlement, StoreError,
         },
     },
     refusal::Reason,
@@ -25,10 +25,10 @@ use crate::{
 };
 
 /// A store that is always in the same trouble, and takes its time to say so.
-struct Troubled(Trouble);
+struct Troubled(StoreError);
 
 impl Troubled {
-    fn late<T: Send + 'static>(&self) -> MaybeFuture<Result<T, Trouble>> {
+    fn late<T: Send + 'static>(&self) -> MaybeFuture<Result<T, StoreError>> {
         let trouble = self.0.clone();
         MaybeFuture::future(async move {
             tokio::task::yield_now().await;
@@ -36,18 +36,18 @@ impl Troubled {
         })
     }
 
-    fn refused<T: Send + 'static>(&self) -> MaybeFuture<Result<T, Refused>> {
+    fn refused<T: Send + 'static>(&self) -> MaybeFuture<Result<T, AdmitError>> {
         let late = self.late();
-        MaybeFuture::future(async move { late.await.map_err(Refused::from) })
+        MaybeFuture::future(async move { late.await.map_err(AdmitError::from) })
     }
 }
 
 impl QuotaBackend for Troubled {
-    fn admit(&self, _: &Order<'_>) -> MaybeFuture<Result<Admission, Refused>> {
+    fn admit(&self, _: &AdmitRequest<'_>) -> MaybeFuture<Result<AdmittedCharge, AdmitError>> {
         self.refused()
     }
 
-    fn settle(&self, _: &Receipt, _: &End<'_>, _: Now) -> Near {
+    fn settle(&self, _: &Receipt, _: &Settlement<'_>, _: Now) -> NearLimits {
         unreachable!("nothing was admitted")
     }
 
@@ -55,53 +55,57 @@ impl QuotaBackend for Troubled {
         unreachable!("nothing was admitted")
     }
 
-    fn go_on(&self, _: &Receipt, _: &Amounts, _: Now) -> Near {
+    fn progress(&self, _: &Receipt, _: &Amounts, _: Now) -> NearLimits {
         unreachable!("nothing was admitted")
     }
 
-    fn reserved(&self, _: &Receipt) -> Reserved {
+    fn reservation_key(&self, _: &Receipt) -> ReservationKey {
         unreachable!("nothing was admitted")
     }
 
     fn close(
         &self,
-        _: &Reserved,
+        _: &ReservationKey,
         _: Option<&Amounts>,
-        _: PlanOf,
+        _: PlanLookup,
         _: Now,
-    ) -> MaybeFuture<Result<(Ending, Near), Trouble>> {
+    ) -> MaybeFuture<Result<(CloseResult, NearLimits), StoreError>> {
         self.late()
     }
 
-    fn record(&self, _: &Account<'_>, _: &Amounts) -> MaybeFuture<Result<Near, Trouble>> {
+    fn record(&self, _: &AccountContext<'_>, _: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>> {
         self.late()
     }
 
-    fn usage(&self, _: &Account<'_>) -> MaybeFuture<Result<Usage, Trouble>> {
+    fn usage(&self, _: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>> {
         self.late()
     }
 
-    fn check(&self, _: &Account<'_>, _: &Amounts) -> MaybeFuture<Result<(), Refused>> {
+    fn check(&self, _: &AccountContext<'_>, _: &Amounts) -> MaybeFuture<Result<(), AdmitError>> {
         self.refused()
     }
 
-    fn page(&self, _: Option<&Bookmark>, _: usize, _: PlanOf, _: Now) -> MaybeFuture<Result<Page, Trouble>> {
+    fn page(&self, _: Option<&Bookmark>, _: usize, _: PlanLookup, _: Now) -> MaybeFuture<Result<Page, StoreError>> {
         self.late()
     }
 
-    fn reset(&self, _: &Account<'_>, _: Option<&str>) -> MaybeFuture<Result<Result<(), ConfigError>, Trouble>> {
+    fn reset(
+        &self,
+        _: &AccountContext<'_>,
+        _: Option<&str>,
+    ) -> MaybeFuture<Result<Result<(), ConfigError>, StoreError>> {
         self.late()
     }
 
-    fn grant(&self, _: &Account<'_>, _: Grant) -> MaybeFuture<Result<Result<GrantId, ConfigError>, Trouble>> {
+    fn grant(&self, _: &AccountContext<'_>, _: Grant) -> MaybeFuture<Result<Result<GrantId, ConfigError>, StoreError>> {
         self.late()
     }
 
-    fn revoke(&self, _: &Account<'_>, _: GrantId) -> MaybeFuture<Result<bool, Trouble>> {
+    fn revoke(&self, _: &AccountContext<'_>, _: GrantId) -> MaybeFuture<Result<bool, StoreError>> {
         self.late()
     }
 
-    fn grants(&self, _: &Account<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, Trouble>> {
+    fn grants(&self, _: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>> {
         self.late()
     }
 
@@ -126,7 +130,7 @@ impl BackendFactory for Troubled {
     }
 }
 
-fn in_trouble(trouble: Trouble) -> Arc<QuotaPolicy> {
+fn in_trouble(trouble: StoreError) -> Arc<QuotaPolicy> {
     let layer = QuotaLayer::new(Plan::standard()).accept_unverified();
     let usual = layer.policy();
     let mut settings = usual.common.settings.clone();
@@ -135,11 +139,11 @@ fn in_trouble(trouble: Trouble) -> Arc<QuotaPolicy> {
 }
 
 /// Every trouble, and what it is called.
-fn troubles() -> [(Trouble, Reason, QuotaError, ReservationError); 3] {
-    let rejected = (Trouble::Rejected("CHECK failed".into()), QuotaError::Rejected("CHECK failed".into()));
+fn troubles() -> [(StoreError, Reason, QuotaError, ReservationError); 3] {
+    let rejected = (StoreError::Rejected("CHECK failed".into()), QuotaError::Rejected("CHECK failed".into()));
     [
-        (Trouble::Unavailable, Reason::Unavailable, QuotaError::Unavailable, ReservationError::Unavailable),
-        (Trouble::Indeterminate, Reason::Indeterminate, QuotaError::Indeterminate, ReservationError::Indeterminate),
+        (StoreError::Unavailable, Reason::Unavailable, QuotaError::Unavailable, ReservationError::Unavailable),
+        (StoreError::Indeterminate, Reason::Indeterminate, QuotaError::Indeterminate, ReservationError::Indeterminate),
         (rejected.0, Reason::Rejected, rejected.1, ReservationError::Rejected),
     ]
 }

@@ -19,7 +19,7 @@ use shard::Shard;
 use super::{
     account::{Account, AccountSettings, Now},
     layer::OnFailure,
-    store::{Account as Whose, BackendFactory, Near, Place, QuotaBackend},
+    store::{AccountAddress, AccountContext, BackendFactory, NearLimits, QuotaBackend},
 };
 use crate::{
     error::ConfigError,
@@ -114,102 +114,108 @@ impl Accounts {
     #[inline]
     fn with<T>(
         &self,
-        whose: &Whose<'_>,
-        work: impl FnOnce(&mut Account, Now, Place) -> T,
+        context: &AccountContext<'_>,
+        work: impl FnOnce(&mut Account, Now, AccountAddress) -> T,
         full: impl FnOnce() -> T,
     ) -> T {
         if !self.swept.load(Ordering::Relaxed) {
             self.sweep_in_background(); // without the lock: a runtime may call whoever watches its tasks
         }
-        let (number, mut shard) = self.shard(whose.client);
-        let now = self.present(whose.now);
+        let (number, mut shard) = self.shard(context.client);
+        let now = self.present(context.now);
         // Before the work, so that nothing is left to do but to hand on what it gives: each move of that costs.
         self.sweep_one(&mut shard, now, false);
-        let slot = shard.find(whose.client.digest()).or_else(|| self.insert(&mut shard, whose, now));
+        let slot = shard.find(context.client.digest()).or_else(|| self.insert(&mut shard, context, now));
         let Some(slot) = slot else {
             drop(shard);
             return full();
         };
         let (account, generation) = shard.account(slot);
-        account.advance(whose.plan, now, &self.settings);
-        work(account, now, Place { shard: number, slot, generation })
+        account.advance(context.plan, now, &self.settings);
+        work(account, now, AccountAddress { shard: number, slot, generation })
     }
 
     /// Does something with a client's account, or with a newcomer's that is thrown away.
-    fn look<T>(&self, whose: &Whose<'_>, work: impl FnOnce(&mut Account, Now) -> T) -> T {
-        let (_, mut shard) = self.shard(whose.client);
-        let now = self.present(whose.now);
-        match shard.find(whose.client.digest()) {
+    fn look<T>(&self, context: &AccountContext<'_>, work: impl FnOnce(&mut Account, Now) -> T) -> T {
+        let (_, mut shard) = self.shard(context.client);
+        let now = self.present(context.now);
+        match shard.find(context.client.digest()) {
             Some(slot) => {
                 let (account, _) = shard.account(slot);
-                account.advance(whose.plan, now, &self.settings);
+                account.advance(context.plan, now, &self.settings);
                 work(account, now)
             }
-            None => work(&mut Account::new(whose.plan), now),
+            None => work(&mut Account::new(context.plan), now),
         }
     }
 
     /// Whether a client has an account, or would be given one.
-    fn has_room_for(&self, whose: &Whose<'_>) -> bool {
+    fn has_room_for(&self, context: &AccountContext<'_>) -> bool {
         let full = || self.shared.live.load(Ordering::Relaxed) >= self.most;
-        let (_, mut shard) = self.shard(whose.client);
-        let now = self.present(whose.now);
-        shard.find(whose.client.digest()).is_some()
+        let (_, mut shard) = self.shard(context.client);
+        let now = self.present(context.now);
+        shard.find(context.client.digest()).is_some()
             || !full()
             || (0..LOOK_AT).any(|_| self.sweep_one(&mut shard, now, true))
     }
 
     /// Does something with the account that newcomers share.
     #[cold]
-    fn with_crowd<T>(&self, whose: &Whose<'_>, work: impl FnOnce(&mut Account, Now, Place) -> T) -> T {
+    fn with_crowd<T>(
+        &self,
+        context: &AccountContext<'_>,
+        work: impl FnOnce(&mut Account, Now, AccountAddress) -> T,
+    ) -> T {
         let mut crowds = lock(&self.shared.crowds);
-        let at = crowds.iter().position(|crowd| crowd.plan_name() == whose.plan.name());
+        let at = crowds.iter().position(|crowd| crowd.plan_name() == context.plan.name());
         let slot = at.unwrap_or_else(|| {
-            crowds.push(Account::new(whose.plan));
+            crowds.push(Account::new(context.plan));
             crowds.len() - 1
         });
-        let now = self.present(whose.now);
-        crowds[slot].advance(whose.plan, now, &self.settings);
-        let place = Place { shard: CROWD, slot: u32::try_from(slot).unwrap_or(CROWD), generation: 0 };
-        work(&mut crowds[slot], now, place)
+        let now = self.present(context.now);
+        crowds[slot].advance(context.plan, now, &self.settings);
+        let address = AccountAddress { shard: CROWD, slot: u32::try_from(slot).unwrap_or(CROWD), generation: 0 };
+        work(&mut crowds[slot], now, address)
     }
 
     /// Does something with the account at a place, if it is still the same; says which limits it came near to.
     #[inline]
-    fn at(&self, place: Place, now: Now, work: impl FnOnce(&mut Account, Now) -> u64) -> Near {
+    fn at(&self, address: AccountAddress, now: Now, work: impl FnOnce(&mut Account, Now) -> u64) -> NearLimits {
         let now = self.present(now);
-        if place.shard == CROWD {
+        if address.shard == CROWD {
             let mut crowds = lock(&self.shared.crowds);
-            let Some(account) = crowds.get_mut(place.slot as usize) else { return Near::default() };
+            let Some(account) = crowds.get_mut(address.slot as usize) else { return NearLimits::default() };
             let warned = work(account, now);
-            return Near { client: None, limits: account.warnings(warned) };
+            return NearLimits { client: None, limits: account.warnings(warned) };
         }
-        let mut shard = self.shards[place.shard as usize & (self.shards.len() - 1)].0.lock();
-        let Some((client, account)) = shard.entry_of(place.slot, place.generation) else { return Near::default() };
+        let mut shard = self.shards[address.shard as usize & (self.shards.len() - 1)].0.lock();
+        let Some((client, account)) = shard.entry_of(address.slot, address.generation) else {
+            return NearLimits::default();
+        };
         let warned = work(account, now);
         let limits = account.warnings(warned);
-        Near { client: if limits.is_empty() { None } else { Some(client.clone()) }, limits }
+        NearLimits { client: if limits.is_empty() { None } else { Some(client.clone()) }, limits }
     }
 
-    fn insert(&self, shard: &mut Shard, whose: &Whose<'_>, now: Now) -> Option<u32> {
+    fn insert(&self, shard: &mut Shard, context: &AccountContext<'_>, now: Now) -> Option<u32> {
         // First counted, then made: so the bound is never passed.
         if self.shared.live.fetch_add(1, Ordering::Relaxed) >= self.most {
             self.shared.live.fetch_sub(1, Ordering::Relaxed);
             if !(0..LOOK_AT).any(|_| self.sweep_one(shard, now, true)) {
                 return None;
             }
-            return self.insert_counted(shard, whose);
+            return self.insert_counted(shard, context);
         }
-        Some(shard.insert(whose.client, whose.plan))
+        Some(shard.insert(context.client, context.plan))
     }
 
     #[cold]
-    fn insert_counted(&self, shard: &mut Shard, whose: &Whose<'_>) -> Option<u32> {
+    fn insert_counted(&self, shard: &mut Shard, context: &AccountContext<'_>) -> Option<u32> {
         if self.shared.live.fetch_add(1, Ordering::Relaxed) >= self.most {
             self.shared.live.fetch_sub(1, Ordering::Relaxed);
             return None; // somebody else was faster
         }
-        Some(shard.insert(whose.client, whose.plan))
+        Some(shard.insert(context.client, context.plan))
     }
 
     /// Now and then, or `always`, looks at one account and forgets it if it is blank.

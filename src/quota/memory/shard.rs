@@ -51,7 +51,7 @@ impl Shard {
         (&mut entry.as_mut().expect("what the index knows is there").account, *generation)
     }
 
-    /// The account in a slot and whose it is, if it is still the same.
+    /// The account in a slot and context it is, if it is still the same.
     #[inline]
     pub(super) fn entry_of(&mut self, slot: u32, generation: u32) -> Option<(&Client, &mut Account)> {
         let slot = self.slots.get_mut(slot as usize).filter(|slot| slot.generation == generation)?;
@@ -105,7 +105,7 @@ impl Shard {
         self.slots.len()
     }
 
-    /// The account in a slot and whose it is.
+    /// The account in a slot and context it is.
     pub(super) fn entry(&mut self, slot: usize) -> Option<(&Client, &mut Account)> {
         self.slots.get_mut(slot)?.entry.as_mut().map(|entry| (&entry.client, &mut entry.account))
     }

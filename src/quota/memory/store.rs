@@ -9,8 +9,8 @@ use crate::{
         ActiveGrant, Amounts, Grant, GrantId, Usage,
         account::{Account, Closed, Now, Taken, Warning},
         store::{
-            Account as Whose, Admission, Bookmark, End, Ending, Near, News, Order, Page, Place, PlanOf, QuotaBackend,
-            Receipt, Refused, Reserved, Trouble,
+            AccountAddress, AccountContext, AdmissionDetails, AdmitError, AdmitRequest, AdmittedCharge, Bookmark,
+            CloseResult, NearLimits, Page, PlanLookup, QuotaBackend, Receipt, ReservationKey, Settlement, StoreError,
         },
     },
     sync::Ordering,
@@ -18,35 +18,35 @@ use crate::{
 
 impl QuotaBackend for Accounts {
     #[inline]
-    fn admit(&self, order: &Order<'_>) -> MaybeFuture<Result<Admission, Refused>> {
-        let admit = |account: &mut Account, now: Now, place: Place| {
-            let shared = place.shard == CROWD;
-            let taken = match account.admit(&order.ask, now, &self.settings) {
+    fn admit(&self, request: &AdmitRequest<'_>) -> MaybeFuture<Result<AdmittedCharge, AdmitError>> {
+        let admit = |account: &mut Account, now: Now, address: AccountAddress| {
+            let shared = address.shard == CROWD;
+            let taken = match account.admit(&request.charge, now, &self.settings) {
                 Ok(taken) => taken,
-                Err(no) => return MaybeFuture::Ready(Err(Refused::Account { no, shared })),
+                Err(denial) => return MaybeFuture::Ready(Err(AdmitError::Denied { denial, shared })),
             };
-            let Taken { turn, lease, hold, .. } = taken;
+            let Taken { epoch, lease, reservation, .. } = taken;
             let receipt = Receipt {
-                place,
-                turn,
+                address,
+                epoch,
                 lease,
-                hold,
-                job: order.ask.job.cloned(),
-                open: order.ask.open,
+                reservation,
+                job: request.charge.job.cloned(),
+                open: request.charge.open,
                 shared,
                 store_part: None,
             };
-            let quiet = !order.usage && !taken.reclaimed && taken.marks.are_none();
-            let news = if quiet { None } else { Some(news(account, &taken, order, now, shared)) };
+            let quiet = !request.wants_usage && !taken.reclaimed && taken.marks.are_none();
+            let details = if quiet { None } else { Some(details_of(account, &taken, request, now, shared)) };
             // What a crowd has left is nobody's business.
-            let nearest = if order.told && !shared { account.nearest(now) } else { None };
-            MaybeFuture::Ready(Ok(Admission { receipt, nearest, news }))
+            let nearest = if request.wants_nearest && !shared { account.nearest(now) } else { None };
+            MaybeFuture::Ready(Ok(AdmittedCharge { receipt, nearest, details }))
         };
-        self.with(&order.account, admit, || self.with_crowd(&order.account, admit))
+        self.with(&request.account, admit, || self.with_crowd(&request.account, admit))
     }
 
-    fn settle(&self, receipt: &Receipt, end: &End<'_>, now: Now) -> Near {
-        self.at(receipt.place, now, |account, now| {
+    fn settle(&self, receipt: &Receipt, end: &Settlement<'_>, now: Now) -> NearLimits {
+        self.at(receipt.address, now, |account, now| {
             if receipt.open {
                 account.land();
             }
@@ -54,113 +54,115 @@ impl QuotaBackend for Accounts {
                 account.release(lease);
             }
             match end {
-                End::Void(amounts) => {
-                    if let Some(hold) = receipt.hold {
+                Settlement::Void(amounts) => {
+                    if let Some(hold) = receipt.reservation {
                         account.close(hold, None, true, now, &self.settings);
                     }
-                    account.give_back(amounts, receipt.turn);
+                    account.give_back(amounts, receipt.epoch);
                     if let Some(job) = &receipt.job {
                         account.free(job);
                     }
                     0
                 }
-                End::Served { used, actual } => {
+                Settlement::Served { used, actual } => {
                     let mut warned = 0;
-                    if let Some(hold) = receipt.hold {
+                    if let Some(hold) = receipt.reservation {
                         warned |= account.close(hold, Some(actual), true, now, &self.settings).1;
                     }
                     if !used.is_empty() {
-                        warned |= account.record(used, Some(receipt.turn), now);
+                        warned |= account.record(used, Some(receipt.epoch), now);
                     }
                     if let Some(job) = &receipt.job {
                         account.finish(job, now, &self.settings);
                     }
                     warned
                 }
-                End::Detached => 0,
+                Settlement::Detached => 0,
             }
         })
     }
 
     fn watch(&self, receipt: &Receipt, now: Now) {
         let Some(lease) = receipt.lease else { return };
-        self.at(receipt.place, now, |account, now| {
+        self.at(receipt.address, now, |account, now| {
             account.watch(lease, now);
             0
         });
     }
 
-    fn go_on(&self, receipt: &Receipt, used: &Amounts, now: Now) -> Near {
-        self.at(receipt.place, now, |account, now| {
+    fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits {
+        self.at(receipt.address, now, |account, now| {
             if let Some(lease) = receipt.lease {
                 account.touch(lease, now);
             }
-            if let Some(hold) = receipt.hold {
+            if let Some(hold) = receipt.reservation {
                 account.renew(hold, now, &self.settings);
             }
-            if used.is_empty() { 0 } else { account.record(used, Some(receipt.turn), now) }
+            if used.is_empty() { 0 } else { account.record(used, Some(receipt.epoch), now) }
         })
     }
 
-    fn reserved(&self, receipt: &Receipt) -> Reserved {
-        let hold = receipt.hold.expect("it was reserved");
-        Reserved::Here { accounts: self.number, place: receipt.place, hold }
+    fn reservation_key(&self, receipt: &Receipt) -> ReservationKey {
+        let reservation = receipt.reservation.expect("it was reserved");
+        ReservationKey::Memory { accounts: self.number, address: receipt.address, reservation }
     }
 
     fn close(
         &self,
-        reserved: &Reserved,
+        reserved: &ReservationKey,
         actual: Option<&Amounts>,
-        _: PlanOf,
+        _: PlanLookup,
         now: Now,
-    ) -> MaybeFuture<Result<(Ending, Near), Trouble>> {
-        let (place, hold) = match *reserved {
-            Reserved::Here { accounts, place, hold } if accounts == self.number => (place, hold),
-            _ => return MaybeFuture::Ready(Ok((Ending::Unknown, Near::default()))),
+    ) -> MaybeFuture<Result<(CloseResult, NearLimits), StoreError>> {
+        let (address, hold) = match *reserved {
+            ReservationKey::Memory { accounts, address, reservation: hold } if accounts == self.number => {
+                (address, hold)
+            }
+            _ => return MaybeFuture::Ready(Ok((CloseResult::Unknown, NearLimits::default()))),
         };
         let mut closed = Closed::Unknown;
-        let near = self.at(place, now, |account, now| {
+        let near = self.at(address, now, |account, now| {
             account.expire(now, &self.settings);
             let warned;
             (closed, warned) = account.close(hold, actual, false, now, &self.settings);
             warned
         });
         let ending = match closed {
-            Closed::Now(_) => Ending::Now,
-            Closed::TooLate(_) => Ending::TooLate,
-            Closed::Before(stage) => Ending::Before(stage),
-            Closed::Unknown => Ending::Unknown,
+            Closed::Now(_) => CloseResult::Closed,
+            Closed::TooLate(_) => CloseResult::Expired,
+            Closed::Before(stage) => CloseResult::AlreadyClosed(stage),
+            Closed::Unknown => CloseResult::Unknown,
         };
         MaybeFuture::Ready(Ok((ending, near)))
     }
 
-    fn record(&self, whose: &Whose<'_>, amounts: &Amounts) -> MaybeFuture<Result<Near, Trouble>> {
-        let record = |account: &mut Account, now: Now, place: Place| {
+    fn record(&self, context: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>> {
+        let record = |account: &mut Account, now: Now, address: AccountAddress| {
             let warned = account.record(amounts, None, now);
-            MaybeFuture::Ready(Ok(near((place.shard != CROWD).then_some(whose.client), account.warnings(warned))))
+            MaybeFuture::Ready(Ok(near((address.shard != CROWD).then_some(context.client), account.warnings(warned))))
         };
-        self.with(whose, record, || self.with_crowd(whose, record))
+        self.with(context, record, || self.with_crowd(context, record))
     }
 
-    fn usage(&self, whose: &Whose<'_>) -> MaybeFuture<Result<Usage, Trouble>> {
-        MaybeFuture::Ready(Ok(self.look(whose, |account, now| account.usage(now))))
+    fn usage(&self, context: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>> {
+        MaybeFuture::Ready(Ok(self.look(context, |account, now| account.usage(now))))
     }
 
-    fn check(&self, whose: &Whose<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), Refused>> {
-        let (checked, shared) = match self.has_room_for(whose) {
-            true => (self.look(whose, |account, now| account.check(amounts, now)), false),
-            false => (self.with_crowd(whose, |account, now, _| account.check(amounts, now)), true),
+    fn check(&self, context: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), AdmitError>> {
+        let (checked, shared) = match self.has_room_for(context) {
+            true => (self.look(context, |account, now| account.check(amounts, now)), false),
+            false => (self.with_crowd(context, |account, now, _| account.check(amounts, now)), true),
         };
-        MaybeFuture::Ready(checked.map_err(|no| Refused::Account { no, shared }))
+        MaybeFuture::Ready(checked.map_err(|denial| AdmitError::Denied { denial, shared }))
     }
 
     fn page(
         &self,
         from: Option<&Bookmark>,
         most: usize,
-        plan_of: PlanOf,
+        plan_of: PlanLookup,
         now: Now,
-    ) -> MaybeFuture<Result<Page, Trouble>> {
+    ) -> MaybeFuture<Result<Page, StoreError>> {
         let from = match from {
             None => 0,
             Some(Bookmark::At(number)) => *number,
@@ -194,11 +196,19 @@ impl QuotaBackend for Accounts {
         MaybeFuture::Ready(Ok((page, None)))
     }
 
-    fn reset(&self, whose: &Whose<'_>, limit: Option<&str>) -> MaybeFuture<Result<Result<(), ConfigError>, Trouble>> {
-        MaybeFuture::Ready(Ok(self.look(whose, |account, _| account.reset(limit))))
+    fn reset(
+        &self,
+        context: &AccountContext<'_>,
+        limit: Option<&str>,
+    ) -> MaybeFuture<Result<Result<(), ConfigError>, StoreError>> {
+        MaybeFuture::Ready(Ok(self.look(context, |account, _| account.reset(limit))))
     }
 
-    fn grant(&self, whose: &Whose<'_>, grant: Grant) -> MaybeFuture<Result<Result<GrantId, ConfigError>, Trouble>> {
+    fn grant(
+        &self,
+        context: &AccountContext<'_>,
+        grant: Grant,
+    ) -> MaybeFuture<Result<Result<GrantId, ConfigError>, StoreError>> {
         let id = GrantId(self.shared.granted.fetch_add(1, Ordering::Relaxed));
         let full = || {
             Err(ConfigError::new(
@@ -207,15 +217,15 @@ impl QuotaBackend for Accounts {
                 self.most,
             ))
         };
-        MaybeFuture::Ready(Ok(self.with(whose, |account, now, _| account.grant(id, grant, now).map(|()| id), full)))
+        MaybeFuture::Ready(Ok(self.with(context, |account, now, _| account.grant(id, grant, now).map(|()| id), full)))
     }
 
-    fn revoke(&self, whose: &Whose<'_>, id: GrantId) -> MaybeFuture<Result<bool, Trouble>> {
-        MaybeFuture::Ready(Ok(self.look(whose, |account, _| account.revoke(id))))
+    fn revoke(&self, context: &AccountContext<'_>, id: GrantId) -> MaybeFuture<Result<bool, StoreError>> {
+        MaybeFuture::Ready(Ok(self.look(context, |account, _| account.revoke(id))))
     }
 
-    fn grants(&self, whose: &Whose<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, Trouble>> {
-        MaybeFuture::Ready(Ok(self.look(whose, |account, _| account.grants())))
+    fn grants(&self, context: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>> {
+        MaybeFuture::Ready(Ok(self.look(context, |account, _| account.grants())))
     }
 
     fn population(&self) -> (usize, usize) {
@@ -223,22 +233,28 @@ impl QuotaBackend for Accounts {
     }
 }
 
-/// What there is to tell of an admission; of an account that is shared, not whose it is and what is left.
+/// What there is to tell of an admission; of an account that is shared, not context it is and what is left.
 #[cold]
-fn news(account: &Account, taken: &Taken, order: &Order<'_>, now: Now, shared: bool) -> Box<News> {
+fn details_of(
+    account: &Account,
+    taken: &Taken,
+    request: &AdmitRequest<'_>,
+    now: Now,
+    shared: bool,
+) -> Box<AdmissionDetails> {
     let (reclaimed, warned) = (taken.reclaimed, account.warnings(taken.marks.warned));
     Box::new(match shared {
-        true => News { reclaimed, near: near(None, warned), ..News::default() },
-        false => News {
+        true => AdmissionDetails { reclaimed, near: near(None, warned), ..AdmissionDetails::default() },
+        false => AdmissionDetails {
             reclaimed,
-            near: near(Some(order.account.client), warned),
-            untold: account.warnings(taken.marks.untold),
-            usage: order.usage.then(|| account.usage(now)),
+            near: near(Some(request.account.client), warned),
+            pending: account.warnings(taken.marks.pending),
+            usage: request.wants_usage.then(|| account.usage(now)),
         },
     })
 }
 
-fn near(client: Option<&Client>, limits: Vec<Warning>) -> Near {
+fn near(client: Option<&Client>, limits: Vec<Warning>) -> NearLimits {
     // Who it is only matters where there is something to say.
-    Near { client: if limits.is_empty() { None } else { client.cloned() }, limits }
+    NearLimits { client: if limits.is_empty() { None } else { client.cloned() }, limits }
 }

@@ -9,7 +9,7 @@ use super::{
 use crate::ledger::writer::{Detail, EntryKind, Loaded, Reads, ReservationRow, Row, Writes};
 use crate::{
     ledger::{Database, DbError, Session},
-    quota::account::{Count, GrantState},
+    quota::account::{GrantState, StoredCounter},
 };
 
 /// How much of a database a transaction locks.
@@ -220,7 +220,7 @@ impl<D: Database> Pair<'_, D> {
                 fingerprint: now_and_then(random).then(|| random.u128(..)),
                 detail,
             });
-            let count = Count {
+            let count = StoredCounter {
                 limit: limit.clone(),
                 kind: kind.clone(),
                 starts,
@@ -229,9 +229,9 @@ impl<D: Database> Pair<'_, D> {
                 used: random.u64(..1 << 53),
                 reserved: random.u64(..1 << 53),
                 warned: random.bool(),
-                untold: random.bool(),
+                warning_pending: random.bool(),
             };
-            let same = |other: &Count| {
+            let same = |other: &StoredCounter| {
                 (&other.limit, &other.kind, other.starts, other.epoch)
                     == (&count.limit, &count.kind, count.starts, count.epoch)
             };
@@ -273,7 +273,7 @@ impl<D: Database> Pair<'_, D> {
 }
 
 /// What was read, in an order of its own.
-type Sorted = (u64, Vec<(Arc<str>, Vec<Count>, Vec<GrantState>)>, Vec<Row>);
+type Sorted = (u64, Vec<(Arc<str>, Vec<StoredCounter>, Vec<GrantState>)>, Vec<Row>);
 
 fn sorted(loaded: &Loaded) -> Sorted {
     let mut accounts: Vec<_> = loaded

@@ -11,7 +11,7 @@ mod writer;
 
 use std::sync::Arc;
 
-use super::{AdmitCommand, Command, CommandKind, Key, SettleCommand, SettleKind, Since};
+use super::{AdmitCommand, AdmittedAt, Command, CommandKind, Key, SettleCommand, SettleKind};
 use crate::{
     quota::{Amounts, Plan, Quota},
     time::Period,
@@ -41,7 +41,7 @@ fn admit(plan: &Arc<Plan>, amounts: impl Into<Amounts>) -> AdmitCommand {
     }
 }
 
-fn settle(plan: &Arc<Plan>, attempt: u32, since: Since, end: SettleKind) -> CommandKind {
+fn settle(plan: &Arc<Plan>, attempt: u32, since: AdmittedAt, end: SettleKind) -> CommandKind {
     CommandKind::Settle(SettleCommand { plan: Arc::clone(plan), attempt, since, end, used: Amounts::new(), part: 0 })
 }
 

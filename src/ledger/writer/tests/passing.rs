@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{model::Store, *};
 use crate::ledger::writer::{
-    EntryKind, JobRows, JobStatus, Reply, ReservationTerms, Since, SpooledCharge,
+    AdmittedAt, EntryKind, JobRows, JobStatus, Reply, ReservationTerms, SpooledCharge,
     batch::{self, Turn},
 };
 
@@ -42,7 +42,7 @@ fn pass(id: u128, job: &str, amount: u64, fingerprint: Option<u128>, reserve: bo
 
 fn end(id: u128, of: u128, job: &str, end: SettleKind, used: u64) -> Command {
     let used = if used > 0 { ("requests", used).into() } else { Amounts::new() };
-    let since = Since { at: START, turn: u32::MAX };
+    let since = AdmittedAt { at: START, epoch: u32::MAX };
     let settle = SettleCommand { plan: hourly(100), attempt: 0, since, end, used, part: 1 };
     command(id, key("acme", job), CommandKind::SettleOf { of, settle })
 }
@@ -103,7 +103,7 @@ fn void_after_a_reset_and_a_correction_returns_the_job_only() {
 fn an_admission_that_was_written_and_taken_back_is_charged_for_it_was_served() {
     let mut store = Store::default();
     transact(&mut store, &[(charge(2, "one", 7), false)]);
-    let back = settle(&hourly(100), 0, Since { at: START + HOUR, turn: 0 }, SettleKind::Void);
+    let back = settle(&hourly(100), 0, AdmittedAt { at: START + HOUR, epoch: 0 }, SettleKind::Void);
     transact(&mut store, &[(command(2 ^ 1, key("acme", "one"), back), true), (pass(2, "one", 7, None, false), true)]);
     assert_eq!(taken(&store), 7);
     transact(&mut store, &[(pass(2, "one", 7, None, false), true), (end(4, 2, "one", SettleKind::Void, 0), false)]);
@@ -154,7 +154,7 @@ fn what_other_work_used_besides_is_no_part_of_the_job_s_own_records() {
     let mut store = Store::default();
     let charged = CommandKind::Admit(AdmitCommand { fingerprint: Some(1), ..admit(&hourly(100), ("requests", 7)) });
     transact(&mut store, &[(command(2, key("acme", "one"), charged), false)]);
-    let since = Since { at: START, turn: u32::MAX };
+    let since = AdmittedAt { at: START, epoch: u32::MAX };
     let used = ("requests", 5).into();
     let more = SettleCommand { plan: hourly(100), attempt: 0, since, end: SettleKind::Add, used, part: 1 };
     transact(&mut store, &[(command(4, key("acme", "one"), CommandKind::Settle(more)), false)]);

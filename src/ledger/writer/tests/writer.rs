@@ -7,8 +7,8 @@ use super::{
     *,
 };
 use crate::ledger::writer::{
-    Answered, CancelResult, DbError, EntryKind, JobStatus, NoticeKind, Reply, Since, Step, StepResult, SubmitError,
-    Writer,
+    AdmittedAt, Answered, CancelResult, DbError, EntryKind, JobStatus, NoticeKind, Reply, Step, StepResult,
+    SubmitError, Writer,
 };
 
 /// A writer, its database, and what everybody was told.
@@ -36,7 +36,7 @@ impl Scene {
     }
 
     fn tell(&mut self, id: u128, job: &str, attempt: u32, end: SettleKind) {
-        let since = Since { at: START, turn: 0 };
+        let since = AdmittedAt { at: START, epoch: 0 };
         self.writer.enqueue(command(id, key("acme", job), settle(&hourly(100), attempt, since, end)));
     }
 
@@ -348,7 +348,7 @@ fn whoever_settles_hears_how_it_stood_even_where_the_reply_was_lost() {
     let expire = CommandKind::Expire { attempt: 0, since: START, charge: true };
     scene.writer.enqueue(command(4, key("acme", "a"), expire));
     scene.settle_down();
-    let since = Since { at: START, turn: 0 };
+    let since = AdmittedAt { at: START, epoch: 0 };
     let late = settle(&hourly(100), 0, since, SettleKind::Commit(("requests", 20).into()));
     scene.writer.submit(command(6, key("acme", "a"), late), "bob").unwrap();
     scene.until_commit();

@@ -36,7 +36,7 @@ fn what_goes_back_comes_from_the_last_that_was_used() {
     grant(&mut scene, 5, START + 3 * HOUR);
     let taken = scene.take(("requests", 14)).unwrap();
     assert_eq!(used(&mut scene), [3, 1]);
-    scene.account().give_back(&Amounts::from(("requests", 2)), taken.turn);
+    scene.account().give_back(&Amounts::from(("requests", 2)), taken.epoch);
     assert_eq!(used(&mut scene), [2, 0]);
 }
 
@@ -60,7 +60,7 @@ fn what_goes_back_after_the_end_of_its_grant_is_not_there_again() {
     grant(&mut scene, 5, START + HOUR / 4);
     let taken = scene.take(("requests", 13)).unwrap();
     scene.wall += HOUR / 4;
-    scene.account().give_back(&Amounts::from(("requests", 3)), taken.turn);
+    scene.account().give_back(&Amounts::from(("requests", 3)), taken.epoch);
     assert_eq!(scene.first(), (10, 0));
 }
 
@@ -106,8 +106,8 @@ fn a_grant_of_what_there_is_not_or_of_the_past_is_refused() {
     let later = SystemTime::UNIX_EPOCH + Duration::from_nanos(START + HOUR);
     let error = scene.account().grant(GrantId(1), Grant::new("requests_per_dya", 5, later), now).unwrap_err();
     assert_eq!(error.to_string(), "limit must be one of the plan's (requests_per_hour), got \"requests_per_dya\"");
-    let past = SystemTime::UNIX_EPOCH + Duration::from_nanos(START);
-    assert!(scene.account().grant(GrantId(1), Grant::new("requests_per_hour", 5, past), now).is_err());
+    let retired = SystemTime::UNIX_EPOCH + Duration::from_nanos(START);
+    assert!(scene.account().grant(GrantId(1), Grant::new("requests_per_hour", 5, retired), now).is_err());
 }
 
 #[test]

@@ -4,7 +4,7 @@ mod stories;
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Account, AccountSettings, Ask, No, Now, Taken};
+use super::{Account, AccountSettings, ChargeRequest, Denial, Now, Taken};
 use crate::{
     quota::{Amounts, Plan, Quota},
     refusal::Violation,
@@ -34,8 +34,8 @@ fn at(wall: u64) -> Now {
     Now { moment: Moment::from_nanos((wall + 3 * DAY).saturating_sub(START)), wall }
 }
 
-fn ask(amounts: &Amounts) -> Ask<'_> {
-    Ask { amounts, each: &[], reserve: false, lasting: false, open: false, job: None }
+fn ask(amounts: &Amounts) -> ChargeRequest<'_> {
+    ChargeRequest { amounts, each: &[], reserve: false, lasting: false, open: false, job: None }
 }
 
 fn hourly(limit: u64) -> Arc<Plan> {
@@ -64,7 +64,7 @@ impl Scene {
         let (now, settings) = (at(self.wall), self.settings.clone());
         match self.account().admit(&ask(&amounts.into()), now, &settings) {
             Ok(taken) => Ok(taken),
-            Err(No::Limits(violations)) => Err(violations),
+            Err(Denial::Limits(violations)) => Err(violations),
             Err(no) => panic!("{no:?}"),
         }
     }

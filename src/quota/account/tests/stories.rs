@@ -123,7 +123,7 @@ fn a_warning_comes_once_in_a_period_at_ninety_percent_beyond_and_at_a_hundred() 
         let said: Vec<_> = steps.iter().map(|amount| scene.record(("requests", *amount))).collect();
         assert_eq!(said, warned, "{steps:?}");
         // A response tells it once.
-        let told: Vec<_> = (0..2).map(|_| scene.take(("requests", 0)).map_or(0, |taken| taken.marks.untold)).collect();
+        let told: Vec<_> = (0..2).map(|_| scene.take(("requests", 0)).map_or(0, |taken| taken.marks.pending)).collect();
         if scene.first().1 > 0 {
             assert_eq!(told, [1, 0], "{steps:?}");
         }
@@ -135,11 +135,11 @@ fn a_warning_comes_once_in_a_period_at_ninety_percent_beyond_and_at_a_hundred() 
 #[test]
 fn a_warning_that_comes_with_an_admission_is_told_in_its_response() {
     let mut scene = Scene::new(hourly(10));
-    assert_eq!(scene.take(("requests", 8)).unwrap().marks.untold, 0);
+    assert_eq!(scene.take(("requests", 8)).unwrap().marks.pending, 0);
     let taken = scene.take(("requests", 1)).unwrap();
-    assert_eq!((taken.marks.warned, taken.marks.untold), (1, 1));
+    assert_eq!((taken.marks.warned, taken.marks.pending), (1, 1));
     let taken = scene.take(("requests", 1)).unwrap();
-    assert_eq!((taken.marks.warned, taken.marks.untold), (0, 0));
+    assert_eq!((taken.marks.warned, taken.marks.pending), (0, 0));
 }
 
 #[test]
@@ -191,10 +191,10 @@ fn what_is_given_back_or_settled_under_another_plan_reaches_its_own_count() {
     let mut scene = Scene::new(hourly(10));
     let (charged, settings) = (scene.take(("requests", 3)).unwrap(), scene.settings.clone());
     let (now, four) = (at(scene.wall), Amounts::from(("requests", 4)));
-    let reserved = scene.account().admit(&Ask { reserve: true, ..ask(&four) }, now, &settings).unwrap();
+    let reserved = scene.account().admit(&ChargeRequest { reserve: true, ..ask(&four) }, now, &settings).unwrap();
     scene.plan = tokens(10);
-    scene.account().give_back(&Amounts::from(("requests", 3)), charged.turn);
-    scene.account().close(reserved.hold.unwrap(), Some(&Amounts::from(("requests", 6))), true, now, &settings);
+    scene.account().give_back(&Amounts::from(("requests", 3)), charged.epoch);
+    scene.account().close(reserved.reservation.unwrap(), Some(&Amounts::from(("requests", 6))), true, now, &settings);
     scene.plan = hourly(10);
     assert_eq!(scene.first(), (6, 4));
 }
@@ -245,9 +245,9 @@ fn what_was_charged_before_a_reset_is_not_given_back_after_it() {
     let before = scene.take(("requests", 3)).unwrap();
     scene.account().reset(Some("requests_per_hour")).unwrap();
     let after = scene.take(("requests", 1)).unwrap();
-    scene.account().give_back(&Amounts::from(("requests", 3)), before.turn);
+    scene.account().give_back(&Amounts::from(("requests", 3)), before.epoch);
     assert_eq!(scene.first(), (1, 9));
-    scene.account().give_back(&Amounts::from(("requests", 1)), after.turn);
+    scene.account().give_back(&Amounts::from(("requests", 1)), after.epoch);
     assert_eq!(scene.first(), (0, 10));
 }
 
@@ -258,7 +258,7 @@ fn what_ends_after_midnight_belongs_to_the_day_before() {
     let asked = scene.take(("tokens", 0)).unwrap();
     scene.wall += DAY;
     let now = at(scene.wall);
-    scene.account().record(&Amounts::from(("tokens", 60)), Some(asked.turn), now);
+    scene.account().record(&Amounts::from(("tokens", 60)), Some(asked.epoch), now);
     assert_eq!(scene.first(), (0, 100));
 }
 

@@ -35,8 +35,8 @@ fn whoever_holds_a_slot_has_reserved_or_is_served_stays() {
 fn a_late_end_of_what_was_forgotten_changes_nothing_of_who_came_after() {
     let scene = Scene::new(1);
     let (first, amounts) = (client(1), Amounts::from(("requests", 4)));
-    let ask = Ask { amounts: &amounts, each: &[], reserve: false, lasting: false, open: false, job: None };
-    let order = Order { account: scene.whose(&first), ask, told: false, usage: false };
+    let ask = ChargeRequest { amounts: &amounts, each: &[], reserve: false, lasting: false, open: false, job: None };
+    let order = AdmitRequest { account: scene.context(&first), charge: ask, wants_nearest: false, wants_usage: false };
     let old = at_once(scene.accounts.admit(&order)).unwrap();
     let later = scene.at(HOUR);
     let new = later.admit(2, ("requests", 7)).unwrap();
@@ -65,7 +65,7 @@ fn at_the_cap_newcomers_share_one_account_and_known_clients_keep_theirs() {
     let shared = (3..=4).map(|number| scene.admit(number, ("requests", 5)).unwrap().receipt.shared);
     assert_eq!(shared.collect::<Vec<_>>(), [true, true]);
     let refused = scene.admit(5, ("requests", 1)).unwrap_err();
-    assert!(matches!(refused, Refused::Account { shared: true, .. }), "ten were for all of them together");
+    assert!(matches!(refused, AdmitError::Denied { shared: true, .. }), "ten were for all of them together");
     assert_eq!((scene.used(1)[0], scene.used(2)[0], scene.population()), (3, 3, 2));
     scene.admit(1, ("requests", 7)).unwrap();
 }

@@ -11,8 +11,8 @@ use crate::{
     identity::{Client, Digest},
     quota::{
         Amounts, Plan, Quota, Usage,
-        account::{AccountSettings, Ask, Now},
-        store::{Account as Whose, Admission, End, Order, QuotaBackend, Refused},
+        account::{AccountSettings, ChargeRequest, Now},
+        store::{AccountContext, AdmitError, AdmitRequest, AdmittedCharge, QuotaBackend, Settlement},
     },
     time::{Clock, FakeClock, Moment, Period},
 };
@@ -62,27 +62,32 @@ impl Scene {
         Self { now: now(after), ..self.clone() }
     }
 
-    fn whose<'a>(&'a self, client: &'a Client) -> Whose<'a> {
-        Whose { client, plan: &self.plan, now: self.now }
+    fn context<'a>(&'a self, client: &'a Client) -> AccountContext<'a> {
+        AccountContext { client, plan: &self.plan, now: self.now }
     }
 
-    fn admit(&self, number: u8, amounts: impl Into<Amounts>) -> Result<Admission, Refused> {
+    fn admit(&self, number: u8, amounts: impl Into<Amounts>) -> Result<AdmittedCharge, AdmitError> {
         let (client, amounts) = (client(number), amounts.into());
-        let ask = Ask { amounts: &amounts, each: &[], reserve: false, lasting: false, open: true, job: None };
-        at_once(self.accounts.admit(&Order { account: self.whose(&client), ask, told: false, usage: false }))
+        let ask = ChargeRequest { amounts: &amounts, each: &[], reserve: false, lasting: false, open: true, job: None };
+        at_once(self.accounts.admit(&AdmitRequest {
+            account: self.context(&client),
+            charge: ask,
+            wants_nearest: false,
+            wants_usage: false,
+        }))
     }
 
-    fn void(&self, admission: &Admission, amounts: impl Into<Amounts>) {
-        self.accounts.settle(&admission.receipt, &End::Void(&amounts.into()), self.now);
+    fn void(&self, admission: &AdmittedCharge, amounts: impl Into<Amounts>) {
+        self.accounts.settle(&admission.receipt, &Settlement::Void(&amounts.into()), self.now);
     }
 
-    fn served(&self, admission: &Admission) {
+    fn served(&self, admission: &AdmittedCharge) {
         let none = Amounts::new();
-        self.accounts.settle(&admission.receipt, &End::Served { used: &none, actual: &none }, self.now);
+        self.accounts.settle(&admission.receipt, &Settlement::Served { used: &none, actual: &none }, self.now);
     }
 
     fn usage(&self, number: u8) -> Usage {
-        at_once(self.accounts.usage(&self.whose(&client(number)))).unwrap()
+        at_once(self.accounts.usage(&self.context(&client(number)))).unwrap()
     }
 
     /// What is used of each limit.

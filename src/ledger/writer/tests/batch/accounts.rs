@@ -8,11 +8,11 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::ledger::writer::book::Book;
+use crate::ledger::writer::account_state::AccountState;
 use crate::{
     quota::{
         Grant, GrantId, Usage,
-        account::{Account, AccountSettings, Ask, Closed, GrantState, Now},
+        account::{Account, AccountSettings, ChargeRequest, Closed, GrantState, Now},
     },
     time::Moment,
 };
@@ -64,7 +64,7 @@ fn named([requests, tokens]: [u64; 2]) -> Amounts {
 struct Both {
     job: String,
     admitted: AdmitReply,
-    turn: u32,
+    epoch: u32,
     amounts: Amounts,
     hold: Option<(NonZeroU64, Moment)>,
     over: bool,
@@ -104,7 +104,7 @@ impl History {
     fn usage(&self) -> Usage {
         let reads = super::super::super::Reads { tenants: vec!["acme".into()], jobs: Vec::new(), since: None };
         let stored = self.ledger.store.load(&reads, self.ledger.now).accounts.remove("acme").unwrap_or_default();
-        Book::new(stored).sheet(&self.ledger.plan, self.ledger.now).usage(self.ledger.now)
+        AccountState::new(stored).view(&self.ledger.plan, self.ledger.now).usage(self.ledger.now)
     }
 
     /// Whether every limit counts in the period of this moment.
@@ -122,7 +122,7 @@ impl History {
 
     fn admit(&mut self, amounts: [u64; 2], reserve: bool) -> Result<(), TestCaseError> {
         let amounts = named(amounts);
-        let ask = Ask { amounts: &amounts, each: &[], reserve, lasting: false, open: false, job: None };
+        let ask = ChargeRequest { amounts: &amounts, each: &[], reserve, lasting: false, open: false, job: None };
         let in_memory = self.account.admit(&ask, self.now(), &self.settings);
         let job = format!("job {}", self.all.len());
         let admit = AdmitCommand {
@@ -133,12 +133,12 @@ impl History {
         match (self.ledger.run(&job, CommandKind::Admit(admit)), in_memory) {
             (Reply::Admitted(admitted), Ok(taken)) => {
                 prop_assert_eq!(&admitted.near, &self.account.warnings(taken.marks.warned));
-                prop_assert_eq!(&admitted.untold, &self.account.warnings(taken.marks.untold));
+                prop_assert_eq!(&admitted.untold, &self.account.warnings(taken.marks.pending));
                 prop_assert_eq!(admitted.nearest, self.account.nearest(self.now()));
-                let hold = taken.hold.map(|id| (id, self.moment + TTL));
-                self.all.push(Both { job, admitted: *admitted, turn: taken.turn, amounts, hold, over: false });
+                let hold = taken.reservation.map(|id| (id, self.moment + TTL));
+                self.all.push(Both { job, admitted: *admitted, epoch: taken.epoch, amounts, hold, over: false });
             }
-            (Reply::Refused(here), Err(crate::quota::account::No::Limits(there))) => prop_assert_eq!(here, there),
+            (Reply::Refused(here), Err(crate::quota::account::Denial::Limits(there))) => prop_assert_eq!(here, there),
             (here, there) => return Err(TestCaseError::fail(format!("{here:?} here, {there:?} in memory"))),
         }
         Ok(())
@@ -166,7 +166,7 @@ impl History {
                 if let Some(at) = self.pick(which, |both| both.hold.is_none() && !both.over) {
                     self.all[at].over = true;
                     let (job, admitted) = (self.all[at].job.clone(), self.all[at].admitted.clone());
-                    self.account.give_back(&self.all[at].amounts, self.all[at].turn);
+                    self.account.give_back(&self.all[at].amounts, self.all[at].epoch);
                     self.ledger.settle(&job, &admitted, SettleKind::Void);
                 }
             }
@@ -174,7 +174,7 @@ impl History {
                 if let Some(at) = self.pick(which, |both| both.hold.is_none() && !both.over) {
                     let (job, admitted) = (self.all[at].job.clone(), self.all[at].admitted.clone());
                     let used = Amounts::from(("tokens", tokens));
-                    self.account.record(&used, Some(self.all[at].turn), self.now());
+                    self.account.record(&used, Some(self.all[at].epoch), self.now());
                     self.part += 1;
                     self.ledger.add(&job, &admitted, used.clone(), self.part);
                     self.all[at].amounts = self.all[at].amounts.clone().with("tokens", tokens);

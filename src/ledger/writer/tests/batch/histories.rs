@@ -51,7 +51,7 @@ fn named(amounts: [Option<u64>; 2]) -> Amounts {
 /// An order of a tenant for a job; what settles goes by the time at which its batch began.
 fn made(ledger: &mut Ledger, step: &Step, tenant: usize, job: usize, charge: bool) -> Command {
     let plan = Arc::clone(&ledger.plan);
-    let since = Since { at: ledger.now, turn: u32::MAX };
+    let since = AdmittedAt { at: ledger.now, epoch: u32::MAX };
     ledger.commands += 2;
     let (id, named_job) = (ledger.commands, ["a", "b", "c", "d"][job].to_owned());
     let settle = |attempt, end, used: Amounts| {

@@ -17,7 +17,7 @@ use super::{
     model::Store,
     *,
 };
-use crate::quota::account::Count;
+use crate::quota::account::StoredCounter;
 
 /// A ledger, its plan and the time.
 struct Ledger {
@@ -122,7 +122,7 @@ impl Ledger {
     /// Used and reserved of each count, by limit, window in hours and epoch.
     fn counts(&self) -> BTreeMap<(String, u64, u32), (u64, u64)> {
         let counts = self.store.accounts.values().flat_map(|stored| &stored.counts);
-        let place = |count: &Count| (count.limit.to_string(), count.starts / HOUR, count.epoch);
+        let place = |count: &StoredCounter| (count.limit.to_string(), count.starts / HOUR, count.epoch);
         counts.map(|count| (place(count), (count.used, count.reserved))).collect()
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::ledger::writer::{
-    CancelResult, DbError, EntryKind, NoticeKind, Reply, ReservationRow, Row, Since, Step, StepResult, Writer,
+    AdmittedAt, CancelResult, DbError, EntryKind, NoticeKind, Reply, ReservationRow, Row, Step, StepResult, Writer,
     WriterNotice, Writes,
     tests::{
         model::{Database, Without},
@@ -66,7 +66,7 @@ pub(super) struct Faults {
 enum Stage {
     Ready(u8),
     Waiting { r#try: u8, process: usize, ticket: Ticket },
-    Working { r#try: u8, process: usize, attempt: u32, since: Since },
+    Working { r#try: u8, process: usize, attempt: u32, since: AdmittedAt },
     Over(Told),
 }
 

@@ -24,7 +24,7 @@ pub(super) struct Entry {
     pub(super) hold: Option<(NonZeroU64, Moment, Stage)>,
     /// What was asked for, and when: what goes back goes back whole, and once.
     pub(super) estimate: [Option<u64>; 2],
-    pub(super) turn: Option<u32>,
+    pub(super) epoch: Option<u32>,
 }
 
 /// All entries, which count of each limit is under way, and who holds a slot.

@@ -71,8 +71,8 @@ impl History {
             Step::Commit(which, tokens) => self.close(which, Some(tokens))?,
             Step::RollBack(which) => self.close(which, None)?,
             Step::GiveBack(which) => {
-                if let Some(entry) = self.book.pick(which, |entry| entry.turn.is_some()) {
-                    self.account.give_back(&named((entry.estimate, false)), entry.turn.take().unwrap());
+                if let Some(entry) = self.book.pick(which, |entry| entry.epoch.is_some()) {
+                    self.account.give_back(&named((entry.estimate, false)), entry.epoch.take().unwrap());
                     entry.used = [0; 2];
                 }
             }
@@ -134,18 +134,18 @@ impl History {
         let counted = slot && self.book.limits[3] > 0;
         let fits = (0..3).all(fits) && (!counted || self.book.has_slot(self.now.moment, self.settings.max_hold));
         prop_assert_eq!(self.account.check(&amounts, self.now).is_ok(), fits);
-        match self.account.admit(&Ask { reserve, ..ask(&amounts) }, self.now, &self.settings) {
+        match self.account.admit(&ChargeRequest { reserve, ..ask(&amounts) }, self.now, &self.settings) {
             Ok(taken) => {
                 prop_assert!(fits, "admitted {amounts:?} at {limits:?}");
-                prop_assert_eq!((taken.hold.is_some(), taken.lease.is_some()), (reserve, counted));
+                prop_assert_eq!((taken.reservation.is_some(), taken.lease.is_some()), (reserve, counted));
                 let (used, reserved) = if reserve { ([0; 2], plain(asked)) } else { (plain(asked), [0; 2]) };
-                let hold = taken.hold.map(|id| (id, self.now.moment + TTL, Stage::Open));
-                self.enter(used, reserved, hold, asked, Some(taken.turn).filter(|_| !reserve));
+                let hold = taken.reservation.map(|id| (id, self.now.moment + TTL, Stage::Open));
+                self.enter(used, reserved, hold, asked, Some(taken.epoch).filter(|_| !reserve));
                 if let Some(lease) = taken.lease {
                     self.book.take_slot(lease, self.now.moment);
                 }
             }
-            Err(No::Limits(violations)) => {
+            Err(Denial::Limits(violations)) => {
                 prop_assert!(!fits, "refused {amounts:?} at {limits:?}: {violations:?}");
                 prop_assert!(!violations.is_empty());
             }
@@ -162,11 +162,11 @@ impl History {
         reserved: [u64; 2],
         hold: Option<(NonZeroU64, Moment, Stage)>,
         asked: [Option<u64>; 2],
-        turn: Option<u32>,
+        epoch: Option<u32>,
     ) {
         let counts = self.book.counts();
         self.book.begin(asked, counts, self.now.wall);
-        self.book.entries.push(Entry { counts, used, reserved, hold, estimate: asked, turn });
+        self.book.entries.push(Entry { counts, used, reserved, hold, estimate: asked, epoch });
     }
 
     fn close(&mut self, which: usize, commit: Option<Option<u64>>) -> Result<(), TestCaseError> {

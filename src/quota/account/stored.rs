@@ -12,7 +12,7 @@ use crate::{
 /// One count of a limit, in one of its periods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
-pub(crate) struct Count {
+pub(crate) struct StoredCounter {
     pub(crate) limit: Arc<str>,
     pub(crate) kind: Arc<str>,
     /// The period, in nanoseconds since 1970.
@@ -24,7 +24,7 @@ pub(crate) struct Count {
     pub(crate) reserved: u64,
     /// The client was warned; a response must still tell of it.
     pub(crate) warned: bool,
-    pub(crate) untold: bool,
+    pub(crate) warning_pending: bool,
 }
 
 /// A grant, and what it has paid for.
@@ -47,7 +47,7 @@ pub(crate) struct GrantState {
     pub(crate) ended: bool,
 }
 
-impl Count {
+impl StoredCounter {
     /// Whether it counts what `limit` counts.
     pub(crate) fn is_of(&self, limit: &Limit) -> bool {
         *self.limit == *limit.name.as_str() && *self.kind == *limit.kind().as_str()
@@ -83,9 +83,9 @@ impl Count {
             ends: self.ends,
             used: self.used,
             reserved: self.reserved,
-            born: self.epoch,
+            epoch: self.epoch,
             warned: self.warned,
-            untold: self.untold,
+            warning_pending: self.warning_pending,
         }
     }
 
@@ -95,22 +95,22 @@ impl Count {
             kind: limit.kind().text(),
             starts: counter.starts,
             ends: counter.ends,
-            epoch: counter.born,
+            epoch: counter.epoch,
             used: counter.used,
             reserved: counter.reserved,
             warned: counter.warned,
-            untold: counter.untold,
+            warning_pending: counter.warning_pending,
         }
     }
 }
 
 /// An account under a plan, made of what is kept; its counts are those of the periods under way.
 #[derive(Debug)]
-pub(crate) struct Sheet(Account);
+pub(crate) struct AccountView(Account);
 
-impl Sheet {
+impl AccountView {
     /// `kept` has what there is of each counted limit of the plan, in its order.
-    pub(crate) fn new(plan: &Arc<Plan>, kept: &[Option<&Count>], grants: &[GrantState]) -> Self {
+    pub(crate) fn new(plan: &Arc<Plan>, kept: &[Option<&StoredCounter>], grants: &[GrantState]) -> Self {
         let mut account = Account::new(plan);
         for ((counter, kept), limit) in account.counts.counters.iter_mut().zip(kept).zip(plan.counted()) {
             if let Some(kept) = kept {
@@ -134,7 +134,7 @@ impl Sheet {
             return Err(self.0.violations(amounts, at(wall)));
         }
         let marks = self.0.counts.add(amounts, &[], wall, PRESENT, reserve);
-        Ok((self.0.warnings(marks.warned), self.0.warnings(marks.untold)))
+        Ok((self.0.warnings(marks.warned), self.0.warnings(marks.pending)))
     }
 
     /// What stands in the way of these amounts.
@@ -151,9 +151,9 @@ impl Sheet {
     }
 
     /// The count of the plan's limit of this number, once it has begun.
-    pub(crate) fn count(&self, index: usize) -> Option<Count> {
+    pub(crate) fn count(&self, index: usize) -> Option<StoredCounter> {
         let (counter, limit) = (&self.0.counts.counters[index], &self.0.counts.plan.counted()[index]);
-        counter.has_begun().then(|| Count::of(limit, counter))
+        counter.has_begun().then(|| StoredCounter::of(limit, counter))
     }
 
     /// What each grant has paid for in the period under way.
@@ -169,7 +169,7 @@ impl GrantState {
     }
 
     /// Whether it raises what `count` counts.
-    pub(crate) fn is_of_count(&self, count: &Count) -> bool {
+    pub(crate) fn is_of_count(&self, count: &StoredCounter) -> bool {
         self.limit == count.limit && self.kind == count.kind
     }
 
@@ -179,8 +179,8 @@ impl GrantState {
     }
 }
 
-/// Uses grants up by what a count has past its limit, those whose end is nearest first; gives back what is not any more.
-pub(crate) fn cover(limit: &Limit, count: &Count, grants: &mut [GrantState]) {
+/// Uses grants up by what a count has retired its limit, those whose end is nearest first; gives back what is not any more.
+pub(crate) fn cover(limit: &Limit, count: &StoredCounter, grants: &mut [GrantState]) {
     let mut all = Grants::default();
     for state in grants.iter().filter(|state| state.is_of(limit)) {
         all.restore(state, limit);

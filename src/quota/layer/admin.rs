@@ -1,10 +1,10 @@
 //! What people change in accounts: resets, grants, and plans.
 
-use super::{account_error::QuotaError, handle::Quotas, offer::Whose};
+use super::{account_error::QuotaError, active_plan::Whose, handle::Quotas};
 use crate::{
     error::ConfigError,
     identity::{Client, Tier},
-    quota::{Grant, GrantId, Plan, store::Account},
+    quota::{Grant, GrantId, Plan, store::AccountContext},
 };
 
 impl Quotas {
@@ -62,8 +62,8 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn grant(&self, client: &Client, grant: Grant) -> Result<GrantId, QuotaError> {
-        let (now, offer) = (self.0.common.now(), self.offer(client));
-        Ok(self.0.common.store.grant(&Account { client, plan: &offer.plan, now }, grant).await??)
+        let (now, active) = (self.0.common.now(), self.active(client));
+        Ok(self.0.common.store.grant(&AccountContext { client, plan: &active.plan, now }, grant).await??)
     }
 
     /// Ends a grant before its time; false if the client has none of this id. What it has paid for stays paid.
@@ -80,8 +80,8 @@ impl Quotas {
     /// # }
     /// ```
     pub async fn revoke(&self, client: &Client, id: GrantId) -> Result<bool, QuotaError> {
-        let (now, offer) = (self.0.common.now(), self.offer(client));
-        Ok(self.0.common.store.revoke(&Account { client, plan: &offer.plan, now }, id).await?)
+        let (now, active) = (self.0.common.now(), self.active(client));
+        Ok(self.0.common.store.revoke(&AccountContext { client, plan: &active.plan, now }, id).await?)
     }
 
     /// Changes the plan of all clients that have none of their own, from their next request on.
@@ -147,8 +147,8 @@ impl Quotas {
     }
 
     async fn reset_some(&self, client: &Client, limit: Option<&str>) -> Result<(), QuotaError> {
-        let (now, offer) = (self.0.common.now(), self.offer(client));
-        Ok(self.0.common.store.reset(&Account { client, plan: &offer.plan, now }, limit).await??)
+        let (now, active) = (self.0.common.now(), self.active(client));
+        Ok(self.0.common.store.reset(&AccountContext { client, plan: &active.plan, now }, limit).await??)
     }
 
     fn change_plan(&self, whose: &Whose, plan: Plan) -> Result<(), ConfigError> {

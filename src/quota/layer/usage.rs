@@ -7,8 +7,8 @@ use crate::{
     policy_name::PolicyName,
     quota::{
         ActiveGrant, LimitUsage, Usage,
-        account::No,
-        store::{Account, Bookmark, Refused},
+        account::Denial,
+        store::{AccountContext, AdmitError, Bookmark},
     },
     refusal::Refusal,
 };
@@ -107,8 +107,8 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn usage(&self, client: &Client) -> Result<Usage, QuotaError> {
-        let (now, offer) = (self.0.common.now(), self.offer(client));
-        Ok(self.0.common.store.usage(&Account { client, plan: &offer.plan, now }).await?)
+        let (now, active) = (self.0.common.now(), self.active(client));
+        Ok(self.0.common.store.usage(&AccountContext { client, plan: &active.plan, now }).await?)
     }
 
     /// What all clients that have an account have used, some at a time. Who comes or goes meanwhile may be missed.
@@ -145,8 +145,8 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn grants(&self, client: &Client) -> Result<Vec<ActiveGrant>, QuotaError> {
-        let (now, offer) = (self.0.common.now(), self.offer(client));
-        Ok(self.0.common.store.grants(&Account { client, plan: &offer.plan, now }).await?)
+        let (now, active) = (self.0.common.now(), self.active(client));
+        Ok(self.0.common.store.grants(&AccountContext { client, plan: &active.plan, now }).await?)
     }
 
     /// What each limit would say to a request; charges nothing.
@@ -172,18 +172,18 @@ impl Quotas {
             Ok(None) => return Ok(Explanation { client: None, limits: Vec::new(), refusal: None }),
             Err(refusal) => return Ok(Explanation { client: None, limits: Vec::new(), refusal: Some(refusal) }),
         };
-        let (now, offer) = (self.0.common.now(), self.offer(&client));
-        let asked = offer.asked(request, &self.0.common.settings);
-        let amounts = asked.amounts(&offer).into_owned();
-        let account = Account { client: &client, plan: &offer.plan, now };
+        let (now, active) = (self.0.common.now(), self.active(&client));
+        let asked = active.asked(request, &self.0.common.settings);
+        let amounts = asked.amounts(&active).into_owned();
+        let account = AccountContext { client: &client, plan: &active.plan, now };
         let usage = self.0.common.store.usage(&account).await?;
         let refused = match self.0.common.store.check(&account, &amounts).await {
             Ok(()) => None,
-            Err(Refused::Store(trouble)) => return Err(trouble.into()),
+            Err(AdmitError::Store(trouble)) => return Err(trouble.into()),
             Err(refused) => Some(refused),
         };
         let violated = |name: &PolicyName| match &refused {
-            Some(Refused::Account { no: No::Limits(violations), .. }) => {
+            Some(AdmitError::Denied { denial: Denial::Limits(violations), .. }) => {
                 violations.iter().any(|violation| violation.name == *name)
             }
             _ => false,
@@ -194,7 +194,7 @@ impl Quotas {
             usage,
         };
         let limits = usage.limits.into_iter().map(explain).collect();
-        let refusal = refused.map(|refused| self.0.refusal(&offer, &client, refused, now));
+        let refusal = refused.map(|refused| self.0.refusal(&active, &client, refused, now));
         Ok(Explanation { client: Some(client), limits, refusal })
     }
 

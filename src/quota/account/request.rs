@@ -30,7 +30,7 @@ pub(crate) struct AccountSettings {
 
 /// What is asked of an account.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ask<'a> {
+pub(crate) struct ChargeRequest<'a> {
     pub(crate) amounts: &'a Amounts,
     /// The same for each counted limit of the plan, where somebody has found them out beforehand; else nothing.
     pub(crate) each: &'a [Option<u64>],
@@ -46,10 +46,10 @@ pub(crate) struct Ask<'a> {
 /// What was taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Taken {
-    pub(crate) turn: u32,
+    pub(crate) epoch: u32,
     pub(crate) lease: Option<Lease>,
     /// The reservation, where one was asked for.
-    pub(crate) hold: Option<NonZeroU64>,
+    pub(crate) reservation: Option<NonZeroU64>,
     /// Another's slot was taken back for it.
     pub(crate) reclaimed: bool,
     pub(crate) marks: Marks,
@@ -61,19 +61,19 @@ pub(crate) struct Marks {
     /// Those at which the client has just come where it is to be warned.
     pub(crate) warned: u64,
     /// Those of which a response must tell.
-    pub(crate) untold: u64,
+    pub(crate) pending: u64,
 }
 
 impl Marks {
     /// Whether there is nothing to say.
     pub(crate) const fn are_none(self) -> bool {
-        self.warned | self.untold == 0
+        self.warned | self.pending == 0
     }
 }
 
 /// Why nothing was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum No {
+pub(crate) enum Denial {
     Limits(Vec<Violation>),
     Job(Duplicate),
 }

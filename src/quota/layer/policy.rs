@@ -5,11 +5,11 @@ use std::{fmt, sync::Arc};
 use http::Extensions;
 
 use super::{
+    active_plan::{ActivePlan, ActivePlans},
     bytes::Bytes,
     charge,
     job_id::{Bad, Duplicates},
-    offer::{ActivePlan, ActivePlans},
-    permit::Held,
+    permit::QuotaPermit,
     settings::QuotaSettings,
 };
 use crate::{
@@ -18,8 +18,10 @@ use crate::{
     identity::{Client, Digester},
     quota::{
         Amounts,
-        account::{AccountSettings, Ask, Duplicate, Job, No, Now},
-        store::{Account, Admission, Near, Order, PlanOf, QuotaBackend, Refused, Told},
+        account::{AccountSettings, ChargeRequest, Denial, Duplicate, Job, Now},
+        store::{
+            AccountContext, AdmitError, AdmitRequest, AdmittedCharge, NearLimits, PlanLookup, QuotaBackend, StoreEvent,
+        },
     },
     refusal::{Dialect, Reason, Refusal},
     sync::HotSwap,
@@ -77,7 +79,7 @@ impl QuotaPolicy {
     }
 
     /// The plan of each client, for whoever asks later.
-    pub(super) fn plan_of(self: &Arc<Self>) -> PlanOf {
+    pub(super) fn plan_of(self: &Arc<Self>) -> PlanLookup {
         let me = Arc::clone(self);
         Arc::new(move |client: &Client| Arc::clone(&me.plans.present().of(client).plan))
     }
@@ -87,38 +89,40 @@ impl QuotaPolicy {
         self: &Arc<Self>,
         request: &RequestHead<'_>,
         client: &Client,
-    ) -> Result<MaybeFuture<Result<Held, Refusal>>, Refusal> {
+    ) -> Result<MaybeFuture<Result<QuotaPermit, Refusal>>, Refusal> {
         let now = self.common.now();
         let plans = self.plans.present();
-        let offer = plans.of(client);
-        let (asked, bytes) = (offer.asked(request, &self.common.settings), Bytes::new(offer, request));
-        let with_declared = asked.with_declared(offer);
-        let amounts = with_declared.as_ref().unwrap_or_else(|| asked.undeclared(offer));
+        let active = plans.of(client);
+        let (asked, bytes) = (active.asked(request, &self.common.settings), Bytes::new(active, request));
+        let with_declared = asked.with_declared(active);
+        let amounts = with_declared.as_ref().unwrap_or_else(|| asked.undeclared(active));
         let job = self.job(request, client, amounts)?;
-        let open = offer.open || bytes.counts_request();
-        let order = Order {
-            account: Account { client, plan: &offer.plan, now },
-            ask: Ask {
+        let open = active.open || bytes.counts_request();
+        let request = AdmitRequest {
+            account: AccountContext { client, plan: &active.plan, now },
+            charge: ChargeRequest {
                 amounts,
-                each: asked.each(offer),
+                each: asked.each(active),
                 reserve: self.common.settings.share,
                 lasting: true,
                 open,
                 job: job.as_ref(),
             },
-            told: self.common.settings.dialect != Dialect::None,
-            usage: self.common.settings.share,
+            wants_nearest: self.common.settings.dialect != Dialect::None,
+            wants_usage: self.common.settings.share,
         };
-        let decided = self.common.store.admit(&order);
+        let decided = self.common.store.admit(&request);
         Ok(match decided {
-            MaybeFuture::Ready(Ok(admission)) => MaybeFuture::Ready(Ok(Held::new(offer, asked, bytes, admission, now))),
-            MaybeFuture::Ready(Err(refused)) => MaybeFuture::Ready(self.turn_down(offer, client, refused, now)),
+            MaybeFuture::Ready(Ok(admission)) => {
+                MaybeFuture::Ready(Ok(QuotaPermit::new(active, asked, bytes, admission, now)))
+            }
+            MaybeFuture::Ready(Err(refused)) => MaybeFuture::Ready(self.turn_down(active, client, refused, now)),
             MaybeFuture::Future(decision) => {
-                let (tracker, offer, client) = (Arc::clone(self), Arc::clone(offer), client.clone());
+                let (policy, active, client) = (Arc::clone(self), Arc::clone(active), client.clone());
                 MaybeFuture::future(async move {
                     match decision.await {
-                        Ok(admission) => Ok(Held::new(&offer, asked, bytes, admission, now)),
-                        Err(refused) => tracker.turn_down(&offer, &client, refused, now),
+                        Ok(admission) => Ok(QuotaPermit::new(&active, asked, bytes, admission, now)),
+                        Err(refused) => policy.turn_down(&active, &client, refused, now),
                     }
                 })
             }
@@ -126,23 +130,24 @@ impl QuotaPolicy {
     }
 
     /// Returns the permit of a request that is not charged.
-    fn let_pass(&self) -> Held {
-        Held::nothing(self.common.settings.share)
+    fn let_pass(&self) -> QuotaPermit {
+        QuotaPermit::nothing(self.common.settings.share)
     }
 
     fn turn_down(
         self: &Arc<Self>,
-        offer: &ActivePlan,
+        active: &ActivePlan,
         client: &Client,
-        refused: Refused,
+        refused: AdmitError,
         now: Now,
-    ) -> Result<Held, Refusal> {
+    ) -> Result<QuotaPermit, Refusal> {
         self.common.tell_overflow(&refused);
-        let done_before = matches!(refused, Refused::Account { no: No::Job(Duplicate::Running | Duplicate::Done), .. });
+        let done_before =
+            matches!(refused, AdmitError::Denied { denial: Denial::Job(Duplicate::Running | Duplicate::Done), .. });
         if done_before && self.common.settings.duplicates == Duplicates::Pass {
             return Ok(self.let_pass());
         }
-        Err(self.refusal(offer, client, refused, now))
+        Err(self.refusal(active, client, refused, now))
     }
 }
 
@@ -160,23 +165,23 @@ impl Common {
 
     /// Tells whoever listens that a client has come near to its limits.
     #[inline]
-    pub(super) fn warn(&self, near: &Near) {
+    pub(super) fn warn(&self, near: &NearLimits) {
         warn(&self.context, near);
     }
 
     /// Tells whoever listens what is special about an admission.
     #[inline]
-    pub(super) fn tell(&self, admission: &Admission) {
-        if admission.news.is_some() || admission.receipt.shared {
+    pub(super) fn tell(&self, admission: &AdmittedCharge) {
+        if admission.details.is_some() || admission.receipt.shared {
             self.tell_some(admission);
         }
     }
 
     #[cold]
-    fn tell_some(&self, admission: &Admission) {
-        if let Some(news) = &admission.news {
-            self.warn(&news.near);
-            if news.reclaimed {
+    fn tell_some(&self, admission: &AdmittedCharge) {
+        if let Some(details) = &admission.details {
+            self.warn(&details.near);
+            if details.reclaimed {
                 self.context.observers.emit(&Event::Reclaimed { policy: &self.context.name });
             }
         }
@@ -186,30 +191,30 @@ impl Common {
     }
 
     /// Tells whoever listens of a refusal for the sake of all newcomers.
-    pub(super) fn tell_overflow(&self, refused: &Refused) {
-        if let Refused::Account { shared: true, .. } = refused {
+    pub(super) fn tell_overflow(&self, refused: &AdmitError) {
+        if let AdmitError::Denied { shared: true, .. } = refused {
             self.context.observers.emit(&Event::Overflow { policy: &self.context.name });
         }
     }
 }
 
 /// What the store tells when nobody waits for it.
-fn tell(context: &PolicyContext, told: &Told) {
+fn tell(context: &PolicyContext, told: &StoreEvent) {
     let policy = &context.name;
     let event = match told {
-        Told::Near(near) => return warn(context, near),
-        Told::Rejected { client, why } => Event::StoreRejected { policy, client, why },
-        Told::Lost(why) => Event::StoreLost { policy, why },
-        Told::Back => Event::StoreBack { policy },
-        Told::Full => Event::SpoolFull { policy },
-        Told::Merged { records, duplicates } => {
+        StoreEvent::Near(near) => return warn(context, near),
+        StoreEvent::Rejected { client, why } => Event::StoreRejected { policy, client, why },
+        StoreEvent::Lost(why) => Event::StoreLost { policy, why },
+        StoreEvent::Back => Event::StoreBack { policy },
+        StoreEvent::Full => Event::SpoolFull { policy },
+        StoreEvent::Merged { records, duplicates } => {
             Event::SpoolMerged { policy, records: *records, duplicates: *duplicates }
         }
     };
     context.observers.emit(&event);
 }
 
-fn warn(context: &PolicyContext, near: &Near) {
+fn warn(context: &PolicyContext, near: &NearLimits) {
     for warning in &near.limits {
         context.observers.emit(&Event::NearLimit {
             policy: &context.name,
@@ -222,9 +227,9 @@ fn warn(context: &PolicyContext, near: &Near) {
 }
 
 impl Admit for QuotaPolicy {
-    type Permit = Held;
+    type Permit = QuotaPermit;
 
-    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<Held, Refusal>> {
+    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<QuotaPermit, Refusal>> {
         let PolicyContext { name, observers, .. } = &self.common.context;
         let decided = self.whom.charge(request, name, observers, |client| match client {
             Some(client) => self.decide(request, client),

@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use http::header::CONTENT_LENGTH;
 
-use super::{settings::QuotaSettings, tracker::Common};
+use super::{policy::Common, settings::QuotaSettings};
 use crate::{
     error::ConfigError,
     head::RequestHead,
@@ -53,11 +53,11 @@ pub(super) struct ActivePlan {
 impl ActivePlans {
     pub(super) fn new(common: &Arc<Common>) -> Self {
         let settings = &common.settings;
-        let offer = |plan: &Plan| Arc::new(ActivePlan::new(plan.clone(), common));
+        let active = |plan: &Plan| Arc::new(ActivePlan::new(plan.clone(), common));
         Self {
-            usual: offer(&settings.plan),
-            tiers: settings.tiers.iter().map(|(tier, plan)| (tier.clone(), offer(plan))).collect(),
-            clients: settings.clients.iter().map(|(client, plan)| (client.digest(), offer(plan))).collect(),
+            usual: active(&settings.plan),
+            tiers: settings.tiers.iter().map(|(tier, plan)| (tier.clone(), active(plan))).collect(),
+            clients: settings.clients.iter().map(|(client, plan)| (client.digest(), active(plan))).collect(),
         }
     }
 
@@ -69,7 +69,7 @@ impl ActivePlans {
         {
             return own;
         }
-        let named = |tier: &Tier| self.tiers.iter().find(|(name, _)| name == tier).map(|(_, offer)| offer);
+        let named = |tier: &Tier| self.tiers.iter().find(|(name, _)| name == tier).map(|(_, active)| active);
         client.tier().and_then(named).unwrap_or(&self.usual)
     }
 
@@ -78,10 +78,10 @@ impl ActivePlans {
         common.settings.check(&plan)?;
         let before = match whose {
             Whose::Everyone => Some(&self.usual),
-            Whose::Tier(tier) => self.tiers.iter().find(|(name, _)| name == tier).map(|(_, offer)| offer),
+            Whose::Tier(tier) => self.tiers.iter().find(|(name, _)| name == tier).map(|(_, active)| active),
             Whose::Client(digest) => self.clients.get(digest),
         };
-        let version = before.map_or(0, |offer| offer.plan.version());
+        let version = before.map_or(0, |active| active.plan.version());
         let plan = match plan.version() {
             0 => plan.numbered(version.saturating_add(1)),
             newer if newer > version || before.is_none() => plan,
@@ -90,15 +90,15 @@ impl ActivePlans {
                 return Err(ConfigError::new(&format!("version of plan {:?}", plan.name()), &must, stale));
             }
         };
-        let (offer, mut plans) = (Arc::new(ActivePlan::new(plan, common)), self.clone());
+        let (active, mut plans) = (Arc::new(ActivePlan::new(plan, common)), self.clone());
         match whose {
-            Whose::Everyone => plans.usual = offer,
+            Whose::Everyone => plans.usual = active,
             Whose::Tier(tier) => match plans.tiers.iter_mut().find(|(name, _)| name == tier) {
-                Some((_, old)) => *old = offer,
-                None => plans.tiers.push((tier.clone(), offer)),
+                Some((_, old)) => *old = active,
+                None => plans.tiers.push((tier.clone(), active)),
             },
             Whose::Client(digest) => {
-                plans.clients.insert(*digest, offer);
+                plans.clients.insert(*digest, active);
             }
         }
         Ok(plans)
@@ -169,27 +169,27 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// How much of each kind; under `offer`, by which it was asked.
-    pub(super) fn amounts<'a>(&'a self, offer: &'a ActivePlan) -> Cow<'a, Amounts> {
-        self.with_declared(offer).map_or_else(|| Cow::Borrowed(self.undeclared(offer)), Cow::Owned)
+    /// How much of each kind; under `active`, by which it was asked.
+    pub(super) fn amounts<'a>(&'a self, active: &'a ActivePlan) -> Cow<'a, Amounts> {
+        self.with_declared(active).map_or_else(|| Cow::Borrowed(self.undeclared(active)), Cow::Owned)
     }
 
     /// How much of each kind, but for bytes that the request's head has declared.
     #[inline]
-    pub(super) fn undeclared<'a>(&'a self, offer: &'a ActivePlan) -> &'a Amounts {
-        self.metered.as_deref().unwrap_or(&offer.fixed)
+    pub(super) fn undeclared<'a>(&'a self, active: &'a ActivePlan) -> &'a Amounts {
+        self.metered.as_deref().unwrap_or(&active.fixed)
     }
 
     /// How much of each kind, where bytes were declared.
     #[inline]
-    pub(super) fn with_declared(&self, offer: &ActivePlan) -> Option<Amounts> {
-        if self.declared == 0 { None } else { Some(self.declared_and(self.undeclared(offer))) }
+    pub(super) fn with_declared(&self, active: &ActivePlan) -> Option<Amounts> {
+        if self.declared == 0 { None } else { Some(self.declared_and(self.undeclared(active))) }
     }
 
     /// The same for each counted limit of the plan, where nothing depends on the request.
     #[inline]
-    pub(super) fn each<'a>(&self, offer: &'a ActivePlan) -> &'a [Option<u64>] {
-        if self.declared == 0 && self.metered.is_none() { &offer.each } else { &[] }
+    pub(super) fn each<'a>(&self, active: &'a ActivePlan) -> &'a [Option<u64>] {
+        if self.declared == 0 && self.metered.is_none() { &active.each } else { &[] }
     }
 
     fn declared_and(&self, amounts: &Amounts) -> Amounts {

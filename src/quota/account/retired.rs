@@ -18,7 +18,7 @@ use crate::{
 
 /// What remains of other plans.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Past {
+pub(crate) struct Retired {
     /// Counts of limits that the plan in force does not have, until their periods are over.
     counts: Vec<(Limit, Counter)>,
     /// The latest version of each plan under which the account has started fresh.
@@ -30,23 +30,23 @@ impl Counts {
     #[cold]
     pub(super) fn change_plan(&mut self, plan: &Arc<Plan>, wall: u64) {
         let old = std::mem::replace(&mut self.plan, Arc::clone(plan));
-        self.turn += 1;
-        let mut past = self.past.take().unwrap_or_default();
+        self.epoch += 1;
+        let mut retired = self.retired.take().unwrap_or_default();
         let counters = std::mem::take(&mut self.counters);
-        past.counts.extend(old.counted().iter().cloned().zip(counters));
-        if plan.starts_fresh() && past.starts(plan) {
-            past.counts.drain(..).for_each(|(limit, _)| self.grants.close(&limit));
+        retired.counts.extend(old.counted().iter().cloned().zip(counters));
+        if plan.starts_fresh() && retired.starts(plan) {
+            retired.counts.drain(..).for_each(|(limit, _)| self.grants.close(&limit));
         }
-        let count_of = |limit: &Limit| past.take(limit, wall).unwrap_or_else(|| Counter::born_at(self.turn));
+        let count_of = |limit: &Limit| retired.take(limit, wall).unwrap_or_else(|| Counter::first_at(self.epoch));
         self.counters = plan.counted().iter().map(count_of).collect();
-        past.counts.retain(|(_, counter)| counter.has_begun());
-        self.past = Some(past).filter(|past| !past.counts.is_empty() || !past.started.is_empty());
+        retired.counts.retain(|(_, counter)| counter.has_begun());
+        self.retired = Some(retired).filter(|retired| !retired.counts.is_empty() || !retired.started.is_empty());
         self.settle_down();
         self.cover();
     }
 }
 
-impl Past {
+impl Retired {
     /// Whether the account has not started fresh under this version before; from now on it has.
     fn starts(&mut self, plan: &Plan) -> bool {
         match self.started.iter_mut().find(|(name, _)| name == plan.name()) {
@@ -96,15 +96,15 @@ impl Past {
         });
     }
 
-    pub(super) fn each_of(&mut self, turn: u32, grants: &mut Grants, mut change: impl FnMut(&mut Counter, &Limit)) {
-        for (limit, counter) in self.counts.iter_mut().filter(|(_, counter)| counter.holds(turn)) {
+    pub(super) fn each_of(&mut self, epoch: u32, grants: &mut Grants, mut change: impl FnMut(&mut Counter, &Limit)) {
+        for (limit, counter) in self.counts.iter_mut().filter(|(_, counter)| counter.holds(epoch)) {
             change(counter, limit);
             grants.cover(limit, counter.taken());
         }
     }
 
-    pub(super) fn quiet(&self) -> Range<u64> {
-        self.counts.iter().map(|(_, counter)| counter.quiet()).fold(0..u64::MAX, both)
+    pub(super) fn stable_range(&self) -> Range<u64> {
+        self.counts.iter().map(|(_, counter)| counter.stable_range()).fold(0..u64::MAX, both)
     }
 
     pub(super) fn is_blank(&self) -> bool {

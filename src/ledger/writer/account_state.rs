@@ -7,7 +7,7 @@ use crate::{
     error::ConfigError,
     quota::{
         Amounts, Limit, Plan,
-        account::{Count, GrantState, Sheet, Warning, cover, raise},
+        account::{AccountView, GrantState, StoredCounter, Warning, cover, raise},
         no_such_limit,
     },
     refusal::Violation,
@@ -16,8 +16,8 @@ use crate::{
 
 /// One tenant's account, and what of it has changed.
 #[derive(Debug, Default)]
-pub(super) struct Book {
-    counts: Vec<Count>,
+pub(super) struct AccountState {
+    counts: Vec<StoredCounter>,
     grants: Vec<GrantState>,
     changed: Vec<bool>,
     /// The grants as they were read.
@@ -28,7 +28,7 @@ pub(super) struct Book {
 
 /// What one limit's count changed by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Line {
+pub(super) struct Posting {
     pub(super) limit: Arc<str>,
     pub(super) kind: Arc<str>,
     pub(super) window: u64,
@@ -38,39 +38,39 @@ pub(super) struct Line {
 
 /// What was taken, line by line, and whom to tell.
 #[derive(Debug)]
-pub(super) struct Taken {
-    pub(super) lines: Vec<Line>,
+pub(super) struct TakenCharge {
+    pub(super) lines: Vec<Posting>,
     pub(super) near: Vec<Warning>,
     pub(super) untold: Vec<Warning>,
-    pub(super) sheet: Sheet,
+    pub(super) view: AccountView,
 }
 
 /// By what a charge is known whose settlement adds to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
-pub(crate) struct Since {
+pub(crate) struct AdmittedAt {
     /// When it was admitted.
     pub(crate) at: u64,
     /// How often the account had counted anew by then.
-    pub(crate) turn: u32,
+    pub(crate) epoch: u32,
 }
 
 /// An account as it is kept, under a plan.
-pub(crate) fn sheet(stored: Stored, plan: &Arc<Plan>, wall: u64) -> Sheet {
-    Book::new(stored).sheet(plan, wall)
+pub(crate) fn account_view(stored: Stored, plan: &Arc<Plan>, wall: u64) -> AccountView {
+    AccountState::new(stored).view(plan, wall)
 }
 
 /// No clock that is right is corrected by more.
 const STEP: u64 = 48 * 3_600 * 1_000_000_000;
 
-impl Book {
+impl AccountState {
     pub(super) fn new(stored: Stored) -> Self {
         let Stored { counts, grants } = stored;
         Self { changed: vec![false; counts.len()], before: grants.clone(), counts, grants, writes: false }
     }
 
     /// How often it has counted anew.
-    pub(super) fn turn(&self) -> u32 {
+    pub(super) fn epoch(&self) -> u32 {
         self.counts.iter().map(|count| count.epoch).max().unwrap_or(0)
     }
 
@@ -81,28 +81,28 @@ impl Book {
         amounts: &Amounts,
         reserve: bool,
         wall: u64,
-    ) -> Result<Taken, Vec<Violation>> {
-        let mut sheet = self.sheet(plan, wall);
-        let (near, untold) = sheet.take(amounts, reserve, wall)?;
+    ) -> Result<TakenCharge, Vec<Violation>> {
+        let mut view = self.view(plan, wall);
+        let (near, untold) = view.take(amounts, reserve, wall)?;
         self.writes = true;
         let mut lines = Vec::new();
         for (index, limit) in plan.counted().iter().enumerate() {
-            let Some(after) = sheet.count(index) else { continue };
+            let Some(after) = view.count(index) else { continue };
             let at = self.counts.iter().position(|count| is_same(count, &after));
             let before = at.map_or(0, |at| self.counts[at].taken());
             if after.taken() > before {
                 lines.push(line(&after, signed(after.taken()) - signed(before)));
             }
             self.put(at, after.clone());
-            for (id, paid) in sheet.paid() {
+            for (id, paid) in view.paid() {
                 self.pay(limit, &after, id, paid);
             }
         }
-        Ok(Taken { lines, near, untold, sheet })
+        Ok(TakenCharge { lines, near, untold, view })
     }
 
     /// The account under a plan.
-    pub(super) fn sheet(&mut self, plan: &Arc<Plan>, wall: u64) -> Sheet {
+    pub(super) fn view(&mut self, plan: &Arc<Plan>, wall: u64) -> AccountView {
         for limit in plan.counted() {
             self.bring_grants_to(limit, self.present(limit, wall), wall);
         }
@@ -110,7 +110,7 @@ impl Book {
             plan.counted().iter().map(|limit| self.present(limit, wall).map(|at| &self.counts[at])).collect();
         let live = |state: &&GrantState| !state.ended || state.current > 0;
         let grants: Vec<_> = self.grants.iter().filter(live).cloned().collect();
-        Sheet::new(plan, &kept, &grants)
+        AccountView::new(plan, &kept, &grants)
     }
 
     /// Notes what was used of something admitted at a time, whether there was room for it or not.
@@ -118,9 +118,9 @@ impl Book {
         &mut self,
         plan: &Arc<Plan>,
         amounts: &Amounts,
-        since: Since,
+        since: AdmittedAt,
         wall: u64,
-    ) -> (Vec<Line>, Vec<Warning>) {
+    ) -> (Vec<Posting>, Vec<Warning>) {
         self.note(plan, amounts, false, since, wall)
     }
 
@@ -130,11 +130,11 @@ impl Book {
         plan: &Arc<Plan>,
         amounts: &Amounts,
         reserve: bool,
-        since: Since,
+        since: AdmittedAt,
         wall: u64,
-    ) -> (Vec<Line>, Vec<Warning>) {
+    ) -> (Vec<Posting>, Vec<Warning>) {
         // Nothing was admitted in a time to come, but for a clock that was corrected since: whoever says so made it up.
-        let since = if since.at.saturating_sub(wall) > STEP { Since { at: wall, ..since } } else { since };
+        let since = if since.at.saturating_sub(wall) > STEP { AdmittedAt { at: wall, ..since } } else { since };
         let (mut lines, mut near) = (Vec::new(), Vec::new());
         self.writes = true;
         for limit in plan.counted() {
@@ -161,7 +161,7 @@ impl Book {
         estimate: u64,
         used: u64,
         wall: u64,
-    ) -> Option<(Line, Option<Warning>)> {
+    ) -> Option<(Posting, Option<Warning>)> {
         let at = self.count_of(row)?;
         self.writes = true;
         let count = &mut self.counts[at];
@@ -181,7 +181,7 @@ impl Book {
     }
 
     /// Gives back what is used by a row's count; says how much that was. `None` where its period is not there.
-    pub(super) fn give_back(&mut self, plan: Option<&Plan>, row: &Row, amount: u64, wall: u64) -> Option<Line> {
+    pub(super) fn give_back(&mut self, plan: Option<&Plan>, row: &Row, amount: u64, wall: u64) -> Option<Posting> {
         let at = self.count_of(row)?;
         self.writes = true;
         let count = &mut self.counts[at];
@@ -197,7 +197,7 @@ impl Book {
     }
 
     /// Counts the limits of this name or kind, or all, anew.
-    pub(super) fn reset(&mut self, plan: &Plan, name: Option<&str>, wall: u64) -> Result<Vec<Line>, ConfigError> {
+    pub(super) fn reset(&mut self, plan: &Plan, name: Option<&str>, wall: u64) -> Result<Vec<Posting>, ConfigError> {
         let meant = |limit: &str, kind: &str| name.is_none_or(|name| limit == name || kind == name);
         let known = || plan.counted().iter().map(|limit| limit.name.clone());
         if let Some(name) = name
@@ -206,7 +206,7 @@ impl Book {
             return Err(no_such_limit(name, known()));
         }
         self.writes = true;
-        let (turn, mut lines, mut anew) = (self.turn() + 1, Vec::new(), Vec::new());
+        let (epoch, mut lines, mut anew) = (self.epoch() + 1, Vec::new(), Vec::new());
         for (count, changed) in self.counts.iter_mut().zip(&mut self.changed) {
             if !meant(&count.limit, &count.kind) || !count.is_present(wall) {
                 continue;
@@ -215,7 +215,14 @@ impl Book {
                 lines.push(line(count, -signed(count.used)));
                 (count.used, *changed) = (0, true);
             }
-            let fresh = Count { epoch: turn, used: 0, reserved: 0, warned: false, untold: false, ..count.clone() };
+            let fresh = StoredCounter {
+                epoch: epoch,
+                used: 0,
+                reserved: 0,
+                warned: false,
+                warning_pending: false,
+                ..count.clone()
+            };
             if !anew.iter().any(|other| is_same(other, &fresh)) {
                 anew.push(fresh);
             }
@@ -230,7 +237,7 @@ impl Book {
     }
 
     /// Raises a limit.
-    pub(super) fn grant(&mut self, plan: &Plan, state: GrantState, wall: u64) -> Result<Line, ConfigError> {
+    pub(super) fn grant(&mut self, plan: &Plan, state: GrantState, wall: u64) -> Result<Posting, ConfigError> {
         let Some(limit) = plan.counted().iter().find(|limit| *limit.name.as_str() == *state.limit) else {
             return Err(no_such_limit(&state.limit, plan.counted().iter().map(|limit| limit.name.clone())));
         };
@@ -239,8 +246,8 @@ impl Book {
         }
         self.writes = true;
         let state = GrantState { kind: limit.kind().text(), ..state };
-        let here = Count::beginning(limit, wall);
-        let line = Line { limit: here.limit, kind: here.kind, window: here.starts, epoch: here.epoch, amount: 0 };
+        let here = StoredCounter::beginning(limit, wall);
+        let line = Posting { limit: here.limit, kind: here.kind, window: here.starts, epoch: here.epoch, amount: 0 };
         self.grants.push(state);
         if let Some(at) = self.present(limit, wall) {
             self.grown(at, limit, wall);
@@ -280,7 +287,7 @@ impl Book {
         let count = &mut self.counts[at];
         let warns = !count.warned && limit.warn_from > 0 && count.taken() >= limit.warn_from;
         if warns {
-            (count.warned, count.untold) = (true, true);
+            (count.warned, count.warning_pending) = (true, true);
         }
         let there = limit.limit.saturating_add(raise(limit, &self.grants));
         warns.then(|| Warning { name: limit.name.clone(), used: self.counts[at].taken(), limit: there })
@@ -319,16 +326,16 @@ impl Book {
     }
 
     /// The count that something belongs to which was admitted at a time; it begins if there is none.
-    fn window_of(&mut self, limit: &Limit, since: Since, wall: u64) -> usize {
-        let held = |count: &Count| {
-            count.is_of(limit) && count.starts <= since.at && since.at < count.ends && count.epoch <= since.turn
+    fn window_of(&mut self, limit: &Limit, since: AdmittedAt, wall: u64) -> usize {
+        let held = |count: &StoredCounter| {
+            count.is_of(limit) && count.starts <= since.at && since.at < count.ends && count.epoch <= since.epoch
         };
         // A rolling period has begun since then with the use of another.
         let rolled = |at: &usize| {
             !limit.quota.period().is_some_and(crate::time::Period::is_calendar) && self.counts[*at].starts > since.at
         };
         self.latest(held).or_else(|| self.present(limit, wall).filter(rolled)).unwrap_or_else(|| {
-            self.counts.push(Count::beginning(limit, since.at));
+            self.counts.push(StoredCounter::beginning(limit, since.at));
             self.changed.push(true);
             self.counts.len() - 1
         })
@@ -340,12 +347,12 @@ impl Book {
         })
     }
 
-    fn latest(&self, is: impl Fn(&Count) -> bool) -> Option<usize> {
+    fn latest(&self, is: impl Fn(&StoredCounter) -> bool) -> Option<usize> {
         let all = self.counts.iter().enumerate().filter(|(_, count)| is(count));
         all.max_by_key(|(_, count)| (count.starts, count.epoch)).map(|(at, _)| at)
     }
 
-    fn put(&mut self, at: Option<usize>, count: Count) {
+    fn put(&mut self, at: Option<usize>, count: StoredCounter) {
         match at {
             Some(at) => {
                 self.changed[at] |= self.counts[at] != count;
@@ -358,7 +365,7 @@ impl Book {
         }
     }
 
-    fn pay(&mut self, limit: &Limit, count: &Count, id: u64, paid: u64) {
+    fn pay(&mut self, limit: &Limit, count: &StoredCounter, id: u64, paid: u64) {
         if let Some(state) = self.grants.iter_mut().find(|state| state.id == id && state.is_of(limit))
             && state.current != paid
         {
@@ -367,12 +374,12 @@ impl Book {
     }
 }
 
-fn is_same(one: &Count, other: &Count) -> bool {
+fn is_same(one: &StoredCounter, other: &StoredCounter) -> bool {
     one.limit == other.limit && one.kind == other.kind && one.starts == other.starts && one.epoch == other.epoch
 }
 
-fn line(count: &Count, amount: i64) -> Line {
-    Line {
+fn line(count: &StoredCounter, amount: i64) -> Posting {
+    Posting {
         limit: Arc::clone(&count.limit),
         kind: Arc::clone(&count.kind),
         window: count.starts,
