@@ -1,7 +1,6 @@
 //! Faults that rate limiters and circuit breakers were seen to have, one test each: the name says what must not be.
-#![allow(missing_docs)]
 
-mod common;
+mod support;
 
 use std::{
     collections::HashSet,
@@ -18,10 +17,10 @@ use std::{
 
 use axum::{Router, routing::get};
 use bytes::Bytes;
-use common::{Log, Strict, get as request};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
+use support::gate::{Log, Strict, get as request};
 use tollgate::{
     Admit, CircuitBreakerLayer, CircuitState, Client, Cost, Digester, Event, FakeClock, Forwarded, GateLayer, Identify,
     MaybeFuture, Moment, Outcome, PeerIp, Permit, PolicyName, Rate, Reason, Refusal, RequestHead, TokenBucketLayer,
@@ -333,7 +332,7 @@ async fn successes_from_before_the_trip_do_not_close_it() {
             })
         })
         .collect();
-    common::yield_times(10).await;
+    support::gate::yield_times(10).await;
     for _ in 0..3 {
         let _ = breaker.call(async { Err::<(), _>(()) }).await;
     }

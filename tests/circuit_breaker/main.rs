@@ -1,12 +1,13 @@
 //! What a circuit breaker does round an HTTP service.
-#![allow(missing_docs)]
 
-#[path = "../common/mod.rs"]
-mod common;
+mod call;
 mod judging;
 mod keys;
+mod model;
 mod probes;
 mod scene;
+#[path = "../support/mod.rs"]
+mod support;
 mod switches;
 
 use std::{
@@ -20,8 +21,8 @@ use std::{
     time::Duration,
 };
 
+use crate::support::gate::{Log, NeverReady, get};
 use bytes::Bytes;
-use common::{Log, NeverReady, get};
 use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full, StreamBody};

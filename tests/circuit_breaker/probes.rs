@@ -1,6 +1,7 @@
 //! How an open circuit comes back.
 
-use super::{common::Broken, *};
+use super::*;
+use crate::support::gate::Broken;
 
 #[tokio::test]
 async fn an_open_circuit_calls_nobody_and_says_when_to_come_back() {
@@ -72,7 +73,7 @@ async fn a_thousand_callers_of_a_half_open_circuit_are_exactly_so_many_probes() 
         scene.wait_for_probe();
         scene.upstream.does(Deed::Hang);
         let calls: Vec<_> = (0..1_000).map(|_| tokio::spawn(scene.service.clone().oneshot(get("/")))).collect();
-        common::yield_times(100).await;
+        crate::support::gate::yield_times(100).await;
         let mut refused = 0;
         let mut waiting = Vec::new();
         for call in calls {

@@ -477,7 +477,7 @@ async fn many_at_once_are_charged_once_each_however_often_the_ledger_goes_away()
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_passes_without_a_server_is_charged_once_it_is_back_on_a_server() {
-    let url = servers::Postgres::shared().database();
+    let url = crate::support::postgres::Postgres::shared().database();
     let path = std::env::temp_dir().join(format!("tollgate-{:032x}.spool", fastrand::u128(..)));
     let ledger = Ledger::postgres(&url).spool_in(&path).open().await.unwrap().deadline(BRIEF);
     let spool = ledger.spool().unwrap().clone();

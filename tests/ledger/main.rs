@@ -6,6 +6,7 @@ mod archive;
 mod audit;
 #[cfg(feature = "sqlite")]
 mod away;
+mod billing;
 mod billing_bugs;
 mod extremes;
 mod grants;
@@ -19,8 +20,8 @@ mod life;
 mod rejected;
 
 #[cfg(feature = "postgres")]
-#[path = "../servers/mod.rs"]
-mod servers;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::time::{Duration, SystemTime};
 
@@ -49,7 +50,7 @@ impl Database {
 
     #[cfg(feature = "postgres")]
     fn postgres() -> Self {
-        Self::Postgres(servers::Postgres::shared().database())
+        Self::Postgres(support::postgres::Postgres::shared().database())
     }
 
     /// Opens the ledger; its callers are [`PATIENT`].

@@ -130,7 +130,7 @@ async fn a_reservation_that_nobody_got_goes_back_on_a_file() {
 
 mod on_a_server {
     use super::*;
-    use crate::servers::Postgres;
+    use crate::support::postgres::Postgres;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn nothing_stays_of_who_went_away() {

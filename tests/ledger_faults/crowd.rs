@@ -145,7 +145,7 @@ async fn answers_could_have_been_given_one_by_one_on_a_file() {
 
 mod on_a_server {
     use super::*;
-    use crate::servers::Postgres;
+    use crate::support::postgres::Postgres;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn ten_thousand_take_what_there_is() {

@@ -15,7 +15,7 @@ mod on_a_server {
 
     use crate::{
         place::{Place, answered, audit, is_trouble, job, job_at_last, quotas, until},
-        servers::Postgres,
+        support::postgres::Postgres,
     };
 
     const LIMIT: u64 = 1_000_000;

@@ -9,7 +9,7 @@ mod on_a_server {
     use crate::{
         line::{Fault, Line},
         place::{BRIEF, PATIENT, Place, answered, audit, is_trouble, job, job_at_last, quotas, until, wait},
-        servers::Postgres,
+        support::postgres::Postgres,
     };
 
     struct Behind {

@@ -28,7 +28,7 @@ async fn what_was_told_is_there_on_a_file() {
 
 mod on_a_server {
     use super::*;
-    use crate::servers::Postgres;
+    use crate::support::postgres::Postgres;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_was_told_is_there() {

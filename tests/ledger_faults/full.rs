@@ -131,7 +131,7 @@ mod on_a_server {
     use sqlx::{Connection, PgConnection};
 
     use super::*;
-    use crate::servers::Postgres;
+    use crate::support::postgres::Postgres;
 
     /// A disk of a few megabytes; none where this process may not mount one.
     struct SmallDisk(Directory);

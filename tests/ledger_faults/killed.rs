@@ -99,7 +99,7 @@ async fn nothing_acknowledged_is_lost_when_the_program_is_killed_a_hundred_times
 
 mod on_a_server {
     use super::*;
-    use crate::servers::Postgres;
+    use crate::support::postgres::Postgres;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn nothing_acknowledged_is_lost_when_the_program_is_killed() {

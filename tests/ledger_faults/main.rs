@@ -4,8 +4,8 @@
 //! waited for comes before a deadline, or the test fails.
 #![allow(missing_docs, unreachable_pub)]
 
-#[path = "../servers/mod.rs"]
-mod servers;
+#[path = "../support/mod.rs"]
+mod support;
 
 mod cancelled;
 mod crowd;

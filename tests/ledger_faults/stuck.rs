@@ -66,7 +66,7 @@ async fn a_file_that_another_holds_is_told_in_time() {
 
 mod on_a_server {
     use super::*;
-    use crate::servers::Postgres;
+    use crate::support::postgres::Postgres;
 
     struct Scene {
         place: Place,

@@ -22,7 +22,7 @@ use crate::{
     report::{Goal, Line, Report},
 };
 
-#[path = "../../../tests/servers/mod.rs"]
+#[path = "../../../tests/support/postgres.rs"]
 mod servers;
 
 /// More than anybody uses here.

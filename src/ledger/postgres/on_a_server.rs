@@ -7,7 +7,7 @@ use crate::ledger::{
     writer::{Writes, tests::against},
 };
 
-#[path = "../../../tests/servers/mod.rs"]
+#[path = "../../../tests/support/postgres.rs"]
 mod servers;
 use servers::Postgres;
 

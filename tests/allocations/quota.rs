@@ -1,0 +1,88 @@
+//! How often a request of a known client asks for memory on its way through a quota, and through all three layers: counted.
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    task::{Context, Waker},
+};
+
+use crate::{answer, now};
+use http::{HeaderValue, Request, Response, header::CONTENT_LENGTH};
+use tollgate::{CircuitBreakerLayer, Dialect, Period, Plan, Quota, QuotaLayer, Rate, TokenBucketLayer, Trip};
+use tower::{Service, ServiceBuilder, service_fn};
+
+/// Four limits: by the hour, by the day, bytes, and at a time.
+fn quota(dialect: Dialect) -> QuotaLayer {
+    let plan = Plan::new("four")
+        .limit(Quota::requests(1 << 40).per(Period::hour()))
+        .limit(Quota::requests(1 << 40).per(Period::day()))
+        .limit(Quota::bytes(1 << 40).per(Period::day()))
+        .limit(Quota::concurrent(100));
+    QuotaLayer::new(plan).rate_limit_headers(dialect)
+}
+
+fn request() -> Request<()> {
+    Request::post("/").extension(SocketAddr::from(([192, 0, 2, 1], 1))).body(()).unwrap()
+}
+
+fn with_length() -> Request<()> {
+    let mut request = request();
+    request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("4096"));
+    request
+}
+
+/// Allocations of one request of a known client, over those of the same request without layers.
+fn over_bare<S, B>(mut guarded: S, request: fn() -> Request<()>) -> u64
+where
+    S: Service<Request<()>, Response = Response<B>, Error = Infallible>,
+{
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut through = || {
+        assert!(guarded.poll_ready(&mut cx).is_ready());
+        drop(now(guarded.call(request())));
+    };
+    (0..3).for_each(|_| through()); // the client is known from now on
+    let with = allocation_counter::measure(through).count_total;
+    let without = allocation_counter::measure(|| drop(now(service_fn(answer).call(request())))).count_total;
+    with - without
+}
+
+#[test]
+fn an_admitted_request_of_a_known_client_allocates_nothing() {
+    let service = || ServiceBuilder::new().layer(quota(Dialect::None)).service(service_fn(answer));
+    assert_eq!(over_bare(service(), request), 0);
+    assert_eq!(over_bare(service(), with_length), 0, "nor one that says how long it is");
+}
+
+#[test]
+fn request_without_a_permit_allocates_nothing() {
+    let switches: [fn(QuotaLayer) -> QuotaLayer; 2] = [|layer| layer.enabled(false), |layer| layer.exempt(|_| true)];
+    for switch in switches {
+        let service = ServiceBuilder::new().layer(switch(quota(Dialect::None))).service(service_fn(answer));
+        assert_eq!(over_bare(service, request), 0);
+    }
+}
+
+#[test]
+fn a_request_through_all_three_layers_allocates_nothing() {
+    let limit = TokenBucketLayer::new(Rate::per_second(1_000).burst(1_000_000)).rate_limit_headers(Dialect::None);
+    let breaker = CircuitBreakerLayer::new(Trip::failure_rate(0.5).or(Trip::consecutive(5)));
+    let service =
+        ServiceBuilder::new().layer(limit).layer(quota(Dialect::None)).layer(breaker).service(service_fn(answer));
+    assert_eq!(over_bare(service, request), 0);
+}
+
+#[test]
+fn a_request_that_is_told_of_its_limits_allocates_once() {
+    let service = ServiceBuilder::new().layer(quota(Dialect::Draft11)).service(service_fn(answer));
+    assert_eq!(over_bare(service, request), 1);
+}
+
+#[test]
+fn a_charge_by_the_handle_of_a_known_client_allocates_nothing() {
+    let quotas = quota(Dialect::None).handle();
+    let alice = tollgate::Client::named("alice");
+    let charge = || now(quotas.charge(&alice, ("requests", 1))).unwrap();
+    charge();
+    assert_eq!(allocation_counter::measure(charge).count_total, 0);
+}

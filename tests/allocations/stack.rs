@@ -1,0 +1,39 @@
+//! How often a request asks for memory on its way through both layers, counted.
+
+use std::{
+    net::SocketAddr,
+    task::{Context, Waker},
+};
+
+use crate::{answer, now};
+use http::Request;
+use tollgate::{CircuitBreakerLayer, Dialect, Rate, TokenBucketLayer, Trip};
+use tower::{Service, ServiceBuilder, service_fn};
+
+/// Allocations of one request of a known client, over those of the same request without layers.
+fn over_bare(dialect: Dialect) -> u64 {
+    let request = || Request::get("/").extension(SocketAddr::from(([192, 0, 2, 1], 1))).body(()).unwrap();
+    let limit = TokenBucketLayer::new(Rate::per_second(1_000).burst(1_000_000)).rate_limit_headers(dialect);
+    let breaker = CircuitBreakerLayer::new(Trip::failure_rate(0.5).or(Trip::consecutive(5)));
+    let mut guarded = ServiceBuilder::new().layer(limit).layer(breaker).service(service_fn(answer));
+    let mut bare = service_fn(answer);
+    let mut cx = Context::from_waker(Waker::noop());
+    let mut through = || {
+        assert!(guarded.poll_ready(&mut cx).is_ready());
+        drop(now(guarded.call(request())));
+    };
+    through(); // the client is known from now on
+    let with = allocation_counter::measure(through).count_total;
+    let without = allocation_counter::measure(|| drop(now(bare.call(request())))).count_total;
+    with - without
+}
+
+#[test]
+fn an_admitted_request_of_a_known_client_allocates_nothing() {
+    assert_eq!(over_bare(Dialect::None), 0);
+}
+
+#[test]
+fn an_admitted_request_that_is_told_of_its_limit_allocates_once() {
+    assert_eq!(over_bare(Dialect::Draft11), 1);
+}

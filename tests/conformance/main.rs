@@ -1,0 +1,141 @@
+//! The accounts in memory keep every rule that a store must keep; and who breaks one is found out.
+
+use tollgate::{QuotaLayer, Quotas, conformance::quotas};
+
+#[cfg(feature = "postgres")]
+#[path = "../support/mod.rs"]
+mod support;
+
+/// Deadline of callers: no answer comes from it, however slow the machine is.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+const PATIENT: std::time::Duration = std::time::Duration::from_secs(3_600);
+
+async fn in_memory(layer: QuotaLayer) -> Quotas {
+    layer.handle()
+}
+
+#[cfg(feature = "sqlite")]
+async fn in_sqlite(layer: QuotaLayer) -> Quotas {
+    let ledger = tollgate::Ledger::sqlite_in_memory().open().await.unwrap().deadline(PATIENT);
+    layer.store_in(&ledger, tollgate::OnFailure::FailClosed).handle()
+}
+
+/// With a spool beside it, which nobody needs while the ledger is there.
+#[cfg(feature = "sqlite")]
+async fn in_sqlite_with_a_spool(layer: QuotaLayer) -> Quotas {
+    let path = std::env::temp_dir().join(format!("tollgate-{:032x}.spool", fastrand::u128(..)));
+    let spool = tollgate::Spool::at(&path).unwrap();
+    std::fs::remove_file(path).unwrap(); // it goes with the test
+    let ledger = tollgate::Ledger::sqlite_in_memory().spool(spool).open().await.unwrap().deadline(PATIENT);
+    let of = std::num::NonZeroU32::new(2).unwrap();
+    layer.store_in(&ledger, tollgate::OnFailure::LocalShare { of }).handle()
+}
+
+#[cfg(feature = "postgres")]
+async fn in_postgres(layer: QuotaLayer) -> Quotas {
+    let url = support::postgres::Postgres::shared().database();
+    let ledger = tollgate::Ledger::postgres(&url).open().await.unwrap().deadline(PATIENT);
+    layer.store_in(&ledger, tollgate::OnFailure::FailClosed).handle()
+}
+
+/// One test for each rule, on a runtime with threads.
+macro_rules! keeps {
+    ($store:ident: $($rule:ident)*) => {$(
+        #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+        async fn $rule() {
+            tollgate::conformance::quotas::$rule(super::$store).await;
+        }
+    )*};
+}
+
+macro_rules! keeps_every_rule {
+    ($store:ident) => {
+        keeps! { $store:
+            what_fits_is_charged
+            all_limits_are_charged_or_none
+            zero_asks_whether_anything_is_left
+            a_kind_without_a_limit_is_free
+            large_amounts_are_judged_right
+            a_record_goes_past_the_limit
+            a_kind_that_is_named_twice_is_one
+            many_at_once_take_exactly_the_limit
+            a_reservation_is_charged_as_what_was_used
+            a_reservation_ends_once
+            an_id_can_be_written_down
+            many_at_once_end_a_reservation_once
+            a_new_plan_keeps_what_was_used
+            a_grant_raises_a_limit_until_it_is_revoked
+            the_grant_that_ends_first_is_used_first
+            grant_ends_at_any_time_to_come
+            what_cannot_be_is_said_in_words
+            a_reset_counts_from_zero
+            reset_repeats_after_a_late_commit
+            two_clients_never_meet
+            looking_changes_nothing
+            every_client_is_listed_once
+            a_job_is_done_once
+            another_job_has_another_id
+            a_job_under_way_is_not_begun_again
+            a_job_that_was_not_begun_leaves_its_id_free
+            many_at_once_do_a_job_once
+            a_place_comes_back
+        }
+    };
+}
+
+mod memory {
+    keeps_every_rule!(in_memory);
+
+    keeps! { in_memory:
+        a_period_begins_again
+        a_grant_ends_in_time
+        a_lost_reservation_comes_back
+        a_lost_estimate_is_charged
+        a_late_charge_belongs_to_its_own_period
+        a_job_is_forgotten_in_time
+    }
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    keeps_every_rule!(in_sqlite);
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite_with_a_spool {
+    keeps_every_rule!(in_sqlite_with_a_spool);
+}
+
+#[cfg(feature = "postgres")]
+mod postgres_on_a_server {
+    keeps_every_rule!(in_postgres);
+}
+
+#[tokio::test]
+async fn all_rules_are_kept_on_one_thread_too() {
+    quotas::all(in_memory).await;
+    quotas::all_with_clock(in_memory).await;
+}
+
+/// A store with room for one client lets all others share an account.
+async fn crowded(layer: QuotaLayer) -> Quotas {
+    layer.max_clients(1).handle()
+}
+
+#[tokio::test]
+#[should_panic(expected = "right: ([(10, 0)], [(0, 10)])")]
+async fn who_mixes_clients_up_is_found_out() {
+    quotas::two_clients_never_meet(crowded).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "in pages of 1")]
+async fn who_leaves_clients_out_is_found_out() {
+    quotas::every_client_is_listed_once(crowded).await;
+}
+
+#[tokio::test]
+#[should_panic]
+async fn who_does_not_follow_the_clock_is_found_out() {
+    quotas::a_period_begins_again(async |layer: QuotaLayer| layer.clock(tollgate::Clock::system()).handle()).await;
+}

@@ -1,0 +1,37 @@
+//! What quotas do round an HTTP service.
+
+mod charges;
+mod handler;
+mod identity;
+mod jobs;
+mod rows;
+mod scene;
+mod slots;
+mod sockets;
+mod stacks;
+mod uploads;
+mod wire;
+
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use crate::support::gate::{Log, yield_times};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::Frame;
+use serde_json::Value;
+use tollgate::{
+    Charge, Client, Direction, Event, FakeClock, Identify, JobIdSource, Period, Plan, Quota, QuotaLayer, QuotaStatus,
+    Quotas, Reason, Refusal, RequestHead, Unverified,
+};
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
+
+use scene::*;

@@ -1,0 +1,233 @@
+//! What several test files share: a policy that writes down what it hears, and services with an opinion.
+
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use tokio::sync::mpsc;
+use tollgate::{Admit, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead};
+use tower::Service;
+
+/// A policy that admits (or refuses) and writes down how each request ended.
+pub(crate) struct Recorder {
+    pub(crate) refuse: AtomicBool,
+    pub(crate) shut: AtomicBool,
+    /// Asks as a store across the network would: it answers at the third poll.
+    pub(crate) later: bool,
+    pub(crate) held: Arc<AtomicUsize>,
+    pub(crate) unready: AtomicUsize,
+    ends: mpsc::UnboundedSender<String>,
+}
+
+/// What a [`Recorder`] wrote down.
+pub(crate) struct Ends(mpsc::UnboundedReceiver<String>);
+
+impl Ends {
+    /// How the next request ended, waiting for it.
+    pub(crate) async fn next(&mut self) -> String {
+        let patience = Duration::from_secs(300);
+        tokio::time::timeout(patience, self.0.recv()).await.expect("a permit was never settled").expect("recorder gone")
+    }
+
+    /// How the next request ended, if one has.
+    pub(crate) fn now(&mut self) -> Option<String> {
+        self.0.try_recv().ok()
+    }
+}
+
+impl Recorder {
+    pub(crate) fn layer() -> (GateLayer<Arc<Self>>, Arc<Self>, Ends) {
+        Self::build(false)
+    }
+
+    pub(crate) fn later() -> (GateLayer<Arc<Self>>, Arc<Self>, Ends) {
+        Self::build(true)
+    }
+
+    fn build(later: bool) -> (GateLayer<Arc<Self>>, Arc<Self>, Ends) {
+        let (ends, receiver) = mpsc::unbounded_channel();
+        let recorder = Arc::new(Self {
+            refuse: AtomicBool::new(false),
+            shut: AtomicBool::new(false),
+            later,
+            held: Arc::default(),
+            unready: AtomicUsize::new(0),
+            ends,
+        });
+        (GateLayer::shared(Arc::clone(&recorder)), recorder, Ends(receiver))
+    }
+
+    pub(crate) fn held(&self) -> usize {
+        self.held.load(Ordering::SeqCst)
+    }
+
+    fn decide(self: &Arc<Self>) -> Result<Held, Refusal> {
+        if self.refuse.load(Ordering::SeqCst) {
+            return Err(Refusal::new(Reason::Capacity, PolicyName::try_new("recorder").unwrap()));
+        }
+        self.held.fetch_add(1, Ordering::SeqCst);
+        Ok(Held { recorder: Arc::clone(self), status: None, bytes: 0 })
+    }
+}
+
+impl Admit for Recorder {
+    type Permit = Held;
+
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Held, Refusal>> {
+        if !self.later {
+            return MaybeFuture::Ready(self.decide());
+        }
+        let this = Arc::clone(self);
+        MaybeFuture::future(async move {
+            yield_times(2).await;
+            this.decide()
+        })
+    }
+
+    fn shut(&self) -> bool {
+        self.shut.load(Ordering::SeqCst)
+    }
+
+    fn unready(self: &Arc<Self>, _: &dyn std::any::Any) {
+        self.unready.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A permit of a [`Recorder`]; it is no good at being forgotten.
+pub(crate) struct Held {
+    recorder: Arc<Recorder>,
+    status: Option<u16>,
+    bytes: usize,
+}
+
+impl Permit for Held {
+    fn on_response<B>(&mut self, response: &mut Response<B>) {
+        self.status = Some(response.status().as_u16());
+    }
+
+    fn on_data(&mut self, bytes: usize) {
+        self.bytes += bytes;
+    }
+
+    fn settle(self, outcome: Outcome<'_>) {
+        self.recorder.held.fetch_sub(1, Ordering::SeqCst);
+        let text = match outcome {
+            Outcome::Complete { trailers: None } => format!("complete {}", self.bytes),
+            Outcome::Complete { trailers: Some(_) } => format!("complete {} with trailers", self.bytes),
+            Outcome::Cancelled { head_sent: false } => "cancelled before the head".into(),
+            Outcome::Cancelled { head_sent: true } => "cancelled after the head".into(),
+            Outcome::Failed(_) => "failed".into(),
+            Outcome::BodyFailed(_) => "body failed".into(),
+            Outcome::Refused(_) => "refused further in".into(),
+            Outcome::Panicked => "panicked".into(),
+            other => format!("{other:?}"),
+        };
+        let _ = self.recorder.ends.send(text);
+    }
+}
+
+/// Pending `times` times.
+pub(crate) async fn yield_times(times: usize) {
+    for _ in 0..times {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Panics when it is called without having been polled ready; a clone is not ready.
+#[derive(Debug, Default)]
+pub(crate) struct Strict {
+    ready: bool,
+    pub(crate) polls: usize,
+}
+
+impl Clone for Strict {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl Service<Request<Full<Bytes>>> for Strict {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.polls += 1;
+        if self.polls < 3 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.ready = true;
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        assert!(std::mem::take(&mut self.ready), "called without having been polled ready");
+        self.polls = 0;
+        ready(Ok(Response::new(Full::from("served"))))
+    }
+}
+
+/// Never ready: what a dead upstream behind a connection pool looks like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NeverReady;
+
+impl Service<Request<Full<Bytes>>> for NeverReady {
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Pending
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        panic!("called a service that was never ready")
+    }
+}
+
+/// Fails when it is asked if it is ready: what a pool without a connection does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Broken;
+
+impl Service<Request<Full<Bytes>>> for Broken {
+    type Response = Response<Full<Bytes>>;
+    type Error = &'static str;
+    type Future = Ready<Result<Self::Response, &'static str>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
+        Poll::Ready(Err("no connection"))
+    }
+
+    fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+        unreachable!("called a service that was never ready")
+    }
+}
+
+/// Everything that a test wrote down, in order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    pub(crate) fn push(&self, line: impl Into<String>) {
+        self.0.lock().unwrap().push(line.into());
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+pub(crate) fn get(path: &str) -> Request<Full<Bytes>> {
+    Request::get(path).body(Full::default()).unwrap()
+}

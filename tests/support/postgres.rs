@@ -1,0 +1,201 @@
+//! Servers that tests start for themselves, on a port and in a directory of their own.
+#![allow(dead_code, reason = "its users need different parts")]
+
+use std::{
+    fs,
+    io::Write,
+    net::{Ipv4Addr, TcpListener},
+    path::PathBuf,
+    process::{Child, Command, Stdio, id},
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::sleep,
+    time::Duration,
+};
+
+/// A PostgreSQL server. It can be killed, and started again with what reached its disk.
+///
+/// A shell waits beside it for the end of this process, however that comes: then it stops the server and removes its files.
+#[derive(Debug)]
+pub(crate) struct Postgres {
+    programs: PathBuf,
+    directory: PathBuf,
+    port: u16,
+    guard: Mutex<Option<Child>>,
+}
+
+/// Starts the server and waits: at the end of its input it stops it and removes everything; told to stop, it only stops it,
+/// and told to keep, it just goes.
+const GUARD: &str = r#"
+"$1/postgres" -D "$2/data" -k "$2" -h 127.0.0.1 -p "$3" -c max_connections=200 -c shared_buffers=256MB \
+    -c max_wal_size=2GB $4 >>"$2/log" 2>&1 &
+server=$!
+read -r word
+if test "$word" = keep; then
+    wait "$server" # it was killed
+    exit 0
+fi
+kill -INT "$server"
+wait "$server"
+test "$word" = stop && exit 0
+rm -rf "$2"
+"#;
+
+impl Postgres {
+    /// The one server of this process.
+    pub(crate) fn shared() -> &'static Self {
+        static SHARED: OnceLock<Postgres> = OnceLock::new();
+        SHARED.get_or_init(|| Self::start(""))
+    }
+
+    /// A server of its own; `options` are for its command line, such as `-c fsync=off`.
+    ///
+    /// # Panics
+    /// When PostgreSQL is not installed, or does not start.
+    pub(crate) fn start(options: &str) -> Self {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let programs = programs().expect(
+            "PostgreSQL is not installed: `bash tests/run --install` does it, or on Debian `apt-get install postgresql`",
+        );
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("tollgate-postgres-{}-{number}", id()));
+        fs::create_dir(&directory).expect("a directory for the server");
+        let directory = directory.canonicalize().expect("its name");
+        if is_root() {
+            run(Command::new("chown").arg("postgres").arg(&directory));
+        }
+        let data = directory.join("data");
+        run(unprivileged(programs.join("initdb")).args(["-D", text(&data), "-U", "postgres", "-A", "trust"]).args([
+            "-E",
+            "UTF8",
+            "--locale=C.UTF-8",
+            "--no-sync",
+        ]));
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|it| it.local_addr()).expect("a port").port();
+        let server = Self { programs, directory, port, guard: Mutex::default() };
+        server.again(options);
+        server
+    }
+
+    /// Starts it, and waits until it answers.
+    ///
+    /// # Panics
+    /// When it does not within 60 s.
+    pub(crate) fn again(&self, options: &str) {
+        let guard = unprivileged("sh".into())
+            .args(["-c", GUARD, "sh", text(&self.programs), text(&self.directory), &self.port.to_string(), options])
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("a shell");
+        *self.guard.lock().unwrap_or_else(PoisonError::into_inner) = Some(guard);
+        for _ in 0..600 {
+            let mut asked = Command::new(self.programs.join("pg_isready"));
+            asked.args(["-q", "-h", "127.0.0.1", "-U", "postgres", "-p", &self.port.to_string()]);
+            if asked.status().is_ok_and(|told| told.success()) {
+                return;
+            }
+            sleep(Duration::from_millis(100));
+        }
+        panic!("PostgreSQL does not start: {}", fs::read_to_string(self.directory.join("log")).unwrap_or_default());
+    }
+
+    /// Kills it as a crash would: what it had not brought to the disk is gone.
+    pub(crate) fn kill(&self) {
+        let pid = fs::read_to_string(self.directory.join("data/postmaster.pid")).expect("a server that runs");
+        let pid = pid.lines().next().expect("its process").to_owned();
+        if let Some(mut guard) = self.guard.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            run(Command::new("kill").args(["-9", &pid]));
+            writeln!(guard.stdin.take().expect("its input"), "keep").expect("a shell that listens");
+            guard.wait().expect("the shell ends");
+        }
+        // Its children end once they see that it is gone; before, no other can have its memory.
+        let socket = format!(".s.PGSQL.{}", self.port);
+        for left in ["data/postmaster.pid", &socket, &format!("{socket}.lock")] {
+            let _ = fs::remove_file(self.directory.join(left));
+        }
+        sleep(Duration::from_millis(500));
+    }
+
+    /// Stops it as its administrator would; it can be started again.
+    pub(crate) fn stop(&self) {
+        if let Some(mut guard) = self.guard.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            writeln!(guard.stdin.take().expect("its input"), "stop").expect("a shell that listens");
+            guard.wait().expect("the shell ends");
+        }
+    }
+
+    /// Where it listens on 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The URL of one of its databases.
+    pub(crate) fn url(&self, database: &str) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// The URL of a new database.
+    pub(crate) fn database(&self) -> String {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("test_{}", MADE.fetch_add(1, Ordering::Relaxed));
+        self.sql("postgres", &format!("CREATE DATABASE {name}"));
+        self.url(&name)
+    }
+
+    /// Runs statements as the one who may do everything.
+    pub(crate) fn sql(&self, database: &str, statements: &str) {
+        let mut psql = Command::new(self.programs.join("psql"));
+        run(psql.args(["-q", "-v", "ON_ERROR_STOP=1", "-d", &self.url(database), "-c", statements]));
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if let Some(mut guard) = self.guard.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            drop(guard.stdin.take());
+            let _ = guard.wait();
+        }
+    }
+}
+
+/// The newest that Debian has, or what is in the path.
+fn programs() -> Option<PathBuf> {
+    let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let mut found: Vec<(u32, PathBuf)> = versions
+        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path().join("bin"))))
+        .filter(|(_, programs)| programs.join("initdb").exists())
+        .collect();
+    found.sort();
+    let in_path = || {
+        let path = std::env::var_os("PATH")?;
+        std::env::split_paths(&path).find(|directory| directory.join("initdb").exists())
+    };
+    found.pop().map(|(_, programs)| programs).or_else(in_path)
+}
+
+fn is_root() -> bool {
+    let told = Command::new("id").arg("-u").output().expect("id");
+    told.stdout.starts_with(b"0\n")
+}
+
+/// PostgreSQL does not run as root; its package has made a user for it.
+fn unprivileged(program: PathBuf) -> Command {
+    if !is_root() {
+        return Command::new(program);
+    }
+    let mut command = Command::new("runuser");
+    command.args(["-u", "postgres", "--"]).arg(program).current_dir("/");
+    command
+}
+
+fn run(command: &mut Command) {
+    let told = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(told.status.success(), "{command:?}: {}", String::from_utf8_lossy(&told.stderr));
+}
+
+fn text(path: &std::path::Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
