@@ -3,10 +3,10 @@
 use std::{fmt, path::PathBuf};
 
 #[cfg(feature = "postgres")]
-use super::postgres;
+use super::postgres::PostgresDatabase;
 #[cfg(feature = "sqlite")]
-use super::sqlite;
-use super::{Ledger, LedgerError, Spool};
+use super::sqlite::SqliteDatabase;
+use super::{Ledger, LedgerError, LedgerInner, Spool, handle::AnyInner};
 
 /// Opens a [`Ledger`] with [`open`](Self::open). Made by [`Ledger::sqlite`], [`Ledger::postgres`] and their siblings.
 ///
@@ -167,17 +167,27 @@ impl LedgerBuilder {
         };
         match self.database {
             #[cfg(feature = "sqlite")]
-            DatabaseSource::SqliteFile(path) => Ledger::new(sqlite::SqliteLedger::open(path).await?, spool),
+            DatabaseSource::SqliteFile(path) => in_sqlite(SqliteDatabase::in_file(&path).await?, spool),
             #[cfg(feature = "sqlite")]
-            DatabaseSource::SqlitePool(pool) => Ledger::new(sqlite::SqliteLedger::from_pool(pool).await?, spool),
+            DatabaseSource::SqlitePool(pool) => in_sqlite(SqliteDatabase::from_pool(pool).await?, spool),
             #[cfg(feature = "sqlite")]
-            DatabaseSource::SqliteMemory => Ledger::new(sqlite::SqliteLedger::in_memory().await?, spool),
+            DatabaseSource::SqliteMemory => in_sqlite(SqliteDatabase::in_memory().await?, spool),
             #[cfg(feature = "postgres")]
-            DatabaseSource::PostgresUrl(url) => Ledger::new(postgres::PostgresLedger::connect(&url).await?, spool),
+            DatabaseSource::PostgresUrl(url) => in_postgres(PostgresDatabase::at_url(&url).await?, spool),
             #[cfg(feature = "postgres")]
-            DatabaseSource::PostgresPool(pool) => Ledger::new(postgres::PostgresLedger::from_pool(pool).await?, spool),
+            DatabaseSource::PostgresPool(pool) => in_postgres(PostgresDatabase::from_pool(pool).await?, spool),
         }
     }
+}
+
+#[cfg(feature = "sqlite")]
+fn in_sqlite(database: SqliteDatabase, spool: Option<Spool>) -> Result<Ledger, LedgerError> {
+    Ok(Ledger(AnyInner::Sqlite(LedgerInner::new(database, spool)?)))
+}
+
+#[cfg(feature = "postgres")]
+fn in_postgres(database: PostgresDatabase, spool: Option<Spool>) -> Result<Ledger, LedgerError> {
+    Ok(Ledger(AnyInner::Postgres(LedgerInner::new(database, spool)?)))
 }
 
 /// Shows the file or the kind of the database, and never a URL: it may hold a password.

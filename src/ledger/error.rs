@@ -48,11 +48,7 @@ impl From<SpoolError> for LedgerError {
 }
 
 impl From<DbError> for LedgerError {
-    fn from(failure: DbError) -> Self {
-        match failure {
-            DbError::Again(reason) | DbError::Rejected(reason) | DbError::Lost(reason) | DbError::Refused(reason) => {
-                Self { reason }
-            }
-        }
+    fn from(error: DbError) -> Self {
+        Self::new(error.reason())
     }
 }

@@ -1,42 +1,37 @@
 //! The ledger in a database.
 
-mod archive;
-mod audit;
-mod billed;
 mod billing;
 mod builder;
-mod columns;
 mod database;
-mod entry;
 mod error;
 mod fallback;
 mod handle;
-mod job;
-mod owner;
+mod inner;
 #[cfg(feature = "postgres")]
 mod postgres;
-mod progress;
 mod recent;
+mod report;
+mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
 #[cfg(test)]
 mod suite;
+mod upkeep;
 mod writer;
 mod writer_task;
 mod written;
 
-pub use archive::ArchiveReport;
-pub use audit::{Drift, Entries, PastUsage, ReconcileReport};
 pub use billing::{BillingDrift, BillingError, BillingProvider, Invoice, InvoiceLine, MemoryProvider};
 pub use builder::LedgerBuilder;
 pub(crate) use database::{Database, DbError, Session};
-pub use entry::{GrantEntry, LedgerEntry};
 pub use error::LedgerError;
 pub use fallback::{Spool, SpoolError};
 pub use handle::Ledger;
-pub use job::{JobStanding, LedgerJob};
-pub(crate) use owner::LedgerInner;
+pub(crate) use inner::LedgerInner;
+pub use report::{
+    ArchiveReport, Drift, Entries, GrantEntry, JobStanding, LedgerEntry, LedgerJob, PastUsage, ReconcileReport,
+};
 pub(crate) use store::LedgerStore;
 pub(crate) use writer_task::{Timeouts, WriterTask, new_id};
 use written::ReservedAs;

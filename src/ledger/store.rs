@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{
-    Database, LedgerInner, ReservedAs, Written, columns, digester,
+    Database, LedgerInner, ReservedAs, Written, digester,
     fallback::{Fallback, Passed, told, work},
     new_id,
+    sql::encoding,
     writer::{
         self, AdmitCommand, AdmitReply, CommandKind, JobStatus, Key, NoticeKind, Reply, ReservationTerms,
         SettleCommand, is_within,
@@ -17,7 +18,7 @@ use crate::{
     identity::{Client, Digester},
     kind::Kind,
     quota::{
-        ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
+        ActiveGrant, Amounts, Grant, GrantId, OnFailure, Plan, Usage,
         account::{AccountSettings, Denial, Duplicate, GrantState, Now, Stage, Warning},
         memory::Accounts,
         store::{
@@ -60,20 +61,25 @@ struct Slot {
 const PLANS: usize = 64;
 
 impl<D: Database> LedgerStore<D> {
-    pub(super) fn new(
-        owner: Arc<LedgerInner<D>>,
-        fallback: Option<Fallback>,
+    /// Opens the accounts of a layer.
+    ///
+    /// # Errors
+    /// If the layer falls back on a spool and the ledger has none.
+    pub(super) fn open(
+        owner: &Arc<LedgerInner<D>>,
         most: usize,
         settings: AccountSettings,
         clock: &Clock,
-    ) -> Arc<Self> {
+        on_failure: OnFailure,
+    ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
+        let (owner, fallback) = (Arc::clone(owner), Fallback::new(owner.spool.as_ref(), on_failure, most)?);
         if let Some(fallback) = &fallback {
             work(fallback.spool(), &owner.writer);
         }
         let slots = Slots { accounts: Accounts::new(most, settings.clone(), clock), plans: Mutex::new(Vec::new()) };
-        owner.tend();
+        owner.upkeep.start();
         let (origin, blind) = (owner.next_origin(), fallback.map(Arc::new));
-        Arc::new(Self { origin, owner, slots: Arc::new(slots), settings, blind })
+        Ok(Arc::new(Self { origin, owner, slots: Arc::new(slots), settings, blind }))
     }
 
     fn command(&self, key: Key, own: bool, kind: CommandKind) -> writer::Command {
@@ -170,7 +176,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         let Some(tenant) = tenant(request.account.client) else {
             return MaybeFuture::Ready(Err(AdmitError::Store(StoreError::Nameless)));
         };
-        self.owner.tend();
+        self.owner.upkeep.start();
         if let (Some(job), Some(horizon)) = (request.charge.job, self.owner.horizon())
             && !is_within(&job.text, request.account.now.wall, horizon)
         {
@@ -216,7 +222,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             let usage = usage.filter(|_| shown);
             let slot = slot.and_then(Slot::keep);
             if lasting && !passed {
-                owner.keep_open(id, &key, attempt, since, ttl);
+                owner.upkeep.add(id, &key, attempt, since, ttl);
             }
             let mut written = Written::new(key, attempt, since, plan, id, now.moment);
             (written.passed, written.reserved) = (passed, reserve.is_some());
@@ -243,7 +249,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             self.slots.accounts.settle(&slot, &Settlement::Detached, now);
         }
         let Some(written) = written(receipt) else { return NearLimits::default() };
-        self.owner.let_go(written.command);
+        self.owner.upkeep.remove(written.command);
         let (end, used) = match end {
             // Work that was begun and left stays charged: nothing goes back but its place.
             Settlement::Void(nothing) if nothing.is_empty() && !written.reserved && receipt.job.is_none() => {
@@ -440,7 +446,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             limit: grant.limit().into(),
             kind: "".into(), // that of the plan's limit
             amount: grant.amount(),
-            until: columns::whole(since_1970(grant.until())),
+            until: encoding::whole(since_1970(grant.until())),
             approver: grant.approver().into(),
             reason: grant.reason().into(),
             before: 0,

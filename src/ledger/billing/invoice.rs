@@ -9,8 +9,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::ledger::{
     Ledger,
-    audit::nanos,
-    entry::{Json, time},
+    report::{Json, nanos, time},
 };
 use crate::{error::ConfigError, quota::QuotaError, time::Instant};
 
@@ -108,14 +107,14 @@ impl Ledger {
         price: impl Fn(&str, u64) -> u64,
     ) -> Result<Invoice, QuotaError> {
         let (from, until) = period(from, until)?;
-        let (now, sums) = self.0.sums(tenant, from, until).await?;
+        let (now, sums) = self.sums(tenant, from, until).await?;
         self.check_kept("beginning of an invoice", from).await?;
         let mut lines = Vec::with_capacity(sums.len());
         for sum in sums.iter().filter(|sum| sum.amount != 0) {
             let quantity = fits(&format!("quantity of {}", sum.kind), sum.amount)?;
             let amount = i128::from(price(&sum.kind, quantity.unsigned_abs())) * i128::from(quantity.signum());
             let amount = fits(&format!("amount of {}", sum.kind), amount)?;
-            lines.push(InvoiceLine { kind: sum.kind.to_string(), quantity, amount });
+            lines.push(InvoiceLine { kind: sum.kind.clone(), quantity, amount });
         }
         let total = fits("total", lines.iter().map(|line| i128::from(line.amount)).sum())?;
         let (from, closed, until) = (time(from), now >= until, time(until));

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, error::Error, fmt, future::Future, time::System
 pub use invoice::{Invoice, InvoiceLine};
 pub use memory_provider::MemoryProvider;
 
-use super::{Ledger, entry::time};
+use super::{Database, DbError, Ledger, Session, handle::on_database, report::time, sql::BilledSum, writer::Reads};
 use crate::{error::ConfigError, quota::QuotaError, time::Instant};
 use invoice::{fits, period};
 
@@ -148,17 +148,35 @@ impl Ledger {
     ) -> Result<Vec<BillingDrift>, BillingError<P::Error>> {
         let (from, until) = period(from, until)?;
         let billed = provider.totals(tenant, time(from), time(until)).await.map_err(BillingError::Provider)?;
-        let (_, sums) = self.0.sums(tenant, from, until).await.map_err(QuotaError::from)?;
+        let (_, sums) = self.sums(tenant, from, until).await?;
         self.check_kept("beginning of a comparison", from).await?;
         let mut both: BTreeMap<String, (i64, i64)> =
             billed.into_iter().map(|(kind, billed)| (kind, (0, billed))).collect();
         for sum in sums {
             let written = fits(&format!("quantity of {}", sum.kind), sum.amount)?;
-            both.entry(sum.kind.to_string()).or_default().0 = written;
+            both.entry(sum.kind).or_default().0 = written;
         }
         let apart = both.into_iter().filter(|(_, (written, billed))| written != billed);
         Ok(apart.map(|(kind, (written, billed))| BillingDrift { kind, written, billed }).collect())
     }
+}
+
+impl Ledger {
+    /// Returns the sums of a period, and a time before which no row can be written any more.
+    async fn sums(&self, tenant: &str, from: u64, until: u64) -> Result<(u64, Vec<BilledSum>), QuotaError> {
+        Ok(on_database!(self, inner => {
+            let database = &inner.writer.database;
+            inner.report(async { Ok((now(database, tenant).await?, database.sums(tenant, from, until).await?)) }).await
+        })?)
+    }
+}
+
+/// Returns the time under a tenant's lock: every writer with an earlier one has committed, since all read it under this lock.
+async fn now<D: Database>(database: &D, tenant: &str) -> Result<u64, DbError> {
+    let mut session = database.connect().await?;
+    let now = session.begin(&Reads { tenants: vec![tenant.into()], ..Reads::default() }).await?.now;
+    session.roll_back().await?;
+    Ok(now)
 }
 
 impl<E: fmt::Display> fmt::Display for BillingError<E> {

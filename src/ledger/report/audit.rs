@@ -2,8 +2,12 @@
 
 use std::{collections::VecDeque, fmt, time::SystemTime};
 
-use super::{Ledger, LedgerEntry, database::CounterMismatch, entry::time, handle::Which};
-use crate::{quota::QuotaError, time::Instant};
+use super::{LedgerEntry, nanos};
+use crate::{
+    ledger::{Ledger, handle::on_database},
+    quota::QuotaError,
+    time::Instant,
+};
 
 /// The rows of a tenant between two times, read some at a time.
 ///
@@ -19,7 +23,11 @@ use crate::{quota::QuotaError, time::Instant};
 /// ```
 pub struct Entries {
     ledger: Ledger,
-    which: Which,
+    tenant: String,
+    /// The time and the id of the last row that was read.
+    from: u64,
+    after: i64,
+    until: u64,
     read: VecDeque<LedgerEntry>,
     ended: bool,
 }
@@ -45,10 +53,13 @@ impl Entries {
     /// ```
     pub async fn next(&mut self) -> Result<Option<LedgerEntry>, QuotaError> {
         if self.read.is_empty() && !self.ended {
-            let rows = self.ledger.0.entries(&self.which, AT_ONCE).await?;
+            let Self { tenant, from, until, after, .. } = self;
+            let rows = on_database!(self.ledger, inner => {
+                inner.read(inner.writer.database.entries(tenant, *from, *until, *after, AT_ONCE)).await
+            })?;
             self.ended = rows.len() < AT_ONCE;
             if let Some((last, at, _)) = rows.last() {
-                (self.which.from, self.which.after) = (*at, *last);
+                (self.from, self.after) = (*at, *last);
             }
             self.read.extend(rows.into_iter().map(|(id, at, row)| LedgerEntry::of(id, at, row)));
         }
@@ -58,7 +69,7 @@ impl Entries {
 
 impl fmt::Debug for Entries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entries").field("tenant", &self.which.tenant).finish_non_exhaustive()
+        f.debug_struct("Entries").field("tenant", &self.tenant).finish_non_exhaustive()
     }
 }
 
@@ -146,8 +157,8 @@ impl Ledger {
     /// ```
     #[must_use]
     pub fn entries(&self, tenant: &str, from: SystemTime, until: SystemTime) -> Entries {
-        let which = Which { tenant: tenant.into(), from: nanos(from), until: nanos(until), after: 0 };
-        Entries { ledger: self.clone(), which, read: VecDeque::new(), ended: false }
+        let (ledger, tenant, read) = (self.clone(), tenant.into(), VecDeque::new());
+        Entries { ledger, tenant, from: nanos(from), after: 0, until: nanos(until), read, ended: false }
     }
 
     /// What a tenant had used at a time in the past, of each period that was under way then.
@@ -162,15 +173,9 @@ impl Ledger {
     /// # }
     /// ```
     pub async fn usage_at(&self, tenant: &str, at: SystemTime) -> Result<Vec<PastUsage>, QuotaError> {
-        let past = self.0.past(tenant, nanos(at)).await?;
+        let past = on_database!(self, inner => inner.report(inner.writer.database.past(tenant, nanos(at))).await)?;
         self.check_kept("time of the usage", nanos(at)).await?;
-        let usage = past.into_iter().map(|past| PastUsage {
-            limit: past.limit.to_string(),
-            kind: past.kind.to_string(),
-            window_start: time(past.starts),
-            used: u64::try_from(past.amount).unwrap_or(0),
-        });
-        Ok(usage.collect())
+        Ok(past)
     }
 
     /// Compares every count with the sum of its rows, in one snapshot; changes nothing.
@@ -185,8 +190,9 @@ impl Ledger {
     /// # }
     /// ```
     pub async fn reconcile(&self) -> Result<ReconcileReport, QuotaError> {
-        let (compared, drifts) = self.0.drifts(MOST_DRIFTS).await?;
-        Ok(ReconcileReport { compared, drifts: drifts.into_iter().map(Drift::of).collect() })
+        let drifts = on_database!(self, inner => inner.report(inner.writer.database.drifts(MOST_DRIFTS)).await);
+        let (compared, drifts) = drifts?;
+        Ok(ReconcileReport { compared, drifts })
     }
 
     /// Writes into the counts of the tenants of a report what their rows come to, and says how many counts that changed.
@@ -209,7 +215,7 @@ impl Ledger {
         tenants.dedup();
         let mut changed = 0;
         for tenant in tenants {
-            changed += self.0.repair(tenant).await?;
+            changed += on_database!(self, inner => inner.report(inner.writer.database.repair(tenant)).await)?;
         }
         Ok(changed)
     }
@@ -231,19 +237,6 @@ impl ReconcileReport {
     }
 }
 
-impl Drift {
-    fn of(drift: CounterMismatch) -> Self {
-        Self {
-            tenant: drift.tenant.to_string(),
-            limit: drift.limit.to_string(),
-            kind: drift.kind.to_string(),
-            window_start: time(drift.starts),
-            counted: drift.counted,
-            written: drift.written,
-        }
-    }
-}
-
 impl fmt::Display for ReconcileReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} counts compared, {} not the sum of their rows", self.compared, self.drifts.len())?;
@@ -254,8 +247,4 @@ impl fmt::Display for ReconcileReport {
         }
         Ok(())
     }
-}
-
-pub(super) fn nanos(time: SystemTime) -> u64 {
-    crate::time::since_1970(time)
 }

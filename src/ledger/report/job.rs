@@ -1,8 +1,13 @@
 //! What a ledger knows of a job.
 
-use super::Ledger;
-use super::writer::{JobRows, JobStatus};
-use crate::quota::{Amounts, QuotaError};
+use crate::{
+    ledger::{
+        Database, Ledger,
+        handle::on_database,
+        writer::{JobRows, JobStatus},
+    },
+    quota::{Amounts, QuotaError},
+};
 
 /// A job in a [`Ledger`](crate::Ledger).
 ///
@@ -59,7 +64,7 @@ impl Ledger {
     /// # }
     /// ```
     pub async fn job(&self, tenant: &str, job: &str) -> Result<Option<LedgerJob>, QuotaError> {
-        let rows = self.0.job(tenant, job).await?;
+        let rows = on_database!(self, inner => inner.read(inner.writer.database.job(tenant, job)).await)?;
         let dossier = JobRows(&rows);
         let Some(attempt) = dossier.latest() else { return Ok(None) };
         let standing = match dossier.standing(attempt) {

@@ -5,8 +5,10 @@ use std::{
     time::SystemTime,
 };
 
-use super::writer::{Detail, EntryKind, Row};
-use crate::time::Instant;
+use crate::{
+    ledger::writer::{Detail, EntryKind, Row},
+    time::Instant,
+};
 
 /// One row of a [`Ledger`](crate::Ledger): rows are never changed, what is wrong is corrected by another row.
 ///
@@ -116,7 +118,7 @@ impl fmt::Display for LedgerEntry {
 }
 
 /// The inside of a JSON string (RFC 8259, 7).
-pub(super) struct Json<'a>(pub(super) &'a str);
+pub(in crate::ledger) struct Json<'a>(pub(in crate::ledger) &'a str);
 
 impl fmt::Display for Json<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,8 +2,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{Ledger, audit::nanos, entry};
-use crate::{error::ConfigError, quota::QuotaError, time::Instant};
+use super::{nanos, time};
+use crate::{
+    error::ConfigError,
+    ledger::{Database, Ledger, handle::on_database, new_id},
+    quota::QuotaError,
+    time::Instant,
+};
 
 /// What an archive has done.
 ///
@@ -55,7 +60,7 @@ impl Ledger {
         if horizon < SHORTEST {
             panic!("{}", ConfigError::new("horizon of a ledger", "be at least a day", format_args!("{horizon:?}")));
         }
-        self.0.set_horizon(horizon);
+        on_database!(self, inner => inner.set_horizon(horizon));
         self
     }
 
@@ -87,19 +92,23 @@ impl Ledger {
     /// # }
     /// ```
     pub async fn archive(&self, before: SystemTime) -> Result<ArchiveReport, QuotaError> {
-        let horizon = self.0.horizon();
+        let horizon = on_database!(self, inner => inner.horizon());
         let horizon = horizon.ok_or_else(|| ConfigError::new("a ledger to archive", "have a horizon", "none"))?;
-        if nanos(before) > self.0.now().await?.saturating_sub(crate::time::nanos(horizon)) {
-            let must = format!("be at least {horizon:?} ago, which is the horizon");
+        let (now, _) = on_database!(self, inner => inner.read(inner.writer.database.account("")).await)?;
+        if nanos(before) > now.saturating_sub(horizon) {
+            let must = format!("be at least {:?} ago, which is the horizon", Duration::from_nanos(horizon));
             return Err(ConfigError::new("end of an archive", &must, Instant(before)).into());
         }
         // First nobody takes those ids any more, then their rows go.
-        let (before, mut archived) = (self.0.seal(nanos(before)).await?, ArchiveReport::default());
+        let sealed = on_database!(self, inner => inner.report(inner.writer.database.seal(nanos(before))).await);
+        let (before, mut archived) = (sealed?, ArchiveReport::default());
         let mut after = None;
         loop {
-            let tenants = self.0.tenants(after.as_deref(), AT_ONCE).await?;
+            let after_it = after.as_deref();
+            let tenants =
+                on_database!(self, inner => inner.report(inner.writer.database.tenants(after_it, AT_ONCE)).await)?;
             for tenant in &tenants {
-                let rows = self.0.archive(tenant, before).await?;
+                let rows = on_database!(self, inner => inner.report(inner.writer.database.archive(tenant, before, new_id())).await)?;
                 archived.rows += rows;
                 archived.accounts += u64::from(rows > 0);
             }
@@ -112,11 +121,11 @@ impl Ledger {
 
     /// Refuses a time of which rows may have been gone when they were read: to be asked afterwards, for what is sealed is
     /// known before the first row goes.
-    pub(super) async fn check_kept(&self, what: &str, time: u64) -> Result<(), QuotaError> {
-        let sealed = self.0.sealed().await?;
-        if time < sealed {
-            let must = format!("lie after what is archived, {}", Instant(entry::time(sealed)));
-            return Err(ConfigError::new(what, &must, Instant(entry::time(time))).into());
+    pub(in crate::ledger) async fn check_kept(&self, what: &str, at: u64) -> Result<(), QuotaError> {
+        let sealed = on_database!(self, inner => inner.report(inner.writer.database.sealed()).await)?;
+        if at < sealed {
+            let must = format!("lie after what is archived, {}", Instant(time(sealed)));
+            return Err(ConfigError::new(what, &must, Instant(time(at))).into());
         }
         Ok(())
     }

@@ -1,65 +1,54 @@
-//! Transactions on one connection.
+//! The path of charges: transactions of the writer on one connection.
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
 
 use sqlx::{
-    AssertSqlSafe, Executor, Row as _, SqliteConnection,
-    query::Query,
-    sqlite::{Sqlite, SqliteArguments, SqliteRow},
+    AssertSqlSafe, Connection as _, Executor, Row as _, SqlSafeStr, Sqlite, SqliteConnection, sqlite::SqliteRow,
 };
 
 use super::{
-    failure::failure,
-    rows,
+    Prepared,
     statements::{self, Statement},
 };
 use crate::ledger::{
-    DbError, Session,
-    columns::{in_order, instant, name, nanos, number, text, time, until},
-    progress::Progress,
+    DbError,
+    sql::{
+        ChargePath, Dialect, ReadRows, db_error,
+        encoding::{instant, nanos, number, text, time, until},
+        in_order,
+    },
     writer::{Detail, EntryKind, Key, Loaded, Reads, Row, Stored, Writes},
 };
-
-/// A connection of its own: dropping it closes it, and what has not been committed comes to nothing.
-pub(crate) struct SqliteSession {
-    connection: SqliteConnection,
-    progress: Progress,
-}
 
 static ENTRIES: LazyLock<[Arc<str>; EntryKind::ALL.len()]> =
     LazyLock::new(|| EntryKind::ALL.map(|entry| entry.as_str().into()));
 
-type Prepared = Query<'static, Sqlite, SqliteArguments>;
-
-impl SqliteSession {
-    pub(super) fn new(connection: SqliteConnection) -> Self {
-        Self { connection, progress: Progress::default() }
+impl ChargePath for Sqlite {
+    async fn tune(connection: &mut SqliteConnection) -> Result<(), DbError> {
+        // A batch touches many pages, and each must reach the file once: more of them in memory, and fewer checkpoints.
+        Self::run(connection, "PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 8192".into_sql_str()).await
     }
 
-    /// After an error whose end is known, the connection can go on if the transaction can be rolled back.
-    async fn failed(&mut self, failure: DbError) -> DbError {
-        if !matches!(failure, DbError::Lost(_)) && self.undo().await.is_ok() {
-            self.progress.ended();
-        }
-        failure
+    async fn read(connection: &mut SqliteConnection, tenants: &[Arc<str>], jobs: &[Key]) -> Result<Loaded, DbError> {
+        let mut transaction = connection.begin().await.map_err(db_error::<Sqlite>)?;
+        let (micros, _) = clock(&mut transaction, statements::CLOCK_AND_SEAL.clone()).await?;
+        load(&mut transaction, tenants, jobs, None, micros).await
     }
 
-    /// Some errors have rolled back already.
-    async fn undo(&mut self) -> Result<(), DbError> {
-        match self.connection.execute("ROLLBACK").await.map_err(failure) {
-            Err(DbError::Refused(words)) if words.contains("no transaction is active") => Ok(()),
-            done => done.map(|_| ()),
-        }
+    /// `BEGIN IMMEDIATE` has locked the file.
+    async fn lock(_: &mut SqliteConnection, _: &str) -> Result<(), DbError> {
+        Ok(())
     }
 
-    async fn start(&mut self, reads: &Reads) -> Result<Loaded, DbError> {
-        let row = prepared(statements::BEGIN.clone()).fetch_one(&mut self.connection).await.map_err(failure)?;
-        let micros: i64 = row.try_get(0).map_err(failure)?;
-        let sealed: Option<i64> = row.try_get(1).map_err(failure)?;
-        let (tenants, connection) = (in_order(&reads.tenants), &mut self.connection);
+    async fn begin(connection: &mut SqliteConnection, reads: &Reads) -> Result<Loaded, DbError> {
+        let (micros, sealed) = clock(connection, statements::BEGIN.clone()).await?;
+        let tenants = in_order(&reads.tenants);
         let mut loaded = load(connection, &tenants, &reads.jobs, reads.since, micros).await?;
         loaded.sealed = sealed.map_or(0, time);
-        // What counts something has an account.
+        // Whatever counts something has an account.
         let unknown: Vec<_> =
             tenants.into_iter().filter(|tenant| loaded.accounts[tenant] == Stored::default()).collect();
         let named = |query: Prepared, tenant: &Arc<str>| Ok(query.bind(name(tenant)));
@@ -67,8 +56,8 @@ impl SqliteSession {
         Ok(loaded)
     }
 
-    async fn put(&mut self, writes: &Writes, now: u64) -> Result<(), DbError> {
-        let (consumed_at, connection) = (until(now), &mut self.connection);
+    async fn write(connection: &mut SqliteConnection, writes: &Writes, now: u64) -> Result<(), DbError> {
+        let consumed_at = until(now);
         if writes.rows.iter().any(|row| row.detail.is_some()) {
             let all = |query, row: &Row| detailed(told(query, row, consumed_at)?, row.detail.as_deref());
             in_chunks(connection, &statements::INSERT_DETAILED, false, &writes.rows, &[], all).await?;
@@ -107,87 +96,53 @@ impl SqliteSession {
         .await?;
         Ok(())
     }
-}
 
-impl Session for SqliteSession {
-    async fn begin(&mut self, reads: &Reads) -> Result<Loaded, DbError> {
-        self.progress.begin()?;
-        match self.start(reads).await {
-            Ok(loaded) => {
-                self.progress.stands();
-                Ok(loaded)
-            }
-            Err(failure) => Err(self.failed(failure).await),
+    /// BUSY leaves the transaction open, and another error that is not `Lost` has undone it: nothing is written either way.
+    async fn commit(connection: &mut SqliteConnection) -> Result<(), DbError> {
+        connection.execute("COMMIT").await.map_err(db_error::<Self>).map(|_| ())
+    }
+
+    async fn roll_back(connection: &mut SqliteConnection) -> Result<(), DbError> {
+        match connection.execute("ROLLBACK").await.map_err(db_error::<Self>) {
+            Err(DbError::Refused(words)) if words.contains("no transaction is active") => Ok(()),
+            done => done.map(|_| ()),
         }
     }
 
-    async fn write(&mut self, writes: &Writes, now: u64) -> Result<(), DbError> {
-        self.progress.step()?;
-        match self.put(writes, now).await {
-            Ok(()) => {
-                self.progress.stands();
-                Ok(())
-            }
-            Err(failure) => Err(self.failed(failure).await),
-        }
-    }
-
-    async fn commit(&mut self) -> Result<(), DbError> {
-        self.progress.step()?;
-        match self.connection.execute("COMMIT").await.map_err(failure) {
-            Ok(_) => {
-                self.progress.ended();
-                Ok(())
-            }
-            // BUSY leaves the transaction open, and what else is not `Lost` has undone it: either way nothing is written.
-            Err(failure) => Err(self.failed(failure).await),
-        }
-    }
-
-    async fn roll_back(&mut self) -> Result<(), DbError> {
-        if self.progress.undo()? {
-            self.undo().await?;
-            self.progress.ended();
-        }
-        Ok(())
-    }
-
-    async fn close(self) {
-        let _ = sqlx::Connection::close(self.connection).await; // the process could end before a thread does
+    async fn close(connection: SqliteConnection) {
+        let _ = sqlx::Connection::close(connection).await; // the process could end before a thread does
     }
 }
 
-/// What accounts have that count now, and the rows of some jobs.
-pub(super) async fn load(
+/// Returns the present in microseconds, and the time before which rows may be archived.
+async fn clock(connection: &mut SqliteConnection, sql: Arc<str>) -> Result<(i64, Option<i64>), DbError> {
+    let row = prepared(sql).fetch_one(connection).await.map_err(db_error::<Sqlite>)?;
+    Ok((row.try_get(0).map_err(db_error::<Sqlite>)?, row.try_get(1).map_err(db_error::<Sqlite>)?))
+}
+
+/// Reads what of the accounts counts now, and the rows of some jobs.
+async fn load(
     connection: &mut SqliteConnection,
     tenants: &[Arc<str>],
     jobs: &[Key],
     since: Option<u64>,
     micros: i64,
 ) -> Result<Loaded, DbError> {
-    let mut loaded = Loaded { now: nanos(micros)?, ..Loaded::default() };
-    loaded.accounts = tenants.iter().map(|tenant| (tenant.clone(), Default::default())).collect();
+    let mut read = ReadRows::<Sqlite>::new(tenants);
+    read.loaded.now = nanos(micros)?;
     let since = since.map_or(micros, |since| until(since).min(micros));
     let asked = |query: Prepared, tenant: &Arc<str>| Ok(query.bind(name(tenant)));
     for row in in_chunks(connection, &statements::COUNTS, true, tenants, &[since], asked).await? {
-        let (tenant, count) = rows::count(&row)?;
-        loaded.accounts.entry(tenant).or_default().counts.push(count);
+        read.counter(&row)?;
     }
     for row in in_chunks(connection, &statements::GRANTS, true, tenants, &[], asked).await? {
-        let (tenant, grant) = rows::grant(&row)?;
-        loaded.accounts.entry(tenant).or_default().grants.push(grant);
+        read.grant(&row)?;
     }
-    loaded.rows = of_jobs(connection, jobs).await?;
-    Ok(loaded)
-}
-
-/// All rows of some jobs, in the order in which they were written.
-pub(super) async fn of_jobs(connection: &mut SqliteConnection, jobs: &[Key]) -> Result<Vec<Row>, DbError> {
-    let found = in_chunks(connection, &statements::ROWS, true, jobs, &[], |query, key| Ok(keyed(query, key))).await?;
-    let mut all = found.iter().map(rows::consumption).collect::<Result<Vec<_>, _>>()?;
-    all.sort_unstable_by_key(|(id, _)| *id);
-    all.dedup_by_key(|(id, _)| *id);
-    Ok(all.into_iter().map(|(_, row)| row).collect())
+    let asked = |query: Prepared, key: &Key| Ok(keyed(query, key));
+    for row in in_chunks(connection, &statements::ROWS, true, jobs, &[], asked).await? {
+        read.entry(&row)?;
+    }
+    Ok(read.finish())
 }
 
 /// Runs a statement over all items, a few hundred at a time; `padded` where what is not bound does no harm.
@@ -205,7 +160,7 @@ async fn in_chunks<T>(
         let (these, others) = items.split_at(size.min(items.len()));
         let query = first.iter().fold(prepared(sql), |query, value| query.bind(*value));
         let query = these.iter().try_fold(query, &bind)?;
-        found.append(&mut connection.fetch_all(query).await.map_err(failure)?);
+        found.append(&mut connection.fetch_all(query).await.map_err(db_error::<Sqlite>)?);
         items = others;
     }
     Ok(found)
@@ -236,4 +191,12 @@ fn prepared(sql: Arc<str>) -> Prepared {
 
 fn keyed(query: Prepared, key: &Key) -> Prepared {
     query.bind(name(&key.tenant)).bind(name(&key.job))
+}
+
+/// Encodes a name that is shared.
+fn name(name: &Arc<str>) -> Arc<str> {
+    match text(name) {
+        Cow::Borrowed(_) => name.clone(),
+        Cow::Owned(encoded) => encoded.into(),
+    }
 }

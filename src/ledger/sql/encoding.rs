@@ -1,8 +1,8 @@
-//! How what a row says fits into a column, and back.
+//! Encodes values as columns hold them, and decodes them.
 
-use std::{borrow::Cow, sync::Arc};
+use std::borrow::Cow;
 
-use super::DbError;
+use crate::ledger::DbError;
 
 /// The one instant that is not a time: the end of what never ends, or not before the year 2554.
 const NEVER: u64 = u64::MAX;
@@ -11,7 +11,7 @@ const NEVER: u64 = u64::MAX;
 const LAST: u64 = NEVER / 1_000;
 
 /// An instant that tells periods apart, in microseconds; one between two microseconds would make two periods one.
-pub(super) fn instant(nanos: u64) -> Result<i64, DbError> {
+pub(crate) fn instant(nanos: u64) -> Result<i64, DbError> {
     if until(nanos) != i64::MAX && !nanos.is_multiple_of(1_000) {
         return Err(DbError::Rejected(format!(
             "a period must begin and end at whole microseconds, got {nanos} ns since 1970"
@@ -21,18 +21,18 @@ pub(super) fn instant(nanos: u64) -> Result<i64, DbError> {
 }
 
 /// An instant up to which something holds, in microseconds; `i64::MAX` from the last microsecond of the range on.
-pub(super) fn until(nanos: u64) -> i64 {
+pub(crate) fn until(nanos: u64) -> i64 {
     if nanos / 1_000 < LAST { (nanos / 1_000).cast_signed() } else { i64::MAX }
 }
 
 /// An instant as it will be read again: in whole microseconds.
-pub(super) fn whole(nanos: u64) -> u64 {
+pub(crate) fn whole(nanos: u64) -> u64 {
     time(until(nanos))
 }
 
 /// Converts a column of microseconds to nanoseconds. A time outside the range counts as the end of the range that is
 /// nearest to it: no row makes an account unreadable.
-pub(super) fn time(micros: i64) -> u64 {
+pub(crate) fn time(micros: i64) -> u64 {
     match u64::try_from(micros) {
         Ok(micros) if micros < LAST => micros * 1_000,
         Ok(_) => NEVER,
@@ -42,7 +42,7 @@ pub(super) fn time(micros: i64) -> u64 {
 
 /// What the database's clock says, or a column that only this clock fills, in nanoseconds. A clock outside the range is
 /// refused, for everything else is decided by it.
-pub(super) fn nanos(micros: i64) -> Result<u64, DbError> {
+pub(crate) fn nanos(micros: i64) -> Result<u64, DbError> {
     if micros < 0 || (micros != i64::MAX && time(micros) == NEVER) {
         let reason = format!("clock of the database must lie between 1970 and 2554, got {micros} us since 1970");
         return Err(DbError::Refused(reason));
@@ -51,48 +51,31 @@ pub(super) fn nanos(micros: i64) -> Result<u64, DbError> {
 }
 
 /// An amount or an id, which a column holds up to 2^63 - 1.
-pub(super) fn number(value: u64) -> Result<i64, DbError> {
+pub(crate) fn number(value: u64) -> Result<i64, DbError> {
     i64::try_from(value)
         .map_err(|_| DbError::Rejected(format!("numbers in the ledger must be at most 2^63 - 1, got {value}")))
 }
 
 /// What a column of numbers says that are never negative.
-pub(super) fn natural<T: TryFrom<i64>>(value: i64) -> Result<T, DbError> {
+pub(crate) fn natural<T: TryFrom<i64>>(value: i64) -> Result<T, DbError> {
     T::try_from(value).map_err(|_| DbError::Rejected(format!("a count in the ledger is out of its range: {value}")))
 }
 
 /// Text as it is kept. PostgreSQL keeps no NUL, and one strange name must not fail a batch: NUL is written as two
 /// characters that nobody uses, in such a way that the order of texts stays what it is.
-pub(super) fn text(text: &str) -> Cow<'_, str> {
+pub(crate) fn text(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|byte| byte > 1) {
         return Cow::Borrowed(text);
     }
     Cow::Owned(text.replace('\u{1}', "\u{1}\u{2}").replace('\0', "\u{1}\u{1}"))
 }
 
-/// The same, of a name that is shared.
-#[cfg(feature = "sqlite")]
-pub(super) fn name(name: &Arc<str>) -> Arc<str> {
-    match text(name) {
-        Cow::Borrowed(_) => name.clone(),
-        Cow::Owned(kept) => kept.into(),
-    }
-}
-
 /// What a text was before it was kept.
-pub(super) fn read(kept: &str) -> Cow<'_, str> {
+pub(crate) fn read(kept: &str) -> Cow<'_, str> {
     if !kept.contains('\u{1}') {
         return Cow::Borrowed(kept);
     }
     Cow::Owned(kept.replace("\u{1}\u{1}", "\0").replace("\u{1}\u{2}", "\u{1}"))
-}
-
-/// Accounts in the order of their names, each once: everybody locks them in this order.
-pub(super) fn in_order(tenants: &[Arc<str>]) -> Vec<Arc<str>> {
-    let mut tenants = tenants.to_vec();
-    tenants.sort_unstable();
-    tenants.dedup();
-    tenants
 }
 
 #[cfg(test)]

@@ -1,26 +1,13 @@
-//! What an error of SQLite means to a transaction.
+//! Classification of SQLite errors by their effect on a transaction.
 
-use sqlx::Error;
+use sqlx::error::DatabaseError;
 
 use crate::ledger::DbError;
 
 /// <https://www.sqlite.org/rescode.html>: the last eight bits are the primary code.
-pub(super) fn failure(error: Error) -> DbError {
-    let words = words(&error);
-    match &error {
-        Error::Database(told) => {
-            let code = told.code().and_then(|code| code.parse().ok()).unwrap_or(1);
-            by_code(code)(words)
-        }
-        Error::Io(_)
-        | Error::Protocol(_)
-        | Error::PoolTimedOut
-        | Error::PoolClosed
-        | Error::WorkerCrashed
-        | Error::BeginFailed => DbError::Lost(words),
-        Error::Encode(_) | Error::Decode(_) | Error::ColumnDecode { .. } => DbError::Rejected(words),
-        _ => DbError::Refused(words),
-    }
+pub(super) fn reported(error: &dyn DatabaseError) -> DbError {
+    let code = error.code().and_then(|code| code.parse().ok()).unwrap_or(1);
+    by_code(code)(format!("SQLite: {error}"))
 }
 
 fn by_code(code: i32) -> fn(String) -> DbError {
@@ -40,10 +27,6 @@ fn by_code(code: i32) -> fn(String) -> DbError {
             _ => DbError::Refused,
         },
     }
-}
-
-fn words(error: &Error) -> String {
-    format!("SQLite: {error}")
 }
 
 #[cfg(test)]

@@ -1,35 +1,19 @@
 //! Classification of PostgreSQL errors by their effect on a transaction.
 
 use sqlx::{
-    Error,
+    error::DatabaseError,
     postgres::{PgDatabaseError, PgSeverity},
 };
 
 use crate::ledger::DbError;
 
 /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
-pub(super) fn failure(error: Error) -> DbError {
-    let words = match &error {
-        Error::Database(told) => format!("PostgreSQL: {told} (SQLSTATE {})", told.code().unwrap_or_default()),
-        other => format!("PostgreSQL: {other}"),
-    };
-    match &error {
-        Error::Database(told) => {
-            let postgres = told.try_downcast_ref::<PgDatabaseError>();
-            let fatal = postgres.is_some_and(|told| matches!(told.severity(), PgSeverity::Fatal | PgSeverity::Panic));
-            let of_value = postgres.is_some_and(|told| told.table().is_some() || told.file() == Some(INDEX_ROWS));
-            by_code(&told.code().unwrap_or_default(), fatal, of_value)(words)
-        }
-        Error::Io(_)
-        | Error::Tls(_)
-        | Error::Protocol(_)
-        | Error::PoolTimedOut
-        | Error::PoolClosed
-        | Error::WorkerCrashed
-        | Error::BeginFailed => DbError::Lost(words),
-        Error::Encode(_) | Error::Decode(_) | Error::ColumnDecode { .. } => DbError::Rejected(words),
-        _ => DbError::Refused(words),
-    }
+pub(super) fn reported(error: &dyn DatabaseError) -> DbError {
+    let code = error.code().unwrap_or_default();
+    let postgres = error.try_downcast_ref::<PgDatabaseError>();
+    let fatal = postgres.is_some_and(|told| matches!(told.severity(), PgSeverity::Fatal | PgSeverity::Panic));
+    let of_value = postgres.is_some_and(|told| told.table().is_some() || told.file() == Some(INDEX_ROWS));
+    by_code(&code, fatal, of_value)(format!("PostgreSQL: {error} (SQLSTATE {code})"))
 }
 
 /// The source file of the server that tells of a value too large for any index, without the name of its table.
