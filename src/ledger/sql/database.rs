@@ -7,7 +7,7 @@ use std::{
 
 use sqlx::{AssertSqlSafe, Pool, SqlSafeStr, SqlStr, pool::PoolConnection};
 
-use super::{ChargePath, Columns, Dialect, SqlSession, SqlValue, apply, check, db_error};
+use super::{ChargePath, Columns, SqlSession, SqlValue, apply, check, db_error};
 use crate::ledger::{
     Database, DbError,
     writer::{Key, ReservationRow, Row, Stored},
@@ -53,7 +53,7 @@ impl<S: ChargePath> SqlDatabase<S> {
     }
 }
 
-impl<S: Dialect> fmt::Debug for SqlDatabase<S> {
+impl<S: ChargePath> fmt::Debug for SqlDatabase<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqlDatabase").field("pool", &self.pool).finish_non_exhaustive()
     }
