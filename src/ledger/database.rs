@@ -1,44 +1,44 @@
-//! What a ledger needs of a database.
+//! The port of databases: all that the writer needs of one.
 
 use std::{future::Future, sync::Arc};
 
 use super::writer::{Loaded, Reads, ReservationRow, Row, Stored, Writes};
 
-/// A database in which a ledger is kept.
+/// A database that holds a ledger.
 pub(crate) trait Database: Send + Sync + 'static {
     /// A connection with one transaction at a time.
     type Session: Session;
 
-    /// A connection of its own, checked: what would lose acknowledged rows is refused in words.
+    /// Opens a connection for the writer; one that would lose acknowledged rows is rejected in words.
     fn connect(&self) -> impl Future<Output = Result<Self::Session, DbError>> + Send;
 
-    /// An account, and the time, read without a lock. `counts` are those of periods that are not over.
+    /// Reads the time and an account without a lock, with the counters of periods that are not over.
     fn account(&self, tenant: &str) -> impl Future<Output = Result<(u64, Stored), DbError>> + Send;
 
-    /// The names of accounts after one of them, in the order of their names.
+    /// Reads the names of accounts after one of them, in the order of their names.
     fn tenants(&self, after: Option<&str>, most: usize) -> impl Future<Output = Result<Vec<Arc<str>>, DbError>> + Send;
 
-    /// All rows of a job.
+    /// Reads all rows of a job.
     fn job(&self, tenant: &str, job: &str) -> impl Future<Output = Result<Vec<Row>, DbError>> + Send;
 
-    /// Reservations whose time has run out, the earliest first, without the first `skip` of them.
+    /// Reads overdue reservations, the earliest first, without the first `skip` of them.
     fn due(&self, most: usize, skip: usize) -> impl Future<Output = Result<Vec<ReservationRow>, DbError>> + Send;
 
-    /// Nobody asks it anything more: it closes the connections that are its own.
+    /// Closes the connections that are its own; nothing is asked afterwards.
     fn close(&self) -> impl Future<Output = ()> + Send {
         async {}
     }
 }
 
-/// One connection, on which transactions follow one another. It is dropped once it has failed.
+/// One connection with one transaction at a time. It is dropped once it has failed.
 pub(crate) trait Session: Send + 'static {
-    /// Begins a transaction, locks the accounts in the order of their names (missing ones are made), and reads.
+    /// Begins a transaction, locks the accounts in the order of their names (missing ones are created), and reads.
     fn begin(&mut self, reads: &Reads) -> impl Future<Output = Result<Loaded, DbError>> + Send;
 
     /// Writes within the transaction; `now` is what [`begin`](Self::begin) read.
     fn write(&mut self, writes: &Writes, now: u64) -> impl Future<Output = Result<(), DbError>> + Send;
 
-    /// Ends the transaction. [`DbError::Lost`] here means that nobody knows how it ended.
+    /// Commits the transaction. [`DbError::Lost`] means that it is unknown how it ended.
     fn commit(&mut self) -> impl Future<Output = Result<(), DbError>> + Send;
 
     /// Rolls the transaction back. Does nothing where a failed step has ended it: its failure is no second one.

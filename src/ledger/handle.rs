@@ -17,11 +17,11 @@ use crate::{
     time::Clock,
 };
 
-/// Quotas that are exact, and a ledger in which nothing is charged twice and nothing is lost; clones are the same ledger.
+/// A quota store in SQL, in which nothing is charged twice and nothing is lost; clones are the same ledger.
 ///
 /// Layers that [keep their accounts](crate::QuotaLayer::store_in) in it share it, and so do other processes with the same
-/// database. All that is charged is written by one task over one connection, many requests in one transaction; a request
-/// is let pass when what it was charged is durable.
+/// database. One task writes all charges over one connection, many requests in one transaction; a request passes
+/// when its charge is durable.
 ///
 /// | to | there is |
 /// |---|---|
@@ -79,8 +79,8 @@ impl Ledger {
         on_database!(self, inner => inner.spool.as_ref())
     }
 
-    /// Waits so long for each decision, and for what is read at once; 2 s by default. Whoever was not answered by then is
-    /// treated as [`OnFailure`] says. It holds for all clones of this ledger.
+    /// Sets the longest wait for a decision or a short read; by default 2 s. Without a reply by then the layer does as
+    /// [`OnFailure`] says. It holds for all clones of this ledger.
     ///
     /// A deadline below what a busy database takes for a commit makes an outage of every busy moment.
     ///
@@ -98,15 +98,15 @@ impl Ledger {
         self
     }
 
-    /// Ends it: takes no more orders, waits until all are written, and closes its connections; whoever still waits after
-    /// `most` is told that it is unavailable. Without this the last one who has it ends it, and what is still to be written
-    /// is written while the runtime lasts.
+    /// Shuts the ledger down: accepts no more commands, waits until all are written, and closes the connections. A caller
+    /// that still waits after `most` is answered that the store is unavailable. Without this call the drop of the last clone
+    /// ends the ledger, and commands are written while the runtime lasts.
     ///
-    /// Stop serving before: what settles a request that is still under way comes too late to be written, and its reservation
-    /// ends by its time.
+    /// Stop serving first: the settlement of a request that is still under way comes too late to be written, and its
+    /// reservation expires.
     ///
-    /// Of a ledger in a file, all is then in that one file. A process that dies leaves two beside it, `-wal` and `-shm`,
-    /// which belong to it until the next one opens it: whoever copies the one copies all three.
+    /// A ledger in a file is then that one file. A process that dies leaves two files beside it, `-wal` and `-shm`, which
+    /// belong to it until the next process opens it: copy all three.
     ///
     /// ```
     /// # async fn example(ledger: tollgate::Ledger) {
@@ -117,7 +117,7 @@ impl Ledger {
         on_database!(self, inner => inner.writer.shut_down(most).await);
     }
 
-    /// How many orders are still to be written: a number that grows says that the database does not keep up.
+    /// Returns the number of commands that are still to be written. If it grows, the database does not keep up.
     ///
     /// ```
     /// # fn example(ledger: tollgate::Ledger) {

@@ -37,7 +37,7 @@ impl<D: Database> LedgerInner<D> {
     pub(super) fn new(database: D, spool: Option<Spool>) -> Result<Arc<Self>, LedgerError> {
         let writer = WriterTask::new(database, TIMEOUTS);
         let ledger: Arc<dyn Any + Send + Sync> = Arc::clone(&writer) as _;
-        if spool.as_ref().is_some_and(|spool| !spool.shared().bind(&ledger)) {
+        if spool.as_ref().is_some_and(|spool| !spool.queue().bind(&ledger)) {
             return Err(LedgerError::new("a spool must belong to one ledger, got two"));
         }
         let (upkeep, origins) = (Upkeep::new(&writer), AtomicU32::new(1));

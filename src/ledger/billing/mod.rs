@@ -1,4 +1,4 @@
-//! A billing provider beside the ledger: what it has billed is compared, and what is pushed twice is billed once.
+//! Billing: invoices, and a provider to which each invoice is pushed once.
 
 mod invoice;
 mod memory_provider;
@@ -12,7 +12,7 @@ use super::{Database, DbError, Ledger, Session, handle::on_database, report::tim
 use crate::{error::ConfigError, quota::QuotaError, time::Instant};
 use invoice::{fits, period};
 
-/// Whoever sends the bills.
+/// A billing provider, which sends the bills.
 ///
 /// Its methods are written as `async fn`:
 ///
@@ -38,7 +38,7 @@ pub trait BillingProvider: Send + Sync {
     /// Why it does not answer.
     type Error: Error + Send + Sync + 'static;
 
-    /// How much of each kind it has billed a tenant for the periods that lie within these times, which are whole
+    /// Returns the billed amount of each kind of a tenant for the periods that lie within these times, which are whole
     /// microseconds as those of an invoice.
     fn totals(
         &self,
@@ -61,11 +61,11 @@ pub trait BillingProvider: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BillingDrift {
-    /// What was used.
+    /// Kind that was used.
     pub kind: String,
-    /// How much of it the ledger's rows come to.
+    /// Amount by the ledger's rows.
     pub written: i64,
-    /// How much the provider has billed.
+    /// Amount that the provider has billed.
     pub billed: i64,
 }
 
@@ -86,7 +86,7 @@ pub struct BillingDrift {
 pub enum BillingError<E> {
     /// The ledger does not answer, or what was asked for cannot be.
     Ledger(QuotaError),
-    /// The provider said so. Of a push nobody knows then whether it was billed: the same one again bills it once.
+    /// Error of the provider. After a push it is unknown whether the invoice was billed: the same push again bills it once.
     Provider(E),
 }
 
@@ -124,7 +124,7 @@ impl Ledger {
         provider.push(&invoice.id(), invoice).await.map_err(BillingError::Provider)
     }
 
-    /// What a provider has billed a tenant otherwise than it is written, kind by kind; nothing where both agree.
+    /// Returns the kinds of which a provider has billed another amount than the rows show; empty if both agree.
     ///
     /// # Errors
     /// When the database or the provider does not answer, `until` is not after `from`, or `from` lies before what was

@@ -31,7 +31,7 @@ fn by_code(code: &str, fatal: bool, of_value: bool) -> fn(String) -> DbError {
         _ if !fatal && ["21", "22", "23", "27", "44", "54", "P0"].iter().any(|class| code.starts_with(class)) => {
             DbError::Rejected
         }
-        // A password, a role or a database that is none gets no better by coming back.
+        // A password, a role or a database that is none is not resolved by a retry.
         _ if code.starts_with("28") || code == "3D000" || code == "42501" => DbError::Refused,
         // The server ends, starts, or has no place; the connection is gone; the transaction stood still for too long; a commit
         // whose end even the server does not know.

@@ -21,9 +21,10 @@ use crate::{
     quota::account::StoredCounter,
 };
 
-/// An account that somebody else holds is waited for less long than callers wait, so that those of others are served in time.
-/// All settings end with the transaction, for a pooler may give the connection to somebody else. Whoever stops in the middle
-/// of one holds no account for longer than 10 s. Tables that were small when a plan was made do not stay so: no scans.
+/// The wait for an account that another transaction holds is shorter than that of callers, so that other accounts are served
+/// in time. All settings end with the transaction, since a pooler may give the connection to another client. A process that
+/// stops in the middle of one holds no account for longer than 10 s. Tables that were small when a plan was made do not stay
+/// so: no scans.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '500ms'; \
     SET LOCAL statement_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '10s'; \
     SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; \
@@ -32,7 +33,7 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL 
 /// A timeout that strikes while a commit waits for its replica would end the wait, not the commit.
 const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 
-/// Makes the missing accounts and locks the others, in one go and in their order; `WHERE false` locks without a new version.
+/// Creates missing accounts and locks the others, at once and in their order; `WHERE false` locks without a new version.
 const LOCK: &str = "INSERT INTO quota_account (tenant_id) SELECT t FROM unnest($1::text[]) WITH ORDINALITY AS asked (t, n) \
     ORDER BY n ON CONFLICT (tenant_id) DO UPDATE SET tenant_id = EXCLUDED.tenant_id WHERE false";
 
@@ -137,7 +138,7 @@ impl ChargePath for Postgres {
     }
 }
 
-/// Locks accounts whose names are in order, and makes those that are missing.
+/// Locks accounts whose names are in order, and creates missing ones.
 async fn lock(connection: &mut PgConnection, names: &[Cow<'_, str>]) -> Result<(), DbError> {
     sqlx::query(LOCK).bind(names).execute(connection).await.map_err(db_error::<Postgres>).map(|_| ())
 }
@@ -215,7 +216,7 @@ fn held(statement: &'static str, holds: &[ReservationRow]) -> Prepared {
     query.bind(all(holds, |hold| Time(until(hold.until))))
 }
 
-/// A column: the same of all items.
+/// Returns one column of all items.
 fn all<'a, T, U>(items: &'a [T], of: impl Fn(&'a T) -> U) -> Vec<U> {
     items.iter().map(of).collect()
 }

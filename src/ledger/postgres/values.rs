@@ -1,4 +1,4 @@
-//! Times and digests as PostgreSQL has them, without a calendar in between.
+//! Times and digests as PostgreSQL stores them, without a calendar in between.
 
 use sqlx::{
     Decode, Encode, Postgres, Type,

@@ -1,4 +1,4 @@
-//! What becomes of old rows, by choice: they are kept by default.
+//! The archive of old rows, by choice: rows are kept by default.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,7 @@ use crate::{
     time::Instant,
 };
 
-/// What an archive has done.
+/// Result of an archive.
 ///
 /// ```no_run
 /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
@@ -23,21 +23,21 @@ use crate::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ArchiveReport {
-    /// How many rows went; one for each limit and period stays in their place.
+    /// Number of rows that were replaced by one for each limit and period.
     pub rows: u64,
-    /// Of how many accounts.
+    /// Number of accounts that they belonged to.
     pub accounts: u64,
 }
 
-/// A horizon is at least so long.
+/// Shortest horizon.
 const SHORTEST: Duration = Duration::from_secs(86_400);
 
-/// So many accounts are looked up at once.
+/// Number of accounts that are looked up at once.
 const AT_ONCE: usize = 1_000;
 
 impl Ledger {
-    /// Remembers jobs for this time only; by default as long as their rows, which are kept. It holds for all clones of this
-    /// ledger.
+    /// Sets the time for which jobs are remembered; by default as long as their rows, which are kept. It holds for all clones
+    /// of this ledger.
     ///
     /// From then on a named job needs an id that carries its time, a UUID of version 7 or a ULID: one that carries none, that
     /// lies more than five minutes ahead or longer ago than the horizon is refused with
@@ -45,7 +45,7 @@ impl Ledger {
     /// [`archive`](Self::archive) rows: what is forgotten can not be charged again.
     ///
     /// # Panics
-    /// When the horizon is shorter than a day.
+    /// If the horizon is shorter than a day.
     ///
     /// ```no_run
     /// # #[cfg(feature = "sqlite")]
@@ -64,8 +64,8 @@ impl Ledger {
         self
     }
 
-    /// Seals what is over: all rows of each period that ended before `before` are replaced by one, which says what they come
-    /// to. Periods in which something is still open, or was written since, stay as they are for another time.
+    /// Seals finished periods: all rows of each period that ended before `before` are replaced by their sum. Periods in which a
+    /// reservation is open, or to which a row was written since, stay as they are for another time.
     ///
     /// Counts stay the sums of their rows. Grants stay as they were written. From then on, in every process, job ids of up to
     /// five minutes after `before` (clocks differ), those from more than five minutes ahead and those without a time are
@@ -76,7 +76,7 @@ impl Ledger {
     /// the second time.
     ///
     /// # Errors
-    /// When there is no [horizon](Self::with_horizon), `before` is not at least the horizon ago, or the database does not
+    /// If there is no [horizon](Self::with_horizon), `before` is not at least the horizon ago, or the database does not
     /// answer; what was sealed stays so.
     ///
     /// ```no_run
@@ -99,7 +99,7 @@ impl Ledger {
             let must = format!("be at least {:?} ago, which is the horizon", Duration::from_nanos(horizon));
             return Err(ConfigError::new("end of an archive", &must, Instant(before)).into());
         }
-        // First nobody takes those ids any more, then their rows go.
+        // First no writer accepts those ids any more, then their rows go.
         let sealed = on_database!(self, inner => inner.report(inner.writer.database.seal(nanos(before))).await);
         let (before, mut archived) = (sealed?, ArchiveReport::default());
         let mut after = None;
@@ -119,8 +119,8 @@ impl Ledger {
         }
     }
 
-    /// Refuses a time of which rows may have been gone when they were read: to be asked afterwards, for what is sealed is
-    /// known before the first row goes.
+    /// Rejects a time whose rows may have been archived when they were read. Called after the read, since the seal is written
+    /// before the first row goes.
     pub(in crate::ledger) async fn check_kept(&self, what: &str, at: u64) -> Result<(), QuotaError> {
         let sealed = on_database!(self, inner => inner.report(inner.writer.database.sealed()).await)?;
         if at < sealed {

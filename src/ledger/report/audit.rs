@@ -1,4 +1,4 @@
-//! What a ledger tells people: its rows, what was used when, and whether its counts are the sums of its rows.
+//! Reports: rows, past usage, and the comparison of counters with their rows.
 
 use std::{collections::VecDeque, fmt, time::SystemTime};
 
@@ -9,7 +9,7 @@ use crate::{
     time::Instant,
 };
 
-/// The rows of a tenant between two times, read some at a time.
+/// The rows of a tenant between two times, read page by page.
 ///
 /// ```no_run
 /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
@@ -32,17 +32,17 @@ pub struct Entries {
     ended: bool,
 }
 
-/// So many rows are read at once.
+/// Number of rows that are read at once.
 const AT_ONCE: usize = 1_000;
 
 impl Entries {
-    /// The next row; `None` after the last.
+    /// Returns the next row; `None` after the last.
     ///
     /// # Errors
-    /// When the database does not answer; the call can be repeated.
+    /// If the database does not answer; the call can be repeated.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it has lost no row.
+    /// A future that is dropped before it is ready loses no row.
     ///
     /// ```no_run
     /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
@@ -73,7 +73,7 @@ impl fmt::Debug for Entries {
     }
 }
 
-/// What was used of a limit at a time in the past.
+/// Usage of a limit at a past time.
 ///
 /// ```no_run
 /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
@@ -89,21 +89,21 @@ impl fmt::Debug for Entries {
 pub struct PastUsage {
     /// The name of the limit.
     pub limit: String,
-    /// What it counts.
+    /// Kind that it counts.
     pub kind: String,
-    /// The period that was under way, by its start.
+    /// Start of the period that was under way.
     pub window_start: SystemTime,
-    /// What was used or reserved of it by then.
+    /// Amount that was used or reserved of it by then.
     pub used: u64,
 }
 
-/// Whether the counts of a ledger are the sums of its rows.
+/// Comparison of the counters of a ledger with the sums of its rows.
 ///
 /// ```no_run
 /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
 /// let report = ledger.reconcile().await?;
 /// if !report.drifts.is_empty() {
-///     println!("page somebody: {report}");
+///     eprintln!("alert: {report}");
 ///     ledger.repair(&report).await?;
 /// }
 /// # Ok(())
@@ -112,13 +112,13 @@ pub struct PastUsage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReconcileReport {
-    /// How many counts were compared.
+    /// Number of counters that were compared.
     pub compared: u64,
-    /// Those that are not the sum of their rows, 1,000 of them at most.
+    /// Counters that are not the sum of their rows, at most 1,000.
     pub drifts: Vec<Drift>,
 }
 
-/// A count that is not the sum of its rows.
+/// A counter that is not the sum of its rows.
 ///
 /// ```no_run
 /// # fn example(drift: tollgate::Drift) {
@@ -128,26 +128,25 @@ pub struct ReconcileReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Drift {
-    /// Whose.
+    /// Tenant of the account.
     pub tenant: String,
-    /// Of which limit.
+    /// Name of the limit.
     pub limit: String,
-    /// What it counts.
+    /// Kind that it counts.
     pub kind: String,
-    /// In which period, by its start.
+    /// Start of the period.
     pub window_start: SystemTime,
-    /// What is counted as used or reserved; `None` where there is no count at all.
+    /// Amount that is counted as used or reserved; `None` if there is no counter at all.
     pub counted: Option<i64>,
-    /// What the rows come to.
+    /// Sum of the rows.
     pub written: i64,
 }
 
-/// So many drifts are told at once.
+/// Number of drifts that one report lists.
 const MOST_DRIFTS: usize = 1_000;
 
 impl Ledger {
-    /// The rows of a tenant written from `from` on and before `until`, in the order of their times, and of their numbers where
-    /// those are equal.
+    /// Returns the rows of a tenant written from `from` on and before `until`, in the order of their times and ids.
     ///
     /// ```no_run
     /// # async fn example(ledger: tollgate::Ledger) {
@@ -161,10 +160,10 @@ impl Ledger {
         Entries { ledger, tenant, from: nanos(from), after: 0, until: nanos(until), read, ended: false }
     }
 
-    /// What a tenant had used at a time in the past, of each period that was under way then.
+    /// Returns the usage of a tenant at a past time, of each period that was under way then.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database does not answer.
     ///
     /// ```no_run
     /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
@@ -178,10 +177,10 @@ impl Ledger {
         Ok(past)
     }
 
-    /// Compares every count with the sum of its rows, in one snapshot; changes nothing.
+    /// Compares every counter with the sum of its rows, in one snapshot; changes nothing.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database does not answer.
     ///
     /// ```no_run
     /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
@@ -195,14 +194,14 @@ impl Ledger {
         Ok(ReconcileReport { compared, drifts })
     }
 
-    /// Writes into the counts of the tenants of a report what their rows come to, and says how many counts that changed.
+    /// Writes into the counters of the tenants of a report the sums of their rows; returns how many counters changed.
     ///
-    /// It looks anew under each account's lock: what was put right before, or is being charged meanwhile, stays right.
-    /// A count that is missing altogether stays so until something is charged in its period, for its end is nowhere written:
+    /// It compares anew under each account's lock: counters that were repaired before, or are charged meanwhile, stay right.
+    /// A counter that is missing stays so until something is charged in its period, since its end is written nowhere else:
     /// then it drifts, and can be repaired.
     ///
     /// # Errors
-    /// When the database does not answer; what was put right stays so.
+    /// If the database does not answer; counters that were repaired stay so.
     ///
     /// ```no_run
     /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
@@ -222,7 +221,7 @@ impl Ledger {
 }
 
 impl ReconcileReport {
-    /// Which part of what was compared is wrong: alert above 0.001.
+    /// Returns the fraction of the compared counters that is wrong: alert above 0.001.
     ///
     /// ```no_run
     /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {

@@ -1,4 +1,4 @@
-//! What a ledger knows of a job.
+//! The state of a job in a ledger.
 
 use crate::{
     ledger::{
@@ -17,7 +17,7 @@ use crate::{
 /// match ledger.job("acme", "order 17").await? {
 ///     Some(job) if job.standing == JobStanding::Charged => println!("charged: {:?}", job.amounts),
 ///     Some(job) => println!("{:?}", job.standing),
-///     None => println!("nobody has asked for it, or it was refused"),
+///     None => println!("never charged, or refused"),
 /// }
 /// # Ok(())
 /// # }
@@ -25,15 +25,15 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LedgerJob {
-    /// What is charged or set aside for it: of each kind as much as one of its limits counts.
+    /// Amounts that are charged or reserved for it: of each kind as much as one of its limits counts.
     pub amounts: Amounts,
-    /// How far it has come.
+    /// Its state.
     pub standing: JobStanding,
-    /// How often it was given back before.
+    /// Number of times that it was voided before.
     pub attempt: u32,
 }
 
-/// How far a job in a ledger has come.
+/// State of a job in a ledger.
 ///
 /// ```
 /// assert_ne!(tollgate::JobStanding::Charged, tollgate::JobStanding::Reserved);
@@ -43,19 +43,19 @@ pub struct LedgerJob {
 pub enum JobStanding {
     /// It is charged.
     Charged,
-    /// Something is set aside for it, and not settled.
+    /// Something is reserved for it and not settled.
     Reserved,
-    /// Everything went back: its id is free.
+    /// It was voided: its id is free.
     GivenBack,
-    /// What was set aside was not settled in time.
+    /// Its reservation expired.
     Expired,
 }
 
 impl Ledger {
-    /// What is known of a tenant's job, by its id as it was sent; `None` where it was never charged.
+    /// Returns the state of a tenant's job, by its id as it was sent; `None` if it was never charged.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database does not answer.
     ///
     /// ```no_run
     /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {

@@ -7,7 +7,7 @@ use crate::ledger::sql::ENTRY_COLUMNS;
 /// Now, in microseconds. SQLite knows milliseconds only; as a number of days they stay exact to a fortieth of one.
 pub(super) const CLOCK: &str = "(CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000)";
 
-/// For how many rows a statement is made: any number is a sum of few of these.
+/// Numbers of rows that statements are made for: any number is a sum of few of these.
 const SIZES: [usize; 5] = [256, 64, 16, 4, 1];
 
 /// One statement for each size.

@@ -142,7 +142,7 @@ async fn tables_that_are_newer_or_altered_are_refused_in_words() {
         let hold = ReservationRow { key: key("ann", "job"), attempt: 0, until: 0, since: 0, charge: false };
         let writes = Writes { counts: vec![("ann".into(), count(1, 0))], opened: vec![hold], ..one("job") };
         let told = transact(&ledger, &reads(&["ann"], &[]), &writes).await;
-        assert!(matches!(told, Err(DbError::Refused(_))), "and whoever was there before is told too: {told:?}");
+        assert!(matches!(told, Err(DbError::Refused(_))), "an open ledger reports it too: {told:?}");
     }
 }
 

@@ -145,7 +145,7 @@ async fn load(
     Ok(read.finish())
 }
 
-/// Runs a statement over all items, a few hundred at a time; `padded` where what is not bound does no harm.
+/// Runs a statement over all items, at most 256 at a time; `padded` if unbound parameters do no harm.
 async fn in_chunks<T>(
     connection: &mut SqliteConnection,
     statement: &Statement,
@@ -166,7 +166,7 @@ async fn in_chunks<T>(
     Ok(found)
 }
 
-/// What every row says.
+/// Binds the columns of every row.
 fn told(query: Prepared, row: &Row, consumed_at: i64) -> Result<Prepared, DbError> {
     let query = keyed(query, &row.key).bind(name(&row.kind)).bind(name(&row.limit));
     let query = query.bind(instant(row.window)?).bind(i64::from(row.epoch)).bind(ENTRIES[row.entry as usize].clone());
@@ -175,7 +175,7 @@ fn told(query: Prepared, row: &Row, consumed_at: i64) -> Result<Prepared, DbErro
     Ok(query.bind(row.command.to_be_bytes().to_vec()).bind(fingerprint))
 }
 
-/// What few rows say besides.
+/// Binds the columns that few rows have besides.
 fn detailed(query: Prepared, detail: Option<&Detail>) -> Result<Prepared, DbError> {
     let Some(detail) = detail else {
         return Ok(query.bind(None::<i64>).bind(None::<i64>).bind(None::<String>).bind(None::<String>));

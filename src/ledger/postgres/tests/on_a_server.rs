@@ -195,7 +195,7 @@ async fn tables_that_are_newer_or_altered_are_refused_in_words() {
         Server::shared().sql(name(&url), altered);
         let told = PostgresDatabase::at_url(&url).await.unwrap_err().to_string();
         assert!(told.contains(words), "{told}");
-        assert!(matches!(ledger.connect().await, Err(DbError::Refused(_))), "and whoever was there before is told too");
+        assert!(matches!(ledger.connect().await, Err(DbError::Refused(_))), "an open ledger reports it too");
     }
 }
 
