@@ -1,4 +1,4 @@
-//! A tonic server behind the same layers as any web server, and a client that prints what it sees.
+//! A tonic server behind the same layers as any web server, and a client that prints the results.
 //!
 //! ```text
 //! cargo run --example grpc              # plays the demonstration, then serves on 127.0.0.1:50051
@@ -23,7 +23,8 @@ use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
 use tower::ServiceBuilder;
 
-/// Five a second, ten at once, for each peer; a circuit that opens after three failures in a row, for some two seconds.
+/// A rate of 5 a second and a burst of 10 for each peer; a circuit that opens for about 2 s after three failures in a
+/// row.
 async fn serve(listener: TcpListener) -> Result<(), tonic::transport::Error> {
     let peer = PeerIp::from_extension(|info: &TcpConnectInfo| info.remote_addr());
     let limit = TokenBucketLayer::new(Rate::per_second(5).burst(10)).identify_by(peer);
@@ -41,7 +42,7 @@ async fn serve(listener: TcpListener) -> Result<(), tonic::transport::Error> {
         .await
 }
 
-/// Calls the server and prints a row of the table; gives back how long the server asks to wait.
+/// Calls the server and prints a row of the table; returns the wait that the server asks for.
 async fn row(client: &mut HealthClient<Channel>, fail: bool, why: &str) -> Option<Duration> {
     let mut request = Request::new(HealthCheckRequest { service: String::new() });
     if fail {
@@ -95,7 +96,7 @@ async fn play(address: SocketAddr) -> Result<(), Box<dyn Error>> {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), support::Ended> {
+async fn main() -> Result<(), support::ExampleError> {
     let (listener, serve_only) = support::listen(50051).await?;
     let address = listener.local_addr()?;
     let server = tokio::spawn(serve(listener));

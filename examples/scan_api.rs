@@ -1,12 +1,12 @@
-//! Scans whose bytes are counted: so many at a time and so much a day, of two routes together.
+//! Scans with a concurrency limit and a daily byte budget, shared by two routes.
 //!
 //! ```text
 //! cargo run --example scan_api                                     # on 127.0.0.1:3000
 //! MAX_CONCURRENT=2 DAILY_BYTES=1000 PORT=8080 cargo run --example scan_api
 //! ```
 //!
-//! What a scan reads is known when it is done: a request is refused once the day's bytes are used up, and what was read is
-//! recorded all the same.
+//! The bytes of a scan are known only at its end. A request is refused once the budget of the day is used up; the bytes
+//! of a scan are recorded in any case.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -28,10 +28,10 @@ use tollgate::{Client, ConfigError, Identify, Period, Plan, Quota, QuotaLayer, Q
 /// 50 GiB.
 const DAILY_BYTES: u64 = 53_687_091_200;
 
-/// What is counted.
+/// Kind of the counted bytes.
 const SCANNED: &str = "bytes_scanned";
 
-/// Who asks, by a field that nobody here verifies: a real service puts its authentication in front.
+/// Identity of a request by an unverified field: a real service puts its authentication in front.
 fn user() -> Unverified {
     Unverified::header("x-user")
 }
@@ -47,19 +47,20 @@ fn app(layer: QuotaLayer) -> Router {
     let quotas = layer.handle();
     let scans = Router::new().route("/api/v2/scan", post(scan)).route("/api/query", post(query)).layer(layer);
     let usage = Router::new().route("/usage", get(usage)); // never limited
-    scans.merge(usage).layer(middleware::from_fn_with_state(quotas.clone(), know)).with_state(quotas)
+    scans.merge(usage).layer(middleware::from_fn_with_state(quotas.clone(), identify)).with_state(quotas)
 }
 
-/// Leaves the client for the handlers, the same that the layer charges.
-async fn know(State(quotas): State<Quotas>, mut request: Request, next: Next) -> Response {
+/// Inserts the client for the handlers, the same that the layer charges.
+async fn identify(State(quotas): State<Quotas>, mut request: Request, next: Next) -> Response {
     let Some(client) = user().identify(&RequestHead::of(&request), quotas.digester()) else {
-        return Unfit(String::from("say who you are, once and in at most 4 KiB: x-user: alice")).into_response();
+        return BadRequest(String::from("x-user must be sent once, in at most 4 KiB, such as x-user: alice"))
+            .into_response();
     };
     request.extensions_mut().insert(client);
     next.run(request).await
 }
 
-/// What a scan would read, and how long it would take.
+/// Size and duration of a scan.
 #[derive(Deserialize)]
 struct Scan {
     #[serde(default)]
@@ -69,20 +70,21 @@ struct Scan {
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Scan {
-    type Rejection = Unfit;
+    type Rejection = BadRequest;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Unfit> {
-        let asked: Result<Query<Self>, QueryRejection> = Query::from_request_parts(parts, state).await;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, BadRequest> {
+        let scan: Result<Query<Self>, QueryRejection> = Query::from_request_parts(parts, state).await;
         let query = parts.uri.query().unwrap_or_default();
-        let unfit = |_| Unfit(format!("bytes and hold_ms must be whole numbers, each said once, got {query:?}"));
-        asked.map(|Query(scan)| scan).map_err(unfit)
+        let bad_request =
+            |_| BadRequest(format!("bytes and hold_ms must be whole numbers, each given once, got {query:?}"));
+        scan.map(|Query(scan)| scan).map_err(bad_request)
     }
 }
 
-/// What is wrong with a request, as a problem document.
-struct Unfit(String);
+/// Error of a request, as a problem document.
+struct BadRequest(String);
 
-impl IntoResponse for Unfit {
+impl IntoResponse for BadRequest {
     fn into_response(self) -> Response {
         let Self(detail) = self;
         let problem = json!({ "type": "about:blank", "title": "Bad Request", "status": 400, "detail": detail });
@@ -90,22 +92,22 @@ impl IntoResponse for Unfit {
     }
 }
 
-async fn scan(State(quotas): State<Quotas>, Extension(client): Extension<Client>, asked: Scan) -> Json<Value> {
-    Json(json!({ "scanned": read(&quotas, &client, asked).await }))
+async fn scan(State(quotas): State<Quotas>, Extension(client): Extension<Client>, scan: Scan) -> Json<Value> {
+    Json(json!({ "scanned": read(&quotas, &client, scan).await }))
 }
 
-async fn query(State(quotas): State<Quotas>, Extension(client): Extension<Client>, asked: Scan) -> Json<Value> {
-    Json(json!({ "read": read(&quotas, &client, asked).await }))
+async fn query(State(quotas): State<Quotas>, Extension(client): Extension<Client>, scan: Scan) -> Json<Value> {
+    Json(json!({ "read": read(&quotas, &client, scan).await }))
 }
 
-/// The work, whose real size is known and recorded when it is done.
-async fn read(quotas: &Quotas, client: &Client, asked: Scan) -> u64 {
-    tokio::time::sleep(Duration::from_millis(asked.hold_ms)).await;
-    quotas.record(client, (SCANNED, asked.bytes)).await.expect("memory always answers");
-    asked.bytes
+/// Scans, and records the size that is known at the end.
+async fn read(quotas: &Quotas, client: &Client, scan: Scan) -> u64 {
+    tokio::time::sleep(Duration::from_millis(scan.hold_ms)).await;
+    quotas.record(client, (SCANNED, scan.bytes)).await.expect("memory always answers");
+    scan.bytes
 }
 
-/// This user's day.
+/// Returns this user's usage of the day.
 async fn usage(State(quotas): State<Quotas>, Extension(client): Extension<Client>) -> Json<Value> {
     let usage = quotas.usage(&client).await.expect("memory always answers");
     let day = usage.get("daily_bytes").expect("the plan has it");
@@ -113,7 +115,7 @@ async fn usage(State(quotas): State<Quotas>, Extension(client): Extension<Client
     Json(json!({ "used": day.used, "limit": day.limit, "remaining": day.remaining, "resets_at": resets_at }))
 }
 
-/// A number from the environment.
+/// Reads a number from the environment.
 fn number(name: &str, usual: u64) -> Result<u64, String> {
     match std::env::var(name) {
         Ok(text) => text.parse().map_err(|_| format!("{name} must be a whole number, got {text:?}")),
@@ -122,7 +124,7 @@ fn number(name: &str, usual: u64) -> Result<u64, String> {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), support::Ended> {
+async fn main() -> Result<(), support::ExampleError> {
     let layer = layer(number("MAX_CONCURRENT", 5)?, number("DAILY_BYTES", DAILY_BYTES)?);
     let layer = layer?;
     let (listener, _) = support::listen(3000).await?;

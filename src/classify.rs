@@ -1,4 +1,4 @@
-//! What counts as a failure.
+//! Classification of results: success, failure, or neither.
 
 use std::{any::Any, fmt, time::Duration};
 
@@ -6,44 +6,39 @@ use http::{HeaderMap, StatusCode};
 
 use crate::head::ResponseHead;
 
-/// Says whether a call failed; closures implement it.
+/// Classifies the result of a call. Closures implement it.
 ///
-/// Asked as soon as something is known: at the head of a response, for gRPC at its trailers, and when a service or a
-/// body fails. The default is [`DefaultClassifier`]. A panic in it is caught and means [`Verdict::Failure`].
+/// A classifier runs as soon as a result is known: at the head of a response, for gRPC at its trailers, and when a
+/// service or a body fails. The default is [`DefaultClassifier`]. A panic in it is caught and is a
+/// [`Verdict::Failure`].
 ///
 /// ```
 /// use http::StatusCode;
 /// use tollgate::{CircuitBreakerLayer, Classify, CallOutcome, DefaultClassifier, Trip, Verdict};
 ///
-/// let layer = CircuitBreakerLayer::new(Trip::consecutive(5)).classify(|seen: &CallOutcome<'_>| match seen {
+/// let layer = CircuitBreakerLayer::new(Trip::consecutive(5)).classify(|outcome: &CallOutcome<'_>| match outcome {
 ///     CallOutcome::Head(head) if head.headers.contains_key("x-degraded") => Verdict::Failure,
 ///     CallOutcome::Head(head) if head.status == StatusCode::GONE => Verdict::Trip,
-///     _ => DefaultClassifier::default().classify(seen),
+///     _ => DefaultClassifier::default().classify(outcome),
 /// });
 /// ```
 pub trait Classify: Send + Sync + 'static {
-    /// Judges what was seen.
-    fn classify(&self, seen: &CallOutcome<'_>) -> Verdict;
+    /// Returns the verdict on an outcome.
+    fn classify(&self, outcome: &CallOutcome<'_>) -> Verdict;
 }
 
 impl<F: Fn(&CallOutcome<'_>) -> Verdict + Send + Sync + 'static> Classify for F {
-    fn classify(&self, seen: &CallOutcome<'_>) -> Verdict {
-        self(seen)
+    fn classify(&self, outcome: &CallOutcome<'_>) -> Verdict {
+        self(outcome)
     }
 }
 
-/// What there is to judge a call by.
-///
-/// ```
-/// use tollgate::{Classify, CallOutcome, DefaultClassifier, Verdict};
-/// assert_eq!(DefaultClassifier::default().classify(&CallOutcome::Trailers(None)), Verdict::Failure);
-/// ```
+/// The part of a call that a classifier judges.
 #[non_exhaustive]
 pub enum CallOutcome<'a> {
     /// The head of a response.
     Head(ResponseHead<'a>),
-    /// The end of a gRPC call: its trailers, or the head's fields where there is no body; `None` when the stream ended
-    /// without any.
+    /// The trailers of a gRPC call, or the head's fields if it has no body. `None` if the stream ended without trailers.
     Trailers(Option<&'a HeaderMap>),
     /// The service failed.
     Error(&'a dyn Any),
@@ -62,34 +57,28 @@ impl fmt::Debug for CallOutcome<'_> {
     }
 }
 
-/// What a call says about the circuit.
-///
-/// ```
-/// use std::time::Duration;
-/// use tollgate::Verdict;
-/// assert_ne!(Verdict::Trip, Verdict::TripFor(Duration::from_secs(5)));
-/// ```
+/// Verdict on a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// It does its work.
+    /// The service did its work.
     Success,
-    /// It failed.
+    /// The service failed.
     Failure,
-    /// Nothing: the call is not counted, and a probe gives its place back.
+    /// The call is not counted; a probe releases its slot.
     Ignore,
-    /// Open now, whatever the window says.
+    /// The circuit opens now, whatever its window holds.
     Trip,
-    /// Open now for so long at least; at most 60 s count.
+    /// The circuit opens now, for at least this time. More than 60 s counts as 60 s.
     TripFor(Duration),
 }
 
 /// The default [`Classify`]: errors, statuses from 500 and gRPC's server faults are failures.
 ///
-/// - A status below 500 is a success: the service did its work, the client was wrong. So is 429, one client's matter,
-///   unless [`count_rate_limits`](Self::count_rate_limits) says otherwise.
-/// - gRPC: `UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNAVAILABLE` and `DATA_LOSS` fail, as does a stream that ends
-///   without a status. `CANCELLED` says nothing.
+/// - A status below 500 is a success: the service did its work, the client was wrong. So is 429, which concerns one
+///   client, unless [`count_rate_limits`](Self::count_rate_limits) is set.
+/// - gRPC: `UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNAVAILABLE` and `DATA_LOSS` are failures, and so is a stream
+///   that ends without a status. `CANCELLED` is ignored.
 ///
 /// ```
 /// use http::HeaderMap;
@@ -105,16 +94,16 @@ pub struct DefaultClassifier {
 }
 
 impl DefaultClassifier {
-    /// Counts 429 and `RESOURCE_EXHAUSTED` as failures too, for a service whose limit all callers share.
+    /// Counts 429 and `RESOURCE_EXHAUSTED` as failures too, for a service whose limit is shared by all callers.
     ///
     /// ```
     /// use http::{Response, StatusCode};
     /// use tollgate::{Classify, ResponseHead, CallOutcome, DefaultClassifier, Verdict};
     ///
     /// let answer = Response::builder().status(StatusCode::TOO_MANY_REQUESTS).body(()).unwrap();
-    /// let seen = CallOutcome::Head(ResponseHead::of(&answer));
-    /// assert_eq!(DefaultClassifier::default().classify(&seen), Verdict::Success);
-    /// assert_eq!(DefaultClassifier::default().count_rate_limits().classify(&seen), Verdict::Failure);
+    /// let head = CallOutcome::Head(ResponseHead::of(&answer));
+    /// assert_eq!(DefaultClassifier::default().classify(&head), Verdict::Success);
+    /// assert_eq!(DefaultClassifier::default().count_rate_limits().classify(&head), Verdict::Failure);
     /// ```
     #[must_use]
     pub const fn count_rate_limits(self) -> Self {
@@ -131,9 +120,9 @@ impl DefaultClassifier {
         match status {
             Some(b"1") => Verdict::Ignore,
             Some(b"8") if self.rate_limits => Verdict::Failure,
-            // Everything else that is the caller's fault or the answer itself.
+            // All other statuses are the caller's fault, or answers.
             Some(b"0" | b"3" | b"5" | b"6" | b"7" | b"8" | b"9" | b"10" | b"11" | b"12" | b"16") => Verdict::Success,
-            // 2, 4, 13, 14, 15, none at all, and what no status is: UNKNOWN.
+            // 2, 4, 13, 14, 15, no status at all, and text that is no status, which counts as UNKNOWN.
             _ => Verdict::Failure,
         }
     }
@@ -141,8 +130,8 @@ impl DefaultClassifier {
 
 impl Classify for DefaultClassifier {
     #[inline]
-    fn classify(&self, seen: &CallOutcome<'_>) -> Verdict {
-        match seen {
+    fn classify(&self, outcome: &CallOutcome<'_>) -> Verdict {
+        match outcome {
             CallOutcome::Head(head) if self.failed(head.status) => Verdict::Failure,
             CallOutcome::Head(_) => Verdict::Success,
             CallOutcome::Trailers(trailers) => self.trailers(*trailers),
@@ -156,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn grpc_statuses_are_judged_by_whose_fault_they_are() {
+    fn grpc_statuses_fail_only_for_server_faults() {
         let verdict = |code: &str| {
             let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), code.parse().unwrap())]);
             DefaultClassifier::default().classify(&CallOutcome::Trailers(Some(&trailers)))

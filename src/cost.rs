@@ -1,8 +1,8 @@
-//! How much one request takes.
+//! The number of units that one request takes.
 
 use crate::error::ConfigError;
 
-/// How many units one request takes: 1 to 2^53 - 1, what memory, Lua and SQL all hold exactly.
+/// Units that one request takes: 1 to 2^53 - 1, the range that memory, Lua and SQL all hold exactly.
 ///
 /// ```
 /// use tollgate::Cost;
@@ -17,41 +17,30 @@ pub struct Cost(u64);
 const RANGE: &str = "be from 1 to 2^53 - 1";
 
 impl Cost {
-    /// One unit, what a request costs unless something else is said.
-    ///
-    /// ```
-    /// assert_eq!(tollgate::Cost::ONE, tollgate::Cost::new(1));
-    /// ```
+    /// One unit, the default cost of a request.
     pub const ONE: Self = Self(1);
 
     /// The largest cost: 2^53 - 1.
-    ///
-    /// ```
-    /// assert!(tollgate::Cost::try_new(tollgate::Cost::MAX.get() + 1).is_err());
-    /// ```
     pub const MAX: Self = Self((1 << 53) - 1);
 
-    /// Asks without taking: refused exactly when nothing at all is left.
+    /// A check that takes nothing: refused exactly when nothing is left.
     ///
     /// ```
     /// use tollgate::{Client, Cost, Rate, TokenBucketLayer};
     ///
     /// let buckets = TokenBucketLayer::new(Rate::per_hour(1)).handle();
     /// let alice = Client::named("alice");
-    /// buckets.check(&alice, Cost::PREFLIGHT).unwrap(); // there is something left, ...
-    /// buckets.check(&alice, Cost::ONE).unwrap(); // ... also for this one, ...
-    /// assert!(buckets.check(&alice, Cost::PREFLIGHT).is_err()); // ... and now no more
+    /// buckets.check(&alice, Cost::PREFLIGHT).unwrap(); // a token is left, ...
+    /// buckets.check(&alice, Cost::ONE).unwrap(); // ... which this call takes, ...
+    /// assert!(buckets.check(&alice, Cost::PREFLIGHT).is_err()); // ... and now none is left
     /// ```
     pub const PREFLIGHT: Self = Self(0);
 
-    /// `units` of cost.
+    /// Creates a cost of `units`.
     ///
     /// # Panics
     /// When `units` is 0 or above 2^53 - 1; in a `const` that is a compile error.
     ///
-    /// ```
-    /// assert_eq!(tollgate::Cost::new(3).get(), 3);
-    /// ```
     /// ```compile_fail
     /// const FREE: tollgate::Cost = tollgate::Cost::new(0);
     /// ```
@@ -61,7 +50,7 @@ impl Cost {
         Self(units)
     }
 
-    /// `units` of cost, from input at run time.
+    /// [`new`](Self::new) for input at run time.
     ///
     /// # Errors
     /// When `units` is 0 or above 2^53 - 1.
@@ -72,17 +61,10 @@ impl Cost {
     /// assert_eq!(Cost::try_new(0).unwrap_err().to_string(), "cost must be from 1 to 2^53 - 1, got 0");
     /// ```
     pub fn try_new(units: u64) -> Result<Self, ConfigError> {
-        match units {
-            1..=9_007_199_254_740_991 => Ok(Self(units)),
-            _ => Err(ConfigError::new("cost", RANGE, units)),
-        }
+        if (1..=Self::MAX.0).contains(&units) { Ok(Self(units)) } else { Err(ConfigError::new("cost", RANGE, units)) }
     }
 
-    /// The units, 0 for [`Cost::PREFLIGHT`].
-    ///
-    /// ```
-    /// assert_eq!(tollgate::Cost::ONE.get(), 1);
-    /// ```
+    /// Returns the units, 0 for [`Cost::PREFLIGHT`].
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
@@ -108,7 +90,7 @@ impl TryFrom<u64> for Cost {
 impl TryFrom<f64> for Cost {
     type Error = ConfigError;
 
-    /// A whole number; a fraction, NaN or infinity is refused and not rounded.
+    /// Converts a whole number. A fraction, NaN or infinity is an error and is not rounded.
     fn try_from(units: f64) -> Result<Self, ConfigError> {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         if (1.0..=9_007_199_254_740_991.0).contains(&units) && units.fract() == 0.0 {
@@ -130,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_edges_hold_for_every_kind_of_number() {
+    fn every_number_type_has_the_same_bounds() {
         assert!(Cost::try_new((1 << 53) - 1).is_ok());
         assert!(Cost::try_from(1_i64).is_ok());
         assert!(Cost::try_from(9_007_199_254_740_991_f64).is_ok());

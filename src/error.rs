@@ -1,20 +1,18 @@
-//! The one error of this crate: a setting that cannot be.
+//! The error of a rejected setting.
 
 use std::{error::Error, fmt};
 
-/// A setting that cannot be built; its text names the value and the reason.
+/// A rejected setting. The text names the setting, the rule that it breaks and the value.
 ///
 /// ```
 /// let error = tollgate::Rate::try_per_second(0).unwrap_err();
 /// assert_eq!(error.to_string(), "rate must be positive, got 0");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    reason: String,
-}
+pub struct ConfigError(String);
 
 impl ConfigError {
-    /// Says what `must` hold of `what`, and what came instead.
+    /// Creates the error of one value: `what` `must` hold, but `got` was given.
     ///
     /// ```
     /// let error = tollgate::ConfigError::new("probes", "be positive", 0);
@@ -22,23 +20,38 @@ impl ConfigError {
     /// ```
     #[must_use]
     pub fn new(what: &str, must: &str, got: impl fmt::Display) -> Self {
-        Self { reason: format!("{what} must {must}, got {got}") }
+        Self::message(format!("{what} must {must}, got {got}"))
     }
 
-    /// The value and the reason, in words.
+    /// Creates an error with a text of its own, for settings that contradict each other.
+    ///
+    /// The text is lower case and has no full stop. It says what is wrong and what to do.
     ///
     /// ```
-    /// assert_eq!(tollgate::Cost::try_new(0).unwrap_err().reason(), "cost must be from 1 to 2^53 - 1, got 0");
+    /// let error = tollgate::ConfigError::message("both backends write to one file; give each a file of its own");
+    /// assert!(error.to_string().ends_with("a file of its own"));
     /// ```
     #[must_use]
+    pub fn message(reason: impl Into<String>) -> Self {
+        Self(reason.into())
+    }
+
+    /// Creates the error of one text, which is quoted and cut to 80 characters.
+    pub(crate) fn quoted(what: &str, must: &str, got: &str) -> Self {
+        let shown: String = got.chars().take(80).collect();
+        Self::new(what, must, format_args!("{shown:?}"))
+    }
+
+    /// Returns the same text as `Display`.
+    #[must_use]
     pub fn reason(&self) -> &str {
-        &self.reason
+        &self.0
     }
 }
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.reason)
+        f.write_str(&self.0)
     }
 }
 

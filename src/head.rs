@@ -1,11 +1,11 @@
-//! The heads of requests and responses, borrowed.
+//! Borrowed heads of requests and responses.
 
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri, Version, request, response};
 
-/// The head of a request, borrowed: what a policy decides by.
+/// Head of a request, borrowed: the input of a policy.
 ///
-/// It has the fields of [`http::request::Parts`], by reference. A policy that was shown `Parts` would make the gate take
-/// each request apart and put it together again, which costs more than most decisions.
+/// It has the fields of [`http::request::Parts`], by reference. To pass `Parts` to a policy, the gate would have to
+/// take each request apart and put it together again, which costs more than most decisions.
 ///
 /// ```
 /// use http::Request;
@@ -19,35 +19,25 @@ use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri, Ve
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct RequestHead<'a> {
-    /// The method.
+    /// Method.
     pub method: &'a Method,
-    /// The target.
+    /// Target.
     pub uri: &'a Uri,
-    /// The version of HTTP.
+    /// Version of HTTP.
     pub version: Version,
-    /// The fields.
+    /// Header fields.
     pub headers: &'a HeaderMap,
-    /// What other layers and the server have left, such as the peer's address.
+    /// Values that the server and outer layers inserted, such as the peer's address.
     pub extensions: &'a Extensions,
 }
 
 impl<'a> RequestHead<'a> {
-    /// The head of this request.
-    ///
-    /// ```
-    /// let request = http::Request::new("a body");
-    /// assert_eq!(tollgate::RequestHead::of(&request).method, "GET");
-    /// ```
+    /// Borrows the head of a request.
     #[must_use]
     #[inline]
     pub fn of<B>(request: &'a Request<B>) -> Self {
-        Self {
-            method: request.method(),
-            uri: request.uri(),
-            version: request.version(),
-            headers: request.headers(),
-            extensions: request.extensions(),
-        }
+        let (method, uri, version) = (request.method(), request.uri(), request.version());
+        Self { method, uri, version, headers: request.headers(), extensions: request.extensions() }
     }
 }
 
@@ -58,7 +48,7 @@ impl<'a> From<&'a request::Parts> for RequestHead<'a> {
     }
 }
 
-/// The head of a response, borrowed: what a [classifier](crate::Classify) judges by.
+/// Head of a response, borrowed: the input of a [classifier](crate::Classify).
 ///
 /// It has the fields of [`http::response::Parts`], by reference, for the same reason as [`RequestHead`].
 ///
@@ -74,32 +64,23 @@ impl<'a> From<&'a request::Parts> for RequestHead<'a> {
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct ResponseHead<'a> {
-    /// The status.
+    /// Status.
     pub status: StatusCode,
-    /// The version of HTTP.
+    /// Version of HTTP.
     pub version: Version,
-    /// The fields.
+    /// Header fields.
     pub headers: &'a HeaderMap,
-    /// What layers further in and the handler have left.
+    /// Values that the handler and inner layers inserted.
     pub extensions: &'a Extensions,
 }
 
 impl<'a> ResponseHead<'a> {
-    /// The head of this response.
-    ///
-    /// ```
-    /// let response = http::Response::new("a body");
-    /// assert_eq!(tollgate::ResponseHead::of(&response).status, 200);
-    /// ```
+    /// Borrows the head of a response.
     #[must_use]
     #[inline]
     pub fn of<B>(response: &'a Response<B>) -> Self {
-        Self {
-            status: response.status(),
-            version: response.version(),
-            headers: response.headers(),
-            extensions: response.extensions(),
-        }
+        let (status, version) = (response.status(), response.version());
+        Self { status, version, headers: response.headers(), extensions: response.extensions() }
     }
 }
 

@@ -1,7 +1,7 @@
-//! Tower middleware that decides who may pass: token buckets, quotas and circuit breakers for axum, tonic and hyper.
+//! Tower middleware that admits or refuses requests: token buckets, quotas and circuit breakers for axum, tonic and hyper.
 //!
-//! Each layer asks a policy one question before a request and tells it the end after it; refusals become 429 and 503
-//! answers, or gRPC statuses, from the same layer. By default:
+//! Each layer asks its policy for a decision before a request and reports the outcome after it. Refusals become 429 and
+//! 503 responses, or gRPC statuses, from the same layer. With the defaults:
 //!
 //! ```
 //! use std::net::SocketAddr;
@@ -15,23 +15,23 @@
 //!     .layer(CircuitBreakerLayer::new(Trip::consecutive(5)));
 //! ```
 //!
-//! axum and tonic leave the peer address in an extension type of their own. Without `identify_by` a layer looks for a
-//! plain `SocketAddr` in the request's extensions; where there is none, all clients share one bucket.
+//! axum and tonic store the peer address in an extension type of their own. Without `identify_by` a layer reads a plain
+//! `SocketAddr` from the request's extensions; without one, all clients share one bucket.
 //!
 //! Start with [`TokenBucketLayer`], [`QuotaLayer`] and [`CircuitBreakerLayer`]. [`identity`] finds the client of a request,
-//! [`refusal`] is the answer on the wire, and [`GateLayer::of`] takes a policy of your own.
+//! [`refusal`] is the response on the wire, and [`GateLayer::new`] takes a policy of your own.
 //!
-//! Each feature has one module, which depends only on those above it:
+//! Each feature has one module, which depends only on modules above it:
 //!
 //! | module | holds |
 //! |---|---|
 //! | [`identity`] | clients and how a request is attributed to one |
 //! | [`refusal`] | refusals, problem documents, gRPC statuses, rate limit headers |
 //! | [`gate`] | the one service behind every layer, and the traits of a policy |
-//! | [`token_bucket`], [`quota`], [`circuit_breaker`] | the layers; none knows another |
+//! | [`token_bucket`], [`quota`], [`circuit_breaker`] | the layers; none depends on another |
 //! | `ledger` | exact quotas in SQLite and PostgreSQL, billing (features `sqlite`, `postgres`) |
 //!
-//! With the feature `conformance` the tests that every store must pass are public.
+//! The feature `conformance` makes the tests public that every store must pass.
 
 mod backoff;
 pub mod circuit_breaker;
@@ -57,7 +57,7 @@ pub use circuit_breaker::{CallError, CircuitBreaker, CircuitBreakerLayer, Circui
 pub use classify::{CallOutcome, Classify, DefaultClassifier, Verdict};
 pub use cost::Cost;
 pub use error::ConfigError;
-pub use gate::{Admit, Body, Event, Gate, GateFuture, GateLayer, MaybeFuture, Observer, Observers, Outcome, Permit};
+pub use gate::{Admit, Body, Event, Gate, GateFuture, GateLayer, Lasts, MaybeFuture, Observer, Outcome, Permit};
 pub use head::{RequestHead, ResponseHead};
 pub use identity::{
     ApiKey, Client, Digest, Digester, Forwarded, Identify, IdentityGuarantees, Lookup, Name, OnUnidentified, PeerIp,
@@ -80,16 +80,6 @@ pub use quota::{
 pub use refusal::{Dialect, Reason, Refusal, Violation};
 pub use time::{Clock, FakeClock, Moment, Period, Window};
 pub use token_bucket::{Rate, TokenBucketLayer, TokenBuckets};
-
-/// Rules that tests drive directly. Not part of the API.
-#[doc(hidden)]
-pub mod rule {
-    pub use crate::{
-        circuit_breaker::Trip,
-        sync::{Acquired, Lease, Leases},
-        token_bucket::gcra,
-    };
-}
 
 /// The README's examples compile.
 #[cfg(doctest)]

@@ -1,10 +1,10 @@
-//! The name of a policy, checked once so that it can stand in any header.
+//! The name of a policy, checked once so that it fits any header.
 
 use std::{fmt, sync::Arc};
 
 use crate::error::ConfigError;
 
-/// The name of a policy as people, headers and metrics show it: 1 to 64 visible ASCII characters or spaces.
+/// Name of a policy in headers, metrics and texts: 1 to 64 visible ASCII characters or spaces.
 ///
 /// ```
 /// use tollgate::PolicyName;
@@ -15,47 +15,44 @@ use crate::error::ConfigError;
 pub struct PolicyName(Arc<str>);
 
 impl PolicyName {
-    /// A checked name.
+    /// Checks a name.
     ///
     /// # Errors
-    /// When `name` is empty, longer than 64 bytes, or holds anything but visible ASCII and spaces.
+    /// When `name` is empty, is longer than 64 bytes, or contains other bytes than visible ASCII and spaces.
     ///
     /// ```
     /// let error = tollgate::PolicyName::try_new("").unwrap_err();
     /// assert_eq!(error.to_string(), "policy name must be 1 to 64 visible ASCII characters or spaces, got \"\"");
     /// ```
     pub fn try_new(name: &str) -> Result<Self, ConfigError> {
+        Self::checked("policy name", name)
+    }
+
+    /// Checks a name that stands for `what` in the text of the error.
+    pub(crate) fn checked(what: &str, name: &str) -> Result<Self, ConfigError> {
         if (1..=64).contains(&name.len()) && name.bytes().all(|b| (b' '..=b'~').contains(&b)) {
             Ok(Self(name.into()))
         } else {
-            let shown: String = name.chars().take(80).collect();
-            Err(ConfigError::new(
-                "policy name",
-                "be 1 to 64 visible ASCII characters or spaces",
-                format_args!("{shown:?}"),
-            ))
+            Err(ConfigError::quoted(what, "be 1 to 64 visible ASCII characters or spaces", name))
         }
     }
 
-    /// The name.
-    ///
-    /// ```
-    /// assert_eq!(tollgate::PolicyName::try_new("default").unwrap().as_str(), "default");
-    /// ```
+    /// Returns the name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The name, shared.
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    pub(crate) fn text(&self) -> Arc<str> {
-        Arc::clone(&self.0)
-    }
-
-    /// The name as a quoted string of a structured field (RFC 9651, 3.3.3).
+    /// Returns the name as a quoted string of a structured field (RFC 9651, section 3.3.3).
     pub(crate) fn quoted(&self) -> String {
         format!("\"{}\"", self.0.replace('\\', "\\\\").replace('"', "\\\""))
+    }
+}
+
+/// Shares the text of the name and allocates nothing.
+impl From<&PolicyName> for Arc<str> {
+    fn from(name: &PolicyName) -> Self {
+        Self::clone(&name.0)
     }
 }
 

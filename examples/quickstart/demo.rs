@@ -1,4 +1,4 @@
-//! Real requests over a real socket, and what came back, as a table.
+//! Real requests over a real socket, with a table of the responses.
 
 use std::{error::Error, net::SocketAddr, time::Duration};
 
@@ -11,7 +11,7 @@ use hyper_util::{
 
 type Http = Client<HttpConnector, Empty<Bytes>>;
 
-/// One request by one of the demo's people.
+/// A client of the demonstration.
 struct Visitor<'a> {
     http: &'a Http,
     address: SocketAddr,
@@ -28,7 +28,7 @@ impl Visitor<'_> {
         Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
     }
 
-    /// Asks and prints a row of the table.
+    /// Sends a request and prints a row of the table.
     async fn row(&self, count: usize, path: &str, why: &str) -> Result<Response<Bytes>, Box<dyn Error>> {
         let mut answer = self.get(path).await?;
         for _ in 1..count {
@@ -52,7 +52,7 @@ fn heading(text: &str) {
     println!("  {:-<8} {:-<27} {:-<24} {:-<40}", "", "", "", "");
 }
 
-/// Waits as long as the answer says, as an obedient client does.
+/// Waits for the time in `Retry-After`, as a well-behaved client does.
 async fn wait(answer: &Response<Bytes>) -> Result<(), Box<dyn Error>> {
     let seconds: u64 = answer.headers()["retry-after"].to_str()?.parse()?;
     println!("  ... waits the {seconds} s that Retry-After asks for");
@@ -93,11 +93,11 @@ pub(crate) async fn play(address: SocketAddr) -> Result<(), Box<dyn Error>> {
     let open = stranger.row(1, "/flaky", "open again, and for longer").await?;
     wait(&open).await?;
     stranger.row(1, "/flaky", "half-open: one probe passes and succeeds, ...").await?;
-    stranger.row(1, "/flaky", "closed: everyone passes").await?;
+    stranger.row(1, "/flaky", "closed: requests pass").await?;
     Ok(())
 }
 
-/// Says what to try by hand.
+/// Prints commands to try by hand.
 pub(crate) fn invite(address: SocketAddr) {
     println!("\nTry it yourself (Ctrl-C ends the server):\n");
     println!("  curl -i http://{address}/                                  # admitted, with its fields");

@@ -1,4 +1,4 @@
-//! An axum server behind a token bucket and a circuit breaker, which shows itself what they do.
+//! An axum server behind a token bucket and a circuit breaker, with a demonstration of both.
 //!
 //! ```text
 //! cargo run --example quickstart              # plays the demonstration, then serves on 127.0.0.1:3000
@@ -20,7 +20,7 @@ use axum::{
 };
 use tollgate::{ApiKey, CircuitBreakerLayer, Identify, PeerIp, Principal, Rate, TokenBucketLayer, Trip};
 
-/// The server: each route behind the layer that it is about.
+/// Returns the server: each route is behind the layer that it demonstrates.
 fn app() -> Router {
     let demo_keys: HashMap<String, Principal> =
         ["alice", "bob", "carol"].map(|key| (String::from(key), Principal::named(key))).into();
@@ -33,9 +33,9 @@ fn app() -> Router {
     Router::new().route("/", get(|| async { "hello\n" }).layer(limit)).route("/flaky", get(flaky).layer(breaker))
 }
 
-/// Answers with the status asked for, as an upstream that has good and bad days would.
-async fn flaky(Query(asked): Query<HashMap<String, String>>) -> (StatusCode, String) {
-    let Some(status) = asked.get("status") else { return (StatusCode::OK, "fine\n".into()) };
+/// Answers with the requested status, like an unreliable upstream.
+async fn flaky(Query(parameters): Query<HashMap<String, String>>) -> (StatusCode, String) {
+    let Some(status) = parameters.get("status") else { return (StatusCode::OK, "fine\n".into()) };
     match status.parse().ok().and_then(|code: u16| StatusCode::from_u16(code).ok()) {
         Some(status) if status.as_u16() >= 200 => (status, format!("the handler answered {status}\n")),
         _ => (StatusCode::BAD_REQUEST, format!("status must be from 200 to 999, got {status:?}\n")),
@@ -43,7 +43,7 @@ async fn flaky(Query(asked): Query<HashMap<String, String>>) -> (StatusCode, Str
 }
 
 #[tokio::main]
-async fn main() -> Result<(), support::Ended> {
+async fn main() -> Result<(), support::ExampleError> {
     let (listener, serve_only) = support::listen(3000).await?;
     let address = listener.local_addr()?;
 

@@ -1,26 +1,27 @@
-//! How every example begins: one option, one variable, one first line; and how it says what went wrong.
+//! Start of every example: one option, one variable, one first line, and readable errors.
 
 use std::{error::Error, fmt};
 
 use tokio::net::TcpListener;
 
-/// What ended an example, in words: `main` shows an error's `Debug` form.
-pub(crate) struct Ended(Box<dyn Error>);
+/// Error that ends an example, shown as its text: `main` prints an error's `Debug` form.
+pub(crate) struct ExampleError(Box<dyn Error>);
 
-impl<E: Into<Box<dyn Error>>> From<E> for Ended {
+impl<E: Into<Box<dyn Error>>> From<E> for ExampleError {
     fn from(error: E) -> Self {
         Self(error.into())
     }
 }
 
-impl fmt::Debug for Ended {
+impl fmt::Debug for ExampleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
     }
 }
 
-/// Listens on `PORT` of 127.0.0.1, or on `port`, and says so. True with `--serve`: no demonstration is wanted.
-pub(crate) async fn listen(port: u16) -> Result<(TcpListener, bool), Ended> {
+/// Listens on `PORT` of 127.0.0.1, or on `port`, and prints the address. Returns true with `--serve`, which skips the
+/// demonstration.
+pub(crate) async fn listen(port: u16) -> Result<(TcpListener, bool), ExampleError> {
     let serve_only = match std::env::args().nth(1).as_deref() {
         None => false,
         Some("--serve") => true,

@@ -1,70 +1,83 @@
-//! One circuit: its machine behind a short lock, and the way round the lock while it is closed.
+//! One circuit: its machine behind a short lock, and the tickets by which calls report their results.
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, PoisonError, Weak},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use super::{
-    machine::{Admission, Change, Machine, Mode},
-    trip::Tally,
-};
-use super::{
-    setup::BreakerConfig,
-    state::Counts,
-    ticket::{Probe, Ticket},
+    classifier::ResultClassifier,
+    handle::Counts,
+    machine::{BreakerMode, CircuitDecision, CircuitState, Machine, Recovery, Transition},
+    trip::Trip,
     window::{
-        current::{Current, Regime},
-        epoch::Epoch,
+        CallResult, Tally,
+        generation::{FastPath, FastPaths, Stripe},
     },
 };
 use crate::{
     classify::Verdict,
-    gate::Event,
+    gate::{Event, PolicyContext},
     identity::Digest,
+    refusal::{Reason, Refusal},
     sync::{AtomicU64, Lease, Mutex, MutexGuard, Ordering},
     time::Moment,
 };
 
-/// A circuit that many threads ask and tell. No lock is held while anybody else's code runs.
-#[derive(Debug)]
+/// Settings that all circuits of a breaker share.
+pub(crate) struct BreakerConfig {
+    pub(crate) context: PolicyContext,
+    pub(crate) trip: Trip,
+    pub(crate) recovery: Recovery,
+    pub(crate) classifier: ResultClassifier,
+}
+
+impl BreakerConfig {
+    pub(crate) fn refusal(&self, wait: Duration) -> Refusal {
+        Refusal::new(Reason::CircuitOpen, self.context.name.clone()).with_retry_after(wait)
+    }
+
+    #[inline]
+    pub(crate) fn is_slow(&self, took: Duration) -> bool {
+        took >= self.trip.slow_bound()
+    }
+}
+
+/// A circuit that many threads share. No lock is held while an observer or a classifier runs.
 pub(crate) struct Circuit {
-    me: Weak<Self>,
-    setup: Arc<BreakerConfig>,
-    /// Whose circuit it is, where each key has one of its own.
+    pub(crate) config: Arc<BreakerConfig>,
+    /// Key of the circuit, where each key has its own.
     key: Option<Digest>,
-    /// Everybody is refused from and until here, in nanoseconds; the second is 0 when all pass as a rule.
+    /// Nanoseconds from and until which all calls are refused without the lock. `shut_until` is 0 while calls pass.
     shut_since: AtomicU64,
     shut_until: AtomicU64,
-    current: Current,
+    pub(crate) fast_paths: FastPaths,
     core: Mutex<Core>,
 }
 
-#[derive(Debug)]
 struct Core {
     machine: Machine,
-    /// Changes that nobody has heard of yet, and whether somebody is telling them.
-    news: VecDeque<Change>,
-    telling: bool,
+    /// Transitions that are not emitted yet.
+    pending: VecDeque<Transition>,
+    /// Set while a thread emits transitions, so that their order is kept.
+    emitting: bool,
 }
 
 impl Circuit {
-    /// A closed circuit that up to `seats` threads, a power of two, write to side by side.
-    pub(crate) fn new(setup: Arc<BreakerConfig>, seats: usize, key: Option<Digest>) -> Arc<Self> {
-        let circuit = Arc::new_cyclic(|me| {
-            let machine = Machine::new(setup.recovery, fastrand::u64(..));
-            let current = Current::new(seats);
-            let core = Mutex::new(Core { machine, news: VecDeque::new(), telling: false });
-            let (shut_since, shut_until) = (AtomicU64::new(0), AtomicU64::new(0));
-            Self { me: Weak::clone(me), setup, key, shut_since, shut_until, current, core }
+    /// Creates a closed circuit into which threads write by `stripes`, a power of two.
+    pub(crate) fn new(config: Arc<BreakerConfig>, stripes: usize, key: Option<Digest>) -> Arc<Self> {
+        let machine = Machine::new(config.recovery, fastrand::u64(..));
+        let circuit = Arc::new(Self {
+            config,
+            key,
+            shut_since: AtomicU64::new(0),
+            shut_until: AtomicU64::new(0),
+            fast_paths: FastPaths::new(stripes),
+            core: Mutex::new(Core { machine, pending: VecDeque::new(), emitting: false }),
         });
         circuit.publish(&circuit.lock().machine);
         circuit
-    }
-
-    pub(crate) fn setup(&self) -> &BreakerConfig {
-        &self.setup
     }
 
     /// Whether it is open or half-open, so that a call is refused or a probe.
@@ -73,7 +86,7 @@ impl Circuit {
         self.shut_until.load(Ordering::Acquire) != 0
     }
 
-    /// How long everybody is still refused, when that needs no further look.
+    /// Returns the time for which calls are still refused, where that is known without the lock.
     #[inline]
     fn shut_for(&self, now: Moment) -> Option<Duration> {
         let until = self.shut_until.load(Ordering::Acquire);
@@ -81,153 +94,184 @@ impl Circuit {
             return None;
         }
         if until == Moment::MAX.as_nanos() {
-            return Some(self.setup.recovery.open.first);
+            return Some(self.config.recovery.open.first);
         }
         let shut = (self.shut_since.load(Ordering::Acquire)..until).contains(&now.as_nanos());
         shut.then(|| Moment::from_nanos(until).since(now))
     }
 
-    /// Lets a call pass, or says how long to wait.
+    /// Admits a call, or returns the time to wait.
     #[inline]
     pub(crate) fn admit(self: &Arc<Self>, now: Moment) -> Result<Ticket, Duration> {
         if let Some(wait) = self.shut_for(now) {
             return Err(wait);
         }
-        match self.current.ticket() {
+        match self.fast_paths.ticket() {
             Some(ticket) => Ok(ticket),
-            None => self.ask(now),
+            None => self.admit_by_machine(now),
         }
     }
 
-    /// Asks the machine.
-    fn ask(self: &Arc<Self>, now: Moment) -> Result<Ticket, Duration> {
-        match self.with(|machine| machine.admit(now)) {
-            Admission::Free => Ok(Ticket::Free),
-            Admission::Refused(wait) => Err(wait),
-            Admission::Probe { generation, acquired } => {
+    fn admit_by_machine(self: &Arc<Self>, now: Moment) -> Result<Ticket, Duration> {
+        let mut decision = CircuitDecision::Uncounted;
+        self.update(|machine| {
+            let transition;
+            (decision, transition) = machine.admit(now);
+            transition
+        });
+        match decision {
+            CircuitDecision::Uncounted => Ok(Ticket::Uncounted),
+            CircuitDecision::Refused(wait) => Err(wait),
+            CircuitDecision::Probe { generation, acquired } => {
                 if acquired.reclaimed {
-                    self.setup.observers.emit(&Event::Reclaimed { policy: &self.setup.name });
+                    let PolicyContext { name: policy, observers, .. } = &self.config.context;
+                    observers.emit(&Event::Reclaimed { policy });
                 }
-                let probe = Probe { circuit: Arc::clone(self), generation, lease: Some(acquired.lease) };
-                Ok(Ticket::Probe(Box::new(probe)))
+                Ok(self.probe(generation, Some(acquired.lease)))
             }
-            // Where the circuit has opened again in between, the result would come too late to count.
-            Admission::Counted => Ok(self.current.ticket().unwrap_or(Ticket::Free)),
+            // If the circuit has opened again in between, the result would be too late to count.
+            CircuitDecision::Counted => Ok(self.fast_paths.ticket().unwrap_or(Ticket::Uncounted)),
         }
     }
 
-    pub(crate) fn trip(&self, generation: u64, at_least: Option<Duration>, cause: &'static str, now: Moment) {
-        self.with(|machine| ((), machine.trip(generation, at_least, cause, now)));
+    fn probe(self: &Arc<Self>, generation: u64, lease: Option<Lease>) -> Ticket {
+        Ticket::Probe(Box::new(Probe { circuit: Arc::clone(self), generation, lease }))
     }
 
-    pub(crate) fn probe_passed(&self, generation: u64, lease: Lease) {
-        self.with(|machine| ((), machine.probe_passed(generation, lease)));
+    /// Counts a failure of the service before it could take a call.
+    pub(crate) fn unready(self: &Arc<Self>, verdict: Verdict, now: Moment) {
+        // While half-open the failure counts as that of a probe which holds no lease.
+        let without_lease = || self.probe(self.lock().machine.generation(), None);
+        self.fast_paths.ticket().unwrap_or_else(without_lease).report(verdict, false, now);
     }
 
-    pub(crate) fn probe_failed(&self, generation: u64, lease: Option<Lease>, at_least: Option<Duration>, now: Moment) {
-        self.with(|machine| ((), machine.probe_failed(generation, lease, at_least, now)));
+    /// Carries out an operator's command.
+    pub(crate) fn command(self: &Arc<Self>, mode: BreakerMode, cause: &'static str) {
+        self.update(|machine| machine.command(mode, cause));
     }
 
-    pub(crate) fn probe_delivers(&self, generation: u64, lease: Lease, now: Moment) {
-        self.with(|machine| (machine.probe_delivers(generation, lease, now), None));
+    pub(crate) fn state(&self) -> CircuitState {
+        self.lock().machine.state()
     }
 
-    pub(crate) fn give_back(&self, generation: u64, lease: Lease) {
-        self.with(|machine| (machine.give_back(generation, lease), None));
-    }
-
-    /// The service failed before it could take a call: that counts although nobody was admitted.
-    pub(crate) fn unready(&self, verdict: Verdict, now: Moment) {
-        let at_least = match (self.current.ticket(), verdict) {
-            (Some(mut ticket), _) => return ticket.tell(verdict, false, now),
-            (None, Verdict::Success | Verdict::Ignore) => return,
-            (None, Verdict::TripFor(wait)) => Some(wait),
-            (None, Verdict::Failure | Verdict::Trip) => None,
-        };
-        self.with(|machine| ((), machine.probe_failed(machine.generation(), None, at_least, now)));
-    }
-
-    pub(crate) fn order(&self, mode: Mode, cause: &'static str) {
-        self.with(|machine| ((), machine.order(mode, cause)));
-    }
-
-    /// Shows the machine.
-    pub(crate) fn look<T>(&self, look: impl FnOnce(&Machine) -> T) -> T {
-        look(&self.lock().machine)
-    }
-
-    /// What the present generation has counted.
+    /// Returns the counts of the present generation.
     pub(crate) fn counts(&self, now: Moment) -> Counts {
         let core = self.lock();
-        let (tally, consecutive) = self.current.tally(now);
-        let Tally { calls, failures, slow } = tally;
+        let (Tally { calls, failures, slow }, consecutive) = self.fast_paths.tally(now);
         Counts { calls, failures, slow, consecutive, generation: core.machine.generation() }
     }
 
-    /// Whether it is closed by itself and nothing tells against it: then a new circuit is as good.
+    /// Whether it is closed, not by command, and without a bad call: then a new circuit replaces it without loss.
     pub(crate) fn is_clean(&self, now: Moment) -> bool {
         let counts = self.counts(now);
-        self.look(|machine| machine.label() == "closed") && counts.failures == 0 && counts.slow == 0
+        self.state() == CircuitState::Closed && counts.failures == 0 && counts.slow == 0
     }
 
-    /// Whether calls are under way whose results are to be counted.
-    pub(crate) fn has_calls(&self) -> bool {
-        self.current.has_calls()
-    }
-
-    /// Whether no operator has ordered anything.
-    pub(crate) fn decides_itself(&self) -> bool {
-        self.look(|machine| machine.mode() == Mode::Automatic)
-    }
-
-    /// Changes the machine; a new generation, or an open time that a clock moved, is in force, and what changed is on
-    /// its way to be told, when it returns.
-    fn with<T>(&self, change: impl FnOnce(&mut Machine) -> (T, Option<Change>)) -> T {
+    /// Changes the machine. When it returns, a new generation or a new open time is in force, and the transition is
+    /// emitted or queued for the thread that emits.
+    pub(crate) fn update(self: &Arc<Self>, change: impl FnOnce(&mut Machine) -> Option<Transition>) {
         let mut core = self.lock();
         let before = (core.machine.generation(), core.machine.shut());
-        let (value, news) = change(&mut core.machine);
+        let transition = change(&mut core.machine);
         if (core.machine.generation(), core.machine.shut()) != before {
             self.publish(&core.machine);
         }
-        core.news.extend(news);
-        let tell = !core.telling && !core.news.is_empty();
-        core.telling |= tell;
-        drop(core);
-        if tell {
-            self.tell();
+        core.pending.extend(transition);
+        if core.emitting {
+            return;
         }
-        value
+        core.emitting = true;
+        while let Some(Transition { from, to, cause }) = core.pending.pop_front() {
+            drop(core); // other threads add theirs meanwhile
+            let PolicyContext { name: policy, observers, .. } = &self.config.context;
+            observers.emit(&Event::Transition { policy, key: self.key, from, to, cause });
+            core = self.lock();
+        }
+        core.emitting = false;
     }
 
-    fn publish(&self, machine: &Machine) {
+    fn publish(self: &Arc<Self>, machine: &Machine) {
         let (since, until) = machine.shut().unwrap_or_default();
-        if machine.counts() {
-            let epoch = Epoch::new(machine.generation(), &self.me, &self.setup, self.current.seats());
-            self.current.replace(|number| Regime::Counted(epoch.seat(number)));
-        } else if machine.mode() == Mode::Disabled {
-            self.current.replace(|_| Regime::Free);
-        } else {
-            self.current.replace(|_| Regime::Ask);
+        match machine.state() {
+            _ if machine.counts() => self.fast_paths.count(self, machine.generation()),
+            CircuitState::Disabled => self.fast_paths.replace(|_| FastPath::Uncounted),
+            _ => self.fast_paths.replace(|_| FastPath::Closed),
         }
         self.shut_since.store(since.as_nanos(), Ordering::Release);
         self.shut_until.store(until.as_nanos(), Ordering::Release);
     }
 
-    /// Tells the news in order, outside the lock. Whoever brings more meanwhile leaves it here.
-    fn tell(&self) {
-        loop {
-            let mut core = self.lock();
-            let Some(Change { from, to, cause }) = core.news.pop_front() else {
-                core.telling = false;
-                return;
-            };
-            drop(core);
-            let policy = &self.setup.name;
-            self.setup.observers.emit(&Event::Transition { policy, key: self.key, from, to, cause });
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, Core> {
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The right of an admitted call to report a result to the generation that admitted it.
+pub(crate) enum Ticket {
+    /// Of a closed circuit: the result goes into the window.
+    Counted(Arc<Stripe>),
+    /// Of a half-open circuit. Boxed, because probes are rare and a small ticket is cheaper to move.
+    Probe(Box<Probe>),
+    /// The result is not counted.
+    Uncounted,
+}
+
+/// A call that finds out whether the service has recovered.
+pub(crate) struct Probe {
+    pub(crate) circuit: Arc<Circuit>,
+    generation: u64,
+    /// `None` once the probe has reported.
+    lease: Option<Lease>,
+}
+
+impl Ticket {
+    /// Returns the time and whether a call from `started` is slow by now, with the breaker's settings. `None` where the
+    /// result is not counted: the clock is read only if it is.
+    #[inline]
+    pub(crate) fn elapsed(&self, started: Moment) -> Option<(&BreakerConfig, Moment, bool)> {
+        let config = match self {
+            Self::Counted(stripe) => stripe.config(),
+            Self::Probe(probe) => &probe.circuit.config,
+            Self::Uncounted => return None,
+        };
+        let now = config.context.clock.now();
+        Some((config, now, config.is_slow(now.since(started))))
+    }
+
+    /// Reports the result of a call that was slow or not.
+    #[inline]
+    pub(crate) fn report(&mut self, verdict: Verdict, slow: bool, now: Moment) {
+        match self {
+            Self::Counted(stripe) => match verdict {
+                Verdict::Success => stripe.record(CallResult { failure: false, slow }, now),
+                Verdict::Failure => stripe.record(CallResult { failure: true, slow }, now),
+                Verdict::Ignore => {}
+                Verdict::Trip => stripe.trip(None, "classifier", now),
+                Verdict::TripFor(wait) => stripe.trip(Some(wait), "retry_after", now),
+            },
+            Self::Probe(probe) => probe.report(verdict, slow, now),
+            Self::Uncounted => {}
+        }
+    }
+}
+
+impl Probe {
+    /// Reports a result. After the first one only a failure counts.
+    fn report(&mut self, verdict: Verdict, slow: bool, now: Moment) {
+        let is_bad = slow && self.circuit.config.trip.has_slow_rate();
+        let (generation, lease) = (self.generation, self.lease.take());
+        self.circuit.update(|machine| match verdict {
+            Verdict::Success if !is_bad => lease.and_then(|lease| machine.probe_passed(generation, lease)),
+            Verdict::Ignore => lease.and_then(|lease| machine.release_probe(generation, lease)),
+            Verdict::TripFor(wait) => machine.probe_failed(generation, lease, Some(wait), now),
+            Verdict::Success | Verdict::Failure | Verdict::Trip => machine.probe_failed(generation, lease, None, now),
+        });
+    }
+
+    /// Renews the lease of a probe whose body delivers.
+    pub(crate) fn renew(&self, now: Moment) {
+        if let Some(lease) = self.lease {
+            self.circuit.update(|machine| machine.renew_probe(self.generation, lease, now));
+        }
     }
 }

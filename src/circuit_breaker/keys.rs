@@ -1,114 +1,177 @@
-//! One circuit per key, in bounded memory.
+//! One circuit for each key, in bounded memory.
 
 use std::{
-    collections::HashMap,
-    fmt,
+    collections::VecDeque,
     sync::{
         Arc, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use super::machine::Mode;
-use super::{circuit::Circuit, setup::BreakerConfig};
+use dashmap::DashMap;
+
+use super::{
+    circuit::{BreakerConfig, Circuit},
+    machine::{BreakerMode, CircuitState},
+};
 use crate::{identity::Digest, sync::Mutex, time::Moment};
 
-/// So many circuits at most. When they are all there, a newcomer takes the place of one that has nothing to remember;
-/// only so many are looked at, so that no request pays for a flood of keys.
+/// At most `max` circuits. When all exist, a newcomer replaces one without information worth keeping. A newcomer
+/// examines a bounded number of them, so that no request pays for a flood of keys.
+///
+/// Locks are taken in this order: the queue, a shard of the map, a circuit. A known key takes only that of its shard,
+/// and no guard of the map outlives the method that took it.
 pub(crate) struct Keys {
-    setup: Arc<BreakerConfig>,
-    shards: Box<[Mutex<Shard>]>,
-    live: AtomicUsize,
+    config: Arc<BreakerConfig>,
+    circuits: DashMap<Digest, KeyedCircuit>,
+    /// Keys in the order in which they are examined for eviction. Keys enter and leave the map only under its lock, so
+    /// that its length is the number of circuits.
+    queue: Mutex<VecDeque<Digest>>,
     max: usize,
 }
 
-#[derive(Default)]
-struct Shard {
-    places: HashMap<Digest, usize>,
-    entries: Vec<Entry>,
-    /// Where the next search begins.
-    hand: usize,
-}
-
-struct Entry {
-    key: Digest,
+struct KeyedCircuit {
     circuit: Arc<Circuit>,
-    used: Moment,
+    last_used: AtomicU64,
 }
 
-/// How many circuits a newcomer looks at for one to forget.
-const LOOKS: usize = 8;
+/// Number of circuits that a newcomer examines for one to evict.
+const EXAMINED: usize = 8;
 
-/// After so long without a call a circuit may be forgotten in any state of its own choosing: its news are old.
+/// Time without a call after which a circuit may be evicted in any state of its own: its counts are out of date.
 const IDLE: Duration = Duration::from_secs(600);
 
 impl Keys {
-    pub(crate) fn new(setup: Arc<BreakerConfig>, max: usize) -> Self {
-        // A newcomer looks for room in its own shard, so each must be sure to get some of it: at 64 on average it does.
-        let shards = (max / 64).clamp(1, 16);
-        Self {
-            setup,
-            shards: (0..shards).map(|_| Mutex::new(Shard::default())).collect(),
-            live: AtomicUsize::new(0),
-            max,
-        }
+    pub(crate) fn new(config: Arc<BreakerConfig>, max: usize) -> Self {
+        Self { config, circuits: DashMap::new(), queue: Mutex::new(VecDeque::new()), max }
     }
 
-    /// The circuit of `key`, or nothing where there is no room for a new one.
+    /// Returns the circuit of `key`, and creates it if there is none; `None` if there is no room for it.
     pub(crate) fn circuit(&self, key: Digest, now: Moment) -> Option<Arc<Circuit>> {
-        let shard = &self.shards[(key.0 as usize) % self.shards.len()];
-        let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-        let (place, forgotten) = match shard.places.get(&key) {
-            Some(&place) => (place, None),
-            None => self.settle_in(&mut shard, key, now)?,
-        };
-        let entry = &mut shard.entries[place];
-        entry.used = now;
-        let circuit = Arc::clone(&entry.circuit);
-        drop(shard);
-        if let Some(forgotten) = forgotten {
-            forgotten.order(Mode::Automatic, "forgotten"); // nobody's gauge stays up
+        self.known(key, now).or_else(|| self.create(key, now))
+    }
+
+    fn known(&self, key: Digest, now: Moment) -> Option<Arc<Circuit>> {
+        let known = self.circuits.get(&key)?;
+        known.last_used.store(now.as_nanos(), Ordering::Relaxed);
+        Some(Arc::clone(&known.circuit))
+    }
+
+    fn create(&self, key: Digest, now: Moment) -> Option<Arc<Circuit>> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(circuit) = self.known(key, now) {
+            return Some(circuit); // another thread was first
+        }
+        let evicted = if queue.len() < self.max { None } else { Some(self.evict(&mut queue, now)?) };
+        let circuit = Circuit::new(Arc::clone(&self.config), 1, Some(key));
+        let last_used = AtomicU64::new(now.as_nanos());
+        self.circuits.insert(key, KeyedCircuit { circuit: Arc::clone(&circuit), last_used });
+        queue.push_back(key);
+        drop(queue);
+        if let Some(evicted) = evicted {
+            evicted.command(BreakerMode::Automatic, "forgotten"); // so that no gauge stays at its last state
         }
         Some(circuit)
     }
 
-    /// A place for a newcomer, and whose it was.
-    fn settle_in(&self, shard: &mut Shard, key: Digest, now: Moment) -> Option<(usize, Option<Arc<Circuit>>)> {
-        let more = |live: usize| (live < self.max).then_some(live + 1);
-        let room = self.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
-        let place = if room { shard.entries.len() } else { shard.forgettable(now)? };
-        let entry = Entry { key, circuit: Circuit::new(Arc::clone(&self.setup), 1, Some(key)), used: now };
-        shard.places.insert(key, place);
-        if room {
-            shard.entries.push(entry);
-            return Some((place, None));
+    /// Removes a circuit without information, preferably one without calls whose results would be lost, else one that
+    /// has not been used for long. A circuit of which a handle or a probe exists stays.
+    fn evict(&self, queue: &mut VecDeque<Digest>, now: Moment) -> Option<Arc<Circuit>> {
+        let is_unheld = |keyed: &KeyedCircuit| Arc::strong_count(&keyed.circuit) == 1;
+        let is_clean = |keyed: &KeyedCircuit| keyed.circuit.is_clean(now);
+        let is_idle = |keyed: &KeyedCircuit| {
+            let last_used = Moment::from_nanos(keyed.last_used.load(Ordering::Relaxed));
+            let decides_itself = [CircuitState::Closed, CircuitState::Open, CircuitState::HalfOpen];
+            now.since(last_used) >= IDLE && decides_itself.contains(&keyed.circuit.state())
+        };
+        let rules: [&dyn Fn(&KeyedCircuit) -> bool; 3] =
+            [&|keyed| !keyed.circuit.fast_paths.has_calls() && is_clean(keyed), &is_clean, &is_idle];
+        let examined = EXAMINED.min(queue.len());
+        let remove = |place: usize, rule: &dyn Fn(&KeyedCircuit) -> bool| {
+            let (_, keyed) = self.circuits.remove_if(&queue[place], |_, keyed| is_unheld(keyed) && rule(keyed))?;
+            Some((place, keyed.circuit))
+        };
+        let found = rules.iter().find_map(|rule| (0..examined).find_map(|place| remove(place, rule)));
+        queue.rotate_left(examined);
+        let (place, circuit) = found?;
+        queue.remove(queue.len() - examined + place);
+        Some(circuit)
+    }
+}
+
+#[cfg(all(test, not(tollgate_loom)))]
+mod tests {
+    use std::{collections::HashMap, thread};
+
+    use super::*;
+    use crate::{
+        backoff::Backoff,
+        circuit_breaker::{classifier::ResultClassifier, machine::Recovery, trip::Trip},
+        classify::Verdict,
+        gate::PolicyContext,
+        policy_name::PolicyName,
+        time::{Clock, FakeClock},
+    };
+
+    const START: Moment = Moment::from_nanos(1);
+
+    fn keys(max: usize) -> Keys {
+        let open = Backoff { first: IDLE, longest: IDLE };
+        let config = BreakerConfig {
+            context: PolicyContext {
+                name: PolicyName::try_new("keys").unwrap(),
+                clock: Clock::from(FakeClock::new()),
+                observers: Default::default(),
+            },
+            trip: Trip::consecutive(1),
+            recovery: Recovery { open, probes: 1, close_after: 1, probe_timeout: IDLE },
+            classifier: ResultClassifier::default(),
+        };
+        Keys::new(Arc::new(config), max)
+    }
+
+    fn of_threads<T: Send>(work: impl Fn(usize) -> T + Sync) -> Vec<T> {
+        let work = &work;
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|number| scope.spawn(move || work(number))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    }
+
+    #[test]
+    fn concurrent_newcomers_of_one_key_share_its_circuit() {
+        for _ in 0..50 {
+            let keys = keys(16);
+            let take = |thread: usize| {
+                let order = (0..64).map(|step| Digest((step * (2 * thread as u128 + 1)) % 64));
+                order.filter_map(|key| Some((key, keys.circuit(key, START)?))).collect::<Vec<_>>()
+            };
+            let mut circuits = HashMap::new();
+            for (key, circuit) in of_threads(take).into_iter().flatten() {
+                let first = circuits.entry(key).or_insert_with(|| Arc::clone(&circuit));
+                assert!(Arc::ptr_eq(first, &circuit));
+            }
+            assert_eq!(circuits.len(), 16, "circuits in use are not evicted, and the others have no room");
         }
-        let old = std::mem::replace(&mut shard.entries[place], entry);
-        shard.places.remove(&old.key);
-        Some((place, Some(old.circuit)))
     }
-}
 
-impl Shard {
-    /// The place of a circuit with nothing to remember, rather one without calls under way whose results would be lost,
-    /// else of one that nobody has used for long.
-    fn forgettable(&mut self, now: Moment) -> Option<usize> {
-        let looks = LOOKS.min(self.entries.len());
-        let hand = self.hand;
-        self.hand = (hand + looks) % self.entries.len().max(1);
-        let seen = (0..looks).map(|step| (hand + step) % self.entries.len());
-        // Whoever holds a handle or a probe of a circuit would lose it.
-        let loose: Vec<usize> = seen.filter(|&place| Arc::strong_count(&self.entries[place].circuit) == 1).collect();
-        let first = |fits: &dyn Fn(&Entry) -> bool| loose.iter().copied().find(|&place| fits(&self.entries[place]));
-        first(&|entry| !entry.circuit.has_calls() && entry.circuit.is_clean(now))
-            .or_else(|| first(&|entry| entry.circuit.is_clean(now)))
-            .or_else(|| first(&|entry| now.since(entry.used) >= IDLE && entry.circuit.decides_itself()))
-    }
-}
-
-impl fmt::Debug for Keys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keys").field("live", &self.live).field("max", &self.max).finish_non_exhaustive()
+    #[test]
+    fn concurrent_evictions_keep_queue_and_map_equal() {
+        let keys = keys(8);
+        of_threads(|thread| {
+            let mut random = fastrand::Rng::with_seed(thread as u64);
+            for step in 0..2_000 {
+                let now = START + Duration::from_secs(step);
+                if let Some(circuit) = keys.circuit(Digest(random.u128(0..24)), now)
+                    && let Ok(mut ticket) = circuit.admit(now)
+                {
+                    ticket.report(if random.u8(..) < 16 { Verdict::Failure } else { Verdict::Success }, false, now);
+                }
+            }
+        });
+        let queue = keys.queue.lock().unwrap();
+        assert!(queue.len() == 8 && keys.circuits.len() == 8, "{} and {}", queue.len(), keys.circuits.len());
+        assert!(queue.iter().all(|key| keys.circuits.contains_key(key)));
     }
 }

@@ -1,77 +1,95 @@
-//! The layer and its settings.
+//! Layer of a circuit breaker, and its settings.
 
 use std::{sync::Arc, thread, time::Duration};
 
+use http::header::HOST;
+
 use super::{
-    breaker::CircuitBreaker,
-    circuit::Circuit,
+    circuit::{BreakerConfig, Circuit},
+    classifier::ResultClassifier,
+    handle::CircuitBreaker,
     keys::Keys,
-    policy::{CircuitPolicy, KeyOf},
-    setup::{BreakerConfig, Judge},
+    machine::Recovery,
+    policy::{CircuitBreakerPolicy, KeyOf},
+    trip::Trip,
 };
-use super::{machine::Recovery, trip::Trip};
 use crate::{
     backoff::Backoff,
     classify::Classify,
     error::ConfigError,
-    gate::{Blueprint, GateLayer, PolicyContext},
+    gate::{ConfiguredLayer, PolicyConfig, PolicyContext, gate_layer},
+    head::RequestHead,
+    identity::{Digest, Digester},
 };
 
-/// A layer that stops calling a service that fails, and finds out when it is well again.
+/// Stops calling a service that fails, and probes for its recovery.
 ///
-/// See [the module](crate::circuit_breaker) for examples.
+/// One circuit, which opens after five failures in a row:
 ///
 /// ```
 /// use tollgate::{CircuitBreakerLayer, Trip};
-/// let layer: CircuitBreakerLayer = CircuitBreakerLayer::new(Trip::consecutive(5));
+/// use tower::ServiceBuilder;
+///
+/// let stack = ServiceBuilder::new().layer(CircuitBreakerLayer::new(Trip::consecutive(5)));
 /// ```
-pub type CircuitBreakerLayer = GateLayer<CircuitBlueprint>;
-
-/// The settings of a [`CircuitBreakerLayer`], named where a type must be.
+///
+/// One circuit for each host, around hyper's pooled client:
 ///
 /// ```
-/// use tollgate::{CircuitBreakerLayer, GateLayer, Trip, circuit_breaker::CircuitBlueprint};
-/// fn upstream() -> GateLayer<CircuitBlueprint> {
-///     CircuitBreakerLayer::new(Trip::consecutive(3))
-/// }
-/// # upstream();
+/// use std::time::Duration;
+/// use http_body_util::Empty;
+/// use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+/// use tollgate::{CircuitBreakerLayer, Trip};
+/// use tower::ServiceBuilder;
+///
+/// let breaker = CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20))
+///     .recovery_timeout(Duration::from_secs(5))
+///     .per_host();
+/// let client = Client::builder(TokioExecutor::new()).build_http::<Empty<bytes::Bytes>>();
+/// let client = ServiceBuilder::new().layer(breaker).service(client);
 /// ```
+///
+/// The layer is its own builder. Its circuits belong to the layer: all services that it and its clones wrap, and its
+/// [handle](Self::handle), share them. A setter creates a layer with circuits of its own, so settings come first.
+///
+/// [The module](crate::circuit_breaker) says which results count, and where time-outs belong.
+pub struct CircuitBreakerLayer(ConfiguredLayer<CircuitBreakerConfig>);
+
+/// Settings of a [`CircuitBreakerLayer`].
 #[derive(Clone)]
-pub struct CircuitBlueprint {
+pub(super) struct CircuitBreakerConfig {
     trip: Trip,
     recovery_timeout: Duration,
     max_open: Option<Duration>,
     probes: u32,
     close_after: Option<u32>,
     probe_timeout: Option<Duration>,
-    judge: Judge,
-    pub(super) key: Option<KeyOf>,
-    pub(super) max_keys: usize,
+    classifier: ResultClassifier,
+    key: Option<KeyOf>,
+    max_keys: usize,
 }
 
-impl GateLayer<CircuitBlueprint> {
-    /// A breaker that opens by `trip`.
+gate_layer!(
+    CircuitBreakerLayer,
+    CircuitBreakerPolicy,
+    "(layer: tollgate::CircuitBreakerLayer) -> tollgate::CircuitBreakerLayer"
+);
+
+impl CircuitBreakerLayer {
+    /// Creates a breaker that opens by `trip`.
     ///
     /// # Panics
-    /// When a value of `trip` cannot be: a share not above 0 and at most 1, an empty window, a minimum of 0 or above
-    /// the window, 0 consecutive failures.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use tollgate::{CircuitBreakerLayer, Trip};
-    ///
-    /// let layer = CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20).or(Trip::consecutive(5)))
-    ///     .recovery_timeout(Duration::from_secs(10));
-    /// ```
+    /// If a value of `trip` is out of range: a share that is not above 0 and at most 1, an empty window, a minimum of 0
+    /// or above the window, 0 consecutive failures, a `slow_after` of 0.
     #[must_use]
     pub fn new(trip: Trip) -> Self {
         Self::try_new(trip).unwrap_or_else(|invalid| panic!("{invalid}"))
     }
 
-    /// [`new`](Self::new) for input at run time.
+    /// As [`new`](Self::new), for input at run time.
     ///
     /// # Errors
-    /// When a value of `trip` cannot be.
+    /// If a value of `trip` is out of range.
     ///
     /// ```
     /// use tollgate::{CircuitBreakerLayer, Trip};
@@ -80,194 +98,195 @@ impl GateLayer<CircuitBlueprint> {
     /// ```
     pub fn try_new(trip: Trip) -> Result<Self, ConfigError> {
         trip.check()?;
-        let blueprint = CircuitBlueprint {
+        let config = CircuitBreakerConfig {
             trip,
             recovery_timeout: Duration::from_secs(10),
             max_open: None,
             probes: 1,
             close_after: None,
             probe_timeout: None,
-            judge: Judge::default(),
+            classifier: ResultClassifier::default(),
             key: None,
             max_keys: 1_024,
         };
-        Ok(Self::from_blueprint(blueprint, "circuit_breaker"))
+        Ok(Self(ConfiguredLayer::new(config, "circuit_breaker")))
     }
 
-    /// How long the circuit stays open before its first probe, with up to a fifth more so that a fleet does not probe
-    /// as one: 10 s by default, time for a restart.
+    /// Sets the time from opening to the first probe; default 10 s, the time of a restart. Jitter adds at most a fifth,
+    /// so that a fleet does not probe at one moment.
     ///
     /// # Panics
-    /// When `time` is zero.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use tollgate::{CircuitBreakerLayer, Trip};
-    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).recovery_timeout(Duration::from_secs(1));
-    /// ```
+    /// If `time` is zero.
     #[must_use]
     pub fn recovery_timeout(self, time: Duration) -> Self {
-        positive("recovery_timeout", time);
-        self.with_blueprint(|blueprint| blueprint.recovery_timeout = time)
+        self.with(|config| config.recovery_timeout = positive("recovery_timeout", time, "0s"))
     }
 
-    /// The cap of the open time, which doubles with each failed probe: 60 s by default, or the recovery time-out where
-    /// that is longer. A service that is well again should not wait longer than a minute to be noticed.
+    /// Sets the cap of the open time, which doubles with each failed probe; default 60 s, or the recovery time-out if
+    /// that is longer. A service that has recovered should not wait longer than a minute for its next probe.
     ///
     /// # Panics
-    /// When `time` is zero; when it is below the recovery time-out, as soon as the layer is used.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use tollgate::{CircuitBreakerLayer, Trip};
-    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).max_open(Duration::from_secs(300));
-    /// ```
+    /// If `time` is zero; if it is below the recovery time-out, once the layer is used.
     #[must_use]
     pub fn max_open(self, time: Duration) -> Self {
-        positive("max_open", time);
-        self.with_blueprint(|blueprint| blueprint.max_open = Some(time))
+        self.with(|config| config.max_open = Some(positive("max_open", time, "0s")))
     }
 
-    /// How many probes may be under way at once while the circuit is half-open: 1 by default, so that a service which
-    /// has just come up is not run over.
+    /// Sets the number of probes that may be under way at once in a half-open circuit; default 1, so that a service
+    /// that has just started is not overloaded.
     ///
     /// # Panics
-    /// When `probes` is 0.
-    ///
-    /// ```
-    /// # use tollgate::{CircuitBreakerLayer, Trip};
-    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).probes(3);
-    /// ```
+    /// If `probes` is 0.
     #[must_use]
     pub fn probes(self, probes: u32) -> Self {
-        at_least_one("probes", probes);
-        self.with_blueprint(|blueprint| blueprint.probes = probes)
+        self.with(|config| config.probes = positive("probes", probes, "0"))
     }
 
-    /// How many probes must succeed for the circuit to close: as many as may be under way by default.
+    /// Sets the number of probes that must succeed to close the circuit; default the number of [probes](Self::probes)
+    /// that may be under way.
     ///
     /// # Panics
-    /// When `successes` is 0.
-    ///
-    /// ```
-    /// # use tollgate::{CircuitBreakerLayer, Trip};
-    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).close_after(5);
-    /// ```
+    /// If `successes` is 0.
     #[must_use]
     pub fn close_after(self, successes: u32) -> Self {
-        at_least_one("close_after", successes);
-        self.with_blueprint(|blueprint| blueprint.close_after = Some(successes))
+        self.with(|config| config.close_after = Some(positive("close_after", successes, "0")))
     }
 
-    /// After how long a probe without an answer loses its place to the next: 30 s by default, or
-    /// [`slow_after`](Trip::slow_after) where that is longer, up to ten minutes, so that a lost probe does not hold up
-    /// recovery for ever.
+    /// Sets the time after which a probe without an answer loses its slot to the next, so that a lost probe does not
+    /// block recovery for ever; default 30 s, or [`slow_after`](Trip::slow_after) if that is longer, up to 10 minutes.
     ///
-    /// What it answers later changes nothing: shorter than good answers take, and a busy service stays half-open.
+    /// A later answer changes nothing. If this time is shorter than good answers take, a busy service stays half-open.
     ///
     /// # Panics
-    /// When `time` is zero.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use tollgate::{CircuitBreakerLayer, Trip};
-    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).probe_timeout(Duration::from_secs(5));
-    /// ```
+    /// If `time` is zero.
     #[must_use]
     pub fn probe_timeout(self, time: Duration) -> Self {
-        positive("probe_timeout", time);
-        self.with_blueprint(|blueprint| blueprint.probe_timeout = Some(time))
+        self.with(|config| config.probe_timeout = Some(positive("probe_timeout", time, "0s")))
     }
 
-    /// Takes the time to the end of the body for slowness, not to its head, and judges a good answer only there.
+    /// Measures slowness by the time to the end of the body instead of the head, and judges a good answer only there.
     ///
-    /// Only for callers that nobody downstream can hold back: otherwise one slow reader opens everyone's circuit.
-    ///
-    /// ```
-    /// # use tollgate::{CircuitBreakerLayer, Trip};
-    /// let layer = CircuitBreakerLayer::new(Trip::slow_rate(0.5)).slow_to_end();
-    /// ```
+    /// Only for callers that no client can slow down: otherwise one slow reader opens the circuit for all.
     #[must_use]
     pub fn slow_to_end(self) -> Self {
-        self.with_blueprint(|blueprint| blueprint.judge.slow_to_end = true)
+        self.with(|config| config.classifier.slow_to_end = true)
     }
 
-    /// Counts 429 and `RESOURCE_EXHAUSTED` as failures, for a service whose limit all callers share; not by default,
-    /// because one client's limit must not open everyone's circuit.
-    ///
-    /// ```
-    /// # use tollgate::{CircuitBreakerLayer, Trip};
-    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).count_rate_limits();
-    /// ```
+    /// Counts 429 and `RESOURCE_EXHAUSTED` as failures, for a service whose limit is shared by all callers. Off by
+    /// default, because one client's limit must not open the circuit for all.
     #[must_use]
     pub fn count_rate_limits(self) -> Self {
-        self.with_blueprint(|blueprint| blueprint.judge.statuses = blueprint.judge.statuses.count_rate_limits())
+        self.with(|config| config.classifier.default = config.classifier.default.count_rate_limits())
     }
 
-    /// Opens at once when a failed response says `Retry-After`, for so long at least and 60 s at most; not by default,
-    /// because it lets one answer decide for everyone.
+    /// Opens at once when a failed response has `Retry-After`, for at least that time and at most 60 s. Off by default,
+    /// because it lets one answer decide for all callers.
     ///
-    /// A date counts from the response's own `Date` and is ignored without one. A wait of 0, a date that has passed and a
-    /// malformed value are ignored too: the response is a failure like any other.
-    ///
-    /// ```
-    /// # use tollgate::{CircuitBreakerLayer, Trip};
-    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).honor_retry_after();
-    /// ```
+    /// A date counts from the response's own `Date` and is ignored without one. A wait of 0, a date that has passed and
+    /// a malformed value are ignored too: the response is a failure like any other.
     #[must_use]
     pub fn honor_retry_after(self) -> Self {
-        self.with_blueprint(|blueprint| blueprint.judge.honor_retry_after = true)
+        self.with(|config| config.classifier.honor_retry_after = true)
     }
 
-    /// Lets `classify` say what a failure is, instead of [`DefaultClassifier`](crate::DefaultClassifier).
+    /// Classifies results by `classify` instead of [`DefaultClassifier`](crate::DefaultClassifier).
     ///
     /// ```
     /// use tollgate::{CircuitBreakerLayer, CallOutcome, Trip, Verdict};
-    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).classify(|seen: &CallOutcome<'_>| match seen {
+    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).classify(|outcome: &CallOutcome<'_>| match outcome {
     ///     CallOutcome::Head(head) if head.status.is_success() => Verdict::Success,
     ///     _ => Verdict::Failure,
     /// });
     /// ```
     #[must_use]
     pub fn classify(self, classify: impl Classify) -> Self {
-        self.with_blueprint(|blueprint| blueprint.judge.custom = Some(Arc::new(classify)))
+        self.with(|config| config.classifier.custom = Some(Arc::new(classify)))
     }
 
-    /// The breaker itself: its state, its switches, and a guard for calls that are no requests.
+    /// Gives each key its own circuit. Requests without a key share one.
     ///
-    /// Settings come first: a setter after it makes another breaker.
+    /// The gate waits for the service's readiness even while a key's circuit is open, because a key is known only with
+    /// its request.
     ///
     /// ```
-    /// # use tollgate::{CircuitBreakerLayer, CircuitState, Trip};
+    /// # use tollgate::{CircuitBreakerLayer, Digester, RequestHead, Trip};
     /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3));
-    /// assert_eq!(layer.handle().state(), CircuitState::Closed);
+    /// let layer = layer.per_key(|request: &RequestHead<'_>, digester: &Digester| {
+    ///     let tenant = request.headers.get("x-tenant")?;
+    ///     Some(digester.digest("tenant", [tenant.as_bytes()]))
+    /// });
     /// ```
     #[must_use]
+    pub fn per_key(self, key: impl Fn(&RequestHead<'_>, &Digester) -> Option<Digest> + Send + Sync + 'static) -> Self {
+        self.with(|config| config.key = Some(Arc::new(key)))
+    }
+
+    /// Gives each requested host its own circuit. The host is the authority of the URI, else the `Host` field.
+    #[must_use]
+    pub fn per_host(self) -> Self {
+        self.per_key(|request, _| {
+            let authority = request.uri.authority().map(|authority| authority.as_str());
+            Self::host_key(authority.or_else(|| request.headers.get(HOST)?.to_str().ok())?)
+        })
+    }
+
+    /// Returns the key of a host, with its port if it has one, as [`per_host`](Self::per_host) makes it; `None` for a
+    /// text that is too long for a host.
+    ///
+    /// ```
+    /// use tollgate::CircuitBreakerLayer;
+    /// assert_eq!(CircuitBreakerLayer::host_key("Example.org"), CircuitBreakerLayer::host_key("example.org"));
+    /// ```
+    #[must_use]
+    pub fn host_key(host: &str) -> Option<Digest> {
+        let host = host.rsplit_once('@').map_or(host, |(_user, host)| host);
+        let mut lower = [0_u8; 255 + 6]; // the longest name and a port (RFC 1035, 2.3.4)
+        let lower = lower.get_mut(..host.len())?;
+        lower.copy_from_slice(host.as_bytes());
+        lower.make_ascii_lowercase();
+        Some(Digester::process().digest_one("host", lower))
+    }
+
+    /// Sets the number of keys that may have a circuit at once; default 1,024, about 1 MB with the default window.
+    ///
+    /// At the cap a newcomer replaces a closed circuit without a failure, or one that has not been used for 10 minutes.
+    /// If it finds none, its calls pass unguarded, with [`Event::Overflow`](crate::Event::Overflow).
+    ///
+    /// # Panics
+    /// If `keys` is 0.
+    #[must_use]
+    pub fn max_keys(self, keys: usize) -> Self {
+        self.with(|config| config.max_keys = positive("max_keys", keys, "0"))
+    }
+
+    /// Returns the breaker: its state, its commands, and calls that are not requests.
+    ///
+    /// Settings come first: a setter after it creates another breaker.
+    #[must_use]
     pub fn handle(&self) -> CircuitBreaker {
-        self.policy().breaker.clone()
+        self.0.policy().breaker.clone()
+    }
+
+    fn with(self, change: impl FnOnce(&mut CircuitBreakerConfig)) -> Self {
+        Self(self.0.with(|layer| change(&mut layer.config)))
     }
 }
 
-fn positive(what: &str, time: Duration) {
-    assert!(!time.is_zero(), "{}", ConfigError::new(what, "be positive", "0s"));
+fn positive<T: Default + PartialEq>(what: &str, value: T, zero: &str) -> T {
+    assert!(value != T::default(), "{}", ConfigError::new(what, "be positive", zero));
+    value
 }
 
-fn at_least_one(what: &str, number: u32) {
-    assert!(number > 0, "{}", ConfigError::new(what, "be positive", number));
-}
+impl PolicyConfig for CircuitBreakerConfig {
+    type Policy = CircuitBreakerPolicy;
 
-impl Blueprint for CircuitBlueprint {
-    type Policy = CircuitPolicy;
-
-    fn build(&self, context: &PolicyContext) -> Arc<CircuitPolicy> {
+    fn build(&self, context: &PolicyContext) -> Arc<CircuitBreakerPolicy> {
         let first = self.recovery_timeout;
         let longest = self.max_open.unwrap_or(first.max(Duration::from_secs(60)));
         let must = || format!("be at least the recovery timeout of {first:?}");
         assert!(longest >= first, "{}", ConfigError::new("max_open", &must(), format_args!("{longest:?}")));
-        let setup = Arc::new(BreakerConfig {
-            name: context.name.clone(),
-            clock: context.clock.clone(),
-            observers: context.observers.clone(),
+        let config = Arc::new(BreakerConfig {
+            context: context.clone(),
             trip: self.trip,
             recovery: Recovery {
                 open: Backoff { first, longest },
@@ -277,21 +296,13 @@ impl Blueprint for CircuitBlueprint {
                     .probe_timeout
                     .unwrap_or(self.trip.slow_bound().clamp(Duration::from_secs(30), Duration::from_secs(600))),
             },
-            judge: self.judge.clone(),
+            classifier: self.classifier.clone(),
         });
-        let keys = self.key.is_some().then(|| Arc::new(Keys::new(Arc::clone(&setup), self.max_keys)));
-        let breaker = CircuitBreaker { circuit: Circuit::new(setup, seats(), None), keys };
-        Arc::new(CircuitPolicy { breaker, key: self.key.clone() })
-    }
-}
-
-/// As many threads as run side by side, within reason: a reader of the window visits each seat.
-fn seats() -> usize {
-    thread::available_parallelism().map_or(1, |threads| threads.get().next_power_of_two()).min(16)
-}
-
-impl std::fmt::Debug for CircuitBlueprint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("CircuitBlueprint").field("trip", &self.trip).finish_non_exhaustive()
+        let keys = self.key.is_some().then(|| Arc::new(Keys::new(Arc::clone(&config), self.max_keys)));
+        // One stripe for each thread that can run in parallel. At most 16, because a reader of a time window visits
+        // each.
+        let stripes = thread::available_parallelism().map_or(1, |threads| threads.get().next_power_of_two()).min(16);
+        let breaker = CircuitBreaker { circuit: Circuit::new(config, stripes, None), keys };
+        Arc::new(CircuitBreakerPolicy { breaker, key: self.key.clone() })
     }
 }

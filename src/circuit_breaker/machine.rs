@@ -1,30 +1,74 @@
-//! The machine of a circuit: closed, open, half-open, and what an operator may force.
+//! State machine of a circuit: closed, open, half-open, and what an operator may force.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use crate::time::Moment;
 use crate::{
-    backoff::{Backoff, lengthen},
+    backoff::{Backoff, add_jitter},
     sync::{Acquired, Lease, Leases},
+    time::Moment,
 };
 
-/// A circuit's transitions as values. Whoever calls it holds its lock, knows the time, and tells of [`Change`]s.
+/// The state of a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CircuitState {
+    /// Calls pass and are counted.
+    Closed,
+    /// Calls are refused until a probe is due.
+    Open,
+    /// A few calls pass as probes, the others are refused.
+    HalfOpen,
+    /// Calls are refused until another command.
+    ForcedOpen,
+    /// Calls pass and are counted, but the circuit does not open until another command.
+    ForcedClosed,
+    /// Calls pass and are not counted until another command.
+    Disabled,
+    /// Calls pass and are counted, and the transitions that the circuit would make are emitted, until another command.
+    ObserveOnly,
+}
+
+impl CircuitState {
+    /// Returns the state as one word, as [`Event::Transition`](crate::Event::Transition) and metrics name it.
+    ///
+    /// A circuit that only observes emits transitions between `observed_closed`, `observed_open` and
+    /// `observed_half_open`, so that metrics distinguish what it would do from what it does.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half_open",
+            Self::ForcedOpen => "forced_open",
+            Self::ForcedClosed => "forced_closed",
+            Self::Disabled => "disabled",
+            Self::ObserveOnly => "observe_only",
+        }
+    }
+}
+
+impl fmt::Display for CircuitState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Transitions of a circuit as values. The caller holds the circuit's lock, passes the time, and emits [`Transition`]s.
 ///
-/// Each change of state, and each order, begins a new **generation**. Everything that reports a result names the
-/// generation of its admission; the result of an older one changes nothing.
-#[derive(Clone, Debug)]
+/// Each transition, and each command, begins a new **generation**. A result names the generation of its admission; a
+/// result of an older one changes nothing.
 pub(crate) struct Machine {
     recovery: Recovery,
-    mode: Mode,
-    phase: Phase,
+    mode: BreakerMode,
+    phase: CircuitPhase,
     generation: u64,
-    /// How often the circuit opened since it was last closed.
+    /// Openings since the circuit was last closed.
     openings: u32,
     random: fastrand::Rng,
 }
 
-/// How a circuit finds its way back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Settings of recovery.
+#[derive(Clone, Copy)]
 pub(crate) struct Recovery {
     pub(crate) open: Backoff,
     pub(crate) probes: u32,
@@ -32,184 +76,177 @@ pub(crate) struct Recovery {
     pub(crate) probe_timeout: Duration,
 }
 
-/// What an operator has ordered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Mode {
+/// An operator's command that is in force.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BreakerMode {
     Automatic,
-    /// Goes through its phases and refuses nobody.
+    /// Passes through its phases and refuses no call.
     Observing,
     ForcedOpen,
     ForcedClosed,
     Disabled,
 }
 
-#[derive(Clone, Debug)]
-enum Phase {
+enum CircuitPhase {
     Closed,
     Open { since: Moment, until: Moment },
     HalfOpen { probes: Leases, successes: u32 },
 }
 
-/// What becomes of a call.
+/// Decision on a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Admission {
+pub(crate) enum CircuitDecision {
     /// It passes, and its result goes into the window.
     Counted,
-    /// It passes, and its result is nobody's business.
-    Free,
+    /// It passes, and its result is not counted.
+    Uncounted,
     /// It passes as a probe of this generation.
     Probe { generation: u64, acquired: Acquired },
-    /// It is refused for so long.
+    /// It is refused for this time.
     Refused(Duration),
 }
 
-/// A change of state, told once.
+/// A change of state, emitted once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Change {
+pub(crate) struct Transition {
     pub(crate) from: &'static str,
     pub(crate) to: &'static str,
     pub(crate) cause: &'static str,
 }
 
-/// What an upstream or a classifier may ask for at most: a wrong `Retry-After` of a day must not end a day's work.
+/// Longest open time that an upstream or a classifier may ask for: a wrong `Retry-After` of a day must not end a day's
+/// work.
 const LONGEST_ASKED: Duration = Duration::from_secs(60);
 
 impl Machine {
     pub(crate) fn new(recovery: Recovery, seed: u64) -> Self {
         let random = fastrand::Rng::with_seed(seed);
-        Self { recovery, mode: Mode::Automatic, phase: Phase::Closed, generation: 1, openings: 0, random }
+        Self { recovery, mode: BreakerMode::Automatic, phase: CircuitPhase::Closed, generation: 1, openings: 0, random }
     }
 
     pub(crate) const fn generation(&self) -> u64 {
         self.generation
     }
 
-    pub(crate) const fn mode(&self) -> Mode {
-        self.mode
+    pub(crate) const fn state(&self) -> CircuitState {
+        match (self.mode, &self.phase) {
+            (BreakerMode::ForcedOpen, _) => CircuitState::ForcedOpen,
+            (BreakerMode::ForcedClosed, _) => CircuitState::ForcedClosed,
+            (BreakerMode::Disabled, _) => CircuitState::Disabled,
+            (BreakerMode::Observing, _) => CircuitState::ObserveOnly,
+            (BreakerMode::Automatic, CircuitPhase::Closed) => CircuitState::Closed,
+            (BreakerMode::Automatic, CircuitPhase::Open { .. }) => CircuitState::Open,
+            (BreakerMode::Automatic, CircuitPhase::HalfOpen { .. }) => CircuitState::HalfOpen,
+        }
     }
 
-    /// The state in one word.
-    pub(crate) const fn label(&self) -> &'static str {
+    /// Returns the state as transitions name it.
+    const fn label(&self) -> &'static str {
         match (self.mode, &self.phase) {
-            (Mode::ForcedOpen, _) => "forced_open",
-            (Mode::ForcedClosed, _) => "forced_closed",
-            (Mode::Disabled, _) => "disabled",
-            (Mode::Automatic, Phase::Closed) => "closed",
-            (Mode::Automatic, Phase::Open { .. }) => "open",
-            (Mode::Automatic, Phase::HalfOpen { .. }) => "half_open",
-            (Mode::Observing, Phase::Closed) => "observed_closed",
-            (Mode::Observing, Phase::Open { .. }) => "observed_open",
-            (Mode::Observing, Phase::HalfOpen { .. }) => "observed_half_open",
+            (BreakerMode::Observing, CircuitPhase::Closed) => "observed_closed",
+            (BreakerMode::Observing, CircuitPhase::Open { .. }) => "observed_open",
+            (BreakerMode::Observing, CircuitPhase::HalfOpen { .. }) => "observed_half_open",
+            _ => self.state().as_str(),
         }
     }
 
     /// Whether calls pass and their results are counted.
     pub(crate) const fn counts(&self) -> bool {
-        match self.mode {
-            Mode::ForcedClosed => true,
-            Mode::Automatic | Mode::Observing => matches!(self.phase, Phase::Closed),
-            Mode::ForcedOpen | Mode::Disabled => false,
-        }
+        use BreakerMode::{Automatic, ForcedClosed, Observing};
+        matches!((self.mode, &self.phase), (ForcedClosed, _) | (Automatic | Observing, CircuitPhase::Closed))
     }
 
-    /// From when to when everybody is refused without a further look, unless the circuit lets pass as a rule. While it
-    /// is half-open that time is over.
+    /// Returns from when to when each call is refused without asking the machine; `None` while calls pass. While the
+    /// circuit is half-open that time is over.
     pub(crate) const fn shut(&self) -> Option<(Moment, Moment)> {
         match (self.mode, &self.phase) {
-            (Mode::Automatic, Phase::HalfOpen { .. }) => Some((Moment::from_nanos(0), Moment::from_nanos(1))),
-            (Mode::Automatic, Phase::Open { since, until }) => Some((*since, *until)),
-            (Mode::ForcedOpen, _) => Some((Moment::from_nanos(0), Moment::MAX)),
+            (BreakerMode::Automatic, CircuitPhase::HalfOpen { .. }) => {
+                Some((Moment::from_nanos(0), Moment::from_nanos(1)))
+            }
+            (BreakerMode::Automatic, CircuitPhase::Open { since, until }) => Some((*since, *until)),
+            (BreakerMode::ForcedOpen, _) => Some((Moment::from_nanos(0), Moment::MAX)),
             _ => None,
         }
     }
 
     /// Decides on one call.
-    pub(crate) fn admit(&mut self, now: Moment) -> (Admission, Option<Change>) {
+    pub(crate) fn admit(&mut self, now: Moment) -> (CircuitDecision, Option<Transition>) {
         match self.mode {
-            Mode::Disabled => (Admission::Free, None),
-            Mode::ForcedClosed => (Admission::Counted, None),
-            Mode::ForcedOpen => (Admission::Refused(self.recovery.open.first), None),
-            Mode::Automatic => self.decide(now),
-            Mode::Observing => match self.decide(now) {
-                (Admission::Refused(_), change) => (Admission::Free, change),
+            BreakerMode::Disabled => (CircuitDecision::Uncounted, None),
+            BreakerMode::ForcedClosed => (CircuitDecision::Counted, None),
+            BreakerMode::ForcedOpen => (CircuitDecision::Refused(self.recovery.open.first), None),
+            BreakerMode::Automatic => self.decide(now),
+            BreakerMode::Observing => match self.decide(now) {
+                (CircuitDecision::Refused(_), transition) => (CircuitDecision::Uncounted, transition),
                 decision => decision,
             },
         }
     }
 
-    fn decide(&mut self, now: Moment) -> (Admission, Option<Change>) {
-        let mut change = None;
-        if let Phase::Open { since, until } = &mut self.phase {
+    fn decide(&mut self, now: Moment) -> (CircuitDecision, Option<Transition>) {
+        let mut transition = None;
+        if let CircuitPhase::Open { since, until } = &mut self.phase {
             if now < *since {
-                // The clock stepped back: what was left must not grow by the step.
+                // The clock stepped back: the open time that remains must not grow by the step.
                 *until = now + until.since(*since);
                 *since = now;
             }
             if now < *until {
-                return (Admission::Refused(until.since(now)), None);
+                return (CircuitDecision::Refused(until.since(now)), None);
             }
             let probes = Leases::new(self.recovery.probes as usize, self.recovery.probe_timeout, Duration::MAX);
-            change = self.go(Phase::HalfOpen { probes, successes: 0 }, "recovery_timeout");
+            transition = self.enter(CircuitPhase::HalfOpen { probes, successes: 0 }, "recovery_timeout");
         }
-        let generation = self.generation;
-        let admission = match &mut self.phase {
-            Phase::HalfOpen { probes, successes } => match probes.acquire(now) {
-                // The probe whose time is over had delivered: it is a stream that says little.
-                Some(acquired) if acquired.had_progressed => {
-                    *successes += 1;
-                    if *successes >= self.recovery.close_after {
-                        self.openings = 0;
-                        return (Admission::Counted, self.go(Phase::Closed, "probes_succeeded"));
-                    }
-                    Admission::Probe { generation, acquired }
-                }
-                Some(acquired) => Admission::Probe { generation, acquired },
-                None => Admission::Refused(
-                    probes.next_due().map_or(Duration::ZERO, |due| due.since(now)).max(Duration::from_secs(1)),
-                ),
-            },
-            Phase::Closed | Phase::Open { .. } => Admission::Counted,
+        let CircuitPhase::HalfOpen { probes, successes } = &mut self.phase else {
+            return (CircuitDecision::Counted, transition);
         };
-        (admission, change)
+        let Some(acquired) = probes.acquire(now) else {
+            let wait = probes.next_due().map_or(Duration::ZERO, |due| due.since(now));
+            return (CircuitDecision::Refused(wait.max(Duration::from_secs(1))), transition);
+        };
+        if acquired.had_progressed {
+            // The probe whose lease ended had delivered: it is a stream that pauses, and counts as a success.
+            *successes += 1;
+            if *successes >= self.recovery.close_after {
+                return (CircuitDecision::Counted, self.close());
+            }
+        }
+        (CircuitDecision::Probe { generation: self.generation, acquired }, transition)
     }
 
-    /// The window of `generation` has seen enough.
+    /// Opens the circuit because a rule holds for the window of `generation`.
     pub(crate) fn trip(
         &mut self,
         generation: u64,
         at_least: Option<Duration>,
         cause: &'static str,
         now: Moment,
-    ) -> Option<Change> {
-        if generation != self.generation || !self.automatic() || !matches!(self.phase, Phase::Closed) {
-            return None;
-        }
-        self.open(at_least, cause, now)
+    ) -> Option<Transition> {
+        let may_open =
+            matches!((self.mode, &self.phase), (BreakerMode::Automatic | BreakerMode::Observing, CircuitPhase::Closed));
+        if generation == self.generation && may_open { self.open(at_least, cause, now) } else { None }
     }
 
-    /// A probe came back well, unless its slot has been given to another since.
-    pub(crate) fn probe_passed(&mut self, generation: u64, lease: Lease) -> Option<Change> {
+    /// Counts a probe that succeeded, unless its slot is another's by now.
+    pub(crate) fn probe_passed(&mut self, generation: u64, lease: Lease) -> Option<Transition> {
         let close_after = self.recovery.close_after;
         let (probes, successes) = self.half_open(generation)?;
         if !probes.release(lease) {
             return None;
         }
         *successes += 1;
-        if *successes < close_after {
-            return None;
-        }
-        self.openings = 0;
-        self.go(Phase::Closed, "probes_succeeded")
+        if *successes < close_after { None } else { self.close() }
     }
 
-    /// A probe failed; without a lease, one that had been answered before, or the service itself.
+    /// Opens the circuit because a probe failed. Without a lease the probe has reported before, or the service itself
+    /// failed.
     pub(crate) fn probe_failed(
         &mut self,
         generation: u64,
         lease: Option<Lease>,
         at_least: Option<Duration>,
         now: Moment,
-    ) -> Option<Change> {
+    ) -> Option<Transition> {
         let (probes, _) = self.half_open(generation)?;
         if lease.is_some_and(|lease| !probes.release(lease)) {
             return None;
@@ -217,57 +254,51 @@ impl Machine {
         self.open(at_least, "probe_failed", now)
     }
 
-    /// A probe is delivering.
-    pub(crate) fn probe_delivers(&mut self, generation: u64, lease: Lease, now: Moment) {
-        if let Some((probes, _)) = self.half_open(generation) {
-            probes.touch(lease, now);
-        }
+    /// Notes that a probe delivers; no transition.
+    pub(crate) fn renew_probe(&mut self, generation: u64, lease: Lease, now: Moment) -> Option<Transition> {
+        self.half_open(generation)?.0.touch(lease, now);
+        None
     }
 
-    /// A probe ended without a result.
-    pub(crate) fn give_back(&mut self, generation: u64, lease: Lease) {
-        if let Some((probes, _)) = self.half_open(generation) {
-            probes.release(lease);
-        }
+    /// Frees the slot of a probe that ended without a result; no transition.
+    pub(crate) fn release_probe(&mut self, generation: u64, lease: Lease) -> Option<Transition> {
+        self.half_open(generation)?.0.release(lease);
+        None
     }
 
-    /// Does as an operator says, with a clean slate. `None` when the state keeps its name.
-    pub(crate) fn order(&mut self, mode: Mode, cause: &'static str) -> Option<Change> {
+    /// Carries out an operator's command, with empty counts. No transition when the state stays the same.
+    pub(crate) fn command(&mut self, mode: BreakerMode, cause: &'static str) -> Option<Transition> {
         let from = self.label();
-        self.mode = mode;
-        self.phase = Phase::Closed;
-        self.openings = 0;
+        (self.mode, self.phase, self.openings) = (mode, CircuitPhase::Closed, 0);
         self.generation += 1;
         let to = self.label();
-        (from != to).then_some(Change { from, to, cause })
+        (from != to).then_some(Transition { from, to, cause })
     }
 
-    fn automatic(&self) -> bool {
-        matches!(self.mode, Mode::Automatic | Mode::Observing)
-    }
-
-    /// The probes of a half-open circuit of this very generation.
+    /// Returns the probes and successes of a half-open circuit of this very generation.
     fn half_open(&mut self, generation: u64) -> Option<(&mut Leases, &mut u32)> {
         match &mut self.phase {
-            Phase::HalfOpen { probes, successes } if generation == self.generation => Some((probes, successes)),
+            CircuitPhase::HalfOpen { probes, successes } if generation == self.generation => Some((probes, successes)),
             _ => None,
         }
     }
 
-    fn open(&mut self, at_least: Option<Duration>, cause: &'static str, now: Moment) -> Option<Change> {
-        let own = self.recovery.open.spread(self.openings, &mut self.random);
-        let asked = at_least.map_or(Duration::ZERO, |time| lengthen(time, &mut self.random).min(LONGEST_ASKED));
+    fn open(&mut self, at_least: Option<Duration>, cause: &'static str, now: Moment) -> Option<Transition> {
+        let own = self.recovery.open.with_jitter(self.openings, &mut self.random);
+        let asked = at_least.map_or(Duration::ZERO, |time| add_jitter(time, &mut self.random).min(LONGEST_ASKED));
         self.openings = self.openings.saturating_add(1);
-        self.go(Phase::Open { since: now, until: now + own.max(asked) }, cause)
+        self.enter(CircuitPhase::Open { since: now, until: now + own.max(asked) }, cause)
     }
 
-    fn go(&mut self, phase: Phase, cause: &'static str) -> Option<Change> {
+    fn close(&mut self) -> Option<Transition> {
+        self.openings = 0;
+        self.enter(CircuitPhase::Closed, "probes_succeeded")
+    }
+
+    fn enter(&mut self, phase: CircuitPhase, cause: &'static str) -> Option<Transition> {
         let from = self.label();
         self.phase = phase;
         self.generation += 1;
-        Some(Change { from, to: self.label(), cause })
+        Some(Transition { from, to: self.label(), cause })
     }
 }
-
-#[cfg(test)]
-mod tests;

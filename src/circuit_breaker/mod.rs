@@ -1,6 +1,6 @@
-//! Circuit breaker: stops calling a service that fails, and finds out when it is well again.
+//! Circuit breaker: stops calling a service that fails, and probes for its recovery.
 //!
-//! With what stands by default (ten seconds open, one probe, server errors count):
+//! With the defaults (10 s open, one probe, server errors and transport errors count as failures):
 //!
 //! ```
 //! use http::{Request, Response, StatusCode};
@@ -21,7 +21,7 @@
 //! # });
 //! ```
 //!
-//! Changed, with one circuit for each host, and with its handle:
+//! One circuit per host, two trip rules, and the handle:
 //!
 //! ```
 //! use std::time::Duration;
@@ -46,53 +46,53 @@
 //! assert_eq!(host.state(), CircuitState::Closed);
 //! ```
 //!
-//! # What counts
-//! A result is judged **as soon as it is known**: an error or a status from 500 at the head is a failure, any other head
-//! a success, and answers a probe at once. gRPC waits for its trailers. A body that fails after a good head is a failure
-//! too. What a layer further in refused is no result. A call that is dropped before its head is none either, unless it
-//! has lasted for [`slow_after`](crate::circuit_breaker::trip::Trip::slow_after): so a service that hangs opens the circuit although every
-//! caller gives up.
+//! # Results that count
+//! A result is judged **as soon as it is known**. An error, or a status from 500 at the head, is a failure; any other
+//! head is a success, and completes a probe at once. A gRPC call is judged at its trailers. A body that fails after a
+//! good head is a failure too.
+//!
+//! A refusal by a layer further in is not a result. A call that is dropped before its head is none either, unless it
+//! has lasted for [`slow_after`](crate::Trip::slow_after). A service that hangs thus opens the
+//! circuit even if every caller gives up.
 //!
 //! # Half-open
-//! When the open time is over the next call is a probe; [`probes`](crate::CircuitBreakerLayer::probes) may be under way
-//! at once. A probe that is cancelled gives its place back, one that hangs loses it after
-//! [`probe_timeout`](crate::CircuitBreakerLayer::probe_timeout). One failure opens the circuit again, for longer. So does a
-//! slow answer where the circuit has a [`slow_rate`](crate::circuit_breaker::trip::Trip::slow_rate); a gRPC stream that delivers and then falls
-//! silent answers well for its time-out, unless it was slow.
+//! When the open time is over, the next call is a probe. At most [`probes`](crate::CircuitBreakerLayer::probes) are
+//! under way at once. A cancelled probe releases its slot; one that hangs loses it after
+//! [`probe_timeout`](crate::CircuitBreakerLayer::probe_timeout).
+//!
+//! One failure opens the circuit again, for longer. So does a slow answer if the circuit has a
+//! [`slow_rate`](crate::Trip::slow_rate). A gRPC stream that delivers and then pauses until its
+//! time-out counts as a success, unless it was slow.
 //!
 //! # Services that are not ready
-//! While the circuit is closed a caller waits for the service to be ready as it would without a breaker, and no call has
-//! begun that could be judged: a service that hangs **before** it takes a request, as a pool does that cannot connect,
-//! opens no circuit, and a circuit that others open does not wake who waits there already. Give such a service an end
-//! further in: `load_shed` fails at once when it is not ready, which counts, and `buffer` takes the request and waits
-//! inside the call, where the clock runs. Clients that connect in the call (hyper's pooled client, tonic's channel) and
-//! handlers are always ready. While the circuit is open nobody waits.
+//! While the circuit is closed, a caller waits for the service's readiness as it would without a breaker. No call has
+//! begun that could be judged. A service that hangs **before** it takes a request, such as a pool that cannot connect,
+//! therefore opens no circuit, and a circuit that other calls open does not wake a caller that already waits there.
+//!
+//! Put a layer with an end inside the breaker: `load_shed` fails at once when the service is not ready, which counts.
+//! `buffer` takes the request and waits inside the call, which is timed. Clients that connect in the call (hyper's
+//! pooled client, tonic's channel) and handlers are always ready. While the circuit is open, no caller waits.
 //!
 //! # Late results
-//! Each state begins a generation with counts of its own, and a call writes into the generation that admitted it. So
-//! what was admitted before a trip can neither close a circuit nor open it again.
+//! Each state begins a generation with its own counts, and a call reports to the generation that admitted it. A call
+//! that was admitted before a trip can therefore neither close the circuit nor open it again.
 
-mod breaker;
-mod call;
 mod circuit;
-#[cfg(all(test, tollgate_loom))]
-mod interleavings;
+mod classifier;
+mod handle;
 mod keys;
 mod layer;
 mod machine;
-mod per_key;
 mod permit;
 mod policy;
-mod setup;
-mod state;
-mod ticket;
+#[cfg(test)]
+mod tests;
 mod trip;
 mod window;
 
-pub use breaker::CircuitBreaker;
-pub use call::CallError;
-pub use layer::{CircuitBlueprint, CircuitBreakerLayer};
-pub use permit::CircuitPermit;
-pub use policy::CircuitPolicy;
-pub use state::{CircuitState, Counts};
+pub use handle::{CallError, CircuitBreaker, Counts};
+pub use layer::CircuitBreakerLayer;
+pub use machine::CircuitState;
+pub use permit::CircuitBreakerPermit;
+pub use policy::CircuitBreakerPolicy;
 pub use trip::Trip;

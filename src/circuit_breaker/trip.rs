@@ -1,16 +1,17 @@
-//! When a circuit opens.
+//! Rules by which a circuit opens.
 
 use std::time::Duration;
 
+use super::window::Tally;
 use crate::error::ConfigError;
 
-/// The rules by which a circuit opens, and what they look at; rules are joined by [`or`](Self::or).
+/// Rules by which a circuit opens, and the window that they judge. [`or`](Self::or) joins rules.
 ///
-/// Rates are taken over one window that truly slides: the last 100 calls unless [`over_calls`](Self::over_calls) or
-/// [`over_time`](Self::over_time) says otherwise, and only once the window holds 20 calls, because half of two calls is no
-/// evidence. They are judged at each failed or slow call, so a success never opens a circuit.
+/// Rates are taken over one sliding window: the last 100 calls, unless [`over_calls`](Self::over_calls) or
+/// [`over_time`](Self::over_time) sets another. They are judged only once the window holds 20 calls, because half of
+/// two calls is no evidence. They are judged at each failed or slow call, so a success never opens a circuit.
 ///
-/// Values are checked when the breaker is built, by
+/// Values are checked when the layer is built, by
 /// [`CircuitBreakerLayer::try_new`](crate::CircuitBreakerLayer::try_new) and its panicking twin.
 ///
 /// ```
@@ -26,116 +27,73 @@ use crate::error::ConfigError;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Trip {
-    failure: Option<Share>,
-    slow: Option<Share>,
+    failure: Option<RateRule>,
+    slow: Option<RateRule>,
     consecutive: Option<u32>,
-    window: Option<Window>,
+    window: Option<WindowLength>,
     slow_after: Option<Duration>,
-    /// Two values for one setting, found by `or`.
+    /// Setting for which `or` found two values.
     clash: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Share {
-    of: f64,
+struct RateRule {
+    share: f64,
     min_requests: Option<u32>,
 }
 
-/// What a rate is taken over.
+/// Length of the sliding window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Window {
-    /// The last calls.
+pub(crate) enum WindowLength {
+    /// The last calls, by number.
     Calls(u32),
-    /// The calls of the last so long.
+    /// The calls of the last span of time.
     Time(Duration),
 }
 
-/// What a window holds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Tally {
-    pub(crate) calls: u64,
-    pub(crate) failures: u64,
-    pub(crate) slow: u64,
-}
-
-/// One call as the rules see it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Mark {
-    pub(crate) failure: bool,
-    pub(crate) slow: bool,
-}
-
-impl Mark {
-    pub(crate) const fn is_bad(self) -> bool {
-        self.failure || self.slow
-    }
-}
-
-const DEFAULT_WINDOW: u32 = 100;
-const DEFAULT_MIN: u32 = 20;
+const DEFAULT_CALLS: u32 = 100;
+const DEFAULT_MIN_REQUESTS: u32 = 20;
 const DEFAULT_SLOW_AFTER: Duration = Duration::from_secs(10);
-/// A window of calls takes a byte each.
-const MAX_WINDOW: u32 = 1_000_000;
+/// Longest window of calls, which takes one byte for each.
+const MAX_CALLS: u32 = 1_000_000;
 
 impl Trip {
     const NEVER: Self =
         Self { failure: None, slow: None, consecutive: None, window: None, slow_after: None, clash: None };
 
-    /// Opens when at least this share of the window's calls failed: above 0, at most 1.
-    ///
-    /// ```
-    /// let trip = tollgate::Trip::failure_rate(0.5);
-    /// assert!(tollgate::CircuitBreakerLayer::try_new(trip).is_ok());
-    /// ```
+    /// Opens when at least this share of the window's calls failed; above 0, at most 1.
     #[must_use]
     pub const fn failure_rate(share: f64) -> Self {
-        Self { failure: Some(Share { of: share, min_requests: None }), ..Self::NEVER }
+        Self { failure: Some(RateRule { share, min_requests: None }), ..Self::NEVER }
     }
 
-    /// Opens when at least this share of the window's calls was slow: above 0, at most 1.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// let trip = tollgate::Trip::slow_rate(0.5).slow_after(Duration::from_secs(1));
-    /// # assert!(tollgate::CircuitBreakerLayer::try_new(trip).is_ok());
-    /// ```
+    /// Opens when at least this share of the window's calls was slow, see [`slow_after`](Self::slow_after); above 0, at
+    /// most 1.
     #[must_use]
     pub const fn slow_rate(share: f64) -> Self {
-        Self { slow: Some(Share { of: share, min_requests: None }), ..Self::NEVER }
+        Self { slow: Some(RateRule { share, min_requests: None }), ..Self::NEVER }
     }
 
-    /// Opens at the `failures`th failure in a row.
-    ///
-    /// ```
-    /// let trip = tollgate::Trip::consecutive(5);
-    /// # assert!(tollgate::CircuitBreakerLayer::try_new(trip).is_ok());
-    /// ```
+    /// Opens after this number of consecutive failures.
     #[must_use]
     pub const fn consecutive(failures: u32) -> Self {
         Self { consecutive: Some(failures), ..Self::NEVER }
     }
 
-    /// Opens only when a [`Classify`](crate::Classify) says so.
+    /// Opens only by a verdict of the [classifier](crate::CircuitBreakerLayer::classify): [`Verdict::Trip`] or
+    /// [`Verdict::TripFor`].
     ///
-    /// ```
-    /// let trip = tollgate::Trip::on_classifier();
-    /// # assert!(tollgate::CircuitBreakerLayer::try_new(trip).is_ok());
-    /// ```
+    /// [`Verdict::Trip`]: crate::Verdict::Trip
+    /// [`Verdict::TripFor`]: crate::Verdict::TripFor
     #[must_use]
     pub const fn on_classifier() -> Self {
         Self::NEVER
     }
 
-    /// Opens when either would.
+    /// Opens when either rule holds.
     ///
-    /// There is one window and one `slow_after`: what only one side has set holds for both. Two values for one setting
-    /// cannot be built.
-    ///
-    /// ```
-    /// use tollgate::Trip;
-    /// let trip = Trip::failure_rate(0.5).or(Trip::consecutive(5));
-    /// # assert!(tollgate::CircuitBreakerLayer::try_new(trip).is_ok());
-    /// ```
+    /// There is one window and one `slow_after`: a value that only one side sets holds for both. A layer cannot be
+    /// built from two values for one setting.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         let mut clash = self.clash.or(other.clash);
@@ -149,94 +107,76 @@ impl Trip {
         }
     }
 
-    /// Takes rates over the last `calls` calls, exactly: 1 to 1,000,000, 100 by default.
+    /// Takes rates over exactly the last `calls` calls; from 1 to 1,000,000, default 100.
     ///
-    /// A hundred calls tell a rate to the percent and are forgotten soon enough on a busy service.
-    ///
-    /// ```
-    /// let trip = tollgate::Trip::failure_rate(0.5).over_calls(50);
-    /// # assert!(tollgate::CircuitBreakerLayer::try_new(trip).is_ok());
-    /// ```
+    /// A hundred calls show a rate to the percent, and a busy service soon replaces them.
     #[must_use]
     pub const fn over_calls(self, calls: u32) -> Self {
-        Self { window: Some(Window::Calls(calls)), ..self }
+        Self { window: Some(WindowLength::Calls(calls)), ..self }
     }
 
-    /// Takes rates over the calls of the last `time`, which slides in tenths: from nine tenths to the whole of it counts.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// let trip = tollgate::Trip::failure_rate(0.5).over_time(Duration::from_secs(10));
-    /// # assert!(tollgate::CircuitBreakerLayer::try_new(trip).is_ok());
-    /// ```
+    /// Takes rates over the calls of the last `time`. The window slides in tenths: it covers from nine tenths of `time`
+    /// to all of it.
     #[must_use]
     pub const fn over_time(self, time: Duration) -> Self {
-        Self { window: Some(Window::Time(time)), ..self }
+        Self { window: Some(WindowLength::Time(time)), ..self }
     }
 
-    /// Judges the rates named so far only once the window holds `calls` calls: 20 by default, or the whole window where
-    /// it is smaller.
-    ///
-    /// ```
-    /// let trip = tollgate::Trip::failure_rate(0.5).min_requests(50);
-    /// # assert!(tollgate::CircuitBreakerLayer::try_new(trip).is_ok());
-    /// ```
+    /// Judges the rates set so far only once the window holds `calls` calls; default 20, or the whole window if that is
+    /// smaller.
     #[must_use]
     pub const fn min_requests(mut self, calls: u32) -> Self {
-        if let Some(share) = &mut self.failure {
-            share.min_requests = Some(calls);
+        if let Some(rule) = &mut self.failure {
+            rule.min_requests = Some(calls);
         }
-        if let Some(share) = &mut self.slow {
-            share.min_requests = Some(calls);
+        if let Some(rule) = &mut self.slow {
+            rule.min_requests = Some(calls);
         }
         self
     }
 
-    /// Calls a call slow that took so long to its head, and a call failed that was given up after so long: 10 s by
-    /// default, longer than anybody should wait for a page.
+    /// Sets the time to the head from which on a call is slow; default 10 s, longer than a person
+    /// should wait for a page.
+    ///
+    /// A call that its caller drops after this time without a head counts as failed.
     ///
     /// # Behind slow clients
-    /// A handler that waits for a request's body is as slow as its client, and a client that hangs up after so long
-    /// without having sent it looks like one that gave up on the service. Where strangers upload, give the request's
-    /// body a shorter time-out further in, so that the handler answers in time.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// let trip = tollgate::Trip::consecutive(5).slow_after(Duration::from_secs(2));
-    /// # assert!(tollgate::CircuitBreakerLayer::try_new(trip).is_ok());
-    /// ```
+    /// A handler that waits for a request's body is as slow as its client. A client that hangs up after this time and
+    /// has not sent the body looks like one that gave up on the service. Where untrusted clients upload, give the
+    /// request's body a shorter time-out further in, so that the handler answers in time.
     #[must_use]
     pub const fn slow_after(self, time: Duration) -> Self {
         Self { slow_after: Some(time), ..self }
     }
 
-    /// What the rates are taken over.
-    pub(crate) fn window(&self) -> Window {
-        self.window.unwrap_or(Window::Calls(DEFAULT_WINDOW))
+    /// Returns the length of the window.
+    pub(crate) fn window(&self) -> WindowLength {
+        self.window.unwrap_or(WindowLength::Calls(DEFAULT_CALLS))
     }
 
-    /// From when on a call is slow.
+    /// Returns the time from which on a call is slow.
     #[inline]
     pub(crate) fn slow_bound(&self) -> Duration {
         self.slow_after.unwrap_or(DEFAULT_SLOW_AFTER)
     }
 
-    /// Whether a slow call tells against a circuit at all.
-    pub(crate) const fn minds_slowness(&self) -> bool {
+    /// Whether slow calls can open the circuit.
+    pub(crate) const fn has_slow_rate(&self) -> bool {
         self.slow.is_some()
     }
 
-    /// Why a circuit with this window and so many failures in a row opens, if it does.
-    pub(crate) fn judge(&self, tally: Tally, in_a_row: u32) -> Option<&'static str> {
-        if self.consecutive.is_some_and(|limit| in_a_row >= limit) {
+    /// Returns the cause for which a circuit opens that has these counts and consecutive failures; `None` if it stays
+    /// closed.
+    pub(crate) fn judge(&self, tally: Tally, consecutive: u32) -> Option<&'static str> {
+        if self.consecutive.is_some_and(|limit| consecutive >= limit) {
             return Some("consecutive_failures");
         }
-        let reached = |share: Option<Share>, bad: u64| {
-            share.is_some_and(|share| {
+        let reached = |rule: Option<RateRule>, bad: u64| {
+            rule.is_some_and(|rule| {
                 // Division rounds to the nearest double, as the literal in the setting was: 7 of 100 is 0.07.
                 #[allow(clippy::cast_precision_loss)]
-                let part = bad as f64 / tally.calls as f64;
-                tally.calls >= u64::from(self.min_of(share)) && part >= share.of
+                let share = bad as f64 / tally.calls as f64;
+                tally.calls >= u64::from(self.min_requests_of(rule)) && share >= rule.share
             })
         };
         if reached(self.failure, tally.failures) {
@@ -245,34 +185,41 @@ impl Trip {
         reached(self.slow, tally.slow).then_some("slow_rate")
     }
 
-    fn min_of(&self, share: Share) -> u32 {
-        share.min_requests.unwrap_or(match self.window() {
-            Window::Calls(calls) => DEFAULT_MIN.min(calls),
-            Window::Time(_) => DEFAULT_MIN,
+    fn min_requests_of(&self, rule: RateRule) -> u32 {
+        rule.min_requests.unwrap_or(match self.window() {
+            WindowLength::Calls(calls) => DEFAULT_MIN_REQUESTS.min(calls),
+            WindowLength::Time(_) => DEFAULT_MIN_REQUESTS,
         })
     }
 
-    /// Says what cannot be.
+    /// Returns an error for a value that is out of range.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if let Some(what) = self.clash {
-            return Err(ConfigError::new(what, "be set once for all rules", "two values"));
+        if let Some(setting) = self.clash {
+            return Err(ConfigError::new(setting, "be set once for all rules", "two values"));
         }
-        match self.window() {
-            Window::Calls(calls @ (0 | MAX_WINDOW..)) if calls != MAX_WINDOW => {
+        let max_requests = match self.window() {
+            WindowLength::Calls(calls) if !(1..=MAX_CALLS).contains(&calls) => {
                 return Err(ConfigError::new("window", "be 1 to 1000000 calls", calls));
             }
-            Window::Time(time) if time.is_zero() => return Err(ConfigError::new("window", "be positive", "0s")),
-            _ => {}
-        }
-        for (name, share) in [("failure rate", self.failure), ("slow rate", self.slow)] {
-            let Some(share) = share else { continue };
-            if !(share.of > 0.0 && share.of <= 1.0) {
-                return Err(ConfigError::new(name, "be above 0 and at most 1", share.of));
+            WindowLength::Calls(calls) => calls,
+            WindowLength::Time(time) if time.is_zero() => {
+                return Err(ConfigError::new("window", "be positive", "0s"));
             }
-            match (self.min_of(share), self.window()) {
-                (0, _) => return Err(ConfigError::new("min_requests", "be positive", 0)),
-                (min, Window::Calls(calls)) if min > calls => {
-                    return Err(ConfigError::new("min_requests", &format!("be at most the window of {calls}"), min));
+            WindowLength::Time(_) => u32::MAX,
+        };
+        for (name, rule) in [("failure rate", self.failure), ("slow rate", self.slow)] {
+            let Some(rule) = rule else { continue };
+            if !(rule.share > 0.0 && rule.share <= 1.0) {
+                return Err(ConfigError::new(name, "be above 0 and at most 1", rule.share));
+            }
+            match self.min_requests_of(rule) {
+                0 => return Err(ConfigError::new("min_requests", "be positive", 0)),
+                min if min > max_requests => {
+                    return Err(ConfigError::new(
+                        "min_requests",
+                        &format!("be at most the window of {max_requests}"),
+                        min,
+                    ));
                 }
                 _ => {}
             }
@@ -287,13 +234,10 @@ impl Trip {
     }
 }
 
-/// The one that is set, and a clash where both are and differ.
+/// Returns the value that is set, and notes a clash if both are set and differ.
 fn either<T: PartialEq>(a: Option<T>, b: Option<T>, what: &'static str, clash: &mut Option<&'static str>) -> Option<T> {
     if a.is_some() && b.is_some() && a != b {
         *clash = clash.or(Some(what));
     }
     a.or(b)
 }
-
-#[cfg(test)]
-mod tests;

@@ -1,24 +1,28 @@
-//! The two traits that a policy consists of: the question before a request, and what an admitted request holds.
+//! The two traits that a policy consists of: a decision before the request, and a permit until its outcome.
 
 use std::{any::Any, fmt, sync::Arc};
 
 use http::{Extensions, HeaderMap, Response};
 
 use super::MaybeFuture;
-use crate::{head::RequestHead, refusal::Refusal};
+use crate::{head::RequestHead, identity::Client, refusal::Refusal};
 
 /// Decides whether a request may reach the inner service.
 ///
 /// ```
 /// use std::sync::{Arc, atomic::{AtomicBool, Ordering}};
-/// use tollgate::{Admit, MaybeFuture, PolicyName, Reason, Refusal, RequestHead};
+/// use tollgate::{Admit, Client, MaybeFuture, PolicyName, Reason, Refusal, RequestHead};
 ///
-/// /// Refuses everyone while the switch is set.
+/// /// Refuses all requests while the switch is set.
 /// struct Maintenance(AtomicBool);
 ///
 /// impl Admit for Maintenance {
 ///     type Permit = ();
-///     fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
+///     fn admit(
+///         self: &Arc<Self>,
+///         _: &RequestHead<'_>,
+///         _: Option<&Client>,
+///     ) -> MaybeFuture<Result<(), Refusal>> {
 ///         MaybeFuture::Ready(if self.0.load(Ordering::Relaxed) {
 ///             Err(Refusal::new(Reason::Capacity, PolicyName::try_new("maintenance").unwrap()))
 ///         } else {
@@ -27,19 +31,39 @@ use crate::{head::RequestHead, refusal::Refusal};
 ///     }
 /// }
 /// ```
+#[expect(unused_variables, reason = "the defaults do nothing")]
 pub trait Admit: Send + Sync + 'static {
-    /// What an admitted request holds.
+    /// Held by an admitted request until its outcome.
     type Permit: Permit;
 
-    /// Decides on one request from its head.
+    /// Returns the client of a request, for [`admit`](Self::admit) and for [events](crate::Event); `None` by default.
+    #[inline]
+    fn identify(&self, request: &RequestHead<'_>) -> Option<Client> {
+        None
+    }
+
+    /// Decides on one request from its head and its [client](Self::identify).
     ///
     /// # Cancel safety
-    /// The gate settles a permit from the moment it has it. A [`MaybeFuture::Future`] is dropped when its caller leaves:
-    /// what its future holds by then, such as a reservation in a store, it has to give back itself.
-    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<Self::Permit, Refusal>>;
+    /// The gate settles every permit that it receives. If the caller leaves, a [`MaybeFuture::Future`] is dropped: it must
+    /// release what it holds by then, such as a reservation in a store.
+    fn admit(
+        self: &Arc<Self>,
+        request: &RequestHead<'_>,
+        client: Option<&Client>,
+    ) -> MaybeFuture<Result<Self::Permit, Refusal>>;
 
-    /// Whether it would refuse everyone now, as an open circuit does: then the inner service is not asked if it is
-    /// ready, because a dead one never is.
+    /// Decides without a request, if the decision does not depend on one. Returns `None` by default: the policy needs the
+    /// request.
+    ///
+    /// For calls that are not HTTP requests, or whose head would have to be made up. The gate itself always calls
+    /// [`admit`](Self::admit). A caller of this method settles the permit itself, also when it is cancelled.
+    fn admit_any(self: &Arc<Self>) -> Option<MaybeFuture<Result<Self::Permit, Refusal>>> {
+        None
+    }
+
+    /// Returns whether the policy would refuse every request now, as an open circuit does. Then the gate is ready without
+    /// polling the inner service, because a dead service never becomes ready.
     fn shut(&self) -> bool {
         false
     }
@@ -54,7 +78,7 @@ pub trait Admit: Send + Sync + 'static {
     /// ```
     /// use std::sync::Arc;
     /// use http::Extensions;
-    /// use tollgate::{Admit, MaybeFuture, Outcome, Permit, Refusal, RequestHead};
+    /// use tollgate::{Admit, Client, MaybeFuture, Outcome, Permit, Refusal, RequestHead};
     ///
     /// /// Handlers take the deadline as `Extension<DeadlineMs>`.
     /// #[derive(Clone)]
@@ -71,7 +95,11 @@ pub trait Admit: Send + Sync + 'static {
     /// struct Deadlines;
     /// impl Admit for Deadlines {
     ///     type Permit = Granted;
-    ///     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<Granted, Refusal>> {
+    ///     fn admit(
+    ///         self: &Arc<Self>,
+    ///         request: &RequestHead<'_>,
+    ///         _: Option<&Client>,
+    ///     ) -> MaybeFuture<Result<Granted, Refusal>> {
     ///         MaybeFuture::Ready(Ok(Granted(if request.uri.path() == "/search" { 500 } else { 5_000 })))
     ///     }
     ///     fn on_bypass(&self, extensions: &mut Extensions) {
@@ -79,17 +107,13 @@ pub trait Admit: Send + Sync + 'static {
     ///     }
     /// }
     /// ```
-    fn on_bypass(&self, extensions: &mut Extensions) {
-        let _ = extensions;
-    }
+    fn on_bypass(&self, extensions: &mut Extensions) {}
 
-    /// Hears that the inner service failed before it could take a request.
-    fn unready(self: &Arc<Self>, error: &dyn Any) {
-        let _ = error;
-    }
+    /// Runs if the inner service fails before it accepts a request; does nothing by default.
+    fn unready(self: &Arc<Self>, error: &dyn Any) {}
 }
 
-/// What an admitted request holds. The gate settles it exactly once, whatever happens; policies need no `Drop`.
+/// Held by an admitted request. The gate settles it exactly once, whatever happens, so that policies need no `Drop`.
 ///
 /// ```
 /// use tollgate::{Outcome, Permit};
@@ -101,57 +125,91 @@ pub trait Admit: Send + Sync + 'static {
 ///     }
 /// }
 /// ```
+#[expect(unused_variables, reason = "the defaults do nothing")]
 pub trait Permit: Send + 'static {
+    /// The end of the permit's work, for every response; [`Lasts::Body`] by default.
+    ///
+    /// A permit that lasts to the head costs nothing for each frame of the body.
+    const LASTS: Lasts = Lasts::Body;
+
     /// Runs after admission, before the inner service is called, and may insert extensions for the handler.
     ///
     /// [`Admit::on_bypass`] does the same for requests without a permit.
-    fn on_request(&mut self, extensions: &mut Extensions) {
-        let _ = extensions;
+    fn on_request(&mut self, extensions: &mut Extensions) {}
+
+    /// Runs on the head of the response: may add fields, may read the status. Its body is of any type.
+    fn on_response<B>(&mut self, response: &mut Response<B>) {}
+
+    /// Returns the end of the permit's work for this one response; called after [`on_response`](Self::on_response).
+    ///
+    /// The default is [`LASTS`](Self::LASTS). A circuit breaker needs the trailers of a gRPC response, for instance, but
+    /// nothing after the head of a failed one.
+    #[inline]
+    fn lasts(&self) -> Lasts {
+        Self::LASTS
     }
 
-    /// When the head of the response is there: may add fields, may read the status. Its body is of any type.
-    fn on_response<B>(&mut self, response: &mut Response<B>) {
-        let _ = response;
-    }
-
-    /// After [`on_response`](Self::on_response), where a body follows the head: from now on somebody has to take it.
+    /// Runs before the first frame, if a body follows the head and the permit lasts to its end. From now on the client
+    /// must read.
     fn on_body(&mut self) {}
 
-    /// A frame of `bytes` body bytes was handed to the transport.
-    fn on_data(&mut self, bytes: usize) {
-        let _ = bytes;
-    }
+    /// Runs after a frame of `bytes` body bytes was handed to the transport.
+    fn on_data(&mut self, bytes: usize) {}
 
-    /// The end, once: must not block. A panic in here is caught.
+    /// Ends the permit, once. It must not block. A panic is caught.
     fn settle(self, outcome: Outcome<'_>);
 }
 
 /// A permit that holds nothing.
 impl Permit for () {
+    const LASTS: Lasts = Lasts::Head;
+
     fn settle(self, _: Outcome<'_>) {}
 }
 
-/// How an admitted request ended.
+/// The end of a permit's work, unless the request fails, is cancelled or is refused before.
 ///
 /// ```
-/// use tollgate::Outcome;
-/// let gone = Outcome::Cancelled { head_sent: false };
-/// assert_eq!(format!("{gone:?}"), "Cancelled { head_sent: false }");
+/// use http::Response;
+/// use tollgate::{Lasts, Outcome, Permit};
+///
+/// /// Counts responses by status; their bodies are of no interest.
+/// struct Counted(u16);
+/// impl Permit for Counted {
+///     const LASTS: Lasts = Lasts::Head;
+///     fn on_response<B>(&mut self, response: &mut Response<B>) {
+///         self.0 = response.status().as_u16();
+///     }
+///     fn settle(self, outcome: Outcome<'_>) {
+///         println!("{} {outcome:?}", self.0);
+///     }
+/// }
 /// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lasts {
+    /// The response head: the permit is settled there as [`Outcome::Responded`].
+    Head,
+    /// The last byte of the response body, or its trailers.
+    Body,
+}
+
+/// The end of an admitted request.
 #[non_exhaustive]
 pub enum Outcome<'a> {
+    /// The response has a head, and the permit lasts [no longer](Lasts::Head).
+    Responded,
     /// The whole response was handed to the transport.
     Complete {
-        /// The trailers, where there were any.
+        /// The trailers, if there were any.
         trailers: Option<&'a HeaderMap>,
     },
     /// The inner service failed before it had a response.
     Failed(&'a dyn Any),
     /// The response's body failed.
     BodyFailed(&'a dyn Any),
-    /// A layer further in refused the request: the handler never saw it.
+    /// A layer further in refused the request: the handler never received it.
     Refused(&'a Refusal),
-    /// Whoever waited went away.
+    /// The caller left.
     Cancelled {
         /// Whether the head of the response had been passed on by then.
         head_sent: bool,
@@ -164,6 +222,7 @@ pub enum Outcome<'a> {
 impl fmt::Debug for Outcome<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Responded => f.write_str("Responded"),
             Self::Complete { trailers } => f.debug_struct("Complete").field("trailers", &trailers.is_some()).finish(),
             Self::Failed(_) => f.write_str("Failed"),
             Self::BodyFailed(_) => f.write_str("BodyFailed"),

@@ -1,4 +1,4 @@
-//! The response body: the inner service's with a permit, or a refusal's own.
+//! The response body: the inner service's with its permit, or that of a refusal.
 
 use std::{
     fmt,
@@ -14,39 +14,34 @@ use super::admit::{Outcome, Permit};
 use super::guard::Guard;
 
 pin_project! {
-    /// The body of a response that came through a [`Gate`](crate::Gate): the permit lives until its end.
+    /// The body of a response that came through a [`Gate`](crate::Gate); holds a permit that
+    /// [lasts](crate::Permit::lasts) to its end.
     ///
     /// It is never cut short; `is_end_stream` and `size_hint` are the inner body's. The default is an empty body.
-    ///
-    /// ```
-    /// use http_body::Body as _;
-    /// let empty = tollgate::Body::<String, ()>::default();
-    /// assert!(empty.is_end_stream());
-    /// ```
     pub struct Body<B, P> where P: Permit {
         #[pin]
-        kind: Kind<B, P>,
+        kind: BodyKind<B, P>,
     }
 }
 
 pin_project! {
-    #[project = KindProjection]
-    enum Kind<B, P> where P: Permit {
+    #[project = BodyKindProjection]
+    enum BodyKind<B, P> where P: Permit {
         Inner { #[pin] body: B, guard: Guard<P> },
         Own { bytes: Bytes },
     }
 }
 
 impl<B, P: Permit> Body<B, P> {
-    /// The inner service's body; `guard` is settled when it ends.
+    /// Creates the body of the inner service; `guard` is settled when it ends.
     #[inline]
     pub(crate) fn inner(body: B, guard: Guard<P>) -> Self {
-        Self { kind: Kind::Inner { body, guard } }
+        Self { kind: BodyKind::Inner { body, guard } }
     }
 
-    /// A refusal's own body.
+    /// Creates the body of a refusal.
     pub(crate) fn own(bytes: Bytes) -> Self {
-        Self { kind: Kind::Own { bytes } }
+        Self { kind: BodyKind::Own { bytes } }
     }
 }
 
@@ -68,15 +63,15 @@ where
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         match self.project().kind.project() {
-            KindProjection::Own { bytes } if bytes.is_empty() => Poll::Ready(None),
-            KindProjection::Own { bytes } => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes).into())))),
-            KindProjection::Inner { mut body, guard } => {
+            BodyKindProjection::Own { bytes } if bytes.is_empty() => Poll::Ready(None),
+            BodyKindProjection::Own { bytes } => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes).into())))),
+            BodyKindProjection::Inner { mut body, guard } => {
                 let frame = ready!(guard.run(|| body.as_mut().poll_frame(cx)));
                 match &frame {
+                    _ if !guard.is_live() => {}
                     None => guard.settle(Outcome::Complete { trailers: None }),
                     Some(Err(error)) => guard.settle(Outcome::BodyFailed(error)),
                     Some(Ok(frame)) => match frame.data_ref() {
-                        Some(_) if !guard.is_live() => {}
                         Some(data) => {
                             let (bytes, last) = guard.run(|| (data.remaining(), body.is_end_stream()));
                             guard.passed(bytes, last);
@@ -91,15 +86,15 @@ where
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Inner { body, guard } => guard.run(|| body.is_end_stream()),
-            Kind::Own { bytes } => bytes.is_empty(),
+            BodyKind::Inner { body, guard } => guard.run(|| body.is_end_stream()),
+            BodyKind::Own { bytes } => bytes.is_empty(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Inner { body, guard } => guard.run(|| body.size_hint()),
-            Kind::Own { bytes } => SizeHint::with_exact(bytes.len() as u64),
+            BodyKind::Inner { body, guard } => guard.run(|| body.size_hint()),
+            BodyKind::Own { bytes } => SizeHint::with_exact(bytes.len() as u64),
         }
     }
 }
@@ -107,8 +102,8 @@ where
 impl<B, P: Permit> fmt::Debug for Body<B, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
-            Kind::Inner { .. } => "Body(inner)",
-            Kind::Own { .. } => "Body(own)",
+            BodyKind::Inner { .. } => "Body(inner)",
+            BodyKind::Own { .. } => "Body(own)",
         })
     }
 }

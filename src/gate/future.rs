@@ -1,4 +1,4 @@
-//! The response future: waits for a decision, for the service, for its answer.
+//! The response future: waits for a decision, for the inner service and for its response.
 
 use std::{
     fmt,
@@ -15,16 +15,18 @@ use tower_service::Service;
 
 use super::{Body, guard::Guard, layer::GateShared};
 use crate::{
-    gate::{Admit, Outcome, Permit},
+    gate::{Admit, Lasts, Outcome, Permit},
     head::RequestHead,
+    identity::Client,
     refusal::{Refusal, has_grpc_trailers},
 };
 
 pin_project! {
-    /// The response of a [`Gate`](crate::Gate) to come; dropping it gives back what it holds.
+    /// Future of the response of a [`Gate`](crate::Gate).
     ///
     /// # Cancel safety
-    /// Dropped before the head, the request counts as cancelled, whether it was being decided or served.
+    /// If it is dropped before the response head, the request counts as cancelled, whether it was being decided or served.
+    /// All that it holds is released.
     ///
     /// ```
     /// use std::convert::Infallible;
@@ -36,7 +38,7 @@ pin_project! {
     /// let mut service = layer.layer(service_fn(|_: Request<String>| async {
     ///     std::future::pending::<Result<Response<String>, Infallible>>().await
     /// }));
-    /// drop(service.call(Request::new(String::new()))); // nobody's failure
+    /// drop(service.call(Request::new(String::new()))); // cancelled, so it counts as no failure
     /// assert_eq!(layer.handle().counts().calls, 0);
     /// ```
     pub struct GateFuture<S, ReqB, A>
@@ -49,7 +51,7 @@ pin_project! {
     }
 }
 
-type Decision<A> = Pin<Box<dyn Future<Output = Result<<A as Admit>::Permit, Refusal>> + Send>>;
+pub(super) type DecisionFuture<A> = Pin<Box<dyn Future<Output = Result<<A as Admit>::Permit, Refusal>> + Send>>;
 
 pin_project! {
     #[project = StateProjection]
@@ -58,27 +60,29 @@ pin_project! {
         S: Service<Request<ReqB>>,
         A: Admit,
     {
-        /// Something must be waited for before the inner service is called. It is boxed, because a future is moved
-        /// about as large as its largest state, and this one is rare.
+        /// The inner service is not called yet. Boxed, because a future is as large as its largest state, and this state
+        /// is rare.
         Waiting { waiting: Box<Waiting<S, ReqB, A>> },
-        /// The inner service is at work.
+        /// The inner service was called.
         Serving { #[pin] future: S::Future, guard: Guard<A::Permit>, bare: BodyFraming },
-        /// Refused, or done.
+        /// Refused, or completed.
         Refused { answer: Option<Response<Bytes>> },
     }
 }
 
-/// A call that was not made yet.
-struct Waiting<S, ReqB, A: Admit> {
-    /// The service to call; `None` once it was called or is not needed any more.
-    service: Option<S>,
+/// A call of the inner service that waits for a decision or for readiness.
+pub(super) struct Waiting<S, ReqB, A: Admit> {
+    /// The service to call; `None` once it was called or is no longer needed.
+    pub(super) service: Option<S>,
     /// Whether the service was polled ready.
-    ready: bool,
-    request: Option<Request<ReqB>>,
-    keeper: Arc<GateShared<A>>,
-    /// A store was asked, and what it says is still to be applied.
-    decision: Option<Decision<A>>,
-    guard: Guard<A::Permit>,
+    pub(super) ready: bool,
+    pub(super) request: Option<Request<ReqB>>,
+    pub(super) shared: Arc<GateShared<A>>,
+    /// The pending decision, until it is applied.
+    pub(super) decision: Option<DecisionFuture<A>>,
+    /// The client that is decided on, for events.
+    pub(super) client: Option<Client>,
+    pub(super) guard: Guard<A::Permit>,
 }
 
 impl<S, ReqB, A> Waiting<S, ReqB, A>
@@ -87,16 +91,16 @@ where
     S::Error: 'static,
     A: Admit,
 {
-    /// Waits for the decision, then for the service, then calls it.
+    /// Waits for the decision, then for the service, and calls it.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<State<S, ReqB, A>, S::Error>> {
         if let Some(decision) = &mut self.decision {
             let decision = ready!(decision.as_mut().poll(cx));
             let request = self.request.as_ref().expect("polled after completion");
-            match self.keeper.apply(decision) {
+            match self.shared.apply(decision, self.client.as_ref()) {
                 Ok(permit) => self.guard = Guard::new(permit),
                 Err(refusal) => {
                     self.service = None; // releases what the service has reserved before the answer is made
-                    let answer = Some(self.keeper.answer(refusal, &RequestHead::of(request)));
+                    let answer = Some(self.shared.answer(refusal, &RequestHead::of(request)));
                     return Poll::Ready(Ok(State::Refused { answer }));
                 }
             }
@@ -111,14 +115,14 @@ where
         }
         let mut request = self.request.take().expect("polled after completion");
         let mut guard = self.guard.take();
-        let bare = begin(&*self.keeper.policy, &mut request, &mut guard);
+        let bare = begin(&*self.shared.policy, &mut request, &mut guard);
         let service = self.service.take();
         let future = guard.run(move || service.expect("polled ready above").call(request)); // drops the service too
         Poll::Ready(Ok(State::Serving { future, guard, bare }))
     }
 }
 
-/// What the request's method says about the response's body.
+/// Response framing that the request's method determines.
 #[derive(Clone, Copy)]
 pub(super) struct BodyFraming {
     head: bool,
@@ -130,7 +134,7 @@ impl BodyFraming {
         Self { head: method == Method::HEAD, connect: method == Method::CONNECT }
     }
 
-    /// Whether no body follows this head, whatever its fields say (RFC 9112, 6.3).
+    /// Returns whether no body follows the head, whatever its fields declare (RFC 9112, 6.3).
     fn has_no_body(self, status: StatusCode) -> bool {
         self.head
             || status.is_informational()
@@ -148,34 +152,14 @@ where
         Self { state: State::Refused { answer: Some(answer) } }
     }
 
-    /// The service was called with what was [begun](begin).
+    /// Creates the future of a call after [`begin`] and [`Guard::calling`].
     #[inline]
-    pub(super) fn serving(future: S::Future, guard: Guard<A::Permit>, bare: BodyFraming) -> Self {
-        Self { state: State::serving(future, guard, bare) }
+    pub(super) fn serving(future: S::Future, mut guard: Guard<A::Permit>, bare: BodyFraming) -> Self {
+        guard.called();
+        Self { state: State::Serving { future, guard, bare } }
     }
 
-    pub(super) fn deciding(
-        decision: Decision<A>,
-        keeper: Arc<GateShared<A>>,
-        service: S,
-        request: Request<ReqB>,
-        ready: bool,
-    ) -> Self {
-        let (service, request, decision) = (Some(service), Some(request), Some(decision));
-        Self::waiting(Waiting { keeper, service, ready, request, decision, guard: Guard::new(None) })
-    }
-
-    pub(super) fn readying(
-        keeper: Arc<GateShared<A>>,
-        service: S,
-        request: Request<ReqB>,
-        guard: Guard<A::Permit>,
-    ) -> Self {
-        let (service, request) = (Some(service), Some(request));
-        Self::waiting(Waiting { keeper, service, ready: false, request, decision: None, guard })
-    }
-
-    fn waiting(waiting: Waiting<S, ReqB, A>) -> Self {
+    pub(super) fn waiting(waiting: Waiting<S, ReqB, A>) -> Self {
         Self { state: State::Waiting { waiting: Box::new(waiting) } }
     }
 }
@@ -212,7 +196,7 @@ where
     }
 }
 
-/// Prepares a request for the inner service, with a permit or without one; every call of that service follows it.
+/// Prepares a request for the inner service, with or without a permit; precedes every call of that service.
 ///
 /// The caller itself calls the service: a function in between would copy the head of the request once more.
 #[inline(always)]
@@ -228,20 +212,7 @@ pub(super) fn begin<ReqB, A: Admit>(
     BodyFraming::of(request.method())
 }
 
-impl<S, ReqB, A> State<S, ReqB, A>
-where
-    S: Service<Request<ReqB>>,
-    A: Admit,
-{
-    /// The service was called, under [`Guard::calling`].
-    #[inline]
-    fn serving(future: S::Future, mut guard: Guard<A::Permit>, bare: BodyFraming) -> Self {
-        guard.called();
-        Self::Serving { future, guard, bare }
-    }
-}
-
-/// Tells the permit of the head, and hands it to the body unless nothing follows.
+/// Passes the head to the permit, and the permit to the body unless its work ends here.
 #[inline(always)]
 fn finish<ResB: http_body::Body, P: Permit, E: 'static>(
     result: Result<Response<ResB>, E>,
@@ -259,6 +230,8 @@ fn finish<ResB: http_body::Body, P: Permit, E: 'static>(
         permit.on_response(&mut response);
         if let Some(refusal) = response.extensions().get::<Refusal>() {
             guard.settle(Outcome::Refused(refusal));
+        } else if permit.lasts() == Lasts::Head {
+            guard.settle(Outcome::Responded);
         } else if bare.has_no_body(response.status()) || guard.run(|| response.body().is_end_stream()) {
             guard.settle(Outcome::Complete { trailers: None });
         } else {
@@ -269,7 +242,8 @@ fn finish<ResB: http_body::Body, P: Permit, E: 'static>(
     Ok(response.map(|body| Body::inner(body, guard)))
 }
 
-/// How many body bytes are to come, if the body or its head says so, and if they are the end: gRPC's is the trailers.
+/// Returns the length of the body in bytes, if the body or the head declares it. `None` for gRPC, which ends with its
+/// trailers.
 fn length(body: &impl http_body::Body, fields: &HeaderMap) -> Option<u64> {
     if has_grpc_trailers(fields) {
         return None;

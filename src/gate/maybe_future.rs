@@ -48,21 +48,14 @@ impl<T> IntoFuture for MaybeFuture<T> {
     type IntoFuture = IntoValue<T>;
 
     fn into_future(self) -> IntoValue<T> {
-        match self {
-            Self::Ready(value) => IntoValue(State::Ready(Some(value))),
-            Self::Future(future) => IntoValue(State::Future(future)),
-        }
+        IntoValue(Some(self))
     }
 }
 
 /// Future of the value in a [`MaybeFuture`]. A value that is ready is returned at the first poll.
 #[must_use = "futures do nothing unless polled"]
-pub struct IntoValue<T>(State<T>);
-
-enum State<T> {
-    Ready(Option<T>),
-    Future(Pin<Box<dyn Future<Output = T> + Send>>),
-}
+#[derive(Debug)]
+pub struct IntoValue<T>(Option<MaybeFuture<T>>);
 
 /// The value is never pinned.
 impl<T> Unpin for IntoValue<T> {}
@@ -71,19 +64,11 @@ impl<T> Future for IntoValue<T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        match &mut self.0 {
-            State::Ready(value) => Poll::Ready(value.take().expect("polled after completion")),
-            State::Future(future) => future.as_mut().poll(cx),
+        if let Some(MaybeFuture::Future(future)) = &mut self.0 {
+            return future.as_mut().poll(cx);
         }
-    }
-}
-
-impl<T> fmt::Debug for IntoValue<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            State::Ready(_) => "IntoValue(ready)",
-            State::Future(_) => "IntoValue(future)",
-        })
+        let Some(MaybeFuture::Ready(value)) = self.0.take() else { panic!("polled after completion") };
+        Poll::Ready(value)
     }
 }
 

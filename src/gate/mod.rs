@@ -1,19 +1,23 @@
-//! The one service behind every layer: it asks a policy before the request and tells it the end after it.
+//! The one service behind every layer: a policy decides before the request and receives its outcome after it.
 //!
-//! A policy is a value that implements [`Admit`]. [`GateLayer::of`] makes a layer of it:
+//! A policy is a value that implements [`Admit`]. [`GateLayer::new`] creates a layer of it:
 //!
 //! ```
 //! use std::sync::Arc;
 //! use http::{Request, Response, StatusCode};
-//! use tollgate::{Admit, MaybeFuture, GateLayer, PolicyName, Reason, Refusal, RequestHead};
+//! use tollgate::{Admit, Client, GateLayer, MaybeFuture, PolicyName, Reason, Refusal, RequestHead};
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
-//! /// Refuses whoever comes by plain text.
+//! /// Refuses requests over plain text.
 //! struct HttpsOnly(PolicyName);
 //!
 //! impl Admit for HttpsOnly {
 //!     type Permit = ();
-//!     fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
+//!     fn admit(
+//!         self: &Arc<Self>,
+//!         request: &RequestHead<'_>,
+//!         _: Option<&Client>,
+//!     ) -> MaybeFuture<Result<(), Refusal>> {
 //!         MaybeFuture::Ready(match request.uri.scheme_str() {
 //!             Some("https") => Ok(()),
 //!             _ => Err(Refusal::new(Reason::Unidentified, self.0.clone())),
@@ -24,7 +28,7 @@
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 //! let policy = HttpsOnly(PolicyName::try_new("https only").unwrap());
 //! let service = ServiceBuilder::new()
-//!     .layer(GateLayer::of(policy))
+//!     .layer(GateLayer::new(policy))
 //!     .service(service_fn(|_: Request<String>| async { Ok::<_, ()>(Response::new(String::from("hello"))) }));
 //! let answer = service.oneshot(Request::get("http://example.org/").body(String::new()).unwrap()).await.unwrap();
 //! assert_eq!(answer.status(), StatusCode::FORBIDDEN);
@@ -33,19 +37,22 @@
 
 mod admit;
 mod body;
-mod client_resolver;
+mod clients;
 mod future;
 mod guard;
 mod layer;
 mod maybe_future;
 mod observe;
 mod service;
+mod setters;
 
-pub use admit::{Admit, Outcome, Permit};
+pub use admit::{Admit, Lasts, Outcome, Permit};
 pub use body::Body;
-pub(crate) use client_resolver::ClientResolver;
+pub(crate) use clients::{ClientResolver, MAX_CLIENTS, Tiered, max_clients};
 pub use future::GateFuture;
-pub use layer::{Blueprint, GateLayer, PolicyContext};
+pub use layer::GateLayer;
+pub(crate) use layer::{ConfiguredLayer, PolicyConfig, PolicyContext};
 pub use maybe_future::MaybeFuture;
-pub use observe::{Event, Observer, Observers};
+pub use observe::{Event, Observer};
 pub use service::Gate;
+pub(crate) use setters::gate_layer;

@@ -1,4 +1,4 @@
-//! What is worth telling, through one door.
+//! Events, and the observers that receive them.
 
 use std::{
     fmt,
@@ -12,12 +12,16 @@ use crate::{
     refusal::Refusal,
 };
 
-/// Something worth telling; everything that metrics, traces and logs know comes from here.
+/// Everything that metrics, traces and logs can record.
+///
+/// A client in an event is a digest and, if it is public, a name; never the secret that identified it. Clients are no
+/// labels for metrics: there are as many values as clients.
 ///
 /// ```
 /// use tollgate::{Event, Observer};
 ///
 /// let observer = |event: &Event<'_>| match event {
+///     Event::Refused { refusal, client: Some(client), .. } => println!("{client:?}: {refusal}"),
 ///     Event::Refused { refusal, .. } => println!("{refusal}"),
 ///     _ => {}
 /// };
@@ -26,107 +30,113 @@ use crate::{
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A request may pass.
+    /// A request was admitted.
     Admitted {
-        /// Who decided.
+        /// Policy that decided.
         policy: &'a PolicyName,
+        /// Client of the request; `None` if it is unidentified or the policy identifies no clients.
+        client: Option<&'a Client>,
     },
     /// A request was refused, or would have been.
     Refused {
-        /// Why, and by whom.
+        /// Reason, and policy that decided.
         refusal: &'a Refusal,
-        /// True when the layer only watches and the request passed all the same.
+        /// Client of the request; `None` if it is unidentified or the policy identifies no clients.
+        client: Option<&'a Client>,
+        /// True under [`shadow`](crate::GateLayer::shadow): the request passed all the same.
         shadow: bool,
     },
-    /// A request named no client; all such requests are treated as the layer was told. Told once a layer.
+    /// A request is unidentified; all such requests are treated as [`OnUnidentified`](crate::OnUnidentified) says. Emitted
+    /// once a layer.
     Unidentified {
-        /// Who asked for the identity.
+        /// Policy that needed the identity.
         policy: &'a PolicyName,
     },
-    /// The table of clients is full of live entries, and a newcomer was treated as one of many.
+    /// The table of clients is full of live entries, and a newcomer shared state with other newcomers.
     Overflow {
-        /// Whose table is full.
+        /// Policy of the table.
         policy: &'a PolicyName,
     },
-    /// A lease that was held too long was taken back.
+    /// A lease that was held too long was reclaimed.
     Reclaimed {
-        /// Whose lease it was.
+        /// Policy of the lease.
         policy: &'a PolicyName,
     },
-    /// A client has come near to a limit: told once for each limit and period.
+    /// A client is near a limit. Emitted once for each limit and window.
     NearLimit {
-        /// Whose limit.
+        /// Policy of the limit.
         policy: &'a PolicyName,
-        /// Who; `None` where newcomers share an account. Not for labels of metrics: there are as many as clients.
+        /// Client near the limit; `None` if newcomers share the account.
         client: Option<&'a Client>,
-        /// Which limit.
+        /// Name of the limit.
         limit: &'a PolicyName,
-        /// How much of it is used and reserved.
+        /// Amount used and reserved.
         used: u64,
-        /// How much there is.
+        /// Amount that the limit allows.
         of: u64,
     },
     /// The store of the accounts rejected a call or a settlement for good (a constraint, a trigger, a value out of range).
-    /// Nothing was written for it, and it is not retried: of a settlement, the reservation ends by its time, and units that
-    /// it would have charged are not charged. Where [`OnFailure`](crate::OnFailure) lets requests pass without the store,
-    /// an admission passes all the same; its record stays in the spool, behind all others, and is reported whenever it is
-    /// tried.
+    ///
+    /// Nothing was written for it, and it is not retried. The reservation of a rejected settlement ends by its time, and
+    /// units that the settlement would have charged are not charged. Where [`OnFailure`](crate::OnFailure) lets requests
+    /// pass without the store, an admission passes all the same. Its record stays in the spool, behind all others, and is
+    /// reported whenever it is tried.
     StoreRejected {
         /// Policy of the store.
         policy: &'a PolicyName,
-        /// Client of the rejected call. Not for labels of metrics: there are as many as clients.
+        /// Client of the rejected call.
         client: &'a Client,
-        /// Why, in the words of the database.
+        /// Error text of the database.
         why: &'a str,
     },
-    /// The store of the accounts does not answer, and requests pass without it, as
-    /// [`OnFailure`](crate::OnFailure) says. Told once, until it is back.
+    /// The store of the accounts does not answer, and requests pass without it, as [`OnFailure`](crate::OnFailure) says.
+    /// Emitted once, until it answers again.
     StoreLost {
         /// Policy of the store.
         policy: &'a PolicyName,
-        /// Why it did not answer, in words.
+        /// Error text.
         why: &'a str,
     },
-    /// The store of the accounts is asked again.
+    /// The store of the accounts decides again.
     StoreBack {
         /// Policy of the store.
         policy: &'a PolicyName,
     },
-    /// What passes without the store can be kept no more, because the spool is full or its disk fails: requests are refused.
-    /// Told once, until it is emptied.
+    /// The spool of the requests that pass without the store is full, or its disk fails: requests are refused. Emitted
+    /// once, until the spool is emptied.
     SpoolFull {
-        /// Whose spool.
+        /// Policy of the spool.
         policy: &'a PolicyName,
     },
-    /// All that had passed without the store is there now.
+    /// All requests that had passed without the store are merged into it.
     SpoolMerged {
-        /// Whose spool.
+        /// Policy of the spool.
         policy: &'a PolicyName,
-        /// How many records.
+        /// Number of records.
         records: u64,
-        /// How many jobs of them had been charged before, and were not charged again.
+        /// Number of jobs among them that had been charged before, and were not charged again.
         duplicates: u64,
     },
-    /// A circuit went from one state into another.
+    /// A circuit changed its state.
     Transition {
-        /// Whose circuit.
+        /// Policy of the circuit.
         policy: &'a PolicyName,
-        /// Which of its circuits, where each key has one of its own: to be compared with keys that you know, such as
-        /// [`host_key`](crate::CircuitBreakerLayer::host_key)'s, for nobody can read it.
+        /// Key of the circuit, if each key has its own. It cannot be read, only compared with keys that you know, such as
+        /// [`host_key`](crate::CircuitBreakerLayer::host_key)'s.
         key: Option<Digest>,
-        /// The state before, such as `closed`.
+        /// State before, such as `closed`.
         from: &'static str,
-        /// The state after, such as `open`.
+        /// State after, such as `open`.
         to: &'static str,
-        /// What made it go.
+        /// Cause of the change.
         cause: &'static str,
     },
 }
 
-/// Hears of every [`Event`]; closures implement it.
+/// Receives every [`Event`]; closures implement it.
 ///
-/// It is called on the request's path and sometimes in a drop: it must not block. When it panics the event is lost and
-/// the request goes on.
+/// It runs on the request's path and sometimes in a drop: it must not block. If it panics, the event is lost and the
+/// request continues.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering};
@@ -143,7 +153,7 @@ pub enum Event<'a> {
 /// }
 /// ```
 pub trait Observer: Send + Sync + 'static {
-    /// Hears of one event.
+    /// Receives one event.
     fn observe(&self, event: &Event<'_>);
 }
 
@@ -160,16 +170,11 @@ impl<O: Observer + ?Sized> Observer for Arc<O> {
 }
 
 /// Observers of a layer; none by default, which costs one branch per event.
-///
-/// ```
-/// assert!(tollgate::Observers::default().is_empty());
-/// ```
 #[derive(Clone, Default)]
-pub struct Observers(Option<Arc<dyn Observer>>);
+pub(crate) struct Observers(Option<Arc<dyn Observer>>);
 
 impl Observers {
     /// Adds an observer. Each event is emitted to all.
-    #[must_use]
     pub(crate) fn and(self, observer: impl Observer) -> Self {
         Self(Some(if self.is_empty() {
             Arc::new(observer)
@@ -182,24 +187,15 @@ impl Observers {
     }
 
     /// Emits an event to every observer. A panic of an observer is caught.
-    ///
-    /// ```
-    /// use tollgate::{Event, Observers, PolicyName};
-    ///
-    /// fn admit(policy: &PolicyName, observers: &Observers) {
-    ///     observers.emit(&Event::Admitted { policy });
-    /// }
-    /// ```
     #[inline]
-    pub fn emit(&self, event: &Event<'_>) {
+    pub(crate) fn emit(&self, event: &Event<'_>) {
         if let Some(observer) = &self.0 {
             let _ = catch_unwind(AssertUnwindSafe(|| observer.observe(event)));
         }
     }
 
     /// Returns whether there is no observer.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
     }
 }

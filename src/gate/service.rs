@@ -1,4 +1,4 @@
-//! The service: one question before the request.
+//! The service: decides, then calls the inner service.
 
 use std::{
     fmt, mem,
@@ -13,17 +13,17 @@ use tower_service::Service;
 use super::{
     Body, MaybeFuture,
     admit::Admit,
-    future::{GateFuture, begin},
+    future::{DecisionFuture, GateFuture, Waiting, begin},
     guard::Guard,
     layer::GateShared,
 };
-use crate::{head::RequestHead, refusal::Refusal};
+use crate::{head::RequestHead, identity::Client, refusal::Refusal};
 
-/// A service behind a policy; made by a [`GateLayer`](crate::GateLayer).
+/// A service behind a policy. Every layer of this crate, such as [`GateLayer`](crate::GateLayer), wraps services in it.
 ///
-/// The decision is taken in `call`, on the very service that was polled ready. If the request is refused, that service
-/// is dropped and a clone takes its place, because it may hold a reservation that other requests wait for, such as a slot
-/// of a concurrency limit. Response bodies become [`Body`]; the error type stays.
+/// The policy decides in `call`, on the very service that was polled ready. If the request is refused, that service is
+/// dropped and a clone takes its place, because it may hold a reservation that other requests wait for, such as a slot of
+/// a concurrency limit. Response bodies become [`Body`]; the error type stays.
 ///
 /// ```
 /// use http::{Request, Response};
@@ -38,7 +38,7 @@ use crate::{head::RequestHead, refusal::Refusal};
 /// ```
 pub struct Gate<S, A> {
     inner: S,
-    keeper: Arc<GateShared<A>>,
+    shared: Arc<GateShared<A>>,
     readiness: Readiness,
 }
 
@@ -54,8 +54,8 @@ enum Readiness {
 }
 
 impl<S, A> Gate<S, A> {
-    pub(super) fn new(inner: S, keeper: Arc<GateShared<A>>) -> Self {
-        Self { inner, keeper, readiness: Readiness::NotPolled }
+    pub(super) fn new(inner: S, shared: Arc<GateShared<A>>) -> Self {
+        Self { inner, shared, readiness: Readiness::NotPolled }
     }
 }
 
@@ -72,8 +72,8 @@ where
     type Future = GateFuture<S, ReqB, A>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        // A dead upstream is never ready: whoever waited for it here would wait for a refusal for ever.
-        if self.keeper.shut() {
+        // A dead upstream never becomes ready: a caller that waited for it here would never receive its refusal.
+        if self.shared.shut() {
             return Poll::Ready(Ok(()));
         }
         self.readiness = Readiness::NotReady; // also if the poll panics
@@ -82,36 +82,36 @@ where
             self.readiness = Readiness::Ready;
         }
         if let Poll::Ready(Err(error)) = &polled
-            && self.keeper.manner.enabled
+            && self.shared.options.enabled
         {
-            self.keeper.policy.unready(error);
+            self.shared.policy.unready(error);
         }
         polled
     }
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
         let ready = self.readiness == Readiness::Ready;
-        let permit = if self.keeper.waves_through(&request) {
+        let permit = if self.shared.bypasses(&request) {
             None
         } else {
-            match self.keeper.policy.admit(&RequestHead::of(&request)) {
-                MaybeFuture::Ready(decision) => match self.keeper.apply(decision) {
+            let head = RequestHead::of(&request);
+            let client = self.shared.policy.identify(&head);
+            match self.shared.policy.admit(&head, client.as_ref()) {
+                MaybeFuture::Ready(decision) => match self.shared.apply(decision, client.as_ref()) {
                     Ok(permit) => permit,
                     Err(refusal) => return GateFuture::refused(self.refuse(refusal, &RequestHead::of(&request))),
                 },
                 MaybeFuture::Future(decision) => {
-                    let service = self.take();
-                    return GateFuture::deciding(decision, Arc::clone(&self.keeper), service, request, ready);
+                    return self.wait(ready, request, Some(decision), client, Guard::new(None));
                 }
             }
         };
         let mut guard = Guard::new(permit);
         if !ready {
-            let service = guard.run(|| self.take());
-            return GateFuture::readying(Arc::clone(&self.keeper), service, request, guard);
+            return self.wait(ready, request, None, None, guard);
         }
         self.readiness = Readiness::NotPolled;
-        let bare = begin(&*self.keeper.policy, &mut request, &mut guard);
+        let bare = begin(&*self.shared.policy, &mut request, &mut guard);
         guard.calling();
         let future = self.inner.call(request);
         GateFuture::serving(future, guard, bare)
@@ -126,7 +126,26 @@ impl<S: Clone, A> Gate<S, A> {
         mem::replace(&mut self.inner, clone)
     }
 
-    /// Answers a refused request, after releasing what the service has reserved for it.
+    /// Creates the future of a call that cannot be made yet.
+    fn wait<ReqB>(
+        &mut self,
+        ready: bool,
+        request: Request<ReqB>,
+        decision: Option<DecisionFuture<A>>,
+        client: Option<Client>,
+        guard: Guard<A::Permit>,
+    ) -> GateFuture<S, ReqB, A>
+    where
+        S: Service<Request<ReqB>>,
+        S::Error: 'static,
+        A: Admit,
+    {
+        let service = Some(guard.run(|| self.take()));
+        let shared = Arc::clone(&self.shared);
+        GateFuture::waiting(Waiting { service, ready, request: Some(request), shared, decision, client, guard })
+    }
+
+    /// Answers a refused request, after the service has released what it reserved for it.
     fn refuse(&mut self, refusal: Refusal, request: &RequestHead<'_>) -> Response<Bytes>
     where
         A: Admit,
@@ -134,13 +153,13 @@ impl<S: Clone, A> Gate<S, A> {
         if self.readiness != Readiness::NotPolled {
             drop(self.take());
         }
-        self.keeper.answer(refusal, request)
+        self.shared.answer(refusal, request)
     }
 }
 
 impl<S: Clone, A> Clone for Gate<S, A> {
     fn clone(&self) -> Self {
-        Self::new(self.inner.clone(), Arc::clone(&self.keeper))
+        Self::new(self.inner.clone(), Arc::clone(&self.shared))
     }
 }
 

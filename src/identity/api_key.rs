@@ -1,19 +1,15 @@
-//! Keys that your own table knows.
+//! API keys, looked up in your own table.
 
 use std::{fmt, sync::Arc};
 
-use super::client::{Client, Digester};
-use super::{
-    Identify, IdentityGuarantees, Lookup,
-    credential::{LONGEST, Place},
-};
+use super::{Client, Digester, Identify, IdentityGuarantees, Lookup, credential::Credential};
 use crate::{error::ConfigError, head::RequestHead};
 
-/// Charges the account whose key a request carries, if your table knows the key.
+/// Charges the principal whose key a request carries, if your table has the key.
 ///
 /// A key that is unknown, empty, longer than 4 KiB, sent twice or not text is **no identity**: with
 /// [`.or(PeerIp)`](Identify::or) its sender is charged under its address, so that guessing keys gains nothing. Keys are
-/// neither kept nor shown.
+/// neither stored nor shown.
 ///
 /// ```
 /// use std::{collections::HashMap, sync::Arc};
@@ -28,17 +24,16 @@ use crate::{error::ConfigError, head::RequestHead};
 /// ```
 #[derive(Clone)]
 pub struct ApiKey {
-    place: Place,
+    credential: Credential,
     table: Arc<dyn Lookup>,
-    longest: usize,
     named_only: bool,
 }
 
 impl ApiKey {
-    /// The key in the field `name`, looked up in `table`.
+    /// Looks up the value of the field `name` in `table`.
     ///
     /// # Panics
-    /// When `name` is no field name.
+    /// When `name` is not a field name.
     ///
     /// ```
     /// use tollgate::{Principal, ApiKey};
@@ -53,17 +48,17 @@ impl ApiKey {
     /// [`header`](Self::header) for input at run time.
     ///
     /// # Errors
-    /// When `name` is no field name.
+    /// When `name` is not a field name.
     ///
     /// ```
     /// let error = tollgate::ApiKey::try_header("x api key", |_: &str| None).unwrap_err();
     /// assert_eq!(error.to_string(), "field name must be a token of RFC 9110, got \"x api key\"");
     /// ```
     pub fn try_header(name: impl AsRef<str>, table: impl Lookup) -> Result<Self, ConfigError> {
-        Place::try_header(name.as_ref()).map(|place| Self::at(place, table))
+        Credential::try_header(name.as_ref()).map(|credential| Self::new(credential, table))
     }
 
-    /// The token of `Authorization: Bearer`, looked up in `table`.
+    /// Looks up the token of `Authorization: Bearer` in `table`.
     ///
     /// ```
     /// use tollgate::{Principal, ApiKey};
@@ -72,13 +67,13 @@ impl ApiKey {
     /// ```
     #[must_use]
     pub fn bearer(table: impl Lookup) -> Self {
-        Self::at(Place::Bearer, table)
+        Self::new(Credential::bearer(), table)
     }
 
-    /// The value of the cookie `name`, looked up in `table`; 32 KiB of cookies are searched.
+    /// Looks up the value of the cookie `name` in `table`. At most 32 KiB of cookies are searched.
     ///
     /// # Panics
-    /// When `name` is no cookie name.
+    /// When `name` is not a cookie name.
     ///
     /// ```
     /// use tollgate::{Principal, ApiKey};
@@ -93,31 +88,22 @@ impl ApiKey {
     /// [`cookie`](Self::cookie) for input at run time.
     ///
     /// # Errors
-    /// When `name` is no cookie name.
-    ///
-    /// ```
-    /// let error = tollgate::ApiKey::try_cookie("s=id", |_: &str| None).unwrap_err();
-    /// assert_eq!(error.to_string(), "cookie name must be a token of RFC 9110, got \"s=id\"");
-    /// ```
+    /// When `name` is not a cookie name.
     pub fn try_cookie(name: impl AsRef<str>, table: impl Lookup) -> Result<Self, ConfigError> {
-        Place::try_cookie(name.as_ref()).map(|place| Self::at(place, table))
+        Credential::try_cookie(name.as_ref()).map(|credential| Self::new(credential, table))
     }
 
-    /// Looks up keys of at most `bytes` bytes: 4,096 unless said otherwise.
-    ///
-    /// ```
-    /// let key = tollgate::ApiKey::bearer(|_: &str| None).at_most(64);
-    /// # let _ = key;
-    /// ```
+    /// Sets the greatest length of a key, in bytes; the default is 4,096.
     #[must_use]
-    pub fn at_most(self, bytes: usize) -> Self {
-        Self { longest: bytes, ..self }
+    pub fn at_most(mut self, bytes: usize) -> Self {
+        self.credential.longest = bytes;
+        self
     }
 
-    /// Takes an account without a public name for no identity, so that all clients are
+    /// Treats a principal without a public name as no identity, so that all clients are
     /// [`named`](crate::IdentityGuarantees::named).
     ///
-    /// A hash map of named accounts does not need it.
+    /// A hash map of named principals does not need it.
     ///
     /// ```
     /// use tollgate::{Principal, ApiKey, Identify};
@@ -130,19 +116,16 @@ impl ApiKey {
         Self { named_only: true, ..self }
     }
 
-    fn at(place: Place, table: impl Lookup) -> Self {
-        Self { place, table: Arc::new(table), longest: LONGEST, named_only: false }
+    fn new(credential: Credential, table: impl Lookup) -> Self {
+        Self { credential, table: Arc::new(table), named_only: false }
     }
 }
 
 impl Identify for ApiKey {
     fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
-        let key = self.place.read(request.headers, self.longest)?;
-        let account = self.table.look_up(std::str::from_utf8(key).ok()?)?;
-        if self.named_only && !account.is_named() {
-            return None;
-        }
-        account.into_client(Some(key), digester)
+        let key = self.credential.read(request.headers)?;
+        let principal = self.table.look_up(std::str::from_utf8(key).ok()?)?;
+        principal.into_client(self.named_only, Some(key), digester)
     }
 
     fn guarantees(&self) -> IdentityGuarantees {
@@ -152,6 +135,6 @@ impl Identify for ApiKey {
 
 impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiKey").field("place", &self.place).field("longest", &self.longest).finish_non_exhaustive()
+        f.debug_struct("ApiKey").field("credential", &self.credential).finish_non_exhaustive()
     }
 }

@@ -1,26 +1,21 @@
-//! Two ways to identify, made one.
+//! Combinations of two identities.
 
-use super::client::{Client, Digester};
-use super::{Identify, IdentityGuarantees};
+use super::{Client, Digester, Identify, IdentityGuarantees};
 use crate::head::RequestHead;
 
-/// The first way that finds somebody decides; made by [`Identify::or`].
+/// Identity that tries a second one if the first finds no client; made by [`Identify::or`].
+///
+/// It guarantees only the properties that both have.
 ///
 /// ```
 /// use tollgate::{Identify, PeerIp, Unverified};
 /// let who: tollgate::identity::Or<Unverified, PeerIp> = Unverified::header("x-user").or(PeerIp::new());
-/// assert!(!who.guarantees().verified, "what both have");
+/// assert!(!who.guarantees().verified);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Or<A, B> {
-    first: A,
-    second: B,
-}
-
-impl<A, B> Or<A, B> {
-    pub(super) const fn new(first: A, second: B) -> Self {
-        Self { first, second }
-    }
+    pub(super) first: A,
+    pub(super) second: B,
 }
 
 impl<A: Identify, B: Identify> Identify for Or<A, B> {
@@ -34,23 +29,19 @@ impl<A: Identify, B: Identify> Identify for Or<A, B> {
     }
 }
 
-/// Both ways have to find somebody, and each pair is a client of its own; made by [`Identify::and`].
+/// Identity that requires two others and takes each pair of their clients for one client; made by [`Identify::and`].
+///
+/// It is verified if both are. Its clients have no public names.
 ///
 /// ```
 /// use tollgate::{Identify, PeerIp, Unverified};
 /// let who: tollgate::identity::And<PeerIp, Unverified> = PeerIp::new().and(Unverified::header("x-user"));
-/// assert!(!who.guarantees().verified, "what both have");
+/// assert!(!who.guarantees().verified);
 /// ```
 #[derive(Clone, Debug)]
 pub struct And<A, B> {
-    first: A,
-    second: B,
-}
-
-impl<A, B> And<A, B> {
-    pub(super) const fn new(first: A, second: B) -> Self {
-        Self { first, second }
-    }
+    pub(super) first: A,
+    pub(super) second: B,
 }
 
 impl<A: Identify, B: Identify> Identify for And<A, B> {
@@ -59,16 +50,11 @@ impl<A: Identify, B: Identify> Identify for And<A, B> {
         let second = self.second.identify(request, digester)?;
         let halves = [first.digest().0.to_le_bytes(), second.digest().0.to_le_bytes()];
         let pair = Client::from_digest(digester.digest("pair", halves));
-        Some(match first.tier().or(second.tier()) {
-            Some(tier) => pair.with_tier(tier.clone()),
-            None => pair,
-        })
+        Some(Client { tier: first.tier.or(second.tier), ..pair })
     }
 
     fn guarantees(&self) -> IdentityGuarantees {
-        IdentityGuarantees {
-            named: false,
-            verified: self.first.guarantees().verified && self.second.guarantees().verified,
-        }
+        let (first, second) = (self.first.guarantees(), self.second.guarantees());
+        IdentityGuarantees { named: false, verified: first.verified && second.verified }
     }
 }

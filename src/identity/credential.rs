@@ -1,18 +1,26 @@
-//! Where in a request's head a credential stands.
+//! Credentials in a request's head: API keys, bearer tokens and cookies.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::error::ConfigError;
 
-/// How many bytes a credential may have unless something else is said.
-pub(super) const LONGEST: usize = 4_096;
+/// Default for the greatest length of a credential, in bytes.
+const DEFAULT_LONGEST: usize = 4_096;
 
-/// How many bytes of cookies are searched.
-const MOST_COOKIES: usize = 32_768;
+/// Greatest size of all cookies of a request that are searched, in bytes.
+const MAX_COOKIE_BYTES: usize = 32_768;
 
-/// Where a credential stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+/// A credential that requests carry in one location.
+#[derive(Clone, Debug)]
+pub(super) struct Credential {
+    location: Location,
+    /// Greatest length, in bytes.
+    pub(super) longest: usize,
+}
+
+/// Location of a credential in a request's head.
+#[derive(Clone, Debug)]
+enum Location {
     /// A field of its own.
     Header(HeaderName),
     /// `Authorization: Bearer`.
@@ -21,110 +29,99 @@ pub(super) enum Place {
     Cookie(Box<str>),
 }
 
-impl Place {
+impl Credential {
     pub(super) fn try_header(name: &str) -> Result<Self, ConfigError> {
-        field_name(name).map(Self::Header)
+        token("field name", name).map(|name| Self::at(Location::Header(name)))
+    }
+
+    pub(super) const fn bearer() -> Self {
+        Self::at(Location::Bearer)
     }
 
     pub(super) fn try_cookie(name: &str) -> Result<Self, ConfigError> {
-        if name.is_empty() || !name.bytes().all(is_token) {
-            return Err(invalid("cookie name", name));
-        }
-        Ok(Self::Cookie(name.into()))
+        token("cookie name", name).map(|_| Self::at(Location::Cookie(name.into())))
     }
 
-    /// The one credential that stands there: none if it is empty, too long, or there twice.
-    pub(super) fn read<'a>(&self, headers: &'a HeaderMap, longest: usize) -> Option<&'a [u8]> {
-        let credential = match self {
-            Self::Header(name) => only(name, headers, longest)?,
-            Self::Bearer => {
-                let value = only(&header::AUTHORIZATION, headers, longest.saturating_add(64))?;
+    const fn at(location: Location) -> Self {
+        Self { location, longest: DEFAULT_LONGEST }
+    }
+
+    /// Returns the credential, or `None` if it is empty, too long or present twice.
+    pub(super) fn read<'a>(&self, headers: &'a HeaderMap) -> Option<&'a [u8]> {
+        let credential = match &self.location {
+            Location::Header(name) => only(name, headers, self.longest)?,
+            Location::Bearer => {
+                let value = only(&header::AUTHORIZATION, headers, self.longest.saturating_add(64))?;
                 let (scheme, token) = value.split_at_checked(7)?;
                 let token = token.trim_ascii();
                 let one_word = !token.iter().any(u8::is_ascii_whitespace);
                 (scheme.eq_ignore_ascii_case(b"bearer ") && one_word).then_some(token)?
             }
-            Self::Cookie(name) => cookie(name.as_bytes(), headers)?,
+            Location::Cookie(name) => cookie(name.as_bytes(), headers)?,
         };
-        (1..=longest).contains(&credential.len()).then_some(credential)
+        (1..=self.longest).contains(&credential.len()).then_some(credential)
     }
 
-    /// The kind of place and its name, which tell equal values in different places apart.
+    /// Returns the type of the location and its name, which distinguish equal values in different locations.
     pub(super) fn parts(&self) -> [&[u8]; 2] {
-        match self {
-            Self::Header(name) => [b"header", name.as_str().as_bytes()],
-            Self::Bearer => [b"bearer", b""],
-            Self::Cookie(name) => [b"cookie", name.as_bytes()],
+        match &self.location {
+            Location::Header(name) => [b"header", name.as_str().as_bytes()],
+            Location::Bearer => [b"bearer", b""],
+            Location::Cookie(name) => [b"cookie", name.as_bytes()],
         }
     }
 }
 
-/// A checked field name.
-pub(super) fn field_name(name: &str) -> Result<HeaderName, ConfigError> {
-    HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid("field name", name))
+/// Checks a name that must be a token of RFC 9110. Names of fields and of cookies have the same grammar.
+pub(super) fn token(what: &str, name: &str) -> Result<HeaderName, ConfigError> {
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| ConfigError::quoted(what, "be a token of RFC 9110", name))
 }
 
-fn invalid(what: &str, name: &str) -> ConfigError {
-    let shown: String = name.chars().take(80).collect();
-    ConfigError::new(what, "be a token of RFC 9110", format_args!("{shown:?}"))
-}
-
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-/// The value of a field that is there once and not too long.
+/// Returns the value of a field that is present once and not too long.
 fn only<'a>(name: &HeaderName, headers: &'a HeaderMap, longest: usize) -> Option<&'a [u8]> {
     let mut lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
     let value = lines.next()?;
     (lines.next().is_none() && value.len() <= longest).then(|| value.trim_ascii())
 }
 
-/// The value of the cookie that is there once; over HTTP/2 cookies may come in several lines (RFC 9113, 8.2.3).
+/// Returns the value of a cookie that is present once. Over HTTP/2 cookies may come in several lines (RFC 9113, section
+/// 8.2.3).
 fn cookie<'a>(name: &[u8], headers: &'a HeaderMap) -> Option<&'a [u8]> {
-    let mut found = None;
-    let mut searched = 0_usize;
-    for line in headers.get_all(header::COOKIE) {
-        searched += line.len() + 1;
-        if searched > MOST_COOKIES {
-            return None;
-        }
-        for pair in line.as_bytes().split(|byte| *byte == b';') {
-            let value = pair.trim_ascii().strip_prefix(name).and_then(|rest| rest.strip_prefix(b"="));
-            if let Some(value) = value
-                && found.replace(value).is_some()
-            {
-                return None;
-            }
-        }
+    let lines = headers.get_all(header::COOKIE);
+    if lines.iter().map(|line| line.len() + 1).sum::<usize>() > MAX_COOKIE_BYTES {
+        return None;
     }
-    found
+    let pairs = lines.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let mut values = pairs.filter_map(|pair| pair.trim_ascii().strip_prefix(name)?.strip_prefix(b"="));
+    let value = values.next()?;
+    values.next().is_none().then_some(value)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(place: &Place, lines: &[(&'static str, &str)]) -> Option<String> {
+    fn read(credential: &Credential, lines: &[(&'static str, &str)]) -> Option<String> {
         let mut headers = HeaderMap::new();
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        place.read(&headers, 8).map(|value| String::from_utf8(value.to_vec()).unwrap())
+        let credential = Credential { longest: 8, ..credential.clone() };
+        credential.read(&headers).map(|value| String::from_utf8(value.to_vec()).unwrap())
     }
 
     #[test]
-    fn a_header_counts_when_it_is_there_once() {
-        let place = Place::try_header("X-Key").unwrap();
-        assert_eq!(read(&place, &[("x-key", "abc")]).as_deref(), Some("abc"));
-        assert_eq!(read(&place, &[("x-key", "12345678")]).as_deref(), Some("12345678"));
+    fn header_is_read_if_present_once() {
+        let key = Credential::try_header("X-Key").unwrap();
+        assert_eq!(read(&key, &[("x-key", "abc")]).as_deref(), Some("abc"));
+        assert_eq!(read(&key, &[("x-key", "12345678")]).as_deref(), Some("12345678"));
         for lines in [&[][..], &[("x-key", "")], &[("x-key", "123456789")], &[("x-key", "a"), ("x-key", "a")]] {
-            assert_eq!(read(&place, lines), None, "{lines:?}");
+            assert_eq!(read(&key, lines), None, "{lines:?}");
         }
     }
 
     #[test]
-    fn a_bearer_token_is_one_word_after_its_scheme() {
+    fn bearer_token_is_one_word_after_its_scheme() {
         for (value, token) in [
             ("Bearer abc", Some("abc")),
             ("bEARER   abc ", Some("abc")),
@@ -137,25 +134,25 @@ mod tests {
             ("Basic abc", None),
             ("Bäärer ab", None),
         ] {
-            assert_eq!(read(&Place::Bearer, &[("authorization", value)]).as_deref(), token, "{value}");
+            assert_eq!(read(&Credential::bearer(), &[("authorization", value)]).as_deref(), token, "{value}");
         }
-        assert_eq!(read(&Place::Bearer, &[("authorization", "Bearer a"), ("authorization", "Bearer a")]), None);
+        assert_eq!(read(&Credential::bearer(), &[("authorization", "Bearer a"), ("authorization", "Bearer a")]), None);
     }
 
     #[test]
-    fn a_cookie_is_found_in_any_line_and_once() {
-        let place = Place::try_cookie("sid").unwrap();
-        assert_eq!(read(&place, &[("cookie", "a=b; sid=abc;c=d")]).as_deref(), Some("abc"));
-        assert_eq!(read(&place, &[("cookie", "a=b"), ("cookie", "sid=a=b=")]).as_deref(), Some("a=b="));
+    fn cookie_is_found_in_any_line_if_present_once() {
+        let cookie = Credential::try_cookie("sid").unwrap();
+        assert_eq!(read(&cookie, &[("cookie", "a=b; sid=abc;c=d")]).as_deref(), Some("abc"));
+        assert_eq!(read(&cookie, &[("cookie", "a=b"), ("cookie", "sid=a=b=")]).as_deref(), Some("a=b="));
         for lines in [
             &[("cookie", "sid=a; sid=b")][..],
             &[("cookie", "sid=a"), ("cookie", "sid=a")],
             &[("cookie", "xsid=a; SID=b; sid")],
             &[("cookie", "sid=")],
         ] {
-            assert_eq!(read(&place, lines), None, "{lines:?}");
+            assert_eq!(read(&cookie, lines), None, "{lines:?}");
         }
-        let flood = format!("sid=a; x={}", "x".repeat(MOST_COOKIES));
-        assert_eq!(read(&place, &[("cookie", &flood)]), None);
+        let flood = format!("sid=a; x={}", "x".repeat(MAX_COOKIE_BYTES));
+        assert_eq!(read(&cookie, &[("cookie", &flood)]), None);
     }
 }

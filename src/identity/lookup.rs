@@ -1,12 +1,12 @@
-//! The table that knows which key is whose.
+//! The table of keys.
 
 use std::{collections::HashMap, hash::BuildHasher, sync::Arc};
 
 use super::Principal;
 
-/// Knows which key belongs to which account; closures and hash maps implement it.
+/// Table of keys and their principals; closures and hash maps implement it.
 ///
-/// It is asked on every request's path and must not block: keep the table in memory and replace it in the background,
+/// A lookup runs on every request's path and must not block: keep the table in memory and replace it in the background,
 /// as with an `RwLock<Arc<HashMap<..>>>` read by a closure. A table of hashed keys is a closure that hashes.
 ///
 /// ```
@@ -20,10 +20,10 @@ use super::Principal;
 /// assert_eq!(shared.look_up("guessed"), None);
 /// ```
 pub trait Lookup: Send + Sync + 'static {
-    /// Whose key it is, or `None` for a key that nobody was given.
+    /// Returns the principal of a key, or `None` for a key that was never issued.
     fn look_up(&self, key: &str) -> Option<Principal>;
 
-    /// Whether every account that it knows, now and later, has a public name.
+    /// Returns whether every principal of the table, now and later, has a public name.
     fn is_all_named(&self) -> bool {
         false
     }

@@ -1,16 +1,17 @@
-//! Who is asking.
+//! Identities: attribution of a request to a client.
 //!
-//! An [`Identify`] learns from a request's head whom to charge. Each says in its documentation what a liar can gain:
+//! An [`Identify`] derives the client to charge from a request's head. The docs of each say what a forged request
+//! gains:
 //!
-//! | way | who vouches for it |
+//! | identity | vouched for by |
 //! |---|---|
 //! | [`PeerIp`] | the connection, and the proxies that you name |
-//! | [`ApiKey`] | your table of keys; an unknown key is nobody |
+//! | [`ApiKey`] | your table of keys; an unknown key is no identity |
 //! | [`Verified`] | your own authentication layer, through a request extension |
-//! | [`Unverified`] | nobody here: whatever stands in front of this service |
+//! | [`Unverified`] | nothing in this crate: only what stands in front of this service |
 //! | a closure | you |
 //!
-//! They chain: the first that finds somebody decides.
+//! They chain: the first that finds a client decides.
 //!
 //! ```
 //! use std::{collections::HashMap, net::SocketAddr};
@@ -36,8 +37,10 @@ mod api_key;
 mod chain;
 mod client;
 mod credential;
+mod digester;
 mod forwarded;
 mod lookup;
+mod name;
 mod network;
 mod peer_ip;
 mod principal;
@@ -47,28 +50,25 @@ mod verified;
 
 use std::sync::Arc;
 
-use http::Extensions;
-
 use crate::head::RequestHead;
 
 pub use api_key::ApiKey;
 pub use chain::{And, Or};
-pub use client::{Client, Digest, Digester, Name, Tier};
+pub use client::Client;
+pub use digester::{Digest, Digester};
 pub use forwarded::{Forwarded, ForwardedField};
 pub use lookup::Lookup;
-pub use peer_ip::{Address, PeerIp};
+pub use name::{Name, Tier};
+pub use peer_ip::{PeerAddress, PeerIp};
 pub use principal::Principal;
 pub use unidentified::OnUnidentified;
 pub(crate) use unidentified::anonymous;
 pub use unverified::Unverified;
 pub use verified::Verified;
 
-/// Reads what an outer layer or a framework has put into a request.
-type Reader<T> = Arc<dyn Fn(&Extensions) -> Option<T> + Send + Sync>;
-
-/// Learns from a request's head whom to charge; closures implement it.
+/// Derives the client to charge from a request's head; closures implement it.
 ///
-/// It runs on every request's path and must not block. It uses the `digester` that it is given, so that a shared store
+/// It runs on every request's path and must not block. It must use the `digester` argument, so that a shared store
 /// knows the same client by the same digest on every node.
 ///
 /// ```
@@ -80,17 +80,17 @@ type Reader<T> = Arc<dyn Fn(&Extensions) -> Option<T> + Send + Sync>;
 /// assert_eq!(client.name().unwrap().to_string(), "example.org");
 /// ```
 pub trait Identify: Send + Sync + 'static {
-    /// The client, or `None` when this way of asking finds nobody.
+    /// Returns the client, or `None` if the request has no identity of this type.
     fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client>;
 
-    /// What holds for all clients that it finds, known when a layer is built.
+    /// Returns the properties that all its clients have, known when a layer is built.
     ///
-    /// The default promises nothing.
+    /// The default guarantees nothing.
     fn guarantees(&self) -> IdentityGuarantees {
         IdentityGuarantees::default()
     }
 
-    /// Asks `other` when this way finds nobody.
+    /// Tries `other` if this identity finds no client.
     ///
     /// ```
     /// use tollgate::{Principal, ApiKey, Identify, PeerIp};
@@ -102,12 +102,12 @@ pub trait Identify: Send + Sync + 'static {
     where
         Self: Sized,
     {
-        Or::new(self, other)
+        Or { first: self, second: other }
     }
 
-    /// Charges each pair of this and `other` apart: a client exists where both find somebody.
+    /// Charges each pair of this client and `other`'s apart. There is a client only if both find one.
     ///
-    /// The pair has the first tier that is known and no public name, for the name of one half is not the pair's.
+    /// The pair has the first tier that is known. It has no public name: the name of one half is not the pair's.
     ///
     /// ```
     /// use tollgate::{Identify, PeerIp, Unverified};
@@ -118,11 +118,11 @@ pub trait Identify: Send + Sync + 'static {
     where
         Self: Sized,
     {
-        And::new(self, other)
+        And { first: self, second: other }
     }
 }
 
-/// What holds for all clients of an [`Identify`].
+/// Properties that all clients of an [`Identify`] have.
 ///
 /// ```
 /// use tollgate::{Identify, PeerIp, Unverified};
@@ -132,9 +132,9 @@ pub trait Identify: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct IdentityGuarantees {
-    /// Each has a public name.
+    /// Each client has a public name.
     pub named: bool,
-    /// Nobody can take another's identity by sending a field.
+    /// A client cannot claim another's identity by sending a field.
     pub verified: bool,
 }
 

@@ -1,15 +1,10 @@
-//! Addresses as bits: mapped ones unmapped, neighbours put together.
+//! Networks of addresses, each of which is one client.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::client::{Client, Digester, Name};
+use super::{Client, Digester, Name};
 
-/// The same address, an IPv4 one if it was an IPv6 one only in form (RFC 4291, 2.5.5.2).
-pub(super) const fn canonical(ip: IpAddr) -> IpAddr {
-    ip.to_canonical()
-}
-
-/// How many leading bits of an address tell one client from another.
+/// Number of leading bits by which clients are distinguished.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Grouping {
     pub(super) v4: u8,
@@ -17,7 +12,7 @@ pub(super) struct Grouping {
 }
 
 impl Grouping {
-    /// The client of this address.
+    /// Returns the client of an address.
     pub(super) fn client(self, ip: IpAddr, digester: &Digester) -> Client {
         let (network, bits) = self.network(ip);
         let digest = match network {
@@ -27,8 +22,10 @@ impl Grouping {
         Client::from_digest(digest).with_name(Name::network(network, bits))
     }
 
+    /// Returns the network of an address and its length. An IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2) counts
+    /// as IPv4.
     fn network(self, ip: IpAddr) -> (IpAddr, u8) {
-        match canonical(ip) {
+        match ip.to_canonical() {
             IpAddr::V4(ip) => {
                 let mask = u32::MAX.checked_shl(32 - u32::from(self.v4)).unwrap_or(0);
                 (Ipv4Addr::from_bits(ip.to_bits() & mask).into(), self.v4)
@@ -51,7 +48,7 @@ mod tests {
     }
 
     #[test]
-    fn a_network_is_the_leading_bits() {
+    fn network_has_only_the_leading_bits() {
         assert_eq!(shown("198.51.100.77", 32, 64), "198.51.100.77/32");
         assert_eq!(shown("198.51.100.77", 24, 64), "198.51.100.0/24");
         assert_eq!(shown("2001:db8:1:2:3:4:5:6", 32, 64), "2001:db8:1:2::/64");
@@ -60,8 +57,8 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_address_in_ipv6_form_is_not_grouped_as_ipv6() {
+    fn ipv4_mapped_address_is_grouped_as_ipv4() {
         assert_eq!(shown("::ffff:198.51.100.77", 32, 64), "198.51.100.77/32");
-        assert_eq!(shown("::198.51.100.77", 32, 64), "::/64", "the deprecated compatible form is no IPv4 address");
+        assert_eq!(shown("::198.51.100.77", 32, 64), "::/64", "the deprecated compatible form is not an IPv4 address");
     }
 }

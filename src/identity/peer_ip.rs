@@ -1,24 +1,19 @@
-//! The address that a request came from.
+//! Peer addresses as identities.
 
 use std::{
-    any::type_name,
-    fmt,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
-use http::Extensions;
-
-use super::client::{Client, Digester};
-use super::{Forwarded, Identify, IdentityGuarantees, Reader, network::Grouping};
+use super::{Client, Digester, Forwarded, Identify, IdentityGuarantees, network::Grouping, verified::ExtensionReader};
 use crate::{error::ConfigError, head::RequestHead};
 
 /// Charges the address that a request came from: an IPv4 address, or the /64 network of an IPv6 address.
 ///
-/// IPv6 is grouped since one household has 2^64 addresses to hide in. The network is the client's public name.
+/// IPv6 is grouped because one household has 2^64 addresses to choose from. The network is the client's public name.
 ///
 /// # Behind a proxy
-/// The peer is the proxy, and all clients would share one limit: see [`trust_forwarded`](Self::trust_forwarded).
+/// The peer is the proxy, so all clients would share one limit: see [`trust_forwarded`](Self::trust_forwarded).
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -29,54 +24,32 @@ use crate::{error::ConfigError, head::RequestHead};
 /// let tonic = PeerIp::from_extension(|c: &tonic::transport::server::TcpConnectInfo| c.remote_addr());
 /// # let _ = (axum, tonic);
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct PeerIp {
-    source: Option<Source>,
+    /// `None` for a plain `SocketAddr`.
+    source: Option<ExtensionReader<IpAddr>>,
     grouping: Grouping,
     forwarded: Option<Arc<Forwarded>>,
 }
 
-#[derive(Clone)]
-struct Source {
-    read: Reader<IpAddr>,
-    extension: &'static str,
+/// Address of a peer, made from an IP address with or without a port.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerAddress(IpAddr);
+
+impl From<IpAddr> for PeerAddress {
+    fn from(ip: IpAddr) -> Self {
+        Self(ip)
+    }
 }
 
-/// Where a peer may be: an IP address, with or without a port.
-///
-/// ```
-/// # use std::net::{IpAddr, SocketAddr};
-/// use tollgate::identity::Address;
-/// fn takes(_: impl Address) {}
-/// takes(IpAddr::from([127, 0, 0, 1]));
-/// takes(SocketAddr::from(([127, 0, 0, 1], 80)));
-/// ```
-pub trait Address: sealed::Sealed {}
-impl Address for IpAddr {}
-impl Address for SocketAddr {}
-
-mod sealed {
-    use super::{IpAddr, SocketAddr};
-
-    pub trait Sealed {
-        fn into_ip(self) -> IpAddr;
-    }
-
-    impl Sealed for IpAddr {
-        fn into_ip(self) -> IpAddr {
-            self
-        }
-    }
-
-    impl Sealed for SocketAddr {
-        fn into_ip(self) -> IpAddr {
-            self.ip()
-        }
+impl From<SocketAddr> for PeerAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self(address.ip())
     }
 }
 
 impl PeerIp {
-    /// The address in a plain `SocketAddr` among the request's extensions.
+    /// Charges the address in a plain `SocketAddr` among the request's extensions.
     ///
     /// ```
     /// use std::net::SocketAddr;
@@ -93,11 +66,11 @@ impl PeerIp {
         Self { source: None, grouping: Grouping { v4: 32, v6: 64 }, forwarded: None }
     }
 
-    /// The address that `read` finds in the request extension of type `T`, which your framework puts there.
+    /// Charges the address that `read` finds in the request extension of type `T`, which your framework inserts.
     ///
-    /// Where the extension is missing, nobody is identified. In axum it is there only if the router is served with
-    /// `into_make_service_with_connect_info::<SocketAddr>()`. In tonic it is `TcpConnectInfo`, with TLS and without; what
-    /// `TlsConnectInfo<TcpConnectInfo>` holds is the same.
+    /// A request without the extension is unidentified. axum inserts it only if the router is served with
+    /// `into_make_service_with_connect_info::<SocketAddr>()`. tonic inserts a `TcpConnectInfo`, with TLS and without;
+    /// `TlsConnectInfo<TcpConnectInfo>` has the same address.
     ///
     /// ```
     /// use std::net::{IpAddr, SocketAddr};
@@ -112,15 +85,15 @@ impl PeerIp {
     pub fn from_extension<T, A>(read: impl Fn(&T) -> Option<A> + Send + Sync + 'static) -> Self
     where
         T: Send + Sync + 'static,
-        A: Address,
+        A: Into<PeerAddress>,
     {
-        let read = move |extensions: &Extensions| read(extensions.get::<T>()?).map(sealed::Sealed::into_ip);
-        Self { source: Some(Source { read: Arc::new(read), extension: type_name::<T>() }), ..Self::new() }
+        let read = move |extension: &T| read(extension).map(|address| address.into().0);
+        Self { source: Some(ExtensionReader::new(read)), ..Self::new() }
     }
 
-    /// Reads the client's address from a field that trusted proxies write; nobody is trusted unless this is said.
+    /// Reads the client's address from a field that trusted proxies write. By default no proxy is trusted.
     ///
-    /// A peer that is not trusted is charged under its own address, whatever it sends.
+    /// A peer that is not trusted is charged under its own address, regardless of the fields that it sends.
     ///
     /// ```
     /// use tollgate::{Forwarded, PeerIp};
@@ -132,7 +105,7 @@ impl PeerIp {
         Self { forwarded: Some(Arc::new(forwarded)), ..self }
     }
 
-    /// Puts IPv6 addresses together whose first `prefix` bits are equal: 64 unless said otherwise, 32 to 128.
+    /// Groups IPv6 addresses by their first `prefix` bits, 32 to 128; the default is 64.
     ///
     /// # Panics
     /// When `prefix` is below 32 or above 128.
@@ -162,7 +135,7 @@ impl PeerIp {
         }
     }
 
-    /// Puts IPv4 addresses together whose first `prefix` bits are equal: 32 unless said otherwise, 8 to 32.
+    /// Groups IPv4 addresses by their first `prefix` bits, 8 to 32; the default is 32.
     ///
     /// # Panics
     /// When `prefix` is below 8 or above 32.
@@ -202,7 +175,7 @@ impl Default for PeerIp {
 impl Identify for PeerIp {
     fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
         let peer = match &self.source {
-            Some(source) => (source.read)(request.extensions),
+            Some(source) => source.read(request.extensions),
             None => request.extensions.get::<SocketAddr>().map(SocketAddr::ip),
         };
         let ip = match &self.forwarded {
@@ -213,19 +186,6 @@ impl Identify for PeerIp {
     }
 
     fn guarantees(&self) -> IdentityGuarantees {
-        IdentityGuarantees {
-            named: true,
-            verified: self.forwarded.as_ref().is_none_or(|forwarded| forwarded.is_verified()),
-        }
-    }
-}
-
-impl fmt::Debug for PeerIp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PeerIp")
-            .field("extension", &self.source.as_ref().map_or(type_name::<SocketAddr>(), |source| source.extension))
-            .field("grouping", &self.grouping)
-            .field("forwarded", &self.forwarded)
-            .finish()
+        IdentityGuarantees { named: true, verified: self.forwarded.as_deref().is_none_or(Forwarded::is_verified) }
     }
 }

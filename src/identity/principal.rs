@@ -1,13 +1,13 @@
-//! Who stands behind a credential.
+//! The principal that a credential belongs to.
 
 use std::{fmt, sync::Arc};
 
-use super::client::{Client, Digester, Tier};
+use super::{Client, Digester, Tier};
 
-/// Who stands behind a credential, as your table or your authentication layer knows it.
+/// Principal of a credential, as your key table or your authentication layer knows it: a name or an id, and a tier.
 ///
-/// The account is charged, not the credential: two keys of one account share its limits. `Debug` shows the public name
-/// and the tier only.
+/// The principal is charged, not the credential: two keys of one principal share its limits. `Debug` shows only the
+/// public name and the tier.
 ///
 /// ```
 /// use tollgate::Principal;
@@ -16,31 +16,27 @@ use super::client::{Client, Digester, Tier};
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Principal {
-    who: Who,
+    label: Label,
     tier: Option<Tier>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
-enum Who {
+enum Label {
     Named(Arc<str>),
     Private(Arc<str>),
-    Holder,
+    Unnamed,
 }
 
 impl Principal {
-    /// The account with this public name, the same client as [`Client::named`] of it.
+    /// Creates a principal with a public name; it is the same client as [`Client::named`] of that name.
     ///
     /// The name may be shown, logged and billed.
-    ///
-    /// ```
-    /// assert!(tollgate::Principal::named("alice").is_named());
-    /// ```
     #[must_use]
     pub fn named(name: impl Into<Arc<str>>) -> Self {
-        Self { who: Who::Named(name.into()), tier: None }
+        Self { label: Label::Named(name.into()), tier: None }
     }
 
-    /// The account with this `id`, which nobody is shown: an e-mail address, a number of a customer.
+    /// Creates a principal with an `id` that is never shown, such as an e-mail address or a customer number.
     ///
     /// ```
     /// let alice = tollgate::Principal::private("alice@example.org");
@@ -48,60 +44,52 @@ impl Principal {
     /// ```
     #[must_use]
     pub fn private(id: impl Into<Arc<str>>) -> Self {
-        Self { who: Who::Private(id.into()), tier: None }
+        Self { label: Label::Private(id.into()), tier: None }
     }
 
-    /// Whoever holds the credential: each credential is a client of its own.
-    ///
-    /// ```
-    /// assert!(!tollgate::Principal::unnamed().is_named());
-    /// ```
+    /// Creates a principal that is known by its credential alone: each credential is a client of its own.
     #[must_use]
     pub const fn unnamed() -> Self {
-        Self { who: Who::Holder, tier: None }
+        Self { label: Label::Unnamed, tier: None }
     }
 
-    /// The same account in a tier that may have limits of its own.
-    ///
-    /// ```
-    /// use tollgate::Principal;
-    /// assert_ne!(Principal::named("alice").in_tier("pro"), Principal::named("alice"));
-    /// ```
+    /// Sets a tier, which may have limits of its own.
     #[must_use]
     pub fn in_tier(self, tier: impl Into<Tier>) -> Self {
         Self { tier: Some(tier.into()), ..self }
     }
 
-    /// Whether it has a public name.
-    ///
-    /// ```
-    /// assert!(!tollgate::Principal::private("alice@example.org").is_named());
-    /// ```
+    /// Returns whether the principal has a public name.
     #[must_use]
     pub const fn is_named(&self) -> bool {
-        matches!(self.who, Who::Named(_))
+        matches!(self.label, Label::Named(_))
     }
 
-    /// The client that is charged; the holder of a `credential` if there is one.
-    pub(super) fn into_client(self, credential: Option<&[u8]>, digester: &Digester) -> Option<Client> {
-        let client = match self.who {
-            Who::Named(name) => digester.named(name),
-            Who::Private(id) => digester.secret("account", id.as_bytes()),
-            Who::Holder => digester.secret("key", credential?),
+    /// Returns the client to charge, which of an unnamed principal is that of the `credential`.
+    ///
+    /// Under `named_only` a principal without a public name is no client.
+    pub(super) fn into_client(
+        self,
+        named_only: bool,
+        credential: Option<&[u8]>,
+        digester: &Digester,
+    ) -> Option<Client> {
+        let client = match self.label {
+            Label::Named(name) => digester.named(name),
+            _ if named_only => return None,
+            Label::Private(id) => digester.secret("account", id.as_bytes()),
+            Label::Unnamed => digester.secret("key", credential?),
         };
-        Some(match self.tier {
-            Some(tier) => client.with_tier(tier),
-            None => client,
-        })
+        Some(Client { tier: self.tier, ..client })
     }
 }
 
 impl fmt::Debug for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match &self.who {
-            Who::Named(name) => name,
-            Who::Private(_) => "..",
-            Who::Holder => "unnamed",
+        let name = match &self.label {
+            Label::Named(name) => name,
+            Label::Private(_) => "..",
+            Label::Unnamed => "unnamed",
         };
         match &self.tier {
             Some(tier) => write!(f, "Principal({name}, {})", tier.as_str()),

@@ -1,28 +1,38 @@
-//! Requests that name no client.
+//! Requests without an identity.
 
 use std::sync::LazyLock;
 
-use super::client::{Client, Digester};
+use super::{Client, Digester};
 
 /// Decision on a request without an identity.
 ///
 /// ```
 /// # use tollgate::{Rate, OnUnidentified, TokenBucketLayer};
-/// let layer = TokenBucketLayer::new(Rate::per_second(5)).on_unidentified(OnUnidentified::Refuse);
+/// use http::{Request, Response};
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let service = ServiceBuilder::new()
+///     .layer(TokenBucketLayer::new(Rate::per_second(5)).on_unidentified(OnUnidentified::Refuse))
+///     .service(service_fn(|_: Request<String>| async { Ok::<_, ()>(Response::new(String::new())) }));
+/// let response = service.oneshot(Request::new(String::new())).await.unwrap(); // has no peer address
+/// assert_eq!(response.status(), 403);
+/// # });
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnUnidentified {
-    /// All of them are one client, with the usual rate or plan: the default, because it neither opens nor shuts the door.
+    /// All of them are one client, with the usual rate or plan: the default, because it neither admits nor refuses
+    /// every such request.
     #[default]
     Share,
     /// Refused with 403.
     Refuse,
-    /// Let through without a limit.
+    /// Admitted without a limit.
     Pass,
 }
 
-/// The client of all requests that name none.
+/// Returns the client that all requests without an identity share.
 pub(crate) fn anonymous() -> Client {
     static ANONYMOUS: LazyLock<Client> =
         LazyLock::new(|| Client::from_digest(Digester::process().digest("anonymous", [b""])).with_name("anonymous"));

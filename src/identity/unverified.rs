@@ -1,19 +1,15 @@
-//! What a request says of itself.
+//! Identities that a request claims.
 
-use super::client::{Beginning, Client, Digester, Name};
-use super::{
-    Identify, IdentityGuarantees,
-    credential::{LONGEST, Place},
-};
+use super::{Client, Digester, Identify, IdentityGuarantees, Name, credential::Credential, digester::DigestPrefix};
 use crate::{error::ConfigError, head::RequestHead};
 
-/// Charges whoever a request says it comes from. **Nobody checks it here.**
+/// Charges the identity that a request claims. **This crate does not check the claim.**
 ///
-/// It is for services behind something that has authenticated the request already and lets no other through: an
-/// authenticating proxy that sets or removes the field, a layer further out that refuses an unknown token. Anywhere
-/// else a client takes a new limit with each value that it makes up, and another's limit with the other's value.
+/// It is for services behind a component that has authenticated every request, such as an authenticating proxy that
+/// sets or removes the field, or an outer layer that refuses an unknown token. Anywhere else a client obtains a new
+/// limit with each value that it makes up, and another client's limit with that client's value.
 ///
-/// A value that is empty, longer than 4 KiB or sent twice is no identity. Equal values in different places are
+/// A value that is empty, longer than 4 KiB or sent twice is no identity. Equal values in different locations are
 /// different clients.
 ///
 /// ```
@@ -26,22 +22,16 @@ use crate::{error::ConfigError, head::RequestHead};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Unverified {
-    place: Place,
-    longest: usize,
+    credential: Credential,
     public: bool,
-    beginning: Beginning,
+    prefix: DigestPrefix,
 }
 
 impl Unverified {
-    /// The value of the field `name`.
+    /// Takes the value of the field `name`.
     ///
     /// # Panics
-    /// When `name` is no field name.
-    ///
-    /// ```
-    /// let user = tollgate::Unverified::header("x-authenticated-user");
-    /// # let _ = user;
-    /// ```
+    /// When `name` is not a field name.
     #[must_use]
     pub fn header(name: impl AsRef<str>) -> Self {
         Self::try_header(name).unwrap_or_else(|invalid| panic!("{invalid}"))
@@ -50,36 +40,21 @@ impl Unverified {
     /// [`header`](Self::header) for input at run time.
     ///
     /// # Errors
-    /// When `name` is no field name.
-    ///
-    /// ```
-    /// let error = tollgate::Unverified::try_header("").unwrap_err();
-    /// assert_eq!(error.to_string(), "field name must be a token of RFC 9110, got \"\"");
-    /// ```
+    /// When `name` is not a field name.
     pub fn try_header(name: impl AsRef<str>) -> Result<Self, ConfigError> {
-        Place::try_header(name.as_ref()).map(Self::at)
+        Credential::try_header(name.as_ref()).map(Self::new)
     }
 
-    /// The token of `Authorization: Bearer`.
-    ///
-    /// ```
-    /// let token = tollgate::Unverified::bearer();
-    /// # let _ = token;
-    /// ```
+    /// Takes the token of `Authorization: Bearer`.
     #[must_use]
     pub const fn bearer() -> Self {
-        Self::at(Place::Bearer)
+        Self::new(Credential::bearer())
     }
 
-    /// The value of the cookie `name`; 32 KiB of cookies are searched.
+    /// Takes the value of the cookie `name`. At most 32 KiB of cookies are searched.
     ///
     /// # Panics
-    /// When `name` is no cookie name.
-    ///
-    /// ```
-    /// let session = tollgate::Unverified::cookie("sid");
-    /// # let _ = session;
-    /// ```
+    /// When `name` is not a cookie name.
     #[must_use]
     pub fn cookie(name: impl AsRef<str>) -> Self {
         Self::try_cookie(name).unwrap_or_else(|invalid| panic!("{invalid}"))
@@ -88,31 +63,26 @@ impl Unverified {
     /// [`cookie`](Self::cookie) for input at run time.
     ///
     /// # Errors
-    /// When `name` is no cookie name.
+    /// When `name` is not a cookie name.
     ///
     /// ```
     /// let error = tollgate::Unverified::try_cookie("s id").unwrap_err();
     /// assert_eq!(error.to_string(), "cookie name must be a token of RFC 9110, got \"s id\"");
     /// ```
     pub fn try_cookie(name: impl AsRef<str>) -> Result<Self, ConfigError> {
-        Place::try_cookie(name.as_ref()).map(Self::at)
+        Credential::try_cookie(name.as_ref()).map(Self::new)
     }
 
-    /// Takes values of at most `bytes` bytes: 4,096 unless said otherwise.
-    ///
-    /// ```
-    /// let user = tollgate::Unverified::header("x-authenticated-user").at_most(64);
-    /// # let _ = user;
-    /// ```
+    /// Sets the greatest length of a value, in bytes; the default is 4,096.
     #[must_use]
     pub const fn at_most(mut self, bytes: usize) -> Self {
-        self.longest = bytes;
+        self.credential.longest = bytes;
         self
     }
 
-    /// Takes the value for a public name, which may be shown, logged and billed.
+    /// Treats the value as a public name, which may be shown, logged and billed.
     ///
-    /// A value that is not text, or holds what ends a line or moves a cursor, is then no identity.
+    /// A value that is not text, or contains a line break or a terminal control character, is then no identity.
     ///
     /// ```
     /// use tollgate::{Identify, Unverified};
@@ -124,15 +94,15 @@ impl Unverified {
         self
     }
 
-    const fn at(place: Place) -> Self {
-        Self { place, longest: LONGEST, public: false, beginning: Beginning::new() }
+    const fn new(credential: Credential) -> Self {
+        Self { credential, public: false, prefix: DigestPrefix::new() }
     }
 }
 
 impl Identify for Unverified {
     fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
-        let value = self.place.read(request.headers, self.longest)?;
-        let digest = self.beginning.digest(digester, "unverified", || self.place.parts(), value);
+        let value = self.credential.read(request.headers)?;
+        let digest = self.prefix.digest(digester, "unverified", || self.credential.parts(), value);
         let client = Client::from_digest(digest);
         if !self.public {
             return Some(client);
@@ -146,7 +116,7 @@ impl Identify for Unverified {
     }
 }
 
-/// Whether a character neither ends a line nor steers a terminal.
+/// Returns whether a character neither ends a line nor controls a terminal.
 fn is_plain(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

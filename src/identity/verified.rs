@@ -1,17 +1,16 @@
-//! What an authentication layer found out.
+//! Identities from request extensions, which an authentication layer inserts.
 
 use std::{any::type_name, fmt, sync::Arc};
 
 use http::Extensions;
 
-use super::client::{Client, Digester};
-use super::{Identify, IdentityGuarantees, Principal, Reader};
+use super::{Client, Digester, Identify, IdentityGuarantees, Principal};
 use crate::head::RequestHead;
 
-/// Charges the account in a request extension that your own authentication layer has put there.
+/// Charges the principal in a request extension that your own authentication layer inserts.
 ///
-/// The authentication layer has to be further out, so that it runs first. Where the extension is missing nobody is
-/// identified.
+/// The authentication layer must be further out, so that it runs first. A request without the extension is
+/// unidentified.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -27,17 +26,16 @@ use crate::head::RequestHead;
 /// let client = who.identify(&RequestHead::of(&request), Digester::process()).unwrap();
 /// assert_eq!(client.tier().unwrap().as_str(), "pro");
 /// ```
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Verified {
-    read: Reader<Principal>,
-    extension: &'static str,
+    principal: ExtensionReader<Principal>,
     named_only: bool,
 }
 
 impl Verified {
-    /// The account that `read` finds in the request extension of type `T`.
+    /// Charges the principal that `read` finds in the request extension of type `T`.
     ///
-    /// [`Principal::unnamed`] is no client here: there is no credential that could stand for it.
+    /// [`Principal::unnamed`] is no client here, because there is no credential to identify it by.
     ///
     /// ```
     /// use tollgate::{Principal, Verified};
@@ -50,18 +48,11 @@ impl Verified {
     where
         T: Send + Sync + 'static,
     {
-        let read = move |extensions: &Extensions| read(extensions.get::<T>()?);
-        Self { read: Arc::new(read), extension: type_name::<T>(), named_only: false }
+        Self { principal: ExtensionReader::new(read), named_only: false }
     }
 
-    /// Takes an account without a public name for no identity, so that all clients are
+    /// Treats a principal without a public name as no identity, so that all clients are
     /// [`named`](crate::IdentityGuarantees::named).
-    ///
-    /// ```
-    /// use tollgate::{Principal, Identify, Verified};
-    /// let who = Verified::from_extension(|name: &String| Some(Principal::named(name.as_str()))).named_only();
-    /// assert!(who.guarantees().named);
-    /// ```
     #[must_use]
     pub fn named_only(self) -> Self {
         Self { named_only: true, ..self }
@@ -70,11 +61,7 @@ impl Verified {
 
 impl Identify for Verified {
     fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
-        let account = (self.read)(request.extensions)?;
-        if self.named_only && !account.is_named() {
-            return None;
-        }
-        account.into_client(None, digester)
+        self.principal.read(request.extensions)?.into_client(self.named_only, None, digester)
     }
 
     fn guarantees(&self) -> IdentityGuarantees {
@@ -82,8 +69,28 @@ impl Identify for Verified {
     }
 }
 
-impl fmt::Debug for Verified {
+type ReadValue<V> = Arc<dyn Fn(&Extensions) -> Option<V> + Send + Sync>;
+
+/// Reads a value from the request extension of one type. `Debug` shows that type.
+#[derive(Clone)]
+pub(super) struct ExtensionReader<V> {
+    read: ReadValue<V>,
+    extension: &'static str,
+}
+
+impl<V> ExtensionReader<V> {
+    pub(super) fn new<T: Send + Sync + 'static>(read: impl Fn(&T) -> Option<V> + Send + Sync + 'static) -> Self {
+        let read = move |extensions: &Extensions| read(extensions.get::<T>()?);
+        Self { read: Arc::new(read), extension: type_name::<T>() }
+    }
+
+    pub(super) fn read(&self, extensions: &Extensions) -> Option<V> {
+        (self.read)(extensions)
+    }
+}
+
+impl<V> fmt::Debug for ExtensionReader<V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Verified").field("extension", &self.extension).finish_non_exhaustive()
+        f.write_str(self.extension)
     }
 }

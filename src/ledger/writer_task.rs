@@ -1,4 +1,4 @@
-//! Drives the writer over a database: one task, one connection, and callers that wait no longer than they said.
+//! Driver of the writer: one task, one connection, and callers that wait at most their time-out.
 
 use std::{
     future::Future,
@@ -11,53 +11,52 @@ use std::{
 
 use tokio::{
     sync::{Notify, oneshot},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::writer::{
-    AdmitReply, CancelResult, Command, CommandKind, Key, Loaded, Reply, SettleCommand, SettleKind, Step, StepResult,
-    SubmitError, Writer, WriterNotice, after,
+    CancelResult, Command, Key, Reply, Step, StepResult, SubmitError, Undo, Writer, WriterNotice, after,
 };
 use super::{Database, DbError, Session};
-use crate::quota::{Amounts, Plan};
 
-/// How long is waited for what.
+/// Time-outs of a ledger.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
-    /// A caller, for its answer.
+    /// Longest wait of a caller for its reply.
     pub(crate) reply: Duration,
-    /// The writer, for one step of a transaction: longer, and the connection is given up.
+    /// Longest duration of one step of a transaction, after which the connection is given up.
     pub(crate) step: Duration,
 }
 
-/// So many callers wait at once, and so many orders are decided in one transaction, at most.
-const MOST_WAITING: usize = 16_384;
-const MOST_IN_BATCH: usize = 512;
+/// Largest number of callers that wait at once.
+const MAX_WAITING: usize = 16_384;
+/// Largest number of commands that one transaction decides.
+const MAX_BATCH: usize = 512;
 
-type Listener = Box<dyn Fn(&WriterNotice) + Send>;
-type Callers = Writer<oneshot::Sender<Reply>>;
+type NoticeListener = Box<dyn Fn(&WriterNotice) + Send>;
+type ReplyWriter = Writer<oneshot::Sender<Reply>>;
 
-/// A database and the one who writes into it; callers share it.
+/// A database and the task that writes to it; callers share it.
 pub(crate) struct WriterTask<D: Database> {
     pub(crate) database: D,
-    step: Duration,
-    /// How long a caller waits, in milliseconds.
-    reply: AtomicU64,
-    writer: Mutex<Callers>,
+    step_timeout: Duration,
+    /// In milliseconds.
+    reply_timeout: AtomicU64,
+    writer: Mutex<ReplyWriter>,
     wake: Notify,
     ended: Notify,
     working: AtomicBool,
-    /// Who hears of clients that have come near their limits when nobody waits for the answer.
-    listeners: Mutex<Vec<Listener>>,
+    /// Listeners to the notices that no caller waits for.
+    listeners: Mutex<Vec<NoticeListener>>,
 }
 
 impl<D: Database> WriterTask<D> {
     pub(crate) fn new(database: D, timeouts: Timeouts) -> Arc<Self> {
         Arc::new(Self {
             database,
-            step: timeouts.step,
-            reply: AtomicU64::new(millis(timeouts.reply)),
-            writer: Mutex::new(Writer::new(MOST_WAITING, MOST_IN_BATCH)),
+            step_timeout: timeouts.step,
+            reply_timeout: AtomicU64::new(millis(timeouts.reply)),
+            writer: Mutex::new(Writer::new(MAX_WAITING, MAX_BATCH)),
             wake: Notify::new(),
             ended: Notify::new(),
             working: AtomicBool::new(false),
@@ -65,45 +64,41 @@ impl<D: Database> WriterTask<D> {
         })
     }
 
-    /// How long a caller waits for its answer.
+    /// Longest wait of a caller for its reply.
     pub(crate) fn reply_timeout(&self) -> Duration {
-        Duration::from_millis(self.reply.load(Ordering::Relaxed))
+        Duration::from_millis(self.reply_timeout.load(Ordering::Relaxed))
     }
 
     pub(crate) fn set_reply_timeout(&self, reply: Duration) {
-        self.reply.store(millis(reply), Ordering::Relaxed);
+        self.reply_timeout.store(millis(reply), Ordering::Relaxed);
     }
 
-    /// Waits for what becomes of an order, no longer than a caller does.
+    /// Submits a command and returns its reply within the time-out.
     ///
-    /// Dropped before it is answered, an admission comes to nothing, or is given back.
+    /// # Cancel safety
+    /// An admission that is dropped before its reply is not stored, or is voided.
     pub(crate) async fn submit(self: &Arc<Self>, command: Command) -> Reply {
-        self.ask_for(command, false).await
+        self.submit_for(command, false).await
     }
 
-    /// The same, but what is [`Indeterminate`](Reply::Indeterminate) is not given back where it is written: whoever asks
-    /// goes on with the same id.
+    /// Submits a command that the caller sends again if the reply is [`Indeterminate`](Reply::Indeterminate): if it is
+    /// stored after all, it is not voided.
     pub(crate) async fn submit_and_keep(self: &Arc<Self>, command: Command) -> Reply {
-        self.ask_for(command, true).await
+        self.submit_for(command, true).await
     }
 
-    async fn ask_for(self: &Arc<Self>, command: Command, keep: bool) -> Reply {
-        let deadline = tokio::time::Instant::now() + self.reply_timeout();
-        let (to, answer) = oneshot::channel();
-        let asked = Asked::of(&command);
-        let ticket = match self.lock().submit(command, to) {
-            Ok(ticket) => ticket,
-            Err((full, _)) => return Reply::Unavailable(why(full)),
+    async fn submit_for(self: &Arc<Self>, command: Command, keep: bool) -> Reply {
+        let deadline = Instant::now() + self.reply_timeout();
+        let waiter = self.waiter(&mut self.lock(), command);
+        let mut waiter = match waiter {
+            Ok(waiter) => waiter,
+            Err(error) => return Reply::Unavailable(error.reason()),
         };
         self.work();
-        let mut asking = Asking { writer: Arc::clone(self), ticket, answer: Some(answer), asked };
-        let Some(answer) = &mut asking.answer else { return Reply::Unavailable(why(SubmitError::Shut)) };
-        let reply = match tokio::time::timeout_at(deadline, answer).await {
-            Ok(answered) => {
-                asking.answer = None;
-                answered.unwrap_or_else(|_| Reply::Unavailable(why(SubmitError::Shut)))
-            }
-            Err(_) => asking.leave(),
+        let ticket = waiter.ticket;
+        let reply = match waiter.reply(deadline).await {
+            Some(reply) => reply,
+            None => waiter.time_out(),
         };
         if keep && matches!(reply, Reply::Indeterminate) {
             self.lock().keep(ticket);
@@ -111,31 +106,36 @@ impl<D: Database> WriterTask<D> {
         reply
     }
 
-    /// Brings orders in their order; gives the verdicts of the first so many that were taken.
+    /// Submits commands in their order. Returns the replies up to the first command that was not decided or was
+    /// rejected, because the commands after it may depend on it.
     pub(crate) async fn submit_all(self: &Arc<Self>, commands: Vec<Command>) -> Vec<Reply> {
-        let deadline = tokio::time::Instant::now() + self.reply_timeout() + self.step;
-        let mut answers = Vec::with_capacity(commands.len());
-        {
+        let deadline = Instant::now() + self.reply_timeout() + self.step_timeout;
+        let waiters: Vec<_> = {
             let mut writer = self.lock();
-            for command in commands {
-                let (to, answer) = oneshot::channel();
-                let Ok(ticket) = writer.submit(command, to) else { break };
-                answers.push(Asking { writer: Arc::clone(self), ticket, answer: Some(answer), asked: None });
-            }
-        }
+            commands.into_iter().map_while(|command| self.waiter(&mut writer, command).ok()).collect()
+        };
         self.work();
-        let mut replies = Vec::with_capacity(answers.len());
-        for mut asking in answers {
-            let Some(answer) = &mut asking.answer else { break };
-            match tokio::time::timeout_at(deadline, answer).await {
-                Ok(Ok(reply)) if after(&reply).is_none() && !matches!(reply, Reply::Rejected(_)) => {
-                    asking.answer = None;
-                    replies.push(reply);
-                }
-                _ => break, // those that follow may depend on it
+        let mut replies = Vec::with_capacity(waiters.len());
+        for mut waiter in waiters {
+            match waiter.reply(deadline).await {
+                Some(reply) if after(&reply).is_none() && !matches!(reply, Reply::Rejected(_)) => replies.push(reply),
+                _ => break,
             }
         }
         replies
+    }
+
+    fn waiter(self: &Arc<Self>, writer: &mut ReplyWriter, command: Command) -> Result<Waiter<D>, SubmitError> {
+        let (to, receiver) = oneshot::channel();
+        let undo = Undo::of(&command);
+        let ticket = writer.submit(command, to)?;
+        Ok(Waiter { task: Arc::clone(self), ticket, receiver: Some(receiver), undo })
+    }
+
+    /// Enqueues a command without a caller.
+    pub(crate) fn enqueue(self: &Arc<Self>, command: Command) {
+        self.lock().enqueue(command);
+        self.work();
     }
 
     /// Whether the work of a named job is under way in this process.
@@ -143,60 +143,54 @@ impl<D: Database> WriterTask<D> {
         self.lock().is_running(key)
     }
 
-    /// Whether it takes no more orders.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.lock().is_closed()
-    }
-
-    /// Leaves an order that nobody waits for.
-    pub(crate) fn enqueue(self: &Arc<Self>, command: Command) {
-        self.lock().enqueue(command);
-        self.work();
-    }
-
-    /// The work of a named job is over.
+    /// Ends the work of a named job.
     pub(crate) fn finish(&self, key: &Key, command: u128) {
         self.lock().finish(key, command);
     }
 
-    /// How many orders are not settled yet.
+    /// Number of commands that are not settled yet.
     pub(crate) fn backlog(&self) -> usize {
         self.lock().backlog()
     }
 
-    /// Takes no more orders; what is there is still settled.
+    /// Whether it accepts no more commands.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().is_closed()
+    }
+
+    /// Accepts no more commands; those in the queue are still settled.
     pub(crate) fn close(self: &Arc<Self>) {
         self.lock().close();
         self.work();
     }
 
-    /// Takes no more orders, waits until all are settled, and closes the database; answers whoever still waits after `most`.
-    pub(crate) async fn shut_down(self: &Arc<Self>, most: Duration) {
+    /// Accepts no more commands, waits until all are settled, and closes the database. After `limit` it replies to all
+    /// callers that still wait.
+    pub(crate) async fn shut_down(self: &Arc<Self>, limit: Duration) {
         self.close();
         let settled = async {
             loop {
                 let ended = self.ended.notified();
-                if self.lock().backlog() == 0 && !self.working.load(Ordering::Acquire) {
+                if self.backlog() == 0 && !self.working.load(Ordering::Acquire) {
                     break;
                 }
                 ended.await;
             }
             self.database.close().await;
         };
-        if timeout(most, settled).await.is_err() {
+        if timeout(limit, settled).await.is_err() {
             let mut writer = self.lock();
-            writer.give_up(&why(SubmitError::Shut));
-            give(&mut writer);
+            writer.give_up(&SubmitError::Shut.reason());
+            send_replies(&mut writer);
         }
     }
 
-    /// Tells `listener` of clients that came near their limits while nobody waited.
+    /// Calls `listener` with each notice.
     pub(crate) fn listen(&self, listener: impl Fn(&WriterNotice) + Send + 'static) {
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        listeners.push(Box::new(listener));
+        self.listeners().push(Box::new(listener));
     }
 
-    /// Sees to it that somebody works: a task of its own, which a runtime that ends takes with it.
+    /// Wakes the task, and spawns it if it does not run. A runtime that shuts down takes the task with it.
     fn work(self: &Arc<Self>) {
         self.wake.notify_one();
         if self.working.load(Ordering::Acquire) {
@@ -204,22 +198,24 @@ impl<D: Database> WriterTask<D> {
         }
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if !self.working.swap(true, Ordering::AcqRel) {
-            let working = Working(Arc::clone(self));
-            runtime.spawn(async move { working.0.run().await });
+            let running = RunGuard(Arc::clone(self));
+            runtime.spawn(async move { running.0.run().await });
         }
     }
 
     async fn run(&self) {
-        let (mut session, mut event) = (None::<D::Session>, None);
+        let (mut session, mut result) = (None::<D::Session>, None);
         loop {
             let (step, notices) = {
                 let mut writer = self.lock();
-                let step = writer.step(event.take());
-                give(&mut writer);
+                let step = writer.step(result.take());
+                send_replies(&mut writer);
                 (step, writer.notices())
             };
-            self.tell_listeners(&notices);
-            event = match step {
+            for notice in &notices {
+                self.listeners().iter().for_each(|listener| listener(notice));
+            }
+            result = match step {
                 Step::Wait => {
                     self.ended.notify_waiters();
                     self.wake.notified().await;
@@ -227,7 +223,7 @@ impl<D: Database> WriterTask<D> {
                 }
                 Step::End => {
                     if let Some(session) = session.take() {
-                        let _ = timeout(self.step, session.close()).await;
+                        let _ = timeout(self.step_timeout, session.close()).await;
                     }
                     return;
                 }
@@ -236,147 +232,98 @@ impl<D: Database> WriterTask<D> {
                     tokio::time::sleep(rest.mul_f64(1.0 + fastrand::f64() / 2.0)).await;
                     Some(StepResult::Rested)
                 }
-                Step::Connect => {
-                    drop(session.take());
-                    let connected = self.in_time(self.database.connect()).await;
-                    Some(match connected {
-                        Ok(connected) => {
-                            session = Some(connected);
-                            StepResult::Connected
-                        }
-                        Err(failure) => StepResult::Failed(failure),
-                    })
-                }
-                step => Some(self.perform(&mut session, step).await),
+                step => Some(self.perform(&mut session, step).await.unwrap_or_else(StepResult::Failed)),
             };
         }
     }
 
-    /// A step of a transaction. Whatever it may have left the connection in, a connection that is lost is dropped.
-    async fn perform(&self, session: &mut Option<D::Session>, step: Step) -> StepResult {
-        let Some(mut taken) = session.take() else { return StepResult::Failed(DbError::Lost("no connection".into())) };
-        let done: Result<StepResult, DbError> = match &step {
-            Step::Begin(reads) => {
-                self.in_time(taken.begin(reads)).await.map(|loaded: Loaded| StepResult::Loaded(loaded))
-            }
-            Step::Write(writes, now) => self.in_time(taken.write(writes, *now)).await.map(|()| StepResult::Wrote),
-            Step::Commit => self.in_time(taken.commit()).await.map(|()| StepResult::Committed),
-            _ => self.in_time(taken.roll_back()).await.map(|()| StepResult::RolledBack),
-        };
-        match done {
-            Ok(event) => {
-                *session = Some(taken);
-                event
-            }
-            Err(error @ DbError::Lost(_)) => StepResult::Failed(error),
-            Err(failure) => {
-                *session = Some(taken);
-                StepResult::Failed(failure)
-            }
+    /// Connects, or performs a step of a transaction. Drops a connection that is lost, whatever state it is in.
+    async fn perform(&self, connection: &mut Option<D::Session>, step: Step) -> Result<StepResult, DbError> {
+        let session = connection.take();
+        if step == Step::Connect {
+            drop(session);
+            *connection = Some(self.in_time(self.database.connect()).await?);
+            return Ok(StepResult::Connected);
         }
+        let mut session = session.ok_or_else(|| DbError::Lost("no connection".into()))?;
+        let result = match &step {
+            Step::Begin(reads) => self.in_time(session.begin(reads)).await.map(StepResult::Loaded),
+            Step::Write(writes, now) => self.in_time(session.write(writes, *now)).await.map(|()| StepResult::Wrote),
+            Step::Commit => self.in_time(session.commit()).await.map(|()| StepResult::Committed),
+            _ => self.in_time(session.roll_back()).await.map(|()| StepResult::RolledBack),
+        };
+        *connection = Some(session).filter(|_| !matches!(result, Err(DbError::Lost(_))));
+        result
     }
 
     async fn in_time<T>(&self, step: impl Future<Output = Result<T, DbError>>) -> Result<T, DbError> {
-        timeout(self.step, step).await.unwrap_or_else(|_| Err(DbError::Lost(format!("no answer in {:?}", self.step))))
+        let limit = self.step_timeout;
+        timeout(limit, step).await.unwrap_or_else(|_| Err(DbError::Lost(format!("no answer in {limit:?}"))))
     }
 
-    fn tell_listeners(&self, notices: &[WriterNotice]) {
-        if notices.is_empty() {
-            return;
-        }
-        let listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        for notice in notices {
-            listeners.iter().for_each(|listener| listener(notice));
-        }
+    fn listeners(&self) -> MutexGuard<'_, Vec<NoticeListener>> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Callers> {
+    fn lock(&self) -> MutexGuard<'_, ReplyWriter> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Whoever works; when it ends, another may.
-struct Working<D: Database>(Arc<WriterTask<D>>);
+/// Marks the task as running; after its end another one may be spawned.
+struct RunGuard<D: Database>(Arc<WriterTask<D>>);
 
-impl<D: Database> Drop for Working<D> {
+impl<D: Database> Drop for RunGuard<D> {
     fn drop(&mut self) {
         self.0.working.store(false, Ordering::Release);
         self.0.ended.notify_waiters();
     }
 }
 
-/// A caller that waits.
-struct Asking<D: Database> {
-    writer: Arc<WriterTask<D>>,
+/// A caller that waits for its reply. Dropped before, it cancels the command.
+struct Waiter<D: Database> {
+    task: Arc<WriterTask<D>>,
     ticket: u64,
-    /// `None` once it has been received.
-    answer: Option<oneshot::Receiver<Reply>>,
-    asked: Option<Asked>,
+    /// `None` once the reply has been received.
+    receiver: Option<oneshot::Receiver<Reply>>,
+    undo: Option<Undo>,
 }
 
-/// What has to be known of an admission to give it back.
-struct Asked {
-    key: Key,
-    plan: Arc<Plan>,
-    origin: u32,
-}
-
-impl Asked {
-    fn of(command: &Command) -> Option<Self> {
-        let CommandKind::Admit(admit) = &command.kind else { return None };
-        Some(Self { key: command.key.clone(), plan: Arc::clone(&admit.plan), origin: command.origin })
+impl<D: Database> Waiter<D> {
+    /// Returns the reply, or `None` after the deadline.
+    async fn reply(&mut self, deadline: Instant) -> Option<Reply> {
+        let received = timeout_at(deadline, self.receiver.as_mut()?).await.ok()?;
+        self.receiver = None;
+        Some(received.unwrap_or_else(|_| Reply::Unavailable(SubmitError::Shut.reason())))
     }
-}
 
-impl<D: Database> Asking<D> {
-    /// The deadline has passed.
-    fn leave(mut self) -> Reply {
-        let answer = self.answer.take();
-        match self.writer.lock().time_out(self.ticket) {
+    /// Cancels the command after its deadline.
+    fn time_out(mut self) -> Reply {
+        let receiver = self.receiver.take();
+        match self.task.lock().time_out(self.ticket) {
             CancelResult::Unsent => Reply::Unavailable("no answer in time".into()),
             CancelResult::Underway => Reply::Indeterminate,
-            CancelResult::Answered => answer
-                .and_then(|mut answer| answer.try_recv().ok())
-                .unwrap_or_else(|| Reply::Unavailable(why(SubmitError::Shut))),
+            CancelResult::Answered => receiver
+                .and_then(|mut receiver| receiver.try_recv().ok())
+                .unwrap_or_else(|| Reply::Unavailable(SubmitError::Shut.reason())),
         }
     }
 }
 
-impl<D: Database> Drop for Asking<D> {
+impl<D: Database> Drop for Waiter<D> {
     fn drop(&mut self) {
-        let Some(mut answer) = self.answer.take() else { return };
-        let left = self.writer.lock().cancel(self.ticket);
-        if left == CancelResult::Answered
-            && let (Ok(Reply::Admitted(admitted)), Some(asked)) = (answer.try_recv(), self.asked.take())
+        let Some(mut receiver) = self.receiver.take() else { return };
+        let cancelled = self.task.lock().cancel(self.ticket);
+        if cancelled == CancelResult::Answered
+            && let (Ok(Reply::Admitted(admitted)), Some(undo)) = (receiver.try_recv(), self.undo.take())
         {
-            self.writer.take_back(asked, &admitted);
+            self.task.enqueue(undo.command(new_id(), &admitted));
         }
     }
 }
 
-impl<D: Database> WriterTask<D> {
-    /// What was admitted for somebody who has gone: nothing was worked on.
-    fn take_back(self: &Arc<Self>, asked: Asked, admitted: &AdmitReply) {
-        let settle = SettleCommand {
-            plan: asked.plan,
-            attempt: admitted.attempt,
-            since: admitted.since,
-            end: SettleKind::Void,
-            used: Amounts::new(),
-            part: 0,
-        };
-        self.enqueue(Command {
-            key: asked.key,
-            id: new_id(),
-            own: false,
-            origin: asked.origin,
-            kind: CommandKind::Settle(settle),
-        });
-    }
-}
-
-/// An id that no other order has, and that nobody can guess, for it is part of the ids of reservations: even, because a writer
-/// makes odd ones of its own.
+/// Generates a command id. It cannot be guessed, because it is part of reservation ids; it is even, because the writer
+/// derives odd ids from it.
 pub(crate) fn new_id() -> u128 {
     uuid::Uuid::new_v4().as_u128() & !1
 }
@@ -385,19 +332,9 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis().max(1)).unwrap_or(u64::MAX >> 1)
 }
 
-/// Gives everybody their answers while the writer is held: whoever leaves afterwards finds theirs there, and whoever left
-/// before is known to have gone.
-fn give(writer: &mut Callers) {
-    for answered in writer.answers() {
-        let _ = answered.to.send(answered.reply); // nobody is there any more: they have taken it back
+/// Sends all replies while the writer is locked: a concurrent cancellation finds its reply, or was recorded before.
+fn send_replies(writer: &mut ReplyWriter) {
+    for (to, reply) in writer.replies() {
+        let _ = to.send(reply); // a caller that has left has cancelled its command
     }
-}
-
-fn why(full: SubmitError) -> Arc<str> {
-    match full {
-        SubmitError::Queue => "too many are waiting for the ledger",
-        SubmitError::Down => "the ledger cannot be reached",
-        SubmitError::Shut => "the ledger is shut",
-    }
-    .into()
 }

@@ -190,6 +190,5 @@ pub struct ActiveGrant {
 /// A limit and its name do not meet: there is no such limit in the plan.
 pub(crate) fn no_such_limit(name: &str, known: impl Iterator<Item = PolicyName>) -> ConfigError {
     let known: Vec<String> = known.map(|name| name.to_string()).collect();
-    let shown: String = name.chars().take(80).collect();
-    ConfigError::new("limit", &format!("be one of the plan's ({})", known.join(", ")), format_args!("{shown:?}"))
+    ConfigError::quoted("limit", &format!("be one of the plan's ({})", known.join(", ")), name)
 }

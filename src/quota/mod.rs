@@ -15,8 +15,8 @@ pub(crate) use grant::no_such_limit;
 pub use grant::{ActiveGrant, Grant, GrantId};
 pub use layer::{
     Charge, CloseOutcome, CountedBody, Cursor, Duplicates, Explanation, JobIdSource, JobRun, LimitExplanation,
-    OnExpiry, OnFailure, QuotaError, QuotaLayer, QuotaSettings, QuotaStatus, Quotas, RequestBytes, RequestBytesLayer,
-    Reservation, ReservationError, ReservationId, ServedRequest, UsagePage,
+    OnExpiry, OnFailure, QuotaError, QuotaLayer, QuotaPermit, QuotaPolicy, QuotaStatus, Quotas, RequestBytes,
+    RequestBytesLayer, Reservation, ReservationError, ReservationId, ServedRequest, UsagePage,
 };
 pub use limit::{Quota, QuotaBuilder};
 pub(crate) use plan::Limit;

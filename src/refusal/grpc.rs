@@ -1,44 +1,47 @@
-//! A refusal in gRPC: Trailers-Only, all of it in the head.
+//! Refusals in gRPC: Trailers-Only responses, which are a head only.
 
 use std::time::Duration;
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE};
 use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
 
-use super::{Reason, Refusal};
 use super::{
-    buffer::Buffer,
-    detail::detail,
-    names::{GRPC_MESSAGE, GRPC_RETRY_PUSHBACK_MS, GRPC_STATUS, GRPC_STATUS_DETAILS_BIN},
-    number::number,
-    protobuf::Message,
+    Reason, Refusal,
+    buffer::{Buffer, number},
+    problem::detail,
 };
 
-/// Who speaks in `google.rpc.ErrorInfo`.
+pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+pub(super) const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+pub(super) const GRPC_STATUS_DETAILS_BIN: HeaderName = HeaderName::from_static("grpc-status-details-bin");
+const GRPC_RETRY_PUSHBACK_MS: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+/// Domain in `google.rpc.ErrorInfo`.
 const DOMAIN: &str = "tollgate";
 
-/// From here on a client should not hold a call for a retry. A pushback is 32 bits of milliseconds at most.
+/// Wait from which on a client should not hold a call for a retry. A pushback has at most 32 bits of milliseconds.
 const TOO_LONG: Duration = Duration::from_secs(3_600);
 
-/// What `google.protobuf.Duration` may hold: 10,000 years.
+/// Greatest value of `google.protobuf.Duration`: 10,000 years, in seconds.
 const MAX_SECONDS: u64 = 315_576_000_000;
 
-/// What must be written as `%XX` in `grpc-message`, besides what is not ASCII.
+/// ASCII characters that are written as `%XX` in `grpc-message`, as all other characters are.
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 
-/// A Trailers-Only answer: status 200 and an empty body, or a client would take the call as committed.
+/// Creates a Trailers-Only response. It has status 200 and an empty body; otherwise a client would take the call for
+/// committed and would not retry it.
 pub(super) fn trailers_only(refusal: &Refusal, content_type: HeaderValue) -> Response<Bytes> {
-    let mut said = Buffer::<192>::new();
-    detail(refusal, &mut said);
-    let code = code(refusal.reason());
-    let details = details(refusal, code, std::str::from_utf8(said.as_bytes()).unwrap_or_default());
+    let mut text = Buffer::<192>::new();
+    detail(refusal, &mut text);
+    let code = refusal.reason().forms().grpc_status;
+    let details = details(refusal, code, std::str::from_utf8(text.as_bytes()).unwrap_or_default());
 
     let mut headers = HeaderMap::with_capacity(12); // these five, and those of every refusal without growing
     headers.insert(CONTENT_TYPE, content_type);
     headers.insert(GRPC_STATUS, number(code));
-    if let Some(message) = message(said.as_bytes()) {
+    if let Some(message) = message(text.as_bytes()) {
         headers.insert(GRPC_MESSAGE, message);
     }
     if let Ok(details) = HeaderValue::from_maybe_shared(Bytes::from(STANDARD_NO_PAD.encode(details.as_bytes()))) {
@@ -51,20 +54,7 @@ pub(super) fn trailers_only(refusal: &Refusal, content_type: HeaderValue) -> Res
     response
 }
 
-/// The status, by its number.
-const fn code(reason: Reason) -> u64 {
-    match reason {
-        Reason::RateLimited | Reason::TooLarge => 8,
-        Reason::Capacity | Reason::CircuitOpen | Reason::Unavailable | Reason::Indeterminate => 14,
-        Reason::Rejected => 13,
-        Reason::Unidentified => 7,
-        Reason::JobRunning => 10,
-        Reason::DuplicateJob => 6,
-        Reason::JobConflict | Reason::InvalidJobId | Reason::StaleJobId => 3,
-    }
-}
-
-/// `grpc-message`, percent-encoded.
+/// Percent-encodes `grpc-message`.
 fn message(text: &[u8]) -> Option<HeaderValue> {
     let mut encoded = Buffer::<192>::new();
     for part in percent_encode(text, ESCAPED) {
@@ -73,7 +63,7 @@ fn message(text: &[u8]) -> Option<HeaderValue> {
     HeaderValue::from_maybe_shared(encoded.take()).ok()
 }
 
-/// Whole milliseconds, rounded up; -1, which means never, where a retry of this call is pointless.
+/// Formats a wait in whole milliseconds, rounded up; -1, which means never, if a retry of this call is pointless.
 fn pushback(wait: Option<Duration>) -> HeaderValue {
     match wait {
         Some(wait) if wait < TOO_LONG => {
@@ -84,11 +74,11 @@ fn pushback(wait: Option<Duration>) -> HeaderValue {
     }
 }
 
-/// A `google.rpc.Status` with its details.
-fn details(refusal: &Refusal, code: u64, said: &str) -> Message {
+/// Encodes a `google.rpc.Status` with its details.
+fn details(refusal: &Refusal, code: u64, text: &str) -> Message {
     let policy = refusal.policy().as_str();
     let mut status = Message::with_capacity(512);
-    status.integer(1, code).text(2, said);
+    status.integer(1, code).text(2, text);
     if let Some(wait) = refusal.retry_after() {
         any(&mut status, "type.googleapis.com/google.rpc.RetryInfo", |info| {
             info.nested(1, |delay| {
@@ -97,7 +87,7 @@ fn details(refusal: &Refusal, code: u64, said: &str) -> Message {
         });
     }
     any(&mut status, "type.googleapis.com/google.rpc.ErrorInfo", |info| {
-        info.text(1, reason(refusal.reason())).text(2, DOMAIN).nested(3, |entry| {
+        info.text(1, refusal.reason().forms().grpc_reason).text(2, DOMAIN).nested(3, |entry| {
             entry.text(1, "policy").text(2, policy);
         });
     });
@@ -106,7 +96,7 @@ fn details(refusal: &Refusal, code: u64, said: &str) -> Message {
             let names = refusal.violations().iter().map(|violation| violation.name.as_str());
             for name in names.chain(refusal.violations().is_empty().then_some(policy)) {
                 failure.nested(1, |violation| {
-                    violation.text(1, name).text(2, said);
+                    violation.text(1, name).text(2, text);
                 });
             }
         });
@@ -114,29 +104,60 @@ fn details(refusal: &Refusal, code: u64, said: &str) -> Message {
     status
 }
 
-/// One of a status's details.
+/// Adds one detail to a status.
 fn any(status: &mut Message, kind: &str, fill: impl FnOnce(&mut Message)) {
     status.nested(3, |detail| {
         detail.text(1, kind).nested(2, fill);
     });
 }
 
-/// The reason as `google.rpc.ErrorInfo` wants it written.
-const fn reason(reason: Reason) -> &'static str {
-    match reason {
-        Reason::RateLimited => "RATE_LIMITED",
-        Reason::Capacity => "CAPACITY",
-        Reason::CircuitOpen => "CIRCUIT_OPEN",
-        Reason::Unavailable => "UNAVAILABLE",
-        Reason::Indeterminate => "INDETERMINATE",
-        Reason::Rejected => "REJECTED",
-        Reason::TooLarge => "TOO_LARGE",
-        Reason::JobRunning => "JOB_RUNNING",
-        Reason::DuplicateJob => "DUPLICATE_JOB_ID",
-        Reason::JobConflict => "JOB_CONFLICT",
-        Reason::InvalidJobId => "INVALID_JOB_ID",
-        Reason::StaleJobId => "STALE_JOB_ID",
-        Reason::Unidentified => "UNIDENTIFIED",
+/// Protocol buffer message under construction. Fields with their default value are omitted, as proto3 demands.
+#[derive(Default)]
+struct Message(Vec<u8>);
+
+impl Message {
+    fn with_capacity(bytes: usize) -> Self {
+        Self(Vec::with_capacity(bytes))
+    }
+
+    /// Adds an integer that is never negative.
+    fn integer(&mut self, field: u8, value: u64) -> &mut Self {
+        if value > 0 {
+            self.0.push(field << 3);
+            self.varint(value);
+        }
+        self
+    }
+
+    /// Adds a text.
+    fn text(&mut self, field: u8, text: &str) -> &mut Self {
+        if text.is_empty() { self } else { self.nested(field, |message| message.0.extend_from_slice(text.as_bytes())) }
+    }
+
+    /// Adds a nested message, even if it is empty.
+    fn nested(&mut self, field: u8, fill: impl FnOnce(&mut Self)) -> &mut Self {
+        self.0.push(field << 3 | 2);
+        let start = self.0.len();
+        fill(self);
+        let end = self.0.len();
+        self.varint((end - start) as u64);
+        // The length precedes the message, but is known only after it.
+        let written = self.0.len() - end;
+        self.0[start..].rotate_right(written);
+        self
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// Adds an integer with seven bits in each byte, the least significant first.
+    fn varint(&mut self, mut value: u64) {
+        while value > 0x7f {
+            self.0.push((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value as u8);
     }
 }
 
@@ -145,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pushback_is_rounded_up_and_never_zero() {
+    fn pushback_is_rounded_up_and_never_zero() {
         for (wait, written) in [
             (Some(Duration::ZERO), "1"),
             (Some(Duration::from_nanos(1)), "1"),
@@ -161,7 +182,33 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_percent_encoded() {
+    fn message_is_percent_encoded() {
         assert_eq!(message("5 % of \u{fc}ber\r\n".as_bytes()).unwrap(), "5 %25 of %C3%BCber%0D%0A");
+    }
+
+    #[test]
+    fn encoding_is_that_of_the_protobuf_guide() {
+        let mut message = Message::default();
+        message.integer(1, 150).text(2, "testing").integer(4, 0).text(5, "").nested(3, |inner| {
+            inner.integer(1, 150);
+        });
+        assert_eq!(message.as_bytes(), b"\x08\x96\x01\x12\x07testing\x1a\x03\x08\x96\x01");
+    }
+
+    #[test]
+    fn length_of_two_bytes_moves_its_message() {
+        let mut message = Message::default();
+        message.nested(1, |inner| {
+            inner.text(1, &"x".repeat(200));
+        });
+        assert_eq!(message.as_bytes()[..6], *b"\x0a\xcb\x01\x0a\xc8\x01");
+        assert_eq!(message.as_bytes().len(), 206);
+    }
+
+    #[test]
+    fn largest_integer_takes_ten_bytes() {
+        let mut message = Message::default();
+        message.integer(1, u64::MAX);
+        assert_eq!(message.as_bytes(), b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01");
     }
 }

@@ -1,20 +1,19 @@
-//! A refusal in plain HTTP: a problem document, or a line of text.
+//! Refusals in plain HTTP: a problem document or a line of text.
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 
-use super::{buffer::Buffer, complete::complete, detail::detail};
-use crate::refusal::{Reason, Refusal};
+use super::{Reason, Refusal, buffer::Buffer, respond::complete};
 
 // Constants, because a value that is made at run time is checked byte by byte.
 const JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// A problem document (RFC 9457): how layers answer by default.
+/// Creates a problem document (RFC 9457), the default response of layers.
 ///
-/// The members are `type`, `title`, `status`, `detail`, `violated-policies`, and `retry_after_seconds` where waiting
-/// helps. A quota's has the name of the limit that keeps the client longest as `kind`, with its `current` and `limit`; a
-/// job's that was done before has the `code` `duplicate_job_id`. More may come.
+/// The members are `type`, `title`, `status`, `detail`, `violated-policies`, and `retry_after_seconds` if waiting
+/// helps. A refusal by a quota has the name of the limit with the longest wait as `kind`, with its `current` and
+/// `limit`. A refused duplicate of a job has the `code` `duplicate_job_id`. Later versions may add members.
 ///
 /// ```
 /// use std::time::Duration;
@@ -38,10 +37,10 @@ pub fn problem(refusal: &Refusal) -> Response<Bytes> {
     answer
 }
 
-/// Makes a problem document without the fields of [`complete`].
+/// Creates a problem document without the fields of [`complete`].
 pub(super) fn document(refusal: &Refusal) -> Response<Bytes> {
     let mut body = Buffer::<512>::new();
-    body.push(opening(refusal.reason()));
+    body.push(refusal.reason().forms().problem);
     detail(refusal, &mut body);
     body.push("\",\"violated-policies\":[\"");
     match refusal.violations() {
@@ -62,7 +61,7 @@ pub(super) fn document(refusal: &Refusal) -> Response<Bytes> {
     answer(refusal, JSON, body.take())
 }
 
-/// A line of plain text, for `.refuse_with(refusal::text)`.
+/// Creates a response with a line of plain text, for `.refuse_with(refusal::text)`.
 ///
 /// ```
 /// use tollgate::{PolicyName, Reason, Refusal, refusal};
@@ -82,7 +81,7 @@ pub fn text(refusal: &Refusal) -> Response<Bytes> {
     answer
 }
 
-/// The HTTP status of a refusal, for answers of your own.
+/// Returns the HTTP status of a refusal, for responses of your own.
 ///
 /// ```
 /// use tollgate::{PolicyName, Reason, Refusal, refusal};
@@ -91,18 +90,7 @@ pub fn text(refusal: &Refusal) -> Response<Bytes> {
 /// ```
 #[must_use]
 pub fn status(refusal: &Refusal) -> StatusCode {
-    match refusal.reason() {
-        Reason::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        Reason::Capacity | Reason::CircuitOpen | Reason::Unavailable | Reason::Indeterminate => {
-            StatusCode::SERVICE_UNAVAILABLE
-        }
-        Reason::Rejected => StatusCode::INTERNAL_SERVER_ERROR,
-        Reason::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        Reason::JobRunning | Reason::DuplicateJob => StatusCode::CONFLICT,
-        Reason::JobConflict => StatusCode::UNPROCESSABLE_ENTITY,
-        Reason::InvalidJobId | Reason::StaleJobId => StatusCode::BAD_REQUEST,
-        Reason::Unidentified => StatusCode::FORBIDDEN,
-    }
+    refusal.reason().forms().status
 }
 
 fn answer(refusal: &Refusal, kind: HeaderValue, body: Bytes) -> Response<Bytes> {
@@ -114,31 +102,22 @@ fn answer(refusal: &Refusal, kind: HeaderValue, body: Bytes) -> Response<Bytes> 
     response
 }
 
-/// A problem document up to its detail. Types are IANA's; where there is none, the title is the status's own.
-const fn opening(reason: Reason) -> &'static str {
-    match reason {
-        Reason::RateLimited => {
-            "{\"type\":\"https://iana.org/assignments/http-problem-types#quota-exceeded\",\
-             \"title\":\"Quota Exceeded\",\"status\":429,\"detail\":\""
+/// Writes one or two sentences of plain ASCII, the same over HTTP and gRPC. The size of a shared capacity is not
+/// disclosed.
+pub(super) fn detail<const N: usize>(refusal: &Refusal, out: &mut Buffer<N>) {
+    match (refusal.reason(), refusal.limit()) {
+        (Reason::RateLimited, limit @ 1..) if refusal.remaining() > 0 => {
+            out.push("Too little is left of the limit of ").number(limit).push(".")
         }
-        Reason::Capacity | Reason::CircuitOpen | Reason::Unavailable | Reason::Indeterminate => {
-            "{\"type\":\"https://iana.org/assignments/http-problem-types#temporary-reduced-capacity\",\
-             \"title\":\"Temporary Reduced Capacity\",\"status\":503,\"detail\":\""
+        (Reason::RateLimited, limit @ 1..) => out.push("The limit of ").number(limit).push(" is used up."),
+        (Reason::TooLarge, limit @ 1..) => {
+            out.push("The request takes more than the limit of ").number(limit).push(" and can never pass.")
         }
-        Reason::Rejected => {
-            "{\"type\":\"about:blank\",\"title\":\"Internal Server Error\",\"status\":500,\"detail\":\""
-        }
-        Reason::TooLarge => "{\"type\":\"about:blank\",\"title\":\"Content Too Large\",\"status\":413,\"detail\":\"",
-        Reason::JobRunning => "{\"type\":\"about:blank\",\"title\":\"Conflict\",\"status\":409,\"detail\":\"",
-        Reason::DuplicateJob => {
-            "{\"type\":\"about:blank\",\"title\":\"Conflict\",\"status\":409,\"code\":\"duplicate_job_id\",\"detail\":\""
-        }
-        Reason::JobConflict => {
-            "{\"type\":\"about:blank\",\"title\":\"Unprocessable Content\",\"status\":422,\"detail\":\""
-        }
-        Reason::InvalidJobId | Reason::StaleJobId => {
-            "{\"type\":\"about:blank\",\"title\":\"Bad Request\",\"status\":400,\"detail\":\""
-        }
-        Reason::Unidentified => "{\"type\":\"about:blank\",\"title\":\"Forbidden\",\"status\":403,\"detail\":\"",
-    }
+        (reason, _) => out.push(reason.forms().detail),
+    };
+    match refusal.retry_after_seconds() {
+        Some(1) => out.push(" Retry in 1 second."),
+        Some(seconds) => out.push(" Retry in ").number(seconds).push(" seconds."),
+        None => out,
+    };
 }

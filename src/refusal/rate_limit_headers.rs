@@ -1,25 +1,23 @@
-//! The fields that tell a client of its limits before it runs into them.
+//! Rate limit fields, from which a client learns its limits before it reaches them.
 
 use std::{slice, time::Duration};
 
-use http::{HeaderMap, HeaderValue, header::RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, header::RETRY_AFTER};
 
-use super::whole_seconds;
 use super::{
-    item::{Items, clamp},
-    names::{RATELIMIT, RATELIMIT_POLICY},
-    number::{number, read},
-    structured_field,
+    buffer::{number, parse_number},
+    refusal::whole_seconds,
+    structured_field::{self, Items, clamp},
     x_ratelimit::{self, Triple},
 };
-use crate::{error::ConfigError, policy_name::PolicyName};
+use crate::policy_name::PolicyName;
 
-/// How limits are told to clients.
-///
-/// ```
-/// use tollgate::refusal::Dialect;
-/// assert_eq!(Dialect::default(), Dialect::Draft11);
-/// ```
+pub(super) const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+pub(super) const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+/// Field that lists the limits whose warning threshold the client has reached.
+pub(crate) const NEAR_LIMITS: HeaderName = HeaderName::from_static("quota-near-limits");
+
+/// Format in which limits are reported to clients.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Dialect {
@@ -28,21 +26,21 @@ pub enum Dialect {
     /// [draft-ietf-httpapi-ratelimit-headers-11]: https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/11/
     #[default]
     Draft11,
-    /// `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset`, which no standard describes. They have room
-    /// for one policy: that with the least remaining.
+    /// `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset`, which no standard describes. They have
+    /// room for one policy: the one with the least remaining.
     XRateLimit {
-        /// How the reset is written.
+        /// Form of the reset.
         reset: Reset,
     },
-    /// Not at all.
+    /// No fields.
     None,
 }
 
-/// How `X-RateLimit-Reset` says when there is more.
+/// Form of `X-RateLimit-Reset`.
 ///
 /// ```
 /// use tollgate::refusal::{Dialect, Reset};
-/// let as_github_does = Dialect::XRateLimit { reset: Reset::Epoch };
+/// let like_github = Dialect::XRateLimit { reset: Reset::Epoch };
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -53,10 +51,10 @@ pub enum Reset {
     Delta,
 }
 
-/// Writes the rate limit fields of one policy; what does not change is put together once, when a layer is built.
+/// Writes the rate limit fields of one policy. Their constant parts are formatted once, when a layer is built.
 ///
-/// Writing never fails. Several layers complement each other, and so do fields that a handler or an upstream has set;
-/// what is there but not well formed is replaced, because no client would read it.
+/// Writing never fails. Fields of several layers complement each other and those that a handler or an upstream has set.
+/// Malformed fields are replaced, because no client can read them.
 ///
 /// ```
 /// use std::time::Duration;
@@ -72,22 +70,24 @@ pub enum Reset {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fields {
-    kind: Kind,
-    /// Somebody knows when there is more.
+    template: Template,
+    /// Whether the time is known at which more is available.
     resets: bool,
 }
 
+/// Constant parts of the fields in one dialect.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Kind {
+enum Template {
     None,
     List { policy: HeaderValue, item: Box<[u8]> },
     Triple { limit: HeaderValue, reset: Reset },
 }
 
 impl Fields {
-    /// The fields of the policy `name`: `quota` units in a `window`, which is told in whole seconds, rounded up.
+    /// Creates the fields of the policy `name`: `quota` units in a `window`, which is reported in whole seconds,
+    /// rounded up.
     ///
-    /// The `unit` is what the quota counts; `None` stands for requests.
+    /// The quota counts `unit`; `None` stands for requests.
     ///
     /// # Panics
     /// When `unit` is not 1 to 64 visible ASCII characters or spaces.
@@ -107,7 +107,7 @@ impl Fields {
         Self::of(dialect, name, quota, Some(window), unit)
     }
 
-    /// The fields of a policy without a window: `quota` requests at a time.
+    /// Creates the fields of a policy without a window: `quota` concurrent requests.
     ///
     /// ```
     /// use http::HeaderMap;
@@ -125,33 +125,32 @@ impl Fields {
     }
 
     fn of(dialect: Dialect, name: &PolicyName, quota: u64, window: Option<Duration>, unit: Option<&str>) -> Self {
-        let unit = unit.map(|unit| {
-            PolicyName::try_new(unit).unwrap_or_else(|_| {
-                panic!("{}", ConfigError::new("unit", "be 1 to 64 visible ASCII characters or spaces", unit))
-            })
-        });
-        let told = Told { name: name.clone(), quota, window, unit };
-        Self::of_all(dialect, slice::from_ref(&told)).swap_remove(0)
+        let checked = |unit| PolicyName::checked("unit", unit).unwrap_or_else(|invalid| panic!("{invalid}"));
+        let unit = unit.map(checked);
+        let limit = AdvertisedLimit { name: name.clone(), quota, window, unit };
+        Self::for_limits(dialect, slice::from_ref(&limit)).swap_remove(0)
     }
 
-    /// The fields of policies that belong together: each tells of all of them, and what is left of its own.
-    pub(crate) fn of_all(dialect: Dialect, all: &[Told]) -> Vec<Self> {
+    /// Creates the fields of limits that belong together: each reports all of them, and the remainder of its own.
+    pub(crate) fn for_limits(dialect: Dialect, limits: &[AdvertisedLimit]) -> Vec<Self> {
         let mut policies = Items::<256>::new();
-        all.iter().for_each(|told| told.write_policy(&mut policies));
+        limits.iter().for_each(|limit| limit.write_policy(&mut policies));
         let policies = shared(HeaderValue::from_maybe_shared(policies.take()).expect("visible ASCII"));
-        let kind = |told: &Told| match dialect {
-            Dialect::None => Kind::None,
-            Dialect::XRateLimit { reset } => Kind::Triple { limit: shared(number(clamp(told.quota))), reset },
-            Dialect::Draft11 => Kind::List { policy: policies.clone(), item: told.name.quoted().into_bytes().into() },
+        let template = |limit: &AdvertisedLimit| match dialect {
+            Dialect::None => Template::None,
+            Dialect::XRateLimit { reset } => Template::Triple { limit: shared(number(clamp(limit.quota))), reset },
+            Dialect::Draft11 => {
+                Template::List { policy: policies.clone(), item: limit.name.quoted().into_bytes().into() }
+            }
         };
-        all.iter().map(|told| Self { kind: kind(told), resets: told.window.is_some() }).collect()
+        limits.iter().map(|limit| Self { template: template(limit), resets: limit.window.is_some() }).collect()
     }
 
     /// Adds the policy's fields to a response: `remaining` units now, more after `reset`.
     ///
-    /// `wall` is the time since 1970, asked only where a dialect tells it. Where nothing remains, a `Retry-After` that is
-    /// there already is raised to `reset`: who came back earlier would be refused again. Of [requests at a
-    /// time](Self::concurrent) nobody knows when there is more, and no `reset` is told.
+    /// `wall` returns the time since 1970 and is called only if the dialect reports it. If nothing remains, a
+    /// `Retry-After` that is present is raised to `reset`, because an earlier retry would be refused again. [Concurrent
+    /// requests](Self::concurrent) have no known reset, and none is reported.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -170,19 +169,9 @@ impl Fields {
         self.write_and_raise(headers, remaining, reset, wall, remaining == 0);
     }
 
-    /// Adds the policy's fields to the answer of a refusal: `remaining` units, too few for the request, enough after
-    /// `wait`. A `Retry-After` that is there already is raised to `wait`, whatever remains.
-    pub(super) fn write_refused(
-        &self,
-        headers: &mut HeaderMap,
-        remaining: u64,
-        wait: Duration,
-        wall: impl FnOnce() -> Duration,
-    ) {
-        self.write_and_raise(headers, remaining, wait, wall, true);
-    }
-
-    fn write_and_raise(
+    /// Adds the policy's fields. Under `raise` a `Retry-After` that is present is raised to `reset`, which in a refusal
+    /// is the wait: enough after it, however much remains now.
+    pub(super) fn write_and_raise(
         &self,
         headers: &mut HeaderMap,
         remaining: u64,
@@ -190,19 +179,19 @@ impl Fields {
         wall: impl FnOnce() -> Duration,
         raise: bool,
     ) {
-        let told = match &self.kind {
-            Kind::None => return,
-            _ if !self.resets => return self.tell(headers, remaining, None),
-            Kind::Triple { reset: Reset::Epoch, .. } => whole_seconds(wall().saturating_add(reset)),
+        let seconds = match &self.template {
+            Template::None => return,
+            _ if !self.resets => return self.append(headers, remaining, None),
+            Template::Triple { reset: Reset::Epoch, .. } => whole_seconds(wall().saturating_add(reset)),
             _ => whole_seconds(reset),
         };
-        self.tell(headers, remaining, Some(told));
+        self.append(headers, remaining, Some(seconds));
         if raise {
             raise_retry_after(headers, whole_seconds(reset));
         }
     }
 
-    /// Adds the policy's fields to a response where nobody knows when there is more, as with requests at a time.
+    /// Adds the policy's fields to a response without a reset, as of concurrent requests.
     ///
     /// ```
     /// # use http::HeaderMap;
@@ -213,17 +202,17 @@ impl Fields {
     /// assert_eq!(headers["ratelimit"], r#""scans";r=0"#);
     /// ```
     pub fn write_without_reset(&self, headers: &mut HeaderMap, remaining: u64) {
-        self.tell(headers, remaining, None);
+        self.append(headers, remaining, None);
     }
 
-    fn tell(&self, headers: &mut HeaderMap, remaining: u64, reset: Option<u64>) {
-        match &self.kind {
-            Kind::None => {}
-            Kind::Triple { limit, .. } => {
+    fn append(&self, headers: &mut HeaderMap, remaining: u64, reset: Option<u64>) {
+        match &self.template {
+            Template::None => {}
+            Template::Triple { limit, .. } => {
                 let ours = Triple { remaining: clamp(remaining), reset: reset.map(clamp) };
                 x_ratelimit::write(headers, limit, ours);
             }
-            Kind::List { policy, item } => {
+            Template::List { policy, item } => {
                 let mut line = Items::<128>::new();
                 line.resume(item).integer(";r=", remaining);
                 if let Some(seconds) = reset {
@@ -238,18 +227,18 @@ impl Fields {
     }
 }
 
-/// What is told of one policy.
+/// A limit as clients see it.
 #[derive(Debug)]
-pub(crate) struct Told {
+pub(crate) struct AdvertisedLimit {
     pub(crate) name: PolicyName,
     pub(crate) quota: u64,
-    /// `None` for requests at a time.
+    /// `None` for concurrent requests.
     pub(crate) window: Option<Duration>,
-    /// What the quota counts; `None` stands for requests.
+    /// Unit that the quota counts; `None` stands for requests.
     pub(crate) unit: Option<PolicyName>,
 }
 
-impl Told {
+impl AdvertisedLimit {
     fn write_policy<const N: usize>(&self, policies: &mut Items<N>) {
         policies.item(&self.name).integer(";q=", self.quota);
         if let Some(window) = self.window {
@@ -261,14 +250,60 @@ impl Told {
     }
 }
 
-/// The same value, whose clones allocate nothing: the first one, here, makes the count that all share.
+/// Returns the same value, whose clones do not allocate: the first clone, made here, allocates their shared count.
 fn shared(value: HeaderValue) -> HeaderValue {
     value.clone()
 }
 
-/// Leaves a date, and whatever else is not a number, as it is.
+/// Raises a `Retry-After` that is present and a number; a date is not changed.
 fn raise_retry_after(headers: &mut HeaderMap, seconds: u64) {
-    if headers.get(RETRY_AFTER).and_then(read).is_some_and(|said| said < seconds) {
+    if headers.get(RETRY_AFTER).and_then(parse_number).is_some_and(|present| present < seconds) {
         let _ = headers.try_insert(RETRY_AFTER, number(seconds));
+    }
+}
+
+/// Formats the limits whose warning threshold a client has reached: `"requests_per_day";u=9000;q=10000` means that
+/// 9,000 of 10,000 are used. Returns `None` without limits.
+pub(crate) fn near_limits<'a>(limits: impl Iterator<Item = (&'a PolicyName, u64, u64)>) -> Option<HeaderValue> {
+    let mut list = Items::<128>::new();
+    for (name, used, limit) in limits {
+        list.item(name).integer(";u=", used).integer(";q=", limit);
+    }
+    HeaderValue::from_maybe_shared(list.take()).ok().filter(|list| !list.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name() -> impl Strategy<Value = PolicyName> {
+        "[ -~]{1,64}|[\"\\\\]{1,64}".prop_map(|name| PolicyName::try_new(&name).unwrap())
+    }
+
+    fn amount() -> impl Strategy<Value = u64> {
+        prop_oneof![any::<u64>(), 0..1_000_u64, Just(u64::MAX), 999_999_999_999_998..1_000_000_000_000_002_u64]
+    }
+
+    proptest! {
+        #[test]
+        fn warning_is_a_list_for_all_amounts(limits in prop::collection::vec((name(), amount(), amount()), 1..4)) {
+            let field = near_limits(limits.iter().map(|(name, used, limit)| (name, *used, *limit))).unwrap();
+            let list: sfv::List = sfv::Parser::new(field.as_bytes()).parse().unwrap();
+            prop_assert_eq!(list.len(), limits.len());
+            for (entry, (name, used, limit)) in list.into_iter().zip(limits) {
+                let sfv::ListEntry::Item(item) = entry else { panic!("not an item: {entry:?}") };
+                prop_assert_eq!(item.bare_item.as_string().unwrap().as_str(), name.as_str());
+                let values: Vec<_> = item.params.values().map(|value| i64::from(value.as_integer().unwrap())).collect();
+                let clamped = [used, limit].map(|amount| i64::try_from(amount.min(999_999_999_999_999)).unwrap());
+                prop_assert_eq!(values, clamped);
+            }
+        }
+    }
+
+    #[test]
+    fn no_limits_give_no_field() {
+        assert_eq!(near_limits(std::iter::empty()), None);
     }
 }

@@ -1,14 +1,69 @@
-//! Lists of structured fields (RFC 9651, 3.1) that several layers add to.
+//! Structured fields (RFC 9651): items with parameters, and lists to which several layers append items.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::buffer::Buffer;
+use crate::policy_name::PolicyName;
 
-/// A longer list is not worth keeping.
+/// Largest integer of a structured field: 15 digits (RFC 9651, section 3.3.1).
+const MAX_INTEGER: u64 = 999_999_999_999_999;
+
+/// Returns the closest value that a structured field can hold.
+pub(super) const fn clamp(value: u64) -> u64 {
+    if value < MAX_INTEGER { value } else { MAX_INTEGER }
+}
+
+/// Items under construction, separated by `, `.
+///
+/// The only writer of integers into structured fields: a larger one than fits is clamped, because parsers reject the
+/// whole field otherwise.
+pub(super) struct Items<const N: usize>(Buffer<N>);
+
+impl<const N: usize> Items<N> {
+    pub(super) const fn new() -> Self {
+        Self(Buffer::new())
+    }
+
+    /// Begins the next item, named after `policy`.
+    pub(super) fn item(&mut self, policy: &PolicyName) -> &mut Self {
+        if !self.0.as_bytes().is_empty() {
+            self.0.push(", ");
+        }
+        self.0.push(policy.quoted());
+        self
+    }
+
+    /// Continues an item whose beginning was written earlier.
+    pub(super) fn resume(&mut self, item: &[u8]) -> &mut Self {
+        self.0.push(item);
+        self
+    }
+
+    /// Adds an integer parameter; `key` is written with its separators, as in `;q=`.
+    #[inline]
+    pub(super) fn integer(&mut self, key: &'static str, value: u64) -> &mut Self {
+        self.0.push(key).number(clamp(value));
+        self
+    }
+
+    /// Adds a string parameter; `key` is written with its separators, as in `;qu=`.
+    pub(super) fn string(&mut self, key: &'static str, value: &PolicyName) -> &mut Self {
+        self.0.push(key).push(value.quoted());
+        self
+    }
+
+    /// Returns the text of all items and leaves none.
+    pub(super) fn take(&mut self) -> Bytes {
+        self.0.take()
+    }
+}
+
+/// Greatest length of a list that is preserved, in bytes.
 const LONGEST: usize = 4096;
 
-/// Adds `item` to the list in the field `name`, on one line. A list that no client could read is replaced.
+/// Appends `item` to the list in the field `name`, on one line. A malformed list is replaced.
 #[inline]
 pub(super) fn append(headers: &mut HeaderMap, name: impl Fn() -> HeaderName, item: HeaderValue) {
     if let Ok(true) = headers.try_append(name(), item) {
@@ -16,7 +71,7 @@ pub(super) fn append(headers: &mut HeaderMap, name: impl Fn() -> HeaderName, ite
     }
 }
 
-/// Puts the lines of a field on one; if there is garbage among them only the last line, which is ours, is kept.
+/// Joins the lines of a field. If one is malformed, only the last line, which is ours, remains.
 fn merge(headers: &mut HeaderMap, name: HeaderName) {
     let mut lines = headers.get_all(&name).iter();
     let Some(ours) = lines.next_back() else { return };
@@ -30,26 +85,26 @@ fn join<'a>(theirs: impl Iterator<Item = &'a [u8]>, ours: &[u8]) -> Option<Heade
         if joined.as_bytes().len() + line.len() > LONGEST || !is_list(line) {
             return None;
         }
-        joined.push(trim(line)).push(", ");
+        joined.push(line.trim_ascii()).push(", ");
     }
     joined.push(ours);
     HeaderValue::from_maybe_shared(joined.take()).ok()
 }
 
-/// Whether `text` is a list of items with parameters, not empty; of inner lists, dates and display strings, which no
-/// rate limit field has, it knows nothing.
+/// Returns whether `text` is a list of at least one item with parameters. Inner lists, dates and display strings, which
+/// no rate limit field has, are not recognised.
 fn is_list(text: &[u8]) -> bool {
-    let mut rest = trim(text);
+    let mut rest = text;
     loop {
-        rest = match item(rest).map(trim) {
+        rest = match item(rest.trim_ascii()).map(<[u8]>::trim_ascii) {
             Some([]) => return true,
-            Some([b',', more @ ..]) => trim(more),
+            Some([b',', more @ ..]) => more,
             _ => return false,
         };
     }
 }
 
-/// Each of these takes what it knows from the start of a text and returns the rest.
+/// Parses an item at the start of a text and returns the rest, as do the functions below for parts of an item.
 fn item(text: &[u8]) -> Option<&[u8]> {
     let mut rest = bare_item(text)?;
     while let [b';', parameter @ ..] = rest {
@@ -113,10 +168,6 @@ fn skip(text: &[u8], known: impl Fn(u8) -> bool) -> &[u8] {
     &text[end..]
 }
 
-fn trim(text: &[u8]) -> &[u8] {
-    text.trim_ascii()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -132,7 +183,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
         #[test]
-        fn what_is_taken_for_a_list_is_one(parts in prop::collection::vec(prop::sample::select(vec![
+        fn recognised_list_is_one_for_an_independent_parser(parts in prop::collection::vec(prop::sample::select(vec![
             "\"", "\"a\"", "a", "A", "=", "=1", ";", ";a", ",", ", ", " ", "\t", "1", ".", "?1", ":YQ==:", ":YQ:", "-", "\\", "*",
         ]), 0..10)) {
             let text = parts.concat();
@@ -140,7 +191,7 @@ mod tests {
         }
 
         #[test]
-        fn a_list_of_strings_is_taken_for_one(items in prop::collection::vec(
+        fn list_of_strings_is_recognised(items in prop::collection::vec(
             r#""([ !#-\[\]-~]|\\\\|\\")*"(; ?[a-z*][a-z0-9_.*-]{0,3}(=(-?[0-9]{1,15}|[0-9]{1,12}\.[0-9]{1,3}|[a-zA-Z*][!-+.-:A-Z^-~&&[^"'(),;<=>?@\[\]\\{}]]{0,5}|:YQ==:|\?1|"x"))?){0,3}"#, 1..4
         )) {
             let text = items.join(" ,  ");
@@ -150,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_known_from_garbage() {
+    fn malformed_list_is_not_recognised() {
         for text in [r#""a";q=1"#, "a;q=1;w=2, b", r#"  "a"  "#, "1, -2.5, ?0, :YQ==:, *", r#""a\"b\\c";pk=:YQ==:;x"#] {
             assert!(is_list(text.as_bytes()) && independent(text.as_bytes()), "{text}");
         }
@@ -181,6 +232,21 @@ mod tests {
             "\"\t\"",
         ] {
             assert!(!is_list(text.as_bytes()) && !independent(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn integers_are_clamped_to_fifteen_digits() {
+        for (value, written) in [
+            (0, "0"),
+            (999_999_999_999_998, "999999999999998"),
+            (999_999_999_999_999, "999999999999999"),
+            (1_000_000_000_000_000, "999999999999999"),
+            (u64::MAX, "999999999999999"),
+        ] {
+            assert_eq!(Items::<64>::new().item(&PolicyName::try_new("a").unwrap()).integer(";q=", value).take(), {
+                format!("\"a\";q={written}")
+            });
         }
     }
 }

@@ -1,11 +1,16 @@
-//! A limit that stands in the way.
+//! Violated limits of a plan.
 
 use std::time::Duration;
 
-use crate::kind::Kind;
-use crate::policy_name::PolicyName;
+use crate::{kind::Kind, policy_name::PolicyName};
 
-/// A limit that a refused request would have gone past.
+/// Limit that a refused request would have exceeded.
+///
+/// The limits of a plan are decided together, so a [`Refusal`](crate::Refusal) has one violation for each limit that
+/// does not suffice. Its own [`limit`](crate::Refusal::limit) and wait are those of the violation with the longest
+/// wait.
+///
+/// A problem document lists the names of all violations, and a gRPC status has a `google.rpc.QuotaFailure` for each.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -23,14 +28,14 @@ use crate::policy_name::PolicyName;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Violation {
-    /// The limit's name.
+    /// Name of the limit.
     pub name: PolicyName,
-    /// What it counts.
+    /// Kind of the amounts that it counts.
     pub kind: Kind,
-    /// How much there is, grants included.
+    /// Limit, including grants.
     pub limit: u64,
-    /// How much of it is used and reserved.
+    /// Used and reserved amount.
     pub current: u64,
-    /// How long until there is enough of it at the latest; `None` when the request asks for more than there ever is.
+    /// Longest time until enough of it is free; `None` if the request asks for more than the whole limit.
     pub wait: Option<Duration>,
 }

@@ -5,7 +5,7 @@ use http::{
     header::{CONTENT_TYPE, TE},
 };
 
-use super::names::GRPC_STATUS;
+use super::grpc::GRPC_STATUS;
 use crate::head::RequestHead;
 
 /// Protocol of a request, which decides the form of a refusal.
@@ -27,9 +27,9 @@ use crate::head::RequestHead;
 pub enum Wire {
     /// Plain HTTP.
     Http,
-    /// gRPC, or gRPC-Web: they differ in the type of the answer and not in its form, as long as no message follows.
+    /// gRPC or gRPC-Web. Without a message their responses differ only in the content type.
     Grpc {
-        /// Type of the answer: the request's own, without parameters.
+        /// Content type of the response: the request's own, without parameters.
         content_type: HeaderValue,
     },
 }
@@ -41,8 +41,8 @@ impl Wire {
     ///   layers that translate gRPC-Web, such as tonic-web's, pass inwards.
     /// - gRPC-Web is a POST of `application/grpc-web` or `application/grpc-web-text` over any version.
     ///
-    /// The type is followed by its end, by `+` or by `;`. Everything else is plain HTTP: a refusal of gRPC has the status
-    /// 200, and any client can send its content type with a GET that caches answer.
+    /// The type ends there or continues with `+` or `;`. Everything else is plain HTTP: a refusal of gRPC has the
+    /// status 200, and any client can send gRPC's content type with a GET, whose response caches would store.
     ///
     /// ```
     /// # use http::Request;
@@ -72,14 +72,15 @@ fn carries_trailers(request: &RequestHead<'_>) -> bool {
     request.version >= Version::HTTP_2 || request.headers.get(TE).is_some_and(accepts)
 }
 
-/// Whether a message is of gRPC itself, whose trailers are fields: gRPC-Web has them in the body, where nobody looks.
+/// Returns whether a message is of gRPC itself, whose trailers are fields. Those of gRPC-Web are in the body, which is
+/// not read.
 #[inline]
 pub(crate) fn has_grpc_trailers(headers: &HeaderMap) -> bool {
     let Some(value) = headers.get(CONTENT_TYPE) else { return false };
     family(value.as_bytes()).is_some_and(|(family, _)| family == GRPC)
 }
 
-/// Whether a head carries the status of a gRPC or gRPC-Web call, so that no body with it follows.
+/// Returns whether a head has the status of a gRPC or gRPC-Web call, so that none follows in the body.
 #[inline]
 pub(crate) fn is_grpc_status(headers: &HeaderMap) -> bool {
     let grpc = |value: &HeaderValue| family(value.as_bytes()).is_some();
@@ -88,13 +89,13 @@ pub(crate) fn is_grpc_status(headers: &HeaderMap) -> bool {
 
 const GRPC: &str = "application/grpc";
 
-/// The types that mean gRPC, a longer one before what it begins with.
+/// Content types of gRPC, a longer one before its own prefix.
 const FAMILIES: [&str; 3] = ["application/grpc-web-text", "application/grpc-web", GRPC];
 
-/// The longest type that is sent back as it came.
+/// Greatest length of a content type that is echoed, in bytes.
 const LONGEST: usize = 64;
 
-/// The family of a type that means gRPC, and what follows it.
+/// Splits a content type of gRPC into its family and its suffix.
 fn family(value: &[u8]) -> Option<(&'static str, &[u8])> {
     FAMILIES.iter().find_map(|family| {
         let (start, rest) = value.split_at_checked(family.len())?;
@@ -103,7 +104,7 @@ fn family(value: &[u8]) -> Option<(&'static str, &[u8])> {
     })
 }
 
-/// Returns the type that answers a gRPC request of `value`, which is `family` followed by `suffix`.
+/// Returns the content type of the response to a gRPC request of the type `value`, which is `family` and `suffix`.
 fn echo(value: &[u8], family: &'static str, suffix: &[u8]) -> HeaderValue {
     let end = suffix.iter().position(|byte| *byte == b';').unwrap_or(suffix.len());
     let harmless = |byte: &u8| byte.is_ascii_alphanumeric() || b"+-._".contains(byte);
@@ -123,7 +124,7 @@ mod tests {
 
     use super::*;
 
-    /// The type that answers a POST of `content_type` over HTTP/2.
+    /// Returns the content type of the response to a POST of `content_type` over HTTP/2.
     fn echoed(content_type: &[u8]) -> Option<HeaderValue> {
         let request = Request::post("/").version(Version::HTTP_2).header(CONTENT_TYPE, content_type).body(()).unwrap();
         match Wire::of(&RequestHead::of(&request)) {
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_type_is_grpc_only_if_the_name_ends_where_it_should() {
+    fn type_is_grpc_only_if_its_name_ends_there() {
         for (came, goes) in [
             ("application/grpc", Some("application/grpc")),
             ("application/grpc+proto", Some("application/grpc+proto")),
@@ -167,13 +168,13 @@ mod tests {
     }
 
     #[test]
-    fn a_long_type_is_not_sent_back() {
+    fn long_type_is_not_echoed() {
         let long = format!("application/grpc+{}", "x".repeat(400_000));
         assert_eq!(answered(&long).unwrap(), "application/grpc");
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_plain_http_or_dropped() {
+    fn bytes_that_are_not_text_are_never_echoed() {
         assert_eq!(echoed(b"\xff\xfe"), None);
         assert_eq!(echoed(b"application/grpc+\xff").unwrap(), "application/grpc");
     }

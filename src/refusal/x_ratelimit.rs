@@ -2,22 +2,23 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{
-    names::{X_RATELIMIT_LIMIT, X_RATELIMIT_REMAINING, X_RATELIMIT_RESET},
-    number::{number, read},
-};
+use super::buffer::{number, parse_number};
 
-/// What one policy has to say besides its limit.
+pub(super) const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+pub(super) const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+pub(super) const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+
+/// Values of one policy besides its limit.
 #[derive(Clone, Copy)]
 pub(super) struct Triple {
     pub(super) remaining: u64,
     pub(super) reset: Option<u64>,
 }
 
-/// Writes all three fields unless those of a narrower policy stand there: one with less remaining or, as long as it is
-/// the same, with a later reset. What is not well formed is replaced.
+/// Writes all three fields unless those of a narrower policy are present: one with less remaining or, if that is equal,
+/// with a later reset. Malformed fields are replaced.
 pub(super) fn write(headers: &mut HeaderMap, limit: &HeaderValue, ours: Triple) {
-    if let Some(theirs) = standing(headers)
+    if let Some(theirs) = present(headers)
         && (theirs.remaining < ours.remaining || theirs.remaining == ours.remaining && theirs.reset >= ours.reset)
     {
         return;
@@ -30,19 +31,19 @@ pub(super) fn write(headers: &mut HeaderMap, limit: &HeaderValue, ours: Triple) 
     }
 }
 
-/// What was written before, if it is whole.
-fn standing(headers: &HeaderMap) -> Option<Triple> {
+/// Returns the values that are present, if the three fields are well formed.
+fn present(headers: &HeaderMap) -> Option<Triple> {
     let remaining = only(headers, X_RATELIMIT_REMAINING)?;
     only(headers, X_RATELIMIT_LIMIT)?;
     let reset = if headers.contains_key(X_RATELIMIT_RESET) { Some(only(headers, X_RATELIMIT_RESET)?) } else { None };
     Some(Triple { remaining, reset })
 }
 
-/// The number in a field that stands there once.
+/// Returns the number in a field that is present once.
 fn only(headers: &HeaderMap, name: HeaderName) -> Option<u64> {
     let mut lines = headers.get_all(name).iter();
     let first = lines.next()?;
-    if lines.next().is_some() { None } else { read(first) }
+    if lines.next().is_some() { None } else { parse_number(first) }
 }
 
 #[cfg(test)]
@@ -60,26 +61,26 @@ mod tests {
     }
 
     #[test]
-    fn the_whole_triple_of_the_narrower_policy_stands() {
+    fn triple_of_the_narrower_policy_remains() {
         assert_eq!(after(["", "", ""], 7, Some(60)), ["500", "7", "60"]);
         assert_eq!(after(["100", "3", "10"], 7, Some(60)), ["100", "3", "10"]);
         assert_eq!(after(["100", "30", "10"], 7, Some(60)), ["500", "7", "60"]);
     }
 
     #[test]
-    fn of_two_equals_the_later_reset_stands() {
+    fn later_reset_remains_when_the_remainders_are_equal() {
         assert_eq!(after(["100", "0", "10"], 0, Some(60)), ["500", "0", "60"]);
         assert_eq!(after(["100", "0", "90"], 0, Some(60)), ["100", "0", "90"]);
     }
 
     #[test]
-    fn a_policy_without_a_reset_takes_anothers_away() {
+    fn policy_without_a_reset_removes_an_older_reset() {
         assert_eq!(after(["100", "30", "10"], 7, None), ["500", "7", ""]);
         assert_eq!(after(["100", "3", ""], 7, Some(60)), ["100", "3", ""]);
     }
 
     #[test]
-    fn what_is_not_whole_or_no_number_is_replaced() {
+    fn malformed_triple_is_replaced() {
         for garbage in [["", "3", "10"], ["x", "3", "10"], ["100", "-3", "10"], ["100", "3", "soon"], ["100", "+3", ""]]
         {
             assert_eq!(after(garbage, 7, Some(60)), ["500", "7", "60"], "{garbage:?}");
@@ -87,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_stands_there_twice_is_replaced_by_one() {
+    fn repeated_field_is_replaced_by_one() {
         let mut headers = HeaderMap::new();
         headers.insert(X_RATELIMIT_LIMIT, number(100));
         headers.insert(X_RATELIMIT_REMAINING, number(1));

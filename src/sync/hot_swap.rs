@@ -1,4 +1,4 @@
-//! What is in force: read by every request, and seldom replaced.
+//! A value that every request reads and that is seldom replaced.
 
 use std::{
     ops::Deref,
@@ -7,16 +7,16 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 
-/// A value that is read without a lock; as long as nobody has replaced it, without so much as a reference count.
+/// A value that is read without a lock, and until its first replacement without a reference count.
 #[derive(Debug)]
 pub(crate) struct HotSwap<T> {
     first: T,
     later: OnceLock<ArcSwap<T>>,
-    /// One change at a time.
+    /// Serializes changes.
     changing: Mutex<()>,
 }
 
-/// The value as it was when it was asked for.
+/// The value at the time of its reading.
 pub(crate) enum Present<'a, T> {
     First(&'a T),
     Later(Guard<Arc<T>>),
@@ -35,14 +35,14 @@ impl<T> HotSwap<T> {
         }
     }
 
-    /// Replaces the value by what `change` makes of it.
+    /// Replaces the value by the result of `change`.
     pub(crate) fn replace(&self, change: impl FnOnce(&T) -> T) {
         let Ok(()) = self.try_replace::<std::convert::Infallible>(|value| Ok(change(value)));
     }
 
-    /// Replaces the value by what `change` makes of it, unless that fails.
+    /// Replaces the value by the result of `change`, unless that is an error.
     pub(crate) fn try_replace<E>(&self, change: impl FnOnce(&T) -> Result<T, E>) -> Result<(), E> {
-        let _one = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let value = Arc::new(change(&self.present())?);
         match self.later.get() {
             Some(later) => later.store(value),

@@ -1,82 +1,49 @@
-//! A bounded table of slots that come back even when their holders never do.
+//! A bounded table of slots that are freed even if their holders never release them.
 
 use std::{num::NonZeroU64, time::Duration};
 
 use crate::time::Moment;
 
-/// A table of so many slots; each is lent for a time, and taken back from whoever holds it too long.
+/// A table of `limit` slots, each leased for a limited time.
 ///
-/// A holder that never ends (a reader with a closed window, a probe that hangs) loses its slot to the next one that
-/// finds the table full: when it has held it for longer than `max_hold`, or has made no progress for longer than
-/// `max_stall`. Its own late release then does nothing. Memory follows the most slots ever held at once.
+/// A holder may never end: a reader with a closed window, a probe that hangs. It loses its slot to the next caller that
+/// finds the table full, once it has held it for longer than `max_hold` or has made no progress for longer than
+/// `max_stall`. Its own late release then has no effect. Memory grows with the most slots ever held at once.
 ///
-/// A full table is searched only when a slot can be overdue, so that a refusal costs a comparison.
-///
-/// ```
-/// use std::{num::NonZeroU64, time::Duration};
-/// use tollgate::{Moment, rule::Leases};
-///
-/// let start = Moment::from_nanos(1);
-/// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::from_secs(5));
-/// let first = slots.acquire(start).unwrap().lease;
-/// assert!(slots.acquire(start).is_none());
-///
-/// let later = start + Duration::from_secs(6); // no progress for six seconds
-/// let second = slots.acquire(later).unwrap();
-/// assert!(second.reclaimed);
-/// assert!(!slots.release(first)); // too late: nothing happens
-/// assert!(slots.release(second.lease));
-/// assert_eq!(slots.held(), 0);
-/// ```
+/// A full table is searched only when a slot can be overdue, so that a refusal costs one comparison.
 #[derive(Clone, Debug)]
-pub struct Leases {
+pub(crate) struct Leases {
     limit: usize,
     max_hold: Duration,
     max_stall: Duration,
-    slots: Vec<Slot>,
+    slots: Vec<LeaseSlot>,
     free: Vec<usize>,
     issued: u64,
-    /// No slot is overdue before this moment: progress only moves a slot's own moment later.
-    quiet_until: Moment,
+    /// No slot is overdue before this moment. Progress only makes a slot's own moment later.
+    none_overdue_before: Moment,
 }
 
-/// The right to one slot of one table: which slot, and which of its holders.
-///
-/// ```
-/// # use std::{num::NonZeroU64, time::Duration};
-/// # use tollgate::{Moment, rule::Leases};
-/// let mut slots = Leases::new(2, Duration::from_secs(60), Duration::MAX);
-/// let (a, b) = (slots.acquire(Moment::default()).unwrap(), slots.acquire(Moment::default()).unwrap());
-/// assert_ne!(a.lease, b.lease);
-/// ```
+/// The right of one holder to one slot of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Lease {
+pub(crate) struct Lease {
     slot: u32,
-    /// Counts the leases of the table.
+    /// Number of the lease, counted over the table.
     generation: NonZeroU64,
 }
 
-/// A lease, and whether it was another's until now.
-///
-/// ```
-/// # use std::{num::NonZeroU64, time::Duration};
-/// # use tollgate::{Moment, rule::Leases};
-/// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::MAX);
-/// assert!(!slots.acquire(Moment::default()).unwrap().reclaimed);
-/// ```
+/// A lease, and what is known of the previous holder of its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Acquired {
-    /// The right to the slot.
-    pub lease: Lease,
-    /// True when an overdue holder lost the slot for it.
-    pub reclaimed: bool,
-    /// True when that holder had made progress before it stood still.
-    pub had_progressed: bool,
+pub(crate) struct Acquired {
+    pub(crate) lease: Lease,
+    /// Whether an overdue holder lost the slot.
+    pub(crate) reclaimed: bool,
+    /// Whether that holder had made progress before it stalled.
+    pub(crate) had_progressed: bool,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Slot {
-    /// That of the lease that holds it; 0 while it is free.
+#[derive(Clone, Copy, Debug, Default)]
+struct LeaseSlot {
+    /// Generation of the lease that holds it; 0 while it is free.
     generation: u64,
     since: Moment,
     progress: Moment,
@@ -84,45 +51,21 @@ struct Slot {
 }
 
 impl Leases {
-    /// `slots` slots, none of them held; a table of none lends nothing.
-    ///
-    /// ```
-    /// # use std::{num::NonZeroU64, time::Duration};
-    /// # use tollgate::{Moment, rule::Leases};
-    /// let mut none = Leases::new(0, Duration::MAX, Duration::MAX);
-    /// assert!(none.acquire(Moment::default()).is_none());
-    /// ```
-    #[must_use]
-    pub const fn new(slots: usize, max_hold: Duration, max_stall: Duration) -> Self {
-        let quiet_until = Moment::MAX;
-        Self { limit: slots, max_hold, max_stall, slots: Vec::new(), free: Vec::new(), issued: 0, quiet_until }
+    /// Creates a table of free slots. A table without slots leases nothing.
+    pub(crate) const fn new(slots: usize, max_hold: Duration, max_stall: Duration) -> Self {
+        let none_overdue_before = Moment::MAX;
+        Self { limit: slots, max_hold, max_stall, slots: Vec::new(), free: Vec::new(), issued: 0, none_overdue_before }
     }
 
-    /// A free slot, else one whose holder is overdue, else nothing.
-    ///
-    /// ```
-    /// # use std::{num::NonZeroU64, time::Duration};
-    /// # use tollgate::{Moment, rule::Leases};
-    /// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::MAX);
-    /// assert!(slots.acquire(Moment::default()).is_some());
-    /// assert!(slots.acquire(Moment::default()).is_none());
-    /// ```
-    pub fn acquire(&mut self, now: Moment) -> Option<Acquired> {
-        self.acquire_since(now, now)
-    }
-
-    /// As [`acquire`](Self::acquire), of a holder of whom no progress is expected before it is [watched](Self::watch).
-    pub(crate) fn acquire_unwatched(&mut self, now: Moment) -> Option<Acquired> {
-        self.acquire_since(now, Moment::MAX)
-    }
-
-    fn acquire_since(&mut self, now: Moment, progress: Moment) -> Option<Acquired> {
+    /// Acquires a free slot, else that of an overdue holder. The holder need not make progress before it is
+    /// [watched](Self::watch).
+    pub(crate) fn acquire(&mut self, now: Moment) -> Option<Acquired> {
         if self.held() > self.limit {
             if !self.would_lend(now) {
-                return None; // nobody loses a slot for nothing
+                return None; // no holder loses its slot without a use for it
             }
             while self.held() > self.limit {
-                let slot = self.overdue(now)?; // there were more slots once
+                let slot = self.overdue(now)?; // the limit was higher before
                 self.vacate(slot);
             }
         }
@@ -133,101 +76,64 @@ impl Leases {
         let had_progressed = reclaimed && self.slots[slot].touched;
         let lease = Lease { slot: u32::try_from(slot).ok()?, generation: NonZeroU64::MIN.saturating_add(self.issued) };
         self.issued += 1;
-        self.slots[slot] = Slot { generation: lease.generation.get(), since: now, progress, touched: false };
-        self.quiet_until = self.quiet_until.min(self.due_of(&self.slots[slot]));
+        self.slots[slot] =
+            LeaseSlot { generation: lease.generation.get(), since: now, progress: Moment::MAX, touched: false };
+        self.none_overdue_before = self.none_overdue_before.min(self.due_of(&self.slots[slot]));
         Some(Acquired { lease, reclaimed, had_progressed })
     }
 
-    /// Notes that the holder has made progress; a late one changes nothing.
-    ///
-    /// ```
-    /// # use std::{num::NonZeroU64, time::Duration};
-    /// # use tollgate::{Moment, rule::Leases};
-    /// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::from_secs(5));
-    /// let lease = slots.acquire(Moment::default()).unwrap().lease;
-    /// slots.touch(lease, Moment::default() + Duration::from_secs(4));
-    /// assert!(slots.acquire(Moment::default() + Duration::from_secs(8)).is_none());
-    /// ```
-    pub fn touch(&mut self, lease: Lease, now: Moment) {
+    /// Records progress of the holder. A lease that has lost its slot changes nothing.
+    pub(crate) fn touch(&mut self, lease: Lease, now: Moment) {
         if let Some(slot) = self.slot_of(lease) {
             slot.progress = slot.progress.max(now);
             slot.touched = true;
         }
     }
 
-    /// From now on its holder has to make progress.
+    /// Requires progress of the holder from now on.
     pub(crate) fn watch(&mut self, lease: Lease, now: Moment) {
         if let Some(slot) = self.slot_of(lease) {
             slot.progress = now;
             let due = self.due_of(&self.slots[lease.slot as usize]);
-            self.quiet_until = self.quiet_until.min(due);
+            self.none_overdue_before = self.none_overdue_before.min(due);
         }
     }
 
-    /// Gives a slot back, and says whether it was still the lease's own.
-    ///
-    /// ```
-    /// # use std::{num::NonZeroU64, time::Duration};
-    /// # use tollgate::{Moment, rule::Leases};
-    /// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::MAX);
-    /// let lease = slots.acquire(Moment::default()).unwrap().lease;
-    /// assert!(slots.release(lease));
-    /// assert!(!slots.release(lease));
-    /// ```
-    pub fn release(&mut self, lease: Lease) -> bool {
-        let its_own = self.slot_of(lease).is_some();
-        if its_own {
+    /// Releases a slot. Returns whether the lease still held it.
+    pub(crate) fn release(&mut self, lease: Lease) -> bool {
+        let held = self.slot_of(lease).is_some();
+        if held {
             self.vacate(lease.slot as usize);
         }
-        its_own
+        held
     }
 
-    /// How many slots are held, overdue ones included.
-    ///
-    /// ```
-    /// # use std::{num::NonZeroU64, time::Duration};
-    /// # use tollgate::{Moment, rule::Leases};
-    /// let mut slots = Leases::new(3, Duration::from_secs(60), Duration::MAX);
-    /// let _ = slots.acquire(Moment::default());
-    /// assert_eq!(slots.held(), 1);
-    /// ```
-    #[must_use]
-    pub const fn held(&self) -> usize {
+    /// Returns the number of slots that are held, overdue ones included.
+    pub(crate) const fn held(&self) -> usize {
         self.slots.len() - self.free.len()
     }
 
-    /// The first moment at which a held slot is overdue if nobody makes progress; looks at every slot.
-    ///
-    /// ```
-    /// # use std::{num::NonZeroU64, time::Duration};
-    /// # use tollgate::{Moment, rule::Leases};
-    /// let mut slots = Leases::new(1, Duration::from_secs(60), Duration::from_secs(5));
-    /// assert_eq!(slots.next_due(), None);
-    /// let _ = slots.acquire(Moment::default());
-    /// assert_eq!(slots.next_due(), Some(Moment::from_nanos(5_000_000_001)));
-    /// ```
-    #[must_use]
-    pub fn next_due(&self) -> Option<Moment> {
-        self.slots.iter().filter(|slot| slot.generation > 0).map(|slot| self.due_of(slot)).min()
+    /// Returns the first moment at which a held slot is overdue unless its holder makes progress. Visits every slot.
+    pub(crate) fn next_due(&self) -> Option<Moment> {
+        self.due_slots().min().map(|(due, ..)| due)
     }
 
-    /// Whether [`acquire`](Self::acquire) would find a slot; looks at every slot when none is free.
+    /// Whether [`acquire`](Self::acquire) would find a slot. Visits every slot if none is free.
     pub(crate) fn would_lend(&self, now: Moment) -> bool {
-        if self.held() < self.limit || now < self.quiet_until || self.limit == 0 {
+        if self.held() < self.limit || now < self.none_overdue_before || self.limit == 0 {
             return self.held() < self.limit;
         }
-        let held = self.slots.iter().filter(|slot| slot.generation > 0);
-        let overdue = held.map(|slot| self.due_of(slot)).filter(|due| now >= *due && *due < Moment::MAX).count();
+        let overdue = self.due_slots().filter(|(due, ..)| now >= *due && *due < Moment::MAX).count();
         overdue > self.held() - self.limit
     }
 
-    /// From now on there are so many slots; who holds one of more keeps it.
+    /// Changes the number of slots. Holders beyond it keep theirs.
     pub(crate) const fn resize(&mut self, slots: usize) {
         self.limit = slots;
     }
 
-    /// The slot of a lease, if it is still its own.
-    fn slot_of(&mut self, lease: Lease) -> Option<&mut Slot> {
+    /// Returns the slot of a lease that still holds it.
+    fn slot_of(&mut self, lease: Lease) -> Option<&mut LeaseSlot> {
         self.slots.get_mut(lease.slot as usize).filter(|slot| slot.generation == lease.generation.get())
     }
 
@@ -236,35 +142,36 @@ impl Leases {
         self.free.push(slot);
     }
 
-    /// A slot that nobody holds.
+    /// Takes a free slot, if fewer than the limit are held.
     fn vacancy(&mut self) -> Option<usize> {
         if self.held() >= self.limit {
             return None;
         }
-        Some(self.free.pop().unwrap_or_else(|| {
-            let (since, progress) = (Moment::default(), Moment::default());
-            self.slots.push(Slot { generation: 0, since, progress, touched: false });
-            self.slots.len() - 1
-        }))
+        self.free.pop().or_else(|| {
+            self.slots.push(LeaseSlot::default());
+            Some(self.slots.len() - 1)
+        })
     }
 
-    /// The slot of a full table that has been overdue the longest.
+    /// Returns the slot of a full table that has been overdue the longest; of two, that of the older lease.
     fn overdue(&mut self, now: Moment) -> Option<usize> {
-        if now < self.quiet_until {
+        if now < self.none_overdue_before {
             return None;
         }
-        // Of two that are due at the same time the older lease.
-        let key = |slot: &Slot| (self.due_of(slot), slot.generation);
-        let held = (0..self.slots.len()).filter(|&slot| self.slots[slot].generation > 0);
-        let slot = held.min_by_key(|&slot| key(&self.slots[slot]))?;
-        let due = self.due_of(&self.slots[slot]);
+        let (due, _, slot) = self.due_slots().min()?;
         // A reclaimed slot stays the bound: the search after it finds the next one.
-        self.quiet_until = due;
+        self.none_overdue_before = due;
         (now >= due && due < Moment::MAX).then_some(slot)
     }
 
-    /// When the slot may be taken back: one tick after it was held, or stood still, for as long as it may.
-    fn due_of(&self, slot: &Slot) -> Moment {
+    /// Returns the held slots: when each is overdue, its generation, its place.
+    fn due_slots(&self) -> impl Iterator<Item = (Moment, u64, usize)> {
+        let held = self.slots.iter().enumerate().filter(|(_, slot)| slot.generation > 0);
+        held.map(|(place, slot)| (self.due_of(slot), slot.generation, place))
+    }
+
+    /// Returns when a slot is overdue: 1 ns after its holder has held it, or has stalled, for the longest time allowed.
+    fn due_of(&self, slot: &LeaseSlot) -> Moment {
         let due = (slot.since + self.max_hold).min(slot.progress + self.max_stall);
         due + Duration::from_nanos(1)
     }

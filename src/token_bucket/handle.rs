@@ -1,9 +1,13 @@
-//! The same buckets outside http.
+//! The handle: the same buckets for callers without a request.
 
 use std::{fmt, sync::Arc};
 
-use super::policy::TokenBucketPolicy;
-use super::{gcra::Level, rate::Rate};
+use super::{
+    gcra::{self, Level},
+    policy::TokenBucketPolicy,
+    rate::Rate,
+    rates::{self, RateLimit, full_at},
+};
 use crate::{
     cost::Cost,
     gate::Event,
@@ -25,53 +29,39 @@ use crate::{
 /// assert_eq!(refusal.retry_after_seconds(), Some(1));
 /// ```
 #[derive(Clone)]
-pub struct TokenBuckets(Arc<TokenBucketPolicy>);
+pub struct TokenBuckets(pub(super) Arc<TokenBucketPolicy>);
 
 impl TokenBuckets {
-    pub(super) fn new(buckets: Arc<TokenBucketPolicy>) -> Self {
-        Self(buckets)
-    }
-
-    /// Takes `cost` from the client's bucket and from the one of all clients, or from neither.
+    /// Takes `cost` from the client's bucket and from the global one, or from neither.
     ///
-    /// [`Cost::PREFLIGHT`] takes nothing and is refused exactly when no whole token is left.
+    /// [`Cost::PREFLIGHT`] takes nothing and is refused exactly if there is no whole token.
     ///
     /// # Errors
-    /// The [`Refusal`], which says when to come back. A refusal changes nothing.
-    ///
-    /// ```
-    /// # use tollgate::{Client, Cost, Rate, Reason, TokenBucketLayer};
-    /// let buckets = TokenBucketLayer::new(Rate::per_second(1).burst(5)).handle();
-    /// let refusal = buckets.check(&Client::named("alice"), Cost::new(6)).unwrap_err();
-    /// assert_eq!(refusal.reason(), Reason::TooLarge);
-    /// ```
+    /// The [`Refusal`], with the time until a retry can pass, or [`Reason::TooLarge`](crate::Reason::TooLarge) for a cost
+    /// above the burst. A refusal changes nothing.
     pub fn check(&self, client: &Client, cost: Cost) -> Result<(), Refusal> {
         let TokenBucketPolicy { context, .. } = &*self.0;
-        match self.0.take(client.digest(), client.tier(), cost, false) {
-            Ok(_) => {
-                context.observers.emit(&Event::Admitted { policy: &context.name });
-                Ok(())
-            }
-            Err(refusal) => {
-                context.observers.emit(&Event::Refused { refusal: &refusal, shadow: false });
-                Err(refusal)
-            }
-        }
+        let taken = self.0.take(client, cost, false);
+        let client = Some(client);
+        context.observers.emit(&match &taken {
+            Ok(_) => Event::Admitted { policy: &context.name, client },
+            Err(refusal) => Event::Refused { refusal, client, shadow: false },
+        });
+        taken.map(drop)
     }
 
-    /// How full the client's bucket is; takes nothing.
-    ///
-    /// ```
-    /// # use tollgate::{Client, Cost, Rate, TokenBucketLayer};
-    /// # let buckets = TokenBucketLayer::new(Rate::per_second(1).burst(5)).handle();
-    /// assert_eq!(buckets.peek(&Client::named("alice")).remaining, 5);
-    /// ```
+    /// Returns the level of the client's bucket; takes nothing.
     #[must_use]
     pub fn peek(&self, client: &Client) -> Level {
-        self.0.look(client)
+        let TokenBucketPolicy { context, limits, table, .. } = &*self.0;
+        let now = context.clock.now();
+        let limits = limits.present();
+        let rate = &limits.by_tier.of(client.tier()).rate;
+        let full_at = table.peek(client.digest(), now).map(|bucket| full_at(bucket, rate, now));
+        gcra::level(rate, full_at, now)
     }
 
-    /// How full the bucket of all clients is, where there is one; takes nothing.
+    /// Returns the level of the global bucket, if there is one; takes nothing.
     ///
     /// ```
     /// # use tollgate::{Client, Cost, Rate, TokenBucketLayer};
@@ -80,10 +70,11 @@ impl TokenBuckets {
     /// ```
     #[must_use]
     pub fn peek_global(&self) -> Option<Level> {
-        self.0.look_global()
+        let now = self.0.context.clock.now();
+        self.0.limits.present().global.as_ref().map(|global| global.cell.level(&global.rate, now))
     }
 
-    /// Puts `cost` back into the client's bucket and into the one of all clients, never beyond full.
+    /// Gives `cost` back to the client's bucket and to the global one, up to full.
     ///
     /// ```
     /// # use tollgate::{Client, Cost, Rate, TokenBucketLayer};
@@ -94,13 +85,21 @@ impl TokenBuckets {
     /// assert_eq!(buckets.peek(&alice).remaining, 4);
     /// ```
     pub fn give_back(&self, client: &Client, cost: Cost) {
-        self.0.give_back(client, cost);
+        let TokenBucketPolicy { context, limits, table, .. } = &*self.0;
+        let now = context.clock.now();
+        let limits = limits.present();
+        let rate = &limits.by_tier.of(client.tier()).rate;
+        let fuller = |old| rates::bucket(gcra::give_back(rate, full_at(old, rate, now), cost, now), rate);
+        let _ = table.update(client.digest(), now, |bucket| (bucket.map(fuller), ()));
+        if let Some(global) = &limits.global {
+            global.cell.give_back(&global.rate, cost, now);
+        }
     }
 
     /// Changes the rate of all clients whose tier has none of its own, from the next request on.
     ///
-    /// What is missing in a bucket stays missing in proportion: nobody gets a fresh bucket, nobody stays punished by the
-    /// old rate.
+    /// The missing fraction of a bucket stays missing: a change neither refills a bucket nor keeps the waits of the old
+    /// rate.
     ///
     /// ```
     /// # use tollgate::{Client, Cost, FakeClock, Rate, TokenBucketLayer};
@@ -112,7 +111,7 @@ impl TokenBuckets {
     /// assert_eq!(buckets.check(&alice, Cost::ONE).unwrap_err().retry_after().unwrap().as_millis(), 10);
     /// ```
     pub fn set_rate(&self, rate: Rate) {
-        self.0.change_rate(None, rate);
+        self.set(None, rate);
     }
 
     /// Changes the rate of a tier, or gives it one of its own, from the next request on.
@@ -124,13 +123,23 @@ impl TokenBuckets {
     /// assert_eq!(buckets.peek(&Client::named("alice").with_tier("pro")).limit, 100);
     /// ```
     pub fn set_rate_for(&self, tier: impl Into<Tier>, rate: Rate) {
-        self.0.change_rate(Some(tier.into()), rate);
+        self.set(Some(tier.into()), rate);
     }
 
-    /// Changes the rate of all clients together, or ends it.
+    fn set(&self, tier: Option<Tier>, rate: Rate) {
+        let TokenBucketPolicy { context, config, limits, .. } = &*self.0;
+        let limit = RateLimit::new(rate, context, config.dialect);
+        limits.replace(|limits| {
+            let mut limits = limits.clone();
+            limits.by_tier.set(tier, limit);
+            limits
+        });
+    }
+
+    /// Changes the global rate of all clients together, or ends it.
     ///
-    /// What is missing stays missing in proportion, but for requests that are being decided at this very moment: they
-    /// are charged under the old rate. A rate after none begins with a fresh bucket.
+    /// The missing fraction stays missing, except for requests that are being decided at this moment: they are charged
+    /// under the old rate. A rate after none begins with a fresh bucket.
     ///
     /// ```
     /// # use tollgate::{Client, Rate, TokenBucketLayer};
@@ -138,15 +147,15 @@ impl TokenBuckets {
     /// buckets.set_global(Some(Rate::per_second(1_000)));
     /// ```
     pub fn set_global(&self, rate: Option<Rate>) {
-        self.0.change_global(rate);
+        self.0.limits.replace(|limits| limits.with_global(rate, self.0.context.clock.now()));
     }
 
-    /// Forgets all clients whose buckets have been full for a second, and gives their memory back.
+    /// Evicts all clients whose buckets have been full for a second, and releases their memory.
     ///
-    /// Nobody needs to call it: requests that come by sweep as they go, so that a table with n clients is clean after
-    /// little more than n requests, and it never grows beyond [`max_clients`](Self::max_clients). But on a quiet server
-    /// the memory of a flood takes as long as that to go back, and without requests it stays. A task does it in some two
-    /// milliseconds for each hundred thousand clients, and no request waits for more than a small part of the table:
+    /// No call is needed: requests sweep in passing, so that a table with n clients is clean after little more than n
+    /// requests. It never grows beyond [`max_clients`](Self::max_clients). But on a quiet server the memory of a flood
+    /// takes as long as that to be released, and without requests it stays. A task evicts 100,000 clients in about 2 ms,
+    /// and no request waits for more than a small part of the table:
     ///
     /// ```
     /// # use std::time::Duration;
@@ -163,47 +172,35 @@ impl TokenBuckets {
     /// # });
     /// ```
     pub fn forget_idle(&self) {
-        self.0.table().sweep_all(self.0.context.clock.now());
+        self.0.table.sweep_all(self.0.context.clock.now());
     }
 
-    /// How many clients have a bucket that is not full, and idle ones that are not [forgotten](Self::forget_idle) yet.
-    ///
-    /// ```
-    /// # use tollgate::{Client, Cost, Rate, TokenBucketLayer};
-    /// # let buckets = TokenBucketLayer::new(Rate::per_second(1).burst(10)).handle();
-    /// buckets.check(&Client::named("alice"), Cost::ONE).unwrap();
-    /// assert_eq!(buckets.live_clients(), 1);
-    /// ```
+    /// Returns the number of clients whose bucket is not full, and of idle ones that are not
+    /// [evicted](Self::forget_idle) yet.
     #[must_use]
     pub fn live_clients(&self) -> usize {
-        self.0.table().live()
+        self.0.table.live()
     }
 
-    /// How many clients could have a bucket at once.
-    ///
-    /// ```
-    /// # use tollgate::{Rate, TokenBucketLayer};
-    /// let buckets = TokenBucketLayer::new(Rate::per_second(1)).max_clients(10_000).handle();
-    /// assert!(buckets.max_clients() >= 10_000);
-    /// ```
+    /// Returns the number of clients that can have a bucket at once.
     #[must_use]
     pub fn max_clients(&self) -> usize {
-        self.0.table().capacity()
+        self.0.table.capacity()
     }
 
-    /// How many bytes the buckets take; it grows and shrinks with the clients that are there.
+    /// Returns the memory of the buckets, in bytes; it grows and shrinks with the number of clients.
     ///
     /// ```
     /// # use tollgate::{Client, Cost, Rate, TokenBucketLayer};
     /// # let buckets = TokenBucketLayer::new(Rate::per_second(1)).handle();
-    /// assert!(buckets.allocated_bytes() < 2 << 20, "a million places, and nobody there");
+    /// assert!(buckets.allocated_bytes() < 2 << 20, "room for a million clients, and none yet");
     /// ```
     #[must_use]
     pub fn allocated_bytes(&self) -> usize {
-        self.0.table().allocated_bytes()
+        self.0.table.allocated_bytes()
     }
 
-    /// What these buckets make clients with.
+    /// Returns the digester that makes the clients of these buckets.
     ///
     /// ```
     /// # use tollgate::{Cost, Rate, TokenBucketLayer};
@@ -213,7 +210,7 @@ impl TokenBuckets {
     /// ```
     #[must_use]
     pub fn digester(&self) -> &Digester {
-        self.0.digester()
+        Digester::process()
     }
 }
 

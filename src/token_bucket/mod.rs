@@ -1,6 +1,6 @@
-//! A token bucket per client, and one for all of them together, decided as one.
+//! A token bucket for each client, and a global one, decided as one.
 //!
-//! By default every peer address has a bucket of its own:
+//! By default each peer address has a bucket of its own:
 //!
 //! ```
 //! use std::net::SocketAddr;
@@ -24,7 +24,7 @@
 //! # });
 //! ```
 //!
-//! Changed: who is asking, what a request costs, what all clients share, and a rate per tier:
+//! With other settings: identity, rate by tier, global rate and cost:
 //!
 //! ```
 //! use std::collections::HashMap;
@@ -37,14 +37,14 @@
 //!     .rate_for("pro", Rate::per_second(500))
 //!     .and_global(Rate::per_second(5_000))
 //!     .cost(|request| if request.uri.path() == "/search" { Cost::new(10) } else { Cost::ONE });
-//! let buckets = layer.handle(); // the same buckets, outside http
+//! let buckets = layer.handle(); // the same buckets, outside HTTP
 //! ```
 //!
 //! # Behind a proxy
-//! The peer is then the proxy, and all its clients share one bucket: say which networks to believe with
-//! [`PeerIp::trust_forwarded`](crate::PeerIp::trust_forwarded).
+//! The peer is then the proxy, and all its clients share one bucket. Name the proxy's networks with
+//! [`PeerIp::trust_forwarded`](crate::PeerIp::trust_forwarded), so that its forwarding fields are trusted.
 
-pub mod gcra;
+mod gcra;
 mod handle;
 mod layer;
 mod permit;
@@ -53,6 +53,9 @@ mod rate;
 mod rates;
 mod table;
 
+pub use gcra::Level;
 pub use handle::TokenBuckets;
-pub use layer::{TokenBucket, TokenBucketLayer};
+pub use layer::TokenBucketLayer;
+pub use permit::TokenBucketPermit;
+pub use policy::TokenBucketPolicy;
 pub use rate::Rate;

@@ -1,45 +1,46 @@
-//! What an admitted request holds: what its response will say of the bucket. The token is spent, whatever happens.
+//! The permit of an admitted request. Its tokens are spent, whatever the outcome; the response reports the bucket.
 
 use std::sync::Arc;
 
 use http::Response;
 
-use super::gcra;
-use super::rates::Limit;
+use super::{gcra, rates::RateLimit};
 use crate::{
-    gate::{Outcome, Permit},
+    gate::{Lasts, Outcome, Permit},
     time::Moment,
 };
 
-/// A token that was taken.
+/// Permit of a request that took its tokens.
 #[derive(Debug)]
-pub struct TokenBucketPermit(Option<Taken>);
+pub struct TokenBucketPermit(Option<Report>);
 
-/// The limit that a request met, and how long after it the client's bucket takes to be full. Two words, because it is
-/// moved about with the response.
+/// The limit that a request met, and the time from then until its bucket is full, in nanoseconds. Two words, because it
+/// moves with the response.
 #[derive(Debug)]
-struct Taken {
-    limit: Arc<Limit>,
+struct Report {
+    limit: Arc<RateLimit>,
     full_in: u64,
 }
 
 impl TokenBucketPermit {
-    /// Nobody will be told anything.
+    /// Creates a permit that reports nothing.
     pub(super) const fn silent() -> Self {
         Self(None)
     }
 
-    /// The response will tell of the bucket that will be full at `full_at`, or is a newcomer's.
-    pub(super) fn telling(limit: &Arc<Limit>, full_at: Option<u64>, now: Moment) -> Self {
+    /// Creates a permit that reports the bucket that is full at `full_at`, or a newcomer's.
+    pub(super) fn reporting(limit: &Arc<RateLimit>, full_at: Option<u64>, now: Moment) -> Self {
         let full_at = full_at.unwrap_or_else(|| gcra::newcomer(&limit.rate, now));
-        Self(Some(Taken { limit: Arc::clone(limit), full_in: full_at.saturating_sub(now.as_nanos()) }))
+        Self(Some(Report { limit: Arc::clone(limit), full_in: full_at.saturating_sub(now.as_nanos()) }))
     }
 }
 
 impl Permit for TokenBucketPermit {
+    const LASTS: Lasts = Lasts::Head;
+
     #[inline]
     fn on_response<B>(&mut self, response: &mut Response<B>) {
-        if let Some(Taken { limit, full_in }) = &self.0 {
+        if let Some(Report { limit, full_in }) = &self.0 {
             let level = gcra::level(&limit.rate, Some(*full_in), Moment::default());
             limit.fields.write(response.headers_mut(), level.remaining, limit.reset(&level), || limit.clock.wall());
         }

@@ -1,4 +1,4 @@
-//! The decision: one client's bucket and the one of all, both or neither.
+//! The decision: takes from the client's bucket and from the global one, or from neither.
 
 use std::{
     fmt,
@@ -7,237 +7,189 @@ use std::{
 };
 
 use super::{
-    gcra::{self, Level, Verdict},
-    rate::Rate,
-    table::{Entry, Full, Table},
-};
-use super::{
-    layer::TokenBucket,
+    gcra::{self, Decision},
+    layer::TokenBucketConfig,
     permit::TokenBucketPermit,
-    rates::{self, Limit, Rates, full_at},
+    rate::Rate,
+    rates::{self, Limits, RateLimit, full_at},
+    table::{Bucket, Full, Table},
 };
 use crate::{
     cost::Cost,
     gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext},
     head::RequestHead,
-    identity::{Client, Digest, Digester, Tier},
+    identity::Client,
     refusal::{Dialect, Reason, Refusal},
     sync::HotSwap,
     time::Moment,
 };
 
-/// The buckets of a layer.
+/// Policy of a [`TokenBucketLayer`](crate::TokenBucketLayer): its rates and buckets.
 pub struct TokenBucketPolicy {
     pub(super) context: PolicyContext,
-    settings: TokenBucket,
-    rates: HotSwap<Rates>,
-    table: Table,
-    overflow: Mutex<Option<Entry>>,
-    whom: ClientResolver,
+    pub(super) config: TokenBucketConfig,
+    pub(super) limits: HotSwap<Limits>,
+    pub(super) table: Table,
+    overflow: Mutex<Option<Bucket>>,
+    clients: ClientResolver,
 }
 
-/// Why nothing was taken.
-enum No {
-    /// The client's own bucket is too empty: so much of it is used.
+/// The reason why no token was taken.
+enum Shortage {
+    /// The client's own bucket has too few tokens; `used` of them are missing.
     Own { wait: Duration, used: u64 },
-    /// The bucket of all is too empty.
+    /// The global bucket, or the one that newcomers share, has too few tokens.
     Shared(Duration),
-    /// A bucket holds less than the request costs; so much, if it is the client's own.
+    /// A bucket holds less than the request costs. The number is its capacity, if it is the client's own.
     Never(Option<u64>),
 }
 
 impl TokenBucketPolicy {
-    pub(super) fn new(settings: TokenBucket, context: PolicyContext) -> Self {
-        let TokenBucket { rate, ref tiers, global, overflow, dialect, max_clients, .. } = settings;
-        let rates = Rates::new(&context, dialect, rate, tiers, global, overflow);
+    pub(super) fn new(config: TokenBucketConfig, context: PolicyContext) -> Self {
         Self {
-            rates: HotSwap::new(rates),
-            table: Table::new(max_clients),
+            limits: HotSwap::new(Limits::new(&config, &context)),
+            table: Table::new(config.max_clients),
             overflow: Mutex::new(None),
-            whom: ClientResolver::new(Arc::clone(&settings.identify), settings.on_unidentified),
-            settings,
+            clients: ClientResolver::new(Arc::clone(&config.identify), config.on_unidentified),
+            config,
             context,
         }
     }
 
-    /// Takes `cost` from the client's bucket and from the one of all, or from neither. What there is to tell of its
-    /// bucket only if somebody will be `told`, and the table had room for it.
+    /// Takes `cost` from the client's bucket and from the global one, or from neither.
+    ///
+    /// The permit reports the client's bucket only if `reported`, and if the table had room for it.
     #[inline]
-    pub(super) fn take(
-        &self,
-        client: Digest,
-        tier: Option<&Tier>,
-        cost: Cost,
-        told: bool,
-    ) -> Result<TokenBucketPermit, Refusal> {
+    pub(super) fn take(&self, client: &Client, cost: Cost, reported: bool) -> Result<TokenBucketPermit, Refusal> {
         let now = self.context.clock.now();
-        let rates = self.rates.present();
-        let limit = rates.of(tier);
-        match self.table.update(client, now, |entry| self.decide(&rates, &limit.rate, entry, cost, now)) {
-            Ok(Ok(full_at)) if told => Ok(TokenBucketPermit::telling(limit, full_at, now)),
+        let limits = self.limits.present();
+        let limit = limits.by_tier.of(client.tier());
+        match self.table.update(client.digest(), now, |bucket| decide(&limits, &limit.rate, bucket, cost, now)) {
+            Ok(Ok(full_at)) if reported => Ok(TokenBucketPermit::reporting(limit, full_at, now)),
             Ok(Ok(_)) => Ok(TokenBucketPermit::silent()),
-            Ok(Err(no)) => Err(self.refuse(no, limit, cost)),
-            Err(Full) => self.take_from_overflow(&rates, limit, cost, now),
+            Ok(Err(shortage)) => Err(self.refuse(shortage, limit, cost)),
+            Err(Full) => self.take_from_overflow(&limits, limit, cost, now),
         }
     }
 
-    /// The table has no room: all newcomers share one bucket.
+    /// Takes `cost` from the bucket that all newcomers share while the table has no room.
     #[cold]
     fn take_from_overflow(
         &self,
-        rates: &Rates,
-        limit: &Arc<Limit>,
+        limits: &Limits,
+        limit: &Arc<RateLimit>,
         cost: Cost,
         now: Moment,
     ) -> Result<TokenBucketPermit, Refusal> {
         self.context.observers.emit(&Event::Overflow { policy: &self.context.name });
         if cost.get() > limit.rate.capacity() {
-            return Err(self.refuse(No::Never(Some(limit.rate.capacity())), limit, cost));
+            return Err(self.refuse(Shortage::Never(Some(limit.rate.capacity())), limit, cost));
         }
-        let rate = rates.overflow();
-        let mut entry = self.overflow.lock().unwrap_or_else(PoisonError::into_inner);
-        let (after, decision) = self.decide(rates, rate, *entry, cost, now);
-        *entry = after;
-        match decision {
-            Ok(_) => Ok(TokenBucketPermit::silent()), // what a crowd has left is not told to one of them
-            Err(No::Own { wait, .. }) => Err(self.refuse(No::Shared(wait), limit, cost)),
+        let rate = limits.overflow();
+        let mut bucket = self.overflow.lock().unwrap_or_else(PoisonError::into_inner);
+        let (after, decision) = decide(limits, rate, *bucket, cost, now);
+        *bucket = after;
+        let shortage = match decision {
+            Ok(_) => return Ok(TokenBucketPermit::silent()), // the level of a shared bucket is not one client's
+            Err(Shortage::Own { wait, .. }) => Shortage::Shared(wait),
             // Fits the client's own bucket: it can pass when the table has room again.
-            Err(No::Never(Some(_))) => Err(self.refuse(No::Shared(rate.span()), limit, cost)),
-            Err(no) => Err(self.refuse(no, limit, cost)),
-        }
-    }
-
-    /// Runs under the lock of the entry: look, take from all, write the entry.
-    #[inline]
-    fn decide(
-        &self,
-        rates: &Rates,
-        rate: &Rate,
-        entry: Option<Entry>,
-        cost: Cost,
-        now: Moment,
-    ) -> (Option<Entry>, Result<Option<u64>, No>) {
-        let before = entry.map(|entry| full_at(entry, rate, now));
-        let decision = match gcra::decide(rate, before, cost, now) {
-            Verdict::Admitted { full_at } => self.take_global(rates, cost, now).map(|()| full_at),
-            Verdict::Refused { wait } => {
-                let level = gcra::level(rate, before, now);
-                let used = level.limit - level.remaining;
-                both(rates, cost, wait, now).and_then(|wait| Err(No::Own { wait, used }))
-            }
-            Verdict::TooLarge => Err(No::Never(Some(rate.capacity()))),
+            Err(Shortage::Never(Some(_))) => Shortage::Shared(rate.span()),
+            Err(shortage) => shortage,
         };
-        match decision {
-            Ok(full_at) if cost != Cost::PREFLIGHT => (Some(rates::entry(full_at, rate)), Ok(Some(full_at))),
-            decision => (seen(rate, entry, now), decision.map(|_| before)),
-        }
-    }
-
-    #[inline]
-    fn take_global(&self, rates: &Rates, cost: Cost, now: Moment) -> Result<(), No> {
-        let Some(all) = &rates.global else { return Ok(()) };
-        match all.cell.take(&all.rate, cost, now) {
-            Verdict::Admitted { .. } => Ok(()),
-            Verdict::Refused { wait } => Err(No::Shared(wait)),
-            Verdict::TooLarge => Err(No::Never(None)),
-        }
+        Err(self.refuse(shortage, limit, cost))
     }
 
     #[cold]
-    fn refuse(&self, no: No, limit: &Limit, cost: Cost) -> Refusal {
+    fn refuse(&self, shortage: Shortage, limit: &RateLimit, cost: Cost) -> Refusal {
         let refusal = |reason| Refusal::new(reason, self.context.name.clone());
-        let capacity = limit.rate.capacity();
-        match no {
-            No::Own { wait, used } => refusal(Reason::RateLimited)
-                .with_limit(capacity, used)
+        match shortage {
+            Shortage::Own { wait, used } => refusal(Reason::RateLimited)
+                .with_limit(limit.rate.capacity(), used)
                 .with_retry_after(wait)
                 .with_fields(Arc::clone(&limit.fields)),
-            // Neither the limit nor the use of what all share is told: it would show others' traffic.
-            No::Shared(wait) => refusal(Reason::Capacity).with_retry_after(wait),
-            No::Never(own) => refusal(Reason::TooLarge).with_limit(own.unwrap_or(0), cost.get()),
+            // Neither the limit nor the use of a shared bucket is reported: it would show the traffic of others.
+            Shortage::Shared(wait) => refusal(Reason::Capacity).with_retry_after(wait),
+            Shortage::Never(own) => refusal(Reason::TooLarge).with_limit(own.unwrap_or(0), cost.get()),
         }
-    }
-
-    /// How full a client's bucket is, taking nothing.
-    pub(super) fn look(&self, client: &Client) -> Level {
-        let now = self.context.clock.now();
-        let rates = self.rates.present();
-        let limit = rates.of(client.tier());
-        let full_at = self.table.peek(client.digest(), now).map(|entry| full_at(entry, &limit.rate, now));
-        gcra::level(&limit.rate, full_at, now)
-    }
-
-    /// Puts `cost` back into the client's bucket and into the one of all, never beyond full.
-    pub(super) fn give_back(&self, client: &Client, cost: Cost) {
-        let now = self.context.clock.now();
-        let rates = self.rates.present();
-        let limit = rates.of(client.tier());
-        let _ = self.table.update(client.digest(), now, |entry| {
-            let rate = &limit.rate;
-            let less = |old| rates::entry(gcra::give_back(rate, full_at(old, rate, now), cost, now), rate);
-            (entry.map(less), ())
-        });
-        if let Some(all) = &rates.global {
-            all.cell.give_back(&all.rate, cost, now);
-        }
-    }
-
-    /// Replaces the usual rate, or that of a tier.
-    pub(super) fn change_rate(&self, tier: Option<Tier>, rate: Rate) {
-        self.rates.replace(|rates| rates.with(tier, rate, &self.context, self.settings.dialect));
-    }
-
-    /// Replaces the rate of all clients together.
-    pub(super) fn change_global(&self, global: Option<Rate>) {
-        self.rates.replace(|rates| rates.with_global(global, self.context.clock.now()));
-    }
-
-    /// How full the bucket of all is, where there is one.
-    pub(super) fn look_global(&self) -> Option<Level> {
-        let now = self.context.clock.now();
-        self.rates.present().global.as_ref().map(|all| all.cell.level(&all.rate, now))
-    }
-
-    pub(super) fn table(&self) -> &Table {
-        &self.table
-    }
-
-    pub(super) fn digester(&self) -> &'static Digester {
-        Digester::process()
     }
 }
 
-/// How long it takes until both buckets have enough, if the one that was asked first has after `first`: who waits so long
-/// must not be refused by the other.
-fn both(rates: &Rates, cost: Cost, first: Duration, now: Moment) -> Result<Duration, No> {
-    match rates.global.as_ref().map(|all| all.cell.ask(&all.rate, cost, now)) {
-        Some(Verdict::Refused { wait }) => Ok(first.max(wait)),
-        Some(Verdict::TooLarge) => Err(No::Never(None)),
-        Some(Verdict::Admitted { .. }) | None => Ok(first),
+/// Decides and returns the bucket to store. Runs under the lock of the client's bucket.
+#[inline]
+fn decide(
+    limits: &Limits,
+    rate: &Rate,
+    bucket: Option<Bucket>,
+    cost: Cost,
+    now: Moment,
+) -> (Option<Bucket>, Result<Option<u64>, Shortage>) {
+    let before = bucket.map(|bucket| full_at(bucket, rate, now));
+    let decision = match gcra::decide(rate, before, cost, now) {
+        Decision::Admitted { full_at } => take_global(limits, cost, now).map(|()| full_at),
+        Decision::Refused { wait } => {
+            let level = gcra::level(rate, before, now);
+            let used = level.limit - level.remaining;
+            longest_wait(limits, cost, wait, now).and_then(|wait| Err(Shortage::Own { wait, used }))
+        }
+        Decision::TooLarge => Err(Shortage::Never(Some(rate.capacity()))),
+    };
+    match decision {
+        Ok(full_at) if cost != Cost::PREFLIGHT => (Some(rates::bucket(full_at, rate)), Ok(Some(full_at))),
+        decision => (untouched(rate, bucket, now), decision.map(|_| before)),
     }
 }
 
-/// The entry of a client from whom nothing was taken: unchanged. A newcomer who starts with less than a full bucket is
-/// noted, or it would be a newcomer for ever and its bucket would never fill.
-fn seen(rate: &Rate, entry: Option<Entry>, now: Moment) -> Option<Entry> {
-    entry.or_else(|| Some(rates::entry(gcra::newcomer(rate, now), rate)).filter(|entry| entry.full_at > now.as_nanos()))
+#[inline]
+fn take_global(limits: &Limits, cost: Cost, now: Moment) -> Result<(), Shortage> {
+    let Some(global) = &limits.global else { return Ok(()) };
+    match global.cell.take(&global.rate, cost, now) {
+        Decision::Admitted { .. } => Ok(()),
+        Decision::Refused { wait } => Err(Shortage::Shared(wait)),
+        Decision::TooLarge => Err(Shortage::Never(None)),
+    }
+}
+
+/// Returns the time until both buckets have enough tokens, if the client's has after `first`. A client that waits so long
+/// must not be refused by the global bucket then.
+fn longest_wait(limits: &Limits, cost: Cost, first: Duration, now: Moment) -> Result<Duration, Shortage> {
+    match limits.global.as_ref().map(|global| global.cell.ask(&global.rate, cost, now)) {
+        Some(Decision::Refused { wait }) => Ok(first.max(wait)),
+        Some(Decision::TooLarge) => Err(Shortage::Never(None)),
+        Some(Decision::Admitted { .. }) | None => Ok(first),
+    }
+}
+
+/// Returns the bucket of a client from which nothing was taken: unchanged. A newcomer that starts with less than a full
+/// bucket is stored, or it would stay a newcomer and its bucket would never fill.
+fn untouched(rate: &Rate, bucket: Option<Bucket>, now: Moment) -> Option<Bucket> {
+    let newcomer = || Some(rates::bucket(gcra::newcomer(rate, now), rate));
+    bucket.or_else(|| newcomer().filter(|bucket| bucket.full_at > now.as_nanos()))
 }
 
 impl Admit for TokenBucketPolicy {
     type Permit = TokenBucketPermit;
 
-    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<TokenBucketPermit, Refusal>> {
-        let told = self.settings.dialect != Dialect::None;
-        MaybeFuture::Ready(self.whom.charge(request, &self.context.name, &self.context.observers, |client| {
+    #[inline]
+    fn identify(&self, request: &RequestHead<'_>) -> Option<Client> {
+        self.clients.identify(request)
+    }
+
+    fn admit(
+        self: &Arc<Self>,
+        request: &RequestHead<'_>,
+        client: Option<&Client>,
+    ) -> MaybeFuture<Result<TokenBucketPermit, Refusal>> {
+        let reported = self.config.dialect != Dialect::None;
+        MaybeFuture::Ready(self.clients.resolve(client, &self.context, |client| {
             let Some(client) = client else { return Ok(TokenBucketPermit::silent()) };
-            let cost = self.settings.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));
-            self.take(client.digest(), client.tier(), cost, told)
+            let cost = self.config.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));
+            self.take(client, cost, reported)
         }))
     }
 }
 
 impl fmt::Debug for TokenBucketPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenBucketPolicy").field("terms", &self.context).finish_non_exhaustive()
+        f.debug_struct("TokenBucketPolicy").field("name", &self.context.name).finish_non_exhaustive()
     }
 }

@@ -1,17 +1,17 @@
-//! How fast a bucket refills and how much it holds.
+//! The refill rate and the size of a bucket.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use crate::{cost::Cost, error::ConfigError};
 
-/// How fast a bucket refills, how much it holds, and how much a newcomer finds in it.
+/// Refill rate of a bucket, its size, and the tokens of a newcomer.
 ///
-/// Fifty a second is [`Rate::per_second(50)`](Rate::per_second), never one in fifty seconds.
+/// [`Rate::per_second(50)`](Rate::per_second) is 50 tokens a second, never one token in 50 seconds.
 ///
 /// # Rounding
-/// A rate is kept as the whole nanoseconds between two tokens, rounded **up**: three a second are one per
-/// 333,333,334 ns. So nobody is ever admitted faster than the rate says; up to a million a second the loss is below
-/// one in a thousand, and rates above one per nanosecond are refused.
+/// A rate is stored as the whole nanoseconds between two tokens, rounded **up**: three a second are one per
+/// 333,333,334 ns. So no client is admitted faster than the rate says. Up to a million a second the loss is below one in
+/// a thousand, and rates above one per nanosecond are rejected.
 ///
 /// ```
 /// use std::time::Duration;
@@ -28,39 +28,34 @@ pub struct Rate {
     initial: u64,
 }
 
-/// The longest that a bucket may take to fill: 2^62 ns, 146 years, so that no sum of times overflows.
+/// Longest time in which a bucket fills: 2^62 ns, 146 years, so that no sum of times overflows.
 const MAX_SPAN: u64 = 1 << 62;
 
-#[derive(Clone, Copy)]
-enum Problem {
-    Zero,
-    NoPeriod,
-    TooFast,
-    TooSlow,
-    NoBurst,
-    Span,
-    Initial,
-}
+// Texts of rejected values. A `const` constructor panics with them, its `try_` twin adds the value.
+const ZERO_RATE: &str = "rate must be positive";
+const ZERO_PERIOD: &str = "period must be positive";
+const TOO_FAST: &str = "rate must be at most one per nanosecond";
+const TOO_SLOW: &str = "period must be at most 2^62 ns (146 years)";
+const ZERO_BURST: &str = "burst must be positive";
+const TOO_LARGE: &str = "burst must be at most 2^53 - 1 and come back within 2^62 ns (146 years)";
+const TOO_MANY_INITIAL: &str = "initial tokens must be at most the burst";
 
-impl Problem {
-    const fn halt(self) -> ! {
-        match self {
-            Self::Zero => panic!("rate must be positive, got 0"),
-            Self::NoPeriod => panic!("period must be positive, got 0"),
-            Self::TooFast => panic!("rate must be at most one per nanosecond"),
-            Self::TooSlow => panic!("period must be at most 2^62 ns (146 years)"),
-            Self::NoBurst => panic!("burst must be positive, got 0"),
-            Self::Span => panic!("burst x interval must be at most 2^62 ns (146 years)"),
-            Self::Initial => panic!("initial tokens must be at most the burst"),
-        }
+const fn valid(rate: Result<Rate, &'static str>) -> Rate {
+    match rate {
+        Ok(rate) => rate,
+        Err(text) => panic!("{}", text),
     }
 }
 
+fn rejected(text: &str, got: impl fmt::Display) -> ConfigError {
+    ConfigError::message(format!("{text}, got {got}"))
+}
+
 impl Rate {
-    /// `count` a second; holds `count` unless [`burst`](Self::burst) says otherwise.
+    /// Creates a rate of `count` a second, with a burst of `count` unless [`burst`](Self::burst) changes it.
     ///
     /// # Panics
-    /// When `count` is 0 or above one per nanosecond; in a `const` that is a compile error.
+    /// If `count` is 0 or above one per nanosecond; in a `const` that is a compile error.
     ///
     /// ```
     /// assert_eq!(tollgate::Rate::per_second(50).to_string(), "50 per 1s, burst 50");
@@ -73,10 +68,10 @@ impl Rate {
         Self::per(count, Duration::from_secs(1))
     }
 
-    /// `count` a minute; see [`per_second`](Self::per_second).
+    /// Creates a rate of `count` a minute; see [`per_second`](Self::per_second).
     ///
     /// # Panics
-    /// When `count` is 0 or above one per nanosecond.
+    /// If `count` is 0 or above one per nanosecond.
     ///
     /// ```
     /// assert_eq!(tollgate::Rate::per_minute(60), tollgate::Rate::per_second(1).burst(60));
@@ -86,23 +81,19 @@ impl Rate {
         Self::per(count, Duration::from_secs(60))
     }
 
-    /// `count` an hour; see [`per_second`](Self::per_second).
+    /// Creates a rate of `count` an hour; see [`per_second`](Self::per_second).
     ///
     /// # Panics
-    /// When `count` is 0 or above one per nanosecond.
-    ///
-    /// ```
-    /// assert_eq!(tollgate::Rate::per_hour(3_600).interval().as_secs(), 1);
-    /// ```
+    /// If `count` is 0 or above one per nanosecond.
     #[must_use]
     pub const fn per_hour(count: u64) -> Self {
         Self::per(count, Duration::from_secs(3_600))
     }
 
-    /// `count` in `period`; holds `count` unless [`burst`](Self::burst) says otherwise.
+    /// Creates a rate of `count` in `period`, with a burst of `count` unless [`burst`](Self::burst) changes it.
     ///
     /// # Panics
-    /// When `count` or `period` is 0, the rate is above one per nanosecond, or the period above 2^62 ns (146 years).
+    /// If `count` or `period` is 0, the rate is above one per nanosecond, or the period above 2^62 ns (146 years).
     ///
     /// ```
     /// use std::time::Duration;
@@ -111,16 +102,13 @@ impl Rate {
     /// ```
     #[must_use]
     pub const fn per(count: u64, period: Duration) -> Self {
-        match Self::measure(count, period) {
-            Ok(rate) => rate,
-            Err(problem) => problem.halt(),
-        }
+        valid(Self::measure(count, period))
     }
 
-    /// One in `period`, one at a time: a burst of 1 unless [`burst`](Self::burst) says otherwise.
+    /// Creates a rate of one in `period`, with a burst of 1 unless [`burst`](Self::burst) changes it.
     ///
     /// # Panics
-    /// When `period` is 0 or above 2^62 ns (146 years).
+    /// If `period` is 0 or above 2^62 ns (146 years).
     ///
     /// ```
     /// use std::time::Duration;
@@ -131,34 +119,28 @@ impl Rate {
         Self::per(1, period)
     }
 
-    /// Lets `tokens` pass at one instant after a rest.
+    /// Sets the size of the bucket: `tokens` can pass at one instant after a rest.
     ///
-    /// A full bucket stays full until something is taken: [`initial_tokens`](Self::initial_tokens) comes after it.
+    /// It sets the initial tokens too, so [`initial_tokens`](Self::initial_tokens) comes after it.
     ///
     /// # Panics
-    /// When `tokens` is 0, above 2^53 - 1, or would take more than 2^62 ns (146 years) to come back.
+    /// If `tokens` is 0, above 2^53 - 1, or would take more than 2^62 ns (146 years) to come back.
     ///
-    /// ```
-    /// assert_eq!(tollgate::Rate::per_second(5).burst(10).capacity(), 10);
-    /// ```
     /// ```compile_fail
     /// const SHUT: tollgate::Rate = tollgate::Rate::per_second(5).burst(0);
     /// ```
     #[must_use]
     pub const fn burst(self, tokens: u64) -> Self {
-        match self.hold(tokens) {
-            Ok(rate) => rate,
-            Err(problem) => problem.halt(),
-        }
+        valid(self.hold(tokens))
     }
 
     /// Gives a newcomer `tokens` instead of a full bucket.
     ///
-    /// A bucket may be forgotten once it has been full for as long as it took to fill, and for a minute: a client that was
+    /// A bucket may be evicted once it has been full for as long as it took to fill, and for a minute. A client that was
     /// idle for longer is a newcomer again.
     ///
     /// # Panics
-    /// When `tokens` is above the burst.
+    /// If `tokens` is above the burst.
     ///
     /// ```
     /// let slow_start = tollgate::Rate::per_second(5).burst(10).initial_tokens(2);
@@ -166,174 +148,141 @@ impl Rate {
     /// ```
     #[must_use]
     pub const fn initial_tokens(self, tokens: u64) -> Self {
-        if tokens > self.burst {
-            Problem::Initial.halt()
-        }
+        assert!(tokens <= self.burst, "{}", TOO_MANY_INITIAL);
         Self { initial: tokens, ..self }
     }
 
-    /// [`per_second`](Self::per_second) for input at run time.
+    /// Creates a rate of `count` a second, for input at run time; see [`per_second`](Self::per_second).
     ///
     /// # Errors
-    /// When `count` is 0 or above one per nanosecond.
+    /// If `count` is 0 or above one per nanosecond.
     ///
     /// ```
-    /// use tollgate::Rate;
-    /// assert_eq!(Rate::try_per_second(5), Ok(Rate::per_second(5)));
-    /// let error = Rate::try_per_second(2_000_000_000).unwrap_err();
+    /// let error = tollgate::Rate::try_per_second(2_000_000_000).unwrap_err();
     /// assert_eq!(error.to_string(), "rate must be at most one per nanosecond, got 2000000000 per 1s");
     /// ```
     pub fn try_per_second(count: u64) -> Result<Self, ConfigError> {
         Self::try_per(count, Duration::from_secs(1))
     }
 
-    /// [`per`](Self::per) for input at run time.
+    /// Creates a rate of `count` in `period`, for input at run time; see [`per`](Self::per).
     ///
     /// # Errors
-    /// When `count` or `period` is 0, the rate is above one per nanosecond, or the period above 2^62 ns.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// let error = tollgate::Rate::try_per(5, Duration::ZERO).unwrap_err();
-    /// assert_eq!(error.to_string(), "period must be positive, got 0ns");
-    /// ```
+    /// If `count` or `period` is 0, the rate is above one per nanosecond, or the period above 2^62 ns.
     pub fn try_per(count: u64, period: Duration) -> Result<Self, ConfigError> {
-        Self::measure(count, period).map_err(|problem| match problem {
-            Problem::Zero => ConfigError::new("rate", "be positive", count),
-            Problem::NoPeriod => ConfigError::new("period", "be positive", format_args!("{period:?}")),
-            Problem::TooSlow => {
-                ConfigError::new("period", "be at most 2^62 ns (146 years)", format_args!("{period:?}"))
-            }
-            _ => ConfigError::new("rate", "be at most one per nanosecond", format_args!("{count} per {period:?}")),
+        Self::measure(count, period).map_err(|text| match text {
+            ZERO_RATE => rejected(text, count),
+            TOO_FAST => rejected(text, format_args!("{count} per {period:?}")),
+            _ => rejected(text, format_args!("{period:?}")),
         })
     }
 
-    /// [`burst`](Self::burst) for input at run time.
+    /// Sets the size of the bucket, for input at run time; see [`burst`](Self::burst).
     ///
     /// # Errors
-    /// When `tokens` is 0, above 2^53 - 1, or would take more than 2^62 ns to come back.
+    /// If `tokens` is 0, above 2^53 - 1, or would take more than 2^62 ns to come back.
     ///
     /// ```
     /// let error = tollgate::Rate::per_second(5).try_burst(0).unwrap_err();
     /// assert_eq!(error.to_string(), "burst must be positive, got 0");
     /// ```
     pub fn try_burst(self, tokens: u64) -> Result<Self, ConfigError> {
-        self.hold(tokens).map_err(|problem| match problem {
-            Problem::NoBurst => ConfigError::new("burst", "be positive", tokens),
-            _ => ConfigError::new(
-                "burst",
-                "be at most 2^53 - 1 and come back within 2^62 ns (146 years)",
-                format_args!("{tokens} at one per {:?}", self.interval()),
-            ),
+        self.hold(tokens).map_err(|text| match text {
+            ZERO_BURST => rejected(text, tokens),
+            _ => rejected(text, format_args!("{tokens} at one per {:?}", self.interval())),
         })
     }
 
-    /// [`initial_tokens`](Self::initial_tokens) for input at run time.
+    /// Sets the tokens of a newcomer, for input at run time; see [`initial_tokens`](Self::initial_tokens).
     ///
     /// # Errors
-    /// When `tokens` is above the burst.
+    /// If `tokens` is above the burst.
     ///
     /// ```
     /// let error = tollgate::Rate::per_second(5).try_initial_tokens(6).unwrap_err();
-    /// assert_eq!(error.to_string(), "initial tokens must be at most the burst of 5, got 6");
+    /// assert_eq!(error.to_string(), "initial tokens must be at most the burst, got 6 with a burst of 5");
     /// ```
     pub fn try_initial_tokens(self, tokens: u64) -> Result<Self, ConfigError> {
         if tokens > self.burst {
-            return Err(ConfigError::new("initial tokens", &format!("be at most the burst of {}", self.burst), tokens));
+            return Err(rejected(TOO_MANY_INITIAL, format_args!("{tokens} with a burst of {}", self.burst)));
         }
         Ok(Self { initial: tokens, ..self })
     }
 
-    /// The time between two tokens.
-    ///
-    /// ```
-    /// assert_eq!(tollgate::Rate::per_second(4).interval().as_millis(), 250);
-    /// ```
+    /// Returns the time between two tokens.
     #[must_use]
     pub const fn interval(&self) -> Duration {
         Duration::from_nanos(self.interval)
     }
 
-    /// How many tokens a full bucket holds.
-    ///
-    /// ```
-    /// assert_eq!(tollgate::Rate::per_second(4).capacity(), 4);
-    /// ```
+    /// Returns the number of tokens in a full bucket.
     #[must_use]
     pub const fn capacity(&self) -> u64 {
         self.burst
     }
 
-    /// How many tokens a newcomer finds.
-    ///
-    /// ```
-    /// assert_eq!(tollgate::Rate::per_second(4).newcomer_tokens(), 4);
-    /// ```
+    /// Returns the number of tokens in a newcomer's bucket.
     #[must_use]
     pub const fn newcomer_tokens(&self) -> u64 {
         self.initial
     }
 
-    /// The time in which an empty bucket fills.
-    ///
-    /// ```
-    /// assert_eq!(tollgate::Rate::per_second(5).burst(10).span().as_secs(), 2);
-    /// ```
+    /// Returns the time in which an empty bucket fills.
     #[must_use]
     pub const fn span(&self) -> Duration {
         Duration::from_nanos(self.span_ns())
     }
 
-    /// Nanoseconds between two tokens.
+    /// Returns the time between two tokens, in nanoseconds.
     pub(crate) const fn interval_ns(&self) -> u64 {
         self.interval
     }
 
-    /// Nanoseconds in which an empty bucket fills: at most 2^62.
+    /// Returns the time in which an empty bucket fills, in nanoseconds: at most 2^62.
     pub(crate) const fn span_ns(&self) -> u64 {
         self.interval * self.burst
     }
 
-    /// Nanoseconds in which an empty bucket fills as people set it: without what the intervals were rounded up by, or
-    /// three a second would be told as three in two seconds.
+    /// Returns the time in which an empty bucket fills, in nanoseconds, without the rounding of the intervals. With it,
+    /// three a second would be reported as three in two seconds.
     pub(crate) fn window_ns(&self) -> u64 {
         self.span_ns() - (self.burst - 1).min(self.span_ns() / 1_000)
     }
 
-    const fn measure(count: u64, period: Duration) -> Result<Self, Problem> {
+    const fn measure(count: u64, period: Duration) -> Result<Self, &'static str> {
         let span = period.as_nanos();
         if count == 0 {
-            return Err(Problem::Zero);
+            return Err(ZERO_RATE);
         }
         if span == 0 {
-            return Err(Problem::NoPeriod);
+            return Err(ZERO_PERIOD);
         }
         if span > MAX_SPAN as u128 {
-            return Err(Problem::TooSlow);
+            return Err(TOO_SLOW);
         }
         if count as u128 > span {
-            return Err(Problem::TooFast);
+            return Err(TOO_FAST);
         }
         #[allow(clippy::cast_possible_truncation)]
         let interval = (span as u64).div_ceil(count);
         Self { interval, burst: 1, initial: 1 }.hold(count)
     }
 
-    const fn hold(self, tokens: u64) -> Result<Self, Problem> {
+    const fn hold(self, tokens: u64) -> Result<Self, &'static str> {
         if tokens == 0 {
-            return Err(Problem::NoBurst);
+            return Err(ZERO_BURST);
         }
         match self.interval.checked_mul(tokens) {
             Some(span) if span <= MAX_SPAN && tokens <= Cost::MAX.get() => {
                 Ok(Self { interval: self.interval, burst: tokens, initial: tokens })
             }
-            _ => Err(Problem::Span),
+            _ => Err(TOO_LARGE),
         }
     }
 }
 
-impl std::fmt::Display for Rate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let second: u64 = 1_000_000_000;
         let count = second.div_ceil(self.interval);
         if count > 1 && second.div_ceil(count) == self.interval {
@@ -345,8 +294,8 @@ impl std::fmt::Display for Rate {
 }
 
 impl From<governor::Quota> for Rate {
-    /// The same rate and burst as `quota`, as far as the bucket fills within 2^62 ns (146 years): beyond that the interval
-    /// is cut to it, and the burst to what comes back in it.
+    /// Returns the same rate and burst as `quota`, as far as the bucket fills within 2^62 ns (146 years). Beyond that the
+    /// interval is cut to it, and the burst to the tokens that come back in it.
     fn from(quota: governor::Quota) -> Self {
         let interval = u64::try_from(quota.replenish_interval().as_nanos()).unwrap_or(MAX_SPAN).clamp(1, MAX_SPAN);
         let burst = u64::from(quota.burst_size().get()).min(MAX_SPAN / interval).max(1);
@@ -359,14 +308,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_rounded_so_that_nobody_is_faster() {
+    fn interval_is_rounded_up() {
         assert_eq!(Rate::per_second(3).interval, 333_333_334);
         assert_eq!(Rate::per_second(1_000_000_000).interval, 1);
         assert_eq!(Rate::per_second(600_000_000).interval, 2);
     }
 
     #[test]
-    fn a_rate_is_shown_as_what_it_is() {
+    fn display_shows_rate_and_burst() {
         for count in [2, 3, 7, 50, 999, 1_000_000_000] {
             assert_eq!(Rate::per_second(count).to_string(), format!("{count} per 1s, burst {count}"));
         }
@@ -376,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_with_value_and_reason() {
+    fn rejected_value_is_named_with_its_reason() {
         let year = Duration::from_secs(31_536_000);
         let text = |result: Result<Rate, ConfigError>| result.unwrap_err().to_string();
         assert_eq!(text(Rate::try_per_second(0)), "rate must be positive, got 0");
@@ -390,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn governors_quota_becomes_the_same_rate() {
+    fn governor_quota_becomes_the_same_rate() {
         let fifty = std::num::NonZeroU32::new(50).unwrap();
         assert_eq!(Rate::from(governor::Quota::per_second(fifty)), Rate::per_second(50));
         for years in [1, 147, 300, 584, 1_000] {

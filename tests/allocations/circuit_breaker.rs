@@ -30,7 +30,7 @@ fn trips() -> [Trip; 2] {
 }
 
 #[test]
-fn a_call_through_a_closed_circuit_allocates_nothing() {
+fn call_through_a_closed_circuit_allocates_nothing() {
     for trip in trips() {
         let mut service = CircuitBreakerLayer::new(trip).layer(service_fn(hello));
         call(&mut service);
@@ -40,7 +40,7 @@ fn a_call_through_a_closed_circuit_allocates_nothing() {
 }
 
 #[test]
-fn a_failed_call_allocates_nothing_either() {
+fn failed_call_allocates_nothing() {
     for trip in trips() {
         let layer = CircuitBreakerLayer::new(trip);
         layer.handle().force_closed();
@@ -53,7 +53,7 @@ fn a_failed_call_allocates_nothing_either() {
 }
 
 #[test]
-fn a_guarded_call_allocates_nothing() {
+fn guarded_call_allocates_nothing() {
     let breaker = CircuitBreakerLayer::new(Trip::consecutive(3)).handle();
     let run = || {
         let future = pin!(breaker.call(async { Ok::<_, ()>(7) }));

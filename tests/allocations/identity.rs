@@ -1,4 +1,4 @@
-//! Asking who it is allocates nothing.
+//! Identification allocates nothing.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
@@ -26,7 +26,7 @@ fn behind(forwarded: Forwarded) -> PeerIp {
 }
 
 #[test]
-fn nothing_is_allocated_on_the_way_to_a_client() {
+fn identification_allocates_nothing() {
     let keys = Arc::new(HashMap::from([("k-7f3a".to_owned(), Principal::named("alice").in_tier("pro"))]));
     let networks = ["10.0.0.0/8"];
     let ways: Vec<Box<dyn Identify>> = vec![
@@ -51,13 +51,13 @@ fn nothing_is_allocated_on_the_way_to_a_client() {
     for (n, who) in ways.iter().enumerate() {
         let mut found = false;
         let counted = measure(|| found = who.identify(&RequestHead::from(&request), digester).is_some());
-        assert!(found, "way {n} finds nobody");
-        assert_eq!(counted.count_total, 0, "way {n} allocates");
+        assert!(found, "identity {n} finds no client");
+        assert_eq!(counted.count_total, 0, "identity {n} allocates");
     }
 }
 
 #[test]
-fn a_field_of_400_kb_allocates_nothing() {
+fn field_of_400_kb_allocates_nothing() {
     let mut request = request();
     for name in ["x-forwarded-for", "forwarded", "x-api-key", "cookie"] {
         request.headers.insert(name, "x".repeat(400_000).parse().unwrap());
@@ -71,6 +71,6 @@ fn a_field_of_400_kb_allocates_nothing() {
 }
 
 #[test]
-fn the_counter_counts() {
+fn counter_counts_one_box() {
     assert_eq!(measure(|| drop(Box::new(7))).count_total, 1);
 }

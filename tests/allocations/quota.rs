@@ -1,4 +1,4 @@
-//! How often a request of a known client asks for memory on its way through a quota, and through all three layers: counted.
+//! Allocations of a known client's request through a quota, and through all three layers.
 
 use std::{
     convert::Infallible,
@@ -6,12 +6,12 @@ use std::{
     task::{Context, Waker},
 };
 
-use crate::{answer, now};
+use crate::{answer, support::gate::now};
 use http::{HeaderValue, Request, Response, header::CONTENT_LENGTH};
 use tollgate::{CircuitBreakerLayer, Dialect, Period, Plan, Quota, QuotaLayer, Rate, TokenBucketLayer, Trip};
 use tower::{Service, ServiceBuilder, service_fn};
 
-/// Four limits: by the hour, by the day, bytes, and at a time.
+/// Four limits: an hour, a day, bytes, and concurrency.
 fn quota(dialect: Dialect) -> QuotaLayer {
     let plan = Plan::new("four")
         .limit(Quota::requests(1 << 40).per(Period::hour()))
@@ -31,7 +31,7 @@ fn with_length() -> Request<()> {
     request
 }
 
-/// Allocations of one request of a known client, over those of the same request without layers.
+/// Returns the allocations of one request of a known client beyond those without layers.
 fn over_bare<S, B>(mut guarded: S, request: fn() -> Request<()>) -> u64
 where
     S: Service<Request<()>, Response = Response<B>, Error = Infallible>,
@@ -48,7 +48,7 @@ where
 }
 
 #[test]
-fn an_admitted_request_of_a_known_client_allocates_nothing() {
+fn admitted_request_of_known_client_allocates_nothing() {
     let service = || ServiceBuilder::new().layer(quota(Dialect::None)).service(service_fn(answer));
     assert_eq!(over_bare(service(), request), 0);
     assert_eq!(over_bare(service(), with_length), 0, "nor one that says how long it is");
@@ -64,7 +64,7 @@ fn request_without_a_permit_allocates_nothing() {
 }
 
 #[test]
-fn a_request_through_all_three_layers_allocates_nothing() {
+fn request_through_three_layers_allocates_nothing() {
     let limit = TokenBucketLayer::new(Rate::per_second(1_000).burst(1_000_000)).rate_limit_headers(Dialect::None);
     let breaker = CircuitBreakerLayer::new(Trip::failure_rate(0.5).or(Trip::consecutive(5)));
     let service =
@@ -73,13 +73,13 @@ fn a_request_through_all_three_layers_allocates_nothing() {
 }
 
 #[test]
-fn a_request_that_is_told_of_its_limits_allocates_once() {
+fn request_with_rate_limit_fields_allocates_once() {
     let service = ServiceBuilder::new().layer(quota(Dialect::Draft11)).service(service_fn(answer));
     assert_eq!(over_bare(service, request), 1);
 }
 
 #[test]
-fn a_charge_by_the_handle_of_a_known_client_allocates_nothing() {
+fn charge_by_the_handle_allocates_nothing() {
     let quotas = quota(Dialect::None).handle();
     let alice = tollgate::Client::named("alice");
     let charge = || now(quotas.charge(&alice, ("requests", 1))).unwrap();

@@ -1,16 +1,16 @@
-//! How often a request asks for memory on its way through both layers, counted.
+//! Allocations of a request through a token bucket and a circuit breaker.
 
 use std::{
     net::SocketAddr,
     task::{Context, Waker},
 };
 
-use crate::{answer, now};
+use crate::{answer, support::gate::now};
 use http::Request;
 use tollgate::{CircuitBreakerLayer, Dialect, Rate, TokenBucketLayer, Trip};
 use tower::{Service, ServiceBuilder, service_fn};
 
-/// Allocations of one request of a known client, over those of the same request without layers.
+/// Returns the allocations of one request of a known client beyond those without layers.
 fn over_bare(dialect: Dialect) -> u64 {
     let request = || Request::get("/").extension(SocketAddr::from(([192, 0, 2, 1], 1))).body(()).unwrap();
     let limit = TokenBucketLayer::new(Rate::per_second(1_000).burst(1_000_000)).rate_limit_headers(dialect);
@@ -29,11 +29,11 @@ fn over_bare(dialect: Dialect) -> u64 {
 }
 
 #[test]
-fn an_admitted_request_of_a_known_client_allocates_nothing() {
+fn admitted_request_of_known_client_allocates_nothing() {
     assert_eq!(over_bare(Dialect::None), 0);
 }
 
 #[test]
-fn an_admitted_request_that_is_told_of_its_limit_allocates_once() {
+fn request_with_rate_limit_fields_allocates_once() {
     assert_eq!(over_bare(Dialect::Draft11), 1);
 }

@@ -1,4 +1,4 @@
-//! How often the wire asks for memory, counted.
+//! Allocations of refusals and rate limit fields.
 
 use std::{convert::Infallible, future::Future, pin::pin, task::Poll, time::Duration};
 
@@ -13,7 +13,7 @@ use tower::{Layer, Service, service_fn};
 
 use crate::support::fixed::{Fixed, NOW, name, seconds};
 
-/// How many times memory is asked for while `work` runs, once everything that is made at first use is there.
+/// Returns the allocations of `work` after a first run, which initializes all lazy values.
 fn allocations<T>(mut work: impl FnMut() -> T) -> u64 {
     drop(work());
     let mut made = None;
@@ -26,7 +26,7 @@ fn fields(dialect: Dialect) -> Fields {
     Fields::new(dialect, &name("default"), 100, seconds(60), None)
 }
 
-/// Counts a write into fields as a handler leaves them.
+/// Counts the allocations of a write into a handler's usual fields.
 fn written(fields: &Fields, remaining: u64) -> u64 {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
@@ -35,7 +35,7 @@ fn written(fields: &Fields, remaining: u64) -> u64 {
 }
 
 #[test]
-fn a_problem_document_takes_its_body_and_two_for_the_head() {
+fn problem_document_allocates_body_and_two_head_values() {
     let refusal = Refusal::new(Reason::RateLimited, name("default")).with_limit(100, 100);
     let soon = refusal.clone().with_retry_after(seconds(5));
     assert_eq!(allocations(|| refusal::problem(&soon)), 3);
@@ -44,7 +44,7 @@ fn a_problem_document_takes_its_body_and_two_for_the_head() {
 }
 
 #[test]
-fn fields_take_one_or_two() {
+fn fields_allocate_at_most_twice() {
     assert_eq!(written(&fields(Dialect::Draft11), 42), 1);
     assert_eq!(written(&fields(Dialect::Draft11), u64::MAX), 1);
     let long = Fields::new(Dialect::Draft11, &name(&"\"".repeat(64)), u64::MAX, Duration::MAX, Some("content-bytes"));
@@ -55,22 +55,22 @@ fn fields_take_one_or_two() {
 }
 
 #[test]
-fn a_refused_request_takes_eight_with_fields() {
+fn refused_request_with_fields_allocates_eight_times() {
     let inner = service_fn(|_: Request<Full<Bytes>>| {
         std::future::ready(Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())))
     });
     let mut gate =
-        GateLayer::of(Fixed::refuses(Dialect::Draft11, "default", Duration::from_millis(4_100))).layer(inner);
+        GateLayer::new(Fixed::refuses(Dialect::Draft11, "default", Duration::from_millis(4_100))).layer(inner);
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     let mut refused = || {
         let mut answer = pin!(gate.call(Request::default()));
         match answer.as_mut().poll(&mut context) {
             Poll::Ready(Ok(response)) => response,
             Poll::Ready(Err(never)) => match never {},
-            Poll::Pending => panic!("a refusal waits for nobody"),
+            Poll::Pending => panic!("a refusal does not wait"),
         }
     };
     assert_eq!(refused().status(), 429);
-    // The refusal and three for its place in the extensions, the body, two for the head, one for `RateLimit`.
+    // The refusal and three for its entry in the extensions, the body, two for the head, one for `RateLimit`.
     assert_eq!(allocations(refused), 8);
 }

@@ -1,4 +1,4 @@
-//! A circuit breaker round plain futures: cancelled at every poll, by many threads, in every order.
+//! A circuit breaker around plain futures: cancelled at each poll, from many threads, in any order.
 
 use std::{
     future::Future,
@@ -7,29 +7,20 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
     thread,
     time::Duration,
 };
 
 use tollgate::{CallError, CircuitBreaker, CircuitBreakerLayer, CircuitState, Event, FakeClock, Trip};
 
+use crate::support::gate::{poll, yield_times};
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn breaker(trip: Trip) -> (CircuitBreaker, FakeClock) {
     let clock = FakeClock::new();
     (CircuitBreakerLayer::new(trip).clock(clock.clone()).handle(), clock)
-}
-
-fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
-    future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
-}
-
-/// Pending so many times.
-async fn after(polls: usize) {
-    for _ in 0..polls {
-        tokio::task::yield_now().await;
-    }
 }
 
 fn half_open(breaker: &CircuitBreaker, clock: &FakeClock) {
@@ -40,18 +31,18 @@ fn half_open(breaker: &CircuitBreaker, clock: &FakeClock) {
 }
 
 #[test]
-fn a_call_that_is_dropped_at_any_poll_leaks_nothing() {
+fn call_dropped_at_any_poll_releases_its_probe() {
     let (breaker, clock) = breaker(Trip::consecutive(3));
     half_open(&breaker, &clock);
     for polls in 0..6 {
         let mut call = Box::pin(breaker.call(async {
-            after(5).await;
+            yield_times(5).await;
             Ok::<_, ()>(())
         }));
         for _ in 0..polls {
             assert!(poll(&mut call).is_pending());
         }
-        drop(call); // the only probe's place, given back each time
+        drop(call); // releases the only probe slot each time
         assert_ne!(breaker.state(), CircuitState::Closed);
     }
     assert_eq!(poll(&mut Box::pin(breaker.call(async { Ok::<_, ()>(7) }))), Poll::Ready(Ok(7)));
@@ -59,21 +50,21 @@ fn a_call_that_is_dropped_at_any_poll_leaks_nothing() {
 }
 
 #[tokio::test]
-async fn a_call_can_be_spawned() {
+async fn call_can_be_spawned() {
     let (breaker, _) = breaker(Trip::consecutive(3));
     let call = tokio::spawn(async move { breaker.call(async { Ok::<_, std::io::Error>(7) }).await });
     assert_eq!(call.await.unwrap().unwrap(), 7);
 }
 
 #[test]
-fn a_call_that_was_never_polled_was_never_made() {
+fn unpolled_call_is_not_counted() {
     let (breaker, _) = breaker(Trip::consecutive(1));
     drop(breaker.call(async { Err::<(), _>(()) }));
     assert_eq!((breaker.counts().calls, breaker.state()), (0, CircuitState::Closed));
 }
 
 #[test]
-fn a_panic_is_a_failure_of_a_call_and_of_a_probe() {
+fn panic_fails_a_call_and_a_probe() {
     let (breaker, clock) = breaker(Trip::consecutive(1));
     for state in [CircuitState::Closed, CircuitState::Open] {
         assert_eq!(breaker.state(), state);
@@ -89,7 +80,7 @@ fn a_panic_is_a_failure_of_a_call_and_of_a_probe() {
 }
 
 #[test]
-fn a_refusal_says_when_to_come_back_and_calls_nothing() {
+fn refused_call_has_retry_after_and_is_not_polled() {
     let (breaker, _) = breaker(Trip::consecutive(1));
     breaker.force_open();
     let called = AtomicUsize::new(0);
@@ -122,7 +113,7 @@ fn ten_thousand_successes_do_not_hide_a_hundred_failures() {
 }
 
 #[test]
-fn a_thousand_threads_worth_of_callers_are_exactly_so_many_probes() {
+fn concurrent_threads_get_exactly_the_configured_probes() {
     for probes in [1_usize, 5] {
         let clock = FakeClock::new();
         let layer = CircuitBreakerLayer::new(Trip::consecutive(1)).probes(probes as u32).clock(clock.clone());
@@ -153,7 +144,7 @@ fn a_thousand_threads_worth_of_callers_are_exactly_so_many_probes() {
 }
 
 #[test]
-fn whoever_records_last_sees_all_and_every_transition_is_told_once_and_in_order() {
+fn each_transition_is_emitted_once_and_in_order() {
     for trip in [Trip::failure_rate(1.0), Trip::failure_rate(1.0).over_time(60 * SECOND), Trip::consecutive(20)] {
         for _ in 0..200 {
             let told = Arc::new(Mutex::new(Vec::new()));
@@ -164,7 +155,7 @@ fn whoever_records_last_sees_all_and_every_transition_is_told_once_and_in_order(
                 }
             });
             let breaker = layer.handle();
-            // Ten from each of two threads: only together they are the twenty that it takes.
+            // Ten from each of two threads: only together they reach the twenty of the trip.
             let ten = || (0..10).for_each(|_| drop(poll(&mut Box::pin(breaker.call(async { Err::<(), _>(()) })))));
             thread::scope(|scope| {
                 scope.spawn(ten);
@@ -177,7 +168,7 @@ fn whoever_records_last_sees_all_and_every_transition_is_told_once_and_in_order(
 }
 
 #[test]
-fn orders_from_many_threads_are_told_as_one_chain() {
+fn concurrent_switches_emit_one_chain_of_transitions() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let hear = Arc::clone(&told);
     let layer = CircuitBreakerLayer::new(Trip::consecutive(1)).observe(move |event: &Event<'_>| {
@@ -199,7 +190,7 @@ fn orders_from_many_threads_are_told_as_one_chain() {
 }
 
 #[test]
-fn an_observer_may_use_the_breaker_that_it_observes() {
+fn observer_may_use_the_breaker_that_it_observes() {
     let handle: Arc<Mutex<Option<CircuitBreaker>>> = Arc::default();
     let inside = Arc::clone(&handle);
     let layer = CircuitBreakerLayer::new(Trip::consecutive(1)).observe(move |event: &Event<'_>| {
@@ -213,7 +204,7 @@ fn an_observer_may_use_the_breaker_that_it_observes() {
 }
 
 #[test]
-fn news_that_come_while_news_are_told_wait_for_their_turn() {
+fn events_raised_by_an_observer_are_emitted_in_turn() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let handle: Arc<Mutex<Option<CircuitBreaker>>> = Arc::default();
     let (hear, inside) = (Arc::clone(&told), Arc::clone(&handle));
@@ -229,7 +220,7 @@ fn news_that_come_while_news_are_told_wait_for_their_turn() {
     assert_eq!(*told.lock().unwrap(), ["forced_open", "closed"]);
 }
 
-/// Ready after so many polls; panics when it is dropped.
+/// Ready after a number of polls; panics when it is dropped.
 struct PanicsInDrop(usize);
 
 impl Future for PanicsInDrop {
@@ -266,7 +257,7 @@ fn panic_in_the_drop_of_an_operation_is_a_failure() {
 }
 
 #[test]
-fn panic_of_the_caller_is_no_failure_of_its_operation() {
+fn panic_of_the_caller_is_not_the_operations() {
     let (breaker, _clock) = breaker(Trip::consecutive(1));
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let mut call = Box::pin(breaker.call(async { std::future::pending::<Result<(), ()>>().await }));

@@ -1,9 +1,9 @@
-//! What counts as a failure, and when.
+//! Classification of results as failures, and its time.
 
 use super::*;
 
 #[tokio::test]
-async fn errors_panics_and_server_errors_count_and_client_errors_do_not() {
+async fn errors_panics_and_5xx_count_but_4xx_do_not() {
     for (deed, opens) in [
         (Deed::Status(500), true),
         (Deed::Status(503), true),
@@ -32,7 +32,7 @@ async fn errors_panics_and_server_errors_count_and_client_errors_do_not() {
 }
 
 #[tokio::test]
-async fn rate_limits_count_when_they_are_asked_to() {
+async fn status_429_counts_when_configured() {
     let scene = Scene::new(three().count_rate_limits());
     scene.upstream.does(Deed::Status(429));
     for _ in 0..3 {
@@ -42,7 +42,7 @@ async fn rate_limits_count_when_they_are_asked_to() {
 }
 
 #[tokio::test]
-async fn one_clients_rate_limits_open_nobodys_circuit() {
+async fn status_429_for_one_client_opens_no_circuit() {
     let scene = Scene::new(CircuitBreakerLayer::new(Trip::failure_rate(0.5).or(Trip::consecutive(5))));
     scene.upstream.does(Deed::Status(429));
     for _ in 0..1_000 {
@@ -52,7 +52,7 @@ async fn one_clients_rate_limits_open_nobodys_circuit() {
 }
 
 #[tokio::test]
-async fn one_503_that_asks_for_a_day_does_no_more_than_one_failure() {
+async fn one_503_with_a_long_retry_after_is_one_failure() {
     let day = Deed::Fields(503, &[("retry-after", "86400")]);
     let scene = Scene::new(three());
     scene.upstream.does(day.clone());
@@ -72,7 +72,7 @@ async fn one_503_that_asks_for_a_day_does_no_more_than_one_failure() {
 }
 
 #[tokio::test]
-async fn a_date_to_come_back_at_counts_from_the_senders_own_clock() {
+async fn retry_after_date_counts_from_the_date_field() {
     const SENT: (&str, &str) = ("date", "Wed, 21 Oct 2026 07:28:00 GMT");
     let scene = Scene::new(three().honor_retry_after());
     for fields in [
@@ -87,7 +87,7 @@ async fn a_date_to_come_back_at_counts_from_the_senders_own_clock() {
         assert!((40 * SECOND..=48 * SECOND).contains(&told), "{told:?}");
     }
     for fields in [
-        &[("retry-after", "Wed, 21 Oct 2026 07:28:40 GMT")][..], // whose clock?
+        &[("retry-after", "Wed, 21 Oct 2026 07:28:40 GMT")][..], // without a date, the sender's clock is unknown
         &[SENT, ("retry-after", "soon")],
         &[("date", "today"), ("retry-after", "Wed, 21 Oct 2026 07:28:40 GMT")],
     ] {
@@ -102,7 +102,7 @@ mod honoured_retry_after {
     use super::*;
 
     #[tokio::test]
-    async fn value_that_asks_for_no_wait_changes_nothing() {
+    async fn retry_after_without_a_wait_changes_nothing() {
         const DATE: (&str, &str) = ("date", "Wed, 21 Oct 2026 07:28:00 GMT");
         for fields in [
             &[("retry-after", "0")][..],
@@ -129,7 +129,7 @@ mod honoured_retry_after {
     }
 
     #[tokio::test]
-    async fn huge_value_opens_for_the_cap() {
+    async fn huge_retry_after_is_capped() {
         for fields in
             [&[("retry-after", "18446744073709551615")][..], &[("retry-after", "99999999999999999999999999999999")]]
         {
@@ -142,11 +142,11 @@ mod honoured_retry_after {
 }
 
 #[tokio::test]
-async fn a_hanging_upstream_opens_the_circuit_although_every_caller_gives_up() {
+async fn cancelled_slow_calls_open_the_circuit() {
     let scene = Scene::new(CircuitBreakerLayer::new(Trip::consecutive(5).slow_after(2 * SECOND)));
     scene.upstream.does(Deed::Hang);
     for _ in 0..1_000 {
-        scene.give_up_after(SECOND); // patience at an end before slow_after: says nothing
+        scene.give_up_after(SECOND); // cancelled before slow_after: not counted
     }
     assert_eq!(scene.breaker.counts().calls, 0);
     for _ in 0..5 {
@@ -157,7 +157,7 @@ async fn a_hanging_upstream_opens_the_circuit_although_every_caller_gives_up() {
 }
 
 #[tokio::test]
-async fn a_service_that_hangs_before_the_call_opens_the_circuit_behind_load_shed_or_a_buffer() {
+async fn unready_service_behind_load_shed_or_buffer_opens_circuit() {
     let shed = three();
     for _ in 0..3 {
         assert!(shed.layer(LoadShedLayer::new().layer(NeverReady)).oneshot(get("/")).await.is_err());
@@ -170,7 +170,7 @@ async fn a_service_that_hangs_before_the_call_opens_the_circuit_behind_load_shed
     for _ in 0..3 {
         let mut call = later(service.clone().oneshot(get("/")));
         assert!(poll(&mut call).is_pending());
-        clock.advance(10 * SECOND); // the caller's patience
+        clock.advance(10 * SECOND); // the caller's time-out
     }
     assert_eq!(buffered.handle().state(), CircuitState::Open);
 
@@ -201,7 +201,7 @@ async fn slow_heads_open_the_circuit() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_opens_the_circuit_only_where_slowness_is_taken_to_the_end() {
+async fn slow_reader_counts_only_when_slowness_covers_the_body() {
     for (to_end, expected) in [(false, CircuitState::Closed), (true, CircuitState::Open)] {
         let layer = CircuitBreakerLayer::new(Trip::slow_rate(0.5).over_calls(4));
         let scene = Scene::new(if to_end { layer.slow_to_end() } else { layer });
@@ -217,7 +217,7 @@ async fn a_slow_reader_opens_the_circuit_only_where_slowness_is_taken_to_the_end
 }
 
 #[tokio::test]
-async fn a_body_that_fails_after_a_good_head_is_a_failure_once() {
+async fn body_error_after_a_good_head_fails_once() {
     let scene = Scene::new(three());
     scene.upstream.does(Deed::Stream(End::Reset));
     scene.get().await;
@@ -229,11 +229,11 @@ async fn a_body_that_fails_after_a_good_head_is_a_failure_once() {
 }
 
 #[tokio::test]
-async fn a_body_that_fails_late_is_a_failure_and_not_a_slow_call() {
+async fn late_body_error_is_a_failure_but_not_slow() {
     let scene = Scene::new(three());
     scene.upstream.does(Deed::Stream(End::Reset));
     let response = scene.service.clone().oneshot(get("/")).await.unwrap();
-    scene.clock.advance(100 * SECOND); // its reader took its time
+    scene.clock.advance(100 * SECOND); // its reader was slow
     assert!(response.into_body().collect().await.is_err());
     assert_eq!((scene.breaker.counts().failures, scene.breaker.counts().slow), (1, 0));
 }
@@ -267,7 +267,7 @@ async fn grpc_is_judged_at_its_trailers() {
 }
 
 #[tokio::test]
-async fn a_request_that_only_pretends_to_be_grpc_opens_nobodys_circuit() {
+async fn forged_grpc_content_type_opens_no_circuit() {
     for (status, kind) in [(200, "text/plain"), (200, ""), (204, "")] {
         let layer = three();
         let web = layer.layer(service_fn(move |_: Request<Full<Bytes>>| async move {
@@ -283,14 +283,14 @@ async fn a_request_that_only_pretends_to_be_grpc_opens_nobodys_circuit() {
 }
 
 #[tokio::test]
-async fn grpc_web_is_judged_by_the_status_in_its_head_where_there_is_one() {
+async fn grpc_web_is_judged_by_the_status_in_its_head() {
     const WEB: (&str, &str) = ("content-type", "application/grpc-web+proto");
     for (deed, opens) in [
         (Deed::Fields(200, &[WEB, ("grpc-status", "14")]), true),
         (Deed::Fields(200, &[WEB, ("grpc-status", "13")]), true),
         (Deed::Fields(200, &[WEB, ("grpc-status", "5")]), false),
         (Deed::Fields(200, &[WEB, ("grpc-status", "1")]), false),
-        (Deed::Fields(200, &[WEB]), false), // its status is in the body, where nobody looks
+        (Deed::Fields(200, &[WEB]), false), // its status is in the body, which is not read
         (Deed::Fields(503, &[WEB]), true),
         (Deed::Fields(200, &[("grpc-status", "14")]), false), // plain HTTP, whatever a field is called
     ] {
@@ -305,7 +305,7 @@ async fn grpc_web_is_judged_by_the_status_in_its_head_where_there_is_one() {
 }
 
 #[tokio::test]
-async fn a_trailers_only_success_is_one_success_also_where_slowness_is_taken_to_the_end() {
+async fn trailers_only_success_counts_once_with_slow_bodies() {
     for layer in [three(), three().slow_to_end()] {
         let scene = Scene::new(layer);
         scene.upstream.does(Deed::Fields(200, &[("grpc-status", "0")]));
@@ -320,7 +320,7 @@ async fn a_trailers_only_success_is_one_success_also_where_slowness_is_taken_to_
 }
 
 #[tokio::test]
-async fn a_grpc_call_that_its_caller_leaves_says_nothing_however_long_it_streamed() {
+async fn cancelled_grpc_stream_is_not_counted() {
     let scene = Scene::new(three());
     scene.upstream.does(Deed::Endless);
     for _ in 0..10 {
@@ -332,7 +332,7 @@ async fn a_grpc_call_that_its_caller_leaves_says_nothing_however_long_it_streame
 }
 
 #[tokio::test]
-async fn a_grpc_call_that_its_caller_leaves_before_the_trailers_says_nothing_also_where_the_length_is_known() {
+async fn grpc_call_cut_before_trailers_is_not_counted() {
     let layer = three();
     let service = layer.layer(service_fn(|_: Request<Full<Bytes>>| async {
         let status = HeaderMap::from_iter([("grpc-status".parse().unwrap(), "0".parse().unwrap())]);
@@ -352,7 +352,7 @@ async fn a_grpc_call_that_its_caller_leaves_before_the_trailers_says_nothing_als
 }
 
 #[tokio::test]
-async fn a_classifier_has_the_last_word() {
+async fn classifier_overrides_the_default() {
     let scene = Scene::new(three().classify(|seen: &CallOutcome<'_>| match seen {
         CallOutcome::Head(head) if head.status == 418 => Verdict::Trip,
         CallOutcome::Head(head) if head.status == 420 => Verdict::TripFor(Duration::MAX),
@@ -376,7 +376,7 @@ async fn a_classifier_has_the_last_word() {
 }
 
 #[tokio::test]
-async fn a_classifier_that_panics_spoils_no_request_and_is_nobodys_success() {
+async fn panicking_classifier_counts_no_success() {
     for (request, deed) in [(get as fn(&str) -> _, Deed::Status(200)), (|_| grpc(), trailers("0"))] {
         let layer = three().classify(|seen: &CallOutcome<'_>| match seen {
             CallOutcome::Error(_) => Verdict::Failure,
@@ -394,6 +394,6 @@ async fn a_classifier_that_panics_spoils_no_request_and_is_nobodys_success() {
         scene.wait_for_probe();
         scene.upstream.does(deed);
         scene.send(request("/")).await;
-        assert_eq!(scene.state(), CircuitState::Open, "a probe that nobody could judge");
+        assert_eq!(scene.state(), CircuitState::Open, "an unclassified probe");
     }
 }

@@ -19,7 +19,7 @@ async fn each_host_has_its_own_circuit() {
 }
 
 #[tokio::test]
-async fn a_transition_names_the_key_of_its_circuit_and_tells_nobody_what_it_is() {
+async fn transition_event_identifies_its_key_without_its_text() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let heard = Arc::clone(&seen);
     let layer = three().per_host().observe(move |event: &Event<'_>| {
@@ -44,7 +44,7 @@ fn host(number: usize) -> Request<Full<Bytes>> {
 }
 
 #[tokio::test]
-async fn a_flood_of_keys_forgets_quiet_circuits_and_never_an_open_one() {
+async fn key_flood_evicts_quiet_circuits_but_no_open_one() {
     let scene = Scene::new(three().per_host().max_keys(8));
     scene.upstream.does(Deed::Error);
     for _ in 0..3 {
@@ -59,7 +59,7 @@ async fn a_flood_of_keys_forgets_quiet_circuits_and_never_an_open_one() {
     assert_eq!(scene.upstream.calls(), calls, "still open");
     assert_eq!(scene.log.lines(), ["closed -> open: consecutive_failures"]);
 
-    // No circuit is quiet any more: newcomers pass unguarded, and it is told.
+    // No circuit is quiet any longer: newcomers pass unguarded, and an event reports it.
     scene.upstream.does(Deed::Error);
     for number in 10_000..10_100 {
         for _ in 0..3 {
@@ -69,7 +69,7 @@ async fn a_flood_of_keys_forgets_quiet_circuits_and_never_an_open_one() {
     assert!(scene.log.lines().contains(&"overflow".into()));
     assert_eq!(scene.log.lines().iter().filter(|line| line.contains("open")).count(), 8);
 
-    // Nobody has used them for long: their news are old.
+    // Unused for long, their results are out of date.
     scene.clock.advance(Duration::from_secs(700));
     let before = scene.log.lines().len();
     for _ in 0..3 {
@@ -79,7 +79,7 @@ async fn a_flood_of_keys_forgets_quiet_circuits_and_never_an_open_one() {
 }
 
 #[tokio::test]
-async fn a_key_in_somebodys_hands_is_not_forgotten() {
+async fn key_held_by_a_handle_is_not_evicted() {
     let scene = Scene::new(three().per_host().max_keys(1));
     let held = scene.breaker.key(CircuitBreakerLayer::host_key("h0.example").unwrap()).unwrap();
     scene.send(host(1)).await;
@@ -91,7 +91,7 @@ async fn a_key_in_somebodys_hands_is_not_forgotten() {
 }
 
 #[tokio::test]
-async fn a_full_table_has_room_for_newcomers_wherever_their_key_falls() {
+async fn full_table_admits_new_keys_in_every_shard() {
     for table in 0..30 {
         let scene = Scene::new(three().per_host().max_keys(64));
         for number in 0..300 {
@@ -102,7 +102,7 @@ async fn a_full_table_has_room_for_newcomers_wherever_their_key_falls() {
 }
 
 #[tokio::test]
-async fn a_flood_of_keys_does_not_forget_a_circuit_whose_calls_are_under_way() {
+async fn key_flood_keeps_circuits_with_calls_in_flight() {
     let scene = Scene::new(three().per_host().max_keys(8));
     for flood in 0..3 {
         scene.upstream.does(Deed::Hang);
@@ -113,14 +113,14 @@ async fn a_flood_of_keys_does_not_forget_a_circuit_whose_calls_are_under_way() {
             scene.send(host(flood * 100 + number)).await;
         }
         scene.clock.advance(10 * SECOND);
-        drop(call); // given up on a service that hangs
+        drop(call); // cancelled while the service hangs
     }
     let key = CircuitBreakerLayer::host_key("h0.example").unwrap();
     assert_eq!(scene.breaker.key(key).unwrap().state(), CircuitState::Open);
 }
 
 #[tokio::test]
-async fn neither_a_circuit_in_use_nor_one_under_orders_is_ever_old() {
+async fn used_or_forced_circuits_are_not_evicted() {
     let scene = Scene::new(three().per_host().max_keys(1));
     scene.upstream.does(Deed::Error);
     for _ in 0..10 {
@@ -138,7 +138,7 @@ async fn neither_a_circuit_in_use_nor_one_under_orders_is_ever_old() {
 }
 
 #[test]
-fn a_host_is_the_same_whoever_logs_in_there() {
+fn host_key_ignores_user_info() {
     let key = CircuitBreakerLayer::host_key;
     assert_eq!(key("user:word@a.example:8080"), key("A.example:8080"));
     assert_ne!(key("a.example:8080"), key("a.example"));
@@ -146,7 +146,7 @@ fn a_host_is_the_same_whoever_logs_in_there() {
 }
 
 #[test]
-fn with_keys_the_service_is_asked_if_it_is_ready_although_the_circuit_without_a_key_is_open() {
+fn keyed_breaker_polls_readiness_with_unkeyed_circuit_open() {
     let layer = three().per_host();
     layer.handle().force_open();
     let mut service = layer.layer(NeverReady);

@@ -1,9 +1,11 @@
-//! What a circuit breaker does round an HTTP service.
+//! A circuit breaker around an HTTP service and around plain futures.
 
 mod call;
+mod histories;
 mod judging;
 mod keys;
 mod model;
+mod peer_faults;
 mod probes;
 mod scene;
 #[path = "../support/mod.rs"]
@@ -21,7 +23,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::gate::{Log, NeverReady, get};
+use crate::support::gate::{Log, NeverReady, get, poll};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};

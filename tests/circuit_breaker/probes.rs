@@ -1,10 +1,10 @@
-//! How an open circuit comes back.
+//! Recovery of an open circuit.
 
 use super::*;
 use crate::support::gate::Broken;
 
 #[tokio::test]
-async fn an_open_circuit_calls_nobody_and_says_when_to_come_back() {
+async fn open_circuit_refuses_with_retry_after() {
     let scene = Scene::new(three().named("upstream"));
     scene.upstream.does(Deed::Status(502));
     for _ in 0..3 {
@@ -19,7 +19,7 @@ async fn an_open_circuit_calls_nobody_and_says_when_to_come_back() {
     let wait = refusal.retry_after().unwrap();
     assert!((10 * SECOND..=12 * SECOND).contains(&wait), "{wait:?}");
 
-    // Whoever waits exactly so long gets the probe's chance, and nobody gets it earlier.
+    // Exactly after this wait the probe is admitted, and not earlier.
     scene.clock.advance(wait - Duration::from_nanos(1));
     assert_eq!(scene.refusal().await.retry_after(), Some(Duration::from_nanos(1)));
     scene.clock.advance(Duration::from_nanos(1));
@@ -35,7 +35,7 @@ async fn an_open_circuit_calls_nobody_and_says_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn whoever_waits_as_told_is_let_through_also_after_the_clock_stepped_back() {
+async fn waiting_retry_after_admits_despite_a_clock_step() {
     let scene = Scene::new(three());
     scene.upstream.does(Deed::Error);
     for _ in 0..3 {
@@ -49,7 +49,7 @@ async fn whoever_waits_as_told_is_let_through_also_after_the_clock_stepped_back(
 }
 
 #[tokio::test]
-async fn a_good_head_answers_a_probe_before_its_body_ends() {
+async fn good_head_answers_a_probe_before_its_body_ends() {
     let scene = Scene::new(three());
     scene.upstream.does(Deed::Error);
     for _ in 0..3 {
@@ -63,7 +63,7 @@ async fn a_good_head_answers_a_probe_before_its_body_ends() {
 }
 
 #[tokio::test]
-async fn a_thousand_callers_of_a_half_open_circuit_are_exactly_so_many_probes() {
+async fn concurrent_requests_get_exactly_the_configured_probes() {
     for probes in [1, 3] {
         let scene = Scene::new(three().probes(probes));
         scene.upstream.does(Deed::Error);
@@ -86,7 +86,7 @@ async fn a_thousand_callers_of_a_half_open_circuit_are_exactly_so_many_probes() 
         assert_eq!((refused, waiting.len()), (1_000 - probes as usize, probes as usize));
         assert_eq!(scene.upstream.calls(), 3 + probes as usize);
 
-        // Cancelled, they give their places back, and nothing is taken for a success.
+        // Cancelled probes release their slots and do not count as successes.
         for call in waiting {
             call.abort();
             let _ = call.await;
@@ -101,7 +101,7 @@ async fn a_thousand_callers_of_a_half_open_circuit_are_exactly_so_many_probes() 
 }
 
 #[tokio::test]
-async fn a_probe_that_is_lost_loses_its_place_after_its_time() {
+async fn lost_probe_is_reclaimed_after_its_timeout() {
     let scene = Scene::new(three().probe_timeout(5 * SECOND));
     scene.upstream.does(Deed::Error);
     for _ in 0..3 {
@@ -122,7 +122,7 @@ async fn a_probe_that_is_lost_loses_its_place_after_its_time() {
 }
 
 #[tokio::test]
-async fn a_service_that_may_take_a_minute_has_a_minute_for_its_probe() {
+async fn probe_timeout_covers_a_slow_threshold_of_a_minute() {
     let trip = Trip::slow_rate(0.5).slow_after(60 * SECOND).or(Trip::consecutive(3));
     let scene = Scene::new(CircuitBreakerLayer::new(trip));
     scene.upstream.does(Deed::Error);
@@ -135,7 +135,7 @@ async fn a_service_that_may_take_a_minute_has_a_minute_for_its_probe() {
     assert!(poll(&mut probe).is_pending());
     for _ in 0..40 {
         scene.clock.advance(SECOND);
-        scene.refusal().await; // others ask all the time
+        scene.refusal().await; // other calls keep coming
     }
     release.send(()).unwrap();
     assert!(poll(&mut probe).is_ready());
@@ -143,7 +143,7 @@ async fn a_service_that_may_take_a_minute_has_a_minute_for_its_probe() {
 }
 
 #[tokio::test]
-async fn a_lost_probe_is_missed_also_where_no_call_is_ever_slow() {
+async fn lost_probe_is_reclaimed_without_a_slow_threshold() {
     let scene = Scene::new(CircuitBreakerLayer::new(Trip::consecutive(3).slow_after(Duration::MAX)));
     scene.upstream.does(Deed::Error);
     for _ in 0..3 {
@@ -161,7 +161,7 @@ async fn a_lost_probe_is_missed_also_where_no_call_is_ever_slow() {
 }
 
 #[tokio::test]
-async fn a_probe_that_a_layer_further_in_refuses_gives_its_place_back() {
+async fn probe_refused_by_an_inner_layer_releases_its_slot() {
     let scene_clock = FakeClock::new();
     let layer = three().clock(scene_clock.clone());
     let refuse = Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -215,7 +215,7 @@ async fn late_results_from_before_the_trip_change_nothing() {
 }
 
 #[tokio::test]
-async fn a_dead_upstream_that_is_never_ready_is_refused_and_probed() {
+async fn never_ready_upstream_is_refused_and_probed() {
     let clock = FakeClock::new();
     let layer = three().clock(clock.clone());
     let breaker = layer.handle();
@@ -230,14 +230,14 @@ async fn a_dead_upstream_that_is_never_ready_is_refused_and_probed() {
     assert!(poll(&mut probe).is_pending());
     assert_eq!(breaker.state(), CircuitState::HalfOpen);
     let refused = at_once(service.ready()).unwrap().call(get("/")).await.unwrap();
-    assert!(refused.extensions().get::<Refusal>().is_some(), "nobody but the probe waits");
+    assert!(refused.extensions().get::<Refusal>().is_some(), "only the probe waits");
     clock.advance(10 * SECOND);
     drop(probe);
     assert_eq!(breaker.state(), CircuitState::Open, "it waited as long as a slow call: a failed probe");
 }
 
 #[tokio::test]
-async fn a_service_that_fails_before_the_call_counts() {
+async fn error_of_poll_ready_counts() {
     let forgiving = three().classify(|seen: &CallOutcome<'_>| match seen {
         CallOutcome::Error(error) if error.is::<&'static str>() => Verdict::Ignore,
         _ => DefaultClassifier::default().classify(seen),
@@ -258,7 +258,7 @@ async fn a_service_that_fails_before_the_call_counts() {
 }
 
 #[tokio::test]
-async fn a_long_grpc_stream_answers_a_probe_while_it_delivers() {
+async fn long_grpc_stream_answers_its_probe_at_the_deadline() {
     let scene = Scene::new(three().probe_timeout(30 * SECOND));
     scene.upstream.does(Deed::Error);
     for _ in 0..3 {
@@ -274,7 +274,7 @@ async fn a_long_grpc_stream_answers_a_probe_while_it_delivers() {
 }
 
 #[tokio::test]
-async fn a_grpc_stream_that_falls_silent_after_its_first_message_has_answered_its_probe_at_the_deadline() {
+async fn silent_grpc_stream_answers_its_probe_at_the_deadline() {
     let scene = Scene::new(three().probe_timeout(30 * SECOND));
     scene.upstream.does(Deed::Error);
     for _ in 0..3 {
@@ -292,9 +292,9 @@ async fn a_grpc_stream_that_falls_silent_after_its_first_message_has_answered_it
     assert_eq!(scene.state(), CircuitState::Closed, "a service of subscriptions must not stay half-open for ever");
 }
 
-/// What is slow while the circuit is closed must not close it.
+/// A result that counts as slow in a closed circuit must not close a half-open one.
 #[tokio::test]
-async fn a_slow_grpc_stream_answers_no_probe_by_falling_silent() {
+async fn slow_silent_grpc_stream_answers_no_probe() {
     for (to_end, head_takes) in [(false, 2), (true, 0)] {
         let trip = Trip::consecutive(3).or(Trip::slow_rate(0.5).slow_after(2 * SECOND));
         let layer = CircuitBreakerLayer::new(trip).recovery_timeout(10 * SECOND).probe_timeout(30 * SECOND);
@@ -316,7 +316,7 @@ async fn a_slow_grpc_stream_answers_no_probe_by_falling_silent() {
 }
 
 #[tokio::test]
-async fn a_grpc_stream_that_delivers_for_longer_than_is_slow_fails_its_probe_where_slowness_is_taken_to_the_end() {
+async fn long_grpc_stream_fails_its_probe_with_slow_bodies() {
     let trip = Trip::consecutive(3).or(Trip::slow_rate(0.5).slow_after(2 * SECOND));
     let layer = CircuitBreakerLayer::new(trip).recovery_timeout(10 * SECOND).probe_timeout(30 * SECOND);
     let scene = Scene::new(layer.slow_to_end());
@@ -333,7 +333,7 @@ async fn a_grpc_stream_that_delivers_for_longer_than_is_slow_fails_its_probe_whe
 }
 
 #[tokio::test]
-async fn a_short_grpc_probe_answers_at_its_trailers() {
+async fn short_grpc_stream_answers_its_probe_at_its_trailers() {
     for (status, state) in [("0", CircuitState::Closed), ("14", CircuitState::Open), ("1", CircuitState::HalfOpen)] {
         let scene = Scene::new(three());
         scene.upstream.does(Deed::Error);
@@ -347,7 +347,7 @@ async fn a_short_grpc_probe_answers_at_its_trailers() {
     }
 }
 
-/// What a future is that must not wait.
+/// Returns the output of a future that must be ready.
 fn at_once<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,

@@ -1,4 +1,4 @@
-//! A breaker in front of an upstream that does as it is told.
+//! A breaker in front of a scripted upstream.
 
 use super::*;
 
@@ -8,25 +8,25 @@ const GRPC: HeaderValue = HeaderValue::from_static("application/grpc+proto");
 
 pub(crate) type Body = http_body_util::combinators::UnsyncBoxBody<Bytes, &'static str>;
 
-/// What the upstream does with its next requests.
+/// Behaviour of the upstream for its next requests.
 #[derive(Clone, Debug)]
 pub(crate) enum Deed {
     Status(u16),
     Fields(u16, &'static [(&'static str, &'static str)]),
-    /// A good head, some data, then this.
+    /// A good head, some data, then this end.
     Stream(End),
     /// A good head with a body that never ends.
     Endless,
-    /// One message, and then silence.
+    /// One message, then silence.
     Quiet,
-    /// The same, with a head that takes so long.
+    /// The same after a delay of the head.
     Slow(FakeClock, Duration),
     Error,
     Panic,
     Hang,
 }
 
-/// How a stream ends.
+/// End of a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum End {
     Abrupt,
@@ -34,7 +34,7 @@ pub(crate) enum End {
     Status(&'static str),
 }
 
-/// An upstream that does as it is told and counts its calls.
+/// A scripted upstream that counts its calls.
 #[derive(Clone, Debug)]
 pub(crate) struct Upstream(Arc<(Mutex<Deed>, AtomicUsize)>);
 
@@ -51,7 +51,7 @@ impl Upstream {
         self.0.1.load(Ordering::SeqCst)
     }
 
-    /// Answers gRPC in kind, as any server of it does.
+    /// Answers gRPC requests with gRPC responses.
     pub(crate) async fn answer(self, request: Request<Full<Bytes>>) -> Result<Response<Body>, &'static str> {
         let mut response = self.serve().await?;
         if request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == GRPC) {
@@ -99,7 +99,7 @@ impl Upstream {
     }
 }
 
-/// A breaker in front of an upstream, with a clock that stands still.
+/// A breaker in front of an upstream, under a stopped clock.
 pub(crate) struct Scene {
     pub(crate) clock: FakeClock,
     pub(crate) upstream: Upstream,
@@ -126,7 +126,7 @@ impl Scene {
         Self { clock, upstream, breaker, log, service }
     }
 
-    /// Sends a request, reads the answer to its end, and returns the status; 0 for an error.
+    /// Sends a request, reads the response to its end, and returns the status; 0 for an error.
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> u16 {
         match self.service.clone().oneshot(request).await {
             Ok(response) => {
@@ -159,7 +159,7 @@ impl Scene {
         self.clock.advance(wait);
     }
 
-    /// Waits until a probe is due: the open time and the fifth that it may be spread by.
+    /// Advances the clock until a probe is due: the open time and its jitter of at most a fifth.
     pub(crate) fn wait_for_probe(&self) {
         self.clock.advance(12 * SECOND);
     }
@@ -184,8 +184,4 @@ pub(crate) fn three() -> CircuitBreakerLayer {
 
 pub(crate) fn later<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
     Box::pin(future)
-}
-
-pub(crate) fn poll<F: Future + ?Sized>(future: &mut std::pin::Pin<Box<F>>) -> Poll<F::Output> {
-    future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }

@@ -1,4 +1,4 @@
-//! Orders, settings and what is told.
+//! Manual switches, settings and events.
 
 use super::*;
 
@@ -14,7 +14,7 @@ async fn three_routes_under_one_layer_share_one_circuit() {
 }
 
 #[tokio::test]
-async fn switches_override_the_circuit_and_reset_gives_it_back() {
+async fn switches_override_the_circuit_until_reset() {
     let scene = Scene::new(three());
     scene.upstream.does(Deed::Error);
     scene.breaker.force_closed();
@@ -52,7 +52,7 @@ async fn switches_override_the_circuit_and_reset_gives_it_back() {
 }
 
 #[tokio::test]
-async fn transitions_are_a_chain_so_that_exactly_one_gauge_is_up() {
+async fn transitions_form_a_chain_with_one_current_state() {
     let scene = Scene::new(three());
     scene.upstream.does(Deed::Error);
     for _ in 0..40 {
@@ -77,7 +77,7 @@ async fn transitions_are_a_chain_so_that_exactly_one_gauge_is_up() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_in_words() {
+fn invalid_settings_are_rejected_with_a_reason() {
     let layer = || CircuitBreakerLayer::new(Trip::consecutive(1));
     let text = |build: fn(CircuitBreakerLayer) -> CircuitBreakerLayer| {
         let panic = std::panic::catch_unwind(|| build(layer())).expect_err("a panic");

@@ -1,4 +1,4 @@
-//! The accounts in memory keep every rule that a store must keep; and who breaks one is found out.
+//! The conformance suite over each store, and stores that break a rule and must fail it.
 
 use tollgate::{QuotaLayer, Quotas, conformance::quotas};
 
@@ -6,7 +6,7 @@ use tollgate::{QuotaLayer, Quotas, conformance::quotas};
 #[path = "../support/mod.rs"]
 mod support;
 
-/// Deadline of callers: no answer comes from it, however slow the machine is.
+/// Deadline of callers that no answer may come from, however slow the machine is.
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 const PATIENT: std::time::Duration = std::time::Duration::from_secs(3_600);
 
@@ -20,12 +20,12 @@ async fn in_sqlite(layer: QuotaLayer) -> Quotas {
     layer.store_in(&ledger, tollgate::OnFailure::FailClosed).handle()
 }
 
-/// With a spool beside it, which nobody needs while the ledger is there.
+/// A ledger with a spool that stays unused while the ledger is available.
 #[cfg(feature = "sqlite")]
 async fn in_sqlite_with_a_spool(layer: QuotaLayer) -> Quotas {
     let path = std::env::temp_dir().join(format!("tollgate-{:032x}.spool", fastrand::u128(..)));
     let spool = tollgate::Spool::at(&path).unwrap();
-    std::fs::remove_file(path).unwrap(); // it goes with the test
+    std::fs::remove_file(path).unwrap(); // the open file lives as long as the test
     let ledger = tollgate::Ledger::sqlite_in_memory().spool(spool).open().await.unwrap().deadline(PATIENT);
     let of = std::num::NonZeroU32::new(2).unwrap();
     layer.store_in(&ledger, tollgate::OnFailure::LocalShare { of }).handle()
@@ -38,7 +38,7 @@ async fn in_postgres(layer: QuotaLayer) -> Quotas {
     layer.store_in(&ledger, tollgate::OnFailure::FailClosed).handle()
 }
 
-/// One test for each rule, on a runtime with threads.
+/// Declares one test for each rule, on a runtime with threads.
 macro_rules! keeps {
     ($store:ident: $($rule:ident)*) => {$(
         #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -112,30 +112,30 @@ mod postgres_on_a_server {
 }
 
 #[tokio::test]
-async fn all_rules_are_kept_on_one_thread_too() {
+async fn memory_passes_every_rule_on_one_thread() {
     quotas::all(in_memory).await;
     quotas::all_with_clock(in_memory).await;
 }
 
-/// A store with room for one client lets all others share an account.
+/// A store with room for one client, in which all others share an account.
 async fn crowded(layer: QuotaLayer) -> Quotas {
     layer.max_clients(1).handle()
 }
 
 #[tokio::test]
 #[should_panic(expected = "right: ([(10, 0)], [(0, 10)])")]
-async fn who_mixes_clients_up_is_found_out() {
+async fn store_that_mixes_clients_fails() {
     quotas::two_clients_never_meet(crowded).await;
 }
 
 #[tokio::test]
 #[should_panic(expected = "in pages of 1")]
-async fn who_leaves_clients_out_is_found_out() {
+async fn store_that_omits_clients_fails() {
     quotas::every_client_is_listed_once(crowded).await;
 }
 
 #[tokio::test]
 #[should_panic]
-async fn who_does_not_follow_the_clock_is_found_out() {
+async fn store_that_ignores_the_clock_fails() {
     quotas::a_period_begins_again(async |layer: QuotaLayer| layer.clock(tollgate::Clock::system()).handle()).await;
 }

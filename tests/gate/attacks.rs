@@ -1,4 +1,4 @@
-//! Attacks on a whole stack, over real sockets where the transport matters.
+//! Attacks on a whole stack, over real sockets if the transport matters.
 
 use std::{collections::HashMap, convert::Infallible, fmt::Write as _, net::SocketAddr, time::Duration};
 
@@ -31,7 +31,7 @@ async fn serve(app: Router) -> SocketAddr {
 }
 
 #[tokio::test]
-async fn ten_thousand_streams_reset_after_the_handler_began_spend_ten_thousand() {
+async fn each_reset_stream_spends_a_token() {
     const RESETS: u64 = 10_000;
     let layer = TokenBucketLayer::new(Rate::per_hour(RESETS + 1))
         .clock(FakeClock::new())
@@ -59,7 +59,7 @@ async fn ten_thousand_streams_reset_after_the_handler_began_spend_ten_thousand()
 }
 
 #[tokio::test]
-async fn a_refused_upload_is_not_asked_for() {
+async fn refused_upload_gets_no_100_continue() {
     let layer = TokenBucketLayer::new(Rate::per_hour(1)).clock(FakeClock::new());
     let address = serve(Router::new().route("/", post(|_: Bytes| async { "taken" })).layer(layer)).await;
     let upload = async || {
@@ -75,7 +75,7 @@ async fn a_refused_upload_is_not_asked_for() {
 }
 
 #[tokio::test]
-async fn a_header_of_four_hundred_kilobytes_is_nobody_and_costs_little() {
+async fn header_of_400_kb_identifies_no_client() {
     let keys = HashMap::from([(String::from("s3cret"), Principal::named("acme"))]);
     for layer in [
         TokenBucketLayer::new(Rate::per_hour(3)).identify_by(ApiKey::header("x-api-key", keys).or(PeerIp::new())),
@@ -95,7 +95,7 @@ async fn a_header_of_four_hundred_kilobytes_is_nobody_and_costs_little() {
 }
 
 #[tokio::test]
-async fn a_canary_secret_comes_out_nowhere() {
+async fn secret_appears_in_no_output() {
     const CANARY: &str = "canary-7f3a9c";
     let log = Log::default();
     let listener = || {
@@ -139,7 +139,7 @@ async fn a_canary_secret_comes_out_nowhere() {
 }
 
 #[tokio::test]
-async fn a_flood_of_refusals_is_told_once_each_and_written_nowhere() {
+async fn refusal_flood_emits_one_event_each_and_logs_nothing() {
     let log = Log::default();
     let heard = log.clone();
     let layer = TokenBucketLayer::new(Rate::per_hour(1)).clock(FakeClock::new()).observe(move |event: &Event<'_>| {
@@ -161,11 +161,11 @@ async fn a_flood_of_refusals_is_told_once_each_and_written_nowhere() {
 }
 
 #[tokio::test]
-async fn one_clients_refusals_open_nobodys_circuit() {
+async fn refusals_of_one_client_open_no_circuit() {
     let limit = TokenBucketLayer::new(Rate::per_hour(1)).clock(FakeClock::new());
     let breaker = CircuitBreakerLayer::new(Trip::consecutive(1)).recovery_timeout(Duration::from_secs(5));
     let handle = breaker.handle();
-    // The limit further in: its refusals are not the upstream's.
+    // The inner limit. Its refusals are not the upstream's failures.
     let service = ServiceBuilder::new()
         .layer(breaker)
         .layer(limit)

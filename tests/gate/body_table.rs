@@ -1,6 +1,6 @@
-//! When a permit ends, over real sockets: {full, empty, stream, stream with length, HEAD, 204, 304, trailers, upgrade,
+//! End of a permit over real sockets: {full, empty, stream, stream with length, HEAD, 204, 304, trailers, upgrade,
 //! hang-up, reset} x {HTTP/1, HTTP/2}. hyper drops most complete bodies without polling them to their end, which no
-//! test on a bare service would show.
+//! test of a bare service shows.
 
 use std::{convert::Infallible, net::SocketAddr, pin::Pin, time::Duration};
 
@@ -29,7 +29,7 @@ fn data(text: &'static str) -> Result<Frame<Bytes>, std::io::Error> {
     Ok(Frame::data(Bytes::from_static(text.as_bytes())))
 }
 
-/// Every kind of response that the table has.
+/// Serves each kind of response in the table.
 async fn handler(mut request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let full = |text: &'static str| http_body_util::Full::from(text).map_err(|never| match never {}).boxed_unsync();
     let empty = || Empty::new().map_err(|never: Infallible| match never {}).boxed_unsync();
@@ -72,7 +72,7 @@ async fn handler(mut request: Request<Incoming>) -> Result<Response<Body>, Infal
     .unwrap())
 }
 
-/// Takes the upgraded connection, as a websocket would.
+/// Takes the upgraded connection, as a websocket does.
 fn hold_upgrade(request: &mut Request<Incoming>) {
     let upgrade = hyper::upgrade::on(request);
     tokio::spawn(async move { drop(upgrade.await) });
@@ -108,7 +108,7 @@ enum Client {
 }
 
 impl Client {
-    /// A connection, and the task that drives it: to abort it is to hang up.
+    /// Returns a connection and the task that drives it; aborting the task closes the connection.
     async fn connect(version: Version, address: SocketAddr) -> (Self, tokio::task::JoinHandle<()>) {
         let socket = TcpStream::connect(address).await.unwrap();
         socket.set_nodelay(true).unwrap();
@@ -119,7 +119,7 @@ impl Client {
                 (Self::One(send), tokio::spawn(async move { drop(connection.with_upgrades().await) }))
             }
             Version::Two => {
-                // hyper drives an HTTP/2 connection on a task of its own: so it is ended with its owner.
+                // hyper drives an HTTP/2 connection on a task of its own, which must end with its owner.
                 let executor = OwnTasks::default();
                 let (send, connection) = hyper::client::conn::http2::handshake(executor.clone(), io).await.unwrap();
                 let tasks = tokio::spawn(async move {
@@ -140,7 +140,7 @@ impl Client {
     }
 }
 
-/// Runs tasks until the owner goes.
+/// Runs tasks until the owner is dropped.
 #[derive(Clone, Default)]
 struct OwnTasks(std::sync::Arc<std::sync::Mutex<tokio::task::JoinSet<()>>>);
 
@@ -166,7 +166,7 @@ fn request(method: Method, path: &str) -> Request<Empty<Bytes>> {
 const PATIENCE: Duration = Duration::from_secs(300);
 
 #[tokio::test]
-async fn a_response_that_was_read_to_its_end_is_complete() {
+async fn response_read_to_its_end_is_complete() {
     let rows = [
         (Method::GET, "/full", "complete 5"),
         (Method::GET, "/empty", "complete 0"),
@@ -192,7 +192,7 @@ async fn a_response_that_was_read_to_its_end_is_complete() {
 }
 
 #[tokio::test]
-async fn an_upgraded_connection_holds_no_permit() {
+async fn upgraded_connection_holds_no_permit() {
     let (address, recorder, mut ends) = serve().await;
     let (mut client, _task) = Client::connect(Version::One, address).await;
     let mut upgrade = request(Method::GET, "/upgrade");
@@ -211,7 +211,7 @@ async fn an_upgraded_connection_holds_no_permit() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_cancels() {
+async fn client_disconnect_cancels() {
     for version in [Version::One, Version::Two] {
         for (path, expected) in [("/never", "cancelled before the head"), ("/flood", "cancelled after the head")] {
             let (address, recorder, mut ends) = serve().await;
@@ -231,7 +231,7 @@ async fn a_client_that_hangs_up_cancels() {
 }
 
 #[tokio::test]
-async fn a_stream_that_is_reset_cancels_and_the_connection_lives_on() {
+async fn reset_stream_cancels_and_keeps_the_connection() {
     let (address, recorder, mut ends) = serve().await;
     let (mut client, _task) = Client::connect(Version::Two, address).await;
     for _ in 0..100 {
@@ -246,7 +246,7 @@ async fn a_stream_that_is_reset_cancels_and_the_connection_lives_on() {
 }
 
 #[tokio::test]
-async fn a_handler_that_panics_gives_its_permit_back() {
+async fn handler_panic_releases_its_permit() {
     for version in [Version::One, Version::Two] {
         let (address, recorder, mut ends) = serve().await;
         let (mut client, _task) = Client::connect(version, address).await;

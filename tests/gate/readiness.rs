@@ -1,4 +1,4 @@
-//! Reservations that an inner service makes in `poll_ready` and that a call which does not reach it must release.
+//! Reservations that an inner service makes in `poll_ready`. A call that does not reach the service must release them.
 
 use std::{
     convert::Infallible,
@@ -16,8 +16,7 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tokio::sync::Semaphore;
 use tollgate::{
-    CircuitBreakerLayer, GateLayer, Period, Plan, Quota, QuotaLayer, Rate, Refusal, TokenBucketLayer, Trip, Unverified,
-    gate::Blueprint,
+    CircuitBreakerLayer, Period, Plan, Quota, QuotaLayer, Rate, Refusal, TokenBucketLayer, Trip, Unverified,
 };
 use tower::{
     BoxError, Layer, Service, ServiceExt,
@@ -30,6 +29,10 @@ use tower::{
 type Inner = BoxCloneService<Request<Full<Bytes>>, Response<Full<Bytes>>, BoxError>;
 type Gated = BoxCloneService<Request<Full<Bytes>>, Response<()>, BoxError>;
 
+/// A service behind any gate; its response has a body of type `B`.
+trait Gates<B>: Service<Request<Full<Bytes>>, Response = Response<B>, Error = BoxError> {}
+impl<B, S: Service<Request<Full<Bytes>>, Response = Response<B>, Error = BoxError>> Gates<B> for S {}
+
 async fn hello(_: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, BoxError> {
     Ok(Response::new(Full::from("hello")))
 }
@@ -38,7 +41,7 @@ fn is_ready<S: Service<Request<Full<Bytes>>>>(service: &mut S) -> bool {
     matches!(service.poll_ready(&mut Context::from_waker(Waker::noop())), Poll::Ready(Ok(())))
 }
 
-/// Services with room for one request, which they reserve in `poll_ready`. All clones share the room.
+/// Services with room for one request, reserved in `poll_ready`. All clones share the room.
 fn inners() -> Vec<(&'static str, Inner)> {
     vec![
         ("global concurrency limit", GlobalConcurrencyLimitLayer::new(1).layer(service_fn(hello)).boxed_clone()),
@@ -47,7 +50,7 @@ fn inners() -> Vec<(&'static str, Inner)> {
     ]
 }
 
-/// A policy that admits while the service is polled, and what makes it refuse afterwards.
+/// A policy that admits while the service is polled, and a switch that makes it refuse afterwards.
 struct Policy {
     name: &'static str,
     layer: Box<dyn Fn(Inner) -> Gated>,
@@ -55,12 +58,15 @@ struct Policy {
 }
 
 impl Policy {
-    fn new<B: Blueprint + 'static>(name: &'static str, layer: GateLayer<B>, refuse: impl Fn() + 'static) -> Self {
+    fn new<L, B>(name: &'static str, layer: L, refuse: impl Fn() + 'static) -> Self
+    where
+        L: Layer<Inner, Service: Gates<B, Future: Send> + Clone + Send + 'static> + 'static,
+    {
         let gated = move |inner| layer.layer(inner).map_response(|answer| answer.map(drop)).boxed_clone();
         Self { name, layer: Box::new(gated), refuse: Box::new(refuse) }
     }
 
-    /// Each with a state of its own.
+    /// Returns each policy with a state of its own.
     fn all() -> Vec<Self> {
         let bucket = TokenBucketLayer::new(Rate::per_hour(1));
         let plan = Plan::new("one").limit(Quota::requests(1).per(Period::hour()));
@@ -85,8 +91,8 @@ fn ask() -> Request<Full<Bytes>> {
 }
 
 /// Sends the one request that the layer admits.
-fn spend_one<B: Blueprint>(layer: &GateLayer<B>) {
-    let answer = layer.layer(service_fn(hello)).oneshot(ask()).now_or_never();
+fn spend_one<B>(layer: &impl Layer<Inner, Service: Gates<B>>) {
+    let answer = layer.layer(service_fn(hello).boxed_clone()).oneshot(ask()).now_or_never();
     assert_eq!(answer.unwrap().unwrap().status(), 200);
 }
 
@@ -97,18 +103,18 @@ async fn refused_call_releases_what_the_service_reserved() {
             let Policy { name, layer, refuse } = Policy::all().swap_remove(n);
             let (mut gate, mut other) = (layer(inner.clone()), inner);
             assert!(is_ready(&mut gate), "{name}, {room}");
-            assert!(!is_ready(&mut other), "{name}, {room}: the gate's service has reserved the only place");
+            assert!(!is_ready(&mut other), "{name}, {room}: the gate's service has reserved the only slot");
             refuse();
             let answer = gate.call(ask()).await.unwrap();
             assert!(answer.status().is_client_error() || answer.status().is_server_error(), "{name}, {room}");
-            assert!(is_ready(&mut other), "{name}, {room}: the gate still holds the place");
+            assert!(is_ready(&mut other), "{name}, {room}: the gate still holds the slot");
             drop(other);
             assert!(is_ready(&mut gate), "{name}, {room}: the clone can be polled ready");
         }
     }
 }
 
-/// A service with one slot, and the semaphore that counts it.
+/// Returns a service with one slot, and the semaphore that counts it.
 fn one_slot() -> (GlobalConcurrencyLimitLayer, Arc<Semaphore>) {
     let slots = Arc::new(Semaphore::new(1));
     (GlobalConcurrencyLimitLayer::with_semaphore(Arc::clone(&slots)), slots)
@@ -171,7 +177,7 @@ fn panic_of_the_policy_leaves_the_service_ready() {
     assert_eq!((answer.status().as_u16(), slots.available_permits()), (200, 1));
 }
 
-/// Counts its clones, which are ready only when they are polled.
+/// Counts its clones. A clone is ready only after it is polled.
 struct Counted {
     service: Strict,
     clones: Arc<AtomicUsize>,

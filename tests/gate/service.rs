@@ -1,4 +1,4 @@
-//! The fixed decisions of the gate, on services that are polled by hand.
+//! Decisions of the gate on services that are polled by hand.
 
 use std::{
     convert::Infallible,
@@ -8,25 +8,23 @@ use std::{
     task::{Context, Waker},
 };
 
-use crate::support::gate::{Broken, Ends, Log, NeverReady, Recorder, Strict, get};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use tollgate::{
-    Admit, CircuitBreakerLayer, Event, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Rate, Reason, Refusal,
-    RequestHead, TokenBucketLayer, Trip,
+    Admit, CircuitBreakerLayer, Client, Event, GateLayer, MaybeFuture, PolicyName, Rate, Reason, Refusal, RequestHead,
+    TokenBucketLayer, Trip,
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
-type Reply = Result<Response<Full<Bytes>>, Infallible>;
-
-async fn hello(_: Request<Full<Bytes>>) -> Reply {
-    Ok(Response::new(Full::from("hello")))
-}
+use crate::{
+    hello,
+    support::gate::{Broken, Ends, Log, NeverReady, Recorder, Strict, get},
+};
 
 #[tokio::test]
-async fn the_service_that_was_polled_ready_is_the_one_that_is_called() {
+async fn polled_service_is_the_one_called() {
     for (layer, _, mut ends) in [Recorder::layer(), Recorder::later()] {
         let mut service = layer.layer(Strict::default());
         for _ in 0..3 {
@@ -38,7 +36,7 @@ async fn the_service_that_was_polled_ready_is_the_one_that_is_called() {
 }
 
 #[tokio::test]
-async fn a_caller_that_forgets_to_ask_if_it_is_ready_is_still_served() {
+async fn call_without_poll_ready_is_served() {
     for (layer, _, _) in [Recorder::layer(), Recorder::later()] {
         let response = layer.layer(Strict::default()).call(get("/")).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
@@ -46,7 +44,7 @@ async fn a_caller_that_forgets_to_ask_if_it_is_ready_is_still_served() {
 }
 
 #[tokio::test]
-async fn a_shut_policy_refuses_before_a_service_that_is_never_ready() {
+async fn shut_policy_refuses_before_a_never_ready_service() {
     for (layer, recorder, _) in [Recorder::layer(), Recorder::later()] {
         recorder.shut.store(true, Ordering::SeqCst);
         recorder.refuse.store(true, Ordering::SeqCst);
@@ -56,9 +54,9 @@ async fn a_shut_policy_refuses_before_a_service_that_is_never_ready() {
 }
 
 #[tokio::test]
-async fn a_probe_that_is_due_by_the_time_of_the_call_makes_the_service_ready_itself() {
+async fn probe_due_at_the_call_polls_the_service_ready() {
     for (layer, recorder, mut ends) in [Recorder::layer(), Recorder::later()] {
-        recorder.shut.store(true, Ordering::SeqCst); // shut when asked, open when called
+        recorder.shut.store(true, Ordering::SeqCst); // shut in poll_ready, open in call
         let response = layer.layer(Strict::default()).oneshot(get("/")).await.unwrap();
         response.into_body().collect().await.unwrap();
         assert_eq!(ends.next().await, "complete 6");
@@ -66,7 +64,7 @@ async fn a_probe_that_is_due_by_the_time_of_the_call_makes_the_service_ready_its
 }
 
 #[tokio::test]
-async fn a_strict_service_and_one_that_is_never_ready_under_every_layer() {
+async fn strict_and_never_ready_services_under_every_layer() {
     let bucket = TokenBucketLayer::new(Rate::per_hour(2));
     let breaker = CircuitBreakerLayer::new(Trip::consecutive(1));
     let open = CircuitBreakerLayer::new(Trip::consecutive(1));
@@ -88,7 +86,7 @@ async fn a_strict_service_and_one_that_is_never_ready_under_every_layer() {
 }
 
 #[test]
-fn an_open_policy_waits_for_a_service_that_is_never_ready() {
+fn open_policy_waits_for_a_never_ready_service() {
     let (layer, _, _) = Recorder::layer();
     let mut service = layer.layer(NeverReady);
     let ready = Service::<Request<Full<Bytes>>>::poll_ready(&mut service, &mut Context::from_waker(Waker::noop()));
@@ -96,11 +94,11 @@ fn an_open_policy_waits_for_a_service_that_is_never_ready() {
 }
 
 #[tokio::test]
-async fn a_service_that_fails_before_the_call_is_a_failure() {
+async fn error_of_poll_ready_is_reported_as_a_failure() {
     let (layer, recorder, mut ends) = Recorder::layer();
     assert_eq!(layer.layer(Broken).oneshot(get("/")).await.unwrap_err(), "no connection");
     assert_eq!(recorder.unready.load(Ordering::SeqCst), 1);
-    assert_eq!(ends.now(), None, "nobody was admitted");
+    assert_eq!(ends.now(), None, "no request was admitted");
 
     recorder.shut.store(true, Ordering::SeqCst);
     assert_eq!(layer.layer(Broken).oneshot(get("/")).await.unwrap_err(), "no connection");
@@ -108,7 +106,7 @@ async fn a_service_that_fails_before_the_call_is_a_failure() {
 }
 
 #[tokio::test]
-async fn an_error_of_the_service_keeps_its_type_and_settles_as_a_failure() {
+async fn service_error_keeps_its_type_and_settles_as_failed() {
     let (layer, _, mut ends) = Recorder::layer();
     let service = layer.layer(service_fn(|_: Request<Full<Bytes>>| async { Err::<Response<Full<Bytes>>, _>(17_u8) }));
     assert_eq!(service.oneshot(get("/")).await.unwrap_err(), 17);
@@ -116,7 +114,7 @@ async fn an_error_of_the_service_keeps_its_type_and_settles_as_a_failure() {
 }
 
 #[tokio::test]
-async fn what_a_layer_further_in_refuses_is_told_apart() {
+async fn refusal_of_an_inner_layer_settles_as_refused() {
     let (outer, _, mut outer_ends) = Recorder::layer();
     let (inner, recorder, _) = Recorder::layer();
     recorder.refuse.store(true, Ordering::SeqCst);
@@ -126,68 +124,7 @@ async fn what_a_layer_further_in_refuses_is_told_apart() {
     assert_eq!(outer_ends.now().as_deref(), Some("refused further in"), "at the head, before the body is read");
 }
 
-#[tokio::test]
-async fn a_panic_settles_whoever_catches_it() {
-    let (layer, recorder, mut ends) = Recorder::layer();
-    let in_call = service_fn(|_: Request<Full<Bytes>>| -> std::future::Ready<Reply> { panic!("in call") });
-    let in_poll = service_fn(|_: Request<Full<Bytes>>| async { panic!("in poll") as Reply });
-    let in_body = service_fn(|_: Request<Full<Bytes>>| async {
-        let frames = futures_util::stream::once(async { panic!("in body") as Result<Frame<Bytes>, Infallible> });
-        Ok::<_, Infallible>(Response::new(StreamBody::new(frames)))
-    });
-    let call = layer.layer(in_call);
-    let poll = layer.layer(in_poll);
-    let body = layer.layer(in_body);
-    assert!(tokio::spawn(async move { call.oneshot(get("/")).await.map(|_| ()) }).await.is_err());
-    assert_eq!(ends.next().await, "panicked");
-    assert!(tokio::spawn(async move { poll.oneshot(get("/")).await.map(|_| ()) }).await.is_err());
-    assert_eq!(ends.next().await, "panicked");
-    let collected = async move { body.oneshot(get("/")).await.unwrap().into_body().collect().await.map(|_| ()) };
-    assert!(tokio::spawn(collected).await.is_err());
-    assert_eq!(ends.next().await, "panicked");
-    assert_eq!(recorder.held(), 0);
-}
-
-#[tokio::test]
-async fn a_panic_that_somebody_caught_long_ago_is_still_a_panic() {
-    let (layer, _, mut ends) = Recorder::layer();
-    let mut service = layer.layer(service_fn(|_: Request<Full<Bytes>>| async { panic!("in poll") as Reply }));
-    let mut future = Box::pin(service.ready().await.unwrap().call(get("/")));
-    let mut cx = Context::from_waker(Waker::noop());
-    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| future.as_mut().poll(&mut cx).is_ready()));
-    assert!(caught.is_err());
-    assert_eq!(ends.now(), None);
-    drop(future); // nothing is unwinding here
-    assert_eq!(ends.now().as_deref(), Some("panicked"));
-}
-
-#[tokio::test]
-async fn a_permit_that_panics_while_it_settles_harms_nobody() {
-    struct Bomb;
-    impl Permit for Bomb {
-        fn settle(self, _: Outcome<'_>) {
-            panic!("in settle")
-        }
-    }
-    struct Armed;
-    impl Admit for Armed {
-        type Permit = Bomb;
-        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Bomb, Refusal>> {
-            MaybeFuture::Ready(Ok(Bomb))
-        }
-    }
-    let observer = |_: &Event<'_>| panic!("in an observer");
-    let service = GateLayer::of(Armed).observe(observer).layer(service_fn(hello));
-    let body = service.clone().oneshot(get("/")).await.unwrap().into_body();
-    assert_eq!(body.collect().await.unwrap().to_bytes(), "hello");
-    drop(service.oneshot(get("/")).await.unwrap());
-
-    let both = GateLayer::of(Armed).layer(service_fn(|_: Request<Full<Bytes>>| async { panic!("in poll") as Reply }));
-    let panicked = tokio::spawn(async move { both.oneshot(get("/")).await.map(|_| ()) }).await.unwrap_err();
-    assert_eq!(panicked.into_panic().downcast_ref::<&str>(), Some(&"in poll"), "the first panic goes on");
-}
-
-/// Polls `make`'s future `polls` times, then drops it; says whether it was done by then.
+/// Polls a future at most `polls` times, then drops it; returns whether it was ready.
 fn drop_after<F: Future>(polls: usize, future: F) -> bool {
     let mut future = pin!(future);
     let mut cx = Context::from_waker(Waker::noop());
@@ -195,14 +132,14 @@ fn drop_after<F: Future>(polls: usize, future: F) -> bool {
 }
 
 #[tokio::test]
-async fn a_call_that_is_never_polled_is_cancelled_and_no_panic() {
+async fn unpolled_call_settles_as_cancelled() {
     let (layer, _, mut ends) = Recorder::layer();
     drop(layer.layer(service_fn(hello)).ready().await.unwrap().call(get("/")));
     assert_eq!(ends.next().await, "cancelled before the head");
 }
 
 #[tokio::test]
-async fn a_future_dropped_at_any_poll_gives_its_permit_back() {
+async fn future_dropped_at_any_poll_releases_its_permit() {
     async fn slow(
         _: Request<Full<Bytes>>,
     ) -> Result<Response<impl http_body::Body<Data = Bytes, Error = Infallible>>, Infallible> {
@@ -238,13 +175,13 @@ async fn a_future_dropped_at_any_poll_gives_its_permit_back() {
 }
 
 #[tokio::test]
-async fn shadow_lets_everyone_pass_and_tells() {
+async fn shadow_admits_and_emits_the_refusal() {
     let (layer, recorder, _) = Recorder::layer();
     recorder.refuse.store(true, Ordering::SeqCst);
     let log = Log::default();
     let heard = log.clone();
     let layer = layer.shadow().observe(move |event: &Event<'_>| {
-        if let Event::Refused { refusal, shadow } = event {
+        if let Event::Refused { refusal, shadow, .. } = event {
             heard.push(format!("{} {shadow}", refusal.reason().as_str()));
         }
     });
@@ -254,7 +191,7 @@ async fn shadow_lets_everyone_pass_and_tells() {
 }
 
 #[tokio::test]
-async fn the_exempt_and_the_switched_off_are_not_asked() {
+async fn exempt_requests_and_disabled_layers_bypass_the_policy() {
     let (layer, recorder, mut ends) = Recorder::layer();
     recorder.refuse.store(true, Ordering::SeqCst);
     recorder.shut.store(true, Ordering::SeqCst);
@@ -267,11 +204,11 @@ async fn the_exempt_and_the_switched_off_are_not_asked() {
 }
 
 #[tokio::test]
-async fn services_of_one_layer_and_of_its_clones_share_its_state() {
+async fn services_of_a_layer_and_its_clones_share_state() {
     struct Count(std::sync::atomic::AtomicUsize);
     impl Admit for Count {
         type Permit = ();
-        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
+        fn admit(self: &Arc<Self>, _: &RequestHead<'_>, _: Option<&Client>) -> MaybeFuture<Result<(), Refusal>> {
             let n = self.0.fetch_add(1, Ordering::SeqCst);
             MaybeFuture::Ready(if n < 2 {
                 Ok(())
@@ -280,7 +217,7 @@ async fn services_of_one_layer_and_of_its_clones_share_its_state() {
             })
         }
     }
-    let layer = GateLayer::of(Count(0.into()));
+    let layer = GateLayer::new(Count(0.into()));
     let services =
         [layer.layer(service_fn(hello)), layer.clone().layer(service_fn(hello)), layer.layer(service_fn(hello))];
     let mut statuses = Vec::new();
@@ -291,7 +228,7 @@ async fn services_of_one_layer_and_of_its_clones_share_its_state() {
 }
 
 #[tokio::test]
-async fn size_and_end_of_the_body_are_the_inner_bodys() {
+async fn size_hint_and_end_of_stream_are_forwarded() {
     use http_body::Body as _;
     let (layer, _, _ends): (_, _, Ends) = Recorder::layer();
     let body = layer.layer(service_fn(hello)).oneshot(get("/")).await.unwrap().into_body();
@@ -299,7 +236,7 @@ async fn size_and_end_of_the_body_are_the_inner_bodys() {
     assert!(!body.is_end_stream());
 }
 
-/// Says of no frame how long the whole is, and of the last that it was the last.
+/// A body without a size hint that reports the end of the stream with its last frame.
 struct Unmeasured(&'static [&'static [u8]]);
 
 impl http_body::Body for Unmeasured {
@@ -321,7 +258,7 @@ impl http_body::Body for Unmeasured {
 }
 
 #[tokio::test]
-async fn a_body_of_unknown_length_is_complete_with_the_frame_that_says_so() {
+async fn unsized_body_completes_with_its_last_frame() {
     for (frames, end) in [(1, "cancelled after the head"), (2, "complete 6")] {
         let (layer, _, mut ends) = Recorder::layer();
         let serve = |_| async { Ok::<_, Infallible>(Response::new(Unmeasured(&[b"abc", b"def"]))) };
@@ -332,115 +269,4 @@ async fn a_body_of_unknown_length_is_complete_with_the_frame_that_says_so() {
         drop(body);
         assert_eq!(ends.next().await, end);
     }
-}
-
-#[tokio::test]
-async fn a_permit_may_add_to_the_request_before_the_service_sees_it() {
-    struct Stamp;
-    impl Permit for Stamp {
-        fn on_request(&mut self, extensions: &mut http::Extensions) {
-            extensions.insert("stamped");
-        }
-        fn settle(self, _: Outcome<'_>) {}
-    }
-    struct Stamper {
-        later: bool,
-        shut: bool,
-    }
-    impl Admit for Stamper {
-        type Permit = Stamp;
-        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Stamp, Refusal>> {
-            if self.later { MaybeFuture::future(async { Ok(Stamp) }) } else { MaybeFuture::Ready(Ok(Stamp)) }
-        }
-        fn shut(&self) -> bool {
-            self.shut
-        }
-    }
-    for (later, shut) in [(false, false), (false, true), (true, false), (true, true)] {
-        let seen = service_fn(|request: Request<Full<Bytes>>| async move {
-            let stamp = request.extensions().get::<&str>().copied().unwrap_or_default();
-            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(stamp)))
-        });
-        let answer = GateLayer::of(Stamper { later, shut }).layer(seen).oneshot(get("/")).await.unwrap();
-        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "stamped", "later {later}, shut {shut}");
-    }
-}
-
-#[tokio::test]
-async fn on_bypass_runs_for_every_request_without_a_permit() {
-    struct Stamp;
-    impl Permit for Stamp {
-        fn on_request(&mut self, extensions: &mut http::Extensions) {
-            extensions.insert("permit");
-        }
-        fn settle(self, _: Outcome<'_>) {}
-    }
-    #[derive(Clone, Copy, Debug)]
-    struct Stamper {
-        later: bool,
-        refuses: bool,
-        shut: bool,
-    }
-    impl Admit for Stamper {
-        type Permit = Stamp;
-        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Stamp, Refusal>> {
-            let refusal = Refusal::new(Reason::Capacity, PolicyName::try_new("stamper").unwrap());
-            let decision = if self.refuses { Err(refusal) } else { Ok(Stamp) };
-            if self.later { MaybeFuture::future(async { decision }) } else { MaybeFuture::Ready(decision) }
-        }
-        fn shut(&self) -> bool {
-            self.shut
-        }
-        fn on_bypass(&self, extensions: &mut http::Extensions) {
-            extensions.insert("bypass");
-        }
-    }
-    type Switch = fn(GateLayer<Arc<Stamper>>) -> GateLayer<Arc<Stamper>>;
-    let switches: [(Switch, bool); 3] =
-        [(|layer| layer.enabled(false), true), (|layer| layer.exempt(|_| true), true), (|layer| layer.shadow(), false)];
-    for (switch, always) in switches {
-        for bits in 0..8 {
-            let policy = Stamper { later: bits & 1 != 0, refuses: bits & 2 != 0, shut: bits & 4 != 0 };
-            let seen = service_fn(|request: Request<Full<Bytes>>| async move {
-                let stamp = request.extensions().get::<&str>().copied().unwrap_or_default();
-                Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(stamp)))
-            });
-            let layer = switch(GateLayer::of(policy));
-            let ready = layer.clone().layer(seen).oneshot(get("/"));
-            // Called without having been polled ready, the service is waited for first.
-            let unready = layer.layer(seen).call(get("/"));
-            for answer in [ready.await.unwrap(), unready.await.unwrap()] {
-                let stamp = answer.into_body().collect().await.unwrap().to_bytes();
-                assert_eq!(stamp, if always || policy.refuses { "bypass" } else { "permit" }, "{policy:?}");
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_permit_hears_of_a_body_only_where_one_follows_the_head() {
-    struct Listening(Option<Arc<std::sync::atomic::AtomicUsize>>);
-    impl Permit for Listening {
-        fn on_body(&mut self) {
-            self.0.take().expect("told once").fetch_add(1, Ordering::Relaxed);
-        }
-        fn settle(self, _: Outcome<'_>) {}
-    }
-    struct Listener(Arc<std::sync::atomic::AtomicUsize>);
-    impl Admit for Listener {
-        type Permit = Listening;
-        fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Listening, Refusal>> {
-            MaybeFuture::Ready(Ok(Listening(Some(Arc::clone(&self.0)))))
-        }
-    }
-    let bodies = Arc::default();
-    let layer = GateLayer::of(Listener(Arc::clone(&bodies)));
-    let answer = layer.clone().layer(service_fn(hello)).oneshot(get("/")).await.unwrap();
-    assert_eq!(bodies.load(Ordering::Relaxed), 1);
-    answer.into_body().collect().await.unwrap();
-    let empty = service_fn(|_| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::default())) });
-    layer.clone().layer(empty).oneshot(get("/")).await.unwrap();
-    let head = Request::head("/").body(Full::default()).unwrap();
-    layer.layer(service_fn(hello)).oneshot(head).await.unwrap();
-    assert_eq!(bodies.load(Ordering::Relaxed), 1, "neither an empty one nor one that is not sent");
 }

@@ -1,6 +1,6 @@
-//! One `ServiceBuilder` with both layers round everything that speaks tower, over real sockets: an axum router, a tonic
-//! server, a bare hyper service, a hyper client, a tonic channel. No `HandleErrorLayer`, no annotation but a closure's
-//! argument.
+//! One `ServiceBuilder` with both layers around each kind of tower service, over real sockets: an axum router, a tonic
+//! server, a bare hyper service, a hyper client, a tonic channel. No stack needs a `HandleErrorLayer`, or an annotation
+//! other than a closure's argument.
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
@@ -27,7 +27,7 @@ use tonic_health::{
 use tonic_types::StatusExt;
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
-/// Two an hour for each client, and a circuit that opens at the first failure.
+/// A limit of two requests an hour for each client, and a circuit that opens at the first failure.
 fn layers() -> (TokenBucketLayer, CircuitBreakerLayer) {
     (limit(2), breaker())
 }
@@ -65,7 +65,7 @@ async fn statuses(address: SocketAddr, paths: &[&str]) -> Vec<u16> {
 }
 
 #[tokio::test]
-async fn an_axum_router() {
+async fn axum_router() {
     let (limit, breaker) = layers();
     let limit = limit.identify_by(PeerIp::from_extension(|c: &ConnectInfo<SocketAddr>| Some(c.0)));
     let app = Router::new()
@@ -80,7 +80,7 @@ async fn an_axum_router() {
 }
 
 #[tokio::test]
-async fn an_axum_router_in_every_way_that_axum_takes_a_layer() {
+async fn every_way_to_add_a_layer_to_an_axum_router() {
     let fine = || get(|| async { "fine" });
     let (limit, breaker) = layers();
     let by_layer = Router::new().route("/", fine()).layer(breaker.clone()).layer(limit.clone());
@@ -114,7 +114,7 @@ async fn an_axum_router_in_every_way_that_axum_takes_a_layer() {
 }
 
 #[tokio::test]
-async fn a_browser_from_elsewhere_may_read_a_refusal() {
+async fn cors_lets_a_browser_read_the_refusal() {
     use tower_http::cors::{Any, CorsLayer};
     let cors = CorsLayer::new().allow_origin(Any).expose_headers(tollgate::refusal::EXPOSED_HEADERS);
     let app = Router::new().route("/", get(|| async { "fine" })).layer((cors, limit(1)));
@@ -139,7 +139,7 @@ async fn a_browser_from_elsewhere_may_read_a_refusal() {
 }
 
 #[tokio::test]
-async fn a_bare_hyper_service() {
+async fn bare_hyper_service() {
     async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
         let status = if request.uri().path() == "/broken" { 500 } else { 200 };
         Ok(Response::builder().status(status).body(Full::from("hyper")).unwrap())
@@ -163,7 +163,7 @@ async fn a_bare_hyper_service() {
 }
 
 #[tokio::test]
-async fn a_hyper_client() {
+async fn hyper_client() {
     let (listener, address) = listen().await;
     let app =
         Router::new().route("/", get(|| async { "fine" })).route("/broken", get(|| async { StatusCode::BAD_GATEWAY }));
@@ -181,9 +181,9 @@ async fn a_hyper_client() {
 }
 
 #[tokio::test]
-async fn a_client_of_a_dead_upstream() {
+async fn client_of_a_dead_upstream() {
     let (listener, address) = listen().await;
-    drop(listener); // nobody listens there any more
+    drop(listener); // the port has no listener from now on
     let client = ServiceBuilder::new().layer(breaker()).service(http());
     let request = || Request::get(format!("http://{address}/")).body(Empty::new()).unwrap();
     assert!(client.clone().oneshot(request()).await.is_err(), "an error stays the inner service's");
@@ -211,7 +211,7 @@ fn check(service: &str) -> HealthCheckRequest {
 }
 
 #[tokio::test]
-async fn a_tonic_server_whose_client_sees_resource_exhausted_with_retry_info() {
+async fn tonic_client_reads_resource_exhausted_with_retry_info() {
     let (limit, breaker) = layers();
     let peer = PeerIp::from_extension(|info: &TcpConnectInfo| info.remote_addr());
     let mut client = grpc(limit.identify_by(peer), breaker).await;
@@ -224,7 +224,7 @@ async fn a_tonic_server_whose_client_sees_resource_exhausted_with_retry_info() {
 }
 
 #[tokio::test]
-async fn a_tonic_server_whose_client_sees_unavailable_from_the_breaker() {
+async fn tonic_client_reads_unavailable_from_the_breaker() {
     let breaker = breaker();
     let handle = breaker.handle();
     let mut client = grpc(limit(100), breaker).await;
@@ -240,7 +240,7 @@ async fn a_tonic_server_whose_client_sees_unavailable_from_the_breaker() {
 }
 
 #[tokio::test]
-async fn one_service_of_a_tonic_server() {
+async fn single_service_of_a_tonic_server() {
     let (_, service) = tonic_health::server::health_reporter();
     let (limit, breaker) = layers();
     let limited = ServiceBuilder::new().layer(limit).layer(breaker).named_layer(service);
@@ -258,7 +258,7 @@ async fn one_service_of_a_tonic_server() {
 }
 
 #[tokio::test]
-async fn a_tonic_channel() {
+async fn tonic_channel() {
     let (listener, address) = listen().await;
     let (_reporter, service) = tonic_health::server::health_reporter();
     tokio::spawn(async move {

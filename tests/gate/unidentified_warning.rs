@@ -1,4 +1,4 @@
-//! The one warning of a layer that nobody listens to, where standard error is closed.
+//! The one warning of a layer without observers, with standard error closed.
 
 use std::{
     convert::Infallible,
@@ -13,7 +13,7 @@ use tower::{Layer, ServiceExt, service_fn};
 
 #[tokio::test]
 #[ignore = "run by the other test, with standard error closed"]
-async fn a_request_of_nobody() {
+async fn unidentified_request() {
     let service = TokenBucketLayer::new(Rate::per_second(1)).layer(service_fn(|_: Request<Full<Bytes>>| async {
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello")))
     }));
@@ -21,9 +21,9 @@ async fn a_request_of_nobody() {
 }
 
 #[test]
-fn a_warning_that_nobody_can_read_harms_no_request() {
+fn closed_stderr_does_not_fail_the_request() {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "unidentified_warning::a_request_of_nobody", "--ignored", "--nocapture"])
+        .args(["--exact", "unidentified_warning::unidentified_request", "--ignored", "--nocapture"])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()

@@ -185,7 +185,7 @@ fn table_names_every_module_and_no_other() {
     assert!(ALLOWED.iter().all(|(_, to)| !to.contains(&"ledger") && !to.contains(&"conformance")));
 }
 
-/// The checks find what they are for.
+/// Each check finds a planted breach.
 mod planted {
     use super::*;
 

@@ -1,4 +1,4 @@
-//! Ways to identify that are put together.
+//! Combined identities: alternatives and pairs.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::{charged, client, distinct, request};
 const NOTHING: &[(&str, &str)] = &[];
 
 #[test]
-fn the_first_that_finds_somebody_decides() {
+fn first_identity_found_decides() {
     let who = Unverified::header("x-user").public().or(Unverified::header("x-tenant").public()).or(PeerIp::new());
     assert_eq!(charged(&who, "203.0.113.9", &[("x-tenant", "acme"), ("x-user", "alice")]), "alice");
     assert_eq!(charged(&who, "203.0.113.9", &[("x-tenant", "acme")]), "acme");
@@ -17,7 +17,7 @@ fn the_first_that_finds_somebody_decides() {
 }
 
 #[test]
-fn a_closure_chains_and_promises_nothing() {
+fn closure_chains_and_guarantees_nothing() {
     let by_path = |request: &RequestHead<'_>, digester: &Digester| -> Option<Client> {
         request.uri.path().strip_prefix("/t/").map(|tenant| digester.named(tenant))
     };
@@ -31,7 +31,7 @@ fn a_closure_chains_and_promises_nothing() {
 }
 
 #[test]
-fn a_way_without_a_type_keeps_its_traits() {
+fn boxed_identity_keeps_its_guarantees() {
     let boxed: Box<dyn Identify> = Box::new(PeerIp::new());
     let shared: Arc<dyn Identify> = Arc::new(PeerIp::new());
     assert!(boxed.guarantees().named && shared.guarantees().verified);
@@ -41,7 +41,7 @@ fn a_way_without_a_type_keeps_its_traits() {
 }
 
 #[test]
-fn a_pair_cannot_be_cut_another_way() {
+fn pair_boundaries_are_part_of_the_identity() {
     let who = Unverified::header("x-a").and(Unverified::header("x-b"));
     let pairs =
         [("a|b", "c"), ("a", "b|c"), ("a,b", "c"), ("a", "b,c"), ("a:b", "c"), ("a", "b:c"), ("ab", "c"), ("a", "bc")];
@@ -51,11 +51,11 @@ fn a_pair_cannot_be_cut_another_way() {
     assert_eq!(distinct(&who, swapped), 2);
     let twice = Unverified::header("x-a").and(Unverified::header("x-a"));
     assert_eq!(distinct(&twice, ["a", "b"].map(|a| request("203.0.113.9", &[("x-a", a)]))), 2, "equal halves");
-    assert_eq!(charged(&who, "203.0.113.9", &[("x-a", "a")]), "-", "both have to find somebody");
+    assert_eq!(charged(&who, "203.0.113.9", &[("x-a", "a")]), "-", "both must find an identity");
 }
 
 #[test]
-fn a_pair_has_a_tier_and_no_name() {
+fn pair_has_a_tier_and_no_name() {
     let key = ApiKey::header("x-api-key", |_: &str| Some(Principal::named("alice").in_tier("pro")));
     let who = PeerIp::new().and(key);
     let pair = client(&who, &request("203.0.113.9", &[("x-api-key", "k")])).unwrap();

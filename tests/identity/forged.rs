@@ -1,4 +1,4 @@
-//! Forwarding fields: whoever is not a trusted proxy says nothing.
+//! Forwarding fields: only trusted proxies are believed.
 
 use tollgate::{Forwarded, Identify, PeerIp};
 
@@ -40,18 +40,18 @@ fn ten_thousand_forged_forwarded_are_one_client() {
 }
 
 #[test]
-fn a_direct_client_is_charged_under_its_own_address_whatever_it_sends() {
+fn direct_client_is_charged_by_its_peer_address() {
     for who in [x_forwarded_for(), rfc7239(), real_ip()] {
         for value in ["1.1.1.1", "for=1.1.1.1", "rubbish", "", "10.0.0.1"] {
             let lines = [(XFF, value), ("forwarded", value), ("x-real-ip", value)];
             assert_eq!(charged(&who, "203.0.113.9", &lines), "203.0.113.9");
         }
     }
-    assert_eq!(charged(&PeerIp::new(), PROXY, &[(XFF, "1.1.1.1")]), PROXY, "nobody is trusted unless it is said");
+    assert_eq!(charged(&PeerIp::new(), PROXY, &[(XFF, "1.1.1.1")]), PROXY, "no proxy is trusted by default");
 }
 
 #[test]
-fn the_first_from_the_right_who_is_not_trusted_is_the_client() {
+fn rightmost_untrusted_address_is_the_client() {
     for (list, name) in [
         ("198.51.100.7", "198.51.100.7"),
         ("1.1.1.1, 198.51.100.7, 10.0.0.3, 10.0.0.2", "198.51.100.7"),
@@ -68,7 +68,7 @@ fn the_first_from_the_right_who_is_not_trusted_is_the_client() {
 }
 
 #[test]
-fn an_address_with_a_port_is_not_skipped() {
+fn address_with_a_port_is_not_skipped() {
     for (list, name) in [
         ("1.1.1.1, 198.51.100.7:4711", "198.51.100.7"),
         ("1.1.1.1, [2001:db8::7]:4711", "2001:db8::/64"),
@@ -90,7 +90,7 @@ fn an_address_with_a_port_is_not_skipped() {
 }
 
 #[test]
-fn several_lines_are_one_list() {
+fn several_field_lines_form_one_list() {
     let lines = [(XFF, "1.1.1.1"), (XFF, "2.2.2.2, 198.51.100.7"), (XFF, "10.0.0.3"), (XFF, "10.0.0.2")];
     assert_eq!(charged(&x_forwarded_for(), PROXY, &lines), "198.51.100.7");
     let lines = [("forwarded", "for=1.1.1.1"), ("forwarded", "for=198.51.100.7"), ("forwarded", "for=10.0.0.2")];
@@ -100,7 +100,7 @@ fn several_lines_are_one_list() {
 }
 
 #[test]
-fn what_cannot_be_read_charges_the_proxy_that_wrote_it() {
+fn unreadable_value_charges_the_proxy_that_appended_it() {
     for (list, name) in [
         ("1.1.1.1, unknown", PROXY),
         ("1.1.1.1, _hidden", PROXY),
@@ -129,7 +129,7 @@ fn what_cannot_be_read_charges_the_proxy_that_wrote_it() {
 }
 
 #[test]
-fn bytes_that_are_no_text_charge_the_proxy_that_wrote_them() {
+fn non_text_bytes_charge_the_proxy_that_appended_them() {
     let lines = [(XFF, b"1.1.1.1, \xff\xfe".as_slice())];
     assert_eq!(charged(&x_forwarded_for(), PROXY, &lines), PROXY);
     let lines = [(XFF, b"\xff\xfe, 198.51.100.7".as_slice())];
@@ -139,7 +139,7 @@ fn bytes_that_are_no_text_charge_the_proxy_that_wrote_them() {
 }
 
 #[test]
-fn an_ipv4_address_in_ipv6_form_is_the_same_client_and_the_same_proxy() {
+fn ipv4_mapped_address_equals_its_ipv4_form() {
     let who = x_forwarded_for();
     assert_eq!(charged(&who, "::ffff:10.0.0.1", &[(XFF, "198.51.100.7")]), "198.51.100.7");
     assert_eq!(charged(&who, PROXY, &[(XFF, "198.51.100.7, ::ffff:10.0.0.2")]), "198.51.100.7");
@@ -154,7 +154,7 @@ fn an_ipv4_address_in_ipv6_form_is_the_same_client_and_the_same_proxy() {
 }
 
 #[test]
-fn so_many_hops_are_believed_and_no_more() {
+fn only_the_configured_hops_are_trusted() {
     let hops = |count| PeerIp::new().trust_forwarded(Forwarded::x_forwarded_for().through_hops(count));
     let list = [(XFF, "1.1.1.1, 2.2.2.2, 198.51.100.7")];
     assert_eq!(charged(&hops(1), "203.0.113.1", &list), "198.51.100.7");
@@ -163,7 +163,7 @@ fn so_many_hops_are_believed_and_no_more() {
     assert_eq!(charged(&hops(2), "203.0.113.1", &[(XFF, "1.1.1.1, rubbish, 198.51.100.7")]), "198.51.100.7");
     let forged = (0..1_000).map(|n| request("203.0.113.1", &[(XFF, format!("{}, 198.51.100.7", ipv4(n)))]));
     assert_eq!(distinct(&hops(1), forged), 1);
-    assert!(!hops(1).guarantees().verified, "who goes round the proxies can say that it is anyone");
+    assert!(!hops(1).guarantees().verified, "a client that bypasses the proxies can claim any address");
     assert!(x_forwarded_for().guarantees().verified);
 }
 
@@ -177,7 +177,7 @@ fn behind_a_unix_socket_hops_are_counted_without_a_peer() {
 }
 
 #[test]
-fn a_single_field_counts_when_it_comes_once_from_a_trusted_peer() {
+fn single_field_counts_once_from_a_trusted_peer() {
     assert_eq!(charged(&real_ip(), PROXY, &[("x-real-ip", "198.51.100.7")]), "198.51.100.7");
     assert_eq!(charged(&real_ip(), PROXY, &[("x-real-ip", " 198.51.100.7:80 ")]), "198.51.100.7");
     assert_eq!(charged(&real_ip(), PROXY, &[("x-real-ip", "10.0.0.2")]), "10.0.0.2");
@@ -187,7 +187,7 @@ fn a_single_field_counts_when_it_comes_once_from_a_trusted_peer() {
 }
 
 #[test]
-fn a_field_of_400_kb_changes_nothing() {
+fn field_of_400_kb_changes_nothing() {
     let honest = ", 198.51.100.7";
     for filler in ["1.1.1.1,", "x", ",", "\"", "\\\"", " ", "10.0.0.2,"] {
         let flood = filler.repeat(400_000 / filler.len());
@@ -200,7 +200,7 @@ fn a_field_of_400_kb_changes_nothing() {
 }
 
 #[test]
-fn the_walk_has_an_end() {
+fn walk_over_addresses_is_bounded() {
     let among_friends = format!("198.51.100.7{}", ", 10.0.0.2".repeat(31));
     assert_eq!(charged(&x_forwarded_for(), PROXY, &[(XFF, among_friends)]), "198.51.100.7");
     let too_many = format!("198.51.100.7{}", ", 10.0.0.2".repeat(32));
@@ -208,7 +208,7 @@ fn the_walk_has_an_end() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_when_built() {
+fn invalid_settings_fail_at_construction() {
     let text = |result: Result<Forwarded, tollgate::ConfigError>| result.unwrap_err().to_string();
     for all_the_world in ["0.0.0.0/0", "::/0"] {
         let reason = text(Forwarded::x_forwarded_for().try_from_networks([all_the_world]));
@@ -220,6 +220,6 @@ fn what_cannot_be_is_refused_when_built() {
 
 #[test]
 #[should_panic(expected = "field name must be a token of RFC 9110, got \"x real ip\"")]
-fn a_wrong_field_name_panics_with_name_and_reason() {
+fn wrong_field_name_panics_with_name_and_reason() {
     let _ = Forwarded::single("x real ip");
 }

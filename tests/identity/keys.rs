@@ -1,4 +1,4 @@
-//! Keys, accounts, and values that nobody has checked.
+//! API keys, principals, and unverified values.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -25,7 +25,7 @@ fn with_key(key: impl AsRef<[u8]>) -> http::request::Parts {
 }
 
 #[test]
-fn the_account_is_charged_and_not_the_key() {
+fn principal_is_charged_and_not_its_key() {
     let who = ApiKey::header("X-Api-Key", table());
     assert_eq!(distinct(&who, ["k-alice-1", "k-alice-2"].map(with_key)), 1);
     assert_eq!(distinct(&who, ["k-private-1", "k-private-2"].map(with_key)), 1);
@@ -38,7 +38,7 @@ fn the_account_is_charged_and_not_the_key() {
 }
 
 #[test]
-fn a_key_is_found_in_header_bearer_and_cookie() {
+fn key_is_found_in_header_bearer_and_cookie() {
     let alice = Client::named("alice");
     let request = request(
         PEER,
@@ -50,7 +50,7 @@ fn a_key_is_found_in_header_bearer_and_cookie() {
 }
 
 #[test]
-fn a_hundred_thousand_random_keys_from_one_peer_are_one_client() {
+fn hundred_thousand_random_keys_from_one_peer_are_one_client() {
     let who = ApiKey::header("x-api-key", table()).or(ApiKey::bearer(table())).or(PeerIp::new());
     let random = (0..100_000_u64).map(|n| {
         let key = format!("{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -63,16 +63,16 @@ fn a_hundred_thousand_random_keys_from_one_peer_are_one_client() {
 }
 
 #[test]
-fn a_key_that_is_no_key_is_no_identity() {
-    let anyone = ApiKey::header("x-api-key", |_: &str| Some(Principal::unnamed()));
-    assert!(client(&anyone, &with_key("k")).is_some());
-    assert!(client(&anyone, &with_key("k".repeat(4_096))).is_some());
-    assert!(client(&anyone, &with_key("k".repeat(4_097))).is_none());
-    assert!(client(&anyone, &with_key("k".repeat(400_000))).is_none());
-    assert!(client(&anyone.clone().at_most(64), &with_key("k".repeat(65))).is_none());
-    assert!(client(&anyone, &with_key("")).is_none());
-    assert!(client(&anyone, &with_key(b"\xff\xfe")).is_none());
-    assert!(client(&anyone, &request(PEER, &[("x-api-key", "k-alice-1"), ("x-api-key", "k-bob")])).is_none());
+fn malformed_key_is_no_identity() {
+    let any_key = ApiKey::header("x-api-key", |_: &str| Some(Principal::unnamed()));
+    assert!(client(&any_key, &with_key("k")).is_some());
+    assert!(client(&any_key, &with_key("k".repeat(4_096))).is_some());
+    assert!(client(&any_key, &with_key("k".repeat(4_097))).is_none());
+    assert!(client(&any_key, &with_key("k".repeat(400_000))).is_none());
+    assert!(client(&any_key.clone().at_most(64), &with_key("k".repeat(65))).is_none());
+    assert!(client(&any_key, &with_key("")).is_none());
+    assert!(client(&any_key, &with_key(b"\xff\xfe")).is_none());
+    assert!(client(&any_key, &request(PEER, &[("x-api-key", "k-alice-1"), ("x-api-key", "k-bob")])).is_none());
     let who = ApiKey::header("x-api-key", table()).or(PeerIp::new());
     for key in ["guessed", "", "K-ALICE-1", "k-alice-1 x"] {
         assert_eq!(charged(&who, PEER, &[("x-api-key", key)]), PEER);
@@ -80,7 +80,7 @@ fn a_key_that_is_no_key_is_no_identity() {
 }
 
 #[test]
-fn what_all_clients_have_is_known_when_built() {
+fn guarantees_are_known_when_built() {
     let named = HashMap::from([("k".to_owned(), Principal::named("alice"))]);
     assert!(ApiKey::bearer(named.clone()).guarantees().named);
     assert!(ApiKey::bearer(named).or(PeerIp::new()).guarantees().named);
@@ -93,7 +93,7 @@ fn what_all_clients_have_is_known_when_built() {
 }
 
 #[test]
-fn an_authentication_layers_word_is_taken_from_the_extensions() {
+fn verified_identity_is_read_from_extensions() {
     #[derive(Clone)]
     struct User(Option<&'static str>);
     let who = Verified::from_extension(|user: &User| user.0.map(Principal::named));
@@ -106,13 +106,13 @@ fn an_authentication_layers_word_is_taken_from_the_extensions() {
     assert_eq!(with(User(None)), None);
     assert_eq!(client(&who, &http::Request::new(()).into_parts().0), None);
     assert!(who.guarantees().verified);
-    let nobody = Verified::from_extension(|_: &User| Some(Principal::unnamed()));
+    let unnamed = Verified::from_extension(|_: &User| Some(Principal::unnamed()));
     let request = http::Request::builder().extension(User(None)).body(()).unwrap();
-    assert_eq!(client(&nobody, &request.into_parts().0), None, "no credential stands for an unnamed account");
+    assert_eq!(client(&unnamed, &request.into_parts().0), None, "no credential stands for an unnamed account");
 }
 
 #[test]
-fn the_same_name_in_different_kinds_never_meets() {
+fn same_name_in_two_kinds_is_two_clients() {
     let name = "198.51.100.7";
     let mut request = request(
         name,
@@ -134,7 +134,7 @@ fn the_same_name_in_different_kinds_never_meets() {
 }
 
 #[test]
-fn an_unverified_value_is_named_only_when_it_may_be_shown() {
+fn unverified_value_is_a_name_only_if_public() {
     let secret = Unverified::header("x-user");
     let public = Unverified::header("x-user").public();
     assert_eq!(charged(&secret, PEER, &[("x-user", "alice")]), "?");
@@ -151,7 +151,7 @@ fn an_unverified_value_is_named_only_when_it_may_be_shown() {
 }
 
 #[test]
-fn a_secret_is_in_no_debug_form() {
+fn secret_is_in_no_debug_form() {
     let canary = "canary-5d1e";
     let keys =
         HashMap::from([(canary.to_owned(), Principal::unnamed()), ("other".to_owned(), Principal::private(canary))]);
@@ -168,12 +168,12 @@ fn a_secret_is_in_no_debug_form() {
 
 #[test]
 #[should_panic(expected = "field name must be a token of RFC 9110, got \"x api key\"")]
-fn a_wrong_field_name_panics_with_name_and_reason() {
+fn wrong_field_name_panics_with_name_and_reason() {
     let _ = ApiKey::header("x api key", table());
 }
 
 #[test]
 #[should_panic(expected = "cookie name must be a token of RFC 9110, got \"s;id\"")]
-fn a_wrong_cookie_name_panics_with_name_and_reason() {
+fn wrong_cookie_name_panics_with_name_and_reason() {
     let _ = Unverified::cookie("s;id");
 }

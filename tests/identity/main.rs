@@ -1,8 +1,9 @@
-//! Who is charged, and what a liar gains: nothing.
+//! Clients that requests are attributed to, with honest and with forged fields.
 
 mod chains;
 mod forged;
 mod keys;
+mod peer_faults;
 mod peers;
 mod properties;
 
@@ -28,7 +29,7 @@ fn client(who: &impl Identify, request: &Parts) -> Option<Client> {
     who.identify(&RequestHead::from(request), Digester::process())
 }
 
-/// The public name of whoever is charged; `-` for nobody, `?` for somebody without a name.
+/// Returns the public name of the charged client; `-` for no identity, `?` for a client without a name.
 fn charged<V: AsRef<[u8]>>(who: &impl Identify, peer: &str, lines: &[(&str, V)]) -> String {
     match client(who, &request(peer, lines)) {
         None => "-".to_owned(),
@@ -36,7 +37,7 @@ fn charged<V: AsRef<[u8]>>(who: &impl Identify, peer: &str, lines: &[(&str, V)])
     }
 }
 
-/// How many different clients these requests are.
+/// Returns the number of distinct clients of the requests.
 fn distinct(who: &impl Identify, requests: impl IntoIterator<Item = Parts>) -> usize {
     requests.into_iter().map(|request| client(who, &request)).collect::<HashSet<_>>().len()
 }

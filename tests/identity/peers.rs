@@ -1,4 +1,4 @@
-//! Addresses of peers, from every framework.
+//! Peer addresses from each framework.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -18,7 +18,7 @@ use crate::{charged, client, distinct, request};
 const NOTHING: &[(&str, &str)] = &[];
 
 #[test]
-fn the_frameworks_type_is_named_where_it_is_used_and_nowhere_else() {
+fn peer_address_type_of_the_framework_is_named_once() {
     let address: SocketAddr = "198.51.100.7:4711".parse().unwrap();
     let (mut parts, ()) = http::Request::new(()).into_parts();
     parts.extensions.insert(ConnectInfo(address));
@@ -36,7 +36,7 @@ fn the_frameworks_type_is_named_where_it_is_used_and_nowhere_else() {
     assert_eq!(client(&PeerIp::new(), &parts), None, "there is no plain SocketAddr");
 }
 
-/// tonic's `TlsConnectInfo`, which comes only with a whole implementation of TLS.
+/// Type of tonic's `TlsConnectInfo`, which exists only with a complete implementation of TLS.
 #[derive(Clone)]
 struct Tls<T>(T);
 
@@ -47,7 +47,7 @@ impl<T> Tls<T> {
 }
 
 #[test]
-fn a_missing_extension_is_nobody_and_no_error() {
+fn missing_extension_is_no_identity() {
     let (parts, ()) = http::Request::new(()).into_parts();
     let who = PeerIp::from_extension(|c: &ConnectInfo<SocketAddr>| Some(c.0));
     assert_eq!(client(&who, &parts), None);
@@ -55,7 +55,7 @@ fn a_missing_extension_is_nobody_and_no_error() {
 }
 
 #[tokio::test]
-async fn axum_tells_the_peer_of_a_real_connection() {
+async fn axum_reports_the_peer_of_a_real_connection() {
     async fn name(request: Request, _: Next) -> impl IntoResponse {
         let who = PeerIp::from_extension(|c: &ConnectInfo<SocketAddr>| Some(c.0));
         let (parts, _) = request.into_parts();

@@ -1,4 +1,4 @@
-//! Whatever is sent.
+//! Properties of identification for arbitrary input.
 
 use http::HeaderValue;
 use proptest::prelude::*;
@@ -8,7 +8,7 @@ use crate::{client, request};
 
 const PROXY: &str = "10.0.0.1";
 
-/// Bytes that a field may hold, thick with those that mean something.
+/// Bytes of a field, with frequent separators and other bytes that have a meaning.
 fn field() -> impl Strategy<Value = Vec<u8>> {
     let meaningful = prop::sample::select(&b",;=\"\\ \t[]:._forFORunknown0123456789\xff"[..]);
     let word =
@@ -21,7 +21,7 @@ fn field() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
 }
 
-/// The elements that trusted proxies appended, by form: the client's first.
+/// Elements that trusted proxies appended, by form; the client's is first.
 fn appended() -> impl Strategy<Value = (String, String)> {
     let clients =
         prop::sample::select(vec!["198.51.100.7", "[2001:db8:7::7]", "198.51.100.7:80", "[2001:db8:7::7]:80"]);
@@ -44,7 +44,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1_500))]
 
     #[test]
-    fn nothing_to_the_left_of_what_a_proxy_appended_matters(
+    fn addresses_left_of_the_proxys_entry_are_ignored(
         forged in field(),
         (list, pairs) in appended(),
         new_line in any::<bool>(),
@@ -62,8 +62,8 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_panic_and_a_direct_client_stays_itself(first in field(), second in field()) {
-        let anyone = |_: &str| Some(Principal::unnamed());
+    fn no_input_panics_or_moves_a_direct_client(first in field(), second in field()) {
+        let any_key = |_: &str| Some(Principal::unnamed());
         let who = [
             Forwarded::x_forwarded_for().from_networks(["10.0.0.0/8"]),
             Forwarded::rfc7239().from_networks(["10.0.0.0/8"]),
@@ -79,7 +79,7 @@ proptest! {
         }
         for lines in [&lines[..], &lines.iter().copied().step_by(2).collect::<Vec<_>>()] {
             let request = request(PROXY, lines);
-            for who in [ApiKey::header("x-api-key", anyone), ApiKey::bearer(anyone), ApiKey::cookie("f", anyone)] {
+            for who in [ApiKey::header("x-api-key", any_key), ApiKey::bearer(any_key), ApiKey::cookie("f", any_key)] {
                 let _ = client(&who, &request);
             }
             for who in [Unverified::header("x-api-key"), Unverified::bearer(), Unverified::cookie("f")] {
@@ -89,7 +89,7 @@ proptest! {
     }
 
     #[test]
-    fn an_address_is_one_client_however_it_is_written(bits in any::<u32>(), port in any::<u16>()) {
+    fn every_notation_of_an_address_is_one_client(bits in any::<u32>(), port in any::<u16>()) {
         let ip = std::net::Ipv4Addr::from_bits(bits);
         let who = PeerIp::new().trust_forwarded(Forwarded::x_forwarded_for().through_hops(1));
         let direct = client(&PeerIp::new(), &request(&ip.to_string(), &[] as &[(&str, &str)]));

@@ -1,4 +1,4 @@
-//! What becomes of old rows, by choice.
+//! Archiving of old rows.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,16 +7,16 @@ use tollgate::{JobRun, QuotaError, Reason};
 use crate::*;
 
 on_each_database! {
-    ids_carry_their_time_where_there_is_a_horizon
-    rows_of_before_are_one_and_everything_adds_up
-    what_is_archived_is_never_charged_again
-    what_is_open_is_not_sealed
-    archives_and_charges_do_not_harm_one_another
+    ids_carry_their_time_with_a_horizon
+    archived_rows_become_one_with_the_same_sums
+    archived_job_is_never_charged_again
+    open_reservations_are_not_archived
+    archiving_and_charging_do_not_interfere
     without_a_horizon_nothing_is_archived
-    numbers_of_rows_that_went_are_not_given_again
-    what_is_archived_is_not_compared
-    ids_from_far_ahead_are_refused_once_something_is_archived
-    a_long_history_is_archived_row_by_row
+    row_numbers_of_archived_rows_are_not_reused
+    archived_rows_are_not_reconciled
+    future_ids_are_refused_after_archiving
+    long_history_is_archived_in_steps
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -35,14 +35,14 @@ async fn run(quotas: &Quotas, id: &str) -> Result<JobRun<()>, Reason> {
     quotas.run_job(&acme(), id, ("tokens", 10), async {}).await.map_err(|refusal| refusal.reason())
 }
 
-/// Moves everything that is written into the past, as if it had been written so many days ago.
+/// Moves all rows `days` into the past, as if they had been written then.
 async fn age(database: &Database, ledger: Ledger, days: u32) -> Ledger {
     ledger.shut_down(HUNG).await;
     database.age(days).await;
     database.open().await.with_horizon(DAY * 30)
 }
 
-async fn ids_carry_their_time_where_there_is_a_horizon(database: Database) {
+async fn ids_carry_their_time_with_a_horizon(database: Database) {
     let quotas = quotas(&database.open().await.with_horizon(DAY * 30), tokens(1_000));
     assert_eq!(run(&quotas, &id_of(ago(0))).await, Ok(JobRun::Done(())));
     assert_eq!(run(&quotas, &id_of(ago(29))).await, Ok(JobRun::Done(())));
@@ -53,7 +53,7 @@ async fn ids_carry_their_time_where_there_is_a_horizon(database: Database) {
     quotas.charge(&acme(), ("tokens", 1)).await.unwrap(); // names no job
 }
 
-async fn rows_of_before_are_one_and_everything_adds_up(database: Database) {
+async fn archived_rows_become_one_with_the_same_sums(database: Database) {
     let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(1_000));
     for amount in 1..=10 {
@@ -84,14 +84,14 @@ async fn rows_of_before_are_one_and_everything_adds_up(database: Database) {
     }
 }
 
-async fn what_is_archived_is_never_charged_again(database: Database) {
+async fn archived_job_is_never_charged_again(database: Database) {
     let ledger = database.open().await.with_horizon(DAY * 365);
     let old = id_of(ago(90));
     assert_eq!(run(&quotas(&ledger, tokens(1_000)), &old).await, Ok(JobRun::Done(())));
     let ledger = age(&database, ledger, 80).await;
     assert_eq!(ledger.archive(ago(40)).await.unwrap().rows, 1);
     assert_eq!(run(&quotas(&ledger, tokens(1_000)), &old).await, Err(Reason::StaleJobId));
-    // Nor by a process that knows of no horizon, or of a longer one.
+    // Nor by a process without a horizon, or with a longer one.
     for other in [database.open().await, database.open().await.with_horizon(DAY * 365)] {
         let quotas = quotas(&other, tokens(1_000));
         assert_eq!(run(&quotas, &old).await, Err(Reason::StaleJobId));
@@ -101,7 +101,7 @@ async fn what_is_archived_is_never_charged_again(database: Database) {
     assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
 }
 
-async fn what_is_open_is_not_sealed(database: Database) {
+async fn open_reservations_are_not_archived(database: Database) {
     let ledger = database.open().await;
     let layer = QuotaLayer::new(tokens(1_000)).store_in(&ledger, OnFailure::FailClosed).reservations_last(DAY * 1_000);
     let id = layer.handle().reserve(&acme(), ("tokens", 50)).await.unwrap().detach();
@@ -115,7 +115,7 @@ async fn what_is_open_is_not_sealed(database: Database) {
     assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
 }
 
-async fn archives_and_charges_do_not_harm_one_another(database: Database) {
+async fn archiving_and_charging_do_not_interfere(database: Database) {
     let ledger = database.open().await;
     for tenant in 0..20 {
         let client = Client::named(format!("tenant {tenant}"));
@@ -153,7 +153,7 @@ async fn without_a_horizon_nothing_is_archived(database: Database) {
     assert_eq!(text, "horizon of a ledger must be at least a day, got 43200s");
 }
 
-async fn numbers_of_rows_that_went_are_not_given_again(database: Database) {
+async fn row_numbers_of_archived_rows_are_not_reused(database: Database) {
     let ledger = database.open().await;
     for _ in 0..5 {
         quotas(&ledger, tokens(1_000)).charge(&acme(), ("tokens", 5)).await.unwrap();
@@ -166,7 +166,7 @@ async fn numbers_of_rows_that_went_are_not_given_again(database: Database) {
         let kept = rows(&ledger, "acme").await;
         assert!(kept.len() == 1 && kept[0].id > last, "{kept:?} after {last}");
         last = kept[0].id;
-        // One that comes late, as if by a clock that was behind.
+        // A late one, as from a clock that is behind.
         let late = "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt,
                 part, amount, consumed_at, order_id)
             SELECT tenant_id, 'late', quota_type, limit_id, window_start, epoch, 'record', 0, id, 0, consumed_at, order_id
@@ -178,7 +178,7 @@ async fn numbers_of_rows_that_went_are_not_given_again(database: Database) {
     }
 }
 
-async fn what_is_archived_is_not_compared(database: Database) {
+async fn archived_rows_are_not_reconciled(database: Database) {
     let ledger = database.open().await;
     let provider = tollgate::MemoryProvider::new();
     let ledger = age(&database, ledger, 100).await;
@@ -188,18 +188,18 @@ async fn what_is_archived_is_not_compared(database: Database) {
     assert!(error.to_string().contains("must lie after what is archived"), "{error}");
 }
 
-async fn ids_from_far_ahead_are_refused_once_something_is_archived(database: Database) {
+async fn future_ids_are_refused_after_archiving(database: Database) {
     let ledger = database.open().await.with_horizon(DAY * 30);
     ledger.archive(ago(40)).await.unwrap();
     let ahead = id_of(now() + DAY * 35);
-    // By a process that knows of no horizon: when the time of this id has come, its rows may be gone.
+    // By a process without a horizon: once the time of this id has come, its rows may be archived.
     let quotas = quotas(&database.open().await, tokens(1_000));
     assert_eq!(run(&quotas, &ahead).await, Err(Reason::StaleJobId));
     assert_eq!(run(&quotas, &id_of(now() + Duration::from_secs(60))).await, Ok(JobRun::Done(())));
 }
 
-/// Not each row against all others: meanwhile nobody can write into a file.
-async fn a_long_history_is_archived_row_by_row(database: Database) {
+/// Archiving must not compare all pairs of rows, because a file has no other writer meanwhile.
+async fn long_history_is_archived_in_steps(database: Database) {
     let ledger = database.open().await;
     quotas(&ledger, tokens(1_000)).charge(&acme(), ("tokens", 5)).await.unwrap();
     let ledger = age(&database, ledger, 100).await;
@@ -209,7 +209,7 @@ async fn a_long_history_is_archived_row_by_row(database: Database) {
         SELECT tenant_id, 'job', quota_type, limit_id, window_start, epoch, 'record', 0, n, 0, consumed_at, order_id
         FROM quota_consumption, g";
     database.meddle(many).await.unwrap();
-    // Each row against all others would be 10^10 comparisons.
+    // All pairs would be 10^10 comparisons.
     let archived = tokio::time::timeout(HUNG, ledger.archive(ago(40))).await;
     assert_eq!(archived.expect("an archive").unwrap().rows, 100_001);
     assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
@@ -217,7 +217,7 @@ async fn a_long_history_is_archived_row_by_row(database: Database) {
 
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn what_is_archived_while_it_is_read_is_refused_on_a_server() {
+async fn read_during_archiving_is_refused_on_a_server() {
     let database = Database::postgres();
     let Database::Postgres(url) = &database else { unreachable!() };
     let ledger = database.open().await;

@@ -1,4 +1,4 @@
-//! What people read of a ledger.
+//! Reports of a ledger: usage at past instants, and entries.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,12 +7,12 @@ use tollgate::Client;
 use crate::*;
 
 on_each_database! {
-    what_was_used_at_a_hundred_past_instants_is_the_sum_of_the_rows
-    a_long_history_is_read_to_its_end
+    usage_at_past_instants_is_the_sum_of_rows
+    long_history_is_read_to_its_end
     rows_are_never_changed
 }
 
-async fn what_was_used_at_a_hundred_past_instants_is_the_sum_of_the_rows(database: Database) {
+async fn usage_at_past_instants_is_the_sum_of_rows(database: Database) {
     let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(1_000_000));
     let began = now();
@@ -47,7 +47,7 @@ async fn what_was_used_at_a_hundred_past_instants_is_the_sum_of_the_rows(databas
     assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
 }
 
-async fn a_long_history_is_read_to_its_end(database: Database) {
+async fn long_history_is_read_to_its_end(database: Database) {
     let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(1_000_000));
     let charge = |_| {

@@ -1,128 +1,27 @@
-//! While the ledger is away: what passes without it is in it afterwards, once.
+//! Outages of the ledger: each charge that the spool admits is merged once.
 
 use std::{
     num::NonZeroU32,
-    path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use sqlx::{Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
 use tollgate::{
-    Admit, Amounts, CloseOutcome, Event, GateLayer, JobRun, Kind, MaybeFuture, PolicyName, Principal, QuotaError,
-    Reason, Refusal, RequestHead, ReservationError, Spool, Verified,
+    Admit, Amounts, CloseOutcome, GateLayer, JobRun, Kind, MaybeFuture, PolicyName, Principal, QuotaError, Reason,
+    Refusal, RequestHead, ReservationError, Verified,
 };
 use tower::{Layer, ServiceExt, service_fn};
 
-use super::*;
-
-/// Deadline of callers that cannot be answered, because the file is locked.
-const BRIEF: Duration = Duration::from_millis(400);
-
-/// A ledger in a file with a spool beside it. A test can lock all others out of the file.
-pub(super) struct Scene {
-    directory: Directory,
-    pub(super) ledger: Ledger,
-    log: Arc<Mutex<Vec<String>>>,
-}
-
-/// Removed when it is dropped.
-pub(super) struct Directory(pub(super) PathBuf);
-
-impl Directory {
-    pub(super) fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("tollgate-{:032x}", fastrand::u128(..)));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-impl Scene {
-    pub(super) async fn in_directory(directory: Directory) -> Self {
-        let (file, spool) = (directory.0.join("quota.db"), directory.0.join("quota.spool"));
-        let ledger = Ledger::sqlite(file).spool_in(spool).open().await;
-        Self { directory, ledger: ledger.unwrap().deadline(PATIENT), log: Arc::default() }
-    }
-
-    pub(super) async fn new() -> Self {
-        Self::in_directory(Directory::new()).await
-    }
-
-    /// Ends the ledger, so that the next one can open the spool: all layers and spools must be dropped.
-    pub(super) async fn close(self, patience: Duration) -> Directory {
-        self.ledger.shut_down(patience).await;
-        self.directory
-    }
-
-    pub(super) fn spool(&self) -> Spool {
-        self.ledger.spool().unwrap().clone()
-    }
-
-    fn spool_path(&self) -> PathBuf {
-        self.directory.0.join("quota.spool")
-    }
-
-    pub(super) fn quotas(&self, plan: Plan, on_failure: OnFailure) -> Quotas {
-        let log = Arc::clone(&self.log);
-        let layer = QuotaLayer::new(plan).store_in(&self.ledger, on_failure).observe(move |event: &Event<'_>| {
-            let told = match event {
-                Event::StoreLost { .. } => "lost".into(),
-                Event::StoreBack { .. } => "back".into(),
-                Event::SpoolFull { .. } => "full".into(),
-                Event::SpoolMerged { records, duplicates, .. } => format!("merged {records}, {duplicates} before"),
-                _ => return,
-            };
-            log.lock().unwrap().push(told);
-        });
-        layer.handle()
-    }
-
-    /// Locks the file against all other connections until it is dropped.
-    async fn lock(&self) -> SqliteConnection {
-        let options = SqliteConnectOptions::new().filename(self.directory.0.join("quota.db"));
-        let mut connection = SqliteConnection::connect_with(&options.busy_timeout(HUNG)).await.unwrap();
-        connection.execute("BEGIN EXCLUSIVE").await.unwrap();
-        connection
-    }
-
-    /// Locks the file until it is dropped. Meanwhile callers do not wait for long.
-    pub(super) async fn away(&self) -> Away {
-        let locked = self.lock().await;
-        Away { _locked: locked, ledger: self.ledger.clone().deadline(BRIEF) }
-    }
-
-    /// Waits until nothing waits for the ledger.
-    pub(super) async fn merged(spool: &Spool) {
-        until("the spool is merged", async || spool.pending() == 0).await;
-    }
-
-    fn told(&self) -> Vec<String> {
-        self.log.lock().unwrap().clone()
-    }
-}
-
-/// Holds the file; callers are [`PATIENT`] again when it is dropped.
-pub(super) struct Away {
-    _locked: SqliteConnection,
-    ledger: Ledger,
-}
-
-impl Drop for Away {
-    fn drop(&mut self) {
-        drop(self.ledger.clone().deadline(PATIENT));
-    }
-}
+use super::{
+    outage::{BRIEF, Scene},
+    *,
+};
+use crate::support::directory::Directory;
 
 #[tokio::test]
-async fn what_passes_without_the_ledger_is_charged_once_it_is_back_also_past_the_limit() {
+async fn spooled_charges_merge_once_and_past_the_limit() {
     let scene = Scene::new().await;
     let spool = scene.spool();
     let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
@@ -132,7 +31,7 @@ async fn what_passes_without_the_ledger_is_charged_once_it_is_back_also_past_the
         quotas.charge(&acme(), ("tokens", 10)).await.unwrap();
     }
     assert_eq!(spool.pending(), 5);
-    quotas.check(&acme(), ("tokens", 11)).await.unwrap_err(); // it can still be read here, and says what it knows
+    quotas.check(&acme(), ("tokens", 11)).await.unwrap_err(); // reads still work during the outage
     assert_eq!(quotas.record(&acme(), ("tokens", 1)).await, Err(QuotaError::Unavailable));
     assert_eq!(scene.told(), ["lost"]);
     drop(away);
@@ -143,7 +42,7 @@ async fn what_passes_without_the_ledger_is_charged_once_it_is_back_also_past_the
     assert_eq!(entries.iter().filter(|entry| entry.passed_at.is_some() && entry.amount == 10).count(), 5);
     assert_eq!(entries.iter().filter(|entry| entry.passed_at.is_none() && entry.amount == 90).count(), 1);
     assert!(entries[1].to_string().contains(r#""passed_at":"2"#), "{}", entries[1]);
-    // Whether it is asked again before all is there depends on how much that is.
+    // The number of records decides whether the ledger is called again before all are merged.
     let told =
         || ["lost", "back", "merged 5, 0 before"].map(|told| scene.told().iter().filter(|it| *it == told).count());
     until("all three are told once", async || told() == [1, 1, 1] && scene.told().len() == 3).await;
@@ -153,7 +52,7 @@ async fn what_passes_without_the_ledger_is_charged_once_it_is_back_also_past_the
 }
 
 #[tokio::test]
-async fn job_that_passed_is_a_duplicate_also_after_a_restart() {
+async fn spooled_job_is_a_duplicate_during_outage_and_restart() {
     let (mut directory, mut ran) = (Directory::new(), 0);
     for _ in 0..2 {
         let scene = Scene::in_directory(directory).await;
@@ -181,7 +80,7 @@ async fn job_that_passed_is_a_duplicate_also_after_a_restart() {
 }
 
 #[tokio::test]
-async fn a_reservation_that_passed_is_settled_with_what_was_used() {
+async fn spooled_reservation_settles_with_actual_amounts() {
     let scene = Scene::new().await;
     let spool = scene.spool();
     let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
@@ -204,7 +103,7 @@ async fn a_reservation_that_passed_is_settled_with_what_was_used() {
 }
 
 #[tokio::test]
-async fn a_request_that_passed_pays_for_the_bytes_of_its_answer_and_one_that_was_not_served_for_nothing() {
+async fn spooled_request_pays_body_bytes_unless_refused_inside() {
     let scene = Scene::new().await;
     let spool = scene.spool();
     let plan = Plan::new("paid").limit(Quota::bytes(1_000).per(Period::month()));
@@ -215,8 +114,8 @@ async fn a_request_that_passed_pays_for_the_bytes_of_its_answer_and_one_that_was
     let served = layer.layer(service_fn(async |_: Request<String>| Ok::<_, ()>(Response::new("x".repeat(5_000)))));
     let answer = served.oneshot(request()).await.unwrap();
     assert_eq!(answer.into_body().collect().await.unwrap().to_bytes().len(), 5_000);
-    let refuses =
-        GateLayer::of(Nobody).layer(service_fn(async |_: Request<String>| Ok::<_, ()>(Response::new(String::new()))));
+    let refuses = GateLayer::new(RefuseAll)
+        .layer(service_fn(async |_: Request<String>| Ok::<_, ()>(Response::new(String::new()))));
     let answer = layer.layer(refuses).oneshot(request()).await.unwrap();
     assert_eq!(answer.status(), 503);
     drop(away);
@@ -229,19 +128,19 @@ fn request() -> Request<String> {
     Request::get("/").extension("acme").body(String::new()).unwrap()
 }
 
-/// Refuses everybody, further in.
-struct Nobody;
+/// Refuses each request, as an inner layer.
+struct RefuseAll;
 
-impl Admit for Nobody {
+impl Admit for RefuseAll {
     type Permit = ();
 
-    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
-        MaybeFuture::Ready(Err(Refusal::new(Reason::Capacity, PolicyName::try_new("nobody").unwrap())))
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>, _: Option<&Client>) -> MaybeFuture<Result<(), Refusal>> {
+        MaybeFuture::Ready(Err(Refusal::new(Reason::Capacity, PolicyName::try_new("refuse all").unwrap())))
     }
 }
 
 #[tokio::test]
-async fn a_process_passes_its_share_of_what_was_left_and_no_more() {
+async fn local_share_admits_its_part_of_what_remained() {
     let scene = Scene::new().await;
     let (of, spool) = (NonZeroU32::new(2).unwrap(), scene.spool());
     let quotas = scene.quotas(tokens(100), OnFailure::LocalShare { of });
@@ -254,7 +153,7 @@ async fn a_process_passes_its_share_of_what_was_left_and_no_more() {
         let refusal = quotas.charge(&acme(), ("tokens", 1)).await.unwrap_err();
         assert_eq!(refusal.reason(), Reason::RateLimited);
         assert_eq!((refusal.violations()[0].limit, refusal.violations()[0].current), (outage, outage));
-        // Of somebody whom nobody knows, half of all there is.
+        // A client without a known remainder gets half of the whole limit.
         let refusal = quotas.charge(&Client::named(format!("{outage}")), ("tokens", 51)).await.unwrap_err();
         assert_eq!(refusal.violations()[0].limit, 50);
         drop(away);
@@ -267,51 +166,7 @@ async fn a_process_passes_its_share_of_what_was_left_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_full_spool_refuses_and_takes_again_when_it_is_empty() {
-    let scene = Scene::new().await;
-    let spool = scene.spool().at_most(1_000);
-    let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
-    let away = scene.away().await;
-    let mut passed = 0;
-    for _ in 0..20 {
-        match quotas.charge(&acme(), ("tokens", 1)).await {
-            Ok(()) => passed += 1,
-            Err(refusal) => assert_eq!(refusal.reason(), Reason::Unavailable),
-        }
-    }
-    assert!((1..20).contains(&passed), "{passed}");
-    assert_eq!(scene.told(), ["lost", "full"]);
-    drop(away);
-    Scene::merged(&spool).await;
-    quotas.charge(&acme(), ("tokens", 10)).await.unwrap();
-    assert_eq!(counts(&quotas, &acme()).await, (10 + passed, 0));
-}
-
-#[tokio::test]
-async fn what_the_ledger_refuses_of_one_client_keeps_nobody_else_out() {
-    let scene = Scene::new().await;
-    let (spool, cursed) = (scene.spool(), Client::named("cursed"));
-    let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
-    quotas.charge(&acme(), ("tokens", 1)).await.unwrap();
-    let options = SqliteConnectOptions::new().filename(scene.directory.0.join("quota.db"));
-    let mut database = SqliteConnection::connect_with(&options).await.unwrap();
-    let curse = "CREATE TRIGGER curse BEFORE INSERT ON quota_consumption WHEN NEW.tenant_id = 'cursed'
-        BEGIN SELECT raise(ABORT, 'not this one'); END";
-    database.execute(curse).await.unwrap();
-    quotas.charge(&cursed, ("tokens", 5)).await.unwrap();
-    for _ in 0..3 {
-        quotas.charge(&acme(), ("tokens", 10)).await.unwrap();
-    }
-    until("one is kept", async || spool.pending() == 1).await;
-    assert_eq!(counts(&quotas, &acme()).await, (31, 0));
-    assert!(!scene.told().contains(&"lost".into()), "the ledger answers all others: {:?}", scene.told());
-    database.execute("DROP TRIGGER curse").await.unwrap();
-    Scene::merged(&spool).await;
-    assert_eq!(counts(&quotas, &cursed).await, (5, 0));
-}
-
-#[tokio::test]
-async fn requests_at_a_time_are_held_without_the_ledger_too() {
+async fn concurrency_is_limited_during_an_outage() {
     let scene = Scene::new().await;
     let quotas = scene.quotas(tokens(10).limit(Quota::concurrent(1)), OnFailure::FailOpen);
     let _away = scene.away().await;
@@ -324,118 +179,8 @@ async fn requests_at_a_time_are_held_without_the_ledger_too() {
     quotas.run(&acme, ("tokens", 1), async {}).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_request_that_goes_away_while_it_waits_for_the_disk_is_not_charged() {
-    let scene = Scene::new().await;
-    let spool = scene.spool();
-    let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
-    let away = scene.away().await;
-    quotas.charge(&acme(), ("tokens", 1)).await.unwrap();
-    for polls in 1..4 {
-        let acme = acme();
-        let mut job = Box::pin(quotas.run_job(&acme, "order 17", ("tokens", 10), async {}));
-        for _ in 0..polls {
-            if futures_util::poll!(job.as_mut()).is_ready() {
-                break;
-            }
-        }
-    }
-    drop(away);
-    Scene::merged(&spool).await;
-    let used = counts(&quotas, &acme()).await.0;
-    assert!(used == 1 || used == 11, "{used}");
-    let run = quotas.run_job(&acme(), "order 17", ("tokens", 10), async {}).await.unwrap();
-    assert_eq!(run == JobRun::Replayed, used == 11);
-}
-
-#[tokio::test]
-async fn a_spool_belongs_to_one_process_and_one_ledger_and_says_what_is_wrong() {
-    let scene = Scene::new().await;
-    let spool = scene.spool();
-    let error = Spool::at(scene.spool_path()).unwrap_err();
-    assert!(error.reason().contains("which another has open"), "{error}");
-    let error = Ledger::sqlite_in_memory().spool(spool).open().await.unwrap_err();
-    assert_eq!(error.reason(), "a spool must belong to one ledger, got two");
-
-    let path = scene.directory.0.join("other.spool");
-    std::fs::write(&path, "something else entirely").unwrap();
-    let error = Spool::at(&path).unwrap_err();
-    assert!(error.reason().contains("at byte 0, after 0 whole records, it does not begin as a spool does"), "{error}");
-    let kept = scene.directory.0.join("other.spool.damaged-1");
-    assert_eq!(std::fs::read_to_string(kept).unwrap(), "something else entirely");
-    assert_eq!(Spool::at(&path).unwrap().pending(), 0);
-}
-
-#[tokio::test]
-async fn layer_that_falls_back_needs_a_spool() {
-    let ledger = Ledger::sqlite_in_memory().open().await.unwrap();
-    let of = NonZeroU32::new(3).unwrap();
-    for (on_failure, name) in
-        [(OnFailure::FailOpen, "FailOpen"), (OnFailure::LocalShare { of }, "LocalShare { of: 3 }")]
-    {
-        let layer = QuotaLayer::new(tokens(1)).store_in(&ledger, on_failure);
-        let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| layer.handle())).err().unwrap();
-        let must = "must have a spool (open it with `.spool_in(path)`), got none";
-        assert_eq!(*panic.downcast::<String>().unwrap(), format!("ledger under `OnFailure::{name}` {must}"));
-    }
-    let _fits = quotas(&ledger, tokens(1));
-}
-
-#[tokio::test]
-async fn layers_of_one_ledger_share_its_spool() {
-    let scene = Scene::new().await;
-    let rows = Plan::new("rows").limit(Quota::units("rows", 100).per(Period::month()));
-    let (tokens, rows) = (scene.quotas(tokens(100), OnFailure::FailOpen), scene.quotas(rows, OnFailure::FailOpen));
-    let closed = quotas(&scene.ledger, Plan::new("closed").limit(Quota::units("jobs", 9).per(Period::month())));
-    let away = scene.away().await;
-    for amount in 1..=3 {
-        tokens.charge(&acme(), ("tokens", amount)).await.unwrap();
-        rows.reserve(&acme(), ("rows", 9)).await.unwrap().commit(("rows", amount));
-    }
-    let run = tokens.run_job(&acme(), "order 17", ("tokens", 10), async {}).await.unwrap();
-    assert_eq!(run, JobRun::Done(()));
-    let run = rows.run_job(&acme(), "order 17", ("rows", 10), async {}).await;
-    assert_eq!(run.unwrap_err().reason(), Reason::JobConflict, "a ledger has one job of an id, whose layer it may be");
-    assert_eq!(closed.charge(&acme(), ("jobs", 1)).await.unwrap_err().reason(), Reason::Unavailable);
-    assert_eq!(scene.spool().pending(), 10);
-    assert_eq!(scene.told(), ["lost", "lost"], "each layer reports it");
-    drop(away);
-    Scene::merged(&scene.spool()).await;
-    assert_eq!((counts(&tokens, &acme()).await, counts(&rows, &acme()).await), ((16, 0), (6, 0)));
-}
-
-#[tokio::test]
-async fn a_record_that_was_cut_short_is_let_go_and_damage_is_kept_aside() {
-    let scene = Scene::new().await;
-    let away = scene.away().await;
-    let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
-    for _ in 0..3 {
-        quotas.charge(&acme(), ("tokens", 1)).await.unwrap();
-    }
-    scene.ledger.shut_down(Duration::ZERO).await;
-    let path = scene.spool_path();
-    drop((quotas, away));
-    let _directory = scene.close(Duration::ZERO).await;
-    let pending = || Spool::at(&path).unwrap().pending();
-    let whole = std::fs::read(&path).unwrap();
-    assert_eq!(pending(), 3);
-    std::fs::write(&path, &whole[..whole.len() - 5]).unwrap();
-    assert_eq!(pending(), 2);
-    assert_eq!(std::fs::read(&path).unwrap(), whole[..16 + (whole.len() - 16) / 3 * 2]);
-    let mut altered = whole;
-    altered[50] ^= 4;
-    std::fs::write(&path, &altered).unwrap();
-    let error = Spool::at(&path).unwrap_err();
-    assert!(
-        error.reason().contains("at byte 16, after 0 whole records, a record was altered; it is kept as"),
-        "{error}"
-    );
-    assert_eq!(std::fs::read(path.with_extension("spool.damaged-1")).unwrap(), altered);
-    assert_eq!(pending(), 0);
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn many_at_once_are_charged_once_each_however_often_the_ledger_goes_away() {
+async fn repeated_outages_charge_each_job_once() {
     let scene = Scene::new().await;
     let spool = scene.spool();
     let ledger = scene.ledger.clone().deadline(Duration::from_millis(20));
@@ -476,8 +221,9 @@ async fn many_at_once_are_charged_once_each_however_often_the_ledger_goes_away()
 
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_passes_without_a_server_is_charged_once_it_is_back_on_a_server() {
-    let url = crate::support::postgres::Postgres::shared().database();
+async fn spooled_charges_merge_once_on_a_server() {
+    use sqlx::{Connection as _, Executor as _};
+    let url = support::postgres::Postgres::shared().database();
     let path = std::env::temp_dir().join(format!("tollgate-{:032x}.spool", fastrand::u128(..)));
     let ledger = Ledger::postgres(&url).spool_in(&path).open().await.unwrap().deadline(BRIEF);
     let spool = ledger.spool().unwrap().clone();

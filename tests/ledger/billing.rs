@@ -1,9 +1,8 @@
-//! The example `billing` over real sockets, in a process of its own that is killed and started again.
+//! The example `billing` over real sockets, in a child process that is killed and restarted.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
-    path::PathBuf,
     process::{Child, Command, Stdio},
     thread,
     time::Duration,
@@ -11,13 +10,15 @@ use std::{
 
 use serde_json::Value;
 
+use crate::support::directory::Directory;
+
 #[path = "../../examples/billing/server/mod.rs"]
 mod server;
 
-/// Where this is set, the process is the server that another test has started.
+/// Marks a process as the server that a test started.
 const SERVES: &str = "TOLLGATE_BILLING_SERVES";
 
-/// The server: a test in name only.
+/// Serves in the child process; does nothing in any other.
 #[test]
 fn serve() {
     if std::env::var_os(SERVES).is_none() {
@@ -31,27 +32,6 @@ fn serve() {
         setup.introduce(listener.local_addr().unwrap());
         server::serve(listener, ledger, &setup, server::stopped()).await.unwrap();
     });
-}
-
-/// A directory with a ledger, which goes with the test.
-struct Directory(PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("tollgate-billing-{:016x}", fastrand::u64(..)));
-        std::fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self) -> PathBuf {
-        self.0.join("quota.db")
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 struct Server {
@@ -76,13 +56,13 @@ impl Answer {
 }
 
 impl Server {
-    /// On the file of this directory, with so many units a day.
+    /// Starts a server on the ledger of this directory, with a daily limit of 100 units.
     fn start(directory: &Directory, admin_token: Option<&str>) -> Self {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "billing::serve", "--nocapture"]).env_remove("DATABASE_URL").env_remove("ADMIN_TOKEN");
         command
             .env(SERVES, "1")
-            .env("DB", directory.file())
+            .env("DB", directory.0.join("quota.db"))
             .env("LIMIT", "100")
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
@@ -92,7 +72,7 @@ impl Server {
         let mut process = command.spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
         let address = lines.find_map(|line| line.strip_prefix("listening on ").map(String::from)).unwrap();
-        thread::spawn(move || lines.for_each(drop)); // nobody is stopped by a full pipe
+        thread::spawn(move || lines.for_each(drop)); // a full pipe would block the server
         Self { process, address }
     }
 
@@ -101,7 +81,7 @@ impl Server {
         self.process.wait().unwrap();
     }
 
-    /// What it answers; nothing where the connection ends before.
+    /// Returns the answer; `None` if the connection ends before it.
     fn try_ask(address: &str, request: &str, headers: &[(&str, &str)]) -> Option<Answer> {
         let mut stream = TcpStream::connect(address).ok()?;
         stream.set_read_timeout(Some(Duration::from_secs(60))).ok()?;
@@ -133,7 +113,7 @@ impl Server {
         self.ask(&format!("GET /usage/{tenant}"), &[]).json()["used"].as_u64().unwrap()
     }
 
-    /// Job, entry and amount of each row.
+    /// Returns job, entry and amount of each row.
     fn rows(&self, tenant: &str) -> Vec<(String, String, i64)> {
         let rows = self.ask(&format!("GET /ledger/{tenant}"), &[]).body;
         let rows = rows.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -149,7 +129,7 @@ impl Drop for Server {
     }
 }
 
-/// A body that came to its last chunk.
+/// Decodes a chunked body up to its last chunk.
 fn dechunked(mut body: &str) -> Option<String> {
     let mut whole = String::new();
     loop {
@@ -164,7 +144,7 @@ fn dechunked(mut body: &str) -> Option<String> {
 }
 
 #[test]
-fn a_job_is_charged_once_and_every_answer_says_what_became_of_it() {
+fn job_is_charged_once_and_each_answer_reports_it() {
     let directory = Directory::new();
     let server = Server::start(&directory, None);
     let first = server.job("acme", "order 17", "amount=20");
@@ -191,7 +171,7 @@ fn a_job_is_charged_once_and_every_answer_says_what_became_of_it() {
 }
 
 #[test]
-fn while_a_job_is_worked_on_its_duplicates_are_told_so() {
+fn duplicate_of_a_running_job_is_a_conflict() {
     let directory = Directory::new();
     let server = Server::start(&directory, None);
     let first = {
@@ -211,7 +191,7 @@ fn while_a_job_is_worked_on_its_duplicates_are_told_so() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_answered_with_a_reason_and_charges_nothing() {
+fn invalid_requests_get_a_reason_and_charge_nothing() {
     let directory = Directory::new();
     let server = Server::start(&directory, None);
     let amounts = [
@@ -256,13 +236,13 @@ fn what_cannot_be_meant_is_answered_with_a_reason_and_charges_nothing() {
 }
 
 #[test]
-fn while_the_ledger_cannot_be_written_nothing_passes_and_the_same_id_is_charged_once_afterwards() {
+fn unwritable_ledger_refuses_and_later_charges_once() {
     let directory = Directory::new();
     let server = Server::start(&directory, None);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut other = runtime.block_on(async {
         use sqlx::{ConnectOptions, Executor};
-        let file = sqlx::sqlite::SqliteConnectOptions::new().filename(directory.file());
+        let file = sqlx::sqlite::SqliteConnectOptions::new().filename(directory.0.join("quota.db"));
         let mut other = file.connect().await.unwrap();
         other.execute("BEGIN IMMEDIATE").await.unwrap();
         other
@@ -302,7 +282,7 @@ fn administration_needs_the_token_and_leaves_a_row() {
 }
 
 #[test]
-fn what_was_acknowledged_is_there_once_after_the_process_was_killed() {
+fn acknowledged_jobs_survive_a_kill_once() {
     let directory = Directory::new();
     let server = Server::start(&directory, Some("s3cret"));
     let callers: Vec<_> = (0..8)
@@ -310,7 +290,7 @@ fn what_was_acknowledged_is_there_once_after_the_process_was_killed() {
             let address = server.address.clone();
             thread::spawn(move || {
                 let mut acknowledged = Vec::new();
-                // Two callers each send the same jobs: the one is the other's duplicate.
+                // Two callers each send the same jobs: each job has a duplicate.
                 for job in (0..).map(|at| format!("{}-{at}", caller / 2)) {
                     let headers = [("x-tenant", "acme"), ("x-job-id", job.as_str())];
                     match Server::try_ask(&address, "POST /jobs?amount=1", &headers) {

@@ -1,4 +1,4 @@
-//! The billing bugs, row by row: D1 to D8. D9, from usage to invoice, has a file of its own.
+//! Billing bugs of other systems: duplicate charges, races, drift, outages and leaks between tenants.
 
 use std::sync::{
     Arc,
@@ -10,20 +10,20 @@ use tollgate::{Client, JobRun, JobStanding, Reason};
 use crate::*;
 
 on_each_database! {
-    d1_the_same_job_never_consumes_twice
-    d1_a_duplicate_is_known_after_a_restart_and_by_another_process
-    d2_ten_agents_that_see_95_of_105_do_not_end_at_195
-    d2_ten_agents_in_two_processes_do_not_either
-    d3_every_consumption_has_a_row
-    d4_a_counter_that_drifts_is_found_and_put_right
-    d4_repairs_harm_neither_traffic_nor_one_another
-    d5_a_ledger_that_is_gone_charges_nothing_and_says_so_at_once
-    d6_many_are_exhausted_at_once_and_recover_after_a_reset
-    d7_tenants_never_meet
-    d8_what_an_alert_needs_is_told
+    repeated_job_is_charged_once
+    duplicate_is_known_after_restart_and_elsewhere
+    ten_agents_at_95_of_105_do_not_end_at_195
+    ten_agents_in_two_processes_do_not_end_at_195
+    every_charge_has_a_row
+    drifted_counter_is_found_and_repaired
+    concurrent_repairs_do_not_disturb_charges
+    unavailable_ledger_charges_nothing_and_reports_at_once
+    exhausted_tenants_recover_after_a_reset
+    tenants_are_isolated
+    events_carry_the_data_of_an_alert
 }
 
-async fn d1_the_same_job_never_consumes_twice(database: Database) {
+async fn repeated_job_is_charged_once(database: Database) {
     let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(1_000));
     let runs = Arc::new(AtomicU64::new(0));
@@ -51,7 +51,7 @@ async fn d1_the_same_job_never_consumes_twice(database: Database) {
     assert_eq!(ledger.job("acme", "order 18").await.unwrap(), None);
 }
 
-async fn d1_a_duplicate_is_known_after_a_restart_and_by_another_process(database: Database) {
+async fn duplicate_is_known_after_restart_and_elsewhere(database: Database) {
     let (first, second) = (database.open().await, database.open().await);
     let job = async |ledger: &Ledger| {
         let quotas = quotas(ledger, tokens(1_000));
@@ -85,15 +85,15 @@ async fn ten_agents(ledgers: &[Ledger]) {
     assert_eq!(counts(&quotas(&ledgers[0], plan), &acme()).await, (105, 0));
 }
 
-async fn d2_ten_agents_that_see_95_of_105_do_not_end_at_195(database: Database) {
+async fn ten_agents_at_95_of_105_do_not_end_at_195(database: Database) {
     ten_agents(&[database.open().await]).await;
 }
 
-async fn d2_ten_agents_in_two_processes_do_not_either(database: Database) {
+async fn ten_agents_in_two_processes_do_not_end_at_195(database: Database) {
     ten_agents(&[database.open().await, database.open().await]).await;
 }
 
-async fn d3_every_consumption_has_a_row(database: Database) {
+async fn every_charge_has_a_row(database: Database) {
     let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(1_000));
     quotas.charge(&acme(), ("tokens", 5)).await.unwrap();
@@ -122,7 +122,7 @@ async fn d3_every_consumption_has_a_row(database: Database) {
     assert_eq!(counts(&quotas, &acme()).await, (43, 0));
 }
 
-async fn d4_a_counter_that_drifts_is_found_and_put_right(database: Database) {
+async fn drifted_counter_is_found_and_repaired(database: Database) {
     let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(1_000));
     quotas.charge(&acme(), ("tokens", 95)).await.unwrap();
@@ -150,7 +150,7 @@ async fn d4_a_counter_that_drifts_is_found_and_put_right(database: Database) {
     assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
 }
 
-async fn d4_repairs_harm_neither_traffic_nor_one_another(database: Database) {
+async fn concurrent_repairs_do_not_disturb_charges(database: Database) {
     let (ledger, other) = (database.open().await, database.open().await);
     let plan = tokens(1_000_000);
     quotas(&ledger, plan.clone()).charge(&acme(), ("tokens", 1)).await.unwrap();
@@ -173,7 +173,7 @@ async fn d4_repairs_harm_neither_traffic_nor_one_another(database: Database) {
     assert_eq!(counts(&quotas(&other, plan), &acme()).await, (401, 0));
 }
 
-async fn d5_a_ledger_that_is_gone_charges_nothing_and_says_so_at_once(database: Database) {
+async fn unavailable_ledger_charges_nothing_and_reports_at_once(database: Database) {
     let ledger = database.open().await;
     let plan = tokens(1_000);
     let quotas = quotas(&ledger, plan.clone());
@@ -185,7 +185,7 @@ async fn d5_a_ledger_that_is_gone_charges_nothing_and_says_so_at_once(database: 
     assert_eq!(counts(&crate::quotas(&database.open().await, plan), &acme()).await, (5, 0));
 }
 
-async fn d6_many_are_exhausted_at_once_and_recover_after_a_reset(database: Database) {
+async fn exhausted_tenants_recover_after_a_reset(database: Database) {
     let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(10));
     let tenants: Vec<_> = (0..50).map(|n| Client::named(format!("tenant {n}"))).collect();
@@ -212,7 +212,7 @@ async fn d6_many_are_exhausted_at_once_and_recover_after_a_reset(database: Datab
     assert_eq!(resets, [-10], "what was forgiven stands in the ledger");
 }
 
-async fn d7_tenants_never_meet(database: Database) {
+async fn tenants_are_isolated(database: Database) {
     let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(100));
     let tenants = ["acme", "acme ", "Acme", "acm\u{e9}", "a'cme; --", "acme\0x"];
@@ -243,7 +243,7 @@ impl tollgate::Observer for Counted {
     }
 }
 
-async fn d8_what_an_alert_needs_is_told(database: Database) {
+async fn events_carry_the_data_of_an_alert(database: Database) {
     let ledger = database.open().await;
     let counted = Arc::new(Counted::default());
     let layer = QuotaLayer::new(tokens(100)).store_in(&ledger, OnFailure::FailClosed).observe(Arc::clone(&counted));
@@ -256,13 +256,13 @@ async fn d8_what_an_alert_needs_is_told(database: Database) {
     settled(&ledger).await;
     let told = counted.0.lock().unwrap().clone();
     assert_eq!((told["job_conflict"], told["rate_limited"], told["near"]), (3, 1, 1), "{told:?}");
-    // Drift is a number, and so is how far the database lags behind.
+    // Drift is reported as a number, and so is the backlog of the database.
     database.meddle("UPDATE quota_counter SET used = 1").await.unwrap();
     assert!(ledger.reconcile().await.unwrap().drift() > 0.001);
     assert_eq!(ledger.backlog(), 0);
-    // Nothing goes around the unique index, and whoever takes it away is refused.
+    // No row bypasses the unique index, and a ledger without it is not opened.
     let twice = "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt, part,
         amount, consumed_at, order_id) SELECT tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt, part,
         amount, consumed_at, order_id FROM quota_consumption";
-    assert!(database.meddle(twice).await.is_err(), "a violated constraint is an error that somebody sees");
+    assert!(database.meddle(twice).await.is_err(), "a violated constraint is an error");
 }

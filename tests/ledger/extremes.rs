@@ -1,9 +1,12 @@
-//! Input at its extremes: each call is answered, in words where it is refused, and every account can still be used.
+//! Extreme input: each call is answered or rejected with a reason, and each account stays usable.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use tollgate::{FakeClock, Grant, Kind, QuotaError, Reason, Refusal, ReservationError};
+use tollgate::{FakeClock, Grant, Kind, Reason, ReservationError};
 
+use super::extreme_values::{
+    AMOUNTS, LAST_MICRO, MOST, all_work, answered, at, done, durations, instants, mixed, texts,
+};
 use crate::*;
 
 on_each_database! {
@@ -18,161 +21,6 @@ on_each_database! {
     report_times
     reservation_ids
     process_clocks
-}
-
-const MOST: u64 = (1 << 53) - 1;
-
-const AMOUNTS: [u64; 7] = [0, 1, MOST - 1, MOST, MOST + 1, i64::MAX as u64, u64::MAX];
-
-/// The last microsecond that a ledger holds as a time, in microseconds since 1970.
-const LAST_MICRO: u64 = u64::MAX / 1_000 - 1;
-
-fn at(since_1970: Duration) -> SystemTime {
-    SystemTime::UNIX_EPOCH + since_1970
-}
-
-/// Instants on both sides of every bound: 1970, the range of i64 nanoseconds (2262), that of u64 nanoseconds (2554), years of
-/// four digits, and what a `SystemTime` holds.
-fn instants() -> Vec<SystemTime> {
-    let micros = |micros: u64| Duration::from_micros(micros);
-    let mut all: Vec<_> = [
-        Duration::ZERO,
-        Duration::from_nanos(1),
-        micros(1),
-        Duration::from_nanos(i64::MAX as u64),
-        Duration::from_nanos(1 << 63),
-        micros(LAST_MICRO - 1),
-        micros(LAST_MICRO),
-        micros(LAST_MICRO + 1),
-        Duration::from_nanos(u64::MAX - 1),
-        Duration::from_nanos(u64::MAX),
-        micros(LAST_MICRO + 2),
-        Duration::from_secs(253_402_300_799),
-        Duration::from_secs(253_402_300_800),
-        Duration::from_micros(i64::MAX as u64),
-        Duration::new(i64::MAX as u64, 999_999_999),
-    ]
-    .map(at)
-    .into();
-    all.extend([Duration::from_nanos(1), Duration::from_secs(1)].map(|before| SystemTime::UNIX_EPOCH - before));
-    all.extend(SystemTime::UNIX_EPOCH.checked_sub(Duration::from_secs(i64::MAX as u64)));
-    all.extend([now(), now() + Duration::from_secs(3_600)]);
-    all
-}
-
-/// Durations from none to the longest.
-fn durations() -> [Duration; 8] {
-    let nanos = Duration::from_nanos;
-    [
-        nanos(1),
-        nanos(999),
-        nanos(1_000_000),
-        Duration::from_secs(1),
-        nanos(1 << 63),
-        nanos(u64::MAX),
-        Duration::from_secs(i64::MAX as u64),
-        Duration::MAX,
-    ]
-}
-
-/// Texts with whatever a database, a format or an id may treat apart.
-fn texts() -> Vec<String> {
-    let mut all: Vec<String> = [
-        "",
-        " ",
-        "a",
-        "\0",
-        "\u{1}",
-        "\u{1}\u{1}",
-        "\u{1}\u{2}",
-        "a\0b",
-        "'",
-        "\"",
-        "''; DROP TABLE quota_hold; --",
-        "%_\\",
-        "a.b",
-        "l.0.0.0.YQ.YQ",
-        "archive 1",
-        "$1 ?1 :a",
-        "\r\n",
-        "\u{e4}\u{1F980}",
-        "\u{feff}",
-        "\u{10ffff}",
-    ]
-    .map(String::from)
-    .into();
-    all.extend(
-        [255, 256, 1_023, 1_024, 1_025, 2_048, 70_000]
-            .map(|length| mixed(length, b"abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")),
-    );
-    all.push("\u{1F980}".repeat(256));
-    all.extend([512, 513, 600, 1_024].map(|length| mixed(length, b"\0\x01")));
-    all
-}
-
-/// A text that no index can make shorter.
-fn mixed(length: usize, letters: &[u8]) -> String {
-    let mut random = fastrand::Rng::with_seed(length as u64);
-    (0..length).map(|_| char::from(letters[random.usize(..letters.len())])).collect()
-}
-
-/// Whether a database, not the caller, is at fault: none of this is.
-fn is_fault(reason: Reason) -> bool {
-    matches!(reason, Reason::Unavailable | Reason::Indeterminate | Reason::Rejected)
-}
-
-/// Answered, or refused for what the caller sent.
-#[track_caller]
-fn answered<T>(what: &str, answer: Result<T, Refusal>) -> Option<T> {
-    match answer {
-        Err(refusal) if is_fault(refusal.reason()) => panic!("{what}: {refusal}"),
-        answer => answer.ok(),
-    }
-}
-
-/// Done, or refused in words.
-#[track_caller]
-fn done<T>(what: &str, answer: Result<T, QuotaError>) -> Option<T> {
-    match answer {
-        Ok(done) => Some(done),
-        Err(QuotaError::Invalid(invalid)) => {
-            assert!(invalid.reason().contains(", got "), "{what}: {invalid}");
-            None
-        }
-        Err(error) => panic!("{what}: {error}"),
-    }
-}
-
-/// Everything that can be asked of an account still is answered, for it and for its neighbour.
-async fn all_work(what: &str, ledger: &Ledger, quotas: &Quotas, client: &Client) {
-    settled(ledger).await;
-    let neighbour = Client::named("neighbour");
-    for client in [client, &neighbour] {
-        let fails = |call: &str, error: &dyn std::fmt::Display| -> ! { panic!("{what}: {call}: {error}") };
-        quotas.usage(client).await.unwrap_or_else(|error| fails("usage", &error));
-        quotas.grants(client).await.unwrap_or_else(|error| fails("grants", &error));
-        quotas.reset_all(client).await.unwrap_or_else(|error| fails("reset_all", &error));
-        quotas.charge(client, ("tokens", 1)).await.unwrap_or_else(|error| fails("charge", &error));
-        quotas.record(client, ("tokens", 1)).await.unwrap_or_else(|error| fails("record", &error));
-        let held = quotas.reserve(client, ("tokens", 1)).await.unwrap_or_else(|error| fails("reserve", &error));
-        drop(held);
-        let name = client.name().unwrap().to_string();
-        rows(ledger, &name).await;
-        ledger.usage_at(&name, now()).await.unwrap_or_else(|error| fails("usage_at", &error));
-        quotas.reset_all(client).await.unwrap_or_else(|error| fails("reset_all", &error));
-    }
-    let (mut from, mut seen) = (None, 0);
-    loop {
-        let page = quotas.usage_page(from, 7).await.unwrap_or_else(|error| panic!("{what}: usage_page: {error}"));
-        seen += page.clients.iter().filter(|(of, _)| of == client || *of == neighbour).count();
-        from = page.next;
-        if from.is_none() {
-            break;
-        }
-    }
-    assert_eq!(seen, 2, "{what}: both are listed");
-    settled(ledger).await;
-    assert_eq!(ledger.reconcile().await.unwrap().drifts, [], "{what}");
 }
 
 async fn grant_ends(database: Database) {
@@ -220,7 +68,7 @@ async fn grant_texts(database: Database) {
     }
 }
 
-/// Ends that an earlier version wrote: 2554-07-21, in a microsecond that it could not read.
+/// Expiries that an earlier version wrote: 2554-07-21, in a microsecond that it could not read.
 async fn stored_grants_past_the_range(database: Database) {
     let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(10));
@@ -395,7 +243,7 @@ async fn report_times(database: Database) {
     all_work("archives", &ledger, &quotas, &acme()).await;
 }
 
-/// Ids of reservations come back from callers, who may have changed them.
+/// Reservation ids come back from callers, which may have changed them.
 async fn reservation_ids(database: Database) {
     let ledger = database.open().await;
     let quotas =
@@ -422,7 +270,7 @@ async fn reservation_ids(database: Database) {
     }
 }
 
-/// The ledger goes by the clock of its database; the process may have any other.
+/// The ledger uses the clock of its database; the process may have any other.
 async fn process_clocks(database: Database) {
     let ledger = database.open().await;
     for wall in [0, 1, 1 << 62, i64::MAX as u64, u64::MAX - 1_000, u64::MAX - 1, u64::MAX] {
@@ -439,12 +287,12 @@ async fn process_clocks(database: Database) {
     }
 }
 
-/// A record made while the ledger is away carries the time of the process.
+/// A spool record carries the time of the process.
 #[cfg(feature = "sqlite")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn passed_while_away_at_any_clock() {
     for wall in [0, 1, 1 << 62, i64::MAX as u64, u64::MAX - 1_000, u64::MAX] {
-        let (scene, what) = (away::Scene::new().await, format!("{wall} ns"));
+        let (scene, what) = (outage::Scene::new().await, format!("{wall} ns"));
         let spool = scene.spool();
         let plan = tokens(1_000).limit(Quota::units("rows", 100).per(Period::rolling(Duration::from_secs(60))));
         let layer = QuotaLayer::new(plan).clock(FakeClock::at(Duration::from_nanos(wall)));
@@ -455,7 +303,7 @@ async fn passed_while_away_at_any_clock() {
         }
         quotas.reserve(&acme(), [("tokens", 5), ("rows", 5)]).await.unwrap().commit(("rows", u64::MAX));
         drop(lock);
-        away::Scene::merged(&spool).await;
+        outage::Scene::merged(&spool).await;
         assert!(rows(&scene.ledger, "acme").await.iter().any(|row| row.passed_at.is_some()), "{what}");
         all_work(&what, &scene.ledger, &quotas, &acme()).await;
     }

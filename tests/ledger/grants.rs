@@ -1,4 +1,4 @@
-//! More than a plan allows, by somebody's word, and in the ledger.
+//! Approved grants in the ledger.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,17 +7,17 @@ use tollgate::Grant;
 use crate::*;
 
 on_each_database! {
-    a_hard_stop_a_grant_and_its_end_stand_in_the_ledger
-    the_end_of_a_grant_stops_the_next_request
-    a_grant_is_known_to_another_process
-    one_that_has_ended_is_refused_in_words
+    stop_grant_and_revocation_have_rows
+    expired_grant_stops_the_next_request
+    grant_is_visible_to_another_process
+    expired_grant_is_rejected_with_a_reason
 }
 
 fn in_an_hour() -> SystemTime {
     now() + Duration::from_secs(3_600)
 }
 
-async fn a_hard_stop_a_grant_and_its_end_stand_in_the_ledger(database: Database) {
+async fn stop_grant_and_revocation_have_rows(database: Database) {
     let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(10));
     quotas.charge(&acme(), ("tokens", 10)).await.unwrap();
@@ -40,10 +40,10 @@ async fn a_hard_stop_a_grant_and_its_end_stand_in_the_ledger(database: Database)
     assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
 }
 
-async fn the_end_of_a_grant_stops_the_next_request(database: Database) {
+async fn expired_grant_stops_the_next_request(database: Database) {
     let quotas = quotas(&database.open().await, tokens(10));
     quotas.charge(&acme(), ("tokens", 10)).await.unwrap();
-    // The database's clock decides; it is this machine's. The grant lasts until it was used, however slow that is.
+    // The database's clock decides, which is this machine's. The grant lasts until it is used, however slow that is.
     let (mut lasts, mut used) = (Duration::from_secs(1), false);
     let mut until = now();
     while !used {
@@ -62,7 +62,7 @@ async fn the_end_of_a_grant_stops_the_next_request(database: Database) {
     assert!(error.starts_with("end of a grant must lie ahead, got "), "{error}");
 }
 
-async fn a_grant_is_known_to_another_process(database: Database) {
+async fn grant_is_visible_to_another_process(database: Database) {
     let (first, second) = (quotas(&database.open().await, tokens(10)), quotas(&database.open().await, tokens(10)));
     first.grant(&acme(), Grant::new("tokens_per_month", 5, in_an_hour())).await.unwrap();
     second.charge(&acme(), ("tokens", 15)).await.unwrap();
@@ -70,7 +70,7 @@ async fn a_grant_is_known_to_another_process(database: Database) {
     assert_eq!(first.grants(&acme()).await.unwrap()[0].used, 5);
 }
 
-async fn one_that_has_ended_is_refused_in_words(database: Database) {
+async fn expired_grant_is_rejected_with_a_reason(database: Database) {
     let quotas = quotas(&database.open().await, tokens(10));
     let grant = Grant::new("tokens_per_month", 5, SystemTime::UNIX_EPOCH);
     let error = quotas.grant(&acme(), grant).await.unwrap_err();

@@ -1,4 +1,4 @@
-//! Extensions that handlers take without an `Option`, with the ledger there and away.
+//! Extensions that handlers take without an `Option`, with the ledger available and in an outage.
 
 use std::num::NonZeroU32;
 
@@ -9,20 +9,20 @@ use tollgate::{Charge, FakeClock, LimitUsage, Principal, QuotaStatus, Spool, Ver
 use tower::{ServiceBuilder, ServiceExt};
 
 use super::{
-    away::{Away, Scene},
+    outage::{Away, Scene},
     *,
 };
 
 #[derive(Clone)]
 struct Tenant(&'static str);
 
-/// Records 7 tokens; says what `record` returned, and whether the charge is idle.
+/// Records 7 tokens; returns the result of `record`, and whether the charge is idle.
 async fn charge(Extension(charge): Extension<Charge>) -> String {
     let recorded = charge.record("tokens", 7);
     format!("{recorded}, {}", if charge.is_idle() { "idle" } else { "active" })
 }
 
-/// The plan and its limits, such as `paid: requests_per_month 1/2`.
+/// Formats the plan and its limits, such as `paid: requests_per_month 1/2`.
 async fn status(Extension(status): Extension<QuotaStatus>) -> String {
     let taken = |limit: &LimitUsage| format!("{} {}/{}", limit.name, limit.used + limit.reserved, limit.limit);
     let limits: Vec<_> = status.usage.limits.iter().map(taken).collect();
@@ -43,7 +43,7 @@ fn layer(scene: &Scene, on_failure: OnFailure) -> QuotaLayer {
     QuotaLayer::new(paid()).identify_by(tenant).store_in(&scene.ledger, on_failure).share_with_handler()
 }
 
-/// The status and the body of the answer to one request.
+/// Returns status and body of the response to one request.
 async fn ask(app: &Router, path: &str) -> (u16, String) {
     let request = Request::post(path).extension(Tenant("acme")).body(Body::empty()).unwrap();
     let (head, body) = app.clone().oneshot(request).await.unwrap().into_parts();
@@ -55,14 +55,14 @@ fn ok(body: &str) -> (u16, String) {
     (200, body.into())
 }
 
-/// Requests, then tokens of acme: used and reserved.
+/// Returns the used and reserved requests of acme, then the tokens.
 async fn used(layer: &QuotaLayer) -> [u64; 2] {
     let usage = layer.handle().usage(&acme()).await.unwrap();
     ["requests_per_month", "tokens_per_month"]
         .map(|name| usage.get(name).unwrap().used + usage.get(name).unwrap().reserved)
 }
 
-/// Brings what is in the spool to the ledger, and returns what is then used.
+/// Merges the spool and returns the used amounts.
 async fn used_after(scene: &Scene, spool: &Spool, layer: &QuotaLayer) -> [u64; 2] {
     Scene::merged(spool).await;
     settled(&scene.ledger).await;
@@ -118,7 +118,7 @@ async fn open_without_the_ledger_charges_and_lists_no_limits() {
     }
 }
 
-/// A scene whose ledger is away.
+/// A scene during an outage of the ledger.
 async fn gone() -> (Scene, Away) {
     let scene = Scene::new().await;
     let away = scene.away().await;

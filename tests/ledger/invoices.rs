@@ -1,4 +1,4 @@
-//! From usage to invoice: every row in one invoice, every kind once, and nothing billed twice.
+//! From usage to invoice: each row in one invoice, each kind once, and no amount billed twice.
 
 use std::time::{Duration, SystemTime};
 
@@ -7,21 +7,21 @@ use tollgate::{Amounts, BillingError, Invoice, Ledger, MemoryProvider, Period, P
 use super::{Database, acme, on_each_database, quotas, rows, tokens};
 
 on_each_database! {
-    d9_what_several_limits_count_is_billed_once
-    a_limit_that_takes_the_place_of_another_in_mid_period_changes_nothing
+    amount_under_several_limits_is_billed_once
+    replacing_a_limit_in_mid_period_changes_no_invoice
     rollback_is_credited_once_for_all_limits_of_a_kind
     credit_of_a_later_period_is_counted_once
-    d9_usage_on_a_customers_own_key_is_seen_and_costs_nothing
-    every_row_is_in_one_invoice_and_what_goes_back_later_is_a_credit
-    a_count_from_zero_gives_room_and_no_money_back
-    what_came_to_nothing_is_no_line
-    what_is_too_much_is_an_error_and_never_wraps
-    a_period_ends_after_it_begins
-    d9_what_is_pushed_twice_is_billed_once_also_when_a_reply_is_lost
-    an_invoice_is_pushed_when_its_period_is_over
-    other_lines_under_an_id_that_was_billed_are_told
-    a_period_between_two_microseconds_is_compared_as_it_was_billed
-    an_invoice_is_a_line_of_json
+    usage_on_a_customers_own_key_is_listed_free
+    each_row_is_in_one_invoice_and_later_voids_are_credits
+    reset_gives_quota_but_no_credit
+    zero_sum_is_no_invoice_line
+    too_large_sum_is_an_error
+    period_ends_after_it_begins
+    repeated_push_bills_once_even_with_a_lost_reply
+    invoice_is_pushed_when_its_period_is_over
+    changed_lines_under_a_billed_id_are_reported
+    period_in_nanoseconds_is_compared_as_billed
+    invoice_is_a_line_of_json
 }
 
 const BEGINNING: SystemTime = SystemTime::UNIX_EPOCH;
@@ -43,7 +43,7 @@ fn lines(invoice: &Invoice) -> Vec<(&str, i64, i64)> {
     invoice.lines.iter().map(|line| (line.kind.as_str(), line.quantity, line.amount)).collect()
 }
 
-/// A time before which all is written that is written until now, and after which something may be.
+/// Returns a time after all rows written until now and before any later row.
 async fn boundary(ledger: &Ledger) -> SystemTime {
     let written = rows(ledger, "acme").await.last().map_or(BEGINNING, |row| row.at) + Duration::from_millis(1);
     while !invoice(ledger, BEGINNING, written).await.closed {
@@ -56,7 +56,7 @@ async fn charge(quotas: &Quotas, amount: u64) {
     quotas.charge(&acme(), ("tokens", amount)).await.unwrap();
 }
 
-async fn d9_what_several_limits_count_is_billed_once(database: Database) {
+async fn amount_under_several_limits_is_billed_once(database: Database) {
     let ledger = database.open().await;
     let both = tokens(5_000).limit(Quota::units("tokens", 1_000).per(Period::day()));
     let quotas = quotas(&ledger, both);
@@ -66,7 +66,7 @@ async fn d9_what_several_limits_count_is_billed_once(database: Database) {
     assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), [("tokens", 100, 200)]);
 }
 
-async fn a_limit_that_takes_the_place_of_another_in_mid_period_changes_nothing(database: Database) {
+async fn replacing_a_limit_in_mid_period_changes_no_invoice(database: Database) {
     let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(1_000));
     charge(&quotas, 60).await;
@@ -78,7 +78,7 @@ async fn a_limit_that_takes_the_place_of_another_in_mid_period_changes_nothing(d
     assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), [("tokens", 100, 200)]);
 }
 
-/// Two limits of one kind, as most plans have them.
+/// Two limits of one kind, as in most plans.
 fn two_limits() -> Plan {
     tokens(5_000).limit(Quota::units("tokens", 1_000).per(Period::day()))
 }
@@ -112,7 +112,7 @@ async fn credit_of_a_later_period_is_counted_once(database: Database) {
     assert_eq!(lines(&invoice(&ledger, first, future()).await), [("tokens", -40, -80)]);
 }
 
-async fn d9_usage_on_a_customers_own_key_is_seen_and_costs_nothing(database: Database) {
+async fn usage_on_a_customers_own_key_is_listed_free(database: Database) {
     let ledger = database.open().await;
     let own_key = Quota::units("own_key_tokens", (1 << 53) - 1).per(Period::month());
     let quotas = quotas(&ledger, tokens(1_000).limit(own_key));
@@ -124,7 +124,7 @@ async fn d9_usage_on_a_customers_own_key_is_seen_and_costs_nothing(database: Dat
     assert_eq!(invoice.total, 10);
 }
 
-async fn every_row_is_in_one_invoice_and_what_goes_back_later_is_a_credit(database: Database) {
+async fn each_row_is_in_one_invoice_and_later_voids_are_credits(database: Database) {
     let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(1_000));
     let held = quotas.reserve(&acme(), ("tokens", 80)).await.unwrap().detach();
@@ -142,7 +142,7 @@ async fn every_row_is_in_one_invoice_and_what_goes_back_later_is_a_credit(databa
     assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), [("tokens", 37, 74)]);
 }
 
-async fn a_count_from_zero_gives_room_and_no_money_back(database: Database) {
+async fn reset_gives_quota_but_no_credit(database: Database) {
     let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(100));
     charge(&quotas, 100).await;
@@ -151,7 +151,7 @@ async fn a_count_from_zero_gives_room_and_no_money_back(database: Database) {
     assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), [("tokens", 140, 280)]);
 }
 
-async fn what_came_to_nothing_is_no_line(database: Database) {
+async fn zero_sum_is_no_invoice_line(database: Database) {
     let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(100));
     let held = quotas.reserve(&acme(), ("tokens", 80)).await.unwrap().detach();
@@ -160,7 +160,7 @@ async fn what_came_to_nothing_is_no_line(database: Database) {
     assert_eq!(lines(&invoice(&ledger, BEGINNING, future()).await), []);
 }
 
-async fn what_is_too_much_is_an_error_and_never_wraps(database: Database) {
+async fn too_large_sum_is_an_error(database: Database) {
     let ledger = database.open().await;
     let most = (1 << 53) - 1;
     let plan = Plan::new("paid");
@@ -177,13 +177,13 @@ async fn what_is_too_much_is_an_error_and_never_wraps(database: Database) {
     assert_eq!(priced(u64::MAX).await, Err(format!("amount of a must be at most 2^63 - 1, got {}", u64::MAX)));
 }
 
-async fn a_period_ends_after_it_begins(database: Database) {
+async fn period_ends_after_it_begins(database: Database) {
     let ledger = database.open().await;
     let error = ledger.invoice("acme", future(), BEGINNING, two_each).await.unwrap_err();
     assert!(matches!(error, QuotaError::Invalid(_)), "{error}");
 }
 
-async fn d9_what_is_pushed_twice_is_billed_once_also_when_a_reply_is_lost(database: Database) {
+async fn repeated_push_bills_once_even_with_a_lost_reply(database: Database) {
     let ledger = database.open().await;
     let provider = MemoryProvider::new();
     let quotas = quotas(&ledger, tokens(1_000));
@@ -204,7 +204,7 @@ async fn d9_what_is_pushed_twice_is_billed_once_also_when_a_reply_is_lost(databa
     assert_eq!(ledger.compare(&provider, "acme", BEGINNING, until).await.unwrap(), []);
 }
 
-async fn an_invoice_is_pushed_when_its_period_is_over(database: Database) {
+async fn invoice_is_pushed_when_its_period_is_over(database: Database) {
     let ledger = database.open().await;
     let provider = MemoryProvider::new();
     let early = invoice(&ledger, BEGINNING, future()).await;
@@ -212,7 +212,7 @@ async fn an_invoice_is_pushed_when_its_period_is_over(database: Database) {
     assert_eq!(provider.invoices(), []);
 }
 
-async fn other_lines_under_an_id_that_was_billed_are_told(database: Database) {
+async fn changed_lines_under_a_billed_id_are_reported(database: Database) {
     let ledger = database.open().await;
     let provider = MemoryProvider::new();
     charge(&quotas(&ledger, tokens(1_000)), 30).await;
@@ -224,7 +224,7 @@ async fn other_lines_under_an_id_that_was_billed_are_told(database: Database) {
     assert_eq!(provider.invoices()[0].total, 60);
 }
 
-async fn an_invoice_is_a_line_of_json(database: Database) {
+async fn invoice_is_a_line_of_json(database: Database) {
     let ledger = database.open().await;
     charge(&quotas(&ledger, tokens(1_000)), 30).await;
     let read: serde_json::Value =
@@ -236,7 +236,7 @@ async fn an_invoice_is_a_line_of_json(database: Database) {
     assert_eq!(strange.id(), "invoice-a%2Fb-1%20%22x%22-0-8000000000000000");
 }
 
-async fn a_period_between_two_microseconds_is_compared_as_it_was_billed(database: Database) {
+async fn period_in_nanoseconds_is_compared_as_billed(database: Database) {
     let ledger = database.open().await;
     charge(&quotas(&ledger, tokens(1_000)), 30).await;
     let (from, until) = (BEGINNING + Duration::from_nanos(1_500), boundary(&ledger).await + Duration::from_nanos(500));

@@ -1,4 +1,4 @@
-//! A process is killed while the ledger is away: what it let pass is in the ledger after the next one has started, once.
+//! A process is killed during an outage of the ledger; the next process merges its spool once.
 
 use std::{
     io::{BufRead, BufReader},
@@ -7,17 +7,15 @@ use std::{
 
 use tollgate::JobRun;
 
-use super::{
-    away::{Directory, Scene},
-    *,
-};
+use super::{outage::Scene, *};
+use crate::support::directory::Directory;
 
-/// Where a child finds its files; by this it knows that it is one.
+/// Directory of a child's files. A process with this variable is a child.
 const DIRECTORY: &str = "TOLLGATE_KILLED_IN";
 
-/// Lets jobs pass without the ledger and tells of each, until it is killed.
+/// Runs jobs during an outage and prints each, until it is killed.
 #[tokio::test]
-async fn a_child_lets_pass_until_it_is_killed() {
+async fn child_that_spools_until_it_is_killed() {
     let Ok(directory) = std::env::var(DIRECTORY) else { return };
     let scene = Scene::in_directory(Directory(directory.into())).await;
     let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
@@ -32,10 +30,10 @@ async fn a_child_lets_pass_until_it_is_killed() {
 }
 
 #[tokio::test]
-async fn what_a_killed_process_let_pass_is_charged_once() {
+async fn spool_of_a_killed_process_is_charged_once() {
     let mut directory = Directory::new();
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "killed::a_child_lets_pass_until_it_is_killed", "--nocapture"])
+        .args(["--exact", "killed::child_that_spools_until_it_is_killed", "--nocapture"])
         .env(DIRECTORY, &directory.0)
         .stdout(Stdio::piped())
         .spawn()

@@ -7,16 +7,16 @@ use tollgate::{Amounts, CloseOutcome, Kind, OnExpiry, QuotaLayer, Reason, Reserv
 use crate::*;
 
 on_each_database! {
-    a_reservation_outlives_the_program_that_made_it
-    an_id_that_nobody_gave_ends_nothing
-    however_long_a_name_is_its_reservations_are_found_again
-    a_reservation_that_nobody_ends_stays_charged
-    one_that_is_to_come_back_comes_back
-    requests_at_a_time_are_held_in_the_process
-    whoever_has_no_name_is_not_billed
+    reservation_outlives_its_process
+    unknown_id_closes_nothing
+    reservations_of_long_names_are_found_again
+    abandoned_reservation_stays_charged
+    abandoned_reservation_is_released_when_configured
+    concurrency_is_limited_per_process
+    unnamed_client_is_refused
 }
 
-async fn a_reservation_outlives_the_program_that_made_it(database: Database) {
+async fn reservation_outlives_its_process(database: Database) {
     let ledger = database.open().await;
     let held = quotas(&ledger, tokens(100)).reserve(&acme(), ("tokens", 80)).await.unwrap();
     let id = held.detach().to_string();
@@ -34,7 +34,7 @@ async fn a_reservation_outlives_the_program_that_made_it(database: Database) {
     assert_eq!(quotas.roll_back(&strange).await, Err(ReservationError::Unknown));
 }
 
-async fn an_id_that_nobody_gave_ends_nothing(database: Database) {
+async fn unknown_id_closes_nothing(database: Database) {
     let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(100));
     quotas.run_job(&acme(), "order 17", ("tokens", 80), async {}).await.unwrap();
@@ -48,7 +48,7 @@ async fn an_id_that_nobody_gave_ends_nothing(database: Database) {
     assert_eq!(counts(&quotas, &acme()).await, (80, 5));
 }
 
-async fn however_long_a_name_is_its_reservations_are_found_again(database: Database) {
+async fn reservations_of_long_names_are_found_again(database: Database) {
     let ledger = database.open().await;
     let quotas = quotas(&ledger, tokens(100));
     let client = tollgate::Client::named("a".repeat(1_000));
@@ -56,7 +56,7 @@ async fn however_long_a_name_is_its_reservations_are_found_again(database: Datab
     assert_eq!(quotas.roll_back(&id.parse().unwrap()).await, Ok(CloseOutcome::Closed));
 }
 
-/// Quotas whose reservations last no time at all, and a reservation of 80 that nobody ends.
+/// Quotas whose reservations expire at once, and a reservation of 80 that is never closed.
 async fn forgotten(database: &Database, on_expiry: Option<OnExpiry>) -> (Ledger, Quotas, ReservationId) {
     let ledger = database.open().await;
     let mut layer = QuotaLayer::new(tokens(100)).store_in(&ledger, OnFailure::FailClosed);
@@ -72,7 +72,7 @@ async fn comes_to(quotas: &Quotas, expected: (u64, u64)) {
     until(&format!("{expected:?} are counted"), async || counts(quotas, &acme()).await == expected).await;
 }
 
-async fn a_reservation_that_nobody_ends_stays_charged(database: Database) {
+async fn abandoned_reservation_stays_charged(database: Database) {
     let (ledger, quotas, id) = forgotten(&database, None).await;
     comes_to(&quotas, (80, 0)).await;
     assert_eq!(quotas.roll_back(&id).await, Ok(CloseOutcome::Expired), "it changes nothing");
@@ -84,7 +84,7 @@ async fn a_reservation_that_nobody_ends_stays_charged(database: Database) {
     assert_eq!(said, [("reserve", 80), ("expire", 0), ("record", -50)]);
 }
 
-async fn one_that_is_to_come_back_comes_back(database: Database) {
+async fn abandoned_reservation_is_released_when_configured(database: Database) {
     let (ledger, quotas, id) = forgotten(&database, Some(OnExpiry::Return)).await;
     comes_to(&quotas, (0, 0)).await;
     assert_eq!(quotas.commit(&id, Amounts::new()).await, Ok(CloseOutcome::Expired), "it was used after all");
@@ -94,7 +94,7 @@ async fn one_that_is_to_come_back_comes_back(database: Database) {
     assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
 }
 
-async fn requests_at_a_time_are_held_in_the_process(database: Database) {
+async fn concurrency_is_limited_per_process(database: Database) {
     let quotas = quotas(&database.open().await, tokens(10).limit(Quota::concurrent(1)));
     let acme = acme();
     let held = quotas.run(&acme, ("tokens", 1), async {
@@ -107,7 +107,7 @@ async fn requests_at_a_time_are_held_in_the_process(database: Database) {
     assert_eq!(counts(&quotas, &acme).await, (2, 0));
 }
 
-async fn whoever_has_no_name_is_not_billed(database: Database) {
+async fn unnamed_client_is_refused(database: Database) {
     let quotas = quotas(&database.open().await, tokens(10));
     let nameless = quotas.digester().secret("session", b"s3cret");
     assert_eq!(quotas.charge(&nameless, ("tokens", 1)).await.unwrap_err().reason(), Reason::Unidentified);
@@ -115,12 +115,12 @@ async fn whoever_has_no_name_is_not_billed(database: Database) {
     assert_eq!(quotas.charge(&long, ("tokens", 1)).await.unwrap_err().reason(), Reason::Unidentified);
     quotas.charge(&tollgate::Client::named("x".repeat(1_024)), ("tokens", 1)).await.unwrap();
     let error = quotas.usage(&nameless).await.unwrap_err().to_string();
-    assert_eq!(error, "client must have a public name of at most 1,024 bytes, by which a ledger bills, got none");
+    assert_eq!(error, "a ledger bills by public name, but the client has none of at most 1,024 bytes");
 }
 
 #[cfg(feature = "sqlite")]
 #[tokio::test]
-async fn a_ledger_that_was_shut_down_is_one_file() {
+async fn ledger_after_shut_down_is_one_file() {
     let database = Database::sqlite();
     let Database::Sqlite(file) = &database else { unreachable!("it is one") };
     let beside = ["-wal", "-shm"].map(|end| std::path::PathBuf::from(format!("{}{end}", file.display())));

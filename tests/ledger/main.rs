@@ -1,6 +1,6 @@
-//! Quotas in a ledger, through the public API: what is charged is written, once, and nothing that was acknowledged is lost.
+//! Quotas in a ledger, through the public API: each charge is written once, and no acknowledged charge is lost.
 //!
-//! Every test runs on each database; those of PostgreSQL, whose names say `on_a_server`, start a server of their own.
+//! Each test runs on each database. Those of PostgreSQL are named `on_a_server` and start a server of their own.
 
 mod archive;
 mod audit;
@@ -8,6 +8,7 @@ mod audit;
 mod away;
 mod billing;
 mod billing_bugs;
+mod extreme_values;
 mod extremes;
 mod grants;
 #[cfg(feature = "sqlite")]
@@ -17,7 +18,11 @@ mod invoices;
 mod killed;
 mod layer;
 mod life;
+#[cfg(feature = "sqlite")]
+mod outage;
 mod rejected;
+#[cfg(feature = "sqlite")]
+mod spool;
 
 #[cfg(feature = "postgres")]
 #[path = "../support/mod.rs"]
@@ -27,13 +32,13 @@ use std::time::{Duration, SystemTime};
 
 use tollgate::{Client, Ledger, LedgerEntry, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas, ReservationId};
 
-/// After this time a test counts as hung. No assertion about speed: only a hang takes this long.
+/// After this time a test counts as hung. It asserts no speed: only a hang takes this long.
 const HUNG: Duration = Duration::from_secs(300);
 
-/// Deadline of callers that must be answered by what happens, not by their deadline: longer than [`HUNG`].
+/// Deadline of callers that an event must answer. Longer than [`HUNG`], so that no answer comes from the deadline.
 const PATIENT: Duration = Duration::from_secs(3_600);
 
-/// A database in which ledgers come and go.
+/// A database that several ledgers open in turn.
 enum Database {
     #[cfg(feature = "sqlite")]
     Sqlite(std::path::PathBuf),
@@ -64,7 +69,7 @@ impl Database {
         ledger.deadline(PATIENT)
     }
 
-    /// Moves everything that is written so many days back.
+    /// Moves all rows a number of days into the past.
     async fn age(&self, days: u32) {
         let statements: &[&str] = match self {
             #[cfg(feature = "sqlite")]
@@ -92,7 +97,7 @@ impl Database {
         }
     }
 
-    /// The id of a reservation that was moved so many days back.
+    /// Returns the id of a reservation that was moved a number of days into the past.
     fn aged(&self, id: &ReservationId, days: u32) -> ReservationId {
         let text = id.to_string();
         let mut parts: Vec<_> = text.split('.').map(String::from).collect();
@@ -101,7 +106,7 @@ impl Database {
         parts.join(".").parse().unwrap()
     }
 
-    /// Does to the tables what nobody should do.
+    /// Changes the tables behind the ledger's back.
     async fn meddle(&self, sql: impl Into<String>) -> sqlx::Result<u64> {
         let sql = sqlx::AssertSqlSafe(sql.into());
         match self {
@@ -130,7 +135,7 @@ impl Drop for Database {
     }
 }
 
-/// Each story once in a file and once on a server.
+/// Runs each test in a file and on a server.
 macro_rules! on_each_database {
     ($($name:ident)*) => {
         #[cfg(feature = "sqlite")]
@@ -168,7 +173,7 @@ fn acme() -> Client {
     Client::named("acme")
 }
 
-/// What is used, and what is reserved besides.
+/// Returns the used and the reserved amount of the first limit.
 async fn counts(quotas: &Quotas, client: &Client) -> (u64, u64) {
     let usage = quotas.usage(client).await.unwrap();
     (usage.limits[0].used, usage.limits[0].reserved)
@@ -183,17 +188,17 @@ async fn rows(ledger: &Ledger, tenant: &str) -> Vec<LedgerEntry> {
     rows
 }
 
-/// What rows say, without ids and times.
+/// Returns job, entry and amount of each row.
 fn told(rows: &[LedgerEntry]) -> Vec<(&str, &str, i64)> {
     rows.iter().map(|row| (row.job.as_str(), row.entry, row.amount)).collect()
 }
 
-/// Waits until what ends without a wait has reached the ledger.
+/// Waits until all settlements without a waiting caller are written.
 async fn settled(ledger: &Ledger) {
     until("everything is written", async || ledger.backlog() == 0).await;
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 async fn until(what: &str, holds: impl AsyncFn() -> bool) {
     let held = async {
         while !holds().await {

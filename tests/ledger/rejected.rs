@@ -1,4 +1,4 @@
-//! Commands that the database rejects for good: their callers are told so, their neighbours are served.
+//! Commands that the database rejects for good: their callers get the reason, other callers are served.
 
 use std::{
     sync::{Arc, Mutex},
@@ -20,7 +20,7 @@ on_each_database! {
     rejected_expiries_do_not_hold_up_the_others
 }
 
-/// Adds a constraint that no row of `tenant` meets, as an operator might.
+/// Adds a constraint that no row of `tenant` meets, as an administrator might.
 async fn reject_rows_of(database: &Database, tenant: &str) {
     let statements = match database {
         #[cfg(feature = "sqlite")]
@@ -37,13 +37,13 @@ async fn reject_rows_of(database: &Database, tenant: &str) {
     database.meddle(statements).await.unwrap();
 }
 
-/// Adds a unique index in which `tenant` has its only row: it gets no other.
+/// Adds a unique index that already holds the only row of `tenant`, so that it gets no other.
 async fn reject_more_rows_of(database: &Database, tenant: &str) {
     let index = format!("CREATE UNIQUE INDEX one_row ON quota_consumption (tenant_id) WHERE tenant_id = '{tenant}'");
     database.meddle(index).await.unwrap();
 }
 
-/// Neither the count nor the rows of any account have suffered.
+/// Asserts that counters and rows of all accounts are consistent.
 async fn adds_up(ledger: &Ledger) {
     assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
 }
@@ -82,7 +82,7 @@ async fn reset_all_while_a_response_is_under_way_repeats(database: Database) {
     adds_up(&ledger).await;
 }
 
-/// Units of a kind that was not reserved: reported while the work runs, then named by its end.
+/// Units of a kind that was not reserved: reported during the work, then named by its commit.
 async fn commit_after_reported_units_writes_apart(database: Database) {
     let ledger = database.open().await;
     let plan = tokens(100).limit(Quota::units("rows", 100).per(Period::month()));
@@ -166,7 +166,7 @@ async fn rejected_settlement_is_reported_and_dropped(database: Database) {
     adds_up(&ledger).await;
 }
 
-/// As many as are ended at once, all due before the one of another client.
+/// A full batch of expiries is rejected, all due before the one of another client.
 async fn rejected_expiries_do_not_hold_up_the_others(database: Database) {
     let ledger = database.open().await;
     let (quotas, mallory) = (quotas(&ledger, tokens(1_000)), Client::named("mallory"));
@@ -187,7 +187,7 @@ async fn rejected_expiries_do_not_hold_up_the_others(database: Database) {
     adds_up(&ledger).await;
 }
 
-/// A server without transaction ids rejects every write with 54000, as it does an index row that is too large.
+/// A server without transaction ids rejects each write with 54000, as it rejects an index row that is too large.
 #[cfg(feature = "postgres")]
 #[tokio::test]
 async fn settlement_survives_a_server_at_its_limit() {

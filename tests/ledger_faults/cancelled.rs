@@ -1,4 +1,4 @@
-//! Whoever asks goes away before the answer, at any moment.
+//! Callers that are cancelled before the answer, at any moment.
 
 use std::{future::Future, pin::pin, task::Poll, time::Duration};
 
@@ -6,7 +6,7 @@ use tollgate::{Client, JobRun, Ledger, OnFailure, Quota, QuotaLayer, Quotas, Rea
 
 use super::place::{Place, answered, audit, plan, until};
 
-/// Polls a future so many times, and drops it then; what it gave if it was ready before.
+/// Polls a future a number of times, then drops it; returns its output if it was ready.
 async fn polled<F: Future>(future: F, mut times: usize) -> Option<F::Output> {
     let mut future = pin!(future);
     std::future::poll_fn(|context| {
@@ -23,8 +23,8 @@ async fn polled<F: Future>(future: F, mut times: usize) -> Option<F::Output> {
     .await
 }
 
-/// Polls a future once, and drops it so much later: what became of it meanwhile, it never learns. What it gave if it was
-/// answered within that poll, as where its thread was put aside just then.
+/// Polls a future once and drops it after a delay, so that it never learns the outcome. Returns its output if it was
+/// ready in that poll, as when its thread was preempted.
 async fn left_after<F: Future>(wait: Duration, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let polled = std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
@@ -35,7 +35,7 @@ async fn left_after<F: Future>(wait: Duration, future: F) -> Option<F::Output> {
     None
 }
 
-/// One request at a time, so that a place that is not given back is missed.
+/// A concurrency limit of one, so that a leaked slot is noticed.
 fn one_at_a_time(ledger: &Ledger) -> Quotas {
     QuotaLayer::new(plan(1_000).limit(Quota::concurrent(1))).store_in(ledger, OnFailure::FailClosed).handle()
 }
@@ -44,13 +44,13 @@ async fn run(quotas: &Quotas, tenant: &str, id: &str) -> Result<JobRun<()>, toll
     quotas.run_job(&Client::named(tenant), id, [("tokens", 1), ("requests", 1)], async {}).await
 }
 
-/// The same id again: it is free, and so is the place.
+/// The same id again: it is free, and so is the slot.
 async fn as_if_nobody_had_asked(quotas: &Quotas, tenant: &str, id: &str) {
     answered(async {
         loop {
             match run(quotas, tenant, id).await {
                 Ok(JobRun::Done(())) => return,
-                // The charge of the one who has gone is about to go back.
+                // The charge of the cancelled caller is about to be voided.
                 Err(refusal) if refusal.reason() == Reason::JobRunning => {}
                 other => panic!("{tenant} {id}: {other:?}"),
             }
@@ -60,11 +60,11 @@ async fn as_if_nobody_had_asked(quotas: &Quotas, tenant: &str, id: &str) {
     .await;
 }
 
-async fn nothing_stays_of_who_went_away(place: &Place) {
+async fn cancelled_calls_leave_nothing(place: &Place) {
     let ledger = place.open().await;
     let quotas = one_at_a_time(&ledger);
     let mut jobs = 0;
-    // At every poll there is.
+    // At each poll.
     for polls in 0.. {
         let (tenant, id) = (format!("polled {polls}"), format!("job {polls}"));
         let ready = polled(run(&quotas, &tenant, &id), polls).await;
@@ -75,7 +75,7 @@ async fn nothing_stays_of_who_went_away(place: &Place) {
         }
         as_if_nobody_had_asked(&quotas, &tenant, &id).await;
     }
-    // And in every phase of the transaction that it is part of, and just after.
+    // In each phase of the transaction that it is part of, and just after.
     for micros in (0..6_000).step_by(50) {
         let (tenant, id) = (format!("timed {micros}"), format!("job {micros}"));
         jobs += 1;
@@ -91,8 +91,8 @@ async fn nothing_stays_of_who_went_away(place: &Place) {
     assert!(charged.values().all(|tokens| [0, 1].contains(tokens)), "{charged:?}");
 }
 
-/// What nobody asks for again stays with nobody: neither charged, nor reserved.
-async fn a_reservation_that_nobody_got_goes_back(place: &Place) {
+/// A cancelled reservation that is not requested again leaves neither a charge nor a pending amount.
+async fn undelivered_reservation_is_rolled_back(place: &Place) {
     let ledger = place.open().await;
     let (quotas, acme) = (one_at_a_time(&ledger), Client::named("acme"));
     let mut kept = 0;
@@ -117,15 +117,15 @@ async fn a_reservation_that_nobody_got_goes_back(place: &Place) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_stays_of_who_went_away_on_a_file() {
+async fn cancelled_calls_leave_nothing_on_a_file() {
     let (place, _directory) = Place::file();
-    nothing_stays_of_who_went_away(&place).await;
+    cancelled_calls_leave_nothing(&place).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reservation_that_nobody_got_goes_back_on_a_file() {
+async fn undelivered_reservation_is_rolled_back_on_a_file() {
     let (place, _directory) = Place::file();
-    a_reservation_that_nobody_got_goes_back(&place).await;
+    undelivered_reservation_is_rolled_back(&place).await;
 }
 
 mod on_a_server {
@@ -133,12 +133,12 @@ mod on_a_server {
     use crate::support::postgres::Postgres;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn nothing_stays_of_who_went_away() {
-        super::nothing_stays_of_who_went_away(&Place::Server(Postgres::shared().database())).await;
+    async fn cancelled_calls_leave_nothing() {
+        super::cancelled_calls_leave_nothing(&Place::Server(Postgres::shared().database())).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_reservation_that_nobody_got_goes_back() {
-        super::a_reservation_that_nobody_got_goes_back(&Place::Server(Postgres::shared().database())).await;
+    async fn undelivered_reservation_is_rolled_back() {
+        super::undelivered_reservation_is_rolled_back(&Place::Server(Postgres::shared().database())).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Ten thousand ask at once for what is left.
+//! Ten thousand concurrent callers for a remaining amount.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,8 +16,8 @@ use super::place::{Place, answered, audit, job, quotas, until};
 const ASKED: usize = 10_000;
 const LIMIT: usize = 3_000;
 
-/// In three of ten cases an id is asked for that somebody else asks for as well.
-async fn ten_thousand_take_what_there_is(place: &Place) {
+/// In three of ten cases another caller sends the same id.
+async fn ten_thousand_callers_take_exactly_the_limit(place: &Place) {
     let ledger = place.open().await;
     let quotas = quotas(&ledger, LIMIT as u64);
     let mut asked = JoinSet::new();
@@ -45,7 +45,7 @@ async fn ten_thousand_take_what_there_is(place: &Place) {
     assert_eq!(charged, done);
 }
 
-/// One question, when it was asked, when it was answered, and how.
+/// A call: the time of its request and of its answer, and the answer.
 #[derive(Debug)]
 struct Asked {
     id: usize,
@@ -77,18 +77,18 @@ async fn ask(quotas: &Quotas, tenant: &str, id: usize) -> Asked {
     Asked { id, from, until, told }
 }
 
-/// Whether the answers to one tenant could have been given one after another, each at a moment between its question and its
-/// answer, by a counter of jobs of one unit with a limit.
+/// Returns whether the answers to one tenant are linearizable: some order of the calls, each at a moment between its
+/// request and its answer, gives the same answers on a counter of jobs of one unit with a limit.
 ///
-/// Such a counter only grows. So there is an order if and only if
-/// - exactly as many are done as there is room for, if anybody is refused, and never more;
-/// - nobody is done who asked after somebody else had been refused: the counter was full by then;
-/// - each id is done once, and nobody is told that it was done before the one who did it had asked;
-/// - nobody is refused for an id that is done: before that there was room, and from then on it is a duplicate.
+/// Such a counter only grows, so there is an order if and only if
+/// - the number of done jobs is the limit if a call is refused, and never more;
+/// - no call is done that was sent after another was refused: the counter was full by then;
+/// - each id is done once, and no call reports a duplicate before the call that did it was sent;
+/// - no call is refused for an id that is done: before, the counter had room, and afterwards the call is a duplicate.
 ///
-/// Then all that are done, in the order of their questions, each followed by its duplicates, and at the end all that are
-/// refused, is an order that no interval forbids: what is done may be as early as it was asked, a duplicate as late as it was
-/// answered, and a refusal too.
+/// Then this order violates no interval: all done calls in the order of their requests, each followed by its
+/// duplicates, and all refusals at the end. A done call may take place as early as its request; a duplicate and a
+/// refusal may take place as late as their answers.
 fn check(history: &[Asked], limit: usize) {
     let done: HashMap<_, _> = history.iter().filter(|it| it.told == Told::Done).map(|it| (it.id, it)).collect();
     let count = history.iter().filter(|it| it.told == Told::Done).count();
@@ -101,14 +101,14 @@ fn check(history: &[Asked], limit: usize) {
     }
     for other in history.iter().filter(|it| it.told == Told::Before) {
         let first = done.get(&other.id).unwrap_or_else(|| panic!("{other:?} was never done"));
-        assert!(other.until >= first.from, "{other:?} was told of {first:?}");
+        assert!(other.until >= first.from, "{other:?} reports {first:?} before it was sent");
     }
     for one in refused {
         assert!(!done.contains_key(&one.id), "{one:?} is refused, and done as {:?}", done[&one.id]);
     }
 }
 
-async fn answers_could_have_been_given_one_by_one(place: &Place) {
+async fn answers_are_linearizable(place: &Place) {
     let ledger = place.open().await;
     for round in 0..8 {
         let (limit, tenant): (usize, Arc<str>) = (fastrand::usize(20..200), format!("tenant {round}").into());
@@ -132,15 +132,15 @@ async fn answers_could_have_been_given_one_by_one(place: &Place) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_thousand_take_what_there_is_on_a_file() {
+async fn ten_thousand_callers_take_exactly_the_limit_on_a_file() {
     let (place, _directory) = Place::file();
-    ten_thousand_take_what_there_is(&place).await;
+    ten_thousand_callers_take_exactly_the_limit(&place).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_could_have_been_given_one_by_one_on_a_file() {
+async fn answers_are_linearizable_on_a_file() {
     let (place, _directory) = Place::file();
-    answers_could_have_been_given_one_by_one(&place).await;
+    answers_are_linearizable(&place).await;
 }
 
 mod on_a_server {
@@ -148,13 +148,13 @@ mod on_a_server {
     use crate::support::postgres::Postgres;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn ten_thousand_take_what_there_is() {
-        super::ten_thousand_take_what_there_is(&Place::Server(Postgres::shared().database())).await;
+    async fn ten_thousand_callers_take_exactly_the_limit() {
+        super::ten_thousand_callers_take_exactly_the_limit(&Place::Server(Postgres::shared().database())).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn answers_could_have_been_given_one_by_one() {
-        super::answers_could_have_been_given_one_by_one(&Place::Server(Postgres::shared().database())).await;
+    async fn answers_are_linearizable() {
+        super::answers_are_linearizable(&Place::Server(Postgres::shared().database())).await;
     }
 }
 
@@ -169,7 +169,7 @@ mod the_check {
     static ZERO: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
 
     #[test]
-    fn passes_what_has_an_order() {
+    fn accepts_answers_that_have_an_order() {
         let (done, before, refused) = (Told::Done, Told::Before, Told::Refused);
         check(&[asked(1, 0, 3, done), asked(1, 1, 2, before), asked(2, 2, 5, refused), asked(3, 1, 6, done)], 2);
     }

@@ -1,4 +1,4 @@
-//! The server ends under load, and comes back.
+//! A server that ends under load and comes back.
 
 mod on_a_server {
     use std::{
@@ -20,7 +20,7 @@ mod on_a_server {
 
     const LIMIT: u64 = 1_000_000;
 
-    /// Callers that ask as fast as they are answered, three of ten times for what was asked before.
+    /// Callers that send as fast as they are answered; three of ten calls repeat an earlier id.
     struct Load {
         asking: JoinSet<()>,
         ended: Arc<AtomicBool>,
@@ -58,14 +58,14 @@ mod on_a_server {
             Self { asking, ended, heard }
         }
 
-        /// Waits for so many more answers that are a yes.
+        /// Waits for a number of further admissions.
         async fn goes_on(&self) {
             let done = || self.heard.done.lock().unwrap().len();
             let before = done();
             until("the ledger answers", async || done() > before + 50).await;
         }
 
-        /// Ends it; asks once more for whatever nobody was told, and gives what is done.
+        /// Stops the callers, repeats each job without a known outcome, and returns the done jobs.
         async fn end(self, quotas: &Quotas) -> HashSet<String> {
             self.ended.store(true, Ordering::Relaxed);
             self.asking.join_all().await;
@@ -101,14 +101,14 @@ mod on_a_server {
         until("all is written", async || ledger.backlog() == 0).await;
         let charged = audit(place, ledger, |_, _| LIMIT).await;
         for id in done {
-            assert_eq!(charged.get(&("acme".into(), id.clone())), Some(&1), "{id} was told to be done");
+            assert_eq!(charged.get(&("acme".into(), id.clone())), Some(&1), "{id} was reported as done");
         }
         assert!(charged.values().all(|tokens| [0, 1].contains(tokens)));
         println!("{} done, {} charged", done.len(), charged.values().filter(|tokens| **tokens == 1).count());
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn nothing_is_lost_with_a_server_that_is_killed() {
+    async fn killed_server_loses_no_acknowledged_charge() {
         let server = Postgres::start("");
         let place = Place::Server(server.database());
         let ledger = place.open().await;
@@ -129,7 +129,7 @@ mod on_a_server {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn nobody_waits_for_a_server_that_is_known_to_be_down() {
+    async fn known_outage_is_answered_without_waiting() {
         let server = Postgres::start("");
         let place = Place::Server(server.database());
         let ledger = place.open().await;
@@ -137,7 +137,7 @@ mod on_a_server {
         let load = Load::on(&quotas);
         load.goes_on().await;
         block_in_place(|| server.stop());
-        // Their deadline is an hour: what comes is not the end of their patience.
+        // Their deadline is an hour, so the answer does not come from it.
         let refused = || load.heard.refused.load(Ordering::Relaxed);
         until("callers are refused at once", async || refused() > 200).await;
         assert!(ledger.reconcile().await.is_err());

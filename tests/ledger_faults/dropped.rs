@@ -1,4 +1,4 @@
-//! The line to the server fails in the worst moments.
+//! Failures of the connection to the server at the worst moments.
 
 mod on_a_server {
     use std::{sync::Arc, time::Duration};
@@ -30,7 +30,7 @@ mod on_a_server {
     }
 
     impl Behind {
-        /// That so many jobs are charged, each once.
+        /// Asserts that a number of jobs is charged, each once.
         async fn has_charged(&self, jobs: usize) {
             let server = self.place.open().await; // not over the line
             let charged = audit(&self.place, &server, |_, _| 1_000).await;
@@ -38,7 +38,7 @@ mod on_a_server {
             assert_eq!((count, charged.values().sum::<i64>()), (jobs, i64::try_from(jobs).unwrap()), "{charged:?}");
         }
 
-        /// Ten jobs, of which each is asked for three times, and what became of each when they were asked for together.
+        /// Sends ten jobs, each three times at once; returns the outcome of each.
         async fn thirty_ask(&self, name: &str) -> (usize, usize) {
             let mut asked = JoinSet::new();
             for number in 0..30 {
@@ -54,7 +54,7 @@ mod on_a_server {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_commit_that_nobody_heard_of_is_told_as_what_it_was() {
+    async fn commit_with_a_lost_reply_is_reported_as_done() {
         let behind = a_ledger_behind_a_line().await;
         for round in 0..10 {
             behind.line.fails_next(Fault::CutBehind);
@@ -65,7 +65,7 @@ mod on_a_server {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_commit_that_never_arrived_is_made_again() {
+    async fn commit_that_never_arrived_is_repeated() {
         let behind = a_ledger_behind_a_line().await;
         for round in 0..10 {
             behind.line.fails_next(Fault::CutBefore);
@@ -77,7 +77,7 @@ mod on_a_server {
 
     /// The writer looks for its commit on another connection, and the server makes it wait for the first.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_commit_that_comes_late_is_waited_for() {
+    async fn late_commit_is_awaited() {
         let behind = a_ledger_behind_a_line().await;
         behind.line.fails_next(Fault::Keep);
         wait(&behind.ledger, BRIEF);
@@ -99,14 +99,14 @@ mod on_a_server {
         behind.has_charged(11).await;
     }
 
-    /// Both ends believe that the other is there, and the first transaction has the account.
+    /// Both ends believe that the other is connected, and the first transaction holds the account.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_commit_that_was_lost_on_the_way_is_resolved() {
+    async fn lost_commit_is_resolved() {
         let behind = a_ledger_behind_a_line().await;
         behind.line.fails_next(Fault::Lose);
         wait(&behind.ledger, BRIEF);
         let mut number = 0;
-        // Until a caller is still there when its commit is sent.
+        // Repeats until a caller still waits when its commit is sent.
         let lost = loop {
             let id = format!("lost {number}");
             match answered(job(&behind.quotas, "acme", &id)).await.unwrap_err().reason() {
@@ -123,11 +123,11 @@ mod on_a_server {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_server_that_says_nothing_keeps_nobody() {
+    async fn silent_server_blocks_no_caller() {
         const SILENT: usize = 20;
         let behind = Arc::new(a_ledger_behind_a_line().await);
         behind.line.be_silent(true);
-        // Once the server is known to be down, callers are refused at once; none of them waits for its deadline.
+        // Once the server is known to be down, callers are refused at once; none waits for its deadline.
         for number in 0..SILENT {
             let answer = answered(job(&behind.quotas, "acme", &format!("silent {number}"))).await;
             assert!(is_trouble(&answer), "{answer:?}");
@@ -141,7 +141,7 @@ mod on_a_server {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_slow_line_is_only_slow() {
+    async fn slow_connection_only_delays() {
         let behind = a_ledger_behind_a_line().await;
         behind.line.be_slow(Duration::from_millis(40));
         let since = Instant::now();

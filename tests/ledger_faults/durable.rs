@@ -1,10 +1,10 @@
-//! Who is told that it is charged could read it that very moment, over any connection.
+//! An acknowledged charge is readable at once, over any connection.
 
 use tollgate::JobRun;
 
 use super::place::{Place, job, quotas};
 
-async fn what_was_told_is_there(place: &Place) {
+async fn acknowledged_charge_is_durable(place: &Place) {
     let ledger = place.open().await;
     let quotas = quotas(&ledger, 1_000);
     let mut last = 0;
@@ -21,9 +21,9 @@ async fn what_was_told_is_there(place: &Place) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_told_is_there_on_a_file() {
+async fn acknowledged_charge_is_durable_on_a_file() {
     let (place, _directory) = Place::file();
-    what_was_told_is_there(&place).await;
+    acknowledged_charge_is_durable(&place).await;
 }
 
 mod on_a_server {
@@ -31,7 +31,7 @@ mod on_a_server {
     use crate::support::postgres::Postgres;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn what_was_told_is_there() {
-        super::what_was_told_is_there(&Place::Server(Postgres::shared().database())).await;
+    async fn acknowledged_charge_is_durable() {
+        super::acknowledged_charge_is_durable(&Place::Server(Postgres::shared().database())).await;
     }
 }

@@ -1,4 +1,4 @@
-//! There is no room on the disk, or the database only reads.
+//! A full disk, and a database that is read-only.
 
 use std::time::Duration;
 
@@ -6,10 +6,11 @@ use sqlx::{Executor, SqlitePool, sqlite::SqliteConnectOptions};
 use tokio::task::JoinSet;
 use tollgate::{Client, JobRun, Ledger, Reason};
 
-use super::place::{Directory, HUNG, PATIENT, Place, answered, audit, is_trouble, job, job_at_last, quotas, until};
+use super::place::{HUNG, PATIENT, Place, answered, audit, is_trouble, job, job_at_last, quotas, until};
+use crate::support::directory::Directory;
 
-/// Charges until there is no room, settles what is open, and makes room again.
-async fn what_was_served_is_written_once_there_is_room(
+/// Charges until the disk is full, settles the open reservations, and frees space.
+async fn full_disk_is_written_once_space_returns(
     place: &Place,
     ledger: &Ledger,
     fill: impl AsyncFn(),
@@ -21,7 +22,7 @@ async fn what_was_served_is_written_once_there_is_room(
         reserved.push(quotas.reserve(&acme, ("tokens", 10)).await.unwrap());
     }
     fill().await;
-    // What room there is in pages that are there already is soon gone.
+    // Space in existing pages is soon used up.
     let mut asked = 0;
     let troubled = loop {
         let mut asking = JoinSet::new();
@@ -50,7 +51,7 @@ async fn what_was_served_is_written_once_there_is_room(
     for (number, reserved) in reserved.into_iter().enumerate() {
         if number % 3 == 0 { drop(reserved) } else { reserved.commit(("tokens", 7)) }
     }
-    // Callers are still told in time while all that waits to be written.
+    // Callers are still answered in time while all settlements wait to be written.
     for number in 0..5 {
         let _ = answered(job(&quotas, "acme", &format!("more {number}"))).await;
     }
@@ -88,7 +89,7 @@ async fn pool(most: u32, options: SqliteConnectOptions) -> SqlitePool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_was_served_is_written_once_there_is_room_in_the_file() {
+async fn full_file_is_written_once_space_returns() {
     let (place, _directory) = Place::file();
     let pool = pool(2, options(&place).pragma("max_page_count", "300")).await;
     let ledger = tollgate::Ledger::sqlite_pool(pool.clone()).open().await.unwrap().deadline(PATIENT);
@@ -100,12 +101,12 @@ async fn what_was_served_is_written_once_there_is_room_in_the_file() {
         }
     };
     let make_room = async || assert!(pool.execute("DROP TABLE ballast").await.is_ok());
-    what_was_served_is_written_once_there_is_room(&place, &ledger, fill, make_room).await;
+    full_disk_is_written_once_space_returns(&place, &ledger, fill, make_room).await;
 }
 
-/// What only reads now may be the wrong file, or the wrong server: another connection is made as soon as there is one.
+/// A read-only database may be the wrong file or the wrong server: the ledger reconnects as soon as it can write.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_cannot_be_written_is_told_at_once_and_looked_at_again() {
+async fn read_only_file_is_reported_at_once_and_retried() {
     let (place, _directory) = Place::file();
     place.open().await.shut_down(HUNG).await;
     let pool = pool(1, options(&place)).await;
@@ -133,7 +134,7 @@ mod on_a_server {
     use super::*;
     use crate::support::postgres::Postgres;
 
-    /// A disk of a few megabytes; none where this process may not mount one.
+    /// A disk of a few megabytes; `None` if this process may not mount one.
     struct SmallDisk(Directory);
 
     impl SmallDisk {
@@ -154,7 +155,7 @@ mod on_a_server {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn what_was_served_is_written_once_there_is_room() {
+    async fn full_disk_is_written_once_space_returns() {
         let Some(disk) = SmallDisk::mount() else {
             eprintln!(
                 "\nLEFT OUT: a full disk under PostgreSQL, because a small one cannot be mounted here (root may)\n"
@@ -187,12 +188,12 @@ mod on_a_server {
             other.execute("DROP TABLE ballast").await.unwrap();
             other.execute("CHECKPOINT").await.unwrap();
         };
-        super::what_was_served_is_written_once_there_is_room(&place, &ledger, fill, make_room).await;
+        super::full_disk_is_written_once_space_returns(&place, &ledger, fill, make_room).await;
         drop(server);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_server_that_only_reads_is_told_in_time_and_looked_at_again() {
+    async fn read_only_server_is_reported_in_time_and_retried() {
         let server = Postgres::shared();
         let url = server.database();
         let name = url.rsplit('/').next().unwrap();

@@ -1,4 +1,4 @@
-//! The program is killed while it charges.
+//! A program that is killed while it charges.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -11,7 +11,7 @@ async fn a_program_that_is_killed(place: &Place, rounds: usize) {
     let (mut acknowledged, mut troubles) = (HashSet::new(), 0);
     for round in 0..rounds {
         let program = Program::start(place, round);
-        // In every fifth round it may not even have begun.
+        // In each fifth round the program may not have begun.
         if round % 5 > 0 {
             program.was_told(fastrand::usize(20..150));
         }
@@ -33,7 +33,7 @@ async fn a_program_that_is_killed(place: &Place, rounds: usize) {
             let tokens = charged.get(&(tenant_of(id).to_owned(), id.clone())).copied();
             assert_eq!(tokens, Some(tokens_of(id).cast_signed()), "{id} was acknowledged, in round {round}");
         }
-        // And nobody is charged for a job that cost something else.
+        // No job is charged another job's amount.
         for ((tenant, id), tokens) in charged.iter().filter(|((_, id), _)| id.starts_with('r')) {
             assert!(tenant == tenant_of(id) && [0, tokens_of(id).cast_signed()].contains(tokens), "{id}: {tokens}");
         }
@@ -45,7 +45,7 @@ async fn a_program_that_is_killed(place: &Place, rounds: usize) {
     the_reservations_of_the_dead_end(place).await;
 }
 
-/// By their time, and stay charged: the work may have been done.
+/// Reservations end by their time and stay charged: the work may have been done.
 async fn the_reservations_of_the_dead_end(place: &Place) {
     let before = place.rows(0).await;
     let reserved: HashSet<_> = before.iter().filter(|row| row.entry == "reserve").map(|row| row.job.clone()).collect();
@@ -66,7 +66,7 @@ async fn the_reservations_of_the_dead_end(place: &Place) {
 }
 
 impl Place {
-    /// Waits until the server has seen that its client is gone: it may still commit what it was sent.
+    /// Waits until the server has noticed that its client is gone; it may still commit what it was sent.
     async fn is_left_alone(&self) {
         let Self::Server(_) = self else { return };
         until("the server sees that its client is gone", async || {
@@ -85,14 +85,14 @@ impl Place {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_acknowledged_is_lost_when_the_program_is_killed_on_a_file() {
+async fn killed_program_loses_nothing_on_a_file() {
     let (place, _directory) = Place::file();
     a_program_that_is_killed(&place, 20).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes minutes"]
-async fn nothing_acknowledged_is_lost_when_the_program_is_killed_a_hundred_times_on_a_file() {
+async fn hundred_kills_lose_nothing_on_a_file() {
     let (place, _directory) = Place::file();
     a_program_that_is_killed(&place, 100).await;
 }
@@ -102,13 +102,13 @@ mod on_a_server {
     use crate::support::postgres::Postgres;
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn nothing_acknowledged_is_lost_when_the_program_is_killed() {
+    async fn killed_program_loses_nothing() {
         a_program_that_is_killed(&Place::Server(Postgres::shared().database()), 20).await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     #[ignore = "takes minutes"]
-    async fn nothing_acknowledged_is_lost_when_the_program_is_killed_a_hundred_times() {
+    async fn hundred_kills_lose_nothing() {
         a_program_that_is_killed(&Place::Server(Postgres::shared().database()), 100).await;
     }
 }

@@ -1,4 +1,4 @@
-//! A line to a server that fails in the moment that a test chooses: a proxy that knows one message of PostgreSQL.
+//! A connection to a server that fails at a chosen moment: a proxy that reads one message type of PostgreSQL.
 
 use std::{
     net::Ipv4Addr,
@@ -19,20 +19,20 @@ use tokio::{
     task::JoinSet,
 };
 
-/// What happens to the next message with a commit; after that, the line is well.
+/// Fault of the next message with a commit; later messages pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It is passed on, and the client's end is cut: the server commits, and nobody hears.
+    /// The message is forwarded, then the client's end is cut: the server commits, and the reply is lost.
     CutBehind,
-    /// Both ends are cut, and the server never sees it.
+    /// Both ends are cut before the server receives the message.
     CutBefore,
-    /// It is kept until it is [released](Line::release).
+    /// The message is held until it is [released](Line::release).
     Keep,
-    /// It is lost, and so is all that follows on this connection: both ends think that the other is there.
+    /// The message and all later ones on this connection are lost; both ends believe that the other is connected.
     Lose,
 }
 
-/// A line to a server.
+/// A proxied connection to a server.
 pub struct Line {
     port: u16,
     state: Arc<State>,
@@ -41,7 +41,7 @@ pub struct Line {
 
 struct State {
     next: Mutex<Option<Fault>>,
-    /// Connections are accepted and messages are taken, but nothing arrives anywhere.
+    /// Accepts connections and messages, and forwards none.
     silent: watch::Sender<bool>,
     delay: watch::Sender<Duration>,
     released: Notify,
@@ -49,7 +49,7 @@ struct State {
 }
 
 impl Line {
-    /// To the server at this port of this machine.
+    /// Forwards to the server at this port of this machine.
     pub async fn to(server: u16) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -72,7 +72,7 @@ impl Line {
         Self { port, state, accepting }
     }
 
-    /// The URL of a database behind the line.
+    /// Returns the URL of a database behind the proxy.
     pub fn url(&self, url: &str) -> String {
         let (_, database) = url.rsplit_once('/').unwrap();
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
@@ -82,17 +82,17 @@ impl Line {
         *self.state.next.lock().unwrap() = Some(fault);
     }
 
-    /// Whether what was to fail has failed.
+    /// Returns whether the fault has occurred.
     pub fn has_failed(&self) -> bool {
         self.state.next.lock().unwrap().is_none()
     }
 
-    /// Passes on a message that was kept.
+    /// Forwards a message that was held.
     pub fn release(&self) {
         self.state.released.notify_one();
     }
 
-    /// Number of connections that were made over the line.
+    /// Returns the number of connections through the proxy.
     pub fn connections(&self) -> usize {
         self.state.connections.load(Ordering::Relaxed)
     }
@@ -146,11 +146,11 @@ async fn answers(state: Arc<State>, mut from: OwnedReadHalf, mut to: OwnedWriteH
     }
 }
 
-/// Passes on what the client sends, message by message; says what fault has ended it.
+/// Forwards the client's messages one by one; returns the fault that ended it.
 async fn messages(state: &State, mut from: OwnedReadHalf, mut to: OwnedWriteHalf) -> Option<Fault> {
     let mut greeted = false;
     loop {
-        // A greeting has no type: the request for encryption, which is told no, and then the one with the names.
+        // The first message has no type: the request for encryption, which is denied, and then the start-up message.
         let mut kind = [0; 1];
         if greeted {
             from.read_exact(&mut kind).await.ok()?;
@@ -169,7 +169,7 @@ async fn messages(state: &State, mut from: OwnedReadHalf, mut to: OwnedWriteHalf
             Some(Fault::CutBefore) => return fault,
             Some(Fault::CutBehind) => {
                 state.pass_on(&message, &mut to).await?;
-                // Its end stays open until the server has gone on.
+                // The client's end stays open until the server has gone on.
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_secs(1)).await;
                     drop(to);
@@ -179,7 +179,7 @@ async fn messages(state: &State, mut from: OwnedReadHalf, mut to: OwnedWriteHalf
             Some(Fault::Lose) => {
                 let mut lost = [0; 1_024];
                 while let Ok(1..) = from.read(&mut lost).await {}
-                std::future::pending::<()>().await; // the server is not told that the client has gone
+                std::future::pending::<()>().await; // the server does not learn that the client is gone
             }
             Some(Fault::Keep) => {
                 state.released.notified().await;

@@ -1,7 +1,7 @@
-//! What a ledger promises while its program, its database, the network between them and its disk fail.
+//! Promises of a ledger while its program, its database, the network between them or its disk fail.
 //!
-//! Everything here is real: programs are killed, servers are killed, connections are cut. Nothing sleeps for luck; what is
-//! waited for comes before a deadline, or the test fails.
+//! All faults are real: programs and servers are killed, connections are cut. No sleep is used as synchronisation: each
+//! awaited event comes before a deadline, or the test fails.
 #![allow(missing_docs, unreachable_pub)]
 
 #[path = "../support/mod.rs"]

@@ -1,4 +1,4 @@
-//! Where a ledger is kept, and what stands there: read over connections that are not the ledger's.
+//! A ledger's place and its contents, read over connections that are not the ledger's.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,13 +11,15 @@ use sqlx::{Connection, PgConnection, SqliteConnection, sqlite::SqliteConnectOpti
 use tokio::time::{sleep, timeout};
 use tollgate::{Client, JobRun, Ledger, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas, Reason, Refusal};
 
-/// After this time a test counts as hung. No assertion about speed: only a hang takes this long.
+use crate::support::directory::Directory;
+
+/// After this time a test counts as hung. It asserts no speed: only a hang takes this long.
 pub const HUNG: Duration = Duration::from_secs(300);
 
-/// Deadline of callers that must be answered by what happens, not by their deadline: longer than [`HUNG`].
+/// Deadline of callers that an event must answer. Longer than [`HUNG`], so that no answer comes from the deadline.
 pub const PATIENT: Duration = Duration::from_secs(3_600);
 
-/// Deadline of callers that cannot be answered, because something holds what the ledger needs.
+/// Deadline of callers that cannot be answered, because another session holds what the ledger needs.
 pub const BRIEF: Duration = Duration::from_millis(300);
 
 /// A file, or the URL of a database.
@@ -27,7 +29,7 @@ pub enum Place {
     Server(String),
 }
 
-/// What a row says that a job was charged.
+/// A charge of a job, as its row states it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Row {
     pub id: i64,
@@ -43,11 +45,10 @@ const ROWS: &str = "SELECT id, tenant_id, job_id, limit_id, entry, attempt, amou
     WHERE id > $1 AND limit_id <> '' ORDER BY id";
 
 impl Place {
-    /// A file that nobody has; its directory goes with what is returned besides.
+    /// Returns a new file and its directory, which is removed on drop.
     pub fn file() -> (Self, Directory) {
-        let directory = std::env::temp_dir().join(format!("tollgate-faults-{}", fastrand::u64(..)));
-        std::fs::create_dir(&directory).unwrap();
-        (Self::File(directory.join("quota.db")), Directory(directory))
+        let directory = Directory::new();
+        (Self::File(directory.0.join("quota.db")), directory)
     }
 
     pub fn parse(text: &str) -> Self {
@@ -70,7 +71,7 @@ impl Place {
         ledger.deadline(PATIENT)
     }
 
-    /// All rows that count something, after the one with this number.
+    /// Returns all rows with an amount after the row with this number.
     pub async fn rows(&self, after: i64) -> Vec<Row> {
         let rows: Vec<(i64, String, String, String, String, i64, i64)> = match self {
             Self::File(_) => {
@@ -86,7 +87,7 @@ impl Place {
         rows.into_iter().map(row).collect()
     }
 
-    /// What is counted, limit by limit, where it is anything.
+    /// Returns the counters that are not zero, by tenant and limit.
     pub async fn counts(&self) -> BTreeMap<(String, String), i64> {
         const COUNTS: &str = "SELECT tenant_id, limit_id, CAST(sum(used + reserved) AS bigint) FROM quota_counter
             GROUP BY tenant_id, limit_id HAVING sum(used + reserved) <> 0";
@@ -99,7 +100,7 @@ impl Place {
         counts.into_iter().map(|(tenant, limit, sum)| ((tenant, limit), sum)).collect()
     }
 
-    /// What a query says that gives one number.
+    /// Returns the result of a query for one number.
     pub async fn number(&self, query: &'static str) -> i64 {
         match self {
             Self::File(_) => sqlx::query_scalar(query).fetch_one(&mut self.file_connection().await).await.unwrap(),
@@ -116,17 +117,7 @@ impl Place {
     }
 }
 
-/// Removed when it is dropped.
-#[derive(Debug)]
-pub struct Directory(pub PathBuf);
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Two limits: `tokens` as many as said, and `requests` that nobody reaches.
+/// A plan of two limits: a number of `tokens`, and `requests` that no test exhausts.
 pub fn plan(tokens: u64) -> Plan {
     Plan::new("paid")
         .limit(Quota::units("tokens", tokens).per(Period::month()).named("tokens"))
@@ -137,22 +128,22 @@ pub fn quotas(ledger: &Ledger, tokens: u64) -> Quotas {
     QuotaLayer::new(plan(tokens)).store_in(ledger, OnFailure::FailClosed).handle()
 }
 
-/// A job of one token.
+/// Runs a job of one token.
 pub async fn job(quotas: &Quotas, tenant: &str, id: &str) -> Result<JobRun<()>, Refusal> {
     quotas.run_job(&Client::named(tenant), id, [("tokens", 1), ("requests", 1)], async {}).await
 }
 
-/// Sets how long callers of a ledger wait from now on.
+/// Sets the deadline of a ledger's callers from now on.
 pub fn wait(ledger: &Ledger, deadline: Duration) {
     drop(ledger.clone().deadline(deadline));
 }
 
-/// Whether the ledger could not say; a refusal for any other reason is an answer.
+/// Returns whether the outcome is unknown; a refusal for another reason is an answer.
 pub fn is_trouble<T>(answer: &Result<T, Refusal>) -> bool {
     answer.as_ref().is_err_and(|refusal| matches!(refusal.reason(), Reason::Unavailable | Reason::Indeterminate))
 }
 
-/// Repeats a job until the ledger knows what became of it.
+/// Repeats a job until the ledger reports its outcome.
 pub async fn job_at_last(quotas: &Quotas, tenant: &str, id: &str) -> Result<JobRun<()>, Refusal> {
     answered(async {
         loop {
@@ -166,7 +157,7 @@ pub async fn job_at_last(quotas: &Quotas, tenant: &str, id: &str) -> Result<JobR
     .await
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 pub async fn until<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) {
     let held = async {
         while !holds().await {
@@ -176,13 +167,14 @@ pub async fn until<F: Future<Output = bool>>(what: &str, holds: impl Fn() -> F) 
     timeout(HUNG, held).await.unwrap_or_else(|_| panic!("{what}: not within {HUNG:?}"));
 }
 
-/// Returns what a future gives; panics if it hangs. For a [`PATIENT`] caller this shows that the answer does not wait for its
-/// deadline, for a [`BRIEF`] one that it does not outlast it.
+/// Returns the output of a future; panics if it hangs. For a [`PATIENT`] caller this shows that the answer does not
+/// wait for its deadline, for a [`BRIEF`] one that it does not outlast its deadline.
 pub async fn answered<T>(future: impl Future<Output = T>) -> T {
     timeout(HUNG, future).await.expect("an answer")
 }
 
-/// That each count is the sum of its rows and no limit is passed, and no job was charged twice; gives what jobs are charged.
+/// Asserts that each counter is the sum of its rows, no limit is exceeded and no job is charged twice; returns the
+/// charges of the jobs.
 pub async fn audit(
     place: &Place,
     ledger: &Ledger,

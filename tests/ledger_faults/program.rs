@@ -1,6 +1,6 @@
-//! A program that charges as fast as it can, until somebody kills it. It says what it was told, once it was told.
+//! A program that charges as fast as it can until it is killed, and prints each answer once it has it.
 //!
-//! It is this test binary once more, of which it runs nothing but [`at_work`].
+//! It is this test binary again, which runs only [`at_work`].
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -21,7 +21,7 @@ const ROUND: &str = "TOLLGATE_FAULTS_ROUND";
 pub const TENANTS: [&str; 5] = ["small", "ann", "bob", "cid", "dan"];
 const SMALL: u64 = 700;
 
-/// How long a reservation of the program may be open.
+/// Lifetime of the program's reservations.
 pub const TTL: Duration = Duration::from_secs(1);
 
 pub fn limit(tenant: &str, limit: &str) -> u64 {
@@ -32,7 +32,7 @@ pub fn limit(tenant: &str, limit: &str) -> u64 {
     }
 }
 
-/// What an id stands for never changes: whose job it is, and what it costs.
+/// The meaning of an id never changes: its tenant and its cost.
 pub fn tenant_of(id: &str) -> &'static str {
     TENANTS[usize::from(sum(id)) % TENANTS.len()]
 }
@@ -45,7 +45,7 @@ fn sum(id: &str) -> u16 {
     id.bytes().fold(7, |sum: u16, byte| sum.wrapping_mul(31).wrapping_add(byte.into()))
 }
 
-/// A program at work, which ends when this is dropped.
+/// A running program, killed on drop.
 pub struct Program {
     child: Child,
     reader: Option<JoinHandle<Vec<String>>>,
@@ -66,7 +66,7 @@ impl Program {
         let (mut output, (tell, answers)) = (BufReader::new(child.stdout.take().unwrap()), mpsc::channel());
         let reader = std::thread::spawn(move || {
             let (mut told, mut line) = (Vec::new(), String::new());
-            // The last line may have been cut off: then nobody was told.
+            // The last line may be cut off; then its answer was not acknowledged.
             while output.read_line(&mut line).is_ok_and(|read| read > 0) && line.ends_with('\n') {
                 if let Some((_, answer)) = line.trim_end().split_once("told: ") {
                     told.push(answer.to_owned());
@@ -79,14 +79,14 @@ impl Program {
         Self { child, reader: Some(reader), told: answers }
     }
 
-    /// Waits until it was told so many answers.
+    /// Waits until the program has printed a number of answers.
     pub fn was_told(&self, answers: usize) {
         for _ in 0..answers {
-            self.told.recv_timeout(HUNG).expect("a program that is told something");
+            self.told.recv_timeout(HUNG).expect("an answer of the program");
         }
     }
 
-    /// Ends it without a warning; gives what it was told before.
+    /// Kills the program; returns the answers that it printed before.
     pub fn kill(mut self) -> Vec<String> {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -107,7 +107,7 @@ fn at_work() {
     let (Ok(place), Ok(round)) = (std::env::var(PLACE), std::env::var(ROUND)) else { return };
     std::thread::spawn(|| {
         let _ = std::io::stdin().read(&mut [0]);
-        std::process::exit(3); // whoever started it has gone
+        std::process::exit(3); // the parent process has ended
     });
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(work(Place::parse(&place), round.parse().unwrap()));
@@ -124,7 +124,8 @@ async fn work(place: Place, round: usize) {
     while tasks.join_next().await.is_some() {}
 }
 
-/// New ids, and in three of ten cases one that was asked for before: by this task, by another, or before the last crash.
+/// Sends new ids, and in three of ten cases an earlier one: from this task, from another, or from before the last
+/// crash.
 async fn charge(ledger: Ledger, known: Arc<Mutex<Vec<String>>>, name: String) {
     let layers = TENANTS.map(|tenant| {
         let layer = QuotaLayer::new(plan(limit(tenant, "tokens"))).store_in(&ledger, OnFailure::FailClosed);
@@ -152,7 +153,7 @@ async fn charge(ledger: Ledger, known: Arc<Mutex<Vec<String>>>, name: String) {
     }
 }
 
-/// Reservations: some are committed, some given back, and some left to their time.
+/// Makes reservations: some are committed, some rolled back, and some left to expire.
 async fn reserve(ledger: Ledger) {
     let layer = QuotaLayer::new(plan(limit("ann", "tokens"))).reservations_last(TTL);
     let (quotas, ann) = (layer.store_in(&ledger, OnFailure::FailClosed).handle(), Client::named("ann"));

@@ -1,4 +1,4 @@
-//! Others hold what the ledger needs: connections, or an account.
+//! Connections or accounts that another session holds.
 
 use std::{
     sync::{
@@ -14,7 +14,7 @@ use tollgate::{JobRun, Reason};
 use super::place::{BRIEF, HUNG, PATIENT, Place, answered, audit, is_trouble, job, job_at_last, quotas, until, wait};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pool_that_others_have_emptied_is_told_in_time_on_a_file() {
+async fn exhausted_pool_is_reported_in_time_on_a_file() {
     let (place, _directory) = Place::file();
     place.open().await.shut_down(HUNG).await;
     let Place::File(path) = &place else { unreachable!() };
@@ -31,16 +31,16 @@ async fn a_pool_that_others_have_emptied_is_told_in_time_on_a_file() {
     drop(held);
     wait(&ledger, PATIENT);
     assert_eq!(job_at_last(&quotas, "acme", "one").await.unwrap(), JobRun::Done(()));
-    // The one who writes has a connection of its own by now.
+    // The writer has a connection of its own by now.
     let _held = pool.acquire().await.unwrap();
     assert_eq!(answered(job(&quotas, "acme", "two")).await.unwrap(), JobRun::Done(()));
     drop(_held);
     assert_eq!(audit(&place, &ledger, |_, _| 100).await.len(), 2);
 }
 
-/// Another program writes into the same file, and does not end.
+/// Another program writes into the same file and does not commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_file_that_another_holds_is_told_in_time() {
+async fn locked_file_is_reported_in_time() {
     let (place, _directory) = Place::file();
     let ledger = place.open().await;
     let quotas = quotas(&ledger, 100);
@@ -90,7 +90,7 @@ mod on_a_server {
     }
 
     impl Scene {
-        /// A session that holds an account.
+        /// Opens a session that locks an account.
         async fn holding(&self, tenant: &str) -> PgConnection {
             let mut other = PgConnection::connect(&self.url).await.unwrap();
             other.execute("BEGIN").await.unwrap();
@@ -108,7 +108,7 @@ mod on_a_server {
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_pool_that_others_have_emptied_is_told_in_time() {
+    async fn exhausted_pool_is_reported_in_time() {
         let url = Postgres::shared().database();
         let pool = sqlx::postgres::PgPoolOptions::new().max_connections(2).connect(&url).await.unwrap();
         let ledger = tollgate::Ledger::postgres_pool(pool.clone()).open().await.unwrap().deadline(BRIEF);
@@ -125,9 +125,9 @@ mod on_a_server {
         assert_eq!(audit(&Place::Server(url), &ledger, |_, _| 100).await.len(), 2);
     }
 
-    /// Another session holds one account, whose callers keep coming: they are refused, and all others are served.
+    /// Another session locks one account, whose callers keep coming. They are refused, and all others are served.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn an_account_that_somebody_holds_keeps_nobody_else() {
+    async fn locked_account_does_not_block_others() {
         const FREE: i64 = 60;
         let scene = scene().await;
         let mut other = scene.holding("bob").await;
@@ -156,27 +156,28 @@ mod on_a_server {
         scene.has_charged(3 + FREE + held).await;
     }
 
-    /// The ledger has ann and waits for cid, somebody has cid and waits for ann: the server ends what the ledger does.
+    /// The ledger locks ann and waits for cid; another session locks cid and waits for ann. The server aborts the
+    /// ledger's transaction.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_deadlock_with_somebody_else_is_resolved() {
-        // The order within a batch is a matter of chance, and so is whether the server looks for a deadlock before the
-        // ledger's lock times out.
+    async fn deadlock_with_another_transaction_is_resolved() {
+        // The order within a batch is random, and so is whether the server looks for a deadlock before the ledger's
+        // lock times out.
         for _ in 0..100 {
-            if a_deadlock_at_best().await {
+            if provoke_deadlock().await {
                 return;
             }
         }
         panic!("there was no deadlock to resolve");
     }
 
-    async fn a_deadlock_at_best() -> bool {
+    async fn provoke_deadlock() -> bool {
         let url = Postgres::shared().database();
         let name = url.rsplit('/').next().unwrap();
         Postgres::shared().sql("postgres", &format!("ALTER DATABASE {name} SET deadlock_timeout = '400ms'"));
         let scene = scene_in(url.clone()).await;
         let mut other = scene.holding("cid").await;
         other.execute("SET LOCAL deadlock_timeout = '30s'").await.unwrap();
-        // The first keeps the writer at work until the two are in one batch.
+        // The first keeps the writer busy until the two are in one batch.
         let mut first = scene.holding("bob").await;
         let asked = ["bob", "ann", "cid"].map(|tenant| {
             let quotas = scene.quotas.clone();
@@ -187,7 +188,7 @@ mod on_a_server {
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         until("the ledger waits", async || scene.place.number(waits).await > 0).await;
         first.execute("COMMIT").await.unwrap();
-        // It has ann by now, unless cid came to it before her.
+        // It has locked ann by now, unless it reached cid first.
         let pid: i32 = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut other).await.unwrap();
         let blocked = format!("SELECT count(*) FROM pg_stat_activity WHERE {pid} = ANY (pg_blocking_pids(pid))");
         until("the ledger waits for cid", async || {
@@ -209,14 +210,14 @@ mod on_a_server {
         others.await.unwrap();
         let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
         scene.has_charged(6).await;
-        // A backend counts what has happened to it at the latest when its connection ends.
+        // A backend publishes its statistics when its connection ends, at the latest.
         scene.ledger.shut_down(HUNG).await;
         scene.place.number(deadlocks).await > 0
     }
 
-    /// The first two who write are told to come again, and the first two who commit.
+    /// The first two writes and the first two commits fail with a serialization error.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_serialization_failure_is_tried_again() {
+    async fn serialization_failure_is_retried() {
         for timing in
             ["BEFORE INSERT ON quota_consumption", "AFTER INSERT ON quota_consumption DEFERRABLE INITIALLY DEFERRED"]
         {

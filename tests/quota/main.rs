@@ -2,7 +2,6 @@
 
 mod handle;
 mod layer;
-mod leases;
 mod periods;
 #[cfg(feature = "zones")]
 mod periods_in_zones;

@@ -1,4 +1,4 @@
-//! Periods by UTC: they tile time, and begin where the calendar says so.
+//! Periods in UTC: they tile time and begin at calendar boundaries.
 
 use std::time::{Duration, SystemTime};
 
@@ -26,7 +26,7 @@ fn utc(civil: DateTime) -> Duration {
     Duration::try_from(TimeZone::UTC.to_timestamp(civil).unwrap().as_duration()).unwrap()
 }
 
-/// The window holds the instant, and its neighbours begin and end where it ends and begins.
+/// Asserts that the window contains the instant and is adjacent to its neighbours.
 fn assert_tiles(period: &Period, wall: Duration) -> Window {
     let window = period.window_at(wall);
     assert!(window.contains(wall), "{period} at {wall:?}: {window:?}");
@@ -40,7 +40,7 @@ fn assert_tiles(period: &Period, wall: Duration) -> Window {
 }
 
 #[test]
-fn every_day_from_1970_to_2100_is_where_another_calendar_has_it() {
+fn days_from_1970_to_2100_match_another_calendar() {
     let mut day = date(1970, 1, 2);
     while day < date(2100, 1, 1) {
         let wall = utc(day.at(0, 0, 0, 0));
@@ -56,7 +56,7 @@ fn every_day_from_1970_to_2100_is_where_another_calendar_has_it() {
 }
 
 #[test]
-fn a_month_from_the_31st_of_january_ends_at_the_last_of_february_and_then_on_the_31st_of_march() {
+fn billing_month_from_january_31_keeps_the_last_days() {
     let period = billing("2026-01-31T14:05:00.000000007Z");
     let mut begins = vec![at("2026-01-31T14:05:00.000000007Z")];
     for _ in 0..13 {
@@ -118,7 +118,7 @@ fn no_time_is_out_of_range() {
 }
 
 #[test]
-fn a_rolling_period_is_from_a_second_to_ten_years() {
+fn rolling_period_is_from_a_second_to_ten_years() {
     for bad in [Duration::ZERO, Duration::from_millis(999), Duration::from_secs(3_653 * 86_400 + 1), Duration::MAX] {
         let error = Period::try_rolling(bad).unwrap_err().to_string();
         assert!(error.ends_with(&format!("got {bad:?}")), "{error}");
@@ -149,7 +149,7 @@ proptest! {
     }
 
     #[test]
-    fn the_hour_is_that_of_another_calendar(wall in 0..4_000_000_000_000_000_000_i128) {
+    fn hour_is_that_of_another_calendar(wall in 0..4_000_000_000_000_000_000_i128) {
         let shown = TimeZone::UTC.to_datetime(Timestamp::from_nanosecond(wall).unwrap());
         let hour = utc(shown.date().at(shown.hour(), 0, 0, 0));
         let start = Period::hour().window_at(Duration::from_nanos(u64::try_from(wall).unwrap())).start();

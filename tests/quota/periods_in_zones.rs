@@ -1,4 +1,4 @@
-//! Periods by the clocks of a zone, also while these are being set.
+//! Periods by the clocks of a zone, including clock changes.
 
 use std::time::{Duration, SystemTime};
 
@@ -29,7 +29,7 @@ fn assert_tiles(period: &Period, wall: Duration) -> Window {
     window
 }
 
-/// Every zone of the database, at every time at which its clocks are set, and a nanosecond around it.
+/// Each zone of the database, at each of its clock changes and a nanosecond before and after.
 #[test]
 fn periods_tile_time_wherever_clocks_are_set() {
     let names: Vec<String> = tz::db().available().map(|name| name.to_string()).collect();
@@ -57,7 +57,7 @@ fn periods_tile_time_wherever_clocks_are_set() {
 }
 
 #[test]
-fn a_day_may_start_at_one_in_the_morning() {
+fn day_may_start_at_one_in_the_morning() {
     let day = Period::day().in_zone("America/Sao_Paulo").unwrap();
     let window = assert_tiles(&day, at("2018-11-04T12:00:00Z"));
     assert_eq!(window.start(), at("2018-11-04T03:00:00Z")); // 01:00 by the clocks, which skipped midnight
@@ -65,8 +65,8 @@ fn a_day_may_start_at_one_in_the_morning() {
 }
 
 #[test]
-fn a_day_that_has_begun_goes_on_when_the_clocks_are_set_back_to_the_day_before() {
-    // At 00:01 on 1 November 1987 the clocks of St. John's went back to 23:01 of October.
+fn day_continues_when_clocks_fall_back_over_midnight() {
+    // At 00:01 on 1 November 1987 the clocks of St. John's went back to 23:01 on 31 October.
     let day = Period::day().in_zone("America/St_Johns").unwrap();
     let begun = assert_tiles(&day, at("1987-10-25T02:30:30Z"));
     let again = assert_tiles(&day, at("1987-10-25T02:31:30Z"));
@@ -77,8 +77,8 @@ fn a_day_that_has_begun_goes_on_when_the_clocks_are_set_back_to_the_day_before()
 }
 
 #[test]
-fn a_day_that_never_was_is_no_window() {
-    // Samoa went from the 29th to the 31st of December 2011.
+fn skipped_day_is_no_window() {
+    // Samoa went from 29 to 31 December 2011.
     let day = Period::day().in_zone("Pacific/Apia").unwrap();
     let last = assert_tiles(&day, at("2011-12-30T09:59:59Z"));
     let next = assert_tiles(&day, at("2011-12-30T10:00:00Z"));
@@ -87,7 +87,7 @@ fn a_day_that_never_was_is_no_window() {
 }
 
 #[test]
-fn an_hour_that_comes_twice_is_two_hours() {
+fn repeated_hour_is_two_windows() {
     let hour = Period::hour().in_zone("Europe/Berlin").unwrap();
     let first = assert_tiles(&hour, at("2026-10-25T00:30:00Z"));
     let second = assert_tiles(&hour, at("2026-10-25T01:30:00Z"));
@@ -96,8 +96,8 @@ fn an_hour_that_comes_twice_is_two_hours() {
 }
 
 #[test]
-fn where_clocks_are_set_by_half_an_hour_the_hour_is_cut() {
-    // Lord Howe goes back from 02:00 to 01:30.
+fn half_hour_clock_change_cuts_the_hour() {
+    // Lord Howe Island goes back from 02:00 to 01:30.
     let hour = Period::hour().in_zone("Australia/Lord_Howe").unwrap();
     let whole = assert_tiles(&hour, at("2026-04-04T14:30:00Z"));
     let half = assert_tiles(&hour, at("2026-04-04T15:15:00Z"));
@@ -106,7 +106,7 @@ fn where_clocks_are_set_by_half_an_hour_the_hour_is_cut() {
 }
 
 #[test]
-fn a_month_in_a_zone_begins_at_its_midnight() {
+fn month_in_a_zone_begins_at_its_midnight() {
     let month = Period::month().in_zone("Asia/Tokyo").unwrap();
     assert_eq!(month.window_at(at("2026-11-30T15:00:00Z")).start(), at("2026-11-30T15:00:00Z"));
     let contract = Period::billing_month(SystemTime::UNIX_EPOCH + at("2026-01-30T20:00:00Z")).unwrap(); // the 31st, 05:00

@@ -1,4 +1,4 @@
-//! A policy that always says the same, and a handler behind it.
+//! A policy with a fixed decision, and a handler behind it.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, Full};
 use tollgate::{
-    Admit, Dialect, FakeClock, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead,
-    refusal::Fields,
+    Admit, Client, Dialect, FakeClock, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Reason, Refusal,
+    RequestHead, refusal::Fields,
 };
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneService};
 
@@ -21,7 +21,7 @@ pub(crate) fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// Admits or refuses everyone, and writes fields either way.
+/// Admits or refuses each request, and writes fields in both cases.
 #[derive(Clone)]
 pub(crate) struct Fixed {
     refusal: Option<Refusal>,
@@ -51,7 +51,7 @@ impl Fixed {
 impl Admit for Fixed {
     type Permit = Held;
 
-    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Held, Refusal>> {
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>, _: Option<&Client>) -> MaybeFuture<Result<Held, Refusal>> {
         let refusal = self.refusal.clone().map(|refusal| refusal.with_fields(Arc::clone(&self.fields)));
         MaybeFuture::Ready(refusal.map_or_else(|| Ok(Held(Arc::clone(self))), Err))
     }
@@ -68,7 +68,7 @@ impl Permit for Held {
 
 pub(crate) type Service = BoxCloneService<Request<Full<Bytes>>, Response<Full<Bytes>>, Infallible>;
 
-/// A handler whose response has these fields.
+/// Returns a handler whose response has these fields.
 pub(crate) fn handler(fields: &[(&'static str, &'static str)]) -> Service {
     let fields = fields.to_vec();
     BoxCloneService::new(service_fn(move |_| {
@@ -88,11 +88,11 @@ where
     Response::from_parts(head, body.collect().await.unwrap().to_bytes())
 }
 
-/// The answer of these policies, the first outermost, before a handler with these fields.
+/// Returns the response of these policies, the first outermost, before a handler with these fields.
 pub(crate) async fn answer(policies: &[Fixed], fields: &[(&'static str, &'static str)]) -> Response<Bytes> {
     let mut service = handler(fields);
     for policy in policies.iter().rev() {
-        let gate = GateLayer::of(policy.clone()).clock(FakeClock::at(NOW)).layer(service);
+        let gate = GateLayer::new(policy.clone()).clock(FakeClock::at(NOW)).layer(service);
         service = BoxCloneService::new(gate.map_future(|answer| async {
             let response = answer.await?;
             Ok::<_, Infallible>(collected(response).await.map(Full::new))
@@ -101,7 +101,7 @@ pub(crate) async fn answer(policies: &[Fixed], fields: &[(&'static str, &'static
     collected(service.oneshot(Request::default()).await.unwrap()).await
 }
 
-/// The one line of a field; nothing if there is none.
+/// Returns the one line of a field; empty without the field.
 pub(crate) fn text<'a>(headers: &'a HeaderMap, name: &str) -> &'a str {
     let mut lines = headers.get_all(name).iter();
     let line = lines.next().map_or("", |line| line.to_str().unwrap());

@@ -1,13 +1,14 @@
-//! What several test files share: a policy that writes down what it hears, and services with an opinion.
+//! A recording policy, and services with special readiness.
 
 use std::{
     convert::Infallible,
-    future::{Ready, ready},
+    future::{Future, Ready, ready},
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -15,46 +16,46 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
 use tokio::sync::mpsc;
-use tollgate::{Admit, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead};
+use tollgate::{Admit, Client, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Reason, Refusal, RequestHead};
 use tower::Service;
 
-/// A policy that admits (or refuses) and writes down how each request ended.
+/// A policy that admits or refuses, and records the outcome of each request.
 pub(crate) struct Recorder {
     pub(crate) refuse: AtomicBool,
     pub(crate) shut: AtomicBool,
-    /// Asks as a store across the network would: it answers at the third poll.
+    /// Decides at the third poll, as a store across the network does.
     pub(crate) later: bool,
     pub(crate) held: Arc<AtomicUsize>,
     pub(crate) unready: AtomicUsize,
     ends: mpsc::UnboundedSender<String>,
 }
 
-/// What a [`Recorder`] wrote down.
+/// Outcomes that a [`Recorder`] recorded.
 pub(crate) struct Ends(mpsc::UnboundedReceiver<String>);
 
 impl Ends {
-    /// How the next request ended, waiting for it.
+    /// Waits for the outcome of the next request.
     pub(crate) async fn next(&mut self) -> String {
         let patience = Duration::from_secs(300);
         tokio::time::timeout(patience, self.0.recv()).await.expect("a permit was never settled").expect("recorder gone")
     }
 
-    /// How the next request ended, if one has.
+    /// Returns the outcome of the next request, if there is one.
     pub(crate) fn now(&mut self) -> Option<String> {
         self.0.try_recv().ok()
     }
 }
 
 impl Recorder {
-    pub(crate) fn layer() -> (GateLayer<Arc<Self>>, Arc<Self>, Ends) {
+    pub(crate) fn layer() -> (GateLayer<Self>, Arc<Self>, Ends) {
         Self::build(false)
     }
 
-    pub(crate) fn later() -> (GateLayer<Arc<Self>>, Arc<Self>, Ends) {
+    pub(crate) fn later() -> (GateLayer<Self>, Arc<Self>, Ends) {
         Self::build(true)
     }
 
-    fn build(later: bool) -> (GateLayer<Arc<Self>>, Arc<Self>, Ends) {
+    fn build(later: bool) -> (GateLayer<Self>, Arc<Self>, Ends) {
         let (ends, receiver) = mpsc::unbounded_channel();
         let recorder = Arc::new(Self {
             refuse: AtomicBool::new(false),
@@ -64,7 +65,7 @@ impl Recorder {
             unready: AtomicUsize::new(0),
             ends,
         });
-        (GateLayer::shared(Arc::clone(&recorder)), recorder, Ends(receiver))
+        (GateLayer::from_arc(Arc::clone(&recorder)), recorder, Ends(receiver))
     }
 
     pub(crate) fn held(&self) -> usize {
@@ -83,7 +84,7 @@ impl Recorder {
 impl Admit for Recorder {
     type Permit = Held;
 
-    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<Held, Refusal>> {
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>, _: Option<&Client>) -> MaybeFuture<Result<Held, Refusal>> {
         if !self.later {
             return MaybeFuture::Ready(self.decide());
         }
@@ -103,7 +104,7 @@ impl Admit for Recorder {
     }
 }
 
-/// A permit of a [`Recorder`]; it is no good at being forgotten.
+/// A permit of a [`Recorder`].
 pub(crate) struct Held {
     recorder: Arc<Recorder>,
     status: Option<u16>,
@@ -136,7 +137,20 @@ impl Permit for Held {
     }
 }
 
-/// Pending `times` times.
+/// Returns the output of a future that must be ready at its first poll.
+pub(crate) fn now<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("the future is pending"),
+    }
+}
+
+/// Polls a future once.
+pub(crate) fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
+    future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Pending for a number of polls.
 pub(crate) async fn yield_times(times: usize) {
     for _ in 0..times {
         tokio::task::yield_now().await;
@@ -178,7 +192,7 @@ impl Service<Request<Full<Bytes>>> for Strict {
     }
 }
 
-/// Never ready: what a dead upstream behind a connection pool looks like.
+/// Never ready, like a dead upstream behind a connection pool.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NeverReady;
 
@@ -196,7 +210,7 @@ impl Service<Request<Full<Bytes>>> for NeverReady {
     }
 }
 
-/// Fails when it is asked if it is ready: what a pool without a connection does.
+/// Fails in `poll_ready`, like a pool without a connection.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Broken;
 
@@ -214,7 +228,7 @@ impl Service<Request<Full<Bytes>>> for Broken {
     }
 }
 
-/// Everything that a test wrote down, in order.
+/// Lines that a test recorded, in order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Log(Arc<Mutex<Vec<String>>>);
 

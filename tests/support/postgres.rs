@@ -1,4 +1,4 @@
-//! Servers that tests start for themselves, on a port and in a directory of their own.
+//! PostgreSQL servers of tests, each on a port and in a directory of its own.
 #![allow(dead_code, reason = "its users need different parts")]
 
 use std::{
@@ -15,9 +15,10 @@ use std::{
     time::Duration,
 };
 
-/// A PostgreSQL server. It can be killed, and started again with what reached its disk.
+/// A PostgreSQL server. It can be killed and restarted with the data that reached its disk.
 ///
-/// A shell waits beside it for the end of this process, however that comes: then it stops the server and removes its files.
+/// A shell beside it waits for the end of this process, however that comes; then it stops the server and removes its
+/// files.
 #[derive(Debug)]
 pub(crate) struct Postgres {
     programs: PathBuf,
@@ -26,8 +27,8 @@ pub(crate) struct Postgres {
     guard: Mutex<Option<Child>>,
 }
 
-/// Starts the server and waits: at the end of its input it stops it and removes everything; told to stop, it only stops it,
-/// and told to keep, it just goes.
+/// Starts the server and waits. At the end of input it stops the server and removes all files; on `stop` it only stops
+/// the server; on `keep` it exits once the server has ended.
 const GUARD: &str = r#"
 "$1/postgres" -D "$2/data" -k "$2" -h 127.0.0.1 -p "$3" -c max_connections=200 -c shared_buffers=256MB \
     -c max_wal_size=2GB $4 >>"$2/log" 2>&1 &
@@ -44,16 +45,16 @@ rm -rf "$2"
 "#;
 
 impl Postgres {
-    /// The one server of this process.
+    /// Returns the one server of this process.
     pub(crate) fn shared() -> &'static Self {
         static SHARED: OnceLock<Postgres> = OnceLock::new();
         SHARED.get_or_init(|| Self::start(""))
     }
 
-    /// A server of its own; `options` are for its command line, such as `-c fsync=off`.
+    /// Starts a server; `options` are for its command line, such as `-c fsync=off`.
     ///
     /// # Panics
-    /// When PostgreSQL is not installed, or does not start.
+    /// If PostgreSQL is not installed or does not start.
     pub(crate) fn start(options: &str) -> Self {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let programs = programs().expect(
@@ -79,10 +80,10 @@ impl Postgres {
         server
     }
 
-    /// Starts it, and waits until it answers.
+    /// Starts the server again and waits until it answers.
     ///
     /// # Panics
-    /// When it does not within 60 s.
+    /// If it does not answer within 60 s.
     pub(crate) fn again(&self, options: &str) {
         let guard = unprivileged("sh".into())
             .args(["-c", GUARD, "sh", text(&self.programs), text(&self.directory), &self.port.to_string(), options])
@@ -102,7 +103,7 @@ impl Postgres {
         panic!("PostgreSQL does not start: {}", fs::read_to_string(self.directory.join("log")).unwrap_or_default());
     }
 
-    /// Kills it as a crash would: what it had not brought to the disk is gone.
+    /// Kills the server as a crash does: data that had not reached the disk is lost.
     pub(crate) fn kill(&self) {
         let pid = fs::read_to_string(self.directory.join("data/postmaster.pid")).expect("a server that runs");
         let pid = pid.lines().next().expect("its process").to_owned();
@@ -111,7 +112,7 @@ impl Postgres {
             writeln!(guard.stdin.take().expect("its input"), "keep").expect("a shell that listens");
             guard.wait().expect("the shell ends");
         }
-        // Its children end once they see that it is gone; before, no other can have its memory.
+        // Its child processes end once they notice; until then no other server can use its shared memory.
         let socket = format!(".s.PGSQL.{}", self.port);
         for left in ["data/postmaster.pid", &socket, &format!("{socket}.lock")] {
             let _ = fs::remove_file(self.directory.join(left));
@@ -119,7 +120,7 @@ impl Postgres {
         sleep(Duration::from_millis(500));
     }
 
-    /// Stops it as its administrator would; it can be started again.
+    /// Stops the server as an administrator does; it can be started again.
     pub(crate) fn stop(&self) {
         if let Some(mut guard) = self.guard.lock().unwrap_or_else(PoisonError::into_inner).take() {
             writeln!(guard.stdin.take().expect("its input"), "stop").expect("a shell that listens");
@@ -127,17 +128,17 @@ impl Postgres {
         }
     }
 
-    /// Where it listens on 127.0.0.1.
+    /// Returns its port on 127.0.0.1.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// The URL of one of its databases.
+    /// Returns the URL of one of its databases.
     pub(crate) fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// The URL of a new database.
+    /// Creates a database and returns its URL.
     pub(crate) fn database(&self) -> String {
         static MADE: AtomicUsize = AtomicUsize::new(0);
         let name = format!("test_{}", MADE.fetch_add(1, Ordering::Relaxed));
@@ -145,7 +146,7 @@ impl Postgres {
         self.url(&name)
     }
 
-    /// Runs statements as the one who may do everything.
+    /// Runs statements as the superuser.
     pub(crate) fn sql(&self, database: &str, statements: &str) {
         let mut psql = Command::new(self.programs.join("psql"));
         run(psql.args(["-q", "-v", "ON_ERROR_STOP=1", "-d", &self.url(database), "-c", statements]));
@@ -161,7 +162,7 @@ impl Drop for Postgres {
     }
 }
 
-/// The newest that Debian has, or what is in the path.
+/// Returns the programs of the newest version that Debian installed, or of the one in `PATH`.
 fn programs() -> Option<PathBuf> {
     let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut found: Vec<(u32, PathBuf)> = versions
@@ -181,7 +182,7 @@ fn is_root() -> bool {
     told.stdout.starts_with(b"0\n")
 }
 
-/// PostgreSQL does not run as root; its package has made a user for it.
+/// Returns a command that does not run as root, which PostgreSQL refuses; its package creates a user for it.
 fn unprivileged(program: PathBuf) -> Command {
     if !is_root() {
         return Command::new(program);

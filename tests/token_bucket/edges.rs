@@ -1,4 +1,4 @@
-//! Edges of the buckets: rates that change under way, newcomers with little, two waits at once, full tables.
+//! Edge cases: rates that change under load, newcomers with few tokens, two waits at once, full tables.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -11,7 +11,7 @@ use tollgate::{Client, Cost, FakeClock, Rate, Reason, TokenBucketLayer};
 const HOUR: Duration = Duration::from_secs(3_600);
 
 #[test]
-fn a_global_rate_that_was_ended_punishes_nobody_when_another_begins() {
+fn new_global_rate_carries_no_debt_of_a_removed_one() {
     let layer = TokenBucketLayer::new(Rate::per_hour(100)).and_global(Rate::per_hour(1)).clock(FakeClock::new());
     let (buckets, alice) = (layer.handle(), Client::named("alice"));
     buckets.check(&alice, Cost::ONE).unwrap();
@@ -21,14 +21,14 @@ fn a_global_rate_that_was_ended_punishes_nobody_when_another_begins() {
 }
 
 #[test]
-fn a_request_under_way_while_the_global_rate_changes_leaves_no_debt_of_the_old_rate() {
+fn racing_global_rate_change_leaves_no_old_debt() {
     let (slow, fast) = (Rate::per_hour(1).burst(1_000_000), Rate::per_second(1_000_000));
     let layer = TokenBucketLayer::new(Rate::per_second(1_000_000_000)).and_global(slow).clock(FakeClock::new());
     let (buckets, alice, done) = (layer.handle(), Client::named("alice"), AtomicBool::new(false));
     std::thread::scope(|scope| {
         let asker = scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                // An hour, what a request owes the slow bucket, is an age to the fast one.
+                // The slow bucket's debt of one hour would take very long in the fast bucket.
                 buckets.check(&alice, Cost::ONE).unwrap();
                 buckets.give_back(&alice, Cost::ONE);
             }
@@ -43,7 +43,7 @@ fn a_request_under_way_while_the_global_rate_changes_leaves_no_debt_of_the_old_r
 }
 
 #[test]
-fn a_client_that_waits_as_it_is_told_is_admitted_by_both_buckets() {
+fn waiting_retry_after_is_admitted_by_both_buckets() {
     let clock = FakeClock::new();
     let layer = TokenBucketLayer::new(Rate::per_second(1))
         .and_global(Rate::every(Duration::from_secs(10)))
@@ -60,7 +60,7 @@ fn a_client_that_waits_as_it_is_told_is_admitted_by_both_buckets() {
 }
 
 #[test]
-fn what_can_never_pass_the_global_bucket_is_not_told_to_come_back() {
+fn cost_above_the_global_burst_has_no_retry_after() {
     let layer = TokenBucketLayer::new(Rate::per_second(10)).and_global(Rate::per_second(5)).clock(FakeClock::new());
     let (buckets, alice) = (layer.handle(), Client::named("alice"));
     for _ in 0..5 {
@@ -71,14 +71,14 @@ fn what_can_never_pass_the_global_bucket_is_not_told_to_come_back() {
 }
 
 #[test]
-fn how_much_all_clients_share_is_told_to_nobody_whose_request_is_too_large_for_it() {
+fn cost_above_the_global_burst_hides_its_size() {
     let layer = TokenBucketLayer::new(Rate::per_second(100)).and_global(Rate::per_second(7)).clock(FakeClock::new());
     let refusal = layer.handle().check(&Client::named("alice"), Cost::new(50)).unwrap_err();
     assert_eq!((refusal.reason(), refusal.limit()), (Reason::TooLarge, 0));
     assert_eq!(refusal.to_string(), "policy \"default\": request can never pass");
 }
 
-/// A table with room for few, all taken; whoever comes now meets the overflow bucket.
+/// A full table; later clients share the overflow bucket.
 fn full(layer: TokenBucketLayer) -> tollgate::TokenBuckets {
     let buckets = layer.max_clients(1).handle();
     let _ = buckets.check(&Client::named("first"), Cost::ONE);
@@ -87,7 +87,7 @@ fn full(layer: TokenBucketLayer) -> tollgate::TokenBuckets {
 }
 
 #[test]
-fn the_overflow_bucket_fills_though_it_begins_empty() {
+fn overflow_bucket_fills_though_it_begins_empty() {
     let clock = FakeClock::new();
     let rate = Rate::every(HOUR).burst(5).initial_tokens(0);
     let buckets = full(TokenBucketLayer::new(rate).clock(clock.clone()));
@@ -99,7 +99,7 @@ fn the_overflow_bucket_fills_though_it_begins_empty() {
 }
 
 #[test]
-fn the_overflow_bucket_follows_the_usual_rate_unless_it_has_its_own() {
+fn overflow_bucket_follows_the_rate_unless_it_has_its_own() {
     let taken = |layer: TokenBucketLayer| {
         let buckets = full(layer.clock(FakeClock::new()));
         buckets.set_rate(Rate::per_hour(10));
@@ -110,7 +110,7 @@ fn the_overflow_bucket_follows_the_usual_rate_unless_it_has_its_own() {
 }
 
 #[test]
-fn a_table_that_no_machine_could_hold_is_refused_in_words() {
+fn impossible_table_size_is_rejected_with_a_reason() {
     let layer = std::panic::catch_unwind(|| TokenBucketLayer::new(Rate::per_second(1)).max_clients(usize::MAX));
     let said = layer.unwrap_err().downcast_ref::<String>().unwrap().clone();
     assert_eq!(said, format!("max_clients must be from 1 to 2^32 - 1, got {}", usize::MAX));
@@ -129,7 +129,7 @@ fn two_buckets_that_begin_empty_begin_to_fill_together() {
 }
 
 #[test]
-fn who_waits_until_the_bucket_is_full_is_no_newcomer() {
+fn waiting_until_full_does_not_make_a_newcomer() {
     for (rate, cost) in [
         (Rate::per_second(50).initial_tokens(0), 1), // full after the second that Retry-After says at least
         (Rate::every(HOUR).initial_tokens(0), 1),
@@ -155,12 +155,12 @@ fn any_rate() -> impl Strategy<Value = Rate> {
 }
 
 proptest! {
-    /// RL3 for two buckets at once, to the nanosecond.
+    /// The wait of two buckets at once is exact to the nanosecond.
     #[test]
-    fn the_wait_for_both_buckets_is_exact(
+    fn wait_for_both_buckets_is_exact(
         own in any_rate(), all in any_rate(), steps in prop::collection::vec((0_u64..5_000_000_000, 0_u64..25), 1..40),
     ) {
-        // Whoever waits longer for the bucket of all may be forgotten by its own, where newcomers get less.
+        // During a longer wait for the global bucket the client's own may be evicted, and newcomers get fewer tokens.
         prop_assume!(own.newcomer_tokens() == own.capacity() || all.span() < Duration::from_secs(60));
         let clock = FakeClock::new();
         let buckets = TokenBucketLayer::new(own).and_global(all).clock(clock.clone()).handle();

@@ -1,4 +1,4 @@
-//! What clients are told of their limits, checked by an independent parser of structured fields.
+//! Rate limit fields, read by an independent parser of structured fields.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ proptest! {
         let mut headers = HeaderMap::new();
         for told in &stack {
             let fields = Fields::new(Dialect::Draft11, &name(&told.policy), told.quota, told.window, told.unit);
-            fields.write(&mut headers, told.remaining, told.reset, || unreachable!("nobody asked for the time"));
+            fields.write(&mut headers, told.remaining, told.reset, || unreachable!("Draft 11 does not read the time"));
         }
         let (policies, left) = (list(&headers, "ratelimit-policy"), list(&headers, "ratelimit"));
         prop_assert_eq!((policies.len(), left.len()), (stack.len(), stack.len()));
@@ -75,7 +75,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_stands_there_already_the_fields_can_be_read(
+    fn fields_stay_readable_after_any_existing_value(
         before in prop::collection::vec("[ -~\\t\u{a0}]{0,20}|\"[a-z]\";r=[0-9]{1,3}", 0..3),
         remaining: u64,
         reset: Duration,
@@ -122,7 +122,7 @@ async fn three_layers_share_one_list_with_the_handlers_items() {
 }
 
 #[tokio::test]
-async fn an_inner_refusal_keeps_one_retry_after_and_it_is_the_largest() {
+async fn inner_refusal_keeps_one_retry_after_the_largest() {
     let refuses = Fixed::refuses(Dialect::Draft11, "second", seconds(1));
     let spent = Fixed::admits(Dialect::Draft11, "hour", 0, seconds(1_800));
     let ample = Fixed::admits(Dialect::Draft11, "day", 12, seconds(40_000));
@@ -136,7 +136,7 @@ async fn an_inner_refusal_keeps_one_retry_after_and_it_is_the_largest() {
 }
 
 #[tokio::test]
-async fn a_retry_after_of_the_handler_is_raised_but_a_date_is_left() {
+async fn retry_after_of_the_handler_is_raised_unless_a_date() {
     let spent = Fixed::admits(Dialect::XRateLimit { reset: Reset::Epoch }, "hour", 0, Duration::from_millis(29_001));
     let date = "Wed, 21 Oct 2026 07:28:00 GMT";
     for (said, goes) in [("3", "30"), ("31", "31"), (date, date)] {
@@ -148,7 +148,7 @@ async fn a_retry_after_of_the_handler_is_raised_but_a_date_is_left() {
 }
 
 #[tokio::test]
-async fn single_valued_dialects_tell_the_narrowest_of_the_stack() {
+async fn single_valued_dialects_report_the_narrowest_limit() {
     for (reset, told) in [(Reset::Delta, "2"), (Reset::Epoch, "1790000002")] {
         let dialect = Dialect::XRateLimit { reset };
         let narrow = Fixed::admits(dialect, "narrow", 3, Duration::from_millis(1_200));
@@ -162,7 +162,7 @@ async fn single_valued_dialects_tell_the_narrowest_of_the_stack() {
 }
 
 #[tokio::test]
-async fn garbage_from_further_in_does_not_spoil_the_list() {
+async fn malformed_inner_field_does_not_spoil_the_list() {
     let garbage = [("ratelimit", "limit=100, remaining=5"), ("ratelimit-policy", "100;w=\"")];
     let answer = answer(&[Fixed::admits(Dialect::Draft11, "default", 7, seconds(3))], &garbage).await;
     assert_eq!(text(answer.headers(), "ratelimit"), r#""default";r=7;t=3"#);
@@ -170,7 +170,7 @@ async fn garbage_from_further_in_does_not_spoil_the_list() {
 }
 
 #[tokio::test]
-async fn a_list_that_grows_without_end_is_cut() {
+async fn growing_list_is_cut() {
     let fields = Fields::new(Dialect::Draft11, &name("default"), 100, seconds(60), None);
     let mut headers = HeaderMap::new();
     for _ in 0..10_000 {
@@ -180,14 +180,14 @@ async fn a_list_that_grows_without_end_is_cut() {
 }
 
 #[tokio::test]
-async fn a_layer_may_tell_nothing() {
+async fn dialect_none_writes_no_field() {
     let answer = answer(&[Fixed::refuses(Dialect::None, "default", seconds(5))], &[]).await;
     assert_eq!(text(answer.headers(), "retry-after"), "5");
     assert!(EXPOSED_HEADERS.iter().all(|name| *name == RETRY_AFTER || !answer.headers().contains_key(name)));
 }
 
 #[test]
-fn requests_at_a_time_have_no_reset() {
+fn concurrency_limits_have_no_reset() {
     let mut headers = HeaderMap::new();
     Fields::concurrent(Dialect::Draft11, &name("scans"), 5).write_without_reset(&mut headers, 2);
     assert_eq!(text(&headers, "ratelimit-policy"), r#""scans";q=5;qu="concurrent-requests""#);

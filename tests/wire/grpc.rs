@@ -1,4 +1,4 @@
-//! What a refusal looks like over gRPC: to a bare HTTP/2 client, to tonic's client, and where the client has the layer.
+//! Refusals over gRPC: to a bare HTTP/2 client, to tonic's client, and from a layer on the client's channel.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -35,20 +35,20 @@ fn refusing(reason: Reason, wait: Option<Duration>) -> Fixed {
     Fixed::admits(Dialect::None, "per client", 0, Duration::ZERO).with_refusal(refusal)
 }
 
-/// A call of this type, over HTTP/2 as gRPC is.
+/// Returns a call of this content type over HTTP/2.
 fn call(content_type: &'static str) -> Request<Full<Bytes>> {
     Request::post("/").version(Version::HTTP_2).header(CONTENT_TYPE, content_type).body(Full::default()).unwrap()
 }
 
-/// The head of the answer to a request of this type; the body must be known to be empty.
+/// Returns the head of the response to a request of this type; the body must be known to be empty.
 async fn head_of(policy: Fixed, content_type: &'static str) -> http::response::Parts {
     let request = call(content_type);
-    let answer = GateLayer::of(policy).layer(handler(&[])).oneshot(request).await.unwrap();
+    let answer = GateLayer::new(policy).layer(handler(&[])).oneshot(request).await.unwrap();
     assert!(answer.body().is_end_stream());
     answer.into_parts().0
 }
 
-/// The status as tonic's client reads it from the head.
+/// Returns the status that tonic's client reads from the head.
 async fn status_of(policy: Fixed) -> Status {
     Status::from_header_map(&head_of(policy, "application/grpc").await.headers).unwrap()
 }
@@ -81,7 +81,7 @@ async fn every_reason_has_its_code_and_details() {
 }
 
 #[tokio::test]
-async fn the_answer_has_the_requests_type_and_an_empty_body() {
+async fn answer_has_the_requests_type_and_an_empty_body() {
     for content_type in
         ["application/grpc", "application/grpc+json", "application/grpc-web+proto", "application/grpc-web-text"]
     {
@@ -98,10 +98,10 @@ async fn the_answer_has_the_requests_type_and_an_empty_body() {
 }
 
 #[tokio::test]
-async fn what_only_looks_like_grpc_gets_a_problem_document() {
+async fn near_grpc_content_type_gets_a_problem_document() {
     for content_type in ["application/grpcurl", "application/json", "application/grpc-websocket"] {
         let request = call(content_type);
-        let gate = GateLayer::of(refusing(Reason::RateLimited, None)).layer(handler(&[]));
+        let gate = GateLayer::new(refusing(Reason::RateLimited, None)).layer(handler(&[]));
         let answer = gate.oneshot(request).await.unwrap();
         assert_eq!(answer.status(), 429);
         assert_eq!(answer.headers()["content-type"], "application/problem+json");
@@ -110,8 +110,8 @@ async fn what_only_looks_like_grpc_gets_a_problem_document() {
 }
 
 #[tokio::test]
-async fn a_custom_answer_does_not_reach_grpc_clients() {
-    let layer = GateLayer::of(refusing(Reason::RateLimited, None))
+async fn custom_answer_does_not_reach_grpc_clients() {
+    let layer = GateLayer::new(refusing(Reason::RateLimited, None))
         .refuse_with(|_: &Refusal| Response::builder().status(420).body("calm").unwrap());
     let request = call("application/grpc");
     let answer = layer.layer(handler(&[])).oneshot(request).await.unwrap();
@@ -120,7 +120,7 @@ async fn a_custom_answer_does_not_reach_grpc_clients() {
 
 proptest! {
     #[test]
-    fn details_can_be_read_whatever_the_policy_is_called(
+    fn details_are_readable_for_any_policy_name(
         policy in "[ -~]{1,64}|[%\"\\\\]{1,64}",
         reason in prop::sample::select(vec![Reason::RateLimited, Reason::Capacity, Reason::TooLarge]),
         limit: u64,
@@ -148,8 +148,8 @@ proptest! {
     }
 }
 
-/// tonic's health service behind a layer, on a socket.
-async fn serve(layer: GateLayer<std::sync::Arc<Fixed>>) -> SocketAddr {
+/// Starts tonic's health service behind a layer, on a socket.
+async fn serve(layer: GateLayer<Fixed>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (_, health) = tonic_health::server::health_reporter();
@@ -163,9 +163,9 @@ async fn channel(address: SocketAddr) -> Channel {
 }
 
 #[tokio::test]
-async fn a_tonic_client_sees_status_and_retry_info() {
+async fn tonic_client_sees_status_and_retry_info() {
     for (reason, code) in [(Reason::RateLimited, Code::ResourceExhausted), (Reason::CircuitOpen, Code::Unavailable)] {
-        let address = serve(GateLayer::of(refusing(reason, Some(Duration::from_millis(2_500))))).await;
+        let address = serve(GateLayer::new(refusing(reason, Some(Duration::from_millis(2_500))))).await;
         let mut client = HealthClient::new(channel(address).await);
         let status = client.check(HealthCheckRequest::default()).await.unwrap_err();
         assert_eq!(status.code(), code);
@@ -177,8 +177,8 @@ async fn a_tonic_client_sees_status_and_retry_info() {
 }
 
 #[tokio::test]
-async fn an_admitted_call_comes_through_with_its_fields() {
-    let address = serve(GateLayer::of(Fixed::admits(Dialect::Draft11, "default", 7, seconds(3)))).await;
+async fn admitted_call_carries_its_fields() {
+    let address = serve(GateLayer::new(Fixed::admits(Dialect::Draft11, "default", 7, seconds(3)))).await;
     let mut client = HealthClient::new(channel(address).await);
     let answer = client.check(HealthCheckRequest::default()).await.unwrap();
     assert_eq!(answer.metadata().get("ratelimit").unwrap(), r#""default";r=7;t=3"#);
@@ -186,15 +186,15 @@ async fn an_admitted_call_comes_through_with_its_fields() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_one_frame_that_ends_the_stream() {
-    let address = serve(GateLayer::of(refusing(Reason::RateLimited, Some(seconds(5))))).await;
+async fn refusal_is_one_frame_that_ends_the_stream() {
+    let address = serve(GateLayer::new(refusing(Reason::RateLimited, Some(seconds(5))))).await;
     let (client, connection) = h2::client::handshake(TcpStream::connect(address).await.unwrap()).await.unwrap();
     tokio::spawn(connection);
     let request = Request::post(format!("http://{address}/grpc.health.v1.Health/Check"))
         .header(CONTENT_TYPE, "application/grpc")
         .body(())
         .unwrap();
-    // The request's body never comes: a refusal does not wait for it.
+    // The request's body never comes; a refusal does not wait for it.
     let (answer, _upload) = client.ready().await.unwrap().send_request(request, false).unwrap();
     let answer = answer.await.unwrap();
     assert!(answer.body().is_end_stream(), "a client would take the call as committed");
@@ -203,23 +203,23 @@ async fn a_refusal_is_one_frame_that_ends_the_stream() {
 }
 
 #[tokio::test]
-async fn the_layer_round_a_channel_refuses_before_anything_is_sent() {
-    let nobody = Channel::from_static("http://127.0.0.1:1").connect_lazy();
-    let gate = GateLayer::of(refusing(Reason::RateLimited, Some(seconds(5))));
-    let mut client = HealthClient::new(ServiceBuilder::new().layer(gate).service(nobody));
+async fn layer_on_a_channel_refuses_before_sending() {
+    let unreachable = Channel::from_static("http://127.0.0.1:1").connect_lazy();
+    let gate = GateLayer::new(refusing(Reason::RateLimited, Some(seconds(5))));
+    let mut client = HealthClient::new(ServiceBuilder::new().layer(gate).service(unreachable));
     let status = client.check(HealthCheckRequest::default()).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert_eq!(status.get_details_retry_info().unwrap().retry_delay, Some(seconds(5)));
 
-    let address = serve(GateLayer::of(Fixed::admits(Dialect::None, "server", 7, seconds(3)))).await;
-    let gate = GateLayer::of(Fixed::admits(Dialect::Draft11, "client", 7, seconds(3)));
+    let address = serve(GateLayer::new(Fixed::admits(Dialect::None, "server", 7, seconds(3)))).await;
+    let gate = GateLayer::new(Fixed::admits(Dialect::Draft11, "client", 7, seconds(3)));
     let mut client = HealthClient::new(ServiceBuilder::new().layer(gate).service(channel(address).await));
     let answer = client.check(HealthCheckRequest::default()).await.unwrap();
     assert_eq!(answer.metadata().get("ratelimit").unwrap(), r#""client";r=7;t=3"#);
 }
 
 #[test]
-fn the_type_is_read_from_the_first_line_and_none_is_plain_http() {
+fn first_content_type_line_decides() {
     let mut request = call("text/plain");
     request.headers_mut().append(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
     assert_eq!(Wire::of(&RequestHead::of(&request)), Wire::Http);
@@ -230,7 +230,7 @@ fn the_type_is_read_from_the_first_line_and_none_is_plain_http() {
 mod detection {
     use super::*;
 
-    /// Whether a request is answered as gRPC.
+    /// Returns whether a request is answered as gRPC.
     fn is_grpc(method: Method, version: Version, content_type: &'static str, te: Option<&'static str>) -> bool {
         let mut request = call(content_type);
         (*request.method_mut(), *request.version_mut()) = (method, version);
@@ -276,7 +276,7 @@ mod detection {
         }
     }
 
-    /// tonic-web translates calls over HTTP/1.1 in place: it sets type and `te`, and leaves the version.
+    /// tonic-web translates calls over HTTP/1.1 in place: it sets the type and `te`, and leaves the version.
     #[test]
     fn translated_grpc_web_call_is_grpc() {
         assert!(is_grpc(Method::POST, Version::HTTP_11, "application/grpc", Some("trailers")));

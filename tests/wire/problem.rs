@@ -1,4 +1,4 @@
-//! What a refusal looks like over HTTP, checked by an independent parser.
+//! Refusals over HTTP, read by an independent parser.
 
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ fn retry_after_is_rounded_up_and_never_zero() {
 }
 
 #[test]
-fn a_refusal_that_waiting_cannot_lift_has_no_retry_after() {
+fn permanent_refusal_has_no_retry_after() {
     let answer = refusal::problem(&Refusal::new(Reason::RateLimited, name("default")));
     let body: Value = serde_json::from_slice(answer.body()).unwrap();
     assert!(!answer.headers().contains_key("retry-after"));
@@ -84,7 +84,7 @@ fn a_refusal_that_waiting_cannot_lift_has_no_retry_after() {
 }
 
 #[test]
-fn the_size_of_a_shared_capacity_stays_unsaid() {
+fn shared_capacity_is_not_disclosed() {
     for reason in [Reason::Capacity, Reason::CircuitOpen, Reason::Unavailable, Reason::Indeterminate] {
         let refusal = Refusal::new(reason, name("global")).with_limit(987_654, 123_456);
         for answer in [refusal::problem(&refusal), refusal::text(&refusal)] {
@@ -95,7 +95,7 @@ fn the_size_of_a_shared_capacity_stays_unsaid() {
 }
 
 #[test]
-fn line_breaks_cannot_get_into_a_name() {
+fn policy_name_rejects_line_breaks() {
     for text in ["a\r\nset-cookie: b", "a\nb", "a\rb", "a\0b", "a\u{85}b"] {
         assert!(PolicyName::try_new(text).is_err(), "{text:?}");
     }
@@ -104,7 +104,7 @@ fn line_breaks_cannot_get_into_a_name() {
         let hostile = std::panic::catch_unwind(|| Fields::new(dialect, &name("a"), 1, seconds(1), Some(unit)));
         let reason = hostile.unwrap_err().downcast::<String>().unwrap();
         assert!(
-            reason.starts_with("unit must be 1 to 64 visible ASCII characters or spaces, got requests"),
+            reason.starts_with("unit must be 1 to 64 visible ASCII characters or spaces, got \"requests"),
             "{reason}"
         );
     }
@@ -133,9 +133,9 @@ proptest! {
 }
 
 #[tokio::test]
-async fn a_refused_response_is_whole() {
+async fn refused_response_is_complete() {
     let policy = Fixed::refuses(Dialect::Draft11, "default", Duration::from_millis(4_100));
-    let service = ServiceBuilder::new().layer(GateLayer::of(policy)).service(handler(&[]));
+    let service = ServiceBuilder::new().layer(GateLayer::new(policy)).service(handler(&[]));
     let answer = collected(service.oneshot(Request::default()).await.unwrap()).await;
     assert_eq!(answer.status(), 429);
     assert_eq!(text(answer.headers(), "content-type"), "application/problem+json");
@@ -149,13 +149,13 @@ async fn a_refused_response_is_whole() {
 
 async fn refused_with(custom: fn(&Refusal) -> Response<&'static str>) -> (HeaderMap, Response<bytes::Bytes>) {
     let policy = Fixed::refuses(Dialect::Draft11, "default", Duration::from_millis(4_100));
-    let service = ServiceBuilder::new().layer(GateLayer::of(policy).refuse_with(custom)).service(handler(&[]));
+    let service = ServiceBuilder::new().layer(GateLayer::new(policy).refuse_with(custom)).service(handler(&[]));
     let answer = collected(service.oneshot(Request::default()).await.unwrap()).await;
     (answer.headers().clone(), answer)
 }
 
 #[tokio::test]
-async fn a_custom_answer_gets_what_it_does_not_say() {
+async fn custom_answer_gets_missing_fields() {
     let (headers, answer) = refused_with(|_| Response::builder().status(420).body("enhance your calm").unwrap()).await;
     assert_eq!(answer.status(), 420);
     assert_eq!(answer.body(), "enhance your calm");
@@ -166,7 +166,7 @@ async fn a_custom_answer_gets_what_it_does_not_say() {
 }
 
 #[tokio::test]
-async fn a_custom_answer_keeps_what_it_says() {
+async fn custom_answer_keeps_its_own_fields() {
     let (headers, _) = refused_with(|_| {
         let answer = Response::builder().header("retry-after", "60").header("cache-control", "private, no-store");
         answer.header("ratelimit", "\"own\";r=0").body("").unwrap()
@@ -178,8 +178,8 @@ async fn a_custom_answer_keeps_what_it_says() {
 }
 
 #[tokio::test]
-async fn text_and_problem_can_be_named_as_answers() {
-    let layer = || GateLayer::of(Fixed::refuses(Dialect::None, "default", seconds(2)));
+async fn text_and_problem_are_usable_as_answers() {
+    let layer = || GateLayer::new(Fixed::refuses(Dialect::None, "default", seconds(2)));
     for (layer, kind, body) in [
         (
             layer().refuse_with(refusal::text),
@@ -216,7 +216,7 @@ mod no_store {
         Reason::Unidentified,
     ];
 
-    /// The answer to a request that is refused for this reason, with a wait of 5 s.
+    /// Returns the response to a request that is refused for this reason, with a wait of 5 s.
     async fn refused(
         reason: Reason,
         custom: Option<fn(&Refusal) -> Response<&'static str>>,
@@ -225,14 +225,14 @@ mod no_store {
         let refusal = Refusal::new(reason, name("default")).with_limit(100, 100).with_retry_after(seconds(5));
         let policy = Fixed::admits(Dialect::Draft11, "default", 0, seconds(5)).with_refusal(refusal);
         let layer = match custom {
-            Some(custom) => GateLayer::of(policy).refuse_with(custom),
-            None => GateLayer::of(policy),
+            Some(custom) => GateLayer::new(policy).refuse_with(custom),
+            None => GateLayer::new(policy),
         };
         collected(ServiceBuilder::new().layer(layer).service(handler(&[])).oneshot(request).await.unwrap()).await
     }
 
     #[tokio::test]
-    async fn every_refusal_is_whole_and_never_stored() {
+    async fn every_refusal_is_complete_and_not_cached() {
         let custom: fn(&Refusal) -> Response<&'static str> = |_| Response::builder().status(420).body("calm").unwrap();
         for reason in EVERY_REASON {
             for (custom, version, content_type) in [
@@ -254,7 +254,7 @@ mod no_store {
     }
 
     #[tokio::test]
-    async fn get_that_claims_to_be_grpc_is_refused_with_429() {
+    async fn get_with_grpc_content_type_is_refused_with_429() {
         for method in [Method::GET, Method::HEAD] {
             for version in [Version::HTTP_11, Version::HTTP_2] {
                 let request = Request::builder().method(method.clone()).uri("/app.js").version(version);

@@ -1,18 +1,18 @@
-//! Counts allocations, and only while somebody wants to know: otherwise it costs one relaxed load.
+//! Counts allocations while counting is on; otherwise it costs one relaxed load.
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed},
 };
 
-/// The system's allocator, watched.
+/// The system's allocator with counters.
 pub struct Watched;
 
 static WATCHING: AtomicBool = AtomicBool::new(false);
 static COUNT: AtomicU64 = AtomicU64::new(0);
 static LIVE: AtomicI64 = AtomicI64::new(0);
 
-// SAFETY: everything is handed on to the system's allocator as it came.
+// SAFETY: each call is forwarded unchanged to the system's allocator.
 unsafe impl GlobalAlloc for Watched {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note(layout.size() as i64, 1);
@@ -43,17 +43,17 @@ fn note(bytes: i64, allocations: u64) {
     }
 }
 
-/// Begins or ends the watch; says what it was before.
+/// Switches counting on or off; returns the earlier setting.
 pub fn watch(on: bool) -> bool {
     WATCHING.swap(on, Relaxed)
 }
 
-/// How many allocations were seen so far.
+/// Returns the number of allocations counted so far.
 pub fn count() -> u64 {
     COUNT.load(Relaxed)
 }
 
-/// Bytes allocated less bytes given back while somebody watched; only differences mean anything.
+/// Returns bytes allocated less bytes freed while counting; only differences mean anything.
 pub fn live() -> i64 {
     LIVE.load(Relaxed)
 }

@@ -1,4 +1,4 @@
-//! A circuit breaker in front of a service that is well.
+//! A circuit breaker in front of a healthy service.
 
 use axum::body::Body;
 use failsafe::futures::CircuitBreaker as _;
@@ -13,7 +13,7 @@ use crate::{
     report::{Goal, Line, Report},
 };
 
-/// One caller after the other.
+/// One caller after another.
 pub const CLOSED: &[Entry] = &[
     Entry { name: "bare", make: || serve(bare::<Body>(), StatusCode::OK) },
     Entry { name: "tollgate, last 100", make: || serve(ours::last_calls().layer(bare::<Body>()), StatusCode::OK) },
@@ -30,7 +30,7 @@ pub const CLOSED: &[Entry] = &[
     Entry { name: "recloser, last 100", make: recloser },
 ];
 
-/// Two callers at once.
+/// Two concurrent callers.
 const TWO: &[Entry] = &[
     Entry { name: "bare", make: || two(bare::<Body>()) },
     Entry { name: "tollgate, last 100", make: || two(ours::last_calls().layer(bare::<Body>())) },
@@ -69,7 +69,7 @@ where
     pair(move |request| call(&mut service, request))
 }
 
-/// A bucket and a breaker, one within the other.
+/// A breaker inside a bucket.
 const STACKED: &[Entry] = &[
     Entry { name: "bare", make: || serve(bare::<Body>(), StatusCode::OK) },
     Entry {

@@ -1,4 +1,4 @@
-//! A token bucket in front of a service: what a request takes longer that is admitted, and one that is refused.
+//! A token bucket in front of a service: added time of an admitted and of a refused request.
 
 use std::fmt::Debug;
 
@@ -13,7 +13,7 @@ use crate::{
     report::{Goal, Line, Report},
 };
 
-/// Everybody may pass.
+/// Contestants that admit each request.
 pub const ADMITTED: &[Entry] = &[
     Entry { name: "bare", make: || serve(bare::<Body>(), StatusCode::OK) },
     Entry { name: "tollgate, its gate alone", make: || serve(ours::gate().layer(bare::<Body>()), StatusCode::OK) },
@@ -43,7 +43,7 @@ pub const ADMITTED: &[Entry] = &[
     },
 ];
 
-/// Nobody may pass.
+/// Contestants that refuse each request.
 pub const REFUSED: &[Entry] = &[
     Entry { name: "bare", make: || serve(bare::<Body>(), StatusCode::OK) },
     Entry { name: "tollgate", make: || refused(ours::scarce().layer(bare::<Body>())) },

@@ -1,4 +1,4 @@
-//! Requests, a bare service to hand them to, and loops that do it.
+//! Requests, a bare service for them, and loops that send them.
 
 use std::{
     convert::Infallible,
@@ -24,13 +24,13 @@ use tower::{Service, service_fn};
 
 use crate::race::{Lap, timed};
 
-/// The field that says whose request it is.
+/// Field that identifies the client.
 pub const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
-/// How many clients send requests.
+/// Number of clients that send requests.
 const CLIENTS: u64 = 256;
 
-/// The text of the key of client `i`, in a buffer that lives as long as it is looked at.
+/// Writes the key of client `i` into a buffer and returns its text.
 pub fn key(i: u64, text: &mut [u8; 20]) -> &str {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     text[..4].copy_from_slice(b"key-");
@@ -42,12 +42,12 @@ pub fn key(i: u64, text: &mut [u8; 20]) -> &str {
     std::str::from_utf8(text).expect("hexadecimal")
 }
 
-/// The keys of `n` clients.
+/// Returns the keys of `n` clients.
 pub fn keys(n: u64) -> Vec<String> {
     (0..n).map(|i| key(i, &mut [0; 20]).to_owned()).collect()
 }
 
-/// A request of one of the clients.
+/// Returns a request of one of the clients.
 pub fn request(i: u64) -> Request<Body> {
     static VALUES: LazyLock<Vec<HeaderValue>> =
         LazyLock::new(|| keys(CLIENTS).into_iter().map(|key| HeaderValue::try_from(key).expect("visible")).collect());
@@ -56,7 +56,7 @@ pub fn request(i: u64) -> Request<Body> {
     request
 }
 
-/// The service behind every layer: an empty 200 with one field, for no framework sends none.
+/// The service behind every layer: an empty 200 with one field, because each framework sends one.
 pub fn bare<R: Default + Send + 'static>()
 -> impl Service<Request<Body>, Response = Response<R>, Error = Infallible, Future = Ready<Result<Response<R>, Infallible>>>
 + Clone
@@ -71,7 +71,7 @@ pub fn bare<R: Default + Send + 'static>()
     })
 }
 
-/// What a future has to say, which it must know at once.
+/// Returns the output of a future that must be ready.
 pub fn now<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
@@ -79,7 +79,7 @@ pub fn now<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Polls a service ready, as one has to before each call, and calls it.
+/// Polls a service ready, as required before each call, and calls it.
 pub fn call<S: Service<Request<Body>>>(service: &mut S, request: Request<Body>) -> S::Future {
     match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(Ok(())) => service.call(request),
@@ -87,7 +87,7 @@ pub fn call<S: Service<Request<Body>>>(service: &mut S, request: Request<Body>) 
     }
 }
 
-/// A loop of requests through `service`, all of which it answers with `status`, once everybody has been there once.
+/// Returns a loop of requests through `service`, each answered with `status`, after one request of each client.
 pub fn serve<S, R>(mut service: S, status: StatusCode) -> Lap
 where
     S: Service<Request<Body>, Response = Response<R>> + 'static,
@@ -100,7 +100,7 @@ where
     requests(move |request| call(&mut service, request))
 }
 
-/// A loop of requests through whatever leads to an answer; they are made ready before the clock runs.
+/// Returns a loop of requests through a function; requests are made before the clock runs.
 pub fn requests<F: Future>(mut through: impl FnMut(Request<Body>) -> F + 'static) -> Lap {
     let mut batch = Vec::with_capacity(64); // few enough to stay in the cache
     let mut next = 0;

@@ -1,4 +1,4 @@
-//! One decision for a text key, as a service takes it from a header: the time is read, the text is borrowed.
+//! One decision for a text key, as a service takes it from a header: the clock is read, the text is borrowed.
 
 use std::{
     hint::{black_box, spin_loop},
@@ -66,7 +66,7 @@ pub fn rows(report: &mut Report, pace: Pace) {
     report.figures(row, &figures, None);
 }
 
-/// The numbers below `n` without an order that a processor could guess.
+/// Returns the numbers below `n` in an order that a processor cannot predict.
 fn shuffled(n: u64) -> impl FnMut() -> u64 {
     let mut state = 0x2545_f491_4f6c_dd1d_u64;
     move || {
@@ -117,7 +117,7 @@ fn few_known() -> Lap {
 }
 
 fn many(decide: impl Fn(&str) -> bool + 'static) -> Lap {
-    // The text is made when it is needed: to fetch it from far away is no part of the decision.
+    // The text is made when it is needed: fetching it from memory is no part of the decision.
     let mut text = [0; 20];
     assert!((0..MANY_KEYS).all(|i| decide(key(i, &mut text))));
     let mut next = shuffled(MANY_KEYS);
@@ -131,8 +131,8 @@ fn many(decide: impl Fn(&str) -> bool + 'static) -> Lap {
     })
 }
 
-/// Waits for whatever was begun. A processor would fetch the memory of several decisions of a loop at once; requests
-/// come one by one.
+/// Waits for all started instructions. A processor would overlap the memory accesses of several decisions in a loop;
+/// requests come one by one.
 fn one_at_a_time() {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: every x86-64 has this instruction.

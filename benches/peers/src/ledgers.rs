@@ -1,4 +1,4 @@
-//! Charges a second that are exact and durable, against the transaction that everybody writes first.
+//! Exact and durable charges per second, against the usual hand-written transaction.
 
 use std::{
     path::PathBuf,
@@ -25,10 +25,10 @@ use crate::{
 #[path = "../../../tests/support/postgres.rs"]
 mod servers;
 
-/// More than anybody uses here.
+/// A limit that no bench reaches.
 const LIMIT: u64 = 1 << 40;
 
-/// So many accounts where they are spread.
+/// Number of accounts of a row with many accounts.
 const SPREAD: u64 = 1_000;
 
 pub fn rows(report: &mut Report, pace: Pace) {
@@ -106,7 +106,7 @@ fn told(report: &mut Report, row: &str, own: &Rate, each: &Rate, peer: &str, goa
     }
 }
 
-/// What a number of callers came to.
+/// Result of a number of callers.
 struct Rate {
     per_second: f64,
     p99: Duration,
@@ -185,7 +185,7 @@ impl NaivePostgres {
     }
 }
 
-/// The same on a file: SQLite has one writer, who has one connection.
+/// The same on a file: SQLite has one writer, which has one connection.
 #[derive(Clone)]
 struct NaiveSqlite(SqlitePool);
 
@@ -224,7 +224,7 @@ impl NaiveSqlite {
     }
 }
 
-/// A file that goes when it is not needed any more.
+/// A file that is removed on drop.
 struct File(PathBuf);
 
 impl File {

@@ -1,4 +1,5 @@
-//! axum over loopback: a server on a thread of its own, and keep-alive connections that ask as fast as they are answered.
+//! axum over loopback: a server on a thread of its own, and keep-alive connections that send as fast as they are
+//! answered.
 
 use std::{
     convert::Infallible,
@@ -27,7 +28,7 @@ use crate::{
 
 const CONNECTIONS: u64 = 32;
 
-/// A server, the connections to it, and how many answers a second they got in each round.
+/// A server, the connections to it, and their responses per second in each round.
 struct Server {
     name: &'static str,
     status: [u8; 3],
@@ -60,7 +61,7 @@ pub fn rows(report: &mut Report, pace: Pace) {
         }
     }
     let bare = median(servers[0].rates.clone());
-    // Round by round, for the machine's own pace drifts.
+    // Round by round, because the machine's own pace drifts.
     let share =
         |server: &Server| median(server.rates.iter().zip(&servers[0].rates).map(|(own, bare)| own / bare).collect());
     for (name, row, goal) in [
@@ -93,7 +94,7 @@ fn runtime() -> Runtime {
     Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-/// Puts `app` on a port and connects to it. It ends with the process.
+/// Serves `app` on a port and connects to it. The server ends with the process.
 fn serve(client: &Runtime, name: &'static str, status: &[u8; 3], app: Router) -> Server {
     let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     listener.set_nonblocking(true).expect("a socket that does not block");
@@ -106,7 +107,7 @@ fn serve(client: &Runtime, name: &'static str, status: &[u8; 3], app: Router) ->
     });
     let mut server = Server { name, status: *status, connections: Vec::new(), rates: Vec::new() };
     server.connections = client.block_on(connect(address));
-    // The first ones may be admitted still.
+    // The first requests may still be admitted.
     let status = std::mem::replace(&mut server.status, *b"any");
     client.block_on(load(&mut server, Duration::from_millis(50)));
     server.status = status;
@@ -123,7 +124,7 @@ async fn connect(address: SocketAddr) -> Vec<TcpStream> {
     connections
 }
 
-/// Answers a second, over all connections.
+/// Returns the responses per second over all connections.
 async fn load(server: &mut Server, time: Duration) -> f64 {
     let start = Instant::now();
     let mut tasks = JoinSet::new();
@@ -135,7 +136,7 @@ async fn load(server: &mut Server, time: Duration) -> f64 {
     answers.iter().sum::<u64>() as f64 / start.elapsed().as_secs_f64()
 }
 
-/// One request after the other until the time is over.
+/// Sends one request after another until the time is over.
 async fn ask(mut connection: TcpStream, i: u64, status: [u8; 3], until: Instant) -> (TcpStream, u64) {
     let request = format!("GET / HTTP/1.1\r\nhost: localhost\r\n{API_KEY}: {}\r\n\r\n", key(i, &mut [0; 20]));
     let mut buffer = [0; 4_096];
@@ -155,7 +156,7 @@ async fn ask(mut connection: TcpStream, i: u64, status: [u8; 3], until: Instant)
     (connection, answers)
 }
 
-/// Whether a whole answer is there; each names its length.
+/// Returns whether a whole response has arrived; each has a content length.
 fn whole(bytes: &[u8]) -> bool {
     let find = |what: &[u8]| bytes.windows(what.len()).position(|window| window == what);
     let Some(head) = find(b"\r\n\r\n") else { return false };

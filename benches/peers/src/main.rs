@@ -3,10 +3,10 @@
 //! ```text
 //! cargo bench --manifest-path benches/peers/Cargo.toml                     # about three and a half minutes
 //! cargo bench --manifest-path benches/peers/Cargo.toml -- --quick         # less than one
-//! cargo bench --manifest-path benches/peers/Cargo.toml -- --only breaker  # rows of one kind
+//! cargo bench --manifest-path benches/peers/Cargo.toml -- --only breakers # rows of one kind
 //! benches/peers/instructions                                              # counts instructions, which do not vary
 //! ```
-//! Nanoseconds differ from machine to machine; what counts is the ratio in one run. Nothing here fails when it is slow.
+//! Nanoseconds differ from machine to machine; only the ratio in one run counts. No row fails for being slow.
 
 mod allocations;
 mod breakers;
@@ -30,7 +30,7 @@ use report::Report;
 #[global_allocator]
 static WATCHED: allocations::Watched = allocations::Watched;
 
-/// A kind of rows, and what fills them.
+/// A kind of rows, and the function that adds them.
 type Kind = (&'static str, fn(&mut Report, Pace));
 
 const KINDS: &[Kind] = &[
@@ -43,7 +43,7 @@ const KINDS: &[Kind] = &[
     ("ledgers", ledgers::rows),
 ];
 
-/// What a profiler may run alone, as `kind:contestant`.
+/// Contestants that a profiler runs alone, as `kind:contestant`.
 const ALONE: &[(&str, &[Entry])] = &[
     ("keyed", keyed::FEW),
     ("many", keyed::MANY),
@@ -75,7 +75,7 @@ fn main() {
     report.end();
 }
 
-/// Runs one contestant so many times and nothing else.
+/// Runs one contestant a number of times and nothing else.
 fn alone(target: &str, operations: u64) {
     let names =
         || ALONE.iter().flat_map(|(kind, all)| all.iter().map(move |entry| (format!("{kind}:{}", entry.name), entry)));

@@ -1,4 +1,4 @@
-//! What a million clients take, and what of it comes back when they are gone and others come by.
+//! Memory of a million clients, and its reuse when they are gone and others come.
 
 use std::{
     hash::RandomState,
@@ -22,10 +22,11 @@ use crate::{
 
 const CLIENTS: u64 = 1_000_000;
 
-/// Long enough for every bucket to be full again.
+/// Time after which each bucket is full again.
 const AWAY: Duration = Duration::from_hours(24);
 
-/// Bytes a client: at most, and after all have been away, and a hundredth as many others sent two requests for each.
+/// Bytes per client: the peak, and the rest after all have been away and a hundredth as many others sent two requests
+/// each.
 struct Taken {
     most: f64,
     left: f64,
@@ -41,7 +42,7 @@ pub fn rows(report: &mut Report, _: Pace) {
     }
 }
 
-/// `decide` is asked for a client, and told whether they have all been away.
+/// `decide` receives a client and whether all have been away.
 fn watched(decide: impl FnOnce() -> Box<dyn FnMut(&str, bool)>) -> Taken {
     let before = allocations::live();
     allocations::watch(true);

@@ -1,30 +1,30 @@
-//! What the others are compared with.
+//! Contestants of this crate.
 
 use std::{hint::black_box, sync::Arc, time::Duration};
 
 use tollgate::{
-    Admit, CircuitBreakerLayer, Clock, Cost, Dialect, Digester, GateLayer, MaybeFuture, Period, Plan, Quota,
+    Admit, CircuitBreakerLayer, Client, Clock, Cost, Dialect, Digester, GateLayer, MaybeFuture, Period, Plan, Quota,
     QuotaLayer, Rate, Refusal, RequestHead, TokenBucketLayer, Trip, Unverified,
 };
 
 use crate::{drive::API_KEY, peers::PLENTY};
 
-/// Nobody is ever refused.
+/// A rate that no client reaches.
 pub fn plenty() -> TokenBucketLayer {
     limit(Rate::per_second(1).burst(u64::from(PLENTY)))
 }
 
-/// Everybody is refused after one request.
+/// A rate that refuses each client after one request.
 pub fn scarce() -> TokenBucketLayer {
     limit(Rate::per_hour(1).burst(1))
 }
 
-/// The same with RateLimit fields in each answer.
+/// The same with RateLimit fields in each response.
 pub fn plenty_told() -> TokenBucketLayer {
     plenty().rate_limit_headers(Dialect::Draft11)
 }
 
-/// The same with RateLimit fields in each answer.
+/// The same with RateLimit fields in each response.
 pub fn scarce_told() -> TokenBucketLayer {
     scarce().rate_limit_headers(Dialect::Draft11)
 }
@@ -33,29 +33,29 @@ fn limit(rate: Rate) -> TokenBucketLayer {
     TokenBucketLayer::new(rate).identify_by(Unverified::header(API_KEY)).rate_limit_headers(Dialect::None)
 }
 
-/// From borrowed text to a decision.
+/// Decides for a borrowed text key.
 pub fn decide(clients: usize) -> impl Fn(&str) -> bool + Send + Sync + 'static {
     let buckets = plenty().max_clients(clients).handle();
     move |key| buckets.check(&buckets.digester().secret("key", key.as_bytes()), Cost::ONE).is_ok()
 }
 
-/// The digest of a key and nothing else.
+/// Computes the digest of a key and nothing else.
 pub fn digest() -> impl Fn(&str) -> bool + Send + Sync + 'static {
     |key| black_box(Digester::process().secret("key", key.as_bytes())).tier().is_none()
 }
 
-/// The time and nothing else.
+/// Reads the time and nothing else.
 pub fn clock() -> impl Fn(&str) -> bool + Send + Sync + 'static {
     let clock = Clock::system();
     move |key| black_box(clock.now()).as_nanos() > 0 || key.is_empty()
 }
 
-/// Sixty an hour.
+/// A rate of 60 an hour.
 pub fn hourly() -> TokenBucketLayer {
     limit(Rate::per_hour(60))
 }
 
-/// Four limits of requests, which nobody comes to.
+/// A plan of four request limits that no client reaches.
 pub fn four_counted() -> QuotaLayer {
     quota(
         Plan::new("counted")
@@ -66,7 +66,7 @@ pub fn four_counted() -> QuotaLayer {
     )
 }
 
-/// Requests, bytes and requests at a time, of which nobody comes to the end.
+/// A plan of requests, bytes and concurrency that no client exhausts.
 pub fn four_mixed() -> QuotaLayer {
     quota(
         Plan::new("mixed")
@@ -81,29 +81,29 @@ fn quota(plan: Plan) -> QuotaLayer {
     QuotaLayer::new(plan).accept_unverified().identify_by(Unverified::header(API_KEY)).rate_limit_headers(Dialect::None)
 }
 
-/// Opens at half of the last hundred calls.
+/// A trip at half of the last 100 calls.
 pub fn last_calls() -> CircuitBreakerLayer {
     CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20).over_calls(100))
 }
 
-/// Opens at half of the calls of ten seconds.
+/// A trip at half of the calls of 10 s.
 pub fn last_seconds() -> CircuitBreakerLayer {
     CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20).over_time(Duration::from_secs(10)))
 }
 
-/// Lets everybody pass: what the way through a layer costs by itself.
+/// Admits each request: measures the cost of the gate alone.
 #[derive(Debug)]
-pub struct Everyone;
+pub struct AdmitAll;
 
-impl Admit for Everyone {
+impl Admit for AdmitAll {
     type Permit = ();
 
-    fn admit(self: &Arc<Self>, _: &RequestHead<'_>) -> MaybeFuture<Result<(), Refusal>> {
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>, _: Option<&Client>) -> MaybeFuture<Result<(), Refusal>> {
         MaybeFuture::Ready(Ok(()))
     }
 }
 
-/// The layer of a policy that does nothing.
-pub fn gate() -> GateLayer<Arc<Everyone>> {
-    GateLayer::of(Everyone)
+/// Returns the layer of a policy that does nothing.
+pub fn gate() -> GateLayer<AdmitAll> {
+    GateLayer::new(AdmitAll)
 }

@@ -1,4 +1,4 @@
-//! The others, set up as their documentation shows.
+//! Peers, set up as their documentation shows.
 
 use std::{num::NonZeroU32, time::Duration};
 
@@ -21,7 +21,7 @@ use tower_resilience_circuitbreaker::{CircuitBreakerLayer, DefaultClassifier, Sl
 
 use crate::drive::API_KEY;
 
-/// Nobody who has so many is ever refused here; they come back at one a second.
+/// A burst that no client exhausts; one token a second is refilled.
 pub const PLENTY: u32 = 4_000_000_000;
 
 pub fn governor() -> DefaultKeyedRateLimiter<String> {
@@ -30,13 +30,13 @@ pub fn governor() -> DefaultKeyedRateLimiter<String> {
     RateLimiter::keyed(Quota::per_second(per_second).allow_burst(burst))
 }
 
-/// The limiter wants a String: whoever has borrowed text must own it first.
+/// The limiter takes a `String`, so that borrowed text must be copied first.
 pub fn governor_decide() -> impl Fn(&str) -> bool + Send + Sync + 'static {
     let limiter = governor();
     move |key| limiter.check_key(&key.to_owned()).is_ok()
 }
 
-/// One of tower_governor's two kinds: with headers and without.
+/// One of tower_governor's two types: with headers and without.
 pub type TowerGovernor<M> = GovernorLayer<ByHeader, M, axum::body::Body>;
 
 pub fn tower_governor(scarce: bool) -> TowerGovernor<NoOpMiddleware> {
@@ -94,7 +94,7 @@ pub fn axum_gcra(scarce: bool) -> RateLimitLayerBuilder<Key> {
     RateLimitLayer::builder().with_default_quota(quota)
 }
 
-/// The last hundred calls, or ten seconds of them.
+/// The last 100 calls, or those of 10 s.
 pub fn tower_resilience(window: SlidingWindowType) -> CircuitBreakerLayer<DefaultClassifier> {
     let builder = CircuitBreakerLayer::builder().failure_rate_threshold(0.5).minimum_number_of_calls(20);
     let builder = match window {

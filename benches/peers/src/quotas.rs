@@ -1,4 +1,4 @@
-//! A quota of four limits in front of a service: what a request takes longer.
+//! A quota of four limits in front of a service: added time of a request.
 
 use axum::body::Body;
 use http::StatusCode;
@@ -11,7 +11,7 @@ use crate::{
     report::{Goal, Line, Report},
 };
 
-/// Everybody may pass.
+/// Contestants that admit each request.
 pub const ADMITTED: &[Entry] = &[
     Entry { name: "bare", make: || serve(bare::<Body>(), StatusCode::OK) },
     Entry { name: "tollgate, its gate alone", make: || serve(ours::gate().layer(bare::<Body>()), StatusCode::OK) },
@@ -32,7 +32,7 @@ pub const ADMITTED: &[Entry] = &[
     },
 ];
 
-/// The rows of quotas.
+/// Adds the rows of quotas.
 pub fn rows(report: &mut Report, pace: Pace) {
     let admitted = race(ADMITTED, pace);
     let bare = of(&admitted, "bare");

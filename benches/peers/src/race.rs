@@ -1,4 +1,4 @@
-//! Contestants in turn, round after round, so that whatever slows the machine slows them all.
+//! Races of contestants in turn, round after round, so that a slow moment of the machine affects all of them.
 
 use std::{
     hint::black_box,
@@ -8,22 +8,22 @@ use std::{
 
 use crate::allocations;
 
-/// Does so many operations and says how long they took, without what was only preparation.
+/// Performs a number of operations and returns their time, without preparation.
 pub type Lap = Box<dyn FnMut(u64) -> Duration>;
 
-/// Someone who does the same work as the others.
+/// A contestant; all of a row do the same work.
 pub struct Contestant {
     pub name: &'static str,
     pub lap: Lap,
 }
 
-/// How one contestant is made, when it is its turn; profiles make one alone.
+/// Constructor of a contestant, called when it races; profiles construct one alone.
 pub struct Entry {
     pub name: &'static str,
     pub make: fn() -> Lap,
 }
 
-/// How long to race.
+/// Length of a race.
 #[derive(Clone, Copy)]
 pub struct Pace {
     pub rounds: usize,
@@ -31,50 +31,50 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Fewer rounds, but so many times as long, for work that visits much memory.
+    /// Returns a pace of fewer but longer rounds, for work that visits much memory.
     pub fn longer(self, times: u32) -> Self {
         Self { rounds: (self.rounds / times as usize).max(5), lap: self.lap * times }
     }
 }
 
-/// What one contestant needed.
+/// Measurements of one contestant.
 pub struct Figure {
     pub name: &'static str,
-    /// Nanoseconds per operation, one number a round.
+    /// Nanoseconds per operation, one number for each round.
     pub laps: Vec<f64>,
-    /// Allocations per operation; not a number where two threads allocate at once.
+    /// Allocations per operation; NaN if two threads allocate at once.
     pub allocations: f64,
 }
 
 impl Figure {
-    /// The median of all rounds, in nanoseconds per operation.
+    /// Returns the median of all rounds, in nanoseconds per operation.
     pub fn nanos(&self) -> f64 {
         median(self.laps.clone())
     }
 
-    /// The median of what this took more than `bare` in the same round.
+    /// Returns the median time beyond `bare` of the same round.
     pub fn over(&self, bare: &Self) -> f64 {
         median(self.laps.iter().zip(&bare.laps).map(|(own, bare)| own - bare).collect())
     }
 
-    /// How many more allocations than `bare`.
+    /// Returns the number of allocations beyond `bare`.
     pub fn allocations_over(&self, bare: &Self) -> f64 {
         self.allocations - bare.allocations
     }
 }
 
-/// The figure of that name.
+/// Returns the figure of that name.
 pub fn of<'a>(figures: &'a [Figure], name: &str) -> &'a Figure {
     figures.iter().find(|figure| figure.name == name).unwrap_or_else(|| panic!("no contestant {name}"))
 }
 
 static COUNTING: AtomicBool = AtomicBool::new(false);
 
-/// Whether anything was counted.
+/// Returns whether allocations were counted.
 static COUNTED: AtomicBool = AtomicBool::new(false);
 
-/// Times `work`, or counts its allocations when that is what is asked for. A function of its own, so that a profiler can
-/// tell it from what is only preparation.
+/// Times `work`, or counts its allocations in a counting round. A function of its own, so that a profiler can tell it
+/// from preparation.
 #[inline(never)]
 pub fn timed(work: impl FnOnce()) -> Duration {
     let counting = COUNTING.load(Relaxed);
@@ -97,7 +97,7 @@ pub fn race(entries: &[Entry], pace: Pace) -> Vec<Figure> {
         .collect();
     for round in 0..pace.rounds {
         for turn in 0..all.len() {
-            // Everyone goes first now and then.
+            // Each contestant goes first in some rounds.
             let who = (turn + round) % all.len();
             let took = elsewhere(round, &mut || {
                 (all[who].lap)(operations[who] / 4); // the others have been in the caches
@@ -120,8 +120,8 @@ pub fn race(entries: &[Entry], pace: Pace) -> Vec<Figure> {
     figures
 }
 
-/// Runs a lap with the stack a little further down each round: how what is moved lies to the cache lines makes a difference
-/// of dozens of nanoseconds, and shall be nobody's luck.
+/// Runs a lap with the stack a little further down in each round. The alignment of moved values to cache lines changes
+/// results by dozens of nanoseconds, and must favour no contestant.
 fn elsewhere(round: usize, lap: &mut dyn FnMut() -> Duration) -> Duration {
     #[inline(never)]
     fn below<const BYTES: usize>(lap: &mut dyn FnMut() -> Duration) -> Duration {
@@ -138,7 +138,7 @@ fn elsewhere(round: usize, lap: &mut dyn FnMut() -> Duration) -> Duration {
     }
 }
 
-/// Warms a contestant up and finds how many operations fill a lap.
+/// Warms a contestant up and returns the number of operations that fill a lap.
 fn operations(contestant: &mut Contestant, lap: Duration) -> u64 {
     let mut fastest = f64::MAX;
     for _ in 0..5 {
@@ -148,7 +148,7 @@ fn operations(contestant: &mut Contestant, lap: Duration) -> u64 {
     ((lap.as_nanos() as f64 / fastest) as u64).clamp(256, 1 << 20)
 }
 
-/// The middle one.
+/// Returns the median.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {

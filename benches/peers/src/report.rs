@@ -1,23 +1,23 @@
-//! Two tables: every goal and whether it is met, and every figure.
+//! Two tables: each goal and whether it is met, and each figure.
 
 use std::{fs, process::Command};
 
 use crate::race::Figure;
 
-/// What is wanted.
+/// A goal.
 #[derive(Clone, Copy)]
 pub enum Goal {
-    /// At most so many nanoseconds.
+    /// At most this many nanoseconds.
     Nanos(f64),
-    /// At most so many times the peer's figure.
+    /// At most this multiple of the peer's figure.
     AtMost(f64),
-    /// The peer's figure divided by ours is at least so much.
+    /// The peer's figure divided by ours is at least this.
     TimesLess(f64),
-    /// At least so many times the peer's figure.
+    /// At least this multiple of the peer's figure.
     AtLeast(f64),
-    /// At most so many bytes.
+    /// At most this many bytes.
     Bytes(f64),
-    /// At most so many times the peer's bytes.
+    /// At most this multiple of the peer's bytes.
     BytesAtMost(f64),
 }
 
@@ -55,17 +55,17 @@ impl Line {
         Self { row: row.into(), ours: figure(ours), peer: figure(peer), ratio: format!("{ratio:.3}x"), goal: text, met }
     }
 
-    /// A row of the whole time of two contestants, of which ours is so many `times` faster.
+    /// A row of the whole time of two contestants, of which ours must be `times` faster.
     pub fn times_faster(row: &str, ours: &Figure, peer: &Figure, times: f64) -> Self {
         Self::new(row, ours.nanos(), peer.nanos(), Goal::TimesLess(times))
     }
 
-    /// And without an allocation.
+    /// Also requires that no operation allocates.
     pub fn no_allocation(self, allocations: f64) -> Self {
         self.allocations(allocations, 0.0)
     }
 
-    /// And with at most so many allocations an operation.
+    /// Also limits the allocations of an operation.
     pub fn allocations(mut self, allocations: f64, most: f64) -> Self {
         self.met &= allocations <= most + 0.01; // a table that grows once in a while is no allocation each time
         self.ours += &format!(", {allocations:.1} allocs");
@@ -74,14 +74,14 @@ impl Line {
     }
 }
 
-/// Prints as it goes, so that whoever waits sees something.
+/// Prints rows as they are added, so that a long run shows its progress.
 pub struct Report {
     lines: Vec<Line>,
     figures: Vec<String>,
 }
 
 impl Report {
-    /// Says where and when.
+    /// Prints the machine and the time.
     pub fn begin() -> Self {
         let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = cpu
@@ -107,7 +107,7 @@ impl Report {
         self.lines.push(line);
     }
 
-    /// Adds all figures of a row; where there is a bare one, what the others need more.
+    /// Adds all figures of a row; with a bare one, also the difference of the others.
     pub fn figures(&mut self, row: &str, figures: &[Figure], bare: Option<&Figure>) {
         for figure in figures {
             let over = bare.map_or("".into(), |bare| format!("{:+.1}", figure.over(bare)));

@@ -1,4 +1,4 @@
-//! What only those do who have the token: grants, and a look whether all is right.
+//! Administration behind the token: grants, and a check of counters against rows.
 
 use std::time::SystemTime;
 
@@ -12,12 +12,12 @@ use tollgate::{Digester, Grant, Period};
 
 use super::{
     DAILY, Shop,
-    asked::{Asked, tenant},
+    parameters::{Parameters, tenant},
     problem::Problem,
     reports::{present, text},
 };
 
-/// Somebody who has the token.
+/// Proof that a request carries the token.
 pub(super) struct Admin;
 
 impl FromRequestParts<Shop> for Admin {
@@ -27,40 +27,42 @@ impl FromRequestParts<Shop> for Admin {
         let Some(token) = &shop.admin_token else {
             return Err(Problem::new(StatusCode::FORBIDDEN, "administration is off: the server has no ADMIN_TOKEN"));
         };
-        let said = parts.headers.get(AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
-        match said.split_at_checked(7) {
-            Some((scheme, said)) if scheme.eq_ignore_ascii_case(b"bearer ") && is_same(said, token.as_bytes()) => {
+        let value = parts.headers.get(AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
+        match value.split_at_checked(7) {
+            Some((scheme, value)) if scheme.eq_ignore_ascii_case(b"bearer ") && is_same(value, token.as_bytes()) => {
                 Ok(Self)
             }
-            _ => Err(Problem::new(StatusCode::UNAUTHORIZED, "Authorization must be: Bearer, and the ADMIN_TOKEN")),
+            _ => {
+                Err(Problem::new(StatusCode::UNAUTHORIZED, "Authorization must be Bearer followed by the ADMIN_TOKEN"))
+            }
         }
     }
 }
 
-/// Compares digests under a key that nobody knows: how long that takes says nothing of the token, not even its length.
-fn is_same(said: &[u8], token: &[u8]) -> bool {
+/// Compares digests under a secret key, so that the time of the comparison reveals neither the token nor its length.
+fn is_same(value: &[u8], token: &[u8]) -> bool {
     let digest = |text: &[u8]| Digester::process().digest("admin token", [text]);
-    digest(said) == digest(token)
+    digest(value) == digest(token)
 }
 
 pub(super) async fn grant(
     _: Admin,
     State(shop): State<Shop>,
     Path(name): Path<String>,
-    asked: Asked,
+    parameters: Parameters,
 ) -> Result<Json<Value>, Problem> {
-    asked.only(&["amount", "approver", "reason", "until"])?;
-    let (client, amount) = (tenant(&name)?, asked.amount("amount")?);
-    let until = match asked.get("until")? {
-        Some(said) => {
-            let time = said.parse::<jiff::Timestamp>().ok().and_then(|time| SystemTime::try_from(time).ok());
-            let unfit = || format!("until must be a time such as {}, got {said:?}", text(end_of_day()));
-            time.ok_or_else(|| Problem::unfit(unfit()))?
+    parameters.only(&["amount", "approver", "reason", "until"])?;
+    let (client, amount) = (tenant(&name)?, parameters.amount("amount")?);
+    let until = match parameters.get("until")? {
+        Some(value) => {
+            let time = value.parse::<jiff::Timestamp>().ok().and_then(|time| SystemTime::try_from(time).ok());
+            let bad_request = || format!("until must be a time such as {}, got {value:?}", text(end_of_day()));
+            time.ok_or_else(|| Problem::bad_request(bad_request()))?
         }
         None => end_of_day(),
     };
-    let grant = Grant::try_new(DAILY, amount, until).map_err(|invalid| Problem::unfit(invalid.to_string()))?;
-    let grant = grant.approved_by(asked.text("approver")?).because(asked.text("reason")?);
+    let grant = Grant::try_new(DAILY, amount, until).map_err(|invalid| Problem::bad_request(invalid.to_string()))?;
+    let grant = grant.approved_by(parameters.text("approver")?).because(parameters.text("reason")?);
     shop.quotas.grant(&client, grant).await?;
     Ok(Json(json!({ "tenant": name, "granted": amount, "until": text(until) })))
 }
@@ -77,7 +79,7 @@ pub(super) async fn reconcile(_: Admin, State(shop): State<Shop>) -> Result<Json
     Ok(Json(json!({ "compared": report.compared, "drift": report.drift(), "drifts": drifts })))
 }
 
-/// Where a grant ends unless it says otherwise.
+/// Default end of a grant.
 fn end_of_day() -> SystemTime {
     SystemTime::UNIX_EPOCH + present(Period::day()).end()
 }

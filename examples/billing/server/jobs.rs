@@ -1,4 +1,4 @@
-//! Jobs: charged once, worked on once, however often they are sent.
+//! Jobs: charged and done once, however often they are sent.
 
 use std::time::Duration;
 
@@ -13,20 +13,24 @@ use tollgate::JobRun;
 
 use super::{
     Shop, UNITS,
-    asked::{Asked, header, tenant},
+    parameters::{Parameters, header, tenant},
     problem::Problem,
 };
 
-/// The longest work.
+/// Longest work.
 const LONGEST_MS: u64 = 600_000;
 
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-pub(super) async fn job(State(shop): State<Shop>, headers: HeaderMap, asked: Asked) -> Result<Response, Problem> {
+pub(super) async fn job(
+    State(shop): State<Shop>,
+    headers: HeaderMap,
+    parameters: Parameters,
+) -> Result<Response, Problem> {
     let (name, id) = (header(&headers, "x-tenant")?, header(&headers, "x-job-id")?);
-    asked.only(&["amount", "hold_ms"])?;
-    let (tenant, amount) = (tenant(name)?, asked.amount("amount")?);
-    let hold = hold(asked.get("hold_ms")?)?;
+    parameters.only(&["amount", "hold_ms"])?;
+    let (tenant, amount) = (tenant(name)?, parameters.amount("amount")?);
+    let hold = hold(parameters.get("hold_ms")?)?;
 
     let run = shop.quotas.run_job(&tenant, id, (UNITS, amount), work(hold)).await?;
 
@@ -37,7 +41,7 @@ pub(super) async fn job(State(shop): State<Shop>, headers: HeaderMap, asked: Ask
     Ok(answer)
 }
 
-/// What the tenant pays for.
+/// Work that the tenant pays for.
 async fn work(hold: Duration) {
     tokio::time::sleep(hold).await;
 }
@@ -45,6 +49,6 @@ async fn work(hold: Duration) {
 fn hold(text: Option<&str>) -> Result<Duration, Problem> {
     let Some(text) = text else { return Ok(Duration::ZERO) };
     let millis = text.parse().ok().filter(|millis| *millis <= LONGEST_MS);
-    let unfit = || Problem::unfit(format!("hold_ms must be a whole number from 0 to {LONGEST_MS}"));
-    millis.map(Duration::from_millis).ok_or_else(unfit)
+    let bad_request = || Problem::bad_request(format!("hold_ms must be a whole number from 0 to {LONGEST_MS}"));
+    millis.map(Duration::from_millis).ok_or_else(bad_request)
 }

@@ -1,8 +1,8 @@
-//! The server: what it is told by its environment, its routes, and its end.
+//! The server: its environment, routes and shutdown.
 
 mod admin;
-mod asked;
 mod jobs;
+mod parameters;
 mod problem;
 mod reports;
 
@@ -15,27 +15,27 @@ use axum::{
 use tokio::{net::TcpListener, sync::oneshot};
 use tollgate::{Ledger, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas};
 
-/// What is counted, and the name of its limit.
+/// Kind of the billed units, and the name of its limit.
 const UNITS: &str = "units";
 const DAILY: &str = "units_per_day";
 
-/// So long work that is under way may take when the server is told to stop, and rows may take to be written.
+/// Longest time for running requests, and for pending rows, after a stop signal.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What the environment says.
+/// Settings from the environment.
 pub(crate) struct Setup {
-    kept: Kept,
+    location: Location,
     limit: u64,
     admin_token: Option<String>,
 }
 
-/// Where the ledger is.
-enum Kept {
+/// Location of the ledger.
+enum Location {
     File(PathBuf),
     Postgres(String),
 }
 
-/// What handlers share.
+/// State of the handlers.
 #[derive(Clone)]
 struct Shop {
     ledger: Ledger,
@@ -45,43 +45,43 @@ struct Shop {
 
 impl Setup {
     pub(crate) fn from_env() -> Result<Self, String> {
-        let said = |name: &str| match std::env::var(name) {
+        let value = |name: &str| match std::env::var(name) {
             Ok(text) if text.is_empty() => Err(format!("{name} must not be empty: set it, or leave it out")),
             Ok(text) => Ok(Some(text)),
             Err(std::env::VarError::NotPresent) => Ok(None),
             Err(_) => Err(format!("{name} must be text")),
         };
-        let kept = match (said("DB")?, said("DATABASE_URL")?) {
-            (Some(_), Some(_)) => return Err("say DB for a file or DATABASE_URL for a server, not both".into()),
-            (None, Some(url)) => Kept::Postgres(url),
-            (file, None) => Kept::File(file.map_or_else(|| "billing.db".into(), PathBuf::from)),
+        let location = match (value("DB")?, value("DATABASE_URL")?) {
+            (Some(_), Some(_)) => return Err("set DB for a file or DATABASE_URL for a server, not both".into()),
+            (None, Some(url)) => Location::Postgres(url),
+            (file, None) => Location::File(file.map_or_else(|| "billing.db".into(), PathBuf::from)),
         };
-        let limit = match said("LIMIT")? {
-            Some(text) => asked::amount("LIMIT", &text)?,
+        let limit = match value("LIMIT")? {
+            Some(text) => parameters::amount("LIMIT", &text)?,
             None => 1_000,
         };
-        Ok(Self { kept, limit, admin_token: said("ADMIN_TOKEN")? })
+        Ok(Self { location, limit, admin_token: value("ADMIN_TOKEN")? })
     }
 
     pub(crate) async fn open(&self) -> Result<Ledger, Box<dyn Error>> {
-        match &self.kept {
-            Kept::File(path) => Ok(Ledger::sqlite(path).open().await?),
-            Kept::Postgres(url) => postgres(url).await,
+        match &self.location {
+            Location::File(path) => Ok(Ledger::sqlite(path).open().await?),
+            Location::Postgres(url) => postgres(url).await,
         }
     }
 
-    /// What a user wants to know first.
+    /// Prints the most important settings.
     pub(crate) fn introduce(&self, address: SocketAddr) {
-        match &self.kept {
-            Kept::File(path) => {
+        match &self.location {
+            Location::File(path) => {
                 let path = path.canonicalize().unwrap_or_else(|_| path.clone());
                 println!("the ledger is the file {} (DB=... for another)", path.display());
             }
-            Kept::Postgres(_) => println!("the ledger is in the database of DATABASE_URL"),
+            Location::Postgres(_) => println!("the ledger is in the database of DATABASE_URL"),
         }
         println!("a tenant has {} units a day in UTC (LIMIT=... for more or less)", self.limit);
         match self.admin_token {
-            Some(_) => println!("administration is on for whoever has the ADMIN_TOKEN"),
+            Some(_) => println!("administration is on: send the ADMIN_TOKEN as a bearer token"),
             None => println!("administration is off: /grants and /reconcile answer 403 until ADMIN_TOKEN=... is set"),
         }
         println!("curl -i -X POST -H 'x-tenant: acme' -H 'x-job-id: order-17' 'http://{address}/jobs?amount=20'");
@@ -116,7 +116,7 @@ fn app(ledger: Ledger, setup: &Setup) -> Result<Router, tollgate::ConfigError> {
         .with_state(shop))
 }
 
-/// Serves until `stop` comes; then whoever is being served is served to the end, and all rows are written.
+/// Serves until `stop` completes; then finishes running requests and writes all rows.
 pub(crate) async fn serve(
     listener: TcpListener,
     ledger: Ledger,
@@ -141,7 +141,7 @@ pub(crate) async fn serve(
     served
 }
 
-/// Ctrl-c, or what a supervisor sends.
+/// Completes on Ctrl-C or on the signal of a supervisor.
 pub(crate) async fn stopped() {
     #[cfg(unix)]
     {

@@ -1,4 +1,4 @@
-//! What went wrong, as a problem document.
+//! Errors as problem documents.
 
 use axum::{
     body::Body,
@@ -29,8 +29,8 @@ impl Problem {
         Self(Box::new(response))
     }
 
-    /// The request is at fault, and nothing was done.
-    pub(super) fn unfit(detail: impl Into<String>) -> Self {
+    /// An error of the request; nothing was done.
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, detail)
     }
 }

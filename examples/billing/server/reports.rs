@@ -1,4 +1,4 @@
-//! What a tenant has used, row by row, and what it owes.
+//! Usage, ledger rows and invoice of a tenant.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,12 +13,12 @@ use futures_util::{StreamExt, stream};
 use serde_json::{Value, json};
 use tollgate::{Clock, Period, QuotaError, Window};
 
-use super::{DAILY, Shop, UNITS, asked::tenant, problem::Problem};
+use super::{DAILY, Shop, UNITS, parameters::tenant, problem::Problem};
 
-/// What a unit costs, in cents.
+/// Price of a unit, in cents.
 const CENTS: u64 = 2;
 
-/// Later than any row, since 1970.
+/// A time after any row, since 1970.
 const NEVER: Duration = Duration::from_secs(1 << 33);
 
 pub(super) async fn usage(State(shop): State<Shop>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
@@ -38,11 +38,11 @@ pub(super) async fn usage(State(shop): State<Shop>, Path(name): Path<String>) ->
     })))
 }
 
-/// All rows, as they are read: a ledger may be longer than memory.
+/// Streams all rows as they are read, because a ledger may exceed memory.
 pub(super) async fn ledger(State(shop): State<Shop>, Path(name): Path<String>) -> Result<Response, Problem> {
     tenant(&name)?;
     let mut entries = shop.ledger.entries(&name, SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + NEVER);
-    let first = entries.next().await?; // now it can still be said that the ledger is away
+    let first = entries.next().await?; // an unavailable ledger can still be reported here
     let rest = stream::try_unfold(entries, |mut entries| async {
         let entry = entries.next().await?;
         Ok::<_, QuotaError>(entry.map(|entry| (entry, entries)))
@@ -51,7 +51,7 @@ pub(super) async fn ledger(State(shop): State<Shop>, Path(name): Path<String>) -
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(lines)).into_response())
 }
 
-/// This month until now.
+/// Returns the invoice of this month until now.
 pub(super) async fn invoice(State(shop): State<Shop>, Path(name): Path<String>) -> Result<Response, Problem> {
     tenant(&name)?;
     let month = present(Period::month());
@@ -61,12 +61,12 @@ pub(super) async fn invoice(State(shop): State<Shop>, Path(name): Path<String>) 
     Ok(([(CONTENT_TYPE, "application/json")], format!("{invoice}\n")).into_response())
 }
 
-/// The period that is under way.
+/// Returns the current period.
 pub(super) fn present(period: Period) -> Window {
     period.window_at(Clock::system().wall())
 }
 
-/// A time as RFC 3339 has it.
+/// Formats a time as RFC 3339.
 pub(super) fn text(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time).map_or_else(|_| String::from("never"), |time| time.to_string())
 }

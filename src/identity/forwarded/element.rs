@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// The address in an IPv4 or IPv6 address with or without a port (RFC 7239, 6); an IPv6 address may stand bare.
+/// Parses an IPv4 or IPv6 address with or without a port (RFC 7239, section 6). An IPv6 address may have no brackets.
 pub(super) fn node(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?;
     if let Some(rest) = text.strip_prefix('[') {
@@ -16,7 +16,7 @@ pub(super) fn node(text: &[u8]) -> Option<IpAddr> {
     })
 }
 
-/// Digits, or a name that stands for a port.
+/// Returns whether a text is a port: digits, or an obfuscated name.
 fn is_port(text: &str) -> bool {
     match text.strip_prefix('_') {
         Some(name) => !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)),
@@ -24,7 +24,7 @@ fn is_port(text: &str) -> bool {
     }
 }
 
-/// The address in the one `for` among an element's pairs (RFC 7239, 4).
+/// Returns the address in the one `for` among an element's pairs (RFC 7239, section 4).
 pub(super) fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
     let mut found = None;
     let mut rest = element.trim_ascii();
@@ -34,12 +34,11 @@ pub(super) fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
             continue;
         }
         let equals = rest.iter().position(|byte| *byte == b'=')?;
-        let (name, after) = (rest[..equals].trim_ascii(), rest[equals + 1..].trim_ascii_start());
-        let value = Value::first_of(after)?;
-        if name.eq_ignore_ascii_case(b"for") && found.replace(value.node()?).is_some() {
+        let (value, after) = split_value(rest[equals + 1..].trim_ascii_start())?;
+        if rest[..equals].trim_ascii().eq_ignore_ascii_case(b"for") && found.replace(unquoted_node(value)?).is_some() {
             return None;
         }
-        rest = after[value.written..].trim_ascii_start();
+        rest = after.trim_ascii_start();
         if !rest.is_empty() && !rest.starts_with(b";") {
             return None;
         }
@@ -47,47 +46,37 @@ pub(super) fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
     found
 }
 
-/// The value of a pair.
-struct Value<'a> {
-    text: &'a [u8],
-    escapes: bool,
-    /// How many bytes it takes in the field, quotation marks and all.
-    written: usize,
+/// Splits a value, with its quotation marks if it has any, from the text behind it.
+fn split_value(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let Some(inner) = text.strip_prefix(b"\"") else {
+        let end = text.iter().position(|byte| *byte == b';').unwrap_or(text.len());
+        return text.split_at_checked(end).filter(|(plain, _)| !plain.contains(&b'"'));
+    };
+    let mut escaped = false;
+    let end = inner.iter().position(|byte| {
+        let ends = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        ends
+    })?;
+    text.split_at_checked(end + 2)
 }
 
-impl<'a> Value<'a> {
-    fn first_of(text: &'a [u8]) -> Option<Self> {
-        let Some(inner) = text.strip_prefix(b"\"") else {
-            let end = text.iter().position(|byte| *byte == b';').unwrap_or(text.len());
-            let plain = text[..end].trim_ascii();
-            return (!plain.contains(&b'"')).then_some(Self { text: plain, escapes: false, written: end });
-        };
-        let (mut escaped, mut escapes) = (false, false);
-        for (at, byte) in inner.iter().enumerate() {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => (escaped, escapes) = (true, true),
-                b'"' => return Some(Self { text: &inner[..at], escapes, written: at + 2 }),
-                _ => {}
-            }
-        }
-        None
+/// Parses the address in a value, which may be a quoted string.
+fn unquoted_node(value: &[u8]) -> Option<IpAddr> {
+    let Some(inner) = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")) else {
+        return node(value.trim_ascii());
+    };
+    if !inner.contains(&b'\\') {
+        return node(inner);
     }
-
-    fn node(&self) -> Option<IpAddr> {
-        if !self.escapes {
-            return node(self.text);
-        }
-        // Longer than any address with a port.
-        let mut plain = [0; 128];
-        let mut length = 0;
-        let mut bytes = self.text.iter();
-        while let Some(byte) = bytes.next() {
-            *plain.get_mut(length)? = if *byte == b'\\' { *bytes.next()? } else { *byte };
-            length += 1;
-        }
-        node(&plain[..length])
+    let mut plain = [0; 128]; // longer than any address with a port
+    let mut length = 0;
+    let mut bytes = inner.iter();
+    while let Some(byte) = bytes.next() {
+        *plain.get_mut(length)? = if *byte == b'\\' { *bytes.next()? } else { *byte };
+        length += 1;
     }
+    node(&plain[..length])
 }
 
 #[cfg(test)]
@@ -99,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_is_an_address_with_or_without_a_port() {
+    fn node_is_an_address_with_or_without_a_port() {
         for (text, ip) in [
             ("198.51.100.7", "198.51.100.7"),
             ("198.51.100.7:4711", "198.51.100.7"),
@@ -124,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn an_element_of_forwarded_names_one_for() {
+    fn element_has_exactly_one_readable_for() {
         for (element, ip) in [
             ("for=198.51.100.7", "198.51.100.7"),
             (" For = 198.51.100.7 ; proto=https ", "198.51.100.7"),

@@ -1,4 +1,4 @@
-//! The elements of all lines of a field, from the right.
+//! Addresses in all lines of a forwarding field, from the right.
 
 use std::{iter::Rev, net::IpAddr};
 
@@ -6,13 +6,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, header::ValueIter};
 
 use super::element;
 
-/// How many elements are walked at most, so that nobody makes us walk his.
+/// Greatest number of elements that are read, so that a client cannot make us read a long list.
 pub(super) const MAX_HOPS: usize = 32;
 
-/// How many bytes an element may have, so that nobody makes us search his for a comma.
+/// Greatest length of an element in bytes, so that a client cannot make us search a long text for a comma.
 const LONGEST: usize = 1_024;
 
-/// How a field is written.
+/// Syntax of a forwarding field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// Addresses between commas.
@@ -23,7 +23,7 @@ pub(super) enum Form {
     Single,
 }
 
-/// The addresses in a field from the right; `None` stands for an element that cannot be read.
+/// The addresses in a field from the right, up to the first element that cannot be read.
 pub(super) struct Hops<'a> {
     lines: Rev<ValueIter<'a, HeaderValue>>,
     line: Option<&'a [u8]>,
@@ -35,45 +35,38 @@ impl<'a> Hops<'a> {
         let lines = headers.get_all(name).iter().rev();
         Self { lines, line: None, form }
     }
-
-    fn single(&mut self) -> Option<Option<IpAddr>> {
-        let line = self.lines.next()?;
-        let alone = self.lines.next().is_none();
-        let short = line.len() <= LONGEST;
-        Some(if alone && short { element::node(line.as_bytes().trim_ascii()) } else { None })
-    }
 }
 
 impl Iterator for Hops<'_> {
-    type Item = Option<IpAddr>;
+    type Item = IpAddr;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.form == Form::Single {
-            return self.single();
-        }
         let line = match self.line.take() {
             Some(line) => line,
             None => self.lines.next()?.as_bytes(),
         };
-        let Some((before, last)) = cut(line, self.form) else { return Some(None) };
+        let (before, last) = cut(line, self.form)?;
         self.line = before;
-        Some(match self.form {
+        match self.form {
+            Form::Addresses => element::node(last.trim_ascii()),
             Form::Pairs => element::forwarded_for(last),
-            Form::Addresses | Form::Single => element::node(last.trim_ascii()),
-        })
+            Form::Single if self.lines.next().is_some() => None,
+            Form::Single => element::node(last.trim_ascii()),
+        }
     }
 }
 
-/// What is before the last comma, if there is one, and what is after it; nothing if that is too long.
+/// Splits a line at its last comma into the rest, if there is a comma, and the last element. Returns `None` if that
+/// element is too long.
 ///
-/// Quoted strings are recognised from the right too: what a client writes to the left of a proxy's own element, such as
-/// a quotation mark that never ends, cannot change how that element is read.
+/// Quoted strings are recognised from the right too: text that a client writes to the left of a proxy's own element,
+/// such as an unterminated quotation mark, cannot change how that element is read.
 fn cut(line: &[u8], form: Form) -> Option<(Option<&[u8]>, &[u8])> {
     let floor = line.len().saturating_sub(LONGEST);
     let mut quoted = false;
     for at in (floor..line.len()).rev() {
         match line[at] {
-            b',' if !quoted => return Some((Some(&line[..at]), &line[at + 1..])),
+            b',' if !quoted && form != Form::Single => return Some((Some(&line[..at]), &line[at + 1..])),
             b'"' if form == Form::Pairs => quoted = !quoted || is_escaped(&line[floor..at]),
             _ => {}
         }
@@ -81,7 +74,7 @@ fn cut(line: &[u8], form: Form) -> Option<(Option<&[u8]>, &[u8])> {
     (floor == 0 && !quoted).then_some((None, line))
 }
 
-/// Whether what comes after `before` is escaped: an odd number of backslashes stands there.
+/// Returns whether the byte after `before` is escaped: it follows an odd number of backslashes.
 fn is_escaped(before: &[u8]) -> bool {
     before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
 }
@@ -95,24 +88,25 @@ mod tests {
     }
 
     #[test]
-    fn the_last_element_ends_at_a_comma_outside_quotes() {
+    fn last_element_begins_after_a_comma_outside_quotes() {
         assert_eq!(last("a, b", Form::Addresses), Some(" b"));
         assert_eq!(last("a", Form::Addresses), Some("a"));
         assert_eq!(last("a, \"b, c\"", Form::Addresses), Some(" c\""));
+        assert_eq!(last("a, b", Form::Single), Some("a, b"));
         assert_eq!(last("a, x=\"b, c\"", Form::Pairs), Some(" x=\"b, c\""));
         assert_eq!(last(r#"a, x="b\", c""#, Form::Pairs), Some(r#" x="b\", c""#));
         assert_eq!(last(r#"a, x="b\\", c"#, Form::Pairs), Some(" c"));
     }
 
     #[test]
-    fn an_open_quotation_mark_on_the_left_swallows_nothing() {
+    fn open_quotation_mark_on_the_left_has_no_effect() {
         assert_eq!(last(r#"for="evil, for=198.51.100.7"#, Form::Pairs), Some(" for=198.51.100.7"));
         assert_eq!(last(r#"for="evil\, for="[2001:db8::7]""#, Form::Pairs), Some(r#" for="[2001:db8::7]""#));
         assert_eq!(last(r#"for=198.51.100.7""#, Form::Pairs), None);
     }
 
     #[test]
-    fn an_element_without_end_is_not_searched_for_one() {
+    fn element_above_the_longest_is_not_searched() {
         let long = format!("a,{}", "b".repeat(400_000));
         assert_eq!(last(&long, Form::Addresses), None);
         assert_eq!(last(&long, Form::Pairs), None);

@@ -1,4 +1,4 @@
-//! What proxies say about where a request came from, and whom of them to believe.
+//! Client addresses in the fields that trusted proxies write.
 
 mod element;
 mod hops;
@@ -8,20 +8,20 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderName, header};
 
-use super::network::canonical;
+use super::credential;
 use crate::error::ConfigError;
 use hops::{Form, Hops, MAX_HOPS};
 use trust::Trust;
 
-/// A field in which proxies tell the client's address, and which proxies are believed.
+/// A field in which proxies report the client's address, and the proxies that are trusted.
 ///
-/// All lines of the field are one list. It is walked from the right, where the proxy nearest to us wrote: while the one
-/// who wrote is trusted, the address that it wrote down counts. The first address that is not trusted is the client;
-/// nothing to the left of it is looked at, for the client may have written that. An element that cannot be read (also
-/// an empty one, `unknown`, or an obfuscated name) ends the walk too, and the trusted proxy that wrote it is charged.
-/// Elements may carry ports: `198.51.100.7:4711`, `[2001:db8::7]:4711`.
+/// All lines of the field are one list. It is read from the right, where the nearest proxy wrote. As long as the writer
+/// of an element is trusted, the address in the element counts. The first address that is not trusted is the client.
+/// Nothing to the left of it is read, because the client may have written it. An element that cannot be read (also an
+/// empty one, `unknown`, or an obfuscated name) ends the list too, and the trusted proxy that wrote it is charged.
+/// Elements may have ports: `198.51.100.7:4711`, `[2001:db8::7]:4711`.
 ///
-/// At most 32 elements are walked, and at most 1,024 bytes of each.
+/// At most 32 elements are read, and at most 1,024 bytes of each.
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -42,16 +42,9 @@ pub struct Forwarded {
     trust: Trust,
 }
 
-/// A field in which proxies tell the client's address, before it is said whom to believe.
+/// A field in which proxies report the client's address, without the proxies that are trusted.
 ///
-/// Name the field that **your** proxy writes: one that it passes on unread is the client's to forge.
-///
-/// ```
-/// use tollgate::Forwarded;
-/// let field = Forwarded::x_forwarded_for();
-/// let trusted = field.from_networks(["10.0.0.0/8", "fd00::/8"]);
-/// # let _ = trusted;
-/// ```
+/// Name the field that **your** proxy writes. A client can forge a field that the proxy passes on unread.
 #[derive(Clone, Debug)]
 pub struct ForwardedField {
     name: HeaderName,
@@ -59,7 +52,7 @@ pub struct ForwardedField {
 }
 
 impl Forwarded {
-    /// `X-Forwarded-For`, to which each proxy appends the address that it was called from.
+    /// Reads `X-Forwarded-For`, to which each proxy appends the address of its peer.
     ///
     /// ```
     /// let one_proxy = tollgate::Forwarded::x_forwarded_for().through_hops(1);
@@ -70,7 +63,7 @@ impl Forwarded {
         ForwardedField { name: HeaderName::from_static("x-forwarded-for"), form: Form::Addresses }
     }
 
-    /// `Forwarded` (RFC 7239), to which each proxy appends `for=` and the address that it was called from.
+    /// Reads `Forwarded` (RFC 7239), to which each proxy appends `for=` and the address of its peer.
     ///
     /// ```
     /// let trusted = tollgate::Forwarded::rfc7239().from_networks(["192.0.2.1"]);
@@ -81,12 +74,12 @@ impl Forwarded {
         ForwardedField { name: header::FORWARDED, form: Form::Pairs }
     }
 
-    /// A field with the client's address alone, such as `X-Real-IP` or `CF-Connecting-IP`.
+    /// Reads a field with the client's address alone, such as `X-Real-IP` or `CF-Connecting-IP`.
     ///
-    /// The proxy has to replace what the client sent in it. A field that comes more than once is not read.
+    /// The proxy must replace a value that the client sent. A field that is present more than once is not read.
     ///
     /// # Panics
-    /// When `name` is no field name.
+    /// When `name` is not a field name.
     ///
     /// ```
     /// let edge = ["173.245.48.0/20", "2400:cb00::/32"];
@@ -101,47 +94,40 @@ impl Forwarded {
     /// [`single`](Self::single) for input at run time.
     ///
     /// # Errors
-    /// When `name` is no field name.
-    ///
-    /// ```
-    /// let error = tollgate::Forwarded::try_single("x real ip").unwrap_err();
-    /// assert_eq!(error.to_string(), "field name must be a token of RFC 9110, got \"x real ip\"");
-    /// ```
+    /// When `name` is not a field name.
     pub fn try_single(name: impl AsRef<str>) -> Result<ForwardedField, ConfigError> {
-        Ok(ForwardedField { name: super::credential::field_name(name.as_ref())?, form: Form::Single })
+        Ok(ForwardedField { name: credential::token("field name", name.as_ref())?, form: Form::Single })
     }
 
-    /// The address to charge: `peer` unless it is trusted and names another.
+    /// Returns the address to charge: the peer's, unless the peer is trusted and names another.
     pub(super) fn client(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
-        let peer = peer.map(canonical);
-        if !self.trust.admits_peer(peer) {
-            return peer;
+        let mut client = peer.map(|ip| ip.to_canonical());
+        if !self.trust.includes(0, client) {
+            return client;
         }
-        let mut client = peer;
-        for (walked, hop) in Hops::of(&self.field.name, self.field.form, headers).take(MAX_HOPS).enumerate() {
-            let Some(hop) = hop.map(canonical) else { break };
-            client = Some(hop);
-            if !self.trust.goes_on(walked + 1, hop) {
+        for (before, hop) in Hops::of(&self.field.name, self.field.form, headers).take(MAX_HOPS).enumerate() {
+            client = Some(hop.to_canonical());
+            if !self.trust.includes(before + 1, client) {
                 break;
             }
         }
         client
     }
 
-    /// Whether no client can make itself another by what it sends.
+    /// Returns whether a client cannot claim another's address by sending a field.
     pub(super) const fn is_verified(&self) -> bool {
         matches!(self.trust, Trust::Networks(_))
     }
 }
 
 impl ForwardedField {
-    /// Believes proxies in these networks, each an address or `address/prefix length`.
+    /// Trusts the proxies in these networks, each an address or `address/prefix length`.
     ///
-    /// Name the proxies alone: whoever calls from one of these networks can say that it is anyone, so a network with
-    /// all the world in it is not taken.
+    /// Name only the proxies: a peer in one of these networks can claim any address. A network of all addresses is
+    /// therefore rejected.
     ///
     /// # Panics
-    /// When one of them is no network, or has a prefix length of 0.
+    /// When one of them is not a network, or has a prefix length of 0.
     ///
     /// ```
     /// let trusted = tollgate::Forwarded::x_forwarded_for().from_networks(["10.0.0.0/8", "2001:db8::1"]);
@@ -155,7 +141,7 @@ impl ForwardedField {
     /// [`from_networks`](Self::from_networks) for input at run time.
     ///
     /// # Errors
-    /// When one of them is no network, or has a prefix length of 0.
+    /// When one of them is not a network, or has a prefix length of 0.
     ///
     /// ```
     /// let error = tollgate::Forwarded::x_forwarded_for().try_from_networks(["10.0.0.0/33"]).unwrap_err();
@@ -168,12 +154,12 @@ impl ForwardedField {
         Ok(Forwarded { field: self, trust: Trust::try_networks(networks)? })
     }
 
-    /// Believes the nearest `count` proxies, whatever their addresses: 1 to 32.
+    /// Trusts the nearest `count` proxies, 1 to 32, regardless of their addresses.
     ///
-    /// It holds only if **nobody can reach this service but through all of them**: who goes round one can say that it
-    /// is anyone. So such an identity is not [`verified`](crate::IdentityGuarantees::verified). A list that is shorter than `count`
-    /// is taken to its left end, and a [`single`](Forwarded::single) address is taken whatever the count. It works
-    /// without a peer's address too, as behind a proxy on a Unix socket.
+    /// Use it only if **every request passes through all of them**: a client that bypasses one can claim any address.
+    /// So such an identity is not [`verified`](crate::IdentityGuarantees::verified). A list that is shorter than
+    /// `count` is read to its left end, and a [`single`](Forwarded::single) address is read with every count. It works
+    /// without a peer address too, as behind a proxy on a Unix socket.
     ///
     /// # Panics
     /// When `count` is 0 or above 32.

@@ -1,4 +1,4 @@
-//! Whom to believe.
+//! Trust in the writers of a forwarding field.
 
 use std::net::IpAddr;
 
@@ -6,12 +6,12 @@ use ipnet::IpNet;
 
 use crate::error::ConfigError;
 
-/// Which of those who wrote into the field are believed.
+/// Trust in the writers of a forwarding field.
 #[derive(Clone, Debug)]
 pub(super) enum Trust {
-    /// Whoever is in one of these networks.
+    /// Trusts the addresses in these networks.
     Networks(Box<[IpNet]>),
-    /// The nearest so many, whoever they are.
+    /// Trusts the nearest proxies, by number and regardless of their addresses.
     Hops(usize),
 }
 
@@ -24,31 +24,16 @@ impl Trust {
         Ok(Self::Networks(networks))
     }
 
-    /// Whether the one who called us is believed.
-    pub(super) fn admits_peer(&self, peer: Option<IpAddr>) -> bool {
+    /// Returns whether `hop` is trusted. The peer has the number 0, the address in the last element 1, and so on.
+    pub(super) fn includes(&self, number: usize, hop: Option<IpAddr>) -> bool {
         match self {
-            Self::Networks(_) => peer.is_some_and(|peer| self.contains(peer)),
-            Self::Hops(_) => true,
-        }
-    }
-
-    /// Whether `hop`, named by the `walked`-th element from the right, is believed in turn.
-    pub(super) fn goes_on(&self, walked: usize, hop: IpAddr) -> bool {
-        match self {
-            Self::Networks(_) => self.contains(hop),
-            Self::Hops(count) => walked < *count,
-        }
-    }
-
-    fn contains(&self, ip: IpAddr) -> bool {
-        match self {
-            Self::Networks(networks) => networks.iter().any(|network| network.contains(&ip)),
-            Self::Hops(_) => false,
+            Self::Networks(networks) => hop.is_some_and(|ip| networks.iter().any(|network| network.contains(&ip))),
+            Self::Hops(count) => number < *count,
         }
     }
 }
 
-/// A network, an IPv4 one if it was an IPv6 one only in form, as the addresses are that it is compared with.
+/// Parses a network. An IPv4-mapped one becomes an IPv4 network, as the addresses do that it is compared with.
 fn parse(text: &str) -> Result<IpNet, ConfigError> {
     let network = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| IpNet::from(ip))).ok();
     let network = network.and_then(|network: IpNet| match (network.addr().to_canonical(), network) {
@@ -56,9 +41,7 @@ fn parse(text: &str) -> Result<IpNet, ConfigError> {
         _ => Some(network),
     });
     network.filter(|network| network.prefix_len() > 0).ok_or_else(|| {
-        let shown: String = text.chars().take(80).collect();
-        let must = "be an address, alone or with a prefix length above 0";
-        ConfigError::new("trusted network", must, format_args!("{shown:?}"))
+        ConfigError::quoted("trusted network", "be an address, alone or with a prefix length above 0", text)
     })
 }
 
@@ -67,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_network_is_written_in_any_of_its_forms() {
+    fn network_is_parsed_in_each_of_its_forms() {
         assert_eq!(parse("10.0.0.0/8").unwrap().to_string(), "10.0.0.0/8");
         assert_eq!(parse("192.0.2.1").unwrap().to_string(), "192.0.2.1/32");
         assert_eq!(parse("2001:db8::1").unwrap().to_string(), "2001:db8::1/128");
@@ -75,11 +58,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_network_or_all_the_world_is_refused() {
+    fn invalid_network_or_one_of_all_addresses_is_rejected() {
         for text in ["", "10.0.0", "10.0.0.0/33", "0.0.0.0/0", "::/0", "::ffff:0.0.0.0/96", "::ffff:0.0.0.0/90", "x"] {
             assert!(parse(text).is_err(), "{text}");
         }
-        let nobody = Trust::try_networks([""; 0]).unwrap_err();
-        assert_eq!(nobody.to_string(), "trusted networks must be at least one, got 0");
+        let empty = Trust::try_networks([""; 0]).unwrap_err();
+        assert_eq!(empty.to_string(), "trusted networks must be at least one, got 0");
     }
 }

@@ -8,13 +8,10 @@ use crate::{
     ledger::{
         Database, WriterTask, new_id,
         store::admit_error,
-        writer::{
-            AdmitCommand, AdmitReply, AdmittedAt, Command, CommandKind, Key, Reply, Sent, SettleCommand, SettleKind,
-            SpooledCharge, after,
-        },
+        writer::{AdmitCommand, AdmitReply, AdmittedAt, Command, CommandKind, Key, Reply, Sent, SettleCommand, after},
     },
     quota::{
-        Amounts, OnFailure,
+        OnFailure,
         account::{Denial, Duplicate},
         store::{AdmitError, StoreError},
     },
@@ -168,12 +165,10 @@ impl<D: Database> PassingCharge<'_, D> {
             share.pass(&self.command.key.tenant, self.admit, self.wall)?;
         }
         let at = self.wall / 1_000 * 1_000; // databases know microseconds
-        let AdmitCommand { plan, amounts, fingerprint, reserve, .. } = self.admit;
-        let (plan, amounts) = (Arc::clone(plan), amounts.clone());
-        let pass = SpooledCharge { plan, amounts, fingerprint: *fingerprint, reserve: *reserve, at };
+        let kind = CommandKind::Spooled { admit: self.admit.clone(), at };
         self.kept = true;
         // The same id: where its admission was written after all, the ledger has it once.
-        if self.spool.keep(Command { kind: CommandKind::Spooled(pass), ..self.command.clone() }).await {
+        if self.spool.keep(Command { kind, ..self.command.clone() }).await {
             self.done = true;
             return Ok(Admitted::Passed(at));
         }
@@ -188,14 +183,8 @@ impl<D: Database> Drop for PassingCharge<'_, D> {
         if self.done || (!self.kept && self.sent == Sent::No) {
             return;
         }
-        let settle = SettleCommand {
-            plan: Arc::clone(&self.admit.plan),
-            attempt: 0,
-            since: AdmittedAt { at: self.wall / 1_000 * 1_000, epoch: u32::MAX },
-            end: SettleKind::Void,
-            used: Amounts::new(),
-            part: 0,
-        };
+        let since = AdmittedAt { at: self.wall / 1_000 * 1_000, epoch: u32::MAX };
+        let settle = SettleCommand::void(Arc::clone(&self.admit.plan), 0, since);
         let kind = CommandKind::SettleOf { of: self.command.id, settle };
         let command = Command { id: new_id(), own: false, kind, ..self.command.clone() };
         if self.kept {

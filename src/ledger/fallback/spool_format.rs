@@ -109,7 +109,7 @@ mod tests {
     use super::{super::spool_record::encode, *};
     use crate::{
         kind::Kind,
-        ledger::writer::{AdmittedAt, CommandKind, Key, ReservationTerms, SettleCommand, SettleKind, SpooledCharge},
+        ledger::writer::{AdmitCommand, AdmittedAt, CommandKind, Key, ReservationTerms, SettleCommand, SettleKind},
         quota::{Amounts, Plan, Quota},
         time::Period,
     };
@@ -133,7 +133,8 @@ mod tests {
             (plans.clone(), amounts(), any::<Option<u128>>(), any::<Option<(u64, bool)>>(), 0..START).prop_map(
                 |(plan, amounts, fingerprint, reserve, at)| {
                     let reserve = reserve.map(|(ttl, charge)| ReservationTerms { ttl, charge });
-                    CommandKind::Spooled(SpooledCharge { plan, amounts, fingerprint, reserve, at })
+                    let admit = AdmitCommand { plan, amounts, fingerprint, reserve, told: false, usage: false };
+                    CommandKind::Spooled { admit, at }
                 }
             ),
             (

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::ledger::writer::{
-    AdmittedAt, Command, CommandKind, Key, ReservationTerms, SettleCommand, SettleKind, SpooledCharge,
+    AdmitCommand, AdmittedAt, Command, CommandKind, Key, ReservationTerms, SettleCommand, SettleKind,
 };
 use crate::{
     kind::Kind,
@@ -23,7 +23,7 @@ const SEAL: u8 = 0xa5;
 pub(crate) fn encode(command: &Command) -> Option<Vec<u8>> {
     let mut body = RecordBody(Vec::with_capacity(256));
     let kind = match &command.kind {
-        CommandKind::Spooled(_) => PASS,
+        CommandKind::Spooled { .. } => PASS,
         CommandKind::SettleOf { .. } => END,
         _ => return None,
     };
@@ -33,12 +33,12 @@ pub(crate) fn encode(command: &Command) -> Option<Vec<u8>> {
     body.0.extend(command.id.to_le_bytes());
     body.0.push(u8::from(command.own));
     match &command.kind {
-        CommandKind::Spooled(pass) => {
-            body.number(pass.at);
-            body.plan(&pass.plan, pass.at);
-            body.amounts(&pass.amounts);
-            body.maybe(pass.fingerprint, |body, fingerprint| body.0.extend(fingerprint.to_le_bytes()));
-            body.maybe(pass.reserve, |body, reserve| {
+        CommandKind::Spooled { admit, at } => {
+            body.number(*at);
+            body.plan(&admit.plan, *at);
+            body.amounts(&admit.amounts);
+            body.maybe(admit.fingerprint, |body, fingerprint| body.0.extend(fingerprint.to_le_bytes()));
+            body.maybe(admit.reserve, |body, reserve| {
                 body.number(reserve.ttl);
                 body.0.push(u8::from(reserve.charge));
             });
@@ -129,7 +129,8 @@ impl RecordReader<'_> {
                 } else {
                     None
                 };
-                CommandKind::Spooled(SpooledCharge { plan, amounts, fingerprint, reserve, at })
+                let admit = AdmitCommand { plan, amounts, fingerprint, reserve, told: false, usage: false };
+                CommandKind::Spooled { admit, at }
             }
             END => {
                 let of = self.digest()?;

@@ -67,8 +67,8 @@ impl SpoolState {
     /// Notes the job of a recovered record.
     pub(super) fn note(&mut self, command: &Command) {
         match &command.kind {
-            CommandKind::Spooled(pass) if !command.own => {
-                let (command_id, fingerprint) = (command.id, pass.fingerprint);
+            CommandKind::Spooled { admit, .. } if !command.own => {
+                let (command_id, fingerprint) = (command.id, admit.fingerprint);
                 let claim = JobClaim { command: command_id, fingerprint, running: false, merged: false, passed: true };
                 self.claims.insert(command.key.clone(), claim);
             }
@@ -94,7 +94,7 @@ impl SpoolState {
     /// Notes that the ledger has a command.
     pub(super) fn has(&mut self, command: &Command) {
         let known = match &command.kind {
-            CommandKind::Spooled(_) => command.id,
+            CommandKind::Spooled { .. } => command.id,
             CommandKind::SettleOf { of, settle } if settle.end == SettleKind::Void => {
                 if self.claims.get(&command.key).is_some_and(|claim| claim.command == *of) {
                     self.claims.remove(&command.key);

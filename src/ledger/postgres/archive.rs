@@ -4,7 +4,7 @@ use sqlx::{PgConnection, Postgres, SqlSafeStr};
 
 use crate::ledger::{
     DbError,
-    sql::{Columns, Dialect, SqlValue},
+    sql::{Columns, SqlDialect, SqlValue},
 };
 
 /// Periods that are over, in which nothing is open and nothing was written since, and which are not archived yet: their rows

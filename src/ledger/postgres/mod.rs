@@ -19,14 +19,14 @@ use sqlx::{
 
 use super::{
     DbError, LedgerError,
-    sql::{Dialect, SqlDatabase, SqlValue, apply, check, db_error, driver_calls, encoding},
+    sql::{SqlDatabase, SqlDialect, SqlValue, apply, check, db_error, driver_calls, encoding},
 };
 use values::{Time, Uuid};
 
 /// A ledger in PostgreSQL.
 pub(crate) type PostgresDatabase = SqlDatabase<Postgres>;
 
-type Prepared = Query<'static, Postgres, PgArguments>;
+type PostgresQuery = Query<'static, Postgres, PgArguments>;
 
 /// Longest time to reach a server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,7 +60,7 @@ impl PostgresDatabase {
     }
 }
 
-impl Dialect for Postgres {
+impl SqlDialect for Postgres {
     const NOW: &'static str = "now()";
     const LARGER: &'static str = "greatest";
     const BEGIN_WRITE: &'static str = "BEGIN";
@@ -121,7 +121,7 @@ impl Dialect for Postgres {
     }
 }
 
-fn bind(query: Prepared, value: &SqlValue<'_>) -> Prepared {
+fn bind(query: PostgresQuery, value: &SqlValue<'_>) -> PostgresQuery {
     match *value {
         SqlValue::Text(text) => query.bind(encoding::text(text)),
         SqlValue::Number(number) => query.bind(number),

@@ -8,7 +8,7 @@ use super::{promises, values::Time};
 use crate::ledger::{
     DbError,
     sql::{
-        Dialect, ReadRows, db_error,
+        ReadRows, SqlDialect, db_error,
         encoding::{nanos, text, time, until},
     },
     writer::{Key, Loaded},

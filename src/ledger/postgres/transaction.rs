@@ -5,14 +5,14 @@ use std::{borrow::Cow, sync::Arc};
 use sqlx::{PgConnection, Postgres, SqlSafeStr};
 
 use super::{
-    Prepared, read,
+    PostgresQuery, read,
     values::{Time, Uuid},
 };
 use crate::{
     ledger::{
         DbError,
         sql::{
-            ChargePath, Dialect, db_error,
+            ChargePath, SqlDialect, db_error,
             encoding::{instant, number, text, until},
             in_order,
         },
@@ -143,7 +143,7 @@ async fn lock(connection: &mut PgConnection, names: &[Cow<'_, str>]) -> Result<(
     sqlx::query(LOCK).bind(names).execute(connection).await.map_err(db_error::<Postgres>).map(|_| ())
 }
 
-fn insert_rows(rows: &[Row], now: u64) -> Result<Prepared, DbError> {
+fn insert_rows(rows: &[Row], now: u64) -> Result<PostgresQuery, DbError> {
     let detailed = rows.iter().any(|row| row.detail.is_some());
     let query = sqlx::query(if detailed { INSERT_DETAILED } else { INSERT_ROWS })
         .bind(all(rows, |row| text(&row.key.tenant)))
@@ -171,7 +171,7 @@ fn insert_rows(rows: &[Row], now: u64) -> Result<Prepared, DbError> {
         .bind(all(&details, |detail| detail.map(|detail| text(&detail.reason)))))
 }
 
-fn put_counts(writes: &Writes) -> Result<Prepared, DbError> {
+fn put_counts(writes: &Writes) -> Result<PostgresQuery, DbError> {
     let counts: Vec<&StoredCounter> = writes.counts.iter().map(|(_, count)| count).collect();
     Ok(sqlx::query(PUT_COUNTS)
         .bind(all(&writes.counts, |(tenant, _)| text(tenant)))
@@ -186,7 +186,7 @@ fn put_counts(writes: &Writes) -> Result<Prepared, DbError> {
         .bind(all(&counts, |count| count.warning_pending)))
 }
 
-fn put_grants(writes: &Writes) -> Result<Prepared, DbError> {
+fn put_grants(writes: &Writes) -> Result<PostgresQuery, DbError> {
     let grants: Vec<_> = writes.grants.iter().map(|(_, grant)| grant).collect();
     Ok(sqlx::query(PUT_GRANTS)
         .bind(all(&writes.grants, |(tenant, _)| text(tenant)))
@@ -204,14 +204,14 @@ fn put_grants(writes: &Writes) -> Result<Prepared, DbError> {
         .bind(all(&grants, |grant| grant.ended)))
 }
 
-fn keyed<'a>(query: Prepared, keys: impl Iterator<Item = (&'a Key, u32)> + Clone) -> Prepared {
+fn keyed<'a>(query: PostgresQuery, keys: impl Iterator<Item = (&'a Key, u32)> + Clone) -> PostgresQuery {
     query
         .bind(keys.clone().map(|(key, _)| text(&key.tenant)).collect::<Vec<Cow<'_, str>>>())
         .bind(keys.clone().map(|(key, _)| text(&key.job)).collect::<Vec<Cow<'_, str>>>())
         .bind(keys.map(|(_, attempt)| i64::from(attempt)).collect::<Vec<_>>())
 }
 
-fn held(statement: &'static str, holds: &[ReservationRow]) -> Prepared {
+fn held(statement: &'static str, holds: &[ReservationRow]) -> PostgresQuery {
     let query = keyed(sqlx::query(statement), holds.iter().map(|hold| (&hold.key, hold.attempt)));
     query.bind(all(holds, |hold| Time(until(hold.until))))
 }

@@ -65,15 +65,15 @@ impl Ledger {
     /// ```
     pub async fn job(&self, tenant: &str, job: &str) -> Result<Option<LedgerJob>, QuotaError> {
         let rows = on_database!(self, inner => inner.read(inner.writer.database.job(tenant, job)).await)?;
-        let dossier = JobRows(&rows);
-        let Some(attempt) = dossier.latest() else { return Ok(None) };
-        let standing = match dossier.standing(attempt) {
+        let job_rows = JobRows(&rows);
+        let Some(attempt) = job_rows.latest() else { return Ok(None) };
+        let standing = match job_rows.status(attempt) {
             JobStatus::Open => JobStanding::Reserved,
             JobStatus::Voided => JobStanding::GivenBack,
             JobStatus::Expired => JobStanding::Expired,
             JobStatus::Charged | JobStatus::Committed | JobStatus::Late => JobStanding::Charged,
             JobStatus::Unknown => return Ok(None),
         };
-        Ok(Some(LedgerJob { amounts: dossier.amounts(attempt), standing, attempt }))
+        Ok(Some(LedgerJob { amounts: job_rows.amounts(attempt), standing, attempt }))
     }
 }

@@ -7,7 +7,7 @@ use sqlx::{Database, Error, SqlStr};
 use crate::ledger::DbError;
 
 /// An SQL database: its driver, and the texts in which its SQL differs.
-pub(crate) trait Dialect: Database {
+pub(crate) trait SqlDialect: Database {
     /// Expression of the present, as times are stored.
     const NOW: &'static str;
     /// Function that returns the larger of two values.
@@ -102,7 +102,7 @@ impl SqlValue<'_> {
 }
 
 /// Classifies an error by what it means to the transaction in which it occurred.
-pub(crate) fn db_error<S: Dialect>(error: Error) -> DbError {
+pub(crate) fn db_error<S: SqlDialect>(error: Error) -> DbError {
     let text = format!("{}: {error}", S::NAME);
     match error {
         Error::Database(reported) => S::reported(&*reported),
@@ -118,7 +118,7 @@ pub(crate) fn db_error<S: Dialect>(error: Error) -> DbError {
     }
 }
 
-/// Calls of a driver. Their text is the same for every [`Dialect`]; generic code would repeat sqlx's bounds at each use.
+/// Calls of a driver. Their text is the same for every [`SqlDialect`]; generic code would repeat sqlx's bounds at each use.
 macro_rules! driver_calls {
     () => {
         async fn fetch(

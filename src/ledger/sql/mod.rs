@@ -9,7 +9,7 @@ mod schema;
 mod session;
 
 pub(crate) use database::SqlDatabase;
-pub(crate) use dialect::{Dialect, SqlValue, db_error, driver_calls};
+pub(crate) use dialect::{SqlDialect, SqlValue, db_error, driver_calls};
 pub(crate) use reports::BilledSum;
 pub(crate) use rows::{Columns, ENTRY_COLUMNS, ReadRows};
 pub(crate) use schema::{apply, check};

@@ -2,7 +2,7 @@
 
 use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr, pool::PoolConnection};
 
-use super::{ChargePath, Columns, Dialect, ENTRY_COLUMNS, SqlDatabase, SqlValue, db_error};
+use super::{ChargePath, Columns, ENTRY_COLUMNS, SqlDatabase, SqlDialect, SqlValue, db_error};
 use crate::ledger::{DbError, Drift, PastUsage, report::time, writer::Row};
 
 /// Sums what a tenant's rows bill, by the rule of [`billed`](crate::ledger::writer::billed), from `$2` on and before `$3`, kind by kind.
@@ -37,7 +37,7 @@ pub(crate) struct BilledSum {
 }
 
 /// Calculates each counter from its rows: `written` is their sum, `held` the part of it that is reserved and not settled.
-fn should_be<S: Dialect>() -> String {
+fn should_be<S: SqlDialect>() -> String {
     format!(
         "SELECT tenant_id, limit_id, quota_type, window_start, epoch, CAST(sum(amount) AS bigint) AS written,
             CAST(coalesce(sum(amount) FILTER (WHERE entry = 'reserve' AND NOT EXISTS (

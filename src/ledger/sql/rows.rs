@@ -3,7 +3,7 @@
 use std::{marker::PhantomData, sync::Arc};
 
 use super::{
-    Dialect,
+    SqlDialect,
     encoding::{nanos, natural, read, time},
 };
 use crate::{
@@ -20,12 +20,12 @@ pub(crate) const ENTRY_COLUMNS: &str = "tenant_id, limit_id, quota_type, window_
     NULL, amount, granted, approver, reason, job_id, entry, order_id, fingerprint, id";
 
 /// Columns of a row, decoded one after another.
-pub(crate) struct Columns<'r, S: Dialect> {
+pub(crate) struct Columns<'r, S: SqlDialect> {
     row: &'r S::Row,
     at: usize,
 }
 
-impl<'r, S: Dialect> Columns<'r, S> {
+impl<'r, S: SqlDialect> Columns<'r, S> {
     pub(crate) fn new(row: &'r S::Row) -> Self {
         Self { row, at: 0 }
     }
@@ -144,13 +144,13 @@ impl<'r, S: Dialect> Columns<'r, S> {
 }
 
 /// Collects the accounts and the entries of jobs that a transaction reads.
-pub(crate) struct ReadRows<S: Dialect> {
+pub(crate) struct ReadRows<S: SqlDialect> {
     pub(crate) loaded: Loaded,
     entries: Vec<(i64, Row)>,
     dialect: PhantomData<fn() -> S>,
 }
 
-impl<S: Dialect> ReadRows<S> {
+impl<S: SqlDialect> ReadRows<S> {
     pub(crate) fn new(tenants: &[Arc<str>]) -> Self {
         let accounts = tenants.iter().map(|tenant| (tenant.clone(), Default::default())).collect();
         Self { loaded: Loaded { accounts, ..Loaded::default() }, entries: Vec::new(), dialect: PhantomData }

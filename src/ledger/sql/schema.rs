@@ -2,11 +2,11 @@
 
 use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr};
 
-use super::{Columns, Dialect, db_error};
+use super::{Columns, SqlDialect, db_error};
 use crate::ledger::DbError;
 
 /// Brings the tables to the version that this code knows: one program at a time.
-pub(crate) async fn apply<S: Dialect>(connection: &mut S::Connection) -> Result<(), DbError> {
+pub(crate) async fn apply<S: SqlDialect>(connection: &mut S::Connection) -> Result<(), DbError> {
     if !S::PROVES_WRITABLE && version::<S>(connection).await? == S::VERSIONS.len() {
         return Ok(()); // a role without the right to create tables may use them
     }
@@ -22,7 +22,7 @@ pub(crate) async fn apply<S: Dialect>(connection: &mut S::Connection) -> Result<
 }
 
 /// Rejects a connection that would lose what it acknowledged, and tables that this code does not know.
-pub(crate) async fn check<S: Dialect>(connection: &mut S::Connection, volatile: bool) -> Result<(), DbError> {
+pub(crate) async fn check<S: SqlDialect>(connection: &mut S::Connection, volatile: bool) -> Result<(), DbError> {
     S::check_promises(connection, volatile).await?;
     if version::<S>(connection).await? < S::VERSIONS.len() {
         return Err(DbError::Refused("the tables of the ledger are gone".into()));
@@ -38,7 +38,7 @@ pub(crate) async fn check<S: Dialect>(connection: &mut S::Connection, volatile: 
 }
 
 /// Returns the version of the tables; 0 where there are none.
-async fn version<S: Dialect>(connection: &mut S::Connection) -> Result<usize, DbError> {
+async fn version<S: SqlDialect>(connection: &mut S::Connection) -> Result<usize, DbError> {
     if number::<S>(connection, S::HAS_SCHEMA).await? == 0 {
         return Ok(0);
     }
@@ -52,7 +52,7 @@ async fn version<S: Dialect>(connection: &mut S::Connection) -> Result<usize, Db
     }
 }
 
-async fn number<S: Dialect>(connection: &mut S::Connection, sql: &'static str) -> Result<i64, DbError> {
+async fn number<S: SqlDialect>(connection: &mut S::Connection, sql: &'static str) -> Result<i64, DbError> {
     let rows = S::fetch(connection, sql.into_sql_str(), &[]).await?;
     rows.first().map_or(Ok(0), |row| Columns::<S>::new(row).amount())
 }

@@ -2,14 +2,14 @@
 
 use std::{future::Future, sync::Arc};
 
-use super::Dialect;
+use super::SqlDialect;
 use crate::ledger::{
     DbError, Session,
     writer::{Key, Loaded, Reads, Writes},
 };
 
 /// Transactions of charges, which each database has of its own: SQLite binds row by row, PostgreSQL whole columns.
-pub(crate) trait ChargePath: Dialect {
+pub(crate) trait ChargePath: SqlDialect {
     /// Prepares a connection for the writer.
     fn tune(connection: &mut Self::Connection) -> impl Future<Output = Result<(), DbError>> + Send;
 

@@ -20,13 +20,13 @@ use sqlx::{
 
 use super::{
     DbError, LedgerError,
-    sql::{Dialect, SqlDatabase, SqlValue, db_error, driver_calls, encoding},
+    sql::{SqlDatabase, SqlDialect, SqlValue, db_error, driver_calls, encoding},
 };
 
 /// A ledger in SQLite.
 pub(crate) type SqliteDatabase = SqlDatabase<Sqlite>;
 
-type Prepared = Query<'static, Sqlite, SqliteArguments>;
+type SqliteQuery = Query<'static, Sqlite, SqliteArguments>;
 
 /// Longest wait for a lock on the file.
 const BUSY: Duration = Duration::from_secs(5);
@@ -76,7 +76,7 @@ impl SqliteDatabase {
     }
 }
 
-impl Dialect for Sqlite {
+impl SqlDialect for Sqlite {
     const NOW: &'static str = statements::CLOCK;
     const LARGER: &'static str = "max";
     const BEGIN_WRITE: &'static str = "BEGIN IMMEDIATE";
@@ -142,7 +142,7 @@ impl Dialect for Sqlite {
     }
 }
 
-fn bind(query: Prepared, value: &SqlValue<'_>) -> Prepared {
+fn bind(query: SqliteQuery, value: &SqlValue<'_>) -> SqliteQuery {
     match *value {
         SqlValue::Text(text) => query.bind(encoding::text(text)),
         SqlValue::Number(number) => query.bind(number),

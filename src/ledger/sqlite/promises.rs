@@ -4,7 +4,7 @@ use sqlx::{SqlSafeStr, Sqlite, SqliteConnection};
 
 use crate::ledger::{
     DbError,
-    sql::{Columns, Dialect},
+    sql::{Columns, SqlDialect},
 };
 
 /// Rejects a connection that would lose what it acknowledged.

@@ -10,13 +10,13 @@ use sqlx::{
 };
 
 use super::{
-    Prepared,
+    SqliteQuery,
     statements::{self, Statement},
 };
 use crate::ledger::{
     DbError,
     sql::{
-        ChargePath, Dialect, ReadRows, db_error,
+        ChargePath, ReadRows, SqlDialect, db_error,
         encoding::{instant, nanos, number, text, time, until},
         in_order,
     },
@@ -51,7 +51,7 @@ impl ChargePath for Sqlite {
         // Whatever counts something has an account.
         let unknown: Vec<_> =
             tenants.into_iter().filter(|tenant| loaded.accounts[tenant] == Stored::default()).collect();
-        let named = |query: Prepared, tenant: &Arc<str>| Ok(query.bind(name(tenant)));
+        let named = |query: SqliteQuery, tenant: &Arc<str>| Ok(query.bind(name(tenant)));
         in_chunks(connection, &statements::ACCOUNTS, true, &unknown, &[micros], named).await?;
         Ok(loaded)
     }
@@ -131,14 +131,14 @@ async fn load(
     let mut read = ReadRows::<Sqlite>::new(tenants);
     read.loaded.now = nanos(micros)?;
     let since = since.map_or(micros, |since| until(since).min(micros));
-    let asked = |query: Prepared, tenant: &Arc<str>| Ok(query.bind(name(tenant)));
+    let asked = |query: SqliteQuery, tenant: &Arc<str>| Ok(query.bind(name(tenant)));
     for row in in_chunks(connection, &statements::COUNTS, true, tenants, &[since], asked).await? {
         read.counter(&row)?;
     }
     for row in in_chunks(connection, &statements::GRANTS, true, tenants, &[], asked).await? {
         read.grant(&row)?;
     }
-    let asked = |query: Prepared, key: &Key| Ok(keyed(query, key));
+    let asked = |query: SqliteQuery, key: &Key| Ok(keyed(query, key));
     for row in in_chunks(connection, &statements::ROWS, true, jobs, &[], asked).await? {
         read.entry(&row)?;
     }
@@ -152,7 +152,7 @@ async fn in_chunks<T>(
     padded: bool,
     mut items: &[T],
     first: &[i64],
-    bind: impl Fn(Prepared, &T) -> Result<Prepared, DbError>,
+    bind: impl Fn(SqliteQuery, &T) -> Result<SqliteQuery, DbError>,
 ) -> Result<Vec<SqliteRow>, DbError> {
     let mut found = Vec::new();
     while !items.is_empty() {
@@ -167,7 +167,7 @@ async fn in_chunks<T>(
 }
 
 /// Binds the columns of every row.
-fn told(query: Prepared, row: &Row, consumed_at: i64) -> Result<Prepared, DbError> {
+fn told(query: SqliteQuery, row: &Row, consumed_at: i64) -> Result<SqliteQuery, DbError> {
     let query = keyed(query, &row.key).bind(name(&row.kind)).bind(name(&row.limit));
     let query = query.bind(instant(row.window)?).bind(i64::from(row.epoch)).bind(ENTRIES[row.entry as usize].clone());
     let query = query.bind(i64::from(row.attempt)).bind(i64::from(row.part)).bind(row.amount).bind(consumed_at);
@@ -176,7 +176,7 @@ fn told(query: Prepared, row: &Row, consumed_at: i64) -> Result<Prepared, DbErro
 }
 
 /// Binds the columns that few rows have besides.
-fn detailed(query: Prepared, detail: Option<&Detail>) -> Result<Prepared, DbError> {
+fn detailed(query: SqliteQuery, detail: Option<&Detail>) -> Result<SqliteQuery, DbError> {
     let Some(detail) = detail else {
         return Ok(query.bind(None::<i64>).bind(None::<i64>).bind(None::<String>).bind(None::<String>));
     };
@@ -185,11 +185,11 @@ fn detailed(query: Prepared, detail: Option<&Detail>) -> Result<Prepared, DbErro
     Ok(query.bind(text(&detail.approver)).bind(text(&detail.reason)))
 }
 
-fn prepared(sql: Arc<str>) -> Prepared {
+fn prepared(sql: Arc<str>) -> SqliteQuery {
     sqlx::query(AssertSqlSafe(sql))
 }
 
-fn keyed(query: Prepared, key: &Key) -> Prepared {
+fn keyed(query: SqliteQuery, key: &Key) -> SqliteQuery {
     query.bind(name(&key.tenant)).bind(name(&key.job))
 }
 

@@ -245,7 +245,7 @@ impl AccountState {
             return Err(ConfigError::new("end of a grant", "lie ahead", Instant(from_1970(state.until))));
         }
         self.writes = true;
-        let state = GrantState { kind: limit.kind().text(), ..state };
+        let state = GrantState { kind: limit.kind().into(), ..state };
         let here = StoredCounter::beginning(limit, wall);
         let line = Posting { limit: here.limit, kind: here.kind, window: here.starts, epoch: here.epoch, amount: 0 };
         self.grants.push(state);

@@ -1,8 +1,8 @@
-//! What is asked of the ledger, and what it answers.
+//! Commands to the ledger, and its replies.
 
 use std::sync::Arc;
 
-use super::{AdmittedAt, Key};
+use super::{AdmittedAt, JobStatus, Key};
 use crate::{
     error::ConfigError,
     quota::{
@@ -12,50 +12,55 @@ use crate::{
     refusal::Violation,
 };
 
-/// Something to be decided and written.
+/// A request to read or change one account.
 #[derive(Clone, Debug)]
 pub(crate) struct Command {
-    /// Whose account, and under which id its rows are written.
+    /// Account, and the job id under which the rows of the command are stored.
     pub(crate) key: Key,
-    /// No other order has it: a writer that never heard of its commit knows its own rows by it.
+    /// Unique id. By it a writer whose commit went unanswered recognizes its own rows.
     pub(crate) id: u128,
-    /// The id of the job was made for this order: nobody else can have it.
+    /// Set if the job id was generated for this command, so that no other command can have it.
     pub(crate) own: bool,
-    /// Whose it is, of those who share a writer.
+    /// Number of the layer that sent it, among those that share a writer.
     pub(crate) origin: u32,
     pub(crate) kind: CommandKind,
 }
 
-/// What is to be done.
+/// Operation of a [`Command`].
 #[derive(Clone, Debug)]
 pub(crate) enum CommandKind {
     Admit(AdmitCommand),
     Settle(SettleCommand),
-    /// Notes what was let pass while nobody could be asked.
-    Spooled(SpooledCharge),
-    /// Settles what another order admitted or let pass: the attempt is that of its rows.
+    /// Charges what the fallback admitted at `at`, whether there is room or not.
+    Spooled {
+        admit: AdmitCommand,
+        /// By the clock of the process that admitted it, in nanoseconds since 1970.
+        at: u64,
+    },
+    /// Settles what the command `of` admitted or the fallback admitted under that id; the attempt is read from its
+    /// rows.
     SettleOf {
         of: u128,
         settle: SettleCommand,
     },
-    /// Notes what was used, whether there was room for it or not.
+    /// Charges usage after the fact, whether there is room or not.
     Record {
         plan: Arc<Plan>,
         amounts: Amounts,
     },
-    /// The time of a reservation has run out: it is charged as it was estimated, or goes back.
+    /// Ends an overdue reservation: charges the estimate if `charge`, returns it otherwise.
     Expire {
         attempt: u32,
         since: u64,
         charge: bool,
     },
-    /// Puts off the end of a reservation.
+    /// Postpones the deadline of a reservation.
     Renew {
         attempt: u32,
         since: u64,
         ttl: u64,
     },
-    /// Counts the limits of this name or kind, or all, from zero.
+    /// Restarts the counters of the limits of this name or kind, or of all, from zero.
     Reset {
         plan: Arc<Plan>,
         limit: Option<Box<str>>,
@@ -69,97 +74,94 @@ pub(crate) enum CommandKind {
     },
 }
 
-/// Takes everything, or nothing.
+/// A charge: takes all amounts or none.
 #[derive(Clone, Debug)]
 pub(crate) struct AdmitCommand {
     pub(crate) plan: Arc<Plan>,
     pub(crate) amounts: Amounts,
-    /// What the job is about: the same id with something else is no duplicate but a mistake.
+    /// Digest of the job's content. The same job id with other content is a conflict, not a duplicate.
     pub(crate) fingerprint: Option<u128>,
-    /// Sets the amounts aside instead of charging them.
+    /// Reserves the amounts instead of charging them.
     pub(crate) reserve: Option<ReservationTerms>,
-    /// Whether somebody will tell of the limit that is nearest to its end, and of what is used of all.
+    /// Set if the caller reports the limit that is nearest to exhaustion.
     pub(crate) told: bool,
+    /// Set if the caller reports the usage of all limits.
     pub(crate) usage: bool,
 }
 
-/// What was let pass while nobody could be asked: it is charged whether there is room for it or not.
-#[derive(Clone, Debug)]
-pub(crate) struct SpooledCharge {
-    pub(crate) plan: Arc<Plan>,
-    pub(crate) amounts: Amounts,
-    pub(crate) fingerprint: Option<u128>,
-    pub(crate) reserve: Option<ReservationTerms>,
-    /// By the clock of whoever let it pass, in nanoseconds since 1970.
-    pub(crate) at: u64,
-}
-
-/// For how long something is set aside.
+/// Deadline of a reservation, and what follows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ReservationTerms {
     /// In nanoseconds.
     pub(crate) ttl: u64,
-    /// It is charged as it was estimated when its time runs out, and does not go back.
+    /// Charges the estimate at the deadline instead of returning it.
     pub(crate) charge: bool,
 }
 
-/// Ends what was admitted, or adds to it.
+/// The end of a charge, or usage added to it.
 #[derive(Clone, Debug)]
 pub(crate) struct SettleCommand {
     pub(crate) plan: Arc<Plan>,
     pub(crate) attempt: u32,
     pub(crate) since: AdmittedAt,
     pub(crate) end: SettleKind,
-    /// What was used besides what was charged or set aside.
+    /// Usage beyond what was charged or reserved.
     pub(crate) used: Amounts,
-    /// Which addition of the attempt it is.
+    /// Number of this addition among those of the attempt.
     pub(crate) part: u32,
 }
 
-/// How a charge goes on.
+/// Effect of a [`SettleCommand`] on its attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum SettleKind {
-    /// As it was: what was set aside stays set aside.
+    /// Adds usage only; a reservation stays pending.
     Add,
-    /// What was set aside is used: so much of it; of what is not named, as much as was estimated.
+    /// Charges these amounts of a reservation; of kinds that are not named, the estimate.
     Commit(Amounts),
-    /// It came to nothing: everything goes back.
+    /// Returns everything.
     Void,
 }
 
-/// What has become of an order.
+impl SettleCommand {
+    /// Returns everything that an attempt charged or reserved.
+    pub(crate) fn void(plan: Arc<Plan>, attempt: u32, since: AdmittedAt) -> Self {
+        Self { plan, attempt, since, end: SettleKind::Void, used: Amounts::new(), part: 0 }
+    }
+}
+
+/// Result of a command.
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     Admitted(Box<AdmitReply>),
-    /// The job was charged before, with these amounts; `running` where its work is under way in this process.
+    /// The job was charged before, with these amounts; `running` if its work is under way in this process.
     Replay {
-        #[cfg_attr(not(test), expect(dead_code, reason = "whoever wants to know asks for the job by its id"))]
+        #[cfg_attr(not(test), expect(dead_code, reason = "callers read the amounts of a job by its id"))]
         amounts: Amounts,
         running: bool,
     },
     /// Another job has this id.
     Conflict,
-    /// Nobody knows any more whether a job of this id was charged.
+    /// The job id is older than the ledger remembers, so that it cannot tell whether the job was charged.
     Stale,
     Refused(Vec<Violation>),
-    /// How what was to be settled stood before, and whom to tell.
-    Settled(super::JobStatus, Vec<Warning>),
+    /// Status of the attempt before it was settled, and the warnings that the settlement raised.
+    Settled(JobStatus, Vec<Warning>),
     Recorded(Vec<Warning>),
     Done,
     Granted(GrantId),
-    /// Whether there was such a grant.
+    /// Whether such a grant was active.
     Revoked(bool),
     Invalid(ConfigError),
-    /// The database rejects it for good, for this reason; nothing was done.
+    /// The database rejects the command for good, for this reason; nothing was stored.
     Rejected(Arc<str>),
-    /// Nobody knows whether it was done: the same id will tell.
+    /// The command may or may not have been stored; the same id sent again finds out.
     Indeterminate,
-    /// Nothing was done, for this reason.
-    #[allow(dead_code, reason = "only its `Debug` form tells it yet")]
+    /// Nothing was stored, for this reason.
+    #[allow(dead_code, reason = "only its `Debug` form shows the reason yet")]
     Unavailable(Arc<str>),
 }
 
-/// What was taken.
+/// An admission as stored.
 #[derive(Clone, Debug)]
 pub(crate) struct AdmitReply {
     pub(crate) attempt: u32,
@@ -171,9 +173,58 @@ pub(crate) struct AdmitReply {
 }
 
 impl AdmitReply {
-    /// What passed at a time, in nanoseconds since 1970, and nobody was asked.
+    /// An admission of which no usage is known.
+    pub(super) fn new(attempt: u32, since: AdmittedAt) -> Self {
+        Self { attempt, since, nearest: None, near: Vec::new(), untold: Vec::new(), usage: None }
+    }
+
+    /// An admission by the fallback at `at`, in nanoseconds since 1970.
     pub(crate) fn blind(at: u64) -> Self {
-        let since = AdmittedAt { at, epoch: u32::MAX };
-        Self { attempt: 0, since, nearest: None, near: Vec::new(), untold: Vec::new(), usage: None }
+        Self::new(0, AdmittedAt { at, epoch: u32::MAX })
+    }
+}
+
+/// The parts of an admission that are needed to void it after its caller has left.
+#[derive(Debug)]
+pub(crate) struct Undo {
+    key: Key,
+    plan: Arc<Plan>,
+    origin: u32,
+}
+
+impl Undo {
+    /// Returns `None` if the command is no admission.
+    pub(crate) fn of(command: &Command) -> Option<Self> {
+        let CommandKind::Admit(admit) = &command.kind else { return None };
+        Some(Self { key: command.key.clone(), plan: Arc::clone(&admit.plan), origin: command.origin })
+    }
+
+    /// Returns the command that voids the admission.
+    pub(crate) fn command(self, id: u128, admitted: &AdmitReply) -> Command {
+        let kind = CommandKind::Settle(SettleCommand::void(self.plan, admitted.attempt, admitted.since));
+        Command { key: self.key, id, own: false, origin: self.origin, kind }
+    }
+}
+
+/// A command in the queue or in the batch, and the state of its delivery.
+#[derive(Clone, Debug)]
+pub(super) struct Queued<R> {
+    pub(super) ticket: u64,
+    pub(super) command: Command,
+    /// Receiver of the reply. `None` for settlements, and after the caller has left.
+    pub(super) to: Option<R>,
+    /// The caller left while the command was under way.
+    pub(super) left: bool,
+    /// A commit that includes it was sent; only the database knows whether it took place.
+    pub(super) sent: bool,
+    /// Failed attempts to store it.
+    pub(super) tries: u32,
+    /// Number of times that the database rejected it alone.
+    pub(super) rejections: u32,
+}
+
+impl<R> Queued<R> {
+    pub(super) fn new(ticket: u64, command: Command, to: Option<R>) -> Self {
+        Self { ticket, command, to, left: false, sent: false, tries: 0, rejections: 0 }
     }
 }

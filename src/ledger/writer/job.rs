@@ -1,44 +1,55 @@
-//! What the rows of one job say has become of it.
+//! Status of a job, as its rows imply it.
 
 use std::sync::Arc;
 
-use super::{Billed, EntryKind, Row, billed};
+use super::{BilledItem, EntryKind, Row, billed};
 use crate::{kind::Kind, quota::Amounts};
 
 /// All rows of one job.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct JobRows<'a>(pub(crate) &'a [Row]);
 
-/// How far an attempt has come.
+/// Status of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JobStatus {
-    /// Nobody knows of it.
+    /// It has no rows.
     Unknown,
-    /// Charged, or charged with what was really used.
+    /// Charged: as known beforehand, or with the actual amounts.
     Charged,
-    /// Set aside, and not settled.
+    /// Reserved, and not settled.
     Open,
-    /// What was set aside was settled.
+    /// Its reservation was committed.
     Committed,
-    /// All of it went back.
+    /// Returned in full.
     Voided,
-    /// Its time ran out.
+    /// Its reservation expired.
     Expired,
-    /// Its time ran out, and then it was settled after all.
+    /// Its reservation expired and was committed afterwards.
     Late,
 }
 
-/// The part of the record of what was settled when its time had run out.
+/// Part of the record that commits an expired reservation.
 pub(crate) const LATE: u32 = u32::MAX;
 
 impl<'a> JobRows<'a> {
-    /// The latest attempt, if there was any.
+    /// Number of the latest attempt, if there is one.
     pub(crate) fn latest(self) -> Option<u32> {
-        self.0
-            .iter()
-            .filter(|row| matches!(row.entry, EntryKind::Charge | EntryKind::Reserve))
-            .map(|row| row.attempt)
-            .max()
+        self.0.iter().filter(|row| row.is_charge()).map(|row| row.attempt).max()
+    }
+
+    /// Number of the next attempt, or `Err` with the latest if that still occupies the job id.
+    pub(super) fn next_attempt(self) -> Result<u32, u32> {
+        match self.latest() {
+            Some(attempt) if self.status(attempt) != JobStatus::Voided => Err(attempt),
+            Some(attempt) => Ok(attempt + 1),
+            None => Ok(0),
+        }
+    }
+
+    /// Whether an attempt was made for other work, as far as both fingerprints are known.
+    pub(super) fn conflicts(self, attempt: u32, fingerprint: Option<u128>) -> bool {
+        let known = self.of(attempt).find_map(|row| row.fingerprint);
+        matches!((known, fingerprint), (Some(known), Some(asked)) if known != asked)
     }
 
     /// The rows of an attempt.
@@ -46,7 +57,7 @@ impl<'a> JobRows<'a> {
         self.0.iter().filter(move |row| row.attempt == attempt)
     }
 
-    pub(crate) fn standing(self, attempt: u32) -> JobStatus {
+    pub(crate) fn status(self, attempt: u32) -> JobStatus {
         let has = |entry| self.of(attempt).any(|row| row.entry == entry);
         let late = || self.of(attempt).any(|row| row.entry == EntryKind::Record && row.part == LATE);
         if has(EntryKind::Void) {
@@ -64,31 +75,29 @@ impl<'a> JobRows<'a> {
         }
     }
 
-    /// Whether an order has written any of them.
+    /// Whether the command has written any of them.
     pub(crate) fn written_by(self, command: u128) -> bool {
         self.0.iter().any(|row| row.command == command)
     }
 
-    /// The attempt that an order made, the latest if it made two.
+    /// Number of the attempt that the command made, the latest if it made two.
     pub(crate) fn attempt_of(self, command: u128) -> Option<u32> {
-        let made = |row: &&Row| {
-            row.command == command && matches!(row.entry, EntryKind::Charge | EntryKind::Reserve | EntryKind::Record)
-        };
+        let made = |row: &&Row| row.command == command && (row.is_charge() || row.entry == EntryKind::Record);
         self.0.iter().filter(made).map(|row| row.attempt).max()
     }
 
-    /// Whether an order made an attempt: what it only noted of other work is no part of the job.
+    /// Whether the command made the attempt. A record of other work under the same id is no part of the job.
     pub(crate) fn is_made_by(self, attempt: u32, command: u128) -> bool {
-        self.of(attempt)
-            .any(|row| row.command == command && matches!(row.entry, EntryKind::Charge | EntryKind::Reserve))
+        self.of(attempt).any(|row| row.command == command && row.is_charge())
     }
 
-    /// Whether an attempt was given back by the writer itself, because whoever had asked for it seemed to have gone.
+    /// Whether the writer voided the attempt itself, because the caller of the command appeared to have left.
     pub(crate) fn was_taken_back(self, attempt: u32, command: u128) -> bool {
         self.of(attempt).any(|row| row.entry == EntryKind::Void && row.command == command ^ 1)
     }
 
-    /// A part of an attempt that no record has: its own count from below, the last one has a meaning.
+    /// A part that no record of the attempt has. Counted down, because the attempt's own parts count up; [`LATE`] is
+    /// excluded.
     pub(crate) fn free_part(self, attempt: u32) -> u32 {
         let taken = |part: u32| self.of(attempt).any(|row| row.entry == EntryKind::Record && row.part == part);
         (0..LATE).rev().find(|part| !taken(*part)).unwrap_or(0)
@@ -97,18 +106,14 @@ impl<'a> JobRows<'a> {
     /// Returns the billed amount of an attempt, kind by kind.
     pub(crate) fn amounts(self, attempt: u32) -> Amounts {
         let mut sums: Vec<(Arc<str>, i64)> = Vec::new();
-        for Billed { kind, amount, .. } in billed(self.of(attempt).map(|row| ((), row))) {
+        for BilledItem { kind, amount, .. } in billed(self.of(attempt).map(|row| ((), row))) {
             match sums.iter_mut().find(|(known, _)| *known == kind) {
                 Some((_, sum)) => *sum = sum.saturating_add(amount),
                 None => sums.push((kind, amount)),
             }
         }
-        let mut amounts = Amounts::new();
-        for (kind, sum) in sums {
-            if let Ok(kind) = Kind::try_units(&kind) {
-                amounts.set(&kind, u64::try_from(sum).unwrap_or(0));
-            }
-        }
-        amounts
+        let amount =
+            |(kind, sum): (Arc<str>, i64)| Some((Kind::try_units(&kind).ok()?, u64::try_from(sum).unwrap_or(0)));
+        sums.into_iter().filter_map(amount).collect()
     }
 }

@@ -1,25 +1,24 @@
-//! When a job's id says that it was made.
+//! Creation times that job ids carry.
 
-/// Ids may lie so far ahead of the time at which they are sent: clocks differ.
+/// Largest lead of an id's time over the database's clock, 5 min, because clocks differ.
 const AHEAD: u64 = 5 * 60 * 1_000_000_000;
 
-/// Whether an id may be that of a job whose rows were archived, where rows of before `sealed` are, or will be once its time
-/// has come.
+/// Whether the rows of a job with this id may have been archived, or will be: rows from before `sealed` are archived.
 pub(super) fn forgotten(id: &str, sealed: u64, now: u64) -> bool {
     let remembered = sealed.saturating_add(AHEAD)..=now.saturating_add(AHEAD);
     sealed > 0 && time_of(id).is_none_or(|made| !remembered.contains(&made))
 }
 
-/// Whether an id may be taken where jobs are remembered for `horizon` nanoseconds only: it carries a time, neither longer ago
-/// nor ahead.
+/// Whether an id is accepted if jobs are remembered for `horizon` nanoseconds only: it must carry a time that is
+/// neither older nor ahead.
 pub(crate) fn is_within(id: &str, now: u64, horizon: u64) -> bool {
     time_of(id).is_some_and(|made| made <= now.saturating_add(AHEAD) && now.saturating_sub(made) <= horizon)
 }
 
-/// The time that an id carries, in nanoseconds since 1970; `None` where it carries none.
+/// Time that an id carries, in nanoseconds since 1970, if it carries one.
 ///
-/// A UUID of version 7 ([RFC 9562](https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-7)), with hyphens or without,
-/// or a [ULID](https://github.com/ulid/spec): both begin with 48 bits of milliseconds.
+/// A UUID of version 7 ([RFC 9562](https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-7)), with hyphens or
+/// without, or a [ULID](https://github.com/ulid/spec): both begin with 48 bits of milliseconds.
 pub(super) fn time_of(id: &str) -> Option<u64> {
     let millis = match id.len() {
         26 => ulid(id)?,
@@ -34,7 +33,7 @@ fn uuid(id: &str) -> Option<u64> {
     Some(u64::try_from(uuid.as_u128() >> 80).expect("48 bits"))
 }
 
-/// Crockford's Base32: ten characters of time, and the rest of chance.
+/// Decodes Crockford's Base32: ten characters of time, sixteen of randomness.
 fn ulid(id: &str) -> Option<u64> {
     let digit = |character: u8| match character.to_ascii_uppercase() {
         digit @ b'0'..=b'9' => Some(u64::from(digit - b'0')),
@@ -66,14 +65,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_ulid_says_its_time(millis in 0_u64..1 << 48, chance: u128) {
+        fn ulid_carries_its_time(millis in 0_u64..1 << 48, chance: u128) {
             let id = ulid_of(millis, chance);
             prop_assert_eq!(time_of(&id), millis.checked_mul(1_000_000));
             prop_assert_eq!(time_of(&id.to_lowercase()), time_of(&id));
         }
 
         #[test]
-        fn a_uuid_of_version_7_says_its_time(seconds in 0_u64..1 << 34, nanos in 0_u32..1_000_000_000) {
+        fn uuid_of_version_7_carries_its_time(seconds in 0_u64..1 << 34, nanos in 0_u32..1_000_000_000) {
             let context = uuid::NoContext;
             let id = uuid::Uuid::new_v7(uuid::Timestamp::from_unix(context, seconds, nanos));
             let expected = Some((seconds * 1_000 + u64::from(nanos) / 1_000_000) * 1_000_000);
@@ -82,7 +81,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_else_is_asked_it_does_no_harm(id in ".{0,40}") {
+        fn any_text_is_accepted(id in ".{0,40}") {
             let _ = time_of(&id);
         }
     }

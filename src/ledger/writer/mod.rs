@@ -1,4 +1,4 @@
-//! The ledger: what a batch of orders comes to, and how a writer brings it into a database; no database in here.
+//! The writer of the ledger: decides commands in batches, and the steps that store them. It knows no database.
 
 mod account_state;
 mod batch;
@@ -13,16 +13,14 @@ pub(crate) mod tests;
 
 use super::database::DbError;
 pub(crate) use super::fallback::mode::{Sent, after};
-use account_state::Posting;
 pub(crate) use account_state::{AdmittedAt, account_view};
-pub(crate) use billed::{Billed, billed};
+pub(crate) use billed::{BilledItem, billed};
+use command::Queued;
 pub(crate) use command::{
-    AdmitCommand, AdmitReply, Command, CommandKind, Reply, ReservationTerms, SettleCommand, SettleKind, SpooledCharge,
+    AdmitCommand, AdmitReply, Command, CommandKind, Reply, ReservationTerms, SettleCommand, SettleKind, Undo,
 };
 use job::LATE;
 pub(crate) use job::{JobRows, JobStatus};
 pub(crate) use job_time::is_within;
-#[cfg(test)]
-use machine::Answered;
 pub(crate) use machine::{CancelResult, NoticeKind, Step, StepResult, SubmitError, Writer, WriterNotice};
 pub(crate) use row::{Detail, EntryKind, Key, Loaded, Reads, ReservationRow, Row, Stored, Writes};

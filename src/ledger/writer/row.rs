@@ -1,29 +1,29 @@
-//! Rows of the ledger, and what a transaction reads and writes.
+//! Rows of the ledger; reads and writes of a transaction.
 
 use std::{collections::HashMap, sync::Arc};
 
 use crate::quota::account::{GrantState, StoredCounter};
 
-/// What a row says happened.
+/// Event that a row records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum EntryKind {
-    /// Charged at admission, as it was known beforehand.
+    /// Charged on admission, as known beforehand.
     Charge,
-    /// Set aside at admission.
+    /// Reserved on admission.
     Reserve,
-    /// What was set aside is used: the amount is what was really used less the estimate.
+    /// Commit of a reservation. The amount is the actual one less the estimate.
     Commit,
-    /// What was charged or set aside went back: the amount is negative.
+    /// Return of what was charged or reserved. The amount is negative.
     Void,
-    /// The time of what was set aside ran out: negative where it went back, 0 where it stays charged.
+    /// Expiry of a reservation. The amount is negative if the estimate was returned, 0 if it stays charged.
     Expire,
-    /// Used besides what was charged, or used after the fact.
+    /// Usage beyond what was charged, or after the fact.
     Record,
-    /// A correction by hand.
+    /// Manual correction.
     Adjust,
-    /// More is allowed until a time: the amount is 0, its size stands in the detail. Its end before its time is one too.
+    /// Grant, or its revocation. The amount is 0; the size of the grant is in the detail.
     Grant,
-    /// A count begins anew: the amount is what was used, negative.
+    /// Restart of a counter. The amount is what had been used, negative.
     Reset,
 }
 
@@ -40,18 +40,12 @@ impl EntryKind {
         Self::Reset,
     ];
 
+    /// Names in the database, in the order of [`ALL`](Self::ALL).
+    const NAMES: [&'static str; 9] =
+        ["charge", "reserve", "commit", "void", "expire", "record", "adjust", "grant", "reset"];
+
     pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Charge => "charge",
-            Self::Reserve => "reserve",
-            Self::Commit => "commit",
-            Self::Void => "void",
-            Self::Expire => "expire",
-            Self::Record => "record",
-            Self::Adjust => "adjust",
-            Self::Grant => "grant",
-            Self::Reset => "reset",
-        }
+        Self::NAMES[self as usize]
     }
 
     pub(crate) fn parse(text: &str) -> Option<Self> {
@@ -59,43 +53,48 @@ impl EntryKind {
     }
 }
 
-/// A job of a tenant: what is charged at most once.
+/// A job of a tenant, charged at most once.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Key {
     pub(crate) tenant: Arc<str>,
     pub(crate) job: Arc<str>,
 }
 
-/// A row of `quota_consumption`, which is never changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(test, derive(Hash))]
+/// A row of `quota_consumption`. Rows are never updated.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Row {
     pub(crate) key: Key,
-    /// How often the job was given back before: then its id is free again.
+    /// Number of times that the job was voided before, which frees its id.
     pub(crate) attempt: u32,
     /// Tells the records of one job apart.
     pub(crate) part: u32,
     pub(crate) entry: EntryKind,
-    /// What is counted, and by which limit; both empty in the row of a job that nothing counts.
+    /// Kind, and the limit that counts it. Both are empty in a row that only marks its entry.
     pub(crate) kind: Arc<str>,
     pub(crate) limit: Arc<str>,
-    /// The period that it belongs to, by its start in nanoseconds since 1970, and how often its count began anew.
+    /// Start of the window in nanoseconds since 1970, and the epoch of its counter.
     pub(crate) window: u64,
     pub(crate) epoch: u32,
     pub(crate) amount: i64,
-    /// The order that wrote it: by this a writer that never heard of its commit knows its own rows.
+    /// Command that wrote it. By its id a writer whose commit went unanswered recognizes its own rows.
     pub(crate) command: u128,
-    /// What the job is about, digested; `None` where its id names nothing else.
+    /// Digest of the job's content; `None` if the caller gave no fingerprint.
     pub(crate) fingerprint: Option<u128>,
-    /// What a grant says.
+    /// Details of a grant, or of a charge that the fallback admitted.
     pub(crate) detail: Option<Box<Detail>>,
 }
 
-/// What a row says of people: who approved, and why.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(test, derive(Hash))]
+impl Row {
+    /// Whether it begins an attempt.
+    pub(super) fn is_charge(&self) -> bool {
+        matches!(self.entry, EntryKind::Charge | EntryKind::Reserve)
+    }
+}
+
+/// Columns of a grant: size, end, approver and reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Detail {
-    /// How much was granted.
+    /// Granted amount.
     pub(crate) granted: u64,
     /// Nanoseconds since 1970; 0 for none.
     pub(crate) until: u64,
@@ -103,63 +102,64 @@ pub(crate) struct Detail {
     pub(crate) reason: String,
 }
 
-/// What a transaction reads once the accounts are locked.
+/// Rows that a transaction reads once the accounts are locked.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Loaded {
-    /// The database's clock, read under the locks: nanoseconds since 1970.
+    /// The database's clock, read under the locks, in nanoseconds since 1970.
     pub(crate) now: u64,
     pub(crate) accounts: HashMap<Arc<str>, Stored>,
-    /// All rows of the jobs that were asked for.
+    /// All rows of the requested jobs.
     pub(crate) rows: Vec<Row>,
-    /// Rows of before may be archived, and their jobs forgotten: nanoseconds since 1970, 0 where none are.
+    /// Horizon before which rows may be archived and their jobs forgotten, in nanoseconds since 1970; 0 for none.
     pub(crate) sealed: u64,
 }
 
-/// An account as it is kept.
+/// An account as stored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
 pub(crate) struct Stored {
-    /// Every period that is not over, and every other that a settled job may belong to.
+    /// Counters of all windows that have not ended, and of those that a settled job may belong to.
     pub(crate) counts: Vec<StoredCounter>,
-    /// Those that have not ended, and those that have paid for what is still counted.
+    /// Grants that have not ended, and those that cover an amount that is still counted.
     pub(crate) grants: Vec<GrantState>,
 }
 
-/// What a transaction has to lock and read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(test, derive(Hash))]
+/// Accounts and jobs that a transaction has to lock and read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Reads {
-    /// In the order in which they are locked.
+    /// Accounts in the order in which they are locked.
     pub(crate) tenants: Vec<Arc<str>>,
     pub(crate) jobs: Vec<Key>,
-    /// Periods that ended before this, and before now, are not read: nanoseconds since 1970. `None`: those that are over now.
+    /// Earliest admission time, in nanoseconds since 1970. Windows that ended before it and before now are not read;
+    /// `None` reads only those that have not ended.
     pub(crate) since: Option<u64>,
 }
 
-/// What a transaction writes.
+/// Rows that a transaction writes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
 pub(crate) struct Writes {
     pub(crate) rows: Vec<Row>,
-    /// Counts as they are now, in place of those of the same tenant, limit, window and epoch.
+    /// Counters, each replacing the one of the same tenant, limit, window and epoch.
     pub(crate) counts: Vec<(Arc<str>, StoredCounter)>,
     pub(crate) grants: Vec<(Arc<str>, GrantState)>,
-    /// Reservations that are open from now on, and until when; then those that are put off, then those that are over.
+    /// Reservations that open.
     pub(crate) opened: Vec<ReservationRow>,
+    /// Reservations whose deadline is postponed.
     pub(crate) renewed: Vec<ReservationRow>,
+    /// Attempts whose reservation ends.
     pub(crate) closed: Vec<(Key, u32)>,
 }
 
-/// A reservation that is open until a time: nanoseconds since 1970.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(test, derive(Hash))]
+/// An open reservation. Times are in nanoseconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ReservationRow {
     pub(crate) key: Key,
     pub(crate) attempt: u32,
     pub(crate) until: u64,
-    /// When it was made: no period that it belongs to had ended by then.
+    /// Admission time. No window that it counts in had ended by then.
     pub(crate) since: u64,
-    /// It is charged as it was estimated when its time runs out, and does not go back.
+    /// Charges the estimate at the deadline instead of returning it.
     pub(crate) charge: bool,
 }
 

@@ -172,7 +172,7 @@ impl Account {
             Some(1) => {
                 let slots = usize::try_from(limit.limit).unwrap_or(usize::MAX);
                 let fresh = || Box::new(Leases::new(slots, settings.max_hold, settings.max_stall));
-                match self.slots.get_or_insert_with(fresh).acquire_unwatched(now.moment) {
+                match self.slots.get_or_insert_with(fresh).acquire(now.moment) {
                     Some(acquired) => {
                         (taken.lease, taken.reclaimed) = (Some(acquired.lease), acquired.reclaimed);
                         true

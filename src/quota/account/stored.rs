@@ -91,8 +91,8 @@ impl StoredCounter {
 
     fn of(limit: &Limit, counter: &Counter) -> Self {
         Self {
-            limit: limit.name.text(),
-            kind: limit.kind().text(),
+            limit: (&limit.name).into(),
+            kind: limit.kind().into(),
             starts: counter.starts,
             ends: counter.ends,
             epoch: counter.epoch,

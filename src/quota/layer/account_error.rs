@@ -61,10 +61,8 @@ impl From<StoreError> for QuotaError {
             StoreError::Unavailable => Self::Unavailable,
             StoreError::Indeterminate => Self::Indeterminate,
             StoreError::Rejected(why) => Self::Rejected(why.to_string()),
-            StoreError::Nameless => Self::Invalid(ConfigError::new(
-                "client",
-                "have a public name of at most 1,024 bytes, by which a ledger bills",
-                "none",
+            StoreError::Nameless => Self::Invalid(ConfigError::message(
+                "a ledger bills by public name, but the client has none of at most 1,024 bytes",
             )),
         }
     }

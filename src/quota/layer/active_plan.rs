@@ -4,7 +4,7 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use http::header::CONTENT_LENGTH;
 
-use super::{policy::Common, settings::QuotaSettings};
+use super::{policy::Common, settings::QuotaConfig};
 use crate::{
     error::ConfigError,
     head::RequestHead,
@@ -12,7 +12,7 @@ use crate::{
     kind::{Direction, Kind},
     policy_name::PolicyName,
     quota::{Amounts, Limit, Plan},
-    refusal::{Dialect, Fields, Told},
+    refusal::{AdvertisedLimit, Dialect, Fields},
     time::Period,
 };
 
@@ -135,13 +135,13 @@ impl ActivePlan {
 
     /// What a request asks for.
     #[inline]
-    pub(super) fn asked(&self, request: &RequestHead<'_>, settings: &QuotaSettings) -> Asked {
+    pub(super) fn asked(&self, request: &RequestHead<'_>, settings: &QuotaConfig) -> Asked {
         let declared = if self.request_bytes { content_length(request) } else { 0 };
         let metered = (!self.metered.is_empty()).then(|| Box::new(self.meter(request, settings)));
         Asked { declared, metered }
     }
 
-    fn meter(&self, request: &RequestHead<'_>, settings: &QuotaSettings) -> Amounts {
+    fn meter(&self, request: &RequestHead<'_>, settings: &QuotaConfig) -> Amounts {
         let mut amounts = self.fixed.clone();
         for &index in &self.metered {
             let (kind, meter) = &settings.meters[index];
@@ -215,12 +215,12 @@ fn fields(plan: &Plan, dialect: Dialect) -> Vec<Arc<Fields>> {
     if dialect == Dialect::None {
         return Vec::new();
     }
-    let told = |limit: &Limit| Told {
+    let advertised = |limit: &Limit| AdvertisedLimit {
         name: limit.name.clone(),
         quota: limit.limit,
         window: limit.quota.period().map(Period::longest),
         unit: limit.kind().field_unit(),
     };
-    let all: Vec<_> = plan.all().map(told).collect();
-    Fields::of_all(dialect, &all).into_iter().map(Arc::new).collect()
+    let all: Vec<_> = plan.all().map(advertised).collect();
+    Fields::for_limits(dialect, &all).into_iter().map(Arc::new).collect()
 }

@@ -5,11 +5,12 @@ use std::{sync::Arc, time::Duration};
 use super::{
     handle::Quotas,
     job_id::{Duplicates, JobIdSource},
-    settings::{OnExpiry, OnFailure, QuotaSettings, ServedRequest},
+    policy::QuotaPolicy,
+    settings::{OnExpiry, OnFailure, QuotaConfig, ServedRequest},
 };
 use crate::{
     error::ConfigError,
-    gate::GateLayer,
+    gate::{ConfiguredLayer, gate_layer, max_clients},
     head::RequestHead,
     identity::{Client, Identify, OnUnidentified, Tier},
     kind::Kind,
@@ -17,15 +18,46 @@ use crate::{
     refusal::Dialect,
 };
 
-/// Limits what each client may use in an hour, a day or a month, and how much at a time: a [`GateLayer`] of quotas.
+/// Limits the usage of each client by hour, day or month, and its requests in flight.
+///
+/// One plan for each peer address:
 ///
 /// ```
-/// use tollgate::{Plan, QuotaLayer};
-/// let layer: QuotaLayer = QuotaLayer::new(Plan::standard());
+/// use tollgate::{Period, Plan, Quota, QuotaLayer};
+/// use tower::ServiceBuilder;
+///
+/// let plan = Plan::new("free").limit(Quota::requests(3_600).per(Period::hour())).limit(Quota::concurrent(5));
+/// let stack = ServiceBuilder::new().layer(QuotaLayer::new(plan));
 /// ```
-pub type QuotaLayer = GateLayer<QuotaSettings>;
+///
+/// One account for each API key, with a plan by tier and units that the handler records, in an axum router:
+///
+/// ```
+/// use std::collections::HashMap;
+/// use axum::{Extension, Router, routing::post};
+/// use tollgate::{ApiKey, Charge, Period, Plan, Principal, Quota, QuotaLayer};
+///
+/// async fn complete(Extension(charge): Extension<Charge>) -> &'static str {
+///     charge.record("tokens", 317);
+///     "done"
+/// }
+///
+/// let keys = HashMap::from([(String::from("s3cret"), Principal::named("acme").in_tier("pro"))]);
+/// let tokens = |plan: &str, count| Plan::new(plan).limit(Quota::units("tokens", count).per(Period::month()));
+/// let quota = QuotaLayer::new(tokens("free", 10_000))
+///     .identify_by(ApiKey::header("x-api-key", keys))
+///     .tier_plan("pro", tokens("pro", 1_000_000))
+///     .share_with_handler();
+/// let app: Router = Router::new().route("/complete", post(complete)).layer(quota);
+/// ```
+///
+/// The layer is its own builder. Its accounts belong to the layer: all services that it and its clones wrap, and its
+/// [handle](Self::handle), share them. A setter creates a layer with accounts of its own, so settings come first.
+pub struct QuotaLayer(ConfiguredLayer<QuotaConfig>);
 
-impl GateLayer<QuotaSettings> {
+gate_layer!(QuotaLayer, QuotaPolicy, "(layer: tollgate::QuotaLayer) -> tollgate::QuotaLayer");
+
+impl QuotaLayer {
     /// `plan` for each client; clients are told apart by their peer address, see [`identify_by`](Self::identify_by).
     ///
     /// ```
@@ -34,7 +66,7 @@ impl GateLayer<QuotaSettings> {
     /// ```
     #[must_use]
     pub fn new(plan: Plan) -> Self {
-        Self::from_blueprint(QuotaSettings::new(plan), "quota")
+        Self(ConfiguredLayer::new(QuotaConfig::new(plan), "quota"))
     }
 
     /// Tells clients apart by `identify`; by default by a `SocketAddr` in the request's extensions.
@@ -52,7 +84,7 @@ impl GateLayer<QuotaSettings> {
     #[must_use]
     pub fn identify_by(self, identify: impl Identify) -> Self {
         let identify = Arc::new(identify);
-        self.with_blueprint(|settings| settings.identify = identify)
+        self.with(|config| config.identify = identify)
     }
 
     /// Takes identities that nobody here has verified also for limits of a day or longer.
@@ -66,7 +98,7 @@ impl GateLayer<QuotaSettings> {
     /// ```
     #[must_use]
     pub fn accept_unverified(self) -> Self {
-        self.with_blueprint(|settings| settings.accept_unverified = true)
+        self.with(|config| config.accept_unverified = true)
     }
 
     /// Gives clients of `tier` a plan of their own; others keep the usual one.
@@ -79,9 +111,9 @@ impl GateLayer<QuotaSettings> {
     #[must_use]
     pub fn tier_plan(self, tier: impl Into<Tier>, plan: Plan) -> Self {
         let tier = tier.into();
-        self.with_blueprint(|settings| {
-            settings.tiers.retain(|(name, _)| *name != tier);
-            settings.tiers.push((tier, plan));
+        self.with(|config| {
+            config.tiers.retain(|(name, _)| *name != tier);
+            config.tiers.push((tier, plan));
         })
     }
 
@@ -94,9 +126,9 @@ impl GateLayer<QuotaSettings> {
     /// ```
     #[must_use]
     pub fn plan_of(self, client: Client, plan: Plan) -> Self {
-        self.with_blueprint(|settings| {
-            settings.clients.retain(|(known, _)| *known != client);
-            settings.clients.push((client, plan));
+        self.with(|config| {
+            config.clients.retain(|(known, _)| *known != client);
+            config.clients.push((client, plan));
         })
     }
 
@@ -119,9 +151,9 @@ impl GateLayer<QuotaSettings> {
         if !matches!(kind, Kind::Units(_)) {
             panic!("{}", ConfigError::new("cost", "be of a unit of your own", kind));
         }
-        self.with_blueprint(|settings| {
-            settings.meters.retain(|(known, _)| *known != kind);
-            settings.meters.push((kind, Arc::new(of)));
+        self.with(|config| {
+            config.meters.retain(|(known, _)| *known != kind);
+            config.meters.push((kind, Arc::new(of)));
         })
     }
 
@@ -153,7 +185,7 @@ impl GateLayer<QuotaSettings> {
     /// ```
     #[must_use]
     pub fn share_with_handler(self) -> Self {
-        self.with_blueprint(|settings| settings.share = true)
+        self.with(|config| config.share = true)
     }
 
     /// Charges a request that reached the service only where `charge_when` says so; always by default.
@@ -171,7 +203,7 @@ impl GateLayer<QuotaSettings> {
     /// ```
     #[must_use]
     pub fn charge_when(self, charge_when: impl Fn(&ServedRequest) -> bool + Send + Sync + 'static) -> Self {
-        self.with_blueprint(|settings| settings.charge_when = Some(Arc::new(charge_when)))
+        self.with(|config| config.charge_when = Some(Arc::new(charge_when)))
     }
 
     /// Charges each job once, by the id that its request names; by default every request is a job of its own.
@@ -182,7 +214,7 @@ impl GateLayer<QuotaSettings> {
     /// ```
     #[must_use]
     pub fn job_ids(self, ids: JobIdSource) -> Self {
-        self.with_blueprint(|settings| settings.job_id = Some(ids))
+        self.with(|config| config.job_id = Some(ids))
     }
 
     /// What to do with duplicates of a job; refused by default.
@@ -193,7 +225,7 @@ impl GateLayer<QuotaSettings> {
     /// ```
     #[must_use]
     pub fn duplicates(self, duplicates: Duplicates) -> Self {
-        self.with_blueprint(|settings| settings.duplicates = duplicates)
+        self.with(|config| config.duplicates = duplicates)
     }
 
     /// For how long a job is remembered after its end; 24 hours by default.
@@ -208,7 +240,7 @@ impl GateLayer<QuotaSettings> {
     /// ```
     #[must_use]
     pub fn job_retention(self, horizon: Duration) -> Self {
-        self.with_blueprint(|settings| settings.job_horizon = horizon)
+        self.with(|config| config.job_horizon = horizon)
     }
 
     /// How many jobs of one client are remembered; 65,536 by default, whose ids take 4 MB.
@@ -228,7 +260,7 @@ impl GateLayer<QuotaSettings> {
         if jobs == 0 {
             panic!("{}", ConfigError::new("max_jobs_per_client", "be positive", jobs));
         }
-        self.with_blueprint(|settings| settings.max_jobs = jobs)
+        self.with(|config| config.max_jobs = jobs)
     }
 
     /// What to do with requests that name no client; they share one account by default.
@@ -239,7 +271,7 @@ impl GateLayer<QuotaSettings> {
     /// ```
     #[must_use]
     pub fn on_unidentified(self, on_unidentified: OnUnidentified) -> Self {
-        self.with_blueprint(|settings| settings.on_unidentified = on_unidentified)
+        self.with(|config| config.on_unidentified = on_unidentified)
     }
 
     /// How responses tell of the limits; the fields of the current draft by default.
@@ -250,7 +282,7 @@ impl GateLayer<QuotaSettings> {
     /// ```
     #[must_use]
     pub fn rate_limit_headers(self, dialect: Dialect) -> Self {
-        self.with_blueprint(|settings| settings.dialect = dialect)
+        self.with(|config| config.dialect = dialect)
     }
 
     /// How many clients have an account at once; 1,048,576 by default.
@@ -268,10 +300,7 @@ impl GateLayer<QuotaSettings> {
     /// ```
     #[must_use]
     pub fn max_clients(self, clients: usize) -> Self {
-        if !(1..=u32::MAX as usize).contains(&clients) {
-            panic!("{}", ConfigError::new("max_clients", "be from 1 to 2^32 - 1", clients));
-        }
-        self.with_blueprint(|settings| settings.max_clients = clients)
+        self.with(|config| config.max_clients = max_clients(clients))
     }
 
     /// Sets the longest time that a request may hold a concurrency slot; default 1 h.
@@ -291,7 +320,7 @@ impl GateLayer<QuotaSettings> {
         if time.is_zero() {
             panic!("{}", ConfigError::new("max_hold", "be longer than zero", format_args!("{time:?}")));
         }
-        self.with_blueprint(|settings| settings.max_hold = time)
+        self.with(|config| config.max_hold = time)
     }
 
     /// Sets the longest time that a response may hold a concurrency slot without progress; default 60 s.
@@ -312,7 +341,7 @@ impl GateLayer<QuotaSettings> {
         if time.is_zero() {
             panic!("{}", ConfigError::new("max_stall", "be longer than zero", format_args!("{time:?}")));
         }
-        self.with_blueprint(|settings| settings.max_stall = time)
+        self.with(|config| config.max_stall = time)
     }
 
     /// How long a reservation by the [handle](Self::handle) may be open; five minutes by default.
@@ -335,7 +364,7 @@ impl GateLayer<QuotaSettings> {
                 ConfigError::new("time to live of a reservation", "be longer than zero", format_args!("{ttl:?}"))
             );
         }
-        self.with_blueprint(|settings| settings.ttl = ttl)
+        self.with(|config| config.ttl = ttl)
     }
 
     /// What becomes of a reservation by the [handle](Self::handle) that nobody ends in time; by default it goes back, or in a
@@ -347,7 +376,7 @@ impl GateLayer<QuotaSettings> {
     /// ```
     #[must_use]
     pub fn on_expiry(self, on_expiry: OnExpiry) -> Self {
-        self.with_blueprint(|settings| settings.on_expiry = Some(on_expiry))
+        self.with(|config| config.on_expiry = Some(on_expiry))
     }
 
     /// Keeps the accounts in `store`; in memory by default. `on_failure` says what becomes of requests while it does not answer.
@@ -370,7 +399,7 @@ impl GateLayer<QuotaSettings> {
     #[must_use]
     pub fn store_in(self, store: impl Into<QuotaStore>, on_failure: OnFailure) -> Self {
         let store = store.into();
-        self.with_blueprint(|settings| (settings.store, settings.on_failure) = (store, on_failure))
+        self.with(|config| (config.store, config.on_failure) = (store, on_failure))
     }
 
     /// The accounts of this layer, for callers without a request.
@@ -386,6 +415,10 @@ impl GateLayer<QuotaSettings> {
     /// ```
     #[must_use]
     pub fn handle(&self) -> Quotas {
-        Quotas::new(Arc::clone(self.policy()))
+        Quotas::new(Arc::clone(self.0.policy()))
+    }
+
+    fn with(self, change: impl FnOnce(&mut QuotaConfig)) -> Self {
+        Self(self.0.with(|layer| change(&mut layer.config)))
     }
 }

@@ -238,20 +238,28 @@ impl Quotas {
         {
             Ok(admission) => {
                 policy.common.tell(&admission);
-                policy.common.context.observers.emit(&Event::Admitted { policy: &policy.common.context.name });
+                policy
+                    .common
+                    .context
+                    .observers
+                    .emit(&Event::Admitted { policy: &policy.common.context.name, client: Some(client) });
                 Ok(Some(admission.receipt))
             }
             Err(AdmitError::Denied { denial: Denial::Job(Duplicate::Done), .. }) => Ok(None),
             Err(refused) => {
                 policy.common.tell_overflow(&refused);
-                Err(self.refused(policy.refusal(&active, client, refused, now)))
+                Err(self.refused(client, policy.refusal(&active, client, refused, now)))
             }
         }
     }
 
     /// A refusal, told to whoever listens.
-    pub(super) fn refused(&self, refusal: Refusal) -> Refusal {
-        self.0.common.context.observers.emit(&Event::Refused { refusal: &refusal, shadow: false });
+    pub(super) fn refused(&self, client: &Client, refusal: Refusal) -> Refusal {
+        self.0.common.context.observers.emit(&Event::Refused {
+            refusal: &refusal,
+            client: Some(client),
+            shadow: false,
+        });
         refusal
     }
 

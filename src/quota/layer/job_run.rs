@@ -77,7 +77,7 @@ impl Quotas {
     ) -> Result<JobRun<T>, Refusal> {
         let (client, mut amounts) = (or_anonymous(client.into()), amounts.into());
         let job = by_hand(job_id, &client, &amounts, self.0.common.store.digester());
-        let job = job.map_err(|Bad| self.refused(self.0.bad_job_id()))?;
+        let job = job.map_err(|Bad| self.refused(&client, self.0.bad_job_id()))?;
         amounts.set(&Kind::Concurrent, 1);
         let ask =
             ChargeRequest { amounts: &amounts, each: &[], reserve: false, lasting: false, open: true, job: Some(&job) };

@@ -10,7 +10,7 @@ use super::{
     charge,
     job_id::{Bad, Duplicates},
     permit::QuotaPermit,
-    settings::QuotaSettings,
+    settings::QuotaConfig,
 };
 use crate::{
     gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext},
@@ -37,12 +37,12 @@ pub struct QuotaPolicy {
 /// What all plans of a layer have in common.
 pub(super) struct Common {
     pub(super) context: PolicyContext,
-    pub(super) settings: QuotaSettings,
+    pub(super) settings: QuotaConfig,
     pub(super) store: Arc<dyn QuotaBackend>,
 }
 
 impl QuotaPolicy {
-    pub(super) fn new(settings: QuotaSettings, context: PolicyContext) -> Self {
+    pub(super) fn new(settings: QuotaConfig, context: PolicyContext) -> Self {
         let books = AccountSettings {
             max_hold: settings.max_hold,
             max_stall: settings.max_stall,
@@ -63,8 +63,8 @@ impl QuotaPolicy {
 
     /// Whom to charge; `None` where nobody is.
     pub(super) fn client(&self, request: &RequestHead<'_>) -> Result<Option<Client>, Refusal> {
-        let PolicyContext { name, observers, .. } = &self.common.context;
-        self.whom.charge(request, name, observers, |client| Ok(client.cloned()))
+        let client = self.whom.identify(request);
+        self.whom.resolve(client.as_ref(), &self.common.context, |client| Ok(client.cloned()))
     }
 
     /// The job that a request names; where it names one badly, or it is no job at all, why.
@@ -229,9 +229,17 @@ fn warn(context: &PolicyContext, near: &NearLimits) {
 impl Admit for QuotaPolicy {
     type Permit = QuotaPermit;
 
-    fn admit(self: &Arc<Self>, request: &RequestHead<'_>) -> MaybeFuture<Result<QuotaPermit, Refusal>> {
-        let PolicyContext { name, observers, .. } = &self.common.context;
-        let decided = self.whom.charge(request, name, observers, |client| match client {
+    #[inline]
+    fn identify(&self, request: &RequestHead<'_>) -> Option<Client> {
+        self.whom.identify(request)
+    }
+
+    fn admit(
+        self: &Arc<Self>,
+        request: &RequestHead<'_>,
+        client: Option<&Client>,
+    ) -> MaybeFuture<Result<QuotaPermit, Refusal>> {
+        let decided = self.whom.resolve(client, &self.common.context, |client| match client {
             Some(client) => self.decide(request, client),
             None => Ok(MaybeFuture::Ready(Ok(self.let_pass()))),
         });

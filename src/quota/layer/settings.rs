@@ -1,6 +1,6 @@
 //! What a quota layer is built from.
 
-use std::{fmt, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     error::ConfigError,
-    gate::{Blueprint, PolicyContext},
+    gate::{MAX_CLIENTS, PolicyConfig, PolicyContext},
     head::RequestHead,
     identity::{Client, Identify, OnUnidentified, PeerIp, Tier},
     kind::Kind,
@@ -18,14 +18,9 @@ use crate::{
     refusal::Dialect,
 };
 
-/// The settings of a [`QuotaLayer`](crate::QuotaLayer), whose setters change them.
-///
-/// ```
-/// use tollgate::{GateLayer, Plan, quota::QuotaSettings};
-/// let layer: GateLayer<QuotaSettings> = tollgate::QuotaLayer::new(Plan::standard());
-/// ```
+/// Settings of a [`QuotaLayer`](crate::QuotaLayer).
 #[derive(Clone)]
-pub struct QuotaSettings {
+pub(super) struct QuotaConfig {
     pub(super) plan: Plan,
     pub(super) tiers: Vec<(Tier, Plan)>,
     pub(super) clients: Vec<(Client, Plan)>,
@@ -155,10 +150,7 @@ pub enum OnExpiry {
 /// So many jobs of one client are remembered by default: their ids take 4 MB.
 const MAX_JOBS: usize = 1 << 16;
 
-/// So many clients have an account at once by default.
-const MAX_CLIENTS: usize = 1 << 20;
-
-impl QuotaSettings {
+impl QuotaConfig {
     pub(super) fn new(plan: Plan) -> Self {
         Self {
             plan,
@@ -185,37 +177,40 @@ impl QuotaSettings {
         }
     }
 
-    /// A plan that lasts must not belong to an identity that anybody can take; what is billed needs a name to bill.
+    /// Checks that the identity suits the plan, and that a ledger can store it.
+    ///
+    /// A limit of a day or longer needs an identity that a client cannot claim at will. A ledger bills by public name.
     pub(super) fn check(&self, plan: &Plan) -> Result<(), ConfigError> {
-        if self.store.0.bills() && !self.identify.guarantees().named {
-            let got = format_args!("one without, for plan {:?}", plan.name());
-            return Err(ConfigError::new(
-                "identity",
-                "have a public name, by which a ledger bills (or `.named_only()` be said)",
-                got,
-            ));
+        let (name, guarantees, bills) = (plan.name(), self.identify.guarantees(), self.store.0.bills());
+        if bills && !guarantees.named {
+            return Err(ConfigError::message(format!(
+                "plan {name:?} is stored in a ledger, which bills by public name, but the identity has none; \
+                 call .named_only()"
+            )));
         }
-        if self.store.0.bills() && plan.starts_fresh() {
-            let got = format_args!("plan {:?}, which starts fresh", plan.name());
-            return Err(ConfigError::new("a plan in a ledger", "go on counting (accounts can be reset)", got));
+        if bills && plan.starts_fresh() {
+            return Err(ConfigError::message(format!(
+                "plan {name:?} starts fresh, but a ledger continues its counters; reset the accounts instead"
+            )));
         }
         let splits = |limit: &&Limit| limit.quota.period().is_some_and(|period| !period.is_of_whole_microseconds());
-        if let Some(limit) = plan.counted().iter().find(splits).filter(|_| self.store.0.bills()) {
-            let got = format_args!("{:?} of plan {:?}", limit.name, plan.name());
-            return Err(ConfigError::new("a rolling period in a ledger", "last whole microseconds", got));
+        if let Some(limit) = plan.counted().iter().find(splits).filter(|_| bills) {
+            let what = format!("period of limit {:?} of plan {name:?} in a ledger", limit.name);
+            let got = limit.quota.period().map(ToString::to_string).unwrap_or_default();
+            return Err(ConfigError::new(&what, "begin and end at whole microseconds", got));
         }
         match plan.lasting() {
-            Some(limit) if !self.accept_unverified && !self.identify.guarantees().verified => Err(ConfigError::new(
-                "identity",
-                "be verified where a limit lasts a day or longer (or `.accept_unverified()` be said)",
-                format_args!("plan {:?} with {:?}", plan.name(), limit.name),
-            )),
+            Some(limit) if !self.accept_unverified && !guarantees.verified => Err(ConfigError::message(format!(
+                "plan {name:?} has the limit {:?} of a day or longer, but the identity is not verified; \
+                 call .accept_unverified() to permit that",
+                limit.name
+            ))),
             _ => Ok(()),
         }
     }
 }
 
-impl QuotaSettings {
+impl QuotaConfig {
     /// Whether a reservation whose time runs out stays charged.
     pub(super) fn charges_expired(&self) -> bool {
         match self.on_expiry {
@@ -225,7 +220,7 @@ impl QuotaSettings {
     }
 }
 
-impl Blueprint for QuotaSettings {
+impl PolicyConfig for QuotaConfig {
     type Policy = QuotaPolicy;
 
     fn build(&self, context: &PolicyContext) -> Arc<QuotaPolicy> {
@@ -237,11 +232,5 @@ impl Blueprint for QuotaSettings {
             self.check(plan).unwrap_or_else(|invalid| panic!("{invalid}"));
         }
         Arc::new(QuotaPolicy::new(self.clone(), context.clone()))
-    }
-}
-
-impl fmt::Debug for QuotaSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QuotaSettings").field("plan", &self.plan).finish_non_exhaustive()
     }
 }

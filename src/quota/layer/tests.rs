@@ -132,7 +132,7 @@ impl BackendFactory for Troubled {
 
 fn in_trouble(trouble: StoreError) -> Arc<QuotaPolicy> {
     let layer = QuotaLayer::new(Plan::standard()).accept_unverified();
-    let usual = layer.policy();
+    let usual = layer.handle().0;
     let mut settings = usual.common.settings.clone();
     settings.store = QuotaStore(Arc::new(Troubled(trouble)));
     Arc::new(QuotaPolicy::new(settings, usual.common.context.clone()))
@@ -149,7 +149,7 @@ fn troubles() -> [(StoreError, Reason, QuotaError, ReservationError); 3] {
 }
 
 #[tokio::test]
-async fn whoever_asks_whether_it_may_hears_a_refusal_with_a_time_to_come_back() {
+async fn failed_store_refuses_calls_with_retry_after() {
     for (trouble, reason, ..) in troubles() {
         let (quotas, alice) = (Quotas::new(in_trouble(trouble)), Client::named("alice"));
         for refusal in [
@@ -192,9 +192,9 @@ async fn whoever_wants_to_know_or_change_something_hears_an_error() {
 }
 
 #[tokio::test]
-async fn a_request_is_answered_with_a_server_error_and_never_reaches_the_service() {
+async fn failed_store_answers_5xx_without_calling_the_handler() {
     for (trouble, reason, ..) in troubles() {
-        let layer = GateLayer::shared(in_trouble(trouble));
+        let layer = GateLayer::from_arc(in_trouble(trouble));
         let service = layer.layer(service_fn(|_: Request<()>| async {
             panic!("reached");
             #[expect(unreachable_code, reason = "its type is needed")]

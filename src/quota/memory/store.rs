@@ -211,11 +211,8 @@ impl QuotaBackend for Accounts {
     ) -> MaybeFuture<Result<Result<GrantId, ConfigError>, StoreError>> {
         let id = GrantId(self.shared.granted.fetch_add(1, Ordering::Relaxed));
         let full = || {
-            Err(ConfigError::new(
-                "client",
-                "have an account to be granted more, and there is room for no more",
-                self.most,
-            ))
+            let most = self.most;
+            Err(ConfigError::message(format!("no account is free for the client of the grant; max_clients is {most}")))
         };
         MaybeFuture::Ready(Ok(self.with(context, |account, now, _| account.grant(id, grant, now).map(|()| id), full)))
     }

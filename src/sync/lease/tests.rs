@@ -1,4 +1,4 @@
-//! The table of leases against a list of holders.
+//! Compares the table of leases with a list of holders.
 
 use proptest::prelude::*;
 
@@ -7,7 +7,7 @@ use super::*;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn a_held_slot_is_reclaimed_one_tick_after_its_time_and_not_before() {
+fn held_slot_is_reclaimed_one_tick_after_its_time() {
     let start = Moment::from_nanos(7);
     let mut slots = Leases::new(1, 10 * SECOND, Duration::MAX);
     let first = slots.acquire(start).unwrap().lease;
@@ -15,12 +15,12 @@ fn a_held_slot_is_reclaimed_one_tick_after_its_time_and_not_before() {
     let second = slots.acquire(start + 10 * SECOND + Duration::from_nanos(1)).unwrap();
     assert!(second.reclaimed);
     slots.touch(first, start + 100 * SECOND);
-    assert!(!slots.release(first), "the slot is another's by now");
+    assert!(!slots.release(first), "another holder has the slot");
     assert_eq!(slots.held(), 1);
 }
 
 #[test]
-fn without_a_limit_in_time_nothing_is_reclaimed() {
+fn no_slot_is_reclaimed_without_a_time_limit() {
     let mut slots = Leases::new(1, Duration::MAX, Duration::MAX);
     let _ = slots.acquire(Moment::default());
     assert_eq!(slots.acquire(Moment::MAX), None);
@@ -46,9 +46,9 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// P1, P2 and late releases, against a list that is searched from end to end.
+    /// Bounds in number and time, and late releases, against a list that is searched from end to end.
     #[test]
-    fn the_table_is_a_list_of_holders(limit in 0..5_usize, steps in prop::collection::vec(step(), 0..120)) {
+    fn table_equals_a_list_of_holders(limit in 0..5_usize, steps in prop::collection::vec(step(), 0..120)) {
         let (hold, stall) = (Duration::from_nanos(12), Duration::from_nanos(5));
         let mut slots = Leases::new(limit, hold, stall);
         let mut given: Vec<Lease> = Vec::new();
@@ -63,6 +63,7 @@ proptest! {
                     let acquired = slots.acquire(now);
                     prop_assert_eq!(acquired.is_some(), !full || overdue);
                     let Some(Acquired { lease, reclaimed, .. }) = acquired else { continue };
+                    slots.watch(lease, now);
                     prop_assert_eq!(reclaimed, full);
                     if reclaimed {
                         let lost = holders.iter().position(|(held, ..)| held.slot == lease.slot).unwrap();

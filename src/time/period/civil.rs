@@ -1,15 +1,18 @@
 //! The calendar of UTC, where every day has 86,400 seconds.
 
-use std::time::Duration;
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
 
 use super::{Unit, Window};
 
-/// Here the calendar ends: 9000-01-01.
+/// End of the calendar: 9000-01-01.
 pub(super) const END: Duration = Duration::from_secs(221_845_392_000);
 
 const DAY: i64 = 86_400;
 
-/// The window in which `wall` lies; what began before 1970 begins with it.
+/// Returns the window that contains `wall`. One that began before 1970 is cut at 1970.
 pub(super) fn window(unit: Unit, wall: Duration) -> Window {
     let seconds = i64::try_from(wall.as_secs()).unwrap_or(i64::MAX);
     let day = seconds / DAY;
@@ -29,7 +32,6 @@ pub(super) fn window(unit: Unit, wall: Duration) -> Window {
         }
         Unit::Billing(anchor) => return billing(anchor, wall, day),
         Unit::Rolling(length) => return Window::new(wall, wall.saturating_add(length)),
-        #[cfg(any(feature = "sqlite", feature = "postgres"))]
         Unit::Once(window) => return window,
     };
     let at = |seconds: i64| Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
@@ -52,22 +54,29 @@ fn billing(anchor: Duration, wall: Duration, day: i64) -> Window {
     }
 }
 
-/// Year, month and day of a day, counted from 1970-01-01.
-pub(super) fn date(day: u64) -> (i64, i64, i64) {
-    let day = i64::try_from(day).unwrap_or(i64::MAX / DAY);
-    let month = Month::of(day);
-    (month.0.div_euclid(12), month.0.rem_euclid(12) + 1, month.number_of(day))
+/// A time in RFC 3339's format, in UTC, with microseconds.
+pub(crate) struct Instant(pub(crate) SystemTime);
+
+impl fmt::Display for Instant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let since = self.0.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let day = i64::try_from(since.as_secs()).unwrap_or(i64::MAX) / DAY;
+        let (month, second) = (Month::of(day), since.as_secs() % 86_400);
+        let (year, month, day) = (month.0.div_euclid(12), month.0.rem_euclid(12) + 1, month.number_of(day));
+        let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}Z", since.subsec_micros())
+    }
 }
 
-/// A month of a year, counted from January of the year 0.
+/// Month of a year, counted from January of the year 0.
 #[derive(Clone, Copy, Debug)]
 struct Month(i64);
 
 impl Month {
-    /// The month in which a day lies; day 0 is 1970-01-01.
+    /// Returns the month of a day; day 0 is 1970-01-01.
     ///
-    /// The arithmetic is `civil_from_days` of <https://howardhinnant.github.io/date_algorithms.html>: years begin in March, so
-    /// that the leap day is the last, and 400 years make an era.
+    /// The arithmetic is `civil_from_days` of <https://howardhinnant.github.io/date_algorithms.html>: years begin in
+    /// March, so that the leap day is the last, and 400 years make an era.
     fn of(day: i64) -> Self {
         let day = day + 719_468;
         let (era, of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));
@@ -81,12 +90,12 @@ impl Month {
         Self(self.0 + by)
     }
 
-    /// How many days it has.
+    /// Returns the number of its days.
     fn length(self) -> i64 {
         self.next(1).first() - self.first()
     }
 
-    /// Its day of this number, or its last one; as `days_from_civil` of the same source.
+    /// Returns its day of this number, or its last day, by `days_from_civil` of the same source.
     fn day(self, number: i64) -> i64 {
         self.first() + number.min(self.length()) - 1
     }
@@ -99,7 +108,7 @@ impl Month {
         era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
     }
 
-    /// Which day of the month a day is, from 1.
+    /// Returns the number of a day in the month, from 1.
     fn number_of(self, day: i64) -> i64 {
         day - self.first() + 1
     }

@@ -1,4 +1,4 @@
-//! How long a quota lasts before it starts again.
+//! Periods of quotas and their windows.
 //!
 //! ```
 //! use std::time::Duration;
@@ -11,7 +11,6 @@
 //! ```
 
 mod civil;
-mod instant;
 mod window;
 #[cfg(feature = "zones")]
 mod zone;
@@ -22,15 +21,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-pub(crate) use instant::Instant;
+pub(crate) use civil::Instant;
 pub use window::Window;
 
 use crate::error::ConfigError;
 
-/// How long a quota lasts before it starts again.
+/// Repeating span of a quota, after which it counts from zero again.
 ///
-/// Calendar periods begin for everybody at the same time: by UTC, or in a named zone (feature `zones`). Rolling ones begin
-/// with a client's first use.
+/// Calendar periods begin for all clients at the same time: by UTC, or in a named zone (feature `zones`). Rolling
+/// periods begin with a client's first use.
 ///
 /// ```
 /// use std::time::Duration;
@@ -52,10 +51,9 @@ enum Unit {
     Day,
     Week,
     Month,
-    /// A month from an instant, since 1970.
+    /// Months that begin at the day and time of an instant since 1970.
     Billing(Duration),
     Rolling(Duration),
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
     Once(Window),
 }
 
@@ -63,29 +61,22 @@ const SHORTEST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(3_653 * 86_400);
 
 impl Period {
-    /// The hours of the day.
+    /// Returns the hours of the day.
     ///
     /// In a zone whose clocks are set by part of an hour, the hour in which they are set is cut short.
-    ///
-    /// ```
-    /// assert_eq!(tollgate::Period::hour().longest().as_secs(), 3_600);
-    /// ```
     #[must_use]
     pub const fn hour() -> Self {
         Self::of(Unit::Hour)
     }
 
-    /// The days of the calendar, from midnight: from its first instant where the clocks skip midnight.
-    ///
-    /// ```
-    /// assert_eq!(tollgate::Period::day().name(), "day");
-    /// ```
+    /// Returns the days of the calendar, from midnight. A day on which the clocks skip midnight begins at its first
+    /// instant.
     #[must_use]
     pub const fn day() -> Self {
         Self::of(Unit::Day)
     }
 
-    /// Weeks, from Monday (ISO 8601).
+    /// Returns weeks, from Monday (ISO 8601).
     ///
     /// ```
     /// use std::time::Duration;
@@ -97,22 +88,16 @@ impl Period {
         Self::of(Unit::Week)
     }
 
-    /// The months of the calendar, from the first day.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// let january = tollgate::Period::month().window_at(Duration::ZERO);
-    /// assert_eq!(january.end(), Duration::from_secs(31 * 86_400));
-    /// ```
+    /// Returns the months of the calendar, from the first day.
     #[must_use]
     pub const fn month() -> Self {
         Self::of(Unit::Month)
     }
 
-    /// `length` from the first use; the next one begins with the first use after its end.
+    /// Returns spans of `length` from a client's first use. The next one begins with the first use after its end.
     ///
     /// # Panics
-    /// When `length` is below a second or above ten years; in a `const` that is a compile error.
+    /// When `length` is below 1 s or above 10 years; in a `const` that is a compile error.
     ///
     /// ```
     /// use std::time::Duration;
@@ -127,10 +112,10 @@ impl Period {
         Self::of(Unit::Rolling(length))
     }
 
-    /// A rolling period whose length is input at run time.
+    /// [`rolling`](Self::rolling) for input at run time.
     ///
     /// # Errors
-    /// When `length` is below a second or above ten years.
+    /// When `length` is below 1 s or above 10 years.
     ///
     /// ```
     /// use std::time::Duration;
@@ -145,13 +130,12 @@ impl Period {
         }
     }
 
-    /// Months that begin at the day and time of `anchor`, such as the beginning of a contract.
+    /// Returns months that begin at the day and time of `anchor`, such as the start of a contract.
     ///
-    /// A month without that day begins at its last one: after the 31st of January comes the 28th of February, and then the
-    /// 31st of March.
+    /// A month without that day begins on its last day: January 31 is followed by February 28 and then by March 31.
     ///
     /// # Errors
-    /// When `anchor` lies before 1970 or after 9000.
+    /// When `anchor` is before 1970 or after 9000.
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};
@@ -168,19 +152,19 @@ impl Period {
             Ok(since) if since < civil::END => Ok(Self::of(Unit::Billing(since))),
             _ => Err(ConfigError::new(
                 "anchor of a billing month",
-                "lie between 1970 and 9000",
+                "be between 1970 and 9000",
                 format_args!("{anchor:?}"),
             )),
         }
     }
 
-    /// The same period by the clocks of a zone, such as `Europe/Berlin`.
+    /// Returns the same period by the clocks of a zone, such as `Europe/Berlin`.
     ///
-    /// A day is what those clocks call one: 23 or 25 hours when they are set. A period that has begun goes on when they are
-    /// set back across its beginning.
+    /// A day is a day of those clocks: it has 23 or 25 hours when they are set. A period that has begun continues when
+    /// they are set back across its start.
     ///
     /// # Errors
-    /// When no zone has this name, or the period is a rolling one, which no clock tells.
+    /// When no zone has this name, or the period is a rolling one, which follows no clock.
     ///
     /// ```
     /// use tollgate::Period;
@@ -190,14 +174,15 @@ impl Period {
     #[cfg(feature = "zones")]
     pub fn in_zone(self, name: &str) -> Result<Self, ConfigError> {
         if let Unit::Rolling(_) = self.unit {
-            return Err(ConfigError::new("period in a zone", "be one of the calendar", self));
+            return Err(ConfigError::new("period in a zone", "be a calendar period", self));
         }
         Ok(Self { zone: Some(zone::Zone::named(name)?), ..self })
     }
 
-    /// The window in which `wall` lies, the time since 1970-01-01 00:00 UTC; of a rolling period the one that begins then.
+    /// Returns the window that contains `wall`, the time since 1970-01-01 00:00 UTC. That of a rolling period begins at
+    /// `wall`.
     ///
-    /// What lies after the year 9000 is one window.
+    /// The time after the year 9000 is one window.
     ///
     /// ```
     /// use std::time::Duration;
@@ -206,7 +191,6 @@ impl Period {
     /// ```
     #[must_use]
     pub fn window_at(&self, wall: Duration) -> Window {
-        #[cfg(any(feature = "sqlite", feature = "postgres"))]
         if let Unit::Once(window) = self.unit {
             return window;
         }
@@ -220,17 +204,13 @@ impl Period {
         civil::window(self.unit, wall)
     }
 
-    /// Whether it begins for everybody at the same time.
-    ///
-    /// ```
-    /// assert!(tollgate::Period::day().is_calendar());
-    /// ```
+    /// Returns whether its windows begin for all clients at the same time.
     #[must_use]
     pub const fn is_calendar(&self) -> bool {
         !matches!(self.unit, Unit::Rolling(_))
     }
 
-    /// Whether it begins and ends at whole microseconds, which is what databases know.
+    /// Returns whether its windows begin and end at whole microseconds, the resolution of databases.
     pub(crate) const fn is_of_whole_microseconds(&self) -> bool {
         match self.unit {
             Unit::Rolling(offset) | Unit::Billing(offset) => offset.subsec_nanos().is_multiple_of(1_000),
@@ -238,11 +218,7 @@ impl Period {
         }
     }
 
-    /// How long it is at most, but for the hour by which clocks are set: a month has 31 days.
-    ///
-    /// ```
-    /// assert_eq!(tollgate::Period::month().longest().as_secs(), 31 * 86_400);
-    /// ```
+    /// Returns the length of its longest window, such as 31 days of a month, without the hour by which clocks are set.
     #[must_use]
     pub const fn longest(&self) -> Duration {
         match self.unit {
@@ -251,17 +227,11 @@ impl Period {
             Unit::Week => Duration::from_secs(7 * 86_400),
             Unit::Month | Unit::Billing(_) => Duration::from_secs(31 * 86_400),
             Unit::Rolling(length) => length,
-            #[cfg(any(feature = "sqlite", feature = "postgres"))]
             Unit::Once(window) => window.left(window.start()),
         }
     }
 
-    /// The period as one word, such as `hour` or `90s`.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// assert_eq!(tollgate::Period::rolling(Duration::from_secs(90)).name(), "90s");
-    /// ```
+    /// Returns the period as one word, such as `hour`, `billing_month` or `90s`.
     #[must_use]
     pub fn name(&self) -> Cow<'static, str> {
         Cow::Borrowed(match self.unit {
@@ -271,13 +241,12 @@ impl Period {
             Unit::Month => "month",
             Unit::Billing(_) => "billing_month",
             Unit::Rolling(length) => return Cow::Owned(format!("{length:?}")),
-            #[cfg(any(feature = "sqlite", feature = "postgres"))]
             Unit::Once(_) => "once",
         })
     }
 
-    /// One stretch of time and no other: what is left of a period of which only its window is known.
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
+    /// Creates a period with one window only, to represent a stored period of which only the window is known.
+    #[allow(dead_code, reason = "only a ledger restores periods")]
     pub(crate) const fn once(start: Duration, end: Duration) -> Self {
         Self::of(Unit::Once(Window::new(start, end)))
     }

@@ -1,8 +1,8 @@
-//! A stretch of time.
+//! Windows of wall time.
 
 use std::time::Duration;
 
-/// A stretch of time on the wall, up to its end and without it.
+/// One repetition of a period: a span of wall time that includes its start and excludes its end.
 ///
 /// ```
 /// use std::time::Duration;
@@ -20,47 +20,25 @@ impl Window {
         Self { start, end }
     }
 
-    /// When it begins, since 1970-01-01 00:00 UTC.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// assert_eq!(tollgate::Period::hour().window_at(Duration::from_secs(5_000)).start().as_secs(), 3_600);
-    /// ```
+    /// Returns its start, since 1970-01-01 00:00 UTC.
     #[must_use]
     pub const fn start(&self) -> Duration {
         self.start
     }
 
-    /// When it ends, and the next one begins.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// assert_eq!(tollgate::Period::hour().window_at(Duration::from_secs(5_000)).end().as_secs(), 7_200);
-    /// ```
+    /// Returns its end, at which the next window of a calendar period starts.
     #[must_use]
     pub const fn end(&self) -> Duration {
         self.end
     }
 
-    /// Whether `wall` lies in it.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// let noon = Duration::from_secs(12 * 3_600);
-    /// assert!(tollgate::Period::day().window_at(noon).contains(noon));
-    /// ```
+    /// Returns whether it contains `wall`.
     #[must_use]
     pub fn contains(&self, wall: Duration) -> bool {
         self.start <= wall && wall < self.end
     }
 
-    /// How much of it is left at `wall`; nothing after its end.
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// let noon = Duration::from_secs(12 * 3_600);
-    /// assert_eq!(tollgate::Period::day().window_at(noon).left(noon), noon);
-    /// ```
+    /// Returns the time from `wall` to its end, zero after the end.
     #[must_use]
     pub const fn left(&self, wall: Duration) -> Duration {
         self.end.saturating_sub(wall)

@@ -1,4 +1,4 @@
-//! The calendar of a zone, whose clocks are set now and then.
+//! Calendar of a time zone, whose clocks are set forward and back.
 
 use std::{fmt, time::Duration};
 
@@ -11,63 +11,53 @@ use jiff::{
 use super::{Unit, Window, civil};
 use crate::error::ConfigError;
 
-/// A zone of the tz database.
+/// Zone of the tz database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Zone(TimeZone);
 
 impl Zone {
     pub(super) fn named(name: &str) -> Result<Self, ConfigError> {
-        TimeZone::get(name).map(Self).map_err(|_| {
-            let shown: String = name.chars().take(80).collect();
-            ConfigError::new("zone", "be a name of the tz database", format_args!("{shown:?}"))
-        })
+        TimeZone::get(name).map(Self).map_err(|_| ConfigError::quoted("zone", "be a name of the tz database", name))
     }
 
-    /// The window in which `wall` lies; what began before 1970 begins with it.
+    /// Returns the window that contains `wall`. One that began before 1970 is cut at 1970.
     pub(super) fn window(&self, unit: Unit, wall: Duration) -> Window {
         let found = match unit {
             Unit::Hour => self.hour(wall),
-            Unit::Rolling(_) => None, // no clock tells it
+            Unit::Rolling(_) => None, // follows no clock
             unit => self.calendar(unit, wall),
         };
-        // No time that comes here is one that the calendar does not know.
+        // Times outside the zone's calendar never arrive here.
         found.unwrap_or_else(|| civil::window(unit, wall))
     }
 
-    /// An hour by the clocks as they are set at `wall`, cut off where they are set.
+    /// Returns an hour of the clocks as they are set at `wall`, cut at the moments at which they are set.
     fn hour(&self, wall: Duration) -> Option<Window> {
         const HOUR: i128 = 3_600_000_000_000;
         let (now, at) = (nanos(wall), timestamp(wall)?);
         let offset = self.0.to_offset(at);
         let ahead = i128::from(offset.seconds()) * 1_000_000_000;
-        let mut start = (now + ahead).div_euclid(HOUR) * HOUR - ahead;
-        let mut end = start + HOUR;
+        let start = (now + ahead).div_euclid(HOUR) * HOUR - ahead;
+        let end = start + HOUR;
         let next = Timestamp::from_nanosecond(now + 1).ok()?;
         let differs = |at: i128| Timestamp::from_nanosecond(at).is_ok_and(|at| self.0.to_offset(at) != offset);
-        for set in self.0.preceding(next).map(|set| set.timestamp().as_nanosecond()).take_while(|set| *set > start) {
-            if differs(set - 1) {
-                start = set;
-                break;
-            }
-        }
-        for set in self.0.following(at).map(|set| set.timestamp().as_nanosecond()).take_while(|set| *set < end) {
-            if differs(set) {
-                end = set;
-                break;
-            }
-        }
-        Some(between(start, end))
+        let mut before =
+            self.0.preceding(next).map(|set| set.timestamp().as_nanosecond()).take_while(|set| *set > start);
+        let mut after = self.0.following(at).map(|set| set.timestamp().as_nanosecond()).take_while(|set| *set < end);
+        let last_set = before.find(|set| differs(set - 1));
+        let next_set = after.find(|set| differs(*set));
+        Some(between(last_set.unwrap_or(start), next_set.unwrap_or(end)))
     }
 
-    /// From the last beginning of a unit to the next one. Clocks that are set across a beginning, or across whole days,
-    /// make the unit that they show another than the one that is under way: so the neighbours are looked at too.
+    /// Returns the window from the last start of a unit to the next. Clocks that are set across a start, or across
+    /// whole days, may show another unit than the current one, so the neighbours are tried too.
     fn calendar(&self, unit: Unit, wall: Duration) -> Option<Window> {
         let now = nanos(wall);
-        let shown = Beginnings::of(unit, &self.0)?.number(self.0.to_datetime(timestamp(wall)?));
-        let beginnings = Beginnings::of(unit, &self.0)?;
+        let starts = UnitStarts::of(unit, &self.0)?;
+        let shown = starts.number(self.0.to_datetime(timestamp(wall)?));
         let (mut start, mut end) = (None, None);
         for number in shown - 2..=shown + 3 {
-            let begins = self.first_instant(beginnings.civil(number)?)?;
+            let begins = self.first_instant(starts.civil(number)?)?;
             if begins <= now {
                 start = Some(begins);
             } else {
@@ -77,14 +67,14 @@ impl Zone {
         Some(between(start?, end?))
     }
 
-    /// The first instant at which the clocks show this time or a later one.
+    /// Returns the first instant at which the clocks show this time or a later one.
     fn first_instant(&self, civil: DateTime) -> Option<i128> {
         let at = |offset: Offset| offset.to_timestamp(civil).ok();
         Some(match self.0.to_ambiguous_timestamp(civil).offset() {
             AmbiguousOffset::Unambiguous { offset } => at(offset)?.as_nanosecond(),
             AmbiguousOffset::Fold { before, .. } => at(before)?.as_nanosecond(), // the first of two times
             AmbiguousOffset::Gap { before, .. } => {
-                // The clocks never show it: it is when they were set that they first show a later one.
+                // The clocks skip it. They first show a later time at the moment at which they are set.
                 let after = at(before)?;
                 let next = Timestamp::from_nanosecond(after.as_nanosecond() + 1).ok()?;
                 self.0.preceding(next).next().map_or(after, |set| set.timestamp()).as_nanosecond()
@@ -93,14 +83,14 @@ impl Zone {
     }
 }
 
-/// Where the units of a calendar begin, on the clocks.
-enum Beginnings {
+/// Starts of the units of a calendar, by the clocks of a zone.
+enum UnitStarts {
     Days(i64),
-    /// From a day of the month, and a time of it.
+    /// A day of the month and a time of day.
     Months(i8, Time),
 }
 
-impl Beginnings {
+impl UnitStarts {
     fn of(unit: Unit, zone: &TimeZone) -> Option<Self> {
         Some(match unit {
             Unit::Week => Self::Days(7),
@@ -113,7 +103,7 @@ impl Beginnings {
         })
     }
 
-    /// The number of the unit that clocks show.
+    /// Returns the number of the unit that the clocks show.
     fn number(&self, shown: DateTime) -> i64 {
         match self {
             Self::Days(days) => days_since(MONDAY, shown.date()).div_euclid(*days),
@@ -121,7 +111,7 @@ impl Beginnings {
         }
     }
 
-    /// What clocks show when the unit of this number begins.
+    /// Returns the time that the clocks show at the start of the unit with this number.
     fn civil(&self, number: i64) -> Option<DateTime> {
         match self {
             Self::Days(days) => {

@@ -1,28 +1,28 @@
-//! Some of the table's entries: a small open-addressed map that grows, and gives back what it no longer needs.
+//! A part of the table: a small open-addressed map that grows, and releases memory that it no longer needs.
 
-use super::Entry;
+use super::Bucket;
 
 #[derive(Clone, Copy)]
-struct Slot {
+struct BucketSlot {
     tag: u64,
-    entry: Entry,
+    bucket: Bucket,
 }
 
-/// A living entry's time is above zero.
-const VACANT: Slot = Slot { tag: 0, entry: Entry { full_at: 0, span: 0 } };
+/// A stored bucket's time is above zero.
+const VACANT: BucketSlot = BucketSlot { tag: 0, bucket: Bucket { full_at: 0, span: 0 } };
 
-/// Entries by tag; no memory is taken before the first.
-pub(super) struct Shard {
-    slots: Box<[Slot]>,
+/// Buckets by tag; no memory is taken before the first.
+pub(super) struct BucketShard {
+    slots: Box<[BucketSlot]>,
     len: u32,
     visits: u8,
-    /// No entry ends before this.
+    /// No bucket is full before this time.
     soonest: u64,
-    /// No entry that was dropped here ended after this.
+    /// No bucket that was evicted here was full after this time.
     dropped: u64,
 }
 
-impl Shard {
+impl BucketShard {
     pub(super) fn new() -> Self {
         Self { slots: Box::default(), len: 0, visits: 0, soonest: u64::MAX, dropped: 0 }
     }
@@ -37,12 +37,12 @@ impl Shard {
 
     #[cfg(all(test, not(tollgate_loom)))]
     pub(super) fn count(&self) -> usize {
-        let stored = self.slots.iter().filter(|slot| slot.entry.full_at != 0).count();
+        let stored = self.slots.iter().filter(|slot| slot.bucket.full_at != 0).count();
         assert_eq!(stored, self.len as usize);
         stored
     }
 
-    /// Counts a visit; true at each `every`th, a power of two up to 256.
+    /// Counts a visit. Returns true at each `every`th one, a power of two up to 256.
     #[inline]
     pub(super) fn visit(&mut self, every: u16) -> bool {
         self.visits = self.visits.wrapping_add(1);
@@ -54,85 +54,84 @@ impl Shard {
         let mut at = home(tag, self.slots.len());
         loop {
             let slot = self.slots.get(at)?; // none where there are no slots
-            if slot.tag == tag && slot.entry.full_at != 0 {
+            if slot.tag == tag && slot.bucket.full_at != 0 {
                 return Some(at);
             }
-            if slot.entry.full_at == 0 {
+            if slot.bucket.full_at == 0 {
                 return None;
             }
             at = after(at, self.slots.len());
         }
     }
 
-    /// What a caller may see of a slot, or of a tag that has none.
+    /// Returns the live bucket of a slot, or of a tag that has none.
     ///
-    /// A clock that was set back must not make a bucket fresh that was taken from and dropped since.
+    /// A clock that was set back must not refill a bucket that has been evicted since it was taken from.
     #[inline]
-    pub(super) fn show(&self, at: Option<usize>, now: u64) -> Option<Entry> {
-        let stored = at.map(|at| self.slots[at].entry).filter(|entry| entry.lives(now));
-        stored.or_else(|| (self.dropped > now).then_some(Entry { full_at: self.dropped, span: 0 }))
+    pub(super) fn show(&self, at: Option<usize>, now: u64) -> Option<Bucket> {
+        let stored = at.map(|at| self.slots[at].bucket).filter(|bucket| bucket.is_live(now));
+        stored.or_else(|| (self.dropped > now).then_some(Bucket { full_at: self.dropped, span: 0 }))
     }
 
-    /// Writes over the entry at `at`.
+    /// Overwrites the bucket at `at`.
     #[inline]
-    pub(super) fn set(&mut self, at: usize, entry: Entry) {
-        self.slots[at].entry = entry;
-        self.soonest = self.soonest.min(entry.full_at);
+    pub(super) fn set(&mut self, at: usize, bucket: Bucket) {
+        self.slots[at].bucket = bucket;
+        self.soonest = self.soonest.min(bucket.full_at);
     }
 
-    /// Adds an entry for a tag that has none.
-    pub(super) fn put(&mut self, tag: u64, entry: Entry) {
+    /// Adds a bucket for a tag that has none.
+    pub(super) fn put(&mut self, tag: u64, bucket: Bucket) {
         if self.is_full() {
             self.rebuild(larger(self.slots.len()), |_| true);
         }
-        self.place(Slot { tag, entry });
+        self.place(BucketSlot { tag, bucket });
     }
 
-    /// Drops all entries whose time has passed; tells how many. Memory that is not needed any more goes back.
+    /// Evicts all buckets whose time has passed, and returns their number. Memory that is no longer needed is released.
     pub(super) fn sweep(&mut self, now: u64) -> usize {
         if self.soonest > now {
             return 0;
         }
-        let (mut living, mut soonest, mut dropped) = (0, u64::MAX, self.dropped);
-        for entry in self.slots.iter().map(|slot| slot.entry).filter(|entry| entry.full_at != 0) {
-            if entry.lives(now) {
-                living += 1;
-                soonest = soonest.min(entry.full_at);
+        let (mut live, mut soonest, mut dropped) = (0, u64::MAX, self.dropped);
+        for bucket in self.slots.iter().map(|slot| slot.bucket).filter(|bucket| bucket.full_at != 0) {
+            if bucket.is_live(now) {
+                live += 1;
+                soonest = soonest.min(bucket.full_at);
             } else {
-                dropped = dropped.max(entry.full_at);
+                dropped = dropped.max(bucket.full_at);
             }
         }
-        let ended = self.len as usize - living;
+        let ended = self.len as usize - live;
         if ended > 0 {
             let size = self.slots.len();
-            // Half empty afterwards: it shall not grow again soon.
-            let fits =
-                std::iter::successors(Some(0), |&size| Some(larger(size))).find(|&size| room(size) >= 2 * living);
-            self.rebuild(fits.map_or(size, |fits| fits.min(size)), |entry| entry.lives(now));
+            // Half empty afterwards, so that it does not grow again soon.
+            let fits = std::iter::successors(Some(0), |&size| Some(larger(size))).find(|&size| room(size) >= 2 * live);
+            self.rebuild(fits.map_or(size, |fits| fits.min(size)), |bucket| bucket.is_live(now));
         }
         (self.soonest, self.dropped) = (soonest, dropped);
         ended
     }
 
-    /// Moves the entries that are to stay into so many slots.
+    /// Moves the buckets that stay into `size` slots.
     #[cold]
-    fn rebuild(&mut self, size: usize, stays: impl Fn(&Entry) -> bool) {
+    fn rebuild(&mut self, size: usize, stays: impl Fn(&Bucket) -> bool) {
         let old = std::mem::replace(&mut self.slots, vec![VACANT; size].into_boxed_slice());
         self.len = 0;
-        for slot in old.iter().filter(|slot| slot.entry.full_at != 0 && stays(&slot.entry)) {
+        for slot in old.iter().filter(|slot| slot.bucket.full_at != 0 && stays(&slot.bucket)) {
             self.place(*slot);
         }
     }
 
-    fn place(&mut self, slot: Slot) {
+    fn place(&mut self, slot: BucketSlot) {
         let size = self.slots.len();
         let mut at = home(slot.tag, size);
-        while self.slots[at].entry.full_at != 0 {
+        while self.slots[at].bucket.full_at != 0 {
             at = after(at, size);
         }
         self.slots[at] = slot;
         self.len += 1;
-        self.soonest = self.soonest.min(slot.entry.full_at);
+        self.soonest = self.soonest.min(slot.bucket.full_at);
     }
 }
 
@@ -150,7 +149,7 @@ const fn larger(size: usize) -> usize {
     }
 }
 
-/// Where a search for `tag` begins: by its lower half, which has no say in the choice of the shard.
+/// Returns the slot at which a search for `tag` begins, by its lower half, which does not choose the shard.
 #[inline]
 #[allow(clippy::cast_possible_truncation)] // below `size`
 const fn home(tag: u64, size: usize) -> usize {

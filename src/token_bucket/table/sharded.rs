@@ -1,91 +1,89 @@
-//! The table of clients.
+//! The table of buckets, one for each client.
 
-use std::fmt;
-
-use super::{Entry, Full, shard::Shard};
+use super::{Bucket, Full, shard::BucketShard};
 use crate::{
     identity::Digest,
     sync::{AtomicUsize, Ordering, Spin},
     time::Moment,
 };
 
-/// At each such visit of a shard some others are swept: a table for n clients has looked at all of its shards after n / 16
-/// to n / 8 requests, and a small one after some hundreds.
+/// Number of visits of a shard after which some others are swept. A table for n clients has swept all of its shards after
+/// n / 16 to n / 8 requests, and a small one after some hundreds.
 const SWEEP_EVERY: u16 = 64;
 
-/// How many shards are swept then.
+/// Number of shards that are swept then.
 pub(super) const SWEPT: usize = 8;
 
-/// While there is room, an entry stays for a second after its end: most buckets are full again when their client comes
-/// back, and to find the old entry is cheaper than to make a new one.
+/// Time that a full bucket stays while there is room, in nanoseconds. Most buckets are full again at the next request of
+/// their client, and a lookup of the old one is cheaper than an insertion.
 const REST: u64 = 1_000_000_000;
 
-/// What is written over an entry of which nothing is to be known any more: no clock begins before its end.
-const LONG_OVER: Entry = Entry { full_at: 1, span: 0 };
+/// Overwrites a bucket that the next sweep must evict: no clock begins before its time.
+const LONG_OVER: Bucket = Bucket { full_at: 1, span: 0 };
 
-/// At how many other shards a newcomer looks when the table is full: what has ended is soon found, and a table where all
-/// live answers at once, for a shard knows when its first entry ends.
+/// Number of other shards that a newcomer sweeps when the table is full. Full buckets are soon found. A table in which
+/// all buckets are live answers at once, because each shard knows when its first one is full.
 pub(super) const LOOK_AT: usize = 2;
 
-/// So many clients to a shard when all are there: then a table for a million has 8,192 of them, whose heads fit into a
-/// processor's second cache, and whoever makes one grow moves a few microseconds' worth of entries.
+/// Buckets in a shard of a full table. A table for a million clients then has 8,192 shards, whose heads fit into a
+/// processor's second-level cache, and a shard grows in a few microseconds.
 const CLIENTS: usize = 128;
 
-/// Small tables have some shards too, or threads would meet in them.
+/// Least number of shards: small tables have several too, so that threads rarely wait for each other.
 const FEWEST: usize = 16;
 
-/// A bounded map from digests to entries. Operations on different shards do not meet; a hit allocates nothing.
+/// A bounded map from digests to buckets. Operations on different shards do not wait for each other; a hit allocates
+/// nothing.
 ///
-/// A client is known by 64 bits of its digest, which is keyed: among a million clients the chance that any two share a
-/// bucket is below one in ten million, and nobody can bring it about.
+/// The key is 64 bits of a client's keyed digest. Among a million clients the chance that any two share a bucket is below
+/// one in ten million, and without the key no client can cause it.
 pub(crate) struct Table {
     shards: Box<[Aligned]>,
     capacity: usize,
-    pub(super) shared: Shared,
+    pub(super) shared: TableCounters,
 }
 
-/// A shard and its lock on a cache line of their own, so that neighbours do not disturb each other.
+/// A shard and its lock on a cache line of their own, so that neighbours do not slow each other down.
 #[repr(align(64))]
-struct Aligned(Spin<Shard>);
+struct Aligned(Spin<BucketShard>);
 
-/// What all threads write, apart from what all threads read.
+/// Counters that all threads write, apart from the fields that all threads read.
 #[repr(align(64))]
-pub(super) struct Shared {
-    /// How many entries are stored, and how many are about to be.
+pub(super) struct TableCounters {
+    /// Number of buckets that are stored, and of those that are about to be.
     live: AtomicUsize,
-    /// Counts the shards that were swept in passing.
+    /// Number of shards swept in passing; the next one is at this index, modulo the number of shards.
     pub(super) hand: AtomicUsize,
 }
 
 impl Table {
-    /// A table for `capacity` clients.
-    #[must_use]
+    /// Creates a table for `capacity` clients.
     pub(crate) fn new(capacity: usize) -> Self {
         Self::of_shards(capacity, (capacity / CLIENTS).max(FEWEST).next_power_of_two())
     }
 
-    /// A table of so many shards, a power of two up to 2^32.
+    /// Creates a table of `shards` shards, a power of two up to 2^32.
     pub(super) fn of_shards(capacity: usize, shards: usize) -> Self {
         Self {
-            shards: (0..shards).map(|_| Aligned(Spin::new(Shard::new()))).collect(),
+            shards: (0..shards).map(|_| Aligned(Spin::new(BucketShard::new()))).collect(),
             capacity,
-            shared: Shared { live: AtomicUsize::new(0), hand: AtomicUsize::new(0) },
+            shared: TableCounters { live: AtomicUsize::new(0), hand: AtomicUsize::new(0) },
         }
     }
 
-    /// Changes the entry of `key` while nobody else can: `change` sees it and says what is to be written.
+    /// Changes the bucket of `key` under its lock: `change` receives it and returns the bucket to store.
     ///
-    /// An entry whose time has passed is shown as none. Writing none ends the entry, so that the next sweep drops it;
-    /// writing one whose time has passed comes to the same. `change` must not block.
+    /// A bucket whose time has passed is passed as `None`. If `change` returns `None`, or a bucket whose time has passed,
+    /// the next sweep evicts it. `change` must not block.
     ///
     /// # Errors
-    /// When the key has no entry and there is no room for one; then `change` was not called.
+    /// If the key has no bucket and there is no room for one; then `change` was not called.
     #[inline]
     pub(crate) fn update<R>(
         &self,
         key: Digest,
         now: Moment,
-        change: impl FnOnce(Option<Entry>) -> (Option<Entry>, R),
+        change: impl FnOnce(Option<Bucket>) -> (Option<Bucket>, R),
     ) -> Result<R, Full> {
         let (tag, now) = (tag(key), now.as_nanos());
         let mut shard = self.shard(tag).lock();
@@ -94,8 +92,8 @@ impl Table {
                 let before = shard.show(Some(at), now);
                 let (after, result) = change(before);
                 match after {
-                    Some(entry) if entry.full_at > 0 => shard.set(at, entry), // also one that ends at once
-                    None if before.is_none() => {}                            // it has ended, and rests
+                    Some(bucket) if bucket.full_at > 0 => shard.set(at, bucket), // even if its time has passed
+                    None if before.is_none() => {}                               // evicted once it has rested
                     _ => shard.set(at, LONG_OVER),
                 }
                 result
@@ -110,43 +108,42 @@ impl Table {
         Ok(result)
     }
 
-    /// As [`update`](Self::update), of a key that has no entry.
+    /// Does the same as [`update`](Self::update) for a key that has no bucket.
     #[cold]
     fn newcomer<R>(
         &self,
-        shard: &mut Shard,
+        shard: &mut BucketShard,
         tag: u64,
         now: u64,
-        change: impl FnOnce(Option<Entry>) -> (Option<Entry>, R),
+        change: impl FnOnce(Option<Bucket>) -> (Option<Bucket>, R),
     ) -> Result<R, Full> {
-        let reserved = Reserved::of(self).map_or_else(|| self.make_room(shard, now), Ok)?;
+        let reserved = ReservedPlace::new(self).map_or_else(|| self.make_room(shard, now), Ok)?;
         let (after, result) = change(shard.show(None, now));
-        if let Some(entry) = after.filter(|entry| entry.lives(now)) {
+        if let Some(bucket) = after.filter(|bucket| bucket.is_live(now)) {
             if shard.is_full() {
                 self.vacate(shard.sweep(now.saturating_sub(REST)));
             }
-            shard.put(tag, entry);
+            shard.put(tag, bucket);
             std::mem::forget(reserved);
         }
         Ok(result)
     }
 
-    /// A place that has been left by an entry whose time has passed; others' shards are looked at only if they are free.
-    fn make_room(&self, shard: &mut Shard, now: u64) -> Result<Reserved<'_>, Full> {
+    /// Reserves the place of a bucket whose time has passed. Other shards are swept only if their locks are free.
+    fn make_room(&self, shard: &mut BucketShard, now: u64) -> Result<ReservedPlace<'_>, Full> {
         self.vacate(shard.sweep(now));
         for look in 0..=LOOK_AT {
             if look > 0 {
                 self.sweep_next(now);
             }
-            if let Some(reserved) = Reserved::of(self) {
+            if let Some(reserved) = ReservedPlace::new(self) {
                 return Ok(reserved);
             }
         }
         Err(Full)
     }
 
-    /// Drops what has ended by `now` in the shard under the hand, and moves on. Waits for nobody: a shard in use is
-    /// skipped.
+    /// Evicts the buckets of the next shard whose time has passed by `now`. A shard in use is skipped.
     #[cold]
     pub(super) fn sweep_next(&self, now: u64) {
         let next = self.shared.hand.fetch_add(1, Ordering::Relaxed);
@@ -155,37 +152,37 @@ impl Table {
         }
     }
 
-    /// Drops what has ended in all shards, one after the other, but for what rests.
+    /// Evicts all buckets that have been full for a second, shard by shard.
     pub(crate) fn sweep_all(&self, now: Moment) {
         for _ in 0..self.shards.len() {
             self.sweep_next(now.as_nanos().saturating_sub(REST));
         }
     }
 
-    /// The entry of `key`, unless its time has passed.
-    pub(crate) fn peek(&self, key: Digest, now: Moment) -> Option<Entry> {
+    /// Returns the bucket of `key`, unless its time has passed.
+    pub(crate) fn peek(&self, key: Digest, now: Moment) -> Option<Bucket> {
         let tag = tag(key);
         let shard = self.shard(tag).lock();
         shard.show(shard.find(tag), now.as_nanos())
     }
 
-    /// How many entries are stored; some may have ended and not been dropped yet.
+    /// Returns the number of stored buckets, including those that are full and not evicted yet.
     pub(crate) fn live(&self) -> usize {
         self.shared.live.load(Ordering::Relaxed)
     }
 
-    /// For how many clients there is room.
+    /// Returns the greatest number of buckets.
     pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// The memory taken now, in bytes. Asks every shard, so it is for those who watch, not for requests.
+    /// Returns the allocated memory, in bytes. It locks every shard, so it is for monitoring, not for requests.
     pub(crate) fn allocated_bytes(&self) -> usize {
-        let entries: usize = self.shards.iter().map(|shard| shard.0.lock().bytes()).sum();
-        size_of::<Self>() + size_of_val(&*self.shards) + entries
+        let buckets: usize = self.shards.iter().map(|shard| shard.0.lock().bytes()).sum();
+        size_of::<Self>() + size_of_val(&*self.shards) + buckets
     }
 
-    /// How many entries are there, counted one by one.
+    /// Counts the stored buckets one by one.
     #[cfg(all(test, not(tollgate_loom)))]
     pub(super) fn stored(&self) -> usize {
         self.shards.iter().map(|shard| shard.0.lock().count()).sum()
@@ -193,7 +190,7 @@ impl Table {
 
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // there are at most 2^32 shards
-    fn shard(&self, tag: u64) -> &Spin<Shard> {
+    fn shard(&self, tag: u64) -> &Spin<BucketShard> {
         &self.shards[(tag >> 32) as usize & (self.shards.len() - 1)].0
     }
 
@@ -204,28 +201,22 @@ impl Table {
     }
 }
 
-/// A place that nobody else can take, given back in a drop: the bound holds at every moment.
-struct Reserved<'a>(&'a Table);
+/// A place for one bucket, released on drop, so that the bound holds at every moment.
+struct ReservedPlace<'a>(&'a Table);
 
-impl<'a> Reserved<'a> {
-    fn of(table: &'a Table) -> Option<Self> {
+impl<'a> ReservedPlace<'a> {
+    fn new(table: &'a Table) -> Option<Self> {
         if table.live() >= table.capacity {
-            return None; // known without a write, which all who are refused would meet in
+            return None; // without a write to a cache line that all refused callers would share
         }
         let reserved = Self(table);
         (table.shared.live.fetch_add(1, Ordering::Relaxed) < table.capacity).then_some(reserved)
     }
 }
 
-impl Drop for Reserved<'_> {
+impl Drop for ReservedPlace<'_> {
     fn drop(&mut self) {
         self.0.vacate(1);
-    }
-}
-
-impl fmt::Debug for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Table").field("live", &self.live()).field("capacity", &self.capacity).finish_non_exhaustive()
     }
 }
 

@@ -1,10 +1,11 @@
-//! Whatever the clock on the wall does, no period that was charged is opened again, and none is skipped.
+//! Steps of the wall clock: no charged period is opened again, and none is skipped.
 
 use proptest::prelude::*;
 
-use super::{trackers::now, *};
+use super::*;
+use crate::support::gate::now;
 
-/// What goes on between two charges.
+/// A step between two charges.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Minutes(u64),
@@ -28,10 +29,10 @@ fn day_of(scene: &Scene) -> u64 {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whoever takes whatever it can gets at most its ten for each day that the wall has shown or is about to; nobody gets
-    /// more by a clock that steps.
+    /// A client that charges all it can gets at most 10 for each day that the wall clock has shown or is about to show;
+    /// clock steps give no more.
     #[test]
-    fn a_clock_that_steps_by_an_hour_or_a_day_gives_no_day_twice(steps in prop::collection::vec(step(), 1..40)) {
+    fn clock_steps_open_no_day_twice(steps in prop::collection::vec(step(), 1..40)) {
         let plan = Plan::new("daily").limit(Quota::units("queries", 10).per(Period::day()));
         let scene = Scene::new(plan);
         scene.clock.advance(10 * DAY);
@@ -40,7 +41,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Minutes(minutes) => scene.clock.advance(Duration::from_secs(60 * minutes)),
-                // Further back than two days it was wrong before, and is set right.
+                // A clock more than two days behind was wrong before and has been corrected.
                 Step::Back(by) if furthest.duration_since(scene.wall()).unwrap() + by <= DAY + HOUR => scene.clock.set_back(by),
                 Step::Back(_) => {}
                 Step::Forth(by) => scene.clock.advance(by),
@@ -53,7 +54,7 @@ proptest! {
             }
             *got.entry(today).or_default() += taken;
             prop_assert!(taken == 0 || today > latest, "day {today} was charged, or is before one that was");
-            // A new day is never skipped either.
+            // No new day is skipped.
             prop_assert!(taken == 10 || today <= latest, "day {today} is new and gave {taken}");
             latest = latest.max(today);
         }
@@ -62,7 +63,7 @@ proptest! {
 }
 
 #[test]
-fn a_clock_that_was_a_year_ahead_locks_nobody_out_when_it_is_set_right() {
+fn correcting_a_clock_a_year_ahead_locks_no_client_out() {
     let scene = Scene::new(queries(10));
     scene.clock.advance(365 * DAY);
     now(scene.quotas.charge(&alice(), ("queries", 10))).unwrap();

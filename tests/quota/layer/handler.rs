@@ -1,4 +1,4 @@
-//! Extensions that handlers take without an `Option`: always there, whatever a layer is set to.
+//! Extensions that handlers take without an `Option`: present under every setting of a layer.
 
 use super::*;
 
@@ -6,13 +6,13 @@ use axum::{Extension, Router, routing::post};
 use tollgate::{Duplicates, LimitUsage, OnUnidentified};
 use tower::retry::{Policy, RetryLayer};
 
-/// Records 7 tokens; the body is what `record` returns, and `x-idle` whether the charge is idle.
+/// Records 7 tokens. The body is the result of `record`; `x-idle` tells whether the charge is idle.
 async fn charge(Extension(charge): Extension<Charge>) -> ([(&'static str, String); 1], String) {
     let recorded = charge.record("tokens", 7);
     ([("x-idle", charge.is_idle().to_string())], recorded.to_string())
 }
 
-/// Plan, limits and warnings, such as `hourly | requests_per_hour 1/10 | `.
+/// Formats plan, limits and warnings, such as `hourly | requests_per_hour 1/10 | `.
 async fn status(Extension(status): Extension<QuotaStatus>) -> String {
     let taken = |limit: &LimitUsage| format!("{} {}/{}", limit.name, limit.used + limit.reserved, limit.limit);
     let limits: Vec<_> = status.usage.limits.iter().map(taken).collect();
@@ -35,14 +35,14 @@ fn plan(name: &str, requests: u64) -> Plan {
         .limit(Quota::units("tokens", 100).per(Period::hour()))
 }
 
-/// A layer that shares with the handler; of its one request an hour none is left for alice.
+/// A layer that shares with the handler, with a limit of one request an hour that alice has used.
 async fn exhausted(settings: impl FnOnce(QuotaLayer) -> QuotaLayer) -> Scene {
     let scene = Scene::new(plan("free", 1), |layer| settings(layer.share_with_handler()));
     scene.quotas.record(&scene.client("alice"), ("requests", 1)).await.unwrap();
     scene
 }
 
-/// A layer that shares with the handler and has room.
+/// A layer that shares with the handler and has quota left.
 fn sharing(plan: Plan) -> Scene {
     Scene::new(plan, QuotaLayer::share_with_handler)
 }
@@ -50,7 +50,7 @@ fn sharing(plan: Plan) -> Scene {
 mod uncharged {
     use super::*;
 
-    /// The handler runs, nothing is charged, and the extensions say so.
+    /// Asserts that the handler runs, nothing is charged, and the extensions report it.
     async fn is_idle(scene: &Scene, request: impl Fn(&str) -> Request<Full<Bytes>>) {
         let app = router().layer(scene.layer.clone());
         let answer = ask(app.clone(), request("/charge")).await;
@@ -178,7 +178,7 @@ mod charged {
 
 type Kept = Arc<std::sync::Mutex<Option<Charge>>>;
 
-/// A handler that keeps its charge beyond the response.
+/// A handler that keeps its charge after the response.
 fn keeping() -> (Kept, Router) {
     let kept = Kept::default();
     let keeps = Arc::clone(&kept);
@@ -189,7 +189,7 @@ fn keeping() -> (Kept, Router) {
 mod stacked {
     use super::*;
 
-    /// Used requests and tokens of alice.
+    /// Returns the requests and tokens that alice has used.
     async fn used(scene: &Scene) -> (u64, u64) {
         (scene.used("requests_per_hour").await, scene.used("tokens_per_hour").await)
     }
@@ -235,7 +235,7 @@ mod stacked {
         assert_eq!((outer.used("tokens_per_hour").await, inner.used("rows_per_hour").await), (4, 3));
     }
 
-    /// Settings under which alice's request passes a layer without a charge.
+    /// Settings under which alice's request passes a layer uncharged.
     const IDLE: [fn(QuotaLayer) -> QuotaLayer; 4] = [
         |layer| layer.enabled(false),
         |layer| layer.exempt(|_| true),
@@ -286,7 +286,7 @@ mod stacked {
         assert_eq!(ask(app, by("alice", "/status")).await.body, "none |  | ");
     }
 
-    /// Repeats a request until it does not fail with 500.
+    /// Retries a request while it fails with status 500.
     #[derive(Clone)]
     struct Again;
 

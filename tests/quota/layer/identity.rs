@@ -1,4 +1,4 @@
-//! Who is charged, and who is not to be seen.
+//! Identity of charged clients, and secrecy of their credentials.
 
 use super::*;
 use std::{fmt::Write as _, panic::catch_unwind};
@@ -6,15 +6,15 @@ use std::{fmt::Write as _, panic::catch_unwind};
 use tollgate::{ApiKey, OnUnidentified, PeerIp, Principal};
 
 #[tokio::test]
-async fn strangers_share_an_account_are_refused_or_pass_as_told_and_are_warned_of_once() {
-    let nobody = || Request::post("/").body(Full::default()).unwrap();
+async fn unidentified_requests_share_pass_or_are_refused() {
+    let unidentified = || Request::post("/").body(Full::default()).unwrap();
     for (strangers, expected) in
         [(OnUnidentified::Share, [200, 200, 429]), (OnUnidentified::Refuse, [403; 3]), (OnUnidentified::Pass, [200; 3])]
     {
         let scene = Scene::new(hourly(2), |layer| layer.on_unidentified(strangers));
         let mut statuses = [0; 3];
         for status in &mut statuses {
-            *status = scene.ask(nobody()).await.status;
+            *status = scene.ask(unidentified()).await.status;
         }
         assert_eq!(statuses, expected);
         assert_eq!(scene.log.lines().iter().filter(|line| *line == "unidentified").count(), 1);
@@ -23,7 +23,7 @@ async fn strangers_share_an_account_are_refused_or_pass_as_told_and_are_warned_o
 }
 
 #[tokio::test]
-async fn strangers_are_the_anonymous_client_of_the_handle() {
+async fn unidentified_requests_are_the_anonymous_client() {
     let scene = Scene::new(hourly(2), |layer| layer);
     scene.ask(Request::post("/").body(Full::default()).unwrap()).await;
     let anonymous = scene.quotas.anonymous();
@@ -31,13 +31,13 @@ async fn strangers_are_the_anonymous_client_of_the_handle() {
 }
 
 #[test]
-fn a_plan_of_a_day_takes_no_identity_that_anybody_can_take_unless_told() {
+fn daily_plan_rejects_unverified_identity_unless_accepted() {
     let day = || Plan::new("day").limit(Quota::requests(5).per(Period::day()));
     let build = |layer: QuotaLayer| catch_unwind(std::panic::AssertUnwindSafe(|| drop(layer.handle())));
     let reason = build(QuotaLayer::new(day()).identify_by(user())).unwrap_err();
     let reason = reason.downcast_ref::<String>().unwrap();
-    assert!(reason.starts_with("identity must be verified where a limit lasts a day or longer"), "{reason}");
-    assert!(reason.contains("plan \"day\" with \"requests_per_day\""), "{reason}");
+    assert!(reason.contains("but the identity is not verified; call .accept_unverified()"), "{reason}");
+    assert!(reason.starts_with("plan \"day\" has the limit \"requests_per_day\""), "{reason}");
     assert!(build(QuotaLayer::new(hourly(5)).tier_plan("pro", day()).identify_by(user())).is_err());
     assert!(build(QuotaLayer::new(day()).identify_by(user()).accept_unverified()).is_ok());
     assert!(build(QuotaLayer::new(day()).identify_by(PeerIp::new())).is_ok());
@@ -47,7 +47,7 @@ fn a_plan_of_a_day_takes_no_identity_that_anybody_can_take_unless_told() {
 }
 
 #[tokio::test]
-async fn an_exempt_request_is_not_charged() {
+async fn exempt_request_is_not_charged() {
     let scene = Scene::new(hourly(1), |layer| layer.exempt(|request| request.uri.path() == "/query"));
     for path in ["/query", "/query", "/", "/query"] {
         assert_eq!(scene.get(path).await.status, 200);
@@ -56,7 +56,7 @@ async fn an_exempt_request_is_not_charged() {
 }
 
 #[tokio::test]
-async fn a_canary_secret_comes_out_nowhere() {
+async fn secret_appears_in_no_output() {
     const CANARY: &str = "canary-7f3a9c";
     let log = Log::default();
     let heard = log.clone();

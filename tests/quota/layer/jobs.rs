@@ -1,4 +1,4 @@
-//! One job is done and charged once, however often it is sent.
+//! A job is done and charged once, however often its request is sent.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn scene(settings: impl FnOnce(QuotaLayer) -> QuotaLayer) -> Scene {
 }
 
 #[tokio::test]
-async fn a_finished_job_is_refused_as_duplicate_job_id() {
+async fn finished_job_is_refused_as_duplicate_job_id() {
     let scene = scene(|layer| layer);
     assert_eq!(scene.ask(job("7", "/")).await.status, 200);
     for _ in 0..3 {
@@ -21,7 +21,7 @@ async fn a_finished_job_is_refused_as_duplicate_job_id() {
 }
 
 #[tokio::test]
-async fn a_job_under_way_is_refused_with_a_time_to_come_back() {
+async fn running_job_is_refused_with_retry_after() {
     let scene = scene(|layer| layer);
     let mut running = Box::pin(scene.service().oneshot(job("7", "/wait/1")));
     assert!(futures_util::poll!(&mut running).is_pending());
@@ -34,7 +34,7 @@ async fn a_job_under_way_is_refused_with_a_time_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_job_runs_until_its_answer_has_gone() {
+async fn job_runs_until_its_body_is_sent() {
     let scene = scene(|layer| layer);
     let answer = scene.service().oneshot(job("7", "/stream/2")).await.unwrap();
     assert_eq!(scene.ask(job("7", "/stream/2")).await.refusal.unwrap().reason(), Reason::JobRunning);
@@ -77,7 +77,7 @@ fn one_job_id_on_eight_threads_runs_the_handler_once() {
 }
 
 #[tokio::test]
-async fn the_same_id_with_another_request_or_amount_is_a_conflict() {
+async fn same_id_with_another_request_is_a_conflict() {
     let scene =
         scene(|layer| layer.cost("tokens", |request| request.headers.get("x-tokens")?.to_str().ok()?.parse().ok()));
     let request = |path: &str, tokens: &str, body: &'static str| {
@@ -98,7 +98,7 @@ async fn the_same_id_with_another_request_or_amount_is_a_conflict() {
 }
 
 #[tokio::test]
-async fn an_id_whose_charge_was_refused_is_free_again() {
+async fn id_of_a_refused_charge_is_free_again() {
     let scene = scene(|layer| layer.cost("tokens", |_| Some(60)));
     assert_eq!(scene.ask(job("7", "/")).await.status, 200);
     assert_eq!(scene.ask(job("8", "/")).await.status, 429);
@@ -108,7 +108,7 @@ async fn an_id_whose_charge_was_refused_is_free_again() {
 }
 
 #[tokio::test]
-async fn an_id_whose_charge_was_given_back_is_free_again() {
+async fn id_of_a_refunded_charge_is_free_again() {
     let scene = scene(|layer| layer.charge_when(|served| served.status.is_some_and(|status| status.is_success())));
     assert_eq!(scene.ask(job("7", "/status/503")).await.status, 503);
     assert_eq!(scene.ask(job("7", "/status/503")).await.status, 503, "nothing was charged: it may try again");
@@ -125,7 +125,7 @@ async fn an_id_whose_charge_was_given_back_is_free_again() {
 }
 
 #[tokio::test]
-async fn a_handler_that_failed_or_panicked_is_not_run_again() {
+async fn failed_or_panicked_handler_is_not_run_again() {
     let scene = scene(|layer| layer);
     assert_eq!(scene.ask(job("7", "/error")).await.status, 0);
     assert_eq!(scene.ask(job("7", "/error")).await.status, 409);
@@ -136,7 +136,7 @@ async fn a_handler_that_failed_or_panicked_is_not_run_again() {
 }
 
 #[tokio::test]
-async fn duplicates_pass_uncharged_where_that_is_said() {
+async fn duplicates_pass_uncharged_when_configured() {
     let scene = scene(|layer| layer.duplicates(tollgate::Duplicates::Pass));
     for _ in 0..3 {
         assert_eq!(scene.ask(job("7", "/")).await.status, 200);
@@ -146,7 +146,7 @@ async fn duplicates_pass_uncharged_where_that_is_said() {
 }
 
 #[tokio::test]
-async fn a_job_is_forgotten_after_its_horizon() {
+async fn job_is_forgotten_after_its_retention() {
     let scene = scene(|layer| layer.job_retention(Duration::from_secs(60)));
     assert_eq!(scene.ask(job("7", "/")).await.status, 200);
     scene.clock.advance(Duration::from_secs(59));
@@ -156,7 +156,7 @@ async fn a_job_is_forgotten_after_its_horizon() {
 }
 
 #[tokio::test]
-async fn the_id_comes_from_either_field_or_from_a_closure() {
+async fn id_is_read_from_either_field_or_a_closure() {
     let scene = scene(|layer| layer);
     let idempotent = |value: &str| {
         let request = by("alice", "/");
@@ -177,7 +177,7 @@ async fn the_id_comes_from_either_field_or_from_a_closure() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_an_id_is_a_bad_request() {
+async fn invalid_job_id_is_a_bad_request() {
     let scene = scene(|layer| layer);
     for id in [String::new(), "\"\"".into(), "x".repeat(256)] {
         let answer = scene.ask(job(&id, "/")).await;

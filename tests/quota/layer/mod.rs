@@ -1,10 +1,10 @@
-//! What quotas do round an HTTP service.
+//! Quotas around an HTTP service.
 
 mod charges;
+mod endpoints;
 mod handler;
 mod identity;
 mod jobs;
-mod rows;
 mod scene;
 mod slots;
 mod sockets;

@@ -1,8 +1,8 @@
-//! A quota layer under a stopped clock, and a service that does as its request says.
+//! A quota layer under a stopped clock, and a service controlled by the request path.
 
 use super::*;
 
-/// Half past one on 2026-07-01, in UTC: 81,000 s of the day are left.
+/// Wall-clock start, 2026-07-01 01:30 UTC: 81,000 s of the day remain.
 pub(crate) const START: Duration = Duration::from_secs(1_782_869_400);
 pub(crate) const LEFT_TODAY: u64 = 81_000;
 
@@ -17,7 +17,7 @@ pub(crate) struct Scene {
     pub(crate) served: Arc<AtomicUsize>,
 }
 
-/// Clients are told apart by `x-user`.
+/// Identifies clients by `x-user`.
 pub(crate) fn user() -> Unverified {
     Unverified::header("x-user").public()
 }
@@ -37,7 +37,7 @@ impl Scene {
         Self { quotas: layer.handle(), clock, layer, log, served: Arc::default() }
     }
 
-    /// A service behind the layer.
+    /// Returns a service behind the layer.
     pub(crate) fn service(&self) -> BoxCloneService<Request<Full<Bytes>>, Response<Body>, &'static str> {
         let served = Arc::clone(&self.served);
         let guarded = self.layer.layer(service_fn(move |request| {
@@ -64,12 +64,12 @@ impl Scene {
         user().identify(&RequestHead::of(&by(name, "/")), self.quotas.digester()).unwrap()
     }
 
-    /// What alice has used of a limit.
+    /// Returns the amount of a limit that alice has used.
     pub(crate) async fn used(&self, limit: &str) -> u64 {
         self.quotas.usage(&self.client("alice")).await.unwrap().get(limit).unwrap().used
     }
 
-    /// What is set aside for alice.
+    /// Returns the amount of a limit that is reserved for alice.
     pub(crate) async fn reserved(&self, limit: &str) -> u64 {
         self.quotas.usage(&self.client("alice")).await.unwrap().get(limit).unwrap().reserved
     }
@@ -85,7 +85,7 @@ pub(crate) fn job(id: &str, path: &str) -> Request<Full<Bytes>> {
     request
 }
 
-/// An answer that was read to its end, as far as it came.
+/// A response read to its end, or as far as it came.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -114,7 +114,7 @@ impl Answer {
     }
 }
 
-/// Does as the path says.
+/// Acts as the path says.
 async fn serve(request: Request<Full<Bytes>>) -> Reply {
     let full = |text: String| Response::new(Full::from(text).map_err(|never| match never {}).boxed_unsync());
     let path = request.uri().path().to_owned();
@@ -143,7 +143,7 @@ async fn serve(request: Request<Full<Bytes>>) -> Reply {
     })
 }
 
-/// So many chunks of ten bytes, each after a pause, and then an error or the end.
+/// Sends `number` chunks of ten bytes, each after a pause, then an error or the end.
 fn chunks(number: u64, error: Option<&'static str>) -> Body {
     let frames = futures_util::stream::unfold(0, move |n| async move {
         yield_times(1).await;

@@ -1,4 +1,4 @@
-//! A place of those at a time comes back, whatever ends the request.
+//! Release of a concurrency slot at every end of a request.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn scene() -> Scene {
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test]
-async fn a_place_comes_back_after_every_end() {
+async fn slot_returns_after_every_outcome() {
     let scene = scene();
     for round in 0..3 {
         for path in ["/", "/error", "/status/500", "/stream/3", "/broken/3", "/bytes/100000"] {
@@ -25,7 +25,7 @@ async fn a_place_comes_back_after_every_end() {
 }
 
 #[tokio::test]
-async fn a_place_is_held_to_the_end_of_the_body() {
+async fn slot_is_held_to_the_end_of_the_body() {
     let scene = scene();
     let mut body = Box::pin(scene.service().oneshot(by("alice", "/stream/3")).await.unwrap().into_body());
     for _ in 0..3 {
@@ -37,7 +37,7 @@ async fn a_place_is_held_to_the_end_of_the_body() {
 }
 
 #[tokio::test]
-async fn a_reader_that_reads_no_more_loses_its_place_and_its_late_end_frees_nobodys() {
+async fn stalled_reader_loses_its_slot_and_frees_it_once() {
     let scene = scene();
     let stuck = scene.service().oneshot(by("alice", "/stream/3")).await.unwrap();
     scene.clock.advance(SECOND * 5);
@@ -47,13 +47,13 @@ async fn a_reader_that_reads_no_more_loses_its_place_and_its_late_end_frees_nobo
     assert_eq!(next.status(), 200);
     assert_eq!(scene.log.lines(), ["reclaimed"]);
     drop(stuck);
-    assert_eq!(scene.get("/").await.status, 429, "the place is the next one's");
+    assert_eq!(scene.get("/").await.status, 429, "the slot is the next request's");
     drop(next);
     assert_eq!(scene.get("/").await.status, 200);
 }
 
 #[tokio::test]
-async fn a_handler_that_works_is_not_stuck_but_nobody_holds_a_place_for_ever() {
+async fn max_hold_bounds_a_working_handler() {
     let scene = scene();
     let mut working = Box::pin(scene.service().oneshot(by("alice", "/never")));
     assert!(futures_util::poll!(&mut working).is_pending());
@@ -64,7 +64,7 @@ async fn a_handler_that_works_is_not_stuck_but_nobody_holds_a_place_for_ever() {
 }
 
 #[tokio::test]
-async fn a_slow_reader_that_reads_on_keeps_its_place() {
+async fn slow_reader_keeps_its_slot() {
     let scene = scene();
     let mut body = Box::pin(scene.service().oneshot(by("alice", "/stream/9")).await.unwrap().into_body());
     for _ in 0..9 {
@@ -75,7 +75,7 @@ async fn a_slow_reader_that_reads_on_keeps_its_place() {
 }
 
 #[tokio::test]
-async fn a_place_is_told_without_a_time() {
+async fn concurrency_refusal_has_no_reset_time() {
     let scene = scene();
     let held = scene.service().oneshot(by("alice", "/stream/3")).await.unwrap();
     assert_eq!(held.headers()["ratelimit"], r#""concurrent_requests";r=0"#);

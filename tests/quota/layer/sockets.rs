@@ -1,4 +1,4 @@
-//! Over real sockets, where hyper decides when a body is polled and what is dropped.
+//! Quotas over real sockets, where hyper decides when a body is polled or dropped.
 
 use super::{stacks::listen, *};
 
@@ -13,7 +13,7 @@ use tollgate::RequestBytesLayer;
 
 const MEGABYTE: usize = 1 << 20;
 
-/// An axum server whose routes do as they are called.
+/// Starts an axum server whose routes act as their names say.
 async fn serve(scene: &Scene) -> SocketAddr {
     let served = Arc::clone(&scene.served);
     let flood = || async {
@@ -66,7 +66,7 @@ async fn send(client: &SendRequest<Bytes>, request: Request<()>) -> h2::client::
     client.clone().ready().await.unwrap().send_request(request, true).unwrap().0
 }
 
-/// Waits until alice has used so much of a limit.
+/// Waits until alice has used an amount of a limit.
 async fn until(scene: &Scene, limit: &str, done: impl Fn(u64) -> bool) -> u64 {
     let patience = async {
         loop {
@@ -87,7 +87,7 @@ fn bytes_and_places() -> Plan {
 }
 
 #[tokio::test]
-async fn a_streaming_answer_of_ten_megabytes_is_charged_ten_megabytes() {
+async fn streamed_10_mb_are_charged_as_10_mb() {
     let scene = Scene::new(bytes_and_places(), |layer| layer);
     let address = serve(&scene).await;
     let client = h2(address, 1 << 30).await;
@@ -108,7 +108,7 @@ async fn a_streaming_answer_of_ten_megabytes_is_charged_ten_megabytes() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_half_way_pays_for_its_request_and_for_what_passed() {
+async fn disconnect_pays_for_the_request_and_the_sent_bytes() {
     let scene = Scene::new(bytes_and_places(), |layer| layer);
     let address = serve(&scene).await;
     for n in 1..=5 {
@@ -127,7 +127,7 @@ async fn a_client_that_hangs_up_half_way_pays_for_its_request_and_for_what_passe
 }
 
 #[tokio::test]
-async fn six_clients_that_hung_up_before_the_answer_block_nobody() {
+async fn disconnects_before_the_head_hold_no_slot() {
     let scene = Scene::new(bytes_and_places(), |layer| layer);
     let address = serve(&scene).await;
     for n in 1..=6 {
@@ -141,7 +141,7 @@ async fn six_clients_that_hung_up_before_the_answer_block_nobody() {
 }
 
 #[tokio::test]
-async fn a_reader_with_a_closed_window_loses_its_place_to_the_next() {
+async fn closed_window_loses_its_slot_to_the_next_request() {
     let plan = Plan::new("one").limit(Quota::concurrent(1));
     let scene = Scene::new(plan, |layer| layer.max_hold(Duration::from_secs(3_600)).max_stall(Duration::from_secs(5)));
     let address = serve(&scene).await;
@@ -156,13 +156,13 @@ async fn a_reader_with_a_closed_window_loses_its_place_to_the_next() {
     assert_eq!(scene.log.lines(), ["reclaimed"]);
     drop(stuck);
     yield_times(100).await;
-    assert_eq!(ask().await.status(), 429, "a late end frees nobody's place");
+    assert_eq!(ask().await.status(), 429, "a late end frees no other slot");
     drop(next);
     until(&scene, "concurrent_requests", |held| held == 0).await;
 }
 
 #[tokio::test]
-async fn one_job_id_on_a_thousand_requests_at_once_runs_the_handler_once() {
+async fn thousand_requests_of_one_job_run_the_handler_once() {
     let plan = hourly(5_000);
     let scene = Scene::new(plan, |layer| layer.job_ids(JobIdSource::header("idempotency-key")));
     let address = serve(&scene).await;
@@ -185,7 +185,7 @@ async fn one_job_id_on_a_thousand_requests_at_once_runs_the_handler_once() {
 }
 
 #[tokio::test]
-async fn an_upload_of_unknown_length_is_charged_as_it_is_read() {
+async fn upload_of_unknown_length_is_charged_as_it_is_read() {
     let plan = Plan::new("uploads").limit(Quota::bytes(100).per(Period::hour()).counting(Direction::Request));
     let scene = Scene::new(plan, |layer| layer);
     let address = serve(&scene).await;
@@ -204,11 +204,11 @@ async fn an_upload_of_unknown_length_is_charged_as_it_is_read() {
     assert_eq!(scene.used("request_bytes_per_hour").await, 120, "the third came with twenty left");
 }
 
-/// So many streams are reset.
+/// Resets a number of streams.
 const RESETS: u64 = 10_000;
 
 #[tokio::test]
-async fn ten_thousand_streams_reset_after_the_handler_began_spend_ten_thousand() {
+async fn each_reset_stream_spends_a_token() {
     let scene = Scene::new(hourly(RESETS + 1).limit(Quota::concurrent(4)), |layer| layer);
     let client = h2(serve(&scene).await, 65_535).await;
     for n in 1..=RESETS {
@@ -224,7 +224,7 @@ async fn ten_thousand_streams_reset_after_the_handler_began_spend_ten_thousand()
 }
 
 #[tokio::test]
-async fn ten_thousand_grpc_streams_reset_after_they_began_spend_ten_thousand() {
+async fn each_reset_grpc_stream_is_charged() {
     let scene = Scene::new(hourly(RESETS + 1).limit(Quota::concurrent(4)), |layer| layer);
     let (listener, address) = listen().await;
     let (_reporter, health) = tonic_health::server::health_reporter();

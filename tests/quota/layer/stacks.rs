@@ -1,4 +1,4 @@
-//! One `ServiceBuilder` with a quota, a token bucket and a circuit breaker round everything that speaks tower.
+//! One `ServiceBuilder` with a quota, a token bucket and a circuit breaker around each kind of tower service.
 
 use super::*;
 
@@ -18,7 +18,7 @@ use tonic::transport::{Channel, Server, server::TcpConnectInfo};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
 
-/// Three a second, two an hour, a circuit that opens at the first failure.
+/// Limits of three a second and two an hour, and a circuit that opens at the first failure.
 fn layers() -> (TokenBucketLayer, QuotaLayer, CircuitBreakerLayer) {
     let clock = FakeClock::at(START);
     let limit = TokenBucketLayer::new(Rate::per_second(3)).clock(clock.clone());
@@ -49,7 +49,7 @@ async fn statuses(address: SocketAddr) -> Vec<u16> {
 }
 
 #[tokio::test]
-async fn an_axum_router() {
+async fn axum_router() {
     let (limit, quota, breaker) = layers();
     let peer = || PeerIp::from_extension(|c: &ConnectInfo<SocketAddr>| Some(c.0));
     let (limit, quota) = (limit.identify_by(peer()), quota.identify_by(peer()));
@@ -64,7 +64,7 @@ async fn an_axum_router() {
 }
 
 #[tokio::test]
-async fn an_axum_router_in_every_way_that_axum_takes_a_layer() {
+async fn every_way_to_add_a_layer_to_an_axum_router() {
     let fine = || get(|| async { "fine" });
     let (limit, quota, breaker) = layers();
     let quota = quota.share_with_handler();
@@ -96,7 +96,7 @@ async fn an_axum_router_in_every_way_that_axum_takes_a_layer() {
 }
 
 #[tokio::test]
-async fn a_bare_hyper_service() {
+async fn bare_hyper_service() {
     let (limit, quota, breaker) = layers();
     let answer = |_: Request<Incoming>| async { Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hyper"))) };
     let service = ServiceBuilder::new().layer(limit).layer(quota).layer(breaker).service(service_fn(answer));
@@ -117,7 +117,7 @@ async fn a_bare_hyper_service() {
 }
 
 #[tokio::test]
-async fn a_hyper_client() {
+async fn hyper_client() {
     let (listener, address) = listen().await;
     tokio::spawn(async move {
         axum::serve(listener, Router::new().route("/", get(|| async { "fine" }))).await.unwrap();
@@ -135,7 +135,7 @@ async fn a_hyper_client() {
 }
 
 #[tokio::test]
-async fn a_tonic_server_and_a_tonic_channel() {
+async fn tonic_server_and_channel() {
     let (listener, address) = listen().await;
     let (_, health) = tonic_health::server::health_reporter();
     let (limit, quota, breaker) = layers();
@@ -172,7 +172,7 @@ async fn a_tonic_server_and_a_tonic_channel() {
 }
 
 #[tokio::test]
-async fn a_strict_service_and_one_that_is_never_ready() {
+async fn strict_and_never_ready_services() {
     for share in [false, true] {
         let (limit, quota, breaker) = layers();
         let quota = if share { quota.share_with_handler() } else { quota };

@@ -1,4 +1,4 @@
-//! Bytes of requests: by what they say of their length, and by counting where they do not.
+//! Request bytes: charged by their declared length, else counted as they are read.
 
 use super::*;
 use tollgate::{RequestBytesLayer, quota::CountedBody};
@@ -17,7 +17,7 @@ fn upload(length: Option<u64>) -> Request<Body> {
     request.map(|_| StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync())
 }
 
-/// Reads all of the request, or one frame and no more, and answers five bytes.
+/// Reads the whole request, or one frame of it, and answers five bytes.
 async fn answer<B: http_body::Body<Data = Bytes>>(
     request: Request<B>,
     all: bool,
@@ -28,7 +28,7 @@ async fn answer<B: http_body::Body<Data = Bytes>>(
 }
 
 #[tokio::test]
-async fn a_declared_length_is_charged_at_admission() {
+async fn declared_length_is_charged_at_admission() {
     let scene = scene(Direction::Request);
     let service = scene.layer.layer(service_fn(|request: Request<Body>| answer(request, true)));
     for (expected, used) in [(200, 30), (200, 60), (200, 90), (429, 90)] {
@@ -38,7 +38,7 @@ async fn a_declared_length_is_charged_at_admission() {
 }
 
 #[tokio::test]
-async fn an_unknown_length_counts_nothing_without_a_layer_that_counts() {
+async fn unknown_length_is_free_without_a_counting_layer() {
     let scene = scene(Direction::Request);
     let service = scene.layer.layer(service_fn(|request: Request<Body>| answer(request, true)));
     Answer::read(service.oneshot(upload(None)).await).await;
@@ -46,7 +46,7 @@ async fn an_unknown_length_counts_nothing_without_a_layer_that_counts() {
 }
 
 #[tokio::test]
-async fn an_unknown_length_is_counted_as_it_is_read() {
+async fn unknown_length_is_counted_as_it_is_read() {
     for (direction, all, used) in [
         (Direction::Request, true, 30),
         (Direction::Request, false, 10),
@@ -68,7 +68,7 @@ async fn an_unknown_length_is_counted_as_it_is_read() {
 }
 
 #[tokio::test]
-async fn a_declared_length_is_not_counted_twice() {
+async fn declared_length_is_not_counted_twice() {
     let scene = scene(Direction::Both);
     let service = ServiceBuilder::new()
         .layer(RequestBytesLayer::new())
@@ -79,7 +79,7 @@ async fn a_declared_length_is_not_counted_twice() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_in_its_upload_pays_for_what_was_read() {
+async fn disconnect_during_upload_pays_for_the_bytes_read() {
     let scene = scene(Direction::Both);
     let hang = |request: Request<CountedBody<Body>>| async move {
         let mut body = Box::pin(request.into_body());
@@ -96,7 +96,7 @@ async fn a_client_that_hangs_up_in_its_upload_pays_for_what_was_read() {
 }
 
 #[tokio::test]
-async fn an_upload_that_is_not_charged_is_given_back() {
+async fn uncharged_upload_is_refunded() {
     let bytes = Quota::bytes(100).per(Period::hour()).named("bytes");
     for length in [None, Some(30)] {
         let scene = Scene::new(Plan::new("uploads").limit(bytes.clone()), |layer| layer.charge_when(|_| false));

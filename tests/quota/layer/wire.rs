@@ -1,4 +1,4 @@
-//! What responses say of quotas.
+//! Rate limit fields, problem documents and gRPC details of quota responses.
 
 use super::*;
 use tollgate::{Dialect, refusal::Reset};
@@ -9,7 +9,7 @@ fn daily(requests: u64) -> Plan {
 }
 
 #[tokio::test]
-async fn a_layer_lists_all_its_policies_and_the_limit_that_is_nearest() {
+async fn fields_list_all_limits_and_the_nearest_one() {
     let plan = daily(100)
         .limit(Quota::requests(10).per(Period::hour()))
         .limit(Quota::bytes(1_000).per(Period::day()))
@@ -34,7 +34,7 @@ async fn a_layer_lists_all_its_policies_and_the_limit_that_is_nearest() {
 }
 
 #[tokio::test]
-async fn a_refusal_says_all_that_stand_in_the_way_and_speaks_of_the_one_that_keeps_longest() {
+async fn refusal_lists_all_violations_and_the_longest_wait() {
     let plan =
         daily(1).limit(Quota::requests(1).per(Period::hour())).limit(Quota::units("tokens", 5).per(Period::hour()));
     let scene = Scene::new(plan, |layer| layer);
@@ -49,7 +49,7 @@ async fn a_refusal_says_all_that_stand_in_the_way_and_speaks_of_the_one_that_kee
 }
 
 #[tokio::test]
-async fn who_waits_for_midnight_is_spread_over_five_minutes_and_never_early() {
+async fn retry_after_is_spread_over_five_minutes_past_midnight() {
     let scene = Scene::new(daily(1), |layer| layer);
     let mut waits = Vec::new();
     for n in 0..200 {
@@ -87,7 +87,7 @@ async fn who_waits_for_midnight_is_spread_over_five_minutes_and_never_early() {
 }
 
 #[tokio::test]
-async fn the_spread_is_at_most_a_tenth_and_nothing_where_nobody_shares_the_end() {
+async fn spread_is_at_most_a_tenth_and_zero_for_own_windows() {
     let rolling = Plan::new("rolling").limit(Quota::requests(1).per(Period::rolling(Duration::from_secs(7_200))));
     let scene = Scene::new(rolling, |layer| layer);
     for n in 0..50 {
@@ -105,7 +105,7 @@ async fn the_spread_is_at_most_a_tenth_and_nothing_where_nobody_shares_the_end()
 }
 
 #[tokio::test]
-async fn what_can_never_fit_is_413_without_a_time() {
+async fn amount_above_the_limit_is_413_without_retry_after() {
     let plan = Plan::new("uploads").limit(Quota::bytes(100).per(Period::hour()).counting(Direction::Request));
     let scene = Scene::new(plan, |layer| layer);
     let mut request = by("alice", "/");
@@ -118,7 +118,7 @@ async fn what_can_never_fit_is_413_without_a_time() {
     assert!(body.get("retry_after_seconds").is_none());
 }
 
-/// The same request as a gRPC call.
+/// Returns the same request as a gRPC call.
 fn grpc(mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
     *request.version_mut() = http::Version::HTTP_2;
     request.headers_mut().insert("content-type", "application/grpc".parse().unwrap());
@@ -139,7 +139,7 @@ async fn grpc_clients_read_resource_exhausted_with_its_details() {
     let subjects: Vec<_> = details.quota_failure().unwrap().violations.iter().map(|v| v.subject.clone()).collect();
     assert_eq!(subjects, ["requests_per_day", "requests_per_hour", "concurrent_requests"]);
     assert_eq!(details.retry_info().unwrap().retry_delay, Some(Duration::from_secs(LEFT_TODAY)));
-    assert_eq!(refused.field("grpc-retry-pushback-ms"), "-1", "nobody holds a call until midnight");
+    assert_eq!(refused.field("grpc-retry-pushback-ms"), "-1", "no client holds a call until midnight");
     drop(held);
 
     let at_a_time = Scene::new(Plan::new("one").limit(Quota::concurrent(1)), |layer| layer);
@@ -175,7 +175,7 @@ async fn other_dialects() {
 }
 
 #[tokio::test]
-async fn layers_that_stack_complement_each_other_and_the_largest_wait_wins() {
+async fn stacked_layers_merge_fields_and_keep_the_longest_wait() {
     let scene = Scene::new(hourly(1), |layer| layer);
     let bucket = tollgate::TokenBucketLayer::new(tollgate::Rate::per_hour(10)).clock(scene.clock.clone());
     let inner =
@@ -193,7 +193,7 @@ async fn layers_that_stack_complement_each_other_and_the_largest_wait_wins() {
 }
 
 #[tokio::test]
-async fn an_answer_of_ones_own_has_the_time_too() {
+async fn custom_answer_has_retry_after() {
     let scene = Scene::new(daily(1), |layer| {
         layer.refuse_with(|refusal: &Refusal| Response::builder().status(402).body(refusal.to_string()).unwrap())
     });
@@ -207,7 +207,7 @@ async fn an_answer_of_ones_own_has_the_time_too() {
 }
 
 #[tokio::test]
-async fn newcomers_without_room_share_one_account_that_tells_nothing_of_itself() {
+async fn shared_account_of_newcomers_shows_no_limits() {
     let scene = Scene::new(hourly(2).limit(Quota::units("tokens", 100).per(Period::hour())), |layer| {
         layer.max_clients(1).share_with_handler()
     });
@@ -229,7 +229,7 @@ async fn newcomers_without_room_share_one_account_that_tells_nothing_of_itself()
 }
 
 #[tokio::test]
-async fn a_browser_from_elsewhere_may_read_the_warning_and_the_refusal() {
+async fn cors_lets_a_browser_read_warning_and_refusal() {
     use tower_http::cors::{Any, CorsLayer};
     let scene = Scene::new(hourly(1), |layer| layer);
     let cors = CorsLayer::new().allow_origin(Any).expose_headers(tollgate::refusal::EXPOSED_HEADERS);
@@ -245,12 +245,12 @@ async fn a_browser_from_elsewhere_may_read_the_warning_and_the_refusal() {
 }
 
 #[tokio::test]
-async fn shadow_refuses_nobody_and_tells() {
+async fn shadow_admits_and_emits_the_refusal() {
     let log = Log::default();
     let heard = log.clone();
     let scene = Scene::new(hourly(1), |layer| {
         layer.shadow().observe(move |event: &Event<'_>| {
-            if let Event::Refused { refusal, shadow: true } = event {
+            if let Event::Refused { refusal, shadow: true, .. } = event {
                 heard.push(refusal.violations()[0].name.to_string());
             }
         })
@@ -261,7 +261,7 @@ async fn shadow_refuses_nobody_and_tells() {
     assert_eq!(log.lines(), ["requests_per_hour", "requests_per_hour"]);
 }
 
-/// Asks for as many tokens as the path says.
+/// Charges the number of tokens in the path.
 fn tokens(plan: Plan, dialect: Dialect) -> Scene {
     Scene::new(plan, |layer| {
         let asked = |request: &RequestHead<'_>| request.uri.query().map(|tokens| tokens.parse().unwrap());
@@ -270,7 +270,7 @@ fn tokens(plan: Plan, dialect: Dialect) -> Scene {
 }
 
 #[tokio::test]
-async fn refusal_for_cost_says_what_is_left() {
+async fn refusal_for_cost_reports_the_remaining_amount() {
     let plan = || {
         Plan::new("tokens")
             .limit(Quota::units("tokens", 10_000).per(Period::hour()))

@@ -1,4 +1,4 @@
-//! Whether a database does what its [model](super::model) does: random transactions on two connections, on both.
+//! Comparison of a database with its [model](super::model): random transactions on two connections of each.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{
     quota::account::{GrantState, StoredCounter},
 };
 
-/// How much of a database a transaction locks.
+/// Extent of a transaction's locks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Locks {
     Accounts,
@@ -21,7 +21,7 @@ pub(crate) enum Locks {
 
 const STEPS: usize = 16;
 
-/// So many histories of two connections, each on accounts of its own; the connections themselves go on unless they die.
+/// Number of histories of two connections, each on accounts of its own; a connection is used again unless it dies.
 pub(crate) async fn agrees<D: Database>(database: &D, histories: u64, locks: Locks) {
     let mut pair = Pair {
         database,
@@ -57,11 +57,11 @@ struct Pair<'a, D: Database> {
     sessions: [Option<D::Session>; 2],
     model: Model,
     locks: Locks,
-    /// What each has locked, and the time that it has read.
+    /// Locks of each connection, and the time that it has read.
     open: [Option<(Vec<Arc<str>>, u64)>; 2],
     random: fastrand::Rng,
     history: u64,
-    /// So many rows were there already.
+    /// Number of rows that were there before.
     clashes: u64,
 }
 
@@ -95,7 +95,7 @@ impl<D: Database> Pair<'_, D> {
         self.sessions[connection].as_mut().expect("it is there unless it dies")
     }
 
-    /// Whoever would wait for the other does not begin.
+    /// A transaction that would wait for the other does not begin.
     fn may_begin(&self, connection: usize, reads: &Reads) -> bool {
         self.open[1 - connection].as_ref().is_none_or(|(locked, _)| {
             self.locks == Locks::Accounts && !reads.tenants.iter().any(|tenant| locked.contains(tenant))
@@ -115,7 +115,7 @@ impl<D: Database> Pair<'_, D> {
         let before = self.model.open[connection].clone().unwrap_or_default().writes;
         let writes = self.writes(&tenants);
         let here = self.session(connection).write(&writes, now).await;
-        // One that writes twice has written both; what it has written itself is there too.
+        // A transaction that writes twice has written both, and reads its own writes.
         let own = |row: &Row| before.rows.iter().any(|other| super::model::clashes(row, other));
         let clash = self.model.write(connection, &writes).unwrap().is_err() || writes.rows.iter().any(own);
         match here {
@@ -125,7 +125,7 @@ impl<D: Database> Pair<'_, D> {
                 all.rows.extend(writes.rows);
                 all.counts.extend(writes.counts);
                 all.grants.extend(writes.grants);
-                // In the order of the steps: the model does what was opened first.
+                // In the order of the steps: the model ends first what was opened first.
                 all.opened.extend(writes.opened);
                 all.closed.extend(writes.closed);
             }
@@ -157,7 +157,7 @@ impl<D: Database> Pair<'_, D> {
         assert_eq!(due, self.model.store.holds, "history {}", self.history);
     }
 
-    /// The next history finds none.
+    /// Ends both transactions before the next history.
     async fn close_holds(&mut self) {
         let closed = self.model.store.holds.iter().map(|hold| (hold.key.clone(), hold.attempt)).collect();
         self.begin(0, &self.everything()).await;
@@ -238,7 +238,7 @@ impl<D: Database> Pair<'_, D> {
             if !writes.counts.iter().any(|(of, other)| *of == tenant && same(other)) {
                 writes.counts.push((tenant.clone(), count));
             }
-            // What a grant is does not change; what it has paid does.
+            // A grant's terms are fixed; the amount that it covers changes.
             let id = random.u64(1..4);
             let grant = GrantState {
                 id,
@@ -272,7 +272,7 @@ impl<D: Database> Pair<'_, D> {
     }
 }
 
-/// What was read, in an order of its own.
+/// Loaded rows, sorted.
 type Sorted = (u64, Vec<(Arc<str>, Vec<StoredCounter>, Vec<GrantState>)>, Vec<Row>);
 
 fn sorted(loaded: &Loaded) -> Sorted {

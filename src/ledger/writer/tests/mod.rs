@@ -1,4 +1,4 @@
-//! Batches, the writer, and every way in which two writers, their callers and a database can meet.
+//! Batches, the writer, and the explorer of two writers, their callers and a database.
 
 #[cfg(feature = "sqlite")]
 pub(crate) mod against;
@@ -11,7 +11,7 @@ mod writer;
 
 use std::sync::Arc;
 
-use super::{AdmitCommand, AdmittedAt, Command, CommandKind, Key, SettleCommand, SettleKind};
+use super::{AdmitCommand, AdmittedAt, Command, CommandKind, Key, Queued, SettleCommand, SettleKind};
 use crate::{
     quota::{Amounts, Plan, Quota},
     time::Period,
@@ -43,6 +43,11 @@ fn admit(plan: &Arc<Plan>, amounts: impl Into<Amounts>) -> AdmitCommand {
 
 fn settle(plan: &Arc<Plan>, attempt: u32, since: AdmittedAt, end: SettleKind) -> CommandKind {
     CommandKind::Settle(SettleCommand { plan: Arc::clone(plan), attempt, since, end, used: Amounts::new(), part: 0 })
+}
+
+/// A command in the queue; `sent` if it may have been stored before.
+fn queued(command: &Command, sent: bool) -> Queued<()> {
+    Queued { sent, ..Queued::new(0, command.clone(), None) }
 }
 
 fn command(id: u128, key: Key, kind: CommandKind) -> Command {

@@ -1,10 +1,10 @@
-//! A model of a database: what is committed, who has locked which account, and what is still under way.
+//! A model of a database: committed rows, account locks, and commits under way.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::ledger::writer::{Loaded, Reads, ReservationRow, Row, Stored, Writes};
 
-/// What is committed.
+/// Committed rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Store {
     pub(crate) accounts: BTreeMap<Arc<str>, Stored>,
@@ -13,7 +13,7 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    /// What a transaction reads of it.
+    /// Rows that a transaction reads.
     pub(crate) fn load(&self, reads: &Reads, now: u64) -> Loaded {
         let since = reads.since.map_or(now, |since| since.min(now));
         let account = |tenant: &Arc<str>| {
@@ -27,7 +27,7 @@ impl Store {
         Loaded { now, accounts, rows, sealed: 0 }
     }
 
-    /// Whether a row is there already.
+    /// Whether a row with the same unique key is stored.
     pub(crate) fn has(&self, row: &Row) -> bool {
         self.rows.iter().any(|other| clashes(row, other))
     }
@@ -63,7 +63,7 @@ impl Store {
         self.holds.sort_by_key(|hold| (hold.key.clone(), hold.attempt));
     }
 
-    /// D4: what is used and reserved of every count is the sum of its rows.
+    /// D4: the used and reserved amounts of each counter are the sum of its rows.
     pub(crate) fn adds_up(&self) -> Result<(), String> {
         for (tenant, stored) in &self.accounts {
             for count in &stored.counts {
@@ -97,13 +97,13 @@ impl Store {
     }
 }
 
-/// Whether the unique index keeps one out beside the other.
+/// Whether the unique index rejects one row beside the other.
 pub(super) fn clashes(one: &Row, other: &Row) -> bool {
     (&one.key, &one.limit, &one.kind, one.attempt, one.part, one.entry)
         == (&other.key, &other.limit, &other.kind, other.attempt, other.part, other.entry)
 }
 
-/// What has been taken away from a database, to see that somebody notices.
+/// Defences removed from a database, to see that the explorer notices.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Without {
     pub(crate) unique_index: bool,
@@ -134,7 +134,7 @@ pub(crate) struct Database {
 #[derive(Debug)]
 pub(crate) struct Blocked;
 
-/// A row is there already: the transaction came to nothing.
+/// A duplicate row: the transaction is rolled back.
 #[derive(Debug)]
 pub(crate) struct Clash;
 
@@ -148,7 +148,7 @@ impl Database {
         open.filter_map(|(_, open)| open.as_ref()).chain(&self.under_way)
     }
 
-    /// Begins, locks, and reads what is committed then.
+    /// Begins, locks, and reads the committed rows.
     pub(crate) fn begin(&mut self, connection: usize, reads: &Reads) -> Result<Loaded, Blocked> {
         let locked = |tenant: &Arc<str>| self.others(connection).any(|other| other.locks.contains(tenant));
         if !self.without.account_lock && reads.tenants.iter().any(locked) {
@@ -162,7 +162,7 @@ impl Database {
         Ok(loaded)
     }
 
-    /// Writes; one that finds the row of another open transaction waits for its end.
+    /// Writes; waits if another open transaction has written the same row.
     pub(crate) fn write(&mut self, connection: usize, writes: &Writes) -> Result<Result<(), Clash>, Blocked> {
         if !self.without.unique_index {
             let waits = |row: &Row| {
@@ -192,12 +192,12 @@ impl Database {
         self.open[connection] = None;
     }
 
-    /// The connection is gone, its commit is not.
+    /// Drops the connection while its commit is under way.
     pub(crate) fn leave_under_way(&mut self, connection: usize) {
         self.under_way.extend(self.open[connection].take());
     }
 
-    /// What was under way ends.
+    /// Ends a transaction that was under way.
     pub(crate) fn end(&mut self, which: usize, commits: bool) {
         let ended = self.under_way.remove(which);
         if commits {

@@ -1,14 +1,11 @@
-//! What passed without the ledger comes into it once, whatever else is there and however often it is brought.
+//! Spooled charges are stored once, whatever else is stored and however often they are sent.
 
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
 use super::{model::Store, *};
-use crate::ledger::writer::{
-    AdmittedAt, EntryKind, JobRows, JobStatus, Reply, ReservationTerms, SpooledCharge,
-    batch::{self, Turn},
-};
+use crate::ledger::writer::{AdmittedAt, EntryKind, JobRows, JobStatus, Reply, ReservationTerms, batch};
 
 /// One transaction.
 fn transact(store: &mut Store, commands: &[(Command, bool)]) -> Vec<Reply> {
@@ -16,9 +13,9 @@ fn transact(store: &mut Store, commands: &[(Command, bool)]) -> Vec<Reply> {
 }
 
 fn transact_at(store: &mut Store, commands: &[(Command, bool)], now: u64) -> Vec<Reply> {
-    let turns = || commands.iter().map(|(command, sent)| Turn { command, sent: *sent, left: false });
-    let loaded = store.load(&batch::reads(turns()), now);
-    let (writes, replies) = batch::decide(turns(), loaded);
+    let queue: Vec<_> = commands.iter().map(|(command, sent)| queued(command, *sent)).collect();
+    let loaded = store.load(&batch::reads(&queue), now);
+    let (writes, replies) = batch::decide(&queue, loaded);
     let twice = |at: usize| writes.rows[..at].iter().any(|row| index(row) == index(&writes.rows[at]));
     assert!(!(0..writes.rows.len()).any(|at| store.has(&writes.rows[at]) || twice(at)), "the index keeps it out");
     store.apply(&writes);
@@ -32,12 +29,8 @@ fn index(row: &super::super::Row) -> impl PartialEq {
 
 fn pass(id: u128, job: &str, amount: u64, fingerprint: Option<u128>, reserve: bool) -> Command {
     let reserve = reserve.then_some(ReservationTerms { ttl: HOUR, charge: true });
-    let (plan, amounts) = (hourly(100), ("requests", amount).into());
-    command(
-        id,
-        key("acme", job),
-        CommandKind::Spooled(SpooledCharge { plan, amounts, fingerprint, reserve, at: START }),
-    )
+    let admit = AdmitCommand { fingerprint, reserve, ..admit(&hourly(100), ("requests", amount)) };
+    command(id, key("acme", job), CommandKind::Spooled { admit, at: START })
 }
 
 fn end(id: u128, of: u128, job: &str, end: SettleKind, used: u64) -> Command {
@@ -56,20 +49,22 @@ fn taken(store: &Store) -> i64 {
 }
 
 #[test]
-fn an_admission_that_was_written_after_all_is_not_charged_again() {
+fn spooled_admission_stored_before_is_not_charged_again() {
     let mut store = Store::default();
     transact(&mut store, &[(charge(2, "one", 7), false)]);
     transact(&mut store, &[(pass(2, "one", 7, None, false), false), (end(4, 2, "one", SettleKind::Add, 3), false)]);
     assert_eq!(taken(&store), 10);
 }
 
-/// What passed under a clock that was days ahead is counted when it is brought; its end looks for it days ahead.
+/// A charge spooled under a clock that was days ahead is counted when it is stored; its settlement looks for it days
+/// ahead.
 #[test]
-fn void_that_finds_no_count_takes_back_the_bill() {
+fn void_without_a_counter_returns_the_bill() {
     let (mut store, ahead) = (Store::default(), START + 96 * HOUR);
     let (mut passed, mut void) = (pass(2, "one", 30, None, false), end(4, 2, "one", SettleKind::Void, 0));
-    if let (CommandKind::Spooled(pass), CommandKind::SettleOf { settle, .. }) = (&mut passed.kind, &mut void.kind) {
-        (pass.at, settle.since.at) = (ahead, ahead);
+    if let (CommandKind::Spooled { at, .. }, CommandKind::SettleOf { settle, .. }) = (&mut passed.kind, &mut void.kind)
+    {
+        (*at, settle.since.at) = (ahead, ahead);
     }
     transact(&mut store, &[(passed, false)]);
     assert_eq!(JobRows(&store.rows).amounts(0), ("requests", 30).into());
@@ -79,11 +74,11 @@ fn void_that_finds_no_count_takes_back_the_bill() {
 }
 
 #[test]
-fn void_after_a_reset_and_a_correction_returns_the_job_only() {
+fn void_after_a_reset_and_a_correction_returns_only_the_job() {
     let mut store = Store::default();
     let mut other = pass(4, "one", 7, Some(2), false);
-    if let CommandKind::Spooled(pass) = &mut other.kind {
-        pass.at = START + HOUR; // in the period that is reset
+    if let CommandKind::Spooled { at, .. } = &mut other.kind {
+        *at = START + HOUR; // in the period that is reset
     }
     let reset = command(6, key("acme", "reset"), CommandKind::Reset { plan: hourly(100), limit: None });
     let mut job = charge(2, "one", 10);
@@ -100,7 +95,7 @@ fn void_after_a_reset_and_a_correction_returns_the_job_only() {
 }
 
 #[test]
-fn an_admission_that_was_written_and_taken_back_is_charged_for_it_was_served() {
+fn spooled_charge_is_stored_after_its_admission_was_voided() {
     let mut store = Store::default();
     transact(&mut store, &[(charge(2, "one", 7), false)]);
     let back = settle(&hourly(100), 0, AdmittedAt { at: START + HOUR, epoch: 0 }, SettleKind::Void);
@@ -113,7 +108,7 @@ fn an_admission_that_was_written_and_taken_back_is_charged_for_it_was_served() {
 }
 
 #[test]
-fn a_job_that_was_charged_before_is_not_and_other_work_under_its_id_is() {
+fn spooled_duplicate_is_skipped_and_other_work_is_recorded() {
     let mut store = Store::default();
     let charged = CommandKind::Admit(AdmitCommand { fingerprint: Some(1), ..admit(&hourly(100), ("requests", 7)) });
     transact(&mut store, &[(command(2, key("acme", "one"), charged), false)]);
@@ -127,7 +122,7 @@ fn a_job_that_was_charged_before_is_not_and_other_work_under_its_id_is() {
 }
 
 #[test]
-fn what_settles_other_work_under_a_job_s_id_leaves_the_job_as_it_is() {
+fn settlement_of_other_work_leaves_the_job_unchanged() {
     let other = |how: SettleKind| {
         let mut store = Store::default();
         let reserve = Some(ReservationTerms { ttl: HOUR, charge: true });
@@ -138,8 +133,8 @@ fn what_settles_other_work_under_a_job_s_id_leaves_the_job_as_it_is() {
         for _ in 0..2 {
             transact(&mut store, &[(passed.clone(), false), (ends.clone(), false)]);
         }
-        let standing = JobRows(&store.rows).standing(0);
-        assert_eq!((standing, store.holds.len()), (JobStatus::Open, 1), "nobody has settled the job itself");
+        let standing = JobRows(&store.rows).status(0);
+        assert_eq!((standing, store.holds.len()), (JobStatus::Open, 1), "the job itself is not settled");
         taken(&store)
     };
     assert_eq!(other(SettleKind::Void), 40);
@@ -150,7 +145,7 @@ fn what_settles_other_work_under_a_job_s_id_leaves_the_job_as_it_is() {
 }
 
 #[test]
-fn what_other_work_used_besides_is_no_part_of_the_job_s_own_records() {
+fn usage_of_other_work_is_no_part_of_the_jobs_records() {
     let mut store = Store::default();
     let charged = CommandKind::Admit(AdmitCommand { fingerprint: Some(1), ..admit(&hourly(100), ("requests", 7)) });
     transact(&mut store, &[(command(2, key("acme", "one"), charged), false)]);
@@ -164,10 +159,10 @@ fn what_other_work_used_besides_is_no_part_of_the_job_s_own_records() {
 }
 
 #[test]
-fn an_admission_of_its_own_that_is_written_after_all_is_known_to_what_follows_it() {
+fn later_commands_see_an_own_admission_stored_after_all() {
     let own = |command: Command| Command { own: true, ..command };
     for settles in [end(4, 2, "one", SettleKind::Void, 0), own(pass(2, "one", 7, None, false))] {
-        let passes = matches!(settles.kind, CommandKind::Spooled(_));
+        let passes = matches!(settles.kind, CommandKind::Spooled { .. });
         let mut store = Store::default();
         transact(&mut store, &[(own(charge(2, "one", 7)), true), (settles, false)]);
         assert_eq!(taken(&store), if passes { 7 } else { 0 });
@@ -175,7 +170,7 @@ fn an_admission_of_its_own_that_is_written_after_all_is_known_to_what_follows_it
 }
 
 #[test]
-fn whoever_ends_what_passed_hears_how_it_stood_even_where_the_reply_was_lost() {
+fn spooled_settlement_reports_the_prior_status_when_repeated() {
     let mut store = Store::default();
     transact(&mut store, &[(pass(2, "one", 7, None, true), false)]);
     let ends = end(4, 2, "one", SettleKind::Commit(("requests", 3).into()), 0);
@@ -186,13 +181,13 @@ fn whoever_ends_what_passed_hears_how_it_stood_even_where_the_reply_was_lost() {
 }
 
 #[test]
-fn what_was_used_in_a_period_that_is_over_is_charged_in_it() {
+fn usage_of_an_ended_window_is_charged_in_it() {
     let mut store = Store::default();
     transact(&mut store, &[(pass(2, "one", 7, None, false), false)]);
     assert_eq!(store.rows[0].window, START - HOUR / 2);
 }
 
-/// What happens to one of three jobs: it passes, what passed ends, or somebody else charges it or gives that back.
+/// An action on one of three jobs: the fallback admits it, settles it, or another process charges it or voids that.
 #[derive(Clone, Copy, Debug)]
 enum Deed {
     Pass { amount: u64, fingerprint: Option<u128>, reserve: bool },
@@ -217,13 +212,13 @@ fn deeds() -> impl Strategy<Value = (usize, Deed)> {
 
 proptest! {
     #[test]
-    fn whatever_happens_it_is_charged_once(deeds in proptest::collection::vec(deeds(), 1..20), cuts in proptest::collection::vec((1..5_usize, 0..4_usize), 1..20)) {
+    fn spooled_charges_are_stored_once_in_any_history(deeds in proptest::collection::vec(deeds(), 1..20), cuts in proptest::collection::vec((1..5_usize, 0..4_usize), 1..20)) {
         let jobs = ["one", "two", "three"];
         let (mut store, mut spool, mut passed) = (Store::default(), Vec::new(), Vec::new());
         for (number, (job, deed)) in deeds.iter().enumerate() {
             let (id, job) = (number as u128 * 2 + 2, jobs[*job]);
             match *deed {
-                // In one process nobody passes for a job that has passed, unless that came to nothing.
+                // One process admits a spooled job once, unless it was voided.
                 Deed::Pass { .. } if passed.iter().any(|(of, known, _)| *known == job && !is_void(&spool, *of)) => {}
                 Deed::Pass { amount, fingerprint, reserve } => {
                     spool.push((pass(id, job, amount, fingerprint, reserve), false));
@@ -232,12 +227,12 @@ proptest! {
                 Deed::End { which, how, used } if !passed.is_empty() => {
                     let (of, job, _) = passed[which % passed.len()];
                     let how = [SettleKind::Add, SettleKind::Void, SettleKind::Commit(("requests", used + 1).into())][how as usize].clone();
-                    // A request ends once.
+                    // A request is settled once.
                     if !spool.iter().any(|(command, _)| matches!(command.kind, CommandKind::SettleOf { of: ended, .. } if ended == of)) {
                         spool.push((end(id, of, job, how, used), false));
                     }
                 }
-                // Another process, or an admission of which nobody heard and which passed then.
+                // Another process, or an admission whose reply was lost and which the fallback admitted then.
                 Deed::Charged { amount, sent } => {
                     let id = if sent { passed.first().filter(|(_, known, _)| *known == job).map_or(id, |(of, ..)| *of) } else { id };
                     transact(&mut store, &[(charge(id, job, amount), sent)]);
@@ -245,7 +240,7 @@ proptest! {
                 Deed::End { .. } => {}
             }
         }
-        // Brought in parts, each of which may be brought again from further back.
+        // The spool is sent in parts, each of which may repeat earlier commands.
         let (mut at, mut cuts) = (0, cuts.into_iter().cycle());
         while at < spool.len() {
             let (many, back) = cuts.next().unwrap();
@@ -268,7 +263,7 @@ proptest! {
         for job in jobs {
             let rows: Vec<_> = store.rows.iter().filter(|row| &*row.key.job == job).cloned().collect();
             let dossier = JobRows(&rows);
-            let live = (0..30).filter(|attempt| !matches!(dossier.standing(*attempt), JobStatus::Voided | JobStatus::Unknown));
+            let live = (0..30).filter(|attempt| !matches!(dossier.status(*attempt), JobStatus::Voided | JobStatus::Unknown));
             prop_assert!(live.count() <= 1, "a job is charged once");
         }
     }

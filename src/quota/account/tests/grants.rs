@@ -41,7 +41,7 @@ fn what_goes_back_comes_from_the_last_that_was_used() {
 }
 
 #[test]
-fn the_end_of_a_grant_stops_the_next_request_and_charges_no_other_grant() {
+fn ended_grant_keeps_its_charge_and_spares_other_grants() {
     let mut scene = Scene::new(hourly(10));
     grant(&mut scene, 5, START + HOUR / 4);
     scene.take(("requests", 13)).unwrap();

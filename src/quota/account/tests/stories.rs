@@ -15,7 +15,7 @@ fn a_cost_that_just_fits_passes_and_one_more_does_not() {
 }
 
 #[test]
-fn nothing_is_asked_for_and_refused_exactly_when_nothing_is_left() {
+fn zero_is_refused_exactly_when_nothing_is_left() {
     let mut scene = Scene::new(hourly(2));
     scene.take(("requests", 0)).unwrap();
     scene.record(("requests", 1));
@@ -36,7 +36,7 @@ fn what_is_more_than_there_ever_is_has_no_wait() {
 }
 
 #[test]
-fn whoever_waits_as_long_as_told_is_admitted_and_a_tick_earlier_is_not() {
+fn wait_is_exact_to_the_tick() {
     let mut scene = Scene::new(hourly(10));
     scene.take(("requests", 10)).unwrap();
     let wait = scene.take(("requests", 1)).unwrap_err()[0].wait.unwrap();
@@ -64,7 +64,7 @@ fn all_limits_are_charged_or_none() {
 }
 
 #[test]
-fn a_rolling_period_begins_with_what_is_charged_and_not_with_what_is_asked() {
+fn rolling_period_begins_with_a_charge_and_not_with_a_check() {
     let minute = Period::rolling(Duration::from_secs(60));
     let mut scene = Scene::new(Arc::new(Plan::new("rolling").limit(Quota::requests(2).per(minute))));
     scene.take(("requests", 0)).unwrap();
@@ -77,7 +77,7 @@ fn a_rolling_period_begins_with_what_is_charged_and_not_with_what_is_asked() {
 }
 
 #[test]
-fn a_clock_that_steps_neither_reopens_nor_skips_a_charged_period() {
+fn clock_steps_neither_reopen_nor_skip_a_charged_period() {
     for step in [HOUR, DAY] {
         let plan = Plan::new("daily")
             .limit(Quota::requests(10).per(Period::hour()))
@@ -104,7 +104,7 @@ fn a_clock_that_steps_neither_reopens_nor_skips_a_charged_period() {
 }
 
 #[test]
-fn a_clock_that_was_years_ahead_locks_nobody_out_when_it_is_corrected() {
+fn correcting_a_clock_years_ahead_locks_no_client_out() {
     let mut scene = Scene::new(hourly(10));
     let right = scene.wall;
     scene.wall += 3_650 * DAY;
@@ -117,7 +117,7 @@ fn a_clock_that_was_years_ahead_locks_nobody_out_when_it_is_corrected() {
 }
 
 #[test]
-fn a_warning_comes_once_in_a_period_at_ninety_percent_beyond_and_at_a_hundred() {
+fn warning_comes_once_a_period_at_or_beyond_90_percent() {
     for (steps, warned) in [(vec![89, 1, 5], [0, 1, 0]), (vec![95, 1, 4], [1, 0, 0]), (vec![100, 1, 1], [1, 0, 0])] {
         let mut scene = Scene::new(hourly(100));
         let said: Vec<_> = steps.iter().map(|amount| scene.record(("requests", *amount))).collect();
@@ -133,7 +133,7 @@ fn a_warning_comes_once_in_a_period_at_ninety_percent_beyond_and_at_a_hundred() 
 }
 
 #[test]
-fn a_warning_that_comes_with_an_admission_is_told_in_its_response() {
+fn warning_of_an_admission_is_in_its_response() {
     let mut scene = Scene::new(hourly(10));
     assert_eq!(scene.take(("requests", 8)).unwrap().marks.pending, 0);
     let taken = scene.take(("requests", 1)).unwrap();
@@ -143,7 +143,7 @@ fn a_warning_that_comes_with_an_admission_is_told_in_its_response() {
 }
 
 #[test]
-fn under_another_plan_what_was_used_stays_unless_it_starts_fresh() {
+fn new_plan_keeps_used_amounts_unless_it_starts_fresh() {
     let mut scene = Scene::new(hourly(10));
     scene.take(("requests", 8)).unwrap();
     scene.plan = hourly(20);
@@ -156,7 +156,7 @@ fn under_another_plan_what_was_used_stays_unless_it_starts_fresh() {
 }
 
 #[test]
-fn what_was_used_in_an_hour_that_becomes_a_day_counts_in_the_day() {
+fn usage_of_an_hour_counts_in_the_day_that_replaces_it() {
     let longer = Quota::requests(10).per(Period::day()).named("requests_per_hour");
     let mut scene = Scene::new(hourly(10));
     scene.take(("requests", 5)).unwrap();
@@ -187,7 +187,7 @@ fn whoever_goes_to_another_plan_and_back_finds_what_it_had_used() {
 }
 
 #[test]
-fn what_is_given_back_or_settled_under_another_plan_reaches_its_own_count() {
+fn refund_and_settlement_reach_their_own_counter_after_a_change() {
     let mut scene = Scene::new(hourly(10));
     let (charged, settings) = (scene.take(("requests", 3)).unwrap(), scene.settings.clone());
     let (now, four) = (at(scene.wall), Amounts::from(("requests", 4)));
@@ -227,7 +227,7 @@ fn a_higher_limit_is_warned_of_when_the_client_comes_near_it() {
 }
 
 #[test]
-fn a_slot_that_a_stuck_reader_would_lose_is_there_for_whoever_only_asks() {
+fn check_counts_an_overdue_slot_as_free() {
     let mut scene = Scene::new(Arc::new(Plan::new("slots").limit(Quota::concurrent(1))));
     let lease = scene.take(("concurrent_requests", 1)).unwrap().lease.unwrap();
     let (one, now) = (Amounts::from(("concurrent_requests", 1)), at(scene.wall));
@@ -263,7 +263,7 @@ fn what_ends_after_midnight_belongs_to_the_day_before() {
 }
 
 #[test]
-fn more_slots_than_a_smaller_plan_has_come_back_before_anybody_is_let_in() {
+fn smaller_plan_admits_only_after_excess_slots_return() {
     let slots = |limit| Arc::new(Plan::new("slots").limit(Quota::concurrent(limit)));
     let mut scene = Scene::new(slots(3));
     let held: Vec<_> = (0..3).map(|_| scene.take(("concurrent_requests", 1)).unwrap().lease.unwrap()).collect();
@@ -281,7 +281,7 @@ fn more_slots_than_a_smaller_plan_has_come_back_before_anybody_is_let_in() {
 }
 
 #[test]
-fn a_reader_that_is_stuck_loses_its_slot_and_one_that_reads_does_not() {
+fn stalled_reader_loses_its_slot_but_a_slow_one_does_not() {
     let mut scene = Scene::new(Arc::new(Plan::new("slots").limit(Quota::concurrent(1))));
     let lease = scene.take(("concurrent_requests", 1)).unwrap().lease.unwrap();
     scene.wall += 20_000_000_000;

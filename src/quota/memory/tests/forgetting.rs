@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn whoever_has_used_nothing_in_the_periods_under_way_is_forgotten() {
+fn clients_without_usage_in_live_periods_are_evicted() {
     let scene = Scene::new(100);
     for number in 0..50 {
         let admission = scene.admit(number, ("requests", 1)).unwrap();
@@ -32,7 +32,7 @@ fn whoever_holds_a_slot_has_reserved_or_is_served_stays() {
 }
 
 #[test]
-fn a_late_end_of_what_was_forgotten_changes_nothing_of_who_came_after() {
+fn late_settlement_of_an_evicted_client_changes_no_other() {
     let scene = Scene::new(1);
     let (first, amounts) = (client(1), Amounts::from(("requests", 4)));
     let ask = ChargeRequest { amounts: &amounts, each: &[], reserve: false, lasting: false, open: false, job: None };
@@ -57,7 +57,7 @@ fn a_clock_that_steps_back_gives_the_forgotten_no_second_hour() {
 }
 
 #[test]
-fn at_the_cap_newcomers_share_one_account_and_known_clients_keep_theirs() {
+fn newcomers_beyond_the_cap_share_one_account() {
     let scene = Scene::new(2);
     for number in [1, 2] {
         scene.admit(number, ("requests", 3)).map(|admission| scene.served(&admission)).unwrap();

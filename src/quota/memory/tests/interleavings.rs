@@ -11,7 +11,7 @@ fn model(check: impl Fn() + Sync + Send + 'static) {
 }
 
 #[test]
-fn loom_the_last_of_a_quota_goes_once_and_all_limits_are_charged_or_none() {
+fn loom_last_unit_goes_once_and_all_limits_or_none_are_charged() {
     model(|| {
         let scene = Scene::new(10);
         let other = scene.clone();

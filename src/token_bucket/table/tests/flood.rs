@@ -3,10 +3,10 @@ use crate::{
     cost::Cost,
     sync::Ordering,
     token_bucket::{
-        gcra::{Verdict, decide, level},
+        gcra::{Decision, decide, level},
         rate::Rate,
         table::{
-            Entry, Full, Table,
+            Bucket, Full, Table,
             sharded::{LOOK_AT, SWEPT},
         },
     },
@@ -17,7 +17,7 @@ const SECOND: u64 = 1_000_000_000;
 fn ask(table: &Table, rate: &Rate, number: u64, now: u64) -> Result<bool, Full> {
     let now = at(now);
     table.update(key(number), now, |entry| match decide(rate, entry.map(|entry| entry.full_at), Cost::ONE, now) {
-        Verdict::Admitted { full_at } => (Some(Entry { full_at, span: rate.span_ns() }), true),
+        Decision::Admitted { full_at } => (Some(Bucket { full_at, span: rate.span_ns() }), true),
         _ => (entry, false),
     })
 }
@@ -103,8 +103,8 @@ fn a_table_holds_its_capacity_whatever_it_is() {
     }
 }
 
-/// Digests that agree in their first bits cannot be made without the digester's key; if they could, they would make their
-/// shard large and harm nobody else.
+/// Digests with equal first bits cannot be made without the digester's key. If they could, they would enlarge their shard
+/// and affect no other.
 #[test]
 fn keys_that_crowd_one_shard_are_served_like_others() {
     let (rate, table) = (Rate::per_second(1), Table::new(10_000));
@@ -136,7 +136,7 @@ fn the_memory_of_a_client_is_bounded_and_paid_when_it_comes() {
     for capacity in [10_000, 100_000, 200_000] {
         let table = Table::new(capacity);
         let empty = table.allocated_bytes();
-        assert!(empty < 5 * capacity, "{empty} bytes for nobody");
+        assert!(empty < 5 * capacity, "{empty} bytes without a client");
         let mut most = 0;
         for number in 0..capacity as u64 {
             table.update(key(number), at(1), |_| (Some(until(9)), ())).unwrap();
@@ -207,7 +207,7 @@ fn a_place_is_free_from_the_moment_on_at_which_its_entry_ends() {
 }
 
 #[test]
-fn a_newcomer_finds_the_places_of_those_who_are_gone_before_its_shard_grows() {
+fn newcomer_reuses_expired_slots_before_its_shard_grows() {
     let table = Table::of_shards(100, 1);
     let write = |number, now, end| table.update(key(number), at(now), |_| (Some(until(end)), ())).unwrap();
     (0..6).for_each(|number| write(number, 1, 10));

@@ -8,9 +8,9 @@ use crate::{
     identity::Digest,
     time::Moment,
     token_bucket::{
-        gcra::{Verdict, decide},
+        gcra::{Decision, decide},
         rate::Rate,
-        table::{Entry, Full, GlobalCell, Table},
+        table::{Bucket, Full, GlobalCell, Table},
     },
 };
 
@@ -19,11 +19,11 @@ fn begins(bits: u8) -> Digest {
     Digest(u128::from(bits) << 96 | u128::from(bits) << 88)
 }
 
-fn write(table: &Table, bits: u8, now: u64, full_at: u64) -> Result<Option<Entry>, Full> {
+fn write(table: &Table, bits: u8, now: u64, full_at: u64) -> Result<Option<Bucket>, Full> {
     table.update(begins(bits), at(now), |before| (Some(until(full_at)), before))
 }
 
-fn seen(table: &Table, bits: u8, now: u64) -> Option<Entry> {
+fn seen(table: &Table, bits: u8, now: u64) -> Option<Bucket> {
     table.peek(begins(bits), at(now))
 }
 
@@ -42,8 +42,8 @@ fn model(check: impl Fn() + Sync + Send + 'static) {
     builder.check(check);
 }
 
-fn passes(verdict: Verdict) -> bool {
-    matches!(verdict, Verdict::Admitted { .. })
+fn passes(verdict: Decision) -> bool {
+    matches!(verdict, Decision::Admitted { .. })
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn loom_two_updates_of_one_key_follow_each_other() {
 }
 
 #[test]
-fn loom_a_sweep_takes_nothing_that_lives_and_nothing_that_is_renewed() {
+fn loom_sweep_removes_no_live_or_renewed_entry() {
     model(|| {
         let table = Arc::new(Table::of_shards(10, 1));
         write(&table, 1, 1, 100).unwrap();
@@ -90,7 +90,7 @@ fn loom_a_sweep_takes_nothing_that_lives_and_nothing_that_is_renewed() {
     });
 }
 
-/// The bound holds at every moment, and whoever is refused has changed nothing.
+/// The bound holds at every moment, and a refused call changes nothing.
 #[test]
 fn loom_the_last_place_goes_once() {
     model(|| {
@@ -110,8 +110,8 @@ fn loom_the_last_place_goes_once() {
     });
 }
 
-/// A full table of two shards, one entry of which has ended: two newcomers look at each other's shards and nobody waits for
-/// ever, which loom would report.
+/// A full table of two shards, in which one bucket is full: two newcomers sweep each other's shards without a deadlock,
+/// which loom would report.
 #[test]
 fn loom_newcomers_look_for_room_in_each_others_shards() {
     model(|| {
@@ -154,7 +154,7 @@ fn loom_what_is_given_back_is_neither_lost_nor_doubled() {
     });
 }
 
-/// RL5 and RL9: with one token for everyone, one of two clients passes and the other is not charged.
+/// RL5 and RL9: with one token in the global bucket, one of two clients passes and the other is not charged.
 #[test]
 fn loom_both_buckets_give_or_neither() {
     for keys in [[1, 2], [1, 1]] {
@@ -162,7 +162,7 @@ fn loom_both_buckets_give_or_neither() {
             let table = Arc::new(Table::of_shards(10, 2));
             let (cell, one) = (Arc::new(GlobalCell::new()), Rate::per_second(1).burst(1));
             let ask = move |table: &Table, cell: &GlobalCell, bits| {
-                let look = |entry: Option<Entry>| match client_then_all(entry, cell, &one) {
+                let look = |entry: Option<Bucket>| match client_then_all(entry, cell, &one) {
                     Some(full_at) => (Some(until(full_at)), true),
                     None => (entry, false),
                 };
@@ -179,10 +179,10 @@ fn loom_both_buckets_give_or_neither() {
     }
 }
 
-fn client_then_all(entry: Option<Entry>, cell: &GlobalCell, all: &Rate) -> Option<u64> {
+fn client_then_all(entry: Option<Bucket>, cell: &GlobalCell, all: &Rate) -> Option<u64> {
     let client = Rate::per_second(2);
     match decide(&client, entry.map(|entry| entry.full_at), Cost::ONE, Moment::default()) {
-        Verdict::Admitted { full_at } if passes(cell.take(all, Cost::ONE, Moment::default())) => Some(full_at),
+        Decision::Admitted { full_at } if passes(cell.take(all, Cost::ONE, Moment::default())) => Some(full_at),
         _ => None,
     }
 }

@@ -9,7 +9,7 @@ mod model;
 #[cfg(not(tollgate_loom))]
 mod threads;
 
-use super::Entry;
+use super::Bucket;
 use crate::time::Moment;
 
 /// A key as the digester would make it: all bits look alike.
@@ -28,6 +28,6 @@ fn at(nanos: u64) -> Moment {
     Moment::from_nanos(nanos)
 }
 
-fn until(full_at: u64) -> Entry {
-    Entry { full_at, span: 100 }
+fn until(full_at: u64) -> Bucket {
+    Bucket { full_at, span: 100 }
 }

@@ -3,7 +3,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::{at, key, until};
-use crate::token_bucket::table::{Entry, Full, Table};
+use crate::token_bucket::table::{Bucket, Full, Table};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -27,10 +27,10 @@ fn steps(keys: u64, most: usize) -> impl Strategy<Value = Vec<Step>> {
 
 /// Runs the steps on a table and on a plain map that forgets nothing before its time.
 fn agree(table: &Table, steps: Vec<Step>) {
-    let mut model: HashMap<u64, Entry> = HashMap::new();
+    let mut model: HashMap<u64, Bucket> = HashMap::new();
     let mut now = 1_u64;
     for step in steps {
-        let known = |model: &HashMap<u64, Entry>, key| model.get(&key).copied().filter(|entry| entry.full_at > now);
+        let known = |model: &HashMap<u64, Bucket>, key| model.get(&key).copied().filter(|entry| entry.full_at > now);
         match step {
             Step::Write { key: number, lasts } => {
                 let entry = until(now + lasts);

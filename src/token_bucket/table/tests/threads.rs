@@ -6,25 +6,25 @@ use crate::{
     identity::Digest,
     time::Moment,
     token_bucket::{
-        gcra::{Verdict, decide},
+        gcra::{Decision, decide},
         rate::Rate,
-        table::{Entry, Full, GlobalCell, Table},
+        table::{Bucket, Full, GlobalCell, Table},
     },
 };
 
-/// Asks a client's bucket and everyone's together: both give, or neither.
+/// Takes from a client's bucket and from the global one, or from neither.
 fn both(table: &Table, client: &Rate, all: (&GlobalCell, &Rate), key: Digest, now: Moment) -> bool {
-    let look = |entry: Option<Entry>| match decide(client, entry.map(|entry| entry.full_at), Cost::ONE, now) {
-        Verdict::Admitted { full_at } if passes(all.0.take(all.1, Cost::ONE, now)) => {
-            (Some(Entry { full_at, span: client.span_ns() }), true)
+    let look = |entry: Option<Bucket>| match decide(client, entry.map(|entry| entry.full_at), Cost::ONE, now) {
+        Decision::Admitted { full_at } if passes(all.0.take(all.1, Cost::ONE, now)) => {
+            (Some(Bucket { full_at, span: client.span_ns() }), true)
         }
         _ => (entry, false),
     };
     table.update(key, now, look).expect("room for all")
 }
 
-fn passes(verdict: Verdict) -> bool {
-    matches!(verdict, Verdict::Admitted { .. })
+fn passes(verdict: Decision) -> bool {
+    matches!(verdict, Decision::Admitted { .. })
 }
 
 fn together(threads: u64, work: impl Fn(u64) -> u64 + Sync) -> u64 {
@@ -54,14 +54,14 @@ fn threads_at_one_instant_get_exactly_the_burst() {
     }
 }
 
-/// RL9 and RL5: whoever is refused by one of two limits has taken from neither.
+/// RL9 and RL5: a client that one of two limits refuses has taken from neither.
 #[test]
 fn a_half_taken_token_is_never_seen() {
     let (client, all) = (Rate::per_second(1).burst(100), Rate::per_second(1).burst(350));
     for round in 0..20 {
         let (table, cell) = (Table::new(1_000), GlobalCell::new());
         let now = at(1 + round);
-        // Four clients want 400 of 350: exactly 350 pass, whoever they are.
+        // Four clients want 400 of 350: exactly 350 pass, in any order.
         let took =
             together(4, |id| (0..200).map(|_| u64::from(both(&table, &client, (&cell, &all), key(id), now))).sum());
         assert_eq!(took, 350);
@@ -70,7 +70,7 @@ fn a_half_taken_token_is_never_seen() {
             crate::token_bucket::gcra::level(&client, Some(entry.full_at), now).remaining
         });
         assert_eq!(left.sum::<u64>(), 4 * 100 - 350, "clients were charged for exactly what passed");
-        // One client who wants more than it may leaves everyone's bucket alone.
+        // A client above its own limit takes nothing from the global bucket.
         let (table, cell) = (Table::new(1_000), GlobalCell::new());
         let took =
             together(4, |_| (0..200).map(|_| u64::from(both(&table, &client, (&cell, &all), key(1), now))).sum());
@@ -78,7 +78,7 @@ fn a_half_taken_token_is_never_seen() {
     }
 }
 
-/// Shards grow, are swept and shrink under everyone's hands, and no count is lost.
+/// Shards grow, are swept and shrink under four threads, and no count is lost.
 #[test]
 fn no_update_is_lost_while_shards_grow_and_shrink() {
     let table = Table::of_shards(20_000, 8);
@@ -86,9 +86,9 @@ fn no_update_is_lost_while_shards_grow_and_shrink() {
     let added = together(4, |id| {
         for step in 0..20_000_u64 {
             let now = at(1 + step);
-            let add = |entry: Option<Entry>| {
+            let add = |entry: Option<Bucket>| {
                 let count = entry.map_or(0, |entry| entry.span) + 1;
-                (Some(Entry { full_at: forever, span: count }), ())
+                (Some(Bucket { full_at: forever, span: count }), ())
             };
             table.update(key(step % 1_000), now, add).unwrap();
             // Short-lived neighbours make shards grow and empty again.
@@ -103,7 +103,7 @@ fn no_update_is_lost_while_shards_grow_and_shrink() {
 #[test]
 fn a_panic_in_a_change_changes_nothing() {
     let table = Table::new(1);
-    let crash = || table.update(key(1), at(2), |_| -> (Option<Entry>, ()) { panic!("on purpose") });
+    let crash = || table.update(key(1), at(2), |_| -> (Option<Bucket>, ()) { panic!("on purpose") });
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(crash)).is_err());
     assert_eq!((table.live(), table.stored()), (0, 0), "the newcomer's place is free again");
     table.update(key(1), at(1), |_| (Some(until(50)), ())).unwrap();

@@ -1,4 +1,4 @@
-//! A ledger decides as an account in memory does, as far as both promise the same.
+//! A ledger decides like an account in memory, as far as both promise the same.
 
 use std::{
     num::NonZeroU64,
@@ -29,11 +29,11 @@ enum Step {
     Add(usize, u64),
     Record([u64; 2]),
     Minutes(u64),
-    /// The clock on the wall only.
+    /// Moves the wall clock only.
     Back(u64),
     Reset(Option<usize>),
-    /// One that does not end here: memory lets an ended one take back what it has paid while a reservation is committed,
-    /// a ledger moves it in one step.
+    /// Grants that do not end here: in memory an ended grant takes back what it has covered while a reservation is
+    /// committed; a ledger moves it in one step.
     Grant(u64, u64),
 }
 
@@ -60,7 +60,7 @@ fn named([requests, tokens]: [u64; 2]) -> Amounts {
     [("requests", requests), ("tokens", tokens)].into()
 }
 
-/// What was admitted, by both.
+/// Amounts that both admitted.
 struct Both {
     job: String,
     admitted: AdmitReply,
@@ -94,7 +94,7 @@ impl History {
                 let (job, admitted) = (both.job.clone(), both.admitted.clone());
                 self.ledger.expire(&job, &admitted, self.settings.charge_expired);
                 self.all[at].over = true;
-                // Whoever expires it knows no plan: what grants have paid for it comes back with the next request.
+                // An expiry knows no plan: the amounts that grants cover are returned with the next request.
                 let job = format!("look {}", self.ledger.commands);
                 self.ledger.charge(&job, Amounts::new());
             }
@@ -107,7 +107,7 @@ impl History {
         AccountState::new(stored).view(&self.ledger.plan, self.ledger.now).usage(self.ledger.now)
     }
 
-    /// Whether every limit counts in the period of this moment.
+    /// Whether every limit counts in its present window.
     fn all_have_begun(&self) -> bool {
         let now = self.ledger.now;
         let counts = || self.ledger.store.accounts.values().flat_map(|stored| &stored.counts);
@@ -150,7 +150,7 @@ impl History {
         let (closed, _) = self.account.close(hold, actual.as_ref(), false, self.now(), &self.settings);
         self.all[at].over = true;
         if let Closed::Unknown = closed {
-            return; // memory forgets, a ledger does not
+            return; // memory forgets ended windows, a ledger does not
         }
         let (job, admitted) = (self.all[at].job.clone(), self.all[at].admitted.clone());
         self.ledger.settle(&job, &admitted, actual.map_or(SettleKind::Void, SettleKind::Commit));
@@ -188,7 +188,7 @@ impl History {
                 self.moment = self.moment + Duration::from_secs(minutes * 60);
                 self.ledger.now += minutes * HOUR / 60;
             }
-            // Memory has forgotten the hour before by then, a ledger has not.
+            // By then memory has forgotten the previous hour; a ledger has not.
             Step::Back(_) if !self.all_have_begun() => {}
             Step::Back(minutes) => self.ledger.now -= minutes * HOUR / 60,
             Step::Reset(which) => {
@@ -245,7 +245,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_ledger_decides_as_an_account_in_memory_does(steps in steps(), charge_expired: bool) {
+    fn ledger_decides_like_an_account_in_memory(steps in steps(), charge_expired: bool) {
         run(&steps, charge_expired)?;
     }
 }

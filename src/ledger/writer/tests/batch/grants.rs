@@ -1,4 +1,4 @@
-//! More than the plan allows.
+//! Grants: more than the plan allows.
 
 use super::*;
 use crate::quota::account::GrantState;
@@ -24,14 +24,14 @@ impl Ledger {
         self.run(&format!("grant {id}"), CommandKind::Grant { plan: Arc::clone(&self.plan), grant: Box::new(grant) })
     }
 
-    /// What each has paid for.
+    /// Amount that each grant covers.
     fn paid(&self) -> Vec<u64> {
         self.store.accounts["acme"].grants.iter().map(|grant| grant.before + grant.current).collect()
     }
 }
 
 #[test]
-fn the_grant_whose_end_is_nearest_goes_first() {
+fn grant_with_the_nearest_end_is_used_first() {
     let mut ledger = Ledger::new(hourly(10));
     ledger.grant(1, 5, START + 9 * HOUR);
     ledger.grant(2, 5, START + 3 * HOUR);
@@ -42,7 +42,7 @@ fn the_grant_whose_end_is_nearest_goes_first() {
 }
 
 #[test]
-fn what_has_been_paid_stays_paid_when_the_next_hour_begins() {
+fn covered_amount_stays_covered_when_the_next_hour_begins() {
     for by_record in [false, true] {
         let mut ledger = Ledger::new(hourly(10));
         ledger.grant(1, 10, START + 9 * HOUR);
@@ -61,7 +61,7 @@ fn what_has_been_paid_stays_paid_when_the_next_hour_begins() {
 }
 
 #[test]
-fn a_grant_that_has_ended_raises_nothing_more_but_what_it_has_paid() {
+fn ended_grant_raises_only_what_it_has_covered() {
     for revoked in [false, true] {
         let mut ledger = Ledger::new(hourly(10));
         ledger.grant(1, 10, START + HOUR / 4);
@@ -80,7 +80,7 @@ fn a_grant_that_has_ended_raises_nothing_more_but_what_it_has_paid() {
 }
 
 #[test]
-fn what_expired_takes_back_what_an_ended_grant_has_paid() {
+fn expiry_returns_what_an_ended_grant_has_covered() {
     let mut ledger = Ledger::new(hourly(10));
     ledger.grant(1, 5, START + HOUR / 4);
     let held = ledger.reserve("a", ("requests", 15));
@@ -91,7 +91,7 @@ fn what_expired_takes_back_what_an_ended_grant_has_paid() {
 }
 
 #[test]
-fn a_reset_leaves_paid_what_was_paid() {
+fn reset_keeps_covered_amounts() {
     let mut ledger = Ledger::new(hourly(10));
     ledger.grant(1, 5, START + 9 * HOUR);
     admitted(ledger.charge("a", ("requests", 13)));
@@ -102,7 +102,7 @@ fn a_reset_leaves_paid_what_was_paid() {
 }
 
 #[test]
-fn who_approved_it_and_why_stands_in_its_row() {
+fn row_of_a_grant_names_approver_and_reason() {
     let mut ledger = Ledger::new(hourly(10));
     assert!(matches!(ledger.grant(1, 5, START), Reply::Invalid(_)));
     assert!(ledger.writes.is_empty());

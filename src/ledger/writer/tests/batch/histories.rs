@@ -1,4 +1,4 @@
-//! Random orders, together and one by one.
+//! Random commands, in one batch and one by one.
 
 use proptest::prelude::*;
 
@@ -48,14 +48,14 @@ fn named(amounts: [Option<u64>; 2]) -> Amounts {
     kinds.filter_map(|(kind, amount)| Some((crate::kind::Kind::from(kind), amount?))).collect()
 }
 
-/// An order of a tenant for a job; what settles goes by the time at which its batch began.
+/// A command of a tenant for a job; settlements carry the time at which their batch began.
 fn made(ledger: &mut Ledger, step: &Step, tenant: usize, job: usize, charge: bool) -> Command {
     let plan = Arc::clone(&ledger.plan);
     let since = AdmittedAt { at: ledger.now, epoch: u32::MAX };
     ledger.commands += 2;
     let (id, named_job) = (ledger.commands, ["a", "b", "c", "d"][job].to_owned());
     let settle = |attempt, end, used: Amounts| {
-        let part = u32::try_from(id).unwrap(); // every addition is another
+        let part = u32::try_from(id).unwrap(); // each addition is a part of its own
         CommandKind::Settle(SettleCommand { plan: Arc::clone(&plan), attempt, since, end, used, part })
     };
     let kind = match *step {
@@ -108,7 +108,7 @@ fn made(ledger: &mut Ledger, step: &Step, tenant: usize, job: usize, charge: boo
 
 type Batch = (u64, Vec<(Step, usize, usize)>);
 
-/// Where what has expired goes back there are no grants: whoever expires it knows no plan, so that what grants have paid for
+/// Histories whose expiries return the estimate have no grants: an expiry knows no plan, so that what grants cover of
 /// it comes back with the next request that is decided.
 fn run(batches: &[Batch], charge: bool) -> Result<(), TestCaseError> {
     let (mut together, mut apart) = (Ledger::of_three(), Ledger::of_three());
@@ -137,7 +137,7 @@ fn run(batches: &[Batch], charge: bool) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// What is kept. That a grant is over, and that what it has paid belongs to an hour that is, may be written with whatever
+/// Stored state. The end of a grant, and of the hour in which it covered an amount, may be written with whatever
 /// comes next.
 fn kept(ledger: &Ledger) -> Store {
     let mut store = ledger.store.clone();
@@ -149,7 +149,7 @@ fn kept(ledger: &Ledger) -> Store {
     store
 }
 
-/// A verdict in words; rows come from a database in any order.
+/// A reply in words; a database returns rows in any order.
 fn told(reply: &Reply) -> String {
     match reply {
         Reply::Replay { amounts, .. } => {
@@ -166,7 +166,7 @@ fn told(reply: &Reply) -> String {
     }
 }
 
-/// What is past each limit in the count that is under way, grants included.
+/// Amount beyond each limit in the current counter, grants included.
 fn overruns(ledger: &Ledger) -> BTreeMap<(Arc<str>, Arc<str>, u64, u32), u64> {
     let mut overruns = BTreeMap::new();
     for (tenant, stored) in &ledger.store.accounts {
@@ -193,9 +193,9 @@ fn batches(most: usize) -> impl Strategy<Value = Vec<Batch>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// The same verdicts, the same rows, the same counts; what is counted is the sum of the rows after each of them.
+    /// Replies, rows and counters are the same, and each counter is the sum of its rows after each batch.
     #[test]
-    fn a_batch_of_many_is_many_batches_of_one(batches in batches(14), charge: bool) {
+    fn batch_of_many_equals_batches_of_one(batches in batches(14), charge: bool) {
         run(&batches, charge)?;
     }
 }
@@ -205,7 +205,7 @@ proptest! {
 
     #[test]
     #[ignore = "a minute: many histories"]
-    fn a_batch_of_many_is_many_batches_of_one_in_many_histories(batches in batches(30), charge: bool) {
+    fn batch_of_many_equals_batches_of_one_in_many_histories(batches in batches(30), charge: bool) {
         run(&batches, charge)?;
     }
 }

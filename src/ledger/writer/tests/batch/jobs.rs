@@ -7,7 +7,7 @@ fn is_replay(reply: &Reply, of: u64) -> bool {
 }
 
 #[test]
-fn a_job_is_charged_once_whether_its_duplicate_comes_in_the_same_batch_or_later() {
+fn duplicate_is_not_charged_in_the_same_batch_or_later() {
     let mut ledger = Ledger::new(hourly(100));
     let charge = |ledger: &mut Ledger, job: &str| {
         let kind = CommandKind::Admit(admit(&ledger.plan, ("requests", 60)));
@@ -22,7 +22,7 @@ fn a_job_is_charged_once_whether_its_duplicate_comes_in_the_same_batch_or_later(
 }
 
 #[test]
-fn the_same_id_with_something_else_is_a_conflict() {
+fn same_id_with_another_fingerprint_is_a_conflict() {
     let mut ledger = Ledger::new(hourly(100));
     let about =
         |ledger: &Ledger, what| AdmitCommand { fingerprint: Some(what), ..admit(&ledger.plan, ("requests", 10)) };
@@ -34,7 +34,7 @@ fn the_same_id_with_something_else_is_a_conflict() {
 }
 
 #[test]
-fn a_refusal_writes_nothing_and_may_be_tried_again() {
+fn refusal_writes_nothing_and_may_be_retried() {
     let mut ledger = Ledger::new(hourly(100));
     admitted(ledger.charge("a", ("requests", 60)));
     assert_eq!(refused_by(ledger.charge("b", ("requests", 60))), ["requests_per_hour"]);
@@ -55,20 +55,20 @@ fn all_limits_are_charged_or_none() {
 }
 
 #[test]
-fn an_id_that_was_given_back_is_free_again() {
+fn voided_job_id_is_free_again() {
     let mut ledger = Ledger::new(hourly(100));
     let first = admitted(ledger.charge("a", ("requests", 60)));
     assert_eq!(ledger.settle("a", &first, SettleKind::Void), JobStatus::Charged);
     assert_eq!(ledger.settle("a", &first, SettleKind::Void), JobStatus::Voided);
     let second = admitted(ledger.charge("a", ("requests", 60)));
     assert_eq!((first.attempt, second.attempt, ledger.of("requests_per_hour")), (0, 1, (60, 0)));
-    // The void of the one before changes nothing of this one.
+    // The void of the previous attempt does not change this one.
     assert_eq!(ledger.settle("a", &first, SettleKind::Void), JobStatus::Voided);
     assert_eq!(ledger.of("requests_per_hour"), (60, 0));
 }
 
 #[test]
-fn what_was_used_besides_goes_back_with_the_rest() {
+fn void_returns_added_usage_too() {
     let mut ledger = Ledger::of_three();
     let first = admitted(ledger.charge("a", ("requests", 1)));
     ledger.add("a", &first, ("tokens", 70), 0);
@@ -79,7 +79,7 @@ fn what_was_used_besides_goes_back_with_the_rest() {
 }
 
 #[test]
-fn a_job_that_nothing_counts_is_known_all_the_same() {
+fn job_that_no_limit_counts_is_known() {
     let mut ledger = Ledger::new(hourly(100));
     admitted(ledger.charge("a", ("tokens", 5)));
     assert_eq!(ledger.entries("a"), [(0, EntryKind::Charge, 0)]);
@@ -87,7 +87,7 @@ fn a_job_that_nothing_counts_is_known_all_the_same() {
 }
 
 #[test]
-fn nothing_fits_while_anything_is_left() {
+fn nothing_fits_in_a_full_counter() {
     let mut ledger = Ledger::new(hourly(100));
     admitted(ledger.charge("look", ("requests", 0)));
     admitted(ledger.charge("a", ("requests", 100)));
@@ -110,13 +110,13 @@ fn the_largest_amounts_are_counted_exactly() {
 #[test]
 fn accounts_are_locked_in_the_order_of_their_names() {
     let kind = || CommandKind::Admit(admit(&hourly(1), ("requests", 1)));
-    let commands = ["zoe", "ann", "zoe", "mia"].map(|tenant| command(2, key(tenant, "a"), kind()));
-    let reads = reads(commands.iter().map(|command| Turn { command, sent: false, left: false }));
+    let commands = ["zoe", "ann", "zoe", "mia"].map(|tenant| queued(&command(2, key(tenant, "a"), kind()), false));
+    let reads = reads(&commands);
     assert_eq!(reads.tenants, ["ann", "mia", "zoe"].map(Arc::from));
 }
 
 #[test]
-fn job_comes_to_what_limits_of_two_plans_counted() {
+fn amount_of_a_job_sums_the_limits_of_two_plans() {
     let mut ledger = Ledger::new(hourly(100));
     let first = admitted(ledger.charge("a", ("requests", 10)));
     ledger.plan = Arc::new(Plan::new("daily").limit(Quota::requests(100).per(Period::day())));
@@ -126,7 +126,7 @@ fn job_comes_to_what_limits_of_two_plans_counted() {
 }
 
 #[test]
-fn job_given_back_after_a_reset_comes_to_nothing() {
+fn job_voided_after_a_reset_has_no_amount() {
     let mut ledger = Ledger::new(hourly(100));
     let first = admitted(ledger.charge("a", ("requests", 30)));
     ledger.reset(None);

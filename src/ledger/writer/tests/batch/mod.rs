@@ -1,4 +1,4 @@
-//! What orders come to, over accounts that are locked.
+//! Decisions of batches over locked accounts.
 
 mod accounts;
 mod grants;
@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     super::{
         AdmitReply, CommandKind, EntryKind, JobRows, JobStatus, Reply, Row, Writes,
-        batch::{Turn, decide, reads},
+        batch::{decide, reads},
     },
     model::Store,
     *,
@@ -25,7 +25,7 @@ struct Ledger {
     plan: Arc<Plan>,
     now: u64,
     commands: u128,
-    /// What the last batch wrote.
+    /// Writes of the last batch.
     writes: Writes,
 }
 
@@ -34,7 +34,7 @@ impl Ledger {
         Self { store: Store::default(), plan, now: START, commands: 0, writes: Writes::default() }
     }
 
-    /// Of three limits: two of requests, one of tokens.
+    /// A plan of three limits: two of requests, one of tokens.
     fn of_three() -> Self {
         let plan = Plan::new("three")
             .limit(Quota::requests(100).per(Period::hour()))
@@ -48,11 +48,11 @@ impl Ledger {
         command(self.commands, key("acme", job), kind)
     }
 
-    /// Decides a batch and commits it; what is counted is then the sum of what is written.
+    /// Decides a batch and commits it, and checks that each counter is the sum of its rows.
     fn batch(&mut self, commands: &[Command]) -> Vec<Reply> {
-        let turns = || commands.iter().map(|command| Turn { command, sent: false, left: false });
-        let loaded = self.store.load(&reads(turns()), self.now);
-        let (writes, replies) = decide(turns(), loaded);
+        let queue: Vec<_> = commands.iter().map(|command| queued(command, false)).collect();
+        let loaded = self.store.load(&reads(&queue), self.now);
+        let (writes, replies) = decide(&queue, loaded);
         assert!(!writes.rows.iter().any(|row| self.store.has(row)), "the unique index keeps out {writes:?}");
         self.store.apply(&writes);
         self.store.adds_up().unwrap();
@@ -90,7 +90,7 @@ impl Ledger {
         self.settle(job, admitted, SettleKind::Commit(actual.into()))
     }
 
-    /// What was used besides.
+    /// Adds usage to an attempt.
     fn add(&mut self, job: &str, admitted: &AdmitReply, used: impl Into<Amounts>, part: u32) {
         let settle = SettleCommand {
             plan: Arc::clone(&self.plan),

@@ -1,11 +1,11 @@
-//! Periods that end, roll, begin anew, and clocks that step back.
+//! Windows that end, roll or are reset, and clocks that step back.
 
 use std::time::Duration;
 
 use super::*;
 
 #[test]
-fn what_is_in_flight_at_a_reset_belongs_to_the_count_before() {
+fn charge_in_flight_at_a_reset_settles_in_the_epoch_before() {
     let mut ledger = Ledger::new(hourly(100));
     let (charged, held) = (admitted(ledger.charge("a", ("requests", 10))), ledger.reserve("b", ("requests", 60)));
     assert!(matches!(ledger.reset(None), Reply::Done));
@@ -19,7 +19,7 @@ fn what_is_in_flight_at_a_reset_belongs_to_the_count_before() {
 }
 
 #[test]
-fn what_goes_back_after_a_reset_is_not_billed() {
+fn amount_voided_after_a_reset_is_not_billed() {
     let mut ledger = Ledger::new(hourly(100));
     let charged = admitted(ledger.charge("job", ("requests", 30)));
     ledger.charge("other", ("requests", 5));
@@ -31,7 +31,7 @@ fn what_goes_back_after_a_reset_is_not_billed() {
 }
 
 #[test]
-fn a_reset_is_a_row_even_where_nothing_was_used() {
+fn reset_of_an_unused_limit_writes_a_row() {
     let mut ledger = Ledger::new(hourly(100));
     assert!(matches!(ledger.reset(Some("requests_per_hour")), Reply::Done));
     assert!(matches!(ledger.writes.rows[..], [Row { entry: EntryKind::Reset, amount: 0, .. }]));
@@ -40,7 +40,7 @@ fn a_reset_is_a_row_even_where_nothing_was_used() {
 }
 
 #[test]
-fn only_the_limit_that_is_meant_begins_anew() {
+fn reset_restarts_only_the_named_limit() {
     let mut ledger = Ledger::of_three();
     admitted(ledger.charge("a", [("requests", 10), ("tokens", 10)]));
     ledger.reset(Some("requests_per_hour"));
@@ -51,7 +51,7 @@ fn only_the_limit_that_is_meant_begins_anew() {
 }
 
 #[test]
-fn a_rolling_period_begins_with_the_first_use_and_the_next_with_the_first_after_its_end() {
+fn rolling_window_begins_with_the_first_use_after_the_last_end() {
     let plan = Plan::new("rolling").limit(Quota::requests(10).per(Period::rolling(Duration::from_secs(3_600))));
     let mut ledger = Ledger::new(Arc::new(plan));
     admitted(ledger.charge("a", ("requests", 10)));
@@ -64,7 +64,7 @@ fn a_rolling_period_begins_with_the_first_use_and_the_next_with_the_first_after_
 }
 
 #[test]
-fn what_was_used_of_a_rolling_period_that_another_has_begun_counts_there() {
+fn usage_of_a_past_rolling_window_counts_in_the_present_one() {
     let hour = || Period::rolling(Duration::from_secs(3_600));
     let plan = Plan::new("rolling").limit(Quota::requests(10).per(hour())).limit(Quota::units("tokens", 9).per(hour()));
     let mut ledger = Ledger::new(Arc::new(plan));
@@ -79,7 +79,7 @@ fn what_was_used_of_a_rolling_period_that_another_has_begun_counts_there() {
 }
 
 #[test]
-fn a_clock_that_steps_back_admits_nothing_extra() {
+fn clock_that_steps_back_admits_nothing_extra() {
     let mut ledger = Ledger::of_three();
     admitted(ledger.charge("a", ("requests", 90)));
     ledger.now -= HOUR;
@@ -92,7 +92,7 @@ fn a_clock_that_steps_back_admits_nothing_extra() {
 }
 
 #[test]
-fn a_client_is_warned_once_of_each_crossing() {
+fn client_is_warned_once_of_each_crossing() {
     let mut ledger = Ledger::new(hourly(100));
     let near = |ledger: &mut Ledger, job: &str, amount: u64| {
         let admitted = admitted(ledger.charge(job, ("requests", amount)));
@@ -103,7 +103,7 @@ fn a_client_is_warned_once_of_each_crossing() {
     assert_eq!(near(&mut ledger, "c", 1), (0, 0));
     ledger.reset(None);
     assert_eq!(near(&mut ledger, "d", 80), (0, 0));
-    ledger.record(("requests", 15)); // nobody to tell: the next response does
+    ledger.record(("requests", 15)); // no caller to warn: the next response does
     assert_eq!(near(&mut ledger, "e", 1), (0, 1));
     assert_eq!(near(&mut ledger, "f", 1), (0, 0));
 }

@@ -1,11 +1,11 @@
-//! What is set aside ends once.
+//! Reservations end once.
 
 use super::*;
 
 const REQUESTS: &str = "requests_per_hour";
 
 #[test]
-fn what_was_really_used_stays_and_the_rest_goes_back() {
+fn commit_keeps_the_actual_amount_and_returns_the_rest() {
     for (actual, used) in [(20, 20), (60, 60), (90, 90)] {
         let mut ledger = Ledger::new(hourly(100));
         let held = ledger.reserve("a", ("requests", 60));
@@ -19,7 +19,7 @@ fn what_was_really_used_stays_and_the_rest_goes_back() {
 }
 
 #[test]
-fn what_is_not_named_was_used_as_estimated_and_what_was_not_foreseen_counts_too() {
+fn commit_charges_estimates_and_unforeseen_kinds() {
     let mut ledger = Ledger::of_three();
     let held = ledger.reserve("a", ("requests", 5));
     ledger.commit("a", &held, ("tokens", 300));
@@ -53,7 +53,7 @@ fn reset_of_two_epochs_writes_a_row_for_each() {
 }
 
 #[test]
-fn what_was_set_aside_goes_back_once() {
+fn reservation_is_returned_once() {
     let mut ledger = Ledger::new(hourly(100));
     let held = ledger.reserve("a", ("requests", 60));
     assert_eq!(ledger.settle("a", &held, SettleKind::Void), JobStatus::Open);
@@ -63,7 +63,7 @@ fn what_was_set_aside_goes_back_once() {
 }
 
 #[test]
-fn one_whose_time_ran_out_is_charged_or_goes_back_and_ends_once() {
+fn expired_reservation_is_charged_or_returned_once() {
     for (charge, stays) in [(true, 60), (false, 0)] {
         let mut ledger = Ledger::new(hourly(100));
         let held = ledger.reserve("a", ("requests", 60));
@@ -77,7 +77,7 @@ fn one_whose_time_ran_out_is_charged_or_goes_back_and_ends_once() {
 }
 
 #[test]
-fn a_commit_after_the_end_is_a_record_in_the_hour_of_the_reservation() {
+fn late_commit_is_a_record_in_the_hour_of_the_reservation() {
     for charge in [true, false] {
         for actual in [20, 60, 90] {
             let mut ledger = Ledger::new(hourly(100));
@@ -114,7 +114,7 @@ fn an_open_one_can_be_kept_open() {
 }
 
 #[test]
-fn a_charge_that_goes_on_is_settled_when_its_hour_is_over_in_that_hour() {
+fn long_charge_is_settled_in_the_hour_of_its_admission() {
     let mut ledger = Ledger::of_three();
     let first = admitted(ledger.charge("a", ("requests", 10)));
     ledger.now += HOUR;

@@ -1,7 +1,8 @@
-//! Every state that two writers, their callers and a database can come to, one after the other.
+//! Explorer: visits every state that two writers, their callers and a database can reach.
 
 mod mutations;
 mod reported;
+mod setting;
 mod settings;
 mod world;
 
@@ -12,9 +13,10 @@ use std::{
     sync::Arc,
 };
 
-use world::{Action, Faults, Setting, Want, World, want};
+use setting::{Faults, Setting, Want, want};
+use world::{Action, World};
 
-/// What was found.
+/// Result of a search.
 #[derive(Debug)]
 struct Found {
     states: usize,
@@ -28,7 +30,7 @@ struct Violation {
     trace: Vec<Action>,
 }
 
-/// How a state was come to.
+/// Actions that led to a state.
 struct Trail {
     action: Action,
     before: Option<Rc<Trail>>,

@@ -1,4 +1,4 @@
-//! What is taken away is missed: each test prints the shortest way to the harm.
+//! Mutations: a defence is removed, and the explorer finds the harm. Each test prints the shortest way to it.
 
 use super::{
     settings::{NONE, duplicates, reservations, rivals, show, twins},
@@ -6,39 +6,39 @@ use super::{
 };
 use crate::ledger::writer::tests::model::Without;
 
-/// The harm that is done, with the shortest way to it.
+/// The harm, with the shortest way to it.
 fn harm(name: &'static str, setting: Setting) -> String {
     let found = explore(Setting { name, ..setting }, Search::Nearest, 500_000);
     println!("{name}: {} states", found.states);
     show(&found);
-    found.violation.unwrap_or_else(|| panic!("{name}: nobody has noticed in {} states", found.states)).what
+    found.violation.unwrap_or_else(|| panic!("{name}: not noticed in {} states", found.states)).what
 }
 
 const LOST: Faults = Faults { lost: 1, ..NONE };
 
 #[test]
-fn without_the_lock_of_the_account_two_jobs_pass_the_check_together() {
+fn without_the_account_lock_two_jobs_pass_the_check() {
     let without = Without { account_lock: true, ..Without::default() };
     let harm = harm("without the account lock", Setting { without, ..rivals(NONE) });
     assert!(harm.starts_with("D4") || harm.starts_with("R1"), "{harm}");
 }
 
 #[test]
-fn without_reading_the_rows_again_a_charge_is_denied_that_was_made() {
+fn without_reading_rows_again_a_stored_charge_is_denied() {
     let without = Without { rows: true, ..Without::default() };
     let harm = harm("without reading the rows", Setting { without, ..twins(LOST) });
     assert!(harm.starts_with("D5"), "{harm}");
 }
 
 #[test]
-fn without_looking_for_a_lost_commit_a_job_is_charged_that_nobody_works_on() {
+fn without_reading_lost_commits_a_job_is_charged_without_work() {
     let harm = harm("without looking again", Setting { trusts_silence: true, ..twins(LOST) });
-    assert!(harm.contains("nobody has worked on it"), "{harm}");
+    assert!(harm.contains("its work was not begun"), "{harm}");
 }
 
-/// Taken away alone the unique index is not missed, because the lock of the account keeps duplicates apart: it is a second
-/// defence. So it is shown where the first one has fallen too: with it a duplicate is kept out, without it the job is
-/// charged twice.
+/// Removing the unique index alone does no harm, because the account lock keeps duplicates apart: it is a second
+/// defence. The test removes the lock as well: with the index a duplicate is rejected, without it the job is charged
+/// twice.
 #[test]
 fn the_unique_index_is_a_second_defence() {
     let pair = || {

@@ -1,11 +1,11 @@
-//! The fix as it was reported (look in a set of job ids, then check, then count, then insert a row), searched in the same
-//! way: what it promises is broken without any fault.
+//! The fix as it was reported (look in a set of job ids, then check, then count, then insert a row), searched in the
+//! same way: what it promises is broken without any fault.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
 const LIMIT: u64 = 100;
 
-/// A caller: whose job, and how much it takes.
+/// A caller: its job, and its amount.
 #[derive(Clone, Copy)]
 struct Want {
     job: usize,
@@ -36,7 +36,7 @@ struct State {
     /// Jobs in the table, once for each row.
     rows: Vec<usize>,
     crashes: u8,
-    /// How often the time of a mark may run out.
+    /// Number of times that a mark may expire.
     forgets: u8,
 }
 
@@ -111,7 +111,7 @@ impl State {
     }
 }
 
-/// The shortest way to a state that is not as it should be.
+/// The shortest way to a violation.
 fn shortest(wants: &[Want], crashes: u8, forgets: u8, harm: impl Fn(&State, bool) -> bool) -> Option<Vec<Action>> {
     let start = State {
         callers: vec![At::Start; wants.len()],
@@ -153,7 +153,7 @@ fn two_jobs_pass_the_check_together_without_any_fault() {
 }
 
 #[test]
-fn a_duplicate_is_told_done_while_its_twin_is_refused_without_any_fault() {
+fn duplicate_is_done_and_its_twin_refused_without_any_fault() {
     let harm = |state: &State, over: bool| {
         over && state.callers[..2].contains(&At::Duplicate) && state.callers[..2].contains(&At::Refused)
     };

@@ -1,4 +1,4 @@
-//! Who meets whom, and what goes wrong.
+//! Settings: callers that meet, and the faults around them.
 
 use super::*;
 
@@ -21,7 +21,7 @@ fn holds(setting: Setting, search: Search, most: usize) -> usize {
     found.states
 }
 
-/// The same job through both processes, and another of the same id; whoever is not answered asks again.
+/// The same job through both processes, and another of the same id; a caller without a reply asks again.
 pub(super) fn duplicates(faults: Faults) -> Setting {
     let first = Want { tries: 2, may_void: true, ..want("a", 60) };
     let twin = Want { process: 1, ..want("a", 60) };
@@ -36,7 +36,7 @@ pub(super) fn twins(faults: Faults) -> Setting {
     Setting { faults, processes: 1, ..Setting::new("twins", vec![first, twin]) }
 }
 
-/// Jobs of which one at a time fits, and one of somebody else.
+/// Jobs of which one at a time fits, and one of another tenant.
 pub(super) fn rivals(faults: Faults) -> Setting {
     let rival = Want { process: 1, may_void: true, ..want("b", 60) };
     let small = Want { process: 1, ..want("c", 40) };
@@ -45,7 +45,7 @@ pub(super) fn rivals(faults: Faults) -> Setting {
     Setting { faults, ..Setting::new("rivals", vec![first, rival, small, stranger]) }
 }
 
-/// Reservations that are settled, given back or forgotten while the other process looks for those that have expired.
+/// Reservations that are settled, voided or forgotten while the other process sweeps expired ones.
 pub(super) fn reservations(faults: Faults, charge_expired: bool) -> Setting {
     let first = Want { reserves: true, tries: 2, may_void: true, may_forget: true, actual: 20, ..want("a", 60) };
     let rival = Want { process: 1, ..want("b", 60) };
@@ -63,7 +63,7 @@ fn duplicates_are_charged_once() {
 }
 
 #[test]
-fn whoever_leaves_is_not_charged_and_nobody_is_told_that_the_job_was_done() {
+fn cancelled_caller_is_not_charged_and_no_duplicate_is_done() {
     holds(twins(Faults { leaves: 1, ..NONE }), Search::Nearest, 50_000);
     holds(twins(Faults { leaves: 1, lost: 1, ..NONE }), Search::Nearest, 50_000);
     holds(twins(Faults { leaves: 1, again: 1, lost: 1, ..NONE }), Search::Nearest, 50_000);
@@ -95,10 +95,10 @@ fn a_reservation_ends_once() {
     holds(reservations(Faults { leaves: 1, ..NONE }, false), Search::Nearest, 50_000);
 }
 
-/// More than two million states; each setting to its last one.
+/// More than two million states; each setting is searched completely.
 #[test]
 #[ignore = "minutes: millions of states"]
-fn nothing_goes_wrong_in_millions_of_states() {
+fn no_violation_in_millions_of_states() {
     let settings = [
         twins(Faults { lost: 2, leaves: 1, again: 1, hours: 1, crashes: 1, ..NONE }),
         twins(Faults { lost: 3, leaves: 2, again: 0, hours: 0, crashes: 0, ..NONE }),

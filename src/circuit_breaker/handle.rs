@@ -1,0 +1,294 @@
+//! Handle of a circuit breaker: state, commands, and calls that are not requests.
+
+use std::{
+    error::Error,
+    fmt,
+    future::{Future, poll_fn},
+    mem,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use pin_project_lite::pin_project;
+
+use super::{
+    circuit::{Circuit, Ticket},
+    keys::Keys,
+    machine::{BreakerMode, CircuitState},
+};
+use crate::{
+    classify::Verdict,
+    gate::{Event, PolicyContext},
+    identity::Digest,
+    refusal::Refusal,
+    time::Moment,
+};
+
+/// A circuit breaker for any call. Clones share one state. A layer's breaker is its
+/// [`handle`](crate::CircuitBreakerLayer::handle).
+///
+/// If each key has its own circuit, the state, counts and commands of this handle are those of requests without a key.
+/// A command reaches the circuit of a key only through [`key`](Self::key).
+///
+/// ```
+/// use std::time::Duration;
+/// use tollgate::{CallError, CircuitBreakerLayer, CircuitState, FakeClock, Trip};
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let clock = FakeClock::new();
+/// let database = CircuitBreakerLayer::new(Trip::consecutive(3))
+///     .recovery_timeout(Duration::from_secs(1))
+///     .clock(clock.clone())
+///     .handle();
+/// for _ in 0..3 {
+///     let _ = database.call(async { Err::<(), _>("connection refused") }).await;
+/// }
+/// assert_eq!(database.state(), CircuitState::Open);
+/// let refused = database.call(async { Ok::<_, &str>("row") }).await;
+/// assert!(matches!(refused, Err(CallError::Refused(_))));
+///
+/// clock.advance(Duration::from_millis(1_200)); // 1 s, and the jitter of at most a fifth
+/// assert_eq!(database.call(async { Ok::<_, &str>("row") }).await.unwrap(), "row");
+/// assert_eq!(database.state(), CircuitState::Closed);
+/// # });
+/// ```
+#[derive(Clone)]
+pub struct CircuitBreaker {
+    pub(super) circuit: Arc<Circuit>,
+    pub(super) keys: Option<Arc<Keys>>,
+}
+
+/// Counts of a circuit since its last change of state, within its window.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counts {
+    /// Calls with a result.
+    pub calls: u64,
+    /// Calls that failed.
+    pub failures: u64,
+    /// Calls that were slow, failed ones included.
+    pub slow: u64,
+    /// Consecutive failures up to now.
+    pub consecutive: u32,
+    /// Number of the generation. Each change of state and each command begins one; the result of a call from an older
+    /// generation changes nothing.
+    pub generation: u64,
+}
+
+impl CircuitBreaker {
+    /// Returns the present state. An open circuit whose open time is over becomes half-open with its first probe.
+    #[must_use]
+    pub fn state(&self) -> CircuitState {
+        self.circuit.state()
+    }
+
+    /// Returns the counts of the present state.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.circuit.counts(self.circuit.config.context.clock.now())
+    }
+
+    /// Refuses all calls until another command.
+    pub fn force_open(&self) {
+        self.circuit.command(BreakerMode::ForcedOpen, "forced_open");
+    }
+
+    /// Admits and counts all calls, and does not open, until another command.
+    pub fn force_closed(&self) {
+        self.circuit.command(BreakerMode::ForcedClosed, "forced_closed");
+    }
+
+    /// Admits all calls and counts none, until another command.
+    pub fn disable(&self) {
+        self.circuit.command(BreakerMode::Disabled, "disabled");
+    }
+
+    /// Admits and counts all calls, and emits the transitions that the circuit would make, until another command.
+    pub fn observe_only(&self) {
+        self.circuit.command(BreakerMode::Observing, "observe_only");
+    }
+
+    /// Closes the circuit, clears its counts, and ends the command in force.
+    pub fn reset(&self) {
+        self.circuit.command(BreakerMode::Automatic, "reset");
+    }
+
+    /// Returns the circuit of one key, and creates it if there is none. It is not evicted while the handle lives.
+    ///
+    /// `None` if this breaker has no keys, or no room for another. The breaker itself is the circuit of all requests
+    /// without a key.
+    ///
+    /// ```
+    /// # use tollgate::{CircuitBreakerLayer, Trip};
+    /// let breaker = CircuitBreakerLayer::new(Trip::consecutive(3)).per_host().handle();
+    /// let key = CircuitBreakerLayer::host_key("example.org").unwrap();
+    /// breaker.key(key).unwrap().force_open();
+    /// ```
+    #[must_use]
+    pub fn key(&self, key: Digest) -> Option<Self> {
+        let circuit = self.keys.as_ref()?.circuit(key, self.circuit.config.context.clock.now())?;
+        Some(Self { circuit, keys: None })
+    }
+
+    /// Runs `operation` unless the circuit is open. An error or a panic in it is a failure.
+    ///
+    /// # Cancel safety
+    /// A call that is dropped before its end releases its probe slot and is not counted. If it has already lasted as
+    /// long as a slow call it is a failure, because its caller gave up on a service that hangs.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`] when the circuit is open, [`CallError::Inner`] when the operation failed.
+    pub async fn call<T, E>(&self, operation: impl Future<Output = Result<T, E>>) -> Result<T, CallError<E>> {
+        let judge = |result: &Result<T, E>| if result.is_ok() { Verdict::Success } else { Verdict::Failure };
+        self.call_with(judge, operation).await
+    }
+
+    /// As [`call`](Self::call), with a verdict by `judge`. A panic in it is a failure.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    ///
+    /// ```
+    /// # use tollgate::{CircuitBreakerLayer, Trip, Verdict};
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// let breaker = CircuitBreakerLayer::new(Trip::consecutive(1)).handle();
+    /// let judge = |result: &Result<u8, &str>| match result {
+    ///     Err("no such row") => Verdict::Success, // the database did its work
+    ///     Err(_) => Verdict::Failure,
+    ///     Ok(_) => Verdict::Success,
+    /// };
+    /// let _ = breaker.call_with(judge, async { Err("no such row") }).await;
+    /// assert_eq!(breaker.counts().failures, 0);
+    /// # });
+    /// ```
+    pub async fn call_with<T, E>(
+        &self,
+        judge: impl FnOnce(&Result<T, E>) -> Verdict,
+        operation: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, CallError<E>> {
+        let ticket = TicketGuard::admit(self).map_err(CallError::Refused)?;
+        let mut call = pin!(BreakerCall { operation: Some(operation), ticket });
+        let result = poll_fn(|cx| call.as_mut().poll(cx)).await;
+        let ticket = call.project().ticket;
+        ticket.running = true;
+        let verdict = judge(&result);
+        ticket.report(Some(verdict));
+        result.map_err(CallError::Inner)
+    }
+}
+
+impl fmt::Debug for CircuitBreaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (policy, state) = (&self.circuit.config.context.name, self.state());
+        f.debug_struct("CircuitBreaker").field("policy", policy).field("state", &state).finish_non_exhaustive()
+    }
+}
+
+/// Error of [`CircuitBreaker::call`].
+///
+/// ```
+/// use tollgate::{CallError, CircuitBreakerLayer, Trip};
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let breaker = CircuitBreakerLayer::new(Trip::consecutive(3)).handle();
+/// match breaker.call(async { Err::<(), _>("timed out") }).await {
+///     Err(CallError::Inner(error)) => assert_eq!(error, "timed out"),
+///     Err(CallError::Refused(refusal)) => println!("retry in {:?}", refusal.retry_after()),
+///     Ok(()) => {}
+/// }
+/// # });
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CallError<E> {
+    /// The circuit is open; nothing was called.
+    Refused(Refusal),
+    /// The call itself failed.
+    Inner(E),
+}
+
+impl<E: fmt::Display> fmt::Display for CallError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(refusal) => refusal.fmt(f),
+            Self::Inner(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: Error + 'static> Error for CallError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Refused(_) => None,
+            Self::Inner(error) => error.source(),
+        }
+    }
+}
+
+pin_project! {
+    /// An operation and its ticket. The operation is dropped first, because its drop runs its code, which may panic.
+    struct BreakerCall<F> {
+        #[pin]
+        operation: Option<F>,
+        ticket: TicketGuard,
+    }
+
+    impl<F> PinnedDrop for BreakerCall<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            let running = mem::replace(&mut this.ticket.running, true);
+            this.operation.set(None);
+            this.ticket.running = running;
+        }
+    }
+}
+
+impl<F: Future> BreakerCall<F> {
+    /// Polls the operation and drops it once it is complete.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let mut this = self.project();
+        this.ticket.running = true;
+        let polled = this.operation.as_mut().as_pin_mut().expect("polled after completion").poll(cx);
+        if polled.is_ready() {
+            this.operation.set(None);
+        }
+        this.ticket.running = false;
+        polled
+    }
+}
+
+/// A ticket that reports exactly once, also when the future is dropped.
+struct TicketGuard {
+    /// `None` once it has reported.
+    ticket: Option<Ticket>,
+    started: Moment,
+    /// Set while code of the operation or the judge runs. If it is still set in a drop, that code panicked.
+    running: bool,
+}
+
+impl TicketGuard {
+    fn admit(breaker: &CircuitBreaker) -> Result<Self, Refusal> {
+        let config = &breaker.circuit.config;
+        let PolicyContext { name: policy, clock, observers } = &config.context;
+        let started = clock.now();
+        let ticket = breaker.circuit.admit(started).map_err(|wait| config.refusal(wait));
+        observers.emit(&match &ticket {
+            Ok(_) => Event::Admitted { policy, client: None },
+            Err(refusal) => Event::Refused { refusal, client: None, shadow: false },
+        });
+        Ok(Self { ticket: Some(ticket?), started, running: false })
+    }
+
+    /// Reports a verdict; without one the call was dropped, or it panicked.
+    fn report(&mut self, verdict: Option<Verdict>) {
+        let Some(mut ticket) = self.ticket.take() else { return };
+        let Some((_, now, slow)) = ticket.elapsed(self.started) else { return };
+        let of_drop = if self.running || slow { Verdict::Failure } else { Verdict::Ignore };
+        ticket.report(verdict.unwrap_or(of_drop), slow, now);
+    }
+}
+
+impl Drop for TicketGuard {
+    fn drop(&mut self) {
+        self.report(None);
+    }
+}

@@ -1,0 +1,148 @@
+//! The state machine of a circuit, with given times.
+
+use std::time::Duration;
+
+use crate::{
+    backoff::Backoff,
+    circuit_breaker::machine::{BreakerMode, CircuitDecision, CircuitState, Machine, Recovery, Transition},
+    sync::Lease,
+    time::Moment,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const START: Moment = Moment::from_nanos(1_000_000_000_000);
+
+fn machine(probes: u32, close_after: u32) -> Machine {
+    let open = Backoff { first: 10 * SECOND, longest: 60 * SECOND };
+    Machine::new(Recovery { open, probes, close_after, probe_timeout: 30 * SECOND }, 7)
+}
+
+fn opened(probes: u32, close_after: u32) -> Machine {
+    let mut machine = machine(probes, close_after);
+    assert_eq!(machine.trip(1, None, "failure_rate", START).unwrap().to, "open");
+    machine
+}
+
+fn probe(machine: &mut Machine, now: Moment) -> (u64, Lease) {
+    match machine.admit(now).0 {
+        CircuitDecision::Probe { generation, acquired } => (generation, acquired.lease),
+        other => panic!("expected a probe, got {other:?}"),
+    }
+}
+
+#[test]
+fn open_time_has_jitter_and_the_wait_is_exact() {
+    let mut machine = opened(1, 1);
+    let (CircuitDecision::Refused(wait), None) = machine.admit(START + SECOND) else { panic!("open") };
+    assert!((9 * SECOND..=11 * SECOND).contains(&wait));
+    let due = START + SECOND + wait;
+    assert!(matches!(machine.admit(due - Duration::from_nanos(1)).0, CircuitDecision::Refused(_)));
+    let (admission, change) = machine.admit(due);
+    assert!(matches!(admission, CircuitDecision::Probe { .. }));
+    assert_eq!(change.unwrap(), Transition { from: "open", to: "half_open", cause: "recovery_timeout" });
+}
+
+#[test]
+fn failed_probes_double_the_open_time_to_its_cap() {
+    let mut machine = opened(1, 1);
+    let mut now = START;
+    for least in [10, 20, 40, 60, 60] {
+        let CircuitDecision::Refused(wait) = machine.admit(now).0 else { panic!("open") };
+        assert!((least * SECOND..=least * SECOND * 6 / 5).contains(&wait), "{wait:?}");
+        now = now + wait;
+        let (generation, lease) = probe(&mut machine, now);
+        machine.probe_failed(generation, Some(lease), None, now).unwrap();
+    }
+}
+
+#[test]
+fn late_results_from_before_the_trip_change_nothing() {
+    let mut machine = opened(1, 1);
+    let (generation, lease) = probe(&mut machine, START + 12 * SECOND);
+    for old in 0..generation {
+        assert_eq!(machine.probe_passed(old, lease), None);
+        assert_eq!(machine.trip(old, None, "failure_rate", START), None);
+    }
+    assert_eq!(machine.state(), CircuitState::HalfOpen);
+    assert_eq!(machine.probe_passed(generation, lease).unwrap().to, "closed");
+}
+
+#[test]
+fn overdue_probe_loses_its_slot_and_its_result() {
+    let mut machine = opened(1, 1);
+    let now = START + 12 * SECOND;
+    let (generation, lost) = probe(&mut machine, now);
+    let CircuitDecision::Refused(wait) = machine.admit(now).0 else { panic!("one probe at a time") };
+    let (_, second) = probe(&mut machine, now + wait);
+    assert_eq!(machine.probe_passed(generation, lost), None);
+    assert_eq!(machine.probe_failed(generation, Some(lost), None, now), None);
+    machine.release_probe(generation, lost);
+    assert!(matches!(machine.admit(now + wait).0, CircuitDecision::Refused(_)), "the second probe holds the slot");
+    assert_eq!(machine.probe_passed(generation, second).unwrap().to, "closed");
+}
+
+#[test]
+fn paused_probes_that_delivered_close_and_reset_the_backoff() {
+    let mut machine = opened(1, 2);
+    let (generation, lease) = probe(&mut machine, START + 12 * SECOND);
+    machine.probe_failed(generation, Some(lease), None, START + 12 * SECOND).unwrap();
+    let mut now = START + 36 * SECOND;
+    for _ in 0..2 {
+        let (generation, lease) = probe(&mut machine, now);
+        machine.renew_probe(generation, lease, now);
+        now = now + 31 * SECOND;
+    }
+    assert_eq!(machine.state(), CircuitState::HalfOpen);
+    let (CircuitDecision::Counted, Some(change)) = machine.admit(now) else { panic!("two probes have delivered") };
+    assert_eq!(change.to, "closed");
+    machine.trip(machine.generation(), None, "failure_rate", now).unwrap();
+    let CircuitDecision::Refused(wait) = machine.admit(now).0 else { panic!("open") };
+    assert!(wait <= 12 * SECOND, "the backoff starts again: {wait:?}");
+}
+
+#[test]
+fn released_probe_does_not_count_for_the_next_holder() {
+    let mut machine = opened(1, 1);
+    let now = START + 12 * SECOND;
+    let (generation, lease) = probe(&mut machine, now);
+    machine.renew_probe(generation, lease, now);
+    machine.release_probe(generation, lease);
+    let _delivers_nothing = probe(&mut machine, now);
+    machine.renew_probe(generation, lease, now); // too late
+    let _next = probe(&mut machine, now + 31 * SECOND);
+    assert_eq!(machine.state(), CircuitState::HalfOpen);
+}
+
+#[test]
+fn clock_step_back_does_not_lengthen_the_open_time() {
+    let mut machine = opened(1, 1);
+    let back = START - 500 * SECOND;
+    let CircuitDecision::Refused(wait) = machine.admit(back).0 else { panic!("open") };
+    assert!(wait <= 12 * SECOND);
+    probe(&mut machine, back + wait);
+}
+
+#[test]
+fn observed_circuit_changes_state_and_refuses_no_call() {
+    let mut machine = machine(1, 1);
+    assert_eq!(machine.command(BreakerMode::Observing, "command").unwrap().to, "observed_closed");
+    machine.trip(machine.generation(), None, "failure_rate", START).unwrap();
+    assert_eq!(machine.admit(START).0, CircuitDecision::Uncounted);
+    let (generation, lease) = probe(&mut machine, START + 12 * SECOND);
+    assert_eq!(machine.admit(START + 12 * SECOND).0, CircuitDecision::Uncounted);
+    assert_eq!(machine.probe_passed(generation, lease).unwrap().to, "observed_closed");
+}
+
+#[test]
+fn command_begins_a_generation_and_emits_only_new_states() {
+    let mut machine = machine(1, 1);
+    assert_eq!(machine.command(BreakerMode::Automatic, "command"), None);
+    assert_eq!(machine.generation(), 2);
+    machine.command(BreakerMode::ForcedOpen, "command").unwrap();
+    assert_eq!(machine.admit(START).0, CircuitDecision::Refused(10 * SECOND));
+    machine.command(BreakerMode::ForcedClosed, "command").unwrap();
+    assert_eq!(machine.trip(machine.generation(), None, "failure_rate", START), None);
+    machine.command(BreakerMode::Disabled, "command").unwrap();
+    assert_eq!(machine.admit(START).0, CircuitDecision::Uncounted);
+    assert_eq!(machine.generation(), 5);
+}

@@ -1,0 +1,141 @@
+//! Counts of one generation of a circuit, and the fast path on which threads reach them without the circuit's lock.
+
+use std::{
+    sync::{Arc, Weak, atomic::AtomicUsize},
+    time::Duration,
+};
+
+use super::{CallResult, SlidingWindow, Tally};
+use crate::{
+    circuit_breaker::circuit::{BreakerConfig, Circuit, Ticket},
+    sync::{AtomicU32, CachePadded, Ordering, Spin},
+    time::Moment,
+};
+
+/// Window and streak of one generation. An admitted call holds its generation, so a late result is written into counts
+/// that are no longer read.
+pub(crate) struct Generation {
+    circuit: Weak<Circuit>,
+    config: Arc<BreakerConfig>,
+    number: u64,
+    consecutive_failures: AtomicU32,
+    window: SlidingWindow,
+}
+
+/// A stripe's reference to a generation. Each stripe has its own, because one reference count for all threads would be
+/// the bottleneck.
+#[repr(align(128))]
+pub(crate) struct Stripe {
+    generation: Arc<Generation>,
+    number: usize,
+}
+
+impl Stripe {
+    #[inline]
+    pub(crate) fn config(&self) -> &BreakerConfig {
+        &self.generation.config
+    }
+
+    /// Counts one call, and opens the circuit if that fulfils a rule.
+    #[inline]
+    pub(crate) fn record(&self, result: CallResult, now: Moment) {
+        let Generation { config, consecutive_failures, window, .. } = &*self.generation;
+        let mut streak = 0;
+        if result.failure {
+            streak = consecutive_failures.fetch_add(1, Ordering::AcqRel).saturating_add(1);
+        } else if consecutive_failures.load(Ordering::Relaxed) != 0 {
+            consecutive_failures.store(0, Ordering::Release);
+        }
+        window.record(self.number, result, now);
+        if (result.failure || result.slow)
+            && let Some(cause) = config.trip.judge(window.tally(now), streak)
+        {
+            self.trip(None, cause, now);
+        }
+    }
+
+    /// Opens the circuit, unless it has a newer generation by now.
+    pub(crate) fn trip(&self, at_least: Option<Duration>, cause: &'static str, now: Moment) {
+        if let Some(circuit) = self.generation.circuit.upgrade() {
+            circuit.update(|machine| machine.trip(self.generation.number, at_least, cause, now));
+        }
+    }
+}
+
+/// Admission of calls in the present generation, without the machine where it permits.
+pub(crate) enum FastPath {
+    /// Calls pass and are counted.
+    Counted(Arc<Stripe>),
+    /// Calls pass and are not counted.
+    Uncounted,
+    /// The machine decides.
+    Closed,
+}
+
+/// The present [`FastPath`], once for each stripe. A thread reads the copy of its stripe, under a lock that few other
+/// threads want; that costs less than any cell that all threads share.
+pub(crate) struct FastPaths(Box<[CachePadded<Spin<FastPath>>]>);
+
+impl FastPaths {
+    /// Creates closed paths; `stripes` is a power of two.
+    pub(crate) fn new(stripes: usize) -> Self {
+        Self((0..stripes).map(|_| CachePadded(Spin::new(FastPath::Closed))).collect())
+    }
+
+    /// Returns the ticket of a call that passes without asking the machine.
+    #[inline]
+    pub(crate) fn ticket(&self) -> Option<Ticket> {
+        match &*self.0[thread_number() & (self.0.len() - 1)].0.lock() {
+            FastPath::Counted(stripe) => Some(Ticket::Counted(Arc::clone(stripe))),
+            FastPath::Uncounted => Some(Ticket::Uncounted),
+            FastPath::Closed => None,
+        }
+    }
+
+    /// Begins a generation of `circuit` whose calls pass and are counted.
+    pub(crate) fn count(&self, circuit: &Arc<Circuit>, number: u64) {
+        let generation = Arc::new(Generation {
+            circuit: Arc::downgrade(circuit),
+            config: Arc::clone(&circuit.config),
+            number,
+            consecutive_failures: AtomicU32::new(0),
+            window: SlidingWindow::new(circuit.config.trip.window(), self.0.len()),
+        });
+        let stripe = |number| Arc::new(Stripe { generation: Arc::clone(&generation), number });
+        self.replace(|number| FastPath::Counted(stripe(number)));
+    }
+
+    /// Replaces the path of each stripe by what `path` returns for its number.
+    pub(crate) fn replace(&self, path: impl Fn(usize) -> FastPath) {
+        for (number, copy) in self.0.iter().enumerate() {
+            let next = path(number);
+            let last = std::mem::replace(&mut *copy.0.lock(), next);
+            drop(last); // outside the lock: it may be the last reference to its generation
+        }
+    }
+
+    /// Whether a call of the present generation is under way.
+    pub(crate) fn has_calls(&self) -> bool {
+        let in_use = |path: &FastPath| matches!(path, FastPath::Counted(stripe) if Arc::strong_count(stripe) > 1);
+        self.0.iter().any(|copy| in_use(&copy.0.lock()))
+    }
+
+    /// Returns the tally of the window and the number of consecutive failures.
+    pub(crate) fn tally(&self, now: Moment) -> (Tally, u32) {
+        match &*self.0[0].0.lock() {
+            FastPath::Counted(stripe) => {
+                let generation = &*stripe.generation;
+                (generation.window.tally(now), generation.consecutive_failures.load(Ordering::Acquire))
+            }
+            FastPath::Uncounted | FastPath::Closed => (Tally::default(), 0),
+        }
+    }
+}
+
+/// Returns a number that no other thread has, counted from 0.
+#[inline]
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static NUMBER: usize = NEXT.fetch_add(1, Ordering::Relaxed));
+    NUMBER.with(|number| *number)
+}

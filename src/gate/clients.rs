@@ -1,0 +1,124 @@
+//! The clients of a layer: identification, values by tier, and their greatest number.
+
+use std::{
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use super::{layer::PolicyContext, observe::Event};
+use crate::{
+    error::ConfigError,
+    head::RequestHead,
+    identity::{Client, Digester, Identify, OnUnidentified, Tier, anonymous},
+    refusal::{Reason, Refusal},
+};
+
+/// Identifies the client of a request. Reports the first unidentified request, once.
+pub(crate) struct ClientResolver {
+    identify: Arc<dyn Identify>,
+    on_unidentified: OnUnidentified,
+    warned: AtomicBool,
+}
+
+impl ClientResolver {
+    pub(crate) fn new(identify: Arc<dyn Identify>, on_unidentified: OnUnidentified) -> Self {
+        Self { identify, on_unidentified, warned: AtomicBool::new(false) }
+    }
+
+    /// Returns the client of a request. Callers borrow it from where this call wrote it: it is large, and each move of
+    /// it would stall.
+    #[inline]
+    pub(crate) fn identify(&self, request: &RequestHead<'_>) -> Option<Client> {
+        self.identify.identify(request, Digester::process())
+    }
+
+    /// Calls `decide` with the client to charge: the one of the request, or the one that all unidentified requests share.
+    /// `None` if the request passes uncharged.
+    #[inline]
+    pub(crate) fn resolve<T>(
+        &self,
+        client: Option<&Client>,
+        context: &PolicyContext,
+        decide: impl FnOnce(Option<&Client>) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let shared;
+        let client = if client.is_some() {
+            client
+        } else {
+            shared = self.unidentified(context)?;
+            shared.as_ref()
+        };
+        decide(client)
+    }
+
+    #[cold]
+    fn unidentified(&self, context: &PolicyContext) -> Result<Option<Client>, Refusal> {
+        let PolicyContext { name: policy, observers, .. } = context;
+        if !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed) {
+            observers.emit(&Event::Unidentified { policy });
+            if observers.is_empty() {
+                // Not `eprintln!`, which panics on a closed pipe.
+                let _ = writeln!(
+                    io::stderr(),
+                    "tollgate: policy {policy:?} found no client in a request; told once, true for all such requests: \
+                     {:?}. Does the server put the peer's address where the layer looks for it?",
+                    self.on_unidentified
+                );
+            }
+        }
+        match self.on_unidentified {
+            OnUnidentified::Share => Ok(Some(anonymous())),
+            OnUnidentified::Pass => Ok(None),
+            OnUnidentified::Refuse => Err(Refusal::new(Reason::Unidentified, policy.clone())),
+        }
+    }
+}
+
+/// A value for each tier, and the usual one for all other clients.
+#[derive(Clone, Debug)]
+pub(crate) struct Tiered<T> {
+    usual: T,
+    tiers: Vec<(Tier, T)>,
+}
+
+impl<T> Tiered<T> {
+    pub(crate) const fn new(usual: T) -> Self {
+        Self { usual, tiers: Vec::new() }
+    }
+
+    /// Returns the value of a client of `tier`.
+    #[inline]
+    pub(crate) fn of(&self, tier: Option<&Tier>) -> &T {
+        let named = |tier: &Tier| self.tiers.iter().find(|(name, _)| name == tier).map(|(_, value)| value);
+        tier.and_then(named).unwrap_or(&self.usual)
+    }
+
+    /// Sets the value of a tier, or the usual one.
+    pub(crate) fn set(&mut self, tier: Option<Tier>, value: T) {
+        let Some(tier) = tier else { return self.usual = value };
+        self.tiers.retain(|(name, _)| *name != tier);
+        self.tiers.push((tier, value));
+    }
+
+    pub(crate) fn map<U>(&self, value: impl Fn(&T) -> U) -> Tiered<U> {
+        let tiers = self.tiers.iter().map(|(tier, old)| (tier.clone(), value(old))).collect();
+        Tiered { usual: value(&self.usual), tiers }
+    }
+}
+
+/// Default number of clients that have state at once. Their memory is allocated as they come.
+pub(crate) const MAX_CLIENTS: usize = 1 << 20;
+
+/// Returns a number of clients that a table can hold.
+///
+/// # Panics
+/// If `clients` is 0 or above 2^32 - 1.
+pub(crate) fn max_clients(clients: usize) -> usize {
+    if !(1..=u32::MAX as usize).contains(&clients) {
+        panic!("{}", ConfigError::new("max_clients", "be from 1 to 2^32 - 1", clients));
+    }
+    clients
+}

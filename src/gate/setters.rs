@@ -1,0 +1,137 @@
+//! Setters and traits that every layer has.
+
+/// Implements the common setters, `Layer`, `Clone` and `Debug` for a newtype of a
+/// [`ConfiguredLayer`](crate::gate::ConfiguredLayer).
+///
+/// `$signature` is that of a function from layer to layer, for the doc examples.
+macro_rules! gate_layer {
+    ($Layer:ident $(<$A:ident>)?, $Policy:ty, $signature:literal) => {
+        impl$(<$A: $crate::gate::Admit>)? $Layer$(<$A>)? {
+            /// Sets the name of the policy in refusals, fields and events.
+            ///
+            /// # Panics
+            /// If `name` is not a valid [`PolicyName`](crate::PolicyName).
+            #[must_use]
+            pub fn named(self, name: &str) -> Self {
+                let name = $crate::policy_name::PolicyName::try_new(name).unwrap_or_else(|invalid| panic!("{invalid}"));
+                Self(self.0.with(|layer| layer.context.name = name))
+            }
+
+            /// Sets the source of time; default [`Clock::system`](crate::Clock::system).
+            #[must_use]
+            pub fn clock(self, clock: impl Into<$crate::time::Clock>) -> Self {
+                let clock = clock.into();
+                Self(self.0.with(|layer| layer.context.clock = clock))
+            }
+
+            /// Adds an observer, which receives every [`Event`](crate::Event); none by default.
+            ///
+            /// ```
+            /// # use tollgate::Event;
+            #[doc = concat!("# fn example", $signature, " {")]
+            /// layer.observe(|event: &Event<'_>| println!("{event:?}"))
+            /// # }
+            /// ```
+            #[must_use]
+            pub fn observe(self, observer: impl $crate::gate::Observer) -> Self {
+                Self(self.0.with(|layer| {
+                    let observers = std::mem::take(&mut layer.context.observers);
+                    layer.context.observers = observers.and(observer);
+                }))
+            }
+
+            /// Switches the layer on or off without a change of types; on by default.
+            ///
+            /// Switched off, it decides and counts nothing. Handlers keep the extensions that the layer
+            /// [shares](crate::QuotaLayer::share_with_handler) with them.
+            ///
+            /// ```
+            #[doc = concat!("# fn example", $signature, " {")]
+            /// layer.enabled(std::env::var("NO_LIMIT").is_err())
+            /// # }
+            /// ```
+            #[must_use]
+            pub fn enabled(self, enabled: bool) -> Self {
+                Self(self.0.with(|layer| layer.options.enabled = enabled))
+            }
+
+            /// Makes the layer decide, count and emit events, but pass every request.
+            ///
+            /// A request that would have been refused is neither charged nor counted. Handlers keep the extensions that
+            /// the layer [shares](crate::QuotaLayer::share_with_handler) with them.
+            #[must_use]
+            pub fn shadow(self) -> Self {
+                Self(self.0.with(|layer| layer.options.shadow = true))
+            }
+
+            /// Passes requests for which `exempt` returns true, undecided and uncounted; none by default. A later call
+            /// replaces the predicate.
+            ///
+            /// Handlers keep the extensions that the layer [shares](crate::QuotaLayer::share_with_handler) with them.
+            ///
+            /// ```
+            #[doc = concat!("# fn example", $signature, " {")]
+            /// layer.exempt(|request| request.uri.path() == "/health")
+            /// # }
+            /// ```
+            #[must_use]
+            pub fn exempt(
+                self,
+                exempt: impl Fn(&$crate::head::RequestHead<'_>) -> bool + Send + Sync + 'static,
+            ) -> Self {
+                Self(self.0.with(|layer| layer.options.exempt = Some(std::sync::Arc::new(exempt))))
+            }
+
+            /// Answers refusals with `answer` instead of a problem document.
+            ///
+            /// `Retry-After` is added unless the answer has one, and `Cache-Control: no-store` unless the answer's own
+            /// forbids storing; any other `Cache-Control` is replaced, because a cache would serve the refusal to other
+            /// clients. `CDN-Cache-Control` and `Surrogate-Control` are removed, because shared caches obey them instead.
+            /// Rate limit fields join those that the answer has. gRPC requests keep their Trailers-Only answer, because
+            /// no gRPC client understands another.
+            ///
+            /// ```
+            /// # use tollgate::Refusal;
+            #[doc = concat!("# fn example", $signature, " {")]
+            /// layer.refuse_with(|refusal: &Refusal| {
+            ///     http::Response::builder().status(429).body(format!("slow down: {refusal}")).unwrap()
+            /// })
+            /// # }
+            /// ```
+            #[must_use]
+            pub fn refuse_with<T: Into<bytes::Bytes>>(
+                self,
+                answer: impl Fn(&$crate::refusal::Refusal) -> http::Response<T> + Send + Sync + 'static,
+            ) -> Self {
+                let answer = move |refusal: &$crate::refusal::Refusal| answer(refusal).map(Into::into);
+                Self(self.0.with(|layer| layer.options.responder = $crate::refusal::Responder::custom(answer)))
+            }
+        }
+
+        impl<S $(, $A: $crate::gate::Admit)?> tower_layer::Layer<S> for $Layer$(<$A>)? {
+            type Service = $crate::gate::Gate<S, $Policy>;
+
+            fn layer(&self, inner: S) -> Self::Service {
+                self.0.layer(inner)
+            }
+        }
+
+        impl$(<$A: $crate::gate::Admit>)? Clone for $Layer$(<$A>)? {
+            fn clone(&self) -> Self {
+                Self(self.0.clone())
+            }
+        }
+
+        impl$(<$A: $crate::gate::Admit>)? std::fmt::Debug for $Layer$(<$A>)? {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.debug_struct(stringify!($Layer))
+                    .field("name", &self.0.context.name)
+                    .field("enabled", &self.0.options.enabled)
+                    .field("shadow", &self.0.options.shadow)
+                    .finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+pub(crate) use gate_layer;

@@ -1,0 +1,273 @@
+//! Keyed digests of identities, which stand in for the identities themselves.
+
+use std::{
+    fmt,
+    hash::{BuildHasher, Hasher, RandomState},
+    sync::{Arc, LazyLock, OnceLock},
+};
+
+use siphasher::sip128::SipHasher13;
+
+use super::client::Client;
+
+/// 128-bit keyed hash of an identity. A collision cannot be constructed without the digester's key.
+///
+/// ```
+/// use tollgate::Digester;
+/// let digester = Digester::process();
+/// assert_ne!(digester.digest("user", [b"ab", b"c" as &[u8]]), digester.digest("user", [b"a", b"bc" as &[u8]]));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub(crate) u128);
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "#{:08x}", self.0 >> 96)
+    }
+}
+
+/// Computes the [`Digest`]s of identities with a secret key (SipHash-1-3-128).
+///
+/// ```
+/// use tollgate::Digester;
+/// let client = Digester::process().secret("session", b"s3cret");
+/// assert!(!format!("{client:?}").contains("s3cret"));
+/// ```
+#[derive(Clone)]
+pub struct Digester(SipHasher13);
+
+impl Digester {
+    /// Returns the digester of this process. Its key is drawn at first use and lost when the process ends.
+    #[must_use]
+    pub fn process() -> &'static Self {
+        static PROCESS: LazyLock<Digester> = LazyLock::new(|| {
+            // Keyed from the operating system's randomness, as every std::collections::HashMap is.
+            let random = RandomState::new();
+            Digester::with_keys(random.hash_one(0_u8), random.hash_one(1_u8))
+        });
+        &PROCESS
+    }
+
+    /// Creates a digester with this key.
+    pub(crate) fn with_keys(k0: u64, k1: u64) -> Self {
+        Self(SipHasher13::new_with_keys(k0, k1))
+    }
+
+    /// Computes the digest of `parts`.
+    ///
+    /// It differs for every `kind` of identity and for every division of the same bytes into parts.
+    ///
+    /// ```
+    /// use tollgate::Digester;
+    /// let digester = Digester::process();
+    /// assert_ne!(digester.digest("user", [b"7"]), digester.digest("tenant", [b"7"]));
+    /// ```
+    #[must_use]
+    pub fn digest<P: AsRef<[u8]>>(&self, kind: &str, parts: impl IntoIterator<Item = P>) -> Digest {
+        let mut parts = parts.into_iter();
+        let (mut part, mut next) = (parts.next(), parts.next());
+        let behind = |part: &Option<P>, next: &Option<P>| u64::from(part.is_some()) + u64::from(next.is_some());
+        let mut hasher = self.begin();
+        feed(&mut hasher, kind.as_bytes(), behind(&part, &next));
+        while let (Some(piece), Some(_)) = (&part, &next) {
+            let third = parts.next();
+            feed(&mut hasher, piece.as_ref(), behind(&next, &third));
+            (part, next) = (next, third);
+        }
+        finish(&hasher, part.as_ref().map_or(b"", AsRef::as_ref))
+    }
+
+    /// Same as [`digest`](Self::digest) of one part.
+    #[inline]
+    pub(crate) fn digest_one(&self, kind: &str, part: &[u8]) -> Digest {
+        let mut hasher = self.begin();
+        feed(&mut hasher, kind.as_bytes(), 1);
+        finish(&hasher, part)
+    }
+
+    /// Creates a hasher. A new one instead of a clone, so that the compiler knows that its buffer is empty.
+    #[inline]
+    fn begin(&self) -> SipHasher13 {
+        let (k0, k1) = self.0.keys();
+        SipHasher13::new_with_keys(k0, k1)
+    }
+
+    /// Returns the client that is identified by a secret of the given kind; it has no public name.
+    #[must_use]
+    pub fn secret(&self, kind: &str, secret: &[u8]) -> Client {
+        Client::from_digest(self.digest_one(kind, secret))
+    }
+
+    /// Returns the client with this public name.
+    #[must_use]
+    pub fn named(&self, name: impl Into<Arc<str>>) -> Client {
+        let name = name.into();
+        Client::from_digest(self.digest_one("name", name.as_bytes())).with_name(name)
+    }
+}
+
+impl fmt::Debug for Digester {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Digester(..)")
+    }
+}
+
+/// Hashes a piece that is not the last. Its length and the number of pieces `behind` it, at most 2, precede it, so that
+/// no two lists of pieces make the same bytes. The last piece needs neither: the hasher adds the length of the whole.
+///
+/// It feeds whole words, so that the hasher never shifts its buffer. The first word has the length, if it is below
+/// [`LONG`], and seven bytes of the piece; the last word is padded with zeros.
+#[inline(always)]
+fn feed(hasher: &mut SipHasher13, piece: &[u8], behind: u64) {
+    let mut word = |word: u64| hasher.write_u64(word.to_le()); // the same digest on every processor
+    let length = piece.len() as u64;
+    let rest = if length < LONG {
+        let (first, rest) = piece.split_at(piece.len().min(7));
+        word(little_endian(first) << 8 | length << 2 | behind);
+        rest
+    } else {
+        word(length << 8 | LONG << 2 | behind);
+        piece
+    };
+    for bytes in rest.chunks(8) {
+        word(little_endian(bytes));
+    }
+}
+
+/// Returns the digest of the pieces that were fed and of the last one.
+#[inline]
+fn finish(hasher: &SipHasher13, last: &[u8]) -> Digest {
+    Digest(hasher.hash(last).as_u128())
+}
+
+/// Mark in place of a length that does not fit six bits.
+const LONG: u64 = 63;
+
+/// Reads at most eight bytes as a number, the least significant first.
+#[inline(always)]
+fn little_endian(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
+}
+
+/// Common prefix of all digests of one kind of identity, hashed once.
+#[derive(Clone, Debug)]
+pub(super) struct DigestPrefix(OnceLock<(Digester, Digester)>);
+
+impl DigestPrefix {
+    pub(super) const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
+    /// Same as [`Digester::digest`] of the kind, its `first` parts, which are the same each time, and the `last` one.
+    #[inline]
+    pub(super) fn digest<'a>(
+        &self,
+        digester: &Digester,
+        kind: &str,
+        first: impl Fn() -> [&'a [u8]; 2],
+        last: &[u8],
+    ) -> Digest {
+        let begin = || {
+            let (mut hasher, [one, other]) = (digester.begin(), first());
+            feed(&mut hasher, kind.as_bytes(), 2);
+            feed(&mut hasher, one, 2);
+            feed(&mut hasher, other, 1);
+            hasher
+        };
+        let (of, begun) = self.0.get_or_init(|| (digester.clone(), Digester(begin())));
+        if of.0.keys() == digester.0.keys() {
+            return finish(&begun.0, last);
+        }
+        // Another digester: layers with different stores share the identity.
+        finish(&begin(), last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let digester = Digester::process();
+        let client = digester.secret("bearer", b"canary-7f3a");
+        assert!(!format!("{client:?} {digester:?}").contains("canary"));
+        assert!(!format!("{digester:?}").contains("k0"), "the key of the hash is a secret too");
+    }
+
+    #[test]
+    fn every_byte_changes_the_digest_at_every_length() {
+        let digester = Digester::process();
+        let mut digests = std::collections::HashSet::new();
+        for len in 0..40 {
+            let zeros = vec![0_u8; len];
+            assert!(digests.insert(digester.digest("k", [&zeros])), "{len} zeros");
+            for at in 0..len {
+                let mut bytes = zeros.clone();
+                bytes[at] = 1;
+                assert!(digests.insert(digester.digest("k", [&bytes])), "a one at {at} of {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_of_every_length_hash_as_their_plain_encoding() {
+        let plain = |pieces: &[&[u8]], last: &[u8], after: u64| {
+            let mut all = Vec::new();
+            for (index, piece) in pieces.iter().enumerate() {
+                let behind = if index + 1 < pieces.len() { 2 } else { after };
+                match piece.len() as u64 {
+                    length @ 0..=62 => all.push((length << 2 | behind) as u8),
+                    length => all.extend_from_slice(&(length << 8 | 63 << 2 | behind).to_le_bytes()),
+                }
+                all.extend_from_slice(piece);
+                all.resize(all.len().next_multiple_of(8), 0);
+            }
+            all.extend_from_slice(last);
+            Digest(SipHasher13::new().hash(&all).as_u128())
+        };
+        let digester = Digester(SipHasher13::new());
+        let bytes: Vec<u8> = (1..=200).collect();
+        assert_eq!(digester.digest::<&[u8]>("kind", []), plain(&[b"kind"], b"", 0));
+        assert_eq!(digester.digest("kind", [b"one"]), plain(&[b"kind"], b"one", 1));
+        assert_eq!(digester.digest("kind", [b"one"]), digester.digest_one("kind", b"one"));
+        for len in 0..=200 {
+            let (one, other) = (&bytes[..len], &bytes[len..]);
+            assert_eq!(digester.digest("kind", [one, other]), plain(&[b"kind", one], other, 1), "{len} bytes");
+            let three = digester.digest("kind", [one, one, other]);
+            assert_eq!(three, plain(&[b"kind", one, one], other, 1), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn last_piece_cannot_forge_pieces_and_lengths() {
+        let digester = Digester::process();
+        let two = digester.digest("k", [&b"a"[..], b"b"]);
+        for follows in 0..4 {
+            let forged = [1 << 2 | follows, b'a', 0, 0, 0, 0, 0, 0, b'b'];
+            assert_ne!(digester.digest("k", [forged]), two);
+        }
+        assert_ne!(digester.digest::<&[u8]>("k", []), digester.digest("k", [b""]));
+        assert_ne!(digester.digest("k", [b"a"]), digester.digest("k", [b"a\0"]));
+    }
+
+    #[test]
+    fn prefix_gives_the_digest_of_the_digester_in_use() {
+        let (one, other) = (Digester(SipHasher13::new_with_keys(1, 2)), Digester(SipHasher13::new_with_keys(3, 4)));
+        let prefix = DigestPrefix::new();
+        for digester in [&one, &other, &one] {
+            for last in [&b"value"[..], b"", b"a value that is longer"] {
+                let whole = digester.digest("kind", [&b"header"[..], b"x-key", last]);
+                assert_eq!(prefix.digest(digester, "kind", || [b"header", b"x-key"], last), whole);
+            }
+        }
+    }
+
+    #[test]
+    fn division_into_parts_changes_the_digest() {
+        let digester = Digester::process();
+        let all = [vec!["a|b", "c"], vec!["a", "b|c"], vec!["a|b|c"], vec!["a", "b", "c"], vec!["", "a|b", "c"]];
+        let digests: std::collections::HashSet<_> = all.iter().map(|parts| digester.digest("k", parts)).collect();
+        assert_eq!(digests.len(), all.len());
+    }
+}

@@ -1,0 +1,126 @@
+//! Decision of a batch: commands in the order of their arrival, over accounts that are locked.
+
+mod admit;
+mod attempt;
+mod records;
+mod settle;
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+use attempt::Attempt;
+
+use super::{
+    Command, CommandKind, Key, Loaded, Queued, Reads, Reply, Row, SettleKind, Writes, account_state::AccountState,
+};
+
+/// Accounts to lock and jobs to read. For commands that may have been stored before, all rows of the job are read.
+pub(super) fn reads<R>(batch: &[Queued<R>]) -> Reads {
+    let mut reads = Reads::default();
+    for Queued { command, sent, .. } in batch {
+        reads.tenants.push(Arc::clone(&command.key.tenant));
+        if *sent || command.reads_job() {
+            reads.jobs.push(command.key.clone());
+        }
+        if let Some(since) = command.since() {
+            reads.since = Some(reads.since.map_or(since, |earliest| earliest.min(since)));
+        }
+    }
+    reads.tenants.sort_unstable();
+    reads.tenants.dedup();
+    reads.jobs.sort_unstable();
+    reads.jobs.dedup();
+    reads
+}
+
+impl Command {
+    /// Whether its decision depends on rows of its job: not if the job id is new, or if it only adds to the job.
+    fn reads_job(&self) -> bool {
+        match &self.kind {
+            CommandKind::Admit(_) => !self.own,
+            CommandKind::Settle(settle) => settle.end != SettleKind::Add,
+            CommandKind::Record { .. } | CommandKind::Reset { .. } => false,
+            CommandKind::Grant { .. } | CommandKind::Revoke { .. } => false,
+            _ => true,
+        }
+    }
+
+    /// Admission time of the charge that it settles.
+    fn since(&self) -> Option<u64> {
+        match &self.kind {
+            CommandKind::Settle(settle) | CommandKind::SettleOf { settle, .. } => Some(settle.since.at),
+            CommandKind::Spooled { at, .. } => Some(*at),
+            CommandKind::Expire { since, .. } | CommandKind::Renew { since, .. } => Some(*since),
+            _ => None,
+        }
+    }
+
+    /// Whether it brings a charge of the fallback into the ledger, or settles a charge by the id of another command.
+    fn is_spooled(&self) -> bool {
+        matches!(self.kind, CommandKind::Spooled { .. } | CommandKind::SettleOf { .. })
+    }
+}
+
+/// Accounts and rows while a batch is decided, and what the batch writes.
+struct Batch {
+    now: u64,
+    sealed: u64,
+    accounts: BTreeMap<Arc<str>, AccountState>,
+    rows: HashMap<Key, Vec<Row>>,
+    /// Jobs of spooled commands: later commands of the batch look up the rows that it writes for them.
+    spooled: HashSet<Key>,
+    writes: Writes,
+}
+
+/// Decides all commands. The replies hold once the writes are durable.
+pub(super) fn decide<R>(commands: &[Queued<R>], loaded: Loaded) -> (Writes, Vec<Reply>) {
+    let Loaded { now, accounts, rows, sealed } = loaded;
+    let accounts = accounts.into_iter().map(|(tenant, stored)| (tenant, AccountState::new(stored))).collect();
+    let spooled = commands.iter().map(|queued| &queued.command).filter(|command| command.is_spooled());
+    let spooled = spooled.map(|command| command.key.clone()).collect();
+    let mut batch = Batch { now, sealed, accounts, rows: HashMap::new(), spooled, writes: Writes::default() };
+    for row in rows {
+        batch.rows.entry(row.key.clone()).or_default().push(row);
+    }
+    let decide = |queued: &Queued<R>| {
+        let (batch, command, near) = (&mut batch, &queued.command, Vec::new());
+        let attempt = Attempt { batch, command, number: 0, fingerprint: None, detail: None, near };
+        attempt.decide(queued.sent, queued.left)
+    };
+    let replies = commands.iter().map(decide).collect();
+    for (tenant, account) in batch.accounts {
+        account.write(&tenant, &mut batch.writes);
+    }
+    (batch.writes, replies)
+}
+
+impl Attempt<'_, '_> {
+    /// `sent`: it may have been stored before; `left`: its caller has left.
+    fn decide(mut self, sent: bool, left: bool) -> Reply {
+        let looked_for = match self.command.kind {
+            CommandKind::Spooled { .. } => false, // recognizes its rows itself
+            // A process that has crashed since may have brought it from the spool before.
+            CommandKind::SettleOf { .. } => true,
+            _ => sent,
+        };
+        if looked_for && self.rows().written_by(self.command.id) {
+            return self.stored_before();
+        }
+        match &self.command.kind {
+            // It was only looked for, in case it had been stored.
+            CommandKind::Admit(_) if left => Reply::Unavailable("the caller has left".into()),
+            CommandKind::Admit(admit) => self.admit(admit),
+            CommandKind::Settle(settle) => self.at(settle.attempt).settle(settle),
+            CommandKind::Spooled { admit, at } => self.admit_spooled(admit, *at),
+            CommandKind::SettleOf { of, settle } => self.settle_of(*of, settle),
+            CommandKind::Record { plan, amounts } => self.record(plan, amounts),
+            CommandKind::Expire { attempt, charge, .. } => self.at(*attempt).expire(*charge),
+            CommandKind::Renew { attempt, since, ttl } => self.at(*attempt).renew(*since, *ttl),
+            CommandKind::Reset { plan, limit } => self.reset(plan, limit.as_deref()),
+            CommandKind::Grant { plan, grant } => self.grant(plan, grant),
+            CommandKind::Revoke { grant } => self.revoke(*grant),
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Usage after the fact, renewals, resets and grants.
+
+use std::sync::Arc;
+
+use super::Attempt;
+use crate::{
+    ledger::writer::{AdmittedAt, Detail, EntryKind, JobStatus, Reply, ReservationRow, account_state::Posting},
+    quota::{Amounts, GrantId, Plan, account::GrantState},
+};
+
+impl Attempt<'_, '_> {
+    pub(super) fn record(&mut self, plan: &Arc<Plan>, amounts: &Amounts) -> Reply {
+        let (account, now) = self.account();
+        let since = AdmittedAt { at: account.here(plan, now), epoch: u32::MAX };
+        let (postings, near) = account.record(plan, amounts, since, now);
+        self.write(EntryKind::Record, 0, postings);
+        Reply::Recorded(near)
+    }
+
+    pub(super) fn renew(&mut self, since: u64, ttl: u64) -> Reply {
+        if self.status() == JobStatus::Open {
+            let (key, until) = (self.command.key.clone(), self.batch.now.saturating_add(ttl));
+            let charge = false; // not stored again: the reservation keeps its own
+            self.batch.writes.renewed.push(ReservationRow { key, attempt: self.number, until, since, charge });
+        }
+        Reply::Done
+    }
+
+    pub(super) fn reset(&mut self, plan: &Plan, limit: Option<&str>) -> Reply {
+        let (account, now) = self.account();
+        let mut postings = match account.reset(plan, limit, now) {
+            Ok(postings) => postings,
+            Err(invalid) => return Reply::Invalid(invalid),
+        };
+        if postings.is_empty() {
+            self.write_marked(EntryKind::Reset, 0, Vec::new());
+        }
+        // One limit may have a counter in each active epoch, so each row has a part of its own.
+        postings.sort_unstable();
+        for (part, posting) in (0..).zip(postings) {
+            self.write(EntryKind::Reset, part, [posting]);
+        }
+        Reply::Done
+    }
+
+    pub(super) fn grant(&mut self, plan: &Plan, grant: &GrantState) -> Reply {
+        let (account, now) = self.account();
+        match account.grant(plan, grant.clone(), now) {
+            Ok(posting) => {
+                self.write_grant(posting, grant.amount, grant.until, grant.approver.clone(), grant.reason.clone());
+                Reply::Granted(GrantId(grant.id))
+            }
+            Err(invalid) => Reply::Invalid(invalid),
+        }
+    }
+
+    pub(super) fn revoke(&mut self, id: u64) -> Reply {
+        let (account, now) = self.account();
+        let Some(state) = account.revoke(id, now) else { return Reply::Revoked(false) };
+        let GrantState { limit, kind, window, epoch, approver, .. } = state.clone();
+        let posting = Posting { limit, kind, window, epoch, amount: 0 };
+        self.write_grant(posting, 0, now, approver, format!("grant {id} ends"));
+        Reply::Revoked(true)
+    }
+
+    fn write_grant(&mut self, posting: Posting, granted: u64, until: u64, approver: String, reason: String) {
+        self.detail = Some(Box::new(Detail { granted, until, approver, reason }));
+        self.write(EntryKind::Grant, 0, [posting]);
+    }
+}

@@ -1,0 +1,207 @@
+//! Settlements: commits, voids, expiries, and corrections of what was settled before.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use super::Attempt;
+use crate::{
+    kind::Kind,
+    ledger::writer::{EntryKind, JobStatus, LATE, Reply, Row, SettleCommand, SettleKind, account_state::Posting},
+    quota::{Amounts, Plan},
+};
+
+impl Attempt<'_, '_> {
+    /// Settles what the command `of` admitted, or the fallback under that id; nothing if that charged nothing.
+    pub(super) fn settle_of(&mut self, of: u128, settle: &SettleCommand) -> Reply {
+        let Some(attempt) = self.rows().attempt_of(of) else {
+            return Reply::Settled(JobStatus::Unknown, Vec::new());
+        };
+        match self.rows().is_made_by(attempt, of) {
+            true => self.at(attempt).settle(settle),
+            false => self.at(attempt).amend(of, settle),
+        }
+    }
+
+    pub(super) fn settle(&mut self, settle: &SettleCommand) -> Reply {
+        let status = match settle.end {
+            SettleKind::Add => JobStatus::Charged, // not read: an addition does not depend on it
+            _ => self.status(),
+        };
+        match (&settle.end, status) {
+            (SettleKind::Commit(_), JobStatus::Open) => self.commit(settle),
+            (SettleKind::Commit(_), JobStatus::Expired) => self.commit_late(settle),
+            (SettleKind::Void, JobStatus::Open | JobStatus::Charged) => self.void(&settle.plan),
+            _ => {}
+        }
+        let voided = settle.end == SettleKind::Void || status == JobStatus::Voided;
+        if !settle.used.is_empty() && !voided {
+            self.record_used(settle, &settle.used, settle.part);
+        }
+        Reply::Settled(status, std::mem::take(&mut self.near))
+    }
+
+    /// Charges the actual amounts of a reservation in place of the estimates.
+    fn commit(&mut self, settle: &SettleCommand) {
+        let used = |row: &Row, estimate| settle.used_of(&row.kind, estimate);
+        self.settle_reserved(EntryKind::Commit, Some(&settle.plan), used);
+        self.record_unforeseen(settle, &self.reserved(), Amounts::new());
+        self.close();
+    }
+
+    /// Charges the actual amounts of a reservation that has expired, in place of what the expiry charged.
+    fn commit_late(&mut self, settle: &SettleCommand) {
+        let reserved = self.reserved();
+        let used = |row: &Row| settle.used_of(&row.kind, unsigned(row.amount));
+        let corrections = reserved.iter().map(|row| (row, self.charged(row), used(row))).collect();
+        self.correct(settle, LATE, corrections);
+        self.record_unforeseen(settle, &reserved, Amounts::new());
+    }
+
+    /// Settles other work that the fallback admitted under the id of a job. The job and the parts of its records stay.
+    fn amend(&mut self, of: u128, settle: &SettleCommand) -> Reply {
+        let noted = self.rows().of(self.number).filter(|row| row.command == of && !row.limit.is_empty());
+        let noted: Vec<_> = noted.cloned().collect();
+        let corrections = noted.iter().map(|row| {
+            let amount = unsigned(row.amount);
+            (row, amount, settle.used_of(&row.kind, amount))
+        });
+        let corrections = corrections.filter(|(_, amount, used)| amount != used).collect();
+        self.correct(settle, self.rows().free_part(self.number), corrections);
+        if settle.end != SettleKind::Void {
+            self.record_unforeseen(settle, &noted, settle.used.clone());
+        }
+        Reply::Settled(JobStatus::Charged, std::mem::take(&mut self.near))
+    }
+
+    /// Ends an overdue reservation: charges the estimates, or returns them.
+    pub(super) fn expire(&mut self, charge: bool) -> Reply {
+        if self.status() == JobStatus::Open {
+            self.settle_reserved(EntryKind::Expire, None, |_, estimate| if charge { estimate } else { 0 });
+        }
+        self.close();
+        Reply::Done
+    }
+
+    /// Moves each reserved amount to what was `used` of it, given its row and estimate.
+    fn settle_reserved(&mut self, entry: EntryKind, plan: Option<&Plan>, used: impl Fn(&Row, u64) -> u64) {
+        let mut postings = Vec::new();
+        for row in self.reserved() {
+            let estimate = unsigned(row.amount);
+            let (account, now) = self.account();
+            if let Some((posting, warning)) = account.settle(plan, &row, estimate, used(&row, estimate), now) {
+                postings.push(posting);
+                self.near.extend(warning);
+            }
+        }
+        self.write_marked(entry, 0, postings);
+    }
+
+    /// Corrects the counters of rows, each from what is charged to what was used. Writes the corrections as records of
+    /// `part`, with the reset rows that belong to them.
+    fn correct(&mut self, settle: &SettleCommand, part: u32, rows: Vec<(&Row, u64, u64)>) {
+        let (mut postings, mut resets) = (Vec::new(), Vec::new());
+        for (row, charged, used) in rows {
+            let (account, now) = self.account();
+            if used >= charged {
+                let settled = account.settle(Some(&settle.plan), row, 0, used - charged, now);
+                let Some((posting, warning)) = settled else { continue };
+                postings.push(posting);
+                self.near.extend(warning);
+            } else if let Some(mut posting) = account.give_back(Some(&settle.plan), row, charged - used, now) {
+                resets.extend(return_in_full(&mut posting, charged - used));
+                postings.push(posting);
+            }
+        }
+        self.write(EntryKind::Reset, part, resets);
+        match part {
+            // By this record the attempt is known to be settled.
+            LATE => self.write_marked(EntryKind::Record, part, postings),
+            _ => self.write(EntryKind::Record, part, postings),
+        }
+    }
+
+    /// Returns everything that the attempt charged or reserved.
+    fn void(&mut self, plan: &Plan) {
+        let mut sums = BTreeMap::new();
+        for row in self.rows().of(self.number).filter(|row| !row.limit.is_empty()) {
+            if row.entry == EntryKind::Reset {
+                continue; // reverts a part of a reset, and is no part of the attempt
+            }
+            let counter = (Arc::clone(&row.limit), Arc::clone(&row.kind), row.window, row.epoch);
+            let (reserved, used, _) = sums.entry(counter).or_insert_with(|| (0_i64, 0_i64, row.clone()));
+            *if row.entry == EntryKind::Reserve { reserved } else { used } += row.amount;
+        }
+        let mut part = 0;
+        for (reserved, used, row) in sums.into_values() {
+            let (reserved, used) = (unsigned(reserved), unsigned(used));
+            let (account, now) = self.account();
+            let released = account.settle(Some(plan), &row, reserved, 0, now);
+            let returned = account.give_back(Some(plan), &row, used, now);
+            if let (Some((released, _)), Some(mut posting)) = (released, returned) {
+                let reset = return_in_full(&mut posting, used);
+                posting.amount += released.amount;
+                self.write(EntryKind::Reset, part, reset);
+                self.write(EntryKind::Void, part, [posting]);
+                part += 1;
+            }
+        }
+        if part == 0 {
+            self.write_marked(EntryKind::Void, 0, Vec::new());
+        }
+        self.close();
+    }
+
+    /// Records the committed amounts of kinds that no row of `foreseen` counts, and what else was `used`, as a part
+    /// that no other record of the attempt has.
+    fn record_unforeseen(&mut self, settle: &SettleCommand, foreseen: &[Row], mut used: Amounts) {
+        if let SettleKind::Commit(actual) = &settle.end {
+            let is_foreseen = |kind: &Kind| foreseen.iter().any(|row| *row.kind == *kind.as_str());
+            let unforeseen = actual.iter().filter(|(kind, _)| !is_foreseen(kind));
+            unforeseen.for_each(|(kind, amount)| used.add(kind, amount));
+        }
+        self.record_used(settle, &used, self.rows().free_part(self.number));
+    }
+
+    fn record_used(&mut self, settle: &SettleCommand, used: &Amounts, part: u32) {
+        let (account, now) = self.account();
+        let (postings, near) = account.record(&settle.plan, used, settle.since, now);
+        self.near.extend(near);
+        self.write(EntryKind::Record, part, postings);
+    }
+
+    /// Amount of a reserved row that is charged after its expiry.
+    fn charged(&self, row: &Row) -> u64 {
+        let same = |other: &&Row| other.limit == row.limit && other.kind == row.kind;
+        let rows = self.rows().of(self.number).filter(same);
+        let charged = rows.filter(|row| matches!(row.entry, EntryKind::Reserve | EntryKind::Expire));
+        unsigned(charged.map(|row| row.amount).sum())
+    }
+}
+
+/// Completes `posting`, which returns as much of `amount` as the counter still had: a reset may have emptied it before.
+/// Returns the posting of the reset row that belongs to it, if any.
+///
+/// A reset makes room and returns no money, so the row that takes the amount off the bill carries all of it. The reset
+/// row adds back the part that the counter no longer had, and the counter stays the sum of its rows.
+fn return_in_full(posting: &mut Posting, amount: u64) -> Option<Posting> {
+    let by_reset = i64::try_from(amount).unwrap_or(i64::MAX) + posting.amount;
+    posting.amount -= by_reset;
+    (by_reset > 0).then(|| Posting { amount: by_reset, ..posting.clone() })
+}
+
+fn unsigned(amount: i64) -> u64 {
+    u64::try_from(amount).unwrap_or(0)
+}
+
+impl SettleCommand {
+    /// Final amount of a kind of which `amount` was charged or reserved.
+    fn used_of(&self, kind: &str, amount: u64) -> u64 {
+        match &self.end {
+            SettleKind::Add => amount,
+            SettleKind::Commit(actual) => {
+                let actual = actual.iter().find(|(known, _)| known.as_str() == kind);
+                actual.map_or(amount, |(_, actual)| actual.min(crate::quota::MOST))
+            }
+            SettleKind::Void => 0,
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Conclusion of a batch: replies, notices, and the jobs under way.
+
+use std::sync::Arc;
+
+use super::Writer;
+use crate::{
+    ledger::writer::{Command, CommandKind, Key, Queued, Reply, SettleCommand, SettleKind, Undo},
+    quota::account::Warning,
+};
+
+/// A named job whose work is under way, or whose charge is still to be voided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct RunningJob {
+    pub(super) command: u128,
+    pub(super) attempt: u32,
+    /// Its charge is being voided: the job ends when that is durable.
+    pub(super) goes_back: bool,
+}
+
+/// A report about a command, whether a caller waits for its reply or not.
+#[derive(Clone, Debug)]
+pub(crate) struct WriterNotice {
+    pub(crate) origin: u32,
+    pub(crate) key: Key,
+    pub(crate) what: NoticeKind,
+}
+
+/// Content of a [`WriterNotice`].
+#[derive(Clone, Debug)]
+pub(crate) enum NoticeKind {
+    /// The client has come near to these limits.
+    Near(Vec<Warning>),
+    /// The database rejected the command for good, for this reason, and the command is dropped.
+    Rejected(Arc<str>),
+}
+
+impl<R> Writer<R> {
+    /// Concludes a batch whose replies are durable. Admissions whose callers have left are voided.
+    pub(super) fn conclude(&mut self, replies: Vec<Reply>) {
+        let (mut voids, mut again): (Vec<Command>, _) = (Vec::new(), Vec::new());
+        for (queued, reply) in std::mem::take(&mut self.batch).into_iter().zip(replies) {
+            match &reply {
+                Reply::Admitted(admitted) if queued.left => {
+                    let id = queued.command.id ^ 1; // ids of commands are even
+                    voids.extend(Undo::of(&queued.command).map(|undo| undo.command(id, admitted)));
+                }
+                // The charge that the reply refers to is about to be voided.
+                Reply::Replay { .. } | Reply::Conflict if voids.iter().any(|void| void.key == queued.command.key) => {
+                    again.push(queued);
+                }
+                _ => self.reply(queued, reply),
+            }
+        }
+        self.batch = again;
+        self.put_back();
+        // At the head of the queue, before the next command with the same job id.
+        for void in voids.into_iter().rev() {
+            self.tickets += 1;
+            self.queue.push_front(Queued::new(self.tickets, void, None));
+        }
+    }
+
+    /// Sends a durable reply.
+    fn reply(&mut self, queued: Queued<R>, mut reply: Reply) {
+        let Queued { command, to, .. } = queued;
+        match &mut reply {
+            // Without a caller nothing would report the end of the job.
+            Reply::Admitted(admitted) if !command.own && to.is_some() => {
+                let running = RunningJob { command: command.id, attempt: admitted.attempt, goes_back: false };
+                self.running.insert(command.key.clone(), running);
+            }
+            Reply::Replay { running, .. } => *running = self.running.contains_key(&command.key),
+            Reply::Settled(..) => self.voided(&command),
+            _ => {}
+        }
+        match (to, reply) {
+            (Some(to), reply) => self.replies.push((to, reply)),
+            (None, Reply::Settled(_, near)) if !near.is_empty() => self.notify(command, NoticeKind::Near(near)),
+            _ => {}
+        }
+    }
+
+    /// Ends a job whose attempt the command has voided, or never will: its id is free again.
+    pub(super) fn voided(&mut self, command: &Command) {
+        if let CommandKind::Settle(SettleCommand { end: SettleKind::Void, attempt, .. }) = &command.kind
+            && self.running.get(&command.key).is_some_and(|running| running.goes_back && running.attempt == *attempt)
+        {
+            self.running.remove(&command.key);
+        }
+    }
+
+    pub(super) fn notify(&mut self, command: Command, what: NoticeKind) {
+        self.notices.push(WriterNotice { origin: command.origin, key: command.key, what });
+    }
+}

@@ -1,0 +1,341 @@
+//! Two processes with a writer each, one database, and callers: the possible actions and their invariants.
+
+use std::{
+    collections::BTreeMap,
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
+
+use super::setting::{Faults, Setting};
+use crate::ledger::writer::{
+    AdmittedAt, CancelResult, DbError, ReservationRow, Step, StepResult, Writer,
+    tests::{model::Database, *},
+};
+
+mod checks;
+mod moves;
+
+/// Progress of a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Stage {
+    Ready(u8),
+    Waiting { r#try: u8, process: usize, ticket: Ticket },
+    Working { r#try: u8, process: usize, attempt: u32, since: AdmittedAt },
+    Over(Told),
+}
+
+/// A ticket. States that differ in tickets only are equal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ticket(u64);
+
+impl Hash for Ticket {
+    fn hash<H: Hasher>(&self, _: &mut H) {}
+}
+
+/// Final reply to a caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Told {
+    Served,
+    NotServed,
+    Forgot,
+    Replay,
+    Conflict,
+    Refused,
+    Unavailable,
+    Rejected,
+    Indeterminate,
+    Nothing,
+}
+
+/// A possible next action.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Action {
+    Ask {
+        caller: usize,
+        process: usize,
+    },
+    Leave {
+        caller: usize,
+    },
+    Serve {
+        caller: usize,
+    },
+    Void {
+        caller: usize,
+    },
+    Forget {
+        caller: usize,
+    },
+    Sweep {
+        process: usize,
+        hold: usize,
+    },
+    Wake {
+        process: usize,
+    },
+    /// The database performs the step.
+    Do {
+        process: usize,
+    },
+    /// The connection dies before anything is done.
+    Die {
+        process: usize,
+    },
+    /// The connection dies when the commit has taken place, and its result is lost.
+    DieCommitted {
+        process: usize,
+    },
+    /// The connection dies while the commit is under way.
+    DieUnderWay {
+        process: usize,
+    },
+    InTheWay {
+        process: usize,
+    },
+    /// The database rejects a command of the transaction, now and whenever it is tried.
+    Reject {
+        process: usize,
+        command: u128,
+    },
+    EndUnderWay {
+        which: usize,
+        commits: bool,
+    },
+    Crash {
+        process: usize,
+        under_way: bool,
+    },
+    Hour,
+}
+
+#[derive(Clone, Debug)]
+struct Process {
+    writer: Writer<(u8, u8)>,
+    next: Step,
+}
+
+impl Process {
+    fn new(batch: usize) -> Self {
+        let mut writer = Writer::new(8, batch);
+        let next = writer.step(None);
+        Self { writer, next }
+    }
+}
+
+/// State of the exploration.
+#[derive(Clone, Debug)]
+pub(super) struct World {
+    processes: Vec<Process>,
+    pub(super) database: Database,
+    callers: Vec<Stage>,
+    faults: Faults,
+    /// Command that was admitted, for each attempt of each job.
+    worked: BTreeMap<(Key, u32), u128>,
+    /// Attempts that are to be voided, and their process.
+    voiding: Vec<(Key, u32, usize)>,
+    /// Commands whose callers were told that nothing was stored.
+    denied: Vec<u128>,
+    /// Commands that the database rejects.
+    poison: Vec<u128>,
+    /// Something was lost with a process.
+    crashed: bool,
+    setting: Arc<Setting>,
+}
+
+/// Command id of a caller's try; those of its settlements follow it.
+fn id_of(caller: usize, r#try: u8) -> u128 {
+    (caller as u128 * 16 + u128::from(r#try)) * 16
+}
+
+const COMMITS: u128 = 2;
+const VOIDS: u128 = 4;
+const EXPIRES: u128 = 8;
+
+impl Hash for World {
+    fn hash<H: Hasher>(&self, into: &mut H) {
+        for process in &self.processes {
+            (&process.writer, &process.next).hash(into);
+        }
+        let database = &self.database;
+        (&database.store, database.now, &database.open, &database.under_way).hash(into);
+        (&self.callers, self.faults, &self.worked, &self.voiding, &self.denied, &self.poison, self.crashed).hash(into);
+    }
+}
+
+type Checked = Result<(), String>;
+
+impl World {
+    pub(super) fn new(setting: &Arc<Setting>) -> Self {
+        Self {
+            processes: (0..setting.processes).map(|_| Process::new(setting.batch)).collect(),
+            database: Database::new(START, setting.processes, setting.without),
+            callers: vec![Stage::Ready(0); setting.wants.len()],
+            faults: setting.faults,
+            worked: BTreeMap::new(),
+            voiding: Vec::new(),
+            denied: Vec::new(),
+            poison: Vec::new(),
+            crashed: false,
+            setting: Arc::clone(setting),
+        }
+    }
+
+    /// All possible actions; none in a final state.
+    pub(super) fn actions(&self) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let faults = self.faults;
+        for (caller, stage) in self.callers.iter().enumerate() {
+            let want = &self.setting.wants[caller];
+            match *stage {
+                Stage::Ready(0) => actions.push(Action::Ask { caller, process: want.process }),
+                Stage::Ready(_) => {
+                    actions.extend((0..self.processes.len()).map(|process| Action::Ask { caller, process }));
+                }
+                Stage::Waiting { .. } if faults.leaves > 0 => actions.push(Action::Leave { caller }),
+                Stage::Working { .. } => {
+                    actions.push(Action::Serve { caller });
+                    actions.extend(want.may_void.then_some(Action::Void { caller }));
+                    actions.extend(want.may_forget.then_some(Action::Forget { caller }));
+                }
+                Stage::Waiting { .. } | Stage::Over(_) => {}
+            }
+        }
+        for (process, one) in self.processes.iter().enumerate() {
+            match &one.next {
+                Step::Wait => {
+                    actions.extend((one.writer.backlog() > 0).then_some(Action::Wake { process }));
+                    // A sweep happens while the writer is idle: only its order among the other actions matters.
+                    let holds = 0..self.database.store.holds.len();
+                    actions.extend(
+                        holds
+                            .filter(|hold| self.is_swept(&self.database.store.holds[*hold], process))
+                            .map(|hold| Action::Sweep { process, hold }),
+                    );
+                }
+                Step::End => {}
+                step => {
+                    actions.push(Action::Do { process });
+                    if faults.lost > 0 && !matches!(step, Step::Rest(_)) {
+                        actions.push(Action::Die { process });
+                        if *step == Step::Commit {
+                            actions.push(Action::DieCommitted { process });
+                            actions.push(Action::DieUnderWay { process });
+                        }
+                    }
+                    if faults.rejected > 0
+                        && let Some(writes) = self.written(process)
+                    {
+                        let mut commands: Vec<_> = writes.rows.iter().map(|row| row.command).collect();
+                        commands.dedup();
+                        actions.extend(commands.into_iter().map(|command| Action::Reject { process, command }));
+                    }
+                    if faults.again > 0 && matches!(step, Step::Begin(_) | Step::Write(..) | Step::Commit) {
+                        actions.push(Action::InTheWay { process });
+                    }
+                }
+            }
+            if faults.crashes > 0 {
+                actions.push(Action::Crash { process, under_way: false });
+                if one.next == Step::Commit {
+                    actions.push(Action::Crash { process, under_way: true });
+                }
+            }
+        }
+        for which in 0..self.database.under_way.len() {
+            actions.extend([true, false].map(|commits| Action::EndUnderWay { which, commits }));
+        }
+        if faults.hours > 0 {
+            actions.push(Action::Hour);
+        }
+        actions
+    }
+
+    /// Whether this process may sweep the reservation, which may have expired.
+    fn is_swept(&self, hold: &ReservationRow, process: usize) -> bool {
+        let settling = self.setting.wants.iter().any(|want| want.reserves && want.key == hold.key);
+        settling && (self.processes.len() == 1 || process == 1)
+    }
+
+    /// State after an action; `None` if the action has to wait for another transaction.
+    pub(super) fn after(&self, action: Action) -> Option<Result<Self, String>> {
+        let mut world = self.clone();
+        match world.act(action) {
+            Ok(true) => Some(world.check().map(|()| world)),
+            Ok(false) => None,
+            Err(why) => Some(Err(why)),
+        }
+    }
+
+    fn act(&mut self, action: Action) -> Result<bool, String> {
+        match action {
+            Action::Ask { caller, process } => self.ask(caller, process)?,
+            Action::Leave { caller } => {
+                self.faults.leaves -= 1;
+                let Stage::Waiting { r#try, process, ticket } = self.callers[caller] else { return Ok(false) };
+                let told = match self.processes[process].writer.cancel(ticket.0) {
+                    CancelResult::Unsent => {
+                        self.deny(id_of(caller, r#try));
+                        Told::Unavailable
+                    }
+                    CancelResult::Underway => Told::Indeterminate,
+                    CancelResult::Answered => return Err("an answer has not come to its caller".into()),
+                };
+                self.again(caller, r#try, told);
+            }
+            Action::Serve { caller } | Action::Void { caller } => {
+                self.settle(caller, matches!(action, Action::Serve { .. }))
+            }
+            Action::Forget { caller } => {
+                if let Stage::Working { r#try, process, .. } = self.callers[caller] {
+                    let key = &self.setting.wants[caller].key;
+                    self.processes[process].writer.finish(key, id_of(caller, r#try));
+                    self.callers[caller] = Stage::Over(Told::Forgot);
+                }
+            }
+            Action::Sweep { process, hold } => {
+                let hold = &self.database.store.holds[hold];
+                let (attempt, since, charge) = (hold.attempt, hold.since, self.setting.charge_expired);
+                let about = self.setting.wants.iter().position(|want| want.key == hold.key).unwrap_or(0);
+                let id = id_of(about, 15) + EXPIRES + u128::from(attempt) * (1 << 64);
+                let expire = command(id, hold.key.clone(), CommandKind::Expire { attempt, since, charge });
+                self.processes[process].writer.enqueue(expire);
+                self.step(process, None)?; // at once
+            }
+            Action::Wake { process } => self.step(process, None)?,
+            Action::Do { process } => return self.perform(process),
+            Action::Die { process } => {
+                self.faults.lost -= 1;
+                self.database.roll_back(process);
+                self.lost(process)?;
+            }
+            Action::DieCommitted { process } => {
+                self.faults.lost -= 1;
+                self.database.commit(process);
+                self.lost(process)?;
+            }
+            Action::DieUnderWay { process } => {
+                self.faults.lost -= 1;
+                self.database.leave_under_way(process);
+                self.lost(process)?;
+            }
+            Action::InTheWay { process } => {
+                self.faults.again -= 1;
+                self.database.roll_back(process);
+                self.step(process, Some(StepResult::Failed(DbError::Again("in the way".into()))))?;
+            }
+            Action::Reject { process, command } => {
+                self.faults.rejected -= 1;
+                self.poison.push(command);
+                self.poison.sort_unstable();
+                self.reject(process)?;
+            }
+            Action::EndUnderWay { which, commits } => self.database.end(which, commits),
+            Action::Crash { process, under_way } => self.crash(process, under_way),
+            Action::Hour => {
+                self.faults.hours -= 1;
+                self.database.now += HOUR;
+            }
+        }
+        Ok(true)
+    }
+}
