@@ -103,7 +103,8 @@ impl<D: Database> LedgerStore<D> {
             Settlement::Served { used, .. } => (SettleKind::Add, (*used).clone()),
             Settlement::Detached => return None,
         };
-        // What goes back is running until its id is free: a duplicate must not be answered in between as if it were done.
+        // What goes back is running until its id is free: a duplicate must not be answered in between as if it were
+        // done.
         if receipt.job.is_some() && end != SettleKind::Void {
             self.inner.writer.finish(&written.id.key, written.id.command);
         }

@@ -56,11 +56,11 @@ pub(crate) trait Session: Send + 'static {
 /// Failure of a step of a transaction, classified by what the caller can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum DbError {
-    /// Others were in the way (a deadlock, a lock that did not come in time, a serialization failure): it is rolled back,
-    /// and may be tried again.
+    /// Others were in the way (a deadlock, a lock that did not come in time, a serialization failure): it is rolled
+    /// back, and may be tried again.
     Again(String),
-    /// The database rejects the values themselves (a constraint, a unique index, a value out of range, a trigger): it is
-    /// rolled back, and the same command fails whenever it is tried.
+    /// The database rejects the values themselves (a constraint, a unique index, a value out of range, a trigger): it
+    /// is rolled back, and the same command fails whenever it is tried.
     Rejected(String),
     /// The connection is of no use any more.
     Lost(String),

@@ -97,7 +97,8 @@ const PREFIX: &str = "l";
 const PASSED: &str = "p";
 
 impl LedgerReservation {
-    /// Parses the id of a reservation. Ids come from callers: no account has a longer name, and to read it would create one.
+    /// Parses the id of a reservation. Ids come from callers: no account has a longer name, and to read it would create
+    /// one.
     pub(super) fn of(reserved: &ReservationKey) -> Option<Self> {
         let ReservationKey::Named(text) = reserved else { return None };
         Self::parse(text).filter(|id| is_short(&id.key.tenant))

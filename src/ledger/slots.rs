@@ -1,4 +1,5 @@
-//! Concurrency slots of a layer. The process holds them in memory: one that dies could not give them back to a database.
+//! Concurrency slots of a layer. The process holds them in memory: one that dies could not give them back to a
+//! database.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -91,7 +91,8 @@ impl<D: Database> Upkeep<D> {
         });
     }
 
-    /// Renews what is due and awaits the replies: a renewal that fails is tried again in the next round, and fills no queue.
+    /// Renews what is due and awaits the replies: a renewal that fails is tried again in the next round, and fills no
+    /// queue.
     async fn renew(&self) {
         let now = Instant::now();
         let due = self

@@ -59,17 +59,18 @@ pub struct InvoiceLine {
 }
 
 impl Ledger {
-    /// Returns the priced usage of a tenant from `from` on and before `until`: `price` returns the price of an amount of a kind, in the
-    /// smallest unit of the currency.
+    /// Returns the priced usage of a tenant from `from` on and before `until`: `price` returns the price of an amount
+    /// of a kind, in the smallest unit of the currency.
     ///
     /// A row belongs to the period in which it was written, however late that was, and so to one invoice: periods that
-    /// follow one another bill everything, once. What is given back after its period is a credit in the next, priced alike.
+    /// follow one another bill everything, once. What is given back after its period is a credit in the next, priced
+    /// alike.
     ///
     /// An amount is billed once, however many limits count it, and so is its return: the rows of
-    /// [`entries`](Self::entries), of which each limit has its own, are no bill. A limit that is added, renamed or removed
-    /// in mid-period changes nothing, as long as some limit counts the kind; where one counts it only from mid-period on,
-    /// what was used before was never written, and is not billed. A [`reset`](crate::Quotas::reset) gives room and returns
-    /// no money.
+    /// [`entries`](Self::entries), of which each limit has its own, are no bill. A limit that is added, renamed or
+    /// removed in mid-period changes nothing, as long as some limit counts the kind; where one counts it only from
+    /// mid-period on, what was used before was never written, and is not billed. A [`reset`](crate::Quotas::reset)
+    /// gives room and returns no money.
     ///
     /// A kind that no limit counts is not written at all. What costs nothing but is to be seen, such as usage on a
     /// customer's own key, is recorded as a kind of its own under a limit that is never reached, and priced 0:
@@ -125,8 +126,8 @@ impl Ledger {
 impl Invoice {
     /// Returns the id of the invoice at a billing provider: one for each tenant and period.
     ///
-    /// It is visible ASCII, and longer than the tenant's name by 44 characters or more: providers that take at most 255 take
-    /// names of about 200.
+    /// It is visible ASCII, and longer than the tenant's name by 44 characters or more: providers that take at most 255
+    /// take names of about 200.
     ///
     /// ```no_run
     /// # fn example(invoice: tollgate::Invoice) {

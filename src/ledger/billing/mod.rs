@@ -86,7 +86,8 @@ pub struct BillingDrift {
 pub enum BillingError<E> {
     /// The ledger does not answer, or what was asked for cannot be.
     Ledger(QuotaError),
-    /// Error of the provider. After a push it is unknown whether the invoice was billed: the same push again bills it once.
+    /// Error of the provider. After a push it is unknown whether the invoice was billed: the same push again bills it
+    /// once.
     Provider(E),
 }
 
@@ -171,7 +172,8 @@ impl Ledger {
     }
 }
 
-/// Returns the time under a tenant's lock: every writer with an earlier one has committed, since all read it under this lock.
+/// Returns the time under a tenant's lock: every writer with an earlier one has committed, since all read it under this
+/// lock.
 async fn now<D: Database>(database: &D, tenant: &str) -> Result<u64, DbError> {
     let mut session = database.connect().await?;
     let now = session.begin(&Reads { tenants: vec![tenant.into()], ..Reads::default() }).await?.now;

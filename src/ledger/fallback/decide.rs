@@ -23,7 +23,7 @@ pub(super) struct Fallback {
     share: Option<LocalShares>,
 }
 
-/// How an admission came about.
+/// An admission by the ledger, or without it.
 pub(super) enum Admitted {
     Written(AdmitReply),
     /// At this time, without the ledger.

@@ -18,9 +18,9 @@ use crate::ledger::SpoolError;
 
 /// A file of what the layers of a ledger let pass while it was away, until the ledger has it; clones are the same file.
 ///
-/// Each record is on the disk before its request passes (one `fsync` for all that wait), and is brought to the ledger as soon
-/// as that answers again, exactly once, also by the next process where this one was killed. What is in the file is kept in
-/// memory too. It belongs to one process at a time, to one ledger, and on a disk that outlives the process.
+/// Each record is on the disk before its request passes (one `fsync` for all that wait), and is brought to the ledger
+/// as soon as that answers again, exactly once, also by the next process where this one was killed. What is in the file
+/// is kept in memory too. It belongs to one process at a time, to one ledger, and on a disk that outlives the process.
 ///
 /// All layers of a ledger share its spool. Each layer that falls back reports its events: the records of
 /// [`Event::SpoolMerged`](crate::Event::SpoolMerged) are those of all layers.
@@ -51,9 +51,9 @@ impl Spool {
     /// Opens the file at this path, which is created if it is missing. The records in it are kept.
     ///
     /// # Errors
-    /// When the file cannot be opened or written, or another process has it. When it is damaged it is kept under another name,
-    /// which the error tells, and the next attempt begins with an empty one: what it holds has not been charged. A last record
-    /// that a crash has cut short is no damage: its request did not pass.
+    /// When the file cannot be opened or written, or another process has it. When it is damaged it is kept under
+    /// another name, which the error tells, and the next attempt begins with an empty one: what it holds has not been
+    /// charged. A last record that a crash has cut short is no damage: its request did not pass.
     ///
     /// ```no_run
     /// let spool = tollgate::Spool::at("/var/lib/shop/quota.spool")?;
@@ -125,13 +125,9 @@ impl Spool {
         Ok(Self(Arc::new(SpoolHandle { queue, allowances, writer: Some(writer) })))
     }
 
-    /// Limits the file to this many bytes; by default 64 MiB, some 300,000 records. When it is full no request passes without
-    /// the ledger: requests are refused with 503. Settlements of requests that have passed are accepted all the same.
-    ///
-    /// ```no_run
-    /// let spool = tollgate::Spool::at("quota.spool")?.at_most(16 << 20);
-    /// # Ok::<_, tollgate::SpoolError>(())
-    /// ```
+    /// Limits the file to this many bytes; by default 64 MiB, some 300,000 records. When it is full no request passes
+    /// without the ledger: requests are refused with 503. Settlements of requests that have passed are accepted all the
+    /// same.
     #[must_use]
     pub fn at_most(self, bytes: u64) -> Self {
         self.0.queue.lock().most = bytes;
@@ -139,12 +135,6 @@ impl Spool {
     }
 
     /// Returns the number of records that the ledger does not have yet: a gauge for alerts.
-    ///
-    /// ```no_run
-    /// let spool = tollgate::Spool::at("quota.spool")?;
-    /// assert_eq!(spool.pending(), 0);
-    /// # Ok::<_, tollgate::SpoolError>(())
-    /// ```
     #[must_use]
     pub fn pending(&self) -> usize {
         self.0.queue.lock().left()

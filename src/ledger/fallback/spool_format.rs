@@ -1,9 +1,9 @@
 //! The format of a spool's file, and its recovery after a crash.
 //!
-//! A file begins with [`HEADER`]; records follow. A record is a length, a check of the length, a check of the body and the
-//! body, numbers with their lowest byte first. Both checks know how many records came before, so that none can be left out,
-//! repeated or moved. The last record may be cut short or end in zeros, for a crash leaves it so; everything else that does
-//! not check is damage.
+//! A file begins with [`HEADER`]; records follow. A record is a length, a check of the length, a check of the body and
+//! the body, numbers with their lowest byte first. Both checks know how many records came before, so that none can be
+//! left out, repeated or moved. The last record may be cut short or end in zeros, for a crash leaves it so; everything
+//! else that does not check is damage.
 
 use std::hash::Hasher;
 

@@ -66,6 +66,18 @@ impl<D: Database> FallbackStore<D> {
     }
 }
 
+/// Result of an administrative call.
+type Changed<T> = MaybeFuture<Result<Result<T, ConfigError>, StoreError>>;
+
+/// Methods that the fallback does not change.
+macro_rules! unchanged {
+    ($(fn $name:ident(&self $(, $argument:ident: $type:ty)*) -> $result:ty;)*) => {
+        $(fn $name(&self $(, $argument: $type)*) -> $result {
+            self.store.$name($($argument),*)
+        })*
+    };
+}
+
 impl<D: Database> QuotaBackend for FallbackStore<D> {
     fn admit(&self, request: &AdmitRequest<'_>) -> MaybeFuture<Result<AdmittedCharge, AdmitError>> {
         let (command, pending) = match self.store.prepare(request, self.fallback.learns()) {
@@ -137,57 +149,16 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
         self.store.watch(receipt, now);
     }
 
-    fn reservation_key(&self, receipt: &Receipt) -> ReservationKey {
-        self.store.reservation_key(receipt)
-    }
-
-    fn record(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>> {
-        self.store.record(account, amounts)
-    }
-
-    fn usage(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>> {
-        self.store.usage(account)
-    }
-
-    fn page(
-        &self,
-        from: Option<&Bookmark>,
-        most: usize,
-        plan_of: PlanLookup,
-        now: Now,
-    ) -> MaybeFuture<Result<Page, StoreError>> {
-        self.store.page(from, most, plan_of, now)
-    }
-
-    fn reset(
-        &self,
-        account: &AccountContext<'_>,
-        limit: Option<&str>,
-    ) -> MaybeFuture<Result<Result<(), ConfigError>, StoreError>> {
-        self.store.reset(account, limit)
-    }
-
-    fn grant(
-        &self,
-        account: &AccountContext<'_>,
-        grant: Grant,
-    ) -> MaybeFuture<Result<Result<GrantId, ConfigError>, StoreError>> {
-        self.store.grant(account, grant)
-    }
-
-    fn revoke(&self, account: &AccountContext<'_>, id: GrantId) -> MaybeFuture<Result<bool, StoreError>> {
-        self.store.revoke(account, id)
-    }
-
-    fn grants(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>> {
-        self.store.grants(account)
-    }
-
-    fn population(&self) -> (usize, usize) {
-        self.store.population()
-    }
-
-    fn digester(&self) -> &Digester {
-        self.store.digester()
+    unchanged! {
+        fn reservation_key(&self, receipt: &Receipt) -> ReservationKey;
+        fn record(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>>;
+        fn usage(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>>;
+        fn page(&self, from: Option<&Bookmark>, most: usize, plan_of: PlanLookup, now: Now) -> MaybeFuture<Result<Page, StoreError>>;
+        fn reset(&self, account: &AccountContext<'_>, limit: Option<&str>) -> Changed<()>;
+        fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> Changed<GrantId>;
+        fn revoke(&self, account: &AccountContext<'_>, id: GrantId) -> MaybeFuture<Result<bool, StoreError>>;
+        fn grants(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>>;
+        fn population(&self) -> (usize, usize);
+        fn digester(&self) -> &Digester;
     }
 }

@@ -7,9 +7,9 @@ use crate::ledger::{
     sql::{Columns, SqlDialect, SqlValue},
 };
 
-/// Periods that are over, in which nothing is open and nothing was written since, and which are not archived yet: their rows
-/// go, and one for each stays, which says what they come to and when the last was written. All parts see the same moment; what
-/// is open is looked up once, not for each row.
+/// Periods that are over, in which nothing is open and nothing was written since, and which are not archived yet: their
+/// rows go, and one for each stays, which says what they come to and when the last was written. All parts see the same
+/// moment; what is open is looked up once, not for each row.
 const ARCHIVE: &str = "
     WITH open AS MATERIALIZED (
         SELECT r.limit_id, r.quota_type, r.window_start, r.epoch FROM quota_hold h, LATERAL (

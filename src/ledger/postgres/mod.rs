@@ -2,7 +2,6 @@
 
 mod archive;
 mod error;
-mod promises;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -30,6 +29,8 @@ type PostgresQuery = Query<'static, Postgres, PgArguments>;
 
 /// Longest time to reach a server.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+const FORGETS: &str = "synchronous_commit must be on, local, remote_write or remote_apply, got off: rows that were acknowledged could be lost";
 
 impl PostgresDatabase {
     /// Opens the database at this URL, through a pool of its own.
@@ -113,7 +114,40 @@ impl SqlDialect for Postgres {
     }
 
     async fn check_promises(connection: &mut PgConnection, _: bool) -> Result<(), DbError> {
-        promises::check(connection).await
+        let refused = |reason: &str| Err(DbError::Refused(reason.into()));
+        let asked = "SELECT current_setting('synchronous_commit'), current_setting('fsync'),
+            current_setting('transaction_read_only'), pg_is_in_recovery(), current_setting('server_encoding')";
+        let row =
+            sqlx::query(asked).persistent(false).fetch_one(&mut *connection).await.map_err(db_error::<Postgres>)?;
+        let setting = |at| row.try_get::<&str, usize>(at).map_err(db_error::<Postgres>);
+        if setting(0)? == "off" {
+            return refused(FORGETS);
+        }
+        if setting(1)? == "off" {
+            return refused("fsync must be on, got off: rows that were acknowledged could be lost");
+        }
+        if row.try_get(3).map_err(db_error::<Postgres>)? {
+            return refused("the server must take writes, got a standby that only reads");
+        }
+        if setting(2)? == "on" {
+            return refused("default_transaction_read_only must be off, got on: a ledger is written");
+        }
+        let encoding = setting(4)?;
+        if !["UTF8", "SQL_ASCII"].contains(&encoding) {
+            return refused(&format!(
+                "encoding of the database must be UTF8, got {encoding}: it cannot write every name"
+            ));
+        }
+        let asked = "SELECT relname::text FROM pg_class WHERE relpersistence <> 'p' AND oid = ANY (ARRAY[
+            to_regclass('quota_account'), to_regclass('quota_counter'), to_regclass('quota_grant'),
+            to_regclass('quota_consumption'), to_regclass('quota_hold')]) LIMIT 1";
+        if let Some(row) =
+            sqlx::query(asked).persistent(false).fetch_optional(&mut *connection).await.map_err(db_error::<Postgres>)?
+        {
+            let table: &str = row.try_get(0).map_err(db_error::<Postgres>)?;
+            return Err(DbError::Refused(format!("{table} must be logged, got a table that a crash empties")));
+        }
+        Ok(())
     }
 
     async fn archive(connection: &mut PgConnection, tenant: &str, before: u64, command: u128) -> Result<u64, DbError> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sqlx::{PgExecutor, Postgres};
 
-use super::{promises, values::Time};
+use super::{FORGETS, values::Time};
 use crate::ledger::{
     DbError,
     sql::{
@@ -14,9 +14,9 @@ use crate::ledger::{
     writer::{Key, Loaded},
 };
 
-/// The clock, counters, grants and entries, told apart by the last column: one statement sees one moment. Each account and
-/// job is looked up by itself (`OFFSET 0` keeps it so): the number of rows in the tables never changes the plan. The other
-/// columns are those of [`ENTRY_COLUMNS`](crate::ledger::sql::ENTRY_COLUMNS).
+/// The clock, counters, grants and entries, told apart by the last column: one statement sees one moment. Each account
+/// and job is looked up by itself (`OFFSET 0` keeps it so): the number of rows in the tables never changes the plan.
+/// The other columns are those of [`ENTRY_COLUMNS`](crate::ledger::sql::ENTRY_COLUMNS).
 pub(super) const READ: &str = "
     WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
     accounts AS (SELECT t FROM unnest($1::text[]) AS asked (t)),
@@ -63,7 +63,7 @@ pub(super) async fn load(
             Some(1) => read.counter(&row)?,
             Some(2) => read.grant(&row)?,
             Some(3) => read.entry(&row)?,
-            _ if Postgres::text(&row, 1)? == Some("off") => return Err(DbError::Refused(promises::FORGETS.into())),
+            _ if Postgres::text(&row, 1)? == Some("off") => return Err(DbError::Refused(FORGETS.into())),
             _ => {
                 read.loaded.now = nanos(Postgres::micros(&row, 3)?.unwrap_or(-1))?;
                 read.loaded.sealed = Postgres::micros(&row, 4)?.map_or(0, time);

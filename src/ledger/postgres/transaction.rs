@@ -21,10 +21,10 @@ use crate::{
     quota::account::StoredCounter,
 };
 
-/// The wait for an account that another transaction holds is shorter than that of callers, so that other accounts are served
-/// in time. All settings end with the transaction, since a pooler may give the connection to another client. A process that
-/// stops in the middle of one holds no account for longer than 10 s. Tables that were small when a plan was made do not stay
-/// so: no scans.
+/// The wait for an account that another transaction holds is shorter than that of callers, so that other accounts are
+/// served in time. All settings end with the transaction, since a pooler may give the connection to another client. A
+/// process that stops in the middle of one holds no account for longer than 10 s. Tables that were small when a plan
+/// was made do not stay so: no scans.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '500ms'; \
     SET LOCAL statement_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '10s'; \
     SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; \
@@ -33,7 +33,8 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL 
 /// A timeout that strikes while a commit waits for its replica would end the wait, not the commit.
 const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 
-/// Creates missing accounts and locks the others, at once and in their order; `WHERE false` locks without a new version.
+/// Creates missing accounts and locks the others, at once and in their order; `WHERE false` locks without a new
+/// version.
 const LOCK: &str = "INSERT INTO quota_account (tenant_id) SELECT t FROM unnest($1::text[]) WITH ORDINALITY AS asked (t, n) \
     ORDER BY n ON CONFLICT (tenant_id) DO UPDATE SET tenant_id = EXCLUDED.tenant_id WHERE false";
 

@@ -36,11 +36,11 @@ const SHORTEST: Duration = Duration::from_secs(86_400);
 const AT_ONCE: usize = 1_000;
 
 impl Ledger {
-    /// Sets the time for which jobs are remembered; by default as long as their rows, which are kept. It holds for all clones
-    /// of this ledger.
+    /// Sets the time for which jobs are remembered; by default as long as their rows, which are kept. It holds for all
+    /// clones of this ledger.
     ///
-    /// From then on a named job needs an id that carries its time, a UUID of version 7 or a ULID: one that carries none, that
-    /// lies more than five minutes ahead or longer ago than the horizon is refused with
+    /// From then on a named job needs an id that carries its time, a UUID of version 7 or a ULID: one that carries
+    /// none, that lies more than five minutes ahead or longer ago than the horizon is refused with
     /// [`Reason::StaleJobId`](crate::Reason::StaleJobId), and nothing is charged. That is what makes it safe to
     /// [`archive`](Self::archive) rows: what is forgotten can not be charged again.
     ///
@@ -64,16 +64,16 @@ impl Ledger {
         self
     }
 
-    /// Seals finished periods: all rows of each period that ended before `before` are replaced by their sum. Periods in which a
-    /// reservation is open, or to which a row was written since, stay as they are for another time.
+    /// Seals finished periods: all rows of each period that ended before `before` are replaced by their sum. Periods in
+    /// which a reservation is open, or to which a row was written since, stay as they are for another time.
     ///
-    /// Counts stay the sums of their rows. Grants stay as they were written. From then on, in every process, job ids of up to
-    /// five minutes after `before` (clocks differ), those from more than five minutes ahead and those without a time are
-    /// refused, and [`invoice`](Self::invoice), [`compare`](Self::compare) and [`usage_at`](Self::usage_at) answer only for
-    /// times after it: write the invoices first, and export the rows with [`entries`](Self::entries).
+    /// Counts stay the sums of their rows. Grants stay as they were written. From then on, in every process, job ids of
+    /// up to five minutes after `before` (clocks differ), those from more than five minutes ahead and those without a
+    /// time are refused, and [`invoice`](Self::invoice), [`compare`](Self::compare) and [`usage_at`](Self::usage_at)
+    /// answer only for times after it: write the invoices first, and export the rows with [`entries`](Self::entries).
     ///
-    /// It goes account by account under the account's lock, may be stopped at any time and begun again, and changes nothing
-    /// the second time.
+    /// It goes account by account under the account's lock, may be stopped at any time and begun again, and changes
+    /// nothing the second time.
     ///
     /// # Errors
     /// If there is no [horizon](Self::with_horizon), `before` is not at least the horizon ago, or the database does not
@@ -119,8 +119,8 @@ impl Ledger {
         }
     }
 
-    /// Rejects a time whose rows may have been archived when they were read. Called after the read, since the seal is written
-    /// before the first row goes.
+    /// Rejects a time whose rows may have been archived when they were read. Called after the read, since the seal is
+    /// written before the first row goes.
     pub(in crate::ledger) async fn check_kept(&self, what: &str, at: u64) -> Result<(), QuotaError> {
         let sealed = on_database!(self, inner => inner.report(inner.writer.database.sealed()).await)?;
         if at < sealed {

@@ -43,14 +43,6 @@ impl Entries {
     ///
     /// # Cancel safety
     /// A future that is dropped before it is ready loses no row.
-    ///
-    /// ```no_run
-    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
-    /// # use std::time::SystemTime;
-    /// let first = ledger.entries("acme", SystemTime::UNIX_EPOCH, SystemTime::now()).next().await?;
-    /// # Ok(())
-    /// # }
-    /// ```
     pub async fn next(&mut self) -> Result<Option<LedgerEntry>, QuotaError> {
         if self.read.is_empty() && !self.ended {
             let Self { tenant, from, until, after, .. } = self;
@@ -147,13 +139,6 @@ const MOST_DRIFTS: usize = 1_000;
 
 impl Ledger {
     /// Returns the rows of a tenant written from `from` on and before `until`, in the order of their times and ids.
-    ///
-    /// ```no_run
-    /// # async fn example(ledger: tollgate::Ledger) {
-    /// use std::time::SystemTime;
-    /// let entries = ledger.entries("acme", SystemTime::UNIX_EPOCH, SystemTime::now());
-    /// # }
-    /// ```
     #[must_use]
     pub fn entries(&self, tenant: &str, from: SystemTime, until: SystemTime) -> Entries {
         let (ledger, tenant, read) = (self.clone(), tenant.into(), VecDeque::new());
@@ -164,13 +149,6 @@ impl Ledger {
     ///
     /// # Errors
     /// If the database does not answer.
-    ///
-    /// ```no_run
-    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
-    /// let now = ledger.usage_at("acme", std::time::SystemTime::now()).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
     pub async fn usage_at(&self, tenant: &str, at: SystemTime) -> Result<Vec<PastUsage>, QuotaError> {
         let past = on_database!(self, inner => inner.report(inner.writer.database.past(tenant, nanos(at))).await)?;
         self.check_kept("time of the usage", nanos(at)).await?;
@@ -196,9 +174,9 @@ impl Ledger {
 
     /// Writes into the counters of the tenants of a report the sums of their rows; returns how many counters changed.
     ///
-    /// It compares anew under each account's lock: counters that were repaired before, or are charged meanwhile, stay right.
-    /// A counter that is missing stays so until something is charged in its period, since its end is written nowhere else:
-    /// then it drifts, and can be repaired.
+    /// It compares anew under each account's lock: counters that were repaired before, or are charged meanwhile, stay
+    /// right. A counter that is missing stays so until something is charged in its period, since its end is written
+    /// nowhere else: then it drifts, and can be repaired.
     ///
     /// # Errors
     /// If the database does not answer; counters that were repaired stay so.

@@ -34,10 +34,6 @@ pub struct LedgerJob {
 }
 
 /// State of a job in a ledger.
-///
-/// ```
-/// assert_ne!(tollgate::JobStanding::Charged, tollgate::JobStanding::Reserved);
-/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobStanding {
@@ -56,13 +52,6 @@ impl Ledger {
     ///
     /// # Errors
     /// If the database does not answer.
-    ///
-    /// ```no_run
-    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
-    /// assert!(ledger.job("acme", "order 18").await?.is_none());
-    /// # Ok(())
-    /// # }
-    /// ```
     pub async fn job(&self, tenant: &str, job: &str) -> Result<Option<LedgerJob>, QuotaError> {
         let rows = on_database!(self, inner => inner.read(inner.writer.database.job(tenant, job)).await)?;
         let job_rows = JobRows(&rows);

@@ -16,7 +16,8 @@ pub(crate) trait SqlDialect: Database {
     const BEGIN_WRITE: &'static str;
     /// Statements that lock the tables' versions, and create the table of versions if it is missing.
     const PREPARE_SCHEMA: &'static str;
-    /// Whether [`PREPARE_SCHEMA`](Self::PREPARE_SCHEMA) runs at each start, since it proves that the database is writable.
+    /// Whether [`PREPARE_SCHEMA`](Self::PREPARE_SCHEMA) runs at each start, since it proves that the database is
+    /// writable.
     const PROVES_WRITABLE: bool;
     /// Query for the number of tables of versions: 0 or 1.
     const HAS_SCHEMA: &'static str;
@@ -118,7 +119,8 @@ pub(crate) fn db_error<S: SqlDialect>(error: Error) -> DbError {
     }
 }
 
-/// Calls of a driver. Their text is the same for every [`SqlDialect`]; generic code would repeat sqlx's bounds at each use.
+/// Calls of a driver. Their text is the same for every [`SqlDialect`]; generic code would repeat sqlx's bounds at each
+/// use.
 macro_rules! driver_calls {
     () => {
         async fn fetch(

@@ -10,7 +10,8 @@ const NEVER: u64 = u64::MAX;
 /// The microsecond in which [`NEVER`] lies: the first that a column does not hold as a time.
 const LAST: u64 = NEVER / 1_000;
 
-/// Converts an instant that tells periods apart to microseconds. One between two microseconds would make two periods one.
+/// Converts an instant that tells periods apart to microseconds. One between two microseconds would make two periods
+/// one.
 pub(crate) fn instant(nanos: u64) -> Result<i64, DbError> {
     if until(nanos) != i64::MAX && !nanos.is_multiple_of(1_000) {
         return Err(DbError::Rejected(format!(
@@ -20,7 +21,8 @@ pub(crate) fn instant(nanos: u64) -> Result<i64, DbError> {
     Ok(until(nanos))
 }
 
-/// Converts an instant up to which something holds to microseconds; `i64::MAX` from the last microsecond of the range on.
+/// Converts an instant up to which something holds to microseconds; `i64::MAX` from the last microsecond of the range
+/// on.
 pub(crate) fn until(nanos: u64) -> i64 {
     if nanos / 1_000 < LAST { (nanos / 1_000).cast_signed() } else { i64::MAX }
 }
@@ -61,8 +63,8 @@ pub(crate) fn natural<T: TryFrom<i64>>(value: i64) -> Result<T, DbError> {
     T::try_from(value).map_err(|_| DbError::Rejected(format!("a count in the ledger is out of its range: {value}")))
 }
 
-/// Encodes a text. PostgreSQL stores no NUL, and one strange name must not fail a batch: NUL becomes two characters that are
-/// otherwise unused, in such a way that the order of texts stays what it is.
+/// Encodes a text. PostgreSQL stores no NUL, and one strange name must not fail a batch: NUL becomes two characters
+/// that are otherwise unused, in such a way that the order of texts stays what it is.
 pub(crate) fn text(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|byte| byte > 1) {
         return Cow::Borrowed(text);

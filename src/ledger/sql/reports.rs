@@ -5,11 +5,12 @@ use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr, pool::PoolConnection};
 use super::{ChargePath, Columns, ENTRY_COLUMNS, SqlDatabase, SqlDialect, SqlValue, db_error};
 use crate::ledger::{DbError, Drift, PastUsage, report::time, writer::Row};
 
-/// Sums what a tenant's rows bill, by the rule of [`billed`](crate::ledger::writer::billed), from `$2` on and before `$3`, kind by kind.
+/// Sums what a tenant's rows bill, by the rule of [`billed`](crate::ledger::writer::billed), from `$2` on and before
+/// `$3`, kind by kind.
 ///
 /// The inner query yields the rows of each item, those that a void takes back with the sign -1: everything that the
-/// attempt of the void has written before it, looked up by its job. `CROSS JOIN` keeps SQLite from trying it the other way
-/// round. Ids order the rows of an account as they were written.
+/// attempt of the void has written before it, looked up by its job. `CROSS JOIN` keeps SQLite from trying it the other
+/// way round. Ids order the rows of an account as they were written.
 ///
 /// An amount is summed in two halves, whose sums fit wherever the rows do.
 const BILLED: &str = "
@@ -36,7 +37,8 @@ pub(crate) struct BilledSum {
     pub(crate) amount: i128,
 }
 
-/// Calculates each counter from its rows: `written` is their sum, `held` the part of it that is reserved and not settled.
+/// Calculates each counter from its rows: `written` is their sum, `held` the part of it that is reserved and not
+/// settled.
 fn should_be<S: SqlDialect>() -> String {
     format!(
         "SELECT tenant_id, limit_id, quota_type, window_start, epoch, CAST(sum(amount) AS bigint) AS written,
@@ -50,9 +52,9 @@ fn should_be<S: SqlDialect>() -> String {
 }
 
 impl<S: ChargePath> SqlDatabase<S> {
-    /// Returns at most `most` rows of a tenant, each with its id and its time: written from `from` on and before `until`, of
-    /// those written at `from` the ones after the id `after`. They are in the order of their times and ids. The cost of a
-    /// page does not depend on the length of the history.
+    /// Returns at most `most` rows of a tenant, each with its id and its time: written from `from` on and before
+    /// `until`, of those written at `from` the ones after the id `after`. They are in the order of their times and ids.
+    /// The cost of a page does not depend on the length of the history.
     pub(crate) async fn entries(
         &self,
         tenant: &str,
@@ -178,8 +180,8 @@ impl<S: ChargePath> SqlDatabase<S> {
         Ok(sealed.first().copied().unwrap_or(0))
     }
 
-    /// Replaces the rows of each of a tenant's periods by one: of periods that ended before `before`, in which nothing is
-    /// open and nothing was written since. Returns how many rows went.
+    /// Replaces the rows of each of a tenant's periods by one: of periods that ended before `before`, in which nothing
+    /// is open and nothing was written since. Returns how many rows went.
     pub(crate) async fn archive(&self, tenant: &str, before: u64, command: u128) -> Result<u64, DbError> {
         let mut connection = self.acquire().await?;
         let mut transaction = locked::<S>(&mut connection, tenant).await?;

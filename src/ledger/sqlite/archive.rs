@@ -7,8 +7,8 @@ use crate::ledger::{
     sql::{Columns, SqlDialect, SqlValue},
 };
 
-/// Periods that are over, in which nothing is open and nothing was written since, and which are not archived yet; what their
-/// rows come to, and when the last and the first were written. What is open is looked up once, not for each row.
+/// Periods that are over, in which nothing is open and nothing was written since, and which are not archived yet; what
+/// their rows come to, and when the last and the first were written. What is open is looked up once, not for each row.
 const SEALABLE: &str = "
     SELECT q.limit_id, q.quota_type, q.window_start, q.epoch, sum(q.amount), max(q.consumed_at), min(q.consumed_at)
     FROM quota_consumption q JOIN quota_counter c USING (tenant_id, limit_id, quota_type, window_start, epoch)

@@ -18,7 +18,8 @@ fn by_code(code: i32) -> fn(String) -> DbError {
         code => match code & 0xff {
             // ABORT, BUSY, LOCKED, INTERRUPT, PROTOCOL: others were in the way.
             4 | 5 | 6 | 9 | 15 => DbError::Again,
-            // IOERR: after a failed fsync the contents of the disk are unknown. CANTOPEN: files may have run out for the moment.
+            // IOERR: after a failed fsync the contents of the disk are unknown. CANTOPEN: files may have run out for
+            // the moment.
             10 | 14 => DbError::Lost,
             // TOOBIG, CONSTRAINT (also where a trigger raises it), MISMATCH: the values are at fault.
             18..=20 => DbError::Rejected,

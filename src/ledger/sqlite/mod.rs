@@ -2,7 +2,6 @@
 
 mod archive;
 mod error;
-mod promises;
 mod statements;
 #[cfg(test)]
 mod tests;
@@ -20,7 +19,7 @@ use sqlx::{
 
 use super::{
     DbError, LedgerError,
-    sql::{SqlDatabase, SqlDialect, SqlValue, db_error, driver_calls, encoding},
+    sql::{Columns, SqlDatabase, SqlDialect, SqlValue, db_error, driver_calls, encoding},
 };
 
 /// A ledger in SQLite.
@@ -67,7 +66,8 @@ impl SqliteDatabase {
 
     /// Opens a database in memory, for tests.
     pub(crate) async fn in_memory() -> Result<Self, LedgerError> {
-        // A name that begins with a slash is shared by the connections of a process: https://sqlite.org/src/file/src/memdb.c
+        // A name that begins with a slash is shared by the connections of a process:
+        // https://sqlite.org/src/file/src/memdb.c
         let name = format!("/tollgate-{:032x}", uuid::Uuid::now_v7().as_u128());
         let options = SqliteConnectOptions::new().filename(name).vfs("memdb").busy_timeout(BUSY);
         let connection = options.connect().await.map_err(db_error::<Sqlite>)?;
@@ -129,7 +129,29 @@ impl SqlDialect for Sqlite {
     }
 
     async fn check_promises(connection: &mut SqliteConnection, volatile: bool) -> Result<(), DbError> {
-        if volatile { Ok(()) } else { promises::check(connection).await }
+        if volatile {
+            return Ok(());
+        }
+        let refused = |reason: String| Err(DbError::Refused(reason));
+        let file =
+            one(connection, "SELECT coalesce(max(file), '') FROM pragma_database_list WHERE name = 'main'").await?;
+        if file.is_empty() {
+            return refused("a ledger must be kept in a file, got a database in memory".into());
+        }
+        let synchronous = one(connection, "SELECT CAST(synchronous AS TEXT) FROM pragma_synchronous").await?;
+        if let "0" | "1" = synchronous.as_str() {
+            let got = if synchronous == "0" { "off" } else { "normal" };
+            return refused(format!(
+                "synchronous must be full or extra, got {got}: rows that were acknowledged could be lost"
+            ));
+        }
+        let journal = one(connection, "PRAGMA journal_mode").await?;
+        if ["off", "memory"].contains(&&*journal) {
+            return refused(format!(
+                "journal_mode must be wal, delete, truncate or persist, got {journal}: a crash could destroy the file"
+            ));
+        }
+        Ok(())
     }
 
     async fn archive(
@@ -149,4 +171,10 @@ fn bind(query: SqliteQuery, value: &SqlValue<'_>) -> SqliteQuery {
         SqlValue::Time(nanos) => query.bind(encoding::until(nanos)),
         SqlValue::Digest(digest) => query.bind(digest.to_be_bytes().to_vec()),
     }
+}
+
+/// Returns the text of the first row; empty if there is none.
+async fn one(connection: &mut SqliteConnection, sql: &'static str) -> Result<String, DbError> {
+    let rows = Sqlite::fetch(connection, sql.into_sql_str(), &[]).await?;
+    rows.first().map_or_else(|| Ok(String::new()), |row| Columns::<Sqlite>::new(row).text())
 }

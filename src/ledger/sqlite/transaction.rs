@@ -97,7 +97,8 @@ impl ChargePath for Sqlite {
         Ok(())
     }
 
-    /// BUSY leaves the transaction open, and another error that is not `Lost` has undone it: nothing is written either way.
+    /// BUSY leaves the transaction open, and another error that is not `Lost` has undone it: nothing is written either
+    /// way.
     async fn commit(connection: &mut SqliteConnection) -> Result<(), DbError> {
         connection.execute("COMMIT").await.map_err(db_error::<Self>).map(|_| ())
     }

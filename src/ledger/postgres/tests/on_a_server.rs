@@ -1,4 +1,5 @@
-//! The suite over a server, and what only a server can do. `bash tests/run` leaves tests of this name out where there is none.
+//! The suite over a server, and what only a server can do. `bash tests/run` leaves tests of this name out where there
+//! is none.
 
 use super::super::*;
 use crate::ledger::{
