@@ -31,11 +31,13 @@ pub(in crate::ledger) struct SpoolQueue {
     state: Mutex<SpoolState>,
     pub(super) wake: Condvar,
     /// Listeners of the layers; a layer that is dropped leaves a dead one.
-    listeners: Mutex<Vec<Weak<dyn Fn(&StoreEvent) + Send + Sync>>>,
+    listeners: Mutex<Vec<SpoolListener>>,
     /// The ledger that it belongs to.
     ledger: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
     merging: AtomicBool,
 }
+
+type SpoolListener = Weak<dyn Fn(&StoreEvent) + Send + Sync>;
 
 impl SpoolQueue {
     /// Returns the queue of a file of this size that holds these commands.
