@@ -228,12 +228,11 @@ fn finish<ResB: http_body::Body, P: Permit, E: 'static>(
     };
     if let Some(permit) = guard.permit() {
         permit.on_response(&mut response);
+        let ends = permit.lasts() == Lasts::Head;
         if let Some(refusal) = response.extensions().get::<Refusal>() {
             guard.settle(Outcome::Refused(refusal));
-        } else if permit.lasts() == Lasts::Head {
-            guard.settle(Outcome::Responded);
-        } else if bare.has_no_body(response.status()) || guard.run(|| response.body().is_end_stream()) {
-            guard.settle(Outcome::Complete { trailers: None });
+        } else if ends || bare.has_no_body(response.status()) || guard.run(|| response.body().is_end_stream()) {
+            guard.settle(if ends { Outcome::Responded } else { Outcome::Complete { trailers: None } });
         } else {
             let length = guard.run(|| length(response.body(), response.headers()));
             guard.head_sent(length);

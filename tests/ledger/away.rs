@@ -14,10 +14,7 @@ use tollgate::{
 };
 use tower::{Layer, ServiceExt, service_fn};
 
-use super::{
-    outage::{BRIEF, Scene},
-    *,
-};
+use super::{outage::Scene, *};
 use crate::support::directory::Directory;
 
 #[tokio::test]
@@ -225,7 +222,7 @@ async fn spooled_charges_merge_once_on_a_server() {
     use sqlx::{Connection as _, Executor as _};
     let url = support::postgres::Postgres::shared().database();
     let path = std::env::temp_dir().join(format!("tollgate-{:032x}.spool", fastrand::u128(..)));
-    let ledger = Ledger::postgres(&url).spool_in(&path).open().await.unwrap().deadline(BRIEF);
+    let ledger = Ledger::postgres(&url).spool_in(&path).open().await.unwrap().deadline(outage::BRIEF);
     let spool = ledger.spool().unwrap().clone();
     let quotas = QuotaLayer::new(tokens(100)).store_in(&ledger, OnFailure::FailOpen).handle();
     let mut away = sqlx::PgConnection::connect(&url).await.unwrap();

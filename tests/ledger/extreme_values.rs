@@ -122,7 +122,8 @@ pub(super) fn done<T>(what: &str, answer: Result<T, QuotaError>) -> Option<T> {
     match answer {
         Ok(done) => Some(done),
         Err(QuotaError::Invalid(invalid)) => {
-            assert!(invalid.reason().contains(", got "), "{what}: {invalid}");
+            let explains = [", got ", "by public name"].iter().any(|part| invalid.reason().contains(part));
+            assert!(explains, "{what}: {invalid}");
             None
         }
         Err(error) => panic!("{what}: {error}"),

@@ -74,7 +74,6 @@ async fn stored_grants_past_the_range(database: Database) {
     let quotas = quotas(&ledger, tokens(10));
     quotas.grant(&acme(), Grant::new("tokens_per_month", 5, now() + Duration::from_secs(3_600))).await.unwrap();
     let until = match &database {
-        #[cfg(feature = "sqlite")]
         Database::Sqlite(_) => {
             database.meddle("DROP TRIGGER quota_consumption_unchanged").await.unwrap();
             (LAST_MICRO + 1).to_string()
@@ -288,7 +287,6 @@ async fn process_clocks(database: Database) {
 }
 
 /// A spool record carries the time of the process.
-#[cfg(feature = "sqlite")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn passed_while_away_at_any_clock() {
     for wall in [0, 1, 1 << 62, i64::MAX as u64, u64::MAX - 1_000, u64::MAX] {

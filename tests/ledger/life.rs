@@ -118,11 +118,14 @@ async fn unnamed_client_is_refused(database: Database) {
     assert_eq!(error, "a ledger bills by public name, but the client has none of at most 1,024 bytes");
 }
 
-#[cfg(feature = "sqlite")]
 #[tokio::test]
 async fn ledger_after_shut_down_is_one_file() {
     let database = Database::sqlite();
-    let Database::Sqlite(file) = &database else { unreachable!("it is one") };
+    let file = match &database {
+        Database::Sqlite(file) => file,
+        #[cfg(feature = "postgres")]
+        Database::Postgres(_) => unreachable!("the database is a file"),
+    };
     let beside = ["-wal", "-shm"].map(|end| std::path::PathBuf::from(format!("{}{end}", file.display())));
     for charged in [1, 2] {
         let ledger = database.open().await;

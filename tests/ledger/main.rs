@@ -4,27 +4,21 @@
 
 mod archive;
 mod audit;
-#[cfg(feature = "sqlite")]
 mod away;
 mod billing;
 mod billing_bugs;
 mod extreme_values;
 mod extremes;
 mod grants;
-#[cfg(feature = "sqlite")]
 mod handler;
 mod invoices;
-#[cfg(feature = "sqlite")]
 mod killed;
 mod layer;
 mod life;
-#[cfg(feature = "sqlite")]
 mod outage;
 mod rejected;
-#[cfg(feature = "sqlite")]
 mod spool;
 
-#[cfg(feature = "postgres")]
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -40,14 +34,12 @@ const PATIENT: Duration = Duration::from_secs(3_600);
 
 /// A database that several ledgers open in turn.
 enum Database {
-    #[cfg(feature = "sqlite")]
     Sqlite(std::path::PathBuf),
     #[cfg(feature = "postgres")]
     Postgres(String),
 }
 
 impl Database {
-    #[cfg(feature = "sqlite")]
     fn sqlite() -> Self {
         let name = format!("tollgate-ledger-{}-{:x}.db", std::process::id(), fastrand::u64(..));
         Self::Sqlite(std::env::temp_dir().join(name))
@@ -61,7 +53,6 @@ impl Database {
     /// Opens the ledger; its callers are [`PATIENT`].
     async fn open(&self) -> Ledger {
         let ledger = match self {
-            #[cfg(feature = "sqlite")]
             Self::Sqlite(file) => tollgate::Ledger::sqlite(file).open().await.unwrap(),
             #[cfg(feature = "postgres")]
             Self::Postgres(url) => tollgate::Ledger::postgres(url).open().await.unwrap(),
@@ -72,7 +63,6 @@ impl Database {
     /// Moves all rows a number of days into the past.
     async fn age(&self, days: u32) {
         let statements: &[&str] = match self {
-            #[cfg(feature = "sqlite")]
             Self::Sqlite(_) => &[
                 "DROP TRIGGER quota_consumption_unchanged",
                 "UPDATE quota_consumption SET consumed_at = consumed_at - @, window_start = window_start - @ WHERE limit_id <> ''",
@@ -110,7 +100,6 @@ impl Database {
     async fn meddle(&self, sql: impl Into<String>) -> sqlx::Result<u64> {
         let sql = sqlx::AssertSqlSafe(sql.into());
         match self {
-            #[cfg(feature = "sqlite")]
             Self::Sqlite(file) => {
                 let pool = sqlx::SqlitePool::connect(&format!("sqlite://{}", file.display())).await?;
                 Ok(sqlx::query(sql).execute(&pool).await?.rows_affected())
@@ -126,11 +115,14 @@ impl Database {
 
 impl Drop for Database {
     fn drop(&mut self) {
-        #[cfg(feature = "sqlite")]
-        if let Self::Sqlite(file) = self {
-            for end in ["", "-wal", "-shm"] {
-                let _ = std::fs::remove_file(format!("{}{end}", file.display()));
+        match self {
+            Self::Sqlite(file) => {
+                for end in ["", "-wal", "-shm"] {
+                    let _ = std::fs::remove_file(format!("{}{end}", file.display()));
+                }
             }
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => {}
         }
     }
 }
@@ -138,7 +130,6 @@ impl Drop for Database {
 /// Runs each test in a file and on a server.
 macro_rules! on_each_database {
     ($($name:ident)*) => {
-        #[cfg(feature = "sqlite")]
         mod in_a_file {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
             async fn $name() {

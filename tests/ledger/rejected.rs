@@ -23,7 +23,6 @@ on_each_database! {
 /// Adds a constraint that no row of `tenant` meets, as an administrator might.
 async fn reject_rows_of(database: &Database, tenant: &str) {
     let statements = match database {
-        #[cfg(feature = "sqlite")]
         Database::Sqlite(_) => format!(
             "CREATE TRIGGER closed_books BEFORE INSERT ON quota_consumption WHEN NEW.tenant_id = '{tenant}'
              BEGIN SELECT raise(ABORT, 'the books of {tenant} are closed'); END"
@@ -176,7 +175,6 @@ async fn rejected_expiries_do_not_hold_up_the_others(database: Database) {
     let _ = quotas.reserve(&acme(), ("tokens", 1)).await.unwrap().detach();
     reject_rows_of(&database, "mallory").await;
     let past = match &database {
-        #[cfg(feature = "sqlite")]
         Database::Sqlite(_) => "UPDATE quota_hold SET until = CASE tenant_id WHEN 'mallory' THEN 1 ELSE 2 END",
         #[cfg(feature = "postgres")]
         Database::Postgres(_) => "UPDATE quota_hold SET until = until - interval '1000 days'",

@@ -23,7 +23,7 @@ mod on_a_server {
         let server = Postgres::shared();
         let url = server.database();
         let line = Line::to(server.port()).await;
-        let ledger = tollgate::Ledger::postgres(&line.url(&url)).open().await.unwrap().deadline(PATIENT);
+        let ledger = tollgate::Ledger::postgres(line.url(&url)).open().await.unwrap().deadline(PATIENT);
         let quotas = quotas(&ledger, 1_000);
         assert_eq!(job(&quotas, "acme", "the first").await.unwrap(), JobRun::Done(()));
         Behind { place: Place::Server(url), ledger, quotas, line }
