@@ -10,7 +10,7 @@ use super::*;
 const HISTORIES: usize = 12;
 const TRANSACTIONS: usize = 6;
 
-/// Whose, of which limit and kind, from when, and of which epoch.
+/// Tenant, limit, kind, start and epoch of a counter.
 type Counted = (Arc<str>, Arc<str>, Arc<str>, u64, u32);
 
 #[derive(Default)]
@@ -34,7 +34,7 @@ pub(super) async fn come_back<D: Database, F: Future<Output = D>>(fresh: &impl F
 
 impl Model {
     async fn agrees_after<D: Database>(&mut self, database: &D, mut writes: Writes, commits: bool) {
-        // What a database promises to refuse is another story.
+        // Values that a database must reject are tested elsewhere.
         let mut seen: Vec<_> = self.rows.iter().map(unique).collect();
         writes.rows.retain(|row| {
             !seen.contains(&unique(row)) && {
@@ -98,7 +98,7 @@ impl Model {
         }
         for (tenant, grant) in writes.grants {
             let kept = self.grants.entry((tenant, grant.id)).or_insert_with(|| grant.clone());
-            // What is raised stays what it was.
+            // A grant keeps its limit and kind.
             *kept = GrantState { limit: kept.limit.clone(), kind: kept.kind.clone(), ..grant };
         }
         for hold in writes.opened {

@@ -1,4 +1,4 @@
-//! What every database has to do, told once.
+//! The suite that every database must pass.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -152,7 +152,7 @@ async fn what_is_written_is_read_back<D: Database>(database: &D) {
     assert_eq!(stored.counts, [pending]);
     assert_eq!(stored.grants, [GrantState { ended: true, current: 7, ..grant(1) }]);
     assert_eq!(database.account("bob").await.unwrap().1.grants, [grant(1)]);
-    assert_eq!(database.account("nobody").await.unwrap().1, Stored::default());
+    assert_eq!(database.account("unknown").await.unwrap().1, Stored::default());
     assert_eq!(job(database, "ann", "one").await, rows);
 
     let paid = Writes {

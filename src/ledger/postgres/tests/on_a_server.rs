@@ -1,18 +1,19 @@
-//! The suite over a server, and what only a server can do. `bash tests/run` leaves tests of this name out where there is none.
+//! The suite over a server, and what only a server can do. `bash tests/run` leaves tests of this name out where there
+//! is none.
 
-use super::*;
+use super::super::*;
 use crate::ledger::{
-    Session,
+    Database, Session,
     suite::{self, charge, key, reads, transact},
-    writer::{Writes, tests::against},
+    writer::{Stored, Writes, tests::against},
 };
 
-#[path = "../../../tests/support/postgres.rs"]
+#[path = "../../../../tests/support/postgres.rs"]
 mod servers;
-use servers::Postgres;
+use servers::Postgres as Server;
 
-async fn fresh() -> PostgresLedger {
-    PostgresLedger::connect(&Postgres::shared().database()).await.unwrap()
+async fn fresh() -> PostgresDatabase {
+    PostgresDatabase::at_url(&Server::shared().database()).await.unwrap()
 }
 
 #[tokio::test]
@@ -90,13 +91,13 @@ async fn whoever_is_dropped_while_it_waits_holds_nothing() {
 
 #[tokio::test]
 async fn a_connection_that_the_server_ends_is_lost() {
-    let url = Postgres::shared().database();
-    let ledger = PostgresLedger::connect(&url).await.unwrap();
+    let url = Server::shared().database();
+    let ledger = PostgresDatabase::at_url(&url).await.unwrap();
     let mut session = ledger.connect().await.unwrap();
     let loaded = session.begin(&reads(&["ann"], &[])).await.unwrap();
     session.write(&one("ann", "job"), loaded.now).await.unwrap();
     let others = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'", name(&url));
-    Postgres::shared().sql("postgres", &others);
+    Server::shared().sql("postgres", &others);
     assert!(matches!(session.commit().await, Err(DbError::Lost(_))));
     let loaded = transact(&ledger, &reads(&["ann"], &[key("ann", "job")]), &Writes::default()).await.unwrap();
     assert_eq!(loaded.rows, []);
@@ -104,9 +105,9 @@ async fn a_connection_that_the_server_ends_is_lost() {
 
 #[tokio::test]
 async fn what_was_committed_survives_a_killed_server() {
-    let server = Postgres::start("");
+    let server = Server::start("");
     let url = server.database();
-    let ledger = PostgresLedger::connect(&url).await.unwrap();
+    let ledger = PostgresDatabase::at_url(&url).await.unwrap();
     let mut session = ledger.connect().await.unwrap();
     for (job, commits) in [("told", true), ("untold", false)] {
         let loaded = session.begin(&reads(&["ann"], &[])).await.unwrap();
@@ -120,22 +121,22 @@ async fn what_was_committed_survives_a_killed_server() {
     assert!(matches!(ledger.connect().await, Err(DbError::Lost(_))));
     server.again("");
     let asked = reads(&["ann"], &[key("ann", "told"), key("ann", "untold")]);
-    let loaded = transact(&PostgresLedger::connect(&url).await.unwrap(), &asked, &Writes::default()).await.unwrap();
+    let loaded = transact(&PostgresDatabase::at_url(&url).await.unwrap(), &asked, &Writes::default()).await.unwrap();
     assert_eq!(loaded.rows, [charge("ann", "told", 1)]);
 }
 
 #[tokio::test]
 async fn what_would_lose_acknowledged_rows_is_refused_in_words() {
-    let url = Postgres::shared().database();
-    let told = |url: String| async move { PostgresLedger::connect(&url).await.unwrap_err().to_string() };
+    let url = Server::shared().database();
+    let told = |url: String| async move { PostgresDatabase::at_url(&url).await.unwrap_err().to_string() };
     let off = told(format!("{url}?options=-c%20synchronous_commit%3Doff")).await;
     assert!(off.contains("got off: rows that were acknowledged could be lost"), "{off}");
     let read = told(format!("{url}?options=-c%20default_transaction_read_only%3Don")).await;
     assert!(read.contains("read-only") || read.contains("read_only"), "{read}");
-    PostgresLedger::connect(&format!("{url}?options=-c%20synchronous_commit%3Dlocal")).await.unwrap();
+    PostgresDatabase::at_url(&format!("{url}?options=-c%20synchronous_commit%3Dlocal")).await.unwrap();
 
-    let ledger = PostgresLedger::connect(&url).await.unwrap();
-    Postgres::shared().sql("postgres", &format!("ALTER DATABASE {} SET synchronous_commit = off", name(&url)));
+    let ledger = PostgresDatabase::at_url(&url).await.unwrap();
+    Server::shared().sql("postgres", &format!("ALTER DATABASE {} SET synchronous_commit = off", name(&url)));
     assert!(
         matches!(ledger.connect().await, Err(DbError::Refused(_))),
         "each connection is asked, not the first alone"
@@ -143,36 +144,36 @@ async fn what_would_lose_acknowledged_rows_is_refused_in_words() {
 
     let latin = format!("{}_latin", name(&url));
     let made = format!("CREATE DATABASE {latin} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
-    Postgres::shared().sql("postgres", &made);
-    let lost = told(Postgres::shared().url(&latin)).await;
+    Server::shared().sql("postgres", &made);
+    let lost = told(Server::shared().url(&latin)).await;
     assert!(lost.contains("encoding of the database must be UTF8, got LATIN1"), "{lost}");
 
-    let server = Postgres::start("-c fsync=off");
+    let server = Server::start("-c fsync=off");
     let off = told(server.url("postgres")).await;
     assert!(off.contains("fsync must be on, got off"), "{off}");
 }
 
 #[tokio::test]
 async fn errors_say_where_and_why_and_never_the_password() {
-    let shared = Postgres::shared();
+    let shared = Server::shared();
     for (url, words) in [
         (format!("postgres://ann:canary@127.0.0.1:{}/nowhere", shared.port()), "ann"),
         (format!("postgres://postgres:canary@127.0.0.1:{}/nowhere", shared.port()), "nowhere"),
         ("postgres://ann:canary@127.0.0.1:1/nowhere".to_owned(), "127.0.0.1:1"),
-        ("postgres://ann:canary@127.0.0.1:no/nowhere".to_owned(), "the URL of the ledger is none"),
+        ("postgres://ann:canary@127.0.0.1:no/nowhere".to_owned(), "invalid ledger URL"),
     ] {
-        let told = PostgresLedger::connect(&url).await.unwrap_err();
+        let told = PostgresDatabase::at_url(&url).await.unwrap_err();
         assert!(told.reason().contains(words) && !format!("{told} {told:?}").contains("canary"), "{told}");
     }
     let url = shared.database().replace("postgres@", "postgres:canary@");
-    let shown = format!("{:?}", PostgresLedger::connect(&url).await.unwrap());
+    let shown = format!("{:?}", PostgresDatabase::at_url(&url).await.unwrap());
     assert!(!shown.contains("canary"), "{shown}");
 }
 
 #[tokio::test]
 async fn many_programs_make_the_tables_once() {
-    let url = Postgres::shared().database();
-    let all = futures_util::future::join_all((0..8).map(|_| PostgresLedger::connect(&url))).await;
+    let url = Server::shared().database();
+    let all = futures_util::future::join_all((0..8).map(|_| PostgresDatabase::at_url(&url))).await;
     for (at, ledger) in all.into_iter().enumerate() {
         transact(&ledger.unwrap(), &reads(&["ann"], &[]), &one("ann", &at.to_string())).await.unwrap();
     }
@@ -190,12 +191,12 @@ async fn tables_that_are_newer_or_altered_are_refused_in_words() {
         ("DROP TABLE quota_hold", "quota_hold"),
         ("ALTER TABLE quota_consumption SET UNLOGGED", "quota_consumption must be logged"),
     ] {
-        let url = Postgres::shared().database();
-        let ledger = PostgresLedger::connect(&url).await.unwrap();
-        Postgres::shared().sql(name(&url), altered);
-        let told = PostgresLedger::connect(&url).await.unwrap_err().to_string();
+        let url = Server::shared().database();
+        let ledger = PostgresDatabase::at_url(&url).await.unwrap();
+        Server::shared().sql(name(&url), altered);
+        let told = PostgresDatabase::at_url(&url).await.unwrap_err().to_string();
         assert!(told.contains(words), "{told}");
-        assert!(matches!(ledger.connect().await, Err(DbError::Refused(_))), "and whoever was there before is told too");
+        assert!(matches!(ledger.connect().await, Err(DbError::Refused(_))), "an open ledger reports it too");
     }
 }
 
@@ -216,8 +217,8 @@ async fn rows_are_never_changed() {
 
 #[tokio::test]
 async fn a_pool_of_one_still_has_its_one() {
-    let pool = PgPoolOptions::new().max_connections(1).connect(&Postgres::shared().database()).await.unwrap();
-    let ledger = PostgresLedger::from_pool(pool).await.unwrap();
+    let pool = PgPoolOptions::new().max_connections(1).connect(&Server::shared().database()).await.unwrap();
+    let ledger = PostgresDatabase::from_pool(pool).await.unwrap();
     let mut session = ledger.connect().await.unwrap();
     session.begin(&reads(&["ann"], &[])).await.unwrap();
     assert_eq!(ledger.account("ann").await.unwrap().1, Stored::default());

@@ -1,21 +1,23 @@
-//! The jobs that this process has last seen charged: they are known while the ledger is away.
+//! Jobs that this process has last seen charged, which are known while the ledger is away.
 
 use std::collections::{HashMap, VecDeque};
 
-use super::writer::Key;
-use crate::identity::{Digest, Digester};
+use crate::{
+    identity::{Digest, Digester},
+    ledger::writer::Key,
+};
 
-/// The latest so many jobs, in the order in which they came; of each a digest.
+/// The latest 65,536 jobs in the order in which they came, each as a digest.
 #[derive(Debug, Default)]
-pub(super) struct Recent {
+pub(super) struct RecentJobs {
     all: HashMap<Digest, Option<u128>>,
     order: VecDeque<Digest>,
 }
 
-/// They take some 5 MB.
+/// Number of jobs that are known; they take some 5 MB.
 const MOST: usize = 1 << 16;
 
-impl Recent {
+impl RecentJobs {
     pub(super) fn add(&mut self, key: &Key, fingerprint: Option<u128>) {
         let id = id(key);
         if self.all.insert(id, fingerprint).is_some() {
@@ -29,12 +31,12 @@ impl Recent {
         }
     }
 
-    /// It has gone back: its id is free.
+    /// Forgets a job that was voided: its id is free.
     pub(super) fn forget(&mut self, key: &Key) {
         self.all.remove(&id(key)); // its turn stays: should it come again, it is forgotten a little early
     }
 
-    /// What the job is about, if it is known.
+    /// Returns the fingerprint of a job, if the job is known.
     pub(super) fn get(&self, key: &Key) -> Option<Option<u128>> {
         self.all.get(&id(key)).copied()
     }
@@ -53,8 +55,8 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_are_known_and_no_more() {
-        let mut recent = Recent::default();
+    fn latest_jobs_are_known_and_no_more() {
+        let mut recent = RecentJobs::default();
         (0..MOST + 2).for_each(|job| recent.add(&key(job), Some(job as u128)));
         recent.add(&key(5), None);
         recent.forget(&key(7));

@@ -1,26 +1,13 @@
-//! What an error of SQLite means to a transaction.
+//! Classification of SQLite errors by their effect on a transaction.
 
-use sqlx::Error;
+use sqlx::error::DatabaseError;
 
 use crate::ledger::DbError;
 
 /// <https://www.sqlite.org/rescode.html>: the last eight bits are the primary code.
-pub(super) fn failure(error: Error) -> DbError {
-    let words = words(&error);
-    match &error {
-        Error::Database(told) => {
-            let code = told.code().and_then(|code| code.parse().ok()).unwrap_or(1);
-            by_code(code)(words)
-        }
-        Error::Io(_)
-        | Error::Protocol(_)
-        | Error::PoolTimedOut
-        | Error::PoolClosed
-        | Error::WorkerCrashed
-        | Error::BeginFailed => DbError::Lost(words),
-        Error::Encode(_) | Error::Decode(_) | Error::ColumnDecode { .. } => DbError::Rejected(words),
-        _ => DbError::Refused(words),
-    }
+pub(super) fn reported(error: &dyn DatabaseError) -> DbError {
+    let code = error.code().and_then(|code| code.parse().ok()).unwrap_or(1);
+    by_code(code)(format!("SQLite: {error}"))
 }
 
 fn by_code(code: i32) -> fn(String) -> DbError {
@@ -31,19 +18,16 @@ fn by_code(code: i32) -> fn(String) -> DbError {
         code => match code & 0xff {
             // ABORT, BUSY, LOCKED, INTERRUPT, PROTOCOL: others were in the way.
             4 | 5 | 6 | 9 | 15 => DbError::Again,
-            // IOERR: after a failed fsync nobody knows what the disk has. CANTOPEN: files may have run out for the moment.
+            // IOERR: after a failed fsync the contents of the disk are unknown. CANTOPEN: files may have run out for
+            // the moment.
             10 | 14 => DbError::Lost,
             // TOOBIG, CONSTRAINT (also where a trigger raises it), MISMATCH: the values are at fault.
             18..=20 => DbError::Rejected,
-            // FULL, READONLY, CORRUPT, NOTADB, NOMEM, an altered table: none of them gets better by itself. FULL in
+            // FULL, READONLY, CORRUPT, NOTADB, NOMEM, an altered table: none of them resolves by itself. FULL in
             // a commit is known to have failed: the frame that would commit was not written whole.
             _ => DbError::Refused,
         },
     }
-}
-
-fn words(error: &Error) -> String {
-    format!("SQLite: {error}")
 }
 
 #[cfg(test)]

@@ -1,31 +1,27 @@
-//! Transactions on one connection.
+//! The path of charges: transactions of the writer on one connection.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
-use sqlx::{Executor, PgConnection, Postgres, postgres::PgArguments, query::Query};
+use sqlx::{PgConnection, Postgres, SqlSafeStr};
 
 use super::{
-    failure::failure,
-    rows,
-    values::{Digest, Time},
+    PostgresQuery, read,
+    values::{Time, Uuid},
 };
 use crate::ledger::{
-    DbError, Session,
-    columns::{in_order, instant, number, text, until},
-    progress::Progress,
+    DbError,
+    sql::{
+        ChargePath, SqlDialect, db_error,
+        encoding::{instant, number, text, until},
+        in_order,
+    },
     writer::{Key, Loaded, Reads, ReservationRow, Row, StoredCounter, Writes},
 };
 
-/// A connection of its own: dropping it closes it, and what has not been committed comes to nothing.
-#[derive(Debug)]
-pub(crate) struct PostgresSession {
-    connection: PgConnection,
-    progress: Progress,
-}
-
-/// An account that somebody else holds is waited for less long than callers wait, so that those of others are served in time.
-/// All settings end with the transaction, for a pooler may give the connection to somebody else. Whoever stops in the middle
-/// of one holds no account for longer than 10 s. Tables that were small when a plan was made do not stay so: no scans.
+/// The wait for an account that another transaction holds is shorter than that of callers, so that other accounts are
+/// served in time. All settings end with the transaction, since a pooler may give the connection to another client. A
+/// process that stops in the middle of one holds no account for longer than 10 s. Tables that were small when a plan
+/// was made do not stay so: no scans.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '500ms'; \
     SET LOCAL statement_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '10s'; \
     SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; \
@@ -34,7 +30,8 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL 
 /// A timeout that strikes while a commit waits for its replica would end the wait, not the commit.
 const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 
-/// Makes the missing accounts and locks the others, in one go and in their order; `WHERE false` locks without a new version.
+/// Creates missing accounts and locks the others, at once and in their order; `WHERE false` locks without a new
+/// version.
 const LOCK: &str = "INSERT INTO quota_account (tenant_id) SELECT t FROM unnest($1::text[]) WITH ORDINALITY AS asked (t, n) \
     ORDER BY n ON CONFLICT (tenant_id) DO UPDATE SET tenant_id = EXCLUDED.tenant_id WHERE false";
 
@@ -80,35 +77,28 @@ const CLOSE_HOLDS: &str = "DELETE FROM quota_hold h USING unnest($1::text[], $2:
 pub(super) const STATEMENTS: [&str; 8] =
     [LOCK, INSERT_ROWS, INSERT_DETAILED, PUT_COUNTS, PUT_GRANTS, OPEN_HOLDS, RENEW_HOLDS, CLOSE_HOLDS];
 
-type Prepared = Query<'static, Postgres, PgArguments>;
-
-impl PostgresSession {
-    pub(super) fn new(connection: PgConnection) -> Self {
-        Self { connection, progress: Progress::default() }
+impl ChargePath for Postgres {
+    async fn tune(_: &mut PgConnection) -> Result<(), DbError> {
+        Ok(())
     }
 
-    /// After an error whose end is known, the connection can go on if the transaction can be rolled back.
-    async fn failed(&mut self, failure: DbError) -> DbError {
-        if !matches!(failure, DbError::Lost(_)) && self.run("ROLLBACK").await.is_ok() {
-            self.progress.ended();
-        }
-        failure
+    async fn read(connection: &mut PgConnection, tenants: &[Arc<str>], jobs: &[Key]) -> Result<Loaded, DbError> {
+        read::load(connection, tenants, jobs, None).await
     }
 
-    /// Runs statements that bind nothing, in one round trip.
-    async fn run(&mut self, statements: &'static str) -> Result<(), DbError> {
-        self.connection.execute(sqlx::raw_sql(statements)).await.map_err(failure).map(|_| ())
+    async fn lock(connection: &mut PgConnection, tenant: &str) -> Result<(), DbError> {
+        lock(connection, &[text(tenant)]).await
     }
 
-    async fn start(&mut self, reads: &Reads) -> Result<Loaded, DbError> {
-        self.run(BEGIN).await?;
+    async fn begin(connection: &mut PgConnection, reads: &Reads) -> Result<Loaded, DbError> {
+        Self::run(connection, BEGIN.into_sql_str()).await?;
         let tenants = in_order(&reads.tenants);
         let names: Vec<_> = tenants.iter().map(|tenant| text(tenant)).collect();
-        lock(&mut self.connection, &names).await?;
-        rows::load(&mut self.connection, &tenants, &reads.jobs, reads.since).await
+        lock(connection, &names).await?;
+        read::load(connection, &tenants, &reads.jobs, reads.since).await
     }
 
-    async fn put(&mut self, writes: &Writes, now: u64) -> Result<(), DbError> {
+    async fn write(connection: &mut PgConnection, writes: &Writes, now: u64) -> Result<(), DbError> {
         let mut queries = Vec::new();
         if !writes.rows.is_empty() {
             queries.push(insert_rows(&writes.rows, now)?);
@@ -131,62 +121,27 @@ impl PostgresSession {
             queries.push(keyed(sqlx::query(CLOSE_HOLDS), closed));
         }
         for query in queries {
-            query.execute(&mut self.connection).await.map_err(failure)?;
+            query.execute(&mut *connection).await.map_err(db_error::<Self>)?;
         }
         Ok(())
     }
-}
 
-impl Session for PostgresSession {
-    async fn begin(&mut self, reads: &Reads) -> Result<Loaded, DbError> {
-        self.progress.begin()?;
-        match self.start(reads).await {
-            Ok(loaded) => {
-                self.progress.stands();
-                Ok(loaded)
-            }
-            Err(failure) => Err(self.failed(failure).await),
-        }
+    /// An error that the server reports says that it is rolled back; a missing reply says nothing.
+    async fn commit(connection: &mut PgConnection) -> Result<(), DbError> {
+        Self::run(connection, COMMIT.into_sql_str()).await
     }
 
-    async fn write(&mut self, writes: &Writes, now: u64) -> Result<(), DbError> {
-        self.progress.step()?;
-        match self.put(writes, now).await {
-            Ok(()) => {
-                self.progress.stands();
-                Ok(())
-            }
-            Err(failure) => Err(self.failed(failure).await),
-        }
-    }
-
-    async fn commit(&mut self) -> Result<(), DbError> {
-        self.progress.step()?;
-        match self.run(COMMIT).await {
-            Ok(()) => {
-                self.progress.ended();
-                Ok(())
-            }
-            // An answer that is an error says that it is rolled back; one that does not come says nothing.
-            Err(failure) => Err(self.failed(failure).await),
-        }
-    }
-
-    async fn roll_back(&mut self) -> Result<(), DbError> {
-        if self.progress.undo()? {
-            self.run("ROLLBACK").await?;
-            self.progress.ended();
-        }
-        Ok(())
+    async fn roll_back(connection: &mut PgConnection) -> Result<(), DbError> {
+        Self::run(connection, "ROLLBACK".into_sql_str()).await
     }
 }
 
-/// Locks accounts whose names are in order, and makes those that are missing.
-pub(super) async fn lock(connection: &mut PgConnection, names: &[Cow<'_, str>]) -> Result<(), DbError> {
-    sqlx::query(LOCK).bind(names).execute(connection).await.map_err(failure).map(|_| ())
+/// Locks accounts whose names are in order, and creates missing ones.
+async fn lock(connection: &mut PgConnection, names: &[Cow<'_, str>]) -> Result<(), DbError> {
+    sqlx::query(LOCK).bind(names).execute(connection).await.map_err(db_error::<Postgres>).map(|_| ())
 }
 
-fn insert_rows(rows: &[Row], now: u64) -> Result<Prepared, DbError> {
+fn insert_rows(rows: &[Row], now: u64) -> Result<PostgresQuery, DbError> {
     let detailed = rows.iter().any(|row| row.detail.is_some());
     let query = sqlx::query(if detailed { INSERT_DETAILED } else { INSERT_ROWS })
         .bind(all(rows, |row| text(&row.key.tenant)))
@@ -200,8 +155,8 @@ fn insert_rows(rows: &[Row], now: u64) -> Result<Prepared, DbError> {
         .bind(all(rows, |row| i64::from(row.part)))
         .bind(all(rows, |row| row.amount))
         .bind(Time(until(now)))
-        .bind(all(rows, |row| Digest(row.command)))
-        .bind(all(rows, |row| row.fingerprint.map(Digest)));
+        .bind(all(rows, |row| Uuid(row.command)))
+        .bind(all(rows, |row| row.fingerprint.map(Uuid)));
     if !detailed {
         return Ok(query);
     }
@@ -214,7 +169,7 @@ fn insert_rows(rows: &[Row], now: u64) -> Result<Prepared, DbError> {
         .bind(all(&details, |detail| detail.map(|detail| text(&detail.reason)))))
 }
 
-fn put_counts(writes: &Writes) -> Result<Prepared, DbError> {
+fn put_counts(writes: &Writes) -> Result<PostgresQuery, DbError> {
     let counts: Vec<&StoredCounter> = writes.counts.iter().map(|(_, count)| count).collect();
     Ok(sqlx::query(PUT_COUNTS)
         .bind(all(&writes.counts, |(tenant, _)| text(tenant)))
@@ -229,7 +184,7 @@ fn put_counts(writes: &Writes) -> Result<Prepared, DbError> {
         .bind(all(&counts, |count| count.counter.warning_pending)))
 }
 
-fn put_grants(writes: &Writes) -> Result<Prepared, DbError> {
+fn put_grants(writes: &Writes) -> Result<PostgresQuery, DbError> {
     let grants: Vec<_> = writes.grants.iter().map(|(_, grant)| grant).collect();
     Ok(sqlx::query(PUT_GRANTS)
         .bind(all(&writes.grants, |(tenant, _)| text(tenant)))
@@ -247,19 +202,19 @@ fn put_grants(writes: &Writes) -> Result<Prepared, DbError> {
         .bind(all(&grants, |grant| grant.ended)))
 }
 
-fn keyed<'a>(query: Prepared, keys: impl Iterator<Item = (&'a Key, u32)> + Clone) -> Prepared {
+fn keyed<'a>(query: PostgresQuery, keys: impl Iterator<Item = (&'a Key, u32)> + Clone) -> PostgresQuery {
     query
         .bind(keys.clone().map(|(key, _)| text(&key.tenant)).collect::<Vec<Cow<'_, str>>>())
         .bind(keys.clone().map(|(key, _)| text(&key.job)).collect::<Vec<Cow<'_, str>>>())
         .bind(keys.map(|(_, attempt)| i64::from(attempt)).collect::<Vec<_>>())
 }
 
-fn held(statement: &'static str, holds: &[ReservationRow]) -> Prepared {
+fn held(statement: &'static str, holds: &[ReservationRow]) -> PostgresQuery {
     let query = keyed(sqlx::query(statement), holds.iter().map(|hold| (&hold.key, hold.attempt)));
     query.bind(all(holds, |hold| Time(until(hold.until))))
 }
 
-/// A column: the same of all items.
+/// Returns one column of all items.
 fn all<'a, T, U>(items: &'a [T], of: impl Fn(&'a T) -> U) -> Vec<U> {
     items.iter().map(of).collect()
 }

@@ -1,11 +1,15 @@
-//! What a ledger tells people: its rows, what was used when, and whether its counts are the sums of its rows.
+//! Reports: rows, past usage, and the comparison of counters with their rows.
 
 use std::{collections::VecDeque, fmt, time::SystemTime};
 
-use super::{Ledger, LedgerEntry, database::CounterMismatch, entry::time, handle::Which};
-use crate::{quota::QuotaError, time::Instant};
+use super::{LedgerEntry, nanos};
+use crate::{
+    ledger::{Ledger, handle::on_database},
+    quota::QuotaError,
+    time::Instant,
+};
 
-/// The rows of a tenant between two times, read some at a time.
+/// The rows of a tenant between two times, read page by page.
 ///
 /// ```no_run
 /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
@@ -19,36 +23,35 @@ use crate::{quota::QuotaError, time::Instant};
 /// ```
 pub struct Entries {
     ledger: Ledger,
-    which: Which,
+    tenant: String,
+    /// The time and the id of the last row that was read.
+    from: u64,
+    after: i64,
+    until: u64,
     read: VecDeque<LedgerEntry>,
     ended: bool,
 }
 
-/// So many rows are read at once.
+/// Number of rows that are read at once.
 const AT_ONCE: usize = 1_000;
 
 impl Entries {
-    /// The next row; `None` after the last.
+    /// Returns the next row; `None` after the last.
     ///
     /// # Errors
-    /// When the database does not answer; the call can be repeated.
+    /// If the database does not answer; the call can be repeated.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it has lost no row.
-    ///
-    /// ```no_run
-    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
-    /// # use std::time::SystemTime;
-    /// let first = ledger.entries("acme", SystemTime::UNIX_EPOCH, SystemTime::now()).next().await?;
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// A future that is dropped before it is ready loses no row.
     pub async fn next(&mut self) -> Result<Option<LedgerEntry>, QuotaError> {
         if self.read.is_empty() && !self.ended {
-            let rows = self.ledger.0.entries(&self.which, AT_ONCE).await?;
+            let Self { tenant, from, until, after, .. } = self;
+            let rows = on_database!(self.ledger, inner => {
+                inner.read(inner.writer.database.entries(tenant, *from, *until, *after, AT_ONCE)).await
+            })?;
             self.ended = rows.len() < AT_ONCE;
             if let Some((last, at, _)) = rows.last() {
-                (self.which.from, self.which.after) = (*at, *last);
+                (self.from, self.after) = (*at, *last);
             }
             self.read.extend(rows.into_iter().map(|(id, at, row)| LedgerEntry::of(id, at, row)));
         }
@@ -58,11 +61,11 @@ impl Entries {
 
 impl fmt::Debug for Entries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Entries").field("tenant", &self.which.tenant).finish_non_exhaustive()
+        f.debug_struct("Entries").field("tenant", &self.tenant).finish_non_exhaustive()
     }
 }
 
-/// What was used of a limit at a time in the past.
+/// Usage of a limit at a past time.
 ///
 /// ```no_run
 /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
@@ -78,21 +81,21 @@ impl fmt::Debug for Entries {
 pub struct PastUsage {
     /// The name of the limit.
     pub limit: String,
-    /// What it counts.
+    /// Kind that it counts.
     pub kind: String,
-    /// The period that was under way, by its start.
+    /// Start of the period that was under way.
     pub window_start: SystemTime,
-    /// What was used or reserved of it by then.
+    /// Amount that was used or reserved of it by then.
     pub used: u64,
 }
 
-/// Whether the counts of a ledger are the sums of its rows.
+/// Comparison of the counters of a ledger with the sums of its rows.
 ///
 /// ```no_run
 /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
 /// let report = ledger.reconcile().await?;
 /// if !report.drifts.is_empty() {
-///     println!("page somebody: {report}");
+///     eprintln!("alert: {report}");
 ///     ledger.repair(&report).await?;
 /// }
 /// # Ok(())
@@ -101,13 +104,13 @@ pub struct PastUsage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReconcileReport {
-    /// How many counts were compared.
+    /// Number of counters that were compared.
     pub compared: u64,
-    /// Those that are not the sum of their rows, 1,000 of them at most.
+    /// Counters that are not the sum of their rows, at most 1,000.
     pub drifts: Vec<Drift>,
 }
 
-/// A count that is not the sum of its rows.
+/// A counter that is not the sum of its rows.
 ///
 /// ```no_run
 /// # fn example(drift: tollgate::Drift) {
@@ -117,66 +120,45 @@ pub struct ReconcileReport {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Drift {
-    /// Whose.
+    /// Tenant of the account.
     pub tenant: String,
-    /// Of which limit.
+    /// Name of the limit.
     pub limit: String,
-    /// What it counts.
+    /// Kind that it counts.
     pub kind: String,
-    /// In which period, by its start.
+    /// Start of the period.
     pub window_start: SystemTime,
-    /// What is counted as used or reserved; `None` where there is no count at all.
+    /// Amount that is counted as used or reserved; `None` if there is no counter at all.
     pub counted: Option<i64>,
-    /// What the rows come to.
+    /// Sum of the rows.
     pub written: i64,
 }
 
-/// So many drifts are told at once.
+/// Number of drifts that one report lists.
 const MOST_DRIFTS: usize = 1_000;
 
 impl Ledger {
-    /// The rows of a tenant written from `from` on and before `until`, in the order of their times, and of their numbers where
-    /// those are equal.
-    ///
-    /// ```no_run
-    /// # async fn example(ledger: tollgate::Ledger) {
-    /// use std::time::SystemTime;
-    /// let entries = ledger.entries("acme", SystemTime::UNIX_EPOCH, SystemTime::now());
-    /// # }
-    /// ```
+    /// Returns the rows of a tenant written from `from` on and before `until`, in the order of their times and ids.
     #[must_use]
     pub fn entries(&self, tenant: &str, from: SystemTime, until: SystemTime) -> Entries {
-        let which = Which { tenant: tenant.into(), from: nanos(from), until: nanos(until), after: 0 };
-        Entries { ledger: self.clone(), which, read: VecDeque::new(), ended: false }
+        let (ledger, tenant, read) = (self.clone(), tenant.into(), VecDeque::new());
+        Entries { ledger, tenant, from: nanos(from), after: 0, until: nanos(until), read, ended: false }
     }
 
-    /// What a tenant had used at a time in the past, of each period that was under way then.
+    /// Returns the usage of a tenant at a past time, of each period that was under way then.
     ///
     /// # Errors
-    /// When the database does not answer.
-    ///
-    /// ```no_run
-    /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
-    /// let now = ledger.usage_at("acme", std::time::SystemTime::now()).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
+    /// If the database does not answer.
     pub async fn usage_at(&self, tenant: &str, at: SystemTime) -> Result<Vec<PastUsage>, QuotaError> {
-        let past = self.0.past(tenant, nanos(at)).await?;
+        let past = on_database!(self, inner => inner.report(inner.writer.database.past(tenant, nanos(at))).await)?;
         self.check_kept("time of the usage", nanos(at)).await?;
-        let usage = past.into_iter().map(|past| PastUsage {
-            limit: past.limit.to_string(),
-            kind: past.kind.to_string(),
-            window_start: time(past.starts),
-            used: u64::try_from(past.amount).unwrap_or(0),
-        });
-        Ok(usage.collect())
+        Ok(past)
     }
 
-    /// Compares every count with the sum of its rows, in one snapshot; changes nothing.
+    /// Compares every counter with the sum of its rows, in one snapshot; changes nothing.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// If the database does not answer.
     ///
     /// ```no_run
     /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
@@ -185,18 +167,19 @@ impl Ledger {
     /// # }
     /// ```
     pub async fn reconcile(&self) -> Result<ReconcileReport, QuotaError> {
-        let (compared, drifts) = self.0.drifts(MOST_DRIFTS).await?;
-        Ok(ReconcileReport { compared, drifts: drifts.into_iter().map(Drift::of).collect() })
+        let drifts = on_database!(self, inner => inner.report(inner.writer.database.drifts(MOST_DRIFTS)).await);
+        let (compared, drifts) = drifts?;
+        Ok(ReconcileReport { compared, drifts })
     }
 
-    /// Writes into the counts of the tenants of a report what their rows come to, and says how many counts that changed.
+    /// Writes into the counters of the tenants of a report the sums of their rows; returns how many counters changed.
     ///
-    /// It looks anew under each account's lock: what was put right before, or is being charged meanwhile, stays right.
-    /// A count that is missing altogether stays so until something is charged in its period, for its end is nowhere written:
-    /// then it drifts, and can be repaired.
+    /// It compares anew under each account's lock: counters that were repaired before, or are charged meanwhile, stay
+    /// right. A counter that is missing stays so until something is charged in its period, since its end is written
+    /// nowhere else: then it drifts, and can be repaired.
     ///
     /// # Errors
-    /// When the database does not answer; what was put right stays so.
+    /// If the database does not answer; counters that were repaired stay so.
     ///
     /// ```no_run
     /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
@@ -209,14 +192,14 @@ impl Ledger {
         tenants.dedup();
         let mut changed = 0;
         for tenant in tenants {
-            changed += self.0.repair(tenant).await?;
+            changed += on_database!(self, inner => inner.report(inner.writer.database.repair(tenant)).await)?;
         }
         Ok(changed)
     }
 }
 
 impl ReconcileReport {
-    /// Which part of what was compared is wrong: alert above 0.001.
+    /// Returns the fraction of the compared counters that is wrong: alert above 0.001.
     ///
     /// ```no_run
     /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
@@ -231,19 +214,6 @@ impl ReconcileReport {
     }
 }
 
-impl Drift {
-    fn of(drift: CounterMismatch) -> Self {
-        Self {
-            tenant: drift.tenant.to_string(),
-            limit: drift.limit.to_string(),
-            kind: drift.kind.to_string(),
-            window_start: time(drift.starts),
-            counted: drift.counted,
-            written: drift.written,
-        }
-    }
-}
-
 impl fmt::Display for ReconcileReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} counts compared, {} not the sum of their rows", self.compared, self.drifts.len())?;
@@ -254,8 +224,4 @@ impl fmt::Display for ReconcileReport {
         }
         Ok(())
     }
-}
-
-pub(super) fn nanos(time: SystemTime) -> u64 {
-    crate::time::since_1970(time)
 }

@@ -1,56 +1,42 @@
 //! Classification of PostgreSQL errors by their effect on a transaction.
 
 use sqlx::{
-    Error,
+    error::DatabaseError,
     postgres::{PgDatabaseError, PgSeverity},
 };
 
 use crate::ledger::DbError;
 
 /// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
-pub(super) fn failure(error: Error) -> DbError {
-    let words = match &error {
-        Error::Database(told) => format!("PostgreSQL: {told} (SQLSTATE {})", told.code().unwrap_or_default()),
-        other => format!("PostgreSQL: {other}"),
-    };
-    match &error {
-        Error::Database(told) => {
-            let postgres = told.try_downcast_ref::<PgDatabaseError>();
-            let fatal = postgres.is_some_and(|told| matches!(told.severity(), PgSeverity::Fatal | PgSeverity::Panic));
-            let of_value = postgres.is_some_and(|told| told.table().is_some() || told.file() == Some(INDEX_ROWS));
-            by_code(&told.code().unwrap_or_default(), fatal, of_value)(words)
-        }
-        Error::Io(_)
-        | Error::Tls(_)
-        | Error::Protocol(_)
-        | Error::PoolTimedOut
-        | Error::PoolClosed
-        | Error::WorkerCrashed
-        | Error::BeginFailed => DbError::Lost(words),
-        Error::Encode(_) | Error::Decode(_) | Error::ColumnDecode { .. } => DbError::Rejected(words),
-        _ => DbError::Refused(words),
-    }
+pub(super) fn reported(error: &dyn DatabaseError) -> DbError {
+    let code = error.code().unwrap_or_default();
+    let postgres = error.try_downcast_ref::<PgDatabaseError>();
+    let fatal = postgres.is_some_and(|told| matches!(told.severity(), PgSeverity::Fatal | PgSeverity::Panic));
+    let of_value = postgres.is_some_and(|told| told.table().is_some() || told.file() == Some(INDEX_ROWS));
+    by_code(&code, fatal, of_value)(format!("PostgreSQL: {error} (SQLSTATE {code})"))
 }
 
 /// The source file of the server that tells of a value too large for any index, without the name of its table.
 const INDEX_ROWS: &str = "indextuple.c";
 
-/// `fatal` where the server ends the connection with it; `of_value` where it names the table that a value does not fit into.
+/// `fatal` where the server ends the connection with it; `of_value` where it names the table that a value does not fit
+/// into.
 fn by_code(code: &str, fatal: bool, of_value: bool) -> fn(String) -> DbError {
     match code {
         // A serialization failure, a deadlock, a lock that did not come in time, a statement that took too long.
         "40001" | "40P01" | "55P03" | "57014" if !fatal => DbError::Again,
-        // The size of an index row is a limit that one value exceeds. A server that has run out of transaction ids says the
-        // same code of everything, until a VACUUM.
+        // The size of an index row is a limit that one value exceeds. A server that has run out of transaction ids says
+        // the same code of everything, until a VACUUM.
         _ if !fatal && !of_value && code.starts_with("54") => DbError::Refused,
-        // Data exceptions, integrity constraints, and exceptions that a trigger or a view raises: the values are at fault.
+        // Data exceptions, integrity constraints, and exceptions that a trigger or a view raises: the values are at
+        // fault.
         _ if !fatal && ["21", "22", "23", "27", "44", "54", "P0"].iter().any(|class| code.starts_with(class)) => {
             DbError::Rejected
         }
-        // A password, a role or a database that is none gets no better by coming back.
+        // A password, a role or a database that is none is not resolved by a retry.
         _ if code.starts_with("28") || code == "3D000" || code == "42501" => DbError::Refused,
-        // The server ends, starts, or has no place; the connection is gone; the transaction stood still for too long; a commit
-        // whose end even the server does not know.
+        // The server ends, starts, or has no place; the connection is gone; the transaction stood still for too long; a
+        // commit whose end even the server does not know.
         "40003" | "53300" => DbError::Lost,
         _ if fatal || code.starts_with("08") || code.starts_with("57P") => DbError::Lost,
         _ => DbError::Refused,

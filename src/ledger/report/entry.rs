@@ -1,12 +1,14 @@
-//! One row of the ledger, for people.
+//! One row of the ledger, as the public API shows it.
 
 use std::{
     fmt::{self, Write},
     time::SystemTime,
 };
 
-use super::writer::{Detail, EntryKind, Row};
-use crate::time::Instant;
+use crate::{
+    ledger::writer::{Detail, EntryKind, Row},
+    time::Instant,
+};
 
 /// One row of a [`Ledger`](crate::Ledger): rows are never changed, what is wrong is corrected by another row.
 ///
@@ -23,35 +25,35 @@ use crate::time::Instant;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LedgerEntry {
-    /// Its number; later rows have higher ones.
+    /// Number of the row; later rows of an account have higher ones.
     pub id: i64,
-    /// Whose account.
+    /// Tenant of the account.
     pub tenant: String,
     /// The job, by its id as it was sent; one made here where the request named none.
     pub job: String,
-    /// How often the job was given back before.
+    /// Number of times that the job was voided before.
     pub attempt: u32,
-    /// What happened: `charge`, `reserve`, `commit`, `void`, `expire`, `record`, `adjust`, `grant` or `reset`.
+    /// Kind of the entry: `charge`, `reserve`, `commit`, `void`, `expire`, `record`, `adjust`, `grant` or `reset`.
     pub entry: &'static str,
-    /// What is counted; empty in the row of a job that nothing counts.
+    /// Kind that is counted; empty in the row of a job that no limit counts.
     pub kind: String,
     /// The name of the limit that counts it; empty likewise.
     pub limit: String,
-    /// The period that it belongs to, by its start.
+    /// Start of the period that it belongs to.
     pub window_start: SystemTime,
-    /// By how much it changed what its limit has used: negative where something went back. Each limit of a kind has a row
+    /// Change of what its limit has used; negative if something was returned. Each limit of a kind has a row
     /// of its own, so sums over limits are no bill; [`Ledger::invoice`](crate::Ledger::invoice) is.
     pub amount: i64,
-    /// When it was written.
+    /// Time at which it was written.
     pub at: SystemTime,
-    /// What a grant says.
+    /// Terms of a grant.
     pub grant: Option<GrantEntry>,
-    /// When it passed without the ledger, by the clock of the process that let it pass; see
+    /// Time at which it passed without the ledger, by the clock of the process that let it pass; see
     /// [`OnFailure`](crate::OnFailure).
     pub passed_at: Option<SystemTime>,
 }
 
-/// What a row says of a grant.
+/// Terms of a grant in its row.
 ///
 /// ```no_run
 /// # fn example(entry: tollgate::LedgerEntry) {
@@ -63,13 +65,13 @@ pub struct LedgerEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GrantEntry {
-    /// How much more is allowed; 0 where a grant was ended before its time.
+    /// Amount that is allowed on top; 0 if a grant was revoked.
     pub amount: u64,
-    /// Until when.
+    /// End of the grant.
     pub until: SystemTime,
-    /// Who approved it.
+    /// Name of the approver.
     pub approver: String,
-    /// Why.
+    /// Reason for the grant.
     pub reason: String,
 }
 
@@ -116,7 +118,7 @@ impl fmt::Display for LedgerEntry {
 }
 
 /// The inside of a JSON string (RFC 8259, 7).
-pub(super) struct Json<'a>(pub(super) &'a str);
+pub(in crate::ledger) struct Json<'a>(pub(in crate::ledger) &'a str);
 
 impl fmt::Display for Json<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
