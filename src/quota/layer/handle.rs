@@ -6,8 +6,7 @@ use super::{
     account_error::QuotaError,
     active_plan::ActivePlan,
     policy::QuotaPolicy,
-    reservation::{CloseOutcome, Reservation, ReservationError},
-    reservation_id::ReservationId,
+    reservation::{CloseOutcome, Reservation, ReservationError, ReservationId},
 };
 use crate::{
     gate::{Event, MaybeFuture},

@@ -8,7 +8,7 @@ use super::{
     active_plan::{ActivePlan, ActivePlans, ClientPlans},
     bytes::Bytes,
     charge,
-    job_id::{Bad, Duplicates},
+    jobs::{Bad, Duplicates},
     permit::QuotaPermit,
     settings::QuotaConfig,
 };
