@@ -40,7 +40,7 @@ struct Upload {
 }
 
 /// After so many bytes the account hears of them, so that a long download is not news only at its end.
-const NEWS: u64 = 1 << 20;
+const REPORT_BYTES: u64 = 1 << 20;
 
 impl Bytes {
     #[inline]
@@ -62,30 +62,30 @@ impl Bytes {
     }
 
     /// Whether so many have passed that the account must hear of them.
-    pub(super) const fn are_news(&self) -> bool {
-        self.fresh >= NEWS
+    pub(super) const fn are_due(&self) -> bool {
+        self.fresh >= REPORT_BYTES
     }
 
     /// Whether nothing has passed of which the account does not know.
-    pub(super) fn are_all_told(&self) -> bool {
+    pub(super) fn are_all_reported(&self) -> bool {
         self.fresh == 0 && self.upload.as_ref().is_none_or(|upload| upload.read.bytes() <= upload.known)
     }
 
     /// Returns the bytes that have passed since the last call.
-    pub(super) fn tell(&mut self) -> Amounts {
+    pub(super) fn report(&mut self) -> Amounts {
         let answered = std::mem::take(&mut self.fresh);
         self.known = self.known.saturating_add(answered);
-        amounts(self.upload.as_mut().map_or(0, |upload| upload.tell()), answered)
+        amounts(self.upload.as_mut().map_or(0, |upload| upload.report()), answered)
     }
 
-    /// Returns the bytes that had passed at the last [report](Self::tell).
-    pub(super) fn told(&self) -> Amounts {
+    /// Returns the bytes that had passed at the last [report](Self::report).
+    pub(super) fn reported(&self) -> Amounts {
         amounts(self.upload.as_ref().map_or(0, |upload| upload.known), self.known)
     }
 }
 
 impl Upload {
-    fn tell(&mut self) -> u64 {
+    fn report(&mut self) -> u64 {
         let read = self.read.bytes();
         let news = read.saturating_sub(self.known);
         self.known = read;
@@ -186,8 +186,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
-        let told = request.headers().contains_key(CONTENT_LENGTH) || request.body().is_end_stream();
-        let read = (!told).then(Read::default);
+        let declared = request.headers().contains_key(CONTENT_LENGTH) || request.body().is_end_stream();
+        let read = (!declared).then(Read::default);
         if let Some(read) = &read {
             request.extensions_mut().insert(read.clone());
         }

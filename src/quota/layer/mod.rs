@@ -52,12 +52,12 @@
 //! The peer is then the proxy, and all its clients share one account. Name the trusted networks with
 //! [`PeerIp::trust_forwarded`](crate::PeerIp::trust_forwarded).
 
-mod account_error;
 mod active_plan;
 mod admin;
 mod builder;
 mod bytes;
 mod charge;
+mod error;
 mod handle;
 mod jobs;
 mod permit;
@@ -70,10 +70,10 @@ mod settings;
 mod tests;
 mod usage;
 
-pub use account_error::QuotaError;
 pub use builder::QuotaLayer;
 pub use bytes::{CountedBody, RequestBytes, RequestBytesLayer};
 pub use charge::{Charge, QuotaStatus};
+pub use error::QuotaError;
 pub use handle::Quotas;
 pub use jobs::{Duplicates, JobIdSource, JobRun};
 pub use permit::QuotaPermit;
