@@ -44,7 +44,7 @@ pub(super) struct Posting {
     pub(super) amount: i64,
 }
 
-/// What a charge took: its postings, its warnings, and the account after it.
+/// A charge that was taken: its postings, its warnings, and the account after it.
 #[derive(Debug)]
 pub(super) struct TakenCharge {
     pub(super) lines: Vec<Posting>,

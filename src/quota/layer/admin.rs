@@ -1,6 +1,6 @@
 //! Changes by operators: resets, grants and plans.
 
-use super::{account_error::QuotaError, handle::Quotas};
+use super::{error::QuotaError, handle::Quotas};
 use crate::{
     error::ConfigError,
     identity::{Client, Tier},

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     handle::Quotas,
-    job_id::{Duplicates, JobIdSource},
+    jobs::{Duplicates, JobIdSource},
     policy::QuotaPolicy,
     settings::{OnExpiry, OnFailure, QuotaConfig, ServedRequest},
 };
@@ -217,11 +217,6 @@ impl QuotaLayer {
     }
 
     /// Sets the decision on duplicates of a job; the default refuses them.
-    ///
-    /// ```
-    /// use tollgate::{Duplicates, JobIdSource, Plan, QuotaLayer};
-    /// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobIdSource::header("x-job-id")).duplicates(Duplicates::Refuse);
-    /// ```
     #[must_use]
     pub fn duplicates(self, duplicates: Duplicates) -> Self {
         self.with(|config| config.duplicates = duplicates)
@@ -263,22 +258,12 @@ impl QuotaLayer {
     }
 
     /// Sets the decision on requests without an identified client; by default they share one account.
-    ///
-    /// ```
-    /// use tollgate::{Plan, QuotaLayer, OnUnidentified};
-    /// let layer = QuotaLayer::new(Plan::standard()).on_unidentified(OnUnidentified::Refuse);
-    /// ```
     #[must_use]
     pub fn on_unidentified(self, on_unidentified: OnUnidentified) -> Self {
         self.with(|config| config.on_unidentified = on_unidentified)
     }
 
     /// Sets the rate limit headers of responses; default: the fields of the current draft.
-    ///
-    /// ```
-    /// use tollgate::{Plan, QuotaLayer, refusal::Dialect};
-    /// let layer = QuotaLayer::new(Plan::standard()).rate_limit_headers(Dialect::None);
-    /// ```
     #[must_use]
     pub fn rate_limit_headers(self, dialect: Dialect) -> Self {
         self.with(|config| config.dialect = dialect)
@@ -292,11 +277,6 @@ impl QuotaLayer {
     ///
     /// # Panics
     /// When `clients` is 0 or above 2^32 - 1.
-    ///
-    /// ```
-    /// use tollgate::{Plan, QuotaLayer};
-    /// let layer = QuotaLayer::new(Plan::standard()).max_clients(10_000);
-    /// ```
     #[must_use]
     pub fn max_clients(self, clients: usize) -> Self {
         self.with(|config| config.max_clients = max_clients(clients))
@@ -316,9 +296,7 @@ impl QuotaLayer {
     /// ```
     #[must_use]
     pub fn max_hold(self, time: Duration) -> Self {
-        if time.is_zero() {
-            panic!("{}", ConfigError::new("max_hold", "be longer than zero", format_args!("{time:?}")));
-        }
+        check_time("max_hold", time);
         self.with(|config| config.max_hold = time)
     }
 
@@ -337,9 +315,7 @@ impl QuotaLayer {
     /// ```
     #[must_use]
     pub fn max_stall(self, time: Duration) -> Self {
-        if time.is_zero() {
-            panic!("{}", ConfigError::new("max_stall", "be longer than zero", format_args!("{time:?}")));
-        }
+        check_time("max_stall", time);
         self.with(|config| config.max_stall = time)
     }
 
@@ -357,22 +333,12 @@ impl QuotaLayer {
     /// ```
     #[must_use]
     pub fn reservations_last(self, ttl: Duration) -> Self {
-        if ttl.is_zero() {
-            panic!(
-                "{}",
-                ConfigError::new("time to live of a reservation", "be longer than zero", format_args!("{ttl:?}"))
-            );
-        }
+        check_time("time to live of a reservation", ttl);
         self.with(|config| config.ttl = ttl)
     }
 
     /// Sets the effect of expiry on a reservation by the [handle](Self::handle): by default it is rolled back, in a
     /// ledger it stays charged.
-    ///
-    /// ```
-    /// use tollgate::{OnExpiry, Plan, QuotaLayer};
-    /// let layer = QuotaLayer::new(Plan::standard()).on_expiry(OnExpiry::ChargeEstimate);
-    /// ```
     #[must_use]
     pub fn on_expiry(self, on_expiry: OnExpiry) -> Self {
         self.with(|config| config.on_expiry = Some(on_expiry))
@@ -419,5 +385,11 @@ impl QuotaLayer {
 
     fn with(self, change: impl FnOnce(&mut QuotaConfig)) -> Self {
         Self(self.0.with(|layer| change(&mut layer.config)))
+    }
+}
+
+fn check_time(what: &str, time: Duration) {
+    if time.is_zero() {
+        panic!("{}", ConfigError::new(what, "be longer than zero", format_args!("{time:?}")));
     }
 }

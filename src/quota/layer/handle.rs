@@ -3,11 +3,10 @@
 use std::{borrow::Cow, fmt, future::Future, sync::Arc};
 
 use super::{
-    account_error::QuotaError,
     active_plan::ActivePlan,
+    error::QuotaError,
     policy::QuotaPolicy,
-    reservation::{CloseOutcome, Reservation, ReservationError},
-    reservation_id::ReservationId,
+    reservation::{CloseOutcome, Reservation, ReservationError, ReservationId},
 };
 use crate::{
     gate::{Event, MaybeFuture},
@@ -231,7 +230,7 @@ impl Quotas {
             .await
         {
             Ok(admission) => {
-                policy.common.tell(&admission);
+                policy.common.report(&admission);
                 policy
                     .common
                     .context
@@ -241,7 +240,7 @@ impl Quotas {
             }
             Err(AdmitError::Denied { denial: Denial::Job(Duplicate::Done), .. }) => Ok(None),
             Err(refused) => {
-                policy.common.tell_overflow(&refused);
+                policy.common.report_overflow(&refused);
                 Err(self.refused(client, policy.refusal(&active, client, refused, now)))
             }
         }

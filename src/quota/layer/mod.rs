@@ -52,37 +52,32 @@
 //! The peer is then the proxy, and all its clients share one account. Name the trusted networks with
 //! [`PeerIp::trust_forwarded`](crate::PeerIp::trust_forwarded).
 
-mod account_error;
 mod active_plan;
 mod admin;
 mod builder;
 mod bytes;
 mod charge;
+mod error;
 mod handle;
-mod job_id;
-mod job_run;
+mod jobs;
 mod permit;
 mod policy;
 mod pool;
 mod refuse;
-mod request_bytes;
 mod reservation;
-mod reservation_id;
 mod settings;
 #[cfg(test)]
 mod tests;
 mod usage;
 
-pub use account_error::QuotaError;
 pub use builder::QuotaLayer;
+pub use bytes::{CountedBody, RequestBytes, RequestBytesLayer};
 pub use charge::{Charge, QuotaStatus};
+pub use error::QuotaError;
 pub use handle::Quotas;
-pub use job_id::{Duplicates, JobIdSource};
-pub use job_run::JobRun;
+pub use jobs::{Duplicates, JobIdSource, JobRun};
 pub use permit::QuotaPermit;
 pub use policy::QuotaPolicy;
-pub use request_bytes::{CountedBody, RequestBytes, RequestBytesLayer};
-pub use reservation::{CloseOutcome, Reservation, ReservationError};
-pub use reservation_id::ReservationId;
+pub use reservation::{CloseOutcome, Reservation, ReservationError, ReservationId};
 pub use settings::{OnExpiry, OnFailure, ServedRequest};
 pub use usage::{Cursor, Explanation, LimitExplanation, UsagePage};

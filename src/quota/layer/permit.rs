@@ -38,11 +38,11 @@ struct Open {
     active: Option<Arc<ActivePlan>>,
     receipt: Receipt,
     asked: Asked,
-    told: Option<Nearest>,
+    nearest: Option<Nearest>,
     extra: Option<Box<Extra>>,
     bytes: Bytes,
-    /// When the account last heard of it.
-    heard: Moment,
+    /// When the account last reported_at of it.
+    reported_at: Moment,
     status: Option<StatusCode>,
     reached: bool,
 }
@@ -84,7 +84,7 @@ impl QuotaPermit {
         admission: AdmittedCharge,
         now: Now,
     ) -> Self {
-        active.common.tell(&admission);
+        active.common.report(&admission);
         let AdmittedCharge { receipt, nearest, details } = admission;
         let share = active.common.settings.share;
         let extra = match details {
@@ -96,10 +96,10 @@ impl QuotaPermit {
         open.active = Some(Arc::clone(active));
         open.receipt = receipt;
         open.asked = asked;
-        open.told = nearest;
+        open.nearest = nearest;
         open.extra = extra;
         open.bytes = bytes;
-        open.heard = now.moment;
+        open.reported_at = now.moment;
         (open.status, open.reached) = (None, false);
         Self(Some(open))
     }
@@ -136,7 +136,7 @@ impl Permit for QuotaPermit {
         let Some(open) = self.0.as_deref_mut() else { return };
         let Some(active) = &open.active else { return };
         open.status = Some(response.status());
-        if let Some(nearest) = &open.told
+        if let Some(nearest) = &open.nearest
             && let Some(fields) = active.fields.get(nearest.index)
         {
             // A request that an inner layer refused is refunded, so that more remains.
@@ -185,7 +185,7 @@ impl Open {
         let Some(active) = &self.active else { return };
         let now = active.common.now();
         active.common.store.watch(&self.receipt, now);
-        self.heard = now.moment;
+        self.reported_at = now.moment;
     }
 
     /// Tells the account that the request is alive, and what has passed: not at each frame, for that costs a lock.
@@ -194,16 +194,16 @@ impl Open {
         if active.response_bytes {
             self.bytes.answered(bytes);
         }
-        let much = self.bytes.are_news();
+        let much = self.bytes.are_due();
         if !much && self.receipt.lease.is_none() {
             return;
         }
         let common = &*active.common;
         let now = common.now();
-        if much || now.moment.since(self.heard) >= common.settings.max_stall / NEWS_PER_STALL {
-            let near = common.store.progress(&self.receipt, &self.bytes.tell(), now);
+        if much || now.moment.since(self.reported_at) >= common.settings.max_stall / REPORTS_PER_STALL {
+            let near = common.store.progress(&self.receipt, &self.bytes.report(), now);
             common.warn(&near);
-            self.heard = now.moment;
+            self.reported_at = now.moment;
         }
     }
 
@@ -215,7 +215,7 @@ impl Open {
             _ if !self.reached => false,
             outcome => self.is_charged(active, matches!(outcome, Outcome::Complete { .. })),
         };
-        if charged && !self.receipt.open && self.bytes.are_all_told() {
+        if charged && !self.receipt.open && self.bytes.are_all_reported() {
             return; // all was charged when it was admitted
         }
         self.close(charged);
@@ -225,13 +225,13 @@ impl Open {
     #[inline(never)]
     fn close(&mut self, charged: bool) {
         let Some(active) = &self.active else { return };
-        let actual = self.said(); // also where nothing is charged: afterwards a record must fail
+        let actual = self.recorded(); // also where nothing is charged: afterwards a record must fail
         let (used, void);
         let settlement = if charged {
-            used = self.bytes.tell();
+            used = self.bytes.report();
             Settlement::Served { used: &used, actual: &actual }
         } else {
-            void = self.all_charged(active, self.bytes.told());
+            void = self.all_charged(active, self.bytes.reported());
             Settlement::Void(&void)
         };
         active.common.settle(&self.receipt, &settlement);
@@ -252,7 +252,7 @@ impl Open {
     }
 
     /// Returns the amounts that the handler has recorded.
-    fn said(&self) -> Amounts {
+    fn recorded(&self) -> Amounts {
         let charge = self.extra.as_ref().and_then(|extra| extra.charge.as_ref());
         charge.map(Charge::settle).unwrap_or_default()
     }
@@ -267,7 +267,7 @@ impl Open {
 }
 
 /// Progress reports within the stall time of a slot: enough that a request that makes progress never loses its slot.
-const NEWS_PER_STALL: u32 = 4;
+const REPORTS_PER_STALL: u32 = 4;
 
 impl fmt::Debug for QuotaPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,7 +8,7 @@ use super::{
     active_plan::{ActivePlan, ActivePlans, ClientPlans},
     bytes::Bytes,
     charge,
-    job_id::{Bad, Duplicates},
+    jobs::{Bad, Duplicates},
     permit::QuotaPermit,
     settings::QuotaConfig,
 };
@@ -33,7 +33,7 @@ pub struct QuotaPolicy {
     pub(super) common: Arc<Common>,
     pub(super) plans: HotSwap<ActivePlans>,
     pub(super) client_plans: ClientPlans,
-    whom: ClientResolver,
+    clients: ClientResolver,
 }
 
 /// State that all plans of a layer share.
@@ -56,17 +56,17 @@ impl QuotaPolicy {
         let store = settings.store.0.open(settings.max_clients, books, &context.clock, settings.on_failure);
         let store = store.unwrap_or_else(|invalid| panic!("{invalid}"));
         let late = context.clone();
-        store.listen(Arc::new(move |told| tell(&late, told)));
-        let whom = ClientResolver::new(Arc::clone(&settings.identify), settings.on_unidentified);
+        store.listen(Arc::new(move |event| emit(&late, event)));
+        let clients = ClientResolver::new(Arc::clone(&settings.identify), settings.on_unidentified);
         let common = Arc::new(Common { store, settings, context });
         let (plans, client_plans) = (HotSwap::new(ActivePlans::new(&common)), ClientPlans::new(&common));
-        Self { common, plans, client_plans, whom }
+        Self { common, plans, client_plans, clients }
     }
 
     /// Returns the client to charge; `None` if the request is not charged.
     pub(super) fn client(&self, request: &RequestHead<'_>) -> Result<Option<Client>, Refusal> {
-        let client = self.whom.identify(request);
-        self.whom.resolve(client.as_ref(), &self.common.context, |client| Ok(client.cloned()))
+        let client = self.clients.identify(request);
+        self.clients.resolve(client.as_ref(), &self.common.context, |client| Ok(client.cloned()))
     }
 
     /// Returns the job that a request names, or a refusal if the id is invalid.
@@ -123,13 +123,13 @@ impl QuotaPolicy {
             MaybeFuture::Ready(Ok(admission)) => {
                 MaybeFuture::Ready(Ok(QuotaPermit::new(active, asked, bytes, admission, now)))
             }
-            MaybeFuture::Ready(Err(refused)) => MaybeFuture::Ready(self.turn_down(active, client, refused, now)),
+            MaybeFuture::Ready(Err(refused)) => MaybeFuture::Ready(self.deny(active, client, refused, now)),
             MaybeFuture::Future(decision) => {
                 let (policy, active, client) = (Arc::clone(self), Arc::clone(active), client.clone());
                 MaybeFuture::future(async move {
                     match decision.await {
                         Ok(admission) => Ok(QuotaPermit::new(&active, asked, bytes, admission, now)),
-                        Err(refused) => policy.turn_down(&active, &client, refused, now),
+                        Err(refused) => policy.deny(&active, &client, refused, now),
                     }
                 })
             }
@@ -137,22 +137,22 @@ impl QuotaPolicy {
     }
 
     /// Returns the permit of a request that is not charged.
-    fn let_pass(&self) -> QuotaPermit {
+    fn uncharged(&self) -> QuotaPermit {
         QuotaPermit::nothing(self.common.settings.share)
     }
 
-    fn turn_down(
+    fn deny(
         self: &Arc<Self>,
         active: &ActivePlan,
         client: &Client,
         refused: AdmitError,
         now: Now,
     ) -> Result<QuotaPermit, Refusal> {
-        self.common.tell_overflow(&refused);
+        self.common.report_overflow(&refused);
         let done_before =
             matches!(refused, AdmitError::Denied { denial: Denial::Job(Duplicate::Running | Duplicate::Done), .. });
         if done_before && self.common.settings.duplicates == Duplicates::Pass {
-            return Ok(self.let_pass());
+            return Ok(self.uncharged());
         }
         Err(self.refusal(active, client, refused, now))
     }
@@ -183,14 +183,14 @@ impl Common {
 
     /// Emits what is special about an admission.
     #[inline]
-    pub(super) fn tell(&self, admission: &AdmittedCharge) {
+    pub(super) fn report(&self, admission: &AdmittedCharge) {
         if admission.details.is_some() || admission.receipt.shared {
-            self.tell_some(admission);
+            self.report_details(admission);
         }
     }
 
     #[cold]
-    fn tell_some(&self, admission: &AdmittedCharge) {
+    fn report_details(&self, admission: &AdmittedCharge) {
         if let Some(details) = &admission.details {
             self.warn(&details.near);
             if details.reclaimed {
@@ -202,8 +202,8 @@ impl Common {
         }
     }
 
-    /// Emits the refusal of an account that clients share.
-    pub(super) fn tell_overflow(&self, refused: &AdmitError) {
+    /// Reports a refusal by an account that clients share.
+    pub(super) fn report_overflow(&self, refused: &AdmitError) {
         if let AdmitError::Denied { shared: true, .. } = refused {
             self.context.observers.emit(&Event::Overflow { policy: &self.context.name });
         }
@@ -211,9 +211,9 @@ impl Common {
 }
 
 /// Emits an event of the store for which no caller waits.
-fn tell(context: &PolicyContext, told: &StoreEvent) {
+fn emit(context: &PolicyContext, event: &StoreEvent) {
     let policy = &context.name;
-    let event = match told {
+    let event = match event {
         StoreEvent::Near(near) => return warn(context, near),
         StoreEvent::Rejected { client, why } => Event::StoreRejected { policy, client, why },
         StoreEvent::Lost(why) => Event::StoreLost { policy, why },
@@ -243,7 +243,7 @@ impl Admit for QuotaPolicy {
 
     #[inline]
     fn identify(&self, request: &RequestHead<'_>) -> Option<Client> {
-        self.whom.identify(request)
+        self.clients.identify(request)
     }
 
     fn admit(
@@ -251,9 +251,9 @@ impl Admit for QuotaPolicy {
         request: &RequestHead<'_>,
         client: Option<&Client>,
     ) -> MaybeFuture<Result<QuotaPermit, Refusal>> {
-        let decided = self.whom.resolve(client, &self.common.context, |client| match client {
+        let decided = self.clients.resolve(client, &self.common.context, |client| match client {
             Some(client) => self.decide(request, client),
-            None => Ok(MaybeFuture::Ready(Ok(self.let_pass()))),
+            None => Ok(MaybeFuture::Ready(Ok(self.uncharged()))),
         });
         decided.unwrap_or_else(|refusal| MaybeFuture::Ready(Err(refusal)))
     }

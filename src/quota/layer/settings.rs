@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 use http::StatusCode;
 
 use super::{
-    job_id::{Duplicates, JobIdSource},
+    jobs::{Duplicates, JobIdSource},
     policy::QuotaPolicy,
 };
 use crate::{

@@ -1,6 +1,6 @@
 //! Reports about accounts: usage, pages and explanations.
 
-use super::{account_error::QuotaError, handle::Quotas};
+use super::{error::QuotaError, handle::Quotas};
 use crate::{
     head::RequestHead,
     identity::Client,

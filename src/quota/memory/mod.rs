@@ -33,7 +33,7 @@ pub(crate) struct Accounts {
     /// Which accounts these are: a reservation of others, as of this process before it was restarted, is none of theirs.
     number: u64,
     shards: Box<[Padded]>,
-    shared: Box<Shared>,
+    shared: Box<SharedState>,
     settings: AccountSettings,
     most: usize,
     /// The task that forgets those who do not come back runs, or cannot.
@@ -45,7 +45,7 @@ pub(crate) struct Accounts {
 #[repr(align(64))]
 struct Padded(Spin<Shard>);
 
-struct Shared {
+struct SharedState {
     live: AtomicUsize,
     /// Latest wall time at which an account was forgotten. A clock that has stepped back since must not give new
     /// accounts a window that the forgotten ones have used up.
@@ -86,7 +86,7 @@ const CLIENTS_OF_SHARD: usize = 256;
 impl Accounts {
     /// No accounts, with room for `most`.
     pub(crate) fn new(most: usize, settings: AccountSettings, clock: &Clock) -> Arc<Self> {
-        let shared = Shared {
+        let shared = SharedState {
             live: AtomicUsize::new(0),
             forgotten: AtomicU64::new(0),
             granted: AtomicU64::new(1),
@@ -194,24 +194,20 @@ impl Accounts {
     }
 
     fn insert(&self, shard: &mut Shard, context: &AccountContext<'_>, now: Now) -> Option<u32> {
-        // First counted, then made: so the bound is never passed.
-        if self.shared.live.fetch_add(1, Ordering::Relaxed) >= self.most {
-            self.shared.live.fetch_sub(1, Ordering::Relaxed);
-            if !(0..LOOK_AT).any(|_| self.sweep_one(shard, now, true)) {
-                return None;
-            }
-            return self.insert_counted(shard, context);
+        let sweep = |shard: &mut Shard| (0..LOOK_AT).any(|_| self.sweep_one(shard, now, true));
+        if self.count_one() || (sweep(shard) && self.count_one()) {
+            return Some(shard.insert(context.client, context.plan));
         }
-        Some(shard.insert(context.client, context.plan))
+        None
     }
 
-    #[cold]
-    fn insert_counted(&self, shard: &mut Shard, context: &AccountContext<'_>) -> Option<u32> {
-        if self.shared.live.fetch_add(1, Ordering::Relaxed) >= self.most {
+    /// Counts an account before it is made, so that the bound is never passed.
+    fn count_one(&self) -> bool {
+        let has_room = self.shared.live.fetch_add(1, Ordering::Relaxed) < self.most;
+        if !has_room {
             self.shared.live.fetch_sub(1, Ordering::Relaxed);
-            return None; // another thread was faster
         }
-        Some(shard.insert(context.client, context.plan))
+        has_room
     }
 
     /// Now and then, or `always`, looks at one account and forgets it if it is blank.

@@ -1,15 +1,24 @@
-//! Which job a request asks for, so that none is charged or done twice.
+//! Jobs: work that is charged once, however often it is sent.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, future::Future, sync::Arc};
 
 use http::{HeaderMap, HeaderName, header::CONTENT_LENGTH};
 
+use super::{
+    handle::{Quotas, or_anonymous},
+    policy::QuotaPolicy,
+};
 use crate::{
     error::ConfigError,
     head::RequestHead,
-    identity::{Client, Digester},
+    identity::{Client, Digest, Digester},
     kind::Kind,
-    quota::{Amounts, account::Job},
+    quota::{
+        Amounts,
+        account::{ChargeRequest, Job},
+        store::{Receipt, Settlement},
+    },
+    refusal::Refusal,
 };
 
 /// Source of the job id of a request.
@@ -134,12 +143,7 @@ impl JobIdSource {
         }
     }
 
-    fn fingerprint_of(
-        &self,
-        request: &RequestHead<'_>,
-        amounts: &Amounts,
-        digester: &Digester,
-    ) -> crate::identity::Digest {
+    fn fingerprint_of(&self, request: &RequestHead<'_>, amounts: &Amounts, digester: &Digester) -> Digest {
         let what = match &self.fingerprint {
             Some(fingerprint) => fingerprint(request),
             None => {
@@ -173,7 +177,7 @@ fn written<'a>(amounts: impl Iterator<Item = (&'a Kind, u64)>) -> impl Iterator<
 pub(super) struct Bad;
 
 /// The job of a client under this id.
-fn job(client: &Client, id: &str, fingerprint: crate::identity::Digest, digester: &Digester) -> Arc<Job> {
+fn job(client: &Client, id: &str, fingerprint: Digest, digester: &Digester) -> Arc<Job> {
     let account = client.digest().0.to_le_bytes();
     Arc::new(Job { id: digester.digest("job", [&account[..], id.as_bytes()]), fingerprint, text: id.into() })
 }
@@ -205,6 +209,88 @@ impl fmt::Debug for JobIdSource {
             Source::Headers(names) => f.debug_tuple("JobIdSource").field(names).finish(),
             Source::Closure(_) => f.write_str("JobIdSource(closure)"),
         }
+    }
+}
+
+/// Result of a job that was not refused.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use tollgate::{Client, JobRun, Plan, QuotaLayer};
+///
+/// let (quotas, alice) = (QuotaLayer::new(Plan::standard()).handle(), Client::named("alice"));
+/// let scan = || quotas.run_job(&alice, "order 17", ("queries", 20), async { 42 });
+/// assert_eq!(scan().await.unwrap(), JobRun::Done(42));
+/// assert_eq!(scan().await.unwrap(), JobRun::Replayed);
+/// assert_eq!(quotas.usage(&alice).await.unwrap().get("queries_per_hour").unwrap().used, 20);
+/// # });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum JobRun<T> {
+    /// The work was done, and came to this.
+    Done(T),
+    /// It was done, or at least begun, before: this time nothing was charged and the work was not polled.
+    Replayed,
+}
+
+impl Quotas {
+    /// Charges all of this and runs `work`, once for each id; where the plan limits requests at a time, it takes a place
+    /// until the work has ended. Without a client it is the anonymous one's.
+    ///
+    /// An id is 1 to 255 visible ASCII characters or spaces, and belongs to its client. It is remembered as long as those of
+    /// requests, [24 hours](crate::QuotaLayer::job_retention) by default and in a ledger as long as its rows are kept, and
+    /// means one job only: what a request has named is another job.
+    ///
+    /// # Errors
+    /// The [`Refusal`]; then `work` was never polled. Of its [`reason`](Refusal::reason)s
+    /// [`JobRunning`](crate::Reason::JobRunning) says that the same job is under way,
+    /// [`JobConflict`](crate::Reason::JobConflict) that the id was sent with other amounts, and
+    /// [`InvalidJobId`](crate::Reason::InvalidJobId) that it cannot be one.
+    ///
+    /// # Cancel safety
+    /// Dropped before it was polled, nothing is charged and the id is free. If it is dropped while the work is under
+    /// way, or the work panics, its progress is unknown: the charge stays, the id is taken, and the slot is released.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # use tollgate::{Client, JobRun, Plan, QuotaLayer, Reason};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// let alice = Client::named("alice");
+    /// let done = quotas.run_job(&alice, "order 17", ("queries", 20), async { "rows" }).await.unwrap();
+    /// assert_eq!(done, JobRun::Done("rows"));
+    /// let other = quotas.run_job(&alice, "order 17", ("queries", 21), async { "rows" }).await.unwrap_err();
+    /// assert_eq!(other.reason(), Reason::JobConflict);
+    /// # });
+    /// ```
+    pub async fn run_job<'a, T>(
+        &self,
+        client: impl Into<Option<&'a Client>>,
+        job_id: &str,
+        amounts: impl Into<Amounts>,
+        work: impl Future<Output = T>,
+    ) -> Result<JobRun<T>, Refusal> {
+        let (client, mut amounts) = (or_anonymous(client.into()), amounts.into());
+        let job = by_hand(job_id, &client, &amounts, self.0.common.store.digester());
+        let job = job.map_err(|Bad| self.refused(&client, self.0.bad_job_id()))?;
+        amounts.set(&Kind::Concurrent, 1);
+        let ask =
+            ChargeRequest { amounts: &amounts, each: &[], reserve: false, lasting: false, open: true, job: Some(&job) };
+        let Some(receipt) = self.begin(&client, ask).await? else { return Ok(JobRun::Replayed) };
+        let _begun = Begun { policy: &self.0, receipt };
+        Ok(JobRun::Done(work.await))
+    }
+}
+
+/// A job under way: however it ends, its charge stays and its id is taken.
+struct Begun<'a> {
+    policy: &'a QuotaPolicy,
+    receipt: Receipt,
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        let none = Amounts::new();
+        self.policy.common.settle(&self.receipt, &Settlement::Served { used: &none, actual: &none });
     }
 }
 
