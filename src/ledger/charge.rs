@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Database, LedgerInner, LedgerReceipt, LedgerReservation, LedgerStore,
-    slots::{SlotGuard, Slots},
+    slots::{LedgerSlots, SlotGuard},
     store::{new_job, tenant},
     writer::{AdmitCommand, AdmitReply, Command, CommandKind, Key, ReservationTerms, SettleKind, is_within},
 };
@@ -21,7 +21,7 @@ use crate::{
 /// An admission between its command and its reply.
 pub(super) struct PendingAdmission<D: Database> {
     pub(super) inner: Arc<LedgerInner<D>>,
-    slots: Arc<Slots>,
+    slots: Arc<LedgerSlots>,
     slot: Option<SlotGuard>,
     key: Key,
     /// Id of the command.
@@ -103,7 +103,7 @@ impl<D: Database> LedgerStore<D> {
             Settlement::Served { used, .. } => (SettleKind::Add, (*used).clone()),
             Settlement::Detached => return None,
         };
-        // What goes back is running until its id is free: a duplicate must not be answered in between as if it were
+        // A job that is given back counts as running until its id is free: no duplicate may be answered meanwhile as if it were
         // done.
         if receipt.job.is_some() && end != SettleKind::Void {
             self.inner.writer.finish(&written.id.key, written.id.command);

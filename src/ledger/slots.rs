@@ -18,18 +18,18 @@ use crate::{
 };
 
 /// The slots of one layer.
-pub(super) struct Slots {
+pub(super) struct LedgerSlots {
     accounts: Arc<Accounts>,
 }
 
 /// A slot that is released on drop, unless it is kept.
 pub(super) struct SlotGuard {
-    slots: Arc<Slots>,
+    slots: Arc<LedgerSlots>,
     receipt: Option<Receipt>,
     now: Now,
 }
 
-impl Slots {
+impl LedgerSlots {
     pub(super) fn new(most: usize, settings: AccountSettings, clock: &Clock) -> Arc<Self> {
         Arc::new(Self { accounts: Accounts::new(most, settings, clock) })
     }

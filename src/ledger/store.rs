@@ -6,7 +6,7 @@ use super::{
     Database, LedgerInner, LedgerReceipt, LedgerReservation, digester,
     fallback::FallbackStore,
     new_id,
-    slots::Slots,
+    slots::LedgerSlots,
     sql::encoding,
     writer::{self, Command, CommandKind, JobStatus, Key, NoticeKind, Reply, SettleCommand, SettleKind},
 };
@@ -31,7 +31,7 @@ pub(crate) struct LedgerStore<D: Database> {
     pub(super) inner: Arc<LedgerInner<D>>,
     /// Tells the layers of a ledger apart.
     origin: u32,
-    pub(super) slots: Arc<Slots>,
+    pub(super) slots: Arc<LedgerSlots>,
     pub(super) settings: AccountSettings,
 }
 
@@ -48,7 +48,7 @@ impl<D: Database> LedgerStore<D> {
         on_failure: OnFailure,
     ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
         inner.upkeep.start();
-        let (inner, slots) = (Arc::clone(inner), Slots::new(most, settings.clone(), clock));
+        let (inner, slots) = (Arc::clone(inner), LedgerSlots::new(most, settings.clone(), clock));
         FallbackStore::over(Self { origin: inner.next_origin(), inner, slots, settings }, on_failure, most)
     }
 

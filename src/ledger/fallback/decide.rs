@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// How a layer decides while its ledger is away.
+/// Decides for a layer while its ledger is away.
 pub(super) struct Fallback {
     spool: Spool,
     share: Option<LocalShares>,

@@ -27,7 +27,7 @@ async fn invoices_are_the_sums_of_the_book() {
 }
 
 #[tokio::test]
-async fn it_does_what_its_model_does_that_the_writers_are_searched_with() {
+async fn behaves_as_the_model_of_the_writer_search() {
     against::agrees(&fresh().await, 50, against::Locks::Accounts).await;
 }
 

@@ -1,4 +1,3 @@
-mod foreign;
 mod forgetting;
 #[cfg(tollgate_loom)]
 mod interleavings;
