@@ -13,6 +13,7 @@ on_each_database! {
     grant_ends
     grant_texts
     stored_grants_past_the_range
+    corrupt_grants
     amounts
     tenant_names
     job_ids
@@ -91,6 +92,43 @@ async fn stored_grants_past_the_range(database: Database) {
     assert!(quotas.grants(&acme()).await.unwrap()[0].grant.until() > at(Duration::from_micros(LAST_MICRO)));
     assert!(rows(&ledger, "acme").await[0].grant.is_some());
     all_work("a stored grant", &ledger, &quotas, &acme()).await;
+}
+
+/// Rows that no version wrote: an invalid amount raises nothing, and the account stays usable.
+async fn corrupt_grants(database: Database) {
+    let ledger = database.open().await;
+    let quotas = quotas(&ledger, tokens(10));
+    let time = |micros: i64| match &database {
+        Database::Sqlite(_) => micros.to_string(),
+        #[cfg(feature = "postgres")]
+        Database::Postgres(_) if micros == i64::MAX => "timestamptz 'infinity'".to_owned(),
+        #[cfg(feature = "postgres")]
+        Database::Postgres(_) => format!("timestamptz 'epoch' + {micros} * interval '1 us'"),
+    };
+    let most = i64::MAX;
+    for (at, (amount, before, current, until, window)) in [
+        (0, 0, most, i64::MAX, 0),
+        (most, 0, 0, i64::MAX, 0),
+        (most, most, most, i64::MAX, -1_000_000),
+        (5, most, 0, i64::MAX, 0),
+        (5, 0, most, i64::MAX, -1_000_000),
+        (5, most, most, i64::MAX, i64::MAX),
+        (5, most, most, -1_000_000, 0),
+        (5, 0, 0, 0, 0),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (client, what) = (Client::named(format!("tenant {at}")), format!("row {at}"));
+        quotas.grant(&client, Grant::new("tokens_per_month", 5, now() + Duration::from_secs(3_600))).await.unwrap();
+        let (until, window) = (time(until), time(window));
+        let row = format!("amount = {amount}, used_before = {before}, used_now = {current}, until = {until}");
+        let sql = format!("UPDATE quota_grant SET {row}, window_start = {window} WHERE tenant_id = 'tenant {at}'");
+        assert_eq!(database.meddle(sql).await.unwrap(), 1);
+        let limit = quotas.usage(&client).await.unwrap().limits[0].limit;
+        assert!(limit == 10 || (amount == 5 && limit <= 15), "{what}: {limit}");
+        all_work(&what, &ledger, &quotas, &client).await;
+    }
 }
 
 async fn amounts(database: Database) {
