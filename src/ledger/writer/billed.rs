@@ -11,7 +11,7 @@
 //! - A reset makes room and returns no money, a grant is no usage: neither bills.
 //!
 //! An item belongs to the time at which it was written, so consecutive periods bill everything once. The ledger states
-//! the same rule in SQL (`ledger/billed.rs`); both are compared with a book that knows neither.
+//! the same rule in SQL (`ledger/sql/reports.rs`); both are compared with a book that knows neither.
 
 use std::sync::Arc;
 
