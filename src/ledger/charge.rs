@@ -125,19 +125,15 @@ impl<D: Database> LedgerStore<D> {
 impl<D: Database> PendingAdmission<D> {
     /// Makes the receipt of an admission; `passed` if it passed without the ledger.
     pub(super) fn admitted(self, reply: AdmitReply, passed: bool) -> AdmittedCharge {
-        let AdmitReply { attempt, since, nearest, near, untold, usage } = reply;
+        let AdmitReply { attempt, since, nearest, near, pending, usage } = reply;
         let slot = self.slot.and_then(SlotGuard::keep);
         if self.active && !passed {
             self.inner.upkeep.add(self.id, &self.key, attempt, since, self.ttl);
         }
         let usage = usage.filter(|_| self.wants_usage);
         let usage = usage.map(|usage| self.slots.merge_usage(&self.client, &self.plan, self.now, usage));
-        let details = AdmissionDetails {
-            reclaimed: false,
-            near: NearLimits::of(Some(&self.client), near),
-            pending: untold,
-            usage,
-        };
+        let details =
+            AdmissionDetails { reclaimed: false, near: NearLimits::of(Some(&self.client), near), pending, usage };
         let quiet = details.near.limits.is_empty() && details.pending.is_empty() && details.usage.is_none();
         let id = LedgerReservation { key: self.key, command: self.id, since, passed };
         let receipt = Receipt {

@@ -47,9 +47,9 @@ pub(super) struct Posting {
 /// A charge that was taken: its postings, its warnings, and the account after it.
 #[derive(Debug)]
 pub(super) struct TakenCharge {
-    pub(super) lines: Vec<Posting>,
+    pub(super) postings: Vec<Posting>,
     pub(super) near: Vec<Warning>,
-    pub(super) untold: Vec<Warning>,
+    pub(super) pending: Vec<Warning>,
     pub(super) view: Account,
 }
 
@@ -166,8 +166,8 @@ impl AccountState {
             let at = self.put(known, after);
             self.bring_grants_to(limit, Some(at), wall);
         }
-        let (near, untold) = (view.warnings(marks.warned), view.warnings(marks.pending));
-        Ok(TakenCharge { lines: postings, near, untold, view })
+        let (near, pending) = (view.warnings(marks.warned), view.warnings(marks.pending));
+        Ok(TakenCharge { postings, near, pending, view })
     }
 
     /// The account as a plan sees it: with the counters of the present windows.

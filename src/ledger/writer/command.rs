@@ -168,14 +168,14 @@ pub(crate) struct AdmitReply {
     pub(crate) since: AdmittedAt,
     pub(crate) nearest: Option<Nearest>,
     pub(crate) near: Vec<Warning>,
-    pub(crate) untold: Vec<Warning>,
+    pub(crate) pending: Vec<Warning>,
     pub(crate) usage: Option<Usage>,
 }
 
 impl AdmitReply {
     /// An admission of which no usage is known.
     pub(super) fn new(attempt: u32, since: AdmittedAt) -> Self {
-        Self { attempt, since, nearest: None, near: Vec::new(), untold: Vec::new(), usage: None }
+        Self { attempt, since, nearest: None, near: Vec::new(), pending: Vec::new(), usage: None }
     }
 
     /// An admission by the fallback at `at`, in nanoseconds since 1970.

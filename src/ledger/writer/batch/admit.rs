@@ -34,12 +34,12 @@ impl Attempt<'_, '_> {
             since,
             nearest: if admit.told { taken.view.nearest(now) } else { None },
             near: taken.near,
-            untold: taken.untold,
+            pending: taken.pending,
             usage: admit.usage.then(|| taken.view.usage(now)),
         };
         let entry = if admit.reserve.is_some() { EntryKind::Reserve } else { EntryKind::Charge };
         self.fingerprint = admit.fingerprint;
-        self.write_marked(entry, 0, taken.lines);
+        self.write_marked(entry, 0, taken.postings);
         self.open(admit.reserve, since.at);
         Reply::Admitted(Box::new(admitted))
     }

@@ -134,7 +134,7 @@ impl History {
         match (self.ledger.run(&job, CommandKind::Admit(admit)), in_memory) {
             (Reply::Admitted(admitted), Ok(taken)) => {
                 prop_assert_eq!(&admitted.near, &self.account.warnings(taken.marks.warned));
-                prop_assert_eq!(&admitted.untold, &self.account.warnings(taken.marks.pending));
+                prop_assert_eq!(&admitted.pending, &self.account.warnings(taken.marks.pending));
                 prop_assert_eq!(admitted.nearest, self.account.nearest(self.now().wall));
                 let hold = taken.reservation.map(|id| (id, self.moment + TTL));
                 self.all.push(Both { job, admitted: *admitted, epoch: taken.epoch, amounts, hold, over: false });

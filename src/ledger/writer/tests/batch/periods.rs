@@ -96,7 +96,7 @@ fn client_is_warned_once_of_each_crossing() {
     let mut ledger = Ledger::new(hourly(100));
     let near = |ledger: &mut Ledger, job: &str, amount: u64| {
         let admitted = admitted(ledger.charge(job, ("requests", amount)));
-        (admitted.near.len(), admitted.untold.len())
+        (admitted.near.len(), admitted.pending.len())
     };
     assert_eq!(near(&mut ledger, "a", 89), (0, 0));
     assert_eq!(near(&mut ledger, "b", 1), (1, 1));
