@@ -41,7 +41,7 @@ struct Open {
     nearest: Option<Nearest>,
     extra: Option<Box<Extra>>,
     bytes: Bytes,
-    /// When the account last reported_at of it.
+    /// Time of the last progress report to the account.
     reported_at: Moment,
     status: Option<StatusCode>,
     reached: bool,
