@@ -6,7 +6,7 @@ use crate::{error::ConfigError, quota::store::StoreError};
 
 /// Why something could not be done to an account, or said of it.
 ///
-/// Accounts in memory always answer: of them it is [`ConfigError`](Self::Invalid) or nothing.
+/// Accounts in memory always answer: of them it is [`Invalid`](Self::Invalid) or nothing.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
