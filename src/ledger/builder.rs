@@ -3,10 +3,10 @@
 use std::{fmt, path::PathBuf};
 
 #[cfg(feature = "postgres")]
-use super::postgres;
+use super::postgres::PostgresDatabase;
 #[cfg(feature = "sqlite")]
-use super::sqlite;
-use super::{Ledger, LedgerError, Spool};
+use super::sqlite::SqliteDatabase;
+use super::{Ledger, LedgerError, LedgerInner, Spool, handle::AnyInner};
 
 /// Opens a [`Ledger`] with [`open`](Self::open). Made by [`Ledger::sqlite`], [`Ledger::postgres`] and their siblings.
 ///
@@ -28,15 +28,15 @@ pub struct LedgerBuilder {
 
 enum DatabaseSource {
     #[cfg(feature = "sqlite")]
-    SqliteFile(PathBuf),
+    File(PathBuf),
     #[cfg(feature = "sqlite")]
-    SqlitePool(sqlx::SqlitePool),
+    FilePool(sqlx::SqlitePool),
     #[cfg(feature = "sqlite")]
-    SqliteMemory,
+    Memory,
     #[cfg(feature = "postgres")]
-    PostgresUrl(String),
+    Server(String),
     #[cfg(feature = "postgres")]
-    PostgresPool(sqlx::PgPool),
+    ServerPool(sqlx::PgPool),
 }
 
 enum SpoolSource {
@@ -55,16 +55,16 @@ enum SpoolSource {
 impl Ledger {
     /// A ledger in the SQLite file at this path, which is created if it is missing.
     ///
-    /// Connections write ahead (`journal_mode = wal`), wait for the disk at each commit (`synchronous = full`), and wait
-    /// at most 5 s for a lock. One connection writes at a time. SQLite's clock has a resolution of 1 ms. A network file
-    /// system does not work: the locks and the shared memory of SQLite need one machine.
+    /// Connections write ahead (`journal_mode = wal`), wait for the disk at each commit (`synchronous = full`), and
+    /// wait at most 5 s for a lock. One connection writes at a time. SQLite's clock has a resolution of 1 ms. A network
+    /// file system does not work: the locks and the shared memory of SQLite need one machine.
     ///
     /// # Errors
-    /// [`open`](LedgerBuilder::open) fails if the file cannot be opened or written, or if its tables are altered or of a
-    /// newer version.
+    /// [`open`](LedgerBuilder::open) fails if the file cannot be opened or written, or if its tables are altered or of
+    /// a newer version.
     #[cfg(feature = "sqlite")]
     pub fn sqlite(path: impl Into<PathBuf>) -> LedgerBuilder {
-        LedgerBuilder::new(DatabaseSource::SqliteFile(path.into()))
+        LedgerBuilder::new(DatabaseSource::File(path.into()))
     }
 
     /// A ledger in the SQLite file of an existing pool.
@@ -73,11 +73,11 @@ impl Ledger {
     ///
     /// # Errors
     /// [`open`](LedgerBuilder::open) fails if a connection would lose acknowledged rows: `synchronous` below full, a
-    /// journal in memory or switched off, or a database in memory. It also fails if the tables are altered or of a newer
-    /// version.
+    /// journal in memory or switched off, or a database in memory. It also fails if the tables are altered or of a
+    /// newer version.
     #[cfg(feature = "sqlite")]
     pub fn sqlite_pool(pool: sqlx::SqlitePool) -> LedgerBuilder {
-        LedgerBuilder::new(DatabaseSource::SqlitePool(pool))
+        LedgerBuilder::new(DatabaseSource::FilePool(pool))
     }
 
     /// A ledger in memory, for tests. It ends with the process, and with it everything that was acknowledged.
@@ -86,21 +86,22 @@ impl Ledger {
     /// [`open`](LedgerBuilder::open) fails if there is no memory for it.
     #[cfg(feature = "sqlite")]
     pub fn sqlite_in_memory() -> LedgerBuilder {
-        LedgerBuilder::new(DatabaseSource::SqliteMemory)
+        LedgerBuilder::new(DatabaseSource::Memory)
     }
 
     /// A ledger in the PostgreSQL database at this URL, with a pool of its own.
     ///
-    /// The tables are in the first schema of the connection's `search_path`. A writer locks only the accounts of its batch
-    /// and waits at most 0.5 s for an account that another writer has locked.
+    /// The tables are in the first schema of the connection's `search_path`. A writer locks only the accounts of its
+    /// batch and waits at most 0.5 s for an account that another writer has locked.
     ///
     /// # Behind a pooler
     /// All settings end with the transaction. A pooler that gives each transaction another connection must support
     /// prepared statements (PgBouncer does since 1.21).
     ///
     /// # Errors
-    /// [`open`](LedgerBuilder::open) fails if the URL is invalid, if the server cannot be reached within 5 s or would lose
-    /// acknowledged rows, or if the tables are altered or of a newer version. The error never shows the URL's password.
+    /// [`open`](LedgerBuilder::open) fails if the URL is invalid, if the server cannot be reached within 5 s or would
+    /// lose acknowledged rows, or if the tables are altered or of a newer version. The error never shows the URL's
+    /// password.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), tollgate::LedgerError> {
@@ -110,7 +111,7 @@ impl Ledger {
     /// ```
     #[cfg(feature = "postgres")]
     pub fn postgres(url: impl Into<String>) -> LedgerBuilder {
-        LedgerBuilder::new(DatabaseSource::PostgresUrl(url.into()))
+        LedgerBuilder::new(DatabaseSource::Server(url.into()))
     }
 
     /// A ledger in the PostgreSQL database of an existing pool; otherwise as [`postgres`](Self::postgres).
@@ -118,11 +119,11 @@ impl Ledger {
     /// The writer takes one connection out of the pool for good; the pool opens another in its place.
     ///
     /// # Errors
-    /// [`open`](LedgerBuilder::open) fails if the server would lose acknowledged rows (`synchronous_commit` or `fsync` is
-    /// off) or is read-only, or if the tables are altered or of a newer version.
+    /// [`open`](LedgerBuilder::open) fails if the server would lose acknowledged rows (`synchronous_commit` or `fsync`
+    /// is off) or is read-only, or if the tables are altered or of a newer version.
     #[cfg(feature = "postgres")]
     pub fn postgres_pool(pool: sqlx::PgPool) -> LedgerBuilder {
-        LedgerBuilder::new(DatabaseSource::PostgresPool(pool))
+        LedgerBuilder::new(DatabaseSource::ServerPool(pool))
     }
 }
 
@@ -167,17 +168,27 @@ impl LedgerBuilder {
         };
         match self.database {
             #[cfg(feature = "sqlite")]
-            DatabaseSource::SqliteFile(path) => Ledger::new(sqlite::SqliteLedger::open(path).await?, spool),
+            DatabaseSource::File(path) => in_sqlite(SqliteDatabase::in_file(&path).await?, spool),
             #[cfg(feature = "sqlite")]
-            DatabaseSource::SqlitePool(pool) => Ledger::new(sqlite::SqliteLedger::from_pool(pool).await?, spool),
+            DatabaseSource::FilePool(pool) => in_sqlite(SqliteDatabase::from_pool(pool).await?, spool),
             #[cfg(feature = "sqlite")]
-            DatabaseSource::SqliteMemory => Ledger::new(sqlite::SqliteLedger::in_memory().await?, spool),
+            DatabaseSource::Memory => in_sqlite(SqliteDatabase::in_memory().await?, spool),
             #[cfg(feature = "postgres")]
-            DatabaseSource::PostgresUrl(url) => Ledger::new(postgres::PostgresLedger::connect(&url).await?, spool),
+            DatabaseSource::Server(url) => in_postgres(PostgresDatabase::at_url(&url).await?, spool),
             #[cfg(feature = "postgres")]
-            DatabaseSource::PostgresPool(pool) => Ledger::new(postgres::PostgresLedger::from_pool(pool).await?, spool),
+            DatabaseSource::ServerPool(pool) => in_postgres(PostgresDatabase::from_pool(pool).await?, spool),
         }
     }
+}
+
+#[cfg(feature = "sqlite")]
+fn in_sqlite(database: SqliteDatabase, spool: Option<Spool>) -> Result<Ledger, LedgerError> {
+    Ok(Ledger(AnyInner::Sqlite(LedgerInner::new(database, spool)?)))
+}
+
+#[cfg(feature = "postgres")]
+fn in_postgres(database: PostgresDatabase, spool: Option<Spool>) -> Result<Ledger, LedgerError> {
+    Ok(Ledger(AnyInner::Postgres(LedgerInner::new(database, spool)?)))
 }
 
 /// Shows the file or the kind of the database, and never a URL: it may hold a password.
@@ -186,15 +197,15 @@ impl fmt::Debug for LedgerBuilder {
         let mut shown = f.debug_struct("LedgerBuilder");
         match &self.database {
             #[cfg(feature = "sqlite")]
-            DatabaseSource::SqliteFile(path) => shown.field("sqlite", path),
+            DatabaseSource::File(path) => shown.field("sqlite", path),
             #[cfg(feature = "sqlite")]
-            DatabaseSource::SqlitePool(_) => shown.field("sqlite", &"pool"),
+            DatabaseSource::FilePool(_) => shown.field("sqlite", &"pool"),
             #[cfg(feature = "sqlite")]
-            DatabaseSource::SqliteMemory => shown.field("sqlite", &"memory"),
+            DatabaseSource::Memory => shown.field("sqlite", &"memory"),
             #[cfg(feature = "postgres")]
-            DatabaseSource::PostgresUrl(_) => shown.field("postgres", &"url"),
+            DatabaseSource::Server(_) => shown.field("postgres", &"url"),
             #[cfg(feature = "postgres")]
-            DatabaseSource::PostgresPool(_) => shown.field("postgres", &"pool"),
+            DatabaseSource::ServerPool(_) => shown.field("postgres", &"pool"),
         };
         match &self.spool {
             Some(SpoolSource::Open(spool)) => shown.field("spool", spool),

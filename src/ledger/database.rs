@@ -1,113 +1,44 @@
-//! What a ledger needs of a database.
+//! The port of databases: all that the writer needs of one.
 
 use std::{future::Future, sync::Arc};
 
 use super::writer::{Loaded, Reads, ReservationRow, Row, Stored, Writes};
 
-/// A database in which a ledger is kept.
+/// A database that holds a ledger.
 pub(crate) trait Database: Send + Sync + 'static {
     /// A connection with one transaction at a time.
     type Session: Session;
 
-    /// A connection of its own, checked: what would lose acknowledged rows is refused in words.
+    /// Opens a connection for the writer; one that would lose acknowledged rows is rejected in words.
     fn connect(&self) -> impl Future<Output = Result<Self::Session, DbError>> + Send;
 
-    /// An account, and the time, read without a lock. `counts` are those of periods that are not over.
+    /// Reads the time and an account without a lock, with the counters of periods that are not over.
     fn account(&self, tenant: &str) -> impl Future<Output = Result<(u64, Stored), DbError>> + Send;
 
-    /// The names of accounts after one of them, in the order of their names.
+    /// Reads the names of accounts after one of them, in the order of their names.
     fn tenants(&self, after: Option<&str>, most: usize) -> impl Future<Output = Result<Vec<Arc<str>>, DbError>> + Send;
 
-    /// All rows of a job.
+    /// Reads all rows of a job.
     fn job(&self, tenant: &str, job: &str) -> impl Future<Output = Result<Vec<Row>, DbError>> + Send;
 
-    /// Reservations whose time has run out, the earliest first, without the first `skip` of them.
+    /// Reads overdue reservations, the earliest first, without the first `skip` of them.
     fn due(&self, most: usize, skip: usize) -> impl Future<Output = Result<Vec<ReservationRow>, DbError>> + Send;
 
-    /// Nobody asks it anything more: it closes the connections that are its own.
+    /// Closes the connections that are its own; nothing is asked afterwards.
     fn close(&self) -> impl Future<Output = ()> + Send {
         async {}
     }
 }
 
-/// What is read of a ledger besides: by people, and by whoever sends invoices.
-pub(crate) trait Audited: Database {
-    /// Rows of a tenant written from `from` on and before `until`, of those written at `from` the ones after this number; in
-    /// the order of their times and numbers, each with both. A page costs what is in it, however long the history is.
-    fn entries(
-        &self,
-        tenant: &str,
-        from: u64,
-        until: u64,
-        after: i64,
-        most: usize,
-    ) -> impl Future<Output = Result<Vec<(i64, u64, Row)>, DbError>> + Send;
-
-    /// Sums what the rows of a tenant that were written from `from` on and before `until` bill, kind by kind, by the rule of
-    /// [`billed`](crate::rule::ledger::billed).
-    fn sums(&self, tenant: &str, from: u64, until: u64) -> impl Future<Output = Result<Vec<Sum>, DbError>> + Send;
-
-    /// What was used at a time, of each period that was under way: the sum of what had been written by then.
-    fn past(&self, tenant: &str, at: u64) -> impl Future<Output = Result<Vec<Past>, DbError>> + Send;
-
-    /// Counts that are not the sum of their rows, and how many were compared.
-    fn drifts(&self, most: usize) -> impl Future<Output = Result<(u64, Vec<CounterMismatch>), DbError>> + Send;
-
-    /// Says that rows of before `before` may be archived, from now on and for everybody who writes; gives the latest time
-    /// of which that was said.
-    fn seal(&self, before: u64) -> impl Future<Output = Result<u64, DbError>> + Send;
-
-    /// The latest time before which rows may be archived; 0 where none may.
-    fn sealed(&self) -> impl Future<Output = Result<u64, DbError>> + Send;
-
-    /// Replaces the rows of a tenant's periods that ended before a time, in which nothing is open and nothing was written
-    /// since, by one for each; says how many rows went.
-    fn archive(&self, tenant: &str, before: u64, command: u128) -> impl Future<Output = Result<u64, DbError>> + Send;
-
-    /// Writes into the counts of a tenant what their rows come to, under its lock; says how many were wrong.
-    fn repair(&self, tenant: &str) -> impl Future<Output = Result<u64, DbError>> + Send;
-}
-
-/// What rows come to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Sum {
-    pub(crate) kind: Arc<str>,
-    pub(crate) amount: i128,
-}
-
-/// What was used in a period.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Past {
-    pub(crate) limit: Arc<str>,
-    pub(crate) kind: Arc<str>,
-    /// Nanoseconds since 1970.
-    pub(crate) starts: u64,
-    pub(crate) amount: i64,
-}
-
-/// A count, and what its rows come to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct CounterMismatch {
-    pub(crate) tenant: Arc<str>,
-    pub(crate) limit: Arc<str>,
-    pub(crate) kind: Arc<str>,
-    /// Nanoseconds since 1970.
-    pub(crate) starts: u64,
-    pub(crate) epoch: u32,
-    /// `None`: there is no such count.
-    pub(crate) counted: Option<i64>,
-    pub(crate) written: i64,
-}
-
-/// One connection, on which transactions follow one another. It is dropped once it has failed.
+/// One connection with one transaction at a time. It is dropped once it has failed.
 pub(crate) trait Session: Send + 'static {
-    /// Begins a transaction, locks the accounts in the order of their names (missing ones are made), and reads.
+    /// Begins a transaction, locks the accounts in the order of their names (missing ones are created), and reads.
     fn begin(&mut self, reads: &Reads) -> impl Future<Output = Result<Loaded, DbError>> + Send;
 
     /// Writes within the transaction; `now` is what [`begin`](Self::begin) read.
     fn write(&mut self, writes: &Writes, now: u64) -> impl Future<Output = Result<(), DbError>> + Send;
 
-    /// Ends the transaction. [`DbError::Lost`] here means that nobody knows how it ended.
+    /// Commits the transaction. [`DbError::Lost`] means that it is unknown how it ended.
     fn commit(&mut self) -> impl Future<Output = Result<(), DbError>> + Send;
 
     /// Rolls the transaction back. Does nothing where a failed step has ended it: its failure is no second one.
@@ -125,11 +56,11 @@ pub(crate) trait Session: Send + 'static {
 /// Failure of a step of a transaction, classified by what the caller can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum DbError {
-    /// Others were in the way (a deadlock, a lock that did not come in time, a serialization failure): it is rolled back,
-    /// and may be tried again.
+    /// Others were in the way (a deadlock, a lock that did not come in time, a serialization failure): it is rolled
+    /// back, and may be tried again.
     Again(String),
-    /// The database rejects the values themselves (a constraint, a unique index, a value out of range, a trigger): it is
-    /// rolled back, and the same command fails whenever it is tried.
+    /// The database rejects the values themselves (a constraint, a unique index, a value out of range, a trigger): it
+    /// is rolled back, and the same command fails whenever it is tried.
     Rejected(String),
     /// The connection is of no use any more.
     Lost(String),

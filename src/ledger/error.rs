@@ -1,10 +1,10 @@
-//! Why a ledger cannot be kept in a database.
+//! Errors of ledgers and spools that cannot be opened.
 
 use std::{error::Error, fmt};
 
-use super::{DbError, SpoolError};
+use super::DbError;
 
-/// Why a database cannot keep a ledger: it cannot be reached, would lose what was acknowledged, or has other tables.
+/// A ledger that cannot be opened: its database cannot be reached, would lose acknowledged rows, or has other tables.
 ///
 /// ```no_run
 /// # #[cfg(feature = "sqlite")]
@@ -26,7 +26,7 @@ impl LedgerError {
         Self { reason: reason.into() }
     }
 
-    /// The value and the reason, in words.
+    /// Returns the value and the reason, in words.
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.reason
@@ -48,11 +48,38 @@ impl From<SpoolError> for LedgerError {
 }
 
 impl From<DbError> for LedgerError {
-    fn from(failure: DbError) -> Self {
-        match failure {
-            DbError::Again(reason) | DbError::Rejected(reason) | DbError::Lost(reason) | DbError::Refused(reason) => {
-                Self { reason }
-            }
-        }
+    fn from(error: DbError) -> Self {
+        Self::new(error.reason())
     }
 }
+
+/// A file that cannot be a spool: it cannot be opened, another process has it open, or it is damaged.
+///
+/// ```
+/// let error = tollgate::Spool::at("/no/such/directory/quota.spool").unwrap_err();
+/// assert!(error.reason().starts_with("a spool must be a file that can be read and written"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpoolError {
+    reason: String,
+}
+
+impl SpoolError {
+    pub(crate) fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into() }
+    }
+
+    /// Returns the value and the reason, in words.
+    #[must_use]
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+}
+
+impl fmt::Display for SpoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl Error for SpoolError {}

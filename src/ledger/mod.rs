@@ -1,52 +1,48 @@
-//! The ledger in a database.
+//! Exact quotas in SQL: a ledger with a row for each charge, invoices, and a fallback for outages.
 
-mod archive;
-mod audit;
-mod billed;
 mod billing;
 mod builder;
-mod columns;
+mod charge;
 mod database;
-mod entry;
 mod error;
 mod fallback;
 mod handle;
-mod job;
-mod owner;
+mod inner;
 #[cfg(feature = "postgres")]
 mod postgres;
-mod progress;
-mod recent;
+mod receipt;
+mod report;
+mod slots;
+mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod store;
 #[cfg(test)]
 mod suite;
+mod upkeep;
 mod writer;
 mod writer_task;
-mod written;
 
-pub use archive::ArchiveReport;
-pub use audit::{Drift, Entries, PastUsage, ReconcileReport};
 pub use billing::{BillingDrift, BillingError, BillingProvider, Invoice, InvoiceLine, MemoryProvider};
 pub use builder::LedgerBuilder;
 pub(crate) use database::{Database, DbError, Session};
-pub use entry::{GrantEntry, LedgerEntry};
-pub use error::LedgerError;
-pub use fallback::{Spool, SpoolError};
+pub use error::{LedgerError, SpoolError};
+pub use fallback::Spool;
 pub use handle::Ledger;
-pub use job::{JobStanding, LedgerJob};
-pub(crate) use owner::LedgerInner;
+pub(crate) use inner::LedgerInner;
+pub(crate) use receipt::LedgerReceipt;
+use receipt::LedgerReservation;
+pub use report::{
+    ArchiveReport, Drift, Entries, GrantEntry, JobStanding, LedgerEntry, LedgerJob, PastUsage, ReconcileReport,
+};
 pub(crate) use store::LedgerStore;
 pub(crate) use writer_task::{Timeouts, WriterTask, new_id};
-use written::ReservedAs;
-pub(crate) use written::Written;
 
 use crate::identity::Digester;
 
-/// What fingerprints of jobs are made with: the same in every process that shares a ledger, and next year.
+/// Returns the digester of fingerprints of jobs: the same in every process that shares a ledger, and next year.
 ///
-/// They tell one content from another and keep nothing secret, so that the key may be known.
+/// Fingerprints tell one content from another and keep nothing secret, so that the key may be known.
 fn digester() -> &'static Digester {
     static FIXED: std::sync::LazyLock<Digester> = std::sync::LazyLock::new(|| Digester::with_keys(0, 0));
     &FIXED

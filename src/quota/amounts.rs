@@ -1,11 +1,11 @@
-//! How much of what.
+//! Amounts by kind.
 
 use smallvec::SmallVec;
 
 use super::MOST;
 use crate::kind::Kind;
 
-/// How much of each kind is asked for, or was used.
+/// Amounts that are asked for or were used, by kind.
 ///
 /// 0 of a kind asks without taking: it is refused exactly when nothing is left of it. A kind that no limit counts is free.
 ///
@@ -103,7 +103,7 @@ impl Amounts {
         self.0.retain(|(known, _)| known != kind);
     }
 
-    /// How much of `kind` to count: no more than is ever counted.
+    /// Returns the amount of `kind` to count: at most 2^53 - 1.
     pub(crate) fn counted(&self, kind: &Kind) -> u64 {
         self.get(kind).unwrap_or(0).min(MOST)
     }

@@ -1,11 +1,11 @@
-//! More than the plan allows, by somebody's word.
+//! Grants: temporary raises of a limit.
 
 use std::time::SystemTime;
 
 use super::MOST;
-use crate::{error::ConfigError, policy_name::PolicyName, time::from_1970};
+use crate::{error::ConfigError, time::from_1970};
 
-/// More than the plan allows, until some time: who approved it, and why.
+/// Temporary raise of a limit, with its approver and reason.
 ///
 /// It is used up only by what goes past the limit, and of several that whose end is nearest goes first.
 ///
@@ -85,24 +85,12 @@ impl Grant {
     }
 
     /// The name of the limit that it raises.
-    ///
-    /// ```
-    /// # use std::time::SystemTime;
-    /// # let grant = tollgate::Grant::new("requests_per_day", 500, SystemTime::now());
-    /// assert_eq!(grant.limit(), "requests_per_day");
-    /// ```
     #[must_use]
     pub fn limit(&self) -> &str {
         &self.limit
     }
 
-    /// How much it gives.
-    ///
-    /// ```
-    /// # use std::time::SystemTime;
-    /// # let grant = tollgate::Grant::new("requests_per_day", 500, SystemTime::now());
-    /// assert_eq!(grant.amount(), 500);
-    /// ```
+    /// Returns the amount by which it raises the limit.
     #[must_use]
     pub const fn amount(&self) -> u64 {
         self.amount
@@ -121,25 +109,13 @@ impl Grant {
         self.until
     }
 
-    /// Who approved it; empty where nobody said.
-    ///
-    /// ```
-    /// # use std::time::SystemTime;
-    /// # let grant = tollgate::Grant::new("requests_per_day", 500, SystemTime::now());
-    /// assert_eq!(grant.approver(), "");
-    /// ```
+    /// Returns the approver; empty if none is given.
     #[must_use]
     pub fn approver(&self) -> &str {
         &self.approver
     }
 
-    /// Why; empty where nobody said.
-    ///
-    /// ```
-    /// # use std::time::SystemTime;
-    /// # let grant = tollgate::Grant::new("requests_per_day", 500, SystemTime::now());
-    /// assert_eq!(grant.reason(), "");
-    /// ```
+    /// Returns the reason; empty if none is given.
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.reason
@@ -179,16 +155,10 @@ pub struct GrantId(pub(crate) u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ActiveGrant {
-    /// Which it is.
+    /// Id of the grant.
     pub id: GrantId,
-    /// What was granted.
+    /// The grant.
     pub grant: Grant,
-    /// How much of it is used up.
+    /// Amount of it that is used.
     pub used: u64,
-}
-
-/// A limit and its name do not meet: there is no such limit in the plan.
-pub(crate) fn no_such_limit(name: &str, known: impl Iterator<Item = PolicyName>) -> ConfigError {
-    let known: Vec<String> = known.map(|name| name.to_string()).collect();
-    ConfigError::quoted("limit", &format!("be one of the plan's ({})", known.join(", ")), name)
 }

@@ -50,7 +50,7 @@ impl QuotaBuilder {
 }
 
 impl Quota {
-    /// So many requests in each period.
+    /// Limits requests in each period.
     ///
     /// # Panics
     /// When `limit` is 0 or above 2^53 - 1.
@@ -63,9 +63,9 @@ impl Quota {
         Self::of(Kind::Requests, limit)
     }
 
-    /// So many body bytes in each period, of requests and responses together; see [`counting`](Self::counting).
+    /// Limits body bytes in each period, of requests and responses together; see [`counting`](Self::counting).
     ///
-    /// What a response takes is known when it has passed: a request is refused once nothing is left.
+    /// The bytes of a response are known once they have passed: a request is refused when nothing is left.
     ///
     /// # Panics
     /// When `limit` is 0 or above 2^53 - 1.
@@ -78,7 +78,7 @@ impl Quota {
         Self::of(Kind::Bytes(Direction::Both), limit)
     }
 
-    /// So much of a unit of your own in each period.
+    /// Limits a unit of your own in each period.
     ///
     /// # Panics
     /// When `limit` is 0 or above 2^53 - 1, or `unit` is not 1 to 64 visible ASCII characters or spaces.
@@ -91,7 +91,7 @@ impl Quota {
         Self::of(Kind::units(unit), limit)
     }
 
-    /// So much of a kind in each period, from input at run time.
+    /// Limits a kind in each period, from input at run time.
     ///
     /// # Errors
     /// When `limit` is 0 or above 2^53 - 1, or the kind is requests at a time, which have no period.
@@ -109,7 +109,7 @@ impl Quota {
         Ok(QuotaBuilder { kind, limit })
     }
 
-    /// So many requests at a time.
+    /// Limits requests in flight.
     ///
     /// # Panics
     /// When `limit` is 0 or above 2^53 - 1.
@@ -122,7 +122,7 @@ impl Quota {
         Self::try_concurrent(limit).unwrap_or_else(|invalid| panic!("{invalid}"))
     }
 
-    /// So many requests at a time, from input at run time.
+    /// Limits requests in flight, from input at run time.
     ///
     /// # Errors
     /// When `limit` is 0 or above 2^53 - 1.
@@ -167,32 +167,20 @@ impl Quota {
         Self { name: Some(name), ..self }
     }
 
-    /// What it counts.
-    ///
-    /// ```
-    /// assert_eq!(tollgate::Quota::concurrent(5).kind(), &tollgate::Kind::Concurrent);
-    /// ```
+    /// Returns the kind that it counts.
     #[must_use]
     #[inline]
     pub const fn kind(&self) -> &Kind {
         &self.kind
     }
 
-    /// How much there is in each period, or at a time.
-    ///
-    /// ```
-    /// assert_eq!(tollgate::Quota::concurrent(5).limit(), 5);
-    /// ```
+    /// Returns the amount of each period, or of requests in flight.
     #[must_use]
     pub const fn limit(&self) -> u64 {
         self.limit
     }
 
     /// When it starts again; `None` for requests at a time.
-    ///
-    /// ```
-    /// assert!(tollgate::Quota::concurrent(5).period().is_none());
-    /// ```
     #[must_use]
     #[inline]
     pub const fn period(&self) -> Option<&Period> {
@@ -200,10 +188,6 @@ impl Quota {
     }
 
     /// Its name.
-    ///
-    /// ```
-    /// assert_eq!(tollgate::Quota::concurrent(5).name().as_str(), "concurrent_requests");
-    /// ```
     #[must_use]
     pub fn name(&self) -> PolicyName {
         self.name.clone().unwrap_or_else(|| {

@@ -11,7 +11,6 @@ pub(crate) mod store;
 mod usage;
 
 pub use amounts::Amounts;
-pub(crate) use grant::no_such_limit;
 pub use grant::{ActiveGrant, Grant, GrantId};
 pub use layer::{
     Charge, CloseOutcome, CountedBody, Cursor, Duplicates, Explanation, JobIdSource, JobRun, LimitExplanation,

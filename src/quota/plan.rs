@@ -1,12 +1,16 @@
-//! What a class of clients may use.
+//! Plans: the limits of a class of clients.
 
-use std::fmt;
+use std::{fmt, time::SystemTime};
 
 use super::Quota;
 use crate::kind::{Direction, Kind};
-use crate::{error::ConfigError, policy_name::PolicyName, time::Period};
+use crate::{
+    error::ConfigError,
+    policy_name::PolicyName,
+    time::{Instant, Period, from_1970},
+};
 
-/// What a class of clients may use: any number of limits that are decided together, all or nothing.
+/// Limits of a class of clients, decided together: all are charged or none.
 ///
 /// ```
 /// use tollgate::{Period, Plan, Quota};
@@ -22,7 +26,7 @@ use crate::{error::ConfigError, policy_name::PolicyName, time::Period};
 pub struct Plan {
     name: PolicyName,
     version: u64,
-    warn_at: u8,
+    pub(crate) warn_at: u8,
     starts_fresh: bool,
     counted: Vec<Limit>,
     concurrent: Option<Limit>,
@@ -50,13 +54,23 @@ impl Limit {
         self.quota.kind()
     }
 
-    /// Whether what was used of one is used of the other: they have the same name and count the same.
+    /// Whether the other has the same name and kind: then what was used of one is used of the other.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         self.name == other.name && self.kind() == other.kind()
     }
+
+    /// Whether it has this name and kind.
+    pub(crate) fn is_named(&self, name: &str, kind: &str) -> bool {
+        self.name.as_str() == name && self.kind().as_str() == kind
+    }
+
+    /// Whether its name or its kind is `word`.
+    pub(crate) fn is_called(&self, word: &str) -> bool {
+        self.name.as_str() == word || self.kind().as_str() == word
+    }
 }
 
-/// Half a month has passed when nobody noticed: from here on a client is warned that a limit comes near.
+/// Default warning threshold, in percent of the limit.
 const WARN_AT: u8 = 90;
 
 impl Plan {
@@ -162,7 +176,7 @@ impl Plan {
         Ok(self)
     }
 
-    /// Warns at so many percent of a limit; at 90 by default, with 0 never.
+    /// Sets the warning threshold in percent of each limit; default 90, 0 never warns.
     ///
     /// # Panics
     /// When `percent` is above 100.
@@ -193,8 +207,8 @@ impl Plan {
         Self { version, ..self }
     }
 
-    /// The same plan, under which whoever had another counts from zero, once for each [version](Self::numbered); by default
-    /// what was used of a limit stays used under the limit of the same name.
+    /// Returns the same plan, under which clients that had another plan count from zero, once for each
+    /// [version](Self::numbered). By default what was used of a limit stays used under the limit of the same name.
     ///
     /// ```
     /// let plan = tollgate::Plan::new("pro").starting_fresh();
@@ -205,20 +219,12 @@ impl Plan {
     }
 
     /// The plan's name.
-    ///
-    /// ```
-    /// assert_eq!(tollgate::Plan::standard().name().as_str(), "standard");
-    /// ```
     #[must_use]
     pub const fn name(&self) -> &PolicyName {
         &self.name
     }
 
     /// The plan's number, 0 where it has none.
-    ///
-    /// ```
-    /// assert_eq!(tollgate::Plan::standard().version(), 0);
-    /// ```
     #[must_use]
     pub const fn version(&self) -> u64 {
         self.version
@@ -234,10 +240,27 @@ impl Plan {
         self.all().map(|limit| &limit.quota)
     }
 
-    /// At how many percent it warns.
-    #[cfg(any(feature = "sqlite", feature = "postgres"))]
-    pub(crate) const fn warns_at(&self) -> u8 {
-        self.warn_at
+    /// Checks that a limit has this name or kind, if one is given.
+    pub(crate) fn check_name(&self, name: Option<&str>) -> Result<(), ConfigError> {
+        match name {
+            Some(name) if !self.counted.iter().any(|limit| limit.is_called(name)) => Err(self.no_such_limit(name)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the counted limit of this name, which a grant raises until `until`.
+    pub(crate) fn grantable(&self, name: &str, until: SystemTime, wall: u64) -> Result<&Limit, ConfigError> {
+        let limit = self.counted.iter().find(|limit| limit.name.as_str() == name);
+        let limit = limit.ok_or_else(|| self.no_such_limit(name))?;
+        if until <= from_1970(wall) {
+            return Err(ConfigError::new("end of a grant", "lie ahead", Instant(until)));
+        }
+        Ok(limit)
+    }
+
+    fn no_such_limit(&self, name: &str) -> ConfigError {
+        let known: Vec<&str> = self.counted.iter().map(|limit| limit.name.as_str()).collect();
+        ConfigError::quoted("limit", &format!("be one of the plan's ({})", known.join(", ")), name)
     }
 
     pub(crate) const fn starts_fresh(&self) -> bool {
@@ -267,14 +290,15 @@ impl Plan {
         self.counted.iter().any(|limit| counts(limit.kind()))
     }
 
-    /// The limit that lasts a day or longer, if there is one: an identity that anybody can take must not own such a thing.
+    /// Returns a limit that lasts a day or longer, if there is one. An identity that clients can forge must not own
+    /// such a limit.
     pub(crate) fn lasting(&self) -> Option<&Limit> {
         let day = std::time::Duration::from_secs(86_400);
         self.counted.iter().find(|limit| limit.quota.period().is_some_and(|period| period.longest() >= day))
     }
 }
 
-/// So many limits fit the 64 bits in which a decision says which ones it means.
+/// Limits of a plan. Each has one of the 64 bits in which a decision names limits.
 const MOST_LIMITS: usize = 64;
 
 impl fmt::Display for Plan {

@@ -1,21 +1,22 @@
-//! Where the accounts of a quota are kept: the door behind which memory, a database or a shared store stands.
+//! Port of the quota stores: what memory and a ledger implement.
 
 use std::{any::Any, fmt, num::NonZeroU64, sync::Arc};
 
 use super::{
     ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
-    account::{AccountSettings, ChargeRequest, Denial, Job, Nearest, Now, Stage, Warning},
+    account::{AccountSettings, ChargeRequest, CloseResult, Denial, Job, Nearest, Now, Warning},
     layer::OnFailure,
 };
 use crate::{
     error::ConfigError,
     gate::MaybeFuture,
     identity::{Client, Digester},
+    refusal::Violation,
     sync::Lease,
     time::Clock,
 };
 
-/// Where the accounts of a [`QuotaLayer`](crate::QuotaLayer) are kept: in memory, or in a ledger.
+/// Store of the accounts of a [`QuotaLayer`](crate::QuotaLayer): memory or a ledger.
 ///
 /// ```
 /// use tollgate::{QuotaStore, OnFailure, Plan, QuotaLayer};
@@ -25,11 +26,7 @@ use crate::{
 pub struct QuotaStore(pub(crate) Arc<dyn BackendFactory>);
 
 impl QuotaStore {
-    /// In memory, the default: exact in one process, and gone with it.
-    ///
-    /// ```
-    /// let store = tollgate::QuotaStore::memory();
-    /// ```
+    /// Returns the store in memory, the default: exact in one process, and lost when the process ends.
     #[must_use]
     pub fn memory() -> Self {
         Self(Arc::new(crate::quota::memory::InMemory))
@@ -42,9 +39,9 @@ impl fmt::Debug for QuotaStore {
     }
 }
 
-/// Makes the accounts of a layer.
+/// Opens the accounts of a layer.
 pub(crate) trait BackendFactory: Send + Sync {
-    /// Opens accounts with room for `most`, where room is scarce.
+    /// Opens accounts for at most `most` clients, where room is scarce.
     ///
     /// # Errors
     /// If the store cannot do on failure what `on_failure` says.
@@ -56,31 +53,32 @@ pub(crate) trait BackendFactory: Send + Sync {
         on_failure: OnFailure,
     ) -> Result<Arc<dyn QuotaBackend>, ConfigError>;
 
-    /// Whether they are billed, and so need a public name and are not to be lost.
+    /// Whether accounts are billed, so that each needs a public name and must not be lost.
     fn bills(&self) -> bool;
 }
 
-/// Keeps accounts, and decides on them one at a time.
+/// Accounts of one layer. Calls for one account are decided one at a time.
 ///
-/// What must be waited for is a [`MaybeFuture`], and may come to [`StoreError`]; the end of a charge never is and never does: a
-/// store that needs time for it has a task of its own.
+/// A call that may wait returns a [`MaybeFuture`], which may fail with [`StoreError`]. Settlement, progress and watch
+/// neither wait nor fail: a store that needs time for them has a task of its own.
 pub(crate) trait QuotaBackend: Send + Sync + 'static {
     /// Takes everything that is asked for, or nothing.
-    fn admit(&self, order: &AdmitRequest<'_>) -> MaybeFuture<Result<AdmittedCharge, AdmitError>>;
+    fn admit(&self, request: &AdmitRequest<'_>) -> MaybeFuture<Result<AdmittedCharge, AdmitError>>;
 
-    /// The end of what was admitted.
-    fn settle(&self, receipt: &Receipt, end: &Settlement<'_>, now: Now) -> NearLimits;
+    /// Settles an admitted charge.
+    fn settle(&self, receipt: &Receipt, settlement: &Settlement<'_>, now: Now) -> NearLimits;
 
-    /// The response to what was admitted has begun: if nothing more is heard of it, its reader is stuck.
+    /// Requires progress of an admitted request from now on: its response has begun, and without progress its reader is
+    /// stuck.
     fn watch(&self, receipt: &Receipt, now: Now);
 
-    /// What was admitted goes on, and has used so much since it was last heard of.
+    /// Records progress of an admitted request, and what it used since the last call.
     fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits;
 
-    /// By what a reservation is ended when its receipt is gone.
+    /// Returns the key that closes a reservation once its receipt is gone.
     fn reservation_key(&self, receipt: &Receipt) -> ReservationKey;
 
-    /// Ends a reservation by its id: with what was used, or with nothing.
+    /// Closes a reservation by its key: with what was used, or with nothing.
     fn close(
         &self,
         reserved: &ReservationKey,
@@ -89,16 +87,16 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
         now: Now,
     ) -> MaybeFuture<Result<(CloseResult, NearLimits), StoreError>>;
 
-    /// Notes what was used, whether there was room for it or not.
+    /// Records what was used, whether there was room for it or not.
     fn record(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>>;
 
-    /// What is used of each limit.
+    /// Returns the usage of each limit.
     fn usage(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>>;
 
-    /// Whether everything that is asked for could be taken.
+    /// Checks whether everything that is asked for could be taken.
     fn check(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), AdmitError>>;
 
-    /// The usage of some clients, and where to go on; from the first where `from` is `None`.
+    /// Returns the usage of at most `most` clients, from the first if `from` is `None`.
     fn page(
         &self,
         from: Option<&Bookmark>,
@@ -107,103 +105,86 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
         now: Now,
     ) -> MaybeFuture<Result<Page, StoreError>>;
 
-    /// Counts the limits of this name or kind, or all of them, from zero.
-    fn reset(
-        &self,
-        account: &AccountContext<'_>,
-        limit: Option<&str>,
-    ) -> MaybeFuture<Result<Result<(), ConfigError>, StoreError>>;
+    /// Counts the limits of this name or kind, or all, from zero.
+    fn reset(&self, account: &AccountContext<'_>, limit: Option<&str>) -> MaybeFuture<Result<(), StoreError>>;
 
     /// Raises a limit.
-    fn grant(
-        &self,
-        account: &AccountContext<'_>,
-        grant: Grant,
-    ) -> MaybeFuture<Result<Result<GrantId, ConfigError>, StoreError>>;
+    fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>>;
 
-    /// Ends a grant before its time.
+    /// Ends a grant before its time; returns whether there was one.
     fn revoke(&self, account: &AccountContext<'_>, id: GrantId) -> MaybeFuture<Result<bool, StoreError>>;
 
-    /// The grants that have not ended.
+    /// Returns the grants that have not ended.
     fn grants(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>>;
 
-    /// How many clients have an account, and how many could have one.
+    /// Returns the number of clients that have an account, and the number that could have one.
     fn population(&self) -> (usize, usize);
 
-    /// What fingerprints of jobs are made with.
+    /// The digester of job fingerprints.
     fn digester(&self) -> &Digester {
         Digester::process()
     }
 
-    /// Tells `hear` of what nobody waited for.
+    /// Reports to `listener` the events for which no caller waits.
     fn listen(&self, listener: StoreListener) {
-        drop(listener); // whoever answers at once has nothing to tell later
+        drop(listener); // a store that answers at once has no such events
     }
 }
 
-/// Whoever hears of what nobody waited for.
+/// Receiver of the events for which no caller waits.
 pub(crate) type StoreListener = Arc<dyn Fn(&StoreEvent) + Send + Sync>;
 
-/// What a store tells when nobody waits for it.
+/// Event for which no caller waits.
 #[derive(Clone, Debug)]
-#[cfg_attr(
-    not(any(test, feature = "sqlite", feature = "postgres")),
-    expect(dead_code, reason = "memory has nothing to tell later")
-)]
+#[allow(dead_code, reason = "memory has no such events")]
 pub(crate) enum StoreEvent {
-    /// A client has come near to its limits.
+    /// A client has come near its limits.
     Near(NearLimits),
     /// The store rejected a call or a settlement of this client for good, for this reason.
-    Rejected {
-        client: Client,
-        why: Arc<str>,
-    },
-    /// The store is away, and requests pass without it; it is back.
+    Rejected { client: Client, why: Arc<str> },
+    /// The store is away, and requests pass without it.
     Lost(Arc<str>),
+    /// The store is back.
     Back,
-    /// Nothing more can be kept for it.
+    /// The spool takes no more records.
     Full,
-    /// So much of what was kept for it is there now; of that, so many had been charged before.
-    Merged {
-        records: u64,
-        duplicates: u64,
-    },
+    /// This many records of the spool were merged; of these, `duplicates` had been charged before.
+    Merged { records: u64, duplicates: u64 },
 }
 
-/// Why a store has not answered what it was asked.
+/// Why a store has not done what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(
-    not(any(test, feature = "sqlite", feature = "postgres")),
-    expect(dead_code, reason = "memory always answers")
-)]
+#[allow(dead_code, reason = "memory always answers")]
 pub(crate) enum StoreError {
-    /// It cannot be reached, and nothing has changed.
+    /// The store is unavailable, and nothing has changed.
     Unavailable,
-    /// It did not say in time whether it was done.
+    /// The store did not answer in time whether it was done.
     Indeterminate,
-    /// It rejects the call for good, for this reason, and nothing has changed.
+    /// The store rejects the call for good, for this reason, and nothing has changed.
     Rejected(Arc<str>),
-    /// It bills by public names, and the client has none.
+    /// The store bills by public names, and the client has none.
     Nameless,
+    /// The plan does not allow the call, and nothing has changed.
+    Invalid(ConfigError),
 }
 
-/// The usage of some clients, and where to go on.
+/// Usage of some clients, and the start of the next page.
 pub(crate) type Page = (Vec<(Client, Usage)>, Option<Bookmark>);
 
-/// The plan that a client has: asked for while a page is put together, which may take its time.
+/// Finds the plan of a client while a page is put together, which may take time.
 pub(crate) type PlanLookup = Arc<dyn Fn(&Client) -> Arc<Plan> + Send + Sync>;
 
-/// Where in the list of all clients a page begins; a store knows only its own.
+/// Start of a page in the list of all clients. A store knows only its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[allow(dead_code, reason = "memory counts its accounts")]
 pub(crate) enum Bookmark {
-    /// At a number, which memory counts its accounts by.
+    /// The number of an account in memory.
     At(u64),
-    /// After the client of this name, where accounts are sorted by name.
-    #[cfg_attr(not(any(test, feature = "sqlite", feature = "postgres")), expect(dead_code, reason = "memory counts"))]
+    /// The name of the client before, in a store that sorts accounts by name.
     After(Box<str>),
 }
 
-/// Whose account, under which plan, and when.
+/// Client, plan and time of a call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AccountContext<'a> {
     pub(crate) client: &'a Client,
@@ -211,52 +192,67 @@ pub(crate) struct AccountContext<'a> {
     pub(crate) now: Now,
 }
 
-/// What is asked for.
+/// Request to admit a charge.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AdmitRequest<'a> {
     pub(crate) account: AccountContext<'a>,
     pub(crate) charge: ChargeRequest<'a>,
-    /// Whether a response will tell of the limit that is nearest to its end.
+    /// Whether a response will report the limit that is nearest to its end.
     pub(crate) wants_nearest: bool,
-    /// Whether somebody wants to see all of them.
+    /// Whether a handler will see the usage of all limits.
     pub(crate) wants_usage: bool,
 }
 
-/// What was taken, and from where.
+/// An admitted charge.
 #[derive(Debug)]
 pub(crate) struct AdmittedCharge {
     pub(crate) receipt: Receipt,
     pub(crate) nearest: Option<Nearest>,
-    /// Mostly nothing: an admission is moved about with the request, and has to be small.
+    /// Boxed and mostly `None`, because this value moves with the request and must be small.
     pub(crate) details: Option<Box<AdmissionDetails>>,
 }
 
-/// What there is to tell about few admissions.
+/// Details of the few admissions that have any.
 #[derive(Debug, Default)]
 pub(crate) struct AdmissionDetails {
-    /// Another lost the slot for it.
+    /// Set if the slot was reclaimed from a holder that was overdue.
     pub(crate) reclaimed: bool,
-    /// The limits that the client has just come near to, and those of which the response must tell.
+    /// The limits that the client has just come near.
     pub(crate) near: NearLimits,
+    /// The warnings that the response must report.
     pub(crate) pending: Vec<Warning>,
-    /// What is used of each limit, where somebody wants to see it.
+    /// Usage of each limit, where it is wanted.
     pub(crate) usage: Option<Usage>,
 }
 
-/// Who has just come near which limits: mostly nobody, to none.
+/// The limits that a client has just come near; mostly none.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NearLimits {
     pub(crate) client: Option<Client>,
     pub(crate) limits: Vec<Warning>,
 }
 
-/// Why nobody may pass.
+impl NearLimits {
+    /// Keeps the client only if there is a limit to report; `None` stands for an account that clients share.
+    pub(crate) fn of(client: Option<&Client>, limits: Vec<Warning>) -> Self {
+        Self { client: if limits.is_empty() { None } else { client.cloned() }, limits }
+    }
+}
+
+/// Why a charge was not admitted.
 #[derive(Clone, Debug)]
 pub(crate) enum AdmitError {
-    /// Nothing was taken, perhaps from an account that newcomers share.
+    /// The account denies it; `shared` if it is the account that clients without one share.
     Denied { denial: Denial, shared: bool },
     /// The store did not decide.
     Store(StoreError),
+}
+
+impl AdmitError {
+    /// Denies a charge if it violates any limit.
+    pub(crate) fn unless_none(violations: Vec<Violation>, shared: bool) -> Result<(), Self> {
+        if violations.is_empty() { Ok(()) } else { Err(Self::Denied { denial: Denial::Limits(violations), shared }) }
+    }
 }
 
 impl From<StoreError> for AdmitError {
@@ -265,7 +261,7 @@ impl From<StoreError> for AdmitError {
     }
 }
 
-/// By what a store finds again what it admitted.
+/// Receipt by which a store finds an admitted charge again.
 #[derive(Default)]
 pub(crate) struct Receipt {
     pub(crate) address: AccountAddress,
@@ -273,9 +269,9 @@ pub(crate) struct Receipt {
     pub(crate) lease: Option<Lease>,
     pub(crate) reservation: Option<NonZeroU64>,
     pub(crate) job: Option<Arc<Job>>,
-    /// The account is kept until the charge is settled.
+    /// Set if the account is kept until the charge is settled.
     pub(crate) open: bool,
-    /// It is from an account that newcomers share.
+    /// Set if the account is the one that clients without one share.
     pub(crate) shared: bool,
     /// Part that only the admitting store can read; `None` in memory.
     pub(crate) store_part: Option<Box<dyn Any + Send + Sync>>,
@@ -297,16 +293,16 @@ impl fmt::Debug for Receipt {
     }
 }
 
-/// By what a store finds again what was set aside; it knows nothing of what another store set aside.
+/// Key of a reservation in its store. Another store does not know it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ReservationKey {
-    /// In memory: in which accounts, by their own number, in which of them, and under which number there.
+    /// In memory: the number of the accounts, the account among them, and the reservation in it.
     Memory { accounts: u64, address: AccountAddress, reservation: NonZeroU64 },
-    /// Where reservations have a text as their id, which does not begin with `m-`.
+    /// In a store whose reservation ids are texts; these do not begin with `m-`.
     Named(Box<str>),
 }
 
-/// Where an account is, and which of those that were there.
+/// Slot of an account in memory, and which of the accounts that were there it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct AccountAddress {
     pub(crate) shard: u32,
@@ -314,27 +310,14 @@ pub(crate) struct AccountAddress {
     pub(crate) generation: u32,
 }
 
-/// How the end of a reservation by its id turned out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CloseResult {
-    /// It was open, and has now ended.
-    Closed,
-    /// Its time had run out.
-    Expired,
-    /// It had ended before, in this way.
-    AlreadyClosed(Stage),
-    /// Nobody remembers it.
-    Unknown,
-}
-
-/// How a charge ends.
+/// Settlement of a charge.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Settlement<'a> {
-    /// It came to nothing: these amounts, which were charged, and all that was set aside go back.
+    /// Returns these amounts, which were charged, and everything that was reserved.
     Void(&'a Amounts),
-    /// It was served: so much was used besides what was charged, and so much of what was set aside; of what is not named,
-    /// as much as was estimated.
+    /// Charges `used` besides what was charged, and `actual` of what was reserved. A kind that `actual` does not name is
+    /// charged as it was estimated.
     Served { used: &'a Amounts, actual: &'a Amounts },
-    /// Its slot comes back, what it reserved stays open: it can be ended by its id.
+    /// Returns the slot. What was reserved stays open, and can be closed by its id.
     Detached,
 }

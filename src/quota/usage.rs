@@ -1,11 +1,11 @@
-//! What a client has used.
+//! Usage of the limits of a client.
 
 use std::time::SystemTime;
 
 use crate::kind::Kind;
 use crate::policy_name::PolicyName;
 
-/// What a client has used of one limit.
+/// Usage of one limit by a client.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -27,15 +27,15 @@ use crate::policy_name::PolicyName;
 pub struct LimitUsage {
     /// The limit's name.
     pub name: PolicyName,
-    /// What it counts.
+    /// Kind that it counts.
     pub kind: Kind,
-    /// How much there is in this period, grants included.
+    /// Size of the limit in this window, grants included.
     pub limit: u64,
-    /// How much is used: for requests at a time, how many are being served.
+    /// Used amount; of requests in flight, the number being served.
     pub used: u64,
-    /// How much is reserved besides.
+    /// Reserved amount, besides the used one.
     pub reserved: u64,
-    /// How much is left.
+    /// Amount that is left.
     pub remaining: u64,
     /// When it starts again; `None` for requests at a time, and for a rolling period that has not begun.
     pub resets_at: Option<SystemTime>,
@@ -43,24 +43,12 @@ pub struct LimitUsage {
 
 impl LimitUsage {
     /// Whether nothing is left.
-    ///
-    /// ```
-    /// # fn takes(usage: &tollgate::LimitUsage) -> bool {
-    /// usage.is_exceeded()
-    /// # }
-    /// ```
     #[must_use]
     pub const fn is_exceeded(&self) -> bool {
         self.remaining == 0
     }
 
-    /// How much is used and reserved, in percent of the limit; above 100 where more was recorded than there was.
-    ///
-    /// ```
-    /// # fn takes(usage: &tollgate::LimitUsage) {
-    /// println!("{:.1} %", usage.percentage());
-    /// # }
-    /// ```
+    /// Returns the used and reserved amount in percent of the limit; above 100 if more was recorded than there was.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a percentage is for people")]
     pub fn percentage(&self) -> f64 {
@@ -68,7 +56,7 @@ impl LimitUsage {
     }
 }
 
-/// What a client has used of all limits of its plan.
+/// Usage of all limits of the plan of a client.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {

@@ -1,3 +1,7 @@
-//! Rules of the source itself.
+//! Rules of the source itself: edges between modules, names, prose and size.
 
 mod architecture;
+mod files;
+mod names;
+mod prose;
+mod size;

@@ -1,9 +1,10 @@
-//! How much is taken, and that it is taken whole or not at all.
+//! Amounts are taken whole or not at all.
 
 use super::{MOST, Scene, queries, two_limits, violated};
 use crate::quota::{QuotaLayer, Quotas};
 
-/// What fits is charged, up to the limit itself; what does not fit is refused with its limit, and changes nothing.
+/// An amount that fits is charged, up to the limit itself. One that does not fit is refused with its limit, and changes
+/// nothing.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -27,7 +28,7 @@ pub async fn what_fits_is_charged(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     assert_eq!((limit.limit, limit.remaining, limit.is_exceeded()), (105, 0, true));
 }
 
-/// Where one limit refuses no other is charged, whichever it is; a refusal names all that stand in the way.
+/// If any limit refuses, no limit is charged. A refusal names all limits without room.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -132,7 +133,7 @@ pub async fn large_amounts_are_judged_right(make: impl AsyncFn(QuotaLayer) -> Qu
     assert_eq!(scene.counts(&scene.alice).await, [(5, 0)]);
 }
 
-/// What was used is recorded past the limit too, up to 2^53 - 1; the next who asks is refused. Nothing is recorded of 0.
+/// Records go past the limit, up to 2^53 - 1; the next charge is refused. A record of 0 changes nothing.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {

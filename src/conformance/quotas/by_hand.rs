@@ -1,4 +1,4 @@
-//! What people change: plans, grants, counts.
+//! Changes by operators: plans, grants, resets.
 
 use std::time::{Duration, SystemTime};
 
@@ -8,7 +8,7 @@ use crate::{
     time::Clock,
 };
 
-/// What was used of a limit stays used when the plan changes, in either direction.
+/// Usage of a limit stays when the plan changes, in either direction.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -135,7 +135,8 @@ pub async fn reset_repeats_after_a_late_commit(make: impl AsyncFn(QuotaLayer) ->
     }
 }
 
-/// What names no limit of the plan, or has ended before it begins, is refused in words and changes nothing.
+/// A grant or reset that names no limit of the plan, or a grant that has ended, is refused with its reason and changes
+/// nothing.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {

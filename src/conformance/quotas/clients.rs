@@ -1,4 +1,4 @@
-//! Who is told of whom.
+//! Accounts of different clients are separate.
 
 use http::Request;
 
@@ -9,7 +9,7 @@ use crate::{
     quota::{QuotaLayer, Quotas},
 };
 
-/// Nobody's charge, reservation, record or refusal is seen in another's account.
+/// A charge, reservation, record or refusal of one client is not seen in the account of another.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -32,7 +32,7 @@ pub async fn two_clients_never_meet(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     assert_eq!((scene.counts(alice).await, scene.counts(bob).await), (vec![(3, 0)], vec![(7, 0)]));
 }
 
-/// Whoever only looks changes nothing, whatever is looked for.
+/// A read changes nothing, whatever it reads.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -74,7 +74,7 @@ pub async fn looking_changes_nothing(make: impl AsyncFn(QuotaLayer) -> Quotas) {
 pub async fn every_client_is_listed_once(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     let scene = Scene::new(make, queries(1_000)).await;
     let page = scene.quotas.usage_page(None, 10).await.unwrap();
-    assert!(page.clients.is_empty() && page.next.is_none(), "there is nobody yet");
+    assert!(page.clients.is_empty() && page.next.is_none(), "no client has an account yet");
     let name = |number: u64| format!("client {number:02}");
     for number in 0..50 {
         scene.record(&Client::named(name(number)), ("queries", number + 1)).await;

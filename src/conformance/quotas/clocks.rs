@@ -1,4 +1,4 @@
-//! What time does.
+//! Effects of time.
 
 use std::time::Duration;
 
@@ -69,7 +69,8 @@ pub async fn a_grant_ends_in_time(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     assert_eq!(scene.counts(alice).await, [(13, 0)]);
 }
 
-/// A reservation that nobody ends in time comes back, once; a late end by its id gives nothing back, and charges what was used.
+/// A reservation that is not closed in time is rolled back, once. A late close by its id returns nothing, and charges
+/// what was used.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -95,7 +96,8 @@ pub async fn a_lost_reservation_comes_back(make: impl AsyncFn(QuotaLayer) -> Quo
     assert_eq!(scene.counts(alice).await, [(125, 0)]);
 }
 
-/// Where the layer says so, a reservation that nobody ends in time is charged as it was estimated, until a late end says better.
+/// If the layer is set so, a reservation that is not closed in time is charged as it was estimated, until a late close
+/// corrects it.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -114,7 +116,7 @@ pub async fn a_lost_estimate_is_charged(make: impl AsyncFn(QuotaLayer) -> Quotas
     assert_eq!(scene.counts(alice).await, [(45, 0)]);
 }
 
-/// What was reserved in a period that is over is charged in that one, and not in the next.
+/// A reservation of a window that is over is charged in that window, and not in the next.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {

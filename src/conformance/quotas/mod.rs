@@ -1,4 +1,4 @@
-//! What every store of quotas must do.
+//! Rules that every store of quotas must follow.
 //!
 //! `make` is asked for the handle of the layer that it is given, **over a store in which there is nothing yet**, once for
 //! each rule or a few times. A rule may be run by itself; [`all`] runs those that ask nothing of the store's clock,
@@ -62,7 +62,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 /// The most that is counted.
 const MOST: u64 = (1 << 53) - 1;
 
-/// How long what was ended without a wait may take to reach the store: this often looked for, so long apart.
+/// Number and interval of the reads after a settlement without a wait, which may take time to reach the store.
 const LOOKS: u32 = 30_000;
 const APART: Duration = Duration::from_millis(10);
 
@@ -129,7 +129,7 @@ struct Scene {
     bob: Client,
 }
 
-/// Whose request it is, in its extensions.
+/// Client of the request, in its extensions.
 #[derive(Clone)]
 struct Tenant(&'static str);
 
@@ -138,7 +138,7 @@ impl Scene {
         Self::of(make, QuotaLayer::new(plan)).await
     }
 
-    /// Clients have names, and nobody can take another's: a store may insist on both.
+    /// Clients have names that are verified: a store may require both.
     async fn of(make: impl AsyncFn(QuotaLayer) -> Quotas, layer: QuotaLayer) -> Self {
         let tenant = Verified::from_extension(|tenant: &Tenant| Some(Principal::named(tenant.0))).named_only();
         let quotas = make(layer.identify_by(tenant)).await;
@@ -174,7 +174,7 @@ async fn comes_to<T: PartialEq + fmt::Debug>(look: impl AsyncFn() -> T, expected
     assert_eq!(look().await, expected, "after {:?}", APART * LOOKS);
 }
 
-/// So many queries, in a period that begins with the first and does not end while a test runs.
+/// A limit of queries in a period that begins with the first and does not end while a test runs.
 fn queries(limit: u64) -> Plan {
     Plan::new("conformance").limit(Quota::units("queries", limit).per(Period::rolling(HOUR * 12)).named("queries"))
 }

@@ -1,9 +1,10 @@
-//! What is set aside, and how it ends.
+//! Reservations and their end.
 
 use super::{Scene, queries, two_limits};
 use crate::quota::{Amounts, CloseOutcome, QuotaLayer, Quotas, ReservationError, ReservationId};
 
-/// What is set aside is nobody else's until it ends: as less or more than was estimated, or as nothing.
+/// A reserved amount is available to no other charge until it is closed: as less or more than was estimated, or as
+/// nothing.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -58,7 +59,7 @@ pub async fn a_reservation_ends_once(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     assert_eq!(scene.counts(alice).await, before);
 }
 
-/// An id that was written down and read again ends its reservation; one that nobody gave ends nothing.
+/// An id that was written down and read again closes its reservation; an id that was never given closes nothing.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -72,10 +73,10 @@ pub async fn an_id_can_be_written_down(make: impl AsyncFn(QuotaLayer) -> Quotas)
     let id = quotas.reserve(alice, ("queries", 10)).await.unwrap().detach();
     let read: ReservationId = id.to_string().parse().unwrap();
     assert_eq!(read, id);
-    for nobodys in ["m-0123456789abcdef-0-0-0-1", "nobody"] {
-        let nobodys = nobodys.parse().unwrap();
-        assert_eq!(quotas.commit(&nobodys, ("queries", 10)).await, Err(ReservationError::Unknown));
-        assert_eq!(quotas.roll_back(&nobodys).await, Err(ReservationError::Unknown));
+    for unknown in ["m-0123456789abcdef-0-0-0-1", "unknown"] {
+        let unknown = unknown.parse().unwrap();
+        assert_eq!(quotas.commit(&unknown, ("queries", 10)).await, Err(ReservationError::Unknown));
+        assert_eq!(quotas.roll_back(&unknown).await, Err(ReservationError::Unknown));
     }
     assert_eq!(scene.counts(alice).await, [(0, 10)]);
     assert_eq!(quotas.commit(&read, ("queries", 4)).await, Ok(CloseOutcome::Closed));

@@ -9,12 +9,11 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::ledger::{
     Ledger,
-    audit::nanos,
-    entry::{Json, time},
+    report::{Json, nanos, time},
 };
 use crate::{error::ConfigError, quota::QuotaError, time::Instant};
 
-/// What a tenant used in a period, priced; see [`Ledger::invoice`].
+/// Priced usage of a tenant in a period; see [`Ledger::invoice`].
 ///
 /// ```no_run
 /// # async fn example(invoice: tollgate::Invoice) {
@@ -27,9 +26,9 @@ use crate::{error::ConfigError, quota::QuotaError, time::Instant};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Invoice {
-    /// Who used it.
+    /// Tenant of the account.
     pub tenant: String,
-    /// What was written from this time on, in whole microseconds,
+    /// Start: rows written from this time on, in whole microseconds,
     pub from: SystemTime,
     /// and before this one.
     pub until: SystemTime,
@@ -37,7 +36,7 @@ pub struct Invoice {
     pub closed: bool,
     /// Each kind of which something was used, or more given back than used; by name.
     pub lines: Vec<InvoiceLine>,
-    /// What the lines come to.
+    /// Sum of the lines.
     pub total: i64,
 }
 
@@ -51,29 +50,30 @@ pub struct Invoice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InvoiceLine {
-    /// What was used.
+    /// Kind that was used.
     pub kind: String,
-    /// How much of it; negative where more of an earlier period was given back than was used in this one.
+    /// Amount; negative if more of an earlier period was returned than was used in this one.
     pub quantity: i64,
-    /// What that costs, in the smallest unit of the currency; a credit where the quantity is negative.
+    /// Price in the smallest unit of the currency; a credit if the quantity is negative.
     pub amount: i64,
 }
 
 impl Ledger {
-    /// What a tenant used from `from` on and before `until`, priced: `price` says what so much of a kind costs, in the
-    /// smallest unit of the currency.
+    /// Returns the priced usage of a tenant from `from` on and before `until`: `price` returns the price of an amount
+    /// of a kind, in the smallest unit of the currency.
     ///
     /// A row belongs to the period in which it was written, however late that was, and so to one invoice: periods that
-    /// follow one another bill everything, once. What is given back after its period is a credit in the next, priced alike.
+    /// follow one another bill everything, once. What is given back after its period is a credit in the next, priced
+    /// alike.
     ///
     /// An amount is billed once, however many limits count it, and so is its return: the rows of
-    /// [`entries`](Self::entries), of which each limit has its own, are no bill. A limit that is added, renamed or removed
-    /// in mid-period changes nothing, as long as some limit counts the kind; where one counts it only from mid-period on,
-    /// what was used before was never written, and is not billed. A [`reset`](crate::Quotas::reset) gives room and returns
-    /// no money.
+    /// [`entries`](Self::entries), of which each limit has its own, are no bill. A limit that is added, renamed or
+    /// removed in mid-period changes nothing, as long as some limit counts the kind; where one counts it only from
+    /// mid-period on, what was used before was never written, and is not billed. A [`reset`](crate::Quotas::reset)
+    /// gives room and returns no money.
     ///
     /// A kind that no limit counts is not written at all. What costs nothing but is to be seen, such as usage on a
-    /// customer's own key, is recorded as a kind of its own under a limit that nobody reaches, and priced 0:
+    /// customer's own key, is recorded as a kind of its own under a limit that is never reached, and priced 0:
     ///
     /// ```
     /// # #[cfg(feature = "sqlite")]
@@ -108,14 +108,14 @@ impl Ledger {
         price: impl Fn(&str, u64) -> u64,
     ) -> Result<Invoice, QuotaError> {
         let (from, until) = period(from, until)?;
-        let (now, sums) = self.0.sums(tenant, from, until).await?;
+        let (now, sums) = self.sums(tenant, from, until).await?;
         self.check_kept("beginning of an invoice", from).await?;
         let mut lines = Vec::with_capacity(sums.len());
         for sum in sums.iter().filter(|sum| sum.amount != 0) {
             let quantity = fits(&format!("quantity of {}", sum.kind), sum.amount)?;
             let amount = i128::from(price(&sum.kind, quantity.unsigned_abs())) * i128::from(quantity.signum());
             let amount = fits(&format!("amount of {}", sum.kind), amount)?;
-            lines.push(InvoiceLine { kind: sum.kind.to_string(), quantity, amount });
+            lines.push(InvoiceLine { kind: sum.kind.clone(), quantity, amount });
         }
         let total = fits("total", lines.iter().map(|line| i128::from(line.amount)).sum())?;
         let (from, closed, until) = (time(from), now >= until, time(until));
@@ -124,10 +124,10 @@ impl Ledger {
 }
 
 impl Invoice {
-    /// By what a billing provider knows it: the same for the same tenant and period, and for no other.
+    /// Returns the id of the invoice at a billing provider: one for each tenant and period.
     ///
-    /// It is visible ASCII, and longer than the tenant's name by 44 characters or more: providers that take at most 255 take
-    /// names of about 200.
+    /// It is visible ASCII, and longer than the tenant's name by 44 characters or more: providers that take at most 255
+    /// take names of about 200.
     ///
     /// ```no_run
     /// # fn example(invoice: tollgate::Invoice) {
@@ -154,7 +154,7 @@ pub(super) fn period(from: SystemTime, until: SystemTime) -> Result<(u64, u64), 
     Ok((whole(from), whole(until)))
 }
 
-/// What a column of a billing provider holds.
+/// Converts an amount to the range of a billing provider's columns.
 pub(super) fn fits(what: &str, value: i128) -> Result<i64, ConfigError> {
     i64::try_from(value).map_err(|_| ConfigError::new(what, "be at most 2^63 - 1", value))
 }

@@ -21,7 +21,7 @@ use crate::ledger::{BillingProvider, Invoice};
 /// let (from, until) = (SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH + Duration::from_secs(86_400));
 /// let invoice = ledger.invoice("acme", from, until, |_, quantity| quantity).await.unwrap();
 /// provider.lose_next_reply();
-/// ledger.push(&provider, &invoice).await.unwrap_err(); // nobody knows whether it was billed
+/// ledger.push(&provider, &invoice).await.unwrap_err(); // unknown whether it was billed
 /// ledger.push(&provider, &invoice).await.unwrap();
 /// assert_eq!(provider.invoices(), [invoice]);
 /// # });
@@ -55,7 +55,7 @@ impl MemoryProvider {
         self.billed().loses_reply = true;
     }
 
-    /// What was billed, in the order of the ids.
+    /// Returns the billed invoices, in the order of their ids.
     ///
     /// ```
     /// assert_eq!(tollgate::MemoryProvider::new().invoices(), []);

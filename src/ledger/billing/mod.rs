@@ -1,4 +1,4 @@
-//! A billing provider beside the ledger: what it has billed is compared, and what is pushed twice is billed once.
+//! Billing: invoices, and a provider to which each invoice is pushed once.
 
 mod invoice;
 mod memory_provider;
@@ -8,11 +8,11 @@ use std::{collections::BTreeMap, error::Error, fmt, future::Future, time::System
 pub use invoice::{Invoice, InvoiceLine};
 pub use memory_provider::MemoryProvider;
 
-use super::{Ledger, entry::time};
+use super::{Database, DbError, Ledger, Session, handle::on_database, report::time, sql::BilledSum, writer::Reads};
 use crate::{error::ConfigError, quota::QuotaError, time::Instant};
 use invoice::{fits, period};
 
-/// Whoever sends the bills.
+/// A billing provider, which sends the bills.
 ///
 /// Its methods are written as `async fn`:
 ///
@@ -38,7 +38,7 @@ pub trait BillingProvider: Send + Sync {
     /// Why it does not answer.
     type Error: Error + Send + Sync + 'static;
 
-    /// How much of each kind it has billed a tenant for the periods that lie within these times, which are whole
+    /// Returns the billed amount of each kind of a tenant for the periods that lie within these times, which are whole
     /// microseconds as those of an invoice.
     fn totals(
         &self,
@@ -61,11 +61,11 @@ pub trait BillingProvider: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BillingDrift {
-    /// What was used.
+    /// Kind that was used.
     pub kind: String,
-    /// How much of it the ledger's rows come to.
+    /// Amount by the ledger's rows.
     pub written: i64,
-    /// How much the provider has billed.
+    /// Amount that the provider has billed.
     pub billed: i64,
 }
 
@@ -86,7 +86,8 @@ pub struct BillingDrift {
 pub enum BillingError<E> {
     /// The ledger does not answer, or what was asked for cannot be.
     Ledger(QuotaError),
-    /// The provider said so. Of a push nobody knows then whether it was billed: the same one again bills it once.
+    /// Error of the provider. After a push it is unknown whether the invoice was billed: the same push again bills it
+    /// once.
     Provider(E),
 }
 
@@ -124,7 +125,7 @@ impl Ledger {
         provider.push(&invoice.id(), invoice).await.map_err(BillingError::Provider)
     }
 
-    /// What a provider has billed a tenant otherwise than it is written, kind by kind; nothing where both agree.
+    /// Returns the kinds of which a provider has billed another amount than the rows show; empty if both agree.
     ///
     /// # Errors
     /// When the database or the provider does not answer, `until` is not after `from`, or `from` lies before what was
@@ -148,17 +149,36 @@ impl Ledger {
     ) -> Result<Vec<BillingDrift>, BillingError<P::Error>> {
         let (from, until) = period(from, until)?;
         let billed = provider.totals(tenant, time(from), time(until)).await.map_err(BillingError::Provider)?;
-        let (_, sums) = self.0.sums(tenant, from, until).await.map_err(QuotaError::from)?;
+        let (_, sums) = self.sums(tenant, from, until).await?;
         self.check_kept("beginning of a comparison", from).await?;
         let mut both: BTreeMap<String, (i64, i64)> =
             billed.into_iter().map(|(kind, billed)| (kind, (0, billed))).collect();
         for sum in sums {
             let written = fits(&format!("quantity of {}", sum.kind), sum.amount)?;
-            both.entry(sum.kind.to_string()).or_default().0 = written;
+            both.entry(sum.kind).or_default().0 = written;
         }
         let apart = both.into_iter().filter(|(_, (written, billed))| written != billed);
         Ok(apart.map(|(kind, (written, billed))| BillingDrift { kind, written, billed }).collect())
     }
+}
+
+impl Ledger {
+    /// Returns the sums of a period, and a time before which no row can be written any more.
+    async fn sums(&self, tenant: &str, from: u64, until: u64) -> Result<(u64, Vec<BilledSum>), QuotaError> {
+        Ok(on_database!(self, inner => {
+            let database = &inner.writer.database;
+            inner.report(async { Ok((now(database, tenant).await?, database.sums(tenant, from, until).await?)) }).await
+        })?)
+    }
+}
+
+/// Returns the time under a tenant's lock: every writer with an earlier one has committed, since all read it under this
+/// lock.
+async fn now<D: Database>(database: &D, tenant: &str) -> Result<u64, DbError> {
+    let mut session = database.connect().await?;
+    let now = session.begin(&Reads { tenants: vec![tenant.into()], ..Reads::default() }).await?.now;
+    session.roll_back().await?;
+    Ok(now)
 }
 
 impl<E: fmt::Display> fmt::Display for BillingError<E> {

@@ -1,29 +1,39 @@
-//! What one process of many may let pass of a client's limits while nobody can be asked.
+//! Local shares: the part of a client's limits that this process may admit while the ledger is away.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::HashMap,
+    num::NonZeroU32,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
 
 use crate::{
-    quota::{Amounts, Limit, Plan, Usage, account::StoredCounter},
+    ledger::writer::{AdmitCommand, StoredCounter},
+    quota::{
+        Amounts, Limit, Plan, Usage,
+        account::Denial,
+        store::{AdmitError, StoreError},
+    },
     refusal::Violation,
 };
 
-/// One client: what was known of its limits when the ledger last spoke of them, and what has passed here since.
+/// Allowance of one client: the usage that the ledger last reported, and what has passed here since.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Local {
-    parts: Vec<Part>,
+pub(crate) struct ClientAllowance {
+    parts: Vec<LimitAllowance>,
 }
 
 /// One limit in one of its periods; times are nanoseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Part {
+struct LimitAllowance {
     count: StoredCounter,
     /// Used and reserved, as far as the ledger has said; what has passed here since is not in it.
     known: u64,
     passed: u64,
 }
 
-impl Local {
-    /// Takes everything, or nothing: of each limit at most the `share`-th part of what was left.
+impl ClientAllowance {
+    /// Takes everything or nothing: of each limit at most the `share`-th part of what was left.
     pub(crate) fn pass(&mut self, plan: &Plan, amounts: &Amounts, share: u64, wall: u64) -> Result<(), Vec<Violation>> {
         let mut violations = Vec::new();
         for limit in plan.counted() {
@@ -37,7 +47,7 @@ impl Local {
                     kind: limit.kind().clone(),
                     limit: here,
                     current: part.passed,
-                    wait: Some(Duration::from_nanos(part.count.ends.saturating_sub(wall))),
+                    wait: Some(Duration::from_nanos(part.count.counter.ends.saturating_sub(wall))),
                 });
             }
         }
@@ -59,13 +69,15 @@ impl Local {
             let Some(told) = usage.get(limit.name.as_str()).filter(|told| told.kind == *limit.kind()) else { continue };
             let ends = told.resets_at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
             let part = self.part(limit, wall);
-            // A rolling period began with somebody else's use.
-            part.count.ends = ends.map_or(part.count.ends, crate::time::nanos);
+            // A rolling period began with the use of another process.
+            part.count.counter.ends = ends.map_or(part.count.counter.ends, crate::time::nanos);
             let used = told.used.saturating_add(told.reserved);
             match before {
                 Some(before) => {
                     part.known = used;
-                    let same = |old: &&Part| old.count.starts == part.count.starts && old.count.is_of(limit);
+                    let same = |old: &&LimitAllowance| {
+                        old.count.counter.starts == part.count.counter.starts && old.count.is_of(limit)
+                    };
                     let passed = before.parts.iter().find(same).map_or(0, |old| old.passed);
                     part.passed = part.passed.saturating_sub(passed);
                 }
@@ -74,21 +86,84 @@ impl Local {
         }
     }
 
-    /// Whether all that is known of it is over.
+    /// Whether all its periods are over.
     pub(crate) fn is_over(&self, wall: u64) -> bool {
-        self.parts.iter().all(|part| part.count.ends <= wall)
+        self.parts.iter().all(|part| part.count.counter.ends <= wall)
     }
 
-    fn part(&mut self, limit: &Limit, wall: u64) -> &mut Part {
+    fn part(&mut self, limit: &Limit, wall: u64) -> &mut LimitAllowance {
         let at = self.parts.iter().position(|part| part.count.is_of(limit)).unwrap_or_else(|| {
-            self.parts.push(Part { count: StoredCounter::beginning(limit, wall), known: 0, passed: 0 });
+            self.parts.push(LimitAllowance { count: StoredCounter::beginning(limit, wall), known: 0, passed: 0 });
             self.parts.len() - 1
         });
         let part = &mut self.parts[at];
-        if part.count.ends <= wall {
-            *part = Part { count: StoredCounter::beginning(limit, wall), known: 0, passed: 0 };
+        if part.count.counter.ends <= wall {
+            *part = LimitAllowance { count: StoredCounter::beginning(limit, wall), known: 0, passed: 0 };
         }
         part
+    }
+}
+
+/// Allowances of one layer. The clients are those of the ledger: its layers count into the same counters.
+pub(super) struct LocalShares {
+    of: u64,
+    most: usize,
+    clients: Arc<Mutex<Allowances>>,
+}
+
+/// Allowances of all clients.
+#[derive(Default)]
+pub(super) struct Allowances {
+    all: HashMap<Arc<str>, ClientAllowance>,
+    /// Time of the next search for allowances whose periods are over.
+    swept: u64,
+}
+
+/// Time between two searches while there is no room, in nanoseconds.
+const SWEEP_EVERY: u64 = 1_000_000_000;
+
+impl LocalShares {
+    pub(super) fn new(of: NonZeroU32, most: usize, clients: Arc<Mutex<Allowances>>) -> Self {
+        Self { of: of.get().into(), most, clients }
+    }
+
+    /// Returns what has passed here of a client's limits, if all of it is in the ledger already.
+    pub(super) fn before(&self, tenant: &str, merged: bool) -> Option<ClientAllowance> {
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        merged.then(|| clients.all.get(tenant).cloned().unwrap_or_default())
+    }
+
+    pub(super) fn hear(
+        &self,
+        tenant: &Arc<str>,
+        plan: &Plan,
+        usage: &Usage,
+        before: Option<&ClientAllowance>,
+        wall: u64,
+    ) {
+        self.with(tenant, wall, |local| local.hear(plan, usage, before, wall));
+    }
+
+    pub(super) fn pass(&self, tenant: &Arc<str>, admit: &AdmitCommand, wall: u64) -> Result<(), AdmitError> {
+        let passed = self.with(tenant, wall, |local| local.pass(&admit.plan, &admit.amounts, self.of, wall));
+        passed
+            .ok_or(StoreError::Unavailable)?
+            .map_err(|violations| AdmitError::Denied { denial: Denial::Limits(violations), shared: false })
+    }
+
+    /// Works on the allowance of a client; `None` if there is no room for another client.
+    fn with<T>(&self, tenant: &Arc<str>, wall: u64, work: impl FnOnce(&mut ClientAllowance) -> T) -> Option<T> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if !clients.all.contains_key(tenant) && clients.all.len() >= self.most {
+            if clients.swept <= wall {
+                clients.swept = wall.saturating_add(SWEEP_EVERY);
+                clients.all.retain(|_, local| !local.is_over(wall));
+            }
+            if clients.all.len() >= self.most {
+                return None;
+            }
+        }
+        Some(work(clients.all.entry(Arc::clone(tenant)).or_default()))
     }
 }
 
@@ -125,8 +200,8 @@ mod tests {
 
     #[test]
     fn a_third_of_what_was_left_passes_and_no_more() {
-        let (plan, mut local) = (plan(100), Local::default());
-        local.hear(&plan, &usage(&plan, 40), Some(&Local::default()), NOW);
+        let (plan, mut local) = (plan(100), ClientAllowance::default());
+        local.hear(&plan, &usage(&plan, 40), Some(&ClientAllowance::default()), NOW);
         local.pass(&plan, &("tokens", 20).into(), 3, NOW).unwrap();
         let violations = local.pass(&plan, &("tokens", 1).into(), 3, NOW).unwrap_err();
         assert_eq!((violations[0].limit, violations[0].current), (20, 20));
@@ -137,7 +212,7 @@ mod tests {
 
     #[test]
     fn what_passed_here_is_not_counted_twice_once_the_ledger_has_it() {
-        let (plan, mut local) = (plan(100), Local::default());
+        let (plan, mut local) = (plan(100), ClientAllowance::default());
         local.pass(&plan, &("tokens", 50).into(), 2, NOW).unwrap();
         let before = local.clone();
         local.hear(&plan, &usage(&plan, 50), None, NOW);
@@ -154,9 +229,9 @@ mod tests {
             asks in proptest::collection::vec((0..8_usize, 0..60_u64), 0..200),
         ) {
             let plan = plan(limit);
-            let mut fleet = vec![Local::default(); share];
+            let mut fleet = vec![ClientAllowance::default(); share];
             if known {
-                fleet.iter_mut().for_each(|local| local.hear(&plan, &usage(&plan, used), Some(&Local::default()), NOW));
+                fleet.iter_mut().for_each(|local| local.hear(&plan, &usage(&plan, used), Some(&ClientAllowance::default()), NOW));
             }
             let mut passed = 0;
             for (who, amount) in asks {

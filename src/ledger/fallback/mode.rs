@@ -1,4 +1,4 @@
-//! Whether the ledger is asked: a machine of two states, and what each answer means to it.
+//! The two modes of a fallback, and what each reply means to them.
 
 use crate::ledger::writer::Reply;
 
@@ -7,7 +7,7 @@ use crate::ledger::writer::Reply;
 pub(crate) enum Mode {
     #[default]
     Asking,
-    /// Nobody waits for it: only what was let pass is brought to it, again and again.
+    /// No caller waits for the ledger; only merging tries it, again and again.
     Fallback,
 }
 
@@ -18,10 +18,10 @@ pub(crate) enum Sent {
     Perhaps,
 }
 
-/// So few records are left that they fit one transaction: then the ledger is asked again while they are brought.
+/// Number of records that fit one transaction: with no more left, the ledger is asked again while they are merged.
 const FEW: usize = 512;
 
-/// What a verdict leaves open; `None` where the ledger has decided.
+/// Returns what a reply leaves open; `None` if the ledger has decided.
 pub(crate) fn after(reply: &Reply) -> Option<Sent> {
     match reply {
         Reply::Unavailable(_) => Some(Sent::No),
@@ -31,12 +31,12 @@ pub(crate) fn after(reply: &Reply) -> Option<Sent> {
 }
 
 impl Mode {
-    /// The ledger has not decided; says whether that is new.
+    /// Notes that the ledger has not decided; returns whether that is new.
     pub(crate) fn lost(&mut self) -> bool {
         std::mem::replace(self, Self::Fallback) == Self::Asking
     }
 
-    /// The ledger has taken something, and so many records are left; says whether it is back.
+    /// Notes that the ledger has accepted records and `left` are left; returns whether it is back.
     pub(crate) fn reached(&mut self, left: usize) -> bool {
         let back = *self == Self::Fallback && left <= FEW;
         if back {

@@ -1,108 +1,165 @@
-//! The ledger in a PostgreSQL database.
+//! PostgreSQL: a ledger in a database of a server.
+
+mod archive;
+mod error;
+mod read;
+#[cfg(test)]
+mod tests;
+mod transaction;
+mod values;
 
 use std::{sync::Arc, time::Duration};
 
 use sqlx::{
-    ConnectOptions, PgConnection, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    AssertSqlSafe, ConnectOptions, Executor, PgConnection, PgPool, Postgres, Row as _, SqlSafeStr, SqlStr,
+    postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow},
+    query::Query,
 };
 
-use super::writer::{Key, ReservationRow, Row, Stored};
-use super::{Database, DbError, LedgerError, columns::text};
+use super::{
+    DbError, LedgerError,
+    sql::{SqlDatabase, SqlDialect, SqlValue, apply, check, db_error, driver_calls, encoding},
+};
+use values::{Time, Uuid};
 
-mod audit;
-mod checks;
-mod failure;
-#[cfg(test)]
-mod on_a_server;
-mod rows;
-mod session;
-mod values;
+/// A ledger in PostgreSQL.
+pub(crate) type PostgresDatabase = SqlDatabase<Postgres>;
 
-use failure::failure;
-pub(crate) use session::PostgresSession;
+type PostgresQuery = Query<'static, Postgres, PgArguments>;
 
-/// A ledger in a PostgreSQL database; its door outside is the one of the same name.
-#[derive(Clone, Debug)]
-pub(crate) struct PostgresLedger {
-    pool: PgPool,
-}
+/// Longest time to reach a server.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a server may take to be reached.
-const PATIENCE: Duration = Duration::from_secs(5);
+const FORGETS: &str = "synchronous_commit must be on, local, remote_write or remote_apply, got off: rows that were acknowledged could be lost";
 
-impl PostgresLedger {
-    /// In the database at this URL, through a pool of its own.
-    pub(crate) async fn connect(url: &str) -> Result<Self, LedgerError> {
+impl PostgresDatabase {
+    /// Opens the database at this URL, through a pool of its own.
+    pub(crate) async fn at_url(url: &str) -> Result<Self, LedgerError> {
         let options: PgConnectOptions =
-            url.parse().map_err(|error| LedgerError::new(format!("the URL of the ledger is none: {error}")))?;
+            url.parse().map_err(|error| LedgerError::new(format!("invalid ledger URL: {error}")))?;
         let place = format!("{}:{}", options.get_host(), options.get_port());
-        // By itself, for a pool would try again and not say why.
-        let reached = tokio::time::timeout(PATIENCE, options.connect()).await;
-        let ready = match reached {
-            Ok(Ok(mut connection)) => ready(&mut connection).await,
-            Ok(Err(error)) => Err(failure(error)),
-            Err(_) => Err(DbError::Lost(format!("PostgreSQL: no answer within {PATIENCE:?}"))),
-        };
-        ready.map_err(|failure| LedgerError::new(format!("{} ({place})", LedgerError::from(failure).reason())))?;
-        let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(PATIENCE).connect_lazy_with(options);
-        Ok(Self { pool })
-    }
-
-    /// In the database of a pool that the program has already.
-    pub(crate) async fn from_pool(pool: PgPool) -> Result<Self, LedgerError> {
-        let mut connection = pool.acquire().await.map_err(failure)?;
-        ready(&mut connection).await?;
-        drop(connection);
-        Ok(Self { pool })
-    }
-}
-
-async fn ready(connection: &mut PgConnection) -> Result<(), DbError> {
-    checks::apply(connection).await?;
-    checks::check(connection).await
-}
-
-impl Database for PostgresLedger {
-    type Session = PostgresSession;
-
-    async fn connect(&self) -> Result<PostgresSession, DbError> {
-        let mut connection: PgConnection = self.pool.acquire().await.map_err(failure)?.detach();
-        checks::check(&mut connection).await?;
-        Ok(PostgresSession::new(connection))
-    }
-
-    async fn account(&self, tenant: &str) -> Result<(u64, Stored), DbError> {
-        let tenant = Arc::<str>::from(tenant);
-        let mut loaded = rows::load(&self.pool, std::slice::from_ref(&tenant), &[], None).await?;
-        Ok((loaded.now, loaded.accounts.remove(&tenant).unwrap_or_default()))
-    }
-
-    async fn tenants(&self, after: Option<&str>, most: usize) -> Result<Vec<Arc<str>>, DbError> {
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let query = match after {
-            None => sqlx::query("SELECT tenant_id FROM quota_account ORDER BY tenant_id LIMIT $1").bind(most),
-            Some(after) => {
-                sqlx::query("SELECT tenant_id FROM quota_account WHERE tenant_id > $2 ORDER BY tenant_id LIMIT $1")
-                    .bind(most)
-                    .bind(text(after))
+        // On a connection of its own, since a pool would try again and not say why.
+        let checked = match tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await {
+            Ok(Ok(mut connection)) => {
+                async {
+                    apply::<Postgres>(&mut connection).await?;
+                    check::<Postgres>(&mut connection, false).await
+                }
+                .await
             }
+            Ok(Err(error)) => Err(db_error::<Postgres>(error)),
+            Err(_) => Err(DbError::Lost(format!("PostgreSQL: no answer within {CONNECT_TIMEOUT:?}"))),
         };
-        query.fetch_all(&self.pool).await.map_err(failure)?.iter().map(rows::tenant).collect()
+        checked.map_err(|error| LedgerError::new(format!("{} ({place})", error.reason())))?;
+        let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(CONNECT_TIMEOUT).connect_lazy_with(options);
+        Ok(Self::new(pool, false, None))
     }
 
-    async fn job(&self, tenant: &str, job: &str) -> Result<Vec<Row>, DbError> {
-        let key = Key { tenant: tenant.into(), job: job.into() };
-        Ok(rows::load(&self.pool, &[], &[key], None).await?.rows)
+    /// Opens the database of an existing pool.
+    pub(crate) async fn from_pool(pool: PgPool) -> Result<Self, LedgerError> {
+        Ok(Self::open(pool, false, None).await?)
+    }
+}
+
+impl SqlDialect for Postgres {
+    const NOW: &'static str = "now()";
+    const LARGER: &'static str = "greatest";
+    const BEGIN_WRITE: &'static str = "BEGIN";
+    // The lock is the first eight letters of "tollgate", as a number.
+    const PREPARE_SCHEMA: &'static str = "SELECT pg_advisory_xact_lock(8389754629021267045);
+        CREATE TABLE IF NOT EXISTS quota_schema (
+            version bigint NOT NULL PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())";
+    const PROVES_WRITABLE: bool = false;
+    const HAS_SCHEMA: &'static str = "SELECT count(to_regclass('quota_schema'))";
+    const VERSIONS: &'static [&'static str] = &[include_str!("../schema/postgres/0001_ledger.sql")];
+    const HAS_UNIQUE_INDEX: &'static str = "SELECT count(*) FROM pg_index
+        WHERE indexrelid = to_regclass('quota_consumption_once') AND indrelid = to_regclass('quota_consumption')
+            AND indisunique AND indisvalid";
+
+    driver_calls!();
+
+    fn indexed_by(_: &str) -> String {
+        String::new()
     }
 
-    async fn due(&self, most: usize, skip: usize) -> Result<Vec<ReservationRow>, DbError> {
-        let query = sqlx::query(
-            "SELECT tenant_id, job_id, attempt, until, since, charge FROM quota_hold WHERE until <= now()
-             ORDER BY until, tenant_id, job_id, attempt LIMIT $1 OFFSET $2",
-        );
-        let [most, skip] = [most, skip].map(|number| i64::try_from(number).unwrap_or(i64::MAX));
-        let query = query.bind(most).bind(skip);
-        query.fetch_all(&self.pool).await.map_err(failure)?.iter().map(rows::hold).collect()
+    fn statements() -> Vec<Arc<str>> {
+        [read::READ].into_iter().chain(transaction::STATEMENTS).map(Into::into).collect()
+    }
+
+    // The types of columns are those of our own statements.
+    fn number(row: &PgRow, at: usize) -> Result<Option<i64>, DbError> {
+        row.try_get_unchecked(at).map_err(db_error::<Self>)
+    }
+
+    fn flag(row: &PgRow, at: usize) -> Result<Option<bool>, DbError> {
+        row.try_get_unchecked(at).map_err(db_error::<Self>)
+    }
+
+    fn text(row: &PgRow, at: usize) -> Result<Option<&str>, DbError> {
+        row.try_get_unchecked(at).map_err(db_error::<Self>)
+    }
+
+    fn micros(row: &PgRow, at: usize) -> Result<Option<i64>, DbError> {
+        let time: Option<Time> = row.try_get_unchecked(at).map_err(db_error::<Self>)?;
+        Ok(time.map(|time| time.0))
+    }
+
+    fn digest(row: &PgRow, at: usize) -> Result<Option<u128>, DbError> {
+        let digest: Option<Uuid> = row.try_get_unchecked(at).map_err(db_error::<Self>)?;
+        Ok(digest.map(|digest| digest.0))
+    }
+
+    fn reported(reported: &dyn sqlx::error::DatabaseError) -> DbError {
+        error::reported(reported)
+    }
+
+    async fn check_promises(connection: &mut PgConnection, _: bool) -> Result<(), DbError> {
+        let refused = |reason: &str| Err(DbError::Refused(reason.into()));
+        let asked = "SELECT current_setting('synchronous_commit'), current_setting('fsync'),
+            current_setting('transaction_read_only'), pg_is_in_recovery(), current_setting('server_encoding')";
+        let row =
+            sqlx::query(asked).persistent(false).fetch_one(&mut *connection).await.map_err(db_error::<Postgres>)?;
+        let setting = |at| row.try_get::<&str, usize>(at).map_err(db_error::<Postgres>);
+        if setting(0)? == "off" {
+            return refused(FORGETS);
+        }
+        if setting(1)? == "off" {
+            return refused("fsync must be on, got off: rows that were acknowledged could be lost");
+        }
+        if row.try_get(3).map_err(db_error::<Postgres>)? {
+            return refused("the server must take writes, got a standby that only reads");
+        }
+        if setting(2)? == "on" {
+            return refused("default_transaction_read_only must be off, got on: a ledger is written");
+        }
+        let encoding = setting(4)?;
+        if !["UTF8", "SQL_ASCII"].contains(&encoding) {
+            return refused(&format!(
+                "encoding of the database must be UTF8, got {encoding}: it cannot write every name"
+            ));
+        }
+        let asked = "SELECT relname::text FROM pg_class WHERE relpersistence <> 'p' AND oid = ANY (ARRAY[
+            to_regclass('quota_account'), to_regclass('quota_counter'), to_regclass('quota_grant'),
+            to_regclass('quota_consumption'), to_regclass('quota_hold')]) LIMIT 1";
+        if let Some(row) =
+            sqlx::query(asked).persistent(false).fetch_optional(&mut *connection).await.map_err(db_error::<Postgres>)?
+        {
+            let table: &str = row.try_get(0).map_err(db_error::<Postgres>)?;
+            return Err(DbError::Refused(format!("{table} must be logged, got a table that a crash empties")));
+        }
+        Ok(())
+    }
+
+    async fn archive(connection: &mut PgConnection, tenant: &str, before: u64, command: u128) -> Result<u64, DbError> {
+        archive::archive(connection, tenant, before, command).await
+    }
+}
+
+fn bind(query: PostgresQuery, value: &SqlValue<'_>) -> PostgresQuery {
+    match *value {
+        SqlValue::Text(text) => query.bind(encoding::text(text)),
+        SqlValue::Number(number) => query.bind(number),
+        SqlValue::Time(nanos) => query.bind(Time(encoding::until(nanos))),
+        SqlValue::Digest(digest) => query.bind(Uuid(digest)),
     }
 }

@@ -1,48 +1,38 @@
-//! The ledger in a file.
+//! SQLite: a ledger in a file.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
-
-use sqlx::{
-    ConnectOptions, Row as _, SqliteConnection, SqlitePool,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
-};
-
-use super::writer::{Key, ReservationRow, Row, Stored};
-use super::{Database, DbError, LedgerError, columns::text};
-
-mod audit;
-mod failure;
-mod rows;
-mod schema;
-mod session;
+mod archive;
+mod error;
 mod statements;
 #[cfg(test)]
 mod tests;
+mod transaction;
 
-use failure::failure;
-pub(crate) use session::SqliteSession;
+use std::{path::Path, sync::Arc, time::Duration};
 
-/// A ledger in an SQLite file; its door outside is the one of the same name.
-#[derive(Clone, Debug)]
-pub(crate) struct SqliteLedger {
-    pool: SqlitePool,
-    /// Nobody else has the pool.
-    own: bool,
-    /// Of a ledger in memory: with its last connection it would go.
-    memory: Option<Arc<Mutex<SqliteConnection>>>,
-}
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Executor, Row as _, SqlSafeStr, SqlStr, Sqlite, SqliteConnection, SqlitePool,
+    query::Query,
+    sqlite::{
+        SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    },
+};
 
-/// How long others may hold the file.
+use super::{
+    DbError, LedgerError,
+    sql::{Columns, SqlDatabase, SqlDialect, SqlValue, db_error, driver_calls, encoding},
+};
+
+/// A ledger in SQLite.
+pub(crate) type SqliteDatabase = SqlDatabase<Sqlite>;
+
+type SqliteQuery = Query<'static, Sqlite, SqliteArguments>;
+
+/// Longest wait for a lock on the file.
 const BUSY: Duration = Duration::from_secs(5);
 
-impl SqliteLedger {
-    /// In the file at this path, which is made if it is missing.
-    pub(crate) async fn open(path: impl AsRef<Path>) -> Result<Self, LedgerError> {
-        let path = path.as_ref();
+impl SqliteDatabase {
+    /// Opens the file at this path, which is created if it is missing.
+    pub(crate) async fn in_file(path: &Path) -> Result<Self, LedgerError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -53,115 +43,138 @@ impl SqliteLedger {
             .row_buffer_size(1_024) // a batch's rows cross over from the connection's thread without a pause
             .foreign_keys(true);
         let pool = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
-        // Whoever changes the journal of a new file is told at once that others do too: there is nothing to wait on.
+        // While another connection changes the journal of a new file, SQLite fails at once and does not wait.
         let mut tries = 0;
         loop {
-            match Self::from(pool.clone(), true, None).await {
+            match Self::open(pool.clone(), true, None).await {
                 Err(DbError::Again(_)) if tries < 100 => {
                     tries += 1;
                     tokio::time::sleep(Duration::from_millis(20)).await;
                 }
-                Err(failure) => {
-                    return Err(LedgerError::new(format!(
-                        "{} ({})",
-                        LedgerError::from(failure).reason(),
-                        path.display()
-                    )));
+                opened => {
+                    return opened
+                        .map_err(|error| LedgerError::new(format!("{} ({})", error.reason(), path.display())));
                 }
-                Ok(ledger) => return Ok(ledger),
             }
         }
     }
 
-    /// In the file of a pool that the program has already.
+    /// Opens the file of an existing pool.
     pub(crate) async fn from_pool(pool: SqlitePool) -> Result<Self, LedgerError> {
-        Ok(Self::from(pool, false, None).await?)
+        Ok(Self::open(pool, false, None).await?)
     }
 
-    /// In memory, for tests.
+    /// Opens a database in memory, for tests.
     pub(crate) async fn in_memory() -> Result<Self, LedgerError> {
-        // A name that begins with a slash is shared by the connections of a process: https://sqlite.org/src/file/src/memdb.c
+        // A name that begins with a slash is shared by the connections of a process:
+        // https://sqlite.org/src/file/src/memdb.c
         let name = format!("/tollgate-{:032x}", uuid::Uuid::now_v7().as_u128());
         let options = SqliteConnectOptions::new().filename(name).vfs("memdb").busy_timeout(BUSY);
-        let connection = options.connect().await.map_err(failure)?;
+        let connection = options.connect().await.map_err(db_error::<Sqlite>)?;
         let pool = SqlitePoolOptions::new().max_connections(4).connect_lazy_with(options);
-        Ok(Self::from(pool, true, Some(connection)).await?)
-    }
-
-    async fn from(pool: SqlitePool, own: bool, memory: Option<SqliteConnection>) -> Result<Self, DbError> {
-        let ledger = Self { pool, own, memory: memory.map(|connection| Arc::new(Mutex::new(connection))) };
-        let mut connection = ledger.pool.acquire().await.map_err(failure)?;
-        schema::apply(&mut connection).await?;
-        schema::check(&mut connection, ledger.memory.is_some()).await?;
-        drop(connection);
-        Ok(ledger)
-    }
-
-    /// A connection for a moment, with a transaction that only reads; it is rolled back when it is dropped.
-    async fn reading(&self) -> Result<sqlx::Transaction<'static, sqlx::Sqlite>, DbError> {
-        self.pool.begin().await.map_err(failure)
+        Ok(Self::open(pool, true, Some(connection)).await?)
     }
 }
 
-impl Database for SqliteLedger {
-    type Session = SqliteSession;
+impl SqlDialect for Sqlite {
+    const NOW: &'static str = statements::CLOCK;
+    const LARGER: &'static str = "max";
+    const BEGIN_WRITE: &'static str = "BEGIN IMMEDIATE";
+    // SQLite reports a read-only file only to statements that would write.
+    const PREPARE_SCHEMA: &'static str =
+        "CREATE TABLE IF NOT EXISTS quota_schema (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL) STRICT;
+        DELETE FROM quota_schema WHERE version < 0";
+    const PROVES_WRITABLE: bool = true;
+    const HAS_SCHEMA: &'static str = "SELECT count(*) FROM sqlite_schema WHERE name = 'quota_schema'";
+    const VERSIONS: &'static [&'static str] = &[include_str!("../schema/sqlite/0001_ledger.sql")];
+    const HAS_UNIQUE_INDEX: &'static str = "SELECT count(*) FROM pragma_index_list('quota_consumption')
+        WHERE name = 'quota_consumption_once' AND [unique]";
 
-    async fn connect(&self) -> Result<SqliteSession, DbError> {
-        let mut connection: SqliteConnection = self.pool.acquire().await.map_err(failure)?.detach();
-        schema::check(&mut connection, self.memory.is_some()).await?;
-        // A batch touches many pages, and each must reach the file once: more of them in memory, and fewer checkpoints.
-        for pragma in ["PRAGMA cache_size = -65536", "PRAGMA wal_autocheckpoint = 8192"] {
-            sqlx::raw_sql(pragma).execute(&mut connection).await.map_err(failure)?;
+    driver_calls!();
+
+    fn indexed_by(index: &str) -> String {
+        format!("INDEXED BY {index}")
+    }
+
+    fn statements() -> Vec<Arc<str>> {
+        statements::all().into_iter().map(|statement| statement.within(1).0).collect()
+    }
+
+    fn number(row: &SqliteRow, at: usize) -> Result<Option<i64>, DbError> {
+        row.try_get(at).map_err(db_error::<Self>)
+    }
+
+    fn flag(row: &SqliteRow, at: usize) -> Result<Option<bool>, DbError> {
+        row.try_get(at).map_err(db_error::<Self>)
+    }
+
+    fn text(row: &SqliteRow, at: usize) -> Result<Option<&str>, DbError> {
+        row.try_get(at).map_err(db_error::<Self>)
+    }
+
+    fn micros(row: &SqliteRow, at: usize) -> Result<Option<i64>, DbError> {
+        row.try_get(at).map_err(db_error::<Self>)
+    }
+
+    fn digest(row: &SqliteRow, at: usize) -> Result<Option<u128>, DbError> {
+        let bytes: Option<&[u8]> = row.try_get(at).map_err(db_error::<Self>)?;
+        bytes
+            .map(|bytes| bytes.try_into().map(u128::from_be_bytes))
+            .transpose()
+            .map_err(|_| DbError::Rejected("a digest in the ledger does not have 16 bytes".into()))
+    }
+
+    fn reported(reported: &dyn sqlx::error::DatabaseError) -> DbError {
+        error::reported(reported)
+    }
+
+    async fn check_promises(connection: &mut SqliteConnection, volatile: bool) -> Result<(), DbError> {
+        if volatile {
+            return Ok(());
         }
-        Ok(SqliteSession::new(connection))
-    }
-
-    async fn account(&self, tenant: &str) -> Result<(u64, Stored), DbError> {
-        let (mut transaction, tenant) = (self.reading().await?, Arc::<str>::from(tenant));
-        let micros = clock(&mut transaction).await?;
-        let mut loaded = session::load(&mut transaction, std::slice::from_ref(&tenant), &[], None, micros).await?;
-        Ok((loaded.now, loaded.accounts.remove(&tenant).unwrap_or_default()))
-    }
-
-    async fn tenants(&self, after: Option<&str>, most: usize) -> Result<Vec<Arc<str>>, DbError> {
-        let most = i64::try_from(most).unwrap_or(i64::MAX);
-        let query = match after {
-            Some(after) => {
-                sqlx::query("SELECT tenant_id FROM quota_account WHERE tenant_id > ?1 ORDER BY tenant_id LIMIT ?2")
-                    .bind(text(after))
-            }
-            None => sqlx::query("SELECT tenant_id FROM quota_account ORDER BY tenant_id LIMIT ?"),
-        };
-        let found = query.bind(most).fetch_all(&self.pool).await.map_err(failure)?;
-        found.iter().map(rows::tenant).collect()
-    }
-
-    async fn job(&self, tenant: &str, job: &str) -> Result<Vec<Row>, DbError> {
-        let mut transaction = self.reading().await?;
-        session::of_jobs(&mut transaction, &[Key { tenant: tenant.into(), job: job.into() }]).await
-    }
-
-    /// The last connection to a file writes what lies beside it into it.
-    async fn close(&self) {
-        if self.own {
-            self.pool.close().await;
+        let refused = |reason: String| Err(DbError::Refused(reason));
+        let file =
+            one(connection, "SELECT coalesce(max(file), '') FROM pragma_database_list WHERE name = 'main'").await?;
+        if file.is_empty() {
+            return refused("a ledger must be kept in a file, got a database in memory".into());
         }
+        let synchronous = one(connection, "SELECT CAST(synchronous AS TEXT) FROM pragma_synchronous").await?;
+        if let "0" | "1" = synchronous.as_str() {
+            let got = if synchronous == "0" { "off" } else { "normal" };
+            return refused(format!(
+                "synchronous must be full or extra, got {got}: rows that were acknowledged could be lost"
+            ));
+        }
+        let journal = one(connection, "PRAGMA journal_mode").await?;
+        if ["off", "memory"].contains(&&*journal) {
+            return refused(format!(
+                "journal_mode must be wal, delete, truncate or persist, got {journal}: a crash could destroy the file"
+            ));
+        }
+        Ok(())
     }
 
-    async fn due(&self, most: usize, skip: usize) -> Result<Vec<ReservationRow>, DbError> {
-        let mut transaction = self.reading().await?;
-        let micros = clock(&mut transaction).await?;
-        let query = sqlx::query(
-            "SELECT tenant_id, job_id, attempt, until, since, charge FROM quota_hold WHERE until <= ?
-             ORDER BY until, tenant_id, job_id, attempt LIMIT ? OFFSET ?",
-        );
-        let [most, skip] = [most, skip].map(|number| i64::try_from(number).unwrap_or(i64::MAX));
-        let query = query.bind(micros).bind(most).bind(skip);
-        query.fetch_all(&mut *transaction).await.map_err(failure)?.iter().map(rows::hold).collect()
+    async fn archive(
+        connection: &mut SqliteConnection,
+        tenant: &str,
+        before: u64,
+        command: u128,
+    ) -> Result<u64, DbError> {
+        archive::archive(connection, tenant, before, command).await
     }
 }
 
-async fn clock(connection: &mut SqliteConnection) -> Result<i64, DbError> {
-    let row = sqlx::query(statements::NOW).fetch_one(connection).await.map_err(failure)?;
-    row.try_get(0).map_err(failure)
+fn bind(query: SqliteQuery, value: &SqlValue<'_>) -> SqliteQuery {
+    match *value {
+        SqlValue::Text(text) => query.bind(encoding::text(text)),
+        SqlValue::Number(number) => query.bind(number),
+        SqlValue::Time(nanos) => query.bind(encoding::until(nanos)),
+        SqlValue::Digest(digest) => query.bind(digest.to_be_bytes().to_vec()),
+    }
+}
+
+/// Returns the text of the first row; empty if there is none.
+async fn one(connection: &mut SqliteConnection, sql: &'static str) -> Result<String, DbError> {
+    let rows = Sqlite::fetch(connection, sql.into_sql_str(), &[]).await?;
+    rows.first().map_or_else(|| Ok(String::new()), |row| Columns::<Sqlite>::new(row).text())
 }

@@ -2,12 +2,12 @@
 
 use std::sync::{Arc, LazyLock};
 
+use crate::ledger::sql::ENTRY_COLUMNS;
+
 /// Now, in microseconds. SQLite knows milliseconds only; as a number of days they stay exact to a fortieth of one.
 pub(super) const CLOCK: &str = "(CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000)";
 
-pub(super) const NOW: &str = "SELECT CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000";
-
-/// For how many rows a statement is made: any number is a sum of few of these.
+/// Numbers of rows that statements are made for: any number is a sum of few of these.
 const SIZES: [usize; 5] = [256, 64, 16, 4, 1];
 
 /// One statement for each size.
@@ -53,8 +53,10 @@ fn values(rows: usize, columns: usize) -> String {
     vec![format!("({})", vec!["?"; columns].join(", ")); rows].join(", ")
 }
 
-pub(super) static BEGIN: LazyLock<Arc<str>> =
-    LazyLock::new(|| format!("BEGIN IMMEDIATE; SELECT {CLOCK}, (SELECT sealed_until FROM quota_archive)").into());
+pub(super) static CLOCK_AND_SEAL: LazyLock<Arc<str>> =
+    LazyLock::new(|| format!("SELECT {CLOCK}, (SELECT sealed_until FROM quota_archive)").into());
+
+pub(super) static BEGIN: LazyLock<Arc<str>> = LazyLock::new(|| format!("BEGIN IMMEDIATE; {}", *CLOCK_AND_SEAL).into());
 
 /// The first value is now.
 pub(super) static ACCOUNTS: LazyLock<Statement> = LazyLock::new(|| {
@@ -71,7 +73,7 @@ pub(super) static ACCOUNTS: LazyLock<Statement> = LazyLock::new(|| {
 pub(super) static COUNTS: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(|size| {
         format!(
-            "SELECT c.tenant_id, c.limit_id, c.quota_type, c.window_start, c.epoch, c.window_end, c.used, c.reserved, c.warned,
+            "SELECT c.tenant_id, c.limit_id, c.quota_type, c.window_start, c.window_end, c.epoch, c.used, c.reserved, c.warned,
                 c.untold
              FROM (SELECT ? AS since) CROSS JOIN (VALUES {})
                 CROSS JOIN quota_counter c INDEXED BY quota_counter_by_end ON c.tenant_id = column1 AND c.window_end > since",
@@ -83,8 +85,8 @@ pub(super) static COUNTS: LazyLock<Statement> = LazyLock::new(|| {
 pub(super) static GRANTS: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(|size| {
         format!(
-            "SELECT g.tenant_id, g.id, g.limit_id, g.quota_type, g.amount, g.until, g.approver, g.reason, g.used_before,
-                g.used_now, g.window_start, g.epoch, g.ended
+            "SELECT g.tenant_id, g.limit_id, g.quota_type, g.window_start, g.until, g.epoch, g.id, g.amount, g.ended, NULL,
+                g.used_before, g.used_now, g.approver, g.reason
              FROM (VALUES {}) CROSS JOIN quota_grant g ON g.tenant_id = column1 AND (NOT g.ended OR g.used_now > 0)",
             values(size, 1)
         )
@@ -94,8 +96,7 @@ pub(super) static GRANTS: LazyLock<Statement> = LazyLock::new(|| {
 pub(super) static ROWS: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(|size| {
         format!(
-            "SELECT q.id, q.tenant_id, q.job_id, q.quota_type, q.limit_id, q.window_start, q.epoch, q.entry, q.attempt,
-                q.part, q.amount, q.order_id, q.fingerprint, q.granted, q.until, q.approver, q.reason
+            "SELECT {ENTRY_COLUMNS}
              FROM (VALUES {}) CROSS JOIN quota_consumption q INDEXED BY quota_consumption_once
                 ON q.tenant_id = column1 AND q.job_id = column2",
             values(size, 2)

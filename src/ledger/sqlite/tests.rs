@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use super::*;
 use crate::ledger::{
-    Session,
+    Database, Session,
     suite::{self, charge, count, key, reads, transact},
-    writer::{Writes, tests::against},
+    writer::{ReservationRow, Stored, Writes, tests::against},
 };
 
 /// A directory that goes with the test.
@@ -33,29 +33,29 @@ impl Drop for Directory {
 #[tokio::test]
 async fn a_file_does_what_every_database_does() {
     let directory = Directory::new();
-    suite::everything(|| async { SqliteLedger::open(directory.file()).await.unwrap() }).await;
+    suite::everything(|| async { SqliteDatabase::in_file(&directory.file()).await.unwrap() }).await;
 }
 
 #[tokio::test]
 async fn a_ledger_in_memory_does_it_too() {
-    suite::everything(|| async { SqliteLedger::in_memory().await.unwrap() }).await;
+    suite::everything(|| async { SqliteDatabase::in_memory().await.unwrap() }).await;
 }
 
 #[tokio::test]
 async fn invoices_are_the_sums_of_the_book() {
-    suite::bills::are_sums_of_the_book(&SqliteLedger::in_memory().await.unwrap()).await;
+    suite::bills::are_sums_of_the_book(&SqliteDatabase::in_memory().await.unwrap()).await;
 }
 
 #[tokio::test]
-async fn it_does_what_its_model_does_that_the_writers_are_searched_with() {
-    let ledger = SqliteLedger::in_memory().await.unwrap();
+async fn behaves_as_the_model_of_the_writer_search() {
+    let ledger = SqliteDatabase::in_memory().await.unwrap();
     against::agrees(&ledger, 100, against::Locks::Everything).await;
 }
 
 #[tokio::test]
 #[ignore = "a minute: many histories"]
 async fn it_does_what_its_model_does_in_many_histories() {
-    let ledger = SqliteLedger::in_memory().await.unwrap();
+    let ledger = SqliteDatabase::in_memory().await.unwrap();
     against::agrees(&ledger, 10_000, against::Locks::Everything).await;
 }
 
@@ -68,8 +68,8 @@ fn options(file: &Path) -> SqliteConnectOptions {
         .synchronous(SqliteSynchronous::Full)
 }
 
-async fn of(options: SqliteConnectOptions) -> Result<SqliteLedger, LedgerError> {
-    SqliteLedger::from_pool(SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options)).await
+async fn of(options: SqliteConnectOptions) -> Result<SqliteDatabase, LedgerError> {
+    SqliteDatabase::from_pool(SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options)).await
 }
 
 async fn run(file: &Path, statements: &'static str) -> Result<(), String> {
@@ -117,11 +117,11 @@ async fn what_would_lose_acknowledged_rows_is_refused_in_words() {
 async fn many_programs_make_the_tables_once() {
     let directory = Directory::new();
     let file = directory.file();
-    let all = futures_util::future::join_all((0..8).map(|_| SqliteLedger::open(file.clone()))).await;
+    let all = futures_util::future::join_all((0..8).map(|_| SqliteDatabase::in_file(&file))).await;
     for (at, ledger) in all.into_iter().enumerate() {
         transact(&ledger.unwrap(), &reads(&["ann"], &[]), &one(&at.to_string())).await.unwrap();
     }
-    SqliteLedger::open(&file).await.unwrap();
+    SqliteDatabase::in_file(&file).await.unwrap();
 }
 
 #[tokio::test]
@@ -135,14 +135,14 @@ async fn tables_that_are_newer_or_altered_are_refused_in_words() {
         ("DELETE FROM quota_schema", "table quota_account already exists"),
     ] {
         let file = directory.file();
-        let ledger = SqliteLedger::open(&file).await.unwrap();
+        let ledger = SqliteDatabase::in_file(&file).await.unwrap();
         run(&file, altered).await.unwrap();
-        let told = SqliteLedger::open(&file).await.unwrap_err().to_string();
+        let told = SqliteDatabase::in_file(&file).await.unwrap_err().to_string();
         assert!(told.contains(words), "{told}");
         let hold = ReservationRow { key: key("ann", "job"), attempt: 0, until: 0, since: 0, charge: false };
         let writes = Writes { counts: vec![("ann".into(), count(1, 0))], opened: vec![hold], ..one("job") };
         let told = transact(&ledger, &reads(&["ann"], &[]), &writes).await;
-        assert!(matches!(told, Err(DbError::Refused(_))), "and whoever was there before is told too: {told:?}");
+        assert!(matches!(told, Err(DbError::Refused(_))), "an open ledger reports it too: {told:?}");
     }
 }
 
@@ -150,14 +150,14 @@ async fn tables_that_are_newer_or_altered_are_refused_in_words() {
 async fn a_file_that_is_none_or_only_read_is_refused_in_words() {
     let directory = Directory::new();
     let file = directory.file();
-    SqliteLedger::open(&file).await.unwrap();
+    SqliteDatabase::in_file(&file).await.unwrap();
     let told = of(SqliteConnectOptions::new().filename(&file).read_only(true)).await.unwrap_err().to_string();
     assert!(told.contains("attempt to write a readonly database"), "{told}");
 
     std::fs::write(directory.0.join("text"), "no database at all, whatever its name says").unwrap();
-    let told = SqliteLedger::open(directory.0.join("text")).await.unwrap_err().to_string();
+    let told = SqliteDatabase::in_file(&directory.0.join("text")).await.unwrap_err().to_string();
     assert!(told.contains("file is not a database") && told.contains("text"), "{told}");
-    let told = SqliteLedger::open(directory.0.join("no/such.db")).await.unwrap_err().to_string();
+    let told = SqliteDatabase::in_file(&directory.0.join("no/such.db")).await.unwrap_err().to_string();
     assert!(told.contains("unable to open database file") && told.contains("no/such.db"), "{told}");
 }
 
@@ -165,7 +165,7 @@ async fn a_file_that_is_none_or_only_read_is_refused_in_words() {
 async fn a_full_disk_refuses_and_keeps_what_was_there() {
     let directory = Directory::new();
     let file = directory.file();
-    SqliteLedger::open(&file).await.unwrap();
+    SqliteDatabase::in_file(&file).await.unwrap();
     let ledger = of(options(&file).pragma("max_page_count", "60")).await.unwrap();
     let mut session = ledger.connect().await.unwrap();
     let (asked, mut kept) = (reads(&["ann"], &[]), 0);
@@ -209,7 +209,7 @@ async fn a_commit_that_finds_the_file_busy_has_not_happened() {
     let mut session = ledger.connect().await.unwrap();
     let loaded = session.begin(&reads(&["ann"], &[])).await.unwrap();
     session.write(&one("job"), loaded.now).await.unwrap();
-    let mut reader = ledger.reading().await.unwrap();
+    let mut reader = ledger.pool.begin().await.unwrap();
     sqlx::query("SELECT count(*) FROM quota_consumption").fetch_all(&mut *reader).await.unwrap();
     assert!(matches!(session.commit().await, Err(DbError::Again(_))));
     drop(reader);
@@ -221,7 +221,7 @@ async fn a_commit_that_finds_the_file_busy_has_not_happened() {
 async fn rows_are_never_changed_and_people_can_read_them() {
     let directory = Directory::new();
     let file = directory.file();
-    let ledger = SqliteLedger::open(&file).await.unwrap();
+    let ledger = SqliteDatabase::in_file(&file).await.unwrap();
     let writes = Writes { counts: vec![("ann".into(), count(1, 0))], ..one("job") };
     transact(&ledger, &reads(&["ann"], &[]), &writes).await.unwrap();
     for change in ["UPDATE quota_consumption SET amount = 0", "DELETE FROM quota_consumption"] {
@@ -256,6 +256,6 @@ async fn a_pool_of_one_still_has_its_one() {
 async fn charges_a_second() {
     let directory = Directory::new();
     for tenants in [16, 2_000] {
-        suite::speed::of("SQLite", &SqliteLedger::open(directory.file()).await.unwrap(), tenants).await;
+        suite::speed::of("SQLite", &SqliteDatabase::in_file(&directory.file()).await.unwrap(), tenants).await;
     }
 }

@@ -10,7 +10,7 @@ use super::*;
 const HISTORIES: usize = 12;
 const TRANSACTIONS: usize = 6;
 
-/// Whose, of which limit and kind, from when, and of which epoch.
+/// Tenant, limit, kind, start and epoch of a counter.
 type Counted = (Arc<str>, Arc<str>, Arc<str>, u64, u32);
 
 #[derive(Default)]
@@ -34,7 +34,7 @@ pub(super) async fn come_back<D: Database, F: Future<Output = D>>(fresh: &impl F
 
 impl Model {
     async fn agrees_after<D: Database>(&mut self, database: &D, mut writes: Writes, commits: bool) {
-        // What a database promises to refuse is another story.
+        // Values that a database must reject are tested elsewhere.
         let mut seen: Vec<_> = self.rows.iter().map(unique).collect();
         writes.rows.retain(|row| {
             !seen.contains(&unique(row)) && {
@@ -44,7 +44,8 @@ impl Model {
         });
         let mut seen = Vec::new();
         writes.counts.retain(|(tenant, count)| {
-            let key = (tenant.clone(), count.limit.clone(), count.kind.clone(), count.starts, count.epoch);
+            let key =
+                (tenant.clone(), count.limit.clone(), count.kind.clone(), count.counter.starts, count.counter.epoch);
             !seen.contains(&key) && {
                 seen.push(key);
                 true
@@ -92,12 +93,12 @@ impl Model {
     fn write(&mut self, writes: Writes) {
         self.rows.extend(writes.rows);
         for (tenant, count) in writes.counts {
-            let key = (tenant, count.limit.clone(), count.kind.clone(), count.starts, count.epoch);
+            let key = (tenant, count.limit.clone(), count.kind.clone(), count.counter.starts, count.counter.epoch);
             self.counts.insert(key, count);
         }
         for (tenant, grant) in writes.grants {
             let kept = self.grants.entry((tenant, grant.id)).or_insert_with(|| grant.clone());
-            // What is raised stays what it was.
+            // A grant keeps its limit and kind.
             *kept = GrantState { limit: kept.limit.clone(), kind: kept.kind.clone(), ..grant };
         }
         for hold in writes.opened {
@@ -118,10 +119,10 @@ impl Model {
         for tenant in TENANTS {
             let stored = &loaded.accounts[tenant];
             let sorted = |mut counts: Vec<StoredCounter>| {
-                counts.sort_by_key(|it| (it.limit.clone(), it.kind.clone(), it.starts, it.epoch));
+                counts.sort_by_key(|it| (it.limit.clone(), it.kind.clone(), it.counter.starts, it.counter.epoch));
                 counts
             };
-            let counts = self.counts.iter().filter(|(key, count)| &*key.0 == tenant && count.ends > 0);
+            let counts = self.counts.iter().filter(|(key, count)| &*key.0 == tenant && count.counter.ends > 0);
             assert_eq!(sorted(stored.counts.clone()), sorted(counts.map(|(_, count)| count.clone()).collect()));
             let mut grants = stored.grants.clone();
             grants.sort_by_key(|grant| grant.id);
@@ -192,13 +193,7 @@ fn counts() -> impl Strategy<Value = (Arc<str>, StoredCounter)> {
                 StoredCounter {
                     limit,
                     kind,
-                    starts: starts * 1_000,
-                    ends,
-                    epoch,
-                    used,
-                    reserved,
-                    warned,
-                    warning_pending,
+                    counter: Counter { starts: starts * 1_000, ends, epoch, used, reserved, warned, warning_pending },
                 },
             )
         })

@@ -1,12 +1,12 @@
-//! What every database has to do, told once.
+//! The suite that every database must pass.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
-use super::writer::{Detail, EntryKind, Key, Loaded, Reads, ReservationRow, Row, Stored, Writes};
+use super::writer::{Detail, EntryKind, Key, Loaded, Reads, ReservationRow, Row, Stored, StoredCounter, Writes};
 use super::{Database, DbError, Session};
-use crate::quota::account::{GrantState, StoredCounter};
+use crate::quota::account::{Counter, GrantState};
 
 pub(super) mod bills;
 mod histories;
@@ -41,13 +41,15 @@ pub(super) fn count(used: u64, reserved: u64) -> StoredCounter {
     StoredCounter {
         limit: "daily".into(),
         kind: "requests".into(),
-        starts: 86_400_000_000_000,
-        ends: 9_999_999_999_000_000_000,
-        epoch: 0,
-        used,
-        reserved,
-        warned: true,
-        warning_pending: false,
+        counter: Counter {
+            starts: 86_400_000_000_000,
+            ends: 9_999_999_999_000_000_000,
+            epoch: 0,
+            used,
+            reserved,
+            warned: true,
+            warning_pending: false,
+        },
     }
 }
 
@@ -135,8 +137,10 @@ async fn what_is_written_is_read_back<D: Database>(database: &D) {
     assert_eq!(loaded.accounts["ann"], Stored::default());
     assert!(loaded.now > 1_700_000_000_000_000_000 && loaded.now.is_multiple_of(1_000), "{}", loaded.now);
 
+    let mut pending = count(0, 9);
+    (pending.counter.warned, pending.counter.warning_pending) = (false, true);
     let changed = Writes {
-        counts: vec![("ann".into(), StoredCounter { warned: false, warning_pending: true, ..count(0, 9) })],
+        counts: vec![("ann".into(), pending.clone())],
         grants: vec![("ann".into(), GrantState { ended: true, current: 7, ..grant(1) }), ("bob".into(), grant(1))],
         ..Writes::default()
     };
@@ -145,10 +149,10 @@ async fn what_is_written_is_read_back<D: Database>(database: &D) {
     assert_eq!(loaded.accounts["ann"], Stored { counts: vec![count(5, 2)], grants: vec![grant(1)] });
     let (now, stored) = database.account("ann").await.unwrap();
     assert!(now >= loaded.now);
-    assert_eq!(stored.counts, [StoredCounter { warned: false, warning_pending: true, ..count(0, 9) }]);
+    assert_eq!(stored.counts, [pending]);
     assert_eq!(stored.grants, [GrantState { ended: true, current: 7, ..grant(1) }]);
     assert_eq!(database.account("bob").await.unwrap().1.grants, [grant(1)]);
-    assert_eq!(database.account("nobody").await.unwrap().1, Stored::default());
+    assert_eq!(database.account("unknown").await.unwrap().1, Stored::default());
     assert_eq!(job(database, "ann", "one").await, rows);
 
     let paid = Writes {
@@ -244,10 +248,12 @@ async fn numbers_that_do_not_fit_are_refused<D: Database>(database: &D) {
     };
     refused(Writes { counts: vec![("most".into(), count(1 << 63, 0))], ..Writes::default() }).await;
     refused(Writes { counts: vec![("most".into(), count(0, u64::MAX))], ..Writes::default() }).await;
-    let between = StoredCounter { starts: 86_400_000_000_001, ..count(0, 0) };
+    let mut between = count(0, 0);
+    between.counter.starts = 86_400_000_000_001;
     refused(Writes { counts: vec![("most".into(), between)], ..Writes::default() }).await;
 
-    let most = StoredCounter { ends: u64::MAX, ..count(i64::MAX as u64, i64::MAX as u64) };
+    let mut most = count(i64::MAX as u64, i64::MAX as u64);
+    most.counter.ends = u64::MAX;
     let row = Row {
         attempt: u32::MAX,
         part: u32::MAX,
@@ -302,7 +308,8 @@ async fn accounts_wait_for_one_another<D: Database>(database: &D) {
 }
 
 async fn what_is_over_is_read_only_on_demand<D: Database>(database: &D) {
-    let over = StoredCounter { starts: 0, ends: 86_400_000_000_000, ..count(1, 0) };
+    let mut over = count(1, 0);
+    (over.counter.starts, over.counter.ends) = (0, 86_400_000_000_000);
     let writes =
         Writes { counts: vec![("past".into(), over.clone()), ("past".into(), count(2, 0))], ..Writes::default() };
     transact(database, &reads(&["past"], &[]), &writes).await.unwrap();

@@ -1,4 +1,4 @@
-//! How many charges a second a database takes, in batches of several sizes.
+//! Charges per second of a database, in batches of several sizes.
 
 use super::*;
 use crate::time::Clock;

@@ -1,4 +1,4 @@
-//! One tenant's counts and grants while a batch is decided.
+//! Counters and grants of one tenant while a batch is decided.
 
 use std::sync::Arc;
 
@@ -6,27 +6,35 @@ use super::{Row, Stored, Writes};
 use crate::{
     error::ConfigError,
     quota::{
-        Amounts, Limit, Plan,
-        account::{AccountView, GrantState, StoredCounter, Warning, cover, raise},
-        no_such_limit,
+        Amounts, GrantId, Limit, MOST, Plan,
+        account::{Account, Counter, GrantState, Grants, MAX_CLOCK_STEP, Now, Warning},
     },
     refusal::Violation,
-    time::{Instant, from_1970},
+    time::{Moment, Period, from_1970},
 };
 
-/// One tenant's account, and what of it has changed.
+/// The account of one tenant: all its counters and grants, and which of them have changed.
 #[derive(Debug, Default)]
 pub(super) struct AccountState {
-    counts: Vec<StoredCounter>,
-    grants: Vec<GrantState>,
+    counters: Vec<StoredCounter>,
     changed: Vec<bool>,
+    grants: Grants,
     /// The grants as they were read.
     before: Vec<GrantState>,
-    /// Something is to be written: that a grant has ended is not, by itself.
+    /// Set once something is to be written. That a grant has ended is not enough.
     writes: bool,
 }
 
-/// What one limit's count changed by.
+/// A counter with the limit that it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
+pub(crate) struct StoredCounter {
+    pub(crate) limit: Arc<str>,
+    pub(crate) kind: Arc<str>,
+    pub(crate) counter: Counter,
+}
+
+/// Change of one counter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Posting {
     pub(super) limit: Arc<str>,
@@ -36,42 +44,95 @@ pub(super) struct Posting {
     pub(super) amount: i64,
 }
 
-/// What was taken, line by line, and whom to tell.
+/// A charge that was taken: its postings, its warnings, and the account after it.
 #[derive(Debug)]
 pub(super) struct TakenCharge {
     pub(super) lines: Vec<Posting>,
     pub(super) near: Vec<Warning>,
     pub(super) untold: Vec<Warning>,
-    pub(super) view: AccountView,
+    pub(super) view: Account,
 }
 
-/// By what a charge is known whose settlement adds to it.
+/// The counters to which the settlement of a charge belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
 pub(crate) struct AdmittedAt {
-    /// When it was admitted.
+    /// Time of admission, in nanoseconds since 1970.
     pub(crate) at: u64,
-    /// How often the account had counted anew by then.
+    /// Epoch of the account at that time.
     pub(crate) epoch: u32,
 }
 
-/// An account as it is kept, under a plan.
-pub(crate) fn account_view(stored: Stored, plan: &Arc<Plan>, wall: u64) -> AccountView {
+/// Returns a stored account as a plan sees it.
+pub(crate) fn account_view(stored: Stored, plan: &Arc<Plan>, wall: u64) -> Account {
     AccountState::new(stored).view(plan, wall)
 }
 
-/// No clock that is right is corrected by more.
-const STEP: u64 = 48 * 3_600 * 1_000_000_000;
+/// The time for rules that only read the wall clock.
+pub(crate) fn wall_time(wall: u64) -> Now {
+    Now { moment: Moment::default(), wall }
+}
+
+impl StoredCounter {
+    pub(super) fn of(limit: &Limit, counter: Counter) -> Self {
+        Self { limit: (&limit.name).into(), kind: limit.kind().into(), counter }
+    }
+
+    /// The counter of a limit that begins with the window of `wall`.
+    pub(crate) fn beginning(limit: &Limit, wall: u64) -> Self {
+        let mut counter = Counter::default();
+        if let Some(period) = limit.quota.period() {
+            counter.begin(period, wall);
+        }
+        Self::of(limit, counter)
+    }
+
+    /// Whether it counts for `limit`.
+    pub(crate) fn is_of(&self, limit: &Limit) -> bool {
+        limit.is_named(&self.limit, &self.kind)
+    }
+
+    /// Whether it counts for this limit in this window and epoch.
+    fn is_at(&self, (limit, kind): (&str, &str), window: u64, epoch: u32) -> bool {
+        *self.limit == *limit && *self.kind == *kind && (self.counter.starts, self.counter.epoch) == (window, epoch)
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.is_at((&other.limit, &other.kind), other.counter.starts, other.counter.epoch)
+    }
+
+    /// Part of `amount` that fits: a counter never exceeds 2^53 - 1.
+    fn room_for(&self, amount: u64) -> u64 {
+        amount.min(MOST.saturating_sub(self.counter.taken()))
+    }
+
+    fn posting(&self, amount: i64) -> Posting {
+        Posting {
+            limit: Arc::clone(&self.limit),
+            kind: Arc::clone(&self.kind),
+            window: self.counter.starts,
+            epoch: self.counter.epoch,
+            amount,
+        }
+    }
+
+    /// The posting for what has changed since this much was taken.
+    fn posting_since(&self, taken: u64) -> Posting {
+        self.posting(signed(self.counter.taken()) - signed(taken))
+    }
+}
 
 impl AccountState {
     pub(super) fn new(stored: Stored) -> Self {
         let Stored { counts, grants } = stored;
-        Self { changed: vec![false; counts.len()], before: grants.clone(), counts, grants, writes: false }
+        let grants: Grants = grants.into_iter().collect();
+        let before = grants.iter().cloned().collect();
+        Self { changed: vec![false; counts.len()], before, counters: counts, grants, writes: false }
     }
 
-    /// How often it has counted anew.
+    /// Epoch of the account: how often counters were reset.
     pub(super) fn epoch(&self) -> u32 {
-        self.counts.iter().map(|count| count.epoch).max().unwrap_or(0)
+        self.counters.iter().map(|stored| stored.counter.epoch).max().unwrap_or(0)
     }
 
     /// Takes everything, or nothing.
@@ -82,38 +143,39 @@ impl AccountState {
         reserve: bool,
         wall: u64,
     ) -> Result<TakenCharge, Vec<Violation>> {
-        let mut view = self.view(plan, wall);
-        let (near, untold) = view.take(amounts, reserve, wall)?;
-        self.writes = true;
-        let mut lines = Vec::new();
-        for (index, limit) in plan.counted().iter().enumerate() {
-            let Some(after) = view.count(index) else { continue };
-            let at = self.counts.iter().position(|count| is_same(count, &after));
-            let before = at.map_or(0, |at| self.counts[at].taken());
-            if after.taken() > before {
-                lines.push(line(&after, signed(after.taken()) - signed(before)));
-            }
-            self.put(at, after.clone());
-            for (id, paid) in view.paid() {
-                self.pay(limit, &after, id, paid);
-            }
+        let (mut view, now) = (self.view(plan, wall), wall_time(wall));
+        let violations = view.violations(amounts, now);
+        if !violations.is_empty() {
+            return Err(violations);
         }
-        Ok(TakenCharge { lines, near, untold, view })
+        let marks = view.add(amounts, None, reserve, now);
+        self.writes = true;
+        let mut postings = Vec::new();
+        for (counter, limit) in view.counted().filter(|(counter, _)| counter.has_begun()) {
+            let after = StoredCounter::of(limit, counter.clone());
+            let known = self.counters.iter().position(|stored| stored.is_same(&after));
+            let before = known.map_or(0, |at| self.counters[at].counter.taken());
+            if counter.taken() > before {
+                postings.push(after.posting_since(before));
+            }
+            let at = self.put(known, after);
+            self.bring_grants_to(limit, Some(at), wall);
+        }
+        let (near, untold) = (view.warnings(marks.warned), view.warnings(marks.pending));
+        Ok(TakenCharge { lines: postings, near, untold, view })
     }
 
-    /// The account under a plan.
-    pub(super) fn view(&mut self, plan: &Arc<Plan>, wall: u64) -> AccountView {
+    /// The account as a plan sees it: with the counters of the present windows.
+    pub(super) fn view(&mut self, plan: &Arc<Plan>, wall: u64) -> Account {
         for limit in plan.counted() {
             self.bring_grants_to(limit, self.present(limit, wall), wall);
         }
-        let kept: Vec<_> =
-            plan.counted().iter().map(|limit| self.present(limit, wall).map(|at| &self.counts[at])).collect();
-        let live = |state: &&GrantState| !state.ended || state.current > 0;
-        let grants: Vec<_> = self.grants.iter().filter(live).cloned().collect();
-        AccountView::new(plan, &kept, &grants)
+        let counter = |limit| self.present(limit, wall).map(|at| self.counters[at].counter.clone());
+        let counters = plan.counted().iter().map(|limit| counter(limit).unwrap_or_default());
+        Account::with_counters(plan, counters, self.grants.clone())
     }
 
-    /// Notes what was used of something admitted at a time, whether there was room for it or not.
+    /// Records what a charge used, whether there is room for it or not.
     pub(super) fn record(
         &mut self,
         plan: &Arc<Plan>,
@@ -124,7 +186,7 @@ impl AccountState {
         self.note(plan, amounts, false, since, wall)
     }
 
-    /// The same, or sets it aside.
+    /// Records or reserves amounts of a charge, whether there is room for them or not.
     pub(super) fn note(
         &mut self,
         plan: &Arc<Plan>,
@@ -133,27 +195,27 @@ impl AccountState {
         since: AdmittedAt,
         wall: u64,
     ) -> (Vec<Posting>, Vec<Warning>) {
-        // Nothing was admitted in a time to come, but for a clock that was corrected since: whoever says so made it up.
-        let since = if since.at.saturating_sub(wall) > STEP { AdmittedAt { at: wall, ..since } } else { since };
-        let (mut lines, mut near) = (Vec::new(), Vec::new());
+        // Clamps times of admission that lie too far ahead: they come from a wrong clock or are forged.
+        let since =
+            if since.at.saturating_sub(wall) > MAX_CLOCK_STEP { AdmittedAt { at: wall, ..since } } else { since };
+        let (mut postings, mut near) = (Vec::new(), Vec::new());
         self.writes = true;
         for limit in plan.counted() {
             let amount = amounts.counted(limit.kind());
             if amount == 0 {
                 continue;
             }
-            let at = self.window_of(limit, since, wall);
-            let amount = self.counts[at].room_for(amount);
-            let count = &mut self.counts[at];
-            *if reserve { &mut count.reserved } else { &mut count.used } += amount;
-            lines.push(line(&self.counts[at], signed(amount)));
-            near.extend(self.grown(at, limit, wall));
+            let at = self.counter_of(limit, since, wall);
+            let stored = &mut self.counters[at];
+            let amount = stored.room_for(amount);
+            stored.counter.take(amount, reserve);
+            postings.push(stored.posting(signed(amount)));
+            near.extend(self.grown(at, Some(limit), wall));
         }
-        (lines, near)
+        (postings, near)
     }
 
-    /// Moves what was set aside by a row: `estimate` of it is set aside no more, `used` is used. `None` where its period is
-    /// not there.
+    /// Releases `estimate` of what a row reserved and counts `used`. Returns `None` if its counter is unknown.
     pub(super) fn settle(
         &mut self,
         plan: Option<&Plan>,
@@ -162,233 +224,166 @@ impl AccountState {
         used: u64,
         wall: u64,
     ) -> Option<(Posting, Option<Warning>)> {
-        let at = self.count_of(row)?;
-        self.writes = true;
-        let count = &mut self.counts[at];
-        let before = signed(count.taken());
-        count.reserved = count.reserved.saturating_sub(estimate);
-        count.used += count.room_for(used);
-        let line = line(count, signed(count.taken()) - before);
-        let limit = plan.and_then(|plan| plan.counted().iter().find(|limit| self.counts[at].is_of(limit)));
-        let warning = match limit {
-            Some(limit) => self.grown(at, limit, wall),
-            None => {
-                self.changed[at] = true;
-                None
-            }
-        };
-        Some((line, warning))
+        self.change(plan, row, wall, |stored| {
+            stored.counter.release(estimate);
+            stored.counter.take(stored.room_for(used), false);
+        })
     }
 
-    /// Gives back what is used by a row's count; says how much that was. `None` where its period is not there.
+    /// Returns what a row's counter has used, at most `amount`. Returns `None` if its counter is unknown.
     pub(super) fn give_back(&mut self, plan: Option<&Plan>, row: &Row, amount: u64, wall: u64) -> Option<Posting> {
-        let at = self.count_of(row)?;
-        self.writes = true;
-        let count = &mut self.counts[at];
-        let back = amount.min(count.used);
-        count.used -= back;
-        let line = line(count, -signed(back));
-        let limit = plan.and_then(|plan| plan.counted().iter().find(|limit| self.counts[at].is_of(limit)));
-        match limit {
-            Some(limit) => drop(self.grown(at, limit, wall)),
-            None => self.changed[at] = true,
-        }
-        Some(line)
+        let changed = self.change(plan, row, wall, |stored| {
+            stored.counter.give_back(amount);
+        });
+        changed.map(|(posting, _)| posting)
     }
 
-    /// Counts the limits of this name or kind, or all, anew.
-    pub(super) fn reset(&mut self, plan: &Plan, name: Option<&str>, wall: u64) -> Result<Vec<Posting>, ConfigError> {
-        let meant = |limit: &str, kind: &str| name.is_none_or(|name| limit == name || kind == name);
-        let known = || plan.counted().iter().map(|limit| limit.name.clone());
-        if let Some(name) = name
-            && !plan.counted().iter().any(|limit| meant(limit.name.as_str(), limit.kind().as_str()))
-        {
-            return Err(no_such_limit(name, known()));
-        }
+    /// Changes the counter of a row.
+    fn change(
+        &mut self,
+        plan: Option<&Plan>,
+        row: &Row,
+        wall: u64,
+        change: impl FnOnce(&mut StoredCounter),
+    ) -> Option<(Posting, Option<Warning>)> {
+        let is_of_row = |stored: &StoredCounter| stored.is_at((&row.limit, &row.kind), row.window, row.epoch);
+        let at = self.counters.iter().position(is_of_row)?;
         self.writes = true;
-        let (epoch, mut lines, mut anew) = (self.epoch() + 1, Vec::new(), Vec::new());
-        for (count, changed) in self.counts.iter_mut().zip(&mut self.changed) {
-            if !meant(&count.limit, &count.kind) || !count.is_present(wall) {
+        let stored = &mut self.counters[at];
+        let before = stored.counter.taken();
+        change(stored);
+        let posting = stored.posting_since(before);
+        let limit = plan.and_then(|plan| plan.counted().iter().find(|limit| self.counters[at].is_of(limit)));
+        Some((posting, self.grown(at, limit, wall)))
+    }
+
+    /// Counts the limits of this name or kind, or all, from zero.
+    pub(super) fn reset(&mut self, plan: &Plan, name: Option<&str>, wall: u64) -> Result<Vec<Posting>, ConfigError> {
+        plan.check_name(name)?;
+        self.writes = true;
+        let is_meant = |stored: &StoredCounter| name.is_none_or(|name| *stored.limit == *name || *stored.kind == *name);
+        let (epoch, mut postings, mut restarted) = (self.epoch() + 1, Vec::new(), Vec::<StoredCounter>::new());
+        for (stored, changed) in self.counters.iter_mut().zip(&mut self.changed) {
+            if !is_meant(stored) || stored.counter.is_over(wall) {
                 continue;
             }
-            if count.used > 0 {
-                lines.push(line(count, -signed(count.used)));
-                (count.used, *changed) = (0, true);
+            if stored.counter.used > 0 {
+                postings.push(stored.posting(-signed(stored.counter.used)));
+                (stored.counter.used, *changed) = (0, true);
             }
-            let fresh = StoredCounter {
-                epoch: epoch,
-                used: 0,
-                reserved: 0,
-                warned: false,
-                warning_pending: false,
-                ..count.clone()
-            };
-            if !anew.iter().any(|other| is_same(other, &fresh)) {
-                anew.push(fresh);
+            let mut fresh = stored.clone();
+            fresh.counter.reset(epoch);
+            if !restarted.iter().any(|other| other.is_same(&fresh)) {
+                restarted.push(fresh);
             }
-            for state in self.grants.iter_mut().filter(|state| state.is_of_count(count)) {
-                state.close();
-            }
+            let raises = |grant: &&mut GrantState| grant.limit == stored.limit && grant.kind == stored.kind;
+            self.grants.iter_mut().filter(raises).for_each(GrantState::close);
         }
-        for count in anew {
-            self.put(None, count);
+        for stored in restarted {
+            self.put(None, stored);
         }
-        Ok(lines)
+        Ok(postings)
     }
 
     /// Raises a limit.
-    pub(super) fn grant(&mut self, plan: &Plan, state: GrantState, wall: u64) -> Result<Posting, ConfigError> {
-        let Some(limit) = plan.counted().iter().find(|limit| *limit.name.as_str() == *state.limit) else {
-            return Err(no_such_limit(&state.limit, plan.counted().iter().map(|limit| limit.name.clone())));
-        };
-        if state.until <= wall {
-            return Err(ConfigError::new("end of a grant", "lie ahead", Instant(from_1970(state.until))));
-        }
+    pub(super) fn grant(&mut self, plan: &Plan, grant: GrantState, wall: u64) -> Result<Posting, ConfigError> {
+        let limit = plan.grantable(&grant.limit, from_1970(grant.until), wall)?;
         self.writes = true;
-        let state = GrantState { kind: limit.kind().into(), ..state };
-        let here = StoredCounter::beginning(limit, wall);
-        let line = Posting { limit: here.limit, kind: here.kind, window: here.starts, epoch: here.epoch, amount: 0 };
-        self.grants.push(state);
+        self.grants.add(GrantState { kind: limit.kind().into(), ..grant });
         if let Some(at) = self.present(limit, wall) {
-            self.grown(at, limit, wall);
+            self.grown(at, Some(limit), wall);
         }
-        Ok(line)
+        Ok(StoredCounter::beginning(limit, wall).posting(0))
     }
 
-    /// Ends a grant before its time; gives what it was, if there was one.
+    /// Ends a grant before its time, and returns it.
     pub(super) fn revoke(&mut self, id: u64, wall: u64) -> Option<&GrantState> {
-        let live = |state: &&mut GrantState| state.id == id && !state.ended && state.until > wall;
-        self.grants.iter_mut().find(live).map(|state| {
-            (state.ended, self.writes) = (true, true);
-            &*state
-        })
+        let revoked = self.grants.revoke(GrantId(id), wall);
+        self.writes |= revoked.is_some();
+        revoked
     }
 
-    /// What has changed.
+    /// Writes what has changed.
     pub(super) fn write(self, tenant: &Arc<str>, writes: &mut Writes) {
-        let changed = self.counts.into_iter().zip(self.changed).filter(|(_, changed)| *changed);
-        writes.counts.extend(changed.map(|(count, _)| (Arc::clone(tenant), count)));
-        if !self.writes {
-            return;
+        let changed = self.counters.into_iter().zip(self.changed).filter(|(_, changed)| *changed);
+        writes.counts.extend(changed.map(|(stored, _)| (Arc::clone(tenant), stored)));
+        if self.writes {
+            let changed = self.grants.iter().filter(|grant| !self.before.contains(grant));
+            writes.grants.extend(changed.map(|grant| (Arc::clone(tenant), grant.clone())));
         }
-        let old = |state: &GrantState| self.before.iter().any(|before| before == state);
-        writes
-            .grants
-            .extend(self.grants.into_iter().filter(|state| !old(state)).map(|state| (Arc::clone(tenant), state)));
     }
 
-    /// A count has changed: it may have come to where the client is to be warned, and grants pay for what is past the limit.
-    fn grown(&mut self, at: usize, limit: &Limit, wall: u64) -> Option<Warning> {
+    /// Marks a counter as changed. In the present window of `limit`, brings its grants up to it and returns a new warning.
+    fn grown(&mut self, at: usize, limit: Option<&Limit>, wall: u64) -> Option<Warning> {
         self.changed[at] = true;
-        if self.present(limit, wall) != Some(at) {
-            return None; // it is over: nobody can do anything about it
-        }
+        let limit = limit.filter(|limit| self.present(limit, wall) == Some(at))?;
         self.bring_grants_to(limit, Some(at), wall);
-        let count = &mut self.counts[at];
-        let warns = !count.warned && limit.warn_from > 0 && count.taken() >= limit.warn_from;
-        if warns {
-            (count.warned, count.warning_pending) = (true, true);
-        }
-        let there = limit.limit.saturating_add(raise(limit, &self.grants));
-        warns.then(|| Warning { name: limit.name.clone(), used: self.counts[at].taken(), limit: there })
+        let counter = &mut self.counters[at].counter;
+        let size = limit.limit.saturating_add(self.grants.raise(limit));
+        counter.warns(limit).then(|| Warning { name: limit.name.clone(), used: counter.taken(), limit: size })
     }
 
-    /// Ends the grants of a limit whose time has come, lets what they have paid in other counts stay paid, and has them pay
-    /// for what this one has past the limit.
+    /// Ends the grants of a limit whose time has come, closes those that another counter has used, and uses them for what
+    /// the present counter has past the limit.
     fn bring_grants_to(&mut self, limit: &Limit, present: Option<usize>, wall: u64) {
-        if !self.grants.iter().any(|state| state.is_of(limit)) {
-            return;
-        }
-        let present = present.map(|at| &self.counts[at]);
-        let here = present.map(|count| (count.starts, count.epoch));
-        for state in self.grants.iter_mut().filter(|state| state.is_of(limit)) {
-            state.ended |= state.until <= wall;
-            if state.current > 0 && here != Some((state.window, state.epoch)) {
-                state.close();
+        let present = present.map(|at| &self.counters[at].counter);
+        let here = present.map(|counter| (counter.starts, counter.epoch));
+        for grant in self.grants.of_mut(limit) {
+            grant.ended |= grant.until <= wall;
+            if grant.current > 0 && here != Some((grant.window, grant.epoch)) {
+                grant.close();
             }
         }
-        let Some(count) = present else { return };
-        cover(limit, count, &mut self.grants);
-        for state in self.grants.iter_mut().filter(|state| state.is_of(limit) && state.current > 0) {
-            (state.window, state.epoch) = (count.starts, count.epoch);
+        if let Some(counter) = present {
+            self.grants.cover(limit, counter);
         }
     }
 
-    /// When something is admitted now: where the clock has stepped back, in the periods that are under way all the same.
+    /// Time of an admission at `wall`. Under a clock that has stepped back it lies in the windows that are under way.
     pub(super) fn here(&self, plan: &Plan, wall: u64) -> u64 {
         let present = plan.counted().iter().filter_map(|limit| self.present(limit, wall));
-        present.map(|at| self.counts[at].starts).fold(wall, u64::max)
+        present.map(|at| self.counters[at].counter.starts).fold(wall, u64::max)
     }
 
-    /// The count of a limit whose period is under way.
+    /// The counter of a limit whose window is under way.
     fn present(&self, limit: &Limit, wall: u64) -> Option<usize> {
-        self.latest(|count| count.is_of(limit) && count.is_present(wall))
+        self.latest(limit, |counter| !counter.is_over(wall))
     }
 
-    /// The count that something belongs to which was admitted at a time; it begins if there is none.
-    fn window_of(&mut self, limit: &Limit, since: AdmittedAt, wall: u64) -> usize {
-        let held = |count: &StoredCounter| {
-            count.is_of(limit) && count.starts <= since.at && since.at < count.ends && count.epoch <= since.epoch
-        };
-        // A rolling period has begun since then with the use of another.
+    /// The counter to which a charge belongs that was admitted at a time; it begins if there is none.
+    fn counter_of(&mut self, limit: &Limit, since: AdmittedAt, wall: u64) -> usize {
+        let held =
+            |counter: &Counter| counter.starts <= since.at && since.at < counter.ends && counter.holds(since.epoch);
+        // A rolling window has begun since then, with another use.
         let rolled = |at: &usize| {
-            !limit.quota.period().is_some_and(crate::time::Period::is_calendar) && self.counts[*at].starts > since.at
+            !limit.quota.period().is_some_and(Period::is_calendar) && self.counters[*at].counter.starts > since.at
         };
-        self.latest(held).or_else(|| self.present(limit, wall).filter(rolled)).unwrap_or_else(|| {
-            self.counts.push(StoredCounter::beginning(limit, since.at));
-            self.changed.push(true);
-            self.counts.len() - 1
-        })
+        let known = self.latest(limit, held).or_else(|| self.present(limit, wall).filter(rolled));
+        known.unwrap_or_else(|| self.put(None, StoredCounter::beginning(limit, since.at)))
     }
 
-    fn count_of(&self, row: &Row) -> Option<usize> {
-        self.counts.iter().position(|count| {
-            count.limit == row.limit && count.kind == row.kind && count.starts == row.window && count.epoch == row.epoch
-        })
+    fn latest(&self, limit: &Limit, is: impl Fn(&Counter) -> bool) -> Option<usize> {
+        let all = self.counters.iter().enumerate().filter(|(_, stored)| stored.is_of(limit) && is(&stored.counter));
+        all.max_by_key(|(_, stored)| (stored.counter.starts, stored.counter.epoch)).map(|(at, _)| at)
     }
 
-    fn latest(&self, is: impl Fn(&StoredCounter) -> bool) -> Option<usize> {
-        let all = self.counts.iter().enumerate().filter(|(_, count)| is(count));
-        all.max_by_key(|(_, count)| (count.starts, count.epoch)).map(|(at, _)| at)
-    }
-
-    fn put(&mut self, at: Option<usize>, count: StoredCounter) {
+    fn put(&mut self, at: Option<usize>, stored: StoredCounter) -> usize {
         match at {
             Some(at) => {
-                self.changed[at] |= self.counts[at] != count;
-                self.counts[at] = count;
+                self.changed[at] |= self.counters[at] != stored;
+                self.counters[at] = stored;
+                at
             }
             None => {
-                self.counts.push(count);
+                self.counters.push(stored);
                 self.changed.push(true);
+                self.counters.len() - 1
             }
         }
     }
-
-    fn pay(&mut self, limit: &Limit, count: &StoredCounter, id: u64, paid: u64) {
-        if let Some(state) = self.grants.iter_mut().find(|state| state.id == id && state.is_of(limit))
-            && state.current != paid
-        {
-            (state.current, state.window, state.epoch) = (paid, count.starts, count.epoch);
-        }
-    }
 }
 
-fn is_same(one: &StoredCounter, other: &StoredCounter) -> bool {
-    one.limit == other.limit && one.kind == other.kind && one.starts == other.starts && one.epoch == other.epoch
-}
-
-fn line(count: &StoredCounter, amount: i64) -> Posting {
-    Posting {
-        limit: Arc::clone(&count.limit),
-        kind: Arc::clone(&count.kind),
-        window: count.starts,
-        epoch: count.epoch,
-        amount,
-    }
-}
-
-/// What is counted is never more than 2^53 - 1, and two of them never more than 2^54.
+/// A counter never exceeds 2^53 - 1, so that the sum of two fits.
 fn signed(amount: u64) -> i64 {
     i64::try_from(amount).unwrap_or(i64::MAX)
 }

@@ -12,12 +12,8 @@ mod row;
 pub(crate) mod tests;
 
 use super::database::DbError;
-pub(crate) use super::fallback::{
-    local_share::Local,
-    mode::{Mode, Sent, after},
-    spool_format::{HEADER, encode, frame, recover},
-};
-pub(crate) use account_state::{AdmittedAt, account_view};
+pub(crate) use super::fallback::mode::{Sent, after};
+pub(crate) use account_state::{AdmittedAt, StoredCounter, account_view, wall_time};
 pub(crate) use billed::{BilledItem, billed};
 use command::Queued;
 pub(crate) use command::{

@@ -2,7 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use crate::quota::account::{GrantState, StoredCounter};
+use super::StoredCounter;
+use crate::quota::account::GrantState;
 
 /// Event that a row records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

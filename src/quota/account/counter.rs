@@ -1,88 +1,104 @@
-//! One limit's count, in the period that is under way.
+//! One limit's counter, in one window.
+
+use std::{ops::Range, time::Duration};
 
 use crate::{
     quota::{Limit, MOST},
     time::{Period, Window},
 };
 
-/// How far a clock may step back before what lies ahead of it is taken for a mistake: nobody corrects a clock that is
-/// right by more.
-const STEP: u64 = 48 * 3_600 * 1_000_000_000;
+/// Largest correction of a right clock, in nanoseconds (48 h). A window or an admission further ahead of the clock was
+/// made by a wrong one.
+pub(crate) const MAX_CLOCK_STEP: u64 = 48 * 3_600 * 1_000_000_000;
 
-/// What is used and reserved of one limit in the period under way; times are nanoseconds since 1970.
+/// Used and reserved amount of one limit in one window. Times are nanoseconds since 1970.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
 pub(crate) struct Counter {
-    /// The period; where it ends at 0, none has begun.
-    pub(super) starts: u64,
-    pub(super) ends: u64,
+    /// Start and end of the window. No window has begun while `ends` is 0.
+    pub(crate) starts: u64,
+    pub(crate) ends: u64,
     pub(crate) used: u64,
     pub(crate) reserved: u64,
-    /// The account's epoch at which this count began: what was charged before belongs to another count.
-    pub(super) epoch: u32,
-    /// The client was warned in this period.
-    pub(super) warned: bool,
-    /// Somebody must still be told of the warning in a response.
-    pub(super) warning_pending: bool,
+    /// Epoch of the account in which this counter began. Charges of earlier epochs belong to another counter.
+    pub(crate) epoch: u32,
+    /// Set once the client was warned in this window.
+    pub(crate) warned: bool,
+    /// Set until a response reports the warning.
+    pub(crate) warning_pending: bool,
 }
 
 impl Counter {
-    /// Whether a period is under way.
+    /// Creates the counter of a limit that begins in this epoch.
+    pub(super) fn in_epoch(epoch: u32) -> Self {
+        Self { epoch, ..Self::default() }
+    }
+
+    /// Whether a window is under way.
     #[inline]
     pub(crate) fn has_begun(&self) -> bool {
         self.ends > 0
     }
 
-    /// When the period ends, for one that begins at `wall` if none is under way.
+    /// End of the window, or of the one that would begin at `wall` if none is under way.
     pub(crate) fn end(&self, period: &Period, wall: u64) -> u64 {
-        if self.has_begun() { self.ends } else { bounds(period.window_at(std::time::Duration::from_nanos(wall))).1 }
+        if self.has_begun() { self.ends } else { bounds(period.window_at(Duration::from_nanos(wall))).1 }
     }
 
-    /// All of it that is not free.
+    /// Used and reserved.
     #[inline]
     pub(crate) fn taken(&self) -> u64 {
         self.used.saturating_add(self.reserved)
     }
 
-    /// Adds to what is used, or to what is set aside.
+    /// Adds to the used or to the reserved amount.
     #[inline]
-    pub(super) fn take(&mut self, amount: u64, reserve: bool) {
+    pub(crate) fn take(&mut self, amount: u64, reserve: bool) {
         let sum = if reserve { &mut self.reserved } else { &mut self.used };
         *sum = sum.saturating_add(amount).min(MOST);
     }
 
-    /// The first count of a limit that there was not before this epoch.
-    pub(super) fn first_at(epoch: u32) -> Self {
-        Self { epoch: epoch, ..Self::default() }
+    /// Ends the reservation of an amount.
+    pub(crate) fn release(&mut self, amount: u64) {
+        self.reserved = self.reserved.saturating_sub(amount);
     }
 
-    /// On the wall, while this period is not [over](Self::is_over).
-    pub(super) fn stable_range(&self) -> std::ops::Range<u64> {
-        if self.has_begun() { self.starts.saturating_sub(STEP)..self.ends } else { 0..u64::MAX }
+    /// Returns a used amount, and how much of it was there to return.
+    pub(crate) fn give_back(&mut self, amount: u64) -> u64 {
+        let returned = amount.min(self.used);
+        self.used -= returned;
+        returned
     }
 
-    /// Whether the period is over at `wall`, or lies so far ahead that the clock must have been wrong.
-    pub(super) fn is_over(&self, wall: u64) -> bool {
+    /// Wall-clock range in which the window is not [over](Self::is_over).
+    pub(super) fn stable_range(&self) -> Range<u64> {
+        if self.has_begun() { self.starts.saturating_sub(MAX_CLOCK_STEP)..self.ends } else { 0..u64::MAX }
+    }
+
+    /// Whether the window has ended at `wall`, or lies so far ahead that the clock must have been wrong.
+    pub(crate) fn is_over(&self, wall: u64) -> bool {
         self.has_begun() && (wall >= self.ends || self.is_ahead(wall))
     }
 
     fn is_ahead(&self, wall: u64) -> bool {
-        self.starts.saturating_sub(wall) > STEP
+        self.starts.saturating_sub(wall) > MAX_CLOCK_STEP
     }
 
-    /// Ends the period that is [over](Self::is_over), and says whether it did: a clock that was far ahead and has been
-    /// corrected takes its count along. One that stepped back a little finds the period still under way, so that none is
-    /// charged twice over.
+    /// Ends a window that is [over](Self::is_over); returns whether the counter restarted.
+    ///
+    /// A clock that was far ahead and has been corrected carries its counts into the present window. One that stepped back
+    /// a little finds the window still under way, so that no amount is charged twice.
     pub(super) fn roll(&mut self, period: &Period, wall: u64, epoch: u32) -> bool {
         let ahead = self.is_ahead(wall);
         if ahead {
             self.begin(period, wall);
         } else {
-            *self = Self::first_at(epoch);
+            *self = Self::in_epoch(epoch);
         }
         !ahead
     }
 
-    /// Begins the period in which `wall` lies, unless it is one that begins with the first use; says whether it did.
+    /// Begins the window of `wall`, unless the period begins with its first use and there is none; returns whether it did.
     #[cold]
     pub(super) fn may_begin(&mut self, limit: &Limit, amount: u64, wall: u64) -> bool {
         let begins = |period: &&Period| amount > 0 || period.is_calendar();
@@ -91,33 +107,33 @@ impl Counter {
         true
     }
 
-    /// Begins the period in which `wall` lies.
-    pub(super) fn begin(&mut self, period: &Period, wall: u64) {
-        (self.starts, self.ends) = bounds(period.window_at(std::time::Duration::from_nanos(wall)));
+    /// Begins the window of `wall`.
+    pub(crate) fn begin(&mut self, period: &Period, wall: u64) {
+        (self.starts, self.ends) = bounds(period.window_at(Duration::from_nanos(wall)));
     }
 
-    /// Counts from zero in the same period; what is in flight belongs to the count before.
-    pub(super) fn reset(&mut self, epoch: u32) {
-        *self = Self { starts: self.starts, ends: self.ends, epoch: epoch, ..Self::default() };
+    /// Restarts the counter in the same window; charges in flight belong to the counter before.
+    pub(crate) fn reset(&mut self, epoch: u32) {
+        *self = Self { starts: self.starts, ends: self.ends, ..Self::in_epoch(epoch) };
     }
 
-    /// Whether what was charged at `epoch` is part of this count.
+    /// Whether a charge of `epoch` is part of this counter.
     #[inline]
-    pub(super) fn holds(&self, epoch: u32) -> bool {
+    pub(crate) fn holds(&self, epoch: u32) -> bool {
         self.epoch <= epoch
     }
 
-    /// Whether the client has just come to where it is to be warned: true once in a period.
+    /// Whether the client has just reached the warning threshold; true once in a window.
     #[inline]
-    pub(super) fn warns(&mut self, limit: &Limit) -> bool {
+    pub(crate) fn warns(&mut self, limit: &Limit) -> bool {
         if self.warned || limit.warn_from == 0 || self.taken() < limit.warn_from {
             return false;
         }
-        self.warned = true;
+        (self.warned, self.warning_pending) = (true, true);
         true
     }
 
-    /// The limit is another: a client that is not near it is to be warned when it comes near it.
+    /// Allows another warning if the counter is below the threshold of the limit that it has now.
     pub(super) fn rearm(&mut self, limit: &Limit) {
         if self.taken() < limit.warn_from {
             (self.warned, self.warning_pending) = (false, false);

@@ -1,159 +1,196 @@
-//! What is allowed on top, and which of it is used up first.
+//! Grants of one client, and the order in which they are used.
 
+use std::sync::Arc;
+
+use super::Counter;
 use crate::{
     quota::{ActiveGrant, Grant, GrantId, Limit},
-    time::since_1970,
+    time::{from_1970, since_1970},
 };
 
-/// The grants of one client, those whose end is nearest first.
-///
-/// A grant is used up by what goes retired the limit. What one has paid for stays paid when it ends: the others are not
-/// charged for it once more.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Grants {
-    all: Vec<Given>,
+/// A grant, and how much of it is used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(Hash))]
+pub(crate) struct GrantState {
+    pub(crate) id: u64,
+    /// Name and kind of the limit that it raises; another plan may have no such limit.
+    pub(crate) limit: Arc<str>,
+    pub(crate) kind: Arc<str>,
+    pub(crate) amount: u64,
+    /// Nanoseconds since 1970.
+    pub(crate) until: u64,
+    pub(crate) approver: String,
+    pub(crate) reason: String,
+    /// Used in windows that are over.
+    pub(crate) before: u64,
+    /// Used in the present window, that is in the counter of `window` and `epoch`.
+    pub(crate) current: u64,
+    pub(crate) window: u64,
+    pub(crate) epoch: u32,
+    pub(crate) ended: bool,
 }
 
-#[derive(Clone, Debug)]
-struct Given {
-    id: GrantId,
-    grant: Grant,
-    until: u64,
-    /// What it raises, as the plan had it: another plan may have no such limit.
-    limit: Limit,
-    /// Used up in periods that are over, and in the one under way.
-    before: u64,
-    current: u64,
-    ended: bool,
-}
+impl GrantState {
+    /// Creates a grant of which nothing is used. `kind` is the kind of its limit.
+    pub(crate) fn new(id: GrantId, grant: &Grant, kind: Arc<str>) -> Self {
+        Self {
+            id: id.0,
+            limit: grant.limit().into(),
+            kind,
+            amount: grant.amount(),
+            until: since_1970(grant.until()),
+            approver: grant.approver().to_owned(),
+            reason: grant.reason().to_owned(),
+            before: 0,
+            current: 0,
+            window: 0,
+            epoch: 0,
+            ended: false,
+        }
+    }
 
-impl Given {
-    /// How much higher it makes the limit: all that earlier periods have left of it; once it has ended, what it has paid.
+    /// Whether it raises `limit`.
+    pub(crate) fn is_of(&self, limit: &Limit) -> bool {
+        limit.is_named(&self.limit, &self.kind)
+    }
+
+    /// Amount by which it raises the limit: the remainder of earlier windows; once it has ended, the use of the present
+    /// one.
     fn raises(&self) -> u64 {
-        if self.ended { self.current } else { self.grant.amount() - self.before }
+        if self.ended { self.current } else { self.amount.saturating_sub(self.before) }
     }
 
     fn left(&self) -> u64 {
-        if self.ended { 0 } else { self.grant.amount() - self.before - self.current }
+        if self.ended { 0 } else { self.amount.saturating_sub(self.used()) }
+    }
+
+    fn used(&self) -> u64 {
+        self.before.saturating_add(self.current)
+    }
+
+    /// Keeps what it has used as used: the counter that used it is over.
+    pub(crate) fn close(&mut self) {
+        self.before = self.used();
+        self.current = 0;
+    }
+
+    /// The grant as it is reported; `None` if it has ended.
+    fn active(&self) -> Option<ActiveGrant> {
+        let grant = Grant::try_new(&self.limit, self.amount, from_1970(self.until)).ok().filter(|_| !self.ended)?;
+        let grant = grant.approved_by(self.approver.as_str()).because(self.reason.as_str());
+        Some(ActiveGrant { id: GrantId(self.id), grant, used: self.used() })
     }
 }
 
-/// As a store keeps them: what is used up is told apart from outside.
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-impl Grants {
-    /// A grant that a store has kept.
-    pub(super) fn restore(&mut self, state: &super::GrantState, limit: &Limit) {
-        let until = crate::time::from_1970(state.until);
-        let Ok(grant) = Grant::try_new(&state.limit, state.amount, until) else { return }; // nobody granted that
-        let before = state.before.min(state.amount);
-        let at = self.all.partition_point(|given| given.until <= state.until);
-        let given = Given {
-            id: GrantId(state.id),
-            grant,
-            until: state.until,
-            limit: limit.clone(),
-            before,
-            current: state.current.min(state.amount - before),
-            ended: state.ended,
-        };
-        self.all.insert(at, given);
-    }
-
-    /// What each has paid for in the period under way.
-    pub(super) fn current(&self) -> impl Iterator<Item = (u64, u64)> {
-        self.all.iter().map(|given| (given.id.0, given.current))
-    }
-}
+/// Grants of one client, the one that ends first in front.
+///
+/// What goes past the limit uses them up in this order. What a grant has paid for stays paid when it ends: no other grant
+/// is charged for it again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Grants(Vec<GrantState>);
 
 impl Grants {
-    pub(super) fn is_empty(&self) -> bool {
-        self.all.is_empty()
-    }
-
-    /// Whether any is neither over nor used up.
-    pub(super) fn any_left(&self) -> bool {
-        self.all.iter().any(|given| given.left() > 0)
-    }
-
-    pub(super) fn add(&mut self, id: GrantId, grant: Grant, limit: &Limit) {
-        let until = since_1970(grant.until());
-        let at = self.all.partition_point(|given| given.until <= until);
-        let given = Given { id, grant, until, limit: limit.clone(), before: 0, current: 0, ended: false };
-        self.all.insert(at, given);
-    }
-
-    /// Ends one before its time; false if it was none of these or has ended.
-    pub(super) fn revoke(&mut self, id: GrantId) -> bool {
-        match self.all.iter_mut().find(|given| given.id == id && !given.ended) {
-            Some(given) => {
-                given.ended = true;
-                true
-            }
-            None => false,
-        }
-    }
-
-    /// Ends those whose time has come.
-    pub(super) fn end(&mut self, wall: u64) {
-        for given in self.all.iter_mut().take_while(|given| given.until <= wall) {
-            given.ended = true;
-        }
-        self.all.retain(|given| !given.ended || given.current > 0);
-    }
-
-    /// How much higher they make a limit.
     #[inline]
-    pub(super) fn raise(&self, limit: &Limit) -> u64 {
-        if self.all.is_empty() { 0 } else { self.raise_some(limit) }
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &GrantState> {
+        self.0.iter()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut GrantState> {
+        self.0.iter_mut()
+    }
+
+    /// The grants that raise `limit`.
+    pub(crate) fn of_mut(&mut self, limit: &Limit) -> impl DoubleEndedIterator<Item = &mut GrantState> {
+        self.iter_mut().filter(|grant| grant.is_of(limit))
+    }
+
+    /// Whether any has neither ended nor been used up.
+    pub(super) fn any_left(&self) -> bool {
+        self.iter().any(|grant| grant.left() > 0)
+    }
+
+    pub(crate) fn add(&mut self, grant: GrantState) {
+        let at = self.0.partition_point(|known| known.until <= grant.until);
+        self.0.insert(at, grant);
+    }
+
+    /// Ends a grant before its time; `None` if there is none or it has ended.
+    pub(crate) fn revoke(&mut self, id: GrantId, wall: u64) -> Option<&GrantState> {
+        let live = |grant: &&mut GrantState| grant.id == id.0 && !grant.ended && grant.until > wall;
+        self.0.iter_mut().find(live).map(|grant| {
+            grant.ended = true;
+            &*grant
+        })
+    }
+
+    /// Ends the grants whose time has come, and forgets those that matter no more.
+    pub(super) fn expire(&mut self, wall: u64) {
+        for grant in self.0.iter_mut().take_while(|grant| grant.until <= wall) {
+            grant.ended = true;
+        }
+        self.0.retain(|grant| !grant.ended || grant.current > 0);
+    }
+
+    /// Amount by which they raise a limit.
+    #[inline]
+    pub(crate) fn raise(&self, limit: &Limit) -> u64 {
+        if self.is_empty() { 0 } else { self.raise_some(limit) }
     }
 
     #[inline(never)]
     fn raise_some(&self, limit: &Limit) -> u64 {
-        let raised = self.all.iter().filter(|given| given.limit.is_like(limit));
-        raised.map(Given::raises).fold(0, u64::saturating_add)
+        self.iter().filter(|grant| grant.is_of(limit)).map(GrantState::raises).fold(0, u64::saturating_add)
     }
 
-    /// Uses them up by what is taken retired a limit, or gives back what is not any more.
+    /// Uses grants for what a counter has past its limit, or returns to them what it has no longer.
     #[inline]
-    pub(super) fn cover(&mut self, limit: &Limit, taken: u64) {
-        if !self.all.is_empty() {
-            self.cover_some(limit, taken.saturating_sub(limit.limit));
+    pub(crate) fn cover(&mut self, limit: &Limit, counter: &Counter) {
+        if !self.is_empty() {
+            self.cover_some(limit, counter);
         }
     }
 
-    fn cover_some(&mut self, limit: &Limit, retired: u64) {
-        let raised = |given: &&mut Given| given.limit.is_like(limit);
-        let covered = self.all.iter_mut().filter(raised).map(|given| given.current).fold(0, u64::saturating_add);
-        if retired > covered {
-            let mut more = retired - covered;
-            for given in self.all.iter_mut().filter(raised) {
-                let part = more.min(given.left());
-                given.current += part;
-                more -= part;
-            }
-        } else {
-            let mut less = covered - retired;
-            // The last that was used is the first to get back.
-            for given in self.all.iter_mut().rev().filter(raised) {
-                let part = less.min(given.current);
-                given.current -= part;
-                less -= part;
-            }
+    fn cover_some(&mut self, limit: &Limit, counter: &Counter) {
+        let past = counter.taken().saturating_sub(limit.limit);
+        let covered = self.of_mut(limit).map(|grant| grant.current).fold(0, u64::saturating_add);
+        let (mut more, mut less) = (past.saturating_sub(covered), covered.saturating_sub(past));
+        for grant in self.of_mut(limit) {
+            let part = more.min(grant.left());
+            grant.current += part;
+            more -= part;
+        }
+        // The last that was used is the first that is returned to.
+        for grant in self.of_mut(limit).rev() {
+            let part = less.min(grant.current);
+            grant.current -= part;
+            less -= part;
+        }
+        for grant in self.of_mut(limit).filter(|grant| grant.current > 0) {
+            (grant.window, grant.epoch) = (counter.starts, counter.epoch);
         }
     }
 
-    /// A limit's period is over, or its count was reset: what was used stays used.
+    /// Ends the use of grants by a counter whose window is over, or that was reset: what was used stays used.
     pub(super) fn close(&mut self, limit: &Limit) {
-        for given in self.all.iter_mut().filter(|given| given.limit.is_like(limit)) {
-            given.before += given.current;
-            given.current = 0;
-        }
-        self.all.retain(|given| given.current > 0 || given.left() > 0);
+        self.of_mut(limit).for_each(GrantState::close);
+        self.0.retain(|grant| grant.current > 0 || grant.left() > 0);
     }
 
-    pub(super) fn list(&self) -> Vec<ActiveGrant> {
-        let live = self.all.iter().filter(|given| !given.ended);
-        live.map(|given| ActiveGrant { id: given.id, grant: given.grant.clone(), used: given.before + given.current })
-            .collect()
+    /// The grants that have not ended at `wall`.
+    pub(crate) fn active(&self, wall: u64) -> Vec<ActiveGrant> {
+        self.iter().filter(|grant| grant.until > wall).filter_map(GrantState::active).collect()
+    }
+}
+
+impl FromIterator<GrantState> for Grants {
+    /// Sorts grants by their end, then by id.
+    fn from_iter<T: IntoIterator<Item = GrantState>>(grants: T) -> Self {
+        let mut all = Self(grants.into_iter().collect());
+        all.0.sort_by_key(|grant| (grant.until, grant.id));
+        all
     }
 }

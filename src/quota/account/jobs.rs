@@ -20,7 +20,7 @@ pub(crate) struct Jobs {
 pub(crate) struct Job {
     /// Its id, digested.
     pub(crate) id: Digest,
-    /// What it is about, digested: the same id with something else is no duplicate but a mistake.
+    /// Digest of its content: the same id with other content is a conflict, not a duplicate.
     pub(crate) fingerprint: Digest,
     /// Its id as it was sent, without quotes: by this a store keeps it that others look into.
     pub(crate) text: Box<str>,
@@ -41,19 +41,16 @@ pub(crate) enum Duplicate {
     Done,
     /// Another job has this id.
     Conflict,
-    /// So many jobs are remembered that there is no room for another.
+    /// The client has as many remembered jobs as are allowed.
     Full,
     /// It is too old to know, or its id carries no time where only some time is remembered.
-    #[cfg_attr(
-        not(any(feature = "sqlite", feature = "postgres")),
-        expect(dead_code, reason = "memory forgets in silence")
-    )]
+    #[allow(dead_code, reason = "memory forgets without notice")]
     Stale,
 }
 
 impl Jobs {
     /// Whether the job may start.
-    pub(super) fn ask(&self, job: &Job, most: usize) -> Result<(), Duplicate> {
+    pub(super) fn check(&self, job: &Job, most: usize) -> Result<(), Duplicate> {
         match self.all.get(&job.id) {
             Some(known) if known.fingerprint != job.fingerprint => Err(Duplicate::Conflict),
             Some(known) if known.running => Err(Duplicate::Running),

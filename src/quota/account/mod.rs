@@ -1,28 +1,27 @@
-//! What one client may still use: a pure machine of counters, grants, reservations, slots and jobs.
+//! The quota arithmetic of one client: counters, grants, reservations, slots and jobs; pure, and the same for each store.
 //!
-//! Everything about one client changes together: whoever holds the account decides all limits at once, or none.
+//! All limits of one client are decided together: the caller holds the account, and either every counter is charged or
+//! none.
 
-mod admin;
 mod counter;
-mod counts;
+mod counters;
 mod grants;
-mod holds;
 mod jobs;
 mod request;
 mod reservations;
 mod retired;
+mod slots;
 mod state;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-mod stored;
 #[cfg(test)]
 mod tests;
 mod usage;
 
-pub(crate) use holds::{Closed, Stage};
+pub(crate) use counter::{Counter, MAX_CLOCK_STEP};
+pub(crate) use grants::{GrantState, Grants};
 pub(crate) use jobs::{Duplicate, Job};
 use request::Marks;
 pub(crate) use request::{AccountSettings, ChargeRequest, Denial, Now, Taken};
+pub(crate) use reservations::{CloseResult, Stage};
+use slots::Slots;
 pub(crate) use state::Account;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
-pub(crate) use stored::{AccountView, GrantState, StoredCounter, cover, raise};
 pub(crate) use usage::{Nearest, Warning};

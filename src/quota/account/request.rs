@@ -13,37 +13,37 @@ pub(crate) struct Now {
     pub(crate) wall: u64,
 }
 
-/// What holds for all accounts of a layer.
+/// Settings of all accounts of a layer.
 #[derive(Clone, Debug)]
 pub(crate) struct AccountSettings {
-    /// How long a slot may be held, and for how long without progress.
+    /// Time for which a slot may be held, in all and without progress.
     pub(crate) max_hold: Duration,
     pub(crate) max_stall: Duration,
-    /// How long a reservation may be open.
+    /// Time for which a reservation may be open.
     pub(crate) ttl: Duration,
     /// Whether a reservation whose time has run out is charged as it was estimated, or given back.
     pub(crate) charge_expired: bool,
-    /// How long a finished job is remembered, and how many jobs of one client.
+    /// Time for which a finished job is remembered, and number of jobs of one client.
     pub(crate) job_horizon: Duration,
     pub(crate) max_jobs: usize,
 }
 
-/// What is asked of an account.
+/// Charge that is asked of an account.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ChargeRequest<'a> {
     pub(crate) amounts: &'a Amounts,
-    /// The same for each counted limit of the plan, where somebody has found them out beforehand; else nothing.
+    /// The same for each counted limit of the plan, if the caller has computed it; else empty.
     pub(crate) each: &'a [Option<u64>],
     /// Sets the amounts aside instead of charging them.
     pub(crate) reserve: bool,
-    /// Who reserves it settles it whatever happens: its time does not run out.
+    /// Set if its caller settles it in any case, so that it does not expire.
     pub(crate) lasting: bool,
     /// More is to come: the account is kept until the charge is settled.
     pub(crate) open: bool,
     pub(crate) job: Option<&'a Arc<Job>>,
 }
 
-/// What was taken.
+/// A charge that was taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Taken {
     pub(crate) epoch: u32,
@@ -55,7 +55,7 @@ pub(crate) struct Taken {
     pub(crate) marks: Marks,
 }
 
-/// Limits of which there is something to say, one bit each.
+/// Limits to report, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Marks {
     /// Those at which the client has just come where it is to be warned.

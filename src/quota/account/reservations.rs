@@ -1,43 +1,109 @@
-//! How a reservation ends, and how it is kept open.
+//! Reservations: amounts that are set aside until the work has ended.
 
-use std::num::NonZeroU64;
+use std::{collections::BTreeMap, num::NonZeroU64, time::Duration};
 
-use super::{Account, AccountSettings, Closed, Now, Stage};
-use crate::quota::Amounts;
+use crate::{quota::Amounts, time::Moment};
 
-impl Account {
-    /// Ends a reservation: with what was really used (what is not named, as it was estimated), or with nothing; gives the
-    /// limits at which the client is to be warned, one bit each. Later calls for it change nothing.
-    ///
-    /// One that nobody can ask for again is to be `forgotten` at once.
-    pub(crate) fn close(
-        &mut self,
-        hold: NonZeroU64,
-        actual: Option<&Amounts>,
-        forget: bool,
-        now: Now,
-        settings: &AccountSettings,
-    ) -> (Closed, u64) {
-        let stage = if actual.is_some() { Stage::Committed } else { Stage::RolledBack };
-        let closed = self.rare().reservations.close(hold, stage, forget);
-        let warned = match (&closed, actual) {
-            (Closed::Now(held), actual) => {
-                self.counts.settle(held, false);
-                actual.map_or(0, |actual| self.record(&held.amounts.overridden_by(actual), Some(held.epoch), now))
-            }
-            (Closed::TooLate(held), Some(actual)) => {
-                if settings.charge_expired {
-                    self.give_back(&held.amounts, held.epoch);
-                }
-                self.record(&held.amounts.overridden_by(actual), Some(held.epoch), now)
-            }
-            _ => 0,
-        };
-        (closed, warned)
+/// The open reservations of one client, and the closed ones that can still be found by their id.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Reservations {
+    all: BTreeMap<NonZeroU64, ReservationState>,
+    /// Moment before which none expires or is forgotten.
+    stable_until: Option<Moment>,
+}
+
+/// A reservation and its state.
+#[derive(Clone, Debug)]
+pub(super) struct ReservationState {
+    pub(super) epoch: u32,
+    pub(super) amounts: Amounts,
+    expires: Moment,
+    stage: Stage,
+}
+
+/// State of a reservation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Open,
+    Committed,
+    RolledBack,
+    Expired,
+}
+
+/// Result of closing a reservation by its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CloseResult {
+    /// It was open, and is closed now.
+    Closed,
+    /// It had expired.
+    Expired,
+    /// It was closed before, in this way.
+    AlreadyClosed(Stage),
+    /// No reservation with this id is known.
+    Unknown,
+}
+
+/// Time for which a closed reservation is remembered, as a multiple of the time for which it may be open.
+const REMEMBERED: u32 = 2;
+
+impl Reservations {
+    pub(super) fn open(&mut self, id: NonZeroU64, epoch: u32, amounts: Amounts, expires: Moment) {
+        self.all.insert(id, ReservationState { epoch, amounts, expires, stage: Stage::Open });
+        self.stable_until = Some(self.stable_until.map_or(expires, |due| due.min(expires)));
     }
 
-    /// Puts off the end of a reservation.
-    pub(crate) fn renew(&mut self, hold: NonZeroU64, now: Now, settings: &AccountSettings) {
-        self.rare().reservations.renew(hold, now.moment, settings.ttl);
+    /// Closes a reservation as `stage`, once, and returns it as it was. With `forget` its id is unknown afterwards.
+    pub(super) fn close(
+        &mut self,
+        id: NonZeroU64,
+        stage: Stage,
+        forget: bool,
+    ) -> (CloseResult, Option<ReservationState>) {
+        let Some(reserved) = self.all.get_mut(&id) else { return (CloseResult::Unknown, None) };
+        let result = match reserved.stage {
+            Stage::Open => CloseResult::Closed,
+            Stage::Expired if stage == Stage::Committed => CloseResult::Expired,
+            before => CloseResult::AlreadyClosed(before),
+        };
+        let closed = (!matches!(result, CloseResult::AlreadyClosed(_))).then(|| {
+            let closed = reserved.clone();
+            (reserved.stage, reserved.amounts) = (stage, Amounts::new());
+            closed
+        });
+        if forget {
+            self.all.remove(&id);
+        }
+        (result, closed)
+    }
+
+    /// Expires the reservations whose time has run out, and forgets those that were closed long ago.
+    pub(super) fn expire(&mut self, now: Moment, ttl: Duration, mut expired: impl FnMut(&ReservationState)) {
+        if self.stable_until.is_none_or(|due| now < due) {
+            return;
+        }
+        for reserved in
+            self.all.values_mut().filter(|reserved| reserved.stage == Stage::Open && now >= reserved.expires)
+        {
+            reserved.stage = Stage::Expired;
+            expired(reserved);
+        }
+        let remembered = ttl.saturating_mul(REMEMBERED);
+        let due = |reserved: &ReservationState| match reserved.stage {
+            Stage::Open => reserved.expires,
+            _ => reserved.expires + remembered,
+        };
+        self.all.retain(|_, reserved| now < due(reserved));
+        self.stable_until = self.all.values().map(due).min();
+    }
+
+    /// Extends an open reservation.
+    pub(super) fn renew(&mut self, id: NonZeroU64, now: Moment, ttl: Duration) {
+        if let Some(reserved) = self.all.get_mut(&id).filter(|reserved| reserved.stage == Stage::Open) {
+            reserved.expires = reserved.expires.max(now + ttl);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty()
     }
 }

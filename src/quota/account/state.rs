@@ -1,64 +1,73 @@
-//! One client's account: its counts, its slots, what it has set aside and which jobs it has paid for.
+//! One client's account: counters, slots, reservations and jobs.
 
 use std::{num::NonZeroU64, sync::Arc};
 
 use super::{
-    AccountSettings, ChargeRequest, Denial, Marks, Now, Taken,
-    counts::{Counts, PRESENT},
-    holds::Reservations,
-    jobs::{Job, Jobs},
+    AccountSettings, ChargeRequest, CloseResult, Counter, Denial, GrantState, Grants, Job, Marks, Now, Slots, Stage,
+    Taken,
+    counters::{Counters, PRESENT},
+    jobs::Jobs,
+    reservations::Reservations,
 };
 use crate::{
+    error::ConfigError,
     kind::Kind,
     policy_name::PolicyName,
-    quota::{Amounts, Plan},
-    sync::{Lease, Leases},
+    quota::{ActiveGrant, Amounts, Grant, GrantId, Plan},
+    sync::Lease,
     time::Moment,
 };
 
 /// One client's account.
+///
+/// [`advance`](Self::advance) comes before every other call.
 #[derive(Clone, Debug)]
 pub(crate) struct Account {
-    pub(super) counts: Counts,
-    /// Counts reservations: no id is ever given twice.
+    pub(super) counters: Counters,
+    /// Number of reservations so far: no id is given twice.
     issued: u64,
     /// Charges that are still to be settled.
     in_flight: u32,
-    pub(super) slots: Option<Box<Leases>>,
+    pub(crate) slots: Slots,
     rare: Option<Box<Rare>>,
 }
 
-/// What few accounts have.
+/// State that few accounts have.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Rare {
-    pub(super) reservations: Reservations,
-    pub(super) jobs: Jobs,
+struct Rare {
+    reservations: Reservations,
+    jobs: Jobs,
 }
 
 impl Account {
+    /// Creates an account in which nothing is used.
     pub(crate) fn new(plan: &Arc<Plan>) -> Self {
-        Self { counts: Counts::new(plan), issued: 0, in_flight: 0, slots: None, rare: None }
+        Self::with_counters(plan, plan.counted().iter().map(|_| Counter::default()), Grants::default())
     }
 
-    /// Brings the account to the present: the plan in force, periods that are over, reservations and grants that ended.
-    ///
-    /// To be called before everything else.
+    /// Creates an account with a counter for each counted limit of the plan, in its order.
+    pub(crate) fn with_counters(plan: &Arc<Plan>, counters: impl IntoIterator<Item = Counter>, grants: Grants) -> Self {
+        let counters = Counters::new(plan, counters.into_iter().collect(), grants);
+        Self { counters, issued: 0, in_flight: 0, slots: Slots::default(), rare: None }
+    }
+
+    /// Brings the account up to now: applies the plan in force, rolls windows, expires reservations and grants.
     #[inline]
     pub(crate) fn advance(&mut self, plan: &Arc<Plan>, now: Now, settings: &AccountSettings) {
-        if !Arc::ptr_eq(&self.counts.plan, plan) {
-            self.change_slots(plan);
+        if !Arc::ptr_eq(&self.counters.plan, plan) {
+            self.slots.resize(plan.concurrent());
         }
-        self.counts.advance(plan, now.wall);
+        self.counters.advance(plan, now.wall);
         self.expire(now, settings);
     }
 
-    /// Brings the account to the present under the plan that it has.
+    /// Brings the account up to now under the plan that it has.
     pub(crate) fn advance_as_is(&mut self, now: Now, settings: &AccountSettings) {
-        let plan = Arc::clone(&self.counts.plan);
+        let plan = Arc::clone(&self.counters.plan);
         self.advance(&plan, now, settings);
     }
 
-    /// Ends the reservations whose time has run out, and forgets what ended long ago.
+    /// Expires reservations, and forgets those that were closed and jobs that were finished long ago.
     #[inline]
     pub(crate) fn expire(&mut self, now: Now, settings: &AccountSettings) {
         if self.rare.is_some() {
@@ -69,159 +78,171 @@ impl Account {
     #[cold]
     fn expire_rare(&mut self, now: Now, settings: &AccountSettings) {
         let Some(rare) = &mut self.rare else { return };
-        rare.reservations.expire(now.moment, settings.ttl, |hold| self.counts.settle(hold, settings.charge_expired));
+        rare.reservations.expire(now.moment, settings.ttl, |reserved| {
+            self.counters.settle(&reserved.amounts, reserved.epoch, settings.charge_expired);
+        });
         rare.jobs.forget(now.moment);
         if rare.reservations.is_empty() && rare.jobs.is_empty() {
             self.rare = None;
         }
     }
 
-    /// The name of the plan that it has.
+    /// Name of the plan that it has.
     pub(crate) fn plan_name(&self) -> &PolicyName {
-        self.counts.plan.name()
+        self.counters.plan.name()
     }
 
     /// Takes everything that is asked for, or nothing.
     #[inline]
     pub(crate) fn admit(
         &mut self,
-        ask: &ChargeRequest<'_>,
+        request: &ChargeRequest<'_>,
         now: Now,
         settings: &AccountSettings,
     ) -> Result<Taken, Denial> {
-        if let Some(job) = ask.job {
-            self.rare().jobs.ask(job, settings.max_jobs).map_err(Denial::Job)?;
+        if let Some(job) = request.job {
+            self.rare().jobs.check(job, settings.max_jobs).map_err(Denial::Job)?;
         }
-        if !self.counts.fits(ask.amounts, ask.each) {
-            return Err(Denial::Limits(self.violations(ask.amounts, now)));
+        if !self.counters.fits(request.amounts, request.each) {
+            return Err(Denial::Limits(self.violations(request.amounts, now)));
         }
-        let mut taken = Taken { epoch: self.counts.epoch, ..Taken::default() };
+        let mut taken = Taken { epoch: self.counters.epoch, ..Taken::default() };
         // The last that can be refused, so that no slot has to be given back.
-        if !self.take_slot(ask.amounts, now, settings, &mut taken) {
-            return Err(Denial::Limits(self.violations(ask.amounts, now)));
+        if !self.take_slot(request.amounts, now, settings, &mut taken) {
+            return Err(Denial::Limits(self.violations(request.amounts, now)));
         }
-        taken.marks = self.counts.add(ask.amounts, ask.each, now.wall, PRESENT, ask.reserve);
-        self.in_flight = self.in_flight.saturating_add(u32::from(ask.open));
-        if ask.reserve {
-            let (id, epoch) = (NonZeroU64::MIN.saturating_add(self.issued), self.counts.epoch);
+        taken.marks = self.counters.add(request.amounts, request.each, now.wall, PRESENT, request.reserve);
+        self.in_flight = self.in_flight.saturating_add(u32::from(request.open));
+        if request.reserve {
+            let (id, epoch) = (NonZeroU64::MIN.saturating_add(self.issued), self.counters.epoch);
             self.issued += 1;
             taken.reservation = Some(id);
-            let expires = if ask.lasting { Moment::MAX } else { now.moment + settings.ttl };
-            self.rare().reservations.open(id, epoch, ask.amounts.clone(), expires);
+            let expires = if request.lasting { Moment::MAX } else { now.moment + settings.ttl };
+            self.rare().reservations.open(id, epoch, request.amounts.clone(), expires);
         }
-        if let Some(job) = ask.job {
+        if let Some(job) = request.job {
             self.rare().jobs.start(job);
         }
         Ok(taken)
     }
 
-    /// Whether everything that is asked for could be taken.
-    pub(crate) fn check(&self, amounts: &Amounts, now: Now) -> Result<(), Denial> {
-        match self.violations(amounts, now) {
-            violations if violations.is_empty() => Ok(()),
-            violations => Err(Denial::Limits(violations)),
+    /// Takes the slot that is asked for, if one is; returns false if none is free.
+    #[inline]
+    fn take_slot(&mut self, amounts: &Amounts, now: Now, settings: &AccountSettings, taken: &mut Taken) -> bool {
+        let Some(limit) = self.counters.plan.concurrent() else { return true };
+        match amounts.get(&Kind::Concurrent) {
+            None => true,
+            Some(1) => match self.slots.acquire(limit, now.moment, settings) {
+                Some(acquired) => {
+                    (taken.lease, taken.reclaimed) = (Some(acquired.lease), acquired.reclaimed);
+                    true
+                }
+                None => false,
+            },
+            Some(asked) => self.slots.has(asked, now.moment),
         }
     }
 
-    /// Notes what was used, whether there was room for it or not; gives the limits at which the client is to be warned, one
-    /// bit each.
+    /// Adds amounts, whether they fit or not: to all counters, or to those that a charge of `epoch` is part of.
+    pub(crate) fn add(&mut self, amounts: &Amounts, epoch: Option<u32>, reserve: bool, now: Now) -> Marks {
+        self.counters.add(amounts, &[], now.wall, epoch.unwrap_or(PRESENT), reserve)
+    }
+
+    /// Records what was used, whether there was room for it or not; returns the limits with a new warning, one bit each.
     ///
-    /// What was used for a charge of `epoch` counts in the period of that charge only.
+    /// What was used for a charge of `epoch` counts in the windows of that charge only.
     pub(crate) fn record(&mut self, amounts: &Amounts, epoch: Option<u32>, now: Now) -> u64 {
-        let Marks { warned, pending } = self.counts.add(amounts, &[], now.wall, epoch.unwrap_or(PRESENT), false);
-        self.counts.tell_later(pending);
+        let Marks { warned, pending } = self.add(amounts, epoch, false, now);
+        self.counters.defer_warnings(pending);
         warned
     }
 
-    /// Gives back what was charged at `epoch`.
+    /// Returns what a charge of `epoch` used.
     pub(crate) fn give_back(&mut self, amounts: &Amounts, epoch: u32) {
-        self.counts.give_back(amounts, epoch);
+        self.counters.each(epoch, |counter, limit| {
+            counter.give_back(amounts.counted(limit.kind()));
+        });
     }
 
-    /// A charge has been settled.
-    pub(crate) fn land(&mut self) {
-        self.in_flight = self.in_flight.saturating_sub(1);
+    /// Ends an open charge, with its slot.
+    pub(crate) fn land(&mut self, open: bool, lease: Option<Lease>) {
+        self.in_flight = self.in_flight.saturating_sub(u32::from(open));
+        if let Some(lease) = lease {
+            self.slots.release(lease);
+        }
     }
 
-    /// A job was worked on: nobody may do it again.
+    /// Closes a reservation, once: with what was used (of kinds that are not named, what was reserved), or with nothing.
+    /// Returns the limits with a new warning, one bit each. With `forget` its id is unknown afterwards.
+    pub(crate) fn close(
+        &mut self,
+        reservation: NonZeroU64,
+        actual: Option<&Amounts>,
+        forget: bool,
+        now: Now,
+        settings: &AccountSettings,
+    ) -> (CloseResult, u64) {
+        let stage = if actual.is_some() { Stage::Committed } else { Stage::RolledBack };
+        let (result, closed) = self.rare().reservations.close(reservation, stage, forget);
+        let Some(reserved) = closed else { return (result, 0) };
+        match result {
+            CloseResult::Expired if settings.charge_expired => self.give_back(&reserved.amounts, reserved.epoch),
+            CloseResult::Expired => {}
+            _ => self.counters.settle(&reserved.amounts, reserved.epoch, false),
+        }
+        let record = |actual| self.record(&reserved.amounts.overridden_by(actual), Some(reserved.epoch), now);
+        (result, actual.map_or(0, record))
+    }
+
+    /// Extends a reservation.
+    pub(crate) fn renew(&mut self, reservation: NonZeroU64, now: Now, settings: &AccountSettings) {
+        self.rare().reservations.renew(reservation, now.moment, settings.ttl);
+    }
+
+    /// Finishes a job that was worked on: it may not start again until the horizon.
     pub(crate) fn finish(&mut self, job: &Job, now: Now, settings: &AccountSettings) {
         self.rare().jobs.finish(job.id, now.moment, settings.job_horizon);
     }
 
-    /// A job was not worked on: its id is free.
+    /// Frees the id of a job that was not worked on.
     pub(crate) fn free(&mut self, job: &Job) {
         self.rare().jobs.free(job.id);
     }
 
-    /// Whether a newcomer would be the same: nothing is used, held, granted or remembered.
+    /// Counts the limits of this name or kind, or all, from zero.
+    pub(crate) fn reset(&mut self, name: Option<&str>) -> Result<(), ConfigError> {
+        self.counters.reset(name)
+    }
+
+    /// Raises a limit.
+    pub(crate) fn grant(&mut self, id: GrantId, grant: &Grant, now: Now) -> Result<(), ConfigError> {
+        let counters = &mut self.counters;
+        let limit = counters.plan.grantable(grant.limit(), grant.until(), now.wall)?;
+        counters.grants.add(GrantState::new(id, grant, limit.kind().into()));
+        counters.cover();
+        Ok(())
+    }
+
+    /// Ends a grant before its time; returns whether there was one.
+    pub(crate) fn revoke(&mut self, id: GrantId, now: Now) -> bool {
+        self.counters.grants.revoke(id, now.wall).is_some()
+    }
+
+    /// The grants that have not ended.
+    pub(crate) fn active_grants(&self, now: Now) -> Vec<ActiveGrant> {
+        self.counters.grants.active(now.wall)
+    }
+
+    /// Whether a new account would be the same: nothing is used, held, granted or remembered.
     pub(crate) fn is_blank(&self) -> bool {
-        let nothing = |rare: &Rare| rare.reservations.is_empty() && rare.jobs.is_empty();
-        self.in_flight == 0 && self.held() == 0 && self.rare.as_deref().is_none_or(nothing) && self.counts.is_blank()
+        let is_empty = |rare: &Rare| rare.reservations.is_empty() && rare.jobs.is_empty();
+        self.in_flight == 0
+            && self.slots.held() == 0
+            && self.rare.as_deref().is_none_or(is_empty)
+            && self.counters.is_blank()
     }
 
-    pub(super) fn rare(&mut self) -> &mut Rare {
+    fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
-    }
-
-    /// Takes the slot that is asked for, if one is; false where there is none.
-    #[inline]
-    fn take_slot(&mut self, amounts: &Amounts, now: Now, settings: &AccountSettings, taken: &mut Taken) -> bool {
-        let Some(limit) = self.counts.plan.concurrent() else { return true };
-        match amounts.get(&Kind::Concurrent) {
-            None => true,
-            Some(1) => {
-                let slots = usize::try_from(limit.limit).unwrap_or(usize::MAX);
-                let fresh = || Box::new(Leases::new(slots, settings.max_hold, settings.max_stall));
-                match self.slots.get_or_insert_with(fresh).acquire(now.moment) {
-                    Some(acquired) => {
-                        (taken.lease, taken.reclaimed) = (Some(acquired.lease), acquired.reclaimed);
-                        true
-                    }
-                    None => false,
-                }
-            }
-            Some(asked) => self.has_slots(asked, now),
-        }
-    }
-}
-
-/// Slots of requests at a time.
-impl Account {
-    /// Gives a slot back; a late one changes nothing.
-    pub(crate) fn release(&mut self, lease: Lease) {
-        if let Some(slots) = &mut self.slots {
-            slots.release(lease);
-        }
-    }
-
-    /// The holder of a slot has nothing more to do than to send: from now on it has to make progress.
-    pub(crate) fn watch(&mut self, lease: Lease, now: Now) {
-        if let Some(slots) = &mut self.slots {
-            slots.watch(lease, now.moment);
-        }
-    }
-
-    /// The holder of a slot has made progress.
-    pub(crate) fn touch(&mut self, lease: Lease, now: Now) {
-        if let Some(slots) = &mut self.slots {
-            slots.touch(lease, now.moment);
-        }
-    }
-
-    /// Whether so many could be had: more than one at once never can.
-    pub(super) fn has_slots(&self, asked: u64, now: Now) -> bool {
-        asked <= 1 && self.slots.as_ref().is_none_or(|slots| slots.would_lend(now.moment))
-    }
-
-    /// How many slots are held.
-    pub(super) fn held(&self) -> u64 {
-        self.slots.as_ref().map_or(0, |slots| slots.held() as u64)
-    }
-
-    #[cold]
-    fn change_slots(&mut self, plan: &Plan) {
-        if let (Some(slots), Some(limit)) = (&mut self.slots, plan.concurrent()) {
-            slots.resize(usize::try_from(limit.limit).unwrap_or(usize::MAX));
-        }
     }
 }

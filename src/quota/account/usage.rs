@@ -1,8 +1,8 @@
-//! What an account says of itself; to be asked after [`advance`](Account::advance).
+//! Reports of an account; valid after [`advance`](Account::advance).
 
 use std::time::Duration;
 
-use super::{Account, Now, counter::Counter, counts::fits};
+use super::{Account, Counter, Now, counters::fits};
 use crate::{
     kind::Kind,
     policy_name::PolicyName,
@@ -28,18 +28,18 @@ pub(crate) struct Warning {
     pub(crate) limit: u64,
 }
 
-/// How long whoever finds no slot is told to wait: nobody knows when one comes back.
+/// Retry delay when no slot is free; the release of one is unknown.
 const SLOT_WAIT: Duration = Duration::from_secs(1);
 
 impl Account {
-    /// What is used of each limit.
-    pub(crate) fn usage(&self, now: Now) -> Usage {
+    /// Returns the usage of each limit.
+    pub(crate) fn usage(&self, wall: u64) -> Usage {
         let mut limits: Vec<_> = self
             .counted()
             .map(|(counter, limit)| {
-                let there = self.counts.limit(limit);
+                let there = self.counters.limit(limit);
                 let period = limit.quota.period().filter(|period| counter.has_begun() || period.is_calendar());
-                let end = period.map(|period| counter.end(period, now.wall));
+                let end = period.map(|period| counter.end(period, wall));
                 LimitUsage {
                     name: limit.name.clone(),
                     kind: limit.kind().clone(),
@@ -51,42 +51,41 @@ impl Account {
                 }
             })
             .collect();
-        limits.extend(self.counts.plan.concurrent().map(|limit| LimitUsage {
+        limits.extend(self.counters.plan.concurrent().map(|limit| LimitUsage {
             name: limit.name.clone(),
             kind: Kind::Concurrent,
             limit: limit.limit,
-            used: self.held(),
+            used: self.slots.held(),
             reserved: 0,
-            remaining: limit.limit.saturating_sub(self.held()),
+            remaining: limit.limit.saturating_sub(self.slots.held()),
             resets_at: None,
         }));
-        Usage { plan: self.counts.plan.name().clone(), version: self.counts.plan.version(), limits }
+        Usage { plan: self.counters.plan.name().clone(), version: self.counters.plan.version(), limits }
     }
 
     /// The limit nearest to its end, what is left of it and for how long; requests at a time have no time.
     #[inline]
-    pub(crate) fn nearest(&self, now: Now) -> Option<Nearest> {
+    pub(crate) fn nearest(&self, wall: u64) -> Option<Nearest> {
         let counted = self.counted().enumerate().map(|(index, (counter, limit))| {
-            let there = self.counts.limit(limit);
+            let there = self.counters.limit(limit);
             (index, there.saturating_sub(counter.taken()), there)
         });
-        let at_a_time = self
-            .counts
-            .plan
-            .concurrent()
-            .map(|limit| (self.counts.counters.len(), limit.limit.saturating_sub(self.held()), limit.limit));
+        let at_a_time =
+            self.counters.plan.concurrent().map(|limit| {
+                (self.counters.counters.len(), limit.limit.saturating_sub(self.slots.held()), limit.limit)
+            });
         // The smaller fraction: a / b < c / d where a * d < c * b.
         let fraction = |(_, a, b): &(usize, u64, u64), (_, c, d): &(usize, u64, u64)| {
             (u128::from(*a) * u128::from(*d)).cmp(&(u128::from(*c) * u128::from(*b)))
         };
         let (index, remaining, _) = counted.chain(at_a_time).min_by(fraction)?;
         let left = |(counter, limit): (&Counter, &Limit)| {
-            Some(wait(counter, limit, now)).filter(|_| limit.quota.period().is_some())
+            Some(wait(counter, limit, wall)).filter(|_| limit.quota.period().is_some())
         };
         Some(Nearest { index, remaining, reset: self.counted().nth(index).and_then(left) })
     }
 
-    /// What is to be said of these limits, one bit each; allocates only if there is something.
+    /// Returns the warnings of these limits, one bit each; allocates only if there are any.
     #[inline]
     pub(crate) fn warnings(&self, which: u64) -> Vec<Warning> {
         if which == 0 { Vec::new() } else { self.some_warnings(which) }
@@ -99,39 +98,39 @@ impl Account {
             .map(|(_, (counter, limit))| Warning {
                 name: limit.name.clone(),
                 used: counter.taken(),
-                limit: self.counts.limit(limit),
+                limit: self.counters.limit(limit),
             })
             .collect()
     }
 
     /// The limits that have no room for these amounts.
     #[cold]
-    pub(super) fn violations(&self, amounts: &Amounts, now: Now) -> Vec<Violation> {
+    pub(crate) fn violations(&self, amounts: &Amounts, now: Now) -> Vec<Violation> {
         let mut all: Vec<_> = self
             .counted()
             .filter_map(|(counter, limit)| {
-                let (asked, there, current) = (amounts.get(limit.kind())?, self.counts.limit(limit), counter.taken());
-                let wait = (asked <= there).then(|| wait(counter, limit, now));
+                let (asked, there, current) = (amounts.get(limit.kind())?, self.counters.limit(limit), counter.taken());
+                let wait = (asked <= there).then(|| wait(counter, limit, now.wall));
                 (!fits(asked, there, current)).then(|| violation(limit, there, current, wait))
             })
             .collect();
-        if let (Some(limit), Some(asked)) = (self.counts.plan.concurrent(), amounts.get(&Kind::Concurrent))
-            && !self.has_slots(asked, now)
+        if let (Some(limit), Some(asked)) = (self.counters.plan.concurrent(), amounts.get(&Kind::Concurrent))
+            && !self.slots.has(asked, now.moment)
         {
-            all.push(violation(limit, limit.limit, self.held(), (asked <= 1).then_some(SLOT_WAIT)));
+            all.push(violation(limit, limit.limit, self.slots.held(), (asked <= 1).then_some(SLOT_WAIT)));
         }
         all
     }
 
-    fn counted(&self) -> impl Iterator<Item = (&Counter, &Limit)> {
-        self.counts.counters.iter().zip(self.counts.plan.counted())
+    pub(crate) fn counted(&self) -> impl Iterator<Item = (&Counter, &Limit)> {
+        self.counters.counters.iter().zip(self.counters.plan.counted())
     }
 }
 
-/// How long until the limit starts again.
-fn wait(counter: &Counter, limit: &Limit, now: Now) -> Duration {
-    let end = limit.quota.period().map_or(now.wall, |period| counter.end(period, now.wall));
-    Duration::from_nanos(end.saturating_sub(now.wall))
+/// Time until the window of a limit ends.
+fn wait(counter: &Counter, limit: &Limit, wall: u64) -> Duration {
+    let end = limit.quota.period().map_or(wall, |period| counter.end(period, wall));
+    Duration::from_nanos(end.saturating_sub(wall))
 }
 
 fn violation(limit: &Limit, there: u64, current: u64, wait: Option<Duration>) -> Violation {

@@ -1,7 +1,14 @@
-//! The plans in force, and what they ask of each request.
+//! Plans in force, and the amounts that they ask of each request.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
+use dashmap::{DashMap, Entry};
 use http::header::CONTENT_LENGTH;
 
 use super::{policy::Common, settings::QuotaConfig};
@@ -16,20 +23,18 @@ use crate::{
     time::Period,
 };
 
-/// Every plan of a layer, replaced as a whole while requests read them.
+/// Plans of all clients that have none of their own, replaced as a whole while requests read them.
 #[derive(Clone)]
 pub(super) struct ActivePlans {
     usual: Arc<ActivePlan>,
     tiers: Vec<(Tier, Arc<ActivePlan>)>,
-    clients: HashMap<Digest, Arc<ActivePlan>>,
 }
 
-/// Whose plan it is.
-#[derive(Clone, Debug)]
-pub(super) enum Whose {
-    Everyone,
-    Tier(Tier),
-    Client(Digest),
+/// Plans of single clients. One is replaced without copying the others.
+pub(super) struct ClientPlans {
+    plans: DashMap<Digest, Arc<ActivePlan>>,
+    /// Set with the first plan, so that layers without any never look one up.
+    any: AtomicBool,
 }
 
 /// A plan in force, and what depends on nothing else: all that a request under it must hold on to.
@@ -38,7 +43,7 @@ pub(super) struct ActivePlan {
     pub(super) plan: Arc<Plan>,
     /// One for each limit, that of requests at a time last; none where nothing is told.
     pub(super) fields: Vec<Arc<Fields>>,
-    /// What each request asks for, where nothing depends on the request.
+    /// Amounts that each request asks for, where none depends on the request.
     pub(super) fixed: Amounts,
     /// The same for each counted limit of the plan.
     each: Box<[Option<u64>]>,
@@ -52,67 +57,91 @@ pub(super) struct ActivePlan {
 
 impl ActivePlans {
     pub(super) fn new(common: &Arc<Common>) -> Self {
-        let settings = &common.settings;
         let active = |plan: &Plan| Arc::new(ActivePlan::new(plan.clone(), common));
-        Self {
-            usual: active(&settings.plan),
-            tiers: settings.tiers.iter().map(|(tier, plan)| (tier.clone(), active(plan))).collect(),
-            clients: settings.clients.iter().map(|(client, plan)| (client.digest(), active(plan))).collect(),
-        }
+        let tiers = common.settings.tiers.iter().map(|(tier, plan)| (tier.clone(), active(plan))).collect();
+        Self { usual: active(&common.settings.plan), tiers }
     }
 
-    /// The plan of a client: its own, that of its tier, or the usual one.
+    /// The plan of a client that has none of its own: that of its tier, or the usual one.
     #[inline]
     pub(super) fn of(&self, client: &Client) -> &Arc<ActivePlan> {
-        if !self.clients.is_empty()
-            && let Some(own) = self.clients.get(&client.digest())
-        {
-            return own;
-        }
         let named = |tier: &Tier| self.tiers.iter().find(|(name, _)| name == tier).map(|(_, active)| active);
         client.tier().and_then(named).unwrap_or(&self.usual)
     }
 
-    /// The same plans but for one. A number that is not above the one in force is refused; without a number it is the next.
-    pub(super) fn with(&self, whose: &Whose, plan: Plan, common: &Arc<Common>) -> Result<Self, ConfigError> {
-        common.settings.check(&plan)?;
-        let before = match whose {
-            Whose::Everyone => Some(&self.usual),
-            Whose::Tier(tier) => self.tiers.iter().find(|(name, _)| name == tier).map(|(_, active)| active),
-            Whose::Client(digest) => self.clients.get(digest),
-        };
-        let version = before.map_or(0, |active| active.plan.version());
+    /// Returns the same plans with another one for a tier, or the usual one for `None`.
+    pub(super) fn with(&self, tier: Option<Tier>, plan: Plan, common: &Arc<Common>) -> Result<Self, ConfigError> {
+        let mut plans = self.clone();
+        match tier {
+            None => plans.usual = self.usual.successor(plan)?,
+            Some(tier) => match plans.tiers.iter_mut().find(|(name, _)| *name == tier) {
+                Some((_, old)) => *old = old.successor(plan)?,
+                None => plans.tiers.push((tier, Arc::new(ActivePlan::first(plan, common)))),
+            },
+        }
+        Ok(plans)
+    }
+}
+
+impl ClientPlans {
+    pub(super) fn new(common: &Arc<Common>) -> Self {
+        let clients = &common.settings.clients;
+        let plans =
+            clients.iter().map(|(client, plan)| (client.digest(), Arc::new(ActivePlan::new(plan.clone(), common))));
+        Self { plans: plans.collect(), any: AtomicBool::new(!clients.is_empty()) }
+    }
+
+    /// The plan of a client, if it has one of its own.
+    #[inline]
+    pub(super) fn get(&self, client: &Client) -> Option<Arc<ActivePlan>> {
+        if self.any.load(Ordering::Acquire) { self.look_up(client.digest()) } else { None }
+    }
+
+    #[inline(never)]
+    fn look_up(&self, client: Digest) -> Option<Arc<ActivePlan>> {
+        self.plans.get(&client).map(|own| Arc::clone(&own))
+    }
+
+    /// Gives a client a plan of its own, or replaces it.
+    pub(super) fn set(&self, client: Digest, plan: Plan, common: &Arc<Common>) -> Result<(), ConfigError> {
+        match self.plans.entry(client) {
+            Entry::Occupied(mut own) => {
+                let next = own.get().successor(plan)?;
+                own.insert(next);
+            }
+            Entry::Vacant(none) => drop(none.insert(Arc::new(ActivePlan::first(plan, common)))),
+        }
+        self.any.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    pub(super) fn remove(&self, client: Digest) {
+        self.plans.remove(&client);
+    }
+}
+
+impl ActivePlan {
+    /// Puts a plan in force where there was none. Without a number it is the first.
+    fn first(plan: Plan, common: &Arc<Common>) -> Self {
+        let plan = if plan.version() == 0 { plan.numbered(1) } else { plan };
+        Self::new(plan, common)
+    }
+
+    /// Puts a plan in force in place of this one. Without a number it is the next; a number that is not above the one in
+    /// force is refused.
+    fn successor(&self, plan: Plan) -> Result<Arc<Self>, ConfigError> {
+        let version = self.plan.version();
         let plan = match plan.version() {
             0 => plan.numbered(version.saturating_add(1)),
-            newer if newer > version || before.is_none() => plan,
+            newer if newer > version => plan,
             stale => {
                 let must = format!("be above {version}, which is in force");
                 return Err(ConfigError::new(&format!("version of plan {:?}", plan.name()), &must, stale));
             }
         };
-        let (active, mut plans) = (Arc::new(ActivePlan::new(plan, common)), self.clone());
-        match whose {
-            Whose::Everyone => plans.usual = active,
-            Whose::Tier(tier) => match plans.tiers.iter_mut().find(|(name, _)| name == tier) {
-                Some((_, old)) => *old = active,
-                None => plans.tiers.push((tier.clone(), active)),
-            },
-            Whose::Client(digest) => {
-                plans.clients.insert(*digest, active);
-            }
-        }
-        Ok(plans)
+        Ok(Arc::new(Self::new(plan, &self.common)))
     }
 
-    /// The same plans, without one of a client's own.
-    pub(super) fn without(&self, client: Digest) -> Self {
-        let mut plans = self.clone();
-        plans.clients.remove(&client);
-        plans
-    }
-}
-
-impl ActivePlan {
     fn new(plan: Plan, common: &Arc<Common>) -> Self {
         let settings = &common.settings;
         let mut fixed = Amounts::new();
@@ -133,7 +162,7 @@ impl ActivePlan {
         Self { common, plan: Arc::new(plan), fields, fixed, each, metered, request_bytes, response_bytes, open }
     }
 
-    /// What a request asks for.
+    /// Returns the amounts that a request asks for.
     #[inline]
     pub(super) fn asked(&self, request: &RequestHead<'_>, settings: &QuotaConfig) -> Asked {
         let declared = if self.request_bytes { content_length(request) } else { 0 };
@@ -159,7 +188,7 @@ impl ActivePlan {
     }
 }
 
-/// What one request asks for, kept as small as it can be.
+/// Amounts that one request asks for, as small as possible.
 #[derive(Default)]
 pub(super) struct Asked {
     /// Bytes of its body, as far as its head says so.
@@ -169,18 +198,18 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// How much of each kind; under `active`, by which it was asked.
+    /// Amount of each kind, under the plan by which the request asked.
     pub(super) fn amounts<'a>(&'a self, active: &'a ActivePlan) -> Cow<'a, Amounts> {
         self.with_declared(active).map_or_else(|| Cow::Borrowed(self.undeclared(active)), Cow::Owned)
     }
 
-    /// How much of each kind, but for bytes that the request's head has declared.
+    /// Amount of each kind, without the bytes that the request head has declared.
     #[inline]
     pub(super) fn undeclared<'a>(&'a self, active: &'a ActivePlan) -> &'a Amounts {
         self.metered.as_deref().unwrap_or(&active.fixed)
     }
 
-    /// How much of each kind, where bytes were declared.
+    /// Amount of each kind, if the head declared bytes.
     #[inline]
     pub(super) fn with_declared(&self, active: &ActivePlan) -> Option<Amounts> {
         if self.declared == 0 { None } else { Some(self.declared_and(self.undeclared(active))) }
@@ -204,7 +233,7 @@ impl Asked {
     }
 }
 
-/// How many bytes the request's body has, as far as its head says so.
+/// Body bytes of the request that its head declares; otherwise 0.
 fn content_length(request: &RequestHead<'_>) -> u64 {
     let length = request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     length.and_then(|length| length.parse().ok()).unwrap_or(0)

@@ -1,10 +1,10 @@
-//! What people change in accounts: resets, grants, and plans.
+//! Changes by operators: resets, grants and plans.
 
-use super::{account_error::QuotaError, active_plan::Whose, handle::Quotas};
+use super::{error::QuotaError, handle::Quotas};
 use crate::{
     error::ConfigError,
     identity::{Client, Tier},
-    quota::{Grant, GrantId, Plan, store::AccountContext},
+    quota::{Grant, GrantId, Plan},
 };
 
 impl Quotas {
@@ -24,7 +24,7 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn reset(&self, client: &Client, limit: &str) -> Result<(), QuotaError> {
-        self.reset_some(client, Some(limit)).await
+        Ok(self.call(client, |store, account| store.reset(account, Some(limit))).await?)
     }
 
     /// Counts all of a client's limits from zero; what is in flight belongs to the count before.
@@ -40,7 +40,7 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn reset_all(&self, client: &Client) -> Result<(), QuotaError> {
-        self.reset_some(client, None).await
+        Ok(self.call(client, |store, account| store.reset(account, None)).await?)
     }
 
     /// Raises a client's limit until a time.
@@ -62,8 +62,7 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn grant(&self, client: &Client, grant: Grant) -> Result<GrantId, QuotaError> {
-        let (now, active) = (self.0.common.now(), self.active(client));
-        Ok(self.0.common.store.grant(&AccountContext { client, plan: &active.plan, now }, grant).await??)
+        Ok(self.call(client, |store, account| store.grant(account, grant)).await?)
     }
 
     /// Ends a grant before its time; false if the client has none of this id. What it has paid for stays paid.
@@ -80,8 +79,7 @@ impl Quotas {
     /// # }
     /// ```
     pub async fn revoke(&self, client: &Client, id: GrantId) -> Result<bool, QuotaError> {
-        let (now, active) = (self.0.common.now(), self.active(client));
-        Ok(self.0.common.store.revoke(&AccountContext { client, plan: &active.plan, now }, id).await?)
+        Ok(self.call(client, |store, account| store.revoke(account, id)).await?)
     }
 
     /// Changes the plan of all clients that have none of their own, from their next request on.
@@ -103,7 +101,7 @@ impl Quotas {
     /// # });
     /// ```
     pub fn set_plan(&self, plan: Plan) -> Result<(), ConfigError> {
-        self.change_plan(&Whose::Everyone, plan)
+        self.change_plan(None, plan)
     }
 
     /// Changes the plan of a tier, or gives it one of its own; as [`set_plan`](Self::set_plan).
@@ -117,7 +115,7 @@ impl Quotas {
     /// quotas.set_tier_plan("pro", Plan::new("pro").limit(Quota::requests(10_000).per(Period::hour()))).unwrap();
     /// ```
     pub fn set_tier_plan(&self, tier: impl Into<Tier>, plan: Plan) -> Result<(), ConfigError> {
-        self.change_plan(&Whose::Tier(tier.into()), plan)
+        self.change_plan(Some(tier.into()), plan)
     }
 
     /// Changes the plan of one client, or gives it one of its own; as [`set_plan`](Self::set_plan).
@@ -132,7 +130,8 @@ impl Quotas {
     /// quotas.set_client_plan(&Client::named("acme"), own).unwrap();
     /// ```
     pub fn set_client_plan(&self, client: &Client, plan: Plan) -> Result<(), ConfigError> {
-        self.change_plan(&Whose::Client(client.digest()), plan)
+        self.0.common.settings.check(&plan)?;
+        self.0.client_plans.set(client.digest(), plan, &self.0.common)
     }
 
     /// Takes a client's own plan away: that of its tier, or the usual one, holds again.
@@ -143,15 +142,11 @@ impl Quotas {
     /// quotas.remove_client_plan(&Client::named("acme"));
     /// ```
     pub fn remove_client_plan(&self, client: &Client) {
-        let _ = self.0.plans.try_replace(|plans| Ok::<_, ConfigError>(plans.without(client.digest())));
+        self.0.client_plans.remove(client.digest());
     }
 
-    async fn reset_some(&self, client: &Client, limit: Option<&str>) -> Result<(), QuotaError> {
-        let (now, active) = (self.0.common.now(), self.active(client));
-        Ok(self.0.common.store.reset(&AccountContext { client, plan: &active.plan, now }, limit).await??)
-    }
-
-    fn change_plan(&self, whose: &Whose, plan: Plan) -> Result<(), ConfigError> {
-        self.0.plans.try_replace(|plans| plans.with(whose, plan, &self.0.common))
+    fn change_plan(&self, tier: Option<Tier>, plan: Plan) -> Result<(), ConfigError> {
+        self.0.common.settings.check(&plan)?;
+        self.0.plans.try_replace(|plans| plans.with(tier, plan, &self.0.common))
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     handle::Quotas,
-    job_id::{Duplicates, JobIdSource},
+    jobs::{Duplicates, JobIdSource},
     policy::QuotaPolicy,
     settings::{OnExpiry, OnFailure, QuotaConfig, ServedRequest},
 };
@@ -58,7 +58,8 @@ pub struct QuotaLayer(ConfiguredLayer<QuotaConfig>);
 gate_layer!(QuotaLayer, QuotaPolicy, "(layer: tollgate::QuotaLayer) -> tollgate::QuotaLayer");
 
 impl QuotaLayer {
-    /// `plan` for each client; clients are told apart by their peer address, see [`identify_by`](Self::identify_by).
+    /// Creates a layer with `plan` for each client. Clients are identified by their peer address; see
+    /// [`identify_by`](Self::identify_by).
     ///
     /// ```
     /// use tollgate::{Period, Plan, Quota, QuotaLayer};
@@ -69,11 +70,10 @@ impl QuotaLayer {
         Self(ConfiguredLayer::new(QuotaConfig::new(plan), "quota"))
     }
 
-    /// Tells clients apart by `identify`; by default by a `SocketAddr` in the request's extensions.
+    /// Identifies clients by `identify`; the default is the `SocketAddr` in the extensions of the request.
     ///
-    /// A plan with a limit of a day or longer takes no identity that anybody can take, such as
-    /// [`Unverified`](crate::Unverified) or a closure, unless [`accept_unverified`](Self::accept_unverified) is said: the
-    /// layer does not build.
+    /// A plan with a limit of a day or longer does not build with an identity that clients can forge, such as
+    /// [`Unverified`](crate::Unverified) or a closure, unless [`accept_unverified`](Self::accept_unverified) is called.
     ///
     /// ```
     /// use tollgate::{Principal, Plan, QuotaLayer, Verified};
@@ -87,10 +87,10 @@ impl QuotaLayer {
         self.with(|config| config.identify = identify)
     }
 
-    /// Takes identities that nobody here has verified also for limits of a day or longer.
+    /// Accepts unverified identities also for limits of a day or longer.
     ///
-    /// Whoever takes another's identity uses up what is the other's: say this where something in front of this layer has
-    /// verified it.
+    /// A client that sends the identity of another uses up the quota of the other. Call this if a component in front of
+    /// this layer has verified the identity.
     ///
     /// ```
     /// use tollgate::{Plan, QuotaLayer, Unverified};
@@ -132,11 +132,10 @@ impl QuotaLayer {
         })
     }
 
-    /// What a request takes of a kind, as far as its head says so; charged at admission.
+    /// Sets the amount of a unit that a request costs, computed from its head and charged at admission.
     ///
-    /// `Some(0)` takes nothing and is refused once nothing is left; `None` leaves the kind out, as for routes that have
-    /// nothing to do with it. Without this, a unit of your own is asked for with 0 by every request, and recorded by the
-    /// handler.
+    /// `Some(0)` costs nothing and is refused once nothing is left. `None` leaves the kind out, for routes that do not
+    /// use it. Without this setting, each request asks for 0 of a unit of your own, and the handler records its use.
     ///
     /// # Panics
     /// When `kind` is not a unit of your own, or no valid name.
@@ -217,12 +216,7 @@ impl QuotaLayer {
         self.with(|config| config.job_id = Some(ids))
     }
 
-    /// What to do with duplicates of a job; refused by default.
-    ///
-    /// ```
-    /// use tollgate::{Duplicates, JobIdSource, Plan, QuotaLayer};
-    /// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobIdSource::header("x-job-id")).duplicates(Duplicates::Refuse);
-    /// ```
+    /// Sets the decision on duplicates of a job; the default refuses them.
     #[must_use]
     pub fn duplicates(self, duplicates: Duplicates) -> Self {
         self.with(|config| config.duplicates = duplicates)
@@ -243,10 +237,10 @@ impl QuotaLayer {
         self.with(|config| config.job_horizon = horizon)
     }
 
-    /// How many jobs of one client are remembered; 65,536 by default, whose ids take 4 MB.
+    /// Sets the number of jobs of one client that are remembered; default 65,536, whose ids take 4 MB.
     ///
-    /// Who has more is refused until some are [forgotten](Self::job_retention), for a job that nobody remembers could be
-    /// charged twice.
+    /// A client with more jobs is refused until some are [forgotten](Self::job_retention): a job that is not remembered
+    /// could be charged twice.
     ///
     /// # Panics
     /// When `jobs` is 0.
@@ -263,41 +257,26 @@ impl QuotaLayer {
         self.with(|config| config.max_jobs = jobs)
     }
 
-    /// What to do with requests that name no client; they share one account by default.
-    ///
-    /// ```
-    /// use tollgate::{Plan, QuotaLayer, OnUnidentified};
-    /// let layer = QuotaLayer::new(Plan::standard()).on_unidentified(OnUnidentified::Refuse);
-    /// ```
+    /// Sets the decision on requests without an identified client; by default they share one account.
     #[must_use]
     pub fn on_unidentified(self, on_unidentified: OnUnidentified) -> Self {
         self.with(|config| config.on_unidentified = on_unidentified)
     }
 
-    /// How responses tell of the limits; the fields of the current draft by default.
-    ///
-    /// ```
-    /// use tollgate::{Plan, QuotaLayer, refusal::Dialect};
-    /// let layer = QuotaLayer::new(Plan::standard()).rate_limit_headers(Dialect::None);
-    /// ```
+    /// Sets the rate limit headers of responses; default: the fields of the current draft.
     #[must_use]
     pub fn rate_limit_headers(self, dialect: Dialect) -> Self {
         self.with(|config| config.dialect = dialect)
     }
 
-    /// How many clients have an account at once; 1,048,576 by default.
+    /// Sets the number of clients that have an account at once; default 1,048,576.
     ///
-    /// A client has one while anything is used, held or granted. When all are taken, newcomers share one account for each
-    /// plan, whose refusals are 503; nobody who has one loses it for their sake. A ledger has room for everybody; there this
-    /// says how many may have requests at a time counted.
+    /// A client has an account while anything is used, held or granted. When all are taken, new clients share one
+    /// account for each plan, whose refusals are 503; no client loses its account for a new one. A ledger has room for
+    /// all clients; there this is the number of clients whose requests in flight can be limited.
     ///
     /// # Panics
     /// When `clients` is 0 or above 2^32 - 1.
-    ///
-    /// ```
-    /// use tollgate::{Plan, QuotaLayer};
-    /// let layer = QuotaLayer::new(Plan::standard()).max_clients(10_000);
-    /// ```
     #[must_use]
     pub fn max_clients(self, clients: usize) -> Self {
         self.with(|config| config.max_clients = max_clients(clients))
@@ -317,9 +296,7 @@ impl QuotaLayer {
     /// ```
     #[must_use]
     pub fn max_hold(self, time: Duration) -> Self {
-        if time.is_zero() {
-            panic!("{}", ConfigError::new("max_hold", "be longer than zero", format_args!("{time:?}")));
-        }
+        check_time("max_hold", time);
         self.with(|config| config.max_hold = time)
     }
 
@@ -338,15 +315,13 @@ impl QuotaLayer {
     /// ```
     #[must_use]
     pub fn max_stall(self, time: Duration) -> Self {
-        if time.is_zero() {
-            panic!("{}", ConfigError::new("max_stall", "be longer than zero", format_args!("{time:?}")));
-        }
+        check_time("max_stall", time);
         self.with(|config| config.max_stall = time)
     }
 
-    /// How long a reservation by the [handle](Self::handle) may be open; five minutes by default.
+    /// Sets the time for which a reservation by the [handle](Self::handle) may be open; default 5 minutes.
     ///
-    /// What is set aside for a request stays so until its response ends, however long that takes.
+    /// A reservation for a request stays open until its response ends, however long that takes.
     ///
     /// # Panics
     /// When `ttl` is zero.
@@ -358,22 +333,12 @@ impl QuotaLayer {
     /// ```
     #[must_use]
     pub fn reservations_last(self, ttl: Duration) -> Self {
-        if ttl.is_zero() {
-            panic!(
-                "{}",
-                ConfigError::new("time to live of a reservation", "be longer than zero", format_args!("{ttl:?}"))
-            );
-        }
+        check_time("time to live of a reservation", ttl);
         self.with(|config| config.ttl = ttl)
     }
 
-    /// What becomes of a reservation by the [handle](Self::handle) that nobody ends in time; by default it goes back, or in a
-    /// ledger stays charged.
-    ///
-    /// ```
-    /// use tollgate::{OnExpiry, Plan, QuotaLayer};
-    /// let layer = QuotaLayer::new(Plan::standard()).on_expiry(OnExpiry::ChargeEstimate);
-    /// ```
+    /// Sets the effect of expiry on a reservation by the [handle](Self::handle): by default it is rolled back, in a
+    /// ledger it stays charged.
     #[must_use]
     pub fn on_expiry(self, on_expiry: OnExpiry) -> Self {
         self.with(|config| config.on_expiry = Some(on_expiry))
@@ -420,5 +385,11 @@ impl QuotaLayer {
 
     fn with(self, change: impl FnOnce(&mut QuotaConfig)) -> Self {
         Self(self.0.with(|layer| change(&mut layer.config)))
+    }
+}
+
+fn check_time(what: &str, time: Duration) {
+    if time.is_zero() {
+        panic!("{}", ConfigError::new(what, "be longer than zero", format_args!("{time:?}")));
     }
 }

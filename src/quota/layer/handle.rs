@@ -1,22 +1,21 @@
-//! The same accounts outside http.
+//! Accounts of a layer, for callers without a request.
 
 use std::{borrow::Cow, fmt, future::Future, sync::Arc};
 
 use super::{
-    account_error::QuotaError,
     active_plan::ActivePlan,
+    error::QuotaError,
     policy::QuotaPolicy,
-    reservation::{CloseOutcome, Reservation, ReservationError},
-    reservation_id::ReservationId,
+    reservation::{CloseOutcome, Reservation, ReservationError, ReservationId},
 };
 use crate::{
-    gate::Event,
+    gate::{Event, MaybeFuture},
     identity::{Client, Digester, anonymous},
     kind::Kind,
     quota::{
         Amounts,
         account::{ChargeRequest, Denial, Duplicate},
-        store::{AccountContext, AdmitError, AdmitRequest, Receipt},
+        store::{AccountContext, AdmitError, AdmitRequest, QuotaBackend, Receipt},
     },
     refusal::Refusal,
 };
@@ -61,7 +60,7 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn check(&self, client: &Client, amounts: impl Into<Amounts>) -> Result<(), Refusal> {
-        let (now, active, amounts) = (self.0.common.now(), self.active(client), amounts.into());
+        let (now, active, amounts) = (self.0.common.now(), self.active_plan(client), amounts.into());
         let checked = self.0.common.store.check(&AccountContext { client, plan: &active.plan, now }, &amounts).await;
         checked.map_err(|refused| self.0.refusal(&active, client, refused, now))
     }
@@ -109,7 +108,7 @@ impl Quotas {
     /// not named as it was reserved.
     ///
     /// # Errors
-    /// When it was rolled back before, nobody remembers it, or the store does not answer.
+    /// When it was rolled back before, is no longer known, or the store does not answer.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -130,7 +129,7 @@ impl Quotas {
     /// Gives back a reservation that was [detached](Reservation::detach), once.
     ///
     /// # Errors
-    /// When it was committed before, nobody remembers it, or the store does not answer.
+    /// When it was committed before, is no longer known, or the store does not answer.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -157,8 +156,8 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn record(&self, client: &Client, amounts: impl Into<Amounts>) -> Result<(), QuotaError> {
-        let (now, active, amounts) = (self.0.common.now(), self.active(client), amounts.into());
-        let near = self.0.common.store.record(&AccountContext { client, plan: &active.plan, now }, &amounts).await?;
+        let amounts = amounts.into();
+        let near = self.call(client, |store, account| store.record(account, &amounts)).await?;
         self.0.common.warn(&near);
         Ok(())
     }
@@ -198,18 +197,12 @@ impl Quotas {
     }
 
     /// The client of all requests that name none.
-    ///
-    /// ```
-    /// # use tollgate::{Plan, QuotaLayer};
-    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
-    /// assert_eq!(quotas.anonymous().name().unwrap().to_string(), "anonymous");
-    /// ```
     #[must_use]
     pub fn anonymous(&self) -> Client {
         anonymous()
     }
 
-    /// What these accounts make clients with.
+    /// Returns the digester of the clients of these accounts.
     ///
     /// ```
     /// # use tollgate::{Plan, QuotaLayer};
@@ -228,7 +221,7 @@ impl Quotas {
 
     /// Takes what is asked for; nothing where it is for a job that was done before.
     pub(super) async fn begin(&self, client: &Client, ask: ChargeRequest<'_>) -> Result<Option<Receipt>, Refusal> {
-        let (policy, now, active) = (&self.0, self.0.common.now(), self.active(client));
+        let (policy, now, active) = (&self.0, self.0.common.now(), self.active_plan(client));
         let account = AccountContext { client, plan: &active.plan, now };
         match policy
             .common
@@ -237,7 +230,7 @@ impl Quotas {
             .await
         {
             Ok(admission) => {
-                policy.common.tell(&admission);
+                policy.common.report(&admission);
                 policy
                     .common
                     .context
@@ -247,13 +240,13 @@ impl Quotas {
             }
             Err(AdmitError::Denied { denial: Denial::Job(Duplicate::Done), .. }) => Ok(None),
             Err(refused) => {
-                policy.common.tell_overflow(&refused);
+                policy.common.report_overflow(&refused);
                 Err(self.refused(client, policy.refusal(&active, client, refused, now)))
             }
         }
     }
 
-    /// A refusal, told to whoever listens.
+    /// Emits a refusal and returns it.
     pub(super) fn refused(&self, client: &Client, refusal: Refusal) -> Refusal {
         self.0.common.context.observers.emit(&Event::Refused {
             refusal: &refusal,
@@ -263,8 +256,18 @@ impl Quotas {
         refusal
     }
 
-    pub(super) fn active(&self, client: &Client) -> Arc<ActivePlan> {
-        Arc::clone(self.0.plans.present().of(client))
+    /// Calls the store for the account of a client under its plan.
+    pub(super) async fn call<T>(
+        &self,
+        client: &Client,
+        call: impl FnOnce(&dyn QuotaBackend, &AccountContext<'_>) -> MaybeFuture<T>,
+    ) -> T {
+        let (now, active) = (self.0.common.now(), self.active_plan(client));
+        call(&*self.0.common.store, &AccountContext { client, plan: &active.plan, now }).await
+    }
+
+    pub(super) fn active_plan(&self, client: &Client) -> Arc<ActivePlan> {
+        self.0.active_plan(client)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a client may use in an hour, a day or a month, and how much of it at a time: decided as one, charged once.
+//! Quotas: limits by hour, day or month and of requests in flight, decided together and charged once.
 //!
 //! By default each peer address has the plan, and a request costs one request:
 //!
@@ -23,7 +23,7 @@
 //! # });
 //! ```
 //!
-//! Changed: a plan for each tier, an amount that is known beforehand, one that the handler finds out, and jobs that are
+//! With a plan for each tier, an amount that is known beforehand, one that the handler records, and jobs that are
 //! charged once however often they are sent:
 //!
 //! ```
@@ -41,48 +41,43 @@
 //! ```
 //!
 //! # The life of a charge
-//! What is known beforehand is charged at admission, all of it or nothing; a request that never reaches the service gets
-//! it back whole. Once the service was called the request stays charged, also when the client hangs up, and so do the
-//! bytes that passed. [`charge_when`](crate::QuotaLayer::charge_when) changes that.
+//! Amounts that are known beforehand are charged at admission, all of them or none. A request that never reaches the
+//! service is refunded in full. Once the service was called the request stays charged, also when the client hangs up,
+//! and so do the bytes that passed. [`charge_when`](crate::QuotaLayer::charge_when) changes that.
 //!
 //! A body without a `Content-Length` counts nothing, unless a [`RequestBytesLayer`] outside of
 //! this one counts it.
 //!
 //! # Behind a proxy
-//! The peer is then the proxy, and all its clients share one account: say which networks to believe with
+//! The peer is then the proxy, and all its clients share one account. Name the trusted networks with
 //! [`PeerIp::trust_forwarded`](crate::PeerIp::trust_forwarded).
 
-mod account_error;
 mod active_plan;
 mod admin;
 mod builder;
 mod bytes;
 mod charge;
+mod error;
 mod handle;
-mod job_id;
-mod job_run;
+mod jobs;
 mod permit;
 mod policy;
 mod pool;
 mod refuse;
-mod request_bytes;
 mod reservation;
-mod reservation_id;
 mod settings;
 #[cfg(test)]
 mod tests;
 mod usage;
 
-pub use account_error::QuotaError;
 pub use builder::QuotaLayer;
+pub use bytes::{CountedBody, RequestBytes, RequestBytesLayer};
 pub use charge::{Charge, QuotaStatus};
+pub use error::QuotaError;
 pub use handle::Quotas;
-pub use job_id::{Duplicates, JobIdSource};
-pub use job_run::JobRun;
+pub use jobs::{Duplicates, JobIdSource, JobRun};
 pub use permit::QuotaPermit;
 pub use policy::QuotaPolicy;
-pub use request_bytes::{CountedBody, RequestBytes, RequestBytesLayer};
-pub use reservation::{CloseOutcome, Reservation, ReservationError};
-pub use reservation_id::ReservationId;
+pub use reservation::{CloseOutcome, Reservation, ReservationError, ReservationId};
 pub use settings::{OnExpiry, OnFailure, ServedRequest};
 pub use usage::{Cursor, Explanation, LimitExplanation, UsagePage};

@@ -1,4 +1,4 @@
-//! What an admitted request holds: its charge, until the last byte of the answer has gone.
+//! Permit of a request: its charge, until the last byte of the response has passed.
 
 use std::{
     fmt,
@@ -27,7 +27,7 @@ use crate::{
     time::Moment,
 };
 
-/// A charge under way, or nothing where nobody is charged.
+/// A charge under way, or nothing if the request is not charged.
 ///
 /// One word, because a permit is moved about with the response.
 pub struct QuotaPermit(Option<Box<Open>>);
@@ -38,16 +38,16 @@ struct Open {
     active: Option<Arc<ActivePlan>>,
     receipt: Receipt,
     asked: Asked,
-    told: Option<Nearest>,
+    nearest: Option<Nearest>,
     extra: Option<Box<Extra>>,
     bytes: Bytes,
-    /// When the account last heard of it.
-    heard: Moment,
+    /// When the account last reported_at of it.
+    reported_at: Moment,
     status: Option<StatusCode>,
     reached: bool,
 }
 
-/// What few requests have.
+/// State that few requests have.
 #[derive(Default)]
 struct Extra {
     /// Shared with the handler once the request reaches it.
@@ -84,7 +84,7 @@ impl QuotaPermit {
         admission: AdmittedCharge,
         now: Now,
     ) -> Self {
-        active.common.tell(&admission);
+        active.common.report(&admission);
         let AdmittedCharge { receipt, nearest, details } = admission;
         let share = active.common.settings.share;
         let extra = match details {
@@ -96,10 +96,10 @@ impl QuotaPermit {
         open.active = Some(Arc::clone(active));
         open.receipt = receipt;
         open.asked = asked;
-        open.told = nearest;
+        open.nearest = nearest;
         open.extra = extra;
         open.bytes = bytes;
-        open.heard = now.moment;
+        open.reported_at = now.moment;
         (open.status, open.reached) = (None, false);
         Self(Some(open))
     }
@@ -136,10 +136,10 @@ impl Permit for QuotaPermit {
         let Some(open) = self.0.as_deref_mut() else { return };
         let Some(active) = &open.active else { return };
         open.status = Some(response.status());
-        if let Some(nearest) = &open.told
+        if let Some(nearest) = &open.nearest
             && let Some(fields) = active.fields.get(nearest.index)
         {
-            // What a layer further in refused is given back, and so there is more.
+            // A request that an inner layer refused is refunded, so that more remains.
             let refused = response.extensions().get::<Refusal>().is_some();
             let back = if refused { open.asked_of(active, nearest.index) } else { 0 };
             let remaining = nearest.remaining.saturating_add(back);
@@ -185,7 +185,7 @@ impl Open {
         let Some(active) = &self.active else { return };
         let now = active.common.now();
         active.common.store.watch(&self.receipt, now);
-        self.heard = now.moment;
+        self.reported_at = now.moment;
     }
 
     /// Tells the account that the request is alive, and what has passed: not at each frame, for that costs a lock.
@@ -194,16 +194,16 @@ impl Open {
         if active.response_bytes {
             self.bytes.answered(bytes);
         }
-        let much = self.bytes.are_news();
+        let much = self.bytes.are_due();
         if !much && self.receipt.lease.is_none() {
             return;
         }
         let common = &*active.common;
         let now = common.now();
-        if much || now.moment.since(self.heard) >= common.settings.max_stall / NEWS_PER_STALL {
-            let near = common.store.progress(&self.receipt, &self.bytes.tell(), now);
+        if much || now.moment.since(self.reported_at) >= common.settings.max_stall / REPORTS_PER_STALL {
+            let near = common.store.progress(&self.receipt, &self.bytes.report(), now);
             common.warn(&near);
-            self.heard = now.moment;
+            self.reported_at = now.moment;
         }
     }
 
@@ -215,7 +215,7 @@ impl Open {
             _ if !self.reached => false,
             outcome => self.is_charged(active, matches!(outcome, Outcome::Complete { .. })),
         };
-        if charged && !self.receipt.open && self.bytes.are_all_told() {
+        if charged && !self.receipt.open && self.bytes.are_all_reported() {
             return; // all was charged when it was admitted
         }
         self.close(charged);
@@ -225,18 +225,19 @@ impl Open {
     #[inline(never)]
     fn close(&mut self, charged: bool) {
         let Some(active) = &self.active else { return };
-        let (store, now) = (&active.common.store, active.common.now());
-        let actual = self.said(); // also where nothing is charged: afterwards a record must fail
-        let near = if charged {
-            let used = self.bytes.tell();
-            store.settle(&self.receipt, &Settlement::Served { used: &used, actual: &actual }, now)
+        let actual = self.recorded(); // also where nothing is charged: afterwards a record must fail
+        let (used, void);
+        let settlement = if charged {
+            used = self.bytes.report();
+            Settlement::Served { used: &used, actual: &actual }
         } else {
-            store.settle(&self.receipt, &Settlement::Void(&self.all_charged(active, self.bytes.told())), now)
+            void = self.all_charged(active, self.bytes.reported());
+            Settlement::Void(&void)
         };
-        active.common.warn(&near);
+        active.common.settle(&self.receipt, &settlement);
     }
 
-    /// Whether a request that reached the service is charged; yes where whoever decides panics.
+    /// Whether a request that reached the service is charged; yes if `charge_when` panics.
     #[inline]
     fn is_charged(&self, active: &ActivePlan, complete: bool) -> bool {
         let Some(charge_when) = &active.common.settings.charge_when else { return true };
@@ -244,19 +245,19 @@ impl Open {
         catch_unwind(AssertUnwindSafe(|| charge_when(&served))).unwrap_or(true)
     }
 
-    /// What was asked for of the kind that a limit counts.
+    /// Amount that was asked for of the kind that a limit counts.
     fn asked_of(&self, active: &ActivePlan, limit: usize) -> u64 {
         let limit = active.plan.all().nth(limit);
         limit.map_or(0, |limit| self.asked.amounts(active).counted(limit.kind()))
     }
 
-    /// What the handler says that was used.
-    fn said(&self) -> Amounts {
+    /// Returns the amounts that the handler has recorded.
+    fn recorded(&self) -> Amounts {
         let charge = self.extra.as_ref().and_then(|extra| extra.charge.as_ref());
         charge.map(Charge::settle).unwrap_or_default()
     }
 
-    /// What there is to give back besides what was set aside: `known` bytes, and what was charged at admission.
+    /// Returns the amounts to refund besides the reservation: `known` bytes, and the charge of the admission.
     fn all_charged(&self, active: &ActivePlan, mut known: Amounts) -> Amounts {
         if self.receipt.reservation.is_none() {
             self.asked.amounts(active).iter().for_each(|(kind, amount)| known.add(kind, amount));
@@ -265,9 +266,8 @@ impl Open {
     }
 }
 
-/// How often an account hears, while a slot may stall, that its holder does not: so often that nobody who makes progress
-/// loses it.
-const NEWS_PER_STALL: u32 = 4;
+/// Progress reports within the stall time of a slot: enough that a request that makes progress never loses its slot.
+const REPORTS_PER_STALL: u32 = 4;
 
 impl fmt::Debug for QuotaPermit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,14 +1,14 @@
-//! The decision on a request: whose account, what it asks for, and what the store says.
+//! Decision on a request: its client, the amounts that it asks for, and the decision of the store.
 
 use std::{fmt, sync::Arc};
 
 use http::Extensions;
 
 use super::{
-    active_plan::{ActivePlan, ActivePlans},
+    active_plan::{ActivePlan, ActivePlans, ClientPlans},
     bytes::Bytes,
     charge,
-    job_id::{Bad, Duplicates},
+    jobs::{Bad, Duplicates},
     permit::QuotaPermit,
     settings::QuotaConfig,
 };
@@ -20,7 +20,8 @@ use crate::{
         Amounts,
         account::{AccountSettings, ChargeRequest, Denial, Duplicate, Job, Now},
         store::{
-            AccountContext, AdmitError, AdmitRequest, AdmittedCharge, NearLimits, PlanLookup, QuotaBackend, StoreEvent,
+            AccountContext, AdmitError, AdmitRequest, AdmittedCharge, NearLimits, PlanLookup, QuotaBackend, Receipt,
+            Settlement, StoreEvent,
         },
     },
     refusal::{Dialect, Reason, Refusal},
@@ -31,10 +32,11 @@ use crate::{
 pub struct QuotaPolicy {
     pub(super) common: Arc<Common>,
     pub(super) plans: HotSwap<ActivePlans>,
-    whom: ClientResolver,
+    pub(super) client_plans: ClientPlans,
+    clients: ClientResolver,
 }
 
-/// What all plans of a layer have in common.
+/// State that all plans of a layer share.
 pub(super) struct Common {
     pub(super) context: PolicyContext,
     pub(super) settings: QuotaConfig,
@@ -54,20 +56,20 @@ impl QuotaPolicy {
         let store = settings.store.0.open(settings.max_clients, books, &context.clock, settings.on_failure);
         let store = store.unwrap_or_else(|invalid| panic!("{invalid}"));
         let late = context.clone();
-        store.listen(Arc::new(move |told| tell(&late, told)));
-        let whom = ClientResolver::new(Arc::clone(&settings.identify), settings.on_unidentified);
+        store.listen(Arc::new(move |event| emit(&late, event)));
+        let clients = ClientResolver::new(Arc::clone(&settings.identify), settings.on_unidentified);
         let common = Arc::new(Common { store, settings, context });
-        let plans = HotSwap::new(ActivePlans::new(&common));
-        Self { common, plans, whom }
+        let (plans, client_plans) = (HotSwap::new(ActivePlans::new(&common)), ClientPlans::new(&common));
+        Self { common, plans, client_plans, clients }
     }
 
-    /// Whom to charge; `None` where nobody is.
+    /// Returns the client to charge; `None` if the request is not charged.
     pub(super) fn client(&self, request: &RequestHead<'_>) -> Result<Option<Client>, Refusal> {
-        let client = self.whom.identify(request);
-        self.whom.resolve(client.as_ref(), &self.common.context, |client| Ok(client.cloned()))
+        let client = self.clients.identify(request);
+        self.clients.resolve(client.as_ref(), &self.common.context, |client| Ok(client.cloned()))
     }
 
-    /// The job that a request names; where it names one badly, or it is no job at all, why.
+    /// Returns the job that a request names, or a refusal if the id is invalid.
     fn job(&self, request: &RequestHead<'_>, client: &Client, amounts: &Amounts) -> Result<Option<Arc<Job>>, Refusal> {
         let Some(ids) = &self.common.settings.job_id else { return Ok(None) };
         let read = ids.read(request, client, amounts, self.common.store.digester());
@@ -78,10 +80,15 @@ impl QuotaPolicy {
         Refusal::new(Reason::InvalidJobId, self.common.context.name.clone())
     }
 
-    /// The plan of each client, for whoever asks later.
+    /// Returns a function that finds the plan of a client, for later calls.
     pub(super) fn plan_of(self: &Arc<Self>) -> PlanLookup {
         let me = Arc::clone(self);
-        Arc::new(move |client: &Client| Arc::clone(&me.plans.present().of(client).plan))
+        Arc::new(move |client: &Client| Arc::clone(&me.active_plan(client).plan))
+    }
+
+    /// The plan of a client: its own, that of its tier, or the usual one.
+    pub(super) fn active_plan(&self, client: &Client) -> Arc<ActivePlan> {
+        self.client_plans.get(client).unwrap_or_else(|| Arc::clone(self.plans.present().of(client)))
     }
 
     #[inline]
@@ -91,8 +98,8 @@ impl QuotaPolicy {
         client: &Client,
     ) -> Result<MaybeFuture<Result<QuotaPermit, Refusal>>, Refusal> {
         let now = self.common.now();
-        let plans = self.plans.present();
-        let active = plans.of(client);
+        let (plans, own) = (self.plans.present(), self.client_plans.get(client));
+        let active = own.as_ref().unwrap_or_else(|| plans.of(client));
         let (asked, bytes) = (active.asked(request, &self.common.settings), Bytes::new(active, request));
         let with_declared = asked.with_declared(active);
         let amounts = with_declared.as_ref().unwrap_or_else(|| asked.undeclared(active));
@@ -116,13 +123,13 @@ impl QuotaPolicy {
             MaybeFuture::Ready(Ok(admission)) => {
                 MaybeFuture::Ready(Ok(QuotaPermit::new(active, asked, bytes, admission, now)))
             }
-            MaybeFuture::Ready(Err(refused)) => MaybeFuture::Ready(self.turn_down(active, client, refused, now)),
+            MaybeFuture::Ready(Err(refused)) => MaybeFuture::Ready(self.deny(active, client, refused, now)),
             MaybeFuture::Future(decision) => {
                 let (policy, active, client) = (Arc::clone(self), Arc::clone(active), client.clone());
                 MaybeFuture::future(async move {
                     match decision.await {
                         Ok(admission) => Ok(QuotaPermit::new(&active, asked, bytes, admission, now)),
-                        Err(refused) => policy.turn_down(&active, &client, refused, now),
+                        Err(refused) => policy.deny(&active, &client, refused, now),
                     }
                 })
             }
@@ -130,22 +137,22 @@ impl QuotaPolicy {
     }
 
     /// Returns the permit of a request that is not charged.
-    fn let_pass(&self) -> QuotaPermit {
+    fn uncharged(&self) -> QuotaPermit {
         QuotaPermit::nothing(self.common.settings.share)
     }
 
-    fn turn_down(
+    fn deny(
         self: &Arc<Self>,
         active: &ActivePlan,
         client: &Client,
         refused: AdmitError,
         now: Now,
     ) -> Result<QuotaPermit, Refusal> {
-        self.common.tell_overflow(&refused);
+        self.common.report_overflow(&refused);
         let done_before =
             matches!(refused, AdmitError::Denied { denial: Denial::Job(Duplicate::Running | Duplicate::Done), .. });
         if done_before && self.common.settings.duplicates == Duplicates::Pass {
-            return Ok(self.let_pass());
+            return Ok(self.uncharged());
         }
         Err(self.refusal(active, client, refused, now))
     }
@@ -163,22 +170,27 @@ impl Common {
         Digester::process()
     }
 
-    /// Tells whoever listens that a client has come near to its limits.
+    /// Settles a charge, and emits the warnings that come of it.
+    pub(super) fn settle(&self, receipt: &Receipt, settlement: &Settlement<'_>) {
+        self.warn(&self.store.settle(receipt, settlement, self.now()));
+    }
+
+    /// Emits the warnings of a client that has come near its limits.
     #[inline]
     pub(super) fn warn(&self, near: &NearLimits) {
         warn(&self.context, near);
     }
 
-    /// Tells whoever listens what is special about an admission.
+    /// Emits what is special about an admission.
     #[inline]
-    pub(super) fn tell(&self, admission: &AdmittedCharge) {
+    pub(super) fn report(&self, admission: &AdmittedCharge) {
         if admission.details.is_some() || admission.receipt.shared {
-            self.tell_some(admission);
+            self.report_details(admission);
         }
     }
 
     #[cold]
-    fn tell_some(&self, admission: &AdmittedCharge) {
+    fn report_details(&self, admission: &AdmittedCharge) {
         if let Some(details) = &admission.details {
             self.warn(&details.near);
             if details.reclaimed {
@@ -190,18 +202,18 @@ impl Common {
         }
     }
 
-    /// Tells whoever listens of a refusal for the sake of all newcomers.
-    pub(super) fn tell_overflow(&self, refused: &AdmitError) {
+    /// Reports a refusal by an account that clients share.
+    pub(super) fn report_overflow(&self, refused: &AdmitError) {
         if let AdmitError::Denied { shared: true, .. } = refused {
             self.context.observers.emit(&Event::Overflow { policy: &self.context.name });
         }
     }
 }
 
-/// What the store tells when nobody waits for it.
-fn tell(context: &PolicyContext, told: &StoreEvent) {
+/// Emits an event of the store for which no caller waits.
+fn emit(context: &PolicyContext, event: &StoreEvent) {
     let policy = &context.name;
-    let event = match told {
+    let event = match event {
         StoreEvent::Near(near) => return warn(context, near),
         StoreEvent::Rejected { client, why } => Event::StoreRejected { policy, client, why },
         StoreEvent::Lost(why) => Event::StoreLost { policy, why },
@@ -231,7 +243,7 @@ impl Admit for QuotaPolicy {
 
     #[inline]
     fn identify(&self, request: &RequestHead<'_>) -> Option<Client> {
-        self.whom.identify(request)
+        self.clients.identify(request)
     }
 
     fn admit(
@@ -239,9 +251,9 @@ impl Admit for QuotaPolicy {
         request: &RequestHead<'_>,
         client: Option<&Client>,
     ) -> MaybeFuture<Result<QuotaPermit, Refusal>> {
-        let decided = self.whom.resolve(client, &self.common.context, |client| match client {
+        let decided = self.clients.resolve(client, &self.common.context, |client| match client {
             Some(client) => self.decide(request, client),
-            None => Ok(MaybeFuture::Ready(Ok(self.let_pass()))),
+            None => Ok(MaybeFuture::Ready(Ok(self.uncharged()))),
         });
         decided.unwrap_or_else(|refusal| MaybeFuture::Ready(Err(refusal)))
     }

@@ -1,20 +1,20 @@
-//! Boxes that are used again: what is moved about is a pointer, and in the long run nothing is allocated.
+//! Pool of boxes for each thread, so that permits move as a pointer and are not allocated in the long run.
 
 use std::{cell::RefCell, thread::LocalKey};
 
 /// The blank boxes of one thread.
 pub(super) struct Pool<T>(RefCell<Vec<Box<T>>>);
 
-/// What is in boxes that are used again.
+/// Content of a pooled box.
 pub(super) trait Reuse: Default + 'static {
-    /// Where they are.
+    /// Pool of its boxes.
     const POOL: &'static LocalKey<Pool<Self>>;
 
     /// Drops whatever was in it.
     fn blank(&mut self);
 }
 
-/// So many blank boxes a thread keeps: what it has under way at once, as a rule.
+/// Blank boxes that a thread keeps; rarely more are in use at once.
 const KEPT: usize = 256;
 
 impl<T> Pool<T> {

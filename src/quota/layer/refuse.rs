@@ -1,4 +1,4 @@
-//! What a refusal by a quota says.
+//! Refusals by a quota.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,16 +13,16 @@ use crate::{
     refusal::{Reason, Refusal, Violation},
 };
 
-/// How long whoever waits for its running job is told to wait: nobody knows when it ends.
+/// Retry delay while the job is running; its end is unknown.
 const JOB_WAIT: Duration = Duration::from_secs(1);
 
-/// How long whoever has too many jobs is told to wait.
+/// Retry delay of a client with too many jobs.
 const ROOM_WAIT: Duration = Duration::from_secs(60);
 
-/// How long whoever was not answered by the store is told to wait: about as long as a failover or a full queue takes at best.
+/// Retry delay when the store did not answer: about the shortest time of a failover or of a full queue.
 const STORE_WAIT: Duration = Duration::from_secs(1);
 
-/// Who comes back to a new period comes at most so much later than it begins.
+/// Upper bound of the spread after the start of a window.
 const MOST_SPREAD: Duration = Duration::from_secs(300);
 
 impl QuotaPolicy {
@@ -30,7 +30,7 @@ impl QuotaPolicy {
         let refusal = |reason| Refusal::new(reason, self.common.context.name.clone());
         let (denial, shared) = match refused {
             AdmitError::Denied { denial, shared } => (denial, shared),
-            AdmitError::Store(StoreError::Nameless) => return refusal(Reason::Unidentified),
+            AdmitError::Store(StoreError::Nameless | StoreError::Invalid(_)) => return refusal(Reason::Unidentified),
             AdmitError::Store(StoreError::Rejected(_)) => return refusal(Reason::Rejected),
             AdmitError::Store(StoreError::Unavailable) => {
                 return refusal(Reason::Unavailable).with_retry_after(STORE_WAIT);
@@ -78,7 +78,7 @@ impl QuotaPolicy {
     }
 }
 
-/// How much later than a common boundary this client is told to come back, so that not everybody comes at once.
+/// Delay after a common boundary, so that clients do not all return at once.
 ///
 /// The same for the same client and boundary, at most 300 s and a tenth of the period.
 fn spread(active: &ActivePlan, client: &Client, limit: &PolicyName, wall: u64, wait: Duration) -> Duration {

@@ -1,15 +1,18 @@
-//! A reservation outside http: set aside now, charged or given back later.
+//! Reservations outside http: set aside now, charged or rolled back later.
 
-use std::{error::Error, fmt, sync::Arc};
+use std::{error::Error, fmt, num::NonZeroU64, str::FromStr, sync::Arc};
 
-use super::{policy::QuotaPolicy, reservation_id::ReservationId};
-use crate::quota::{
-    Amounts,
-    account::Stage,
-    store::{CloseResult, Receipt, Settlement, StoreError},
+use super::policy::QuotaPolicy;
+use crate::{
+    error::ConfigError,
+    quota::{
+        Amounts,
+        account::{CloseResult, Stage},
+        store::{AccountAddress, Receipt, ReservationKey, Settlement, StoreError},
+    },
 };
 
-/// What was set aside for one piece of work; a drop gives it back.
+/// Amounts reserved for one piece of work; dropping it rolls them back.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -29,11 +32,7 @@ pub struct Reservation {
     receipt: Option<Receipt>,
 }
 
-/// How a reservation was ended by its id.
-///
-/// ```
-/// assert_ne!(tollgate::CloseOutcome::Closed, tollgate::CloseOutcome::Expired);
-/// ```
+/// Outcome of closing a reservation by its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseOutcome {
@@ -58,8 +57,8 @@ pub enum ReservationError {
     Committed,
     /// It was rolled back, and is not committed any more: nothing was charged.
     RolledBack,
-    /// Nobody remembers it: it ended long ago, or its client has been forgotten. Nothing was charged just now; what was used
-    /// can be recorded.
+    /// It is not known: it ended long ago, or its client was forgotten. Nothing was charged by this call; usage can
+    /// still be recorded.
     Unknown,
     /// The store of the accounts cannot be reached: nothing has changed.
     Unavailable,
@@ -115,8 +114,7 @@ impl Reservation {
 
     fn end(&mut self, end: &Settlement<'_>) {
         if let Some(receipt) = self.receipt.take() {
-            let near = self.policy.common.store.settle(&receipt, end, self.policy.common.now());
-            self.policy.common.warn(&near);
+            self.policy.common.settle(&receipt, end);
         }
     }
 }
@@ -158,7 +156,7 @@ impl fmt::Display for ReservationError {
         f.write_str(match self {
             Self::Committed => "the reservation was committed before",
             Self::RolledBack => "the reservation was rolled back before",
-            Self::Unknown => "nobody remembers the reservation: it ended long ago",
+            Self::Unknown => "unknown reservation: it ended long ago",
             Self::Unavailable => "the store of the accounts cannot be reached",
             Self::Indeterminate => "the store of the accounts did not say in time whether the reservation was ended",
             Self::Rejected => "the store of the accounts rejected the end of the reservation, which stays open",
@@ -175,7 +173,123 @@ impl From<StoreError> for ReservationError {
             StoreError::Indeterminate => Self::Indeterminate,
             StoreError::Rejected(_) => Self::Rejected,
             // None of these accounts has it.
-            StoreError::Nameless => Self::Unknown,
+            StoreError::Nameless | StoreError::Invalid(_) => Self::Unknown,
+        }
+    }
+}
+
+/// A reservation that outlives its value: to end it by, as often as need be.
+///
+/// Its text can be written down and read again. Only the accounts that gave an id know it: one of accounts in memory is
+/// [`Unknown`](crate::ReservationError::Unknown) to all others, and so after a restart.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// # use tollgate::{Client, CloseOutcome, Period, Plan, Quota, QuotaLayer, ReservationId};
+/// # let quotas = QuotaLayer::new(Plan::new("free").limit(Quota::units("tokens", 1_000).per(Period::hour()))).handle();
+/// let id = quotas.reserve(&Client::named("alice"), ("tokens", 800)).await.unwrap().detach();
+/// let written = id.to_string();
+/// assert_eq!(quotas.commit(&id, ("tokens", 317)).await, Ok(CloseOutcome::Closed));
+/// let read: ReservationId = written.parse().unwrap();
+/// assert_eq!(quotas.commit(&read, ("tokens", 317)).await, Ok(CloseOutcome::AlreadyClosed)); // nothing is charged twice
+/// # });
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ReservationId(pub(super) ReservationKey);
+
+/// Prefix of the ids of memory, and of no others.
+const HERE: &str = "m-";
+
+/// The longest id: that of a ledger has the name of its client in it.
+const LONGEST: usize = 8_192;
+
+impl fmt::Display for ReservationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            ReservationKey::Memory { accounts, address: AccountAddress { shard, slot, generation }, reservation } => {
+                write!(f, "{HERE}{accounts:016x}-{shard}-{slot}-{generation}-{reservation}")
+            }
+            ReservationKey::Named(id) => f.write_str(id),
+        }
+    }
+}
+
+impl FromStr for ReservationId {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let visible = (1..=LONGEST).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+        let reserved = match text.strip_prefix(HERE) {
+            Some(numbers) => here(numbers),
+            None => visible.then(|| ReservationKey::Named(text.into())),
+        };
+        // However it was written, there is one text for each id.
+        let id = reserved.map(Self).filter(|id| id.to_string() == text);
+        let must = "be the text of one that was given out";
+        id.ok_or_else(|| ConfigError::new("id of a reservation", must, format_args!("{text:?}")))
+    }
+}
+
+fn here(numbers: &str) -> Option<ReservationKey> {
+    let mut parts = numbers.split('-');
+    let accounts = u64::from_str_radix(parts.next()?, 16).ok()?;
+    let mut number = || parts.next()?.parse().ok();
+    let address = AccountAddress { shard: number()?, slot: number()?, generation: number()? };
+    let reservation: NonZeroU64 = parts.next()?.parse().ok()?;
+    Some(ReservationKey::Memory { accounts, address, reservation })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn reserved() -> impl Strategy<Value = ReservationKey> {
+        let here =
+            any::<(u64, u32, u32, u32, NonZeroU64)>().prop_map(|(accounts, shard, slot, generation, reservation)| {
+                ReservationKey::Memory { accounts, address: AccountAddress { shard, slot, generation }, reservation }
+            });
+        prop_oneof![here, "[!-l][!-~]{0,254}".prop_map(|id| ReservationKey::Named(id.into()))]
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_written_is_read_again(reserved in reserved()) {
+            let id = ReservationId(reserved);
+            prop_assert_eq!(id.to_string().parse(), Ok(id));
+        }
+
+        #[test]
+        fn whatever_is_read_is_an_id_or_named_in_an_error(text in ".{0,300}") {
+            match text.parse::<ReservationId>() {
+                Ok(id) => prop_assert_eq!(id.to_string(), text),
+                Err(invalid) => {
+                    let said = format!("got {text:?}");
+                    prop_assert!(invalid.reason().ends_with(&said));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_id_is_named() {
+        let good = "m-00000000000000ff-1-2-3-4";
+        assert!(good.parse::<ReservationId>().is_ok());
+        let longer = format!("{good}-5");
+        let zero = "m-00000000000000ff-1-2-3-0";
+        for text in [
+            "",
+            "with space",
+            "m-",
+            "m-ff-1-2-3-4",
+            "m-00000000000000FF-1-2-3-4",
+            zero,
+            "m-00000000000000ff-1-2-+3-4",
+            &longer,
+        ] {
+            let error = text.parse::<ReservationId>().unwrap_err().to_string();
+            assert_eq!(error, format!("id of a reservation must be the text of one that was given out, got {text:?}"));
         }
     }
 }

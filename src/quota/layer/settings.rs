@@ -1,11 +1,11 @@
-//! What a quota layer is built from.
+//! Settings of a quota layer.
 
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use http::StatusCode;
 
 use super::{
-    job_id::{Duplicates, JobIdSource},
+    jobs::{Duplicates, JobIdSource},
     policy::QuotaPolicy,
 };
 use crate::{
@@ -47,7 +47,7 @@ pub(super) struct QuotaConfig {
 pub(super) type Meter = Arc<dyn Fn(&RequestHead<'_>) -> Option<u64> + Send + Sync>;
 type ChargeWhen = Arc<dyn Fn(&ServedRequest) -> bool + Send + Sync>;
 
-/// How a request that reached the service ended, for [`charge_when`](crate::QuotaLayer::charge_when).
+/// Outcome of a request that reached the service, for [`charge_when`](crate::QuotaLayer::charge_when).
 ///
 /// ```
 /// use http::StatusCode;
@@ -131,7 +131,7 @@ pub enum OnFailure {
     },
 }
 
-/// What becomes of a reservation that nobody ends in time.
+/// Effect of expiry on a reservation.
 ///
 /// ```
 /// use tollgate::{OnExpiry, Plan, QuotaLayer};
@@ -147,7 +147,7 @@ pub enum OnExpiry {
     ChargeEstimate,
 }
 
-/// So many jobs of one client are remembered by default: their ids take 4 MB.
+/// Default number of jobs that are remembered for one client: their ids take 4 MB.
 const MAX_JOBS: usize = 1 << 16;
 
 impl QuotaConfig {

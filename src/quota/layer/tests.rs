@@ -1,4 +1,4 @@
-//! What callers hear of a store that does not answer.
+//! Errors of a store that does not answer, as callers see them.
 
 use std::{convert::Infallible, sync::Arc, time::SystemTime};
 
@@ -14,10 +14,10 @@ use crate::{
     identity::Client,
     quota::{
         ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
-        account::{AccountSettings, Now},
+        account::{AccountSettings, CloseResult, Now},
         store::{
-            AccountContext, AdmitError, AdmitRequest, AdmittedCharge, BackendFactory, Bookmark, CloseResult,
-            NearLimits, Page, PlanLookup, QuotaBackend, QuotaStore, Receipt, ReservationKey, Settlement, StoreError,
+            AccountContext, AdmitError, AdmitRequest, AdmittedCharge, BackendFactory, Bookmark, NearLimits, Page,
+            PlanLookup, QuotaBackend, QuotaStore, Receipt, ReservationKey, Settlement, StoreError,
         },
     },
     refusal::Reason,
@@ -89,15 +89,11 @@ impl QuotaBackend for Troubled {
         self.late()
     }
 
-    fn reset(
-        &self,
-        _: &AccountContext<'_>,
-        _: Option<&str>,
-    ) -> MaybeFuture<Result<Result<(), ConfigError>, StoreError>> {
+    fn reset(&self, _: &AccountContext<'_>, _: Option<&str>) -> MaybeFuture<Result<(), StoreError>> {
         self.late()
     }
 
-    fn grant(&self, _: &AccountContext<'_>, _: Grant) -> MaybeFuture<Result<Result<GrantId, ConfigError>, StoreError>> {
+    fn grant(&self, _: &AccountContext<'_>, _: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {
         self.late()
     }
 

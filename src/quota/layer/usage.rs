@@ -1,6 +1,6 @@
-//! What the accounts say of themselves.
+//! Reports about accounts: usage, pages and explanations.
 
-use super::{account_error::QuotaError, handle::Quotas};
+use super::{error::QuotaError, handle::Quotas};
 use crate::{
     head::RequestHead,
     identity::Client,
@@ -36,7 +36,7 @@ use crate::{
 pub struct UsagePage {
     /// The clients of this page.
     pub clients: Vec<(Client, Usage)>,
-    /// Where to go on; `None` after the last.
+    /// Start of the next page; `None` after the last.
     pub next: Option<Cursor>,
 }
 
@@ -52,7 +52,7 @@ pub struct UsagePage {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Cursor(Bookmark);
 
-/// What each limit would say to a request.
+/// Explanation of the decision on a request.
 ///
 /// ```
 /// # async fn takes(quotas: &tollgate::Quotas, request: &http::Request<String>) -> Result<(), tollgate::QuotaError> {
@@ -66,7 +66,7 @@ pub struct Cursor(Bookmark);
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Explanation {
-    /// Whose account it is; `None` where nobody is charged.
+    /// Client of the account; `None` if the request is not charged.
     pub client: Option<Client>,
     /// Each limit of the client's plan.
     pub limits: Vec<LimitExplanation>,
@@ -74,7 +74,7 @@ pub struct Explanation {
     pub refusal: Option<Refusal>,
 }
 
-/// What one limit would say to a request.
+/// Decision of one limit on a request.
 ///
 /// ```
 /// # fn takes(limit: &tollgate::LimitExplanation) {
@@ -84,16 +84,16 @@ pub struct Explanation {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct LimitExplanation {
-    /// What is used of it.
+    /// Usage of the limit.
     pub usage: LimitUsage,
-    /// How much of it the request asks for; `None` where it has nothing to do with it.
+    /// Amount that the request asks for; `None` if the limit does not apply to it.
     pub asked: Option<u64>,
     /// Whether it lets the request pass.
     pub passes: bool,
 }
 
 impl Quotas {
-    /// What a client has used of each limit of its plan.
+    /// Returns the usage of each limit of the plan of a client.
     ///
     /// # Errors
     /// When the store of the accounts does not answer; memory always does.
@@ -107,13 +107,13 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn usage(&self, client: &Client) -> Result<Usage, QuotaError> {
-        let (now, active) = (self.0.common.now(), self.active(client));
-        Ok(self.0.common.store.usage(&AccountContext { client, plan: &active.plan, now }).await?)
+        Ok(self.call(client, |store, account| store.usage(account)).await?)
     }
 
-    /// What all clients that have an account have used, some at a time. Who comes or goes meanwhile may be missed.
+    /// Returns the usage of all clients that have an account, page by page. Clients that come or go meanwhile may be
+    /// missed.
     ///
-    /// Requests never wait for it longer than for a few accounts.
+    /// Requests wait for it no longer than a few accounts take.
     ///
     /// # Errors
     /// When the store of the accounts does not answer; memory always does.
@@ -145,13 +145,12 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn grants(&self, client: &Client) -> Result<Vec<ActiveGrant>, QuotaError> {
-        let (now, active) = (self.0.common.now(), self.active(client));
-        Ok(self.0.common.store.grants(&AccountContext { client, plan: &active.plan, now }).await?)
+        Ok(self.call(client, |store, account| store.grants(account)).await?)
     }
 
-    /// What each limit would say to a request; charges nothing.
+    /// Explains the decision on a request; charges nothing.
     ///
-    /// Jobs are not looked at: a duplicate may be refused all the same.
+    /// Jobs are not checked: a duplicate may still be refused.
     ///
     /// # Errors
     /// When the store of the accounts does not answer; memory always does.
@@ -172,7 +171,7 @@ impl Quotas {
             Ok(None) => return Ok(Explanation { client: None, limits: Vec::new(), refusal: None }),
             Err(refusal) => return Ok(Explanation { client: None, limits: Vec::new(), refusal: Some(refusal) }),
         };
-        let (now, active) = (self.0.common.now(), self.active(&client));
+        let (now, active) = (self.0.common.now(), self.active_plan(&client));
         let asked = active.asked(request, &self.0.common.settings);
         let amounts = asked.amounts(&active).into_owned();
         let account = AccountContext { client: &client, plan: &active.plan, now };
@@ -198,25 +197,13 @@ impl Quotas {
         Ok(Explanation { client: Some(client), limits, refusal })
     }
 
-    /// How many clients have an account; idle ones are forgotten in the background.
-    ///
-    /// ```
-    /// # use tollgate::{Plan, QuotaLayer};
-    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
-    /// assert_eq!(quotas.live_clients(), 0);
-    /// ```
+    /// Returns the number of clients that have an account; idle ones are forgotten in the background.
     #[must_use]
     pub fn live_clients(&self) -> usize {
         self.0.common.store.population().0
     }
 
-    /// How many clients could have an account at once.
-    ///
-    /// ```
-    /// # use tollgate::{Plan, QuotaLayer};
-    /// let quotas = QuotaLayer::new(Plan::standard()).max_clients(10_000).handle();
-    /// assert_eq!(quotas.max_clients(), 10_000);
-    /// ```
+    /// Returns the number of clients that could have an account at once.
     #[must_use]
     pub fn max_clients(&self) -> usize {
         self.0.common.store.population().1

@@ -17,7 +17,7 @@ use std::{
 use shard::Shard;
 
 use super::{
-    account::{Account, AccountSettings, Now},
+    account::{Account, AccountSettings, MAX_CLOCK_STEP, Now},
     layer::OnFailure,
     store::{AccountAddress, AccountContext, BackendFactory, NearLimits, QuotaBackend},
 };
@@ -33,7 +33,7 @@ pub(crate) struct Accounts {
     /// Which accounts these are: a reservation of others, as of this process before it was restarted, is none of theirs.
     number: u64,
     shards: Box<[Padded]>,
-    shared: Box<Shared>,
+    shared: Box<SharedState>,
     settings: AccountSettings,
     most: usize,
     /// The task that forgets those who do not come back runs, or cannot.
@@ -45,10 +45,10 @@ pub(crate) struct Accounts {
 #[repr(align(64))]
 struct Padded(Spin<Shard>);
 
-struct Shared {
+struct SharedState {
     live: AtomicUsize,
-    /// On the wall, the latest time at which anybody was forgotten: a clock that has stepped back since must not give
-    /// newcomers a period that the forgotten have used up.
+    /// Latest wall time at which an account was forgotten. A clock that has stepped back since must not give new
+    /// accounts a window that the forgotten ones have used up.
     forgotten: AtomicU64,
     /// Counts grants: no id is ever given twice.
     granted: AtomicU64,
@@ -75,21 +75,18 @@ impl BackendFactory for InMemory {
     }
 }
 
-/// What a shard is numbered that is none: the place of a shared account.
+/// Shard number of a shared account.
 const CROWD: u32 = u32::MAX;
 
-/// So many shards there are at most, and so many clients each is for at least: a newcomer that finds no room looks for
-/// somebody to forget in its own.
+/// Largest number of shards, and smallest number of clients of a shard: a client that finds no room looks for an
+/// account to forget in its own shard.
 const MOST_SHARDS: usize = 64;
 const CLIENTS_OF_SHARD: usize = 256;
-
-/// A clock that has stepped back by more was wrong before, and whoever was forgotten then is a newcomer.
-const STEP: u64 = 48 * 3_600 * 1_000_000_000;
 
 impl Accounts {
     /// No accounts, with room for `most`.
     pub(crate) fn new(most: usize, settings: AccountSettings, clock: &Clock) -> Arc<Self> {
-        let shared = Shared {
+        let shared = SharedState {
             live: AtomicUsize::new(0),
             forgotten: AtomicU64::new(0),
             granted: AtomicU64::new(1),
@@ -119,7 +116,7 @@ impl Accounts {
         full: impl FnOnce() -> T,
     ) -> T {
         if !self.swept.load(Ordering::Relaxed) {
-            self.sweep_in_background(); // without the lock: a runtime may call whoever watches its tasks
+            self.sweep_in_background(); // without the lock: spawning may call hooks of the runtime
         }
         let (number, mut shard) = self.shard(context.client);
         let now = self.present(context.now);
@@ -186,36 +183,31 @@ impl Accounts {
             let mut crowds = lock(&self.shared.crowds);
             let Some(account) = crowds.get_mut(address.slot as usize) else { return NearLimits::default() };
             let warned = work(account, now);
-            return NearLimits { client: None, limits: account.warnings(warned) };
+            return NearLimits::of(None, account.warnings(warned));
         }
         let mut shard = self.shards[address.shard as usize & (self.shards.len() - 1)].0.lock();
         let Some((client, account)) = shard.entry_of(address.slot, address.generation) else {
             return NearLimits::default();
         };
         let warned = work(account, now);
-        let limits = account.warnings(warned);
-        NearLimits { client: if limits.is_empty() { None } else { Some(client.clone()) }, limits }
+        NearLimits::of(Some(client), account.warnings(warned))
     }
 
     fn insert(&self, shard: &mut Shard, context: &AccountContext<'_>, now: Now) -> Option<u32> {
-        // First counted, then made: so the bound is never passed.
-        if self.shared.live.fetch_add(1, Ordering::Relaxed) >= self.most {
-            self.shared.live.fetch_sub(1, Ordering::Relaxed);
-            if !(0..LOOK_AT).any(|_| self.sweep_one(shard, now, true)) {
-                return None;
-            }
-            return self.insert_counted(shard, context);
+        let sweep = |shard: &mut Shard| (0..LOOK_AT).any(|_| self.sweep_one(shard, now, true));
+        if self.count_one() || (sweep(shard) && self.count_one()) {
+            return Some(shard.insert(context.client, context.plan));
         }
-        Some(shard.insert(context.client, context.plan))
+        None
     }
 
-    #[cold]
-    fn insert_counted(&self, shard: &mut Shard, context: &AccountContext<'_>) -> Option<u32> {
-        if self.shared.live.fetch_add(1, Ordering::Relaxed) >= self.most {
+    /// Counts an account before it is made, so that the bound is never passed.
+    fn count_one(&self) -> bool {
+        let has_room = self.shared.live.fetch_add(1, Ordering::Relaxed) < self.most;
+        if !has_room {
             self.shared.live.fetch_sub(1, Ordering::Relaxed);
-            return None; // somebody else was faster
         }
-        Some(shard.insert(context.client, context.plan))
+        has_room
     }
 
     /// Now and then, or `always`, looks at one account and forgets it if it is blank.
@@ -232,7 +224,7 @@ impl Accounts {
         forgotten
     }
 
-    /// Forgets all who are blank, a few at a time so that nobody waits for long.
+    /// Forgets all blank accounts, a few at a time so that no request waits for long.
     pub(crate) fn sweep(&self, now: Now) {
         let now = self.present(now);
         for Padded(shard) in &self.shards {
@@ -265,11 +257,11 @@ impl Accounts {
         });
     }
 
-    /// The present, which is not before anybody was forgotten in.
+    /// The present time, no earlier than the last time at which an account was forgotten.
     #[inline]
     fn present(&self, now: Now) -> Now {
         let forgotten = self.shared.forgotten.load(Ordering::Relaxed);
-        let stepped_back = forgotten > now.wall && forgotten - now.wall <= STEP;
+        let stepped_back = forgotten > now.wall && forgotten - now.wall <= MAX_CLOCK_STEP;
         Now { wall: if stepped_back { forgotten } else { now.wall }, ..now }
     }
 
@@ -281,19 +273,19 @@ impl Accounts {
     }
 }
 
-/// How often those who do not come back are looked for.
+/// Interval at which idle accounts are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// At how many accounts a newcomer looks when there is no room.
 const LOOK_AT: usize = 8;
 
-/// So many accounts are looked at before others get the lock.
+/// Accounts that a sweep visits before it releases the lock.
 const CHUNK: usize = 64;
 
-/// So many are shown before others get it.
-const FEW: usize = 16;
+/// Accounts that a page reads before it releases the lock.
+const ACCOUNTS_PER_LOCK_OF_PAGE: usize = 16;
 
-/// A panic while the lock was held, which nobody knows of, has left an account in between two of its steps: it goes on.
+/// Locks a mutex whose holder may have panicked between two steps of an account: it goes on.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -18,19 +18,19 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Shard {
     index: HashMap<Digest, u32, BuildHasherDefault<Bits>>,
-    slots: Vec<Slot>,
+    slots: Vec<AccountSlot>,
     free: Vec<u32>,
     hand: usize,
     operations: u32,
 }
 
 #[derive(Default)]
-struct Slot {
+struct AccountSlot {
     generation: u32,
-    entry: Option<Box<Entry>>,
+    entry: Option<Box<ClientAccount>>,
 }
 
-struct Entry {
+struct ClientAccount {
     client: Client,
     account: Account,
 }
@@ -47,7 +47,7 @@ impl Shard {
     /// The account in a slot that was just [found](Self::find), and which of those that were there.
     #[inline]
     pub(super) fn account(&mut self, slot: u32) -> (&mut Account, u32) {
-        let Slot { generation, entry } = &mut self.slots[slot as usize];
+        let AccountSlot { generation, entry } = &mut self.slots[slot as usize];
         (&mut entry.as_mut().expect("what the index knows is there").account, *generation)
     }
 
@@ -61,10 +61,11 @@ impl Shard {
     /// Makes an account.
     pub(super) fn insert(&mut self, client: &Client, plan: &Arc<Plan>) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
+            self.slots.push(AccountSlot::default());
             u32::try_from(self.slots.len() - 1).expect("there are fewer than 2^32 clients")
         });
-        self.slots[slot as usize].entry = Some(Box::new(Entry { client: client.clone(), account: Account::new(plan) }));
+        self.slots[slot as usize].entry =
+            Some(Box::new(ClientAccount { client: client.clone(), account: Account::new(plan) }));
         self.index.insert(client.digest(), slot);
         slot
     }
@@ -83,7 +84,7 @@ impl Shard {
             return false;
         }
         self.hand = (self.hand + 1) % self.slots.len();
-        let Slot { generation, entry } = &mut self.slots[self.hand];
+        let AccountSlot { generation, entry } = &mut self.slots[self.hand];
         let Some(there) = entry else { return false };
         there.account.advance_as_is(now, settings);
         if !there.account.is_blank() {
@@ -100,7 +101,7 @@ impl Shard {
         true
     }
 
-    /// How many slots there are, taken or not.
+    /// Number of slots, taken or not.
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }

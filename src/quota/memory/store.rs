@@ -1,16 +1,15 @@
-//! Accounts in memory answer at once.
+//! Port implementation: accounts in memory answer at once.
 
 use super::{Accounts, CROWD};
 use crate::{
     error::ConfigError,
     gate::MaybeFuture,
-    identity::Client,
     quota::{
         ActiveGrant, Amounts, Grant, GrantId, Usage,
-        account::{Account, Closed, Now, Taken, Warning},
+        account::{Account, CloseResult, Now, Taken},
         store::{
             AccountAddress, AccountContext, AdmissionDetails, AdmitError, AdmitRequest, AdmittedCharge, Bookmark,
-            CloseResult, NearLimits, Page, PlanLookup, QuotaBackend, Receipt, ReservationKey, Settlement, StoreError,
+            NearLimits, Page, PlanLookup, QuotaBackend, Receipt, ReservationKey, Settlement, StoreError,
         },
     },
     sync::Ordering,
@@ -36,27 +35,22 @@ impl QuotaBackend for Accounts {
                 shared,
                 store_part: None,
             };
-            let quiet = !request.wants_usage && !taken.reclaimed && taken.marks.are_none();
-            let details = if quiet { None } else { Some(details_of(account, &taken, request, now, shared)) };
-            // What a crowd has left is nobody's business.
-            let nearest = if request.wants_nearest && !shared { account.nearest(now) } else { None };
+            let plain = !request.wants_usage && !taken.reclaimed && taken.marks.are_none();
+            let details = if plain { None } else { Some(details_of(account, &taken, request, now, shared)) };
+            // The remainder of a shared account would show the traffic of others.
+            let nearest = if request.wants_nearest && !shared { account.nearest(now.wall) } else { None };
             MaybeFuture::Ready(Ok(AdmittedCharge { receipt, nearest, details }))
         };
         self.with(&request.account, admit, || self.with_crowd(&request.account, admit))
     }
 
-    fn settle(&self, receipt: &Receipt, end: &Settlement<'_>, now: Now) -> NearLimits {
+    fn settle(&self, receipt: &Receipt, settlement: &Settlement<'_>, now: Now) -> NearLimits {
         self.at(receipt.address, now, |account, now| {
-            if receipt.open {
-                account.land();
-            }
-            if let Some(lease) = receipt.lease {
-                account.release(lease);
-            }
-            match end {
+            account.land(receipt.open, receipt.lease);
+            match settlement {
                 Settlement::Void(amounts) => {
-                    if let Some(hold) = receipt.reservation {
-                        account.close(hold, None, true, now, &self.settings);
+                    if let Some(reservation) = receipt.reservation {
+                        account.close(reservation, None, true, now, &self.settings);
                     }
                     account.give_back(amounts, receipt.epoch);
                     if let Some(job) = &receipt.job {
@@ -66,8 +60,8 @@ impl QuotaBackend for Accounts {
                 }
                 Settlement::Served { used, actual } => {
                     let mut warned = 0;
-                    if let Some(hold) = receipt.reservation {
-                        warned |= account.close(hold, Some(actual), true, now, &self.settings).1;
+                    if let Some(reservation) = receipt.reservation {
+                        warned |= account.close(reservation, Some(actual), true, now, &self.settings).1;
                     }
                     if !used.is_empty() {
                         warned |= account.record(used, Some(receipt.epoch), now);
@@ -85,7 +79,7 @@ impl QuotaBackend for Accounts {
     fn watch(&self, receipt: &Receipt, now: Now) {
         let Some(lease) = receipt.lease else { return };
         self.at(receipt.address, now, |account, now| {
-            account.watch(lease, now);
+            account.slots.watch(lease, now.moment);
             0
         });
     }
@@ -93,10 +87,10 @@ impl QuotaBackend for Accounts {
     fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits {
         self.at(receipt.address, now, |account, now| {
             if let Some(lease) = receipt.lease {
-                account.touch(lease, now);
+                account.slots.touch(lease, now.moment);
             }
-            if let Some(hold) = receipt.reservation {
-                account.renew(hold, now, &self.settings);
+            if let Some(reservation) = receipt.reservation {
+                account.renew(reservation, now, &self.settings);
             }
             if used.is_empty() { 0 } else { account.record(used, Some(receipt.epoch), now) }
         })
@@ -114,46 +108,40 @@ impl QuotaBackend for Accounts {
         _: PlanLookup,
         now: Now,
     ) -> MaybeFuture<Result<(CloseResult, NearLimits), StoreError>> {
-        let (address, hold) = match *reserved {
-            ReservationKey::Memory { accounts, address, reservation: hold } if accounts == self.number => {
-                (address, hold)
+        let mut result = CloseResult::Unknown;
+        let near = match *reserved {
+            ReservationKey::Memory { accounts, address, reservation } if accounts == self.number => {
+                self.at(address, now, |account, now| {
+                    account.expire(now, &self.settings);
+                    let warned;
+                    (result, warned) = account.close(reservation, actual, false, now, &self.settings);
+                    warned
+                })
             }
-            _ => return MaybeFuture::Ready(Ok((CloseResult::Unknown, NearLimits::default()))),
+            _ => NearLimits::default(),
         };
-        let mut closed = Closed::Unknown;
-        let near = self.at(address, now, |account, now| {
-            account.expire(now, &self.settings);
-            let warned;
-            (closed, warned) = account.close(hold, actual, false, now, &self.settings);
-            warned
-        });
-        let ending = match closed {
-            Closed::Now(_) => CloseResult::Closed,
-            Closed::TooLate(_) => CloseResult::Expired,
-            Closed::Before(stage) => CloseResult::AlreadyClosed(stage),
-            Closed::Unknown => CloseResult::Unknown,
-        };
-        MaybeFuture::Ready(Ok((ending, near)))
+        MaybeFuture::Ready(Ok((result, near)))
     }
 
     fn record(&self, context: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>> {
         let record = |account: &mut Account, now: Now, address: AccountAddress| {
             let warned = account.record(amounts, None, now);
-            MaybeFuture::Ready(Ok(near((address.shard != CROWD).then_some(context.client), account.warnings(warned))))
+            let client = (address.shard != CROWD).then_some(context.client);
+            MaybeFuture::Ready(Ok(NearLimits::of(client, account.warnings(warned))))
         };
         self.with(context, record, || self.with_crowd(context, record))
     }
 
     fn usage(&self, context: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>> {
-        MaybeFuture::Ready(Ok(self.look(context, |account, now| account.usage(now))))
+        MaybeFuture::Ready(Ok(self.look(context, |account, now| account.usage(now.wall))))
     }
 
     fn check(&self, context: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), AdmitError>> {
-        let (checked, shared) = match self.has_room_for(context) {
-            true => (self.look(context, |account, now| account.check(amounts, now)), false),
-            false => (self.with_crowd(context, |account, now, _| account.check(amounts, now)), true),
+        let (violations, shared) = match self.has_room_for(context) {
+            true => (self.look(context, |account, now| account.violations(amounts, now)), false),
+            false => (self.with_crowd(context, |account, now, _| account.violations(amounts, now)), true),
         };
-        MaybeFuture::Ready(checked.map_err(|denial| AdmitError::Denied { denial, shared }))
+        MaybeFuture::Ready(AdmitError::unless_none(violations, shared))
     }
 
     fn page(
@@ -173,12 +161,12 @@ impl QuotaBackend for Accounts {
         let (mut number, mut slot) = ((from >> 32) as usize, (from & u64::from(u32::MAX)) as usize);
         while let Some(shard) = self.shards.get(number) {
             let mut shard = shard.0.lock();
-            // A few at a time: whoever is being decided on waits for no more.
-            let end = shard.len().min(slot + super::FEW);
+            // A few at a time, so that no decision waits longer for the lock.
+            let end = shard.len().min(slot + super::ACCOUNTS_PER_LOCK_OF_PAGE);
             while slot < end && page.len() < most {
                 if let Some((client, account)) = shard.entry(slot) {
                     account.advance(&plan_of(client), now, &self.settings);
-                    page.push((client.clone(), account.usage(now)));
+                    page.push((client.clone(), account.usage(now.wall)));
                 }
                 slot += 1;
             }
@@ -186,43 +174,36 @@ impl QuotaBackend for Accounts {
                 (number, slot) = (number + 1, 0);
             }
             if page.len() >= most {
-                let more = number < self.shards.len();
-                return MaybeFuture::Ready(Ok((
-                    page,
-                    more.then_some(Bookmark::At((number as u64) << 32 | slot as u64)),
-                )));
+                break;
             }
         }
-        MaybeFuture::Ready(Ok((page, None)))
+        let next = (number < self.shards.len()).then_some(Bookmark::At((number as u64) << 32 | slot as u64));
+        MaybeFuture::Ready(Ok((page, next)))
     }
 
-    fn reset(
-        &self,
-        context: &AccountContext<'_>,
-        limit: Option<&str>,
-    ) -> MaybeFuture<Result<Result<(), ConfigError>, StoreError>> {
-        MaybeFuture::Ready(Ok(self.look(context, |account, _| account.reset(limit))))
+    fn reset(&self, context: &AccountContext<'_>, limit: Option<&str>) -> MaybeFuture<Result<(), StoreError>> {
+        MaybeFuture::Ready(self.look(context, |account, _| account.reset(limit)).map_err(StoreError::Invalid))
     }
 
-    fn grant(
-        &self,
-        context: &AccountContext<'_>,
-        grant: Grant,
-    ) -> MaybeFuture<Result<Result<GrantId, ConfigError>, StoreError>> {
+    fn grant(&self, context: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {
         let id = GrantId(self.shared.granted.fetch_add(1, Ordering::Relaxed));
         let full = || {
-            let most = self.most;
-            Err(ConfigError::message(format!("no account is free for the client of the grant; max_clients is {most}")))
+            Err(ConfigError::new(
+                "client",
+                "have an account to be granted more, and there is room for no more",
+                self.most,
+            ))
         };
-        MaybeFuture::Ready(Ok(self.with(context, |account, now, _| account.grant(id, grant, now).map(|()| id), full)))
+        let granted = self.with(context, |account, now, _| account.grant(id, &grant, now), full);
+        MaybeFuture::Ready(granted.map(|()| id).map_err(StoreError::Invalid))
     }
 
     fn revoke(&self, context: &AccountContext<'_>, id: GrantId) -> MaybeFuture<Result<bool, StoreError>> {
-        MaybeFuture::Ready(Ok(self.look(context, |account, _| account.revoke(id))))
+        MaybeFuture::Ready(Ok(self.look(context, |account, now| account.revoke(id, now))))
     }
 
     fn grants(&self, context: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>> {
-        MaybeFuture::Ready(Ok(self.look(context, |account, _| account.grants())))
+        MaybeFuture::Ready(Ok(self.look(context, |account, now| account.active_grants(now))))
     }
 
     fn population(&self) -> (usize, usize) {
@@ -230,7 +211,7 @@ impl QuotaBackend for Accounts {
     }
 }
 
-/// What there is to tell of an admission; of an account that is shared, not context it is and what is left.
+/// Details of an admission. Those of a shared account show neither a client nor what is left.
 #[cold]
 fn details_of(
     account: &Account,
@@ -239,19 +220,12 @@ fn details_of(
     now: Now,
     shared: bool,
 ) -> Box<AdmissionDetails> {
-    let (reclaimed, warned) = (taken.reclaimed, account.warnings(taken.marks.warned));
-    Box::new(match shared {
-        true => AdmissionDetails { reclaimed, near: near(None, warned), ..AdmissionDetails::default() },
-        false => AdmissionDetails {
-            reclaimed,
-            near: near(Some(request.account.client), warned),
-            pending: account.warnings(taken.marks.pending),
-            usage: request.wants_usage.then(|| account.usage(now)),
-        },
-    })
-}
-
-fn near(client: Option<&Client>, limits: Vec<Warning>) -> NearLimits {
-    // Who it is only matters where there is something to say.
-    NearLimits { client: if limits.is_empty() { None } else { client.cloned() }, limits }
+    let client = (!shared).then_some(request.account.client);
+    let near = NearLimits::of(client, account.warnings(taken.marks.warned));
+    let mut details = AdmissionDetails { reclaimed: taken.reclaimed, near, ..AdmissionDetails::default() };
+    if !shared {
+        details.pending = account.warnings(taken.marks.pending);
+        details.usage = request.wants_usage.then(|| account.usage(now.wall));
+    }
+    Box::new(details)
 }

@@ -45,7 +45,7 @@ CREATE TABLE quota_grant (
     ended        boolean          NOT NULL,
     PRIMARY KEY (tenant_id, id)
 );
-COMMENT ON TABLE quota_grant IS 'More than a plan allows, by somebody''s word, and what it has paid for.';
+COMMENT ON TABLE quota_grant IS 'Amounts allowed on top of a plan, their approver, and the part that is used.';
 COMMENT ON COLUMN quota_grant.used_before IS 'Used up in periods that are over.';
 COMMENT ON COLUMN quota_grant.used_now IS 'Used up in the period that begins at window_start with epoch.';
 
@@ -86,7 +86,7 @@ COMMENT ON COLUMN quota_consumption.order_id IS
     'The order that wrote it: by this a program that never heard of its commit knows its own rows.';
 COMMENT ON COLUMN quota_consumption.fingerprint IS 'What the job is about, digested; null where its id names nothing else.';
 COMMENT ON COLUMN quota_consumption.granted IS 'The size of a grant; until when, who approved it and why stand beside it.';
-COMMENT ON INDEX quota_consumption_once IS 'Nothing is charged twice, whoever writes.';
+COMMENT ON INDEX quota_consumption_once IS 'Keeps every writer from charging a job twice.';
 
 -- Archiving is the one who may delete, and says so: SET LOCAL tollgate.archives = 'on'.
 CREATE FUNCTION quota_consumption_stays() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -26,7 +26,7 @@ CREATE TABLE quota_counter (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX quota_counter_by_end ON quota_counter (tenant_id, window_end);
 
--- More than a plan allows, by somebody's word, and what it has paid for.
+-- Amounts allowed on top of a plan, their approver, and the part that is used.
 CREATE TABLE quota_grant (
     tenant_id    TEXT    NOT NULL,
     id           INTEGER NOT NULL,
@@ -74,7 +74,7 @@ CREATE TABLE quota_consumption (
     approver     TEXT,
     reason       TEXT
 ) STRICT;
--- Nothing is charged twice, whoever writes.
+-- Keeps every writer from charging a job twice.
 CREATE UNIQUE INDEX quota_consumption_once
     ON quota_consumption (tenant_id, job_id, limit_id, quota_type, attempt, entry, part);
 CREATE INDEX quota_consumption_by_time ON quota_consumption (tenant_id, consumed_at);

@@ -6,10 +6,10 @@ use super::{
     model::{Database as Model, Without},
     *,
 };
-use crate::ledger::writer::{Detail, EntryKind, Loaded, Reads, ReservationRow, Row, Writes};
+use crate::ledger::writer::{Detail, EntryKind, Loaded, Reads, ReservationRow, Row, StoredCounter, Writes};
 use crate::{
     ledger::{Database, DbError, Session},
-    quota::account::{GrantState, StoredCounter},
+    quota::account::{Counter, GrantState},
 };
 
 /// Extent of a transaction's locks.
@@ -223,17 +223,19 @@ impl<D: Database> Pair<'_, D> {
             let count = StoredCounter {
                 limit: limit.clone(),
                 kind: kind.clone(),
-                starts,
-                ends: if now_and_then(random) { u64::MAX } else { starts + HOUR },
-                epoch: random.u32(..2),
-                used: random.u64(..1 << 53),
-                reserved: random.u64(..1 << 53),
-                warned: random.bool(),
-                warning_pending: random.bool(),
+                counter: Counter {
+                    starts,
+                    ends: if now_and_then(random) { u64::MAX } else { starts + HOUR },
+                    epoch: random.u32(..2),
+                    used: random.u64(..1 << 53),
+                    reserved: random.u64(..1 << 53),
+                    warned: random.bool(),
+                    warning_pending: random.bool(),
+                },
             };
             let same = |other: &StoredCounter| {
-                (&other.limit, &other.kind, other.starts, other.epoch)
-                    == (&count.limit, &count.kind, count.starts, count.epoch)
+                (&other.limit, &other.kind, other.counter.starts, other.counter.epoch)
+                    == (&count.limit, &count.kind, count.counter.starts, count.counter.epoch)
             };
             if !writes.counts.iter().any(|(of, other)| *of == tenant && same(other)) {
                 writes.counts.push((tenant.clone(), count));
@@ -281,7 +283,9 @@ fn sorted(loaded: &Loaded) -> Sorted {
         .iter()
         .map(|(tenant, stored)| {
             let (mut counts, mut grants) = (stored.counts.clone(), stored.grants.clone());
-            counts.sort_by_key(|count| (count.limit.clone(), count.kind.clone(), count.starts, count.epoch));
+            counts.sort_by_key(|count| {
+                (count.limit.clone(), count.kind.clone(), count.counter.starts, count.counter.epoch)
+            });
             grants.sort_by_key(|grant| grant.id);
             (tenant.clone(), counts, grants)
         })

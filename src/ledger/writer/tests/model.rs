@@ -18,7 +18,7 @@ impl Store {
         let since = reads.since.map_or(now, |since| since.min(now));
         let account = |tenant: &Arc<str>| {
             let mut stored = self.accounts.get(tenant).cloned().unwrap_or_default();
-            stored.counts.retain(|count| count.ends > since);
+            stored.counts.retain(|count| count.counter.ends > since);
             stored.grants.retain(|grant| !grant.ended || grant.current > 0);
             (Arc::clone(tenant), stored)
         };
@@ -39,10 +39,13 @@ impl Store {
         for (tenant, count) in &writes.counts {
             let stored = self.accounts.entry(Arc::clone(tenant)).or_default();
             stored.counts.retain(|old| {
-                (&old.limit, &old.kind, old.starts, old.epoch) != (&count.limit, &count.kind, count.starts, count.epoch)
+                (&old.limit, &old.kind, old.counter.starts, old.counter.epoch)
+                    != (&count.limit, &count.kind, count.counter.starts, count.counter.epoch)
             });
             stored.counts.push(count.clone());
-            stored.counts.sort_by_key(|count| (count.limit.clone(), count.kind.clone(), count.starts, count.epoch));
+            stored.counts.sort_by_key(|count| {
+                (count.limit.clone(), count.kind.clone(), count.counter.starts, count.counter.epoch)
+            });
         }
         for (tenant, grant) in &writes.grants {
             let stored = self.accounts.entry(Arc::clone(tenant)).or_default();
@@ -70,13 +73,13 @@ impl Store {
                 let of = |row: &&Row| {
                     row.key.tenant == *tenant
                         && (&row.limit, &row.kind, row.window, row.epoch)
-                            == (&count.limit, &count.kind, count.starts, count.epoch)
+                            == (&count.limit, &count.kind, count.counter.starts, count.counter.epoch)
                 };
                 let sum: i64 = self.rows.iter().filter(of).map(|row| row.amount).sum();
-                if sum != i64::try_from(count.taken()).unwrap() {
+                if sum != i64::try_from(count.counter.taken()).unwrap() {
                     return Err(format!(
                         "D4: {sum} in rows of {tenant}, {} used, {} reserved",
-                        count.used, count.reserved
+                        count.counter.used, count.counter.reserved
                     ));
                 }
             }
@@ -86,7 +89,7 @@ impl Store {
             self.accounts.get(&row.key.tenant).is_some_and(|stored| {
                 stored.counts.iter().any(|count| {
                     (&row.limit, &row.kind, row.window, row.epoch)
-                        == (&count.limit, &count.kind, count.starts, count.epoch)
+                        == (&count.limit, &count.kind, count.counter.starts, count.counter.epoch)
                 })
             })
         };

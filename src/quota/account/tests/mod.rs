@@ -74,10 +74,10 @@ impl Scene {
         self.account().record(&amounts.into(), None, now)
     }
 
-    /// What is used and left of the first limit.
+    /// Used and left of the first limit.
     fn first(&mut self) -> (u64, u64) {
         let now = at(self.wall);
-        let usage = self.account().usage(now);
+        let usage = self.account().usage(now.wall);
         (usage.limits[0].used, usage.limits[0].remaining)
     }
 }

@@ -1,4 +1,4 @@
-//! What an account does, told one thing at a time.
+//! Behaviour of an account, one rule at a time.
 
 use super::*;
 use crate::kind::Kind;
@@ -231,11 +231,11 @@ fn check_counts_an_overdue_slot_as_free() {
     let mut scene = Scene::new(Arc::new(Plan::new("slots").limit(Quota::concurrent(1))));
     let lease = scene.take(("concurrent_requests", 1)).unwrap().lease.unwrap();
     let (one, now) = (Amounts::from(("concurrent_requests", 1)), at(scene.wall));
-    scene.account().watch(lease, now);
-    assert!(scene.account().check(&one, now).is_err());
+    scene.account().slots.watch(lease, now.moment);
+    assert!(!scene.account().violations(&one, now).is_empty());
     scene.wall += 11_000_000_000;
     let now = at(scene.wall);
-    assert!(scene.account().check(&one, now).is_ok());
+    assert!(scene.account().violations(&one, now).is_empty());
     assert!(scene.take(("concurrent_requests", 1)).unwrap().reclaimed);
 }
 
@@ -268,15 +268,15 @@ fn smaller_plan_admits_only_after_excess_slots_return() {
     let mut scene = Scene::new(slots(3));
     let held: Vec<_> = (0..3).map(|_| scene.take(("concurrent_requests", 1)).unwrap().lease.unwrap()).collect();
     scene.plan = slots(1);
-    scene.account().release(held[0]);
+    scene.account().slots.release(held[0]);
     assert!(scene.take(("concurrent_requests", 1)).is_err());
-    scene.account().release(held[1]);
+    scene.account().slots.release(held[1]);
     assert!(scene.take(("concurrent_requests", 1)).is_err());
-    scene.account().release(held[2]);
+    scene.account().slots.release(held[2]);
     scene.take(("concurrent_requests", 1)).unwrap();
     assert!(scene.take(("concurrent_requests", 1)).is_err());
     assert!(scene.take(("concurrent_requests", 0)).is_err());
-    scene.wall += 11_000_000_000; // the holder has made no progress, and nobody expects any
+    scene.wall += 11_000_000_000; // the holder has made no progress, and need not
     assert!(scene.take(("concurrent_requests", 1)).is_err());
 }
 
@@ -286,15 +286,15 @@ fn stalled_reader_loses_its_slot_but_a_slow_one_does_not() {
     let lease = scene.take(("concurrent_requests", 1)).unwrap().lease.unwrap();
     scene.wall += 20_000_000_000;
     let now = at(scene.wall);
-    scene.account().watch(lease, now);
+    scene.account().slots.watch(lease, now.moment);
     scene.wall += 9_000_000_000;
     let now = at(scene.wall);
-    scene.account().touch(lease, now);
+    scene.account().slots.touch(lease, now.moment);
     scene.wall += 9_000_000_000;
     assert!(scene.take(("concurrent_requests", 1)).is_err());
     scene.wall += 2_000_000_000;
     assert!(scene.take(("concurrent_requests", 1)).unwrap().reclaimed);
-    scene.account().release(lease); // too late
+    scene.account().slots.release(lease); // too late
     assert!(scene.take(("concurrent_requests", 1)).is_err());
 }
 
@@ -312,7 +312,7 @@ fn whoever_holds_a_slot_for_too_long_loses_it() {
 fn more_than_one_slot_is_never_given() {
     let mut scene = Scene::new(Arc::new(Plan::new("slots").limit(Quota::concurrent(5))));
     assert_eq!(scene.take(("concurrent_requests", 2)).unwrap_err()[0].wait, None);
-    let usage = scene.account().usage(at(START));
+    let usage = scene.account().usage(START);
     assert_eq!((usage.limits[0].kind.clone(), usage.limits[0].used), (Kind::Concurrent, 0));
 }
 

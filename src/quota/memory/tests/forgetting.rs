@@ -1,6 +1,7 @@
-//! Who has nothing left leaves, and nobody else.
+//! Blank accounts are forgotten, and no others.
 
 use super::*;
+use crate::quota::store::Bookmark;
 
 #[test]
 fn clients_without_usage_in_live_periods_are_evicted() {
@@ -80,4 +81,18 @@ fn a_crowd_has_an_account_for_each_plan() {
     pro.admit(3, ("requests", 10)).unwrap();
     assert!(pro.admit(4, ("requests", 1)).is_err());
     assert!(scene.admit(4, ("requests", 1)).is_err());
+}
+
+#[test]
+fn bookmark_of_another_store_lists_no_client() {
+    let scene = Scene::new(10);
+    scene.admit(1, ("requests", 1)).unwrap();
+    let plan = Arc::clone(&scene.plan);
+    let page = |from: Option<&Bookmark>| {
+        let plan = Arc::clone(&plan);
+        at_once(scene.accounts.page(from, 10, Arc::new(move |_| Arc::clone(&plan)), scene.now)).unwrap()
+    };
+    assert_eq!(page(None).0.len(), 1);
+    let (clients, next) = page(Some(&Bookmark::After("alice".into())));
+    assert!(clients.is_empty() && next.is_none());
 }

@@ -1,4 +1,3 @@
-mod foreign;
 mod forgetting;
 #[cfg(tollgate_loom)]
 mod interleavings;
@@ -90,7 +89,7 @@ impl Scene {
         at_once(self.accounts.usage(&self.context(&client(number)))).unwrap()
     }
 
-    /// What is used of each limit.
+    /// Used amount of each limit.
     fn used(&self, number: u8) -> Vec<u64> {
         self.usage(number).limits.iter().map(|limit| limit.used).collect()
     }

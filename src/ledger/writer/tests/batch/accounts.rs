@@ -12,7 +12,7 @@ use crate::ledger::writer::account_state::AccountState;
 use crate::{
     quota::{
         Grant, GrantId, Usage,
-        account::{Account, AccountSettings, ChargeRequest, Closed, GrantState, Now},
+        account::{Account, AccountSettings, ChargeRequest, CloseResult, GrantState, Now},
     },
     time::Moment,
 };
@@ -111,7 +111,8 @@ impl History {
     fn all_have_begun(&self) -> bool {
         let now = self.ledger.now;
         let counts = || self.ledger.store.accounts.values().flat_map(|stored| &stored.counts);
-        let has_begun = |limit| counts().any(|count| count.is_of(limit) && count.starts <= now && now < count.ends);
+        let has_begun =
+            |limit| counts().any(|count| count.is_of(limit) && count.counter.starts <= now && now < count.counter.ends);
         self.ledger.plan.counted().iter().all(has_begun)
     }
 
@@ -134,7 +135,7 @@ impl History {
             (Reply::Admitted(admitted), Ok(taken)) => {
                 prop_assert_eq!(&admitted.near, &self.account.warnings(taken.marks.warned));
                 prop_assert_eq!(&admitted.untold, &self.account.warnings(taken.marks.pending));
-                prop_assert_eq!(admitted.nearest, self.account.nearest(self.now()));
+                prop_assert_eq!(admitted.nearest, self.account.nearest(self.now().wall));
                 let hold = taken.reservation.map(|id| (id, self.moment + TTL));
                 self.all.push(Both { job, admitted: *admitted, epoch: taken.epoch, amounts, hold, over: false });
             }
@@ -149,7 +150,7 @@ impl History {
         let hold = self.all[at].hold.unwrap().0;
         let (closed, _) = self.account.close(hold, actual.as_ref(), false, self.now(), &self.settings);
         self.all[at].over = true;
-        if let Closed::Unknown = closed {
+        if let CloseResult::Unknown = closed {
             return; // memory forgets ended windows, a ledger does not
         }
         let (job, admitted) = (self.all[at].job.clone(), self.all[at].admitted.clone());
@@ -201,7 +202,7 @@ impl History {
                 let until = self.ledger.now + minutes * HOUR / 60;
                 let time = SystemTime::UNIX_EPOCH + Duration::from_nanos(until);
                 let grant = Grant::new("requests_per_hour", amount, time);
-                self.account.grant(GrantId(self.grants), grant, self.now()).unwrap();
+                self.account.grant(GrantId(self.grants), &grant, self.now()).unwrap();
                 let state = GrantState {
                     id: self.grants,
                     limit: "requests_per_hour".into(),
@@ -236,7 +237,7 @@ fn run(steps: &[Step], charge_expired: bool) -> Result<(), TestCaseError> {
         history.advance();
         history.step(step)?;
         history.advance();
-        prop_assert_eq!(history.usage(), history.account.usage(history.now()), "after {:?}", step);
+        prop_assert_eq!(history.usage(), history.account.usage(history.now().wall), "after {:?}", step);
     }
     Ok(())
 }

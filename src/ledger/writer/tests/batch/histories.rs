@@ -172,12 +172,13 @@ fn overruns(ledger: &Ledger) -> BTreeMap<(Arc<str>, Arc<str>, u64, u32), u64> {
     for (tenant, stored) in &ledger.store.accounts {
         let mut grants = stored.grants.clone();
         grants.iter_mut().for_each(|grant| grant.ended |= grant.until <= ledger.now);
+        let grants: crate::quota::account::Grants = grants.into_iter().collect();
         for limit in ledger.plan.counted() {
-            let counts = stored.counts.iter().filter(|count| count.is_of(limit) && count.ends > ledger.now);
-            if let Some(count) = counts.max_by_key(|count| (count.starts, count.epoch)) {
-                let there = limit.limit + crate::quota::account::raise(limit, &grants);
-                let place = (Arc::clone(tenant), Arc::clone(&count.limit), count.starts, count.epoch);
-                overruns.insert(place, count.taken().saturating_sub(there));
+            let counts = stored.counts.iter().filter(|count| count.is_of(limit) && count.counter.ends > ledger.now);
+            if let Some(count) = counts.max_by_key(|count| (count.counter.starts, count.counter.epoch)) {
+                let there = limit.limit + grants.raise(limit);
+                let place = (Arc::clone(tenant), Arc::clone(&count.limit), count.counter.starts, count.counter.epoch);
+                overruns.insert(place, count.counter.taken().saturating_sub(there));
             }
         }
     }

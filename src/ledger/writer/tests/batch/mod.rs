@@ -17,7 +17,7 @@ use super::{
     model::Store,
     *,
 };
-use crate::quota::account::StoredCounter;
+use crate::ledger::writer::StoredCounter;
 
 /// A ledger, its plan and the time.
 struct Ledger {
@@ -122,16 +122,18 @@ impl Ledger {
     /// Used and reserved of each count, by limit, window in hours and epoch.
     fn counts(&self) -> BTreeMap<(String, u64, u32), (u64, u64)> {
         let counts = self.store.accounts.values().flat_map(|stored| &stored.counts);
-        let place = |count: &StoredCounter| (count.limit.to_string(), count.starts / HOUR, count.epoch);
-        counts.map(|count| (place(count), (count.used, count.reserved))).collect()
+        let place = |count: &StoredCounter| (count.limit.to_string(), count.counter.starts / HOUR, count.counter.epoch);
+        counts.map(|count| (place(count), (count.counter.used, count.counter.reserved))).collect()
     }
 
     /// Used and reserved of a limit, in the hour of the start or the day.
     fn of(&self, limit: &str) -> (u64, u64) {
         let mut all = self.store.accounts.values().flat_map(|stored| &stored.counts);
-        let latest =
-            all.by_ref().filter(|count| *count.limit == *limit).max_by_key(|count| (count.starts, count.epoch));
-        latest.map_or((0, 0), |count| (count.used, count.reserved))
+        let latest = all
+            .by_ref()
+            .filter(|count| *count.limit == *limit)
+            .max_by_key(|count| (count.counter.starts, count.counter.epoch));
+        latest.map_or((0, 0), |count| (count.counter.used, count.counter.reserved))
     }
 
     fn entries(&self, job: &str) -> Vec<(u32, EntryKind, i64)> {

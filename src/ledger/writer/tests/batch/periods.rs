@@ -59,7 +59,7 @@ fn rolling_window_begins_with_the_first_use_after_the_last_end() {
     assert_eq!(refused_by(ledger.charge("b", ("requests", 1))).len(), 1);
     ledger.now += 1 + HOUR / 2;
     admitted(ledger.charge("b", ("requests", 10)));
-    let starts: Vec<_> = ledger.store.accounts["acme"].counts.iter().map(|count| count.starts).collect();
+    let starts: Vec<_> = ledger.store.accounts["acme"].counts.iter().map(|count| count.counter.starts).collect();
     assert_eq!(starts, [START, START + HOUR + HOUR / 2]);
 }
 

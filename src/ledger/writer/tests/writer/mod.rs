@@ -124,7 +124,7 @@ impl Scene {
 
     fn used(&self) -> u64 {
         self.database.store.adds_up().unwrap();
-        self.database.store.accounts.values().flat_map(|stored| &stored.counts).map(|count| count.taken()).sum()
+        self.database.store.accounts.values().flat_map(|stored| &stored.counts).map(|count| count.counter.taken()).sum()
     }
 
     fn entries(&self, job: &str) -> Vec<(u32, EntryKind)> {

@@ -13,7 +13,7 @@ const LENGTH: [u64; 3] = [HOUR, DAY, HOUR];
 /// No count of any limit.
 const NONE: u64 = u64::MAX;
 
-/// What was set aside or used at one time.
+/// Amounts reserved or used at one time.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     /// In which count of each limit.
@@ -22,7 +22,7 @@ pub(super) struct Entry {
     pub(super) reserved: [u64; 2],
     /// The reservation, when it expires, and how it ended.
     pub(super) hold: Option<(NonZeroU64, Moment, Stage)>,
-    /// What was asked for, and when: what goes back goes back whole, and once.
+    /// Amounts asked for, and their time: they are returned whole, and once.
     pub(super) estimate: [Option<u64>; 2],
     pub(super) epoch: Option<u32>,
 }
@@ -103,7 +103,7 @@ impl Book {
         }
     }
 
-    /// What is used and reserved of a limit.
+    /// Used and reserved of a limit.
     pub(super) fn sum(&self, limit: usize) -> (u64, u64) {
         let here = self.entries.iter().filter(|entry| entry.counts[limit] == self.count[limit]);
         here.fold((0, 0), |(used, reserved), entry| {
@@ -111,7 +111,7 @@ impl Book {
         })
     }
 
-    /// Takes a slot as the account should: a free one, or that of whoever has held one too long.
+    /// Takes a slot as the account should: a free one, or one that was held too long.
     pub(super) fn take_slot(&mut self, lease: Lease, now: Moment) {
         while self.slots.len() as u64 >= self.limits[3] {
             let oldest = (0..self.slots.len()).min_by_key(|&at| self.slots[at].1).unwrap();

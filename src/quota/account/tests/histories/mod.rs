@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use steps::{Asked, NAMES, Step, named, plan, steps};
 
 use super::*;
-use crate::quota::account::{Closed, Stage};
+use crate::quota::account::{CloseResult, Stage};
 use crate::quota::{Grant, GrantId};
 
 /// An account, its book, and the time of both clocks.
@@ -48,9 +48,9 @@ impl History {
         self.book.advance(self.now, self.settings.charge_expired);
     }
 
-    /// How much there is of each limit, and how much is taken beyond it.
+    /// Size of each limit, and the amount taken beyond it.
     fn limits(&self) -> [(u64, u64); 3] {
-        let usage = self.account.usage(self.now);
+        let usage = self.account.usage(self.now.wall);
         NAMES[..3]
             .iter()
             .map(|name| {
@@ -78,7 +78,7 @@ impl History {
             }
             Step::Release(which) if !self.book.slots.is_empty() => {
                 let which = which % self.book.slots.len();
-                self.account.release(self.book.slots.remove(which).0);
+                self.account.slots.release(self.book.slots.remove(which).0);
             }
             Step::Record(asked) => {
                 self.account.record(&named((asked, false)), None, self.now);
@@ -105,12 +105,12 @@ impl History {
             Step::Grant(of, amount, seconds) => {
                 let until = SystemTime::UNIX_EPOCH + Duration::from_nanos(self.now.wall) + Duration::from_secs(seconds);
                 let id = GrantId(self.granted.len() as u64);
-                let granted = self.account.grant(id, Grant::new(NAMES[of], amount, until), self.now);
+                let granted = self.account.grant(id, &Grant::new(NAMES[of], amount, until), self.now);
                 prop_assert_eq!(granted.is_ok(), self.book.limits[of] > 0);
                 self.granted.push(id);
             }
             Step::Revoke(which) if !self.granted.is_empty() => {
-                self.account.revoke(self.granted[which % self.granted.len()]);
+                self.account.revoke(self.granted[which % self.granted.len()], self.now);
             }
             Step::Seconds(seconds) => {
                 self.now.moment = self.now.moment + Duration::from_secs(seconds);
@@ -133,7 +133,7 @@ impl History {
         };
         let counted = slot && self.book.limits[3] > 0;
         let fits = (0..3).all(fits) && (!counted || self.book.has_slot(self.now.moment, self.settings.max_hold));
-        prop_assert_eq!(self.account.check(&amounts, self.now).is_ok(), fits);
+        prop_assert_eq!(self.account.violations(&amounts, self.now).is_empty(), fits);
         match self.account.admit(&ChargeRequest { reserve, ..ask(&amounts) }, self.now, &self.settings) {
             Ok(taken) => {
                 prop_assert!(fits, "admitted {amounts:?} at {limits:?}");
@@ -176,11 +176,11 @@ impl History {
         let (closed, _) = self.account.close(id, said.as_ref(), false, self.now, &self.settings);
         let forgotten = stage != Stage::Open && self.now.moment >= expires + TTL * 2;
         match (stage, closed, commit) {
-            (Stage::Open, Closed::Now(_), None) => {
+            (Stage::Open, CloseResult::Closed, None) => {
                 entry.reserved = [0; 2];
                 entry.hold = Some((id, expires, Stage::RolledBack));
             }
-            (Stage::Open, Closed::Now(_), Some(tokens)) | (Stage::Expired, Closed::TooLate(_), Some(tokens)) => {
+            (Stage::Open, CloseResult::Closed, Some(tokens)) | (Stage::Expired, CloseResult::Expired, Some(tokens)) => {
                 let named = [entry.estimate[0], tokens.or(entry.estimate[1])];
                 entry.reserved = [0; 2];
                 entry.used = plain(named);
@@ -188,10 +188,10 @@ impl History {
                 let counts = entry.counts;
                 self.book.begin(named, counts, self.now.wall);
             }
-            (Stage::Committed | Stage::RolledBack | Stage::Expired, Closed::Before(before), _) => {
+            (Stage::Committed | Stage::RolledBack | Stage::Expired, CloseResult::AlreadyClosed(before), _) => {
                 prop_assert_eq!(before, stage)
             }
-            (_, Closed::Unknown, _) => prop_assert!(forgotten),
+            (_, CloseResult::Unknown, _) => prop_assert!(forgotten),
             other => return Err(TestCaseError::fail(format!("{other:?}"))),
         }
         Ok(())
@@ -199,7 +199,7 @@ impl History {
 
     /// R1, and that the account adds up as the book does.
     fn adds_up(&self) -> Result<(), TestCaseError> {
-        let usage = self.account.usage(self.now);
+        let usage = self.account.usage(self.now.wall);
         let known =
             |limit: &crate::quota::LimitUsage| NAMES.iter().position(|name| limit.name.as_str() == *name).unwrap();
         for limit in &usage.limits {
@@ -211,7 +211,7 @@ impl History {
             let overrun = (used + reserved).saturating_sub(limit.limit);
             prop_assert_eq!(limit.remaining + used + reserved - overrun, limit.limit);
         }
-        for granted in self.account.grants() {
+        for granted in self.account.active_grants(self.now) {
             prop_assert!(granted.used <= granted.grant.amount());
         }
         Ok(())

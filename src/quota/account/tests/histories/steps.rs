@@ -1,10 +1,10 @@
-//! What may happen to an account, in any order.
+//! Steps of an account, in any order.
 
 use proptest::prelude::*;
 
 use crate::quota::account::tests::*;
 
-/// How much of requests, of tokens, and whether a slot is asked for.
+/// Amount of requests and of tokens, and whether a slot is asked for.
 pub(super) type Asked = ([Option<u64>; 2], bool);
 
 #[derive(Clone, Debug)]
@@ -13,7 +13,7 @@ pub(super) enum Step {
     Reserve(Asked),
     /// By its number among the reservations, and with how many tokens.
     Commit(usize, Option<u64>),
-    /// What a cancelled task does too. A task that crashes does nothing: its reservation expires.
+    /// A cancelled task does this too. A task that crashes does nothing: its reservation expires.
     RollBack(usize),
     GiveBack(usize),
     Release(usize),

@@ -119,8 +119,10 @@ impl World {
             for count in &stored.counts {
                 let past: i64 =
                     store.rows.iter().filter(|row| row.entry == EntryKind::Record).map(|row| row.amount).sum();
-                if i64::try_from(count.taken()).unwrap() > i64::try_from(self.setting.limit).unwrap() + past.max(0) {
-                    return Err(format!("R1: {} of {} are taken", count.taken(), self.setting.limit));
+                if i64::try_from(count.counter.taken()).unwrap()
+                    > i64::try_from(self.setting.limit).unwrap() + past.max(0)
+                {
+                    return Err(format!("R1: {} of {} are taken", count.counter.taken(), self.setting.limit));
                 }
             }
         }

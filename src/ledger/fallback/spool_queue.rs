@@ -1,0 +1,256 @@
+//! The queue of a spool, which its handles, its merging task and its writer thread share.
+
+use std::{
+    any::Any,
+    collections::VecDeque,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tokio::sync::oneshot;
+
+use super::{
+    mode::Mode,
+    spool_record::encode,
+    spool_state::{FRAME, JobClaim, SpoolState, SpooledCommand},
+};
+use crate::{
+    ledger::writer::{Command, CommandKind, Key, SettleKind},
+    quota::{
+        account::Duplicate,
+        store::{StoreEvent, StoreListener},
+    },
+};
+
+/// The queue. All its locks are held for moments.
+pub(in crate::ledger) struct SpoolQueue {
+    pub(super) path: PathBuf,
+    state: Mutex<SpoolState>,
+    pub(super) wake: Condvar,
+    /// Listeners of the layers; a layer that is dropped leaves a dead one.
+    listeners: Mutex<Vec<SpoolListener>>,
+    /// The ledger that it belongs to.
+    ledger: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
+    merging: AtomicBool,
+}
+
+type SpoolListener = Weak<dyn Fn(&StoreEvent) + Send + Sync>;
+
+impl SpoolQueue {
+    /// Returns the queue of a file of this size that holds these commands.
+    pub(super) fn new(path: &Path, commands: Vec<Command>, size: u64) -> Self {
+        Self {
+            path: path.into(),
+            state: Mutex::new(SpoolState::new(commands, size)),
+            wake: Condvar::new(),
+            listeners: Mutex::default(),
+            ledger: Mutex::new(None),
+            merging: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, SpoolState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Binds the spool to one ledger; false if it belongs to another.
+    pub(in crate::ledger) fn bind(&self, ledger: &Arc<dyn std::any::Any + Send + Sync>) -> bool {
+        let mut bound = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let other = bound
+            .as_ref()
+            .and_then(Weak::upgrade)
+            .is_some_and(|bound| !std::ptr::addr_eq(Arc::as_ptr(&bound), Arc::as_ptr(ledger)));
+        if !other {
+            *bound = Some(Arc::downgrade(ledger));
+        }
+        !other
+    }
+
+    /// Notifies `listener` for as long as it lives.
+    pub(in crate::ledger) fn listen(&self, listener: &StoreListener) {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(listener));
+    }
+
+    pub(super) fn notify(&self, event: &StoreEvent) {
+        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        listeners.retain(|listener| listener.upgrade().inspect(|listener| listener(event)).is_some());
+    }
+
+    /// Whether the ledger is to be asked.
+    pub(in crate::ledger) fn asks(&self) -> bool {
+        self.lock().mode == Mode::Asking
+    }
+
+    pub(in crate::ledger) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Whether nothing waits for the ledger.
+    pub(in crate::ledger) fn is_empty(&self) -> bool {
+        self.lock().left() == 0
+    }
+
+    /// Notes that the ledger has not decided.
+    pub(in crate::ledger) fn lost(&self, why: &Arc<str>) {
+        let new = self.lock().mode.lost();
+        if new {
+            self.notify(&StoreEvent::Lost(Arc::clone(why)));
+        }
+    }
+
+    /// Claims a job until it is released; refuses a duplicate.
+    pub(in crate::ledger) fn claim(
+        &self,
+        key: &Key,
+        command: u128,
+        fingerprint: Option<u128>,
+    ) -> Result<(), Duplicate> {
+        let mut state = self.lock();
+        if let Some(known) = state.claims.get(key) {
+            return Err(match (known.fingerprint, fingerprint) {
+                (Some(known), Some(asked)) if known != asked => Duplicate::Conflict,
+                _ if known.running => Duplicate::Running,
+                _ => Duplicate::Done,
+            });
+        }
+        let claim = JobClaim { command, fingerprint, running: true, merged: false, passed: false };
+        state.claims.insert(key.clone(), claim);
+        Ok(())
+    }
+
+    /// Releases the claim of a caller that the ledger has answered, or that has left.
+    pub(in crate::ledger) fn release(&self, key: &Key, command: u128) {
+        let mut state = self.lock();
+        if state.claims.get(key).is_some_and(|claim| claim.command == command && !claim.passed) {
+            state.claims.remove(key);
+        }
+    }
+
+    /// Notes that the work of a job that passed is over.
+    pub(in crate::ledger) fn finish(&self, key: &Key, command: u128) {
+        let mut state = self.lock();
+        if let Some(claim) = state.claims.get_mut(key).filter(|claim| claim.command == command) {
+            claim.running = false;
+            if claim.merged {
+                state.let_be(key);
+            }
+        }
+    }
+
+    /// Notes that the ledger has charged a job.
+    pub(in crate::ledger) fn remember(&self, key: &Key, fingerprint: Option<u128>) {
+        self.lock().recent.add(key, fingerprint);
+    }
+
+    pub(in crate::ledger) fn forget(&self, key: &Key) {
+        self.lock().recent.forget(key);
+    }
+
+    /// Whether a job that is about to pass was charged before, as far as this process remembers.
+    pub(in crate::ledger) fn knows(&self, key: &Key, fingerprint: Option<u128>) -> Option<Duplicate> {
+        self.lock().recent.get(key).map(|known| match (known, fingerprint) {
+            (Some(known), Some(asked)) if known != asked => Duplicate::Conflict,
+            _ => Duplicate::Done,
+        })
+    }
+
+    /// Writes a charge that passes, and waits for the disk; false if there is no room for it or it cannot be written.
+    pub(in crate::ledger) async fn keep(&self, command: Command) -> bool {
+        let Some(body) = encode(&command) else { return false };
+        let kept = {
+            let mut state = self.lock();
+            let size = state.size.saturating_add(FRAME + body.len() as u64);
+            if size > state.most || state.broken || state.closed {
+                let new = !std::mem::replace(&mut state.full, true);
+                drop(state);
+                if new {
+                    self.notify(&StoreEvent::Full);
+                }
+                return false;
+            }
+            state.size = size;
+            if let Some(claim) = state.claims.get_mut(&command.key).filter(|claim| claim.command == command.id) {
+                claim.passed = true;
+            }
+            let (told, kept) = oneshot::channel();
+            state.queue.push(SpooledCommand { command, body, told: Some(told) });
+            kept
+        };
+        self.wake.notify_one();
+        kept.await.unwrap_or(false)
+    }
+
+    /// Writes the settlement of a charge that passed, whether there is room or not, without waiting.
+    pub(in crate::ledger) fn settle(&self, command: Command) {
+        let Some(body) = encode(&command) else { return };
+        let mut state = self.lock();
+        if let CommandKind::SettleOf { of, settle } = &command.kind
+            && settle.end == SettleKind::Void
+        {
+            state.free(&command.key, *of);
+        }
+        state.size = state.size.saturating_add(FRAME + body.len() as u64);
+        state.queue.push(SpooledCommand { command, body, told: None });
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Returns the commands to submit next, and whether the ledger is to be probed.
+    pub(in crate::ledger) fn next(&self, most: usize) -> (Vec<Command>, bool) {
+        let state = self.lock();
+        (state.pending.iter().take(most).cloned().collect(), state.mode == Mode::Fallback)
+    }
+
+    /// Puts all commands of the first one's account behind the others, in their order: the ledger refuses the first.
+    pub(in crate::ledger) fn put_behind(&self) {
+        let mut state = self.lock();
+        let Some(tenant) = state.pending.front().map(|command| Arc::clone(&command.key.tenant)) else { return };
+        let (behind, before) =
+            std::mem::take(&mut state.pending).into_iter().partition(|command| command.key.tenant == tenant);
+        state.pending = before;
+        state.pending.extend::<VecDeque<_>>(behind);
+    }
+
+    /// Notes that the ledger has the first `many` commands, and had charged `duplicates` of them before.
+    pub(in crate::ledger) fn merged(&self, many: usize, duplicates: u64) {
+        let (back, merged) = {
+            let mut state = self.lock();
+            for _ in 0..many {
+                if let Some(command) = state.pending.pop_front() {
+                    state.has(&command);
+                }
+            }
+            state.merged += many as u64;
+            state.duplicates += duplicates;
+            let left = state.left();
+            let merged = (left == 0 && state.merged > 0).then(|| StoreEvent::Merged {
+                records: std::mem::take(&mut state.merged),
+                duplicates: std::mem::take(&mut state.duplicates),
+            });
+            (state.mode.reached(left), merged)
+        };
+        self.wake.notify_one();
+        merged.into_iter().for_each(|merged| self.notify(&merged));
+        if back {
+            self.notify(&StoreEvent::Back);
+        }
+    }
+
+    /// Starts merging; false if a task does so already.
+    pub(in crate::ledger) fn begin_merging(&self) -> bool {
+        !self.merging.swap(true, Ordering::AcqRel)
+    }
+
+    pub(in crate::ledger) fn end_merging(&self) {
+        self.merging.store(false, Ordering::Release);
+    }
+
+    /// Ends the writer thread once it has written all.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.wake.notify_all();
+    }
+}

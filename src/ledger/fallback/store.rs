@@ -1,0 +1,160 @@
+//! A store that falls back on a spool while its ledger is away.
+
+use std::sync::{Arc, OnceLock};
+
+use super::{
+    decide::{Admitted, Fallback},
+    merge::start_merging,
+};
+use crate::{
+    error::ConfigError,
+    gate::MaybeFuture,
+    identity::Digester,
+    ledger::{
+        Database, LedgerReceipt, LedgerReservation, LedgerStore,
+        writer::{AdmitReply, Command},
+    },
+    quota::{
+        ActiveGrant, Amounts, Grant, GrantId, OnFailure, Usage,
+        account::{CloseResult, Now},
+        store::{
+            AccountContext, AdmitError, AdmitRequest, AdmittedCharge, Bookmark, NearLimits, Page, PlanLookup,
+            QuotaBackend, Receipt, ReservationKey, Settlement, StoreError, StoreListener,
+        },
+    },
+};
+
+/// Decorates a ledger store: admits without the ledger while it is away, and settles in the spool what passed so.
+pub(in crate::ledger) struct FallbackStore<D: Database> {
+    store: LedgerStore<D>,
+    fallback: Arc<Fallback>,
+    /// Kept here, so that the spool notifies no layer that is gone.
+    listener: OnceLock<StoreListener>,
+}
+
+impl<D: Database> FallbackStore<D> {
+    /// Returns a store that does on failure what `on_failure` says, for at most `most` clients.
+    ///
+    /// # Errors
+    /// If the ledger has no spool to fall back on.
+    pub(in crate::ledger) fn over(
+        store: LedgerStore<D>,
+        on_failure: OnFailure,
+        most: usize,
+    ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
+        let Some(fallback) = Fallback::new(store.inner.spool.as_ref(), on_failure, most)? else {
+            return Ok(Arc::new(store));
+        };
+        start_merging(fallback.spool(), &store.inner.writer);
+        Ok(Arc::new(Self { store, fallback: Arc::new(fallback), listener: OnceLock::new() }))
+    }
+
+    /// Passes a settlement on: to the spool if the charge went there.
+    fn tell(&self, receipt: &Receipt, command: Option<Command>) -> NearLimits {
+        if let Some(command) = command {
+            let writer = &self.store.inner.writer;
+            match LedgerReceipt::of(receipt) {
+                Some(written) if written.id.passed => {
+                    self.fallback.spool().settle(command);
+                    start_merging(self.fallback.spool(), writer);
+                }
+                _ => writer.enqueue(command),
+            }
+        }
+        NearLimits::default()
+    }
+}
+
+/// Methods that the fallback does not change.
+macro_rules! unchanged {
+    ($(fn $name:ident(&self $(, $argument:ident: $type:ty)*) -> $result:ty;)*) => {
+        $(fn $name(&self $(, $argument: $type)*) -> $result {
+            self.store.$name($($argument),*)
+        })*
+    };
+}
+
+impl<D: Database> QuotaBackend for FallbackStore<D> {
+    fn admit(&self, request: &AdmitRequest<'_>) -> MaybeFuture<Result<AdmittedCharge, AdmitError>> {
+        let (command, pending) = match self.store.prepare(request, self.fallback.learns()) {
+            Ok(prepared) => prepared,
+            Err(error) => return MaybeFuture::Ready(Err(error)),
+        };
+        let fallback = Arc::clone(&self.fallback);
+        MaybeFuture::future(async move {
+            Ok(match fallback.decide(&pending.inner.writer, command, pending.now.wall).await? {
+                Admitted::Written(reply) => pending.admitted(reply, false),
+                Admitted::Passed(at) => pending.admitted(AdmitReply::blind(at), true),
+            })
+        })
+    }
+
+    fn settle(&self, receipt: &Receipt, end: &Settlement<'_>, now: Now) -> NearLimits {
+        let command = self.store.settlement(receipt, end, now);
+        if let (Some(_), Some(written)) = (&receipt.job, LedgerReceipt::of(receipt)) {
+            match end {
+                Settlement::Void(_) => self.fallback.spool().forget(&written.id.key),
+                Settlement::Served { .. } if written.id.passed => {
+                    self.fallback.spool().finish(&written.id.key, written.id.command);
+                }
+                Settlement::Served { .. } | Settlement::Detached => {}
+            }
+        }
+        self.tell(receipt, command)
+    }
+
+    fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits {
+        self.tell(receipt, self.store.addition(receipt, used, now))
+    }
+
+    fn close(
+        &self,
+        reserved: &ReservationKey,
+        actual: Option<&Amounts>,
+        plan_of: PlanLookup,
+        now: Now,
+    ) -> MaybeFuture<Result<(CloseResult, NearLimits), StoreError>> {
+        // The ledger does not know a reservation that waits in the spool.
+        if LedgerReservation::of(reserved).is_some_and(|id| id.passed) && !self.fallback.spool().is_empty() {
+            return MaybeFuture::Ready(Err(StoreError::Unavailable));
+        }
+        self.store.close(reserved, actual, plan_of, now)
+    }
+
+    /// While the ledger is away all fits that an admission would let pass.
+    fn check(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), AdmitError>> {
+        let slots = self.store.slots.check(account, amounts);
+        match self.store.check(account, amounts) {
+            MaybeFuture::Future(checked) => MaybeFuture::future(async move {
+                match checked.await {
+                    Err(AdmitError::Store(StoreError::Unavailable)) => AdmitError::unless_none(slots, false),
+                    checked => checked,
+                }
+            }),
+            ready => ready,
+        }
+    }
+
+    fn listen(&self, listener: StoreListener) {
+        self.fallback.spool().listen(&listener);
+        let _ = self.listener.set(Arc::clone(&listener)); // a store has one listener
+        self.store.listen(listener);
+    }
+
+    fn watch(&self, receipt: &Receipt, now: Now) {
+        self.store.watch(receipt, now);
+    }
+
+    unchanged! {
+        fn reservation_key(&self, receipt: &Receipt) -> ReservationKey;
+        fn record(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>>;
+        fn usage(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>>;
+        fn page(&self, from: Option<&Bookmark>, most: usize, plan_of: PlanLookup, now: Now) -> MaybeFuture<Result<Page, StoreError>>;
+        fn reset(&self, account: &AccountContext<'_>, limit: Option<&str>) -> MaybeFuture<Result<(), StoreError>>;
+        fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>>;
+        fn revoke(&self, account: &AccountContext<'_>, id: GrantId) -> MaybeFuture<Result<bool, StoreError>>;
+        fn grants(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>>;
+        fn population(&self) -> (usize, usize);
+        fn digester(&self) -> &Digester;
+    }
+}

@@ -1,0 +1,3 @@
+//! Tests that need a server.
+
+mod on_a_server;

@@ -1,0 +1,233 @@
+//! The suite over a server, and what only a server can do. `bash tests/run` leaves tests of this name out where there
+//! is none.
+
+use super::super::*;
+use crate::ledger::{
+    Database, Session,
+    suite::{self, charge, key, reads, transact},
+    writer::{Stored, Writes, tests::against},
+};
+
+#[path = "../../../../tests/support/postgres.rs"]
+mod servers;
+use servers::Postgres as Server;
+
+async fn fresh() -> PostgresDatabase {
+    PostgresDatabase::at_url(&Server::shared().database()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_server_does_what_every_database_does() {
+    suite::everything(fresh).await;
+}
+
+#[tokio::test]
+async fn invoices_are_the_sums_of_the_book() {
+    suite::bills::are_sums_of_the_book(&fresh().await).await;
+}
+
+#[tokio::test]
+async fn behaves_as_the_model_of_the_writer_search() {
+    against::agrees(&fresh().await, 50, against::Locks::Accounts).await;
+}
+
+#[tokio::test]
+#[ignore = "minutes: many histories"]
+async fn it_does_what_its_model_does_in_many_histories() {
+    against::agrees(&fresh().await, 10_000, against::Locks::Accounts).await;
+}
+
+fn one(tenant: &str, job: &str) -> Writes {
+    Writes { rows: vec![charge(tenant, job, 1)], ..Writes::default() }
+}
+
+fn name(url: &str) -> &str {
+    url.rsplit('/').next().unwrap()
+}
+
+#[tokio::test]
+async fn other_accounts_do_not_wait() {
+    let ledger = fresh().await;
+    let (mut first, mut second) = (ledger.connect().await.unwrap(), ledger.connect().await.unwrap());
+    for _ in 0..2 {
+        first.begin(&reads(&["ann", "cid"], &[])).await.unwrap();
+        // It would be refused where a lock does not come.
+        second.begin(&reads(&["bob", "dan"], &[])).await.expect("bob is not locked");
+        second.commit().await.unwrap();
+        first.commit().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_lock_that_does_not_come_is_tried_again() {
+    let ledger = fresh().await;
+    let (mut first, mut second) = (ledger.connect().await.unwrap(), ledger.connect().await.unwrap());
+    first.begin(&reads(&["ann"], &[])).await.unwrap();
+    let told = second.begin(&reads(&["ann"], &[])).await;
+    assert!(matches!(&told, Err(DbError::Again(words)) if words.contains("55P03")), "{told:?}");
+    first.commit().await.unwrap();
+    second.begin(&reads(&["ann"], &[])).await.expect("it goes on");
+}
+
+#[tokio::test]
+async fn whoever_is_dropped_while_it_waits_holds_nothing() {
+    let ledger = fresh().await;
+    let mut first = ledger.connect().await.unwrap();
+    first.begin(&reads(&["bob"], &[])).await.unwrap();
+    let asked = reads(&["ann", "bob"], &[]);
+    let mut second = loop {
+        let mut second = ledger.connect().await.unwrap();
+        match tokio::time::timeout(Duration::from_millis(200), second.begin(&asked)).await {
+            Err(_) => break second,
+            // On a slow machine the lock's own time-out may come first.
+            Ok(began) => assert!(matches!(began, Err(DbError::Again(_))), "{began:?}"),
+        }
+    };
+    assert!(matches!(second.commit().await, Err(DbError::Lost(_))));
+    drop(second);
+    first.commit().await.unwrap();
+    transact(&ledger, &asked, &one("ann", "job")).await.expect("its locks are gone");
+}
+
+#[tokio::test]
+async fn a_connection_that_the_server_ends_is_lost() {
+    let url = Server::shared().database();
+    let ledger = PostgresDatabase::at_url(&url).await.unwrap();
+    let mut session = ledger.connect().await.unwrap();
+    let loaded = session.begin(&reads(&["ann"], &[])).await.unwrap();
+    session.write(&one("ann", "job"), loaded.now).await.unwrap();
+    let others = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'", name(&url));
+    Server::shared().sql("postgres", &others);
+    assert!(matches!(session.commit().await, Err(DbError::Lost(_))));
+    let loaded = transact(&ledger, &reads(&["ann"], &[key("ann", "job")]), &Writes::default()).await.unwrap();
+    assert_eq!(loaded.rows, []);
+}
+
+#[tokio::test]
+async fn what_was_committed_survives_a_killed_server() {
+    let server = Server::start("");
+    let url = server.database();
+    let ledger = PostgresDatabase::at_url(&url).await.unwrap();
+    let mut session = ledger.connect().await.unwrap();
+    for (job, commits) in [("told", true), ("untold", false)] {
+        let loaded = session.begin(&reads(&["ann"], &[])).await.unwrap();
+        session.write(&one("ann", job), loaded.now).await.unwrap();
+        if commits {
+            session.commit().await.unwrap();
+        }
+    }
+    server.kill();
+    assert!(matches!(session.commit().await, Err(DbError::Lost(_))));
+    assert!(matches!(ledger.connect().await, Err(DbError::Lost(_))));
+    server.again("");
+    let asked = reads(&["ann"], &[key("ann", "told"), key("ann", "untold")]);
+    let loaded = transact(&PostgresDatabase::at_url(&url).await.unwrap(), &asked, &Writes::default()).await.unwrap();
+    assert_eq!(loaded.rows, [charge("ann", "told", 1)]);
+}
+
+#[tokio::test]
+async fn what_would_lose_acknowledged_rows_is_refused_in_words() {
+    let url = Server::shared().database();
+    let told = |url: String| async move { PostgresDatabase::at_url(&url).await.unwrap_err().to_string() };
+    let off = told(format!("{url}?options=-c%20synchronous_commit%3Doff")).await;
+    assert!(off.contains("got off: rows that were acknowledged could be lost"), "{off}");
+    let read = told(format!("{url}?options=-c%20default_transaction_read_only%3Don")).await;
+    assert!(read.contains("read-only") || read.contains("read_only"), "{read}");
+    PostgresDatabase::at_url(&format!("{url}?options=-c%20synchronous_commit%3Dlocal")).await.unwrap();
+
+    let ledger = PostgresDatabase::at_url(&url).await.unwrap();
+    Server::shared().sql("postgres", &format!("ALTER DATABASE {} SET synchronous_commit = off", name(&url)));
+    assert!(
+        matches!(ledger.connect().await, Err(DbError::Refused(_))),
+        "each connection is asked, not the first alone"
+    );
+
+    let latin = format!("{}_latin", name(&url));
+    let made = format!("CREATE DATABASE {latin} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
+    Server::shared().sql("postgres", &made);
+    let lost = told(Server::shared().url(&latin)).await;
+    assert!(lost.contains("encoding of the database must be UTF8, got LATIN1"), "{lost}");
+
+    let server = Server::start("-c fsync=off");
+    let off = told(server.url("postgres")).await;
+    assert!(off.contains("fsync must be on, got off"), "{off}");
+}
+
+#[tokio::test]
+async fn errors_say_where_and_why_and_never_the_password() {
+    let shared = Server::shared();
+    for (url, words) in [
+        (format!("postgres://ann:canary@127.0.0.1:{}/nowhere", shared.port()), "ann"),
+        (format!("postgres://postgres:canary@127.0.0.1:{}/nowhere", shared.port()), "nowhere"),
+        ("postgres://ann:canary@127.0.0.1:1/nowhere".to_owned(), "127.0.0.1:1"),
+        ("postgres://ann:canary@127.0.0.1:no/nowhere".to_owned(), "invalid ledger URL"),
+    ] {
+        let told = PostgresDatabase::at_url(&url).await.unwrap_err();
+        assert!(told.reason().contains(words) && !format!("{told} {told:?}").contains("canary"), "{told}");
+    }
+    let url = shared.database().replace("postgres@", "postgres:canary@");
+    let shown = format!("{:?}", PostgresDatabase::at_url(&url).await.unwrap());
+    assert!(!shown.contains("canary"), "{shown}");
+}
+
+#[tokio::test]
+async fn many_programs_make_the_tables_once() {
+    let url = Server::shared().database();
+    let all = futures_util::future::join_all((0..8).map(|_| PostgresDatabase::at_url(&url))).await;
+    for (at, ledger) in all.into_iter().enumerate() {
+        transact(&ledger.unwrap(), &reads(&["ann"], &[]), &one("ann", &at.to_string())).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn tables_that_are_newer_or_altered_are_refused_in_words() {
+    for (altered, words) in [
+        ("INSERT INTO quota_schema VALUES (7)", "must be at most 1, got 7: a newer program has been here"),
+        (
+            "ALTER TABLE quota_consumption DROP CONSTRAINT quota_consumption_once",
+            "lost its unique index quota_consumption_once",
+        ),
+        ("ALTER TABLE quota_counter DROP COLUMN untold", "untold"),
+        ("DROP TABLE quota_hold", "quota_hold"),
+        ("ALTER TABLE quota_consumption SET UNLOGGED", "quota_consumption must be logged"),
+    ] {
+        let url = Server::shared().database();
+        let ledger = PostgresDatabase::at_url(&url).await.unwrap();
+        Server::shared().sql(name(&url), altered);
+        let told = PostgresDatabase::at_url(&url).await.unwrap_err().to_string();
+        assert!(told.contains(words), "{told}");
+        assert!(matches!(ledger.connect().await, Err(DbError::Refused(_))), "an open ledger reports it too");
+    }
+}
+
+#[tokio::test]
+async fn rows_are_never_changed() {
+    let ledger = fresh().await;
+    transact(&ledger, &reads(&["ann"], &[]), &one("ann", "job")).await.unwrap();
+    for change in
+        ["UPDATE quota_consumption SET amount = 0", "DELETE FROM quota_consumption", "TRUNCATE quota_consumption"]
+    {
+        let told = sqlx::raw_sql(change).execute(&ledger.pool).await.unwrap_err().to_string();
+        assert!(told.contains("write a row that corrects"), "{told}");
+    }
+    let negative = "INSERT INTO quota_counter VALUES ('a', 'b', 'c', 'epoch', 0, 'epoch', -1, 0, false, false)";
+    let told = sqlx::raw_sql(negative).execute(&ledger.pool).await.unwrap_err().to_string();
+    assert!(told.contains("check constraint"), "{told}");
+}
+
+#[tokio::test]
+async fn a_pool_of_one_still_has_its_one() {
+    let pool = PgPoolOptions::new().max_connections(1).connect(&Server::shared().database()).await.unwrap();
+    let ledger = PostgresDatabase::from_pool(pool).await.unwrap();
+    let mut session = ledger.connect().await.unwrap();
+    session.begin(&reads(&["ann"], &[])).await.unwrap();
+    assert_eq!(ledger.account("ann").await.unwrap().1, Stored::default());
+}
+
+#[tokio::test]
+#[ignore = "measures"]
+async fn charges_a_second() {
+    for tenants in [16, 2_000] {
+        suite::speed::of("PostgreSQL", &fresh().await, tenants).await;
+    }
+}

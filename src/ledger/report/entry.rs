@@ -1,0 +1,184 @@
+//! One row of the ledger, as the public API shows it.
+
+use std::{
+    fmt::{self, Write},
+    time::SystemTime,
+};
+
+use crate::{
+    ledger::writer::{Detail, EntryKind, Row},
+    time::Instant,
+};
+
+/// One row of a [`Ledger`](crate::Ledger): rows are never changed, what is wrong is corrected by another row.
+///
+/// ```no_run
+/// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
+/// use std::time::SystemTime;
+/// let mut entries = ledger.entries("acme", SystemTime::UNIX_EPOCH, SystemTime::now());
+/// while let Some(entry) = entries.next().await? {
+///     println!("{entry}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LedgerEntry {
+    /// Number of the row; later rows of an account have higher ones.
+    pub id: i64,
+    /// Tenant of the account.
+    pub tenant: String,
+    /// The job, by its id as it was sent; one made here where the request named none.
+    pub job: String,
+    /// Number of times that the job was voided before.
+    pub attempt: u32,
+    /// Kind of the entry: `charge`, `reserve`, `commit`, `void`, `expire`, `record`, `adjust`, `grant` or `reset`.
+    pub entry: &'static str,
+    /// Kind that is counted; empty in the row of a job that no limit counts.
+    pub kind: String,
+    /// The name of the limit that counts it; empty likewise.
+    pub limit: String,
+    /// Start of the period that it belongs to.
+    pub window_start: SystemTime,
+    /// Change of what its limit has used; negative if something was returned. Each limit of a kind has a row
+    /// of its own, so sums over limits are no bill; [`Ledger::invoice`](crate::Ledger::invoice) is.
+    pub amount: i64,
+    /// Time at which it was written.
+    pub at: SystemTime,
+    /// Terms of a grant.
+    pub grant: Option<GrantEntry>,
+    /// Time at which it passed without the ledger, by the clock of the process that let it pass; see
+    /// [`OnFailure`](crate::OnFailure).
+    pub passed_at: Option<SystemTime>,
+}
+
+/// Terms of a grant in its row.
+///
+/// ```no_run
+/// # fn example(entry: tollgate::LedgerEntry) {
+/// if let Some(grant) = entry.grant {
+///     println!("{} more, approved by {}", grant.amount, grant.approver);
+/// }
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct GrantEntry {
+    /// Amount that is allowed on top; 0 if a grant was revoked.
+    pub amount: u64,
+    /// End of the grant.
+    pub until: SystemTime,
+    /// Name of the approver.
+    pub approver: String,
+    /// Reason for the grant.
+    pub reason: String,
+}
+
+impl LedgerEntry {
+    pub(crate) fn of(id: i64, at: u64, row: Row) -> Self {
+        let passed_at = row.detail.as_ref().filter(|_| row.entry != EntryKind::Grant).map(|detail| time(detail.until));
+        let grant = row.detail.filter(|_| row.entry == EntryKind::Grant).map(|detail| {
+            let Detail { granted, until, approver, reason } = *detail;
+            GrantEntry { amount: granted, until: time(until), approver, reason }
+        });
+        Self {
+            id,
+            tenant: row.key.tenant.to_string(),
+            job: row.key.job.to_string(),
+            attempt: row.attempt,
+            entry: row.entry.as_str(),
+            kind: row.kind.to_string(),
+            limit: row.limit.to_string(),
+            window_start: time(row.window),
+            amount: row.amount,
+            at: time(at),
+            grant,
+            passed_at,
+        }
+    }
+}
+
+/// As one line of JSON, for exports; times are RFC 3339 with microseconds.
+impl fmt::Display for LedgerEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, r#"{{"id":{},"at":"{}","tenant":"{}""#, self.id, Instant(self.at), Json(&self.tenant))?;
+        write!(f, r#","job":"{}","attempt":{},"entry":"{}""#, Json(&self.job), self.attempt, self.entry)?;
+        write!(f, r#","kind":"{}","limit":"{}""#, Json(&self.kind), Json(&self.limit))?;
+        write!(f, r#","window_start":"{}","amount":{}"#, Instant(self.window_start), self.amount)?;
+        if let Some(grant) = &self.grant {
+            write!(f, r#","granted":{},"until":"{}""#, grant.amount, Instant(grant.until))?;
+            write!(f, r#","approver":"{}","reason":"{}""#, Json(&grant.approver), Json(&grant.reason))?;
+        }
+        if let Some(passed_at) = self.passed_at {
+            write!(f, r#","passed_at":"{}""#, Instant(passed_at))?;
+        }
+        f.write_char('}')
+    }
+}
+
+/// The inside of a JSON string (RFC 8259, 7).
+pub(in crate::ledger) struct Json<'a>(pub(in crate::ledger) &'a str);
+
+impl fmt::Display for Json<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for character in self.0.chars() {
+            match character {
+                '"' | '\\' => write!(f, "\\{character}")?,
+                control if (control as u32) < 0x20 => write!(f, "\\u{:04x}", control as u32)?,
+                plain => f.write_char(plain)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn time(nanos: u64) -> SystemTime {
+    crate::time::from_1970(nanos)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ledger::writer::Key;
+
+    fn row(text: &str) -> Row {
+        let text: Arc<str> = text.into();
+        Row {
+            key: Key { tenant: text.clone(), job: text.clone() },
+            attempt: 1,
+            part: 0,
+            entry: EntryKind::Grant,
+            kind: text.clone(),
+            limit: text.clone(),
+            window: 0,
+            epoch: 0,
+            amount: -3,
+            command: 0,
+            fingerprint: None,
+            detail: Some(Box::new(Detail {
+                granted: 7,
+                until: 0,
+                approver: text.to_string(),
+                reason: text.to_string(),
+            })),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_line_is_json_whatever_is_in_it(text: String, at in 0..4_102_444_800_000_000_u64) {
+            let line = LedgerEntry::of(1, at * 1_000, row(&text)).to_string();
+            prop_assert!(!line.contains('\n'));
+            let read: serde_json::Value = serde_json::from_str(&line).unwrap();
+            prop_assert_eq!(&read["tenant"], &text);
+            prop_assert_eq!(&read["reason"], &text);
+            let time: jiff::Timestamp = read["at"].as_str().unwrap().parse().unwrap();
+            prop_assert_eq!(time.as_microsecond(), i64::try_from(at).unwrap());
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The state of a job in a ledger.
+
+use crate::{
+    ledger::{
+        Database, Ledger,
+        handle::on_database,
+        writer::{JobRows, JobStatus},
+    },
+    quota::{Amounts, QuotaError},
+};
+
+/// A job in a [`Ledger`](crate::Ledger).
+///
+/// ```no_run
+/// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
+/// use tollgate::JobStanding;
+/// match ledger.job("acme", "order 17").await? {
+///     Some(job) if job.standing == JobStanding::Charged => println!("charged: {:?}", job.amounts),
+///     Some(job) => println!("{:?}", job.standing),
+///     None => println!("never charged, or refused"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LedgerJob {
+    /// Amounts that are charged or reserved for it: of each kind as much as one of its limits counts.
+    pub amounts: Amounts,
+    /// Its state.
+    pub standing: JobStanding,
+    /// Number of times that it was voided before.
+    pub attempt: u32,
+}
+
+/// State of a job in a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JobStanding {
+    /// It is charged.
+    Charged,
+    /// Something is reserved for it and not settled.
+    Reserved,
+    /// It was voided: its id is free.
+    GivenBack,
+    /// Its reservation expired.
+    Expired,
+}
+
+impl Ledger {
+    /// Returns the state of a tenant's job, by its id as it was sent; `None` if it was never charged.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn job(&self, tenant: &str, job: &str) -> Result<Option<LedgerJob>, QuotaError> {
+        let rows = on_database!(self, inner => inner.read(inner.writer.database.job(tenant, job)).await)?;
+        let job_rows = JobRows(&rows);
+        let Some(attempt) = job_rows.latest() else { return Ok(None) };
+        let standing = match job_rows.status(attempt) {
+            JobStatus::Open => JobStanding::Reserved,
+            JobStatus::Voided => JobStanding::GivenBack,
+            JobStatus::Expired => JobStanding::Expired,
+            JobStatus::Charged | JobStatus::Committed | JobStatus::Late => JobStanding::Charged,
+            JobStatus::Unknown => return Ok(None),
+        };
+        Ok(Some(LedgerJob { amounts: job_rows.amounts(attempt), standing, attempt }))
+    }
+}

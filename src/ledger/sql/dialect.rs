@@ -1,0 +1,153 @@
+//! Differences between the SQL databases and between their drivers.
+
+use std::{future::Future, sync::Arc};
+
+use sqlx::{Database, Error, SqlStr};
+
+use crate::ledger::DbError;
+
+/// An SQL database: its driver, and the texts in which its SQL differs.
+pub(crate) trait SqlDialect: Database {
+    /// Expression of the present, as times are stored.
+    const NOW: &'static str;
+    /// Function that returns the larger of two values.
+    const LARGER: &'static str;
+    /// Statement that begins a transaction that writes.
+    const BEGIN_WRITE: &'static str;
+    /// Statements that lock the tables' versions, and create the table of versions if it is missing.
+    const PREPARE_SCHEMA: &'static str;
+    /// Whether [`PREPARE_SCHEMA`](Self::PREPARE_SCHEMA) runs at each start, since it proves that the database is
+    /// writable.
+    const PROVES_WRITABLE: bool;
+    /// Query for the number of tables of versions: 0 or 1.
+    const HAS_SCHEMA: &'static str;
+    /// Each version of the tables, from the one before.
+    const VERSIONS: &'static [&'static str];
+    /// Query for the number of unique indexes `quota_consumption_once`: 0 or 1.
+    const HAS_UNIQUE_INDEX: &'static str;
+
+    /// Returns the clause that has a query use this index; empty where the planner finds it.
+    fn indexed_by(index: &str) -> String;
+
+    /// Returns the statements of the path of charges, which each connection prepares when it is checked.
+    fn statements() -> Vec<Arc<str>>;
+
+    /// Runs one query and returns its rows. It is planned for its values, each time.
+    fn fetch(
+        connection: &mut Self::Connection,
+        sql: SqlStr,
+        values: &[SqlValue<'_>],
+    ) -> impl Future<Output = Result<Vec<Self::Row>, DbError>> + Send;
+
+    /// Runs one statement and returns the number of rows that it changed.
+    fn execute(
+        connection: &mut Self::Connection,
+        sql: SqlStr,
+        values: &[SqlValue<'_>],
+    ) -> impl Future<Output = Result<u64, DbError>> + Send;
+
+    /// Runs statements without values.
+    fn run(connection: &mut Self::Connection, sql: SqlStr) -> impl Future<Output = Result<(), DbError>> + Send;
+
+    /// Prepares a statement, which fails if a table or a column is missing.
+    fn prepare(connection: &mut Self::Connection, sql: Arc<str>) -> impl Future<Output = Result<(), DbError>> + Send;
+
+    /// Returns a column of integers.
+    fn number(row: &Self::Row, at: usize) -> Result<Option<i64>, DbError>;
+
+    /// Returns a column of booleans.
+    fn flag(row: &Self::Row, at: usize) -> Result<Option<bool>, DbError>;
+
+    /// Returns a column of texts, as they are stored.
+    fn text(row: &Self::Row, at: usize) -> Result<Option<&str>, DbError>;
+
+    /// Returns a column of times, in microseconds since 1970.
+    fn micros(row: &Self::Row, at: usize) -> Result<Option<i64>, DbError>;
+
+    /// Returns a column of 16 bytes.
+    fn digest(row: &Self::Row, at: usize) -> Result<Option<u128>, DbError>;
+
+    /// Classifies an error that the database itself reported.
+    fn reported(error: &dyn sqlx::error::DatabaseError) -> DbError;
+
+    /// Rejects a connection that would lose acknowledged rows; `volatile` if the database is one in memory.
+    fn check_promises(
+        connection: &mut Self::Connection,
+        volatile: bool,
+    ) -> impl Future<Output = Result<(), DbError>> + Send;
+
+    /// Archives a tenant within a transaction that holds its lock; returns the number of rows that went.
+    fn archive(
+        connection: &mut Self::Connection,
+        tenant: &str,
+        before: u64,
+        command: u128,
+    ) -> impl Future<Output = Result<u64, DbError>> + Send;
+}
+
+/// A value of a statement.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SqlValue<'a> {
+    Text(&'a str),
+    Number(i64),
+    /// Nanoseconds since 1970.
+    Time(u64),
+    Digest(u128),
+}
+
+impl SqlValue<'_> {
+    /// A number of rows.
+    pub(super) fn count(most: usize) -> Self {
+        Self::Number(i64::try_from(most).unwrap_or(i64::MAX))
+    }
+}
+
+/// Classifies an error by what it means to the transaction in which it occurred.
+pub(crate) fn db_error<S: SqlDialect>(error: Error) -> DbError {
+    let text = format!("{}: {error}", S::NAME);
+    match error {
+        Error::Database(reported) => S::reported(&*reported),
+        Error::Io(_)
+        | Error::Tls(_)
+        | Error::Protocol(_)
+        | Error::PoolTimedOut
+        | Error::PoolClosed
+        | Error::WorkerCrashed
+        | Error::BeginFailed => DbError::Lost(text),
+        Error::Encode(_) | Error::Decode(_) | Error::ColumnDecode { .. } => DbError::Rejected(text),
+        _ => DbError::Refused(text),
+    }
+}
+
+/// Calls of a driver. Their text is the same for every [`SqlDialect`]; generic code would repeat sqlx's bounds at each
+/// use.
+macro_rules! driver_calls {
+    () => {
+        async fn fetch(
+            connection: &mut Self::Connection,
+            sql: SqlStr,
+            values: &[SqlValue<'_>],
+        ) -> Result<Vec<Self::Row>, DbError> {
+            let query = values.iter().fold(sqlx::query(sql).persistent(false), bind);
+            query.fetch_all(connection).await.map_err(db_error::<Self>)
+        }
+
+        async fn execute(
+            connection: &mut Self::Connection,
+            sql: SqlStr,
+            values: &[SqlValue<'_>],
+        ) -> Result<u64, DbError> {
+            let query = values.iter().fold(sqlx::query(sql).persistent(false), bind);
+            Ok(query.execute(connection).await.map_err(db_error::<Self>)?.rows_affected())
+        }
+
+        async fn run(connection: &mut Self::Connection, sql: SqlStr) -> Result<(), DbError> {
+            connection.execute(sqlx::raw_sql(sql)).await.map_err(db_error::<Self>).map(|_| ())
+        }
+
+        async fn prepare(connection: &mut Self::Connection, sql: Arc<str>) -> Result<(), DbError> {
+            connection.prepare(AssertSqlSafe(sql).into_sql_str()).await.map_err(db_error::<Self>).map(|_| ())
+        }
+    };
+}
+pub(crate) use driver_calls;

@@ -1,0 +1,16 @@
+//! Code and SQL that SQLite and PostgreSQL share. The paths of charges are in `sqlite/` and `postgres/`.
+
+mod database;
+mod dialect;
+pub(crate) mod encoding;
+mod reports;
+mod rows;
+mod schema;
+mod session;
+
+pub(crate) use database::SqlDatabase;
+pub(crate) use dialect::{SqlDialect, SqlValue, db_error, driver_calls};
+pub(crate) use reports::BilledSum;
+pub(crate) use rows::{Columns, ENTRY_COLUMNS, ReadRows};
+pub(crate) use schema::{apply, check};
+pub(crate) use session::{ChargePath, SqlSession, in_order};

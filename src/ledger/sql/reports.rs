@@ -1,0 +1,202 @@
+//! Reports on the rows, and repairs of the counters, in SQL that all databases share.
+
+use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr, pool::PoolConnection};
+
+use super::{ChargePath, Columns, ENTRY_COLUMNS, SqlDatabase, SqlDialect, SqlValue, db_error};
+use crate::ledger::{DbError, Drift, PastUsage, report::time, writer::Row};
+
+/// Sums what a tenant's rows bill, by the rule of [`billed`](crate::ledger::writer::billed), from `$2` on and before
+/// `$3`, kind by kind.
+///
+/// The inner query yields the rows of each item, those that a void takes back with the sign -1: everything that the
+/// attempt of the void has written before it, looked up by its job. `CROSS JOIN` keeps SQLite from trying it the other
+/// way round. Ids order the rows of an account as they were written.
+///
+/// An amount is summed in two halves, whose sums fit wherever the rows do.
+const BILLED: &str = "
+    SELECT quota_type, CAST(sum(amount >> 32) AS bigint), CAST(sum(amount & 4294967295) AS bigint) FROM
+        (SELECT quota_type, sign * CASE WHEN -min(amount) > max(amount) THEN min(amount) ELSE max(amount) END AS amount
+         FROM (
+            SELECT 1 AS sign, job_id, attempt, entry, part, quota_type, limit_id, amount FROM quota_consumption
+            WHERE tenant_id = $1 AND consumed_at >= $2 AND consumed_at < $3
+            UNION ALL
+            SELECT -1, r.job_id, r.attempt, r.entry, r.part, r.quota_type, r.limit_id, r.amount
+            FROM (SELECT job_id, attempt, min(id) AS id FROM quota_consumption
+                  WHERE tenant_id = $1 AND consumed_at >= $2 AND consumed_at < $3 AND entry = 'void'
+                  GROUP BY job_id, attempt) v
+            CROSS JOIN quota_consumption r
+            WHERE r.tenant_id = $1 AND r.job_id = v.job_id AND r.attempt = v.attempt AND r.id < v.id) rows_of_items
+         WHERE limit_id <> '' AND entry NOT IN ('void', 'reset', 'grant')
+         GROUP BY sign, job_id, attempt, entry, part, quota_type) items
+    GROUP BY quota_type ORDER BY quota_type";
+
+/// Billed amount of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct BilledSum {
+    pub(crate) kind: String,
+    pub(crate) amount: i128,
+}
+
+/// Calculates each counter from its rows: `written` is their sum, `held` the part of it that is reserved and not
+/// settled.
+fn should_be<S: SqlDialect>() -> String {
+    format!(
+        "SELECT tenant_id, limit_id, quota_type, window_start, epoch, CAST(sum(amount) AS bigint) AS written,
+            CAST(coalesce(sum(amount) FILTER (WHERE entry = 'reserve' AND NOT EXISTS (
+                SELECT 1 FROM quota_consumption s {}
+                WHERE s.tenant_id = q.tenant_id AND s.job_id = q.job_id AND s.attempt = q.attempt
+                    AND s.entry IN ('commit', 'void', 'expire'))), 0) AS bigint) AS held
+         FROM quota_consumption q WHERE limit_id <> ''",
+        S::indexed_by("quota_consumption_once")
+    )
+}
+
+impl<S: ChargePath> SqlDatabase<S> {
+    /// Returns at most `most` rows of a tenant, each with its id and its time: written from `from` on and before
+    /// `until`, of those written at `from` the ones after the id `after`. They are in the order of their times and ids.
+    /// The cost of a page does not depend on the length of the history.
+    pub(crate) async fn entries(
+        &self,
+        tenant: &str,
+        from: u64,
+        until: u64,
+        after: i64,
+        most: usize,
+    ) -> Result<Vec<(i64, u64, Row)>, DbError> {
+        let sql = format!(
+            "SELECT {ENTRY_COLUMNS}, consumed_at FROM quota_consumption {}
+             WHERE tenant_id = $1 AND consumed_at >= $2 AND consumed_at < $3 AND (consumed_at > $2 OR id > $4)
+             ORDER BY consumed_at, id LIMIT $5",
+            S::indexed_by("quota_consumption_by_time")
+        );
+        let times = [SqlValue::Time(from), SqlValue::Time(until)];
+        let values = [SqlValue::Text(tenant), times[0], times[1], SqlValue::Number(after), SqlValue::count(most)];
+        let decode = |columns: &mut Columns<'_, S>| {
+            let (id, entry) = columns.entry()?;
+            Ok((id, columns.clock()?, entry))
+        };
+        self.query(AssertSqlSafe(sql).into_sql_str(), &values, decode).await
+    }
+
+    /// Sums what the rows of a tenant that were written from `from` on and before `until` bill, kind by kind.
+    pub(crate) async fn sums(&self, tenant: &str, from: u64, until: u64) -> Result<Vec<BilledSum>, DbError> {
+        let values = [SqlValue::Text(tenant), SqlValue::Time(from), SqlValue::Time(until)];
+        let decode = |columns: &mut Columns<'_, S>| {
+            let kind = columns.text()?;
+            Ok(BilledSum { kind, amount: (i128::from(columns.amount()?) << 32) + i128::from(columns.amount()?) })
+        };
+        self.query(BILLED.into_sql_str(), &values, decode).await
+    }
+
+    /// Returns the usage at a past time of each period that was under way: the sum of what had been written by then.
+    pub(crate) async fn past(&self, tenant: &str, at: u64) -> Result<Vec<PastUsage>, DbError> {
+        let sql = "SELECT c.limit_id, c.quota_type, c.window_start, CAST(coalesce(sum(q.amount), 0) AS bigint)
+             FROM (SELECT DISTINCT tenant_id, limit_id, quota_type, window_start FROM quota_counter
+                WHERE tenant_id = $1 AND window_start <= $2 AND window_end > $2) c
+             LEFT JOIN quota_consumption q ON q.tenant_id = c.tenant_id AND q.limit_id = c.limit_id
+                AND q.quota_type = c.quota_type AND q.window_start = c.window_start AND q.consumed_at <= $2
+             GROUP BY c.limit_id, c.quota_type, c.window_start ORDER BY c.limit_id, c.quota_type, c.window_start";
+        let decode = |columns: &mut Columns<'_, S>| {
+            let (limit, kind, window_start) = (columns.text()?, columns.text()?, time(columns.clock()?));
+            Ok(PastUsage { limit, kind, window_start, used: u64::try_from(columns.amount()?).unwrap_or(0) })
+        };
+        self.query(sql.into_sql_str(), &[SqlValue::Text(tenant), SqlValue::Time(at)], decode).await
+    }
+
+    /// Returns the number of counters, and at most `most` that differ from their rows.
+    pub(crate) async fn drifts(&self, most: usize) -> Result<(u64, Vec<Drift>), DbError> {
+        let mut transaction = self.pool.begin().await.map_err(db_error::<S>)?;
+        let compared = S::fetch(&mut transaction, "SELECT count(*) FROM quota_counter".into_sql_str(), &[]).await?;
+        let sql = format!(
+            "SELECT coalesce(c.tenant_id, s.tenant_id), coalesce(c.limit_id, s.limit_id),
+                coalesce(c.quota_type, s.quota_type), coalesce(c.window_start, s.window_start), c.used + c.reserved,
+                coalesce(s.written, 0)
+             FROM quota_counter c FULL OUTER JOIN
+                ({} GROUP BY tenant_id, limit_id, quota_type, window_start, epoch) s
+                ON s.tenant_id = c.tenant_id AND s.limit_id = c.limit_id AND s.quota_type = c.quota_type
+                    AND s.window_start = c.window_start AND s.epoch = c.epoch
+             WHERE (c.tenant_id IS NULL AND s.written <> 0) OR c.used + c.reserved <> coalesce(s.written, 0)
+                OR c.reserved <> coalesce(s.held, 0)
+             ORDER BY 1, 2, 3, 4, coalesce(c.epoch, s.epoch) LIMIT $1",
+            should_be::<S>()
+        );
+        let found = S::fetch(&mut transaction, AssertSqlSafe(sql).into_sql_str(), &[SqlValue::count(most)]).await?;
+        let drift = |row| {
+            let mut columns = Columns::<S>::new(row);
+            Ok(Drift {
+                tenant: columns.text()?,
+                limit: columns.text()?,
+                kind: columns.text()?,
+                window_start: time(columns.clock()?),
+                counted: columns.optional_amount()?,
+                written: columns.amount()?,
+            })
+        };
+        let drifts = found.iter().map(drift).collect::<Result<_, DbError>>()?;
+        Ok((compared.first().map_or(Ok(0), |row| Columns::<S>::new(row).number())?, drifts))
+    }
+
+    /// Writes into the counters of a tenant the sums of their rows, under its lock; returns how many were wrong.
+    pub(crate) async fn repair(&self, tenant: &str) -> Result<u64, DbError> {
+        let larger = S::LARGER;
+        let sql = format!(
+            "UPDATE quota_counter SET used = {larger}(s.written - s.held, 0), reserved = {larger}(s.held, 0)
+             FROM (SELECT c.limit_id, c.quota_type, c.window_start, c.epoch, coalesce(s.written, 0) AS written,
+                    coalesce(s.held, 0) AS held
+                FROM quota_counter c LEFT JOIN
+                    ({} AND tenant_id = $1 GROUP BY tenant_id, limit_id, quota_type, window_start, epoch) s
+                    USING (tenant_id, limit_id, quota_type, window_start, epoch)
+                WHERE c.tenant_id = $1) s
+             WHERE quota_counter.tenant_id = $1 AND quota_counter.limit_id = s.limit_id
+                AND quota_counter.quota_type = s.quota_type AND quota_counter.window_start = s.window_start
+                AND quota_counter.epoch = s.epoch
+                AND (used <> {larger}(s.written - s.held, 0) OR reserved <> {larger}(s.held, 0))",
+            should_be::<S>()
+        );
+        let mut connection = self.acquire().await?;
+        let mut transaction = locked::<S>(&mut connection, tenant).await?;
+        let wrong = S::execute(&mut transaction, AssertSqlSafe(sql).into_sql_str(), &[SqlValue::Text(tenant)]).await?;
+        transaction.commit().await.map_err(db_error::<S>)?;
+        Ok(wrong)
+    }
+
+    /// Marks rows from before `before` as archivable, for every writer from now on; returns the latest such time.
+    pub(crate) async fn seal(&self, before: u64) -> Result<u64, DbError> {
+        let sql = format!(
+            "INSERT INTO quota_archive AS a (only_row, sealed_until) VALUES (true, $1)
+             ON CONFLICT (only_row) DO UPDATE SET sealed_until = {}(a.sealed_until, excluded.sealed_until)
+             RETURNING sealed_until",
+            S::LARGER
+        );
+        let sealed =
+            self.query(AssertSqlSafe(sql).into_sql_str(), &[SqlValue::Time(before)], |columns| columns.clock()).await?;
+        Ok(sealed.first().copied().unwrap_or(before))
+    }
+
+    /// Returns the latest time before which rows may be archived; 0 where none may.
+    pub(crate) async fn sealed(&self) -> Result<u64, DbError> {
+        let sealed =
+            self.query("SELECT sealed_until FROM quota_archive".into_sql_str(), &[], |columns| columns.clock()).await?;
+        Ok(sealed.first().copied().unwrap_or(0))
+    }
+
+    /// Replaces the rows of each of a tenant's periods by one: of periods that ended before `before`, in which nothing
+    /// is open and nothing was written since. Returns how many rows went.
+    pub(crate) async fn archive(&self, tenant: &str, before: u64, command: u128) -> Result<u64, DbError> {
+        let mut connection = self.acquire().await?;
+        let mut transaction = locked::<S>(&mut connection, tenant).await?;
+        let gone = S::archive(&mut transaction, tenant, before, command).await?;
+        transaction.commit().await.map_err(db_error::<S>)?;
+        Ok(gone)
+    }
+}
+
+/// Begins a transaction that holds the lock of a tenant's account.
+async fn locked<'a, S: ChargePath>(
+    connection: &'a mut PoolConnection<S>,
+    tenant: &str,
+) -> Result<sqlx::Transaction<'a, S>, DbError> {
+    let mut transaction = connection.begin_with(S::BEGIN_WRITE).await.map_err(db_error::<S>)?;
+    S::lock(&mut transaction, tenant).await?;
+    Ok(transaction)
+}

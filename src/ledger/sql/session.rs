@@ -1,0 +1,133 @@
+//! Transactions of the writer on one connection.
+
+use std::{future::Future, sync::Arc};
+
+use super::SqlDialect;
+use crate::ledger::{
+    DbError, Session,
+    writer::{Key, Loaded, Reads, Writes},
+};
+
+/// Transactions of charges, which each database has of its own: SQLite binds row by row, PostgreSQL whole columns.
+pub(crate) trait ChargePath: SqlDialect {
+    /// Prepares a connection for the writer.
+    fn tune(connection: &mut Self::Connection) -> impl Future<Output = Result<(), DbError>> + Send;
+
+    /// Reads accounts and jobs without a lock.
+    fn read(
+        connection: &mut Self::Connection,
+        tenants: &[Arc<str>],
+        jobs: &[Key],
+    ) -> impl Future<Output = Result<Loaded, DbError>> + Send;
+
+    /// Locks an account within a transaction that writes.
+    fn lock(connection: &mut Self::Connection, tenant: &str) -> impl Future<Output = Result<(), DbError>> + Send;
+
+    /// Begins a transaction of the writer, locks its accounts in the order of names, creates missing ones, and reads.
+    fn begin(connection: &mut Self::Connection, reads: &Reads) -> impl Future<Output = Result<Loaded, DbError>> + Send;
+
+    /// Writes within the transaction.
+    fn write(
+        connection: &mut Self::Connection,
+        writes: &Writes,
+        now: u64,
+    ) -> impl Future<Output = Result<(), DbError>> + Send;
+
+    /// Commits the transaction.
+    fn commit(connection: &mut Self::Connection) -> impl Future<Output = Result<(), DbError>> + Send;
+
+    /// Rolls the transaction back, also if the failed step has done so.
+    fn roll_back(connection: &mut Self::Connection) -> impl Future<Output = Result<(), DbError>> + Send;
+
+    /// Ends a connection.
+    fn close(connection: Self::Connection) -> impl Future<Output = ()> + Send {
+        async { drop(connection) }
+    }
+}
+
+/// A connection of its own: dropping it closes it, and what has not been committed comes to nothing.
+pub(crate) struct SqlSession<S: ChargePath> {
+    connection: S::Connection,
+    state: TxState,
+}
+
+/// State of a connection's transaction. During a step it is `Broken`, so that a cancelled step leaves it so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TxState {
+    Idle,
+    Open,
+    Broken,
+}
+
+impl<S: ChargePath> SqlSession<S> {
+    pub(super) const fn new(connection: S::Connection) -> Self {
+        Self { connection, state: TxState::Idle }
+    }
+
+    /// Takes the state of an open transaction for a step.
+    fn take_open(&mut self) -> Result<(), DbError> {
+        match std::mem::replace(&mut self.state, TxState::Broken) {
+            TxState::Open => Ok(()),
+            TxState::Idle => {
+                self.state = TxState::Idle;
+                Err(DbError::Refused("there is no transaction to go on with".into()))
+            }
+            TxState::Broken => Err(DbError::Lost("the connection was left in the middle of a step".into())),
+        }
+    }
+
+    /// Ends a step. After an error with a known effect the connection is usable if the transaction can be rolled back.
+    async fn end_step<T>(&mut self, result: Result<T, DbError>, then: TxState) -> Result<T, DbError> {
+        match &result {
+            Ok(_) => self.state = then,
+            Err(DbError::Lost(_)) => {}
+            Err(_) if S::roll_back(&mut self.connection).await.is_ok() => self.state = TxState::Idle,
+            Err(_) => {}
+        }
+        result
+    }
+}
+
+impl<S: ChargePath> Session for SqlSession<S> {
+    async fn begin(&mut self, reads: &Reads) -> Result<Loaded, DbError> {
+        if std::mem::replace(&mut self.state, TxState::Broken) != TxState::Idle {
+            return Err(DbError::Lost("the connection was left in the middle of a transaction".into()));
+        }
+        let begun = S::begin(&mut self.connection, reads).await;
+        self.end_step(begun, TxState::Open).await
+    }
+
+    async fn write(&mut self, writes: &Writes, now: u64) -> Result<(), DbError> {
+        self.take_open()?;
+        let written = S::write(&mut self.connection, writes, now).await;
+        self.end_step(written, TxState::Open).await
+    }
+
+    async fn commit(&mut self) -> Result<(), DbError> {
+        self.take_open()?;
+        // An error that the database reports says that nothing is written; a lost reply says nothing.
+        let committed = S::commit(&mut self.connection).await;
+        self.end_step(committed, TxState::Idle).await
+    }
+
+    async fn roll_back(&mut self) -> Result<(), DbError> {
+        if self.state != TxState::Idle {
+            self.take_open()?;
+            S::roll_back(&mut self.connection).await?;
+            self.state = TxState::Idle;
+        }
+        Ok(())
+    }
+
+    async fn close(self) {
+        S::close(self.connection).await;
+    }
+}
+
+/// Returns accounts in the order of their names, each once: every writer locks them in this order.
+pub(crate) fn in_order(tenants: &[Arc<str>]) -> Vec<Arc<str>> {
+    let mut tenants = tenants.to_vec();
+    tenants.sort_unstable();
+    tenants.dedup();
+    tenants
+}

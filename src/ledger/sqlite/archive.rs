@@ -1,0 +1,63 @@
+//! Archives finished periods.
+
+use sqlx::{AssertSqlSafe, SqlSafeStr, Sqlite, SqliteConnection};
+
+use crate::ledger::{
+    DbError,
+    sql::{Columns, SqlDialect, SqlValue},
+};
+
+/// Periods that are over, in which nothing is open and nothing was written since, and which are not archived yet; what
+/// their rows come to, and when the last and the first were written. What is open is looked up once, not for each row.
+const SEALABLE: &str = "
+    SELECT q.limit_id, q.quota_type, q.window_start, q.epoch, sum(q.amount), max(q.consumed_at), min(q.consumed_at)
+    FROM quota_consumption q JOIN quota_counter c USING (tenant_id, limit_id, quota_type, window_start, epoch)
+    WHERE q.tenant_id = $1 AND c.window_end <= $2 AND c.reserved = 0 AND q.entry <> 'grant'
+        AND (q.limit_id, q.quota_type, q.window_start, q.epoch) NOT IN (
+            SELECT r.limit_id, r.quota_type, r.window_start, r.epoch
+            FROM quota_hold h CROSS JOIN quota_consumption r INDEXED BY quota_consumption_once
+                USING (tenant_id, job_id, attempt) WHERE h.tenant_id = $1)
+    GROUP BY q.limit_id, q.quota_type, q.window_start, q.epoch
+    HAVING max(q.consumed_at) < $2 AND (count(*) > 1 OR max(q.job_id) NOT LIKE 'archive %' OR max(q.entry) <> 'adjust')";
+
+/// Archived rows of one period.
+const INSERT: &str = "
+    INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt, part, amount,
+        consumed_at, order_id)
+    VALUES ($1, 'archive ' || lower(hex($9)), $3, $2, $4, $5, 'adjust', 0, $6, $7, $8, $9)";
+
+const DELETE: &str = "
+    DELETE FROM quota_consumption WHERE tenant_id = $1 AND limit_id = $2 AND quota_type = $3 AND window_start = $4
+        AND epoch = $5 AND entry <> 'grant' AND order_id <> $6 AND consumed_at BETWEEN $7 AND $8";
+
+/// Replaces the rows of each finished period by one; returns how many rows went.
+pub(super) async fn archive(
+    connection: &mut SqliteConnection,
+    tenant: &str,
+    before: u64,
+    command: u128,
+) -> Result<u64, DbError> {
+    // The trigger goes and comes back within the transaction, which no other connection can look into.
+    let trigger = "SELECT sql FROM sqlite_schema WHERE name = 'quota_consumption_kept'";
+    let trigger = Sqlite::fetch(connection, trigger.into_sql_str(), &[]).await?;
+    Sqlite::run(connection, "DROP TRIGGER quota_consumption_kept".into_sql_str()).await?;
+    let (tenant, command, mut gone) = (SqlValue::Text(tenant), SqlValue::Digest(command), 0);
+    let periods = Sqlite::fetch(connection, SEALABLE.into_sql_str(), &[tenant, SqlValue::Time(before)]).await?;
+    for (part, row) in (0_i64..).zip(&periods) {
+        let mut period = Columns::<Sqlite>::new(row);
+        let (limit, kind): (String, String) = (period.text()?, period.text()?);
+        let mut number = || period.amount().map(SqlValue::Number);
+        let (starts, epoch, amount, last, first) = (number()?, number()?, number()?, number()?, number()?);
+        let (limit, kind) = (SqlValue::Text(&limit), SqlValue::Text(&kind));
+        // First of all, for SQLite gives a number again once the row that has the highest is gone.
+        let archived = [tenant, limit, kind, starts, epoch, SqlValue::Number(part), amount, last, command];
+        Sqlite::execute(connection, INSERT.into_sql_str(), &archived).await?;
+        let old = [tenant, limit, kind, starts, epoch, command, first, last];
+        gone += Sqlite::execute(connection, DELETE.into_sql_str(), &old).await?;
+    }
+    for row in &trigger {
+        let sql: String = Columns::<Sqlite>::new(row).text()?;
+        Sqlite::run(connection, AssertSqlSafe(sql).into_sql_str()).await?;
+    }
+    Ok(gone)
+}

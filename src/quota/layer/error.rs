@@ -1,0 +1,91 @@
+//! Why something could not be done to an account.
+
+use std::{error::Error, fmt};
+
+use crate::{error::ConfigError, quota::store::StoreError};
+
+/// Why something could not be done to an account, or said of it.
+///
+/// Accounts in memory always answer: of them it is [`ConfigError`](Self::Invalid) or nothing.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use tollgate::{QuotaError, Client, Plan, QuotaLayer};
+///
+/// let quotas = QuotaLayer::new(Plan::standard()).handle();
+/// match quotas.reset(&Client::named("alice"), "querys").await {
+///     Err(QuotaError::Invalid(invalid)) => println!("no such limit: {invalid}"),
+///     Err(error) => println!("the store is down: {error}"),
+///     Ok(()) => unreachable!(),
+/// }
+/// # });
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum QuotaError {
+    /// The call asks for something invalid; nothing has changed.
+    Invalid(ConfigError),
+    /// The store of the accounts cannot be reached; nothing has changed.
+    Unavailable,
+    /// The store did not say in time whether it was done.
+    Indeterminate,
+    /// The store rejects the call for good, for this reason (a constraint, a trigger, a value out of range), and nothing was
+    /// written. Calls of other clients are not affected.
+    Rejected(String),
+}
+
+impl fmt::Display for QuotaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(invalid) => invalid.fmt(f),
+            Self::Unavailable => f.write_str("the store of the accounts cannot be reached"),
+            Self::Indeterminate => f.write_str("the store of the accounts did not say in time whether it was done"),
+            Self::Rejected(why) => {
+                write!(f, "the store of the accounts rejected the call, nothing was written; do not retry: {why}")
+            }
+        }
+    }
+}
+
+impl Error for QuotaError {}
+
+impl From<ConfigError> for QuotaError {
+    fn from(invalid: ConfigError) -> Self {
+        Self::Invalid(invalid)
+    }
+}
+
+impl From<StoreError> for QuotaError {
+    fn from(trouble: StoreError) -> Self {
+        match trouble {
+            StoreError::Unavailable => Self::Unavailable,
+            StoreError::Indeterminate => Self::Indeterminate,
+            StoreError::Rejected(why) => Self::Rejected(why.to_string()),
+            StoreError::Invalid(invalid) => Self::Invalid(invalid),
+            StoreError::Nameless => Self::Invalid(ConfigError::message(
+                "a ledger bills by public name, but the client has none of at most 1,024 bytes",
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_says_what_is_not_promised() {
+        let invalid = ConfigError::new("limit", "be one of the plan's", "querys");
+        for (error, text) in [
+            (QuotaError::from(invalid), "limit must be one of the plan's, got querys"),
+            (StoreError::Unavailable.into(), "the store of the accounts cannot be reached"),
+            (
+                StoreError::Rejected("CHECK failed".into()).into(),
+                "the store of the accounts rejected the call, nothing was written; do not retry: CHECK failed",
+            ),
+            (StoreError::Indeterminate.into(), "the store of the accounts did not say in time whether it was done"),
+        ] {
+            assert_eq!(error.to_string(), text);
+        }
+    }
+}
