@@ -42,10 +42,13 @@ impl<D: Database> FallbackStore<D> {
         on_failure: OnFailure,
         most: usize,
     ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
-        let Some(fallback) = Fallback::new(store.inner.spool.as_ref(), on_failure, most)? else {
-            return Ok(Arc::new(store));
-        };
-        start_merging(fallback.spool(), &store.inner.writer);
+        let spool = store.inner.spool.as_ref();
+        let fallback = Fallback::new(spool, on_failure, most)?;
+        // Under fail closed too: a former process may have left records.
+        if let Some(spool) = spool {
+            start_merging(spool.queue(), &store.inner.writer);
+        }
+        let Some(fallback) = fallback else { return Ok(Arc::new(store)) };
         Ok(Arc::new(Self { store, fallback: Arc::new(fallback), listener: OnceLock::new() }))
     }
 
