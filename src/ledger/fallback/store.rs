@@ -139,8 +139,11 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
     }
 
     fn listen(&self, listener: StoreListener) {
-        self.fallback.spool().listen(&listener);
-        let _ = self.listener.set(Arc::clone(&listener)); // a store has one listener
+        // Of its own: the writer keeps the other one for as long as the ledger is open.
+        let told = Arc::clone(&listener);
+        let of_spool: StoreListener = Arc::new(move |event| told(event));
+        self.fallback.spool().listen(&of_spool);
+        let _ = self.listener.set(of_spool); // a store has one listener
         self.store.listen(listener);
     }
 
