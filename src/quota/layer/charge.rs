@@ -1,4 +1,4 @@
-//! Extensions that a quota layer shares with handlers: the charge of a request, and how its client stands.
+//! Extensions that a quota layer shares with handlers: the charge of a request and the usage of its client.
 
 use std::{
     fmt,
@@ -40,8 +40,8 @@ use crate::{
 /// its plan limits. An idle layer among them changes nothing. If a retry layer in between clones the request, all clones
 /// record for the layers outside of it, and each clone for its own pass through the layers inside.
 ///
-/// A request that passes one layer twice, as where it is applied to a router and to one of its routes, is charged twice:
-/// as two requests, and with twice the recorded amounts.
+/// A request that passes one layer twice is charged twice, as two requests and with twice the recorded amounts. An
+/// example is a layer on a router and on one of its routes.
 #[derive(Clone, Default)]
 pub struct Charge(Option<Arc<Link>>);
 
@@ -160,7 +160,8 @@ impl fmt::Debug for Charge {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QuotaStatus {
-    /// Usage of each limit; what this request takes is included, as reserved. Plan and version are those of the innermost layer that charges.
+    /// Usage of each limit, with the amounts of this request as reserved. Plan and version are those of the innermost
+    /// layer that charges.
     pub usage: Usage,
     /// Limits of which this request's response carries a warning.
     pub near: Vec<PolicyName>,
