@@ -166,8 +166,7 @@ impl QuotaLayer {
     /// [idle](crate::Charge#idle-charges). Behind several such layers, the one `Charge` records for [all of
     /// them](crate::Charge#several-layers), and the one `QuotaStatus` lists the limits of all.
     ///
-    /// The estimate of a request is reserved at admission. When the response ends, the recorded amount is charged
-    /// instead.
+    /// The estimate of a request is reserved at admission; the recorded amount is charged when the response ends.
     ///
     /// ```
     /// use axum::{Extension, Router, routing::post};

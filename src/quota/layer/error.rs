@@ -1,12 +1,12 @@
-//! Why something could not be done to an account.
+//! Errors of calls on the accounts of a layer.
 
 use std::{error::Error, fmt};
 
 use crate::{error::ConfigError, quota::store::StoreError};
 
-/// Why something could not be done to an account, or said of it.
+/// Error of a call on the accounts of a layer.
 ///
-/// Accounts in memory always answer: of them it is [`ConfigError`](Self::Invalid) or nothing.
+/// Accounts in memory always answer; the only error of a call on them is [`Invalid`](Self::Invalid).
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -23,14 +23,14 @@ use crate::{error::ConfigError, quota::store::StoreError};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum QuotaError {
-    /// The call asks for something invalid; nothing has changed.
+    /// The call has an invalid argument; nothing has changed.
     Invalid(ConfigError),
-    /// The store of the accounts cannot be reached; nothing has changed.
+    /// The store is unavailable; nothing has changed.
     Unavailable,
-    /// The store did not say in time whether it was done.
+    /// The store did not reply in time, and the call may have been carried out.
     Indeterminate,
-    /// The store rejects the call for good, for this reason (a constraint, a trigger, a value out of range), and nothing was
-    /// written. Calls of other clients are not affected.
+    /// The store rejects the call for good (a constraint, a trigger, a value out of range), and nothing was written.
+    /// Calls of other clients are not affected. The text is that of the database.
     Rejected(String),
 }
 
