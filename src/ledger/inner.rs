@@ -44,7 +44,7 @@ impl<D: Database> LedgerInner<D> {
         Ok(Arc::new(Self { writer, upkeep, spool, origins, horizon: AtomicU64::new(0) }))
     }
 
-    /// Returns the time for which jobs are remembered, if that is not as long as their rows.
+    /// Returns the time for which jobs are remembered; `None` if it is as long as their rows.
     pub(super) fn horizon(&self) -> Option<u64> {
         Some(self.horizon.load(Ordering::Relaxed)).filter(|horizon| *horizon > 0)
     }
@@ -53,12 +53,12 @@ impl<D: Database> LedgerInner<D> {
         self.horizon.store(crate::time::nanos(horizon), Ordering::Relaxed);
     }
 
-    /// Returns a number that tells the layers of a ledger apart.
+    /// Returns a number that distinguishes the layers of a ledger.
     pub(super) fn next_origin(&self) -> u32 {
         self.origins.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Awaits a read for as long as a caller waits.
+    /// Awaits a read, at most for the reply time-out of a caller.
     pub(super) async fn read<T>(&self, read: impl Future<Output = Result<T, DbError>>) -> Result<T, StoreError> {
         within(self.writer.reply_timeout(), read).await
     }

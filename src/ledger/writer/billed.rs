@@ -10,8 +10,9 @@
 //!   limit if no counter was left to return to.
 //! - A reset makes room and returns no money, a grant is no usage: neither bills.
 //!
-//! An item belongs to the time at which it was written, so consecutive periods bill everything once. The ledger states
-//! the same rule in SQL (`ledger/billed.rs`); both are compared with a book that knows neither.
+//! An item belongs to the time at which it was written, so consecutive periods bill everything once. The SQL of the
+//! ledger states the same rule (`BILLED` in `src/ledger/sql/reports.rs`). Tests compare both with a book that shares no
+//! code with either.
 
 use std::sync::Arc;
 

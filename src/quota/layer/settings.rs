@@ -80,15 +80,14 @@ impl ServedRequest {
 /// ```
 ///
 /// # Without the ledger
-/// Memory always answers, so that this setting has no effect on it. In a ledger, `FailOpen` and `LocalShare` need a spool
-/// (`LedgerBuilder::spool_in`): without one the layer does not build. Under them a request passes if the ledger cannot be
-/// (`LedgerBuilder::spool_in`): without one the layer does not build. Under them a request passes if the ledger cannot
-/// be
+/// Memory always answers, so that this setting has no effect on it. In a ledger, `FailOpen` and `LocalShare` need a
+/// spool (`LedgerBuilder::spool_in`): without one the layer does not build. Under them a request passes if the ledger
+/// cannot be reached, has too many callers waiting, or does not answer within its deadline (`Ledger::deadline`).
 ///
 /// The charge of such a request is on the local disk before the request passes, under the ids that it would have had in the
 /// ledger. From then on no request waits for the ledger. The records in the `Spool` are merged as soon as the ledger accepts
-/// them; then requests ask the ledger again. Each merged row tells that its request passed without the ledger
-/// (`LedgerEntry::passed_at`), also if it went past a limit.
+/// them; then requests ask the ledger again. Each merged row has the time at which its request passed without the
+/// ledger (`LedgerEntry::passed_at`), also if it exceeds a limit.
 ///
 /// If a commit was on its way and the ledger did not answer in time, the request passes too, under the same ids. Whether the
 /// commit took place or not, the ledger holds the charge once.
