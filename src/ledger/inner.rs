@@ -38,7 +38,7 @@ impl<D: Database> LedgerInner<D> {
         let writer = WriterTask::new(database, TIMEOUTS);
         let ledger: Arc<dyn Any + Send + Sync> = Arc::clone(&writer) as _;
         if spool.as_ref().is_some_and(|spool| !spool.queue().bind(&ledger)) {
-            return Err(LedgerError::new("a spool must belong to one ledger, got two"));
+            return Err(LedgerError::new("a spool must belong to one ledger, got two; open one for each"));
         }
         let (upkeep, origins) = (Upkeep::new(&writer), AtomicU32::new(1));
         Ok(Arc::new(Self { writer, upkeep, spool, origins, horizon: AtomicU64::new(0) }))

@@ -104,7 +104,11 @@ impl Quota {
     /// ```
     pub fn try_of(kind: Kind, limit: u64) -> Result<QuotaBuilder, ConfigError> {
         if kind == Kind::Concurrent {
-            return Err(ConfigError::new("a limit in a period", "count something", kind));
+            return Err(ConfigError::new(
+                "kind of a limit with a period",
+                "be countable (use Quota::concurrent)",
+                kind,
+            ));
         }
         check(&kind, limit)?;
         Ok(QuotaBuilder { kind, limit })

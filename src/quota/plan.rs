@@ -170,7 +170,7 @@ impl Plan {
         } else if self.concurrent.is_none() {
             self.concurrent = Some(limit);
         } else {
-            let what = "be the only one of requests at a time";
+            let what = "be the only one of requests in flight in its plan";
             return Err(ConfigError::new("limit", what, format_args!("{:?}", limit.name)));
         }
         Ok(self)
@@ -187,7 +187,7 @@ impl Plan {
     #[must_use]
     pub fn warn_at(mut self, percent: u8) -> Self {
         if percent > 100 {
-            panic!("{}", ConfigError::new("warning", "come at 0 to 100 percent", percent));
+            panic!("{}", ConfigError::new("warning threshold", "be from 0 to 100 percent", percent));
         }
         self.warn_at = percent;
         for limit in &mut self.counted {

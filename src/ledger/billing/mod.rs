@@ -118,7 +118,7 @@ impl Ledger {
         if !invoice.closed {
             let until = Instant(invoice.until);
             return Err(BillingError::Ledger(
-                ConfigError::new("an invoice", "be of a period that was over when it was read", until).into(),
+                ConfigError::new("period of an invoice", "have ended when the invoice was read", until).into(),
             ));
         }
         provider.push(&invoice.id(), invoice).await.map_err(BillingError::Provider)

@@ -200,6 +200,6 @@ impl<D: Database> Drop for PassingCharge<'_, D> {
 fn why(reply: Reply) -> Arc<str> {
     match reply {
         Reply::Unavailable(why) => why,
-        _ => "it did not say in time whether it has charged".into(),
+        _ => "no reply in time; the charge may have been written".into(),
     }
 }

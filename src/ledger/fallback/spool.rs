@@ -92,8 +92,8 @@ impl Spool {
             let kept = aside(path);
             let (at, whole, what) = (damage.at, damage.whole, damage.what);
             let moved = match std::fs::rename(path, &kept) {
-                Ok(()) => format!("it is kept as {}", kept.display()),
-                Err(error) => format!("it cannot be kept aside: {error}"),
+                Ok(()) => format!("it was renamed to {}", kept.display()),
+                Err(error) => format!("it cannot be renamed: {error}"),
             };
             SpoolError::new(format!(
                 "a spool must be as it was written, got {}: at byte {at}, after {whole} whole records, {what}; {moved}",

@@ -94,7 +94,8 @@ impl Ledger {
     /// ```
     pub async fn archive(&self, before: SystemTime) -> Result<ArchiveReport, QuotaError> {
         let horizon = on_database!(self, inner => inner.horizon());
-        let horizon = horizon.ok_or_else(|| ConfigError::new("a ledger to archive", "have a horizon", "none"))?;
+        let horizon = horizon
+            .ok_or_else(|| ConfigError::new("a ledger to archive", "have a horizon (call .with_horizon())", "none"))?;
         let (now, _) = on_database!(self, inner => inner.read(inner.writer.database.account("")).await)?;
         if nanos(before) > now.saturating_sub(horizon) {
             let must = format!("be at least {:?} ago, which is the horizon", Duration::from_nanos(horizon));

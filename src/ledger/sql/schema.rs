@@ -25,7 +25,7 @@ pub(crate) async fn apply<S: SqlDialect>(connection: &mut S::Connection) -> Resu
 pub(crate) async fn check<S: SqlDialect>(connection: &mut S::Connection, volatile: bool) -> Result<(), DbError> {
     S::check_promises(connection, volatile).await?;
     if version::<S>(connection).await? < S::VERSIONS.len() {
-        return Err(DbError::Refused("the tables of the ledger are gone".into()));
+        return Err(DbError::Refused("the tables of the ledger are missing".into()));
     }
     if number::<S>(connection, S::HAS_UNIQUE_INDEX).await? == 0 {
         return Err(DbError::Refused("quota_consumption has lost its unique index quota_consumption_once".into()));
@@ -46,7 +46,7 @@ async fn version<S: SqlDialect>(connection: &mut S::Connection) -> Result<usize,
     match usize::try_from(version) {
         Ok(version) if version <= S::VERSIONS.len() => Ok(version),
         _ => Err(DbError::Refused(format!(
-            "version of the ledger's tables must be at most {}, got {version}: a newer program has been here",
+            "version of the ledger's tables must be at most {}, got {version}: a newer version has migrated them; update this program",
             S::VERSIONS.len()
         ))),
     }

@@ -38,10 +38,12 @@ impl fmt::Display for QuotaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Invalid(invalid) => invalid.fmt(f),
-            Self::Unavailable => f.write_str("the store of the accounts cannot be reached"),
-            Self::Indeterminate => f.write_str("the store of the accounts did not say in time whether it was done"),
+            Self::Unavailable => f.write_str("the quota store is unavailable; nothing has changed"),
+            Self::Indeterminate => {
+                f.write_str("the quota store did not reply in time; the call may have been carried out")
+            }
             Self::Rejected(why) => {
-                write!(f, "the store of the accounts rejected the call, nothing was written; do not retry: {why}")
+                write!(f, "the quota store rejected the call; nothing was written, do not retry: {why}")
             }
         }
     }
@@ -74,16 +76,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_says_what_is_not_promised() {
+    fn display_says_whether_anything_changed() {
         let invalid = ConfigError::new("limit", "be one of the plan's", "querys");
         for (error, text) in [
             (QuotaError::from(invalid), "limit must be one of the plan's, got querys"),
-            (StoreError::Unavailable.into(), "the store of the accounts cannot be reached"),
+            (StoreError::Unavailable.into(), "the quota store is unavailable; nothing has changed"),
             (
                 StoreError::Rejected("CHECK failed".into()).into(),
-                "the store of the accounts rejected the call, nothing was written; do not retry: CHECK failed",
+                "the quota store rejected the call; nothing was written, do not retry: CHECK failed",
             ),
-            (StoreError::Indeterminate.into(), "the store of the accounts did not say in time whether it was done"),
+            (
+                StoreError::Indeterminate.into(),
+                "the quota store did not reply in time; the call may have been carried out",
+            ),
         ] {
             assert_eq!(error.to_string(), text);
         }

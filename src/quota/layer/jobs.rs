@@ -96,7 +96,14 @@ impl JobIdSource {
         match &mut self.source {
             Source::Headers(names) => names.push(header(name)),
             Source::Closure(_) => {
-                panic!("{}", ConfigError::new("a job id", "come from a closure or from headers", name))
+                panic!(
+                    "{}",
+                    ConfigError::new(
+                        "source of job ids",
+                        "be a closure or headers",
+                        format_args!("a closure and {name:?}")
+                    )
+                )
             }
         }
         self
@@ -304,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_carries_its_id_as_it_was_sent_without_quotes() {
+    fn job_has_its_id_as_sent_without_quotes() {
         let (ids, alice) = (JobIdSource::header("x-job-id"), Client::named("alice"));
         let read = |id: &str| {
             let request = Request::get("/").header("x-job-id", id).body(()).unwrap();

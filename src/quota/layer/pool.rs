@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_box_is_used_again_and_never_too_many_are_kept() {
+    fn box_is_reused_and_the_pool_is_bounded() {
         let one = number(1);
         assert_eq!(kept(), 0);
         keep(one);
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_box_may_end_on_another_thread() {
+    fn box_may_be_dropped_on_another_thread() {
         let here = number(7);
         std::thread::spawn(move || {
             keep(here);
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_a_box_may_keep_another() {
+    fn content_of_a_box_may_return_another_box() {
         #[derive(Default)]
         struct Nested(Option<Box<Nested>>);
         thread_local!(static NESTED: Pool<Nested> = const { Pool::new() });

@@ -48,7 +48,7 @@ pub enum CloseOutcome {
 /// Reason why a reservation cannot be closed in this way.
 ///
 /// ```
-/// assert_eq!(tollgate::ReservationError::RolledBack.to_string(), "the reservation was rolled back before");
+/// assert_eq!(tollgate::ReservationError::RolledBack.to_string(), "the reservation was rolled back before and cannot be committed");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -155,12 +155,14 @@ impl fmt::Debug for Reservation {
 impl fmt::Display for ReservationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Committed => "the reservation was committed before",
-            Self::RolledBack => "the reservation was rolled back before",
-            Self::Unknown => "unknown reservation: it ended long ago",
-            Self::Unavailable => "the store of the accounts cannot be reached",
-            Self::Indeterminate => "the store of the accounts did not say in time whether the reservation was ended",
-            Self::Rejected => "the store of the accounts rejected the end of the reservation, which stays open",
+            Self::Committed => "the reservation was committed before and cannot be rolled back",
+            Self::RolledBack => "the reservation was rolled back before and cannot be committed",
+            Self::Unknown => "unknown reservation: it was closed long ago, or its client was forgotten",
+            Self::Unavailable => "the quota store is unavailable; nothing has changed",
+            Self::Indeterminate => {
+                "the quota store did not reply in time; retry, because a reservation is closed only once"
+            }
+            Self::Rejected => "the quota store rejected the call; the reservation stays open until it expires",
         })
     }
 }
@@ -256,13 +258,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read_again(reserved in reserved()) {
+        fn text_of_an_id_parses_back(reserved in reserved()) {
             let id = ReservationId(reserved);
             prop_assert_eq!(id.to_string().parse(), Ok(id));
         }
 
         #[test]
-        fn whatever_is_read_is_an_id_or_named_in_an_error(text in ".{0,300}") {
+        fn any_text_is_an_id_or_named_in_an_error(text in ".{0,300}") {
             match text.parse::<ReservationId>() {
                 Ok(id) => prop_assert_eq!(id.to_string(), text),
                 Err(invalid) => {
@@ -274,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id_is_named() {
+    fn invalid_id_is_named_in_the_error() {
         let good = "m-00000000000000ff-1-2-3-4";
         assert!(good.parse::<ReservationId>().is_ok());
         let longer = format!("{good}-5");

@@ -188,11 +188,10 @@ impl QuotaBackend for Accounts {
     fn grant(&self, context: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {
         let id = GrantId(self.shared.granted.fetch_add(1, Ordering::Relaxed));
         let full = || {
-            Err(ConfigError::new(
-                "client",
-                "have an account to be granted more, and there is room for no more",
-                self.most,
-            ))
+            Err(ConfigError::message(format!(
+                "no room for the account of the grant, all {} are taken; raise .max_clients()",
+                self.most
+            )))
         };
         let granted = self.with(context, |account, now, _| account.grant(id, &grant, now), full);
         MaybeFuture::Ready(granted.map(|()| id).map_err(StoreError::Invalid))
