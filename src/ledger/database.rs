@@ -70,7 +70,7 @@ pub(crate) enum DbError {
 }
 
 impl DbError {
-    /// Reason as the database gave it.
+    /// Returns the reason as the database gave it.
     pub(crate) fn reason(&self) -> &str {
         match self {
             Self::Again(reason) | Self::Rejected(reason) | Self::Lost(reason) | Self::Refused(reason) => reason,

@@ -32,6 +32,8 @@ const TIMEOUTS: Timeouts = Timeouts { reply: Duration::from_secs(2), step: Durat
 const REPORT_TIMEOUT: Duration = Duration::from_secs(300);
 
 impl<D: Database> LedgerInner<D> {
+    /// Creates the state of a ledger and binds the spool to it.
+    ///
     /// # Errors
     /// If the spool belongs to another ledger.
     pub(super) fn new(database: D, spool: Option<Spool>) -> Result<Arc<Self>, LedgerError> {

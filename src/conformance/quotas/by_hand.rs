@@ -1,4 +1,4 @@
-//! Changes by operators: plans, grants, resets.
+//! Changes by operators: plans, grants and resets.
 
 use std::time::{Duration, SystemTime};
 

@@ -148,7 +148,7 @@ impl Ledger {
     /// Returns the usage of a tenant at a past time, for each period that was open then.
     ///
     /// # Errors
-    /// If the database does not answer.
+    /// If the database does not answer, or rows at `at` were [archived](Self::archive).
     pub async fn usage_at(&self, tenant: &str, at: SystemTime) -> Result<Vec<PastUsage>, QuotaError> {
         let past = on_database!(self, inner => inner.report(inner.writer.database.past(tenant, nanos(at))).await)?;
         self.check_kept("time of the usage", nanos(at)).await?;

@@ -173,12 +173,12 @@ pub(crate) struct AdmitReply {
 }
 
 impl AdmitReply {
-    /// An admission of which no usage is known.
+    /// Creates an admission of which no usage is known.
     pub(super) fn new(attempt: u32, since: AdmittedAt) -> Self {
         Self { attempt, since, nearest: None, near: Vec::new(), untold: Vec::new(), usage: None }
     }
 
-    /// An admission by the fallback at `at`, in nanoseconds since 1970.
+    /// Creates an admission by the fallback at `at`, in nanoseconds since 1970.
     pub(crate) fn blind(at: u64) -> Self {
         Self::new(0, AdmittedAt { at, epoch: u32::MAX })
     }

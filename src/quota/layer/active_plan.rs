@@ -41,7 +41,7 @@ pub(super) struct ClientPlans {
 pub(super) struct ActivePlan {
     pub(super) common: Arc<Common>,
     pub(super) plan: Arc<Plan>,
-    /// Header fields of each limit, concurrency last; empty if no fields are sent.
+    /// Header fields of each limit, the concurrency limit last; empty if no fields are sent.
     pub(super) fields: Vec<Arc<Fields>>,
     /// Amounts that each request asks for, without those that depend on the request.
     pub(super) fixed: Amounts,
@@ -182,7 +182,7 @@ impl ActivePlan {
         amounts
     }
 
-    /// Returns the limit of this name and its index in the plan; concurrency is the last.
+    /// Returns the limit of this name and its index in the plan; the concurrency limit is the last.
     pub(super) fn limit(&self, name: &PolicyName) -> Option<(usize, &Limit)> {
         self.plan.all().enumerate().find(|(_, limit)| limit.name == *name)
     }

@@ -79,7 +79,7 @@ impl QuotaPolicy {
     }
 }
 
-/// Delay after a common boundary, so that clients do not all return at once.
+/// Returns the delay after a common boundary, so that clients do not all retry at once.
 ///
 /// It is constant for a client and a boundary: at most 300 s, and at most a tenth of the period.
 fn spread(active: &ActivePlan, client: &Client, limit: &PolicyName, wall: u64, wait: Duration) -> Duration {

@@ -197,7 +197,7 @@ impl History {
         Ok(())
     }
 
-    /// R1, and that the account adds up as the book does.
+    /// Checks the account against the sums of the book.
     fn adds_up(&self) -> Result<(), TestCaseError> {
         let usage = self.account.usage(self.now.wall);
         let known =
