@@ -31,12 +31,12 @@ pub(crate) fn after(reply: &Reply) -> Option<Sent> {
 }
 
 impl Mode {
-    /// Records that the ledger has not decided; returns whether that is new.
+    /// Registers that the ledger has not decided; returns whether that is new.
     pub(crate) fn lost(&mut self) -> bool {
         std::mem::replace(self, Self::Fallback) == Self::Asking
     }
 
-    /// Records that the ledger has accepted records and `left` remain; returns whether the ledger is back.
+    /// Registers that the ledger has accepted records and `left` remain; returns whether the ledger is back.
     pub(crate) fn reached(&mut self, left: usize) -> bool {
         let back = *self == Self::Fallback && left <= FEW;
         if back {

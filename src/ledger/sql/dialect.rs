@@ -12,7 +12,7 @@ pub(crate) trait SqlDialect: Database {
     const NOW: &'static str;
     /// Function that returns the larger of two values.
     const LARGER: &'static str;
-    /// Statement that begins a transaction that writes.
+    /// Statement that begins a writing transaction.
     const BEGIN_WRITE: &'static str;
     /// Statements that lock the tables' versions, and create the table of versions if it is missing.
     const PREPARE_SCHEMA: &'static str;
