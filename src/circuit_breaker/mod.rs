@@ -67,7 +67,7 @@
 //! # Services that are not ready
 //! While the circuit is closed, a caller waits for the service's readiness as it would without a breaker. No call has
 //! begun that could be judged. A service that hangs **before** it takes a request, such as a pool that cannot connect,
-//! therefore opens no circuit, and a circuit that other calls open does not wake a caller that already waits there.
+//! therefore opens no circuit. Nor does a circuit that other calls open wake a caller that already waits there.
 //!
 //! Put a layer with an end inside the breaker: `load_shed` fails at once when the service is not ready, which counts.
 //! `buffer` takes the request and waits inside the call, which is timed. Clients that connect in the call (hyper's

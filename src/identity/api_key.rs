@@ -7,7 +7,7 @@ use crate::{error::ConfigError, head::RequestHead};
 
 /// Charges the principal whose key a request carries, if your table has the key.
 ///
-/// A key that is unknown, empty, longer than 4 KiB, sent twice or not text is **no identity**: with
+/// A key that is unknown, empty, longer than 4 KiB, sent twice or not text is **no identity**. With
 /// [`.or(PeerIp)`](Identify::or) its sender is charged under its address, so that guessing keys gains nothing. Keys are
 /// neither stored nor shown.
 ///

@@ -5,9 +5,9 @@ use crate::{error::ConfigError, head::RequestHead};
 
 /// Charges the identity that a request claims. **This crate does not check the claim.**
 ///
-/// It is for services behind a component that has authenticated every request, such as an authenticating proxy that
-/// sets or removes the field, or an outer layer that refuses an unknown token. Anywhere else a client obtains a new
-/// limit with each value that it makes up, and another client's limit with that client's value.
+/// It is for services behind a component that has authenticated every request. Examples are an authenticating proxy
+/// that sets or removes the field, and an outer layer that refuses an unknown token. Anywhere else a client obtains a
+/// new limit with each value that it makes up, and another client's limit with that client's value.
 ///
 /// A value that is empty, longer than 4 KiB or sent twice is no identity. Equal values in different locations are
 /// different clients.

@@ -100,9 +100,9 @@ impl Ledger {
     /// prepared statements (PgBouncer does since 1.21).
     ///
     /// # Errors
-    /// [`open`](LedgerBuilder::open) fails if the URL is invalid, if the server cannot be reached within 5 s or would
-    /// lose acknowledged rows, or if the tables are altered or of a newer version. The error never shows the URL's
-    /// password.
+    /// [`open`](LedgerBuilder::open) fails if the URL is invalid, the server cannot be reached within 5 s, or the
+    /// server would lose acknowledged rows. It also fails if the tables are altered or of a newer version. The error
+    /// never shows the URL's password.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), tollgate::LedgerError> {
@@ -121,8 +121,8 @@ impl Ledger {
     /// The writer takes one connection out of the pool for good; the pool opens another in its place.
     ///
     /// # Errors
-    /// [`open`](LedgerBuilder::open) fails if the server would lose acknowledged rows (`synchronous_commit` or `fsync`
-    /// is off) or is read-only, or if the tables are altered or of a newer version.
+    /// [`open`](LedgerBuilder::open) fails if the server is read-only or would lose acknowledged rows
+    /// (`synchronous_commit` or `fsync` is off). It also fails if the tables are altered or of a newer version.
     #[cfg(feature = "postgres")]
     pub fn postgres_pool(pool: sqlx::PgPool) -> LedgerBuilder {
         LedgerBuilder::new(DatabaseSource::PostgresPool(pool))

@@ -23,8 +23,8 @@
 //! # });
 //! ```
 //!
-//! With a plan by tier, an amount that the request's head determines, one that the handler records, and jobs that are
-//! charged once, however often they are sent:
+//! With a plan by tier, an amount from the request's head, one that the handler records, and jobs that are charged
+//! once:
 //!
 //! ```
 //! use std::collections::HashMap;

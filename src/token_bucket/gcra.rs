@@ -38,8 +38,8 @@ pub struct Level {
 ///
 /// [`Cost::PREFLIGHT`] takes nothing, and is admitted exactly if there is a whole token.
 ///
-/// A refusal changes nothing. But a newcomer that finds fewer than `cost` [initial tokens](Rate::initial_tokens) must be
-/// stored as [`newcomer`] returns it: the tokens that it waits for arrive only in a stored bucket.
+/// A refusal changes nothing. But a newcomer that finds fewer than `cost` [initial tokens](Rate::initial_tokens) must
+/// be stored as [`newcomer`] returns it. The tokens that it waits for arrive only in a stored bucket.
 #[inline]
 pub(crate) fn decide(rate: &Rate, full_at: Option<u64>, cost: Cost, now: Moment) -> Decision {
     if cost.get() > rate.capacity() {

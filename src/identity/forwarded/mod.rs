@@ -17,9 +17,9 @@ use trust::Trust;
 ///
 /// All lines of the field are one list. It is read from the right, where the nearest proxy wrote. As long as the writer
 /// of an element is trusted, the address in the element counts. The first address that is not trusted is the client.
-/// Nothing to the left of it is read, because the client may have written it. An element that cannot be read (also an
-/// empty one, `unknown`, or an obfuscated name) ends the list too, and the trusted proxy that wrote it is charged.
-/// Elements may have ports: `198.51.100.7:4711`, `[2001:db8::7]:4711`.
+/// Nothing to the left of it is read, because the client may have written it. An element that cannot be read ends the
+/// list too, and the trusted proxy that wrote it is charged. Such elements are an empty one, `unknown`, and obfuscated
+/// names. Elements may have ports: `198.51.100.7:4711`, `[2001:db8::7]:4711`.
 ///
 /// At most 32 elements are read, and at most 1,024 bytes of each.
 ///

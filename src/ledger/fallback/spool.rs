@@ -53,7 +53,7 @@ impl Spool {
     ///
     /// # Errors
     /// If the file cannot be opened or written, or another process has it open. A damaged file is renamed to a name
-    /// that the error contains, and the next attempt begins with an empty file: the records in the damaged one are not
+    /// that the error contains, and the next attempt begins with an empty file. The records in the damaged file are not
     /// charged. A last record that a crash has cut short is not damage, because its request did not pass.
     ///
     /// ```no_run

@@ -67,11 +67,11 @@ impl Ledger {
     /// Replaces all rows of each period that ended before `before` by their sum. A period with an open reservation, or
     /// to which a row was written since, is left for a later archive.
     ///
-    /// Counters stay the sums of their rows, and grants are not changed. From then on, in all processes, job ids are
-    /// refused if their time is before `before` plus five minutes (clocks differ) or more than five minutes ahead, or
-    /// if they carry no time. [`invoice`](Self::invoice), [`compare`](Self::compare) and [`usage_at`](Self::usage_at)
-    /// answer only for times after `before`: write the invoices first, and export the rows with
-    /// [`entries`](Self::entries).
+    /// Counters stay the sums of their rows, and grants are not changed. From then on all processes refuse job ids with
+    /// a time before `before` plus five minutes, because clocks differ. They also refuse ids more than five minutes
+    /// ahead, and ids without a time. [`invoice`](Self::invoice), [`compare`](Self::compare) and
+    /// [`usage_at`](Self::usage_at) answer only for times after `before`. Write the invoices first, and export the rows
+    /// with [`entries`](Self::entries).
     ///
     /// It works account by account under the account's lock. It may be stopped at any time and started again; a second
     /// run changes nothing.

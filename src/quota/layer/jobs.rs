@@ -119,8 +119,8 @@ impl JobIdSource {
         Self { source: Source::Closure(Arc::new(id)), fingerprint: None }
     }
 
-    /// Sets what must be equal for a request to be a duplicate, besides the units that it is charged; default: the
-    /// method, the whole target and the `Content-Length`.
+    /// Sets the content that must be equal for a request to be a duplicate, besides the units that it is charged.
+    /// Default: the method, the whole target and the `Content-Length`.
     ///
     /// ```
     /// let ids = tollgate::JobIdSource::header("x-job-id").fingerprint(|request| request.uri.path().as_bytes().to_vec());

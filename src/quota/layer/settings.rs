@@ -92,10 +92,10 @@ impl ServedRequest {
 /// If a commit was on its way and the ledger did not answer in time, the request passes too, under the same ids. Whether the
 /// commit took place or not, the ledger holds the charge once.
 ///
-/// A job that passed is a duplicate from then on, in this process and in the next process with the same spool. So are the last
-/// 65,536 jobs that this process has seen charged. Other jobs in the ledger are unknown while it is away: a job that another
-/// process has charged may reach the handler again, and so may a job that passes in two processes at once. The ledger charges
-/// it once.
+/// A job that passed is a duplicate from then on, in this process and in the next process with the same spool. So are
+/// the last 65,536 jobs that this process has seen charged. Other jobs in the ledger are unknown while it is away. A
+/// job that another process has charged may reach the handler again, and so may a job that passes in two processes at
+/// once. The ledger charges it once.
 ///
 /// Concurrency is counted in this process, as always. While the ledger is away, responses carry no rate limit headers. A
 /// handler's [`Charge`](crate::Charge) records as always, and its [`QuotaStatus`](crate::QuotaStatus) lists
