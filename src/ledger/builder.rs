@@ -29,15 +29,15 @@ pub struct LedgerBuilder {
 
 enum DatabaseSource {
     #[cfg(feature = "sqlite")]
-    SqliteFile(PathBuf),
+    File(PathBuf),
     #[cfg(feature = "sqlite")]
-    SqlitePool(sqlx::SqlitePool),
+    FilePool(sqlx::SqlitePool),
     #[cfg(feature = "sqlite")]
-    SqliteMemory,
+    Memory,
     #[cfg(feature = "postgres")]
-    PostgresUrl(String),
+    Server(String),
     #[cfg(feature = "postgres")]
-    PostgresPool(sqlx::PgPool),
+    ServerPool(sqlx::PgPool),
 }
 
 enum SpoolSource {
@@ -65,7 +65,7 @@ impl Ledger {
     /// a newer version.
     #[cfg(feature = "sqlite")]
     pub fn sqlite(path: impl Into<PathBuf>) -> LedgerBuilder {
-        LedgerBuilder::new(DatabaseSource::SqliteFile(path.into()))
+        LedgerBuilder::new(DatabaseSource::File(path.into()))
     }
 
     /// Returns the builder of a ledger in the SQLite file of an existing pool.
@@ -78,7 +78,7 @@ impl Ledger {
     /// newer version.
     #[cfg(feature = "sqlite")]
     pub fn sqlite_pool(pool: sqlx::SqlitePool) -> LedgerBuilder {
-        LedgerBuilder::new(DatabaseSource::SqlitePool(pool))
+        LedgerBuilder::new(DatabaseSource::FilePool(pool))
     }
 
     /// Returns the builder of a ledger in memory, for tests. It ends with the process, with all acknowledged rows.
@@ -87,7 +87,7 @@ impl Ledger {
     /// [`open`](LedgerBuilder::open) fails if there is no memory for it.
     #[cfg(feature = "sqlite")]
     pub fn sqlite_in_memory() -> LedgerBuilder {
-        LedgerBuilder::new(DatabaseSource::SqliteMemory)
+        LedgerBuilder::new(DatabaseSource::Memory)
     }
 
     /// Returns the builder of a ledger in the PostgreSQL database at `url`, with a pool of its own.
@@ -112,7 +112,7 @@ impl Ledger {
     /// ```
     #[cfg(feature = "postgres")]
     pub fn postgres(url: impl Into<String>) -> LedgerBuilder {
-        LedgerBuilder::new(DatabaseSource::PostgresUrl(url.into()))
+        LedgerBuilder::new(DatabaseSource::Server(url.into()))
     }
 
     /// Returns the builder of a ledger in the PostgreSQL database of an existing pool; otherwise as
@@ -125,7 +125,7 @@ impl Ledger {
     /// (`synchronous_commit` or `fsync` is off). It also fails if the tables are altered or of a newer version.
     #[cfg(feature = "postgres")]
     pub fn postgres_pool(pool: sqlx::PgPool) -> LedgerBuilder {
-        LedgerBuilder::new(DatabaseSource::PostgresPool(pool))
+        LedgerBuilder::new(DatabaseSource::ServerPool(pool))
     }
 }
 
@@ -170,15 +170,15 @@ impl LedgerBuilder {
         };
         match self.database {
             #[cfg(feature = "sqlite")]
-            DatabaseSource::SqliteFile(path) => in_sqlite(SqliteDatabase::in_file(&path).await?, spool),
+            DatabaseSource::File(path) => in_sqlite(SqliteDatabase::in_file(&path).await?, spool),
             #[cfg(feature = "sqlite")]
-            DatabaseSource::SqlitePool(pool) => in_sqlite(SqliteDatabase::from_pool(pool).await?, spool),
+            DatabaseSource::FilePool(pool) => in_sqlite(SqliteDatabase::from_pool(pool).await?, spool),
             #[cfg(feature = "sqlite")]
-            DatabaseSource::SqliteMemory => in_sqlite(SqliteDatabase::in_memory().await?, spool),
+            DatabaseSource::Memory => in_sqlite(SqliteDatabase::in_memory().await?, spool),
             #[cfg(feature = "postgres")]
-            DatabaseSource::PostgresUrl(url) => in_postgres(PostgresDatabase::at_url(&url).await?, spool),
+            DatabaseSource::Server(url) => in_postgres(PostgresDatabase::at_url(&url).await?, spool),
             #[cfg(feature = "postgres")]
-            DatabaseSource::PostgresPool(pool) => in_postgres(PostgresDatabase::from_pool(pool).await?, spool),
+            DatabaseSource::ServerPool(pool) => in_postgres(PostgresDatabase::from_pool(pool).await?, spool),
         }
     }
 }
@@ -199,15 +199,15 @@ impl fmt::Debug for LedgerBuilder {
         let mut shown = f.debug_struct("LedgerBuilder");
         match &self.database {
             #[cfg(feature = "sqlite")]
-            DatabaseSource::SqliteFile(path) => shown.field("sqlite", path),
+            DatabaseSource::File(path) => shown.field("sqlite", path),
             #[cfg(feature = "sqlite")]
-            DatabaseSource::SqlitePool(_) => shown.field("sqlite", &"pool"),
+            DatabaseSource::FilePool(_) => shown.field("sqlite", &"pool"),
             #[cfg(feature = "sqlite")]
-            DatabaseSource::SqliteMemory => shown.field("sqlite", &"memory"),
+            DatabaseSource::Memory => shown.field("sqlite", &"memory"),
             #[cfg(feature = "postgres")]
-            DatabaseSource::PostgresUrl(_) => shown.field("postgres", &"url"),
+            DatabaseSource::Server(_) => shown.field("postgres", &"url"),
             #[cfg(feature = "postgres")]
-            DatabaseSource::PostgresPool(_) => shown.field("postgres", &"pool"),
+            DatabaseSource::ServerPool(_) => shown.field("postgres", &"pool"),
         };
         match &self.spool {
             Some(SpoolSource::Open(spool)) => shown.field("spool", spool),
