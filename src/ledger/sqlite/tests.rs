@@ -59,6 +59,17 @@ async fn it_does_what_its_model_does_in_many_histories() {
     against::agrees(&ledger, 10_000, against::Locks::Everything).await;
 }
 
+#[tokio::test]
+async fn archive_reads_the_rows_of_a_tenant_once() {
+    let ledger = SqliteDatabase::in_memory().await.unwrap();
+    let sql = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {}", archive::SEALABLE)).into_sql_str();
+    let values = [SqlValue::Text("acme"), SqlValue::Time(1)];
+    let rows = Sqlite::fetch(&mut *ledger.pool.acquire().await.unwrap(), sql, &values).await.unwrap();
+    let plan: Vec<&str> = rows.iter().map(|row| Sqlite::text(row, 3).unwrap().unwrap()).collect();
+    let at = |step: &str| plan.iter().position(|found| found.starts_with(step)).unwrap_or_else(|| panic!("{plan:?}"));
+    assert!(at("SEARCH q ") < at("SEARCH c USING PRIMARY KEY"), "{plan:?}");
+}
+
 /// A pool as programs have one, over a file that a ledger would keep.
 fn options(file: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
