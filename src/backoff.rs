@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A time that doubles with each attempt up to a cap. Jitter only add_jitters it, so that a fleet does not return at one
+/// A time that doubles with each attempt up to a cap. Jitter only lengthens it, so that a fleet does not return at one
 /// moment.
 #[derive(Clone, Copy)]
 pub(crate) struct Backoff {

@@ -39,7 +39,7 @@ impl Cost {
     /// Creates a cost of `units`.
     ///
     /// # Panics
-    /// When `units` is 0 or above 2^53 - 1; in a `const` that is a compile error.
+    /// If `units` is 0 or above 2^53 - 1; in a `const` that is a compile error.
     ///
     /// ```compile_fail
     /// const FREE: tollgate::Cost = tollgate::Cost::new(0);
@@ -53,7 +53,7 @@ impl Cost {
     /// [`new`](Self::new) for input at run time.
     ///
     /// # Errors
-    /// When `units` is 0 or above 2^53 - 1.
+    /// If `units` is 0 or above 2^53 - 1.
     ///
     /// ```
     /// use tollgate::Cost;

@@ -1,4 +1,4 @@
-//! The error of a rejected setting.
+//! Error of a rejected setting.
 
 use std::{error::Error, fmt};
 

@@ -62,7 +62,7 @@ impl Kind {
     /// Returns the kind with this name: a built-in one or a unit of your own.
     ///
     /// # Panics
-    /// When `name` is not 1 to 64 visible ASCII characters or spaces.
+    /// If `name` is not 1 to 64 visible ASCII characters or spaces.
     #[must_use]
     pub fn units(name: &str) -> Self {
         Self::try_units(name).unwrap_or_else(|invalid| panic!("{invalid}"))
@@ -71,7 +71,7 @@ impl Kind {
     /// [`units`](Self::units) for input at run time.
     ///
     /// # Errors
-    /// When `name` is not 1 to 64 visible ASCII characters or spaces.
+    /// If `name` is not 1 to 64 visible ASCII characters or spaces.
     ///
     /// ```
     /// use tollgate::Kind;

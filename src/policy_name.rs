@@ -18,7 +18,7 @@ impl PolicyName {
     /// Checks a name.
     ///
     /// # Errors
-    /// When `name` is empty, is longer than 64 bytes, or contains other bytes than visible ASCII and spaces.
+    /// If `name` is empty, is longer than 64 bytes, or contains other bytes than visible ASCII and spaces.
     ///
     /// ```
     /// let error = tollgate::PolicyName::try_new("").unwrap_err();

@@ -47,9 +47,10 @@ impl BreakerConfig {
 /// A circuit that many threads share. No lock is held while an observer or a classifier runs.
 pub(crate) struct Circuit {
     pub(crate) config: Arc<BreakerConfig>,
-    /// Key of the circuit, where each key has its own.
+    /// Key of the circuit, if each key has its own.
     key: Option<Digest>,
-    /// Nanoseconds from and until which all calls are refused without the lock. `shut_until` is 0 while calls pass.
+    /// Start and end of the span in which all calls are refused without the lock, in nanoseconds. `shut_until` is 0
+    /// while calls pass.
     shut_since: AtomicU64,
     shut_until: AtomicU64,
     pub(crate) fast_paths: FastPaths,
@@ -65,7 +66,7 @@ struct Core {
 }
 
 impl Circuit {
-    /// Creates a closed circuit into which threads write by `stripes`, a power of two.
+    /// Creates a closed circuit with `stripes` stripes, a power of two, into which threads write.
     pub(crate) fn new(config: Arc<BreakerConfig>, stripes: usize, key: Option<Digest>) -> Arc<Self> {
         let machine = Machine::new(config.recovery, fastrand::u64(..));
         let circuit = Arc::new(Self {
@@ -80,13 +81,13 @@ impl Circuit {
         circuit
     }
 
-    /// Whether it is open or half-open, so that a call is refused or a probe.
+    /// Whether the circuit is open or half-open, so that a call is refused or a probe.
     #[inline]
     pub(crate) fn is_shut(&self) -> bool {
         self.shut_until.load(Ordering::Acquire) != 0
     }
 
-    /// Returns the time for which calls are still refused, where that is known without the lock.
+    /// Returns the time for which calls are still refused, if it is known without the lock.
     #[inline]
     fn shut_for(&self, now: Moment) -> Option<Duration> {
         let until = self.shut_until.load(Ordering::Acquire);
@@ -145,7 +146,7 @@ impl Circuit {
         self.fast_paths.ticket().unwrap_or_else(without_lease).report(verdict, false, now);
     }
 
-    /// Carries out an operator's command.
+    /// Applies an operator's command.
     pub(crate) fn command(self: &Arc<Self>, mode: BreakerMode, cause: &'static str) {
         self.update(|machine| machine.command(mode, cause));
     }
@@ -161,7 +162,8 @@ impl Circuit {
         Counts { calls, failures, slow, consecutive, generation: core.machine.generation() }
     }
 
-    /// Whether it is closed, not by command, and without a bad call: then a new circuit replaces it without loss.
+    /// Whether the circuit is closed, not by command, and has no bad call, so that a new circuit replaces it without
+    /// loss.
     pub(crate) fn is_clean(&self, now: Moment) -> bool {
         let counts = self.counts(now);
         self.state() == CircuitState::Closed && counts.failures == 0 && counts.slow == 0
@@ -208,9 +210,9 @@ impl Circuit {
 
 /// The right of an admitted call to report a result to the generation that admitted it.
 pub(crate) enum Ticket {
-    /// Of a closed circuit: the result goes into the window.
+    /// Right of a call of a closed circuit: its result goes into the window.
     Counted(Arc<Stripe>),
-    /// Of a half-open circuit. Boxed, because probes are rare and a small ticket is cheaper to move.
+    /// Right of a probe. Boxed, because probes are rare and a small ticket is cheaper to move.
     Probe(Box<Probe>),
     /// The result is not counted.
     Uncounted,
@@ -225,8 +227,8 @@ pub(crate) struct Probe {
 }
 
 impl Ticket {
-    /// Returns the time and whether a call from `started` is slow by now, with the breaker's settings. `None` where the
-    /// result is not counted: the clock is read only if it is.
+    /// Returns the breaker's settings, the time, and whether a call from `started` is slow by now. `None` if the result
+    /// is not counted; the clock is then not read.
     #[inline]
     pub(crate) fn elapsed(&self, started: Moment) -> Option<(&BreakerConfig, Moment, bool)> {
         let config = match self {
@@ -238,17 +240,20 @@ impl Ticket {
         Some((config, now, config.is_slow(now.since(started))))
     }
 
-    /// Reports the result of a call that was slow or not.
+    /// Reports the result of a call; `slow` tells whether it was slow.
     #[inline]
     pub(crate) fn report(&mut self, verdict: Verdict, slow: bool, now: Moment) {
         match self {
-            Self::Counted(stripe) => match verdict {
-                Verdict::Success => stripe.record(CallResult { failure: false, slow }, now),
-                Verdict::Failure => stripe.record(CallResult { failure: true, slow }, now),
-                Verdict::Ignore => {}
-                Verdict::Trip => stripe.trip(None, "classifier", now),
-                Verdict::TripFor(wait) => stripe.trip(Some(wait), "retry_after", now),
-            },
+            Self::Counted(stripe) => {
+                let failure = match verdict {
+                    Verdict::Success => false,
+                    Verdict::Failure => true,
+                    Verdict::Ignore => return,
+                    Verdict::Trip => return stripe.trip(None, "classifier", now),
+                    Verdict::TripFor(wait) => return stripe.trip(Some(wait), "retry_after", now),
+                };
+                stripe.record(CallResult { failure, slow }, now);
+            }
             Self::Probe(probe) => probe.report(verdict, slow, now),
             Self::Uncounted => {}
         }

@@ -56,8 +56,8 @@ impl ResultClassifier {
 
 /// Returns the wait that `Retry-After` asks for, in seconds or as a date.
 ///
-/// `None` where the field says nothing: it is absent or malformed, asks for no wait (0, or a date that is not after the
-/// response's own `Date`), or is a date without a `Date`, for the sender's clock is unknown.
+/// `None` if the field is absent or malformed, or asks for no wait: 0, or a date that is not after the response's own
+/// `Date`. `None` also for a date in a response without a `Date`, because the sender's clock is unknown.
 fn asked_wait(fields: &HeaderMap) -> Option<Duration> {
     let text = |name| Some(fields.get(name)?.to_str().ok()?.trim());
     let asked = text(RETRY_AFTER)?;

@@ -79,8 +79,8 @@ impl CircuitBreakerLayer {
     /// Creates a breaker that opens by `trip`.
     ///
     /// # Panics
-    /// If a value of `trip` is out of range: a share that is not above 0 and at most 1, an empty window, a minimum of 0
-    /// or above the window, 0 consecutive failures, a `slow_after` of 0.
+    /// If a value of `trip` is out of range: a share that is not above 0 and at most 1, an empty window, or a minimum
+    /// of 0 or above the window. Also if the consecutive failures or `slow_after` are 0.
     #[must_use]
     pub fn new(trip: Trip) -> Self {
         Self::try_new(trip).unwrap_or_else(|invalid| panic!("{invalid}"))
@@ -132,8 +132,8 @@ impl CircuitBreakerLayer {
         self.with(|config| config.max_open = Some(positive("max_open", time, "0s")))
     }
 
-    /// Sets the number of probes that may be under way at once in a half-open circuit; default 1, so that a service
-    /// that has just started is not overloaded.
+    /// Sets the number of probes that may be under way at once in a half-open circuit. The default is 1, so that a
+    /// service that has just started is not overloaded.
     ///
     /// # Panics
     /// If `probes` is 0.
@@ -153,7 +153,8 @@ impl CircuitBreakerLayer {
     }
 
     /// Sets the time after which a probe without an answer loses its slot to the next, so that a lost probe does not
-    /// block recovery for ever; default 30 s, or [`slow_after`](Trip::slow_after) if that is longer, up to 10 minutes.
+    /// block recovery for ever. The default is 30 s, or [`slow_after`](Trip::slow_after) if that is longer, up to 10
+    /// minutes.
     ///
     /// A later answer changes nothing. If this time is shorter than good answers take, a busy service stays half-open.
     ///

@@ -51,8 +51,8 @@
 //! head is a success, and completes a probe at once. A gRPC call is judged at its trailers. A body that fails after a
 //! good head is a failure too.
 //!
-//! A refusal by a layer further in is not a result. A call that is dropped before its head is none either, unless it
-//! has lasted for [`slow_after`](crate::Trip::slow_after). A service that hangs thus opens the
+//! Two ends of a call are not results: a refusal by a layer further in, and a drop before the head. A drop counts as a
+//! failure if the call has lasted for [`slow_after`](crate::Trip::slow_after). So a service that hangs opens the
 //! circuit even if every caller gives up.
 //!
 //! # Half-open
@@ -60,14 +60,14 @@
 //! under way at once. A cancelled probe releases its slot; one that hangs loses it after
 //! [`probe_timeout`](crate::CircuitBreakerLayer::probe_timeout).
 //!
-//! One failure opens the circuit again, for longer. So does a slow answer if the circuit has a
-//! [`slow_rate`](crate::Trip::slow_rate). A gRPC stream that delivers and then pauses until its
-//! time-out counts as a success, unless it was slow.
+//! One failure opens the circuit again, for longer. So does a slow response if the circuit has a
+//! [`slow_rate`](crate::Trip::slow_rate). A gRPC stream that delivers and then pauses until its time-out counts as a
+//! success, unless it was slow.
 //!
 //! # Services that are not ready
 //! While the circuit is closed, a caller waits for the service's readiness as it would without a breaker. No call has
 //! begun that could be judged. A service that hangs **before** it takes a request, such as a pool that cannot connect,
-//! therefore opens no circuit, and a circuit that other calls open does not wake a caller that already waits there.
+//! therefore opens no circuit. Nor does a circuit that other calls open wake a caller that already waits there.
 //!
 //! Put a layer with an end inside the breaker: `load_shed` fails at once when the service is not ready, which counts.
 //! `buffer` takes the request and waits inside the call, which is timed. Clients that connect in the call (hyper's

@@ -199,7 +199,7 @@ impl Trip {
         }
         let max_requests = match self.window() {
             WindowLength::Calls(calls) if !(1..=MAX_CALLS).contains(&calls) => {
-                return Err(ConfigError::new("window", "be 1 to 1000000 calls", calls));
+                return Err(ConfigError::new("window", "be from 1 to 1,000,000 calls", calls));
             }
             WindowLength::Calls(calls) => calls,
             WindowLength::Time(time) if time.is_zero() => {

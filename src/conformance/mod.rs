@@ -1,7 +1,7 @@
-//! Tests that every store must pass, for those who write one or who want to see theirs pass.
+//! Tests that every store must pass, for authors of stores and for operators who check one.
 //!
-//! They know a store only by the handle of the layer whose state it keeps. A rule is a function that panics, saying what
-//! was seen, when the store breaks it:
+//! They access a store only through the handle of the layer whose state it stores. A rule is a function. If the store
+//! breaks it, it panics and says what it observed:
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {

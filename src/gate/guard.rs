@@ -54,15 +54,15 @@ impl<P: Permit> Guard<P> {
     /// Watches code of the inner service from here to [`Watch::disarm`]: a panic in between settles the permit as
     /// [`Outcome::Panicked`], even if an outer layer catches it. Nothing is written unless it panics.
     ///
-    /// Every call into the inner service, its future and its body is watched, except their drops: by then the outcome is
-    /// known or the caller has left, and a `Drop` on the response future would make its moves dearer.
+    /// Every call into the inner service, its future and its body is watched, except their drops. By then the outcome
+    /// is known or the caller has left, and a `Drop` on the response future would make its moves dearer.
     #[inline]
     pub(crate) fn watch(&self) -> Watch<'_> {
         Watch(&self.progress)
     }
 
     /// Runs code of the inner service under [`watch`](Self::watch).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn run<T>(&self, inner: impl FnOnce() -> T) -> T {
         let watch = self.watch();
         let value = inner();

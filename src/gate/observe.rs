@@ -14,8 +14,8 @@ use crate::{
 
 /// Everything that metrics, traces and logs can record.
 ///
-/// A client in an event is a digest and, if it is public, a name; never the secret that identified it. Clients are no
-/// labels for metrics: there are as many values as clients.
+/// A client in an event is a digest and, if it is public, a name; never the secret that identified it. Do not use
+/// clients as labels of metrics: each client would be a time series.
 ///
 /// ```
 /// use tollgate::{Event, Observer};

@@ -22,8 +22,8 @@ use crate::{head::RequestHead, identity::Client, refusal::Refusal};
 /// A service behind a policy. Every layer of this crate, such as [`GateLayer`](crate::GateLayer), wraps services in it.
 ///
 /// The policy decides in `call`, on the very service that was polled ready. If the request is refused, that service is
-/// dropped and a clone takes its place, because it may hold a reservation that other requests wait for, such as a slot of
-/// a concurrency limit. Response bodies become [`Body`]; the error type stays.
+/// dropped and a clone takes its place. The dropped one may hold a reservation that other requests wait for, such as a
+/// slot of a concurrency limit. Response bodies become [`Body`]; the error type stays.
 ///
 /// ```
 /// use http::{Request, Response};

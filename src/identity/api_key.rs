@@ -7,7 +7,7 @@ use crate::{error::ConfigError, head::RequestHead};
 
 /// Charges the principal whose key a request carries, if your table has the key.
 ///
-/// A key that is unknown, empty, longer than 4 KiB, sent twice or not text is **no identity**: with
+/// A key that is unknown, empty, longer than 4 KiB, sent twice or not text is **no identity**. With
 /// [`.or(PeerIp)`](Identify::or) its sender is charged under its address, so that guessing keys gains nothing. Keys are
 /// neither stored nor shown.
 ///
@@ -33,7 +33,7 @@ impl ApiKey {
     /// Looks up the value of the field `name` in `table`.
     ///
     /// # Panics
-    /// When `name` is not a field name.
+    /// If `name` is not a field name.
     ///
     /// ```
     /// use tollgate::{Principal, ApiKey};
@@ -48,7 +48,7 @@ impl ApiKey {
     /// [`header`](Self::header) for input at run time.
     ///
     /// # Errors
-    /// When `name` is not a field name.
+    /// If `name` is not a field name.
     ///
     /// ```
     /// let error = tollgate::ApiKey::try_header("x api key", |_: &str| None).unwrap_err();
@@ -73,7 +73,7 @@ impl ApiKey {
     /// Looks up the value of the cookie `name` in `table`. At most 32 KiB of cookies are searched.
     ///
     /// # Panics
-    /// When `name` is not a cookie name.
+    /// If `name` is not a cookie name.
     ///
     /// ```
     /// use tollgate::{Principal, ApiKey};
@@ -88,7 +88,7 @@ impl ApiKey {
     /// [`cookie`](Self::cookie) for input at run time.
     ///
     /// # Errors
-    /// When `name` is not a cookie name.
+    /// If `name` is not a cookie name.
     pub fn try_cookie(name: impl AsRef<str>, table: impl Lookup) -> Result<Self, ConfigError> {
         Credential::try_cookie(name.as_ref()).map(|credential| Self::new(credential, table))
     }

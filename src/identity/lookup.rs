@@ -6,8 +6,8 @@ use super::Principal;
 
 /// Table of keys and their principals; closures and hash maps implement it.
 ///
-/// A lookup runs on every request's path and must not block: keep the table in memory and replace it in the background,
-/// as with an `RwLock<Arc<HashMap<..>>>` read by a closure. A table of hashed keys is a closure that hashes.
+/// A lookup runs on every request's path and must not block. Keep the table in memory and replace it in the background,
+/// as with an `RwLock<Arc<HashMap<..>>>` that a closure reads. A table of hashed keys is a closure that hashes.
 ///
 /// ```
 /// use std::{collections::HashMap, sync::Arc};

@@ -108,7 +108,7 @@ impl PeerIp {
     /// Groups IPv6 addresses by their first `prefix` bits, 32 to 128; the default is 64.
     ///
     /// # Panics
-    /// When `prefix` is below 32 or above 128.
+    /// If `prefix` is below 32 or above 128.
     ///
     /// ```
     /// let by_site = tollgate::PeerIp::new().group_v6(56);
@@ -122,7 +122,7 @@ impl PeerIp {
     /// [`group_v6`](Self::group_v6) for input at run time.
     ///
     /// # Errors
-    /// When `prefix` is below 32 or above 128.
+    /// If `prefix` is below 32 or above 128.
     ///
     /// ```
     /// let error = tollgate::PeerIp::new().try_group_v6(16).unwrap_err();
@@ -138,7 +138,7 @@ impl PeerIp {
     /// Groups IPv4 addresses by their first `prefix` bits, 8 to 32; the default is 32.
     ///
     /// # Panics
-    /// When `prefix` is below 8 or above 32.
+    /// If `prefix` is below 8 or above 32.
     ///
     /// ```
     /// let by_block = tollgate::PeerIp::new().group_v4(24);
@@ -152,7 +152,7 @@ impl PeerIp {
     /// [`group_v4`](Self::group_v4) for input at run time.
     ///
     /// # Errors
-    /// When `prefix` is below 8 or above 32.
+    /// If `prefix` is below 8 or above 32.
     ///
     /// ```
     /// let error = tollgate::PeerIp::new().try_group_v4(33).unwrap_err();

@@ -5,9 +5,9 @@ use crate::{error::ConfigError, head::RequestHead};
 
 /// Charges the identity that a request claims. **This crate does not check the claim.**
 ///
-/// It is for services behind a component that has authenticated every request, such as an authenticating proxy that
-/// sets or removes the field, or an outer layer that refuses an unknown token. Anywhere else a client obtains a new
-/// limit with each value that it makes up, and another client's limit with that client's value.
+/// It is for services behind a component that has authenticated every request. Examples are an authenticating proxy
+/// that sets or removes the field, and an outer layer that refuses an unknown token. Anywhere else a client obtains a
+/// new limit with each value that it makes up, and another client's limit with that client's value.
 ///
 /// A value that is empty, longer than 4 KiB or sent twice is no identity. Equal values in different locations are
 /// different clients.
@@ -31,7 +31,7 @@ impl Unverified {
     /// Takes the value of the field `name`.
     ///
     /// # Panics
-    /// When `name` is not a field name.
+    /// If `name` is not a field name.
     #[must_use]
     pub fn header(name: impl AsRef<str>) -> Self {
         Self::try_header(name).unwrap_or_else(|invalid| panic!("{invalid}"))
@@ -40,7 +40,7 @@ impl Unverified {
     /// [`header`](Self::header) for input at run time.
     ///
     /// # Errors
-    /// When `name` is not a field name.
+    /// If `name` is not a field name.
     pub fn try_header(name: impl AsRef<str>) -> Result<Self, ConfigError> {
         Credential::try_header(name.as_ref()).map(Self::new)
     }
@@ -54,7 +54,7 @@ impl Unverified {
     /// Takes the value of the cookie `name`. At most 32 KiB of cookies are searched.
     ///
     /// # Panics
-    /// When `name` is not a cookie name.
+    /// If `name` is not a cookie name.
     #[must_use]
     pub fn cookie(name: impl AsRef<str>) -> Self {
         Self::try_cookie(name).unwrap_or_else(|invalid| panic!("{invalid}"))
@@ -63,7 +63,7 @@ impl Unverified {
     /// [`cookie`](Self::cookie) for input at run time.
     ///
     /// # Errors
-    /// When `name` is not a cookie name.
+    /// If `name` is not a cookie name.
     ///
     /// ```
     /// let error = tollgate::Unverified::try_cookie("s id").unwrap_err();

@@ -1,4 +1,4 @@
-//! Opens a ledger: the database that holds it and the spool beside it.
+//! Builder of a ledger: selects the database and the spool.
 
 use std::{fmt, path::PathBuf};
 
@@ -8,7 +8,8 @@ use super::postgres::PostgresDatabase;
 use super::sqlite::SqliteDatabase;
 use super::{Ledger, LedgerError, LedgerInner, Spool, handle::AnyInner};
 
-/// Opens a [`Ledger`] with [`open`](Self::open). Made by [`Ledger::sqlite`], [`Ledger::postgres`] and their siblings.
+/// Builder of a [`Ledger`]; [`open`](Self::open) opens it. Made by [`Ledger::sqlite`], [`Ledger::postgres`] and their
+/// siblings.
 ///
 /// ```no_run
 /// # #[cfg(feature = "sqlite")]
@@ -51,9 +52,9 @@ enum SpoolSource {
 /// | [`sqlite`](Self::sqlite), [`sqlite_pool`](Self::sqlite_pool) | a file: exact quotas for the processes of one machine | `sqlite` |
 /// | [`postgres`](Self::postgres), [`postgres_pool`](Self::postgres_pool) | a server: exact quotas for a fleet | `postgres` |
 ///
-/// The ledger makes its own tables, whose names begin with `quota_`. The view `quota_ledger` is for people.
+/// The ledger creates its own tables, whose names begin with `quota_`. The view `quota_ledger` is for operators.
 impl Ledger {
-    /// A ledger in the SQLite file at this path, which is created if it is missing.
+    /// Returns the builder of a ledger in the SQLite file at `path`, which is created if it is missing.
     ///
     /// Connections write ahead (`journal_mode = wal`), wait for the disk at each commit (`synchronous = full`), and
     /// wait at most 5 s for a lock. One connection writes at a time. SQLite's clock has a resolution of 1 ms. A network
@@ -67,7 +68,7 @@ impl Ledger {
         LedgerBuilder::new(DatabaseSource::File(path.into()))
     }
 
-    /// A ledger in the SQLite file of an existing pool.
+    /// Returns the builder of a ledger in the SQLite file of an existing pool.
     ///
     /// The writer takes one connection out of the pool for good; the pool opens another in its place.
     ///
@@ -80,7 +81,7 @@ impl Ledger {
         LedgerBuilder::new(DatabaseSource::FilePool(pool))
     }
 
-    /// A ledger in memory, for tests. It ends with the process, and with it everything that was acknowledged.
+    /// Returns the builder of a ledger in memory, for tests. It ends with the process, with all acknowledged rows.
     ///
     /// # Errors
     /// [`open`](LedgerBuilder::open) fails if there is no memory for it.
@@ -89,7 +90,7 @@ impl Ledger {
         LedgerBuilder::new(DatabaseSource::Memory)
     }
 
-    /// A ledger in the PostgreSQL database at this URL, with a pool of its own.
+    /// Returns the builder of a ledger in the PostgreSQL database at `url`, with a pool of its own.
     ///
     /// The tables are in the first schema of the connection's `search_path`. A writer locks only the accounts of its
     /// batch and waits at most 0.5 s for an account that another writer has locked.
@@ -99,9 +100,9 @@ impl Ledger {
     /// prepared statements (PgBouncer does since 1.21).
     ///
     /// # Errors
-    /// [`open`](LedgerBuilder::open) fails if the URL is invalid, if the server cannot be reached within 5 s or would
-    /// lose acknowledged rows, or if the tables are altered or of a newer version. The error never shows the URL's
-    /// password.
+    /// [`open`](LedgerBuilder::open) fails if the URL is invalid, the server cannot be reached within 5 s, or the
+    /// server would lose acknowledged rows. It also fails if the tables are altered or of a newer version. The error
+    /// never shows the URL's password.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), tollgate::LedgerError> {
@@ -114,13 +115,14 @@ impl Ledger {
         LedgerBuilder::new(DatabaseSource::Server(url.into()))
     }
 
-    /// A ledger in the PostgreSQL database of an existing pool; otherwise as [`postgres`](Self::postgres).
+    /// Returns the builder of a ledger in the PostgreSQL database of an existing pool; otherwise as
+    /// [`postgres`](Self::postgres).
     ///
     /// The writer takes one connection out of the pool for good; the pool opens another in its place.
     ///
     /// # Errors
-    /// [`open`](LedgerBuilder::open) fails if the server would lose acknowledged rows (`synchronous_commit` or `fsync`
-    /// is off) or is read-only, or if the tables are altered or of a newer version.
+    /// [`open`](LedgerBuilder::open) fails if the server is read-only or would lose acknowledged rows
+    /// (`synchronous_commit` or `fsync` is off). It also fails if the tables are altered or of a newer version.
     #[cfg(feature = "postgres")]
     pub fn postgres_pool(pool: sqlx::PgPool) -> LedgerBuilder {
         LedgerBuilder::new(DatabaseSource::ServerPool(pool))
@@ -132,7 +134,7 @@ impl LedgerBuilder {
         Self { database, spool: None }
     }
 
-    /// Keeps the charges of requests that pass without the ledger in this spool. No spool by default.
+    /// Sets the spool that stores the charges of requests admitted without the ledger; default: none.
     ///
     /// A layer under [`OnFailure::FailOpen`](crate::OnFailure::FailOpen) or
     /// [`OnFailure::LocalShare`](crate::OnFailure::LocalShare) needs one. All layers of a ledger share it.
@@ -152,7 +154,7 @@ impl LedgerBuilder {
         Self { spool: Some(SpoolSource::Open(spool)), ..self }
     }
 
-    /// Opens a spool of at most 64 MiB in the file at this path together with the ledger; otherwise as
+    /// Opens a spool of at most 64 MiB in the file at `path` together with the ledger; otherwise as
     /// [`spool`](Self::spool). [`Ledger::spool`] returns it.
     pub fn spool_in(self, path: impl Into<PathBuf>) -> Self {
         Self { spool: Some(SpoolSource::Path(path.into())), ..self }
@@ -193,7 +195,7 @@ fn in_postgres(database: PostgresDatabase, spool: Option<Spool>) -> Result<Ledge
     Ok(Ledger(AnyInner::Postgres(LedgerInner::new(database, spool)?)))
 }
 
-/// Shows the file or the kind of the database, and never a URL: it may hold a password.
+/// Shows the file or the kind of the database. A URL is not shown, because it may contain a password.
 impl fmt::Debug for LedgerBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("LedgerBuilder");

@@ -86,13 +86,13 @@ impl<D: Database> LedgerStore<D> {
         Ok((command, pending))
     }
 
-    /// Releases the slot and returns the command that settles a charge, if there is one to write.
+    /// Releases the slot and returns the command that settles a charge, if one must be written.
     pub(super) fn settlement(&self, receipt: &Receipt, end: &Settlement<'_>, now: Now) -> Option<Command> {
         self.slots.release(receipt, now);
         let written = LedgerReceipt::of(receipt)?;
         self.inner.upkeep.remove(written.id.command);
         let (end, used) = match end {
-            // Work that was begun and left stays charged: nothing goes back but its slot.
+            // // Work that has begun stays charged: only its slot is returned.
             Settlement::Void(nothing) if nothing.is_empty() && !written.reserved && receipt.job.is_none() => {
                 (SettleKind::Add, Amounts::new())
             }
@@ -103,8 +103,8 @@ impl<D: Database> LedgerStore<D> {
             Settlement::Served { used, .. } => (SettleKind::Add, (*used).clone()),
             Settlement::Detached => return None,
         };
-        // A job that is given back counts as running until its id is free: no duplicate may be answered meanwhile as if it were
-        // done.
+        // // A voided job counts as running until its id is free: a duplicate must not be answered meanwhile as if the
+        // job were done.
         if receipt.job.is_some() && end != SettleKind::Void {
             self.inner.writer.finish(&written.id.key, written.id.command);
         }
@@ -113,7 +113,7 @@ impl<D: Database> LedgerStore<D> {
         writes.then(|| self.command(written.id.key.clone(), false, written.settle(end, used, part)))
     }
 
-    /// Reports progress to the slot and returns the command that adds to a charge, if it is time for one.
+    /// Reports progress to the slot and returns the command that adds usage to a charge, once it is due.
     pub(super) fn addition(&self, receipt: &Receipt, used: &Amounts, now: Now) -> Option<Command> {
         self.slots.progress(receipt, now);
         let written = LedgerReceipt::of(receipt)?;

@@ -1,4 +1,4 @@
-//! The port of databases: all that the writer needs of one.
+//! Port of databases: everything that the writer needs of one.
 
 use std::{future::Future, sync::Arc};
 
@@ -9,10 +9,10 @@ pub(crate) trait Database: Send + Sync + 'static {
     /// A connection with one transaction at a time.
     type Session: Session;
 
-    /// Opens a connection for the writer; one that would lose acknowledged rows is rejected in words.
+    /// Opens a connection for the writer. A connection that would lose acknowledged rows is an error with a reason.
     fn connect(&self) -> impl Future<Output = Result<Self::Session, DbError>> + Send;
 
-    /// Reads the time and an account without a lock, with the counters of periods that are not over.
+    /// Reads the time and an account without a lock, with the counters of periods that have not ended.
     fn account(&self, tenant: &str) -> impl Future<Output = Result<(u64, Stored), DbError>> + Send;
 
     /// Reads the names of accounts after one of them, in the order of their names.
@@ -24,7 +24,7 @@ pub(crate) trait Database: Send + Sync + 'static {
     /// Reads overdue reservations, the earliest first, without the first `skip` of them.
     fn due(&self, most: usize, skip: usize) -> impl Future<Output = Result<Vec<ReservationRow>, DbError>> + Send;
 
-    /// Closes the connections that are its own; nothing is asked afterwards.
+    /// Closes the connections that the ledger owns. No call follows.
     fn close(&self) -> impl Future<Output = ()> + Send {
         async {}
     }
@@ -38,10 +38,11 @@ pub(crate) trait Session: Send + 'static {
     /// Writes within the transaction; `now` is what [`begin`](Self::begin) read.
     fn write(&mut self, writes: &Writes, now: u64) -> impl Future<Output = Result<(), DbError>> + Send;
 
-    /// Commits the transaction. [`DbError::Lost`] means that it is unknown how it ended.
+    /// Commits the transaction. After [`DbError::Lost`] it is unknown whether it took place.
     fn commit(&mut self) -> impl Future<Output = Result<(), DbError>> + Send;
 
-    /// Rolls the transaction back. Does nothing where a failed step has ended it: its failure is no second one.
+    /// Rolls the transaction back. Does nothing if a failed step has ended the transaction: that is not a second
+    /// failure.
     fn roll_back(&mut self) -> impl Future<Output = Result<(), DbError>> + Send;
 
     /// Ends the connection, and waits for its end.
@@ -56,20 +57,20 @@ pub(crate) trait Session: Send + 'static {
 /// Failure of a step of a transaction, classified by what the caller can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum DbError {
-    /// Others were in the way (a deadlock, a lock that did not come in time, a serialization failure): it is rolled
-    /// back, and may be tried again.
+    /// Another transaction was in the way (a deadlock, a lock that did not come in time, a serialization failure). The
+    /// transaction is rolled back and may be tried again.
     Again(String),
-    /// The database rejects the values themselves (a constraint, a unique index, a value out of range, a trigger): it
-    /// is rolled back, and the same command fails whenever it is tried.
+    /// The database rejects the values themselves (a constraint, a unique index, a value out of range, a trigger). The
+    /// transaction is rolled back, and the same command fails whenever it is tried.
     Rejected(String),
-    /// The connection is of no use any more.
+    /// The connection is unusable.
     Lost(String),
     /// The database takes no writes: it is full, read-only, damaged, or has other tables.
     Refused(String),
 }
 
 impl DbError {
-    /// Reason as the database gave it.
+    /// Returns the reason as the database gave it.
     pub(crate) fn reason(&self) -> &str {
         match self {
             Self::Again(reason) | Self::Rejected(reason) | Self::Lost(reason) | Self::Refused(reason) => reason,

@@ -26,7 +26,7 @@ impl LedgerError {
         Self { reason: reason.into() }
     }
 
-    /// Returns the value and the reason, in words.
+    /// Returns the value and the reason as one text.
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.reason
@@ -69,7 +69,7 @@ impl SpoolError {
         Self { reason: reason.into() }
     }
 
-    /// Returns the value and the reason, in words.
+    /// Returns the value and the reason as one text.
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.reason

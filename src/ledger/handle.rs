@@ -17,18 +17,19 @@ use crate::{
     time::Clock,
 };
 
-/// A quota store in SQL, in which nothing is charged twice and nothing is lost; clones are the same ledger.
+/// Quota store in SQL that charges nothing twice and loses no acknowledged charge; clones are the same ledger.
 ///
-/// Layers that [keep their accounts](crate::QuotaLayer::store_in) in it share it, and so do other processes with the
-/// same database. One task writes all charges over one connection, many requests in one transaction; a request passes
-/// when its charge is durable.
+/// Layers that [store their accounts](crate::QuotaLayer::store_in) in it share it, and so do other processes with the
+/// same database. One task writes all charges over one connection, many requests in one transaction. A request passes
+/// once its charge is durable.
 ///
-/// | to | there is |
+/// | task | method |
 /// |---|---|
-/// | charge, reserve, record, grant, reset | the [`handle`](crate::QuotaLayer::handle) of a layer that keeps its accounts in it |
+/// | charge, reserve, record, grant, reset | the [`handle`](crate::QuotaLayer::handle) of a layer that stores its
+/// accounts in it |
 /// | export rows | [`entries`](Self::entries) |
-/// | know what was used at a time | [`usage_at`](Self::usage_at) |
-/// | audit the counts | [`reconcile`](Self::reconcile), [`repair`](Self::repair) |
+/// | usage at a past time | [`usage_at`](Self::usage_at) |
+/// | audit the counters | [`reconcile`](Self::reconcile), [`repair`](Self::repair) |
 /// | bill | [`invoice`](Self::invoice), [`push`](Self::push), [`compare`](Self::compare) |
 /// | stop | [`shut_down`](Self::shut_down) |
 ///
@@ -79,10 +80,10 @@ impl Ledger {
         on_database!(self, inner => inner.spool.as_ref())
     }
 
-    /// Sets the longest wait for a decision or a short read; by default 2 s. Without a reply by then the layer does as
-    /// [`OnFailure`] says. It holds for all clones of this ledger.
+    /// Sets the longest wait for a decision or a short read; default 2 s. It applies to all clones of this ledger.
     ///
-    /// A deadline below what a busy database takes for a commit makes an outage of every busy moment.
+    /// Without a reply by then the layer acts as [`OnFailure`] says. A deadline below the commit time of a busy
+    /// database turns every busy moment into an outage.
     ///
     /// ```no_run
     /// # #[cfg(feature = "sqlite")]
@@ -99,13 +100,13 @@ impl Ledger {
     }
 
     /// Shuts the ledger down: accepts no more commands, waits until all are written, and closes the connections. A
-    /// caller that still waits after `most` is answered that the store is unavailable. Without this call the drop of
-    /// the last clone ends the ledger, and commands are written while the runtime lasts.
+    /// caller that still waits after `most` receives that the store is unavailable. Without this call the ledger ends
+    /// when its last clone is dropped, and commands are written while the runtime lasts.
     ///
-    /// Stop serving first: the settlement of a request that is still under way comes too late to be written, and its
-    /// reservation expires.
+    /// Stop serving first: the settlement of a request that is still under way would come too late to be written, and
+    /// its reservation would expire.
     ///
-    /// A ledger in a file is then that one file. A process that dies leaves two files beside it, `-wal` and `-shm`,
+    /// A ledger in a file is then that one file. A process that crashes leaves two files beside it, `-wal` and `-shm`,
     /// which belong to it until the next process opens it: copy all three.
     ///
     /// ```
@@ -117,7 +118,7 @@ impl Ledger {
         on_database!(self, inner => inner.writer.shut_down(most).await);
     }
 
-    /// Returns the number of commands that are still to be written. If it grows, the database does not keep up.
+    /// Returns the number of commands that are not written yet. If it grows, the database does not keep up.
     #[must_use]
     pub fn backlog(&self) -> usize {
         on_database!(self, inner => inner.writer.backlog())

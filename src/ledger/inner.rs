@@ -32,19 +32,21 @@ const TIMEOUTS: Timeouts = Timeouts { reply: Duration::from_secs(2), step: Durat
 const REPORT_TIMEOUT: Duration = Duration::from_secs(300);
 
 impl<D: Database> LedgerInner<D> {
+    /// Creates the state of a ledger and binds the spool to it.
+    ///
     /// # Errors
     /// If the spool belongs to another ledger.
     pub(super) fn new(database: D, spool: Option<Spool>) -> Result<Arc<Self>, LedgerError> {
         let writer = WriterTask::new(database, TIMEOUTS);
         let ledger: Arc<dyn Any + Send + Sync> = Arc::clone(&writer) as _;
         if spool.as_ref().is_some_and(|spool| !spool.queue().bind(&ledger)) {
-            return Err(LedgerError::new("a spool must belong to one ledger, got two"));
+            return Err(LedgerError::new("a spool must belong to one ledger, got two; open one for each"));
         }
         let (upkeep, origins) = (Upkeep::new(&writer), AtomicU32::new(1));
         Ok(Arc::new(Self { writer, upkeep, spool, origins, horizon: AtomicU64::new(0) }))
     }
 
-    /// Returns the time for which jobs are remembered, if that is not as long as their rows.
+    /// Returns the time for which jobs are remembered; `None` if it is as long as their rows.
     pub(super) fn horizon(&self) -> Option<u64> {
         Some(self.horizon.load(Ordering::Relaxed)).filter(|horizon| *horizon > 0)
     }
@@ -53,12 +55,12 @@ impl<D: Database> LedgerInner<D> {
         self.horizon.store(crate::time::nanos(horizon), Ordering::Relaxed);
     }
 
-    /// Returns a number that tells the layers of a ledger apart.
+    /// Returns a number that distinguishes the layers of a ledger.
     pub(super) fn next_origin(&self) -> u32 {
         self.origins.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Awaits a read for as long as a caller waits.
+    /// Awaits a read, at most for the reply time-out of a caller.
     pub(super) async fn read<T>(&self, read: impl Future<Output = Result<T, DbError>>) -> Result<T, StoreError> {
         within(self.writer.reply_timeout(), read).await
     }

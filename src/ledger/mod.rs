@@ -40,9 +40,9 @@ pub(crate) use writer_task::{Timeouts, WriterTask, new_id};
 
 use crate::identity::Digester;
 
-/// Returns the digester of fingerprints of jobs: the same in every process that shares a ledger, and next year.
+/// Returns the digester of job fingerprints: the same in all processes that share a ledger, and in later versions.
 ///
-/// Fingerprints tell one content from another and keep nothing secret, so that the key may be known.
+/// Fingerprints distinguish contents and protect no secret, so that the key may be public.
 fn digester() -> &'static Digester {
     static FIXED: std::sync::LazyLock<Digester> = std::sync::LazyLock::new(|| Digester::with_keys(0, 0));
     &FIXED

@@ -20,7 +20,7 @@ use crate::{
     time::Moment,
 };
 
-/// Receipt of a charge under way, by which its settlement finds its rows.
+/// Receipt of an open charge, by which its settlement finds its rows.
 #[derive(Debug)]
 pub(crate) struct LedgerReceipt {
     pub(super) id: LedgerReservation,
@@ -31,7 +31,7 @@ pub(crate) struct LedgerReceipt {
     unwritten: Mutex<Unwritten>,
 }
 
-/// Usage besides the charge that is not written yet.
+/// Usage in addition to the charge that is not written yet.
 #[derive(Debug)]
 struct Unwritten {
     used: Amounts,
@@ -39,7 +39,7 @@ struct Unwritten {
     written_at: Moment,
 }
 
-/// Time between two rows of usage besides the charge: a crash loses no more than this.
+/// Interval between two rows of such usage: a crash loses at most the usage of this time.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 
 impl LedgerReceipt {
@@ -48,12 +48,12 @@ impl LedgerReceipt {
         Self { id, attempt, plan, reserved, unwritten }
     }
 
-    /// Returns what the ledger left in a receipt.
+    /// Returns the part of a receipt that the ledger stored in it.
     pub(super) fn of(receipt: &Receipt) -> Option<&Self> {
         receipt.store_part.as_ref()?.downcast_ref()
     }
 
-    /// Adds usage; returns all that is not written, if it is time to write it.
+    /// Adds usage; returns all that is not written once it is due.
     pub(super) fn add(&self, used: &Amounts, now: Moment) -> Option<(Amounts, u32)> {
         let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
         used.iter().for_each(|(kind, amount)| unwritten.used.add(kind, amount));
@@ -65,7 +65,7 @@ impl LedgerReceipt {
         Some((std::mem::take(&mut unwritten.used), unwritten.part))
     }
 
-    /// Returns all usage that the settlement writes.
+    /// Returns all usage for the settlement to write.
     pub(super) fn take(&self, used: Amounts) -> (Amounts, u32) {
         let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = std::mem::take(&mut unwritten.used);
@@ -81,24 +81,24 @@ impl LedgerReceipt {
     }
 }
 
-/// Id of a charge or reservation, also as a text.
+/// Id of a charge or a reservation, also as a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LedgerReservation {
     pub(super) key: Key,
-    /// The command that made it. Others know a tenant and the id of a job, but not this number.
+    /// Number of the command that made it. Other callers may know a tenant and a job id, but not this number.
     pub(super) command: u128,
     pub(super) since: AdmittedAt,
     /// Whether it passed without the ledger; its settlement then goes through the spool.
     pub(super) passed: bool,
 }
 
-/// Prefixes of the text, of an id of the ledger and of one that passed without it.
+/// Prefix of the text of an id of the ledger. Another prefix marks an id that passed without it.
 const PREFIX: &str = "l";
 const PASSED: &str = "p";
 
 impl LedgerReservation {
-    /// Parses the id of a reservation. Ids come from callers: no account has a longer name, and to read it would create
-    /// one.
+    /// Parses the id of a reservation. Ids come from callers, and reading an account creates it: no account has a
+    /// longer name than is accepted here.
     pub(super) fn of(reserved: &ReservationKey) -> Option<Self> {
         let ReservationKey::Named(text) = reserved else { return None };
         Self::parse(text).filter(|id| is_short(&id.key.tenant))

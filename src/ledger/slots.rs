@@ -1,5 +1,5 @@
-//! Concurrency slots of a layer. The process holds them in memory: one that dies could not give them back to a
-//! database.
+//! Concurrency slots of a layer. The process holds them in memory, because a process that dies could not return them to
+//! a database.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ pub(super) struct LedgerSlots {
     accounts: Arc<Accounts>,
 }
 
-/// A slot that is released on drop, unless it is kept.
+/// A slot that is released on drop, unless it is taken out.
 pub(super) struct SlotGuard {
     slots: Arc<LedgerSlots>,
     receipt: Option<Receipt>,
@@ -34,7 +34,7 @@ impl LedgerSlots {
         Arc::new(Self { accounts: Accounts::new(most, settings, clock) })
     }
 
-    /// Acquires a slot, if the plan limits them and one is asked for.
+    /// Acquires a slot, if the plan limits them and the request asks for one.
     pub(super) fn acquire(self: &Arc<Self>, request: &AdmitRequest<'_>) -> Result<Option<SlotGuard>, AdmitError> {
         let asked = request.charge.amounts.get(&Kind::Concurrent);
         let Some(asked) = asked.filter(|_| request.account.plan.concurrent().is_some()) else { return Ok(None) };
@@ -50,7 +50,7 @@ impl LedgerSlots {
         Ok(Some(SlotGuard { slots: Arc::clone(self), receipt, now: request.account.now }))
     }
 
-    /// Returns the limits of slots that leave no room for what is asked for.
+    /// Returns the concurrency limits without room for these amounts.
     pub(super) fn check(&self, account: &AccountContext<'_>, amounts: &Amounts) -> Vec<Violation> {
         let asked = amounts.get(&Kind::Concurrent).filter(|_| account.plan.concurrent().is_some());
         let Some(asked) = asked else { return Vec::new() };
@@ -60,7 +60,7 @@ impl LedgerSlots {
         }
     }
 
-    /// Replaces the usage of slots in what the ledger returned, which has none of them.
+    /// Adds the usage of slots to the usage that the ledger returned, which has none.
     pub(super) fn merge_usage(&self, client: &Client, plan: &Arc<Plan>, now: Now, mut usage: Usage) -> Usage {
         if plan.concurrent().is_some()
             && let MaybeFuture::Ready(Ok(held)) = self.accounts.usage(&AccountContext { client, plan, now })

@@ -1,4 +1,4 @@
-//! Accounts of a layer in a ledger: the ledger decides what is counted, and this process holds the concurrency slots.
+//! Accounts of a layer in a ledger. The ledger counts and decides, and this process holds the concurrency slots.
 
 use std::sync::Arc;
 
@@ -26,10 +26,10 @@ use crate::{
     time::Clock,
 };
 
-/// The accounts of one layer in a ledger, which other layers use too.
+/// Accounts of one layer in a ledger, which other layers may use too.
 pub(crate) struct LedgerStore<D: Database> {
     pub(super) inner: Arc<LedgerInner<D>>,
-    /// Tells the layers of a ledger apart.
+    /// Number that distinguishes the layers of a ledger.
     origin: u32,
     pub(super) slots: Arc<LedgerSlots>,
     pub(super) settings: AccountSettings,
@@ -222,7 +222,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
     }
 
     fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {
-        // The kind is that of the plan's limit.
+        // // The kind is that of the plan's limit.
         let mut state = GrantState::new(GrantId(fastrand::u64(1..=i64::MAX as u64)), &grant, "".into());
         state.until = encoding::whole(state.until);
         let kind = CommandKind::Grant { plan: Arc::clone(account.plan), grant: Box::new(state) };
@@ -273,8 +273,8 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
     }
 }
 
-/// Longest name in bytes. Written with twice as many, if all are NUL, it fits the 2,704 bytes of a row in an index of
-/// PostgreSQL, beside the longest job id, limit and kind.
+/// Greatest length of a name in bytes. Encoded with twice as many bytes, if all are NUL, it fits the 2,704 bytes of an
+/// index row in PostgreSQL, with the longest job id, limit and kind.
 const LONGEST_NAME: usize = 1_024;
 
 /// Whether a tenant's name is short enough for the indexes.
@@ -288,7 +288,7 @@ pub(super) fn tenant(client: &Client) -> Result<Arc<str>, StoreError> {
     name.map(Into::into).ok_or(StoreError::Nameless)
 }
 
-/// Returns a job id for a request that names none; such ids are in the order of time.
+/// Returns a job id for a request without one. Such ids are ordered by time.
 pub(super) fn new_job() -> Arc<str> {
     (&*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer())).into()
 }

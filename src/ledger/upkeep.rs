@@ -1,4 +1,4 @@
-//! Renews reservations that are worked on, and expires overdue ones.
+//! Renews reservations of running handlers, and expires overdue ones.
 
 use std::{
     collections::HashMap,
@@ -18,13 +18,13 @@ use super::{
     writer::{AdmittedAt, Command, CommandKind, Key, Reply, after},
 };
 
-/// Upkeep of the reservations of a ledger. Its task holds this for moments only, and never the ledger.
+/// Upkeep of the reservations of a ledger. Its task holds this only for moments, and never the ledger.
 pub(crate) struct Upkeep<D: Database> {
     writer: Arc<WriterTask<D>>,
     running: AtomicBool,
     /// Reservations with work under way in this process, by the command that made them.
     active: Mutex<HashMap<u128, ActiveReservation>>,
-    /// Number of the earliest reservations that are passed over, because their ends failed a moment ago.
+    /// Number of the earliest overdue reservations to skip, because their expiry has just failed.
     stuck: AtomicUsize,
 }
 
@@ -61,7 +61,7 @@ impl<D: Database> Upkeep<D> {
         })
     }
 
-    /// Renews a reservation until it is [removed](Self::remove), since a handler works on it.
+    /// Renews a reservation until it is [removed](Self::remove), because a handler works on it.
     pub(super) fn add(&self, command: u128, key: &Key, attempt: u32, since: AdmittedAt, ttl: Duration) {
         let active = ActiveReservation { key: key.clone(), attempt, since, ttl, due: Instant::now() + ttl / 3 };
         self.active().insert(command, active);
@@ -91,8 +91,8 @@ impl<D: Database> Upkeep<D> {
         });
     }
 
-    /// Renews what is due and awaits the replies: a renewal that fails is tried again in the next round, and fills no
-    /// queue.
+    /// Renews the reservations that are due and awaits the replies. A renewal that fails is retried in the next round,
+    /// so that no queue grows.
     async fn renew(&self) {
         let now = Instant::now();
         let due = self
@@ -127,9 +127,10 @@ impl<D: Database> Upkeep<D> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Expires what is due and awaits the replies, so that no more is asked for than can be done.
+    /// Expires the reservations that are due and awaits the replies, so that no more are submitted than the writer can
+    /// do.
     ///
-    /// A reservation that could not be expired is passed over until all later ones have been tried.
+    /// A reservation that could not be expired is skipped until all later ones have been tried.
     async fn expire(&self) {
         let stuck = self.stuck.load(Ordering::Relaxed);
         let Ok(due) = within(self.writer.reply_timeout(), self.writer.database.due(AT_ONCE, stuck)).await else {
@@ -150,7 +151,7 @@ impl<D: Database> Upkeep<D> {
     }
 }
 
-/// The task. When a runtime that ends takes it along, another may start.
+/// The task. If a runtime that ends drops it, another may start.
 struct UpkeepTask<D: Database>(Weak<Upkeep<D>>);
 
 impl<D: Database> Drop for UpkeepTask<D> {

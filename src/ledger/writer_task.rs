@@ -40,13 +40,13 @@ type ReplyWriter = Writer<oneshot::Sender<Reply>>;
 pub(crate) struct WriterTask<D: Database> {
     pub(crate) database: D,
     step_timeout: Duration,
-    /// In milliseconds.
+    /// Reply time-out, in milliseconds.
     reply_timeout: AtomicU64,
     writer: Mutex<ReplyWriter>,
     wake: Notify,
     ended: Notify,
     working: AtomicBool,
-    /// Listeners to the notices that no caller waits for.
+    /// Listeners to notices for which no caller waits.
     listeners: Mutex<Vec<NoticeListener>>,
 }
 
@@ -64,7 +64,7 @@ impl<D: Database> WriterTask<D> {
         })
     }
 
-    /// Longest wait of a caller for its reply.
+    /// Returns the longest wait of a caller for its reply.
     pub(crate) fn reply_timeout(&self) -> Duration {
         Duration::from_millis(self.reply_timeout.load(Ordering::Relaxed))
     }
@@ -81,7 +81,7 @@ impl<D: Database> WriterTask<D> {
         self.submit_for(command, false).await
     }
 
-    /// Submits a command that the caller sends again if the reply is [`Indeterminate`](Reply::Indeterminate): if it is
+    /// Submits a command that the caller sends again after [`Indeterminate`](Reply::Indeterminate). If the first one is
     /// stored after all, it is not voided.
     pub(crate) async fn submit_and_keep(self: &Arc<Self>, command: Command) -> Reply {
         self.submit_for(command, true).await
@@ -148,7 +148,7 @@ impl<D: Database> WriterTask<D> {
         self.lock().finish(key, command);
     }
 
-    /// Number of commands that are not settled yet.
+    /// Returns the number of commands that are not settled yet.
     pub(crate) fn backlog(&self) -> usize {
         self.lock().backlog()
     }

@@ -5,9 +5,10 @@ use smallvec::SmallVec;
 use super::MOST;
 use crate::kind::Kind;
 
-/// Amounts that are asked for or were used, by kind.
+/// Amounts that are requested or were used, by kind.
 ///
-/// 0 of a kind asks without taking: it is refused exactly when nothing is left of it. A kind that no limit counts is free.
+/// An amount of 0 charges nothing, and is refused exactly if nothing of the kind remains. A kind that no limit counts
+/// is free.
 ///
 /// ```
 /// use tollgate::{Amounts, Kind};
@@ -56,7 +57,7 @@ impl Amounts {
         self.0.iter().find(|(known, _)| known == kind).map(|(_, amount)| *amount)
     }
 
-    /// Whether no kind is asked for.
+    /// Returns whether there is no kind among them.
     ///
     /// ```
     /// assert!(!tollgate::Amounts::from(("tokens", 0)).is_empty());
@@ -66,7 +67,7 @@ impl Amounts {
         self.0.is_empty()
     }
 
-    /// All kinds and how much of each.
+    /// Returns all kinds and their amounts.
     ///
     /// ```
     /// let amounts = tollgate::Amounts::from(("tokens", 7));
@@ -83,7 +84,7 @@ impl Amounts {
         }
     }
 
-    /// Sets how much of a kind there is.
+    /// Sets the amount of a kind.
     pub(crate) fn set(&mut self, kind: &Kind, amount: u64) {
         match self.0.iter_mut().find(|(known, _)| known == kind) {
             Some((_, old)) => *old = amount,
@@ -91,14 +92,14 @@ impl Amounts {
         }
     }
 
-    /// Returns these amounts, with those of `other` in place of its kinds.
+    /// Returns these amounts; a kind that `other` names has the amount of `other`.
     pub(crate) fn overridden_by(&self, other: &Self) -> Self {
         let mut merged = self.clone();
         other.iter().for_each(|(kind, amount)| merged.set(kind, amount));
         merged
     }
 
-    /// Asks for nothing of a kind.
+    /// Removes a kind.
     pub(crate) fn leave_out(&mut self, kind: &Kind) {
         self.0.retain(|(known, _)| known != kind);
     }

@@ -7,7 +7,7 @@ use crate::{error::ConfigError, time::from_1970};
 
 /// Temporary raise of a limit, with its approver and reason.
 ///
-/// It is used up only by what goes past the limit, and of several that whose end is nearest goes first.
+/// It covers only usage above the limit. Of several grants, the one that ends first is used first.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -27,11 +27,13 @@ pub struct Grant {
 }
 
 impl Grant {
-    /// `amount` more of the limit of this name, until `until`. An end after 2554-07-21, the last day that stores hold, is
-    /// held as that day: 9999-12-31 may stand for a grant without an end.
+    /// Raises the limit of this name by `amount` until `until`.
+    ///
+    /// Stores hold no time after 2554-07-21, and a later end is stored as that day. So 9999-12-31 may stand for a grant
+    /// without an end.
     ///
     /// # Panics
-    /// When `amount` is 0 or above 2^53 - 1.
+    /// If `amount` is 0 or above 2^53 - 1.
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};
@@ -42,10 +44,10 @@ impl Grant {
         Self::try_new(limit, amount, until).unwrap_or_else(|invalid| panic!("{invalid}"))
     }
 
-    /// `amount` more of the limit of this name, from input at run time.
+    /// [`new`](Self::new) for input at run time.
     ///
     /// # Errors
-    /// When `amount` is 0 or above 2^53 - 1.
+    /// If `amount` is 0 or above 2^53 - 1.
     ///
     /// ```
     /// # use std::time::SystemTime;
@@ -60,7 +62,7 @@ impl Grant {
         Ok(Self { limit: limit.to_owned(), amount, until, approver: String::new(), reason: String::new() })
     }
 
-    /// Says who approved it.
+    /// Sets the approver.
     ///
     /// ```
     /// # use std::time::SystemTime;
@@ -72,7 +74,7 @@ impl Grant {
         Self { approver: approver.into(), ..self }
     }
 
-    /// Says why.
+    /// Sets the reason.
     ///
     /// ```
     /// # use std::time::SystemTime;
@@ -84,19 +86,19 @@ impl Grant {
         Self { reason: reason.into(), ..self }
     }
 
-    /// The name of the limit that it raises.
+    /// Returns the name of the limit that the grant raises.
     #[must_use]
     pub fn limit(&self) -> &str {
         &self.limit
     }
 
-    /// Returns the amount by which it raises the limit.
+    /// Returns the amount by which the grant raises the limit.
     #[must_use]
     pub const fn amount(&self) -> u64 {
         self.amount
     }
 
-    /// When it ends, at the latest on 2554-07-21.
+    /// Returns the end of the grant, at the latest 2554-07-21.
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};
@@ -122,7 +124,7 @@ impl Grant {
     }
 }
 
-/// Which grant of a client: to revoke it by.
+/// Id of a client's grant, by which it can be revoked.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -139,7 +141,7 @@ impl Grant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GrantId(pub(crate) u64);
 
-/// A grant that a client has, and how much of it is used up.
+/// A grant that has not ended, and the amount of it that is used.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {

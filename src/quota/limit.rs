@@ -4,7 +4,7 @@ use super::MOST;
 use crate::kind::{Direction, Kind};
 use crate::{error::ConfigError, policy_name::PolicyName, time::Period};
 
-/// One limit of a [`Plan`](crate::Plan): so much of a kind in each period, or so many requests at a time.
+/// One limit of a [`Plan`](crate::Plan): an amount of a kind in each period, or a number of requests in flight.
 ///
 /// ```
 /// use tollgate::{Period, Quota};
@@ -17,13 +17,13 @@ use crate::{error::ConfigError, policy_name::PolicyName, time::Period};
 pub struct Quota {
     kind: Kind,
     limit: u64,
-    /// `None` for requests at a time.
+    /// `None` for a concurrency limit.
     period: Option<Period>,
-    /// `None`: a name is made of the kind and the period.
+    /// `None` if the name is made of the kind and the period.
     name: Option<PolicyName>,
 }
 
-/// A limit whose period is still to be said.
+/// A limit without its period; [`per`](Self::per) sets it.
 ///
 /// ```
 /// use tollgate::{Period, Quota};
@@ -37,7 +37,7 @@ pub struct QuotaBuilder {
 }
 
 impl QuotaBuilder {
-    /// In each such period.
+    /// Sets the period.
     ///
     /// ```
     /// use tollgate::{Period, Quota};
@@ -53,7 +53,7 @@ impl Quota {
     /// Limits requests in each period.
     ///
     /// # Panics
-    /// When `limit` is 0 or above 2^53 - 1.
+    /// If `limit` is 0 or above 2^53 - 1.
     ///
     /// ```
     /// use tollgate::{Period, Quota};
@@ -65,10 +65,11 @@ impl Quota {
 
     /// Limits body bytes in each period, of requests and responses together; see [`counting`](Self::counting).
     ///
-    /// The bytes of a response are known once they have passed: a request is refused when nothing is left.
+    /// The bytes of a response are known only after they have passed. Therefore a request is refused only if nothing
+    /// remains.
     ///
     /// # Panics
-    /// When `limit` is 0 or above 2^53 - 1.
+    /// If `limit` is 0 or above 2^53 - 1.
     ///
     /// ```
     /// use tollgate::{Period, Quota};
@@ -81,7 +82,7 @@ impl Quota {
     /// Limits a unit of your own in each period.
     ///
     /// # Panics
-    /// When `limit` is 0 or above 2^53 - 1, or `unit` is not 1 to 64 visible ASCII characters or spaces.
+    /// If `limit` is 0 or above 2^53 - 1, or `unit` is not 1 to 64 visible ASCII characters or spaces.
     ///
     /// ```
     /// use tollgate::{Period, Quota};
@@ -94,7 +95,7 @@ impl Quota {
     /// Limits a kind in each period, from input at run time.
     ///
     /// # Errors
-    /// When `limit` is 0 or above 2^53 - 1, or the kind is requests at a time, which have no period.
+    /// If `limit` is 0 or above 2^53 - 1, or the kind is concurrent requests, which have no period.
     ///
     /// ```
     /// use tollgate::{Kind, Quota};
@@ -103,7 +104,11 @@ impl Quota {
     /// ```
     pub fn try_of(kind: Kind, limit: u64) -> Result<QuotaBuilder, ConfigError> {
         if kind == Kind::Concurrent {
-            return Err(ConfigError::new("a limit in a period", "count something", kind));
+            return Err(ConfigError::new(
+                "kind of a limit with a period",
+                "be countable (use Quota::concurrent)",
+                kind,
+            ));
         }
         check(&kind, limit)?;
         Ok(QuotaBuilder { kind, limit })
@@ -112,7 +117,7 @@ impl Quota {
     /// Limits requests in flight.
     ///
     /// # Panics
-    /// When `limit` is 0 or above 2^53 - 1.
+    /// If `limit` is 0 or above 2^53 - 1.
     ///
     /// ```
     /// let quota = tollgate::Quota::concurrent(5);
@@ -122,10 +127,10 @@ impl Quota {
         Self::try_concurrent(limit).unwrap_or_else(|invalid| panic!("{invalid}"))
     }
 
-    /// Limits requests in flight, from input at run time.
+    /// [`concurrent`](Self::concurrent) for input at run time.
     ///
     /// # Errors
-    /// When `limit` is 0 or above 2^53 - 1.
+    /// If `limit` is 0 or above 2^53 - 1.
     ///
     /// ```
     /// assert!(tollgate::Quota::try_concurrent(0).is_err());
@@ -135,10 +140,10 @@ impl Quota {
         Ok(Self { kind: Kind::Concurrent, limit, period: None, name: None })
     }
 
-    /// The same quota of bytes of these bodies only.
+    /// Restricts a quota of bytes to the bodies of one direction.
     ///
     /// # Panics
-    /// When the quota does not count bytes.
+    /// If the quota does not count bytes.
     ///
     /// ```
     /// use tollgate::{Direction, Period, Quota};
@@ -150,12 +155,12 @@ impl Quota {
         Self { kind: Kind::Bytes(direction), ..self }
     }
 
-    /// The same quota under this name, by which refusals, fields, grants and resets speak of it.
+    /// Sets the name of the limit in refusals, header fields, grants and resets.
     ///
     /// By default it is made of the kind and the period, such as `requests_per_hour`.
     ///
     /// # Panics
-    /// When `name` is not 1 to 64 visible ASCII characters or spaces.
+    /// If `name` is not 1 to 64 visible ASCII characters or spaces.
     ///
     /// ```
     /// use tollgate::{Period, Quota};
@@ -167,27 +172,27 @@ impl Quota {
         Self { name: Some(name), ..self }
     }
 
-    /// Returns the kind that it counts.
+    /// Returns the kind that the limit counts.
     #[must_use]
     #[inline]
     pub const fn kind(&self) -> &Kind {
         &self.kind
     }
 
-    /// Returns the amount of each period, or of requests in flight.
+    /// Returns the amount in each period, or the number of requests in flight.
     #[must_use]
     pub const fn limit(&self) -> u64 {
         self.limit
     }
 
-    /// When it starts again; `None` for requests at a time.
+    /// Returns the period; `None` for a concurrency limit.
     #[must_use]
     #[inline]
     pub const fn period(&self) -> Option<&Period> {
         self.period.as_ref()
     }
 
-    /// Its name.
+    /// Returns the name of the limit.
     #[must_use]
     pub fn name(&self) -> PolicyName {
         self.name.clone().unwrap_or_else(|| {

@@ -32,13 +32,13 @@ pub struct Plan {
     concurrent: Option<Limit>,
 }
 
-/// A limit as it is decided by.
+/// A limit, with the name and the warning threshold that decisions use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Limit {
     pub(crate) quota: Quota,
     pub(crate) name: PolicyName,
     pub(crate) limit: u64,
-    /// From here on the client is warned.
+    /// Usage from which the client is warned.
     pub(crate) warn_from: u64,
 }
 
@@ -54,17 +54,17 @@ impl Limit {
         self.quota.kind()
     }
 
-    /// Whether the other has the same name and kind: then what was used of one is used of the other.
+    /// Whether the other limit has the same name and kind, so that both count into one counter.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         self.name == other.name && self.kind() == other.kind()
     }
 
-    /// Whether it has this name and kind.
+    /// Whether the limit has this name and kind.
     pub(crate) fn is_named(&self, name: &str, kind: &str) -> bool {
         self.name.as_str() == name && self.kind().as_str() == kind
     }
 
-    /// Whether its name or its kind is `word`.
+    /// Whether the name or the kind of the limit is `word`.
     pub(crate) fn is_called(&self, word: &str) -> bool {
         self.name.as_str() == word || self.kind().as_str() == word
     }
@@ -74,10 +74,10 @@ impl Limit {
 const WARN_AT: u8 = 90;
 
 impl Plan {
-    /// A plan without limits, which lets everything pass until it has some.
+    /// Creates a plan without limits, which admits everything.
     ///
     /// # Panics
-    /// When `name` is not 1 to 64 visible ASCII characters or spaces.
+    /// If `name` is not 1 to 64 visible ASCII characters or spaces.
     ///
     /// ```
     /// assert_eq!(tollgate::Plan::new("free").name().as_str(), "free");
@@ -87,10 +87,10 @@ impl Plan {
         Self::try_new(name).unwrap_or_else(|invalid| panic!("{invalid}"))
     }
 
-    /// A plan without limits, whose name is input at run time.
+    /// [`new`](Self::new) for input at run time.
     ///
     /// # Errors
-    /// When `name` is not 1 to 64 visible ASCII characters or spaces.
+    /// If `name` is not 1 to 64 visible ASCII characters or spaces.
     ///
     /// ```
     /// assert!(tollgate::Plan::try_new("two\nlines").is_err());
@@ -100,7 +100,7 @@ impl Plan {
         Ok(Self { name, version: 0, warn_at: WARN_AT, starts_fresh: false, counted: Vec::new(), concurrent: None })
     }
 
-    /// The limits of a database service for clients of whom nothing else is known.
+    /// Creates a plan for unknown clients of a database service.
     ///
     /// | limit | |
     /// |---|---|
@@ -110,8 +110,8 @@ impl Plan {
     /// | `queries_per_day` | 43,200 |
     /// | `bytes_per_day` | 1 GiB, of requests and responses together |
     ///
-    /// Queries are a unit of your own: the handler records them, or [`cost`](crate::QuotaLayer::cost) says what each
-    /// request takes.
+    /// Queries are a unit of your own: the handler records them, or [`cost`](crate::QuotaLayer::cost) sets the amount
+    /// of each request.
     ///
     /// ```
     /// use tollgate::{Plan, QuotaLayer};
@@ -127,10 +127,10 @@ impl Plan {
             .limit(Quota::bytes(1 << 30).per(Period::day()))
     }
 
-    /// The same plan with one more limit.
+    /// Adds a limit.
     ///
     /// # Panics
-    /// When there is a limit of this name, or it is the second of requests at a time.
+    /// If the plan has a limit of this name, or another concurrency limit, or 64 limits.
     ///
     /// ```
     /// use tollgate::{Period, Plan, Quota};
@@ -141,10 +141,10 @@ impl Plan {
         self.try_limit(quota).unwrap_or_else(|invalid| panic!("{invalid}"))
     }
 
-    /// The same plan with one more limit, which is input at run time.
+    /// [`limit`](Self::limit) for input at run time.
     ///
     /// # Errors
-    /// When there is a limit of this name, it is the second of requests at a time, or the 65th of all.
+    /// If the plan has a limit of this name, or another concurrency limit, or 64 limits.
     ///
     /// ```
     /// use tollgate::{Period, Plan, Quota};
@@ -170,7 +170,7 @@ impl Plan {
         } else if self.concurrent.is_none() {
             self.concurrent = Some(limit);
         } else {
-            let what = "be the only one of requests at a time";
+            let what = "be the only one of requests in flight in its plan";
             return Err(ConfigError::new("limit", what, format_args!("{:?}", limit.name)));
         }
         Ok(self)
@@ -179,7 +179,7 @@ impl Plan {
     /// Sets the warning threshold in percent of each limit; default 90, 0 never warns.
     ///
     /// # Panics
-    /// When `percent` is above 100.
+    /// If `percent` is above 100.
     ///
     /// ```
     /// let plan = tollgate::Plan::new("free").warn_at(80);
@@ -187,7 +187,7 @@ impl Plan {
     #[must_use]
     pub fn warn_at(mut self, percent: u8) -> Self {
         if percent > 100 {
-            panic!("{}", ConfigError::new("warning", "come at 0 to 100 percent", percent));
+            panic!("{}", ConfigError::new("warning threshold", "be from 0 to 100 percent", percent));
         }
         self.warn_at = percent;
         for limit in &mut self.counted {
@@ -196,8 +196,8 @@ impl Plan {
         self
     }
 
-    /// Numbers the plan, so that the nodes of a fleet agree which one is the newer; see
-    /// [`set_plan`](crate::Quotas::set_plan). Without a number it follows whatever is in force.
+    /// Sets the version of the plan, so that the nodes of a fleet agree on the newest; see
+    /// [`set_plan`](crate::Quotas::set_plan). A plan without a version gets the one after the plan that it replaces.
     ///
     /// ```
     /// assert_eq!(tollgate::Plan::new("free").numbered(3).version(), 3);
@@ -207,8 +207,8 @@ impl Plan {
         Self { version, ..self }
     }
 
-    /// Returns the same plan, under which clients that had another plan count from zero, once for each
-    /// [version](Self::numbered). By default what was used of a limit stays used under the limit of the same name.
+    /// Makes clients that had another plan start from zero under this one, once for each [version](Self::numbered). By
+    /// default used amounts are carried over to the limit of the same name and kind.
     ///
     /// ```
     /// let plan = tollgate::Plan::new("pro").starting_fresh();
@@ -218,19 +218,19 @@ impl Plan {
         Self { starts_fresh: true, ..self }
     }
 
-    /// The plan's name.
+    /// Returns the name of the plan.
     #[must_use]
     pub const fn name(&self) -> &PolicyName {
         &self.name
     }
 
-    /// The plan's number, 0 where it has none.
+    /// Returns the version of the plan; 0 if none was set.
     #[must_use]
     pub const fn version(&self) -> u64 {
         self.version
     }
 
-    /// Its limits, that of requests at a time last.
+    /// Returns the limits; the concurrency limit is the last.
     ///
     /// ```
     /// let names: Vec<_> = tollgate::Plan::standard().limits().map(|quota| quota.name().to_string()).collect();
@@ -240,7 +240,7 @@ impl Plan {
         self.all().map(|limit| &limit.quota)
     }
 
-    /// Checks that a limit has this name or kind, if one is given.
+    /// Checks that a counted limit has this name or kind, if one is given.
     pub(crate) fn check_name(&self, name: Option<&str>) -> Result<(), ConfigError> {
         match name {
             Some(name) if !self.counted.iter().any(|limit| limit.is_called(name)) => Err(self.no_such_limit(name)),
@@ -248,7 +248,7 @@ impl Plan {
         }
     }
 
-    /// Returns the counted limit of this name, which a grant raises until `until`.
+    /// Returns the counted limit of this name, if a grant may raise it until `until`.
     pub(crate) fn grantable(&self, name: &str, until: SystemTime, wall: u64) -> Result<&Limit, ConfigError> {
         let limit = self.counted.iter().find(|limit| limit.name.as_str() == name);
         let limit = limit.ok_or_else(|| self.no_such_limit(name))?;
@@ -267,7 +267,7 @@ impl Plan {
         self.starts_fresh
     }
 
-    /// The limits that count something, in the order of an account's counters.
+    /// Returns the limits that have a counter, in the order of an account's counters.
     #[inline]
     pub(crate) fn counted(&self) -> &[Limit] {
         &self.counted
@@ -278,12 +278,12 @@ impl Plan {
         self.concurrent.as_ref()
     }
 
-    /// All limits, that of requests at a time last.
+    /// Returns all limits; the concurrency limit is the last.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Limit> {
         self.counted.iter().chain(&self.concurrent)
     }
 
-    /// Whether a limit counts bytes of requests; of responses.
+    /// Whether a limit counts the body bytes of this direction.
     pub(crate) fn counts_bytes(&self, of: Direction) -> bool {
         let counts =
             |kind: &Kind| matches!(kind, Kind::Bytes(direction) if *direction == of || *direction == Direction::Both);
@@ -298,7 +298,7 @@ impl Plan {
     }
 }
 
-/// Limits of a plan. Each has one of the 64 bits in which a decision names limits.
+/// Greatest number of limits in a plan. A decision names limits by the bits of a `u64`.
 const MOST_LIMITS: usize = 64;
 
 impl fmt::Display for Plan {

@@ -39,12 +39,12 @@ impl fmt::Debug for QuotaStore {
     }
 }
 
-/// Opens the accounts of a layer.
+/// Opens the backend of a layer.
 pub(crate) trait BackendFactory: Send + Sync {
-    /// Opens accounts for at most `most` clients, where room is scarce.
+    /// Opens the accounts of a layer, for at most `most` clients if room is scarce.
     ///
     /// # Errors
-    /// If the store cannot do on failure what `on_failure` says.
+    /// If the store does not support `on_failure`.
     fn open(
         &self,
         most: usize,
@@ -53,32 +53,32 @@ pub(crate) trait BackendFactory: Send + Sync {
         on_failure: OnFailure,
     ) -> Result<Arc<dyn QuotaBackend>, ConfigError>;
 
-    /// Whether accounts are billed, so that each needs a public name and must not be lost.
+    /// Returns whether accounts are billed, so that each needs a public name and must not be lost.
     fn bills(&self) -> bool;
 }
 
 /// Accounts of one layer. Calls for one account are decided one at a time.
 ///
-/// A call that may wait returns a [`MaybeFuture`], which may fail with [`StoreError`]. Settlement, progress and watch
-/// neither wait nor fail: a store that needs time for them has a task of its own.
+/// A call that may wait returns a [`MaybeFuture`], which may fail with [`StoreError`]. Calls that settle, report
+/// progress or start a watch neither wait nor fail: a store that needs time for them has a task of its own.
 pub(crate) trait QuotaBackend: Send + Sync + 'static {
-    /// Takes everything that is asked for, or nothing.
+    /// Admits all requested amounts, or none.
     fn admit(&self, request: &AdmitRequest<'_>) -> MaybeFuture<Result<AdmittedCharge, AdmitError>>;
 
     /// Settles an admitted charge.
     fn settle(&self, receipt: &Receipt, settlement: &Settlement<'_>, now: Now) -> NearLimits;
 
-    /// Requires progress of an admitted request from now on: its response has begun, and without progress its reader is
-    /// stuck.
+    /// Requires progress of an admitted request from now on. Its response has begun, so that a request without progress
+    /// has a stalled reader.
     fn watch(&self, receipt: &Receipt, now: Now);
 
-    /// Records progress of an admitted request, and what it used since the last call.
+    /// Records progress of an admitted request, and the amounts used since the last call.
     fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits;
 
     /// Returns the key that closes a reservation once its receipt is gone.
     fn reservation_key(&self, receipt: &Receipt) -> ReservationKey;
 
-    /// Closes a reservation by its key: with what was used, or with nothing.
+    /// Closes a reservation by its key: commits the used amounts, or rolls back.
     fn close(
         &self,
         reserved: &ReservationKey,
@@ -87,16 +87,16 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
         now: Now,
     ) -> MaybeFuture<Result<(CloseResult, NearLimits), StoreError>>;
 
-    /// Records what was used, whether there was room for it or not.
+    /// Records used amounts, even beyond a limit.
     fn record(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>>;
 
     /// Returns the usage of each limit.
     fn usage(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>>;
 
-    /// Checks whether everything that is asked for could be taken.
+    /// Checks whether all requested amounts could be admitted.
     fn check(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), AdmitError>>;
 
-    /// Returns the usage of at most `most` clients, from the first if `from` is `None`.
+    /// Returns the usage of at most `most` clients, beginning at `from` or at the first client.
     fn page(
         &self,
         from: Option<&Bookmark>,
@@ -105,22 +105,22 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
         now: Now,
     ) -> MaybeFuture<Result<Page, StoreError>>;
 
-    /// Counts the limits of this name or kind, or all, from zero.
+    /// Resets the counters of this limit name or kind, or all, to zero.
     fn reset(&self, account: &AccountContext<'_>, limit: Option<&str>) -> MaybeFuture<Result<(), StoreError>>;
 
     /// Raises a limit.
     fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>>;
 
-    /// Ends a grant before its time; returns whether there was one.
+    /// Ends a grant early; returns whether there was one.
     fn revoke(&self, account: &AccountContext<'_>, id: GrantId) -> MaybeFuture<Result<bool, StoreError>>;
 
     /// Returns the grants that have not ended.
     fn grants(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>>;
 
-    /// Returns the number of clients that have an account, and the number that could have one.
+    /// Returns the number of clients that have an account, and the greatest number that can have one.
     fn population(&self) -> (usize, usize);
 
-    /// The digester of job fingerprints.
+    /// Returns the digester of job fingerprints.
     fn digester(&self) -> &Digester {
         Digester::process()
     }
@@ -131,7 +131,7 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
     }
 }
 
-/// Receiver of the events for which no caller waits.
+/// Receiver of events for which no caller waits.
 pub(crate) type StoreListener = Arc<dyn Fn(&StoreEvent) + Send + Sync>;
 
 /// Event for which no caller waits.
@@ -152,13 +152,13 @@ pub(crate) enum StoreEvent {
     Merged { records: u64, duplicates: u64 },
 }
 
-/// Why a store has not done what it was asked.
+/// Reason why a store did not carry out a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(dead_code, reason = "memory always answers")]
 pub(crate) enum StoreError {
     /// The store is unavailable, and nothing has changed.
     Unavailable,
-    /// The store did not answer in time whether it was done.
+    /// The store did not reply in time, and the call may have been carried out.
     Indeterminate,
     /// The store rejects the call for good, for this reason, and nothing has changed.
     Rejected(Arc<str>),
@@ -171,16 +171,16 @@ pub(crate) enum StoreError {
 /// Usage of some clients, and the start of the next page.
 pub(crate) type Page = (Vec<(Client, Usage)>, Option<Bookmark>);
 
-/// Finds the plan of a client while a page is put together, which may take time.
+/// Finds the plan of a client while a page is assembled, which may take time.
 pub(crate) type PlanLookup = Arc<dyn Fn(&Client) -> Arc<Plan> + Send + Sync>;
 
-/// Start of a page in the list of all clients. A store knows only its own.
+/// Start of a page in the list of all clients. Only the store that made it can read it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[allow(dead_code, reason = "memory counts its accounts")]
 pub(crate) enum Bookmark {
     /// The number of an account in memory.
     At(u64),
-    /// The name of the client before, in a store that sorts accounts by name.
+    /// Name of the last client of the page before, in a store that sorts accounts by name.
     After(Box<str>),
 }
 
@@ -197,7 +197,7 @@ pub(crate) struct AccountContext<'a> {
 pub(crate) struct AdmitRequest<'a> {
     pub(crate) account: AccountContext<'a>,
     pub(crate) charge: ChargeRequest<'a>,
-    /// Whether a response will report the limit that is nearest to its end.
+    /// Whether a response will report the limit nearest to exhaustion.
     pub(crate) wants_nearest: bool,
     /// Whether a handler will see the usage of all limits.
     pub(crate) wants_usage: bool,
@@ -221,7 +221,7 @@ pub(crate) struct AdmissionDetails {
     pub(crate) near: NearLimits,
     /// The warnings that the response must report.
     pub(crate) pending: Vec<Warning>,
-    /// Usage of each limit, where it is wanted.
+    /// Usage of each limit, if it was requested.
     pub(crate) usage: Option<Usage>,
 }
 
@@ -239,17 +239,17 @@ impl NearLimits {
     }
 }
 
-/// Why a charge was not admitted.
+/// Reason why a charge was not admitted.
 #[derive(Clone, Debug)]
 pub(crate) enum AdmitError {
-    /// The account denies it; `shared` if it is the account that clients without one share.
+    /// The account denies the charge; `shared` if it is the account of clients for which there was no room.
     Denied { denial: Denial, shared: bool },
     /// The store did not decide.
     Store(StoreError),
 }
 
 impl AdmitError {
-    /// Denies a charge if it violates any limit.
+    /// Denies a charge that violates a limit.
     pub(crate) fn unless_none(violations: Vec<Violation>, shared: bool) -> Result<(), Self> {
         if violations.is_empty() { Ok(()) } else { Err(Self::Denied { denial: Denial::Limits(violations), shared }) }
     }
@@ -269,9 +269,9 @@ pub(crate) struct Receipt {
     pub(crate) lease: Option<Lease>,
     pub(crate) reservation: Option<NonZeroU64>,
     pub(crate) job: Option<Arc<Job>>,
-    /// Set if the account is kept until the charge is settled.
+    /// Set if the account must stay until the charge is settled.
     pub(crate) open: bool,
-    /// Set if the account is the one that clients without one share.
+    /// Set if the account is the one of clients for which there was no room.
     pub(crate) shared: bool,
     /// Part that only the admitting store can read; `None` in memory.
     pub(crate) store_part: Option<Box<dyn Any + Send + Sync>>,
@@ -293,16 +293,16 @@ impl fmt::Debug for Receipt {
     }
 }
 
-/// Key of a reservation in its store. Another store does not know it.
+/// Key of a reservation in its store. Other stores do not know it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ReservationKey {
-    /// In memory: the number of the accounts, the account among them, and the reservation in it.
+    /// In memory: the number of the accounts, the address of the account among them, and the reservation in it.
     Memory { accounts: u64, address: AccountAddress, reservation: NonZeroU64 },
-    /// In a store whose reservation ids are texts; these do not begin with `m-`.
+    /// In a store whose reservation ids are texts, which never begin with `m-`.
     Named(Box<str>),
 }
 
-/// Slot of an account in memory, and which of the accounts that were there it is.
+/// Slot of an account in memory, and the generation of the slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct AccountAddress {
     pub(crate) shard: u32,
@@ -313,11 +313,11 @@ pub(crate) struct AccountAddress {
 /// Settlement of a charge.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Settlement<'a> {
-    /// Returns these amounts, which were charged, and everything that was reserved.
+    /// Refunds these charged amounts and releases everything that was reserved.
     Void(&'a Amounts),
-    /// Charges `used` besides what was charged, and `actual` of what was reserved. A kind that `actual` does not name is
-    /// charged as it was estimated.
+    /// Charges `used` in addition to the admission, and `actual` of the reservation. A kind that `actual` does not name
+    /// is charged as estimated.
     Served { used: &'a Amounts, actual: &'a Amounts },
-    /// Returns the slot. What was reserved stays open, and can be closed by its id.
+    /// Releases the slot. The reservation stays open and can be closed by its id.
     Detached,
 }

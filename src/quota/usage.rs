@@ -25,30 +25,30 @@ use crate::policy_name::PolicyName;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LimitUsage {
-    /// The limit's name.
+    /// Name of the limit.
     pub name: PolicyName,
-    /// Kind that it counts.
+    /// Kind that the limit counts.
     pub kind: Kind,
     /// Size of the limit in this window, grants included.
     pub limit: u64,
-    /// Used amount; of requests in flight, the number being served.
+    /// Used amount; for a concurrency limit, the number of requests in flight.
     pub used: u64,
-    /// Reserved amount, besides the used one.
+    /// Reserved amount, not included in `used`.
     pub reserved: u64,
-    /// Amount that is left.
+    /// Remaining amount.
     pub remaining: u64,
-    /// When it starts again; `None` for requests at a time, and for a rolling period that has not begun.
+    /// End of the window; `None` for a concurrency limit, and for a rolling period that has not begun.
     pub resets_at: Option<SystemTime>,
 }
 
 impl LimitUsage {
-    /// Whether nothing is left.
+    /// Returns whether nothing remains.
     #[must_use]
     pub const fn is_exceeded(&self) -> bool {
         self.remaining == 0
     }
 
-    /// Returns the used and reserved amount in percent of the limit; above 100 if more was recorded than there was.
+    /// Returns the used and reserved amount in percent of the limit; above 100 if usage was recorded beyond it.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a percentage is for people")]
     pub fn percentage(&self) -> f64 {
@@ -70,16 +70,16 @@ impl LimitUsage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Usage {
-    /// The plan that the client has.
+    /// Plan of the client.
     pub plan: PolicyName,
-    /// The plan's number.
+    /// Version of the plan.
     pub version: u64,
-    /// Each limit, in the order of the plan; that of requests at a time is the last.
+    /// Usage of each limit, in the order of the plan; the concurrency limit is the last.
     pub limits: Vec<LimitUsage>,
 }
 
 impl Usage {
-    /// The limit of this name.
+    /// Returns the usage of the limit of this name.
     ///
     /// ```
     /// # fn takes(usage: &tollgate::Usage) {
@@ -93,7 +93,7 @@ impl Usage {
         self.limits.iter().find(|limit| limit.name.as_str() == name)
     }
 
-    /// The limits of one kind.
+    /// Returns the usage of the limits of one kind.
     ///
     /// ```
     /// # fn takes(usage: &tollgate::Usage) {

@@ -90,7 +90,7 @@ impl Fields {
     /// The quota counts `unit`; `None` stands for requests.
     ///
     /// # Panics
-    /// When `unit` is not 1 to 64 visible ASCII characters or spaces.
+    /// If `unit` is not 1 to 64 visible ASCII characters or spaces.
     ///
     /// ```
     /// # use std::time::Duration;

@@ -41,8 +41,8 @@ impl Wire {
     ///   layers that translate gRPC-Web, such as tonic-web's, pass inwards.
     /// - gRPC-Web is a POST of `application/grpc-web` or `application/grpc-web-text` over any version.
     ///
-    /// The type ends there or continues with `+` or `;`. Everything else is plain HTTP: a refusal of gRPC has the
-    /// status 200, and any client can send gRPC's content type with a GET, whose response caches would store.
+    /// The type ends there or continues with `+` or `;`. Everything else is plain HTTP, because a refusal of gRPC has
+    /// the status 200. Any client can send gRPC's content type with a GET, and caches would store the response.
     ///
     /// ```
     /// # use http::Request;

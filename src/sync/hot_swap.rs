@@ -7,7 +7,7 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 
-/// A value that is read without a lock, and until its first replacement without a reference count.
+/// A value that is read without a lock and, until its first replacement, without a reference count.
 #[derive(Debug)]
 pub(crate) struct HotSwap<T> {
     first: T,

@@ -6,9 +6,10 @@ use crate::time::Moment;
 
 /// A table of `limit` slots, each leased for a limited time.
 ///
-/// A holder may never end: a reader with a closed window, a probe that hangs. It loses its slot to the next caller that
-/// finds the table full, once it has held it for longer than `max_hold` or has made no progress for longer than
-/// `max_stall`. Its own late release then has no effect. Memory grows with the most slots ever held at once.
+/// A holder may never end: a reader with a closed window, a probe that hangs. It is overdue once it has held its slot
+/// for longer than `max_hold`, or has made no progress for longer than `max_stall`. It then loses the slot to the next
+/// caller that finds the table full. Its own late release has no effect. Memory grows with the most slots ever held at
+/// once.
 ///
 /// A full table is searched only when a slot can be overdue, so that a refusal costs one comparison.
 #[derive(Clone, Debug)]

@@ -65,7 +65,7 @@ impl Sub<Duration> for Moment {
     }
 }
 
-/// Whole nanoseconds of a duration, at most `u64::MAX`.
+/// Returns the whole nanoseconds of a duration, at most `u64::MAX`.
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -1,7 +1,7 @@
 //! The rule of the token bucket, which is stored as one number: the time at which it will be full again.
 //!
-//! This is the generic cell rate algorithm of ITU-T I.371, told by tokens: `full_at` is its theoretical arrival time. The
-//! *debt* of a bucket is the time that it still needs to be full. A request of cost n adds n intervals to the debt, and is
+//! This is the generic cell rate algorithm of ITU-T I.371, expressed in tokens: `full_at` is its theoretical arrival
+//! time. The *debt* of a bucket is the time until it is full. A request of cost n adds n intervals to the debt, and is
 //! admitted if the debt then fits into the span of the whole bucket. A bucket without debt equals no bucket, so that it
 //! can be evicted.
 
@@ -38,8 +38,8 @@ pub struct Level {
 ///
 /// [`Cost::PREFLIGHT`] takes nothing, and is admitted exactly if there is a whole token.
 ///
-/// A refusal changes nothing. But a newcomer that finds fewer than `cost` [initial tokens](Rate::initial_tokens) must be
-/// stored as [`newcomer`] returns it: the tokens that it waits for arrive only in a stored bucket.
+/// A refusal changes nothing. But a newcomer that finds fewer than `cost` [initial tokens](Rate::initial_tokens) must
+/// be stored as [`newcomer`] returns it. The tokens that it waits for arrive only in a stored bucket.
 #[inline]
 pub(crate) fn decide(rate: &Rate, full_at: Option<u64>, cost: Cost, now: Moment) -> Decision {
     if cost.get() > rate.capacity() {

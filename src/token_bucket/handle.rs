@@ -1,4 +1,4 @@
-//! The handle: the same buckets for callers without a request.
+//! Handle of the buckets, for callers without a request.
 
 use std::{fmt, sync::Arc};
 

@@ -68,7 +68,7 @@ impl PolicyConfig for TokenBucketConfig {
 gate_layer!(TokenBucketLayer, TokenBucketPolicy, "(layer: tollgate::TokenBucketLayer) -> tollgate::TokenBucketLayer");
 
 impl TokenBucketLayer {
-    /// Creates a layer with a bucket of `rate` for each client. Clients are told apart by their peer address, see
+    /// Creates a layer with a bucket of `rate` for each client. Clients are identified by their peer address; see
     /// [`identify_by`](Self::identify_by).
     #[must_use]
     pub fn new(rate: Rate) -> Self {
@@ -85,7 +85,7 @@ impl TokenBucketLayer {
         Self(ConfiguredLayer::new(config, "default"))
     }
 
-    /// Sets the identity by which clients are told apart; default a `SocketAddr` in the request's extensions.
+    /// Identifies clients by `identify`; the default is the `SocketAddr` in the extensions of the request.
     ///
     /// ```
     /// use std::net::SocketAddr;
@@ -143,7 +143,7 @@ impl TokenBucketLayer {
         self.with(|config| config.dialect = dialect)
     }
 
-    /// Sets the number of clients that are told apart at once; default 1,048,576, which take 64 MB if all are live.
+    /// Sets the number of clients that have a bucket at once; default 1,048,576, which take 64 MB if all are live.
     ///
     /// A client is live while its bucket is not full. When the table is full of live clients, newcomers share one bucket,
     /// whose refusals are 503; no live client is evicted.

@@ -14,8 +14,8 @@ use crate::{
 #[derive(Debug)]
 pub struct TokenBucketPermit(Option<Report>);
 
-/// The limit that a request met, and the time from then until its bucket is full, in nanoseconds. Two words, because it
-/// moves with the response.
+/// The limit of a request, and the time from its admission until its bucket is full, in nanoseconds. Two words, because
+/// it moves with the response.
 #[derive(Debug)]
 struct Report {
     limit: Arc<RateLimit>,

@@ -22,8 +22,8 @@ pub(super) struct RateLimit {
     pub(super) clock: Clock,
 }
 
-/// The bucket of all clients together. A new rate has a new cell, so that a decision under the old rate does not write its
-/// times into a bucket that others read by the new one.
+/// The bucket of all clients together. A new rate has a new cell. Otherwise a decision under the old rate would write
+/// its times into a bucket that others read by the new one.
 #[derive(Debug)]
 pub(super) struct GlobalLimit {
     pub(super) rate: Rate,
@@ -67,8 +67,8 @@ pub(super) fn full_at(bucket: Bucket, rate: &Rate, now: Moment) -> u64 {
 
 /// Returns the stored form of a bucket.
 ///
-/// Where newcomers begin with less than a full bucket, it is kept for a while after it is full: a client that waited as
-/// long as it was asked to must not be a newcomer again.
+/// If newcomers begin with less than a full bucket, it stays for a while after it is full. A client that waited as long
+/// as it was asked to must not be a newcomer again.
 #[inline]
 pub(super) fn bucket(full_at: u64, rate: &Rate) -> Bucket {
     let span = rate.span_ns();

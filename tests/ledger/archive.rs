@@ -145,7 +145,7 @@ async fn archiving_and_charging_do_not_interfere(database: Database) {
 async fn without_a_horizon_nothing_is_archived(database: Database) {
     let ledger = database.open().await;
     let error = ledger.archive(ago(400)).await.unwrap_err();
-    assert_eq!(error.to_string(), "a ledger to archive must have a horizon, got none");
+    assert_eq!(error.to_string(), "a ledger to archive must have a horizon (call .with_horizon()), got none");
     let ledger = ledger.with_horizon(DAY * 30);
     assert!(matches!(ledger.archive(ago(29)).await, Err(QuotaError::Invalid(_))));
     let short = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ledger.with_horizon(DAY / 2)));

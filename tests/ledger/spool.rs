@@ -89,7 +89,7 @@ async fn second_owner_and_foreign_file_are_rejected() {
     let error = Spool::at(scene.spool_path()).unwrap_err();
     assert!(error.reason().contains("which another has open"), "{error}");
     let error = Ledger::sqlite_in_memory().spool(spool).open().await.unwrap_err();
-    assert_eq!(error.reason(), "a spool must belong to one ledger, got two");
+    assert_eq!(error.reason(), "a spool must belong to one ledger, got two; open one for each");
 
     let path = scene.directory.0.join("other.spool");
     std::fs::write(&path, "something else entirely").unwrap();
@@ -217,7 +217,7 @@ async fn truncated_record_is_dropped_and_damage_is_set_aside() {
     std::fs::write(&path, &altered).unwrap();
     let error = Spool::at(&path).unwrap_err();
     assert!(
-        error.reason().contains("at byte 16, after 0 whole records, a record was altered; it is kept as"),
+        error.reason().contains("at byte 16, after 0 whole records, a record was altered; it was renamed to"),
         "{error}"
     );
     assert_eq!(std::fs::read(path.with_extension("spool.damaged-1")).unwrap(), altered);

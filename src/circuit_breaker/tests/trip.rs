@@ -39,8 +39,8 @@ fn invalid_values_are_rejected_with_value_and_reason() {
         assert_eq!(text(Trip::failure_rate(share)), expected);
     }
     let half = Trip::failure_rate(0.5);
-    assert_eq!(text(half.over_calls(0)), "window must be 1 to 1000000 calls, got 0");
-    assert_eq!(text(half.over_calls(1_000_001)), "window must be 1 to 1000000 calls, got 1000001");
+    assert_eq!(text(half.over_calls(0)), "window must be from 1 to 1,000,000 calls, got 0");
+    assert_eq!(text(half.over_calls(1_000_001)), "window must be from 1 to 1,000,000 calls, got 1000001");
     assert!(half.over_calls(1_000_000).check().is_ok());
     assert_eq!(text(half.over_time(Duration::ZERO)), "window must be positive, got 0s");
     assert_eq!(text(half.min_requests(0)), "min_requests must be positive, got 0");

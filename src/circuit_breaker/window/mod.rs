@@ -59,7 +59,7 @@ impl SlidingWindow {
         }
     }
 
-    /// Sum over all stripes. Of threads that record and then read, the last to record reads all their results.
+    /// Returns the sum over all stripes. If several threads record and then read, the last to record reads all results.
     pub(crate) fn tally(&self, now: Moment) -> Tally {
         match self {
             Self::Calls(window) => window.tally(),

@@ -1,4 +1,4 @@
-//! Amounts are taken whole or not at all.
+//! Amounts are charged completely or not at all.
 
 use super::{MOST, Scene, queries, two_limits, violated};
 use crate::quota::{QuotaLayer, Quotas};
@@ -58,7 +58,7 @@ pub async fn all_limits_are_charged_or_none(make: impl AsyncFn(QuotaLayer) -> Qu
     assert_eq!(scene.counts(alice).await, [(10, 0), (20, 0)]);
 }
 
-/// 0 of a kind asks whether anything of it is left: it is refused exactly when nothing is.
+/// An amount of 0 checks whether anything of the kind remains: it is refused exactly if nothing does.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -78,7 +78,7 @@ pub async fn zero_asks_whether_anything_is_left(make: impl AsyncFn(QuotaLayer) -
     scene.comes_to(alice, &[(15, 0)]).await;
 }
 
-/// A kind that no limit counts is free, however much of it.
+/// A kind that no limit counts is free, in any amount.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -151,7 +151,7 @@ pub async fn a_record_goes_past_the_limit(make: impl AsyncFn(QuotaLayer) -> Quot
     }
 }
 
-/// A kind that is named twice is asked for once, with the sum.
+/// Amounts of a kind that is named twice are added.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -166,7 +166,7 @@ pub async fn a_kind_that_is_named_twice_is_one(make: impl AsyncFn(QuotaLayer) ->
     assert_eq!(scene.counts(&scene.alice).await, [(10, 0)]);
 }
 
-/// However many ask at once, exactly what there is is taken.
+/// However many callers charge at once, exactly the limit is charged.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {

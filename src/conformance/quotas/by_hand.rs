@@ -1,4 +1,4 @@
-//! Changes by operators: plans, grants, resets.
+//! Changes by operators: plans, grants and resets.
 
 use std::time::{Duration, SystemTime};
 
@@ -32,7 +32,7 @@ pub async fn a_new_plan_keeps_what_was_used(make: impl AsyncFn(QuotaLayer) -> Qu
     assert_eq!(scene.counts(alice).await, [(20, 0), (7, 0)]);
 }
 
-/// A grant raises its limit for its client, is listed with who approved it and why, and can be revoked once.
+/// A grant raises its limit for its client, is listed with its approver and reason, and can be revoked once.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -84,8 +84,8 @@ pub async fn the_grant_that_ends_first_is_used_first(make: impl AsyncFn(QuotaLay
     assert_eq!(used, [(10, 10), (20, 5), (5, 0)]);
 }
 
-/// A grant may end at any time to come, 9999-12-31 for one without an end; it is listed as it was granted, and the account and
-/// its neighbours go on.
+/// A grant may end at any later time, and at 9999-12-31 if it has no end. It is listed as it was granted, and its
+/// account and others keep working.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -114,7 +114,7 @@ pub async fn grant_ends_at_any_time_to_come(make: impl AsyncFn(QuotaLayer) -> Qu
     assert_eq!(scene.counts(bob).await, [(5, 0)]);
 }
 
-/// A limit that was reset while something was set aside can be reset again, whatever was committed of it in between.
+/// A limit that was reset during a reservation can be reset again, whatever was committed in between.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -162,7 +162,8 @@ pub async fn what_cannot_be_is_said_in_words(make: impl AsyncFn(QuotaLayer) -> Q
     assert!(quotas.grants(alice).await.unwrap().is_empty());
 }
 
-/// One limit, all of one kind, or all there are count from zero again; what was set aside before belongs to the count before.
+/// A reset sets one limit, all limits of a kind, or all limits to zero. An earlier reservation belongs to the old
+/// counter.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {

@@ -32,7 +32,7 @@ pub async fn two_clients_never_meet(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     assert_eq!((scene.counts(alice).await, scene.counts(bob).await), (vec![(3, 0)], vec![(7, 0)]));
 }
 
-/// A read changes nothing, whatever it reads.
+/// A read changes nothing.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -63,7 +63,7 @@ pub async fn looking_changes_nothing(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     assert_eq!((passes, explained.refusal.is_some()), (vec![false, true], true));
 }
 
-/// Page by page, each client is listed once, with what it has used.
+/// Page by page, each client is listed once, with its usage.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {

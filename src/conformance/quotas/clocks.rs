@@ -10,7 +10,7 @@ use crate::{
 
 const TTL: Duration = Duration::from_secs(300);
 
-/// A store counts time by this at least.
+/// Coarsest resolution of time that a store may have.
 const TICK: Duration = Duration::from_secs(1);
 
 async fn under(make: impl AsyncFn(QuotaLayer) -> Quotas, layer: QuotaLayer) -> (Scene, FakeClock) {
@@ -18,7 +18,7 @@ async fn under(make: impl AsyncFn(QuotaLayer) -> Quotas, layer: QuotaLayer) -> (
     (Scene::of(make, layer.clock(clock.clone())).await, clock)
 }
 
-/// A limit counts from zero when its own period is over, and a refusal says how long that is.
+/// A limit counts from zero once its own period ends, and a refusal reports the time until then.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -47,7 +47,7 @@ pub async fn a_period_begins_again(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     assert_eq!(scene.counts(alice).await, [(10, 0), (10, 0)]);
 }
 
-/// A grant ends in time; what was used of it stays used.
+/// A grant ends at its time. Usage that it has covered stays used.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -69,8 +69,8 @@ pub async fn a_grant_ends_in_time(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     assert_eq!(scene.counts(alice).await, [(13, 0)]);
 }
 
-/// A reservation that is not closed in time is rolled back, once. A late close by its id returns nothing, and charges
-/// what was used.
+/// A reservation that is not closed in time is rolled back, once. A late commit by its id charges the used amount; a
+/// late rollback changes nothing.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -96,8 +96,8 @@ pub async fn a_lost_reservation_comes_back(make: impl AsyncFn(QuotaLayer) -> Quo
     assert_eq!(scene.counts(alice).await, [(125, 0)]);
 }
 
-/// If the layer is set so, a reservation that is not closed in time is charged as it was estimated, until a late close
-/// corrects it.
+/// If the layer is set so, a reservation that is not closed in time is charged as estimated. A late close corrects the
+/// charge.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -116,7 +116,7 @@ pub async fn a_lost_estimate_is_charged(make: impl AsyncFn(QuotaLayer) -> Quotas
     assert_eq!(scene.counts(alice).await, [(45, 0)]);
 }
 
-/// A reservation of a window that is over is charged in that window, and not in the next.
+/// A reservation of an ended window is charged in that window, and not in the next.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -139,7 +139,7 @@ pub async fn a_late_charge_belongs_to_its_own_period(make: impl AsyncFn(QuotaLay
     scene.comes_to(alice, &[(100, 0)]).await;
 }
 
-/// A job is replayed until it is forgotten, and then done again.
+/// A job is replayed until it is forgotten, and then runs again.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {

@@ -13,7 +13,7 @@ use crate::{
     refusal::Reason,
 };
 
-/// A job is done and charged once; afterwards it is replayed, also where nothing is left, and its work is not polled.
+/// A job runs and is charged once. Afterwards it is replayed, even if nothing remains, and its work is not polled.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -33,7 +33,7 @@ pub async fn a_job_is_done_once(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     assert_eq!(scene.counts(bob).await, [(3, 0)]);
 }
 
-/// The same id with other amounts is refused as another job; their order is none.
+/// The same id with other amounts is refused as another job. The order of the amounts does not matter.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -57,7 +57,8 @@ pub async fn another_job_has_another_id(make: impl AsyncFn(QuotaLayer) -> Quotas
     assert_eq!(scene.counts(alice).await, [(2, 0)]);
 }
 
-/// A job under way is refused with a time to come back; given up, it stays charged, and its id is taken.
+/// A duplicate of a job under way is refused with a retry time. A job that is dropped stays charged, and its id is
+/// taken.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -100,7 +101,7 @@ pub async fn a_job_that_was_not_begun_leaves_its_id_free(make: impl AsyncFn(Quot
     assert_eq!(scene.counts(alice).await, [(4, 0)]);
 }
 
-/// Of many who run one job at once, one does it.
+/// If many callers run one job at once, one of them runs it.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -126,7 +127,7 @@ pub async fn many_at_once_do_a_job_once(make: impl AsyncFn(QuotaLayer) -> Quotas
     }
 }
 
-/// A place of those at a time comes back when the work ends, is given up or panics.
+/// A concurrency slot is released when the work ends, is dropped or panics.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -161,8 +162,8 @@ async fn endless(started: &AtomicBool) {
     pending().await
 }
 
-/// Polls a job until its work starts. That its charge can be read is not enough: a caller that is dropped between the commit
-/// and its answer has not started anything.
+/// Polls a job until its work starts. A visible charge is not enough: a caller that is dropped between the commit and
+/// its reply has started nothing.
 async fn begins(mut job: Pin<&mut impl Future>, started: &AtomicBool) {
     let polled = |cx: &mut Context<'_>| {
         assert!(job.as_mut().poll(cx).is_pending(), "its work never ends");
@@ -171,7 +172,7 @@ async fn begins(mut job: Pin<&mut impl Future>, started: &AtomicBool) {
     poll_fn(polled).await;
 }
 
-/// Waits until a job of alice's is replayed: its end may take some time to reach the store.
+/// Waits until a job of alice's is replayed: its end may take time to reach the store.
 async fn replays(scene: &Scene, id: &str, amount: u64) {
     let again = async || {
         let again = scene.quotas.run_job(&scene.alice, id, ("queries", amount), async { panic!("polled") }).await;

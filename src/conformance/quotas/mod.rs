@@ -1,8 +1,8 @@
 //! Rules that every store of quotas must follow.
 //!
-//! `make` is asked for the handle of the layer that it is given, **over a store in which there is nothing yet**, once for
-//! each rule or a few times. A rule may be run by itself; [`all`] runs those that ask nothing of the store's clock,
-//! [`all_with_clock`] those that move it. They need a tokio runtime with its timer; on one with many threads they find more.
+//! `make` returns the handle of the layer that it receives, **over an empty store**, once for each rule or a few times.
+//! A rule may be run alone; [`all`] runs those that do not move the clock, [`all_with_clock`] those that do. They need
+//! a tokio runtime with its timer; a runtime with several threads finds more.
 //!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -59,14 +59,14 @@ use crate::{
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// The most that is counted.
+/// Greatest amount that is counted.
 const MOST: u64 = (1 << 53) - 1;
 
-/// Number and interval of the reads after a settlement without a wait, which may take time to reach the store.
+/// Number and interval of the reads after a call that may take time to reach the store.
 const LOOKS: u32 = 30_000;
 const APART: Duration = Duration::from_millis(10);
 
-/// Every rule that asks nothing of the store's clock.
+/// Runs every rule that does not move the clock.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -105,7 +105,7 @@ pub async fn all(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     a_place_comes_back(&make).await;
 }
 
-/// Every rule about time, for stores that follow the [`Clock`] of their layer: it is moved by hand.
+/// Runs every rule about time, for stores that follow the [`Clock`] of their layer. The rules move that clock.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -138,7 +138,7 @@ impl Scene {
         Self::of(make, QuotaLayer::new(plan)).await
     }
 
-    /// Clients have names that are verified: a store may require both.
+    /// Creates a scene. Its clients have public names and are verified, because a store may require both.
     async fn of(make: impl AsyncFn(QuotaLayer) -> Quotas, layer: QuotaLayer) -> Self {
         let tenant = Verified::from_extension(|tenant: &Tenant| Some(Principal::named(tenant.0))).named_only();
         let quotas = make(layer.identify_by(tenant)).await;
@@ -149,7 +149,7 @@ impl Scene {
         self.quotas.usage(client).await.expect("a client's usage")
     }
 
-    /// Of each limit what is used, and what is reserved besides.
+    /// Returns the used and the reserved amount of each limit.
     async fn counts(&self, client: &Client) -> Vec<(u64, u64)> {
         self.usage(client).await.limits.iter().map(|limit| (limit.used, limit.reserved)).collect()
     }
@@ -158,7 +158,7 @@ impl Scene {
         self.quotas.record(client, amounts).await.expect("a record");
     }
 
-    /// Waits for these counts: what is ended without a wait may take some time to reach the store.
+    /// Waits for these counts, because a call that does not wait may take time to reach the store.
     async fn comes_to(&self, client: &Client, counts: &[(u64, u64)]) {
         comes_to(async || self.counts(client).await, counts.to_vec()).await;
     }
@@ -174,22 +174,22 @@ async fn comes_to<T: PartialEq + fmt::Debug>(look: impl AsyncFn() -> T, expected
     assert_eq!(look().await, expected, "after {:?}", APART * LOOKS);
 }
 
-/// A limit of queries in a period that begins with the first and does not end while a test runs.
+/// A plan that limits queries in a period that begins with the first query and outlasts the test.
 fn queries(limit: u64) -> Plan {
     Plan::new("conformance").limit(Quota::units("queries", limit).per(Period::rolling(HOUR * 12)).named("queries"))
 }
 
-/// Queries and rows.
+/// A plan that limits queries and rows.
 fn two_limits(queries_limit: u64, rows: u64) -> Plan {
     queries(queries_limit).limit(Quota::units("rows", rows).per(Period::rolling(HOUR * 12)).named("rows"))
 }
 
-/// The names of the limits that refuse, with what is used of them and their size.
+/// Returns the limits that refuse: name, used amount and size.
 fn violated(refusal: &Refusal) -> Vec<(&str, u64, u64)> {
     refusal.violations().iter().map(|one| (one.name.as_str(), one.current, one.limit)).collect()
 }
 
-/// The present, on the wall.
+/// Returns the present wall time.
 fn wall(clock: &Clock) -> SystemTime {
     SystemTime::UNIX_EPOCH + clock.wall()
 }

@@ -3,7 +3,7 @@
 use super::{Scene, queries, two_limits};
 use crate::quota::{Amounts, CloseOutcome, QuotaLayer, Quotas, ReservationError, ReservationId};
 
-/// A reserved amount is available to no other charge until it is closed: as less or more than was estimated, or as
+/// A reserved amount is available to no other charge until it is closed: with less or more than the estimate, or with
 /// nothing.
 ///
 /// ```
@@ -29,7 +29,7 @@ pub async fn a_reservation_is_charged_as_what_was_used(make: impl AsyncFn(QuotaL
     assert!(quotas.check(alice, ("queries", 0)).await.is_err());
 }
 
-/// By its id a reservation ends once: the same end again changes nothing, the other one is refused.
+/// A reservation is closed once by its id: the same close again changes nothing, and the opposite one is refused.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -59,7 +59,8 @@ pub async fn a_reservation_ends_once(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     assert_eq!(scene.counts(alice).await, before);
 }
 
-/// An id that was written down and read again closes its reservation; an id that was never given closes nothing.
+/// An id that was converted to text and parsed again closes its reservation. An id that was never issued closes
+/// nothing.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -84,7 +85,7 @@ pub async fn an_id_can_be_written_down(make: impl AsyncFn(QuotaLayer) -> Quotas)
     assert_eq!(scene.counts(alice).await, [(4, 0)]);
 }
 
-/// Of many who end one reservation at once, one does.
+/// If many callers close one reservation at once, one of them does.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {

@@ -59,7 +59,7 @@ impl Iterator for Hops<'_> {
 /// Splits a line at its last comma into the rest, if there is a comma, and the last element. Returns `None` if that
 /// element is too long.
 ///
-/// Quoted strings are recognised from the right too: text that a client writes to the left of a proxy's own element,
+/// Quoted strings are recognised from the right too. Text that a client writes to the left of a proxy's own element,
 /// such as an unterminated quotation mark, cannot change how that element is read.
 fn cut(line: &[u8], form: Form) -> Option<(Option<&[u8]>, &[u8])> {
     let floor = line.len().saturating_sub(LONGEST);

@@ -17,9 +17,9 @@ use trust::Trust;
 ///
 /// All lines of the field are one list. It is read from the right, where the nearest proxy wrote. As long as the writer
 /// of an element is trusted, the address in the element counts. The first address that is not trusted is the client.
-/// Nothing to the left of it is read, because the client may have written it. An element that cannot be read (also an
-/// empty one, `unknown`, or an obfuscated name) ends the list too, and the trusted proxy that wrote it is charged.
-/// Elements may have ports: `198.51.100.7:4711`, `[2001:db8::7]:4711`.
+/// Nothing to the left of it is read, because the client may have written it. An element that cannot be read ends the
+/// list too, and the trusted proxy that wrote it is charged. Such elements are an empty one, `unknown`, and obfuscated
+/// names. Elements may have ports: `198.51.100.7:4711`, `[2001:db8::7]:4711`.
 ///
 /// At most 32 elements are read, and at most 1,024 bytes of each.
 ///
@@ -79,7 +79,7 @@ impl Forwarded {
     /// The proxy must replace a value that the client sent. A field that is present more than once is not read.
     ///
     /// # Panics
-    /// When `name` is not a field name.
+    /// If `name` is not a field name.
     ///
     /// ```
     /// let edge = ["173.245.48.0/20", "2400:cb00::/32"];
@@ -94,7 +94,7 @@ impl Forwarded {
     /// [`single`](Self::single) for input at run time.
     ///
     /// # Errors
-    /// When `name` is not a field name.
+    /// If `name` is not a field name.
     pub fn try_single(name: impl AsRef<str>) -> Result<ForwardedField, ConfigError> {
         Ok(ForwardedField { name: credential::token("field name", name.as_ref())?, form: Form::Single })
     }
@@ -127,7 +127,7 @@ impl ForwardedField {
     /// therefore rejected.
     ///
     /// # Panics
-    /// When one of them is not a network, or has a prefix length of 0.
+    /// If one of them is not a network, or has a prefix length of 0.
     ///
     /// ```
     /// let trusted = tollgate::Forwarded::x_forwarded_for().from_networks(["10.0.0.0/8", "2001:db8::1"]);
@@ -141,7 +141,7 @@ impl ForwardedField {
     /// [`from_networks`](Self::from_networks) for input at run time.
     ///
     /// # Errors
-    /// When one of them is not a network, or has a prefix length of 0.
+    /// If one of them is not a network, or has a prefix length of 0.
     ///
     /// ```
     /// let error = tollgate::Forwarded::x_forwarded_for().try_from_networks(["10.0.0.0/33"]).unwrap_err();
@@ -162,7 +162,7 @@ impl ForwardedField {
     /// without a peer address too, as behind a proxy on a Unix socket.
     ///
     /// # Panics
-    /// When `count` is 0 or above 32.
+    /// If `count` is 0 or above 32.
     ///
     /// ```
     /// let router_behind_cdn = tollgate::Forwarded::x_forwarded_for().through_hops(2);
@@ -176,7 +176,7 @@ impl ForwardedField {
     /// [`through_hops`](Self::through_hops) for input at run time.
     ///
     /// # Errors
-    /// When `count` is 0 or above 32.
+    /// If `count` is 0 or above 32.
     ///
     /// ```
     /// let error = tollgate::Forwarded::rfc7239().try_through_hops(0).unwrap_err();

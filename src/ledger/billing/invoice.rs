@@ -1,4 +1,4 @@
-//! From usage to invoice: what was written in a period, priced.
+//! Invoices: the priced sums of the rows of one tenant in one period.
 
 use std::{
     fmt::{self, Write},
@@ -28,52 +28,45 @@ use crate::{error::ConfigError, quota::QuotaError, time::Instant};
 pub struct Invoice {
     /// Tenant of the account.
     pub tenant: String,
-    /// Start: rows written from this time on, in whole microseconds,
+    /// Start of the period; rows written at this time are included. Whole microseconds.
     pub from: SystemTime,
-    /// and before this one.
+    /// End of the period; rows written at this time are not included. Whole microseconds.
     pub until: SystemTime,
-    /// Whether the period was over when it was read: no row can come into it any more.
+    /// Whether the period had ended when it was read, so that no row can be added to it.
     pub closed: bool,
-    /// Each kind of which something was used, or more given back than used; by name.
+    /// One line for each kind whose sum is not 0, ordered by name.
     pub lines: Vec<InvoiceLine>,
     /// Sum of the lines.
     pub total: i64,
 }
 
-/// One kind, how much of it was used, and what that costs.
-///
-/// ```no_run
-/// # fn example(line: tollgate::InvoiceLine) {
-/// assert!(line.quantity >= 0, "something of the period before was given back");
-/// # }
-/// ```
+/// Quantity and price of one kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InvoiceLine {
     /// Kind that was used.
     pub kind: String,
-    /// Amount; negative if more of an earlier period was returned than was used in this one.
+    /// Quantity; negative if more of an earlier period was returned than was used in this one.
     pub quantity: i64,
     /// Price in the smallest unit of the currency; a credit if the quantity is negative.
     pub amount: i64,
 }
 
 impl Ledger {
-    /// Returns the priced usage of a tenant from `from` on and before `until`: `price` returns the price of an amount
-    /// of a kind, in the smallest unit of the currency.
+    /// Returns the priced usage of a tenant in `from..until`. `price` returns the price of a quantity of a kind, in the
+    /// smallest unit of the currency.
     ///
-    /// A row belongs to the period in which it was written, however late that was, and so to one invoice: periods that
-    /// follow one another bill everything, once. What is given back after its period is a credit in the next, priced
-    /// alike.
+    /// A row belongs to the period in which it was written, however late, and so to one invoice: adjacent periods bill
+    /// every row once. An amount that is returned after its period is a credit in the next, at the same price.
     ///
-    /// An amount is billed once, however many limits count it, and so is its return: the rows of
-    /// [`entries`](Self::entries), of which each limit has its own, are no bill. A limit that is added, renamed or
-    /// removed in mid-period changes nothing, as long as some limit counts the kind; where one counts it only from
-    /// mid-period on, what was used before was never written, and is not billed. A [`reset`](crate::Quotas::reset)
-    /// gives room and returns no money.
+    /// An amount is billed once, however many limits count it, and so is its return. The rows of
+    /// [`entries`](Self::entries) are not a bill, because each limit has its own. A limit that is added, renamed or
+    /// removed in mid-period changes nothing, as long as some limit counts the kind. If the first limit of a kind is
+    /// added in mid-period, earlier usage was not written and is not billed. A [`reset`](crate::Quotas::reset) makes
+    /// room and refunds no money.
     ///
-    /// A kind that no limit counts is not written at all. What costs nothing but is to be seen, such as usage on a
-    /// customer's own key, is recorded as a kind of its own under a limit that is never reached, and priced 0:
+    /// A kind that no limit counts is not written. To show usage that costs nothing, such as usage on a customer's own
+    /// key, record it as a kind of its own with a limit that is never reached, and price it 0:
     ///
     /// ```
     /// # #[cfg(feature = "sqlite")]
@@ -98,8 +91,8 @@ impl Ledger {
     /// ```
     ///
     /// # Errors
-    /// When the database does not answer, `until` is not after `from`, or a quantity, an amount or the total is above
-    /// 2^63 - 1: a price that saturates is told, not billed.
+    /// If the database does not answer, `until` is not after `from`, rows at `from` were [archived](Self::archive), or
+    /// a quantity, an amount or the total is above 2^63 - 1. A price that saturates is an error and is not billed.
     pub async fn invoice(
         &self,
         tenant: &str,
@@ -126,8 +119,8 @@ impl Ledger {
 impl Invoice {
     /// Returns the id of the invoice at a billing provider: one for each tenant and period.
     ///
-    /// It is visible ASCII, and longer than the tenant's name by 44 characters or more: providers that take at most 255
-    /// take names of about 200.
+    /// It is visible ASCII, and at least 44 characters longer than the tenant's name. A provider that takes ids of at
+    /// most 255 characters takes names of about 200.
     ///
     /// ```no_run
     /// # fn example(invoice: tollgate::Invoice) {
@@ -142,10 +135,10 @@ impl Invoice {
     }
 }
 
-/// Everything but what RFC 3986 calls unreserved.
+/// All characters but those that RFC 3986 calls unreserved.
 const UNSAFE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-/// A period in nanoseconds since 1970, as precise as the ledger is.
+/// Returns the period in nanoseconds since 1970, rounded to the ledger's microseconds.
 pub(super) fn period(from: SystemTime, until: SystemTime) -> Result<(u64, u64), ConfigError> {
     let whole = |time| nanos(time) / 1_000 * 1_000;
     if whole(from) >= whole(until) {
@@ -159,7 +152,7 @@ pub(super) fn fits(what: &str, value: i128) -> Result<i64, ConfigError> {
     i64::try_from(value).map_err(|_| ConfigError::new(what, "be at most 2^63 - 1", value))
 }
 
-/// As one line of JSON; times are RFC 3339 with microseconds.
+/// One line of JSON. Times are RFC 3339 with microseconds.
 impl fmt::Display for Invoice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, r#"{{"id":"{}","tenant":"{}","from":"{}""#, self.id(), Json(&self.tenant), Instant(self.from))?;

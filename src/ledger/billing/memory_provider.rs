@@ -9,7 +9,7 @@ use std::{
 
 use crate::ledger::{BillingProvider, Invoice};
 
-/// A [`BillingProvider`] in memory, for tests: it bills once for each id, and loses replies on demand.
+/// A [`BillingProvider`] in memory, for tests. It bills each id once, and loses replies on demand.
 ///
 /// ```
 /// # #[cfg(feature = "sqlite")]
@@ -36,7 +36,7 @@ struct Billed {
 }
 
 impl MemoryProvider {
-    /// One that has billed nothing.
+    /// Creates a provider that has billed nothing.
     ///
     /// ```
     /// assert!(tollgate::MemoryProvider::new().invoices().is_empty());
@@ -46,7 +46,7 @@ impl MemoryProvider {
         Self::default()
     }
 
-    /// Bills what is pushed next, and answers with an error all the same.
+    /// Bills the next pushed invoice, but replies with an error.
     ///
     /// ```
     /// tollgate::MemoryProvider::new().lose_next_reply();
@@ -83,7 +83,7 @@ impl BillingProvider for MemoryProvider {
         Ok(totals)
     }
 
-    /// Another invoice under an id that was billed is an error, and not billed.
+    /// Another invoice under an id that was billed is an error and is not billed.
     async fn push(&self, id: &str, invoice: &Invoice) -> io::Result<()> {
         let mut billed = self.billed();
         let known = billed.invoices.entry(id.to_owned()).or_insert_with(|| invoice.clone());

@@ -14,7 +14,7 @@ use invoice::{fits, period};
 
 /// A billing provider, which sends the bills.
 ///
-/// Its methods are written as `async fn`:
+/// Its methods can be written as `async fn`:
 ///
 /// ```
 /// use std::{collections::BTreeMap, io, time::SystemTime};
@@ -35,11 +35,11 @@ use invoice::{fits, period};
 /// }
 /// ```
 pub trait BillingProvider: Send + Sync {
-    /// Why it does not answer.
+    /// Error of a call.
     type Error: Error + Send + Sync + 'static;
 
-    /// Returns the billed amount of each kind of a tenant for the periods that lie within these times, which are whole
-    /// microseconds as those of an invoice.
+    /// Returns the quantity of each kind that was billed to a tenant, in the periods within these times. Times are
+    /// whole microseconds, as in an invoice.
     fn totals(
         &self,
         tenant: &str,
@@ -47,11 +47,11 @@ pub trait BillingProvider: Send + Sync {
         until: SystemTime,
     ) -> impl Future<Output = Result<BTreeMap<String, i64>, Self::Error>> + Send;
 
-    /// Bills an invoice, once for each `id`: the same again is taken and not billed.
+    /// Bills an invoice once for each `id`: the same invoice again is accepted and not billed.
     fn push(&self, id: &str, invoice: &Invoice) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
 
-/// A kind of which a billing provider has billed another quantity than was written.
+/// A kind of which a billing provider has billed another quantity than the rows show.
 ///
 /// ```
 /// # fn example(drift: tollgate::BillingDrift) {
@@ -63,13 +63,13 @@ pub trait BillingProvider: Send + Sync {
 pub struct BillingDrift {
     /// Kind that was used.
     pub kind: String,
-    /// Amount by the ledger's rows.
+    /// Quantity by the ledger's rows.
     pub written: i64,
-    /// Amount that the provider has billed.
+    /// Quantity that the provider has billed.
     pub billed: i64,
 }
 
-/// Why nothing is known of a bill.
+/// Error of a push to a billing provider or of a comparison with it.
 ///
 /// ```
 /// # async fn example(ledger: tollgate::Ledger, provider: tollgate::MemoryProvider, invoice: tollgate::Invoice) {
@@ -84,22 +84,21 @@ pub struct BillingDrift {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BillingError<E> {
-    /// The ledger does not answer, or what was asked for cannot be.
+    /// Error of the ledger: it does not answer, or an argument is invalid.
     Ledger(QuotaError),
-    /// Error of the provider. After a push it is unknown whether the invoice was billed: the same push again bills it
-    /// once.
+    /// Error of the provider. After a push it is unknown whether the invoice was billed; a retry bills it once.
     Provider(E),
 }
 
 impl Ledger {
-    /// Has a provider bill an invoice, once, however often it is pushed: its [id](Invoice::id) is the same for the same
-    /// tenant and period.
+    /// Pushes an invoice to a provider, which bills it once however often it is pushed. The [id](Invoice::id) is the
+    /// same for the same tenant and period.
     ///
-    /// An error of the provider leaves open whether it was billed: push it again until it says yes.
+    /// After an error of the provider it is unknown whether the invoice was billed: retry until the push succeeds.
     ///
     /// # Errors
-    /// When the invoice is not [closed](Invoice::closed), for what is written into its period afterwards would never be
-    /// billed, or when the provider does not answer.
+    /// If the invoice is not [closed](Invoice::closed), because later rows of its period would never be billed, or if
+    /// the provider does not answer.
     ///
     /// ```no_run
     /// # async fn example(ledger: tollgate::Ledger, provider: tollgate::MemoryProvider) -> Result<(), Box<dyn std::error::Error>> {
@@ -119,16 +118,16 @@ impl Ledger {
         if !invoice.closed {
             let until = Instant(invoice.until);
             return Err(BillingError::Ledger(
-                ConfigError::new("an invoice", "be of a period that was over when it was read", until).into(),
+                ConfigError::new("period of an invoice", "have ended when the invoice was read", until).into(),
             ));
         }
         provider.push(&invoice.id(), invoice).await.map_err(BillingError::Provider)
     }
 
-    /// Returns the kinds of which a provider has billed another amount than the rows show; empty if both agree.
+    /// Returns the kinds of which a provider has billed another quantity than the rows show; empty if both agree.
     ///
     /// # Errors
-    /// When the database or the provider does not answer, `until` is not after `from`, or `from` lies before what was
+    /// If the database or the provider does not answer, `until` is not after `from`, or rows at `from` were
     /// [archived](Self::archive).
     ///
     /// ```no_run
@@ -172,8 +171,8 @@ impl Ledger {
     }
 }
 
-/// Returns the time under a tenant's lock: every writer with an earlier one has committed, since all read it under this
-/// lock.
+/// Returns the time, read under the tenant's lock. Writers read their time under the same lock, so that every writer
+/// with an earlier time has committed.
 async fn now<D: Database>(database: &D, tenant: &str) -> Result<u64, DbError> {
     let mut session = database.connect().await?;
     let now = session.begin(&Reads { tenants: vec![tenant.into()], ..Reads::default() }).await?.now;

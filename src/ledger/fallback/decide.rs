@@ -1,4 +1,4 @@
-//! The decision on a request while the ledger may be away.
+//! Decision on a request while the ledger may be away.
 
 use std::sync::Arc;
 
@@ -17,16 +17,16 @@ use crate::{
     },
 };
 
-/// Decides for a layer while its ledger is away.
+/// Admits charges of a layer while its ledger is away.
 pub(super) struct Fallback {
     spool: Spool,
     share: Option<LocalShares>,
 }
 
-/// An admission by the ledger, or without it.
+/// An admission by the ledger or without it.
 pub(super) enum Admitted {
     Written(AdmitReply),
-    /// At this time, without the ledger.
+    /// Without the ledger, at this time in nanoseconds since 1970.
     Passed(u64),
 }
 
@@ -58,10 +58,10 @@ impl Fallback {
         self.share.is_some()
     }
 
-    /// Asks the ledger; decides without it if it does not reply.
+    /// Asks the ledger; decides without it if it has not decided.
     ///
     /// # Cancel safety
-    /// A call that is dropped before its end charges nothing.
+    /// If the call is dropped before its end, nothing is charged.
     pub(super) async fn decide<D: Database>(
         &self,
         writer: &Arc<WriterTask<D>>,
@@ -86,7 +86,8 @@ impl Fallback {
                     }
                     return Ok(Admitted::Written(*admitted));
                 }
-                // The ledger is there: this request passes, as the layer says, and all others are still decided by it.
+                // // The ledger is reachable: this request passes, as the layer says, and the ledger still decides all
+                // others.
                 (None, Reply::Rejected(_)) => {}
                 (None, reply) => {
                     if matches!(reply, Reply::Replay { .. }) {
@@ -140,7 +141,7 @@ impl Drop for ClaimGuard<'_> {
     }
 }
 
-/// A request that is about to pass. Dropped before its end it takes back what may be in the file or in the ledger.
+/// A request that is about to pass. If it is dropped before its end, it voids the charge in the file or in the ledger.
 struct PassingCharge<'a, D: Database> {
     writer: &'a Arc<WriterTask<D>>,
     spool: &'a SpoolQueue,
@@ -148,7 +149,7 @@ struct PassingCharge<'a, D: Database> {
     admit: &'a AdmitCommand,
     wall: u64,
     sent: Sent,
-    /// Whether it may be in the file.
+    /// Whether the record may be in the file.
     kept: bool,
     done: bool,
 }
@@ -167,7 +168,7 @@ impl<D: Database> PassingCharge<'_, D> {
         let at = self.wall / 1_000 * 1_000; // databases know microseconds
         let kind = CommandKind::Spooled { admit: self.admit.clone(), at };
         self.kept = true;
-        // The same id: where its admission was written after all, the ledger has it once.
+        // // The same id: if the ledger has written the admission after all, it charges it once.
         if self.spool.keep(Command { kind, ..self.command.clone() }).await {
             self.done = true;
             return Ok(Admitted::Passed(at));
@@ -199,6 +200,6 @@ impl<D: Database> Drop for PassingCharge<'_, D> {
 fn why(reply: Reply) -> Arc<str> {
     match reply {
         Reply::Unavailable(why) => why,
-        _ => "it did not say in time whether it has charged".into(),
+        _ => "no reply in time; the charge may have been written".into(),
     }
 }

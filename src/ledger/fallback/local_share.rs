@@ -23,17 +23,17 @@ pub(crate) struct ClientAllowance {
     parts: Vec<LimitAllowance>,
 }
 
-/// One limit in one of its periods; times are nanoseconds since 1970.
+/// Allowance of one limit in one of its periods; times are nanoseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct LimitAllowance {
     count: StoredCounter,
-    /// Used and reserved, as far as the ledger has said; what has passed here since is not in it.
+    /// Used and reserved amount that the ledger last reported, without the amounts that passed here since.
     known: u64,
     passed: u64,
 }
 
 impl ClientAllowance {
-    /// Takes everything or nothing: of each limit at most the `share`-th part of what was left.
+    /// Admits all amounts, or none: of each limit at most one part in `share` of the amount that remained.
     pub(crate) fn pass(&mut self, plan: &Plan, amounts: &Amounts, share: u64, wall: u64) -> Result<(), Vec<Violation>> {
         let mut violations = Vec::new();
         for limit in plan.counted() {
@@ -62,14 +62,14 @@ impl ClientAllowance {
         Ok(())
     }
 
-    /// The ledger has said what is used. What had passed here before it was asked is in that if nothing was still to be
-    /// brought to it: then `before` is what had passed.
+    /// Stores the usage that the ledger reports. It includes the amounts that had passed here before the ledger was
+    /// asked, if all of those were merged: then `before` holds them.
     pub(crate) fn hear(&mut self, plan: &Plan, usage: &Usage, before: Option<&Self>, wall: u64) {
         for limit in plan.counted() {
             let Some(told) = usage.get(limit.name.as_str()).filter(|told| told.kind == *limit.kind()) else { continue };
             let ends = told.resets_at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
             let part = self.part(limit, wall);
-            // A rolling period began with the use of another process.
+            // // A rolling period began with a charge by another process.
             part.count.counter.ends = ends.map_or(part.count.counter.ends, crate::time::nanos);
             let used = told.used.saturating_add(told.reserved);
             match before {
@@ -86,7 +86,7 @@ impl ClientAllowance {
         }
     }
 
-    /// Whether all its periods are over.
+    /// Whether all its periods have ended.
     pub(crate) fn is_over(&self, wall: u64) -> bool {
         self.parts.iter().all(|part| part.count.counter.ends <= wall)
     }
@@ -104,7 +104,7 @@ impl ClientAllowance {
     }
 }
 
-/// Allowances of one layer. The clients are those of the ledger: its layers count into the same counters.
+/// Allowances of one layer. Clients are those of the ledger, whose layers share their counters.
 pub(super) struct LocalShares {
     of: u64,
     clients: Arc<Mutex<Allowances>>,
@@ -116,7 +116,7 @@ pub(super) struct Allowances {
     all: HashMap<Arc<str>, ClientAllowance>,
     /// Largest number of clients: that of the layer that allows most.
     most: usize,
-    /// Time of the next search for allowances whose periods are over.
+    /// Time of the next search for allowances whose periods have ended.
     swept: u64,
 }
 
@@ -136,7 +136,7 @@ impl LocalShares {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns what has passed here of a client's limits, if all of it is in the ledger already.
+    /// Returns the amounts of a client that have passed here, if all of them are merged into the ledger.
     pub(super) fn before(&self, tenant: &str, merged: bool) -> Option<ClientAllowance> {
         let clients = self.clients();
         merged.then(|| clients.all.get(tenant).cloned().unwrap_or_default())
@@ -160,7 +160,7 @@ impl LocalShares {
             .map_err(|violations| AdmitError::Denied { denial: Denial::Limits(violations), shared: false })
     }
 
-    /// Works on the allowance of a client; `None` if there is no room for another client.
+    /// Runs `work` on the allowance of a client; `None` if there is no room for another client.
     fn with<T>(&self, tenant: &Arc<str>, wall: u64, work: impl FnOnce(&mut ClientAllowance) -> T) -> Option<T> {
         let mut clients = self.clients();
         if !clients.all.contains_key(tenant) && clients.all.len() >= clients.most {

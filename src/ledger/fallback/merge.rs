@@ -11,11 +11,11 @@ use crate::ledger::{
 /// Number of records that are submitted at once.
 const AT_ONCE: usize = 512;
 
-/// Rest after the ledger did not accept records, at first and at most.
+/// First rest after the ledger did not accept records; it grows to a cap.
 const REST: Duration = Duration::from_millis(50);
 const LONGEST_REST: Duration = Duration::from_secs(2);
 
-/// Starts the task that merges, unless it runs or nothing waits. A runtime that ends takes the task along.
+/// Starts the merging task, unless it runs or no record waits. A runtime that ends drops the task.
 pub(super) fn start_merging<D: Database>(spool: &Arc<SpoolQueue>, writer: &Arc<WriterTask<D>>) {
     if spool.asks() && spool.is_empty() {
         return;
@@ -52,7 +52,7 @@ impl<D: Database> Merging<D> {
         self.spool.is_closed() || self.writer.is_closed()
     }
 
-    /// Ends the task, unless a record came just now whose owner saw the task at work.
+    /// Ends the task, unless a record was added since whose caller saw the task at work.
     fn rest(&mut self) {
         self.spool.end_merging();
         let idle = self.spool.asks() && self.spool.is_empty();
@@ -80,7 +80,7 @@ impl<D: Database> Merging<D> {
                 self.spool.merged(replies.len().min(many), duplicates as u64);
                 rest = REST;
             } else if many > 0 && !self.writer.submit_all(vec![probe()]).await.is_empty() {
-                // The ledger is there and refuses this record: it waits, and the others do not.
+                // // The ledger is reachable and rejects this record: it waits, and the others do not.
                 self.spool.put_behind();
             }
             if replies.len() < many.max(1) {

@@ -1,27 +1,27 @@
-//! The two modes of a fallback, and what each reply means to them.
+//! Modes of a fallback, and the effect of each reply on them.
 
 use crate::ledger::writer::Reply;
 
-/// Whether the ledger is asked, or requests pass without.
+/// Whether the ledger is asked, or requests pass without it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Mode {
     #[default]
     Asking,
-    /// No caller waits for the ledger; only merging tries it, again and again.
+    /// No caller waits for the ledger; only the merging task retries it.
     Fallback,
 }
 
-/// Whether an order whose answer did not come may have been written.
+/// Whether a command without a reply may have been written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
     No,
     Perhaps,
 }
 
-/// Number of records that fit one transaction: with no more left, the ledger is asked again while they are merged.
+/// Number of records that fit one transaction. With no more left, the ledger is asked again while they are merged.
 const FEW: usize = 512;
 
-/// Returns what a reply leaves open; `None` if the ledger has decided.
+/// Returns the uncertainty that a reply leaves; `None` if the ledger has decided.
 pub(crate) fn after(reply: &Reply) -> Option<Sent> {
     match reply {
         Reply::Unavailable(_) => Some(Sent::No),
@@ -31,12 +31,12 @@ pub(crate) fn after(reply: &Reply) -> Option<Sent> {
 }
 
 impl Mode {
-    /// Notes that the ledger has not decided; returns whether that is new.
+    /// Registers that the ledger has not decided; returns whether that is new.
     pub(crate) fn lost(&mut self) -> bool {
         std::mem::replace(self, Self::Fallback) == Self::Asking
     }
 
-    /// Notes that the ledger has accepted records and `left` are left; returns whether it is back.
+    /// Registers that the ledger has accepted records and `left` remain; returns whether the ledger is back.
     pub(crate) fn reached(&mut self, left: usize) -> bool {
         let back = *self == Self::Fallback && left <= FEW;
         if back {

@@ -1,4 +1,4 @@
-//! Jobs that this process has last seen charged, which are known while the ledger is away.
+//! Jobs that this process last saw charged; they are known while the ledger is away.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -7,14 +7,14 @@ use crate::{
     ledger::writer::Key,
 };
 
-/// The latest 65,536 jobs in the order in which they came, each as a digest.
+/// The last 65,536 jobs in the order of their charges, each as a digest.
 #[derive(Debug, Default)]
 pub(super) struct RecentJobs {
     all: HashMap<Digest, Option<u128>>,
     order: VecDeque<Digest>,
 }
 
-/// Number of jobs that are known; they take some 5 MB.
+/// Greatest number of jobs; they take about 5 MB.
 const MOST: usize = 1 << 16;
 
 impl RecentJobs {

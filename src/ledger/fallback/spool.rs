@@ -1,4 +1,4 @@
-//! The spool: a file of what passed without the ledger.
+//! Spool: a file of the charges that passed without the ledger.
 
 use std::{
     fmt,
@@ -16,11 +16,12 @@ use super::{
 };
 use crate::ledger::SpoolError;
 
-/// A file of what the layers of a ledger let pass while it was away, until the ledger has it; clones are the same file.
+/// File of the charges that the layers of a ledger admit while it is away, until they are merged. Clones are the same
+/// file.
 ///
-/// Each record is on the disk before its request passes (one `fsync` for all that wait), and is brought to the ledger
-/// as soon as that answers again, exactly once, also by the next process where this one was killed. What is in the file
-/// is kept in memory too. It belongs to one process at a time, to one ledger, and on a disk that outlives the process.
+/// Each record is on the disk before its request passes (one `fsync` for all that wait). It is merged exactly once, as
+/// soon as the ledger answers again; after a crash the next process merges it. The records are held in memory too. A
+/// spool belongs to one process at a time and to one ledger, and must be on a disk that outlives the process.
 ///
 /// All layers of a ledger share its spool. Each layer that falls back reports its events: the records of
 /// [`Event::SpoolMerged`](crate::Event::SpoolMerged) are those of all layers.
@@ -48,12 +49,12 @@ struct SpoolHandle {
 }
 
 impl Spool {
-    /// Opens the file at this path, which is created if it is missing. The records in it are kept.
+    /// Opens the file at `path`, which is created if it is missing. The records in it stay.
     ///
     /// # Errors
-    /// When the file cannot be opened or written, or another process has it. When it is damaged it is kept under
-    /// another name, which the error tells, and the next attempt begins with an empty one: what it holds has not been
-    /// charged. A last record that a crash has cut short is no damage: its request did not pass.
+    /// If the file cannot be opened or written, or another process has it open. A damaged file is renamed to a name
+    /// that the error contains, and the next attempt begins with an empty file. The records in the damaged file are not
+    /// charged. A last record that a crash has cut short is not damage, because its request did not pass.
     ///
     /// ```no_run
     /// let spool = tollgate::Spool::at("/var/lib/shop/quota.spool")?;
@@ -91,8 +92,8 @@ impl Spool {
             let kept = aside(path);
             let (at, whole, what) = (damage.at, damage.whole, damage.what);
             let moved = match std::fs::rename(path, &kept) {
-                Ok(()) => format!("it is kept as {}", kept.display()),
-                Err(error) => format!("it cannot be kept aside: {error}"),
+                Ok(()) => format!("it was renamed to {}", kept.display()),
+                Err(error) => format!("it cannot be renamed: {error}"),
             };
             SpoolError::new(format!(
                 "a spool must be as it was written, got {}: at byte {at}, after {whole} whole records, {what}; {moved}",
@@ -107,7 +108,7 @@ impl Spool {
                 file.write_all(HEADER)?;
             }
             file.sync_all()?;
-            // The file's name must be durable too.
+            // // The name of the file must be durable too.
             if let Some(directory) = path.parent().filter(|_| cfg!(unix)) {
                 let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
                 File::open(directory)?.sync_all()?;
@@ -125,16 +126,16 @@ impl Spool {
         Ok(Self(Arc::new(SpoolHandle { queue, allowances, writer: Some(writer) })))
     }
 
-    /// Limits the file to this many bytes; by default 64 MiB, some 300,000 records. When it is full no request passes
-    /// without the ledger: requests are refused with 503. Settlements of requests that have passed are accepted all the
-    /// same.
+    /// Sets the greatest size of the file in bytes; default 64 MiB, about 300,000 records. If it is full, no request
+    /// passes without the ledger: requests are refused with 503. Settlements of requests that have passed are still
+    /// accepted.
     #[must_use]
     pub fn at_most(self, bytes: u64) -> Self {
         self.0.queue.lock().most = bytes;
         self
     }
 
-    /// Returns the number of records that the ledger does not have yet: a gauge for alerts.
+    /// Returns the number of records that are not merged yet; a gauge for alerts.
     #[must_use]
     pub fn pending(&self) -> usize {
         self.0.queue.lock().left()

@@ -1,9 +1,9 @@
 //! The format of a spool's file, and its recovery after a crash.
 //!
-//! A file begins with [`HEADER`]; records follow. A record is a length, a check of the length, a check of the body and
-//! the body, numbers with their lowest byte first. Both checks know how many records came before, so that none can be
-//! left out, repeated or moved. The last record may be cut short or end in zeros, for a crash leaves it so; everything
-//! else that does not check is damage.
+//! A file begins with [`HEADER`]; records follow. A record is a length, a check of the length, a check of the body, and
+//! the body; numbers are little-endian. Both checks include the number of records before it, so that no record can be
+//! left out, repeated or moved. A crash may cut the last record short or leave zeros at its end; every other failed
+//! check is damage.
 
 use std::hash::Hasher;
 
@@ -15,21 +15,21 @@ use crate::ledger::writer::Command;
 /// First bytes of a file.
 pub(crate) const HEADER: &[u8; 16] = b"tollgate spool 1";
 
-/// The length, its check, and that of the body.
+/// Size of the length, its check, and the check of the body.
 const HEAD: usize = 16;
 
 /// Contents of a file.
 #[derive(Debug, Default)]
 pub(crate) struct Recovered {
     pub(crate) commands: Vec<Command>,
-    /// End of the last whole record; what follows was never acknowledged.
+    /// End of the last whole record; later bytes were never acknowledged.
     pub(crate) end: usize,
 }
 
 /// A file that was altered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Damage {
-    /// At which byte.
+    /// Offset of the damage, in bytes.
     pub(crate) at: usize,
     /// Number of whole records before it.
     pub(crate) whole: usize,
@@ -38,7 +38,7 @@ pub(crate) struct Damage {
 
 /// Reads a file.
 pub(crate) fn recover(file: &[u8]) -> Result<Recovered, Damage> {
-    // Zeros at the end: the file was made longer before its bytes were there.
+    // // Zeros at the end: the file grew before its bytes were written.
     let written = file.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     if file.len() <= HEADER.len() && written < HEADER.len() && HEADER.starts_with(&file[..written]) {
         return Ok(Recovered::default()); // it was being made
@@ -75,7 +75,7 @@ pub(crate) fn recover(file: &[u8]) -> Result<Recovered, Damage> {
     Ok(Recovered { commands, end: at })
 }
 
-/// A body as the record of this number.
+/// Writes a body as the record of this number.
 pub(crate) fn frame(number: u64, body: &[u8], into: &mut Vec<u8>) {
     let length = u32::try_from(body.len()).unwrap_or(u32::MAX);
     into.extend(length.to_le_bytes());

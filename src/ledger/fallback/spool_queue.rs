@@ -1,4 +1,4 @@
-//! The queue of a spool, which its handles, its merging task and its writer thread share.
+//! Queue of a spool, shared by its handles, its merging task and its writer thread.
 
 use std::{
     any::Any,
@@ -25,14 +25,14 @@ use crate::{
     },
 };
 
-/// The queue. All its locks are held for moments.
+/// The queue. All its locks are held only for moments.
 pub(in crate::ledger) struct SpoolQueue {
     pub(super) path: PathBuf,
     state: Mutex<SpoolState>,
     pub(super) wake: Condvar,
     /// Listeners of the layers; a layer that is dropped leaves a dead one.
     listeners: Mutex<Vec<SpoolListener>>,
-    /// The ledger that it belongs to.
+    /// The ledger to which the spool belongs.
     ledger: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
     merging: AtomicBool,
 }
@@ -86,7 +86,7 @@ impl SpoolQueue {
         alive.iter().for_each(|listener| listener(event));
     }
 
-    /// Whether the ledger is to be asked.
+    /// Whether the ledger is asked.
     pub(in crate::ledger) fn asks(&self) -> bool {
         self.lock().mode == Mode::Asking
     }
@@ -95,12 +95,12 @@ impl SpoolQueue {
         self.lock().closed
     }
 
-    /// Whether nothing waits for the ledger.
+    /// Whether no record waits for the ledger.
     pub(in crate::ledger) fn is_empty(&self) -> bool {
         self.lock().left() == 0
     }
 
-    /// Notes that the ledger has not decided.
+    /// Records that the ledger has not decided.
     pub(in crate::ledger) fn lost(&self, why: &Arc<str>) {
         let new = self.lock().mode.lost();
         if new {
@@ -136,7 +136,7 @@ impl SpoolQueue {
         }
     }
 
-    /// Notes that the work of a job that passed is over.
+    /// Records that the work of a job that passed has ended.
     pub(in crate::ledger) fn finish(&self, key: &Key, command: u128) {
         let mut state = self.lock();
         if let Some(claim) = state.claims.get_mut(key).filter(|claim| claim.command == command) {
@@ -147,7 +147,7 @@ impl SpoolQueue {
         }
     }
 
-    /// Notes that the ledger has charged a job.
+    /// Records that the ledger has charged a job.
     pub(in crate::ledger) fn remember(&self, key: &Key, fingerprint: Option<u128>) {
         self.lock().recent.add(key, fingerprint);
     }
@@ -164,7 +164,8 @@ impl SpoolQueue {
         })
     }
 
-    /// Writes a charge that passes, and waits for the disk; false if there is no room for it or it cannot be written.
+    /// Writes a charge that passes, and waits for the disk. Returns false if there is no room for it or it cannot be
+    /// written.
     pub(in crate::ledger) async fn keep(&self, command: Command) -> bool {
         let Some(body) = encode(&command) else { return false };
         let kept = {
@@ -190,7 +191,7 @@ impl SpoolQueue {
         kept.await.unwrap_or(false)
     }
 
-    /// Writes the settlement of a charge that passed, whether there is room or not, without waiting.
+    /// Writes the settlement of a charge that passed, even without room, and does not wait.
     pub(in crate::ledger) fn settle(&self, command: Command) {
         let Some(body) = encode(&command) else { return };
         let mut state = self.lock();
@@ -211,7 +212,8 @@ impl SpoolQueue {
         (state.pending.iter().take(most).cloned().collect(), state.mode == Mode::Fallback)
     }
 
-    /// Puts all commands of the first one's account behind the others, in their order: the ledger refuses the first.
+    /// Moves all commands of the first one's account behind the others, in their order, because the ledger rejects the
+    /// first.
     pub(in crate::ledger) fn put_behind(&self) {
         let mut state = self.lock();
         let Some(tenant) = state.pending.front().map(|command| Arc::clone(&command.key.tenant)) else { return };
@@ -221,7 +223,7 @@ impl SpoolQueue {
         state.pending.extend::<VecDeque<_>>(behind);
     }
 
-    /// Notes that the ledger has the first `many` commands, and had charged `duplicates` of them before.
+    /// Records that the first `many` commands are merged, of which `duplicates` had been charged before.
     pub(in crate::ledger) fn merged(&self, many: usize, duplicates: u64) {
         let (back, merged) = {
             let mut state = self.lock();
@@ -246,7 +248,7 @@ impl SpoolQueue {
         }
     }
 
-    /// Starts merging; false if a task does so already.
+    /// Starts merging; false if a task is merging already.
     pub(in crate::ledger) fn begin_merging(&self) -> bool {
         !self.merging.swap(true, Ordering::AcqRel)
     }
@@ -255,7 +257,7 @@ impl SpoolQueue {
         self.merging.store(false, Ordering::Release);
     }
 
-    /// Ends the writer thread once it has written all.
+    /// Ends the writer thread once it has written all commands.
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.wake.notify_all();

@@ -16,7 +16,7 @@ use crate::{
 const PASS: u8 = 1;
 const END: u8 = 2;
 
-/// Last byte of a body. Not a zero, so that a body that ends in zeros was not written whole.
+/// Last byte of a body. It is not zero, so that a body that ends in zeros was not written completely.
 const SEAL: u8 = 0xa5;
 
 /// Encodes the body of a record; `None` for a command that a spool does not hold.
@@ -91,7 +91,7 @@ impl RecordBody {
         }
     }
 
-    /// Encodes the part of a plan that a charge needs: of each limit the period that is under way.
+    /// Encodes the part of a plan that a charge needs: for each limit the period that is open.
     fn plan(&mut self, plan: &Plan, at: u64) {
         self.text(plan.name().as_str());
         self.0.push(plan.warn_at);

@@ -1,4 +1,4 @@
-//! State of a spool: commands on their way to the file and to the ledger, and claims on jobs.
+//! State of a spool: commands that are not written or not merged, and claims on jobs.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -13,20 +13,20 @@ pub(super) struct SpoolState {
     pub(super) mode: Mode,
     /// Commands to write to the file.
     pub(super) queue: Vec<SpooledCommand>,
-    /// Commands that are durable and not yet in the ledger.
+    /// Commands that are durable and not merged.
     pub(super) pending: VecDeque<Command>,
     /// Number of commands that are being written.
     pub(super) writing: usize,
     pub(super) claims: HashMap<Key, JobClaim>,
     pub(super) recent: RecentJobs,
-    /// The file's bytes, with those that are to be written.
+    /// Size of the file in bytes, including the commands that are not written yet.
     pub(super) size: u64,
     pub(super) most: u64,
-    /// Records in the file.
+    /// Number of records in the file.
     pub(super) records: u64,
     /// Whether listeners were notified that it is full.
     pub(super) full: bool,
-    /// The file cannot be written any more until it is empty.
+    /// Set if the file cannot be written until it is empty.
     pub(super) broken: bool,
     pub(super) closed: bool,
     /// Merged records since listeners were last notified.
@@ -34,29 +34,29 @@ pub(super) struct SpoolState {
     pub(super) duplicates: u64,
 }
 
-/// A command in the queue of the file, encoded.
+/// An encoded command that is not written yet.
 pub(super) struct SpooledCommand {
     pub(super) command: Command,
     pub(super) body: Vec<u8>,
     pub(super) told: Option<oneshot::Sender<bool>>,
 }
 
-/// Claim on a named job that is being asked for or has passed.
+/// Claim on a named job that is being decided or has passed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct JobClaim {
     pub(super) command: u128,
     pub(super) fingerprint: Option<u128>,
-    /// Whether a caller asks for it or a handler works on it.
+    /// Whether a caller waits for its decision or a handler works on it.
     pub(super) running: bool,
-    /// The ledger knows of it.
+    /// Whether it is merged.
     pub(super) merged: bool,
     pub(super) passed: bool,
 }
 
-/// Bytes of a record besides its body.
+/// Size of a record without its body, in bytes.
 pub(super) const FRAME: u64 = 16;
 
-/// Default limit in bytes: some 300,000 records.
+/// Default limit in bytes, about 300,000 records.
 const MOST: u64 = 64 << 20;
 
 impl SpoolState {
@@ -64,7 +64,7 @@ impl SpoolState {
         self.queue.len() + self.writing + self.pending.len()
     }
 
-    /// Notes the job of a recovered record.
+    /// Claims the job of a recovered record.
     pub(super) fn note(&mut self, command: &Command) {
         match &command.kind {
             CommandKind::Spooled { admit, .. } if !command.own => {
@@ -77,7 +77,7 @@ impl SpoolState {
         }
     }
 
-    /// Frees the id of a job that passed and is voided, unless the ledger has it.
+    /// Frees the id of a job that passed and is voided, unless it is merged.
     pub(super) fn free(&mut self, key: &Key, of: u128) {
         if self.claims.get(key).is_some_and(|claim| claim.command == of && !claim.merged) {
             self.claims.remove(key);
@@ -91,7 +91,7 @@ impl SpoolState {
         }
     }
 
-    /// Notes that the ledger has a command.
+    /// Records that a command is merged.
     pub(super) fn has(&mut self, command: &Command) {
         let known = match &command.kind {
             CommandKind::Spooled { .. } => command.id,

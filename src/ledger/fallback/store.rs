@@ -1,4 +1,4 @@
-//! A store that falls back on a spool while its ledger is away.
+//! Store that falls back on a spool while its ledger is away.
 
 use std::sync::{Arc, OnceLock};
 
@@ -24,16 +24,16 @@ use crate::{
     },
 };
 
-/// Decorates a ledger store: admits without the ledger while it is away, and settles in the spool what passed so.
+/// Decorates a ledger store: admits while the ledger is away, and settles those charges in the spool.
 pub(in crate::ledger) struct FallbackStore<D: Database> {
     store: LedgerStore<D>,
     fallback: Arc<Fallback>,
-    /// Kept here, so that the spool notifies no layer that is gone.
+    /// Held here, so that the spool notifies no layer that is gone.
     listener: OnceLock<StoreListener>,
 }
 
 impl<D: Database> FallbackStore<D> {
-    /// Returns a store that does on failure what `on_failure` says, for at most `most` clients.
+    /// Returns a store that acts on failure as `on_failure` says, for at most `most` clients.
     ///
     /// # Errors
     /// If the ledger has no spool to fall back on.
@@ -52,7 +52,7 @@ impl<D: Database> FallbackStore<D> {
         Ok(Arc::new(Self { store, fallback: Arc::new(fallback), listener: OnceLock::new() }))
     }
 
-    /// Passes a settlement on: to the spool if the charge went there.
+    /// Passes a settlement on: to the spool if the charge is in it.
     fn tell(&self, receipt: &Receipt, command: Option<Command>) -> NearLimits {
         if let Some(command) = command {
             let writer = &self.store.inner.writer;
@@ -117,14 +117,14 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
         plan_of: PlanLookup,
         now: Now,
     ) -> MaybeFuture<Result<(CloseResult, NearLimits), StoreError>> {
-        // The ledger does not know a reservation that waits in the spool.
+        // // The ledger does not know a reservation that waits in the spool.
         if LedgerReservation::of(reserved).is_some_and(|id| id.passed) && !self.fallback.spool().is_empty() {
             return MaybeFuture::Ready(Err(StoreError::Unavailable));
         }
         self.store.close(reserved, actual, plan_of, now)
     }
 
-    /// While the ledger is away all fits that an admission would let pass.
+    /// While the ledger is away, all amounts fit that an admission would let pass.
     fn check(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), AdmitError>> {
         let slots = self.store.slots.check(account, amounts);
         match self.store.check(account, amounts) {

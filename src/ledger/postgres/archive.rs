@@ -7,9 +7,9 @@ use crate::ledger::{
     sql::{Columns, SqlDialect, SqlValue},
 };
 
-/// Periods that are over, in which nothing is open and nothing was written since, and which are not archived yet: their
-/// rows go, and one for each stays, which says what they come to and when the last was written. All parts see the same
-/// moment; what is open is looked up once, not for each row.
+/// Periods that have ended, without an open reservation or a later row, and that are not archived yet. Their rows are
+/// deleted, and one row for each stays, with the sum of their amounts and the time of the last. All parts see one
+/// snapshot; open reservations are looked up once, not for each row.
 const ARCHIVE: &str = "
     WITH open AS MATERIALIZED (
         SELECT r.limit_id, r.quota_type, r.window_start, r.epoch FROM quota_hold h, LATERAL (
@@ -35,7 +35,7 @@ const ARCHIVE: &str = "
             amount, consumed_at, $3::uuid FROM sealed)
     SELECT count(*) FROM gone";
 
-/// Replaces the rows of each finished period by one; returns how many rows went.
+/// Replaces the rows of each finished period by one; returns the number of rows that were replaced.
 pub(super) async fn archive(
     connection: &mut PgConnection,
     tenant: &str,

@@ -7,7 +7,7 @@ use sqlx::{
 
 use crate::ledger::DbError;
 
-/// <https://www.postgresql.org/docs/current/errcodes-appendix.html>
+/// Classifies by SQLSTATE: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 pub(super) fn reported(error: &dyn DatabaseError) -> DbError {
     let code = error.code().unwrap_or_default();
     let postgres = error.try_downcast_ref::<PgDatabaseError>();
@@ -16,27 +16,27 @@ pub(super) fn reported(error: &dyn DatabaseError) -> DbError {
     by_code(&code, fatal, of_value)(format!("PostgreSQL: {error} (SQLSTATE {code})"))
 }
 
-/// The source file of the server that tells of a value too large for any index, without the name of its table.
+/// Source file of the server that reports a value too large for any index, without the name of its table.
 const INDEX_ROWS: &str = "indextuple.c";
 
-/// `fatal` where the server ends the connection with it; `of_value` where it names the table that a value does not fit
-/// into.
+/// Classifies a SQLSTATE. `fatal`: the server ends the connection. `of_value`: the error names the table whose limits
+/// the value exceeds.
 fn by_code(code: &str, fatal: bool, of_value: bool) -> fn(String) -> DbError {
     match code {
         // A serialization failure, a deadlock, a lock that did not come in time, a statement that took too long.
         "40001" | "40P01" | "55P03" | "57014" if !fatal => DbError::Again,
-        // The size of an index row is a limit that one value exceeds. A server that has run out of transaction ids says
-        // the same code of everything, until a VACUUM.
+        // // The size of an index row is a limit that one value exceeds. A server that has run out of transaction ids
+        // reports the same code for every statement, until a VACUUM.
         _ if !fatal && !of_value && code.starts_with("54") => DbError::Refused,
         // Data exceptions, integrity constraints, and exceptions that a trigger or a view raises: the values are at
         // fault.
         _ if !fatal && ["21", "22", "23", "27", "44", "54", "P0"].iter().any(|class| code.starts_with(class)) => {
             DbError::Rejected
         }
-        // A password, a role or a database that is none is not resolved by a retry.
+        // // A wrong password, role or database is not resolved by a retry.
         _ if code.starts_with("28") || code == "3D000" || code == "42501" => DbError::Refused,
-        // The server ends, starts, or has no place; the connection is gone; the transaction stood still for too long; a
-        // commit whose end even the server does not know.
+        // // The server stops, starts, or has no free connection; the connection is gone; the transaction was idle for
+        // too long; or even the server does not know whether a commit took place.
         "40003" | "53300" => DbError::Lost,
         _ if fatal || code.starts_with("08") || code.starts_with("57P") => DbError::Lost,
         _ => DbError::Refused,

@@ -33,12 +33,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const FORGETS: &str = "synchronous_commit must be on, local, remote_write or remote_apply, got off: rows that were acknowledged could be lost";
 
 impl PostgresDatabase {
-    /// Opens the database at this URL, through a pool of its own.
+    /// Opens the database at `url`, with a pool of its own.
     pub(crate) async fn at_url(url: &str) -> Result<Self, LedgerError> {
         let options: PgConnectOptions =
             url.parse().map_err(|error| LedgerError::new(format!("invalid ledger URL: {error}")))?;
         let place = format!("{}:{}", options.get_host(), options.get_port());
-        // On a connection of its own, since a pool would try again and not say why.
+        // // On a connection of its own, because a pool would retry and hide the reason.
         let checked = match tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await {
             Ok(Ok(mut connection)) => {
                 async {
@@ -86,7 +86,7 @@ impl SqlDialect for Postgres {
         [read::READ].into_iter().chain(transaction::STATEMENTS).map(Into::into).collect()
     }
 
-    // The types of columns are those of our own statements.
+    // // The types of columns are those of the crate's own statements.
     fn number(row: &PgRow, at: usize) -> Result<Option<i64>, DbError> {
         row.try_get_unchecked(at).map_err(db_error::<Self>)
     }

@@ -14,9 +14,9 @@ use crate::ledger::{
     writer::{Key, Loaded},
 };
 
-/// The clock, counters, grants and entries, told apart by the last column: one statement sees one moment. Each account
-/// and job is looked up by itself (`OFFSET 0` keeps it so): the number of rows in the tables never changes the plan.
-/// The other columns are those of [`ENTRY_COLUMNS`](crate::ledger::sql::ENTRY_COLUMNS).
+/// The clock, counters, grants and entries, distinguished by the last column: one statement sees one snapshot. Each
+/// account and job is looked up by itself (`OFFSET 0` keeps it so), so that the number of rows in the tables never
+/// changes the plan. The other columns are those of [`ENTRY_COLUMNS`](crate::ledger::sql::ENTRY_COLUMNS).
 pub(super) const READ: &str = "
     WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
     accounts AS (SELECT t FROM unnest($1::text[]) AS asked (t)),

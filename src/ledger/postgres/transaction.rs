@@ -1,4 +1,4 @@
-//! The path of charges: transactions of the writer on one connection.
+//! Charge path: transactions of the writer on one connection.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -19,19 +19,19 @@ use crate::ledger::{
 };
 
 /// The wait for an account that another transaction holds is shorter than that of callers, so that other accounts are
-/// served in time. All settings end with the transaction, since a pooler may give the connection to another client. A
-/// process that stops in the middle of one holds no account for longer than 10 s. Tables that were small when a plan
-/// was made do not stay so: no scans.
+/// served in time. All settings end with the transaction, because a pooler may give the connection to another client. A
+/// process that stops in mid-transaction holds an account for at most 10 s. Sequential scans are off: a plan made for
+/// small tables outlives their size.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '500ms'; \
     SET LOCAL statement_timeout = '10s'; SET LOCAL idle_in_transaction_session_timeout = '10s'; \
     SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; \
     SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL jit = off";
 
-/// A timeout that strikes while a commit waits for its replica would end the wait, not the commit.
+/// A time-out that strikes while a commit waits for its replica would end the wait, but not the commit.
 const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 
-/// Creates missing accounts and locks the others, at once and in their order; `WHERE false` locks without a new
-/// version.
+/// Creates missing accounts and locks the others in their order, in one statement; `WHERE false` locks without a new
+/// row version.
 const LOCK: &str = "INSERT INTO quota_account (tenant_id) SELECT t FROM unnest($1::text[]) WITH ORDINALITY AS asked (t, n) \
     ORDER BY n ON CONFLICT (tenant_id) DO UPDATE SET tenant_id = EXCLUDED.tenant_id WHERE false";
 
@@ -126,7 +126,8 @@ impl ChargePath for Postgres {
         Ok(())
     }
 
-    /// An error that the server reports says that it is rolled back; a missing reply says nothing.
+    /// Commits. An error that the server reports means that the transaction is rolled back; a missing reply means
+    /// nothing.
     async fn commit(connection: &mut PgConnection) -> Result<(), DbError> {
         Self::run(connection, COMMIT.into_sql_str()).await
     }

@@ -1,4 +1,4 @@
-//! Times and digests as PostgreSQL stores them, without a calendar in between.
+//! Times and digests as PostgreSQL stores them, without a calendar conversion.
 
 use sqlx::{
     Decode, Encode, Postgres, Type,
@@ -11,7 +11,7 @@ use sqlx::{
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Time(pub(super) i64);
 
-/// PostgreSQL counts from 2000-01-01.
+/// Offset of PostgreSQL's epoch, 2000-01-01, from 1970, in microseconds.
 const FROM_1970: i64 = 946_684_800_000_000;
 
 impl Type<Postgres> for Time {
@@ -41,7 +41,7 @@ impl Decode<'_, Postgres> for Time {
     }
 }
 
-/// A `uuid`, which is the type that PostgreSQL has for 16 bytes.
+/// A `uuid`, PostgreSQL's type for 16 bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Uuid(pub(super) u128);
 

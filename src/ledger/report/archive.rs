@@ -1,4 +1,4 @@
-//! The archive of old rows, by choice: rows are kept by default.
+//! Archive of old rows. By default no row is archived.
 
 use std::time::{Duration, SystemTime};
 
@@ -25,24 +25,24 @@ use crate::{
 pub struct ArchiveReport {
     /// Number of rows that were replaced by one for each limit and period.
     pub rows: u64,
-    /// Number of accounts that they belonged to.
+    /// Number of accounts to which they belonged.
     pub accounts: u64,
 }
 
 /// Shortest horizon.
 const SHORTEST: Duration = Duration::from_secs(86_400);
 
-/// Number of accounts that are looked up at once.
+/// Number of accounts that one query reads.
 const AT_ONCE: usize = 1_000;
 
 impl Ledger {
-    /// Sets the time for which jobs are remembered; by default as long as their rows, which are kept. It holds for all
-    /// clones of this ledger.
+    /// Sets the time for which jobs are remembered; default: as long as their rows, which are not deleted. It applies
+    /// to all clones of this ledger.
     ///
-    /// From then on a named job needs an id that carries its time, a UUID of version 7 or a ULID: one that carries
-    /// none, that lies more than five minutes ahead or longer ago than the horizon is refused with
-    /// [`Reason::StaleJobId`](crate::Reason::StaleJobId), and nothing is charged. That is what makes it safe to
-    /// [`archive`](Self::archive) rows: what is forgotten can not be charged again.
+    /// With a horizon a job id must carry its time: a UUID of version 7 or a ULID. An id without a time is refused with
+    /// [`Reason::StaleJobId`](crate::Reason::StaleJobId), and so is one more than five minutes ahead or older than the
+    /// horizon; nothing is charged. Therefore rows can be [archived](Self::archive): a job whose rows are gone cannot
+    /// be charged again.
     ///
     /// # Panics
     /// If the horizon is shorter than a day.
@@ -64,20 +64,21 @@ impl Ledger {
         self
     }
 
-    /// Seals finished periods: all rows of each period that ended before `before` are replaced by their sum. Periods in
-    /// which a reservation is open, or to which a row was written since, stay as they are for another time.
+    /// Replaces all rows of each period that ended before `before` by their sum. A period with an open reservation, or
+    /// to which a row was written since, is left for a later archive.
     ///
-    /// Counts stay the sums of their rows. Grants stay as they were written. From then on, in every process, job ids of
-    /// up to five minutes after `before` (clocks differ), those from more than five minutes ahead and those without a
-    /// time are refused, and [`invoice`](Self::invoice), [`compare`](Self::compare) and [`usage_at`](Self::usage_at)
-    /// answer only for times after it: write the invoices first, and export the rows with [`entries`](Self::entries).
+    /// Counters stay the sums of their rows, and grants are not changed. From then on all processes refuse job ids with
+    /// a time before `before` plus five minutes, because clocks differ. They also refuse ids more than five minutes
+    /// ahead, and ids without a time. [`invoice`](Self::invoice), [`compare`](Self::compare) and
+    /// [`usage_at`](Self::usage_at) answer only for times after `before`. Write the invoices first, and export the rows
+    /// with [`entries`](Self::entries).
     ///
-    /// It goes account by account under the account's lock, may be stopped at any time and begun again, and changes
-    /// nothing the second time.
+    /// It works account by account under the account's lock. It may be stopped at any time and started again; a second
+    /// run changes nothing.
     ///
     /// # Errors
-    /// If there is no [horizon](Self::with_horizon), `before` is not at least the horizon ago, or the database does not
-    /// answer; what was sealed stays so.
+    /// If there is no [horizon](Self::with_horizon), `before` is later than the horizon ago, or the database does not
+    /// answer. Accounts that were archived stay so.
     ///
     /// ```no_run
     /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
@@ -93,13 +94,14 @@ impl Ledger {
     /// ```
     pub async fn archive(&self, before: SystemTime) -> Result<ArchiveReport, QuotaError> {
         let horizon = on_database!(self, inner => inner.horizon());
-        let horizon = horizon.ok_or_else(|| ConfigError::new("a ledger to archive", "have a horizon", "none"))?;
+        let horizon = horizon
+            .ok_or_else(|| ConfigError::new("a ledger to archive", "have a horizon (call .with_horizon())", "none"))?;
         let (now, _) = on_database!(self, inner => inner.read(inner.writer.database.account("")).await)?;
         if nanos(before) > now.saturating_sub(horizon) {
             let must = format!("be at least {:?} ago, which is the horizon", Duration::from_nanos(horizon));
             return Err(ConfigError::new("end of an archive", &must, Instant(before)).into());
         }
-        // First no writer accepts those ids any more, then their rows go.
+        // // First all writers refuse those ids, then the rows are deleted.
         let sealed = on_database!(self, inner => inner.report(inner.writer.database.seal(nanos(before))).await);
         let (before, mut archived) = (sealed?, ArchiveReport::default());
         let mut after = None;
@@ -119,8 +121,8 @@ impl Ledger {
         }
     }
 
-    /// Rejects a time whose rows may have been archived when they were read. Called after the read, since the seal is
-    /// written before the first row goes.
+    /// Rejects a time whose rows may have been archived before they were read. Called after the read, because the seal
+    /// is written before the first row is deleted.
     pub(in crate::ledger) async fn check_kept(&self, what: &str, at: u64) -> Result<(), QuotaError> {
         let sealed = on_database!(self, inner => inner.report(inner.writer.database.sealed()).await)?;
         if at < sealed {

@@ -9,7 +9,7 @@ use crate::{
     time::Instant,
 };
 
-/// The rows of a tenant between two times, read page by page.
+/// Rows of a tenant between two times, read page by page.
 ///
 /// ```no_run
 /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
@@ -32,7 +32,7 @@ pub struct Entries {
     ended: bool,
 }
 
-/// Number of rows that are read at once.
+/// Number of rows that one query reads.
 const AT_ONCE: usize = 1_000;
 
 impl Entries {
@@ -79,13 +79,13 @@ impl fmt::Debug for Entries {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PastUsage {
-    /// The name of the limit.
+    /// Name of the limit.
     pub limit: String,
-    /// Kind that it counts.
+    /// Kind that the limit counts.
     pub kind: String,
-    /// Start of the period that was under way.
+    /// Start of the period that was open.
     pub window_start: SystemTime,
-    /// Amount that was used or reserved of it by then.
+    /// Amount that was used or reserved by then.
     pub used: u64,
 }
 
@@ -106,11 +106,11 @@ pub struct PastUsage {
 pub struct ReconcileReport {
     /// Number of counters that were compared.
     pub compared: u64,
-    /// Counters that are not the sum of their rows, at most 1,000.
+    /// Counters that differ from the sum of their rows, at most 1,000.
     pub drifts: Vec<Drift>,
 }
 
-/// A counter that is not the sum of its rows.
+/// A counter that differs from the sum of its rows.
 ///
 /// ```no_run
 /// # fn example(drift: tollgate::Drift) {
@@ -124,11 +124,11 @@ pub struct Drift {
     pub tenant: String,
     /// Name of the limit.
     pub limit: String,
-    /// Kind that it counts.
+    /// Kind that the limit counts.
     pub kind: String,
     /// Start of the period.
     pub window_start: SystemTime,
-    /// Amount that is counted as used or reserved; `None` if there is no counter at all.
+    /// Used and reserved amount of the counter; `None` if there is no counter.
     pub counted: Option<i64>,
     /// Sum of the rows.
     pub written: i64,
@@ -138,24 +138,24 @@ pub struct Drift {
 const MOST_DRIFTS: usize = 1_000;
 
 impl Ledger {
-    /// Returns the rows of a tenant written from `from` on and before `until`, in the order of their times and ids.
+    /// Returns the rows of a tenant written in `from..until`, ordered by time and id.
     #[must_use]
     pub fn entries(&self, tenant: &str, from: SystemTime, until: SystemTime) -> Entries {
         let (ledger, tenant, read) = (self.clone(), tenant.into(), VecDeque::new());
         Entries { ledger, tenant, from: nanos(from), after: 0, until: nanos(until), read, ended: false }
     }
 
-    /// Returns the usage of a tenant at a past time, of each period that was under way then.
+    /// Returns the usage of a tenant at a past time, for each period that was open then.
     ///
     /// # Errors
-    /// If the database does not answer.
+    /// If the database does not answer, or rows at `at` were [archived](Self::archive).
     pub async fn usage_at(&self, tenant: &str, at: SystemTime) -> Result<Vec<PastUsage>, QuotaError> {
         let past = on_database!(self, inner => inner.report(inner.writer.database.past(tenant, nanos(at))).await)?;
         self.check_kept("time of the usage", nanos(at)).await?;
         Ok(past)
     }
 
-    /// Compares every counter with the sum of its rows, in one snapshot; changes nothing.
+    /// Compares every counter with the sum of its rows, in one snapshot. Changes nothing.
     ///
     /// # Errors
     /// If the database does not answer.
@@ -172,14 +172,14 @@ impl Ledger {
         Ok(ReconcileReport { compared, drifts })
     }
 
-    /// Writes into the counters of the tenants of a report the sums of their rows; returns how many counters changed.
+    /// Sets the counters of the tenants of a report to the sums of their rows; returns the number of changed counters.
     ///
-    /// It compares anew under each account's lock: counters that were repaired before, or are charged meanwhile, stay
-    /// right. A counter that is missing stays so until something is charged in its period, since its end is written
-    /// nowhere else: then it drifts, and can be repaired.
+    /// It compares again under each account's lock, so that counters that were repaired or charged meanwhile stay
+    /// right. A missing counter stays missing until its period is charged again, because its end is written nowhere
+    /// else. Then it drifts, and can be repaired.
     ///
     /// # Errors
-    /// If the database does not answer; counters that were repaired stay so.
+    /// If the database does not answer. Counters that were repaired stay so.
     ///
     /// ```no_run
     /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
@@ -199,7 +199,7 @@ impl Ledger {
 }
 
 impl ReconcileReport {
-    /// Returns the fraction of the compared counters that is wrong: alert above 0.001.
+    /// Returns the fraction of the compared counters that drift; alert above 0.001.
     ///
     /// ```no_run
     /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {

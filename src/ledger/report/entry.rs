@@ -10,7 +10,7 @@ use crate::{
     time::Instant,
 };
 
-/// One row of a [`Ledger`](crate::Ledger): rows are never changed, what is wrong is corrected by another row.
+/// One row of a [`Ledger`](crate::Ledger). Rows are never changed; a later row corrects an error.
 ///
 /// ```no_run
 /// # async fn example(ledger: tollgate::Ledger) -> Result<(), tollgate::QuotaError> {
@@ -29,26 +29,26 @@ pub struct LedgerEntry {
     pub id: i64,
     /// Tenant of the account.
     pub tenant: String,
-    /// The job, by its id as it was sent; one made here where the request named none.
+    /// Id of the job as it was sent; an id made by the ledger if the request had none.
     pub job: String,
-    /// Number of times that the job was voided before.
+    /// Number of earlier attempts of the job that were voided.
     pub attempt: u32,
     /// Kind of the entry: `charge`, `reserve`, `commit`, `void`, `expire`, `record`, `adjust`, `grant` or `reset`.
     pub entry: &'static str,
-    /// Kind that is counted; empty in the row of a job that no limit counts.
+    /// Kind that is counted; empty in the row of a job whose kinds no limit counts.
     pub kind: String,
-    /// The name of the limit that counts it; empty likewise.
+    /// Name of the limit; empty like `kind`.
     pub limit: String,
-    /// Start of the period that it belongs to.
+    /// Start of the period to which the row belongs.
     pub window_start: SystemTime,
-    /// Change of what its limit has used; negative if something was returned. Each limit of a kind has a row
-    /// of its own, so sums over limits are no bill; [`Ledger::invoice`](crate::Ledger::invoice) is.
+    /// Change of the limit's used amount; negative for a refund. Each limit of a kind has a row of its own, so a sum
+    /// over limits is not a bill: use [`Ledger::invoice`](crate::Ledger::invoice).
     pub amount: i64,
-    /// Time at which it was written.
+    /// Time at which the row was written.
     pub at: SystemTime,
     /// Terms of a grant.
     pub grant: Option<GrantEntry>,
-    /// Time at which it passed without the ledger, by the clock of the process that let it pass; see
+    /// Time at which the request passed without the ledger, by the clock of its process; see
     /// [`OnFailure`](crate::OnFailure).
     pub passed_at: Option<SystemTime>,
 }
@@ -65,7 +65,7 @@ pub struct LedgerEntry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GrantEntry {
-    /// Amount that is allowed on top; 0 if a grant was revoked.
+    /// Amount by which the limit is raised; 0 if the grant was revoked.
     pub amount: u64,
     /// End of the grant.
     pub until: SystemTime,
@@ -99,7 +99,7 @@ impl LedgerEntry {
     }
 }
 
-/// As one line of JSON, for exports; times are RFC 3339 with microseconds.
+/// One line of JSON, for exports. Times are RFC 3339 with microseconds.
 impl fmt::Display for LedgerEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, r#"{{"id":{},"at":"{}","tenant":"{}""#, self.id, Instant(self.at), Json(&self.tenant))?;
@@ -117,7 +117,7 @@ impl fmt::Display for LedgerEntry {
     }
 }
 
-/// The inside of a JSON string (RFC 8259, 7).
+/// Content of a JSON string (RFC 8259, section 7).
 pub(in crate::ledger) struct Json<'a>(pub(in crate::ledger) &'a str);
 
 impl fmt::Display for Json<'_> {

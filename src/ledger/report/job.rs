@@ -25,11 +25,11 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LedgerJob {
-    /// Amounts that are charged or reserved for it: of each kind as much as one of its limits counts.
+    /// Amounts charged or reserved for the job; of each kind as much as one of its limits counts.
     pub amounts: Amounts,
-    /// Its state.
+    /// State of the job.
     pub standing: JobStanding,
-    /// Number of times that it was voided before.
+    /// Number of earlier attempts that were voided.
     pub attempt: u32,
 }
 
@@ -37,18 +37,18 @@ pub struct LedgerJob {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum JobStanding {
-    /// It is charged.
+    /// The job is charged.
     Charged,
-    /// Something is reserved for it and not settled.
+    /// An amount is reserved for the job and not settled.
     Reserved,
-    /// It was voided: its id is free.
+    /// The job was voided; its id is free.
     GivenBack,
-    /// Its reservation expired.
+    /// The reservation of the job expired.
     Expired,
 }
 
 impl Ledger {
-    /// Returns the state of a tenant's job, by its id as it was sent; `None` if it was never charged.
+    /// Returns the state of a tenant's job, by the id as it was sent; `None` if the job was never charged.
     ///
     /// # Errors
     /// If the database does not answer.

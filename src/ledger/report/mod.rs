@@ -1,4 +1,4 @@
-//! Reports for people: entries, past usage, drift, jobs, and the archive of old rows.
+//! Reports: entries, past usage, drift, jobs, and the archive of old rows.
 
 mod archive;
 mod audit;

@@ -13,7 +13,7 @@ use crate::ledger::{
     writer::{Key, ReservationRow, Row, Stored},
 };
 
-/// A ledger in a database that a pool reaches.
+/// A ledger in a database that is reached through a pool.
 pub(crate) struct SqlDatabase<S: ChargePath> {
     pub(crate) pool: Pool<S>,
     /// Whether the ledger closes the pool.

@@ -8,11 +8,11 @@ use crate::ledger::DbError;
 
 /// An SQL database: its driver, and the texts in which its SQL differs.
 pub(crate) trait SqlDialect: Database {
-    /// Expression of the present, as times are stored.
+    /// Expression of the present time, in the stored form.
     const NOW: &'static str;
     /// Function that returns the larger of two values.
     const LARGER: &'static str;
-    /// Statement that begins a transaction that writes.
+    /// Statement that begins a writing transaction.
     const BEGIN_WRITE: &'static str;
     /// Statements that lock the tables' versions, and create the table of versions if it is missing.
     const PREPARE_SCHEMA: &'static str;
@@ -21,18 +21,18 @@ pub(crate) trait SqlDialect: Database {
     const PROVES_WRITABLE: bool;
     /// Query for the number of tables of versions: 0 or 1.
     const HAS_SCHEMA: &'static str;
-    /// Each version of the tables, from the one before.
+    /// Statements that create each version of the tables from the previous one.
     const VERSIONS: &'static [&'static str];
     /// Query for the number of unique indexes `quota_consumption_once`: 0 or 1.
     const HAS_UNIQUE_INDEX: &'static str;
 
-    /// Returns the clause that has a query use this index; empty where the planner finds it.
+    /// Returns the clause by which a query uses this index; empty if the planner finds it.
     fn indexed_by(index: &str) -> String;
 
-    /// Returns the statements of the path of charges, which each connection prepares when it is checked.
+    /// Returns the statements of the charge path, which each connection prepares when it is checked.
     fn statements() -> Vec<Arc<str>>;
 
-    /// Runs one query and returns its rows. It is planned for its values, each time.
+    /// Runs one query and returns its rows. It is planned for its values each time.
     fn fetch(
         connection: &mut Self::Connection,
         sql: SqlStr,
@@ -76,7 +76,7 @@ pub(crate) trait SqlDialect: Database {
         volatile: bool,
     ) -> impl Future<Output = Result<(), DbError>> + Send;
 
-    /// Archives a tenant within a transaction that holds its lock; returns the number of rows that went.
+    /// Archives a tenant within a transaction that holds its lock; returns the number of rows that were replaced.
     fn archive(
         connection: &mut Self::Connection,
         tenant: &str,
@@ -96,7 +96,7 @@ pub(crate) enum SqlValue<'a> {
 }
 
 impl SqlValue<'_> {
-    /// A number of rows.
+    /// Returns a number of rows as a value.
     pub(super) fn count(most: usize) -> Self {
         Self::Number(i64::try_from(most).unwrap_or(i64::MAX))
     }

@@ -4,14 +4,14 @@ use std::borrow::Cow;
 
 use crate::ledger::DbError;
 
-/// The one instant that is not a time: the end of what never ends, or not before the year 2554.
+/// The one instant that is not a time: the end of a span that never ends, or that ends after 2554.
 const NEVER: u64 = u64::MAX;
 
 /// The microsecond in which [`NEVER`] lies: the first that a column does not hold as a time.
 const LAST: u64 = NEVER / 1_000;
 
-/// Converts an instant that tells periods apart to microseconds. One between two microseconds would make two periods
-/// one.
+/// Converts an instant that identifies a period to microseconds. Instants between two microseconds are rejected,
+/// because two periods would become one.
 pub(crate) fn instant(nanos: u64) -> Result<i64, DbError> {
     if until(nanos) != i64::MAX && !nanos.is_multiple_of(1_000) {
         return Err(DbError::Rejected(format!(
@@ -21,19 +21,18 @@ pub(crate) fn instant(nanos: u64) -> Result<i64, DbError> {
     Ok(until(nanos))
 }
 
-/// Converts an instant up to which something holds to microseconds; `i64::MAX` from the last microsecond of the range
-/// on.
+/// Converts the end of a span to microseconds; `i64::MAX` from the last microsecond of the range on.
 pub(crate) fn until(nanos: u64) -> i64 {
     if nanos / 1_000 < LAST { (nanos / 1_000).cast_signed() } else { i64::MAX }
 }
 
-/// Returns an instant as it is read again: in whole microseconds.
+/// Returns an instant as it is read back: in whole microseconds.
 pub(crate) fn whole(nanos: u64) -> u64 {
     time(until(nanos))
 }
 
-/// Converts a column of microseconds to nanoseconds. A time outside the range counts as the end of the range that is
-/// nearest to it: no row makes an account unreadable.
+/// Converts a column of microseconds to nanoseconds. A time outside the range becomes the nearest end of the range, so
+/// that no row makes an account unreadable.
 pub(crate) fn time(micros: i64) -> u64 {
     match u64::try_from(micros) {
         Ok(micros) if micros < LAST => micros * 1_000,
@@ -43,7 +42,7 @@ pub(crate) fn time(micros: i64) -> u64 {
 }
 
 /// Converts the database's clock, or a column that only this clock fills, to nanoseconds. A clock outside the range is
-/// refused, since it decides everything else.
+/// an error, because every decision depends on it.
 pub(crate) fn nanos(micros: i64) -> Result<u64, DbError> {
     if micros < 0 || (micros != i64::MAX && time(micros) == NEVER) {
         let reason = format!("clock of the database must lie between 1970 and 2554, got {micros} us since 1970");
@@ -63,8 +62,8 @@ pub(crate) fn natural<T: TryFrom<i64>>(value: i64) -> Result<T, DbError> {
     T::try_from(value).map_err(|_| DbError::Rejected(format!("a count in the ledger is out of its range: {value}")))
 }
 
-/// Encodes a text. PostgreSQL stores no NUL, and one strange name must not fail a batch: NUL becomes two characters
-/// that are otherwise unused, in such a way that the order of texts stays what it is.
+/// Encodes a text. PostgreSQL stores no NUL, and one such name must not fail a batch. NUL becomes two characters that
+/// are otherwise unused, chosen so that texts keep their order.
 pub(crate) fn text(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|byte| byte > 1) {
         return Cow::Borrowed(text);

@@ -1,4 +1,4 @@
-//! Code and SQL that SQLite and PostgreSQL share. The paths of charges are in `sqlite/` and `postgres/`.
+//! Code and SQL that SQLite and PostgreSQL share. The charge paths are in `sqlite/` and `postgres/`.
 
 mod database;
 mod dialect;

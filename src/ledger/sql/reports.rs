@@ -5,14 +5,14 @@ use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr, pool::PoolConnection};
 use super::{ChargePath, Columns, ENTRY_COLUMNS, SqlDatabase, SqlDialect, SqlValue, db_error};
 use crate::ledger::{DbError, Drift, PastUsage, report::time, writer::Row};
 
-/// Sums what a tenant's rows bill, by the rule of [`billed`](crate::ledger::writer::billed), from `$2` on and before
-/// `$3`, kind by kind.
+/// Sums the billed items of a tenant by kind, by the rule of [`billed`](crate::ledger::writer::billed), for rows
+/// written at `$2` or later and before `$3`.
 ///
-/// The inner query yields the rows of each item, those that a void takes back with the sign -1: everything that the
-/// attempt of the void has written before it, looked up by its job. `CROSS JOIN` keeps SQLite from trying it the other
-/// way round. Ids order the rows of an account as they were written.
+/// The inner query yields the rows of each item. Rows that a void takes back have the sign -1: those that the attempt
+/// of the void wrote before it, found by its job. `CROSS JOIN` keeps SQLite from the opposite join order. Ids order the
+/// rows of an account as they were written.
 ///
-/// An amount is summed in two halves, whose sums fit wherever the rows do.
+/// An amount is summed in two halves, so that the sums fit wherever the rows do.
 const BILLED: &str = "
     SELECT quota_type, CAST(sum(amount >> 32) AS bigint), CAST(sum(amount & 4294967295) AS bigint) FROM
         (SELECT quota_type, sign * CASE WHEN -min(amount) > max(amount) THEN min(amount) ELSE max(amount) END AS amount
@@ -37,8 +37,7 @@ pub(crate) struct BilledSum {
     pub(crate) amount: i128,
 }
 
-/// Calculates each counter from its rows: `written` is their sum, `held` the part of it that is reserved and not
-/// settled.
+/// Computes each counter from its rows: `written` is their sum, `held` the part of it that is reserved and not settled.
 fn should_be<S: SqlDialect>() -> String {
     format!(
         "SELECT tenant_id, limit_id, quota_type, window_start, epoch, CAST(sum(amount) AS bigint) AS written,
@@ -52,9 +51,9 @@ fn should_be<S: SqlDialect>() -> String {
 }
 
 impl<S: ChargePath> SqlDatabase<S> {
-    /// Returns at most `most` rows of a tenant, each with its id and its time: written from `from` on and before
-    /// `until`, of those written at `from` the ones after the id `after`. They are in the order of their times and ids.
-    /// The cost of a page does not depend on the length of the history.
+    /// Returns at most `most` rows of a tenant in `from..until`, each with its id and time, ordered by both. Rows
+    /// written exactly at `from` are returned only if their id is above `after`. The cost of a page does not depend on
+    /// the length of the history.
     pub(crate) async fn entries(
         &self,
         tenant: &str,
@@ -78,7 +77,7 @@ impl<S: ChargePath> SqlDatabase<S> {
         self.query(AssertSqlSafe(sql).into_sql_str(), &values, decode).await
     }
 
-    /// Sums what the rows of a tenant that were written from `from` on and before `until` bill, kind by kind.
+    /// Returns the billed sums by kind of the rows of a tenant in `from..until`.
     pub(crate) async fn sums(&self, tenant: &str, from: u64, until: u64) -> Result<Vec<BilledSum>, DbError> {
         let values = [SqlValue::Text(tenant), SqlValue::Time(from), SqlValue::Time(until)];
         let decode = |columns: &mut Columns<'_, S>| {
@@ -88,7 +87,7 @@ impl<S: ChargePath> SqlDatabase<S> {
         self.query(BILLED.into_sql_str(), &values, decode).await
     }
 
-    /// Returns the usage at a past time of each period that was under way: the sum of what had been written by then.
+    /// Returns the usage at a past time of each period that was open then: the sum of the rows written by then.
     pub(crate) async fn past(&self, tenant: &str, at: u64) -> Result<Vec<PastUsage>, DbError> {
         let sql = "SELECT c.limit_id, c.quota_type, c.window_start, CAST(coalesce(sum(q.amount), 0) AS bigint)
              FROM (SELECT DISTINCT tenant_id, limit_id, quota_type, window_start FROM quota_counter
@@ -146,7 +145,7 @@ impl<S: ChargePath> SqlDatabase<S> {
         Ok((compared.first().map_or(Ok(0), |row| Columns::<S>::new(row).number())?, drifts))
     }
 
-    /// Writes into the counters of a tenant the sums of their rows, under its lock; returns how many were wrong.
+    /// Sets the counters of a tenant to the sums of their rows, under its lock; returns the number of wrong ones.
     pub(crate) async fn repair(&self, tenant: &str) -> Result<u64, DbError> {
         let larger = S::LARGER;
         let sql = format!(
@@ -170,7 +169,7 @@ impl<S: ChargePath> SqlDatabase<S> {
         Ok(wrong)
     }
 
-    /// Marks rows from before `before` as archivable, for every writer from now on; returns the latest such time.
+    /// Marks rows from before `before` as archivable, for all writers from now on; returns the latest such time.
     pub(crate) async fn seal(&self, before: u64) -> Result<u64, DbError> {
         let sql = format!(
             "INSERT INTO quota_archive AS a (only_row, sealed_until) VALUES (true, $1)
@@ -183,15 +182,15 @@ impl<S: ChargePath> SqlDatabase<S> {
         Ok(sealed.first().copied().unwrap_or(before))
     }
 
-    /// Returns the latest time before which rows may be archived; 0 where none may.
+    /// Returns the latest time before which rows may be archived; 0 if there is none.
     pub(crate) async fn sealed(&self) -> Result<u64, DbError> {
         let sealed =
             self.query("SELECT sealed_until FROM quota_archive".into_sql_str(), &[], |columns| columns.clock()).await?;
         Ok(sealed.first().copied().unwrap_or(0))
     }
 
-    /// Replaces the rows of each of a tenant's periods by one: of periods that ended before `before`, in which nothing
-    /// is open and nothing was written since. Returns how many rows went.
+    /// Replaces the rows of each period of a tenant by one. The period must have ended before `before`, without an open
+    /// reservation or a later row. Returns the number of rows that were replaced.
     pub(crate) async fn archive(&self, tenant: &str, before: u64, command: u128) -> Result<u64, DbError> {
         let mut connection = self.acquire().await?;
         let mut transaction = locked::<S>(&mut connection, tenant).await?;

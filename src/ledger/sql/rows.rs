@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Columns of an entry. Counters and grants begin with the same columns, so that PostgreSQL reads all three in one
-/// statement; the two NULLs are theirs.
+/// statement; the two NULLs stand for their columns.
 pub(crate) const ENTRY_COLUMNS: &str = "tenant_id, limit_id, quota_type, window_start, until, epoch, attempt, part, NULL, \
     NULL, amount, granted, approver, reason, job_id, entry, order_id, fingerprint, id";
 
@@ -67,7 +67,7 @@ impl<'r, S: SqlDialect> Columns<'r, S> {
         self.next(S::micros).map(time)
     }
 
-    /// A time of the database's clock.
+    /// Reads a time of the database's clock.
     pub(crate) fn clock(&mut self) -> Result<u64, DbError> {
         nanos(self.next(S::micros)?)
     }
@@ -175,7 +175,7 @@ impl<S: SqlDialect> ReadRows<S> {
         Ok(())
     }
 
-    /// Returns what was read, the entries in the order in which they were written, each once.
+    /// Returns everything that was read. Entries are in the order in which they were written, each once.
     pub(crate) fn finish(mut self) -> Loaded {
         self.entries.sort_unstable_by_key(|(id, _)| *id);
         self.entries.dedup_by_key(|(id, _)| *id);

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr};
 use super::{Columns, SqlDialect, db_error};
 use crate::ledger::DbError;
 
-/// Brings the tables to the version that this code knows: one program at a time.
+/// Migrates the tables to the version of this code, one process at a time.
 pub(crate) async fn apply<S: SqlDialect>(connection: &mut S::Connection) -> Result<(), DbError> {
     if !S::PROVES_WRITABLE && version::<S>(connection).await? == S::VERSIONS.len() {
         return Ok(()); // a role without the right to create tables may use them
@@ -21,11 +21,11 @@ pub(crate) async fn apply<S: SqlDialect>(connection: &mut S::Connection) -> Resu
     transaction.commit().await.map_err(db_error::<S>)
 }
 
-/// Rejects a connection that would lose what it acknowledged, and tables that this code does not know.
+/// Rejects a connection that would lose acknowledged rows, and tables that this code does not know.
 pub(crate) async fn check<S: SqlDialect>(connection: &mut S::Connection, volatile: bool) -> Result<(), DbError> {
     S::check_promises(connection, volatile).await?;
     if version::<S>(connection).await? < S::VERSIONS.len() {
-        return Err(DbError::Refused("the tables of the ledger are gone".into()));
+        return Err(DbError::Refused("the tables of the ledger are missing".into()));
     }
     if number::<S>(connection, S::HAS_UNIQUE_INDEX).await? == 0 {
         return Err(DbError::Refused("quota_consumption has lost its unique index quota_consumption_once".into()));
@@ -37,7 +37,7 @@ pub(crate) async fn check<S: SqlDialect>(connection: &mut S::Connection, volatil
     Ok(())
 }
 
-/// Returns the version of the tables; 0 where there are none.
+/// Returns the version of the tables; 0 if there are none.
 async fn version<S: SqlDialect>(connection: &mut S::Connection) -> Result<usize, DbError> {
     if number::<S>(connection, S::HAS_SCHEMA).await? == 0 {
         return Ok(0);
@@ -46,7 +46,7 @@ async fn version<S: SqlDialect>(connection: &mut S::Connection) -> Result<usize,
     match usize::try_from(version) {
         Ok(version) if version <= S::VERSIONS.len() => Ok(version),
         _ => Err(DbError::Refused(format!(
-            "version of the ledger's tables must be at most {}, got {version}: a newer program has been here",
+            "version of the ledger's tables must be at most {}, got {version}: a newer version has migrated them; update this program",
             S::VERSIONS.len()
         ))),
     }

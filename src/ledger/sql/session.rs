@@ -8,7 +8,7 @@ use crate::ledger::{
     writer::{Key, Loaded, Reads, Writes},
 };
 
-/// Transactions of charges, which each database has of its own: SQLite binds row by row, PostgreSQL whole columns.
+/// Transactions of the charge path. SQLite binds row by row, PostgreSQL whole columns.
 pub(crate) trait ChargePath: SqlDialect {
     /// Prepares a connection for the writer.
     fn tune(connection: &mut Self::Connection) -> impl Future<Output = Result<(), DbError>> + Send;
@@ -36,7 +36,7 @@ pub(crate) trait ChargePath: SqlDialect {
     /// Commits the transaction.
     fn commit(connection: &mut Self::Connection) -> impl Future<Output = Result<(), DbError>> + Send;
 
-    /// Rolls the transaction back, also if the failed step has done so.
+    /// Rolls the transaction back, even if the failed step has done so.
     fn roll_back(connection: &mut Self::Connection) -> impl Future<Output = Result<(), DbError>> + Send;
 
     /// Ends a connection.
@@ -45,7 +45,7 @@ pub(crate) trait ChargePath: SqlDialect {
     }
 }
 
-/// A connection of its own: dropping it closes it, and what has not been committed comes to nothing.
+/// A connection of its own. Dropping it closes it and discards all writes that are not committed.
 pub(crate) struct SqlSession<S: ChargePath> {
     connection: S::Connection,
     state: TxState,
@@ -105,7 +105,7 @@ impl<S: ChargePath> Session for SqlSession<S> {
 
     async fn commit(&mut self) -> Result<(), DbError> {
         self.take_open()?;
-        // An error that the database reports says that nothing is written; a lost reply says nothing.
+        // // An error that the database reports means that nothing is written; a lost reply means nothing.
         let committed = S::commit(&mut self.connection).await;
         self.end_step(committed, TxState::Idle).await
     }

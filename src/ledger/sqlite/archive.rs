@@ -7,8 +7,8 @@ use crate::ledger::{
     sql::{Columns, SqlDialect, SqlValue},
 };
 
-/// Periods that are over, in which nothing is open and nothing was written since, and which are not archived yet; what
-/// their rows come to, and when the last and the first were written. What is open is looked up once, not for each row.
+/// Periods that have ended, without an open reservation or a later row, and that are not archived yet. Selects the sum
+/// of their rows, and the times of the last and the first. Open reservations are looked up once, not for each row.
 /// `CROSS JOIN` keeps SQLite from reading all rows of the tenant again for each of its periods.
 pub(super) const SEALABLE: &str = "
     SELECT q.limit_id, q.quota_type, q.window_start, q.epoch, sum(q.amount), max(q.consumed_at), min(q.consumed_at)
@@ -31,14 +31,14 @@ const DELETE: &str = "
     DELETE FROM quota_consumption WHERE tenant_id = $1 AND limit_id = $2 AND quota_type = $3 AND window_start = $4
         AND epoch = $5 AND entry <> 'grant' AND order_id <> $6 AND consumed_at BETWEEN $7 AND $8";
 
-/// Replaces the rows of each finished period by one; returns how many rows went.
+/// Replaces the rows of each finished period by one; returns the number of rows that were replaced.
 pub(super) async fn archive(
     connection: &mut SqliteConnection,
     tenant: &str,
     before: u64,
     command: u128,
 ) -> Result<u64, DbError> {
-    // The trigger goes and comes back within the transaction, which no other connection can look into.
+    // // The trigger is dropped and created again within the transaction, which no other connection can see.
     let trigger = "SELECT sql FROM sqlite_schema WHERE name = 'quota_consumption_kept'";
     let trigger = Sqlite::fetch(connection, trigger.into_sql_str(), &[]).await?;
     Sqlite::run(connection, "DROP TRIGGER quota_consumption_kept".into_sql_str()).await?;
@@ -50,7 +50,7 @@ pub(super) async fn archive(
         let mut number = || period.amount().map(SqlValue::Number);
         let (starts, epoch, amount, last, first) = (number()?, number()?, number()?, number()?, number()?);
         let (limit, kind) = (SqlValue::Text(&limit), SqlValue::Text(&kind));
-        // First of all, for SQLite gives a number again once the row that has the highest is gone.
+        // // Inserted first, because SQLite reuses the highest row id once its row is deleted.
         let archived = [tenant, limit, kind, starts, epoch, SqlValue::Number(part), amount, last, command];
         Sqlite::execute(connection, INSERT.into_sql_str(), &archived).await?;
         let old = [tenant, limit, kind, starts, epoch, command, first, last];

@@ -31,7 +31,7 @@ type SqliteQuery = Query<'static, Sqlite, SqliteArguments>;
 const BUSY: Duration = Duration::from_secs(5);
 
 impl SqliteDatabase {
-    /// Opens the file at this path, which is created if it is missing.
+    /// Opens the file at `path`, which is created if it is missing.
     pub(crate) async fn in_file(path: &Path) -> Result<Self, LedgerError> {
         let options = SqliteConnectOptions::new()
             .filename(path)

@@ -1,13 +1,14 @@
-//! The statements: each for some numbers of rows, so that they are prepared once.
+//! SQL statements of the charge path, each in a few sizes, so that each text is prepared once.
 
 use std::sync::{Arc, LazyLock};
 
 use crate::ledger::sql::ENTRY_COLUMNS;
 
-/// Now, in microseconds. SQLite knows milliseconds only; as a number of days they stay exact to a fortieth of one.
+/// Present time in microseconds. SQLite's clock has milliseconds; as a number of days they are exact to a fortieth of
+/// one.
 pub(super) const CLOCK: &str = "(CAST(round((julianday('now') - 2440587.5) * 86400000.0) AS INTEGER) * 1000)";
 
-/// Numbers of rows that statements are made for: any number is a sum of few of these.
+/// Numbers of rows for which statements are made: any number is a sum of few of these.
 const SIZES: [usize; 5] = [256, 64, 16, 4, 1];
 
 /// One statement for each size.
@@ -18,20 +19,21 @@ impl Statement {
         Self(SIZES.map(|size| of(size).into()))
     }
 
-    /// The largest that takes no more than `left` rows, and how many it takes.
+    /// Returns the largest statement for at most `left` rows, and its number of rows.
     pub(super) fn within(&self, left: usize) -> (Arc<str>, usize) {
         let at = SIZES.iter().position(|size| *size <= left).unwrap_or(SIZES.len() - 1);
         (self.0[at].clone(), SIZES[at])
     }
 
-    /// The smallest that takes `left` rows, or else the largest; what is not bound is NULL, and matches nothing.
+    /// Returns the smallest statement for at least `left` rows, else the largest. Unbound parameters are NULL and match
+    /// nothing.
     pub(super) fn around(&self, left: usize) -> (Arc<str>, usize) {
         let at = SIZES.iter().rposition(|size| *size >= left).unwrap_or(0);
         (self.0[at].clone(), SIZES[at])
     }
 }
 
-/// Every statement that reads or writes rows.
+/// Returns every statement that reads or writes rows.
 pub(super) fn all() -> [&'static Statement; 11] {
     [
         &ACCOUNTS,
@@ -48,7 +50,7 @@ pub(super) fn all() -> [&'static Statement; 11] {
     ]
 }
 
-/// `(?, ?), (?, ?)`: numbered ones would be looked up by their names, one after another.
+/// Returns `(?, ?), (?, ?)`. Numbered parameters would be looked up by name, one by one.
 fn values(rows: usize, columns: usize) -> String {
     vec![format!("({})", vec!["?"; columns].join(", ")); rows].join(", ")
 }
@@ -58,7 +60,7 @@ pub(super) static CLOCK_AND_SEAL: LazyLock<Arc<str>> =
 
 pub(super) static BEGIN: LazyLock<Arc<str>> = LazyLock::new(|| format!("BEGIN IMMEDIATE; {}", *CLOCK_AND_SEAL).into());
 
-/// The first value is now.
+/// The first value is the present.
 pub(super) static ACCOUNTS: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(|size| {
         format!(
@@ -69,7 +71,8 @@ pub(super) static ACCOUNTS: LazyLock<Statement> = LazyLock::new(|| {
     })
 });
 
-/// The first value is when those that are read have not ended. CROSS JOIN keeps SQLite from reading the table first.
+/// The first value is the time at which the windows to read have not ended. `CROSS JOIN` keeps SQLite from reading the
+/// table first.
 pub(super) static COUNTS: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(|size| {
         format!(
@@ -163,7 +166,7 @@ pub(super) static RENEW_HOLDS: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(|size| vec![one; size].join("; "))
 });
 
-/// Some statements in one, so that they cross over to the connection's thread together.
+/// Several statements in one, so that they reach the connection's thread together.
 pub(super) static CLOSE_HOLDS: LazyLock<Statement> = LazyLock::new(|| {
     let one = "DELETE FROM quota_hold WHERE tenant_id = ? AND job_id = ? AND attempt = ?";
     Statement::new(|size| vec![one; size].join("; "))

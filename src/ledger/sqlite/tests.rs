@@ -150,7 +150,10 @@ async fn many_programs_make_the_tables_once() {
 async fn tables_that_are_newer_or_altered_are_refused_in_words() {
     let directory = Directory::new();
     for (altered, words) in [
-        ("INSERT INTO quota_schema VALUES (7, 0)", "must be at most 1, got 7: a newer program has been here"),
+        (
+            "INSERT INTO quota_schema VALUES (7, 0)",
+            "must be at most 1, got 7: a newer version has migrated them; update this program",
+        ),
         ("DROP INDEX quota_consumption_once", "lost its unique index quota_consumption_once"),
         ("ALTER TABLE quota_counter DROP COLUMN untold", "untold"),
         ("DROP TABLE quota_hold", "no such table: quota_hold"),

@@ -1,4 +1,4 @@
-//! The path of charges: transactions of the writer on one connection.
+//! Charge path: transactions of the writer on one connection.
 
 use std::{
     borrow::Cow,
@@ -28,7 +28,7 @@ static ENTRIES: LazyLock<[Arc<str>; EntryKind::ALL.len()]> =
 
 impl ChargePath for Sqlite {
     async fn tune(connection: &mut SqliteConnection) -> Result<(), DbError> {
-        // A batch touches many pages, and each must reach the file once: more of them in memory, and fewer checkpoints.
+        // // A batch changes many pages, and each should reach the file once: a larger cache and fewer checkpoints.
         Self::run(connection, "PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 8192".into_sql_str()).await
     }
 
@@ -48,7 +48,7 @@ impl ChargePath for Sqlite {
         let tenants = in_order(&reads.tenants);
         let mut loaded = load(connection, &tenants, &reads.jobs, reads.since, micros).await?;
         loaded.sealed = sealed.map_or(0, time);
-        // Whatever counts something has an account.
+        // // Every counter and row has an account.
         let unknown: Vec<_> =
             tenants.into_iter().filter(|tenant| loaded.accounts[tenant] == Stored::default()).collect();
         let named = |query: SqliteQuery, tenant: &Arc<str>| Ok(query.bind(name(tenant)));
@@ -100,8 +100,8 @@ impl ChargePath for Sqlite {
         Ok(())
     }
 
-    /// BUSY leaves the transaction open, and another error that is not `Lost` has undone it: nothing is written either
-    /// way.
+    /// BUSY leaves the transaction open, and any other error that is not `Lost` has undone it. Nothing is written in
+    /// either case.
     async fn commit(connection: &mut SqliteConnection) -> Result<(), DbError> {
         connection.execute("COMMIT").await.map_err(db_error::<Self>).map(|_| ())
     }
@@ -124,7 +124,7 @@ async fn clock(connection: &mut SqliteConnection, sql: Arc<str>) -> Result<(i64,
     Ok((row.try_get(0).map_err(db_error::<Sqlite>)?, row.try_get(1).map_err(db_error::<Sqlite>)?))
 }
 
-/// Reads what of the accounts counts now, and the rows of some jobs.
+/// Reads the present counters and grants of the accounts, and the rows of some jobs.
 async fn load(
     connection: &mut SqliteConnection,
     tenants: &[Arc<str>],
@@ -179,7 +179,7 @@ fn told(query: SqliteQuery, row: &Row, consumed_at: i64) -> Result<SqliteQuery, 
     Ok(query.bind(row.command.to_be_bytes().to_vec()).bind(fingerprint))
 }
 
-/// Binds the columns that few rows have besides.
+/// Binds the columns that only few rows fill.
 fn detailed(query: SqliteQuery, detail: Option<&Detail>) -> Result<SqliteQuery, DbError> {
     let Some(detail) = detail else {
         return Ok(query.bind(None::<i64>).bind(None::<i64>).bind(None::<String>).bind(None::<String>));

@@ -13,15 +13,15 @@ use crate::{
     time::{Moment, Period, from_1970},
 };
 
-/// The account of one tenant: all its counters and grants, and which of them have changed.
+/// Account of one tenant: all its counters and grants, and which of them have changed.
 #[derive(Debug, Default)]
 pub(super) struct AccountState {
     counters: Vec<StoredCounter>,
     changed: Vec<bool>,
     grants: Grants,
-    /// The grants as they were read.
+    /// Grants as they were read.
     before: Vec<GrantState>,
-    /// Set once something is to be written. That a grant has ended is not enough.
+    /// Set once something must be written. The end of a grant alone is not.
     writes: bool,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Posting {
     pub(super) amount: i64,
 }
 
-/// A charge that was taken: its postings, its warnings, and the account after it.
+/// A charge before it is written: its postings, its warnings, and the account after it.
 #[derive(Debug)]
 pub(super) struct TakenCharge {
     pub(super) lines: Vec<Posting>,
@@ -68,7 +68,7 @@ pub(crate) fn account_view(stored: Stored, plan: &Arc<Plan>, wall: u64) -> Accou
     AccountState::new(stored).view(plan, wall)
 }
 
-/// The time for rules that only read the wall clock.
+/// Returns the time for rules that read only the wall clock.
 pub(crate) fn wall_time(wall: u64) -> Now {
     Now { moment: Moment::default(), wall }
 }
@@ -78,7 +78,7 @@ impl StoredCounter {
         Self { limit: (&limit.name).into(), kind: limit.kind().into(), counter }
     }
 
-    /// The counter of a limit that begins with the window of `wall`.
+    /// Returns a counter of a limit that begins with the window of `wall`.
     pub(crate) fn beginning(limit: &Limit, wall: u64) -> Self {
         let mut counter = Counter::default();
         if let Some(period) = limit.quota.period() {
@@ -87,12 +87,12 @@ impl StoredCounter {
         Self::of(limit, counter)
     }
 
-    /// Whether it counts for `limit`.
+    /// Whether the counter counts for `limit`.
     pub(crate) fn is_of(&self, limit: &Limit) -> bool {
         limit.is_named(&self.limit, &self.kind)
     }
 
-    /// Whether it counts for this limit in this window and epoch.
+    /// Whether the counter is that of this limit in this window and epoch.
     fn is_at(&self, (limit, kind): (&str, &str), window: u64, epoch: u32) -> bool {
         *self.limit == *limit && *self.kind == *kind && (self.counter.starts, self.counter.epoch) == (window, epoch)
     }
@@ -101,9 +101,14 @@ impl StoredCounter {
         self.is_at((&other.limit, &other.kind), other.counter.starts, other.counter.epoch)
     }
 
-    /// Part of `amount` that fits: a counter never exceeds 2^53 - 1.
-    fn room_for(&self, amount: u64) -> u64 {
-        amount.min(MOST.saturating_sub(self.counter.taken()))
+    /// Adds the part of `amount` that fits, and returns it: a counter never exceeds 2^53 - 1. One that was stored above
+    /// that stays as it is.
+    fn take(&mut self, amount: u64, reserve: bool) -> u64 {
+        let amount = amount.min(MOST.saturating_sub(self.counter.taken()));
+        if amount > 0 {
+            self.counter.take(amount, reserve);
+        }
+        amount
     }
 
     fn posting(&self, amount: i64) -> Posting {
@@ -116,7 +121,7 @@ impl StoredCounter {
         }
     }
 
-    /// The posting for what has changed since this much was taken.
+    /// Returns the posting for the change since `taken` was used and reserved.
     fn posting_since(&self, taken: u64) -> Posting {
         self.posting(signed(self.counter.taken()) - signed(taken))
     }
@@ -130,12 +135,12 @@ impl AccountState {
         Self { changed: vec![false; counts.len()], before, counters: counts, grants, writes: false }
     }
 
-    /// Epoch of the account: how often counters were reset.
+    /// Returns the epoch of the account, the number of resets of its counters.
     pub(super) fn epoch(&self) -> u32 {
         self.counters.iter().map(|stored| stored.counter.epoch).max().unwrap_or(0)
     }
 
-    /// Takes everything, or nothing.
+    /// Charges all amounts, or none.
     pub(super) fn take(
         &mut self,
         plan: &Arc<Plan>,
@@ -165,7 +170,7 @@ impl AccountState {
         Ok(TakenCharge { lines: postings, near, untold, view })
     }
 
-    /// The account as a plan sees it: with the counters of the present windows.
+    /// Returns the account as a plan sees it, with the counters of the present windows.
     pub(super) fn view(&mut self, plan: &Arc<Plan>, wall: u64) -> Account {
         for limit in plan.counted() {
             self.bring_grants_to(limit, self.present(limit, wall), wall);
@@ -175,7 +180,7 @@ impl AccountState {
         Account::with_counters(plan, counters, self.grants.clone())
     }
 
-    /// Records what a charge used, whether there is room for it or not.
+    /// Records amounts that a charge used, even beyond a limit.
     pub(super) fn record(
         &mut self,
         plan: &Arc<Plan>,
@@ -186,7 +191,7 @@ impl AccountState {
         self.note(plan, amounts, false, since, wall)
     }
 
-    /// Records or reserves amounts of a charge, whether there is room for them or not.
+    /// Records or reserves amounts of a charge, even beyond a limit.
     pub(super) fn note(
         &mut self,
         plan: &Arc<Plan>,
@@ -207,8 +212,7 @@ impl AccountState {
             }
             let at = self.counter_of(limit, since, wall);
             let stored = &mut self.counters[at];
-            let amount = stored.room_for(amount);
-            stored.counter.take(amount, reserve);
+            let amount = stored.take(amount, reserve);
             postings.push(stored.posting(signed(amount)));
             near.extend(self.grown(at, Some(limit), wall));
         }
@@ -226,7 +230,7 @@ impl AccountState {
     ) -> Option<(Posting, Option<Warning>)> {
         self.change(plan, row, wall, |stored| {
             stored.counter.release(estimate);
-            stored.counter.take(stored.room_for(used), false);
+            stored.take(used, false);
         })
     }
 
@@ -257,12 +261,13 @@ impl AccountState {
         Some((posting, self.grown(at, limit, wall)))
     }
 
-    /// Counts the limits of this name or kind, or all, from zero.
+    /// Resets the counters of this limit name or kind, or all, to zero.
     pub(super) fn reset(&mut self, plan: &Plan, name: Option<&str>, wall: u64) -> Result<Vec<Posting>, ConfigError> {
         plan.check_name(name)?;
         self.writes = true;
         let is_meant = |stored: &StoredCounter| name.is_none_or(|name| *stored.limit == *name || *stored.kind == *name);
-        let (epoch, mut postings, mut restarted) = (self.epoch() + 1, Vec::new(), Vec::<StoredCounter>::new());
+        let epoch = self.epoch().saturating_add(1);
+        let (mut postings, mut restarted) = (Vec::new(), Vec::<StoredCounter>::new());
         for (stored, changed) in self.counters.iter_mut().zip(&mut self.changed) {
             if !is_meant(stored) || stored.counter.is_over(wall) {
                 continue;
@@ -280,7 +285,8 @@ impl AccountState {
             self.grants.iter_mut().filter(raises).for_each(GrantState::close);
         }
         for stored in restarted {
-            self.put(None, stored);
+            let known = self.counters.iter().position(|other| other.is_same(&stored)); // at the last epoch only
+            self.put(known, stored);
         }
         Ok(postings)
     }
@@ -296,14 +302,14 @@ impl AccountState {
         Ok(StoredCounter::beginning(limit, wall).posting(0))
     }
 
-    /// Ends a grant before its time, and returns it.
+    /// Ends a grant early, and returns it.
     pub(super) fn revoke(&mut self, id: u64, wall: u64) -> Option<&GrantState> {
         let revoked = self.grants.revoke(GrantId(id), wall);
         self.writes |= revoked.is_some();
         revoked
     }
 
-    /// Writes what has changed.
+    /// Adds all changes to `writes`.
     pub(super) fn write(self, tenant: &Arc<str>, writes: &mut Writes) {
         let changed = self.counters.into_iter().zip(self.changed).filter(|(_, changed)| *changed);
         writes.counts.extend(changed.map(|(stored, _)| (Arc::clone(tenant), stored)));
@@ -323,8 +329,8 @@ impl AccountState {
         counter.warns(limit).then(|| Warning { name: limit.name.clone(), used: counter.taken(), limit: size })
     }
 
-    /// Ends the grants of a limit whose time has come, closes those that another counter has used, and uses them for what
-    /// the present counter has past the limit.
+    /// Ends the grants of a limit whose time has come, and closes those that another counter has used. Covers the usage
+    /// of the present counter above its limit with the others.
     fn bring_grants_to(&mut self, limit: &Limit, present: Option<usize>, wall: u64) {
         let present = present.map(|at| &self.counters[at].counter);
         let here = present.map(|counter| (counter.starts, counter.epoch));
@@ -339,22 +345,22 @@ impl AccountState {
         }
     }
 
-    /// Time of an admission at `wall`. Under a clock that has stepped back it lies in the windows that are under way.
+    /// Returns the admission time for `wall`. After the clock has stepped back, it lies in the open windows.
     pub(super) fn here(&self, plan: &Plan, wall: u64) -> u64 {
         let present = plan.counted().iter().filter_map(|limit| self.present(limit, wall));
         present.map(|at| self.counters[at].counter.starts).fold(wall, u64::max)
     }
 
-    /// The counter of a limit whose window is under way.
+    /// Returns the counter of a limit whose window is open.
     fn present(&self, limit: &Limit, wall: u64) -> Option<usize> {
         self.latest(limit, |counter| !counter.is_over(wall))
     }
 
-    /// The counter to which a charge belongs that was admitted at a time; it begins if there is none.
+    /// Returns the counter of a charge by its admission time, and begins it if there is none.
     fn counter_of(&mut self, limit: &Limit, since: AdmittedAt, wall: u64) -> usize {
         let held =
             |counter: &Counter| counter.starts <= since.at && since.at < counter.ends && counter.holds(since.epoch);
-        // A rolling window has begun since then, with another use.
+        // // A rolling window has begun since then, with another charge.
         let rolled = |at: &usize| {
             !limit.quota.period().is_some_and(Period::is_calendar) && self.counters[*at].counter.starts > since.at
         };
@@ -383,7 +389,7 @@ impl AccountState {
     }
 }
 
-/// A counter never exceeds 2^53 - 1, so that the sum of two fits.
+/// Converts an amount of a posting. A counter never exceeds 2^53 - 1, so that the sum of two fits.
 fn signed(amount: u64) -> i64 {
     i64::try_from(amount).unwrap_or(i64::MAX)
 }

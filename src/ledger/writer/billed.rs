@@ -5,13 +5,14 @@
 //!
 //! - An item bills once, whichever limits counted it. Its rows differ only where a counter was full, so the amount
 //!   farthest from 0 stands for all.
-//! - A void takes back every item that its attempt had billed before it. It is not read from its own rows: those differ
-//!   from limit to limit as soon as the limits of a kind have changed since the charge, and its one row names no
-//!   limit if no counter was left to return to.
+//! - A void takes back every item that its attempt had billed before it. It is not read from its own rows. Those differ
+//!   from limit to limit as soon as the limits of a kind have changed since the charge. If no counter was left to
+//!   return to, its one row names no limit.
 //! - A reset makes room and returns no money, a grant is no usage: neither bills.
 //!
-//! An item belongs to the time at which it was written, so consecutive periods bill everything once. The ledger states
-//! the same rule in SQL (`ledger/billed.rs`); both are compared with a book that knows neither.
+//! An item belongs to the time at which it was written, so consecutive periods bill everything once. The SQL of the
+//! ledger states the same rule (`BILLED` in `src/ledger/sql/reports.rs`). Tests compare both with a book that shares no
+//! code with either.
 
 use std::sync::Arc;
 
@@ -38,7 +39,8 @@ pub(crate) fn billed<'a, T: Copy>(rows: impl IntoIterator<Item = (T, &'a Row)>) 
         match row.entry {
             Reset | Grant => {}
             Void => {
-                let void = |item: &BilledItem<T>| BilledItem { at, amount: -item.amount, ..item.clone() };
+                let void =
+                    |item: &BilledItem<T>| BilledItem { at, amount: item.amount.saturating_neg(), ..item.clone() };
                 let voids: Vec<_> = items[voided..].iter().map(|(_, item)| (None, void(item))).collect();
                 items.extend(voids);
                 voided = items.len();

@@ -31,7 +31,7 @@ pub(crate) struct Command {
 pub(crate) enum CommandKind {
     Admit(AdmitCommand),
     Settle(SettleCommand),
-    /// Charges what the fallback admitted at `at`, whether there is room or not.
+    /// Charges the amounts that the fallback admitted at `at`, even beyond a limit.
     Spooled {
         admit: AdmitCommand,
         /// By the clock of the process that admitted it, in nanoseconds since 1970.
@@ -43,7 +43,7 @@ pub(crate) enum CommandKind {
         of: u128,
         settle: SettleCommand,
     },
-    /// Charges usage after the fact, whether there is room or not.
+    /// Charges usage after the fact, even beyond a limit.
     Record {
         plan: Arc<Plan>,
         amounts: Amounts,
@@ -173,12 +173,12 @@ pub(crate) struct AdmitReply {
 }
 
 impl AdmitReply {
-    /// An admission of which no usage is known.
+    /// Creates an admission of which no usage is known.
     pub(super) fn new(attempt: u32, since: AdmittedAt) -> Self {
         Self { attempt, since, nearest: None, near: Vec::new(), untold: Vec::new(), usage: None }
     }
 
-    /// An admission by the fallback at `at`, in nanoseconds since 1970.
+    /// Creates an admission by the fallback at `at`, in nanoseconds since 1970.
     pub(crate) fn blind(at: u64) -> Self {
         Self::new(0, AdmittedAt { at, epoch: u32::MAX })
     }
@@ -193,7 +193,7 @@ pub(crate) struct Undo {
 }
 
 impl Undo {
-    /// Returns `None` if the command is no admission.
+    /// Returns the parts of an admission; `None` for other commands.
     pub(crate) fn of(command: &Command) -> Option<Self> {
         let CommandKind::Admit(admit) = &command.kind else { return None };
         Some(Self { key: command.key.clone(), plan: Arc::clone(&admit.plan), origin: command.origin })

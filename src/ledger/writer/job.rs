@@ -12,9 +12,9 @@ pub(crate) struct JobRows<'a>(pub(crate) &'a [Row]);
 /// Status of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum JobStatus {
-    /// It has no rows.
+    /// The attempt has no rows.
     Unknown,
-    /// Charged: as known beforehand, or with the actual amounts.
+    /// Charged on admission, or with the actual amounts.
     Charged,
     /// Reserved, and not settled.
     Open,
@@ -32,16 +32,16 @@ pub(crate) enum JobStatus {
 pub(crate) const LATE: u32 = u32::MAX;
 
 impl<'a> JobRows<'a> {
-    /// Number of the latest attempt, if there is one.
+    /// Returns the number of the latest attempt, if there is one.
     pub(crate) fn latest(self) -> Option<u32> {
         self.0.iter().filter(|row| row.is_charge()).map(|row| row.attempt).max()
     }
 
-    /// Number of the next attempt, or `Err` with the latest if that still occupies the job id.
+    /// Returns the number of the next attempt, or `Err` with the latest if that still occupies the job id.
     pub(super) fn next_attempt(self) -> Result<u32, u32> {
         match self.latest() {
             Some(attempt) if self.status(attempt) != JobStatus::Voided => Err(attempt),
-            Some(attempt) => Ok(attempt + 1),
+            Some(attempt) => Ok(attempt.saturating_add(1)),
             None => Ok(0),
         }
     }
@@ -52,7 +52,7 @@ impl<'a> JobRows<'a> {
         matches!((known, fingerprint), (Some(known), Some(asked)) if known != asked)
     }
 
-    /// The rows of an attempt.
+    /// Returns the rows of an attempt.
     pub(crate) fn of(self, attempt: u32) -> impl Iterator<Item = &'a Row> {
         self.0.iter().filter(move |row| row.attempt == attempt)
     }
@@ -80,7 +80,7 @@ impl<'a> JobRows<'a> {
         self.0.iter().any(|row| row.command == command)
     }
 
-    /// Number of the attempt that the command made, the latest if it made two.
+    /// Returns the number of the attempt that the command made, the latest if it made two.
     pub(crate) fn attempt_of(self, command: u128) -> Option<u32> {
         let made = |row: &&Row| row.command == command && (row.is_charge() || row.entry == EntryKind::Record);
         self.0.iter().filter(made).map(|row| row.attempt).max()
@@ -96,8 +96,8 @@ impl<'a> JobRows<'a> {
         self.of(attempt).any(|row| row.entry == EntryKind::Void && row.command == command ^ 1)
     }
 
-    /// A part that no record of the attempt has. Counted down, because the attempt's own parts count up; [`LATE`] is
-    /// excluded.
+    /// Returns a part that no record of the attempt has. Counted down, because the attempt's own parts count up;
+    /// [`LATE`] is excluded.
     pub(crate) fn free_part(self, attempt: u32) -> u32 {
         let taken = |part: u32| self.of(attempt).any(|row| row.entry == EntryKind::Record && row.part == part);
         (0..LATE).rev().find(|part| !taken(*part)).unwrap_or(0)

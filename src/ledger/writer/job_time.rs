@@ -9,13 +9,13 @@ pub(super) fn forgotten(id: &str, sealed: u64, now: u64) -> bool {
     sealed > 0 && time_of(id).is_none_or(|made| !remembered.contains(&made))
 }
 
-/// Whether an id is accepted if jobs are remembered for `horizon` nanoseconds only: it must carry a time that is
-/// neither older nor ahead.
+/// Whether an id is accepted under a horizon of `horizon` nanoseconds: it must carry a time within the horizon and at
+/// most [`AHEAD`] ahead.
 pub(crate) fn is_within(id: &str, now: u64, horizon: u64) -> bool {
     time_of(id).is_some_and(|made| made <= now.saturating_add(AHEAD) && now.saturating_sub(made) <= horizon)
 }
 
-/// Time that an id carries, in nanoseconds since 1970, if it carries one.
+/// Returns the time that an id carries, in nanoseconds since 1970, if it carries one.
 ///
 /// A UUID of version 7 ([RFC 9562](https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-7)), with hyphens or
 /// without, or a [ULID](https://github.com/ulid/spec): both begin with 48 bits of milliseconds.

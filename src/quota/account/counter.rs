@@ -7,8 +7,8 @@ use crate::{
     time::{Period, Window},
 };
 
-/// Largest correction of a right clock, in nanoseconds (48 h). A window or an admission further ahead of the clock was
-/// made by a wrong one.
+/// Greatest plausible correction of a clock, in nanoseconds (48 h). A window or an admission further ahead of the clock
+/// comes from a wrong clock.
 pub(crate) const MAX_CLOCK_STEP: u64 = 48 * 3_600 * 1_000_000_000;
 
 /// Used and reserved amount of one limit in one window. Times are nanoseconds since 1970.
@@ -34,18 +34,18 @@ impl Counter {
         Self { epoch, ..Self::default() }
     }
 
-    /// Whether a window is under way.
+    /// Whether a window has begun.
     #[inline]
     pub(crate) fn has_begun(&self) -> bool {
         self.ends > 0
     }
 
-    /// End of the window, or of the one that would begin at `wall` if none is under way.
+    /// Returns the end of the window, or of the one that would begin at `wall` if none has begun.
     pub(crate) fn end(&self, period: &Period, wall: u64) -> u64 {
         if self.has_begun() { self.ends } else { bounds(period.window_at(Duration::from_nanos(wall))).1 }
     }
 
-    /// Used and reserved.
+    /// Returns the used and reserved amount.
     #[inline]
     pub(crate) fn taken(&self) -> u64 {
         self.used.saturating_add(self.reserved)
@@ -63,19 +63,19 @@ impl Counter {
         self.reserved = self.reserved.saturating_sub(amount);
     }
 
-    /// Returns a used amount, and how much of it was there to return.
+    /// Refunds at most `amount` of the used amount; returns the refunded part.
     pub(crate) fn give_back(&mut self, amount: u64) -> u64 {
         let returned = amount.min(self.used);
         self.used -= returned;
         returned
     }
 
-    /// Wall-clock range in which the window is not [over](Self::is_over).
+    /// Returns the wall-clock range in which the window is not [over](Self::is_over).
     pub(super) fn stable_range(&self) -> Range<u64> {
         if self.has_begun() { self.starts.saturating_sub(MAX_CLOCK_STEP)..self.ends } else { 0..u64::MAX }
     }
 
-    /// Whether the window has ended at `wall`, or lies so far ahead that the clock must have been wrong.
+    /// Whether the window has ended at `wall`, or is so far ahead that the clock was wrong when it began.
     pub(crate) fn is_over(&self, wall: u64) -> bool {
         self.has_begun() && (wall >= self.ends || self.is_ahead(wall))
     }
@@ -86,8 +86,8 @@ impl Counter {
 
     /// Ends a window that is [over](Self::is_over); returns whether the counter restarted.
     ///
-    /// A clock that was far ahead and has been corrected carries its counts into the present window. One that stepped back
-    /// a little finds the window still under way, so that no amount is charged twice.
+    /// The counts of a window from a clock that was far ahead are carried into the present window. A clock that stepped
+    /// back a little finds the window still open, so that no amount is charged twice.
     pub(super) fn roll(&mut self, period: &Period, wall: u64, epoch: u32) -> bool {
         let ahead = self.is_ahead(wall);
         if ahead {
@@ -98,7 +98,8 @@ impl Counter {
         !ahead
     }
 
-    /// Begins the window of `wall`, unless the period begins with its first use and there is none; returns whether it did.
+    /// Begins the window of `wall`, unless the period begins with its first use and `amount` is 0; returns whether it
+    /// did.
     #[cold]
     pub(super) fn may_begin(&mut self, limit: &Limit, amount: u64, wall: u64) -> bool {
         let begins = |period: &&Period| amount > 0 || period.is_calendar();
@@ -112,7 +113,7 @@ impl Counter {
         (self.starts, self.ends) = bounds(period.window_at(Duration::from_nanos(wall)));
     }
 
-    /// Restarts the counter in the same window; charges in flight belong to the counter before.
+    /// Restarts the counter in the same window; charges in flight belong to the old counter.
     pub(crate) fn reset(&mut self, epoch: u32) {
         *self = Self { starts: self.starts, ends: self.ends, ..Self::in_epoch(epoch) };
     }
@@ -123,7 +124,7 @@ impl Counter {
         self.epoch <= epoch
     }
 
-    /// Whether the client has just reached the warning threshold; true once in a window.
+    /// Returns whether the client has just reached the warning threshold; true once in a window.
     #[inline]
     pub(crate) fn warns(&mut self, limit: &Limit) -> bool {
         if self.warned || limit.warn_from == 0 || self.taken() < limit.warn_from {
@@ -133,7 +134,7 @@ impl Counter {
         true
     }
 
-    /// Allows another warning if the counter is below the threshold of the limit that it has now.
+    /// Allows another warning if the counter is below the present warning threshold of the limit.
     pub(super) fn rearm(&mut self, limit: &Limit) {
         if self.taken() < limit.warn_from {
             (self.warned, self.warning_pending) = (false, false);

@@ -20,7 +20,7 @@ pub(crate) struct Counters {
     /// Incremented each time a counter restarts. A charge applies only to counters whose first epoch is not later than its
     /// own.
     pub(super) epoch: u32,
-    /// Wall-clock range in which no window ends and no clock turns out to have been wrong: inside it nothing rolls.
+    /// Wall-clock range in which no window ends and no clock is found to be wrong, so that nothing rolls.
     stable_range: Range<u64>,
 }
 
@@ -89,7 +89,7 @@ impl Counters {
         self.cover();
     }
 
-    /// Whether all limits have room for these amounts; for `each` limit, where that is known.
+    /// Whether all limits have room for these amounts, given by kind or, if known, for `each` limit.
     #[inline(never)] // so that its loop has the registers for itself
     pub(super) fn fits(&self, amounts: &Amounts, each: &[Option<u64>]) -> bool {
         let counters = self.counters.iter().zip(self.plan.counted());
@@ -143,7 +143,7 @@ impl Counters {
         });
     }
 
-    /// Counts the limits of this name or kind, or all, from zero.
+    /// Resets the counters of this limit name or kind, or all, to zero.
     pub(super) fn reset(&mut self, name: Option<&str>) -> Result<(), ConfigError> {
         self.plan.check_name(name)?;
         let is_meant = |limit: &Limit| name.is_none_or(|name| limit.is_called(name));
@@ -158,27 +158,27 @@ impl Counters {
         Ok(())
     }
 
-    /// Size of a limit, grants included.
+    /// Returns the size of a limit, grants included.
     #[inline]
     pub(super) fn limit(&self, limit: &Limit) -> u64 {
         limit.limit.saturating_add(self.grants.raise(limit))
     }
 
-    /// Whether nothing is used and no grant has anything left.
+    /// Whether nothing is used and no grant has a remainder.
     pub(super) fn is_blank(&self) -> bool {
         self.counters.iter().all(|counter| counter.taken() == 0)
             && self.retired.as_ref().is_none_or(|retired| retired.is_blank())
             && !self.grants.any_left()
     }
 
-    /// Leaves the warnings of these limits, one bit each, to a later response.
+    /// Defers the warnings of these limits, one bit each, to a later response.
     pub(super) fn defer_warnings(&mut self, pending: u64) {
         for (index, counter) in self.counters.iter_mut().enumerate() {
             counter.warning_pending |= pending & 1 << index != 0;
         }
     }
 
-    /// Uses grants for what is past the limits.
+    /// Covers usage above the limits with grants.
     pub(super) fn cover(&mut self) {
         if !self.grants.is_empty() {
             self.each(PRESENT, |_, _| {});
@@ -203,7 +203,7 @@ impl Counters {
     }
 }
 
-/// Amount that is asked for of the kind that a limit counts.
+/// Returns the requested amount of the kind that a limit counts.
 #[inline]
 fn amount_of(index: usize, limit: &Limit, amounts: &Amounts, each: &[Option<u64>]) -> Option<u64> {
     match each.get(index) {
@@ -217,13 +217,13 @@ fn look_up(limit: &Limit, amounts: &Amounts) -> Option<u64> {
     amounts.get(limit.kind())
 }
 
-/// Whether an amount fits beside what is taken. An amount of 0 fits while anything is left.
+/// Whether an amount fits beside `taken`. An amount of 0 fits while anything remains.
 #[inline]
 pub(super) fn fits(amount: u64, limit: u64, taken: u64) -> bool {
     amount.max(1) <= limit.saturating_sub(taken)
 }
 
-/// The intersection of two ranges.
+/// Returns the intersection of two ranges.
 pub(super) fn both(one: Range<u64>, other: Range<u64>) -> Range<u64> {
     one.start.max(other.start)..one.end.min(other.end)
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::Counter;
 use crate::{
-    quota::{ActiveGrant, Grant, GrantId, Limit},
+    quota::{ActiveGrant, Grant, GrantId, Limit, MOST},
     time::{from_1970, since_1970},
 };
 
-/// A grant, and how much of it is used.
+/// A grant, and the amounts of it that are used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
 pub(crate) struct GrantState {
@@ -17,13 +17,13 @@ pub(crate) struct GrantState {
     pub(crate) limit: Arc<str>,
     pub(crate) kind: Arc<str>,
     pub(crate) amount: u64,
-    /// Nanoseconds since 1970.
+    /// End, in nanoseconds since 1970.
     pub(crate) until: u64,
     pub(crate) approver: String,
     pub(crate) reason: String,
-    /// Used in windows that are over.
+    /// Amount used in windows that have ended.
     pub(crate) before: u64,
-    /// Used in the present window, that is in the counter of `window` and `epoch`.
+    /// Amount used in the present window, that of the counter with `window` and `epoch`.
     pub(crate) current: u64,
     pub(crate) window: u64,
     pub(crate) epoch: u32,
@@ -31,7 +31,7 @@ pub(crate) struct GrantState {
 }
 
 impl GrantState {
-    /// Creates a grant of which nothing is used. `kind` is the kind of its limit.
+    /// Creates an unused grant. `kind` is the kind of its limit.
     pub(crate) fn new(id: GrantId, grant: &Grant, kind: Arc<str>) -> Self {
         Self {
             id: id.0,
@@ -49,32 +49,44 @@ impl GrantState {
         }
     }
 
-    /// Whether it raises `limit`.
+    /// Whether the grant raises `limit`.
     pub(crate) fn is_of(&self, limit: &Limit) -> bool {
         limit.is_named(&self.limit, &self.kind)
     }
 
-    /// Amount by which it raises the limit: the remainder of earlier windows; once it has ended, the use of the present
-    /// one.
+    /// Returns the amount by which the grant raises the limit: what earlier windows left of it. After its end, the
+    /// amount that the present window uses.
     fn raises(&self) -> u64 {
-        if self.ended { self.current } else { self.amount.saturating_sub(self.before) }
+        if self.ended { self.current } else { self.size().saturating_sub(self.before) }
     }
 
     fn left(&self) -> u64 {
-        if self.ended { 0 } else { self.amount.saturating_sub(self.used()) }
+        if self.ended { 0 } else { self.size().saturating_sub(self.used()) }
+    }
+
+    /// Its amount; 0 if the amount is above the bound, so that no [`Grant`] was stored with it.
+    fn size(&self) -> u64 {
+        if self.amount <= MOST { self.amount } else { 0 }
+    }
+
+    /// The grant as a store returned it, with its used amounts within its size.
+    fn bounded(mut self) -> Self {
+        self.before = self.before.min(self.size());
+        self.current = self.current.min(self.size() - self.before);
+        self
     }
 
     fn used(&self) -> u64 {
         self.before.saturating_add(self.current)
     }
 
-    /// Keeps what it has used as used: the counter that used it is over.
+    /// Makes the usage of the present window final, because its counter has ended.
     pub(crate) fn close(&mut self) {
         self.before = self.used();
         self.current = 0;
     }
 
-    /// The grant as it is reported; `None` if it has ended.
+    /// Returns the grant as it is reported; `None` if it has ended.
     fn active(&self) -> Option<ActiveGrant> {
         let grant = Grant::try_new(&self.limit, self.amount, from_1970(self.until)).ok().filter(|_| !self.ended)?;
         let grant = grant.approved_by(self.approver.as_str()).because(self.reason.as_str());
@@ -82,9 +94,10 @@ impl GrantState {
     }
 }
 
-/// Grants of one client, the one that ends first in front.
+/// Grants of one client, by their ends.
 ///
-/// What goes past the limit uses them up in this order. What a grant has paid for stays paid when it ends: no other grant
+/// Usage above the limit uses them up in this order. Usage that a grant has covered stays covered when the grant ends:
+/// no other grant is charged for it.
 /// is charged for it again.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Grants(Vec<GrantState>);
@@ -103,12 +116,12 @@ impl Grants {
         self.0.iter_mut()
     }
 
-    /// The grants that raise `limit`.
+    /// Returns the grants that raise `limit`.
     pub(crate) fn of_mut(&mut self, limit: &Limit) -> impl DoubleEndedIterator<Item = &mut GrantState> {
         self.iter_mut().filter(|grant| grant.is_of(limit))
     }
 
-    /// Whether any has neither ended nor been used up.
+    /// Whether a grant has neither ended nor been used up.
     pub(super) fn any_left(&self) -> bool {
         self.iter().any(|grant| grant.left() > 0)
     }
@@ -118,7 +131,7 @@ impl Grants {
         self.0.insert(at, grant);
     }
 
-    /// Ends a grant before its time; `None` if there is none or it has ended.
+    /// Ends a grant early; `None` if there is none or it has ended.
     pub(crate) fn revoke(&mut self, id: GrantId, wall: u64) -> Option<&GrantState> {
         let live = |grant: &&mut GrantState| grant.id == id.0 && !grant.ended && grant.until > wall;
         self.0.iter_mut().find(live).map(|grant| {
@@ -127,7 +140,7 @@ impl Grants {
         })
     }
 
-    /// Ends the grants whose time has come, and forgets those that matter no more.
+    /// Ends the grants whose time has come, and drops those without effect.
     pub(super) fn expire(&mut self, wall: u64) {
         for grant in self.0.iter_mut().take_while(|grant| grant.until <= wall) {
             grant.ended = true;
@@ -135,7 +148,7 @@ impl Grants {
         self.0.retain(|grant| !grant.ended || grant.current > 0);
     }
 
-    /// Amount by which they raise a limit.
+    /// Returns the amount by which the grants raise a limit.
     #[inline]
     pub(crate) fn raise(&self, limit: &Limit) -> u64 {
         if self.is_empty() { 0 } else { self.raise_some(limit) }
@@ -146,7 +159,8 @@ impl Grants {
         self.iter().filter(|grant| grant.is_of(limit)).map(GrantState::raises).fold(0, u64::saturating_add)
     }
 
-    /// Uses grants for what a counter has past its limit, or returns to them what it has no longer.
+    /// Covers the usage of a counter above its limit with grants, or returns to them the amount that it does not need
+    /// any more.
     #[inline]
     pub(crate) fn cover(&mut self, limit: &Limit, counter: &Counter) {
         if !self.is_empty() {
@@ -163,7 +177,7 @@ impl Grants {
             grant.current += part;
             more -= part;
         }
-        // The last that was used is the first that is returned to.
+        // // The grant that was used last is the first to get usage back.
         for grant in self.of_mut(limit).rev() {
             let part = less.min(grant.current);
             grant.current -= part;
@@ -174,22 +188,23 @@ impl Grants {
         }
     }
 
-    /// Ends the use of grants by a counter whose window is over, or that was reset: what was used stays used.
+    /// Makes the usage of grants by a counter final, because its window has ended or it was reset.
     pub(super) fn close(&mut self, limit: &Limit) {
         self.of_mut(limit).for_each(GrantState::close);
         self.0.retain(|grant| grant.current > 0 || grant.left() > 0);
     }
 
-    /// The grants that have not ended at `wall`.
+    /// Returns the grants that have not ended at `wall`.
     pub(crate) fn active(&self, wall: u64) -> Vec<ActiveGrant> {
         self.iter().filter(|grant| grant.until > wall).filter_map(GrantState::active).collect()
     }
 }
 
 impl FromIterator<GrantState> for Grants {
-    /// Sorts grants by their end, then by id.
+    /// Sorts stored grants by their end, then by id. Rows of a store may hold any numbers: they count as the nearest
+    /// valid ones.
     fn from_iter<T: IntoIterator<Item = GrantState>>(grants: T) -> Self {
-        let mut all = Self(grants.into_iter().collect());
+        let mut all = Self(grants.into_iter().map(GrantState::bounded).collect());
         all.0.sort_by_key(|grant| (grant.until, grant.id));
         all
     }

@@ -1,4 +1,4 @@
-//! Which jobs of a client have been paid for.
+//! Jobs of a client that were charged.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -11,18 +11,18 @@ use crate::{identity::Digest, time::Moment};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Jobs {
     all: HashMap<Digest, Known>,
-    /// Finished ones and when they are forgotten, in that order.
+    /// Finished jobs and the times at which they are forgotten, in that order.
     finished: VecDeque<(Moment, Digest)>,
 }
 
-/// A job as its request names it. What is remembered of it is digests only.
+/// A job as the request names it. Only digests of it are remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Job {
-    /// Its id, digested.
+    /// Digest of the id.
     pub(crate) id: Digest,
     /// Digest of its content: the same id with other content is a conflict, not a duplicate.
     pub(crate) fingerprint: Digest,
-    /// Its id as it was sent, without quotes: by this a store keeps it that others look into.
+    /// The id as it was sent, without quotes, for stores whose rows operators read.
     pub(crate) text: Box<str>,
 }
 
@@ -32,18 +32,18 @@ struct Known {
     running: bool,
 }
 
-/// Why a job may not start.
+/// Reason why a job may not start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Duplicate {
-    /// The same job is being worked on.
+    /// The same job is under way.
     Running,
-    /// The same job was done and paid for.
+    /// The same job was done and charged.
     Done,
     /// Another job has this id.
     Conflict,
-    /// The client has as many remembered jobs as are allowed.
+    /// The client has the greatest number of remembered jobs.
     Full,
-    /// It is too old to know, or its id carries no time where only some time is remembered.
+    /// The job is older than the horizon, or its id carries no time although a horizon is set.
     #[allow(dead_code, reason = "memory forgets without notice")]
     Stale,
 }
@@ -64,7 +64,7 @@ impl Jobs {
         self.all.insert(job.id, Known { fingerprint: job.fingerprint, running: true });
     }
 
-    /// The job is done: its id is taken until `horizon` from now.
+    /// Finishes a job: its id is taken until `horizon` from now.
     pub(super) fn finish(&mut self, id: Digest, now: Moment, horizon: Duration) {
         if let Some(known) = self.all.get_mut(&id).filter(|known| known.running) {
             known.running = false;
@@ -72,14 +72,14 @@ impl Jobs {
         }
     }
 
-    /// The job was never worked on: its id is free again.
+    /// Frees the id of a job that was not worked on.
     pub(super) fn free(&mut self, id: Digest) {
         if self.all.get(&id).is_some_and(|known| known.running) {
             self.all.remove(&id);
         }
     }
 
-    /// Forgets what was finished long ago.
+    /// Forgets jobs whose time has come.
     pub(super) fn forget(&mut self, now: Moment) {
         while let Some((due, id)) = self.finished.front().copied().filter(|(due, _)| now >= *due) {
             debug_assert!(due <= now);

@@ -5,7 +5,7 @@ use std::{num::NonZeroU64, sync::Arc, time::Duration};
 use super::jobs::{Duplicate, Job};
 use crate::{quota::Amounts, refusal::Violation, sync::Lease, time::Moment};
 
-/// The time on both clocks: leases and reservations go by the one that never steps, periods by the one on the wall.
+/// The time on both clocks: leases and reservations use the monotonic one, periods the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
     pub(crate) moment: Moment,
@@ -16,41 +16,41 @@ pub(crate) struct Now {
 /// Settings of all accounts of a layer.
 #[derive(Clone, Debug)]
 pub(crate) struct AccountSettings {
-    /// Time for which a slot may be held, in all and without progress.
+    /// Greatest time for which a slot may be held, in all and without progress.
     pub(crate) max_hold: Duration,
     pub(crate) max_stall: Duration,
     /// Time for which a reservation may be open.
     pub(crate) ttl: Duration,
-    /// Whether a reservation whose time has run out is charged as it was estimated, or given back.
+    /// Whether an expired reservation is charged as estimated; otherwise it is returned.
     pub(crate) charge_expired: bool,
-    /// Time for which a finished job is remembered, and number of jobs of one client.
+    /// Time for which a finished job is remembered, and greatest number of jobs of one client.
     pub(crate) job_horizon: Duration,
     pub(crate) max_jobs: usize,
 }
 
-/// Charge that is asked of an account.
+/// Request to charge an account.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ChargeRequest<'a> {
     pub(crate) amounts: &'a Amounts,
-    /// The same for each counted limit of the plan, if the caller has computed it; else empty.
+    /// The amounts by counted limit of the plan, if the caller has computed them; else empty.
     pub(crate) each: &'a [Option<u64>],
-    /// Sets the amounts aside instead of charging them.
+    /// Reserves the amounts instead of charging them.
     pub(crate) reserve: bool,
-    /// Set if its caller settles it in any case, so that it does not expire.
+    /// Set if the caller settles the charge in any case, so that it does not expire.
     pub(crate) lasting: bool,
-    /// More is to come: the account is kept until the charge is settled.
+    /// Set if usage will follow: the account must stay until the charge is settled.
     pub(crate) open: bool,
     pub(crate) job: Option<&'a Arc<Job>>,
 }
 
-/// A charge that was taken.
+/// An admitted charge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Taken {
     pub(crate) epoch: u32,
     pub(crate) lease: Option<Lease>,
-    /// The reservation, where one was asked for.
+    /// The reservation, if one was requested.
     pub(crate) reservation: Option<NonZeroU64>,
-    /// Another's slot was taken back for it.
+    /// Set if an overdue slot was reclaimed for it.
     pub(crate) reclaimed: bool,
     pub(crate) marks: Marks,
 }
@@ -58,20 +58,20 @@ pub(crate) struct Taken {
 /// Limits to report, one bit each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Marks {
-    /// Those at which the client has just come where it is to be warned.
+    /// Limits whose warning threshold the client has just reached.
     pub(crate) warned: u64,
-    /// Those of which a response must tell.
+    /// Limits whose warning a response must report.
     pub(crate) pending: u64,
 }
 
 impl Marks {
-    /// Whether there is nothing to say.
+    /// Whether no limit is marked.
     pub(crate) const fn are_none(self) -> bool {
         self.warned | self.pending == 0
     }
 }
 
-/// Why nothing was taken.
+/// Reason why nothing was charged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Denial {
     Limits(Vec<Violation>),

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, num::NonZeroU64, time::Duration};
 
 use crate::{quota::Amounts, time::Moment};
 
-/// The open reservations of one client, and the closed ones that can still be found by their id.
+/// Open reservations of one client, and closed ones that can still be found by their id.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reservations {
     all: BTreeMap<NonZeroU64, ReservationState>,
-    /// Moment before which none expires or is forgotten.
+    /// Time before which no reservation expires or is forgotten.
     stable_until: Option<Moment>,
 }
 
@@ -37,7 +37,7 @@ pub(crate) enum CloseResult {
     Closed,
     /// It had expired.
     Expired,
-    /// It was closed before, in this way.
+    /// It was closed before, in this stage.
     AlreadyClosed(Stage),
     /// No reservation with this id is known.
     Unknown,

@@ -1,8 +1,8 @@
-//! Counters of limits that the plan in force does not have.
+//! Counters of limits that the active plan does not have.
 //!
-//! A client may go from one plan to another and back, within a window and more than once. What it used of a limit that only
-//! one of them has must not be forgotten on the way: such a limit goes on counting until its window is over. No request is
-//! refused because of it.
+//! A client may change from one plan to another and back, within a window and more than once. Usage of a limit that
+//! only one of the plans has must not be lost meanwhile. Such a counter goes on until its window ends, and refuses no
+//! request.
 
 use std::ops::Range;
 
@@ -40,7 +40,7 @@ impl Retired {
         self.counters.drain(..).for_each(|(limit, _)| grants.close(&limit));
     }
 
-    /// Removes the counter of a limit, to go on with.
+    /// Removes and returns the counter of a limit, so that it can continue.
     pub(super) fn resume(&mut self, limit: &Limit, wall: u64) -> Option<Counter> {
         let at = self.counters.iter().position(|(known, _)| known.is_like(limit))?;
         let (known, mut counter) = self.counters.swap_remove(at);
@@ -53,7 +53,7 @@ impl Retired {
         Some(counter)
     }
 
-    /// Returns what must be kept, if anything.
+    /// Returns the rest that must stay, if any.
     pub(super) fn remainder(mut self: Box<Self>) -> Option<Box<Self>> {
         self.counters.retain(|(_, counter)| counter.has_begun());
         Some(self).filter(|retired| !retired.counters.is_empty() || !retired.started.is_empty())

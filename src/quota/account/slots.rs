@@ -12,7 +12,7 @@ use crate::{
 pub(crate) struct Slots(Option<Box<Leases>>);
 
 impl Slots {
-    /// Takes a slot, if the limit has one free or overdue.
+    /// Acquires a slot if one is free or overdue.
     #[inline]
     pub(super) fn acquire(&mut self, limit: &Limit, now: Moment, settings: &AccountSettings) -> Option<Acquired> {
         let fresh = || Box::new(Leases::new(size(limit), settings.max_hold, settings.max_stall));
@@ -26,7 +26,7 @@ impl Slots {
         }
     }
 
-    /// Requires progress of the holder from now on: it only sends its response.
+    /// Requires progress of the holder from now on, since it only sends its response.
     pub(crate) fn watch(&mut self, lease: Lease, now: Moment) {
         if let Some(leases) = &mut self.0 {
             leases.watch(lease, now);
@@ -40,12 +40,12 @@ impl Slots {
         }
     }
 
-    /// Whether `asked` slots are available; more than one at once never are.
+    /// Whether `asked` slots are available. More than one at once never are.
     pub(super) fn has(&self, asked: u64, now: Moment) -> bool {
         asked <= 1 && self.0.as_ref().is_none_or(|leases| leases.would_lend(now))
     }
 
-    /// Number of slots that are held.
+    /// Returns the number of slots that are held.
     pub(super) fn held(&self) -> u64 {
         self.0.as_ref().map_or(0, |leases| leases.held() as u64)
     }

@@ -24,9 +24,9 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Account {
     pub(super) counters: Counters,
-    /// Number of reservations so far: no id is given twice.
+    /// Number of reservations so far, so that no id is used twice.
     issued: u64,
-    /// Charges that are still to be settled.
+    /// Number of charges that are not settled yet.
     in_flight: u32,
     pub(crate) slots: Slots,
     rare: Option<Box<Rare>>,
@@ -51,7 +51,7 @@ impl Account {
         Self { counters, issued: 0, in_flight: 0, slots: Slots::default(), rare: None }
     }
 
-    /// Brings the account up to now: applies the plan in force, rolls windows, expires reservations and grants.
+    /// Brings the account up to `now`: applies the active plan, rolls windows, expires reservations and grants.
     #[inline]
     pub(crate) fn advance(&mut self, plan: &Arc<Plan>, now: Now, settings: &AccountSettings) {
         if !Arc::ptr_eq(&self.counters.plan, plan) {
@@ -61,7 +61,7 @@ impl Account {
         self.expire(now, settings);
     }
 
-    /// Brings the account up to now under the plan that it has.
+    /// Brings the account up to `now` under its present plan.
     pub(crate) fn advance_as_is(&mut self, now: Now, settings: &AccountSettings) {
         let plan = Arc::clone(&self.counters.plan);
         self.advance(&plan, now, settings);
@@ -87,12 +87,12 @@ impl Account {
         }
     }
 
-    /// Name of the plan that it has.
+    /// Returns the name of its plan.
     pub(crate) fn plan_name(&self) -> &PolicyName {
         self.counters.plan.name()
     }
 
-    /// Takes everything that is asked for, or nothing.
+    /// Admits all requested amounts, or none.
     #[inline]
     pub(crate) fn admit(
         &mut self,
@@ -107,7 +107,7 @@ impl Account {
             return Err(Denial::Limits(self.violations(request.amounts, now)));
         }
         let mut taken = Taken { epoch: self.counters.epoch, ..Taken::default() };
-        // The last that can be refused, so that no slot has to be given back.
+        // // The last step that can refuse, so that no slot must be returned.
         if !self.take_slot(request.amounts, now, settings, &mut taken) {
             return Err(Denial::Limits(self.violations(request.amounts, now)));
         }
@@ -126,7 +126,7 @@ impl Account {
         Ok(taken)
     }
 
-    /// Takes the slot that is asked for, if one is; returns false if none is free.
+    /// Acquires a slot if one is requested; returns false if none is free.
     #[inline]
     fn take_slot(&mut self, amounts: &Amounts, now: Now, settings: &AccountSettings, taken: &mut Taken) -> bool {
         let Some(limit) = self.counters.plan.concurrent() else { return true };
@@ -143,28 +143,28 @@ impl Account {
         }
     }
 
-    /// Adds amounts, whether they fit or not: to all counters, or to those that a charge of `epoch` is part of.
+    /// Adds amounts, even beyond a limit: to all counters, or to those that a charge of `epoch` is part of.
     pub(crate) fn add(&mut self, amounts: &Amounts, epoch: Option<u32>, reserve: bool, now: Now) -> Marks {
         self.counters.add(amounts, &[], now.wall, epoch.unwrap_or(PRESENT), reserve)
     }
 
-    /// Records what was used, whether there was room for it or not; returns the limits with a new warning, one bit each.
+    /// Records used amounts, even beyond a limit; returns the limits with a new warning, one bit each.
     ///
-    /// What was used for a charge of `epoch` counts in the windows of that charge only.
+    /// Usage of a charge of `epoch` counts in the windows of that charge only.
     pub(crate) fn record(&mut self, amounts: &Amounts, epoch: Option<u32>, now: Now) -> u64 {
         let Marks { warned, pending } = self.add(amounts, epoch, false, now);
         self.counters.defer_warnings(pending);
         warned
     }
 
-    /// Returns what a charge of `epoch` used.
+    /// Returns amounts that a charge of `epoch` used.
     pub(crate) fn give_back(&mut self, amounts: &Amounts, epoch: u32) {
         self.counters.each(epoch, |counter, limit| {
             counter.give_back(amounts.counted(limit.kind()));
         });
     }
 
-    /// Ends an open charge, with its slot.
+    /// Ends an open charge and releases its slot.
     pub(crate) fn land(&mut self, open: bool, lease: Option<Lease>) {
         self.in_flight = self.in_flight.saturating_sub(u32::from(open));
         if let Some(lease) = lease {
@@ -172,8 +172,9 @@ impl Account {
         }
     }
 
-    /// Closes a reservation, once: with what was used (of kinds that are not named, what was reserved), or with nothing.
-    /// Returns the limits with a new warning, one bit each. With `forget` its id is unknown afterwards.
+    /// Closes a reservation, once: commits the `actual` amounts (for a kind that they do not name, the reserved
+    /// amount), or rolls back. Returns the limits with a new warning, one bit each. With `forget` the id is unknown
+    /// afterwards.
     pub(crate) fn close(
         &mut self,
         reservation: NonZeroU64,
@@ -199,7 +200,7 @@ impl Account {
         self.rare().reservations.renew(reservation, now.moment, settings.ttl);
     }
 
-    /// Finishes a job that was worked on: it may not start again until the horizon.
+    /// Finishes a job that was worked on: its id is taken until the horizon.
     pub(crate) fn finish(&mut self, job: &Job, now: Now, settings: &AccountSettings) {
         self.rare().jobs.finish(job.id, now.moment, settings.job_horizon);
     }
@@ -209,7 +210,7 @@ impl Account {
         self.rare().jobs.free(job.id);
     }
 
-    /// Counts the limits of this name or kind, or all, from zero.
+    /// Resets the counters of this limit name or kind, or all, to zero.
     pub(crate) fn reset(&mut self, name: Option<&str>) -> Result<(), ConfigError> {
         self.counters.reset(name)
     }
@@ -223,17 +224,17 @@ impl Account {
         Ok(())
     }
 
-    /// Ends a grant before its time; returns whether there was one.
+    /// Ends a grant early; returns whether there was one.
     pub(crate) fn revoke(&mut self, id: GrantId, now: Now) -> bool {
         self.counters.grants.revoke(id, now.wall).is_some()
     }
 
-    /// The grants that have not ended.
+    /// Returns the grants that have not ended.
     pub(crate) fn active_grants(&self, now: Now) -> Vec<ActiveGrant> {
         self.counters.grants.active(now.wall)
     }
 
-    /// Whether a new account would be the same: nothing is used, held, granted or remembered.
+    /// Whether the account equals a new one: nothing is used, reserved, in flight, granted or remembered.
     pub(crate) fn is_blank(&self) -> bool {
         let is_empty = |rare: &Rare| rare.reservations.is_empty() && rare.jobs.is_empty();
         self.in_flight == 0

@@ -11,16 +11,16 @@ use crate::{
     time::from_1970,
 };
 
-/// Which limit is nearest to its end.
+/// The limit nearest to exhaustion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Nearest {
-    /// In the order of the plan, that of requests at a time last.
+    /// Index in the order of the plan; the concurrency limit is the last.
     pub(crate) index: usize,
     pub(crate) remaining: u64,
     pub(crate) reset: Option<Duration>,
 }
 
-/// A limit to which a client has come so near that it is to be warned.
+/// A limit that is near enough for a warning.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Warning {
     pub(crate) name: PolicyName,
@@ -63,7 +63,8 @@ impl Account {
         Usage { plan: self.counters.plan.name().clone(), version: self.counters.plan.version(), limits }
     }
 
-    /// The limit nearest to its end, what is left of it and for how long; requests at a time have no time.
+    /// Returns the limit nearest to exhaustion, its remainder, and the time until its window ends; a concurrency limit
+    /// has no such time.
     #[inline]
     pub(crate) fn nearest(&self, wall: u64) -> Option<Nearest> {
         let counted = self.counted().enumerate().map(|(index, (counter, limit))| {
@@ -103,7 +104,7 @@ impl Account {
             .collect()
     }
 
-    /// The limits that have no room for these amounts.
+    /// Returns the limits without room for these amounts.
     #[cold]
     pub(crate) fn violations(&self, amounts: &Amounts, now: Now) -> Vec<Violation> {
         let mut all: Vec<_> = self
@@ -127,7 +128,7 @@ impl Account {
     }
 }
 
-/// Time until the window of a limit ends.
+/// Returns the time until the window of a limit ends.
 fn wait(counter: &Counter, limit: &Limit, wall: u64) -> Duration {
     let end = limit.quota.period().map_or(wall, |period| counter.end(period, wall));
     Duration::from_nanos(end.saturating_sub(wall))

@@ -1,4 +1,4 @@
-//! Plans in force, and the amounts that they ask of each request.
+//! Active plans, and the amounts that each request asks for under them.
 
 use std::{
     borrow::Cow,
@@ -23,35 +23,35 @@ use crate::{
     time::Period,
 };
 
-/// Plans of all clients that have none of their own, replaced as a whole while requests read them.
+/// Plans by tier. The whole value is replaced while requests read it.
 #[derive(Clone)]
 pub(super) struct ActivePlans {
     usual: Arc<ActivePlan>,
     tiers: Vec<(Tier, Arc<ActivePlan>)>,
 }
 
-/// Plans of single clients. One is replaced without copying the others.
+/// Plans of single clients. One is replaced without a copy of the others.
 pub(super) struct ClientPlans {
     plans: DashMap<Digest, Arc<ActivePlan>>,
-    /// Set with the first plan, so that layers without any never look one up.
+    /// Set with the first plan, so that layers without such plans skip the lookup.
     any: AtomicBool,
 }
 
-/// A plan in force, and what depends on nothing else: all that a request under it must hold on to.
+/// An active plan and the values derived from it: everything that a request under it needs.
 pub(super) struct ActivePlan {
     pub(super) common: Arc<Common>,
     pub(super) plan: Arc<Plan>,
-    /// One for each limit, that of requests at a time last; none where nothing is told.
+    /// Header fields of each limit, the concurrency limit last; empty if no fields are sent.
     pub(super) fields: Vec<Arc<Fields>>,
-    /// Amounts that each request asks for, where none depends on the request.
+    /// Amounts that each request asks for, without those that depend on the request.
     pub(super) fixed: Amounts,
-    /// The same for each counted limit of the plan.
+    /// The fixed amounts by counted limit, in the order of the plan.
     each: Box<[Option<u64>]>,
-    /// Kinds whose amount the request's head says.
+    /// Indices of the meters that compute an amount from the request's head.
     metered: Vec<usize>,
     pub(super) request_bytes: bool,
     pub(super) response_bytes: bool,
-    /// Something is still to be settled when the service has been called.
+    /// Whether a charge must be settled after the service was called.
     pub(super) open: bool,
 }
 
@@ -62,14 +62,14 @@ impl ActivePlans {
         Self { usual: active(&common.settings.plan), tiers }
     }
 
-    /// The plan of a client that has none of its own: that of its tier, or the usual one.
+    /// Returns the plan of a client without one of its own: that of its tier, or the default plan.
     #[inline]
     pub(super) fn of(&self, client: &Client) -> &Arc<ActivePlan> {
         let named = |tier: &Tier| self.tiers.iter().find(|(name, _)| name == tier).map(|(_, active)| active);
         client.tier().and_then(named).unwrap_or(&self.usual)
     }
 
-    /// Returns the same plans with another one for a tier, or the usual one for `None`.
+    /// Returns these plans with another plan for `tier`, or another default plan for `None`.
     pub(super) fn with(&self, tier: Option<Tier>, plan: Plan, common: &Arc<Common>) -> Result<Self, ConfigError> {
         let mut plans = self.clone();
         match tier {
@@ -91,7 +91,7 @@ impl ClientPlans {
         Self { plans: plans.collect(), any: AtomicBool::new(!clients.is_empty()) }
     }
 
-    /// The plan of a client, if it has one of its own.
+    /// Returns the plan of a client that has one of its own.
     #[inline]
     pub(super) fn get(&self, client: &Client) -> Option<Arc<ActivePlan>> {
         if self.any.load(Ordering::Acquire) { self.look_up(client.digest()) } else { None }
@@ -102,7 +102,7 @@ impl ClientPlans {
         self.plans.get(&client).map(|own| Arc::clone(&own))
     }
 
-    /// Gives a client a plan of its own, or replaces it.
+    /// Sets or replaces the plan of one client.
     pub(super) fn set(&self, client: Digest, plan: Plan, common: &Arc<Common>) -> Result<(), ConfigError> {
         match self.plans.entry(client) {
             Entry::Occupied(mut own) => {
@@ -121,14 +121,14 @@ impl ClientPlans {
 }
 
 impl ActivePlan {
-    /// Puts a plan in force where there was none. Without a number it is the first.
+    /// Activates a plan where there was none. A plan without a version gets version 1.
     fn first(plan: Plan, common: &Arc<Common>) -> Self {
         let plan = if plan.version() == 0 { plan.numbered(1) } else { plan };
         Self::new(plan, common)
     }
 
-    /// Puts a plan in force in place of this one. Without a number it is the next; a number that is not above the one in
-    /// force is refused.
+    /// Activates a plan in place of this one. A plan without a version gets the next one; a version that is not above
+    /// the active one is an error.
     fn successor(&self, plan: Plan) -> Result<Arc<Self>, ConfigError> {
         let version = self.plan.version();
         let plan = match plan.version() {
@@ -182,40 +182,40 @@ impl ActivePlan {
         amounts
     }
 
-    /// The name of a limit, that of requests at a time last.
+    /// Returns the limit of this name and its index in the plan; the concurrency limit is the last.
     pub(super) fn limit(&self, name: &PolicyName) -> Option<(usize, &Limit)> {
         self.plan.all().enumerate().find(|(_, limit)| limit.name == *name)
     }
 }
 
-/// Amounts that one request asks for, as small as possible.
+/// Amounts that one request asks for, in as few bytes as possible.
 #[derive(Default)]
 pub(super) struct Asked {
-    /// Bytes of its body, as far as its head says so.
+    /// Body bytes that the request's head declares; 0 if it declares none.
     declared: u64,
-    /// All but those, where meters looked at the request.
+    /// All other amounts, if a meter computed one of them.
     metered: Option<Box<Amounts>>,
 }
 
 impl Asked {
-    /// Amount of each kind, under the plan by which the request asked.
+    /// Returns the amount of each kind, under the plan for which the request was metered.
     pub(super) fn amounts<'a>(&'a self, active: &'a ActivePlan) -> Cow<'a, Amounts> {
         self.with_declared(active).map_or_else(|| Cow::Borrowed(self.undeclared(active)), Cow::Owned)
     }
 
-    /// Amount of each kind, without the bytes that the request head has declared.
+    /// Returns the amount of each kind, without the declared body bytes.
     #[inline]
     pub(super) fn undeclared<'a>(&'a self, active: &'a ActivePlan) -> &'a Amounts {
         self.metered.as_deref().unwrap_or(&active.fixed)
     }
 
-    /// Amount of each kind, if the head declared bytes.
+    /// Returns the amount of each kind; `None` if the head declares no bytes.
     #[inline]
     pub(super) fn with_declared(&self, active: &ActivePlan) -> Option<Amounts> {
         if self.declared == 0 { None } else { Some(self.declared_and(self.undeclared(active))) }
     }
 
-    /// The same for each counted limit of the plan, where nothing depends on the request.
+    /// Returns the amount for each counted limit of the plan; empty if an amount depends on the request.
     #[inline]
     pub(super) fn each<'a>(&self, active: &'a ActivePlan) -> &'a [Option<u64>] {
         if self.declared == 0 && self.metered.is_none() { &active.each } else { &[] }
@@ -233,13 +233,13 @@ impl Asked {
     }
 }
 
-/// Body bytes of the request that its head declares; otherwise 0.
+/// Returns the body bytes that the request's head declares, or 0.
 fn content_length(request: &RequestHead<'_>) -> u64 {
     let length = request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     length.and_then(|length| length.parse().ok()).unwrap_or(0)
 }
 
-/// The fields of each limit; every one of them tells of all the plan's limits, and of itself what is left.
+/// Returns the header fields of each limit. Each lists all limits of the plan, and the remainder of its own.
 fn fields(plan: &Plan, dialect: Dialect) -> Vec<Arc<Fields>> {
     if dialect == Dialect::None {
         return Vec::new();

@@ -8,10 +8,11 @@ use crate::{
 };
 
 impl Quotas {
-    /// Counts a client's limits of this name or kind from zero; what is in flight belongs to the count before.
+    /// Resets a client's counters of this limit name or kind to zero. A charge in flight still belongs to the old
+    /// counter.
     ///
     /// # Errors
-    /// When the client's plan has no such limit, or the store does not answer.
+    /// If the client's plan has no such limit, or the store does not answer.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -27,10 +28,10 @@ impl Quotas {
         Ok(self.call(client, |store, account| store.reset(account, Some(limit))).await?)
     }
 
-    /// Counts all of a client's limits from zero; what is in flight belongs to the count before.
+    /// Resets all counters of a client to zero. A charge in flight still belongs to the old counters.
     ///
     /// # Errors
-    /// When the store of the accounts does not answer; memory always does.
+    /// If the store does not answer; memory always does.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -43,10 +44,10 @@ impl Quotas {
         Ok(self.call(client, |store, account| store.reset(account, None)).await?)
     }
 
-    /// Raises a client's limit until a time.
+    /// Raises a limit of a client until the grant ends.
     ///
     /// # Errors
-    /// When the client's plan has no limit of this name, the end has passed, there is no room for another account, or the
+    /// If the client's plan has no limit of this name, the end has passed, there is no room for another account, or the
     /// store does not answer.
     ///
     /// ```
@@ -65,10 +66,10 @@ impl Quotas {
         Ok(self.call(client, |store, account| store.grant(account, grant)).await?)
     }
 
-    /// Ends a grant before its time; false if the client has none of this id. What it has paid for stays paid.
+    /// Ends a grant early; returns false if the client has no grant of this id. Amounts that it covered stay covered.
     ///
     /// # Errors
-    /// When the store of the accounts does not answer; memory always does.
+    /// If the store does not answer; memory always does.
     ///
     /// ```
     /// # async fn takes(quotas: &tollgate::Quotas, alice: &tollgate::Client) -> Result<(), tollgate::QuotaError> {
@@ -82,14 +83,14 @@ impl Quotas {
         Ok(self.call(client, |store, account| store.revoke(account, id)).await?)
     }
 
-    /// Changes the plan of all clients that have none of their own, from their next request on.
+    /// Changes the default plan, for all clients without a plan of their own, from their next request on.
     ///
-    /// What was used of a limit stays used under the limit of the same name, unless the plan is
+    /// Used amounts are carried over to the limit of the same name and kind, unless the plan is
     /// [`starting_fresh`](Plan::starting_fresh).
     ///
     /// # Errors
-    /// When the plan's number is not above that of the plan in force, or it has a limit of a day or longer and identities
-    /// are not verified.
+    /// If the plan's version is not above that of the active plan, or the plan has a limit of a day or longer and
+    /// identities are not verified.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -104,10 +105,10 @@ impl Quotas {
         self.change_plan(None, plan)
     }
 
-    /// Changes the plan of a tier, or gives it one of its own; as [`set_plan`](Self::set_plan).
+    /// Sets or replaces the plan of a tier; otherwise as [`set_plan`](Self::set_plan).
     ///
     /// # Errors
-    /// As of [`set_plan`](Self::set_plan).
+    /// As [`set_plan`](Self::set_plan).
     ///
     /// ```
     /// # use tollgate::{Period, Plan, Quota, QuotaLayer};
@@ -118,10 +119,10 @@ impl Quotas {
         self.change_plan(Some(tier.into()), plan)
     }
 
-    /// Changes the plan of one client, or gives it one of its own; as [`set_plan`](Self::set_plan).
+    /// Sets or replaces the plan of one client; otherwise as [`set_plan`](Self::set_plan).
     ///
     /// # Errors
-    /// As of [`set_plan`](Self::set_plan).
+    /// As [`set_plan`](Self::set_plan).
     ///
     /// ```
     /// # use tollgate::{Client, Period, Plan, Quota, QuotaLayer};
@@ -134,7 +135,7 @@ impl Quotas {
         self.0.client_plans.set(client.digest(), plan, &self.0.common)
     }
 
-    /// Takes a client's own plan away: that of its tier, or the usual one, holds again.
+    /// Removes a client's own plan; the plan of its tier or the default plan applies again.
     ///
     /// ```
     /// # use tollgate::{Client, Plan, QuotaLayer};

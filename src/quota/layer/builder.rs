@@ -101,7 +101,7 @@ impl QuotaLayer {
         self.with(|config| config.accept_unverified = true)
     }
 
-    /// Gives clients of `tier` a plan of their own; others keep the usual one.
+    /// Sets the plan of clients of `tier`; all other clients have the plan of [`new`](Self::new).
     ///
     /// ```
     /// use tollgate::{Period, Plan, Quota, QuotaLayer};
@@ -117,7 +117,7 @@ impl QuotaLayer {
         })
     }
 
-    /// Gives one client a plan of its own, whatever its tier.
+    /// Sets the plan of one client, which replaces that of its tier.
     ///
     /// ```
     /// use tollgate::{Client, Period, Plan, Quota, QuotaLayer};
@@ -132,13 +132,14 @@ impl QuotaLayer {
         })
     }
 
-    /// Sets the amount of a unit that a request costs, computed from its head and charged at admission.
+    /// Sets the amount of `unit` that each request is charged at admission; `of` computes it from the request's head.
     ///
-    /// `Some(0)` costs nothing and is refused once nothing is left. `None` leaves the kind out, for routes that do not
-    /// use it. Without this setting, each request asks for 0 of a unit of your own, and the handler records its use.
+    /// `Some(0)` charges nothing, and the request is refused if nothing of the unit remains. `None` leaves the unit
+    /// out, for routes that do not use it. Without this setting each request asks for 0 of a unit of your own, and the
+    /// handler records the used amount.
     ///
     /// # Panics
-    /// When `kind` is not a unit of your own, or no valid name.
+    /// If `unit` is the name of a built-in kind, or is not 1 to 64 visible ASCII characters or spaces.
     ///
     /// ```
     /// use tollgate::{Plan, QuotaLayer};
@@ -159,13 +160,13 @@ impl QuotaLayer {
     /// Inserts a [`Charge`](crate::Charge) and a [`QuotaStatus`](crate::QuotaStatus) into the extensions of each request
     /// that reaches the handler, which records the amounts that the request used.
     ///
-    /// Both are always there, and the handler needs no `Option`: also where the layer is [switched off](Self::enabled),
-    /// the request is [exempt](Self::exempt) or refused under [`shadow`](Self::shadow), the client is unidentified and
-    /// passes, and while the store is away. Where nothing is charged they are
-    /// [idle](crate::Charge#idle-charges). Behind several such layers, the one `Charge` records for
-    /// [all of them](crate::Charge#several-layers), and the one `QuotaStatus` lists the limits of all.
+    /// Both are always present, so that the handler needs no `Option`. This holds if the layer is [switched
+    /// off](Self::enabled), the request is [exempt](Self::exempt) or refused under [`shadow`](Self::shadow), the client
+    /// is unidentified and passes, or the store is unavailable. Where nothing is charged they are
+    /// [idle](crate::Charge#idle-charges). Behind several such layers, the one `Charge` records for [all of
+    /// them](crate::Charge#several-layers), and the one `QuotaStatus` lists the limits of all.
     ///
-    /// The estimate of a request is reserved at admission, and what the handler recorded is charged at the end.
+    /// The estimate of a request is reserved at admission; the recorded amount is charged when the response ends.
     ///
     /// ```
     /// use axum::{Extension, Router, routing::post};
@@ -187,10 +188,11 @@ impl QuotaLayer {
         self.with(|config| config.share = true)
     }
 
-    /// Charges a request that reached the service only where `charge_when` says so; always by default.
+    /// Charges a request that reached the service only if `charge_when` returns true; default: always.
     ///
-    /// It is asked when the response has ended; until then the request counts, and what is not charged is given back whole.
-    /// A request is charged where `charge_when` panics. It runs in a drop at times, and must not block.
+    /// The closure runs when the response has ended. Until then the request is counted; if it is not charged,
+    /// everything is refunded. If `charge_when` panics, the request is charged. The closure may run in a drop and must
+    /// not block.
     ///
     /// ```
     /// use http::StatusCode;
@@ -205,7 +207,7 @@ impl QuotaLayer {
         self.with(|config| config.charge_when = Some(Arc::new(charge_when)))
     }
 
-    /// Charges each job once, by the id that its request names; by default every request is a job of its own.
+    /// Charges each job once, by the id that its request carries; by default every request is a job of its own.
     ///
     /// ```
     /// use tollgate::{JobIdSource, Plan, QuotaLayer};
@@ -222,10 +224,10 @@ impl QuotaLayer {
         self.with(|config| config.duplicates = duplicates)
     }
 
-    /// For how long a job is remembered after its end; 24 hours by default.
+    /// Sets the time for which a job is remembered after its end; default 24 h.
     ///
-    /// How many of one client are remembered is [another limit](Self::max_jobs_per_client). In a ledger a job is remembered as
-    /// long as its rows, which are kept: neither limit holds there.
+    /// The number of remembered jobs of one client has [a limit of its own](Self::max_jobs_per_client). A ledger
+    /// remembers a job as long as it stores its rows, so that neither limit applies there.
     ///
     /// ```
     /// use std::time::Duration;
@@ -239,11 +241,11 @@ impl QuotaLayer {
 
     /// Sets the number of jobs of one client that are remembered; default 65,536, whose ids take 4 MB.
     ///
-    /// A client with more jobs is refused until some are [forgotten](Self::job_retention): a job that is not remembered
-    /// could be charged twice.
+    /// A client at this number is refused until some of its jobs are [forgotten](Self::job_retention), because a job
+    /// that is not remembered could be charged twice.
     ///
     /// # Panics
-    /// When `jobs` is 0.
+    /// If `jobs` is 0.
     ///
     /// ```
     /// use tollgate::{JobIdSource, Plan, QuotaLayer};
@@ -271,12 +273,13 @@ impl QuotaLayer {
 
     /// Sets the number of clients that have an account at once; default 1,048,576.
     ///
-    /// A client has an account while anything is used, held or granted. When all are taken, new clients share one
-    /// account for each plan, whose refusals are 503; no client loses its account for a new one. A ledger has room for
-    /// all clients; there this is the number of clients whose requests in flight can be limited.
+    /// A client has an account while it has used or reserved amounts, grants, remembered jobs or requests in flight. If
+    /// all accounts are taken, new clients share one account for each plan, whose refusals are 503; no client loses its
+    /// account to a new one. A ledger has room for all clients. There this is the number of clients whose requests in
+    /// flight can be limited.
     ///
     /// # Panics
-    /// When `clients` is 0 or above 2^32 - 1.
+    /// If `clients` is 0 or above 2^32 - 1.
     #[must_use]
     pub fn max_clients(self, clients: usize) -> Self {
         self.with(|config| config.max_clients = max_clients(clients))
@@ -302,7 +305,7 @@ impl QuotaLayer {
 
     /// Sets the longest time that a response may hold a concurrency slot without progress; default 60 s.
     ///
-    /// Progress is a frame of the response body; before the response head none is expected. A slot held for longer is
+    /// Progress is a frame of the response body; none is expected before the response head. A slot held for longer is
     /// reclaimed by the next request that finds none free. So a client that stops reading does not lock itself out.
     ///
     /// # Panics
@@ -324,7 +327,7 @@ impl QuotaLayer {
     /// A reservation for a request stays open until its response ends, however long that takes.
     ///
     /// # Panics
-    /// When `ttl` is zero.
+    /// If `ttl` is zero.
     ///
     /// ```
     /// use std::time::Duration;
@@ -337,20 +340,22 @@ impl QuotaLayer {
         self.with(|config| config.ttl = ttl)
     }
 
-    /// Sets the effect of expiry on a reservation by the [handle](Self::handle): by default it is rolled back, in a
-    /// ledger it stays charged.
+    /// Sets the effect of expiry on a reservation by the [handle](Self::handle). By default memory returns the amounts,
+    /// and a ledger charges the estimate.
     #[must_use]
     pub fn on_expiry(self, on_expiry: OnExpiry) -> Self {
         self.with(|config| config.on_expiry = Some(on_expiry))
     }
 
-    /// Keeps the accounts in `store`; in memory by default. `on_failure` says what becomes of requests while it does not answer.
+    /// Stores the accounts in `store`; default: in memory. `on_failure` decides on requests while the store is
+    /// unavailable.
     ///
-    /// What a ledger holds is shared by all layers and processes that use it, limit by limit name. Requests at a time are
-    /// always held in this process: three processes with [`Quota::concurrent(5)`](crate::Quota::concurrent) serve fifteen. A
-    /// ledger bills by public names: identities without one do not build. Its clock, the database's, says which period it is.
+    /// All layers and processes that use a ledger share its counters, by the names of the limits. Concurrency slots
+    /// belong to one process: three processes with [`Quota::concurrent(5)`](crate::Quota::concurrent) serve up to 15
+    /// requests at a time. A ledger bills by public name, so a layer whose identity may have none does not build. The
+    /// clock of the database determines the period.
     ///
-    /// From a request to an invoice: `cargo run --example billing --features sqlite`.
+    /// A complete example, from a request to an invoice: `cargo run --example billing --features sqlite`.
     ///
     /// ```no_run
     /// # #[cfg(feature = "sqlite")]
@@ -367,9 +372,9 @@ impl QuotaLayer {
         self.with(|config| (config.store, config.on_failure) = (store, on_failure))
     }
 
-    /// The accounts of this layer, for callers without a request.
+    /// Returns the handle of this layer's accounts, for callers without a request.
     ///
-    /// Take it when all is set: a setter makes a layer with accounts of its own.
+    /// Call it after all setters: a setter creates a layer with accounts of its own.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {

@@ -1,4 +1,4 @@
-//! Bytes of one request and its response, as far as they are not known beforehand.
+//! Body bytes of a request and its response that are not known at admission.
 
 use std::{
     fmt,
@@ -24,7 +24,7 @@ use crate::{
     quota::Amounts,
 };
 
-/// Bytes that have passed, and those of which the account knows.
+/// Bytes that have passed, and the part of them that was reported to the account.
 #[derive(Debug, Default)]
 pub(super) struct Bytes {
     fresh: u64,
@@ -32,14 +32,14 @@ pub(super) struct Bytes {
     upload: Option<Box<Upload>>,
 }
 
-/// The body of a request that does not say how long it is.
+/// Body of a request without a declared length.
 #[derive(Debug)]
 struct Upload {
     read: Read,
     known: u64,
 }
 
-/// After so many bytes the account hears of them, so that a long download is not news only at its end.
+/// Bytes after which usage is reported to the account, so that a long download is not counted only at its end.
 const REPORT_BYTES: u64 = 1 << 20;
 
 impl Bytes {
@@ -50,7 +50,7 @@ impl Bytes {
         Self { upload, ..Self::default() }
     }
 
-    /// Whether a request's body is being counted.
+    /// Whether the body of the request is counted as it is read.
     pub(super) const fn counts_request(&self) -> bool {
         self.upload.is_some()
     }
@@ -61,12 +61,12 @@ impl Bytes {
         self.fresh = self.fresh.saturating_add(bytes as u64);
     }
 
-    /// Whether so many have passed that the account must hear of them.
+    /// Whether enough bytes have passed for a report to the account.
     pub(super) const fn are_due(&self) -> bool {
         self.fresh >= REPORT_BYTES
     }
 
-    /// Whether nothing has passed of which the account does not know.
+    /// Whether all bytes that have passed were reported.
     pub(super) fn are_all_reported(&self) -> bool {
         self.fresh == 0 && self.upload.as_ref().is_none_or(|upload| upload.read.bytes() <= upload.known)
     }
@@ -111,12 +111,12 @@ fn amounts(request: u64, response: u64) -> Amounts {
     amounts
 }
 
-/// Counts the bodies of requests without a `Content-Length` for the [`QuotaLayer`](crate::QuotaLayer)s further in: goes
+/// Counts request bodies without a `Content-Length` for the [`QuotaLayer`](crate::QuotaLayer)s further in; it is placed
 /// outside of them. **It changes the type of the request's body** to [`CountedBody`].
 ///
 /// Without it such a body counts nothing. With it the bytes that the service read are charged when the response ends,
-/// whether there was room for them or not: no body is cut short. A body with a `Content-Length` is charged at admission,
-/// as ever, and is not counted twice. What is read after the response has ended counts nothing.
+/// even beyond the limit: no body is cut short. A body with a `Content-Length` is charged at admission and is not
+/// counted twice. Bytes that are read after the end of the response count nothing.
 ///
 /// ```
 /// use axum::{Router, body::Body, routing::post};
@@ -136,7 +136,7 @@ fn amounts(request: u64, response: u64) -> Amounts {
 pub struct RequestBytesLayer(());
 
 impl RequestBytesLayer {
-    /// Counts request bodies.
+    /// Creates the layer.
     ///
     /// ```
     /// let layer = tollgate::RequestBytesLayer::new();
@@ -155,9 +155,10 @@ impl<S> Layer<S> for RequestBytesLayer {
     }
 }
 
-/// A service whose request bodies are counted; made by a [`RequestBytesLayer`].
+/// Service whose request bodies are counted; made by a [`RequestBytesLayer`].
 ///
-/// It decides nothing and waits for nothing: it is no [`Gate`](crate::Gate), which leaves the request's type alone.
+/// It neither decides nor waits, and therefore is not a [`Gate`](crate::Gate), which leaves the type of the request
+/// unchanged.
 ///
 /// ```
 /// use http::{Request, Response};
@@ -195,7 +196,7 @@ where
     }
 }
 
-/// Body bytes of a request that have been read so far; in its extensions.
+/// Number of body bytes that were read so far; in the request's extensions.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Read(Arc<AtomicU64>);
 
@@ -206,7 +207,7 @@ impl Read {
 }
 
 pin_project! {
-    /// A request's body that is counted as it is read; see [`RequestBytesLayer`].
+    /// Request body that is counted as it is read; see [`RequestBytesLayer`].
     ///
     /// ```
     /// use http::Request;

@@ -1,4 +1,4 @@
-//! Extensions that a quota layer shares with handlers: the charge of a request, and how its client stands.
+//! Extensions that a quota layer shares with handlers: the charge of a request and the usage of its client.
 
 use std::{
     fmt,
@@ -31,17 +31,17 @@ use crate::{
 /// ```
 ///
 /// # Idle charges
-/// A charge is idle where no layer charges the request: the layer is switched off, the request is exempt or passes despite a
-/// refusal under `.shadow()`, the client is unidentified and passes, or a duplicate job passes. The handler runs unchanged,
-/// and nothing that it records is charged. [`Default`] is idle too, for unit tests of handlers.
+/// A charge is idle if no layer charges the request. The layer is switched off, the request is exempt or passes despite
+/// a refusal under `.shadow()`, the client is unidentified and passes, or a duplicate job passes. The handler runs
+/// unchanged, and nothing that it records is charged. [`Default`] is idle too, for unit tests of handlers.
 ///
 /// # Several layers
-/// Behind several layers that share with the handler, one charge records for all of them; each layer counts the kinds that
-/// its plan limits. An idle layer among them changes nothing. If a retry layer in between clones the request, all clones
-/// record for the layers outside of it, and each clone for its own pass through the layers inside.
+/// Behind several layers that share with the handler, one charge records for all of them; each layer counts the kinds
+/// that its plan limits. An idle layer among them changes nothing. A retry layer in between may clone the request. Then
+/// all clones record for the layers outside of it, and each clone for its own pass through the layers inside.
 ///
-/// A request that passes one layer twice, as where it is applied to a router and to one of its routes, is charged twice:
-/// as two requests, and with twice the recorded amounts.
+/// A request that passes one layer twice is charged twice, as two requests and with twice the recorded amounts. An
+/// example is a layer on a router and on one of its routes.
 #[derive(Clone, Default)]
 pub struct Charge(Option<Arc<Link>>);
 
@@ -62,8 +62,8 @@ impl Charge {
     ///
     /// Returns `false` if a layer that charges the request has settled it already, because the response has ended. Then
     /// no layer records the amount, and the handle's [`record`](crate::Quotas::record) charges it. `true` does not mean
-    /// that the amount is counted: an [idle](Self::is_idle) charge returns `true` and charges nothing, and so does a kind
-    /// that the client's plan does not limit.
+    /// that the amount is charged: an [idle](Self::is_idle) charge returns it, and so does a kind that the client's
+    /// plan does not limit.
     ///
     /// ```
     /// # fn takes(charge: &tollgate::Charge) {
@@ -149,10 +149,10 @@ impl fmt::Debug for Charge {
 /// ```
 ///
 /// # Without limits
-/// [`usage`](Self::usage) lists no limits, and [`near`](Self::near) is empty, where the usage is not known: the ledger is
-/// away and the request [passes without it](crate::OnFailure), or the client shares an account because the table of clients is
-/// full. The plan is still the client's. Where no layer charges the request ([idle charges](crate::Charge#idle-charges)),
-/// there are no limits either, and the plan is `none`, version 0.
+/// If the usage is not known, [`usage`](Self::usage) lists no limits, and [`near`](Self::near) is empty. Either the
+/// ledger is away and the request [passes without it](crate::OnFailure), or the table of clients is full and the client
+/// shares an account. The plan is still the client's. If no layer charges the request ([idle
+/// charges](crate::Charge#idle-charges)), there are no limits either, and the plan is `none`, version 0.
 ///
 /// # Several layers
 /// Behind several layers that share with the handler, both lists hold the limits of all of them, those of the outermost layer
@@ -160,7 +160,8 @@ impl fmt::Debug for Charge {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct QuotaStatus {
-    /// Usage of each limit; what this request takes is included, as reserved. Plan and version are those of the innermost layer that charges.
+    /// Usage of each limit, with the amounts of this request as reserved. Plan and version are those of the innermost
+    /// layer that charges.
     pub usage: Usage,
     /// Limits of which this request's response carries a warning.
     pub near: Vec<PolicyName>,

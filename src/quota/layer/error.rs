@@ -1,12 +1,12 @@
-//! Why something could not be done to an account.
+//! Errors of calls on the accounts of a layer.
 
 use std::{error::Error, fmt};
 
 use crate::{error::ConfigError, quota::store::StoreError};
 
-/// Why something could not be done to an account, or said of it.
+/// Error of a call on the accounts of a layer.
 ///
-/// Accounts in memory always answer: of them it is [`ConfigError`](Self::Invalid) or nothing.
+/// Accounts in memory always answer; the only error of a call on them is [`Invalid`](Self::Invalid).
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -23,14 +23,14 @@ use crate::{error::ConfigError, quota::store::StoreError};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum QuotaError {
-    /// The call asks for something invalid; nothing has changed.
+    /// The call has an invalid argument; nothing has changed.
     Invalid(ConfigError),
-    /// The store of the accounts cannot be reached; nothing has changed.
+    /// The store is unavailable; nothing has changed.
     Unavailable,
-    /// The store did not say in time whether it was done.
+    /// The store did not reply in time, and the call may have been carried out.
     Indeterminate,
-    /// The store rejects the call for good, for this reason (a constraint, a trigger, a value out of range), and nothing was
-    /// written. Calls of other clients are not affected.
+    /// The store rejects the call for good (a constraint, a trigger, a value out of range), and nothing was written.
+    /// Calls of other clients are not affected. The text is that of the database.
     Rejected(String),
 }
 
@@ -38,10 +38,12 @@ impl fmt::Display for QuotaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Invalid(invalid) => invalid.fmt(f),
-            Self::Unavailable => f.write_str("the store of the accounts cannot be reached"),
-            Self::Indeterminate => f.write_str("the store of the accounts did not say in time whether it was done"),
+            Self::Unavailable => f.write_str("the quota store is unavailable; nothing has changed"),
+            Self::Indeterminate => {
+                f.write_str("the quota store did not reply in time; the call may have been carried out")
+            }
             Self::Rejected(why) => {
-                write!(f, "the store of the accounts rejected the call, nothing was written; do not retry: {why}")
+                write!(f, "the quota store rejected the call; nothing was written, do not retry: {why}")
             }
         }
     }
@@ -74,16 +76,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_says_what_is_not_promised() {
+    fn display_says_whether_anything_changed() {
         let invalid = ConfigError::new("limit", "be one of the plan's", "querys");
         for (error, text) in [
             (QuotaError::from(invalid), "limit must be one of the plan's, got querys"),
-            (StoreError::Unavailable.into(), "the store of the accounts cannot be reached"),
+            (StoreError::Unavailable.into(), "the quota store is unavailable; nothing has changed"),
             (
                 StoreError::Rejected("CHECK failed".into()).into(),
-                "the store of the accounts rejected the call, nothing was written; do not retry: CHECK failed",
+                "the quota store rejected the call; nothing was written, do not retry: CHECK failed",
             ),
-            (StoreError::Indeterminate.into(), "the store of the accounts did not say in time whether it was done"),
+            (
+                StoreError::Indeterminate.into(),
+                "the quota store did not reply in time; the call may have been carried out",
+            ),
         ] {
             assert_eq!(error.to_string(), text);
         }

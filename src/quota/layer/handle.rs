@@ -1,4 +1,4 @@
-//! Accounts of a layer, for callers without a request.
+//! Handle of a layer's accounts.
 
 use std::{borrow::Cow, fmt, future::Future, sync::Arc};
 
@@ -20,9 +20,9 @@ use crate::{
     refusal::Refusal,
 };
 
-/// The accounts of a [`QuotaLayer`](crate::QuotaLayer), for callers without a request; clones share them.
+/// Accounts of a [`QuotaLayer`](crate::QuotaLayer), for callers without a request. Clones share them.
 ///
-/// In memory every answer is there at once.
+/// In memory every call completes at its first poll.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -45,10 +45,11 @@ impl Quotas {
         Self(policy)
     }
 
-    /// Whether all of this could be charged now; takes nothing. 0 of a kind asks whether anything is left.
+    /// Checks whether all these amounts could be charged now, and charges nothing. An amount of 0 checks that anything
+    /// remains.
     ///
     /// # Errors
-    /// The [`Refusal`] that [`charge`](Self::charge) would give.
+    /// The [`Refusal`] that [`charge`](Self::charge) would return.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -65,12 +66,14 @@ impl Quotas {
         checked.map_err(|refused| self.0.refusal(&active, client, refused, now))
     }
 
-    /// Charges all of this, or nothing.
+    /// Charges all these amounts, or none.
     ///
-    /// A kind that no limit counts is free. Requests at a time are none of these: see [`run`](Self::run).
+    /// A kind that no limit counts is free. An amount of concurrent requests is ignored: [`run`](Self::run) holds a
+    /// slot.
     ///
     /// # Errors
-    /// The [`Refusal`], which says which limits stand in the way and when to come back. A refusal changes nothing.
+    /// The [`Refusal`], with the limits that do not suffice and the time until a retry can pass. A refusal changes
+    /// nothing.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -86,10 +89,11 @@ impl Quotas {
         self.admit(client, &amounts, false, false).await.map(drop)
     }
 
-    /// Sets all of this aside, or nothing; the [`Reservation`] charges what was really used, or gives it back.
+    /// Reserves all these amounts, or none. The [`Reservation`] charges the amounts that were used, or releases them.
     ///
     /// # Errors
-    /// The [`Refusal`], which says which limits stand in the way and when to come back. A refusal changes nothing.
+    /// The [`Refusal`], with the limits that do not suffice and the time until a retry can pass. A refusal changes
+    /// nothing.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -104,11 +108,11 @@ impl Quotas {
         Ok(Reservation::new(&self.0, receipt))
     }
 
-    /// Charges a reservation that was [detached](Reservation::detach), once: with what was really used, of kinds that are
-    /// not named as it was reserved.
+    /// Commits a [detached](Reservation::detach) reservation once: charges the `actual` amounts, and the reserved
+    /// amount of each kind that `actual` does not name.
     ///
     /// # Errors
-    /// When it was rolled back before, is no longer known, or the store does not answer.
+    /// If it was rolled back before or is not known any more, or the store does not answer.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -126,10 +130,10 @@ impl Quotas {
         self.0.close(id, Some(&actual.into())).await
     }
 
-    /// Gives back a reservation that was [detached](Reservation::detach), once.
+    /// Rolls back a [detached](Reservation::detach) reservation, once.
     ///
     /// # Errors
-    /// When it was committed before, is no longer known, or the store does not answer.
+    /// If it was committed before or is not known any more, or the store does not answer.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -143,10 +147,11 @@ impl Quotas {
         self.0.close(id, None).await
     }
 
-    /// Notes what was used, whether there was room for it or not: the next one who asks is refused. Nothing is recorded of 0.
+    /// Records used amounts, even beyond the limit; later requests are refused until there is room. An amount of 0
+    /// records nothing.
     ///
     /// # Errors
-    /// When the store of the accounts does not answer; memory always does.
+    /// If the store does not answer; memory always does.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -162,15 +167,15 @@ impl Quotas {
         Ok(())
     }
 
-    /// Charges all of this and runs `work`, or refuses; where the plan limits requests at a time, it takes a place until
-    /// the work has ended. Without a client it is the anonymous one's.
+    /// Charges all these amounts and runs `work`, or refuses. If the plan limits requests in flight, a slot is held
+    /// until the work has ended. `None` stands for the shared client of unidentified requests.
     ///
     /// # Errors
     /// The [`Refusal`]; then `work` was never polled.
     ///
     /// # Cancel safety
-    /// Dropped before it was polled, nothing is charged. Dropped while the work is under way, the charge stays, and the
-    /// place comes back.
+    /// If the future is dropped before its first poll, nothing is charged. If it is dropped while `work` runs, the
+    /// charge stays and the slot is released.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -196,7 +201,7 @@ impl Quotas {
         Ok(done)
     }
 
-    /// The client of all requests that name none.
+    /// Returns the client that all unidentified requests share.
     #[must_use]
     pub fn anonymous(&self) -> Client {
         anonymous()
@@ -219,7 +224,7 @@ impl Quotas {
         self.begin(client, ask).await.map(|receipt| receipt.expect("only a job may have been done before"))
     }
 
-    /// Takes what is asked for; nothing where it is for a job that was done before.
+    /// Admits a charge; `None` if its job was done before.
     pub(super) async fn begin(&self, client: &Client, ask: ChargeRequest<'_>) -> Result<Option<Receipt>, Refusal> {
         let (policy, now, active) = (&self.0, self.0.common.now(), self.active_plan(client));
         let account = AccountContext { client, plan: &active.plan, now };

@@ -1,4 +1,4 @@
-//! Jobs: work that is charged once, however often it is sent.
+//! Jobs: units of work that are charged exactly once.
 
 use std::{fmt, future::Future, sync::Arc};
 
@@ -23,11 +23,11 @@ use crate::{
 
 /// Source of the job id of a request.
 ///
-/// A job is charged and handed to the service once, however often it is sent: a duplicate is answered with 409, and the
-/// same id with another request with 422. A request without an id is a job of its own.
+/// A job is charged and handed to the service once. A duplicate is refused with 409, and the same id with another
+/// request with 422. A request without an id is a job of its own.
 ///
-/// An id is 1 to 255 visible ASCII characters or spaces, sent once; anything else is answered with 400. Ids belong to their
-/// client: two clients with the same id never meet.
+/// An id is 1 to 255 visible ASCII characters or spaces, sent once; any other id is refused with 400. Ids belong to
+/// their client: two clients can use the same id.
 ///
 /// ```
 /// use tollgate::{JobIdSource, Plan, QuotaLayer};
@@ -57,22 +57,23 @@ enum Source {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Duplicates {
-    /// AdmitError, while the job runs and afterwards: the default, for the service must not do the work again.
+    /// Refuses the duplicate, while the job runs and afterwards. The default, because the service must not repeat the
+    /// work.
     #[default]
     Refuse,
-    /// Passes without a charge. **A client that repeats one id never pays again**: only for services that find
-    /// duplicates themselves and answer them cheaply.
+    /// Admits the duplicate without a charge. **A client that repeats one id never pays again**: only for services that
+    /// detect duplicates themselves and answer them cheaply.
     Pass,
 }
 
-/// The longest id.
+/// Greatest length of an id, in bytes.
 const LONGEST: usize = 255;
 
 impl JobIdSource {
-    /// In the header of this name; with or without the quotes of a structured field.
+    /// Reads the id from the header of this name, with or without the quotes of a structured field.
     ///
     /// # Panics
-    /// When `name` is no header name.
+    /// If `name` is not a header name.
     ///
     /// ```
     /// let ids = tollgate::JobIdSource::header("idempotency-key");
@@ -82,10 +83,10 @@ impl JobIdSource {
         Self { source: Source::Headers(vec![header(name)]), fingerprint: None }
     }
 
-    /// In the header of this name where those before are missing.
+    /// Reads the id from the header of this name if the headers before it are absent.
     ///
     /// # Panics
-    /// When `name` is no header name, or the id does not come from a header.
+    /// If `name` is not a header name, or the source is a closure.
     ///
     /// ```
     /// let ids = tollgate::JobIdSource::header("idempotency-key").or_header("x-job-id");
@@ -95,13 +96,20 @@ impl JobIdSource {
         match &mut self.source {
             Source::Headers(names) => names.push(header(name)),
             Source::Closure(_) => {
-                panic!("{}", ConfigError::new("a job id", "come from a closure or from headers", name))
+                panic!(
+                    "{}",
+                    ConfigError::new(
+                        "source of job ids",
+                        "be a closure or headers",
+                        format_args!("a closure and {name:?}")
+                    )
+                )
             }
         }
         self
     }
 
-    /// From the request's head, by a closure.
+    /// Computes the id from the request's head by a closure.
     ///
     /// ```
     /// let ids = tollgate::JobIdSource::from_head(|request| request.uri.path().strip_prefix("/jobs/").map(String::from));
@@ -111,8 +119,8 @@ impl JobIdSource {
         Self { source: Source::Closure(Arc::new(id)), fingerprint: None }
     }
 
-    /// Sets what must be equal for a request to be a duplicate, besides the units that it is charged; default: the
-    /// method, the whole target and the `Content-Length`.
+    /// Sets the content that must be equal for a request to be a duplicate, besides the units that it is charged.
+    /// Default: the method, the whole target and the `Content-Length`.
     ///
     /// ```
     /// let ids = tollgate::JobIdSource::header("x-job-id").fingerprint(|request| request.uri.path().as_bytes().to_vec());
@@ -122,7 +130,7 @@ impl JobIdSource {
         Self { fingerprint: Some(Arc::new(of)), ..self }
     }
 
-    /// The job that a request asks for, if it names one.
+    /// Returns the job of a request, if the request carries an id.
     pub(super) fn read(
         &self,
         request: &RequestHead<'_>,
@@ -152,44 +160,45 @@ impl JobIdSource {
                 [request.method.as_str().as_bytes(), target.as_bytes(), length].join(&b' ')
             }
         };
-        // Only what the request itself says: what else is counted is the plan's matter, which may change in between.
+        // // Only units, which the request determines: other kinds depend on the plan, which may change between
+        // retries.
         let units = amounts.iter().filter(|(kind, _)| matches!(kind, Kind::Units(_)));
         digester.digest("job fingerprint", std::iter::once(what).chain(written(units)))
     }
 }
 
-/// A job outside http: the same id with other amounts is another job.
+/// Returns the job of a call by the handle: the same id with other amounts is another job.
 pub(super) fn by_hand(id: &str, client: &Client, amounts: &Amounts, digester: &Digester) -> Result<Arc<Job>, Bad> {
     let id = checked(id.as_bytes())?;
     let asked = amounts.iter().filter(|(kind, _)| **kind != Kind::Concurrent);
     Ok(job(client, id, digester.digest("job by hand", written(asked)), digester))
 }
 
-/// Amounts as they go into a fingerprint, whatever their order; nothing of a kind is the same as not naming it.
+/// Returns the amounts in the form that is fingerprinted: sorted, and without amounts of 0.
 fn written<'a>(amounts: impl Iterator<Item = (&'a Kind, u64)>) -> impl Iterator<Item = Vec<u8>> {
     let mut some: Vec<_> = amounts.filter(|(_, amount)| *amount > 0).collect();
     some.sort_unstable();
     some.into_iter().flat_map(|(kind, amount)| [kind.as_str().as_bytes().to_vec(), amount.to_le_bytes().to_vec()])
 }
 
-/// An id that cannot be one.
+/// Error of an id that is not valid.
 #[derive(Debug)]
 pub(super) struct Bad;
 
-/// The job of a client under this id.
+/// Returns the job of a client under this id.
 fn job(client: &Client, id: &str, fingerprint: Digest, digester: &Digester) -> Arc<Job> {
     let account = client.digest().0.to_le_bytes();
     Arc::new(Job { id: digester.digest("job", [&account[..], id.as_bytes()]), fingerprint, text: id.into() })
 }
 
-/// The value of a header that must not come twice.
+/// Returns the value of a header that may be present only once.
 fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Result<&'a str, Bad>> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
     Some(if values.next().is_some() { Err(Bad) } else { checked(value.as_bytes()) })
 }
 
-/// The id without its quotes.
+/// Returns the id without its quotes.
 fn checked(id: &[u8]) -> Result<&str, Bad> {
     let id = id.trim_ascii();
     let id = id.strip_prefix(b"\"").and_then(|id| id.strip_suffix(b"\"")).unwrap_or(id);
@@ -227,29 +236,30 @@ impl fmt::Debug for JobIdSource {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum JobRun<T> {
-    /// The work was done, and came to this.
+    /// The work was done; this is its output.
     Done(T),
-    /// It was done, or at least begun, before: this time nothing was charged and the work was not polled.
+    /// The job was done before, or at least begun: nothing was charged and the work was not polled.
     Replayed,
 }
 
 impl Quotas {
-    /// Charges all of this and runs `work`, once for each id; where the plan limits requests at a time, it takes a place
-    /// until the work has ended. Without a client it is the anonymous one's.
+    /// Charges all these amounts and runs `work`, once for each id. If the plan limits requests in flight, a slot is
+    /// held until the work has ended. `None` stands for the shared client of unidentified requests.
     ///
-    /// An id is 1 to 255 visible ASCII characters or spaces, and belongs to its client. It is remembered as long as those of
-    /// requests, [24 hours](crate::QuotaLayer::job_retention) by default and in a ledger as long as its rows are kept, and
-    /// means one job only: what a request has named is another job.
+    /// An id is 1 to 255 visible ASCII characters or spaces, and belongs to its client. It is remembered as long as
+    /// those of requests: [24 h](crate::QuotaLayer::job_retention) by default, in a ledger as long as its rows are
+    /// stored. An id names one job only: the id of a request's job is refused here as that of another job.
     ///
     /// # Errors
-    /// The [`Refusal`]; then `work` was never polled. Of its [`reason`](Refusal::reason)s
-    /// [`JobRunning`](crate::Reason::JobRunning) says that the same job is under way,
-    /// [`JobConflict`](crate::Reason::JobConflict) that the id was sent with other amounts, and
-    /// [`InvalidJobId`](crate::Reason::InvalidJobId) that it cannot be one.
+    /// The [`Refusal`]; then `work` was never polled. Three of its [`reason`](Refusal::reason)s concern the id:
+    /// [`JobRunning`](crate::Reason::JobRunning) if the same job is under way,
+    /// [`JobConflict`](crate::Reason::JobConflict) if the id was sent with other amounts, and
+    /// [`InvalidJobId`](crate::Reason::InvalidJobId) if the id is not valid.
     ///
     /// # Cancel safety
-    /// Dropped before it was polled, nothing is charged and the id is free. If it is dropped while the work is under
-    /// way, or the work panics, its progress is unknown: the charge stays, the id is taken, and the slot is released.
+    /// If the future is dropped before its first poll, nothing is charged and the id is free. If it is dropped while
+    /// `work` runs, or the work panics, its progress is unknown: the charge stays, the id is taken, and the slot is
+    /// released.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -281,7 +291,7 @@ impl Quotas {
     }
 }
 
-/// A job under way: however it ends, its charge stays and its id is taken.
+/// A job under way. However it ends, its charge stays and its id is taken.
 struct Begun<'a> {
     policy: &'a QuotaPolicy,
     receipt: Receipt,
@@ -301,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_job_carries_its_id_as_it_was_sent_without_quotes() {
+    fn job_has_its_id_as_sent_without_quotes() {
         let (ids, alice) = (JobIdSource::header("x-job-id"), Client::named("alice"));
         let read = |id: &str| {
             let request = Request::get("/").header("x-job-id", id).body(()).unwrap();

@@ -1,4 +1,4 @@
-//! Permit of a request: its charge, until the last byte of the response has passed.
+//! Permit of a request: holds its charge until the response has ended.
 
 use std::{
     fmt,
@@ -27,9 +27,9 @@ use crate::{
     time::Moment,
 };
 
-/// A charge under way, or nothing if the request is not charged.
+/// Open charge of a request, or nothing if the request is not charged.
 ///
-/// One word, because a permit is moved about with the response.
+/// One word, because a permit moves with the response.
 pub struct QuotaPermit(Option<Box<Open>>);
 
 #[derive(Default)]
@@ -41,7 +41,7 @@ struct Open {
     nearest: Option<Nearest>,
     extra: Option<Box<Extra>>,
     bytes: Bytes,
-    /// When the account last reported_at of it.
+    /// Time of the last report to the account.
     reported_at: Moment,
     status: Option<StatusCode>,
     reached: bool,
@@ -91,7 +91,7 @@ impl QuotaPermit {
             None if !share => None,
             details => Some(Box::new(Extra::new(details.map(|details| *details).unwrap_or_default(), active))),
         };
-        // Field by field: a whole one would be made first, and then copied.
+        // // Field by field: a complete value would be built first and then copied.
         let mut open = pool::take::<Open>();
         open.active = Some(Arc::clone(active));
         open.receipt = receipt;
@@ -180,7 +180,7 @@ impl Permit for QuotaPermit {
 }
 
 impl Open {
-    /// From now on the request has to make progress.
+    /// Requires progress of the request from now on.
     fn watch(&mut self) {
         let Some(active) = &self.active else { return };
         let now = active.common.now();
@@ -188,7 +188,7 @@ impl Open {
         self.reported_at = now.moment;
     }
 
-    /// Tells the account that the request is alive, and what has passed: not at each frame, for that costs a lock.
+    /// Reports progress and usage to the account. Not at each frame, because a report takes a lock.
     fn passed(&mut self, bytes: usize) {
         let Some(active) = &self.active else { return };
         if active.response_bytes {
@@ -221,7 +221,7 @@ impl Open {
         self.close(charged);
     }
 
-    /// Tells the account how it ended.
+    /// Reports the end to the account.
     #[inline(never)]
     fn close(&mut self, charged: bool) {
         let Some(active) = &self.active else { return };
@@ -245,7 +245,7 @@ impl Open {
         catch_unwind(AssertUnwindSafe(|| charge_when(&served))).unwrap_or(true)
     }
 
-    /// Amount that was asked for of the kind that a limit counts.
+    /// Returns the requested amount of the kind that a limit counts.
     fn asked_of(&self, active: &ActivePlan, limit: usize) -> u64 {
         let limit = active.plan.all().nth(limit);
         limit.map_or(0, |limit| self.asked.amounts(active).counted(limit.kind()))

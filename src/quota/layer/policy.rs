@@ -1,4 +1,4 @@
-//! Decision on a request: its client, the amounts that it asks for, and the decision of the store.
+//! Decision on a request: finds its client, computes its amounts, and asks the store.
 
 use std::{fmt, sync::Arc};
 
@@ -28,7 +28,7 @@ use crate::{
     sync::HotSwap,
 };
 
-/// The accounts of a layer, and the plans that they have.
+/// Accounts of a layer, and the plans of its clients.
 pub struct QuotaPolicy {
     pub(super) common: Arc<Common>,
     pub(super) plans: HotSwap<ActivePlans>,
@@ -86,7 +86,7 @@ impl QuotaPolicy {
         Arc::new(move |client: &Client| Arc::clone(&me.active_plan(client).plan))
     }
 
-    /// The plan of a client: its own, that of its tier, or the usual one.
+    /// Returns the plan of a client: its own, that of its tier, or the default plan.
     pub(super) fn active_plan(&self, client: &Client) -> Arc<ActivePlan> {
         self.client_plans.get(client).unwrap_or_else(|| Arc::clone(self.plans.present().of(client)))
     }
@@ -159,7 +159,7 @@ impl QuotaPolicy {
 }
 
 impl Common {
-    /// The time, read once.
+    /// Returns the time, read once.
     #[inline]
     pub(super) fn now(&self) -> Now {
         let moment = self.context.clock.now();
@@ -170,18 +170,18 @@ impl Common {
         Digester::process()
     }
 
-    /// Settles a charge, and emits the warnings that come of it.
+    /// Settles a charge, and emits the warnings that it causes.
     pub(super) fn settle(&self, receipt: &Receipt, settlement: &Settlement<'_>) {
         self.warn(&self.store.settle(receipt, settlement, self.now()));
     }
 
-    /// Emits the warnings of a client that has come near its limits.
+    /// Emits the warnings of a client near its limits.
     #[inline]
     pub(super) fn warn(&self, near: &NearLimits) {
         warn(&self.context, near);
     }
 
-    /// Emits what is special about an admission.
+    /// Emits the events of an admission.
     #[inline]
     pub(super) fn report(&self, admission: &AdmittedCharge) {
         if admission.details.is_some() || admission.receipt.shared {

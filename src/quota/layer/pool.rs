@@ -2,7 +2,7 @@
 
 use std::{cell::RefCell, thread::LocalKey};
 
-/// The blank boxes of one thread.
+/// Blank boxes of one thread.
 pub(super) struct Pool<T>(RefCell<Vec<Box<T>>>);
 
 /// Content of a pooled box.
@@ -10,11 +10,11 @@ pub(super) trait Reuse: Default + 'static {
     /// Pool of its boxes.
     const POOL: &'static LocalKey<Pool<Self>>;
 
-    /// Drops whatever was in it.
+    /// Drops the content.
     fn blank(&mut self);
 }
 
-/// Blank boxes that a thread keeps; rarely more are in use at once.
+/// Greatest number of blank boxes per thread; rarely are more in use at once.
 const KEPT: usize = 256;
 
 impl<T> Pool<T> {
@@ -23,15 +23,15 @@ impl<T> Pool<T> {
     }
 }
 
-/// A box that is new, or was [kept](keep).
+/// Returns a blank box, new or [kept](keep).
 #[inline]
 pub(super) fn take<T: Reuse>() -> Box<T> {
-    // A thread that is just ending has no pool any more.
+    // // A thread that is ending has no pool any more.
     let kept = T::POOL.try_with(|pool| pool.0.borrow_mut().pop()).ok().flatten();
     kept.unwrap_or_default()
 }
 
-/// Makes a box blank and keeps it for the next who needs one on this thread, unless there are many.
+/// Blanks a box and keeps it for the next use on this thread, unless the pool is full.
 #[inline]
 pub(super) fn keep<T: Reuse>(mut used: Box<T>) {
     used.blank(); // before the pool is borrowed: it may hold such a box itself
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn a_box_is_used_again_and_never_too_many_are_kept() {
+    fn box_is_reused_and_the_pool_is_bounded() {
         let one = number(1);
         assert_eq!(kept(), 0);
         keep(one);
@@ -83,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn a_box_may_end_on_another_thread() {
+    fn box_may_be_dropped_on_another_thread() {
         let here = number(7);
         std::thread::spawn(move || {
             keep(here);
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_a_box_may_keep_another() {
+    fn content_of_a_box_may_return_another_box() {
         #[derive(Default)]
         struct Nested(Option<Box<Nested>>);
         thread_local!(static NESTED: Pool<Nested> = const { Pool::new() });

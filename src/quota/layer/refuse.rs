@@ -46,7 +46,8 @@ impl QuotaPolicy {
             Denial::Job(Duplicate::Stale) => refusal(Reason::StaleJobId),
             Denial::Job(Duplicate::Full) => refusal(Reason::RateLimited).with_retry_after(ROOM_WAIT),
             Denial::Limits(violations) if shared => {
-                // Neither the limit nor the use of what newcomers share is told: it would show others' traffic.
+                // // Neither the limit nor the usage of a shared account is reported: it would show the traffic of
+                // others.
                 let wait = violations.iter().map(|violation| violation.wait).max().flatten();
                 match wait {
                     Some(wait) => refusal(Reason::Capacity).with_retry_after(wait),
@@ -57,7 +58,7 @@ impl QuotaPolicy {
         }
     }
 
-    /// The refusal of a client that is at its limits: it speaks of the one that keeps it longest.
+    /// Returns the refusal of a client at its limits. It reports the limit with the longest wait.
     fn over(&self, active: &ActivePlan, client: &Client, violations: Vec<Violation>, now: Now) -> Refusal {
         let reason = match violations.iter().any(|violation| violation.wait.is_none()) {
             true => Reason::TooLarge,
@@ -78,9 +79,9 @@ impl QuotaPolicy {
     }
 }
 
-/// Delay after a common boundary, so that clients do not all return at once.
+/// Returns the delay after a common boundary, so that clients do not all retry at once.
 ///
-/// The same for the same client and boundary, at most 300 s and a tenth of the period.
+/// It is constant for a client and a boundary: at most 300 s, and at most a tenth of the period.
 fn spread(active: &ActivePlan, client: &Client, limit: &PolicyName, wall: u64, wait: Duration) -> Duration {
     let period = active.limit(limit).and_then(|(_, limit)| limit.quota.period()).filter(|period| period.is_calendar());
     let most = period.map_or(Duration::ZERO, |period| (period.longest() / 10).min(MOST_SPREAD));

@@ -1,4 +1,4 @@
-//! Reservations outside http: set aside now, charged or rolled back later.
+//! Reservations by the handle: reserved now, committed or rolled back later.
 
 use std::{error::Error, fmt, num::NonZeroU64, str::FromStr, sync::Arc};
 
@@ -36,36 +36,37 @@ pub struct Reservation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseOutcome {
-    /// It was open.
+    /// It was open and is closed now.
     Closed,
-    /// Its time had run out. What was used is charged all the same, in the period in which it was reserved; what had gone
-    /// back stays there.
+    /// It had expired. Used amounts are charged all the same, in the period in which they were reserved; amounts that
+    /// were returned stay returned.
     Expired,
-    /// It had been ended like this before: nothing has changed.
+    /// It had been closed in the same way before; nothing has changed.
     AlreadyClosed,
 }
 
-/// Why a reservation cannot be ended like this.
+/// Reason why a reservation cannot be closed in this way.
 ///
 /// ```
-/// assert_eq!(tollgate::ReservationError::RolledBack.to_string(), "the reservation was rolled back before");
+/// assert_eq!(tollgate::ReservationError::RolledBack.to_string(), "the reservation was rolled back before and cannot be committed");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReservationError {
-    /// It was committed, and is not rolled back any more.
+    /// It was committed and cannot be rolled back.
     Committed,
-    /// It was rolled back, and is not committed any more: nothing was charged.
+    /// It was rolled back and cannot be committed; nothing was charged.
     RolledBack,
-    /// It is not known: it ended long ago, or its client was forgotten. Nothing was charged by this call; usage can
-    /// still be recorded.
+    /// It is not known: it was closed long ago, or its client was forgotten. This call charged nothing;
+    /// [`record`](crate::Quotas::record) can still charge the usage.
     Unknown,
-    /// The store of the accounts cannot be reached: nothing has changed.
+    /// The store is unavailable; nothing has changed.
     Unavailable,
-    /// The store did not say in time whether it was ended: ask again, for it ends once.
+    /// The store did not reply in time, and the reservation may have been closed. Retry: it is closed only once.
     Indeterminate,
-    /// The store rejects the call for good, and nothing was written; [`Event::StoreRejected`](crate::Event::StoreRejected)
-    /// says why. The reservation stays open until its time runs out.
+    /// The store rejects the call for good, and nothing was written;
+    /// [`Event::StoreRejected`](crate::Event::StoreRejected) has the reason. The reservation stays open until it
+    /// expires.
     Rejected,
 }
 
@@ -74,9 +75,9 @@ impl Reservation {
         Self { policy: Arc::clone(policy), receipt: Some(receipt) }
     }
 
-    /// Charges what was really used; a kind that `actual` does not name, as it was reserved.
+    /// Charges the used amounts; a kind that `actual` does not name is charged as reserved.
     ///
-    /// More than was reserved is charged too, whether there is room for it or not.
+    /// Amounts above the reservation are charged too, even beyond the limit.
     ///
     /// ```
     /// # fn takes(reservation: tollgate::Reservation) {
@@ -87,7 +88,7 @@ impl Reservation {
         self.end(&Settlement::Served { used: &Amounts::new(), actual: &actual.into() });
     }
 
-    /// Gives everything back, as a drop does.
+    /// Releases all reserved amounts, as a drop does.
     ///
     /// ```
     /// # fn takes(reservation: tollgate::Reservation) {
@@ -96,8 +97,8 @@ impl Reservation {
     /// ```
     pub fn roll_back(self) {}
 
-    /// Leaves it open, to be ended by its id: with [`commit`](crate::Quotas::commit) or
-    /// [`roll_back`](crate::Quotas::roll_back), or by its time running out. A place of those at a time comes back at once.
+    /// Leaves the reservation open for [`commit`](crate::Quotas::commit) or [`roll_back`](crate::Quotas::roll_back) by
+    /// its id, or until it expires. Its concurrency slot is released at once.
     ///
     /// ```
     /// # fn takes(reservation: tollgate::Reservation) {
@@ -154,12 +155,14 @@ impl fmt::Debug for Reservation {
 impl fmt::Display for ReservationError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Committed => "the reservation was committed before",
-            Self::RolledBack => "the reservation was rolled back before",
-            Self::Unknown => "unknown reservation: it ended long ago",
-            Self::Unavailable => "the store of the accounts cannot be reached",
-            Self::Indeterminate => "the store of the accounts did not say in time whether the reservation was ended",
-            Self::Rejected => "the store of the accounts rejected the end of the reservation, which stays open",
+            Self::Committed => "the reservation was committed before and cannot be rolled back",
+            Self::RolledBack => "the reservation was rolled back before and cannot be committed",
+            Self::Unknown => "unknown reservation: it was closed long ago, or its client was forgotten",
+            Self::Unavailable => "the quota store is unavailable; nothing has changed",
+            Self::Indeterminate => {
+                "the quota store did not reply in time; retry, because a reservation is closed only once"
+            }
+            Self::Rejected => "the quota store rejected the call; the reservation stays open until it expires",
         })
     }
 }
@@ -172,16 +175,16 @@ impl From<StoreError> for ReservationError {
             StoreError::Unavailable => Self::Unavailable,
             StoreError::Indeterminate => Self::Indeterminate,
             StoreError::Rejected(_) => Self::Rejected,
-            // None of these accounts has it.
+            // // These accounts do not have it.
             StoreError::Nameless | StoreError::Invalid(_) => Self::Unknown,
         }
     }
 }
 
-/// A reservation that outlives its value: to end it by, as often as need be.
+/// Id of a detached reservation, by which it can be closed; closing it again changes nothing.
 ///
-/// Its text can be written down and read again. Only the accounts that gave an id know it: one of accounts in memory is
-/// [`Unknown`](crate::ReservationError::Unknown) to all others, and so after a restart.
+/// Its `Display` text parses back into the same id. Only the accounts that issued an id know it. An id of accounts in
+/// memory is [`Unknown`](crate::ReservationError::Unknown) to all others, and after a restart.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -197,10 +200,10 @@ impl From<StoreError> for ReservationError {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ReservationId(pub(super) ReservationKey);
 
-/// Prefix of the ids of memory, and of no others.
+/// Prefix of the ids of memory; no other store uses it.
 const HERE: &str = "m-";
 
-/// The longest id: that of a ledger has the name of its client in it.
+/// Greatest length of an id, in bytes; an id of a ledger contains the name of its client.
 const LONGEST: usize = 8_192;
 
 impl fmt::Display for ReservationId {
@@ -223,7 +226,7 @@ impl FromStr for ReservationId {
             Some(numbers) => here(numbers),
             None => visible.then(|| ReservationKey::Named(text.into())),
         };
-        // However it was written, there is one text for each id.
+        // // Each id has exactly one text; any other spelling is rejected.
         let id = reserved.map(Self).filter(|id| id.to_string() == text);
         let must = "be the text of one that was given out";
         id.ok_or_else(|| ConfigError::new("id of a reservation", must, format_args!("{text:?}")))
@@ -255,13 +258,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_is_read_again(reserved in reserved()) {
+        fn text_of_an_id_parses_back(reserved in reserved()) {
             let id = ReservationId(reserved);
             prop_assert_eq!(id.to_string().parse(), Ok(id));
         }
 
         #[test]
-        fn whatever_is_read_is_an_id_or_named_in_an_error(text in ".{0,300}") {
+        fn any_text_is_an_id_or_named_in_an_error(text in ".{0,300}") {
             match text.parse::<ReservationId>() {
                 Ok(id) => prop_assert_eq!(id.to_string(), text),
                 Err(invalid) => {
@@ -273,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id_is_named() {
+    fn invalid_id_is_named_in_the_error() {
         let good = "m-00000000000000ff-1-2-3-4";
         assert!(good.parse::<ReservationId>().is_ok());
         let longer = format!("{good}-5");

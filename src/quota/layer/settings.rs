@@ -62,7 +62,7 @@ pub struct ServedRequest {
     /// Status of the response. `None` if the response never started: the client hung up before the head, or the handler
     /// failed or panicked.
     pub status: Option<StatusCode>,
-    /// Whether all of the response was handed to the transport.
+    /// Whether the whole response was handed to the transport.
     pub complete: bool,
 }
 
@@ -80,22 +80,22 @@ impl ServedRequest {
 /// ```
 ///
 /// # Without the ledger
-/// Memory always answers, so that this setting has no effect on it. In a ledger, `FailOpen` and `LocalShare` need a spool
-/// (`LedgerBuilder::spool_in`): without one the layer does not build. Under them a request passes if the ledger cannot be
-/// reached, has too many callers waiting, or does not answer within its deadline (`Ledger::deadline`).
+/// Memory always answers, so that this setting has no effect on it. In a ledger, `FailOpen` and `LocalShare` need a
+/// spool (`LedgerBuilder::spool_in`): without one the layer does not build. Under them a request passes if the ledger
+/// cannot be reached, has too many callers waiting, or does not answer within its deadline (`Ledger::deadline`).
 ///
 /// The charge of such a request is on the local disk before the request passes, under the ids that it would have had in the
 /// ledger. From then on no request waits for the ledger. The records in the `Spool` are merged as soon as the ledger accepts
-/// them; then requests ask the ledger again. Each merged row tells that its request passed without the ledger
-/// (`LedgerEntry::passed_at`), also if it went past a limit.
+/// them; then requests ask the ledger again. Each merged row has the time at which its request passed without the
+/// ledger (`LedgerEntry::passed_at`), also if it exceeds a limit.
 ///
 /// If a commit was on its way and the ledger did not answer in time, the request passes too, under the same ids. Whether the
 /// commit took place or not, the ledger holds the charge once.
 ///
-/// A job that passed is a duplicate from then on, in this process and in the next process with the same spool. So are the last
-/// 65,536 jobs that this process has seen charged. Other jobs in the ledger are unknown while it is away: a job that another
-/// process has charged may reach the handler again, and so may a job that passes in two processes at once. The ledger charges
-/// it once.
+/// A job that passed is a duplicate from then on, in this process and in the next process with the same spool. So are
+/// the last 65,536 jobs that this process has seen charged. Other jobs in the ledger are unknown while it is away. A
+/// job that another process has charged may reach the handler again, and so may a job that passes in two processes at
+/// once. The ledger charges it once.
 ///
 /// Concurrency is counted in this process, as always. While the ledger is away, responses carry no rate limit headers. A
 /// handler's [`Charge`](crate::Charge) records as always, and its [`QuotaStatus`](crate::QuotaStatus) lists
@@ -106,7 +106,7 @@ impl ServedRequest {
 pub enum OnFailure {
     /// Refuses the request with 503. Nothing is charged, and nothing is served that was not charged.
     FailClosed,
-    /// Lets the request pass, whatever is used: where a client's work is worth more than its limit.
+    /// Admits the request regardless of its limits, for services whose work is worth more than a limit.
     ///
     /// ```no_run
     /// # #[cfg(feature = "sqlite")]
@@ -118,15 +118,15 @@ pub enum OnFailure {
     /// # }
     /// ```
     FailOpen,
-    /// Lets the request pass as long as this process stays within its share, one part in `of`, of what was left of each limit;
-    /// refuses it beyond that, with 429.
+    /// Admits the request while this process stays within its share of each limit: one part in `of` of the amount that
+    /// remained. Beyond that it refuses with 429.
     ///
-    /// With at most `of` processes, what passes in all of them while the ledger is away is within the limit. What had been
-    /// used before comes off where this process knows it, which is as of the client's last admission here: in a period of
-    /// which it knows nothing, up to a whole limit passes besides what had been used. A share is rounded down, and may be
-    /// nothing. It knows nothing of grants, and what goes back comes back once the ledger has it.
+    /// With at most `of` processes, all requests admitted while the ledger is away fit the limit together. Amounts used
+    /// before are deducted as far as this process knows them, as of the client's last admission here. In a period
+    /// without such an admission, up to a whole limit passes besides the amounts used before. A share is rounded down,
+    /// possibly to 0. It does not include grants, and refunds are available again only once the ledger has them.
     LocalShare {
-        /// Number of processes that share the limits, at most.
+        /// Greatest number of processes that share the limits.
         of: NonZeroU32,
     },
 }
@@ -140,14 +140,14 @@ pub enum OnFailure {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnExpiry {
-    /// It goes back: the default in memory.
+    /// The amounts are returned: the default in memory.
     #[default]
     Return,
-    /// It is charged as it was estimated, because the work may have been done: the default in a ledger.
+    /// The estimate is charged, because the work may have been done: the default in a ledger.
     ChargeEstimate,
 }
 
-/// Default number of jobs that are remembered for one client: their ids take 4 MB.
+/// Default number of remembered jobs per client; their ids take 4 MB.
 const MAX_JOBS: usize = 1 << 16;
 
 impl QuotaConfig {
@@ -177,9 +177,9 @@ impl QuotaConfig {
         }
     }
 
-    /// Checks that the identity suits the plan, and that a ledger can store it.
+    /// Checks that the identity suits the plan, and that a ledger can store the plan.
     ///
-    /// A limit of a day or longer needs an identity that a client cannot claim at will. A ledger bills by public name.
+    /// A limit of a day or longer needs an identity that a client cannot forge. A ledger bills by public name.
     pub(super) fn check(&self, plan: &Plan) -> Result<(), ConfigError> {
         let (name, guarantees, bills) = (plan.name(), self.identify.guarantees(), self.store.0.bills());
         if bills && !guarantees.named {
@@ -211,7 +211,7 @@ impl QuotaConfig {
 }
 
 impl QuotaConfig {
-    /// Whether a reservation whose time runs out stays charged.
+    /// Whether an expired reservation is charged.
     pub(super) fn charges_expired(&self) -> bool {
         match self.on_expiry {
             Some(on_expiry) => on_expiry == OnExpiry::ChargeEstimate,

@@ -162,7 +162,7 @@ async fn failed_store_refuses_calls_with_retry_after() {
 }
 
 #[tokio::test]
-async fn whoever_wants_to_know_or_change_something_hears_an_error() {
+async fn failed_store_returns_errors_from_reads_and_changes() {
     let elsewhere = QuotaLayer::new(Plan::standard()).handle();
     for (trouble, _, error, unended) in troubles() {
         let (quotas, alice) = (Quotas::new(in_trouble(trouble)), Client::named("alice"));

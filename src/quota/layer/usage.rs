@@ -13,7 +13,7 @@ use crate::{
     refusal::Refusal,
 };
 
-/// The usage of some clients, and where to go on.
+/// Usage of some clients, and the start of the next page.
 ///
 /// ```
 /// # async fn takes(quotas: &tollgate::Quotas) -> Result<(), tollgate::QuotaError> {
@@ -40,7 +40,7 @@ pub struct UsagePage {
     pub next: Option<Cursor>,
 }
 
-/// A place in the list of all clients; of other accounts than those that gave it, it is the end.
+/// Position in the list of all clients. For accounts other than those that returned it, it is the end.
 ///
 /// ```
 /// # async fn takes(quotas: &tollgate::Quotas) -> Result<(), tollgate::QuotaError> {
@@ -88,7 +88,7 @@ pub struct LimitExplanation {
     pub usage: LimitUsage,
     /// Amount that the request asks for; `None` if the limit does not apply to it.
     pub asked: Option<u64>,
-    /// Whether it lets the request pass.
+    /// Whether the limit lets the request pass.
     pub passes: bool,
 }
 
@@ -96,7 +96,7 @@ impl Quotas {
     /// Returns the usage of each limit of the plan of a client.
     ///
     /// # Errors
-    /// When the store of the accounts does not answer; memory always does.
+    /// If the store does not answer; memory always does.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -110,13 +110,13 @@ impl Quotas {
         Ok(self.call(client, |store, account| store.usage(account)).await?)
     }
 
-    /// Returns the usage of all clients that have an account, page by page. Clients that come or go meanwhile may be
-    /// missed.
+    /// Returns the usage of all clients that have an account, one page at a time. Clients whose account is created or
+    /// forgotten meanwhile may be missed.
     ///
-    /// Requests wait for it no longer than a few accounts take.
+    /// A request waits for a page at most while a few accounts are read.
     ///
     /// # Errors
-    /// When the store of the accounts does not answer; memory always does.
+    /// If the store does not answer; memory always does.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -132,10 +132,10 @@ impl Quotas {
         Ok(UsagePage { clients, next: next.map(Cursor) })
     }
 
-    /// A client's grants that have not ended, those whose end is nearest first.
+    /// Returns the grants of a client that have not ended, the earliest end first.
     ///
     /// # Errors
-    /// When the store of the accounts does not answer; memory always does.
+    /// If the store does not answer; memory always does.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -148,12 +148,12 @@ impl Quotas {
         Ok(self.call(client, |store, account| store.grants(account)).await?)
     }
 
-    /// Explains the decision on a request; charges nothing.
+    /// Explains the decision on a request and charges nothing.
     ///
-    /// Jobs are not checked: a duplicate may still be refused.
+    /// Jobs are not checked, so that a duplicate may still be refused.
     ///
     /// # Errors
-    /// When the store of the accounts does not answer; memory always does.
+    /// If the store does not answer; memory always does.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {

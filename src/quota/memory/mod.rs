@@ -1,8 +1,8 @@
-//! The accounts of a quota, in this process.
+//! Accounts in memory.
 //!
-//! An account belongs to a shard by its digest, and a shard has one lock: everything about a client is decided under it,
-//! and no two locks are ever held. Who has nothing used, held or granted equals a newcomer and is forgotten by the
-//! requests that come by; when there is no room, newcomers share one account for each plan.
+//! The digest of a client selects its shard. Each shard has one lock, under which everything about a client is decided,
+//! and no thread holds two locks. An account in which nothing is used, reserved, granted or remembered equals a new
+//! one, and later requests forget it. If there is no room, new clients share one account for each plan.
 
 mod shard;
 mod store;
@@ -28,15 +28,16 @@ use crate::{
     time::Clock,
 };
 
-/// All accounts of a layer.
+/// Accounts of a layer.
 pub(crate) struct Accounts {
-    /// Which accounts these are: a reservation of others, as of this process before it was restarted, is none of theirs.
+    /// Number of these accounts, by which they recognize their reservations. Those of other accounts, as of this
+    /// process before a restart, are unknown.
     number: u64,
     shards: Box<[Padded]>,
     shared: Box<SharedState>,
     settings: AccountSettings,
     most: usize,
-    /// The task that forgets those who do not come back runs, or cannot.
+    /// Set once the task that forgets idle accounts runs, or cannot run.
     swept: AtomicBool,
     me: Weak<Accounts>,
     clock: Clock,
@@ -50,13 +51,13 @@ struct SharedState {
     /// Latest wall time at which an account was forgotten. A clock that has stepped back since must not give new
     /// accounts a window that the forgotten ones have used up.
     forgotten: AtomicU64,
-    /// Counts grants: no id is ever given twice.
+    /// Number of grants so far, so that no id is used twice.
     granted: AtomicU64,
-    /// One account for each plan, for all whom there is no room for.
+    /// One account for each plan, for the clients without room.
     crowds: Mutex<Vec<Account>>,
 }
 
-/// Opens accounts in this process.
+/// Factory of accounts in memory.
 pub(crate) struct InMemory;
 
 impl BackendFactory for InMemory {
@@ -78,13 +79,13 @@ impl BackendFactory for InMemory {
 /// Shard number of a shared account.
 const CROWD: u32 = u32::MAX;
 
-/// Largest number of shards, and smallest number of clients of a shard: a client that finds no room looks for an
-/// account to forget in its own shard.
+/// Greatest number of shards, and least number of clients per shard. A client without room looks for an account to
+/// forget only in its own shard.
 const MOST_SHARDS: usize = 64;
 const CLIENTS_OF_SHARD: usize = 256;
 
 impl Accounts {
-    /// No accounts, with room for `most`.
+    /// Creates accounts with room for `most` clients.
     pub(crate) fn new(most: usize, settings: AccountSettings, clock: &Clock) -> Arc<Self> {
         let shared = SharedState {
             live: AtomicUsize::new(0),
@@ -106,8 +107,7 @@ impl Accounts {
         })
     }
 
-    /// Does something with a client's account, which is made if there is none; something else where there is no room
-    /// for it.
+    /// Runs `work` on a client's account, which is created if there is none; runs `full` if there is no room.
     #[inline]
     fn with<T>(
         &self,
@@ -120,7 +120,7 @@ impl Accounts {
         }
         let (number, mut shard) = self.shard(context.client);
         let now = self.present(context.now);
-        // Before the work, so that nothing is left to do but to hand on what it gives: each move of that costs.
+        // // Before the work, so that afterwards its result is only passed on: each move of it costs.
         self.sweep_one(&mut shard, now, false);
         let slot = shard.find(context.client.digest()).or_else(|| self.insert(&mut shard, context, now));
         let Some(slot) = slot else {
@@ -132,7 +132,7 @@ impl Accounts {
         work(account, now, AccountAddress { shard: number, slot, generation })
     }
 
-    /// Does something with a client's account, or with a newcomer's that is thrown away.
+    /// Runs `work` on a client's account, or on a new one that is dropped afterwards.
     fn look<T>(&self, context: &AccountContext<'_>, work: impl FnOnce(&mut Account, Now) -> T) -> T {
         let (_, mut shard) = self.shard(context.client);
         let now = self.present(context.now);
@@ -146,7 +146,7 @@ impl Accounts {
         }
     }
 
-    /// Whether a client has an account, or would be given one.
+    /// Whether a client has an account, or there is room to create it.
     fn has_room_for(&self, context: &AccountContext<'_>) -> bool {
         let full = || self.shared.live.load(Ordering::Relaxed) >= self.most;
         let (_, mut shard) = self.shard(context.client);
@@ -156,7 +156,7 @@ impl Accounts {
             || (0..LOOK_AT).any(|_| self.sweep_one(&mut shard, now, true))
     }
 
-    /// Does something with the account that newcomers share.
+    /// Runs `work` on the account that clients without room share.
     #[cold]
     fn with_crowd<T>(
         &self,
@@ -175,7 +175,7 @@ impl Accounts {
         work(&mut crowds[slot], now, address)
     }
 
-    /// Does something with the account at a place, if it is still the same; says which limits it came near to.
+    /// Runs `work` on the account at an address if it is still the same; returns the limits that the client came near.
     #[inline]
     fn at(&self, address: AccountAddress, now: Now, work: impl FnOnce(&mut Account, Now) -> u64) -> NearLimits {
         let now = self.present(now);
@@ -201,7 +201,7 @@ impl Accounts {
         None
     }
 
-    /// Counts an account before it is made, so that the bound is never passed.
+    /// Counts an account before it is created, so that the bound holds.
     fn count_one(&self) -> bool {
         let has_room = self.shared.live.fetch_add(1, Ordering::Relaxed) < self.most;
         if !has_room {
@@ -210,7 +210,7 @@ impl Accounts {
         has_room
     }
 
-    /// Now and then, or `always`, looks at one account and forgets it if it is blank.
+    /// Visits one account from time to time, or `always`, and forgets it if it is blank.
     #[inline]
     fn sweep_one(&self, shard: &mut Shard, now: Now, always: bool) -> bool {
         if !shard.turn_of_sweep() && !always {
@@ -224,7 +224,7 @@ impl Accounts {
         forgotten
     }
 
-    /// Forgets all blank accounts, a few at a time so that no request waits for long.
+    /// Forgets all blank accounts, a few per lock, so that no request waits long.
     pub(crate) fn sweep(&self, now: Now) {
         let now = self.present(now);
         for Padded(shard) in &self.shards {
@@ -239,7 +239,7 @@ impl Accounts {
         }
     }
 
-    /// Starts the task that forgets those who do not come back, where there is a runtime for it; it ends with the accounts.
+    /// Starts the task that forgets idle accounts, if there is a runtime for it. It ends with the accounts.
     #[cold]
     fn sweep_in_background(&self) {
         if self.swept.swap(true, Ordering::Relaxed) {
@@ -257,7 +257,7 @@ impl Accounts {
         });
     }
 
-    /// The present time, no earlier than the last time at which an account was forgotten.
+    /// Returns the present time, no earlier than the last time at which an account was forgotten.
     #[inline]
     fn present(&self, now: Now) -> Now {
         let forgotten = self.shared.forgotten.load(Ordering::Relaxed);
@@ -267,7 +267,7 @@ impl Accounts {
 
     #[inline]
     fn shard(&self, client: &Client) -> (u32, SpinGuard<'_, Shard>) {
-        // The shard's own table uses other bits.
+        // // The shard's own table uses the other bits.
         let number = (client.digest().0 >> 64) as usize & (self.shards.len() - 1);
         (number as u32, self.shards[number].0.lock())
     }
@@ -276,7 +276,7 @@ impl Accounts {
 /// Interval at which idle accounts are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
-/// At how many accounts a newcomer looks when there is no room.
+/// Number of accounts that a new client visits if there is no room.
 const LOOK_AT: usize = 8;
 
 /// Accounts that a sweep visits before it releases the lock.
@@ -285,7 +285,7 @@ const CHUNK: usize = 64;
 /// Accounts that a page reads before it releases the lock.
 const ACCOUNTS_PER_LOCK_OF_PAGE: usize = 16;
 
-/// Locks a mutex whose holder may have panicked between two steps of an account: it goes on.
+/// Locks a mutex even if its holder has panicked between two steps of an account.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

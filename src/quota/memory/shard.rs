@@ -1,4 +1,4 @@
-//! Some of the accounts, behind one lock.
+//! A shard: a part of the accounts behind one lock.
 
 use std::{
     collections::HashMap,
@@ -35,7 +35,7 @@ struct ClientAccount {
     account: Account,
 }
 
-/// Each so many operations one other account is looked at.
+/// Number of operations between two visits to other accounts.
 const SWEEP_EVERY: u32 = 16;
 
 impl Shard {
@@ -44,21 +44,21 @@ impl Shard {
         self.index.get(&digest).copied()
     }
 
-    /// The account in a slot that was just [found](Self::find), and which of those that were there.
+    /// Returns the account in a slot that was just [found](Self::find), and the generation of the slot.
     #[inline]
     pub(super) fn account(&mut self, slot: u32) -> (&mut Account, u32) {
         let AccountSlot { generation, entry } = &mut self.slots[slot as usize];
         (&mut entry.as_mut().expect("what the index knows is there").account, *generation)
     }
 
-    /// The account in a slot and context it is, if it is still the same.
+    /// Returns the client and the account in a slot, if the generation is still the same.
     #[inline]
     pub(super) fn entry_of(&mut self, slot: u32, generation: u32) -> Option<(&Client, &mut Account)> {
         let slot = self.slots.get_mut(slot as usize).filter(|slot| slot.generation == generation)?;
         slot.entry.as_mut().map(|entry| (&entry.client, &mut entry.account))
     }
 
-    /// Makes an account.
+    /// Creates an account.
     pub(super) fn insert(&mut self, client: &Client, plan: &Arc<Plan>) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(AccountSlot::default());
@@ -70,14 +70,14 @@ impl Shard {
         slot
     }
 
-    /// Whether it is time to look at another account.
+    /// Returns whether it is time to visit another account.
     #[inline]
     pub(super) fn turn_of_sweep(&mut self) -> bool {
         self.operations = self.operations.wrapping_add(1);
         self.operations.is_multiple_of(SWEEP_EVERY)
     }
 
-    /// Looks at the account under the hand, forgets it if it is blank, and moves on.
+    /// Moves the hand to the next account, and forgets that account if it is blank. Returns whether it did.
     #[cold]
     pub(super) fn sweep_one(&mut self, now: Now, settings: &AccountSettings) -> bool {
         if self.slots.is_empty() {
@@ -101,18 +101,18 @@ impl Shard {
         true
     }
 
-    /// Number of slots, taken or not.
+    /// Returns the number of slots, occupied or not.
     pub(super) fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// The account in a slot and context it is.
+    /// Returns the client and the account in a slot.
     pub(super) fn entry(&mut self, slot: usize) -> Option<(&Client, &mut Account)> {
         self.slots.get_mut(slot)?.entry.as_mut().map(|entry| (&entry.client, &mut entry.account))
     }
 }
 
-/// A digest is keyed and needs no hash besides: its bits are one.
+/// Hasher of digests, which are keyed: it uses their bits as the hash.
 #[derive(Default)]
 struct Bits(u64);
 

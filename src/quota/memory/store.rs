@@ -1,4 +1,4 @@
-//! Port implementation: accounts in memory answer at once.
+//! Implementation of the store port by accounts in memory, which answer at once.
 
 use super::{Accounts, CROWD};
 use crate::{
@@ -37,7 +37,7 @@ impl QuotaBackend for Accounts {
             };
             let plain = !request.wants_usage && !taken.reclaimed && taken.marks.are_none();
             let details = if plain { None } else { Some(details_of(account, &taken, request, now, shared)) };
-            // The remainder of a shared account would show the traffic of others.
+            // // The remainder of a shared account would show the traffic of others.
             let nearest = if request.wants_nearest && !shared { account.nearest(now.wall) } else { None };
             MaybeFuture::Ready(Ok(AdmittedCharge { receipt, nearest, details }))
         };
@@ -161,7 +161,7 @@ impl QuotaBackend for Accounts {
         let (mut number, mut slot) = ((from >> 32) as usize, (from & u64::from(u32::MAX)) as usize);
         while let Some(shard) = self.shards.get(number) {
             let mut shard = shard.0.lock();
-            // A few at a time, so that no decision waits longer for the lock.
+            // // A few accounts per lock, so that no decision waits long.
             let end = shard.len().min(slot + super::ACCOUNTS_PER_LOCK_OF_PAGE);
             while slot < end && page.len() < most {
                 if let Some((client, account)) = shard.entry(slot) {
@@ -188,11 +188,10 @@ impl QuotaBackend for Accounts {
     fn grant(&self, context: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {
         let id = GrantId(self.shared.granted.fetch_add(1, Ordering::Relaxed));
         let full = || {
-            Err(ConfigError::new(
-                "client",
-                "have an account to be granted more, and there is room for no more",
-                self.most,
-            ))
+            Err(ConfigError::message(format!(
+                "no room for the account of the grant, all {} are taken; raise .max_clients()",
+                self.most
+            )))
         };
         let granted = self.with(context, |account, now, _| account.grant(id, &grant, now), full);
         MaybeFuture::Ready(granted.map(|()| id).map_err(StoreError::Invalid))
@@ -211,7 +210,7 @@ impl QuotaBackend for Accounts {
     }
 }
 
-/// Details of an admission. Those of a shared account show neither a client nor what is left.
+/// Returns the details of an admission. Those of a shared account show neither a client nor a remainder.
 #[cold]
 fn details_of(
     account: &Account,

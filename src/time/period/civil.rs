@@ -90,12 +90,12 @@ impl Month {
         Self(self.0 + by)
     }
 
-    /// Returns the number of its days.
+    /// Returns the number of days in the month.
     fn length(self) -> i64 {
         self.next(1).first() - self.first()
     }
 
-    /// Returns its day of this number, or its last day, by `days_from_civil` of the same source.
+    /// Returns the day of this number in the month, or the month's last day, by `days_from_civil` of the same source.
     fn day(self, number: i64) -> i64 {
         self.first() + number.min(self.length()) - 1
     }

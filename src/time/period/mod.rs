@@ -97,7 +97,7 @@ impl Period {
     /// Returns spans of `length` from a client's first use. The next one begins with the first use after its end.
     ///
     /// # Panics
-    /// When `length` is below 1 s or above 10 years; in a `const` that is a compile error.
+    /// If `length` is below 1 s or above 10 years; in a `const` that is a compile error.
     ///
     /// ```
     /// use std::time::Duration;
@@ -115,7 +115,7 @@ impl Period {
     /// [`rolling`](Self::rolling) for input at run time.
     ///
     /// # Errors
-    /// When `length` is below 1 s or above 10 years.
+    /// If `length` is below 1 s or above 10 years.
     ///
     /// ```
     /// use std::time::Duration;
@@ -135,7 +135,7 @@ impl Period {
     /// A month without that day begins on its last day: January 31 is followed by February 28 and then by March 31.
     ///
     /// # Errors
-    /// When `anchor` is before 1970 or after 9000.
+    /// If `anchor` is before 1970 or after 9000.
     ///
     /// ```
     /// use std::time::{Duration, SystemTime};
@@ -164,7 +164,7 @@ impl Period {
     /// they are set back across its start.
     ///
     /// # Errors
-    /// When no zone has this name, or the period is a rolling one, which follows no clock.
+    /// If no zone has this name, or the period is a rolling one, which follows no clock.
     ///
     /// ```
     /// use tollgate::Period;

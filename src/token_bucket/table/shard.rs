@@ -135,12 +135,12 @@ impl BucketShard {
     }
 }
 
-/// A quarter of the slots stays vacant, so that a search ends soon.
+/// Returns the number of buckets in `size` slots: a quarter stays vacant, so that a search ends soon.
 const fn room(size: usize) -> usize {
     size - size.div_ceil(4)
 }
 
-/// 0, 8, 12, 16, 24, 32, 48 and so on: no step wastes more than a third.
+/// Returns the next size: 0, 8, 12, 16, 24, 32, 48 and so on. No step wastes more than a third.
 const fn larger(size: usize) -> usize {
     match size {
         0 => 8,

@@ -44,8 +44,8 @@ impl Attempt<'_, '_> {
         Reply::Admitted(Box::new(admitted))
     }
 
-    /// Charges once what the fallback admitted at `at`, also if the same command had been stored as an admission whose
-    /// reply was lost.
+    /// Charges once the amounts that the fallback admitted at `at`, even if the same command was stored as an admission
+    /// whose reply was lost.
     pub(super) fn admit_spooled(&mut self, admit: &AdmitCommand, at: u64) -> Reply {
         let (rows, id) = (self.rows(), self.command.id);
         if let Some(attempt) = rows.attempt_of(id)
@@ -56,7 +56,7 @@ impl Attempt<'_, '_> {
         let (attempt, part, reserve, entry) = match (rows.next_attempt(), admit.reserve) {
             (Ok(next), None) => (next, 0, None, EntryKind::Charge),
             (Ok(next), terms) => (next, 0, terms, EntryKind::Reserve),
-            // Other work under the same job id, which nothing could refuse: it was done.
+            // // Other work under the same job id: no store was there to refuse it, and it was done.
             (Err(latest), _) if rows.conflicts(latest, admit.fingerprint) => {
                 (latest, rows.free_part(latest), None, EntryKind::Record)
             }
@@ -72,7 +72,7 @@ impl Attempt<'_, '_> {
         Reply::Done
     }
 
-    /// Reply to a command that had been stored by a commit whose result was lost.
+    /// Returns the reply to a command that was stored by a commit whose result was lost.
     pub(super) fn stored_before(&mut self) -> Reply {
         match &self.command.kind {
             CommandKind::Admit(_) => {
@@ -96,7 +96,7 @@ impl Attempt<'_, '_> {
         }
     }
 
-    /// Status of an attempt before this command settled it.
+    /// Returns the status of an attempt before this command settled it.
     fn settled_before(&self, attempt: Option<u32>, end: &SettleKind) -> Reply {
         let status = match (attempt, end) {
             (None, _) => JobStatus::Unknown,

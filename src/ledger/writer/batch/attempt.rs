@@ -30,13 +30,13 @@ impl Attempt<'_, '_> {
         self
     }
 
-    /// The account, and the time of the batch.
+    /// Returns the account, and the time of the batch.
     pub(super) fn account(&mut self) -> (&mut AccountState, u64) {
         let tenant = &self.command.key.tenant;
         (self.batch.accounts.entry(Arc::clone(tenant)).or_default(), self.batch.now)
     }
 
-    /// All rows of the job.
+    /// Returns all rows of the job.
     pub(super) fn rows(&self) -> JobRows<'_> {
         JobRows(self.batch.rows.get(&self.command.key).map_or(&[], Vec::as_slice))
     }
@@ -45,13 +45,13 @@ impl Attempt<'_, '_> {
         self.rows().status(self.number)
     }
 
-    /// Rows of the attempt that reserve an amount, one for each limit.
+    /// Returns the rows of the attempt that reserve an amount, one for each limit.
     pub(super) fn reserved(&self) -> Vec<Row> {
         let rows = self.rows().of(self.number);
         rows.filter(|row| row.entry == EntryKind::Reserve && !row.limit.is_empty()).cloned().collect()
     }
 
-    /// Opens the reservation of an attempt that is to be reserved.
+    /// Opens the reservation of an attempt, if it has terms.
     pub(super) fn open(&mut self, terms: Option<ReservationTerms>, since: u64) {
         let Some(ReservationTerms { ttl, charge }) = terms else { return };
         let (key, attempt) = (self.command.key.clone(), self.number);
@@ -92,7 +92,7 @@ impl Attempt<'_, '_> {
             }),
             "the unique index would reject a command that writes two rows under one key"
         );
-        // Of a job id that no other command has, only spooled commands read rows in the batch that writes them.
+        // // If no other command has the job id, only spooled commands read rows in the batch that writes them.
         if !own || self.batch.spooled.contains(&row.key) {
             self.batch.rows.entry(row.key.clone()).or_default().push(row.clone());
         }

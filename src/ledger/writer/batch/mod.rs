@@ -16,7 +16,8 @@ use super::{
     Command, CommandKind, Key, Loaded, Queued, Reads, Reply, Row, SettleKind, Writes, account_state::AccountState,
 };
 
-/// Accounts to lock and jobs to read. For commands that may have been stored before, all rows of the job are read.
+/// Returns the accounts to lock and the jobs to read. For commands that may have been stored before, all rows of the
+/// job are read.
 pub(super) fn reads<R>(batch: &[Queued<R>]) -> Reads {
     let mut reads = Reads::default();
     for Queued { command, sent, .. } in batch {
@@ -36,7 +37,8 @@ pub(super) fn reads<R>(batch: &[Queued<R>]) -> Reads {
 }
 
 impl Command {
-    /// Whether its decision depends on rows of its job: not if the job id is new, or if it only adds to the job.
+    /// Whether the decision depends on rows of the job. It does not if the job id is new, or if the command only adds
+    /// to the job.
     fn reads_job(&self) -> bool {
         match &self.kind {
             CommandKind::Admit(_) => !self.own,
@@ -47,7 +49,7 @@ impl Command {
         }
     }
 
-    /// Admission time of the charge that it settles.
+    /// Returns the admission time of the charge that the command settles.
     fn since(&self) -> Option<u64> {
         match &self.kind {
             CommandKind::Settle(settle) | CommandKind::SettleOf { settle, .. } => Some(settle.since.at),
@@ -57,7 +59,8 @@ impl Command {
         }
     }
 
-    /// Whether it brings a charge of the fallback into the ledger, or settles a charge by the id of another command.
+    /// Whether the command brings a charge of the fallback into the ledger, or settles a charge by the id of another
+    /// command.
     fn is_spooled(&self) -> bool {
         matches!(self.kind, CommandKind::Spooled { .. } | CommandKind::SettleOf { .. })
     }
@@ -97,11 +100,11 @@ pub(super) fn decide<R>(commands: &[Queued<R>], loaded: Loaded) -> (Writes, Vec<
 }
 
 impl Attempt<'_, '_> {
-    /// `sent`: it may have been stored before; `left`: its caller has left.
+    /// Decides one command. `sent`: it may have been stored before; `left`: its caller has left.
     fn decide(mut self, sent: bool, left: bool) -> Reply {
         let looked_for = match self.command.kind {
             CommandKind::Spooled { .. } => false, // recognizes its rows itself
-            // A process that has crashed since may have brought it from the spool before.
+            // // A process that has crashed since may have merged it from the spool before.
             CommandKind::SettleOf { .. } => true,
             _ => sent,
         };
@@ -109,7 +112,7 @@ impl Attempt<'_, '_> {
             return self.stored_before();
         }
         match &self.command.kind {
-            // It was only looked for, in case it had been stored.
+            // // It was only looked up, in case it had been stored.
             CommandKind::Admit(_) if left => Reply::Unavailable("the caller has left".into()),
             CommandKind::Admit(admit) => self.admit(admit),
             CommandKind::Settle(settle) => self.at(settle.attempt).settle(settle),

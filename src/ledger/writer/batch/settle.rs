@@ -10,7 +10,8 @@ use crate::{
 };
 
 impl Attempt<'_, '_> {
-    /// Settles what the command `of` admitted, or the fallback under that id; nothing if that charged nothing.
+    /// Settles the charge that the command `of`, or the fallback under that id, admitted; nothing if it charged
+    /// nothing.
     pub(super) fn settle_of(&mut self, of: u128, settle: &SettleCommand) -> Reply {
         let Some(attempt) = self.rows().attempt_of(of) else {
             return Reply::Settled(JobStatus::Unknown, Vec::new());
@@ -47,7 +48,7 @@ impl Attempt<'_, '_> {
         self.close();
     }
 
-    /// Charges the actual amounts of a reservation that has expired, in place of what the expiry charged.
+    /// Charges the actual amounts of an expired reservation, in place of the amounts that the expiry charged.
     fn commit_late(&mut self, settle: &SettleCommand) {
         let reserved = self.reserved();
         let used = |row: &Row| settle.used_of(&row.kind, unsigned(row.amount));
@@ -81,7 +82,7 @@ impl Attempt<'_, '_> {
         Reply::Done
     }
 
-    /// Moves each reserved amount to what was `used` of it, given its row and estimate.
+    /// Changes each reserved amount to the amount that `used` returns for its row and estimate.
     fn settle_reserved(&mut self, entry: EntryKind, plan: Option<&Plan>, used: impl Fn(&Row, u64) -> u64) {
         let mut postings = Vec::new();
         for row in self.reserved() {
@@ -95,7 +96,7 @@ impl Attempt<'_, '_> {
         self.write_marked(entry, 0, postings);
     }
 
-    /// Corrects the counters of rows, each from what is charged to what was used. Writes the corrections as records of
+    /// Corrects the counters of rows, each from the charged to the used amount. Writes the corrections as records of
     /// `part`, with the reset rows that belong to them.
     fn correct(&mut self, settle: &SettleCommand, part: u32, rows: Vec<(&Row, u64, u64)>) {
         let (mut postings, mut resets) = (Vec::new(), Vec::new());
@@ -113,13 +114,13 @@ impl Attempt<'_, '_> {
         }
         self.write(EntryKind::Reset, part, resets);
         match part {
-            // By this record the attempt is known to be settled.
+            // // This record marks the attempt as settled.
             LATE => self.write_marked(EntryKind::Record, part, postings),
             _ => self.write(EntryKind::Record, part, postings),
         }
     }
 
-    /// Returns everything that the attempt charged or reserved.
+    /// Returns all amounts that the attempt charged or reserved.
     fn void(&mut self, plan: &Plan) {
         let mut sums = BTreeMap::new();
         for row in self.rows().of(self.number).filter(|row| !row.limit.is_empty()) {
@@ -128,7 +129,8 @@ impl Attempt<'_, '_> {
             }
             let counter = (Arc::clone(&row.limit), Arc::clone(&row.kind), row.window, row.epoch);
             let (reserved, used, _) = sums.entry(counter).or_insert_with(|| (0_i64, 0_i64, row.clone()));
-            *if row.entry == EntryKind::Reserve { reserved } else { used } += row.amount;
+            let sum = if row.entry == EntryKind::Reserve { reserved } else { used };
+            *sum = sum.saturating_add(row.amount);
         }
         let mut part = 0;
         for (reserved, used, row) in sums.into_values() {
@@ -138,7 +140,7 @@ impl Attempt<'_, '_> {
             let returned = account.give_back(Some(plan), &row, used, now);
             if let (Some((released, _)), Some(mut posting)) = (released, returned) {
                 let reset = return_in_full(&mut posting, used);
-                posting.amount += released.amount;
+                posting.amount = posting.amount.saturating_add(released.amount);
                 self.write(EntryKind::Reset, part, reset);
                 self.write(EntryKind::Void, part, [posting]);
                 part += 1;
@@ -150,8 +152,8 @@ impl Attempt<'_, '_> {
         self.close();
     }
 
-    /// Records the committed amounts of kinds that no row of `foreseen` counts, and what else was `used`, as a part
-    /// that no other record of the attempt has.
+    /// Records the committed amounts of kinds that no row of `foreseen` counts, and all other `used` amounts, under a
+    /// part that no other record of the attempt has.
     fn record_unforeseen(&mut self, settle: &SettleCommand, foreseen: &[Row], mut used: Amounts) {
         if let SettleKind::Commit(actual) = &settle.end {
             let is_foreseen = |kind: &Kind| foreseen.iter().any(|row| *row.kind == *kind.as_str());
@@ -168,20 +170,20 @@ impl Attempt<'_, '_> {
         self.write(EntryKind::Record, part, postings);
     }
 
-    /// Amount of a reserved row that is charged after its expiry.
+    /// Returns the amount of a reserved row that stays charged after its expiry.
     fn charged(&self, row: &Row) -> u64 {
         let same = |other: &&Row| other.limit == row.limit && other.kind == row.kind;
         let rows = self.rows().of(self.number).filter(same);
         let charged = rows.filter(|row| matches!(row.entry, EntryKind::Reserve | EntryKind::Expire));
-        unsigned(charged.map(|row| row.amount).sum())
+        unsigned(charged.fold(0, |sum, row| sum.saturating_add(row.amount)))
     }
 }
 
-/// Completes `posting`, which returns as much of `amount` as the counter still had: a reset may have emptied it before.
-/// Returns the posting of the reset row that belongs to it, if any.
+/// Completes `posting`, which returned only the part of `amount` that the counter still had: a reset may have emptied
+/// it before. Returns the posting of the reset row that belongs to it, if any.
 ///
-/// A reset makes room and returns no money, so the row that takes the amount off the bill carries all of it. The reset
-/// row adds back the part that the counter no longer had, and the counter stays the sum of its rows.
+/// A reset makes room and refunds no money, so the row that takes the amount off the bill carries all of it. The reset
+/// row adds back the part that the counter no longer had, so that the counter stays the sum of its rows.
 fn return_in_full(posting: &mut Posting, amount: u64) -> Option<Posting> {
     let by_reset = i64::try_from(amount).unwrap_or(i64::MAX) + posting.amount;
     posting.amount -= by_reset;
@@ -193,7 +195,7 @@ fn unsigned(amount: i64) -> u64 {
 }
 
 impl SettleCommand {
-    /// Final amount of a kind of which `amount` was charged or reserved.
+    /// Returns the final amount of a kind of which `amount` was charged or reserved.
     fn used_of(&self, kind: &str, amount: u64) -> u64 {
         match &self.end {
             SettleKind::Add => amount,

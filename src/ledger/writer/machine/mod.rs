@@ -216,7 +216,7 @@ impl<R> Writer<R> {
         self.failures >= DOWN_AFTER
     }
 
-    /// Number of commands that are not settled yet.
+    /// Returns the number of commands that are not settled yet.
     pub(crate) fn backlog(&self) -> usize {
         self.queue.len() + self.batch.len()
     }

@@ -28,7 +28,7 @@ pub(crate) struct WriterNotice {
 /// Content of a [`WriterNotice`].
 #[derive(Clone, Debug)]
 pub(crate) enum NoticeKind {
-    /// The client has come near to these limits.
+    /// Limits that the client has come near.
     Near(Vec<Warning>),
     /// The database rejected the command for good, for this reason, and the command is dropped.
     Rejected(Arc<str>),

@@ -56,7 +56,7 @@ impl<R> Writer<R> {
         self.put_back();
     }
 
-    /// Marks the accounts of the batch as held, because the database does not say which lock did not come: they are
+    /// Marks the accounts of the batch as held, because the database does not say which lock did not come. They are
     /// tried one by one and delay no others. Callers of commands that failed too often get their reply.
     fn hold(&mut self, why: &Arc<str>) {
         self.held.retain_queued(&self.queue);

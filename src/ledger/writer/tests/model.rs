@@ -66,7 +66,7 @@ impl Store {
         self.holds.sort_by_key(|hold| (hold.key.clone(), hold.attempt));
     }
 
-    /// D4: the used and reserved amounts of each counter are the sum of its rows.
+    /// The used and reserved amounts of each counter are the sum of its rows.
     pub(crate) fn adds_up(&self) -> Result<(), String> {
         for (tenant, stored) in &self.accounts {
             for count in &stored.counts {

@@ -19,7 +19,7 @@ fn used(scene: &mut Scene) -> Vec<u64> {
 }
 
 #[test]
-fn the_grant_that_ends_first_is_used_up_first() {
+fn grant_with_the_earliest_end_is_used_first() {
     let mut scene = Scene::new(hourly(10));
     grant(&mut scene, 5, START + 3 * HOUR);
     grant(&mut scene, 3, START + 2 * HOUR);
@@ -31,7 +31,7 @@ fn the_grant_that_ends_first_is_used_up_first() {
 }
 
 #[test]
-fn what_goes_back_comes_from_the_last_that_was_used() {
+fn refund_returns_to_the_grant_used_last() {
     let mut scene = Scene::new(hourly(10));
     grant(&mut scene, 3, START + 2 * HOUR);
     grant(&mut scene, 5, START + 3 * HOUR);
@@ -56,7 +56,7 @@ fn ended_grant_keeps_its_charge_and_spares_other_grants() {
 }
 
 #[test]
-fn what_goes_back_after_the_end_of_its_grant_is_not_there_again() {
+fn refund_to_an_ended_grant_is_not_available_again() {
     let mut scene = Scene::new(hourly(10));
     grant(&mut scene, 5, START + HOUR / 4);
     let taken = scene.take(("requests", 13)).unwrap();
@@ -66,7 +66,7 @@ fn what_goes_back_after_the_end_of_its_grant_is_not_there_again() {
 }
 
 #[test]
-fn what_is_used_up_of_a_grant_is_gone_in_the_next_period() {
+fn used_part_of_a_grant_is_gone_in_the_next_period() {
     let mut scene = Scene::new(hourly(10));
     grant(&mut scene, 5, START + 10 * HOUR);
     scene.take(("requests", 13)).unwrap();
@@ -80,7 +80,7 @@ fn what_is_used_up_of_a_grant_is_gone_in_the_next_period() {
 }
 
 #[test]
-fn a_revoked_grant_gives_no_more() {
+fn revoked_grant_raises_no_limit() {
     let mut scene = Scene::new(hourly(10));
     let id = grant(&mut scene, 5, START + 10 * HOUR);
     scene.take(("requests", 12)).unwrap();
@@ -93,7 +93,7 @@ fn a_revoked_grant_gives_no_more() {
 }
 
 #[test]
-fn a_grant_covers_what_was_recorded_past_the_limit_before() {
+fn grant_covers_earlier_usage_above_the_limit() {
     let mut scene = Scene::new(hourly(10));
     scene.record(("requests", 13));
     grant(&mut scene, 5, START + 10 * HOUR);
@@ -102,7 +102,7 @@ fn a_grant_covers_what_was_recorded_past_the_limit_before() {
 }
 
 #[test]
-fn a_grant_of_what_there_is_not_or_of_the_past_is_refused() {
+fn grant_of_an_unknown_limit_or_a_past_end_is_rejected() {
     let mut scene = Scene::new(hourly(10));
     let now = at(scene.wall);
     let later = SystemTime::UNIX_EPOCH + Duration::from_nanos(START + HOUR);
@@ -113,7 +113,7 @@ fn a_grant_of_what_there_is_not_or_of_the_past_is_refused() {
 }
 
 #[test]
-fn a_grant_survives_a_plan_without_its_limit() {
+fn grant_survives_a_plan_without_its_limit() {
     let mut scene = Scene::new(hourly(10));
     grant(&mut scene, 5, START + 10 * HOUR);
     scene.plan = Arc::new(Plan::new("other").limit(Quota::units("tokens", 1).per(Period::hour())));
@@ -123,7 +123,7 @@ fn a_grant_survives_a_plan_without_its_limit() {
 }
 
 #[test]
-fn what_a_grant_paid_for_under_another_plan_stays_paid() {
+fn usage_covered_under_another_plan_stays_covered() {
     let mut scene = Scene::new(hourly(10));
     grant(&mut scene, 5, START + 10 * HOUR);
     scene.take(("requests", 13)).unwrap();

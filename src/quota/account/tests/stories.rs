@@ -4,7 +4,7 @@ use super::*;
 use crate::kind::Kind;
 
 #[test]
-fn a_cost_that_just_fits_passes_and_one_more_does_not() {
+fn exact_fit_is_admitted_and_one_more_is_refused() {
     let mut scene = Scene::new(hourly(105));
     scene.record(("requests", 95));
     let refused = scene.take(("requests", 11)).unwrap_err();
@@ -15,7 +15,7 @@ fn a_cost_that_just_fits_passes_and_one_more_does_not() {
 }
 
 #[test]
-fn zero_is_refused_exactly_when_nothing_is_left() {
+fn zero_is_refused_exactly_when_nothing_remains() {
     let mut scene = Scene::new(hourly(2));
     scene.take(("requests", 0)).unwrap();
     scene.record(("requests", 1));
@@ -26,7 +26,7 @@ fn zero_is_refused_exactly_when_nothing_is_left() {
 }
 
 #[test]
-fn what_is_more_than_there_ever_is_has_no_wait() {
+fn amount_above_the_whole_limit_has_no_wait() {
     let mut scene = Scene::new(hourly(10));
     for asked in [11, 1 << 53, u64::MAX] {
         let refused = scene.take(("requests", asked)).unwrap_err();
@@ -171,7 +171,7 @@ fn tokens(limit: u64) -> Arc<Plan> {
 }
 
 #[test]
-fn whoever_goes_to_another_plan_and_back_finds_what_it_had_used() {
+fn plan_change_and_back_restores_the_used_amounts() {
     let mut scene = Scene::new(hourly(10));
     scene.take(("requests", 8)).unwrap();
     scene.plan = tokens(10);
@@ -200,7 +200,7 @@ fn refund_and_settlement_reach_their_own_counter_after_a_change() {
 }
 
 #[test]
-fn a_version_starts_an_account_fresh_once() {
+fn version_starts_an_account_fresh_once() {
     let fresh = |version| Arc::new(Plan::clone(&hourly(10)).numbered(version).starting_fresh());
     let mut scene = Scene::new(hourly(10));
     scene.take(("requests", 8)).unwrap();
@@ -216,7 +216,7 @@ fn a_version_starts_an_account_fresh_once() {
 }
 
 #[test]
-fn a_higher_limit_is_warned_of_when_the_client_comes_near_it() {
+fn raised_limit_warns_again_at_its_threshold() {
     let mut scene = Scene::new(hourly(10));
     assert_eq!(scene.record(("requests", 9)), 1);
     scene.plan = hourly(100);
@@ -240,7 +240,7 @@ fn check_counts_an_overdue_slot_as_free() {
 }
 
 #[test]
-fn what_was_charged_before_a_reset_is_not_given_back_after_it() {
+fn refund_of_a_charge_before_a_reset_is_ignored() {
     let mut scene = Scene::new(hourly(10));
     let before = scene.take(("requests", 3)).unwrap();
     scene.account().reset(Some("requests_per_hour")).unwrap();
@@ -252,7 +252,7 @@ fn what_was_charged_before_a_reset_is_not_given_back_after_it() {
 }
 
 #[test]
-fn what_ends_after_midnight_belongs_to_the_day_before() {
+fn settlement_after_midnight_counts_in_the_day_before() {
     let plan = Plan::new("daily").limit(Quota::units("tokens", 100).per(Period::day()));
     let mut scene = Scene::new(Arc::new(plan));
     let asked = scene.take(("tokens", 0)).unwrap();
@@ -299,7 +299,7 @@ fn stalled_reader_loses_its_slot_but_a_slow_one_does_not() {
 }
 
 #[test]
-fn whoever_holds_a_slot_for_too_long_loses_it() {
+fn overdue_holder_loses_its_slot() {
     let mut scene = Scene::new(Arc::new(Plan::new("slots").limit(Quota::concurrent(1))));
     scene.take(("concurrent_requests", 1)).unwrap();
     scene.wall += 60_000_000_000;
@@ -309,7 +309,7 @@ fn whoever_holds_a_slot_for_too_long_loses_it() {
 }
 
 #[test]
-fn more_than_one_slot_is_never_given() {
+fn charge_of_two_slots_at_once_is_refused() {
     let mut scene = Scene::new(Arc::new(Plan::new("slots").limit(Quota::concurrent(5))));
     assert_eq!(scene.take(("concurrent_requests", 2)).unwrap_err()[0].wait, None);
     let usage = scene.account().usage(START);
@@ -317,7 +317,7 @@ fn more_than_one_slot_is_never_given() {
 }
 
 #[test]
-fn counts_stop_where_every_store_stops() {
+fn counters_saturate_at_the_maximum_of_all_stores() {
     let mut scene = Scene::new(hourly(10));
     for amount in [u64::MAX, 1 << 53, (1 << 53) - 1] {
         scene.record(("requests", amount));

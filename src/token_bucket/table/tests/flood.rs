@@ -148,7 +148,7 @@ fn the_memory_of_a_client_is_bounded_and_paid_when_it_comes() {
     }
 }
 
-/// RL6: an entry that ended and was dropped is remembered by its shard, for clocks that fall behind.
+/// A shard remembers the end of evicted buckets, for clocks that are set back.
 #[test]
 fn a_clock_that_was_set_back_finds_no_fresh_buckets() {
     let rate = Rate::per_second(1).burst(10);

@@ -154,7 +154,7 @@ fn loom_what_is_given_back_is_neither_lost_nor_doubled() {
     });
 }
 
-/// RL5 and RL9: with one token in the global bucket, one of two clients passes and the other is not charged.
+/// With one token in the global bucket, one of two clients passes and the other is not charged.
 #[test]
 fn loom_both_buckets_give_or_neither() {
     for keys in [[1, 2], [1, 1]] {

@@ -40,7 +40,6 @@ fn together(threads: u64, work: impl Fn(u64) -> u64 + Sync) -> u64 {
     })
 }
 
-/// RL9
 #[test]
 fn threads_at_one_instant_get_exactly_the_burst() {
     for demand in [50, 250, 1_000] {
@@ -54,7 +53,7 @@ fn threads_at_one_instant_get_exactly_the_burst() {
     }
 }
 
-/// RL9 and RL5: a client that one of two limits refuses has taken from neither.
+/// A client that one of two limits refuses has taken tokens from neither.
 #[test]
 fn a_half_taken_token_is_never_seen() {
     let (client, all) = (Rate::per_second(1).burst(100), Rate::per_second(1).burst(350));

@@ -197,7 +197,7 @@ impl History {
         Ok(())
     }
 
-    /// R1, and that the account adds up as the book does.
+    /// Checks the account against the sums of the book.
     fn adds_up(&self) -> Result<(), TestCaseError> {
         let usage = self.account.usage(self.now.wall);
         let known =
@@ -241,7 +241,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_account_adds_up_as_the_book_does(steps in steps(60), charge_expired: bool) {
+    fn account_equals_the_book(steps in steps(60), charge_expired: bool) {
         run(&steps, charge_expired)?;
     }
 }
@@ -251,7 +251,7 @@ proptest! {
 
     #[test]
     #[ignore = "a minute: many histories"]
-    fn the_account_adds_up_as_the_book_does_in_many_histories(steps in steps(120), charge_expired: bool) {
+    fn account_equals_the_book_in_many_histories(steps in steps(120), charge_expired: bool) {
         run(&steps, charge_expired)?;
     }
 }
