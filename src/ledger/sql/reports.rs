@@ -102,24 +102,34 @@ impl<S: ChargePath> SqlDatabase<S> {
         self.query(sql.into_sql_str(), &[SqlValue::Text(tenant), SqlValue::Time(at)], decode).await
     }
 
+    /// Query for counters that differ from their rows. A `FULL OUTER JOIN` would say it in fewer words, but SQLite compares
+    /// each counter with each sum then.
+    pub(crate) fn differing() -> String {
+        format!(
+            "WITH sums AS ({} GROUP BY tenant_id, limit_id, quota_type, window_start, epoch)
+             SELECT tenant_id, limit_id, quota_type, window_start, counted, written FROM (
+                SELECT c.tenant_id, c.limit_id, c.quota_type, c.window_start, c.epoch, c.used + c.reserved AS counted,
+                    coalesce(s.written, 0) AS written
+                FROM quota_counter c LEFT JOIN sums s ON s.tenant_id = c.tenant_id AND s.limit_id = c.limit_id
+                    AND s.quota_type = c.quota_type AND s.window_start = c.window_start AND s.epoch = c.epoch
+                WHERE c.used + c.reserved <> coalesce(s.written, 0) OR c.reserved <> coalesce(s.held, 0)
+                UNION ALL
+                SELECT s.tenant_id, s.limit_id, s.quota_type, s.window_start, s.epoch, CAST(NULL AS bigint), s.written
+                FROM sums s WHERE s.written <> 0 AND NOT EXISTS (
+                    SELECT 1 FROM quota_counter c WHERE c.tenant_id = s.tenant_id AND c.limit_id = s.limit_id
+                        AND c.quota_type = s.quota_type AND c.window_start = s.window_start AND c.epoch = s.epoch)) d
+             ORDER BY tenant_id, limit_id, quota_type, window_start, epoch LIMIT $1",
+            should_be::<S>()
+        )
+    }
+
     /// Returns the number of counters, and at most `most` that differ from their rows.
     pub(crate) async fn drifts(&self, most: usize) -> Result<(u64, Vec<Drift>), DbError> {
         let mut transaction = self.pool.begin().await.map_err(db_error::<S>)?;
         let compared = S::fetch(&mut transaction, "SELECT count(*) FROM quota_counter".into_sql_str(), &[]).await?;
-        let sql = format!(
-            "SELECT coalesce(c.tenant_id, s.tenant_id), coalesce(c.limit_id, s.limit_id),
-                coalesce(c.quota_type, s.quota_type), coalesce(c.window_start, s.window_start), c.used + c.reserved,
-                coalesce(s.written, 0)
-             FROM quota_counter c FULL OUTER JOIN
-                ({} GROUP BY tenant_id, limit_id, quota_type, window_start, epoch) s
-                ON s.tenant_id = c.tenant_id AND s.limit_id = c.limit_id AND s.quota_type = c.quota_type
-                    AND s.window_start = c.window_start AND s.epoch = c.epoch
-             WHERE (c.tenant_id IS NULL AND s.written <> 0) OR c.used + c.reserved <> coalesce(s.written, 0)
-                OR c.reserved <> coalesce(s.held, 0)
-             ORDER BY 1, 2, 3, 4, coalesce(c.epoch, s.epoch) LIMIT $1",
-            should_be::<S>()
-        );
-        let found = S::fetch(&mut transaction, AssertSqlSafe(sql).into_sql_str(), &[SqlValue::count(most)]).await?;
+        let found =
+            S::fetch(&mut transaction, AssertSqlSafe(Self::differing()).into_sql_str(), &[SqlValue::count(most)])
+                .await?;
         let drift = |row| {
             let mut columns = Columns::<S>::new(row);
             Ok(Drift {

@@ -9,9 +9,10 @@ use crate::ledger::{
 
 /// Periods that have ended, without an open reservation or a later row, and that are not archived yet. Selects the sum
 /// of their rows, and the times of the last and the first. Open reservations are looked up once, not for each row.
-const SEALABLE: &str = "
+/// `CROSS JOIN` keeps SQLite from reading all rows of the tenant again for each of its periods.
+pub(super) const SEALABLE: &str = "
     SELECT q.limit_id, q.quota_type, q.window_start, q.epoch, sum(q.amount), max(q.consumed_at), min(q.consumed_at)
-    FROM quota_consumption q JOIN quota_counter c USING (tenant_id, limit_id, quota_type, window_start, epoch)
+    FROM quota_consumption q CROSS JOIN quota_counter c USING (tenant_id, limit_id, quota_type, window_start, epoch)
     WHERE q.tenant_id = $1 AND c.window_end <= $2 AND c.reserved = 0 AND q.entry <> 'grant'
         AND (q.limit_id, q.quota_type, q.window_start, q.epoch) NOT IN (
             SELECT r.limit_id, r.quota_type, r.window_start, r.epoch

@@ -59,6 +59,28 @@ async fn it_does_what_its_model_does_in_many_histories() {
     against::agrees(&ledger, 10_000, against::Locks::Everything).await;
 }
 
+/// Returns the steps of the plan of a query.
+async fn plan(sql: &str, values: &[SqlValue<'_>]) -> Vec<String> {
+    let ledger = SqliteDatabase::in_memory().await.unwrap();
+    let sql = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")).into_sql_str();
+    let rows = Sqlite::fetch(&mut *ledger.pool.acquire().await.unwrap(), sql, values).await.unwrap();
+    rows.iter().map(|row| Sqlite::text(row, 3).unwrap().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn archive_reads_the_rows_of_a_tenant_once() {
+    let plan = plan(archive::SEALABLE, &[SqlValue::Text("acme"), SqlValue::Time(1)]).await;
+    let at = |step: &str| plan.iter().position(|found| found.starts_with(step)).unwrap_or_else(|| panic!("{plan:?}"));
+    assert!(at("SEARCH q ") < at("SEARCH c USING PRIMARY KEY"), "{plan:?}");
+}
+
+#[tokio::test]
+async fn audit_looks_each_counters_sum_up() {
+    let plan = plan(&SqliteDatabase::differing(), &[SqlValue::Number(1)]).await;
+    assert!(plan.iter().any(|step| step.starts_with("SEARCH s USING AUTOMATIC")), "{plan:?}");
+    assert!(!plan.iter().any(|step| step.starts_with("SCAN s LEFT-JOIN")), "{plan:?}");
+}
+
 /// A pool as programs have one, over a file that a ledger would keep.
 fn options(file: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
