@@ -101,7 +101,7 @@ impl Ledger {
             let must = format!("be at least {:?} ago, which is the horizon", Duration::from_nanos(horizon));
             return Err(ConfigError::new("end of an archive", &must, Instant(before)).into());
         }
-        // // First all writers refuse those ids, then the rows are deleted.
+        // First all writers refuse those ids, then the rows are deleted.
         let sealed = on_database!(self, inner => inner.report(inner.writer.database.seal(nanos(before))).await);
         let (before, mut archived) = (sealed?, ArchiveReport::default());
         let mut after = None;

@@ -105,7 +105,7 @@ impl<S: ChargePath> Session for SqlSession<S> {
 
     async fn commit(&mut self) -> Result<(), DbError> {
         self.take_open()?;
-        // // An error that the database reports means that nothing is written; a lost reply means nothing.
+        // An error that the database reports means that nothing is written; a lost reply means nothing.
         let committed = S::commit(&mut self.connection).await;
         self.end_step(committed, TxState::Idle).await
     }

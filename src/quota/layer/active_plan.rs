@@ -148,7 +148,7 @@ impl ActivePlan {
         for limit in plan.all() {
             match limit.kind() {
                 Kind::Requests | Kind::Concurrent => fixed.set(limit.kind(), 1),
-                kind => fixed.set(kind, 0), // nothing of it may be left already
+                kind => fixed.set(kind, 0), // refused if nothing of it remains
             }
         }
         let each = plan.counted().iter().map(|limit| fixed.get(limit.kind())).collect();

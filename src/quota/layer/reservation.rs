@@ -175,7 +175,7 @@ impl From<StoreError> for ReservationError {
             StoreError::Unavailable => Self::Unavailable,
             StoreError::Indeterminate => Self::Indeterminate,
             StoreError::Rejected(_) => Self::Rejected,
-            // // These accounts do not have it.
+            // These accounts do not have it.
             StoreError::Nameless | StoreError::Invalid(_) => Self::Unknown,
         }
     }
@@ -226,7 +226,7 @@ impl FromStr for ReservationId {
             Some(numbers) => here(numbers),
             None => visible.then(|| ReservationKey::Named(text.into())),
         };
-        // // Each id has exactly one text; any other spelling is rejected.
+        // Each id has exactly one text; any other spelling is rejected.
         let id = reserved.map(Self).filter(|id| id.to_string() == text);
         let must = "be the text of one that was given out";
         id.ok_or_else(|| ConfigError::new("id of a reservation", must, format_args!("{text:?}")))
