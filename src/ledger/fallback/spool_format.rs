@@ -68,7 +68,7 @@ pub(crate) fn recover(file: &[u8]) -> Result<Recovered, Damage> {
             }
             return Err(damage("a record was altered"));
         }
-        let command = decode(body).ok_or_else(|| damage("a record says what this version cannot read"))?;
+        let command = decode(body).ok_or_else(|| damage("this version cannot read a record"))?;
         commands.push(command);
         at = end;
     }

@@ -126,7 +126,7 @@ impl Ledger {
     pub(in crate::ledger) async fn check_kept(&self, what: &str, at: u64) -> Result<(), QuotaError> {
         let sealed = on_database!(self, inner => inner.report(inner.writer.database.sealed()).await)?;
         if at < sealed {
-            let must = format!("lie after what is archived, {}", Instant(time(sealed)));
+            let must = format!("not be before {}, the end of the archived rows", Instant(time(sealed)));
             return Err(ConfigError::new(what, &must, Instant(time(at))).into());
         }
         Ok(())

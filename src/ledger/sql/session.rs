@@ -70,7 +70,7 @@ impl<S: ChargePath> SqlSession<S> {
             TxState::Open => Ok(()),
             TxState::Idle => {
                 self.state = TxState::Idle;
-                Err(DbError::Refused("there is no transaction to go on with".into()))
+                Err(DbError::Refused("no transaction is open".into()))
             }
             TxState::Broken => Err(DbError::Lost("the connection was left in the middle of a step".into())),
         }
