@@ -52,7 +52,7 @@ type ChargeWhen = Arc<dyn Fn(&ServedRequest) -> bool + Send + Sync>;
 /// ```
 /// use http::StatusCode;
 /// use tollgate::{Plan, QuotaLayer};
-/// An attempt that the client cuts off before the answer has no status, and counts as a failed one.
+/// // An attempt that the client cuts off before the answer has no status, and counts as a failed one.
 /// let only_failed_logins = QuotaLayer::new(Plan::standard())
 ///     .charge_when(|served| served.status.is_none_or(|status| status == StatusCode::UNAUTHORIZED));
 /// ```
