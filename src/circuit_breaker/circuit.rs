@@ -244,13 +244,16 @@ impl Ticket {
     #[inline]
     pub(crate) fn report(&mut self, verdict: Verdict, slow: bool, now: Moment) {
         match self {
-            Self::Counted(stripe) => match verdict {
-                Verdict::Success => stripe.record(CallResult { failure: false, slow }, now),
-                Verdict::Failure => stripe.record(CallResult { failure: true, slow }, now),
-                Verdict::Ignore => {}
-                Verdict::Trip => stripe.trip(None, "classifier", now),
-                Verdict::TripFor(wait) => stripe.trip(Some(wait), "retry_after", now),
-            },
+            Self::Counted(stripe) => {
+                let failure = match verdict {
+                    Verdict::Success => false,
+                    Verdict::Failure => true,
+                    Verdict::Ignore => return,
+                    Verdict::Trip => return stripe.trip(None, "classifier", now),
+                    Verdict::TripFor(wait) => return stripe.trip(Some(wait), "retry_after", now),
+                };
+                stripe.record(CallResult { failure, slow }, now);
+            }
             Self::Probe(probe) => probe.report(verdict, slow, now),
             Self::Uncounted => {}
         }

@@ -130,11 +130,13 @@ pub(super) struct BodyFraming {
 }
 
 impl BodyFraming {
+    #[inline]
     fn of(method: &Method) -> Self {
         Self { head: method == Method::HEAD, connect: method == Method::CONNECT }
     }
 
     /// Returns whether no body follows the head, whatever its fields declare (RFC 9112, 6.3).
+    #[inline]
     fn has_no_body(self, status: StatusCode) -> bool {
         self.head
             || status.is_informational()

@@ -62,7 +62,7 @@ impl<P: Permit> Guard<P> {
     }
 
     /// Runs code of the inner service under [`watch`](Self::watch).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn run<T>(&self, inner: impl FnOnce() -> T) -> T {
         let watch = self.watch();
         let value = inner();

@@ -138,6 +138,8 @@ impl LedgerBuilder {
     ///
     /// A layer under [`OnFailure::FailOpen`](crate::OnFailure::FailOpen) or
     /// [`OnFailure::LocalShare`](crate::OnFailure::LocalShare) needs one. All layers of a ledger share it.
+    /// Records that a former process left are merged once a layer keeps its accounts in the ledger, whatever it does on
+    /// failure.
     ///
     /// ```no_run
     /// # #[cfg(feature = "sqlite")]

@@ -11,6 +11,7 @@ use super::{
     Reason, Refusal,
     buffer::{Buffer, number},
     problem::detail,
+    respond::add_fields,
 };
 
 pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -48,6 +49,7 @@ pub(super) fn trailers_only(refusal: &Refusal, content_type: HeaderValue) -> Res
         headers.insert(GRPC_STATUS_DETAILS_BIN, details);
     }
     headers.insert(GRPC_RETRY_PUSHBACK_MS, pushback(refusal.retry_after()));
+    add_fields(refusal, &mut headers);
 
     let mut response = Response::new(Bytes::new());
     *response.headers_mut() = headers;

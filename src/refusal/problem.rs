@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 
-use super::{Reason, Refusal, buffer::Buffer, respond::complete};
+use super::{Reason, Refusal, buffer::Buffer, respond::add_fields};
 
 // Constants, because a value that is made at run time is checked byte by byte.
 const JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -32,13 +32,6 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// ```
 #[must_use]
 pub fn problem(refusal: &Refusal) -> Response<Bytes> {
-    let mut answer = document(refusal);
-    complete(refusal, answer.headers_mut());
-    answer
-}
-
-/// Creates a problem document without the fields of [`complete`].
-pub(super) fn document(refusal: &Refusal) -> Response<Bytes> {
     let mut body = Buffer::<512>::new();
     body.push(refusal.reason().forms().problem);
     detail(refusal, &mut body);
@@ -76,9 +69,7 @@ pub fn text(refusal: &Refusal) -> Response<Bytes> {
     let mut body = Buffer::<192>::new();
     detail(refusal, &mut body);
     body.push("\n");
-    let mut answer = answer(refusal, TEXT, body.take());
-    complete(refusal, answer.headers_mut());
-    answer
+    answer(refusal, TEXT, body.take())
 }
 
 /// Returns the HTTP status of a refusal, for responses of your own.
@@ -99,6 +90,7 @@ fn answer(refusal: &Refusal, kind: HeaderValue, body: Bytes) -> Response<Bytes> 
     let headers = response.headers_mut();
     headers.reserve(6); // this one, and those of every refusal without growing
     headers.insert(CONTENT_TYPE, kind);
+    add_fields(refusal, headers);
     response
 }
 

@@ -20,10 +20,10 @@ use crate::policy_name::PolicyName;
 /// assert_eq!(refusal.to_string(), "policy \"default\": limit of 100 reached, retry in 1.9s");
 /// assert_eq!(refusal.retry_after_seconds(), Some(2));
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Refusal(Box<RefusalParts>); // small where it moves: a decision is as large as its larger outcome
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 struct RefusalParts {
     reason: Reason,
     policy: PolicyName,
@@ -185,6 +185,20 @@ impl Refusal {
 /// Rounds up to whole seconds.
 pub(super) fn whole_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0))
+}
+
+/// Omits the parts that only the response needs, such as the bytes of its header fields.
+impl fmt::Debug for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let RefusalParts { reason, policy, limit, current, retry_after, .. } = &*self.0;
+        f.debug_struct("Refusal")
+            .field("reason", reason)
+            .field("policy", policy)
+            .field("limit", limit)
+            .field("current", current)
+            .field("retry_after", retry_after)
+            .finish_non_exhaustive()
+    }
 }
 
 impl fmt::Display for Refusal {

@@ -66,14 +66,13 @@ impl Responder {
     ) -> Response<Bytes> {
         let mut response = match (Wire::of(request), &self.0) {
             (Wire::Grpc { content_type }, _) => grpc::trailers_only(&refusal, content_type),
-            (Wire::Http, None) => problem::document(&refusal),
+            (Wire::Http, None) => problem::problem(&refusal),
             (Wire::Http, Some(custom)) => {
                 let mut response = custom(&refusal);
-                remove_targeted_cache_control(response.headers_mut());
+                complete(&refusal, response.headers_mut());
                 response
             }
         };
-        complete(&refusal, response.headers_mut());
         if let Some(fields) = refusal.fields() {
             let wait = refusal.retry_after().unwrap_or_default();
             fields.write_and_raise(response.headers_mut(), refusal.remaining(), wait, wall, true);
@@ -89,27 +88,34 @@ impl fmt::Debug for Responder {
     }
 }
 
-/// Adds `Retry-After`, unless the response has one, and `Cache-Control: no-store`, unless its own forbids storing.
-/// Idempotent.
+/// Adds `Retry-After` and `Cache-Control: no-store` to a response of this crate, which has neither yet: to look for them
+/// costs more than to insert them.
+pub(super) fn add_fields(refusal: &Refusal, headers: &mut HeaderMap) {
+    add_retry_after(refusal, headers);
+    let _ = headers.try_insert(CACHE_CONTROL, NO_STORE);
+}
+
+fn add_retry_after(refusal: &Refusal, headers: &mut HeaderMap) {
+    if let Some(seconds) = refusal.retry_after_field() {
+        let _ = headers.try_insert(RETRY_AFTER, number(seconds));
+    }
+}
+
+/// Adds `Retry-After` to a custom response, unless it has one, and `Cache-Control: no-store`, unless its own forbids
+/// storing. Idempotent.
 ///
 /// A `Cache-Control` that allows storing is replaced: a cache would serve one client's refusal to the others, or to the
-/// same client after its limit has recovered.
-pub(super) fn complete(refusal: &Refusal, headers: &mut HeaderMap) {
-    if let Some(seconds) = refusal.retry_after_field()
-        && !headers.contains_key(RETRY_AFTER)
-    {
-        let _ = headers.try_insert(RETRY_AFTER, number(seconds));
+/// same client after its limit has recovered. The fields that shared caches obey instead of it are removed (RFC 9213,
+/// section 2.2; Edge Architecture Specification).
+fn complete(refusal: &Refusal, headers: &mut HeaderMap) {
+    headers.remove(CDN_CACHE_CONTROL);
+    headers.remove(SURROGATE_CONTROL);
+    if !headers.contains_key(RETRY_AFTER) {
+        add_retry_after(refusal, headers);
     }
     if !forbids_storing(headers) {
         let _ = headers.try_insert(CACHE_CONTROL, NO_STORE);
     }
-}
-
-/// Removes the cache fields that shared caches obey instead of `Cache-Control` (RFC 9213, section 2.2; Edge
-/// Architecture Specification), which [`complete`] relies on.
-fn remove_targeted_cache_control(headers: &mut HeaderMap) {
-    headers.remove(CDN_CACHE_CONTROL);
-    headers.remove(SURROGATE_CONTROL);
 }
 
 /// Returns whether `Cache-Control` forbids every cache to store the response.

@@ -1,5 +1,7 @@
 //! One circuit per host.
 
+use std::sync::OnceLock;
+
 use super::*;
 
 #[tokio::test]
@@ -88,6 +90,48 @@ async fn key_held_by_a_handle_is_not_evicted() {
     drop(held);
     scene.send(host(1)).await;
     assert_eq!(scene.log.lines(), ["overflow"]);
+}
+
+#[tokio::test]
+async fn key_with_a_probe_in_flight_is_not_evicted() {
+    let scene = Scene::new(three().per_host().max_keys(1));
+    scene.upstream.does(Deed::Error);
+    for _ in 0..3 {
+        scene.send(host(0)).await;
+    }
+    scene.wait_for_probe();
+    scene.upstream.does(Deed::Hang);
+    let mut probe = later(scene.service.clone().oneshot(host(0)));
+    assert!(poll(&mut probe).is_pending());
+    scene.clock.advance(Duration::from_secs(700));
+    scene.upstream.does(Deed::Status(204));
+    assert_eq!(scene.send(host(1)).await, 204);
+    assert_eq!(scene.log.lines().last().unwrap(), "overflow");
+    drop(probe);
+    assert_eq!(scene.send(host(1)).await, 204);
+    assert_eq!(scene.log.lines().last().unwrap(), "open -> closed: forgotten", "the dropped probe failed");
+}
+
+#[tokio::test]
+async fn observer_may_use_the_keys_of_its_breaker() {
+    let (clock, log) = (FakeClock::new(), Log::default());
+    let (heard, own) = (log.clone(), Arc::new(OnceLock::<CircuitBreaker>::new()));
+    let breaker = Arc::clone(&own);
+    let layer = three().per_host().max_keys(1).clock(clock.clone()).observe(move |event: &Event<'_>| {
+        if let Event::Transition { key, cause, .. } = event {
+            let breaker = breaker.get().unwrap();
+            let known = key.and_then(|key| breaker.key(key)).map(|circuit| circuit.state());
+            heard.push(format!("{cause} {known:?} {:?}", breaker.state()));
+        }
+    });
+    own.set(layer.handle()).unwrap();
+    let failing = layer.layer(service_fn(|_| async { Err::<Response<Full<Bytes>>, _>(()) }));
+    for _ in 0..3 {
+        failing.clone().oneshot(host(0)).await.unwrap_err();
+    }
+    clock.advance(Duration::from_secs(700));
+    failing.clone().oneshot(host(1)).await.unwrap_err();
+    assert_eq!(log.lines(), ["consecutive_failures Some(Open) Closed", "forgotten None Closed"]);
 }
 
 #[tokio::test]

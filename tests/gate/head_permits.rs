@@ -259,6 +259,35 @@ async fn event_has_the_client_and_never_its_secret() {
 }
 
 #[tokio::test]
+async fn secret_of_an_unnamed_client_is_in_no_event() {
+    let keys = |key: &str| match key {
+        "canary-private" => Some(Principal::private("canary@example.org").in_tier("pro")),
+        "canary-unnamed" => Some(Principal::unnamed()),
+        _ => None,
+    };
+    let events = Log::default();
+    let heard = events.clone();
+    let layer = TokenBucketLayer::new(Rate::per_hour(1))
+        .identify_by(ApiKey::header("x-api-key", keys).or(Unverified::cookie("sid")).or(Unverified::bearer()))
+        .observe(move |event: &Event<'_>| heard.push(format!("{event:?}")));
+    let service = layer.layer(service_fn(serve));
+    for (name, value) in [
+        ("x-api-key", "canary-private"),
+        ("x-api-key", "canary-unnamed"),
+        ("cookie", "sid=canary"),
+        ("authorization", "Bearer canary"),
+    ] {
+        for _ in 0..2 {
+            let mut request = get("/");
+            request.headers_mut().insert(name, value.parse().unwrap());
+            let _ = service.clone().oneshot(request).await.unwrap();
+        }
+    }
+    assert_eq!(events.lines().iter().filter(|event| event.contains("client: Some(Client(#")).count(), 8);
+    assert!(!events.lines().concat().contains("canary"), "{:?}", events.lines());
+}
+
+#[tokio::test]
 async fn event_of_a_pending_decision_has_the_client() {
     let log = Log::default();
     let heard = log.clone();

@@ -29,7 +29,7 @@ fn principal_is_charged_and_not_its_key() {
     let who = ApiKey::header("X-Api-Key", table());
     assert_eq!(distinct(&who, ["k-alice-1", "k-alice-2"].map(with_key)), 1);
     assert_eq!(distinct(&who, ["k-private-1", "k-private-2"].map(with_key)), 1);
-    assert_eq!(distinct(&who, ["k-loose-1", "k-loose-2"].map(with_key)), 2, "an unnamed account is its key");
+    assert_eq!(distinct(&who, ["k-loose-1", "k-loose-2"].map(with_key)), 2, "an unnamed principal is its key");
     let alice = client(&who, &with_key("k-alice-1")).unwrap();
     assert_eq!(alice, Client::named("alice"), "a handle finds the client by its name");
     assert_eq!(alice.tier().unwrap().as_str(), "pro");
@@ -108,7 +108,7 @@ fn verified_identity_is_read_from_extensions() {
     assert!(who.guarantees().verified);
     let unnamed = Verified::from_extension(|_: &User| Some(Principal::unnamed()));
     let request = http::Request::builder().extension(User(None)).body(()).unwrap();
-    assert_eq!(client(&unnamed, &request.into_parts().0), None, "no credential stands for an unnamed account");
+    assert_eq!(client(&unnamed, &request.into_parts().0), None, "no credential stands for an unnamed principal");
 }
 
 #[test]

@@ -1,9 +1,16 @@
 //! The spool: its limits, its owner, and its damage.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{
+    num::NonZeroU32,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use sqlx::{Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
-use tollgate::{JobRun, Reason, Spool};
+use tollgate::{Event, JobRun, Reason, Spool};
 
 use super::{outage::Scene, *};
 
@@ -129,6 +136,62 @@ async fn layers_of_one_ledger_share_its_spool() {
     drop(away);
     Scene::merged(&scene.spool()).await;
     assert_eq!((counts(&tokens, &acme()).await, counts(&rows, &acme()).await), ((16, 0), (6, 0)));
+}
+
+#[tokio::test]
+async fn fail_closed_layer_merges_a_former_processs_records() {
+    let scene = Scene::new().await;
+    let away = scene.away().await;
+    scene.quotas(tokens(100), OnFailure::FailOpen).charge(&acme(), ("tokens", 7)).await.unwrap();
+    scene.ledger.shut_down(Duration::ZERO).await;
+    drop(away);
+    let scene = Scene::in_directory(scene.close(Duration::ZERO).await).await;
+    assert_eq!(scene.spool().pending(), 1);
+    let quotas = scene.quotas(tokens(100), OnFailure::FailClosed);
+    Scene::merged(&scene.spool()).await;
+    assert_eq!(counts(&quotas, &acme()).await, (7, 0));
+}
+
+#[tokio::test]
+async fn dropped_layer_hears_nothing_of_the_spool() {
+    let scene = Scene::new().await;
+    let kept = scene.quotas(tokens(100), OnFailure::FailOpen);
+    drop(scene.quotas(tokens(100), OnFailure::FailOpen));
+    let _away = scene.away().await;
+    kept.charge(&acme(), ("tokens", 1)).await.unwrap();
+    assert_eq!(scene.told(), ["lost"]);
+}
+
+#[tokio::test]
+async fn observer_may_build_a_layer_with_a_fallback() {
+    let scene = Scene::new().await;
+    let (ledger, built) = (scene.ledger.clone(), Arc::new(AtomicBool::new(false)));
+    let (plan, done) = (tokens(100), Arc::clone(&built));
+    let layer = QuotaLayer::new(plan.clone()).store_in(&scene.ledger, OnFailure::FailOpen);
+    let layer = layer.observe(move |event: &Event<'_>| {
+        if matches!(event, Event::StoreLost { .. }) {
+            drop(QuotaLayer::new(plan.clone()).store_in(&ledger, OnFailure::FailOpen).handle());
+            done.store(true, Ordering::Relaxed);
+        }
+    });
+    let _away = scene.away().await;
+    layer.handle().charge(&acme(), ("tokens", 1)).await.unwrap();
+    assert!(built.load(Ordering::Relaxed));
+}
+
+#[tokio::test]
+async fn local_shares_of_two_layers_fit_the_larger_bound() {
+    let (scene, of) = (Scene::new().await, NonZeroU32::new(1).unwrap());
+    let share = OnFailure::LocalShare { of };
+    let many = QuotaLayer::new(tokens(100)).store_in(&scene.ledger, share).max_clients(3).handle();
+    let few = QuotaLayer::new(tokens(100)).store_in(&scene.ledger, share).max_clients(1).handle();
+    let _away = scene.away().await;
+    for name in ["one", "two"] {
+        many.charge(&Client::named(name), ("tokens", 1)).await.unwrap();
+    }
+    few.charge(&Client::named("three"), ("tokens", 1)).await.unwrap();
+    let refusal = few.charge(&Client::named("four"), ("tokens", 1)).await.unwrap_err();
+    assert_eq!(refusal.reason(), Reason::Unavailable);
 }
 
 #[tokio::test]

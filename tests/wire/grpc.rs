@@ -63,6 +63,11 @@ async fn every_reason_has_its_code_and_details() {
         (Reason::Unavailable, Code::Unavailable, "UNAVAILABLE", true, false),
         (Reason::Indeterminate, Code::Unavailable, "INDETERMINATE", true, false),
         (Reason::Rejected, Code::Internal, "REJECTED", false, false),
+        (Reason::JobRunning, Code::Aborted, "JOB_RUNNING", true, false),
+        (Reason::DuplicateJob, Code::AlreadyExists, "DUPLICATE_JOB_ID", false, false),
+        (Reason::JobConflict, Code::InvalidArgument, "JOB_CONFLICT", false, false),
+        (Reason::InvalidJobId, Code::InvalidArgument, "INVALID_JOB_ID", false, false),
+        (Reason::StaleJobId, Code::InvalidArgument, "STALE_JOB_ID", false, false),
         (Reason::Unidentified, Code::PermissionDenied, "UNIDENTIFIED", false, false),
     ] {
         let wait = Duration::from_millis(1_900);
@@ -72,6 +77,7 @@ async fn every_reason_has_its_code_and_details() {
 
         let details = status.check_error_details().unwrap();
         let info = details.error_info().unwrap();
+        assert_eq!(reason.as_str(), word.to_lowercase());
         assert_eq!((&*info.reason, &*info.domain, &*info.metadata["policy"]), (word, "tollgate", "per client"));
         assert_eq!(details.retry_info().map(|info| info.retry_delay.unwrap()), waits.then_some(wait));
         let violations = details.quota_failure().map(|failure| &failure.violations[..]).unwrap_or_default();

@@ -13,7 +13,7 @@ use tower::{ServiceBuilder, ServiceExt};
 
 use crate::support::fixed::{Fixed, collected, handler, name, seconds, text};
 
-const REASONS: [Reason; 8] = [
+const REASONS: [Reason; 13] = [
     Reason::RateLimited,
     Reason::Capacity,
     Reason::CircuitOpen,
@@ -21,6 +21,11 @@ const REASONS: [Reason; 8] = [
     Reason::Indeterminate,
     Reason::Rejected,
     Reason::TooLarge,
+    Reason::JobRunning,
+    Reason::DuplicateJob,
+    Reason::JobConflict,
+    Reason::InvalidJobId,
+    Reason::StaleJobId,
     Reason::Unidentified,
 ];
 
@@ -35,6 +40,11 @@ fn every_reason_has_its_status_and_problem_type() {
         (Reason::Indeterminate, 503, format!("{iana}temporary-reduced-capacity"), "Temporary Reduced Capacity", true),
         (Reason::Rejected, 500, "about:blank".into(), "Internal Server Error", false),
         (Reason::TooLarge, 413, "about:blank".into(), "Content Too Large", false),
+        (Reason::JobRunning, 409, "about:blank".into(), "Conflict", true),
+        (Reason::DuplicateJob, 409, "about:blank".into(), "Conflict", false),
+        (Reason::JobConflict, 422, "about:blank".into(), "Unprocessable Content", false),
+        (Reason::InvalidJobId, 400, "about:blank".into(), "Bad Request", false),
+        (Reason::StaleJobId, 400, "about:blank".into(), "Bad Request", false),
         (Reason::Unidentified, 403, "about:blank".into(), "Forbidden", false),
     ] {
         let refusal = Refusal::new(reason, name("default")).with_limit(100, 99).with_retry_after(seconds(5));
@@ -48,6 +58,7 @@ fn every_reason_has_its_status_and_problem_type() {
         assert_eq!(body["type"], json!(kind));
         assert_eq!(body["title"], json!(title));
         assert_eq!(body["status"], json!(status));
+        assert_eq!(body.get("code"), (reason == Reason::DuplicateJob).then(|| json!("duplicate_job_id")).as_ref());
         assert_eq!(body["violated-policies"], json!(["default"]));
         assert_eq!(body.get("retry_after_seconds"), waits.then(|| json!(5)).as_ref());
         assert_eq!(body["detail"].as_str().unwrap().contains("Retry in 5 seconds."), waits);
@@ -73,6 +84,14 @@ fn retry_after_is_rounded_up_and_never_zero() {
         assert_eq!(text(answer.headers(), "retry-after"), said);
         assert_eq!(body["retry_after_seconds"].to_string(), said);
     }
+}
+
+#[test]
+fn debug_of_a_refusal_omits_its_header_fields() {
+    let fields = Fields::new(Dialect::Draft11, &name("api"), 100, seconds(60), None);
+    let refusal = Refusal::new(Reason::RateLimited, name("api")).with_limit(100, 99).with_fields(fields.into());
+    let expected = r#"Refusal { reason: RateLimited, policy: "api", limit: 100, current: 99, retry_after: None, .. }"#;
+    assert_eq!(format!("{refusal:?}"), expected);
 }
 
 #[test]
@@ -201,21 +220,6 @@ mod no_store {
 
     use super::*;
 
-    const EVERY_REASON: [Reason; 12] = [
-        Reason::RateLimited,
-        Reason::Capacity,
-        Reason::CircuitOpen,
-        Reason::Unavailable,
-        Reason::Indeterminate,
-        Reason::TooLarge,
-        Reason::JobRunning,
-        Reason::DuplicateJob,
-        Reason::JobConflict,
-        Reason::InvalidJobId,
-        Reason::StaleJobId,
-        Reason::Unidentified,
-    ];
-
     /// Returns the response to a request that is refused for this reason, with a wait of 5 s.
     async fn refused(
         reason: Reason,
@@ -234,7 +238,7 @@ mod no_store {
     #[tokio::test]
     async fn every_refusal_is_complete_and_not_cached() {
         let custom: fn(&Refusal) -> Response<&'static str> = |_| Response::builder().status(420).body("calm").unwrap();
-        for reason in EVERY_REASON {
+        for reason in REASONS {
             for (custom, version, content_type) in [
                 (None, Version::HTTP_11, "text/plain"),
                 (Some(custom), Version::HTTP_11, "text/plain"),

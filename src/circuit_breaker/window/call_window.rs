@@ -34,6 +34,12 @@ impl CallWindow {
         if bits == 0 && self.sums.load(Ordering::Acquire) == 0 && self.is_full() {
             return;
         }
+        self.replace(bits);
+    }
+
+    /// Replaces the oldest result.
+    #[inline(never)]
+    fn replace(&self, bits: u8) {
         let position = self.position.fetch_add(1, Ordering::AcqRel);
         let place = &self.places[(position % self.places.len() as u64) as usize];
         if place.load(Ordering::Acquire) == bits {

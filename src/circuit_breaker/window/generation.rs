@@ -39,17 +39,28 @@ impl Stripe {
     /// Counts one call, and opens the circuit if that fulfils a rule.
     #[inline]
     pub(crate) fn record(&self, result: CallResult, now: Moment) {
+        if result != CallResult::default() {
+            return self.record_bad(result, now);
+        }
+        let Generation { consecutive_failures, window, .. } = &*self.generation;
+        if consecutive_failures.load(Ordering::Relaxed) != 0 {
+            consecutive_failures.store(0, Ordering::Release);
+        }
+        window.record(self.number, result, now);
+    }
+
+    /// Counts a failed or slow call, after which the rules are judged.
+    #[inline(never)]
+    fn record_bad(&self, result: CallResult, now: Moment) {
         let Generation { config, consecutive_failures, window, .. } = &*self.generation;
         let mut streak = 0;
         if result.failure {
             streak = consecutive_failures.fetch_add(1, Ordering::AcqRel).saturating_add(1);
-        } else if consecutive_failures.load(Ordering::Relaxed) != 0 {
+        } else {
             consecutive_failures.store(0, Ordering::Release);
         }
         window.record(self.number, result, now);
-        if (result.failure || result.slow)
-            && let Some(cause) = config.trip.judge(window.tally(now), streak)
-        {
+        if let Some(cause) = config.trip.judge(window.tally(now), streak) {
             self.trip(None, cause, now);
         }
     }

@@ -43,11 +43,13 @@ impl TimeWindow {
     /// Drops the tenths that are over. If the clock steps back, the window stays in the tenth that it had reached.
     #[inline]
     fn advance(&mut self, now: Moment) {
-        let now = now.as_nanos();
-        if now < self.ends {
-            return;
+        if now.as_nanos() >= self.ends {
+            self.begin_tenth(now.as_nanos() / self.width);
         }
-        let tick = now / self.width;
+    }
+
+    #[cold]
+    fn begin_tenth(&mut self, tick: u64) {
         for over in (self.tick + 1..=tick).take(TENTHS) {
             let tenth = std::mem::take(&mut self.tenths[(over % TENTHS as u64) as usize]);
             self.sum.calls -= tenth.calls;

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     num::NonZeroU32,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
 
@@ -107,7 +107,6 @@ impl ClientAllowance {
 /// Allowances of one layer. Clients are those of the ledger, whose layers share their counters.
 pub(super) struct LocalShares {
     of: u64,
-    most: usize,
     clients: Arc<Mutex<Allowances>>,
 }
 
@@ -115,6 +114,8 @@ pub(super) struct LocalShares {
 #[derive(Default)]
 pub(super) struct Allowances {
     all: HashMap<Arc<str>, ClientAllowance>,
+    /// Largest number of clients: that of the layer that allows most.
+    most: usize,
     /// Time of the next search for allowances whose periods have ended.
     swept: u64,
 }
@@ -124,12 +125,20 @@ const SWEEP_EVERY: u64 = 1_000_000_000;
 
 impl LocalShares {
     pub(super) fn new(of: NonZeroU32, most: usize, clients: Arc<Mutex<Allowances>>) -> Self {
-        Self { of: of.get().into(), most, clients }
+        let shares = Self { of: of.get().into(), clients };
+        let mut clients = shares.clients();
+        clients.most = clients.most.max(most);
+        drop(clients);
+        shares
+    }
+
+    fn clients(&self) -> MutexGuard<'_, Allowances> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns the amounts of a client that have passed here, if all of them are merged into the ledger.
     pub(super) fn before(&self, tenant: &str, merged: bool) -> Option<ClientAllowance> {
-        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let clients = self.clients();
         merged.then(|| clients.all.get(tenant).cloned().unwrap_or_default())
     }
 
@@ -153,13 +162,13 @@ impl LocalShares {
 
     /// Runs `work` on the allowance of a client; `None` if there is no room for another client.
     fn with<T>(&self, tenant: &Arc<str>, wall: u64, work: impl FnOnce(&mut ClientAllowance) -> T) -> Option<T> {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if !clients.all.contains_key(tenant) && clients.all.len() >= self.most {
+        let mut clients = self.clients();
+        if !clients.all.contains_key(tenant) && clients.all.len() >= clients.most {
             if clients.swept <= wall {
                 clients.swept = wall.saturating_add(SWEEP_EVERY);
                 clients.all.retain(|_, local| !local.is_over(wall));
             }
-            if clients.all.len() >= self.most {
+            if clients.all.len() >= clients.most {
                 return None;
             }
         }

@@ -153,7 +153,8 @@ impl Spool {
 impl Drop for SpoolHandle {
     fn drop(&mut self) {
         self.queue.close();
-        if let Some(writer) = self.writer.take() {
+        // If a listener had the last clone, the writer thread itself may drop it, and cannot await its own end.
+        if let Some(writer) = self.writer.take().filter(|writer| writer.thread().id() != thread::current().id()) {
             let _ = writer.join(); // then the file is unlocked
         }
     }
@@ -173,4 +174,34 @@ fn aside(path: &Path) -> PathBuf {
         PathBuf::from(name)
     };
     (1..).map(named).find(|name| !name.exists()).unwrap_or_else(|| named(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ledger::writer::{AdmittedAt, Command, CommandKind, Key, SettleCommand},
+        quota::{Plan, store::StoreListener},
+    };
+
+    #[test]
+    fn listener_may_drop_the_last_clone_on_the_writer_thread() {
+        let queue = Arc::new(SpoolQueue::new(Path::new("none"), Vec::new(), HEADER.len() as u64));
+        let works = Arc::clone(&queue);
+        let mut unwritable = File::open(std::env::current_exe().unwrap()).unwrap();
+        let (ends, ended) = std::sync::mpsc::channel();
+        let writer = thread::spawn(move || {
+            works.write(&mut unwritable);
+            ends.send(()).unwrap();
+        });
+        let allowances = Arc::default();
+        let spool = Spool(Arc::new(SpoolHandle { queue: Arc::clone(&queue), allowances, writer: Some(writer) }));
+        let last = Mutex::new(Some(spool));
+        let listener: StoreListener = Arc::new(move |_| drop(last.lock().unwrap().take()));
+        queue.listen(&listener);
+        let settle = SettleCommand::void(Arc::new(Plan::new("free")), 0, AdmittedAt { at: 0, epoch: 0 });
+        let key = Key { tenant: "acme".into(), job: "one".into() };
+        queue.settle(Command { key, id: 2, own: true, origin: 0, kind: CommandKind::SettleOf { of: 4, settle } });
+        ended.recv().expect("the thread ends without a panic");
+    }
 }

@@ -74,9 +74,16 @@ impl SpoolQueue {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(listener));
     }
 
+    /// Calls the listeners without the lock: one may build a layer, which adds a listener, or drop the last of one.
     pub(super) fn notify(&self, event: &StoreEvent) {
-        let mut listeners = self.listeners.lock().unwrap_or_else(PoisonError::into_inner);
-        listeners.retain(|listener| listener.upgrade().inspect(|listener| listener(event)).is_some());
+        let mut alive = Vec::new();
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner).retain(|listener| {
+            let listener = listener.upgrade();
+            let lives = listener.is_some();
+            alive.extend(listener);
+            lives
+        });
+        alive.iter().for_each(|listener| listener(event));
     }
 
     /// Whether the ledger is asked.

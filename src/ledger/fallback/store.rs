@@ -42,10 +42,13 @@ impl<D: Database> FallbackStore<D> {
         on_failure: OnFailure,
         most: usize,
     ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
-        let Some(fallback) = Fallback::new(store.inner.spool.as_ref(), on_failure, most)? else {
-            return Ok(Arc::new(store));
-        };
-        start_merging(fallback.spool(), &store.inner.writer);
+        let spool = store.inner.spool.as_ref();
+        let fallback = Fallback::new(spool, on_failure, most)?;
+        // Under fail closed too: a former process may have left records.
+        if let Some(spool) = spool {
+            start_merging(spool.queue(), &store.inner.writer);
+        }
+        let Some(fallback) = fallback else { return Ok(Arc::new(store)) };
         Ok(Arc::new(Self { store, fallback: Arc::new(fallback), listener: OnceLock::new() }))
     }
 
@@ -136,8 +139,11 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
     }
 
     fn listen(&self, listener: StoreListener) {
-        self.fallback.spool().listen(&listener);
-        let _ = self.listener.set(Arc::clone(&listener)); // a store has one listener
+        // Of its own: the writer keeps the other one for as long as the ledger is open.
+        let told = Arc::clone(&listener);
+        let of_spool: StoreListener = Arc::new(move |event| told(event));
+        self.fallback.spool().listen(&of_spool);
+        let _ = self.listener.set(of_spool); // a store has one listener
         self.store.listen(listener);
     }
 

@@ -101,9 +101,14 @@ impl StoredCounter {
         self.is_at((&other.limit, &other.kind), other.counter.starts, other.counter.epoch)
     }
 
-    /// Returns the part of `amount` that fits: a counter never exceeds 2^53 - 1.
-    fn room_for(&self, amount: u64) -> u64 {
-        amount.min(MOST.saturating_sub(self.counter.taken()))
+    /// Adds the part of `amount` that fits, and returns it: a counter never exceeds 2^53 - 1. One that was stored above
+    /// that stays as it is.
+    fn take(&mut self, amount: u64, reserve: bool) -> u64 {
+        let amount = amount.min(MOST.saturating_sub(self.counter.taken()));
+        if amount > 0 {
+            self.counter.take(amount, reserve);
+        }
+        amount
     }
 
     fn posting(&self, amount: i64) -> Posting {
@@ -207,8 +212,7 @@ impl AccountState {
             }
             let at = self.counter_of(limit, since, wall);
             let stored = &mut self.counters[at];
-            let amount = stored.room_for(amount);
-            stored.counter.take(amount, reserve);
+            let amount = stored.take(amount, reserve);
             postings.push(stored.posting(signed(amount)));
             near.extend(self.grown(at, Some(limit), wall));
         }
@@ -226,7 +230,7 @@ impl AccountState {
     ) -> Option<(Posting, Option<Warning>)> {
         self.change(plan, row, wall, |stored| {
             stored.counter.release(estimate);
-            stored.counter.take(stored.room_for(used), false);
+            stored.take(used, false);
         })
     }
 
@@ -262,7 +266,8 @@ impl AccountState {
         plan.check_name(name)?;
         self.writes = true;
         let is_meant = |stored: &StoredCounter| name.is_none_or(|name| *stored.limit == *name || *stored.kind == *name);
-        let (epoch, mut postings, mut restarted) = (self.epoch() + 1, Vec::new(), Vec::<StoredCounter>::new());
+        let epoch = self.epoch().saturating_add(1);
+        let (mut postings, mut restarted) = (Vec::new(), Vec::<StoredCounter>::new());
         for (stored, changed) in self.counters.iter_mut().zip(&mut self.changed) {
             if !is_meant(stored) || stored.counter.is_over(wall) {
                 continue;
@@ -280,7 +285,8 @@ impl AccountState {
             self.grants.iter_mut().filter(raises).for_each(GrantState::close);
         }
         for stored in restarted {
-            self.put(None, stored);
+            let known = self.counters.iter().position(|other| other.is_same(&stored)); // at the last epoch only
+            self.put(known, stored);
         }
         Ok(postings)
     }

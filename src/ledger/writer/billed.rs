@@ -39,7 +39,8 @@ pub(crate) fn billed<'a, T: Copy>(rows: impl IntoIterator<Item = (T, &'a Row)>) 
         match row.entry {
             Reset | Grant => {}
             Void => {
-                let void = |item: &BilledItem<T>| BilledItem { at, amount: -item.amount, ..item.clone() };
+                let void =
+                    |item: &BilledItem<T>| BilledItem { at, amount: item.amount.saturating_neg(), ..item.clone() };
                 let voids: Vec<_> = items[voided..].iter().map(|(_, item)| (None, void(item))).collect();
                 items.extend(voids);
                 voided = items.len();

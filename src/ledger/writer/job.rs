@@ -41,7 +41,7 @@ impl<'a> JobRows<'a> {
     pub(super) fn next_attempt(self) -> Result<u32, u32> {
         match self.latest() {
             Some(attempt) if self.status(attempt) != JobStatus::Voided => Err(attempt),
-            Some(attempt) => Ok(attempt + 1),
+            Some(attempt) => Ok(attempt.saturating_add(1)),
             None => Ok(0),
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Counter;
 use crate::{
-    quota::{ActiveGrant, Grant, GrantId, Limit},
+    quota::{ActiveGrant, Grant, GrantId, Limit, MOST},
     time::{from_1970, since_1970},
 };
 
@@ -57,11 +57,23 @@ impl GrantState {
     /// Returns the amount by which the grant raises the limit: the amount that earlier windows left of it. After its
     /// end, the amount that the present window uses.
     fn raises(&self) -> u64 {
-        if self.ended { self.current } else { self.amount.saturating_sub(self.before) }
+        if self.ended { self.current } else { self.size().saturating_sub(self.before) }
     }
 
     fn left(&self) -> u64 {
-        if self.ended { 0 } else { self.amount.saturating_sub(self.used()) }
+        if self.ended { 0 } else { self.size().saturating_sub(self.used()) }
+    }
+
+    /// Its amount; 0 if the amount is above the bound, so that no [`Grant`] was stored with it.
+    fn size(&self) -> u64 {
+        if self.amount <= MOST { self.amount } else { 0 }
+    }
+
+    /// The grant as a store returned it, with its used amounts within its size.
+    fn bounded(mut self) -> Self {
+        self.before = self.before.min(self.size());
+        self.current = self.current.min(self.size() - self.before);
+        self
     }
 
     fn used(&self) -> u64 {
@@ -189,9 +201,10 @@ impl Grants {
 }
 
 impl FromIterator<GrantState> for Grants {
-    /// Sorts grants by their end, then by id.
+    /// Sorts stored grants by their end, then by id. Rows of a store may hold any numbers: they count as the nearest
+    /// valid ones.
     fn from_iter<T: IntoIterator<Item = GrantState>>(grants: T) -> Self {
-        let mut all = Self(grants.into_iter().collect());
+        let mut all = Self(grants.into_iter().map(GrantState::bounded).collect());
         all.0.sort_by_key(|grant| (grant.until, grant.id));
         all
     }

@@ -129,7 +129,8 @@ impl Attempt<'_, '_> {
             }
             let counter = (Arc::clone(&row.limit), Arc::clone(&row.kind), row.window, row.epoch);
             let (reserved, used, _) = sums.entry(counter).or_insert_with(|| (0_i64, 0_i64, row.clone()));
-            *if row.entry == EntryKind::Reserve { reserved } else { used } += row.amount;
+            let sum = if row.entry == EntryKind::Reserve { reserved } else { used };
+            *sum = sum.saturating_add(row.amount);
         }
         let mut part = 0;
         for (reserved, used, row) in sums.into_values() {
@@ -139,7 +140,7 @@ impl Attempt<'_, '_> {
             let returned = account.give_back(Some(plan), &row, used, now);
             if let (Some((released, _)), Some(mut posting)) = (released, returned) {
                 let reset = return_in_full(&mut posting, used);
-                posting.amount += released.amount;
+                posting.amount = posting.amount.saturating_add(released.amount);
                 self.write(EntryKind::Reset, part, reset);
                 self.write(EntryKind::Void, part, [posting]);
                 part += 1;
@@ -174,7 +175,7 @@ impl Attempt<'_, '_> {
         let same = |other: &&Row| other.limit == row.limit && other.kind == row.kind;
         let rows = self.rows().of(self.number).filter(same);
         let charged = rows.filter(|row| matches!(row.entry, EntryKind::Reserve | EntryKind::Expire));
-        unsigned(charged.map(|row| row.amount).sum())
+        unsigned(charged.fold(0, |sum, row| sum.saturating_add(row.amount)))
     }
 }
 

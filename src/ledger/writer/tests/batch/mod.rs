@@ -1,6 +1,7 @@
 //! Decisions of batches over locked accounts.
 
 mod accounts;
+mod corrupt;
 mod grants;
 mod histories;
 mod jobs;
