@@ -63,8 +63,8 @@ impl ClientResolver {
                 // Not `eprintln!`, which panics on a closed pipe.
                 let _ = writeln!(
                     io::stderr(),
-                    "tollgate: policy {policy:?} found no client in a request; told once, true for all such requests: \
-                     {:?}. Does the server put the peer's address where the layer looks for it?",
+                    "tollgate: policy {policy:?} identified no client in a request, which is treated as {:?}; reported once. \
+                     Check that the server inserts the extension that the layer reads",
                     self.on_unidentified
                 );
             }

@@ -65,7 +65,7 @@ impl Principal {
         matches!(self.label, Label::Named(_))
     }
 
-    /// Returns the client to charge, which of an unnamed principal is that of the `credential`.
+    /// Returns the client to charge. An unnamed principal is identified by its `credential`.
     ///
     /// Under `named_only` a principal without a public name is no client.
     pub(super) fn into_client(

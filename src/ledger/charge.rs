@@ -92,7 +92,7 @@ impl<D: Database> LedgerStore<D> {
         let written = LedgerReceipt::of(receipt)?;
         self.inner.upkeep.remove(written.id.command);
         let (end, used) = match end {
-            // // Work that has begun stays charged: only its slot is returned.
+            // Work that has begun stays charged: only its slot is returned.
             Settlement::Void(nothing) if nothing.is_empty() && !written.reserved && receipt.job.is_none() => {
                 (SettleKind::Add, Amounts::new())
             }
@@ -103,7 +103,7 @@ impl<D: Database> LedgerStore<D> {
             Settlement::Served { used, .. } => (SettleKind::Add, (*used).clone()),
             Settlement::Detached => return None,
         };
-        // // A voided job counts as running until its id is free: a duplicate must not be answered meanwhile as if the
+        // A voided job counts as running until its id is free: a duplicate must not be answered meanwhile as if the
         // job were done.
         if receipt.job.is_some() && end != SettleKind::Void {
             self.inner.writer.finish(&written.id.key, written.id.command);

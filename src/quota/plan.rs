@@ -253,7 +253,7 @@ impl Plan {
         let limit = self.counted.iter().find(|limit| limit.name.as_str() == name);
         let limit = limit.ok_or_else(|| self.no_such_limit(name))?;
         if until <= from_1970(wall) {
-            return Err(ConfigError::new("end of a grant", "lie ahead", Instant(until)));
+            return Err(ConfigError::new("end of a grant", "be in the future", Instant(until)));
         }
         Ok(limit)
     }

@@ -127,7 +127,7 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
 
     /// Reports to `listener` the events for which no caller waits.
     fn listen(&self, listener: StoreListener) {
-        drop(listener); // a store that answers at once has no such events
+        drop(listener); // a store that never waits has no such events
     }
 }
 

@@ -50,7 +50,7 @@ impl Moment {
 impl Add<Duration> for Moment {
     type Output = Self;
 
-    /// Stops at [`Moment::MAX`].
+    /// Saturates at [`Moment::MAX`].
     fn add(self, by: Duration) -> Self {
         Self::from_nanos(self.0.saturating_add(nanos(by)))
     }
@@ -59,7 +59,7 @@ impl Add<Duration> for Moment {
 impl Sub<Duration> for Moment {
     type Output = Self;
 
-    /// Stops at zero.
+    /// Saturates at zero.
     fn sub(self, by: Duration) -> Self {
         Self(self.0.saturating_sub(nanos(by)))
     }

@@ -47,7 +47,7 @@ pub(crate) fn decide(rate: &Rate, full_at: Option<u64>, cost: Cost, now: Moment)
     }
     let full_at = full_at.unwrap_or_else(|| newcomer(rate, now));
     let debt = debt(full_at, now);
-    let need = rate.interval_ns() * cost.get().max(1); // at most the span, for the cost is at most the burst
+    let need = rate.interval_ns() * cost.get().max(1); // at most the span, because the cost is at most the burst
     let wait = debt.saturating_add(need).saturating_sub(rate.span_ns());
     if wait > 0 {
         Decision::Refused { wait: Duration::from_nanos(wait) }
@@ -92,7 +92,7 @@ pub(crate) fn rescale(full_at: u64, from_span: u64, rate: &Rate, now: Moment) ->
     let tokens = debt.min(from_span);
     let ahead = debt - tokens;
     let scaled = (u128::from(tokens) * u128::from(rate.span_ns())).div_ceil(u128::from(from_span));
-    let scaled = u64::try_from(scaled).unwrap_or(u64::MAX); // never above the span, for tokens <= from_span
+    let scaled = u64::try_from(scaled).unwrap_or(u64::MAX); // never above the span, because tokens <= from_span
     now.as_nanos().saturating_add(ahead).saturating_add(scaled)
 }
 

@@ -1,4 +1,4 @@
-//! The layer and its settings.
+//! Layer of token buckets, and its settings.
 
 use std::sync::Arc;
 

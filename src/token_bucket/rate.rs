@@ -1,4 +1,4 @@
-//! The refill rate and the size of a bucket.
+//! Refill rate and size of a bucket.
 
 use std::{fmt, time::Duration};
 

@@ -59,7 +59,7 @@ async fn expired_grant_stops_the_next_request(database: Database) {
     assert!(quotas.charge(&acme(), ("tokens", 1)).await.is_err());
     assert!(quotas.grants(&acme()).await.unwrap().is_empty());
     let error = quotas.grant(&acme(), Grant::new("tokens_per_month", 1, until)).await.unwrap_err().to_string();
-    assert!(error.starts_with("end of a grant must lie ahead, got "), "{error}");
+    assert!(error.starts_with("end of a grant must be in the future, got "), "{error}");
 }
 
 async fn grant_is_visible_to_another_process(database: Database) {
@@ -74,5 +74,5 @@ async fn expired_grant_is_rejected_with_a_reason(database: Database) {
     let quotas = quotas(&database.open().await, tokens(10));
     let grant = Grant::new("tokens_per_month", 5, SystemTime::UNIX_EPOCH);
     let error = quotas.grant(&acme(), grant).await.unwrap_err();
-    assert_eq!(error.to_string(), "end of a grant must lie ahead, got 1970-01-01T00:00:00.000000Z");
+    assert_eq!(error.to_string(), "end of a grant must be in the future, got 1970-01-01T00:00:00.000000Z");
 }

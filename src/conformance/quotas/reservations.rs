@@ -19,7 +19,7 @@ pub async fn a_reservation_is_charged_as_what_was_used(make: impl AsyncFn(QuotaL
     assert_eq!(scene.counts(alice).await, [(0, 80), (0, 5)]);
     assert!(quotas.charge(alice, ("queries", 21)).await.is_err());
     held.commit(("queries", 30));
-    scene.comes_to(alice, &[(30, 0), (5, 0)]).await; // what is not named, as it was estimated
+    scene.comes_to(alice, &[(30, 0), (5, 0)]).await; // a kind that is not named is charged as reserved
     quotas.reserve(alice, ("queries", 70)).await.unwrap().roll_back();
     scene.comes_to(alice, &[(30, 0), (5, 0)]).await;
     drop(quotas.reserve(alice, ("queries", 70)).await.unwrap());

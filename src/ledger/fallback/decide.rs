@@ -86,7 +86,7 @@ impl Fallback {
                     }
                     return Ok(Admitted::Written(*admitted));
                 }
-                // // The ledger is reachable: this request passes, as the layer says, and the ledger still decides all
+                // The ledger is reachable: this request passes, as the layer says, and the ledger still decides all
                 // others.
                 (None, Reply::Rejected(_)) => {}
                 (None, reply) => {
@@ -168,7 +168,7 @@ impl<D: Database> PassingCharge<'_, D> {
         let at = self.wall / 1_000 * 1_000; // databases know microseconds
         let kind = CommandKind::Spooled { admit: self.admit.clone(), at };
         self.kept = true;
-        // // The same id: if the ledger has written the admission after all, it charges it once.
+        // The same id: if the ledger has written the admission after all, it charges it once.
         if self.spool.keep(Command { kind, ..self.command.clone() }).await {
             self.done = true;
             return Ok(Admitted::Passed(at));

@@ -69,7 +69,7 @@ impl ClientAllowance {
             let Some(told) = usage.get(limit.name.as_str()).filter(|told| told.kind == *limit.kind()) else { continue };
             let ends = told.resets_at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
             let part = self.part(limit, wall);
-            // // A rolling period began with a charge by another process.
+            // A rolling period began with a charge by another process.
             part.count.counter.ends = ends.map_or(part.count.counter.ends, crate::time::nanos);
             let used = told.used.saturating_add(told.reserved);
             match before {

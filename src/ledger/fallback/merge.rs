@@ -80,7 +80,7 @@ impl<D: Database> Merging<D> {
                 self.spool.merged(replies.len().min(many), duplicates as u64);
                 rest = REST;
             } else if many > 0 && !self.writer.submit_all(vec![probe()]).await.is_empty() {
-                // // The ledger is reachable and rejects this record: it waits, and the others do not.
+                // The ledger is reachable and rejects this record: it waits, and the others do not.
                 self.spool.put_behind();
             }
             if replies.len() < many.max(1) {

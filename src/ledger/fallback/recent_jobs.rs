@@ -33,7 +33,7 @@ impl RecentJobs {
 
     /// Forgets a job that was voided: its id is free.
     pub(super) fn forget(&mut self, key: &Key) {
-        self.all.remove(&id(key)); // its turn stays: should it come again, it is forgotten a little early
+        self.all.remove(&id(key)); // its place stays, so that the same job added again is forgotten a little early
     }
 
     /// Returns the fingerprint of a job, if the job is known.

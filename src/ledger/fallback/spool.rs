@@ -108,7 +108,7 @@ impl Spool {
                 file.write_all(HEADER)?;
             }
             file.sync_all()?;
-            // // The name of the file must be durable too.
+            // The name of the file must be durable too.
             if let Some(directory) = path.parent().filter(|_| cfg!(unix)) {
                 let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
                 File::open(directory)?.sync_all()?;

@@ -38,10 +38,10 @@ pub(crate) struct Damage {
 
 /// Reads a file.
 pub(crate) fn recover(file: &[u8]) -> Result<Recovered, Damage> {
-    // // Zeros at the end: the file grew before its bytes were written.
+    // Zeros at the end: the file grew before its bytes were written.
     let written = file.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
     if file.len() <= HEADER.len() && written < HEADER.len() && HEADER.starts_with(&file[..written]) {
-        return Ok(Recovered::default()); // it was being made
+        return Ok(Recovered::default()); // the file was being created
     }
     if !file.starts_with(HEADER) {
         return Err(Damage { at: 0, whole: 0, what: "it does not begin as a spool does" });
@@ -68,7 +68,7 @@ pub(crate) fn recover(file: &[u8]) -> Result<Recovered, Damage> {
             }
             return Err(damage("a record was altered"));
         }
-        let command = decode(body).ok_or_else(|| damage("a record says what this version cannot read"))?;
+        let command = decode(body).ok_or_else(|| damage("this version cannot read a record"))?;
         commands.push(command);
         at = end;
     }

@@ -25,7 +25,7 @@ impl SpoolQueue {
                         break;
                     }
                     if state.pending.is_empty() && (state.records > 0 || state.broken) {
-                        // // Only this thread makes the file longer.
+                        // Only this thread makes the file longer.
                         let (size, empty) = (HEADER.len() as u64, std::mem::take(&mut state.records));
                         drop(state);
                         let shrunk = file.set_len(size).and_then(|()| file.sync_all()).is_ok();
@@ -63,7 +63,7 @@ impl SpoolQueue {
                     .and_then(|_| file.write_all(&bytes))
                     .and_then(|()| file.sync_data())
                     .is_ok();
-            // // A partial record would be damage in front of the next one.
+            // A partial record would be damage in front of the next one.
             let undone = wrote || file.set_len(end).and_then(|()| file.sync_all()).is_ok();
             let mut state = self.lock();
             state.writing = 0;
@@ -76,7 +76,7 @@ impl SpoolQueue {
                 state.size = end + state.queue.iter().map(|queued| FRAME + queued.body.len() as u64).sum::<u64>();
             }
             for SpooledCommand { command, told, .. } in queued {
-                // // A charge without its record does not pass; a settlement goes to the ledger while this process
+                // A charge without its record does not pass; a settlement goes to the ledger while this process
                 // lives.
                 if wrote || told.is_none() {
                     state.pending.push_back(command);

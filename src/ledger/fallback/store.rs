@@ -117,7 +117,7 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
         plan_of: PlanLookup,
         now: Now,
     ) -> MaybeFuture<Result<(CloseResult, NearLimits), StoreError>> {
-        // // The ledger does not know a reservation that waits in the spool.
+        // The ledger does not know a reservation that waits in the spool.
         if LedgerReservation::of(reserved).is_some_and(|id| id.passed) && !self.fallback.spool().is_empty() {
             return MaybeFuture::Ready(Err(StoreError::Unavailable));
         }

@@ -25,7 +25,7 @@ fn by_code(code: &str, fatal: bool, of_value: bool) -> fn(String) -> DbError {
     match code {
         // A serialization failure, a deadlock, a lock that did not come in time, a statement that took too long.
         "40001" | "40P01" | "55P03" | "57014" if !fatal => DbError::Again,
-        // // The size of an index row is a limit that one value exceeds. A server that has run out of transaction ids
+        // The size of an index row is a limit that one value exceeds. A server that has run out of transaction ids
         // reports the same code for every statement, until a VACUUM.
         _ if !fatal && !of_value && code.starts_with("54") => DbError::Refused,
         // Data exceptions, integrity constraints, and exceptions that a trigger or a view raises: the values are at
@@ -33,9 +33,9 @@ fn by_code(code: &str, fatal: bool, of_value: bool) -> fn(String) -> DbError {
         _ if !fatal && ["21", "22", "23", "27", "44", "54", "P0"].iter().any(|class| code.starts_with(class)) => {
             DbError::Rejected
         }
-        // // A wrong password, role or database is not resolved by a retry.
+        // A wrong password, role or database is not resolved by a retry.
         _ if code.starts_with("28") || code == "3D000" || code == "42501" => DbError::Refused,
-        // // The server stops, starts, or has no free connection; the connection is gone; the transaction was idle for
+        // The server stops, starts, or has no free connection; the connection is gone; the transaction was idle for
         // too long; or even the server does not know whether a commit took place.
         "40003" | "53300" => DbError::Lost,
         _ if fatal || code.starts_with("08") || code.starts_with("57P") => DbError::Lost,

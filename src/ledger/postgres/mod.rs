@@ -38,7 +38,7 @@ impl PostgresDatabase {
         let options: PgConnectOptions =
             url.parse().map_err(|error| LedgerError::new(format!("invalid ledger URL: {error}")))?;
         let place = format!("{}:{}", options.get_host(), options.get_port());
-        // // On a connection of its own, because a pool would retry and hide the reason.
+        // On a connection of its own, because a pool would retry and hide the reason.
         let checked = match tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await {
             Ok(Ok(mut connection)) => {
                 async {
@@ -86,7 +86,7 @@ impl SqlDialect for Postgres {
         [read::READ].into_iter().chain(transaction::STATEMENTS).map(Into::into).collect()
     }
 
-    // // The types of columns are those of the crate's own statements.
+    // The types of columns are those of the crate's own statements.
     fn number(row: &PgRow, at: usize) -> Result<Option<i64>, DbError> {
         row.try_get_unchecked(at).map_err(db_error::<Self>)
     }

@@ -101,7 +101,7 @@ impl Ledger {
             let must = format!("be at least {:?} ago, which is the horizon", Duration::from_nanos(horizon));
             return Err(ConfigError::new("end of an archive", &must, Instant(before)).into());
         }
-        // // First all writers refuse those ids, then the rows are deleted.
+        // First all writers refuse those ids, then the rows are deleted.
         let sealed = on_database!(self, inner => inner.report(inner.writer.database.seal(nanos(before))).await);
         let (before, mut archived) = (sealed?, ArchiveReport::default());
         let mut after = None;
@@ -126,7 +126,7 @@ impl Ledger {
     pub(in crate::ledger) async fn check_kept(&self, what: &str, at: u64) -> Result<(), QuotaError> {
         let sealed = on_database!(self, inner => inner.report(inner.writer.database.sealed()).await)?;
         if at < sealed {
-            let must = format!("lie after what is archived, {}", Instant(time(sealed)));
+            let must = format!("not be before {}, the end of the archived rows", Instant(time(sealed)));
             return Err(ConfigError::new(what, &must, Instant(time(at))).into());
         }
         Ok(())

@@ -70,7 +70,7 @@ impl<S: ChargePath> SqlSession<S> {
             TxState::Open => Ok(()),
             TxState::Idle => {
                 self.state = TxState::Idle;
-                Err(DbError::Refused("there is no transaction to go on with".into()))
+                Err(DbError::Refused("no transaction is open".into()))
             }
             TxState::Broken => Err(DbError::Lost("the connection was left in the middle of a step".into())),
         }
@@ -105,7 +105,7 @@ impl<S: ChargePath> Session for SqlSession<S> {
 
     async fn commit(&mut self) -> Result<(), DbError> {
         self.take_open()?;
-        // // An error that the database reports means that nothing is written; a lost reply means nothing.
+        // An error that the database reports means that nothing is written; a lost reply means nothing.
         let committed = S::commit(&mut self.connection).await;
         self.end_step(committed, TxState::Idle).await
     }

@@ -38,7 +38,7 @@ pub(super) async fn archive(
     before: u64,
     command: u128,
 ) -> Result<u64, DbError> {
-    // // The trigger is dropped and created again within the transaction, which no other connection can see.
+    // The trigger is dropped and created again within the transaction, which no other connection can see.
     let trigger = "SELECT sql FROM sqlite_schema WHERE name = 'quota_consumption_kept'";
     let trigger = Sqlite::fetch(connection, trigger.into_sql_str(), &[]).await?;
     Sqlite::run(connection, "DROP TRIGGER quota_consumption_kept".into_sql_str()).await?;
@@ -50,7 +50,7 @@ pub(super) async fn archive(
         let mut number = || period.amount().map(SqlValue::Number);
         let (starts, epoch, amount, last, first) = (number()?, number()?, number()?, number()?, number()?);
         let (limit, kind) = (SqlValue::Text(&limit), SqlValue::Text(&kind));
-        // // Inserted first, because SQLite reuses the highest row id once its row is deleted.
+        // Inserted first, because SQLite reuses the highest row id once its row is deleted.
         let archived = [tenant, limit, kind, starts, epoch, SqlValue::Number(part), amount, last, command];
         Sqlite::execute(connection, INSERT.into_sql_str(), &archived).await?;
         let old = [tenant, limit, kind, starts, epoch, command, first, last];

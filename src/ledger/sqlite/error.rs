@@ -13,17 +13,17 @@ pub(super) fn reported(error: &dyn DatabaseError) -> DbError {
 fn by_code(code: i32) -> fn(String) -> DbError {
     const READONLY_DBMOVED: i32 = 1032;
     match code {
-        // // The file was replaced under this connection: a new one opens the present file.
+        // The file was replaced under this connection: a new one opens the present file.
         READONLY_DBMOVED => DbError::Lost,
         code => match code & 0xff {
-            // // ABORT, BUSY, LOCKED, INTERRUPT, PROTOCOL: another connection was in the way.
+            // ABORT, BUSY, LOCKED, INTERRUPT, PROTOCOL: another connection was in the way.
             4 | 5 | 6 | 9 | 15 => DbError::Again,
-            // // IOERR: after a failed fsync the contents of the disk are unknown. CANTOPEN: the process may have run
+            // IOERR: after a failed fsync the contents of the disk are unknown. CANTOPEN: the process may have run
             // out of file descriptors.
             10 | 14 => DbError::Lost,
-            // // TOOBIG, CONSTRAINT (also raised by a trigger), MISMATCH: the values are at fault.
+            // TOOBIG, CONSTRAINT (also raised by a trigger), MISMATCH: the values are at fault.
             18..=20 => DbError::Rejected,
-            // // FULL, READONLY, CORRUPT, NOTADB, NOMEM, an altered table: none of them resolves by itself. FULL in a
+            // FULL, READONLY, CORRUPT, NOTADB, NOMEM, an altered table: none of them resolves by itself. FULL in a
             // commit is a known failure: the frame that would commit was not written completely.
             _ => DbError::Refused,
         },

@@ -1,4 +1,4 @@
-//! The suite over a file, and what only a file can do.
+//! The suite over a file, and tests of files alone.
 
 use std::path::PathBuf;
 
@@ -9,7 +9,7 @@ use crate::ledger::{
     writer::{ReservationRow, Stored, Writes, tests::against},
 };
 
-/// A directory that goes with the test.
+/// A directory that is removed with the test.
 struct Directory(PathBuf);
 
 impl Directory {
@@ -81,7 +81,7 @@ async fn audit_looks_each_counters_sum_up() {
     assert!(!plan.iter().any(|step| step.starts_with("SCAN s LEFT-JOIN")), "{plan:?}");
 }
 
-/// A pool as programs have one, over a file that a ledger would keep.
+/// Options of a pool that a program has, over a file that can hold a ledger.
 fn options(file: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(file)

@@ -28,7 +28,7 @@ static ENTRIES: LazyLock<[Arc<str>; EntryKind::ALL.len()]> =
 
 impl ChargePath for Sqlite {
     async fn tune(connection: &mut SqliteConnection) -> Result<(), DbError> {
-        // // A batch changes many pages, and each should reach the file once: a larger cache and fewer checkpoints.
+        // A batch changes many pages, and each should reach the file once: a larger cache and fewer checkpoints.
         Self::run(connection, "PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 8192".into_sql_str()).await
     }
 
@@ -48,7 +48,7 @@ impl ChargePath for Sqlite {
         let tenants = in_order(&reads.tenants);
         let mut loaded = load(connection, &tenants, &reads.jobs, reads.since, micros).await?;
         loaded.sealed = sealed.map_or(0, time);
-        // // Every counter and row has an account.
+        // Every counter and row has an account.
         let unknown: Vec<_> =
             tenants.into_iter().filter(|tenant| loaded.accounts[tenant] == Stored::default()).collect();
         let named = |query: SqliteQuery, tenant: &Arc<str>| Ok(query.bind(name(tenant)));

@@ -6,7 +6,7 @@ use proptest::{collection::vec, prelude::*, strategy::ValueTree, test_runner::Te
 
 use super::*;
 
-/// Databases are slow: so many histories, of so many transactions.
+/// Numbers of histories and of their transactions; few, because databases are slow.
 const HISTORIES: usize = 12;
 const TRANSACTIONS: usize = 6;
 
@@ -147,7 +147,7 @@ fn one_of<const N: usize>(words: [&'static str; N]) -> impl Strategy<Value = Arc
     (0..N).prop_map(move |at| words[at].into())
 }
 
-/// Whole microseconds, of past and future.
+/// Returns whole microseconds, in the past and in the future.
 fn instant() -> impl Strategy<Value = u64> {
     prop_oneof![Just(0), Just(u64::MAX), Just(1_000), (0..u64::MAX / 1_000).prop_map(|micros| micros * 1_000)]
 }

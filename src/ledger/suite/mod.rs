@@ -12,7 +12,7 @@ pub(super) mod bills;
 mod histories;
 pub(super) mod speed;
 
-/// Long enough for a step that nothing stops, short enough to wait for one that is stopped.
+/// Long enough for a step that is not blocked, short enough to wait for one that is.
 const MOMENT: Duration = Duration::from_millis(300);
 
 pub(super) fn key(tenant: &str, job: &str) -> Key {
@@ -36,7 +36,7 @@ pub(super) fn charge(tenant: &str, job: &str, amount: i64) -> Row {
     }
 }
 
-/// A count of a day that ends in the year 2286.
+/// Creates a counter of a day that ends in the year 2286.
 pub(super) fn count(used: u64, reserved: u64) -> StoredCounter {
     StoredCounter {
         limit: "daily".into(),
@@ -80,7 +80,7 @@ pub(super) fn reads(tenants: &[&str], jobs: &[Key]) -> Reads {
     Reads { tenants, jobs: jobs.to_vec(), since: None }
 }
 
-/// One transaction, and what it read.
+/// Runs one transaction and returns the rows that it read.
 pub(super) async fn transact<D: Database>(database: &D, reads: &Reads, writes: &Writes) -> Result<Loaded, DbError> {
     let mut session = database.connect().await?;
     let loaded = session.begin(reads).await?;
@@ -93,7 +93,7 @@ async fn job<D: Database>(database: &D, tenant: &str, job: &str) -> Vec<Row> {
     database.job(tenant, job).await.unwrap()
 }
 
-/// All of it, on an empty database that `fresh` makes.
+/// Runs all tests, each on an empty database that `fresh` makes.
 pub(super) async fn everything<D: Database, F: Future<Output = D>>(fresh: impl Fn() -> F) {
     let database = fresh().await;
     what_is_written_is_read_back(&database).await;
@@ -277,7 +277,7 @@ async fn steps_out_of_order_are_refused<D: Database>(database: &D) {
 
 async fn accounts_wait_for_one_another<D: Database>(database: &D) {
     let (mut first, mut second) = (database.connect().await.unwrap(), database.connect().await.unwrap());
-    // Once with an account that is new, once with one that is there.
+    // Once with a new account, once with an existing one.
     for round in 0..2 {
         let loaded = first.begin(&reads(&["both", "mine"], &[])).await.unwrap();
         let asked = reads(&["both", "yours"], &[key("both", &format!("job {round}"))]);

@@ -360,7 +360,7 @@ impl AccountState {
     fn counter_of(&mut self, limit: &Limit, since: AdmittedAt, wall: u64) -> usize {
         let held =
             |counter: &Counter| counter.starts <= since.at && since.at < counter.ends && counter.holds(since.epoch);
-        // // A rolling window has begun since then, with another charge.
+        // A rolling window has begun since then, with another charge.
         let rolled = |at: &usize| {
             !limit.quota.period().is_some_and(Period::is_calendar) && self.counters[*at].counter.starts > since.at
         };

@@ -54,8 +54,8 @@ impl GrantState {
         limit.is_named(&self.limit, &self.kind)
     }
 
-    /// Returns the amount by which the grant raises the limit: what earlier windows left of it. After its end, the
-    /// amount that the present window uses.
+    /// Returns the amount by which the grant raises the limit: the amount that earlier windows left of it. After its
+    /// end, the amount that the present window uses.
     fn raises(&self) -> u64 {
         if self.ended { self.current } else { self.size().saturating_sub(self.before) }
     }
@@ -177,7 +177,7 @@ impl Grants {
             grant.current += part;
             more -= part;
         }
-        // // The grant that was used last is the first to get usage back.
+        // The grant that was used last is the first to get usage back.
         for grant in self.of_mut(limit).rev() {
             let part = less.min(grant.current);
             grant.current -= part;

@@ -33,7 +33,7 @@ pub(crate) enum Stage {
 /// Result of closing a reservation by its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CloseResult {
-    /// It was open, and is closed now.
+    /// It was open and is closed now.
     Closed,
     /// It had expired.
     Expired,

@@ -26,7 +26,7 @@ impl Slots {
         }
     }
 
-    /// Requires progress of the holder from now on, since it only sends its response.
+    /// Requires progress of the holder from now on, because it only sends its response.
     pub(crate) fn watch(&mut self, lease: Lease, now: Moment) {
         if let Some(leases) = &mut self.0 {
             leases.watch(lease, now);

@@ -107,7 +107,7 @@ impl Account {
             return Err(Denial::Limits(self.violations(request.amounts, now)));
         }
         let mut taken = Taken { epoch: self.counters.epoch, ..Taken::default() };
-        // // The last step that can refuse, so that no slot must be returned.
+        // The last step that can refuse, so that no slot must be returned.
         if !self.take_slot(request.amounts, now, settings, &mut taken) {
             return Err(Denial::Limits(self.violations(request.amounts, now)));
         }

@@ -62,14 +62,14 @@ impl ActivePlans {
         Self { usual: active(&common.settings.plan), tiers }
     }
 
-    /// Returns the plan of a client without one of its own: that of its tier, or the default plan.
+    /// Returns the plan of a client without one of its own: that of its tier, or the usual plan.
     #[inline]
     pub(super) fn of(&self, client: &Client) -> &Arc<ActivePlan> {
         let named = |tier: &Tier| self.tiers.iter().find(|(name, _)| name == tier).map(|(_, active)| active);
         client.tier().and_then(named).unwrap_or(&self.usual)
     }
 
-    /// Returns these plans with another plan for `tier`, or another default plan for `None`.
+    /// Returns these plans with another plan for `tier`, or another usual plan for `None`.
     pub(super) fn with(&self, tier: Option<Tier>, plan: Plan, common: &Arc<Common>) -> Result<Self, ConfigError> {
         let mut plans = self.clone();
         match tier {
@@ -148,7 +148,7 @@ impl ActivePlan {
         for limit in plan.all() {
             match limit.kind() {
                 Kind::Requests | Kind::Concurrent => fixed.set(limit.kind(), 1),
-                kind => fixed.set(kind, 0), // nothing of it may be left already
+                kind => fixed.set(kind, 0), // refused if nothing of it remains
             }
         }
         let each = plan.counted().iter().map(|limit| fixed.get(limit.kind())).collect();

@@ -83,7 +83,7 @@ impl Quotas {
         Ok(self.call(client, |store, account| store.revoke(account, id)).await?)
     }
 
-    /// Changes the default plan, for all clients without a plan of their own, from their next request on.
+    /// Changes the usual plan, for all clients without a plan of their own, from their next request on.
     ///
     /// Used amounts are carried over to the limit of the same name and kind, unless the plan is
     /// [`starting_fresh`](Plan::starting_fresh).
@@ -135,7 +135,7 @@ impl Quotas {
         self.0.client_plans.set(client.digest(), plan, &self.0.common)
     }
 
-    /// Removes a client's own plan; the plan of its tier or the default plan applies again.
+    /// Removes a client's own plan; the plan of its tier or the usual plan applies again.
     ///
     /// ```
     /// # use tollgate::{Client, Plan, QuotaLayer};

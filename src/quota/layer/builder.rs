@@ -1,4 +1,4 @@
-//! The layer and its setters.
+//! Layer of quotas, and its setters.
 
 use std::{sync::Arc, time::Duration};
 

@@ -160,7 +160,7 @@ impl JobIdSource {
                 [request.method.as_str().as_bytes(), target.as_bytes(), length].join(&b' ')
             }
         };
-        // // Only units, which the request determines: other kinds depend on the plan, which may change between
+        // Only units, which the request determines: other kinds depend on the plan, which may change between
         // retries.
         let units = amounts.iter().filter(|(kind, _)| matches!(kind, Kind::Units(_)));
         digester.digest("job fingerprint", std::iter::once(what).chain(written(units)))

@@ -73,7 +73,7 @@ impl Extra {
 impl QuotaPermit {
     /// Creates the permit of a request that is not charged.
     pub(super) fn nothing(share: bool) -> Self {
-        Self(share.then(pool::take)) // without an active, which is what marks it
+        Self(share.then(pool::take)) // no active plan marks it as uncharged
     }
 
     #[inline(always)] // it would be copied once more
@@ -91,7 +91,7 @@ impl QuotaPermit {
             None if !share => None,
             details => Some(Box::new(Extra::new(details.map(|details| *details).unwrap_or_default(), active))),
         };
-        // // Field by field: a complete value would be built first and then copied.
+        // Field by field: a complete value would be built first and then copied.
         let mut open = pool::take::<Open>();
         open.active = Some(Arc::clone(active));
         open.receipt = receipt;
@@ -216,7 +216,7 @@ impl Open {
             outcome => self.is_charged(active, matches!(outcome, Outcome::Complete { .. })),
         };
         if charged && !self.receipt.open && self.bytes.are_all_reported() {
-            return; // all was charged when it was admitted
+            return; // everything was charged at admission
         }
         self.close(charged);
     }
@@ -225,7 +225,7 @@ impl Open {
     #[inline(never)]
     fn close(&mut self, charged: bool) {
         let Some(active) = &self.active else { return };
-        let actual = self.recorded(); // also where nothing is charged: afterwards a record must fail
+        let actual = self.recorded(); // even if nothing is charged: a later record must fail
         let (used, void);
         let settlement = if charged {
             used = self.bytes.report();

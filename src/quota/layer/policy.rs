@@ -86,7 +86,7 @@ impl QuotaPolicy {
         Arc::new(move |client: &Client| Arc::clone(&me.active_plan(client).plan))
     }
 
-    /// Returns the plan of a client: its own, that of its tier, or the default plan.
+    /// Returns the plan of a client: its own, that of its tier, or the usual plan.
     pub(super) fn active_plan(&self, client: &Client) -> Arc<ActivePlan> {
         self.client_plans.get(client).unwrap_or_else(|| Arc::clone(self.plans.present().of(client)))
     }

@@ -26,7 +26,7 @@ impl<T> Pool<T> {
 /// Returns a blank box, new or [kept](keep).
 #[inline]
 pub(super) fn take<T: Reuse>() -> Box<T> {
-    // // A thread that is ending has no pool any more.
+    // A thread that is ending has no pool any more.
     let kept = T::POOL.try_with(|pool| pool.0.borrow_mut().pop()).ok().flatten();
     kept.unwrap_or_default()
 }

@@ -46,7 +46,7 @@ impl QuotaPolicy {
             Denial::Job(Duplicate::Stale) => refusal(Reason::StaleJobId),
             Denial::Job(Duplicate::Full) => refusal(Reason::RateLimited).with_retry_after(ROOM_WAIT),
             Denial::Limits(violations) if shared => {
-                // // Neither the limit nor the usage of a shared account is reported: it would show the traffic of
+                // Neither the limit nor the usage of a shared account is reported: it would show the traffic of
                 // others.
                 let wait = violations.iter().map(|violation| violation.wait).max().flatten();
                 match wait {

@@ -175,7 +175,7 @@ impl From<StoreError> for ReservationError {
             StoreError::Unavailable => Self::Unavailable,
             StoreError::Indeterminate => Self::Indeterminate,
             StoreError::Rejected(_) => Self::Rejected,
-            // // These accounts do not have it.
+            // These accounts do not have it.
             StoreError::Nameless | StoreError::Invalid(_) => Self::Unknown,
         }
     }
@@ -226,9 +226,9 @@ impl FromStr for ReservationId {
             Some(numbers) => here(numbers),
             None => visible.then(|| ReservationKey::Named(text.into())),
         };
-        // // Each id has exactly one text; any other spelling is rejected.
+        // Each id has exactly one text; any other spelling is rejected.
         let id = reserved.map(Self).filter(|id| id.to_string() == text);
-        let must = "be the text of one that was given out";
+        let must = "be a text that a ReservationId displays as";
         id.ok_or_else(|| ConfigError::new("id of a reservation", must, format_args!("{text:?}")))
     }
 }
@@ -292,7 +292,10 @@ mod tests {
             &longer,
         ] {
             let error = text.parse::<ReservationId>().unwrap_err().to_string();
-            assert_eq!(error, format!("id of a reservation must be the text of one that was given out, got {text:?}"));
+            assert_eq!(
+                error,
+                format!("id of a reservation must be a text that a ReservationId displays as, got {text:?}")
+            );
         }
     }
 }

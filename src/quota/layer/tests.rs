@@ -24,7 +24,7 @@ use crate::{
     time::Clock,
 };
 
-/// A store that is always in the same trouble, and takes its time to say so.
+/// A store that always fails in the same way, after a wait.
 struct Troubled(StoreError);
 
 impl Troubled {
@@ -134,7 +134,7 @@ fn in_trouble(trouble: StoreError) -> Arc<QuotaPolicy> {
     Arc::new(QuotaPolicy::new(settings, usual.common.context.clone()))
 }
 
-/// Every trouble, and what it is called.
+/// Every failure, and the errors that it becomes.
 fn troubles() -> [(StoreError, Reason, QuotaError, ReservationError); 3] {
     let rejected = (StoreError::Rejected("CHECK failed".into()), QuotaError::Rejected("CHECK failed".into()));
     [

@@ -120,7 +120,7 @@ impl Accounts {
         }
         let (number, mut shard) = self.shard(context.client);
         let now = self.present(context.now);
-        // // Before the work, so that afterwards its result is only passed on: each move of it costs.
+        // Before the work, so that afterwards its result is only passed on: each move of it costs.
         self.sweep_one(&mut shard, now, false);
         let slot = shard.find(context.client.digest()).or_else(|| self.insert(&mut shard, context, now));
         let Some(slot) = slot else {
@@ -267,7 +267,7 @@ impl Accounts {
 
     #[inline]
     fn shard(&self, client: &Client) -> (u32, SpinGuard<'_, Shard>) {
-        // // The shard's own table uses the other bits.
+        // The shard's own table uses the other bits.
         let number = (client.digest().0 >> 64) as usize & (self.shards.len() - 1);
         (number as u32, self.shards[number].0.lock())
     }

@@ -37,7 +37,7 @@ impl QuotaBackend for Accounts {
             };
             let plain = !request.wants_usage && !taken.reclaimed && taken.marks.are_none();
             let details = if plain { None } else { Some(details_of(account, &taken, request, now, shared)) };
-            // // The remainder of a shared account would show the traffic of others.
+            // The remainder of a shared account would show the traffic of others.
             let nearest = if request.wants_nearest && !shared { account.nearest(now.wall) } else { None };
             MaybeFuture::Ready(Ok(AdmittedCharge { receipt, nearest, details }))
         };
@@ -154,14 +154,14 @@ impl QuotaBackend for Accounts {
         let from = match from {
             None => 0,
             Some(Bookmark::At(number)) => *number,
-            Some(Bookmark::After(_)) => return MaybeFuture::Ready(Ok((Vec::new(), None))), // another store's
+            Some(Bookmark::After(_)) => return MaybeFuture::Ready(Ok((Vec::new(), None))), // of another store
         };
         let now = self.present(now);
         let mut page = Vec::new();
         let (mut number, mut slot) = ((from >> 32) as usize, (from & u64::from(u32::MAX)) as usize);
         while let Some(shard) = self.shards.get(number) {
             let mut shard = shard.0.lock();
-            // // A few accounts per lock, so that no decision waits long.
+            // A few accounts per lock, so that no decision waits long.
             let end = shard.len().min(slot + super::ACCOUNTS_PER_LOCK_OF_PAGE);
             while slot < end && page.len() < most {
                 if let Some((client, account)) = shard.entry(slot) {

@@ -83,5 +83,5 @@ async fn expired_grant_is_rejected_with_a_reason() {
     let scene = Scene::new(queries(100));
     let grant = Grant::new("queries_per_hour", 50, std::time::SystemTime::UNIX_EPOCH);
     let error = scene.quotas.grant(&alice(), grant).await.unwrap_err();
-    assert_eq!(error.to_string(), "end of a grant must lie ahead, got 1970-01-01T00:00:00.000000Z");
+    assert_eq!(error.to_string(), "end of a grant must be in the future, got 1970-01-01T00:00:00.000000Z");
 }

@@ -1,5 +1,5 @@
-//! The suite over a server, and what only a server can do. `bash tests/run` leaves tests of this name out where there
-//! is none.
+//! The suite over a server, and tests of servers alone. `bash tests/run` skips tests of this name if there is no
+//! server.
 
 use super::super::*;
 use crate::ledger::{
@@ -51,7 +51,7 @@ async fn other_accounts_do_not_wait() {
     let (mut first, mut second) = (ledger.connect().await.unwrap(), ledger.connect().await.unwrap());
     for _ in 0..2 {
         first.begin(&reads(&["ann", "cid"], &[])).await.unwrap();
-        // It would be refused where a lock does not come.
+        // It would be refused if a lock did not come.
         second.begin(&reads(&["bob", "dan"], &[])).await.expect("bob is not locked");
         second.commit().await.unwrap();
         first.commit().await.unwrap();

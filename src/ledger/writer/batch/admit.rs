@@ -56,7 +56,7 @@ impl Attempt<'_, '_> {
         let (attempt, part, reserve, entry) = match (rows.next_attempt(), admit.reserve) {
             (Ok(next), None) => (next, 0, None, EntryKind::Charge),
             (Ok(next), terms) => (next, 0, terms, EntryKind::Reserve),
-            // // Other work under the same job id: no store was there to refuse it, and it was done.
+            // Other work under the same job id: no store was there to refuse it, and it was done.
             (Err(latest), _) if rows.conflicts(latest, admit.fingerprint) => {
                 (latest, rows.free_part(latest), None, EntryKind::Record)
             }

@@ -92,7 +92,7 @@ impl Attempt<'_, '_> {
             }),
             "the unique index would reject a command that writes two rows under one key"
         );
-        // // If no other command has the job id, only spooled commands read rows in the batch that writes them.
+        // If no other command has the job id, only spooled commands read rows in the batch that writes them.
         if !own || self.batch.spooled.contains(&row.key) {
             self.batch.rows.entry(row.key.clone()).or_default().push(row.clone());
         }

@@ -104,7 +104,7 @@ impl Attempt<'_, '_> {
     fn decide(mut self, sent: bool, left: bool) -> Reply {
         let looked_for = match self.command.kind {
             CommandKind::Spooled { .. } => false, // recognizes its rows itself
-            // // A process that has crashed since may have merged it from the spool before.
+            // A process that has crashed since may have merged it from the spool before.
             CommandKind::SettleOf { .. } => true,
             _ => sent,
         };
@@ -112,7 +112,7 @@ impl Attempt<'_, '_> {
             return self.stored_before();
         }
         match &self.command.kind {
-            // // It was only looked up, in case it had been stored.
+            // It was only looked up, in case it had been stored.
             CommandKind::Admit(_) if left => Reply::Unavailable("the caller has left".into()),
             CommandKind::Admit(admit) => self.admit(admit),
             CommandKind::Settle(settle) => self.at(settle.attempt).settle(settle),

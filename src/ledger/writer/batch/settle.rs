@@ -114,7 +114,7 @@ impl Attempt<'_, '_> {
         }
         self.write(EntryKind::Reset, part, resets);
         match part {
-            // // This record marks the attempt as settled.
+            // This record marks the attempt as settled.
             LATE => self.write_marked(EntryKind::Record, part, postings),
             _ => self.write(EntryKind::Record, part, postings),
         }

@@ -1,4 +1,4 @@
-//! More than the plan allows: whose end is nearest goes first, and what was paid stays paid.
+//! Grants: the one that ends first is used first, and covered usage stays covered.
 
 use std::time::SystemTime;
 

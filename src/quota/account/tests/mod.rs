@@ -14,7 +14,7 @@ use crate::{
 const HOUR: u64 = 3_600_000_000_000;
 const DAY: u64 = 24 * HOUR;
 
-/// Ten in the morning of some day: hours and days begin at other times.
+/// Ten o'clock of a day, at which neither an hour nor a day begins by chance.
 const START: u64 = 20_000 * DAY + 10 * HOUR + HOUR / 2;
 
 const TTL: Duration = Duration::from_secs(300);
@@ -74,7 +74,7 @@ impl Scene {
         self.account().record(&amounts.into(), None, now)
     }
 
-    /// Used and left of the first limit.
+    /// Returns the used and the remaining amount of the first limit.
     fn first(&mut self) -> (u64, u64) {
         let now = at(self.wall);
         let usage = self.account().usage(now.wall);

@@ -84,16 +84,16 @@ fn clock_steps_neither_reopen_nor_skip_a_charged_period() {
             .limit(Quota::requests(10).per(Period::day()));
         let mut scene = Scene::new(Arc::new(plan));
         scene.take(("requests", 10)).unwrap();
-        // Back: the period before is not opened, ...
+        // Back: the previous window does not open again, ...
         scene.wall -= step;
         assert!(scene.take(("requests", 1)).is_err());
-        // ... and forth again: this one was charged.
+        // ... and forth again: this one stays charged.
         scene.wall += step;
         assert!(scene.take(("requests", 1)).is_err());
-        // A step ahead opens another one, ...
+        // A step ahead opens another window, ...
         scene.wall += DAY;
         scene.take(("requests", 10)).unwrap();
-        // ... which is still charged when the clock is back where it was, and when its time has come.
+        // ... which stays charged when the clock is back, and when its time has come.
         scene.wall -= step;
         assert!(scene.take(("requests", 1)).is_err());
         scene.wall += step;
@@ -122,7 +122,7 @@ fn warning_comes_once_a_period_at_or_beyond_90_percent() {
         let mut scene = Scene::new(hourly(100));
         let said: Vec<_> = steps.iter().map(|amount| scene.record(("requests", *amount))).collect();
         assert_eq!(said, warned, "{steps:?}");
-        // A response tells it once.
+        // A response reports it once.
         let told: Vec<_> = (0..2).map(|_| scene.take(("requests", 0)).map_or(0, |taken| taken.marks.pending)).collect();
         if scene.first().1 > 0 {
             assert_eq!(told, [1, 0], "{steps:?}");
@@ -206,7 +206,7 @@ fn version_starts_an_account_fresh_once() {
     scene.take(("requests", 8)).unwrap();
     scene.plan = fresh(1);
     scene.take(("requests", 7)).unwrap();
-    // A request that was decided on just before comes with the plan before.
+    // A request that was decided just before the change has the previous plan.
     scene.plan = hourly(10);
     assert_eq!(scene.first(), (7, 3));
     scene.plan = fresh(1);

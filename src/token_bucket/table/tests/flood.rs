@@ -26,7 +26,7 @@ fn remaining(table: &Table, rate: &Rate, number: u64, now: u64) -> u64 {
     level(rate, table.peek(key(number), at(now)).map(|entry| entry.full_at), at(now)).remaining
 }
 
-/// Clients are known, a victim is at 95 %, then strangers come; all within one lifetime of an entry.
+/// Known clients, a victim at 95 %, then strangers, all within one lifetime of an entry.
 fn flood(capacity: usize, strangers: u64) {
     let rate = Rate::per_minute(1).burst(20);
     let table = Table::new(capacity);
@@ -53,7 +53,7 @@ fn flood(capacity: usize, strangers: u64) {
     assert_eq!(ask(&table, &rate, victim, SECOND + 1_000), Ok(true), "the last of twenty");
     assert_eq!(ask(&table, &rate, victim, SECOND + 1_000), Ok(false));
 
-    // The entries end; as many requests of one client as the table has room bring nearly all the memory back.
+    // The entries end. As many requests of one client as the table has room release nearly all of the memory.
     let (peak, later) = (table.allocated_bytes(), SECOND + 1_300 * SECOND);
     for step in 0..2 * capacity as u64 {
         ask(&table, &rate, victim, later + step).unwrap();
@@ -61,7 +61,7 @@ fn flood(capacity: usize, strangers: u64) {
     assert!(table.live() < 10, "{} entries are left", table.live());
     let rest = table.allocated_bytes();
     assert!(rest < peak / 8, "{rest} of {peak} bytes are left");
-    // And the room is there again.
+    // And there is room again.
     for number in 0..capacity as u64 - 10 {
         assert_eq!(ask(&table, &rate, number, later + number), Ok(true));
     }
@@ -122,7 +122,7 @@ fn keys_that_crowd_one_shard_are_served_like_others() {
 
 #[test]
 fn a_hit_allocates_nothing() {
-    // A token comes back each microsecond: as ever so often, most buckets are full again when their client returns.
+    // A token arrives each microsecond: most buckets are full again when their client returns.
     let (rate, table) = (Rate::per_second(1_000_000).burst(5), Table::new(10_000));
     let hits =
         |from: u64| (0..50_000).for_each(|step| assert!(ask(&table, &rate, step % 9_000, from + 100 * step).unwrap()));
@@ -200,7 +200,7 @@ fn a_place_is_free_from_the_moment_on_at_which_its_entry_ends() {
     assert_eq!(write(1, 1, 50), Ok(()));
     assert_eq!(write(2, 49, 60), Err(Full));
     assert_eq!(write(2, 50, 60), Ok(()));
-    // One that is moved to an earlier end goes at that.
+    // A bucket that is moved to an earlier end is evicted at that end.
     assert_eq!(write(2, 51, 55), Ok(()));
     assert_eq!(write(3, 54, 60), Err(Full));
     assert_eq!(write(3, 55, 60), Ok(()));
@@ -222,7 +222,7 @@ fn an_entry_that_ends_as_it_comes_takes_no_place() {
     let write = |number, now, end| table.update(key(number), at(now), |_| (Some(until(end)), ()));
     assert_eq!(write(1, 5, 5), Ok(()));
     assert_eq!((table.live(), table.stored()), (0, 0));
-    // At the beginning of time, where no end lies before it.
+    // At the beginning of time, before which no entry ends.
     assert_eq!((write(1, 0, 5), write(1, 0, 0)), (Ok(()), Ok(())));
     assert_eq!(table.peek(key(1), at(1)), None);
     assert_eq!(table.live(), table.stored());

@@ -14,7 +14,7 @@ use crate::{
     },
 };
 
-/// A key in the shard of this number, unlike others that begin otherwise.
+/// Returns a key of the shard with this number; its other bits differ from those of other shards.
 fn begins(bits: u8) -> Digest {
     Digest(u128::from(bits) << 96 | u128::from(bits) << 88)
 }
@@ -27,7 +27,7 @@ fn seen(table: &Table, bits: u8, now: u64) -> Option<Bucket> {
     table.peek(begins(bits), at(now))
 }
 
-/// One shard, which the next newcomer makes grow.
+/// Creates one shard, which the next newcomer makes grow.
 fn one_full_shard() -> Arc<Table> {
     let table = Arc::new(Table::of_shards(20, 1));
     for bits in 1..=7 {

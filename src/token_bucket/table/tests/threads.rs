@@ -120,7 +120,7 @@ fn a_place_that_is_about_to_be_taken_is_nobody_elses() {
     assert_eq!(write(other, 9), Ok(()), "but it was not taken");
 }
 
-/// A client that is a moment late must not find its bucket touched because a neighbour's is full again.
+/// A client that is a moment late must not find its bucket changed because a neighbour's is full again.
 #[test]
 fn a_thread_that_is_a_moment_behind_is_refused_nothing() {
     let table = Table::of_shards(10, 1);

@@ -1,4 +1,4 @@
-//! Grants: more than the plan allows.
+//! Grants: temporary raises of a limit.
 
 use super::*;
 use crate::quota::account::GrantState;

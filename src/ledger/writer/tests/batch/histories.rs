@@ -108,8 +108,8 @@ fn made(ledger: &mut Ledger, step: &Step, tenant: usize, job: usize, charge: boo
 
 type Batch = (u64, Vec<(Step, usize, usize)>);
 
-/// Histories whose expiries return the estimate have no grants: an expiry knows no plan, so that what grants cover of
-/// it comes back with the next request that is decided.
+/// Histories whose expiries return the estimate have no grants. An expiry knows no plan, so that amounts that grants
+/// cover return with the next request that is decided.
 fn run(batches: &[Batch], charge: bool) -> Result<(), TestCaseError> {
     let (mut together, mut apart) = (Ledger::of_three(), Ledger::of_three());
     for (minutes, steps) in batches {
@@ -149,7 +149,7 @@ fn kept(ledger: &Ledger) -> Store {
     store
 }
 
-/// A reply in words; a database returns rows in any order.
+/// Returns a reply as text; a database returns rows in any order.
 fn told(reply: &Reply) -> String {
     match reply {
         Reply::Replay { amounts, .. } => {

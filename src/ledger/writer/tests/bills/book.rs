@@ -47,7 +47,7 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    /// Enters an admission; `limits` count each kind, and what no limit counts is not entered.
+    /// Enters an admission. `limits` count each kind; a kind that no limit counts is not entered.
     pub(super) fn admit(
         &mut self,
         command: u128,

@@ -1,5 +1,5 @@
-//! The fix as it was reported (look in a set of job ids, then check, then count, then insert a row), searched in the
-//! same way: what it promises is broken without any fault.
+//! The fix as it was reported: look up a set of job ids, then check, then count, then insert a row. The same search
+//! shows that it breaks its promises without any fault.
 
 use std::collections::{BTreeSet, HashSet, VecDeque};
 
@@ -15,15 +15,15 @@ struct Want {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum At {
     Start,
-    /// The id is in the set now.
+    /// The id is in the set.
     Marked,
     /// There was room.
     Checked,
     Counted,
     Served,
-    /// Told that it was done before.
+    /// The caller received that the job was done before.
     Duplicate,
-    /// There was no room: the id is taken out of the set.
+    /// There was no room: the id is removed from the set.
     Refused,
     Crashed,
 }

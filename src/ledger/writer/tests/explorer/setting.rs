@@ -61,7 +61,7 @@ pub(super) struct Setting {
     pub(super) charge_expired: bool,
     pub(super) processes: usize,
     pub(super) without: Without,
-    /// A commit without a reply is taken for one that did not take place.
+    /// A commit without a reply is treated as one that did not take place.
     pub(super) trusts_silence: bool,
     pub(super) plan: Arc<Plan>,
 }

@@ -1,33 +1,33 @@
-//! A book that knows nothing of counters: it remembers each charge, record and reservation with the window that it was
-//! made in, and adds up those of the window that is under way.
+//! A book without counters. It stores each charge, record and reservation with its window, and sums those of the open
+//! window.
 
 use std::num::NonZeroU64;
 
 use crate::quota::account::{Stage, tests::*};
 use crate::sync::Lease;
 
-/// Which kind each limit counts, and for how long.
+/// Kind and period of each limit.
 pub(super) const KIND: [usize; 3] = [0, 0, 1];
 const LENGTH: [u64; 3] = [HOUR, DAY, HOUR];
 
-/// No count of any limit.
+/// Window number of a limit that an entry does not belong to.
 const NONE: u64 = u64::MAX;
 
-/// Amounts reserved or used at one time.
+/// Amounts that were reserved or used at one time.
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
-    /// In which count of each limit.
+    /// Window of each limit to which the entry belongs.
     pub(super) counts: [u64; 3],
     pub(super) used: [u64; 2],
     pub(super) reserved: [u64; 2],
-    /// The reservation, when it expires, and how it ended.
+    /// The reservation, the time of its expiry, and its end.
     pub(super) hold: Option<(NonZeroU64, Moment, Stage)>,
-    /// Amounts asked for, and their time: they are returned whole, and once.
+    /// Requested amounts and their time. They are refunded completely, and once.
     pub(super) estimate: [Option<u64>; 2],
     pub(super) epoch: Option<u32>,
 }
 
-/// All entries, which count of each limit is under way, and who holds a slot.
+/// All entries, the open window of each limit, and the holders of slots.
 pub(super) struct Book {
     pub(super) limits: [u64; 4],
     end: [Option<u64>; 3],
@@ -41,13 +41,13 @@ impl Book {
         Self { limits, end: [None; 3], count: [0; 3], entries: Vec::new(), slots: Vec::new() }
     }
 
-    /// Goes to another window when this one is over, never back; ends the reservations whose time has run out.
+    /// Begins another window once this one has ended, never an earlier one; expires overdue reservations.
     pub(super) fn advance(&mut self, now: Now, charge_expired: bool) {
         for (limit, length) in LENGTH.into_iter().enumerate() {
             let of_now = (now.wall / length + 1) * length;
             match self.end[limit] {
                 Some(end) if now.wall >= end => self.start(limit),
-                // Too far ahead for a clock that was right.
+                // So far ahead that the clock was wrong.
                 Some(end) if end - length > now.wall + 2 * DAY => self.end[limit] = Some(of_now),
                 _ => {}
             }
@@ -65,20 +65,20 @@ impl Book {
         }
     }
 
-    /// Counts a limit from zero, in no window yet.
+    /// Counts a limit from zero, without an open window.
     pub(super) fn start(&mut self, limit: usize) {
         self.end[limit] = None;
         self.count[limit] += 1;
     }
 
-    /// Counts a limit from zero; the window goes on while the plan has the limit.
+    /// Counts a limit from zero; the window stays open while the plan has the limit.
     pub(super) fn reset(&mut self, limit: usize) {
         let end = self.end[limit].filter(|_| self.limits[limit] > 0);
         self.start(limit);
         self.end[limit] = end;
     }
 
-    /// Other limits: of one that goes nothing is kept but a window that is under way.
+    /// Changes the limits. Of a limit that is removed, only an open window stays.
     pub(super) fn change(&mut self, limits: [u64; 4]) {
         self.limits = limits;
         for (limit, there_is) in limits.into_iter().take(3).enumerate() {
@@ -88,13 +88,13 @@ impl Book {
         }
     }
 
-    /// In which counts an entry is that is made now: of those that the plan has, and those whose window is under way.
+    /// Returns the windows of an entry that is made now: those of the plan's limits, and other open ones.
     pub(super) fn counts(&self) -> [u64; 3] {
         let counts = |limit: usize| self.limits[limit] > 0 || self.end[limit].is_some();
         std::array::from_fn(|limit| if counts(limit) { self.count[limit] } else { NONE })
     }
 
-    /// Begins the windows in which an entry of these counts is made, where none is under way.
+    /// Begins the windows of an entry for limits without an open one.
     pub(super) fn begin(&mut self, asked: [Option<u64>; 2], counts: [u64; 3], wall: u64) {
         for limit in 0..3 {
             if self.limits[limit] > 0 && asked[KIND[limit]].is_some() && counts[limit] == self.count[limit] {
@@ -103,7 +103,7 @@ impl Book {
         }
     }
 
-    /// Used and reserved of a limit.
+    /// Returns the used and reserved amount of a limit.
     pub(super) fn sum(&self, limit: usize) -> (u64, u64) {
         let here = self.entries.iter().filter(|entry| entry.counts[limit] == self.count[limit]);
         here.fold((0, 0), |(used, reserved), entry| {
@@ -111,7 +111,7 @@ impl Book {
         })
     }
 
-    /// Takes a slot as the account should: a free one, or one that was held too long.
+    /// Acquires the slot that the account should choose: a free one, or an overdue one.
     pub(super) fn take_slot(&mut self, lease: Lease, now: Moment) {
         while self.slots.len() as u64 >= self.limits[3] {
             let oldest = (0..self.slots.len()).min_by_key(|&at| self.slots[at].1).unwrap();
@@ -120,13 +120,13 @@ impl Book {
         self.slots.push((lease, now));
     }
 
-    /// Whether there is a slot, or would be if those who have held one too long lost it.
+    /// Whether a slot is free or overdue.
     pub(super) fn has_slot(&self, now: Moment, max_hold: Duration) -> bool {
         let held = self.slots.iter().filter(|(_, since)| now <= *since + max_hold).count();
         (held as u64) < self.limits[3]
     }
 
-    /// Those of the entries that are of some sort.
+    /// Returns one of the entries that `sort` accepts.
     pub(super) fn pick(&mut self, which: usize, sort: impl Fn(&Entry) -> bool) -> Option<&mut Entry> {
         let all: Vec<_> = (0..self.entries.len()).filter(|&at| sort(&self.entries[at])).collect();
         (!all.is_empty()).then(|| &mut self.entries[all[which % all.len()]])

@@ -48,7 +48,7 @@ impl History {
         self.book.advance(self.now, self.settings.charge_expired);
     }
 
-    /// Size of each limit, and the amount taken beyond it.
+    /// Returns the size of each limit, and the amount used beyond it.
     fn limits(&self) -> [(u64, u64); 3] {
         let usage = self.account.usage(self.now.wall);
         NAMES[..3]

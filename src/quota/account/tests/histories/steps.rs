@@ -4,14 +4,14 @@ use proptest::prelude::*;
 
 use crate::quota::account::tests::*;
 
-/// Amount of requests and of tokens, and whether a slot is asked for.
+/// Amounts of requests and of tokens, and whether a slot is requested.
 pub(super) type Asked = ([Option<u64>; 2], bool);
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {
     Charge(Asked),
     Reserve(Asked),
-    /// By its number among the reservations, and with how many tokens.
+    /// Commits a reservation, by its number, with an amount of tokens.
     Commit(usize, Option<u64>),
     /// A cancelled task does this too. A task that crashes does nothing: its reservation expires.
     RollBack(usize),
@@ -20,11 +20,11 @@ pub(super) enum Step {
     Record([Option<u64>; 2]),
     Seconds(u64),
     Reset(Option<usize>),
-    /// A plan with these limits, in the order of [`NAMES`]; 0 where it has none.
+    /// Changes to a plan with these limits, in the order of [`NAMES`]; 0 stands for a missing one.
     Plan([u64; 4]),
-    /// The next version of the plan, which starts fresh.
+    /// Changes to the next version of the plan, which starts fresh.
     Fresh,
-    /// Of which limit, how much, for how many seconds.
+    /// Grants a limit an amount for a number of seconds.
     Grant(usize, u64, u64),
     Revoke(usize),
     Clock(i64),

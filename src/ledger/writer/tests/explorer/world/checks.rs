@@ -1,4 +1,4 @@
-//! Invariants: what callers may be told, what must hold in each state, and what must hold at the end.
+//! Invariants: replies that callers may receive, and promises of each state and of the final one.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -6,7 +6,7 @@ use super::{Checked, Stage, Told, VOIDS, World, id_of};
 use crate::ledger::writer::{EntryKind, NoticeKind, Reply, Row, Step, WriterNotice, tests::*};
 
 impl World {
-    /// Notes that a command is dropped: what it would have settled is settled by the expiry of a reservation only.
+    /// Registers that a command is dropped. Only the expiry of a reservation settles its charge then.
     pub(super) fn dropped(&mut self, notice: &WriterNotice) -> Checked {
         let NoticeKind::Rejected(_) = notice.what else { return Ok(()) };
         if self.poison.is_empty() {
