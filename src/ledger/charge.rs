@@ -64,8 +64,8 @@ impl<D: Database> LedgerStore<D> {
         let key = Key { tenant, job };
         let ttl = crate::time::nanos(self.settings.ttl);
         let reserve = charge.reserve.then_some(ReservationTerms { ttl, charge: self.settings.charge_expired });
-        let (told, usage) = (request.wants_nearest, request.wants_usage || learns);
-        let admit = AdmitCommand { plan: Arc::clone(&plan), amounts, fingerprint, reserve, told, usage };
+        let (wants_nearest, usage) = (request.wants_nearest, request.wants_usage || learns);
+        let admit = AdmitCommand { plan: Arc::clone(&plan), amounts, fingerprint, reserve, wants_nearest, usage };
         let command = self.command(key.clone(), charge.job.is_none(), CommandKind::Admit(admit));
         let pending = PendingAdmission {
             inner: Arc::clone(&self.inner),

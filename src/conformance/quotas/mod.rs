@@ -14,8 +14,8 @@
 //! # });
 //! ```
 
+mod admin;
 mod amounts;
-mod by_hand;
 mod clients;
 mod clocks;
 mod jobs;
@@ -26,15 +26,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+pub use admin::{
+    a_grant_raises_a_limit_until_it_is_revoked, a_new_plan_keeps_what_was_used, a_reset_counts_from_zero,
+    grant_ends_at_any_time_to_come, reset_repeats_after_a_late_commit, the_grant_that_ends_first_is_used_first,
+    what_cannot_be_is_said_in_words,
+};
 pub use amounts::{
     a_kind_that_is_named_twice_is_one, a_kind_without_a_limit_is_free, a_record_goes_past_the_limit,
     all_limits_are_charged_or_none, large_amounts_are_judged_right, many_at_once_take_exactly_the_limit,
     what_fits_is_charged, zero_asks_whether_anything_is_left,
-};
-pub use by_hand::{
-    a_grant_raises_a_limit_until_it_is_revoked, a_new_plan_keeps_what_was_used, a_reset_counts_from_zero,
-    grant_ends_at_any_time_to_come, reset_repeats_after_a_late_commit, the_grant_that_ends_first_is_used_first,
-    what_cannot_be_is_said_in_words,
 };
 pub use clients::{every_client_is_listed_once, looking_changes_nothing, two_clients_never_meet};
 pub use clocks::{

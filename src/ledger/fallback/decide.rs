@@ -79,7 +79,7 @@ impl Fallback {
             match (after(&reply), reply) {
                 (None, Reply::Admitted(admitted)) => {
                     if let (Some(share), Some(before), Some(usage)) = (&self.share, before, &admitted.usage) {
-                        share.hear(&command.key.tenant, &admit.plan, usage, before.as_ref(), wall);
+                        share.update(&command.key.tenant, &admit.plan, usage, before.as_ref(), wall);
                     }
                     if !command.own {
                         spool.remember(&command.key, admit.fingerprint);

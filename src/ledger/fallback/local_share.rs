@@ -64,14 +64,17 @@ impl ClientAllowance {
 
     /// Stores the usage that the ledger reports. It includes the amounts that had passed here before the ledger was
     /// asked, if all of those were merged: then `before` holds them.
-    pub(crate) fn hear(&mut self, plan: &Plan, usage: &Usage, before: Option<&Self>, wall: u64) {
+    pub(crate) fn update(&mut self, plan: &Plan, usage: &Usage, before: Option<&Self>, wall: u64) {
         for limit in plan.counted() {
-            let Some(told) = usage.get(limit.name.as_str()).filter(|told| told.kind == *limit.kind()) else { continue };
-            let ends = told.resets_at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+            let Some(reported) = usage.get(limit.name.as_str()).filter(|reported| reported.kind == *limit.kind())
+            else {
+                continue;
+            };
+            let ends = reported.resets_at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
             let part = self.part(limit, wall);
             // A rolling period began with a charge by another process.
             part.count.counter.ends = ends.map_or(part.count.counter.ends, crate::time::nanos);
-            let used = told.used.saturating_add(told.reserved);
+            let used = reported.used.saturating_add(reported.reserved);
             match before {
                 Some(before) => {
                     part.known = used;
@@ -142,7 +145,7 @@ impl LocalShares {
         merged.then(|| clients.all.get(tenant).cloned().unwrap_or_default())
     }
 
-    pub(super) fn hear(
+    pub(super) fn update(
         &self,
         tenant: &Arc<str>,
         plan: &Plan,
@@ -150,7 +153,7 @@ impl LocalShares {
         before: Option<&ClientAllowance>,
         wall: u64,
     ) {
-        self.with(tenant, wall, |local| local.hear(plan, usage, before, wall));
+        self.with(tenant, wall, |local| local.update(plan, usage, before, wall));
     }
 
     pub(super) fn pass(&self, tenant: &Arc<str>, admit: &AdmitCommand, wall: u64) -> Result<(), AdmitError> {
@@ -195,7 +198,7 @@ mod tests {
 
     fn usage(plan: &Plan, used: u64) -> Usage {
         let limit = &plan.counted()[0];
-        let told = LimitUsage {
+        let reported = LimitUsage {
             name: limit.name.clone(),
             kind: limit.kind().clone(),
             limit: limit.limit,
@@ -204,13 +207,13 @@ mod tests {
             remaining: limit.limit.saturating_sub(used),
             resets_at: None,
         };
-        Usage { plan: plan.name().clone(), version: 0, limits: vec![told] }
+        Usage { plan: plan.name().clone(), version: 0, limits: vec![reported] }
     }
 
     #[test]
     fn a_third_of_what_was_left_passes_and_no_more() {
         let (plan, mut local) = (plan(100), ClientAllowance::default());
-        local.hear(&plan, &usage(&plan, 40), Some(&ClientAllowance::default()), NOW);
+        local.update(&plan, &usage(&plan, 40), Some(&ClientAllowance::default()), NOW);
         local.pass(&plan, &("tokens", 20).into(), 3, NOW).unwrap();
         let violations = local.pass(&plan, &("tokens", 1).into(), 3, NOW).unwrap_err();
         assert_eq!((violations[0].limit, violations[0].current), (20, 20));
@@ -224,9 +227,9 @@ mod tests {
         let (plan, mut local) = (plan(100), ClientAllowance::default());
         local.pass(&plan, &("tokens", 50).into(), 2, NOW).unwrap();
         let before = local.clone();
-        local.hear(&plan, &usage(&plan, 50), None, NOW);
+        local.update(&plan, &usage(&plan, 50), None, NOW);
         assert!(local.pass(&plan, &("tokens", 1).into(), 2, NOW).is_err(), "some of it may not be there yet");
-        local.hear(&plan, &usage(&plan, 50), Some(&before), NOW);
+        local.update(&plan, &usage(&plan, 50), Some(&before), NOW);
         local.pass(&plan, &("tokens", 25).into(), 2, NOW).unwrap();
         assert!(local.pass(&plan, &("tokens", 1).into(), 2, NOW).is_err());
     }
@@ -240,7 +243,7 @@ mod tests {
             let plan = plan(limit);
             let mut fleet = vec![ClientAllowance::default(); share];
             if known {
-                fleet.iter_mut().for_each(|local| local.hear(&plan, &usage(&plan, used), Some(&ClientAllowance::default()), NOW));
+                fleet.iter_mut().for_each(|local| local.update(&plan, &usage(&plan, used), Some(&ClientAllowance::default()), NOW));
             }
             let mut passed = 0;
             for (who, amount) in asks {

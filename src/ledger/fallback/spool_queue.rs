@@ -142,7 +142,7 @@ impl SpoolQueue {
         if let Some(claim) = state.claims.get_mut(key).filter(|claim| claim.command == command) {
             claim.running = false;
             if claim.merged {
-                state.let_be(key);
+                state.release(key);
             }
         }
     }
@@ -183,8 +183,8 @@ impl SpoolQueue {
             if let Some(claim) = state.claims.get_mut(&command.key).filter(|claim| claim.command == command.id) {
                 claim.passed = true;
             }
-            let (told, kept) = oneshot::channel();
-            state.queue.push(SpooledCommand { command, body, told: Some(told) });
+            let (reply, kept) = oneshot::channel();
+            state.queue.push(SpooledCommand { command, body, reply: Some(reply) });
             kept
         };
         self.wake.notify_one();
@@ -201,7 +201,7 @@ impl SpoolQueue {
             state.free(&command.key, *of);
         }
         state.size = state.size.saturating_add(FRAME + body.len() as u64);
-        state.queue.push(SpooledCommand { command, body, told: None });
+        state.queue.push(SpooledCommand { command, body, reply: None });
         drop(state);
         self.wake.notify_one();
     }

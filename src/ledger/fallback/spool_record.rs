@@ -129,7 +129,7 @@ impl RecordReader<'_> {
                 } else {
                     None
                 };
-                let admit = AdmitCommand { plan, amounts, fingerprint, reserve, told: false, usage: false };
+                let admit = AdmitCommand { plan, amounts, fingerprint, reserve, wants_nearest: false, usage: false };
                 CommandKind::Spooled { admit, at }
             }
             END => {

@@ -38,7 +38,7 @@ pub(super) struct SpoolState {
 pub(super) struct SpooledCommand {
     pub(super) command: Command,
     pub(super) body: Vec<u8>,
-    pub(super) told: Option<oneshot::Sender<bool>>,
+    pub(super) reply: Option<oneshot::Sender<bool>>,
 }
 
 /// Claim on a named job that is being decided or has passed.
@@ -85,7 +85,7 @@ impl SpoolState {
     }
 
     /// Turns the claim on a merged and finished job into one of the recent jobs.
-    pub(super) fn let_be(&mut self, key: &Key) {
+    pub(super) fn release(&mut self, key: &Key) {
         if let Some(claim) = self.claims.remove(key) {
             self.recent.add(key, claim.fingerprint);
         }
@@ -106,7 +106,7 @@ impl SpoolState {
         if let Some(claim) = self.claims.get_mut(&command.key).filter(|claim| claim.command == known) {
             claim.merged = true;
             if !claim.running {
-                self.let_be(&command.key);
+                self.release(&command.key);
             }
         }
     }

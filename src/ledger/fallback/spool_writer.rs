@@ -75,16 +75,16 @@ impl SpoolQueue {
                 state.records = first;
                 state.size = end + state.queue.iter().map(|queued| FRAME + queued.body.len() as u64).sum::<u64>();
             }
-            for SpooledCommand { command, told, .. } in queued {
+            for SpooledCommand { command, reply, .. } in queued {
                 // A charge without its record does not pass; a settlement goes to the ledger while this process
                 // lives.
-                if wrote || told.is_none() {
+                if wrote || reply.is_none() {
                     state.pending.push_back(command);
                 } else if state.claims.get(&command.key).is_some_and(|claim| claim.command == command.id) {
                     state.claims.remove(&command.key);
                 }
-                if let Some(told) = told {
-                    let _ = told.send(wrote);
+                if let Some(reply) = reply {
+                    let _ = reply.send(wrote);
                 }
             }
             let new = !wrote && !std::mem::replace(&mut state.full, true);

@@ -87,7 +87,7 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
         MaybeFuture::future(async move {
             Ok(match fallback.decide(&pending.inner.writer, command, pending.now.wall).await? {
                 Admitted::Written(reply) => pending.admitted(reply, false),
-                Admitted::Passed(at) => pending.admitted(AdmitReply::blind(at), true),
+                Admitted::Passed(at) => pending.admitted(AdmitReply::spooled(at), true),
             })
         })
     }
@@ -140,8 +140,8 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
 
     fn listen(&self, listener: StoreListener) {
         // Of its own: the writer keeps the other one for as long as the ledger is open.
-        let told = Arc::clone(&listener);
-        let of_spool: StoreListener = Arc::new(move |event| told(event));
+        let notified = Arc::clone(&listener);
+        let of_spool: StoreListener = Arc::new(move |event| notified(event));
         self.fallback.spool().listen(&of_spool);
         let _ = self.listener.set(of_spool); // a store has one listener
         self.store.listen(listener);

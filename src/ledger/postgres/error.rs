@@ -11,8 +11,8 @@ use crate::ledger::DbError;
 pub(super) fn reported(error: &dyn DatabaseError) -> DbError {
     let code = error.code().unwrap_or_default();
     let postgres = error.try_downcast_ref::<PgDatabaseError>();
-    let fatal = postgres.is_some_and(|told| matches!(told.severity(), PgSeverity::Fatal | PgSeverity::Panic));
-    let of_value = postgres.is_some_and(|told| told.table().is_some() || told.file() == Some(INDEX_ROWS));
+    let fatal = postgres.is_some_and(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic));
+    let of_value = postgres.is_some_and(|error| error.table().is_some() || error.file() == Some(INDEX_ROWS));
     by_code(&code, fatal, of_value)(format!("PostgreSQL: {error} (SQLSTATE {code})"))
 }
 

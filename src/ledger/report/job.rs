@@ -42,7 +42,7 @@ pub enum JobStanding {
     /// An amount is reserved for the job and not settled.
     Reserved,
     /// The job was voided; its id is free.
-    GivenBack,
+    Voided,
     /// The reservation of the job expired.
     Expired,
 }
@@ -58,7 +58,7 @@ impl Ledger {
         let Some(attempt) = job_rows.latest() else { return Ok(None) };
         let standing = match job_rows.status(attempt) {
             JobStatus::Open => JobStanding::Reserved,
-            JobStatus::Voided => JobStanding::GivenBack,
+            JobStatus::Voided => JobStanding::Voided,
             JobStatus::Expired => JobStanding::Expired,
             JobStatus::Charged | JobStatus::Committed | JobStatus::Late => JobStanding::Charged,
             JobStatus::Unknown => return Ok(None),

@@ -59,10 +59,10 @@ impl ChargePath for Sqlite {
     async fn write(connection: &mut SqliteConnection, writes: &Writes, now: u64) -> Result<(), DbError> {
         let consumed_at = until(now);
         if writes.rows.iter().any(|row| row.detail.is_some()) {
-            let all = |query, row: &Row| detailed(told(query, row, consumed_at)?, row.detail.as_deref());
+            let all = |query, row: &Row| detailed(bind_entry(query, row, consumed_at)?, row.detail.as_deref());
             in_chunks(connection, &statements::INSERT_DETAILED, false, &writes.rows, &[], all).await?;
         } else {
-            let all = |query, row: &Row| told(query, row, consumed_at);
+            let all = |query, row: &Row| bind_entry(query, row, consumed_at);
             in_chunks(connection, &statements::INSERT_ROWS, false, &writes.rows, &[], all).await?;
         }
         in_chunks(connection, &statements::PUT_COUNTS, false, &writes.counts, &[], |query, (tenant, count)| {
@@ -171,7 +171,7 @@ async fn in_chunks<T>(
 }
 
 /// Binds the columns of every row.
-fn told(query: SqliteQuery, row: &Row, consumed_at: i64) -> Result<SqliteQuery, DbError> {
+fn bind_entry(query: SqliteQuery, row: &Row, consumed_at: i64) -> Result<SqliteQuery, DbError> {
     let query = keyed(query, &row.key).bind(name(&row.kind)).bind(name(&row.limit));
     let query = query.bind(instant(row.window)?).bind(i64::from(row.epoch)).bind(ENTRIES[row.entry as usize].clone());
     let query = query.bind(i64::from(row.attempt)).bind(i64::from(row.part)).bind(row.amount).bind(consumed_at);

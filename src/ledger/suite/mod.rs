@@ -242,8 +242,8 @@ async fn numbers_that_do_not_fit_are_refused<D: Database>(database: &D) {
     let refused = |writes: Writes| {
         let asked = asked.clone();
         async move {
-            let told = transact(database, &asked, &writes).await;
-            assert!(matches!(told, Err(DbError::Rejected(_))), "{told:?}");
+            let found = transact(database, &asked, &writes).await;
+            assert!(matches!(found, Err(DbError::Rejected(_))), "{found:?}");
         }
     };
     refused(Writes { counts: vec![("most".into(), count(1 << 63, 0))], ..Writes::default() }).await;
@@ -350,14 +350,14 @@ async fn accounts_are_told_page_by_page<D: Database>(database: &D) {
     let asked = reads(&names.iter().map(String::as_str).collect::<Vec<_>>(), &[]);
     let loaded = transact(database, &asked, &Writes::default()).await.unwrap();
     assert_eq!(loaded.accounts.len(), names.len());
-    let mut told: Vec<Arc<str>> = Vec::new();
+    let mut found: Vec<Arc<str>> = Vec::new();
     loop {
-        let page = database.tenants(told.last().map(|last| &**last), 100).await.unwrap();
+        let page = database.tenants(found.last().map(|last| &**last), 100).await.unwrap();
         assert!(page.len() <= 100);
         if page.is_empty() {
             break;
         }
-        told.extend(page);
+        found.extend(page);
     }
-    assert_eq!(told, asked.tenants);
+    assert_eq!(found, asked.tenants);
 }

@@ -84,7 +84,7 @@ pub(crate) struct AdmitCommand {
     /// Reserves the amounts instead of charging them.
     pub(crate) reserve: Option<ReservationTerms>,
     /// Set if the caller reports the limit that is nearest to exhaustion.
-    pub(crate) told: bool,
+    pub(crate) wants_nearest: bool,
     /// Set if the caller reports the usage of all limits.
     pub(crate) usage: bool,
 }
@@ -179,7 +179,7 @@ impl AdmitReply {
     }
 
     /// Creates an admission by the fallback at `at`, in nanoseconds since 1970.
-    pub(crate) fn blind(at: u64) -> Self {
+    pub(crate) fn spooled(at: u64) -> Self {
         Self::new(0, AdmittedAt { at, epoch: u32::MAX })
     }
 }

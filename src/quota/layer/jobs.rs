@@ -137,7 +137,7 @@ impl JobIdSource {
         client: &Client,
         amounts: &Amounts,
         digester: &Digester,
-    ) -> Result<Option<Arc<Job>>, Bad> {
+    ) -> Result<Option<Arc<Job>>, InvalidJob> {
         let job = |id: &str| job(client, id, self.fingerprint_of(request, amounts, digester), digester);
         match &self.source {
             Source::Headers(names) => {
@@ -168,7 +168,12 @@ impl JobIdSource {
 }
 
 /// Returns the job of a call by the handle: the same id with other amounts is another job.
-pub(super) fn by_hand(id: &str, client: &Client, amounts: &Amounts, digester: &Digester) -> Result<Arc<Job>, Bad> {
+pub(super) fn job_of_handle(
+    id: &str,
+    client: &Client,
+    amounts: &Amounts,
+    digester: &Digester,
+) -> Result<Arc<Job>, InvalidJob> {
     let id = checked(id.as_bytes())?;
     let asked = amounts.iter().filter(|(kind, _)| **kind != Kind::Concurrent);
     Ok(job(client, id, digester.digest("job by hand", written(asked)), digester))
@@ -183,7 +188,7 @@ fn written<'a>(amounts: impl Iterator<Item = (&'a Kind, u64)>) -> impl Iterator<
 
 /// Error of an id that is not valid.
 #[derive(Debug)]
-pub(super) struct Bad;
+pub(super) struct InvalidJob;
 
 /// Returns the job of a client under this id.
 fn job(client: &Client, id: &str, fingerprint: Digest, digester: &Digester) -> Arc<Job> {
@@ -192,18 +197,18 @@ fn job(client: &Client, id: &str, fingerprint: Digest, digester: &Digester) -> A
 }
 
 /// Returns the value of a header that may be present only once.
-fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Result<&'a str, Bad>> {
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Result<&'a str, InvalidJob>> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?;
-    Some(if values.next().is_some() { Err(Bad) } else { checked(value.as_bytes()) })
+    Some(if values.next().is_some() { Err(InvalidJob) } else { checked(value.as_bytes()) })
 }
 
 /// Returns the id without its quotes.
-fn checked(id: &[u8]) -> Result<&str, Bad> {
+fn checked(id: &[u8]) -> Result<&str, InvalidJob> {
     let id = id.trim_ascii();
     let id = id.strip_prefix(b"\"").and_then(|id| id.strip_suffix(b"\"")).unwrap_or(id);
     let fits = (1..=LONGEST).contains(&id.len()) && id.iter().all(|byte| (b' '..=b'~').contains(byte));
-    if fits { std::str::from_utf8(id).map_err(|_| Bad) } else { Err(Bad) }
+    if fits { std::str::from_utf8(id).map_err(|_| InvalidJob) } else { Err(InvalidJob) }
 }
 
 fn header(name: &str) -> HeaderName {
@@ -280,8 +285,8 @@ impl Quotas {
         work: impl Future<Output = T>,
     ) -> Result<JobRun<T>, Refusal> {
         let (client, mut amounts) = (or_anonymous(client.into()), amounts.into());
-        let job = by_hand(job_id, &client, &amounts, self.0.common.store.digester());
-        let job = job.map_err(|Bad| self.refused(&client, self.0.bad_job_id()))?;
+        let job = job_of_handle(job_id, &client, &amounts, self.0.common.store.digester());
+        let job = job.map_err(|InvalidJob| self.refused(&client, self.0.bad_job_id()))?;
         amounts.set(&Kind::Concurrent, 1);
         let ask =
             ChargeRequest { amounts: &amounts, each: &[], reserve: false, lasting: false, open: true, job: Some(&job) };

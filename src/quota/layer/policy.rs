@@ -8,7 +8,7 @@ use super::{
     active_plan::{ActivePlan, ActivePlans, ClientPlans},
     bytes::Bytes,
     charge,
-    jobs::{Bad, Duplicates},
+    jobs::{Duplicates, InvalidJob},
     permit::QuotaPermit,
     settings::QuotaConfig,
 };
@@ -73,7 +73,7 @@ impl QuotaPolicy {
     fn job(&self, request: &RequestHead<'_>, client: &Client, amounts: &Amounts) -> Result<Option<Arc<Job>>, Refusal> {
         let Some(ids) = &self.common.settings.job_id else { return Ok(None) };
         let read = ids.read(request, client, amounts, self.common.store.digester());
-        read.map_err(|Bad| self.bad_job_id())
+        read.map_err(|InvalidJob| self.bad_job_id())
     }
 
     pub(super) fn bad_job_id(&self) -> Refusal {

@@ -54,7 +54,7 @@ struct SharedState {
     /// Number of grants so far, so that no id is used twice.
     granted: AtomicU64,
     /// One account for each plan, for the clients without room.
-    crowds: Mutex<Vec<Account>>,
+    shared_accounts: Mutex<Vec<Account>>,
 }
 
 /// Factory of accounts in memory.
@@ -91,7 +91,7 @@ impl Accounts {
             live: AtomicUsize::new(0),
             forgotten: AtomicU64::new(0),
             granted: AtomicU64::new(1),
-            crowds: Mutex::new(Vec::new()),
+            shared_accounts: Mutex::new(Vec::new()),
         };
         let shards = (most / CLIENTS_OF_SHARD).next_power_of_two().clamp(1, MOST_SHARDS);
         let shards = (0..shards).map(|_| Padded(Spin::new(Shard::default()))).collect();
@@ -158,21 +158,21 @@ impl Accounts {
 
     /// Runs `work` on the account that clients without room share.
     #[cold]
-    fn with_crowd<T>(
+    fn with_shared<T>(
         &self,
         context: &AccountContext<'_>,
         work: impl FnOnce(&mut Account, Now, AccountAddress) -> T,
     ) -> T {
-        let mut crowds = lock(&self.shared.crowds);
-        let at = crowds.iter().position(|crowd| crowd.plan_name() == context.plan.name());
+        let mut shared_accounts = lock(&self.shared.shared_accounts);
+        let at = shared_accounts.iter().position(|account| account.plan_name() == context.plan.name());
         let slot = at.unwrap_or_else(|| {
-            crowds.push(Account::new(context.plan));
-            crowds.len() - 1
+            shared_accounts.push(Account::new(context.plan));
+            shared_accounts.len() - 1
         });
         let now = self.present(context.now);
-        crowds[slot].advance(context.plan, now, &self.settings);
+        shared_accounts[slot].advance(context.plan, now, &self.settings);
         let address = AccountAddress { shard: CROWD, slot: u32::try_from(slot).unwrap_or(CROWD), generation: 0 };
-        work(&mut crowds[slot], now, address)
+        work(&mut shared_accounts[slot], now, address)
     }
 
     /// Runs `work` on the account at an address if it is still the same; returns the limits that the client came near.
@@ -180,8 +180,8 @@ impl Accounts {
     fn at(&self, address: AccountAddress, now: Now, work: impl FnOnce(&mut Account, Now) -> u64) -> NearLimits {
         let now = self.present(now);
         if address.shard == CROWD {
-            let mut crowds = lock(&self.shared.crowds);
-            let Some(account) = crowds.get_mut(address.slot as usize) else { return NearLimits::default() };
+            let mut shared_accounts = lock(&self.shared.shared_accounts);
+            let Some(account) = shared_accounts.get_mut(address.slot as usize) else { return NearLimits::default() };
             let warned = work(account, now);
             return NearLimits::of(None, account.warnings(warned));
         }

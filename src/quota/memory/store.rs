@@ -41,7 +41,7 @@ impl QuotaBackend for Accounts {
             let nearest = if request.wants_nearest && !shared { account.nearest(now.wall) } else { None };
             MaybeFuture::Ready(Ok(AdmittedCharge { receipt, nearest, details }))
         };
-        self.with(&request.account, admit, || self.with_crowd(&request.account, admit))
+        self.with(&request.account, admit, || self.with_shared(&request.account, admit))
     }
 
     fn settle(&self, receipt: &Receipt, settlement: &Settlement<'_>, now: Now) -> NearLimits {
@@ -129,7 +129,7 @@ impl QuotaBackend for Accounts {
             let client = (address.shard != CROWD).then_some(context.client);
             MaybeFuture::Ready(Ok(NearLimits::of(client, account.warnings(warned))))
         };
-        self.with(context, record, || self.with_crowd(context, record))
+        self.with(context, record, || self.with_shared(context, record))
     }
 
     fn usage(&self, context: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>> {
@@ -139,7 +139,7 @@ impl QuotaBackend for Accounts {
     fn check(&self, context: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), AdmitError>> {
         let (violations, shared) = match self.has_room_for(context) {
             true => (self.look(context, |account, now| account.violations(amounts, now)), false),
-            false => (self.with_crowd(context, |account, now, _| account.violations(amounts, now)), true),
+            false => (self.with_shared(context, |account, now, _| account.violations(amounts, now)), true),
         };
         MaybeFuture::Ready(AdmitError::unless_none(violations, shared))
     }

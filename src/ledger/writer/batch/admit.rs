@@ -32,7 +32,7 @@ impl Attempt<'_, '_> {
         let admitted = AdmitReply {
             attempt,
             since,
-            nearest: if admit.told { taken.view.nearest(now) } else { None },
+            nearest: if admit.wants_nearest { taken.view.nearest(now) } else { None },
             near: taken.near,
             pending: taken.pending,
             usage: admit.usage.then(|| taken.view.usage(now)),

@@ -36,7 +36,7 @@ fn admit(plan: &Arc<Plan>, amounts: impl Into<Amounts>) -> AdmitCommand {
         amounts: amounts.into(),
         fingerprint: None,
         reserve: None,
-        told: false,
+        wants_nearest: false,
         usage: false,
     }
 }

@@ -72,7 +72,7 @@ fn newcomers_beyond_the_cap_share_one_account() {
 }
 
 #[test]
-fn a_crowd_has_an_account_for_each_plan() {
+fn shared_accounts_are_kept_per_plan() {
     let scene = Scene::new(1);
     scene.admit(1, ("requests", 1)).unwrap();
     scene.admit(2, ("requests", 10)).unwrap();

@@ -128,7 +128,7 @@ impl History {
         let job = format!("job {}", self.all.len());
         let admit = AdmitCommand {
             reserve: reserve.then_some(crate::ledger::writer::ReservationTerms { ttl: 1, charge: false }),
-            told: true,
+            wants_nearest: true,
             ..admit(&self.ledger.plan, amounts.clone())
         };
         match (self.ledger.run(&job, CommandKind::Admit(admit)), in_memory) {

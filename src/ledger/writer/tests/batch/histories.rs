@@ -64,7 +64,7 @@ fn made(ledger: &mut Ledger, step: &Step, tenant: usize, job: usize, charge: boo
             CommandKind::Admit(AdmitCommand {
                 fingerprint,
                 reserve,
-                told: true,
+                wants_nearest: true,
                 usage: true,
                 ..admit(&plan, named(amounts))
             })
