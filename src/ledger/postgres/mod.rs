@@ -70,6 +70,7 @@ impl SqlDialect for Postgres {
         CREATE TABLE IF NOT EXISTS quota_schema (
             version bigint NOT NULL PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT clock_timestamp())";
     const PROVES_WRITABLE: bool = false;
+    const CACHES_STATEMENTS: bool = false;
     const HAS_SCHEMA: &'static str = "SELECT count(to_regclass('quota_schema'))";
     const VERSIONS: &'static [&'static str] = &[include_str!("../schema/postgres/0001_ledger.sql")];
     const HAS_UNIQUE_INDEX: &'static str = "SELECT count(*) FROM pg_index

@@ -19,6 +19,8 @@ pub(crate) trait SqlDialect: Database {
     /// Whether [`PREPARE_SCHEMA`](Self::PREPARE_SCHEMA) runs at each start, since it proves that the database is
     /// writable.
     const PROVES_WRITABLE: bool;
+    /// Whether a connection keeps the prepared statements of reports. A server plans them for their values each time.
+    const CACHES_STATEMENTS: bool;
     /// Query for the number of tables of versions: 0 or 1.
     const HAS_SCHEMA: &'static str;
     /// Statements that create each version of the tables from the previous one.
@@ -32,7 +34,7 @@ pub(crate) trait SqlDialect: Database {
     /// Returns the statements of the charge path, which each connection prepares when it is checked.
     fn statements() -> Vec<Arc<str>>;
 
-    /// Runs one query and returns its rows. It is planned for its values each time.
+    /// Runs one query and returns its rows.
     fn fetch(
         connection: &mut Self::Connection,
         sql: SqlStr,
@@ -128,7 +130,7 @@ macro_rules! driver_calls {
             sql: SqlStr,
             values: &[SqlValue<'_>],
         ) -> Result<Vec<Self::Row>, DbError> {
-            let query = values.iter().fold(sqlx::query(sql).persistent(false), bind);
+            let query = values.iter().fold(sqlx::query(sql).persistent(Self::CACHES_STATEMENTS), bind);
             query.fetch_all(connection).await.map_err(db_error::<Self>)
         }
 
@@ -137,7 +139,7 @@ macro_rules! driver_calls {
             sql: SqlStr,
             values: &[SqlValue<'_>],
         ) -> Result<u64, DbError> {
-            let query = values.iter().fold(sqlx::query(sql).persistent(false), bind);
+            let query = values.iter().fold(sqlx::query(sql).persistent(Self::CACHES_STATEMENTS), bind);
             Ok(query.execute(connection).await.map_err(db_error::<Self>)?.rows_affected())
         }
 

@@ -85,6 +85,7 @@ impl SqlDialect for Sqlite {
         "CREATE TABLE IF NOT EXISTS quota_schema (version INTEGER PRIMARY KEY, applied_at INTEGER NOT NULL) STRICT;
         DELETE FROM quota_schema WHERE version < 0";
     const PROVES_WRITABLE: bool = true;
+    const CACHES_STATEMENTS: bool = true;
     const HAS_SCHEMA: &'static str = "SELECT count(*) FROM sqlite_schema WHERE name = 'quota_schema'";
     const VERSIONS: &'static [&'static str] = &[include_str!("../schema/sqlite/0001_ledger.sql")];
     const HAS_UNIQUE_INDEX: &'static str = "SELECT count(*) FROM pragma_index_list('quota_consumption')
