@@ -92,8 +92,21 @@ impl<T> Tiered<T> {
     /// Returns the value of a client of `tier`.
     #[inline]
     pub(crate) fn of(&self, tier: Option<&Tier>) -> &T {
-        let named = |tier: &Tier| self.tiers.iter().find(|(name, _)| name == tier).map(|(_, value)| value);
-        tier.and_then(named).unwrap_or(&self.usual)
+        tier.and_then(|tier| self.named(tier)).unwrap_or(&self.usual)
+    }
+
+    /// Returns the value that was set for a tier, or the usual one; `None` if the tier has none of its own.
+    pub(crate) fn get(&self, tier: Option<&Tier>) -> Option<&T> {
+        tier.map_or(Some(&self.usual), |tier| self.named(tier))
+    }
+
+    #[inline]
+    fn named(&self, tier: &Tier) -> Option<&T> {
+        self.tiers.iter().find(|(name, _)| name == tier).map(|(_, value)| value)
+    }
+
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        std::iter::once(&self.usual).chain(self.tiers.iter().map(|(_, value)| value))
     }
 
     /// Sets the value of a tier, or the usual one.

@@ -82,9 +82,12 @@ fn prose_keeps_its_rules() {
 
 #[test]
 fn planted_breaches_are_found() {
-    let planted = "//! What a module holds.\n\n/// Returns the rate.\n/// Where it is set.\nfn f() {}\n\
-                   // So many spins.\n// Anybody may call.\n// Whoever waits.\n";
-    let lines: Vec<_> = offenders(planted, true).into_iter().map(|(line, _)| line).collect();
+    let [first, second] = [PRONOUNS[2], PRONOUNS[4]];
+    let planted = format!(
+        "//! What a module holds.\n\n/// Returns the rate.\n/// Where it is set.\nfn f() {{}}\n\
+         // So many spins.\n// Then {first} may call.\n// And {second} waits.\n"
+    );
+    let lines: Vec<_> = offenders(&planted, true).into_iter().map(|(line, _)| line).collect();
     assert_eq!(lines, [1, 6, 7, 8], "lines 7 and 8 continue a comment and are found for their actors");
 }
 

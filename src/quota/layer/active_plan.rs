@@ -14,6 +14,7 @@ use http::header::CONTENT_LENGTH;
 use super::{policy::Common, settings::QuotaConfig};
 use crate::{
     error::ConfigError,
+    gate::Tiered,
     head::RequestHead,
     identity::{Client, Digest, Tier},
     kind::{Direction, Kind},
@@ -25,10 +26,7 @@ use crate::{
 
 /// Plans by tier. The whole value is replaced while requests read it.
 #[derive(Clone)]
-pub(super) struct ActivePlans {
-    usual: Arc<ActivePlan>,
-    tiers: Vec<(Tier, Arc<ActivePlan>)>,
-}
+pub(super) struct ActivePlans(Tiered<Arc<ActivePlan>>);
 
 /// Plans of single clients. One is replaced without a copy of the others.
 pub(super) struct ClientPlans {
@@ -57,28 +55,23 @@ pub(super) struct ActivePlan {
 
 impl ActivePlans {
     pub(super) fn new(common: &Arc<Common>) -> Self {
-        let active = |plan: &Plan| Arc::new(ActivePlan::new(plan.clone(), common));
-        let tiers = common.settings.tiers.iter().map(|(tier, plan)| (tier.clone(), active(plan))).collect();
-        Self { usual: active(&common.settings.plan), tiers }
+        Self(common.settings.plans.map(|plan| Arc::new(ActivePlan::new(plan.clone(), common))))
     }
 
     /// Returns the plan of a client without one of its own: that of its tier, or the usual plan.
     #[inline]
     pub(super) fn of(&self, client: &Client) -> &Arc<ActivePlan> {
-        let named = |tier: &Tier| self.tiers.iter().find(|(name, _)| name == tier).map(|(_, active)| active);
-        client.tier().and_then(named).unwrap_or(&self.usual)
+        self.0.of(client.tier())
     }
 
     /// Returns these plans with another plan for `tier`, or another usual plan for `None`.
     pub(super) fn with(&self, tier: Option<Tier>, plan: Plan, common: &Arc<Common>) -> Result<Self, ConfigError> {
+        let next = match self.0.get(tier.as_ref()) {
+            Some(old) => old.successor(plan)?,
+            None => Arc::new(ActivePlan::first(plan, common)),
+        };
         let mut plans = self.clone();
-        match tier {
-            None => plans.usual = self.usual.successor(plan)?,
-            Some(tier) => match plans.tiers.iter_mut().find(|(name, _)| *name == tier) {
-                Some((_, old)) => *old = old.successor(plan)?,
-                None => plans.tiers.push((tier, Arc::new(ActivePlan::first(plan, common)))),
-            },
-        }
+        plans.0.set(tier, next);
         Ok(plans)
     }
 }

@@ -111,10 +111,7 @@ impl QuotaLayer {
     #[must_use]
     pub fn tier_plan(self, tier: impl Into<Tier>, plan: Plan) -> Self {
         let tier = tier.into();
-        self.with(|config| {
-            config.tiers.retain(|(name, _)| *name != tier);
-            config.tiers.push((tier, plan));
-        })
+        self.with(|config| config.plans.set(Some(tier), plan))
     }
 
     /// Sets the plan of one client, which replaces that of its tier.
@@ -122,10 +119,10 @@ impl QuotaLayer {
     /// ```
     /// use tollgate::{Client, Period, Plan, Quota, QuotaLayer};
     /// let big = Plan::new("acme").limit(Quota::requests(1_000_000).per(Period::hour()));
-    /// let layer = QuotaLayer::new(Plan::standard()).plan_of(Client::named("acme"), big);
+    /// let layer = QuotaLayer::new(Plan::standard()).client_plan(Client::named("acme"), big);
     /// ```
     #[must_use]
-    pub fn plan_of(self, client: Client, plan: Plan) -> Self {
+    pub fn client_plan(self, client: Client, plan: Plan) -> Self {
         self.with(|config| {
             config.clients.retain(|(known, _)| *known != client);
             config.clients.push((client, plan));

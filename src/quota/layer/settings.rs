@@ -10,9 +10,9 @@ use super::{
 };
 use crate::{
     error::ConfigError,
-    gate::{MAX_CLIENTS, PolicyConfig, PolicyContext},
+    gate::{MAX_CLIENTS, PolicyConfig, PolicyContext, Tiered},
     head::RequestHead,
-    identity::{Client, Identify, OnUnidentified, PeerIp, Tier},
+    identity::{Client, Identify, OnUnidentified, PeerIp},
     kind::Kind,
     quota::{Limit, Plan, store::QuotaStore},
     refusal::Dialect,
@@ -21,8 +21,7 @@ use crate::{
 /// Settings of a [`QuotaLayer`](crate::QuotaLayer).
 #[derive(Clone)]
 pub(super) struct QuotaConfig {
-    pub(super) plan: Plan,
-    pub(super) tiers: Vec<(Tier, Plan)>,
+    pub(super) plans: Tiered<Plan>,
     pub(super) clients: Vec<(Client, Plan)>,
     pub(super) identify: Arc<dyn Identify>,
     pub(super) on_unidentified: OnUnidentified,
@@ -153,8 +152,7 @@ const MAX_JOBS: usize = 1 << 16;
 impl QuotaConfig {
     pub(super) fn new(plan: Plan) -> Self {
         Self {
-            plan,
-            tiers: Vec::new(),
+            plans: Tiered::new(plan),
             clients: Vec::new(),
             identify: Arc::new(PeerIp::new()),
             on_unidentified: OnUnidentified::default(),
@@ -224,11 +222,7 @@ impl PolicyConfig for QuotaConfig {
     type Policy = QuotaPolicy;
 
     fn build(&self, context: &PolicyContext) -> Arc<QuotaPolicy> {
-        let plans = [&self.plan]
-            .into_iter()
-            .chain(self.tiers.iter().map(|(_, plan)| plan))
-            .chain(self.clients.iter().map(|(_, plan)| plan));
-        for plan in plans {
+        for plan in self.plans.values().chain(self.clients.iter().map(|(_, plan)| plan)) {
             self.check(plan).unwrap_or_else(|invalid| panic!("{invalid}"));
         }
         Arc::new(QuotaPolicy::new(self.clone(), context.clone()))

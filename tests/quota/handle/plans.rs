@@ -18,7 +18,7 @@ async fn plan_is_the_clients_or_its_tiers_or_the_default() {
     let acme = Client::named("acme").with_tier("pro");
     let layer = QuotaLayer::new(hourly("free", 10))
         .tier_plan("pro", hourly("pro", 100))
-        .plan_of(acme.clone(), hourly("acme", 7));
+        .client_plan(acme.clone(), hourly("acme", 7));
     let scene = Scene::of(layer);
     assert_eq!(there_is(&scene, &alice()).await, ("free".into(), 10));
     assert_eq!(there_is(&scene, &bob().with_tier("pro")).await, ("pro".into(), 100));

@@ -191,7 +191,7 @@ async fn client_and_tier_plans_change_while_running() {
     let scene = Scene::new(hourly(1), |layer| {
         let keys = tollgate::ApiKey::header("x-user", keys);
         let carol = keys.identify(&RequestHead::of(&by("c", "/")), tollgate::Digester::process()).unwrap();
-        layer.identify_by(keys).tier_plan("pro", hourly(2)).plan_of(carol, hourly(3))
+        layer.identify_by(keys).tier_plan("pro", hourly(2)).client_plan(carol, hourly(3))
     });
     let passes = async |who: &str| {
         let mut passed = 0;
