@@ -49,6 +49,16 @@ async fn plan_version_is_equal_across_a_fleet() {
 }
 
 #[tokio::test]
+async fn new_tier_counts_versions_of_its_own() {
+    let scene = Scene::new(hourly("free", 10).numbered(9));
+    scene.quotas.set_tier_plan("new", hourly("new", 20).numbered(2)).unwrap();
+    let version = async |client: Client| scene.quotas.usage(&client).await.unwrap().version;
+    assert_eq!((version(bob().with_tier("new")).await, version(alice()).await), (2, 9));
+    let error = scene.quotas.set_tier_plan("new", hourly("new", 30).numbered(2)).unwrap_err().to_string();
+    assert_eq!(error, "version of plan \"new\" must be above 2, which is in force, got 2");
+}
+
+#[tokio::test]
 async fn tier_change_gives_no_second_hour() {
     let layer = QuotaLayer::new(hourly("free", 10))
         .tier_plan("pro", Plan::new("pro").limit(Quota::units("tokens", 5).per(Period::hour())));
