@@ -78,7 +78,7 @@ impl ActivePlans {
 
 impl ClientPlans {
     pub(super) fn new(common: &Arc<Common>) -> Self {
-        let clients = &common.settings.clients;
+        let clients = &common.settings.client_plans;
         let plans =
             clients.iter().map(|(client, plan)| (client.digest(), Arc::new(ActivePlan::new(plan.clone(), common))));
         Self { plans: plans.collect(), any: AtomicBool::new(!clients.is_empty()) }
@@ -150,7 +150,7 @@ impl ActivePlan {
         let (request_bytes, response_bytes) =
             (plan.counts_bytes(Direction::Request), plan.counts_bytes(Direction::Response));
         let open = response_bytes || plan.concurrent().is_some() || settings.share || settings.job_id.is_some();
-        let fields = fields(&plan, settings.dialect);
+        let fields = fields(&plan, settings.clients.dialect);
         let common = Arc::clone(common);
         Self { common, plan: Arc::new(plan), fields, fixed, each, metered, request_bytes, response_bytes, open }
     }

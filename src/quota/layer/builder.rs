@@ -10,12 +10,11 @@ use super::{
 };
 use crate::{
     error::ConfigError,
-    gate::{ConfiguredLayer, gate_layer, max_clients},
+    gate::{ConfiguredLayer, client_setters, gate_layer},
     head::RequestHead,
-    identity::{Client, Identify, OnUnidentified, Tier},
+    identity::{Client, Tier},
     kind::Kind,
     quota::{Plan, store::QuotaStore},
-    refusal::Dialect,
 };
 
 /// Limits the usage of each client by hour, day or month, and its requests in flight.
@@ -57,6 +56,28 @@ pub struct QuotaLayer(ConfiguredLayer<QuotaConfig>);
 
 gate_layer!(QuotaLayer, QuotaPolicy, "(layer: tollgate::QuotaLayer) -> tollgate::QuotaLayer");
 
+client_setters!(
+    QuotaLayer,
+    ///
+    /// A plan with a limit of a day or longer does not build with an identity that clients can forge, such as
+    /// [`Unverified`](crate::Unverified) or a closure, unless [`accept_unverified`](Self::accept_unverified) is called.
+    ///
+    /// ```
+    /// use tollgate::{Principal, Plan, QuotaLayer, Verified};
+    /// struct Tenant(String);
+    /// let tenant = Verified::from_extension(|tenant: &Tenant| Some(Principal::named(tenant.0.as_str())));
+    /// let layer = QuotaLayer::new(Plan::standard()).identify_by(tenant);
+    /// ```
+    identify_by,
+    /// Sets the number of clients that have an account at once; default 1,048,576.
+    ///
+    /// A client has an account while it has used or reserved amounts, grants, remembered jobs or requests in flight. If
+    /// all accounts are taken, new clients share one account for each plan, whose refusals are 503; no client loses its
+    /// account to a new one. A ledger has room for all clients. There this is the number of clients whose requests in
+    /// flight can be limited.
+    max_clients
+);
+
 impl QuotaLayer {
     /// Creates a layer with `plan` for each client. Clients are identified by their peer address; see
     /// [`identify_by`](Self::identify_by).
@@ -68,23 +89,6 @@ impl QuotaLayer {
     #[must_use]
     pub fn new(plan: Plan) -> Self {
         Self(ConfiguredLayer::new(QuotaConfig::new(plan), "quota"))
-    }
-
-    /// Identifies clients by `identify`; the default is the `SocketAddr` in the extensions of the request.
-    ///
-    /// A plan with a limit of a day or longer does not build with an identity that clients can forge, such as
-    /// [`Unverified`](crate::Unverified) or a closure, unless [`accept_unverified`](Self::accept_unverified) is called.
-    ///
-    /// ```
-    /// use tollgate::{Principal, Plan, QuotaLayer, Verified};
-    /// struct Tenant(String);
-    /// let tenant = Verified::from_extension(|tenant: &Tenant| Some(Principal::named(tenant.0.as_str())));
-    /// let layer = QuotaLayer::new(Plan::standard()).identify_by(tenant);
-    /// ```
-    #[must_use]
-    pub fn identify_by(self, identify: impl Identify) -> Self {
-        let identify = Arc::new(identify);
-        self.with(|config| config.identify = identify)
     }
 
     /// Accepts unverified identities also for limits of a day or longer.
@@ -124,8 +128,8 @@ impl QuotaLayer {
     #[must_use]
     pub fn client_plan(self, client: Client, plan: Plan) -> Self {
         self.with(|config| {
-            config.clients.retain(|(known, _)| *known != client);
-            config.clients.push((client, plan));
+            config.client_plans.retain(|(known, _)| *known != client);
+            config.client_plans.push((client, plan));
         })
     }
 
@@ -254,32 +258,6 @@ impl QuotaLayer {
             panic!("{}", ConfigError::new("max_jobs_per_client", "be positive", jobs));
         }
         self.with(|config| config.max_jobs = jobs)
-    }
-
-    /// Sets the decision on requests without an identified client; by default they share one account.
-    #[must_use]
-    pub fn on_unidentified(self, on_unidentified: OnUnidentified) -> Self {
-        self.with(|config| config.on_unidentified = on_unidentified)
-    }
-
-    /// Sets the rate limit headers of responses; default: the fields of the current draft.
-    #[must_use]
-    pub fn rate_limit_headers(self, dialect: Dialect) -> Self {
-        self.with(|config| config.dialect = dialect)
-    }
-
-    /// Sets the number of clients that have an account at once; default 1,048,576.
-    ///
-    /// A client has an account while it has used or reserved amounts, grants, remembered jobs or requests in flight. If
-    /// all accounts are taken, new clients share one account for each plan, whose refusals are 503; no client loses its
-    /// account to a new one. A ledger has room for all clients. There this is the number of clients whose requests in
-    /// flight can be limited.
-    ///
-    /// # Panics
-    /// If `clients` is 0 or above 2^32 - 1.
-    #[must_use]
-    pub fn max_clients(self, clients: usize) -> Self {
-        self.with(|config| config.max_clients = max_clients(clients))
     }
 
     /// Sets the longest time that a request may hold a concurrency slot; default 1 h.

@@ -53,11 +53,11 @@ impl QuotaPolicy {
             job_horizon: settings.job_horizon,
             max_jobs: settings.max_jobs,
         };
-        let store = settings.store.0.open(settings.max_clients, books, &context.clock, settings.on_failure);
+        let store = settings.store.0.open(settings.clients.most, books, &context.clock, settings.on_failure);
         let store = store.unwrap_or_else(|invalid| panic!("{invalid}"));
         let late = context.clone();
         store.listen(Arc::new(move |event| emit(&late, event)));
-        let clients = ClientResolver::new(Arc::clone(&settings.identify), settings.on_unidentified);
+        let clients = ClientResolver::new(&settings.clients);
         let common = Arc::new(Common { store, settings, context });
         let (plans, client_plans) = (HotSwap::new(ActivePlans::new(&common)), ClientPlans::new(&common));
         Self { common, plans, client_plans, clients }
@@ -115,7 +115,7 @@ impl QuotaPolicy {
                 open,
                 job: job.as_ref(),
             },
-            wants_nearest: self.common.settings.dialect != Dialect::None,
+            wants_nearest: self.common.settings.clients.dialect != Dialect::None,
             wants_usage: self.common.settings.share,
         };
         let decided = self.common.store.admit(&request);
@@ -267,6 +267,6 @@ impl Admit for QuotaPolicy {
 
 impl fmt::Debug for QuotaPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QuotaPolicy").field("terms", &self.common.context).finish_non_exhaustive()
+        f.debug_struct("QuotaPolicy").field("name", &self.common.context.name).finish_non_exhaustive()
     }
 }

@@ -10,21 +10,19 @@ use super::{
 };
 use crate::{
     error::ConfigError,
-    gate::{MAX_CLIENTS, PolicyConfig, PolicyContext, Tiered},
+    gate::{ClientConfig, PolicyConfig, PolicyContext, Tiered},
     head::RequestHead,
-    identity::{Client, Identify, OnUnidentified, PeerIp},
+    identity::Client,
     kind::Kind,
     quota::{Limit, Plan, store::QuotaStore},
-    refusal::Dialect,
 };
 
 /// Settings of a [`QuotaLayer`](crate::QuotaLayer).
 #[derive(Clone)]
 pub(super) struct QuotaConfig {
     pub(super) plans: Tiered<Plan>,
-    pub(super) clients: Vec<(Client, Plan)>,
-    pub(super) identify: Arc<dyn Identify>,
-    pub(super) on_unidentified: OnUnidentified,
+    pub(super) client_plans: Vec<(Client, Plan)>,
+    pub(super) clients: ClientConfig,
     pub(super) accept_unverified: bool,
     pub(super) meters: Vec<(Kind, Meter)>,
     pub(super) share: bool,
@@ -33,8 +31,6 @@ pub(super) struct QuotaConfig {
     pub(super) duplicates: Duplicates,
     pub(super) job_horizon: Duration,
     pub(super) max_jobs: usize,
-    pub(super) dialect: Dialect,
-    pub(super) max_clients: usize,
     pub(super) max_hold: Duration,
     pub(super) max_stall: Duration,
     pub(super) ttl: Duration,
@@ -153,9 +149,8 @@ impl QuotaConfig {
     pub(super) fn new(plan: Plan) -> Self {
         Self {
             plans: Tiered::new(plan),
-            clients: Vec::new(),
-            identify: Arc::new(PeerIp::new()),
-            on_unidentified: OnUnidentified::default(),
+            client_plans: Vec::new(),
+            clients: ClientConfig::default(),
             accept_unverified: false,
             meters: Vec::new(),
             share: false,
@@ -164,8 +159,6 @@ impl QuotaConfig {
             duplicates: Duplicates::default(),
             job_horizon: Duration::from_secs(86_400),
             max_jobs: MAX_JOBS,
-            dialect: Dialect::default(),
-            max_clients: MAX_CLIENTS,
             max_hold: Duration::from_secs(3_600),
             max_stall: Duration::from_secs(60),
             ttl: Duration::from_secs(300),
@@ -179,7 +172,7 @@ impl QuotaConfig {
     ///
     /// A limit of a day or longer needs an identity that a client cannot forge. A ledger bills by public name.
     pub(super) fn check(&self, plan: &Plan) -> Result<(), ConfigError> {
-        let (name, guarantees, bills) = (plan.name(), self.identify.guarantees(), self.store.0.bills());
+        let (name, guarantees, bills) = (plan.name(), self.clients.identify.guarantees(), self.store.0.bills());
         if bills && !guarantees.named {
             return Err(ConfigError::message(format!(
                 "plan {name:?} is stored in a ledger, which bills by public name, but the identity has none; \
@@ -222,7 +215,7 @@ impl PolicyConfig for QuotaConfig {
     type Policy = QuotaPolicy;
 
     fn build(&self, context: &PolicyContext) -> Arc<QuotaPolicy> {
-        for plan in self.plans.values().chain(self.clients.iter().map(|(_, plan)| plan)) {
+        for plan in self.plans.values().chain(self.client_plans.iter().map(|(_, plan)| plan)) {
             self.check(plan).unwrap_or_else(|invalid| panic!("{invalid}"));
         }
         Arc::new(QuotaPolicy::new(self.clone(), context.clone()))
