@@ -138,7 +138,7 @@ impl<D: Database> PendingAdmission<D> {
         let id = LedgerReservation { key: self.key, command: self.id, since, passed };
         let receipt = Receipt {
             address: slot.as_ref().map_or_else(Default::default, |slot| slot.address),
-            epoch: 0,
+            scope: Default::default(),
             lease: slot.and_then(|slot| slot.lease),
             reservation: None,
             job: self.job,

@@ -184,7 +184,7 @@ impl<D: Database> Drop for PassingCharge<'_, D> {
         if self.done || (!self.kept && self.sent == Sent::No) {
             return;
         }
-        let since = AdmittedAt { at: self.wall / 1_000 * 1_000, epoch: u32::MAX };
+        let since = AdmittedAt { at: self.wall / 1_000 * 1_000, epoch: u64::MAX };
         let settle = SettleCommand::void(Arc::clone(&self.admit.plan), 0, since);
         let kind = CommandKind::SettleOf { of: self.command.id, settle };
         let command = Command { id: new_id(), own: false, kind, ..self.command.clone() };

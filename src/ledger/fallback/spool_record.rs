@@ -12,9 +12,11 @@ use crate::{
     time::Period,
 };
 
-/// Kinds of records.
-const PASS: u8 = 1;
-const END: u8 = 2;
+/// Kinds of records. Those before [`PASS`] are of version 1, in which limits had no period.
+const PASS_1: u8 = 1;
+const END_1: u8 = 2;
+const PASS: u8 = 3;
+const END: u8 = 4;
 
 /// Last byte of a body. It is not zero, so that a body that ends in zeros was not written completely.
 const SEAL: u8 = 0xa5;
@@ -100,6 +102,7 @@ impl RecordBody {
             let period = StoredCounter::beginning(limit, at);
             self.text(limit.name.as_str());
             self.text(limit.kind().as_str());
+            self.text(&limit.period_key);
             self.number(limit.limit);
             self.number(period.counter.starts);
             self.number(period.counter.ends);
@@ -120,9 +123,9 @@ impl RecordReader<'_> {
         let key = Key { tenant: self.text()?.into(), job: self.text()?.into() };
         let (id, own) = (self.digest()?, self.flag()?);
         let kind = match kind {
-            PASS => {
+            PASS_1 | PASS => {
                 let at = self.number()?;
-                let (plan, amounts) = (self.plan()?, self.amounts()?);
+                let (plan, amounts) = (self.plan(kind)?, self.amounts()?);
                 let fingerprint = if self.flag()? { Some(self.digest()?) } else { None };
                 let reserve = if self.flag()? {
                     Some(ReservationTerms { ttl: self.number()?, charge: self.flag()? })
@@ -132,10 +135,10 @@ impl RecordReader<'_> {
                 let admit = AdmitCommand { plan, amounts, fingerprint, reserve, wants_nearest: false, usage: false };
                 CommandKind::Spooled { admit, at }
             }
-            END => {
+            END_1 | END => {
                 let of = self.digest()?;
-                let since = AdmittedAt { at: self.number()?, epoch: u32::MAX };
-                let plan = self.plan()?;
+                let since = AdmittedAt { at: self.number()?, epoch: u64::MAX };
+                let plan = self.plan(kind)?;
                 let end = match self.byte()? {
                     0 => SettleKind::Add,
                     1 => SettleKind::Commit(self.amounts()?),
@@ -192,14 +195,18 @@ impl RecordReader<'_> {
         Some(amounts)
     }
 
-    fn plan(&mut self) -> Option<Arc<Plan>> {
+    /// Decodes the plan of a record of this kind.
+    fn plan(&mut self, kind: u8) -> Option<Arc<Plan>> {
+        let has_periods = kind >= PASS;
         let (mut plan, warn_at) = (Plan::try_new(self.text()?).ok()?, self.byte()?);
         for _ in 0..self.number()? {
             let name = PolicyName::try_new(self.text()?).ok()?;
-            let (kind, most) = (Kind::try_units(self.text()?).ok()?, self.number()?);
+            let kind = Kind::try_units(self.text()?).ok()?;
+            let period_key: Arc<str> = if has_periods { self.text()?.into() } else { Arc::default() };
+            let most = self.number()?;
             let period = Period::once(Duration::from_nanos(self.number()?), Duration::from_nanos(self.number()?));
             let quota = Quota::try_of(kind, most).ok()?.per(period).named(name.as_str());
-            plan = plan.try_limit(quota).ok()?;
+            plan = plan.try_limit(quota).ok()?.counted_as(period_key);
         }
         (warn_at <= 100).then(|| Arc::new(plan.warn_at(warn_at)))
     }

@@ -35,29 +35,29 @@ const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 const LOCK: &str = "INSERT INTO quota_account (tenant_id) SELECT t FROM unnest($1::text[]) WITH ORDINALITY AS asked (t, n) \
     ORDER BY n ON CONFLICT (tenant_id) DO UPDATE SET tenant_id = EXCLUDED.tenant_id WHERE false";
 
-const INSERT_ROWS: &str = "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, \
+const INSERT_ROWS: &str = "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, period, window_start, epoch, entry, \
     attempt, part, amount, consumed_at, order_id, fingerprint) \
-    SELECT a, b, c, d, e, f, g, h, i, j, $11, k, l FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], \
-    $5::timestamptz[], $6::int8[], $7::text[], $8::int8[], $9::int8[], $10::int8[], $12::uuid[], $13::uuid[]) \
-    AS given (a, b, c, d, e, f, g, h, i, j, k, l)";
+    SELECT a, b, c, d, p, e, f, g, h, i, j, $12, k, l FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], \
+    $6::timestamptz[], $7::int8[], $8::text[], $9::int8[], $10::int8[], $11::int8[], $13::uuid[], $14::uuid[]) \
+    AS given (a, b, c, d, p, e, f, g, h, i, j, k, l)";
 
-const INSERT_DETAILED: &str = "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, \
+const INSERT_DETAILED: &str = "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, period, window_start, epoch, \
     entry, attempt, part, amount, consumed_at, order_id, fingerprint, granted, until, approver, reason) \
-    SELECT a, b, c, d, e, f, g, h, i, j, $11, k, l, m, n, o, p FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], \
-    $5::timestamptz[], $6::int8[], $7::text[], $8::int8[], $9::int8[], $10::int8[], $12::uuid[], $13::uuid[], \
-    $14::int8[], $15::timestamptz[], $16::text[], $17::text[]) AS given (a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p)";
+    SELECT a, b, c, d, p, e, f, g, h, i, j, $12, k, l, m, n, o, r FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], \
+    $5::text[], $6::timestamptz[], $7::int8[], $8::text[], $9::int8[], $10::int8[], $11::int8[], $13::uuid[], $14::uuid[], \
+    $15::int8[], $16::timestamptz[], $17::text[], $18::text[]) AS given (a, b, c, d, p, e, f, g, h, i, j, k, l, m, n, o, r)";
 
-const PUT_COUNTS: &str = "INSERT INTO quota_counter (tenant_id, limit_id, quota_type, window_start, epoch, window_end, used, \
+const PUT_COUNTS: &str = "INSERT INTO quota_counter (tenant_id, limit_id, quota_type, period, window_start, epoch, window_end, used, \
     reserved, warned, untold) \
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::int8[], $6::timestamptz[], $7::int8[], \
-    $8::int8[], $9::bool[], $10::bool[]) \
-    ON CONFLICT (tenant_id, limit_id, quota_type, window_start, epoch) DO UPDATE SET window_end = EXCLUDED.window_end, \
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::int8[], $7::timestamptz[], \
+    $8::int8[], $9::int8[], $10::bool[], $11::bool[]) \
+    ON CONFLICT (tenant_id, limit_id, quota_type, period, window_start, epoch) DO UPDATE SET window_end = EXCLUDED.window_end, \
     used = EXCLUDED.used, reserved = EXCLUDED.reserved, warned = EXCLUDED.warned, untold = EXCLUDED.untold";
 
-const PUT_GRANTS: &str = "INSERT INTO quota_grant (tenant_id, id, limit_id, quota_type, amount, until, approver, reason, \
+const PUT_GRANTS: &str = "INSERT INTO quota_grant (tenant_id, id, limit_id, quota_type, period, amount, until, approver, reason, \
     used_before, used_now, window_start, epoch, ended) \
-    SELECT * FROM unnest($1::text[], $2::int8[], $3::text[], $4::text[], $5::int8[], $6::timestamptz[], $7::text[], \
-    $8::text[], $9::int8[], $10::int8[], $11::timestamptz[], $12::int8[], $13::bool[]) \
+    SELECT * FROM unnest($1::text[], $2::int8[], $3::text[], $4::text[], $5::text[], $6::int8[], $7::timestamptz[], $8::text[], \
+    $9::text[], $10::int8[], $11::int8[], $12::timestamptz[], $13::int8[], $14::bool[]) \
     ON CONFLICT (tenant_id, id) DO UPDATE SET amount = EXCLUDED.amount, until = EXCLUDED.until, \
     approver = EXCLUDED.approver, reason = EXCLUDED.reason, used_before = EXCLUDED.used_before, \
     used_now = EXCLUDED.used_now, window_start = EXCLUDED.window_start, epoch = EXCLUDED.epoch, ended = EXCLUDED.ended";
@@ -149,8 +149,9 @@ fn insert_rows(rows: &[Row], now: u64) -> Result<PostgresQuery, DbError> {
         .bind(all(rows, |row| text(&row.key.job)))
         .bind(all(rows, |row| text(&row.kind)))
         .bind(all(rows, |row| text(&row.limit)))
+        .bind(all(rows, |row| text(&row.period)))
         .bind(try_all(rows, |row| instant(row.window).map(Time))?)
-        .bind(all(rows, |row| i64::from(row.epoch)))
+        .bind(try_all(rows, |row| number(row.epoch))?)
         .bind(all(rows, |row| row.entry.as_str()))
         .bind(all(rows, |row| i64::from(row.attempt)))
         .bind(all(rows, |row| i64::from(row.part)))
@@ -176,8 +177,9 @@ fn put_counts(writes: &Writes) -> Result<PostgresQuery, DbError> {
         .bind(all(&writes.counts, |(tenant, _)| text(tenant)))
         .bind(all(&counts, |count| text(&count.limit)))
         .bind(all(&counts, |count| text(&count.kind)))
+        .bind(all(&counts, |count| text(&count.period)))
         .bind(try_all(&counts, |count| instant(count.counter.starts).map(Time))?)
-        .bind(all(&counts, |count| i64::from(count.counter.epoch)))
+        .bind(try_all(&counts, |count| number(count.counter.epoch))?)
         .bind(try_all(&counts, |count| instant(count.counter.ends).map(Time))?)
         .bind(try_all(&counts, |count| number(count.counter.used))?)
         .bind(try_all(&counts, |count| number(count.counter.reserved))?)
@@ -192,6 +194,7 @@ fn put_grants(writes: &Writes) -> Result<PostgresQuery, DbError> {
         .bind(try_all(&grants, |grant| number(grant.id))?)
         .bind(all(&grants, |grant| text(&grant.limit)))
         .bind(all(&grants, |grant| text(&grant.kind)))
+        .bind(all(&grants, |grant| text(&grant.period)))
         .bind(try_all(&grants, |grant| number(grant.amount))?)
         .bind(all(&grants, |grant| Time(until(grant.until))))
         .bind(all(&grants, |grant| text(&grant.approver)))
@@ -199,7 +202,7 @@ fn put_grants(writes: &Writes) -> Result<PostgresQuery, DbError> {
         .bind(try_all(&grants, |grant| number(grant.before))?)
         .bind(try_all(&grants, |grant| number(grant.current))?)
         .bind(try_all(&grants, |grant| instant(grant.window).map(Time))?)
-        .bind(all(&grants, |grant| i64::from(grant.epoch)))
+        .bind(try_all(&grants, |grant| number(grant.epoch))?)
         .bind(all(&grants, |grant| grant.ended)))
 }
 

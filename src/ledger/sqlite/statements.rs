@@ -76,7 +76,7 @@ pub(super) static ACCOUNTS: LazyLock<Statement> = LazyLock::new(|| {
 pub(super) static COUNTS: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(|size| {
         format!(
-            "SELECT c.tenant_id, c.limit_id, c.quota_type, c.window_start, c.window_end, c.epoch, c.used, c.reserved, c.warned,
+            "SELECT c.tenant_id, c.limit_id, c.quota_type, c.period, c.window_start, c.window_end, c.epoch, c.used, c.reserved, c.warned,
                 c.untold
              FROM (SELECT ? AS since) CROSS JOIN (VALUES {})
                 CROSS JOIN quota_counter c INDEXED BY quota_counter_by_end ON c.tenant_id = column1 AND c.window_end > since",
@@ -88,7 +88,7 @@ pub(super) static COUNTS: LazyLock<Statement> = LazyLock::new(|| {
 pub(super) static GRANTS: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(|size| {
         format!(
-            "SELECT g.tenant_id, g.limit_id, g.quota_type, g.window_start, g.until, g.epoch, g.id, g.amount, g.ended, NULL,
+            "SELECT g.tenant_id, g.limit_id, g.quota_type, g.period, g.window_start, g.until, g.epoch, g.id, g.amount, g.ended, NULL,
                 g.used_before, g.used_now, g.approver, g.reason
              FROM (VALUES {}) CROSS JOIN quota_grant g ON g.tenant_id = column1 AND (NOT g.ended OR g.used_now > 0)",
             values(size, 1)
@@ -107,14 +107,14 @@ pub(super) static ROWS: LazyLock<Statement> = LazyLock::new(|| {
     })
 });
 
-pub(super) static INSERT_ROWS: LazyLock<Statement> = LazyLock::new(|| Statement::new(|size| insert(size, 13, "")));
+pub(super) static INSERT_ROWS: LazyLock<Statement> = LazyLock::new(|| Statement::new(|size| insert(size, 14, "")));
 
 pub(super) static INSERT_DETAILED: LazyLock<Statement> =
-    LazyLock::new(|| Statement::new(|size| insert(size, 17, ", granted, until, approver, reason")));
+    LazyLock::new(|| Statement::new(|size| insert(size, 18, ", granted, until, approver, reason")));
 
 fn insert(size: usize, columns: usize, detail: &str) -> String {
     format!(
-        "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt, part,
+        "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, period, window_start, epoch, entry, attempt, part,
             amount, consumed_at, order_id, fingerprint{detail})
          VALUES {}",
         values(size, columns)
@@ -124,12 +124,12 @@ fn insert(size: usize, columns: usize, detail: &str) -> String {
 pub(super) static PUT_COUNTS: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(|size| {
         format!(
-            "INSERT INTO quota_counter (tenant_id, limit_id, quota_type, window_start, epoch, window_end, used, reserved,
+            "INSERT INTO quota_counter (tenant_id, limit_id, quota_type, period, window_start, epoch, window_end, used, reserved,
                 warned, untold)
              VALUES {}
-             ON CONFLICT (tenant_id, limit_id, quota_type, window_start, epoch) DO UPDATE SET window_end = excluded.window_end,
+             ON CONFLICT (tenant_id, limit_id, quota_type, period, window_start, epoch) DO UPDATE SET window_end = excluded.window_end,
                 used = excluded.used, reserved = excluded.reserved, warned = excluded.warned, untold = excluded.untold",
-            values(size, 10)
+            values(size, 11)
         )
     })
 });
@@ -137,14 +137,14 @@ pub(super) static PUT_COUNTS: LazyLock<Statement> = LazyLock::new(|| {
 pub(super) static PUT_GRANTS: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(|size| {
         format!(
-            "INSERT INTO quota_grant (tenant_id, id, limit_id, quota_type, amount, until, approver, reason, used_before,
+            "INSERT INTO quota_grant (tenant_id, id, limit_id, quota_type, period, amount, until, approver, reason, used_before,
                 used_now, window_start, epoch, ended)
              VALUES {}
              ON CONFLICT (tenant_id, id) DO UPDATE SET amount = excluded.amount, until = excluded.until,
                 approver = excluded.approver, reason = excluded.reason, used_before = excluded.used_before,
                 used_now = excluded.used_now, window_start = excluded.window_start, epoch = excluded.epoch,
                 ended = excluded.ended",
-            values(size, 13)
+            values(size, 14)
         )
     })
 });

@@ -66,10 +66,11 @@ impl ChargePath for Sqlite {
             in_chunks(connection, &statements::INSERT_ROWS, false, &writes.rows, &[], all).await?;
         }
         in_chunks(connection, &statements::PUT_COUNTS, false, &writes.counts, &[], |query, (tenant, count)| {
-            let query = query.bind(name(tenant)).bind(name(&count.limit)).bind(name(&count.kind));
+            let query =
+                query.bind(name(tenant)).bind(name(&count.limit)).bind(name(&count.kind)).bind(name(&count.period));
             let query = query
                 .bind(instant(count.counter.starts)?)
-                .bind(i64::from(count.counter.epoch))
+                .bind(number(count.counter.epoch)?)
                 .bind(instant(count.counter.ends)?);
             let query = query.bind(number(count.counter.used)?).bind(number(count.counter.reserved)?);
             Ok(query.bind(count.counter.warned).bind(count.counter.warning_pending))
@@ -78,10 +79,11 @@ impl ChargePath for Sqlite {
         in_chunks(connection, &statements::PUT_GRANTS, false, &writes.grants, &[], |query, (tenant, grant)| {
             let query =
                 query.bind(name(tenant)).bind(number(grant.id)?).bind(name(&grant.limit)).bind(name(&grant.kind));
+            let query = query.bind(name(&grant.period));
             let query = query.bind(number(grant.amount)?).bind(until(grant.until));
             let query = query.bind(text(&grant.approver)).bind(text(&grant.reason));
             let query = query.bind(number(grant.before)?).bind(number(grant.current)?);
-            Ok(query.bind(instant(grant.window)?).bind(i64::from(grant.epoch)).bind(grant.ended))
+            Ok(query.bind(instant(grant.window)?).bind(number(grant.epoch)?).bind(grant.ended))
         })
         .await?;
         in_chunks(connection, &statements::OPEN_HOLDS, false, &writes.opened, &[], |query, hold| {
@@ -172,8 +174,8 @@ async fn in_chunks<T>(
 
 /// Binds the columns of every row.
 fn bind_entry(query: SqliteQuery, row: &Row, consumed_at: i64) -> Result<SqliteQuery, DbError> {
-    let query = keyed(query, &row.key).bind(name(&row.kind)).bind(name(&row.limit));
-    let query = query.bind(instant(row.window)?).bind(i64::from(row.epoch)).bind(ENTRIES[row.entry as usize].clone());
+    let query = keyed(query, &row.key).bind(name(&row.kind)).bind(name(&row.limit)).bind(name(&row.period));
+    let query = query.bind(instant(row.window)?).bind(number(row.epoch)?).bind(ENTRIES[row.entry as usize].clone());
     let query = query.bind(i64::from(row.attempt)).bind(i64::from(row.part)).bind(row.amount).bind(consumed_at);
     let fingerprint = row.fingerprint.map(|fingerprint| fingerprint.to_be_bytes().to_vec());
     Ok(query.bind(row.command.to_be_bytes().to_vec()).bind(fingerprint))

@@ -4,6 +4,7 @@ mod account_state;
 mod batch;
 mod billed;
 mod command;
+mod counter;
 mod job;
 mod job_time;
 mod machine;
@@ -13,12 +14,13 @@ pub(crate) mod tests;
 
 use super::database::DbError;
 pub(crate) use super::fallback::mode::{Sent, after};
-pub(crate) use account_state::{AdmittedAt, StoredCounter, account_view, wall_time};
+pub(crate) use account_state::{AdmittedAt, account_view, wall_time};
 pub(crate) use billed::{BilledItem, billed};
 use command::Queued;
 pub(crate) use command::{
     AdmitCommand, AdmitReply, Command, CommandKind, Reply, ReservationTerms, SettleCommand, SettleKind, Undo,
 };
+pub(crate) use counter::StoredCounter;
 use job::LATE;
 pub(crate) use job::{JobRows, JobStatus};
 pub(crate) use job_time::is_within;
