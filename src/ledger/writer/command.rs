@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use borsh::{BorshDeserialize, BorshSerialize};
+
 use super::{AdmittedAt, JobStatus, Key};
 use crate::{
     error::ConfigError,
@@ -90,7 +92,7 @@ pub(crate) struct AdmitCommand {
 }
 
 /// Deadline of a reservation, and what follows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub(crate) struct ReservationTerms {
     /// In nanoseconds.
     pub(crate) ttl: u64,
@@ -112,7 +114,7 @@ pub(crate) struct SettleCommand {
 }
 
 /// Effect of a [`SettleCommand`] on its attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub(crate) enum SettleKind {
     /// Adds usage only; a reservation stays pending.
     Add,
