@@ -1,6 +1,6 @@
 //! Changes by operators: resets, grants and plans.
 
-use super::{error::QuotaError, handle::Quotas};
+use super::{active_plan::ActivePlan, error::QuotaError, handle::Quotas};
 use crate::{
     error::ConfigError,
     identity::{Client, Tier},
@@ -148,6 +148,11 @@ impl Quotas {
 
     fn change_plan(&self, tier: Option<Tier>, plan: Plan) -> Result<(), ConfigError> {
         self.0.common.settings.check(&plan)?;
-        self.0.plans.try_replace(|plans| plans.with(tier, plan, &self.0.common))
+        self.0.plans.try_replace(|plans| {
+            let next = ActivePlan::next(plans.get(tier.as_ref()).map(|old| &**old), plan, &self.0.common)?;
+            let mut plans = plans.clone();
+            plans.set(tier, next);
+            Ok(plans)
+        })
     }
 }

@@ -200,7 +200,7 @@ impl Open {
         }
         let common = &*active.common;
         let now = common.now();
-        if much || now.moment.since(self.reported_at) >= common.settings.max_stall / REPORTS_PER_STALL {
+        if much || now.moment.since(self.reported_at) >= common.settings.account.max_stall / REPORTS_PER_STALL {
             let near = common.store.progress(&self.receipt, &self.bytes.report(), now);
             common.warn(&near);
             self.reported_at = now.moment;
@@ -241,7 +241,7 @@ impl Open {
     #[inline]
     fn is_charged(&self, active: &ActivePlan, complete: bool) -> bool {
         let Some(charge_when) = &active.common.settings.charge_when else { return true };
-        let served = ServedRequest::new(self.status, complete);
+        let served = ServedRequest { status: self.status, complete };
         catch_unwind(AssertUnwindSafe(|| charge_when(&served))).unwrap_or(true)
     }
 

@@ -5,20 +5,19 @@ use std::{fmt, sync::Arc};
 use http::Extensions;
 
 use super::{
-    active_plan::{ActivePlan, ActivePlans, ClientPlans},
+    active_plan::{ActivePlan, ClientPlans},
     bytes::Bytes,
     charge,
     jobs::{Duplicates, InvalidJob},
     permit::QuotaPermit,
-    settings::QuotaConfig,
+    settings::{OnExpiry, QuotaConfig},
 };
 use crate::{
-    gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext},
+    gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext, Tiered},
     head::RequestHead,
     identity::{Client, Digester},
     quota::{
-        Amounts,
-        account::{AccountSettings, ChargeRequest, Denial, Duplicate, Job, Now},
+        account::{AccountSettings, ChargeRequest, Denial, Duplicate, Now},
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, NearLimits, PlanLookup, QuotaBackend, Receipt,
             Settlement, StoreEvent,
@@ -31,7 +30,7 @@ use crate::{
 /// Accounts of a layer, and the plans of its clients.
 pub struct QuotaPolicy {
     pub(super) common: Arc<Common>,
-    pub(super) plans: HotSwap<ActivePlans>,
+    pub(super) plans: HotSwap<Tiered<Arc<ActivePlan>>>,
     pub(super) client_plans: ClientPlans,
     clients: ClientResolver,
 }
@@ -45,35 +44,25 @@ pub(super) struct Common {
 
 impl QuotaPolicy {
     pub(super) fn new(settings: QuotaConfig, context: PolicyContext) -> Self {
-        let books = AccountSettings {
-            max_hold: settings.max_hold,
-            max_stall: settings.max_stall,
-            ttl: settings.ttl,
-            charge_expired: settings.charges_expired(),
-            job_horizon: settings.job_horizon,
-            max_jobs: settings.max_jobs,
+        let charge_expired = match settings.on_expiry {
+            Some(on_expiry) => on_expiry == OnExpiry::ChargeEstimate,
+            None => settings.store.0.bills(),
         };
-        let store = settings.store.0.open(settings.clients.most, books, &context.clock, settings.on_failure);
+        let account = AccountSettings { charge_expired, ..settings.account.clone() };
+        let store = settings.store.0.open(settings.clients.most, account, &context.clock, settings.on_failure);
         let store = store.unwrap_or_else(|invalid| panic!("{invalid}"));
         let late = context.clone();
         store.listen(Arc::new(move |event| emit(&late, event)));
         let clients = ClientResolver::new(&settings.clients);
         let common = Arc::new(Common { store, settings, context });
-        let (plans, client_plans) = (HotSwap::new(ActivePlans::new(&common)), ClientPlans::new(&common));
-        Self { common, plans, client_plans, clients }
+        let plans = HotSwap::new(common.settings.plans.map(|plan| ActivePlan::new(plan.clone(), &common)));
+        Self { plans, client_plans: ClientPlans::new(&common), clients, common }
     }
 
     /// Returns the client to charge; `None` if the request is not charged.
     pub(super) fn client(&self, request: &RequestHead<'_>) -> Result<Option<Client>, Refusal> {
         let client = self.clients.identify(request);
         self.clients.resolve(client.as_ref(), &self.common.context, |client| Ok(client.cloned()))
-    }
-
-    /// Returns the job that a request names, or a refusal if the id is invalid.
-    fn job(&self, request: &RequestHead<'_>, client: &Client, amounts: &Amounts) -> Result<Option<Arc<Job>>, Refusal> {
-        let Some(ids) = &self.common.settings.job_id else { return Ok(None) };
-        let read = ids.read(request, client, amounts, self.common.store.digester());
-        read.map_err(|InvalidJob| self.bad_job_id())
     }
 
     pub(super) fn bad_job_id(&self) -> Refusal {
@@ -88,7 +77,7 @@ impl QuotaPolicy {
 
     /// Returns the plan of a client: its own, that of its tier, or the usual plan.
     pub(super) fn active_plan(&self, client: &Client) -> Arc<ActivePlan> {
-        self.client_plans.get(client).unwrap_or_else(|| Arc::clone(self.plans.present().of(client)))
+        self.client_plans.get(client).unwrap_or_else(|| Arc::clone(self.plans.present().of(client.tier())))
     }
 
     #[inline]
@@ -99,16 +88,19 @@ impl QuotaPolicy {
     ) -> Result<MaybeFuture<Result<QuotaPermit, Refusal>>, Refusal> {
         let now = self.common.now();
         let (plans, own) = (self.plans.present(), self.client_plans.get(client));
-        let active = own.as_ref().unwrap_or_else(|| plans.of(client));
-        let (asked, bytes) = (active.asked(request, &self.common.settings), Bytes::new(active, request));
-        let with_declared = asked.with_declared(active);
-        let amounts = with_declared.as_ref().unwrap_or_else(|| asked.undeclared(active));
-        let job = self.job(request, client, amounts)?;
+        let active = own.as_ref().unwrap_or_else(|| plans.of(client.tier()));
+        let (asked, bytes) = (active.asked(request), Bytes::new(active, request));
+        let amounts = asked.amounts(active);
+        let job = match &self.common.settings.job_id {
+            Some(ids) => ids.read(request, client, &amounts, self.common.store.digester()),
+            None => Ok(None),
+        };
+        let job = job.map_err(|InvalidJob| self.bad_job_id())?;
         let open = active.open || bytes.counts_request();
         let request = AdmitRequest {
             account: AccountContext { client, plan: &active.plan, now },
             charge: ChargeRequest {
-                amounts,
+                amounts: &amounts,
                 each: asked.each(active),
                 reserve: self.common.settings.share,
                 lasting: true,

@@ -172,7 +172,7 @@ impl Quotas {
             Err(refusal) => return Ok(Explanation { client: None, limits: Vec::new(), refusal: Some(refusal) }),
         };
         let (now, active) = (self.0.common.now(), self.active_plan(&client));
-        let asked = active.asked(request, &self.0.common.settings);
+        let asked = active.asked(request);
         let amounts = asked.amounts(&active).into_owned();
         let account = AccountContext { client: &client, plan: &active.plan, now };
         let usage = self.0.common.store.usage(&account).await?;
