@@ -17,7 +17,6 @@ use crate::{
     head::RequestHead,
     identity::{Client, Digest},
     kind::{Direction, Kind},
-    policy_name::PolicyName,
     quota::{Amounts, Limit, Plan},
     refusal::{AdvertisedLimit, Dialect, Fields},
     time::Period,
@@ -135,11 +134,6 @@ impl ActivePlan {
             }
         }
         amounts
-    }
-
-    /// Returns the limit of this name and its index in the plan; the concurrency limit is the last.
-    pub(super) fn limit(&self, name: &PolicyName) -> Option<(usize, &Limit)> {
-        self.plan.all().enumerate().find(|(_, limit)| limit.name == *name)
     }
 }
 

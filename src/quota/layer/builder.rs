@@ -360,7 +360,7 @@ impl QuotaLayer {
     /// ```
     #[must_use]
     pub fn handle(&self) -> Quotas {
-        Quotas::new(Arc::clone(self.0.policy()))
+        Quotas(Arc::clone(self.0.policy()))
     }
 
     fn with(self, change: impl FnOnce(&mut QuotaConfig)) -> Self {
