@@ -312,6 +312,6 @@ impl Admit for QuotaPolicy {
 
 impl fmt::Debug for QuotaPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QuotaPolicy").field("terms", &self.common.context).finish_non_exhaustive()
+        f.debug_struct("QuotaPolicy").field("name", &self.common.context.name).finish_non_exhaustive()
     }
 }
