@@ -268,7 +268,7 @@ struct TicketGuard {
 impl TicketGuard {
     fn admit(breaker: &CircuitBreaker) -> Result<Self, Refusal> {
         let config = &breaker.circuit.config;
-        let PolicyContext { name: policy, clock, observers } = &config.context;
+        let PolicyContext { name: policy, clock, observers, .. } = &config.context;
         let started = clock.now();
         let ticket = breaker.circuit.admit(started).map_err(|wait| config.refusal(wait));
         observers.emit(&match &ticket {

@@ -82,10 +82,10 @@ impl Permit for CircuitBreakerPermit {
     #[inline]
     fn on_response<B>(&mut self, response: &mut Response<B>) {
         let head = ResponseHead::of(response);
-        if head.extensions.get::<Refusal>().is_some() {
+        let Some((config, now, slow)) = self.ticket.elapsed(self.started) else { return };
+        if Refusal::further_in(head.extensions, config.context.outbound).is_some() {
             return; // settled as refused
         }
-        let Some((config, now, slow)) = self.ticket.elapsed(self.started) else { return };
         self.slow_head = Some(slow);
         self.grpc = head.status.is_success() && has_grpc_trailers(head.headers);
         if self.grpc && !is_grpc_status(head.headers) {

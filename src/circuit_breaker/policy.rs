@@ -35,7 +35,7 @@ impl Admit for CircuitBreakerPolicy {
         _: Option<&Client>,
     ) -> MaybeFuture<Result<CircuitBreakerPermit, Refusal>> {
         let config = &self.breaker.circuit.config;
-        let PolicyContext { name: policy, clock, observers } = &config.context;
+        let PolicyContext { name: policy, clock, observers, .. } = &config.context;
         let now = clock.now();
         let key = self.key.as_ref().and_then(|key| key(request, Digester::process()));
         let admitted = match (key, &self.breaker.keys) {
