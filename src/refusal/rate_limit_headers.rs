@@ -219,7 +219,7 @@ impl Fields {
                 x_ratelimit::write(headers, limit, clamp(remaining), reset.map(clamp));
             }
             Template::List { policy, item } => {
-                let mut line = Buffer::<128>::new();
+                let mut line = Buffer::<192>::new(); // holds the longest item
                 line.push(item).integer(";r=", remaining);
                 if let Some(seconds) = reset {
                     line.integer(";t=", seconds);
