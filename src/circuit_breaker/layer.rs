@@ -245,7 +245,7 @@ impl CircuitBreakerLayer {
         let lower = lower.get_mut(..host.len())?;
         lower.copy_from_slice(host.as_bytes());
         lower.make_ascii_lowercase();
-        Some(Digester::process().digest_one("host", lower))
+        Some(Digester::process().digest("host", [lower]))
     }
 
     /// Sets the number of keys that may have a circuit at once; default 1,024, about 1 MB with the default window.

@@ -101,11 +101,10 @@ macro_rules! gate_layer {
 
             /// Answers refusals with `answer` instead of a problem document.
             ///
-            /// `Retry-After` is added unless the answer has one, and `Cache-Control: no-store` unless the answer's own
-            /// forbids storing. Any other `Cache-Control` is replaced, because a cache would serve the refusal to other
-            /// clients. `CDN-Cache-Control` and `Surrogate-Control` are removed, because shared caches obey them
-            /// instead. Rate limit fields join those that the answer has. gRPC requests keep their Trailers-Only
-            /// answer, because no gRPC client understands another.
+            /// `Retry-After` is added unless the answer has one. `Cache-Control` becomes `no-store`, because a cache would
+            /// serve the refusal to other clients. `CDN-Cache-Control` and `Surrogate-Control` are removed, because
+            /// shared caches obey them instead. Rate limit fields join those that the answer has. gRPC requests keep
+            /// their Trailers-Only answer, because no gRPC client understands another.
             ///
             /// ```
             /// # use tollgate::Refusal;
