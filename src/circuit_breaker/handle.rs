@@ -164,7 +164,7 @@ impl CircuitBreaker {
         judge: impl FnOnce(&Result<T, E>) -> Verdict,
         operation: impl Future<Output = Result<T, E>>,
     ) -> Result<T, CallError<E>> {
-        let PolicyContext { name: policy, clock, observers } = &self.circuit.shared.context;
+        let PolicyContext { name: policy, clock, observers, .. } = &self.circuit.shared.context;
         let permit = self.circuit.permit(clock.now());
         observers.emit(&match &permit {
             Ok(_) => Event::Admitted { policy, client: None },

@@ -41,6 +41,7 @@ fn circuit(trip: Trip) -> (Arc<Circuit>, Moment) {
             name: PolicyName::try_new("loom").unwrap(),
             clock: Clock::from(clock),
             observers: Default::default(),
+            outbound: false,
         },
         trip,
         recovery: Recovery { open, probes: 1, close_after: 1, probe_timeout: SECOND },
