@@ -15,7 +15,7 @@ use super::{
     Database, WriterTask,
     inner::within,
     new_id,
-    writer::{AdmittedAt, Command, CommandKind, Key, Reply, after},
+    writer::{AdmittedAt, Command, CommandKind, Key, Reply},
 };
 
 /// Upkeep of the reservations of a ledger. Its task holds this only for moments, and never the ledger.
@@ -105,7 +105,7 @@ impl<D: Database> Upkeep<D> {
             let mut renewals = JoinSet::new();
             for (of, renewal) in some.iter().cloned() {
                 let writer = Arc::clone(&self.writer);
-                renewals.spawn(async move { after(&writer.submit(renewal).await).is_none().then_some(of) });
+                renewals.spawn(async move { writer.submit(renewal).await.is_decided().then_some(of) });
             }
             let mut done = Vec::new();
             while let Some(renewed) = renewals.join_next().await {
@@ -231,6 +231,6 @@ mod tests {
         upkeep.add(2, &key, 0, since, Duration::from_secs(30));
         upkeep.start();
         tokio::time::sleep(Duration::from_secs(3_600)).await;
-        assert!(writer.backlog() <= 1, "{} commands", writer.backlog());
+        assert!(writer.lock().backlog() <= 1, "{} commands", writer.lock().backlog());
     }
 }

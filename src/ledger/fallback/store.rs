@@ -2,18 +2,12 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::{
-    decide::{Admitted, Fallback},
-    merge::start_merging,
-};
+use super::{decide::Fallback, merge::start_merging};
 use crate::{
     error::ConfigError,
     gate::MaybeFuture,
     identity::Digester,
-    ledger::{
-        Database, LedgerReceipt, LedgerReservation, LedgerStore,
-        writer::{AdmitReply, Command},
-    },
+    ledger::{Database, LedgerReceipt, LedgerReservation, LedgerStore, writer::Command},
     quota::{
         ActiveGrant, Amounts, Grant, GrantId, OnFailure, Usage,
         account::{CloseResult, Now},
@@ -85,10 +79,8 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
         };
         let fallback = Arc::clone(&self.fallback);
         MaybeFuture::future(async move {
-            Ok(match fallback.decide(&pending.inner.writer, command, pending.now.wall).await? {
-                Admitted::Written(reply) => pending.admitted(reply, false),
-                Admitted::Passed(at) => pending.admitted(AdmitReply::spooled(at), true),
-            })
+            let (reply, passed) = fallback.decide(&pending.inner.writer, command, pending.now.wall).await?;
+            Ok(pending.admitted(reply, passed))
         })
     }
 
