@@ -8,17 +8,17 @@ mod tests;
 mod transaction;
 mod values;
 
-use std::{sync::Arc, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Executor, PgConnection, PgPool, Postgres, Row as _, SqlSafeStr, SqlStr,
+    ConnectOptions, Executor, PgConnection, PgPool, Postgres, Row as _, SqlStr,
     postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow},
     query::Query,
 };
 
 use super::{
     DbError, LedgerError,
-    sql::{SqlDatabase, SqlDialect, SqlValue, apply, check, db_error, driver_calls, encoding},
+    sql::{SqlDatabase, SqlDialect, SqlValue, apply, check, db_error, driver_calls, encoding, safe},
 };
 use values::{Time, Uuid};
 
@@ -84,20 +84,7 @@ impl SqlDialect for Postgres {
     }
 
     fn statements() -> Vec<Arc<str>> {
-        [read::READ].into_iter().chain(transaction::STATEMENTS).map(Into::into).collect()
-    }
-
-    // The types of columns are those of the crate's own statements.
-    fn number(row: &PgRow, at: usize) -> Result<Option<i64>, DbError> {
-        row.try_get_unchecked(at).map_err(db_error::<Self>)
-    }
-
-    fn flag(row: &PgRow, at: usize) -> Result<Option<bool>, DbError> {
-        row.try_get_unchecked(at).map_err(db_error::<Self>)
-    }
-
-    fn text(row: &PgRow, at: usize) -> Result<Option<&str>, DbError> {
-        row.try_get_unchecked(at).map_err(db_error::<Self>)
+        iter::once(read::READ.into()).chain(transaction::statements()).collect()
     }
 
     fn micros(row: &PgRow, at: usize) -> Result<Option<i64>, DbError> {
@@ -158,9 +145,11 @@ impl SqlDialect for Postgres {
 
 fn bind(query: PostgresQuery, value: &SqlValue<'_>) -> PostgresQuery {
     match *value {
+        SqlValue::Null => query.bind(None::<i64>),
         SqlValue::Text(text) => query.bind(encoding::text(text)),
         SqlValue::Number(number) => query.bind(number),
-        SqlValue::Time(nanos) => query.bind(Time(encoding::until(nanos))),
+        SqlValue::Flag(flag) => query.bind(flag),
+        SqlValue::Time(micros) => query.bind(Time(micros)),
         SqlValue::Digest(digest) => query.bind(Uuid(digest)),
     }
 }
