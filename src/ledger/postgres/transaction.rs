@@ -7,11 +7,9 @@ use std::{
 };
 
 use sqlx::{PgConnection, Postgres, SqlSafeStr};
+use uuid::Uuid;
 
-use super::{
-    PostgresQuery, read,
-    values::{Time, Uuid},
-};
+use super::{PostgresQuery, read, values::Time};
 use crate::ledger::{
     DbError,
     sql::{COUNT, ChargePath, SqlDialect, SqlValue, WRITES, db_error, encoding::text, in_order, safe},
@@ -110,6 +108,6 @@ fn bind_column<'a>(query: PostgresQuery, kind: &str, values: impl Iterator<Item 
         "int8" => query.bind(array!(Number, value => value)),
         "bool" => query.bind(array!(Flag, value => value)),
         "timestamptz" => query.bind(array!(Time, value => Time(value))),
-        _ => query.bind(array!(Digest, value => Uuid(value))),
+        _ => query.bind(array!(Digest, value => Uuid::from_u128(value))),
     }
 }

@@ -176,6 +176,11 @@ macro_rules! driver_calls {
         fn text(row: &Self::Row, at: usize) -> Result<Option<&str>, DbError> {
             row.try_get_unchecked(at).map_err(db_error::<Self>)
         }
+
+        fn digest(row: &Self::Row, at: usize) -> Result<Option<u128>, DbError> {
+            let digest: Option<uuid::Uuid> = row.try_get_unchecked(at).map_err(db_error::<Self>)?;
+            Ok(digest.map(|digest| digest.as_u128()))
+        }
     };
 }
 pub(crate) use driver_calls;

@@ -104,13 +104,9 @@ pub(super) async fn write<S: ChargePath>(
         all(&writes.rows, |values, row| entry(values, row, now))?,
         all(&writes.counts, counter)?,
         all(&writes.grants, grant)?,
-        all(&writes.opened, |values, hold| {
-            renewal(values, hold);
-            values.extend([SqlValue::time(hold.since), SqlValue::Flag(hold.charge)]);
-            Ok(())
-        })?,
-        all(&writes.renewed, |values, hold| Ok(renewal(values, hold)))?,
-        all(&writes.closed, |values, (key, attempt)| Ok(reservation(values, key, *attempt)))?,
+        all(&writes.opened, opened)?,
+        all(&writes.renewed, renewed)?,
+        all(&writes.closed, |values, (key, attempt)| reservation(values, key, *attempt))?,
     ];
     for (at, values) in values.iter().enumerate().filter(|(_, values)| !values.is_empty()) {
         S::put(connection, at, values).await?;
@@ -162,11 +158,19 @@ fn grant<'a>(values: &mut Values<'a>, (tenant, grant): &'a (Arc<str>, GrantState
     Ok(())
 }
 
-fn renewal<'a>(values: &mut Values<'a>, hold: &'a ReservationRow) {
-    reservation(values, &hold.key, hold.attempt);
-    values.push(SqlValue::time(hold.until));
+fn opened<'a>(values: &mut Values<'a>, hold: &'a ReservationRow) -> Result<(), DbError> {
+    renewed(values, hold)?;
+    values.extend([SqlValue::time(hold.since), SqlValue::Flag(hold.charge)]);
+    Ok(())
 }
 
-fn reservation<'a>(values: &mut Values<'a>, key: &'a Key, attempt: u32) {
+fn renewed<'a>(values: &mut Values<'a>, hold: &'a ReservationRow) -> Result<(), DbError> {
+    reservation(values, &hold.key, hold.attempt)?;
+    values.push(SqlValue::time(hold.until));
+    Ok(())
+}
+
+fn reservation<'a>(values: &mut Values<'a>, key: &'a Key, attempt: u32) -> Result<(), DbError> {
     values.extend([SqlValue::Text(&key.tenant), SqlValue::Text(&key.job), SqlValue::Number(attempt.into())]);
+    Ok(())
 }

@@ -105,14 +105,6 @@ impl SqlDialect for Sqlite {
         Self::number(row, at)
     }
 
-    fn digest(row: &SqliteRow, at: usize) -> Result<Option<u128>, DbError> {
-        let bytes: Option<&[u8]> = row.try_get(at).map_err(db_error::<Self>)?;
-        bytes
-            .map(|bytes| bytes.try_into().map(u128::from_be_bytes))
-            .transpose()
-            .map_err(|_| DbError::Rejected("a digest in the ledger does not have 16 bytes".into()))
-    }
-
     fn reported(reported: &dyn sqlx::error::DatabaseError) -> DbError {
         error::reported(reported)
     }
@@ -159,7 +151,7 @@ fn bind(query: SqliteQuery, value: &SqlValue<'_>) -> SqliteQuery {
         SqlValue::Text(text) => query.bind(encoding::text(text)),
         SqlValue::Number(number) | SqlValue::Time(number) => query.bind(number),
         SqlValue::Flag(flag) => query.bind(flag),
-        SqlValue::Digest(digest) => query.bind(digest.to_be_bytes().to_vec()),
+        SqlValue::Digest(digest) => query.bind(uuid::Uuid::from_u128(digest)),
     }
 }
 
