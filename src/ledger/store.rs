@@ -93,6 +93,13 @@ impl<D: Database> LedgerStore<D> {
     }
 }
 
+/// Returns the function that takes a value out of one kind of reply.
+macro_rules! only {
+    ($reply:pat => $value:expr) => {
+        move |reply| if let $reply = reply { Some($value) } else { None }
+    };
+}
+
 impl<D: Database> QuotaBackend for LedgerStore<D> {
     fn admit(&self, request: &AdmitRequest<'_>) -> MaybeFuture<Result<AdmittedCharge, AdmitError>> {
         let (command, admitted) = match self.prepare(request, false) {
@@ -145,10 +152,8 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         let end = actual.map_or(SettleKind::Void, |actual| SettleKind::Commit(actual.clone()));
         let settle = SettleCommand { plan: plan_of(&client), attempt: 0, since, end, used: Amounts::new(), part: 0 };
         let command = self.command(key, false, CommandKind::SettleOf { of: command, settle });
-        self.submit(Ok(command), move |reply| match reply {
-            Reply::Settled(standing, near) => Some((close_result(standing), NearLimits::of(Some(&client), near))),
-            _ => None,
-        })
+        let settled = only!(Reply::Settled(job, near) => (close_result(job), NearLimits::of(Some(&client), near)));
+        self.submit(Ok(command), settled)
     }
 
     fn record(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>> {
@@ -159,10 +164,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         }
         let client = account.client.clone();
         let kind = CommandKind::Record { plan: Arc::clone(account.plan), amounts };
-        self.submit(self.unnamed(account, kind), move |reply| match reply {
-            Reply::Recorded(near) => Some(NearLimits::of(Some(&client), near)),
-            _ => None,
-        })
+        self.submit(self.unnamed(account, kind), only!(Reply::Recorded(near) => NearLimits::of(Some(&client), near)))
     }
 
     fn usage(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>> {
@@ -217,10 +219,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
 
     fn reset(&self, account: &AccountContext<'_>, limit: Option<&str>) -> MaybeFuture<Result<(), StoreError>> {
         let kind = CommandKind::Reset { plan: Arc::clone(account.plan), limit: limit.map(Into::into) };
-        self.submit(self.unnamed(account, kind), |reply| match reply {
-            Reply::Done => Some(()),
-            _ => None,
-        })
+        self.submit(self.unnamed(account, kind), only!(Reply::Done => ()))
     }
 
     fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {
@@ -228,17 +227,11 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         let mut state = GrantState::new(GrantId(fastrand::u64(1..=i64::MAX as u64)), &grant, "".into());
         state.until = encoding::whole(state.until);
         let kind = CommandKind::Grant { plan: Arc::clone(account.plan), grant: Box::new(state) };
-        self.submit(self.unnamed(account, kind), |reply| match reply {
-            Reply::Granted(id) => Some(id),
-            _ => None,
-        })
+        self.submit(self.unnamed(account, kind), only!(Reply::Granted(id) => id))
     }
 
     fn revoke(&self, account: &AccountContext<'_>, id: GrantId) -> MaybeFuture<Result<bool, StoreError>> {
-        self.submit(self.unnamed(account, CommandKind::Revoke { grant: id.0 }), |reply| match reply {
-            Reply::Revoked(was) => Some(was),
-            _ => None,
-        })
+        self.submit(self.unnamed(account, CommandKind::Revoke { grant: id.0 }), only!(Reply::Revoked(was) => was))
     }
 
     fn grants(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>> {
