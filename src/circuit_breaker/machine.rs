@@ -1,9 +1,10 @@
 //! State machine of a circuit: closed, open, half-open, and what an operator may force.
 
-use std::{fmt, time::Duration};
+use std::{collections::VecDeque, fmt, time::Duration};
 
 use crate::{
     backoff::{Backoff, add_jitter},
+    classify::Verdict,
     sync::{Acquired, Lease, Leases},
     time::Moment,
 };
@@ -53,7 +54,8 @@ impl fmt::Display for CircuitState {
     }
 }
 
-/// Transitions of a circuit as values. The caller holds the circuit's lock, passes the time, and emits [`Transition`]s.
+/// Transitions of a circuit as values. The caller holds the circuit's lock, passes the time, and emits the
+/// [`Transition`]s.
 ///
 /// Each transition, and each command, begins a new **generation**. A result names the generation of its admission; a
 /// result of an older one changes nothing.
@@ -65,6 +67,8 @@ pub(crate) struct Machine {
     /// Openings since the circuit was last closed.
     openings: u32,
     random: fastrand::Rng,
+    /// Transitions that are not emitted yet.
+    pub(crate) transitions: VecDeque<Transition>,
 }
 
 /// Settings of recovery.
@@ -85,6 +89,21 @@ pub(crate) enum BreakerMode {
     ForcedOpen,
     ForcedClosed,
     Disabled,
+}
+
+/// Admission of all calls until the machine changes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Passage {
+    /// Calls pass and are counted.
+    Counted,
+    /// Calls pass and are not counted.
+    Uncounted,
+    /// Calls are refused, and told to wait for this time.
+    Refused(Duration),
+    /// Calls are refused between these moments. Outside of them the machine decides.
+    RefusedUntil { since: Moment, until: Moment },
+    /// The machine decides on each call.
+    Asked,
 }
 
 enum CircuitPhase {
@@ -120,8 +139,15 @@ const LONGEST_ASKED: Duration = Duration::from_secs(60);
 
 impl Machine {
     pub(crate) fn new(recovery: Recovery, seed: u64) -> Self {
-        let random = fastrand::Rng::with_seed(seed);
-        Self { recovery, mode: BreakerMode::Automatic, phase: CircuitPhase::Closed, generation: 1, openings: 0, random }
+        Self {
+            recovery,
+            mode: BreakerMode::Automatic,
+            phase: CircuitPhase::Closed,
+            generation: 1,
+            openings: 0,
+            random: fastrand::Rng::with_seed(seed),
+            transitions: VecDeque::new(),
+        }
     }
 
     pub(crate) const fn generation(&self) -> u64 {
@@ -150,41 +176,33 @@ impl Machine {
         }
     }
 
-    /// Whether calls pass and their results are counted.
-    pub(crate) const fn counts(&self) -> bool {
-        use BreakerMode::{Automatic, ForcedClosed, Observing};
-        matches!((self.mode, &self.phase), (ForcedClosed, _) | (Automatic | Observing, CircuitPhase::Closed))
-    }
-
-    /// Returns from when to when each call is refused without asking the machine; `None` while calls pass. While the
-    /// circuit is half-open that time is over.
-    pub(crate) const fn shut(&self) -> Option<(Moment, Moment)> {
+    /// Returns how calls are admitted until the machine changes.
+    pub(crate) const fn passage(&self) -> Passage {
         match (self.mode, &self.phase) {
-            (BreakerMode::Automatic, CircuitPhase::HalfOpen { .. }) => {
-                Some((Moment::from_nanos(0), Moment::from_nanos(1)))
+            (BreakerMode::Disabled, _) => Passage::Uncounted,
+            (BreakerMode::ForcedOpen, _) => Passage::Refused(self.recovery.open.first),
+            (BreakerMode::ForcedClosed, _) | (_, CircuitPhase::Closed) => Passage::Counted,
+            (BreakerMode::Automatic, CircuitPhase::Open { since, until }) => {
+                Passage::RefusedUntil { since: *since, until: *until }
             }
-            (BreakerMode::Automatic, CircuitPhase::Open { since, until }) => Some((*since, *until)),
-            (BreakerMode::ForcedOpen, _) => Some((Moment::from_nanos(0), Moment::MAX)),
-            _ => None,
+            (BreakerMode::Automatic | BreakerMode::Observing, _) => Passage::Asked,
         }
     }
 
     /// Decides on one call.
-    pub(crate) fn admit(&mut self, now: Moment) -> (CircuitDecision, Option<Transition>) {
-        match self.mode {
-            BreakerMode::Disabled => (CircuitDecision::Uncounted, None),
-            BreakerMode::ForcedClosed => (CircuitDecision::Counted, None),
-            BreakerMode::ForcedOpen => (CircuitDecision::Refused(self.recovery.open.first), None),
-            BreakerMode::Automatic => self.decide(now),
-            BreakerMode::Observing => match self.decide(now) {
-                (CircuitDecision::Refused(_), transition) => (CircuitDecision::Uncounted, transition),
+    pub(crate) fn admit(&mut self, now: Moment) -> CircuitDecision {
+        match self.passage() {
+            Passage::Uncounted => CircuitDecision::Uncounted,
+            Passage::Counted => CircuitDecision::Counted,
+            Passage::Refused(wait) => CircuitDecision::Refused(wait),
+            Passage::RefusedUntil { .. } | Passage::Asked => match self.decide(now) {
+                CircuitDecision::Refused(_) if self.mode == BreakerMode::Observing => CircuitDecision::Uncounted,
                 decision => decision,
             },
         }
     }
 
-    fn decide(&mut self, now: Moment) -> (CircuitDecision, Option<Transition>) {
-        let mut transition = None;
+    fn decide(&mut self, now: Moment) -> CircuitDecision {
         if let CircuitPhase::Open { since, until } = &mut self.phase {
             if now < *since {
                 // The clock stepped back: the open time that remains must not grow by the step.
@@ -192,87 +210,71 @@ impl Machine {
                 *since = now;
             }
             if now < *until {
-                return (CircuitDecision::Refused(until.since(now)), None);
+                return CircuitDecision::Refused(until.since(now));
             }
             let probes = Leases::new(self.recovery.probes as usize, self.recovery.probe_timeout, Duration::MAX);
-            transition = self.enter(CircuitPhase::HalfOpen { probes, successes: 0 }, "recovery_timeout");
+            self.enter(self.label(), CircuitPhase::HalfOpen { probes, successes: 0 }, "recovery_timeout");
         }
         let CircuitPhase::HalfOpen { probes, successes } = &mut self.phase else {
-            return (CircuitDecision::Counted, transition);
+            return CircuitDecision::Counted;
         };
         let Some(acquired) = probes.acquire(now) else {
             let wait = probes.next_due().map_or(Duration::ZERO, |due| due.since(now));
-            return (CircuitDecision::Refused(wait.max(Duration::from_secs(1))), transition);
+            return CircuitDecision::Refused(wait.max(Duration::from_secs(1)));
         };
         if acquired.had_progressed {
             // The probe whose lease ended had delivered: it is a stream that pauses, and counts as a success.
             *successes += 1;
             if *successes >= self.recovery.close_after {
-                return (CircuitDecision::Counted, self.close());
+                self.close();
+                return CircuitDecision::Counted;
             }
         }
-        (CircuitDecision::Probe { generation: self.generation, acquired }, transition)
+        CircuitDecision::Probe { generation: self.generation, acquired }
     }
 
     /// Opens the circuit because a rule holds for the window of `generation`.
-    pub(crate) fn trip(
-        &mut self,
-        generation: u64,
-        at_least: Option<Duration>,
-        cause: &'static str,
-        now: Moment,
-    ) -> Option<Transition> {
+    pub(crate) fn trip(&mut self, generation: u64, at_least: Duration, cause: &'static str, now: Moment) {
         let may_open =
             matches!((self.mode, &self.phase), (BreakerMode::Automatic | BreakerMode::Observing, CircuitPhase::Closed));
-        if generation == self.generation && may_open { self.open(at_least, cause, now) } else { None }
+        if generation == self.generation && may_open {
+            self.open(at_least, cause, now);
+        }
     }
 
-    /// Counts a probe that succeeded, unless its slot is another's by now.
-    pub(crate) fn probe_passed(&mut self, generation: u64, lease: Lease) -> Option<Transition> {
+    /// Applies the result of a probe, unless its slot is another's by now. Without a lease the probe has reported before,
+    /// and only a failure counts.
+    pub(crate) fn probe_ended(&mut self, generation: u64, lease: Option<Lease>, verdict: Verdict, now: Moment) {
         let close_after = self.recovery.close_after;
-        let (probes, successes) = self.half_open(generation)?;
-        if !probes.release(lease) {
-            return None;
-        }
-        *successes += 1;
-        if *successes < close_after { None } else { self.close() }
-    }
-
-    /// Opens the circuit because a probe failed. Without a lease the probe has reported before, or the service itself
-    /// failed.
-    pub(crate) fn probe_failed(
-        &mut self,
-        generation: u64,
-        lease: Option<Lease>,
-        at_least: Option<Duration>,
-        now: Moment,
-    ) -> Option<Transition> {
-        let (probes, _) = self.half_open(generation)?;
+        let Some((probes, successes)) = self.half_open(generation) else { return };
         if lease.is_some_and(|lease| !probes.release(lease)) {
-            return None;
+            return;
         }
-        self.open(at_least, "probe_failed", now)
+        match verdict {
+            Verdict::Failure | Verdict::Trip => self.open(Duration::ZERO, "probe_failed", now),
+            Verdict::TripFor(wait) => self.open(wait, "probe_failed", now),
+            Verdict::Success if lease.is_some() => {
+                *successes += 1;
+                if *successes >= close_after {
+                    self.close();
+                }
+            }
+            Verdict::Success | Verdict::Ignore => {}
+        }
     }
 
-    /// Notes that a probe delivers; no transition.
-    pub(crate) fn renew_probe(&mut self, generation: u64, lease: Lease, now: Moment) -> Option<Transition> {
-        self.half_open(generation)?.0.touch(lease, now);
-        None
-    }
-
-    /// Frees the slot of a probe that ended without a result; no transition.
-    pub(crate) fn release_probe(&mut self, generation: u64, lease: Lease) -> Option<Transition> {
-        self.half_open(generation)?.0.release(lease);
-        None
+    /// Notes that a probe delivers.
+    pub(crate) fn renew_probe(&mut self, generation: u64, lease: Lease, now: Moment) {
+        if let Some((probes, _)) = self.half_open(generation) {
+            probes.touch(lease, now);
+        }
     }
 
     /// Carries out an operator's command, with empty counts. No transition when the state stays the same.
-    pub(crate) fn command(&mut self, mode: BreakerMode, cause: &'static str) -> Option<Transition> {
+    pub(crate) fn command(&mut self, mode: BreakerMode, cause: &'static str) {
         let from = self.label();
-        (self.mode, self.phase, self.openings) = (mode, CircuitPhase::Closed, 0);
-        self.generation += 1;
-        let to = self.label();
-        (from != to).then_some(Transition { from, to, cause })
+        (self.mode, self.openings) = (mode, 0);
+        self.enter(from, CircuitPhase::Closed, cause);
     }
 
     /// Returns the probes and successes of a half-open circuit of this very generation.
@@ -283,22 +285,24 @@ impl Machine {
         }
     }
 
-    fn open(&mut self, at_least: Option<Duration>, cause: &'static str, now: Moment) -> Option<Transition> {
+    fn open(&mut self, at_least: Duration, cause: &'static str, now: Moment) {
         let own = self.recovery.open.with_jitter(self.openings, &mut self.random);
-        let asked = at_least.map_or(Duration::ZERO, |time| add_jitter(time, &mut self.random).min(LONGEST_ASKED));
+        let asked = add_jitter(at_least, &mut self.random).min(LONGEST_ASKED);
         self.openings = self.openings.saturating_add(1);
-        self.enter(CircuitPhase::Open { since: now, until: now + own.max(asked) }, cause)
+        self.enter(self.label(), CircuitPhase::Open { since: now, until: now + own.max(asked) }, cause);
     }
 
-    fn close(&mut self) -> Option<Transition> {
+    fn close(&mut self) {
         self.openings = 0;
-        self.enter(CircuitPhase::Closed, "probes_succeeded")
+        self.enter(self.label(), CircuitPhase::Closed, "probes_succeeded");
     }
 
-    fn enter(&mut self, phase: CircuitPhase, cause: &'static str) -> Option<Transition> {
-        let from = self.label();
+    fn enter(&mut self, from: &'static str, phase: CircuitPhase, cause: &'static str) {
         self.phase = phase;
         self.generation += 1;
-        Some(Transition { from, to: self.label(), cause })
+        let to = self.label();
+        if from != to {
+            self.transitions.push_back(Transition { from, to, cause });
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The two traits that a policy consists of: a decision before the request, and a permit until its outcome.
 
-use std::{any::Any, fmt, sync::Arc};
+use std::{any::Any, sync::Arc};
 
 use http::{Extensions, HeaderMap, Response};
 
@@ -194,6 +194,7 @@ pub enum Lasts {
 }
 
 /// The end of an admitted request.
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Outcome<'a> {
     /// The response has a head, and the permit lasts [no longer](Lasts::Head).
@@ -217,18 +218,4 @@ pub enum Outcome<'a> {
     /// The inner service or its body panicked, even if an outer layer caught it. A panic while they are dropped does not
     /// count.
     Panicked,
-}
-
-impl fmt::Debug for Outcome<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Responded => f.write_str("Responded"),
-            Self::Complete { trailers } => f.debug_struct("Complete").field("trailers", &trailers.is_some()).finish(),
-            Self::Failed(_) => f.write_str("Failed"),
-            Self::BodyFailed(_) => f.write_str("BodyFailed"),
-            Self::Refused(refusal) => f.debug_tuple("Refused").field(refusal).finish(),
-            Self::Cancelled { head_sent } => f.debug_struct("Cancelled").field("head_sent", head_sent).finish(),
-            Self::Panicked => f.write_str("Panicked"),
-        }
-    }
 }

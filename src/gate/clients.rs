@@ -1,4 +1,4 @@
-//! The clients of a layer: identification, values by tier, and their greatest number.
+//! The clients of a layer: their settings, identification, and values by tier.
 
 use std::{
     io::{self, Write},
@@ -12,9 +12,43 @@ use super::{layer::PolicyContext, observe::Event};
 use crate::{
     error::ConfigError,
     head::RequestHead,
-    identity::{Client, Digester, Identify, OnUnidentified, Tier, anonymous},
-    refusal::{Reason, Refusal},
+    identity::{Client, Digester, Identify, OnUnidentified, PeerIp, Tier, anonymous},
+    refusal::{Dialect, Reason, Refusal},
 };
+
+/// Settings of a layer that distinguishes clients; [`client_setters`](crate::gate::client_setters) sets them.
+#[derive(Clone)]
+pub(crate) struct ClientConfig {
+    pub(crate) identify: Arc<dyn Identify>,
+    pub(crate) on_unidentified: OnUnidentified,
+    pub(crate) dialect: Dialect,
+    /// Number of clients that have state at once. Their memory is allocated as they come.
+    pub(crate) most: usize,
+}
+
+impl Default for ClientConfig {
+    fn default() -> Self {
+        Self {
+            identify: Arc::new(PeerIp::new()),
+            on_unidentified: OnUnidentified::default(),
+            dialect: Dialect::default(),
+            most: 1 << 20,
+        }
+    }
+}
+
+impl ClientConfig {
+    /// Sets the number of clients that have state at once.
+    ///
+    /// # Panics
+    /// If `clients` is 0 or above 2^32 - 1.
+    pub(crate) fn set_most(&mut self, clients: usize) {
+        if !(1..=u32::MAX as usize).contains(&clients) {
+            panic!("{}", ConfigError::new("max_clients", "be from 1 to 2^32 - 1", clients));
+        }
+        self.most = clients;
+    }
+}
 
 /// Identifies the client of a request. Reports the first unidentified request, once.
 pub(crate) struct ClientResolver {
@@ -24,8 +58,9 @@ pub(crate) struct ClientResolver {
 }
 
 impl ClientResolver {
-    pub(crate) fn new(identify: Arc<dyn Identify>, on_unidentified: OnUnidentified) -> Self {
-        Self { identify, on_unidentified, warned: AtomicBool::new(false) }
+    pub(crate) fn new(config: &ClientConfig) -> Self {
+        let ClientConfig { identify, on_unidentified, .. } = config;
+        Self { identify: Arc::clone(identify), on_unidentified: *on_unidentified, warned: AtomicBool::new(false) }
     }
 
     /// Returns the client of a request. Callers borrow it from where this call wrote it: it is large, and each move of
@@ -120,18 +155,4 @@ impl<T> Tiered<T> {
         let tiers = self.tiers.iter().map(|(tier, old)| (tier.clone(), value(old))).collect();
         Tiered { usual: value(&self.usual), tiers }
     }
-}
-
-/// Default number of clients that have state at once. Their memory is allocated as they come.
-pub(crate) const MAX_CLIENTS: usize = 1 << 20;
-
-/// Returns a number of clients that a table can hold.
-///
-/// # Panics
-/// If `clients` is 0 or above 2^32 - 1.
-pub(crate) fn max_clients(clients: usize) -> usize {
-    if !(1..=u32::MAX as usize).contains(&clients) {
-        panic!("{}", ConfigError::new("max_clients", "be from 1 to 2^32 - 1", clients));
-    }
-    clients
 }

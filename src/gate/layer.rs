@@ -37,7 +37,7 @@ impl<A: Admit> PolicyConfig for Arc<A> {
 }
 
 /// Name, clock and observers, which every policy is built with.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct PolicyContext {
     /// Name of the policy in refusals, fields and events.
     pub(crate) name: PolicyName,

@@ -48,11 +48,12 @@ mod setters;
 
 pub use admit::{Admit, Lasts, Outcome, Permit};
 pub use body::Body;
-pub(crate) use clients::{ClientResolver, MAX_CLIENTS, Tiered, max_clients};
+pub(crate) use clients::{ClientConfig, ClientResolver, Tiered};
 pub use future::GateFuture;
+pub(crate) use guard::Guard;
 pub use layer::GateLayer;
 pub(crate) use layer::{ConfiguredLayer, PolicyConfig, PolicyContext};
 pub use maybe_future::MaybeFuture;
 pub use observe::{Event, Observer};
 pub use service::Gate;
-pub(crate) use setters::gate_layer;
+pub(crate) use setters::{client_setters, gate_layer};

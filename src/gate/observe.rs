@@ -1,7 +1,6 @@
 //! Events, and the observers that receive them.
 
 use std::{
-    fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
 };
@@ -197,11 +196,5 @@ impl Observers {
     /// Returns whether there is no observer.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
-    }
-}
-
-impl fmt::Debug for Observers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_empty() { "Observers(none)" } else { "Observers(..)" })
     }
 }

@@ -1,4 +1,4 @@
-//! Setters and traits that every layer has.
+//! Setters and traits that every layer has, and setters of every layer that distinguishes clients.
 
 /// Implements the common setters, `Layer`, `Clone` and `Debug` for a newtype of a
 /// [`ConfiguredLayer`](crate::gate::ConfiguredLayer).
@@ -84,11 +84,10 @@ macro_rules! gate_layer {
 
             /// Answers refusals with `answer` instead of a problem document.
             ///
-            /// `Retry-After` is added unless the answer has one, and `Cache-Control: no-store` unless the answer's own
-            /// forbids storing. Any other `Cache-Control` is replaced, because a cache would serve the refusal to other
-            /// clients. `CDN-Cache-Control` and `Surrogate-Control` are removed, because shared caches obey them
-            /// instead. Rate limit fields join those that the answer has. gRPC requests keep their Trailers-Only
-            /// answer, because no gRPC client understands another.
+            /// `Retry-After` is added unless the answer has one. `Cache-Control` becomes `no-store`, because a cache would
+            /// serve the refusal to other clients. `CDN-Cache-Control` and `Surrogate-Control` are removed, because
+            /// shared caches obey them instead. Rate limit fields join those that the answer has. gRPC requests keep
+            /// their Trailers-Only answer, because no gRPC client understands another.
             ///
             /// ```
             /// # use tollgate::Refusal;
@@ -134,4 +133,43 @@ macro_rules! gate_layer {
     };
 }
 
+/// Implements the setters of a layer's [`ClientConfig`](crate::gate::ClientConfig), which is `clients` in its settings.
+///
+/// The attributes of a setter are the part of its documentation that is not common to all layers.
+macro_rules! client_setters {
+    ($Layer:ident, $(#[$identify:meta])* identify_by, $(#[$most:meta])* max_clients) => {
+        impl $Layer {
+            /// Identifies clients by `identify`; the default is the `SocketAddr` in the extensions of the request.
+            $(#[$identify])*
+            #[must_use]
+            pub fn identify_by(self, identify: impl $crate::identity::Identify) -> Self {
+                let identify = std::sync::Arc::new(identify);
+                self.with(|config| config.clients.identify = identify)
+            }
+
+            /// Sets the treatment of unidentified requests; by default they count as one client.
+            #[must_use]
+            pub fn on_unidentified(self, on_unidentified: $crate::identity::OnUnidentified) -> Self {
+                self.with(|config| config.clients.on_unidentified = on_unidentified)
+            }
+
+            /// Sets the rate limit headers of responses; default: the fields of the current draft.
+            #[must_use]
+            pub fn rate_limit_headers(self, dialect: $crate::refusal::Dialect) -> Self {
+                self.with(|config| config.clients.dialect = dialect)
+            }
+
+            $(#[$most])*
+            ///
+            /// # Panics
+            /// If `clients` is 0 or above 2^32 - 1.
+            #[must_use]
+            pub fn max_clients(self, clients: usize) -> Self {
+                self.with(|config| config.clients.set_most(clients))
+            }
+        }
+    };
+}
+
+pub(crate) use client_setters;
 pub(crate) use gate_layer;

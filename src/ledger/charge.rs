@@ -106,7 +106,7 @@ impl<D: Database> LedgerStore<D> {
         // A voided job counts as running until its id is free: a duplicate must not be answered meanwhile as if the
         // job were done.
         if receipt.job.is_some() && end != SettleKind::Void {
-            self.inner.writer.finish(&written.id.key, written.id.command);
+            self.inner.writer.lock().finish(&written.id.key, written.id.command);
         }
         let (used, part) = written.take(used);
         let writes = end != SettleKind::Add || !used.is_empty();

@@ -282,8 +282,8 @@ pub(super) fn new_job() -> Arc<str> {
 
 pub(super) fn admit_error(reply: Reply) -> AdmitError {
     let denial = match reply {
-        Reply::Replay { running: true, .. } => Denial::Job(Duplicate::Running),
-        Reply::Replay { .. } => Denial::Job(Duplicate::Done),
+        Reply::Replay { running: true } => Denial::Job(Duplicate::Running),
+        Reply::Replay { running: false } => Denial::Job(Duplicate::Done),
         Reply::Conflict => Denial::Job(Duplicate::Conflict),
         Reply::Stale => Denial::Job(Duplicate::Stale),
         Reply::Refused(violations) => Denial::Limits(violations),

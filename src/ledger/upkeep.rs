@@ -15,7 +15,7 @@ use super::{
     Database, WriterTask,
     inner::within,
     new_id,
-    writer::{AdmittedAt, Command, CommandKind, Key, Reply, ReservationRow, after},
+    writer::{AdmittedAt, Command, CommandKind, Key, Reply, ReservationRow},
 };
 
 /// Upkeep of the reservations of a ledger. Its task holds this only for moments, and never the ledger.
@@ -103,7 +103,7 @@ impl<D: Database> Upkeep<D> {
             .collect::<Vec<_>>();
         for some in due.chunks(AT_ONCE) {
             let mut replies = self.submit_all(some.to_vec()).await;
-            replies.retain(|(_, reply)| after(reply).is_none());
+            replies.retain(|(_, reply)| reply.is_decided());
             if replies.is_empty() {
                 return;
             }
@@ -234,6 +234,6 @@ mod tests {
         upkeep.add(2, &key, 0, since, Duration::from_secs(30));
         upkeep.start();
         tokio::time::sleep(Duration::from_secs(3_600)).await;
-        assert!(writer.backlog() <= 1, "{} commands", writer.backlog());
+        assert!(writer.lock().backlog() <= 1, "{} commands", writer.lock().backlog());
     }
 }

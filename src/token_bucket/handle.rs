@@ -128,7 +128,7 @@ impl TokenBuckets {
 
     fn set(&self, tier: Option<Tier>, rate: Rate) {
         let TokenBucketPolicy { context, config, limits, .. } = &*self.0;
-        let limit = RateLimit::new(rate, context, config.dialect);
+        let limit = RateLimit::new(rate, context, config.clients.dialect);
         limits.replace(|limits| {
             let mut limits = limits.clone();
             limits.by_tier.set(tier, limit);

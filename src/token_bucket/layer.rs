@@ -6,10 +6,9 @@ use super::rate::Rate;
 use super::{handle::TokenBuckets, policy::TokenBucketPolicy};
 use crate::{
     cost::Cost,
-    gate::{ConfiguredLayer, MAX_CLIENTS, PolicyConfig, PolicyContext, Tiered, gate_layer, max_clients},
+    gate::{ClientConfig, ConfiguredLayer, PolicyConfig, PolicyContext, Tiered, client_setters, gate_layer},
     head::RequestHead,
-    identity::{Identify, OnUnidentified, PeerIp, Tier},
-    refusal::Dialect,
+    identity::Tier,
 };
 
 /// Limits how often each client, and all of them together, may pass.
@@ -48,11 +47,8 @@ pub(super) struct TokenBucketConfig {
     pub(super) rates: Tiered<Rate>,
     pub(super) global: Option<Rate>,
     pub(super) overflow: Option<Rate>,
-    pub(super) identify: Arc<dyn Identify>,
-    pub(super) on_unidentified: OnUnidentified,
+    pub(super) clients: ClientConfig,
     pub(super) cost: Option<CostOf>,
-    pub(super) dialect: Dialect,
-    pub(super) max_clients: usize,
 }
 
 type CostOf = Arc<dyn Fn(&RequestHead<'_>) -> Cost + Send + Sync>;
@@ -67,25 +63,8 @@ impl PolicyConfig for TokenBucketConfig {
 
 gate_layer!(TokenBucketLayer, TokenBucketPolicy, "(layer: tollgate::TokenBucketLayer) -> tollgate::TokenBucketLayer");
 
-impl TokenBucketLayer {
-    /// Creates a layer with a bucket of `rate` for each client. Clients are identified by their peer address; see
-    /// [`identify_by`](Self::identify_by).
-    #[must_use]
-    pub fn new(rate: Rate) -> Self {
-        let config = TokenBucketConfig {
-            rates: Tiered::new(rate),
-            global: None,
-            overflow: None,
-            identify: Arc::new(PeerIp::new()),
-            on_unidentified: OnUnidentified::default(),
-            cost: None,
-            dialect: Dialect::default(),
-            max_clients: MAX_CLIENTS,
-        };
-        Self(ConfiguredLayer::new(config, "default"))
-    }
-
-    /// Identifies clients by `identify`; the default is the `SocketAddr` in the extensions of the request.
+client_setters!(
+    TokenBucketLayer,
     ///
     /// ```
     /// use std::net::SocketAddr;
@@ -95,10 +74,27 @@ impl TokenBucketLayer {
     /// let layer = TokenBucketLayer::new(Rate::per_second(50))
     ///     .identify_by(PeerIp::from_extension(|c: &ConnectInfo<SocketAddr>| Some(c.0)));
     /// ```
+    identify_by,
+    /// Sets the number of clients that have a bucket at once; default 1,048,576, which take 64 MB if all are live.
+    ///
+    /// A client is live while its bucket is not full. When the table is full of live clients, newcomers share one bucket,
+    /// whose refusals are 503; no live client is evicted.
+    max_clients
+);
+
+impl TokenBucketLayer {
+    /// Creates a layer with a bucket of `rate` for each client. Clients are identified by their peer address; see
+    /// [`identify_by`](Self::identify_by).
     #[must_use]
-    pub fn identify_by(self, identify: impl Identify) -> Self {
-        let identify = Arc::new(identify);
-        self.with(|config| config.identify = identify)
+    pub fn new(rate: Rate) -> Self {
+        let config = TokenBucketConfig {
+            rates: Tiered::new(rate),
+            global: None,
+            overflow: None,
+            clients: ClientConfig::default(),
+            cost: None,
+        };
+        Self(ConfiguredLayer::new(config, "default"))
     }
 
     /// Gives clients of `tier` a rate of their own; others keep the usual one.
@@ -129,30 +125,6 @@ impl TokenBucketLayer {
     #[must_use]
     pub fn cost(self, cost: impl Fn(&RequestHead<'_>) -> Cost + Send + Sync + 'static) -> Self {
         self.with(|config| config.cost = Some(Arc::new(cost)))
-    }
-
-    /// Sets the treatment of unidentified requests; by default they share one bucket.
-    #[must_use]
-    pub fn on_unidentified(self, on_unidentified: OnUnidentified) -> Self {
-        self.with(|config| config.on_unidentified = on_unidentified)
-    }
-
-    /// Sets the header fields that report the limit in responses; default those of the current draft.
-    #[must_use]
-    pub fn rate_limit_headers(self, dialect: Dialect) -> Self {
-        self.with(|config| config.dialect = dialect)
-    }
-
-    /// Sets the number of clients that have a bucket at once; default 1,048,576, which take 64 MB if all are live.
-    ///
-    /// A client is live while its bucket is not full. When the table is full of live clients, newcomers share one bucket,
-    /// whose refusals are 503; no live client is evicted.
-    ///
-    /// # Panics
-    /// If `clients` is 0 or above 2^32 - 1.
-    #[must_use]
-    pub fn max_clients(self, clients: usize) -> Self {
-        self.with(|config| config.max_clients = max_clients(clients))
     }
 
     /// Sets the rate of the bucket that newcomers share while the table is full; default the usual rate.

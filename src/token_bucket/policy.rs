@@ -48,9 +48,9 @@ impl TokenBucketPolicy {
     pub(super) fn new(config: TokenBucketConfig, context: PolicyContext) -> Self {
         Self {
             limits: HotSwap::new(Limits::new(&config, &context)),
-            table: Table::new(config.max_clients),
+            table: Table::new(config.clients.most),
             overflow: Mutex::new(None),
-            clients: ClientResolver::new(Arc::clone(&config.identify), config.on_unidentified),
+            clients: ClientResolver::new(&config.clients),
             config,
             context,
         }
@@ -179,7 +179,7 @@ impl Admit for TokenBucketPolicy {
         request: &RequestHead<'_>,
         client: Option<&Client>,
     ) -> MaybeFuture<Result<TokenBucketPermit, Refusal>> {
-        let reported = self.config.dialect != Dialect::None;
+        let reported = self.config.clients.dialect != Dialect::None;
         MaybeFuture::Ready(self.clients.resolve(client, &self.context, |client| {
             let Some(client) = client else { return Ok(TokenBucketPermit::silent()) };
             let cost = self.config.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));

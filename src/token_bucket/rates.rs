@@ -91,7 +91,7 @@ fn kept_for(span: u64) -> u64 {
 impl Limits {
     pub(super) fn new(config: &TokenBucketConfig, context: &PolicyContext) -> Self {
         Self {
-            by_tier: config.rates.map(|rate| RateLimit::new(*rate, context, config.dialect)),
+            by_tier: config.rates.map(|rate| RateLimit::new(*rate, context, config.clients.dialect)),
             global: config.global.map(|rate| Arc::new(GlobalLimit { rate, cell: GlobalCell::new() })),
             overflow: config.overflow,
         }

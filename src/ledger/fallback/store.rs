@@ -2,18 +2,12 @@
 
 use std::sync::{Arc, OnceLock};
 
-use super::{
-    decide::{Admitted, Fallback},
-    merge::start_merging,
-};
+use super::{decide::Fallback, merge::start_merging};
 use crate::{
     error::ConfigError,
     gate::MaybeFuture,
     identity::Digester,
-    ledger::{
-        Database, LedgerReceipt, LedgerReservation, LedgerStore, slots,
-        writer::{AdmitReply, Command},
-    },
+    ledger::{Database, LedgerReceipt, LedgerReservation, LedgerStore, slots, writer::Command},
     quota::{
         ActiveGrant, Amounts, Grant, GrantId, OnFailure, Usage,
         account::{CloseResult, Now},
@@ -86,10 +80,8 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
         let (fallback, inner) = (Arc::clone(&self.fallback), Arc::clone(&self.store.inner));
         let wall = request.account.now.wall;
         MaybeFuture::future(async move {
-            Ok(match fallback.decide(&inner.writer, command, wall).await? {
-                Admitted::Written(reply) => admitted(reply, false),
-                Admitted::Passed(at) => admitted(AdmitReply::spooled(at), true),
-            })
+            let (reply, passed) = fallback.decide(&inner.writer, command, wall).await?;
+            Ok(admitted(reply, passed))
         })
     }
 

@@ -10,12 +10,11 @@ use super::{
 };
 use crate::{
     error::ConfigError,
-    gate::{ConfiguredLayer, gate_layer, max_clients},
+    gate::{ConfiguredLayer, client_setters, gate_layer},
     head::RequestHead,
-    identity::{Client, Identify, OnUnidentified, Tier},
+    identity::{Client, Tier},
     kind::Kind,
     quota::{Plan, store::QuotaStore},
-    refusal::Dialect,
 };
 
 /// Limits the usage of each client by hour, day or month, and its requests in flight.
@@ -57,6 +56,28 @@ pub struct QuotaLayer(ConfiguredLayer<QuotaConfig>);
 
 gate_layer!(QuotaLayer, QuotaPolicy, "(layer: tollgate::QuotaLayer) -> tollgate::QuotaLayer");
 
+client_setters!(
+    QuotaLayer,
+    ///
+    /// A plan with a limit of a day or longer does not build with an identity that clients can forge, such as
+    /// [`Unverified`](crate::Unverified) or a closure, unless [`accept_unverified`](Self::accept_unverified) is called.
+    ///
+    /// ```
+    /// use tollgate::{Principal, Plan, QuotaLayer, Verified};
+    /// struct Tenant(String);
+    /// let tenant = Verified::from_extension(|tenant: &Tenant| Some(Principal::named(tenant.0.as_str())));
+    /// let layer = QuotaLayer::new(Plan::standard()).identify_by(tenant);
+    /// ```
+    identify_by,
+    /// Sets the number of clients that have an account at once; default 1,048,576.
+    ///
+    /// A client has an account while it has used or reserved amounts, grants, remembered jobs or requests in flight. If
+    /// all accounts are taken, new clients share one account for each plan, whose refusals are 503; no client loses its
+    /// account to a new one. A ledger has room for all clients. There this is the number of clients whose requests in
+    /// flight can be limited.
+    max_clients
+);
+
 impl QuotaLayer {
     /// Creates a layer with `plan` for each client. Clients are identified by their peer address; see
     /// [`identify_by`](Self::identify_by).
@@ -68,23 +89,6 @@ impl QuotaLayer {
     #[must_use]
     pub fn new(plan: Plan) -> Self {
         Self(ConfiguredLayer::new(QuotaConfig::new(plan), "quota"))
-    }
-
-    /// Identifies clients by `identify`; the default is the `SocketAddr` in the extensions of the request.
-    ///
-    /// A plan with a limit of a day or longer does not build with an identity that clients can forge, such as
-    /// [`Unverified`](crate::Unverified) or a closure, unless [`accept_unverified`](Self::accept_unverified) is called.
-    ///
-    /// ```
-    /// use tollgate::{Principal, Plan, QuotaLayer, Verified};
-    /// struct Tenant(String);
-    /// let tenant = Verified::from_extension(|tenant: &Tenant| Some(Principal::named(tenant.0.as_str())));
-    /// let layer = QuotaLayer::new(Plan::standard()).identify_by(tenant);
-    /// ```
-    #[must_use]
-    pub fn identify_by(self, identify: impl Identify) -> Self {
-        let identify = Arc::new(identify);
-        self.with(|config| config.identify = identify)
     }
 
     /// Accepts unverified identities also for limits of a day or longer.
@@ -124,8 +128,8 @@ impl QuotaLayer {
     #[must_use]
     pub fn client_plan(self, client: Client, plan: Plan) -> Self {
         self.with(|config| {
-            config.clients.retain(|(known, _)| *known != client);
-            config.clients.push((client, plan));
+            config.client_plans.retain(|(known, _)| *known != client);
+            config.client_plans.push((client, plan));
         })
     }
 
@@ -233,7 +237,7 @@ impl QuotaLayer {
     /// ```
     #[must_use]
     pub fn job_retention(self, horizon: Duration) -> Self {
-        self.with(|config| config.job_horizon = horizon)
+        self.with(|config| config.account.job_horizon = horizon)
     }
 
     /// Sets the number of jobs of one client that are remembered; default 65,536, whose ids take 4 MB.
@@ -253,33 +257,7 @@ impl QuotaLayer {
         if jobs == 0 {
             panic!("{}", ConfigError::new("max_jobs_per_client", "be positive", jobs));
         }
-        self.with(|config| config.max_jobs = jobs)
-    }
-
-    /// Sets the decision on requests without an identified client; by default they share one account.
-    #[must_use]
-    pub fn on_unidentified(self, on_unidentified: OnUnidentified) -> Self {
-        self.with(|config| config.on_unidentified = on_unidentified)
-    }
-
-    /// Sets the rate limit headers of responses; default: the fields of the current draft.
-    #[must_use]
-    pub fn rate_limit_headers(self, dialect: Dialect) -> Self {
-        self.with(|config| config.dialect = dialect)
-    }
-
-    /// Sets the number of clients that have an account at once; default 1,048,576.
-    ///
-    /// A client has an account while it has used or reserved amounts, grants, remembered jobs or requests in flight. If
-    /// all accounts are taken, new clients share one account for each plan, whose refusals are 503; no client loses its
-    /// account to a new one. A ledger has room for all clients. There this is the number of clients whose requests in
-    /// flight can be limited.
-    ///
-    /// # Panics
-    /// If `clients` is 0 or above 2^32 - 1.
-    #[must_use]
-    pub fn max_clients(self, clients: usize) -> Self {
-        self.with(|config| config.max_clients = max_clients(clients))
+        self.with(|config| config.account.max_jobs = jobs)
     }
 
     /// Sets the longest time that a request may hold a concurrency slot; default 1 h.
@@ -297,7 +275,7 @@ impl QuotaLayer {
     #[must_use]
     pub fn max_hold(self, time: Duration) -> Self {
         check_time("max_hold", time);
-        self.with(|config| config.max_hold = time)
+        self.with(|config| config.account.max_hold = time)
     }
 
     /// Sets the longest time that a response may hold a concurrency slot without progress; default 60 s.
@@ -316,7 +294,7 @@ impl QuotaLayer {
     #[must_use]
     pub fn max_stall(self, time: Duration) -> Self {
         check_time("max_stall", time);
-        self.with(|config| config.max_stall = time)
+        self.with(|config| config.account.max_stall = time)
     }
 
     /// Sets the time for which a reservation by the [handle](Self::handle) may be open; default 5 minutes.
@@ -334,7 +312,7 @@ impl QuotaLayer {
     #[must_use]
     pub fn reservations_last(self, ttl: Duration) -> Self {
         check_time("time to live of a reservation", ttl);
-        self.with(|config| config.ttl = ttl)
+        self.with(|config| config.account.ttl = ttl)
     }
 
     /// Sets the effect of expiry on a reservation by the [handle](Self::handle). By default memory returns the amounts,
@@ -382,7 +360,7 @@ impl QuotaLayer {
     /// ```
     #[must_use]
     pub fn handle(&self) -> Quotas {
-        Quotas::new(Arc::clone(self.0.policy()))
+        Quotas(Arc::clone(self.0.policy()))
     }
 
     fn with(self, change: impl FnOnce(&mut QuotaConfig)) -> Self {

@@ -10,34 +10,27 @@ use super::{
 };
 use crate::{
     error::ConfigError,
-    gate::{MAX_CLIENTS, PolicyConfig, PolicyContext, Tiered},
+    gate::{ClientConfig, PolicyConfig, PolicyContext, Tiered},
     head::RequestHead,
-    identity::{Client, Identify, OnUnidentified, PeerIp},
+    identity::Client,
     kind::Kind,
-    quota::{Limit, Plan, store::QuotaStore},
-    refusal::Dialect,
+    quota::{Limit, Plan, account::AccountSettings, store::QuotaStore},
 };
 
 /// Settings of a [`QuotaLayer`](crate::QuotaLayer).
 #[derive(Clone)]
 pub(super) struct QuotaConfig {
     pub(super) plans: Tiered<Plan>,
-    pub(super) clients: Vec<(Client, Plan)>,
-    pub(super) identify: Arc<dyn Identify>,
-    pub(super) on_unidentified: OnUnidentified,
+    pub(super) client_plans: Vec<(Client, Plan)>,
+    pub(super) clients: ClientConfig,
     pub(super) accept_unverified: bool,
     pub(super) meters: Vec<(Kind, Meter)>,
     pub(super) share: bool,
     pub(super) charge_when: Option<ChargeWhen>,
     pub(super) job_id: Option<JobIdSource>,
     pub(super) duplicates: Duplicates,
-    pub(super) job_horizon: Duration,
-    pub(super) max_jobs: usize,
-    pub(super) dialect: Dialect,
-    pub(super) max_clients: usize,
-    pub(super) max_hold: Duration,
-    pub(super) max_stall: Duration,
-    pub(super) ttl: Duration,
+    /// Its `charge_expired` is set when the layer is built.
+    pub(super) account: AccountSettings,
     pub(super) on_expiry: Option<OnExpiry>,
     pub(super) store: QuotaStore,
     pub(super) on_failure: OnFailure,
@@ -63,12 +56,6 @@ pub struct ServedRequest {
     pub status: Option<StatusCode>,
     /// Whether the whole response was handed to the transport.
     pub complete: bool,
-}
-
-impl ServedRequest {
-    pub(super) const fn new(status: Option<StatusCode>, complete: bool) -> Self {
-        Self { status, complete }
-    }
 }
 
 /// Decision on a request while the quota store does not answer.
@@ -146,29 +133,26 @@ pub enum OnExpiry {
     ChargeEstimate,
 }
 
-/// Default number of remembered jobs per client; their ids take 4 MB.
-const MAX_JOBS: usize = 1 << 16;
-
 impl QuotaConfig {
     pub(super) fn new(plan: Plan) -> Self {
         Self {
             plans: Tiered::new(plan),
-            clients: Vec::new(),
-            identify: Arc::new(PeerIp::new()),
-            on_unidentified: OnUnidentified::default(),
+            client_plans: Vec::new(),
+            clients: ClientConfig::default(),
             accept_unverified: false,
             meters: Vec::new(),
             share: false,
             charge_when: None,
             job_id: None,
             duplicates: Duplicates::default(),
-            job_horizon: Duration::from_secs(86_400),
-            max_jobs: MAX_JOBS,
-            dialect: Dialect::default(),
-            max_clients: MAX_CLIENTS,
-            max_hold: Duration::from_secs(3_600),
-            max_stall: Duration::from_secs(60),
-            ttl: Duration::from_secs(300),
+            account: AccountSettings {
+                max_hold: Duration::from_secs(3_600),
+                max_stall: Duration::from_secs(60),
+                ttl: Duration::from_secs(300),
+                charge_expired: false,
+                job_horizon: Duration::from_secs(86_400),
+                max_jobs: 1 << 16,
+            },
             on_expiry: None,
             store: QuotaStore::memory(),
             on_failure: OnFailure::FailClosed,
@@ -179,7 +163,7 @@ impl QuotaConfig {
     ///
     /// A limit of a day or longer needs an identity that a client cannot forge. A ledger bills by public name.
     pub(super) fn check(&self, plan: &Plan) -> Result<(), ConfigError> {
-        let (name, guarantees, bills) = (plan.name(), self.identify.guarantees(), self.store.0.bills());
+        let (name, guarantees, bills) = (plan.name(), self.clients.identify.guarantees(), self.store.0.bills());
         if bills && !guarantees.named {
             return Err(ConfigError::message(format!(
                 "plan {name:?} is stored in a ledger, which bills by public name, but the identity has none; \
@@ -208,21 +192,11 @@ impl QuotaConfig {
     }
 }
 
-impl QuotaConfig {
-    /// Whether an expired reservation is charged.
-    pub(super) fn charges_expired(&self) -> bool {
-        match self.on_expiry {
-            Some(on_expiry) => on_expiry == OnExpiry::ChargeEstimate,
-            None => self.store.0.bills(),
-        }
-    }
-}
-
 impl PolicyConfig for QuotaConfig {
     type Policy = QuotaPolicy;
 
     fn build(&self, context: &PolicyContext) -> Arc<QuotaPolicy> {
-        for plan in self.plans.values().chain(self.clients.iter().map(|(_, plan)| plan)) {
+        for plan in self.plans.values().chain(self.client_plans.iter().map(|(_, plan)| plan)) {
             self.check(plan).unwrap_or_else(|invalid| panic!("{invalid}"));
         }
         Arc::new(QuotaPolicy::new(self.clone(), context.clone()))

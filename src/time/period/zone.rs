@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use jiff::{
     SignedDuration, Timestamp,
-    civil::{Date, DateTime, Time, Weekday},
+    civil::{Date, DateTime, Time},
     tz::{AmbiguousOffset, Offset, TimeZone},
 };
 
@@ -106,7 +106,7 @@ impl UnitStarts {
     /// Returns the number of the unit that the clocks show.
     fn number(&self, shown: DateTime) -> i64 {
         match self {
-            Self::Days(days) => days_since(MONDAY, shown.date()).div_euclid(*days),
+            Self::Days(days) => MONDAY.duration_until(shown.date()).as_hours().div_euclid(24 * days),
             Self::Months(..) => i64::from(shown.year()) * 12 + i64::from(shown.month()) - 1,
         }
     }
@@ -130,11 +130,6 @@ impl UnitStarts {
 
 /// A Monday.
 const MONDAY: Date = jiff::civil::date(1970, 1, 5);
-
-fn days_since(start: Date, date: Date) -> i64 {
-    debug_assert_eq!(start.weekday(), Weekday::Monday);
-    start.duration_until(date).as_hours() / 24
-}
 
 fn nanos(wall: Duration) -> i128 {
     i128::try_from(wall.as_nanos()).unwrap_or(i128::MAX)
