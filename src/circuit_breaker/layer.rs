@@ -43,7 +43,8 @@ use crate::{
 ///
 /// let breaker = CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20))
 ///     .recovery_timeout(Duration::from_secs(5))
-///     .per_host();
+///     .per_host()
+///     .outbound(); // its refusals are none of the server's own
 /// let client = Client::builder(TokioExecutor::new()).build_http::<Empty<bytes::Bytes>>();
 /// let client = ServiceBuilder::new().layer(breaker).service(client);
 /// ```
@@ -244,7 +245,7 @@ impl CircuitBreakerLayer {
         let lower = lower.get_mut(..host.len())?;
         lower.copy_from_slice(host.as_bytes());
         lower.make_ascii_lowercase();
-        Some(Digester::process().digest_one("host", lower))
+        Some(Digester::process().digest("host", [lower]))
     }
 
     /// Sets the number of keys that may have a circuit at once; default 1,024, about 1 MB with the default window.
