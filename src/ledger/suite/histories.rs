@@ -110,10 +110,7 @@ impl Model {
             self.counts.insert(key, count);
         }
         for (tenant, grant) in writes.grants {
-            let kept = self.grants.entry((tenant, grant.id)).or_insert_with(|| grant.clone());
-            // A grant keeps its limit, kind and period.
-            let (limit, kind, period) = (kept.limit.clone(), kept.kind.clone(), kept.period.clone());
-            *kept = GrantState { limit, kind, period, ..grant };
+            self.grants.insert((tenant, grant.id), grant);
         }
         for hold in writes.opened {
             self.holds.insert((hold.key.clone(), hold.attempt), hold);
