@@ -5,6 +5,8 @@
 //! cargo run --example grpc -- --serve   # only serves
 //! PORT=8080 cargo run --example grpc    # another port; 0 chooses a free one
 //! ```
+//!
+//! On SIGTERM or Ctrl-C it accepts nothing new and finishes running calls, for at most 10 s.
 
 #[path = "support/mod.rs"]
 mod support;
@@ -25,7 +27,7 @@ use tower::ServiceBuilder;
 
 /// A rate of 5 a second and a burst of 10 for each peer; a circuit that opens for about 2 s after three failures in a
 /// row.
-async fn serve(listener: TcpListener) -> Result<(), tonic::transport::Error> {
+async fn serve(listener: TcpListener, stop: support::Stop) -> Result<(), tonic::transport::Error> {
     let peer = PeerIp::from_extension(|info: &TcpConnectInfo| info.remote_addr());
     let limit = TokenBucketLayer::new(Rate::per_second(5).burst(10)).identify_by(peer);
     let breaker = CircuitBreakerLayer::new(Trip::consecutive(3)).recovery_timeout(Duration::from_secs(2));
@@ -38,7 +40,7 @@ async fn serve(listener: TcpListener) -> Result<(), tonic::transport::Error> {
     Server::builder()
         .layer(ServiceBuilder::new().layer(limit).layer(breaker))
         .add_service(flaky)
-        .serve_with_incoming(TcpListenerStream::new(listener))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
         .await
 }
 
@@ -97,11 +99,17 @@ async fn play(address: SocketAddr) -> Result<(), Box<dyn Error>> {
 
 #[tokio::main]
 async fn main() -> Result<(), support::ExampleError> {
-    let (listener, serve_only) = support::listen(50051).await?;
+    let serve_only = support::start(include_str!("grpc.rs"), Some("--serve"))?;
+    let listener = support::bind(50051).await?;
     let address = listener.local_addr()?;
-    let server = tokio::spawn(serve(listener));
+    let stop = support::stop_signal()?;
+    println!("listening on http://{address}");
+    let mut server = tokio::spawn(support::run(stop, |stop| serve(listener, stop)));
     if !serve_only {
-        play(address).await?;
+        tokio::select! {
+            played = play(address) => played?,
+            served = &mut server => return Ok(served??), // stopped during the demonstration
+        }
     }
     println!("\nServing the standard health service; Ctrl-C ends it.");
     Ok(server.await??)

@@ -5,6 +5,10 @@
 //! MAX_CONCURRENT=2 DAILY_BYTES=1000 PORT=8080 cargo run --example scan_api
 //! ```
 //!
+//! `POST /api/v2/scan` and `POST /api/query` take the parameters `bytes` and `hold_ms`, `GET /usage` returns the bytes
+//! of the day. Each needs the header `x-user`. On SIGTERM or Ctrl-C it accepts nothing new and finishes running scans,
+//! for at most 10 s.
+//!
 //! The bytes of a scan are known only at its end. A request is refused once the budget of the day is used up; the bytes
 //! of a scan are recorded in any case.
 
@@ -27,6 +31,9 @@ use tollgate::{Client, ConfigError, Identify, Period, Plan, Quota, QuotaLayer, Q
 
 /// 50 GiB.
 const DAILY_BYTES: u64 = 53_687_091_200;
+
+/// Largest limit: JSON numbers hold it exactly.
+const MOST: u64 = (1 << 53) - 1;
 
 /// Kind of the counted bytes.
 const SCANNED: &str = "bytes_scanned";
@@ -115,22 +122,24 @@ async fn usage(State(quotas): State<Quotas>, Extension(client): Extension<Client
     Json(json!({ "used": day.used, "limit": day.limit, "remaining": day.remaining, "resets_at": resets_at }))
 }
 
-/// Reads a number from the environment.
-fn number(name: &str, usual: u64) -> Result<u64, String> {
-    match std::env::var(name) {
-        Ok(text) => text.parse().map_err(|_| format!("{name} must be a whole number, got {text:?}")),
-        Err(_) => Ok(usual),
-    }
+/// Reads a limit from the environment.
+fn limit(name: &str, usual: u64) -> Result<u64, String> {
+    let Some(text) = support::variable(name)? else { return Ok(usual) };
+    let number = text.parse().ok().filter(|number| (1..=MOST).contains(number));
+    number.ok_or_else(|| format!("{name} must be a whole number from 1 to 2^53 - 1, got {text:?}"))
 }
 
 #[tokio::main]
 async fn main() -> Result<(), support::ExampleError> {
-    let layer = layer(number("MAX_CONCURRENT", 5)?, number("DAILY_BYTES", DAILY_BYTES)?);
-    let layer = layer?;
-    let (listener, _) = support::listen(3000).await?;
+    support::start(include_str!("scan_api.rs"), None)?;
+    let layer = layer(limit("MAX_CONCURRENT", 5)?, limit("DAILY_BYTES", DAILY_BYTES)?)?;
+    let listener = support::bind(3000).await?;
     let address = listener.local_addr()?;
+    let stop = support::stop_signal()?;
+    println!("listening on http://{address}");
     println!("curl -X POST -H 'x-user: alice' 'http://{address}/api/v2/scan?bytes=1000&hold_ms=5000'");
     println!("curl -X POST -H 'x-user: alice' 'http://{address}/api/query?bytes=1000'");
     println!("curl -H 'x-user: alice' 'http://{address}/usage'");
-    Ok(axum::serve(listener, app(layer)).await?)
+    let server = |stop| axum::serve(listener, app(layer)).with_graceful_shutdown(stop).into_future();
+    Ok(support::run(stop, server).await?)
 }

@@ -61,7 +61,7 @@ impl Cost {
     /// assert_eq!(Cost::try_new(0).unwrap_err().to_string(), "cost must be from 1 to 2^53 - 1, got 0");
     /// ```
     pub fn try_new(units: u64) -> Result<Self, ConfigError> {
-        if (1..=Self::MAX.0).contains(&units) { Ok(Self(units)) } else { Err(ConfigError::new("cost", RANGE, units)) }
+        ConfigError::require((1..=Self::MAX.0).contains(&units), "cost", RANGE, units).map(|()| Self(units))
     }
 
     /// Returns the units, 0 for [`Cost::PREFLIGHT`].

@@ -42,6 +42,11 @@ impl ConfigError {
         Self::new(what, must, format_args!("{shown:?}"))
     }
 
+    /// Returns the error of one value, as [`new`](Self::new), unless the rule holds.
+    pub(crate) fn require(holds: bool, what: &str, must: &str, got: impl fmt::Display) -> Result<(), Self> {
+        if holds { Ok(()) } else { Err(Self::new(what, must, got)) }
+    }
+
     /// Returns the same text as `Display`.
     #[must_use]
     pub fn reason(&self) -> &str {

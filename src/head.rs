@@ -90,3 +90,10 @@ impl<'a> From<&'a response::Parts> for ResponseHead<'a> {
         Self { status: *status, version: *version, headers, extensions }
     }
 }
+
+/// Returns the only one of several values, such as the line of a field that must be present once.
+pub(crate) fn only<T>(values: impl IntoIterator<Item = T>) -> Option<T> {
+    let mut values = values.into_iter();
+    let only = values.next()?;
+    values.next().is_none().then_some(only)
+}

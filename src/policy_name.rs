@@ -42,11 +42,6 @@ impl PolicyName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-
-    /// Returns the name as a quoted string of a structured field (RFC 9651, section 3.3.3).
-    pub(crate) fn quoted(&self) -> String {
-        format!("\"{}\"", self.0.replace('\\', "\\\\").replace('"', "\\\""))
-    }
 }
 
 /// Shares the text of the name and allocates nothing.

@@ -30,16 +30,16 @@
 //! this example trusts the tenant header.
 
 mod server;
-#[path = "../support/mod.rs"]
-mod support;
 
-use server::Setup;
+use server::{Setup, support};
 
 #[tokio::main]
 async fn main() -> Result<(), support::ExampleError> {
+    support::start(include_str!("main.rs"), None)?;
     let setup = Setup::from_env()?;
+    let listener = support::bind(3000).await?; // before the ledger makes its file
     let ledger = setup.open().await?;
-    let (listener, _) = support::listen(3000).await?;
+    let stop = support::stop_signal()?;
     setup.introduce(listener.local_addr()?);
-    Ok(server::serve(listener, ledger, &setup, server::stopped()).await?)
+    Ok(server::serve(listener, ledger, &setup, stop).await?)
 }

@@ -5,6 +5,8 @@
 //! cargo run --example quickstart -- --serve   # only serves
 //! PORT=8080 cargo run --example quickstart    # another port; 0 chooses a free one
 //! ```
+//!
+//! On SIGTERM or Ctrl-C it accepts nothing new and finishes running requests, for at most 10 s.
 
 mod demo;
 #[path = "../support/mod.rs"]
@@ -44,15 +46,20 @@ async fn flaky(Query(parameters): Query<HashMap<String, String>>) -> (StatusCode
 
 #[tokio::main]
 async fn main() -> Result<(), support::ExampleError> {
-    let (listener, serve_only) = support::listen(3000).await?;
+    let serve_only = support::start(include_str!("main.rs"), Some("--serve"))?;
+    let listener = support::bind(3000).await?;
     let address = listener.local_addr()?;
+    let stop = support::stop_signal()?;
+    println!("listening on http://{address}");
 
-    let server =
-        tokio::spawn(
-            async move { axum::serve(listener, app().into_make_service_with_connect_info::<SocketAddr>()).await },
-        );
+    let app = app().into_make_service_with_connect_info::<SocketAddr>();
+    let mut server =
+        tokio::spawn(support::run(stop, |stop| axum::serve(listener, app).with_graceful_shutdown(stop).into_future()));
     if !serve_only {
-        demo::play(address).await?;
+        tokio::select! {
+            played = demo::play(address) => played?,
+            served = &mut server => return Ok(served??), // stopped during the demonstration
+        }
     }
     demo::invite(address);
     Ok(server.await??)

@@ -1,149 +1,121 @@
 //! One circuit: its machine behind a short lock, and the tickets by which calls report their results.
 
 use std::{
-    collections::VecDeque,
-    sync::{Arc, PoisonError},
+    sync::{Arc, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
 use super::{
-    classifier::ResultClassifier,
+    generation::{FastPaths, Stripe},
     handle::Counts,
-    machine::{BreakerMode, CircuitDecision, CircuitState, Machine, Recovery, Transition},
+    machine::{BreakerMode, CircuitDecision, Machine, Passage, Recovery, Transition},
+    policy::{CircuitBreakerPermit, ResultClassifier},
     trip::Trip,
-    window::{
-        CallResult, Tally,
-        generation::{FastPath, FastPaths, Stripe},
-    },
+    window::{CallResult, Tally},
 };
 use crate::{
+    circuit_state::CircuitState,
     classify::Verdict,
     gate::{Event, PolicyContext},
     identity::Digest,
     refusal::{Reason, Refusal},
-    sync::{AtomicU64, Lease, Mutex, MutexGuard, Ordering},
+    sync::{AtomicBool, Lease, Mutex, MutexGuard, Ordering},
     time::Moment,
 };
 
-/// Settings that all circuits of a breaker share.
-pub(crate) struct BreakerConfig {
+/// Name, clock, observers and settings that all circuits of a breaker share.
+pub(crate) struct CircuitShared {
     pub(crate) context: PolicyContext,
     pub(crate) trip: Trip,
     pub(crate) recovery: Recovery,
     pub(crate) classifier: ResultClassifier,
 }
 
-impl BreakerConfig {
-    pub(crate) fn refusal(&self, wait: Duration) -> Refusal {
-        Refusal::new(Reason::CircuitOpen, self.context.name.clone()).with_retry_after(wait)
-    }
-
-    #[inline]
-    pub(crate) fn is_slow(&self, took: Duration) -> bool {
-        took >= self.trip.slow_bound()
-    }
-}
-
 /// A circuit that many threads share. No lock is held while an observer or a classifier runs.
 pub(crate) struct Circuit {
-    pub(crate) config: Arc<BreakerConfig>,
+    pub(crate) shared: Arc<CircuitShared>,
     /// Key of the circuit, if each key has its own.
     key: Option<Digest>,
-    /// Start and end of the span in which all calls are refused without the lock, in nanoseconds. `shut_until` is 0
-    /// while calls pass.
-    shut_since: AtomicU64,
-    shut_until: AtomicU64,
+    /// Whether the circuit is open or half-open.
+    shut: AtomicBool,
     pub(crate) fast_paths: FastPaths,
+    /// Nanosecond at which a circuit with a key was last looked up.
+    pub(crate) last_used: AtomicU64,
     core: Mutex<Core>,
 }
 
 struct Core {
     machine: Machine,
-    /// Transitions that are not emitted yet.
-    pending: VecDeque<Transition>,
+    /// Generation and passage that the fast paths show. `None` at first, so that a new circuit allocates its window at
+    /// its first call, not under a lock of all circuits.
+    published: Option<(u64, Passage)>,
     /// Set while a thread emits transitions, so that their order is kept.
     emitting: bool,
 }
 
 impl Circuit {
     /// Creates a closed circuit with `stripes` stripes, a power of two, into which threads write.
-    pub(crate) fn new(config: Arc<BreakerConfig>, stripes: usize, key: Option<Digest>) -> Arc<Self> {
-        let machine = Machine::new(config.recovery, fastrand::u64(..));
-        let circuit = Arc::new(Self {
-            config,
+    pub(crate) fn new(shared: Arc<CircuitShared>, stripes: usize, key: Option<Digest>) -> Arc<Self> {
+        let machine = Machine::new(shared.recovery, fastrand::u64(..));
+        Arc::new(Self {
+            shared,
             key,
-            shut_since: AtomicU64::new(0),
-            shut_until: AtomicU64::new(0),
+            shut: AtomicBool::new(false),
             fast_paths: FastPaths::new(stripes),
-            core: Mutex::new(Core { machine, pending: VecDeque::new(), emitting: false }),
-        });
-        circuit.publish(&circuit.lock().machine);
-        circuit
+            last_used: AtomicU64::new(0),
+            core: Mutex::new(Core { machine, published: None, emitting: false }),
+        })
     }
 
     /// Whether the circuit is open or half-open, so that a call is refused or a probe.
     #[inline]
     pub(crate) fn is_shut(&self) -> bool {
-        self.shut_until.load(Ordering::Acquire) != 0
+        self.shut.load(Ordering::Acquire)
     }
 
-    /// Returns the time for which calls are still refused, if it is known without the lock.
+    /// Admits a call, or refuses it with the time to wait.
     #[inline]
-    fn shut_for(&self, now: Moment) -> Option<Duration> {
-        let until = self.shut_until.load(Ordering::Acquire);
-        if until == 0 {
-            return None;
+    pub(crate) fn permit(self: &Arc<Self>, now: Moment) -> Result<CircuitBreakerPermit, Refusal> {
+        match self.admit(now) {
+            Ok(ticket) => Ok(CircuitBreakerPermit::new(ticket, now)),
+            Err(wait) => {
+                let name = self.shared.context.name.clone();
+                Err(Refusal::new(Reason::CircuitOpen, name).with_retry_after(wait))
+            }
         }
-        if until == Moment::MAX.as_nanos() {
-            return Some(self.config.recovery.open.first);
-        }
-        let shut = (self.shut_since.load(Ordering::Acquire)..until).contains(&now.as_nanos());
-        shut.then(|| Moment::from_nanos(until).since(now))
     }
 
     /// Admits a call, or returns the time to wait.
     #[inline]
     pub(crate) fn admit(self: &Arc<Self>, now: Moment) -> Result<Ticket, Duration> {
-        if let Some(wait) = self.shut_for(now) {
-            return Err(wait);
-        }
-        match self.fast_paths.ticket() {
-            Some(ticket) => Ok(ticket),
+        match self.fast_paths.admit(now) {
+            Some(admitted) => admitted,
             None => self.admit_by_machine(now),
         }
     }
 
     fn admit_by_machine(self: &Arc<Self>, now: Moment) -> Result<Ticket, Duration> {
-        let mut decision = CircuitDecision::Uncounted;
-        self.update(|machine| {
-            let transition;
-            (decision, transition) = machine.admit(now);
-            transition
-        });
-        match decision {
+        match self.update(|machine| machine.admit(now)) {
             CircuitDecision::Uncounted => Ok(Ticket::Uncounted),
             CircuitDecision::Refused(wait) => Err(wait),
             CircuitDecision::Probe { generation, acquired } => {
                 if acquired.reclaimed {
-                    let PolicyContext { name: policy, observers, .. } = &self.config.context;
+                    let PolicyContext { name: policy, observers, .. } = &self.shared.context;
                     observers.emit(&Event::Reclaimed { policy });
                 }
-                Ok(self.probe(generation, Some(acquired.lease)))
+                let lease = Some(acquired.lease);
+                Ok(Ticket::Probe(Box::new(Probe { circuit: Arc::clone(self), generation, lease })))
             }
             // If the circuit has opened again in between, the result would be too late to count.
-            CircuitDecision::Counted => Ok(self.fast_paths.ticket().unwrap_or(Ticket::Uncounted)),
+            CircuitDecision::Counted => self.fast_paths.admit(now).unwrap_or(Ok(Ticket::Uncounted)),
         }
     }
 
-    fn probe(self: &Arc<Self>, generation: u64, lease: Option<Lease>) -> Ticket {
-        Ticket::Probe(Box::new(Probe { circuit: Arc::clone(self), generation, lease }))
-    }
-
-    /// Counts a failure of the service before it could take a call.
+    /// Counts a failure of the service before it could take a call, as that of a call that is admitted now.
     pub(crate) fn unready(self: &Arc<Self>, verdict: Verdict, now: Moment) {
-        // While half-open the failure counts as that of a probe which holds no lease.
-        let without_lease = || self.probe(self.lock().machine.generation(), None);
-        self.fast_paths.ticket().unwrap_or_else(without_lease).report(verdict, false, now);
+        if let Ok(mut ticket) = self.admit(now) {
+            ticket.report(verdict, false, now);
+        }
     }
 
     /// Applies an operator's command.
@@ -152,7 +124,8 @@ impl Circuit {
     }
 
     pub(crate) fn state(&self) -> CircuitState {
-        self.lock().machine.state()
+        let now = self.shared.context.clock.now();
+        self.lock().machine.state_at(now)
     }
 
     /// Returns the counts of the present generation.
@@ -171,36 +144,28 @@ impl Circuit {
 
     /// Changes the machine. When it returns, a new generation or a new open time is in force, and the transition is
     /// emitted or queued for the thread that emits.
-    pub(crate) fn update(self: &Arc<Self>, change: impl FnOnce(&mut Machine) -> Option<Transition>) {
+    pub(crate) fn update<T>(self: &Arc<Self>, change: impl FnOnce(&mut Machine) -> T) -> T {
         let mut core = self.lock();
-        let before = (core.machine.generation(), core.machine.shut());
-        let transition = change(&mut core.machine);
-        if (core.machine.generation(), core.machine.shut()) != before {
-            self.publish(&core.machine);
+        let result = change(&mut core.machine);
+        let (generation, passage) = (core.machine.generation(), core.machine.passage());
+        if core.published.replace((generation, passage)) != Some((generation, passage)) {
+            self.fast_paths.set(passage, self, generation);
+            let state = core.machine.state();
+            let shut = matches!(state, CircuitState::Open | CircuitState::HalfOpen | CircuitState::ForcedOpen);
+            self.shut.store(shut, Ordering::Release);
         }
-        core.pending.extend(transition);
         if core.emitting {
-            return;
+            return result;
         }
         core.emitting = true;
-        while let Some(Transition { from, to, cause }) = core.pending.pop_front() {
+        while let Some(Transition { from, to, cause }) = core.machine.transitions.pop_front() {
             drop(core); // other threads add theirs meanwhile
-            let PolicyContext { name: policy, observers, .. } = &self.config.context;
+            let PolicyContext { name: policy, observers, .. } = &self.shared.context;
             observers.emit(&Event::Transition { policy, key: self.key, from, to, cause });
             core = self.lock();
         }
         core.emitting = false;
-    }
-
-    fn publish(self: &Arc<Self>, machine: &Machine) {
-        let (since, until) = machine.shut().unwrap_or_default();
-        match machine.state() {
-            _ if machine.counts() => self.fast_paths.count(self, machine.generation()),
-            CircuitState::Disabled => self.fast_paths.replace(|_| FastPath::Uncounted),
-            _ => self.fast_paths.replace(|_| FastPath::Closed),
-        }
-        self.shut_since.store(since.as_nanos(), Ordering::Release);
-        self.shut_until.store(until.as_nanos(), Ordering::Release);
+        result
     }
 
     fn lock(&self) -> MutexGuard<'_, Core> {
@@ -230,14 +195,14 @@ impl Ticket {
     /// Returns the breaker's settings, the time, and whether a call from `started` is slow by now. `None` if the result
     /// is not counted; the clock is then not read.
     #[inline]
-    pub(crate) fn elapsed(&self, started: Moment) -> Option<(&BreakerConfig, Moment, bool)> {
-        let config = match self {
-            Self::Counted(stripe) => stripe.config(),
-            Self::Probe(probe) => &probe.circuit.config,
+    pub(crate) fn elapsed(&self, started: Moment) -> Option<(&CircuitShared, Moment, bool)> {
+        let shared = match self {
+            Self::Counted(stripe) => stripe.shared(),
+            Self::Probe(probe) => &probe.circuit.shared,
             Self::Uncounted => return None,
         };
-        let now = config.context.clock.now();
-        Some((config, now, config.is_slow(now.since(started))))
+        let now = shared.context.clock.now();
+        Some((shared, now, now.since(started) >= shared.trip.slow_bound()))
     }
 
     /// Reports the result of a call; `slow` tells whether it was slow.
@@ -249,8 +214,8 @@ impl Ticket {
                     Verdict::Success => false,
                     Verdict::Failure => true,
                     Verdict::Ignore => return,
-                    Verdict::Trip => return stripe.trip(None, "classifier", now),
-                    Verdict::TripFor(wait) => return stripe.trip(Some(wait), "retry_after", now),
+                    Verdict::Trip => return stripe.trip(Duration::ZERO, "classifier", now),
+                    Verdict::TripFor(wait) => return stripe.trip(wait, "retry_after", now),
                 };
                 stripe.record(CallResult { failure, slow }, now);
             }
@@ -263,14 +228,10 @@ impl Ticket {
 impl Probe {
     /// Reports a result. After the first one only a failure counts.
     fn report(&mut self, verdict: Verdict, slow: bool, now: Moment) {
-        let is_bad = slow && self.circuit.config.trip.has_slow_rate();
+        let is_bad = verdict == Verdict::Success && slow && self.circuit.shared.trip.has_slow_rate();
+        let verdict = if is_bad { Verdict::Failure } else { verdict };
         let (generation, lease) = (self.generation, self.lease.take());
-        self.circuit.update(|machine| match verdict {
-            Verdict::Success if !is_bad => lease.and_then(|lease| machine.probe_passed(generation, lease)),
-            Verdict::Ignore => lease.and_then(|lease| machine.release_probe(generation, lease)),
-            Verdict::TripFor(wait) => machine.probe_failed(generation, lease, Some(wait), now),
-            Verdict::Success | Verdict::Failure | Verdict::Trip => machine.probe_failed(generation, lease, None, now),
-        });
+        self.circuit.update(|machine| machine.probe_ended(generation, lease, verdict, now));
     }
 
     /// Renews the lease of a probe whose body delivers.

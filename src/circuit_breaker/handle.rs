@@ -3,26 +3,19 @@
 use std::{
     error::Error,
     fmt,
-    future::{Future, poll_fn},
-    mem,
+    future::Future,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
 };
 
-use pin_project_lite::pin_project;
-
-use super::{
-    circuit::{Circuit, Ticket},
-    keys::Keys,
-    machine::{BreakerMode, CircuitState},
-};
+use super::{circuit::Circuit, keys::Keys, machine::BreakerMode, policy::CircuitBreakerPermit};
 use crate::{
+    circuit_state::CircuitState,
     classify::Verdict,
-    gate::{Event, PolicyContext},
+    gate::{Event, Guard, PolicyContext},
     identity::Digest,
     refusal::Refusal,
-    time::Moment,
 };
 
 /// A circuit breaker for any call. Clones share one state. A layer's breaker is its
@@ -77,7 +70,10 @@ pub struct Counts {
 }
 
 impl CircuitBreaker {
-    /// Returns the present state. An open circuit whose open time is over becomes half-open with its first probe.
+    /// Returns the present state, as a call would find it.
+    ///
+    /// An open circuit whose open time is over is half-open, because its next call passes as a probe. Its
+    /// [transition](Event::Transition) is emitted only with that call, so that a circuit without calls emits none.
     #[must_use]
     pub fn state(&self) -> CircuitState {
         self.circuit.state()
@@ -86,7 +82,7 @@ impl CircuitBreaker {
     /// Returns the counts of the present state.
     #[must_use]
     pub fn counts(&self) -> Counts {
-        self.circuit.counts(self.circuit.config.context.clock.now())
+        self.circuit.counts(self.circuit.shared.context.clock.now())
     }
 
     /// Refuses all calls until another command.
@@ -104,7 +100,8 @@ impl CircuitBreaker {
         self.circuit.command(BreakerMode::Disabled, "disabled");
     }
 
-    /// Admits and counts all calls, and emits the transitions that the circuit would make, until another command.
+    /// Admits and counts all calls, and emits the transitions that the circuit would make, until another command. Its
+    /// states are then [`ObservedClosed`](CircuitState::ObservedClosed) and its like.
     pub fn observe_only(&self) {
         self.circuit.command(BreakerMode::Observing, "observe_only");
     }
@@ -127,7 +124,7 @@ impl CircuitBreaker {
     /// ```
     #[must_use]
     pub fn key(&self, key: Digest) -> Option<Self> {
-        let circuit = self.keys.as_ref()?.circuit(key, self.circuit.config.context.clock.now())?;
+        let circuit = self.keys.as_ref()?.circuit(key, self.circuit.shared.context.clock.now())?;
         Some(Self { circuit, keys: None })
     }
 
@@ -167,20 +164,26 @@ impl CircuitBreaker {
         judge: impl FnOnce(&Result<T, E>) -> Verdict,
         operation: impl Future<Output = Result<T, E>>,
     ) -> Result<T, CallError<E>> {
-        let ticket = TicketGuard::admit(self).map_err(CallError::Refused)?;
-        let mut call = pin!(BreakerCall { operation: Some(operation), ticket });
-        let result = poll_fn(|cx| call.as_mut().poll(cx)).await;
-        let ticket = call.project().ticket;
-        ticket.running = true;
-        let verdict = judge(&result);
-        ticket.report(Some(verdict));
+        let PolicyContext { name: policy, clock, observers, .. } = &self.circuit.shared.context;
+        let permit = self.circuit.permit(clock.now());
+        observers.emit(&match &permit {
+            Ok(_) => Event::Admitted { policy, client: None },
+            Err(refusal) => Event::Refused { refusal, client: None, shadow: false },
+        });
+        let mut guard = Guard::new(Some(permit.map_err(CallError::Refused)?));
+        let operation = pin!(Some(operation));
+        let result = WatchedCall { operation, guard: &guard }.await;
+        let verdict = guard.run(|| judge(&result));
+        if let Some(permit) = guard.permit() {
+            permit.report(verdict);
+        }
         result.map_err(CallError::Inner)
     }
 }
 
 impl fmt::Debug for CircuitBreaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (policy, state) = (&self.circuit.config.context.name, self.state());
+        let (policy, state) = (&self.circuit.shared.context.name, self.state());
         f.debug_struct("CircuitBreaker").field("policy", policy).field("state", &state).finish_non_exhaustive()
     }
 }
@@ -224,71 +227,23 @@ impl<E: Error + 'static> Error for CallError<E> {
     }
 }
 
-pin_project! {
-    /// An operation and its ticket. The operation is dropped first, because its drop runs its code, which may panic.
-    struct BreakerCall<F> {
-        #[pin]
-        operation: Option<F>,
-        ticket: TicketGuard,
-    }
+/// An operation and the guard that watches its code, which may also panic when the operation is dropped.
+struct WatchedCall<'a, F> {
+    operation: Pin<&'a mut Option<F>>,
+    guard: &'a Guard<CircuitBreakerPermit>,
+}
 
-    impl<F> PinnedDrop for BreakerCall<F> {
-        fn drop(this: Pin<&mut Self>) {
-            let mut this = this.project();
-            let running = mem::replace(&mut this.ticket.running, true);
-            this.operation.set(None);
-            this.ticket.running = running;
-        }
+impl<F: Future> Future for WatchedCall<'_, F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let Self { operation, guard } = &mut *self;
+        guard.run(|| operation.as_mut().as_pin_mut().expect("dropped only with the call").poll(cx))
     }
 }
 
-impl<F: Future> BreakerCall<F> {
-    /// Polls the operation and drops it once it is complete.
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let mut this = self.project();
-        this.ticket.running = true;
-        let polled = this.operation.as_mut().as_pin_mut().expect("polled after completion").poll(cx);
-        if polled.is_ready() {
-            this.operation.set(None);
-        }
-        this.ticket.running = false;
-        polled
-    }
-}
-
-/// A ticket that reports exactly once, also when the future is dropped.
-struct TicketGuard {
-    /// `None` once it has reported.
-    ticket: Option<Ticket>,
-    started: Moment,
-    /// Set while code of the operation or the judge runs. If it is still set in a drop, that code panicked.
-    running: bool,
-}
-
-impl TicketGuard {
-    fn admit(breaker: &CircuitBreaker) -> Result<Self, Refusal> {
-        let config = &breaker.circuit.config;
-        let PolicyContext { name: policy, clock, observers } = &config.context;
-        let started = clock.now();
-        let ticket = breaker.circuit.admit(started).map_err(|wait| config.refusal(wait));
-        observers.emit(&match &ticket {
-            Ok(_) => Event::Admitted { policy, client: None },
-            Err(refusal) => Event::Refused { refusal, client: None, shadow: false },
-        });
-        Ok(Self { ticket: Some(ticket?), started, running: false })
-    }
-
-    /// Reports a verdict; without one the call was dropped, or it panicked.
-    fn report(&mut self, verdict: Option<Verdict>) {
-        let Some(mut ticket) = self.ticket.take() else { return };
-        let Some((_, now, slow)) = ticket.elapsed(self.started) else { return };
-        let of_drop = if self.running || slow { Verdict::Failure } else { Verdict::Ignore };
-        ticket.report(verdict.unwrap_or(of_drop), slow, now);
-    }
-}
-
-impl Drop for TicketGuard {
+impl<F> Drop for WatchedCall<'_, F> {
     fn drop(&mut self) {
-        self.report(None);
+        self.guard.run(|| self.operation.set(None));
     }
 }

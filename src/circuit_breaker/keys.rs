@@ -2,20 +2,26 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
 use dashmap::DashMap;
 
 use super::{
-    circuit::{BreakerConfig, Circuit},
-    machine::{BreakerMode, CircuitState},
+    circuit::{Circuit, CircuitShared},
+    machine::BreakerMode,
 };
-use crate::{identity::Digest, sync::Mutex, time::Moment};
+use crate::{
+    circuit_state::CircuitState,
+    head::RequestHead,
+    identity::{Digest, Digester},
+    sync::Mutex,
+    time::Moment,
+};
+
+/// Function that returns the key of a request.
+pub(crate) type KeyOf = Arc<dyn Fn(&RequestHead<'_>, &Digester) -> Option<Digest> + Send + Sync>;
 
 /// At most `max` circuits. When all exist, a newcomer replaces one without information worth keeping. A newcomer
 /// examines a bounded number of them, so that no request pays for a flood of keys.
@@ -23,17 +29,13 @@ use crate::{identity::Digest, sync::Mutex, time::Moment};
 /// Locks are taken in this order: the queue, a shard of the map, a circuit. A known key takes only that of its shard,
 /// and no guard of the map outlives the method that took it.
 pub(crate) struct Keys {
-    config: Arc<BreakerConfig>,
-    circuits: DashMap<Digest, KeyedCircuit>,
+    shared: Arc<CircuitShared>,
+    pub(crate) key_of: KeyOf,
+    circuits: DashMap<Digest, Arc<Circuit>>,
     /// Keys in the order in which they are examined for eviction. Keys enter and leave the map only under its lock, so
     /// that its length is the number of circuits.
     queue: Mutex<VecDeque<Digest>>,
     max: usize,
-}
-
-struct KeyedCircuit {
-    circuit: Arc<Circuit>,
-    last_used: AtomicU64,
 }
 
 /// Number of circuits that a newcomer examines for one to evict.
@@ -43,30 +45,29 @@ const EXAMINED: usize = 8;
 const IDLE: Duration = Duration::from_secs(600);
 
 impl Keys {
-    pub(crate) fn new(config: Arc<BreakerConfig>, max: usize) -> Self {
-        Self { config, circuits: DashMap::new(), queue: Mutex::new(VecDeque::new()), max }
+    pub(crate) fn new(shared: Arc<CircuitShared>, key_of: KeyOf, max: usize) -> Self {
+        Self { shared, key_of, circuits: DashMap::new(), queue: Mutex::new(VecDeque::new()), max }
     }
 
     /// Returns the circuit of `key`, and creates it if there is none; `None` if there is no room for it.
     pub(crate) fn circuit(&self, key: Digest, now: Moment) -> Option<Arc<Circuit>> {
-        self.known(key, now).or_else(|| self.create(key, now))
+        let circuit = self.known(key).or_else(|| self.create(key, now))?;
+        circuit.last_used.store(now.as_nanos(), Ordering::Relaxed);
+        Some(circuit)
     }
 
-    fn known(&self, key: Digest, now: Moment) -> Option<Arc<Circuit>> {
-        let known = self.circuits.get(&key)?;
-        known.last_used.store(now.as_nanos(), Ordering::Relaxed);
-        Some(Arc::clone(&known.circuit))
+    fn known(&self, key: Digest) -> Option<Arc<Circuit>> {
+        self.circuits.get(&key).map(|circuit| Arc::clone(&circuit))
     }
 
     fn create(&self, key: Digest, now: Moment) -> Option<Arc<Circuit>> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(circuit) = self.known(key, now) {
+        if let Some(circuit) = self.known(key) {
             return Some(circuit); // another thread was first
         }
         let evicted = if queue.len() < self.max { None } else { Some(self.evict(&mut queue, now)?) };
-        let circuit = Circuit::new(Arc::clone(&self.config), 1, Some(key));
-        let last_used = AtomicU64::new(now.as_nanos());
-        self.circuits.insert(key, KeyedCircuit { circuit: Arc::clone(&circuit), last_used });
+        let circuit = Circuit::new(Arc::clone(&self.shared), 1, Some(key));
+        self.circuits.insert(key, Arc::clone(&circuit));
         queue.push_back(key);
         drop(queue);
         if let Some(evicted) = evicted {
@@ -78,19 +79,18 @@ impl Keys {
     /// Removes a circuit without information, preferably one without calls whose results would be lost, else one that
     /// has not been used for long. A circuit of which a handle or a probe exists stays.
     fn evict(&self, queue: &mut VecDeque<Digest>, now: Moment) -> Option<Arc<Circuit>> {
-        let is_unheld = |keyed: &KeyedCircuit| Arc::strong_count(&keyed.circuit) == 1;
-        let is_clean = |keyed: &KeyedCircuit| keyed.circuit.is_clean(now);
-        let is_idle = |keyed: &KeyedCircuit| {
-            let last_used = Moment::from_nanos(keyed.last_used.load(Ordering::Relaxed));
+        let is_clean = |circuit: &Circuit| circuit.is_clean(now);
+        let is_idle = |circuit: &Circuit| {
+            let last_used = Moment::from_nanos(circuit.last_used.load(Ordering::Relaxed));
             let decides_itself = [CircuitState::Closed, CircuitState::Open, CircuitState::HalfOpen];
-            now.since(last_used) >= IDLE && decides_itself.contains(&keyed.circuit.state())
+            now.since(last_used) >= IDLE && decides_itself.contains(&circuit.state())
         };
-        let rules: [&dyn Fn(&KeyedCircuit) -> bool; 3] =
-            [&|keyed| !keyed.circuit.fast_paths.has_calls() && is_clean(keyed), &is_clean, &is_idle];
+        let rules: [&dyn Fn(&Circuit) -> bool; 3] =
+            [&|circuit| !circuit.fast_paths.has_calls() && is_clean(circuit), &is_clean, &is_idle];
         let examined = EXAMINED.min(queue.len());
-        let remove = |place: usize, rule: &dyn Fn(&KeyedCircuit) -> bool| {
-            let (_, keyed) = self.circuits.remove_if(&queue[place], |_, keyed| is_unheld(keyed) && rule(keyed))?;
-            Some((place, keyed.circuit))
+        let remove = |place: usize, rule: &dyn Fn(&Circuit) -> bool| {
+            let is_evicted = |_: &_, circuit: &Arc<Circuit>| Arc::strong_count(circuit) == 1 && rule(circuit);
+            Some((place, self.circuits.remove_if(&queue[place], is_evicted)?.1))
         };
         let found = rules.iter().find_map(|rule| (0..examined).find_map(|place| remove(place, rule)));
         queue.rotate_left(examined);
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
     use crate::{
         backoff::Backoff,
-        circuit_breaker::{classifier::ResultClassifier, machine::Recovery, trip::Trip},
+        circuit_breaker::{machine::Recovery, policy::ResultClassifier, trip::Trip},
         classify::Verdict,
         gate::PolicyContext,
         policy_name::PolicyName,
@@ -118,17 +118,18 @@ mod tests {
 
     fn keys(max: usize) -> Keys {
         let open = Backoff { first: IDLE, longest: IDLE };
-        let config = BreakerConfig {
+        let shared = CircuitShared {
             context: PolicyContext {
                 name: PolicyName::try_new("keys").unwrap(),
                 clock: Clock::from(FakeClock::new()),
                 observers: Default::default(),
+                outbound: false,
             },
             trip: Trip::consecutive(1),
             recovery: Recovery { open, probes: 1, close_after: 1, probe_timeout: IDLE },
             classifier: ResultClassifier::default(),
         };
-        Keys::new(Arc::new(config), max)
+        Keys::new(Arc::new(shared), Arc::new(|_, _| None), max)
     }
 
     fn of_threads<T: Send>(work: impl Fn(usize) -> T + Sync) -> Vec<T> {

@@ -5,12 +5,11 @@ use std::{sync::Arc, thread, time::Duration};
 use http::header::HOST;
 
 use super::{
-    circuit::{BreakerConfig, Circuit},
-    classifier::ResultClassifier,
+    circuit::{Circuit, CircuitShared},
     handle::CircuitBreaker,
-    keys::Keys,
+    keys::{KeyOf, Keys},
     machine::Recovery,
-    policy::{CircuitBreakerPolicy, KeyOf},
+    policy::{CircuitBreakerPolicy, ResultClassifier},
     trip::Trip,
 };
 use crate::{
@@ -44,7 +43,8 @@ use crate::{
 ///
 /// let breaker = CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20))
 ///     .recovery_timeout(Duration::from_secs(5))
-///     .per_host();
+///     .per_host()
+///     .outbound(); // its refusals are none of the server's own
 /// let client = Client::builder(TokioExecutor::new()).build_http::<Empty<bytes::Bytes>>();
 /// let client = ServiceBuilder::new().layer(breaker).service(client);
 /// ```
@@ -53,11 +53,11 @@ use crate::{
 /// [handle](Self::handle), share them. A setter creates a layer with circuits of its own, so settings come first.
 ///
 /// [The module](crate::circuit_breaker) says which results count, and where time-outs belong.
-pub struct CircuitBreakerLayer(ConfiguredLayer<CircuitBreakerConfig>);
+pub struct CircuitBreakerLayer(ConfiguredLayer<BreakerSettings>);
 
 /// Settings of a [`CircuitBreakerLayer`].
 #[derive(Clone)]
-pub(super) struct CircuitBreakerConfig {
+pub(super) struct BreakerSettings {
     trip: Trip,
     recovery_timeout: Duration,
     max_open: Option<Duration>,
@@ -65,7 +65,7 @@ pub(super) struct CircuitBreakerConfig {
     close_after: Option<u32>,
     probe_timeout: Option<Duration>,
     classifier: ResultClassifier,
-    key: Option<KeyOf>,
+    key_of: Option<KeyOf>,
     max_keys: usize,
 }
 
@@ -98,7 +98,7 @@ impl CircuitBreakerLayer {
     /// ```
     pub fn try_new(trip: Trip) -> Result<Self, ConfigError> {
         trip.check()?;
-        let config = CircuitBreakerConfig {
+        let settings = BreakerSettings {
             trip,
             recovery_timeout: Duration::from_secs(10),
             max_open: None,
@@ -106,10 +106,10 @@ impl CircuitBreakerLayer {
             close_after: None,
             probe_timeout: None,
             classifier: ResultClassifier::default(),
-            key: None,
+            key_of: None,
             max_keys: 1_024,
         };
-        Ok(Self(ConfiguredLayer::new(config, "circuit_breaker")))
+        Ok(Self(ConfiguredLayer::new(settings, "circuit_breaker")))
     }
 
     /// Sets the time from opening to the first probe; default 10 s, the time of a restart. Jitter adds at most a fifth,
@@ -219,7 +219,7 @@ impl CircuitBreakerLayer {
     /// ```
     #[must_use]
     pub fn per_key(self, key: impl Fn(&RequestHead<'_>, &Digester) -> Option<Digest> + Send + Sync + 'static) -> Self {
-        self.with(|config| config.key = Some(Arc::new(key)))
+        self.with(|config| config.key_of = Some(Arc::new(key)))
     }
 
     /// Gives each requested host its own circuit. The host is the authority of the URI, else the `Host` field.
@@ -245,7 +245,7 @@ impl CircuitBreakerLayer {
         let lower = lower.get_mut(..host.len())?;
         lower.copy_from_slice(host.as_bytes());
         lower.make_ascii_lowercase();
-        Some(Digester::process().digest_one("host", lower))
+        Some(Digester::process().digest("host", [lower]))
     }
 
     /// Sets the number of keys that may have a circuit at once; default 1,024, about 1 MB with the default window.
@@ -265,10 +265,10 @@ impl CircuitBreakerLayer {
     /// Settings come first: a setter after it creates another breaker.
     #[must_use]
     pub fn handle(&self) -> CircuitBreaker {
-        self.0.policy().breaker.clone()
+        self.0.policy().0.clone()
     }
 
-    fn with(self, change: impl FnOnce(&mut CircuitBreakerConfig)) -> Self {
+    fn with(self, change: impl FnOnce(&mut BreakerSettings)) -> Self {
         Self(self.0.with(|layer| change(&mut layer.config)))
     }
 }
@@ -278,7 +278,7 @@ fn positive<T: Default + PartialEq>(what: &str, value: T, zero: &str) -> T {
     value
 }
 
-impl PolicyConfig for CircuitBreakerConfig {
+impl PolicyConfig for BreakerSettings {
     type Policy = CircuitBreakerPolicy;
 
     fn build(&self, context: &PolicyContext) -> Arc<CircuitBreakerPolicy> {
@@ -286,7 +286,7 @@ impl PolicyConfig for CircuitBreakerConfig {
         let longest = self.max_open.unwrap_or(first.max(Duration::from_secs(60)));
         let must = || format!("be at least the recovery timeout of {first:?}");
         assert!(longest >= first, "{}", ConfigError::new("max_open", &must(), format_args!("{longest:?}")));
-        let config = Arc::new(BreakerConfig {
+        let shared = Arc::new(CircuitShared {
             context: context.clone(),
             trip: self.trip,
             recovery: Recovery {
@@ -299,11 +299,10 @@ impl PolicyConfig for CircuitBreakerConfig {
             },
             classifier: self.classifier.clone(),
         });
-        let keys = self.key.is_some().then(|| Arc::new(Keys::new(Arc::clone(&config), self.max_keys)));
+        let keys = self.key_of.clone().map(|key_of| Arc::new(Keys::new(Arc::clone(&shared), key_of, self.max_keys)));
         // One stripe for each thread that can run in parallel. At most 16, because a reader of a time window visits
         // each.
         let stripes = thread::available_parallelism().map_or(1, |threads| threads.get().next_power_of_two()).min(16);
-        let breaker = CircuitBreaker { circuit: Circuit::new(config, stripes, None), keys };
-        Arc::new(CircuitBreakerPolicy { breaker, key: self.key.clone() })
+        Arc::new(CircuitBreakerPolicy(CircuitBreaker { circuit: Circuit::new(shared, stripes, None), keys }))
     }
 }

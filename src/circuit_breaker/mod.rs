@@ -78,21 +78,19 @@
 //! that was admitted before a trip can therefore neither close the circuit nor open it again.
 
 mod circuit;
-mod classifier;
+mod generation;
 mod handle;
 mod keys;
 mod layer;
 mod machine;
-mod permit;
 mod policy;
 #[cfg(test)]
 mod tests;
 mod trip;
 mod window;
 
+pub use crate::circuit_state::CircuitState;
 pub use handle::{CallError, CircuitBreaker, Counts};
 pub use layer::CircuitBreakerLayer;
-pub use machine::CircuitState;
-pub use permit::CircuitBreakerPermit;
-pub use policy::CircuitBreakerPolicy;
+pub use policy::{CircuitBreakerPermit, CircuitBreakerPolicy};
 pub use trip::Trip;

@@ -1,18 +1,28 @@
-//! Policy of a circuit breaker, by which the gate asks it.
+//! Policy by which the gate asks a circuit breaker, its permit, and the verdict on results.
 
-use std::{any::Any, fmt, sync::Arc};
-
-use super::{circuit::Ticket, handle::CircuitBreaker, permit::CircuitBreakerPermit};
-use crate::{
-    classify::CallOutcome,
-    gate::{Admit, Event, MaybeFuture, PolicyContext},
-    head::RequestHead,
-    identity::{Client, Digest, Digester},
-    refusal::Refusal,
+use std::{
+    any::Any,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
 };
 
-/// Function that returns the key of a request.
-pub(super) type KeyOf = Arc<dyn Fn(&RequestHead<'_>, &Digester) -> Option<Digest> + Send + Sync>;
+use http::{
+    HeaderMap, Response,
+    header::{DATE, RETRY_AFTER},
+};
+use httpdate::parse_http_date;
+
+use super::{circuit::Ticket, handle::CircuitBreaker};
+use crate::{
+    classify::{CallOutcome, Classify, DefaultClassifier, Verdict},
+    gate::{Admit, Event, Lasts, MaybeFuture, Outcome, Permit, PolicyContext},
+    head::{RequestHead, ResponseHead},
+    identity::{Client, Digester},
+    refusal::{Refusal, has_grpc_trailers, is_grpc_status},
+    time::Moment,
+};
 
 /// Policy of a [`CircuitBreakerLayer`](crate::CircuitBreakerLayer).
 ///
@@ -20,10 +30,7 @@ pub(super) type KeyOf = Arc<dyn Fn(&RequestHead<'_>, &Digester) -> Option<Digest
 /// use tollgate::{Gate, circuit_breaker::CircuitBreakerPolicy};
 /// type Guarded<S> = Gate<S, CircuitBreakerPolicy>; // the service behind the layer
 /// ```
-pub struct CircuitBreakerPolicy {
-    pub(super) breaker: CircuitBreaker,
-    pub(super) key: Option<KeyOf>,
-}
+pub struct CircuitBreakerPolicy(pub(super) CircuitBreaker);
 
 impl Admit for CircuitBreakerPolicy {
     type Permit = CircuitBreakerPermit;
@@ -34,23 +41,19 @@ impl Admit for CircuitBreakerPolicy {
         request: &RequestHead<'_>,
         _: Option<&Client>,
     ) -> MaybeFuture<Result<CircuitBreakerPermit, Refusal>> {
-        let config = &self.breaker.circuit.config;
-        let PolicyContext { name: policy, clock, observers } = &config.context;
+        let CircuitBreaker { circuit, keys } = &self.0;
+        let PolicyContext { name: policy, clock, observers, .. } = &circuit.shared.context;
         let now = clock.now();
-        let key = self.key.as_ref().and_then(|key| key(request, Digester::process()));
-        let admitted = match (key, &self.breaker.keys) {
-            (Some(key), Some(keys)) => match keys.circuit(key, now) {
-                Some(circuit) => circuit.admit(now),
+        let keyed = keys.as_ref().and_then(|keys| Some((keys, (keys.key_of)(request, Digester::process())?)));
+        MaybeFuture::Ready(match keyed {
+            None => circuit.permit(now),
+            Some((keys, key)) => match keys.circuit(key, now) {
+                Some(circuit) => circuit.permit(now),
                 None => {
                     observers.emit(&Event::Overflow { policy });
-                    Ok(Ticket::Uncounted)
+                    Ok(CircuitBreakerPermit::new(Ticket::Uncounted, now))
                 }
             },
-            _ => self.breaker.circuit.admit(now),
-        };
-        MaybeFuture::Ready(match admitted {
-            Ok(ticket) => Ok(CircuitBreakerPermit::new(ticket, now)),
-            Err(wait) => Err(config.refusal(wait)),
         })
     }
 
@@ -58,20 +61,211 @@ impl Admit for CircuitBreakerPolicy {
     fn shut(&self) -> bool {
         // Also while a probe is due or under way: a probe waits for readiness on its own lease, and no other call
         // should wait. With keys, the circuit is known only with the request.
-        self.key.is_none() && self.breaker.circuit.is_shut()
+        self.0.keys.is_none() && self.0.circuit.is_shut()
     }
 
     fn unready(self: &Arc<Self>, error: &dyn Any) {
-        let config = &self.breaker.circuit.config;
-        if self.key.is_none() {
-            let verdict = config.classifier.judge(&CallOutcome::Error(error));
-            self.breaker.circuit.unready(verdict, config.context.clock.now());
+        let CircuitBreaker { circuit, keys } = &self.0;
+        if keys.is_none() {
+            let verdict = circuit.shared.classifier.judge(&CallOutcome::Error(error));
+            circuit.unready(verdict, circuit.shared.context.clock.now());
         }
     }
 }
 
 impl fmt::Debug for CircuitBreakerPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CircuitBreakerPolicy").field("breaker", &self.breaker).finish_non_exhaustive()
+        f.debug_struct("CircuitBreakerPolicy").field("breaker", &self.0).finish_non_exhaustive()
     }
+}
+
+/// Permit of a request that passed a circuit breaker. It reports the request's result as soon as that is known.
+///
+/// ```
+/// use tollgate::{Body, circuit_breaker::CircuitBreakerPermit};
+/// type GuardedResponse = http::Response<Body<String, CircuitBreakerPermit>>; // of a service behind a breaker
+/// ```
+pub struct CircuitBreakerPermit {
+    ticket: Ticket,
+    started: Moment,
+    /// Whether the response says that it is gRPC. The request does not decide: a client can claim anything.
+    grpc: bool,
+    judged: Judged,
+    /// Whether the head was slow, once it is there.
+    slow_head: Option<bool>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Judged {
+    NotYet,
+    /// A success so far; the body may still fail.
+    Success,
+    /// Final.
+    Done,
+}
+
+impl CircuitBreakerPermit {
+    #[inline]
+    pub(super) fn new(ticket: Ticket, started: Moment) -> Self {
+        Self { ticket, started, grpc: false, judged: Judged::NotYet, slow_head: None }
+    }
+
+    /// Reports the verdict on a call that is not a request.
+    pub(super) fn report(&mut self, verdict: Verdict) {
+        let Some((_, now, slow)) = self.ticket.elapsed(self.started) else { return };
+        self.judged = Judged::Done;
+        self.ticket.report(verdict, slow, now);
+    }
+
+    /// Judges the end of a request that is not judged for good.
+    #[inline(never)]
+    fn judge_end(&mut self, outcome: &Outcome<'_>) {
+        let Some((shared, now, slow_by_now)) = self.ticket.elapsed(self.started) else { return };
+        let verdict = match outcome {
+            Outcome::Complete { trailers } if self.grpc => shared.classifier.judge(&CallOutcome::Trailers(*trailers)),
+            Outcome::Failed(error) => shared.classifier.judge(&CallOutcome::Error(*error)),
+            Outcome::BodyFailed(error) => shared.classifier.judge(&CallOutcome::BodyError(*error)),
+            Outcome::Panicked => Verdict::Failure,
+            Outcome::Refused(_) => Verdict::Ignore,
+            Outcome::Responded | Outcome::Complete { .. } | Outcome::Cancelled { .. } => match self.slow_head {
+                Some(_) if self.grpc => Verdict::Ignore, // cut before its trailers
+                Some(_) => Verdict::Success,             // a good head whose end was awaited
+                None if slow_by_now => Verdict::Failure, // the caller gave up on a service that hangs
+                None => Verdict::Ignore,
+            },
+        };
+        let slow = match (self.judged, self.slow_head) {
+            // Already counted as a success, and as slow if it was: only a failure adds to that.
+            (Judged::Success, _) if matches!(verdict, Verdict::Success | Verdict::Ignore) => return,
+            (Judged::Success, _) => false,
+            (_, Some(slow)) if !shared.classifier.slow_to_end => slow,
+            _ => slow_by_now,
+        };
+        self.ticket.report(verdict, slow, now);
+    }
+
+    /// Reports a gRPC probe that still delivers after half of its time as a success. Otherwise a long stream would lose
+    /// its slot before its trailers, and a service of long streams would stay half-open for ever.
+    fn report_delivering_probe(&mut self) {
+        let Ticket::Probe(probe) = &self.ticket else { return };
+        let shared = &*probe.circuit.shared;
+        let (now, to_end) = (shared.context.clock.now(), shared.classifier.slow_to_end);
+        let took = now.since(self.started);
+        let slow = if to_end { took >= shared.trip.slow_bound() } else { self.slow_head == Some(true) };
+        if took >= shared.recovery.probe_timeout / 2 {
+            self.judged = Judged::Success;
+            self.ticket.report(Verdict::Success, slow, now);
+        } else if !(shared.trip.has_slow_rate() && (slow || to_end)) {
+            // If the stream pauses from here on, it counts as answered. Not if it was slow, or if only its end decides.
+            probe.renew(now);
+        }
+    }
+}
+
+impl Permit for CircuitBreakerPermit {
+    #[inline]
+    fn on_response<B>(&mut self, response: &mut Response<B>) {
+        let head = ResponseHead::of(response);
+        let Some((shared, now, slow)) = self.ticket.elapsed(self.started) else { return };
+        if Refusal::further_in(head.extensions, shared.context.outbound).is_some() {
+            return; // settled as refused
+        }
+        self.slow_head = Some(slow);
+        self.grpc = head.status.is_success() && has_grpc_trailers(head.headers);
+        if self.grpc && !is_grpc_status(head.headers) {
+            return; // known at the trailers
+        }
+        let verdict = shared.classifier.judge_head(head);
+        let success = verdict == Verdict::Success && !self.grpc;
+        if success && shared.classifier.slow_to_end {
+            return; // known at the end
+        }
+        self.judged = if success { Judged::Success } else { Judged::Done };
+        self.ticket.report(verdict, slow, now);
+    }
+
+    /// A response that is judged for good needs no body. A good HTTP head does: its body may still fail.
+    #[inline]
+    fn lasts(&self) -> Lasts {
+        if self.judged == Judged::Done { Lasts::Head } else { Lasts::Body }
+    }
+
+    #[inline]
+    fn on_data(&mut self, _: usize) {
+        if self.judged == Judged::NotYet && self.grpc {
+            self.report_delivering_probe();
+        }
+    }
+
+    #[inline]
+    fn settle(mut self, outcome: Outcome<'_>) {
+        let is_judged = match self.judged {
+            Judged::NotYet => false,
+            Judged::Success if self.grpc => false,
+            Judged::Success => !matches!(outcome, Outcome::Failed(_) | Outcome::BodyFailed(_) | Outcome::Panicked),
+            Judged::Done => true,
+        };
+        if !is_judged {
+            self.judge_end(&outcome);
+        }
+    }
+}
+
+impl fmt::Debug for CircuitBreakerPermit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CircuitBreakerPermit").field("judged", &self.judged).finish_non_exhaustive()
+    }
+}
+
+/// Settings by which results are judged.
+#[derive(Clone, Default)]
+pub(crate) struct ResultClassifier {
+    pub(crate) default: DefaultClassifier,
+    pub(crate) custom: Option<Arc<dyn Classify>>,
+    pub(crate) slow_to_end: bool,
+    pub(crate) honor_retry_after: bool,
+}
+
+impl ResultClassifier {
+    #[inline]
+    pub(crate) fn judge(&self, outcome: &CallOutcome<'_>) -> Verdict {
+        match &self.custom {
+            // A permit also judges while it is dropped. There a panic would lose the result, and a probe's slot with
+            // it.
+            Some(custom) => catch_unwind(AssertUnwindSafe(|| custom.classify(outcome))).unwrap_or(Verdict::Failure),
+            None => self.default.classify(outcome),
+        }
+    }
+
+    /// Returns the verdict on a head, with the wait that it asks for where that is honored. A gRPC-Web call that failed
+    /// before its first message has its status in the head, under an HTTP status of 200.
+    #[inline]
+    pub(crate) fn judge_head(&self, head: ResponseHead<'_>) -> Verdict {
+        if head.status.is_success() && is_grpc_status(head.headers) {
+            return self.judge(&CallOutcome::Trailers(Some(head.headers)));
+        }
+        match self.judge(&CallOutcome::Head(head)) {
+            Verdict::Failure if self.honor_retry_after => {
+                asked_wait(head.headers).map_or(Verdict::Failure, Verdict::TripFor)
+            }
+            verdict => verdict,
+        }
+    }
+}
+
+/// Returns the wait that `Retry-After` asks for, in seconds or as a date.
+///
+/// `None` if the field is absent or malformed, or asks for no wait: 0, or a date that is not after the response's own
+/// `Date`. `None` also for a date in a response without a `Date`, because the sender's clock is unknown.
+fn asked_wait(fields: &HeaderMap) -> Option<Duration> {
+    let text = |name| Some(fields.get(name)?.to_str().ok()?.trim());
+    let asked = text(RETRY_AFTER)?;
+    let wait = if !asked.is_empty() && asked.bytes().all(|byte| byte.is_ascii_digit()) {
+        // Digits that exceed a u64 are as long as the cap allows.
+        Duration::from_secs(asked.parse().unwrap_or(u64::MAX))
+    } else {
+        let (until, sent) = (parse_http_date(asked).ok()?, parse_http_date(text(DATE)?).ok()?);
+        until.duration_since(sent).ok()?
+    };
+    (!wait.is_zero()).then_some(wait)
 }

@@ -171,66 +171,45 @@ impl Trip {
         if self.consecutive.is_some_and(|limit| consecutive >= limit) {
             return Some("consecutive_failures");
         }
-        let reached = |rule: Option<RateRule>, bad: u64| {
-            rule.is_some_and(|rule| {
-                // Division rounds to the nearest double, as the literal in the setting was: 7 of 100 is 0.07.
-                #[allow(clippy::cast_precision_loss)]
-                let share = bad as f64 / tally.calls as f64;
-                tally.calls >= u64::from(self.min_requests_of(rule)) && share >= rule.share
-            })
-        };
-        if reached(self.failure, tally.failures) {
-            return Some("failure_rate");
-        }
-        reached(self.slow, tally.slow).then_some("slow_rate")
+        let rates = [("failure_rate", self.failure, tally.failures), ("slow_rate", self.slow, tally.slow)];
+        rates.into_iter().find_map(|(cause, rule, bad)| {
+            let rule = rule?;
+            // Division rounds to the nearest double, as the literal in the setting was: 7 of 100 is 0.07.
+            #[allow(clippy::cast_precision_loss)]
+            let share = bad as f64 / tally.calls as f64;
+            (tally.calls >= u64::from(self.min_requests_of(rule)) && share >= rule.share).then_some(cause)
+        })
     }
 
     fn min_requests_of(&self, rule: RateRule) -> u32 {
-        rule.min_requests.unwrap_or(match self.window() {
-            WindowLength::Calls(calls) => DEFAULT_MIN_REQUESTS.min(calls),
-            WindowLength::Time(_) => DEFAULT_MIN_REQUESTS,
-        })
+        rule.min_requests.unwrap_or(DEFAULT_MIN_REQUESTS.min(self.max_requests()))
+    }
+
+    /// Returns the most calls that the window holds.
+    fn max_requests(&self) -> u32 {
+        if let WindowLength::Calls(calls) = self.window() { calls } else { u32::MAX }
     }
 
     /// Returns an error for a value that is out of range.
     pub(crate) fn check(&self) -> Result<(), ConfigError> {
-        if let Some(setting) = self.clash {
-            return Err(ConfigError::new(setting, "be set once for all rules", "two values"));
-        }
-        let max_requests = match self.window() {
-            WindowLength::Calls(calls) if !(1..=MAX_CALLS).contains(&calls) => {
-                return Err(ConfigError::new("window", "be from 1 to 1,000,000 calls", calls));
-            }
-            WindowLength::Calls(calls) => calls,
-            WindowLength::Time(time) if time.is_zero() => {
-                return Err(ConfigError::new("window", "be positive", "0s"));
-            }
-            WindowLength::Time(_) => u32::MAX,
+        let clash = self.clash.unwrap_or_default();
+        ConfigError::require(self.clash.is_none(), clash, "be set once for all rules", "two values")?;
+        let (is_valid, must, got) = match self.window() {
+            WindowLength::Calls(n) => ((1..=MAX_CALLS).contains(&n), "be from 1 to 1,000,000 calls", n.to_string()),
+            WindowLength::Time(time) => (!time.is_zero(), "be positive", "0s".to_owned()),
         };
+        ConfigError::require(is_valid, "window", must, got)?;
+        let max_requests = self.max_requests();
         for (name, rule) in [("failure rate", self.failure), ("slow rate", self.slow)] {
             let Some(rule) = rule else { continue };
-            if !(rule.share > 0.0 && rule.share <= 1.0) {
-                return Err(ConfigError::new(name, "be above 0 and at most 1", rule.share));
-            }
-            match self.min_requests_of(rule) {
-                0 => return Err(ConfigError::new("min_requests", "be positive", 0)),
-                min if min > max_requests => {
-                    return Err(ConfigError::new(
-                        "min_requests",
-                        &format!("be at most the window of {max_requests}"),
-                        min,
-                    ));
-                }
-                _ => {}
-            }
+            let (share, min) = (rule.share, self.min_requests_of(rule));
+            ConfigError::require(share > 0.0 && share <= 1.0, name, "be above 0 and at most 1", share)?;
+            ConfigError::require(min > 0, "min_requests", "be positive", min)?;
+            let must = format!("be at most the window of {max_requests}");
+            ConfigError::require(min <= max_requests, "min_requests", &must, min)?;
         }
-        if self.consecutive == Some(0) {
-            return Err(ConfigError::new("consecutive failures", "be positive", 0));
-        }
-        if self.slow_bound().is_zero() {
-            return Err(ConfigError::new("slow_after", "be positive", "0s"));
-        }
-        Ok(())
+        ConfigError::require(self.consecutive != Some(0), "consecutive failures", "be positive", 0)?;
+        ConfigError::require(!self.slow_bound().is_zero(), "slow_after", "be positive", "0s")
     }
 }
 

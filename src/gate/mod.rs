@@ -50,6 +50,7 @@ pub use admit::{Admit, Lasts, Outcome, Permit};
 pub use body::Body;
 pub(crate) use clients::{ClientConfig, ClientResolver, Tiered};
 pub use future::GateFuture;
+pub(crate) use guard::Guard;
 pub use layer::GateLayer;
 pub(crate) use layer::{ConfiguredLayer, PolicyConfig, PolicyContext};
 pub use maybe_future::MaybeFuture;

@@ -2,7 +2,10 @@
 
 use std::{fmt, sync::Arc};
 
-use super::{Client, Digester, Identify, IdentityGuarantees, Lookup, credential::Credential};
+use super::{
+    Client, Digester, Identify, IdentityGuarantees, Lookup,
+    credential::{Credential, Location, token},
+};
 use crate::{error::ConfigError, head::RequestHead};
 
 /// Charges the principal whose key a request carries, if your table has the key.
@@ -55,7 +58,7 @@ impl ApiKey {
     /// assert_eq!(error.to_string(), "field name must be a token of RFC 9110, got \"x api key\"");
     /// ```
     pub fn try_header(name: impl AsRef<str>, table: impl Lookup) -> Result<Self, ConfigError> {
-        Credential::try_header(name.as_ref()).map(|credential| Self::new(credential, table))
+        token("field name", name.as_ref()).map(|name| Self::new(Location::Header(name), table))
     }
 
     /// Looks up the token of `Authorization: Bearer` in `table`.
@@ -67,7 +70,7 @@ impl ApiKey {
     /// ```
     #[must_use]
     pub fn bearer(table: impl Lookup) -> Self {
-        Self::new(Credential::bearer(), table)
+        Self::new(Location::Bearer, table)
     }
 
     /// Looks up the value of the cookie `name` in `table`. At most 32 KiB of cookies are searched.
@@ -90,7 +93,8 @@ impl ApiKey {
     /// # Errors
     /// If `name` is not a cookie name.
     pub fn try_cookie(name: impl AsRef<str>, table: impl Lookup) -> Result<Self, ConfigError> {
-        Credential::try_cookie(name.as_ref()).map(|credential| Self::new(credential, table))
+        let name = name.as_ref();
+        token("cookie name", name).map(|_| Self::new(Location::Cookie(name.into()), table))
     }
 
     /// Sets the greatest length of a key, in bytes; the default is 4,096.
@@ -116,8 +120,8 @@ impl ApiKey {
         Self { named_only: true, ..self }
     }
 
-    fn new(credential: Credential, table: impl Lookup) -> Self {
-        Self { credential, table: Arc::new(table), named_only: false }
+    fn new(location: Location, table: impl Lookup) -> Self {
+        Self { credential: Credential::at(location), table: Arc::new(table), named_only: false }
     }
 }
 

@@ -1,8 +1,8 @@
 //! Credentials in a request's head: API keys, bearer tokens and cookies.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, header};
 
-use crate::error::ConfigError;
+use crate::{error::ConfigError, head::only};
 
 /// Default for the greatest length of a credential, in bytes.
 const DEFAULT_LONGEST: usize = 4_096;
@@ -20,7 +20,7 @@ pub(super) struct Credential {
 
 /// Location of a credential in a request's head.
 #[derive(Clone, Debug)]
-enum Location {
+pub(super) enum Location {
     /// A field of its own.
     Header(HeaderName),
     /// `Authorization: Bearer`.
@@ -30,28 +30,16 @@ enum Location {
 }
 
 impl Credential {
-    pub(super) fn try_header(name: &str) -> Result<Self, ConfigError> {
-        token("field name", name).map(|name| Self::at(Location::Header(name)))
-    }
-
-    pub(super) const fn bearer() -> Self {
-        Self::at(Location::Bearer)
-    }
-
-    pub(super) fn try_cookie(name: &str) -> Result<Self, ConfigError> {
-        token("cookie name", name).map(|_| Self::at(Location::Cookie(name.into())))
-    }
-
-    const fn at(location: Location) -> Self {
+    pub(super) const fn at(location: Location) -> Self {
         Self { location, longest: DEFAULT_LONGEST }
     }
 
     /// Returns the credential, or `None` if it is empty, too long or present twice.
     pub(super) fn read<'a>(&self, headers: &'a HeaderMap) -> Option<&'a [u8]> {
         let credential = match &self.location {
-            Location::Header(name) => only(name, headers, self.longest)?,
+            Location::Header(name) => only_line(name, headers, self.longest)?,
             Location::Bearer => {
-                let value = only(&header::AUTHORIZATION, headers, self.longest.saturating_add(64))?;
+                let value = only_line(&header::AUTHORIZATION, headers, self.longest.saturating_add(64))?;
                 let (scheme, token) = value.split_at_checked(7)?;
                 let token = token.trim_ascii();
                 let one_word = !token.iter().any(u8::is_ascii_whitespace);
@@ -78,10 +66,8 @@ pub(super) fn token(what: &str, name: &str) -> Result<HeaderName, ConfigError> {
 }
 
 /// Returns the value of a field that is present once and not too long.
-fn only<'a>(name: &HeaderName, headers: &'a HeaderMap, longest: usize) -> Option<&'a [u8]> {
-    let mut lines = headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    let value = lines.next()?;
-    (lines.next().is_none() && value.len() <= longest).then(|| value.trim_ascii())
+fn only_line<'a>(name: &HeaderName, headers: &'a HeaderMap, longest: usize) -> Option<&'a [u8]> {
+    only(headers.get_all(name)).filter(|value| value.len() <= longest).map(|value| value.as_bytes().trim_ascii())
 }
 
 /// Returns the value of a cookie that is present once. Over HTTP/2 cookies may come in several lines (RFC 9113, section
@@ -92,13 +78,13 @@ fn cookie<'a>(name: &[u8], headers: &'a HeaderMap) -> Option<&'a [u8]> {
         return None;
     }
     let pairs = lines.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-    let mut values = pairs.filter_map(|pair| pair.trim_ascii().strip_prefix(name)?.strip_prefix(b"="));
-    let value = values.next()?;
-    values.next().is_none().then_some(value)
+    only(pairs.filter_map(|pair| pair.trim_ascii().strip_prefix(name)?.strip_prefix(b"=")))
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn read(credential: &Credential, lines: &[(&'static str, &str)]) -> Option<String> {
@@ -112,7 +98,7 @@ mod tests {
 
     #[test]
     fn header_is_read_if_present_once() {
-        let key = Credential::try_header("X-Key").unwrap();
+        let key = Credential::at(Location::Header(HeaderName::from_static("x-key")));
         assert_eq!(read(&key, &[("x-key", "abc")]).as_deref(), Some("abc"));
         assert_eq!(read(&key, &[("x-key", "12345678")]).as_deref(), Some("12345678"));
         for lines in [&[][..], &[("x-key", "")], &[("x-key", "123456789")], &[("x-key", "a"), ("x-key", "a")]] {
@@ -134,14 +120,21 @@ mod tests {
             ("Basic abc", None),
             ("Bäärer ab", None),
         ] {
-            assert_eq!(read(&Credential::bearer(), &[("authorization", value)]).as_deref(), token, "{value}");
+            assert_eq!(
+                read(&Credential::at(Location::Bearer), &[("authorization", value)]).as_deref(),
+                token,
+                "{value}"
+            );
         }
-        assert_eq!(read(&Credential::bearer(), &[("authorization", "Bearer a"), ("authorization", "Bearer a")]), None);
+        assert_eq!(
+            read(&Credential::at(Location::Bearer), &[("authorization", "Bearer a"), ("authorization", "Bearer a")]),
+            None
+        );
     }
 
     #[test]
     fn cookie_is_found_in_any_line_if_present_once() {
-        let cookie = Credential::try_cookie("sid").unwrap();
+        let cookie = Credential::at(Location::Cookie("sid".into()));
         assert_eq!(read(&cookie, &[("cookie", "a=b; sid=abc;c=d")]).as_deref(), Some("abc"));
         assert_eq!(read(&cookie, &[("cookie", "a=b"), ("cookie", "sid=a=b=")]).as_deref(), Some("a=b="));
         for lines in [

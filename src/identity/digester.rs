@@ -77,14 +77,6 @@ impl Digester {
         finish(&hasher, part.as_ref().map_or(b"", AsRef::as_ref))
     }
 
-    /// Same as [`digest`](Self::digest) of one part.
-    #[inline]
-    pub(crate) fn digest_one(&self, kind: &str, part: &[u8]) -> Digest {
-        let mut hasher = self.begin();
-        feed(&mut hasher, kind.as_bytes(), 1);
-        finish(&hasher, part)
-    }
-
     /// Creates a hasher. A new one instead of a clone, so that the compiler knows that its buffer is empty.
     #[inline]
     fn begin(&self) -> SipHasher13 {
@@ -95,14 +87,14 @@ impl Digester {
     /// Returns the client that is identified by a secret of the given kind; it has no public name.
     #[must_use]
     pub fn secret(&self, kind: &str, secret: &[u8]) -> Client {
-        Client::from_digest(self.digest_one(kind, secret))
+        Client::from_digest(self.digest(kind, [secret]))
     }
 
     /// Returns the client with this public name.
     #[must_use]
     pub fn named(&self, name: impl Into<Arc<str>>) -> Client {
         let name = name.into();
-        Client::from_digest(self.digest_one("name", name.as_bytes())).with_name(name)
+        Client::from_digest(self.digest("name", [name.as_bytes()])).with_name(name)
     }
 }
 
@@ -158,17 +150,11 @@ impl DigestPrefix {
         Self(OnceLock::new())
     }
 
-    /// Same as [`Digester::digest`] of the kind, its `first` parts, which are the same each time, and the `last` one.
+    /// Same as [`Digester::digest`] of the kind and three parts, the first two of which are the same each time.
     #[inline]
-    pub(super) fn digest<'a>(
-        &self,
-        digester: &Digester,
-        kind: &str,
-        first: impl Fn() -> [&'a [u8]; 2],
-        last: &[u8],
-    ) -> Digest {
+    pub(super) fn digest(&self, digester: &Digester, kind: &str, [one, other, last]: [&[u8]; 3]) -> Digest {
         let begin = || {
-            let (mut hasher, [one, other]) = (digester.begin(), first());
+            let mut hasher = digester.begin();
             feed(&mut hasher, kind.as_bytes(), 2);
             feed(&mut hasher, one, 2);
             feed(&mut hasher, other, 1);
@@ -230,7 +216,6 @@ mod tests {
         let bytes: Vec<u8> = (1..=200).collect();
         assert_eq!(digester.digest::<&[u8]>("kind", []), plain(&[b"kind"], b"", 0));
         assert_eq!(digester.digest("kind", [b"one"]), plain(&[b"kind"], b"one", 1));
-        assert_eq!(digester.digest("kind", [b"one"]), digester.digest_one("kind", b"one"));
         for len in 0..=200 {
             let (one, other) = (&bytes[..len], &bytes[len..]);
             assert_eq!(digester.digest("kind", [one, other]), plain(&[b"kind", one], other, 1), "{len} bytes");
@@ -258,7 +243,7 @@ mod tests {
         for digester in [&one, &other, &one] {
             for last in [&b"value"[..], b"", b"a value that is longer"] {
                 let whole = digester.digest("kind", [&b"header"[..], b"x-key", last]);
-                assert_eq!(prefix.digest(digester, "kind", || [b"header", b"x-key"], last), whole);
+                assert_eq!(prefix.digest(digester, "kind", [b"header", b"x-key", last]), whole);
             }
         }
     }

@@ -34,16 +34,13 @@
 //! ```
 
 mod api_key;
-mod chain;
 mod client;
 mod credential;
 mod digester;
 mod forwarded;
 mod lookup;
 mod name;
-mod network;
 mod peer_ip;
-mod principal;
 mod unidentified;
 mod unverified;
 mod verified;
@@ -53,14 +50,12 @@ use std::sync::Arc;
 use crate::head::RequestHead;
 
 pub use api_key::ApiKey;
-pub use chain::{And, Or};
-pub use client::Client;
+pub use client::{Client, Principal};
 pub use digester::{Digest, Digester};
 pub use forwarded::{Forwarded, ForwardedField};
 pub use lookup::Lookup;
 pub use name::{Name, Tier};
 pub use peer_ip::{PeerAddress, PeerIp};
-pub use principal::Principal;
 pub use unidentified::OnUnidentified;
 pub(crate) use unidentified::anonymous;
 pub use unverified::Unverified;
@@ -164,5 +159,61 @@ impl Identify for Box<dyn Identify> {
 
     fn guarantees(&self) -> IdentityGuarantees {
         (**self).guarantees()
+    }
+}
+
+/// Identity that tries a second one if the first finds no client; made by [`Identify::or`].
+///
+/// It guarantees only the properties that both have.
+///
+/// ```
+/// use tollgate::{Identify, PeerIp, Unverified};
+/// let who: tollgate::identity::Or<Unverified, PeerIp> = Unverified::header("x-user").or(PeerIp::new());
+/// assert!(!who.guarantees().verified);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Or<A, B> {
+    first: A,
+    second: B,
+}
+
+impl<A: Identify, B: Identify> Identify for Or<A, B> {
+    fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
+        self.first.identify(request, digester).or_else(|| self.second.identify(request, digester))
+    }
+
+    fn guarantees(&self) -> IdentityGuarantees {
+        let (first, second) = (self.first.guarantees(), self.second.guarantees());
+        IdentityGuarantees { named: first.named && second.named, verified: first.verified && second.verified }
+    }
+}
+
+/// Identity that requires two others and takes each pair of their clients for one client; made by [`Identify::and`].
+///
+/// It is verified if both are. Its clients have no public names.
+///
+/// ```
+/// use tollgate::{Identify, PeerIp, Unverified};
+/// let who: tollgate::identity::And<PeerIp, Unverified> = PeerIp::new().and(Unverified::header("x-user"));
+/// assert!(!who.guarantees().verified);
+/// ```
+#[derive(Clone, Debug)]
+pub struct And<A, B> {
+    first: A,
+    second: B,
+}
+
+impl<A: Identify, B: Identify> Identify for And<A, B> {
+    fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
+        let first = self.first.identify(request, digester)?;
+        let second = self.second.identify(request, digester)?;
+        let halves = [first.digest().0.to_le_bytes(), second.digest().0.to_le_bytes()];
+        let pair = Client::from_digest(digester.digest("pair", halves));
+        Some(Client { tier: first.tier.or(second.tier), ..pair })
+    }
+
+    fn guarantees(&self) -> IdentityGuarantees {
+        let (first, second) = (self.first.guarantees(), self.second.guarantees());
+        IdentityGuarantees { named: false, verified: first.verified && second.verified }
     }
 }

@@ -5,7 +5,9 @@ use std::{
     sync::Arc,
 };
 
-use super::{Client, Digester, Forwarded, Identify, IdentityGuarantees, network::Grouping, verified::ExtensionReader};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::{Client, Digester, Forwarded, Identify, IdentityGuarantees, Name, verified::ExtensionReader};
 use crate::{error::ConfigError, head::RequestHead};
 
 /// Charges the address that a request came from: an IPv4 address, or the /64 network of an IPv6 address.
@@ -28,7 +30,10 @@ use crate::{error::ConfigError, head::RequestHead};
 pub struct PeerIp {
     /// `None` for a plain `SocketAddr`.
     source: Option<ExtensionReader<IpAddr>>,
-    grouping: Grouping,
+    /// Number of leading bits by which IPv4 addresses are distinguished.
+    v4: u8,
+    /// The same of IPv6 addresses.
+    v6: u8,
     forwarded: Option<Arc<Forwarded>>,
 }
 
@@ -63,7 +68,7 @@ impl PeerIp {
     /// ```
     #[must_use]
     pub const fn new() -> Self {
-        Self { source: None, grouping: Grouping { v4: 32, v6: 64 }, forwarded: None }
+        Self { source: None, v4: 32, v6: 64, forwarded: None }
     }
 
     /// Charges the address that `read` finds in the request extension of type `T`, which your framework inserts.
@@ -130,7 +135,7 @@ impl PeerIp {
     /// ```
     pub fn try_group_v6(self, prefix: u8) -> Result<Self, ConfigError> {
         match prefix {
-            32..=128 => Ok(Self { grouping: Grouping { v6: prefix, ..self.grouping }, ..self }),
+            32..=128 => Ok(Self { v6: prefix, ..self }),
             _ => Err(ConfigError::new("IPv6 prefix", "be from 32 to 128", prefix)),
         }
     }
@@ -160,8 +165,16 @@ impl PeerIp {
     /// ```
     pub fn try_group_v4(self, prefix: u8) -> Result<Self, ConfigError> {
         match prefix {
-            8..=32 => Ok(Self { grouping: Grouping { v4: prefix, ..self.grouping }, ..self }),
+            8..=32 => Ok(Self { v4: prefix, ..self }),
             _ => Err(ConfigError::new("IPv4 prefix", "be from 8 to 32", prefix)),
+        }
+    }
+
+    /// Returns the network of an address. An IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2) counts as IPv4.
+    fn network(&self, ip: IpAddr) -> IpNet {
+        match ip.to_canonical() {
+            IpAddr::V4(ip) => Ipv4Net::new_assert(ip, self.v4).trunc().into(),
+            IpAddr::V6(ip) => Ipv6Net::new_assert(ip, self.v6).trunc().into(),
         }
     }
 }
@@ -182,10 +195,39 @@ impl Identify for PeerIp {
             Some(forwarded) => forwarded.client(peer, request.headers),
             None => peer,
         };
-        Some(self.grouping.client(ip?, digester))
+        let network = self.network(ip?);
+        let digest = match network {
+            IpNet::V4(net) => digester.digest("ip", [&net.addr().octets()[..], &[net.prefix_len()]]),
+            IpNet::V6(net) => digester.digest("ip", [&net.addr().octets()[..], &[net.prefix_len()]]),
+        };
+        Some(Client::from_digest(digest).with_name(Name::network(network.addr(), network.prefix_len())))
     }
 
     fn guarantees(&self) -> IdentityGuarantees {
         IdentityGuarantees { named: true, verified: self.forwarded.as_deref().is_none_or(Forwarded::is_verified) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(ip: &str, v4: u8, v6: u8) -> String {
+        PeerIp { v4, v6, ..PeerIp::new() }.network(ip.parse().unwrap()).to_string()
+    }
+
+    #[test]
+    fn network_has_only_the_leading_bits() {
+        assert_eq!(shown("198.51.100.77", 32, 64), "198.51.100.77/32");
+        assert_eq!(shown("198.51.100.77", 24, 64), "198.51.100.0/24");
+        assert_eq!(shown("2001:db8:1:2:3:4:5:6", 32, 64), "2001:db8:1:2::/64");
+        assert_eq!(shown("2001:db8:1:2:3:4:5:6", 32, 128), "2001:db8:1:2:3:4:5:6/128");
+        assert_eq!(shown("2001:db8:1:2:3:4:5:6", 32, 32), "2001:db8::/32");
+    }
+
+    #[test]
+    fn ipv4_mapped_address_is_grouped_as_ipv4() {
+        assert_eq!(shown("::ffff:198.51.100.77", 32, 64), "198.51.100.77/32");
+        assert_eq!(shown("::198.51.100.77", 32, 64), "::/64", "the deprecated compatible form is not an IPv4 address");
     }
 }

@@ -1,6 +1,10 @@
 //! Identities that a request claims.
 
-use super::{Client, Digester, Identify, IdentityGuarantees, Name, credential::Credential, digester::DigestPrefix};
+use super::{
+    Client, Digester, Identify, IdentityGuarantees, Name,
+    credential::{Credential, Location, token},
+    digester::DigestPrefix,
+};
 use crate::{error::ConfigError, head::RequestHead};
 
 /// Charges the identity that a request claims. **This crate does not check the claim.**
@@ -42,13 +46,13 @@ impl Unverified {
     /// # Errors
     /// If `name` is not a field name.
     pub fn try_header(name: impl AsRef<str>) -> Result<Self, ConfigError> {
-        Credential::try_header(name.as_ref()).map(Self::new)
+        token("field name", name.as_ref()).map(|name| Self::new(Location::Header(name)))
     }
 
     /// Takes the token of `Authorization: Bearer`.
     #[must_use]
     pub const fn bearer() -> Self {
-        Self::new(Credential::bearer())
+        Self::new(Location::Bearer)
     }
 
     /// Takes the value of the cookie `name`. At most 32 KiB of cookies are searched.
@@ -70,7 +74,8 @@ impl Unverified {
     /// assert_eq!(error.to_string(), "cookie name must be a token of RFC 9110, got \"s id\"");
     /// ```
     pub fn try_cookie(name: impl AsRef<str>) -> Result<Self, ConfigError> {
-        Credential::try_cookie(name.as_ref()).map(Self::new)
+        let name = name.as_ref();
+        token("cookie name", name).map(|_| Self::new(Location::Cookie(name.into())))
     }
 
     /// Sets the greatest length of a value, in bytes; the default is 4,096.
@@ -94,15 +99,16 @@ impl Unverified {
         self
     }
 
-    const fn new(credential: Credential) -> Self {
-        Self { credential, public: false, prefix: DigestPrefix::new() }
+    const fn new(location: Location) -> Self {
+        Self { credential: Credential::at(location), public: false, prefix: DigestPrefix::new() }
     }
 }
 
 impl Identify for Unverified {
     fn identify(&self, request: &RequestHead<'_>, digester: &Digester) -> Option<Client> {
         let value = self.credential.read(request.headers)?;
-        let digest = self.prefix.digest(digester, "unverified", || self.credential.parts(), value);
+        let [kind, name] = self.credential.parts();
+        let digest = self.prefix.digest(digester, "unverified", [kind, name, value]);
         let client = Client::from_digest(digest);
         if !self.public {
             return Some(client);

@@ -121,7 +121,7 @@ impl Ledger {
     /// Returns the number of commands that are not written yet. If it grows, the database does not keep up.
     #[must_use]
     pub fn backlog(&self) -> usize {
-        on_database!(self, inner => inner.writer.backlog())
+        on_database!(self, inner => inner.writer.lock().backlog())
     }
 }
 

@@ -14,9 +14,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::writer::{
-    CancelResult, Command, Key, Reply, Step, StepResult, SubmitError, Undo, Writer, WriterNotice, after,
-};
+use super::writer::{CancelResult, Command, Reply, Step, StepResult, SubmitError, Writer, WriterNotice};
 use super::{Database, DbError, Session};
 
 /// Time-outs of a ledger.
@@ -34,7 +32,7 @@ const MAX_WAITING: usize = 16_384;
 const MAX_BATCH: usize = 512;
 
 type NoticeListener = Box<dyn Fn(&WriterNotice) + Send>;
-type ReplyWriter = Writer<oneshot::Sender<Reply>>;
+pub(super) type ReplyWriter = Writer<oneshot::Sender<Reply>>;
 
 /// A database and the task that writes to it; callers share it.
 pub(crate) struct WriterTask<D: Database> {
@@ -118,7 +116,7 @@ impl<D: Database> WriterTask<D> {
         let mut replies = Vec::with_capacity(waiters.len());
         for mut waiter in waiters {
             match waiter.reply(deadline).await {
-                Some(reply) if after(&reply).is_none() && !matches!(reply, Reply::Rejected(_)) => replies.push(reply),
+                Some(reply) if reply.is_decided() && !matches!(reply, Reply::Rejected(_)) => replies.push(reply),
                 _ => break,
             }
         }
@@ -127,35 +125,14 @@ impl<D: Database> WriterTask<D> {
 
     fn waiter(self: &Arc<Self>, writer: &mut ReplyWriter, command: Command) -> Result<Waiter<D>, SubmitError> {
         let (to, receiver) = oneshot::channel();
-        let undo = Undo::of(&command);
-        let ticket = writer.submit(command, to)?;
-        Ok(Waiter { task: Arc::clone(self), ticket, receiver: Some(receiver), undo })
+        let ticket = writer.submit(command.clone(), to)?;
+        Ok(Waiter { task: Arc::clone(self), ticket, receiver: Some(receiver), command })
     }
 
     /// Enqueues a command without a caller.
     pub(crate) fn enqueue(self: &Arc<Self>, command: Command) {
         self.lock().enqueue(command);
         self.work();
-    }
-
-    /// Whether the work of a named job is under way in this process.
-    pub(crate) fn is_running(&self, key: &Key) -> bool {
-        self.lock().is_running(key)
-    }
-
-    /// Ends the work of a named job.
-    pub(crate) fn finish(&self, key: &Key, command: u128) {
-        self.lock().finish(key, command);
-    }
-
-    /// Returns the number of commands that are not settled yet.
-    pub(crate) fn backlog(&self) -> usize {
-        self.lock().backlog()
-    }
-
-    /// Whether it accepts no more commands.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.lock().is_closed()
     }
 
     /// Accepts no more commands; those in the queue are still settled.
@@ -171,7 +148,7 @@ impl<D: Database> WriterTask<D> {
         let settled = async {
             loop {
                 let ended = self.ended.notified();
-                if self.backlog() == 0 && !self.working.load(Ordering::Acquire) {
+                if self.lock().backlog() == 0 && !self.working.load(Ordering::Acquire) {
                     break;
                 }
                 ended.await;
@@ -265,7 +242,8 @@ impl<D: Database> WriterTask<D> {
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock(&self) -> MutexGuard<'_, ReplyWriter> {
+    /// Locks the writer's state, for moments only.
+    pub(super) fn lock(&self) -> MutexGuard<'_, ReplyWriter> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -286,7 +264,7 @@ struct Waiter<D: Database> {
     ticket: u64,
     /// `None` once the reply has been received.
     receiver: Option<oneshot::Receiver<Reply>>,
-    undo: Option<Undo>,
+    command: Command,
 }
 
 impl<D: Database> Waiter<D> {
@@ -315,9 +293,10 @@ impl<D: Database> Drop for Waiter<D> {
         let Some(mut receiver) = self.receiver.take() else { return };
         let cancelled = self.task.lock().cancel(self.ticket);
         if cancelled == CancelResult::Answered
-            && let (Ok(Reply::Admitted(admitted)), Some(undo)) = (receiver.try_recv(), self.undo.take())
+            && let Ok(Reply::Admitted(admitted)) = receiver.try_recv()
+            && let Some(undo) = self.command.undo(new_id(), &admitted)
         {
-            self.task.enqueue(undo.command(new_id(), &admitted));
+            self.task.enqueue(undo);
         }
     }
 }

@@ -262,7 +262,7 @@ impl From<StoreError> for AdmitError {
 }
 
 /// Receipt by which a store finds an admitted charge again.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Receipt {
     pub(crate) address: AccountAddress,
     pub(crate) epoch: u32,
@@ -275,22 +275,6 @@ pub(crate) struct Receipt {
     pub(crate) shared: bool,
     /// Part that only the admitting store can read; `None` in memory.
     pub(crate) store_part: Option<Box<dyn Any + Send + Sync>>,
-}
-
-impl fmt::Debug for Receipt {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, epoch, lease, reservation, job, open, shared, store_part } = self;
-        f.debug_struct("Receipt")
-            .field("address", address)
-            .field("epoch", epoch)
-            .field("lease", lease)
-            .field("reservation", reservation)
-            .field("job", job)
-            .field("open", open)
-            .field("shared", shared)
-            .field("store_part", &store_part.is_some())
-            .finish()
-    }
 }
 
 /// Key of a reservation in its store. Other stores do not know it.

@@ -1,9 +1,10 @@
 //! Formatting of texts and numbers for the wire.
 
-use bytes::Bytes;
 use http::HeaderValue;
 
-/// Text under construction on the stack, which ends in one allocation. Beyond `N` bytes it moves to the heap.
+use crate::policy_name::PolicyName;
+
+/// Text under construction on the stack. Beyond `N` bytes it moves to the heap.
 pub(super) struct Buffer<const N: usize> {
     near: [u8; N],
     len: usize,
@@ -30,50 +31,49 @@ impl<const N: usize> Buffer<N> {
     #[cold]
     fn spill(&mut self, text: &[u8]) {
         if self.len <= N {
-            self.far.reserve_exact((self.len + text.len()).max(2 * N));
             self.far.extend_from_slice(&self.near[..self.len]);
         }
         self.far.extend_from_slice(text);
-    }
-
-    pub(super) fn number(&mut self, number: u64) -> &mut Self {
-        self.push(itoa::Buffer::new().format(number))
-    }
-
-    /// Adds a text as the inside of a JSON string (RFC 8259, section 7).
-    pub(super) fn json(&mut self, text: &str) -> &mut Self {
-        if text.bytes().all(is_plain) {
-            return self.push(text);
-        }
-        for part in text.as_bytes().chunk_by(|a, b| is_plain(*a) && is_plain(*b)) {
-            match *part {
-                [byte @ (b'"' | b'\\')] => self.push([b'\\', byte]),
-                [byte @ ..=0x1f] => {
-                    let hex = |digit: u8| b"0123456789abcdef"[usize::from(digit)];
-                    self.push(b"\\u00").push([hex(byte >> 4), hex(byte & 15)])
-                }
-                _ => self.push(part),
-            };
-        }
-        self
     }
 
     pub(super) fn as_bytes(&self) -> &[u8] {
         self.near.get(..self.len).unwrap_or(&self.far)
     }
 
-    /// Returns the whole text and leaves the buffer unusable.
-    pub(super) fn take(&mut self) -> Bytes {
-        match self.near.get(..self.len) {
-            Some(text) => Bytes::copy_from_slice(text),
-            None => std::mem::take(&mut self.far).into(),
+    pub(super) fn number(&mut self, number: u64) -> &mut Self {
+        self.push(itoa::Buffer::new().format(number))
+    }
+
+    /// Adds a name as the inside of a string of JSON or of a structured field. A name is visible ASCII, of which both
+    /// escape only `"` and `\` (RFC 8259, section 7; RFC 9651, section 3.3.3).
+    pub(super) fn escaped(&mut self, name: &PolicyName) -> &mut Self {
+        for part in name.as_str().as_bytes().split_inclusive(|byte| matches!(byte, b'"' | b'\\')) {
+            match part {
+                [plain @ .., escaped @ (b'"' | b'\\')] => self.push(plain).push([b'\\', *escaped]),
+                plain => self.push(plain),
+            };
         }
+        self
+    }
+
+    /// Begins the next item of a list of a structured field, named after a policy.
+    pub(super) fn item(&mut self, name: &PolicyName) -> &mut Self {
+        self.push(if self.len == 0 { "\"" } else { ", \"" }).escaped(name).push("\"")
+    }
+
+    /// Adds an integer parameter of a structured field; `key` is written with its separators, as in `;q=`.
+    ///
+    /// Every integer of a structured field is written here. A larger one than fits is clamped, because parsers reject
+    /// the whole field otherwise.
+    #[inline]
+    pub(super) fn integer(&mut self, key: &'static str, value: u64) -> &mut Self {
+        self.push(key).number(clamp(value))
     }
 }
 
-/// Returns whether a byte needs no escape in a JSON string.
-const fn is_plain(byte: u8) -> bool {
-    byte > 0x1f && byte != b'"' && byte != b'\\'
+/// Returns the closest integer that a structured field can hold: it has 15 digits (RFC 9651, section 3.3.1).
+pub(super) fn clamp(value: u64) -> u64 {
+    value.min(999_999_999_999_999)
 }
 
 /// Formats a decimal header value; below 100 without an allocation.
@@ -110,22 +110,16 @@ mod tests {
             }
             let whole = parts.concat();
             prop_assert_eq!(buffer.as_bytes(), whole.as_bytes());
-            prop_assert_eq!(buffer.take(), whole);
         }
 
         #[test]
-        fn every_text_becomes_a_valid_json_string(text: String) {
+        fn every_name_becomes_a_valid_string(name in "[ -~]{1,64}|[\"\\\\]{1,64}") {
             let mut buffer = Buffer::<16>::new();
-            buffer.push("\"").json(&text).push("\"");
-            prop_assert_eq!(serde_json::from_slice::<String>(buffer.as_bytes()).unwrap(), text);
+            buffer.push("\"").escaped(&PolicyName::try_new(&name).unwrap()).push("\"");
+            prop_assert_eq!(serde_json::from_slice::<String>(buffer.as_bytes()).unwrap(), name.as_str());
+            let item: sfv::Item = sfv::Parser::new(buffer.as_bytes()).parse().unwrap();
+            prop_assert_eq!(item.bare_item.as_string().unwrap().as_str(), name);
         }
-    }
-
-    #[test]
-    fn control_characters_are_escaped() {
-        let mut buffer = Buffer::<64>::new();
-        buffer.json("a\r\n\u{1f}\0\"\\z");
-        assert_eq!(buffer.as_bytes(), br#"a\u000d\u000a\u001f\u0000\"\\z"#);
     }
 
     #[test]
@@ -140,6 +134,21 @@ mod tests {
     fn other_than_digits_is_no_number() {
         for text in ["", "+5", "-5", "5.0", " 5", "18446744073709551616", "Wed, 21 Oct 2026 07:28:00 GMT"] {
             assert_eq!(parse_number(&HeaderValue::from_str(text).unwrap()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn integers_are_clamped_to_fifteen_digits() {
+        for (value, written) in [
+            (0, "0"),
+            (999_999_999_999_998, "999999999999998"),
+            (999_999_999_999_999, "999999999999999"),
+            (1_000_000_000_000_000, "999999999999999"),
+            (u64::MAX, "999999999999999"),
+        ] {
+            let mut buffer = Buffer::<64>::new();
+            buffer.item(&PolicyName::try_new("a").unwrap()).integer(";q=", value);
+            assert_eq!(buffer.as_bytes(), format!("\"a\";q={written}").as_bytes());
         }
     }
 }

@@ -1,17 +1,19 @@
 //! Refusals in gRPC: Trailers-Only responses, which are a head only.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE};
-use percent_encoding::{AsciiSet, CONTROLS, percent_encode};
+use http::{
+    HeaderName, HeaderValue, Response,
+    header::{CONTENT_TYPE, InvalidHeaderValue},
+};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use super::{
     Reason, Refusal,
     buffer::{Buffer, number},
-    problem::detail,
-    respond::add_fields,
+    respond::{add_fields, detail},
 };
 
 pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -36,33 +38,28 @@ const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 pub(super) fn trailers_only(refusal: &Refusal, content_type: HeaderValue) -> Response<Bytes> {
     let mut text = Buffer::<192>::new();
     detail(refusal, &mut text);
+    let text = std::str::from_utf8(text.as_bytes()).unwrap_or_default();
     let code = refusal.reason().forms().grpc_status;
-    let details = details(refusal, code, std::str::from_utf8(text.as_bytes()).unwrap_or_default());
 
-    let mut headers = HeaderMap::with_capacity(12); // these five, and those of every refusal without growing
+    let mut response = Response::new(Bytes::new());
+    let headers = response.headers_mut();
+    headers.reserve(12); // these five, and those of every refusal without growing
     headers.insert(CONTENT_TYPE, content_type);
     headers.insert(GRPC_STATUS, number(code));
-    if let Some(message) = message(text.as_bytes()) {
+    if let Ok(message) = message(text) {
         headers.insert(GRPC_MESSAGE, message);
     }
-    if let Ok(details) = HeaderValue::from_maybe_shared(Bytes::from(STANDARD_NO_PAD.encode(details.as_bytes()))) {
+    if let Ok(details) = HeaderValue::try_from(STANDARD_NO_PAD.encode(details(refusal, code, text).0)) {
         headers.insert(GRPC_STATUS_DETAILS_BIN, details);
     }
     headers.insert(GRPC_RETRY_PUSHBACK_MS, pushback(refusal.retry_after()));
-    add_fields(refusal, &mut headers);
-
-    let mut response = Response::new(Bytes::new());
-    *response.headers_mut() = headers;
+    add_fields(refusal, headers);
     response
 }
 
 /// Percent-encodes `grpc-message`.
-fn message(text: &[u8]) -> Option<HeaderValue> {
-    let mut encoded = Buffer::<192>::new();
-    for part in percent_encode(text, ESCAPED) {
-        encoded.push(part);
-    }
-    HeaderValue::from_maybe_shared(encoded.take()).ok()
+fn message(text: &str) -> Result<HeaderValue, InvalidHeaderValue> {
+    HeaderValue::from_str(&Cow::from(utf8_percent_encode(text, ESCAPED)))
 }
 
 /// Formats a wait in whole milliseconds, rounded up; -1, which means never, if a retry of this call is pointless.
@@ -79,7 +76,7 @@ fn pushback(wait: Option<Duration>) -> HeaderValue {
 /// Encodes a `google.rpc.Status` with its details.
 fn details(refusal: &Refusal, code: u64, text: &str) -> Message {
     let policy = refusal.policy().as_str();
-    let mut status = Message::with_capacity(512);
+    let mut status = Message(Vec::with_capacity(512));
     status.integer(1, code).text(2, text);
     if let Some(wait) = refusal.retry_after() {
         any(&mut status, "type.googleapis.com/google.rpc.RetryInfo", |info| {
@@ -118,10 +115,6 @@ fn any(status: &mut Message, kind: &str, fill: impl FnOnce(&mut Message)) {
 struct Message(Vec<u8>);
 
 impl Message {
-    fn with_capacity(bytes: usize) -> Self {
-        Self(Vec::with_capacity(bytes))
-    }
-
     /// Adds an integer that is never negative.
     fn integer(&mut self, field: u8, value: u64) -> &mut Self {
         if value > 0 {
@@ -147,10 +140,6 @@ impl Message {
         let written = self.0.len() - end;
         self.0[start..].rotate_right(written);
         self
-    }
-
-    fn as_bytes(&self) -> &[u8] {
-        &self.0
     }
 
     /// Adds an integer with seven bits in each byte, the least significant first.
@@ -185,7 +174,7 @@ mod tests {
 
     #[test]
     fn message_is_percent_encoded() {
-        assert_eq!(message("5 % of \u{fc}ber\r\n".as_bytes()).unwrap(), "5 %25 of %C3%BCber%0D%0A");
+        assert_eq!(message("5 % of \u{fc}ber\r\n").unwrap(), "5 %25 of %C3%BCber%0D%0A");
     }
 
     #[test]
@@ -194,7 +183,7 @@ mod tests {
         message.integer(1, 150).text(2, "testing").integer(4, 0).text(5, "").nested(3, |inner| {
             inner.integer(1, 150);
         });
-        assert_eq!(message.as_bytes(), b"\x08\x96\x01\x12\x07testing\x1a\x03\x08\x96\x01");
+        assert_eq!(message.0, b"\x08\x96\x01\x12\x07testing\x1a\x03\x08\x96\x01");
     }
 
     #[test]
@@ -203,14 +192,14 @@ mod tests {
         message.nested(1, |inner| {
             inner.text(1, &"x".repeat(200));
         });
-        assert_eq!(message.as_bytes()[..6], *b"\x0a\xcb\x01\x0a\xc8\x01");
-        assert_eq!(message.as_bytes().len(), 206);
+        assert_eq!(message.0[..6], *b"\x0a\xcb\x01\x0a\xc8\x01");
+        assert_eq!(message.0.len(), 206);
     }
 
     #[test]
     fn largest_integer_takes_ten_bytes() {
         let mut message = Message::default();
         message.integer(1, u64::MAX);
-        assert_eq!(message.as_bytes(), b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01");
+        assert_eq!(message.0, b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01");
     }
 }

@@ -5,10 +5,8 @@ use std::{slice, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue, header::RETRY_AFTER};
 
 use super::{
-    buffer::{number, parse_number},
-    refusal::whole_seconds,
-    structured_field::{self, Items, clamp},
-    x_ratelimit::{self, Triple},
+    buffer::{Buffer, clamp, number, parse_number},
+    structured_field, whole_seconds, x_ratelimit,
 };
 use crate::policy_name::PolicyName;
 
@@ -133,14 +131,23 @@ impl Fields {
 
     /// Creates the fields of limits that belong together: each reports all of them, and the remainder of its own.
     pub(crate) fn for_limits(dialect: Dialect, limits: &[AdvertisedLimit]) -> Vec<Self> {
-        let mut policies = Items::<256>::new();
-        limits.iter().for_each(|limit| limit.write_policy(&mut policies));
-        let policies = shared(HeaderValue::from_maybe_shared(policies.take()).expect("visible ASCII"));
+        let mut policies = Buffer::<256>::new();
+        for limit in limits {
+            policies.item(&limit.name).integer(";q=", limit.quota);
+            if let Some(window) = limit.window {
+                policies.integer(";w=", whole_seconds(window).max(1));
+            }
+            if let Some(unit) = &limit.unit {
+                policies.push(";qu=\"").escaped(unit).push("\"");
+            }
+        }
+        let policies = shared(HeaderValue::from_bytes(policies.as_bytes()).expect("visible ASCII"));
         let template = |limit: &AdvertisedLimit| match dialect {
             Dialect::None => Template::None,
             Dialect::XRateLimit { reset } => Template::Triple { limit: shared(number(clamp(limit.quota))), reset },
             Dialect::Draft11 => {
-                Template::List { policy: policies.clone(), item: limit.name.quoted().into_bytes().into() }
+                let item = Buffer::<66>::new().item(&limit.name).as_bytes().into();
+                Template::List { policy: policies.clone(), item }
             }
         };
         limits.iter().map(|limit| Self { template: template(limit), resets: limit.window.is_some() }).collect()
@@ -209,17 +216,16 @@ impl Fields {
         match &self.template {
             Template::None => {}
             Template::Triple { limit, .. } => {
-                let ours = Triple { remaining: clamp(remaining), reset: reset.map(clamp) };
-                x_ratelimit::write(headers, limit, ours);
+                x_ratelimit::write(headers, limit, clamp(remaining), reset.map(clamp));
             }
             Template::List { policy, item } => {
-                let mut line = Items::<128>::new();
-                line.resume(item).integer(";r=", remaining);
+                let mut line = Buffer::<192>::new(); // holds the longest item
+                line.push(item).integer(";r=", remaining);
                 if let Some(seconds) = reset {
                     line.integer(";t=", seconds);
                 }
                 structured_field::append(headers, || RATELIMIT_POLICY, policy.clone());
-                if let Ok(line) = HeaderValue::from_maybe_shared(line.take()) {
+                if let Ok(line) = HeaderValue::from_bytes(line.as_bytes()) {
                     structured_field::append(headers, || RATELIMIT, line);
                 }
             }
@@ -238,18 +244,6 @@ pub(crate) struct AdvertisedLimit {
     pub(crate) unit: Option<PolicyName>,
 }
 
-impl AdvertisedLimit {
-    fn write_policy<const N: usize>(&self, policies: &mut Items<N>) {
-        policies.item(&self.name).integer(";q=", self.quota);
-        if let Some(window) = self.window {
-            policies.integer(";w=", whole_seconds(window).max(1));
-        }
-        if let Some(unit) = &self.unit {
-            policies.string(";qu=", unit);
-        }
-    }
-}
-
 /// Returns the same value, whose clones do not allocate: the first clone, made here, allocates their shared count.
 fn shared(value: HeaderValue) -> HeaderValue {
     value.clone()
@@ -265,11 +259,11 @@ fn raise_retry_after(headers: &mut HeaderMap, seconds: u64) {
 /// Formats the limits whose warning threshold a client has reached: `"requests_per_day";u=9000;q=10000` means that
 /// 9,000 of 10,000 are used. Returns `None` without limits.
 pub(crate) fn near_limits<'a>(limits: impl Iterator<Item = (&'a PolicyName, u64, u64)>) -> Option<HeaderValue> {
-    let mut list = Items::<128>::new();
+    let mut list = Buffer::<128>::new();
     for (name, used, limit) in limits {
         list.item(name).integer(";u=", used).integer(";q=", limit);
     }
-    HeaderValue::from_maybe_shared(list.take()).ok().filter(|list| !list.is_empty())
+    HeaderValue::from_bytes(list.as_bytes()).ok().filter(|list| !list.is_empty())
 }
 
 #[cfg(test)]

@@ -2,41 +2,6 @@
 
 use http::StatusCode;
 
-/// Kind of a refusal, which decides the status of the response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Reason {
-    /// The client exceeded its own limit: 429, `RESOURCE_EXHAUSTED`.
-    RateLimited,
-    /// A capacity that all clients share is used up: 503, `UNAVAILABLE`.
-    Capacity,
-    /// The circuit of the protected service is open: 503, `UNAVAILABLE`.
-    CircuitOpen,
-    /// The quota store is unavailable and nothing was charged: 503, `UNAVAILABLE`.
-    Unavailable,
-    /// The store did not confirm in time whether the charge was made: 503, `UNAVAILABLE`. A retry with the same job id
-    /// is charged once.
-    Indeterminate,
-    /// The store rejects the charge for good and nothing was charged: 500, `INTERNAL`. A retry is rejected again;
-    /// [`Event::StoreRejected`](crate::Event::StoreRejected) has the cause.
-    Rejected,
-    /// The request exceeds the whole limit, so that waiting does not help: 413, `RESOURCE_EXHAUSTED`.
-    TooLarge,
-    /// The job that the request names is still running: 409, `ABORTED`.
-    JobRunning,
-    /// The job that the request names was completed before: 409, `ALREADY_EXISTS`.
-    DuplicateJob,
-    /// The job id of the request belongs to another job: 422, `INVALID_ARGUMENT`.
-    JobConflict,
-    /// The request has two job ids, or one that is not 1 to 255 visible characters: 400, `INVALID_ARGUMENT`.
-    InvalidJobId,
-    /// The job id is older than the ids that are retained, or carries no time where only recent ids are retained: 400,
-    /// `INVALID_ARGUMENT`. It is no longer known whether the job was charged before.
-    StaleJobId,
-    /// The request has no identity and the layer refuses such requests: 403, `PERMISSION_DENIED`.
-    Unidentified,
-}
-
 /// Forms of one reason, all of them constants.
 pub(super) struct Forms {
     pub(super) word: &'static str,
@@ -53,24 +18,115 @@ pub(super) struct Forms {
     pub(super) detail: &'static str,
 }
 
-/// Creates the [`Forms`] of one reason from its word, gRPC reason and status, HTTP status, title and problem type, and
-/// its texts for logs and for users.
-macro_rules! forms {
-    ($word:literal, $grpc_reason:literal $grpc_status:literal, $status:ident $number:literal $title:literal,
-     $type:literal $(code $code:literal)?, $summary:literal, $detail:literal) => {
-        &Forms {
-            word: $word,
-            grpc_reason: $grpc_reason,
-            grpc_status: $grpc_status,
-            status: StatusCode::$status,
-            problem: concat!(
-                "{\"type\":\"", $type, "\",\"title\":\"", $title, "\",\"status\":", $number,
-                $(",\"code\":\"", $code, "\"",)? ",\"detail\":\""
-            ),
-            summary: $summary,
-            detail: $detail,
+/// Declares the reasons. Each has its word, its gRPC reason and status, its HTTP status, title and problem type, and its
+/// texts for logs and for users.
+macro_rules! reasons {
+    ($($(#[$doc:meta])+ $reason:ident:
+        $word:literal, $grpc_reason:literal $grpc_status:literal, $status:ident $number:literal $title:literal,
+        $type:literal $(code $code:literal)?, $summary:literal, $detail:literal;)+) => {
+        /// Kind of a refusal, which decides the status of the response.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum Reason {
+            $($(#[$doc])+ $reason,)+
+        }
+
+        impl Reason {
+            /// Returns the forms of the reason.
+            pub(super) const fn forms(self) -> &'static Forms {
+                match self {
+                    $(Self::$reason => &Forms {
+                        word: $word,
+                        grpc_reason: $grpc_reason,
+                        grpc_status: $grpc_status,
+                        status: StatusCode::$status,
+                        problem: concat!(
+                            "{\"type\":\"", $type, "\",\"title\":\"", $title, "\",\"status\":", $number,
+                            $(",\"code\":\"", $code, "\"",)? ",\"detail\":\""
+                        ),
+                        summary: $summary,
+                        detail: $detail,
+                    },)+
+                }
+            }
         }
     };
+}
+
+reasons! {
+    /// The client exceeded its own limit: 429, `RESOURCE_EXHAUSTED`.
+    RateLimited:
+        "rate_limited", "RATE_LIMITED" 8, TOO_MANY_REQUESTS 429 "Quota Exceeded",
+        "https://iana.org/assignments/http-problem-types#quota-exceeded",
+        "limit reached",
+        "The limit is used up.";
+    /// A capacity that all clients share is used up: 503, `UNAVAILABLE`.
+    Capacity:
+        "capacity", "CAPACITY" 14, SERVICE_UNAVAILABLE 503 "Temporary Reduced Capacity",
+        "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+        "shared capacity used up",
+        "All capacity is in use.";
+    /// The circuit of the protected service is open: 503, `UNAVAILABLE`.
+    CircuitOpen:
+        "circuit_open", "CIRCUIT_OPEN" 14, SERVICE_UNAVAILABLE 503 "Temporary Reduced Capacity",
+        "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+        "circuit open",
+        "A service that this one depends on is failing.";
+    /// The quota store is unavailable and nothing was charged: 503, `UNAVAILABLE`.
+    Unavailable:
+        "unavailable", "UNAVAILABLE" 14, SERVICE_UNAVAILABLE 503 "Temporary Reduced Capacity",
+        "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+        "store unavailable, nothing charged",
+        "The quota store is unavailable; nothing was charged.";
+    /// The store did not confirm in time whether the charge was made: 503, `UNAVAILABLE`. A retry with the same job id
+    /// is charged once.
+    Indeterminate:
+        "indeterminate", "INDETERMINATE" 14, SERVICE_UNAVAILABLE 503 "Temporary Reduced Capacity",
+        "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+        "store did not confirm the charge in time",
+        "The quota store did not confirm the charge in time. A retry with the same job id is charged once.";
+    /// The store rejects the charge for good and nothing was charged: 500, `INTERNAL`. A retry is rejected again;
+    /// [`Event::StoreRejected`](crate::Event::StoreRejected) has the cause.
+    Rejected:
+        "rejected", "REJECTED" 13, INTERNAL_SERVER_ERROR 500 "Internal Server Error", "about:blank",
+        "charge rejected by the store, nothing charged",
+        "The quota store rejected the charge; nothing was charged.";
+    /// The request exceeds the whole limit, so that waiting does not help: 413, `RESOURCE_EXHAUSTED`.
+    TooLarge:
+        "too_large", "TOO_LARGE" 8, PAYLOAD_TOO_LARGE 413 "Content Too Large", "about:blank",
+        "request can never pass",
+        "The request takes more than the limit allows and can never pass.";
+    /// The job that the request names is still running: 409, `ABORTED`.
+    JobRunning:
+        "job_running", "JOB_RUNNING" 10, CONFLICT 409 "Conflict", "about:blank",
+        "job still running",
+        "The same job is still running.";
+    /// The job that the request names was completed before: 409, `ALREADY_EXISTS`.
+    DuplicateJob:
+        "duplicate_job_id", "DUPLICATE_JOB_ID" 6, CONFLICT 409 "Conflict", "about:blank" code "duplicate_job_id",
+        "job completed before",
+        "The same job was completed before; it was charged once.";
+    /// The job id of the request belongs to another job: 422, `INVALID_ARGUMENT`.
+    JobConflict:
+        "job_conflict", "JOB_CONFLICT" 3, UNPROCESSABLE_ENTITY 422 "Unprocessable Content", "about:blank",
+        "job id belongs to another job",
+        "The job id belongs to another job.";
+    /// The request has two job ids, or one that is not 1 to 255 visible characters: 400, `INVALID_ARGUMENT`.
+    InvalidJobId:
+        "invalid_job_id", "INVALID_JOB_ID" 3, BAD_REQUEST 400 "Bad Request", "about:blank",
+        "invalid job id",
+        "The request must have one job id of 1 to 255 visible characters.";
+    /// The job id is older than the ids that are retained, or carries no time where only recent ids are retained: 400,
+    /// `INVALID_ARGUMENT`. It is no longer known whether the job was charged before.
+    StaleJobId:
+        "stale_job_id", "STALE_JOB_ID" 3, BAD_REQUEST 400 "Bad Request", "about:blank",
+        "job id too old, or without a time",
+        "The job id is too old to tell whether it was charged, or it is neither a UUID of version 7 nor a ULID.";
+    /// The request has no identity and the layer refuses such requests: 403, `PERMISSION_DENIED`.
+    Unidentified:
+        "unidentified", "UNIDENTIFIED" 7, FORBIDDEN 403 "Forbidden", "about:blank",
+        "no client identified",
+        "The request could not be attributed to a client.";
 }
 
 impl Reason {
@@ -84,81 +140,5 @@ impl Reason {
     pub(super) const fn is_temporary(self) -> bool {
         use Reason::{Capacity, CircuitOpen, Indeterminate, JobRunning, RateLimited, Unavailable};
         matches!(self, RateLimited | Capacity | CircuitOpen | Unavailable | Indeterminate | JobRunning)
-    }
-
-    /// Returns the forms of the reason.
-    pub(super) const fn forms(self) -> &'static Forms {
-        match self {
-            Self::RateLimited => forms! {
-                "rate_limited", "RATE_LIMITED" 8, TOO_MANY_REQUESTS 429 "Quota Exceeded",
-                "https://iana.org/assignments/http-problem-types#quota-exceeded",
-                "limit reached",
-                "The limit is used up."
-            },
-            Self::Capacity => forms! {
-                "capacity", "CAPACITY" 14, SERVICE_UNAVAILABLE 503 "Temporary Reduced Capacity",
-                "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
-                "shared capacity used up",
-                "All capacity is in use."
-            },
-            Self::CircuitOpen => forms! {
-                "circuit_open", "CIRCUIT_OPEN" 14, SERVICE_UNAVAILABLE 503 "Temporary Reduced Capacity",
-                "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
-                "circuit open",
-                "A service that this one depends on is failing."
-            },
-            Self::Unavailable => forms! {
-                "unavailable", "UNAVAILABLE" 14, SERVICE_UNAVAILABLE 503 "Temporary Reduced Capacity",
-                "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
-                "store unavailable, nothing charged",
-                "The quota store is unavailable; nothing was charged."
-            },
-            Self::Indeterminate => forms! {
-                "indeterminate", "INDETERMINATE" 14, SERVICE_UNAVAILABLE 503 "Temporary Reduced Capacity",
-                "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
-                "store did not confirm the charge in time",
-                "The quota store did not confirm the charge in time. A retry with the same job id is charged once."
-            },
-            Self::Rejected => forms! {
-                "rejected", "REJECTED" 13, INTERNAL_SERVER_ERROR 500 "Internal Server Error", "about:blank",
-                "charge rejected by the store, nothing charged",
-                "The quota store rejected the charge; nothing was charged."
-            },
-            Self::TooLarge => forms! {
-                "too_large", "TOO_LARGE" 8, PAYLOAD_TOO_LARGE 413 "Content Too Large", "about:blank",
-                "request can never pass",
-                "The request takes more than the limit allows and can never pass."
-            },
-            Self::JobRunning => forms! {
-                "job_running", "JOB_RUNNING" 10, CONFLICT 409 "Conflict", "about:blank",
-                "job still running",
-                "The same job is still running."
-            },
-            Self::DuplicateJob => forms! {
-                "duplicate_job_id", "DUPLICATE_JOB_ID" 6, CONFLICT 409 "Conflict", "about:blank" code "duplicate_job_id",
-                "job completed before",
-                "The same job was completed before; it was charged once."
-            },
-            Self::JobConflict => forms! {
-                "job_conflict", "JOB_CONFLICT" 3, UNPROCESSABLE_ENTITY 422 "Unprocessable Content", "about:blank",
-                "job id belongs to another job",
-                "The job id belongs to another job."
-            },
-            Self::InvalidJobId => forms! {
-                "invalid_job_id", "INVALID_JOB_ID" 3, BAD_REQUEST 400 "Bad Request", "about:blank",
-                "invalid job id",
-                "The request must have one job id of 1 to 255 visible characters."
-            },
-            Self::StaleJobId => forms! {
-                "stale_job_id", "STALE_JOB_ID" 3, BAD_REQUEST 400 "Bad Request", "about:blank",
-                "job id too old, or without a time",
-                "The job id is too old to tell whether it was charged, or it is neither a UUID of version 7 nor a ULID."
-            },
-            Self::Unidentified => forms! {
-                "unidentified", "UNIDENTIFIED" 7, FORBIDDEN 403 "Forbidden", "about:blank",
-                "no client identified",
-                "The request could not be attributed to a client."
-            },
-        }
     }
 }

@@ -4,15 +4,14 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Response,
-    header::{CACHE_CONTROL, RETRY_AFTER},
+    HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
 };
 
 use super::{
-    NEAR_LIMITS, Refusal, Wire,
-    buffer::number,
+    NEAR_LIMITS, Reason, Refusal, Wire,
+    buffer::{Buffer, number},
     grpc::{self, GRPC_MESSAGE, GRPC_STATUS, GRPC_STATUS_DETAILS_BIN},
-    problem,
     rate_limit_headers::{RATELIMIT, RATELIMIT_POLICY},
     x_ratelimit::{X_RATELIMIT_LIMIT, X_RATELIMIT_REMAINING, X_RATELIMIT_RESET},
 };
@@ -40,7 +39,9 @@ pub const EXPOSED_HEADERS: [HeaderName; 10] = [
     GRPC_STATUS_DETAILS_BIN,
 ];
 
-// A constant, because a value that is made at run time is checked byte by byte.
+// Constants, because a value that is made at run time is checked byte by byte.
+const JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 const SURROGATE_CONTROL: HeaderName = HeaderName::from_static("surrogate-control");
@@ -66,7 +67,7 @@ impl Responder {
     ) -> Response<Bytes> {
         let mut response = match (Wire::of(request), &self.0) {
             (Wire::Grpc { content_type }, _) => grpc::trailers_only(&refusal, content_type),
-            (Wire::Http, None) => problem::problem(&refusal),
+            (Wire::Http, None) => problem(&refusal),
             (Wire::Http, Some(custom)) => {
                 let mut response = custom(&refusal);
                 complete(&refusal, response.headers_mut());
@@ -88,97 +89,131 @@ impl fmt::Debug for Responder {
     }
 }
 
-/// Adds `Retry-After` and `Cache-Control: no-store` to a response of this crate, which has neither yet: to look for them
-/// costs more than to insert them.
+/// Adds `Retry-After` and `Cache-Control: no-store` to a response. They are not looked for first: to look for them costs
+/// more than to insert them.
 pub(super) fn add_fields(refusal: &Refusal, headers: &mut HeaderMap) {
-    add_retry_after(refusal, headers);
-    let _ = headers.try_insert(CACHE_CONTROL, NO_STORE);
-}
-
-fn add_retry_after(refusal: &Refusal, headers: &mut HeaderMap) {
     if let Some(seconds) = refusal.retry_after_field() {
         let _ = headers.try_insert(RETRY_AFTER, number(seconds));
     }
+    let _ = headers.try_insert(CACHE_CONTROL, NO_STORE);
 }
 
-/// Adds `Retry-After` to a custom response, unless it has one, and `Cache-Control: no-store`, unless its own forbids
-/// storing. Idempotent.
+/// Completes a custom response. Its own `Retry-After` remains; its `Cache-Control` does not.
 ///
-/// A `Cache-Control` that allows storing is replaced: a cache would serve one client's refusal to the others, or to the
-/// same client after its limit has recovered. The fields that shared caches obey instead of it are removed (RFC 9213,
-/// section 2.2; Edge Architecture Specification).
+/// A cache that stores a refusal would serve it to other clients, or to the same client after its limit has recovered.
+/// The fields that shared caches obey instead of `Cache-Control` are removed (RFC 9213, section 2.2; Edge Architecture
+/// Specification).
 fn complete(refusal: &Refusal, headers: &mut HeaderMap) {
     headers.remove(CDN_CACHE_CONTROL);
     headers.remove(SURROGATE_CONTROL);
-    if !headers.contains_key(RETRY_AFTER) {
-        add_retry_after(refusal, headers);
-    }
-    if !forbids_storing(headers) {
-        let _ = headers.try_insert(CACHE_CONTROL, NO_STORE);
+    let own = headers.get(RETRY_AFTER).cloned();
+    add_fields(refusal, headers);
+    if let Some(own) = own {
+        let _ = headers.try_insert(RETRY_AFTER, own);
     }
 }
 
-/// Returns whether `Cache-Control` forbids every cache to store the response.
+/// Creates a problem document (RFC 9457), the default response of layers.
 ///
-/// It has the directive `no-store`, and not `must-understand`, with which caches that know the status ignore `no-store`
-/// (RFC 9111, section 5.2.2.3). A quoted argument may contain anything, so a field with one is not relied on.
-fn forbids_storing(headers: &HeaderMap) -> bool {
-    let mut no_store = false;
-    for line in headers.get_all(CACHE_CONTROL) {
-        if line.as_bytes().contains(&b'"') {
-            return false;
+/// The members are `type`, `title`, `status`, `detail`, `violated-policies`, and `retry_after_seconds` if waiting
+/// helps. A refusal by a quota has the name of the limit with the longest wait as `kind`, with its `current` and
+/// `limit`. A refused duplicate of a job has the `code` `duplicate_job_id`. Later versions may add members.
+///
+/// ```
+/// use std::time::Duration;
+/// use tollgate::{PolicyName, Reason, Refusal, refusal};
+///
+/// let refusal = Refusal::new(Reason::RateLimited, PolicyName::try_new("default").unwrap())
+///     .with_limit(100, 100)
+///     .with_retry_after(Duration::from_millis(4_200));
+/// let answer = refusal::problem(&refusal);
+/// assert_eq!(answer.status(), 429);
+/// assert_eq!(answer.headers()["content-type"], "application/problem+json");
+/// assert_eq!(answer.headers()["retry-after"], "5");
+/// assert!(answer.body().ends_with(
+///     br#""detail":"The limit of 100 is used up. Retry in 5 seconds.","violated-policies":["default"],"retry_after_seconds":5}"#
+/// ));
+/// ```
+#[must_use]
+pub fn problem(refusal: &Refusal) -> Response<Bytes> {
+    let mut body = Buffer::<512>::new();
+    body.push(refusal.reason().forms().problem);
+    detail(refusal, &mut body);
+    body.push("\",\"violated-policies\":[\"");
+    match refusal.violations() {
+        [] => body.escaped(refusal.policy()),
+        [first, more @ ..] => {
+            more.iter().fold(body.escaped(&first.name), |body, next| body.push("\",\"").escaped(&next.name))
         }
-        for directive in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            let name = directive.split(|byte| *byte == b'=').next().unwrap_or_default();
-            if name.trim_ascii().eq_ignore_ascii_case(b"must-understand") {
-                return false;
-            }
-            no_store |= directive.eq_ignore_ascii_case(b"no-store");
-        }
+    };
+    body.push("\"]");
+    if let Some(worst) = refusal.worst() {
+        body.push(",\"kind\":\"").escaped(&worst.name).push("\",\"current\":").number(worst.current);
+        body.push(",\"limit\":").number(worst.limit);
     }
-    no_store
+    if let Some(seconds) = refusal.retry_after_seconds() {
+        body.push(",\"retry_after_seconds\":").number(seconds);
+    }
+    body.push("}");
+    answer(refusal, JSON, body.as_bytes())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Creates a response with a line of plain text, for `.refuse_with(refusal::text)`.
+///
+/// ```
+/// use tollgate::{PolicyName, Reason, Refusal, refusal};
+///
+/// let refusal = Refusal::new(Reason::TooLarge, PolicyName::try_new("default").unwrap()).with_limit(100, 0);
+/// let answer = refusal::text(&refusal);
+/// assert_eq!(answer.status(), 413);
+/// assert_eq!(answer.body(), "The request takes more than the limit of 100 and can never pass.\n");
+/// ```
+#[must_use]
+pub fn text(refusal: &Refusal) -> Response<Bytes> {
+    let mut body = Buffer::<192>::new();
+    detail(refusal, &mut body);
+    body.push("\n");
+    answer(refusal, TEXT, body.as_bytes())
+}
 
-    fn forbids(lines: &[&'static str]) -> bool {
-        let mut headers = HeaderMap::new();
-        for line in lines {
-            headers.append(CACHE_CONTROL, HeaderValue::from_static(line));
-        }
-        forbids_storing(&headers)
-    }
+/// Returns the HTTP status of a refusal, for responses of your own.
+///
+/// ```
+/// use tollgate::{PolicyName, Reason, Refusal, refusal};
+/// let refusal = Refusal::new(Reason::CircuitOpen, PolicyName::try_new("upstream").unwrap());
+/// assert_eq!(refusal::status(&refusal), 503);
+/// ```
+#[must_use]
+pub fn status(refusal: &Refusal) -> StatusCode {
+    refusal.reason().forms().status
+}
 
-    #[test]
-    fn only_the_no_store_directive_forbids_storing() {
-        for (line, forbidden) in [
-            ("no-store", true),
-            ("private, No-Store", true),
-            ("max-age=0,no-store,private", true),
-            ("", false),
-            ("private", false),
-            ("no-cache, max-age=60", false),
-            ("x-no-store, no-stored", false),
-            ("private=\"x, no-store, y\"", false),
-        ] {
-            assert_eq!(forbids(&[line]), forbidden, "{line}");
-        }
-    }
+fn answer(refusal: &Refusal, kind: HeaderValue, body: &[u8]) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::copy_from_slice(body));
+    *response.status_mut() = status(refusal);
+    let headers = response.headers_mut();
+    headers.reserve(6); // this one, and those of every refusal without growing
+    headers.insert(CONTENT_TYPE, kind);
+    add_fields(refusal, headers);
+    response
+}
 
-    #[test]
-    fn must_understand_on_any_line_cancels_no_store() {
-        for lines in [
-            &["must-understand, no-store, max-age=60"][..],
-            &["no-store,Must-Understand"],
-            &["no-store", "must-understand"],
-            &["no-store", "must-understand =1"],
-            &["no-store", "private=\"x\", must-understand"],
-        ] {
-            assert!(!forbids(lines), "{lines:?}");
+/// Writes one or two sentences of plain ASCII, the same over HTTP and gRPC. The size of a shared capacity is not
+/// disclosed.
+pub(super) fn detail<const N: usize>(refusal: &Refusal, out: &mut Buffer<N>) {
+    match (refusal.reason(), refusal.limit()) {
+        (Reason::RateLimited, limit @ 1..) if refusal.remaining() > 0 => {
+            out.push("Too little is left of the limit of ").number(limit).push(".")
         }
-        assert!(forbids(&["private", "no-store"]));
-        assert!(!forbids(&[]));
-    }
+        (Reason::RateLimited, limit @ 1..) => out.push("The limit of ").number(limit).push(" is used up."),
+        (Reason::TooLarge, limit @ 1..) => {
+            out.push("The request takes more than the limit of ").number(limit).push(" and can never pass.")
+        }
+        (reason, _) => out.push(reason.forms().detail),
+    };
+    match refusal.retry_after_seconds() {
+        Some(1) => out.push(" Retry in 1 second."),
+        Some(seconds) => out.push(" Retry in ").number(seconds).push(" seconds."),
+        None => out,
+    };
 }

@@ -1,49 +1,41 @@
 //! The three `X-RateLimit` fields, which have room for one policy.
 
+use std::cmp::Reverse;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::buffer::{number, parse_number};
+use crate::head::only;
 
 pub(super) const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 pub(super) const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 pub(super) const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 
-/// Values of one policy besides its limit.
-#[derive(Clone, Copy)]
-pub(super) struct Triple {
-    pub(super) remaining: u64,
-    pub(super) reset: Option<u64>,
-}
-
 /// Writes all three fields unless those of a narrower policy are present: one with less remaining or, if that is equal,
 /// with a later reset. Malformed fields are replaced.
-pub(super) fn write(headers: &mut HeaderMap, limit: &HeaderValue, ours: Triple) {
-    if let Some(theirs) = present(headers)
-        && (theirs.remaining < ours.remaining || theirs.remaining == ours.remaining && theirs.reset >= ours.reset)
-    {
+pub(super) fn write(headers: &mut HeaderMap, limit: &HeaderValue, remaining: u64, reset: Option<u64>) {
+    if present(headers).is_some_and(|narrowest| narrowest <= (remaining, Reverse(reset))) {
         return;
     }
     let _ = headers.try_insert(X_RATELIMIT_LIMIT, limit.clone());
-    let _ = headers.try_insert(X_RATELIMIT_REMAINING, number(ours.remaining));
-    match ours.reset {
+    let _ = headers.try_insert(X_RATELIMIT_REMAINING, number(remaining));
+    match reset {
         Some(seconds) => drop(headers.try_insert(X_RATELIMIT_RESET, number(seconds))),
         None => drop(headers.remove(X_RATELIMIT_RESET)),
     }
 }
 
-/// Returns the values that are present, if the three fields are well formed.
-fn present(headers: &HeaderMap) -> Option<Triple> {
-    let remaining = only(headers, X_RATELIMIT_REMAINING)?;
-    only(headers, X_RATELIMIT_LIMIT)?;
-    let reset = if headers.contains_key(X_RATELIMIT_RESET) { Some(only(headers, X_RATELIMIT_RESET)?) } else { None };
-    Some(Triple { remaining, reset })
+/// Returns what remains and the reset, if the fields that are present are well formed.
+fn present(headers: &HeaderMap) -> Option<(u64, Reverse<Option<u64>>)> {
+    let remaining = read(headers, X_RATELIMIT_REMAINING)?;
+    read(headers, X_RATELIMIT_LIMIT)?;
+    let reset = if headers.contains_key(X_RATELIMIT_RESET) { Some(read(headers, X_RATELIMIT_RESET)?) } else { None };
+    Some((remaining, Reverse(reset)))
 }
 
 /// Returns the number in a field that is present once.
-fn only(headers: &HeaderMap, name: HeaderName) -> Option<u64> {
-    let mut lines = headers.get_all(name).iter();
-    let first = lines.next()?;
-    if lines.next().is_some() { None } else { parse_number(first) }
+fn read(headers: &HeaderMap, name: HeaderName) -> Option<u64> {
+    only(headers.get_all(name)).and_then(parse_number)
 }
 
 #[cfg(test)]
@@ -56,7 +48,7 @@ mod tests {
         for (name, value) in names.iter().zip(before).filter(|(_, value)| !value.is_empty()) {
             headers.insert(name, HeaderValue::from_str(value).unwrap());
         }
-        write(&mut headers, &number(500), Triple { remaining, reset });
+        write(&mut headers, &number(500), remaining, reset);
         names.map(|name| headers.get(name).map_or_else(String::new, |value| value.to_str().unwrap().to_owned()))
     }
 
@@ -93,7 +85,7 @@ mod tests {
         headers.insert(X_RATELIMIT_LIMIT, number(100));
         headers.insert(X_RATELIMIT_REMAINING, number(1));
         headers.append(X_RATELIMIT_REMAINING, number(2));
-        write(&mut headers, &number(500), Triple { remaining: 7, reset: None });
+        write(&mut headers, &number(500), 7, None);
         assert_eq!(headers.get_all(X_RATELIMIT_REMAINING).iter().collect::<Vec<_>>(), ["7"]);
     }
 }

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::support::directory::Directory;
 
+#[allow(dead_code, reason = "the start of the program is for its main")]
 #[path = "../../examples/billing/server/mod.rs"]
 mod server;
 
@@ -28,9 +29,10 @@ fn serve() {
         let setup = server::Setup::from_env().unwrap();
         let ledger = setup.open().await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        println!("\nlistening on {}", listener.local_addr().unwrap());
+        let stop = server::support::stop_signal().unwrap();
+        println!(); // ends the harness's line
         setup.introduce(listener.local_addr().unwrap());
-        server::serve(listener, ledger, &setup, server::stopped()).await.unwrap();
+        server::serve(listener, ledger, &setup, stop).await.unwrap();
     });
 }
 
@@ -71,7 +73,7 @@ impl Server {
         }
         let mut process = command.spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let address = lines.find_map(|line| line.strip_prefix("listening on ").map(String::from)).unwrap();
+        let address = lines.find_map(|line| line.strip_prefix("listening on http://").map(String::from)).unwrap();
         thread::spawn(move || lines.for_each(drop)); // a full pipe would block the server
         Self { process, address }
     }

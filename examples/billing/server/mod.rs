@@ -5,22 +5,21 @@ mod jobs;
 mod parameters;
 mod problem;
 mod reports;
+#[path = "../../support/mod.rs"]
+pub(crate) mod support;
 
-use std::{error::Error, future::Future, io, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{error::Error, io, net::SocketAddr, path::PathBuf};
 
 use axum::{
     Router,
     routing::{get, post},
 };
-use tokio::{net::TcpListener, sync::oneshot};
+use tokio::net::TcpListener;
 use tollgate::{Ledger, OnFailure, Period, Plan, Quota, QuotaLayer, Quotas};
 
 /// Kind of the billed units, and the name of its limit.
 const UNITS: &str = "units";
 const DAILY: &str = "units_per_day";
-
-/// Longest time for running requests, and for pending rows, after a stop signal.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// Settings from the environment.
 pub(crate) struct Setup {
@@ -45,22 +44,16 @@ struct Shop {
 
 impl Setup {
     pub(crate) fn from_env() -> Result<Self, String> {
-        let value = |name: &str| match std::env::var(name) {
-            Ok(text) if text.is_empty() => Err(format!("{name} must not be empty: set it, or leave it out")),
-            Ok(text) => Ok(Some(text)),
-            Err(std::env::VarError::NotPresent) => Ok(None),
-            Err(_) => Err(format!("{name} must be text")),
-        };
-        let location = match (value("DB")?, value("DATABASE_URL")?) {
+        let location = match (support::variable("DB")?, support::variable("DATABASE_URL")?) {
             (Some(_), Some(_)) => return Err("set DB for a file or DATABASE_URL for a server, not both".into()),
             (None, Some(url)) => Location::Postgres(url),
             (file, None) => Location::File(file.map_or_else(|| "billing.db".into(), PathBuf::from)),
         };
-        let limit = match value("LIMIT")? {
+        let limit = match support::variable("LIMIT")? {
             Some(text) => parameters::amount("LIMIT", &text)?,
             None => 1_000,
         };
-        Ok(Self { location, limit, admin_token: value("ADMIN_TOKEN")? })
+        Ok(Self { location, limit, admin_token: support::variable("ADMIN_TOKEN")? })
     }
 
     pub(crate) async fn open(&self) -> Result<Ledger, Box<dyn Error>> {
@@ -70,8 +63,9 @@ impl Setup {
         }
     }
 
-    /// Prints the most important settings.
+    /// Prints the address and the most important settings.
     pub(crate) fn introduce(&self, address: SocketAddr) {
+        println!("listening on http://{address}");
         match &self.location {
             Location::File(path) => {
                 let path = path.canonicalize().unwrap_or_else(|_| path.clone());
@@ -117,39 +111,10 @@ fn app(ledger: Ledger, setup: &Setup) -> Result<Router, tollgate::ConfigError> {
 }
 
 /// Serves until `stop` completes; then finishes running requests and writes all rows.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    ledger: Ledger,
-    setup: &Setup,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
+pub(crate) async fn serve(listener: TcpListener, ledger: Ledger, setup: &Setup, stop: support::Stop) -> io::Result<()> {
     let app = app(ledger.clone(), setup).map_err(io::Error::other)?;
-    let (stopping, told) = oneshot::channel();
-    let server = axum::serve(listener, app).with_graceful_shutdown(async move {
-        stop.await;
-        let _ = stopping.send(());
-    });
-    let too_long = async {
-        let _ = told.await;
-        tokio::time::sleep(GRACE).await;
-    };
-    let served = tokio::select! {
-        served = server.into_future() => served,
-        () = too_long => Ok(()),
-    };
-    ledger.shut_down(GRACE).await;
+    let server = |stop| axum::serve(listener, app).with_graceful_shutdown(stop).into_future();
+    let served = support::run(stop, server).await;
+    ledger.shut_down(support::GRACE).await;
     served
-}
-
-/// Completes on Ctrl-C or on the signal of a supervisor.
-pub(crate) async fn stopped() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! { _ = terminate.recv() => {}, _ = tokio::signal::ctrl_c() => {} }
-            return;
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
 }

@@ -8,12 +8,13 @@ use loom::thread;
 use crate::{
     backoff::Backoff,
     circuit_breaker::{
-        circuit::{BreakerConfig, Circuit, Ticket},
-        classifier::ResultClassifier,
-        machine::{BreakerMode, CircuitState, Recovery},
+        circuit::{Circuit, CircuitShared, Ticket},
+        machine::{BreakerMode, Recovery},
+        policy::ResultClassifier,
         trip::{Trip, WindowLength},
-        window::{CallResult, SlidingWindow, call_window::CallWindow},
+        window::{CallResult, CallWindow, SlidingWindow},
     },
+    circuit_state::CircuitState,
     classify::Verdict,
     gate::PolicyContext,
     policy_name::PolicyName,
@@ -35,17 +36,20 @@ fn circuit(trip: Trip) -> (Arc<Circuit>, Moment) {
     let clock = FakeClock::new();
     let now = clock.now();
     let open = Backoff { first: SECOND, longest: SECOND };
-    let config = BreakerConfig {
+    let shared = CircuitShared {
         context: PolicyContext {
             name: PolicyName::try_new("loom").unwrap(),
             clock: Clock::from(clock),
             observers: Default::default(),
+            outbound: false,
         },
         trip,
         recovery: Recovery { open, probes: 1, close_after: 1, probe_timeout: SECOND },
         classifier: ResultClassifier::default(),
     };
-    (Circuit::new(Arc::new(config), 1, None), now)
+    let circuit = Circuit::new(Arc::new(shared), 1, None);
+    circuit.admit(now).ok(); // the first call begins the window
+    (circuit, now)
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Amounts are charged completely or not at all.
 
-use super::{MOST, Scene, queries, two_limits, violated};
+use super::{MOST, Scene, at_once, queries, two_limits, violated};
 use crate::quota::{QuotaLayer, Quotas};
 
 /// An amount that fits is charged, up to the limit itself. One that does not fit is refused with its limit, and changes
@@ -177,12 +177,9 @@ pub async fn a_kind_that_is_named_twice_is_one(make: impl AsyncFn(QuotaLayer) ->
 pub async fn many_at_once_take_exactly_the_limit(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     let scene = Scene::new(make, two_limits(105, 50_000)).await;
     scene.record(&scene.alice, ("queries", 5)).await;
-    let mut tasks = tokio::task::JoinSet::new();
-    for number in 0..100 {
-        let (quotas, alice) = (scene.quotas.clone(), scene.alice.clone());
-        tasks.spawn(async move {
-            tokio::task::yield_now().await;
-            let asked = [("queries", 10), ("rows", 7)];
+    let passed = at_once(100, |number| {
+        let (quotas, alice, asked) = (scene.quotas.clone(), scene.alice.clone(), [("queries", 10), ("rows", 7)]);
+        async move {
             match number % 2 {
                 0 => quotas.charge(&alice, asked).await.is_ok(),
                 _ => match quotas.reserve(&alice, asked).await {
@@ -190,9 +187,9 @@ pub async fn many_at_once_take_exactly_the_limit(make: impl AsyncFn(QuotaLayer) 
                     Err(_) => false,
                 },
             }
-        });
-    }
-    let passed = tasks.join_all().await.into_iter().filter(|passed| *passed).count();
+        }
+    });
+    let passed = passed.await;
     assert_eq!(passed, 10, "of a hundred that ask for ten of a hundred");
     assert_eq!(scene.counts(&scene.alice).await, [(105, 0), (70, 0)]);
 }

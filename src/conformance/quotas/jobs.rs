@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{Scene, comes_to, queries};
+use super::{Scene, at_once, comes_to, queries};
 use crate::{
     quota::{JobRun, Quota, QuotaLayer, Quotas},
     refusal::Reason,
@@ -112,16 +112,14 @@ pub async fn a_job_that_was_not_begun_leaves_its_id_free(make: impl AsyncFn(Quot
 pub async fn many_at_once_do_a_job_once(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     let scene = Scene::new(make, queries(1_000)).await;
     for round in 1..=10 {
-        let mut tasks = tokio::task::JoinSet::new();
-        for _ in 0..10 {
-            let (quotas, alice) = (scene.quotas.clone(), scene.alice.clone());
-            tasks.spawn(async move {
-                let id = format!("job {round}");
+        let done = at_once(10, |_| {
+            let (quotas, alice, id) = (scene.quotas.clone(), scene.alice.clone(), format!("job {round}"));
+            async move {
                 let ran = quotas.run_job(&alice, &id, ("queries", 10), tokio::task::yield_now()).await;
                 matches!(ran, Ok(JobRun::Done(())))
-            });
-        }
-        let done = tasks.join_all().await.into_iter().filter(|done| *done).count();
+            }
+        });
+        let done = done.await;
         assert_eq!(done, 1, "in round {round}");
         assert_eq!(scene.counts(&scene.alice).await, [(10 * round, 0)]);
     }

@@ -26,30 +26,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-pub use admin::{
-    a_grant_raises_a_limit_until_it_is_revoked, a_new_plan_keeps_what_was_used, a_reset_counts_from_zero,
-    grant_ends_at_any_time_to_come, reset_repeats_after_a_late_commit, the_grant_that_ends_first_is_used_first,
-    what_cannot_be_is_said_in_words,
-};
-pub use amounts::{
-    a_kind_that_is_named_twice_is_one, a_kind_without_a_limit_is_free, a_record_goes_past_the_limit,
-    all_limits_are_charged_or_none, large_amounts_are_judged_right, many_at_once_take_exactly_the_limit,
-    what_fits_is_charged, zero_asks_whether_anything_is_left,
-};
-pub use clients::{every_client_is_listed_once, looking_changes_nothing, two_clients_never_meet};
-pub use clocks::{
-    a_grant_ends_in_time, a_job_is_forgotten_in_time, a_late_charge_belongs_to_its_own_period,
-    a_lost_estimate_is_charged, a_lost_reservation_comes_back, a_period_begins_again,
-};
-pub use jobs::{
-    a_job_is_done_once, a_job_that_was_not_begun_leaves_its_id_free, a_job_under_way_is_not_begun_again,
-    a_place_comes_back, another_job_has_another_id, many_at_once_do_a_job_once,
-};
-pub use reservations::{
-    a_reservation_ends_once, a_reservation_is_charged_as_what_was_used, an_id_can_be_written_down,
-    many_at_once_end_a_reservation_once,
-};
-
 use crate::{
     identity::{Client, Principal, Verified},
     quota::{Amounts, Plan, Quota, QuotaLayer, Quotas, Usage},
@@ -66,60 +42,63 @@ const MOST: u64 = (1 << 53) - 1;
 const LOOKS: u32 = 30_000;
 const APART: Duration = Duration::from_millis(10);
 
-/// Runs every rule that does not move the clock.
-///
-/// ```
-/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-/// use tollgate::{QuotaLayer, conformance::quotas};
-/// quotas::all(async |layer: QuotaLayer| layer.handle()).await;
-/// # });
-/// ```
-pub async fn all(make: impl AsyncFn(QuotaLayer) -> Quotas) {
-    what_fits_is_charged(&make).await;
-    all_limits_are_charged_or_none(&make).await;
-    zero_asks_whether_anything_is_left(&make).await;
-    a_kind_without_a_limit_is_free(&make).await;
-    large_amounts_are_judged_right(&make).await;
-    a_record_goes_past_the_limit(&make).await;
-    a_kind_that_is_named_twice_is_one(&make).await;
-    many_at_once_take_exactly_the_limit(&make).await;
-    a_reservation_is_charged_as_what_was_used(&make).await;
-    a_reservation_ends_once(&make).await;
-    an_id_can_be_written_down(&make).await;
-    many_at_once_end_a_reservation_once(&make).await;
-    a_new_plan_keeps_what_was_used(&make).await;
-    a_grant_raises_a_limit_until_it_is_revoked(&make).await;
-    the_grant_that_ends_first_is_used_first(&make).await;
-    grant_ends_at_any_time_to_come(&make).await;
-    what_cannot_be_is_said_in_words(&make).await;
-    a_reset_counts_from_zero(&make).await;
-    reset_repeats_after_a_late_commit(&make).await;
-    two_clients_never_meet(&make).await;
-    looking_changes_nothing(&make).await;
-    every_client_is_listed_once(&make).await;
-    a_job_is_done_once(&make).await;
-    another_job_has_another_id(&make).await;
-    a_job_under_way_is_not_begun_again(&make).await;
-    a_job_that_was_not_begun_leaves_its_id_free(&make).await;
-    many_at_once_do_a_job_once(&make).await;
-    a_place_comes_back(&make).await;
+/// Exports rules, and declares the function that runs them all.
+macro_rules! rules {
+    ($(#[$doc:meta])* $all:ident: $($module:ident { $($rule:ident)* })*) => {
+        $(pub use $module::{$($rule),*};)*
+
+        $(#[$doc])*
+        pub async fn $all(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+            $($($rule(&make).await;)*)*
+        }
+    };
 }
 
-/// Runs every rule about time, for stores that follow the [`Clock`] of their layer. The rules move that clock.
-///
-/// ```
-/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-/// use tollgate::{QuotaLayer, conformance::quotas};
-/// quotas::all_with_clock(async |layer: QuotaLayer| layer.handle()).await;
-/// # });
-/// ```
-pub async fn all_with_clock(make: impl AsyncFn(QuotaLayer) -> Quotas) {
-    a_period_begins_again(&make).await;
-    a_grant_ends_in_time(&make).await;
-    a_lost_reservation_comes_back(&make).await;
-    a_lost_estimate_is_charged(&make).await;
-    a_late_charge_belongs_to_its_own_period(&make).await;
-    a_job_is_forgotten_in_time(&make).await;
+rules! {
+    /// Runs every rule that does not move the clock.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// use tollgate::{QuotaLayer, conformance::quotas};
+    /// quotas::all(async |layer: QuotaLayer| layer.handle()).await;
+    /// # });
+    /// ```
+    all:
+    amounts {
+        what_fits_is_charged all_limits_are_charged_or_none zero_asks_whether_anything_is_left
+        a_kind_without_a_limit_is_free large_amounts_are_judged_right a_record_goes_past_the_limit
+        a_kind_that_is_named_twice_is_one many_at_once_take_exactly_the_limit
+    }
+    reservations {
+        a_reservation_is_charged_as_what_was_used a_reservation_ends_once an_id_can_be_written_down
+        many_at_once_end_a_reservation_once
+    }
+    admin {
+        a_new_plan_keeps_what_was_used a_grant_raises_a_limit_until_it_is_revoked
+        the_grant_that_ends_first_is_used_first grant_ends_at_any_time_to_come what_cannot_be_is_said_in_words
+        a_reset_counts_from_zero reset_repeats_after_a_late_commit
+    }
+    clients { two_clients_never_meet looking_changes_nothing every_client_is_listed_once }
+    jobs {
+        a_job_is_done_once another_job_has_another_id a_job_under_way_is_not_begun_again
+        a_job_that_was_not_begun_leaves_its_id_free many_at_once_do_a_job_once a_place_comes_back
+    }
+}
+
+rules! {
+    /// Runs every rule about time, for stores that follow the [`Clock`] of their layer. The rules move that clock.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// use tollgate::{QuotaLayer, conformance::quotas};
+    /// quotas::all_with_clock(async |layer: QuotaLayer| layer.handle()).await;
+    /// # });
+    /// ```
+    all_with_clock:
+    clocks {
+        a_period_begins_again a_grant_ends_in_time a_lost_reservation_comes_back a_lost_estimate_is_charged
+        a_late_charge_belongs_to_its_own_period a_job_is_forgotten_in_time
+    }
 }
 
 /// Quotas over an empty store, and two clients.
@@ -162,6 +141,19 @@ impl Scene {
     async fn comes_to(&self, client: &Client, counts: &[(u64, u64)]) {
         comes_to(async || self.counts(client).await, counts.to_vec()).await;
     }
+}
+
+/// Runs `work` for each number below `count` in a task of its own; returns how many return true.
+async fn at_once<F: Future<Output = bool> + Send + 'static>(count: u32, work: impl Fn(u32) -> F) -> usize {
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0..count {
+        let work = work(number);
+        tasks.spawn(async {
+            tokio::task::yield_now().await;
+            work.await
+        });
+    }
+    tasks.join_all().await.into_iter().filter(|passed| *passed).count()
 }
 
 async fn comes_to<T: PartialEq + fmt::Debug>(look: impl AsyncFn() -> T, expected: T) {

@@ -1,6 +1,6 @@
 //! Reservations and their end.
 
-use super::{Scene, queries, two_limits};
+use super::{Scene, at_once, queries, two_limits};
 use crate::quota::{Amounts, CloseOutcome, QuotaLayer, Quotas, ReservationError, ReservationId};
 
 /// A reserved amount is available to no other charge until it is closed: with less or more than the estimate, or with
@@ -97,18 +97,16 @@ pub async fn many_at_once_end_a_reservation_once(make: impl AsyncFn(QuotaLayer) 
     let scene = Scene::new(make, queries(1_000)).await;
     for round in 1..=10 {
         let id = scene.quotas.reserve(&scene.alice, ("queries", 10)).await.unwrap().detach();
-        let mut tasks = tokio::task::JoinSet::new();
-        for number in 0..8 {
+        let ended = at_once(8, |number| {
             let (quotas, id) = (scene.quotas.clone(), id.clone());
-            tasks.spawn(async move {
-                tokio::task::yield_now().await;
+            async move {
                 match number % 2 {
                     0 => quotas.commit(&id, ("queries", 7)).await == Ok(CloseOutcome::Closed),
                     _ => quotas.roll_back(&id).await == Ok(CloseOutcome::Closed),
                 }
-            });
-        }
-        let ended = tasks.join_all().await.into_iter().filter(|ended| *ended).count();
+            }
+        });
+        let ended = ended.await;
         assert_eq!(ended, 1, "in round {round}");
         let [(used, reserved)] = scene.counts(&scene.alice).await[..] else { panic!("one limit") };
         assert!(reserved == 0 && used.is_multiple_of(7), "in round {round}: {used} used, {reserved} reserved");

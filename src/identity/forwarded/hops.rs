@@ -1,10 +1,12 @@
-//! Addresses in all lines of a forwarding field, from the right.
+//! Addresses in all lines of a forwarding field, from the right, and the parts of one element.
 
-use std::{iter::Rev, net::IpAddr};
+use std::{
+    iter,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
-use http::{HeaderMap, HeaderName, HeaderValue, header::ValueIter};
-
-use super::element;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 /// Greatest number of elements that are read, so that a client cannot make us read a long list.
 pub(super) const MAX_HOPS: usize = 32;
@@ -23,37 +25,19 @@ pub(super) enum Form {
     Single,
 }
 
-/// The addresses in a field from the right, up to the first element that cannot be read.
-pub(super) struct Hops<'a> {
-    lines: Rev<ValueIter<'a, HeaderValue>>,
-    line: Option<&'a [u8]>,
-    form: Form,
-}
-
-impl<'a> Hops<'a> {
-    pub(super) fn of(name: &HeaderName, form: Form, headers: &'a HeaderMap) -> Self {
-        let lines = headers.get_all(name).iter().rev();
-        Self { lines, line: None, form }
-    }
-}
-
-impl Iterator for Hops<'_> {
-    type Item = IpAddr;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let line = match self.line.take() {
-            Some(line) => line,
-            None => self.lines.next()?.as_bytes(),
-        };
-        let (before, last) = cut(line, self.form)?;
-        self.line = before;
-        match self.form {
-            Form::Addresses => element::node(last.trim_ascii()),
-            Form::Pairs => element::forwarded_for(last),
-            Form::Single if self.lines.next().is_some() => None,
-            Form::Single => element::node(last.trim_ascii()),
+/// Returns the addresses in a field from the right, up to the first element that cannot be read.
+pub(super) fn hops<'a>(name: &HeaderName, form: Form, headers: &'a HeaderMap) -> impl Iterator<Item = IpAddr> + 'a {
+    let mut lines = headers.get_all(name).iter().rev().map(HeaderValue::as_bytes);
+    let mut rest = None;
+    iter::from_fn(move || {
+        let (before, last) = cut(rest.take().or_else(|| lines.next())?, form)?;
+        rest = before;
+        match form {
+            Form::Pairs => forwarded_for(last),
+            Form::Single if lines.next().is_some() => None,
+            Form::Single | Form::Addresses => node(last.trim_ascii()),
         }
-    }
+    })
 }
 
 /// Splits a line at its last comma into the rest, if there is a comma, and the last element. Returns `None` if that
@@ -77,6 +61,78 @@ fn cut(line: &[u8], form: Form) -> Option<(Option<&[u8]>, &[u8])> {
 /// Returns whether the byte after `before` is escaped: it follows an odd number of backslashes.
 fn is_escaped(before: &[u8]) -> bool {
     before.iter().rev().take_while(|byte| **byte == b'\\').count() % 2 == 1
+}
+
+/// Parses an IPv4 or IPv6 address with or without a port (RFC 7239, section 6). An IPv6 address may have no brackets.
+fn node(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?;
+    if let Some(rest) = text.strip_prefix('[') {
+        let (ip, after) = rest.split_once(']')?;
+        let fine = after.is_empty() || after.strip_prefix(':').is_some_and(is_port);
+        return ip.parse::<Ipv6Addr>().ok().filter(|_| fine).map(IpAddr::V6);
+    }
+    text.parse().ok().or_else(|| {
+        let (ip, port) = text.rsplit_once(':')?;
+        ip.parse::<Ipv4Addr>().ok().filter(|_| is_port(port)).map(IpAddr::V4)
+    })
+}
+
+/// Returns whether a text is a port: digits, or an obfuscated name.
+fn is_port(text: &str) -> bool {
+    match text.strip_prefix('_') {
+        Some(name) => !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)),
+        None => (1..=5).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_digit()),
+    }
+}
+
+/// Returns the address in the one `for` among an element's pairs (RFC 7239, section 4).
+fn forwarded_for(element: &[u8]) -> Option<IpAddr> {
+    let mut found = None;
+    let mut rest = element.trim_ascii();
+    while !rest.is_empty() {
+        if let Some(after) = rest.strip_prefix(b";") {
+            rest = after.trim_ascii_start();
+            continue;
+        }
+        let equals = rest.iter().position(|byte| *byte == b'=')?;
+        let (value, after) = split_value(rest[equals + 1..].trim_ascii_start())?;
+        if rest[..equals].trim_ascii().eq_ignore_ascii_case(b"for") && found.replace(unquoted_node(value)?).is_some() {
+            return None;
+        }
+        rest = after.trim_ascii_start();
+        if !rest.is_empty() && !rest.starts_with(b";") {
+            return None;
+        }
+    }
+    found
+}
+
+/// Splits a value, with its quotation marks if it has any, from the text behind it.
+fn split_value(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let Some(inner) = text.strip_prefix(b"\"") else {
+        let end = text.iter().position(|byte| *byte == b';').unwrap_or(text.len());
+        return text.split_at_checked(end).filter(|(plain, _)| !plain.contains(&b'"'));
+    };
+    let mut escaped = false;
+    let end = inner.iter().position(|byte| {
+        let ends = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        ends
+    })?;
+    text.split_at_checked(end + 2)
+}
+
+/// Parses the address in a value, which may be a quoted string.
+fn unquoted_node(value: &[u8]) -> Option<IpAddr> {
+    let Some(inner) = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")) else {
+        return node(value.trim_ascii());
+    };
+    let mut plain = SmallVec::<[u8; 64]>::new(); // longer than any address with a port
+    let mut bytes = inner.iter();
+    while let Some(byte) = bytes.next() {
+        plain.push(if *byte == b'\\' { *bytes.next()? } else { *byte });
+    }
+    node(&plain)
 }
 
 #[cfg(test)]
@@ -112,5 +168,59 @@ mod tests {
         assert_eq!(last(&long, Form::Pairs), None);
         assert_eq!(last(&"b".repeat(LONGEST), Form::Addresses).map(str::len), Some(LONGEST));
         assert_eq!(last(&"b".repeat(LONGEST + 1), Form::Addresses), None);
+    }
+
+    fn shown(ip: Option<IpAddr>) -> String {
+        ip.map_or_else(|| "-".to_owned(), |ip| ip.to_string())
+    }
+
+    #[test]
+    fn node_is_an_address_with_or_without_a_port() {
+        for (text, ip) in [
+            ("198.51.100.7", "198.51.100.7"),
+            ("198.51.100.7:4711", "198.51.100.7"),
+            ("198.51.100.7:_hidden", "198.51.100.7"),
+            ("2001:db8::7", "2001:db8::7"),
+            ("[2001:db8::7]", "2001:db8::7"),
+            ("[2001:db8::7]:4711", "2001:db8::7"),
+            ("198.51.100.7:", "-"),
+            ("198.51.100.7:x", "-"),
+            ("198.51.100.7:123456", "-"),
+            ("198.51.100.007", "-"),
+            ("[198.51.100.7]", "-"),
+            ("[2001:db8::7", "-"),
+            ("[2001:db8::7]4711", "-"),
+            ("fe80::1%eth0", "-"),
+            ("unknown", "-"),
+            ("_hidden", "-"),
+            ("", "-"),
+        ] {
+            assert_eq!(shown(node(text.as_bytes())), ip, "{text}");
+        }
+    }
+
+    #[test]
+    fn element_has_exactly_one_readable_for() {
+        for (element, ip) in [
+            ("for=198.51.100.7", "198.51.100.7"),
+            (" For = 198.51.100.7 ; proto=https ", "198.51.100.7"),
+            ("proto=https;by=10.0.0.1;for=\"[2001:db8::7]:4711\";host=\"a;for=1.1.1.1\"", "2001:db8::7"),
+            ("for=\"198.51.100.7:4711\"", "198.51.100.7"),
+            ("for=\"\\[2001:db8::7\\]\"", "2001:db8::7"),
+            (";;for=198.51.100.7;", "198.51.100.7"),
+            ("for=198.51.100.7;for=1.1.1.1", "-"),
+            ("for=unknown", "-"),
+            ("for=_hidden;proto=http", "-"),
+            ("for=\"198.51.100.7", "-"),
+            ("for=\"198.51.100.7\"x", "-"),
+            ("for=\"198.51.100.7\\", "-"),
+            ("for", "-"),
+            ("for=", "-"),
+            ("by=198.51.100.7", "-"),
+            ("198.51.100.7", "-"),
+            ("", "-"),
+        ] {
+            assert_eq!(shown(forwarded_for(element.as_bytes())), ip, "{element}");
+        }
     }
 }

@@ -1,14 +1,14 @@
 //! Decision on a request while the ledger may be away.
 
-use std::sync::Arc;
+use std::{num::NonZeroU32, sync::Arc};
 
-use super::{Spool, local_share::LocalShares, merge::start_merging, spool_queue::SpoolQueue};
+use super::{Spool, merge::start_merging, spool_queue::SpoolQueue};
 use crate::{
     error::ConfigError,
     ledger::{
         Database, WriterTask, new_id,
         store::admit_error,
-        writer::{AdmitCommand, AdmitReply, AdmittedAt, Command, CommandKind, Key, Reply, Sent, SettleCommand, after},
+        writer::{AdmitCommand, AdmitReply, AdmittedAt, Command, CommandKind, Reply, SettleCommand},
     },
     quota::{
         OnFailure,
@@ -20,14 +20,8 @@ use crate::{
 /// Admits charges of a layer while its ledger is away.
 pub(super) struct Fallback {
     spool: Spool,
-    share: Option<LocalShares>,
-}
-
-/// An admission by the ledger or without it.
-pub(super) enum Admitted {
-    Written(AdmitReply),
-    /// Without the ledger, at this time in nanoseconds since 1970.
-    Passed(u64),
+    /// Number of processes that share what remains of a limit; `None` admits without a limit.
+    share: Option<NonZeroU32>,
 }
 
 impl Fallback {
@@ -39,13 +33,15 @@ impl Fallback {
         let share = match on_failure {
             OnFailure::FailClosed => return Ok(None),
             OnFailure::FailOpen => None,
-            OnFailure::LocalShare { of } => Some((of, most)),
+            OnFailure::LocalShare { of } => Some(of),
         };
         let spool = spool.cloned().ok_or_else(|| {
             let what = format!("ledger under `OnFailure::{on_failure:?}`");
             ConfigError::new(&what, "have a spool (open it with `.spool_in(path)`)", "none")
         })?;
-        let share = share.map(|(of, most)| LocalShares::new(of, most, spool.allowances()));
+        if share.is_some() {
+            spool.queue().allowances().fit(most);
+        }
         Ok(Some(Self { spool, share }))
     }
 
@@ -58,7 +54,8 @@ impl Fallback {
         self.share.is_some()
     }
 
-    /// Asks the ledger; decides without it if it has not decided.
+    /// Asks the ledger; decides without it if it has not decided. Returns the admission, and whether it passed without
+    /// the ledger.
     ///
     /// # Cancel safety
     /// If the call is dropped before its end, nothing is charged.
@@ -67,139 +64,118 @@ impl Fallback {
         writer: &Arc<WriterTask<D>>,
         command: Command,
         wall: u64,
-    ) -> Result<Admitted, AdmitError> {
+    ) -> Result<(AdmitReply, bool), AdmitError> {
         let CommandKind::Admit(admit) = &command.kind else { return Err(StoreError::Unavailable.into()) };
-        let (spool, admit) = (self.spool(), admit.clone());
+        let spool = self.spool();
         start_merging(spool, writer);
-        let claim = ClaimGuard::of(spool, &command, &admit)?;
-        let mut sent = Sent::No;
+        if !command.own {
+            spool.claim(&command.key, command.id, admit.fingerprint).map_err(duplicate)?;
+        }
+        let at = wall / 1_000 * 1_000; // databases know microseconds
+        let mut passing =
+            PassingCharge { writer, spool, command: &command, admit, at, sent: false, spooled: false, passed: false };
         if spool.asks() {
-            let before = self.share.as_ref().map(|share| share.before(&command.key.tenant, spool.is_empty()));
-            let reply = writer.submit_and_keep(command.clone()).await;
-            match (after(&reply), reply) {
-                (None, Reply::Admitted(admitted)) => {
-                    if let (Some(share), Some(before), Some(usage)) = (&self.share, before, &admitted.usage) {
-                        share.update(&command.key.tenant, &admit.plan, usage, before.as_ref(), wall);
+            let merged = self.learns() && spool.is_empty();
+            let before = merged.then(|| spool.allowances().get(&command.key.tenant));
+            match writer.submit_and_keep(command.clone()).await {
+                Reply::Admitted(admitted) => {
+                    if let (true, Some(usage)) = (self.learns(), &admitted.usage)
+                        && let Some(local) = spool.allowances().client(&command.key.tenant, wall)
+                    {
+                        local.update(&admit.plan, usage, before.as_ref(), wall);
                     }
                     if !command.own {
                         spool.remember(&command.key, admit.fingerprint);
                     }
-                    return Ok(Admitted::Written(*admitted));
+                    return Ok((*admitted, false));
                 }
                 // The ledger is reachable: this request passes, as the layer says, and the ledger still decides all
                 // others.
-                (None, Reply::Rejected(_)) => {}
-                (None, reply) => {
+                Reply::Rejected(_) => {}
+                Reply::Unavailable(why) => spool.lost(&why),
+                Reply::Indeterminate => {
+                    passing.sent = true;
+                    spool.lost(&"no reply in time; the charge may have been written".into());
+                }
+                reply => {
                     if matches!(reply, Reply::Replay { .. }) {
                         spool.remember(&command.key, admit.fingerprint);
                     }
                     return Err(admit_error(reply));
                 }
-                (Some(open), reply) => {
-                    sent = open;
-                    spool.lost(&why(reply));
-                }
             }
             start_merging(spool, writer);
         }
-        let mut passing =
-            PassingCharge { writer, spool, command: &command, admit: &admit, wall, sent, kept: false, done: false };
-        let passed = passing.pass(self.share.as_ref()).await;
-        if passed.is_ok() {
-            claim.keep();
-        }
-        passed
+        passing.pass(self.share, wall).await?;
+        Ok((AdmitReply::spooled(at), true))
     }
 }
 
-/// Claim on a job until the ledger has decided or the job has passed; duplicates are refused meanwhile.
-struct ClaimGuard<'a> {
-    spool: &'a SpoolQueue,
-    of: Option<(Key, u128)>,
-}
-
-impl<'a> ClaimGuard<'a> {
-    fn of(spool: &'a SpoolQueue, command: &Command, admit: &AdmitCommand) -> Result<Self, AdmitError> {
-        if command.own {
-            return Ok(Self { spool, of: None });
-        }
-        let claimed = spool.claim(&command.key, command.id, admit.fingerprint);
-        claimed.map_err(|duplicate| AdmitError::Denied { denial: Denial::Job(duplicate), shared: false })?;
-        Ok(Self { spool, of: Some((command.key.clone(), command.id)) })
-    }
-
-    fn keep(mut self) {
-        self.of = None;
-    }
-}
-
-impl Drop for ClaimGuard<'_> {
-    fn drop(&mut self) {
-        if let Some((key, command)) = self.of.take() {
-            self.spool.release(&key, command);
-        }
-    }
-}
-
-/// A request that is about to pass. If it is dropped before its end, it voids the charge in the file or in the ledger.
+/// A request that may pass. If it is dropped before it has passed, it releases its claim on the job, and voids the
+/// charge in the file or in the ledger.
 struct PassingCharge<'a, D: Database> {
     writer: &'a Arc<WriterTask<D>>,
     spool: &'a SpoolQueue,
     command: &'a Command,
     admit: &'a AdmitCommand,
-    wall: u64,
-    sent: Sent,
+    at: u64,
+    /// Whether the ledger may have written it.
+    sent: bool,
     /// Whether the record may be in the file.
-    kept: bool,
-    done: bool,
+    spooled: bool,
+    passed: bool,
 }
 
 impl<D: Database> PassingCharge<'_, D> {
-    async fn pass(&mut self, share: Option<&LocalShares>) -> Result<Admitted, AdmitError> {
-        if !self.command.own {
-            let running = self.writer.is_running(&self.command.key).then_some(Duplicate::Running);
-            if let Some(duplicate) = running.or_else(|| self.spool.knows(&self.command.key, self.admit.fingerprint)) {
-                return Err(AdmitError::Denied { denial: Denial::Job(duplicate), shared: false });
+    async fn pass(&mut self, share: Option<NonZeroU32>, wall: u64) -> Result<(), AdmitError> {
+        let Command { key, own, .. } = self.command;
+        let AdmitCommand { plan, amounts, fingerprint, .. } = self.admit;
+        if !own {
+            let running = self.writer.lock().is_running(key).then_some(Duplicate::Running);
+            if let Some(known) = running.or_else(|| self.spool.knows(key, *fingerprint)) {
+                return Err(duplicate(known));
             }
         }
         if let Some(share) = share {
-            share.pass(&self.command.key.tenant, self.admit, self.wall)?;
+            let mut allowances = self.spool.allowances();
+            let local = allowances.client(&key.tenant, wall).ok_or(StoreError::Unavailable)?;
+            local
+                .pass(plan, amounts, share, wall)
+                .map_err(|violations| AdmitError::Denied { denial: Denial::Limits(violations), shared: false })?;
         }
-        let at = self.wall / 1_000 * 1_000; // databases know microseconds
-        let kind = CommandKind::Spooled { admit: self.admit.clone(), at };
-        self.kept = true;
+        let kind = CommandKind::Spooled { admit: self.admit.clone(), at: self.at };
+        self.spooled = true;
         // The same id: if the ledger has written the admission after all, it charges it once.
-        if self.spool.keep(Command { kind, ..self.command.clone() }).await {
-            self.done = true;
-            return Ok(Admitted::Passed(at));
+        self.passed = self.spool.keep(Command { kind, ..self.command.clone() }).await;
+        self.spooled = self.passed;
+        match self.passed {
+            true => Ok(()),
+            false if self.sent => Err(StoreError::Indeterminate.into()),
+            false => Err(StoreError::Unavailable.into()),
         }
-        self.kept = false;
-        let trouble = if self.sent == Sent::Perhaps { StoreError::Indeterminate } else { StoreError::Unavailable };
-        Err(trouble.into())
     }
 }
 
 impl<D: Database> Drop for PassingCharge<'_, D> {
     fn drop(&mut self) {
-        if self.done || (!self.kept && self.sent == Sent::No) {
+        if self.passed {
             return;
         }
-        let since = AdmittedAt { at: self.wall / 1_000 * 1_000, epoch: u32::MAX };
+        if !self.command.own {
+            self.spool.release(&self.command.key, self.command.id);
+        }
+        let since = AdmittedAt { at: self.at, epoch: u32::MAX };
         let settle = SettleCommand::void(Arc::clone(&self.admit.plan), 0, since);
         let kind = CommandKind::SettleOf { of: self.command.id, settle };
-        let command = Command { id: new_id(), own: false, kind, ..self.command.clone() };
-        if self.kept {
-            self.spool.settle(command);
-        } else {
-            self.writer.enqueue(command);
+        let void = Command { id: new_id(), own: false, kind, ..self.command.clone() };
+        if self.spooled {
+            self.spool.settle(void);
+        } else if self.sent {
+            self.writer.enqueue(void);
         }
     }
 }
 
-/// Returns the reason why the ledger has not decided.
-fn why(reply: Reply) -> Arc<str> {
-    match reply {
-        Reply::Unavailable(why) => why,
-        _ => "no reply in time; the charge may have been written".into(),
-    }
+fn duplicate(duplicate: Duplicate) -> AdmitError {
+    AdmitError::Denied { denial: Denial::Job(duplicate), shared: false }
 }

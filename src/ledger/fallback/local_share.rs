@@ -3,23 +3,19 @@
 use std::{
     collections::HashMap,
     num::NonZeroU32,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use crate::{
-    ledger::writer::{AdmitCommand, StoredCounter},
-    quota::{
-        Amounts, Limit, Plan, Usage,
-        account::Denial,
-        store::{AdmitError, StoreError},
-    },
+    ledger::writer::StoredCounter,
+    quota::{Amounts, Limit, Plan, Usage},
     refusal::Violation,
 };
 
 /// Allowance of one client: the usage that the ledger last reported, and what has passed here since.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ClientAllowance {
+pub(super) struct ClientAllowance {
     parts: Vec<LimitAllowance>,
 }
 
@@ -34,12 +30,18 @@ struct LimitAllowance {
 
 impl ClientAllowance {
     /// Admits all amounts, or none: of each limit at most one part in `share` of the amount that remained.
-    pub(crate) fn pass(&mut self, plan: &Plan, amounts: &Amounts, share: u64, wall: u64) -> Result<(), Vec<Violation>> {
+    pub(super) fn pass(
+        &mut self,
+        plan: &Plan,
+        amounts: &Amounts,
+        share: NonZeroU32,
+        wall: u64,
+    ) -> Result<(), Vec<Violation>> {
         let mut violations = Vec::new();
         for limit in plan.counted() {
             let Some(asked) = amounts.get(limit.kind()) else { continue };
             let part = self.part(limit, wall);
-            let here = limit.limit.saturating_sub(part.known) / share.max(1);
+            let here = limit.limit.saturating_sub(part.known) / u64::from(share.get());
             let left = here.saturating_sub(part.passed);
             if if asked == 0 { left == 0 } else { asked > left } {
                 violations.push(Violation {
@@ -64,7 +66,7 @@ impl ClientAllowance {
 
     /// Stores the usage that the ledger reports. It includes the amounts that had passed here before the ledger was
     /// asked, if all of those were merged: then `before` holds them.
-    pub(crate) fn update(&mut self, plan: &Plan, usage: &Usage, before: Option<&Self>, wall: u64) {
+    pub(super) fn update(&mut self, plan: &Plan, usage: &Usage, before: Option<&Self>, wall: u64) {
         for limit in plan.counted() {
             let Some(reported) = usage.get(limit.name.as_str()).filter(|reported| reported.kind == *limit.kind())
             else {
@@ -90,7 +92,7 @@ impl ClientAllowance {
     }
 
     /// Whether all its periods have ended.
-    pub(crate) fn is_over(&self, wall: u64) -> bool {
+    fn is_over(&self, wall: u64) -> bool {
         self.parts.iter().all(|part| part.count.counter.ends <= wall)
     }
 
@@ -107,13 +109,7 @@ impl ClientAllowance {
     }
 }
 
-/// Allowances of one layer. Clients are those of the ledger, whose layers share their counters.
-pub(super) struct LocalShares {
-    of: u64,
-    clients: Arc<Mutex<Allowances>>,
-}
-
-/// Allowances of all clients.
+/// Allowances of all clients of a ledger, whose layers share their counters.
 #[derive(Default)]
 pub(super) struct Allowances {
     all: HashMap<Arc<str>, ClientAllowance>,
@@ -126,56 +122,29 @@ pub(super) struct Allowances {
 /// Time between two searches while there is no room, in nanoseconds.
 const SWEEP_EVERY: u64 = 1_000_000_000;
 
-impl LocalShares {
-    pub(super) fn new(of: NonZeroU32, most: usize, clients: Arc<Mutex<Allowances>>) -> Self {
-        let shares = Self { of: of.get().into(), clients };
-        let mut clients = shares.clients();
-        clients.most = clients.most.max(most);
-        drop(clients);
-        shares
+impl Allowances {
+    /// Makes room for a layer with `most` clients.
+    pub(super) fn fit(&mut self, most: usize) {
+        self.most = self.most.max(most);
     }
 
-    fn clients(&self) -> MutexGuard<'_, Allowances> {
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns the allowance of a client, which is empty if the client is new.
+    pub(super) fn get(&self, tenant: &str) -> ClientAllowance {
+        self.all.get(tenant).cloned().unwrap_or_default()
     }
 
-    /// Returns the amounts of a client that have passed here, if all of them are merged into the ledger.
-    pub(super) fn before(&self, tenant: &str, merged: bool) -> Option<ClientAllowance> {
-        let clients = self.clients();
-        merged.then(|| clients.all.get(tenant).cloned().unwrap_or_default())
-    }
-
-    pub(super) fn update(
-        &self,
-        tenant: &Arc<str>,
-        plan: &Plan,
-        usage: &Usage,
-        before: Option<&ClientAllowance>,
-        wall: u64,
-    ) {
-        self.with(tenant, wall, |local| local.update(plan, usage, before, wall));
-    }
-
-    pub(super) fn pass(&self, tenant: &Arc<str>, admit: &AdmitCommand, wall: u64) -> Result<(), AdmitError> {
-        let passed = self.with(tenant, wall, |local| local.pass(&admit.plan, &admit.amounts, self.of, wall));
-        passed
-            .ok_or(StoreError::Unavailable)?
-            .map_err(|violations| AdmitError::Denied { denial: Denial::Limits(violations), shared: false })
-    }
-
-    /// Runs `work` on the allowance of a client; `None` if there is no room for another client.
-    fn with<T>(&self, tenant: &Arc<str>, wall: u64, work: impl FnOnce(&mut ClientAllowance) -> T) -> Option<T> {
-        let mut clients = self.clients();
-        if !clients.all.contains_key(tenant) && clients.all.len() >= clients.most {
-            if clients.swept <= wall {
-                clients.swept = wall.saturating_add(SWEEP_EVERY);
-                clients.all.retain(|_, local| !local.is_over(wall));
+    /// Returns the allowance of a client to change; `None` if there is no room for another client.
+    pub(super) fn client(&mut self, tenant: &Arc<str>, wall: u64) -> Option<&mut ClientAllowance> {
+        if !self.all.contains_key(tenant) && self.all.len() >= self.most {
+            if self.swept <= wall {
+                self.swept = wall.saturating_add(SWEEP_EVERY);
+                self.all.retain(|_, local| !local.is_over(wall));
             }
-            if clients.all.len() >= clients.most {
+            if self.all.len() >= self.most {
                 return None;
             }
         }
-        Some(work(clients.all.entry(Arc::clone(tenant)).or_default()))
+        Some(self.all.entry(Arc::clone(tenant)).or_default())
     }
 }
 
@@ -191,6 +160,10 @@ mod tests {
 
     const NOW: u64 = 1_782_869_400_000_000_000;
     const HOUR: u64 = 3_600_000_000_000;
+
+    fn of(share: u32) -> NonZeroU32 {
+        NonZeroU32::new(share).unwrap()
+    }
 
     fn plan(limit: u64) -> Plan {
         Plan::new("paid").limit(Quota::units("tokens", limit).per(Period::hour()))
@@ -214,24 +187,24 @@ mod tests {
     fn a_third_of_what_was_left_passes_and_no_more() {
         let (plan, mut local) = (plan(100), ClientAllowance::default());
         local.update(&plan, &usage(&plan, 40), Some(&ClientAllowance::default()), NOW);
-        local.pass(&plan, &("tokens", 20).into(), 3, NOW).unwrap();
-        let violations = local.pass(&plan, &("tokens", 1).into(), 3, NOW).unwrap_err();
+        local.pass(&plan, &("tokens", 20).into(), of(3), NOW).unwrap();
+        let violations = local.pass(&plan, &("tokens", 1).into(), of(3), NOW).unwrap_err();
         assert_eq!((violations[0].limit, violations[0].current), (20, 20));
         assert_eq!(violations[0].wait, Some(Duration::from_secs(1_800)));
-        assert!(local.pass(&plan, &("tokens", 0).into(), 3, NOW).is_err(), "nothing is left");
-        local.pass(&plan, &("tokens", 33).into(), 3, NOW + HOUR).unwrap();
+        assert!(local.pass(&plan, &("tokens", 0).into(), of(3), NOW).is_err(), "nothing is left");
+        local.pass(&plan, &("tokens", 33).into(), of(3), NOW + HOUR).unwrap();
     }
 
     #[test]
     fn what_passed_here_is_not_counted_twice_once_the_ledger_has_it() {
         let (plan, mut local) = (plan(100), ClientAllowance::default());
-        local.pass(&plan, &("tokens", 50).into(), 2, NOW).unwrap();
+        local.pass(&plan, &("tokens", 50).into(), of(2), NOW).unwrap();
         let before = local.clone();
         local.update(&plan, &usage(&plan, 50), None, NOW);
-        assert!(local.pass(&plan, &("tokens", 1).into(), 2, NOW).is_err(), "some of it may not be there yet");
+        assert!(local.pass(&plan, &("tokens", 1).into(), of(2), NOW).is_err(), "some of it may not be there yet");
         local.update(&plan, &usage(&plan, 50), Some(&before), NOW);
-        local.pass(&plan, &("tokens", 25).into(), 2, NOW).unwrap();
-        assert!(local.pass(&plan, &("tokens", 1).into(), 2, NOW).is_err());
+        local.pass(&plan, &("tokens", 25).into(), of(2), NOW).unwrap();
+        assert!(local.pass(&plan, &("tokens", 1).into(), of(2), NOW).is_err());
     }
 
     proptest! {
@@ -247,7 +220,7 @@ mod tests {
             }
             let mut passed = 0;
             for (who, amount) in asks {
-                if fleet[who % share].pass(&plan, &("tokens", amount).into(), share as u64, NOW).is_ok() {
+                if fleet[who % share].pass(&plan, &("tokens", amount).into(), of(share as u32), NOW).is_ok() {
                     passed += amount;
                 }
             }

@@ -49,7 +49,7 @@ impl<D: Database> Drop for Merging<D> {
 
 impl<D: Database> Merging<D> {
     fn stops(&self) -> bool {
-        self.spool.is_closed() || self.writer.is_closed()
+        self.spool.lock().closed || self.writer.lock().is_closed()
     }
 
     /// Ends the task, unless a record was added since whose caller saw the task at work.

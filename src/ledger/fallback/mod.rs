@@ -1,9 +1,10 @@
 //! Fallback: requests pass while the ledger is away, and their charges wait in a file.
 
 mod decide;
-pub(super) mod local_share;
+#[cfg(test)]
+mod fuzz;
+mod local_share;
 mod merge;
-pub(super) mod mode;
 mod recent_jobs;
 mod spool;
 mod spool_format;

@@ -5,12 +5,11 @@ use std::{
     fs::{File, OpenOptions, TryLockError},
     io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
     thread,
 };
 
 use super::{
-    local_share::Allowances,
     spool_format::{HEADER, recover},
     spool_queue::SpoolQueue,
 };
@@ -43,8 +42,6 @@ pub struct Spool(Arc<SpoolHandle>);
 /// Closes the file when the last clone is dropped.
 struct SpoolHandle {
     queue: Arc<SpoolQueue>,
-    /// Local shares of the ledger's layers.
-    allowances: Arc<Mutex<Allowances>>,
     writer: Option<thread::JoinHandle<()>>,
 }
 
@@ -122,8 +119,7 @@ impl Spool {
             .name("tollgate-spool".into())
             .spawn(move || works.write(&mut file))
             .map_err(|error| failed("could not spawn the writer thread", error))?;
-        let allowances = Arc::default();
-        Ok(Self(Arc::new(SpoolHandle { queue, allowances, writer: Some(writer) })))
+        Ok(Self(Arc::new(SpoolHandle { queue, writer: Some(writer) })))
     }
 
     /// Sets the greatest size of the file in bytes; default 64 MiB, about 300,000 records. If it is full, no request
@@ -143,10 +139,6 @@ impl Spool {
 
     pub(in crate::ledger) fn queue(&self) -> &Arc<SpoolQueue> {
         &self.0.queue
-    }
-
-    pub(super) fn allowances(&self) -> Arc<Mutex<Allowances>> {
-        Arc::clone(&self.0.allowances)
     }
 }
 
@@ -194,9 +186,8 @@ mod tests {
             works.write(&mut unwritable);
             ends.send(()).unwrap();
         });
-        let allowances = Arc::default();
-        let spool = Spool(Arc::new(SpoolHandle { queue: Arc::clone(&queue), allowances, writer: Some(writer) }));
-        let last = Mutex::new(Some(spool));
+        let spool = Spool(Arc::new(SpoolHandle { queue: Arc::clone(&queue), writer: Some(writer) }));
+        let last = std::sync::Mutex::new(Some(spool));
         let listener: StoreListener = Arc::new(move |_| drop(last.lock().unwrap().take()));
         queue.listen(&listener);
         let settle = SettleCommand::void(Arc::new(Plan::new("free")), 0, AdmittedAt { at: 0, epoch: 0 });

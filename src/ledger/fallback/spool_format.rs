@@ -13,10 +13,10 @@ use super::spool_record::decode;
 use crate::ledger::writer::Command;
 
 /// First bytes of a file.
-pub(crate) const HEADER: &[u8; 16] = b"tollgate spool 1";
+pub(crate) const HEADER: &[u8; 16] = b"tollgate spool 2";
 
 /// Size of the length, its check, and the check of the body.
-const HEAD: usize = 16;
+pub(super) const HEAD: usize = 16;
 
 /// Contents of a file.
 #[derive(Debug, Default)]

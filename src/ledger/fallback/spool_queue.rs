@@ -13,9 +13,9 @@ use std::{
 use tokio::sync::oneshot;
 
 use super::{
-    mode::Mode,
+    local_share::Allowances,
     spool_record::encode,
-    spool_state::{FRAME, JobClaim, SpoolState, SpooledCommand},
+    spool_state::{FEW, JobClaim, SpoolState, SpooledCommand},
 };
 use crate::{
     ledger::writer::{Command, CommandKind, Key, SettleKind},
@@ -30,6 +30,8 @@ pub(in crate::ledger) struct SpoolQueue {
     pub(super) path: PathBuf,
     state: Mutex<SpoolState>,
     pub(super) wake: Condvar,
+    /// Local shares of the ledger's layers.
+    allowances: Mutex<Allowances>,
     /// Listeners of the layers; a layer that is dropped leaves a dead one.
     listeners: Mutex<Vec<SpoolListener>>,
     /// The ledger to which the spool belongs.
@@ -46,6 +48,7 @@ impl SpoolQueue {
             path: path.into(),
             state: Mutex::new(SpoolState::new(commands, size)),
             wake: Condvar::new(),
+            allowances: Mutex::default(),
             listeners: Mutex::default(),
             ledger: Mutex::new(None),
             merging: AtomicBool::new(false),
@@ -56,8 +59,12 @@ impl SpoolQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(super) fn allowances(&self) -> MutexGuard<'_, Allowances> {
+        self.allowances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Binds the spool to one ledger; false if it belongs to another.
-    pub(in crate::ledger) fn bind(&self, ledger: &Arc<dyn std::any::Any + Send + Sync>) -> bool {
+    pub(in crate::ledger) fn bind(&self, ledger: &Arc<dyn Any + Send + Sync>) -> bool {
         let mut bound = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let other = bound
             .as_ref()
@@ -88,11 +95,7 @@ impl SpoolQueue {
 
     /// Whether the ledger is asked.
     pub(in crate::ledger) fn asks(&self) -> bool {
-        self.lock().mode == Mode::Asking
-    }
-
-    pub(in crate::ledger) fn is_closed(&self) -> bool {
-        self.lock().closed
+        !self.lock().away
     }
 
     /// Whether no record waits for the ledger.
@@ -102,8 +105,8 @@ impl SpoolQueue {
 
     /// Records that the ledger has not decided.
     pub(in crate::ledger) fn lost(&self, why: &Arc<str>) {
-        let new = self.lock().mode.lost();
-        if new {
+        let was_away = std::mem::replace(&mut self.lock().away, true);
+        if !was_away {
             self.notify(&StoreEvent::Lost(Arc::clone(why)));
         }
     }
@@ -170,8 +173,7 @@ impl SpoolQueue {
         let Some(body) = encode(&command) else { return false };
         let kept = {
             let mut state = self.lock();
-            let size = state.size.saturating_add(FRAME + body.len() as u64);
-            if size > state.most || state.broken || state.closed {
+            if state.size_with(&body) > state.most || state.broken || state.closed {
                 let new = !std::mem::replace(&mut state.full, true);
                 drop(state);
                 if new {
@@ -179,12 +181,11 @@ impl SpoolQueue {
                 }
                 return false;
             }
-            state.size = size;
             if let Some(claim) = state.claims.get_mut(&command.key).filter(|claim| claim.command == command.id) {
                 claim.passed = true;
             }
             let (reply, kept) = oneshot::channel();
-            state.queue.push(SpooledCommand { command, body, reply: Some(reply) });
+            state.add(SpooledCommand { command, body, reply: Some(reply) });
             kept
         };
         self.wake.notify_one();
@@ -200,8 +201,7 @@ impl SpoolQueue {
         {
             state.free(&command.key, *of);
         }
-        state.size = state.size.saturating_add(FRAME + body.len() as u64);
-        state.queue.push(SpooledCommand { command, body, reply: None });
+        state.add(SpooledCommand { command, body, reply: None });
         drop(state);
         self.wake.notify_one();
     }
@@ -209,7 +209,7 @@ impl SpoolQueue {
     /// Returns the commands to submit next, and whether the ledger is to be probed.
     pub(in crate::ledger) fn next(&self, most: usize) -> (Vec<Command>, bool) {
         let state = self.lock();
-        (state.pending.iter().take(most).cloned().collect(), state.mode == Mode::Fallback)
+        (state.pending.iter().take(most).cloned().collect(), state.away)
     }
 
     /// Moves all commands of the first one's account behind the others, in their order, because the ledger rejects the
@@ -239,7 +239,9 @@ impl SpoolQueue {
                 records: std::mem::take(&mut state.merged),
                 duplicates: std::mem::take(&mut state.duplicates),
             });
-            (state.mode.reached(left), merged)
+            let back = state.away && left <= FEW;
+            state.away &= !back;
+            (back, merged)
         };
         self.wake.notify_one();
         merged.into_iter().for_each(|merged| self.notify(&merged));
@@ -261,5 +263,37 @@ impl SpoolQueue {
     pub(super) fn close(&self) {
         self.lock().closed = true;
         self.wake.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicI32;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn each_outage_is_reported_once_at_its_start_and_end(steps in proptest::collection::vec((any::<bool>(), 0..2_000_usize), 0..50)) {
+            let queue = SpoolQueue::new(Path::new("none"), Vec::new(), 0);
+            let outages = Arc::new(AtomicI32::new(0));
+            let counted = Arc::clone(&outages);
+            let listener: StoreListener = Arc::new(move |event| match event {
+                StoreEvent::Lost(_) => _ = counted.fetch_add(1, Ordering::Relaxed),
+                StoreEvent::Back => _ = counted.fetch_sub(1, Ordering::Relaxed),
+                _ => {}
+            });
+            queue.listen(&listener);
+            for (lost, left) in steps {
+                queue.lock().writing = left;
+                if lost { queue.lost(&"gone".into()) } else { queue.merged(0, 0) }
+                let away = queue.lock().away;
+                prop_assert_eq!(outages.load(Ordering::Relaxed), i32::from(away));
+                prop_assert!(!lost || away);
+                prop_assert!(lost || left > FEW || !away);
+            }
+        }
     }
 }

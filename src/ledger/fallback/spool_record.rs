@@ -1,6 +1,12 @@
-//! Bodies of the records of a spool.
+//! Bodies of the records of a spool, in the format of [Borsh](https://borsh.io): each value has one encoding.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    sync::Arc,
+    time::Duration,
+};
+
+use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::ledger::writer::{
     AdmitCommand, AdmittedAt, Command, CommandKind, Key, ReservationTerms, SettleCommand, SettleKind, StoredCounter,
@@ -12,195 +18,108 @@ use crate::{
     time::Period,
 };
 
-/// Kinds of records.
-const PASS: u8 = 1;
-const END: u8 = 2;
-
 /// Last byte of a body. It is not zero, so that a body that ends in zeros was not written completely.
 const SEAL: u8 = 0xa5;
 
-/// Encodes the body of a record; `None` for a command that a spool does not hold.
-pub(crate) fn encode(command: &Command) -> Option<Vec<u8>> {
-    let mut body = RecordBody(Vec::with_capacity(256));
-    let kind = match &command.kind {
-        CommandKind::Spooled { .. } => PASS,
-        CommandKind::SettleOf { .. } => END,
-        _ => return None,
-    };
-    body.0.push(kind);
-    body.text(&command.key.tenant);
-    body.text(&command.key.job);
-    body.0.extend(command.id.to_le_bytes());
-    body.0.push(u8::from(command.own));
-    match &command.kind {
-        CommandKind::Spooled { admit, at } => {
-            body.number(*at);
-            body.plan(&admit.plan, *at);
-            body.amounts(&admit.amounts);
-            body.maybe(admit.fingerprint, |body, fingerprint| body.0.extend(fingerprint.to_le_bytes()));
-            body.maybe(admit.reserve, |body, reserve| {
-                body.number(reserve.ttl);
-                body.0.push(u8::from(reserve.charge));
-            });
-        }
-        CommandKind::SettleOf { of, settle } => {
-            body.0.extend(of.to_le_bytes());
-            body.number(settle.since.at);
-            body.plan(&settle.plan, settle.since.at);
-            match &settle.end {
-                SettleKind::Add => body.0.push(0),
-                SettleKind::Commit(actual) => {
-                    body.0.push(1);
-                    body.amounts(actual);
-                }
-                SettleKind::Void => body.0.push(2),
-            }
-            body.amounts(&settle.used);
-            body.number(u64::from(settle.part));
-        }
-        _ => return None,
-    }
-    body.0.push(SEAL);
-    Some(body.0)
+#[derive(BorshSerialize, BorshDeserialize)]
+struct RecordBody {
+    key: Key,
+    id: u128,
+    own: bool,
+    /// Admission time, in nanoseconds since 1970.
+    at: u64,
+    plan: RecordedPlan,
+    kind: RecordKind,
+    seal: u8,
 }
 
-struct RecordBody(Vec<u8>);
+#[derive(BorshSerialize, BorshDeserialize)]
+enum RecordKind {
+    Charge { amounts: Amounts, fingerprint: Option<u128>, reserve: Option<ReservationTerms> },
+    Settlement { of: u128, end: SettleKind, used: Amounts, part: u32 },
+}
 
-impl RecordBody {
-    fn number(&mut self, number: u64) {
-        self.0.extend(number.to_le_bytes());
-    }
+/// The part of a plan that a charge needs: for each limit the period that is open.
+#[derive(BorshSerialize, BorshDeserialize)]
+struct RecordedPlan {
+    name: String,
+    warn_at: u8,
+    limits: Vec<RecordedLimit>,
+}
 
-    fn text(&mut self, text: &str) {
-        self.0.extend(u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
-        self.0.extend(text.as_bytes());
-    }
+#[derive(BorshSerialize, BorshDeserialize)]
+struct RecordedLimit {
+    name: String,
+    kind: String,
+    most: u64,
+    starts: u64,
+    ends: u64,
+}
 
-    fn maybe<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
-        self.0.push(u8::from(value.is_some()));
-        if let Some(value) = value {
-            write(self, value);
+/// Encodes the body of a record; `None` for a command that a spool does not hold.
+pub(crate) fn encode(command: &Command) -> Option<Vec<u8>> {
+    let (plan, at, kind) = match command.kind.clone() {
+        CommandKind::Spooled { admit: AdmitCommand { plan, amounts, fingerprint, reserve, .. }, at } => {
+            (plan, at, RecordKind::Charge { amounts, fingerprint, reserve })
         }
-    }
-
-    fn amounts(&mut self, amounts: &Amounts) {
-        self.number(amounts.iter().count() as u64);
-        for (kind, amount) in amounts.iter() {
-            self.text(kind.as_str());
-            self.number(amount);
+        CommandKind::SettleOf { of, settle: SettleCommand { plan, since, end, used, part, .. } } => {
+            (plan, since.at, RecordKind::Settlement { of, end, used, part })
         }
-    }
-
-    /// Encodes the part of a plan that a charge needs: for each limit the period that is open.
-    fn plan(&mut self, plan: &Plan, at: u64) {
-        self.text(plan.name().as_str());
-        self.0.push(plan.warn_at);
-        self.number(plan.counted().len() as u64);
-        for limit in plan.counted() {
-            let period = StoredCounter::beginning(limit, at);
-            self.text(limit.name.as_str());
-            self.text(limit.kind().as_str());
-            self.number(limit.limit);
-            self.number(period.counter.starts);
-            self.number(period.counter.ends);
-        }
-    }
+        _ => return None,
+    };
+    let plan = RecordedPlan::of(&plan, at);
+    let Command { key, id, own, .. } = command.clone();
+    borsh::to_vec(&RecordBody { key, id, own, at, plan, kind, seal: SEAL }).ok()
 }
 
 /// Decodes the body of a record; `None` if this version cannot read it.
 pub(super) fn decode(body: &[u8]) -> Option<Command> {
-    RecordReader(body).command()
+    let RecordBody { key, id, own, at, plan, kind, seal } = borsh::from_slice(body).ok()?;
+    let plan = plan.restore()?;
+    let kind = match kind {
+        RecordKind::Charge { amounts, fingerprint, reserve } => {
+            let admit = AdmitCommand { plan, amounts, fingerprint, reserve, wants_nearest: false, usage: false };
+            CommandKind::Spooled { admit, at }
+        }
+        RecordKind::Settlement { of, end, used, part } => {
+            let since = AdmittedAt { at, epoch: u32::MAX };
+            CommandKind::SettleOf { of, settle: SettleCommand { plan, attempt: 0, since, end, used, part } }
+        }
+    };
+    (seal == SEAL).then_some(Command { key, id, own, origin: 0, kind })
 }
 
-struct RecordReader<'a>(&'a [u8]);
-
-impl RecordReader<'_> {
-    fn command(mut self) -> Option<Command> {
-        let kind = self.byte()?;
-        let key = Key { tenant: self.text()?.into(), job: self.text()?.into() };
-        let (id, own) = (self.digest()?, self.flag()?);
-        let kind = match kind {
-            PASS => {
-                let at = self.number()?;
-                let (plan, amounts) = (self.plan()?, self.amounts()?);
-                let fingerprint = if self.flag()? { Some(self.digest()?) } else { None };
-                let reserve = if self.flag()? {
-                    Some(ReservationTerms { ttl: self.number()?, charge: self.flag()? })
-                } else {
-                    None
-                };
-                let admit = AdmitCommand { plan, amounts, fingerprint, reserve, wants_nearest: false, usage: false };
-                CommandKind::Spooled { admit, at }
-            }
-            END => {
-                let of = self.digest()?;
-                let since = AdmittedAt { at: self.number()?, epoch: u32::MAX };
-                let plan = self.plan()?;
-                let end = match self.byte()? {
-                    0 => SettleKind::Add,
-                    1 => SettleKind::Commit(self.amounts()?),
-                    2 => SettleKind::Void,
-                    _ => return None,
-                };
-                let (used, part) = (self.amounts()?, u32::try_from(self.number()?).ok()?);
-                CommandKind::SettleOf { of, settle: SettleCommand { plan, attempt: 0, since, end, used, part } }
-            }
-            _ => return None,
-        };
-        (self.0 == [SEAL]).then_some(Command { key, id, own, origin: 0, kind })
+impl RecordedPlan {
+    fn of(plan: &Plan, at: u64) -> Self {
+        let limits = plan.counted().iter().map(|limit| {
+            let StoredCounter { limit: name, kind, counter } = StoredCounter::beginning(limit, at);
+            let (starts, ends) = (counter.starts, counter.ends);
+            RecordedLimit { name: (*name).into(), kind: (*kind).into(), most: limit.limit, starts, ends }
+        });
+        Self { name: plan.name().to_string(), warn_at: plan.warn_at, limits: limits.collect() }
     }
 
-    fn bytes<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (bytes, rest) = self.0.split_first_chunk()?;
-        self.0 = rest;
-        Some(*bytes)
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.bytes().map(|[byte]| byte)
-    }
-
-    fn flag(&mut self) -> Option<bool> {
-        match self.byte()? {
-            0 => Some(false),
-            1 => Some(true),
-            _ => None,
+    fn restore(self) -> Option<Arc<Plan>> {
+        let mut plan = Plan::try_new(&self.name).ok()?;
+        for RecordedLimit { name, kind, most, starts, ends } in self.limits {
+            let period = Period::once(Duration::from_nanos(starts), Duration::from_nanos(ends));
+            let (name, kind) = (PolicyName::try_new(&name).ok()?, Kind::try_units(&kind).ok()?);
+            plan = plan.try_limit(Quota::try_of(kind, most).ok()?.per(period).named(name.as_str())).ok()?;
         }
+        (self.warn_at <= 100).then(|| Arc::new(plan.warn_at(self.warn_at)))
     }
+}
 
-    fn number(&mut self) -> Option<u64> {
-        self.bytes().map(u64::from_le_bytes)
+impl BorshSerialize for Amounts {
+    fn serialize<W: Write>(&self, writer: &mut W) -> io::Result<()> {
+        self.iter().map(|(kind, amount)| (kind.as_str(), amount)).collect::<Vec<_>>().serialize(writer)
     }
+}
 
-    fn digest(&mut self) -> Option<u128> {
-        self.bytes().map(u128::from_le_bytes)
-    }
-
-    fn text(&mut self) -> Option<&str> {
-        let length = self.bytes().map(u32::from_le_bytes)?;
-        let (text, rest) = self.0.split_at_checked(length as usize)?;
-        self.0 = rest;
-        std::str::from_utf8(text).ok()
-    }
-
-    fn amounts(&mut self) -> Option<Amounts> {
-        let mut amounts = Amounts::new();
-        for _ in 0..self.number()? {
-            let kind = Kind::try_units(self.text()?).ok()?;
-            amounts.set(&kind, self.number()?);
-        }
-        Some(amounts)
-    }
-
-    fn plan(&mut self) -> Option<Arc<Plan>> {
-        let (mut plan, warn_at) = (Plan::try_new(self.text()?).ok()?, self.byte()?);
-        for _ in 0..self.number()? {
-            let name = PolicyName::try_new(self.text()?).ok()?;
-            let (kind, most) = (Kind::try_units(self.text()?).ok()?, self.number()?);
-            let period = Period::once(Duration::from_nanos(self.number()?), Duration::from_nanos(self.number()?));
-            let quota = Quota::try_of(kind, most).ok()?.per(period).named(name.as_str());
-            plan = plan.try_limit(quota).ok()?;
-        }
-        (warn_at <= 100).then(|| Arc::new(plan.warn_at(warn_at)))
+impl BorshDeserialize for Amounts {
+    fn deserialize_reader<R: Read>(reader: &mut R) -> io::Result<Self> {
+        let kind = |text: &str| Kind::try_units(text).map_err(|error| io::Error::new(ErrorKind::InvalidData, error));
+        let amounts = Vec::<(String, u64)>::deserialize_reader(reader)?;
+        amounts.into_iter().map(|(text, amount)| Ok((kind(&text)?, amount))).collect()
     }
 }

@@ -4,13 +4,14 @@ use std::collections::{HashMap, VecDeque};
 
 use tokio::sync::oneshot;
 
-use super::{mode::Mode, recent_jobs::RecentJobs};
+use super::{recent_jobs::RecentJobs, spool_format::HEAD};
 use crate::ledger::writer::{Command, CommandKind, Key, SettleKind};
 
 /// State of a spool, under its lock.
 #[derive(Default)]
 pub(super) struct SpoolState {
-    pub(super) mode: Mode,
+    /// Requests pass without the ledger; only the merging task retries it.
+    pub(super) away: bool,
     /// Commands to write to the file.
     pub(super) queue: Vec<SpooledCommand>,
     /// Commands that are durable and not merged.
@@ -19,8 +20,10 @@ pub(super) struct SpoolState {
     pub(super) writing: usize,
     pub(super) claims: HashMap<Key, JobClaim>,
     pub(super) recent: RecentJobs,
-    /// Size of the file in bytes, including the commands that are not written yet.
+    /// Size of the file in bytes.
     pub(super) size: u64,
+    /// Bytes of the commands that are not written yet.
+    pub(super) unwritten: u64,
     pub(super) most: u64,
     /// Number of records in the file.
     pub(super) records: u64,
@@ -53,8 +56,8 @@ pub(super) struct JobClaim {
     pub(super) passed: bool,
 }
 
-/// Size of a record without its body, in bytes.
-pub(super) const FRAME: u64 = 16;
+/// Number of records that fit one transaction. With no more left, the ledger is asked again while they are merged.
+pub(super) const FEW: usize = 512;
 
 /// Default limit in bytes, about 300,000 records.
 const MOST: u64 = 64 << 20;
@@ -62,6 +65,16 @@ const MOST: u64 = 64 << 20;
 impl SpoolState {
     pub(super) fn left(&self) -> usize {
         self.queue.len() + self.writing + self.pending.len()
+    }
+
+    /// Returns the size of the file once it has all commands and this body.
+    pub(super) fn size_with(&self, body: &[u8]) -> u64 {
+        self.size + self.unwritten + (HEAD + body.len()) as u64
+    }
+
+    pub(super) fn add(&mut self, command: SpooledCommand) {
+        self.unwritten += (HEAD + command.body.len()) as u64;
+        self.queue.push(command);
     }
 
     /// Claims the job of a recovered record.

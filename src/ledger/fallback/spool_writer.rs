@@ -9,54 +9,20 @@ use std::{
 use super::{
     spool_format::{HEADER, frame},
     spool_queue::SpoolQueue,
-    spool_state::{FRAME, SpooledCommand},
+    spool_state::SpooledCommand,
 };
 use crate::quota::store::StoreEvent;
 
 impl SpoolQueue {
     /// Writes until all clones of the spool are dropped.
     pub(super) fn write(&self, file: &mut File) {
-        let mut end = self.lock().size;
-        loop {
-            let (queued, mut number) = {
-                let mut state = self.lock();
-                loop {
-                    if !state.queue.is_empty() {
-                        break;
-                    }
-                    if state.pending.is_empty() && (state.records > 0 || state.broken) {
-                        // Only this thread makes the file longer.
-                        let (size, empty) = (HEADER.len() as u64, std::mem::take(&mut state.records));
-                        drop(state);
-                        let shrunk = file.set_len(size).and_then(|()| file.sync_all()).is_ok();
-                        state = self.lock();
-                        let queued: u64 = state.queue.iter().map(|queued| FRAME + queued.body.len() as u64).sum();
-                        if shrunk {
-                            end = size;
-                            (state.size, state.full, state.broken) = (size + queued, false, false);
-                        } else {
-                            (state.records, state.broken) = (empty, true);
-                            if state.closed {
-                                return;
-                            }
-                            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-                        }
-                        continue;
-                    }
-                    if state.closed {
-                        return;
-                    }
-                    state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
-                }
-                state.writing = state.queue.len();
-                (std::mem::take(&mut state.queue), state.records)
+        while let Some(queued) = self.next_to_write(file) {
+            let (end, records, broken) = {
+                let state = self.lock();
+                (state.size, state.records, state.broken)
             };
-            let (first, mut bytes) = (number, Vec::new());
-            for queued in &queued {
-                frame(number, &queued.body, &mut bytes);
-                number += 1;
-            }
-            let broken = self.lock().broken;
+            let mut bytes = Vec::new();
+            (records..).zip(&queued).for_each(|(number, queued)| frame(number, &queued.body, &mut bytes));
             let wrote = !broken
                 && file
                     .seek(SeekFrom::Start(end))
@@ -66,14 +32,11 @@ impl SpoolQueue {
             // A partial record would be damage in front of the next one.
             let undone = wrote || file.set_len(end).and_then(|()| file.sync_all()).is_ok();
             let mut state = self.lock();
-            state.writing = 0;
+            (state.writing, state.unwritten) = (0, state.unwritten - bytes.len() as u64);
             state.broken |= !undone;
             if wrote {
-                end += bytes.len() as u64;
-                state.records = number;
-            } else {
-                state.records = first;
-                state.size = end + state.queue.iter().map(|queued| FRAME + queued.body.len() as u64).sum::<u64>();
+                state.size += bytes.len() as u64;
+                state.records += queued.len() as u64;
             }
             for SpooledCommand { command, reply, .. } in queued {
                 // A charge without its record does not pass; a settlement goes to the ledger while this process
@@ -92,6 +55,32 @@ impl SpoolQueue {
             if new {
                 self.notify(&StoreEvent::Full);
             }
+        }
+    }
+
+    /// Waits for commands, and empties the file once all its records are merged; `None` after the end.
+    fn next_to_write(&self, file: &File) -> Option<Vec<SpooledCommand>> {
+        let mut state = self.lock();
+        loop {
+            if !state.queue.is_empty() {
+                state.writing = state.queue.len();
+                return Some(std::mem::take(&mut state.queue));
+            }
+            if state.pending.is_empty() && (state.records > 0 || state.broken) {
+                drop(state); // only this thread makes the file longer
+                let empty = HEADER.len() as u64;
+                let emptied = file.set_len(empty).and_then(|()| file.sync_all()).is_ok();
+                state = self.lock();
+                state.broken = !emptied;
+                if emptied {
+                    (state.size, state.records, state.full) = (empty, 0, false);
+                    continue;
+                }
+            }
+            if state.closed {
+                return None;
+            }
+            state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

@@ -13,14 +13,13 @@ use crate::{
     time::{Moment, Period, from_1970},
 };
 
-/// Account of one tenant: all its counters and grants, and which of them have changed.
+/// Account of one tenant: all its counters and grants.
 #[derive(Debug, Default)]
 pub(super) struct AccountState {
     counters: Vec<StoredCounter>,
-    changed: Vec<bool>,
     grants: Grants,
-    /// Grants as they were read.
-    before: Vec<GrantState>,
+    /// Counters and grants as they were read.
+    before: Stored,
     /// Set once something must be written. The end of a grant alone is not.
     writes: bool,
 }
@@ -103,7 +102,7 @@ impl StoredCounter {
 
     /// Adds the part of `amount` that fits, and returns it: a counter never exceeds 2^53 - 1. One that was stored above
     /// that stays as it is.
-    fn take(&mut self, amount: u64, reserve: bool) -> u64 {
+    pub(super) fn take(&mut self, amount: u64, reserve: bool) -> u64 {
         let amount = amount.min(MOST.saturating_sub(self.counter.taken()));
         if amount > 0 {
             self.counter.take(amount, reserve);
@@ -131,8 +130,8 @@ impl AccountState {
     pub(super) fn new(stored: Stored) -> Self {
         let Stored { counts, grants } = stored;
         let grants: Grants = grants.into_iter().collect();
-        let before = grants.iter().cloned().collect();
-        Self { changed: vec![false; counts.len()], before, counters: counts, grants, writes: false }
+        let before = Stored { counts: counts.clone(), grants: grants.iter().cloned().collect() };
+        Self { counters: counts, grants, before, writes: false }
     }
 
     /// Returns the epoch of the account, the number of resets of its counters.
@@ -180,19 +179,8 @@ impl AccountState {
         Account::with_counters(plan, counters, self.grants.clone())
     }
 
-    /// Records amounts that a charge used, even beyond a limit.
-    pub(super) fn record(
-        &mut self,
-        plan: &Arc<Plan>,
-        amounts: &Amounts,
-        since: AdmittedAt,
-        wall: u64,
-    ) -> (Vec<Posting>, Vec<Warning>) {
-        self.note(plan, amounts, false, since, wall)
-    }
-
     /// Records or reserves amounts of a charge, even beyond a limit.
-    pub(super) fn note(
+    pub(super) fn record(
         &mut self,
         plan: &Arc<Plan>,
         amounts: &Amounts,
@@ -219,31 +207,8 @@ impl AccountState {
         (postings, near)
     }
 
-    /// Releases `estimate` of what a row reserved and counts `used`. Returns `None` if its counter is unknown.
-    pub(super) fn settle(
-        &mut self,
-        plan: Option<&Plan>,
-        row: &Row,
-        estimate: u64,
-        used: u64,
-        wall: u64,
-    ) -> Option<(Posting, Option<Warning>)> {
-        self.change(plan, row, wall, |stored| {
-            stored.counter.release(estimate);
-            stored.take(used, false);
-        })
-    }
-
-    /// Returns what a row's counter has used, at most `amount`. Returns `None` if its counter is unknown.
-    pub(super) fn give_back(&mut self, plan: Option<&Plan>, row: &Row, amount: u64, wall: u64) -> Option<Posting> {
-        let changed = self.change(plan, row, wall, |stored| {
-            stored.counter.give_back(amount);
-        });
-        changed.map(|(posting, _)| posting)
-    }
-
-    /// Changes the counter of a row.
-    fn change(
+    /// Changes the counter of a row. Returns `None` if it is unknown.
+    pub(super) fn change(
         &mut self,
         plan: Option<&Plan>,
         row: &Row,
@@ -268,13 +233,13 @@ impl AccountState {
         let is_meant = |stored: &StoredCounter| name.is_none_or(|name| *stored.limit == *name || *stored.kind == *name);
         let epoch = self.epoch().saturating_add(1);
         let (mut postings, mut restarted) = (Vec::new(), Vec::<StoredCounter>::new());
-        for (stored, changed) in self.counters.iter_mut().zip(&mut self.changed) {
+        for stored in &mut self.counters {
             if !is_meant(stored) || stored.counter.is_over(wall) {
                 continue;
             }
             if stored.counter.used > 0 {
                 postings.push(stored.posting(-signed(stored.counter.used)));
-                (stored.counter.used, *changed) = (0, true);
+                stored.counter.used = 0;
             }
             let mut fresh = stored.clone();
             fresh.counter.reset(epoch);
@@ -311,17 +276,17 @@ impl AccountState {
 
     /// Adds all changes to `writes`.
     pub(super) fn write(self, tenant: &Arc<str>, writes: &mut Writes) {
-        let changed = self.counters.into_iter().zip(self.changed).filter(|(_, changed)| *changed);
+        let before = self.before.counts.iter().map(Some).chain(std::iter::repeat(None)); // counters are only added
+        let changed = self.counters.into_iter().zip(before).filter(|(stored, before)| Some(stored) != *before);
         writes.counts.extend(changed.map(|(stored, _)| (Arc::clone(tenant), stored)));
         if self.writes {
-            let changed = self.grants.iter().filter(|grant| !self.before.contains(grant));
+            let changed = self.grants.iter().filter(|grant| !self.before.grants.contains(grant));
             writes.grants.extend(changed.map(|grant| (Arc::clone(tenant), grant.clone())));
         }
     }
 
-    /// Marks a counter as changed. In the present window of `limit`, brings its grants up to it and returns a new warning.
+    /// Brings the grants of `limit` up to its counter after a change, if it is the present one; returns a new warning.
     fn grown(&mut self, at: usize, limit: Option<&Limit>, wall: u64) -> Option<Warning> {
-        self.changed[at] = true;
         let limit = limit.filter(|limit| self.present(limit, wall) == Some(at))?;
         self.bring_grants_to(limit, Some(at), wall);
         let counter = &mut self.counters[at].counter;
@@ -376,13 +341,11 @@ impl AccountState {
     fn put(&mut self, at: Option<usize>, stored: StoredCounter) -> usize {
         match at {
             Some(at) => {
-                self.changed[at] |= self.counters[at] != stored;
                 self.counters[at] = stored;
                 at
             }
             None => {
                 self.counters.push(stored);
-                self.changed.push(true);
                 self.counters.len() - 1
             }
         }

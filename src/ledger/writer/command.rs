@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use borsh::{BorshDeserialize, BorshSerialize};
+
 use super::{AdmittedAt, JobStatus, Key};
 use crate::{
     error::ConfigError,
@@ -90,7 +92,7 @@ pub(crate) struct AdmitCommand {
 }
 
 /// Deadline of a reservation, and what follows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub(crate) struct ReservationTerms {
     /// In nanoseconds.
     pub(crate) ttl: u64,
@@ -112,7 +114,7 @@ pub(crate) struct SettleCommand {
 }
 
 /// Effect of a [`SettleCommand`] on its attempt.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
 pub(crate) enum SettleKind {
     /// Adds usage only; a reservation stays pending.
     Add,
@@ -133,10 +135,8 @@ impl SettleCommand {
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     Admitted(Box<AdmitReply>),
-    /// The job was charged before, with these amounts; `running` if its work is under way in this process.
+    /// The job was charged before; `running` if its work is under way in this process.
     Replay {
-        #[cfg_attr(not(test), expect(dead_code, reason = "callers read the amounts of a job by its id"))]
-        amounts: Amounts,
         running: bool,
     },
     /// Another job has this id.
@@ -157,8 +157,14 @@ pub(crate) enum Reply {
     /// The command may or may not have been stored; the same id sent again finds out.
     Indeterminate,
     /// Nothing was stored, for this reason.
-    #[allow(dead_code, reason = "only its `Debug` form shows the reason yet")]
     Unavailable(Arc<str>),
+}
+
+impl Reply {
+    /// Whether the ledger has decided the command.
+    pub(crate) fn is_decided(&self) -> bool {
+        !matches!(self, Self::Unavailable(_) | Self::Indeterminate)
+    }
 }
 
 /// An admission as stored.
@@ -184,25 +190,12 @@ impl AdmitReply {
     }
 }
 
-/// The parts of an admission that are needed to void it after its caller has left.
-#[derive(Debug)]
-pub(crate) struct Undo {
-    key: Key,
-    plan: Arc<Plan>,
-    origin: u32,
-}
-
-impl Undo {
-    /// Returns the parts of an admission; `None` for other commands.
-    pub(crate) fn of(command: &Command) -> Option<Self> {
-        let CommandKind::Admit(admit) = &command.kind else { return None };
-        Some(Self { key: command.key.clone(), plan: Arc::clone(&admit.plan), origin: command.origin })
-    }
-
-    /// Returns the command that voids the admission.
-    pub(crate) fn command(self, id: u128, admitted: &AdmitReply) -> Command {
-        let kind = CommandKind::Settle(SettleCommand::void(self.plan, admitted.attempt, admitted.since));
-        Command { key: self.key, id, own: false, origin: self.origin, kind }
+impl Command {
+    /// Returns the command that voids this admission after its caller has left; `None` for other commands.
+    pub(crate) fn undo(&self, id: u128, admitted: &AdmitReply) -> Option<Self> {
+        let CommandKind::Admit(admit) = &self.kind else { return None };
+        let void = SettleCommand::void(Arc::clone(&admit.plan), admitted.attempt, admitted.since);
+        Some(Self { id, own: false, kind: CommandKind::Settle(void), key: self.key.clone(), origin: self.origin })
     }
 }
 

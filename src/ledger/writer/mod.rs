@@ -12,12 +12,11 @@ mod row;
 pub(crate) mod tests;
 
 use super::database::DbError;
-pub(crate) use super::fallback::mode::{Sent, after};
 pub(crate) use account_state::{AdmittedAt, StoredCounter, account_view, wall_time};
 pub(crate) use billed::{BilledItem, billed};
 use command::Queued;
 pub(crate) use command::{
-    AdmitCommand, AdmitReply, Command, CommandKind, Reply, ReservationTerms, SettleCommand, SettleKind, Undo,
+    AdmitCommand, AdmitReply, Command, CommandKind, Reply, ReservationTerms, SettleCommand, SettleKind,
 };
 use job::LATE;
 pub(crate) use job::{JobRows, JobStatus};

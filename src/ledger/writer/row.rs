@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use borsh::{BorshDeserialize, BorshSerialize};
+
 use super::StoredCounter;
 use crate::quota::account::GrantState;
 
@@ -55,7 +57,7 @@ impl EntryKind {
 }
 
 /// A job of a tenant, charged at most once.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, BorshSerialize, BorshDeserialize)]
 pub(crate) struct Key {
     pub(crate) tenant: Arc<str>,
     pub(crate) job: Arc<str>,

@@ -1,42 +1,34 @@
-//! Counters of one account under one plan: admitted and charged together.
+//! The counters of an account: admitted and charged together.
 
 use std::{ops::Range, sync::Arc};
 
-use super::{Counter, Grants, Marks, retired::Retired};
+use super::{Account, Counter, Marks, state::slots_of};
 use crate::{
     error::ConfigError,
+    policy_name::PolicyName,
     quota::{Amounts, Limit, MOST, Plan},
 };
 
-/// The counters of one client for the limits of its plan.
-#[derive(Clone, Debug)]
-pub(crate) struct Counters {
-    pub(super) plan: Arc<Plan>,
-    /// One counter for each counted limit, in the order of the plan.
-    pub(super) counters: Box<[Counter]>,
-    /// Counters of limits that the plan does not have.
-    pub(super) retired: Option<Box<Retired>>,
-    pub(super) grants: Grants,
-    /// Incremented each time a counter restarts. A charge applies only to counters whose first epoch is not later than its
-    /// own.
-    pub(super) epoch: u32,
-    /// Wall-clock range in which no window ends and no clock is found to be wrong, so that nothing rolls.
-    stable_range: Range<u64>,
+/// Counters of limits that the active plan does not have, and starts of other plans.
+///
+/// A client may change from one plan to another and back, within a window and more than once. Usage of a limit that
+/// only one of the plans has must not be lost meanwhile. Such a counter goes on until its window ends, and refuses no
+/// request.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Retired {
+    /// Counters that are kept until their windows are over.
+    counters: Vec<(Limit, Counter)>,
+    /// The latest version of each plan under which the account has started fresh.
+    started: Vec<(PolicyName, u64)>,
 }
 
 /// Epoch of a charge that applies to every counter.
 pub(super) const PRESENT: u32 = u32::MAX;
 
-const ALWAYS: Range<u64> = 0..u64::MAX;
-
-impl Counters {
-    pub(super) fn new(plan: &Arc<Plan>, counters: Box<[Counter]>, grants: Grants) -> Self {
-        Self { plan: Arc::clone(plan), counters, retired: None, grants, epoch: 0, stable_range: ALWAYS }
-    }
-
-    /// Brings the counters up to `wall`: rolls windows that have ended, applies a changed plan, expires grants.
+impl Account {
+    /// Rolls windows that have ended, applies a changed plan, expires grants.
     #[inline]
-    pub(super) fn advance(&mut self, plan: &Arc<Plan>, wall: u64) {
+    pub(super) fn advance_counters(&mut self, plan: &Arc<Plan>, wall: u64) {
         if !self.stable_range.contains(&wall) {
             self.roll(wall);
         }
@@ -51,7 +43,7 @@ impl Counters {
 
     #[cold]
     fn roll(&mut self, wall: u64) {
-        for (counter, limit) in self.counters.iter_mut().zip(self.plan.counted()) {
+        for (counter, limit) in all_mut(&mut self.counters, &self.plan, &mut self.retired) {
             if let (true, Some(period)) = (counter.is_over(wall), limit.quota.period()) {
                 self.epoch += 1;
                 if counter.roll(period, wall, self.epoch) {
@@ -60,31 +52,32 @@ impl Counters {
             }
         }
         if let Some(retired) = &mut self.retired {
-            retired.roll(wall, &mut self.grants);
+            retired.counters.retain(|(_, counter)| counter.has_begun());
         }
         self.find_stable_range();
     }
 
     fn find_stable_range(&mut self) {
-        let present = self.counters.iter().map(Counter::stable_range).fold(ALWAYS, both);
-        self.stable_range = match &self.retired {
-            Some(retired) => both(present, retired.stable_range()),
-            None => present,
-        };
+        self.stable_range = self.all().map(|(counter, _)| counter.stable_range()).fold(0..u64::MAX, both);
     }
 
     /// Applies another plan: counters of limits with the same name and kind stay, unless it starts fresh.
     #[cold]
     fn change_plan(&mut self, plan: &Arc<Plan>, wall: u64) {
+        if let (Some(leases), Some(limit)) = (&mut self.slots, plan.concurrent()) {
+            leases.resize(slots_of(limit));
+        }
         let old = std::mem::replace(&mut self.plan, Arc::clone(plan));
         self.epoch += 1;
         let mut retired = self.retired.take().unwrap_or_default();
-        retired.add(&old, std::mem::take(&mut self.counters));
-        retired.start_fresh(plan, &mut self.grants);
-        let epoch = self.epoch;
-        let resume = |limit: &Limit| retired.resume(limit, wall).unwrap_or_else(|| Counter::in_epoch(epoch));
+        retired.counters.extend(old.counted().iter().cloned().zip(std::mem::take(&mut self.counters)));
+        if retired.starts_fresh(plan) {
+            retired.counters.drain(..).for_each(|(limit, _)| self.grants.close(&limit));
+        }
+        let resume = |limit: &Limit| retired.resume(limit, wall).unwrap_or_else(|| Counter::in_epoch(self.epoch));
         self.counters = plan.counted().iter().map(resume).collect();
-        self.retired = retired.remainder();
+        retired.counters.retain(|(_, counter)| counter.has_begun());
+        self.retired = Some(retired).filter(|retired| !retired.counters.is_empty() || !retired.started.is_empty());
         self.find_stable_range();
         self.cover();
     }
@@ -92,8 +85,7 @@ impl Counters {
     /// Whether all limits have room for these amounts, given by kind or, if known, for `each` limit.
     #[inline(never)] // so that its loop has the registers for itself
     pub(super) fn fits(&self, amounts: &Amounts, each: &[Option<u64>]) -> bool {
-        let counters = self.counters.iter().zip(self.plan.counted());
-        counters.enumerate().all(|(index, (counter, limit))| match amount_of(index, limit, amounts, each) {
+        self.counted().enumerate().all(|(index, (counter, limit))| match amount_of(index, limit, amounts, each) {
             None => true,
             Some(amount) => fits(amount, self.limit(limit), counter.taken()),
         })
@@ -101,7 +93,7 @@ impl Counters {
 
     /// Adds amounts, for `each` limit where that is known, to the counters that a charge of `epoch` is part of.
     #[inline(never)] // as above
-    pub(super) fn add(
+    pub(super) fn add_to(
         &mut self,
         amounts: &Amounts,
         each: &[Option<u64>],
@@ -128,7 +120,14 @@ impl Counters {
                 marks.pending |= 1 << index;
             }
         }
-        self.each_retired(epoch, |counter, limit| counter.take(amounts.counted(limit.kind()), reserve));
+        if self.retired.is_some() {
+            for (counter, limit) in
+                all_mut(&mut [], &self.plan, &mut self.retired).filter(|(counter, _)| counter.holds(epoch))
+            {
+                counter.take(amounts.counted(limit.kind()), reserve);
+                self.grants.cover(limit, counter);
+            }
+        }
         marks
     }
 
@@ -144,16 +143,18 @@ impl Counters {
     }
 
     /// Resets the counters of this limit name or kind, or all, to zero.
-    pub(super) fn reset(&mut self, name: Option<&str>) -> Result<(), ConfigError> {
+    pub(crate) fn reset(&mut self, name: Option<&str>) -> Result<(), ConfigError> {
         self.plan.check_name(name)?;
         let is_meant = |limit: &Limit| name.is_none_or(|name| limit.is_called(name));
         self.epoch += 1;
-        for (counter, limit) in self.counters.iter_mut().zip(self.plan.counted()).filter(|(_, limit)| is_meant(limit)) {
-            counter.reset(self.epoch);
-            self.grants.close(limit);
+        for (counter, limit) in all_mut(&mut self.counters, &self.plan, &mut self.retired) {
+            if is_meant(limit) {
+                counter.reset(self.epoch);
+                self.grants.close(limit);
+            }
         }
         if let Some(retired) = &mut self.retired {
-            retired.drop_all(is_meant, &mut self.grants);
+            retired.counters.retain(|(limit, _)| !is_meant(limit));
         }
         Ok(())
     }
@@ -162,20 +163,6 @@ impl Counters {
     #[inline]
     pub(super) fn limit(&self, limit: &Limit) -> u64 {
         limit.limit.saturating_add(self.grants.raise(limit))
-    }
-
-    /// Whether nothing is used and no grant has a remainder.
-    pub(super) fn is_blank(&self) -> bool {
-        self.counters.iter().all(|counter| counter.taken() == 0)
-            && self.retired.as_ref().is_none_or(|retired| retired.is_blank())
-            && !self.grants.any_left()
-    }
-
-    /// Defers the warnings of these limits, one bit each, to a later response.
-    pub(super) fn defer_warnings(&mut self, pending: u64) {
-        for (index, counter) in self.counters.iter_mut().enumerate() {
-            counter.warning_pending |= pending & 1 << index != 0;
-        }
     }
 
     /// Covers usage above the limits with grants.
@@ -187,20 +174,63 @@ impl Counters {
 
     /// Changes the counters that a charge of `epoch` is part of.
     pub(super) fn each(&mut self, epoch: u32, mut change: impl FnMut(&mut Counter, &Limit)) {
-        let counters = self.counters.iter_mut().zip(self.plan.counted());
-        for (counter, limit) in counters.filter(|(counter, _)| counter.holds(epoch)) {
-            change(counter, limit);
-            self.grants.cover(limit, counter);
+        for (counter, limit) in all_mut(&mut self.counters, &self.plan, &mut self.retired) {
+            if counter.holds(epoch) {
+                change(counter, limit);
+                self.grants.cover(limit, counter);
+            }
         }
-        self.each_retired(epoch, change);
     }
 
+    /// Returns the counters of the plan's limits.
     #[inline]
-    fn each_retired(&mut self, epoch: u32, change: impl FnMut(&mut Counter, &Limit)) {
-        if let Some(retired) = &mut self.retired {
-            retired.each(epoch, &mut self.grants, change);
-        }
+    pub(crate) fn counted(&self) -> impl Iterator<Item = (&Counter, &Limit)> {
+        self.counters.iter().zip(self.plan.counted())
     }
+
+    /// Returns all counters, also those of other plans.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Counter, &Limit)> {
+        let retired = self.retired.iter().flat_map(|retired| &retired.counters);
+        self.counted().chain(retired.map(|(limit, counter)| (counter, limit)))
+    }
+}
+
+impl Retired {
+    /// Whether a plan starts fresh, and this version of it has not done so before.
+    fn starts_fresh(&mut self, plan: &Plan) -> bool {
+        if !plan.starts_fresh() {
+            return false;
+        }
+        match self.started.iter_mut().find(|(name, _)| name == plan.name()) {
+            Some((_, version)) if *version >= plan.version() => return false,
+            Some((_, version)) => *version = plan.version(),
+            None => self.started.push((plan.name().clone(), plan.version())),
+        }
+        true
+    }
+
+    /// Removes and returns the counter of a limit, so that it can continue.
+    fn resume(&mut self, limit: &Limit, wall: u64) -> Option<Counter> {
+        let at = self.counters.iter().position(|(known, _)| known.is_like(limit))?;
+        let (known, mut counter) = self.counters.swap_remove(at);
+        if let (true, Some(period)) = (counter.has_begun(), limit.quota.period())
+            && known.quota.period() != Some(period)
+        {
+            counter.begin(period, wall); // with what was used in the one before
+        }
+        counter.rearm(limit);
+        Some(counter)
+    }
+}
+
+/// Returns all counters to change, also those of other plans.
+fn all_mut<'a>(
+    counters: &'a mut [Counter],
+    plan: &'a Plan,
+    retired: &'a mut Option<Box<Retired>>,
+) -> impl Iterator<Item = (&'a mut Counter, &'a Limit)> {
+    let retired = retired.iter_mut().flat_map(|retired| &mut retired.counters);
+    counters.iter_mut().zip(plan.counted()).chain(retired.map(|(limit, counter)| (counter, &*limit)))
 }
 
 /// Returns the requested amount of the kind that a limit counts.
@@ -224,6 +254,6 @@ pub(super) fn fits(amount: u64, limit: u64, taken: u64) -> bool {
 }
 
 /// Returns the intersection of two ranges.
-pub(super) fn both(one: Range<u64>, other: Range<u64>) -> Range<u64> {
+fn both(one: Range<u64>, other: Range<u64>) -> Range<u64> {
     one.start.max(other.start)..one.end.min(other.end)
 }

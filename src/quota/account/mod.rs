@@ -9,19 +9,17 @@ mod grants;
 mod jobs;
 mod request;
 mod reservations;
-mod retired;
-mod slots;
 mod state;
 #[cfg(test)]
 mod tests;
 mod usage;
 
 pub(crate) use counter::{Counter, MAX_CLOCK_STEP};
+use counters::Retired;
 pub(crate) use grants::{GrantState, Grants};
 pub(crate) use jobs::{Duplicate, Job};
 use request::Marks;
 pub(crate) use request::{AccountSettings, ChargeRequest, Denial, Now, Taken};
 pub(crate) use reservations::{CloseResult, Stage};
-use slots::Slots;
 pub(crate) use state::Account;
 pub(crate) use usage::{Nearest, Warning};

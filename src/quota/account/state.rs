@@ -1,20 +1,16 @@
 //! One client's account: counters, slots, reservations and jobs.
 
-use std::{num::NonZeroU64, sync::Arc};
+use std::{num::NonZeroU64, ops::Range, sync::Arc};
 
 use super::{
-    AccountSettings, ChargeRequest, CloseResult, Counter, Denial, GrantState, Grants, Job, Marks, Now, Slots, Stage,
-    Taken,
-    counters::{Counters, PRESENT},
-    jobs::Jobs,
-    reservations::Reservations,
+    AccountSettings, ChargeRequest, CloseResult, Counter, Denial, GrantState, Grants, Job, Marks, Now, Retired, Stage,
+    Taken, counters::PRESENT, jobs::Jobs, reservations::Reservations,
 };
 use crate::{
     error::ConfigError,
     kind::Kind,
-    policy_name::PolicyName,
-    quota::{ActiveGrant, Amounts, Grant, GrantId, Plan},
-    sync::Lease,
+    quota::{Amounts, Grant, GrantId, Limit, Plan},
+    sync::{Lease, Leases},
     time::Moment,
 };
 
@@ -23,12 +19,23 @@ use crate::{
 /// [`advance`](Self::advance) comes before every other call.
 #[derive(Clone, Debug)]
 pub(crate) struct Account {
-    pub(super) counters: Counters,
+    pub(crate) plan: Arc<Plan>,
+    /// One counter for each counted limit, in the order of the plan.
+    pub(super) counters: Box<[Counter]>,
+    /// Counters of limits that the plan does not have.
+    pub(super) retired: Option<Box<Retired>>,
+    pub(crate) grants: Grants,
+    /// Incremented each time a counter restarts. A charge applies only to counters whose first epoch is not later than its
+    /// own.
+    pub(super) epoch: u32,
+    /// Wall-clock range in which no window ends and no clock is found to be wrong, so that nothing rolls.
+    pub(super) stable_range: Range<u64>,
     /// Number of reservations so far, so that no id is used twice.
     issued: u64,
     /// Number of charges that are not settled yet.
     in_flight: u32,
-    pub(crate) slots: Slots,
+    /// The slots; allocated when the first is taken.
+    pub(crate) slots: Option<Box<Leases>>,
     rare: Option<Box<Rare>>,
 }
 
@@ -47,24 +54,25 @@ impl Account {
 
     /// Creates an account with a counter for each counted limit of the plan, in its order.
     pub(crate) fn with_counters(plan: &Arc<Plan>, counters: impl IntoIterator<Item = Counter>, grants: Grants) -> Self {
-        let counters = Counters::new(plan, counters.into_iter().collect(), grants);
-        Self { counters, issued: 0, in_flight: 0, slots: Slots::default(), rare: None }
+        Self {
+            plan: Arc::clone(plan),
+            counters: counters.into_iter().collect(),
+            retired: None,
+            grants,
+            epoch: 0,
+            stable_range: 0..u64::MAX,
+            issued: 0,
+            in_flight: 0,
+            slots: None,
+            rare: None,
+        }
     }
 
     /// Brings the account up to `now`: applies the active plan, rolls windows, expires reservations and grants.
     #[inline]
     pub(crate) fn advance(&mut self, plan: &Arc<Plan>, now: Now, settings: &AccountSettings) {
-        if !Arc::ptr_eq(&self.counters.plan, plan) {
-            self.slots.resize(plan.concurrent());
-        }
-        self.counters.advance(plan, now.wall);
+        self.advance_counters(plan, now.wall);
         self.expire(now, settings);
-    }
-
-    /// Brings the account up to `now` under its present plan.
-    pub(crate) fn advance_as_is(&mut self, now: Now, settings: &AccountSettings) {
-        let plan = Arc::clone(&self.counters.plan);
-        self.advance(&plan, now, settings);
     }
 
     /// Expires reservations, and forgets those that were closed and jobs that were finished long ago.
@@ -77,19 +85,12 @@ impl Account {
 
     #[cold]
     fn expire_rare(&mut self, now: Now, settings: &AccountSettings) {
-        let Some(rare) = &mut self.rare else { return };
+        let Some(mut rare) = self.rare.take() else { return };
         rare.reservations.expire(now.moment, settings.ttl, |reserved| {
-            self.counters.settle(&reserved.amounts, reserved.epoch, settings.charge_expired);
+            self.settle(&reserved.amounts, reserved.epoch, settings.charge_expired);
         });
         rare.jobs.forget(now.moment);
-        if rare.reservations.is_empty() && rare.jobs.is_empty() {
-            self.rare = None;
-        }
-    }
-
-    /// Returns the name of its plan.
-    pub(crate) fn plan_name(&self) -> &PolicyName {
-        self.counters.plan.name()
+        self.rare = Some(rare).filter(|rare| !rare.reservations.is_empty() || !rare.jobs.is_empty());
     }
 
     /// Admits all requested amounts, or none.
@@ -103,18 +104,18 @@ impl Account {
         if let Some(job) = request.job {
             self.rare().jobs.check(job, settings.max_jobs).map_err(Denial::Job)?;
         }
-        if !self.counters.fits(request.amounts, request.each) {
+        if !self.fits(request.amounts, request.each) {
             return Err(Denial::Limits(self.violations(request.amounts, now)));
         }
-        let mut taken = Taken { epoch: self.counters.epoch, ..Taken::default() };
+        let mut taken = Taken { epoch: self.epoch, ..Taken::default() };
         // The last step that can refuse, so that no slot must be returned.
         if !self.take_slot(request.amounts, now, settings, &mut taken) {
             return Err(Denial::Limits(self.violations(request.amounts, now)));
         }
-        taken.marks = self.counters.add(request.amounts, request.each, now.wall, PRESENT, request.reserve);
+        taken.marks = self.add_to(request.amounts, request.each, now.wall, PRESENT, request.reserve);
         self.in_flight = self.in_flight.saturating_add(u32::from(request.open));
         if request.reserve {
-            let (id, epoch) = (NonZeroU64::MIN.saturating_add(self.issued), self.counters.epoch);
+            let (id, epoch) = (NonZeroU64::MIN.saturating_add(self.issued), self.epoch);
             self.issued += 1;
             taken.reservation = Some(id);
             let expires = if request.lasting { Moment::MAX } else { now.moment + settings.ttl };
@@ -129,23 +130,33 @@ impl Account {
     /// Acquires a slot if one is requested; returns false if none is free.
     #[inline]
     fn take_slot(&mut self, amounts: &Amounts, now: Now, settings: &AccountSettings, taken: &mut Taken) -> bool {
-        let Some(limit) = self.counters.plan.concurrent() else { return true };
+        let Some(limit) = self.plan.concurrent() else { return true };
         match amounts.get(&Kind::Concurrent) {
             None => true,
-            Some(1) => match self.slots.acquire(limit, now.moment, settings) {
-                Some(acquired) => {
-                    (taken.lease, taken.reclaimed) = (Some(acquired.lease), acquired.reclaimed);
-                    true
-                }
-                None => false,
-            },
-            Some(asked) => self.slots.has(asked, now.moment),
+            Some(1) => {
+                let fresh = || Box::new(Leases::new(slots_of(limit), settings.max_hold, settings.max_stall));
+                let acquired = self.slots.get_or_insert_with(fresh).acquire(now.moment);
+                taken.reclaimed = acquired.is_some_and(|acquired| acquired.reclaimed);
+                taken.lease = acquired.map(|acquired| acquired.lease);
+                acquired.is_some()
+            }
+            Some(asked) => self.has_slots(asked, now.moment),
         }
+    }
+
+    /// Whether `asked` slots are available. More than one at once never are.
+    pub(super) fn has_slots(&self, asked: u64, now: Moment) -> bool {
+        asked <= 1 && self.slots.as_ref().is_none_or(|leases| leases.would_lend(now))
+    }
+
+    /// Returns the number of slots that are held.
+    pub(super) fn slots_held(&self) -> u64 {
+        self.slots.as_ref().map_or(0, |leases| leases.held() as u64)
     }
 
     /// Adds amounts, even beyond a limit: to all counters, or to those that a charge of `epoch` is part of.
     pub(crate) fn add(&mut self, amounts: &Amounts, epoch: Option<u32>, reserve: bool, now: Now) -> Marks {
-        self.counters.add(amounts, &[], now.wall, epoch.unwrap_or(PRESENT), reserve)
+        self.add_to(amounts, &[], now.wall, epoch.unwrap_or(PRESENT), reserve)
     }
 
     /// Records used amounts, even beyond a limit; returns the limits with a new warning, one bit each.
@@ -153,13 +164,16 @@ impl Account {
     /// Usage of a charge of `epoch` counts in the windows of that charge only.
     pub(crate) fn record(&mut self, amounts: &Amounts, epoch: Option<u32>, now: Now) -> u64 {
         let Marks { warned, pending } = self.add(amounts, epoch, false, now);
-        self.counters.defer_warnings(pending);
+        // A later response reports them.
+        for (index, counter) in self.counters.iter_mut().enumerate() {
+            counter.warning_pending |= pending & 1 << index != 0;
+        }
         warned
     }
 
     /// Returns amounts that a charge of `epoch` used.
     pub(crate) fn give_back(&mut self, amounts: &Amounts, epoch: u32) {
-        self.counters.each(epoch, |counter, limit| {
+        self.each(epoch, |counter, limit| {
             counter.give_back(amounts.counted(limit.kind()));
         });
     }
@@ -167,8 +181,8 @@ impl Account {
     /// Ends an open charge and releases its slot.
     pub(crate) fn land(&mut self, open: bool, lease: Option<Lease>) {
         self.in_flight = self.in_flight.saturating_sub(u32::from(open));
-        if let Some(lease) = lease {
-            self.slots.release(lease);
+        if let (Some(lease), Some(leases)) = (lease, &mut self.slots) {
+            leases.release(lease);
         }
     }
 
@@ -189,7 +203,7 @@ impl Account {
         match result {
             CloseResult::Expired if settings.charge_expired => self.give_back(&reserved.amounts, reserved.epoch),
             CloseResult::Expired => {}
-            _ => self.counters.settle(&reserved.amounts, reserved.epoch, false),
+            _ => self.settle(&reserved.amounts, reserved.epoch, false),
         }
         let record = |actual| self.record(&reserved.amounts.overridden_by(actual), Some(reserved.epoch), now);
         (result, actual.map_or(0, record))
@@ -210,40 +224,30 @@ impl Account {
         self.rare().jobs.free(job.id);
     }
 
-    /// Resets the counters of this limit name or kind, or all, to zero.
-    pub(crate) fn reset(&mut self, name: Option<&str>) -> Result<(), ConfigError> {
-        self.counters.reset(name)
-    }
-
     /// Raises a limit.
     pub(crate) fn grant(&mut self, id: GrantId, grant: &Grant, now: Now) -> Result<(), ConfigError> {
-        let counters = &mut self.counters;
-        let limit = counters.plan.grantable(grant.limit(), grant.until(), now.wall)?;
-        counters.grants.add(GrantState::new(id, grant, limit.kind().into()));
-        counters.cover();
+        let limit = self.plan.grantable(grant.limit(), grant.until(), now.wall)?;
+        self.grants.add(GrantState::new(id, grant, limit.kind().into()));
+        self.cover();
         Ok(())
-    }
-
-    /// Ends a grant early; returns whether there was one.
-    pub(crate) fn revoke(&mut self, id: GrantId, now: Now) -> bool {
-        self.counters.grants.revoke(id, now.wall).is_some()
-    }
-
-    /// Returns the grants that have not ended.
-    pub(crate) fn active_grants(&self, now: Now) -> Vec<ActiveGrant> {
-        self.counters.grants.active(now.wall)
     }
 
     /// Whether the account equals a new one: nothing is used, reserved, in flight, granted or remembered.
     pub(crate) fn is_blank(&self) -> bool {
         let is_empty = |rare: &Rare| rare.reservations.is_empty() && rare.jobs.is_empty();
         self.in_flight == 0
-            && self.slots.held() == 0
+            && self.slots_held() == 0
             && self.rare.as_deref().is_none_or(is_empty)
-            && self.counters.is_blank()
+            && self.all().all(|(counter, _)| counter.taken() == 0)
+            && !self.grants.any_left()
     }
 
     fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
     }
+}
+
+/// Returns the number of slots that a concurrency limit allows.
+pub(super) fn slots_of(limit: &Limit) -> usize {
+    usize::try_from(limit.limit).unwrap_or(usize::MAX)
 }

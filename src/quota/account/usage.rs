@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use super::{Account, Counter, Now, counters::fits};
 use crate::{
-    kind::Kind,
     policy_name::PolicyName,
     quota::{Amounts, Limit, LimitUsage, Usage},
     refusal::Violation,
-    time::from_1970,
+    time::{Period, from_1970},
 };
 
 /// The limit nearest to exhaustion.
@@ -31,59 +30,78 @@ pub(crate) struct Warning {
 /// Retry delay when no slot is free; the release of one is unknown.
 const SLOT_WAIT: Duration = Duration::from_secs(1);
 
+/// A limit, and the amounts that count for it.
+struct LimitState<'a> {
+    limit: &'a Limit,
+    /// Size of the limit, grants included.
+    size: u64,
+    used: u64,
+    reserved: u64,
+    /// `None` for a concurrency limit.
+    counter: Option<&'a Counter>,
+}
+
+impl LimitState<'_> {
+    fn taken(&self) -> u64 {
+        self.used.saturating_add(self.reserved)
+    }
+
+    fn remaining(&self) -> u64 {
+        self.size.saturating_sub(self.taken())
+    }
+
+    /// Returns the end of the window; `None` for a concurrency limit.
+    fn end(&self, wall: u64) -> Option<u64> {
+        Some(self.counter?.end(self.limit.quota.period()?, wall))
+    }
+
+    /// Returns the time until the window ends.
+    fn wait(&self, wall: u64) -> Option<Duration> {
+        self.end(wall).map(|end| Duration::from_nanos(end.saturating_sub(wall)))
+    }
+}
+
 impl Account {
+    /// Returns each limit; the concurrency limit is the last.
+    #[inline]
+    fn limits(&self) -> impl Iterator<Item = LimitState<'_>> {
+        let counted = self.counted().map(|(counter, limit)| {
+            let (size, Counter { used, reserved, .. }) = (self.limit(limit), counter);
+            LimitState { limit, size, used: *used, reserved: *reserved, counter: Some(counter) }
+        });
+        let held = |limit| LimitState { limit, size: limit.limit, used: self.slots_held(), reserved: 0, counter: None };
+        counted.chain(self.plan.concurrent().map(held))
+    }
+
     /// Returns the usage of each limit.
     pub(crate) fn usage(&self, wall: u64) -> Usage {
-        let mut limits: Vec<_> = self
-            .counted()
-            .map(|(counter, limit)| {
-                let there = self.counters.limit(limit);
-                let period = limit.quota.period().filter(|period| counter.has_begun() || period.is_calendar());
-                let end = period.map(|period| counter.end(period, wall));
-                LimitUsage {
-                    name: limit.name.clone(),
-                    kind: limit.kind().clone(),
-                    limit: there,
-                    used: counter.used,
-                    reserved: counter.reserved,
-                    remaining: there.saturating_sub(counter.taken()),
-                    resets_at: end.map(from_1970),
-                }
-            })
-            .collect();
-        limits.extend(self.counters.plan.concurrent().map(|limit| LimitUsage {
-            name: limit.name.clone(),
-            kind: Kind::Concurrent,
-            limit: limit.limit,
-            used: self.slots.held(),
-            reserved: 0,
-            remaining: limit.limit.saturating_sub(self.slots.held()),
-            resets_at: None,
-        }));
-        Usage { plan: self.counters.plan.name().clone(), version: self.counters.plan.version(), limits }
+        let usage = |state: LimitState<'_>| {
+            let is_known = |period: &Period| period.is_calendar() || state.counter.is_some_and(Counter::has_begun);
+            LimitUsage {
+                name: state.limit.name.clone(),
+                kind: state.limit.kind().clone(),
+                limit: state.size,
+                used: state.used,
+                reserved: state.reserved,
+                remaining: state.remaining(),
+                resets_at: state.end(wall).filter(|_| state.limit.quota.period().is_some_and(is_known)).map(from_1970),
+            }
+        };
+        let limits = self.limits().map(usage).collect();
+        Usage { plan: self.plan.name().clone(), version: self.plan.version(), limits }
     }
 
     /// Returns the limit nearest to exhaustion, its remainder, and the time until its window ends; a concurrency limit
     /// has no such time.
     #[inline]
     pub(crate) fn nearest(&self, wall: u64) -> Option<Nearest> {
-        let counted = self.counted().enumerate().map(|(index, (counter, limit))| {
-            let there = self.counters.limit(limit);
-            (index, there.saturating_sub(counter.taken()), there)
-        });
-        let at_a_time =
-            self.counters.plan.concurrent().map(|limit| {
-                (self.counters.counters.len(), limit.limit.saturating_sub(self.slots.held()), limit.limit)
-            });
         // The smaller fraction: a / b < c / d where a * d < c * b.
-        let fraction = |(_, a, b): &(usize, u64, u64), (_, c, d): &(usize, u64, u64)| {
-            (u128::from(*a) * u128::from(*d)).cmp(&(u128::from(*c) * u128::from(*b)))
+        let product = |one: &LimitState<'_>, size| u128::from(one.remaining()) * u128::from(size);
+        let fraction = |(_, one): &(usize, LimitState<'_>), (_, other): &(usize, LimitState<'_>)| {
+            product(one, other.size).cmp(&product(other, one.size))
         };
-        let (index, remaining, _) = counted.chain(at_a_time).min_by(fraction)?;
-        let left = |(counter, limit): (&Counter, &Limit)| {
-            Some(wait(counter, limit, wall)).filter(|_| limit.quota.period().is_some())
-        };
-        Some(Nearest { index, remaining, reset: self.counted().nth(index).and_then(left) })
+        let (index, state) = self.limits().enumerate().min_by(fraction)?;
+        Some(Nearest { index, remaining: state.remaining(), reset: state.wait(wall) })
     }
 
     /// Returns the warnings of these limits, one bit each; allocates only if there are any.
@@ -94,46 +112,29 @@ impl Account {
 
     #[cold]
     fn some_warnings(&self, which: u64) -> Vec<Warning> {
-        let chosen = self.counted().enumerate().filter(|(index, _)| which & 1 << index != 0);
-        chosen
-            .map(|(_, (counter, limit))| Warning {
-                name: limit.name.clone(),
-                used: counter.taken(),
-                limit: self.counters.limit(limit),
-            })
-            .collect()
+        let chosen = self.limits().enumerate().filter(|(index, _)| which & 1 << index != 0);
+        let warning = |(_, state): (_, LimitState<'_>)| Warning {
+            name: state.limit.name.clone(),
+            used: state.taken(),
+            limit: state.size,
+        };
+        chosen.map(warning).collect()
     }
 
     /// Returns the limits without room for these amounts.
     #[cold]
     pub(crate) fn violations(&self, amounts: &Amounts, now: Now) -> Vec<Violation> {
-        let mut all: Vec<_> = self
-            .counted()
-            .filter_map(|(counter, limit)| {
-                let (asked, there, current) = (amounts.get(limit.kind())?, self.counters.limit(limit), counter.taken());
-                let wait = (asked <= there).then(|| wait(counter, limit, now.wall));
-                (!fits(asked, there, current)).then(|| violation(limit, there, current, wait))
-            })
-            .collect();
-        if let (Some(limit), Some(asked)) = (self.counters.plan.concurrent(), amounts.get(&Kind::Concurrent))
-            && !self.slots.has(asked, now.moment)
-        {
-            all.push(violation(limit, limit.limit, self.slots.held(), (asked <= 1).then_some(SLOT_WAIT)));
-        }
-        all
+        let violation = |state: LimitState<'_>| {
+            let asked = amounts.get(state.limit.kind())?;
+            let (fits, wait) = match state.counter {
+                Some(_) => {
+                    (fits(asked, state.size, state.taken()), state.wait(now.wall).filter(|_| asked <= state.size))
+                }
+                None => (self.has_slots(asked, now.moment), (asked <= 1).then_some(SLOT_WAIT)),
+            };
+            let (name, kind) = (state.limit.name.clone(), state.limit.kind().clone());
+            (!fits).then(|| Violation { name, kind, limit: state.size, current: state.taken(), wait })
+        };
+        self.limits().filter_map(violation).collect()
     }
-
-    pub(crate) fn counted(&self) -> impl Iterator<Item = (&Counter, &Limit)> {
-        self.counters.counters.iter().zip(self.counters.plan.counted())
-    }
-}
-
-/// Returns the time until the window of a limit ends.
-fn wait(counter: &Counter, limit: &Limit, wall: u64) -> Duration {
-    let end = limit.quota.period().map_or(wall, |period| counter.end(period, wall));
-    Duration::from_nanos(end.saturating_sub(wall))
-}
-
-fn violation(limit: &Limit, there: u64, current: u64, wait: Option<Duration>) -> Violation {
-    Violation { name: limit.name.clone(), kind: limit.kind().clone(), limit: there, current, wait }
 }

@@ -11,22 +11,16 @@ use std::{
 use dashmap::{DashMap, Entry};
 use http::header::CONTENT_LENGTH;
 
-use super::{policy::Common, settings::QuotaConfig};
+use super::policy::Common;
 use crate::{
     error::ConfigError,
-    gate::Tiered,
     head::RequestHead,
-    identity::{Client, Digest, Tier},
+    identity::{Client, Digest},
     kind::{Direction, Kind},
-    policy_name::PolicyName,
     quota::{Amounts, Limit, Plan},
     refusal::{AdvertisedLimit, Dialect, Fields},
     time::Period,
 };
-
-/// Plans by tier. The whole value is replaced while requests read it.
-#[derive(Clone)]
-pub(super) struct ActivePlans(Tiered<Arc<ActivePlan>>);
 
 /// Plans of single clients. One is replaced without a copy of the others.
 pub(super) struct ClientPlans {
@@ -53,34 +47,10 @@ pub(super) struct ActivePlan {
     pub(super) open: bool,
 }
 
-impl ActivePlans {
-    pub(super) fn new(common: &Arc<Common>) -> Self {
-        Self(common.settings.plans.map(|plan| Arc::new(ActivePlan::new(plan.clone(), common))))
-    }
-
-    /// Returns the plan of a client without one of its own: that of its tier, or the usual plan.
-    #[inline]
-    pub(super) fn of(&self, client: &Client) -> &Arc<ActivePlan> {
-        self.0.of(client.tier())
-    }
-
-    /// Returns these plans with another plan for `tier`, or another usual plan for `None`.
-    pub(super) fn with(&self, tier: Option<Tier>, plan: Plan, common: &Arc<Common>) -> Result<Self, ConfigError> {
-        let next = match self.0.get(tier.as_ref()) {
-            Some(old) => old.successor(plan)?,
-            None => Arc::new(ActivePlan::first(plan, common)),
-        };
-        let mut plans = self.clone();
-        plans.0.set(tier, next);
-        Ok(plans)
-    }
-}
-
 impl ClientPlans {
     pub(super) fn new(common: &Arc<Common>) -> Self {
         let clients = &common.settings.client_plans;
-        let plans =
-            clients.iter().map(|(client, plan)| (client.digest(), Arc::new(ActivePlan::new(plan.clone(), common))));
+        let plans = clients.iter().map(|(client, plan)| (client.digest(), ActivePlan::new(plan.clone(), common)));
         Self { plans: plans.collect(), any: AtomicBool::new(!clients.is_empty()) }
     }
 
@@ -97,13 +67,9 @@ impl ClientPlans {
 
     /// Sets or replaces the plan of one client.
     pub(super) fn set(&self, client: Digest, plan: Plan, common: &Arc<Common>) -> Result<(), ConfigError> {
-        match self.plans.entry(client) {
-            Entry::Occupied(mut own) => {
-                let next = own.get().successor(plan)?;
-                own.insert(next);
-            }
-            Entry::Vacant(none) => drop(none.insert(Arc::new(ActivePlan::first(plan, common)))),
-        }
+        let own = self.plans.entry(client);
+        let old = if let Entry::Occupied(own) = &own { Some(Arc::clone(own.get())) } else { None };
+        own.insert(ActivePlan::next(old.as_deref(), plan, common)?);
         self.any.store(true, Ordering::Release);
         Ok(())
     }
@@ -114,16 +80,10 @@ impl ClientPlans {
 }
 
 impl ActivePlan {
-    /// Activates a plan where there was none. A plan without a version gets version 1.
-    fn first(plan: Plan, common: &Arc<Common>) -> Self {
-        let plan = if plan.version() == 0 { plan.numbered(1) } else { plan };
-        Self::new(plan, common)
-    }
-
-    /// Activates a plan in place of this one. A plan without a version gets the next one; a version that is not above
-    /// the active one is an error.
-    fn successor(&self, plan: Plan) -> Result<Arc<Self>, ConfigError> {
-        let version = self.plan.version();
+    /// Activates a plan in place of `old`, if there was one. A plan without a version gets the next one, or 1; a version
+    /// that is not above the active one is an error.
+    pub(super) fn next(old: Option<&Self>, plan: Plan, common: &Arc<Common>) -> Result<Arc<Self>, ConfigError> {
+        let version = old.map_or(0, |old| old.plan.version());
         let plan = match plan.version() {
             0 => plan.numbered(version.saturating_add(1)),
             newer if newer > version => plan,
@@ -132,10 +92,10 @@ impl ActivePlan {
                 return Err(ConfigError::new(&format!("version of plan {:?}", plan.name()), &must, stale));
             }
         };
-        Ok(Arc::new(Self::new(plan, &self.common)))
+        Ok(Self::new(plan, common))
     }
 
-    fn new(plan: Plan, common: &Arc<Common>) -> Self {
+    pub(super) fn new(plan: Plan, common: &Arc<Common>) -> Arc<Self> {
         let settings = &common.settings;
         let mut fixed = Amounts::new();
         for limit in plan.all() {
@@ -152,32 +112,28 @@ impl ActivePlan {
         let open = response_bytes || plan.concurrent().is_some() || settings.share || settings.job_id.is_some();
         let fields = fields(&plan, settings.clients.dialect);
         let common = Arc::clone(common);
-        Self { common, plan: Arc::new(plan), fields, fixed, each, metered, request_bytes, response_bytes, open }
+        let plan = Arc::new(plan);
+        Arc::new(Self { common, plan, fields, fixed, each, metered, request_bytes, response_bytes, open })
     }
 
     /// Returns the amounts that a request asks for.
     #[inline]
-    pub(super) fn asked(&self, request: &RequestHead<'_>, settings: &QuotaConfig) -> Asked {
+    pub(super) fn asked(&self, request: &RequestHead<'_>) -> Asked {
         let declared = if self.request_bytes { content_length(request) } else { 0 };
-        let metered = (!self.metered.is_empty()).then(|| Box::new(self.meter(request, settings)));
+        let metered = (!self.metered.is_empty()).then(|| Box::new(self.meter(request)));
         Asked { declared, metered }
     }
 
-    fn meter(&self, request: &RequestHead<'_>, settings: &QuotaConfig) -> Amounts {
+    fn meter(&self, request: &RequestHead<'_>) -> Amounts {
         let mut amounts = self.fixed.clone();
         for &index in &self.metered {
-            let (kind, meter) = &settings.meters[index];
+            let (kind, meter) = &self.common.settings.meters[index];
             match meter(request) {
                 Some(amount) => amounts.set(kind, amount),
                 None => amounts.leave_out(kind),
             }
         }
         amounts
-    }
-
-    /// Returns the limit of this name and its index in the plan; the concurrency limit is the last.
-    pub(super) fn limit(&self, name: &PolicyName) -> Option<(usize, &Limit)> {
-        self.plan.all().enumerate().find(|(_, limit)| limit.name == *name)
     }
 }
 
@@ -192,20 +148,10 @@ pub(super) struct Asked {
 
 impl Asked {
     /// Returns the amount of each kind, under the plan for which the request was metered.
+    #[inline]
     pub(super) fn amounts<'a>(&'a self, active: &'a ActivePlan) -> Cow<'a, Amounts> {
-        self.with_declared(active).map_or_else(|| Cow::Borrowed(self.undeclared(active)), Cow::Owned)
-    }
-
-    /// Returns the amount of each kind, without the declared body bytes.
-    #[inline]
-    pub(super) fn undeclared<'a>(&'a self, active: &'a ActivePlan) -> &'a Amounts {
-        self.metered.as_deref().unwrap_or(&active.fixed)
-    }
-
-    /// Returns the amount of each kind; `None` if the head declares no bytes.
-    #[inline]
-    pub(super) fn with_declared(&self, active: &ActivePlan) -> Option<Amounts> {
-        if self.declared == 0 { None } else { Some(self.declared_and(self.undeclared(active))) }
+        let undeclared = self.metered.as_deref().unwrap_or(&active.fixed);
+        if self.declared == 0 { Cow::Borrowed(undeclared) } else { Cow::Owned(self.declared_and(undeclared)) }
     }
 
     /// Returns the amount for each counted limit of the plan; empty if an amount depends on the request.

@@ -1,13 +1,216 @@
-//! Changes by operators: resets, grants and plans.
+//! Reports about accounts, and changes by operators: resets, grants and plans.
 
-use super::{error::QuotaError, handle::Quotas};
+use super::{active_plan::ActivePlan, error::QuotaError, handle::Quotas};
 use crate::{
     error::ConfigError,
+    head::RequestHead,
     identity::{Client, Tier},
-    quota::{Grant, GrantId, Plan},
+    policy_name::PolicyName,
+    quota::{
+        ActiveGrant, Grant, GrantId, LimitUsage, Plan, Usage,
+        account::Denial,
+        store::{AccountContext, AdmitError, Bookmark},
+    },
+    refusal::Refusal,
 };
 
+/// Usage of some clients, and the start of the next page.
+///
+/// ```
+/// # async fn takes(quotas: &tollgate::Quotas) -> Result<(), tollgate::QuotaError> {
+/// let mut from = None;
+/// loop {
+///     let page = quotas.usage_page(from, 100).await?;
+///     for (client, usage) in &page.clients {
+///         println!("{client:?}: {} limits", usage.limits.len());
+///     }
+///     from = page.next;
+///     if from.is_none() {
+///         break;
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct UsagePage {
+    /// The clients of this page.
+    pub clients: Vec<(Client, Usage)>,
+    /// Start of the next page; `None` after the last.
+    pub next: Option<Cursor>,
+}
+
+/// Position in the list of all clients. For accounts other than those that returned it, it is the end.
+///
+/// ```
+/// # async fn takes(quotas: &tollgate::Quotas) -> Result<(), tollgate::QuotaError> {
+/// let first = quotas.usage_page(None, 100).await?;
+/// let second = quotas.usage_page(first.next, 100).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Cursor(Bookmark);
+
+/// Explanation of the decision on a request.
+///
+/// ```
+/// # async fn takes(quotas: &tollgate::Quotas, request: &http::Request<String>) -> Result<(), tollgate::QuotaError> {
+/// let explained = quotas.explain(&tollgate::RequestHead::of(request)).await?;
+/// for limit in &explained.limits {
+///     println!("{}: asks for {:?} of {}", limit.usage.name, limit.asked, limit.usage.remaining);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// Client of the account; `None` if the request is not charged.
+    pub client: Option<Client>,
+    /// Each limit of the client's plan.
+    pub limits: Vec<LimitExplanation>,
+    /// The refusal that the request would get.
+    pub refusal: Option<Refusal>,
+}
+
+/// Decision of one limit on a request.
+///
+/// ```
+/// # fn takes(limit: &tollgate::LimitExplanation) {
+/// println!("{}: {}", limit.usage.name, if limit.passes { "yes" } else { "no" });
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LimitExplanation {
+    /// Usage of the limit.
+    pub usage: LimitUsage,
+    /// Amount that the request asks for; `None` if the limit does not apply to it.
+    pub asked: Option<u64>,
+    /// Whether the limit lets the request pass.
+    pub passes: bool,
+}
+
 impl Quotas {
+    /// Returns the usage of each limit of the plan of a client.
+    ///
+    /// # Errors
+    /// If the store does not answer; memory always does.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # use tollgate::{Client, Plan, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// let usage = quotas.usage(&Client::named("alice")).await.unwrap();
+    /// assert_eq!(usage.get("queries_per_day").unwrap().remaining, 43_200);
+    /// # });
+    /// ```
+    pub async fn usage(&self, client: &Client) -> Result<Usage, QuotaError> {
+        Ok(self.call(client, |store, account| store.usage(account)).await?)
+    }
+
+    /// Returns the usage of all clients that have an account, one page at a time. Clients whose account is created or
+    /// forgotten meanwhile may be missed.
+    ///
+    /// A request waits for a page at most while a few accounts are read.
+    ///
+    /// # Errors
+    /// If the store does not answer; memory always does.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # use tollgate::{Client, Plan, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// quotas.record(&Client::named("alice"), ("queries", 1)).await.unwrap();
+    /// assert_eq!(quotas.usage_page(None, 100).await.unwrap().clients.len(), 1);
+    /// # });
+    /// ```
+    pub async fn usage_page(&self, from: Option<Cursor>, most: usize) -> Result<UsagePage, QuotaError> {
+        let (now, from) = (self.0.common.now(), from.as_ref().map(|Cursor(at)| at));
+        let (clients, next) = self.0.common.store.page(from, most.max(1), self.0.plan_of(), now).await?;
+        Ok(UsagePage { clients, next: next.map(Cursor) })
+    }
+
+    /// Returns the grants of a client that have not ended, the earliest end first.
+    ///
+    /// # Errors
+    /// If the store does not answer; memory always does.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # use tollgate::{Client, Plan, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// assert!(quotas.grants(&Client::named("alice")).await.unwrap().is_empty());
+    /// # });
+    /// ```
+    pub async fn grants(&self, client: &Client) -> Result<Vec<ActiveGrant>, QuotaError> {
+        Ok(self.call(client, |store, account| store.grants(account)).await?)
+    }
+
+    /// Explains the decision on a request and charges nothing.
+    ///
+    /// Jobs are not checked, so that a duplicate may still be refused.
+    ///
+    /// # Errors
+    /// If the store does not answer; memory always does.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # use tollgate::{Plan, QuotaLayer, RequestHead};
+    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
+    /// let request = http::Request::get("/query").body(()).unwrap();
+    /// let explained = quotas.explain(&RequestHead::of(&request)).await.unwrap();
+    /// assert!(explained.refusal.is_none());
+    /// assert!(explained.limits.iter().all(|limit| limit.passes));
+    /// # });
+    /// ```
+    pub async fn explain(&self, request: &RequestHead<'_>) -> Result<Explanation, QuotaError> {
+        let identified = self.0.clients.identify(request);
+        let charged = |client: Option<&Client>| Ok(client.cloned());
+        let client = match self.0.clients.resolve(identified.as_ref(), &self.0.common.context, charged) {
+            Ok(Some(client)) => client,
+            free => return Ok(Explanation { client: None, limits: Vec::new(), refusal: free.err() }),
+        };
+        let (now, active) = (self.0.common.now(), self.0.active_plan(&client));
+        let asked = active.asked(request);
+        let amounts = asked.amounts(&active).into_owned();
+        let account = AccountContext { client: &client, plan: &active.plan, now };
+        let usage = self.0.common.store.usage(&account).await?;
+        let refused = match self.0.common.store.check(&account, &amounts).await {
+            Ok(()) => None,
+            Err(AdmitError::Store(trouble)) => return Err(trouble.into()),
+            Err(refused) => Some(refused),
+        };
+        let violated = |name: &PolicyName| match &refused {
+            Some(AdmitError::Denied { denial: Denial::Limits(violations), .. }) => {
+                violations.iter().any(|violation| violation.name == *name)
+            }
+            _ => false,
+        };
+        let explain = |usage: LimitUsage| LimitExplanation {
+            asked: amounts.get(&usage.kind),
+            passes: !violated(&usage.name),
+            usage,
+        };
+        let limits = usage.limits.into_iter().map(explain).collect();
+        let refusal = refused.map(|refused| self.0.refusal(&active, &client, refused, now));
+        Ok(Explanation { client: Some(client), limits, refusal })
+    }
+
+    /// Returns the number of clients that have an account; idle ones are forgotten in the background.
+    #[must_use]
+    pub fn live_clients(&self) -> usize {
+        self.0.common.store.population().0
+    }
+
+    /// Returns the number of clients that could have an account at once.
+    #[must_use]
+    pub fn max_clients(&self) -> usize {
+        self.0.common.store.population().1
+    }
+
     /// Resets a client's counters of this limit name or kind to zero. A charge in flight still belongs to the old
     /// counter.
     ///
@@ -148,6 +351,11 @@ impl Quotas {
 
     fn change_plan(&self, tier: Option<Tier>, plan: Plan) -> Result<(), ConfigError> {
         self.0.common.settings.check(&plan)?;
-        self.0.plans.try_replace(|plans| plans.with(tier, plan, &self.0.common))
+        self.0.plans.try_replace(|plans| {
+            let next = ActivePlan::next(plans.get(tier.as_ref()).map(|old| &**old), plan, &self.0.common)?;
+            let mut plans = plans.clone();
+            plans.set(tier, next);
+            Ok(plans)
+        })
     }
 }

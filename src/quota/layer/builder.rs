@@ -237,7 +237,7 @@ impl QuotaLayer {
     /// ```
     #[must_use]
     pub fn job_retention(self, horizon: Duration) -> Self {
-        self.with(|config| config.job_horizon = horizon)
+        self.with(|config| config.account.job_horizon = horizon)
     }
 
     /// Sets the number of jobs of one client that are remembered; default 65,536, whose ids take 4 MB.
@@ -257,7 +257,7 @@ impl QuotaLayer {
         if jobs == 0 {
             panic!("{}", ConfigError::new("max_jobs_per_client", "be positive", jobs));
         }
-        self.with(|config| config.max_jobs = jobs)
+        self.with(|config| config.account.max_jobs = jobs)
     }
 
     /// Sets the longest time that a request may hold a concurrency slot; default 1 h.
@@ -275,7 +275,7 @@ impl QuotaLayer {
     #[must_use]
     pub fn max_hold(self, time: Duration) -> Self {
         check_time("max_hold", time);
-        self.with(|config| config.max_hold = time)
+        self.with(|config| config.account.max_hold = time)
     }
 
     /// Sets the longest time that a response may hold a concurrency slot without progress; default 60 s.
@@ -294,7 +294,7 @@ impl QuotaLayer {
     #[must_use]
     pub fn max_stall(self, time: Duration) -> Self {
         check_time("max_stall", time);
-        self.with(|config| config.max_stall = time)
+        self.with(|config| config.account.max_stall = time)
     }
 
     /// Sets the time for which a reservation by the [handle](Self::handle) may be open; default 5 minutes.
@@ -312,7 +312,7 @@ impl QuotaLayer {
     #[must_use]
     pub fn reservations_last(self, ttl: Duration) -> Self {
         check_time("time to live of a reservation", ttl);
-        self.with(|config| config.ttl = ttl)
+        self.with(|config| config.account.ttl = ttl)
     }
 
     /// Sets the effect of expiry on a reservation by the [handle](Self::handle). By default memory returns the amounts,
@@ -360,7 +360,7 @@ impl QuotaLayer {
     /// ```
     #[must_use]
     pub fn handle(&self) -> Quotas {
-        Quotas::new(Arc::clone(self.0.policy()))
+        Quotas(Arc::clone(self.0.policy()))
     }
 
     fn with(self, change: impl FnOnce(&mut QuotaConfig)) -> Self {

@@ -75,21 +75,16 @@ impl Bytes {
     pub(super) fn report(&mut self) -> Amounts {
         let answered = std::mem::take(&mut self.fresh);
         self.known = self.known.saturating_add(answered);
-        amounts(self.upload.as_mut().map_or(0, |upload| upload.report()), answered)
+        let read = self.upload.as_mut().map_or(0, |upload| {
+            let read = upload.read.bytes();
+            read.saturating_sub(std::mem::replace(&mut upload.known, read))
+        });
+        amounts(read, answered)
     }
 
     /// Returns the bytes that had passed at the last [report](Self::report).
     pub(super) fn reported(&self) -> Amounts {
         amounts(self.upload.as_ref().map_or(0, |upload| upload.known), self.known)
-    }
-}
-
-impl Upload {
-    fn report(&mut self) -> u64 {
-        let read = self.read.bytes();
-        let news = read.saturating_sub(self.known);
-        self.known = read;
-        news
     }
 }
 

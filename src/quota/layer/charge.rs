@@ -10,7 +10,7 @@ use http::Extensions;
 use crate::{
     kind::Kind,
     policy_name::PolicyName,
-    quota::{Amounts, Plan, Usage},
+    quota::{Amounts, Usage},
 };
 
 /// Records the amounts that a request used. Each request has one in its extensions under
@@ -34,6 +34,12 @@ use crate::{
 /// A charge is idle if no layer charges the request. The layer is switched off, the request is exempt or passes despite
 /// a refusal under `.shadow()`, the client is unidentified and passes, or a duplicate job passes. The handler runs
 /// unchanged, and nothing that it records is charged. [`Default`] is idle too, for unit tests of handlers.
+///
+/// # Refusals that the handler passes on
+/// A request that a layer further in refuses is refunded, because the handler did not receive it. A request for which the
+/// handler has recorded an amount is charged whatever its response, also if the handler passes on a refusal that it
+/// received from a service of its own. Without a record such a response looks like a refusal further in, unless the layer
+/// around the handler's client is [`outbound`](crate::CircuitBreakerLayer::outbound).
 ///
 /// # Several layers
 /// Behind several layers that share with the handler, one charge records for all of them; each layer counts the kinds
@@ -89,6 +95,11 @@ impl Charge {
     #[must_use]
     pub const fn is_idle(&self) -> bool {
         self.0.is_none()
+    }
+
+    /// Returns whether an amount was recorded for the innermost layer, even of 0.
+    pub(super) fn has_recorded(&self) -> bool {
+        self.0.as_ref().is_some_and(|link| !link.used().amounts.is_empty())
     }
 
     /// Creates the charge of one more layer inside those of `outer`.
@@ -168,40 +179,26 @@ pub struct QuotaStatus {
 }
 
 impl QuotaStatus {
-    pub(super) const fn new(usage: Usage, near: Vec<PolicyName>) -> Self {
-        Self { usage, near }
-    }
-
     /// Creates the status under a plan of whose limits nothing is known.
-    pub(super) fn unknown(plan: &Plan) -> Self {
-        let usage = Usage { plan: plan.name().clone(), version: plan.version(), limits: Vec::new() };
-        Self::new(usage, Vec::new())
+    pub(super) fn unknown(plan: PolicyName, version: u64) -> Self {
+        Self { usage: Usage { plan, version, limits: Vec::new() }, near: Vec::new() }
     }
 
     fn idle() -> Self {
         static NONE: LazyLock<PolicyName> = LazyLock::new(|| PolicyName::try_new("none").expect("a valid name"));
-        Self::new(Usage { plan: NONE.clone(), version: 0, limits: Vec::new() }, Vec::new())
-    }
-
-    /// Adds the limits of the layers further out.
-    fn inside(mut self, mut outer: Self) -> Self {
-        outer.usage.limits.append(&mut self.usage.limits);
-        outer.near.append(&mut self.near);
-        self.usage.limits = outer.usage.limits;
-        self.near = outer.near;
-        self
+        Self::unknown(NONE.clone(), 0)
     }
 }
 
 /// Inserts charge and status of a layer that charges the request, joined with those of the layers further out. Returns
 /// the charge, which the layer settles.
-pub(super) fn share(extensions: &mut Extensions, status: QuotaStatus) -> Charge {
+pub(super) fn share(extensions: &mut Extensions, mut status: QuotaStatus) -> Charge {
     let charge = Charge::inside(extensions.get());
     extensions.insert(charge.clone());
-    let status = match extensions.remove() {
-        Some(outer) => status.inside(outer),
-        None => status,
-    };
+    if let Some(QuotaStatus { usage, near }) = extensions.remove() {
+        status.usage.limits.splice(0..0, usage.limits);
+        status.near.splice(0..0, near);
+    }
     extensions.insert(status);
     charge
 }

@@ -3,13 +3,12 @@
 use std::{borrow::Cow, fmt, future::Future, sync::Arc};
 
 use super::{
-    active_plan::ActivePlan,
     error::QuotaError,
-    policy::QuotaPolicy,
+    policy::{QuotaPolicy, warn},
     reservation::{CloseOutcome, Reservation, ReservationError, ReservationId},
 };
 use crate::{
-    gate::{Event, MaybeFuture},
+    gate::{Event, MaybeFuture, PolicyContext},
     identity::{Client, Digester, anonymous},
     kind::Kind,
     quota::{
@@ -41,10 +40,6 @@ use crate::{
 pub struct Quotas(pub(super) Arc<QuotaPolicy>);
 
 impl Quotas {
-    pub(super) const fn new(policy: Arc<QuotaPolicy>) -> Self {
-        Self(policy)
-    }
-
     /// Checks whether all these amounts could be charged now, and charges nothing. An amount of 0 checks that anything
     /// remains.
     ///
@@ -61,7 +56,7 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn check(&self, client: &Client, amounts: impl Into<Amounts>) -> Result<(), Refusal> {
-        let (now, active, amounts) = (self.0.common.now(), self.active_plan(client), amounts.into());
+        let (now, active, amounts) = (self.0.common.now(), self.0.active_plan(client), amounts.into());
         let checked = self.0.common.store.check(&AccountContext { client, plan: &active.plan, now }, &amounts).await;
         checked.map_err(|refused| self.0.refusal(&active, client, refused, now))
     }
@@ -163,7 +158,7 @@ impl Quotas {
     pub async fn record(&self, client: &Client, amounts: impl Into<Amounts>) -> Result<(), QuotaError> {
         let amounts = amounts.into();
         let near = self.call(client, |store, account| store.record(account, &amounts)).await?;
-        self.0.common.warn(&near);
+        warn(&self.0.common.context, &near);
         Ok(())
     }
 
@@ -216,7 +211,7 @@ impl Quotas {
     /// ```
     #[must_use]
     pub fn digester(&self) -> &Digester {
-        self.0.common.digester()
+        Digester::process()
     }
 
     async fn admit(&self, client: &Client, amounts: &Amounts, reserve: bool, open: bool) -> Result<Receipt, Refusal> {
@@ -226,38 +221,28 @@ impl Quotas {
 
     /// Admits a charge; `None` if its job was done before.
     pub(super) async fn begin(&self, client: &Client, ask: ChargeRequest<'_>) -> Result<Option<Receipt>, Refusal> {
-        let (policy, now, active) = (&self.0, self.0.common.now(), self.active_plan(client));
+        let (common, now, active) = (&self.0.common, self.0.common.now(), self.0.active_plan(client));
         let account = AccountContext { client, plan: &active.plan, now };
-        match policy
-            .common
-            .store
-            .admit(&AdmitRequest { account, charge: ask, wants_nearest: false, wants_usage: false })
-            .await
-        {
+        let ask = AdmitRequest { account, charge: ask, wants_nearest: false, wants_usage: false };
+        match common.store.admit(&ask).await {
             Ok(admission) => {
-                policy.common.report(&admission);
-                policy
-                    .common
-                    .context
-                    .observers
-                    .emit(&Event::Admitted { policy: &policy.common.context.name, client: Some(client) });
+                common.report(&admission);
+                let PolicyContext { name: policy, observers, .. } = &common.context;
+                observers.emit(&Event::Admitted { policy, client: Some(client) });
                 Ok(Some(admission.receipt))
             }
             Err(AdmitError::Denied { denial: Denial::Job(Duplicate::Done), .. }) => Ok(None),
             Err(refused) => {
-                policy.common.report_overflow(&refused);
-                Err(self.refused(client, policy.refusal(&active, client, refused, now)))
+                common.report_overflow(&refused);
+                Err(self.refused(client, self.0.refusal(&active, client, refused, now)))
             }
         }
     }
 
     /// Emits a refusal and returns it.
     pub(super) fn refused(&self, client: &Client, refusal: Refusal) -> Refusal {
-        self.0.common.context.observers.emit(&Event::Refused {
-            refusal: &refusal,
-            client: Some(client),
-            shadow: false,
-        });
+        let event = Event::Refused { refusal: &refusal, client: Some(client), shadow: false };
+        self.0.common.context.observers.emit(&event);
         refusal
     }
 
@@ -267,12 +252,8 @@ impl Quotas {
         client: &Client,
         call: impl FnOnce(&dyn QuotaBackend, &AccountContext<'_>) -> MaybeFuture<T>,
     ) -> T {
-        let (now, active) = (self.0.common.now(), self.active_plan(client));
+        let (now, active) = (self.0.common.now(), self.0.active_plan(client));
         call(&*self.0.common.store, &AccountContext { client, plan: &active.plan, now }).await
-    }
-
-    pub(super) fn active_plan(&self, client: &Client) -> Arc<ActivePlan> {
-        self.0.active_plan(client)
     }
 }
 

@@ -96,14 +96,8 @@ impl JobIdSource {
         match &mut self.source {
             Source::Headers(names) => names.push(header(name)),
             Source::Closure(_) => {
-                panic!(
-                    "{}",
-                    ConfigError::new(
-                        "source of job ids",
-                        "be a closure or headers",
-                        format_args!("a closure and {name:?}")
-                    )
-                )
+                let got = format!("a closure and {name:?}");
+                panic!("{}", ConfigError::new("source of job ids", "be a closure or headers", got))
             }
         }
         self
@@ -141,13 +135,9 @@ impl JobIdSource {
         let job = |id: &str| job(client, id, self.fingerprint_of(request, amounts, digester), digester);
         match &self.source {
             Source::Headers(names) => {
-                let id = names.iter().find_map(|name| only(request.headers, name)).transpose()?;
-                Ok(id.map(job))
+                Ok(names.iter().find_map(|name| only(request.headers, name)).transpose()?.map(job))
             }
-            Source::Closure(id) => match id(request) {
-                Some(id) => checked(id.as_bytes()).map(job).map(Some),
-                None => Ok(None),
-            },
+            Source::Closure(id) => id(request).map(|id| checked(id.as_bytes()).map(job)).transpose(),
         }
     }
 

@@ -11,13 +11,12 @@ mod jobs;
 mod permit;
 mod policy;
 mod pool;
-mod refuse;
 mod reservation;
 mod settings;
 #[cfg(test)]
 mod tests;
-mod usage;
 
+pub use admin::{Cursor, Explanation, LimitExplanation, UsagePage};
 pub use builder::QuotaLayer;
 pub use bytes::{CountedBody, RequestBytes, RequestBytesLayer};
 pub use charge::{Charge, QuotaStatus};
@@ -28,4 +27,3 @@ pub use permit::QuotaPermit;
 pub use policy::QuotaPolicy;
 pub use reservation::{CloseOutcome, Reservation, ReservationError, ReservationId};
 pub use settings::{OnExpiry, OnFailure, ServedRequest};
-pub use usage::{Cursor, Explanation, LimitExplanation, UsagePage};

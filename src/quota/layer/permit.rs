@@ -4,7 +4,6 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    thread::LocalKey,
 };
 
 use http::{Extensions, HeaderValue, Response, StatusCode};
@@ -13,13 +12,13 @@ use super::{
     active_plan::{ActivePlan, Asked},
     bytes::Bytes,
     charge::{self, Charge, QuotaStatus},
-    pool::{self, Pool, Reuse},
+    policy::warn,
+    pool::Pool,
     settings::ServedRequest,
 };
 use crate::{
     gate::{Outcome, Permit},
     quota::{
-        Amounts,
         account::{Nearest, Now},
         store::{AdmissionDetails, AdmittedCharge, Receipt, Settlement},
     },
@@ -63,8 +62,8 @@ impl Extra {
         let near =
             near_limits(pending.iter().map(|near| (&near.name, near.used, near.limit))).filter(|_| !pending.is_empty());
         let status = || match usage {
-            Some(usage) => QuotaStatus::new(usage, pending.into_iter().map(|near| near.name).collect()),
-            None => QuotaStatus::unknown(&active.plan),
+            Some(usage) => QuotaStatus { usage, near: pending.into_iter().map(|near| near.name).collect() },
+            None => QuotaStatus::unknown(active.plan.name().clone(), active.plan.version()),
         };
         Self { near, status: active.common.settings.share.then(status), charge: None }
     }
@@ -73,7 +72,7 @@ impl Extra {
 impl QuotaPermit {
     /// Creates the permit of a request that is not charged.
     pub(super) fn nothing(share: bool) -> Self {
-        Self(share.then(pool::take)) // no active plan marks it as uncharged
+        Self(share.then(|| Pool::take(&SPARE))) // no active plan marks it as uncharged
     }
 
     #[inline(always)] // it would be copied once more
@@ -92,7 +91,7 @@ impl QuotaPermit {
             details => Some(Box::new(Extra::new(details.map(|details| *details).unwrap_or_default(), active))),
         };
         // Field by field: a complete value would be built first and then copied.
-        let mut open = pool::take::<Open>();
+        let mut open = Pool::take(&SPARE);
         open.active = Some(Arc::clone(active));
         open.receipt = receipt;
         open.asked = asked;
@@ -106,16 +105,6 @@ impl QuotaPermit {
 }
 
 thread_local!(static SPARE: Pool<Open> = const { Pool::new() });
-
-impl Reuse for Open {
-    const POOL: &'static LocalKey<Pool<Self>> = &SPARE;
-
-    #[inline]
-    fn blank(&mut self) {
-        (self.active, self.receipt.job, self.extra) = (None, None, None);
-        (self.asked, self.bytes) = (Asked::default(), Bytes::default());
-    }
-}
 
 impl Permit for QuotaPermit {
     #[inline]
@@ -140,8 +129,9 @@ impl Permit for QuotaPermit {
             && let Some(fields) = active.fields.get(nearest.index)
         {
             // A request that an inner layer refused is refunded, so that more remains.
-            let refused = response.extensions().get::<Refusal>().is_some();
-            let back = if refused { open.asked_of(active, nearest.index) } else { 0 };
+            let refused = Refusal::further_in(response.extensions(), active.common.context.outbound).is_some();
+            let limit = if refused && !open.has_recorded() { active.plan.all().nth(nearest.index) } else { None };
+            let back = limit.map_or(0, |limit| open.asked.amounts(active).counted(limit.kind()));
             let remaining = nearest.remaining.saturating_add(back);
             match nearest.reset {
                 Some(reset) => {
@@ -158,111 +148,86 @@ impl Permit for QuotaPermit {
     #[inline]
     fn on_body(&mut self) {
         if let Some(open) = &mut self.0
+            && let Some(active) = &open.active
             && open.receipt.lease.is_some()
         {
-            open.watch();
+            let now = active.common.now();
+            active.common.store.watch(&open.receipt, now);
+            open.reported_at = now.moment;
         }
     }
 
+    /// Reports progress and usage to the account. Not at each frame, because a report takes a lock.
     fn on_data(&mut self, bytes: usize) {
-        if let Some(open) = &mut self.0 {
-            open.passed(bytes);
+        let Some(open) = self.0.as_deref_mut() else { return };
+        let Some(active) = &open.active else { return };
+        if active.response_bytes {
+            open.bytes.answered(bytes);
+        }
+        let much = open.bytes.are_due();
+        if !much && open.receipt.lease.is_none() {
+            return;
+        }
+        let common = &*active.common;
+        let now = common.now();
+        if much || now.moment.since(open.reported_at) >= common.settings.account.max_stall / REPORTS_PER_STALL {
+            let near = common.store.progress(&open.receipt, &open.bytes.report(), now);
+            warn(&common.context, &near);
+            open.reported_at = now.moment;
         }
     }
 
     #[inline]
     fn settle(self, outcome: Outcome<'_>) {
-        if let Some(mut open) = self.0 {
-            open.settle(&outcome);
-            pool::keep(open);
-        }
+        let Some(mut open) = self.0 else { return };
+        open.settle(&outcome);
+        Pool::keep(&SPARE, open, |open| {
+            (open.active, open.receipt.job, open.extra) = (None, None, None);
+            (open.asked, open.bytes) = (Asked::default(), Bytes::default());
+        });
     }
 }
 
 impl Open {
-    /// Requires progress of the request from now on.
-    fn watch(&mut self) {
-        let Some(active) = &self.active else { return };
-        let now = active.common.now();
-        active.common.store.watch(&self.receipt, now);
-        self.reported_at = now.moment;
-    }
-
-    /// Reports progress and usage to the account. Not at each frame, because a report takes a lock.
-    fn passed(&mut self, bytes: usize) {
-        let Some(active) = &self.active else { return };
-        if active.response_bytes {
-            self.bytes.answered(bytes);
-        }
-        let much = self.bytes.are_due();
-        if !much && self.receipt.lease.is_none() {
-            return;
-        }
-        let common = &*active.common;
-        let now = common.now();
-        if much || now.moment.since(self.reported_at) >= common.settings.max_stall / REPORTS_PER_STALL {
-            let near = common.store.progress(&self.receipt, &self.bytes.report(), now);
-            common.warn(&near);
-            self.reported_at = now.moment;
-        }
-    }
-
     #[inline]
     fn settle(&mut self, outcome: &Outcome<'_>) {
         let Some(active) = &self.active else { return };
-        let charged = match outcome {
-            Outcome::Refused(_) => false,
-            _ if !self.reached => false,
-            outcome => self.is_charged(active, matches!(outcome, Outcome::Complete { .. })),
-        };
+        let served = self.reached && (!matches!(outcome, Outcome::Refused(_)) || self.has_recorded());
+        let charged = served && self.is_charged(active, matches!(outcome, Outcome::Complete { .. }));
         if charged && !self.receipt.open && self.bytes.are_all_reported() {
             return; // everything was charged at admission
         }
         self.close(charged);
     }
 
+    /// Whether the handler recorded an amount, even of 0: then it received the request, whatever the response says.
+    fn has_recorded(&self) -> bool {
+        self.extra.as_ref().and_then(|extra| extra.charge.as_ref()).is_some_and(Charge::has_recorded)
+    }
+
     /// Reports the end to the account.
     #[inline(never)]
     fn close(&mut self, charged: bool) {
         let Some(active) = &self.active else { return };
-        let actual = self.recorded(); // even if nothing is charged: a later record must fail
-        let (used, void);
-        let settlement = if charged {
-            used = self.bytes.report();
-            Settlement::Served { used: &used, actual: &actual }
-        } else {
-            void = self.all_charged(active, self.bytes.reported());
-            Settlement::Void(&void)
-        };
-        active.common.settle(&self.receipt, &settlement);
+        let charge = self.extra.as_ref().and_then(|extra| extra.charge.as_ref());
+        let actual = charge.map(Charge::settle).unwrap_or_default(); // if nothing is charged too: a later record must fail
+        if charged {
+            let used = self.bytes.report();
+            return active.common.settle(&self.receipt, &Settlement::Served { used: &used, actual: &actual });
+        }
+        let mut back = self.bytes.reported();
+        if self.receipt.reservation.is_none() {
+            self.asked.amounts(active).iter().for_each(|(kind, amount)| back.add(kind, amount));
+        }
+        active.common.settle(&self.receipt, &Settlement::Void(&back));
     }
 
     /// Whether a request that reached the service is charged; yes if `charge_when` panics.
     #[inline]
     fn is_charged(&self, active: &ActivePlan, complete: bool) -> bool {
         let Some(charge_when) = &active.common.settings.charge_when else { return true };
-        let served = ServedRequest::new(self.status, complete);
+        let served = ServedRequest { status: self.status, complete };
         catch_unwind(AssertUnwindSafe(|| charge_when(&served))).unwrap_or(true)
-    }
-
-    /// Returns the requested amount of the kind that a limit counts.
-    fn asked_of(&self, active: &ActivePlan, limit: usize) -> u64 {
-        let limit = active.plan.all().nth(limit);
-        limit.map_or(0, |limit| self.asked.amounts(active).counted(limit.kind()))
-    }
-
-    /// Returns the amounts that the handler has recorded.
-    fn recorded(&self) -> Amounts {
-        let charge = self.extra.as_ref().and_then(|extra| extra.charge.as_ref());
-        charge.map(Charge::settle).unwrap_or_default()
-    }
-
-    /// Returns the amounts to refund besides the reservation: `known` bytes, and the charge of the admission.
-    fn all_charged(&self, active: &ActivePlan, mut known: Amounts) -> Amounts {
-        if self.receipt.reservation.is_none() {
-            self.asked.amounts(active).iter().for_each(|(kind, amount)| known.add(kind, amount));
-        }
-        known
     }
 }
 

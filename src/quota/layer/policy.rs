@@ -1,39 +1,51 @@
-//! Decision on a request: finds its client, computes its amounts, and asks the store.
+//! Decision on a request: finds its client, computes its amounts, asks the store, and explains a refusal.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::Extensions;
 
 use super::{
-    active_plan::{ActivePlan, ActivePlans, ClientPlans},
+    active_plan::{ActivePlan, ClientPlans},
     bytes::Bytes,
     charge,
     jobs::{Duplicates, InvalidJob},
     permit::QuotaPermit,
-    settings::QuotaConfig,
+    settings::{OnExpiry, QuotaConfig},
 };
 use crate::{
-    gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext},
+    gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext, Tiered},
     head::RequestHead,
-    identity::{Client, Digester},
+    identity::Client,
     quota::{
-        Amounts,
-        account::{AccountSettings, ChargeRequest, Denial, Duplicate, Job, Now},
+        Limit,
+        account::{AccountSettings, ChargeRequest, Denial, Duplicate, Now},
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, NearLimits, PlanLookup, QuotaBackend, Receipt,
-            Settlement, StoreEvent,
+            Settlement, StoreError, StoreEvent,
         },
     },
-    refusal::{Dialect, Reason, Refusal},
+    refusal::{Dialect, Reason, Refusal, Violation},
     sync::HotSwap,
 };
+
+/// Retry delay while the job is running; its end is unknown.
+const JOB_WAIT: Duration = Duration::from_secs(1);
+
+/// Retry delay of a client with too many jobs.
+const ROOM_WAIT: Duration = Duration::from_secs(60);
+
+/// Retry delay when the store did not answer: about the shortest time of a failover or of a full queue.
+const STORE_WAIT: Duration = Duration::from_secs(1);
+
+/// Upper bound of the spread after the start of a window.
+const MOST_SPREAD: Duration = Duration::from_secs(300);
 
 /// Accounts of a layer, and the plans of its clients.
 pub struct QuotaPolicy {
     pub(super) common: Arc<Common>,
-    pub(super) plans: HotSwap<ActivePlans>,
+    pub(super) plans: HotSwap<Tiered<Arc<ActivePlan>>>,
     pub(super) client_plans: ClientPlans,
-    clients: ClientResolver,
+    pub(super) clients: ClientResolver,
 }
 
 /// State that all plans of a layer share.
@@ -45,35 +57,19 @@ pub(super) struct Common {
 
 impl QuotaPolicy {
     pub(super) fn new(settings: QuotaConfig, context: PolicyContext) -> Self {
-        let books = AccountSettings {
-            max_hold: settings.max_hold,
-            max_stall: settings.max_stall,
-            ttl: settings.ttl,
-            charge_expired: settings.charges_expired(),
-            job_horizon: settings.job_horizon,
-            max_jobs: settings.max_jobs,
+        let charge_expired = match settings.on_expiry {
+            Some(on_expiry) => on_expiry == OnExpiry::ChargeEstimate,
+            None => settings.store.0.bills(),
         };
-        let store = settings.store.0.open(settings.clients.most, books, &context.clock, settings.on_failure);
+        let account = AccountSettings { charge_expired, ..settings.account.clone() };
+        let store = settings.store.0.open(settings.clients.most, account, &context.clock, settings.on_failure);
         let store = store.unwrap_or_else(|invalid| panic!("{invalid}"));
         let late = context.clone();
         store.listen(Arc::new(move |event| emit(&late, event)));
         let clients = ClientResolver::new(&settings.clients);
         let common = Arc::new(Common { store, settings, context });
-        let (plans, client_plans) = (HotSwap::new(ActivePlans::new(&common)), ClientPlans::new(&common));
-        Self { common, plans, client_plans, clients }
-    }
-
-    /// Returns the client to charge; `None` if the request is not charged.
-    pub(super) fn client(&self, request: &RequestHead<'_>) -> Result<Option<Client>, Refusal> {
-        let client = self.clients.identify(request);
-        self.clients.resolve(client.as_ref(), &self.common.context, |client| Ok(client.cloned()))
-    }
-
-    /// Returns the job that a request names, or a refusal if the id is invalid.
-    fn job(&self, request: &RequestHead<'_>, client: &Client, amounts: &Amounts) -> Result<Option<Arc<Job>>, Refusal> {
-        let Some(ids) = &self.common.settings.job_id else { return Ok(None) };
-        let read = ids.read(request, client, amounts, self.common.store.digester());
-        read.map_err(|InvalidJob| self.bad_job_id())
+        let plans = HotSwap::new(common.settings.plans.map(|plan| ActivePlan::new(plan.clone(), &common)));
+        Self { plans, client_plans: ClientPlans::new(&common), clients, common }
     }
 
     pub(super) fn bad_job_id(&self) -> Refusal {
@@ -88,7 +84,7 @@ impl QuotaPolicy {
 
     /// Returns the plan of a client: its own, that of its tier, or the usual plan.
     pub(super) fn active_plan(&self, client: &Client) -> Arc<ActivePlan> {
-        self.client_plans.get(client).unwrap_or_else(|| Arc::clone(self.plans.present().of(client)))
+        self.client_plans.get(client).unwrap_or_else(|| Arc::clone(self.plans.present().of(client.tier())))
     }
 
     #[inline]
@@ -99,16 +95,19 @@ impl QuotaPolicy {
     ) -> Result<MaybeFuture<Result<QuotaPermit, Refusal>>, Refusal> {
         let now = self.common.now();
         let (plans, own) = (self.plans.present(), self.client_plans.get(client));
-        let active = own.as_ref().unwrap_or_else(|| plans.of(client));
-        let (asked, bytes) = (active.asked(request, &self.common.settings), Bytes::new(active, request));
-        let with_declared = asked.with_declared(active);
-        let amounts = with_declared.as_ref().unwrap_or_else(|| asked.undeclared(active));
-        let job = self.job(request, client, amounts)?;
+        let active = own.as_ref().unwrap_or_else(|| plans.of(client.tier()));
+        let (asked, bytes) = (active.asked(request), Bytes::new(active, request));
+        let amounts = asked.amounts(active);
+        let job = match &self.common.settings.job_id {
+            Some(ids) => ids.read(request, client, &amounts, self.common.store.digester()),
+            None => Ok(None),
+        };
+        let job = job.map_err(|InvalidJob| self.bad_job_id())?;
         let open = active.open || bytes.counts_request();
         let request = AdmitRequest {
             account: AccountContext { client, plan: &active.plan, now },
             charge: ChargeRequest {
-                amounts,
+                amounts: &amounts,
                 each: asked.each(active),
                 reserve: self.common.settings.share,
                 lasting: true,
@@ -136,11 +135,6 @@ impl QuotaPolicy {
         })
     }
 
-    /// Returns the permit of a request that is not charged.
-    fn uncharged(&self) -> QuotaPermit {
-        QuotaPermit::nothing(self.common.settings.share)
-    }
-
     fn deny(
         self: &Arc<Self>,
         active: &ActivePlan,
@@ -152,9 +146,56 @@ impl QuotaPolicy {
         let done_before =
             matches!(refused, AdmitError::Denied { denial: Denial::Job(Duplicate::Running | Duplicate::Done), .. });
         if done_before && self.common.settings.duplicates == Duplicates::Pass {
-            return Ok(self.uncharged());
+            return Ok(QuotaPermit::nothing(self.common.settings.share));
         }
         Err(self.refusal(active, client, refused, now))
+    }
+
+    pub(super) fn refusal(&self, active: &ActivePlan, client: &Client, refused: AdmitError, now: Now) -> Refusal {
+        let (reason, wait) = match refused {
+            AdmitError::Store(StoreError::Nameless | StoreError::Invalid(_)) => (Reason::Unidentified, None),
+            AdmitError::Store(StoreError::Rejected(_)) => (Reason::Rejected, None),
+            AdmitError::Store(StoreError::Unavailable) => (Reason::Unavailable, Some(STORE_WAIT)),
+            AdmitError::Store(StoreError::Indeterminate) => (Reason::Indeterminate, Some(STORE_WAIT)),
+            AdmitError::Denied { denial: Denial::Job(duplicate), .. } => match duplicate {
+                Duplicate::Running => (Reason::JobRunning, Some(JOB_WAIT)),
+                Duplicate::Done => (Reason::DuplicateJob, None),
+                Duplicate::Conflict => (Reason::JobConflict, None),
+                Duplicate::Stale => (Reason::StaleJobId, None),
+                Duplicate::Full => (Reason::RateLimited, Some(ROOM_WAIT)),
+            },
+            AdmitError::Denied { denial: Denial::Limits(violations), shared: false } => {
+                return self.over(active, client, violations, now);
+            }
+            // Neither the limit nor the usage of a shared account is reported: it would show the traffic of others.
+            AdmitError::Denied { denial: Denial::Limits(violations), shared: true } => {
+                match violations.iter().map(|violation| violation.wait).max().flatten() {
+                    Some(wait) => (Reason::Capacity, Some(wait)),
+                    None => (Reason::TooLarge, None),
+                }
+            }
+        };
+        let refusal = Refusal::new(reason, self.common.context.name.clone());
+        match wait {
+            Some(wait) => refusal.with_retry_after(wait),
+            None => refusal,
+        }
+    }
+
+    /// Returns the refusal of a client at its limits. It reports the limit with the longest wait.
+    fn over(&self, active: &ActivePlan, client: &Client, violations: Vec<Violation>, now: Now) -> Refusal {
+        let never = violations.iter().any(|violation| violation.wait.is_none());
+        let reason = if never { Reason::TooLarge } else { Reason::RateLimited };
+        let refusal = Refusal::new(reason, self.common.context.name.clone()).with_violations(violations);
+        let Some(worst) = refusal.worst().cloned() else { return refusal.with_retry_after(JOB_WAIT) };
+        let refusal = refusal.with_limit(worst.limit, worst.current);
+        let named = active.plan.all().enumerate().find(|(_, limit)| limit.name == worst.name);
+        let (Some(wait), Some((index, limit))) = (worst.wait, named) else { return refusal };
+        let refusal = refusal.with_retry_after(wait).with_spread(spread(limit, client, now.wall, wait));
+        match active.fields.get(index) {
+            Some(fields) => refusal.with_fields(Arc::clone(fields)),
+            None => refusal,
+        }
     }
 }
 
@@ -166,19 +207,9 @@ impl Common {
         Now { moment, wall: self.context.clock.wall_at(moment) }
     }
 
-    pub(super) fn digester(&self) -> &'static Digester {
-        Digester::process()
-    }
-
     /// Settles a charge, and emits the warnings that it causes.
     pub(super) fn settle(&self, receipt: &Receipt, settlement: &Settlement<'_>) {
-        self.warn(&self.store.settle(receipt, settlement, self.now()));
-    }
-
-    /// Emits the warnings of a client near its limits.
-    #[inline]
-    pub(super) fn warn(&self, near: &NearLimits) {
-        warn(&self.context, near);
+        warn(&self.context, &self.store.settle(receipt, settlement, self.now()));
     }
 
     /// Emits the events of an admission.
@@ -192,7 +223,7 @@ impl Common {
     #[cold]
     fn report_details(&self, admission: &AdmittedCharge) {
         if let Some(details) = &admission.details {
-            self.warn(&details.near);
+            warn(&self.context, &details.near);
             if details.reclaimed {
                 self.context.observers.emit(&Event::Reclaimed { policy: &self.context.name });
             }
@@ -226,7 +257,9 @@ fn emit(context: &PolicyContext, event: &StoreEvent) {
     context.observers.emit(&event);
 }
 
-fn warn(context: &PolicyContext, near: &NearLimits) {
+/// Emits the warnings of a client near its limits.
+#[inline]
+pub(super) fn warn(context: &PolicyContext, near: &NearLimits) {
     for warning in &near.limits {
         context.observers.emit(&Event::NearLimit {
             policy: &context.name,
@@ -236,6 +269,18 @@ fn warn(context: &PolicyContext, near: &NearLimits) {
             of: warning.limit,
         });
     }
+}
+
+/// Returns the delay after a common boundary, so that clients do not all retry at once.
+///
+/// It is constant for a client and a boundary: at most 300 s, and at most a tenth of the period.
+fn spread(limit: &Limit, client: &Client, wall: u64, wait: Duration) -> Duration {
+    let period = limit.quota.period().filter(|period| period.is_calendar());
+    let most = period.map_or(Duration::ZERO, |period| (period.longest() / 10).min(MOST_SPREAD));
+    let boundary = u128::from(wall.saturating_add(crate::time::nanos(wait)));
+    let mixed = (client.digest().0 ^ boundary.wrapping_mul(0x9e37_79b9_7f4a_7c15)) >> 32;
+    let millis = mixed % most.as_millis().max(1);
+    Duration::from_millis(u64::try_from(millis).unwrap_or(0))
 }
 
 impl Admit for QuotaPolicy {
@@ -253,7 +298,7 @@ impl Admit for QuotaPolicy {
     ) -> MaybeFuture<Result<QuotaPermit, Refusal>> {
         let decided = self.clients.resolve(client, &self.common.context, |client| match client {
             Some(client) => self.decide(request, client),
-            None => Ok(MaybeFuture::Ready(Ok(self.uncharged()))),
+            None => Ok(MaybeFuture::Ready(Ok(QuotaPermit::nothing(self.common.settings.share)))),
         });
         decided.unwrap_or_else(|refusal| MaybeFuture::Ready(Err(refusal)))
     }

@@ -5,42 +5,33 @@ use std::{cell::RefCell, thread::LocalKey};
 /// Blank boxes of one thread.
 pub(super) struct Pool<T>(RefCell<Vec<Box<T>>>);
 
-/// Content of a pooled box.
-pub(super) trait Reuse: Default + 'static {
-    /// Pool of its boxes.
-    const POOL: &'static LocalKey<Pool<Self>>;
-
-    /// Drops the content.
-    fn blank(&mut self);
-}
-
 /// Greatest number of blank boxes per thread; rarely are more in use at once.
 const KEPT: usize = 256;
 
-impl<T> Pool<T> {
+impl<T: Default> Pool<T> {
     pub(super) const fn new() -> Self {
         Self(RefCell::new(Vec::new()))
     }
-}
 
-/// Returns a blank box, new or [kept](keep).
-#[inline]
-pub(super) fn take<T: Reuse>() -> Box<T> {
-    // A thread that is ending has no pool any more.
-    let kept = T::POOL.try_with(|pool| pool.0.borrow_mut().pop()).ok().flatten();
-    kept.unwrap_or_default()
-}
+    /// Returns a blank box, new or [kept](Self::keep).
+    #[inline]
+    pub(super) fn take(pool: &'static LocalKey<Self>) -> Box<T> {
+        // A thread that is ending has no pool any more.
+        let kept = pool.try_with(|pool| pool.0.borrow_mut().pop()).ok().flatten();
+        kept.unwrap_or_default()
+    }
 
-/// Blanks a box and keeps it for the next use on this thread, unless the pool is full.
-#[inline]
-pub(super) fn keep<T: Reuse>(mut used: Box<T>) {
-    used.blank(); // before the pool is borrowed: it may hold such a box itself
-    let _ = T::POOL.try_with(|pool| {
-        let mut pool = pool.0.borrow_mut();
-        if pool.len() < KEPT {
-            pool.push(used);
-        }
-    });
+    /// Drops the content of a box by `blank` and keeps it for the next use on this thread, unless the pool is full.
+    #[inline]
+    pub(super) fn keep(pool: &'static LocalKey<Self>, mut used: Box<T>, blank: impl FnOnce(&mut T)) {
+        blank(&mut used); // before the pool is borrowed: it may hold such a box itself
+        let _ = pool.try_with(|pool| {
+            let mut pool = pool.0.borrow_mut();
+            if pool.len() < KEPT {
+                pool.push(used);
+            }
+        });
+    }
 }
 
 #[cfg(test)]
@@ -49,12 +40,8 @@ mod tests {
 
     thread_local!(static NUMBERS: Pool<u64> = const { Pool::new() });
 
-    impl Reuse for u64 {
-        const POOL: &'static LocalKey<Pool<Self>> = &NUMBERS;
-
-        fn blank(&mut self) {
-            *self = 0;
-        }
+    fn keep(number: Box<u64>) {
+        Pool::keep(&NUMBERS, number, |number| *number = 0);
     }
 
     fn kept() -> usize {
@@ -62,7 +49,7 @@ mod tests {
     }
 
     fn number(n: u64) -> Box<u64> {
-        let mut number = take();
+        let mut number = Pool::take(&NUMBERS);
         assert_eq!(*number, 0, "blank");
         *number = n;
         number
@@ -98,12 +85,8 @@ mod tests {
         #[derive(Default)]
         struct Nested(Option<Box<Nested>>);
         thread_local!(static NESTED: Pool<Nested> = const { Pool::new() });
-        impl Reuse for Nested {
-            const POOL: &'static LocalKey<Pool<Self>> = &NESTED;
-
-            fn blank(&mut self) {
-                self.0.take().into_iter().for_each(keep);
-            }
+        fn keep(nested: Box<Nested>) {
+            Pool::keep(&NESTED, nested, |nested| nested.0.take().into_iter().for_each(keep));
         }
         keep(Box::new(Nested(Some(Box::default()))));
         assert_eq!(NESTED.with(|pool| pool.0.borrow().len()), 2);

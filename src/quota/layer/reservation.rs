@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, num::NonZeroU64, str::FromStr, sync::Arc};
 
-use super::policy::QuotaPolicy;
+use super::policy::{QuotaPolicy, warn};
 use crate::{
     error::ConfigError,
     quota::{
@@ -133,7 +133,7 @@ impl QuotaPolicy {
         actual: Option<&Amounts>,
     ) -> Result<CloseOutcome, ReservationError> {
         let (ending, near) = self.common.store.close(&id.0, actual, self.plan_of(), self.common.now()).await?;
-        self.common.warn(&near);
+        warn(&self.common.context, &near);
         match (ending, actual) {
             (CloseResult::Closed, _) => Ok(CloseOutcome::Closed),
             (CloseResult::Expired, _) | (CloseResult::AlreadyClosed(Stage::Expired), None) => Ok(CloseOutcome::Expired),

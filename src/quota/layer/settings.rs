@@ -14,7 +14,7 @@ use crate::{
     head::RequestHead,
     identity::Client,
     kind::Kind,
-    quota::{Limit, Plan, store::QuotaStore},
+    quota::{Limit, Plan, account::AccountSettings, store::QuotaStore},
 };
 
 /// Settings of a [`QuotaLayer`](crate::QuotaLayer).
@@ -29,11 +29,8 @@ pub(super) struct QuotaConfig {
     pub(super) charge_when: Option<ChargeWhen>,
     pub(super) job_id: Option<JobIdSource>,
     pub(super) duplicates: Duplicates,
-    pub(super) job_horizon: Duration,
-    pub(super) max_jobs: usize,
-    pub(super) max_hold: Duration,
-    pub(super) max_stall: Duration,
-    pub(super) ttl: Duration,
+    /// Its `charge_expired` is set when the layer is built.
+    pub(super) account: AccountSettings,
     pub(super) on_expiry: Option<OnExpiry>,
     pub(super) store: QuotaStore,
     pub(super) on_failure: OnFailure,
@@ -59,12 +56,6 @@ pub struct ServedRequest {
     pub status: Option<StatusCode>,
     /// Whether the whole response was handed to the transport.
     pub complete: bool,
-}
-
-impl ServedRequest {
-    pub(super) const fn new(status: Option<StatusCode>, complete: bool) -> Self {
-        Self { status, complete }
-    }
 }
 
 /// Decision on a request while the quota store does not answer.
@@ -142,9 +133,6 @@ pub enum OnExpiry {
     ChargeEstimate,
 }
 
-/// Default number of remembered jobs per client; their ids take 4 MB.
-const MAX_JOBS: usize = 1 << 16;
-
 impl QuotaConfig {
     pub(super) fn new(plan: Plan) -> Self {
         Self {
@@ -157,11 +145,14 @@ impl QuotaConfig {
             charge_when: None,
             job_id: None,
             duplicates: Duplicates::default(),
-            job_horizon: Duration::from_secs(86_400),
-            max_jobs: MAX_JOBS,
-            max_hold: Duration::from_secs(3_600),
-            max_stall: Duration::from_secs(60),
-            ttl: Duration::from_secs(300),
+            account: AccountSettings {
+                max_hold: Duration::from_secs(3_600),
+                max_stall: Duration::from_secs(60),
+                ttl: Duration::from_secs(300),
+                charge_expired: false,
+                job_horizon: Duration::from_secs(86_400),
+                max_jobs: 1 << 16,
+            },
             on_expiry: None,
             store: QuotaStore::memory(),
             on_failure: OnFailure::FailClosed,
@@ -197,16 +188,6 @@ impl QuotaConfig {
                 limit.name
             ))),
             _ => Ok(()),
-        }
-    }
-}
-
-impl QuotaConfig {
-    /// Whether an expired reservation is charged.
-    pub(super) fn charges_expired(&self) -> bool {
-        match self.on_expiry {
-            Some(on_expiry) => on_expiry == OnExpiry::ChargeEstimate,
-            None => self.store.0.bills(),
         }
     }
 }

@@ -147,7 +147,7 @@ fn troubles() -> [(StoreError, Reason, QuotaError, ReservationError); 3] {
 #[tokio::test]
 async fn failed_store_refuses_calls_with_retry_after() {
     for (trouble, reason, ..) in troubles() {
-        let (quotas, alice) = (Quotas::new(in_trouble(trouble)), Client::named("alice"));
+        let (quotas, alice) = (Quotas(in_trouble(trouble)), Client::named("alice"));
         for refusal in [
             quotas.check(&alice, ("queries", 1)).await.unwrap_err(),
             quotas.charge(&alice, ("queries", 1)).await.unwrap_err(),
@@ -165,7 +165,7 @@ async fn failed_store_refuses_calls_with_retry_after() {
 async fn failed_store_returns_errors_from_reads_and_changes() {
     let elsewhere = QuotaLayer::new(Plan::standard()).handle();
     for (trouble, _, error, unended) in troubles() {
-        let (quotas, alice) = (Quotas::new(in_trouble(trouble)), Client::named("alice"));
+        let (quotas, alice) = (Quotas(in_trouble(trouble)), Client::named("alice"));
         let grant = Grant::new("queries_per_day", 5, SystemTime::UNIX_EPOCH);
         let request = Request::get("/").body(()).unwrap();
         for said in [

@@ -10,7 +10,7 @@ mod store;
 mod tests;
 
 use std::{
-    sync::{Arc, PoisonError, Weak, atomic::AtomicBool},
+    sync::{Arc, Weak, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     error::ConfigError,
     identity::Client,
-    sync::{AtomicU64, AtomicUsize, Mutex, MutexGuard, Ordering, Spin, SpinGuard},
+    sync::{AtomicU64, AtomicUsize, Ordering, Spin, SpinGuard},
     time::Clock,
 };
 
@@ -54,7 +54,7 @@ struct SharedState {
     /// Number of grants so far, so that no id is used twice.
     granted: AtomicU64,
     /// One account for each plan, for the clients without room.
-    shared_accounts: Mutex<Vec<Account>>,
+    shared_accounts: Spin<Vec<Account>>,
 }
 
 /// Factory of accounts in memory.
@@ -91,7 +91,7 @@ impl Accounts {
             live: AtomicUsize::new(0),
             forgotten: AtomicU64::new(0),
             granted: AtomicU64::new(1),
-            shared_accounts: Mutex::new(Vec::new()),
+            shared_accounts: Spin::new(Vec::new()),
         };
         let shards = (most / CLIENTS_OF_SHARD).next_power_of_two().clamp(1, MOST_SHARDS);
         let shards = (0..shards).map(|_| Padded(Spin::new(Shard::default()))).collect();
@@ -148,12 +148,10 @@ impl Accounts {
 
     /// Whether a client has an account, or there is room to create it.
     fn has_room_for(&self, context: &AccountContext<'_>) -> bool {
-        let full = || self.shared.live.load(Ordering::Relaxed) >= self.most;
         let (_, mut shard) = self.shard(context.client);
-        let now = self.present(context.now);
         shard.find(context.client.digest()).is_some()
-            || !full()
-            || (0..LOOK_AT).any(|_| self.sweep_one(&mut shard, now, true))
+            || self.shared.live.load(Ordering::Relaxed) < self.most
+            || self.sweep_some(&mut shard, self.present(context.now))
     }
 
     /// Runs `work` on the account that clients without room share.
@@ -163,8 +161,8 @@ impl Accounts {
         context: &AccountContext<'_>,
         work: impl FnOnce(&mut Account, Now, AccountAddress) -> T,
     ) -> T {
-        let mut shared_accounts = lock(&self.shared.shared_accounts);
-        let at = shared_accounts.iter().position(|account| account.plan_name() == context.plan.name());
+        let mut shared_accounts = self.shared.shared_accounts.lock();
+        let at = shared_accounts.iter().position(|account| account.plan.name() == context.plan.name());
         let slot = at.unwrap_or_else(|| {
             shared_accounts.push(Account::new(context.plan));
             shared_accounts.len() - 1
@@ -180,7 +178,7 @@ impl Accounts {
     fn at(&self, address: AccountAddress, now: Now, work: impl FnOnce(&mut Account, Now) -> u64) -> NearLimits {
         let now = self.present(now);
         if address.shard == CROWD {
-            let mut shared_accounts = lock(&self.shared.shared_accounts);
+            let mut shared_accounts = self.shared.shared_accounts.lock();
             let Some(account) = shared_accounts.get_mut(address.slot as usize) else { return NearLimits::default() };
             let warned = work(account, now);
             return NearLimits::of(None, account.warnings(warned));
@@ -194,20 +192,16 @@ impl Accounts {
     }
 
     fn insert(&self, shard: &mut Shard, context: &AccountContext<'_>, now: Now) -> Option<u32> {
-        let sweep = |shard: &mut Shard| (0..LOOK_AT).any(|_| self.sweep_one(shard, now, true));
-        if self.count_one() || (sweep(shard) && self.count_one()) {
-            return Some(shard.insert(context.client, context.plan));
-        }
-        None
+        // Counted before it is created, so that the bound holds.
+        let more = |live| (live < self.most).then_some(live + 1);
+        let count = || self.shared.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        let has_room = count() || (self.sweep_some(shard, now) && count());
+        has_room.then(|| shard.insert(context.client, context.plan))
     }
 
-    /// Counts an account before it is created, so that the bound holds.
-    fn count_one(&self) -> bool {
-        let has_room = self.shared.live.fetch_add(1, Ordering::Relaxed) < self.most;
-        if !has_room {
-            self.shared.live.fetch_sub(1, Ordering::Relaxed);
-        }
-        has_room
+    /// Visits some accounts to forget one; returns whether it did.
+    fn sweep_some(&self, shard: &mut Shard, now: Now) -> bool {
+        (0..LOOK_AT).any(|_| self.sweep_one(shard, now, true))
     }
 
     /// Visits one account from time to time, or `always`, and forgets it if it is blank.
@@ -284,8 +278,3 @@ const CHUNK: usize = 64;
 
 /// Accounts that a page reads before it releases the lock.
 const ACCOUNTS_PER_LOCK_OF_PAGE: usize = 16;
-
-/// Locks a mutex even if its holder has panicked between two steps of an account.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}

@@ -86,7 +86,8 @@ impl Shard {
         self.hand = (self.hand + 1) % self.slots.len();
         let AccountSlot { generation, entry } = &mut self.slots[self.hand];
         let Some(there) = entry else { return false };
-        there.account.advance_as_is(now, settings);
+        let plan = Arc::clone(&there.account.plan);
+        there.account.advance(&plan, now, settings);
         if !there.account.is_blank() {
             return false;
         }

@@ -79,15 +79,17 @@ impl QuotaBackend for Accounts {
     fn watch(&self, receipt: &Receipt, now: Now) {
         let Some(lease) = receipt.lease else { return };
         self.at(receipt.address, now, |account, now| {
-            account.slots.watch(lease, now.moment);
+            if let Some(leases) = &mut account.slots {
+                leases.watch(lease, now.moment);
+            }
             0
         });
     }
 
     fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits {
         self.at(receipt.address, now, |account, now| {
-            if let Some(lease) = receipt.lease {
-                account.slots.touch(lease, now.moment);
+            if let (Some(lease), Some(leases)) = (receipt.lease, &mut account.slots) {
+                leases.touch(lease, now.moment);
             }
             if let Some(reservation) = receipt.reservation {
                 account.renew(reservation, now, &self.settings);
@@ -198,11 +200,11 @@ impl QuotaBackend for Accounts {
     }
 
     fn revoke(&self, context: &AccountContext<'_>, id: GrantId) -> MaybeFuture<Result<bool, StoreError>> {
-        MaybeFuture::Ready(Ok(self.look(context, |account, now| account.revoke(id, now))))
+        MaybeFuture::Ready(Ok(self.look(context, |account, now| account.grants.revoke(id, now.wall).is_some())))
     }
 
     fn grants(&self, context: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>> {
-        MaybeFuture::Ready(Ok(self.look(context, |account, now| account.active_grants(now))))
+        MaybeFuture::Ready(Ok(self.look(context, |account, now| account.grants.active(now.wall))))
     }
 
     fn population(&self) -> (usize, usize) {

@@ -18,7 +18,7 @@ impl Attempt<'_, '_> {
         let attempt = match rows.next_attempt() {
             Ok(next) => next,
             Err(latest) if rows.conflicts(latest, admit.fingerprint) => return Reply::Conflict,
-            Err(latest) => return Reply::Replay { amounts: rows.amounts(latest), running: false },
+            Err(_) => return Reply::Replay { running: false },
         };
         if !self.command.own && forgotten(&self.command.key.job, self.batch.sealed, self.batch.now) {
             return Reply::Stale;
@@ -60,11 +60,11 @@ impl Attempt<'_, '_> {
             (Err(latest), _) if rows.conflicts(latest, admit.fingerprint) => {
                 (latest, rows.free_part(latest), None, EntryKind::Record)
             }
-            (Err(latest), _) => return Reply::Replay { amounts: rows.amounts(latest), running: false },
+            (Err(_), _) => return Reply::Replay { running: false },
         };
         let (account, now) = self.at(attempt).account();
         let since = AdmittedAt { at, epoch: u32::MAX };
-        let (postings, _) = account.note(&admit.plan, &admit.amounts, reserve.is_some(), since, now);
+        let (postings, _) = account.record(&admit.plan, &admit.amounts, reserve.is_some(), since, now);
         self.fingerprint = admit.fingerprint;
         self.detail = Some(Box::new(Detail { until: at, reason: SPOOLED.into(), ..Detail::default() }));
         self.write_marked(entry, part, postings);

@@ -12,7 +12,7 @@ impl Attempt<'_, '_> {
     pub(super) fn record(&mut self, plan: &Arc<Plan>, amounts: &Amounts) -> Reply {
         let (account, now) = self.account();
         let since = AdmittedAt { at: account.here(plan, now), epoch: u32::MAX };
-        let (postings, near) = account.record(plan, amounts, since, now);
+        let (postings, near) = account.record(plan, amounts, false, since, now);
         self.write(EntryKind::Record, 0, postings);
         Reply::Recorded(near)
     }

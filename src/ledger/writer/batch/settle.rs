@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::Attempt;
 use crate::{
     kind::Kind,
-    ledger::writer::{EntryKind, JobStatus, LATE, Reply, Row, SettleCommand, SettleKind, account_state::Posting},
+    ledger::writer::{
+        EntryKind, JobStatus, LATE, Reply, Row, SettleCommand, SettleKind, StoredCounter, account_state::Posting,
+    },
     quota::{Amounts, Plan},
 };
 
@@ -88,10 +90,13 @@ impl Attempt<'_, '_> {
         for row in self.reserved() {
             let estimate = unsigned(row.amount);
             let (account, now) = self.account();
-            if let Some((posting, warning)) = account.settle(plan, &row, estimate, used(&row, estimate), now) {
-                postings.push(posting);
-                self.near.extend(warning);
-            }
+            let changed = account.change(plan, &row, now, |stored| {
+                stored.counter.release(estimate);
+                stored.take(used(&row, estimate), false);
+            });
+            let Some((posting, warning)) = changed else { continue };
+            postings.push(posting);
+            self.near.extend(warning);
         }
         self.write_marked(entry, 0, postings);
     }
@@ -102,15 +107,15 @@ impl Attempt<'_, '_> {
         let (mut postings, mut resets) = (Vec::new(), Vec::new());
         for (row, charged, used) in rows {
             let (account, now) = self.account();
-            if used >= charged {
-                let settled = account.settle(Some(&settle.plan), row, 0, used - charged, now);
-                let Some((posting, warning)) = settled else { continue };
-                postings.push(posting);
-                self.near.extend(warning);
-            } else if let Some(mut posting) = account.give_back(Some(&settle.plan), row, charged - used, now) {
-                resets.extend(return_in_full(&mut posting, charged - used));
-                postings.push(posting);
-            }
+            let mut by_reset = 0;
+            let changed = account.change(Some(&settle.plan), row, now, |stored| {
+                stored.take(used.saturating_sub(charged), false);
+                by_reset = return_used(stored, charged.saturating_sub(used));
+            });
+            let Some((mut posting, warning)) = changed else { continue };
+            resets.extend(return_in_full(&mut posting, by_reset));
+            postings.push(posting);
+            self.near.extend(warning);
         }
         self.write(EntryKind::Reset, part, resets);
         match part {
@@ -136,15 +141,16 @@ impl Attempt<'_, '_> {
         for (reserved, used, row) in sums.into_values() {
             let (reserved, used) = (unsigned(reserved), unsigned(used));
             let (account, now) = self.account();
-            let released = account.settle(Some(plan), &row, reserved, 0, now);
-            let returned = account.give_back(Some(plan), &row, used, now);
-            if let (Some((released, _)), Some(mut posting)) = (released, returned) {
-                let reset = return_in_full(&mut posting, used);
-                posting.amount = posting.amount.saturating_add(released.amount);
-                self.write(EntryKind::Reset, part, reset);
-                self.write(EntryKind::Void, part, [posting]);
-                part += 1;
-            }
+            let mut by_reset = 0;
+            let changed = account.change(Some(plan), &row, now, |stored| {
+                stored.counter.release(reserved);
+                by_reset = return_used(stored, used);
+            });
+            let Some((mut posting, _)) = changed else { continue };
+            let reset = return_in_full(&mut posting, by_reset);
+            self.write(EntryKind::Reset, part, reset);
+            self.write(EntryKind::Void, part, [posting]);
+            part += 1;
         }
         if part == 0 {
             self.write_marked(EntryKind::Void, 0, Vec::new());
@@ -165,7 +171,7 @@ impl Attempt<'_, '_> {
 
     fn record_used(&mut self, settle: &SettleCommand, used: &Amounts, part: u32) {
         let (account, now) = self.account();
-        let (postings, near) = account.record(&settle.plan, used, settle.since, now);
+        let (postings, near) = account.record(&settle.plan, used, false, settle.since, now);
         self.near.extend(near);
         self.write(EntryKind::Record, part, postings);
     }
@@ -179,14 +185,19 @@ impl Attempt<'_, '_> {
     }
 }
 
-/// Completes `posting`, which returned only the part of `amount` that the counter still had: a reset may have emptied
-/// it before. Returns the posting of the reset row that belongs to it, if any.
+/// Returns a used amount to a counter; returns the part that the counter no longer had, because a reset emptied it.
+fn return_used(stored: &mut StoredCounter, amount: u64) -> i64 {
+    let missing = amount - stored.counter.give_back(amount);
+    i64::try_from(missing).unwrap_or(i64::MAX)
+}
+
+/// Completes `posting`, which returned all but the amount that a reset had taken. Returns the posting of the reset row
+/// that belongs to it, if any.
 ///
 /// A reset makes room and refunds no money, so the row that takes the amount off the bill carries all of it. The reset
 /// row adds back the part that the counter no longer had, so that the counter stays the sum of its rows.
-fn return_in_full(posting: &mut Posting, amount: u64) -> Option<Posting> {
-    let by_reset = i64::try_from(amount).unwrap_or(i64::MAX) + posting.amount;
-    posting.amount -= by_reset;
+fn return_in_full(posting: &mut Posting, by_reset: i64) -> Option<Posting> {
+    posting.amount = posting.amount.saturating_sub(by_reset);
     (by_reset > 0).then(|| Posting { amount: by_reset, ..posting.clone() })
 }
 

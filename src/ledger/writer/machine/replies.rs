@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Writer;
 use crate::{
-    ledger::writer::{Command, CommandKind, Key, Queued, Reply, SettleCommand, SettleKind, Undo},
+    ledger::writer::{Command, CommandKind, Key, Queued, Reply, SettleCommand, SettleKind},
     quota::account::Warning,
 };
 
@@ -42,7 +42,7 @@ impl<R> Writer<R> {
             match &reply {
                 Reply::Admitted(admitted) if queued.left => {
                     let id = queued.command.id ^ 1; // ids of commands are even
-                    voids.extend(Undo::of(&queued.command).map(|undo| undo.command(id, admitted)));
+                    voids.extend(queued.command.undo(id, admitted));
                 }
                 // The charge that the reply refers to is about to be voided.
                 Reply::Replay { .. } | Reply::Conflict if voids.iter().any(|void| void.key == queued.command.key) => {
@@ -69,7 +69,7 @@ impl<R> Writer<R> {
                 let running = RunningJob { command: command.id, attempt: admitted.attempt, goes_back: false };
                 self.running.insert(command.key.clone(), running);
             }
-            Reply::Replay { running, .. } => *running = self.running.contains_key(&command.key),
+            Reply::Replay { running } => *running = self.running.contains_key(&command.key),
             Reply::Settled(..) => self.voided(&command),
             _ => {}
         }

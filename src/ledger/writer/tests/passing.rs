@@ -49,6 +49,13 @@ fn taken(store: &Store) -> i64 {
 }
 
 #[test]
+fn unavailable_and_indeterminate_replies_are_undecided() {
+    assert!(!Reply::Unavailable("down".into()).is_decided() && !Reply::Indeterminate.is_decided());
+    let decided = [Reply::Refused(Vec::new()), Reply::Conflict, Reply::Replay { running: true }, Reply::Done];
+    assert!(decided.iter().all(Reply::is_decided));
+}
+
+#[test]
 fn spooled_admission_stored_before_is_not_charged_again() {
     let mut store = Store::default();
     transact(&mut store, &[(charge(2, "one", 7), false)]);

@@ -15,7 +15,7 @@ fn grant(scene: &mut Scene, amount: u64, until: u64) -> GrantId {
 
 fn used(scene: &mut Scene) -> Vec<u64> {
     let now = at(scene.wall);
-    scene.account().active_grants(now).iter().map(|granted| granted.used).collect()
+    scene.account().grants.active(now.wall).iter().map(|granted| granted.used).collect()
 }
 
 #[test]
@@ -85,8 +85,8 @@ fn revoked_grant_raises_no_limit() {
     let id = grant(&mut scene, 5, START + 10 * HOUR);
     scene.take(("requests", 12)).unwrap();
     let now = at(scene.wall);
-    assert!(scene.account().revoke(id, now));
-    assert!(!scene.account().revoke(id, now));
+    assert!(scene.account().grants.revoke(id, now.wall).is_some());
+    assert!(scene.account().grants.revoke(id, now.wall).is_none());
     assert_eq!(scene.first(), (12, 0));
     scene.wall += HOUR;
     assert_eq!(scene.first(), (0, 10));

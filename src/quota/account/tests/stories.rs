@@ -231,7 +231,7 @@ fn check_counts_an_overdue_slot_as_free() {
     let mut scene = Scene::new(Arc::new(Plan::new("slots").limit(Quota::concurrent(1))));
     let lease = scene.take(("concurrent_requests", 1)).unwrap().lease.unwrap();
     let (one, now) = (Amounts::from(("concurrent_requests", 1)), at(scene.wall));
-    scene.account().slots.watch(lease, now.moment);
+    scene.account().slots.as_mut().unwrap().watch(lease, now.moment);
     assert!(!scene.account().violations(&one, now).is_empty());
     scene.wall += 11_000_000_000;
     let now = at(scene.wall);
@@ -268,11 +268,11 @@ fn smaller_plan_admits_only_after_excess_slots_return() {
     let mut scene = Scene::new(slots(3));
     let held: Vec<_> = (0..3).map(|_| scene.take(("concurrent_requests", 1)).unwrap().lease.unwrap()).collect();
     scene.plan = slots(1);
-    scene.account().slots.release(held[0]);
+    scene.account().slots.as_mut().unwrap().release(held[0]);
     assert!(scene.take(("concurrent_requests", 1)).is_err());
-    scene.account().slots.release(held[1]);
+    scene.account().slots.as_mut().unwrap().release(held[1]);
     assert!(scene.take(("concurrent_requests", 1)).is_err());
-    scene.account().slots.release(held[2]);
+    scene.account().slots.as_mut().unwrap().release(held[2]);
     scene.take(("concurrent_requests", 1)).unwrap();
     assert!(scene.take(("concurrent_requests", 1)).is_err());
     assert!(scene.take(("concurrent_requests", 0)).is_err());
@@ -286,15 +286,15 @@ fn stalled_reader_loses_its_slot_but_a_slow_one_does_not() {
     let lease = scene.take(("concurrent_requests", 1)).unwrap().lease.unwrap();
     scene.wall += 20_000_000_000;
     let now = at(scene.wall);
-    scene.account().slots.watch(lease, now.moment);
+    scene.account().slots.as_mut().unwrap().watch(lease, now.moment);
     scene.wall += 9_000_000_000;
     let now = at(scene.wall);
-    scene.account().slots.touch(lease, now.moment);
+    scene.account().slots.as_mut().unwrap().touch(lease, now.moment);
     scene.wall += 9_000_000_000;
     assert!(scene.take(("concurrent_requests", 1)).is_err());
     scene.wall += 2_000_000_000;
     assert!(scene.take(("concurrent_requests", 1)).unwrap().reclaimed);
-    scene.account().slots.release(lease); // too late
+    scene.account().slots.as_mut().unwrap().release(lease); // too late
     assert!(scene.take(("concurrent_requests", 1)).is_err());
 }
 

@@ -152,11 +152,6 @@ fn kept(ledger: &Ledger) -> Store {
 /// Returns a reply as text; a database returns rows in any order.
 fn told(reply: &Reply) -> String {
     match reply {
-        Reply::Replay { amounts, .. } => {
-            let mut sorted: Vec<_> = amounts.iter().collect();
-            sorted.sort();
-            format!("Replay {sorted:?}")
-        }
         Reply::Settled(standing, near) => {
             let mut sorted: Vec<_> = near.iter().map(|warning| format!("{warning:?}")).collect();
             sorted.sort();

@@ -137,6 +137,12 @@ impl Ledger {
         latest.map_or((0, 0), |count| (count.counter.used, count.counter.reserved))
     }
 
+    /// Billed amounts of the latest attempt of a job.
+    fn amounts_of(&self, job: &str) -> Amounts {
+        let rows: Vec<_> = self.store.rows.iter().filter(|row| *row.key.job == *job).cloned().collect();
+        JobRows(&rows).amounts(JobRows(&rows).latest().unwrap())
+    }
+
     fn entries(&self, job: &str) -> Vec<(u32, EntryKind, i64)> {
         let of = self.store.rows.iter().filter(|row| *row.key.job == *job);
         of.map(|row: &Row| (row.attempt, row.entry, row.amount)).collect()

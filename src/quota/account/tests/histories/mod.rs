@@ -78,7 +78,7 @@ impl History {
             }
             Step::Release(which) if !self.book.slots.is_empty() => {
                 let which = which % self.book.slots.len();
-                self.account.slots.release(self.book.slots.remove(which).0);
+                self.account.slots.as_mut().unwrap().release(self.book.slots.remove(which).0);
             }
             Step::Record(asked) => {
                 self.account.record(&named((asked, false)), None, self.now);
@@ -110,7 +110,7 @@ impl History {
                 self.granted.push(id);
             }
             Step::Revoke(which) if !self.granted.is_empty() => {
-                self.account.revoke(self.granted[which % self.granted.len()], self.now);
+                self.account.grants.revoke(self.granted[which % self.granted.len()], self.now.wall);
             }
             Step::Seconds(seconds) => {
                 self.now.moment = self.now.moment + Duration::from_secs(seconds);
@@ -211,7 +211,7 @@ impl History {
             let overrun = (used + reserved).saturating_sub(limit.limit);
             prop_assert_eq!(limit.remaining + used + reserved - overrun, limit.limit);
         }
-        for granted in self.account.active_grants(self.now) {
+        for granted in self.account.grants.active(self.now.wall) {
             prop_assert!(granted.used <= granted.grant.amount());
         }
         Ok(())

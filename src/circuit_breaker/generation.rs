@@ -5,9 +5,12 @@ use std::{
     time::Duration,
 };
 
-use super::{CallResult, SlidingWindow, Tally};
+use super::{
+    circuit::{Circuit, CircuitShared, Ticket},
+    machine::Passage,
+    window::{CallResult, SlidingWindow, Tally},
+};
 use crate::{
-    circuit_breaker::circuit::{BreakerConfig, Circuit, Ticket},
     sync::{AtomicU32, CachePadded, Ordering, Spin},
     time::Moment,
 };
@@ -16,7 +19,7 @@ use crate::{
 /// that are no longer read.
 pub(crate) struct Generation {
     circuit: Weak<Circuit>,
-    config: Arc<BreakerConfig>,
+    shared: Arc<CircuitShared>,
     number: u64,
     consecutive_failures: AtomicU32,
     window: SlidingWindow,
@@ -32,8 +35,8 @@ pub(crate) struct Stripe {
 
 impl Stripe {
     #[inline]
-    pub(crate) fn config(&self) -> &BreakerConfig {
-        &self.generation.config
+    pub(crate) fn shared(&self) -> &CircuitShared {
+        &self.generation.shared
     }
 
     /// Counts one call, and opens the circuit if that fulfils a rule.
@@ -52,7 +55,7 @@ impl Stripe {
     /// Counts a failed or slow call, after which the rules are judged.
     #[inline(never)]
     fn record_bad(&self, result: CallResult, now: Moment) {
-        let Generation { config, consecutive_failures, window, .. } = &*self.generation;
+        let Generation { shared, consecutive_failures, window, .. } = &*self.generation;
         let mut streak = 0;
         if result.failure {
             streak = consecutive_failures.fetch_add(1, Ordering::AcqRel).saturating_add(1);
@@ -60,13 +63,13 @@ impl Stripe {
             consecutive_failures.store(0, Ordering::Release);
         }
         window.record(self.number, result, now);
-        if let Some(cause) = config.trip.judge(window.tally(now), streak) {
-            self.trip(None, cause, now);
+        if let Some(cause) = shared.trip.judge(window.tally(now), streak) {
+            self.trip(Duration::ZERO, cause, now);
         }
     }
 
     /// Opens the circuit, unless it has a newer generation by now.
-    pub(crate) fn trip(&self, at_least: Option<Duration>, cause: &'static str, now: Moment) {
+    pub(crate) fn trip(&self, at_least: Duration, cause: &'static str, now: Moment) {
         if let Some(circuit) = self.generation.circuit.upgrade() {
             circuit.update(|machine| machine.trip(self.generation.number, at_least, cause, now));
         }
@@ -77,10 +80,8 @@ impl Stripe {
 pub(crate) enum FastPath {
     /// Calls pass and are counted.
     Counted(Arc<Stripe>),
-    /// Calls pass and are not counted.
-    Uncounted,
-    /// The machine decides.
-    Closed,
+    /// Calls pass uncounted, are refused, or ask the machine.
+    Other(Passage),
 }
 
 /// The present [`FastPath`], once for each stripe. A thread reads the copy of its stripe, under a lock that few other
@@ -88,38 +89,39 @@ pub(crate) enum FastPath {
 pub(crate) struct FastPaths(Box<[CachePadded<Spin<FastPath>>]>);
 
 impl FastPaths {
-    /// Creates closed paths; `stripes` is a power of two.
+    /// Creates paths to the machine; `stripes` is a power of two.
     pub(crate) fn new(stripes: usize) -> Self {
-        Self((0..stripes).map(|_| CachePadded(Spin::new(FastPath::Closed))).collect())
+        Self((0..stripes).map(|_| CachePadded(Spin::new(FastPath::Other(Passage::Asked)))).collect())
     }
 
-    /// Returns the ticket of a call that passes without asking the machine.
+    /// Returns the ticket of a call, or the time for which it is refused; `None` if the machine decides.
     #[inline]
-    pub(crate) fn ticket(&self) -> Option<Ticket> {
+    pub(crate) fn admit(&self, now: Moment) -> Option<Result<Ticket, Duration>> {
         match &*self.0[thread_number() & (self.0.len() - 1)].0.lock() {
-            FastPath::Counted(stripe) => Some(Ticket::Counted(Arc::clone(stripe))),
-            FastPath::Uncounted => Some(Ticket::Uncounted),
-            FastPath::Closed => None,
+            FastPath::Counted(stripe) => Some(Ok(Ticket::Counted(Arc::clone(stripe)))),
+            FastPath::Other(Passage::Uncounted) => Some(Ok(Ticket::Uncounted)),
+            FastPath::Other(Passage::Refused(wait)) => Some(Err(*wait)),
+            FastPath::Other(Passage::RefusedUntil { since, until }) => {
+                (*since <= now && now < *until).then(|| Err(until.since(now)))
+            }
+            FastPath::Other(Passage::Counted | Passage::Asked) => None,
         }
     }
 
-    /// Begins a generation of `circuit` whose calls pass and are counted.
-    pub(crate) fn count(&self, circuit: &Arc<Circuit>, number: u64) {
-        let generation = Arc::new(Generation {
-            circuit: Arc::downgrade(circuit),
-            config: Arc::clone(&circuit.config),
-            number,
-            consecutive_failures: AtomicU32::new(0),
-            window: SlidingWindow::new(circuit.config.trip.window(), self.0.len()),
+    /// Sets how calls of `circuit` are admitted. Calls that are counted begin a generation with this number.
+    pub(crate) fn set(&self, passage: Passage, circuit: &Arc<Circuit>, number: u64) {
+        let generation = (passage == Passage::Counted).then(|| {
+            Arc::new(Generation {
+                circuit: Arc::downgrade(circuit),
+                shared: Arc::clone(&circuit.shared),
+                number,
+                consecutive_failures: AtomicU32::new(0),
+                window: SlidingWindow::new(circuit.shared.trip.window(), self.0.len()),
+            })
         });
-        let stripe = |number| Arc::new(Stripe { generation: Arc::clone(&generation), number });
-        self.replace(|number| FastPath::Counted(stripe(number)));
-    }
-
-    /// Replaces the path of each stripe by what `path` returns for its number.
-    pub(crate) fn replace(&self, path: impl Fn(usize) -> FastPath) {
         for (number, copy) in self.0.iter().enumerate() {
-            let next = path(number);
+            let stripe = |generation| FastPath::Counted(Arc::new(Stripe { generation, number }));
+            let next = generation.clone().map_or(FastPath::Other(passage), stripe);
             let last = std::mem::replace(&mut *copy.0.lock(), next);
             drop(last); // outside the lock: it may be the last reference to its generation
         }
@@ -138,7 +140,7 @@ impl FastPaths {
                 let generation = &*stripe.generation;
                 (generation.window.tally(now), generation.consecutive_failures.load(Ordering::Acquire))
             }
-            FastPath::Uncounted | FastPath::Closed => (Tally::default(), 0),
+            FastPath::Other(_) => (Tally::default(), 0),
         }
     }
 }

@@ -1,0 +1,9 @@
+//! The examples as programs: help, wrong arguments and variables, files, stop signals and kills.
+#![cfg(unix)]
+
+mod program;
+mod start;
+mod stop;
+
+#[path = "../support/mod.rs"]
+mod support;
