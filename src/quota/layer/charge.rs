@@ -7,7 +7,9 @@ use std::{
 
 use http::Extensions;
 
+use super::policy::Common;
 use crate::{
+    identity::Digest,
     kind::Kind,
     policy_name::PolicyName,
     quota::{Amounts, Usage},
@@ -46,15 +48,24 @@ use crate::{
 /// that its plan limits. An idle layer among them changes nothing. A retry layer in between may clone the request. Then
 /// all clones record for the layers outside of it, and each clone for its own pass through the layers inside.
 ///
-/// A request that passes one layer twice is charged twice, as two requests and with twice the recorded amounts. An
-/// example is a layer on a router and on one of its routes.
+/// A request that passes one layer twice, such as a layer on a router and on one of its routes, is charged once: the
+/// inner pass is idle, unless it identifies another client. Without
+/// [`share_with_handler`](crate::QuotaLayer::share_with_handler) nothing connects the passes, and each is charged.
 #[derive(Clone, Default)]
 pub struct Charge(Option<Arc<Link>>);
 
 /// The charge of one layer, linked to that of the next layer further out.
 struct Link {
+    account: Account,
     used: Mutex<Used>,
     outer: Option<Arc<Link>>,
+}
+
+/// The account that a layer charges: a client among those of the layer.
+#[derive(Clone)]
+pub(super) struct Account {
+    pub(super) layer: Arc<Common>,
+    pub(super) client: Digest,
 }
 
 #[derive(Default)]
@@ -102,10 +113,13 @@ impl Charge {
         self.0.as_ref().is_some_and(|link| !link.used().amounts.is_empty())
     }
 
-    /// Creates the charge of one more layer inside those of `outer`.
-    fn inside(outer: Option<&Self>) -> Self {
-        let outer = outer.and_then(|charge| charge.0.clone());
-        Self(Some(Arc::new(Link { used: Mutex::default(), outer })))
+    /// Returns whether a layer further out has charged this account for the request, which has not ended.
+    pub(super) fn is_open_for(&self, layer: &Arc<Common>, client: Digest) -> bool {
+        let mut links = std::iter::successors(self.0.as_ref(), |link| link.outer.as_ref());
+        links.any(|link| {
+            let Account { layer: charged, client: known } = &link.account;
+            Arc::ptr_eq(charged, layer) && *known == client && !link.used().settled
+        })
     }
 
     /// Returns what was recorded for the innermost layer, and lets it record no more.
@@ -192,8 +206,9 @@ impl QuotaStatus {
 
 /// Inserts charge and status of a layer that charges the request, joined with those of the layers further out. Returns
 /// the charge, which the layer settles.
-pub(super) fn share(extensions: &mut Extensions, mut status: QuotaStatus) -> Charge {
-    let charge = Charge::inside(extensions.get());
+pub(super) fn share(extensions: &mut Extensions, account: Account, mut status: QuotaStatus) -> Charge {
+    let outer = extensions.get().and_then(|Charge(outer)| outer.clone());
+    let charge = Charge(Some(Arc::new(Link { account, used: Mutex::default(), outer })));
     extensions.insert(charge.clone());
     if let Some(QuotaStatus { usage, near }) = extensions.remove() {
         status.usage.limits.splice(0..0, usage.limits);

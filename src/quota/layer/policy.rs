@@ -7,7 +7,7 @@ use http::Extensions;
 use super::{
     active_plan::{ActivePlan, ClientPlans},
     bytes::Bytes,
-    charge,
+    charge::{self, Charge},
     jobs::{Duplicates, InvalidJob},
     permit::QuotaPermit,
     settings::{OnExpiry, QuotaConfig},
@@ -93,6 +93,9 @@ impl QuotaPolicy {
         request: &RequestHead<'_>,
         client: &Client,
     ) -> Result<MaybeFuture<Result<QuotaPermit, Refusal>>, Refusal> {
+        if self.common.settings.share && self.charges_already(request, client) {
+            return Ok(MaybeFuture::Ready(Ok(QuotaPermit::nothing(true))));
+        }
         let now = self.common.now();
         let (plans, own) = (self.plans.present(), self.client_plans.get(client));
         let active = own.as_ref().unwrap_or_else(|| plans.of(client.tier()));
@@ -120,19 +123,25 @@ impl QuotaPolicy {
         let decided = self.common.store.admit(&request);
         Ok(match decided {
             MaybeFuture::Ready(Ok(admission)) => {
-                MaybeFuture::Ready(Ok(QuotaPermit::new(active, asked, bytes, admission, now)))
+                MaybeFuture::Ready(Ok(QuotaPermit::new(active, client, asked, bytes, admission, now)))
             }
             MaybeFuture::Ready(Err(refused)) => MaybeFuture::Ready(self.deny(active, client, refused, now)),
             MaybeFuture::Future(decision) => {
                 let (policy, active, client) = (Arc::clone(self), Arc::clone(active), client.clone());
                 MaybeFuture::future(async move {
                     match decision.await {
-                        Ok(admission) => Ok(QuotaPermit::new(&active, asked, bytes, admission, now)),
+                        Ok(admission) => Ok(QuotaPermit::new(&active, &client, asked, bytes, admission, now)),
                         Err(refused) => policy.deny(&active, &client, refused, now),
                     }
                 })
             }
         })
+    }
+
+    /// Whether the request passes this layer for a second time.
+    fn charges_already(&self, request: &RequestHead<'_>, client: &Client) -> bool {
+        let charge = request.extensions.get::<Charge>();
+        charge.is_some_and(|charge| charge.is_open_for(&self.common, client.digest()))
     }
 
     fn deny(
