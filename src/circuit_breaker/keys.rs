@@ -10,9 +10,10 @@ use dashmap::DashMap;
 
 use super::{
     circuit::{Circuit, CircuitShared},
-    machine::{BreakerMode, CircuitState},
+    machine::BreakerMode,
 };
 use crate::{
+    circuit_state::CircuitState,
     head::RequestHead,
     identity::{Digest, Digester},
     sync::Mutex,

@@ -9,11 +9,12 @@ use crate::{
     backoff::Backoff,
     circuit_breaker::{
         circuit::{Circuit, CircuitShared, Ticket},
-        machine::{BreakerMode, CircuitState, Recovery},
+        machine::{BreakerMode, Recovery},
         policy::ResultClassifier,
         trip::{Trip, WindowLength},
         window::{CallResult, CallWindow, SlidingWindow},
     },
+    circuit_state::CircuitState,
     classify::Verdict,
     gate::PolicyContext,
     policy_name::PolicyName,
