@@ -56,14 +56,14 @@ pub struct Charge(Option<Arc<Link>>);
 
 /// The charge of one layer, linked to that of the next layer further out.
 struct Link {
-    account: Account,
+    account: ChargedAccount,
     used: Mutex<Used>,
     outer: Option<Arc<Link>>,
 }
 
 /// The account that a layer charges: a client among those of the layer.
 #[derive(Clone)]
-pub(super) struct Account {
+pub(super) struct ChargedAccount {
     pub(super) layer: Arc<Common>,
     pub(super) client: Digest,
 }
@@ -78,9 +78,10 @@ impl Charge {
     /// Adds `amount` to what was used of `kind`; 0 states that nothing of it was used so far.
     ///
     /// Returns `false` if a layer that charges the request has settled it already, because the response has ended. Then
-    /// no layer records the amount, and the handle's [`record`](crate::Quotas::record) charges it. `true` does not mean
-    /// that the amount is charged: an [idle](Self::is_idle) charge returns it, and so does a kind that the client's
-    /// plan does not limit.
+    /// no layer records the amount, and the handle's [`record`](crate::Quotas::record) charges it. Also returns `false`
+    /// for a unit that no plan of these layers counts, and [`Event::UnknownUnit`](crate::Event::UnknownUnit) is emitted.
+    /// `true` does not mean that the amount is charged: an [idle](Self::is_idle) charge returns it, and so does a kind
+    /// that the client's plan does not limit.
     ///
     /// ```
     /// # fn takes(charge: &tollgate::Charge) {
@@ -89,7 +90,13 @@ impl Charge {
     /// # }
     /// ```
     pub fn record(&self, kind: impl Into<Kind>, amount: u64) -> bool {
-        self.0.as_ref().is_none_or(|link| link.record(&kind.into(), amount))
+        let Some(link) = &self.0 else { return true };
+        let kind = kind.into();
+        if !self.links().any(|link| link.account.layer.counts(&kind)) {
+            link.account.layer.report_unknown(&kind);
+            return false;
+        }
+        link.record(&kind, amount)
     }
 
     /// Returns whether no layer charges this request, so that nothing recorded here is charged.
@@ -115,11 +122,15 @@ impl Charge {
 
     /// Returns whether a layer further out has charged this account for the request, which has not ended.
     pub(super) fn is_open_for(&self, layer: &Arc<Common>, client: Digest) -> bool {
-        let mut links = std::iter::successors(self.0.as_ref(), |link| link.outer.as_ref());
-        links.any(|link| {
-            let Account { layer: charged, client: known } = &link.account;
+        self.links().any(|link| {
+            let ChargedAccount { layer: charged, client: known } = &link.account;
             Arc::ptr_eq(charged, layer) && *known == client && !link.used().settled
         })
+    }
+
+    /// Returns the charges of all layers, from the inside out.
+    fn links(&self) -> impl Iterator<Item = &Arc<Link>> {
+        std::iter::successors(self.0.as_ref(), |link| link.outer.as_ref())
     }
 
     /// Returns what was recorded for the innermost layer, and lets it record no more.
@@ -206,7 +217,7 @@ impl QuotaStatus {
 
 /// Inserts charge and status of a layer that charges the request, joined with those of the layers further out. Returns
 /// the charge, which the layer settles.
-pub(super) fn share(extensions: &mut Extensions, account: Account, mut status: QuotaStatus) -> Charge {
+pub(super) fn share(extensions: &mut Extensions, account: ChargedAccount, mut status: QuotaStatus) -> Charge {
     let outer = extensions.get().and_then(|Charge(outer)| outer.clone());
     let charge = Charge(Some(Arc::new(Link { account, used: Mutex::default(), outer })));
     extensions.insert(charge.clone());

@@ -11,7 +11,7 @@ use http::{Extensions, HeaderValue, Response, StatusCode};
 use super::{
     active_plan::{ActivePlan, Asked},
     bytes::Bytes,
-    charge::{self, Account, Charge, QuotaStatus},
+    charge::{self, Charge, ChargedAccount, QuotaStatus},
     policy::warn,
     pool::Pool,
     settings::ServedRequest,
@@ -51,7 +51,7 @@ struct Open {
 #[derive(Default)]
 struct Extra {
     /// Shared with the handler once the request reaches it.
-    shared: Option<(Account, QuotaStatus)>,
+    shared: Option<(ChargedAccount, QuotaStatus)>,
     /// Set once it is shared with the handler.
     charge: Option<Charge>,
     near: Option<HeaderValue>,
@@ -66,7 +66,7 @@ impl Extra {
             Some(usage) => QuotaStatus { usage, near: pending.into_iter().map(|near| near.name).collect() },
             None => QuotaStatus::unknown(active.plan.name().clone(), active.plan.version()),
         };
-        let account = || Account { layer: Arc::clone(&active.common), client: client.digest() };
+        let account = || ChargedAccount { layer: Arc::clone(&active.common), client: client.digest() };
         Self { near, shared: active.common.settings.share.then(|| (account(), status())), charge: None }
     }
 }
