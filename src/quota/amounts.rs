@@ -99,6 +99,22 @@ impl Amounts {
         merged
     }
 
+    /// Returns the part of each amount up to that of `most`, and the rest. A kind that `most` does not name is rest only.
+    pub(crate) fn split_at(&self, most: &Self) -> (Self, Self) {
+        let (mut within, mut beyond) = (Self::new(), Self::new());
+        for (kind, amount) in self.iter() {
+            let part = most.get(kind).map(|most| amount.min(most));
+            if let Some(part) = part {
+                within.add(kind, part);
+            }
+            match amount - part.unwrap_or(0) {
+                0 => {}
+                rest => beyond.add(kind, rest),
+            }
+        }
+        (within, beyond)
+    }
+
     /// Removes a kind.
     pub(crate) fn leave_out(&mut self, kind: &Kind) {
         self.0.retain(|(known, _)| known != kind);

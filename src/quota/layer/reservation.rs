@@ -38,7 +38,8 @@ pub struct Reservation {
 pub enum CloseOutcome {
     /// It was open and is closed now.
     Closed,
-    /// It had expired. Used amounts are charged all the same, in the period in which they were reserved; amounts that
+    /// It had expired. Used amounts are charged all the same: as in time if the expiry charged the estimate, else in the
+    /// period in which the commit arrives; amounts that
     /// were returned stay returned.
     Expired,
     /// It had been closed in the same way before; nothing has changed.
