@@ -224,7 +224,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
 
     fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {
         // The kind is that of the plan's limit.
-        let mut state = GrantState::new(GrantId(fastrand::u64(1..=i64::MAX as u64)), &grant, "".into());
+        let mut state = GrantState::new(GrantId(fastrand::u64(1..=i64::MAX as u64)), &grant, "".into(), "".into());
         state.until = encoding::whole(state.until);
         let kind = CommandKind::Grant { plan: Arc::clone(account.plan), grant: Box::new(state) };
         self.submit(self.unnamed(account, kind), only!(Reply::Granted(id) => id))
