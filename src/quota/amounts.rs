@@ -7,8 +7,8 @@ use crate::kind::Kind;
 
 /// Amounts that are requested or were used, by kind.
 ///
-/// An amount of 0 charges nothing, and is refused exactly if nothing of the kind remains. A kind that no limit counts
-/// is free.
+/// An amount of 0 charges nothing, and is refused exactly if nothing of the kind remains. A kind that the
+/// client's plan does not limit is free.
 ///
 /// ```
 /// use tollgate::{Amounts, Kind};

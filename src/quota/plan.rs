@@ -305,6 +305,11 @@ impl Plan {
         self.counted.iter().chain(&self.concurrent)
     }
 
+    /// Returns the units of its limits, without the built-in kinds.
+    pub(crate) fn units(&self) -> impl Iterator<Item = &Kind> {
+        self.counted.iter().map(Limit::kind).filter(|kind| matches!(kind, Kind::Units(_)))
+    }
+
     /// Whether a limit counts the body bytes of this direction.
     pub(crate) fn counts_bytes(&self, of: Direction) -> bool {
         let counts =

@@ -274,6 +274,7 @@ pub(crate) struct Receipt {
     /// Set if the account is the one of clients for which there was no room.
     pub(crate) shared: bool,
     /// Part that only the admitting store can read; `None` in memory.
+    #[allow(dead_code, reason = "memory has none")]
     pub(crate) store_part: Option<Box<dyn Any + Send + Sync>>,
 }
 
