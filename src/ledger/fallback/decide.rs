@@ -164,7 +164,7 @@ impl<D: Database> Drop for PassingCharge<'_, D> {
         if !self.command.own {
             self.spool.release(&self.command.key, self.command.id);
         }
-        let since = AdmittedAt { at: self.at, epoch: u32::MAX };
+        let since = AdmittedAt { at: self.at, epoch: u64::MAX };
         let settle = SettleCommand::void(Arc::clone(&self.admit.plan), 0, since);
         let kind = CommandKind::SettleOf { of: self.command.id, settle };
         let void = Command { id: new_id(), own: false, kind, ..self.command.clone() };

@@ -186,7 +186,7 @@ impl AdmitReply {
 
     /// Creates an admission by the fallback at `at`, in nanoseconds since 1970.
     pub(crate) fn spooled(at: u64) -> Self {
-        Self::new(0, AdmittedAt { at, epoch: u32::MAX })
+        Self::new(0, AdmittedAt { at, epoch: u64::MAX })
     }
 }
 

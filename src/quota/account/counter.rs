@@ -21,7 +21,7 @@ pub(crate) struct Counter {
     pub(crate) used: u64,
     pub(crate) reserved: u64,
     /// Epoch of the account in which this counter began. Charges of earlier epochs belong to another counter.
-    pub(crate) epoch: u32,
+    pub(crate) epoch: u64,
     /// Set once the client was warned in this window.
     pub(crate) warned: bool,
     /// Set until a response reports the warning.
@@ -30,7 +30,7 @@ pub(crate) struct Counter {
 
 impl Counter {
     /// Creates the counter of a limit that begins in this epoch.
-    pub(super) fn in_epoch(epoch: u32) -> Self {
+    pub(super) fn in_epoch(epoch: u64) -> Self {
         Self { epoch, ..Self::default() }
     }
 
@@ -88,7 +88,7 @@ impl Counter {
     ///
     /// The counts of a window from a clock that was far ahead are carried into the present window. A clock that stepped
     /// back a little finds the window still open, so that no amount is charged twice.
-    pub(super) fn roll(&mut self, period: &Period, wall: u64, epoch: u32) -> bool {
+    pub(super) fn roll(&mut self, period: &Period, wall: u64, epoch: u64) -> bool {
         let ahead = self.is_ahead(wall);
         if ahead {
             self.begin(period, wall);
@@ -114,13 +114,13 @@ impl Counter {
     }
 
     /// Restarts the counter in the same window; charges in flight belong to the old counter.
-    pub(crate) fn reset(&mut self, epoch: u32) {
+    pub(crate) fn reset(&mut self, epoch: u64) {
         *self = Self { starts: self.starts, ends: self.ends, ..Self::in_epoch(epoch) };
     }
 
     /// Whether a charge of `epoch` is part of this counter.
     #[inline]
-    pub(crate) fn holds(&self, epoch: u32) -> bool {
+    pub(crate) fn holds(&self, epoch: u64) -> bool {
         self.epoch <= epoch
     }
 

@@ -16,6 +16,8 @@ pub(crate) struct GrantState {
     /// Name and kind of the limit that it raises; another plan may have no such limit.
     pub(crate) limit: Arc<str>,
     pub(crate) kind: Arc<str>,
+    /// Period of that limit; empty if version 1 of the ledger's tables stored the grant.
+    pub(crate) period: Arc<str>,
     pub(crate) amount: u64,
     /// End, in nanoseconds since 1970.
     pub(crate) until: u64,
@@ -26,17 +28,18 @@ pub(crate) struct GrantState {
     /// Amount used in the present window, that of the counter with `window` and `epoch`.
     pub(crate) current: u64,
     pub(crate) window: u64,
-    pub(crate) epoch: u32,
+    pub(crate) epoch: u64,
     pub(crate) ended: bool,
 }
 
 impl GrantState {
-    /// Creates an unused grant. `kind` is the kind of its limit.
-    pub(crate) fn new(id: GrantId, grant: &Grant, kind: Arc<str>) -> Self {
+    /// Creates an unused grant. `kind` and `period` are those of its limit.
+    pub(crate) fn new(id: GrantId, grant: &Grant, kind: Arc<str>, period: Arc<str>) -> Self {
         Self {
             id: id.0,
             limit: grant.limit().into(),
             kind,
+            period,
             amount: grant.amount(),
             until: since_1970(grant.until()),
             approver: grant.approver().to_owned(),
@@ -51,7 +54,7 @@ impl GrantState {
 
     /// Whether the grant raises `limit`.
     pub(crate) fn is_of(&self, limit: &Limit) -> bool {
-        limit.is_named(&self.limit, &self.kind)
+        limit.is_named(&self.limit, &self.kind, &self.period)
     }
 
     /// Returns the amount by which the grant raises the limit: the amount that earlier windows left of it. After its

@@ -24,10 +24,10 @@ impl QuotaBackend for Accounts {
                 Ok(taken) => taken,
                 Err(denial) => return MaybeFuture::Ready(Err(AdmitError::Denied { denial, shared })),
             };
-            let Taken { epoch, lease, reservation, .. } = taken;
+            let Taken { scope, lease, reservation, .. } = taken;
             let receipt = Receipt {
                 address,
-                epoch,
+                scope,
                 lease,
                 reservation,
                 job: request.charge.job.cloned(),
@@ -52,7 +52,7 @@ impl QuotaBackend for Accounts {
                     if let Some(reservation) = receipt.reservation {
                         account.close(reservation, None, true, now, &self.settings);
                     }
-                    account.give_back(amounts, receipt.epoch);
+                    account.give_back(amounts, receipt.scope);
                     if let Some(job) = &receipt.job {
                         account.free(job);
                     }
@@ -64,7 +64,7 @@ impl QuotaBackend for Accounts {
                         warned |= account.close(reservation, Some(actual), true, now, &self.settings).1;
                     }
                     if !used.is_empty() {
-                        warned |= account.record(used, Some(receipt.epoch), now);
+                        warned |= account.record(used, now);
                     }
                     if let Some(job) = &receipt.job {
                         account.finish(job, now, &self.settings);
@@ -94,7 +94,7 @@ impl QuotaBackend for Accounts {
             if let Some(reservation) = receipt.reservation {
                 account.renew(reservation, now, &self.settings);
             }
-            if used.is_empty() { 0 } else { account.record(used, Some(receipt.epoch), now) }
+            if used.is_empty() { 0 } else { account.record(used, now) }
         })
     }
 
@@ -127,7 +127,7 @@ impl QuotaBackend for Accounts {
 
     fn record(&self, context: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>> {
         let record = |account: &mut Account, now: Now, address: AccountAddress| {
-            let warned = account.record(amounts, None, now);
+            let warned = account.record(amounts, now);
             let client = (address.shard != CROWD).then_some(context.client);
             MaybeFuture::Ready(Ok(NearLimits::of(client, account.warnings(warned))))
         };

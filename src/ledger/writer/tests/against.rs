@@ -202,6 +202,7 @@ impl<D: Database> Pair<'_, D> {
             };
             let starts = random.u64(..30) * HOUR;
             let (limit, kind): (Arc<str>, Arc<str>) = (["x", ""][random.usize(..2)].into(), "requests".into());
+            let period: Arc<str> = ["hour", "day"][random.usize(..2)].into();
             let detail = (entry == EntryKind::Grant).then(|| {
                 let (granted, until) = (random.u64(1..9), random.u64(1..9) * HOUR);
                 Box::new(Detail { granted, until, approver: "M. Okafor".into(), reason: "\u{e9}'\"".into() })
@@ -213,8 +214,9 @@ impl<D: Database> Pair<'_, D> {
                 entry,
                 kind: kind.clone(),
                 limit: limit.clone(),
+                period: period.clone(),
                 window: starts,
-                epoch: random.u32(..3),
+                epoch: random.u64(..3),
                 amount: random.i64(-(1 << 53)..1 << 53),
                 command: random.u128(..),
                 fingerprint: now_and_then(random).then(|| random.u128(..)),
@@ -223,10 +225,11 @@ impl<D: Database> Pair<'_, D> {
             let count = StoredCounter {
                 limit: limit.clone(),
                 kind: kind.clone(),
+                period: period.clone(),
                 counter: Counter {
                     starts,
                     ends: if now_and_then(random) { u64::MAX } else { starts + HOUR },
-                    epoch: random.u32(..2),
+                    epoch: random.u64(..2),
                     used: random.u64(..1 << 53),
                     reserved: random.u64(..1 << 53),
                     warned: random.bool(),
@@ -234,8 +237,8 @@ impl<D: Database> Pair<'_, D> {
                 },
             };
             let same = |other: &StoredCounter| {
-                (&other.limit, &other.kind, other.counter.starts, other.counter.epoch)
-                    == (&count.limit, &count.kind, count.counter.starts, count.counter.epoch)
+                (&other.limit, &other.kind, &other.period, other.counter.starts, other.counter.epoch)
+                    == (&count.limit, &count.kind, &count.period, count.counter.starts, count.counter.epoch)
             };
             if !writes.counts.iter().any(|(of, other)| *of == tenant && same(other)) {
                 writes.counts.push((tenant.clone(), count));
@@ -246,6 +249,7 @@ impl<D: Database> Pair<'_, D> {
                 id,
                 limit: "x".into(),
                 kind,
+                period: "hour".into(),
                 amount: id * 10,
                 until: id * HOUR,
                 approver: "M. Okafor".into(),
@@ -253,7 +257,7 @@ impl<D: Database> Pair<'_, D> {
                 before: random.u64(..5),
                 current: random.u64(..3),
                 window: starts,
-                epoch: random.u32(..3),
+                epoch: random.u64(..3),
                 ended: random.bool(),
             };
             if now_and_then(random) && !writes.grants.iter().any(|(of, other)| *of == tenant && other.id == id) {
@@ -284,7 +288,13 @@ fn sorted(loaded: &Loaded) -> Sorted {
         .map(|(tenant, stored)| {
             let (mut counts, mut grants) = (stored.counts.clone(), stored.grants.clone());
             counts.sort_by_key(|count| {
-                (count.limit.clone(), count.kind.clone(), count.counter.starts, count.counter.epoch)
+                (
+                    count.limit.clone(),
+                    count.kind.clone(),
+                    count.period.clone(),
+                    count.counter.starts,
+                    count.counter.epoch,
+                )
             });
             grants.sort_by_key(|grant| grant.id);
             (tenant.clone(), counts, grants)

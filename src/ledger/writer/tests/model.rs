@@ -39,12 +39,18 @@ impl Store {
         for (tenant, count) in &writes.counts {
             let stored = self.accounts.entry(Arc::clone(tenant)).or_default();
             stored.counts.retain(|old| {
-                (&old.limit, &old.kind, old.counter.starts, old.counter.epoch)
-                    != (&count.limit, &count.kind, count.counter.starts, count.counter.epoch)
+                (&old.limit, &old.kind, &old.period, old.counter.starts, old.counter.epoch)
+                    != (&count.limit, &count.kind, &count.period, count.counter.starts, count.counter.epoch)
             });
             stored.counts.push(count.clone());
             stored.counts.sort_by_key(|count| {
-                (count.limit.clone(), count.kind.clone(), count.counter.starts, count.counter.epoch)
+                (
+                    count.limit.clone(),
+                    count.kind.clone(),
+                    count.period.clone(),
+                    count.counter.starts,
+                    count.counter.epoch,
+                )
             });
         }
         for (tenant, grant) in &writes.grants {
@@ -72,8 +78,8 @@ impl Store {
             for count in &stored.counts {
                 let of = |row: &&Row| {
                     row.key.tenant == *tenant
-                        && (&row.limit, &row.kind, row.window, row.epoch)
-                            == (&count.limit, &count.kind, count.counter.starts, count.counter.epoch)
+                        && (&row.limit, &row.kind, &row.period, row.window, row.epoch)
+                            == (&count.limit, &count.kind, &count.period, count.counter.starts, count.counter.epoch)
                 };
                 let sum: i64 = self.rows.iter().filter(of).map(|row| row.amount).sum();
                 if sum != i64::try_from(count.counter.taken()).unwrap() {
@@ -88,8 +94,8 @@ impl Store {
         let has = |row: &Row| {
             self.accounts.get(&row.key.tenant).is_some_and(|stored| {
                 stored.counts.iter().any(|count| {
-                    (&row.limit, &row.kind, row.window, row.epoch)
-                        == (&count.limit, &count.kind, count.counter.starts, count.counter.epoch)
+                    (&row.limit, &row.kind, &row.period, row.window, row.epoch)
+                        == (&count.limit, &count.kind, &count.period, count.counter.starts, count.counter.epoch)
                 })
             })
         };

@@ -3,7 +3,7 @@
 
 use std::num::NonZeroU64;
 
-use crate::quota::account::{Stage, tests::*};
+use crate::quota::account::{ChargeScope, Stage, tests::*};
 use crate::sync::Lease;
 
 /// Kind and period of each limit.
@@ -24,7 +24,7 @@ pub(super) struct Entry {
     pub(super) hold: Option<(NonZeroU64, Moment, Stage)>,
     /// Requested amounts and their time. They are refunded completely, and once.
     pub(super) estimate: [Option<u64>; 2],
-    pub(super) epoch: Option<u32>,
+    pub(super) scope: Option<ChargeScope>,
 }
 
 /// All entries, the open window of each limit, and the holders of slots.
@@ -88,10 +88,9 @@ impl Book {
         }
     }
 
-    /// Returns the windows of an entry that is made now: those of the plan's limits, and other open ones.
+    /// Returns the windows of an entry that is made now: those of the plan's limits.
     pub(super) fn counts(&self) -> [u64; 3] {
-        let counts = |limit: usize| self.limits[limit] > 0 || self.end[limit].is_some();
-        std::array::from_fn(|limit| if counts(limit) { self.count[limit] } else { NONE })
+        std::array::from_fn(|limit| if self.limits[limit] > 0 { self.count[limit] } else { NONE })
     }
 
     /// Begins the windows of an entry for limits without an open one.
