@@ -22,6 +22,7 @@ use crate::{
 /// | `tollgate.overflows` | `policy` | newcomers that shared an account, because the table was full |
 /// | `tollgate.leases.reclaimed` | `policy` | slots and probes that were held too long |
 /// | `tollgate.limits.near` | `policy`, `limit` | warnings that a client is near its limit |
+/// | `tollgate.units.unknown` | `policy` | amounts of a unit that no plan of the layer counts |
 /// | `tollgate.circuit.transitions` | `policy`, `from`, `to` | changes of a circuit's state |
 /// | `tollgate.circuit.state` | `policy`, `state` | gauge: 1 for the state of the policy's one circuit, 0 for the states that it had before |
 /// | `tollgate.store.available` | `policy` | gauge: 0 while requests pass without the store |
@@ -116,6 +117,7 @@ impl Observer for Metrics {
             Event::NearLimit { policy, limit, .. } => {
                 counter!("tollgate.limits.near", "policy" => label(policy), "limit" => label(limit)).increment(1);
             }
+            Event::UnknownUnit { policy, .. } => one("tollgate.units.unknown", policy),
             Event::StoreRejected { policy, .. } => one("tollgate.store.rejections", policy),
             Event::StoreLost { policy, .. } => {
                 one("tollgate.store.losses", policy);

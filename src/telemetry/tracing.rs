@@ -122,6 +122,9 @@ impl Observer for Tracing {
             Event::NearLimit { policy, limit, used, of, .. } => self.limited(&self.others, |skipped| {
                 info!(target: "tollgate", %policy, %limit, used, of, skipped, "a client is near a limit");
             }),
+            Event::UnknownUnit { policy, unit, .. } => self.limited(&self.others, |skipped| {
+                warn!(target: "tollgate", %policy, %unit, skipped, "no plan of the layer counts a recorded unit");
+            }),
             Event::StoreRejected { policy, why, .. } => self.limited(&self.others, |skipped| {
                 warn!(target: "tollgate", %policy, error = why, skipped, "the store rejected a call for good");
             }),

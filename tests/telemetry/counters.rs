@@ -40,6 +40,8 @@ tollgate_store_losses{policy=\"plan\"} 1
 tollgate_store_rejections{policy=\"plan\"} 1
 # TYPE tollgate_unidentified counter
 tollgate_unidentified{policy=\"plan\"} 1
+# TYPE tollgate_units_unknown counter
+tollgate_units_unknown{policy=\"plan\"} 1
 "
         );
         metrics.observe(&Event::StoreBack { policy: &name("plan") });
