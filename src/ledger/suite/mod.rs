@@ -80,7 +80,7 @@ fn hold(tenant: &str, job: &str, until: u64) -> ReservationRow {
 pub(super) fn reads(tenants: &[&str], jobs: &[Key]) -> Reads {
     let mut tenants: Vec<Arc<str>> = tenants.iter().map(|tenant| (*tenant).into()).collect();
     tenants.sort_unstable();
-    Reads { tenants, jobs: jobs.to_vec(), since: None }
+    Reads { tenants, jobs: jobs.to_vec(), ..Reads::default() }
 }
 
 /// Runs one transaction and returns the rows that it read.

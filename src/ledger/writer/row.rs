@@ -117,6 +117,8 @@ pub(crate) struct Loaded {
     pub(crate) rows: Vec<Row>,
     /// Horizon before which rows may be archived and their jobs forgotten, in nanoseconds since 1970; 0 for none.
     pub(crate) sealed: u64,
+    /// Accounts that other transactions hold, if they are [skipped](Reads::skips_held): they are not locked or read.
+    pub(crate) held: Vec<Arc<str>>,
 }
 
 /// An account as stored.
@@ -138,6 +140,8 @@ pub(crate) struct Reads {
     /// Earliest admission time, in nanoseconds since 1970. Windows that ended before it and before now are not read;
     /// `None` reads only those that have not ended.
     pub(crate) since: Option<u64>,
+    /// Skips accounts that other transactions hold instead of waiting for them.
+    pub(crate) skips_held: bool,
 }
 
 /// Rows that a transaction writes.

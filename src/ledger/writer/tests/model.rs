@@ -24,7 +24,7 @@ impl Store {
         };
         let accounts = reads.tenants.iter().map(account).collect();
         let rows = self.rows.iter().filter(|row| reads.jobs.contains(&row.key)).cloned().collect();
-        Loaded { now, accounts, rows, sealed: 0 }
+        Loaded { now, accounts, rows, ..Loaded::default() }
     }
 
     /// Whether a row with the same unique key is stored.
@@ -160,14 +160,20 @@ impl Database {
     /// Begins, locks, and reads the committed rows.
     pub(crate) fn begin(&mut self, connection: usize, reads: &Reads) -> Result<Loaded, Blocked> {
         let locked = |tenant: &Arc<str>| self.others(connection).any(|other| other.locks.contains(tenant));
-        if !self.without.account_lock && reads.tenants.iter().any(locked) {
+        let mut reads = reads.clone();
+        let (held, free): (Vec<_>, _) = match self.without.account_lock {
+            true => (Vec::new(), std::mem::take(&mut reads.tenants)),
+            false => std::mem::take(&mut reads.tenants).into_iter().partition(locked),
+        };
+        if !held.is_empty() && !reads.skips_held {
             return Err(Blocked);
         }
-        let mut loaded = self.store.load(reads, self.now);
+        reads.tenants = free;
+        let mut loaded = Loaded { held, ..self.store.load(&reads, self.now) };
         if self.without.rows {
             loaded.rows.clear();
         }
-        self.open[connection] = Some(Transaction { locks: reads.tenants.clone(), writes: Writes::default() });
+        self.open[connection] = Some(Transaction { locks: reads.tenants, writes: Writes::default() });
         Ok(loaded)
     }
 

@@ -104,7 +104,7 @@ impl History {
     }
 
     fn usage(&self) -> Usage {
-        let reads = super::super::super::Reads { tenants: vec!["acme".into()], jobs: Vec::new(), since: None };
+        let reads = super::super::super::Reads { tenants: vec!["acme".into()], ..Default::default() };
         let stored = self.ledger.store.load(&reads, self.ledger.now).accounts.remove("acme").unwrap_or_default();
         AccountState::new(stored).view(&self.ledger.plan, self.ledger.now).usage(self.ledger.now)
     }
