@@ -100,8 +100,7 @@ impl GrantState {
 /// Grants of one client, by their ends.
 ///
 /// Usage above the limit uses them up in this order. Usage that a grant has covered stays covered when the grant ends:
-/// no other grant is charged for it.
-/// is charged for it again.
+/// no other grant is charged for it. A grant that is used up is listed to its end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Grants(Vec<GrantState>);
 
@@ -122,11 +121,6 @@ impl Grants {
     /// Returns the grants that raise `limit`.
     pub(crate) fn of_mut(&mut self, limit: &Limit) -> impl DoubleEndedIterator<Item = &mut GrantState> {
         self.iter_mut().filter(|grant| grant.is_of(limit))
-    }
-
-    /// Whether a grant has neither ended nor been used up.
-    pub(super) fn any_left(&self) -> bool {
-        self.iter().any(|grant| grant.left() > 0)
     }
 
     pub(crate) fn add(&mut self, grant: GrantState) {
@@ -194,7 +188,6 @@ impl Grants {
     /// Makes the usage of grants by a counter final, because its window has ended or it was reset.
     pub(super) fn close(&mut self, limit: &Limit) {
         self.of_mut(limit).for_each(GrantState::close);
-        self.0.retain(|grant| grant.current > 0 || grant.left() > 0);
     }
 
     /// Returns the grants that have not ended at `wall`.

@@ -1,10 +1,10 @@
 //! One client's account: counters, slots, reservations and jobs.
 
-use std::{num::NonZeroU64, ops::Range, sync::Arc};
+use std::{num::NonZeroU64, ops::Range, sync::Arc, time::Duration};
 
 use super::{
-    AccountSettings, ChargeRequest, ChargeScope, CloseResult, Counter, Denial, GrantState, Grants, Job, Marks, Now,
-    Retired, Stage, Taken, jobs::Jobs, reservations::Reservations,
+    AccountSettings, ChargeRequest, ChargeScope, CloseResult, Counter, Denial, GrantState, Grants, Job, MAX_CLOCK_STEP,
+    Marks, Now, Retired, Stage, Taken, jobs::Jobs, reservations::Reservations,
 };
 use crate::{
     error::ConfigError,
@@ -32,6 +32,8 @@ pub(crate) struct Account {
     pub(super) epoch: u64,
     /// Wall-clock range in which no window ends and no clock is found to be wrong, so that nothing rolls.
     pub(super) stable_range: Range<u64>,
+    /// Time of the last call under a plan.
+    seen: Moment,
     /// Number of reservations so far, so that no id is used twice.
     issued: u64,
     /// Number of charges that are not settled yet.
@@ -70,6 +72,7 @@ impl Account {
             plan_number: 0,
             epoch: 0,
             stable_range: 0..u64::MAX,
+            seen: Moment::default(),
             issued: 0,
             in_flight: 0,
             slots: None,
@@ -80,8 +83,25 @@ impl Account {
     /// Brings the account up to `now`: applies the active plan, rolls windows, expires reservations and grants.
     #[inline]
     pub(crate) fn advance(&mut self, plan: &Arc<Plan>, now: Now, settings: &AccountSettings) {
+        self.seen = now.moment;
         self.advance_counters(Some(plan), now.wall);
         self.expire(now, settings);
+    }
+
+    /// Runs `work` on the account as a plan sees it at `now`. Nothing changes but what time alone changes.
+    pub(crate) fn look<T>(
+        &mut self,
+        plan: &Arc<Plan>,
+        now: Now,
+        settings: &AccountSettings,
+        work: impl FnOnce(&Self) -> T,
+    ) -> T {
+        self.expire(now, settings);
+        let rare = self.rare.take(); // large, and no plan changes it
+        let mut copy = self.clone();
+        self.rare = rare;
+        copy.advance_counters(Some(plan), now.wall);
+        work(&copy)
     }
 
     /// Expires reservations, and forgets those that were closed and jobs that were finished long ago.
@@ -242,13 +262,23 @@ impl Account {
     }
 
     /// Whether the account equals a new one: nothing is used, reserved, in flight, granted or remembered.
-    pub(crate) fn is_blank(&self) -> bool {
+    pub(crate) fn is_blank(&mut self, wall: u64) -> bool {
+        if self.all().any(|(counter, _)| counter.is_ahead(wall)) {
+            self.advance_counters(None, wall); // else its windows would not be over for years
+        }
         let is_empty = |rare: &Rare| rare.reservations.is_empty() && rare.jobs.is_empty();
         self.in_flight == 0
             && self.slots_held() == 0
             && self.rare.as_deref().is_none_or(is_empty)
-            && self.all().all(|(counter, _)| counter.taken() == 0)
-            && !self.grants.any_left()
+            && self.all().all(|(counter, _)| counter.is_blank(wall))
+            && self.grants.active(wall).is_empty()
+    }
+
+    /// Whether the windows in which something is counted have passed by the monotonic clock too since the last call. A
+    /// wall clock that is set back may not open them again before.
+    pub(crate) fn is_stale(&self, now: Moment) -> bool {
+        let longest = self.all().map(|(counter, _)| counter.counted_for()).max().unwrap_or(0);
+        now.since(self.seen) >= Duration::from_nanos(longest.min(MAX_CLOCK_STEP))
     }
 
     fn rare(&mut self) -> &mut Rare {

@@ -223,6 +223,31 @@ fn version_starts_an_account_fresh_once() {
 }
 
 #[test]
+fn account_that_begins_under_a_fresh_plan_has_started() {
+    let pro = Arc::new(Plan::clone(&hourly(10)).starting_fresh());
+    let mut scene = Scene::new(Arc::clone(&pro));
+    scene.take(("requests", 10)).unwrap();
+    for _ in 0..2 {
+        scene.plan = tokens(10);
+        scene.take(("tokens", 1)).unwrap();
+        scene.plan = Arc::clone(&pro);
+        assert!(scene.take(("requests", 1)).is_err());
+        assert_eq!(scene.first(), (10, 0));
+    }
+}
+
+#[test]
+fn changes_of_plans_raise_no_epoch() {
+    let mut scene = Scene::new(hourly(10));
+    let plans = [hourly(10), tokens(10)];
+    for round in 0..1_000 {
+        scene.plan = Arc::clone(&plans[round % 2]);
+        scene.account();
+    }
+    assert_eq!((scene.account.epoch, scene.account.plan_number), (0, 1));
+}
+
+#[test]
 fn raised_limit_warns_again_at_its_threshold() {
     let mut scene = Scene::new(hourly(10));
     assert_eq!(scene.record(("requests", 9)), 1);
