@@ -50,7 +50,8 @@ use crate::{
 /// ```
 ///
 /// The layer is its own builder. Its circuits belong to the layer: all services that it and its clones wrap, and its
-/// [handle](Self::handle), share them. A setter creates a layer with circuits of its own, so settings come first.
+/// [handle](Self::handle), share them. Settings come first: a setter of a layer in use panics, and
+/// [`fork`](Self::fork) creates a separate layer.
 ///
 /// [The module](crate::circuit_breaker) says which results count, and where time-outs belong.
 pub struct CircuitBreakerLayer(ConfiguredLayer<BreakerSettings>);
@@ -118,6 +119,7 @@ impl CircuitBreakerLayer {
     /// # Panics
     /// If `time` is zero.
     #[must_use]
+    #[track_caller]
     pub fn recovery_timeout(self, time: Duration) -> Self {
         self.with(|config| config.recovery_timeout = positive("recovery_timeout", time, "0s"))
     }
@@ -128,6 +130,7 @@ impl CircuitBreakerLayer {
     /// # Panics
     /// If `time` is zero; if it is below the recovery time-out, once the layer is used.
     #[must_use]
+    #[track_caller]
     pub fn max_open(self, time: Duration) -> Self {
         self.with(|config| config.max_open = Some(positive("max_open", time, "0s")))
     }
@@ -138,6 +141,7 @@ impl CircuitBreakerLayer {
     /// # Panics
     /// If `probes` is 0.
     #[must_use]
+    #[track_caller]
     pub fn probes(self, probes: u32) -> Self {
         self.with(|config| config.probes = positive("probes", probes, "0"))
     }
@@ -148,6 +152,7 @@ impl CircuitBreakerLayer {
     /// # Panics
     /// If `successes` is 0.
     #[must_use]
+    #[track_caller]
     pub fn close_after(self, successes: u32) -> Self {
         self.with(|config| config.close_after = Some(positive("close_after", successes, "0")))
     }
@@ -161,6 +166,7 @@ impl CircuitBreakerLayer {
     /// # Panics
     /// If `time` is zero.
     #[must_use]
+    #[track_caller]
     pub fn probe_timeout(self, time: Duration) -> Self {
         self.with(|config| config.probe_timeout = Some(positive("probe_timeout", time, "0s")))
     }
@@ -169,6 +175,7 @@ impl CircuitBreakerLayer {
     ///
     /// Only for callers that no client can slow down: otherwise one slow reader opens the circuit for all.
     #[must_use]
+    #[track_caller]
     pub fn slow_to_end(self) -> Self {
         self.with(|config| config.classifier.slow_to_end = true)
     }
@@ -176,6 +183,7 @@ impl CircuitBreakerLayer {
     /// Counts 429 and `RESOURCE_EXHAUSTED` as failures, for a service whose limit is shared by all callers. Off by
     /// default, because one client's limit must not open the circuit for all.
     #[must_use]
+    #[track_caller]
     pub fn count_rate_limits(self) -> Self {
         self.with(|config| config.classifier.default = config.classifier.default.count_rate_limits())
     }
@@ -186,6 +194,7 @@ impl CircuitBreakerLayer {
     /// A date counts from the response's own `Date` and is ignored without one. A wait of 0, a date that has passed and
     /// a malformed value are ignored too: the response is a failure like any other.
     #[must_use]
+    #[track_caller]
     pub fn honor_retry_after(self) -> Self {
         self.with(|config| config.classifier.honor_retry_after = true)
     }
@@ -200,6 +209,7 @@ impl CircuitBreakerLayer {
     /// });
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn classify(self, classify: impl Classify) -> Self {
         self.with(|config| config.classifier.custom = Some(Arc::new(classify)))
     }
@@ -218,6 +228,7 @@ impl CircuitBreakerLayer {
     /// });
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn per_key(self, key: impl Fn(&RequestHead<'_>, &Digester) -> Option<Digest> + Send + Sync + 'static) -> Self {
         self.with(|config| config.key_of = Some(Arc::new(key)))
     }
@@ -256,18 +267,20 @@ impl CircuitBreakerLayer {
     /// # Panics
     /// If `keys` is 0.
     #[must_use]
+    #[track_caller]
     pub fn max_keys(self, keys: usize) -> Self {
         self.with(|config| config.max_keys = positive("max_keys", keys, "0"))
     }
 
     /// Returns the breaker: its state, its commands, and calls that are not requests.
     ///
-    /// Settings come first: a setter after it creates another breaker.
+    /// Call it after all setters: those of a layer in use panic.
     #[must_use]
     pub fn handle(&self) -> CircuitBreaker {
         self.0.policy().0.clone()
     }
 
+    #[track_caller]
     fn with(self, change: impl FnOnce(&mut BreakerSettings)) -> Self {
         Self(self.0.with(|layer| change(&mut layer.config)))
     }
