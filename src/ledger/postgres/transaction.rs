@@ -59,7 +59,7 @@ pub(super) fn statements() -> impl Iterator<Item = Arc<str>> {
 }
 
 impl ChargePath for Postgres {
-    const SKIPS_HELD: bool = true;
+    const IS_SERVER: bool = true;
 
     async fn tune(_: &mut PgConnection) -> Result<(), DbError> {
         Ok(())

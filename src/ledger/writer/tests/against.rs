@@ -187,7 +187,7 @@ impl<D: Database> Pair<'_, D> {
         reads.tenants.retain(|_| random.bool());
         reads.jobs.retain(|key| reads.tenants.contains(&key.tenant) && random.bool());
         reads.since = random.bool().then(|| random.u64(..40) * HOUR);
-        reads.skips_held = D::SKIPS_HELD && random.bool();
+        reads.skips_held = D::IS_SERVER && random.bool();
         reads
     }
 
