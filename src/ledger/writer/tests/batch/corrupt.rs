@@ -94,7 +94,7 @@ impl Ledger {
 
     fn stored(grants: Vec<GrantState>, counts: Vec<StoredCounter>) -> Self {
         let mut ledger = Self::new(hourly(10));
-        ledger.store.accounts.insert("acme".into(), Stored { counts, grants });
+        ledger.store.accounts.insert("acme".into(), Stored { counts, grants, ..Stored::default() });
         ledger
     }
 
