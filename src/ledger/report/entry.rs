@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     ledger::writer::{Detail, EntryKind, Row},
-    time::Instant,
+    time::{Instant, from_1970},
 };
 
 /// One row of a [`Ledger`](crate::Ledger). Rows are never changed; a later row corrects an error.
@@ -39,6 +39,8 @@ pub struct LedgerEntry {
     pub kind: String,
     /// Name of the limit; empty like `kind`.
     pub limit: String,
+    /// Period in which the limit counts, such as `month`; empty if an earlier version wrote it.
+    pub period: String,
     /// Start of the period to which the row belongs.
     pub window_start: SystemTime,
     /// Change of the limit's used amount; negative for a refund. Each limit of a kind has a row of its own, so a sum
@@ -77,10 +79,11 @@ pub struct GrantEntry {
 
 impl LedgerEntry {
     pub(crate) fn of(id: i64, at: u64, row: Row) -> Self {
-        let passed_at = row.detail.as_ref().filter(|_| row.entry != EntryKind::Grant).map(|detail| time(detail.until));
+        let passed_at =
+            row.detail.as_ref().filter(|_| row.entry != EntryKind::Grant).map(|detail| from_1970(detail.until));
         let grant = row.detail.filter(|_| row.entry == EntryKind::Grant).map(|detail| {
             let Detail { granted, until, approver, reason } = *detail;
-            GrantEntry { amount: granted, until: time(until), approver, reason }
+            GrantEntry { amount: granted, until: from_1970(until), approver, reason }
         });
         Self {
             id,
@@ -90,9 +93,10 @@ impl LedgerEntry {
             entry: row.entry.as_str(),
             kind: row.kind.to_string(),
             limit: row.limit.to_string(),
-            window_start: time(row.window),
+            period: row.period.to_string(),
+            window_start: from_1970(row.window),
             amount: row.amount,
-            at: time(at),
+            at: from_1970(at),
             grant,
             passed_at,
         }
@@ -105,6 +109,7 @@ impl fmt::Display for LedgerEntry {
         write!(f, r#"{{"id":{},"at":"{}","tenant":"{}""#, self.id, Instant(self.at), Json(&self.tenant))?;
         write!(f, r#","job":"{}","attempt":{},"entry":"{}""#, Json(&self.job), self.attempt, self.entry)?;
         write!(f, r#","kind":"{}","limit":"{}""#, Json(&self.kind), Json(&self.limit))?;
+        write!(f, r#","period":"{}""#, Json(&self.period))?;
         write!(f, r#","window_start":"{}","amount":{}"#, Instant(self.window_start), self.amount)?;
         if let Some(grant) = &self.grant {
             write!(f, r#","granted":{},"until":"{}""#, grant.amount, Instant(grant.until))?;
@@ -133,10 +138,6 @@ impl fmt::Display for Json<'_> {
     }
 }
 
-pub(crate) fn time(nanos: u64) -> SystemTime {
-    crate::time::from_1970(nanos)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -155,6 +156,7 @@ mod tests {
             entry: EntryKind::Grant,
             kind: text.clone(),
             limit: text.clone(),
+            period: text.clone(),
             window: 0,
             epoch: 0,
             amount: -3,
