@@ -76,10 +76,10 @@ pub use ledger::{
 };
 pub use policy_name::PolicyName;
 pub use quota::{
-    ActiveGrant, Amounts, Charge, CloseOutcome, Cursor, Duplicates, Explanation, Grant, GrantId, JobIdSource, JobRun,
-    LimitExplanation, LimitUsage, OnExpiry, OnFailure, Plan, Quota, QuotaBuilder, QuotaError, QuotaLayer, QuotaStatus,
-    QuotaStore, Quotas, RequestBytesLayer, Reservation, ReservationError, ReservationId, ServedRequest, Usage,
-    UsagePage,
+    ActiveGrant, Amounts, Charge, CloseOutcome, Cursor, Duplicates, Explanation, Grant, GrantId, JobError, JobIdSource,
+    JobRun, LimitExplanation, LimitUsage, OnExpiry, OnFailure, Plan, Quota, QuotaBuilder, QuotaError, QuotaLayer,
+    QuotaStatus, QuotaStore, Quotas, RequestBytesLayer, Reservation, ReservationError, ReservationId, ServedRequest,
+    Usage, UsagePage,
 };
 pub use refusal::{Dialect, Reason, Refusal, Violation};
 pub use time::{Clock, FakeClock, Moment, Period, Window};

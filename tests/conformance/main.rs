@@ -79,6 +79,7 @@ macro_rules! keeps_every_rule {
             another_job_has_another_id
             a_job_under_way_is_not_begun_again
             a_job_that_was_not_begun_leaves_its_id_free
+            failed_job_frees_its_id
             many_at_once_do_a_job_once
             a_place_comes_back
         }
