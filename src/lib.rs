@@ -6,13 +6,13 @@
 //! ```
 //! use std::net::SocketAddr;
 //! use axum::extract::ConnectInfo;
-//! use tollgate::{CircuitBreakerLayer, PeerIp, Rate, TokenBucketLayer, Trip};
+//! use tollgate::{CircuitBreakerLayer, PeerIp, Rate, TokenBucketLayer};
 //! use tower::ServiceBuilder;
 //!
 //! let peer = PeerIp::from_extension(|connection: &ConnectInfo<SocketAddr>| Some(connection.0));
 //! let layers = ServiceBuilder::new()
 //!     .layer(TokenBucketLayer::new(Rate::per_second(50).burst(100)).identify_by(peer)) // one bucket per peer address
-//!     .layer(CircuitBreakerLayer::new(Trip::consecutive(5)));
+//!     .layer(CircuitBreakerLayer::for_server());
 //! ```
 //!
 //! axum and tonic store the peer address in an extension type of their own. Without `identify_by` a layer reads a plain

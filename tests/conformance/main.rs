@@ -74,6 +74,7 @@ macro_rules! keeps_every_rule {
             reset_repeats_after_a_late_commit
             two_clients_never_meet
             looking_changes_nothing
+            tier_is_the_one_of_the_last_charge
             every_client_is_listed_once
             a_job_is_done_once
             another_job_has_another_id

@@ -79,9 +79,13 @@ fn setter_of_a_layer_in_use_panics_at_its_caller() {
         quota.clone().share_with_handler(),
         quota.clone().named("b")
     );
-    let breaker = CircuitBreakerLayer::new(Trip::consecutive(3)).named("api");
+    let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(3)).named("api");
     let _handle = breaker.handle();
-    assert_in_use!(breaker.clone().clock(FakeClock::new()), breaker.clone().shadow());
+    assert_in_use!(
+        breaker.clone().clock(FakeClock::new()),
+        breaker.clone().per_host(),
+        breaker.clone().trip(Trip::consecutive(2)),
+    );
     let own = GateLayer::new(AdmitAll).named("api");
     let _service = own.layer(service_fn(hello));
     assert_in_use!(own.clone().exempt(|_| true), own.clone().observe(|_: &tollgate::Event<'_>| {}));
@@ -101,7 +105,7 @@ async fn fork_has_the_settings_and_a_state_of_its_own() {
     let pro = quota.fork().tier_plan("pro", plan());
     pro.handle().charge(&client, ("requests", 1)).await.unwrap();
 
-    let breaker = CircuitBreakerLayer::new(Trip::consecutive(1));
+    let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(1));
     breaker.handle().force_open();
     assert_eq!(breaker.fork().handle().counts().calls, 0);
     assert_ne!(breaker.fork().handle().state(), breaker.handle().state());

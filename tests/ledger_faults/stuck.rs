@@ -64,6 +64,32 @@ async fn locked_file_is_reported_in_time() {
     audit(&place, &ledger, |_, _| 100).await;
 }
 
+/// An id that no reservation has comes from a caller and costs the writer no transaction, nor one with an admission time
+/// of its own any counters.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn made_up_reservation_id_takes_no_lock() {
+    let (place, _directory) = Place::file();
+    let ledger = place.open().await;
+    let quotas = quotas(&ledger, 100);
+    let acme = tollgate::Client::named("acme");
+    let id = quotas.reserve(&acme, ("tokens", 1)).await.unwrap().detach().to_string();
+    let Place::File(path) = &place else { unreachable!() };
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+    let mut other = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    let [prefix, command, at, epoch, tenant, job] = id.split('.').collect::<Vec<_>>().try_into().unwrap();
+    for made_up in
+        [format!("{prefix}.2.0.{epoch}.{tenant}.{job}"), format!("{prefix}.{command}.{at}.{epoch}.{tenant}.AA")]
+    {
+        let closed = quotas.roll_back(&made_up.parse().unwrap()).await;
+        assert_eq!(closed, Err(tollgate::ReservationError::Unknown), "{made_up}");
+    }
+    other.execute("ROLLBACK").await.unwrap();
+    let early = format!("{prefix}.{command}.0.{epoch}.{tenant}.{job}").parse().unwrap();
+    assert_eq!(quotas.roll_back(&early).await, Ok(tollgate::CloseOutcome::Closed));
+    audit(&place, &ledger, |_, _| 100).await;
+}
+
 mod on_a_server {
     use super::*;
     use crate::support::postgres::Postgres;
@@ -247,6 +273,31 @@ mod on_a_server {
         let most = |tenant: &str, _: &str| if tenant == "ann" { 10 } else { 1_000 };
         let charged = audit(&scene.place, &scene.ledger, most).await;
         assert_eq!(charged.values().sum::<i64>(), 10 + 21 + more, "{charged:?}");
+    }
+
+    /// More reservations of a held account than one round expires are due before the one of another client.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn overdue_reservations_of_a_held_account_delay_no_others() {
+        let scene = scene().await;
+        let reserve = async |tenant: &str| {
+            let reserved = scene.quotas.reserve(&tollgate::Client::named(tenant), ("tokens", 1)).await;
+            let _ = reserved.unwrap().detach();
+        };
+        futures_util::future::join_all((0..300).map(|_| reserve("bob"))).await;
+        reserve("ann").await;
+        let mut other = scene.holding("bob").await;
+        let mut connection = PgConnection::connect(&scene.url).await.unwrap();
+        let past = "UPDATE quota_hold SET until = '1970-01-02' WHERE tenant_id = 'bob';
+            UPDATE quota_hold SET until = '1970-01-03' WHERE tenant_id = 'ann'";
+        connection.execute(sqlx::raw_sql(past)).await.unwrap();
+        let of_ann = "SELECT count(*) FROM quota_hold WHERE tenant_id = 'ann'";
+        until("the other client's reservation has ended", async || scene.place.number(of_ann).await == 0).await;
+        assert_eq!(scene.place.number("SELECT count(*) FROM quota_hold").await, 300);
+        other.execute("ROLLBACK").await.unwrap();
+        until("all reservations have ended", async || scene.place.number("SELECT count(*) FROM quota_hold").await == 0)
+            .await;
+        until("all is written", async || scene.ledger.backlog() == 0).await;
+        audit(&scene.place, &scene.ledger, |_, _| 1_000).await;
     }
 
     /// The first two writes and the first two commits fail with a serialization error.

@@ -43,7 +43,7 @@ impl Statement {
 
 /// Returns every statement that reads or writes rows, for one row.
 pub(super) fn all() -> impl Iterator<Item = Arc<str>> {
-    [&ACCOUNTS, &COUNTS, &GRANTS, &ENTRIES]
+    [&ACCOUNTS, &KNOWN, &COUNTS, &GRANTS, &ENTRIES]
         .into_iter()
         .map(|statement| &**statement)
         .chain(&*TEXTS)
@@ -69,15 +69,24 @@ pub(super) static ACCOUNTS: LazyLock<Statement> = LazyLock::new(|| {
     })
 });
 
-/// The first value is the time at which the windows to read have not ended. `CROSS JOIN` keeps SQLite from reading the
-/// table first.
-pub(super) static COUNTS: LazyLock<Statement> = LazyLock::new(|| {
+pub(super) static KNOWN: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(1, true, |rows| {
+        format!(
+            "SELECT a.tenant_id, a.tier, NULL, NULL, a.closed_until
+             FROM ({rows}) CROSS JOIN quota_account a ON a.tenant_id = column1 AND (a.tier IS NOT NULL OR a.closed_until > 0)"
+        )
+    })
+});
+
+/// The second value of a row is the time at which the windows to read have not ended. `CROSS JOIN` keeps SQLite from
+/// reading the table first.
+pub(super) static COUNTS: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(2, true, |rows| {
         format!(
             "SELECT c.tenant_id, c.limit_id, c.quota_type, c.period, c.window_start, c.window_end, c.epoch, c.used, c.reserved, c.warned,
                 c.untold
-             FROM (SELECT ? AS since) CROSS JOIN ({rows})
-                CROSS JOIN quota_counter c INDEXED BY quota_counter_by_end ON c.tenant_id = column1 AND c.window_end > since"
+             FROM ({rows}) CROSS JOIN quota_counter c INDEXED BY quota_counter_by_end
+                ON c.tenant_id = column1 AND c.window_end > column2"
         )
     })
 });

@@ -1,6 +1,9 @@
 //! Rows of the ledger; reads and writes of a transaction.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
@@ -129,6 +132,10 @@ pub(crate) struct Stored {
     pub(crate) counts: Vec<StoredCounter>,
     /// Grants that have not ended, and those that cover an amount that is still counted.
     pub(crate) grants: Vec<GrantState>,
+    /// Tier under which the client was charged last; empty for none.
+    pub(crate) tier: Arc<str>,
+    /// Time before which no entry is written any more, in nanoseconds since 1970: an invoice up to it was closed.
+    pub(crate) closed_until: u64,
 }
 
 /// Accounts and jobs that a transaction has to lock and read.
@@ -137,9 +144,9 @@ pub(crate) struct Reads {
     /// Accounts in the order in which they are locked.
     pub(crate) tenants: Vec<Arc<str>>,
     pub(crate) jobs: Vec<Key>,
-    /// Earliest admission time, in nanoseconds since 1970. Windows that ended before it and before now are not read;
-    /// `None` reads only those that have not ended.
-    pub(crate) since: Option<u64>,
+    /// Earliest admission time for each account with settlements, in nanoseconds since 1970. Windows that ended before
+    /// it and before now are not read; of other accounts, only those that have not ended are.
+    pub(crate) since: BTreeMap<Arc<str>, u64>,
     /// Skips accounts that other transactions hold instead of waiting for them.
     pub(crate) skips_held: bool,
 }
@@ -152,6 +159,10 @@ pub(crate) struct Writes {
     /// Counters, each replacing the one of the same tenant, limit, period, window and epoch.
     pub(crate) counts: Vec<(Arc<str>, StoredCounter)>,
     pub(crate) grants: Vec<(Arc<str>, GrantState)>,
+    /// Tiers that clients have now; empty for none.
+    pub(crate) tiers: Vec<(Arc<str>, Arc<str>)>,
+    /// Accounts whose entries must be no older than these times, which the clock has not reached.
+    pub(crate) floors: Vec<(Arc<str>, u64)>,
     /// Reservations that open.
     pub(crate) opened: Vec<ReservationRow>,
     /// Reservations whose deadline is postponed.
@@ -173,6 +184,12 @@ pub(crate) struct ReservationRow {
 }
 
 impl Writes {
+    /// Returns the time of a row that is written `now`: no earlier than that until which its account is closed.
+    pub(crate) fn time_of(&self, row: &Row, now: u64) -> u64 {
+        let floor = self.floors.iter().find(|(tenant, _)| *tenant == row.key.tenant);
+        floor.map_or(now, |(_, floor)| now.max(*floor))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
