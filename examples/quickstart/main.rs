@@ -16,20 +16,19 @@ use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
-    extract::{ConnectInfo, Query},
+    extract::Query,
     http::StatusCode,
     routing::get,
 };
-use tollgate::{ApiKey, CircuitBreakerLayer, Identify, PeerIp, Principal, Rate, TokenBucketLayer, Trip};
+use tollgate::{ApiKey, CircuitBreakerLayer, Identify, Principal, Rate, TokenBucketLayer, Trip};
 
 /// Returns the server: each route is behind the layer that it demonstrates.
 fn app() -> Router {
     let demo_keys: HashMap<String, Principal> =
         ["alice", "bob", "carol"].map(|key| (String::from(key), Principal::named(key))).into();
-    let peer = PeerIp::from_extension(|info: &ConnectInfo<SocketAddr>| Some(info.0));
 
     let limit = TokenBucketLayer::new(Rate::per_second(5).burst(10))
-        .identify_by(ApiKey::header("x-api-key", demo_keys).or(peer));
+        .identify_by(ApiKey::header("x-api-key", demo_keys).or(tollgate::peer_ip!(axum)));
     let breaker = CircuitBreakerLayer::new(Trip::consecutive(3)).recovery_timeout(Duration::from_secs(2));
 
     Router::new().route("/", get(|| async { "hello\n" }).layer(limit)).route("/flaky", get(flaky).layer(breaker))

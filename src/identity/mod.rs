@@ -16,10 +16,10 @@
 //! ```
 //! use std::{collections::HashMap, net::SocketAddr};
 //! use axum::extract::ConnectInfo;
-//! use tollgate::{Principal, ApiKey, Digester, Forwarded, Identify, PeerIp, RequestHead};
+//! use tollgate::{ApiKey, Digester, Forwarded, Identify, Principal, RequestHead};
 //!
 //! let keys = HashMap::from([("k-7f3a".to_owned(), Principal::named("alice").in_tier("pro"))]);
-//! let peer = PeerIp::from_extension(|c: &ConnectInfo<SocketAddr>| Some(c.0))
+//! let peer = tollgate::peer_ip!(axum)
 //!     .trust_forwarded(Forwarded::x_forwarded_for().from_networks(["10.0.0.0/8"]));
 //! let who = ApiKey::header("x-api-key", keys).or(peer);
 //!
@@ -56,7 +56,7 @@ pub use forwarded::{Forwarded, ForwardedField};
 pub use lookup::Lookup;
 pub use name::{Name, Tier};
 pub use peer_ip::{PeerAddress, PeerIp};
-pub use unidentified::OnUnidentified;
+pub use unidentified::{MissingIdentity, OnUnidentified};
 pub(crate) use unidentified::anonymous;
 pub use unverified::Unverified;
 pub use verified::Verified;
@@ -83,6 +83,14 @@ pub trait Identify: Send + Sync + 'static {
     /// The default guarantees nothing.
     fn guarantees(&self) -> IdentityGuarantees {
         IdentityGuarantees::default()
+    }
+
+    /// Returns the cause of a request without a client, known when a layer is built. It decides on such requests unless
+    /// the layer's `on_unidentified` does.
+    ///
+    /// The default is [`Optional`](MissingIdentity::Optional).
+    fn missing(&self) -> MissingIdentity {
+        MissingIdentity::default()
     }
 
     /// Tries `other` if this identity finds no client.
@@ -150,6 +158,10 @@ impl<I: Identify + ?Sized> Identify for Arc<I> {
     fn guarantees(&self) -> IdentityGuarantees {
         (**self).guarantees()
     }
+
+    fn missing(&self) -> MissingIdentity {
+        (**self).missing()
+    }
 }
 
 impl Identify for Box<dyn Identify> {
@@ -159,6 +171,10 @@ impl Identify for Box<dyn Identify> {
 
     fn guarantees(&self) -> IdentityGuarantees {
         (**self).guarantees()
+    }
+
+    fn missing(&self) -> MissingIdentity {
+        (**self).missing()
     }
 }
 
@@ -185,6 +201,10 @@ impl<A: Identify, B: Identify> Identify for Or<A, B> {
     fn guarantees(&self) -> IdentityGuarantees {
         let (first, second) = (self.first.guarantees(), self.second.guarantees());
         IdentityGuarantees { named: first.named && second.named, verified: first.verified && second.verified }
+    }
+
+    fn missing(&self) -> MissingIdentity {
+        self.first.missing().or(self.second.missing())
     }
 }
 
@@ -215,5 +235,12 @@ impl<A: Identify, B: Identify> Identify for And<A, B> {
     fn guarantees(&self) -> IdentityGuarantees {
         let (first, second) = (self.first.guarantees(), self.second.guarantees());
         IdentityGuarantees { named: false, verified: first.verified && second.verified }
+    }
+
+    fn missing(&self) -> MissingIdentity {
+        match self.first.missing() {
+            MissingIdentity::Optional => self.second.missing(),
+            first => first,
+        }
     }
 }

@@ -37,7 +37,7 @@ const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 /// committed and would not retry it.
 pub(super) fn trailers_only(refusal: &Refusal, content_type: HeaderValue) -> Response<Bytes> {
     let mut text = Buffer::<192>::new();
-    detail(refusal, &mut text);
+    detail(refusal, &mut text, false);
     let text = std::str::from_utf8(text.as_bytes()).unwrap_or_default();
     let code = refusal.reason().forms().grpc_status;
 

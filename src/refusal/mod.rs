@@ -41,6 +41,8 @@ mod x_ratelimit;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use http::HeaderValue;
+
 use crate::{kind::Kind, policy_name::PolicyName};
 
 pub(crate) use rate_limit_headers::{AdvertisedLimit, NEAR_LIMITS, near_limits};
@@ -79,6 +81,7 @@ struct RefusalParts {
     fields: Option<Arc<Fields>>,
     spread: Duration,
     violations: Option<Arc<[Violation]>>,
+    challenge: Option<HeaderValue>,
 }
 
 impl Refusal {
@@ -94,6 +97,7 @@ impl Refusal {
             fields: None,
             spread: Duration::ZERO,
             violations: None,
+            challenge: None,
         }))
     }
 
@@ -123,6 +127,13 @@ impl Refusal {
     #[must_use]
     pub fn with_fields(mut self, fields: Arc<Fields>) -> Self {
         self.0.fields = Some(fields);
+        self
+    }
+
+    /// Sets the value of `WWW-Authenticate`, which a refusal with 401 must have (RFC 9110, section 15.5.2).
+    #[must_use]
+    pub fn with_challenge(mut self, challenge: HeaderValue) -> Self {
+        self.0.challenge = Some(challenge);
         self
     }
 
@@ -174,6 +185,11 @@ impl Refusal {
     /// Returns the rate limit fields of the response.
     pub(crate) fn fields(&self) -> Option<&Fields> {
         self.0.fields.as_deref()
+    }
+
+    /// Returns the value of `WWW-Authenticate`.
+    pub(super) fn challenge(&self) -> Option<&HeaderValue> {
+        self.0.challenge.as_ref()
     }
 
     /// Returns the kind of the refusal.

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
 use super::{
@@ -89,13 +89,18 @@ impl fmt::Debug for Responder {
     }
 }
 
-/// Adds `Retry-After` and `Cache-Control: no-store` to a response. They are not looked for first: to look for them costs
-/// more than to insert them.
+/// Adds `Retry-After`, `Cache-Control: no-store` and `WWW-Authenticate` to a response. The first two are not looked for
+/// first: to look for them costs more than to insert them.
 pub(super) fn add_fields(refusal: &Refusal, headers: &mut HeaderMap) {
     if let Some(seconds) = refusal.retry_after_field() {
         let _ = headers.try_insert(RETRY_AFTER, number(seconds));
     }
     let _ = headers.try_insert(CACHE_CONTROL, NO_STORE);
+    if let Some(challenge) = refusal.challenge()
+        && !headers.contains_key(WWW_AUTHENTICATE)
+    {
+        let _ = headers.try_insert(WWW_AUTHENTICATE, challenge.clone());
+    }
 }
 
 /// Completes a custom response. Its own `Retry-After` remains; its `Cache-Control` does not.
@@ -138,7 +143,7 @@ fn complete(refusal: &Refusal, headers: &mut HeaderMap) {
 pub fn problem(refusal: &Refusal) -> Response<Bytes> {
     let mut body = Buffer::<512>::new();
     body.push(refusal.reason().forms().problem);
-    detail(refusal, &mut body);
+    detail(refusal, &mut body, true);
     body.push("\",\"violated-policies\":[\"");
     match refusal.violations() {
         [] => body.escaped(refusal.policy()),
@@ -171,7 +176,7 @@ pub fn problem(refusal: &Refusal) -> Response<Bytes> {
 #[must_use]
 pub fn text(refusal: &Refusal) -> Response<Bytes> {
     let mut body = Buffer::<192>::new();
-    detail(refusal, &mut body);
+    detail(refusal, &mut body, false);
     body.push("\n");
     answer(refusal, TEXT, body.as_bytes())
 }
@@ -199,9 +204,13 @@ fn answer(refusal: &Refusal, kind: HeaderValue, body: &[u8]) -> Response<Bytes> 
 }
 
 /// Writes one or two sentences of plain ASCII, the same over HTTP and gRPC. The size of a shared capacity is not
-/// disclosed.
-pub(super) fn detail<const N: usize>(refusal: &Refusal, out: &mut Buffer<N>) {
+/// disclosed. Under `json` names are escaped.
+pub(super) fn detail<const N: usize>(refusal: &Refusal, out: &mut Buffer<N>, json: bool) {
     match (refusal.reason(), refusal.limit()) {
+        (reason @ (Reason::NoPeerAddress | Reason::NoPrincipal), _) => {
+            let (out, policy) = (out.push("Policy "), refusal.policy());
+            if json { out.escaped(policy) } else { out.push(policy.as_str()) }.push(reason.forms().detail)
+        }
         (Reason::RateLimited, limit @ 1..) if refusal.remaining() > 0 => {
             out.push("Too little is left of the limit of ").number(limit).push(".")
         }

@@ -5,7 +5,6 @@ use std::{collections::HashMap, convert::Infallible, fmt::Write as _, net::Socke
 use crate::support::gate::Log;
 use axum::{
     Router,
-    extract::ConnectInfo,
     routing::{get, post},
 };
 use bytes::Bytes;
@@ -35,7 +34,7 @@ async fn each_reset_stream_spends_a_token() {
     const RESETS: u64 = 10_000;
     let layer = TokenBucketLayer::new(Rate::per_hour(RESETS + 1))
         .clock(FakeClock::new())
-        .identify_by(PeerIp::from_extension(|c: &ConnectInfo<SocketAddr>| Some(c.0)));
+        .identify_by(tollgate::peer_ip!(axum));
     let address = serve(Router::new().route("/", get(std::future::pending::<()>)).layer(layer.clone())).await;
     let socket = TcpStream::connect(address).await.unwrap();
     socket.set_nodelay(true).unwrap();

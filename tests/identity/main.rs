@@ -3,6 +3,7 @@
 mod chains;
 mod forged;
 mod keys;
+mod missing;
 mod peer_faults;
 mod peers;
 mod properties;

@@ -13,7 +13,10 @@ use tower::{ServiceBuilder, ServiceExt};
 
 use crate::support::fixed::{Fixed, collected, handler, name, seconds, text};
 
-const REASONS: [Reason; 13] = [
+const REASONS: [Reason; 16] = [
+    Reason::Unauthenticated,
+    Reason::NoPeerAddress,
+    Reason::NoPrincipal,
     Reason::RateLimited,
     Reason::Capacity,
     Reason::CircuitOpen,

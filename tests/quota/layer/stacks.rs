@@ -2,7 +2,7 @@
 
 use super::*;
 
-use axum::{Router, extract::ConnectInfo, routing::get};
+use axum::{Router, routing::get};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper_util::{
@@ -14,7 +14,7 @@ use hyper_util::{
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tollgate::{CircuitBreakerLayer, PeerIp, Rate, TokenBucketLayer, Trip};
-use tonic::transport::{Channel, Server, server::TcpConnectInfo};
+use tonic::transport::{Channel, Server};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
 
@@ -51,7 +51,7 @@ async fn statuses(address: SocketAddr) -> Vec<u16> {
 #[tokio::test]
 async fn axum_router() {
     let (limit, quota, breaker) = layers();
-    let peer = || PeerIp::from_extension(|c: &ConnectInfo<SocketAddr>| Some(c.0));
+    let peer = || tollgate::peer_ip!(axum);
     let (limit, quota) = (limit.identify_by(peer()), quota.identify_by(peer()));
     let app = Router::new()
         .route("/", get(|| async { "fine" }))
@@ -139,7 +139,7 @@ async fn tonic_server_and_channel() {
     let (listener, address) = listen().await;
     let (_, health) = tonic_health::server::health_reporter();
     let (limit, quota, breaker) = layers();
-    let peer = || PeerIp::from_extension(|info: &TcpConnectInfo| info.remote_addr());
+    let peer = || tollgate::peer_ip!(tonic);
     let (limit, quota) = (limit.identify_by(peer()), quota.identify_by(peer()));
     tokio::spawn(async move {
         Server::builder()
