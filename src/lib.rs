@@ -35,6 +35,7 @@
 
 mod backoff;
 pub mod circuit_breaker;
+mod circuit_state;
 mod classify;
 #[cfg(feature = "conformance")]
 pub mod conformance;

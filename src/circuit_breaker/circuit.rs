@@ -8,12 +8,13 @@ use std::{
 use super::{
     generation::{FastPaths, Stripe},
     handle::Counts,
-    machine::{BreakerMode, CircuitDecision, CircuitState, Machine, Passage, Recovery, Transition},
+    machine::{BreakerMode, CircuitDecision, Machine, Passage, Recovery, Transition},
     policy::{CircuitBreakerPermit, ResultClassifier},
     trip::Trip,
     window::{CallResult, Tally},
 };
 use crate::{
+    circuit_state::CircuitState,
     classify::Verdict,
     gate::{Event, PolicyContext},
     identity::Digest,
@@ -123,7 +124,8 @@ impl Circuit {
     }
 
     pub(crate) fn state(&self) -> CircuitState {
-        self.lock().machine.state()
+        let now = self.shared.context.clock.now();
+        self.lock().machine.state_at(now)
     }
 
     /// Returns the counts of the present generation.

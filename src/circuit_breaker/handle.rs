@@ -9,13 +9,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{
-    circuit::Circuit,
-    keys::Keys,
-    machine::{BreakerMode, CircuitState},
-    policy::CircuitBreakerPermit,
-};
+use super::{circuit::Circuit, keys::Keys, machine::BreakerMode, policy::CircuitBreakerPermit};
 use crate::{
+    circuit_state::CircuitState,
     classify::Verdict,
     gate::{Event, Guard, PolicyContext},
     identity::Digest,
@@ -74,7 +70,10 @@ pub struct Counts {
 }
 
 impl CircuitBreaker {
-    /// Returns the present state. An open circuit whose open time is over becomes half-open with its first probe.
+    /// Returns the present state, as a call would find it.
+    ///
+    /// An open circuit whose open time is over is half-open, because its next call passes as a probe. Its
+    /// [transition](Event::Transition) is emitted only with that call, so that a circuit without calls emits none.
     #[must_use]
     pub fn state(&self) -> CircuitState {
         self.circuit.state()
@@ -101,7 +100,8 @@ impl CircuitBreaker {
         self.circuit.command(BreakerMode::Disabled, "disabled");
     }
 
-    /// Admits and counts all calls, and emits the transitions that the circuit would make, until another command.
+    /// Admits and counts all calls, and emits the transitions that the circuit would make, until another command. Its
+    /// states are then [`ObservedClosed`](CircuitState::ObservedClosed) and its like.
     pub fn observe_only(&self) {
         self.circuit.command(BreakerMode::Observing, "observe_only");
     }
@@ -164,7 +164,7 @@ impl CircuitBreaker {
         judge: impl FnOnce(&Result<T, E>) -> Verdict,
         operation: impl Future<Output = Result<T, E>>,
     ) -> Result<T, CallError<E>> {
-        let PolicyContext { name: policy, clock, observers } = &self.circuit.shared.context;
+        let PolicyContext { name: policy, clock, observers, .. } = &self.circuit.shared.context;
         let permit = self.circuit.permit(clock.now());
         observers.emit(&match &permit {
             Ok(_) => Event::Admitted { policy, client: None },

@@ -10,9 +10,10 @@ use dashmap::DashMap;
 
 use super::{
     circuit::{Circuit, CircuitShared},
-    machine::{BreakerMode, CircuitState},
+    machine::BreakerMode,
 };
 use crate::{
+    circuit_state::CircuitState,
     head::RequestHead,
     identity::{Digest, Digester},
     sync::Mutex,
@@ -122,6 +123,7 @@ mod tests {
                 name: PolicyName::try_new("keys").unwrap(),
                 clock: Clock::from(FakeClock::new()),
                 observers: Default::default(),
+                outbound: false,
             },
             trip: Trip::consecutive(1),
             recovery: Recovery { open, probes: 1, close_after: 1, probe_timeout: IDLE },

@@ -43,7 +43,8 @@ use crate::{
 ///
 /// let breaker = CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20))
 ///     .recovery_timeout(Duration::from_secs(5))
-///     .per_host();
+///     .per_host()
+///     .outbound(); // its refusals are none of the server's own
 /// let client = Client::builder(TokioExecutor::new()).build_http::<Empty<bytes::Bytes>>();
 /// let client = ServiceBuilder::new().layer(breaker).service(client);
 /// ```

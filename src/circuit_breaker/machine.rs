@@ -1,69 +1,27 @@
 //! State machine of a circuit: closed, open, half-open, and what an operator may force.
 
-use std::{collections::VecDeque, fmt, time::Duration};
+use std::{collections::VecDeque, time::Duration};
 
 use crate::{
     backoff::{Backoff, add_jitter},
+    circuit_state::CircuitState,
     classify::Verdict,
     sync::{Acquired, Lease, Leases},
     time::Moment,
 };
 
-/// The state of a circuit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum CircuitState {
-    /// Calls pass and are counted.
-    Closed,
-    /// Calls are refused until a probe is due.
-    Open,
-    /// A few calls pass as probes, the others are refused.
-    HalfOpen,
-    /// Calls are refused until another command.
-    ForcedOpen,
-    /// Calls pass and are counted, but the circuit does not open until another command.
-    ForcedClosed,
-    /// Calls pass and are not counted until another command.
-    Disabled,
-    /// Calls pass and are counted, and the transitions that the circuit would make are emitted, until another command.
-    ObserveOnly,
-}
-
-impl CircuitState {
-    /// Returns the state as one word, as [`Event::Transition`](crate::Event::Transition) and metrics name it.
-    ///
-    /// A circuit that only observes emits transitions between `observed_closed`, `observed_open` and
-    /// `observed_half_open`, so that metrics distinguish what it would do from what it does.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half_open",
-            Self::ForcedOpen => "forced_open",
-            Self::ForcedClosed => "forced_closed",
-            Self::Disabled => "disabled",
-            Self::ObserveOnly => "observe_only",
-        }
-    }
-}
-
-impl fmt::Display for CircuitState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
 /// Transitions of a circuit as values. The caller holds the circuit's lock, passes the time, and emits the
 /// [`Transition`]s.
 ///
 /// Each transition, and each command, begins a new **generation**. A result names the generation of its admission; a
-/// result of an older one changes nothing.
+/// result of an older one only releases its slot.
 pub(crate) struct Machine {
     recovery: Recovery,
     mode: BreakerMode,
     phase: CircuitPhase,
     generation: u64,
+    /// Slots of probes. They outlive the generation of a probe, so that probes which hang do not add up over many.
+    probes: Leases,
     /// Openings since the circuit was last closed.
     openings: u32,
     random: fastrand::Rng,
@@ -109,7 +67,7 @@ pub(crate) enum Passage {
 enum CircuitPhase {
     Closed,
     Open { since: Moment, until: Moment },
-    HalfOpen { probes: Leases, successes: u32 },
+    HalfOpen { successes: u32 },
 }
 
 /// Decision on a call.
@@ -128,8 +86,8 @@ pub(crate) enum CircuitDecision {
 /// A change of state, emitted once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Transition {
-    pub(crate) from: &'static str,
-    pub(crate) to: &'static str,
+    pub(crate) from: CircuitState,
+    pub(crate) to: CircuitState,
     pub(crate) cause: &'static str,
 }
 
@@ -144,6 +102,7 @@ impl Machine {
             mode: BreakerMode::Automatic,
             phase: CircuitPhase::Closed,
             generation: 1,
+            probes: Leases::new(recovery.probes as usize, recovery.probe_timeout, Duration::MAX),
             openings: 0,
             random: fastrand::Rng::with_seed(seed),
             transitions: VecDeque::new(),
@@ -154,25 +113,29 @@ impl Machine {
         self.generation
     }
 
+    /// Returns the state that the last transition entered.
     pub(crate) const fn state(&self) -> CircuitState {
         match (self.mode, &self.phase) {
             (BreakerMode::ForcedOpen, _) => CircuitState::ForcedOpen,
             (BreakerMode::ForcedClosed, _) => CircuitState::ForcedClosed,
             (BreakerMode::Disabled, _) => CircuitState::Disabled,
-            (BreakerMode::Observing, _) => CircuitState::ObserveOnly,
             (BreakerMode::Automatic, CircuitPhase::Closed) => CircuitState::Closed,
             (BreakerMode::Automatic, CircuitPhase::Open { .. }) => CircuitState::Open,
             (BreakerMode::Automatic, CircuitPhase::HalfOpen { .. }) => CircuitState::HalfOpen,
+            (BreakerMode::Observing, CircuitPhase::Closed) => CircuitState::ObservedClosed,
+            (BreakerMode::Observing, CircuitPhase::Open { .. }) => CircuitState::ObservedOpen,
+            (BreakerMode::Observing, CircuitPhase::HalfOpen { .. }) => CircuitState::ObservedHalfOpen,
         }
     }
 
-    /// Returns the state as transitions name it.
-    const fn label(&self) -> &'static str {
-        match (self.mode, &self.phase) {
-            (BreakerMode::Observing, CircuitPhase::Closed) => "observed_closed",
-            (BreakerMode::Observing, CircuitPhase::Open { .. }) => "observed_open",
-            (BreakerMode::Observing, CircuitPhase::HalfOpen { .. }) => "observed_half_open",
-            _ => self.state().as_str(),
+    /// Returns the state that a call would find now. An open circuit enters the half-open state only with a call.
+    pub(crate) fn state_at(&self, now: Moment) -> CircuitState {
+        match (self.state(), &self.phase) {
+            (CircuitState::Open, CircuitPhase::Open { until, .. }) if now >= *until => CircuitState::HalfOpen,
+            (CircuitState::ObservedOpen, CircuitPhase::Open { until, .. }) if now >= *until => {
+                CircuitState::ObservedHalfOpen
+            }
+            (state, _) => state,
         }
     }
 
@@ -212,14 +175,12 @@ impl Machine {
             if now < *until {
                 return CircuitDecision::Refused(until.since(now));
             }
-            let probes = Leases::new(self.recovery.probes as usize, self.recovery.probe_timeout, Duration::MAX);
-            self.enter(self.label(), CircuitPhase::HalfOpen { probes, successes: 0 }, "recovery_timeout");
+            self.probes.forget_progress(); // of probes of older generations
+            self.enter(self.state(), CircuitPhase::HalfOpen { successes: 0 }, "recovery_timeout");
         }
-        let CircuitPhase::HalfOpen { probes, successes } = &mut self.phase else {
-            return CircuitDecision::Counted;
-        };
-        let Some(acquired) = probes.acquire(now) else {
-            let wait = probes.next_due().map_or(Duration::ZERO, |due| due.since(now));
+        let CircuitPhase::HalfOpen { successes } = &mut self.phase else { return CircuitDecision::Counted };
+        let Some(acquired) = self.probes.acquire(now) else {
+            let wait = self.probes.next_due().map_or(Duration::ZERO, |due| due.since(now));
             return CircuitDecision::Refused(wait.max(Duration::from_secs(1)));
         };
         if acquired.had_progressed {
@@ -245,9 +206,9 @@ impl Machine {
     /// Applies the result of a probe, unless its slot is another's by now. Without a lease the probe has reported before,
     /// and only a failure counts.
     pub(crate) fn probe_ended(&mut self, generation: u64, lease: Option<Lease>, verdict: Verdict, now: Moment) {
-        let close_after = self.recovery.close_after;
-        let Some((probes, successes)) = self.half_open(generation) else { return };
-        if lease.is_some_and(|lease| !probes.release(lease)) {
+        let is_held = lease.is_none_or(|lease| self.probes.release(lease));
+        let CircuitPhase::HalfOpen { successes } = &mut self.phase else { return };
+        if !is_held || generation != self.generation {
             return;
         }
         match verdict {
@@ -255,7 +216,7 @@ impl Machine {
             Verdict::TripFor(wait) => self.open(wait, "probe_failed", now),
             Verdict::Success if lease.is_some() => {
                 *successes += 1;
-                if *successes >= close_after {
+                if *successes >= self.recovery.close_after {
                     self.close();
                 }
             }
@@ -265,42 +226,34 @@ impl Machine {
 
     /// Notes that a probe delivers.
     pub(crate) fn renew_probe(&mut self, generation: u64, lease: Lease, now: Moment) {
-        if let Some((probes, _)) = self.half_open(generation) {
-            probes.touch(lease, now);
+        if generation == self.generation {
+            self.probes.touch(lease, now);
         }
     }
 
     /// Carries out an operator's command, with empty counts. No transition when the state stays the same.
     pub(crate) fn command(&mut self, mode: BreakerMode, cause: &'static str) {
-        let from = self.label();
+        let from = self.state();
         (self.mode, self.openings) = (mode, 0);
         self.enter(from, CircuitPhase::Closed, cause);
-    }
-
-    /// Returns the probes and successes of a half-open circuit of this very generation.
-    fn half_open(&mut self, generation: u64) -> Option<(&mut Leases, &mut u32)> {
-        match &mut self.phase {
-            CircuitPhase::HalfOpen { probes, successes } if generation == self.generation => Some((probes, successes)),
-            _ => None,
-        }
     }
 
     fn open(&mut self, at_least: Duration, cause: &'static str, now: Moment) {
         let own = self.recovery.open.with_jitter(self.openings, &mut self.random);
         let asked = add_jitter(at_least, &mut self.random).min(LONGEST_ASKED);
         self.openings = self.openings.saturating_add(1);
-        self.enter(self.label(), CircuitPhase::Open { since: now, until: now + own.max(asked) }, cause);
+        self.enter(self.state(), CircuitPhase::Open { since: now, until: now + own.max(asked) }, cause);
     }
 
     fn close(&mut self) {
         self.openings = 0;
-        self.enter(self.label(), CircuitPhase::Closed, "probes_succeeded");
+        self.enter(self.state(), CircuitPhase::Closed, "probes_succeeded");
     }
 
-    fn enter(&mut self, from: &'static str, phase: CircuitPhase, cause: &'static str) {
+    fn enter(&mut self, from: CircuitState, phase: CircuitPhase, cause: &'static str) {
         self.phase = phase;
         self.generation += 1;
-        let to = self.label();
+        let to = self.state();
         if from != to {
             self.transitions.push_back(Transition { from, to, cause });
         }

@@ -89,8 +89,8 @@ mod tests;
 mod trip;
 mod window;
 
+pub use crate::circuit_state::CircuitState;
 pub use handle::{CallError, CircuitBreaker, Counts};
 pub use layer::CircuitBreakerLayer;
-pub use machine::CircuitState;
 pub use policy::{CircuitBreakerPermit, CircuitBreakerPolicy};
 pub use trip::Trip;

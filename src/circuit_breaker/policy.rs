@@ -42,7 +42,7 @@ impl Admit for CircuitBreakerPolicy {
         _: Option<&Client>,
     ) -> MaybeFuture<Result<CircuitBreakerPermit, Refusal>> {
         let CircuitBreaker { circuit, keys } = &self.0;
-        let PolicyContext { name: policy, clock, observers } = &circuit.shared.context;
+        let PolicyContext { name: policy, clock, observers, .. } = &circuit.shared.context;
         let now = clock.now();
         let keyed = keys.as_ref().and_then(|keys| Some((keys, (keys.key_of)(request, Digester::process())?)));
         MaybeFuture::Ready(match keyed {
@@ -166,10 +166,10 @@ impl Permit for CircuitBreakerPermit {
     #[inline]
     fn on_response<B>(&mut self, response: &mut Response<B>) {
         let head = ResponseHead::of(response);
-        if head.extensions.get::<Refusal>().is_some() {
+        let Some((shared, now, slow)) = self.ticket.elapsed(self.started) else { return };
+        if Refusal::further_in(head.extensions, shared.context.outbound).is_some() {
             return; // settled as refused
         }
-        let Some((shared, now, slow)) = self.ticket.elapsed(self.started) else { return };
         self.slow_head = Some(slow);
         self.grpc = head.status.is_success() && has_grpc_trailers(head.headers);
         if self.grpc && !is_grpc_status(head.headers) {

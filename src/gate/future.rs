@@ -64,7 +64,7 @@ pin_project! {
         /// is rare.
         Waiting { waiting: Box<Waiting<S, ReqB, A>> },
         /// The inner service was called.
-        Serving { #[pin] future: S::Future, guard: Guard<A::Permit>, bare: BodyFraming },
+        Serving { #[pin] future: S::Future, guard: Guard<A::Permit>, facts: CallFacts },
         /// Refused, or completed.
         Refused { answer: Option<Response<Bytes>> },
     }
@@ -115,24 +115,27 @@ where
         }
         let mut request = self.request.take().expect("polled after completion");
         let mut guard = self.guard.take();
-        let bare = begin(&*self.shared.policy, &mut request, &mut guard);
+        let facts = begin(&self.shared, &mut request, &mut guard);
         let service = self.service.take();
         let future = guard.run(move || service.expect("polled ready above").call(request)); // drops the service too
-        Poll::Ready(Ok(State::Serving { future, guard, bare }))
+        Poll::Ready(Ok(State::Serving { future, guard, facts }))
     }
 }
 
-/// Response framing that the request's method determines.
+/// Facts about a call that are needed at the head of its response.
 #[derive(Clone, Copy)]
-pub(super) struct BodyFraming {
+pub(super) struct CallFacts {
+    /// Whether the method is HEAD or CONNECT, which determine the framing of the response.
     head: bool,
     connect: bool,
+    /// Whether the gate is around a client of the server.
+    outbound: bool,
 }
 
-impl BodyFraming {
+impl CallFacts {
     #[inline]
-    fn of(method: &Method) -> Self {
-        Self { head: method == Method::HEAD, connect: method == Method::CONNECT }
+    fn new(method: &Method, outbound: bool) -> Self {
+        Self { head: method == Method::HEAD, connect: method == Method::CONNECT, outbound }
     }
 
     /// Returns whether no body follows the head, whatever its fields declare (RFC 9112, 6.3).
@@ -156,9 +159,9 @@ where
 
     /// Creates the future of a call after [`begin`] and [`Guard::calling`].
     #[inline]
-    pub(super) fn serving(future: S::Future, mut guard: Guard<A::Permit>, bare: BodyFraming) -> Self {
+    pub(super) fn serving(future: S::Future, mut guard: Guard<A::Permit>, facts: CallFacts) -> Self {
         guard.called();
-        Self { state: State::Serving { future, guard, bare } }
+        Self { state: State::Serving { future, guard, facts } }
     }
 
     pub(super) fn waiting(waiting: Waiting<S, ReqB, A>) -> Self {
@@ -180,12 +183,12 @@ where
         let mut state = self.project().state;
         loop {
             let next = match state.as_mut().project() {
-                StateProjection::Serving { future, guard, bare } => {
+                StateProjection::Serving { future, guard, facts } => {
                     let watch = guard.watch();
                     let polled = future.poll(cx);
                     watch.disarm();
                     let Poll::Ready(result) = polled else { return Poll::Pending };
-                    return Poll::Ready(finish(result, guard.take(), *bare));
+                    return Poll::Ready(finish(result, guard.take(), *facts));
                 }
                 StateProjection::Refused { answer } => {
                     let answer = answer.take().expect("polled after completion");
@@ -203,15 +206,15 @@ where
 /// The caller itself calls the service: a function in between would copy the head of the request once more.
 #[inline(always)]
 pub(super) fn begin<ReqB, A: Admit>(
-    policy: &A,
+    shared: &GateShared<A>,
     request: &mut Request<ReqB>,
     guard: &mut Guard<A::Permit>,
-) -> BodyFraming {
+) -> CallFacts {
     match guard.permit() {
         Some(permit) => permit.on_request(request.extensions_mut()),
-        None => policy.on_bypass(request.extensions_mut()),
+        None => shared.policy.on_bypass(request.extensions_mut()),
     }
-    BodyFraming::of(request.method())
+    CallFacts::new(request.method(), shared.outbound())
 }
 
 /// Passes the head to the permit, and the permit to the body unless its work ends here.
@@ -219,7 +222,7 @@ pub(super) fn begin<ReqB, A: Admit>(
 fn finish<ResB: http_body::Body, P: Permit, E: 'static>(
     result: Result<Response<ResB>, E>,
     mut guard: Guard<P>,
-    bare: BodyFraming,
+    facts: CallFacts,
 ) -> Result<Response<Body<ResB, P>>, E> {
     let mut response = match result {
         Ok(response) => response,
@@ -231,9 +234,9 @@ fn finish<ResB: http_body::Body, P: Permit, E: 'static>(
     if let Some(permit) = guard.permit() {
         permit.on_response(&mut response);
         let ends = permit.lasts() == Lasts::Head;
-        if let Some(refusal) = response.extensions().get::<Refusal>() {
+        if let Some(refusal) = Refusal::further_in(response.extensions(), facts.outbound) {
             guard.settle(Outcome::Refused(refusal));
-        } else if ends || bare.has_no_body(response.status()) || guard.run(|| response.body().is_end_stream()) {
+        } else if ends || facts.has_no_body(response.status()) || guard.run(|| response.body().is_end_stream()) {
             guard.settle(if ends { Outcome::Responded } else { Outcome::Complete { trailers: None } });
         } else {
             let length = guard.run(|| length(response.body(), response.headers()));

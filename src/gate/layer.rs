@@ -36,13 +36,15 @@ impl<A: Admit> PolicyConfig for Arc<A> {
     }
 }
 
-/// Name, clock and observers, which every policy is built with.
+/// Name, clock, observers and direction, which every policy is built with.
 #[derive(Clone)]
 pub(crate) struct PolicyContext {
     /// Name of the policy in refusals, fields and events.
     pub(crate) name: PolicyName,
     pub(crate) clock: Clock,
     pub(crate) observers: Observers,
+    /// Whether the requests are the server's own, to services that it calls.
+    pub(crate) outbound: bool,
 }
 
 type Predicate = Arc<dyn Fn(&RequestHead<'_>) -> bool + Send + Sync>;
@@ -155,6 +157,7 @@ impl<C: PolicyConfig> ConfiguredLayer<C> {
                 name: PolicyName::try_new(name).expect("a valid name"),
                 clock: Clock::system(),
                 observers: Observers::default(),
+                outbound: false,
             },
             options: GateOptions { enabled: true, shadow: false, exempt: None, responder: Responder::default() },
             built: Arc::default(),
@@ -190,6 +193,12 @@ impl<A: Admit> GateShared<A> {
         self.options.enabled && !self.options.shadow && self.policy.shut()
     }
 
+    /// Returns whether the gate is around a client of the server.
+    #[inline]
+    pub(super) fn outbound(&self) -> bool {
+        self.context.outbound
+    }
+
     /// Returns whether a request passes without a decision.
     pub(super) fn bypasses<B>(&self, request: &Request<B>) -> bool {
         let exempts = |exempt: &Predicate| exempt(&RequestHead::of(request));
@@ -218,7 +227,8 @@ impl<A: Admit> GateShared<A> {
     }
 
     /// Returns the response of a refused request.
-    pub(super) fn answer(&self, refusal: Refusal, request: &RequestHead<'_>) -> Response<Bytes> {
+    pub(super) fn answer(&self, mut refusal: Refusal, request: &RequestHead<'_>) -> Response<Bytes> {
+        refusal.set_outbound(self.context.outbound);
         self.options.responder.answer(refusal, request, || self.context.clock.wall())
     }
 }

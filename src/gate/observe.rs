@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    circuit_state::CircuitState,
     identity::{Client, Digest},
     policy_name::PolicyName,
     refusal::Refusal,
@@ -123,10 +124,11 @@ pub enum Event<'a> {
         /// Key of the circuit, if each key has its own. It cannot be read, only compared with keys that you know, such as
         /// [`host_key`](crate::CircuitBreakerLayer::host_key)'s.
         key: Option<Digest>,
-        /// State before, such as `closed`.
-        from: &'static str,
-        /// State after, such as `open`.
-        to: &'static str,
+        /// State before.
+        from: CircuitState,
+        /// State after. An open circuit becomes half-open with its first probe: until a call comes, a gauge of
+        /// transitions shows it open, while [`state`](crate::CircuitBreaker::state) says half-open.
+        to: CircuitState,
         /// Cause of the change.
         cause: &'static str,
     },

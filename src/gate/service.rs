@@ -111,10 +111,10 @@ where
             return self.wait(ready, request, None, None, guard);
         }
         self.readiness = Readiness::NotPolled;
-        let bare = begin(&*self.shared.policy, &mut request, &mut guard);
+        let facts = begin(&self.shared, &mut request, &mut guard);
         guard.calling();
         let future = self.inner.call(request);
-        GateFuture::serving(future, guard, bare)
+        GateFuture::serving(future, guard, facts)
     }
 }
 

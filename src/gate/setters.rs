@@ -82,6 +82,23 @@ macro_rules! gate_layer {
                 Self(self.0.with(|layer| layer.options.exempt = Some(std::sync::Arc::new(exempt))))
             }
 
+            /// Says that the layer is around a client, through which the server sends requests of its own.
+            ///
+            /// A handler may pass on a refusal of its client, such as the 503 of an open circuit. Layers around the
+            /// handler take the [`Refusal`](crate::Refusal) of a layer further in for a request that the handler did not
+            /// receive, and refund it. With this setting the refusal is
+            /// [marked](crate::Refusal::is_outbound): the handler did its work, and the request is charged.
+            ///
+            /// ```
+            #[doc = concat!("# fn example", $signature, " {")]
+            /// layer.outbound()
+            /// # }
+            /// ```
+            #[must_use]
+            pub fn outbound(self) -> Self {
+                Self(self.0.with(|layer| layer.context.outbound = true))
+            }
+
             /// Answers refusals with `answer` instead of a problem document.
             ///
             /// `Retry-After` is added unless the answer has one. `Cache-Control` becomes `no-store`, because a cache would

@@ -9,94 +9,57 @@ use crate::{
     kind::Kind,
     quota::{
         Amounts, Plan, Usage,
-        account::{AccountSettings, Denial, Now},
+        account::{Denial, Now},
         memory::Accounts,
         store::{AccountContext, AdmitError, AdmitRequest, QuotaBackend, Receipt, Settlement, StoreError},
     },
     refusal::Violation,
-    time::Clock,
 };
-
-/// The slots of one layer.
-pub(super) struct LedgerSlots {
-    accounts: Arc<Accounts>,
-}
 
 /// A slot that is released on drop, unless it is taken out.
 pub(super) struct SlotGuard {
-    slots: Arc<LedgerSlots>,
+    accounts: Arc<Accounts>,
     receipt: Option<Receipt>,
     now: Now,
 }
 
-impl LedgerSlots {
-    pub(super) fn new(most: usize, settings: AccountSettings, clock: &Clock) -> Arc<Self> {
-        Arc::new(Self { accounts: Accounts::new(most, settings, clock) })
-    }
+/// Returns the slots that are asked for, if the plan limits them.
+fn asked(plan: &Plan, amounts: &Amounts) -> Option<Amounts> {
+    plan.concurrent().and_then(|_| amounts.get(&Kind::Concurrent)).map(|slots| Amounts::from((Kind::Concurrent, slots)))
+}
 
-    /// Acquires a slot, if the plan limits them and the request asks for one.
-    pub(super) fn acquire(self: &Arc<Self>, request: &AdmitRequest<'_>) -> Result<Option<SlotGuard>, AdmitError> {
-        let asked = request.charge.amounts.get(&Kind::Concurrent);
-        let Some(asked) = asked.filter(|_| request.account.plan.concurrent().is_some()) else { return Ok(None) };
-        let amounts = Amounts::from((Kind::Concurrent, asked));
-        let mut request = *request;
-        (request.charge.amounts, request.charge.each) = (&amounts, &[]);
-        (request.charge.job, request.charge.reserve) = (None, false);
-        (request.wants_nearest, request.wants_usage) = (false, false);
-        let MaybeFuture::Ready(admitted) = self.accounts.admit(&request) else {
-            return Err(StoreError::Unavailable.into()); // memory never waits
-        };
-        let receipt = Some(admitted?.receipt);
-        Ok(Some(SlotGuard { slots: Arc::clone(self), receipt, now: request.account.now }))
-    }
+/// Acquires a slot, if the plan limits them and the request asks for one.
+pub(super) fn acquire(accounts: &Arc<Accounts>, request: &AdmitRequest<'_>) -> Result<Option<SlotGuard>, AdmitError> {
+    let Some(amounts) = asked(request.account.plan, request.charge.amounts) else { return Ok(None) };
+    let mut request = *request;
+    (request.charge.amounts, request.charge.each) = (&amounts, &[]);
+    (request.charge.job, request.charge.reserve) = (None, false);
+    (request.wants_nearest, request.wants_usage) = (false, false);
+    let MaybeFuture::Ready(admitted) = accounts.admit(&request) else {
+        return Err(StoreError::Unavailable.into()); // memory never waits
+    };
+    let receipt = Some(admitted?.receipt);
+    Ok(Some(SlotGuard { accounts: Arc::clone(accounts), receipt, now: request.account.now }))
+}
 
-    /// Returns the concurrency limits without room for these amounts.
-    pub(super) fn check(&self, account: &AccountContext<'_>, amounts: &Amounts) -> Vec<Violation> {
-        let asked = amounts.get(&Kind::Concurrent).filter(|_| account.plan.concurrent().is_some());
-        let Some(asked) = asked else { return Vec::new() };
-        match self.accounts.check(account, &Amounts::from((Kind::Concurrent, asked))) {
-            MaybeFuture::Ready(Err(AdmitError::Denied { denial: Denial::Limits(violations), .. })) => violations,
-            _ => Vec::new(),
-        }
-    }
-
-    /// Adds the usage of slots to the usage that the ledger returned, which has none.
-    pub(super) fn merge_usage(&self, client: &Client, plan: &Arc<Plan>, now: Now, mut usage: Usage) -> Usage {
-        if plan.concurrent().is_some()
-            && let MaybeFuture::Ready(Ok(held)) = self.accounts.usage(&AccountContext { client, plan, now })
-            && let (Some(last), Some(held)) = (usage.limits.last_mut(), held.limits.into_iter().next_back())
-        {
-            *last = held;
-        }
-        usage
-    }
-
-    pub(super) fn release(&self, receipt: &Receipt, now: Now) {
-        if let Some(slot) = slot_of(receipt) {
-            self.accounts.settle(&slot, &Settlement::Detached, now);
-        }
-    }
-
-    pub(super) fn watch(&self, receipt: &Receipt, now: Now) {
-        if let Some(slot) = slot_of(receipt) {
-            self.accounts.watch(&slot, now);
-        }
-    }
-
-    pub(super) fn progress(&self, receipt: &Receipt, now: Now) {
-        if let Some(slot) = slot_of(receipt) {
-            self.accounts.progress(&slot, &Amounts::new(), now);
-        }
-    }
-
-    pub(super) fn population(&self) -> (usize, usize) {
-        self.accounts.population()
+/// Returns the concurrency limits without room for these amounts.
+pub(super) fn check(accounts: &Accounts, account: &AccountContext<'_>, amounts: &Amounts) -> Vec<Violation> {
+    let Some(amounts) = asked(account.plan, amounts) else { return Vec::new() };
+    match accounts.check(account, &amounts) {
+        MaybeFuture::Ready(Err(AdmitError::Denied { denial: Denial::Limits(violations), .. })) => violations,
+        _ => Vec::new(),
     }
 }
 
-/// Returns the part of a receipt that holds a slot.
-fn slot_of(receipt: &Receipt) -> Option<Receipt> {
-    receipt.lease.is_some().then(|| Receipt { job: None, store_part: None, ..*receipt })
+/// Adds the usage of slots to the usage that the ledger returned, which has none.
+pub(super) fn merge_usage(accounts: &Accounts, client: &Client, plan: &Arc<Plan>, now: Now, mut usage: Usage) -> Usage {
+    if plan.concurrent().is_some()
+        && let MaybeFuture::Ready(Ok(held)) = accounts.usage(&AccountContext { client, plan, now })
+        && let (Some(last), Some(held)) = (usage.limits.last_mut(), held.limits.into_iter().next_back())
+    {
+        *last = held;
+    }
+    usage
 }
 
 impl SlotGuard {
@@ -108,7 +71,7 @@ impl SlotGuard {
 impl Drop for SlotGuard {
     fn drop(&mut self) {
         if let Some(receipt) = self.receipt.take() {
-            self.slots.accounts.settle(&receipt, &Settlement::Void(&Amounts::new()), self.now);
+            self.accounts.settle(&receipt, &Settlement::Void(&Amounts::new()), self.now);
         }
     }
 }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use super::{
     Database, LedgerInner, LedgerReceipt, LedgerReservation, digester,
     fallback::FallbackStore,
-    new_id,
-    slots::LedgerSlots,
+    new_id, slots,
     sql::encoding,
-    writer::{self, Command, CommandKind, JobStatus, Key, NoticeKind, Reply, SettleCommand, SettleKind},
+    writer::{self, Command, CommandKind, JobStatus, Key, NoticeKind, Reply, SettleCommand, SettleKind, Stored},
 };
 use crate::{
     error::ConfigError,
@@ -18,6 +17,7 @@ use crate::{
     quota::{
         ActiveGrant, Amounts, Grant, GrantId, OnFailure, Usage,
         account::{AccountSettings, CloseResult, Denial, Duplicate, GrantState, Grants, Now, Stage},
+        memory::Accounts,
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, Bookmark, NearLimits, Page, PlanLookup,
             QuotaBackend, Receipt, ReservationKey, Settlement, StoreError, StoreEvent, StoreListener,
@@ -31,7 +31,8 @@ pub(crate) struct LedgerStore<D: Database> {
     pub(super) inner: Arc<LedgerInner<D>>,
     /// Number that distinguishes the layers of a ledger.
     origin: u32,
-    pub(super) slots: Arc<LedgerSlots>,
+    /// Accounts in memory, of which only the slots are used.
+    pub(super) slots: Arc<Accounts>,
     pub(super) settings: AccountSettings,
 }
 
@@ -48,7 +49,7 @@ impl<D: Database> LedgerStore<D> {
         on_failure: OnFailure,
     ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
         inner.upkeep.start();
-        let (inner, slots) = (Arc::clone(inner), LedgerSlots::new(most, settings.clone(), clock));
+        let (inner, slots) = (Arc::clone(inner), Accounts::new(most, settings.clone(), clock));
         FallbackStore::over(Self { origin: inner.next_origin(), inner, slots, settings }, on_failure, most)
     }
 
@@ -61,6 +62,19 @@ impl<D: Database> LedgerStore<D> {
         Ok(self.command(Key { tenant: tenant(account.client)?, job: new_job() }, true, kind))
     }
 
+    /// Reads an account, and returns what `view` makes of the present and the account.
+    fn read<T, E: From<StoreError>>(
+        &self,
+        client: &Client,
+        view: impl FnOnce(u64, Stored) -> Result<T, E> + Send + 'static,
+    ) -> MaybeFuture<Result<T, E>> {
+        let (inner, tenant) = (Arc::clone(&self.inner), tenant(client));
+        MaybeFuture::future(async move {
+            let (wall, stored) = inner.read(inner.writer.database.account(&tenant?)).await?;
+            view(wall, stored)
+        })
+    }
+
     /// Submits a command and returns what `read` makes of the reply.
     fn submit<T: Send + 'static>(
         &self,
@@ -68,29 +82,34 @@ impl<D: Database> LedgerStore<D> {
         read: impl FnOnce(Reply) -> Option<T> + Send + 'static,
     ) -> MaybeFuture<Result<T, StoreError>> {
         let inner = Arc::clone(&self.inner);
-        match command {
-            Ok(command) => MaybeFuture::future(async move {
-                match inner.writer.submit(command).await {
-                    Reply::Indeterminate => Err(StoreError::Indeterminate),
-                    Reply::Rejected(why) => Err(StoreError::Rejected(why)),
-                    Reply::Invalid(invalid) => Err(StoreError::Invalid(invalid)),
-                    reply => read(reply).ok_or(StoreError::Unavailable),
-                }
-            }),
-            Err(nameless) => MaybeFuture::Ready(Err(nameless)),
-        }
+        MaybeFuture::future(async move {
+            match inner.writer.submit(command?).await {
+                Reply::Indeterminate => Err(StoreError::Indeterminate),
+                Reply::Rejected(why) => Err(StoreError::Rejected(why)),
+                Reply::Invalid(invalid) => Err(StoreError::Invalid(invalid)),
+                reply => read(reply).ok_or(StoreError::Unavailable),
+            }
+        })
     }
+}
+
+/// Returns the function that takes a value out of one kind of reply.
+macro_rules! only {
+    ($reply:pat => $value:expr) => {
+        move |reply| if let $reply = reply { Some($value) } else { None }
+    };
 }
 
 impl<D: Database> QuotaBackend for LedgerStore<D> {
     fn admit(&self, request: &AdmitRequest<'_>) -> MaybeFuture<Result<AdmittedCharge, AdmitError>> {
-        let (command, pending) = match self.prepare(request, false) {
+        let (command, admitted) = match self.prepare(request, false) {
             Ok(prepared) => prepared,
             Err(error) => return MaybeFuture::Ready(Err(error)),
         };
+        let inner = Arc::clone(&self.inner);
         MaybeFuture::future(async move {
-            match pending.inner.writer.submit(command).await {
-                Reply::Admitted(reply) => Ok(pending.admitted(*reply, false)),
+            match inner.writer.submit(command).await {
+                Reply::Admitted(reply) => Ok(admitted(*reply, false)),
                 reply => Err(admit_error(reply)),
             }
         })
@@ -133,10 +152,8 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         let end = actual.map_or(SettleKind::Void, |actual| SettleKind::Commit(actual.clone()));
         let settle = SettleCommand { plan: plan_of(&client), attempt: 0, since, end, used: Amounts::new(), part: 0 };
         let command = self.command(key, false, CommandKind::SettleOf { of: command, settle });
-        self.submit(Ok(command), move |reply| match reply {
-            Reply::Settled(standing, near) => Some((close_result(standing), NearLimits::of(Some(&client), near))),
-            _ => None,
-        })
+        let settled = only!(Reply::Settled(job, near) => (close_result(job), NearLimits::of(Some(&client), near)));
+        self.submit(Ok(command), settled)
     }
 
     fn record(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>> {
@@ -147,38 +164,25 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         }
         let client = account.client.clone();
         let kind = CommandKind::Record { plan: Arc::clone(account.plan), amounts };
-        self.submit(self.unnamed(account, kind), move |reply| match reply {
-            Reply::Recorded(near) => Some(NearLimits::of(Some(&client), near)),
-            _ => None,
-        })
+        self.submit(self.unnamed(account, kind), only!(Reply::Recorded(near) => NearLimits::of(Some(&client), near)))
     }
 
     fn usage(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>> {
-        let tenant = match tenant(account.client) {
-            Ok(tenant) => tenant,
-            Err(nameless) => return MaybeFuture::Ready(Err(nameless)),
-        };
-        let (inner, slots, now) = (Arc::clone(&self.inner), Arc::clone(&self.slots), account.now);
+        let (slots, now) = (Arc::clone(&self.slots), account.now);
         let (client, plan) = (account.client.clone(), Arc::clone(account.plan));
-        MaybeFuture::future(async move {
-            let (wall, stored) = inner.read(inner.writer.database.account(&tenant)).await?;
+        self.read(account.client, move |wall, stored| {
             let usage = writer::account_view(stored, &plan, wall).usage(wall);
-            Ok(slots.merge_usage(&client, &plan, now, usage))
+            Ok(slots::merge_usage(&slots, &client, &plan, now, usage))
         })
     }
 
     fn check(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), AdmitError>> {
-        let tenant = match tenant(account.client) {
-            Ok(tenant) => tenant,
-            Err(nameless) => return MaybeFuture::Ready(Err(nameless.into())),
-        };
-        let (inner, plan, mut amounts) = (Arc::clone(&self.inner), Arc::clone(account.plan), amounts.clone());
-        let slots = self.slots.check(account, &amounts);
+        let (plan, slots) = (Arc::clone(account.plan), slots::check(&self.slots, account, amounts));
+        let mut amounts = amounts.clone();
         amounts.leave_out(&Kind::Concurrent);
-        MaybeFuture::future(async move {
-            let (wall, stored) = inner.read(inner.writer.database.account(&tenant)).await?;
-            let mut violations =
-                writer::account_view(stored, &plan, wall).violations(&amounts, writer::wall_time(wall));
+        self.read(account.client, move |wall, stored| {
+            let account = writer::account_view(stored, &plan, wall);
+            let mut violations = account.violations(&amounts, writer::wall_time(wall));
             violations.extend(slots);
             AdmitError::unless_none(violations, false)
         })
@@ -206,7 +210,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
                 let client = Client::named(tenant);
                 let plan = plan_of(&client);
                 let usage = writer::account_view(stored, &plan, wall).usage(wall);
-                let usage = slots.merge_usage(&client, &plan, now, usage);
+                let usage = slots::merge_usage(&slots, &client, &plan, now, usage);
                 page.push((client, usage));
             }
             Ok((page, next))
@@ -215,10 +219,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
 
     fn reset(&self, account: &AccountContext<'_>, limit: Option<&str>) -> MaybeFuture<Result<(), StoreError>> {
         let kind = CommandKind::Reset { plan: Arc::clone(account.plan), limit: limit.map(Into::into) };
-        self.submit(self.unnamed(account, kind), |reply| match reply {
-            Reply::Done => Some(()),
-            _ => None,
-        })
+        self.submit(self.unnamed(account, kind), only!(Reply::Done => ()))
     }
 
     fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {
@@ -226,29 +227,15 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         let mut state = GrantState::new(GrantId(fastrand::u64(1..=i64::MAX as u64)), &grant, "".into());
         state.until = encoding::whole(state.until);
         let kind = CommandKind::Grant { plan: Arc::clone(account.plan), grant: Box::new(state) };
-        self.submit(self.unnamed(account, kind), |reply| match reply {
-            Reply::Granted(id) => Some(id),
-            _ => None,
-        })
+        self.submit(self.unnamed(account, kind), only!(Reply::Granted(id) => id))
     }
 
     fn revoke(&self, account: &AccountContext<'_>, id: GrantId) -> MaybeFuture<Result<bool, StoreError>> {
-        self.submit(self.unnamed(account, CommandKind::Revoke { grant: id.0 }), |reply| match reply {
-            Reply::Revoked(was) => Some(was),
-            _ => None,
-        })
+        self.submit(self.unnamed(account, CommandKind::Revoke { grant: id.0 }), only!(Reply::Revoked(was) => was))
     }
 
     fn grants(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>> {
-        let tenant = match tenant(account.client) {
-            Ok(tenant) => tenant,
-            Err(nameless) => return MaybeFuture::Ready(Err(nameless)),
-        };
-        let inner = Arc::clone(&self.inner);
-        MaybeFuture::future(async move {
-            let (wall, stored) = inner.read(inner.writer.database.account(&tenant)).await?;
-            Ok(stored.grants.into_iter().collect::<Grants>().active(wall))
-        })
+        self.read(account.client, |wall, stored| Ok(stored.grants.into_iter().collect::<Grants>().active(wall)))
     }
 
     fn population(&self) -> (usize, usize) {

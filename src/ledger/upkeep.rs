@@ -15,7 +15,7 @@ use super::{
     Database, WriterTask,
     inner::within,
     new_id,
-    writer::{AdmittedAt, Command, CommandKind, Key, Reply},
+    writer::{AdmittedAt, Command, CommandKind, Key, Reply, ReservationRow},
 };
 
 /// Upkeep of the reservations of a ledger. Its task holds this only for moments, and never the ledger.
@@ -102,25 +102,32 @@ impl<D: Database> Upkeep<D> {
             .map(|(of, it)| (*of, it.renewal()))
             .collect::<Vec<_>>();
         for some in due.chunks(AT_ONCE) {
-            let mut renewals = JoinSet::new();
-            for (of, renewal) in some.iter().cloned() {
-                let writer = Arc::clone(&self.writer);
-                renewals.spawn(async move { writer.submit(renewal).await.is_decided().then_some(of) });
-            }
-            let mut done = Vec::new();
-            while let Some(renewed) = renewals.join_next().await {
-                done.extend(renewed.ok().flatten());
-            }
-            if done.is_empty() {
+            let mut replies = self.submit_all(some.to_vec()).await;
+            replies.retain(|(_, reply)| reply.is_decided());
+            if replies.is_empty() {
                 return;
             }
             let mut active = self.active();
-            for of in done {
+            for (of, _) in replies {
                 if let Some(active) = active.get_mut(&of) {
                     active.due = now + active.ttl / 3;
                 }
             }
         }
+    }
+
+    /// Submits commands at once, and returns the replies with the numbers of the commands.
+    async fn submit_all(&self, commands: Vec<(u128, Command)>) -> Vec<(u128, Reply)> {
+        let mut submitted = JoinSet::new();
+        for (of, command) in commands {
+            let writer = Arc::clone(&self.writer);
+            submitted.spawn(async move { (of, writer.submit(command).await) });
+        }
+        let mut replies = Vec::new();
+        while let Some(submitted) = submitted.join_next().await {
+            replies.extend(submitted.ok());
+        }
+        replies
     }
 
     fn active(&self) -> MutexGuard<'_, HashMap<u128, ActiveReservation>> {
@@ -136,18 +143,14 @@ impl<D: Database> Upkeep<D> {
         let Ok(due) = within(self.writer.reply_timeout(), self.writer.database.due(AT_ONCE, stuck)).await else {
             return;
         };
-        let (more, mut failed) = (due.len() == AT_ONCE, 0);
-        let mut ends = JoinSet::new();
-        for hold in due {
+        let many = due.len();
+        let expire = |hold: ReservationRow| {
             let kind = CommandKind::Expire { attempt: hold.attempt, since: hold.since, charge: hold.charge };
-            let command = Command { key: hold.key, id: new_id(), own: false, origin: 0, kind };
-            let writer = Arc::clone(&self.writer);
-            ends.spawn(async move { writer.submit(command).await });
-        }
-        while let Some(ended) = ends.join_next().await {
-            failed += usize::from(!matches!(ended, Ok(Reply::Done)));
-        }
-        self.stuck.store(if more { stuck + failed } else { 0 }, Ordering::Relaxed);
+            (0, Command { key: hold.key, id: new_id(), own: false, origin: 0, kind })
+        };
+        let replies = self.submit_all(due.into_iter().map(expire).collect()).await;
+        let failed = many - replies.iter().filter(|(_, reply)| matches!(reply, Reply::Done)).count();
+        self.stuck.store(if many == AT_ONCE { stuck + failed } else { 0 }, Ordering::Relaxed);
     }
 }
 

@@ -41,7 +41,7 @@ mod x_ratelimit;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::HeaderValue;
+use http::{Extensions, HeaderValue};
 
 use crate::{kind::Kind, policy_name::PolicyName};
 
@@ -82,6 +82,7 @@ struct RefusalParts {
     spread: Duration,
     violations: Option<Arc<[Violation]>>,
     challenge: Option<HeaderValue>,
+    outbound: bool,
 }
 
 impl Refusal {
@@ -98,6 +99,7 @@ impl Refusal {
             spread: Duration::ZERO,
             violations: None,
             challenge: None,
+            outbound: false,
         }))
     }
 
@@ -149,6 +151,36 @@ impl Refusal {
     pub(crate) fn with_spread(mut self, spread: Duration) -> Self {
         self.0.spread = spread;
         self
+    }
+
+    pub(crate) fn set_outbound(&mut self, outbound: bool) {
+        self.0.outbound = outbound;
+    }
+
+    /// Returns the refusal of a gate further in: the handler did not receive the request.
+    ///
+    /// The refusal of an outbound gate belongs to a request that the handler itself made, unless another `outbound` gate
+    /// around the same client looks.
+    #[inline]
+    pub(crate) fn further_in(extensions: &Extensions, outbound: bool) -> Option<&Self> {
+        extensions.get::<Self>().filter(|refusal| outbound || !refusal.0.outbound)
+    }
+
+    /// Returns whether an [outbound](crate::GateLayer::outbound) layer refused the request, which then was one that the
+    /// server sent, not one that it received.
+    ///
+    /// ```
+    /// use http::Response;
+    /// use tollgate::Refusal;
+    ///
+    /// /// Returns whether a layer of this server refused the request, so that no handler has seen it.
+    /// fn was_refused<B>(response: &Response<B>) -> bool {
+    ///     response.extensions().get::<Refusal>().is_some_and(|refusal| !refusal.is_outbound())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn is_outbound(&self) -> bool {
+        self.0.outbound
     }
 
     /// Returns the limits of the plan that the request exceeds; empty for policies without a plan.

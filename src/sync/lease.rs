@@ -91,6 +91,11 @@ impl Leases {
         }
     }
 
+    /// Forgets all progress, so that an overdue holder [had](Acquired::had_progressed) none.
+    pub(crate) fn forget_progress(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.touched = false);
+    }
+
     /// Requires progress of the holder from now on.
     pub(crate) fn watch(&mut self, lease: Lease, now: Moment) {
         if let Some(slot) = self.slot_of(lease) {

@@ -87,7 +87,7 @@ fn history(rules: Rules, steps: Vec<Step>) -> Result<(), TestCaseError> {
     });
     let breaker = breaker.handle();
     let closed = State::Closed { list: Vec::new(), forced: false };
-    let mut model = Model { rules, state: closed, generation: 1, openings: 0, told: Vec::new() };
+    let mut model = Model { rules, state: closed, generation: 1, openings: 0, probes: Vec::new(), told: Vec::new() };
     let mut calls: Vec<Call> = Vec::new();
     for (id, step) in steps.into_iter().enumerate() {
         let now = clock.now();
@@ -135,7 +135,13 @@ fn history(rules: Rules, steps: Vec<Step>) -> Result<(), TestCaseError> {
             prop_assert!((base..=base * 6 / 5).contains(&wait), "{wait:?} of {base:?}");
             *until = Some(*since + wait);
         }
-        prop_assert_eq!(breaker.state().as_str(), model.name());
+        let expected = match model.state {
+            State::Open { until: Some(until), .. } if now >= until => "half_open", // its next call is a probe
+            _ => model.name(),
+        };
+        prop_assert_eq!(breaker.state().as_str(), expected);
+        let running = calls.iter().filter(|call| call.kind == Kind::Probe && now.since(call.started) <= PROBE_TIMEOUT);
+        prop_assert!(running.count() <= rules.probes as usize, "more probes under way than may be");
         let counts = breaker.counts();
         prop_assert_eq!((counts.calls, counts.failures, counts.slow), {
             let (calls, failures, slow) = model.window(now);

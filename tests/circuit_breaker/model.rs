@@ -77,13 +77,15 @@ pub(super) struct Model {
     pub(super) state: State,
     pub(super) generation: u64,
     pub(super) openings: u32,
+    /// Probes that hold a slot, of every generation, and when they began.
+    pub(super) probes: Vec<(usize, Moment)>,
     pub(super) told: Vec<String>,
 }
 
 pub(super) enum State {
     Closed { list: Vec<(Moment, bool, bool)>, forced: bool },
     Open { until: Option<Moment>, since: Moment },
-    HalfOpen { probes: Vec<(usize, Moment)>, successes: u32 },
+    HalfOpen { successes: u32 },
     ForcedOpen,
     Disabled,
 }
@@ -124,19 +126,19 @@ impl Model {
         if let State::Open { until: Some(until), .. } = self.state
             && now >= until
         {
-            self.go(State::HalfOpen { probes: Vec::new(), successes: 0 });
+            self.go(State::HalfOpen { successes: 0 });
         }
         let limit = self.rules.probes as usize;
-        match &mut self.state {
+        match &self.state {
             State::Closed { .. } => Some(Kind::Counted),
             State::Disabled => Some(Kind::Free),
             State::Open { .. } | State::ForcedOpen => None,
-            State::HalfOpen { probes, .. } => {
-                if probes.len() == limit {
-                    let lost = probes.iter().position(|probe| now.since(probe.1) > PROBE_TIMEOUT)?;
-                    probes.remove(lost);
+            State::HalfOpen { .. } => {
+                if self.probes.len() == limit {
+                    let lost = self.probes.iter().position(|probe| now.since(probe.1) > PROBE_TIMEOUT)?;
+                    self.probes.remove(lost);
                 }
-                probes.push((id, now));
+                self.probes.push((id, now));
                 Some(Kind::Probe)
             }
         }
@@ -172,7 +174,9 @@ impl Model {
     }
 
     pub(super) fn finish(&mut self, call: &Call, end: End, slow: bool, now: Moment) {
-        if call.generation != self.generation || call.kind == Kind::Free {
+        let probe = self.probes.iter().position(|probe| probe.0 == call.id);
+        let is_held = probe.map(|place| self.probes.remove(place)).is_some();
+        if call.generation != self.generation || call.kind == Kind::Free || (call.kind == Kind::Probe && !is_held) {
             return;
         }
         let failure = matches!(end, End::Bad | End::Panic);
@@ -185,9 +189,7 @@ impl Model {
                     self.open(now);
                 }
             }
-            State::HalfOpen { probes, successes } => {
-                let Some(place) = probes.iter().position(|probe| probe.0 == call.id) else { return };
-                probes.remove(place);
+            State::HalfOpen { successes } => {
                 if failure || end == End::Trip || (end != End::Ignored && slow && self.rules.slow.is_some()) {
                     self.open(now);
                 } else if end == End::Good {

@@ -170,7 +170,7 @@ async fn gauge_of_the_old_state_does_not_stay_up() {
     let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).observe(move |event: &Event<'_>| {
         if let Event::Transition { from, to, .. } = event {
             let mut up = gauges.lock().unwrap();
-            assert!(up.remove(from) && up.insert(to), "{from} -> {to}");
+            assert!(up.remove(from.as_str()) && up.insert(to.as_str()), "{from} -> {to}");
         }
     });
     let (layer, clock) = opened(layer).await;

@@ -35,7 +35,7 @@ async fn switches_override_the_circuit_until_reset() {
     for _ in 0..10 {
         assert_eq!(scene.get().await, 0);
     }
-    assert_eq!(scene.state(), CircuitState::ObserveOnly);
+    assert_eq!(scene.state(), CircuitState::ObservedOpen);
     scene.breaker.reset();
     assert_eq!(scene.state(), CircuitState::Closed);
     assert_eq!(

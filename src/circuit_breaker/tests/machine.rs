@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::{
     backoff::Backoff,
-    circuit_breaker::machine::{BreakerMode, CircuitDecision, CircuitState, Machine, Recovery, Transition},
+    circuit_breaker::machine::{BreakerMode, CircuitDecision, Machine, Recovery, Transition},
+    circuit_state::CircuitState,
     classify::Verdict,
     sync::Lease,
     time::Moment,
@@ -19,7 +20,7 @@ fn machine(probes: u32, close_after: u32) -> Machine {
 }
 
 /// Returns the state after the only transition that is not emitted yet.
-fn entered(machine: &mut Machine) -> &'static str {
+fn entered(machine: &mut Machine) -> CircuitState {
     let Transition { to, .. } = machine.transitions.pop_front().expect("a transition");
     assert_eq!(machine.transitions.pop_front(), None);
     to
@@ -28,7 +29,7 @@ fn entered(machine: &mut Machine) -> &'static str {
 fn opened(probes: u32, close_after: u32) -> Machine {
     let mut machine = machine(probes, close_after);
     machine.trip(1, Duration::ZERO, "failure_rate", START);
-    assert_eq!(entered(&mut machine), "open");
+    assert_eq!(entered(&mut machine), CircuitState::Open);
     machine
 }
 
@@ -50,7 +51,7 @@ fn open_time_has_jitter_and_the_wait_is_exact() {
     assert!(matches!(machine.admit(due), CircuitDecision::Probe { .. }));
     assert_eq!(
         machine.transitions.pop_front().unwrap(),
-        Transition { from: "open", to: "half_open", cause: "recovery_timeout" }
+        Transition { from: CircuitState::Open, to: CircuitState::HalfOpen, cause: "recovery_timeout" }
     );
 }
 
@@ -73,13 +74,13 @@ fn late_results_from_before_the_trip_change_nothing() {
     let mut machine = opened(1, 1);
     let (generation, lease) = probe(&mut machine, START + 12 * SECOND);
     for old in 0..generation {
-        machine.probe_ended(old, Some(lease), Verdict::Success, START);
+        machine.probe_ended(old, None, Verdict::Failure, START);
         machine.trip(old, Duration::ZERO, "failure_rate", START);
     }
     assert_eq!(machine.state(), CircuitState::HalfOpen);
     machine.transitions.clear();
     machine.probe_ended(generation, Some(lease), Verdict::Success, START);
-    assert_eq!(entered(&mut machine), "closed");
+    assert_eq!(entered(&mut machine), CircuitState::Closed);
 }
 
 #[test]
@@ -95,7 +96,7 @@ fn overdue_probe_loses_its_slot_and_its_result() {
     }
     assert!(matches!(machine.admit(now + wait), CircuitDecision::Refused(_)), "the second probe holds the slot");
     machine.probe_ended(generation, Some(second), Verdict::Success, now);
-    assert_eq!(entered(&mut machine), "closed");
+    assert_eq!(entered(&mut machine), CircuitState::Closed);
 }
 
 #[test]
@@ -112,7 +113,7 @@ fn paused_probes_that_delivered_close_and_reset_the_backoff() {
     assert_eq!(machine.state(), CircuitState::HalfOpen);
     machine.transitions.clear();
     assert_eq!(machine.admit(now), CircuitDecision::Counted, "two probes have delivered");
-    assert_eq!(entered(&mut machine), "closed");
+    assert_eq!(entered(&mut machine), CircuitState::Closed);
     machine.trip(machine.generation(), Duration::ZERO, "failure_rate", now);
     let CircuitDecision::Refused(wait) = machine.admit(now) else { panic!("open") };
     assert!(wait <= 12 * SECOND, "the backoff starts again: {wait:?}");
@@ -144,14 +145,14 @@ fn clock_step_back_does_not_lengthen_the_open_time() {
 fn observed_circuit_changes_state_and_refuses_no_call() {
     let mut machine = machine(1, 1);
     machine.command(BreakerMode::Observing, "command");
-    assert_eq!(entered(&mut machine), "observed_closed");
+    assert_eq!(entered(&mut machine), CircuitState::ObservedClosed);
     machine.trip(machine.generation(), Duration::ZERO, "failure_rate", START);
     assert_eq!(machine.admit(START), CircuitDecision::Uncounted);
     let (generation, lease) = probe(&mut machine, START + 12 * SECOND);
     assert_eq!(machine.admit(START + 12 * SECOND), CircuitDecision::Uncounted);
     machine.transitions.clear();
     machine.probe_ended(generation, Some(lease), Verdict::Success, START);
-    assert_eq!(entered(&mut machine), "observed_closed");
+    assert_eq!(entered(&mut machine), CircuitState::ObservedClosed);
 }
 
 #[test]
@@ -160,14 +161,14 @@ fn command_begins_a_generation_and_emits_only_new_states() {
     machine.command(BreakerMode::Automatic, "command");
     assert_eq!((machine.generation(), machine.transitions.pop_front()), (2, None));
     machine.command(BreakerMode::ForcedOpen, "command");
-    assert_eq!(entered(&mut machine), "forced_open");
+    assert_eq!(entered(&mut machine), CircuitState::ForcedOpen);
     assert_eq!(machine.admit(START), CircuitDecision::Refused(10 * SECOND));
     machine.command(BreakerMode::ForcedClosed, "command");
-    assert_eq!(entered(&mut machine), "forced_closed");
+    assert_eq!(entered(&mut machine), CircuitState::ForcedClosed);
     machine.trip(machine.generation(), Duration::ZERO, "failure_rate", START);
     assert_eq!(machine.transitions.pop_front(), None);
     machine.command(BreakerMode::Disabled, "command");
-    assert_eq!(entered(&mut machine), "disabled");
+    assert_eq!(entered(&mut machine), CircuitState::Disabled);
     assert_eq!(machine.admit(START), CircuitDecision::Uncounted);
     assert_eq!(machine.generation(), 5);
 }

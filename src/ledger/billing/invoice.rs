@@ -7,11 +7,12 @@ use std::{
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::ledger::{
-    Ledger,
-    report::{Json, nanos, time},
+use crate::{
+    error::ConfigError,
+    ledger::{Ledger, report::Json},
+    quota::QuotaError,
+    time::{Instant, from_1970, since_1970},
 };
-use crate::{error::ConfigError, quota::QuotaError, time::Instant};
 
 /// Priced usage of a tenant in a period; see [`Ledger::invoice`].
 ///
@@ -111,7 +112,7 @@ impl Ledger {
             lines.push(InvoiceLine { kind: sum.kind.clone(), quantity, amount });
         }
         let total = fits("total", lines.iter().map(|line| i128::from(line.amount)).sum())?;
-        let (from, closed, until) = (time(from), now >= until, time(until));
+        let (from, closed, until) = (from_1970(from), now >= until, from_1970(until));
         Ok(Invoice { tenant: tenant.into(), from, until, closed, lines, total })
     }
 }
@@ -129,7 +130,7 @@ impl Invoice {
     /// ```
     #[must_use]
     pub fn id(&self) -> String {
-        let micros = |time| nanos(time) / 1_000;
+        let micros = |time| since_1970(time) / 1_000;
         let tenant = utf8_percent_encode(&self.tenant, UNSAFE);
         format!("invoice-{tenant}-{}-{}", micros(self.from), micros(self.until))
     }
@@ -140,7 +141,7 @@ const UNSAFE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_
 
 /// Returns the period in nanoseconds since 1970, rounded to the ledger's microseconds.
 pub(super) fn period(from: SystemTime, until: SystemTime) -> Result<(u64, u64), ConfigError> {
-    let whole = |time| nanos(time) / 1_000 * 1_000;
+    let whole = |time| since_1970(time) / 1_000 * 1_000;
     if whole(from) >= whole(until) {
         return Err(ConfigError::new("end of a period", &format!("lie after {}", Instant(from)), Instant(until)));
     }

@@ -8,8 +8,12 @@ use std::{collections::BTreeMap, error::Error, fmt, future::Future, time::System
 pub use invoice::{Invoice, InvoiceLine};
 pub use memory_provider::MemoryProvider;
 
-use super::{Database, DbError, Ledger, Session, handle::on_database, report::time, sql::BilledSum, writer::Reads};
-use crate::{error::ConfigError, quota::QuotaError, time::Instant};
+use super::{Database, DbError, Ledger, Session, handle::on_database, sql::BilledSum, writer::Reads};
+use crate::{
+    error::ConfigError,
+    quota::QuotaError,
+    time::{Instant, from_1970},
+};
 use invoice::{fits, period};
 
 /// A billing provider, which sends the bills.
@@ -147,7 +151,8 @@ impl Ledger {
         until: SystemTime,
     ) -> Result<Vec<BillingDrift>, BillingError<P::Error>> {
         let (from, until) = period(from, until)?;
-        let billed = provider.totals(tenant, time(from), time(until)).await.map_err(BillingError::Provider)?;
+        let billed =
+            provider.totals(tenant, from_1970(from), from_1970(until)).await.map_err(BillingError::Provider)?;
         let (_, sums) = self.sums(tenant, from, until).await?;
         self.check_kept("beginning of a comparison", from).await?;
         let mut both: BTreeMap<String, (i64, i64)> =

@@ -1,6 +1,8 @@
 //! Fallback: requests pass while the ledger is away, and their charges wait in a file.
 
 mod decide;
+#[cfg(test)]
+mod fuzz;
 mod local_share;
 mod merge;
 mod recent_jobs;

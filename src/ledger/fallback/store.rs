@@ -7,7 +7,7 @@ use crate::{
     error::ConfigError,
     gate::MaybeFuture,
     identity::Digester,
-    ledger::{Database, LedgerReceipt, LedgerReservation, LedgerStore, writer::Command},
+    ledger::{Database, LedgerReceipt, LedgerReservation, LedgerStore, slots, writer::Command},
     quota::{
         ActiveGrant, Amounts, Grant, GrantId, OnFailure, Usage,
         account::{CloseResult, Now},
@@ -73,14 +73,15 @@ macro_rules! unchanged {
 
 impl<D: Database> QuotaBackend for FallbackStore<D> {
     fn admit(&self, request: &AdmitRequest<'_>) -> MaybeFuture<Result<AdmittedCharge, AdmitError>> {
-        let (command, pending) = match self.store.prepare(request, self.fallback.learns()) {
+        let (command, admitted) = match self.store.prepare(request, self.fallback.learns()) {
             Ok(prepared) => prepared,
             Err(error) => return MaybeFuture::Ready(Err(error)),
         };
-        let fallback = Arc::clone(&self.fallback);
+        let (fallback, inner) = (Arc::clone(&self.fallback), Arc::clone(&self.store.inner));
+        let wall = request.account.now.wall;
         MaybeFuture::future(async move {
-            let (reply, passed) = fallback.decide(&pending.inner.writer, command, pending.now.wall).await?;
-            Ok(pending.admitted(reply, passed))
+            let (reply, passed) = fallback.decide(&inner.writer, command, wall).await?;
+            Ok(admitted(reply, passed))
         })
     }
 
@@ -118,7 +119,7 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
 
     /// While the ledger is away, all amounts fit that an admission would let pass.
     fn check(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), AdmitError>> {
-        let slots = self.store.slots.check(account, amounts);
+        let slots = slots::check(&self.store.slots, account, amounts);
         match self.store.check(account, amounts) {
             MaybeFuture::Future(checked) => MaybeFuture::future(async move {
                 match checked.await {

@@ -43,7 +43,7 @@ pub(super) async fn archive(
     command: u128,
 ) -> Result<u64, DbError> {
     Postgres::run(connection, "SET LOCAL tollgate.archives = 'on'".into_sql_str()).await?;
-    let values = [SqlValue::Text(tenant), SqlValue::Time(before), SqlValue::Digest(command)];
+    let values = [SqlValue::Text(tenant), SqlValue::time(before), SqlValue::Digest(command)];
     let gone = Postgres::fetch(connection, ARCHIVE.into_sql_str(), &values).await?;
     gone.first().map_or(Ok(0), |row| Columns::<Postgres>::new(row).number())
 }

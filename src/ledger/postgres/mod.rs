@@ -8,19 +8,19 @@ mod tests;
 mod transaction;
 mod values;
 
-use std::{sync::Arc, time::Duration};
+use std::{iter, sync::Arc, time::Duration};
 
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Executor, PgConnection, PgPool, Postgres, Row as _, SqlSafeStr, SqlStr,
+    ConnectOptions, Executor, PgConnection, PgPool, Postgres, Row as _, SqlSafeStr, SqlStr,
     postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow},
     query::Query,
 };
 
 use super::{
     DbError, LedgerError,
-    sql::{SqlDatabase, SqlDialect, SqlValue, apply, check, db_error, driver_calls, encoding},
+    sql::{SqlDatabase, SqlDialect, SqlValue, apply, check, db_error, driver_calls, encoding, safe},
 };
-use values::{Time, Uuid};
+use values::Time;
 
 /// A ledger in PostgreSQL.
 pub(crate) type PostgresDatabase = SqlDatabase<Postgres>;
@@ -84,20 +84,7 @@ impl SqlDialect for Postgres {
     }
 
     fn statements() -> Vec<Arc<str>> {
-        [read::READ].into_iter().chain(transaction::STATEMENTS).map(Into::into).collect()
-    }
-
-    // The types of columns are those of the crate's own statements.
-    fn number(row: &PgRow, at: usize) -> Result<Option<i64>, DbError> {
-        row.try_get_unchecked(at).map_err(db_error::<Self>)
-    }
-
-    fn flag(row: &PgRow, at: usize) -> Result<Option<bool>, DbError> {
-        row.try_get_unchecked(at).map_err(db_error::<Self>)
-    }
-
-    fn text(row: &PgRow, at: usize) -> Result<Option<&str>, DbError> {
-        row.try_get_unchecked(at).map_err(db_error::<Self>)
+        iter::once(read::READ.into()).chain(transaction::statements()).collect()
     }
 
     fn micros(row: &PgRow, at: usize) -> Result<Option<i64>, DbError> {
@@ -105,50 +92,42 @@ impl SqlDialect for Postgres {
         Ok(time.map(|time| time.0))
     }
 
-    fn digest(row: &PgRow, at: usize) -> Result<Option<u128>, DbError> {
-        let digest: Option<Uuid> = row.try_get_unchecked(at).map_err(db_error::<Self>)?;
-        Ok(digest.map(|digest| digest.0))
-    }
-
     fn reported(reported: &dyn sqlx::error::DatabaseError) -> DbError {
         error::reported(reported)
     }
 
     async fn check_promises(connection: &mut PgConnection, _: bool) -> Result<(), DbError> {
-        let refused = |reason: &str| Err(DbError::Refused(reason.into()));
-        let asked = "SELECT current_setting('synchronous_commit'), current_setting('fsync'),
-            current_setting('transaction_read_only'), pg_is_in_recovery(), current_setting('server_encoding')";
-        let row =
-            sqlx::query(asked).persistent(false).fetch_one(&mut *connection).await.map_err(db_error::<Postgres>)?;
-        let setting = |at| row.try_get::<&str, usize>(at).map_err(db_error::<Postgres>);
+        let settings = "SELECT current_setting('synchronous_commit'), current_setting('fsync'),
+                current_setting('transaction_read_only'), current_setting('server_encoding'), pg_is_in_recovery(),
+                (SELECT min(relname::text) FROM pg_class WHERE relpersistence <> 'p' AND oid = ANY (ARRAY[
+                    to_regclass('quota_account'), to_regclass('quota_counter'), to_regclass('quota_grant'),
+                    to_regclass('quota_consumption'), to_regclass('quota_hold')]))";
+        let rows = Self::fetch(connection, settings.into_sql_str(), &[]).await?;
+        let [row] = &*rows else { return Err(DbError::Refused("the server has no settings".into())) };
+        let setting = |at| Ok::<_, DbError>(Self::text(row, at)?.unwrap_or_default());
+        let refused = |reason: String| Err(DbError::Refused(reason));
         if setting(0)? == "off" {
-            return refused(FORGETS);
+            return refused(FORGETS.into());
         }
         if setting(1)? == "off" {
-            return refused("fsync must be on, got off: rows that were acknowledged could be lost");
+            return refused("fsync must be on, got off: rows that were acknowledged could be lost".into());
         }
-        if row.try_get(3).map_err(db_error::<Postgres>)? {
-            return refused("the server must take writes, got a standby that only reads");
+        if Self::flag(row, 4)? == Some(true) {
+            return refused("the server must take writes, got a standby that only reads".into());
         }
         if setting(2)? == "on" {
-            return refused("default_transaction_read_only must be off, got on: a ledger is written");
+            return refused("default_transaction_read_only must be off, got on: a ledger is written".into());
         }
-        let encoding = setting(4)?;
+        let encoding = setting(3)?;
         if !["UTF8", "SQL_ASCII"].contains(&encoding) {
-            return refused(&format!(
+            return refused(format!(
                 "encoding of the database must be UTF8, got {encoding}: it cannot write every name"
             ));
         }
-        let asked = "SELECT relname::text FROM pg_class WHERE relpersistence <> 'p' AND oid = ANY (ARRAY[
-            to_regclass('quota_account'), to_regclass('quota_counter'), to_regclass('quota_grant'),
-            to_regclass('quota_consumption'), to_regclass('quota_hold')]) LIMIT 1";
-        if let Some(row) =
-            sqlx::query(asked).persistent(false).fetch_optional(&mut *connection).await.map_err(db_error::<Postgres>)?
-        {
-            let table: &str = row.try_get(0).map_err(db_error::<Postgres>)?;
-            return Err(DbError::Refused(format!("{table} must be logged, got a table that a crash empties")));
+        match Self::text(row, 5)? {
+            Some(table) => refused(format!("{table} must be logged, got a table that a crash empties")),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     async fn archive(connection: &mut PgConnection, tenant: &str, before: u64, command: u128) -> Result<u64, DbError> {
@@ -158,9 +137,11 @@ impl SqlDialect for Postgres {
 
 fn bind(query: PostgresQuery, value: &SqlValue<'_>) -> PostgresQuery {
     match *value {
+        SqlValue::Null => query.bind(None::<i64>),
         SqlValue::Text(text) => query.bind(encoding::text(text)),
         SqlValue::Number(number) => query.bind(number),
-        SqlValue::Time(nanos) => query.bind(Time(encoding::until(nanos))),
-        SqlValue::Digest(digest) => query.bind(Uuid(digest)),
+        SqlValue::Flag(flag) => query.bind(flag),
+        SqlValue::Time(micros) => query.bind(Time(micros)),
+        SqlValue::Digest(digest) => query.bind(uuid::Uuid::from_u128(digest)),
     }
 }

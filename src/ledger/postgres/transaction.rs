@@ -1,21 +1,19 @@
 //! Charge path: transactions of the writer on one connection.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    iter,
+    sync::{Arc, LazyLock},
+};
 
 use sqlx::{PgConnection, Postgres, SqlSafeStr};
+use uuid::Uuid;
 
-use super::{
-    PostgresQuery, read,
-    values::{Time, Uuid},
-};
+use super::{PostgresQuery, read, values::Time};
 use crate::ledger::{
     DbError,
-    sql::{
-        ChargePath, SqlDialect, db_error,
-        encoding::{instant, number, text, until},
-        in_order,
-    },
-    writer::{Key, Loaded, Reads, ReservationRow, Row, StoredCounter, Writes},
+    sql::{COUNT, ChargePath, SqlDialect, SqlValue, WRITES, db_error, encoding::text, in_order, safe},
+    writer::{Key, Loaded, Reads},
 };
 
 /// The wait for an account that another transaction holds is shorter than that of callers, so that other accounts are
@@ -35,47 +33,20 @@ const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 const LOCK: &str = "INSERT INTO quota_account (tenant_id) SELECT t FROM unnest($1::text[]) WITH ORDINALITY AS asked (t, n) \
     ORDER BY n ON CONFLICT (tenant_id) DO UPDATE SET tenant_id = EXCLUDED.tenant_id WHERE false";
 
-const INSERT_ROWS: &str = "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, \
-    attempt, part, amount, consumed_at, order_id, fingerprint) \
-    SELECT a, b, c, d, e, f, g, h, i, j, $11, k, l FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], \
-    $5::timestamptz[], $6::int8[], $7::text[], $8::int8[], $9::int8[], $10::int8[], $12::uuid[], $13::uuid[]) \
-    AS given (a, b, c, d, e, f, g, h, i, j, k, l)";
+/// Texts of [`WRITES`].
+static TEXTS: LazyLock<[Arc<str>; COUNT]> = LazyLock::new(|| {
+    WRITES.each_ref().map(|write| {
+        let (numbers, names) = (1..=write.columns.len(), 1..=write.columns.len());
+        let arrays: Vec<_> = numbers.zip(&write.columns).map(|(at, (_, kind))| format!("${at}::{kind}[]")).collect();
+        let names: Vec<_> = names.map(|at| format!("column{at}")).collect();
+        write.sql(&format!("SELECT * FROM unnest({}) AS rows ({})", arrays.join(", "), names.join(", "))).into()
+    })
+});
 
-const INSERT_DETAILED: &str = "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, \
-    entry, attempt, part, amount, consumed_at, order_id, fingerprint, granted, until, approver, reason) \
-    SELECT a, b, c, d, e, f, g, h, i, j, $11, k, l, m, n, o, p FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], \
-    $5::timestamptz[], $6::int8[], $7::text[], $8::int8[], $9::int8[], $10::int8[], $12::uuid[], $13::uuid[], \
-    $14::int8[], $15::timestamptz[], $16::text[], $17::text[]) AS given (a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p)";
-
-const PUT_COUNTS: &str = "INSERT INTO quota_counter (tenant_id, limit_id, quota_type, window_start, epoch, window_end, used, \
-    reserved, warned, untold) \
-    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::int8[], $6::timestamptz[], $7::int8[], \
-    $8::int8[], $9::bool[], $10::bool[]) \
-    ON CONFLICT (tenant_id, limit_id, quota_type, window_start, epoch) DO UPDATE SET window_end = EXCLUDED.window_end, \
-    used = EXCLUDED.used, reserved = EXCLUDED.reserved, warned = EXCLUDED.warned, untold = EXCLUDED.untold";
-
-const PUT_GRANTS: &str = "INSERT INTO quota_grant (tenant_id, id, limit_id, quota_type, amount, until, approver, reason, \
-    used_before, used_now, window_start, epoch, ended) \
-    SELECT * FROM unnest($1::text[], $2::int8[], $3::text[], $4::text[], $5::int8[], $6::timestamptz[], $7::text[], \
-    $8::text[], $9::int8[], $10::int8[], $11::timestamptz[], $12::int8[], $13::bool[]) \
-    ON CONFLICT (tenant_id, id) DO UPDATE SET amount = EXCLUDED.amount, until = EXCLUDED.until, \
-    approver = EXCLUDED.approver, reason = EXCLUDED.reason, used_before = EXCLUDED.used_before, \
-    used_now = EXCLUDED.used_now, window_start = EXCLUDED.window_start, epoch = EXCLUDED.epoch, ended = EXCLUDED.ended";
-
-const OPEN_HOLDS: &str = "INSERT INTO quota_hold (tenant_id, job_id, attempt, until, since, charge) \
-    SELECT * FROM unnest($1::text[], $2::text[], $3::int8[], $4::timestamptz[], $5::timestamptz[], $6::bool[]) \
-    ON CONFLICT (tenant_id, job_id, attempt) DO UPDATE SET until = EXCLUDED.until, since = EXCLUDED.since, \
-    charge = EXCLUDED.charge";
-
-const RENEW_HOLDS: &str = "UPDATE quota_hold h SET until = given.u \
-    FROM unnest($1::text[], $2::text[], $3::int8[], $4::timestamptz[]) AS given (t, j, a, u) \
-    WHERE h.tenant_id = given.t AND h.job_id = given.j AND h.attempt = given.a";
-
-const CLOSE_HOLDS: &str = "DELETE FROM quota_hold h USING unnest($1::text[], $2::text[], $3::int8[]) AS given (t, j, a) \
-    WHERE h.tenant_id = given.t AND h.job_id = given.j AND h.attempt = given.a";
-
-pub(super) const STATEMENTS: [&str; 8] =
-    [LOCK, INSERT_ROWS, INSERT_DETAILED, PUT_COUNTS, PUT_GRANTS, OPEN_HOLDS, RENEW_HOLDS, CLOSE_HOLDS];
+/// Returns every statement that locks or writes.
+pub(super) fn statements() -> impl Iterator<Item = Arc<str>> {
+    iter::once(LOCK.into()).chain(TEXTS.iter().cloned())
+}
 
 impl ChargePath for Postgres {
     async fn tune(_: &mut PgConnection) -> Result<(), DbError> {
@@ -98,32 +69,13 @@ impl ChargePath for Postgres {
         read::load(connection, &tenants, &reads.jobs, reads.since).await
     }
 
-    async fn write(connection: &mut PgConnection, writes: &Writes, now: u64) -> Result<(), DbError> {
-        let mut queries = Vec::new();
-        if !writes.rows.is_empty() {
-            queries.push(insert_rows(&writes.rows, now)?);
+    async fn put(connection: &mut PgConnection, at: usize, values: &[SqlValue<'_>]) -> Result<(), DbError> {
+        let mut query = sqlx::query(safe(TEXTS[at].clone()));
+        let columns = &WRITES[at].columns;
+        for (at, (_, kind)) in columns.iter().enumerate() {
+            query = bind_column(query, kind, values.iter().skip(at).step_by(columns.len()));
         }
-        if !writes.counts.is_empty() {
-            queries.push(put_counts(writes)?);
-        }
-        if !writes.grants.is_empty() {
-            queries.push(put_grants(writes)?);
-        }
-        if !writes.opened.is_empty() {
-            let query = held(OPEN_HOLDS, &writes.opened).bind(all(&writes.opened, |hold| Time(until(hold.since))));
-            queries.push(query.bind(all(&writes.opened, |hold| hold.charge)));
-        }
-        if !writes.renewed.is_empty() {
-            queries.push(held(RENEW_HOLDS, &writes.renewed));
-        }
-        if !writes.closed.is_empty() {
-            let closed = writes.closed.iter().map(|(key, attempt)| (key, *attempt));
-            queries.push(keyed(sqlx::query(CLOSE_HOLDS), closed));
-        }
-        for query in queries {
-            query.execute(&mut *connection).await.map_err(db_error::<Self>)?;
-        }
-        Ok(())
+        query.execute(connection).await.map_err(db_error::<Self>).map(|_| ())
     }
 
     /// Commits. An error that the server reports means that the transaction is rolled back; a missing reply means
@@ -142,84 +94,20 @@ async fn lock(connection: &mut PgConnection, names: &[Cow<'_, str>]) -> Result<(
     sqlx::query(LOCK).bind(names).execute(connection).await.map_err(db_error::<Postgres>).map(|_| ())
 }
 
-fn insert_rows(rows: &[Row], now: u64) -> Result<PostgresQuery, DbError> {
-    let detailed = rows.iter().any(|row| row.detail.is_some());
-    let query = sqlx::query(if detailed { INSERT_DETAILED } else { INSERT_ROWS })
-        .bind(all(rows, |row| text(&row.key.tenant)))
-        .bind(all(rows, |row| text(&row.key.job)))
-        .bind(all(rows, |row| text(&row.kind)))
-        .bind(all(rows, |row| text(&row.limit)))
-        .bind(try_all(rows, |row| instant(row.window).map(Time))?)
-        .bind(all(rows, |row| i64::from(row.epoch)))
-        .bind(all(rows, |row| row.entry.as_str()))
-        .bind(all(rows, |row| i64::from(row.attempt)))
-        .bind(all(rows, |row| i64::from(row.part)))
-        .bind(all(rows, |row| row.amount))
-        .bind(Time(until(now)))
-        .bind(all(rows, |row| Uuid(row.command)))
-        .bind(all(rows, |row| row.fingerprint.map(Uuid)));
-    if !detailed {
-        return Ok(query);
+/// Binds a column of all rows as an array.
+fn bind_column<'a>(query: PostgresQuery, kind: &str, values: impl Iterator<Item = &'a SqlValue<'a>>) -> PostgresQuery {
+    macro_rules! array {
+        ($variant:ident, $value:ident => $of:expr) => {
+            values
+                .map(|value| if let SqlValue::$variant($value) = *value { Some($of) } else { None })
+                .collect::<Vec<_>>()
+        };
     }
-    let details: Vec<_> = rows.iter().map(|row| row.detail.as_deref()).collect();
-    let ends = |until_: u64| (until_ > 0).then(|| Time(until(until_)));
-    Ok(query
-        .bind(try_all(&details, |detail| detail.map(|detail| number(detail.granted)).transpose())?)
-        .bind(all(&details, |detail| detail.and_then(|detail| ends(detail.until))))
-        .bind(all(&details, |detail| detail.map(|detail| text(&detail.approver))))
-        .bind(all(&details, |detail| detail.map(|detail| text(&detail.reason)))))
-}
-
-fn put_counts(writes: &Writes) -> Result<PostgresQuery, DbError> {
-    let counts: Vec<&StoredCounter> = writes.counts.iter().map(|(_, count)| count).collect();
-    Ok(sqlx::query(PUT_COUNTS)
-        .bind(all(&writes.counts, |(tenant, _)| text(tenant)))
-        .bind(all(&counts, |count| text(&count.limit)))
-        .bind(all(&counts, |count| text(&count.kind)))
-        .bind(try_all(&counts, |count| instant(count.counter.starts).map(Time))?)
-        .bind(all(&counts, |count| i64::from(count.counter.epoch)))
-        .bind(try_all(&counts, |count| instant(count.counter.ends).map(Time))?)
-        .bind(try_all(&counts, |count| number(count.counter.used))?)
-        .bind(try_all(&counts, |count| number(count.counter.reserved))?)
-        .bind(all(&counts, |count| count.counter.warned))
-        .bind(all(&counts, |count| count.counter.warning_pending)))
-}
-
-fn put_grants(writes: &Writes) -> Result<PostgresQuery, DbError> {
-    let grants: Vec<_> = writes.grants.iter().map(|(_, grant)| grant).collect();
-    Ok(sqlx::query(PUT_GRANTS)
-        .bind(all(&writes.grants, |(tenant, _)| text(tenant)))
-        .bind(try_all(&grants, |grant| number(grant.id))?)
-        .bind(all(&grants, |grant| text(&grant.limit)))
-        .bind(all(&grants, |grant| text(&grant.kind)))
-        .bind(try_all(&grants, |grant| number(grant.amount))?)
-        .bind(all(&grants, |grant| Time(until(grant.until))))
-        .bind(all(&grants, |grant| text(&grant.approver)))
-        .bind(all(&grants, |grant| text(&grant.reason)))
-        .bind(try_all(&grants, |grant| number(grant.before))?)
-        .bind(try_all(&grants, |grant| number(grant.current))?)
-        .bind(try_all(&grants, |grant| instant(grant.window).map(Time))?)
-        .bind(all(&grants, |grant| i64::from(grant.epoch)))
-        .bind(all(&grants, |grant| grant.ended)))
-}
-
-fn keyed<'a>(query: PostgresQuery, keys: impl Iterator<Item = (&'a Key, u32)> + Clone) -> PostgresQuery {
-    query
-        .bind(keys.clone().map(|(key, _)| text(&key.tenant)).collect::<Vec<Cow<'_, str>>>())
-        .bind(keys.clone().map(|(key, _)| text(&key.job)).collect::<Vec<Cow<'_, str>>>())
-        .bind(keys.map(|(_, attempt)| i64::from(attempt)).collect::<Vec<_>>())
-}
-
-fn held(statement: &'static str, holds: &[ReservationRow]) -> PostgresQuery {
-    let query = keyed(sqlx::query(statement), holds.iter().map(|hold| (&hold.key, hold.attempt)));
-    query.bind(all(holds, |hold| Time(until(hold.until))))
-}
-
-/// Returns one column of all items.
-fn all<'a, T, U>(items: &'a [T], of: impl Fn(&'a T) -> U) -> Vec<U> {
-    items.iter().map(of).collect()
-}
-
-fn try_all<'a, T, U>(items: &'a [T], of: impl Fn(&'a T) -> Result<U, DbError>) -> Result<Vec<U>, DbError> {
-    items.iter().map(of).collect()
+    match kind {
+        "text" => query.bind(array!(Text, value => text(value))),
+        "int8" => query.bind(array!(Number, value => value)),
+        "bool" => query.bind(array!(Flag, value => value)),
+        "timestamptz" => query.bind(array!(Time, value => Time(value))),
+        _ => query.bind(array!(Digest, value => Uuid::from_u128(value))),
+    }
 }

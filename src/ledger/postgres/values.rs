@@ -1,4 +1,4 @@
-//! Times and digests as PostgreSQL stores them, without a calendar conversion.
+//! Times as PostgreSQL stores them, without a calendar conversion.
 
 use sqlx::{
     Decode, Encode, Postgres, Type,
@@ -38,34 +38,5 @@ impl Decode<'_, Postgres> for Time {
     fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
         let kept = i64::from_be_bytes(value.as_bytes()?.try_into()?);
         Ok(Self(kept.saturating_add(FROM_1970)))
-    }
-}
-
-/// A `uuid`, PostgreSQL's type for 16 bytes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Uuid(pub(super) u128);
-
-impl Type<Postgres> for Uuid {
-    fn type_info() -> PgTypeInfo {
-        PgTypeInfo::with_oid(Oid(2950))
-    }
-}
-
-impl PgHasArrayType for Uuid {
-    fn array_type_info() -> PgTypeInfo {
-        PgTypeInfo::with_oid(Oid(2951))
-    }
-}
-
-impl Encode<'_, Postgres> for Uuid {
-    fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        buffer.extend_from_slice(&self.0.to_be_bytes());
-        Ok(IsNull::No)
-    }
-}
-
-impl Decode<'_, Postgres> for Uuid {
-    fn decode(value: PgValueRef<'_>) -> Result<Self, BoxDynError> {
-        Ok(Self(u128::from_be_bytes(value.as_bytes()?.try_into()?)))
     }
 }

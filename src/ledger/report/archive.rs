@@ -2,12 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::{nanos, time};
 use crate::{
     error::ConfigError,
     ledger::{Database, Ledger, handle::on_database, new_id},
     quota::QuotaError,
-    time::Instant,
+    time::{Instant, from_1970, since_1970},
 };
 
 /// Result of an archive.
@@ -97,12 +96,12 @@ impl Ledger {
         let horizon = horizon
             .ok_or_else(|| ConfigError::new("a ledger to archive", "have a horizon (call .with_horizon())", "none"))?;
         let (now, _) = on_database!(self, inner => inner.read(inner.writer.database.account("")).await)?;
-        if nanos(before) > now.saturating_sub(horizon) {
+        if since_1970(before) > now.saturating_sub(horizon) {
             let must = format!("be at least {:?} ago, which is the horizon", Duration::from_nanos(horizon));
             return Err(ConfigError::new("end of an archive", &must, Instant(before)).into());
         }
         // First all writers refuse those ids, then the rows are deleted.
-        let sealed = on_database!(self, inner => inner.report(inner.writer.database.seal(nanos(before))).await);
+        let sealed = on_database!(self, inner => inner.report(inner.writer.database.seal(since_1970(before))).await);
         let (before, mut archived) = (sealed?, ArchiveReport::default());
         let mut after = None;
         loop {
@@ -126,8 +125,8 @@ impl Ledger {
     pub(in crate::ledger) async fn check_kept(&self, what: &str, at: u64) -> Result<(), QuotaError> {
         let sealed = on_database!(self, inner => inner.report(inner.writer.database.sealed()).await)?;
         if at < sealed {
-            let must = format!("not be before {}, the end of the archived rows", Instant(time(sealed)));
-            return Err(ConfigError::new(what, &must, Instant(time(at))).into());
+            let must = format!("not be before {}, the end of the archived rows", Instant(from_1970(sealed)));
+            return Err(ConfigError::new(what, &must, Instant(from_1970(at))).into());
         }
         Ok(())
     }

@@ -2,11 +2,11 @@
 
 use std::{collections::VecDeque, fmt, time::SystemTime};
 
-use super::{LedgerEntry, nanos};
+use super::LedgerEntry;
 use crate::{
     ledger::{Ledger, handle::on_database},
     quota::QuotaError,
-    time::Instant,
+    time::{Instant, since_1970},
 };
 
 /// Rows of a tenant between two times, read page by page.
@@ -142,7 +142,7 @@ impl Ledger {
     #[must_use]
     pub fn entries(&self, tenant: &str, from: SystemTime, until: SystemTime) -> Entries {
         let (ledger, tenant, read) = (self.clone(), tenant.into(), VecDeque::new());
-        Entries { ledger, tenant, from: nanos(from), after: 0, until: nanos(until), read, ended: false }
+        Entries { ledger, tenant, from: since_1970(from), after: 0, until: since_1970(until), read, ended: false }
     }
 
     /// Returns the usage of a tenant at a past time, for each period that was open then.
@@ -150,8 +150,8 @@ impl Ledger {
     /// # Errors
     /// If the database does not answer, or rows at `at` were [archived](Self::archive).
     pub async fn usage_at(&self, tenant: &str, at: SystemTime) -> Result<Vec<PastUsage>, QuotaError> {
-        let past = on_database!(self, inner => inner.report(inner.writer.database.past(tenant, nanos(at))).await)?;
-        self.check_kept("time of the usage", nanos(at)).await?;
+        let past = on_database!(self, inner => inner.report(inner.writer.database.past(tenant, since_1970(at))).await)?;
+        self.check_kept("time of the usage", since_1970(at)).await?;
         Ok(past)
     }
 

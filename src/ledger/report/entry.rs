@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     ledger::writer::{Detail, EntryKind, Row},
-    time::Instant,
+    time::{Instant, from_1970},
 };
 
 /// One row of a [`Ledger`](crate::Ledger). Rows are never changed; a later row corrects an error.
@@ -77,10 +77,11 @@ pub struct GrantEntry {
 
 impl LedgerEntry {
     pub(crate) fn of(id: i64, at: u64, row: Row) -> Self {
-        let passed_at = row.detail.as_ref().filter(|_| row.entry != EntryKind::Grant).map(|detail| time(detail.until));
+        let passed_at =
+            row.detail.as_ref().filter(|_| row.entry != EntryKind::Grant).map(|detail| from_1970(detail.until));
         let grant = row.detail.filter(|_| row.entry == EntryKind::Grant).map(|detail| {
             let Detail { granted, until, approver, reason } = *detail;
-            GrantEntry { amount: granted, until: time(until), approver, reason }
+            GrantEntry { amount: granted, until: from_1970(until), approver, reason }
         });
         Self {
             id,
@@ -90,9 +91,9 @@ impl LedgerEntry {
             entry: row.entry.as_str(),
             kind: row.kind.to_string(),
             limit: row.limit.to_string(),
-            window_start: time(row.window),
+            window_start: from_1970(row.window),
             amount: row.amount,
-            at: time(at),
+            at: from_1970(at),
             grant,
             passed_at,
         }
@@ -131,10 +132,6 @@ impl fmt::Display for Json<'_> {
         }
         Ok(())
     }
-}
-
-pub(crate) fn time(nanos: u64) -> SystemTime {
-    crate::time::from_1970(nanos)
 }
 
 #[cfg(test)]

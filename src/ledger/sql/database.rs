@@ -5,9 +5,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use sqlx::{AssertSqlSafe, Pool, SqlSafeStr, SqlStr, pool::PoolConnection};
+use sqlx::{Pool, SqlStr, pool::PoolConnection};
 
-use super::{ChargePath, Columns, SqlSession, SqlValue, apply, check, db_error};
+use super::{ChargePath, Columns, SqlSession, SqlValue, apply, check, db_error, safe};
 use crate::ledger::{
     Database, DbError,
     writer::{Key, ReservationRow, Row, Stored},
@@ -76,10 +76,7 @@ impl<S: ChargePath> Database for SqlDatabase<S> {
     }
 
     async fn tenants(&self, after: Option<&str>, most: usize) -> Result<Vec<Arc<str>>, DbError> {
-        let sql = |from| {
-            AssertSqlSafe(format!("SELECT tenant_id FROM quota_account {from} ORDER BY tenant_id LIMIT $1"))
-                .into_sql_str()
-        };
+        let sql = |from| safe(format!("SELECT tenant_id FROM quota_account {from} ORDER BY tenant_id LIMIT $1"));
         match after {
             Some(after) => {
                 let values = [SqlValue::count(most), SqlValue::Text(after)];
@@ -100,10 +97,7 @@ impl<S: ChargePath> Database for SqlDatabase<S> {
              ORDER BY until, tenant_id, job_id, attempt LIMIT $1 OFFSET $2",
             S::NOW
         );
-        self.query(AssertSqlSafe(sql).into_sql_str(), &[most, skip].map(SqlValue::count), |columns| {
-            columns.reservation()
-        })
-        .await
+        self.query(safe(sql), &[most, skip].map(SqlValue::count), |columns| columns.reservation()).await
     }
 
     async fn close(&self) {

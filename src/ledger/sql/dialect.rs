@@ -2,8 +2,9 @@
 
 use std::{future::Future, sync::Arc};
 
-use sqlx::{Database, Error, SqlStr};
+use sqlx::{AssertSqlSafe, Database, Error, SqlSafeStr, SqlStr};
 
+use super::encoding::until;
 use crate::ledger::DbError;
 
 /// An SQL database: its driver, and the texts in which its SQL differs.
@@ -90,18 +91,30 @@ pub(crate) trait SqlDialect: Database {
 /// A value of a statement.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum SqlValue<'a> {
+    Null,
     Text(&'a str),
     Number(i64),
-    /// Nanoseconds since 1970.
-    Time(u64),
+    Flag(bool),
+    /// Microseconds since 1970.
+    Time(i64),
     Digest(u128),
 }
 
 impl SqlValue<'_> {
+    /// Returns a time in nanoseconds since 1970 as a value.
+    pub(crate) fn time(nanos: u64) -> Self {
+        Self::Time(until(nanos))
+    }
+
     /// Returns a number of rows as a value.
     pub(super) fn count(most: usize) -> Self {
         Self::Number(i64::try_from(most).unwrap_or(i64::MAX))
     }
+}
+
+/// Marks the crate's own text as a statement.
+pub(crate) fn safe(sql: impl Into<Arc<str>>) -> SqlStr {
+    AssertSqlSafe(sql.into()).into_sql_str()
 }
 
 /// Classifies an error by what it means to the transaction in which it occurred.
@@ -148,7 +161,25 @@ macro_rules! driver_calls {
         }
 
         async fn prepare(connection: &mut Self::Connection, sql: Arc<str>) -> Result<(), DbError> {
-            connection.prepare(AssertSqlSafe(sql).into_sql_str()).await.map_err(db_error::<Self>).map(|_| ())
+            connection.prepare(safe(sql)).await.map_err(db_error::<Self>).map(|_| ())
+        }
+
+        // The types of columns are those of the crate's own statements.
+        fn number(row: &Self::Row, at: usize) -> Result<Option<i64>, DbError> {
+            row.try_get_unchecked(at).map_err(db_error::<Self>)
+        }
+
+        fn flag(row: &Self::Row, at: usize) -> Result<Option<bool>, DbError> {
+            row.try_get_unchecked(at).map_err(db_error::<Self>)
+        }
+
+        fn text(row: &Self::Row, at: usize) -> Result<Option<&str>, DbError> {
+            row.try_get_unchecked(at).map_err(db_error::<Self>)
+        }
+
+        fn digest(row: &Self::Row, at: usize) -> Result<Option<u128>, DbError> {
+            let digest: Option<uuid::Uuid> = row.try_get_unchecked(at).map_err(db_error::<Self>)?;
+            Ok(digest.map(|digest| digest.as_u128()))
         }
     };
 }

@@ -7,10 +7,12 @@ mod reports;
 mod rows;
 mod schema;
 mod session;
+mod writes;
 
 pub(crate) use database::SqlDatabase;
-pub(crate) use dialect::{SqlDialect, SqlValue, db_error, driver_calls};
+pub(crate) use dialect::{SqlDialect, SqlValue, db_error, driver_calls, safe};
 pub(crate) use reports::BilledSum;
 pub(crate) use rows::{Columns, ENTRY_COLUMNS, ReadRows};
 pub(crate) use schema::{apply, check};
 pub(crate) use session::{ChargePath, SqlSession, in_order};
+pub(crate) use writes::{COUNT, WRITES};

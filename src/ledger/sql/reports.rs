@@ -1,9 +1,12 @@
 //! Reports on the rows, and repairs of the counters, in SQL that all databases share.
 
-use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr, pool::PoolConnection};
+use sqlx::{Connection as _, SqlSafeStr, pool::PoolConnection};
 
-use super::{ChargePath, Columns, ENTRY_COLUMNS, SqlDatabase, SqlDialect, SqlValue, db_error};
-use crate::ledger::{DbError, Drift, PastUsage, report::time, writer::Row};
+use super::{ChargePath, Columns, ENTRY_COLUMNS, SqlDatabase, SqlDialect, SqlValue, db_error, safe};
+use crate::{
+    ledger::{DbError, Drift, PastUsage, writer::Row},
+    time::from_1970,
+};
 
 /// Sums the billed items of a tenant by kind, by the rule of [`billed`](crate::ledger::writer::billed), for rows
 /// written at `$2` or later and before `$3`.
@@ -68,18 +71,18 @@ impl<S: ChargePath> SqlDatabase<S> {
              ORDER BY consumed_at, id LIMIT $5",
             S::indexed_by("quota_consumption_by_time")
         );
-        let times = [SqlValue::Time(from), SqlValue::Time(until)];
+        let times = [SqlValue::time(from), SqlValue::time(until)];
         let values = [SqlValue::Text(tenant), times[0], times[1], SqlValue::Number(after), SqlValue::count(most)];
         let decode = |columns: &mut Columns<'_, S>| {
             let (id, entry) = columns.entry()?;
             Ok((id, columns.clock()?, entry))
         };
-        self.query(AssertSqlSafe(sql).into_sql_str(), &values, decode).await
+        self.query(safe(sql), &values, decode).await
     }
 
     /// Returns the billed sums by kind of the rows of a tenant in `from..until`.
     pub(crate) async fn sums(&self, tenant: &str, from: u64, until: u64) -> Result<Vec<BilledSum>, DbError> {
-        let values = [SqlValue::Text(tenant), SqlValue::Time(from), SqlValue::Time(until)];
+        let values = [SqlValue::Text(tenant), SqlValue::time(from), SqlValue::time(until)];
         let decode = |columns: &mut Columns<'_, S>| {
             let kind = columns.text()?;
             Ok(BilledSum { kind, amount: (i128::from(columns.amount()?) << 32) + i128::from(columns.amount()?) })
@@ -96,10 +99,10 @@ impl<S: ChargePath> SqlDatabase<S> {
                 AND q.quota_type = c.quota_type AND q.window_start = c.window_start AND q.consumed_at <= $2
              GROUP BY c.limit_id, c.quota_type, c.window_start ORDER BY c.limit_id, c.quota_type, c.window_start";
         let decode = |columns: &mut Columns<'_, S>| {
-            let (limit, kind, window_start) = (columns.text()?, columns.text()?, time(columns.clock()?));
+            let (limit, kind, window_start) = (columns.text()?, columns.text()?, from_1970(columns.clock()?));
             Ok(PastUsage { limit, kind, window_start, used: u64::try_from(columns.amount()?).unwrap_or(0) })
         };
-        self.query(sql.into_sql_str(), &[SqlValue::Text(tenant), SqlValue::Time(at)], decode).await
+        self.query(sql.into_sql_str(), &[SqlValue::Text(tenant), SqlValue::time(at)], decode).await
     }
 
     /// Query for counters that differ from their rows. A `FULL OUTER JOIN` would say it in fewer words, but SQLite compares
@@ -127,16 +130,14 @@ impl<S: ChargePath> SqlDatabase<S> {
     pub(crate) async fn drifts(&self, most: usize) -> Result<(u64, Vec<Drift>), DbError> {
         let mut transaction = self.pool.begin().await.map_err(db_error::<S>)?;
         let compared = S::fetch(&mut transaction, "SELECT count(*) FROM quota_counter".into_sql_str(), &[]).await?;
-        let found =
-            S::fetch(&mut transaction, AssertSqlSafe(Self::differing()).into_sql_str(), &[SqlValue::count(most)])
-                .await?;
+        let found = S::fetch(&mut transaction, safe(Self::differing()), &[SqlValue::count(most)]).await?;
         let drift = |row| {
             let mut columns = Columns::<S>::new(row);
             Ok(Drift {
                 tenant: columns.text()?,
                 limit: columns.text()?,
                 kind: columns.text()?,
-                window_start: time(columns.clock()?),
+                window_start: from_1970(columns.clock()?),
                 counted: columns.optional_amount()?,
                 written: columns.amount()?,
             })
@@ -164,7 +165,7 @@ impl<S: ChargePath> SqlDatabase<S> {
         );
         let mut connection = self.acquire().await?;
         let mut transaction = locked::<S>(&mut connection, tenant).await?;
-        let wrong = S::execute(&mut transaction, AssertSqlSafe(sql).into_sql_str(), &[SqlValue::Text(tenant)]).await?;
+        let wrong = S::execute(&mut transaction, safe(sql), &[SqlValue::Text(tenant)]).await?;
         transaction.commit().await.map_err(db_error::<S>)?;
         Ok(wrong)
     }
@@ -177,8 +178,7 @@ impl<S: ChargePath> SqlDatabase<S> {
              RETURNING sealed_until",
             S::LARGER
         );
-        let sealed =
-            self.query(AssertSqlSafe(sql).into_sql_str(), &[SqlValue::Time(before)], |columns| columns.clock()).await?;
+        let sealed = self.query(safe(sql), &[SqlValue::time(before)], |columns| columns.clock()).await?;
         Ok(sealed.first().copied().unwrap_or(before))
     }
 

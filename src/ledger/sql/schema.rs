@@ -1,8 +1,8 @@
 //! Versions of the tables, and the checks of a connection.
 
-use sqlx::{AssertSqlSafe, Connection as _, SqlSafeStr};
+use sqlx::{Connection as _, SqlSafeStr};
 
-use super::{Columns, SqlDialect, db_error};
+use super::{Columns, SqlDialect, db_error, safe};
 use crate::ledger::DbError;
 
 /// Migrates the tables to the version of this code, one process at a time.
@@ -16,7 +16,7 @@ pub(crate) async fn apply<S: SqlDialect>(connection: &mut S::Connection) -> Resu
     for (at, tables) in S::VERSIONS.iter().enumerate().skip(version) {
         S::run(&mut transaction, tables.into_sql_str()).await?;
         let applied = format!("INSERT INTO quota_schema (version, applied_at) VALUES ({}, {})", at + 1, S::NOW);
-        S::run(&mut transaction, AssertSqlSafe(applied).into_sql_str()).await?;
+        S::run(&mut transaction, safe(applied)).await?;
     }
     transaction.commit().await.map_err(db_error::<S>)
 }

@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc};
 
-use super::SqlDialect;
+use super::{SqlDialect, SqlValue, writes::write};
 use crate::ledger::{
     DbError, Session,
     writer::{Key, Loaded, Reads, Writes},
@@ -26,11 +26,12 @@ pub(crate) trait ChargePath: SqlDialect {
     /// Begins a transaction of the writer, locks its accounts in the order of names, creates missing ones, and reads.
     fn begin(connection: &mut Self::Connection, reads: &Reads) -> impl Future<Output = Result<Loaded, DbError>> + Send;
 
-    /// Writes within the transaction.
-    fn write(
+    /// Writes within the transaction: the statement at this index of [`WRITES`](super::WRITES), with the values of all
+    /// its rows.
+    fn put(
         connection: &mut Self::Connection,
-        writes: &Writes,
-        now: u64,
+        at: usize,
+        values: &[SqlValue<'_>],
     ) -> impl Future<Output = Result<(), DbError>> + Send;
 
     /// Commits the transaction.
@@ -99,7 +100,7 @@ impl<S: ChargePath> Session for SqlSession<S> {
 
     async fn write(&mut self, writes: &Writes, now: u64) -> Result<(), DbError> {
         self.take_open()?;
-        let written = S::write(&mut self.connection, writes, now).await;
+        let written = write::<S>(&mut self.connection, writes, now).await;
         self.end_step(written, TxState::Open).await
     }
 

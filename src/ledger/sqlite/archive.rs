@@ -1,10 +1,10 @@
 //! Archives finished periods.
 
-use sqlx::{AssertSqlSafe, SqlSafeStr, Sqlite, SqliteConnection};
+use sqlx::{SqlSafeStr, Sqlite, SqliteConnection};
 
 use crate::ledger::{
     DbError,
-    sql::{Columns, SqlDialect, SqlValue},
+    sql::{Columns, SqlDialect, SqlValue, safe},
 };
 
 /// Periods that have ended, without an open reservation or a later row, and that are not archived yet. Selects the sum
@@ -43,7 +43,7 @@ pub(super) async fn archive(
     let trigger = Sqlite::fetch(connection, trigger.into_sql_str(), &[]).await?;
     Sqlite::run(connection, "DROP TRIGGER quota_consumption_kept".into_sql_str()).await?;
     let (tenant, command, mut gone) = (SqlValue::Text(tenant), SqlValue::Digest(command), 0);
-    let periods = Sqlite::fetch(connection, SEALABLE.into_sql_str(), &[tenant, SqlValue::Time(before)]).await?;
+    let periods = Sqlite::fetch(connection, SEALABLE.into_sql_str(), &[tenant, SqlValue::time(before)]).await?;
     for (part, row) in (0_i64..).zip(&periods) {
         let mut period = Columns::<Sqlite>::new(row);
         let (limit, kind): (String, String) = (period.text()?, period.text()?);
@@ -58,7 +58,7 @@ pub(super) async fn archive(
     }
     for row in &trigger {
         let sql: String = Columns::<Sqlite>::new(row).text()?;
-        Sqlite::run(connection, AssertSqlSafe(sql).into_sql_str()).await?;
+        Sqlite::run(connection, safe(sql)).await?;
     }
     Ok(gone)
 }

@@ -10,7 +10,7 @@ mod transaction;
 use std::{path::Path, sync::Arc, time::Duration};
 
 use sqlx::{
-    AssertSqlSafe, ConnectOptions, Executor, Row as _, SqlSafeStr, SqlStr, Sqlite, SqliteConnection, SqlitePool,
+    ConnectOptions, Executor, Row as _, SqlSafeStr, SqlStr, Sqlite, SqliteConnection, SqlitePool,
     query::Query,
     sqlite::{
         SqliteArguments, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
@@ -19,7 +19,7 @@ use sqlx::{
 
 use super::{
     DbError, LedgerError,
-    sql::{Columns, SqlDatabase, SqlDialect, SqlValue, db_error, driver_calls, encoding},
+    sql::{Columns, SqlDatabase, SqlDialect, SqlValue, db_error, driver_calls, encoding, safe},
 };
 
 /// A ledger in SQLite.
@@ -98,31 +98,11 @@ impl SqlDialect for Sqlite {
     }
 
     fn statements() -> Vec<Arc<str>> {
-        statements::all().into_iter().map(|statement| statement.within(1).0).collect()
-    }
-
-    fn number(row: &SqliteRow, at: usize) -> Result<Option<i64>, DbError> {
-        row.try_get(at).map_err(db_error::<Self>)
-    }
-
-    fn flag(row: &SqliteRow, at: usize) -> Result<Option<bool>, DbError> {
-        row.try_get(at).map_err(db_error::<Self>)
-    }
-
-    fn text(row: &SqliteRow, at: usize) -> Result<Option<&str>, DbError> {
-        row.try_get(at).map_err(db_error::<Self>)
+        statements::all().collect()
     }
 
     fn micros(row: &SqliteRow, at: usize) -> Result<Option<i64>, DbError> {
-        row.try_get(at).map_err(db_error::<Self>)
-    }
-
-    fn digest(row: &SqliteRow, at: usize) -> Result<Option<u128>, DbError> {
-        let bytes: Option<&[u8]> = row.try_get(at).map_err(db_error::<Self>)?;
-        bytes
-            .map(|bytes| bytes.try_into().map(u128::from_be_bytes))
-            .transpose()
-            .map_err(|_| DbError::Rejected("a digest in the ledger does not have 16 bytes".into()))
+        Self::number(row, at)
     }
 
     fn reported(reported: &dyn sqlx::error::DatabaseError) -> DbError {
@@ -167,10 +147,11 @@ impl SqlDialect for Sqlite {
 
 fn bind(query: SqliteQuery, value: &SqlValue<'_>) -> SqliteQuery {
     match *value {
+        SqlValue::Null => query.bind(None::<i64>),
         SqlValue::Text(text) => query.bind(encoding::text(text)),
-        SqlValue::Number(number) => query.bind(number),
-        SqlValue::Time(nanos) => query.bind(encoding::until(nanos)),
-        SqlValue::Digest(digest) => query.bind(digest.to_be_bytes().to_vec()),
+        SqlValue::Number(number) | SqlValue::Time(number) => query.bind(number),
+        SqlValue::Flag(flag) => query.bind(flag),
+        SqlValue::Digest(digest) => query.bind(uuid::Uuid::from_u128(digest)),
     }
 }
 

@@ -62,7 +62,7 @@ async fn it_does_what_its_model_does_in_many_histories() {
 /// Returns the steps of the plan of a query.
 async fn plan(sql: &str, values: &[SqlValue<'_>]) -> Vec<String> {
     let ledger = SqliteDatabase::in_memory().await.unwrap();
-    let sql = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}")).into_sql_str();
+    let sql = safe(format!("EXPLAIN QUERY PLAN {sql}"));
     let rows = Sqlite::fetch(&mut *ledger.pool.acquire().await.unwrap(), sql, values).await.unwrap();
     rows.iter().map(|row| Sqlite::text(row, 3).unwrap().unwrap().to_owned()).collect()
 }

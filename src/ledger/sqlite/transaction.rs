@@ -1,30 +1,22 @@
 //! Charge path: transactions of the writer on one connection.
 
-use std::{
-    borrow::Cow,
-    sync::{Arc, LazyLock},
-};
+use std::sync::Arc;
 
-use sqlx::{
-    AssertSqlSafe, Connection as _, Executor, Row as _, SqlSafeStr, Sqlite, SqliteConnection, sqlite::SqliteRow,
-};
+use sqlx::{Connection as _, Executor, Row as _, SqlSafeStr, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
-    SqliteQuery,
+    SqliteQuery, bind,
     statements::{self, Statement},
 };
 use crate::ledger::{
     DbError,
     sql::{
-        ChargePath, ReadRows, SqlDialect, db_error,
-        encoding::{instant, nanos, number, text, time, until},
-        in_order,
+        ChargePath, ReadRows, SqlDialect, SqlValue, db_error,
+        encoding::{nanos, time, until},
+        in_order, safe,
     },
-    writer::{Detail, EntryKind, Key, Loaded, Reads, Row, Stored, Writes},
+    writer::{Key, Loaded, Reads, Stored},
 };
-
-static ENTRIES: LazyLock<[Arc<str>; EntryKind::ALL.len()]> =
-    LazyLock::new(|| EntryKind::ALL.map(|entry| entry.as_str().into()));
 
 impl ChargePath for Sqlite {
     async fn tune(connection: &mut SqliteConnection) -> Result<(), DbError> {
@@ -49,55 +41,14 @@ impl ChargePath for Sqlite {
         let mut loaded = load(connection, &tenants, &reads.jobs, reads.since, micros).await?;
         loaded.sealed = sealed.map_or(0, time);
         // Every counter and row has an account.
-        let unknown: Vec<_> =
-            tenants.into_iter().filter(|tenant| loaded.accounts[tenant] == Stored::default()).collect();
-        let named = |query: SqliteQuery, tenant: &Arc<str>| Ok(query.bind(name(tenant)));
-        in_chunks(connection, &statements::ACCOUNTS, true, &unknown, &[micros], named).await?;
+        let unknown = tenants.iter().filter(|tenant| loaded.accounts[*tenant] == Stored::default());
+        let unknown: Vec<_> = unknown.map(|tenant| SqlValue::Text(tenant)).collect();
+        in_chunks(connection, &statements::ACCOUNTS, Some(micros), &unknown).await?;
         Ok(loaded)
     }
 
-    async fn write(connection: &mut SqliteConnection, writes: &Writes, now: u64) -> Result<(), DbError> {
-        let consumed_at = until(now);
-        if writes.rows.iter().any(|row| row.detail.is_some()) {
-            let all = |query, row: &Row| detailed(bind_entry(query, row, consumed_at)?, row.detail.as_deref());
-            in_chunks(connection, &statements::INSERT_DETAILED, false, &writes.rows, &[], all).await?;
-        } else {
-            let all = |query, row: &Row| bind_entry(query, row, consumed_at);
-            in_chunks(connection, &statements::INSERT_ROWS, false, &writes.rows, &[], all).await?;
-        }
-        in_chunks(connection, &statements::PUT_COUNTS, false, &writes.counts, &[], |query, (tenant, count)| {
-            let query = query.bind(name(tenant)).bind(name(&count.limit)).bind(name(&count.kind));
-            let query = query
-                .bind(instant(count.counter.starts)?)
-                .bind(i64::from(count.counter.epoch))
-                .bind(instant(count.counter.ends)?);
-            let query = query.bind(number(count.counter.used)?).bind(number(count.counter.reserved)?);
-            Ok(query.bind(count.counter.warned).bind(count.counter.warning_pending))
-        })
-        .await?;
-        in_chunks(connection, &statements::PUT_GRANTS, false, &writes.grants, &[], |query, (tenant, grant)| {
-            let query =
-                query.bind(name(tenant)).bind(number(grant.id)?).bind(name(&grant.limit)).bind(name(&grant.kind));
-            let query = query.bind(number(grant.amount)?).bind(until(grant.until));
-            let query = query.bind(text(&grant.approver)).bind(text(&grant.reason));
-            let query = query.bind(number(grant.before)?).bind(number(grant.current)?);
-            Ok(query.bind(instant(grant.window)?).bind(i64::from(grant.epoch)).bind(grant.ended))
-        })
-        .await?;
-        in_chunks(connection, &statements::OPEN_HOLDS, false, &writes.opened, &[], |query, hold| {
-            let query = keyed(query, &hold.key).bind(i64::from(hold.attempt)).bind(until(hold.until));
-            Ok(query.bind(until(hold.since)).bind(hold.charge))
-        })
-        .await?;
-        in_chunks(connection, &statements::RENEW_HOLDS, false, &writes.renewed, &[], |query, hold| {
-            Ok(keyed(query.bind(until(hold.until)), &hold.key).bind(i64::from(hold.attempt)))
-        })
-        .await?;
-        in_chunks(connection, &statements::CLOSE_HOLDS, false, &writes.closed, &[], |query, (key, attempt)| {
-            Ok(keyed(query, key).bind(i64::from(*attempt)))
-        })
-        .await?;
-        Ok(())
+    async fn put(connection: &mut SqliteConnection, at: usize, values: &[SqlValue<'_>]) -> Result<(), DbError> {
+        in_chunks(connection, &statements::TEXTS[at], None, values).await.map(|_| ())
     }
 
     /// BUSY leaves the transaction open, and any other error that is not `Lost` has undone it. Nothing is written in
@@ -135,72 +86,38 @@ async fn load(
     let mut read = ReadRows::<Sqlite>::new(tenants);
     read.loaded.now = nanos(micros)?;
     let since = since.map_or(micros, |since| until(since).min(micros));
-    let asked = |query: SqliteQuery, tenant: &Arc<str>| Ok(query.bind(name(tenant)));
-    for row in in_chunks(connection, &statements::COUNTS, true, tenants, &[since], asked).await? {
+    let tenants: Vec<_> = tenants.iter().map(|tenant| SqlValue::Text(tenant)).collect();
+    for row in in_chunks(connection, &statements::COUNTS, Some(since), &tenants).await? {
         read.counter(&row)?;
     }
-    for row in in_chunks(connection, &statements::GRANTS, true, tenants, &[], asked).await? {
+    for row in in_chunks(connection, &statements::GRANTS, None, &tenants).await? {
         read.grant(&row)?;
     }
-    let asked = |query: SqliteQuery, key: &Key| Ok(keyed(query, key));
-    for row in in_chunks(connection, &statements::ROWS, true, jobs, &[], asked).await? {
+    let jobs: Vec<_> = jobs.iter().flat_map(|key| [&key.tenant, &key.job].map(|name| SqlValue::Text(name))).collect();
+    for row in in_chunks(connection, &statements::ENTRIES, None, &jobs).await? {
         read.entry(&row)?;
     }
     Ok(read.finish())
 }
 
-/// Runs a statement over all items, at most 256 at a time; `padded` if unbound parameters do no harm.
-async fn in_chunks<T>(
+/// Runs a statement over all rows of values, at most 256 rows at a time, each time with `first` before them.
+async fn in_chunks(
     connection: &mut SqliteConnection,
     statement: &Statement,
-    padded: bool,
-    mut items: &[T],
-    first: &[i64],
-    bind: impl Fn(SqliteQuery, &T) -> Result<SqliteQuery, DbError>,
+    first: Option<i64>,
+    mut values: &[SqlValue<'_>],
 ) -> Result<Vec<SqliteRow>, DbError> {
     let mut found = Vec::new();
-    while !items.is_empty() {
-        let (sql, size) = if padded { statement.around(items.len()) } else { statement.within(items.len()) };
-        let (these, others) = items.split_at(size.min(items.len()));
-        let query = first.iter().fold(prepared(sql), |query, value| query.bind(*value));
-        let query = these.iter().try_fold(query, &bind)?;
+    while !values.is_empty() {
+        let (sql, size) = statement.next(values.len() / statement.width);
+        let (these, others) = values.split_at((size * statement.width).min(values.len()));
+        let query = first.map(SqlValue::Number).iter().chain(these).fold(prepared(sql), bind);
         found.append(&mut connection.fetch_all(query).await.map_err(db_error::<Sqlite>)?);
-        items = others;
+        values = others;
     }
     Ok(found)
 }
 
-/// Binds the columns of every row.
-fn bind_entry(query: SqliteQuery, row: &Row, consumed_at: i64) -> Result<SqliteQuery, DbError> {
-    let query = keyed(query, &row.key).bind(name(&row.kind)).bind(name(&row.limit));
-    let query = query.bind(instant(row.window)?).bind(i64::from(row.epoch)).bind(ENTRIES[row.entry as usize].clone());
-    let query = query.bind(i64::from(row.attempt)).bind(i64::from(row.part)).bind(row.amount).bind(consumed_at);
-    let fingerprint = row.fingerprint.map(|fingerprint| fingerprint.to_be_bytes().to_vec());
-    Ok(query.bind(row.command.to_be_bytes().to_vec()).bind(fingerprint))
-}
-
-/// Binds the columns that only few rows fill.
-fn detailed(query: SqliteQuery, detail: Option<&Detail>) -> Result<SqliteQuery, DbError> {
-    let Some(detail) = detail else {
-        return Ok(query.bind(None::<i64>).bind(None::<i64>).bind(None::<String>).bind(None::<String>));
-    };
-    let ends = (detail.until > 0).then(|| until(detail.until));
-    let query = query.bind(number(detail.granted)?).bind(ends);
-    Ok(query.bind(text(&detail.approver)).bind(text(&detail.reason)))
-}
-
 fn prepared(sql: Arc<str>) -> SqliteQuery {
-    sqlx::query(AssertSqlSafe(sql))
-}
-
-fn keyed(query: SqliteQuery, key: &Key) -> SqliteQuery {
-    query.bind(name(&key.tenant)).bind(name(&key.job))
-}
-
-/// Encodes a name that is shared.
-fn name(name: &Arc<str>) -> Arc<str> {
-    match text(name) {
-        Cow::Borrowed(_) => name.clone(),
-        Cow::Owned(encoded) => encoded.into(),
-    }
+    sqlx::query(safe(sql))
 }

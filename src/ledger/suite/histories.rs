@@ -97,9 +97,7 @@ impl Model {
             self.counts.insert(key, count);
         }
         for (tenant, grant) in writes.grants {
-            let kept = self.grants.entry((tenant, grant.id)).or_insert_with(|| grant.clone());
-            // A grant keeps its limit and kind.
-            *kept = GrantState { limit: kept.limit.clone(), kind: kept.kind.clone(), ..grant };
+            self.grants.insert((tenant, grant.id), grant);
         }
         for hold in writes.opened {
             self.holds.insert((hold.key.clone(), hold.attempt), hold);

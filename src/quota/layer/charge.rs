@@ -35,6 +35,12 @@ use crate::{
 /// a refusal under `.shadow()`, the client is unidentified and passes, or a duplicate job passes. The handler runs
 /// unchanged, and nothing that it records is charged. [`Default`] is idle too, for unit tests of handlers.
 ///
+/// # Refusals that the handler passes on
+/// A request that a layer further in refuses is refunded, because the handler did not receive it. A request for which the
+/// handler has recorded an amount is charged whatever its response, also if the handler passes on a refusal that it
+/// received from a service of its own. Without a record such a response looks like a refusal further in, unless the layer
+/// around the handler's client is [`outbound`](crate::CircuitBreakerLayer::outbound).
+///
 /// # Several layers
 /// Behind several layers that share with the handler, one charge records for all of them; each layer counts the kinds
 /// that its plan limits. An idle layer among them changes nothing. A retry layer in between may clone the request. Then
@@ -89,6 +95,11 @@ impl Charge {
     #[must_use]
     pub const fn is_idle(&self) -> bool {
         self.0.is_none()
+    }
+
+    /// Returns whether an amount was recorded for the innermost layer, even of 0.
+    pub(super) fn has_recorded(&self) -> bool {
+        self.0.as_ref().is_some_and(|link| !link.used().amounts.is_empty())
     }
 
     /// Creates the charge of one more layer inside those of `outer`.

@@ -129,8 +129,8 @@ impl Permit for QuotaPermit {
             && let Some(fields) = active.fields.get(nearest.index)
         {
             // A request that an inner layer refused is refunded, so that more remains.
-            let refused = response.extensions().get::<Refusal>().is_some();
-            let limit = if refused { active.plan.all().nth(nearest.index) } else { None };
+            let refused = Refusal::further_in(response.extensions(), active.common.context.outbound).is_some();
+            let limit = if refused && !open.has_recorded() { active.plan.all().nth(nearest.index) } else { None };
             let back = limit.map_or(0, |limit| open.asked.amounts(active).counted(limit.kind()));
             let remaining = nearest.remaining.saturating_add(back);
             match nearest.reset {
@@ -192,12 +192,17 @@ impl Open {
     #[inline]
     fn settle(&mut self, outcome: &Outcome<'_>) {
         let Some(active) = &self.active else { return };
-        let served = self.reached && !matches!(outcome, Outcome::Refused(_));
+        let served = self.reached && (!matches!(outcome, Outcome::Refused(_)) || self.has_recorded());
         let charged = served && self.is_charged(active, matches!(outcome, Outcome::Complete { .. }));
         if charged && !self.receipt.open && self.bytes.are_all_reported() {
             return; // everything was charged at admission
         }
         self.close(charged);
+    }
+
+    /// Whether the handler recorded an amount, even of 0: then it received the request, whatever the response says.
+    fn has_recorded(&self) -> bool {
+        self.extra.as_ref().and_then(|extra| extra.charge.as_ref()).is_some_and(Charge::has_recorded)
     }
 
     /// Reports the end to the account.

@@ -5,6 +5,7 @@ mod endpoints;
 mod handler;
 mod identity;
 mod jobs;
+mod passed_on;
 mod scene;
 mod slots;
 mod sockets;
