@@ -14,12 +14,7 @@ mod support;
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
-use axum::{
-    Router,
-    extract::Query,
-    http::StatusCode,
-    routing::get,
-};
+use axum::{Router, extract::Query, http::StatusCode, routing::get};
 use tollgate::{ApiKey, CircuitBreakerLayer, Identify, Principal, Rate, TokenBucketLayer, Trip};
 
 /// Returns the server: each route is behind the layer that it demonstrates.

@@ -1,6 +1,7 @@
 //! The clients of a layer: their settings, identification, and values by tier.
 
 use std::{
+    fmt,
     io::{self, Write},
     sync::{
         Arc,
@@ -29,12 +30,7 @@ pub(crate) struct ClientConfig {
 
 impl Default for ClientConfig {
     fn default() -> Self {
-        Self {
-            identify: Arc::new(PeerIp::new()),
-            on_unidentified: None,
-            dialect: Dialect::default(),
-            most: 1 << 20,
-        }
+        Self { identify: Arc::new(PeerIp::new()), on_unidentified: None, dialect: Dialect::default(), most: 1 << 20 }
     }
 }
 
@@ -60,8 +56,15 @@ pub(crate) struct ClientResolver {
 }
 
 impl ClientResolver {
-    pub(crate) fn new(config: &ClientConfig) -> Self {
+    pub(crate) fn new(config: &ClientConfig, context: &PolicyContext) -> Self {
         let ClientConfig { identify, on_unidentified, .. } = config;
+        let PolicyContext { name: policy, observers, .. } = context.clone();
+        identify.on_unreadable(Arc::new(move |field| {
+            observers.emit(&Event::UnreadableForwarded { policy: &policy, field });
+            warn(format_args!(
+                "policy {policy:?}: a trusted proxy sent a {field} that cannot be read; its clients are one"
+            ));
+        }));
         let (missing, warned) = (identify.missing(), AtomicBool::new(false));
         Self { identify: Arc::clone(identify), on_unidentified: *on_unidentified, missing, warned }
     }
@@ -108,17 +111,21 @@ impl ClientResolver {
         };
         if !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed) {
             observers.emit(&Event::Unidentified { policy });
-            // Not `eprintln!`, which panics on a closed pipe.
-            let _ = match &decided {
+            match &decided {
                 Ok(client) => {
                     let treatment = if client.is_some() { "share one limit" } else { "pass without a limit" };
-                    writeln!(io::stderr(), "tollgate: policy {policy:?}: requests without an identity {treatment}")
+                    warn(format_args!("policy {policy:?}: requests without an identity {treatment}"));
                 }
-                Err(refusal) => writeln!(io::stderr(), "tollgate: a request was refused; reported once: {refusal}"),
-            };
+                Err(refusal) => warn(format_args!("a request was refused; {refusal}")),
+            }
         }
         decided
     }
+}
+
+/// Writes a warning to standard error, which is reported once. Not by `eprintln!`, which panics on a closed pipe.
+fn warn(warning: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "tollgate: {warning} (reported once)");
 }
 
 /// A value for each tier, and the usual one for all other clients.

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    Client, Digester, Identify, IdentityGuarantees, Lookup,
+    Client, Digester, Identify, IdentityGuarantees, Lookup, MissingIdentity,
     credential::{Credential, Location, token},
 };
 use crate::{error::ConfigError, head::RequestHead};

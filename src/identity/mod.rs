@@ -47,6 +47,8 @@ mod verified;
 
 use std::sync::Arc;
 
+use http::HeaderName;
+
 use crate::head::RequestHead;
 
 pub use api_key::ApiKey;
@@ -56,8 +58,8 @@ pub use forwarded::{Forwarded, ForwardedField};
 pub use lookup::Lookup;
 pub use name::{Name, Tier};
 pub use peer_ip::{PeerAddress, PeerIp};
-pub use unidentified::{MissingIdentity, OnUnidentified};
 pub(crate) use unidentified::anonymous;
+pub use unidentified::{MissingIdentity, OnUnidentified};
 pub use unverified::Unverified;
 pub use verified::Verified;
 
@@ -93,6 +95,14 @@ pub trait Identify: Send + Sync + 'static {
         MissingIdentity::default()
     }
 
+    /// Takes a function that is called once, with the name of the first field of a trusted proxy that cannot be read. A
+    /// layer that is built calls this method.
+    ///
+    /// The default ignores the function.
+    fn on_unreadable(&self, report: UnreadableReport) {
+        drop(report);
+    }
+
     /// Tries `other` if this identity finds no client.
     ///
     /// ```
@@ -124,6 +134,9 @@ pub trait Identify: Send + Sync + 'static {
         And { first: self, second: other }
     }
 }
+
+/// Function that receives the name of a field that cannot be read; see [`Identify::on_unreadable`].
+pub type UnreadableReport = Arc<dyn Fn(&HeaderName) + Send + Sync>;
 
 /// Properties that all clients of an [`Identify`] have.
 ///
@@ -162,6 +175,10 @@ impl<I: Identify + ?Sized> Identify for Arc<I> {
     fn missing(&self) -> MissingIdentity {
         (**self).missing()
     }
+
+    fn on_unreadable(&self, report: UnreadableReport) {
+        (**self).on_unreadable(report);
+    }
 }
 
 impl Identify for Box<dyn Identify> {
@@ -175,6 +192,10 @@ impl Identify for Box<dyn Identify> {
 
     fn missing(&self) -> MissingIdentity {
         (**self).missing()
+    }
+
+    fn on_unreadable(&self, report: UnreadableReport) {
+        (**self).on_unreadable(report);
     }
 }
 
@@ -205,6 +226,11 @@ impl<A: Identify, B: Identify> Identify for Or<A, B> {
 
     fn missing(&self) -> MissingIdentity {
         self.first.missing().or(self.second.missing())
+    }
+
+    fn on_unreadable(&self, report: UnreadableReport) {
+        self.first.on_unreadable(Arc::clone(&report));
+        self.second.on_unreadable(report);
     }
 }
 
@@ -242,5 +268,10 @@ impl<A: Identify, B: Identify> Identify for And<A, B> {
             MissingIdentity::Optional => self.second.missing(),
             first => first,
         }
+    }
+
+    fn on_unreadable(&self, report: UnreadableReport) {
+        self.first.on_unreadable(Arc::clone(&report));
+        self.second.on_unreadable(report);
     }
 }

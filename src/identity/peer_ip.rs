@@ -1,19 +1,23 @@
 //! Peer addresses as identities.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     ops::Deref,
     sync::Arc,
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{Client, Digester, Forwarded, Identify, IdentityGuarantees, MissingIdentity, Name, verified::ExtensionReader};
+use super::{
+    Client, Digester, Forwarded, Identify, IdentityGuarantees, MissingIdentity, Name, UnreadableReport,
+    verified::ExtensionReader,
+};
 use crate::{error::ConfigError, head::RequestHead};
 
 /// Charges the address that a request came from: an IPv4 address, or the /64 network of an IPv6 address.
 ///
-/// IPv6 is grouped because one household has 2^64 addresses to choose from. The network is the client's public name.
+/// IPv6 is grouped because one household has 2^64 addresses to choose from. An address behind NAT64 (`64:ff9b::/96`) is
+/// the IPv4 address inside, and a link-local address counts whole. The network is the client's public name.
 ///
 /// # Behind a proxy
 /// The peer is the proxy, so all clients would share one limit: see [`trust_forwarded`](Self::trust_forwarded).
@@ -227,11 +231,20 @@ impl PeerIp {
         }
     }
 
-    /// Returns the network of an address. An IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2) counts as IPv4.
+    /// Returns the network of an address.
+    ///
+    /// An IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2) and one of the NAT64 prefix (RFC 6052, section 2.1) count
+    /// as the IPv4 address inside. All hosts of a link share the network of link-local addresses, which are therefore
+    /// distinguished whole.
     fn network(&self, ip: IpAddr) -> IpNet {
+        let v4 = |ip| Ipv4Net::new_assert(ip, self.v4).trunc().into();
         match ip.to_canonical() {
-            IpAddr::V4(ip) => Ipv4Net::new_assert(ip, self.v4).trunc().into(),
-            IpAddr::V6(ip) => Ipv6Net::new_assert(ip, self.v6).trunc().into(),
+            IpAddr::V4(ip) => v4(ip),
+            IpAddr::V6(ip) => match ip.segments() {
+                [0x64, 0xff9b, 0, 0, 0, 0, ..] => v4(Ipv4Addr::from_bits(ip.to_bits() as u32)),
+                [0xfe80..=0xfebf, ..] => Ipv6Net::from(ip).into(),
+                _ => Ipv6Net::new_assert(ip, self.v6).trunc().into(),
+            },
         }
     }
 }
@@ -249,7 +262,7 @@ impl Identify for PeerIp {
             None => request.extensions.get::<SocketAddr>().map(SocketAddr::ip),
         };
         let ip = match &self.forwarded {
-            Some(forwarded) => forwarded.client(peer, request.headers),
+            Some(forwarded) => forwarded.client(peer, request),
             None => peer,
         };
         let network = self.network(ip?);
@@ -266,6 +279,12 @@ impl Identify for PeerIp {
 
     fn missing(&self) -> MissingIdentity {
         MissingIdentity::PeerAddress
+    }
+
+    fn on_unreadable(&self, report: UnreadableReport) {
+        if let Some(forwarded) = &self.forwarded {
+            forwarded.on_unreadable(report);
+        }
     }
 }
 
@@ -287,8 +306,18 @@ mod tests {
     }
 
     #[test]
-    fn ipv4_mapped_address_is_grouped_as_ipv4() {
+    fn hosts_of_a_link_are_distinguished() {
+        assert_eq!(shown("fe80::1", 32, 64), "fe80::1/128");
+        assert_eq!(shown("febf::2", 32, 64), "febf::2/128");
+        assert_eq!(shown("fec0::2", 32, 64), "fec0::/64");
+    }
+
+    #[test]
+    fn ipv4_address_inside_ipv6_is_grouped_as_ipv4() {
         assert_eq!(shown("::ffff:198.51.100.77", 32, 64), "198.51.100.77/32");
+        assert_eq!(shown("64:ff9b::198.51.100.77", 32, 64), "198.51.100.77/32");
+        assert_eq!(shown("64:ff9b::198.51.100.77", 24, 64), "198.51.100.0/24");
+        assert_eq!(shown("64:ff9b:1::198.51.100.77", 32, 64), "64:ff9b:1::/64", "local prefixes put it elsewhere");
         assert_eq!(shown("::198.51.100.77", 32, 64), "::/64", "the deprecated compatible form is not an IPv4 address");
     }
 }

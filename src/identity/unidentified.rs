@@ -70,7 +70,9 @@ impl MissingIdentity {
                 let both = [one.as_bytes(), two.as_bytes()].join(&b", "[..]);
                 Self::Credential { challenge: HeaderValue::try_from(both).unwrap_or(one) }
             }
-            (sent @ Self::Credential { .. }, Self::Principal) | (Self::Principal, sent @ Self::Credential { .. }) => sent,
+            (sent @ Self::Credential { .. }, Self::Principal) | (Self::Principal, sent @ Self::Credential { .. }) => {
+                sent
+            }
             (_, other) => other,
         }
     }

@@ -50,7 +50,7 @@ impl TokenBucketPolicy {
             limits: HotSwap::new(Limits::new(&config, &context)),
             table: Table::new(config.clients.most),
             overflow: Mutex::new(None),
-            clients: ClientResolver::new(&config.clients),
+            clients: ClientResolver::new(&config.clients, &context),
             config,
             context,
         }

@@ -32,9 +32,8 @@ async fn serve(app: Router) -> SocketAddr {
 #[tokio::test]
 async fn each_reset_stream_spends_a_token() {
     const RESETS: u64 = 10_000;
-    let layer = TokenBucketLayer::new(Rate::per_hour(RESETS + 1))
-        .clock(FakeClock::new())
-        .identify_by(tollgate::peer_ip!(axum));
+    let layer =
+        TokenBucketLayer::new(Rate::per_hour(RESETS + 1)).clock(FakeClock::new()).identify_by(tollgate::peer_ip!(axum));
     let address = serve(Router::new().route("/", get(std::future::pending::<()>)).layer(layer.clone())).await;
     let socket = TcpStream::connect(address).await.unwrap();
     socket.set_nodelay(true).unwrap();

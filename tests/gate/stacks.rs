@@ -17,7 +17,7 @@ use hyper_util::{
 };
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tollgate::{CircuitBreakerLayer, FakeClock, PeerIp, Rate, TokenBucketLayer, Trip};
+use tollgate::{CircuitBreakerLayer, FakeClock, Rate, TokenBucketLayer, Trip};
 use tonic::service::LayerExt as _;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic_health::{

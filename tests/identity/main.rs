@@ -7,6 +7,7 @@ mod missing;
 mod peer_faults;
 mod peers;
 mod properties;
+mod proxies;
 
 use std::{collections::HashSet, net::SocketAddr};
 

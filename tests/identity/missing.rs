@@ -109,9 +109,9 @@ async fn unknown_key_without_another_identity_is_a_401() {
 
 #[tokio::test]
 async fn own_challenge_of_a_custom_answer_remains() {
-    let layer = bucket().identify_by(ApiKey::bearer(|_: &str| None)).refuse_with(|_| {
-        Response::builder().status(401).header("www-authenticate", "Negotiate").body("").unwrap()
-    });
+    let layer = bucket()
+        .identify_by(ApiKey::bearer(|_: &str| None))
+        .refuse_with(|_| Response::builder().status(401).header("www-authenticate", "Negotiate").body("").unwrap());
     assert_eq!(sent(&layer, plain()).await.0.headers["www-authenticate"], "Negotiate");
 }
 

@@ -66,7 +66,7 @@ impl QuotaPolicy {
         let store = store.unwrap_or_else(|invalid| panic!("{invalid}"));
         let late = context.clone();
         store.listen(Arc::new(move |event| emit(&late, event)));
-        let clients = ClientResolver::new(&settings.clients);
+        let clients = ClientResolver::new(&settings.clients, &context);
         let common = Arc::new(Common { store, settings, context });
         let plans = HotSwap::new(common.settings.plans.map(|plan| ActivePlan::new(plan.clone(), &common)));
         Self { plans, client_plans: ClientPlans::new(&common), clients, common }

@@ -13,7 +13,7 @@ use hyper_util::{
 };
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tollgate::{CircuitBreakerLayer, PeerIp, Rate, TokenBucketLayer, Trip};
+use tollgate::{CircuitBreakerLayer, Rate, TokenBucketLayer, Trip};
 use tonic::transport::{Channel, Server};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
