@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     digester::{Digest, Digester},
-    name::{Name, Tier},
+    name::{Name, Tier, is_public},
 };
 
 /// Client to which a request is attributed: a digest of fixed size, at most one public name and at most one tier.
@@ -137,18 +137,23 @@ enum Label {
     Named(Arc<str>),
     Private(Arc<str>),
     Unnamed,
+    /// The name or the id cannot be one.
+    Invalid,
 }
 
 impl Principal {
     /// Creates a principal with a public name; it is the same client as [`Client::named`] of that name.
     ///
-    /// The name may be shown, logged and billed.
+    /// The name may be shown, logged and billed. A name that is empty or contains a control character or an invisible one
+    /// is no identity.
     #[must_use]
     pub fn named(name: impl Into<Arc<str>>) -> Self {
-        Self { label: Label::Named(name.into()), tier: None }
+        let name = name.into();
+        Self { label: if is_public(&name) { Label::Named(name) } else { Label::Invalid }, tier: None }
     }
 
-    /// Creates a principal with an `id` that is never shown, such as an e-mail address or a customer number.
+    /// Creates a principal with an `id` that is never shown, such as an e-mail address or a customer number. An empty one
+    /// is no identity.
     ///
     /// ```
     /// let alice = tollgate::Principal::private("alice@example.org");
@@ -156,7 +161,8 @@ impl Principal {
     /// ```
     #[must_use]
     pub fn private(id: impl Into<Arc<str>>) -> Self {
-        Self { label: Label::Private(id.into()), tier: None }
+        let id = id.into();
+        Self { label: if id.is_empty() { Label::Invalid } else { Label::Private(id) }, tier: None }
     }
 
     /// Creates a principal that is known by its credential alone: each credential is a client of its own.
@@ -188,6 +194,7 @@ impl Principal {
     ) -> Option<Client> {
         let client = match self.label {
             Label::Named(name) => digester.named(name),
+            Label::Invalid => return None,
             _ if named_only => return None,
             Label::Private(id) => digester.secret("account", id.as_bytes()),
             Label::Unnamed => digester.secret("key", credential?),
@@ -202,6 +209,7 @@ impl fmt::Debug for Principal {
             Label::Named(name) => name,
             Label::Private(_) => "..",
             Label::Unnamed => "unnamed",
+            Label::Invalid => "invalid",
         };
         match &self.tier {
             Some(tier) => write!(f, "Principal({name}, {})", tier.as_str()),

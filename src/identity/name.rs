@@ -70,6 +70,22 @@ impl<T: Into<Arc<str>>> From<T> for Name {
     }
 }
 
+/// Returns whether a text can be a public name: it is not empty, and has no character that ends a line, controls a
+/// terminal or changes the order of letters, and none that is invisible, so that no two names look alike for it.
+///
+/// The joiners U+200C and U+200D are visible in some scripts.
+pub(super) fn is_public(text: &str) -> bool {
+    let is_hidden = |c: char| {
+        c.is_control()
+            || matches!(
+                c,
+                '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            )
+            || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    };
+    !text.is_empty() && !text.contains(is_hidden)
+}
+
 /// Class of clients that share their limits, such as `free` or `pro`; cheap to clone.
 ///
 /// ```

@@ -80,6 +80,8 @@ struct RefusalParts {
     retry_after: Option<Duration>,
     fields: Option<Arc<Fields>>,
     spread: Duration,
+    /// Since 1970.
+    resets_at: Option<Duration>,
     violations: Option<Arc<[Violation]>>,
     challenge: Option<HeaderValue>,
     outbound: bool,
@@ -97,6 +99,7 @@ impl Refusal {
             retry_after: None,
             fields: None,
             spread: Duration::ZERO,
+            resets_at: None,
             violations: None,
             challenge: None,
             outbound: false,
@@ -146,10 +149,10 @@ impl Refusal {
         self
     }
 
-    /// Adds `spread` to `Retry-After`, so that refused clients do not all return at the same time.
+    /// Adds `spread` to `Retry-After`, so that clients that are free again at `resets_at` do not all return at once.
     #[must_use]
-    pub(crate) fn with_spread(mut self, spread: Duration) -> Self {
-        self.0.spread = spread;
+    pub(crate) fn with_spread(mut self, spread: Duration, resets_at: Option<Duration>) -> Self {
+        (self.0.spread, self.0.resets_at) = (spread, resets_at);
         self
     }
 
@@ -202,11 +205,15 @@ impl Refusal {
         self.violations().iter().max_by_key(|violation| violation.wait.unwrap_or(Duration::MAX))
     }
 
-    /// Returns the value of `Retry-After`: [`retry_after_seconds`](Self::retry_after_seconds) and a spread, so that
-    /// clients that wait for the same moment do not all return in it.
+    /// Returns the wait that the client is told: the exact one and the spread.
+    pub(super) fn advised_wait(&self) -> Option<Duration> {
+        self.retry_after().map(|wait| wait.saturating_add(self.0.spread))
+    }
+
+    /// Returns the time since 1970 at which enough of the limit is free again, if it is known.
     #[must_use]
-    pub fn retry_after_field(&self) -> Option<u64> {
-        self.retry_after().map(|wait| whole_seconds(wait.saturating_add(self.0.spread)).max(1))
+    pub fn resets_at(&self) -> Option<Duration> {
+        self.0.resets_at
     }
 
     /// Returns the remaining amount of the limit, in the policy's units; 0 if the refusal has no limit.
@@ -261,7 +268,10 @@ impl Refusal {
         self.0.retry_after.filter(|_| self.reason().is_temporary())
     }
 
-    /// Returns the wait in whole seconds, rounded up and at least 1.
+    /// Returns the value of `Retry-After`, which the body repeats: the wait in whole seconds, rounded up and at least 1.
+    ///
+    /// Clients of a quota that wait for the same moment are told different times after it, so that they do not all
+    /// return in one second. [`resets_at`](Self::resets_at) is the moment itself.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -272,7 +282,7 @@ impl Refusal {
     /// ```
     #[must_use]
     pub fn retry_after_seconds(&self) -> Option<u64> {
-        self.retry_after().map(|wait| whole_seconds(wait).max(1))
+        self.advised_wait().map(|wait| whole_seconds(wait).max(1))
     }
 }
 

@@ -17,7 +17,7 @@ use hyper_util::{
 };
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tollgate::{CircuitBreakerLayer, FakeClock, Rate, TokenBucketLayer, Trip};
+use tollgate::{CircuitBreakerLayer, FakeClock, OnUnidentified, Rate, TokenBucketLayer, Trip};
 use tonic::service::LayerExt as _;
 use tonic::transport::{Channel, Endpoint, Server};
 use tonic_health::{
@@ -33,7 +33,7 @@ fn layers() -> (TokenBucketLayer, CircuitBreakerLayer) {
 }
 
 fn limit(burst: u64) -> TokenBucketLayer {
-    TokenBucketLayer::new(Rate::per_hour(burst)).clock(FakeClock::new())
+    TokenBucketLayer::new(Rate::per_hour(burst)).on_unidentified(OnUnidentified::Share).clock(FakeClock::new())
 }
 
 fn breaker() -> CircuitBreakerLayer {

@@ -4,6 +4,7 @@ mod chains;
 mod forged;
 mod keys;
 mod missing;
+mod names;
 mod peer_faults;
 mod peers;
 mod properties;

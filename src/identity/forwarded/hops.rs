@@ -150,7 +150,7 @@ fn split_value(text: &[u8]) -> Option<(&[u8], &[u8])> {
 /// Parses the address in a value, which may be a quoted string.
 fn unquoted_node(value: &[u8]) -> Option<IpAddr> {
     let Some(inner) = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")) else {
-        return node(value);
+        return node(value.trim_ascii());
     };
     let mut plain = SmallVec::<[u8; 64]>::new(); // longer than any address with a port
     let mut bytes = inner.iter();

@@ -53,17 +53,17 @@ pub struct Forwarded {
 ///
 /// Name the field that **your** proxy writes. A client can forge a field that the proxy passes on unread.
 #[derive(Clone, Debug)]
-pub struct ForwardedField(Source);
+pub struct ForwardedField(AddressSource);
 
 type Reader = Arc<dyn Fn(&RequestHead<'_>) -> Option<IpAddr> + Send + Sync>;
 
 #[derive(Clone)]
-enum Source {
+enum AddressSource {
     Field(HeaderName, Form),
     Reader(Reader),
 }
 
-impl fmt::Debug for Source {
+impl fmt::Debug for AddressSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Field(name, _) => f.write_str(name.as_str()),
@@ -94,7 +94,7 @@ impl Forwarded {
     /// ```
     #[must_use]
     pub const fn x_forwarded_for() -> ForwardedField {
-        ForwardedField(Source::Field(HeaderName::from_static("x-forwarded-for"), Form::Addresses))
+        ForwardedField(AddressSource::Field(HeaderName::from_static("x-forwarded-for"), Form::Addresses))
     }
 
     /// Reads `Forwarded` (RFC 7239), to which each proxy appends `for=` and the address of its peer.
@@ -105,7 +105,7 @@ impl Forwarded {
     /// ```
     #[must_use]
     pub const fn rfc7239() -> ForwardedField {
-        ForwardedField(Source::Field(header::FORWARDED, Form::Pairs))
+        ForwardedField(AddressSource::Field(header::FORWARDED, Form::Pairs))
     }
 
     /// Reads a field with the client's address alone, such as `X-Real-IP` or `CF-Connecting-IP`.
@@ -130,7 +130,8 @@ impl Forwarded {
     /// # Errors
     /// If `name` is not a field name.
     pub fn try_single(name: impl AsRef<str>) -> Result<ForwardedField, ConfigError> {
-        credential::token("field name", name.as_ref()).map(|name| ForwardedField(Source::Field(name, Form::Single)))
+        credential::token("field name", name.as_ref())
+            .map(|name| ForwardedField(AddressSource::Field(name, Form::Single)))
     }
 
     /// Reads `CloudFront-Viewer-Address`, which has an address and a port.
@@ -144,7 +145,7 @@ impl Forwarded {
     /// ```
     #[must_use]
     pub const fn cloudfront() -> ForwardedField {
-        ForwardedField(Source::Field(HeaderName::from_static("cloudfront-viewer-address"), Form::WithPort))
+        ForwardedField(AddressSource::Field(HeaderName::from_static("cloudfront-viewer-address"), Form::WithPort))
     }
 
     /// Reads the client's address by `read`, for a field of another form.
@@ -163,7 +164,7 @@ impl Forwarded {
     /// ```
     #[must_use]
     pub fn by(read: impl Fn(&RequestHead<'_>) -> Option<IpAddr> + Send + Sync + 'static) -> ForwardedField {
-        ForwardedField(Source::Reader(Arc::new(read)))
+        ForwardedField(AddressSource::Reader(Arc::new(read)))
     }
 
     /// Returns the address to charge: the peer's, unless the peer is trusted and names another.
@@ -173,8 +174,8 @@ impl Forwarded {
             return client;
         }
         let (name, form) = match &self.field.0 {
-            Source::Field(name, form) => (name, *form),
-            Source::Reader(read) => return read(request).map(|ip| ip.to_canonical()).or(client),
+            AddressSource::Field(name, form) => (name, *form),
+            AddressSource::Reader(read) => return read(request).map(|ip| ip.to_canonical()).or(client),
         };
         for (before, hop) in hops(name, form, request.headers).enumerate() {
             let Some(hop) = hop else {

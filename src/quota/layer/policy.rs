@@ -16,6 +16,7 @@ use crate::{
     gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext, Tiered},
     head::RequestHead,
     identity::Client,
+    kind::Kind,
     quota::{
         Limit,
         account::{AccountSettings, ChargeRequest, Denial, Duplicate, Now},
@@ -191,7 +192,8 @@ impl QuotaPolicy {
         let refusal = refusal.with_limit(worst.limit, worst.current);
         let named = active.plan.all().enumerate().find(|(_, limit)| limit.name == worst.name);
         let (Some(wait), Some((index, limit))) = (worst.wait, named) else { return refusal };
-        let refusal = refusal.with_retry_after(wait).with_spread(spread(limit, client, now.wall, wait));
+        let resets_at = (worst.kind != Kind::Concurrent).then(|| Duration::from_nanos(now.wall).saturating_add(wait));
+        let refusal = refusal.with_retry_after(wait).with_spread(spread(limit, client, now.wall, wait), resets_at);
         match active.fields.get(index) {
             Some(fields) => refusal.with_fields(Arc::clone(fields)),
             None => refusal,

@@ -70,7 +70,7 @@ async fn problem_document_has_kind_current_limit_and_wait() {
     let refused = scene.get("/").await;
     assert_eq!(refused.field("content-type"), "application/problem+json");
     let body = refused.json();
-    assert_eq!(body["kind"], "daily_bytes");
+    assert_eq!((&body["limit_name"], &body["kind"]), (&"daily_bytes".into(), &"bytes_scanned".into()));
     assert_eq!((&body["current"], &body["limit"]), (&Value::from(DAILY + 7), &Value::from(DAILY)));
     assert_eq!(body["retry_after_seconds"], LEFT_TODAY);
     assert_eq!(body["violated-policies"], serde_json::json!(["daily_bytes"]));
@@ -80,7 +80,7 @@ async fn problem_document_has_kind_current_limit_and_wait() {
         held.push(scene.service().oneshot(by("bob", "/stream/1")).await.unwrap());
     }
     let body = scene.ask(by("bob", "/")).await.json();
-    assert_eq!(body["kind"], "concurrent_scans");
+    assert_eq!((&body["limit_name"], body.get("resets_at")), (&"concurrent_scans".into(), None));
     assert_eq!((&body["current"], &body["limit"], &body["retry_after_seconds"]), (&5.into(), &5.into(), &1.into()));
 }
 

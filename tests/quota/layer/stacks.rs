@@ -13,7 +13,7 @@ use hyper_util::{
 };
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tollgate::{CircuitBreakerLayer, Rate, TokenBucketLayer, Trip};
+use tollgate::{CircuitBreakerLayer, OnUnidentified, Rate, TokenBucketLayer, Trip};
 use tonic::transport::{Channel, Server};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
@@ -21,9 +21,9 @@ use tonic_types::StatusExt;
 /// Limits of three a second and two an hour, and a circuit that opens at the first failure.
 fn layers() -> (TokenBucketLayer, QuotaLayer, CircuitBreakerLayer) {
     let clock = FakeClock::at(START);
-    let limit = TokenBucketLayer::new(Rate::per_second(3)).clock(clock.clone());
+    let limit = TokenBucketLayer::new(Rate::per_second(3)).on_unidentified(OnUnidentified::Share).clock(clock.clone());
     let plan = hourly(2).limit(Quota::bytes(1 << 20).per(Period::hour())).limit(Quota::concurrent(5));
-    let quota = QuotaLayer::new(plan).clock(clock.clone());
+    let quota = QuotaLayer::new(plan).on_unidentified(OnUnidentified::Share).clock(clock.clone());
     (limit, quota, CircuitBreakerLayer::new(Trip::consecutive(1)).clock(clock))
 }
 
