@@ -3,13 +3,18 @@
 use std::{
     fmt,
     hash::{Hash, Hasher},
+    net::IpAddr,
+    str::FromStr,
     sync::Arc,
 };
+
+use ipnet::IpNet;
 
 use super::{
     digester::{Digest, Digester},
     name::{Name, Tier, is_public},
 };
+use crate::error::ConfigError;
 
 /// Client to which a request is attributed: a digest of fixed size, at most one public name and at most one tier.
 ///
@@ -29,13 +34,16 @@ pub struct Client {
     pub(super) digest: Digest,
     pub(super) name: Option<Name>,
     pub(super) tier: Option<Tier>,
+    /// Whether an identity said which tier the client has, or that it has none.
+    pub(super) tier_known: bool,
 }
 
 impl Client {
-    /// Creates the client with this public name, digested with the key of this process.
+    /// Creates the client with this public name, digested with the key of this process. Its tier is
+    /// [unknown](Self::is_tier_known).
     #[must_use]
     pub fn named(name: impl Into<Arc<str>>) -> Self {
-        Digester::process().named(name)
+        Self { tier_known: false, ..Digester::process().named(name) }
     }
 
     /// Creates a client without a name and a tier.
@@ -47,7 +55,7 @@ impl Client {
     /// ```
     #[must_use]
     pub const fn from_digest(digest: Digest) -> Self {
-        Self { digest, name: None, tier: None }
+        Self { digest, name: None, tier: None, tier_known: true }
     }
 
     /// Sets a name that may be shown, logged and billed.
@@ -65,7 +73,24 @@ impl Client {
     /// Sets a tier, which may have limits of its own.
     #[must_use]
     pub fn with_tier(self, tier: impl Into<Tier>) -> Self {
-        Self { tier: Some(tier.into()), ..self }
+        Self { tier: Some(tier.into()), tier_known: true, ..self }
+    }
+
+    /// Returns whether [`tier`](Self::tier) is what an identity said. A client without a tier then has none.
+    ///
+    /// Otherwise its tier is unknown, as that of a client which code outside a request names, and an account keeps the
+    /// tier that it remembers.
+    ///
+    /// ```
+    /// use tollgate::{Client, Digester};
+    /// assert!(!Client::named("acme").is_tier_known());
+    /// assert!(Client::named("acme").with_tier("pro").is_tier_known());
+    /// assert!(Digester::process().named("acme").is_tier_known(), "made by an identity");
+    /// ```
+    #[must_use]
+    #[inline]
+    pub const fn is_tier_known(&self) -> bool {
+        self.tier_known
     }
 
     /// Returns the digest, under which the client is charged. Name and tier do not change it.
@@ -103,6 +128,50 @@ impl Hash for Client {
     }
 }
 
+/// Displays the client as `kind:name`, such as `name:acme` or `ip:2001:db8::/64`. A client without a public name is
+/// displayed by a part of its digest.
+///
+/// These two kinds can be parsed. Any other kind is `other`: its identity has more parts than the name.
+///
+/// ```
+/// use tollgate::{Client, Digester};
+///
+/// let peer = Digester::process().peer("198.51.100.7".parse().unwrap());
+/// assert_eq!(peer.to_string(), "ip:198.51.100.7");
+/// assert_eq!("ip:198.51.100.7".parse(), Ok(peer));
+/// assert_eq!("name:acme".parse(), Ok(Client::named("acme")));
+/// ```
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(name) = &self.name else { return fmt::Debug::fmt(&self.digest, f) };
+        let digester = Digester::process();
+        let same = match (name.as_text(), name.as_network()) {
+            (Some(text), _) => Some(("name", digester.named(text))),
+            (None, network) => network.map(|network| ("ip", digester.network(network))),
+        };
+        let kind = same.filter(|(_, client)| client == self).map_or("other", |(kind, _)| kind);
+        write!(f, "{kind}:{name}")
+    }
+}
+
+/// Parses the kinds `name` and `ip`. The tier is [unknown](Client::is_tier_known).
+impl FromStr for Client {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let client = match text.split_once(':') {
+            Some(("name", name)) if is_public(name) => Some(Digester::process().named(name)),
+            Some(("ip", network)) => {
+                let network = network.parse().or_else(|_| network.parse().map(|ip: IpAddr| IpNet::from(ip)));
+                network.ok().map(|network: IpNet| Digester::process().network(network.trunc()))
+            }
+            _ => None,
+        };
+        let client = client.map(|client| Self { tier_known: false, ..client });
+        client.ok_or_else(|| ConfigError::quoted("client", "be name:.. or ip:.. with a public name or a network", text))
+    }
+}
+
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
@@ -110,7 +179,7 @@ impl fmt::Debug for Client {
             None => write!(f, "Client({:?}", self.digest)?,
         }
         match &self.tier {
-            Some(tier) => write!(f, ", {})", tier.as_str()),
+            Some(tier) => write!(f, ", {tier})"),
             None => f.write_str(")"),
         }
     }
@@ -203,17 +272,23 @@ impl Principal {
     }
 }
 
-impl fmt::Debug for Principal {
+/// Displays the name as `Debug` does, without the type: `alice`, `..` for a private id, `unnamed`.
+impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match &self.label {
+        f.write_str(match &self.label {
             Label::Named(name) => name,
             Label::Private(_) => "..",
             Label::Unnamed => "unnamed",
             Label::Invalid => "invalid",
-        };
+        })
+    }
+}
+
+impl fmt::Debug for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.tier {
-            Some(tier) => write!(f, "Principal({name}, {})", tier.as_str()),
-            None => write!(f, "Principal({name})"),
+            Some(tier) => write!(f, "Principal({self}, {tier})"),
+            None => write!(f, "Principal({self})"),
         }
     }
 }

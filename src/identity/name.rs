@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
+
 /// Public name: a text or a network. A network is formatted only when it is displayed.
 ///
 /// ```
@@ -44,17 +46,34 @@ impl Name {
     }
 }
 
-impl fmt::Display for Name {
+impl Name {
+    pub(super) fn as_text(&self) -> Option<&str> {
+        match &self.0 {
+            Inner::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
     #[allow(clippy::cast_possible_truncation)] // made from an address
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (address, bits, whole) = match self.0 {
-            Inner::Text(ref text) => return f.write_str(text),
-            Inner::V4 { address, bits } => (IpAddr::V4(Ipv4Addr::from_bits(address as u32)), bits, 32),
+    pub(super) fn as_network(&self) -> Option<IpNet> {
+        let (address, bits) = match self.0 {
+            Inner::Text(_) => return None,
+            Inner::V4 { address, bits } => (IpAddr::V4(Ipv4Addr::from_bits(address as u32)), bits),
             Inner::V6 { address: [high, low], bits } => {
-                (IpAddr::V6(Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low))), bits, 128)
+                (IpAddr::V6(Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low))), bits)
             }
         };
-        if bits == whole { write!(f, "{address}") } else { write!(f, "{address}/{bits}") }
+        IpNet::new(address, bits as u8).ok()
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.as_text(), self.as_network()) {
+            (Some(text), _) => f.write_str(text),
+            (None, Some(network)) if network.prefix_len() < network.max_prefix_len() => network.fmt(f),
+            (None, network) => network.map_or(Ok(()), |network| network.addr().fmt(f)),
+        }
     }
 }
 
@@ -100,6 +119,12 @@ impl Tier {
     #[inline]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

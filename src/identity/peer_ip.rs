@@ -9,7 +9,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    Client, Digester, Forwarded, Identify, IdentityGuarantees, MissingIdentity, Name, UnreadableReport,
+    Client, Digester, Forwarded, Identify, IdentityGuarantees, MissingIdentity, UnreadableReport,
     verified::ExtensionReader,
 };
 use crate::{error::ConfigError, head::RequestHead};
@@ -231,6 +231,18 @@ impl PeerIp {
         }
     }
 
+    /// Returns the client of an address.
+    ///
+    /// ```
+    /// use tollgate::{Digester, PeerIp};
+    /// let site = PeerIp::new().group_v6(56).client("2001:db8::7".parse().unwrap(), Digester::process());
+    /// assert_eq!(site.to_string(), "ip:2001:db8::/56");
+    /// ```
+    #[must_use]
+    pub fn client(&self, ip: IpAddr, digester: &Digester) -> Client {
+        digester.network(self.network(ip))
+    }
+
     /// Returns the network of an address.
     ///
     /// An IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2) and one of the NAT64 prefix (RFC 6052, section 2.1) count
@@ -265,12 +277,7 @@ impl Identify for PeerIp {
             Some(forwarded) => forwarded.client(peer, request),
             None => peer,
         };
-        let network = self.network(ip?);
-        let digest = match network {
-            IpNet::V4(net) => digester.digest("ip", [&net.addr().octets()[..], &[net.prefix_len()]]),
-            IpNet::V6(net) => digester.digest("ip", [&net.addr().octets()[..], &[net.prefix_len()]]),
-        };
-        Some(Client::from_digest(digest).with_name(Name::network(network.addr(), network.prefix_len())))
+        ip.map(|ip| self.client(ip, digester))
     }
 
     fn guarantees(&self) -> IdentityGuarantees {

@@ -39,7 +39,7 @@ mod structured_field;
 mod wire;
 mod x_ratelimit;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use http::{Extensions, HeaderValue};
 
@@ -56,7 +56,8 @@ pub(crate) use wire::{has_grpc_trailers, is_grpc_status};
 /// Explanation of a refused request: the reason, the limit and the wait. Every refused response has it in its
 /// extensions.
 ///
-/// It is not an error: services keep their own. Its `Display` text is for logs.
+/// As an error it is what a handle returns outside HTTP; a gate answers with a response, and services keep their own
+/// errors. Its `Display` text is for logs.
 ///
 /// ```
 /// use std::time::Duration;
@@ -322,6 +323,8 @@ impl fmt::Display for Refusal {
         }
     }
 }
+
+impl Error for Refusal {}
 
 /// Limit that a refused request would have exceeded.
 ///

@@ -1,5 +1,7 @@
 //! Reasons of refusals and the form of each in logs, HTTP and gRPC.
 
+use std::fmt;
+
 use http::StatusCode;
 
 /// Forms of one reason, all of them constants.
@@ -163,5 +165,11 @@ impl Reason {
     pub(super) const fn is_temporary(self) -> bool {
         use Reason::{Capacity, CircuitOpen, Indeterminate, JobRunning, RateLimited, Unavailable};
         matches!(self, RateLimited | Capacity | CircuitOpen | Unavailable | Indeterminate | JobRunning)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }

@@ -28,12 +28,14 @@ fn empty_or_invisible_name_is_no_identity() {
     ] {
         let expected = if is_public { name } else { "-" };
         assert_eq!(charged(&key(name), "192.0.2.1", &[("x-key", "k")]), expected, "{name:?}");
-        assert_eq!(charged(&claimed, "192.0.2.1", &[("x-key", name)]), expected, "{name:?}");
+        if !name.contains('\n') {
+            assert_eq!(charged(&claimed, "192.0.2.1", &[("x-key", name)]), expected, "{name:?}");
+        }
         assert_eq!(Principal::named(name).is_named(), is_public, "{name:?}");
         assert_eq!(format!("name:{name}").parse::<Client>().is_ok(), is_public, "{name:?}");
     }
-    let nobody = Verified::from_extension(|_: &SocketAddr| Some(Principal::private("")));
-    assert_eq!(charged(&nobody, "192.0.2.1", &[] as &[(&str, &str)]), "-", "one id for all without one");
+    let idless = Verified::from_extension(|_: &SocketAddr| Some(Principal::private("")));
+    assert_eq!(charged(&idless, "192.0.2.1", &[] as &[(&str, &str)]), "-", "one id for all without one");
     assert_eq!(charged(&key("").or(PeerIp::new()), "192.0.2.1", &[("x-key", "k")]), "192.0.2.1");
 }
 

@@ -35,6 +35,8 @@ fn empty_list_elements_are_skipped() {
     assert_eq!(charged(&behind_proxy(), PROXY, &[(XFF, "203.0.113.9"), (XFF, "")]), "203.0.113.9");
     let rfc = PeerIp::new().trust_forwarded(Forwarded::rfc7239().from_networks([PROXY]));
     assert_eq!(charged(&rfc, PROXY, &[("forwarded", "for=203.0.113.9, ,")]), "203.0.113.9");
+    let empty_line = [(XFF, "203.0.113.9"), (XFF, ""), (XFF, "10.0.0.2")];
+    assert_eq!(charged(&behind_proxy(), PROXY, &empty_line), "203.0.113.9");
     let many = format!("203.0.113.9{}", ",".repeat(40));
     assert_eq!(charged(&behind_proxy(), PROXY, &[(XFF, many)]), PROXY, "at most 32 elements are read");
 }
