@@ -30,6 +30,7 @@
 //! | [`gate`] | the one service behind every layer, and the traits of a policy |
 //! | [`token_bucket`], [`quota`], [`circuit_breaker`] | the layers; none depends on another |
 //! | `ledger` | exact quotas in SQLite and PostgreSQL, billing (features `sqlite`, `postgres`) |
+//! | `telemetry` | observers for metrics and logs (features `metrics`, `tracing`) |
 //!
 //! The feature `conformance` makes the tests public that every store must pass.
 
@@ -51,6 +52,8 @@ mod policy_name;
 pub mod quota;
 pub mod refusal;
 mod sync;
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+pub mod telemetry;
 mod time;
 pub mod token_bucket;
 
@@ -73,10 +76,10 @@ pub use ledger::{
 };
 pub use policy_name::PolicyName;
 pub use quota::{
-    ActiveGrant, Amounts, Charge, CloseOutcome, Cursor, Duplicates, Explanation, Grant, GrantId, JobIdSource, JobRun,
-    LimitExplanation, LimitUsage, OnExpiry, OnFailure, Plan, Quota, QuotaBuilder, QuotaError, QuotaLayer, QuotaStatus,
-    QuotaStore, Quotas, RequestBytesLayer, Reservation, ReservationError, ReservationId, ServedRequest, Usage,
-    UsagePage,
+    ActiveGrant, Amounts, Charge, CloseOutcome, Cursor, Duplicates, Explanation, Grant, GrantId, JobError, JobIdSource,
+    JobRun, LimitExplanation, LimitUsage, OnExpiry, OnFailure, Plan, Quota, QuotaBuilder, QuotaError, QuotaLayer,
+    QuotaStatus, QuotaStore, Quotas, RequestBytesLayer, Reservation, ReservationError, ReservationId, ServedRequest,
+    Usage, UsagePage,
 };
 pub use refusal::{Dialect, Reason, Refusal, Violation};
 pub use time::{Clock, FakeClock, Moment, Period, Window};

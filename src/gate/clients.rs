@@ -73,7 +73,11 @@ impl ClientResolver {
     /// it would stall.
     #[inline]
     pub(crate) fn identify(&self, request: &RequestHead<'_>) -> Option<Client> {
-        self.identify.identify(request, Digester::process())
+        let mut client = self.identify.identify(request, Digester::process());
+        if let Some(client) = &mut client {
+            client.identified();
+        }
+        client
     }
 
     /// Calls `decide` with the client to charge: the one of the request, or the one that all unidentified requests share.
@@ -140,6 +144,11 @@ impl<T> Tiered<T> {
         Self { usual, tiers: Vec::new() }
     }
 
+    /// Whether no tier has a value of its own.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.tiers.is_empty()
+    }
+
     /// Returns the value of a client of `tier`.
     #[inline]
     pub(crate) fn of(&self, tier: Option<&Tier>) -> &T {
@@ -167,8 +176,8 @@ impl<T> Tiered<T> {
         self.tiers.push((tier, value));
     }
 
-    pub(crate) fn map<U>(&self, value: impl Fn(&T) -> U) -> Tiered<U> {
-        let tiers = self.tiers.iter().map(|(tier, old)| (tier.clone(), value(old))).collect();
-        Tiered { usual: value(&self.usual), tiers }
+    pub(crate) fn map<U>(&self, mut value: impl FnMut(&T) -> U) -> Tiered<U> {
+        let usual = value(&self.usual);
+        Tiered { usual, tiers: self.tiers.iter().map(|(tier, old)| (tier.clone(), value(old))).collect() }
     }
 }

@@ -34,16 +34,16 @@ pub struct Client {
     pub(super) digest: Digest,
     pub(super) name: Option<Name>,
     pub(super) tier: Option<Tier>,
-    /// Whether an identity said which tier the client has, or that it has none.
-    pub(super) tier_known: bool,
 }
 
 impl Client {
-    /// Creates the client with this public name, digested with the key of this process. Its tier is
-    /// [unknown](Self::is_tier_known).
+    /// Creates the client with this public name, digested with the key of this process.
+    ///
+    /// Its tier is unknown: the accounts of quotas use the one under which the client was seen last. A client that a
+    /// layer identifies without a tier has none.
     #[must_use]
     pub fn named(name: impl Into<Arc<str>>) -> Self {
-        Self { tier_known: false, ..Digester::process().named(name) }
+        Digester::process().named(name)
     }
 
     /// Creates a client without a name and a tier.
@@ -55,7 +55,7 @@ impl Client {
     /// ```
     #[must_use]
     pub const fn from_digest(digest: Digest) -> Self {
-        Self { digest, name: None, tier: None, tier_known: true }
+        Self { digest, name: None, tier: None }
     }
 
     /// Sets a name that may be shown, logged and billed.
@@ -73,24 +73,7 @@ impl Client {
     /// Sets a tier, which may have limits of its own.
     #[must_use]
     pub fn with_tier(self, tier: impl Into<Tier>) -> Self {
-        Self { tier: Some(tier.into()), tier_known: true, ..self }
-    }
-
-    /// Returns whether [`tier`](Self::tier) is what an identity said. A client without a tier then has none.
-    ///
-    /// Otherwise its tier is unknown, as that of a client which code outside a request names, and an account keeps the
-    /// tier that it remembers.
-    ///
-    /// ```
-    /// use tollgate::{Client, Digester};
-    /// assert!(!Client::named("acme").is_tier_known());
-    /// assert!(Client::named("acme").with_tier("pro").is_tier_known());
-    /// assert!(Digester::process().named("acme").is_tier_known(), "made by an identity");
-    /// ```
-    #[must_use]
-    #[inline]
-    pub const fn is_tier_known(&self) -> bool {
-        self.tier_known
+        Self { tier: Some(tier.into()), ..self }
     }
 
     /// Returns the digest, under which the client is charged. Name and tier do not change it.
@@ -109,8 +92,22 @@ impl Client {
     /// Returns the tier, if the identity has one.
     #[must_use]
     #[inline]
-    pub const fn tier(&self) -> Option<&Tier> {
-        self.tier.as_ref()
+    pub fn tier(&self) -> Option<&Tier> {
+        self.tier.as_ref().filter(|tier| !tier.is_unknown())
+    }
+
+    /// Whether it is known which tier the client has, if any.
+    #[inline]
+    pub(crate) fn has_known_tier(&self) -> bool {
+        self.tier.as_ref().is_none_or(|tier| !tier.is_unknown())
+    }
+
+    /// Gives a client that a layer identified no tier if it has none.
+    #[inline]
+    pub(crate) fn identified(&mut self) {
+        if !self.has_known_tier() {
+            self.tier = None;
+        }
     }
 }
 
@@ -154,7 +151,7 @@ impl fmt::Display for Client {
     }
 }
 
-/// Parses the kinds `name` and `ip`. The tier is [unknown](Client::is_tier_known).
+/// Parses the kinds `name`, as [`Client::named`] makes it, and `ip`.
 impl FromStr for Client {
     type Err = ConfigError;
 
@@ -167,7 +164,6 @@ impl FromStr for Client {
             }
             _ => None,
         };
-        let client = client.map(|client| Self { tier_known: false, ..client });
         client.ok_or_else(|| ConfigError::quoted("client", "be name:.. or ip:.. with a public name or a network", text))
     }
 }
@@ -178,7 +174,7 @@ impl fmt::Debug for Client {
             Some(name) => write!(f, "Client({name}")?,
             None => write!(f, "Client({:?}", self.digest)?,
         }
-        match &self.tier {
+        match self.tier() {
             Some(tier) => write!(f, ", {tier})"),
             None => f.write_str(")"),
         }

@@ -255,7 +255,8 @@ impl<A: Identify, B: Identify> Identify for And<A, B> {
         let second = self.second.identify(request, digester)?;
         let halves = [first.digest().0.to_le_bytes(), second.digest().0.to_le_bytes()];
         let pair = Client::from_digest(digester.digest("pair", halves));
-        Some(Client { tier: first.tier.or(second.tier), ..pair })
+        let tier = first.tier().or(second.tier()).cloned();
+        Some(Client { tier, ..pair })
     }
 
     fn guarantees(&self) -> IdentityGuarantees {

@@ -114,6 +114,16 @@ pub(super) fn is_public(text: &str) -> bool {
 pub struct Tier(Arc<str>);
 
 impl Tier {
+    /// Creates what stands for a tier until it is known.
+    pub(super) fn unknown() -> Self {
+        Self(Arc::default())
+    }
+
+    #[inline]
+    pub(super) fn is_unknown(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns the name of the tier.
     #[must_use]
     #[inline]

@@ -12,11 +12,11 @@ use super::{
 use crate::{
     error::ConfigError,
     gate::MaybeFuture,
-    identity::{Client, Digester},
+    identity::{Client, Digester, Tier},
     kind::Kind,
     quota::{
         ActiveGrant, Amounts, Grant, GrantId, OnFailure, Usage,
-        account::{AccountSettings, CloseResult, Denial, Duplicate, GrantState, Grants, Now, Stage},
+        account::{AccountSettings, CloseResult, Denial, Duplicate, GrantState, Now, Stage},
         memory::Accounts,
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, Bookmark, NearLimits, Page, PlanLookup,
@@ -176,6 +176,10 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         })
     }
 
+    fn last_tier(&self, client: &Client) -> MaybeFuture<Result<Option<Tier>, StoreError>> {
+        self.read(client, |_, stored| Ok((!stored.tier.is_empty()).then(|| stored.tier.into())))
+    }
+
     fn check(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), AdmitError>> {
         let (plan, slots) = (Arc::clone(account.plan), slots::check(&self.slots, account, amounts));
         let mut amounts = amounts.clone();
@@ -207,7 +211,10 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             let mut page = Vec::with_capacity(tenants.len());
             for tenant in tenants {
                 let (wall, stored) = inner.read(database.account(&tenant)).await?;
-                let client = Client::named(tenant);
+                let client = match &stored.tier {
+                    none if none.is_empty() => Client::named(tenant),
+                    tier => Client::named(tenant).with_tier(Arc::clone(tier)),
+                };
                 let plan = plan_of(&client);
                 let usage = writer::account_view(stored, &plan, wall).usage(wall);
                 let usage = slots::merge_usage(&slots, &client, &plan, now, usage);
@@ -224,7 +231,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
 
     fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {
         // The kind is that of the plan's limit.
-        let mut state = GrantState::new(GrantId(fastrand::u64(1..=i64::MAX as u64)), &grant, "".into());
+        let mut state = GrantState::new(GrantId(fastrand::u64(1..=i64::MAX as u64)), &grant, "".into(), "".into());
         state.until = encoding::whole(state.until);
         let kind = CommandKind::Grant { plan: Arc::clone(account.plan), grant: Box::new(state) };
         self.submit(self.unnamed(account, kind), only!(Reply::Granted(id) => id))
@@ -235,7 +242,8 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
     }
 
     fn grants(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>> {
-        self.read(account.client, |wall, stored| Ok(stored.grants.into_iter().collect::<Grants>().active(wall)))
+        let plan = Arc::clone(account.plan);
+        self.read(account.client, move |wall, stored| Ok(writer::account_view(stored, &plan, wall).grants.active(wall)))
     }
 
     fn population(&self) -> (usize, usize) {

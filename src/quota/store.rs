@@ -4,13 +4,13 @@ use std::{any::Any, fmt, num::NonZeroU64, sync::Arc};
 
 use super::{
     ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
-    account::{AccountSettings, ChargeRequest, CloseResult, Denial, Job, Nearest, Now, Warning},
+    account::{AccountSettings, ChargeRequest, ChargeScope, CloseResult, Denial, Job, Nearest, Now, Warning},
     layer::OnFailure,
 };
 use crate::{
     error::ConfigError,
     gate::MaybeFuture,
-    identity::{Client, Digester},
+    identity::{Client, Digester, Tier},
     refusal::Violation,
     sync::Lease,
     time::Clock,
@@ -95,6 +95,11 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
 
     /// Checks whether all requested amounts could be admitted.
     fn check(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), AdmitError>>;
+
+    /// Returns the tier under which a client was charged last, if it had one.
+    fn last_tier(&self, client: &Client) -> MaybeFuture<Result<Option<Tier>, StoreError>> {
+        MaybeFuture::Ready(Ok(client.tier().cloned()))
+    }
 
     /// Returns the usage of at most `most` clients, beginning at `from` or at the first client.
     fn page(
@@ -265,7 +270,7 @@ impl From<StoreError> for AdmitError {
 #[derive(Debug, Default)]
 pub(crate) struct Receipt {
     pub(crate) address: AccountAddress,
-    pub(crate) epoch: u32,
+    pub(crate) scope: ChargeScope,
     pub(crate) lease: Option<Lease>,
     pub(crate) reservation: Option<NonZeroU64>,
     pub(crate) job: Option<Arc<Job>>,
@@ -274,6 +279,7 @@ pub(crate) struct Receipt {
     /// Set if the account is the one of clients for which there was no room.
     pub(crate) shared: bool,
     /// Part that only the admitting store can read; `None` in memory.
+    #[allow(dead_code, reason = "memory has none")]
     pub(crate) store_part: Option<Box<dyn Any + Send + Sync>>,
 }
 

@@ -93,6 +93,12 @@ reasons! {
         "rejected", "REJECTED" 13, INTERNAL_SERVER_ERROR 500 "Internal Server Error", "about:blank",
         "charge rejected by the store, nothing charged",
         "The quota store rejected the charge; nothing was charged.";
+    /// A call of the handle names a unit that no plan of the layer counts, so that nothing could ever be charged for it: 500,
+    /// `INTERNAL`. The [violation](crate::Refusal::violations) has the unit. Correct its name, or add a limit.
+    UnknownUnit:
+        "unknown_unit", "UNKNOWN_UNIT" 13, INTERNAL_SERVER_ERROR 500 "Internal Server Error", "about:blank",
+        "no plan counts the unit, nothing charged",
+        "The service charges a unit that no plan counts; nothing was charged.";
     /// The request exceeds the whole limit, so that waiting does not help: 413, `RESOURCE_EXHAUSTED`.
     TooLarge:
         "too_large", "TOO_LARGE" 8, PAYLOAD_TOO_LARGE 413 "Content Too Large", "about:blank",
@@ -103,11 +109,11 @@ reasons! {
         "job_running", "JOB_RUNNING" 10, CONFLICT 409 "Conflict", "about:blank",
         "job still running",
         "The same job is still running.";
-    /// The job that the request names was completed before: 409, `ALREADY_EXISTS`.
+    /// The job that the request names was charged before, and has ended or was interrupted: 409, `ALREADY_EXISTS`.
     DuplicateJob:
         "duplicate_job_id", "DUPLICATE_JOB_ID" 6, CONFLICT 409 "Conflict", "about:blank" code "duplicate_job_id",
-        "job completed before",
-        "The same job was completed before; it was charged once.";
+        "job charged before",
+        "The same job was charged before and is not run again. It has ended, or was interrupted.";
     /// The job id of the request belongs to another job: 422, `INVALID_ARGUMENT`.
     JobConflict:
         "job_conflict", "JOB_CONFLICT" 3, UNPROCESSABLE_ENTITY 422 "Unprocessable Content", "about:blank",

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use http::Request;
-use tollgate::{ApiKey, Client, Digester, Forwarded, Identify, PeerIp, Principal, RequestHead, Unverified, Verified};
+use tollgate::{ApiKey, Client, Digester, Identify, PeerIp, Principal, RequestHead, Unverified, Verified};
 
 use crate::{charged, client, request};
 
@@ -65,7 +65,6 @@ fn displayed_client_is_parsed_to_the_same() {
     for text in ["name:acme", "name:ip:7", "ip:198.51.100.7", "ip:198.51.100.0/24", "ip:2001:db8::/64", "ip:fe80::7"] {
         let client: Client = text.parse().unwrap();
         assert_eq!(client.to_string(), text);
-        assert!(!client.is_tier_known());
     }
     assert_eq!(digester.peer("2001:db8::7".parse().unwrap()).to_string(), "ip:2001:db8::/64");
     assert_eq!(digester.peer("64:ff9b::198.51.100.7".parse().unwrap()).to_string(), "ip:198.51.100.7");
@@ -81,28 +80,11 @@ fn displayed_client_is_parsed_to_the_same() {
 }
 
 #[test]
-fn tier_is_unknown_only_where_no_identity_said_it() {
-    let of = |who: &dyn Identify| {
-        let head = Request::builder().header("x-key", "k").extension(SocketAddr::from(([198, 51, 100, 7], 1)));
-        who.identify(&RequestHead::of(&head.body(()).unwrap()), Digester::process()).unwrap()
-    };
-    let key = |tier: Option<&'static str>| {
-        let principal = move |_: &str| {
-            let acme = Principal::named("acme");
-            Some(tier.map_or(acme.clone(), |tier| acme.in_tier(tier)))
-        };
-        ApiKey::header("x-key", principal)
-    };
-    for (client, known, tier) in [
-        (Client::named("acme"), false, None),
-        (Client::named("acme").with_tier("pro"), true, Some("pro")),
-        (of(&key(None)), true, None),
-        (of(&key(Some("pro"))), true, Some("pro")),
-        (of(&PeerIp::new()), true, None),
-        (of(&PeerIp::new().and(key(Some("pro")))), true, Some("pro")),
-        (of(&PeerIp::new().trust_forwarded(Forwarded::rfc7239().through_hops(1))), true, None),
-        (of(&Unverified::header("x-key")), true, None),
-    ] {
-        assert_eq!((client.is_tier_known(), client.tier().map(tollgate::Tier::as_str)), (known, tier), "{client:?}");
+fn pair_has_the_first_tier_that_is_known() {
+    let host = |_: &RequestHead<'_>, digester: &Digester| Some(digester.named("a.example"));
+    let key = ApiKey::header("x-key", |_: &str| Some(Principal::named("acme").in_tier("pro")));
+    let request = request("192.0.2.1", &[("x-key", "k")]);
+    for pair in [client(&host.and(key.clone()), &request), client(&key.and(host), &request)] {
+        assert_eq!(pair.unwrap().tier().unwrap().as_str(), "pro");
     }
 }

@@ -5,6 +5,8 @@ mod edges;
 mod headers;
 mod layer;
 mod peer_faults;
+mod rate_changes;
+mod several_rates;
 #[path = "../support/mod.rs"]
 mod support;
 

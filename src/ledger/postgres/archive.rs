@@ -12,26 +12,26 @@ use crate::ledger::{
 /// snapshot; open reservations are looked up once, not for each row.
 const ARCHIVE: &str = "
     WITH open AS MATERIALIZED (
-        SELECT r.limit_id, r.quota_type, r.window_start, r.epoch FROM quota_hold h, LATERAL (
+        SELECT r.limit_id, r.quota_type, r.period, r.window_start, r.epoch FROM quota_hold h, LATERAL (
             SELECT * FROM quota_consumption c
             WHERE c.tenant_id = h.tenant_id AND c.job_id = h.job_id AND c.attempt = h.attempt OFFSET 0) r
         WHERE h.tenant_id = $1),
     sealed AS (
-        SELECT q.limit_id, q.quota_type, q.window_start, q.epoch, sum(q.amount)::int8 AS amount,
+        SELECT q.limit_id, q.quota_type, q.period, q.window_start, q.epoch, sum(q.amount)::int8 AS amount,
             max(q.consumed_at) AS consumed_at, row_number() OVER () AS part
-        FROM quota_consumption q JOIN quota_counter c USING (tenant_id, limit_id, quota_type, window_start, epoch)
+        FROM quota_consumption q JOIN quota_counter c USING (tenant_id, limit_id, quota_type, period, window_start, epoch)
         WHERE q.tenant_id = $1 AND c.window_end <= $2 AND c.reserved = 0 AND q.entry <> 'grant'
-            AND (q.limit_id, q.quota_type, q.window_start, q.epoch) NOT IN (SELECT * FROM open)
-        GROUP BY q.limit_id, q.quota_type, q.window_start, q.epoch
+            AND (q.limit_id, q.quota_type, q.period, q.window_start, q.epoch) NOT IN (SELECT * FROM open)
+        GROUP BY q.limit_id, q.quota_type, q.period, q.window_start, q.epoch
         HAVING max(q.consumed_at) < $2 AND (count(*) > 1 OR max(q.job_id) NOT LIKE 'archive %' OR max(q.entry) <> 'adjust')),
     gone AS (
         DELETE FROM quota_consumption q USING sealed s
-        WHERE q.tenant_id = $1 AND q.limit_id = s.limit_id AND q.quota_type = s.quota_type
+        WHERE q.tenant_id = $1 AND q.limit_id = s.limit_id AND q.quota_type = s.quota_type AND q.period = s.period
             AND q.window_start = s.window_start AND q.epoch = s.epoch AND q.entry <> 'grant' RETURNING 1),
     kept AS (
-        INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt, part,
+        INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, period, window_start, epoch, entry, attempt, part,
             amount, consumed_at, order_id)
-        SELECT $1, 'archive ' || replace($3::text, '-', ''), quota_type, limit_id, window_start, epoch, 'adjust', 0, part,
+        SELECT $1, 'archive ' || replace($3::text, '-', ''), quota_type, limit_id, period, window_start, epoch, 'adjust', 0, part,
             amount, consumed_at, $3::uuid FROM sealed)
     SELECT count(*) FROM gone";
 

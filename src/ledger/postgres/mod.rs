@@ -72,7 +72,8 @@ impl SqlDialect for Postgres {
     const PROVES_WRITABLE: bool = false;
     const CACHES_STATEMENTS: bool = false;
     const HAS_SCHEMA: &'static str = "SELECT count(to_regclass('quota_schema'))";
-    const VERSIONS: &'static [&'static str] = &[include_str!("../schema/postgres/0001_ledger.sql")];
+    const VERSIONS: &'static [&'static str] =
+        &[include_str!("../schema/postgres/0001_ledger.sql"), include_str!("../schema/postgres/0002_counters.sql")];
     const HAS_UNIQUE_INDEX: &'static str = "SELECT count(*) FROM pg_index
         WHERE indexrelid = to_regclass('quota_consumption_once') AND indrelid = to_regclass('quota_consumption')
             AND indisunique AND indisvalid";

@@ -62,6 +62,8 @@ impl<S: ChargePath> fmt::Debug for SqlDatabase<S> {
 impl<S: ChargePath> Database for SqlDatabase<S> {
     type Session = SqlSession<S>;
 
+    const SKIPS_HELD: bool = S::SKIPS_HELD;
+
     async fn connect(&self) -> Result<SqlSession<S>, DbError> {
         let mut connection = self.acquire().await?.detach();
         check::<S>(&mut connection, self.memory.is_some()).await?;

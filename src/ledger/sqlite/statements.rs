@@ -43,7 +43,7 @@ impl Statement {
 
 /// Returns every statement that reads or writes rows, for one row.
 pub(super) fn all() -> impl Iterator<Item = Arc<str>> {
-    [&ACCOUNTS, &COUNTS, &GRANTS, &ENTRIES]
+    [&ACCOUNTS, &KNOWN, &COUNTS, &GRANTS, &ENTRIES]
         .into_iter()
         .map(|statement| &**statement)
         .chain(&*TEXTS)
@@ -69,12 +69,21 @@ pub(super) static ACCOUNTS: LazyLock<Statement> = LazyLock::new(|| {
     })
 });
 
+pub(super) static KNOWN: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(1, true, |rows| {
+        format!(
+            "SELECT a.tenant_id, a.tier, NULL, NULL, a.closed_until
+             FROM ({rows}) CROSS JOIN quota_account a ON a.tenant_id = column1 AND (a.tier IS NOT NULL OR a.closed_until > 0)"
+        )
+    })
+});
+
 /// The first value is the time at which the windows to read have not ended. `CROSS JOIN` keeps SQLite from reading the
 /// table first.
 pub(super) static COUNTS: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(1, true, |rows| {
         format!(
-            "SELECT c.tenant_id, c.limit_id, c.quota_type, c.window_start, c.window_end, c.epoch, c.used, c.reserved, c.warned,
+            "SELECT c.tenant_id, c.limit_id, c.quota_type, c.period, c.window_start, c.window_end, c.epoch, c.used, c.reserved, c.warned,
                 c.untold
              FROM (SELECT ? AS since) CROSS JOIN ({rows})
                 CROSS JOIN quota_counter c INDEXED BY quota_counter_by_end ON c.tenant_id = column1 AND c.window_end > since"
@@ -85,7 +94,7 @@ pub(super) static COUNTS: LazyLock<Statement> = LazyLock::new(|| {
 pub(super) static GRANTS: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(1, true, |rows| {
         format!(
-            "SELECT g.tenant_id, g.limit_id, g.quota_type, g.window_start, g.until, g.epoch, g.id, g.amount, g.ended, NULL,
+            "SELECT g.tenant_id, g.limit_id, g.quota_type, g.period, g.window_start, g.until, g.epoch, g.id, g.amount, g.ended, NULL,
                 g.used_before, g.used_now, g.approver, g.reason
              FROM ({rows}) CROSS JOIN quota_grant g ON g.tenant_id = column1 AND (NOT g.ended OR g.used_now > 0)"
         )

@@ -83,6 +83,8 @@ pub(crate) struct AdmitCommand {
     pub(crate) amounts: Amounts,
     /// Digest of the job's content. The same job id with other content is a conflict, not a duplicate.
     pub(crate) fingerprint: Option<u128>,
+    /// Tier of the client, empty for none; `None` if it is unknown.
+    pub(crate) tier: Option<Arc<str>>,
     /// Reserves the amounts instead of charging them.
     pub(crate) reserve: Option<ReservationTerms>,
     /// Set if the caller reports the limit that is nearest to exhaustion.
@@ -158,12 +160,14 @@ pub(crate) enum Reply {
     Indeterminate,
     /// Nothing was stored, for this reason.
     Unavailable(Arc<str>),
+    /// Nothing was stored, because another transaction holds the account. Other accounts can be charged.
+    Held,
 }
 
 impl Reply {
     /// Whether the ledger has decided the command.
     pub(crate) fn is_decided(&self) -> bool {
-        !matches!(self, Self::Unavailable(_) | Self::Indeterminate)
+        !matches!(self, Self::Unavailable(_) | Self::Held | Self::Indeterminate)
     }
 }
 
@@ -186,7 +190,7 @@ impl AdmitReply {
 
     /// Creates an admission by the fallback at `at`, in nanoseconds since 1970.
     pub(crate) fn spooled(at: u64) -> Self {
-        Self::new(0, AdmittedAt { at, epoch: u32::MAX })
+        Self::new(0, AdmittedAt { at, epoch: u64::MAX })
     }
 }
 

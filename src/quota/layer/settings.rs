@@ -29,6 +29,7 @@ pub(super) struct QuotaConfig {
     pub(super) charge_when: Option<ChargeWhen>,
     pub(super) job_id: Option<JobIdSource>,
     pub(super) duplicates: Duplicates,
+    pub(super) free_unfinished: bool,
     /// Its `charge_expired` is set when the layer is built.
     pub(super) account: AccountSettings,
     pub(super) on_expiry: Option<OnExpiry>,
@@ -145,6 +146,7 @@ impl QuotaConfig {
             charge_when: None,
             job_id: None,
             duplicates: Duplicates::default(),
+            free_unfinished: false,
             account: AccountSettings {
                 max_hold: Duration::from_secs(3_600),
                 max_stall: Duration::from_secs(60),
@@ -157,6 +159,15 @@ impl QuotaConfig {
             store: QuotaStore::memory(),
             on_failure: OnFailure::FailClosed,
         }
+    }
+
+    /// Returns the units that the plans count.
+    pub(super) fn units(&self) -> Vec<Kind> {
+        self.all_plans().flat_map(Plan::units).cloned().collect()
+    }
+
+    fn all_plans(&self) -> impl Iterator<Item = &Plan> {
+        self.plans.values().chain(self.client_plans.iter().map(|(_, plan)| plan))
     }
 
     /// Checks that the identity suits the plan, and that a ledger can store the plan.
@@ -196,8 +207,15 @@ impl PolicyConfig for QuotaConfig {
     type Policy = QuotaPolicy;
 
     fn build(&self, context: &PolicyContext) -> Arc<QuotaPolicy> {
-        for plan in self.plans.values().chain(self.client_plans.iter().map(|(_, plan)| plan)) {
+        for plan in self.all_plans() {
             self.check(plan).unwrap_or_else(|invalid| panic!("{invalid}"));
+        }
+        let units = self.units();
+        if let Some((unit, _)) = self.meters.iter().find(|(unit, _)| !units.contains(unit)) {
+            panic!(
+                "{}",
+                ConfigError::quoted("unit of .cost()", "be one that a plan of the layer counts", unit.as_str())
+            );
         }
         Arc::new(QuotaPolicy::new(self.clone(), context.clone()))
     }

@@ -6,7 +6,7 @@ use super::Batch;
 use crate::{
     ledger::writer::{
         Command, Detail, EntryKind, JobRows, JobStatus, ReservationRow, ReservationTerms, Row,
-        account_state::{AccountState, Posting},
+        account_state::AccountState, counter::Posting,
     },
     quota::account::Warning,
 };
@@ -74,24 +74,28 @@ impl Attempt<'_, '_> {
     /// Writes one row for each posting, and at least one, which marks that the entry took place.
     pub(super) fn write_marked(&mut self, entry: EntryKind, part: u32, postings: Vec<Posting>) {
         if postings.is_empty() {
-            self.push(entry, part, Posting { limit: "".into(), kind: "".into(), window: 0, epoch: 0, amount: 0 });
+            self.push(
+                entry,
+                part,
+                Posting { limit: "".into(), kind: "".into(), period: "".into(), window: 0, epoch: 0, amount: 0 },
+            );
         }
         self.write(entry, part, postings);
     }
 
     fn push(&mut self, entry: EntryKind, part: u32, posting: Posting) {
         let Command { key, id, own, .. } = self.command;
-        let Posting { limit, kind, window, epoch, amount } = posting;
+        let Posting { limit, kind, period, window, epoch, amount } = posting;
         let (key, attempt, command) = (key.clone(), self.number, *id);
+        // Damaged rows may hold a limit twice. The unique index would reject the command for each row beyond the first.
+        let written = self.batch.writes.rows.iter().rev().take_while(|row| row.command == command);
+        let same = |row: &&Row| (row.attempt, row.entry) == (attempt, entry) && row.limit == limit && row.kind == kind;
+        let taken: Vec<_> = written.filter(same).map(|row| row.part).collect();
+        let is_free = |part: &u32| !taken.contains(part);
+        let part = if is_free(&part) { part } else { self.rows().free_part_of(attempt, entry, is_free) };
         let (fingerprint, detail) = (self.fingerprint, self.detail.clone());
-        let row = Row { key, attempt, part, entry, kind, limit, window, epoch, amount, command, fingerprint, detail };
-        debug_assert!(
-            !self.batch.writes.rows.iter().rev().take_while(|other| other.command == command).any(|other| {
-                (&other.key, &other.limit, &other.kind, other.attempt, other.part, other.entry)
-                    == (&row.key, &row.limit, &row.kind, row.attempt, row.part, row.entry)
-            }),
-            "the unique index would reject a command that writes two rows under one key"
-        );
+        let row =
+            Row { key, attempt, part, entry, kind, limit, period, window, epoch, amount, command, fingerprint, detail };
         // If no other command has the job id, only spooled commands read rows in the batch that writes them.
         if !own || self.batch.spooled.contains(&row.key) {
             self.batch.rows.entry(row.key.clone()).or_default().push(row.clone());

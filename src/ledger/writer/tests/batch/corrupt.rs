@@ -17,6 +17,7 @@ fn grant(id: u64, amount: u64, until: u64) -> GrantState {
         id,
         limit: REQUESTS.into(),
         kind: "requests".into(),
+        period: "hour".into(),
         amount,
         until,
         approver: "M. Okafor".into(),
@@ -29,13 +30,13 @@ fn grant(id: u64, amount: u64, until: u64) -> GrantState {
     }
 }
 
-fn counter(used: u64, reserved: u64, epoch: u32) -> StoredCounter {
+fn counter(used: u64, reserved: u64, epoch: u64) -> StoredCounter {
     let (starts, ends) = (START - HOUR / 2, START + HOUR / 2);
     let counter = Counter { starts, ends, used, reserved, epoch, ..Counter::default() };
-    StoredCounter { limit: REQUESTS.into(), kind: "requests".into(), counter }
+    StoredCounter { limit: REQUESTS.into(), kind: "requests".into(), period: "hour".into(), counter }
 }
 
-fn row(entry: EntryKind, amount: i64, attempt: u32, epoch: u32) -> Row {
+fn row(entry: EntryKind, amount: i64, attempt: u32, epoch: u64) -> Row {
     Row {
         key: key("acme", "a"),
         attempt,
@@ -43,6 +44,7 @@ fn row(entry: EntryKind, amount: i64, attempt: u32, epoch: u32) -> Row {
         entry,
         kind: "requests".into(),
         limit: REQUESTS.into(),
+        period: "hour".into(),
         window: START - HOUR / 2,
         epoch,
         amount,
@@ -71,7 +73,7 @@ impl Ledger {
 
     /// Decides one command of each kind.
     fn decide_each(&mut self) {
-        let (plan, since) = (Arc::clone(&self.plan), AdmittedAt { at: START, epoch: u32::MAX });
+        let (plan, since) = (Arc::clone(&self.plan), AdmittedAt { at: START, epoch: u64::MAX });
         let commit = |amount| SettleKind::Commit(("requests", amount).into());
         for kind in [
             CommandKind::Admit(admit(&plan, ("requests", 1))),
@@ -92,7 +94,7 @@ impl Ledger {
 
     fn stored(grants: Vec<GrantState>, counts: Vec<StoredCounter>) -> Self {
         let mut ledger = Self::new(hourly(10));
-        ledger.store.accounts.insert("acme".into(), Stored { counts, grants });
+        ledger.store.accounts.insert("acme".into(), Stored { counts, grants, ..Stored::default() });
         ledger
     }
 
@@ -164,7 +166,7 @@ fn extreme_job_rows_never_stop_an_account() {
         .flat_map(|first| [Record, Expire, Commit, Void].map(|second| (first, second)))
     {
         for (one, other) in amounts.iter().flat_map(|one| amounts.map(|other| (*one, other))) {
-            for (attempt, epoch, taken) in [(0, 0, (12, 3)), (u32::MAX, 0, (0, 0)), (0, u32::MAX, (LARGEST, LARGEST))] {
+            for (attempt, epoch, taken) in [(0, 0, (12, 3)), (u32::MAX, 0, (0, 0)), (0, LARGEST, (LARGEST, LARGEST))] {
                 let mut ledger = Ledger::stored(Vec::new(), vec![counter(taken.0, taken.1, epoch)]);
                 let again = Row { part: 1, command: 4, ..row(second, other, attempt, epoch) };
                 let more = Row { part: 2, ..again.clone() };
@@ -173,4 +175,32 @@ fn extreme_job_rows_never_stop_an_account() {
             }
         }
     }
+}
+
+#[test]
+fn limit_reserved_twice_is_settled_in_two_rows() {
+    use EntryKind::{Expire, Reserve};
+    let since = AdmittedAt { at: START, epoch: u64::MAX };
+    for late in [false, true] {
+        for end in [SettleKind::Commit(("requests", 2).into()), SettleKind::Void] {
+            let mut ledger = Ledger::stored(Vec::new(), vec![counter(0, if late { 0 } else { 10 }, 0)]);
+            let reserved = row(Reserve, 5, 0, 0);
+            ledger.store.rows = vec![Row { part: 1, command: 4, ..reserved.clone() }, reserved];
+            if late {
+                let expired = row(Expire, -5, 0, 0);
+                ledger.store.rows.extend([Row { part: 1, ..expired.clone() }, expired]);
+            }
+            let kind = settle(&ledger.plan, 0, since, end);
+            let settled = ledger.command("a", kind);
+            let replies = ledger.batch(&[settled]); // checks the unique index
+            assert!(matches!(replies[..], [Reply::Settled(..)]), "{replies:?}");
+            assert_eq!(ledger.of(REQUESTS).1, 0, "nothing stays reserved");
+        }
+    }
+    let mut ledger = Ledger::stored(Vec::new(), vec![counter(0, 10, 0)]);
+    let reserved = row(Reserve, 5, 0, 0);
+    ledger.store.rows = vec![Row { part: 1, command: 4, ..reserved.clone() }, reserved];
+    let expire = ledger.command("a", CommandKind::Expire { attempt: 0, since: START, charge: true });
+    ledger.batch(&[expire]);
+    assert_eq!(ledger.of(REQUESTS), (10, 0));
 }
