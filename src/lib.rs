@@ -4,13 +4,13 @@
 //! 503 responses, or gRPC statuses, from the same layer. With the defaults:
 //!
 //! ```
-//! use tollgate::{CircuitBreakerLayer, Rate, TokenBucketLayer, Trip};
+//! use tollgate::{CircuitBreakerLayer, Rate, TokenBucketLayer};
 //! use tower::ServiceBuilder;
 //!
 //! let buckets = TokenBucketLayer::new(Rate::per_second(50).burst(100)).identify_by(tollgate::peer_ip!(axum));
 //! let layers = ServiceBuilder::new()
 //!     .layer(buckets) // one for each peer address
-//!     .layer(CircuitBreakerLayer::new(Trip::consecutive(5)));
+//!     .layer(CircuitBreakerLayer::for_server());
 //! ```
 //!
 //! axum and tonic store the peer address in an extension type of their own, which [`peer_ip!`] reads. Without

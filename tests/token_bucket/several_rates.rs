@@ -150,7 +150,7 @@ async fn tokens_go_back_for_what_is_not_the_clients_doing() {
 #[tokio::test]
 async fn open_circuit_further_in_empties_no_bucket() {
     let limit = TokenBucketLayer::new(Rate::per_hour(100)).clock(FakeClock::new());
-    let breaker = CircuitBreakerLayer::new(Trip::consecutive(1)).clock(FakeClock::new());
+    let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(1)).clock(FakeClock::new());
     breaker.handle().force_open();
     let service = limit.layer(breaker.layer(service_fn(hello)));
     for _ in 0..150 {
