@@ -64,9 +64,9 @@ mod usage;
 pub use amounts::Amounts;
 pub use grant::{ActiveGrant, Grant, GrantId};
 pub use layer::{
-    Charge, CloseOutcome, CountedBody, Cursor, Duplicates, Explanation, JobIdSource, JobRun, LimitExplanation,
-    OnExpiry, OnFailure, QuotaError, QuotaLayer, QuotaPermit, QuotaPolicy, QuotaStatus, Quotas, RequestBytes,
-    RequestBytesLayer, Reservation, ReservationError, ReservationId, ServedRequest, UsagePage,
+    Charge, CloseOutcome, CountedBody, Cursor, Duplicates, Explanation, JobError, JobIdSource, JobRun,
+    LimitExplanation, OnExpiry, OnFailure, QuotaError, QuotaLayer, QuotaPermit, QuotaPolicy, QuotaStatus, Quotas,
+    RequestBytes, RequestBytesLayer, Reservation, ReservationError, ReservationId, ServedRequest, UsagePage,
 };
 pub use limit::{Quota, QuotaBuilder};
 pub(crate) use plan::Limit;

@@ -249,6 +249,31 @@ mod on_a_server {
         assert_eq!(charged.values().sum::<i64>(), 10 + 21 + more, "{charged:?}");
     }
 
+    /// More reservations of a held account than one round expires are due before the one of another client.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn overdue_reservations_of_a_held_account_delay_no_others() {
+        let scene = scene().await;
+        let reserve = async |tenant: &str| {
+            let reserved = scene.quotas.reserve(&tollgate::Client::named(tenant), ("tokens", 1)).await;
+            let _ = reserved.unwrap().detach();
+        };
+        futures_util::future::join_all((0..300).map(|_| reserve("bob"))).await;
+        reserve("ann").await;
+        let mut other = scene.holding("bob").await;
+        let mut connection = PgConnection::connect(&scene.url).await.unwrap();
+        let past = "UPDATE quota_hold SET until = '1970-01-02' WHERE tenant_id = 'bob';
+            UPDATE quota_hold SET until = '1970-01-03' WHERE tenant_id = 'ann'";
+        connection.execute(sqlx::raw_sql(past)).await.unwrap();
+        let of_ann = "SELECT count(*) FROM quota_hold WHERE tenant_id = 'ann'";
+        until("the other client's reservation has ended", async || scene.place.number(of_ann).await == 0).await;
+        assert_eq!(scene.place.number("SELECT count(*) FROM quota_hold").await, 300);
+        other.execute("ROLLBACK").await.unwrap();
+        until("all reservations have ended", async || scene.place.number("SELECT count(*) FROM quota_hold").await == 0)
+            .await;
+        until("all is written", async || scene.ledger.backlog() == 0).await;
+        audit(&scene.place, &scene.ledger, |_, _| 1_000).await;
+    }
+
     /// The first two writes and the first two commits fail with a serialization error.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn serialization_failure_is_retried() {

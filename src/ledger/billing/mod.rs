@@ -153,7 +153,7 @@ impl Ledger {
         let (from, until) = period(from, until)?;
         let billed =
             provider.totals(tenant, from_1970(from), from_1970(until)).await.map_err(BillingError::Provider)?;
-        let (_, sums) = self.sums(tenant, from, until).await?;
+        let sums = self.sums(tenant, from, until).await?;
         self.check_kept("beginning of a comparison", from).await?;
         let mut both: BTreeMap<String, (i64, i64)> =
             billed.into_iter().map(|(kind, billed)| (kind, (0, billed))).collect();
@@ -167,22 +167,23 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// Returns the sums of a period, and a time before which no row can be written any more.
-    async fn sums(&self, tenant: &str, from: u64, until: u64) -> Result<(u64, Vec<BilledSum>), QuotaError> {
+    /// Returns the sums of a period once every row that is being written is committed.
+    async fn sums(&self, tenant: &str, from: u64, until: u64) -> Result<Vec<BilledSum>, QuotaError> {
         Ok(on_database!(self, inner => {
             let database = &inner.writer.database;
-            inner.report(async { Ok((now(database, tenant).await?, database.sums(tenant, from, until).await?)) }).await
+            inner.report(async {
+                locked(database, tenant).await?;
+                database.sums(tenant, from, until).await
+            }).await
         })?)
     }
 }
 
-/// Returns the time, read under the tenant's lock. Writers read their time under the same lock, so that every writer
-/// with an earlier time has committed.
-async fn now<D: Database>(database: &D, tenant: &str) -> Result<u64, DbError> {
+/// Waits for the lock of an account, under which every writer of an earlier row has committed.
+async fn locked<D: Database>(database: &D, tenant: &str) -> Result<(), DbError> {
     let mut session = database.connect().await?;
-    let now = session.begin(&Reads { tenants: vec![tenant.into()], ..Reads::default() }).await?.now;
-    session.roll_back().await?;
-    Ok(now)
+    session.begin(&Reads { tenants: vec![tenant.into()], ..Reads::default() }).await?;
+    session.roll_back().await
 }
 
 impl<E: fmt::Display> fmt::Display for BillingError<E> {

@@ -178,6 +178,19 @@ impl<S: ChargePath> SqlDatabase<S> {
         Ok(wrong)
     }
 
+    /// Closes an account up to `until`, if the clock has reached it: entries that are written from now on are no older.
+    /// Returns whether it did.
+    pub(crate) async fn close(&self, tenant: &str, until: u64) -> Result<bool, DbError> {
+        let sql = format!(
+            "INSERT INTO quota_account AS a (tenant_id, created_at, closed_until) SELECT $1, {now}, $2 WHERE {now} >= $2
+             ON CONFLICT (tenant_id) DO UPDATE SET closed_until = {}(a.closed_until, excluded.closed_until)",
+            S::LARGER,
+            now = S::NOW
+        );
+        let values = [SqlValue::Text(tenant), SqlValue::time(until)];
+        Ok(S::execute(&mut *self.acquire().await?, safe(sql), &values).await? > 0)
+    }
+
     /// Returns the id of the ledger, which no other ledger has.
     #[cfg_attr(not(test), expect(dead_code, reason = "a spool names its ledger by it"))]
     pub(crate) async fn ledger_id(&self) -> Result<u128, DbError> {

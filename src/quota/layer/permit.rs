@@ -196,7 +196,8 @@ impl Open {
     fn settle(&mut self, outcome: &Outcome<'_>) {
         let Some(active) = &self.active else { return };
         let served = self.reached && (!matches!(outcome, Outcome::Refused(_)) || self.has_recorded());
-        let charged = served && self.is_charged(active, matches!(outcome, Outcome::Complete { .. }));
+        let complete = matches!(outcome, Outcome::Complete { .. });
+        let charged = served && self.keeps_job(active, complete) && self.is_charged(active, complete);
         if charged && !self.receipt.open && self.bytes.are_all_reported() {
             return; // everything was charged at admission
         }
@@ -223,6 +224,15 @@ impl Open {
             self.asked.amounts(active).iter().for_each(|(kind, amount)| back.add(kind, amount));
         }
         active.common.settle(&self.receipt, &Settlement::Void(&back));
+    }
+
+    /// Whether a request that reached the service keeps its job id and its charge, by the table of
+    /// [`JobIdSource`](crate::JobIdSource#outcomes).
+    #[inline]
+    fn keeps_job(&self, active: &ActivePlan, complete: bool) -> bool {
+        let settings = &active.common.settings;
+        let failed = || self.status.is_some_and(|status| status.is_server_error());
+        settings.job_id.is_none() || self.has_recorded() || !failed() && (complete || !settings.free_unfinished)
     }
 
     /// Whether a request that reached the service is charged; yes if `charge_when` panics.
