@@ -58,7 +58,7 @@ impl TripForm<'_> {
 ///
 /// ```
 /// let trip: tollgate::Trip = serde_json::from_str(r#"{ "failure_rate": 0.5, "min_requests": 20, "over_time": "10s" }"#)?;
-/// let layer = tollgate::CircuitBreakerLayer::new(trip);
+/// let layer = tollgate::CircuitBreakerLayer::for_server().trip(trip);
 /// # Ok::<_, serde_json::Error>(())
 /// ```
 impl<'de> Deserialize<'de> for Trip {

@@ -46,7 +46,7 @@ fn rate_and_rules_are_read() {
     let same = same.over_time(Duration::from_secs(10)).slow_after(Duration::from_secs(2));
     let trip: Trip = from_str(text).unwrap();
     assert_eq!(trip, same);
-    let _ = CircuitBreakerLayer::new(trip);
+    let _ = CircuitBreakerLayer::for_server().trip(trip);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn config(bytes: &[u8]) -> u64 {
     }
     let trip = serde_json::from_slice::<Trip>(bytes);
     if let Ok(trip) = trip {
-        let _ = CircuitBreakerLayer::new(trip).handle();
+        let _ = CircuitBreakerLayer::for_server().trip(trip).handle();
     }
     let error = plan.as_ref().err().map(|error| error.to_string().split(['"', '`']).next().map(String::from));
     summary((error, plan.map(|plan| plan.limits().count()).ok(), rate.is_ok(), period.is_ok(), trip.is_ok()))
