@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     backoff::Backoff,
-    classify::Classify,
+    classify::{Classify, DefaultClassifier},
     error::ConfigError,
     gate::{ConfiguredLayer, PolicyConfig, PolicyContext, gate_layer},
     head::RequestHead,
@@ -23,13 +23,20 @@ use crate::{
 
 /// Stops calling a service that fails, and probes for its recovery.
 ///
-/// One circuit, which opens after five failures in a row:
+/// There are two sides, because a failure means another thing on each:
+///
+/// - [`for_server`](Self::for_server) is for routes of your own server. Strangers choose the requests, and what a
+///   stranger can cause must not open the circuit for all.
+/// - [`for_client`](Self::for_client) is for calls to a service that your program depends on. Every answer that is of no
+///   use counts, and the time from which on an answer is late is part of the constructor.
+///
+/// One circuit around the routes that depend on one database:
 ///
 /// ```
-/// use tollgate::{CircuitBreakerLayer, Trip};
+/// use tollgate::CircuitBreakerLayer;
 /// use tower::ServiceBuilder;
 ///
-/// let stack = ServiceBuilder::new().layer(CircuitBreakerLayer::new(Trip::consecutive(5)));
+/// let stack = ServiceBuilder::new().layer(CircuitBreakerLayer::for_server());
 /// ```
 ///
 /// One circuit for each host, around hyper's pooled client:
@@ -38,19 +45,19 @@ use crate::{
 /// use std::time::Duration;
 /// use http_body_util::Empty;
 /// use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-/// use tollgate::{CircuitBreakerLayer, Trip};
+/// use tollgate::CircuitBreakerLayer;
 /// use tower::ServiceBuilder;
 ///
-/// let breaker = CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20))
+/// let breaker = CircuitBreakerLayer::for_client(Duration::from_secs(2))
 ///     .recovery_timeout(Duration::from_secs(5))
-///     .per_host()
-///     .outbound(); // its refusals are none of the server's own
+///     .per_host();
 /// let client = Client::builder(TokioExecutor::new()).build_http::<Empty<bytes::Bytes>>();
 /// let client = ServiceBuilder::new().layer(breaker).service(client);
 /// ```
 ///
 /// The layer is its own builder. Its circuits belong to the layer: all services that it and its clones wrap, and its
-/// [handle](Self::handle), share them. A setter creates a layer with circuits of its own, so settings come first.
+/// [handle](Self::handle), share them. Settings come first: a setter of a layer in use panics, and
+/// [`fork`](Self::fork) creates a separate layer.
 ///
 /// [The module](crate::circuit_breaker) says which results count, and where time-outs belong.
 pub struct CircuitBreakerLayer(ConfiguredLayer<BreakerSettings>);
@@ -76,28 +83,76 @@ gate_layer!(
 );
 
 impl CircuitBreakerLayer {
-    /// Creates a breaker that opens by `trip`.
+    /// Creates a breaker for routes of a server, whose requests come from strangers.
     ///
-    /// # Panics
-    /// If a value of `trip` is out of range: a share that is not above 0 and at most 1, an empty window, or a minimum
-    /// of 0 or above the window. Also if the consecutive failures or `slow_after` are 0.
+    /// It opens when half of the last 100 calls failed, and at least 20 are known: a few broken requests in a row are no
+    /// evidence, because one client can send them all. It judges by
+    /// [`DefaultClassifier::for_server`]: gRPC's `INTERNAL` and `UNKNOWN`, 408, 501, 505 and 511 do not count, because
+    /// garbage and slow uploads cause them.
+    ///
+    /// A client that hangs up does not count, whenever it does so, and slowness opens no circuit unless the
+    /// [rules](Self::trip) have a [`slow_rate`](Trip::slow_rate). To open on a handler that hangs, put a time-out
+    /// **inside** the breaker that answers with 504.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use http::StatusCode;
+    /// use tollgate::CircuitBreakerLayer;
+    /// use tower::ServiceBuilder;
+    /// use tower_http::timeout::TimeoutLayer;
+    ///
+    /// let stack = ServiceBuilder::new()
+    ///     .layer(CircuitBreakerLayer::for_server())
+    ///     .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, Duration::from_secs(5)));
+    /// ```
     #[must_use]
-    pub fn new(trip: Trip) -> Self {
-        Self::try_new(trip).unwrap_or_else(|invalid| panic!("{invalid}"))
+    pub fn for_server() -> Self {
+        Self::with_defaults(DefaultClassifier::for_server(), Trip::failure_rate(0.5))
     }
 
-    /// As [`new`](Self::new), for input at run time.
+    /// Creates a breaker for calls to a service. An answer is late from `slow_after` on: the time after which your
+    /// program has no use for it, such as that of its own deadline.
+    ///
+    /// It opens after 5 failures in a row, or when half of the last 100 calls failed, or half were late, and at least
+    /// 20 are known. The calls are your own, so that a run of failures is evidence. It judges by
+    /// [`DefaultClassifier::for_client`], by which 408 and all of gRPC's server faults count, `CANCELLED` included.
+    ///
+    /// A call that is dropped after `slow_after` without a head counts as failed. So a time-out outside the breaker, as a
+    /// layer or as `tokio::time::timeout`, opens the circuit of a service that hangs, **if it is longer than
+    /// `slow_after`**. A call that is dropped earlier does not count: its caller may be impatient. A late answer counts
+    /// as slow whatever its verdict.
+    ///
+    /// Its refusals are [`outbound`](Self::outbound).
+    ///
+    /// # Panics
+    /// If `slow_after` is zero.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tollgate::CircuitBreakerLayer;
+    ///
+    /// # async fn query() -> Result<(), std::io::Error> { Ok(()) }
+    /// # async fn example() {
+    /// let database = CircuitBreakerLayer::for_client(Duration::from_secs(2)).handle();
+    /// let row = tokio::time::timeout(Duration::from_secs(3), database.call(query())).await;
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn for_client(slow_after: Duration) -> Self {
+        Self::try_for_client(slow_after).unwrap_or_else(|invalid| panic!("{invalid}"))
+    }
+
+    /// As [`for_client`](Self::for_client), for input at run time.
     ///
     /// # Errors
-    /// If a value of `trip` is out of range.
-    ///
-    /// ```
-    /// use tollgate::{CircuitBreakerLayer, Trip};
-    /// let error = CircuitBreakerLayer::try_new(Trip::failure_rate(1.5)).unwrap_err();
-    /// assert_eq!(error.to_string(), "failure rate must be above 0 and at most 1, got 1.5");
-    /// ```
-    pub fn try_new(trip: Trip) -> Result<Self, ConfigError> {
+    /// If `slow_after` is zero.
+    pub fn try_for_client(slow_after: Duration) -> Result<Self, ConfigError> {
+        let trip = Trip::failure_rate(0.5).or(Trip::slow_rate(0.5)).or(Trip::consecutive(5)).slow_after(slow_after);
         trip.check()?;
+        Ok(Self::with_defaults(DefaultClassifier::for_client(), trip).outbound())
+    }
+
+    fn with_defaults(classifier: DefaultClassifier, trip: Trip) -> Self {
         let settings = BreakerSettings {
             trip,
             recovery_timeout: Duration::from_secs(10),
@@ -105,11 +160,39 @@ impl CircuitBreakerLayer {
             probes: 1,
             close_after: None,
             probe_timeout: None,
-            classifier: ResultClassifier::default(),
+            classifier: ResultClassifier::new(classifier),
             key_of: None,
             max_keys: 1_024,
         };
-        Ok(Self(ConfiguredLayer::new(settings, "circuit_breaker")))
+        Self(ConfiguredLayer::new(settings, "circuit_breaker"))
+    }
+
+    /// Sets the rules by which the circuit opens. The `slow_after` of [`for_client`](Self::for_client) holds for them
+    /// too, unless they have their own.
+    ///
+    /// # Panics
+    /// If a value of `trip` is out of range: a share that is not above 0 and at most 1, an empty window, or a minimum
+    /// of 0 or above the window. Also if the consecutive failures or `slow_after` are 0.
+    #[must_use]
+    #[track_caller]
+    pub fn trip(self, trip: Trip) -> Self {
+        self.try_trip(trip).unwrap_or_else(|invalid| panic!("{invalid}"))
+    }
+
+    /// As [`trip`](Self::trip), for input at run time.
+    ///
+    /// # Errors
+    /// If a value of `trip` is out of range.
+    ///
+    /// ```
+    /// use tollgate::{CircuitBreakerLayer, Trip};
+    /// let error = CircuitBreakerLayer::for_server().try_trip(Trip::failure_rate(1.5)).unwrap_err();
+    /// assert_eq!(error.to_string(), "failure rate must be above 0 and at most 1, got 1.5");
+    /// ```
+    #[track_caller]
+    pub fn try_trip(self, trip: Trip) -> Result<Self, ConfigError> {
+        trip.check()?;
+        Ok(self.with(|config| config.trip = trip.or_slow_after(config.trip)))
     }
 
     /// Sets the time from opening to the first probe; default 10 s, the time of a restart. Jitter adds at most a fifth,
@@ -118,6 +201,7 @@ impl CircuitBreakerLayer {
     /// # Panics
     /// If `time` is zero.
     #[must_use]
+    #[track_caller]
     pub fn recovery_timeout(self, time: Duration) -> Self {
         self.with(|config| config.recovery_timeout = positive("recovery_timeout", time, "0s"))
     }
@@ -128,6 +212,7 @@ impl CircuitBreakerLayer {
     /// # Panics
     /// If `time` is zero; if it is below the recovery time-out, once the layer is used.
     #[must_use]
+    #[track_caller]
     pub fn max_open(self, time: Duration) -> Self {
         self.with(|config| config.max_open = Some(positive("max_open", time, "0s")))
     }
@@ -138,6 +223,7 @@ impl CircuitBreakerLayer {
     /// # Panics
     /// If `probes` is 0.
     #[must_use]
+    #[track_caller]
     pub fn probes(self, probes: u32) -> Self {
         self.with(|config| config.probes = positive("probes", probes, "0"))
     }
@@ -148,6 +234,7 @@ impl CircuitBreakerLayer {
     /// # Panics
     /// If `successes` is 0.
     #[must_use]
+    #[track_caller]
     pub fn close_after(self, successes: u32) -> Self {
         self.with(|config| config.close_after = Some(positive("close_after", successes, "0")))
     }
@@ -161,6 +248,7 @@ impl CircuitBreakerLayer {
     /// # Panics
     /// If `time` is zero.
     #[must_use]
+    #[track_caller]
     pub fn probe_timeout(self, time: Duration) -> Self {
         self.with(|config| config.probe_timeout = Some(positive("probe_timeout", time, "0s")))
     }
@@ -169,6 +257,7 @@ impl CircuitBreakerLayer {
     ///
     /// Only for callers that no client can slow down: otherwise one slow reader opens the circuit for all.
     #[must_use]
+    #[track_caller]
     pub fn slow_to_end(self) -> Self {
         self.with(|config| config.classifier.slow_to_end = true)
     }
@@ -176,6 +265,7 @@ impl CircuitBreakerLayer {
     /// Counts 429 and `RESOURCE_EXHAUSTED` as failures, for a service whose limit is shared by all callers. Off by
     /// default, because one client's limit must not open the circuit for all.
     #[must_use]
+    #[track_caller]
     pub fn count_rate_limits(self) -> Self {
         self.with(|config| config.classifier.default = config.classifier.default.count_rate_limits())
     }
@@ -186,20 +276,22 @@ impl CircuitBreakerLayer {
     /// A date counts from the response's own `Date` and is ignored without one. A wait of 0, a date that has passed and
     /// a malformed value are ignored too: the response is a failure like any other.
     #[must_use]
+    #[track_caller]
     pub fn honor_retry_after(self) -> Self {
         self.with(|config| config.classifier.honor_retry_after = true)
     }
 
-    /// Classifies results by `classify` instead of [`DefaultClassifier`](crate::DefaultClassifier).
+    /// Classifies results by `classify` instead of [`DefaultClassifier`].
     ///
     /// ```
     /// use tollgate::{CircuitBreakerLayer, CallOutcome, Trip, Verdict};
-    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).classify(|outcome: &CallOutcome<'_>| match outcome {
+    /// let layer = CircuitBreakerLayer::for_server().classify(|outcome: &CallOutcome<'_>| match outcome {
     ///     CallOutcome::Head(head) if head.status.is_success() => Verdict::Success,
     ///     _ => Verdict::Failure,
     /// });
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn classify(self, classify: impl Classify) -> Self {
         self.with(|config| config.classifier.custom = Some(Arc::new(classify)))
     }
@@ -210,20 +302,22 @@ impl CircuitBreakerLayer {
     /// its request.
     ///
     /// ```
-    /// # use tollgate::{CircuitBreakerLayer, Digester, RequestHead, Trip};
-    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3));
+    /// # use tollgate::{CircuitBreakerLayer, Digester, RequestHead};
+    /// let layer = CircuitBreakerLayer::for_server();
     /// let layer = layer.per_key(|request: &RequestHead<'_>, digester: &Digester| {
     ///     let tenant = request.headers.get("x-tenant")?;
     ///     Some(digester.digest("tenant", [tenant.as_bytes()]))
     /// });
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn per_key(self, key: impl Fn(&RequestHead<'_>, &Digester) -> Option<Digest> + Send + Sync + 'static) -> Self {
         self.with(|config| config.key_of = Some(Arc::new(key)))
     }
 
     /// Gives each requested host its own circuit. The host is the authority of the URI, else the `Host` field.
     #[must_use]
+    #[track_caller]
     pub fn per_host(self) -> Self {
         self.per_key(|request, _| {
             let authority = request.uri.authority().map(|authority| authority.as_str());
@@ -256,18 +350,18 @@ impl CircuitBreakerLayer {
     /// # Panics
     /// If `keys` is 0.
     #[must_use]
+    #[track_caller]
     pub fn max_keys(self, keys: usize) -> Self {
         self.with(|config| config.max_keys = positive("max_keys", keys, "0"))
     }
 
     /// Returns the breaker: its state, its commands, and calls that are not requests.
-    ///
-    /// Settings come first: a setter after it creates another breaker.
     #[must_use]
     pub fn handle(&self) -> CircuitBreaker {
         self.0.policy().0.clone()
     }
 
+    #[track_caller]
     fn with(self, change: impl FnOnce(&mut BreakerSettings)) -> Self {
         Self(self.0.with(|layer| change(&mut layer.config)))
     }
@@ -286,6 +380,7 @@ impl PolicyConfig for BreakerSettings {
         let longest = self.max_open.unwrap_or(first.max(Duration::from_secs(60)));
         let must = || format!("be at least the recovery timeout of {first:?}");
         assert!(longest >= first, "{}", ConfigError::new("max_open", &must(), format_args!("{longest:?}")));
+        let slow = self.trip.slow_bound().clamp(Duration::from_secs(30), Duration::from_secs(600));
         let shared = Arc::new(CircuitShared {
             context: context.clone(),
             trip: self.trip,
@@ -293,15 +388,12 @@ impl PolicyConfig for BreakerSettings {
                 open: Backoff { first, longest },
                 probes: self.probes,
                 close_after: self.close_after.unwrap_or(self.probes),
-                probe_timeout: self
-                    .probe_timeout
-                    .unwrap_or(self.trip.slow_bound().clamp(Duration::from_secs(30), Duration::from_secs(600))),
+                probe_timeout: self.probe_timeout.unwrap_or(slow),
             },
             classifier: self.classifier.clone(),
         });
         let keys = self.key_of.clone().map(|key_of| Arc::new(Keys::new(Arc::clone(&shared), key_of, self.max_keys)));
-        // One stripe for each thread that can run in parallel. At most 16, because a reader of a time window visits
-        // each.
+        // One stripe for each parallel thread. At most 16, because a reader of a time window visits each.
         let stripes = thread::available_parallelism().map_or(1, |threads| threads.get().next_power_of_two()).min(16);
         Arc::new(CircuitBreakerPolicy(CircuitBreaker { circuit: Circuit::new(shared, stripes, None), keys }))
     }

@@ -63,6 +63,7 @@ fn full_table_of_a_further_rate_shares_one_bucket() {
     let buckets = layer.handle();
     buckets.check(&Client::named("first"), Cost::ONE).unwrap();
     clock.advance(Duration::from_secs(2)); // its bucket of the first rate is full, that of the second is not
+    buckets.forget_idle();
     let late = |number: usize| buckets.check(&Client::named(format!("late {number}")), Cost::ONE);
     assert_eq!((0..5).filter(|_| late(1).is_ok()).count(), 5);
     assert_eq!(log.lines().len(), 5);
@@ -150,7 +151,7 @@ async fn tokens_go_back_for_what_is_not_the_clients_doing() {
 #[tokio::test]
 async fn open_circuit_further_in_empties_no_bucket() {
     let limit = TokenBucketLayer::new(Rate::per_hour(100)).clock(FakeClock::new());
-    let breaker = CircuitBreakerLayer::new(Trip::consecutive(1)).clock(FakeClock::new());
+    let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(1)).clock(FakeClock::new());
     breaker.handle().force_open();
     let service = limit.layer(breaker.layer(service_fn(hello)));
     for _ in 0..150 {

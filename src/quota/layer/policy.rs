@@ -69,7 +69,7 @@ impl QuotaPolicy {
         let store = store.unwrap_or_else(|invalid| panic!("{invalid}"));
         let late = context.clone();
         store.listen(Arc::new(move |event| emit(&late, event)));
-        let clients = ClientResolver::new(&settings.clients);
+        let clients = ClientResolver::new(&settings.clients, &context);
         let units = HotSwap::new(settings.units());
         let common = Arc::new(Common { store, settings, context, units });
         let plans = HotSwap::new(common.settings.plans.map(|plan| ActivePlan::new(plan.clone(), &common)));
@@ -111,7 +111,8 @@ impl QuotaPolicy {
         let now = self.common.now();
         let (plans, own) = (self.plans.present(), self.client_plans.get(client));
         let active = own.as_ref().unwrap_or_else(|| plans.of(client.tier()));
-        let (asked, bytes) = (active.asked(request), Bytes::new(active, request));
+        let asked = active.asked(request);
+        let bytes = Bytes::new(active, asked.declared, request);
         let amounts = asked.amounts(active);
         let job = match &self.common.settings.job_id {
             Some(ids) => ids.read(request, client, &amounts, self.common.store.digester()),
@@ -124,7 +125,7 @@ impl QuotaPolicy {
             charge: ChargeRequest {
                 amounts: &amounts,
                 each: asked.each(active),
-                reserve: self.common.settings.share,
+                reserve: self.common.settings.share || bytes.may_be_returned(),
                 lasting: true,
                 open,
                 job: job.as_ref(),
@@ -212,7 +213,8 @@ impl QuotaPolicy {
         let refusal = refusal.with_limit(worst.limit, worst.current);
         let named = active.plan.all().enumerate().find(|(_, limit)| limit.name == worst.name);
         let (Some(wait), Some((index, limit))) = (worst.wait, named) else { return refusal };
-        let refusal = refusal.with_retry_after(wait).with_spread(spread(limit, client, now.wall, wait));
+        let resets_at = (worst.kind != Kind::Concurrent).then(|| Duration::from_nanos(now.wall).saturating_add(wait));
+        let refusal = refusal.with_retry_after(wait).with_spread(spread(limit, client, now.wall, wait), resets_at);
         match active.fields.get(index) {
             Some(fields) => refusal.with_fields(Arc::clone(fields)),
             None => refusal,

@@ -113,7 +113,7 @@ async fn id_of_a_refunded_charge_is_free_again() {
     assert_eq!(scene.ask(job("7", "/status/503")).await.status, 503);
     assert_eq!(scene.ask(job("7", "/status/503")).await.status, 503, "nothing was charged: it may try again");
 
-    let closed = tollgate::CircuitBreakerLayer::new(tollgate::Trip::consecutive(1));
+    let closed = tollgate::CircuitBreakerLayer::for_server().trip(tollgate::Trip::consecutive(1));
     closed.handle().force_open();
     let inner =
         service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, &'static str>(Response::new(Full::<Bytes>::default())) });
