@@ -1,6 +1,5 @@
 //! PostgreSQL: a ledger in a database of a server.
 
-mod archive;
 mod error;
 mod read;
 #[cfg(test)]
@@ -76,6 +75,8 @@ impl SqlDialect for Postgres {
     const HAS_UNIQUE_INDEX: &'static str = "SELECT count(*) FROM pg_index
         WHERE indexrelid = to_regclass('quota_consumption_once') AND indrelid = to_regclass('quota_consumption')
             AND indisunique AND indisvalid";
+    const ALLOW_DELETES: &'static str = "SET LOCAL tollgate.archives = 'on'";
+    const FORBID_DELETES: &'static str = "SET LOCAL tollgate.archives = 'off'";
 
     driver_calls!();
 
@@ -128,10 +129,6 @@ impl SqlDialect for Postgres {
             Some(table) => refused(format!("{table} must be logged, got a table that a crash empties")),
             None => Ok(()),
         }
-    }
-
-    async fn archive(connection: &mut PgConnection, tenant: &str, before: u64, command: u128) -> Result<u64, DbError> {
-        archive::archive(connection, tenant, before, command).await
     }
 }
 

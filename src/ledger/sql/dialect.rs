@@ -28,6 +28,9 @@ pub(crate) trait SqlDialect: Database {
     const VERSIONS: &'static [&'static str];
     /// Query for the number of unique indexes `quota_consumption_once`: 0 or 1.
     const HAS_UNIQUE_INDEX: &'static str;
+    /// Statements that allow a transaction to delete entries, and that forbid it again.
+    const ALLOW_DELETES: &'static str;
+    const FORBID_DELETES: &'static str;
 
     /// Returns the clause by which a query uses this index; empty if the planner finds it.
     fn indexed_by(index: &str) -> String;
@@ -78,14 +81,6 @@ pub(crate) trait SqlDialect: Database {
         connection: &mut Self::Connection,
         volatile: bool,
     ) -> impl Future<Output = Result<(), DbError>> + Send;
-
-    /// Archives a tenant within a transaction that holds its lock; returns the number of rows that were replaced.
-    fn archive(
-        connection: &mut Self::Connection,
-        tenant: &str,
-        before: u64,
-        command: u128,
-    ) -> impl Future<Output = Result<u64, DbError>> + Send;
 }
 
 /// A value of a statement.

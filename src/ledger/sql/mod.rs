@@ -1,5 +1,6 @@
 //! Code and SQL that SQLite and PostgreSQL share. The charge paths are in `sqlite/` and `postgres/`.
 
+mod archive;
 mod database;
 mod dialect;
 pub(crate) mod encoding;
@@ -9,6 +10,8 @@ mod schema;
 mod session;
 mod writes;
 
+#[cfg(test)]
+pub(crate) use archive::{ROWS, finished};
 pub(crate) use database::SqlDatabase;
 pub(crate) use dialect::{SqlDialect, SqlValue, db_error, driver_calls, safe};
 pub(crate) use reports::BilledSum;

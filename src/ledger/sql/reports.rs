@@ -188,20 +188,10 @@ impl<S: ChargePath> SqlDatabase<S> {
             self.query("SELECT sealed_until FROM quota_archive".into_sql_str(), &[], |columns| columns.clock()).await?;
         Ok(sealed.first().copied().unwrap_or(0))
     }
-
-    /// Replaces the rows of each period of a tenant by one. The period must have ended before `before`, without an open
-    /// reservation or a later row. Returns the number of rows that were replaced.
-    pub(crate) async fn archive(&self, tenant: &str, before: u64, command: u128) -> Result<u64, DbError> {
-        let mut connection = self.acquire().await?;
-        let mut transaction = locked::<S>(&mut connection, tenant).await?;
-        let gone = S::archive(&mut transaction, tenant, before, command).await?;
-        transaction.commit().await.map_err(db_error::<S>)?;
-        Ok(gone)
-    }
 }
 
 /// Begins a transaction that holds the lock of a tenant's account.
-async fn locked<'a, S: ChargePath>(
+pub(super) async fn locked<'a, S: ChargePath>(
     connection: &'a mut PoolConnection<S>,
     tenant: &str,
 ) -> Result<sqlx::Transaction<'a, S>, DbError> {

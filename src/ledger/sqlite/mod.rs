@@ -1,6 +1,5 @@
 //! SQLite: a ledger in a file.
 
-mod archive;
 mod error;
 mod statements;
 #[cfg(test)]
@@ -90,6 +89,10 @@ impl SqlDialect for Sqlite {
     const VERSIONS: &'static [&'static str] = &[include_str!("../schema/sqlite/0001_ledger.sql")];
     const HAS_UNIQUE_INDEX: &'static str = "SELECT count(*) FROM pragma_index_list('quota_consumption')
         WHERE name = 'quota_consumption_once' AND [unique]";
+    // No other connection sees the transaction in which the trigger is missing.
+    const ALLOW_DELETES: &'static str = "DROP TRIGGER quota_consumption_kept";
+    const FORBID_DELETES: &'static str = "CREATE TRIGGER quota_consumption_kept BEFORE DELETE ON quota_consumption
+BEGIN SELECT raise(ABORT, 'rows of quota_consumption are never deleted: write a row that corrects'); END";
 
     driver_calls!();
 
@@ -133,15 +136,6 @@ impl SqlDialect for Sqlite {
             ));
         }
         Ok(())
-    }
-
-    async fn archive(
-        connection: &mut SqliteConnection,
-        tenant: &str,
-        before: u64,
-        command: u128,
-    ) -> Result<u64, DbError> {
-        archive::archive(connection, tenant, before, command).await
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::*;
 use crate::ledger::{
     Database, Session,
+    sql::finished,
     suite::{self, charge, count, key, reads, transact},
     writer::{ReservationRow, Stored, Writes, tests::against},
 };
@@ -47,6 +48,13 @@ async fn invoices_are_the_sums_of_the_book() {
 }
 
 #[tokio::test]
+async fn archive_of_a_long_history_leaves_room() {
+    let ledger = SqliteDatabase::in_memory().await.unwrap();
+    suite::archive::is_bounded(&ledger).await;
+    suite::archive::leaves_a_changed_period(&ledger).await;
+}
+
+#[tokio::test]
 async fn behaves_as_the_model_of_the_writer_search() {
     let ledger = SqliteDatabase::in_memory().await.unwrap();
     against::agrees(&ledger, 100, against::Locks::Everything).await;
@@ -69,7 +77,7 @@ async fn plan(sql: &str, values: &[SqlValue<'_>]) -> Vec<String> {
 
 #[tokio::test]
 async fn archive_reads_the_rows_of_a_tenant_once() {
-    let plan = plan(archive::SEALABLE, &[SqlValue::Text("acme"), SqlValue::Time(1)]).await;
+    let plan = plan(&finished::<Sqlite>(), &[SqlValue::Text("acme"), SqlValue::Time(1)]).await;
     let at = |step: &str| plan.iter().position(|found| found.starts_with(step)).unwrap_or_else(|| panic!("{plan:?}"));
     assert!(at("SEARCH q ") < at("SEARCH c USING PRIMARY KEY"), "{plan:?}");
 }

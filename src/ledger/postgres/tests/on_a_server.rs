@@ -27,6 +27,13 @@ async fn invoices_are_the_sums_of_the_book() {
 }
 
 #[tokio::test]
+async fn archive_of_a_long_history_leaves_room() {
+    let ledger = fresh().await;
+    suite::archive::is_bounded(&ledger).await;
+    suite::archive::leaves_a_changed_period(&ledger).await;
+}
+
+#[tokio::test]
 async fn behaves_as_the_model_of_the_writer_search() {
     against::agrees(&fresh().await, 50, against::Locks::Accounts).await;
 }
