@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, error::Error, fmt, future::Future, time::System
 pub use invoice::{Invoice, InvoiceLine};
 pub use memory_provider::MemoryProvider;
 
-use super::{Database, DbError, Ledger, Session, handle::on_database, sql::BilledSum, writer::Reads};
+use super::{Ledger, handle::on_database, sql::BilledSum};
 use crate::{
     error::ConfigError,
     quota::QuotaError,
@@ -171,18 +171,9 @@ impl Ledger {
     async fn sums(&self, tenant: &str, from: u64, until: u64) -> Result<(u64, Vec<BilledSum>), QuotaError> {
         Ok(on_database!(self, inner => {
             let database = &inner.writer.database;
-            inner.report(async { Ok((now(database, tenant).await?, database.sums(tenant, from, until).await?)) }).await
+            inner.report(async { Ok((database.now(tenant).await?, database.sums(tenant, from, until).await?)) }).await
         })?)
     }
-}
-
-/// Returns the time, read under the tenant's lock. Writers read their time under the same lock, so that every writer
-/// with an earlier time has committed.
-async fn now<D: Database>(database: &D, tenant: &str) -> Result<u64, DbError> {
-    let mut session = database.connect().await?;
-    let now = session.begin(&Reads { tenants: vec![tenant.into()], ..Reads::default() }).await?.now;
-    session.roll_back().await?;
-    Ok(now)
 }
 
 impl<E: fmt::Display> fmt::Display for BillingError<E> {

@@ -80,6 +80,14 @@ impl<S: ChargePath> SqlDatabase<S> {
         self.query(safe(sql), &values, decode).await
     }
 
+    /// Returns the time, read under the tenant's lock. Writers read their time under the same lock, so that every writer
+    /// with an earlier time has committed.
+    pub(crate) async fn now(&self, tenant: &str) -> Result<u64, DbError> {
+        let mut connection = self.acquire().await?;
+        let mut transaction = locked::<S>(&mut connection, tenant).await?;
+        Ok(S::read(&mut transaction, &[], &[]).await?.now)
+    }
+
     /// Returns the billed sums by kind of the rows of a tenant in `from..until`.
     pub(crate) async fn sums(&self, tenant: &str, from: u64, until: u64) -> Result<Vec<BilledSum>, DbError> {
         let values = [SqlValue::Text(tenant), SqlValue::time(from), SqlValue::time(until)];
@@ -195,7 +203,7 @@ pub(super) async fn locked<'a, S: ChargePath>(
     connection: &'a mut PoolConnection<S>,
     tenant: &str,
 ) -> Result<sqlx::Transaction<'a, S>, DbError> {
-    let mut transaction = connection.begin_with(S::BEGIN_WRITE).await.map_err(db_error::<S>)?;
+    let mut transaction = connection.begin_with(S::BEGIN_WRITE.into_sql_str()).await.map_err(db_error::<S>)?;
     S::lock(&mut transaction, tenant).await?;
     Ok(transaction)
 }

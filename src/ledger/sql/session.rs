@@ -2,7 +2,7 @@
 
 use std::{future::Future, sync::Arc};
 
-use super::{SqlDialect, SqlValue, writes::write};
+use super::{OpenFile, SqlDialect, SqlValue, writes::write};
 use crate::ledger::{
     DbError, Session,
     writer::{Key, Loaded, Reads, Writes},
@@ -12,6 +12,11 @@ use crate::ledger::{
 pub(crate) trait ChargePath: SqlDialect {
     /// Prepares a connection for the writer.
     fn tune(connection: &mut Self::Connection) -> impl Future<Output = Result<(), DbError>> + Send;
+
+    /// Returns the file that a connection has open, if the database is one.
+    fn file(_: &mut Self::Connection) -> impl Future<Output = Result<Option<OpenFile>, DbError>> + Send {
+        async { Ok(None) }
+    }
 
     /// Reads accounts and jobs without a lock.
     fn read(
@@ -50,6 +55,7 @@ pub(crate) trait ChargePath: SqlDialect {
 pub(crate) struct SqlSession<S: ChargePath> {
     connection: S::Connection,
     state: TxState,
+    file: Option<OpenFile>,
 }
 
 /// State of a connection's transaction. During a step it is `Broken`, so that a cancelled step leaves it so.
@@ -61,8 +67,8 @@ enum TxState {
 }
 
 impl<S: ChargePath> SqlSession<S> {
-    pub(super) const fn new(connection: S::Connection) -> Self {
-        Self { connection, state: TxState::Idle }
+    pub(super) const fn new(connection: S::Connection, file: Option<OpenFile>) -> Self {
+        Self { connection, state: TxState::Idle, file }
     }
 
     /// Takes the state of an open transaction for a step.
@@ -108,7 +114,8 @@ impl<S: ChargePath> Session for SqlSession<S> {
         self.take_open()?;
         // An error that the database reports means that nothing is written; a lost reply means nothing.
         let committed = S::commit(&mut self.connection).await;
-        self.end_step(committed, TxState::Idle).await
+        self.end_step(committed, TxState::Idle).await?;
+        self.file.as_ref().map_or(Ok(()), OpenFile::check)
     }
 
     async fn roll_back(&mut self) -> Result<(), DbError> {
