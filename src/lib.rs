@@ -30,6 +30,7 @@
 //! | [`gate`] | the one service behind every layer, and the traits of a policy |
 //! | [`token_bucket`], [`quota`], [`circuit_breaker`] | the layers; none depends on another |
 //! | `ledger` | exact quotas in SQLite and PostgreSQL, billing (features `sqlite`, `postgres`) |
+//! | `telemetry` | observers for metrics and logs (features `metrics`, `tracing`) |
 //!
 //! The feature `conformance` makes the tests public that every store must pass.
 
@@ -51,6 +52,8 @@ mod policy_name;
 pub mod quota;
 pub mod refusal;
 mod sync;
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+pub mod telemetry;
 mod time;
 pub mod token_bucket;
 

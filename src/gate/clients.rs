@@ -151,8 +151,8 @@ impl<T> Tiered<T> {
         self.tiers.push((tier, value));
     }
 
-    pub(crate) fn map<U>(&self, value: impl Fn(&T) -> U) -> Tiered<U> {
-        let tiers = self.tiers.iter().map(|(tier, old)| (tier.clone(), value(old))).collect();
-        Tiered { usual: value(&self.usual), tiers }
+    pub(crate) fn map<U>(&self, mut value: impl FnMut(&T) -> U) -> Tiered<U> {
+        let usual = value(&self.usual);
+        Tiered { usual, tiers: self.tiers.iter().map(|(tier, old)| (tier.clone(), value(old))).collect() }
     }
 }

@@ -75,6 +75,14 @@ pub enum Event<'a> {
         /// Amount that the limit allows.
         of: u64,
     },
+    /// A handler recorded an amount of a unit that no plan of the layer counts, or a reservation was committed with one.
+    /// Nothing is charged for it.
+    UnknownUnit {
+        /// Policy of the plans.
+        policy: &'a PolicyName,
+        /// Name of the unit, probably misspelled.
+        unit: &'a str,
+    },
     /// The store of the accounts rejected a call or a settlement for good (a constraint, a trigger, a value out of range).
     ///
     /// Nothing was written for it, and it is not retried. The reservation of a rejected settlement ends by its time, and

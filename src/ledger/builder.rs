@@ -94,7 +94,8 @@ impl Ledger {
     /// Returns the builder of a ledger in the PostgreSQL database at `url`, with a pool of its own.
     ///
     /// The tables are in the first schema of the connection's `search_path`. A writer locks only the accounts of its
-    /// batch and waits at most 0.5 s for an account that another writer has locked.
+    /// batch. An account that another session has locked delays no other: a second connection waits for it, opened when
+    /// it is first needed.
     ///
     /// # Behind a pooler
     /// All settings end with the transaction. A pooler that gives each transaction another connection must support
@@ -119,7 +120,8 @@ impl Ledger {
     /// Returns the builder of a ledger in the PostgreSQL database of an existing pool; otherwise as
     /// [`postgres`](Self::postgres).
     ///
-    /// The writer takes one connection out of the pool for good; the pool opens another in its place.
+    /// The writer takes one connection out of the pool for good, and a second one when another session first holds an
+    /// account; the pool opens others in their place.
     ///
     /// # Errors
     /// [`open`](LedgerBuilder::open) fails if the server is read-only or would lose acknowledged rows

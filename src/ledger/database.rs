@@ -12,6 +12,9 @@ pub(crate) trait Database: Send + Sync + 'static {
     /// A connection with one transaction at a time.
     type Session: Session;
 
+    /// Whether a session can skip accounts that other transactions hold; then the writer has two lanes.
+    const SKIPS_HELD: bool = false;
+
     /// Opens a connection for the writer. A connection that would lose acknowledged rows is an error with a reason.
     fn connect(&self) -> impl Future<Output = Result<Self::Session, DbError>> + Send;
 

@@ -20,8 +20,8 @@ use crate::{
 /// Quota store in SQL that charges nothing twice and loses no acknowledged charge; clones are the same ledger.
 ///
 /// Layers that [store their accounts](crate::QuotaLayer::store_in) in it share it, and so do other processes with the
-/// same database. One task writes all charges over one connection, many requests in one transaction. A request passes
-/// once its charge is durable.
+/// same database. One task writes all charges over one connection, many requests in one transaction; in PostgreSQL a
+/// second one waits for accounts that other sessions hold. A request passes once its charge is durable.
 ///
 /// | task | method |
 /// |---|---|

@@ -132,7 +132,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_round_trips(tenant in ".{0,80}", job in ".{0,80}", command: u128, at: u64, epoch: u32, passed: bool) {
+        fn text_round_trips(tenant in ".{0,80}", job in ".{0,80}", command: u128, at: u64, epoch: u64, passed: bool) {
             let key = Key { tenant: tenant.into(), job: job.into() };
             let reserved = LedgerReservation { key, command, since: AdmittedAt { at, epoch }, passed };
             prop_assert_eq!(LedgerReservation::parse(&reserved.to_string()), Some(reserved));

@@ -16,7 +16,7 @@ use crate::{
     kind::Kind,
     quota::{
         ActiveGrant, Amounts, Grant, GrantId, OnFailure, Usage,
-        account::{AccountSettings, CloseResult, Denial, Duplicate, GrantState, Grants, Now, Stage},
+        account::{AccountSettings, CloseResult, Denial, Duplicate, GrantState, Now, Stage},
         memory::Accounts,
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, Bookmark, NearLimits, Page, PlanLookup,
@@ -224,7 +224,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
 
     fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {
         // The kind is that of the plan's limit.
-        let mut state = GrantState::new(GrantId(fastrand::u64(1..=i64::MAX as u64)), &grant, "".into());
+        let mut state = GrantState::new(GrantId(fastrand::u64(1..=i64::MAX as u64)), &grant, "".into(), "".into());
         state.until = encoding::whole(state.until);
         let kind = CommandKind::Grant { plan: Arc::clone(account.plan), grant: Box::new(state) };
         self.submit(self.unnamed(account, kind), only!(Reply::Granted(id) => id))
@@ -235,7 +235,8 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
     }
 
     fn grants(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>> {
-        self.read(account.client, |wall, stored| Ok(stored.grants.into_iter().collect::<Grants>().active(wall)))
+        let plan = Arc::clone(account.plan);
+        self.read(account.client, move |wall, stored| Ok(writer::account_view(stored, &plan, wall).grants.active(wall)))
     }
 
     fn population(&self) -> (usize, usize) {

@@ -1,4 +1,4 @@
-//! Driver of the writer: one task, one connection, and callers that wait at most their time-out.
+//! Driver of the writer: a task with a connection for each lane, and callers that wait at most their time-out.
 
 use std::{
     future::Future,
@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::writer::{CancelResult, Command, Reply, Step, StepResult, SubmitError, Writer, WriterNotice};
+use super::writer::{CancelResult, Command, Lane, Reply, Step, StepResult, SubmitError, Writer, WriterNotice};
 use super::{Database, DbError, Session};
 
 /// Time-outs of a ledger.
@@ -34,18 +34,24 @@ const MAX_BATCH: usize = 512;
 type NoticeListener = Box<dyn Fn(&WriterNotice) + Send>;
 pub(super) type ReplyWriter = Writer<oneshot::Sender<Reply>>;
 
-/// A database and the task that writes to it; callers share it.
+/// A database and the tasks that write to it; callers share it.
 pub(crate) struct WriterTask<D: Database> {
     pub(crate) database: D,
     step_timeout: Duration,
     /// Reply time-out, in milliseconds.
     reply_timeout: AtomicU64,
     writer: Mutex<ReplyWriter>,
-    wake: Notify,
+    lanes: [LaneTask; 2],
     ended: Notify,
-    working: AtomicBool,
     /// Listeners to notices for which no caller waits.
     listeners: Mutex<Vec<NoticeListener>>,
+}
+
+/// The task of a lane.
+#[derive(Default)]
+struct LaneTask {
+    wake: Notify,
+    working: AtomicBool,
 }
 
 impl<D: Database> WriterTask<D> {
@@ -54,10 +60,9 @@ impl<D: Database> WriterTask<D> {
             database,
             step_timeout: timeouts.step,
             reply_timeout: AtomicU64::new(millis(timeouts.reply)),
-            writer: Mutex::new(Writer::new(MAX_WAITING, MAX_BATCH)),
-            wake: Notify::new(),
+            writer: Mutex::new(Writer::new(MAX_WAITING, MAX_BATCH, D::SKIPS_HELD)),
+            lanes: Default::default(),
             ended: Notify::new(),
-            working: AtomicBool::new(false),
             listeners: Mutex::new(Vec::new()),
         })
     }
@@ -76,36 +81,21 @@ impl<D: Database> WriterTask<D> {
     /// # Cancel safety
     /// An admission that is dropped before its reply is not stored, or is voided.
     pub(crate) async fn submit(self: &Arc<Self>, command: Command) -> Reply {
-        self.submit_for(command, false).await
-    }
-
-    /// Submits a command that the caller sends again after [`Indeterminate`](Reply::Indeterminate). If the first one is
-    /// stored after all, it is not voided.
-    pub(crate) async fn submit_and_keep(self: &Arc<Self>, command: Command) -> Reply {
-        self.submit_for(command, true).await
-    }
-
-    async fn submit_for(self: &Arc<Self>, command: Command, keep: bool) -> Reply {
         let deadline = Instant::now() + self.reply_timeout();
         let waiter = self.waiter(&mut self.lock(), command);
         let mut waiter = match waiter {
             Ok(waiter) => waiter,
+            Err(SubmitError::Held) => return Reply::Held,
             Err(error) => return Reply::Unavailable(error.reason()),
         };
         self.work();
-        let ticket = waiter.ticket;
-        let reply = match waiter.reply(deadline).await {
+        match waiter.reply(deadline).await {
             Some(reply) => reply,
             None => waiter.time_out(),
-        };
-        if keep && matches!(reply, Reply::Indeterminate) {
-            self.lock().keep(ticket);
         }
-        reply
     }
 
-    /// Submits commands in their order. Returns the replies up to the first command that was not decided or was
-    /// rejected, because the commands after it may depend on it.
+    /// Submits commands in their order and returns their replies. Those that are not accepted have none.
     pub(crate) async fn submit_all(self: &Arc<Self>, commands: Vec<Command>) -> Vec<Reply> {
         let deadline = Instant::now() + self.reply_timeout() + self.step_timeout;
         let waiters: Vec<_> = {
@@ -115,10 +105,10 @@ impl<D: Database> WriterTask<D> {
         self.work();
         let mut replies = Vec::with_capacity(waiters.len());
         for mut waiter in waiters {
-            match waiter.reply(deadline).await {
-                Some(reply) if reply.is_decided() && !matches!(reply, Reply::Rejected(_)) => replies.push(reply),
-                _ => break,
-            }
+            replies.push(match waiter.reply(deadline).await {
+                Some(reply) => reply,
+                None => waiter.time_out(),
+            });
         }
         replies
     }
@@ -148,7 +138,8 @@ impl<D: Database> WriterTask<D> {
         let settled = async {
             loop {
                 let ended = self.ended.notified();
-                if self.lock().backlog() == 0 && !self.working.load(Ordering::Acquire) {
+                let working = |lane: &LaneTask| lane.working.load(Ordering::Acquire);
+                if self.lock().backlog() == 0 && !self.lanes.iter().any(working) {
                     break;
                 }
                 ended.await;
@@ -167,38 +158,51 @@ impl<D: Database> WriterTask<D> {
         self.listeners().push(Box::new(listener));
     }
 
-    /// Wakes the task, and spawns it if it does not run. A runtime that shuts down takes the task with it.
+    /// Wakes the tasks of the lanes.
     fn work(self: &Arc<Self>) {
-        self.wake.notify_one();
-        if self.working.load(Ordering::Acquire) {
-            return;
-        }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if !self.working.swap(true, Ordering::AcqRel) {
-            let running = RunGuard(Arc::clone(self));
-            runtime.spawn(async move { running.0.run().await });
+        self.work_on(Lane::Main);
+        if D::SKIPS_HELD && self.lock().backlog_of(Lane::Second) > 0 {
+            self.work_on(Lane::Second);
         }
     }
 
-    async fn run(&self) {
+    /// Wakes the task of a lane, and spawns it if it does not run. A runtime that shuts down takes the task with it.
+    fn work_on(self: &Arc<Self>, lane: Lane) {
+        let LaneTask { wake, working } = &self.lanes[lane as usize];
+        wake.notify_one();
+        if working.load(Ordering::Acquire) {
+            return;
+        }
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if !working.swap(true, Ordering::AcqRel) {
+            let running = RunGuard(Arc::clone(self), lane);
+            runtime.spawn(async move { running.0.run(lane).await });
+        }
+    }
+
+    async fn run(self: &Arc<Self>, lane: Lane) {
         let (mut session, mut result) = (None::<D::Session>, None);
         loop {
-            let (step, notices) = {
+            let (step, notices, others) = {
                 let mut writer = self.lock();
-                let step = writer.step(result.take());
+                let step = writer.step(lane, result.take());
                 send_replies(&mut writer);
-                (step, writer.notices())
+                (step, writer.notices(), writer.backlog_of(lane.other()) > 0)
             };
+            if others {
+                self.work_on(lane.other()); // accounts may have moved to it
+            }
             for notice in &notices {
                 self.listeners().iter().for_each(|listener| listener(notice));
             }
             result = match step {
                 Step::Wait => {
                     self.ended.notify_waiters();
-                    self.wake.notified().await;
+                    self.lanes[lane as usize].wake.notified().await;
                     None
                 }
                 Step::End => {
+                    self.lanes[lane.other() as usize].wake.notify_one(); // it ends too
                     if let Some(session) = session.take() {
                         let _ = timeout(self.step_timeout, session.close()).await;
                     }
@@ -248,12 +252,12 @@ impl<D: Database> WriterTask<D> {
     }
 }
 
-/// Marks the task as running; after its end another one may be spawned.
-struct RunGuard<D: Database>(Arc<WriterTask<D>>);
+/// Marks the task of a lane as running; after its end another one may be spawned.
+struct RunGuard<D: Database>(Arc<WriterTask<D>>, Lane);
 
 impl<D: Database> Drop for RunGuard<D> {
     fn drop(&mut self) {
-        self.0.working.store(false, Ordering::Release);
+        self.0.lanes[self.1 as usize].working.store(false, Ordering::Release);
         self.0.ended.notify_waiters();
     }
 }
@@ -280,6 +284,7 @@ impl<D: Database> Waiter<D> {
         let receiver = self.receiver.take();
         match self.task.lock().time_out(self.ticket) {
             CancelResult::Unsent => Reply::Unavailable("no answer in time".into()),
+            CancelResult::Held => Reply::Held,
             CancelResult::Underway => Reply::Indeterminate,
             CancelResult::Answered => receiver
                 .and_then(|mut receiver| receiver.try_recv().ok())

@@ -7,8 +7,8 @@ use crate::kind::Kind;
 
 /// Amounts that are requested or were used, by kind.
 ///
-/// An amount of 0 charges nothing, and is refused exactly if nothing of the kind remains. A kind that no limit counts
-/// is free.
+/// An amount of 0 charges nothing, and is refused exactly if nothing of the kind remains. A kind that the
+/// client's plan does not limit is free.
 ///
 /// ```
 /// use tollgate::{Amounts, Kind};
@@ -97,6 +97,22 @@ impl Amounts {
         let mut merged = self.clone();
         other.iter().for_each(|(kind, amount)| merged.set(kind, amount));
         merged
+    }
+
+    /// Returns the part of each amount up to that of `most`, and the rest. A kind that `most` does not name is rest only.
+    pub(crate) fn split_at(&self, most: &Self) -> (Self, Self) {
+        let (mut within, mut beyond) = (Self::new(), Self::new());
+        for (kind, amount) in self.iter() {
+            let part = most.get(kind).map(|most| amount.min(most));
+            if let Some(part) = part {
+                within.add(kind, part);
+            }
+            match amount - part.unwrap_or(0) {
+                0 => {}
+                rest => beyond.add(kind, rest),
+            }
+        }
+        (within, beyond)
     }
 
     /// Removes a kind.

@@ -4,7 +4,7 @@ use std::{any::Any, fmt, num::NonZeroU64, sync::Arc};
 
 use super::{
     ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
-    account::{AccountSettings, ChargeRequest, CloseResult, Denial, Job, Nearest, Now, Warning},
+    account::{AccountSettings, ChargeRequest, ChargeScope, CloseResult, Denial, Job, Nearest, Now, Warning},
     layer::OnFailure,
 };
 use crate::{
@@ -265,7 +265,7 @@ impl From<StoreError> for AdmitError {
 #[derive(Debug, Default)]
 pub(crate) struct Receipt {
     pub(crate) address: AccountAddress,
-    pub(crate) epoch: u32,
+    pub(crate) scope: ChargeScope,
     pub(crate) lease: Option<Lease>,
     pub(crate) reservation: Option<NonZeroU64>,
     pub(crate) job: Option<Arc<Job>>,
@@ -274,6 +274,7 @@ pub(crate) struct Receipt {
     /// Set if the account is the one of clients for which there was no room.
     pub(crate) shared: bool,
     /// Part that only the admitting store can read; `None` in memory.
+    #[allow(dead_code, reason = "memory has none")]
     pub(crate) store_part: Option<Box<dyn Any + Send + Sync>>,
 }
 

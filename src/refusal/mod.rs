@@ -292,6 +292,9 @@ impl fmt::Display for Refusal {
             (Reason::TooLarge, limit @ 1..) => write!(f, "request of more than {limit} can never pass")?,
             (reason, _) => f.write_str(reason.forms().summary)?,
         }
+        if let (Reason::UnknownUnit, [violation, ..]) = (self.reason(), self.violations()) {
+            write!(f, ", unit {:?}", violation.kind.as_str())?;
+        }
         match self.retry_after() {
             Some(wait) => write!(f, ", retry in {wait:?}"),
             None => Ok(()),
@@ -325,7 +328,7 @@ impl fmt::Display for Refusal {
 pub struct Violation {
     /// Name of the limit.
     pub name: PolicyName,
-    /// Kind of the amounts that it counts.
+    /// Kind of the amounts that it counts, or would count.
     pub kind: Kind,
     /// Limit, including grants.
     pub limit: u64,

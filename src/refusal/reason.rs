@@ -91,6 +91,12 @@ reasons! {
         "rejected", "REJECTED" 13, INTERNAL_SERVER_ERROR 500 "Internal Server Error", "about:blank",
         "charge rejected by the store, nothing charged",
         "The quota store rejected the charge; nothing was charged.";
+    /// A call of the handle names a unit that no plan of the layer counts, so that nothing could ever be charged for it: 500,
+    /// `INTERNAL`. The [violation](crate::Refusal::violations) has the unit. Correct its name, or add a limit.
+    UnknownUnit:
+        "unknown_unit", "UNKNOWN_UNIT" 13, INTERNAL_SERVER_ERROR 500 "Internal Server Error", "about:blank",
+        "no plan counts the unit, nothing charged",
+        "The service charges a unit that no plan counts; nothing was charged.";
     /// The request exceeds the whole limit, so that waiting does not help: 413, `RESOURCE_EXHAUSTED`.
     TooLarge:
         "too_large", "TOO_LARGE" 8, PAYLOAD_TOO_LARGE 413 "Content Too Large", "about:blank",

@@ -10,35 +10,47 @@ pub(crate) use model::{Spin, SpinGuard};
 mod spinlock {
     use std::{hint, thread};
 
-    use spinning_top::{
-        RawSpinlock,
-        lock_api::{Mutex, MutexGuard},
-        relax::Relax,
-    };
+    use spinning_top::Spinlock;
+    pub(crate) use spinning_top::guard::SpinlockGuard as SpinGuard;
 
     /// A lock that is held for a few instructions, and never while an observer, a classifier or the handler runs.
     ///
     /// It costs one atomic exchange; a mutex costs two, and sleeps when it is taken. Waiting threads spin. If the
     /// scheduler has suspended the holder, they yield. A panic releases the lock.
-    pub(crate) type Spin<T> = Mutex<RawSpinlock<SpinThenYield>, T>;
-    pub(crate) type SpinGuard<'a, T> = MutexGuard<'a, RawSpinlock<SpinThenYield>, T>;
-
-    /// Number of pauses of a waiting thread so far.
-    #[derive(Default)]
-    pub(crate) struct SpinThenYield(u32);
+    pub(crate) struct Spin<T>(Spinlock<T>);
 
     /// Number of spins before yielding; longer than a running holder keeps the lock.
     const SPINS: u32 = 10;
 
-    impl Relax for SpinThenYield {
+    impl<T> Spin<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Self(Spinlock::new(value))
+        }
+
+        #[inline]
+        pub(crate) fn lock(&self) -> SpinGuard<'_, T> {
+            self.0.try_lock().unwrap_or_else(|| self.wait())
+        }
+
+        #[inline]
+        pub(crate) fn try_lock(&self) -> Option<SpinGuard<'_, T>> {
+            self.0.try_lock()
+        }
+
         #[cold]
-        fn relax(&mut self) {
-            if self.0 < SPINS {
-                // Each attempt takes the cache line from the thread that writes on it, so attempts become rarer.
-                (0..16 << self.0.min(4)).for_each(|_| hint::spin_loop());
-                self.0 += 1;
-            } else {
-                thread::yield_now();
+        fn wait(&self) -> SpinGuard<'_, T> {
+            let mut spins = 0..SPINS;
+            loop {
+                match spins.next() {
+                    // Each attempt takes the cache line from the thread that writes on it, so attempts become rarer.
+                    Some(spin) => (0..16 << spin.min(4)).for_each(|_| hint::spin_loop()),
+                    None => thread::yield_now(),
+                }
+                if !self.0.is_locked()
+                    && let Some(guard) = self.0.try_lock()
+                {
+                    return guard;
+                }
             }
         }
     }

@@ -75,25 +75,18 @@ pub(crate) fn level(rate: &Rate, full_at: Option<u64>, now: Moment) -> Level {
     }
 }
 
-/// Returns the same bucket under another rate. The missing fraction stays, rounded up.
+/// Returns the bucket after its rate has changed at `now`. The missing tokens stay missing, rounded up to a nanosecond of
+/// the new rate, even if they exceed its burst.
 ///
-/// So a change of tier neither refills a bucket nor keeps the waits of the old rate. `from_span` is the time in which the
-/// old bucket filled, in nanoseconds; zero stands for an unknown bucket, which is a newcomer's but not full before
-/// `full_at`.
-pub(crate) fn rescale(full_at: u64, from_span: u64, rate: &Rate, now: Moment) -> u64 {
-    if from_span == 0 {
-        return full_at.max(newcomer(rate, now));
-    }
+/// At most `burst` tokens can be missing. A longer debt comes from a clock that was set back, and stays a time to wait.
+pub(crate) fn change_rate(full_at: u64, from: &Rate, to: &Rate, burst: u64, now: Moment) -> u64 {
     let debt = debt(full_at, now);
-    if debt == 0 {
+    let tokens = debt.min(from.interval_ns().saturating_mul(burst));
+    if tokens == 0 {
         return full_at;
     }
-    // A debt above the span comes from a clock that was set back: that part is time to wait, not missing tokens.
-    let tokens = debt.min(from_span);
-    let ahead = debt - tokens;
-    let scaled = (u128::from(tokens) * u128::from(rate.span_ns())).div_ceil(u128::from(from_span));
-    let scaled = u64::try_from(scaled).unwrap_or(u64::MAX); // never above the span, because tokens <= from_span
-    now.as_nanos().saturating_add(ahead).saturating_add(scaled)
+    let missing = (u128::from(tokens) * u128::from(to.interval_ns())).div_ceil(u128::from(from.interval_ns()));
+    now.as_nanos().saturating_add(debt - tokens).saturating_add(u64::try_from(missing).unwrap_or(u64::MAX))
 }
 
 /// Returns the bucket after `cost` was given back to it, at most full.

@@ -6,7 +6,7 @@ use super::{
     gcra::{self, Level},
     policy::TokenBucketPolicy,
     rate::Rate,
-    rates::{self, RateLimit, full_at},
+    table::TableError,
 };
 use crate::{
     cost::Cost,
@@ -53,12 +53,13 @@ impl TokenBuckets {
     /// Returns the level of the client's bucket; takes nothing.
     #[must_use]
     pub fn peek(&self, client: &Client) -> Level {
-        let TokenBucketPolicy { context, limits, table, .. } = &*self.0;
+        let TokenBucketPolicy { context, table, .. } = &*self.0;
         let now = context.clock.now();
-        let limits = limits.present();
-        let rate = &limits.by_tier.of(client.tier()).rate;
-        let full_at = table.peek(client.digest(), now).map(|bucket| full_at(bucket, rate, now));
-        gcra::level(rate, full_at, now)
+        self.0.with_limits(|limits| {
+            let limit = limits.by_tier.of(client.tier());
+            let bucket = table.peek(limit.key(client), now, &limits.revision)?;
+            Ok(gcra::level(&limit.rate, bucket.map(|bucket| limit.full_at(bucket, now)), now))
+        })
     }
 
     /// Returns the level of the global bucket, if there is one; takes nothing.
@@ -71,7 +72,7 @@ impl TokenBuckets {
     #[must_use]
     pub fn peek_global(&self) -> Option<Level> {
         let now = self.0.context.clock.now();
-        self.0.limits.present().global.as_ref().map(|global| global.cell.level(&global.rate, now))
+        self.0.limits.present().global.as_ref().map(|global| global.level(now))
     }
 
     /// Gives `cost` back to the client's bucket and to the global one, up to full.
@@ -85,21 +86,29 @@ impl TokenBuckets {
     /// assert_eq!(buckets.peek(&alice).remaining, 4);
     /// ```
     pub fn give_back(&self, client: &Client, cost: Cost) {
-        let TokenBucketPolicy { context, limits, table, .. } = &*self.0;
+        let TokenBucketPolicy { context, table, .. } = &*self.0;
         let now = context.clock.now();
-        let limits = limits.present();
-        let rate = &limits.by_tier.of(client.tier()).rate;
-        let fuller = |old| rates::bucket(gcra::give_back(rate, full_at(old, rate, now), cost, now), rate);
-        let _ = table.update(client.digest(), now, |bucket| (bucket.map(fuller), ()));
-        if let Some(global) = &limits.global {
-            global.cell.give_back(&global.rate, cost, now);
-        }
+        self.0.with_limits(|limits| {
+            let limit = limits.by_tier.of(client.tier());
+            let fuller = |bucket| limit.bucket(gcra::give_back(&limit.rate, limit.full_at(bucket, now), cost, now));
+            match table.update(limit.key(client), now, &limits.revision, |bucket| (bucket.map(fuller), ())) {
+                Err(TableError::Stale) => return Err(TableError::Stale),
+                Ok(()) | Err(TableError::Full) => {} // a client without a bucket has all of its tokens
+            }
+            if let Some(global) = &limits.global {
+                global.give_back(cost, now);
+            }
+            Ok(())
+        });
     }
 
     /// Changes the rate of all clients whose tier has none of its own, from the next request on.
     ///
-    /// The missing fraction of a bucket stays missing: a change neither refills a bucket nor keeps the waits of the old
-    /// rate.
+    /// Missing tokens stay missing: a change does not refill a bucket, and from now on tokens arrive at the new rate. A
+    /// client that lacks more tokens than the new burst waits for all of them.
+    ///
+    /// The change is applied to each bucket: about 2 ms for 100,000 clients. Requests wait for no more than a small part of
+    /// the table meanwhile.
     ///
     /// ```
     /// # use tollgate::{Client, Cost, FakeClock, Rate, TokenBucketLayer};
@@ -107,14 +116,16 @@ impl TokenBuckets {
     /// let alice = Client::named("alice");
     /// buckets.check(&alice, Cost::new(10)).unwrap();
     /// buckets.set_rate(Rate::per_second(100));
-    /// assert_eq!(buckets.peek(&alice).remaining, 0);
-    /// assert_eq!(buckets.check(&alice, Cost::ONE).unwrap_err().retry_after().unwrap().as_millis(), 10);
+    /// assert_eq!(buckets.peek(&alice).remaining, 90);
+    /// assert_eq!(buckets.peek(&alice).full_in.as_millis(), 100);
     /// ```
     pub fn set_rate(&self, rate: Rate) {
-        self.set(None, rate);
+        self.0.set_rate(None, rate);
     }
 
-    /// Changes the rate of a tier, or gives it one of its own, from the next request on.
+    /// Changes the rate of a tier, or gives it one of its own, from the next request on; see [`set_rate`](Self::set_rate).
+    ///
+    /// A tier without a rate of its own shares the usual one and its buckets. Its first own rate begins with fresh buckets.
     ///
     /// ```
     /// # use tollgate::{Client, Rate, TokenBucketLayer};
@@ -123,23 +134,13 @@ impl TokenBuckets {
     /// assert_eq!(buckets.peek(&Client::named("alice").with_tier("pro")).limit, 100);
     /// ```
     pub fn set_rate_for(&self, tier: impl Into<Tier>, rate: Rate) {
-        self.set(Some(tier.into()), rate);
-    }
-
-    fn set(&self, tier: Option<Tier>, rate: Rate) {
-        let TokenBucketPolicy { context, config, limits, .. } = &*self.0;
-        let limit = RateLimit::new(rate, context, config.clients.dialect);
-        limits.replace(|limits| {
-            let mut limits = limits.clone();
-            limits.by_tier.set(tier, limit);
-            limits
-        });
+        self.0.set_rate(Some(tier.into()), rate);
     }
 
     /// Changes the global rate of all clients together, or ends it.
     ///
-    /// The missing fraction stays missing, except for requests that are being decided at this moment: they are charged
-    /// under the old rate. A rate after none begins with a fresh bucket.
+    /// Missing tokens stay missing, except for requests that are being decided at this moment: they are charged under the
+    /// old rate. A rate after none begins with a fresh bucket.
     ///
     /// ```
     /// # use tollgate::{Client, Rate, TokenBucketLayer};
@@ -172,7 +173,7 @@ impl TokenBuckets {
     /// # });
     /// ```
     pub fn forget_idle(&self) {
-        self.0.table.sweep_all(self.0.context.clock.now());
+        self.0.table.sweep_all(self.0.context.clock.now(), &self.0.limits.present().revision);
     }
 
     /// Returns the number of clients whose bucket is not full, and of idle ones that are not

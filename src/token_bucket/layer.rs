@@ -98,6 +98,8 @@ impl TokenBucketLayer {
     }
 
     /// Gives clients of `tier` a rate of their own; others keep the usual one.
+    ///
+    /// A client with keys in several tiers has a bucket in each: requests in one tier take no tokens of another.
     #[must_use]
     pub fn rate_for(self, tier: impl Into<Tier>, rate: Rate) -> Self {
         let tier = tier.into();

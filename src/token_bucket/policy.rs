@@ -11,14 +11,14 @@ use super::{
     layer::TokenBucketConfig,
     permit::TokenBucketPermit,
     rate::Rate,
-    rates::{self, Limits, RateLimit, full_at},
-    table::{Bucket, Full, Table},
+    rates::{Limits, RateLimit},
+    table::{Bucket, Table, TableError},
 };
 use crate::{
     cost::Cost,
     gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext},
     head::RequestHead,
-    identity::Client,
+    identity::{Client, Tier},
     refusal::{Dialect, Reason, Refusal},
     sync::HotSwap,
     time::Moment,
@@ -29,8 +29,11 @@ pub struct TokenBucketPolicy {
     pub(super) context: PolicyContext,
     pub(super) config: TokenBucketConfig,
     pub(super) limits: HotSwap<Limits>,
+    /// Serializes changes of rates: each is applied to all buckets before the next.
+    changing: Mutex<()>,
     pub(super) table: Table,
-    overflow: Mutex<Option<Bucket>>,
+    /// The bucket that newcomers share while the table is full, under the key 0.
+    overflow: Table,
     clients: ClientResolver,
 }
 
@@ -48,8 +51,9 @@ impl TokenBucketPolicy {
     pub(super) fn new(config: TokenBucketConfig, context: PolicyContext) -> Self {
         Self {
             limits: HotSwap::new(Limits::new(&config, &context)),
+            changing: Mutex::new(()),
             table: Table::new(config.clients.most),
-            overflow: Mutex::new(None),
+            overflow: Table::of_shards(1, 1),
             clients: ClientResolver::new(&config.clients),
             config,
             context,
@@ -62,41 +66,60 @@ impl TokenBucketPolicy {
     #[inline]
     pub(super) fn take(&self, client: &Client, cost: Cost, reported: bool) -> Result<TokenBucketPermit, Refusal> {
         let now = self.context.clock.now();
-        let limits = self.limits.present();
+        let present = self.limits.present();
+        let limits = &*present;
         let limit = limits.by_tier.of(client.tier());
-        match self.table.update(client.digest(), now, |bucket| decide(&limits, &limit.rate, bucket, cost, now)) {
+        let take = move |bucket| decide(limits, limit, bucket, cost, now);
+        match self.table.update(limit.key(client), now, &limits.revision, take) {
             Ok(Ok(full_at)) if reported => Ok(TokenBucketPermit::reporting(limit, full_at, now)),
             Ok(Ok(_)) => Ok(TokenBucketPermit::silent()),
             Ok(Err(shortage)) => Err(self.refuse(shortage, limit, cost)),
-            Err(Full) => self.take_from_overflow(&limits, limit, cost, now),
+            Err(TableError::Full) => self.take_from_overflow(limit, cost, now),
+            Err(TableError::Stale) => self.take(client, cost, reported),
         }
     }
 
-    /// Takes `cost` from the bucket that all newcomers share while the table has no room.
+    /// Takes `cost` from the bucket that all newcomers share while the table has no room. Its level is not one client's, so
+    /// that no permit reports it.
     #[cold]
-    fn take_from_overflow(
-        &self,
-        limits: &Limits,
-        limit: &Arc<RateLimit>,
-        cost: Cost,
-        now: Moment,
-    ) -> Result<TokenBucketPermit, Refusal> {
+    fn take_from_overflow(&self, own: &RateLimit, cost: Cost, now: Moment) -> Result<TokenBucketPermit, Refusal> {
         self.context.observers.emit(&Event::Overflow { policy: &self.context.name });
-        if cost.get() > limit.rate.capacity() {
-            return Err(self.refuse(Shortage::Never(Some(limit.rate.capacity())), limit, cost));
+        if cost.get() > own.rate.capacity() {
+            return Err(self.refuse(Shortage::Never(Some(own.rate.capacity())), own, cost));
         }
-        let rate = limits.overflow();
-        let mut bucket = self.overflow.lock().unwrap_or_else(PoisonError::into_inner);
-        let (after, decision) = decide(limits, rate, *bucket, cost, now);
-        *bucket = after;
-        let shortage = match decision {
-            Ok(_) => return Ok(TokenBucketPermit::silent()), // the level of a shared bucket is not one client's
-            Err(Shortage::Own { wait, .. }) => Shortage::Shared(wait),
-            // Fits the client's own bucket: it can pass when the table has room again.
-            Err(Shortage::Never(Some(_))) => Shortage::Shared(rate.span()),
-            Err(shortage) => shortage,
+        let take = |limits: &Limits| {
+            let limit = limits.overflow();
+            let take = |bucket| decide(limits, limit, bucket, cost, now);
+            let taken = self.overflow.update(0, now, &limits.revision, take)?;
+            Ok(taken.map_err(|shortage| match shortage {
+                Shortage::Own { wait, .. } => Shortage::Shared(wait),
+                // Fits the client's own bucket: it can pass when the table has room again.
+                Shortage::Never(Some(_)) => Shortage::Shared(limit.rate.span()),
+                shortage => shortage,
+            }))
         };
-        Err(self.refuse(shortage, limit, cost))
+        match self.with_limits(take) {
+            Ok(_) => Ok(TokenBucketPermit::silent()),
+            Err(shortage) => Err(self.refuse(shortage, own, cost)),
+        }
+    }
+
+    /// Changes the rate of a tier, or the usual one, and applies the change to all buckets.
+    pub(super) fn set_rate(&self, tier: Option<Tier>, rate: Rate) {
+        let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.limits.replace(|limits| limits.with_rate(tier, rate, &self.context, self.config.clients.dialect));
+        let limits = self.limits.present();
+        self.table.apply(&limits.revision);
+        self.overflow.apply(&limits.revision);
+    }
+
+    /// Calls `with` with the limits in force, again if a rate changes meanwhile.
+    pub(super) fn with_limits<T>(&self, with: impl Fn(&Limits) -> Result<T, TableError>) -> T {
+        loop {
+            if let Ok(result) = with(&self.limits.present()) {
+                return result;
+            }
+        }
     }
 
     #[cold]
@@ -115,15 +138,16 @@ impl TokenBucketPolicy {
 }
 
 /// Decides and returns the bucket to store. Runs under the lock of the client's bucket.
-#[inline]
+#[inline(always)] // its result would be copied once more
 fn decide(
     limits: &Limits,
-    rate: &Rate,
+    limit: &RateLimit,
     bucket: Option<Bucket>,
     cost: Cost,
     now: Moment,
 ) -> (Option<Bucket>, Result<Option<u64>, Shortage>) {
-    let before = bucket.map(|bucket| full_at(bucket, rate, now));
+    let rate = &limit.rate;
+    let before = bucket.map(|bucket| limit.full_at(bucket, now));
     let decision = match gcra::decide(rate, before, cost, now) {
         Decision::Admitted { full_at } => take_global(limits, cost, now).map(|()| full_at),
         Decision::Refused { wait } => {
@@ -134,15 +158,15 @@ fn decide(
         Decision::TooLarge => Err(Shortage::Never(Some(rate.capacity()))),
     };
     match decision {
-        Ok(full_at) if cost != Cost::PREFLIGHT => (Some(rates::bucket(full_at, rate)), Ok(Some(full_at))),
-        decision => (untouched(rate, bucket, now), decision.map(|_| before)),
+        Ok(full_at) if cost != Cost::PREFLIGHT => (Some(limit.bucket(full_at)), Ok(Some(full_at))),
+        decision => (untouched(limit, bucket, now), decision.map(|_| before)),
     }
 }
 
 #[inline]
 fn take_global(limits: &Limits, cost: Cost, now: Moment) -> Result<(), Shortage> {
     let Some(global) = &limits.global else { return Ok(()) };
-    match global.cell.take(&global.rate, cost, now) {
+    match global.take(cost, now) {
         Decision::Admitted { .. } => Ok(()),
         Decision::Refused { wait } => Err(Shortage::Shared(wait)),
         Decision::TooLarge => Err(Shortage::Never(None)),
@@ -152,7 +176,7 @@ fn take_global(limits: &Limits, cost: Cost, now: Moment) -> Result<(), Shortage>
 /// Returns the time until both buckets have enough tokens, if the client's has after `first`. A client that waits so long
 /// must not be refused by the global bucket then.
 fn longest_wait(limits: &Limits, cost: Cost, first: Duration, now: Moment) -> Result<Duration, Shortage> {
-    match limits.global.as_ref().map(|global| global.cell.ask(&global.rate, cost, now)) {
+    match limits.global.as_ref().map(|global| global.ask(cost, now)) {
         Some(Decision::Refused { wait }) => Ok(first.max(wait)),
         Some(Decision::TooLarge) => Err(Shortage::Never(None)),
         Some(Decision::Admitted { .. }) | None => Ok(first),
@@ -161,9 +185,9 @@ fn longest_wait(limits: &Limits, cost: Cost, first: Duration, now: Moment) -> Re
 
 /// Returns the bucket of a client from which nothing was taken: unchanged. A newcomer that starts with less than a full
 /// bucket is stored, or it would stay a newcomer and its bucket would never fill.
-fn untouched(rate: &Rate, bucket: Option<Bucket>, now: Moment) -> Option<Bucket> {
-    let newcomer = || Some(rates::bucket(gcra::newcomer(rate, now), rate));
-    bucket.or_else(|| newcomer().filter(|bucket| bucket.full_at > now.as_nanos()))
+fn untouched(limit: &RateLimit, bucket: Option<Bucket>, now: Moment) -> Option<Bucket> {
+    let newcomer = || Some(gcra::newcomer(&limit.rate, now)).filter(|full_at| *full_at > now.as_nanos());
+    bucket.or_else(|| newcomer().map(|full_at| limit.bucket(full_at)))
 }
 
 impl Admit for TokenBucketPolicy {

@@ -243,6 +243,23 @@ impl Rate {
         self.interval * self.burst
     }
 
+    /// Returns the time for which a full bucket stays stored, in nanoseconds.
+    ///
+    /// Where newcomers begin with less than a full bucket, a client that waited as long as it was asked to must not be a
+    /// newcomer again. `Retry-After` is rounded up, and clients are late: its bucket stays for as long as it took to fill,
+    /// and at least a minute.
+    #[inline]
+    pub(crate) const fn kept_ns(&self) -> u64 {
+        const MINUTE: u64 = 60_000_000_000;
+        if self.initial == self.burst {
+            0
+        } else if self.span_ns() > MINUTE {
+            self.span_ns()
+        } else {
+            MINUTE
+        }
+    }
+
     /// Returns the time in which an empty bucket fills, in nanoseconds, without the rounding of the intervals. With it,
     /// three a second would be reported as three in two seconds.
     pub(crate) fn window_ns(&self) -> u64 {

@@ -6,10 +6,11 @@ use super::{
     gcra::{self, Level},
     layer::TokenBucketConfig,
     rate::Rate,
-    table::{Bucket, GlobalCell},
+    table::{Bucket, GlobalBucket, RateChange, Revision, UNKNOWN},
 };
 use crate::{
     gate::{PolicyContext, Tiered},
+    identity::{Client, Tier},
     refusal::{Dialect, Fields},
     time::{Clock, Moment},
 };
@@ -20,29 +21,61 @@ pub(super) struct RateLimit {
     pub(super) rate: Rate,
     pub(super) fields: Arc<Fields>,
     pub(super) clock: Clock,
-}
-
-/// The bucket of all clients together. A new rate has a new cell. Otherwise a decision under the old rate would write
-/// its times into a bucket that others read by the new one.
-#[derive(Debug)]
-pub(super) struct GlobalLimit {
-    pub(super) rate: Rate,
-    pub(super) cell: GlobalCell,
+    /// Number in the layer, which stays when the rate changes.
+    number: u32,
+    /// Greatest burst that the limit has had.
+    burst: u64,
+    /// [`Rate::kept_ns`].
+    kept: u64,
 }
 
 /// All rates of a layer.
 #[derive(Clone, Debug)]
 pub(super) struct Limits {
     pub(super) by_tier: Tiered<Arc<RateLimit>>,
-    pub(super) global: Option<Arc<GlobalLimit>>,
-    overflow: Option<Rate>,
+    pub(super) global: Option<Arc<GlobalBucket>>,
+    /// Limit of the bucket that newcomers share while the table is full; the usual one if there is none.
+    overflow: Option<Arc<RateLimit>>,
+    /// Revision of the rates of clients.
+    pub(super) revision: Revision,
 }
 
 impl RateLimit {
-    pub(super) fn new(rate: Rate, context: &PolicyContext, dialect: Dialect) -> Arc<Self> {
+    fn new(number: u32, rate: Rate, burst: u64, context: &PolicyContext, dialect: Dialect) -> Arc<Self> {
         let window = Duration::from_nanos(rate.window_ns());
         let fields = Arc::new(Fields::new(dialect, &context.name, rate.capacity(), window, None));
-        Arc::new(Self { rate, fields, clock: context.clock.clone() })
+        Arc::new(Self {
+            rate,
+            fields,
+            clock: context.clock.clone(),
+            number,
+            burst: burst.max(rate.capacity()),
+            kept: rate.kept_ns(),
+        })
+    }
+
+    /// Returns the key of the client's bucket under this limit. A client in several tiers has a bucket under the limit of
+    /// each.
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)] // the first half of the digest
+    pub(super) fn key(&self, client: &Client) -> u64 {
+        // The golden ratio spreads small numbers over all bits. The usual limit has the number 0.
+        (client.digest().0 >> 64) as u64 ^ u64::from(self.number).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    }
+
+    /// Returns the time at which a stored bucket is full.
+    #[inline]
+    pub(super) fn full_at(&self, bucket: Bucket, now: Moment) -> u64 {
+        if bucket.limit == UNKNOWN {
+            return bucket.until.max(gcra::newcomer(&self.rate, now));
+        }
+        bucket.until.saturating_sub(self.kept)
+    }
+
+    /// Returns the stored form of a bucket that is full at `full_at`.
+    #[inline]
+    pub(super) fn bucket(&self, full_at: u64) -> Bucket {
+        Bucket { until: full_at.saturating_add(self.kept), limit: self.number }
     }
 
     /// Returns the time for which the remaining tokens suffice at the full rate; without any, the time until the next one.
@@ -54,59 +87,46 @@ impl RateLimit {
     }
 }
 
-/// Returns the time at which a stored bucket is full under `rate`, whatever rate it was stored under.
-#[inline]
-pub(super) fn full_at(bucket: Bucket, rate: &Rate, now: Moment) -> u64 {
-    if bucket.span == rate.span_ns() {
-        return bucket.full_at;
-    }
-    let span = bucket.span & !KEPT;
-    let full_at = if span == bucket.span { bucket.full_at } else { bucket.full_at.saturating_sub(kept_for(span)) };
-    if span == rate.span_ns() { full_at } else { gcra::rescale(full_at, span, rate, now) }
-}
-
-/// Returns the stored form of a bucket.
-///
-/// If newcomers begin with less than a full bucket, it stays for a while after it is full. A client that waited as long
-/// as it was asked to must not be a newcomer again.
-#[inline]
-pub(super) fn bucket(full_at: u64, rate: &Rate) -> Bucket {
-    let span = rate.span_ns();
-    if rate.newcomer_tokens() < rate.capacity() {
-        Bucket { full_at: full_at.saturating_add(kept_for(span)), span: span | KEPT }
-    } else {
-        Bucket { full_at, span }
-    }
-}
-
-/// Marks the span of a bucket that is kept after it is full; no span is that long.
-const KEPT: u64 = 1 << 63;
-
-/// Returns the time in which the bucket filled, and at least a minute, in nanoseconds: `Retry-After` is rounded up, and
-/// clients are late.
-fn kept_for(span: u64) -> u64 {
-    span.max(60_000_000_000)
-}
-
 impl Limits {
     pub(super) fn new(config: &TokenBucketConfig, context: &PolicyContext) -> Self {
+        let mut numbers = 0..;
+        let mut limit =
+            |rate: &Rate| RateLimit::new(numbers.next().unwrap_or(UNKNOWN), *rate, 0, context, config.clients.dialect);
         Self {
-            by_tier: config.rates.map(|rate| RateLimit::new(*rate, context, config.clients.dialect)),
-            global: config.global.map(|rate| Arc::new(GlobalLimit { rate, cell: GlobalCell::new() })),
-            overflow: config.overflow,
+            by_tier: config.rates.map(&mut limit),
+            global: config.global.map(|rate| Arc::new(GlobalBucket::new(rate))),
+            overflow: config.overflow.as_ref().map(limit),
+            revision: Revision::default(),
         }
     }
 
-    /// Returns the rate that all newcomers share while the table is full.
-    pub(super) fn overflow(&self) -> &Rate {
-        self.overflow.as_ref().unwrap_or(&self.by_tier.of(None).rate)
+    /// Returns the limit of the bucket that all newcomers share while the table is full.
+    pub(super) fn overflow(&self) -> &RateLimit {
+        self.overflow.as_ref().unwrap_or_else(|| self.by_tier.of(None))
     }
 
-    /// Returns the same rates with another global one, whose bucket keeps the fraction that is missing.
-    pub(super) fn with_global(&self, rate: Option<Rate>, now: Moment) -> Self {
-        let cell = |rate: &Rate| {
-            self.global.as_ref().map_or_else(GlobalCell::new, |old| old.cell.rescaled(&old.rate, rate, now))
+    /// Returns the same rates with another one for a tier, or with another usual one.
+    pub(super) fn with_rate(&self, tier: Option<Tier>, to: Rate, context: &PolicyContext, dialect: Dialect) -> Self {
+        let mut limits = self.clone();
+        let (number, burst) = if let Some(old) = self.by_tier.get(tier.as_ref()) {
+            let change =
+                RateChange { limit: old.number, from: old.rate, to, burst: old.burst, at: context.clock.now() };
+            limits.revision = self.revision.after(change);
+            (old.number, old.burst)
+        } else {
+            let numbers = self.by_tier.values().chain(&self.overflow).map(|limit| limit.number);
+            (numbers.max().unwrap_or_default() + 1, 0)
         };
-        Self { global: rate.map(|rate| Arc::new(GlobalLimit { rate, cell: cell(&rate) })), ..self.clone() }
+        limits.by_tier.set(tier, RateLimit::new(number, to, burst, context, dialect));
+        limits
+    }
+
+    /// Returns the same rates with another global one, whose bucket has the same missing tokens.
+    pub(super) fn with_global(&self, rate: Option<Rate>, now: Moment) -> Self {
+        let bucket = |rate| match &self.global {
+            Some(old) => old.at_rate(rate, now),
+            None => GlobalBucket::new(rate),
+        };
+        Self { global: rate.map(|rate| Arc::new(bucket(rate))), ..self.clone() }
     }
 }

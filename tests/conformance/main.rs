@@ -67,6 +67,8 @@ macro_rules! keeps_every_rule {
             a_grant_raises_a_limit_until_it_is_revoked
             the_grant_that_ends_first_is_used_first
             grant_ends_at_any_time_to_come
+            grant_is_listed_to_its_end
+            limits_of_one_name_count_in_their_own_period
             what_cannot_be_is_said_in_words
             a_reset_counts_from_zero
             reset_repeats_after_a_late_commit

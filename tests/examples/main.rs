@@ -2,6 +2,7 @@
 #![cfg(unix)]
 
 mod program;
+mod scrape;
 mod start;
 mod stop;
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// Names of the examples that serve.
-pub(crate) const SERVERS: [&str; 4] = ["quickstart", "grpc", "scan_api", "billing"];
+pub(crate) const SERVERS: [&str; 5] = ["quickstart", "grpc", "scan_api", "billing", "metrics"];
 
 /// Variables that an example reads.
 const VARIABLES: [&str; 7] = ["PORT", "MAX_CONCURRENT", "DAILY_BYTES", "DB", "DATABASE_URL", "LIMIT", "ADMIN_TOKEN"];
@@ -39,8 +39,10 @@ fn built() -> &'static Path {
 fn features() -> String {
     let all = [
         ("conformance", cfg!(feature = "conformance")),
+        ("metrics", cfg!(feature = "metrics")),
         ("postgres", cfg!(feature = "postgres")),
         ("sqlite", cfg!(feature = "sqlite")),
+        ("tracing", cfg!(feature = "tracing")),
         ("zones", cfg!(feature = "zones")),
     ];
     all.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect::<Vec<_>>().join(",")

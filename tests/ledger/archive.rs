@@ -167,9 +167,9 @@ async fn row_numbers_of_archived_rows_are_not_reused(database: Database) {
         assert!(kept.len() == 1 && kept[0].id > last, "{kept:?} after {last}");
         last = kept[0].id;
         // A late one, as from a clock that is behind.
-        let late = "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt,
+        let late = "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, period, window_start, epoch, entry, attempt,
                 part, amount, consumed_at, order_id)
-            SELECT tenant_id, 'late', quota_type, limit_id, window_start, epoch, 'record', 0, id, 0, consumed_at, order_id
+            SELECT tenant_id, 'late', quota_type, limit_id, period, window_start, epoch, 'record', 0, id, 0, consumed_at, order_id
             FROM quota_consumption";
         database.meddle(late).await.unwrap();
         let late = rows(&ledger, "acme").await.last().unwrap().id;
@@ -204,9 +204,9 @@ async fn long_history_is_archived_in_steps(database: Database) {
     quotas(&ledger, tokens(1_000)).charge(&acme(), ("tokens", 5)).await.unwrap();
     let ledger = age(&database, ledger, 100).await;
     let many = "WITH RECURSIVE g (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < 100000)
-        INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt, part,
+        INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, period, window_start, epoch, entry, attempt, part,
             amount, consumed_at, order_id)
-        SELECT tenant_id, 'job', quota_type, limit_id, window_start, epoch, 'record', 0, n, 0, consumed_at, order_id
+        SELECT tenant_id, 'job', quota_type, limit_id, period, window_start, epoch, 'record', 0, n, 0, consumed_at, order_id
         FROM quota_consumption, g";
     database.meddle(many).await.unwrap();
     // All pairs would be 10^10 comparisons.

@@ -209,7 +209,7 @@ async fn exhausted_tenants_recover_after_a_reset(database: Database) {
     assert_eq!(ledger.reconcile().await.unwrap().drifts, []);
     let rows = rows(&ledger, "tenant 7").await;
     let resets: Vec<_> = rows.iter().filter(|row| row.entry == "reset").map(|row| row.amount).collect();
-    assert_eq!(resets, [-10], "what was forgiven stands in the ledger");
+    assert_eq!(resets, [-10, 0], "what was forgiven stands in the ledger, and the count that began");
 }
 
 async fn tenants_are_isolated(database: Database) {
@@ -261,8 +261,8 @@ async fn events_carry_the_data_of_an_alert(database: Database) {
     assert!(ledger.reconcile().await.unwrap().drift() > 0.001);
     assert_eq!(ledger.backlog(), 0);
     // No row bypasses the unique index, and a ledger without it is not opened.
-    let twice = "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt, part,
-        amount, consumed_at, order_id) SELECT tenant_id, job_id, quota_type, limit_id, window_start, epoch, entry, attempt, part,
+    let twice = "INSERT INTO quota_consumption (tenant_id, job_id, quota_type, limit_id, period, window_start, epoch, entry, attempt, part,
+        amount, consumed_at, order_id) SELECT tenant_id, job_id, quota_type, limit_id, period, window_start, epoch, entry, attempt, part,
         amount, consumed_at, order_id FROM quota_consumption";
     assert!(database.meddle(twice).await.is_err(), "a violated constraint is an error");
 }

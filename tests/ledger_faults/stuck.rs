@@ -156,7 +156,7 @@ mod on_a_server {
         scene.has_charged(3 + FREE + held).await;
     }
 
-    /// The ledger locks ann and waits for cid; another session locks cid and waits for ann. The server aborts the
+    /// The second lane locks ann and waits for cid; another session locks cid and waits for ann. The server aborts the
     /// ledger's transaction.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn deadlock_with_another_transaction_is_resolved() {
@@ -177,8 +177,9 @@ mod on_a_server {
         let scene = scene_in(url.clone()).await;
         let mut other = scene.holding("cid").await;
         other.execute("SET LOCAL deadlock_timeout = '30s'").await.unwrap();
-        // The first keeps the writer busy until the two are in one batch.
+        // The first keeps the second lane busy until the two are in one batch of it.
         let mut first = scene.holding("bob").await;
+        first.execute("SELECT 1 FROM quota_account WHERE tenant_id = 'ann' FOR UPDATE").await.unwrap();
         let asked = ["bob", "ann", "cid"].map(|tenant| {
             let quotas = scene.quotas.clone();
             let asked = tokio::spawn(async move { answered(job(&quotas, tenant, "both")).await });
@@ -213,6 +214,39 @@ mod on_a_server {
         // A backend publishes its statistics when its connection ends, at the latest.
         scene.ledger.shut_down(HUNG).await;
         scene.place.number(deadlocks).await > 0
+    }
+
+    /// The request of a held account passes without the ledger; those of others do not, and keep to their limits.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn held_account_passes_and_others_keep_to_their_limits() {
+        let directory = crate::support::directory::Directory::new();
+        let url = Postgres::shared().database();
+        let ledger = tollgate::Ledger::postgres(&url).spool_in(directory.0.join("spool")).open().await.unwrap();
+        let ledger = ledger.deadline(PATIENT);
+        let layer = tollgate::QuotaLayer::new(super::super::place::plan(10));
+        let quotas = layer.store_in(&ledger, tollgate::OnFailure::FailOpen).handle();
+        let scene = Scene { place: Place::Server(url.clone()), url, ledger, quotas };
+        for number in 0..10 {
+            assert!(job(&scene.quotas, "ann", &format!("within {number}")).await.is_ok());
+        }
+        assert!(job(&scene.quotas, "bob", "the first").await.is_ok());
+        let mut other = scene.holding("bob").await;
+        for number in 0..20 {
+            assert_eq!(answered(job(&scene.quotas, "bob", &format!("held {number}"))).await.unwrap(), JobRun::Done(()));
+            let beyond = answered(job(&scene.quotas, "ann", &format!("beyond {number}"))).await.unwrap_err();
+            assert_eq!(beyond.reason(), Reason::RateLimited, "the ledger decides about others");
+        }
+        assert!(scene.ledger.spool().unwrap().pending() >= 20);
+        other.execute("ROLLBACK").await.unwrap();
+        until("the spool is merged", async || scene.ledger.spool().unwrap().pending() == 0).await;
+        let mut more = 0;
+        while answered(job(&scene.quotas, "bob", &format!("more {more}"))).await.is_ok() {
+            more += 1; // until the ledger decides about the account again
+        }
+        until("all is written", async || scene.ledger.backlog() == 0).await;
+        let most = |tenant: &str, _: &str| if tenant == "ann" { 10 } else { 1_000 };
+        let charged = audit(&scene.place, &scene.ledger, most).await;
+        assert_eq!(charged.values().sum::<i64>(), 10 + 21 + more, "{charged:?}");
     }
 
     /// The first two writes and the first two commits fail with a serialization error.

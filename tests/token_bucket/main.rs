@@ -5,6 +5,7 @@ mod edges;
 mod headers;
 mod layer;
 mod peer_faults;
+mod rate_changes;
 #[path = "../support/mod.rs"]
 mod support;
 

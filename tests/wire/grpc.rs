@@ -63,6 +63,7 @@ async fn every_reason_has_its_code_and_details() {
         (Reason::Unavailable, Code::Unavailable, "UNAVAILABLE", true, false),
         (Reason::Indeterminate, Code::Unavailable, "INDETERMINATE", true, false),
         (Reason::Rejected, Code::Internal, "REJECTED", false, false),
+        (Reason::UnknownUnit, Code::Internal, "UNKNOWN_UNIT", false, false),
         (Reason::JobRunning, Code::Aborted, "JOB_RUNNING", true, false),
         (Reason::DuplicateJob, Code::AlreadyExists, "DUPLICATE_JOB_ID", false, false),
         (Reason::JobConflict, Code::InvalidArgument, "JOB_CONFLICT", false, false),

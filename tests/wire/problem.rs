@@ -13,13 +13,14 @@ use tower::{ServiceBuilder, ServiceExt};
 
 use crate::support::fixed::{Fixed, collected, handler, name, seconds, text};
 
-const REASONS: [Reason; 13] = [
+const REASONS: [Reason; 14] = [
     Reason::RateLimited,
     Reason::Capacity,
     Reason::CircuitOpen,
     Reason::Unavailable,
     Reason::Indeterminate,
     Reason::Rejected,
+    Reason::UnknownUnit,
     Reason::TooLarge,
     Reason::JobRunning,
     Reason::DuplicateJob,
@@ -39,6 +40,7 @@ fn every_reason_has_its_status_and_problem_type() {
         (Reason::Unavailable, 503, format!("{iana}temporary-reduced-capacity"), "Temporary Reduced Capacity", true),
         (Reason::Indeterminate, 503, format!("{iana}temporary-reduced-capacity"), "Temporary Reduced Capacity", true),
         (Reason::Rejected, 500, "about:blank".into(), "Internal Server Error", false),
+        (Reason::UnknownUnit, 500, "about:blank".into(), "Internal Server Error", false),
         (Reason::TooLarge, 413, "about:blank".into(), "Content Too Large", false),
         (Reason::JobRunning, 409, "about:blank".into(), "Conflict", true),
         (Reason::DuplicateJob, 409, "about:blank".into(), "Conflict", false),

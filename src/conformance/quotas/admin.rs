@@ -4,8 +4,8 @@ use std::time::{Duration, SystemTime};
 
 use super::{HOUR, Scene, queries, two_limits, wall};
 use crate::{
-    quota::{Amounts, Grant, QuotaError, QuotaLayer, Quotas},
-    time::Clock,
+    quota::{Amounts, Grant, Plan, Quota, QuotaError, QuotaLayer, Quotas},
+    time::{Clock, Period},
 };
 
 /// Usage of a limit stays when the plan changes, in either direction.
@@ -82,6 +82,63 @@ pub async fn the_grant_that_ends_first_is_used_first(make: impl AsyncFn(QuotaLay
     let all = quotas.grants(alice).await.unwrap();
     let used: Vec<_> = all.iter().map(|given| (given.grant.amount(), given.used)).collect();
     assert_eq!(used, [(10, 10), (20, 5), (5, 0)]);
+}
+
+/// A grant is listed to its end, with what the limit of the present plan needs of it: nothing where a larger plan has
+/// room. A part that was used before a reset stays used.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::grant_is_listed_to_its_end(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn grant_is_listed_to_its_end(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, queries(10)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    let until = wall(&Clock::system()) + HOUR * 24;
+    let id = quotas.grant(alice, Grant::new("queries", 5, until)).await.unwrap();
+    quotas.charge(alice, ("queries", 15)).await.unwrap();
+    for (limit, used) in [(10, 5), (12, 3), (20, 0), (10, 5)] {
+        quotas.set_plan(queries(limit)).unwrap();
+        let listed: Vec<_> = quotas.grants(alice).await.unwrap().iter().map(|given| given.used).collect();
+        assert_eq!(listed, [used], "of {limit}");
+        let usage = scene.usage(alice).await;
+        assert_eq!(usage.get("queries").unwrap().limit, limit + 5);
+    }
+    quotas.reset(alice, "queries").await.unwrap();
+    assert_eq!(quotas.grants(alice).await.unwrap()[0].used, 5);
+    assert!(quotas.charge(alice, ("queries", 11)).await.is_err());
+    quotas.charge(alice, ("queries", 10)).await.unwrap();
+    assert_eq!(quotas.revoke(alice, id).await, Ok(true));
+    assert_eq!(quotas.revoke(alice, id).await, Ok(false));
+    assert!(quotas.grants(alice).await.unwrap().is_empty());
+}
+
+/// Limits of one name that count in different periods have counters of their own. A client that changes from one to the
+/// other and back finds each as it was.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::limits_of_one_name_count_in_their_own_period(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn limits_of_one_name_count_in_their_own_period(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let longer =
+        || Plan::new("longer").limit(Quota::units("queries", 20).per(Period::rolling(HOUR * 24)).named("queries"));
+    let scene = Scene::new(make, queries(10)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    let held = quotas.reserve(alice, ("queries", 6)).await.unwrap().detach();
+    quotas.set_plan(longer()).unwrap();
+    assert_eq!(scene.counts(alice).await, [(0, 0)]);
+    quotas.charge(alice, ("queries", 15)).await.unwrap();
+    quotas.commit(&held, ("queries", 9)).await.unwrap();
+    assert_eq!(scene.counts(alice).await, [(18, 0)], "what exceeds the estimate is used under the present plan");
+    quotas.set_plan(queries(10)).unwrap();
+    assert_eq!(scene.counts(alice).await, [(6, 0)]);
+    quotas.set_plan(longer()).unwrap();
+    assert_eq!(scene.counts(alice).await, [(18, 0)]);
 }
 
 /// A grant may end at any later time, and at 9999-12-31 if it has no end. It is listed as it was granted, and its

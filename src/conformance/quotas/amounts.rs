@@ -1,7 +1,11 @@
 //! Amounts are charged completely or not at all.
 
 use super::{MOST, Scene, at_once, queries, two_limits, violated};
-use crate::quota::{QuotaLayer, Quotas};
+use crate::{
+    quota::{Plan, Quota, QuotaLayer, Quotas},
+    refusal::Reason,
+    time::Period,
+};
 
 /// An amount that fits is charged, up to the limit itself. One that does not fit is refused with its limit, and changes
 /// nothing.
@@ -78,7 +82,7 @@ pub async fn zero_asks_whether_anything_is_left(make: impl AsyncFn(QuotaLayer) -
     scene.comes_to(alice, &[(15, 0)]).await;
 }
 
-/// A kind that no limit counts is free, in any amount.
+/// A kind that the client's plan does not limit is free, in any amount. A unit that no plan counts is an error.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -89,6 +93,11 @@ pub async fn zero_asks_whether_anything_is_left(make: impl AsyncFn(QuotaLayer) -
 pub async fn a_kind_without_a_limit_is_free(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     let scene = Scene::new(make, queries(10)).await;
     let Scene { quotas, alice, .. } = &scene;
+    for call in [quotas.charge(alice, ("pages", 1)).await, quotas.check(alice, ("pages", 1)).await] {
+        assert_eq!(call.unwrap_err().reason(), Reason::UnknownUnit);
+    }
+    quotas.record(alice, ("pages", 1)).await.unwrap_err();
+    quotas.set_tier_plan("pages", Plan::new("pages").limit(Quota::units("pages", 1).per(Period::hour()))).unwrap();
     quotas.charge(alice, ("pages", u64::MAX)).await.unwrap();
     quotas.charge(alice, [("pages", 1), ("queries", 10)]).await.unwrap();
     scene.record(alice, ("pages", u64::MAX)).await;

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use super::{Scene, at_once, comes_to, queries};
+use super::{Scene, at_once, comes_to, queries, two_limits};
 use crate::{
     quota::{JobRun, Quota, QuotaLayer, Quotas},
     refusal::Reason,
@@ -42,7 +42,7 @@ pub async fn a_job_is_done_once(make: impl AsyncFn(QuotaLayer) -> Quotas) {
 /// # });
 /// ```
 pub async fn another_job_has_another_id(make: impl AsyncFn(QuotaLayer) -> Quotas) {
-    let scene = Scene::new(make, queries(10)).await;
+    let scene = Scene::new(make, two_limits(10, 10)).await;
     let Scene { quotas, alice, .. } = &scene;
     quotas.run_job(alice, "7", [("queries", 2), ("rows", 1)], async {}).await.unwrap();
     for other in [[("queries", 2), ("rows", 2)], [("queries", 3), ("rows", 1)]] {
@@ -54,7 +54,7 @@ pub async fn another_job_has_another_id(make: impl AsyncFn(QuotaLayer) -> Quotas
         again.map_err(|refusal| refusal.reason())
     };
     comes_to(again, Ok(JobRun::Replayed)).await;
-    assert_eq!(scene.counts(alice).await, [(2, 0)]);
+    assert_eq!(scene.counts(alice).await, [(2, 0), (1, 0)]);
 }
 
 /// A duplicate of a job under way is refused with a retry time. A job that is dropped stays charged, and its id is

@@ -74,10 +74,10 @@ impl Fallback {
         let at = wall / 1_000 * 1_000; // databases know microseconds
         let mut passing =
             PassingCharge { writer, spool, command: &command, admit, at, sent: false, spooled: false, passed: false };
-        if spool.asks() {
+        if spool.asks(&command.key.tenant) {
             let merged = self.learns() && spool.is_empty();
             let before = merged.then(|| spool.allowances().get(&command.key.tenant));
-            match writer.submit_and_keep(command.clone()).await {
+            match writer.submit(command.clone()).await {
                 Reply::Admitted(admitted) => {
                     if let (true, Some(usage)) = (self.learns(), &admitted.usage)
                         && let Some(local) = spool.allowances().client(&command.key.tenant, wall)
@@ -94,9 +94,19 @@ impl Fallback {
                 Reply::Rejected(_) => {}
                 Reply::Unavailable(_) if writer.database.refusal().is_some() => {}
                 Reply::Unavailable(why) => spool.lost(&why),
+                // Only this account's requests pass.
+                Reply::Held => spool.hold(&command.key.tenant),
                 Reply::Indeterminate => {
                     passing.sent = true;
-                    spool.lost(&"no reply in time; the charge may have been written".into());
+                    let held = {
+                        let mut writer = writer.lock();
+                        writer.keep(command.id);
+                        writer.is_held(&command.key.tenant)
+                    };
+                    match held {
+                        true => spool.hold(&command.key.tenant),
+                        false => spool.lost(&"no reply in time; the charge may have been written".into()),
+                    }
                 }
                 reply => {
                     if matches!(reply, Reply::Replay { .. }) {
@@ -169,7 +179,7 @@ impl<D: Database> Drop for PassingCharge<'_, D> {
         if !self.command.own {
             self.spool.release(&self.command.key, self.command.id);
         }
-        let since = AdmittedAt { at: self.at, epoch: u32::MAX };
+        let since = AdmittedAt { at: self.at, epoch: u64::MAX };
         let settle = SettleCommand::void(Arc::clone(&self.admit.plan), 0, since);
         let kind = CommandKind::SettleOf { of: self.command.id, settle };
         let void = Command { id: new_id(), own: false, kind, ..self.command.clone() };

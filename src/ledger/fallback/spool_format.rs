@@ -146,7 +146,7 @@ mod tests {
                 0..START
             )
                 .prop_map(|(plan, used, end, (of, part), at)| {
-                    let since = AdmittedAt { at, epoch: u32::MAX };
+                    let since = AdmittedAt { at, epoch: u64::MAX };
                     CommandKind::SettleOf { of, settle: SettleCommand { plan, attempt: 0, since, end, used, part } }
                 }),
         ];

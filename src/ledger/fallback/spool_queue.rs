@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    collections::VecDeque,
+    collections::{HashSet, VecDeque},
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
@@ -40,6 +40,27 @@ pub(in crate::ledger) struct SpoolQueue {
 }
 
 type SpoolListener = Weak<dyn Fn(&StoreEvent) + Send + Sync>;
+
+/// Result of a round of merging.
+#[derive(Debug, Default)]
+pub(super) struct MergeRound {
+    /// For each command that was submitted, whether it is merged.
+    pub(super) merged: Vec<bool>,
+    /// Number of merged commands whose jobs had been charged before.
+    pub(super) duplicates: u64,
+    /// Whether the ledger has decided any command.
+    pub(super) reached: bool,
+    /// Accounts that other transactions hold.
+    pub(super) held: HashSet<Arc<str>>,
+    /// Accounts that were probed and can be written.
+    pub(super) free: Vec<Arc<str>>,
+}
+
+impl MergeRound {
+    pub(super) fn is_whole(&self) -> bool {
+        self.reached && self.held.is_empty() && self.merged.iter().all(|merged| *merged)
+    }
+}
 
 impl SpoolQueue {
     /// Returns the queue of a file of this size that holds these commands.
@@ -93,9 +114,15 @@ impl SpoolQueue {
         alive.iter().for_each(|listener| listener(event));
     }
 
-    /// Whether the ledger is asked.
-    pub(in crate::ledger) fn asks(&self) -> bool {
-        !self.lock().away
+    /// Whether the ledger is asked about an account.
+    pub(in crate::ledger) fn asks(&self, tenant: &str) -> bool {
+        let state = self.lock();
+        !state.away && !state.held.contains(tenant)
+    }
+
+    /// Records that another transaction holds an account: its requests pass without the ledger.
+    pub(in crate::ledger) fn hold(&self, tenant: &Arc<str>) {
+        self.lock().held.insert(Arc::clone(tenant));
     }
 
     /// Whether no record waits for the ledger.
@@ -206,40 +233,52 @@ impl SpoolQueue {
         self.wake.notify_one();
     }
 
-    /// Returns the commands to submit next, and whether the ledger is to be probed.
-    pub(in crate::ledger) fn next(&self, most: usize) -> (Vec<Command>, bool) {
+    /// Returns the commands to submit next, and the accounts to probe; the nameless one stands for the ledger.
+    pub(super) fn next(&self, most: usize) -> (Vec<Command>, Vec<Arc<str>>) {
         let state = self.lock();
-        (state.pending.iter().take(most).cloned().collect(), state.away)
+        let ledger = state.away.then(|| Arc::from(""));
+        (
+            state.pending.iter().take(most).cloned().collect(),
+            ledger.into_iter().chain(state.held.iter().take(most).cloned()).collect(),
+        )
     }
 
-    /// Moves all commands of the first one's account behind the others, in their order, because the ledger rejects the
-    /// first.
-    pub(in crate::ledger) fn put_behind(&self) {
-        let mut state = self.lock();
-        let Some(tenant) = state.pending.front().map(|command| Arc::clone(&command.key.tenant)) else { return };
-        let (behind, before) =
-            std::mem::take(&mut state.pending).into_iter().partition(|command| command.key.tenant == tenant);
-        state.pending = before;
-        state.pending.extend::<VecDeque<_>>(behind);
-    }
-
-    /// Records that the first `many` commands are merged, of which `duplicates` had been charged before.
-    pub(in crate::ledger) fn merged(&self, many: usize, duplicates: u64) {
+    /// Records the result of a round. Accounts that are not merged wait behind all others.
+    pub(super) fn end_round(&self, round: MergeRound) {
         let (back, merged) = {
             let mut state = self.lock();
-            for _ in 0..many {
-                if let Some(command) = state.pending.pop_front() {
-                    state.has(&command);
+            state.merged += round.merged.iter().filter(|merged| **merged).count() as u64;
+            state.duplicates += round.duplicates;
+            let mut stopped = Vec::new();
+            for merged in round.merged {
+                let Some(command) = state.pending.pop_front() else { break };
+                match merged {
+                    true => state.has(&command),
+                    false => stopped.push(command),
                 }
             }
-            state.merged += many as u64;
-            state.duplicates += duplicates;
+            if !stopped.is_empty() {
+                let behind: HashSet<_> = stopped.iter().map(|command| Arc::clone(&command.key.tenant)).collect();
+                let (later, before) = std::mem::take(&mut state.pending)
+                    .into_iter()
+                    .partition::<VecDeque<_>, _>(|command| behind.contains(&command.key.tenant));
+                state.pending = before;
+                state.pending.extend(stopped.into_iter().chain(later));
+            }
+            state.held.extend(round.held);
+            for tenant in round.free {
+                if state.pending.iter().filter(|command| command.key.tenant == tenant).count() <= FEW {
+                    state.held.remove(&tenant);
+                }
+            }
+            let is_held = |command: &&Command| state.held.contains(&command.key.tenant);
+            let of_held = if state.held.is_empty() { 0 } else { state.pending.iter().filter(is_held).count() };
             let left = state.left();
             let merged = (left == 0 && state.merged > 0).then(|| StoreEvent::Merged {
                 records: std::mem::take(&mut state.merged),
                 duplicates: std::mem::take(&mut state.duplicates),
             });
-            let back = state.away && left <= FEW;
+            let back = state.away && round.reached && left - of_held <= FEW;
             state.away &= !back;
             (back, merged)
         };
@@ -288,7 +327,8 @@ mod tests {
             queue.listen(&listener);
             for (lost, left) in steps {
                 queue.lock().writing = left;
-                if lost { queue.lost(&"gone".into()) } else { queue.merged(0, 0) }
+                let reached = MergeRound { reached: true, ..MergeRound::default() };
+                if lost { queue.lost(&"gone".into()) } else { queue.end_round(reached) }
                 let away = queue.lock().away;
                 prop_assert_eq!(outages.load(Ordering::Relaxed), i32::from(away));
                 prop_assert!(!lost || away);

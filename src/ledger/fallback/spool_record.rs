@@ -51,6 +51,7 @@ struct RecordedPlan {
 struct RecordedLimit {
     name: String,
     kind: String,
+    period: String,
     most: u64,
     starts: u64,
     ends: u64,
@@ -82,7 +83,7 @@ pub(super) fn decode(body: &[u8]) -> Option<Command> {
             CommandKind::Spooled { admit, at }
         }
         RecordKind::Settlement { of, end, used, part } => {
-            let since = AdmittedAt { at, epoch: u32::MAX };
+            let since = AdmittedAt { at, epoch: u64::MAX };
             CommandKind::SettleOf { of, settle: SettleCommand { plan, attempt: 0, since, end, used, part } }
         }
     };
@@ -92,19 +93,20 @@ pub(super) fn decode(body: &[u8]) -> Option<Command> {
 impl RecordedPlan {
     fn of(plan: &Plan, at: u64) -> Self {
         let limits = plan.counted().iter().map(|limit| {
-            let StoredCounter { limit: name, kind, counter } = StoredCounter::beginning(limit, at);
-            let (starts, ends) = (counter.starts, counter.ends);
-            RecordedLimit { name: (*name).into(), kind: (*kind).into(), most: limit.limit, starts, ends }
+            let StoredCounter { limit: name, kind, period, counter } = StoredCounter::beginning(limit, at);
+            let (name, kind, period) = ((*name).into(), (*kind).into(), (*period).into());
+            RecordedLimit { name, kind, period, most: limit.limit, starts: counter.starts, ends: counter.ends }
         });
         Self { name: plan.name().to_string(), warn_at: plan.warn_at, limits: limits.collect() }
     }
 
     fn restore(self) -> Option<Arc<Plan>> {
         let mut plan = Plan::try_new(&self.name).ok()?;
-        for RecordedLimit { name, kind, most, starts, ends } in self.limits {
-            let period = Period::once(Duration::from_nanos(starts), Duration::from_nanos(ends));
+        for RecordedLimit { name, kind, period, most, starts, ends } in self.limits {
+            let once = Period::once(Duration::from_nanos(starts), Duration::from_nanos(ends));
             let (name, kind) = (PolicyName::try_new(&name).ok()?, Kind::try_units(&kind).ok()?);
-            plan = plan.try_limit(Quota::try_of(kind, most).ok()?.per(period).named(name.as_str())).ok()?;
+            let quota = Quota::try_of(kind, most).ok()?.per(once).named(name.as_str());
+            plan = plan.try_limit(quota).ok()?.counted_as(period.into());
         }
         (self.warn_at <= 100).then(|| Arc::new(plan.warn_at(self.warn_at)))
     }

@@ -1,6 +1,9 @@
 //! State of a spool: commands that are not written or not merged, and claims on jobs.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
 use tokio::sync::oneshot;
 
@@ -12,6 +15,8 @@ use crate::ledger::writer::{Command, CommandKind, Key, SettleKind};
 pub(super) struct SpoolState {
     /// Requests pass without the ledger; only the merging task retries it.
     pub(super) away: bool,
+    /// Accounts that other transactions hold: their requests pass without the ledger, and those of others do not.
+    pub(super) held: HashSet<Arc<str>>,
     /// Commands to write to the file.
     pub(super) queue: Vec<SpooledCommand>,
     /// Commands that are durable and not merged.
@@ -75,6 +80,11 @@ impl SpoolState {
     pub(super) fn add(&mut self, command: SpooledCommand) {
         self.unwritten += (HEAD + command.body.len()) as u64;
         self.queue.push(command);
+    }
+
+    /// Whether a record waits for the ledger, or the ledger is to be probed.
+    pub(super) fn needs_merging(&self) -> bool {
+        self.away || !self.held.is_empty() || self.left() > 0
     }
 
     /// Claims the job of a recovered record.

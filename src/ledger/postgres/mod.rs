@@ -59,7 +59,8 @@ impl SqlDialect for Postgres {
     const PROVES_WRITABLE: bool = false;
     const CACHES_STATEMENTS: bool = false;
     const HAS_SCHEMA: &'static str = "SELECT count(to_regclass('quota_schema'))";
-    const VERSIONS: &'static [&'static str] = &[include_str!("../schema/postgres/0001_ledger.sql")];
+    const VERSIONS: &'static [&'static str] =
+        &[include_str!("../schema/postgres/0001_ledger.sql"), include_str!("../schema/postgres/0002_counters.sql")];
     const LOST_GUARDS: &'static str = "SELECT 'unique index quota_consumption_once' WHERE NOT EXISTS (
             SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('quota_consumption_once')
                 AND indrelid = to_regclass('quota_consumption') AND indisunique AND indisvalid)
@@ -98,11 +99,12 @@ impl SqlDialect for Postgres {
                 (SELECT min(relname::text) FROM pg_class WHERE relpersistence <> 'p' AND oid = ANY (ARRAY[
                     to_regclass('quota_account'), to_regclass('quota_counter'), to_regclass('quota_grant'),
                     to_regclass('quota_consumption'), to_regclass('quota_hold'), to_regclass('quota_archive'),
-                    to_regclass('quota_schema')])),
+                    to_regclass('quota_schema'), to_regclass('quota_identity')])),
                 (SELECT min(p || ' ON ' || t || ' TO ' || quote_ident(current_user)) FROM (VALUES
                     ('quota_account', 'SELECT,INSERT,UPDATE'), ('quota_counter', 'SELECT,INSERT,UPDATE'),
                     ('quota_grant', 'SELECT,INSERT,UPDATE'), ('quota_consumption', 'SELECT,INSERT'),
-                    ('quota_hold', 'SELECT,INSERT,UPDATE,DELETE'), ('quota_archive', 'SELECT')) AS needed (t, ps),
+                    ('quota_hold', 'SELECT,INSERT,UPDATE,DELETE'), ('quota_archive', 'SELECT'),
+                    ('quota_identity', 'SELECT')) AS needed (t, ps),
                     unnest(string_to_array(ps, ',')) AS p
                 WHERE NOT has_table_privilege(to_regclass(t), p))";
         let rows = Self::fetch(connection, settings.into_sql_str(), &[]).await?;

@@ -21,29 +21,30 @@ pub(super) const READ: &str = "
     WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
     accounts AS (SELECT t FROM unnest($1::text[]) AS asked (t)),
     jobs AS (SELECT t, j FROM unnest($3::text[], $4::text[]) AS asked (t, j))
-    SELECT NULL::text AS tenant, current_setting('synchronous_commit') AS limit_id, NULL::text AS quota_type, now AS starts,
+    SELECT NULL::text AS tenant, current_setting('synchronous_commit') AS limit_id, NULL::text AS quota_type, NULL::text AS period,
+        now AS starts,
         (SELECT sealed_until FROM quota_archive) AS ends, NULL::int8 AS epoch, NULL::int8 AS n1, NULL::int8 AS n2,
         NULL::bool AS b1, NULL::bool AS b2, NULL::int8 AS n3, NULL::int8 AS n4, NULL::text AS s1, NULL::text AS s2,
         NULL::text AS job, NULL::text AS entry, NULL::uuid AS order_id, NULL::uuid AS fingerprint, NULL::int8 AS id,
         0::int8 AS what
     FROM clock
     UNION ALL
-    SELECT t, c.limit_id, c.quota_type, c.window_start, c.window_end, c.epoch, c.used, c.reserved, c.warned, c.untold, NULL,
+    SELECT t, c.limit_id, c.quota_type, c.period, c.window_start, c.window_end, c.epoch, c.used, c.reserved, c.warned, c.untold, NULL,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 1
     FROM accounts, clock, LATERAL (
         SELECT * FROM quota_counter WHERE tenant_id = t AND window_end > least(now, $2::timestamptz) OFFSET 0) c
     UNION ALL
-    SELECT t, g.limit_id, g.quota_type, g.window_start, g.until, g.epoch, g.id, g.amount, g.ended, NULL, g.used_before,
+    SELECT t, g.limit_id, g.quota_type, g.period, g.window_start, g.until, g.epoch, g.id, g.amount, g.ended, NULL, g.used_before,
         g.used_now, g.approver, g.reason, NULL, NULL, NULL, NULL, NULL, 2
     FROM accounts, LATERAL (
         SELECT * FROM quota_grant WHERE tenant_id = t AND (NOT ended OR used_now > 0) OFFSET 0) g
     UNION ALL
-    SELECT t, q.limit_id, q.quota_type, q.window_start, q.until, q.epoch, q.attempt, q.part, NULL, NULL, q.amount, q.granted,
+    SELECT t, q.limit_id, q.quota_type, q.period, q.window_start, q.until, q.epoch, q.attempt, q.part, NULL, NULL, q.amount, q.granted,
         q.approver, q.reason, j, q.entry, q.order_id, q.fingerprint, q.id, 3
     FROM jobs, LATERAL (
         SELECT * FROM quota_consumption WHERE tenant_id = t AND job_id = j OFFSET 0) q";
 
-const WHAT: usize = 19;
+const WHAT: usize = 20;
 
 /// Reads accounts and jobs.
 pub(super) async fn load(
@@ -65,8 +66,8 @@ pub(super) async fn load(
             Some(3) => read.entry(&row)?,
             _ if Postgres::text(&row, 1)? == Some("off") => return Err(DbError::Refused(FORGETS.into())),
             _ => {
-                read.loaded.now = nanos(Postgres::micros(&row, 3)?.unwrap_or(-1))?;
-                read.loaded.sealed = Postgres::micros(&row, 4)?.map_or(0, time);
+                read.loaded.now = nanos(Postgres::micros(&row, 4)?.unwrap_or(-1))?;
+                read.loaded.sealed = Postgres::micros(&row, 5)?.map_or(0, time);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    iter,
+    collections::HashSet,
     sync::{Arc, LazyLock},
 };
 
@@ -16,8 +16,8 @@ use crate::ledger::{
     writer::{Key, Loaded, Reads},
 };
 
-/// The wait for an account that another transaction holds is shorter than that of callers, so that other accounts are
-/// served in time. All settings end with the transaction, because a pooler may give the connection to another client. A
+/// The wait for an account that another transaction holds is shorter than that of callers, so that others that wait in
+/// the second lane are served in time. All settings end with the transaction, because a pooler may give the connection to another client. A
 /// process that stops in mid-transaction holds an account for at most 10 s. Sequential scans are off: a plan made for
 /// small tables outlives their size.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL lock_timeout = '500ms'; \
@@ -33,6 +33,16 @@ const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 const LOCK: &str = "INSERT INTO quota_account (tenant_id) SELECT t FROM unnest($1::text[]) WITH ORDINALITY AS asked (t, n) \
     ORDER BY n ON CONFLICT (tenant_id) DO UPDATE SET tenant_id = EXCLUDED.tenant_id WHERE false";
 
+/// Locks the accounts that no other transaction holds, creates missing ones, and returns both. It waits only for a
+/// transaction that is creating one of them.
+const LOCK_FREE: &str = "WITH free AS (
+        SELECT tenant_id FROM quota_account WHERE tenant_id = ANY ($1::text[]) FOR UPDATE SKIP LOCKED),
+    added AS (
+        INSERT INTO quota_account (tenant_id) SELECT t FROM unnest($1::text[]) WITH ORDINALITY AS asked (t, n)
+        WHERE NOT EXISTS (SELECT FROM quota_account WHERE tenant_id = t)
+        ORDER BY n ON CONFLICT (tenant_id) DO NOTHING RETURNING tenant_id)
+    SELECT tenant_id FROM free UNION ALL SELECT tenant_id FROM added";
+
 /// Texts of [`WRITES`].
 static TEXTS: LazyLock<[Arc<str>; COUNT]> = LazyLock::new(|| {
     WRITES.each_ref().map(|write| {
@@ -45,10 +55,12 @@ static TEXTS: LazyLock<[Arc<str>; COUNT]> = LazyLock::new(|| {
 
 /// Returns every statement that locks or writes.
 pub(super) fn statements() -> impl Iterator<Item = Arc<str>> {
-    iter::once(LOCK.into()).chain(TEXTS.iter().cloned())
+    [LOCK, LOCK_FREE].map(Arc::from).into_iter().chain(TEXTS.iter().cloned())
 }
 
 impl ChargePath for Postgres {
+    const SKIPS_HELD: bool = true;
+
     async fn tune(_: &mut PgConnection) -> Result<(), DbError> {
         Ok(())
     }
@@ -65,8 +77,15 @@ impl ChargePath for Postgres {
         Self::run(connection, BEGIN.into_sql_str()).await?;
         let tenants = in_order(&reads.tenants);
         let names: Vec<_> = tenants.iter().map(|tenant| text(tenant)).collect();
-        lock(connection, &names).await?;
-        read::load(connection, &tenants, &reads.jobs, reads.since).await
+        if !reads.skips_held {
+            lock(connection, &names).await?;
+            return read::load(connection, &tenants, &reads.jobs, reads.since).await;
+        }
+        let free = sqlx::query_scalar(LOCK_FREE).bind(&names).fetch_all(&mut *connection);
+        let free: HashSet<String> = free.await.map_err(db_error::<Self>)?.into_iter().collect();
+        let is_free = |tenant: &Arc<str>| free.contains(&*text(tenant));
+        let (free, held): (Vec<_>, Vec<_>) = tenants.into_iter().partition(is_free);
+        Ok(Loaded { held, ..read::load(connection, &free, &reads.jobs, reads.since).await? })
     }
 
     async fn put(connection: &mut PgConnection, at: usize, values: &[SqlValue<'_>]) -> Result<(), DbError> {

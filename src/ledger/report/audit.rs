@@ -83,6 +83,8 @@ pub struct PastUsage {
     pub limit: String,
     /// Kind that the limit counts.
     pub kind: String,
+    /// Period in which the limit counts, such as `month`; empty if an earlier version wrote it.
+    pub period: String,
     /// Start of the period that was open.
     pub window_start: SystemTime,
     /// Amount that was used or reserved by then.
@@ -126,6 +128,8 @@ pub struct Drift {
     pub limit: String,
     /// Kind that the limit counts.
     pub kind: String,
+    /// Period in which the limit counts, such as `month`; empty if an earlier version wrote it.
+    pub period: String,
     /// Start of the period.
     pub window_start: SystemTime,
     /// Used and reserved amount of the counter; `None` if there is no counter.

@@ -39,6 +39,8 @@ pub struct LedgerEntry {
     pub kind: String,
     /// Name of the limit; empty like `kind`.
     pub limit: String,
+    /// Period in which the limit counts, such as `month`; empty if an earlier version wrote it.
+    pub period: String,
     /// Start of the period to which the row belongs.
     pub window_start: SystemTime,
     /// Change of the limit's used amount; negative for a refund. Each limit of a kind has a row of its own, so a sum
@@ -91,6 +93,7 @@ impl LedgerEntry {
             entry: row.entry.as_str(),
             kind: row.kind.to_string(),
             limit: row.limit.to_string(),
+            period: row.period.to_string(),
             window_start: from_1970(row.window),
             amount: row.amount,
             at: from_1970(at),
@@ -106,6 +109,7 @@ impl fmt::Display for LedgerEntry {
         write!(f, r#"{{"id":{},"at":"{}","tenant":"{}""#, self.id, Instant(self.at), Json(&self.tenant))?;
         write!(f, r#","job":"{}","attempt":{},"entry":"{}""#, Json(&self.job), self.attempt, self.entry)?;
         write!(f, r#","kind":"{}","limit":"{}""#, Json(&self.kind), Json(&self.limit))?;
+        write!(f, r#","period":"{}""#, Json(&self.period))?;
         write!(f, r#","window_start":"{}","amount":{}"#, Instant(self.window_start), self.amount)?;
         if let Some(grant) = &self.grant {
             write!(f, r#","granted":{},"until":"{}""#, grant.amount, Instant(grant.until))?;
@@ -152,6 +156,7 @@ mod tests {
             entry: EntryKind::Grant,
             kind: text.clone(),
             limit: text.clone(),
+            period: text.clone(),
             window: 0,
             epoch: 0,
             amount: -3,

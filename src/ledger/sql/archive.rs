@@ -13,6 +13,7 @@ pub(crate) const ROWS: usize = 5_000;
 pub(crate) struct FinishedPeriod {
     limit: String,
     kind: String,
+    period: String,
     starts: u64,
     epoch: u32,
     /// Amount of its counter. A row that is written later changes it.
@@ -22,9 +23,9 @@ pub(crate) struct FinishedPeriod {
     last: u64,
 }
 
-/// Condition on the rows of a period: those from the time `$6` up to the time `$7` and the id `$8`.
-const ROWS_OF: &str = "tenant_id = $1 AND limit_id = $2 AND quota_type = $3 AND window_start = $4 AND epoch = $5
-    AND entry <> 'grant' AND consumed_at BETWEEN $6 AND $7 AND (consumed_at < $7 OR id <= $8)";
+/// Condition on the rows of a period: those from the time `$7` up to the time `$8` and the id `$9`.
+const ROWS_OF: &str = "tenant_id = $1 AND limit_id = $2 AND quota_type = $3 AND period = $4 AND window_start = $5
+    AND epoch = $6 AND entry <> 'grant' AND consumed_at BETWEEN $7 AND $8 AND (consumed_at < $8 OR id <= $9)";
 
 /// Condition on a row that an archive wrote.
 const ARCHIVED: &str = "entry = 'adjust' AND job_id LIKE 'archive %'";
@@ -34,16 +35,16 @@ const ARCHIVED: &str = "entry = 'adjust' AND job_id LIKE 'archive %'";
 /// tenant again for each of its periods.
 pub(crate) fn finished<S: SqlDialect>() -> String {
     format!(
-        "SELECT q.limit_id, q.quota_type, q.window_start, q.epoch, max(c.used), min(q.consumed_at), max(q.consumed_at)
+        "SELECT q.limit_id, q.quota_type, q.period, q.window_start, q.epoch, max(c.used), min(q.consumed_at), max(q.consumed_at)
          FROM quota_consumption q CROSS JOIN quota_counter c
          WHERE c.tenant_id = q.tenant_id AND c.limit_id = q.limit_id AND c.quota_type = q.quota_type
-            AND c.window_start = q.window_start AND c.epoch = q.epoch
+            AND c.period = q.period AND c.window_start = q.window_start AND c.epoch = q.epoch
             AND q.tenant_id = $1 AND c.window_end <= $2 AND c.reserved = 0 AND q.entry <> 'grant'
-            AND (q.limit_id, q.quota_type, q.window_start, q.epoch) NOT IN (
-                SELECT r.limit_id, r.quota_type, r.window_start, r.epoch
+            AND (q.limit_id, q.quota_type, q.period, q.window_start, q.epoch) NOT IN (
+                SELECT r.limit_id, r.quota_type, r.period, r.window_start, r.epoch
                 FROM quota_hold h CROSS JOIN quota_consumption r {}
                 WHERE h.tenant_id = $1 AND r.tenant_id = h.tenant_id AND r.job_id = h.job_id AND r.attempt = h.attempt)
-         GROUP BY q.limit_id, q.quota_type, q.window_start, q.epoch
+         GROUP BY q.limit_id, q.quota_type, q.period, q.window_start, q.epoch
          HAVING max(q.consumed_at) < $2 AND (count(*) > 1 OR min(CASE WHEN {ARCHIVED} THEN 1 ELSE 0 END) = 0)",
         S::indexed_by("quota_consumption_once")
     )
@@ -57,6 +58,7 @@ impl<S: ChargePath> SqlDatabase<S> {
             Ok(FinishedPeriod {
                 limit: columns.text()?,
                 kind: columns.text()?,
+                period: columns.text()?,
                 starts: columns.time()?,
                 epoch: columns.number()?,
                 used: columns.amount()?,
@@ -98,9 +100,10 @@ impl FinishedPeriod {
         tenant: &str,
         most: usize,
     ) -> Result<(usize, u64), DbError> {
-        let Self { limit, kind, starts, epoch, used, first, last } = self;
+        let Self { limit, kind, period, starts, epoch, used, first, last } = self;
         let (starts, epoch) = (SqlValue::time(*starts), SqlValue::Number((*epoch).into()));
-        let period = [SqlValue::Text(tenant), SqlValue::Text(limit), SqlValue::Text(kind), starts, epoch];
+        let [tenant, limit, kind, period] = [tenant, limit, kind, period].map(SqlValue::Text);
+        let period = [tenant, limit, kind, period, starts, epoch];
         let range = [SqlValue::time(*first), SqlValue::time(*last), SqlValue::Number(i64::MAX)];
         let end = format!(
             "SELECT consumed_at, id FROM quota_consumption WHERE {ROWS_OF} ORDER BY consumed_at, id LIMIT 1 OFFSET {}",
@@ -116,7 +119,7 @@ impl FinishedPeriod {
             "SELECT count(*), count(*) FILTER (WHERE NOT ({ARCHIVED})) FROM quota_consumption
              WHERE {ROWS_OF} AND EXISTS (
                 SELECT 1 FROM quota_counter c WHERE c.tenant_id = $1 AND c.limit_id = $2 AND c.quota_type = $3
-                    AND c.window_start = $4 AND c.epoch = $5 AND c.used = $9 AND c.reserved = 0)"
+                    AND c.period = $4 AND c.window_start = $5 AND c.epoch = $6 AND c.used = $10 AND c.reserved = 0)"
         );
         let values = [&period[..], &range, &[SqlValue::Number(*used)]].concat();
         let counted = S::fetch(connection, safe(count), &values).await?;
@@ -126,17 +129,17 @@ impl FinishedPeriod {
         if rows > 1 || new > 0 {
             // Inserted first, because SQLite reuses the highest row id once its row is deleted.
             let insert = format!(
-                "INSERT INTO quota_consumption (tenant_id, limit_id, quota_type, window_start, epoch, order_id, job_id,
-                    entry, attempt, part, amount, consumed_at)
-                 SELECT $1, $2, $3, $4, $5, $9, $10, 'adjust', 0, 0, CAST(sum(amount) AS bigint), max(consumed_at)
+                "INSERT INTO quota_consumption (tenant_id, limit_id, quota_type, period, window_start, epoch, order_id,
+                    job_id, entry, attempt, part, amount, consumed_at)
+                 SELECT $1, $2, $3, $4, $5, $6, $10, $11, 'adjust', 0, 0, CAST(sum(amount) AS bigint), max(consumed_at)
                  FROM quota_consumption WHERE {ROWS_OF}"
             );
-            let delete = format!("DELETE FROM quota_consumption WHERE {ROWS_OF} AND order_id <> $9");
+            let delete = format!("DELETE FROM quota_consumption WHERE {ROWS_OF} AND order_id <> $10");
             let command = new_id();
             let job = format!("archive {command:032x}");
             let values = [&period[..], &range, &[SqlValue::Digest(command), SqlValue::Text(&job)]].concat();
             S::fetch(connection, safe(insert), &values).await?;
-            S::fetch(connection, safe(delete), &values[..9]).await?;
+            S::fetch(connection, safe(delete), &values[..10]).await?;
         }
         *first = until;
         Ok((rows, new))

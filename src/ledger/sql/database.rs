@@ -122,6 +122,8 @@ impl<S: ChargePath> fmt::Debug for SqlDatabase<S> {
 impl<S: ChargePath> Database for SqlDatabase<S> {
     type Session = SqlSession<S>;
 
+    const SKIPS_HELD: bool = S::SKIPS_HELD;
+
     async fn connect(&self) -> Result<SqlSession<S>, DbError> {
         let first = locked(&self.first).take();
         let mut connection = match first {

@@ -43,7 +43,7 @@ pub(crate) struct BilledSum {
 /// Computes each counter from its rows: `written` is their sum, `held` the part of it that is reserved and not settled.
 fn should_be<S: SqlDialect>() -> String {
     format!(
-        "SELECT tenant_id, limit_id, quota_type, window_start, epoch, CAST(sum(amount) AS bigint) AS written,
+        "SELECT tenant_id, limit_id, quota_type, period, window_start, epoch, CAST(sum(amount) AS bigint) AS written,
             CAST(coalesce(sum(amount) FILTER (WHERE entry = 'reserve' AND NOT EXISTS (
                 SELECT 1 FROM quota_consumption s {}
                 WHERE s.tenant_id = q.tenant_id AND s.job_id = q.job_id AND s.attempt = q.attempt
@@ -98,17 +98,24 @@ impl<S: ChargePath> SqlDatabase<S> {
         self.query(BILLED.into_sql_str(), &values, decode).await
     }
 
-    /// Returns the usage at a past time of each period that was open then: the sum of the rows written by then.
+    /// Returns the usage at a past time of each period that was open then: the sum of the rows that were written by then
+    /// in the epoch that was the latest.
     pub(crate) async fn past(&self, tenant: &str, at: u64) -> Result<Vec<PastUsage>, DbError> {
-        let sql = "SELECT c.limit_id, c.quota_type, c.window_start, CAST(coalesce(sum(q.amount), 0) AS bigint)
-             FROM (SELECT DISTINCT tenant_id, limit_id, quota_type, window_start FROM quota_counter
-                WHERE tenant_id = $1 AND window_start <= $2 AND window_end > $2) c
-             LEFT JOIN quota_consumption q ON q.tenant_id = c.tenant_id AND q.limit_id = c.limit_id
-                AND q.quota_type = c.quota_type AND q.window_start = c.window_start AND q.consumed_at <= $2
-             GROUP BY c.limit_id, c.quota_type, c.window_start ORDER BY c.limit_id, c.quota_type, c.window_start";
+        let sql = "SELECT limit_id, quota_type, period, window_start, amount FROM (
+                SELECT c.limit_id, c.quota_type, c.period, c.window_start, coalesce(q.epoch, 0) AS epoch,
+                    CAST(coalesce(sum(q.amount), 0) AS bigint) AS amount,
+                    max(coalesce(q.epoch, 0)) OVER (PARTITION BY c.limit_id, c.quota_type, c.period, c.window_start) AS latest
+                FROM (SELECT DISTINCT tenant_id, limit_id, quota_type, period, window_start FROM quota_counter
+                    WHERE tenant_id = $1 AND window_start <= $2 AND window_end > $2) c
+                LEFT JOIN quota_consumption q ON q.tenant_id = c.tenant_id AND q.limit_id = c.limit_id
+                    AND q.quota_type = c.quota_type AND q.period = c.period AND q.window_start = c.window_start
+                    AND q.consumed_at <= $2
+                GROUP BY c.limit_id, c.quota_type, c.period, c.window_start, coalesce(q.epoch, 0)) sums
+             WHERE epoch = latest ORDER BY limit_id, quota_type, period, window_start";
         let decode = |columns: &mut Columns<'_, S>| {
-            let (limit, kind, window_start) = (columns.text()?, columns.text()?, from_1970(columns.clock()?));
-            Ok(PastUsage { limit, kind, window_start, used: u64::try_from(columns.amount()?).unwrap_or(0) })
+            let (limit, kind, period) = (columns.text()?, columns.text()?, columns.text()?);
+            let window_start = from_1970(columns.clock()?);
+            Ok(PastUsage { limit, kind, period, window_start, used: u64::try_from(columns.amount()?).unwrap_or(0) })
         };
         self.query(sql.into_sql_str(), &[SqlValue::Text(tenant), SqlValue::time(at)], decode).await
     }
@@ -117,19 +124,19 @@ impl<S: ChargePath> SqlDatabase<S> {
     /// each counter with each sum then.
     pub(crate) fn differing() -> String {
         format!(
-            "WITH sums AS ({} GROUP BY tenant_id, limit_id, quota_type, window_start, epoch)
-             SELECT tenant_id, limit_id, quota_type, window_start, counted, written FROM (
-                SELECT c.tenant_id, c.limit_id, c.quota_type, c.window_start, c.epoch, c.used + c.reserved AS counted,
+            "WITH sums AS ({} GROUP BY tenant_id, limit_id, quota_type, period, window_start, epoch)
+             SELECT tenant_id, limit_id, quota_type, period, window_start, counted, written FROM (
+                SELECT c.tenant_id, c.limit_id, c.quota_type, c.period, c.window_start, c.epoch, c.used + c.reserved AS counted,
                     coalesce(s.written, 0) AS written
                 FROM quota_counter c LEFT JOIN sums s ON s.tenant_id = c.tenant_id AND s.limit_id = c.limit_id
-                    AND s.quota_type = c.quota_type AND s.window_start = c.window_start AND s.epoch = c.epoch
+                    AND s.quota_type = c.quota_type AND s.period = c.period AND s.window_start = c.window_start AND s.epoch = c.epoch
                 WHERE c.used + c.reserved <> coalesce(s.written, 0) OR c.reserved <> coalesce(s.held, 0)
                 UNION ALL
-                SELECT s.tenant_id, s.limit_id, s.quota_type, s.window_start, s.epoch, CAST(NULL AS bigint), s.written
+                SELECT s.tenant_id, s.limit_id, s.quota_type, s.period, s.window_start, s.epoch, CAST(NULL AS bigint), s.written
                 FROM sums s WHERE s.written <> 0 AND NOT EXISTS (
                     SELECT 1 FROM quota_counter c WHERE c.tenant_id = s.tenant_id AND c.limit_id = s.limit_id
-                        AND c.quota_type = s.quota_type AND c.window_start = s.window_start AND c.epoch = s.epoch)) d
-             ORDER BY tenant_id, limit_id, quota_type, window_start, epoch LIMIT $1",
+                        AND c.quota_type = s.quota_type AND c.period = s.period AND c.window_start = s.window_start AND c.epoch = s.epoch)) d
+             ORDER BY tenant_id, limit_id, quota_type, period, window_start, epoch LIMIT $1",
             should_be::<S>()
         )
     }
@@ -145,6 +152,7 @@ impl<S: ChargePath> SqlDatabase<S> {
                 tenant: columns.text()?,
                 limit: columns.text()?,
                 kind: columns.text()?,
+                period: columns.text()?,
                 window_start: from_1970(columns.clock()?),
                 counted: columns.optional_amount()?,
                 written: columns.amount()?,
@@ -159,14 +167,14 @@ impl<S: ChargePath> SqlDatabase<S> {
         let larger = S::LARGER;
         let sql = format!(
             "UPDATE quota_counter SET used = {larger}(s.written - s.held, 0), reserved = {larger}(s.held, 0)
-             FROM (SELECT c.limit_id, c.quota_type, c.window_start, c.epoch, coalesce(s.written, 0) AS written,
+             FROM (SELECT c.limit_id, c.quota_type, c.period, c.window_start, c.epoch, coalesce(s.written, 0) AS written,
                     coalesce(s.held, 0) AS held
                 FROM quota_counter c LEFT JOIN
-                    ({} AND tenant_id = $1 GROUP BY tenant_id, limit_id, quota_type, window_start, epoch) s
-                    USING (tenant_id, limit_id, quota_type, window_start, epoch)
+                    ({} AND tenant_id = $1 GROUP BY tenant_id, limit_id, quota_type, period, window_start, epoch) s
+                    USING (tenant_id, limit_id, quota_type, period, window_start, epoch)
                 WHERE c.tenant_id = $1) s
              WHERE quota_counter.tenant_id = $1 AND quota_counter.limit_id = s.limit_id
-                AND quota_counter.quota_type = s.quota_type AND quota_counter.window_start = s.window_start
+                AND quota_counter.quota_type = s.quota_type AND quota_counter.period = s.period AND quota_counter.window_start = s.window_start
                 AND quota_counter.epoch = s.epoch
                 AND (used <> {larger}(s.written - s.held, 0) OR reserved <> {larger}(s.held, 0))",
             should_be::<S>()
@@ -176,6 +184,14 @@ impl<S: ChargePath> SqlDatabase<S> {
         let wrong = S::execute(&mut transaction, safe(sql), &[SqlValue::Text(tenant)]).await?;
         transaction.commit().await.map_err(db_error::<S>)?;
         Ok(wrong)
+    }
+
+    /// Returns the id of the ledger, which no other ledger has.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a spool names its ledger by it"))]
+    pub(crate) async fn ledger_id(&self) -> Result<u128, DbError> {
+        let sql = "SELECT ledger_id FROM quota_identity";
+        let id = self.query(sql.into_sql_str(), &[], |columns| columns.digest()).await?;
+        id.first().copied().ok_or_else(|| DbError::Refused("quota_identity has lost its row".into()))
     }
 
     /// Marks rows from before `before` as archivable, for all writers from now on; returns the latest such time.

@@ -16,7 +16,7 @@ use crate::{
 
 /// Columns of an entry. Counters and grants begin with the same columns, so that PostgreSQL reads all three in one
 /// statement; the two NULLs stand for their columns.
-pub(crate) const ENTRY_COLUMNS: &str = "tenant_id, limit_id, quota_type, window_start, until, epoch, attempt, part, NULL, \
+pub(crate) const ENTRY_COLUMNS: &str = "tenant_id, limit_id, quota_type, period, window_start, until, epoch, attempt, part, NULL, \
     NULL, amount, granted, approver, reason, job_id, entry, order_id, fingerprint, id";
 
 /// Columns of a row, decoded one after another.
@@ -72,6 +72,10 @@ impl<'r, S: SqlDialect> Columns<'r, S> {
         nanos(self.next(S::micros)?)
     }
 
+    pub(crate) fn digest(&mut self) -> Result<u128, DbError> {
+        self.next(S::digest)
+    }
+
     pub(crate) fn optional_amount(&mut self) -> Result<Option<i64>, DbError> {
         self.optional(S::number)
     }
@@ -85,6 +89,7 @@ impl<'r, S: SqlDialect> Columns<'r, S> {
         let counter = StoredCounter {
             limit: self.text()?,
             kind: self.text()?,
+            period: self.text()?,
             counter: Counter {
                 starts: self.time()?,
                 ends: self.time()?,
@@ -99,20 +104,33 @@ impl<'r, S: SqlDialect> Columns<'r, S> {
     }
 
     pub(crate) fn grant(&mut self) -> Result<(Arc<str>, GrantState), DbError> {
-        let (tenant, limit, kind) = (self.text()?, self.text()?, self.text()?);
+        let (tenant, limit, kind, period) = (self.text()?, self.text()?, self.text()?, self.text()?);
         let (window, until, epoch) = (self.time()?, self.time()?, self.number()?);
         let (id, amount, ended) = (self.number()?, self.number()?, self.flag()?);
         self.skip(1);
         let (before, current) = (self.number()?, self.number()?);
         let (approver, reason) = (self.text()?, self.text()?);
-        let grant =
-            GrantState { id, limit, kind, amount, until, approver, reason, before, current, window, epoch, ended };
+        let grant = GrantState {
+            id,
+            limit,
+            kind,
+            period,
+            amount,
+            until,
+            approver,
+            reason,
+            before,
+            current,
+            window,
+            epoch,
+            ended,
+        };
         Ok((tenant, grant))
     }
 
     /// Decodes an entry and its id.
     pub(crate) fn entry(&mut self) -> Result<(i64, Row), DbError> {
-        let (tenant, limit, kind) = (self.text()?, self.text()?, self.text()?);
+        let (tenant, limit, kind, period) = (self.text()?, self.text()?, self.text()?, self.text()?);
         let (window, until, epoch) = (self.time()?, self.optional_time()?, self.number()?);
         let (attempt, part) = (self.number()?, self.number()?);
         self.skip(2);
@@ -122,7 +140,7 @@ impl<'r, S: SqlDialect> Columns<'r, S> {
         let word = self.next(S::text)?;
         let entry =
             EntryKind::parse(word).ok_or_else(|| DbError::Rejected(format!("unknown entry in the ledger: {word}")))?;
-        let (command, fingerprint, id) = (self.next(S::digest)?, self.optional(S::digest)?, self.amount()?);
+        let (command, fingerprint, id) = (self.digest()?, self.optional(S::digest)?, self.amount()?);
         let detail = match granted {
             Some(granted) => {
                 let text = |text: Option<&str>| read(text.unwrap_or_default()).into_owned();
@@ -131,7 +149,10 @@ impl<'r, S: SqlDialect> Columns<'r, S> {
             }
             None => None,
         };
-        Ok((id, Row { key, attempt, part, entry, kind, limit, window, epoch, amount, command, fingerprint, detail }))
+        Ok((
+            id,
+            Row { key, attempt, part, entry, kind, limit, period, window, epoch, amount, command, fingerprint, detail },
+        ))
     }
 
     pub(super) fn reservation(&mut self) -> Result<ReservationRow, DbError> {

@@ -10,6 +10,9 @@ use crate::ledger::{
 
 /// Transactions of the charge path. SQLite binds row by row, PostgreSQL whole columns.
 pub(crate) trait ChargePath: SqlDialect {
+    /// Whether [`begin`](Self::begin) can skip accounts that other transactions hold.
+    const SKIPS_HELD: bool = false;
+
     /// Prepares a connection for the writer.
     fn tune(connection: &mut Self::Connection) -> impl Future<Output = Result<(), DbError>> + Send;
 

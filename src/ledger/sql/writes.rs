@@ -40,12 +40,12 @@ pub(crate) const COUNT: usize = 6;
 
 /// The statements, in the order in which a transaction runs them. Columns of one type stand together.
 pub(crate) static WRITES: LazyLock<[WriteStatement; COUNT]> = LazyLock::new(|| {
-    let entries = "tenant_id text, job_id text, quota_type text, limit_id text, entry text, epoch int8, attempt int8, \
+    let entries = "tenant_id text, job_id text, quota_type text, limit_id text, period text, entry text, epoch int8, attempt int8, \
         part int8, amount int8, window_start timestamptz, consumed_at timestamptz, order_id uuid, fingerprint uuid, \
         granted int8, until timestamptz, approver text, reason text";
-    let counters = "tenant_id text, limit_id text, quota_type text, epoch int8, used int8, reserved int8, \
+    let counters = "tenant_id text, limit_id text, quota_type text, period text, epoch int8, used int8, reserved int8, \
         window_start timestamptz, window_end timestamptz, warned bool, untold bool";
-    let grants = "tenant_id text, limit_id text, quota_type text, approver text, reason text, id int8, amount int8, \
+    let grants = "tenant_id text, limit_id text, quota_type text, period text, approver text, reason text, id int8, amount int8, \
         used_before int8, used_now int8, epoch int8, until timestamptz, window_start timestamptz, ended bool";
     let closed = "tenant_id text, job_id text, attempt int8";
     let renewed = "tenant_id text, job_id text, attempt int8, until timestamptz";
@@ -53,7 +53,7 @@ pub(crate) static WRITES: LazyLock<[WriteStatement; COUNT]> = LazyLock::new(|| {
     let attempt = "tenant_id, job_id, attempt";
     [
         (Effect::Insert, "quota_consumption", "", entries),
-        (Effect::Put, "quota_counter", "tenant_id, limit_id, quota_type, window_start, epoch", counters),
+        (Effect::Put, "quota_counter", "tenant_id, limit_id, quota_type, period, window_start, epoch", counters),
         (Effect::Put, "quota_grant", "tenant_id, id", grants),
         (Effect::Put, "quota_hold", attempt, opened),
         (Effect::Update, "quota_hold", attempt, renewed),
@@ -126,8 +126,9 @@ fn all<'a, T>(
 }
 
 fn entry<'a>(values: &mut Values<'a>, row: &'a Row, now: u64) -> Result<(), DbError> {
-    values.extend([&*row.key.tenant, &row.key.job, &row.kind, &row.limit, row.entry.as_str()].map(SqlValue::Text));
-    values.extend([row.epoch.into(), row.attempt.into(), row.part.into(), row.amount].map(SqlValue::Number));
+    let Row { key, kind, limit, period, entry, .. } = row;
+    values.extend([&*key.tenant, &key.job, kind, limit, period, entry.as_str()].map(SqlValue::Text));
+    values.extend([number(row.epoch)?, row.attempt.into(), row.part.into(), row.amount].map(SqlValue::Number));
     values.extend([SqlValue::Time(instant(row.window)?), SqlValue::time(now), SqlValue::Digest(row.command)]);
     values.push(row.fingerprint.map_or(SqlValue::Null, SqlValue::Digest));
     let Some(Detail { granted, until, approver, reason }) = row.detail.as_deref() else {
@@ -140,19 +141,19 @@ fn entry<'a>(values: &mut Values<'a>, row: &'a Row, now: u64) -> Result<(), DbEr
 }
 
 fn counter<'a>(values: &mut Values<'a>, (tenant, stored): &'a (Arc<str>, StoredCounter)) -> Result<(), DbError> {
-    let StoredCounter { limit, kind, counter } = stored;
-    values.extend([tenant, limit, kind].map(|name| SqlValue::Text(name)));
-    values.extend([counter.epoch.into(), number(counter.used)?, number(counter.reserved)?].map(SqlValue::Number));
+    let StoredCounter { limit, kind, period, counter } = stored;
+    values.extend([tenant, limit, kind, period].map(|name| SqlValue::Text(name)));
+    values.extend([number(counter.epoch)?, number(counter.used)?, number(counter.reserved)?].map(SqlValue::Number));
     values.extend([instant(counter.starts)?, instant(counter.ends)?].map(SqlValue::Time));
     values.extend([counter.warned, counter.warning_pending].map(SqlValue::Flag));
     Ok(())
 }
 
 fn grant<'a>(values: &mut Values<'a>, (tenant, grant): &'a (Arc<str>, GrantState)) -> Result<(), DbError> {
-    let GrantState { limit, kind, approver, reason, .. } = grant;
-    values.extend([&**tenant, limit, kind, approver, reason].map(SqlValue::Text));
+    let GrantState { limit, kind, period, approver, reason, .. } = grant;
+    values.extend([&**tenant, limit, kind, period, approver, reason].map(SqlValue::Text));
     let numbers = [number(grant.id)?, number(grant.amount)?, number(grant.before)?, number(grant.current)?];
-    values.extend(numbers.into_iter().chain([grant.epoch.into()]).map(SqlValue::Number));
+    values.extend(numbers.into_iter().chain([number(grant.epoch)?]).map(SqlValue::Number));
     values.extend([until(grant.until), instant(grant.window)?].map(SqlValue::Time));
     values.push(SqlValue::Flag(grant.ended));
     Ok(())

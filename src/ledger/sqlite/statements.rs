@@ -74,7 +74,7 @@ pub(super) static ACCOUNTS: LazyLock<Statement> = LazyLock::new(|| {
 pub(super) static COUNTS: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(1, true, |rows| {
         format!(
-            "SELECT c.tenant_id, c.limit_id, c.quota_type, c.window_start, c.window_end, c.epoch, c.used, c.reserved, c.warned,
+            "SELECT c.tenant_id, c.limit_id, c.quota_type, c.period, c.window_start, c.window_end, c.epoch, c.used, c.reserved, c.warned,
                 c.untold
              FROM (SELECT ? AS since) CROSS JOIN ({rows})
                 CROSS JOIN quota_counter c INDEXED BY quota_counter_by_end ON c.tenant_id = column1 AND c.window_end > since"
@@ -85,7 +85,7 @@ pub(super) static COUNTS: LazyLock<Statement> = LazyLock::new(|| {
 pub(super) static GRANTS: LazyLock<Statement> = LazyLock::new(|| {
     Statement::new(1, true, |rows| {
         format!(
-            "SELECT g.tenant_id, g.limit_id, g.quota_type, g.window_start, g.until, g.epoch, g.id, g.amount, g.ended, NULL,
+            "SELECT g.tenant_id, g.limit_id, g.quota_type, g.period, g.window_start, g.until, g.epoch, g.id, g.amount, g.ended, NULL,
                 g.used_before, g.used_now, g.approver, g.reason
              FROM ({rows}) CROSS JOIN quota_grant g ON g.tenant_id = column1 AND (NOT g.ended OR g.used_now > 0)"
         )

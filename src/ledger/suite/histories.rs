@@ -10,8 +10,8 @@ use super::*;
 const HISTORIES: usize = 12;
 const TRANSACTIONS: usize = 6;
 
-/// Tenant, limit, kind, start and epoch of a counter.
-type Counted = (Arc<str>, Arc<str>, Arc<str>, u64, u32);
+/// Tenant, limit, kind, period, start and epoch of a counter.
+type Counted = (Arc<str>, Arc<str>, Arc<str>, Arc<str>, u64, u64);
 
 #[derive(Default)]
 struct Model {
@@ -44,8 +44,14 @@ impl Model {
         });
         let mut seen = Vec::new();
         writes.counts.retain(|(tenant, count)| {
-            let key =
-                (tenant.clone(), count.limit.clone(), count.kind.clone(), count.counter.starts, count.counter.epoch);
+            let key = (
+                tenant.clone(),
+                count.limit.clone(),
+                count.kind.clone(),
+                count.period.clone(),
+                count.counter.starts,
+                count.counter.epoch,
+            );
             !seen.contains(&key) && {
                 seen.push(key);
                 true
@@ -93,7 +99,14 @@ impl Model {
     fn write(&mut self, writes: Writes) {
         self.rows.extend(writes.rows);
         for (tenant, count) in writes.counts {
-            let key = (tenant, count.limit.clone(), count.kind.clone(), count.counter.starts, count.counter.epoch);
+            let key = (
+                tenant,
+                count.limit.clone(),
+                count.kind.clone(),
+                count.period.clone(),
+                count.counter.starts,
+                count.counter.epoch,
+            );
             self.counts.insert(key, count);
         }
         for (tenant, grant) in writes.grants {
@@ -117,7 +130,9 @@ impl Model {
         for tenant in TENANTS {
             let stored = &loaded.accounts[tenant];
             let sorted = |mut counts: Vec<StoredCounter>| {
-                counts.sort_by_key(|it| (it.limit.clone(), it.kind.clone(), it.counter.starts, it.counter.epoch));
+                counts.sort_by_key(|it| {
+                    (it.limit.clone(), it.kind.clone(), it.period.clone(), it.counter.starts, it.counter.epoch)
+                });
                 counts
             };
             let counts = self.counts.iter().filter(|(key, count)| &*key.0 == tenant && count.counter.ends > 0);
@@ -162,13 +177,37 @@ fn rows() -> impl Strategy<Value = Row> {
     let detail = (amount(), instant(), ".{0,9}", ".{0,9}")
         .prop_map(|(granted, until, approver, reason)| Box::new(Detail { granted, until, approver, reason }));
     (
-        (keys(), 0..3_u32, any::<u32>(), 0..EntryKind::ALL.len(), one_of(LIMITS), one_of(LIMITS)),
-        (instant(), any::<u32>(), any::<i64>(), any::<u128>(), any::<Option<u128>>(), proptest::option::of(detail)),
+        (keys(), 0..3_u32, any::<u32>(), 0..EntryKind::ALL.len(), one_of(LIMITS), one_of(LIMITS), one_of(LIMITS)),
+        (
+            instant(),
+            any::<u32>().prop_map(u64::from),
+            any::<i64>(),
+            any::<u128>(),
+            any::<Option<u128>>(),
+            proptest::option::of(detail),
+        ),
     )
         .prop_map(
-            |((key, attempt, part, entry, kind, limit), (window, epoch, amount, command, fingerprint, detail))| {
+            |(
+                (key, attempt, part, entry, kind, limit, period),
+                (window, epoch, amount, command, fingerprint, detail),
+            )| {
                 let entry = EntryKind::ALL[entry];
-                Row { key, attempt, part, entry, kind, limit, window, epoch, amount, command, fingerprint, detail }
+                Row {
+                    key,
+                    attempt,
+                    part,
+                    entry,
+                    kind,
+                    limit,
+                    period,
+                    window,
+                    epoch,
+                    amount,
+                    command,
+                    fingerprint,
+                    detail,
+                }
             },
         )
 }
@@ -178,32 +217,44 @@ fn counts() -> impl Strategy<Value = (Arc<str>, StoredCounter)> {
         one_of(TENANTS),
         one_of(LIMITS),
         one_of(LIMITS),
+        one_of(LIMITS),
         0..3_u64,
         instant(),
-        0..2_u32,
+        0..2_u64,
         amount(),
         amount(),
         any::<[bool; 2]>(),
     )
-        .prop_map(|(tenant, limit, kind, starts, ends, epoch, used, reserved, [warned, warning_pending])| {
-            (
-                tenant,
-                StoredCounter {
-                    limit,
-                    kind,
-                    counter: Counter { starts: starts * 1_000, ends, epoch, used, reserved, warned, warning_pending },
-                },
-            )
-        })
+        .prop_map(
+            |(tenant, limit, kind, period, starts, ends, epoch, used, reserved, [warned, warning_pending])| {
+                (
+                    tenant,
+                    StoredCounter {
+                        limit,
+                        kind,
+                        period,
+                        counter: Counter {
+                            starts: starts * 1_000,
+                            ends,
+                            epoch,
+                            used,
+                            reserved,
+                            warned,
+                            warning_pending,
+                        },
+                    },
+                )
+            },
+        )
 }
 
 fn grants() -> impl Strategy<Value = (Arc<str>, GrantState)> {
     (
-        (one_of(TENANTS), 0..4_u64, one_of(LIMITS), one_of(LIMITS), amount(), instant(), ".{0,9}"),
-        (amount(), amount(), instant(), any::<u32>(), any::<bool>()),
+        (one_of(TENANTS), 0..4_u64, one_of(LIMITS), one_of(LIMITS), one_of(LIMITS), amount(), instant(), ".{0,9}"),
+        (amount(), amount(), instant(), any::<u32>().prop_map(u64::from), any::<bool>()),
     )
         .prop_map(
-            |((tenant, id, limit, kind, amount, until, approver), (before, current, window, epoch, ended))| {
+            |((tenant, id, limit, kind, period, amount, until, approver), (before, current, window, epoch, ended))| {
                 let reason = approver.clone();
                 (
                     tenant,
@@ -211,6 +262,7 @@ fn grants() -> impl Strategy<Value = (Arc<str>, GrantState)> {
                         id,
                         limit,
                         kind,
+                        period,
                         amount,
                         until,
                         approver,

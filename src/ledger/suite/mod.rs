@@ -28,6 +28,7 @@ pub(super) fn charge(tenant: &str, job: &str, amount: i64) -> Row {
         entry: EntryKind::Charge,
         kind: "requests".into(),
         limit: "daily".into(),
+        period: "day".into(),
         window: 86_400_000_000_000,
         epoch: 0,
         amount,
@@ -42,6 +43,7 @@ pub(super) fn count(used: u64, reserved: u64) -> StoredCounter {
     StoredCounter {
         limit: "daily".into(),
         kind: "requests".into(),
+        period: "day".into(),
         counter: Counter {
             starts: 86_400_000_000_000,
             ends: 9_999_999_999_000_000_000,
@@ -59,6 +61,7 @@ fn grant(id: u64) -> GrantState {
         id,
         limit: "daily".into(),
         kind: "requests".into(),
+        period: "day".into(),
         amount: 500,
         until: 9_999_999_999_000_000_000,
         approver: "M. O'Kafor".into(),
@@ -78,7 +81,7 @@ fn hold(tenant: &str, job: &str, until: u64) -> ReservationRow {
 pub(super) fn reads(tenants: &[&str], jobs: &[Key]) -> Reads {
     let mut tenants: Vec<Arc<str>> = tenants.iter().map(|tenant| (*tenant).into()).collect();
     tenants.sort_unstable();
-    Reads { tenants, jobs: jobs.to_vec(), since: None }
+    Reads { tenants, jobs: jobs.to_vec(), ..Reads::default() }
 }
 
 /// Runs one transaction and returns the rows that it read.
@@ -124,7 +127,7 @@ async fn what_is_written_is_read_back<D: Database>(database: &D) {
         ..charge("ann", "one", 0)
     };
     let endless = Row { part: 5, detail: Some(Box::default()), ..granted.clone() };
-    let free = Row { kind: "".into(), limit: "".into(), window: 0, ..charge("ann", "one", 0) };
+    let free = Row { kind: "".into(), limit: "".into(), period: "".into(), window: 0, ..charge("ann", "one", 0) };
     let rows = vec![charge("ann", "one", -5), granted, endless, free];
     let writes = Writes {
         rows: rows.clone(),
@@ -258,7 +261,7 @@ async fn numbers_that_do_not_fit_are_refused<D: Database>(database: &D) {
     let row = Row {
         attempt: u32::MAX,
         part: u32::MAX,
-        epoch: u32::MAX,
+        epoch: i64::MAX.cast_unsigned(),
         command: u128::MAX,
         ..charge("most", "job", i64::MIN)
     };

@@ -22,7 +22,8 @@ pub(in crate::ledger) async fn of<D: Database>(name: &str, database: &D, tenants
             named.sort();
             named.dedup();
             let counts = named.iter().map(|tenant| (tenant.clone(), count(number as u64, 0))).collect();
-            let reads = Reads { tenants: named, jobs: rows.iter().map(|row| row.key.clone()).collect(), since: None };
+            let reads =
+                Reads { tenants: named, jobs: rows.iter().map(|row| row.key.clone()).collect(), ..Reads::default() };
             let writes = Writes { rows, counts, ..Writes::default() };
             let start = clock.now();
             let loaded = session.begin(&reads).await.unwrap();

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
-use super::{Row, Stored, Writes};
+use super::{
+    Row, Stored, StoredCounter, Writes,
+    counter::{Posting, signed},
+};
 use crate::{
     error::ConfigError,
     quota::{
-        Amounts, GrantId, Limit, MOST, Plan,
+        Amounts, GrantId, Limit, Plan,
         account::{Account, Counter, GrantState, Grants, MAX_CLOCK_STEP, Now, Warning},
     },
     refusal::Violation,
@@ -22,25 +25,6 @@ pub(super) struct AccountState {
     before: Stored,
     /// Set once something must be written. The end of a grant alone is not.
     writes: bool,
-}
-
-/// A counter with the limit that it belongs to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[cfg_attr(test, derive(Hash))]
-pub(crate) struct StoredCounter {
-    pub(crate) limit: Arc<str>,
-    pub(crate) kind: Arc<str>,
-    pub(crate) counter: Counter,
-}
-
-/// Change of one counter.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Posting {
-    pub(super) limit: Arc<str>,
-    pub(super) kind: Arc<str>,
-    pub(super) window: u64,
-    pub(super) epoch: u32,
-    pub(super) amount: i64,
 }
 
 /// A charge before it is written: its postings, its warnings, and the account after it.
@@ -59,7 +43,7 @@ pub(crate) struct AdmittedAt {
     /// Time of admission, in nanoseconds since 1970.
     pub(crate) at: u64,
     /// Epoch of the account at that time.
-    pub(crate) epoch: u32,
+    pub(crate) epoch: u64,
 }
 
 /// Returns a stored account as a plan sees it.
@@ -72,60 +56,6 @@ pub(crate) fn wall_time(wall: u64) -> Now {
     Now { moment: Moment::default(), wall }
 }
 
-impl StoredCounter {
-    pub(super) fn of(limit: &Limit, counter: Counter) -> Self {
-        Self { limit: (&limit.name).into(), kind: limit.kind().into(), counter }
-    }
-
-    /// Returns a counter of a limit that begins with the window of `wall`.
-    pub(crate) fn beginning(limit: &Limit, wall: u64) -> Self {
-        let mut counter = Counter::default();
-        if let Some(period) = limit.quota.period() {
-            counter.begin(period, wall);
-        }
-        Self::of(limit, counter)
-    }
-
-    /// Whether the counter counts for `limit`.
-    pub(crate) fn is_of(&self, limit: &Limit) -> bool {
-        limit.is_named(&self.limit, &self.kind)
-    }
-
-    /// Whether the counter is that of this limit in this window and epoch.
-    fn is_at(&self, (limit, kind): (&str, &str), window: u64, epoch: u32) -> bool {
-        *self.limit == *limit && *self.kind == *kind && (self.counter.starts, self.counter.epoch) == (window, epoch)
-    }
-
-    fn is_same(&self, other: &Self) -> bool {
-        self.is_at((&other.limit, &other.kind), other.counter.starts, other.counter.epoch)
-    }
-
-    /// Adds the part of `amount` that fits, and returns it: a counter never exceeds 2^53 - 1. One that was stored above
-    /// that stays as it is.
-    pub(super) fn take(&mut self, amount: u64, reserve: bool) -> u64 {
-        let amount = amount.min(MOST.saturating_sub(self.counter.taken()));
-        if amount > 0 {
-            self.counter.take(amount, reserve);
-        }
-        amount
-    }
-
-    fn posting(&self, amount: i64) -> Posting {
-        Posting {
-            limit: Arc::clone(&self.limit),
-            kind: Arc::clone(&self.kind),
-            window: self.counter.starts,
-            epoch: self.counter.epoch,
-            amount,
-        }
-    }
-
-    /// Returns the posting for the change since `taken` was used and reserved.
-    fn posting_since(&self, taken: u64) -> Posting {
-        self.posting(signed(self.counter.taken()) - signed(taken))
-    }
-}
-
 impl AccountState {
     pub(super) fn new(stored: Stored) -> Self {
         let Stored { counts, grants } = stored;
@@ -135,7 +65,7 @@ impl AccountState {
     }
 
     /// Returns the epoch of the account, the number of resets of its counters.
-    pub(super) fn epoch(&self) -> u32 {
+    pub(super) fn epoch(&self) -> u64 {
         self.counters.iter().map(|stored| stored.counter.epoch).max().unwrap_or(0)
     }
 
@@ -152,7 +82,7 @@ impl AccountState {
         if !violations.is_empty() {
             return Err(violations);
         }
-        let marks = view.add(amounts, None, reserve, now);
+        let marks = view.add(amounts, reserve, now);
         self.writes = true;
         let mut postings = Vec::new();
         for (counter, limit) in view.counted().filter(|(counter, _)| counter.has_begun()) {
@@ -179,18 +109,36 @@ impl AccountState {
         Account::with_counters(plan, counters, self.grants.clone())
     }
 
-    /// Records or reserves amounts of a charge, even beyond a limit.
-    pub(super) fn record(
+    /// Records used amounts in the windows that are open, even beyond a limit.
+    pub(super) fn record(&mut self, plan: &Arc<Plan>, amounts: &Amounts, wall: u64) -> (Vec<Posting>, Vec<Warning>) {
+        self.note(plan, amounts, false, wall, |account, limit| {
+            account.present(limit, wall).unwrap_or_else(|| account.put(None, StoredCounter::beginning(limit, wall)))
+        })
+    }
+
+    /// Records or reserves amounts that the fallback admitted at `at`, even beyond a limit.
+    pub(super) fn admit_past(
         &mut self,
         plan: &Arc<Plan>,
         amounts: &Amounts,
         reserve: bool,
-        since: AdmittedAt,
+        at: u64,
         wall: u64,
     ) -> (Vec<Posting>, Vec<Warning>) {
-        // Clamps times of admission that lie too far ahead: they come from a wrong clock or are forged.
-        let since =
-            if since.at.saturating_sub(wall) > MAX_CLOCK_STEP { AdmittedAt { at: wall, ..since } } else { since };
+        // A time that lies too far ahead comes from a wrong clock or is forged.
+        let at = if at.saturating_sub(wall) > MAX_CLOCK_STEP { wall } else { at };
+        self.note(plan, amounts, reserve, wall, |account, limit| account.counter_at(limit, at, wall))
+    }
+
+    /// Adds amounts to the counters that `counter` returns, even beyond a limit.
+    fn note(
+        &mut self,
+        plan: &Arc<Plan>,
+        amounts: &Amounts,
+        reserve: bool,
+        wall: u64,
+        counter: impl Fn(&mut Self, &Limit) -> usize,
+    ) -> (Vec<Posting>, Vec<Warning>) {
         let (mut postings, mut near) = (Vec::new(), Vec::new());
         self.writes = true;
         for limit in plan.counted() {
@@ -198,7 +146,7 @@ impl AccountState {
             if amount == 0 {
                 continue;
             }
-            let at = self.counter_of(limit, since, wall);
+            let at = counter(self, limit);
             let stored = &mut self.counters[at];
             let amount = stored.take(amount, reserve);
             postings.push(stored.posting(signed(amount)));
@@ -215,7 +163,8 @@ impl AccountState {
         wall: u64,
         change: impl FnOnce(&mut StoredCounter),
     ) -> Option<(Posting, Option<Warning>)> {
-        let is_of_row = |stored: &StoredCounter| stored.is_at((&row.limit, &row.kind), row.window, row.epoch);
+        let is_of_row =
+            |stored: &StoredCounter| stored.is_at([&row.limit, &row.kind, &row.period], row.window, row.epoch);
         let at = self.counters.iter().position(is_of_row)?;
         self.writes = true;
         let stored = &mut self.counters[at];
@@ -226,12 +175,13 @@ impl AccountState {
         Some((posting, self.grown(at, limit, wall)))
     }
 
-    /// Resets the counters of this limit name or kind, or all, to zero.
+    /// Resets the counters of this limit name or kind, or all, to zero. Returns a posting for each old counter with a
+    /// used amount, and for each new one.
     pub(super) fn reset(&mut self, plan: &Plan, name: Option<&str>, wall: u64) -> Result<Vec<Posting>, ConfigError> {
         plan.check_name(name)?;
         self.writes = true;
         let is_meant = |stored: &StoredCounter| name.is_none_or(|name| *stored.limit == *name || *stored.kind == *name);
-        let epoch = self.epoch().saturating_add(1);
+        let epoch = self.epoch().saturating_add(1).min(i64::MAX.cast_unsigned()); // as large as a column holds
         let (mut postings, mut restarted) = (Vec::new(), Vec::<StoredCounter>::new());
         for stored in &mut self.counters {
             if !is_meant(stored) || stored.counter.is_over(wall) {
@@ -246,10 +196,14 @@ impl AccountState {
             if !restarted.iter().any(|other| other.is_same(&fresh)) {
                 restarted.push(fresh);
             }
-            let raises = |grant: &&mut GrantState| grant.limit == stored.limit && grant.kind == stored.kind;
+            let raises = |grant: &&mut GrantState| {
+                let period = grant.period.is_empty() || stored.period.is_empty() || grant.period == stored.period;
+                period && grant.limit == stored.limit && grant.kind == stored.kind
+            };
             self.grants.iter_mut().filter(raises).for_each(GrantState::close);
         }
         for stored in restarted {
+            postings.push(stored.posting(0)); // its row tells when the epoch began
             let known = self.counters.iter().position(|other| other.is_same(&stored)); // at the last epoch only
             self.put(known, stored);
         }
@@ -260,7 +214,8 @@ impl AccountState {
     pub(super) fn grant(&mut self, plan: &Plan, grant: GrantState, wall: u64) -> Result<Posting, ConfigError> {
         let limit = plan.grantable(&grant.limit, from_1970(grant.until), wall)?;
         self.writes = true;
-        self.grants.add(GrantState { kind: limit.kind().into(), ..grant });
+        let period = Arc::clone(&limit.period_key);
+        self.grants.add(GrantState { kind: limit.kind().into(), period, ..grant });
         if let Some(at) = self.present(limit, wall) {
             self.grown(at, Some(limit), wall);
         }
@@ -321,16 +276,15 @@ impl AccountState {
         self.latest(limit, |counter| !counter.is_over(wall))
     }
 
-    /// Returns the counter of a charge by its admission time, and begins it if there is none.
-    fn counter_of(&mut self, limit: &Limit, since: AdmittedAt, wall: u64) -> usize {
-        let held =
-            |counter: &Counter| counter.starts <= since.at && since.at < counter.ends && counter.holds(since.epoch);
+    /// Returns the counter of the window of `at`, and begins it if there is none.
+    fn counter_at(&mut self, limit: &Limit, at: u64, wall: u64) -> usize {
         // A rolling window has begun since then, with another charge.
-        let rolled = |at: &usize| {
-            !limit.quota.period().is_some_and(Period::is_calendar) && self.counters[*at].counter.starts > since.at
+        let rolled = |found: &usize| {
+            !limit.quota.period().is_some_and(Period::is_calendar) && self.counters[*found].counter.starts > at
         };
-        let known = self.latest(limit, held).or_else(|| self.present(limit, wall).filter(rolled));
-        known.unwrap_or_else(|| self.put(None, StoredCounter::beginning(limit, since.at)))
+        let known = self.latest(limit, |counter| counter.starts <= at && at < counter.ends);
+        let known = known.or_else(|| self.present(limit, wall).filter(rolled));
+        known.unwrap_or_else(|| self.put(None, StoredCounter::beginning(limit, at)))
     }
 
     fn latest(&self, limit: &Limit, is: impl Fn(&Counter) -> bool) -> Option<usize> {
@@ -350,9 +304,4 @@ impl AccountState {
             }
         }
     }
-}
-
-/// Converts an amount of a posting. A counter never exceeds 2^53 - 1, so that the sum of two fits.
-fn signed(amount: u64) -> i64 {
-    i64::try_from(amount).unwrap_or(i64::MAX)
 }

@@ -158,12 +158,14 @@ pub(crate) enum Reply {
     Indeterminate,
     /// Nothing was stored, for this reason.
     Unavailable(Arc<str>),
+    /// Nothing was stored, because another transaction holds the account. Other accounts can be charged.
+    Held,
 }
 
 impl Reply {
     /// Whether the ledger has decided the command.
     pub(crate) fn is_decided(&self) -> bool {
-        !matches!(self, Self::Unavailable(_) | Self::Indeterminate)
+        !matches!(self, Self::Unavailable(_) | Self::Held | Self::Indeterminate)
     }
 }
 
@@ -186,7 +188,7 @@ impl AdmitReply {
 
     /// Creates an admission by the fallback at `at`, in nanoseconds since 1970.
     pub(crate) fn spooled(at: u64) -> Self {
-        Self::new(0, AdmittedAt { at, epoch: u32::MAX })
+        Self::new(0, AdmittedAt { at, epoch: u64::MAX })
     }
 }
 

@@ -4,6 +4,7 @@ mod account_state;
 mod batch;
 mod billed;
 mod command;
+mod counter;
 mod job;
 mod job_time;
 mod machine;
@@ -12,14 +13,15 @@ mod row;
 pub(crate) mod tests;
 
 use super::database::DbError;
-pub(crate) use account_state::{AdmittedAt, StoredCounter, account_view, wall_time};
+pub(crate) use account_state::{AdmittedAt, account_view, wall_time};
 pub(crate) use billed::{BilledItem, billed};
 use command::Queued;
 pub(crate) use command::{
     AdmitCommand, AdmitReply, Command, CommandKind, Reply, ReservationTerms, SettleCommand, SettleKind,
 };
+pub(crate) use counter::StoredCounter;
 use job::LATE;
 pub(crate) use job::{JobRows, JobStatus};
 pub(crate) use job_time::is_within;
-pub(crate) use machine::{CancelResult, NoticeKind, Step, StepResult, SubmitError, Writer, WriterNotice};
+pub(crate) use machine::{CancelResult, Lane, NoticeKind, Step, StepResult, SubmitError, Writer, WriterNotice};
 pub(crate) use row::{Detail, EntryKind, Key, Loaded, Reads, ReservationRow, Row, Stored, Writes};

@@ -75,9 +75,11 @@ pub(crate) struct Row {
     /// Kind, and the limit that counts it. Both are empty in a row that only marks its entry.
     pub(crate) kind: Arc<str>,
     pub(crate) limit: Arc<str>,
+    /// Period of that limit, as [`Period::key`](crate::time::Period::key) names it.
+    pub(crate) period: Arc<str>,
     /// Start of the window in nanoseconds since 1970, and the epoch of its counter.
     pub(crate) window: u64,
-    pub(crate) epoch: u32,
+    pub(crate) epoch: u64,
     pub(crate) amount: i64,
     /// Command that wrote it. By its id a writer whose commit went unanswered recognizes its own rows.
     pub(crate) command: u128,
@@ -115,6 +117,8 @@ pub(crate) struct Loaded {
     pub(crate) rows: Vec<Row>,
     /// Horizon before which rows may be archived and their jobs forgotten, in nanoseconds since 1970; 0 for none.
     pub(crate) sealed: u64,
+    /// Accounts that other transactions hold, if they are [skipped](Reads::skips_held): they are not locked or read.
+    pub(crate) held: Vec<Arc<str>>,
 }
 
 /// An account as stored.
@@ -136,6 +140,8 @@ pub(crate) struct Reads {
     /// Earliest admission time, in nanoseconds since 1970. Windows that ended before it and before now are not read;
     /// `None` reads only those that have not ended.
     pub(crate) since: Option<u64>,
+    /// Skips accounts that other transactions hold instead of waiting for them.
+    pub(crate) skips_held: bool,
 }
 
 /// Rows that a transaction writes.
@@ -143,7 +149,7 @@ pub(crate) struct Reads {
 #[cfg_attr(test, derive(Hash))]
 pub(crate) struct Writes {
     pub(crate) rows: Vec<Row>,
-    /// Counters, each replacing the one of the same tenant, limit, window and epoch.
+    /// Counters, each replacing the one of the same tenant, limit, period, window and epoch.
     pub(crate) counts: Vec<(Arc<str>, StoredCounter)>,
     pub(crate) grants: Vec<(Arc<str>, GrantState)>,
     /// Reservations that open.

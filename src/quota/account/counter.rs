@@ -4,7 +4,7 @@ use std::{ops::Range, time::Duration};
 
 use crate::{
     quota::{Limit, MOST},
-    time::{Period, Window},
+    time::Period,
 };
 
 /// Greatest plausible correction of a clock, in nanoseconds (48 h). A window or an admission further ahead of the clock
@@ -15,13 +15,14 @@ pub(crate) const MAX_CLOCK_STEP: u64 = 48 * 3_600 * 1_000_000_000;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(test, derive(Hash))]
 pub(crate) struct Counter {
-    /// Start and end of the window. No window has begun while `ends` is 0.
+    /// Start and end of the window. No window has begun while `ends` is 0; `starts` is then the time at which the last one
+    /// was found to be over, and no earlier window begins.
     pub(crate) starts: u64,
     pub(crate) ends: u64,
     pub(crate) used: u64,
     pub(crate) reserved: u64,
     /// Epoch of the account in which this counter began. Charges of earlier epochs belong to another counter.
-    pub(crate) epoch: u32,
+    pub(crate) epoch: u64,
     /// Set once the client was warned in this window.
     pub(crate) warned: bool,
     /// Set until a response reports the warning.
@@ -30,7 +31,7 @@ pub(crate) struct Counter {
 
 impl Counter {
     /// Creates the counter of a limit that begins in this epoch.
-    pub(super) fn in_epoch(epoch: u32) -> Self {
+    pub(super) fn in_epoch(epoch: u64) -> Self {
         Self { epoch, ..Self::default() }
     }
 
@@ -42,7 +43,7 @@ impl Counter {
 
     /// Returns the end of the window, or of the one that would begin at `wall` if none has begun.
     pub(crate) fn end(&self, period: &Period, wall: u64) -> u64 {
-        if self.has_begun() { self.ends } else { bounds(period.window_at(Duration::from_nanos(wall))).1 }
+        if self.has_begun() { self.ends } else { bounds(period, self.present(wall)).1 }
     }
 
     /// Returns the used and reserved amount.
@@ -80,7 +81,7 @@ impl Counter {
         self.has_begun() && (wall >= self.ends || self.is_ahead(wall))
     }
 
-    fn is_ahead(&self, wall: u64) -> bool {
+    pub(super) fn is_ahead(&self, wall: u64) -> bool {
         self.starts.saturating_sub(wall) > MAX_CLOCK_STEP
     }
 
@@ -88,12 +89,12 @@ impl Counter {
     ///
     /// The counts of a window from a clock that was far ahead are carried into the present window. A clock that stepped
     /// back a little finds the window still open, so that no amount is charged twice.
-    pub(super) fn roll(&mut self, period: &Period, wall: u64, epoch: u32) -> bool {
+    pub(super) fn roll(&mut self, period: &Period, wall: u64, epoch: u64) -> bool {
         let ahead = self.is_ahead(wall);
         if ahead {
             self.begin(period, wall);
         } else {
-            *self = Self::in_epoch(epoch);
+            *self = Self { starts: wall, ..Self::in_epoch(epoch) };
         }
         !ahead
     }
@@ -108,19 +109,34 @@ impl Counter {
         true
     }
 
-    /// Begins the window of `wall`.
+    /// Begins the window of `wall`. After a clock has stepped back, it is that of the latest time that the counter knows.
     pub(crate) fn begin(&mut self, period: &Period, wall: u64) {
-        (self.starts, self.ends) = bounds(period.window_at(Duration::from_nanos(wall)));
+        (self.starts, self.ends) = bounds(period, self.present(wall));
+    }
+
+    fn present(&self, wall: u64) -> u64 {
+        if self.has_begun() || self.is_ahead(wall) { wall } else { wall.max(self.starts) }
+    }
+
+    /// Whether nothing is counted at `wall`, nor in a window that a clock that stepped back would find open.
+    pub(super) fn is_blank(&self, wall: u64) -> bool {
+        let unused = self.taken() == 0 && (self.starts <= wall || self.is_ahead(wall));
+        unused || (self.has_begun() && wall >= self.ends)
+    }
+
+    /// Returns the length of the window, in nanoseconds, if something is counted in it.
+    pub(super) fn counted_for(&self) -> u64 {
+        if self.taken() > 0 { self.ends.saturating_sub(self.starts) } else { 0 }
     }
 
     /// Restarts the counter in the same window; charges in flight belong to the old counter.
-    pub(crate) fn reset(&mut self, epoch: u32) {
+    pub(crate) fn reset(&mut self, epoch: u64) {
         *self = Self { starts: self.starts, ends: self.ends, ..Self::in_epoch(epoch) };
     }
 
     /// Whether a charge of `epoch` is part of this counter.
     #[inline]
-    pub(crate) fn holds(&self, epoch: u32) -> bool {
+    pub(crate) fn holds(&self, epoch: u64) -> bool {
         self.epoch <= epoch
     }
 
@@ -142,6 +158,7 @@ impl Counter {
     }
 }
 
-fn bounds(window: Window) -> (u64, u64) {
+fn bounds(period: &Period, wall: u64) -> (u64, u64) {
+    let window = period.window_at(Duration::from_nanos(wall));
     (crate::time::nanos(window.start()), crate::time::nanos(window.end()).max(1))
 }

@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use super::{Account, Counter, Marks, state::slots_of};
+use super::{Account, ChargeScope, Counter, Marks, state::slots_of};
 use crate::{
     error::ConfigError,
     policy_name::PolicyName,
@@ -12,28 +12,27 @@ use crate::{
 /// Counters of limits that the active plan does not have, and starts of other plans.
 ///
 /// A client may change from one plan to another and back, within a window and more than once. Usage of a limit that
-/// only one of the plans has must not be lost meanwhile. Such a counter goes on until its window ends, and refuses no
-/// request.
+/// only one of the plans has must not be lost meanwhile. Such a counter stays until its window ends, takes no new
+/// charge and refuses no request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Retired {
     /// Counters that are kept until their windows are over.
     counters: Vec<(Limit, Counter)>,
+    /// Plans by the number that charges name, one for each set of limits; none before the first change.
+    plans: Vec<Arc<Plan>>,
     /// The latest version of each plan under which the account has started fresh.
     started: Vec<(PolicyName, u64)>,
 }
 
-/// Epoch of a charge that applies to every counter.
-pub(super) const PRESENT: u32 = u32::MAX;
-
 impl Account {
-    /// Rolls windows that have ended, applies a changed plan, expires grants.
+    /// Rolls windows that have ended, applies a plan if one is given, expires grants.
     #[inline]
-    pub(super) fn advance_counters(&mut self, plan: &Arc<Plan>, wall: u64) {
+    pub(super) fn advance_counters(&mut self, plan: Option<&Arc<Plan>>, wall: u64) {
         if !self.stable_range.contains(&wall) {
             self.roll(wall);
         }
-        if !Arc::ptr_eq(&self.plan, plan) {
-            self.change_plan(plan, wall);
+        if let Some(plan) = plan.filter(|plan| !Arc::ptr_eq(&self.plan, plan)) {
+            self.change_plan(plan);
         }
         if !self.grants.is_empty() {
             self.grants.expire(wall);
@@ -61,23 +60,25 @@ impl Account {
         self.stable_range = self.all().map(|(counter, _)| counter.stable_range()).fold(0..u64::MAX, both);
     }
 
-    /// Applies another plan: counters of limits with the same name and kind stay, unless it starts fresh.
+    /// Applies another plan: counters of limits with the same name, kind and period stay, unless it starts fresh.
     #[cold]
-    fn change_plan(&mut self, plan: &Arc<Plan>, wall: u64) {
+    fn change_plan(&mut self, plan: &Arc<Plan>) {
         if let (Some(leases), Some(limit)) = (&mut self.slots, plan.concurrent()) {
             leases.resize(slots_of(limit));
         }
         let old = std::mem::replace(&mut self.plan, Arc::clone(plan));
-        self.epoch += 1;
         let mut retired = self.retired.take().unwrap_or_default();
+        retired.number_of(&old);
+        self.plan_number = retired.number_of(plan);
         retired.counters.extend(old.counted().iter().cloned().zip(std::mem::take(&mut self.counters)));
         if retired.starts_fresh(plan) {
+            self.epoch += 1;
             retired.counters.drain(..).for_each(|(limit, _)| self.grants.close(&limit));
         }
-        let resume = |limit: &Limit| retired.resume(limit, wall).unwrap_or_else(|| Counter::in_epoch(self.epoch));
+        let resume = |limit: &Limit| retired.resume(limit).unwrap_or_else(|| Counter::in_epoch(self.epoch));
         self.counters = plan.counted().iter().map(resume).collect();
         retired.counters.retain(|(_, counter)| counter.has_begun());
-        self.retired = Some(retired).filter(|retired| !retired.counters.is_empty() || !retired.started.is_empty());
+        self.retired = Some(retired).filter(|retired| retired.must_stay());
         self.find_stable_range();
         self.cover();
     }
@@ -91,20 +92,12 @@ impl Account {
         })
     }
 
-    /// Adds amounts, for `each` limit where that is known, to the counters that a charge of `epoch` is part of.
+    /// Adds amounts, for `each` limit where that is known, to the counters of the plan.
     #[inline(never)] // as above
-    pub(super) fn add_to(
-        &mut self,
-        amounts: &Amounts,
-        each: &[Option<u64>],
-        wall: u64,
-        epoch: u32,
-        reserve: bool,
-    ) -> Marks {
+    pub(super) fn add_to(&mut self, amounts: &Amounts, each: &[Option<u64>], wall: u64, reserve: bool) -> Marks {
         let mut marks = Marks::default();
         for (index, (counter, limit)) in self.counters.iter_mut().zip(self.plan.counted()).enumerate() {
-            let amount = amount_of(index, limit, amounts, each).filter(|_| counter.holds(epoch));
-            let Some(amount) = amount else { continue };
+            let Some(amount) = amount_of(index, limit, amounts, each) else { continue };
             if !counter.has_begun() && counter.may_begin(limit, amount, wall) {
                 self.stable_range = both(self.stable_range.clone(), counter.stable_range());
             }
@@ -120,25 +113,21 @@ impl Account {
                 marks.pending |= 1 << index;
             }
         }
-        if self.retired.is_some() {
-            for (counter, limit) in
-                all_mut(&mut [], &self.plan, &mut self.retired).filter(|(counter, _)| counter.holds(epoch))
-            {
-                counter.take(amounts.counted(limit.kind()), reserve);
-                self.grants.cover(limit, counter);
-            }
-        }
         marks
     }
 
-    /// Releases what a charge of `epoch` reserved. `charged` counts all of it as used, in the window of the charge.
-    pub(super) fn settle(&mut self, amounts: &Amounts, epoch: u32, charged: bool) {
-        self.each(epoch, |counter, limit| {
-            let amount = amounts.counted(limit.kind());
-            counter.release(amount);
-            if charged {
-                counter.take(amount, false);
-            }
+    /// Releases what a charge reserved, and counts the used part of it. No warning follows: the reservation gave it.
+    pub(super) fn settle(&mut self, reserved: &Amounts, used: &Amounts, of: ChargeScope) {
+        self.each(Some(of), |counter, limit| {
+            counter.release(reserved.counted(limit.kind()));
+            counter.take(used.counted(limit.kind()), false);
+        });
+    }
+
+    /// Returns amounts that a charge used.
+    pub(crate) fn give_back(&mut self, amounts: &Amounts, of: ChargeScope) {
+        self.each(Some(of), |counter, limit| {
+            counter.give_back(amounts.counted(limit.kind()));
         });
     }
 
@@ -168,18 +157,26 @@ impl Account {
     /// Covers usage above the limits with grants.
     pub(super) fn cover(&mut self) {
         if !self.grants.is_empty() {
-            self.each(PRESENT, |_, _| {});
+            self.each(None, |_, _| {});
         }
     }
 
-    /// Changes the counters that a charge of `epoch` is part of.
-    pub(super) fn each(&mut self, epoch: u32, mut change: impl FnMut(&mut Counter, &Limit)) {
+    /// Changes the counters that a charge is part of, or all.
+    fn each(&mut self, of: Option<ChargeScope>, mut change: impl FnMut(&mut Counter, &Limit)) {
+        let of = of.map(|of| (of.epoch, self.plan_of(of)));
         for (counter, limit) in all_mut(&mut self.counters, &self.plan, &mut self.retired) {
-            if counter.holds(epoch) {
+            if of.as_ref().is_none_or(|(epoch, plan)| counter.holds(*epoch) && plan.counts(limit)) {
                 change(counter, limit);
                 self.grants.cover(limit, counter);
             }
         }
+    }
+
+    /// Returns a plan with the limits that a charge was part of.
+    fn plan_of(&self, charge: ChargeScope) -> Arc<Plan> {
+        let number = usize::try_from(charge.plan).unwrap_or(usize::MAX);
+        let earlier = self.retired.as_ref().filter(|_| charge.plan != self.plan_number);
+        Arc::clone(earlier.and_then(|retired| retired.plans.get(number)).unwrap_or(&self.plan))
     }
 
     /// Returns the counters of the plan's limits.
@@ -196,8 +193,25 @@ impl Account {
 }
 
 impl Retired {
+    /// Returns the number of a plan, the same for all plans that have the same limits.
+    fn number_of(&mut self, plan: &Arc<Plan>) -> u32 {
+        let same = |known: &Arc<Plan>| {
+            known.counted().len() == plan.counted().len() && plan.counted().iter().all(|limit| known.counts(limit))
+        };
+        let at = self.plans.iter().position(same).unwrap_or_else(|| {
+            self.plans.push(Arc::clone(plan));
+            self.plans.len() - 1
+        });
+        u32::try_from(at).unwrap_or(u32::MAX)
+    }
+
+    /// Whether a later change of plans, or the end of a charge, needs any of it.
+    fn must_stay(&self) -> bool {
+        !self.counters.is_empty() || !self.started.is_empty() || self.plans.len() > 1
+    }
+
     /// Whether a plan starts fresh, and this version of it has not done so before.
-    fn starts_fresh(&mut self, plan: &Plan) -> bool {
+    pub(super) fn starts_fresh(&mut self, plan: &Plan) -> bool {
         if !plan.starts_fresh() {
             return false;
         }
@@ -210,14 +224,9 @@ impl Retired {
     }
 
     /// Removes and returns the counter of a limit, so that it can continue.
-    fn resume(&mut self, limit: &Limit, wall: u64) -> Option<Counter> {
+    fn resume(&mut self, limit: &Limit) -> Option<Counter> {
         let at = self.counters.iter().position(|(known, _)| known.is_like(limit))?;
-        let (known, mut counter) = self.counters.swap_remove(at);
-        if let (true, Some(period)) = (counter.has_begun(), limit.quota.period())
-            && known.quota.period() != Some(period)
-        {
-            counter.begin(period, wall); // with what was used in the one before
-        }
+        let (_, mut counter) = self.counters.swap_remove(at);
         counter.rearm(limit);
         Some(counter)
     }

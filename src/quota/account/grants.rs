@@ -16,6 +16,8 @@ pub(crate) struct GrantState {
     /// Name and kind of the limit that it raises; another plan may have no such limit.
     pub(crate) limit: Arc<str>,
     pub(crate) kind: Arc<str>,
+    /// Period of that limit; empty if version 1 of the ledger's tables stored the grant.
+    pub(crate) period: Arc<str>,
     pub(crate) amount: u64,
     /// End, in nanoseconds since 1970.
     pub(crate) until: u64,
@@ -26,17 +28,18 @@ pub(crate) struct GrantState {
     /// Amount used in the present window, that of the counter with `window` and `epoch`.
     pub(crate) current: u64,
     pub(crate) window: u64,
-    pub(crate) epoch: u32,
+    pub(crate) epoch: u64,
     pub(crate) ended: bool,
 }
 
 impl GrantState {
-    /// Creates an unused grant. `kind` is the kind of its limit.
-    pub(crate) fn new(id: GrantId, grant: &Grant, kind: Arc<str>) -> Self {
+    /// Creates an unused grant. `kind` and `period` are those of its limit.
+    pub(crate) fn new(id: GrantId, grant: &Grant, kind: Arc<str>, period: Arc<str>) -> Self {
         Self {
             id: id.0,
             limit: grant.limit().into(),
             kind,
+            period,
             amount: grant.amount(),
             until: since_1970(grant.until()),
             approver: grant.approver().to_owned(),
@@ -51,7 +54,7 @@ impl GrantState {
 
     /// Whether the grant raises `limit`.
     pub(crate) fn is_of(&self, limit: &Limit) -> bool {
-        limit.is_named(&self.limit, &self.kind)
+        limit.is_named(&self.limit, &self.kind, &self.period)
     }
 
     /// Returns the amount by which the grant raises the limit: the amount that earlier windows left of it. After its
@@ -97,8 +100,7 @@ impl GrantState {
 /// Grants of one client, by their ends.
 ///
 /// Usage above the limit uses them up in this order. Usage that a grant has covered stays covered when the grant ends:
-/// no other grant is charged for it.
-/// is charged for it again.
+/// no other grant is charged for it. A grant that is used up is listed to its end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Grants(Vec<GrantState>);
 
@@ -119,11 +121,6 @@ impl Grants {
     /// Returns the grants that raise `limit`.
     pub(crate) fn of_mut(&mut self, limit: &Limit) -> impl DoubleEndedIterator<Item = &mut GrantState> {
         self.iter_mut().filter(|grant| grant.is_of(limit))
-    }
-
-    /// Whether a grant has neither ended nor been used up.
-    pub(super) fn any_left(&self) -> bool {
-        self.iter().any(|grant| grant.left() > 0)
     }
 
     pub(crate) fn add(&mut self, grant: GrantState) {
@@ -191,7 +188,6 @@ impl Grants {
     /// Makes the usage of grants by a counter final, because its window has ended or it was reset.
     pub(super) fn close(&mut self, limit: &Limit) {
         self.of_mut(limit).for_each(GrantState::close);
-        self.0.retain(|grant| grant.current > 0 || grant.left() > 0);
     }
 
     /// Returns the grants that have not ended at `wall`.

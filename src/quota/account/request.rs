@@ -43,10 +43,18 @@ pub(crate) struct ChargeRequest<'a> {
     pub(crate) job: Option<&'a Arc<Job>>,
 }
 
+/// The counters that a charge is part of: those of the limits of its plan, up to its epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ChargeScope {
+    pub(crate) epoch: u64,
+    /// Number of the plan among those of the account.
+    pub(crate) plan: u32,
+}
+
 /// An admitted charge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Taken {
-    pub(crate) epoch: u32,
+    pub(crate) scope: ChargeScope,
     pub(crate) lease: Option<Lease>,
     /// The reservation, if one was requested.
     pub(crate) reservation: Option<NonZeroU64>,

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, num::NonZeroU64, time::Duration};
 
+use super::ChargeScope;
 use crate::{quota::Amounts, time::Moment};
 
 /// Open reservations of one client, and closed ones that can still be found by their id.
@@ -15,7 +16,7 @@ pub(super) struct Reservations {
 /// A reservation and its state.
 #[derive(Clone, Debug)]
 pub(super) struct ReservationState {
-    pub(super) epoch: u32,
+    pub(super) scope: ChargeScope,
     pub(super) amounts: Amounts,
     expires: Moment,
     stage: Stage,
@@ -47,8 +48,8 @@ pub(crate) enum CloseResult {
 const REMEMBERED: u32 = 2;
 
 impl Reservations {
-    pub(super) fn open(&mut self, id: NonZeroU64, epoch: u32, amounts: Amounts, expires: Moment) {
-        self.all.insert(id, ReservationState { epoch, amounts, expires, stage: Stage::Open });
+    pub(super) fn open(&mut self, id: NonZeroU64, scope: ChargeScope, amounts: Amounts, expires: Moment) {
+        self.all.insert(id, ReservationState { scope, amounts, expires, stage: Stage::Open });
         self.stable_until = Some(self.stable_until.map_or(expires, |due| due.min(expires)));
     }
 

@@ -1,10 +1,10 @@
 //! One client's account: counters, slots, reservations and jobs.
 
-use std::{num::NonZeroU64, ops::Range, sync::Arc};
+use std::{num::NonZeroU64, ops::Range, sync::Arc, time::Duration};
 
 use super::{
-    AccountSettings, ChargeRequest, CloseResult, Counter, Denial, GrantState, Grants, Job, Marks, Now, Retired, Stage,
-    Taken, counters::PRESENT, jobs::Jobs, reservations::Reservations,
+    AccountSettings, ChargeRequest, ChargeScope, CloseResult, Counter, Denial, GrantState, Grants, Job, MAX_CLOCK_STEP,
+    Marks, Now, Retired, Stage, Taken, jobs::Jobs, reservations::Reservations,
 };
 use crate::{
     error::ConfigError,
@@ -25,11 +25,15 @@ pub(crate) struct Account {
     /// Counters of limits that the plan does not have.
     pub(super) retired: Option<Box<Retired>>,
     pub(crate) grants: Grants,
+    /// Number of the plan, by which charges name it.
+    pub(super) plan_number: u32,
     /// Incremented each time a counter restarts. A charge applies only to counters whose first epoch is not later than its
     /// own.
-    pub(super) epoch: u32,
+    pub(super) epoch: u64,
     /// Wall-clock range in which no window ends and no clock is found to be wrong, so that nothing rolls.
     pub(super) stable_range: Range<u64>,
+    /// Time of the last call under a plan.
+    seen: Moment,
     /// Number of reservations so far, so that no id is used twice.
     issued: u64,
     /// Number of charges that are not settled yet.
@@ -49,7 +53,13 @@ struct Rare {
 impl Account {
     /// Creates an account in which nothing is used.
     pub(crate) fn new(plan: &Arc<Plan>) -> Self {
-        Self::with_counters(plan, plan.counted().iter().map(|_| Counter::default()), Grants::default())
+        let mut account =
+            Self::with_counters(plan, plan.counted().iter().map(|_| Counter::default()), Grants::default());
+        let mut retired = Retired::default();
+        if retired.starts_fresh(plan) {
+            account.retired = Some(Box::new(retired)); // it has just begun, and does not again
+        }
+        account
     }
 
     /// Creates an account with a counter for each counted limit of the plan, in its order.
@@ -59,8 +69,10 @@ impl Account {
             counters: counters.into_iter().collect(),
             retired: None,
             grants,
+            plan_number: 0,
             epoch: 0,
             stable_range: 0..u64::MAX,
+            seen: Moment::default(),
             issued: 0,
             in_flight: 0,
             slots: None,
@@ -71,8 +83,25 @@ impl Account {
     /// Brings the account up to `now`: applies the active plan, rolls windows, expires reservations and grants.
     #[inline]
     pub(crate) fn advance(&mut self, plan: &Arc<Plan>, now: Now, settings: &AccountSettings) {
-        self.advance_counters(plan, now.wall);
+        self.seen = now.moment;
+        self.advance_counters(Some(plan), now.wall);
         self.expire(now, settings);
+    }
+
+    /// Runs `work` on the account as a plan sees it at `now`. Nothing changes but what time alone changes.
+    pub(crate) fn look<T>(
+        &mut self,
+        plan: &Arc<Plan>,
+        now: Now,
+        settings: &AccountSettings,
+        work: impl FnOnce(&Self) -> T,
+    ) -> T {
+        self.expire(now, settings);
+        let rare = self.rare.take(); // large, and no plan changes it
+        let mut copy = self.clone();
+        self.rare = rare;
+        copy.advance_counters(Some(plan), now.wall);
+        work(&copy)
     }
 
     /// Expires reservations, and forgets those that were closed and jobs that were finished long ago.
@@ -87,7 +116,8 @@ impl Account {
     fn expire_rare(&mut self, now: Now, settings: &AccountSettings) {
         let Some(mut rare) = self.rare.take() else { return };
         rare.reservations.expire(now.moment, settings.ttl, |reserved| {
-            self.settle(&reserved.amounts, reserved.epoch, settings.charge_expired);
+            let used = if settings.charge_expired { reserved.amounts.clone() } else { Amounts::new() };
+            self.settle(&reserved.amounts, &used, reserved.scope);
         });
         rare.jobs.forget(now.moment);
         self.rare = Some(rare).filter(|rare| !rare.reservations.is_empty() || !rare.jobs.is_empty());
@@ -107,19 +137,20 @@ impl Account {
         if !self.fits(request.amounts, request.each) {
             return Err(Denial::Limits(self.violations(request.amounts, now)));
         }
-        let mut taken = Taken { epoch: self.epoch, ..Taken::default() };
+        let scope = ChargeScope { epoch: self.epoch, plan: self.plan_number };
+        let mut taken = Taken { scope, ..Taken::default() };
         // The last step that can refuse, so that no slot must be returned.
         if !self.take_slot(request.amounts, now, settings, &mut taken) {
             return Err(Denial::Limits(self.violations(request.amounts, now)));
         }
-        taken.marks = self.add_to(request.amounts, request.each, now.wall, PRESENT, request.reserve);
+        taken.marks = self.add_to(request.amounts, request.each, now.wall, request.reserve);
         self.in_flight = self.in_flight.saturating_add(u32::from(request.open));
         if request.reserve {
-            let (id, epoch) = (NonZeroU64::MIN.saturating_add(self.issued), self.epoch);
+            let id = NonZeroU64::MIN.saturating_add(self.issued);
             self.issued += 1;
             taken.reservation = Some(id);
             let expires = if request.lasting { Moment::MAX } else { now.moment + settings.ttl };
-            self.rare().reservations.open(id, epoch, request.amounts.clone(), expires);
+            self.rare().reservations.open(id, scope, request.amounts.clone(), expires);
         }
         if let Some(job) = request.job {
             self.rare().jobs.start(job);
@@ -154,28 +185,21 @@ impl Account {
         self.slots.as_ref().map_or(0, |leases| leases.held() as u64)
     }
 
-    /// Adds amounts, even beyond a limit: to all counters, or to those that a charge of `epoch` is part of.
-    pub(crate) fn add(&mut self, amounts: &Amounts, epoch: Option<u32>, reserve: bool, now: Now) -> Marks {
-        self.add_to(amounts, &[], now.wall, epoch.unwrap_or(PRESENT), reserve)
+    /// Adds amounts to the counters that are open, even beyond a limit.
+    pub(crate) fn add(&mut self, amounts: &Amounts, reserve: bool, now: Now) -> Marks {
+        self.add_to(amounts, &[], now.wall, reserve)
     }
 
-    /// Records used amounts, even beyond a limit; returns the limits with a new warning, one bit each.
-    ///
-    /// Usage of a charge of `epoch` counts in the windows of that charge only.
-    pub(crate) fn record(&mut self, amounts: &Amounts, epoch: Option<u32>, now: Now) -> u64 {
-        let Marks { warned, pending } = self.add(amounts, epoch, false, now);
+    /// Records used amounts in the counters that are open, even beyond a limit; returns the limits with a new warning,
+    /// one bit each.
+    pub(crate) fn record(&mut self, amounts: &Amounts, now: Now) -> u64 {
+        self.advance_counters(None, now.wall);
+        let Marks { warned, pending } = self.add(amounts, false, now);
         // A later response reports them.
         for (index, counter) in self.counters.iter_mut().enumerate() {
             counter.warning_pending |= pending & 1 << index != 0;
         }
         warned
-    }
-
-    /// Returns amounts that a charge of `epoch` used.
-    pub(crate) fn give_back(&mut self, amounts: &Amounts, epoch: u32) {
-        self.each(epoch, |counter, limit| {
-            counter.give_back(amounts.counted(limit.kind()));
-        });
     }
 
     /// Ends an open charge and releases its slot.
@@ -200,13 +224,18 @@ impl Account {
         let stage = if actual.is_some() { Stage::Committed } else { Stage::RolledBack };
         let (result, closed) = self.rare().reservations.close(reservation, stage, forget);
         let Some(reserved) = closed else { return (result, 0) };
-        match result {
-            CloseResult::Expired if settings.charge_expired => self.give_back(&reserved.amounts, reserved.epoch),
-            CloseResult::Expired => {}
-            _ => self.settle(&reserved.amounts, reserved.epoch, false),
+        let (expired, none, of) = (result == CloseResult::Expired, Amounts::new(), reserved.scope);
+        // The part of the estimate that the counters of the reservation still hold.
+        let held = if expired && !settings.charge_expired { &none } else { &reserved.amounts };
+        let used = actual.map_or_else(Amounts::new, |actual| reserved.amounts.overridden_by(actual));
+        let (within, beyond) = used.split_at(held);
+        if expired {
+            self.give_back(held, of);
+            self.settle(&none, &within, of);
+        } else {
+            self.settle(held, &within, of);
         }
-        let record = |actual| self.record(&reserved.amounts.overridden_by(actual), Some(reserved.epoch), now);
-        (result, actual.map_or(0, record))
+        (result, if beyond.is_empty() { 0 } else { self.record(&beyond, now) })
     }
 
     /// Extends a reservation.
@@ -227,19 +256,29 @@ impl Account {
     /// Raises a limit.
     pub(crate) fn grant(&mut self, id: GrantId, grant: &Grant, now: Now) -> Result<(), ConfigError> {
         let limit = self.plan.grantable(grant.limit(), grant.until(), now.wall)?;
-        self.grants.add(GrantState::new(id, grant, limit.kind().into()));
+        self.grants.add(GrantState::new(id, grant, limit.kind().into(), Arc::clone(&limit.period_key)));
         self.cover();
         Ok(())
     }
 
     /// Whether the account equals a new one: nothing is used, reserved, in flight, granted or remembered.
-    pub(crate) fn is_blank(&self) -> bool {
+    pub(crate) fn is_blank(&mut self, wall: u64) -> bool {
+        if self.all().any(|(counter, _)| counter.is_ahead(wall)) {
+            self.advance_counters(None, wall); // else its windows would not be over for years
+        }
         let is_empty = |rare: &Rare| rare.reservations.is_empty() && rare.jobs.is_empty();
         self.in_flight == 0
             && self.slots_held() == 0
             && self.rare.as_deref().is_none_or(is_empty)
-            && self.all().all(|(counter, _)| counter.taken() == 0)
-            && !self.grants.any_left()
+            && self.all().all(|(counter, _)| counter.is_blank(wall))
+            && self.grants.active(wall).is_empty()
+    }
+
+    /// Whether the windows in which something is counted have passed by the monotonic clock too since the last call. A
+    /// wall clock that is set back may not open them again before.
+    pub(crate) fn is_stale(&self, now: Moment) -> bool {
+        let longest = self.all().map(|(counter, _)| counter.counted_for()).max().unwrap_or(0);
+        now.since(self.seen) >= Duration::from_nanos(longest.min(MAX_CLOCK_STEP))
     }
 
     fn rare(&mut self) -> &mut Rare {

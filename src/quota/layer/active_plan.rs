@@ -92,6 +92,7 @@ impl ActivePlan {
                 return Err(ConfigError::new(&format!("version of plan {:?}", plan.name()), &must, stale));
             }
         };
+        common.add_units(&plan);
         Ok(Self::new(plan, common))
     }
 

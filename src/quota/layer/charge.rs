@@ -7,7 +7,9 @@ use std::{
 
 use http::Extensions;
 
+use super::policy::Common;
 use crate::{
+    identity::Digest,
     kind::Kind,
     policy_name::PolicyName,
     quota::{Amounts, Usage},
@@ -46,15 +48,24 @@ use crate::{
 /// that its plan limits. An idle layer among them changes nothing. A retry layer in between may clone the request. Then
 /// all clones record for the layers outside of it, and each clone for its own pass through the layers inside.
 ///
-/// A request that passes one layer twice is charged twice, as two requests and with twice the recorded amounts. An
-/// example is a layer on a router and on one of its routes.
+/// A request that passes one layer twice, such as a layer on a router and on one of its routes, is charged once: the
+/// inner pass is idle, unless it identifies another client. Without
+/// [`share_with_handler`](crate::QuotaLayer::share_with_handler) nothing connects the passes, and each is charged.
 #[derive(Clone, Default)]
 pub struct Charge(Option<Arc<Link>>);
 
 /// The charge of one layer, linked to that of the next layer further out.
 struct Link {
+    account: ChargedAccount,
     used: Mutex<Used>,
     outer: Option<Arc<Link>>,
+}
+
+/// The account that a layer charges: a client among those of the layer.
+#[derive(Clone)]
+pub(super) struct ChargedAccount {
+    pub(super) layer: Arc<Common>,
+    pub(super) client: Digest,
 }
 
 #[derive(Default)]
@@ -67,9 +78,10 @@ impl Charge {
     /// Adds `amount` to what was used of `kind`; 0 states that nothing of it was used so far.
     ///
     /// Returns `false` if a layer that charges the request has settled it already, because the response has ended. Then
-    /// no layer records the amount, and the handle's [`record`](crate::Quotas::record) charges it. `true` does not mean
-    /// that the amount is charged: an [idle](Self::is_idle) charge returns it, and so does a kind that the client's
-    /// plan does not limit.
+    /// no layer records the amount, and the handle's [`record`](crate::Quotas::record) charges it. Also returns `false`
+    /// for a unit that no plan of these layers counts, and [`Event::UnknownUnit`](crate::Event::UnknownUnit) is emitted.
+    /// `true` does not mean that the amount is charged: an [idle](Self::is_idle) charge returns it, and so does a kind
+    /// that the client's plan does not limit.
     ///
     /// ```
     /// # fn takes(charge: &tollgate::Charge) {
@@ -78,7 +90,13 @@ impl Charge {
     /// # }
     /// ```
     pub fn record(&self, kind: impl Into<Kind>, amount: u64) -> bool {
-        self.0.as_ref().is_none_or(|link| link.record(&kind.into(), amount))
+        let Some(link) = &self.0 else { return true };
+        let kind = kind.into();
+        if !self.links().any(|link| link.account.layer.counts(&kind)) {
+            link.account.layer.report_unknown(&kind);
+            return false;
+        }
+        link.record(&kind, amount)
     }
 
     /// Returns whether no layer charges this request, so that nothing recorded here is charged.
@@ -102,10 +120,17 @@ impl Charge {
         self.0.as_ref().is_some_and(|link| !link.used().amounts.is_empty())
     }
 
-    /// Creates the charge of one more layer inside those of `outer`.
-    fn inside(outer: Option<&Self>) -> Self {
-        let outer = outer.and_then(|charge| charge.0.clone());
-        Self(Some(Arc::new(Link { used: Mutex::default(), outer })))
+    /// Returns whether a layer further out has charged this account for the request, which has not ended.
+    pub(super) fn is_open_for(&self, layer: &Arc<Common>, client: Digest) -> bool {
+        self.links().any(|link| {
+            let ChargedAccount { layer: charged, client: known } = &link.account;
+            Arc::ptr_eq(charged, layer) && *known == client && !link.used().settled
+        })
+    }
+
+    /// Returns the charges of all layers, from the inside out.
+    fn links(&self) -> impl Iterator<Item = &Arc<Link>> {
+        std::iter::successors(self.0.as_ref(), |link| link.outer.as_ref())
     }
 
     /// Returns what was recorded for the innermost layer, and lets it record no more.
@@ -192,8 +217,9 @@ impl QuotaStatus {
 
 /// Inserts charge and status of a layer that charges the request, joined with those of the layers further out. Returns
 /// the charge, which the layer settles.
-pub(super) fn share(extensions: &mut Extensions, mut status: QuotaStatus) -> Charge {
-    let charge = Charge::inside(extensions.get());
+pub(super) fn share(extensions: &mut Extensions, account: ChargedAccount, mut status: QuotaStatus) -> Charge {
+    let outer = extensions.get().and_then(|Charge(outer)| outer.clone());
+    let charge = Charge(Some(Arc::new(Link { account, used: Mutex::default(), outer })));
     extensions.insert(charge.clone());
     if let Some(QuotaStatus { usage, near }) = extensions.remove() {
         status.usage.limits.splice(0..0, usage.limits);

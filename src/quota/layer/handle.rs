@@ -8,6 +8,7 @@ use super::{
     reservation::{CloseOutcome, Reservation, ReservationError, ReservationId},
 };
 use crate::{
+    error::ConfigError,
     gate::{Event, MaybeFuture, PolicyContext},
     identity::{Client, Digester, anonymous},
     kind::Kind,
@@ -57,18 +58,21 @@ impl Quotas {
     /// ```
     pub async fn check(&self, client: &Client, amounts: impl Into<Amounts>) -> Result<(), Refusal> {
         let (now, active, amounts) = (self.0.common.now(), self.0.active_plan(client), amounts.into());
+        if let Some(refusal) = self.0.unknown_unit(&amounts) {
+            return Err(refusal);
+        }
         let checked = self.0.common.store.check(&AccountContext { client, plan: &active.plan, now }, &amounts).await;
         checked.map_err(|refused| self.0.refusal(&active, client, refused, now))
     }
 
     /// Charges all these amounts, or none.
     ///
-    /// A kind that no limit counts is free. An amount of concurrent requests is ignored: [`run`](Self::run) holds a
+    /// A kind that the client's plan does not limit is free. An amount of concurrent requests is ignored: [`run`](Self::run) holds a
     /// slot.
     ///
     /// # Errors
     /// The [`Refusal`], with the limits that do not suffice and the time until a retry can pass. A refusal changes
-    /// nothing.
+    /// nothing. Its reason is [`UnknownUnit`](crate::Reason::UnknownUnit) if no plan of the layer counts a unit.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -146,7 +150,7 @@ impl Quotas {
     /// records nothing.
     ///
     /// # Errors
-    /// If the store does not answer; memory always does.
+    /// If no plan of the layer counts a unit among `amounts`, or the store does not answer; memory always does.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -157,6 +161,9 @@ impl Quotas {
     /// ```
     pub async fn record(&self, client: &Client, amounts: impl Into<Amounts>) -> Result<(), QuotaError> {
         let amounts = amounts.into();
+        if let Some((unit, _)) = amounts.iter().find(|(kind, _)| !self.0.common.counts(kind)) {
+            return Err(ConfigError::quoted("unit", "be one that a plan of the layer counts", unit.as_str()).into());
+        }
         let near = self.call(client, |store, account| store.record(account, &amounts)).await?;
         warn(&self.0.common.context, &near);
         Ok(())
@@ -221,6 +228,9 @@ impl Quotas {
 
     /// Admits a charge; `None` if its job was done before.
     pub(super) async fn begin(&self, client: &Client, ask: ChargeRequest<'_>) -> Result<Option<Receipt>, Refusal> {
+        if let Some(refusal) = self.0.unknown_unit(ask.amounts) {
+            return Err(self.refused(client, refusal));
+        }
         let (common, now, active) = (&self.0.common, self.0.common.now(), self.0.active_plan(client));
         let account = AccountContext { client, plan: &active.plan, now };
         let ask = AdmitRequest { account, charge: ask, wants_nearest: false, wants_usage: false };

@@ -11,13 +11,14 @@ use http::{Extensions, HeaderValue, Response, StatusCode};
 use super::{
     active_plan::{ActivePlan, Asked},
     bytes::Bytes,
-    charge::{self, Charge, QuotaStatus},
+    charge::{self, Charge, ChargedAccount, QuotaStatus},
     policy::warn,
     pool::Pool,
     settings::ServedRequest,
 };
 use crate::{
     gate::{Outcome, Permit},
+    identity::Client,
     quota::{
         account::{Nearest, Now},
         store::{AdmissionDetails, AdmittedCharge, Receipt, Settlement},
@@ -50,14 +51,14 @@ struct Open {
 #[derive(Default)]
 struct Extra {
     /// Shared with the handler once the request reaches it.
-    status: Option<QuotaStatus>,
+    shared: Option<(ChargedAccount, QuotaStatus)>,
     /// Set once it is shared with the handler.
     charge: Option<Charge>,
     near: Option<HeaderValue>,
 }
 
 impl Extra {
-    fn new(details: AdmissionDetails, active: &ActivePlan) -> Self {
+    fn new(details: AdmissionDetails, active: &ActivePlan, client: &Client) -> Self {
         let AdmissionDetails { pending, usage, .. } = details;
         let near =
             near_limits(pending.iter().map(|near| (&near.name, near.used, near.limit))).filter(|_| !pending.is_empty());
@@ -65,7 +66,8 @@ impl Extra {
             Some(usage) => QuotaStatus { usage, near: pending.into_iter().map(|near| near.name).collect() },
             None => QuotaStatus::unknown(active.plan.name().clone(), active.plan.version()),
         };
-        Self { near, status: active.common.settings.share.then(status), charge: None }
+        let account = || ChargedAccount { layer: Arc::clone(&active.common), client: client.digest() };
+        Self { near, shared: active.common.settings.share.then(|| (account(), status())), charge: None }
     }
 }
 
@@ -78,6 +80,7 @@ impl QuotaPermit {
     #[inline(always)] // it would be copied once more
     pub(super) fn new(
         active: &Arc<ActivePlan>,
+        client: &Client,
         asked: Asked,
         bytes: Bytes,
         admission: AdmittedCharge,
@@ -88,7 +91,7 @@ impl QuotaPermit {
         let share = active.common.settings.share;
         let extra = match details {
             None if !share => None,
-            details => Some(Box::new(Extra::new(details.map(|details| *details).unwrap_or_default(), active))),
+            details => Some(Box::new(Extra::new(details.map(|details| *details).unwrap_or_default(), active, client))),
         };
         // Field by field: a complete value would be built first and then copied.
         let mut open = Pool::take(&SPARE);
@@ -115,9 +118,9 @@ impl Permit for QuotaPermit {
             return charge::share_idle(extensions);
         }
         if let Some(extra) = &mut open.extra
-            && let Some(status) = extra.status.take()
+            && let Some((account, status)) = extra.shared.take()
         {
-            extra.charge = Some(charge::share(extensions, status));
+            extra.charge = Some(charge::share(extensions, account, status));
         }
     }
 

@@ -7,7 +7,7 @@ use http::Extensions;
 use super::{
     active_plan::{ActivePlan, ClientPlans},
     bytes::Bytes,
-    charge,
+    charge::{self, Charge},
     jobs::{Duplicates, InvalidJob},
     permit::QuotaPermit,
     settings::{OnExpiry, QuotaConfig},
@@ -16,8 +16,9 @@ use crate::{
     gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext, Tiered},
     head::RequestHead,
     identity::Client,
+    kind::Kind,
     quota::{
-        Limit,
+        Amounts, Limit, Plan,
         account::{AccountSettings, ChargeRequest, Denial, Duplicate, Now},
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, NearLimits, PlanLookup, QuotaBackend, Receipt,
@@ -53,6 +54,8 @@ pub(super) struct Common {
     pub(super) context: PolicyContext,
     pub(super) settings: QuotaConfig,
     pub(super) store: Arc<dyn QuotaBackend>,
+    /// Units that the plans of the layer count or have counted: work may be under way under an old plan.
+    units: HotSwap<Vec<Kind>>,
 }
 
 impl QuotaPolicy {
@@ -67,13 +70,22 @@ impl QuotaPolicy {
         let late = context.clone();
         store.listen(Arc::new(move |event| emit(&late, event)));
         let clients = ClientResolver::new(&settings.clients);
-        let common = Arc::new(Common { store, settings, context });
+        let units = HotSwap::new(settings.units());
+        let common = Arc::new(Common { store, settings, context, units });
         let plans = HotSwap::new(common.settings.plans.map(|plan| ActivePlan::new(plan.clone(), &common)));
         Self { plans, client_plans: ClientPlans::new(&common), clients, common }
     }
 
     pub(super) fn bad_job_id(&self) -> Refusal {
         Refusal::new(Reason::InvalidJobId, self.common.context.name.clone())
+    }
+
+    /// Returns the refusal of a call that names a unit which no plan of the layer counts.
+    pub(super) fn unknown_unit(&self, amounts: &Amounts) -> Option<Refusal> {
+        let unit = amounts.iter().map(|(kind, _)| kind).find(|kind| !self.common.counts(kind))?;
+        let name = self.common.context.name.clone();
+        let violation = Violation { name: name.clone(), kind: unit.clone(), limit: 0, current: 0, wait: None };
+        Some(Refusal::new(Reason::UnknownUnit, name).with_violations(vec![violation]))
     }
 
     /// Returns a function that finds the plan of a client, for later calls.
@@ -93,6 +105,9 @@ impl QuotaPolicy {
         request: &RequestHead<'_>,
         client: &Client,
     ) -> Result<MaybeFuture<Result<QuotaPermit, Refusal>>, Refusal> {
+        if self.common.settings.share && self.charges_already(request, client) {
+            return Ok(MaybeFuture::Ready(Ok(QuotaPermit::nothing(true))));
+        }
         let now = self.common.now();
         let (plans, own) = (self.plans.present(), self.client_plans.get(client));
         let active = own.as_ref().unwrap_or_else(|| plans.of(client.tier()));
@@ -120,19 +135,25 @@ impl QuotaPolicy {
         let decided = self.common.store.admit(&request);
         Ok(match decided {
             MaybeFuture::Ready(Ok(admission)) => {
-                MaybeFuture::Ready(Ok(QuotaPermit::new(active, asked, bytes, admission, now)))
+                MaybeFuture::Ready(Ok(QuotaPermit::new(active, client, asked, bytes, admission, now)))
             }
             MaybeFuture::Ready(Err(refused)) => MaybeFuture::Ready(self.deny(active, client, refused, now)),
             MaybeFuture::Future(decision) => {
                 let (policy, active, client) = (Arc::clone(self), Arc::clone(active), client.clone());
                 MaybeFuture::future(async move {
                     match decision.await {
-                        Ok(admission) => Ok(QuotaPermit::new(&active, asked, bytes, admission, now)),
+                        Ok(admission) => Ok(QuotaPermit::new(&active, &client, asked, bytes, admission, now)),
                         Err(refused) => policy.deny(&active, &client, refused, now),
                     }
                 })
             }
         })
+    }
+
+    /// Whether the request passes this layer for a second time.
+    fn charges_already(&self, request: &RequestHead<'_>, client: &Client) -> bool {
+        let charge = request.extensions.get::<Charge>();
+        charge.is_some_and(|charge| charge.is_open_for(&self.common, client.digest()))
     }
 
     fn deny(
@@ -205,6 +226,26 @@ impl Common {
     pub(super) fn now(&self) -> Now {
         let moment = self.context.clock.now();
         Now { moment, wall: self.context.clock.wall_at(moment) }
+    }
+
+    /// Returns whether a plan of the layer counts this unit. Any may count a built-in kind.
+    pub(super) fn counts(&self, kind: &Kind) -> bool {
+        !matches!(kind, Kind::Units(_)) || self.units.present().contains(kind)
+    }
+
+    /// Adds the units of a plan that comes into force.
+    pub(super) fn add_units(&self, plan: &Plan) {
+        let new: Vec<_> = plan.units().filter(|unit| !self.counts(unit)).cloned().collect();
+        if !new.is_empty() {
+            self.units.replace(|units| units.iter().cloned().chain(new).collect());
+        }
+    }
+
+    /// Reports an amount that is not charged, because no plan counts its unit.
+    #[cold]
+    pub(super) fn report_unknown(&self, unit: &Kind) {
+        let PolicyContext { name: policy, observers, .. } = &self.context;
+        observers.emit(&Event::UnknownUnit { policy, unit: unit.as_str() });
     }
 
     /// Settles a charge, and emits the warnings that it causes.

@@ -38,7 +38,8 @@ pub struct Reservation {
 pub enum CloseOutcome {
     /// It was open and is closed now.
     Closed,
-    /// It had expired. Used amounts are charged all the same, in the period in which they were reserved; amounts that
+    /// It had expired. Used amounts are charged all the same: as in time if the expiry charged the estimate, else in the
+    /// period in which the commit arrives; amounts that
     /// were returned stay returned.
     Expired,
     /// It had been closed in the same way before; nothing has changed.
@@ -85,7 +86,9 @@ impl Reservation {
     /// # }
     /// ```
     pub fn commit(mut self, actual: impl Into<Amounts>) {
-        self.end(&Settlement::Served { used: &Amounts::new(), actual: &actual.into() });
+        let actual = actual.into();
+        self.policy.report_unknown_units(&actual);
+        self.end(&Settlement::Served { used: &Amounts::new(), actual: &actual });
     }
 
     /// Releases all reserved amounts, as a drop does.
@@ -127,11 +130,18 @@ impl Drop for Reservation {
 }
 
 impl QuotaPolicy {
+    /// Reports units that no plan counts. They do not stop a commit: a reservation may be older than the plans.
+    fn report_unknown_units(&self, amounts: &Amounts) {
+        let unknown = amounts.iter().map(|(kind, _)| kind).filter(|kind| !self.common.counts(kind));
+        unknown.for_each(|unit| self.common.report_unknown(unit));
+    }
+
     pub(super) async fn close(
         self: &Arc<Self>,
         id: &ReservationId,
         actual: Option<&Amounts>,
     ) -> Result<CloseOutcome, ReservationError> {
+        actual.into_iter().for_each(|actual| self.report_unknown_units(actual));
         let (ending, near) = self.common.store.close(&id.0, actual, self.plan_of(), self.common.now()).await?;
         warn(&self.common.context, &near);
         match (ending, actual) {

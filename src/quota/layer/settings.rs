@@ -159,6 +159,15 @@ impl QuotaConfig {
         }
     }
 
+    /// Returns the units that the plans count.
+    pub(super) fn units(&self) -> Vec<Kind> {
+        self.all_plans().flat_map(Plan::units).cloned().collect()
+    }
+
+    fn all_plans(&self) -> impl Iterator<Item = &Plan> {
+        self.plans.values().chain(self.client_plans.iter().map(|(_, plan)| plan))
+    }
+
     /// Checks that the identity suits the plan, and that a ledger can store the plan.
     ///
     /// A limit of a day or longer needs an identity that a client cannot forge. A ledger bills by public name.
@@ -196,8 +205,15 @@ impl PolicyConfig for QuotaConfig {
     type Policy = QuotaPolicy;
 
     fn build(&self, context: &PolicyContext) -> Arc<QuotaPolicy> {
-        for plan in self.plans.values().chain(self.client_plans.iter().map(|(_, plan)| plan)) {
+        for plan in self.all_plans() {
             self.check(plan).unwrap_or_else(|invalid| panic!("{invalid}"));
+        }
+        let units = self.units();
+        if let Some((unit, _)) = self.meters.iter().find(|(unit, _)| !units.contains(unit)) {
+            panic!(
+                "{}",
+                ConfigError::quoted("unit of .cost()", "be one that a plan of the layer counts", unit.as_str())
+            );
         }
         Arc::new(QuotaPolicy::new(self.clone(), context.clone()))
     }

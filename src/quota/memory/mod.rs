@@ -3,6 +3,10 @@
 //! The digest of a client selects its shard. Each shard has one lock, under which everything about a client is decided,
 //! and no thread holds two locks. An account in which nothing is used, reserved, granted or remembered equals a new
 //! one, and later requests forget it. If there is no room, new clients share one account for each plan.
+//!
+//! Wall clocks are set back, at times by hours. A counter that has seen a later time stays in the window of that time,
+//! and its client waits for the end of that window; other clients do not. So that a forgotten client gets no window
+//! twice, its account is forgotten only once its windows have passed by the monotonic clock too.
 
 mod shard;
 mod store;
@@ -17,7 +21,7 @@ use std::{
 use shard::Shard;
 
 use super::{
-    account::{Account, AccountSettings, MAX_CLOCK_STEP, Now},
+    account::{Account, AccountSettings, Now},
     layer::OnFailure,
     store::{AccountAddress, AccountContext, BackendFactory, NearLimits, QuotaBackend},
 };
@@ -48,9 +52,6 @@ struct Padded(Spin<Shard>);
 
 struct SharedState {
     live: AtomicUsize,
-    /// Latest wall time at which an account was forgotten. A clock that has stepped back since must not give new
-    /// accounts a window that the forgotten ones have used up.
-    forgotten: AtomicU64,
     /// Number of grants so far, so that no id is used twice.
     granted: AtomicU64,
     /// One account for each plan, for the clients without room.
@@ -89,7 +90,6 @@ impl Accounts {
     pub(crate) fn new(most: usize, settings: AccountSettings, clock: &Clock) -> Arc<Self> {
         let shared = SharedState {
             live: AtomicUsize::new(0),
-            forgotten: AtomicU64::new(0),
             granted: AtomicU64::new(1),
             shared_accounts: Spin::new(Vec::new()),
         };
@@ -119,31 +119,37 @@ impl Accounts {
             self.sweep_in_background(); // without the lock: spawning may call hooks of the runtime
         }
         let (number, mut shard) = self.shard(context.client);
-        let now = self.present(context.now);
+        let now = context.now;
         // Before the work, so that afterwards its result is only passed on: each move of it costs.
-        self.sweep_one(&mut shard, now, false);
+        if shard.turn_of_sweep() {
+            self.forget_one(&mut shard, now, false);
+        }
         let slot = shard.find(context.client.digest()).or_else(|| self.insert(&mut shard, context, now));
         let Some(slot) = slot else {
             drop(shard);
             return full();
         };
+        shard.see(slot, context.client);
         let (account, generation) = shard.account(slot);
         account.advance(context.plan, now, &self.settings);
         work(account, now, AccountAddress { shard: number, slot, generation })
     }
 
-    /// Runs `work` on a client's account, or on a new one that is dropped afterwards.
-    fn look<T>(&self, context: &AccountContext<'_>, work: impl FnOnce(&mut Account, Now) -> T) -> T {
+    /// Runs `work` on a client's account as the plan of the context sees it, or on a new one. Nothing changes.
+    fn look<T>(&self, context: &AccountContext<'_>, work: impl FnOnce(&Account) -> T) -> T {
         let (_, mut shard) = self.shard(context.client);
-        let now = self.present(context.now);
         match shard.find(context.client.digest()) {
-            Some(slot) => {
-                let (account, _) = shard.account(slot);
-                account.advance(context.plan, now, &self.settings);
-                work(account, now)
-            }
-            None => work(&mut Account::new(context.plan), now),
+            Some(slot) => shard.account(slot).0.look(context.plan, context.now, &self.settings, work),
+            None => work(&Account::new(context.plan)),
         }
+    }
+
+    /// Runs `work` on a client's account; `None` if it has none.
+    fn change<T>(&self, context: &AccountContext<'_>, work: impl FnOnce(&mut Account) -> T) -> Option<T> {
+        let (_, mut shard) = self.shard(context.client);
+        let (account, _) = shard.find(context.client.digest()).map(|slot| shard.account(slot))?;
+        account.advance(context.plan, context.now, &self.settings);
+        Some(work(account))
     }
 
     /// Whether a client has an account, or there is room to create it.
@@ -151,7 +157,7 @@ impl Accounts {
         let (_, mut shard) = self.shard(context.client);
         shard.find(context.client.digest()).is_some()
             || self.shared.live.load(Ordering::Relaxed) < self.most
-            || self.sweep_some(&mut shard, self.present(context.now))
+            || self.sweep_some(&mut shard, context.now)
     }
 
     /// Runs `work` on the account that clients without room share.
@@ -167,7 +173,7 @@ impl Accounts {
             shared_accounts.push(Account::new(context.plan));
             shared_accounts.len() - 1
         });
-        let now = self.present(context.now);
+        let now = context.now;
         shared_accounts[slot].advance(context.plan, now, &self.settings);
         let address = AccountAddress { shard: CROWD, slot: u32::try_from(slot).unwrap_or(CROWD), generation: 0 };
         work(&mut shared_accounts[slot], now, address)
@@ -175,19 +181,18 @@ impl Accounts {
 
     /// Runs `work` on the account at an address if it is still the same; returns the limits that the client came near.
     #[inline]
-    fn at(&self, address: AccountAddress, now: Now, work: impl FnOnce(&mut Account, Now) -> u64) -> NearLimits {
-        let now = self.present(now);
+    fn at(&self, address: AccountAddress, work: impl FnOnce(Option<&Client>, &mut Account) -> u64) -> NearLimits {
         if address.shard == CROWD {
             let mut shared_accounts = self.shared.shared_accounts.lock();
             let Some(account) = shared_accounts.get_mut(address.slot as usize) else { return NearLimits::default() };
-            let warned = work(account, now);
+            let warned = work(None, account);
             return NearLimits::of(None, account.warnings(warned));
         }
         let mut shard = self.shards[address.shard as usize & (self.shards.len() - 1)].0.lock();
         let Some((client, account)) = shard.entry_of(address.slot, address.generation) else {
             return NearLimits::default();
         };
-        let warned = work(account, now);
+        let warned = work(Some(client), account);
         NearLimits::of(Some(client), account.warnings(warned))
     }
 
@@ -201,32 +206,27 @@ impl Accounts {
 
     /// Visits some accounts to forget one; returns whether it did.
     fn sweep_some(&self, shard: &mut Shard, now: Now) -> bool {
-        (0..LOOK_AT).any(|_| self.sweep_one(shard, now, true))
+        (0..LOOK_AT).any(|_| self.forget_one(shard, now, true))
     }
 
-    /// Visits one account from time to time, or `always`, and forgets it if it is blank.
-    #[inline]
-    fn sweep_one(&self, shard: &mut Shard, now: Now, always: bool) -> bool {
-        if !shard.turn_of_sweep() && !always {
-            return false;
-        }
-        let forgotten = shard.sweep_one(now, &self.settings);
+    /// Visits one account, and forgets it if it is blank.
+    #[cold]
+    fn forget_one(&self, shard: &mut Shard, now: Now, needed: bool) -> bool {
+        let forgotten = shard.sweep_one(now, &self.settings, needed);
         if forgotten {
             self.shared.live.fetch_sub(1, Ordering::Relaxed);
-            self.shared.forgotten.fetch_max(now.wall, Ordering::Relaxed);
         }
         forgotten
     }
 
     /// Forgets all blank accounts, a few per lock, so that no request waits long.
     pub(crate) fn sweep(&self, now: Now) {
-        let now = self.present(now);
         for Padded(shard) in &self.shards {
             let mut left = shard.lock().len();
             while left > 0 {
                 let mut shard = shard.lock();
                 for _ in 0..left.min(CHUNK) {
-                    self.sweep_one(&mut shard, now, true);
+                    self.forget_one(&mut shard, now, false);
                 }
                 left = left.saturating_sub(CHUNK);
             }
@@ -249,14 +249,6 @@ impl Accounts {
                 accounts.sweep(Now { moment, wall: clock.wall_at(moment) });
             }
         });
-    }
-
-    /// Returns the present time, no earlier than the last time at which an account was forgotten.
-    #[inline]
-    fn present(&self, now: Now) -> Now {
-        let forgotten = self.shared.forgotten.load(Ordering::Relaxed);
-        let stepped_back = forgotten > now.wall && forgotten - now.wall <= MAX_CLOCK_STEP;
-        Now { wall: if stepped_back { forgotten } else { now.wall }, ..now }
     }
 
     #[inline]

@@ -58,6 +58,16 @@ impl Shard {
         slot.entry.as_mut().map(|entry| (&entry.client, &mut entry.account))
     }
 
+    /// Stores the tier under which a client was seen last.
+    #[inline]
+    pub(super) fn see(&mut self, slot: u32, client: &Client) {
+        if let Some(entry) = &mut self.slots[slot as usize].entry
+            && entry.client.tier() != client.tier()
+        {
+            entry.client.clone_from(client);
+        }
+    }
+
     /// Creates an account.
     pub(super) fn insert(&mut self, client: &Client, plan: &Arc<Plan>) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
@@ -77,18 +87,18 @@ impl Shard {
         self.operations.is_multiple_of(SWEEP_EVERY)
     }
 
-    /// Moves the hand to the next account, and forgets that account if it is blank. Returns whether it did.
+    /// Moves the hand to the next account, and forgets that account if it is blank: once its windows have passed by the
+    /// monotonic clock too, or at once if the room is `needed`. Returns whether it did.
     #[cold]
-    pub(super) fn sweep_one(&mut self, now: Now, settings: &AccountSettings) -> bool {
+    pub(super) fn sweep_one(&mut self, now: Now, settings: &AccountSettings, needed: bool) -> bool {
         if self.slots.is_empty() {
             return false;
         }
         self.hand = (self.hand + 1) % self.slots.len();
         let AccountSlot { generation, entry } = &mut self.slots[self.hand];
         let Some(there) = entry else { return false };
-        let plan = Arc::clone(&there.account.plan);
-        there.account.advance(&plan, now, settings);
-        if !there.account.is_blank() {
+        there.account.expire(now, settings);
+        if !there.account.is_blank(now.wall) || !(needed || there.account.is_stale(now.moment)) {
             return false;
         }
         self.index.remove(&there.client.digest());

@@ -24,10 +24,10 @@ impl QuotaBackend for Accounts {
                 Ok(taken) => taken,
                 Err(denial) => return MaybeFuture::Ready(Err(AdmitError::Denied { denial, shared })),
             };
-            let Taken { epoch, lease, reservation, .. } = taken;
+            let Taken { scope, lease, reservation, .. } = taken;
             let receipt = Receipt {
                 address,
-                epoch,
+                scope,
                 lease,
                 reservation,
                 job: request.charge.job.cloned(),
@@ -45,14 +45,14 @@ impl QuotaBackend for Accounts {
     }
 
     fn settle(&self, receipt: &Receipt, settlement: &Settlement<'_>, now: Now) -> NearLimits {
-        self.at(receipt.address, now, |account, now| {
+        self.at(receipt.address, |_, account| {
             account.land(receipt.open, receipt.lease);
             match settlement {
                 Settlement::Void(amounts) => {
                     if let Some(reservation) = receipt.reservation {
                         account.close(reservation, None, true, now, &self.settings);
                     }
-                    account.give_back(amounts, receipt.epoch);
+                    account.give_back(amounts, receipt.scope);
                     if let Some(job) = &receipt.job {
                         account.free(job);
                     }
@@ -64,7 +64,7 @@ impl QuotaBackend for Accounts {
                         warned |= account.close(reservation, Some(actual), true, now, &self.settings).1;
                     }
                     if !used.is_empty() {
-                        warned |= account.record(used, Some(receipt.epoch), now);
+                        warned |= account.record(used, now);
                     }
                     if let Some(job) = &receipt.job {
                         account.finish(job, now, &self.settings);
@@ -78,7 +78,7 @@ impl QuotaBackend for Accounts {
 
     fn watch(&self, receipt: &Receipt, now: Now) {
         let Some(lease) = receipt.lease else { return };
-        self.at(receipt.address, now, |account, now| {
+        self.at(receipt.address, |_, account| {
             if let Some(leases) = &mut account.slots {
                 leases.watch(lease, now.moment);
             }
@@ -87,14 +87,14 @@ impl QuotaBackend for Accounts {
     }
 
     fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits {
-        self.at(receipt.address, now, |account, now| {
+        self.at(receipt.address, |_, account| {
             if let (Some(lease), Some(leases)) = (receipt.lease, &mut account.slots) {
                 leases.touch(lease, now.moment);
             }
             if let Some(reservation) = receipt.reservation {
                 account.renew(reservation, now, &self.settings);
             }
-            if used.is_empty() { 0 } else { account.record(used, Some(receipt.epoch), now) }
+            if used.is_empty() { 0 } else { account.record(used, now) }
         })
     }
 
@@ -107,14 +107,17 @@ impl QuotaBackend for Accounts {
         &self,
         reserved: &ReservationKey,
         actual: Option<&Amounts>,
-        _: PlanLookup,
+        plan_of: PlanLookup,
         now: Now,
     ) -> MaybeFuture<Result<(CloseResult, NearLimits), StoreError>> {
         let mut result = CloseResult::Unknown;
         let near = match *reserved {
             ReservationKey::Memory { accounts, address, reservation } if accounts == self.number => {
-                self.at(address, now, |account, now| {
-                    account.expire(now, &self.settings);
+                self.at(address, |client, account| {
+                    match client {
+                        Some(client) => account.advance(&plan_of(client), now, &self.settings),
+                        None => account.expire(now, &self.settings),
+                    }
                     let warned;
                     (result, warned) = account.close(reservation, actual, false, now, &self.settings);
                     warned
@@ -127,7 +130,7 @@ impl QuotaBackend for Accounts {
 
     fn record(&self, context: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>> {
         let record = |account: &mut Account, now: Now, address: AccountAddress| {
-            let warned = account.record(amounts, None, now);
+            let warned = account.record(amounts, now);
             let client = (address.shard != CROWD).then_some(context.client);
             MaybeFuture::Ready(Ok(NearLimits::of(client, account.warnings(warned))))
         };
@@ -135,12 +138,12 @@ impl QuotaBackend for Accounts {
     }
 
     fn usage(&self, context: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>> {
-        MaybeFuture::Ready(Ok(self.look(context, |account, now| account.usage(now.wall))))
+        MaybeFuture::Ready(Ok(self.look(context, |account| account.usage(context.now.wall))))
     }
 
     fn check(&self, context: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), AdmitError>> {
         let (violations, shared) = match self.has_room_for(context) {
-            true => (self.look(context, |account, now| account.violations(amounts, now)), false),
+            true => (self.look(context, |account| account.violations(amounts, context.now)), false),
             false => (self.with_shared(context, |account, now, _| account.violations(amounts, now)), true),
         };
         MaybeFuture::Ready(AdmitError::unless_none(violations, shared))
@@ -158,7 +161,6 @@ impl QuotaBackend for Accounts {
             Some(Bookmark::At(number)) => *number,
             Some(Bookmark::After(_)) => return MaybeFuture::Ready(Ok((Vec::new(), None))), // of another store
         };
-        let now = self.present(now);
         let mut page = Vec::new();
         let (mut number, mut slot) = ((from >> 32) as usize, (from & u64::from(u32::MAX)) as usize);
         while let Some(shard) = self.shards.get(number) {
@@ -167,8 +169,8 @@ impl QuotaBackend for Accounts {
             let end = shard.len().min(slot + super::ACCOUNTS_PER_LOCK_OF_PAGE);
             while slot < end && page.len() < most {
                 if let Some((client, account)) = shard.entry(slot) {
-                    account.advance(&plan_of(client), now, &self.settings);
-                    page.push((client.clone(), account.usage(now.wall)));
+                    let usage = account.look(&plan_of(client), now, &self.settings, |account| account.usage(now.wall));
+                    page.push((client.clone(), usage));
                 }
                 slot += 1;
             }
@@ -184,7 +186,8 @@ impl QuotaBackend for Accounts {
     }
 
     fn reset(&self, context: &AccountContext<'_>, limit: Option<&str>) -> MaybeFuture<Result<(), StoreError>> {
-        MaybeFuture::Ready(self.look(context, |account, _| account.reset(limit)).map_err(StoreError::Invalid))
+        let reset = self.change(context, |account| account.reset(limit));
+        MaybeFuture::Ready(reset.unwrap_or_else(|| context.plan.check_name(limit)).map_err(StoreError::Invalid))
     }
 
     fn grant(&self, context: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {
@@ -200,11 +203,12 @@ impl QuotaBackend for Accounts {
     }
 
     fn revoke(&self, context: &AccountContext<'_>, id: GrantId) -> MaybeFuture<Result<bool, StoreError>> {
-        MaybeFuture::Ready(Ok(self.look(context, |account, now| account.grants.revoke(id, now.wall).is_some())))
+        let revoked = self.change(context, |account| account.grants.revoke(id, context.now.wall).is_some());
+        MaybeFuture::Ready(Ok(revoked.unwrap_or(false)))
     }
 
     fn grants(&self, context: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>> {
-        MaybeFuture::Ready(Ok(self.look(context, |account, now| account.grants.active(now.wall))))
+        MaybeFuture::Ready(Ok(self.look(context, |account| account.grants.active(context.now.wall))))
     }
 
     fn population(&self) -> (usize, usize) {

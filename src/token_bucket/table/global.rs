@@ -12,54 +12,60 @@ use crate::{
 
 /// A bucket that all threads take from without a lock. The exchange of its word is the moment of admission.
 ///
-/// Zero stands for an unused bucket: it holds a newcomer's tokens, counted from the first request.
+/// A new rate has a new bucket. Otherwise a decision under the old rate would write its times into a bucket that others
+/// read by the new one.
 #[derive(Debug)]
-pub(crate) struct GlobalCell {
+pub(crate) struct GlobalBucket {
+    rate: Rate,
+    /// Greatest burst that the bucket has had.
+    burst: u64,
+    /// Zero stands for an unused bucket: it holds a newcomer's tokens, counted from the first request.
     full_at: AtomicU64,
 }
 
-impl GlobalCell {
+impl GlobalBucket {
     /// Creates an unused bucket.
-    pub(crate) fn new() -> Self {
-        Self { full_at: AtomicU64::new(0) }
+    pub(crate) fn new(rate: Rate) -> Self {
+        Self { rate, burst: rate.capacity(), full_at: AtomicU64::new(0) }
     }
 
     /// Takes `cost`, or takes nothing.
-    pub(crate) fn take(&self, rate: &Rate, cost: Cost, now: Moment) -> Decision {
-        self.change(|full_at| {
-            let decision = gcra::decide(rate, known(full_at), cost, now);
-            let after = match decision {
-                Decision::Admitted { full_at } => full_at,
-                // The tokens of an unused bucket arrive from its first request on.
-                Decision::Refused { .. } => known(full_at).unwrap_or_else(|| gcra::newcomer(rate, now)),
-                Decision::TooLarge => full_at,
-            };
-            (after, decision)
-        })
+    #[inline]
+    pub(crate) fn take(&self, cost: Cost, now: Moment) -> Decision {
+        self.decide(cost, now, true)
     }
 
-    /// Decides on `cost` without taking it. The tokens of an unused bucket arrive from here on too.
-    pub(crate) fn ask(&self, rate: &Rate, cost: Cost, now: Moment) -> Decision {
+    /// Decides on `cost` without taking it.
+    pub(crate) fn ask(&self, cost: Cost, now: Moment) -> Decision {
+        self.decide(cost, now, false)
+    }
+
+    /// The tokens of an unused bucket arrive from its first request on, also from a refused one.
+    fn decide(&self, cost: Cost, now: Moment, take: bool) -> Decision {
         self.change(|full_at| {
-            let full_at = known(full_at).unwrap_or_else(|| gcra::newcomer(rate, now));
-            (full_at, gcra::decide(rate, Some(full_at), cost, now))
+            let before = known(full_at).unwrap_or_else(|| gcra::newcomer(&self.rate, now));
+            match gcra::decide(&self.rate, Some(before), cost, now) {
+                decision @ Decision::Admitted { full_at } if take => (full_at, decision),
+                decision => (before, decision),
+            }
         })
     }
 
     /// Gives `cost` back, up to full.
-    pub(crate) fn give_back(&self, rate: &Rate, cost: Cost, now: Moment) {
-        self.change(|full_at| (gcra::give_back(rate, full_at, cost, now), ()));
+    pub(crate) fn give_back(&self, cost: Cost, now: Moment) {
+        self.change(|full_at| (gcra::give_back(&self.rate, full_at, cost, now), ()));
     }
 
-    /// Returns a bucket of the rate `to` with the same missing fraction as this one, whose rate is `from`.
-    pub(crate) fn rescaled(&self, from: &Rate, to: &Rate, now: Moment) -> Self {
+    /// Returns a bucket of the rate `to` with the same missing tokens as this one.
+    pub(crate) fn at_rate(&self, to: Rate, now: Moment) -> Self {
         let full_at = known(self.full_at.load(Ordering::Acquire));
-        Self { full_at: AtomicU64::new(full_at.map_or(0, |at| gcra::rescale(at, from.span_ns(), to, now))) }
+        let full_at = full_at.map_or(0, |full_at| gcra::change_rate(full_at, &self.rate, &to, self.burst, now));
+        Self { rate: to, burst: self.burst.max(to.capacity()), full_at: AtomicU64::new(full_at) }
     }
 
     /// Returns the level.
-    pub(crate) fn level(&self, rate: &Rate, now: Moment) -> Level {
-        gcra::level(rate, known(self.full_at.load(Ordering::Acquire)), now)
+    pub(crate) fn level(&self, now: Moment) -> Level {
+        gcra::level(&self.rate, known(self.full_at.load(Ordering::Acquire)), now)
     }
 
     fn change<R>(&self, change: impl Fn(u64) -> (u64, R)) -> R {

@@ -1,6 +1,6 @@
 //! A part of the table: a small open-addressed map that grows, and releases memory that it no longer needs.
 
-use super::Bucket;
+use super::{Bucket, Revision, TableError, UNKNOWN};
 
 #[derive(Clone, Copy)]
 struct BucketSlot {
@@ -9,13 +9,15 @@ struct BucketSlot {
 }
 
 /// A stored bucket's time is above zero.
-const VACANT: BucketSlot = BucketSlot { tag: 0, bucket: Bucket { full_at: 0, span: 0 } };
+const VACANT: BucketSlot = BucketSlot { tag: 0, bucket: Bucket { until: 0, limit: UNKNOWN } };
 
 /// Buckets by tag; no memory is taken before the first.
 pub(super) struct BucketShard {
     slots: Box<[BucketSlot]>,
     len: u32,
     visits: u8,
+    /// Revision of the rates that the buckets are stored under.
+    revision: u64,
     /// No bucket is full before this time.
     soonest: u64,
     /// No bucket that was evicted here was full after this time.
@@ -24,7 +26,29 @@ pub(super) struct BucketShard {
 
 impl BucketShard {
     pub(super) fn new() -> Self {
-        Self { slots: Box::default(), len: 0, visits: 0, soonest: u64::MAX, dropped: 0 }
+        Self { slots: Box::default(), len: 0, visits: 0, revision: 0, soonest: u64::MAX, dropped: 0 }
+    }
+
+    /// Applies the last change of a rate, if the shard has not seen it.
+    ///
+    /// # Errors
+    /// If the shard has seen a later one.
+    #[inline]
+    pub(super) fn catch_up(&mut self, revision: &Revision) -> Result<(), TableError> {
+        if self.revision == revision.number { Ok(()) } else { self.apply(revision) }
+    }
+
+    #[cold]
+    fn apply(&mut self, revision: &Revision) -> Result<(), TableError> {
+        let Some(change) = revision.last.as_ref().filter(|_| self.revision < revision.number) else {
+            return Err(TableError::Stale);
+        };
+        self.revision = revision.number;
+        for slot in self.slots.iter_mut().filter(|slot| slot.bucket.until != 0) {
+            slot.bucket = change.apply(slot.bucket);
+            self.soonest = self.soonest.min(slot.bucket.until);
+        }
+        Ok(())
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -37,7 +61,7 @@ impl BucketShard {
 
     #[cfg(all(test, not(tollgate_loom)))]
     pub(super) fn count(&self) -> usize {
-        let stored = self.slots.iter().filter(|slot| slot.bucket.full_at != 0).count();
+        let stored = self.slots.iter().filter(|slot| slot.bucket.until != 0).count();
         assert_eq!(stored, self.len as usize);
         stored
     }
@@ -54,10 +78,10 @@ impl BucketShard {
         let mut at = home(tag, self.slots.len());
         loop {
             let slot = self.slots.get(at)?; // none where there are no slots
-            if slot.tag == tag && slot.bucket.full_at != 0 {
+            if slot.tag == tag && slot.bucket.until != 0 {
                 return Some(at);
             }
-            if slot.bucket.full_at == 0 {
+            if slot.bucket.until == 0 {
                 return None;
             }
             at = after(at, self.slots.len());
@@ -70,14 +94,14 @@ impl BucketShard {
     #[inline]
     pub(super) fn show(&self, at: Option<usize>, now: u64) -> Option<Bucket> {
         let stored = at.map(|at| self.slots[at].bucket).filter(|bucket| bucket.is_live(now));
-        stored.or_else(|| (self.dropped > now).then_some(Bucket { full_at: self.dropped, span: 0 }))
+        stored.or_else(|| (self.dropped > now).then_some(Bucket { until: self.dropped, limit: UNKNOWN }))
     }
 
     /// Overwrites the bucket at `at`.
     #[inline]
     pub(super) fn set(&mut self, at: usize, bucket: Bucket) {
         self.slots[at].bucket = bucket;
-        self.soonest = self.soonest.min(bucket.full_at);
+        self.soonest = self.soonest.min(bucket.until);
     }
 
     /// Adds a bucket for a tag that has none.
@@ -94,12 +118,12 @@ impl BucketShard {
             return 0;
         }
         let (mut live, mut soonest, mut dropped) = (0, u64::MAX, self.dropped);
-        for bucket in self.slots.iter().map(|slot| slot.bucket).filter(|bucket| bucket.full_at != 0) {
+        for bucket in self.slots.iter().map(|slot| slot.bucket).filter(|bucket| bucket.until != 0) {
             if bucket.is_live(now) {
                 live += 1;
-                soonest = soonest.min(bucket.full_at);
+                soonest = soonest.min(bucket.until);
             } else {
-                dropped = dropped.max(bucket.full_at);
+                dropped = dropped.max(bucket.until);
             }
         }
         let ended = self.len as usize - live;
@@ -118,7 +142,7 @@ impl BucketShard {
     fn rebuild(&mut self, size: usize, stays: impl Fn(&Bucket) -> bool) {
         let old = std::mem::replace(&mut self.slots, vec![VACANT; size].into_boxed_slice());
         self.len = 0;
-        for slot in old.iter().filter(|slot| slot.bucket.full_at != 0 && stays(&slot.bucket)) {
+        for slot in old.iter().filter(|slot| slot.bucket.until != 0 && stays(&slot.bucket)) {
             self.place(*slot);
         }
     }
@@ -126,12 +150,12 @@ impl BucketShard {
     fn place(&mut self, slot: BucketSlot) {
         let size = self.slots.len();
         let mut at = home(slot.tag, size);
-        while self.slots[at].bucket.full_at != 0 {
+        while self.slots[at].bucket.until != 0 {
             at = after(at, size);
         }
         self.slots[at] = slot;
         self.len += 1;
-        self.soonest = self.soonest.min(slot.bucket.full_at);
+        self.soonest = self.soonest.min(slot.bucket.until);
     }
 }
 

@@ -1,9 +1,8 @@
 //! The table of buckets, one for each client.
 
-use super::{Bucket, Full, shard::BucketShard};
+use super::{Bucket, Revision, TableError, UNKNOWN, shard::BucketShard};
 use crate::{
-    identity::Digest,
-    sync::{AtomicUsize, Ordering, Spin},
+    sync::{AtomicUsize, Ordering, Spin, SpinGuard},
     time::Moment,
 };
 
@@ -19,7 +18,7 @@ pub(super) const SWEPT: usize = 8;
 const REST: u64 = 1_000_000_000;
 
 /// Overwrites a bucket that the next sweep must evict: no clock begins before its time.
-const LONG_OVER: Bucket = Bucket { full_at: 1, span: 0 };
+const LONG_OVER: Bucket = Bucket { until: 1, limit: UNKNOWN };
 
 /// Number of other shards that a newcomer sweeps when the table is full. Full buckets are soon found. A table in which
 /// all buckets are live answers at once, because each shard knows when its first one is full.
@@ -32,10 +31,10 @@ const CLIENTS: usize = 128;
 /// Least number of shards: small tables have several too, so that threads rarely wait for each other.
 const FEWEST: usize = 16;
 
-/// A bounded map from digests to buckets. Operations on different shards do not wait for each other; a hit allocates
+/// A bounded map from keys to buckets. Operations on different shards do not wait for each other; a hit allocates
 /// nothing.
 ///
-/// The key is 64 bits of a client's keyed digest. Among a million clients the chance that any two share a bucket is below
+/// A key is 64 bits of a client's keyed digest. Among a million clients the chance that any two share a bucket is below
 /// one in ten million, and without the key no client can cause it.
 pub(crate) struct Table {
     shards: Box<[Aligned]>,
@@ -63,7 +62,7 @@ impl Table {
     }
 
     /// Creates a table of `shards` shards, a power of two up to 2^32.
-    pub(super) fn of_shards(capacity: usize, shards: usize) -> Self {
+    pub(crate) fn of_shards(capacity: usize, shards: usize) -> Self {
         Self {
             shards: (0..shards).map(|_| Aligned(Spin::new(BucketShard::new()))).collect(),
             capacity,
@@ -71,39 +70,41 @@ impl Table {
         }
     }
 
-    /// Changes the bucket of `key` under its lock: `change` receives it and returns the bucket to store.
+    /// Changes the bucket of `key` under its lock: `change` receives it and returns the bucket to store, by the rates of
+    /// `revision`.
     ///
     /// A bucket whose time has passed is passed as `None`. If `change` returns `None`, or a bucket whose time has passed,
     /// the next sweep evicts it. `change` must not block.
     ///
     /// # Errors
-    /// If the key has no bucket and there is no room for one; then `change` was not called.
+    /// If the key has no bucket and there is no room for one, or if `revision` is stale; then `change` was not called.
     #[inline]
     pub(crate) fn update<R>(
         &self,
-        key: Digest,
+        key: u64,
         now: Moment,
+        revision: &Revision,
         change: impl FnOnce(Option<Bucket>) -> (Option<Bucket>, R),
-    ) -> Result<R, Full> {
-        let (tag, now) = (tag(key), now.as_nanos());
-        let mut shard = self.shard(tag).lock();
-        let result = match shard.find(tag) {
+    ) -> Result<R, TableError> {
+        let now = now.as_nanos();
+        let mut shard = self.lock(key, revision)?;
+        let result = match shard.find(key) {
             Some(at) => {
                 let before = shard.show(Some(at), now);
                 let (after, result) = change(before);
                 match after {
-                    Some(bucket) if bucket.full_at > 0 => shard.set(at, bucket), // even if its time has passed
-                    None if before.is_none() => {}                               // evicted once it has rested
+                    Some(bucket) if bucket.until > 0 => shard.set(at, bucket), // even if its time has passed
+                    None if before.is_none() => {}                             // evicted once it has rested
                     _ => shard.set(at, LONG_OVER),
                 }
                 result
             }
-            None => self.newcomer(&mut shard, tag, now, change)?,
+            None => self.newcomer(&mut shard, key, now, revision, change)?,
         };
         let due = shard.visit(SWEEP_EVERY);
         drop(shard);
         if due {
-            (0..SWEPT).for_each(|_| self.sweep_next(now.saturating_sub(REST)));
+            (0..SWEPT).for_each(|_| self.sweep_next(now.saturating_sub(REST), revision));
         }
         Ok(result)
     }
@@ -113,57 +114,73 @@ impl Table {
     fn newcomer<R>(
         &self,
         shard: &mut BucketShard,
-        tag: u64,
+        key: u64,
         now: u64,
+        revision: &Revision,
         change: impl FnOnce(Option<Bucket>) -> (Option<Bucket>, R),
-    ) -> Result<R, Full> {
-        let reserved = ReservedPlace::new(self).map_or_else(|| self.make_room(shard, now), Ok)?;
+    ) -> Result<R, TableError> {
+        let reserved = ReservedPlace::new(self).map_or_else(|| self.make_room(shard, now, revision), Ok)?;
         let (after, result) = change(shard.show(None, now));
         if let Some(bucket) = after.filter(|bucket| bucket.is_live(now)) {
             if shard.is_full() {
                 self.vacate(shard.sweep(now.saturating_sub(REST)));
             }
-            shard.put(tag, bucket);
+            shard.put(key, bucket);
             std::mem::forget(reserved);
         }
         Ok(result)
     }
 
     /// Reserves the place of a bucket whose time has passed. Other shards are swept only if their locks are free.
-    fn make_room(&self, shard: &mut BucketShard, now: u64) -> Result<ReservedPlace<'_>, Full> {
+    fn make_room(
+        &self,
+        shard: &mut BucketShard,
+        now: u64,
+        revision: &Revision,
+    ) -> Result<ReservedPlace<'_>, TableError> {
         self.vacate(shard.sweep(now));
         for look in 0..=LOOK_AT {
             if look > 0 {
-                self.sweep_next(now);
+                self.sweep_next(now, revision);
             }
             if let Some(reserved) = ReservedPlace::new(self) {
                 return Ok(reserved);
             }
         }
-        Err(Full)
+        Err(TableError::Full)
     }
 
     /// Evicts the buckets of the next shard whose time has passed by `now`. A shard in use is skipped.
     #[cold]
-    pub(super) fn sweep_next(&self, now: u64) {
+    pub(super) fn sweep_next(&self, now: u64, revision: &Revision) {
         let next = self.shared.hand.fetch_add(1, Ordering::Relaxed);
         if let Some(mut shard) = self.shards[next & (self.shards.len() - 1)].0.try_lock() {
+            let _ = shard.catch_up(revision); // the times of a shard that is ahead are right
             self.vacate(shard.sweep(now));
         }
     }
 
     /// Evicts all buckets that have been full for a second, shard by shard.
-    pub(crate) fn sweep_all(&self, now: Moment) {
+    pub(crate) fn sweep_all(&self, now: Moment, revision: &Revision) {
         for _ in 0..self.shards.len() {
-            self.sweep_next(now.as_nanos().saturating_sub(REST));
+            self.sweep_next(now.as_nanos().saturating_sub(REST), revision);
+        }
+    }
+
+    /// Applies a change of a rate to all shards that have not seen it.
+    pub(crate) fn apply(&self, revision: &Revision) {
+        for shard in &self.shards {
+            let _ = shard.0.lock().catch_up(revision);
         }
     }
 
     /// Returns the bucket of `key`, unless its time has passed.
-    pub(crate) fn peek(&self, key: Digest, now: Moment) -> Option<Bucket> {
-        let tag = tag(key);
-        let shard = self.shard(tag).lock();
-        shard.show(shard.find(tag), now.as_nanos())
+    ///
+    /// # Errors
+    /// If `revision` is stale.
+    pub(crate) fn peek(&self, key: u64, now: Moment, revision: &Revision) -> Result<Option<Bucket>, TableError> {
+        let shard = self.lock(key, revision)?;
+        Ok(shard.show(shard.find(key), now.as_nanos()))
     }
 
     /// Returns the number of stored buckets, including those that are full and not evicted yet.
@@ -190,8 +207,10 @@ impl Table {
 
     #[inline]
     #[allow(clippy::cast_possible_truncation)] // there are at most 2^32 shards
-    fn shard(&self, tag: u64) -> &Spin<BucketShard> {
-        &self.shards[(tag >> 32) as usize & (self.shards.len() - 1)].0
+    fn lock(&self, key: u64, revision: &Revision) -> Result<SpinGuard<'_, BucketShard>, TableError> {
+        let mut shard = self.shards[(key >> 32) as usize & (self.shards.len() - 1)].0.lock();
+        shard.catch_up(revision)?;
+        Ok(shard)
     }
 
     fn vacate(&self, places: usize) {
@@ -218,10 +237,4 @@ impl Drop for ReservedPlace<'_> {
     fn drop(&mut self) {
         self.0.vacate(1);
     }
-}
-
-fn tag(key: Digest) -> u64 {
-    #[allow(clippy::cast_possible_truncation)] // the first half of the digest
-    let tag = (key.0 >> 64) as u64;
-    tag
 }

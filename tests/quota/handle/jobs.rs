@@ -40,6 +40,8 @@ fn reason<T: std::fmt::Debug>(ran: Result<JobRun<T>, Refusal>) -> Reason {
 #[tokio::test]
 async fn same_id_with_other_amounts_conflicts_in_any_order() {
     let scene = two_at_a_time();
+    let others = Plan::new("others").limit(Quota::units("rows", 1).per(Period::hour()));
+    scene.quotas.set_tier_plan("others", others.limit(Quota::units("tokens", 1).per(Period::hour()))).unwrap();
     let alice = alice();
     let run = |amounts: tollgate::Amounts| scene.quotas.run_job(&alice, "7", amounts, async {});
     run([("queries", 2), ("rows", 5)].into()).await.unwrap();

@@ -223,12 +223,12 @@ async fn handler_of_an_hour_is_charged() {
 }
 
 #[tokio::test]
-async fn charge_counts_in_the_period_of_admission() {
+async fn bytes_count_in_the_period_in_which_they_pass() {
     let scene = scene(|layer| layer.cost("tokens", |_| Some(30)).share_with_handler());
     let under_way = scene.service().oneshot(by("alice", "/stream/3")).await.unwrap();
     scene.clock.advance(Duration::from_secs(1_800));
     assert_eq!(Answer::read(Ok(under_way)).await.body.len(), 30);
-    assert_eq!(books(&scene).await, [0, 0, 0, 0], "nothing of it falls into the new hour");
+    assert_eq!(books(&scene).await, [0, 0, 30, 0], "the request and its tokens fall into the hour before");
 }
 
 #[tokio::test]

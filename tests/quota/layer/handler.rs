@@ -153,7 +153,7 @@ mod charged {
     async fn plan_without_limits() {
         let app = router().layer(sharing(Plan::new("unlimited")).layer);
         let answer = ask(app.clone(), by("alice", "/charge")).await;
-        assert_eq!((answer.status, &*answer.body), (200, b"true".as_slice()));
+        assert_eq!((answer.status, &*answer.body), (200, b"false".as_slice()), "no plan counts tokens");
         assert_eq!(ask(app, by("alice", "/status")).await.body, "unlimited |  | ");
     }
 
@@ -320,6 +320,32 @@ mod stacked {
         let answer = service.oneshot(by("alice", "/")).await.unwrap();
         assert_eq!(Answer::read(Ok(answer)).await.status, 200);
         assert_eq!((used(&outer).await, used(&inner).await), ((1, 10), (2, 10)));
+    }
+
+    #[tokio::test]
+    async fn layer_passed_twice_charges_each_client_once() {
+        for (inside, theirs) in [("x-user", (0, 0)), ("x-team", (1, 7))] {
+            let team = || Unverified::header("x-team");
+            let scene = Scene::new(plan("free", 9).limit(Quota::concurrent(1)), |layer| {
+                let ids = JobIdSource::header("x-job-id");
+                layer.share_with_handler().identify_by(team().or(user())).job_ids(ids)
+            });
+            // A layer in between may identify the request anew, as authentication does.
+            let identify = move |mut request: Request<axum::body::Body>| {
+                request.headers_mut().insert(inside, "alice".parse().unwrap());
+                request
+            };
+            let twice =
+                ServiceBuilder::new().layer(scene.layer.clone()).map_request(identify).layer(scene.layer.clone());
+            let answer = ask(router().layer(twice), job("order 17", "/charge")).await;
+            assert_eq!((answer.status, &*answer.body), (200, b"true".as_slice()));
+            assert_eq!(used(&scene).await, (1, 7));
+            let by_team = Request::get("/").header("x-team", "alice").body(()).unwrap();
+            let by_team = team().identify(&RequestHead::of(&by_team), scene.quotas.digester()).unwrap();
+            let usage = scene.quotas.usage(&by_team).await.unwrap();
+            let used = |limit: &str| usage.get(limit).unwrap().used;
+            assert_eq!((used("requests_per_hour"), used("tokens_per_hour")), theirs, "{inside}");
+        }
     }
 
     #[tokio::test]

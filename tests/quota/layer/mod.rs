@@ -10,6 +10,7 @@ mod scene;
 mod slots;
 mod sockets;
 mod stacks;
+mod units;
 mod uploads;
 mod wire;
 

@@ -9,7 +9,7 @@ use crate::ledger::{
     Database, Session,
     sql::finished,
     suite::{self, charge, count, key, reads, transact},
-    writer::{ReservationRow, Stored, Writes, tests::against},
+    writer::{ReservationRow, Stored, StoredCounter, Writes, tests::against},
 };
 
 /// After this time a test counts as hung.
@@ -166,12 +166,38 @@ async fn many_programs_make_the_tables_once() {
 }
 
 #[tokio::test]
+async fn counters_of_version_1_are_migrated_with_their_rows() {
+    let directory = Directory::new();
+    let file = directory.file();
+    for sql in [
+        <Sqlite as SqlDialect>::PREPARE_SCHEMA,
+        <Sqlite as SqlDialect>::VERSIONS[0],
+        "INSERT INTO quota_schema VALUES (1, 0); INSERT INTO quota_account VALUES ('ann', 0);
+        INSERT INTO quota_counter VALUES
+            ('ann', 'daily', 'requests', 86400000000, 0, 9999999999000000, 3, 0, 1, 0);
+        INSERT INTO quota_consumption VALUES
+            (1, 'ann', 'job', 'requests', 'daily', 86400000000, 0, 'charge', 0, 0, 3, 0, zeroblob(16), NULL, NULL, NULL, NULL, NULL)",
+    ] {
+        run(&file, sql).await.unwrap();
+    }
+    let ledger = SqliteDatabase::in_file(&file, OpenOptions::default()).await.unwrap();
+    let loaded = transact(&ledger, &reads(&["ann"], &[key("ann", "job")]), &one("other")).await.unwrap();
+    let counter = StoredCounter { period: "".into(), ..count(3, 0) };
+    assert_eq!(loaded.accounts["ann"].counts, [counter]);
+    assert_eq!((loaded.rows[0].amount, &*loaded.rows[0].period), (3, ""));
+    // Its id stays, and no other ledger has it.
+    let id = ledger.ledger_id().await.unwrap();
+    assert_eq!(SqliteDatabase::in_file(&file, OpenOptions::default()).await.unwrap().ledger_id().await, Ok(id));
+    assert_ne!(SqliteDatabase::in_memory().await.unwrap().ledger_id().await, Ok(id));
+}
+
+#[tokio::test]
 async fn tables_that_are_newer_or_altered_are_refused_in_words() {
     let directory = Directory::new();
     for (altered, words) in [
         (
             "INSERT INTO quota_schema VALUES (7, 0)",
-            "must be at most 1, got 7: a newer version has migrated them; update this program",
+            "must be at most 2, got 7: a newer version has migrated them; update this program",
         ),
         ("DROP INDEX quota_consumption_once", "lost its unique index quota_consumption_once"),
         ("DROP TRIGGER quota_consumption_kept", "lost its trigger quota_consumption_kept"),

@@ -63,8 +63,7 @@ impl Attempt<'_, '_> {
             (Err(_), _) => return Reply::Replay { running: false },
         };
         let (account, now) = self.at(attempt).account();
-        let since = AdmittedAt { at, epoch: u32::MAX };
-        let (postings, _) = account.record(&admit.plan, &admit.amounts, reserve.is_some(), since, now);
+        let (postings, _) = account.admit_past(&admit.plan, &admit.amounts, reserve.is_some(), at, now);
         self.fingerprint = admit.fingerprint;
         self.detail = Some(Box::new(Detail { until: at, reason: SPOOLED.into(), ..Detail::default() }));
         self.write_marked(entry, part, postings);

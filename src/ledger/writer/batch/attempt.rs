@@ -6,7 +6,7 @@ use super::Batch;
 use crate::{
     ledger::writer::{
         Command, Detail, EntryKind, JobRows, JobStatus, ReservationRow, ReservationTerms, Row,
-        account_state::{AccountState, Posting},
+        account_state::AccountState, counter::Posting,
     },
     quota::account::Warning,
 };
@@ -74,17 +74,22 @@ impl Attempt<'_, '_> {
     /// Writes one row for each posting, and at least one, which marks that the entry took place.
     pub(super) fn write_marked(&mut self, entry: EntryKind, part: u32, postings: Vec<Posting>) {
         if postings.is_empty() {
-            self.push(entry, part, Posting { limit: "".into(), kind: "".into(), window: 0, epoch: 0, amount: 0 });
+            self.push(
+                entry,
+                part,
+                Posting { limit: "".into(), kind: "".into(), period: "".into(), window: 0, epoch: 0, amount: 0 },
+            );
         }
         self.write(entry, part, postings);
     }
 
     fn push(&mut self, entry: EntryKind, part: u32, posting: Posting) {
         let Command { key, id, own, .. } = self.command;
-        let Posting { limit, kind, window, epoch, amount } = posting;
+        let Posting { limit, kind, period, window, epoch, amount } = posting;
         let (key, attempt, command) = (key.clone(), self.number, *id);
         let (fingerprint, detail) = (self.fingerprint, self.detail.clone());
-        let row = Row { key, attempt, part, entry, kind, limit, window, epoch, amount, command, fingerprint, detail };
+        let row =
+            Row { key, attempt, part, entry, kind, limit, period, window, epoch, amount, command, fingerprint, detail };
         debug_assert!(
             !self.batch.writes.rows.iter().rev().take_while(|other| other.command == command).any(|other| {
                 (&other.key, &other.limit, &other.kind, other.attempt, other.part, other.entry)

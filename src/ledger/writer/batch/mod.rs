@@ -79,7 +79,7 @@ struct Batch {
 
 /// Decides all commands. The replies hold once the writes are durable.
 pub(super) fn decide<R>(commands: &[Queued<R>], loaded: Loaded) -> (Writes, Vec<Reply>) {
-    let Loaded { now, accounts, rows, sealed } = loaded;
+    let Loaded { now, accounts, rows, sealed, .. } = loaded;
     let accounts = accounts.into_iter().map(|(tenant, stored)| (tenant, AccountState::new(stored))).collect();
     let spooled = commands.iter().map(|queued| &queued.command).filter(|command| command.is_spooled());
     let spooled = spooled.map(|command| command.key.clone()).collect();

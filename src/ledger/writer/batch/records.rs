@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use super::Attempt;
 use crate::{
-    ledger::writer::{AdmittedAt, Detail, EntryKind, JobStatus, Reply, ReservationRow, account_state::Posting},
+    ledger::writer::{Detail, EntryKind, JobStatus, Reply, ReservationRow, counter::Posting},
     quota::{Amounts, GrantId, Plan, account::GrantState},
 };
 
 impl Attempt<'_, '_> {
     pub(super) fn record(&mut self, plan: &Arc<Plan>, amounts: &Amounts) -> Reply {
         let (account, now) = self.account();
-        let since = AdmittedAt { at: account.here(plan, now), epoch: u32::MAX };
-        let (postings, near) = account.record(plan, amounts, false, since, now);
+        let (postings, near) = account.record(plan, amounts, now);
         self.write(EntryKind::Record, 0, postings);
         Reply::Recorded(near)
     }
@@ -57,8 +56,8 @@ impl Attempt<'_, '_> {
     pub(super) fn revoke(&mut self, id: u64) -> Reply {
         let (account, now) = self.account();
         let Some(state) = account.revoke(id, now) else { return Reply::Revoked(false) };
-        let GrantState { limit, kind, window, epoch, approver, .. } = state.clone();
-        let posting = Posting { limit, kind, window, epoch, amount: 0 };
+        let GrantState { limit, kind, period, window, epoch, approver, .. } = state.clone();
+        let posting = Posting { limit, kind, period, window, epoch, amount: 0 };
         self.write_grant(posting, 0, now, approver, format!("grant {id} ends"));
         Reply::Revoked(true)
     }

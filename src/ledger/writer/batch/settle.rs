@@ -6,7 +6,7 @@ use super::Attempt;
 use crate::{
     kind::Kind,
     ledger::writer::{
-        EntryKind, JobStatus, LATE, Reply, Row, SettleCommand, SettleKind, StoredCounter, account_state::Posting,
+        EntryKind, JobStatus, LATE, Reply, Row, SettleCommand, SettleKind, StoredCounter, counter::Posting,
     },
     quota::{Amounts, Plan},
 };
@@ -44,19 +44,29 @@ impl Attempt<'_, '_> {
 
     /// Charges the actual amounts of a reservation in place of the estimates.
     fn commit(&mut self, settle: &SettleCommand) {
-        let used = |row: &Row, estimate| settle.used_of(&row.kind, estimate);
+        let used = |row: &Row, estimate: u64| settle.used_of(&row.kind, estimate).min(estimate);
         self.settle_reserved(EntryKind::Commit, Some(&settle.plan), used);
-        self.record_unforeseen(settle, &self.reserved(), Amounts::new());
+        let reserved = self.reserved();
+        let part = self.rows().free_part(self.number);
+        self.record_beyond(settle, &reserved, &estimates(&reserved), Amounts::new(), part);
         self.close();
     }
 
     /// Charges the actual amounts of an expired reservation, in place of the amounts that the expiry charged.
     fn commit_late(&mut self, settle: &SettleCommand) {
         let reserved = self.reserved();
-        let used = |row: &Row| settle.used_of(&row.kind, unsigned(row.amount));
-        let corrections = reserved.iter().map(|row| (row, self.charged(row), used(row))).collect();
-        self.correct(settle, LATE, corrections);
-        self.record_unforeseen(settle, &reserved, Amounts::new());
+        let charged: Vec<_> = reserved.iter().map(|row| self.charged(row)).collect();
+        let corrections = reserved.iter().zip(&charged).map(|(row, charged)| {
+            let used = settle.used_of(&row.kind, unsigned(row.amount));
+            (row, *charged, used.min(*charged))
+        });
+        let corrections: Vec<_> = corrections.filter(|(_, charged, _)| *charged > 0).collect();
+        // A record of this part marks the attempt as settled.
+        let part = if corrections.is_empty() { LATE } else { self.rows().free_part(self.number) };
+        if part != LATE {
+            self.correct(settle, LATE, corrections);
+        }
+        self.record_beyond(settle, &reserved, &charged, Amounts::new(), part);
     }
 
     /// Settles other work that the fallback admitted under the id of a job. The job and the parts of its records stay.
@@ -65,12 +75,13 @@ impl Attempt<'_, '_> {
         let noted: Vec<_> = noted.cloned().collect();
         let corrections = noted.iter().map(|row| {
             let amount = unsigned(row.amount);
-            (row, amount, settle.used_of(&row.kind, amount))
+            (row, amount, settle.used_of(&row.kind, amount).min(amount))
         });
         let corrections = corrections.filter(|(_, amount, used)| amount != used).collect();
         self.correct(settle, self.rows().free_part(self.number), corrections);
         if settle.end != SettleKind::Void {
-            self.record_unforeseen(settle, &noted, settle.used.clone());
+            let part = self.rows().free_part(self.number);
+            self.record_beyond(settle, &noted, &estimates(&noted), settle.used.clone(), part);
         }
         Reply::Settled(JobStatus::Charged, std::mem::take(&mut self.near))
     }
@@ -118,8 +129,11 @@ impl Attempt<'_, '_> {
             self.near.extend(warning);
         }
         self.write(EntryKind::Reset, part, resets);
+        self.write_record(part, postings);
+    }
+
+    fn write_record(&mut self, part: u32, postings: Vec<Posting>) {
         match part {
-            // This record marks the attempt as settled.
             LATE => self.write_marked(EntryKind::Record, part, postings),
             _ => self.write(EntryKind::Record, part, postings),
         }
@@ -132,7 +146,8 @@ impl Attempt<'_, '_> {
             if row.entry == EntryKind::Reset {
                 continue; // reverts a part of a reset, and is no part of the attempt
             }
-            let counter = (Arc::clone(&row.limit), Arc::clone(&row.kind), row.window, row.epoch);
+            let counter =
+                (Arc::clone(&row.limit), Arc::clone(&row.kind), Arc::clone(&row.period), row.window, row.epoch);
             let (reserved, used, _) = sums.entry(counter).or_insert_with(|| (0_i64, 0_i64, row.clone()));
             let sum = if row.entry == EntryKind::Reserve { reserved } else { used };
             *sum = sum.saturating_add(row.amount);
@@ -158,22 +173,23 @@ impl Attempt<'_, '_> {
         self.close();
     }
 
-    /// Records the committed amounts of kinds that no row of `foreseen` counts, and all other `used` amounts, under a
-    /// part that no other record of the attempt has.
-    fn record_unforeseen(&mut self, settle: &SettleCommand, foreseen: &[Row], mut used: Amounts) {
+    /// Records the committed amounts beyond those that `counted` returns for the rows of the estimates, and all other
+    /// `used` amounts. They belong to the windows that are open.
+    fn record_beyond(&mut self, settle: &SettleCommand, rows: &[Row], counted: &[u64], mut used: Amounts, part: u32) {
         if let SettleKind::Commit(actual) = &settle.end {
-            let is_foreseen = |kind: &Kind| foreseen.iter().any(|row| *row.kind == *kind.as_str());
-            let unforeseen = actual.iter().filter(|(kind, _)| !is_foreseen(kind));
-            unforeseen.for_each(|(kind, amount)| used.add(kind, amount));
+            let estimates = by_kind(rows.iter().map(|row| (row, unsigned(row.amount))));
+            let counted = by_kind(rows.iter().zip(counted.iter().copied()));
+            let (_, beyond) = estimates.overridden_by(actual).split_at(&counted);
+            beyond.iter().for_each(|(kind, amount)| used.add(kind, amount));
         }
-        self.record_used(settle, &used, self.rows().free_part(self.number));
+        self.record_used(settle, &used, part);
     }
 
     fn record_used(&mut self, settle: &SettleCommand, used: &Amounts, part: u32) {
         let (account, now) = self.account();
-        let (postings, near) = account.record(&settle.plan, used, false, settle.since, now);
+        let (postings, near) = account.record(&settle.plan, used, now);
         self.near.extend(near);
-        self.write(EntryKind::Record, part, postings);
+        self.write_record(part, postings);
     }
 
     /// Returns the amount of a reserved row that stays charged after its expiry.
@@ -199,6 +215,21 @@ fn return_used(stored: &mut StoredCounter, amount: u64) -> i64 {
 fn return_in_full(posting: &mut Posting, by_reset: i64) -> Option<Posting> {
     posting.amount = posting.amount.saturating_sub(by_reset);
     (by_reset > 0).then(|| Posting { amount: by_reset, ..posting.clone() })
+}
+
+/// Returns the amounts of rows by kind. Rows of one kind differ only where a counter was full, so the largest stands for
+/// all.
+fn by_kind<'a>(rows: impl Iterator<Item = (&'a Row, u64)>) -> Amounts {
+    let mut amounts = Amounts::new();
+    for (row, amount) in rows {
+        let Ok(kind) = Kind::try_units(&row.kind) else { continue };
+        amounts.set(&kind, amount.max(amounts.get(&kind).unwrap_or(0)));
+    }
+    amounts
+}
+
+fn estimates(rows: &[Row]) -> Vec<u64> {
+    rows.iter().map(|row| unsigned(row.amount)).collect()
 }
 
 fn unsigned(amount: i64) -> u64 {

@@ -1,4 +1,8 @@
-//! Accounts that other writers hold: each is decided in a batch of its own, in turn with all other accounts.
+//! Lanes of a writer, and accounts that other transactions hold.
+//!
+//! The main lane skips accounts that are held, so that it never waits for one. A skipped account moves to the second
+//! lane with all its commands. That lane has a connection of its own and waits for locks. Once it has had the lock of an
+//! account, the account returns. An account is in one lane at a time, and moves only when no batch names it.
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -6,7 +10,119 @@ use std::{
     sync::Arc,
 };
 
-use super::Queued;
+use super::{DOWN_AFTER, Queued, Writer, WriterPhase};
+
+/// One of the connections of a writer, with a queue of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Lane {
+    /// Decides all accounts that no other transaction holds.
+    Main,
+    /// Waits for accounts that the main lane skipped.
+    Second,
+}
+
+impl Lane {
+    pub(crate) const ALL: [Self; 2] = [Self::Main, Self::Second];
+
+    pub(crate) fn other(self) -> Self {
+        Self::ALL[1 - self as usize]
+    }
+}
+
+/// State of a lane.
+#[derive(Clone, Debug)]
+pub(super) struct LaneState<R> {
+    pub(super) queue: VecDeque<Queued<R>>,
+    pub(super) batch: Vec<Queued<R>>,
+    pub(super) phase: WriterPhase,
+    /// Sizes of the next batches, the next one last: the halves of a batch that the database rejected.
+    pub(super) halves: Vec<usize>,
+    pub(super) held: HeldAccounts,
+    /// Accounts that the present transaction of the second lane has locked.
+    pub(super) locked: Vec<Arc<str>>,
+    /// Number of consecutive failures to reach the database.
+    pub(super) failures: u32,
+    pub(super) resting: bool,
+}
+
+impl<R> Default for LaneState<R> {
+    fn default() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            batch: Vec::new(),
+            phase: WriterPhase::Apart,
+            halves: Vec::new(),
+            held: HeldAccounts::default(),
+            locked: Vec::new(),
+            failures: 0,
+            resting: false,
+        }
+    }
+}
+
+impl<R> LaneState<R> {
+    /// Whether the database has been out of reach for [`DOWN_AFTER`] attempts.
+    pub(super) fn is_down(&self) -> bool {
+        self.failures >= DOWN_AFTER
+    }
+
+    /// Returns the batch to the head of the queue; returns the number of callers among it.
+    pub(super) fn put_back(&mut self) -> usize {
+        let mut waiting = 0;
+        for queued in self.batch.drain(..).rev().filter(|queued| queued.sent || !queued.left) {
+            waiting += usize::from(queued.to.is_some());
+            self.queue.push_front(queued);
+        }
+        waiting
+    }
+}
+
+impl<R> Writer<R> {
+    pub(super) fn lane_of(&self, tenant: &str) -> Lane {
+        #[cfg(test)]
+        if self.forgets_lanes {
+            return Lane::Main;
+        }
+        if self.second.contains(tenant) { Lane::Second } else { Lane::Main }
+    }
+
+    /// Whether another transaction holds the account, as far as the main lane has seen.
+    pub(crate) fn is_held(&self, tenant: &str) -> bool {
+        self.second.contains(tenant)
+    }
+
+    /// Moves accounts that the main lane has not locked to the second lane, with all their commands.
+    pub(super) fn skip(&mut self, tenants: Vec<Arc<str>>) {
+        if tenants.is_empty() {
+            return;
+        }
+        self.second.extend(tenants);
+        let moves = |queued: &Queued<R>| self.second.contains(&queued.command.key.tenant);
+        let [main, second] = &mut self.lanes;
+        let (skipped, batch): (Vec<_>, _) = std::mem::take(&mut main.batch).into_iter().partition(moves);
+        let (later, queue): (VecDeque<_>, _) = std::mem::take(&mut main.queue).into_iter().partition(moves);
+        (main.batch, main.queue) = (batch, queue);
+        let skipped: Vec<_> = skipped.into_iter().filter(|queued| queued.sent || !queued.left).collect();
+        self.waiting += skipped.iter().filter(|queued| queued.to.is_some()).count();
+        second.queue.extend(skipped.into_iter().chain(later));
+    }
+
+    /// Returns the accounts that the second lane has locked to the main lane, after the end of its transaction. Does nothing
+    /// for the main lane.
+    pub(super) fn return_locked(&mut self, lane: Lane) {
+        if lane == Lane::Main {
+            return;
+        }
+        let [main, second] = &mut self.lanes;
+        std::mem::take(&mut second.locked).iter().for_each(|tenant| _ = self.second.remove(tenant));
+        let stays = |queued: &Queued<R>| self.second.contains(&queued.command.key.tenant);
+        let (stay, back): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut second.queue).into_iter().partition(stays);
+        second.queue = stay;
+        back.into_iter().rev().for_each(|queued| main.queue.push_front(queued));
+        let waits = |tenant: &Arc<str>| second.queue.iter().any(|queued| queued.command.key.tenant == *tenant);
+        self.second.retain(waits); // callers may have left
+    }
+}
 
 /// Accounts whose locks did not come in time, and whose turn it is.
 #[derive(Clone, Debug, Default, Hash)]

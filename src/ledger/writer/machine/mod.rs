@@ -1,7 +1,7 @@
 //! The writer's state machine: stores commands batch by batch and performs no I/O.
 //!
-//! Its driver performs one [`Step`] at a time and reports the [`StepResult`]. Between two steps it delivers the
-//! [replies](Writer::replies). Callers may submit and cancel commands at any time.
+//! Its driver performs one [`Step`] of each lane at a time and reports the [`StepResult`]. Between two steps it delivers
+//! the [replies](Writer::replies). Callers may submit and cancel commands at any time.
 
 mod held;
 mod queue;
@@ -9,11 +9,13 @@ mod replies;
 mod retry;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
-use held::HeldAccounts;
+pub(crate) use held::Lane;
+use held::LaneState;
 pub(crate) use queue::{CancelResult, SubmitError};
 use replies::RunningJob;
 pub(crate) use replies::{NoticeKind, WriterNotice};
@@ -26,9 +28,11 @@ use super::{DbError, Key, Loaded, Queued, Reads, Reply, Writes, batch};
 /// A writer that replies to its callers through `R`.
 #[derive(Clone, Debug)]
 pub(crate) struct Writer<R> {
-    queue: VecDeque<Queued<R>>,
-    batch: Vec<Queued<R>>,
-    phase: WriterPhase,
+    lanes: [LaneState<R>; 2],
+    /// Accounts of the second lane.
+    second: BTreeSet<Arc<str>>,
+    /// Whether the main lane skips accounts that are held. A database that one transaction locks as a whole has one lane.
+    skips: bool,
     replies: Vec<(R, Reply)>,
     /// Reports that no caller waits for.
     notices: Vec<WriterNotice>,
@@ -36,17 +40,14 @@ pub(crate) struct Writer<R> {
     running: HashMap<Key, RunningJob>,
     /// Number of the latest ticket.
     tickets: u64,
-    /// Number of callers that wait in the queue.
+    /// Number of callers that wait in the queues.
     waiting: usize,
     max_waiting: usize,
     max_batch: usize,
-    /// Sizes of the next batches, the next one last: the halves of a batch that the database rejected.
-    halves: Vec<usize>,
-    held: HeldAccounts,
-    /// Number of consecutive failures to reach the database.
-    failures: u32,
-    resting: bool,
     closed: bool,
+    /// Submits commands to the main lane, whichever lane their account is in: a fault that the explorer must find.
+    #[cfg(test)]
+    pub(in crate::ledger::writer) forgets_lanes: bool,
 }
 
 /// State of the connection and its transaction.
@@ -100,11 +101,12 @@ const REST: Duration = Duration::from_millis(50);
 const MAX_REST: Duration = Duration::from_secs(2);
 
 impl<R> Writer<R> {
-    pub(crate) fn new(max_waiting: usize, max_batch: usize) -> Self {
+    /// Creates a writer with two lanes if `skips`, with one otherwise.
+    pub(crate) fn new(max_waiting: usize, max_batch: usize, skips: bool) -> Self {
         Self {
-            queue: VecDeque::new(),
-            batch: Vec::new(),
-            phase: WriterPhase::Apart,
+            lanes: Default::default(),
+            second: BTreeSet::new(),
+            skips,
             replies: Vec::new(),
             notices: Vec::new(),
             running: HashMap::new(),
@@ -112,113 +114,130 @@ impl<R> Writer<R> {
             waiting: 0,
             max_waiting,
             max_batch: max_batch.max(1),
-            halves: Vec::new(),
-            held: HeldAccounts::default(),
-            failures: 0,
-            resting: false,
             closed: false,
+            #[cfg(test)]
+            forgets_lanes: false,
         }
     }
 
-    /// Takes the result of the previous step, if there was one, and returns the next step.
-    pub(crate) fn step(&mut self, result: Option<StepResult>) -> Step {
-        if let Some(step) = result.and_then(|result| self.advance(result)) {
+    /// Takes the result of the previous step of a lane, if there was one, and returns its next step.
+    pub(crate) fn step(&mut self, lane: Lane, result: Option<StepResult>) -> Step {
+        if let Some(step) = result.and_then(|result| self.advance(lane, result)) {
             return step;
         }
-        let empty = self.queue.is_empty();
-        match self.phase {
-            WriterPhase::Apart | WriterPhase::Idle if self.closed && empty => {
-                self.phase = WriterPhase::Ended;
+        // Accounts may move between the lanes until all is settled.
+        let ends = self.closed && self.backlog() == 0;
+        let one = &mut self.lanes[lane as usize];
+        let waits = one.queue.is_empty() && !one.is_down();
+        match one.phase {
+            WriterPhase::Apart | WriterPhase::Idle if ends => {
+                one.phase = WriterPhase::Ended;
                 Step::End
             }
-            WriterPhase::Apart if self.resting => {
-                self.resting = false;
-                Step::Rest(REST.saturating_mul(1 << self.failures.min(10)).min(MAX_REST))
+            WriterPhase::Apart if one.resting => {
+                one.resting = false;
+                Step::Rest(REST.saturating_mul(1 << one.failures.min(10)).min(MAX_REST))
             }
-            WriterPhase::Apart if empty && !self.is_down() => Step::Wait,
+            WriterPhase::Apart if waits => Step::Wait,
             WriterPhase::Apart => {
-                self.phase = WriterPhase::Connecting;
+                one.phase = WriterPhase::Connecting;
                 Step::Connect
             }
-            WriterPhase::Idle if self.resting => {
-                self.phase = WriterPhase::Apart;
-                self.step(None)
+            WriterPhase::Idle if one.resting => {
+                one.phase = WriterPhase::Apart;
+                self.step(lane, None)
             }
-            WriterPhase::Idle if empty && !self.is_down() => Step::Wait,
+            WriterPhase::Idle if waits => Step::Wait,
             // After an outage an empty transaction tests whether the database can be read, before callers wait for it.
-            WriterPhase::Idle => self.begin(),
+            WriterPhase::Idle => self.begin(lane),
             WriterPhase::Ended => Step::End,
             // A driver that asks without a result in the middle of a step has cancelled that step.
             _ => {
-                let phase = std::mem::replace(&mut self.phase, WriterPhase::Apart);
-                self.lost(&phase);
-                self.step(None)
+                let phase = std::mem::replace(&mut one.phase, WriterPhase::Apart);
+                self.lost(lane, &phase);
+                self.step(lane, None)
             }
         }
     }
 
-    /// Advances by the result of a step; `None` if the next step depends on the queue.
-    fn advance(&mut self, result: StepResult) -> Option<Step> {
-        match (result, std::mem::replace(&mut self.phase, WriterPhase::Idle)) {
+    /// Advances a lane by the result of a step; `None` if the next step depends on the queue.
+    fn advance(&mut self, lane: Lane, result: StepResult) -> Option<Step> {
+        let one = &mut self.lanes[lane as usize];
+        match (result, std::mem::replace(&mut one.phase, WriterPhase::Idle)) {
             (StepResult::Connected, WriterPhase::Connecting) => None,
             (StepResult::RolledBack, WriterPhase::RollingBack) => {
-                self.failures = 0;
+                one.failures = 0;
+                self.return_locked(lane);
                 None
             }
             (StepResult::Rested, _) => {
-                self.phase = WriterPhase::Apart;
+                one.phase = WriterPhase::Apart;
                 None
             }
-            (StepResult::Loaded(loaded), WriterPhase::Beginning) => Some(self.decide(loaded)),
+            (StepResult::Loaded(loaded), WriterPhase::Beginning) => Some(self.decide(lane, loaded)),
             (StepResult::Wrote, WriterPhase::Writing(replies)) => {
-                self.phase = WriterPhase::Committing(replies);
+                one.phase = WriterPhase::Committing(replies);
                 Some(Step::Commit)
             }
             (StepResult::Committed, WriterPhase::Committing(replies)) => {
-                self.failures = 0;
-                self.conclude(replies);
+                one.failures = 0;
+                self.conclude(lane, replies);
+                self.return_locked(lane);
                 None
             }
-            (StepResult::Failed(error), phase) => self.failed(&error, &phase),
+            (StepResult::Failed(error), phase) => self.failed(lane, &error, &phase),
             (_, phase) => {
-                self.lost(&phase);
+                self.lost(lane, &phase);
                 None
             }
         }
     }
 
-    fn begin(&mut self) -> Step {
-        self.fill_batch();
-        self.phase = WriterPhase::Beginning;
-        Step::Begin(batch::reads(&self.batch))
+    fn begin(&mut self, lane: Lane) -> Step {
+        self.fill_batch(lane);
+        let one = &mut self.lanes[lane as usize];
+        one.phase = WriterPhase::Beginning;
+        let skips_held = self.skips && lane == Lane::Main;
+        Step::Begin(Reads { skips_held, ..batch::reads(&one.batch) })
     }
 
-    fn decide(&mut self, loaded: Loaded) -> Step {
-        let now = loaded.now;
-        self.held.release(self.batch.iter().map(|queued| &queued.command.key.tenant));
-        let (writes, replies) = batch::decide(&self.batch, loaded);
+    fn decide(&mut self, lane: Lane, loaded: Loaded) -> Step {
+        self.skip(loaded.held.clone());
+        let (now, one) = (loaded.now, &mut self.lanes[lane as usize]);
+        let locked = || one.batch.iter().map(|queued| &queued.command.key.tenant);
+        one.held.release(locked());
+        if lane == Lane::Second {
+            one.locked = locked().cloned().collect();
+        }
+        let (writes, replies) = batch::decide(&one.batch, loaded);
         if writes.is_empty() {
             // All commands were refused or had been stored before.
-            self.conclude(replies);
-            return self.roll_back();
+            self.conclude(lane, replies);
+            return self.roll_back(lane);
         }
-        self.phase = WriterPhase::Writing(replies);
+        one.phase = WriterPhase::Writing(replies);
         Step::Write(writes, now)
     }
 
-    fn roll_back(&mut self) -> Step {
-        self.phase = WriterPhase::RollingBack;
+    fn roll_back(&mut self, lane: Lane) -> Step {
+        self.lanes[lane as usize].phase = WriterPhase::RollingBack;
         Step::RollBack
     }
 
     /// Whether the database has been out of reach for [`DOWN_AFTER`] attempts.
     pub(crate) fn is_down(&self) -> bool {
-        self.failures >= DOWN_AFTER
+        self.lanes[Lane::Main as usize].is_down()
     }
 
     /// Returns the number of commands that are not settled yet.
     pub(crate) fn backlog(&self) -> usize {
-        self.queue.len() + self.batch.len()
+        Lane::ALL.into_iter().map(|lane| self.backlog_of(lane)).sum()
+    }
+
+    /// Returns the number of commands of a lane that are not settled yet.
+    pub(crate) fn backlog_of(&self, lane: Lane) -> usize {
+        let one = &self.lanes[lane as usize];
+        one.queue.len() + one.batch.len()
     }
 
     /// Accepts no more commands, and ends when all accepted ones are settled.
@@ -229,6 +248,13 @@ impl<R> Writer<R> {
     /// Whether it accepts no more commands.
     pub(crate) fn is_closed(&self) -> bool {
         self.closed
+    }
+
+    /// Returns the accounts that the commands of a lane name.
+    #[cfg(test)]
+    pub(in crate::ledger::writer) fn tenants_of(&self, lane: Lane) -> BTreeSet<&Arc<str>> {
+        let one = &self.lanes[lane as usize];
+        one.queue.iter().chain(&one.batch).map(|queued| &queued.command.key.tenant).collect()
     }
 
     /// Takes the replies that are due, each with its receiver.
@@ -246,26 +272,29 @@ impl<R> Writer<R> {
 #[cfg(test)]
 impl<R: std::hash::Hash> std::hash::Hash for Writer<R> {
     fn hash<H: std::hash::Hasher>(&self, into: &mut H) {
-        (self.queue.len(), self.batch.len()).hash(into);
-        for Queued { command, to, left, sent, tries, rejections, .. } in self.queue.iter().chain(&self.batch) {
-            let settles = match &command.kind {
-                CommandKind::Settle(settle) => Some((settle.attempt, settle.since)),
-                _ => None,
-            };
-            (command.id, settles, to, left, sent, tries, rejections).hash(into);
-        }
-        std::mem::discriminant(&self.phase).hash(into);
-        if let WriterPhase::Writing(replies) | WriterPhase::Committing(replies) = &self.phase {
-            for reply in replies {
-                std::mem::discriminant(reply).hash(into);
-                if let Reply::Admitted(admitted) = reply {
-                    (admitted.attempt, admitted.since).hash(into);
+        for one in &self.lanes {
+            (one.queue.len(), one.batch.len()).hash(into);
+            for Queued { command, to, left, sent, tries, rejections, .. } in one.queue.iter().chain(&one.batch) {
+                let settles = match &command.kind {
+                    CommandKind::Settle(settle) => Some((settle.attempt, settle.since)),
+                    _ => None,
+                };
+                (command.id, settles, to, left, sent, tries, rejections).hash(into);
+            }
+            std::mem::discriminant(&one.phase).hash(into);
+            if let WriterPhase::Writing(replies) | WriterPhase::Committing(replies) = &one.phase {
+                for reply in replies {
+                    std::mem::discriminant(reply).hash(into);
+                    if let Reply::Admitted(admitted) = reply {
+                        (admitted.attempt, admitted.since).hash(into);
+                    }
                 }
             }
+            (&one.held, &one.locked, &one.halves, one.failures, one.resting).hash(into);
         }
         let mut running: Vec<_> = self.running.iter().collect();
         running.sort_unstable();
         running.hash(into);
-        (&self.held, &self.halves, self.failures, self.resting, self.closed).hash(into);
+        (&self.second, self.closed).hash(into);
     }
 }

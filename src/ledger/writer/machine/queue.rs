@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{DOWN_AFTER, RunningJob, Writer, WriterPhase, retry::TRIES};
+use super::{DOWN_AFTER, Lane, LaneState, RunningJob, Writer, WriterPhase, retry::TRIES};
 use crate::ledger::writer::{Command, CommandKind, Key, Queued, SettleCommand, SettleKind};
 
 /// Reason why a command was not accepted.
@@ -12,6 +12,8 @@ pub(crate) enum SubmitError {
     Queue,
     /// The database cannot be reached.
     Down,
+    /// Another transaction holds the account, and its lane is full or cannot reach the database.
+    Held,
     /// The writer was closed.
     Shut,
 }
@@ -21,6 +23,7 @@ impl SubmitError {
         match self {
             Self::Queue => "too many callers wait for the ledger",
             Self::Down => "the ledger cannot be reached",
+            Self::Held => "another transaction holds the account",
             Self::Shut => "the ledger is shut",
         }
         .into()
@@ -32,6 +35,8 @@ impl SubmitError {
 pub(crate) enum CancelResult {
     /// It was not sent, and never will be.
     Unsent,
+    /// As unsent, because another transaction holds its account.
+    Held,
     /// It may be stored; if so, it is voided.
     Underway,
     /// It was answered before.
@@ -50,6 +55,11 @@ impl<R> Writer<R> {
         if self.waiting >= self.max_waiting {
             return Err(SubmitError::Queue);
         }
+        let (lane, one) = (self.lane_of(&command.key.tenant), &self.lanes[Lane::Second as usize]);
+        // Callers of held accounts leave half of the room to others.
+        if lane == Lane::Second && (one.is_down() || one.queue.len() >= self.max_waiting / 2) {
+            return Err(SubmitError::Held);
+        }
         self.waiting += 1;
         Ok(self.push(command, Some(to)))
     }
@@ -67,46 +77,56 @@ impl<R> Writer<R> {
 
     fn push(&mut self, command: Command, to: Option<R>) -> u64 {
         self.tickets += 1;
-        self.queue.push_back(Queued::new(self.tickets, command, to));
+        let lane = self.lane_of(&command.key.tenant);
+        self.lanes[lane as usize].queue.push_back(Queued::new(self.tickets, command, to));
         self.tickets
     }
 
     /// Cancels a command whose caller has waited for the whole time-out. If that was for a connection, later commands
     /// are refused at once.
     pub(crate) fn time_out(&mut self, ticket: u64) -> CancelResult {
-        if let WriterPhase::Apart | WriterPhase::Connecting = self.phase {
-            self.failures = self.failures.max(DOWN_AFTER);
+        let has = |one: &LaneState<R>| one.queue.iter().chain(&one.batch).any(|queued| queued.ticket == ticket);
+        let lane = if has(&self.lanes[Lane::Second as usize]) { Lane::Second } else { Lane::Main };
+        let one = &mut self.lanes[lane as usize];
+        if let WriterPhase::Apart | WriterPhase::Connecting = one.phase {
+            one.failures = one.failures.max(DOWN_AFTER);
         }
-        self.cancel(ticket)
+        match self.cancel(ticket) {
+            CancelResult::Unsent if lane == Lane::Second => CancelResult::Held,
+            cancelled => cancelled,
+        }
     }
 
     /// Cancels a command whose caller has left.
     pub(crate) fn cancel(&mut self, ticket: u64) -> CancelResult {
         let is = |queued: &Queued<R>| queued.ticket == ticket;
-        if let Some(at) = self.queue.iter().position(is) {
-            let queued = &mut self.queue[at];
-            self.waiting -= usize::from(queued.to.take().is_some());
-            if queued.sent {
-                queued.left = true;
-                return CancelResult::Underway;
+        for one in &mut self.lanes {
+            if let Some(at) = one.queue.iter().position(is) {
+                let queued = &mut one.queue[at];
+                self.waiting -= usize::from(queued.to.take().is_some());
+                if queued.sent {
+                    queued.left = true;
+                    return CancelResult::Underway;
+                }
+                one.queue.remove(at);
+                return CancelResult::Unsent;
             }
-            self.queue.remove(at);
-            return CancelResult::Unsent;
+            let Some(at) = one.batch.iter().position(is) else { continue };
+            if matches!(one.phase, WriterPhase::Beginning) && !one.batch[at].sent {
+                one.batch.remove(at);
+                return CancelResult::Unsent;
+            }
+            (one.batch[at].to, one.batch[at].left) = (None, true);
+            return CancelResult::Underway;
         }
-        let Some(at) = self.batch.iter().position(is) else { return CancelResult::Answered };
-        if matches!(self.phase, WriterPhase::Beginning) && !self.batch[at].sent {
-            self.batch.remove(at);
-            return CancelResult::Unsent;
-        }
-        (self.batch[at].to, self.batch[at].left) = (None, true);
-        CancelResult::Underway
+        CancelResult::Answered
     }
 
-    /// Reverts the cancellation of a command that is under way: if it is stored, it stays.
-    pub(crate) fn keep(&mut self, ticket: u64) {
-        if let Some(kept) = self.queue.iter_mut().chain(&mut self.batch).find(|queued| queued.ticket == ticket) {
-            kept.left = false;
-        }
+    /// Reverts the cancellation of a command that is under way: if it is stored, it stays, because the fallback admits
+    /// it under the same id.
+    pub(crate) fn keep(&mut self, command: u128) {
+        let queued = self.lanes.iter_mut().flat_map(|one| one.queue.iter_mut().chain(&mut one.batch));
+        queued.filter(|queued| queued.command.id == command).for_each(|queued| queued.left = false);
     }
 
     /// Whether the work of a named job is under way in this process.
@@ -124,45 +144,45 @@ impl<R> Writer<R> {
 
     /// Ends at once and replies to all callers.
     pub(crate) fn give_up(&mut self, why: &Arc<str>) {
-        let phase = std::mem::replace(&mut self.phase, WriterPhase::Ended);
-        self.lost(&phase);
-        self.turn_away(why);
-        self.queue.clear();
-        (self.waiting, self.phase) = (0, WriterPhase::Ended);
+        for lane in Lane::ALL {
+            let phase = std::mem::replace(&mut self.lanes[lane as usize].phase, WriterPhase::Ended);
+            self.lost(lane, &phase);
+            self.turn_away(lane, why);
+            self.lanes[lane as usize] = LaneState { phase: WriterPhase::Ended, ..LaneState::default() };
+        }
+        self.waiting = 0;
     }
 
-    /// Moves the next commands into the batch: those of one held account, or those of all other accounts.
-    pub(super) fn fill_batch(&mut self) {
-        let held = self.held.next(&self.queue);
-        let size = self.halves.pop().unwrap_or(self.max_batch);
+    /// Moves the next commands of a lane into its batch: those of one held account, or those of all other accounts.
+    pub(super) fn fill_batch(&mut self, lane: Lane) {
+        let one = &mut self.lanes[lane as usize];
+        let held = one.held.next(&one.queue);
+        let size = one.halves.pop().unwrap_or(self.max_batch);
         let mut later = VecDeque::new();
-        while self.batch.len() < size
-            && let Some(queued) = self.queue.pop_front()
+        while one.batch.len() < size
+            && let Some(queued) = one.queue.pop_front()
         {
-            if !self.held.fits(&queued, held.as_ref()) {
+            if !one.held.fits(&queued, held.as_ref()) {
                 later.push_back(queued);
                 continue;
             }
             // A command that failed too often is decided alone, because it makes others fail.
             let alone = queued.tries >= TRIES;
-            if alone && !self.batch.is_empty() {
+            if alone && !one.batch.is_empty() {
                 later.push_back(queued);
                 break;
             }
-            self.batch.push(queued);
+            one.batch.push(queued);
             if alone {
                 break;
             }
         }
-        later.into_iter().rev().for_each(|queued| self.queue.push_front(queued));
-        self.waiting -= self.batch.iter().filter(|queued| queued.to.is_some()).count();
+        later.into_iter().rev().for_each(|queued| one.queue.push_front(queued));
+        self.waiting -= one.batch.iter().filter(|queued| queued.to.is_some()).count();
     }
 
-    /// Returns the batch to the head of the queue.
-    pub(super) fn put_back(&mut self) {
-        for queued in self.batch.drain(..).rev().filter(|queued| queued.sent || !queued.left) {
-            self.waiting += usize::from(queued.to.is_some());
-            self.queue.push_front(queued);
-        }
+    /// Returns the batch of a lane to the head of its queue.
+    pub(super) fn put_back(&mut self, lane: Lane) {
+        self.waiting += self.lanes[lane as usize].put_back();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Writer;
+use super::{Lane, Writer};
 use crate::{
     ledger::writer::{Command, CommandKind, Key, Queued, Reply, SettleCommand, SettleKind},
     quota::account::Warning,
@@ -36,9 +36,9 @@ pub(crate) enum NoticeKind {
 
 impl<R> Writer<R> {
     /// Concludes a batch whose replies are durable. Admissions whose callers have left are voided.
-    pub(super) fn conclude(&mut self, replies: Vec<Reply>) {
+    pub(super) fn conclude(&mut self, lane: Lane, replies: Vec<Reply>) {
         let (mut voids, mut again): (Vec<Command>, _) = (Vec::new(), Vec::new());
-        for (queued, reply) in std::mem::take(&mut self.batch).into_iter().zip(replies) {
+        for (queued, reply) in std::mem::take(&mut self.lanes[lane as usize].batch).into_iter().zip(replies) {
             match &reply {
                 Reply::Admitted(admitted) if queued.left => {
                     let id = queued.command.id ^ 1; // ids of commands are even
@@ -51,12 +51,12 @@ impl<R> Writer<R> {
                 _ => self.reply(queued, reply),
             }
         }
-        self.batch = again;
-        self.put_back();
+        self.lanes[lane as usize].batch = again;
+        self.put_back(lane);
         // At the head of the queue, before the next command with the same job id.
         for void in voids.into_iter().rev() {
             self.tickets += 1;
-            self.queue.push_front(Queued::new(self.tickets, void, None));
+            self.lanes[lane as usize].queue.push_front(Queued::new(self.tickets, void, None));
         }
     }
 

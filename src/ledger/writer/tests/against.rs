@@ -36,6 +36,9 @@ pub(crate) async fn agrees<D: Database>(database: &D, histories: u64, locks: Loc
     for history in 0..histories {
         (pair.history, pair.random) = (history, fastrand::Rng::with_seed(history));
         pair.model = Model::new(0, 2, Without::default());
+        // A transaction that creates an account is waited for.
+        pair.begin(0, &pair.everything()).await;
+        pair.end(0, true).await;
         for _ in 0..STEPS {
             pair.step().await;
         }
@@ -98,7 +101,8 @@ impl<D: Database> Pair<'_, D> {
     /// A transaction that would wait for the other does not begin.
     fn may_begin(&self, connection: usize, reads: &Reads) -> bool {
         self.open[1 - connection].as_ref().is_none_or(|(locked, _)| {
-            self.locks == Locks::Accounts && !reads.tenants.iter().any(|tenant| locked.contains(tenant))
+            reads.skips_held
+                || self.locks == Locks::Accounts && !reads.tenants.iter().any(|tenant| locked.contains(tenant))
         })
     }
 
@@ -107,7 +111,8 @@ impl<D: Database> Pair<'_, D> {
         self.model.now = loaded.now;
         let there = self.model.begin(connection, reads).unwrap();
         assert_eq!(sorted(&loaded), sorted(&there), "history {}", self.history);
-        self.open[connection] = Some((reads.tenants.clone(), loaded.now));
+        let locked = reads.tenants.iter().filter(|tenant| !loaded.held.contains(tenant));
+        self.open[connection] = Some((locked.cloned().collect(), loaded.now));
     }
 
     async fn write(&mut self, connection: usize) {
@@ -173,7 +178,7 @@ impl<D: Database> Pair<'_, D> {
     fn everything(&self) -> Reads {
         let tenants: Vec<_> = (0..ACCOUNTS.len()).map(|at| self.tenant(at)).collect();
         let jobs = tenants.iter().flat_map(|tenant| JOBS.map(|job| Key { tenant: tenant.clone(), job: job.into() }));
-        Reads { jobs: jobs.collect(), tenants, since: Some(0) }
+        Reads { jobs: jobs.collect(), tenants, since: Some(0), ..Reads::default() }
     }
 
     fn reads(&mut self) -> Reads {
@@ -182,6 +187,7 @@ impl<D: Database> Pair<'_, D> {
         reads.tenants.retain(|_| random.bool());
         reads.jobs.retain(|key| reads.tenants.contains(&key.tenant) && random.bool());
         reads.since = random.bool().then(|| random.u64(..40) * HOUR);
+        reads.skips_held = D::SKIPS_HELD && random.bool();
         reads
     }
 
@@ -202,6 +208,7 @@ impl<D: Database> Pair<'_, D> {
             };
             let starts = random.u64(..30) * HOUR;
             let (limit, kind): (Arc<str>, Arc<str>) = (["x", ""][random.usize(..2)].into(), "requests".into());
+            let period: Arc<str> = ["hour", "day"][random.usize(..2)].into();
             let detail = (entry == EntryKind::Grant).then(|| {
                 let (granted, until) = (random.u64(1..9), random.u64(1..9) * HOUR);
                 Box::new(Detail { granted, until, approver: "M. Okafor".into(), reason: "\u{e9}'\"".into() })
@@ -213,8 +220,9 @@ impl<D: Database> Pair<'_, D> {
                 entry,
                 kind: kind.clone(),
                 limit: limit.clone(),
+                period: period.clone(),
                 window: starts,
-                epoch: random.u32(..3),
+                epoch: random.u64(..3),
                 amount: random.i64(-(1 << 53)..1 << 53),
                 command: random.u128(..),
                 fingerprint: now_and_then(random).then(|| random.u128(..)),
@@ -223,10 +231,11 @@ impl<D: Database> Pair<'_, D> {
             let count = StoredCounter {
                 limit: limit.clone(),
                 kind: kind.clone(),
+                period: period.clone(),
                 counter: Counter {
                     starts,
                     ends: if now_and_then(random) { u64::MAX } else { starts + HOUR },
-                    epoch: random.u32(..2),
+                    epoch: random.u64(..2),
                     used: random.u64(..1 << 53),
                     reserved: random.u64(..1 << 53),
                     warned: random.bool(),
@@ -234,8 +243,8 @@ impl<D: Database> Pair<'_, D> {
                 },
             };
             let same = |other: &StoredCounter| {
-                (&other.limit, &other.kind, other.counter.starts, other.counter.epoch)
-                    == (&count.limit, &count.kind, count.counter.starts, count.counter.epoch)
+                (&other.limit, &other.kind, &other.period, other.counter.starts, other.counter.epoch)
+                    == (&count.limit, &count.kind, &count.period, count.counter.starts, count.counter.epoch)
             };
             if !writes.counts.iter().any(|(of, other)| *of == tenant && same(other)) {
                 writes.counts.push((tenant.clone(), count));
@@ -246,6 +255,7 @@ impl<D: Database> Pair<'_, D> {
                 id,
                 limit: "x".into(),
                 kind,
+                period: "hour".into(),
                 amount: id * 10,
                 until: id * HOUR,
                 approver: "M. Okafor".into(),
@@ -253,7 +263,7 @@ impl<D: Database> Pair<'_, D> {
                 before: random.u64(..5),
                 current: random.u64(..3),
                 window: starts,
-                epoch: random.u32(..3),
+                epoch: random.u64(..3),
                 ended: random.bool(),
             };
             if now_and_then(random) && !writes.grants.iter().any(|(of, other)| *of == tenant && other.id == id) {
@@ -275,7 +285,7 @@ impl<D: Database> Pair<'_, D> {
 }
 
 /// Loaded rows, sorted.
-type Sorted = (u64, Vec<(Arc<str>, Vec<StoredCounter>, Vec<GrantState>)>, Vec<Row>);
+type Sorted = (u64, Vec<(Arc<str>, Vec<StoredCounter>, Vec<GrantState>)>, Vec<Row>, Vec<Arc<str>>);
 
 fn sorted(loaded: &Loaded) -> Sorted {
     let mut accounts: Vec<_> = loaded
@@ -284,7 +294,13 @@ fn sorted(loaded: &Loaded) -> Sorted {
         .map(|(tenant, stored)| {
             let (mut counts, mut grants) = (stored.counts.clone(), stored.grants.clone());
             counts.sort_by_key(|count| {
-                (count.limit.clone(), count.kind.clone(), count.counter.starts, count.counter.epoch)
+                (
+                    count.limit.clone(),
+                    count.kind.clone(),
+                    count.period.clone(),
+                    count.counter.starts,
+                    count.counter.epoch,
+                )
             });
             grants.sort_by_key(|grant| grant.id);
             (tenant.clone(), counts, grants)
@@ -293,5 +309,7 @@ fn sorted(loaded: &Loaded) -> Sorted {
     accounts.sort_by_key(|(tenant, ..)| tenant.clone());
     let mut rows = loaded.rows.clone();
     rows.sort_by_key(|row| (row.key.clone(), row.attempt, row.entry, row.part, row.limit.clone(), row.command));
-    (loaded.now, accounts, rows)
+    let mut held = loaded.held.clone();
+    held.sort_unstable();
+    (loaded.now, accounts, rows, held)
 }

@@ -24,7 +24,7 @@ impl Store {
         };
         let accounts = reads.tenants.iter().map(account).collect();
         let rows = self.rows.iter().filter(|row| reads.jobs.contains(&row.key)).cloned().collect();
-        Loaded { now, accounts, rows, sealed: 0 }
+        Loaded { now, accounts, rows, ..Loaded::default() }
     }
 
     /// Whether a row with the same unique key is stored.
@@ -39,12 +39,18 @@ impl Store {
         for (tenant, count) in &writes.counts {
             let stored = self.accounts.entry(Arc::clone(tenant)).or_default();
             stored.counts.retain(|old| {
-                (&old.limit, &old.kind, old.counter.starts, old.counter.epoch)
-                    != (&count.limit, &count.kind, count.counter.starts, count.counter.epoch)
+                (&old.limit, &old.kind, &old.period, old.counter.starts, old.counter.epoch)
+                    != (&count.limit, &count.kind, &count.period, count.counter.starts, count.counter.epoch)
             });
             stored.counts.push(count.clone());
             stored.counts.sort_by_key(|count| {
-                (count.limit.clone(), count.kind.clone(), count.counter.starts, count.counter.epoch)
+                (
+                    count.limit.clone(),
+                    count.kind.clone(),
+                    count.period.clone(),
+                    count.counter.starts,
+                    count.counter.epoch,
+                )
             });
         }
         for (tenant, grant) in &writes.grants {
@@ -72,8 +78,8 @@ impl Store {
             for count in &stored.counts {
                 let of = |row: &&Row| {
                     row.key.tenant == *tenant
-                        && (&row.limit, &row.kind, row.window, row.epoch)
-                            == (&count.limit, &count.kind, count.counter.starts, count.counter.epoch)
+                        && (&row.limit, &row.kind, &row.period, row.window, row.epoch)
+                            == (&count.limit, &count.kind, &count.period, count.counter.starts, count.counter.epoch)
                 };
                 let sum: i64 = self.rows.iter().filter(of).map(|row| row.amount).sum();
                 if sum != i64::try_from(count.counter.taken()).unwrap() {
@@ -88,8 +94,8 @@ impl Store {
         let has = |row: &Row| {
             self.accounts.get(&row.key.tenant).is_some_and(|stored| {
                 stored.counts.iter().any(|count| {
-                    (&row.limit, &row.kind, row.window, row.epoch)
-                        == (&count.limit, &count.kind, count.counter.starts, count.counter.epoch)
+                    (&row.limit, &row.kind, &row.period, row.window, row.epoch)
+                        == (&count.limit, &count.kind, &count.period, count.counter.starts, count.counter.epoch)
                 })
             })
         };
@@ -154,14 +160,20 @@ impl Database {
     /// Begins, locks, and reads the committed rows.
     pub(crate) fn begin(&mut self, connection: usize, reads: &Reads) -> Result<Loaded, Blocked> {
         let locked = |tenant: &Arc<str>| self.others(connection).any(|other| other.locks.contains(tenant));
-        if !self.without.account_lock && reads.tenants.iter().any(locked) {
+        let mut reads = reads.clone();
+        let (held, free): (Vec<_>, _) = match self.without.account_lock {
+            true => (Vec::new(), std::mem::take(&mut reads.tenants)),
+            false => std::mem::take(&mut reads.tenants).into_iter().partition(locked),
+        };
+        if !held.is_empty() && !reads.skips_held {
             return Err(Blocked);
         }
-        let mut loaded = self.store.load(reads, self.now);
+        reads.tenants = free;
+        let mut loaded = Loaded { held, ..self.store.load(&reads, self.now) };
         if self.without.rows {
             loaded.rows.clear();
         }
-        self.open[connection] = Some(Transaction { locks: reads.tenants.clone(), writes: Writes::default() });
+        self.open[connection] = Some(Transaction { locks: reads.tenants, writes: Writes::default() });
         Ok(loaded)
     }
 

@@ -35,7 +35,7 @@ fn pass(id: u128, job: &str, amount: u64, fingerprint: Option<u128>, reserve: bo
 
 fn end(id: u128, of: u128, job: &str, end: SettleKind, used: u64) -> Command {
     let used = if used > 0 { ("requests", used).into() } else { Amounts::new() };
-    let since = AdmittedAt { at: START, epoch: u32::MAX };
+    let since = AdmittedAt { at: START, epoch: u64::MAX };
     let settle = SettleCommand { plan: hourly(100), attempt: 0, since, end, used, part: 1 };
     command(id, key("acme", job), CommandKind::SettleOf { of, settle })
 }
@@ -156,7 +156,7 @@ fn usage_of_other_work_is_no_part_of_the_jobs_records() {
     let mut store = Store::default();
     let charged = CommandKind::Admit(AdmitCommand { fingerprint: Some(1), ..admit(&hourly(100), ("requests", 7)) });
     transact(&mut store, &[(command(2, key("acme", "one"), charged), false)]);
-    let since = AdmittedAt { at: START, epoch: u32::MAX };
+    let since = AdmittedAt { at: START, epoch: u64::MAX };
     let used = ("requests", 5).into();
     let more = SettleCommand { plan: hourly(100), attempt: 0, since, end: SettleKind::Add, used, part: 1 };
     transact(&mut store, &[(command(4, key("acme", "one"), CommandKind::Settle(more)), false)]);

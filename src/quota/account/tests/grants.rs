@@ -37,7 +37,7 @@ fn refund_returns_to_the_grant_used_last() {
     grant(&mut scene, 5, START + 3 * HOUR);
     let taken = scene.take(("requests", 14)).unwrap();
     assert_eq!(used(&mut scene), [3, 1]);
-    scene.account().give_back(&Amounts::from(("requests", 2)), taken.epoch);
+    scene.account().give_back(&Amounts::from(("requests", 2)), taken.scope);
     assert_eq!(used(&mut scene), [2, 0]);
 }
 
@@ -61,7 +61,7 @@ fn refund_to_an_ended_grant_is_not_available_again() {
     grant(&mut scene, 5, START + HOUR / 4);
     let taken = scene.take(("requests", 13)).unwrap();
     scene.wall += HOUR / 4;
-    scene.account().give_back(&Amounts::from(("requests", 3)), taken.epoch);
+    scene.account().give_back(&Amounts::from(("requests", 3)), taken.scope);
     assert_eq!(scene.first(), (10, 0));
 }
 
@@ -76,6 +76,8 @@ fn used_part_of_a_grant_is_gone_in_the_next_period() {
     assert!(scene.take(("requests", 1)).is_err());
     scene.wall += HOUR;
     assert_eq!(scene.first(), (0, 10));
+    assert_eq!(used(&mut scene), [5], "it is listed to its end");
+    scene.wall += 8 * HOUR;
     assert!(used(&mut scene).is_empty());
 }
 
@@ -133,4 +135,22 @@ fn usage_covered_under_another_plan_stays_covered() {
     assert_eq!(used(&mut scene), [3]);
     scene.plan = hourly(10);
     assert_eq!(scene.first(), (0, 12));
+}
+
+#[test]
+fn grant_that_a_larger_plan_makes_needless_is_unused() {
+    let mut scene = Scene::new(hourly(10));
+    let id = grant(&mut scene, 5, START + 10 * HOUR);
+    scene.take(("requests", 13)).unwrap();
+    assert_eq!(used(&mut scene), [3]);
+    scene.plan = hourly(20);
+    assert_eq!((used(&mut scene), scene.first()), (vec![0], (13, 12)));
+    scene.plan = hourly(10);
+    assert_eq!((used(&mut scene), scene.first()), (vec![3], (13, 2)));
+    scene.take(("requests", 2)).unwrap();
+    scene.account().reset(None).unwrap();
+    assert_eq!((used(&mut scene), scene.first()), (vec![5], (0, 10)), "a reset gives back no grant");
+    let now = at(scene.wall);
+    assert!(scene.account().grants.revoke(id, now.wall).is_some());
+    assert!(used(&mut scene).is_empty());
 }

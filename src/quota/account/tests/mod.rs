@@ -71,7 +71,7 @@ impl Scene {
 
     fn record(&mut self, amounts: impl Into<Amounts>) -> u64 {
         let now = at(self.wall);
-        self.account().record(&amounts.into(), None, now)
+        self.account().record(&amounts.into(), now)
     }
 
     /// Returns the used and the remaining amount of the first limit.

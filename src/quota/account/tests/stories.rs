@@ -156,14 +156,21 @@ fn new_plan_keeps_used_amounts_unless_it_starts_fresh() {
 }
 
 #[test]
-fn usage_of_an_hour_counts_in_the_day_that_replaces_it() {
-    let longer = Quota::requests(10).per(Period::day()).named("requests_per_hour");
-    let mut scene = Scene::new(hourly(10));
-    scene.take(("requests", 5)).unwrap();
-    scene.plan = Arc::new(Plan::new("longer").limit(longer));
-    assert_eq!(scene.first(), (5, 5));
-    scene.wall += HOUR;
-    assert_eq!(scene.first(), (5, 5));
+fn limits_of_one_name_count_apart_in_each_period() {
+    let plan = |limit, period| Plan::new("tokens").limit(Quota::units("tokens", limit).per(period).named("tokens"));
+    let (free, pro) = (Arc::new(plan(100, Period::hour())), Arc::new(plan(1_000, Period::month())));
+    let mut scene = Scene::new(Arc::clone(&pro));
+    scene.take(("tokens", 1_000)).unwrap();
+    let mut admitted = 0;
+    for hour in 0..11 {
+        scene.plan = Arc::clone(&free);
+        assert_eq!(scene.first(), (0, 100), "in hour {hour}");
+        scene.take(("tokens", 100)).unwrap();
+        scene.wall += HOUR;
+        scene.plan = Arc::clone(&pro);
+        admitted += scene.take(("tokens", 1)).map_or(0, |_| 1);
+    }
+    assert_eq!((admitted, scene.first()), (0, (1_000, 0)), "the month goes on");
 }
 
 fn tokens(limit: u64) -> Arc<Plan> {
@@ -178,7 +185,7 @@ fn plan_change_and_back_restores_the_used_amounts() {
     assert_eq!(scene.first(), (0, 10));
     scene.take([("tokens", 3), ("requests", 1)]).unwrap();
     scene.plan = hourly(10);
-    assert_eq!(scene.first(), (9, 1), "no new hour for a change of plans");
+    assert_eq!(scene.first(), (8, 2), "no new hour for a change of plans");
     scene.plan = tokens(10);
     assert_eq!(scene.first(), (3, 7));
     scene.wall += HOUR;
@@ -193,10 +200,10 @@ fn refund_and_settlement_reach_their_own_counter_after_a_change() {
     let (now, four) = (at(scene.wall), Amounts::from(("requests", 4)));
     let reserved = scene.account().admit(&ChargeRequest { reserve: true, ..ask(&four) }, now, &settings).unwrap();
     scene.plan = tokens(10);
-    scene.account().give_back(&Amounts::from(("requests", 3)), charged.epoch);
+    scene.account().give_back(&Amounts::from(("requests", 3)), charged.scope);
     scene.account().close(reserved.reservation.unwrap(), Some(&Amounts::from(("requests", 6))), true, now, &settings);
     scene.plan = hourly(10);
-    assert_eq!(scene.first(), (6, 4));
+    assert_eq!(scene.first(), (4, 6), "what exceeds the estimate arrives under the other plan");
 }
 
 #[test]
@@ -213,6 +220,31 @@ fn version_starts_an_account_fresh_once() {
     assert_eq!(scene.first(), (7, 3), "once is enough");
     scene.plan = fresh(2);
     assert_eq!(scene.first(), (0, 10));
+}
+
+#[test]
+fn account_that_begins_under_a_fresh_plan_has_started() {
+    let pro = Arc::new(Plan::clone(&hourly(10)).starting_fresh());
+    let mut scene = Scene::new(Arc::clone(&pro));
+    scene.take(("requests", 10)).unwrap();
+    for _ in 0..2 {
+        scene.plan = tokens(10);
+        scene.take(("tokens", 1)).unwrap();
+        scene.plan = Arc::clone(&pro);
+        assert!(scene.take(("requests", 1)).is_err());
+        assert_eq!(scene.first(), (10, 0));
+    }
+}
+
+#[test]
+fn changes_of_plans_raise_no_epoch() {
+    let mut scene = Scene::new(hourly(10));
+    let plans = [hourly(10), tokens(10)];
+    for round in 0..1_000 {
+        scene.plan = Arc::clone(&plans[round % 2]);
+        scene.account();
+    }
+    assert_eq!((scene.account.epoch, scene.account.plan_number), (0, 1));
 }
 
 #[test]
@@ -245,21 +277,41 @@ fn refund_of_a_charge_before_a_reset_is_ignored() {
     let before = scene.take(("requests", 3)).unwrap();
     scene.account().reset(Some("requests_per_hour")).unwrap();
     let after = scene.take(("requests", 1)).unwrap();
-    scene.account().give_back(&Amounts::from(("requests", 3)), before.epoch);
+    scene.account().give_back(&Amounts::from(("requests", 3)), before.scope);
     assert_eq!(scene.first(), (1, 9));
-    scene.account().give_back(&Amounts::from(("requests", 1)), after.epoch);
+    scene.account().give_back(&Amounts::from(("requests", 1)), after.scope);
     assert_eq!(scene.first(), (0, 10));
 }
 
 #[test]
-fn settlement_after_midnight_counts_in_the_day_before() {
+fn usage_counts_in_the_window_in_which_it_arrives() {
     let plan = Plan::new("daily").limit(Quota::units("tokens", 100).per(Period::day()));
     let mut scene = Scene::new(Arc::new(plan));
-    let asked = scene.take(("tokens", 0)).unwrap();
+    scene.take(("tokens", 0)).unwrap(); // a download that begins before midnight
     scene.wall += DAY;
     let now = at(scene.wall);
-    scene.account().record(&Amounts::from(("tokens", 60)), Some(asked.epoch), now);
-    assert_eq!(scene.first(), (0, 100));
+    scene.account.record(&Amounts::from(("tokens", 60)), now);
+    assert_eq!(scene.first(), (60, 40));
+    scene.wall += DAY;
+    let now = at(scene.wall);
+    scene.account.record(&Amounts::from(("tokens", 70)), now);
+    assert_eq!(scene.first(), (70, 30));
+}
+
+#[test]
+fn commit_counts_up_to_its_estimate_in_its_own_window() {
+    let mut scene = Scene::new(hourly(100));
+    let (settings, estimate) = (scene.settings.clone(), Amounts::from(("requests", 60)));
+    for (actual, counted) in [(20, 0), (60, 0), (90, 30)] {
+        let request = ChargeRequest { reserve: true, lasting: true, ..ask(&estimate) };
+        let now = at(scene.wall);
+        let id = scene.account().admit(&request, now, &settings).unwrap().reservation.unwrap();
+        scene.wall += HOUR;
+        let now = at(scene.wall);
+        scene.account().close(id, Some(&Amounts::from(("requests", actual))), true, now, &settings);
+        assert_eq!(scene.first(), (counted, 100 - counted), "{actual} of 60");
+        scene.wall += HOUR;
+    }
 }
 
 #[test]

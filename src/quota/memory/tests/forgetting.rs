@@ -1,7 +1,9 @@
 //! Blank accounts are forgotten, and no others.
 
 use super::*;
-use crate::quota::store::Bookmark;
+use crate::quota::{account::Denial, store::Bookmark};
+
+const MINUTE: u64 = HOUR / 60;
 
 #[test]
 fn clients_without_usage_in_live_periods_are_evicted() {
@@ -46,15 +48,61 @@ fn late_settlement_of_an_evicted_client_changes_no_other() {
     assert_eq!(later.used(2)[0], 7);
 }
 
+/// Returns the wait that a refused charge of one request names.
+fn wait(scene: &Scene, number: u8) -> u64 {
+    match scene.admit(number, ("requests", 1)).unwrap_err() {
+        AdmitError::Denied { denial: Denial::Limits(violations), .. } => {
+            crate::time::nanos(violations[0].wait.unwrap())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
-fn a_clock_that_steps_back_gives_the_forgotten_no_second_hour() {
+fn clock_set_back_gives_a_client_no_second_hour() {
     let scene = Scene::new(100);
     scene.admit(1, ("requests", 10)).map(|admission| scene.served(&admission)).unwrap();
-    let later = scene.at(HOUR);
+    let ahead = scene.at_wall(MINUTE, 11 * HOUR);
+    ahead.accounts.sweep(ahead.now);
+    assert_eq!(ahead.population(), 1, "its hour has not passed by the other clock");
+    let right = scene.at(2 * MINUTE);
+    assert_eq!(wait(&right, 1), HOUR - 2 * MINUTE);
+    let later = scene.at(HOUR + 2 * MINUTE);
     later.accounts.sweep(later.now);
     assert_eq!(later.population(), 0);
-    scene.admit(1, ("requests", 10)).map(|admission| scene.served(&admission)).unwrap(); // the clock is back
-    assert!(later.admit(1, ("requests", 1)).is_err(), "what was used then is used of the later hour");
+    later.admit(1, ("requests", 10)).unwrap();
+}
+
+#[test]
+fn only_a_client_seen_ahead_waits_and_as_told() {
+    let scene = Scene::new(100);
+    let ahead = scene.at_wall(0, 11 * HOUR);
+    for (number, amount) in [(1, 10), (2, 0)] {
+        ahead.admit(number, ("requests", amount)).map(|admission| ahead.served(&admission)).unwrap();
+    }
+    let right = scene.at(MINUTE);
+    right.accounts.sweep(right.now);
+    assert_eq!(right.population(), 2);
+    right.admit(2, ("requests", 10)).unwrap();
+    right.admit(3, ("requests", 10)).unwrap();
+    for (number, told) in [(1, 12 * HOUR - MINUTE), (2, 12 * HOUR - MINUTE), (3, HOUR - MINUTE)] {
+        assert_eq!(wait(&right, number), told, "client {number}");
+        assert!(scene.at(MINUTE + told - 1).admit(number, ("requests", 1)).is_err(), "client {number}");
+    }
+    for number in [3, 1, 2] {
+        scene.at(if number == 3 { HOUR } else { 12 * HOUR }).admit(number, ("requests", 1)).unwrap();
+    }
+}
+
+#[test]
+fn room_that_is_needed_is_taken_from_ended_windows_at_once() {
+    let scene = Scene::new(1);
+    let late = scene.at(HOUR - MINUTE);
+    late.admit(1, ("requests", 10)).map(|admission| late.served(&admission)).unwrap();
+    let later = scene.at(HOUR);
+    later.accounts.sweep(later.now);
+    assert_eq!(later.population(), 1);
+    assert!(!later.admit(2, ("requests", 1)).unwrap().receipt.shared);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 mod forgetting;
 #[cfg(tollgate_loom)]
 mod interleavings;
+mod reads;
 
 use std::{sync::Arc, time::Duration};
 
@@ -59,6 +60,11 @@ impl Scene {
 
     fn at(&self, after: u64) -> Self {
         Self { now: now(after), ..self.clone() }
+    }
+
+    /// Returns the scene at a time of the monotonic clock, and another of the wall clock.
+    fn at_wall(&self, after: u64, wall: u64) -> Self {
+        Self { now: Now { wall: START + wall, ..now(after) }, ..self.clone() }
     }
 
     fn context<'a>(&'a self, client: &'a Client) -> AccountContext<'a> {

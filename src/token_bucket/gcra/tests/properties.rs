@@ -138,20 +138,19 @@ proptest! {
     }
 
     #[test]
-    fn tier_change_gives_nothing_and_takes_at_most_1_ns(from in rates(), to in rates(), part in 0_u64..=1_000) {
-        let (old_span, new_span) = (from.span().as_nanos() as u64, to.span().as_nanos() as u64);
-        let debt = old_span * part / 1_000;
-        let moved = gcra::rescale(SECOND + debt, old_span, &to, at(SECOND)) - SECOND;
-        let exact = u128::from(debt) * u128::from(new_span);
-        prop_assert!(u128::from(moved) * u128::from(old_span) >= exact, "no client gains by it");
-        prop_assert!((u128::from(moved)) * u128::from(old_span) < exact + u128::from(old_span), "nor loses a nanosecond");
-        let there_and_back = gcra::rescale(SECOND + moved, new_span, &from, at(SECOND));
+    fn change_of_rate_keeps_missing_tokens_to_a_nanosecond(from in rates(), to in rates(), debt in 0_u64..40_000) {
+        let moved = gcra::change_rate(SECOND + debt, &from, &to, 1 << 20, at(SECOND)) - SECOND;
+        let (old, new) = (from.interval().as_nanos(), to.interval().as_nanos());
+        let exact = u128::from(debt) * new;
+        prop_assert!(u128::from(moved) * old >= exact, "no client gains by it");
+        prop_assert!(u128::from(moved) * old < exact + old, "nor loses a nanosecond");
+        let there_and_back = gcra::change_rate(SECOND + moved, &to, &from, 1 << 20, at(SECOND));
         prop_assert!(there_and_back >= SECOND + debt, "to and fro is no way to tokens");
     }
 
     /// No rate, cost, state or time makes a number overflow: debug builds panic where release builds would wrap.
     #[test]
-    fn nothing_overflows(rate in all_rates(), full_at in any::<u64>(), cost in 0..=Cost::MAX.get(), now in any::<u64>()) {
+    fn nothing_overflows(rate in all_rates(), other in all_rates(), full_at in any::<u64>(), cost in 0..=Cost::MAX.get(), now in any::<u64>()) {
         let (cost, now) = (units(cost), at(now));
         for state in [None, Some(full_at), Some(now.as_nanos()), Some(u64::MAX), Some(0)] {
             match gcra::decide(&rate, state, cost, now) {
@@ -166,7 +165,7 @@ proptest! {
             }
             let _ = gcra::level(&rate, state, now);
         }
-        let _ = gcra::rescale(full_at, full_at >> 2, &rate, now);
+        let _ = gcra::change_rate(full_at, &rate, &other, cost.get(), now);
         let _ = gcra::give_back(&rate, full_at, cost, now);
     }
 

@@ -72,11 +72,3 @@ fn cost_of_2_to_the_53_less_1_is_counted_exactly() {
     let refused = bucket.ask(&rate, Cost::MAX, SECOND + 1);
     assert_eq!(refused, Decision::Refused { wait: Duration::from_nanos(Cost::MAX.get() - 1) });
 }
-
-#[test]
-fn evicted_bucket_is_no_fuller_than_before() {
-    let rate = Rate::per_second(1).burst(5).initial_tokens(2);
-    let newcomer = SECOND + 3 * SECOND;
-    assert_eq!(gcra::rescale(SECOND + 1, 0, &rate, at(SECOND)), newcomer);
-    assert_eq!(gcra::rescale(newcomer + 1, 0, &rate, at(SECOND)), newcomer + 1);
-}

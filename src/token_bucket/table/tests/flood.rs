@@ -1,4 +1,4 @@
-use super::{at, key, until};
+use super::{at, key, unchanged, until};
 use crate::{
     cost::Cost,
     sync::Ordering,
@@ -6,7 +6,7 @@ use crate::{
         gcra::{Decision, decide, level},
         rate::Rate,
         table::{
-            Bucket, Full, Table,
+            Table, TableError,
             sharded::{LOOK_AT, SWEPT},
         },
     },
@@ -14,16 +14,18 @@ use crate::{
 
 const SECOND: u64 = 1_000_000_000;
 
-fn ask(table: &Table, rate: &Rate, number: u64, now: u64) -> Result<bool, Full> {
+fn ask(table: &Table, rate: &Rate, number: u64, now: u64) -> Result<bool, TableError> {
     let now = at(now);
-    table.update(key(number), now, |entry| match decide(rate, entry.map(|entry| entry.full_at), Cost::ONE, now) {
-        Decision::Admitted { full_at } => (Some(Bucket { full_at, span: rate.span_ns() }), true),
-        _ => (entry, false),
+    table.update(key(number), now, &unchanged(), |entry| {
+        match decide(rate, entry.map(|entry| entry.until), Cost::ONE, now) {
+            Decision::Admitted { full_at } => (Some(until(full_at)), true),
+            _ => (entry, false),
+        }
     })
 }
 
 fn remaining(table: &Table, rate: &Rate, number: u64, now: u64) -> u64 {
-    level(rate, table.peek(key(number), at(now)).map(|entry| entry.full_at), at(now)).remaining
+    level(rate, table.peek(key(number), at(now), &unchanged()).unwrap().map(|entry| entry.until), at(now)).remaining
 }
 
 /// Known clients, a victim at 95 %, then strangers, all within one lifetime of an entry.
@@ -40,7 +42,7 @@ fn flood(capacity: usize, strangers: u64) {
     let mut refused = 0;
     for number in 0..strangers {
         let swept = table.shared.hand.load(Ordering::Relaxed);
-        refused += u64::from(ask(&table, &rate, known + number, SECOND + number % 1_000) == Err(Full));
+        refused += u64::from(ask(&table, &rate, known + number, SECOND + number % 1_000) == Err(TableError::Full));
         assert!(table.shared.hand.load(Ordering::Relaxed) <= swept + LOOK_AT + SWEPT, "work is flat");
     }
     assert!(table.live() <= capacity, "{} clients", table.live());
@@ -96,9 +98,13 @@ fn a_table_holds_its_capacity_whatever_it_is() {
     for capacity in (0..400).chain([500, 900, 1_100, 1_800, 3_600, 7_000, 14_500, 29_000, 57_000]) {
         let table = Table::new(capacity);
         for number in 0..capacity as u64 {
-            assert_eq!(table.update(key(number), at(1), |_| (Some(until(9)), ())), Ok(()), "{number} of {capacity}");
+            assert_eq!(
+                table.update(key(number), at(1), &unchanged(), |_| (Some(until(9)), ())),
+                Ok(()),
+                "{number} of {capacity}"
+            );
         }
-        assert_eq!(table.update(key(1 << 40), at(1), |_| (Some(until(9)), ())), Err(Full));
+        assert_eq!(table.update(key(1 << 40), at(1), &unchanged(), |_| (Some(until(9)), ())), Err(TableError::Full));
         assert_eq!(table.live(), capacity);
     }
 }
@@ -108,16 +114,16 @@ fn a_table_holds_its_capacity_whatever_it_is() {
 #[test]
 fn keys_that_crowd_one_shard_are_served_like_others() {
     let (rate, table) = (Rate::per_second(1), Table::new(10_000));
-    let crowd = |number: u64| crate::identity::Digest(0xabcd << 112 | u128::from(number) << 64);
+    let crowd = |number: u64| 0xabcd << 48 | number;
     let now = at(SECOND);
     for number in 0..5_000 {
-        assert_eq!(table.update(crowd(number), now, |_| (Some(until(2 * SECOND)), ())), Ok(()));
+        assert_eq!(table.update(crowd(number), now, &unchanged(), |_| (Some(until(2 * SECOND)), ())), Ok(()));
     }
     for number in 0..5_000 {
         assert_eq!(ask(&table, &rate, number, SECOND), Ok(true), "client {number}");
     }
-    assert!((0..5_000).all(|number| table.peek(crowd(number), now).is_some()));
-    assert_eq!(ask(&table, &rate, 5_000, SECOND), Err(Full));
+    assert!((0..5_000).all(|number| table.peek(crowd(number), now, &unchanged()).unwrap().is_some()));
+    assert_eq!(ask(&table, &rate, 5_000, SECOND), Err(TableError::Full));
 }
 
 #[test]
@@ -139,7 +145,7 @@ fn the_memory_of_a_client_is_bounded_and_paid_when_it_comes() {
         assert!(empty < 5 * capacity, "{empty} bytes without a client");
         let mut most = 0;
         for number in 0..capacity as u64 {
-            table.update(key(number), at(1), |_| (Some(until(9)), ())).unwrap();
+            table.update(key(number), at(1), &unchanged(), |_| (Some(until(9)), ())).unwrap();
             if number % 1_000 == 999 {
                 most = most.max(table.allocated_bytes());
             }
@@ -167,28 +173,32 @@ fn a_clock_that_was_set_back_finds_no_fresh_buckets() {
 #[test]
 fn a_shard_that_grows_and_shrinks_remembers_what_it_dropped() {
     let table = Table::of_shards(100, 1);
-    table.update(key(1), at(1), |_| (Some(until(50)), ())).unwrap();
-    table.sweep_next(60);
-    let remembered = || (100..200).all(|stranger| table.peek(key(stranger), at(10)).is_some_and(|e| e.full_at >= 50));
+    table.update(key(1), at(1), &unchanged(), |_| (Some(until(50)), ())).unwrap();
+    table.sweep_next(60, &unchanged());
+    let remembered = || {
+        (100..200)
+            .all(|stranger| table.peek(key(stranger), at(10), &unchanged()).unwrap().is_some_and(|e| e.until >= 50))
+    };
     let empty = Table::of_shards(100, 1).allocated_bytes();
     assert!(remembered() && table.allocated_bytes() == empty);
     for number in 2..42 {
-        table.update(key(number), at(60), |_| (Some(until(60 + number)), ())).unwrap();
+        table.update(key(number), at(60), &unchanged(), |_| (Some(until(60 + number)), ())).unwrap();
     }
     let grown = table.allocated_bytes();
     assert!(remembered());
-    table.sweep_next(95);
+    table.sweep_next(95, &unchanged());
     assert_eq!(table.live(), 6);
     assert!(remembered() && (empty..grown).contains(&table.allocated_bytes()));
-    let last_of_all = |now, dropped| table.peek(key(300), at(now)).is_some_and(|entry| entry.full_at == dropped);
+    let last_of_all =
+        |now, dropped| table.peek(key(300), at(now), &unchanged()).unwrap().is_some_and(|entry| entry.until == dropped);
     assert!(last_of_all(94, 95), "the latest of what it dropped counts");
-    assert!((36..42).all(|number| table.peek(key(number), at(95)) == Some(until(60 + number))));
+    assert!((36..42).all(|number| table.peek(key(number), at(95), &unchanged()).unwrap() == Some(until(60 + number))));
     let shrunk = table.allocated_bytes();
     for number in 50..56 {
-        table.update(key(number), at(95), |_| (Some(until(99)), ())).unwrap();
+        table.update(key(number), at(95), &unchanged(), |_| (Some(until(99)), ())).unwrap();
     }
     assert_eq!(table.allocated_bytes(), shrunk, "it does not grow again before it holds twice as much");
-    table.sweep_next(200);
+    table.sweep_next(200, &unchanged());
     assert!(remembered() && table.allocated_bytes() == empty, "and when it is empty again");
     assert!(last_of_all(100, 101));
 }
@@ -196,20 +206,21 @@ fn a_shard_that_grows_and_shrinks_remembers_what_it_dropped() {
 #[test]
 fn a_place_is_free_from_the_moment_on_at_which_its_entry_ends() {
     let table = Table::of_shards(1, 1);
-    let write = |number, now, end| table.update(key(number), at(now), |_| (Some(until(end)), ()));
+    let write = |number, now, end| table.update(key(number), at(now), &unchanged(), |_| (Some(until(end)), ()));
     assert_eq!(write(1, 1, 50), Ok(()));
-    assert_eq!(write(2, 49, 60), Err(Full));
+    assert_eq!(write(2, 49, 60), Err(TableError::Full));
     assert_eq!(write(2, 50, 60), Ok(()));
     // A bucket that is moved to an earlier end is evicted at that end.
     assert_eq!(write(2, 51, 55), Ok(()));
-    assert_eq!(write(3, 54, 60), Err(Full));
+    assert_eq!(write(3, 54, 60), Err(TableError::Full));
     assert_eq!(write(3, 55, 60), Ok(()));
 }
 
 #[test]
 fn newcomer_reuses_expired_slots_before_its_shard_grows() {
     let table = Table::of_shards(100, 1);
-    let write = |number, now, end| table.update(key(number), at(now), |_| (Some(until(end)), ())).unwrap();
+    let write =
+        |number, now, end| table.update(key(number), at(now), &unchanged(), |_| (Some(until(end)), ())).unwrap();
     (0..6).for_each(|number| write(number, 1, 10));
     let full = table.allocated_bytes();
     write(6, 2 * SECOND, 3 * SECOND);
@@ -219,12 +230,12 @@ fn newcomer_reuses_expired_slots_before_its_shard_grows() {
 #[test]
 fn an_entry_that_ends_as_it_comes_takes_no_place() {
     let table = Table::of_shards(2, 1);
-    let write = |number, now, end| table.update(key(number), at(now), |_| (Some(until(end)), ()));
+    let write = |number, now, end| table.update(key(number), at(now), &unchanged(), |_| (Some(until(end)), ()));
     assert_eq!(write(1, 5, 5), Ok(()));
     assert_eq!((table.live(), table.stored()), (0, 0));
     // At the beginning of time, before which no entry ends.
     assert_eq!((write(1, 0, 5), write(1, 0, 0)), (Ok(()), Ok(())));
-    assert_eq!(table.peek(key(1), at(1)), None);
+    assert_eq!(table.peek(key(1), at(1), &unchanged()).unwrap(), None);
     assert_eq!(table.live(), table.stored());
 }
 
@@ -233,11 +244,11 @@ fn the_memory_of_what_was_ended_goes_back_before_its_time() {
     let table = Table::of_shards(1_000, 1);
     let empty = table.allocated_bytes();
     for number in 0..1_000 {
-        table.update(key(number), at(1), |_| (Some(until(100)), ())).unwrap();
+        table.update(key(number), at(1), &unchanged(), |_| (Some(until(100)), ())).unwrap();
     }
     for number in 0..1_000 {
-        table.update(key(number), at(2), |_| (None, ())).unwrap();
+        table.update(key(number), at(2), &unchanged(), |_| (None, ())).unwrap();
     }
-    table.sweep_next(3);
+    table.sweep_next(3, &unchanged());
     assert_eq!((table.live(), table.allocated_bytes()), (0, empty));
 }

@@ -2,29 +2,28 @@
 
 use loom::{sync::Arc, thread};
 
-use super::{at, until};
+use super::{at, unchanged, until};
 use crate::{
     cost::Cost,
-    identity::Digest,
     time::Moment,
     token_bucket::{
         gcra::{Decision, decide},
         rate::Rate,
-        table::{Bucket, Full, GlobalCell, Table},
+        table::{Bucket, GlobalBucket, RateChange, Table, TableError},
     },
 };
 
 /// Returns a key of the shard with this number; its other bits differ from those of other shards.
-fn begins(bits: u8) -> Digest {
-    Digest(u128::from(bits) << 96 | u128::from(bits) << 88)
+fn begins(bits: u8) -> u64 {
+    u64::from(bits) << 32 | u64::from(bits) << 24
 }
 
-fn write(table: &Table, bits: u8, now: u64, full_at: u64) -> Result<Option<Bucket>, Full> {
-    table.update(begins(bits), at(now), |before| (Some(until(full_at)), before))
+fn write(table: &Table, bits: u8, now: u64, full_at: u64) -> Result<Option<Bucket>, TableError> {
+    table.update(begins(bits), at(now), &unchanged(), |before| (Some(until(full_at)), before))
 }
 
 fn seen(table: &Table, bits: u8, now: u64) -> Option<Bucket> {
-    table.peek(begins(bits), at(now))
+    table.peek(begins(bits), at(now), &unchanged()).unwrap()
 }
 
 /// Creates one shard, which the next newcomer makes grow.
@@ -65,7 +64,9 @@ fn loom_two_updates_of_one_key_follow_each_other() {
     model(|| {
         let table = Arc::new(Table::of_shards(10, 2));
         let add = |table: &Table| {
-            table.update(begins(7), at(1), |entry| (Some(until(entry.map_or(1, |entry| entry.full_at) + 1)), ()))
+            table.update(begins(7), at(1), &unchanged(), |entry| {
+                (Some(until(entry.map_or(1, |entry| entry.until) + 1)), ())
+            })
         };
         let other = Arc::clone(&table);
         let second = thread::spawn(move || add(&other));
@@ -82,7 +83,7 @@ fn loom_sweep_removes_no_live_or_renewed_entry() {
         write(&table, 1, 1, 100).unwrap();
         write(&table, 2, 1, 50).unwrap();
         let other = Arc::clone(&table);
-        let sweeps = thread::spawn(move || other.sweep_next(60));
+        let sweeps = thread::spawn(move || other.sweep_next(60, &unchanged()));
         assert_eq!(write(&table, 2, 60, 70), Ok(None));
         assert_eq!(seen(&table, 1, 60), Some(until(100)));
         sweeps.join().unwrap();
@@ -131,12 +132,12 @@ fn loom_newcomers_look_for_room_in_each_others_shards() {
 #[test]
 fn loom_the_last_tokens_of_a_cell_go_once() {
     model(|| {
-        let (cell, rate) = (Arc::new(GlobalCell::new()), Rate::per_second(1).burst(2));
+        let cell = Arc::new(GlobalBucket::new(Rate::per_second(1).burst(2)));
         let others = [(); 2].map(|()| {
             let cell = Arc::clone(&cell);
-            thread::spawn(move || u64::from(passes(cell.take(&rate, Cost::ONE, at(9)))))
+            thread::spawn(move || u64::from(passes(cell.take(Cost::ONE, at(9)))))
         });
-        let took = u64::from(passes(cell.take(&rate, Cost::ONE, at(9))));
+        let took = u64::from(passes(cell.take(Cost::ONE, at(9))));
         assert_eq!(took + others.map(|other| other.join().unwrap()).iter().sum::<u64>(), 2);
     });
 }
@@ -144,13 +145,13 @@ fn loom_the_last_tokens_of_a_cell_go_once() {
 #[test]
 fn loom_what_is_given_back_is_neither_lost_nor_doubled() {
     model(|| {
-        let (cell, rate) = (Arc::new(GlobalCell::new()), Rate::per_second(1).burst(2));
-        assert!(passes(cell.take(&rate, Cost::new(2), at(9))));
+        let cell = Arc::new(GlobalBucket::new(Rate::per_second(1).burst(2)));
+        assert!(passes(cell.take(Cost::new(2), at(9))));
         let other = Arc::clone(&cell);
-        let back = thread::spawn(move || other.give_back(&rate, Cost::ONE, at(9)));
-        let took = passes(cell.take(&rate, Cost::ONE, at(9)));
+        let back = thread::spawn(move || other.give_back(Cost::ONE, at(9)));
+        let took = passes(cell.take(Cost::ONE, at(9)));
         back.join().unwrap();
-        assert_eq!(cell.level(&rate, at(9)).remaining, u64::from(!took));
+        assert_eq!(cell.level(at(9)).remaining, u64::from(!took));
     });
 }
 
@@ -160,13 +161,13 @@ fn loom_both_buckets_give_or_neither() {
     for keys in [[1, 2], [1, 1]] {
         model(move || {
             let table = Arc::new(Table::of_shards(10, 2));
-            let (cell, one) = (Arc::new(GlobalCell::new()), Rate::per_second(1).burst(1));
-            let ask = move |table: &Table, cell: &GlobalCell, bits| {
-                let look = |entry: Option<Bucket>| match client_then_all(entry, cell, &one) {
+            let cell = Arc::new(GlobalBucket::new(Rate::per_second(1).burst(1)));
+            let ask = move |table: &Table, cell: &GlobalBucket, bits| {
+                let look = |entry: Option<Bucket>| match client_then_all(entry, cell) {
                     Some(full_at) => (Some(until(full_at)), true),
                     None => (entry, false),
                 };
-                table.update(begins(bits), Moment::default(), look).unwrap()
+                table.update(begins(bits), Moment::default(), &unchanged(), look).unwrap()
             };
             let (other_table, other_cell) = (Arc::clone(&table), Arc::clone(&cell));
             let other = thread::spawn(move || ask(&other_table, &other_cell, keys[1]));
@@ -179,10 +180,31 @@ fn loom_both_buckets_give_or_neither() {
     }
 }
 
-fn client_then_all(entry: Option<Bucket>, cell: &GlobalCell, all: &Rate) -> Option<u64> {
+fn client_then_all(entry: Option<Bucket>, cell: &GlobalBucket) -> Option<u64> {
     let client = Rate::per_second(2);
-    match decide(&client, entry.map(|entry| entry.full_at), Cost::ONE, Moment::default()) {
-        Decision::Admitted { full_at } if passes(cell.take(all, Cost::ONE, Moment::default())) => Some(full_at),
+    match decide(&client, entry.map(|entry| entry.until), Cost::ONE, Moment::default()) {
+        Decision::Admitted { full_at } if passes(cell.take(Cost::ONE, Moment::default())) => Some(full_at),
         _ => None,
     }
+}
+
+/// One thread asks while another changes the rate: the bucket is converted once, whichever comes first, and a caller that
+/// still has the old rate is sent back.
+#[test]
+fn loom_change_of_rate_is_applied_once_to_each_bucket() {
+    model(|| {
+        let (slow, fast) = (Rate::per_second(1).burst(10), Rate::per_second(10));
+        let table = Arc::new(Table::of_shards(10, 1));
+        table.update(begins(1), at(0), &unchanged(), |_| (Some(until(8_000_000_000)), ())).unwrap();
+        let newer = unchanged().after(RateChange { limit: 0, from: slow, to: fast, burst: 10, at: at(0) });
+        let (other, changed) = (Arc::clone(&table), newer.clone());
+        let change = thread::spawn(move || other.apply(&changed));
+        let add = |bucket: Option<Bucket>, rate: &Rate| (Some(until(bucket.unwrap().until + rate.interval_ns())), ());
+        if table.update(begins(1), at(0), &unchanged(), |bucket| add(bucket, &slow)) == Err(TableError::Stale) {
+            table.update(begins(1), at(0), &newer, |bucket| add(bucket, &fast)).unwrap();
+        }
+        change.join().unwrap();
+        assert_eq!(table.peek(begins(1), at(0), &newer), Ok(Some(until(900_000_000))), "nine tokens are missing");
+        assert_eq!(table.peek(begins(1), at(0), &unchanged()), Err(TableError::Stale));
+    });
 }

@@ -9,25 +9,29 @@ mod model;
 #[cfg(not(tollgate_loom))]
 mod threads;
 
-use super::Bucket;
+use super::{Bucket, Revision};
 use crate::time::Moment;
 
 /// A key as the digester would make it: all bits look alike.
 #[cfg(not(tollgate_loom))]
-fn key(number: u64) -> crate::identity::Digest {
+fn key(number: u64) -> u64 {
     let mix = |n: u64| {
         let n = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let n = (n ^ (n >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         n ^ (n >> 31)
     };
-    let high = mix(number.wrapping_add(0x9e37_79b9_7f4a_7c15));
-    crate::identity::Digest(u128::from(high) << 64 | u128::from(mix(high)))
+    mix(number.wrapping_add(0x9e37_79b9_7f4a_7c15))
 }
 
 fn at(nanos: u64) -> Moment {
     Moment::from_nanos(nanos)
 }
 
-fn until(full_at: u64) -> Bucket {
-    Bucket { full_at, span: 100 }
+fn until(until: u64) -> Bucket {
+    Bucket { until, limit: 0 }
+}
+
+/// The rates that a layer begins with.
+fn unchanged() -> Revision {
+    Revision::default()
 }

@@ -12,7 +12,7 @@ use crate::ledger::writer::account_state::AccountState;
 use crate::{
     quota::{
         Grant, GrantId, Usage,
-        account::{Account, AccountSettings, ChargeRequest, CloseResult, GrantState, Now},
+        account::{Account, AccountSettings, ChargeRequest, ChargeScope, CloseResult, GrantState, Now},
     },
     time::Moment,
 };
@@ -64,10 +64,12 @@ fn named([requests, tokens]: [u64; 2]) -> Amounts {
 struct Both {
     job: String,
     admitted: AdmitReply,
-    epoch: u32,
+    scope: ChargeScope,
     amounts: Amounts,
     hold: Option<(NonZeroU64, Moment)>,
     over: bool,
+    /// Set once usage was added, after which it is not given back.
+    added: bool,
 }
 
 struct History {
@@ -102,7 +104,7 @@ impl History {
     }
 
     fn usage(&self) -> Usage {
-        let reads = super::super::super::Reads { tenants: vec!["acme".into()], jobs: Vec::new(), since: None };
+        let reads = super::super::super::Reads { tenants: vec!["acme".into()], ..Default::default() };
         let stored = self.ledger.store.load(&reads, self.ledger.now).accounts.remove("acme").unwrap_or_default();
         AccountState::new(stored).view(&self.ledger.plan, self.ledger.now).usage(self.ledger.now)
     }
@@ -137,7 +139,15 @@ impl History {
                 prop_assert_eq!(&admitted.pending, &self.account.warnings(taken.marks.pending));
                 prop_assert_eq!(admitted.nearest, self.account.nearest(self.now().wall));
                 let hold = taken.reservation.map(|id| (id, self.moment + TTL));
-                self.all.push(Both { job, admitted: *admitted, epoch: taken.epoch, amounts, hold, over: false });
+                self.all.push(Both {
+                    job,
+                    admitted: *admitted,
+                    scope: taken.scope,
+                    amounts,
+                    hold,
+                    over: false,
+                    added: false,
+                });
             }
             (Reply::Refused(here), Err(crate::quota::account::Denial::Limits(there))) => prop_assert_eq!(here, there),
             (here, there) => return Err(TestCaseError::fail(format!("{here:?} here, {there:?} in memory"))),
@@ -164,10 +174,10 @@ impl History {
             Step::Commit(which, tokens) => self.close(which, Some(("tokens", tokens).into())),
             Step::RollBack(which) => self.close(which, None),
             Step::GiveBack(which) => {
-                if let Some(at) = self.pick(which, |both| both.hold.is_none() && !both.over) {
+                if let Some(at) = self.pick(which, |both| both.hold.is_none() && !both.over && !both.added) {
                     self.all[at].over = true;
                     let (job, admitted) = (self.all[at].job.clone(), self.all[at].admitted.clone());
-                    self.account.give_back(&self.all[at].amounts, self.all[at].epoch);
+                    self.account.give_back(&self.all[at].amounts, self.all[at].scope);
                     self.ledger.settle(&job, &admitted, SettleKind::Void);
                 }
             }
@@ -175,14 +185,14 @@ impl History {
                 if let Some(at) = self.pick(which, |both| both.hold.is_none() && !both.over) {
                     let (job, admitted) = (self.all[at].job.clone(), self.all[at].admitted.clone());
                     let used = Amounts::from(("tokens", tokens));
-                    self.account.record(&used, Some(self.all[at].epoch), self.now());
+                    self.account.record(&used, self.now());
                     self.part += 1;
                     self.ledger.add(&job, &admitted, used.clone(), self.part);
-                    self.all[at].amounts = self.all[at].amounts.clone().with("tokens", tokens);
+                    self.all[at].added = true;
                 }
             }
             Step::Record(amounts) => {
-                self.account.record(&named(amounts), None, self.now());
+                self.account.record(&named(amounts), self.now());
                 self.ledger.record(named(amounts));
             }
             Step::Minutes(minutes) => {
@@ -207,6 +217,7 @@ impl History {
                     id: self.grants,
                     limit: "requests_per_hour".into(),
                     kind: "".into(),
+                    period: "".into(),
                     amount,
                     until,
                     approver: String::new(),

@@ -17,6 +17,7 @@ fn grant(id: u64, amount: u64, until: u64) -> GrantState {
         id,
         limit: REQUESTS.into(),
         kind: "requests".into(),
+        period: "hour".into(),
         amount,
         until,
         approver: "M. Okafor".into(),
@@ -29,13 +30,13 @@ fn grant(id: u64, amount: u64, until: u64) -> GrantState {
     }
 }
 
-fn counter(used: u64, reserved: u64, epoch: u32) -> StoredCounter {
+fn counter(used: u64, reserved: u64, epoch: u64) -> StoredCounter {
     let (starts, ends) = (START - HOUR / 2, START + HOUR / 2);
     let counter = Counter { starts, ends, used, reserved, epoch, ..Counter::default() };
-    StoredCounter { limit: REQUESTS.into(), kind: "requests".into(), counter }
+    StoredCounter { limit: REQUESTS.into(), kind: "requests".into(), period: "hour".into(), counter }
 }
 
-fn row(entry: EntryKind, amount: i64, attempt: u32, epoch: u32) -> Row {
+fn row(entry: EntryKind, amount: i64, attempt: u32, epoch: u64) -> Row {
     Row {
         key: key("acme", "a"),
         attempt,
@@ -43,6 +44,7 @@ fn row(entry: EntryKind, amount: i64, attempt: u32, epoch: u32) -> Row {
         entry,
         kind: "requests".into(),
         limit: REQUESTS.into(),
+        period: "hour".into(),
         window: START - HOUR / 2,
         epoch,
         amount,
@@ -71,7 +73,7 @@ impl Ledger {
 
     /// Decides one command of each kind.
     fn decide_each(&mut self) {
-        let (plan, since) = (Arc::clone(&self.plan), AdmittedAt { at: START, epoch: u32::MAX });
+        let (plan, since) = (Arc::clone(&self.plan), AdmittedAt { at: START, epoch: u64::MAX });
         let commit = |amount| SettleKind::Commit(("requests", amount).into());
         for kind in [
             CommandKind::Admit(admit(&plan, ("requests", 1))),
@@ -164,7 +166,7 @@ fn extreme_job_rows_never_stop_an_account() {
         .flat_map(|first| [Record, Expire, Commit, Void].map(|second| (first, second)))
     {
         for (one, other) in amounts.iter().flat_map(|one| amounts.map(|other| (*one, other))) {
-            for (attempt, epoch, taken) in [(0, 0, (12, 3)), (u32::MAX, 0, (0, 0)), (0, u32::MAX, (LARGEST, LARGEST))] {
+            for (attempt, epoch, taken) in [(0, 0, (12, 3)), (u32::MAX, 0, (0, 0)), (0, LARGEST, (LARGEST, LARGEST))] {
                 let mut ledger = Ledger::stored(Vec::new(), vec![counter(taken.0, taken.1, epoch)]);
                 let again = Row { part: 1, command: 4, ..row(second, other, attempt, epoch) };
                 let more = Row { part: 2, ..again.clone() };

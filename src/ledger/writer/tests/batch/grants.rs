@@ -11,6 +11,7 @@ impl Ledger {
             id,
             limit: REQUESTS.into(),
             kind: "".into(),
+            period: "".into(),
             amount,
             until,
             approver: "M. Okafor".into(),

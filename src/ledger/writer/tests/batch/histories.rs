@@ -51,7 +51,7 @@ fn named(amounts: [Option<u64>; 2]) -> Amounts {
 /// A command of a tenant for a job; settlements carry the time at which their batch began.
 fn made(ledger: &mut Ledger, step: &Step, tenant: usize, job: usize, charge: bool) -> Command {
     let plan = Arc::clone(&ledger.plan);
-    let since = AdmittedAt { at: ledger.now, epoch: u32::MAX };
+    let since = AdmittedAt { at: ledger.now, epoch: u64::MAX };
     ledger.commands += 2;
     let (id, named_job) = (ledger.commands, ["a", "b", "c", "d"][job].to_owned());
     let settle = |attempt, end, used: Amounts| {
@@ -81,6 +81,7 @@ fn made(ledger: &mut Ledger, step: &Step, tenant: usize, job: usize, charge: boo
                 id: u64::try_from(id).unwrap(),
                 limit: "requests_per_hour".into(),
                 kind: "".into(),
+                period: "".into(),
                 amount,
                 until: ledger.now + hours * HOUR,
                 approver: String::new(),
@@ -162,7 +163,7 @@ fn told(reply: &Reply) -> String {
 }
 
 /// Amount beyond each limit in the current counter, grants included.
-fn overruns(ledger: &Ledger) -> BTreeMap<(Arc<str>, Arc<str>, u64, u32), u64> {
+fn overruns(ledger: &Ledger) -> BTreeMap<(Arc<str>, Arc<str>, u64, u64), u64> {
     let mut overruns = BTreeMap::new();
     for (tenant, stored) in &ledger.store.accounts {
         let mut grants = stored.grants.clone();

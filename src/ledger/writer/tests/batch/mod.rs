@@ -121,7 +121,7 @@ impl Ledger {
     }
 
     /// Returns the used and reserved amount of each counter, by limit, window in hours and epoch.
-    fn counts(&self) -> BTreeMap<(String, u64, u32), (u64, u64)> {
+    fn counts(&self) -> BTreeMap<(String, u64, u64), (u64, u64)> {
         let counts = self.store.accounts.values().flat_map(|stored| &stored.counts);
         let place = |count: &StoredCounter| (count.limit.to_string(), count.counter.starts / HOUR, count.counter.epoch);
         counts.map(|count| (place(count), (count.counter.used, count.counter.reserved))).collect()

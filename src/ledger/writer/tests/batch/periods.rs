@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::*;
 
 #[test]
-fn charge_in_flight_at_a_reset_settles_in_the_epoch_before() {
+fn estimate_settles_in_its_own_epoch_and_the_rest_in_the_next() {
     let mut ledger = Ledger::new(hourly(100));
     let (charged, held) = (admitted(ledger.charge("a", ("requests", 10))), ledger.reserve("b", ("requests", 60)));
     assert!(matches!(ledger.reset(None), Reply::Done));
@@ -13,9 +13,9 @@ fn charge_in_flight_at_a_reset_settles_in_the_epoch_before() {
     ledger.add("a", &charged, ("requests", 5), 0);
     ledger.commit("b", &held, ("requests", 70));
     let counts: Vec<_> = ledger.counts().into_iter().map(|((_, _, epoch), count)| (epoch, count)).collect();
-    assert_eq!(counts, [(0, (75, 0)), (1, (90, 0))]);
+    assert_eq!(counts, [(0, (60, 0)), (1, (105, 0))]);
     ledger.settle("a", &charged, SettleKind::Void);
-    assert_eq!(ledger.of("requests_per_hour"), (90, 0));
+    assert_eq!(ledger.of("requests_per_hour"), (100, 0));
 }
 
 #[test]
@@ -106,4 +106,38 @@ fn client_is_warned_once_of_each_crossing() {
     ledger.record(("requests", 15)); // no caller to warn: the next response does
     assert_eq!(near(&mut ledger, "e", 1), (0, 1));
     assert_eq!(near(&mut ledger, "f", 1), (0, 0));
+}
+
+#[test]
+fn limits_of_one_name_count_apart_at_a_common_start() {
+    let plan = |limit, period| Plan::new("tokens").limit(Quota::units("tokens", limit).per(period).named("tokens"));
+    let (free, pro) = (Arc::new(plan(100, Period::hour())), Arc::new(plan(1_000, Period::month())));
+    let mut ledger = Ledger::new(Arc::clone(&pro));
+    ledger.now = 1_767_225_600_000_000_000; // the first of a month, at which both windows begin
+    let held = ledger.reserve("held", ("tokens", 1_000));
+    ledger.plan = Arc::clone(&free);
+    admitted(ledger.charge("free", ("tokens", 100)));
+    assert_eq!(refused_by(ledger.charge("more", ("tokens", 1))).len(), 1);
+    ledger.plan = Arc::clone(&pro);
+    assert_eq!(refused_by(ledger.charge("other", ("tokens", 1))).len(), 1, "the month goes on");
+    ledger.settle("held", &held, SettleKind::Void);
+    admitted(ledger.charge("pro", ("tokens", 1_000)));
+    let counts = &ledger.store.accounts[&Arc::from("acme")].counts;
+    let counts: Vec<_> = counts.iter().map(|count| (&*count.period, count.counter.taken())).collect();
+    assert_eq!(counts, [("hour", 100), ("month", 1_000)]);
+}
+
+#[test]
+fn counter_of_unknown_period_counts_for_the_limit_of_its_window() {
+    let plan = |period| Plan::new("tokens").limit(Quota::units("tokens", 100).per(period).named("tokens"));
+    let mut ledger = Ledger::new(Arc::new(plan(Period::hour())));
+    admitted(ledger.charge("before", ("tokens", 60)));
+    for count in &mut ledger.store.accounts.get_mut("acme").unwrap().counts {
+        count.period = "".into(); // as version 1 of the tables stored it
+    }
+    ledger.store.rows.iter_mut().for_each(|row| row.period = "".into());
+    assert_eq!(refused_by(ledger.charge("much", ("tokens", 41))).len(), 1);
+    admitted(ledger.charge("rest", ("tokens", 40)));
+    ledger.plan = Arc::new(plan(Period::day()));
+    admitted(ledger.charge("day", ("tokens", 100)));
 }

@@ -49,7 +49,7 @@ fn reset_of_two_epochs_writes_a_row_for_each() {
     ledger.record(("requests", 1));
     ledger.reset(None);
     let rows: Vec<_> = ledger.writes.rows.iter().map(|row| (row.epoch, row.part, row.amount)).collect();
-    assert_eq!(rows, [(0, 0, -4), (1, 1, -1)]);
+    assert_eq!(rows, [(0, 0, -4), (1, 1, -1), (2, 2, 0)]);
 }
 
 #[test]
@@ -77,18 +77,26 @@ fn expired_reservation_is_charged_or_returned_once() {
 }
 
 #[test]
-fn late_commit_is_a_record_in_the_hour_of_the_reservation() {
-    for charge in [true, false] {
-        for actual in [20, 60, 90] {
-            let mut ledger = Ledger::new(hourly(100));
-            let held = ledger.reserve("a", ("requests", 60));
-            ledger.now += HOUR;
-            ledger.expire("a", &held, charge);
-            assert_eq!(ledger.commit("a", &held, ("requests", actual)), JobStatus::Expired);
-            assert_eq!(ledger.commit("a", &held, ("requests", actual)), JobStatus::Late);
-            assert_eq!(ledger.counts().into_values().collect::<Vec<_>>(), [(actual, 0)]);
-            assert_eq!(ledger.entries("a").last().unwrap().1, EntryKind::Record);
-        }
+fn late_commit_records_in_the_hour_in_which_it_arrives() {
+    // The amount that the expiry charged is corrected in its own hour; the rest is used now.
+    for (charge, actual, there, here) in [
+        (true, 20, 20, 0),
+        (true, 60, 60, 0),
+        (true, 90, 60, 30),
+        (false, 20, 0, 20),
+        (false, 60, 0, 60),
+        (false, 90, 0, 90),
+    ] {
+        let mut ledger = Ledger::new(hourly(100));
+        let held = ledger.reserve("a", ("requests", 60));
+        ledger.now += HOUR;
+        ledger.expire("a", &held, charge);
+        assert_eq!(ledger.commit("a", &held, ("requests", actual)), JobStatus::Expired);
+        assert_eq!(ledger.commit("a", &held, ("requests", actual)), JobStatus::Late);
+        let hour = START / HOUR;
+        let counted = |hour| ledger.counts().get(&(REQUESTS.to_owned(), hour, 0)).map_or(0, |count| count.0);
+        assert_eq!((counted(hour), counted(hour + 1)), (there, here), "{actual}, charged: {charge}");
+        assert_eq!(ledger.entries("a").last().unwrap().1, EntryKind::Record);
     }
 }
 
@@ -114,7 +122,7 @@ fn an_open_one_can_be_kept_open() {
 }
 
 #[test]
-fn long_charge_is_settled_in_the_hour_of_its_admission() {
+fn usage_counts_in_the_hour_in_which_it_arrives() {
     let mut ledger = Ledger::of_three();
     let first = admitted(ledger.charge("a", ("requests", 10)));
     ledger.now += HOUR;
@@ -123,12 +131,12 @@ fn long_charge_is_settled_in_the_hour_of_its_admission() {
     ledger.settle("a", &first, SettleKind::Commit(Amounts::new()));
     let hour = START / HOUR;
     let tokens = |ledger: &Ledger, hour| ledger.counts().get(&("tokens_per_hour".to_owned(), hour, 0)).copied();
-    assert_eq!(tokens(&ledger, hour + 1), Some((1, 0)), "what belongs to the hour before is no part of this one");
-    assert_eq!(tokens(&ledger, hour), Some((30, 0)));
+    assert_eq!((tokens(&ledger, hour), tokens(&ledger, hour + 1)), (None, Some((31, 0))));
     ledger.settle("a", &first, SettleKind::Void);
     assert_eq!(
-        (tokens(&ledger, hour), ledger.of(REQUESTS), ledger.of("requests_per_day")),
-        (Some((0, 0)), (7, 0), (7, 0))
+        (tokens(&ledger, hour + 1), ledger.of(REQUESTS), ledger.of("requests_per_day")),
+        (Some((1, 0)), (7, 0), (7, 0)),
+        "all of it goes back where it was counted"
     );
 }
 

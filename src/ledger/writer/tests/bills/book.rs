@@ -68,10 +68,8 @@ impl Book {
 
     /// Enters usage beyond the admitted amounts, whatever the state of the work.
     pub(super) fn add(&mut self, command: u128, amounts: Kinds, limits: &[Vec<Limit>; 2], now: u64) {
-        let Some(work) = self.works.get(&command) else { return };
-        let counts_at = work.admitted_at;
-        for kind in 0..2 {
-            self.enter(now, counts_at, command, kind, i128::from(amounts[kind].unwrap_or(0)), &limits[kind]);
+        if self.works.contains_key(&command) {
+            self.record(command, amounts, limits, now);
         }
     }
 
@@ -83,16 +81,11 @@ impl Book {
             work.state = State::Committed;
             let Work { admitted_at, estimate, stands, limits: reserved_of, .. } = work.clone();
             for kind in 0..2 {
-                match estimate[kind] {
-                    Some(estimate) => {
-                        let used = i128::from(actual[kind].unwrap_or(estimate));
-                        self.enter(now, admitted_at, command, kind, used - stands[kind], &reserved_of[kind]);
-                    }
-                    None => {
-                        let used = i128::from(actual[kind].unwrap_or(0));
-                        self.enter(now, admitted_at, command, kind, used, &limits[kind]);
-                    }
-                }
+                // Up to what stands of the estimate, at the time of the admission; the rest is used now.
+                let used = i128::from(actual[kind].or(estimate[kind]).unwrap_or(0));
+                let within = used.min(stands[kind]);
+                self.enter(now, admitted_at, command, kind, within - stands[kind], &reserved_of[kind]);
+                self.enter(now, now, command, kind, used - within, &limits[kind]);
             }
         }
         if self.works[&command].state != State::Voided {

@@ -132,7 +132,7 @@ impl History {
         let end = |since: u64, end: SettleKind, used: Kinds| SettleCommand {
             plan: Arc::clone(&plan),
             attempt: 0,
-            since: AdmittedAt { at: since, epoch: u32::MAX },
+            since: AdmittedAt { at: since, epoch: u64::MAX },
             end,
             used: named(used),
             part,

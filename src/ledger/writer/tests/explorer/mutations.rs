@@ -36,6 +36,13 @@ fn without_reading_lost_commits_a_job_is_charged_without_work() {
     assert!(harm.contains("its work was not begun"), "{harm}");
 }
 
+#[test]
+fn commands_of_one_account_in_two_lanes_are_noticed() {
+    let held = Faults { holds: 1, ..NONE };
+    let harm = harm("forgetting the lane", Setting { lanes: true, forgets_lanes: true, ..twins(held) });
+    assert!(harm.starts_with("L1"), "{harm}");
+}
+
 /// Removing the unique index alone does no harm, because the account lock keeps duplicates apart: it is a second
 /// defence. The test removes the lock as well: with the index a duplicate is rejected, without it the job is charged
 /// twice.

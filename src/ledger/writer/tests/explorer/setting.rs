@@ -48,6 +48,8 @@ pub(super) struct Faults {
     /// Callers whose deadline passes.
     pub(super) leaves: u8,
     pub(super) hours: u8,
+    /// Times that another program holds the account of the first caller.
+    pub(super) holds: u8,
 }
 
 /// Constant part of an exploration.
@@ -60,6 +62,10 @@ pub(super) struct Setting {
     pub(super) faults: Faults,
     pub(super) charge_expired: bool,
     pub(super) processes: usize,
+    /// Whether each process has two lanes.
+    pub(super) lanes: bool,
+    /// A planted fault: commands of an account in the second lane are submitted to the main lane.
+    pub(super) forgets_lanes: bool,
     pub(super) without: Without,
     /// A commit without a reply is treated as one that did not take place.
     pub(super) trusts_silence: bool,
@@ -76,6 +82,8 @@ impl Setting {
             faults: Faults::default(),
             charge_expired: true,
             processes: 2,
+            lanes: false,
+            forgets_lanes: false,
             without: Without::default(),
             trusts_silence: false,
             plan: hourly(100),

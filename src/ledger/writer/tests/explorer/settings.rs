@@ -52,7 +52,7 @@ pub(super) fn reservations(faults: Faults, charge_expired: bool) -> Setting {
     Setting { faults, charge_expired, ..Setting::new("reservations", vec![first, rival]) }
 }
 
-pub(super) const NONE: Faults = Faults { lost: 0, again: 0, rejected: 0, crashes: 0, leaves: 0, hours: 0 };
+pub(super) const NONE: Faults = Faults { lost: 0, again: 0, rejected: 0, crashes: 0, leaves: 0, hours: 0, holds: 0 };
 
 #[test]
 fn duplicates_are_charged_once() {
@@ -95,6 +95,19 @@ fn a_reservation_ends_once() {
     holds(reservations(Faults { leaves: 1, ..NONE }, false), Search::Nearest, 50_000);
 }
 
+/// Two processes with two lanes each contend for an account, and another program holds it for a while.
+#[test]
+fn an_account_is_in_one_lane_and_charged_once() {
+    let lanes = |setting: Setting| Setting { lanes: true, ..setting };
+    let held = Faults { holds: 1, ..NONE };
+    holds(lanes(rivals(held)), Search::Nearest, 100_000);
+    holds(lanes(twins(Faults { leaves: 1, ..held })), Search::Nearest, 100_000);
+    holds(lanes(twins(Faults { lost: 1, ..held })), Search::Nearest, 100_000);
+    holds(lanes(twins(Faults { again: 1, rejected: 1, ..held })), Search::Nearest, 100_000);
+    holds(lanes(duplicates(held)), Search::Nearest, 100_000);
+    holds(lanes(reservations(held, true)), Search::Nearest, 100_000);
+}
+
 /// More than two million states; each setting is searched completely.
 #[test]
 #[ignore = "minutes: millions of states"]
@@ -109,6 +122,8 @@ fn no_violation_in_millions_of_states() {
         twins(Faults { lost: 1, leaves: 1, rejected: 2, ..NONE }),
         reservations(Faults { lost: 1, leaves: 1, crashes: 1, ..NONE }, true),
         reservations(Faults { lost: 2, leaves: 1, again: 1, hours: 0, crashes: 0, ..NONE }, false),
+        Setting { lanes: true, ..twins(Faults { lost: 2, leaves: 1, holds: 1, ..NONE }) },
+        Setting { lanes: true, ..rivals(Faults { lost: 1, holds: 1, ..NONE }) },
     ];
     let states: usize = settings.into_iter().map(|setting| holds(setting, Search::Farthest, 3_000_000)).sum();
     println!("{states} states in all");

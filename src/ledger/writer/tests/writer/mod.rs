@@ -2,6 +2,7 @@
 
 mod cancelled;
 mod commits;
+mod lanes;
 mod outages;
 mod rejected;
 
@@ -12,7 +13,8 @@ use super::{
     *,
 };
 use crate::ledger::writer::{
-    AdmittedAt, CancelResult, DbError, EntryKind, JobStatus, NoticeKind, Reply, Step, StepResult, SubmitError, Writer,
+    AdmittedAt, CancelResult, DbError, EntryKind, JobStatus, Lane, NoticeKind, Reply, Step, StepResult, SubmitError,
+    Writer,
 };
 
 /// A writer, its database, and the replies to its callers.
@@ -25,8 +27,8 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let mut writer = Writer::new(3, 8);
-        let next = writer.step(None);
+        let mut writer = Writer::new(3, 8, false);
+        let next = writer.step(Lane::Main, None);
         Self { writer, database: Database::new(START, 1, Without::default()), next, told: Vec::new() }
     }
 
@@ -45,7 +47,7 @@ impl Scene {
     }
 
     fn hear(&mut self, event: Option<StepResult>) {
-        self.next = self.writer.step(event);
+        self.next = self.writer.step(Lane::Main, event);
         self.told.extend(self.writer.replies());
     }
 

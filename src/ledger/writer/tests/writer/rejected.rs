@@ -60,8 +60,8 @@ impl Crowd {
     /// One caller for each name, each with a job and a tenant of its own, in one batch.
     fn of(names: &[&'static str], poison: &[&str]) -> Self {
         let mut scene = Scene::new();
-        scene.writer = Writer::new(1_000, 512);
-        scene.next = scene.writer.step(None);
+        scene.writer = Writer::new(1_000, 512, false);
+        scene.next = scene.writer.step(Lane::Main, None);
         for (who, at) in names.iter().zip(1..) {
             let asked = command(at * 2, key(who, "job"), CommandKind::Admit(admit(&hourly(100), ("requests", 1))));
             scene.writer.submit(asked, who).unwrap();

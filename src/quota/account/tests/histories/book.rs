@@ -3,7 +3,7 @@
 
 use std::num::NonZeroU64;
 
-use crate::quota::account::{Stage, tests::*};
+use crate::quota::account::{ChargeScope, Stage, tests::*};
 use crate::sync::Lease;
 
 /// Kind and period of each limit.
@@ -24,13 +24,15 @@ pub(super) struct Entry {
     pub(super) hold: Option<(NonZeroU64, Moment, Stage)>,
     /// Requested amounts and their time. They are refunded completely, and once.
     pub(super) estimate: [Option<u64>; 2],
-    pub(super) epoch: Option<u32>,
+    pub(super) scope: Option<ChargeScope>,
 }
 
 /// All entries, the open window of each limit, and the holders of slots.
 pub(super) struct Book {
     pub(super) limits: [u64; 4],
     end: [Option<u64>; 3],
+    /// The time at which the last window was seen to be over: no earlier one begins.
+    seen: [u64; 3],
     count: [u64; 3],
     pub(super) entries: Vec<Entry>,
     pub(super) slots: Vec<(Lease, Moment)>,
@@ -38,7 +40,7 @@ pub(super) struct Book {
 
 impl Book {
     pub(super) fn new(limits: [u64; 4]) -> Self {
-        Self { limits, end: [None; 3], count: [0; 3], entries: Vec::new(), slots: Vec::new() }
+        Self { limits, end: [None; 3], seen: [0; 3], count: [0; 3], entries: Vec::new(), slots: Vec::new() }
     }
 
     /// Begins another window once this one has ended, never an earlier one; expires overdue reservations.
@@ -46,7 +48,10 @@ impl Book {
         for (limit, length) in LENGTH.into_iter().enumerate() {
             let of_now = (now.wall / length + 1) * length;
             match self.end[limit] {
-                Some(end) if now.wall >= end => self.start(limit),
+                Some(end) if now.wall >= end => {
+                    self.start(limit);
+                    self.seen[limit] = if self.limits[limit] > 0 { now.wall } else { 0 };
+                }
                 // So far ahead that the clock was wrong.
                 Some(end) if end - length > now.wall + 2 * DAY => self.end[limit] = Some(of_now),
                 _ => {}
@@ -67,15 +72,16 @@ impl Book {
 
     /// Counts a limit from zero, without an open window.
     pub(super) fn start(&mut self, limit: usize) {
-        self.end[limit] = None;
+        (self.end[limit], self.seen[limit]) = (None, 0);
         self.count[limit] += 1;
     }
 
     /// Counts a limit from zero; the window stays open while the plan has the limit.
     pub(super) fn reset(&mut self, limit: usize) {
-        let end = self.end[limit].filter(|_| self.limits[limit] > 0);
+        let there = self.limits[limit] > 0;
+        let (end, seen) = (self.end[limit].filter(|_| there), self.seen[limit]);
         self.start(limit);
-        self.end[limit] = end;
+        (self.end[limit], self.seen[limit]) = (end, if there { seen } else { 0 });
     }
 
     /// Changes the limits. Of a limit that is removed, only an open window stays.
@@ -88,16 +94,17 @@ impl Book {
         }
     }
 
-    /// Returns the windows of an entry that is made now: those of the plan's limits, and other open ones.
+    /// Returns the windows of an entry that is made now: those of the plan's limits.
     pub(super) fn counts(&self) -> [u64; 3] {
-        let counts = |limit: usize| self.limits[limit] > 0 || self.end[limit].is_some();
-        std::array::from_fn(|limit| if counts(limit) { self.count[limit] } else { NONE })
+        std::array::from_fn(|limit| if self.limits[limit] > 0 { self.count[limit] } else { NONE })
     }
 
     /// Begins the windows of an entry for limits without an open one.
     pub(super) fn begin(&mut self, asked: [Option<u64>; 2], counts: [u64; 3], wall: u64) {
         for limit in 0..3 {
             if self.limits[limit] > 0 && asked[KIND[limit]].is_some() && counts[limit] == self.count[limit] {
+                let seen = self.seen[limit];
+                let wall = if seen.saturating_sub(wall) > 2 * DAY { wall } else { wall.max(seen) };
                 self.end[limit].get_or_insert((wall / LENGTH[limit] + 1) * LENGTH[limit]);
             }
         }

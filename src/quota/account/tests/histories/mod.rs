@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use steps::{Asked, NAMES, Step, named, plan, steps};
 
 use super::*;
-use crate::quota::account::{CloseResult, Stage};
+use crate::quota::account::{ChargeScope, CloseResult, Stage};
 use crate::quota::{Grant, GrantId};
 
 /// An account, its book, and the time of both clocks.
@@ -71,8 +71,8 @@ impl History {
             Step::Commit(which, tokens) => self.close(which, Some(tokens))?,
             Step::RollBack(which) => self.close(which, None)?,
             Step::GiveBack(which) => {
-                if let Some(entry) = self.book.pick(which, |entry| entry.epoch.is_some()) {
-                    self.account.give_back(&named((entry.estimate, false)), entry.epoch.take().unwrap());
+                if let Some(entry) = self.book.pick(which, |entry| entry.scope.is_some()) {
+                    self.account.give_back(&named((entry.estimate, false)), entry.scope.take().unwrap());
                     entry.used = [0; 2];
                 }
             }
@@ -81,7 +81,7 @@ impl History {
                 self.account.slots.as_mut().unwrap().release(self.book.slots.remove(which).0);
             }
             Step::Record(asked) => {
-                self.account.record(&named((asked, false)), None, self.now);
+                self.account.record(&named((asked, false)), self.now);
                 self.enter(plain(asked), [0; 2], None, asked, None);
             }
             Step::Reset(which) => {
@@ -140,7 +140,7 @@ impl History {
                 prop_assert_eq!((taken.reservation.is_some(), taken.lease.is_some()), (reserve, counted));
                 let (used, reserved) = if reserve { ([0; 2], plain(asked)) } else { (plain(asked), [0; 2]) };
                 let hold = taken.reservation.map(|id| (id, self.now.moment + TTL, Stage::Open));
-                self.enter(used, reserved, hold, asked, Some(taken.epoch).filter(|_| !reserve));
+                self.enter(used, reserved, hold, asked, Some(taken.scope).filter(|_| !reserve));
                 if let Some(lease) = taken.lease {
                     self.book.take_slot(lease, self.now.moment);
                 }
@@ -162,11 +162,11 @@ impl History {
         reserved: [u64; 2],
         hold: Option<(NonZeroU64, Moment, Stage)>,
         asked: [Option<u64>; 2],
-        epoch: Option<u32>,
+        scope: Option<ChargeScope>,
     ) {
         let counts = self.book.counts();
         self.book.begin(asked, counts, self.now.wall);
-        self.book.entries.push(Entry { counts, used, reserved, hold, estimate: asked, epoch });
+        self.book.entries.push(Entry { counts, used, reserved, hold, estimate: asked, scope });
     }
 
     fn close(&mut self, which: usize, commit: Option<Option<u64>>) -> Result<(), TestCaseError> {
@@ -181,12 +181,15 @@ impl History {
                 entry.hold = Some((id, expires, Stage::RolledBack));
             }
             (Stage::Open, CloseResult::Closed, Some(tokens)) | (Stage::Expired, CloseResult::Expired, Some(tokens)) => {
-                let named = [entry.estimate[0], tokens.or(entry.estimate[1])];
+                // Up to what its own windows still hold; the rest is used now.
+                let returned = stage == Stage::Expired && !self.settings.charge_expired;
+                let held = if returned { [0; 2] } else { plain(entry.estimate) };
+                let actual = plain([entry.estimate[0], tokens.or(entry.estimate[1])]);
                 entry.reserved = [0; 2];
-                entry.used = plain(named);
+                entry.used = [0, 1].map(|kind| actual[kind].min(held[kind]));
                 entry.hold = Some((id, expires, Stage::Committed));
-                let counts = entry.counts;
-                self.book.begin(named, counts, self.now.wall);
+                let beyond = [0, 1].map(|kind| Some(actual[kind] - entry.used[kind]).filter(|rest| *rest > 0));
+                self.enter(plain(beyond), [0; 2], None, beyond, None);
             }
             (Stage::Committed | Stage::RolledBack | Stage::Expired, CloseResult::AlreadyClosed(before), _) => {
                 prop_assert_eq!(before, stage)

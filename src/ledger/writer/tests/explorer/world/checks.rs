@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Checked, Stage, Told, VOIDS, World, id_of};
-use crate::ledger::writer::{EntryKind, NoticeKind, Reply, Row, Step, WriterNotice, tests::*};
+use crate::ledger::writer::{EntryKind, Lane, NoticeKind, Reply, Row, Step, Writer, WriterNotice, tests::*};
 
 impl World {
     /// Registers that a command is dropped. Only the expiry of a reservation settles its charge then.
@@ -75,7 +75,7 @@ impl World {
                 self.deny(id);
                 self.callers[caller] = Stage::Over(Told::Refused);
             }
-            Reply::Unavailable(_) => {
+            Reply::Unavailable(_) | Reply::Held => {
                 self.deny(id);
                 self.again(caller, r#try, Told::Unavailable);
             }
@@ -113,6 +113,12 @@ impl World {
 
     /// Checks the invariants of every state.
     pub(super) fn check(&self) -> Checked {
+        for one in &self.processes {
+            let [main, second] = Lane::ALL.map(|lane| one.writer.tenants_of(lane));
+            if let Some(tenant) = main.intersection(&second).next() {
+                return Err(format!("L1: the account of {tenant} is in two lanes"));
+            }
+        }
         let store = &self.database.store;
         store.adds_up()?;
         for stored in store.accounts.values() {
@@ -158,9 +164,9 @@ impl World {
         if let Some(caller) = self.callers.iter().position(|stage| !matches!(stage, Stage::Over(_))) {
             return Err(format!("caller {caller} is left: {:?}", self.callers[caller]));
         }
-        if let Some(process) = self.processes.iter().position(|one| one.writer.backlog() > 0 || one.next != Step::Wait)
-        {
-            return Err(format!("process {process} has not come to rest: {:?}", self.processes[process].next));
+        let rests = |(writer, step): (&Writer<_>, &Step)| writer.backlog() == 0 && *step == Step::Wait;
+        if let Some(connection) = self.lanes().position(|lane| !rests(lane)) {
+            return Err(format!("connection {connection} has not come to rest: {:?}", self.next(connection)));
         }
         let store = &self.database.store;
         if let Some(hold) = store.holds.first() {

@@ -8,7 +8,7 @@ use std::{
 
 use super::setting::{Faults, Setting};
 use crate::ledger::writer::{
-    AdmittedAt, CancelResult, DbError, ReservationRow, Step, StepResult, Writer,
+    AdmittedAt, CancelResult, DbError, Lane, Reads, ReservationRow, Step, StepResult, Writer,
     tests::{model::Database, *},
 };
 
@@ -71,30 +71,30 @@ pub(super) enum Action {
         hold: usize,
     },
     Wake {
-        process: usize,
+        connection: usize,
     },
     /// The database performs the step.
     Do {
-        process: usize,
+        connection: usize,
     },
     /// The connection dies before anything is done.
     Die {
-        process: usize,
+        connection: usize,
     },
     /// The connection dies when the commit has taken place, and its result is lost.
     DieCommitted {
-        process: usize,
+        connection: usize,
     },
     /// The connection dies while the commit is under way.
     DieUnderWay {
-        process: usize,
+        connection: usize,
     },
     InTheWay {
-        process: usize,
+        connection: usize,
     },
     /// The database rejects a command of the transaction, now and whenever it is tried.
     Reject {
-        process: usize,
+        connection: usize,
         command: u128,
     },
     EndUnderWay {
@@ -106,18 +106,23 @@ pub(super) enum Action {
         under_way: bool,
     },
     Hour,
+    /// Another program locks the account of the first caller.
+    Hold,
+    LetGo,
 }
 
 #[derive(Clone, Debug)]
 struct Process {
     writer: Writer<(u8, u8)>,
-    next: Step,
+    /// Next step of each lane.
+    next: [Step; 2],
 }
 
 impl Process {
-    fn new(batch: usize) -> Self {
-        let mut writer = Writer::new(8, batch);
-        let next = writer.step(None);
+    fn new(setting: &Setting) -> Self {
+        let mut writer = Writer::new(8, setting.batch, setting.lanes);
+        writer.forgets_lanes = setting.forgets_lanes;
+        let next = Lane::ALL.map(|lane| writer.step(lane, None));
         Self { writer, next }
     }
 }
@@ -147,6 +152,11 @@ fn id_of(caller: usize, r#try: u8) -> u128 {
     (caller as u128 * 16 + u128::from(r#try)) * 16
 }
 
+/// Process and lane of a connection.
+fn of(connection: usize) -> (usize, Lane) {
+    (connection / 2, Lane::ALL[connection % 2])
+}
+
 const COMMITS: u128 = 2;
 const VOIDS: u128 = 4;
 const EXPIRES: u128 = 8;
@@ -167,8 +177,9 @@ type Checked = Result<(), String>;
 impl World {
     pub(super) fn new(setting: &Arc<Setting>) -> Self {
         Self {
-            processes: (0..setting.processes).map(|_| Process::new(setting.batch)).collect(),
-            database: Database::new(START, setting.processes, setting.without),
+            processes: (0..setting.processes).map(|_| Process::new(setting)).collect(),
+            // One connection for each lane, and one of another program.
+            database: Database::new(START, setting.processes * 2 + 1, setting.without),
             callers: vec![Stage::Ready(0); setting.wants.len()],
             faults: setting.faults,
             worked: BTreeMap::new(),
@@ -200,12 +211,13 @@ impl World {
                 Stage::Waiting { .. } | Stage::Over(_) => {}
             }
         }
-        for (process, one) in self.processes.iter().enumerate() {
-            match &one.next {
+        for (connection, (writer, step)) in self.lanes().enumerate() {
+            let (process, lane) = of(connection);
+            match step {
                 Step::Wait => {
-                    actions.extend((one.writer.backlog() > 0).then_some(Action::Wake { process }));
+                    actions.extend((writer.backlog_of(lane) > 0).then_some(Action::Wake { connection }));
                     // A sweep happens while the writer is idle: only its order among the other actions matters.
-                    let holds = 0..self.database.store.holds.len();
+                    let holds = 0..if lane == Lane::Main { self.database.store.holds.len() } else { 0 };
                     actions.extend(
                         holds
                             .filter(|hold| self.is_swept(&self.database.store.holds[*hold], process))
@@ -214,32 +226,37 @@ impl World {
                 }
                 Step::End => {}
                 step => {
-                    actions.push(Action::Do { process });
+                    actions.push(Action::Do { connection });
                     if faults.lost > 0 && !matches!(step, Step::Rest(_)) {
-                        actions.push(Action::Die { process });
+                        actions.push(Action::Die { connection });
                         if *step == Step::Commit {
-                            actions.push(Action::DieCommitted { process });
-                            actions.push(Action::DieUnderWay { process });
+                            actions.push(Action::DieCommitted { connection });
+                            actions.push(Action::DieUnderWay { connection });
                         }
                     }
                     if faults.rejected > 0
-                        && let Some(writes) = self.written(process)
+                        && let Some(writes) = self.written(connection)
                     {
                         let mut commands: Vec<_> = writes.rows.iter().map(|row| row.command).collect();
                         commands.dedup();
-                        actions.extend(commands.into_iter().map(|command| Action::Reject { process, command }));
+                        actions.extend(commands.into_iter().map(|command| Action::Reject { connection, command }));
                     }
                     if faults.again > 0 && matches!(step, Step::Begin(_) | Step::Write(..) | Step::Commit) {
-                        actions.push(Action::InTheWay { process });
+                        actions.push(Action::InTheWay { connection });
                     }
                 }
             }
-            if faults.crashes > 0 {
-                actions.push(Action::Crash { process, under_way: false });
-                if one.next == Step::Commit {
-                    actions.push(Action::Crash { process, under_way: true });
-                }
+        }
+        for (process, one) in self.processes.iter().enumerate().filter(|_| faults.crashes > 0) {
+            actions.push(Action::Crash { process, under_way: false });
+            if one.next.contains(&Step::Commit) {
+                actions.push(Action::Crash { process, under_way: true });
             }
+        }
+        if self.database.open[self.outsider()].is_some() {
+            actions.push(Action::LetGo);
+        } else if faults.holds > 0 {
+            actions.push(Action::Hold);
         }
         for which in 0..self.database.under_way.len() {
             actions.extend([true, false].map(|commits| Action::EndUnderWay { which, commits }));
@@ -248,6 +265,21 @@ impl World {
             actions.push(Action::Hour);
         }
         actions
+    }
+
+    /// Writer and next step of each lane, in the order of their connections.
+    fn lanes(&self) -> impl Iterator<Item = (&Writer<(u8, u8)>, &Step)> {
+        self.processes.iter().flat_map(|one| one.next.iter().map(|step| (&one.writer, step)))
+    }
+
+    fn next(&self, connection: usize) -> &Step {
+        let (process, lane) = of(connection);
+        &self.processes[process].next[lane as usize]
+    }
+
+    /// Connection of another program.
+    fn outsider(&self) -> usize {
+        self.processes.len() * 2
     }
 
     /// Whether this process may sweep the reservation, which may have expired.
@@ -273,7 +305,7 @@ impl World {
                 self.faults.leaves -= 1;
                 let Stage::Waiting { r#try, process, ticket } = self.callers[caller] else { return Ok(false) };
                 let told = match self.processes[process].writer.cancel(ticket.0) {
-                    CancelResult::Unsent => {
+                    CancelResult::Unsent | CancelResult::Held => {
                         self.deny(id_of(caller, r#try));
                         Told::Unavailable
                     }
@@ -299,38 +331,45 @@ impl World {
                 let id = id_of(about, 15) + EXPIRES + u128::from(attempt) * (1 << 64);
                 let expire = command(id, hold.key.clone(), CommandKind::Expire { attempt, since, charge });
                 self.processes[process].writer.enqueue(expire);
-                self.step(process, None)?; // at once
+                self.step(process * 2, None)?; // at once
             }
-            Action::Wake { process } => self.step(process, None)?,
-            Action::Do { process } => return self.perform(process),
-            Action::Die { process } => {
+            Action::Wake { connection } => self.step(connection, None)?,
+            Action::Do { connection } => return self.perform(connection),
+            Action::Die { connection } => {
                 self.faults.lost -= 1;
-                self.database.roll_back(process);
-                self.lost(process)?;
+                self.database.roll_back(connection);
+                self.lost(connection)?;
             }
-            Action::DieCommitted { process } => {
+            Action::DieCommitted { connection } => {
                 self.faults.lost -= 1;
-                self.database.commit(process);
-                self.lost(process)?;
+                self.database.commit(connection);
+                self.lost(connection)?;
             }
-            Action::DieUnderWay { process } => {
+            Action::DieUnderWay { connection } => {
                 self.faults.lost -= 1;
-                self.database.leave_under_way(process);
-                self.lost(process)?;
+                self.database.leave_under_way(connection);
+                self.lost(connection)?;
             }
-            Action::InTheWay { process } => {
+            Action::InTheWay { connection } => {
                 self.faults.again -= 1;
-                self.database.roll_back(process);
-                self.step(process, Some(StepResult::Failed(DbError::Again("in the way".into()))))?;
+                self.database.roll_back(connection);
+                self.step(connection, Some(StepResult::Failed(DbError::Again("in the way".into()))))?;
             }
-            Action::Reject { process, command } => {
+            Action::Reject { connection, command } => {
                 self.faults.rejected -= 1;
                 self.poison.push(command);
                 self.poison.sort_unstable();
-                self.reject(process)?;
+                self.reject(connection)?;
             }
             Action::EndUnderWay { which, commits } => self.database.end(which, commits),
             Action::Crash { process, under_way } => self.crash(process, under_way),
+            Action::Hold => {
+                let tenants = vec![Arc::clone(&self.setting.wants[0].key.tenant)];
+                let reads = Reads { tenants, ..Reads::default() };
+                self.faults.holds -= 1;
+                return Ok(self.database.begin(self.outsider(), &reads).is_ok());
+            }
+            Action::LetGo => self.database.roll_back(self.outsider()),
             Action::Hour => {
                 self.faults.hours -= 1;
                 self.database.now += HOUR;

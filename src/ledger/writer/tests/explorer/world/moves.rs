@@ -1,6 +1,6 @@
 //! Moves of the world: callers, crashes, and the steps of the writers.
 
-use super::{COMMITS, Checked, Process, Stage, Ticket, Told, VOIDS, World, id_of};
+use super::{COMMITS, Checked, Process, Stage, Ticket, Told, VOIDS, World, id_of, of};
 use crate::ledger::writer::{DbError, ReservationTerms, Step, StepResult, Writes, tests::*};
 
 impl World {
@@ -57,11 +57,13 @@ impl World {
     pub(super) fn crash(&mut self, process: usize, under_way: bool) {
         self.faults.crashes -= 1;
         self.crashed = true;
-        if under_way {
-            self.database.leave_under_way(process);
+        for connection in [process * 2, process * 2 + 1] {
+            if under_way && *self.next(connection) == Step::Commit {
+                self.database.leave_under_way(connection);
+            }
+            self.database.roll_back(connection);
         }
-        self.database.roll_back(process);
-        self.processes[process] = Process::new(self.setting.batch);
+        self.processes[process] = Process::new(&self.setting);
         self.voiding.retain(|(_, _, of)| *of != process); // lost with the process
         for caller in 0..self.callers.len() {
             match self.callers[caller] {
@@ -76,66 +78,67 @@ impl World {
         }
     }
 
-    pub(super) fn lost(&mut self, process: usize) -> Checked {
-        let silent = self.setting.trusts_silence && self.processes[process].next == Step::Commit;
+    pub(super) fn lost(&mut self, connection: usize) -> Checked {
+        let silent = self.setting.trusts_silence && *self.next(connection) == Step::Commit;
         let why = String::from("gone");
-        self.step(process, Some(StepResult::Failed(if silent { DbError::Again(why) } else { DbError::Lost(why) })))
+        self.step(connection, Some(StepResult::Failed(if silent { DbError::Again(why) } else { DbError::Lost(why) })))
     }
 
-    /// Writes or commits of a process.
-    pub(super) fn written(&self, process: usize) -> Option<&Writes> {
-        match &self.processes[process].next {
+    /// Writes or commits of a connection.
+    pub(super) fn written(&self, connection: usize) -> Option<&Writes> {
+        match self.next(connection) {
             Step::Write(writes, _) => Some(writes),
-            Step::Commit => self.database.open[process].as_ref().map(|open| &open.writes),
+            Step::Commit => self.database.open[connection].as_ref().map(|open| &open.writes),
             _ => None,
         }
     }
 
-    pub(super) fn reject(&mut self, process: usize) -> Checked {
-        self.database.roll_back(process);
-        self.step(process, Some(StepResult::Failed(DbError::Rejected("a check".into()))))
+    pub(super) fn reject(&mut self, connection: usize) -> Checked {
+        self.database.roll_back(connection);
+        self.step(connection, Some(StepResult::Failed(DbError::Rejected("a check".into()))))
     }
 
     /// Performs the writer's step; `false` if it has to wait.
-    pub(super) fn perform(&mut self, process: usize) -> Result<bool, String> {
+    pub(super) fn perform(&mut self, connection: usize) -> Result<bool, String> {
         let poisoned = |writes: &Writes| writes.rows.iter().any(|row| self.poison.contains(&row.command));
-        if self.written(process).is_some_and(poisoned) {
-            return self.reject(process).map(|()| true);
+        if self.written(connection).is_some_and(poisoned) {
+            return self.reject(connection).map(|()| true);
         }
-        let event = match &self.processes[process].next {
+        let event = match &self.next(connection).clone() {
             Step::Connect => StepResult::Connected,
-            Step::Begin(reads) => match self.database.begin(process, reads) {
+            Step::Begin(reads) => match self.database.begin(connection, reads) {
                 Ok(loaded) => StepResult::Loaded(loaded),
                 Err(_) => return Ok(false),
             },
-            Step::Write(writes, _) => match self.database.write(process, writes) {
+            Step::Write(writes, _) => match self.database.write(connection, writes) {
                 Ok(Ok(())) => StepResult::Wrote,
                 Ok(Err(_)) => {
-                    self.database.roll_back(process);
+                    self.database.roll_back(connection);
                     StepResult::Failed(DbError::Rejected("a row is there".into()))
                 }
                 Err(_) => return Ok(false),
             },
             Step::Commit => {
-                self.database.commit(process);
+                self.database.commit(connection);
                 StepResult::Committed
             }
             Step::RollBack => {
-                self.database.roll_back(process);
+                self.database.roll_back(connection);
                 StepResult::RolledBack
             }
             Step::Rest(_) => StepResult::Rested,
             Step::Wait | Step::End => return Ok(false),
         };
-        self.step(process, Some(event))?;
+        self.step(connection, Some(event))?;
         Ok(true)
     }
 
-    pub(super) fn step(&mut self, process: usize, event: Option<StepResult>) -> Checked {
+    pub(super) fn step(&mut self, connection: usize, event: Option<StepResult>) -> Checked {
+        let (process, lane) = of(connection);
         let one = &mut self.processes[process];
-        one.next = one.writer.step(event);
-        if matches!(one.next, Step::Connect | Step::Rest(_) | Step::End) {
-            self.database.roll_back(process); // the connection is dropped
+        one.next[lane as usize] = one.writer.step(lane, event);
+        if matches!(self.next(connection), Step::Connect | Step::Rest(_) | Step::End) {
+            self.database.roll_back(connection); // the connection is dropped
         }
         for notice in self.processes[process].writer.notices() {
             self.dropped(&notice)?;

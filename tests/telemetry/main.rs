@@ -1,0 +1,37 @@
+//! Observers for metrics and logs: each event is counted and logged, and none shows a client.
+
+mod counters;
+mod logs;
+mod secrets;
+
+#[path = "../../examples/metrics/recorder.rs"]
+mod recorder;
+
+use std::time::Duration;
+
+use tollgate::{Client, Event, Observer, PolicyName, Reason, Refusal};
+
+fn name(text: &str) -> PolicyName {
+    PolicyName::try_new(text).unwrap()
+}
+
+/// Emits every event but transitions, which layers emit in `secrets`, once.
+fn emit_all(observer: &impl Observer) {
+    let (policy, limit, client) = (&name("plan"), &name("tokens"), &Client::named("alice"));
+    let refusal = |reason| Refusal::new(reason, policy.clone()).with_retry_after(Duration::from_secs(3));
+    let events = [
+        Event::Admitted { policy, client: Some(client) },
+        Event::Refused { refusal: &refusal(Reason::RateLimited), client: Some(client), shadow: false },
+        Event::Refused { refusal: &refusal(Reason::TooLarge), client: None, shadow: true },
+        Event::Unidentified { policy },
+        Event::Overflow { policy },
+        Event::Reclaimed { policy },
+        Event::NearLimit { policy, client: Some(client), limit, used: 80, of: 100 },
+        Event::UnknownUnit { policy, unit: "token" },
+        Event::StoreRejected { policy, client, why: "a constraint" },
+        Event::StoreLost { policy, why: "connection refused" },
+        Event::SpoolFull { policy },
+        Event::SpoolMerged { policy, records: 7, duplicates: 2 },
+    ];
+    events.iter().for_each(|event| observer.observe(event));
+}
