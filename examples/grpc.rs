@@ -30,11 +30,11 @@ use tower::ServiceBuilder;
 async fn serve(listener: TcpListener, stop: support::Stop) -> Result<(), tonic::transport::Error> {
     let peer = PeerIp::from_extension(|info: &TcpConnectInfo| info.remote_addr());
     let limit = TokenBucketLayer::new(Rate::per_second(5).burst(10)).identify_by(peer);
-    let breaker = CircuitBreakerLayer::new(Trip::consecutive(3)).recovery_timeout(Duration::from_secs(2));
+    let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(3)).recovery_timeout(Duration::from_secs(2));
 
     let (_reporter, health) = tonic_health::server::health_reporter();
     let flaky = InterceptedService::new(health, |request: Request<()>| match request.metadata().get("x-fail") {
-        Some(_) => Err(Status::internal("the disk is gone")),
+        Some(_) => Err(Status::data_loss("the disk is gone")),
         None => Ok(request),
     });
     Server::builder()
@@ -58,7 +58,7 @@ async fn row(client: &mut HealthClient<Channel>, fail: bool, why: &str) -> Optio
     let code = match status.code() {
         Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
         Code::Unavailable => "UNAVAILABLE",
-        Code::Internal => "INTERNAL",
+        Code::DataLoss => "DATA_LOSS",
         _ => "another error",
     };
     println!("  {call:<15} {code:<18} {why}");

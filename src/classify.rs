@@ -14,12 +14,12 @@ use crate::head::ResponseHead;
 ///
 /// ```
 /// use http::StatusCode;
-/// use tollgate::{CircuitBreakerLayer, Classify, CallOutcome, DefaultClassifier, Trip, Verdict};
+/// use tollgate::{CircuitBreakerLayer, Classify, CallOutcome, DefaultClassifier, Verdict};
 ///
-/// let layer = CircuitBreakerLayer::new(Trip::consecutive(5)).classify(|outcome: &CallOutcome<'_>| match outcome {
+/// let layer = CircuitBreakerLayer::for_server().classify(|outcome: &CallOutcome<'_>| match outcome {
 ///     CallOutcome::Head(head) if head.headers.contains_key("x-degraded") => Verdict::Failure,
 ///     CallOutcome::Head(head) if head.status == StatusCode::GONE => Verdict::Trip,
-///     _ => DefaultClassifier::default().classify(outcome),
+///     _ => DefaultClassifier::for_server().classify(outcome),
 /// });
 /// ```
 pub trait Classify: Send + Sync + 'static {
@@ -73,27 +73,71 @@ pub enum Verdict {
     TripFor(Duration),
 }
 
-/// The default [`Classify`]: errors, statuses from 500 and gRPC's server faults are failures.
+impl Verdict {
+    /// Returns the verdict of a client on a status, as [`DefaultClassifier::for_client`] gives it.
+    ///
+    /// For results of [`CircuitBreaker::call_with`](crate::CircuitBreaker::call_with), where a response of 502 is an `Ok`.
+    ///
+    /// ```
+    /// use http::StatusCode;
+    /// use tollgate::Verdict;
+    /// assert_eq!(Verdict::of_status(StatusCode::BAD_GATEWAY), Verdict::Failure);
+    /// assert_eq!(Verdict::of_status(StatusCode::NOT_FOUND), Verdict::Success);
+    /// ```
+    #[must_use]
+    pub fn of_status(status: StatusCode) -> Self {
+        DefaultClassifier::for_client().status(status)
+    }
+}
+
+/// The default [`Classify`]: errors, statuses from 500 and gRPC's server faults are failures, except those that a
+/// stranger can cause.
 ///
-/// - A status below 500 is a success: the service did its work, the client was wrong. So is 429, which concerns one
-///   client, unless [`count_rate_limits`](Self::count_rate_limits) is set.
-/// - gRPC: `UNKNOWN`, `DEADLINE_EXCEEDED`, `INTERNAL`, `UNAVAILABLE` and `DATA_LOSS` are failures, and so is a stream
-///   that ends without a status. `CANCELLED` is ignored.
+/// | result | [`for_server`](Self::for_server) | [`for_client`](Self::for_client) |
+/// |---|---|---|
+/// | error of the service or the body, panic | failure | failure |
+/// | status from 500, except those below | failure | failure |
+/// | 501, 505, 511 | ignored: the request decides | failure |
+/// | 408 | ignored: the client was slow | failure: the service did not answer in time |
+/// | other statuses below 500 | success | success |
+/// | gRPC `UNAVAILABLE`, `DATA_LOSS`, a stream without a status | failure | failure |
+/// | gRPC `INTERNAL`, `UNKNOWN` | ignored: servers answer garbage with them | failure |
+/// | gRPC `CANCELLED`, `DEADLINE_EXCEEDED` | ignored: the client sets the deadline and cancels | failure |
+/// | other gRPC statuses | success | success |
+///
+/// 429 and `RESOURCE_EXHAUSTED` concern one client, and are successes unless
+/// [`count_rate_limits`](Self::count_rate_limits) is set.
 ///
 /// ```
 /// use http::HeaderMap;
 /// use tollgate::{Classify, CallOutcome, DefaultClassifier, Verdict};
 ///
 /// let mut trailers = HeaderMap::new();
-/// trailers.insert("grpc-status", 14.into());
-/// assert_eq!(DefaultClassifier::default().classify(&CallOutcome::Trailers(Some(&trailers))), Verdict::Failure);
+/// trailers.insert("grpc-status", 13.into()); // INTERNAL
+/// let outcome = CallOutcome::Trailers(Some(&trailers));
+/// assert_eq!(DefaultClassifier::for_client().classify(&outcome), Verdict::Failure);
+/// assert_eq!(DefaultClassifier::for_server().classify(&outcome), Verdict::Ignore);
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DefaultClassifier {
+    /// Whether the calls are the server's own, so that no stranger chooses them.
+    pub(crate) is_client: bool,
     rate_limits: bool,
 }
 
 impl DefaultClassifier {
+    /// Judges responses of a server to requests that strangers choose.
+    #[must_use]
+    pub const fn for_server() -> Self {
+        Self { is_client: false, rate_limits: false }
+    }
+
+    /// Judges responses that a client receives.
+    #[must_use]
+    pub const fn for_client() -> Self {
+        Self { is_client: true, rate_limits: false }
+    }
+
     /// Counts 429 and `RESOURCE_EXHAUSTED` as failures too, for a service whose limit is shared by all callers.
     ///
     /// ```
@@ -102,28 +146,35 @@ impl DefaultClassifier {
     ///
     /// let answer = Response::builder().status(StatusCode::TOO_MANY_REQUESTS).body(()).unwrap();
     /// let head = CallOutcome::Head(ResponseHead::of(&answer));
-    /// assert_eq!(DefaultClassifier::default().classify(&head), Verdict::Success);
-    /// assert_eq!(DefaultClassifier::default().count_rate_limits().classify(&head), Verdict::Failure);
+    /// assert_eq!(DefaultClassifier::for_client().classify(&head), Verdict::Success);
+    /// assert_eq!(DefaultClassifier::for_client().count_rate_limits().classify(&head), Verdict::Failure);
     /// ```
     #[must_use]
     pub const fn count_rate_limits(self) -> Self {
-        Self { rate_limits: true }
+        Self { rate_limits: true, ..self }
     }
 
     #[inline]
-    fn failed(self, status: StatusCode) -> bool {
-        status.is_server_error() || (self.rate_limits && status == StatusCode::TOO_MANY_REQUESTS)
+    fn status(self, status: StatusCode) -> Verdict {
+        match status.as_u16() {
+            ..408 => Verdict::Success,
+            429 if self.rate_limits => Verdict::Failure,
+            408 | 501 | 505 | 511 if !self.is_client => Verdict::Ignore,
+            408 | 500..=599 => Verdict::Failure,
+            _ => Verdict::Success,
+        }
     }
 
     fn trailers(self, trailers: Option<&HeaderMap>) -> Verdict {
-        let status = trailers.and_then(|trailers| trailers.get("grpc-status")).map(|status| status.as_bytes());
-        match status {
-            Some(b"1") => Verdict::Ignore,
-            Some(b"8") if self.rate_limits => Verdict::Failure,
-            // All other statuses are the caller's fault, or answers.
-            Some(b"0" | b"3" | b"5" | b"6" | b"7" | b"8" | b"9" | b"10" | b"11" | b"12" | b"16") => Verdict::Success,
-            // 2, 4, 13, 14, 15, no status at all, and text that is no status, which counts as UNKNOWN.
-            _ => Verdict::Failure,
+        let Some(status) = trailers.and_then(|trailers| trailers.get("grpc-status")) else { return Verdict::Failure };
+        match status.as_bytes() {
+            b"8" if self.rate_limits => Verdict::Failure,
+            // The caller's fault, or answers.
+            b"0" | b"3" | b"5" | b"6" | b"7" | b"8" | b"9" | b"10" | b"11" | b"12" | b"16" => Verdict::Success,
+            b"14" | b"15" => Verdict::Failure,
+            // 1, 2, 4, 13, and text that is no status, which counts as UNKNOWN.
+            _ if self.is_client => Verdict::Failure,
+            _ => Verdict::Ignore,
         }
     }
 }
@@ -132,8 +183,7 @@ impl Classify for DefaultClassifier {
     #[inline]
     fn classify(&self, outcome: &CallOutcome<'_>) -> Verdict {
         match outcome {
-            CallOutcome::Head(head) if self.failed(head.status) => Verdict::Failure,
-            CallOutcome::Head(_) => Verdict::Success,
+            CallOutcome::Head(head) => self.status(head.status),
             CallOutcome::Trailers(trailers) => self.trailers(*trailers),
             CallOutcome::Error(_) | CallOutcome::BodyError(_) => Verdict::Failure,
         }
@@ -144,18 +194,37 @@ impl Classify for DefaultClassifier {
 mod tests {
     use super::*;
 
+    const SIDES: [DefaultClassifier; 2] = [DefaultClassifier::for_server(), DefaultClassifier::for_client()];
+
     #[test]
     fn grpc_statuses_fail_only_for_server_faults() {
-        let verdict = |code: &str| {
+        let verdicts = |code: &str| {
             let trailers = HeaderMap::from_iter([("grpc-status".parse().unwrap(), code.parse().unwrap())]);
-            DefaultClassifier::default().classify(&CallOutcome::Trailers(Some(&trailers)))
+            SIDES.map(|side| side.classify(&CallOutcome::Trailers(Some(&trailers))))
         };
-        for code in ["2", "4", "13", "14", "15", "", "x", "17", "014"] {
-            assert_eq!(verdict(code), Verdict::Failure, "{code}");
+        for code in ["14", "15"] {
+            assert_eq!(verdicts(code), [Verdict::Failure; 2], "{code}");
+        }
+        for code in ["1", "2", "4", "13", "", "x", "17", "014"] {
+            assert_eq!(verdicts(code), [Verdict::Ignore, Verdict::Failure], "{code}");
         }
         for code in ["0", "3", "5", "6", "7", "8", "9", "10", "11", "12", "16"] {
-            assert_eq!(verdict(code), Verdict::Success, "{code}");
+            assert_eq!(verdicts(code), [Verdict::Success; 2], "{code}");
         }
-        assert_eq!(verdict("1"), Verdict::Ignore);
+        assert_eq!(SIDES.map(|side| side.classify(&CallOutcome::Trailers(None))), [Verdict::Failure; 2]);
+    }
+
+    #[test]
+    fn statuses_that_a_stranger_can_cause_fail_only_on_a_client() {
+        for status in (100..=999).filter_map(|status| StatusCode::from_u16(status).ok()) {
+            let expected = match status.as_u16() {
+                408 | 501 | 505 | 511 => [Verdict::Ignore, Verdict::Failure],
+                500..=599 => [Verdict::Failure; 2],
+                _ => [Verdict::Success; 2],
+            };
+            assert_eq!(SIDES.map(|side| side.status(status)), expected, "{status}");
+            let counted = SIDES.map(|side| side.count_rate_limits().status(status));
+            assert_eq!(counted, if status == 429 { [Verdict::Failure; 2] } else { expected }, "{status}");
+        }
     }
 }

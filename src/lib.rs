@@ -6,13 +6,13 @@
 //! ```
 //! use std::net::SocketAddr;
 //! use axum::extract::ConnectInfo;
-//! use tollgate::{CircuitBreakerLayer, PeerIp, Rate, TokenBucketLayer, Trip};
+//! use tollgate::{CircuitBreakerLayer, PeerIp, Rate, TokenBucketLayer};
 //! use tower::ServiceBuilder;
 //!
 //! let peer = PeerIp::from_extension(|connection: &ConnectInfo<SocketAddr>| Some(connection.0));
 //! let layers = ServiceBuilder::new()
 //!     .layer(TokenBucketLayer::new(Rate::per_second(50).burst(100)).identify_by(peer)) // one bucket per peer address
-//!     .layer(CircuitBreakerLayer::new(Trip::consecutive(5)));
+//!     .layer(CircuitBreakerLayer::for_server());
 //! ```
 //!
 //! axum and tonic store the peer address in an extension type of their own. Without `identify_by` a layer reads a plain
@@ -76,10 +76,10 @@ pub use ledger::{
 };
 pub use policy_name::PolicyName;
 pub use quota::{
-    ActiveGrant, Amounts, Charge, CloseOutcome, Cursor, Duplicates, Explanation, Grant, GrantId, JobIdSource, JobRun,
-    LimitExplanation, LimitUsage, OnExpiry, OnFailure, Plan, Quota, QuotaBuilder, QuotaError, QuotaLayer, QuotaStatus,
-    QuotaStore, Quotas, RequestBytesLayer, Reservation, ReservationError, ReservationId, ServedRequest, Usage,
-    UsagePage,
+    ActiveGrant, Amounts, Charge, CloseOutcome, Cursor, Duplicates, Explanation, Grant, GrantId, JobError, JobIdSource,
+    JobRun, LimitExplanation, LimitUsage, OnExpiry, OnFailure, Plan, Quota, QuotaBuilder, QuotaError, QuotaLayer,
+    QuotaStatus, QuotaStore, Quotas, RequestBytesLayer, Reservation, ReservationError, ReservationId, ServedRequest,
+    Usage, UsagePage,
 };
 pub use refusal::{Dialect, Reason, Refusal, Violation};
 pub use time::{Clock, FakeClock, Moment, Period, Window};

@@ -41,7 +41,8 @@ fn app(recorder: Recorder) -> Router {
         .named("per client")
         .identify_by(peer)
         .observe(metrics.clone());
-    let breaker = CircuitBreakerLayer::new(Trip::consecutive(3))
+    let breaker = CircuitBreakerLayer::for_server()
+        .trip(Trip::consecutive(3))
         .named("upstream")
         .recovery_timeout(Duration::from_secs(2))
         .observe(metrics);

@@ -30,7 +30,8 @@ fn app() -> Router {
 
     let limit = TokenBucketLayer::new(Rate::per_second(5).burst(10))
         .identify_by(ApiKey::header("x-api-key", demo_keys).or(peer));
-    let breaker = CircuitBreakerLayer::new(Trip::consecutive(3)).recovery_timeout(Duration::from_secs(2));
+    // A time-out of the handler belongs inside the breaker, with an answer of 504. One outside would not count.
+    let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(3)).recovery_timeout(Duration::from_secs(2));
 
     Router::new().route("/", get(|| async { "hello\n" }).layer(limit)).route("/flaky", get(flaky).layer(breaker))
 }

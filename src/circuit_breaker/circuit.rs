@@ -31,6 +31,16 @@ pub(crate) struct CircuitShared {
     pub(crate) classifier: ResultClassifier,
 }
 
+impl CircuitShared {
+    /// Returns the verdict on an answer. A client counts a late one as slow even if its verdict is to ignore it, where
+    /// slowness can open the circuit: a service that hangs may answer each call with its own time-out.
+    #[inline]
+    pub(crate) fn answered(&self, verdict: Verdict, slow: bool) -> Verdict {
+        let is_late = verdict == Verdict::Ignore && slow && self.classifier.default.is_client;
+        if is_late && self.trip.has_slow_rate() { Verdict::Success } else { verdict }
+    }
+}
+
 /// A circuit that many threads share. No lock is held while an observer or a classifier runs.
 pub(crate) struct Circuit {
     pub(crate) shared: Arc<CircuitShared>,
@@ -79,8 +89,10 @@ impl Circuit {
         match self.admit(now) {
             Ok(ticket) => Ok(CircuitBreakerPermit::new(ticket, now)),
             Err(wait) => {
-                let name = self.shared.context.name.clone();
-                Err(Refusal::new(Reason::CircuitOpen, name).with_retry_after(wait))
+                let PolicyContext { name, outbound, .. } = &self.shared.context;
+                let mut refusal = Refusal::new(Reason::CircuitOpen, name.clone()).with_retry_after(wait);
+                refusal.set_outbound(*outbound);
+                Err(refusal)
             }
         }
     }

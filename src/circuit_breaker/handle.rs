@@ -30,7 +30,8 @@ use crate::{
 ///
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// let clock = FakeClock::new();
-/// let database = CircuitBreakerLayer::new(Trip::consecutive(3))
+/// let database = CircuitBreakerLayer::for_client(Duration::from_secs(2))
+///     .trip(Trip::consecutive(3))
 ///     .recovery_timeout(Duration::from_secs(1))
 ///     .clock(clock.clone())
 ///     .handle();
@@ -117,8 +118,9 @@ impl CircuitBreaker {
     /// without a key.
     ///
     /// ```
-    /// # use tollgate::{CircuitBreakerLayer, Trip};
-    /// let breaker = CircuitBreakerLayer::new(Trip::consecutive(3)).per_host().handle();
+    /// # use std::time::Duration;
+    /// # use tollgate::CircuitBreakerLayer;
+    /// let breaker = CircuitBreakerLayer::for_client(Duration::from_secs(2)).per_host().handle();
     /// let key = CircuitBreakerLayer::host_key("example.org").unwrap();
     /// breaker.key(key).unwrap().force_open();
     /// ```
@@ -131,8 +133,10 @@ impl CircuitBreaker {
     /// Runs `operation` unless the circuit is open. An error or a panic in it is a failure.
     ///
     /// # Cancel safety
-    /// A call that is dropped before its end releases its probe slot and is not counted. If it has already lasted as
-    /// long as a slow call it is a failure, because its caller gave up on a service that hangs.
+    /// A call that is dropped before its end releases its probe slot and is not counted. On a
+    /// [client](crate::CircuitBreakerLayer::for_client), if it has already lasted as long as a slow call, it is a
+    /// failure, because its caller gave up on a service that hangs. A `tokio::time::timeout` around the call must
+    /// therefore be longer than `slow_after`.
     ///
     /// # Errors
     /// [`CallError::Refused`] when the circuit is open, [`CallError::Inner`] when the operation failed.
@@ -147,9 +151,10 @@ impl CircuitBreaker {
     /// As [`call`](Self::call).
     ///
     /// ```
-    /// # use tollgate::{CircuitBreakerLayer, Trip, Verdict};
+    /// # use std::time::Duration;
+    /// # use tollgate::{CircuitBreakerLayer, Verdict};
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-    /// let breaker = CircuitBreakerLayer::new(Trip::consecutive(1)).handle();
+    /// let breaker = CircuitBreakerLayer::for_client(Duration::from_secs(2)).handle();
     /// let judge = |result: &Result<u8, &str>| match result {
     ///     Err("no such row") => Verdict::Success, // the database did its work
     ///     Err(_) => Verdict::Failure,
@@ -191,9 +196,10 @@ impl fmt::Debug for CircuitBreaker {
 /// Error of [`CircuitBreaker::call`].
 ///
 /// ```
-/// use tollgate::{CallError, CircuitBreakerLayer, Trip};
+/// use std::time::Duration;
+/// use tollgate::{CallError, CircuitBreakerLayer};
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// let breaker = CircuitBreakerLayer::new(Trip::consecutive(3)).handle();
+/// let breaker = CircuitBreakerLayer::for_client(Duration::from_secs(2)).handle();
 /// match breaker.call(async { Err::<(), _>("timed out") }).await {
 ///     Err(CallError::Inner(error)) => assert_eq!(error, "timed out"),
 ///     Err(CallError::Refused(refusal)) => println!("retry in {:?}", refusal.retry_after()),

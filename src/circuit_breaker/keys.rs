@@ -108,7 +108,7 @@ mod tests {
     use crate::{
         backoff::Backoff,
         circuit_breaker::{machine::Recovery, policy::ResultClassifier, trip::Trip},
-        classify::Verdict,
+        classify::{DefaultClassifier, Verdict},
         gate::PolicyContext,
         policy_name::PolicyName,
         time::{Clock, FakeClock},
@@ -127,7 +127,7 @@ mod tests {
             },
             trip: Trip::consecutive(1),
             recovery: Recovery { open, probes: 1, close_after: 1, probe_timeout: IDLE },
-            classifier: ResultClassifier::default(),
+            classifier: ResultClassifier::new(DefaultClassifier::for_client()),
         };
         Keys::new(Arc::new(shared), Arc::new(|_, _| None), max)
     }

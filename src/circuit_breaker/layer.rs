@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     backoff::Backoff,
-    classify::Classify,
+    classify::{Classify, DefaultClassifier},
     error::ConfigError,
     gate::{ConfiguredLayer, PolicyConfig, PolicyContext, gate_layer},
     head::RequestHead,
@@ -23,13 +23,20 @@ use crate::{
 
 /// Stops calling a service that fails, and probes for its recovery.
 ///
-/// One circuit, which opens after five failures in a row:
+/// There are two sides, because a failure means another thing on each:
+///
+/// - [`for_server`](Self::for_server) is for routes of your own server. Strangers choose the requests, and what a
+///   stranger can cause must not open the circuit for all.
+/// - [`for_client`](Self::for_client) is for calls to a service that your program depends on. Every answer that is of no
+///   use counts, and the time from which on an answer is late is part of the constructor.
+///
+/// One circuit around the routes that depend on one database:
 ///
 /// ```
-/// use tollgate::{CircuitBreakerLayer, Trip};
+/// use tollgate::CircuitBreakerLayer;
 /// use tower::ServiceBuilder;
 ///
-/// let stack = ServiceBuilder::new().layer(CircuitBreakerLayer::new(Trip::consecutive(5)));
+/// let stack = ServiceBuilder::new().layer(CircuitBreakerLayer::for_server());
 /// ```
 ///
 /// One circuit for each host, around hyper's pooled client:
@@ -38,13 +45,12 @@ use crate::{
 /// use std::time::Duration;
 /// use http_body_util::Empty;
 /// use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-/// use tollgate::{CircuitBreakerLayer, Trip};
+/// use tollgate::CircuitBreakerLayer;
 /// use tower::ServiceBuilder;
 ///
-/// let breaker = CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20))
+/// let breaker = CircuitBreakerLayer::for_client(Duration::from_secs(2))
 ///     .recovery_timeout(Duration::from_secs(5))
-///     .per_host()
-///     .outbound(); // its refusals are none of the server's own
+///     .per_host();
 /// let client = Client::builder(TokioExecutor::new()).build_http::<Empty<bytes::Bytes>>();
 /// let client = ServiceBuilder::new().layer(breaker).service(client);
 /// ```
@@ -76,28 +82,76 @@ gate_layer!(
 );
 
 impl CircuitBreakerLayer {
-    /// Creates a breaker that opens by `trip`.
+    /// Creates a breaker for routes of a server, whose requests come from strangers.
     ///
-    /// # Panics
-    /// If a value of `trip` is out of range: a share that is not above 0 and at most 1, an empty window, or a minimum
-    /// of 0 or above the window. Also if the consecutive failures or `slow_after` are 0.
+    /// It opens when half of the last 100 calls failed, and at least 20 are known: a few broken requests in a row are no
+    /// evidence, because one client can send them all. It judges by
+    /// [`DefaultClassifier::for_server`]: gRPC's `INTERNAL` and `UNKNOWN`, 408, 501, 505 and 511 do not count, because
+    /// garbage and slow uploads cause them.
+    ///
+    /// A client that hangs up does not count, whenever it does so, and slowness opens no circuit unless the
+    /// [rules](Self::trip) have a [`slow_rate`](Trip::slow_rate). To open on a handler that hangs, put a time-out
+    /// **inside** the breaker that answers with 504.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use http::StatusCode;
+    /// use tollgate::CircuitBreakerLayer;
+    /// use tower::ServiceBuilder;
+    /// use tower_http::timeout::TimeoutLayer;
+    ///
+    /// let stack = ServiceBuilder::new()
+    ///     .layer(CircuitBreakerLayer::for_server())
+    ///     .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, Duration::from_secs(5)));
+    /// ```
     #[must_use]
-    pub fn new(trip: Trip) -> Self {
-        Self::try_new(trip).unwrap_or_else(|invalid| panic!("{invalid}"))
+    pub fn for_server() -> Self {
+        Self::with_defaults(DefaultClassifier::for_server(), Trip::failure_rate(0.5))
     }
 
-    /// As [`new`](Self::new), for input at run time.
+    /// Creates a breaker for calls to a service. An answer is late from `slow_after` on: the time after which your
+    /// program has no use for it, such as that of its own deadline.
+    ///
+    /// It opens after 5 failures in a row, or when half of the last 100 calls failed, or half were late, and at least
+    /// 20 are known. The calls are your own, so that a run of failures is evidence. It judges by
+    /// [`DefaultClassifier::for_client`], by which 408 and all of gRPC's server faults count, `CANCELLED` included.
+    ///
+    /// A call that is dropped after `slow_after` without a head counts as failed. So a time-out outside the breaker, as a
+    /// layer or as `tokio::time::timeout`, opens the circuit of a service that hangs, **if it is longer than
+    /// `slow_after`**. A call that is dropped earlier does not count: its caller may be impatient. A late answer counts
+    /// as slow whatever its verdict.
+    ///
+    /// Its refusals are [`outbound`](Self::outbound).
+    ///
+    /// # Panics
+    /// If `slow_after` is zero.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tollgate::CircuitBreakerLayer;
+    ///
+    /// # async fn query() -> Result<(), std::io::Error> { Ok(()) }
+    /// # async fn example() {
+    /// let database = CircuitBreakerLayer::for_client(Duration::from_secs(2)).handle();
+    /// let row = tokio::time::timeout(Duration::from_secs(3), database.call(query())).await;
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn for_client(slow_after: Duration) -> Self {
+        Self::try_for_client(slow_after).unwrap_or_else(|invalid| panic!("{invalid}"))
+    }
+
+    /// As [`for_client`](Self::for_client), for input at run time.
     ///
     /// # Errors
-    /// If a value of `trip` is out of range.
-    ///
-    /// ```
-    /// use tollgate::{CircuitBreakerLayer, Trip};
-    /// let error = CircuitBreakerLayer::try_new(Trip::failure_rate(1.5)).unwrap_err();
-    /// assert_eq!(error.to_string(), "failure rate must be above 0 and at most 1, got 1.5");
-    /// ```
-    pub fn try_new(trip: Trip) -> Result<Self, ConfigError> {
+    /// If `slow_after` is zero.
+    pub fn try_for_client(slow_after: Duration) -> Result<Self, ConfigError> {
+        let trip = Trip::failure_rate(0.5).or(Trip::slow_rate(0.5)).or(Trip::consecutive(5)).slow_after(slow_after);
         trip.check()?;
+        Ok(Self::with_defaults(DefaultClassifier::for_client(), trip).outbound())
+    }
+
+    fn with_defaults(classifier: DefaultClassifier, trip: Trip) -> Self {
         let settings = BreakerSettings {
             trip,
             recovery_timeout: Duration::from_secs(10),
@@ -105,11 +159,37 @@ impl CircuitBreakerLayer {
             probes: 1,
             close_after: None,
             probe_timeout: None,
-            classifier: ResultClassifier::default(),
+            classifier: ResultClassifier::new(classifier),
             key_of: None,
             max_keys: 1_024,
         };
-        Ok(Self(ConfiguredLayer::new(settings, "circuit_breaker")))
+        Self(ConfiguredLayer::new(settings, "circuit_breaker"))
+    }
+
+    /// Sets the rules by which the circuit opens. The `slow_after` of [`for_client`](Self::for_client) holds for them
+    /// too, unless they have their own.
+    ///
+    /// # Panics
+    /// If a value of `trip` is out of range: a share that is not above 0 and at most 1, an empty window, or a minimum
+    /// of 0 or above the window. Also if the consecutive failures or `slow_after` are 0.
+    #[must_use]
+    pub fn trip(self, trip: Trip) -> Self {
+        self.try_trip(trip).unwrap_or_else(|invalid| panic!("{invalid}"))
+    }
+
+    /// As [`trip`](Self::trip), for input at run time.
+    ///
+    /// # Errors
+    /// If a value of `trip` is out of range.
+    ///
+    /// ```
+    /// use tollgate::{CircuitBreakerLayer, Trip};
+    /// let error = CircuitBreakerLayer::for_server().try_trip(Trip::failure_rate(1.5)).unwrap_err();
+    /// assert_eq!(error.to_string(), "failure rate must be above 0 and at most 1, got 1.5");
+    /// ```
+    pub fn try_trip(self, trip: Trip) -> Result<Self, ConfigError> {
+        trip.check()?;
+        Ok(self.with(|config| config.trip = trip.or_slow_after(config.trip)))
     }
 
     /// Sets the time from opening to the first probe; default 10 s, the time of a restart. Jitter adds at most a fifth,
@@ -190,11 +270,11 @@ impl CircuitBreakerLayer {
         self.with(|config| config.classifier.honor_retry_after = true)
     }
 
-    /// Classifies results by `classify` instead of [`DefaultClassifier`](crate::DefaultClassifier).
+    /// Classifies results by `classify` instead of [`DefaultClassifier`].
     ///
     /// ```
     /// use tollgate::{CircuitBreakerLayer, CallOutcome, Trip, Verdict};
-    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).classify(|outcome: &CallOutcome<'_>| match outcome {
+    /// let layer = CircuitBreakerLayer::for_server().classify(|outcome: &CallOutcome<'_>| match outcome {
     ///     CallOutcome::Head(head) if head.status.is_success() => Verdict::Success,
     ///     _ => Verdict::Failure,
     /// });
@@ -210,8 +290,8 @@ impl CircuitBreakerLayer {
     /// its request.
     ///
     /// ```
-    /// # use tollgate::{CircuitBreakerLayer, Digester, RequestHead, Trip};
-    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(3));
+    /// # use tollgate::{CircuitBreakerLayer, Digester, RequestHead};
+    /// let layer = CircuitBreakerLayer::for_server();
     /// let layer = layer.per_key(|request: &RequestHead<'_>, digester: &Digester| {
     ///     let tenant = request.headers.get("x-tenant")?;
     ///     Some(digester.digest("tenant", [tenant.as_bytes()]))

@@ -1,15 +1,18 @@
 //! Circuit breaker: stops calling a service that fails, and probes for its recovery.
 //!
-//! With the defaults (10 s open, one probe, server errors and transport errors count as failures):
+//! There are two constructors. [`for_server`](crate::CircuitBreakerLayer::for_server) is for routes of your own server,
+//! and what a stranger can cause does not open its circuit. [`for_client`](crate::CircuitBreakerLayer::for_client) is for
+//! calls to a service that your program depends on. With the defaults of a client (10 s open, one probe):
 //!
 //! ```
+//! use std::time::Duration;
 //! use http::{Request, Response, StatusCode};
-//! use tollgate::{CircuitBreakerLayer, Trip};
+//! use tollgate::CircuitBreakerLayer;
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
 //!
 //! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 //! let service = ServiceBuilder::new()
-//!     .layer(CircuitBreakerLayer::new(Trip::failure_rate(0.5).or(Trip::consecutive(5))))
+//!     .layer(CircuitBreakerLayer::for_client(Duration::from_secs(2)))
 //!     .service(service_fn(|_: Request<()>| async {
 //!         Ok::<_, ()>(Response::builder().status(StatusCode::BAD_GATEWAY).body(String::new()).unwrap())
 //!     }));
@@ -21,17 +24,14 @@
 //! # });
 //! ```
 //!
-//! One circuit per host, two trip rules, and the handle:
+//! One circuit per host, rules of your own, and the handle:
 //!
 //! ```
 //! use std::time::Duration;
 //! use tollgate::{CircuitBreakerLayer, CircuitState, Event, Trip};
 //!
-//! let trip = Trip::failure_rate(0.3)
-//!     .or(Trip::slow_rate(0.8).slow_after(Duration::from_secs(2)))
-//!     .over_time(Duration::from_secs(30))
-//!     .min_requests(50);
-//! let layer = CircuitBreakerLayer::new(trip)
+//! let layer = CircuitBreakerLayer::for_client(Duration::from_secs(2))
+//!     .trip(Trip::failure_rate(0.3).or(Trip::slow_rate(0.8)).over_time(Duration::from_secs(30)).min_requests(50))
 //!     .recovery_timeout(Duration::from_secs(5))
 //!     .max_open(Duration::from_secs(300))
 //!     .probes(3)
@@ -47,18 +47,19 @@
 //! ```
 //!
 //! # Results that count
-//! A result is judged **as soon as it is known**. An error, or a status from 500 at the head, is a failure; any other
-//! head is a success, and completes a probe at once. A gRPC call is judged at its trailers. A body that fails after a
-//! good head is a failure too.
+//! A result is judged **as soon as it is known**, by [`DefaultClassifier`](crate::DefaultClassifier) or your own. An HTTP
+//! response is judged at its head, and a good one completes a probe at once. A gRPC call is judged at its trailers. A
+//! body that fails after a good head is a failure too.
 //!
-//! Two ends of a call are not results: a refusal by a layer further in, and a drop before the head. A drop counts as a
-//! failure if the call has lasted for [`slow_after`](crate::Trip::slow_after). So a service that hangs opens the
-//! circuit even if every caller gives up.
+//! Two ends of a call are not results: a refusal by a layer further in, and a drop before the head. On a client a drop
+//! counts as a failure if the call has lasted for [`slow_after`](crate::Trip::slow_after). So a service that hangs opens
+//! the circuit even if every caller gives up. On a server it never counts: a stranger can hang up at any time.
+//! [`Trip`](crate::Trip) says where a time-out belongs.
 //!
 //! # Half-open
 //! When the open time is over, the next call is a probe. At most [`probes`](crate::CircuitBreakerLayer::probes) are
-//! under way at once. A cancelled probe releases its slot; one that hangs loses it after
-//! [`probe_timeout`](crate::CircuitBreakerLayer::probe_timeout).
+//! under way at once, those of earlier openings included. A cancelled probe releases its slot; one that hangs loses it
+//! after [`probe_timeout`](crate::CircuitBreakerLayer::probe_timeout).
 //!
 //! One failure opens the circuit again, for longer. So does a slow response if the circuit has a
 //! [`slow_rate`](crate::Trip::slow_rate). A gRPC stream that delivers and then pauses until its time-out counts as a

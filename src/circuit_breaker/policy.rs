@@ -112,7 +112,8 @@ impl CircuitBreakerPermit {
 
     /// Reports the verdict on a call that is not a request.
     pub(super) fn report(&mut self, verdict: Verdict) {
-        let Some((_, now, slow)) = self.ticket.elapsed(self.started) else { return };
+        let Some((shared, now, slow)) = self.ticket.elapsed(self.started) else { return };
+        let verdict = shared.answered(verdict, slow);
         self.judged = Judged::Done;
         self.ticket.report(verdict, slow, now);
     }
@@ -121,18 +122,21 @@ impl CircuitBreakerPermit {
     #[inline(never)]
     fn judge_end(&mut self, outcome: &Outcome<'_>) {
         let Some((shared, now, slow_by_now)) = self.ticket.elapsed(self.started) else { return };
-        let verdict = match outcome {
-            Outcome::Complete { trailers } if self.grpc => shared.classifier.judge(&CallOutcome::Trailers(*trailers)),
-            Outcome::Failed(error) => shared.classifier.judge(&CallOutcome::Error(*error)),
-            Outcome::BodyFailed(error) => shared.classifier.judge(&CallOutcome::BodyError(*error)),
-            Outcome::Panicked => Verdict::Failure,
-            Outcome::Refused(_) => Verdict::Ignore,
-            Outcome::Responded | Outcome::Complete { .. } | Outcome::Cancelled { .. } => match self.slow_head {
-                Some(_) if self.grpc => Verdict::Ignore, // cut before its trailers
-                Some(_) => Verdict::Success,             // a good head whose end was awaited
-                None if slow_by_now => Verdict::Failure, // the caller gave up on a service that hangs
-                None => Verdict::Ignore,
-            },
+        let answer = match outcome {
+            Outcome::Complete { trailers } if self.grpc => Some(CallOutcome::Trailers(*trailers)),
+            Outcome::Failed(error) => Some(CallOutcome::Error(*error)),
+            Outcome::BodyFailed(error) => Some(CallOutcome::BodyError(*error)),
+            _ => None,
+        };
+        let verdict = match (&answer, outcome, self.slow_head) {
+            (Some(answer), ..) => shared.classifier.judge(answer),
+            (_, Outcome::Panicked, _) => Verdict::Failure,
+            (_, Outcome::Refused(_), _) => Verdict::Ignore,
+            (.., Some(_)) if self.grpc => Verdict::Ignore, // cut before its trailers
+            (.., Some(_)) => Verdict::Success,             // a good head whose end was awaited
+            // The caller gave up on a service that hangs. Of a server, a stranger may be as impatient at any time.
+            (.., None) if slow_by_now && shared.classifier.default.is_client => Verdict::Failure,
+            (.., None) => Verdict::Ignore,
         };
         let slow = match (self.judged, self.slow_head) {
             // Already counted as a success, and as slow if it was: only a failure adds to that.
@@ -141,6 +145,7 @@ impl CircuitBreakerPermit {
             (_, Some(slow)) if !shared.classifier.slow_to_end => slow,
             _ => slow_by_now,
         };
+        let verdict = if answer.is_some() { shared.answered(verdict, slow) } else { verdict };
         self.ticket.report(verdict, slow, now);
     }
 
@@ -175,7 +180,7 @@ impl Permit for CircuitBreakerPermit {
         if self.grpc && !is_grpc_status(head.headers) {
             return; // known at the trailers
         }
-        let verdict = shared.classifier.judge_head(head);
+        let verdict = shared.answered(shared.classifier.judge_head(head), slow);
         let success = verdict == Verdict::Success && !self.grpc;
         if success && shared.classifier.slow_to_end {
             return; // known at the end
@@ -218,7 +223,7 @@ impl fmt::Debug for CircuitBreakerPermit {
 }
 
 /// Settings by which results are judged.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct ResultClassifier {
     pub(crate) default: DefaultClassifier,
     pub(crate) custom: Option<Arc<dyn Classify>>,
@@ -227,6 +232,10 @@ pub(crate) struct ResultClassifier {
 }
 
 impl ResultClassifier {
+    pub(crate) const fn new(default: DefaultClassifier) -> Self {
+        Self { default, custom: None, slow_to_end: false, honor_retry_after: false }
+    }
+
     #[inline]
     pub(crate) fn judge(&self, outcome: &CallOutcome<'_>) -> Verdict {
         match &self.custom {

@@ -11,8 +11,16 @@ use crate::error::ConfigError;
 /// [`over_time`](Self::over_time) sets another. They are judged only once the window holds 20 calls, because half of
 /// two calls is no evidence. They are judged at each failed or slow call, so a success never opens a circuit.
 ///
-/// Values are checked when the layer is built, by
-/// [`CircuitBreakerLayer::try_new`](crate::CircuitBreakerLayer::try_new) and its panicking twin.
+/// Values are checked by [`CircuitBreakerLayer::try_trip`](crate::CircuitBreakerLayer::try_trip) and its panicking twin.
+///
+/// # Time-outs
+/// Of a service that hangs a breaker sees only the calls that end. The time-out that ends them belongs:
+///
+/// - **on a client, outside or inside**. Outside, it must be longer than
+///   [`slow_after`](crate::CircuitBreakerLayer::for_client): a call that is dropped earlier does not count, because its
+///   caller may be impatient. Inside, its error counts.
+/// - **on a server, inside**, with an answer of 504. A time-out outside drops the call as a client does that hangs up,
+///   which does not count. An answer of 408, or gRPC's `CANCELLED`, says that the client was slow, and does not count.
 ///
 /// ```
 /// use std::time::Duration;
@@ -135,18 +143,24 @@ impl Trip {
         self
     }
 
-    /// Sets the time to the head from which on a call is slow; default 10 s, longer than a person
-    /// should wait for a page.
+    /// Sets the time to the head from which on a call is slow. The default is that of
+    /// [`for_client`](crate::CircuitBreakerLayer::for_client); on a server 10 s, longer than a person should wait for a
+    /// page.
     ///
-    /// A call that its caller drops after this time without a head counts as failed.
+    /// On a client, a call that is dropped after this time without a head counts as failed.
     ///
     /// # Behind slow clients
-    /// A handler that waits for a request's body is as slow as its client. A client that hangs up after this time and
-    /// has not sent the body looks like one that gave up on the service. Where untrusted clients upload, give the
-    /// request's body a shorter time-out further in, so that the handler answers in time.
+    /// A handler that waits for a request's body is as slow as its client. Where untrusted clients upload, a
+    /// [`slow_rate`](Self::slow_rate) on a server needs a shorter time-out for the request's body further in, so that the
+    /// handler answers in time.
     #[must_use]
     pub const fn slow_after(self, time: Duration) -> Self {
         Self { slow_after: Some(time), ..self }
+    }
+
+    /// Returns these rules with the `slow_after` of `other` where they have none.
+    pub(crate) fn or_slow_after(self, other: Self) -> Self {
+        Self { slow_after: self.slow_after.or(other.slow_after), ..self }
     }
 
     /// Returns the length of the window.

@@ -67,7 +67,11 @@ impl ClientResolver {
     /// it would stall.
     #[inline]
     pub(crate) fn identify(&self, request: &RequestHead<'_>) -> Option<Client> {
-        self.identify.identify(request, Digester::process())
+        let mut client = self.identify.identify(request, Digester::process());
+        if let Some(client) = &mut client {
+            client.identified();
+        }
+        client
     }
 
     /// Calls `decide` with the client to charge: the one of the request, or the one that all unidentified requests share.
@@ -122,6 +126,11 @@ pub(crate) struct Tiered<T> {
 impl<T> Tiered<T> {
     pub(crate) const fn new(usual: T) -> Self {
         Self { usual, tiers: Vec::new() }
+    }
+
+    /// Whether no tier has a value of its own.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.tiers.is_empty()
     }
 
     /// Returns the value of a client of `tier`.

@@ -34,7 +34,7 @@ pin_project! {
     /// use tollgate::{CircuitBreakerLayer, Trip};
     /// use tower::{Layer, Service, service_fn};
     ///
-    /// let layer = CircuitBreakerLayer::new(Trip::consecutive(1));
+    /// let layer = CircuitBreakerLayer::for_server().trip(Trip::consecutive(1));
     /// let mut service = layer.layer(service_fn(|_: Request<String>| async {
     ///     std::future::pending::<Result<Response<String>, Infallible>>().await
     /// }));

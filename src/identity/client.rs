@@ -33,6 +33,9 @@ pub struct Client {
 
 impl Client {
     /// Creates the client with this public name, digested with the key of this process.
+    ///
+    /// Its tier is unknown: the accounts of quotas use the one under which the client was seen last. A client that a
+    /// layer identifies without a tier has none.
     #[must_use]
     pub fn named(name: impl Into<Arc<str>>) -> Self {
         Digester::process().named(name)
@@ -84,8 +87,22 @@ impl Client {
     /// Returns the tier, if the identity has one.
     #[must_use]
     #[inline]
-    pub const fn tier(&self) -> Option<&Tier> {
-        self.tier.as_ref()
+    pub fn tier(&self) -> Option<&Tier> {
+        self.tier.as_ref().filter(|tier| !tier.is_unknown())
+    }
+
+    /// Whether it is known which tier the client has, if any.
+    #[inline]
+    pub(crate) fn has_known_tier(&self) -> bool {
+        self.tier.as_ref().is_none_or(|tier| !tier.is_unknown())
+    }
+
+    /// Gives a client that a layer identified no tier if it has none.
+    #[inline]
+    pub(crate) fn identified(&mut self) {
+        if !self.has_known_tier() {
+            self.tier = None;
+        }
     }
 }
 
@@ -109,7 +126,7 @@ impl fmt::Debug for Client {
             Some(name) => write!(f, "Client({name}")?,
             None => write!(f, "Client({:?}", self.digest)?,
         }
-        match &self.tier {
+        match self.tier() {
             Some(tier) => write!(f, ", {})", tier.as_str()),
             None => f.write_str(")"),
         }

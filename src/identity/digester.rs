@@ -8,7 +8,7 @@ use std::{
 
 use siphasher::sip128::SipHasher13;
 
-use super::client::Client;
+use super::{client::Client, name::Tier};
 
 /// 128-bit keyed hash of an identity. A collision cannot be constructed without the digester's key.
 ///
@@ -94,7 +94,8 @@ impl Digester {
     #[must_use]
     pub fn named(&self, name: impl Into<Arc<str>>) -> Client {
         let name = name.into();
-        Client::from_digest(self.digest("name", [name.as_bytes()])).with_name(name)
+        let digest = self.digest("name", [name.as_bytes()]);
+        Client { digest, name: Some(name.into()), tier: Some(Tier::unknown()) }
     }
 }
 

@@ -79,6 +79,16 @@ impl<T: Into<Arc<str>>> From<T> for Name {
 pub struct Tier(Arc<str>);
 
 impl Tier {
+    /// Creates what stands for a tier until it is known.
+    pub(super) fn unknown() -> Self {
+        Self(Arc::default())
+    }
+
+    #[inline]
+    pub(super) fn is_unknown(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns the name of the tier.
     #[must_use]
     #[inline]

@@ -44,12 +44,13 @@ impl<D: Database> LedgerStore<D> {
             None => (new_job(), None),
         };
         let key = Key { tenant, job };
-        let (ttl, plan) = (self.settings.ttl, Arc::clone(request.account.plan));
+        let (ttl, plan, client) = (self.settings.ttl, Arc::clone(request.account.plan), request.account.client);
         let terms = ReservationTerms { ttl: crate::time::nanos(ttl), charge: self.settings.charge_expired };
         let admit = AdmitCommand {
             plan: Arc::clone(&plan),
             amounts,
             fingerprint,
+            tier: client.has_known_tier().then(|| client.tier().map_or_else(Arc::default, |tier| tier.as_str().into())),
             reserve: charge.reserve.then_some(terms),
             wants_nearest: request.wants_nearest,
             usage: request.wants_usage || learns,

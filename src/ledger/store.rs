@@ -12,7 +12,7 @@ use super::{
 use crate::{
     error::ConfigError,
     gate::MaybeFuture,
-    identity::{Client, Digester},
+    identity::{Client, Digester, Tier},
     kind::Kind,
     quota::{
         ActiveGrant, Amounts, Grant, GrantId, OnFailure, Usage,
@@ -176,6 +176,10 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         })
     }
 
+    fn last_tier(&self, client: &Client) -> MaybeFuture<Result<Option<Tier>, StoreError>> {
+        self.read(client, |_, stored| Ok((!stored.tier.is_empty()).then(|| stored.tier.into())))
+    }
+
     fn check(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), AdmitError>> {
         let (plan, slots) = (Arc::clone(account.plan), slots::check(&self.slots, account, amounts));
         let mut amounts = amounts.clone();
@@ -207,7 +211,10 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             let mut page = Vec::with_capacity(tenants.len());
             for tenant in tenants {
                 let (wall, stored) = inner.read(database.account(&tenant)).await?;
-                let client = Client::named(tenant);
+                let client = match &stored.tier {
+                    none if none.is_empty() => Client::named(tenant),
+                    tier => Client::named(tenant).with_tier(Arc::clone(tier)),
+                };
                 let plan = plan_of(&client);
                 let usage = writer::account_view(stored, &plan, wall).usage(wall);
                 let usage = slots::merge_usage(&slots, &client, &plan, now, usage);

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     error::ConfigError,
     gate::MaybeFuture,
-    identity::{Client, Digester},
+    identity::{Client, Digester, Tier},
     refusal::Violation,
     sync::Lease,
     time::Clock,
@@ -95,6 +95,11 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
 
     /// Checks whether all requested amounts could be admitted.
     fn check(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), AdmitError>>;
+
+    /// Returns the tier under which a client was charged last, if it had one.
+    fn last_tier(&self, client: &Client) -> MaybeFuture<Result<Option<Tier>, StoreError>> {
+        MaybeFuture::Ready(Ok(client.tier().cloned()))
+    }
 
     /// Returns the usage of at most `most` clients, beginning at `from` or at the first client.
     fn page(

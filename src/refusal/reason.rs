@@ -107,11 +107,11 @@ reasons! {
         "job_running", "JOB_RUNNING" 10, CONFLICT 409 "Conflict", "about:blank",
         "job still running",
         "The same job is still running.";
-    /// The job that the request names was completed before: 409, `ALREADY_EXISTS`.
+    /// The job that the request names was charged before, and has ended or was interrupted: 409, `ALREADY_EXISTS`.
     DuplicateJob:
         "duplicate_job_id", "DUPLICATE_JOB_ID" 6, CONFLICT 409 "Conflict", "about:blank" code "duplicate_job_id",
-        "job completed before",
-        "The same job was completed before; it was charged once.";
+        "job charged before",
+        "The same job was charged before and is not run again. It has ended, or was interrupted.";
     /// The job id of the request belongs to another job: 422, `INVALID_ARGUMENT`.
     JobConflict:
         "job_conflict", "JOB_CONFLICT" 3, UNPROCESSABLE_ENTITY 422 "Unprocessable Content", "about:blank",

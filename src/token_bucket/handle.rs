@@ -6,7 +6,8 @@ use super::{
     gcra::{self, Level},
     policy::TokenBucketPolicy,
     rate::Rate,
-    table::TableError,
+    rates::RateLimit,
+    table::{Bucket, Revision},
 };
 use crate::{
     cost::Cost,
@@ -32,7 +33,7 @@ use crate::{
 pub struct TokenBuckets(pub(super) Arc<TokenBucketPolicy>);
 
 impl TokenBuckets {
-    /// Takes `cost` from the client's bucket and from the global one, or from neither.
+    /// Takes `cost` from the client's buckets and from the global one, or from none.
     ///
     /// [`Cost::PREFLIGHT`] takes nothing and is refused exactly if there is no whole token.
     ///
@@ -50,15 +51,23 @@ impl TokenBuckets {
         taken.map(drop)
     }
 
-    /// Returns the level of the client's bucket; takes nothing.
+    /// Returns the level of the client's bucket; takes nothing. With [several rates](crate::TokenBucketLayer::and_rate) it is
+    /// that of the bucket with the fewest tokens.
     #[must_use]
     pub fn peek(&self, client: &Client) -> Level {
-        let TokenBucketPolicy { context, table, .. } = &*self.0;
-        let now = context.clock.now();
+        let TokenBucketPolicy { context, buckets, .. } = &*self.0;
+        let (now, tag) = (context.clock.now(), RateLimit::tag(client));
+        let level = |limit: &RateLimit, bucket: Option<Bucket>| {
+            gcra::level(&limit.rate, bucket.map(|bucket| limit.full_at(bucket, now)), now)
+        };
         self.0.with_limits(|limits| {
             let limit = limits.by_tier.of(client.tier());
-            let bucket = table.peek(limit.key(client), now, &limits.revision)?;
-            Ok(gcra::level(&limit.rate, bucket.map(|bucket| limit.full_at(bucket, now)), now))
+            let mut least = level(limit, buckets.table.peek(limit.key(tag), now, &limits.revision)?);
+            for further in limits.others.iter().flat_map(|others| &*others.further) {
+                let other = level(&further.limit, further.buckets.table.peek(tag, now, &Revision::FIRST)?);
+                least = if other.remaining < least.remaining { other } else { least };
+            }
+            Ok(least)
         })
     }
 
@@ -72,10 +81,10 @@ impl TokenBuckets {
     #[must_use]
     pub fn peek_global(&self) -> Option<Level> {
         let now = self.0.context.clock.now();
-        self.0.limits.present().global.as_ref().map(|global| global.level(now))
+        self.0.limits.present().global().map(|global| global.level(now))
     }
 
-    /// Gives `cost` back to the client's bucket and to the global one, up to full.
+    /// Gives `cost` back to the client's buckets and to the global one, up to full.
     ///
     /// ```
     /// # use tollgate::{Client, Cost, Rate, TokenBucketLayer};
@@ -86,20 +95,8 @@ impl TokenBuckets {
     /// assert_eq!(buckets.peek(&alice).remaining, 4);
     /// ```
     pub fn give_back(&self, client: &Client, cost: Cost) {
-        let TokenBucketPolicy { context, table, .. } = &*self.0;
-        let now = context.clock.now();
-        self.0.with_limits(|limits| {
-            let limit = limits.by_tier.of(client.tier());
-            let fuller = |bucket| limit.bucket(gcra::give_back(&limit.rate, limit.full_at(bucket, now), cost, now));
-            match table.update(limit.key(client), now, &limits.revision, |bucket| (bucket.map(fuller), ())) {
-                Err(TableError::Stale) => return Err(TableError::Stale),
-                Ok(()) | Err(TableError::Full) => {} // a client without a bucket has all of its tokens
-            }
-            if let Some(global) = &limits.global {
-                global.give_back(cost, now);
-            }
-            Ok(())
-        });
+        let number = self.0.limits.present().by_tier.of(client.tier()).number;
+        self.0.give_back(RateLimit::tag(client), number, cost);
     }
 
     /// Changes the rate of all clients whose tier has none of its own, from the next request on.
@@ -173,20 +170,24 @@ impl TokenBuckets {
     /// # });
     /// ```
     pub fn forget_idle(&self) {
-        self.0.table.sweep_all(self.0.context.clock.now(), &self.0.limits.present().revision);
+        let (now, limits) = (self.0.context.clock.now(), self.0.limits.present());
+        self.0.buckets.table.sweep_all(now, &limits.revision);
+        for further in limits.others.iter().flat_map(|others| &*others.further) {
+            further.buckets.table.sweep_all(now, &Revision::FIRST);
+        }
     }
 
     /// Returns the number of clients whose bucket is not full, and of idle ones that are not
     /// [evicted](Self::forget_idle) yet.
     #[must_use]
     pub fn live_clients(&self) -> usize {
-        self.0.table.live()
+        self.0.buckets.table.live()
     }
 
     /// Returns the number of clients that can have a bucket at once.
     #[must_use]
     pub fn max_clients(&self) -> usize {
-        self.0.table.capacity()
+        self.0.buckets.table.capacity()
     }
 
     /// Returns the memory of the buckets, in bytes; it grows and shrinks with the number of clients.
@@ -198,7 +199,7 @@ impl TokenBuckets {
     /// ```
     #[must_use]
     pub fn allocated_bytes(&self) -> usize {
-        self.0.table.allocated_bytes()
+        self.0.buckets.table.allocated_bytes()
     }
 
     /// Returns the digester that makes the clients of these buckets.

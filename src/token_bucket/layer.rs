@@ -1,6 +1,6 @@
 //! Layer of token buckets, and its settings.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::rate::Rate;
 use super::{handle::TokenBuckets, policy::TokenBucketPolicy};
@@ -9,6 +9,7 @@ use crate::{
     gate::{ClientConfig, ConfiguredLayer, PolicyConfig, PolicyContext, Tiered, client_setters, gate_layer},
     head::RequestHead,
     identity::Tier,
+    refusal::Reason,
 };
 
 /// Limits how often each client, and all of them together, may pass.
@@ -45,19 +46,23 @@ pub struct TokenBucketLayer(ConfiguredLayer<TokenBucketConfig>);
 #[derive(Clone)]
 pub(super) struct TokenBucketConfig {
     pub(super) rates: Tiered<Rate>,
+    /// Further rates of each client.
+    pub(super) further: Vec<Rate>,
     pub(super) global: Option<Rate>,
     pub(super) overflow: Option<Rate>,
     pub(super) clients: ClientConfig,
     pub(super) cost: Option<CostOf>,
+    pub(super) refund: Option<RefundOn>,
 }
 
 type CostOf = Arc<dyn Fn(&RequestHead<'_>) -> Cost + Send + Sync>;
+type RefundOn = Arc<dyn Fn(Reason) -> bool + Send + Sync>;
 
 impl PolicyConfig for TokenBucketConfig {
     type Policy = TokenBucketPolicy;
 
     fn build(&self, context: &PolicyContext) -> Arc<TokenBucketPolicy> {
-        Arc::new(TokenBucketPolicy::new(self.clone(), context.clone()))
+        Arc::new_cyclic(|policy| TokenBucketPolicy::new(self.clone(), context.clone(), Weak::clone(policy)))
     }
 }
 
@@ -89,10 +94,12 @@ impl TokenBucketLayer {
     pub fn new(rate: Rate) -> Self {
         let config = TokenBucketConfig {
             rates: Tiered::new(rate),
+            further: Vec::new(),
             global: None,
             overflow: None,
             clients: ClientConfig::default(),
             cost: None,
+            refund: None,
         };
         Self(ConfiguredLayer::new(config, "default"))
     }
@@ -104,6 +111,23 @@ impl TokenBucketLayer {
     pub fn rate_for(self, tier: impl Into<Tier>, rate: Rate) -> Self {
         let tier = tier.into();
         self.with(|config| config.rates.set(Some(tier), rate))
+    }
+
+    /// Limits each client by a further rate, whatever its tier: a request takes from all of its buckets or from none.
+    ///
+    /// A refusal says when all of them have enough tokens. The fields of other responses report the first rate. Each rate
+    /// has a table of its own, of [`max_clients`](Self::max_clients) clients.
+    ///
+    /// Two layers cannot do the same: the outer one has taken its token when the inner one refuses, and a client that
+    /// floods the inner one is locked out by the outer one.
+    ///
+    /// ```
+    /// # use tollgate::{Rate, TokenBucketLayer};
+    /// let layer = TokenBucketLayer::new(Rate::per_second(5)).and_rate(Rate::per_hour(1_000));
+    /// ```
+    #[must_use]
+    pub fn and_rate(self, rate: Rate) -> Self {
+        self.with(|config| config.further.push(rate))
     }
 
     /// Limits all clients together too: a request takes from both buckets or from neither. No global limit by default.
@@ -127,6 +151,21 @@ impl TokenBucketLayer {
     #[must_use]
     pub fn cost(self, cost: impl Fn(&RequestHead<'_>) -> Cost + Send + Sync + 'static) -> Self {
         self.with(|config| config.cost = Some(Arc::new(cost)))
+    }
+
+    /// Sets the reasons for which tokens go back when a tollgate layer further in refuses the request.
+    ///
+    /// By default those that are not the client's doing: [`Reason::CircuitOpen`], [`Reason::Capacity`] and
+    /// [`Reason::Unavailable`]. For all other reasons the tokens stay spent. Otherwise a client could guess API keys, or
+    /// repeat the ids of finished jobs, without a limit. Tokens of the bucket that newcomers share stay spent too.
+    ///
+    /// ```
+    /// # use tollgate::{Rate, Reason, TokenBucketLayer};
+    /// let layer = TokenBucketLayer::new(Rate::per_second(50)).refund_on(|reason| reason == Reason::CircuitOpen);
+    /// ```
+    #[must_use]
+    pub fn refund_on(self, refund: impl Fn(Reason) -> bool + Send + Sync + 'static) -> Self {
+        self.with(|config| config.refund = Some(Arc::new(refund)))
     }
 
     /// Sets the rate of the bucket that newcomers share while the table is full; default the usual rate.

@@ -44,6 +44,7 @@
 //! The peer is then the proxy, and all its clients share one bucket. Name the proxy's networks with
 //! [`PeerIp::trust_forwarded`](crate::PeerIp::trust_forwarded), so that its forwarding fields are trusted.
 
+mod decision;
 mod gcra;
 mod handle;
 mod layer;

@@ -2,24 +2,24 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{Arc, Mutex, PoisonError, Weak},
 };
 
 use super::{
-    gcra::{self, Decision},
+    decision::{ClientBuckets, Demand, OtherLimits, Shortage},
+    gcra,
     layer::TokenBucketConfig,
     permit::TokenBucketPermit,
     rate::Rate,
     rates::{Limits, RateLimit},
-    table::{Bucket, Table, TableError},
+    table::{Bucket, Revision, TableError},
 };
 use crate::{
     cost::Cost,
     gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext},
     head::RequestHead,
     identity::{Client, Tier},
-    refusal::{Dialect, Reason, Refusal},
+    refusal::{Reason, Refusal},
     sync::HotSwap,
     time::Moment,
 };
@@ -29,88 +29,119 @@ pub struct TokenBucketPolicy {
     pub(super) context: PolicyContext,
     pub(super) config: TokenBucketConfig,
     pub(super) limits: HotSwap<Limits>,
+    pub(super) buckets: ClientBuckets,
     /// Serializes changes of rates: each is applied to all buckets before the next.
     changing: Mutex<()>,
-    pub(super) table: Table,
-    /// The bucket that newcomers share while the table is full, under the key 0.
-    overflow: Table,
     clients: ClientResolver,
-}
-
-/// The reason why no token was taken.
-enum Shortage {
-    /// The client's own bucket has too few tokens; `used` of them are missing.
-    Own { wait: Duration, used: u64 },
-    /// The global bucket, or the one that newcomers share, has too few tokens.
-    Shared(Duration),
-    /// A bucket holds less than the request costs. The number is its capacity, if it is the client's own.
-    Never(Option<u64>),
+    itself: Weak<Self>,
 }
 
 impl TokenBucketPolicy {
-    pub(super) fn new(config: TokenBucketConfig, context: PolicyContext) -> Self {
+    pub(super) fn new(config: TokenBucketConfig, context: PolicyContext, itself: Weak<Self>) -> Self {
         Self {
-            limits: HotSwap::new(Limits::new(&config, &context)),
+            limits: HotSwap::new(Limits::new(&config, &context, &itself)),
+            buckets: ClientBuckets::new(config.clients.most),
             changing: Mutex::new(()),
-            table: Table::new(config.clients.most),
-            overflow: Table::of_shards(1, 1),
             clients: ClientResolver::new(&config.clients),
             config,
             context,
+            itself,
         }
     }
 
-    /// Takes `cost` from the client's bucket and from the global one, or from neither.
+    /// Takes `cost` from all buckets of the client and from the global one, or from none.
     ///
-    /// The permit reports the client's bucket only if `reported`, and if the table had room for it.
+    /// The permit is that of a request only if `requested`, and if the table had room for its client.
     #[inline]
-    pub(super) fn take(&self, client: &Client, cost: Cost, reported: bool) -> Result<TokenBucketPermit, Refusal> {
+    pub(super) fn take(&self, client: &Client, cost: Cost, requested: bool) -> Result<TokenBucketPermit, Refusal> {
         let now = self.context.clock.now();
         let present = self.limits.present();
         let limits = &*present;
         let limit = limits.by_tier.of(client.tier());
-        let take = move |bucket| decide(limits, limit, bucket, cost, now);
-        match self.table.update(limit.key(client), now, &limits.revision, take) {
-            Ok(Ok(full_at)) if reported => Ok(TokenBucketPermit::reporting(limit, full_at, now)),
-            Ok(Ok(_)) => Ok(TokenBucketPermit::silent()),
-            Ok(Err(shortage)) => Err(self.refuse(shortage, limit, cost)),
-            Err(TableError::Full) => self.take_from_overflow(limit, cost, now),
-            Err(TableError::Stale) => self.take(client, cost, reported),
+        let demand = Demand { tag: RateLimit::tag(client), cost, now, takes: true, others: limits.others.as_ref() };
+        let decide = move |bucket| demand.decide(limit, bucket);
+        let taken = self.buckets.table.update(limit.key(demand.tag), now, &limits.revision, decide);
+        if limits.others.as_ref().is_some_and(OtherLimits::has_overflowed) {
+            self.report_overflow();
         }
+        match taken {
+            Ok(Ok(full_at)) if requested => Ok(TokenBucketPermit::new(limit, full_at, &demand)),
+            Ok(Ok(_)) => Ok(TokenBucketPermit::silent()),
+            Ok(Err(shortage)) => Err(self.refuse(shortage, cost)),
+            Err(TableError::Full) => self.take_from_overflow(limit, demand.tag, cost, now),
+            Err(TableError::Stale) => self.take(client, cost, requested),
+        }
+    }
+
+    /// Reports that a table is full. No lock is held: an observer may ask for tokens itself.
+    #[cold]
+    fn report_overflow(&self) {
+        self.context.observers.emit(&Event::Overflow { policy: &self.context.name });
     }
 
     /// Takes `cost` from the bucket that all newcomers share while the table has no room. Its level is not one client's, so
     /// that no permit reports it.
     #[cold]
-    fn take_from_overflow(&self, own: &RateLimit, cost: Cost, now: Moment) -> Result<TokenBucketPermit, Refusal> {
-        self.context.observers.emit(&Event::Overflow { policy: &self.context.name });
+    fn take_from_overflow(
+        &self,
+        own: &RateLimit,
+        tag: u64,
+        cost: Cost,
+        now: Moment,
+    ) -> Result<TokenBucketPermit, Refusal> {
+        self.report_overflow();
         if cost.get() > own.rate.capacity() {
-            return Err(self.refuse(Shortage::Never(Some(own.rate.capacity())), own, cost));
+            return Err(self.refuse(Shortage::Never(Some(own.rate.capacity())), cost));
         }
-        let take = |limits: &Limits| {
+        let taken = self.with_limits(|limits| {
             let limit = limits.overflow();
-            let take = |bucket| decide(limits, limit, bucket, cost, now);
-            let taken = self.overflow.update(0, now, &limits.revision, take)?;
-            Ok(taken.map_err(|shortage| match shortage {
-                Shortage::Own { wait, .. } => Shortage::Shared(wait),
-                // Fits the client's own bucket: it can pass when the table has room again.
-                Shortage::Never(Some(_)) => Shortage::Shared(limit.rate.span()),
-                shortage => shortage,
-            }))
+            let demand = Demand { tag, cost, now, takes: true, others: limits.others.as_ref() };
+            let decide = |bucket| demand.decide(limit, bucket);
+            let taken = self.buckets.overflow.update(0, now, &limits.revision, decide)?;
+            Ok(taken.map_err(|shortage| shortage.of_shared_bucket(limit)))
+        });
+        taken.map(|_| TokenBucketPermit::silent()).map_err(|shortage| self.refuse(shortage, cost))
+    }
+
+    /// Gives `cost` back to the client's buckets, the first of which is that of the limit `number`, and to the global one.
+    pub(super) fn give_back(&self, tag: u64, number: u32, cost: Cost) {
+        let now = self.context.clock.now();
+        let fuller = |limit: &RateLimit, bucket: Option<Bucket>| {
+            let full_at = |bucket| gcra::give_back(&limit.rate, limit.full_at(bucket, now), cost, now);
+            (bucket.map(|bucket| limit.bucket(full_at(bucket))), ())
         };
-        match self.with_limits(take) {
-            Ok(_) => Ok(TokenBucketPermit::silent()),
-            Err(shortage) => Err(self.refuse(shortage, own, cost)),
+        self.with_limits(|limits| {
+            if let Some(limit) = limits.by_tier.values().find(|limit| limit.number == number) {
+                match self.buckets.table.update(limit.key(tag), now, &limits.revision, |bucket| fuller(limit, bucket)) {
+                    Err(TableError::Stale) => return Err(TableError::Stale),
+                    Ok(()) | Err(TableError::Full) => {} // a client without a bucket has all of its tokens
+                }
+            }
+            let Some(others) = &limits.others else { return Ok(()) };
+            for further in &*others.further {
+                let fuller = |bucket| fuller(&further.limit, bucket);
+                let _ = further.buckets.table.update(tag, now, &Revision::FIRST, fuller);
+            }
+            if let Some(global) = &others.global {
+                global.give_back(cost, now);
+            }
+            Ok(())
+        });
+    }
+
+    /// Returns whether tokens go back after a layer further in has refused the request for `reason`.
+    pub(super) fn refunds(&self, reason: Reason) -> bool {
+        match &self.config.refund {
+            Some(refund) => refund(reason),
+            None => matches!(reason, Reason::CircuitOpen | Reason::Capacity | Reason::Unavailable),
         }
     }
 
     /// Changes the rate of a tier, or the usual one, and applies the change to all buckets.
     pub(super) fn set_rate(&self, tier: Option<Tier>, rate: Rate) {
         let _guard = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.limits.replace(|limits| limits.with_rate(tier, rate, &self.context, self.config.clients.dialect));
-        let limits = self.limits.present();
-        self.table.apply(&limits.revision);
-        self.overflow.apply(&limits.revision);
+        self.limits.replace(|limits| limits.with_rate(tier, rate, self));
+        self.buckets.apply(&self.limits.present().revision);
     }
 
     /// Calls `with` with the limits in force, again if a rate changes meanwhile.
@@ -123,71 +154,22 @@ impl TokenBucketPolicy {
     }
 
     #[cold]
-    fn refuse(&self, shortage: Shortage, limit: &RateLimit, cost: Cost) -> Refusal {
+    fn refuse(&self, shortage: Shortage, cost: Cost) -> Refusal {
         let refusal = |reason| Refusal::new(reason, self.context.name.clone());
         match shortage {
-            Shortage::Own { wait, used } => refusal(Reason::RateLimited)
-                .with_limit(limit.rate.capacity(), used)
-                .with_retry_after(wait)
-                .with_fields(Arc::clone(&limit.fields)),
+            Shortage::Own { wait, limit, used, fields } => {
+                refusal(Reason::RateLimited).with_limit(limit, used).with_retry_after(wait).with_fields(fields)
+            }
             // Neither the limit nor the use of a shared bucket is reported: it would show the traffic of others.
             Shortage::Shared(wait) => refusal(Reason::Capacity).with_retry_after(wait),
             Shortage::Never(own) => refusal(Reason::TooLarge).with_limit(own.unwrap_or(0), cost.get()),
         }
     }
-}
 
-/// Decides and returns the bucket to store. Runs under the lock of the client's bucket.
-#[inline(always)] // its result would be copied once more
-fn decide(
-    limits: &Limits,
-    limit: &RateLimit,
-    bucket: Option<Bucket>,
-    cost: Cost,
-    now: Moment,
-) -> (Option<Bucket>, Result<Option<u64>, Shortage>) {
-    let rate = &limit.rate;
-    let before = bucket.map(|bucket| limit.full_at(bucket, now));
-    let decision = match gcra::decide(rate, before, cost, now) {
-        Decision::Admitted { full_at } => take_global(limits, cost, now).map(|()| full_at),
-        Decision::Refused { wait } => {
-            let level = gcra::level(rate, before, now);
-            let used = level.limit - level.remaining;
-            longest_wait(limits, cost, wait, now).and_then(|wait| Err(Shortage::Own { wait, used }))
-        }
-        Decision::TooLarge => Err(Shortage::Never(Some(rate.capacity()))),
-    };
-    match decision {
-        Ok(full_at) if cost != Cost::PREFLIGHT => (Some(limit.bucket(full_at)), Ok(Some(full_at))),
-        decision => (untouched(limit, bucket, now), decision.map(|_| before)),
+    /// Returns the policy for limits, which refer to it and do not keep it.
+    pub(super) fn itself(&self) -> &Weak<Self> {
+        &self.itself
     }
-}
-
-#[inline]
-fn take_global(limits: &Limits, cost: Cost, now: Moment) -> Result<(), Shortage> {
-    let Some(global) = &limits.global else { return Ok(()) };
-    match global.take(cost, now) {
-        Decision::Admitted { .. } => Ok(()),
-        Decision::Refused { wait } => Err(Shortage::Shared(wait)),
-        Decision::TooLarge => Err(Shortage::Never(None)),
-    }
-}
-
-/// Returns the time until both buckets have enough tokens, if the client's has after `first`. A client that waits so long
-/// must not be refused by the global bucket then.
-fn longest_wait(limits: &Limits, cost: Cost, first: Duration, now: Moment) -> Result<Duration, Shortage> {
-    match limits.global.as_ref().map(|global| global.ask(cost, now)) {
-        Some(Decision::Refused { wait }) => Ok(first.max(wait)),
-        Some(Decision::TooLarge) => Err(Shortage::Never(None)),
-        Some(Decision::Admitted { .. }) | None => Ok(first),
-    }
-}
-
-/// Returns the bucket of a client from which nothing was taken: unchanged. A newcomer that starts with less than a full
-/// bucket is stored, or it would stay a newcomer and its bucket would never fill.
-fn untouched(limit: &RateLimit, bucket: Option<Bucket>, now: Moment) -> Option<Bucket> {
-    let newcomer = || Some(gcra::newcomer(&limit.rate, now)).filter(|full_at| *full_at > now.as_nanos());
-    bucket.or_else(|| newcomer().map(|full_at| limit.bucket(full_at)))
 }
 
 impl Admit for TokenBucketPolicy {
@@ -203,11 +185,10 @@ impl Admit for TokenBucketPolicy {
         request: &RequestHead<'_>,
         client: Option<&Client>,
     ) -> MaybeFuture<Result<TokenBucketPermit, Refusal>> {
-        let reported = self.config.clients.dialect != Dialect::None;
         MaybeFuture::Ready(self.clients.resolve(client, &self.context, |client| {
             let Some(client) = client else { return Ok(TokenBucketPermit::silent()) };
             let cost = self.config.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));
-            self.take(client, cost, reported)
+            self.take(client, cost, true)
         }))
     }
 }

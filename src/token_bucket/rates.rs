@@ -1,10 +1,15 @@
 //! The rates in force, replaced as a whole while requests read them.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use super::{
+    decision::{ClientBuckets, FurtherRate, OtherLimits},
     gcra::{self, Level},
     layer::TokenBucketConfig,
+    policy::TokenBucketPolicy,
     rate::Rate,
     table::{Bucket, GlobalBucket, RateChange, Revision, UNKNOWN},
 };
@@ -16,13 +21,16 @@ use crate::{
 };
 
 /// A rate and the header fields that report it.
-#[derive(Debug)]
 pub(super) struct RateLimit {
     pub(super) rate: Rate,
     pub(super) fields: Arc<Fields>,
     pub(super) clock: Clock,
+    /// Whether responses have fields.
+    pub(super) reports: bool,
     /// Number in the layer, which stays when the rate changes.
-    number: u32,
+    pub(super) number: u32,
+    /// Policy of the limit, for permits that give tokens back.
+    pub(super) policy: Weak<TokenBucketPolicy>,
     /// Greatest burst that the limit has had.
     burst: u64,
     /// [`Rate::kept_ns`].
@@ -30,10 +38,11 @@ pub(super) struct RateLimit {
 }
 
 /// All rates of a layer.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Limits {
     pub(super) by_tier: Tiered<Arc<RateLimit>>,
-    pub(super) global: Option<Arc<GlobalBucket>>,
+    /// Further rates of each client and the global one, if there are any.
+    pub(super) others: Option<OtherLimits>,
     /// Limit of the bucket that newcomers share while the table is full; the usual one if there is none.
     overflow: Option<Arc<RateLimit>>,
     /// Revision of the rates of clients.
@@ -41,26 +50,43 @@ pub(super) struct Limits {
 }
 
 impl RateLimit {
-    fn new(number: u32, rate: Rate, burst: u64, context: &PolicyContext, dialect: Dialect) -> Arc<Self> {
+    fn new(
+        number: u32,
+        rate: Rate,
+        burst: u64,
+        context: &PolicyContext,
+        config: &TokenBucketConfig,
+        policy: &Weak<TokenBucketPolicy>,
+    ) -> Arc<Self> {
         let window = Duration::from_nanos(rate.window_ns());
-        let fields = Arc::new(Fields::new(dialect, &context.name, rate.capacity(), window, None));
+        let fields = Arc::new(Fields::new(config.clients.dialect, &context.name, rate.capacity(), window, None));
+        let (clock, policy) = (context.clock.clone(), Weak::clone(policy));
+        let reports = config.clients.dialect != Dialect::None;
         Arc::new(Self {
             rate,
             fields,
-            clock: context.clock.clone(),
+            clock,
+            reports,
             number,
+            policy,
             burst: burst.max(rate.capacity()),
             kept: rate.kept_ns(),
         })
     }
 
+    /// Returns what the keys of a client's buckets are made of.
+    #[inline]
+    #[allow(clippy::cast_possible_truncation)] // the first half of the digest
+    pub(super) fn tag(client: &Client) -> u64 {
+        (client.digest().0 >> 64) as u64
+    }
+
     /// Returns the key of the client's bucket under this limit. A client in several tiers has a bucket under the limit of
     /// each.
     #[inline]
-    #[allow(clippy::cast_possible_truncation)] // the first half of the digest
-    pub(super) fn key(&self, client: &Client) -> u64 {
+    pub(super) fn key(&self, tag: u64) -> u64 {
         // The golden ratio spreads small numbers over all bits. The usual limit has the number 0.
-        (client.digest().0 >> 64) as u64 ^ u64::from(self.number).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        tag ^ u64::from(self.number).wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
     /// Returns the time at which a stored bucket is full.
@@ -88,16 +114,16 @@ impl RateLimit {
 }
 
 impl Limits {
-    pub(super) fn new(config: &TokenBucketConfig, context: &PolicyContext) -> Self {
+    pub(super) fn new(config: &TokenBucketConfig, context: &PolicyContext, policy: &Weak<TokenBucketPolicy>) -> Self {
         let mut numbers = 0..;
         let mut limit =
-            |rate: &Rate| RateLimit::new(numbers.next().unwrap_or(UNKNOWN), *rate, 0, context, config.clients.dialect);
-        Self {
-            by_tier: config.rates.map(&mut limit),
-            global: config.global.map(|rate| Arc::new(GlobalBucket::new(rate))),
-            overflow: config.overflow.as_ref().map(limit),
-            revision: Revision::default(),
-        }
+            |rate: &Rate| RateLimit::new(numbers.next().unwrap_or(UNKNOWN), *rate, 0, context, config, policy);
+        let (by_tier, overflow) = (config.rates.map(&mut limit), config.overflow.as_ref().map(&mut limit));
+        let buckets = || ClientBuckets::new(config.clients.most);
+        let further = config.further.iter().map(|rate| FurtherRate::new(limit(rate), buckets())).collect();
+        let global = config.global.map(|rate| Arc::new(GlobalBucket::new(rate)));
+        let others = OtherLimits { further, global }.if_any();
+        Self { by_tier, overflow, others, revision: Revision::default() }
     }
 
     /// Returns the limit of the bucket that all newcomers share while the table is full.
@@ -106,7 +132,8 @@ impl Limits {
     }
 
     /// Returns the same rates with another one for a tier, or with another usual one.
-    pub(super) fn with_rate(&self, tier: Option<Tier>, to: Rate, context: &PolicyContext, dialect: Dialect) -> Self {
+    pub(super) fn with_rate(&self, tier: Option<Tier>, to: Rate, policy: &TokenBucketPolicy) -> Self {
+        let TokenBucketPolicy { context, config, .. } = policy;
         let mut limits = self.clone();
         let (number, burst) = if let Some(old) = self.by_tier.get(tier.as_ref()) {
             let change =
@@ -117,16 +144,23 @@ impl Limits {
             let numbers = self.by_tier.values().chain(&self.overflow).map(|limit| limit.number);
             (numbers.max().unwrap_or_default() + 1, 0)
         };
-        limits.by_tier.set(tier, RateLimit::new(number, to, burst, context, dialect));
+        limits.by_tier.set(tier, RateLimit::new(number, to, burst, context, config, policy.itself()));
         limits
     }
 
     /// Returns the same rates with another global one, whose bucket has the same missing tokens.
     pub(super) fn with_global(&self, rate: Option<Rate>, now: Moment) -> Self {
-        let bucket = |rate| match &self.global {
+        let OtherLimits { further, global: old } = self.others.clone().unwrap_or_default();
+        let bucket = |rate| match &old {
             Some(old) => old.at_rate(rate, now),
             None => GlobalBucket::new(rate),
         };
-        Self { global: rate.map(|rate| Arc::new(bucket(rate))), ..self.clone() }
+        let global = rate.map(|rate| Arc::new(bucket(rate)));
+        Self { others: OtherLimits { further, global }.if_any(), ..self.clone() }
+    }
+
+    /// Returns the global bucket, if there is one.
+    pub(super) fn global(&self) -> Option<&GlobalBucket> {
+        self.others.as_ref()?.global.as_deref()
     }
 }

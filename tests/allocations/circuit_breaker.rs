@@ -32,7 +32,7 @@ fn trips() -> [Trip; 2] {
 #[test]
 fn call_through_a_closed_circuit_allocates_nothing() {
     for trip in trips() {
-        let mut service = CircuitBreakerLayer::new(trip).layer(service_fn(hello));
+        let mut service = CircuitBreakerLayer::for_server().trip(trip).layer(service_fn(hello));
         call(&mut service);
         let seen = measure(|| (0..10_000).for_each(|_| call(&mut service)));
         assert_eq!(seen.count_total, 0);
@@ -42,7 +42,7 @@ fn call_through_a_closed_circuit_allocates_nothing() {
 #[test]
 fn failed_call_allocates_nothing() {
     for trip in trips() {
-        let layer = CircuitBreakerLayer::new(trip);
+        let layer = CircuitBreakerLayer::for_server().trip(trip);
         layer.handle().force_closed();
         let mut service = layer.layer(service_fn(broken));
         call(&mut service);
@@ -54,7 +54,7 @@ fn failed_call_allocates_nothing() {
 
 #[test]
 fn guarded_call_allocates_nothing() {
-    let breaker = CircuitBreakerLayer::new(Trip::consecutive(3)).handle();
+    let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(3)).handle();
     let run = || {
         let future = pin!(breaker.call(async { Ok::<_, ()>(7) }));
         assert!(future.poll(&mut Context::from_waker(Waker::noop())).is_ready());

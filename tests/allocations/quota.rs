@@ -66,7 +66,7 @@ fn request_without_a_permit_allocates_nothing() {
 #[test]
 fn request_through_three_layers_allocates_nothing() {
     let limit = TokenBucketLayer::new(Rate::per_second(1_000).burst(1_000_000)).rate_limit_headers(Dialect::None);
-    let breaker = CircuitBreakerLayer::new(Trip::failure_rate(0.5).or(Trip::consecutive(5)));
+    let breaker = CircuitBreakerLayer::for_server().trip(Trip::failure_rate(0.5).or(Trip::consecutive(5)));
     let service =
         ServiceBuilder::new().layer(limit).layer(quota(Dialect::None)).layer(breaker).service(service_fn(answer));
     assert_eq!(over_bare(service, request), 0);

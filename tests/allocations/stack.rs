@@ -14,7 +14,7 @@ use tower::{Service, ServiceBuilder, service_fn};
 fn over_bare(dialect: Dialect) -> u64 {
     let request = || Request::get("/").extension(SocketAddr::from(([192, 0, 2, 1], 1))).body(()).unwrap();
     let limit = TokenBucketLayer::new(Rate::per_second(1_000).burst(1_000_000)).rate_limit_headers(dialect);
-    let breaker = CircuitBreakerLayer::new(Trip::failure_rate(0.5).or(Trip::consecutive(5)));
+    let breaker = CircuitBreakerLayer::for_server().trip(Trip::failure_rate(0.5).or(Trip::consecutive(5)));
     let mut guarded = ServiceBuilder::new().layer(limit).layer(breaker).service(service_fn(answer));
     let mut bare = service_fn(answer);
     let mut cx = Context::from_waker(Waker::noop());

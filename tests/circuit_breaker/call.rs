@@ -20,7 +20,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn breaker(trip: Trip) -> (CircuitBreaker, FakeClock) {
     let clock = FakeClock::new();
-    (CircuitBreakerLayer::new(trip).clock(clock.clone()).handle(), clock)
+    (CircuitBreakerLayer::for_client(10 * SECOND).trip(trip).clock(clock.clone()).handle(), clock)
 }
 
 fn half_open(breaker: &CircuitBreaker, clock: &FakeClock) {
@@ -116,7 +116,10 @@ fn ten_thousand_successes_do_not_hide_a_hundred_failures() {
 fn concurrent_threads_get_exactly_the_configured_probes() {
     for probes in [1_usize, 5] {
         let clock = FakeClock::new();
-        let layer = CircuitBreakerLayer::new(Trip::consecutive(1)).probes(probes as u32).clock(clock.clone());
+        let layer = CircuitBreakerLayer::for_client(10 * SECOND)
+            .trip(Trip::consecutive(1))
+            .probes(probes as u32)
+            .clock(clock.clone());
         let breaker = layer.handle();
         half_open(&breaker, &clock);
         let inside = AtomicUsize::new(0);
@@ -149,7 +152,7 @@ fn each_transition_is_emitted_once_and_in_order() {
         for _ in 0..200 {
             let told = Arc::new(Mutex::new(Vec::new()));
             let hear = Arc::clone(&told);
-            let layer = CircuitBreakerLayer::new(trip).observe(move |event: &Event<'_>| {
+            let layer = CircuitBreakerLayer::for_client(10 * SECOND).trip(trip).observe(move |event: &Event<'_>| {
                 if let Event::Transition { from, to, .. } = event {
                     hear.lock().unwrap().push((*from, *to));
                 }
@@ -171,11 +174,12 @@ fn each_transition_is_emitted_once_and_in_order() {
 fn concurrent_switches_emit_one_chain_of_transitions() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let hear = Arc::clone(&told);
-    let layer = CircuitBreakerLayer::new(Trip::consecutive(1)).observe(move |event: &Event<'_>| {
-        if let Event::Transition { from, to, .. } = event {
-            hear.lock().unwrap().push((*from, *to));
-        }
-    });
+    let layer =
+        CircuitBreakerLayer::for_client(10 * SECOND).trip(Trip::consecutive(1)).observe(move |event: &Event<'_>| {
+            if let Event::Transition { from, to, .. } = event {
+                hear.lock().unwrap().push((*from, *to));
+            }
+        });
     let breaker = layer.handle();
     thread::scope(|scope| {
         for order in [CircuitBreaker::force_open, CircuitBreaker::reset, CircuitBreaker::disable] {
@@ -193,11 +197,12 @@ fn concurrent_switches_emit_one_chain_of_transitions() {
 fn observer_may_use_the_breaker_that_it_observes() {
     let handle: Arc<Mutex<Option<CircuitBreaker>>> = Arc::default();
     let inside = Arc::clone(&handle);
-    let layer = CircuitBreakerLayer::new(Trip::consecutive(1)).observe(move |event: &Event<'_>| {
-        if let Event::Transition { to: CircuitState::Open, .. } = event {
-            inside.lock().unwrap().take().unwrap().force_closed();
-        }
-    });
+    let layer =
+        CircuitBreakerLayer::for_client(10 * SECOND).trip(Trip::consecutive(1)).observe(move |event: &Event<'_>| {
+            if let Event::Transition { to: CircuitState::Open, .. } = event {
+                inside.lock().unwrap().take().unwrap().force_closed();
+            }
+        });
     *handle.lock().unwrap() = Some(layer.handle());
     let _ = poll(&mut Box::pin(layer.handle().call(async { Err::<(), _>(()) })));
     assert_eq!(layer.handle().state(), CircuitState::ForcedClosed);
@@ -208,13 +213,14 @@ fn events_raised_by_an_observer_are_emitted_in_turn() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let handle: Arc<Mutex<Option<CircuitBreaker>>> = Arc::default();
     let (hear, inside) = (Arc::clone(&told), Arc::clone(&handle));
-    let layer = CircuitBreakerLayer::new(Trip::consecutive(1)).observe(move |event: &Event<'_>| {
-        if let Event::Transition { to, .. } = event {
-            let breaker = inside.lock().unwrap().take();
-            breaker.inspect(CircuitBreaker::reset);
-            hear.lock().unwrap().push(*to);
-        }
-    });
+    let layer =
+        CircuitBreakerLayer::for_client(10 * SECOND).trip(Trip::consecutive(1)).observe(move |event: &Event<'_>| {
+            if let Event::Transition { to, .. } = event {
+                let breaker = inside.lock().unwrap().take();
+                breaker.inspect(CircuitBreaker::reset);
+                hear.lock().unwrap().push(*to);
+            }
+        });
     *handle.lock().unwrap() = Some(layer.handle());
     layer.handle().force_open();
     assert_eq!(*told.lock().unwrap(), [CircuitState::ForcedOpen, CircuitState::Closed]);

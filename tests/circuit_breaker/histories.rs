@@ -25,14 +25,17 @@ enum Step {
 fn rules() -> impl Strategy<Value = Rules> {
     (any::<bool>(), 5..20_u32, prop::option::of((20..100_u32, 1..5_u32)), prop::option::of((20..100_u32, 1..5_u32)))
         .prop_flat_map(|(calls, size, failure, slow)| {
-            (prop::option::of(1..6_u32), 1..4_u32, 1..5_u32).prop_map(move |(consecutive, probes, close_after)| Rules {
-                window: (calls, size),
-                failure,
-                slow,
-                consecutive,
-                probes,
-                close_after,
-            })
+            (any::<bool>(), prop::option::of(1..6_u32), 1..4_u32, 1..5_u32).prop_map(
+                move |(client, consecutive, probes, close_after)| Rules {
+                    client,
+                    window: (calls, size),
+                    failure,
+                    slow,
+                    consecutive,
+                    probes,
+                    close_after,
+                },
+            )
         })
 }
 
@@ -117,7 +120,8 @@ fn history(rules: Rules, steps: Vec<Step>) -> Result<(), TestCaseError> {
             Step::Drop(which) if which < calls.len() => {
                 let call = calls.swap_remove(which);
                 let slow = now.since(call.started) >= SLOW_AFTER;
-                model.finish(&call, if slow { End::Bad } else { End::Ignored }, slow, now);
+                let gave_up = slow && rules.client;
+                model.finish(&call, if gave_up { End::Bad } else { End::Ignored }, gave_up, now);
             }
             Step::Finish(..) | Step::Drop(_) => {}
             Step::Wait(millis) => clock.advance(Duration::from_millis(millis)),

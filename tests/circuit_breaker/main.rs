@@ -8,6 +8,7 @@ mod model;
 mod peer_faults;
 mod probes;
 mod scene;
+mod sides;
 mod stream_probes;
 #[path = "../support/mod.rs"]
 mod support;

@@ -24,6 +24,8 @@ pub(super) enum End {
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rules {
+    /// Whether the breaker is on a client, else on a server.
+    pub(super) client: bool,
     /// Whether the window counts calls, else seconds; and its size.
     pub(super) window: (bool, u32),
     pub(super) failure: Option<(u32, u32)>,
@@ -45,7 +47,9 @@ impl Rules {
             (true, calls) => trip.over_calls(calls),
             (false, seconds) => trip.over_time(Duration::from_secs(seconds.into())),
         };
-        CircuitBreakerLayer::new(trip.slow_after(SLOW_AFTER))
+        let side =
+            if self.client { CircuitBreakerLayer::for_client(SLOW_AFTER) } else { CircuitBreakerLayer::for_server() };
+        side.trip(trip.slow_after(SLOW_AFTER))
             .recovery_timeout(RECOVERY)
             .max_open(MAX_OPEN)
             .probes(self.probes)
@@ -174,6 +178,8 @@ impl Model {
     }
 
     pub(super) fn finish(&mut self, call: &Call, end: End, slow: bool, now: Moment) {
+        let is_late = slow && self.rules.client && self.rules.slow.is_some();
+        let end = if end == End::Ignored && is_late { End::Good } else { end };
         let probe = self.probes.iter().position(|probe| probe.0 == call.id);
         let is_held = probe.map(|place| self.probes.remove(place)).is_some();
         if call.generation != self.generation || call.kind == Kind::Free || (call.kind == Kind::Probe && !is_held) {

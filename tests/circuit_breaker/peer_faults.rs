@@ -40,7 +40,7 @@ async fn opened(layer: CircuitBreakerLayer) -> (CircuitBreakerLayer, FakeClock) 
 async fn ten_thousand_successes_do_not_outweigh_a_window_of_failures() {
     for trip in [Trip::failure_rate(0.5).over_calls(100), Trip::failure_rate(0.5).over_time(10 * SECOND)] {
         let clock = FakeClock::new();
-        let breaker = CircuitBreakerLayer::new(trip).clock(clock.clone()).handle();
+        let breaker = CircuitBreakerLayer::for_client(10 * SECOND).trip(trip).clock(clock.clone()).handle();
         for _ in 0..10_000 {
             breaker.call(async { Ok::<_, ()>(()) }).await.unwrap();
         }
@@ -56,7 +56,8 @@ async fn ten_thousand_successes_do_not_outweigh_a_window_of_failures() {
 
 #[tokio::test]
 async fn thousand_callers_are_not_a_thousand_probes() {
-    let (layer, clock) = opened(CircuitBreakerLayer::new(Trip::consecutive(3)).probes(3)).await;
+    let (layer, clock) =
+        opened(CircuitBreakerLayer::for_client(10 * SECOND).trip(Trip::consecutive(3)).probes(3)).await;
     clock.advance(12 * SECOND);
     let calls = AtomicUsize::new(0);
     let breaker = layer.handle();
@@ -73,7 +74,7 @@ async fn thousand_callers_are_not_a_thousand_probes() {
 
 #[tokio::test]
 async fn cancelled_probe_neither_wedges_nor_closes_a_circuit() {
-    let (layer, clock) = opened(CircuitBreakerLayer::new(Trip::consecutive(3))).await;
+    let (layer, clock) = opened(CircuitBreakerLayer::for_client(10 * SECOND).trip(Trip::consecutive(3))).await;
     let breaker = layer.handle();
     clock.advance(12 * SECOND);
     for _ in 0..1_000 {
@@ -87,7 +88,7 @@ async fn cancelled_probe_neither_wedges_nor_closes_a_circuit() {
 
 #[tokio::test]
 async fn lost_probe_does_not_wedge_a_circuit() {
-    let (layer, clock) = opened(CircuitBreakerLayer::new(Trip::consecutive(3))).await;
+    let (layer, clock) = opened(CircuitBreakerLayer::for_client(10 * SECOND).trip(Trip::consecutive(3))).await;
     let breaker = layer.handle();
     clock.advance(12 * SECOND);
     let mut lost = Box::pin(breaker.call(pending::<Result<(), ()>>()));
@@ -101,7 +102,7 @@ async fn lost_probe_does_not_wedge_a_circuit() {
 #[tokio::test]
 async fn successes_from_before_the_trip_do_not_close_it() {
     let clock = FakeClock::new();
-    let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).clock(clock.clone());
+    let layer = CircuitBreakerLayer::for_client(10 * SECOND).trip(Trip::consecutive(3)).clock(clock.clone());
     let breaker = layer.handle();
     let (release, released) = tokio::sync::watch::channel(false);
     let calls: Vec<_> = (0..2)
@@ -137,7 +138,7 @@ async fn server_errors_and_grpc_trailers_are_not_invisible() {
     });
     let grpc: &[(&'static str, &str)] = &[("content-type", "application/grpc")];
     for lines in [&[], grpc] {
-        let layer = CircuitBreakerLayer::new(Trip::consecutive(3));
+        let layer = CircuitBreakerLayer::for_client(10 * SECOND).trip(Trip::consecutive(3));
         for _ in 0..3 {
             let mut request = Request::new(());
             for (name, value) in lines {
@@ -153,7 +154,7 @@ async fn server_errors_and_grpc_trailers_are_not_invisible() {
 #[tokio::test]
 async fn callers_that_time_out_are_not_invisible() {
     let clock = FakeClock::new();
-    let breaker = CircuitBreakerLayer::new(Trip::consecutive(3)).clock(clock.clone()).handle();
+    let breaker = CircuitBreakerLayer::for_client(10 * SECOND).trip(Trip::consecutive(3)).clock(clock.clone()).handle();
     for _ in 0..3 {
         let mut call = Box::pin(breaker.call(pending::<Result<(), ()>>()));
         assert!(waits(&mut call));
@@ -167,12 +168,13 @@ async fn callers_that_time_out_are_not_invisible() {
 async fn gauge_of_the_old_state_does_not_stay_up() {
     let up = Arc::new(Mutex::new(HashSet::from(["closed"])));
     let gauges = Arc::clone(&up);
-    let layer = CircuitBreakerLayer::new(Trip::consecutive(3)).observe(move |event: &Event<'_>| {
-        if let Event::Transition { from, to, .. } = event {
-            let mut up = gauges.lock().unwrap();
-            assert!(up.remove(from.as_str()) && up.insert(to.as_str()), "{from} -> {to}");
-        }
-    });
+    let layer =
+        CircuitBreakerLayer::for_client(10 * SECOND).trip(Trip::consecutive(3)).observe(move |event: &Event<'_>| {
+            if let Event::Transition { from, to, .. } = event {
+                let mut up = gauges.lock().unwrap();
+                assert!(up.remove(from.as_str()) && up.insert(to.as_str()), "{from} -> {to}");
+            }
+        });
     let (layer, clock) = opened(layer).await;
     assert_eq!(*up.lock().unwrap(), ["open"].into());
     clock.advance(12 * SECOND);

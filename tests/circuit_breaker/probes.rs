@@ -173,7 +173,7 @@ async fn state_is_half_open_once_a_probe_would_pass() {
 #[tokio::test]
 async fn probe_timeout_covers_a_slow_threshold_of_a_minute() {
     let trip = Trip::slow_rate(0.5).slow_after(60 * SECOND).or(Trip::consecutive(3));
-    let scene = Scene::new(CircuitBreakerLayer::new(trip));
+    let scene = Scene::new(CircuitBreakerLayer::for_client(10 * SECOND).trip(trip));
     scene.upstream.does(Deed::Error);
     for _ in 0..3 {
         scene.get().await;
@@ -193,7 +193,8 @@ async fn probe_timeout_covers_a_slow_threshold_of_a_minute() {
 
 #[tokio::test]
 async fn lost_probe_is_reclaimed_without_a_slow_threshold() {
-    let scene = Scene::new(CircuitBreakerLayer::new(Trip::consecutive(3).slow_after(Duration::MAX)));
+    let scene =
+        Scene::new(CircuitBreakerLayer::for_client(10 * SECOND).trip(Trip::consecutive(3).slow_after(Duration::MAX)));
     scene.upstream.does(Deed::Error);
     for _ in 0..3 {
         scene.get().await;
@@ -289,7 +290,7 @@ async fn never_ready_upstream_is_refused_and_probed() {
 async fn error_of_poll_ready_counts() {
     let forgiving = three().classify(|seen: &CallOutcome<'_>| match seen {
         CallOutcome::Error(error) if error.is::<&'static str>() => Verdict::Ignore,
-        _ => DefaultClassifier::default().classify(seen),
+        _ => DefaultClassifier::for_client().classify(seen),
     });
     for _ in 0..3 {
         assert!(forgiving.layer(Broken).oneshot(get("/")).await.is_err());

@@ -21,6 +21,8 @@ pub(crate) enum Deed {
     Quiet,
     /// The same after a delay of the head.
     Slow(FakeClock, Duration),
+    /// An empty response, after a delay of the head.
+    SlowStatus(FakeClock, Duration, u16),
     Error,
     Panic,
     Hang,
@@ -67,6 +69,10 @@ impl Upstream {
         let full = |bytes: &'static str| Full::from(bytes).map_err(|never| match never {}).boxed_unsync();
         match deed {
             Deed::Status(status) => Ok(Response::builder().status(status).body(full("")).unwrap()),
+            Deed::SlowStatus(clock, time, status) => {
+                clock.advance(time);
+                Ok(Response::builder().status(status).body(full("")).unwrap())
+            }
             Deed::Fields(status, fields) => {
                 let response = Response::builder().status(status);
                 let response = fields.iter().fold(response, |response, (name, value)| response.header(*name, *value));
@@ -179,7 +185,7 @@ pub(crate) fn trailers(status: &'static str) -> Deed {
 }
 
 pub(crate) fn three() -> CircuitBreakerLayer {
-    CircuitBreakerLayer::new(Trip::consecutive(3)).recovery_timeout(10 * SECOND)
+    CircuitBreakerLayer::for_client(10 * SECOND).trip(Trip::consecutive(3)).recovery_timeout(10 * SECOND)
 }
 
 pub(crate) fn later<F: Future>(future: F) -> std::pin::Pin<Box<F>> {

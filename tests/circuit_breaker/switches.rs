@@ -78,7 +78,7 @@ async fn transitions_form_a_chain_with_one_current_state() {
 
 #[test]
 fn invalid_settings_are_rejected_with_a_reason() {
-    let layer = || CircuitBreakerLayer::new(Trip::consecutive(1));
+    let layer = || CircuitBreakerLayer::for_client(10 * SECOND).trip(Trip::consecutive(1));
     let text = |build: fn(CircuitBreakerLayer) -> CircuitBreakerLayer| {
         let panic = std::panic::catch_unwind(|| build(layer())).expect_err("a panic");
         panic.downcast_ref::<String>().expect("words").clone()
@@ -95,6 +95,7 @@ fn invalid_settings_are_rejected_with_a_reason() {
     assert_eq!(shorter, "max_open must be at least the recovery timeout of 10s, got 5s");
     assert_eq!(text(|layer| layer.probe_timeout(Duration::ZERO)), "probe_timeout must be positive, got 0s");
     assert_eq!(text(|layer| layer.max_keys(0)), "max_keys must be positive, got 0");
-    let invalid = CircuitBreakerLayer::try_new(Trip::failure_rate(0.5).min_requests(101)).unwrap_err();
+    let invalid =
+        CircuitBreakerLayer::for_client(10 * SECOND).try_trip(Trip::failure_rate(0.5).min_requests(101)).unwrap_err();
     assert_eq!(invalid.to_string(), "min_requests must be at most the window of 100, got 101");
 }

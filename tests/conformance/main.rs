@@ -74,11 +74,13 @@ macro_rules! keeps_every_rule {
             reset_repeats_after_a_late_commit
             two_clients_never_meet
             looking_changes_nothing
+            tier_is_the_one_of_the_last_charge
             every_client_is_listed_once
             a_job_is_done_once
             another_job_has_another_id
             a_job_under_way_is_not_begun_again
             a_job_that_was_not_begun_leaves_its_id_free
+            failed_job_frees_its_id
             many_at_once_do_a_job_once
             a_place_comes_back
         }

@@ -120,7 +120,10 @@ fn retry_after(bytes: &[u8]) -> u64 {
         return summary("no field value");
     };
     let clock = FakeClock::new();
-    let layer = CircuitBreakerLayer::new(Trip::consecutive(100)).honor_retry_after().clock(clock.clone());
+    let layer = CircuitBreakerLayer::for_client(Duration::from_secs(10))
+        .trip(Trip::consecutive(100))
+        .honor_retry_after()
+        .clock(clock.clone());
     let fields = [(http::header::RETRY_AFTER, after), (http::header::DATE, date)];
     let _ = answer(&layer, 503, fields.into_iter().collect());
     let state = layer.handle().state();

@@ -107,7 +107,7 @@ async fn secret_appears_in_no_output() {
     let trusting = Unverified::header("x-session");
     let mut shown = format!("{known:?} {trusting:?}");
     let limit = TokenBucketLayer::new(Rate::per_hour(2)).identify_by(known.or(trusting)).observe(listener());
-    let breaker = CircuitBreakerLayer::new(Trip::consecutive(1)).observe(listener());
+    let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(1)).observe(listener());
     write!(shown, "{limit:?} {:?} {breaker:?} {:?}", limit.handle(), breaker.handle()).unwrap();
     let failing = service_fn(|_: Request<()>| async {
         Ok::<_, Infallible>(Response::builder().status(500).body(Full::<Bytes>::default()).unwrap())
@@ -163,7 +163,7 @@ async fn refusal_flood_emits_one_event_each_and_logs_nothing() {
 #[tokio::test]
 async fn refusals_of_one_client_open_no_circuit() {
     let limit = TokenBucketLayer::new(Rate::per_hour(1)).clock(FakeClock::new());
-    let breaker = CircuitBreakerLayer::new(Trip::consecutive(1)).recovery_timeout(Duration::from_secs(5));
+    let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(1)).recovery_timeout(Duration::from_secs(5));
     let handle = breaker.handle();
     // The inner limit. Its refusals are not the upstream's failures.
     let service = ServiceBuilder::new()

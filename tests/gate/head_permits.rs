@@ -301,7 +301,7 @@ async fn event_of_a_pending_decision_has_the_client() {
 
 #[tokio::test]
 async fn breaker_judges_a_body_after_a_good_head() {
-    let layer = CircuitBreakerLayer::new(Trip::consecutive(1));
+    let layer = CircuitBreakerLayer::for_server().trip(Trip::consecutive(1));
     let service = layer.layer(service_fn(serve));
     let _ = service.clone().oneshot(get("/")).await.unwrap().into_body().collect().await.unwrap();
     assert_eq!(layer.handle().counts().failures, 0);

@@ -342,7 +342,7 @@ fn panic_of_the_caller_is_not_the_services() {
 
 #[test]
 fn panic_in_size_hint_opens_a_circuit() {
-    let layer = CircuitBreakerLayer::new(Trip::consecutive(1));
+    let layer = CircuitBreakerLayer::for_server().trip(Trip::consecutive(1));
     let trap = Trap::default();
     let mut service = layer.layer(Trapped(trap.clone()));
     let mut cx = Context::from_waker(Waker::noop());

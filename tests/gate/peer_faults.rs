@@ -20,7 +20,7 @@ async fn unready_clone_is_not_called() {
     // A concurrency limit and `Strict` panic when they are called without having been polled ready.
     let inner = ConcurrencyLimitLayer::new(1).layer(Strict::default());
     let bucket = TokenBucketLayer::new(Rate::per_second(100)).layer(inner.clone());
-    let breaker = CircuitBreakerLayer::new(Trip::consecutive(3)).layer(inner);
+    let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(3)).layer(inner);
     for _ in 0..10 {
         assert_eq!(bucket.clone().oneshot(request("/")).await.unwrap().status(), 200);
         assert_eq!(breaker.clone().oneshot(request("/")).await.unwrap().status(), 200);

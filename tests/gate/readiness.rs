@@ -71,7 +71,7 @@ impl Policy {
         let bucket = TokenBucketLayer::new(Rate::per_hour(1));
         let plan = Plan::new("one").limit(Quota::requests(1).per(Period::hour()));
         let quota = QuotaLayer::new(plan).identify_by(Unverified::header("x-user")).accept_unverified();
-        let breaker = CircuitBreakerLayer::new(Trip::consecutive(1));
+        let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(1));
         let ((bucket_too, quota_too), circuit) = ((bucket.clone(), quota.clone()), breaker.handle());
         let ((now, refuses_now, _), (later, refuses_later, _)) = (Recorder::layer(), Recorder::later());
         vec![

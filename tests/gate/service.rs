@@ -66,8 +66,8 @@ async fn probe_due_at_the_call_polls_the_service_ready() {
 #[tokio::test]
 async fn strict_and_never_ready_services_under_every_layer() {
     let bucket = TokenBucketLayer::new(Rate::per_hour(2));
-    let breaker = CircuitBreakerLayer::new(Trip::consecutive(1));
-    let open = CircuitBreakerLayer::new(Trip::consecutive(1));
+    let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(1));
+    let open = CircuitBreakerLayer::for_server().trip(Trip::consecutive(1));
     open.handle().force_open();
 
     let mut service = ServiceBuilder::new().layer(bucket.clone()).layer(breaker.clone()).service(Strict::default());

@@ -38,7 +38,11 @@ fn limit(burst: u64) -> TokenBucketLayer {
 
 fn breaker() -> CircuitBreakerLayer {
     let trip = Trip::consecutive(1);
-    CircuitBreakerLayer::new(trip).recovery_timeout(Duration::from_secs(10)).named("upstream").clock(FakeClock::new())
+    CircuitBreakerLayer::for_server()
+        .trip(trip)
+        .recovery_timeout(Duration::from_secs(10))
+        .named("upstream")
+        .clock(FakeClock::new())
 }
 
 type Http = Client<HttpConnector, Empty<Bytes>>;

@@ -22,6 +22,7 @@ on_each_database! {
     changed_lines_under_a_billed_id_are_reported
     period_in_nanoseconds_is_compared_as_billed
     invoice_is_a_line_of_json
+    closed_invoice_does_not_grow_when_the_clock_is_set_back
 }
 
 const BEGINNING: SystemTime = SystemTime::UNIX_EPOCH;
@@ -246,4 +247,26 @@ async fn period_in_nanoseconds_is_compared_as_billed(database: Database) {
     let provider = MemoryProvider::new();
     ledger.push(&provider, &invoice(&ledger, from, until).await).await.unwrap();
     assert_eq!(ledger.compare(&provider, "acme", from, until).await.unwrap(), []);
+}
+
+async fn closed_invoice_does_not_grow_when_the_clock_is_set_back(database: Database) {
+    let ledger = database.open().await;
+    let quotas = quotas(&ledger, tokens(1_000));
+    charge(&quotas, 5).await;
+    let until = boundary(&ledger).await;
+    // As if the clock were two seconds behind what it was when the invoice was closed.
+    let two_seconds = match &database {
+        Database::Sqlite(_) => "2000000",
+        #[cfg(feature = "postgres")]
+        Database::Postgres(_) => "interval '2 s'",
+    };
+    let ahead = format!("UPDATE quota_account SET closed_until = closed_until + {two_seconds}");
+    database.meddle(ahead).await.unwrap();
+    let closed = until + Duration::from_secs(2);
+    charge(&quotas, 7).await;
+    assert_eq!(rows(&ledger, "acme").await.last().unwrap().at, closed);
+    assert_eq!(lines(&invoice(&ledger, BEGINNING, closed).await), [("tokens", 5, 10)]);
+    assert_eq!(lines(&invoice(&ledger, closed, future()).await), [("tokens", 7, 14)]);
+    quotas.charge(&tollgate::Client::named("zenith"), ("tokens", 1)).await.unwrap();
+    assert!(rows(&ledger, "zenith").await[0].at < closed, "it is the floor of one account");
 }

@@ -97,7 +97,7 @@ async fn undelivered_reservation_is_rolled_back(place: &Place) {
     let (quotas, acme) = (one_at_a_time(&ledger), Client::named("acme"));
     let mut kept = 0;
     for micros in (0..6_000).step_by(50) {
-        let asked = quotas.reserve(&acme, [("tokens", 10), ("concurrent", 1)]);
+        let asked = quotas.reserve(&acme, ("tokens", 10));
         let answer = left_after(Duration::from_micros(micros), asked).await;
         drop(answer.map(Result::unwrap));
         if let Some(answer) = left_after(Duration::from_micros(micros), quotas.charge(&acme, ("tokens", 1))).await {

@@ -39,7 +39,8 @@ fn no_label_and_no_log_names_a_client() {
                 .observe(log.clone()),
         )
         .layer(
-            CircuitBreakerLayer::new(Trip::consecutive(2))
+            CircuitBreakerLayer::for_server()
+                .trip(Trip::consecutive(2))
                 .named("upstream")
                 .per_host()
                 .clock(clock)
@@ -83,8 +84,11 @@ fn no_label_and_no_log_names_a_client() {
 fn state_of_one_circuit_is_one_hot() {
     let (recorder, clock) = (Recorder::default(), FakeClock::new());
     metrics::with_local_recorder(&recorder, || {
-        let layer =
-            CircuitBreakerLayer::new(Trip::consecutive(2)).named("upstream").clock(clock).observe(Metrics::new());
+        let layer = CircuitBreakerLayer::for_server()
+            .trip(Trip::consecutive(2))
+            .named("upstream")
+            .clock(clock)
+            .observe(Metrics::new());
         let breaker = layer.handle();
         let state = |state: &str| {
             let line = format!("tollgate_circuit_state{{policy=\"upstream\",state=\"{state}\"}} ");

@@ -83,12 +83,12 @@ fn quota(plan: Plan) -> QuotaLayer {
 
 /// A trip at half of the last 100 calls.
 pub fn last_calls() -> CircuitBreakerLayer {
-    CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20).over_calls(100))
+    CircuitBreakerLayer::for_server().trip(Trip::failure_rate(0.5).min_requests(20).over_calls(100))
 }
 
 /// A trip at half of the calls of 10 s.
 pub fn last_seconds() -> CircuitBreakerLayer {
-    CircuitBreakerLayer::new(Trip::failure_rate(0.5).min_requests(20).over_time(Duration::from_secs(10)))
+    CircuitBreakerLayer::for_server().trip(Trip::failure_rate(0.5).min_requests(20).over_time(Duration::from_secs(10)))
 }
 
 /// Admits each request: measures the cost of the gate alone.

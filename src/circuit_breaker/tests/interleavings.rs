@@ -15,7 +15,7 @@ use crate::{
         window::{CallResult, CallWindow, SlidingWindow},
     },
     circuit_state::CircuitState,
-    classify::Verdict,
+    classify::{DefaultClassifier, Verdict},
     gate::PolicyContext,
     policy_name::PolicyName,
     time::{Clock, FakeClock, Moment},
@@ -45,7 +45,7 @@ fn circuit(trip: Trip) -> (Arc<Circuit>, Moment) {
         },
         trip,
         recovery: Recovery { open, probes: 1, close_after: 1, probe_timeout: SECOND },
-        classifier: ResultClassifier::default(),
+        classifier: ResultClassifier::new(DefaultClassifier::for_client()),
     };
     let circuit = Circuit::new(Arc::new(shared), 1, None);
     circuit.admit(now).ok(); // the first call begins the window

@@ -2,11 +2,12 @@
 
 use http::Request;
 
-use super::{Scene, Tenant, queries, two_limits};
+use super::{HOUR, Scene, Tenant, queries, two_limits};
 use crate::{
     head::RequestHead,
     identity::Client,
-    quota::{QuotaLayer, Quotas},
+    quota::{Quota, QuotaLayer, Quotas},
+    time::Period,
 };
 
 /// A charge, reservation, record or refusal of one client is not seen in the account of another.
@@ -61,6 +62,39 @@ pub async fn looking_changes_nothing(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     let explained = quotas.explain(&RequestHead::of(&request)).await.unwrap();
     let passes: Vec<_> = explained.limits.iter().map(|limit| limit.passes).collect();
     assert_eq!((passes, explained.refusal.is_some()), (vec![false, true], true));
+}
+
+/// A client that is known by its name alone has the tier under which it was charged last. A read under another tier
+/// does not change that.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::tier_is_the_one_of_the_last_charge(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn tier_is_the_one_of_the_last_charge(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let pro = queries(100).limit(Quota::units("rows", 9).per(Period::rolling(HOUR * 12)).named("rows"));
+    let scene = Scene::of(make, QuotaLayer::new(queries(10)).tier_plan("pro", pro)).await;
+    let Scene { quotas, alice, bob } = &scene;
+    let tier = |client: &Client, tier: &str| client.clone().with_tier(tier);
+    for client in [alice, bob] {
+        quotas.charge(&tier(client, "pro"), ("queries", 8)).await.unwrap();
+    }
+    quotas.charge(alice, ("queries", 30)).await.unwrap();
+    quotas.charge(&tier(bob, "free"), ("queries", 1)).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(scene.counts(&tier(alice, "free")).await, [(38, 0)]);
+        assert!(quotas.check(&tier(alice, "free"), ("queries", 0)).await.is_err());
+        assert_eq!(scene.counts(alice).await, [(38, 0), (0, 0)], "it is in tier pro");
+        assert_eq!(scene.counts(bob).await, [(9, 0)], "it is not any more");
+        assert!(quotas.charge(bob, ("queries", 2)).await.is_err());
+        let page = quotas.usage_page(None, 10).await.unwrap();
+        let mut limits: Vec<_> = page.clients.iter().map(|(_, usage)| usage.limits[0].limit).collect();
+        limits.sort_unstable();
+        assert_eq!(limits, [10, 100]);
+    }
+    quotas.reset(alice, "rows").await.expect("a limit of tier pro");
 }
 
 /// Page by page, each client is listed once, with its usage.

@@ -9,7 +9,7 @@ use std::{
 
 use super::{Scene, at_once, comes_to, queries, two_limits};
 use crate::{
-    quota::{JobRun, Quota, QuotaLayer, Quotas},
+    quota::{JobError, JobRun, Quota, QuotaLayer, Quotas},
     refusal::Reason,
 };
 
@@ -99,6 +99,28 @@ pub async fn a_job_that_was_not_begun_leaves_its_id_free(make: impl AsyncFn(Quot
     quotas.reset(alice, "queries").await.unwrap();
     assert_eq!(quotas.run_job(alice, "7", ("queries", 4), async {}).await.unwrap(), JobRun::Done(()));
     assert_eq!(scene.counts(alice).await, [(4, 0)]);
+}
+
+/// A job whose work fails is not charged, and its id is free at once.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::failed_job_frees_its_id(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn failed_job_frees_its_id(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let scene = Scene::new(make, queries(10)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    for error in 0..3 {
+        let failed = quotas.try_run_job(alice, "7", ("queries", 10), async { Err::<(), _>(error) }).await;
+        assert_eq!(failed, Err(JobError::Failed(error)));
+    }
+    scene.comes_to(alice, &[(0, 0)]).await;
+    let done = quotas.try_run_job(alice, "7", ("queries", 10), async { Ok::<_, ()>(42) }).await;
+    assert_eq!(done, Ok(JobRun::Done(42)));
+    replays(&scene, "7", 10).await;
+    assert_eq!(scene.counts(alice).await, [(10, 0)]);
 }
 
 /// If many callers run one job at once, one of them runs it.

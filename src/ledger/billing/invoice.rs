@@ -9,7 +9,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::{
     error::ConfigError,
-    ledger::{Ledger, report::Json},
+    ledger::{Ledger, handle::on_database, report::Json},
     quota::QuotaError,
     time::{Instant, from_1970, since_1970},
 };
@@ -102,7 +102,9 @@ impl Ledger {
         price: impl Fn(&str, u64) -> u64,
     ) -> Result<Invoice, QuotaError> {
         let (from, until) = period(from, until)?;
-        let (now, sums) = self.sums(tenant, from, until).await?;
+        // Before the rows are read, so that none is added to them.
+        let closed = on_database!(self, inner => inner.report(inner.writer.database.close(tenant, until)).await)?;
+        let sums = self.sums(tenant, from, until).await?;
         self.check_kept("beginning of an invoice", from).await?;
         let mut lines = Vec::with_capacity(sums.len());
         for sum in sums.iter().filter(|sum| sum.amount != 0) {
@@ -112,7 +114,7 @@ impl Ledger {
             lines.push(InvoiceLine { kind: sum.kind.clone(), quantity, amount });
         }
         let total = fits("total", lines.iter().map(|line| i128::from(line.amount)).sum())?;
-        let (from, closed, until) = (from_1970(from), now >= until, from_1970(until));
+        let (from, until) = (from_1970(from), from_1970(until));
         Ok(Invoice { tenant: tenant.into(), from, until, closed, lines, total })
     }
 }

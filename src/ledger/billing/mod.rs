@@ -153,7 +153,7 @@ impl Ledger {
         let (from, until) = period(from, until)?;
         let billed =
             provider.totals(tenant, from_1970(from), from_1970(until)).await.map_err(BillingError::Provider)?;
-        let (_, sums) = self.sums(tenant, from, until).await?;
+        let sums = self.sums(tenant, from, until).await?;
         self.check_kept("beginning of a comparison", from).await?;
         let mut both: BTreeMap<String, (i64, i64)> =
             billed.into_iter().map(|(kind, billed)| (kind, (0, billed))).collect();
@@ -167,11 +167,14 @@ impl Ledger {
 }
 
 impl Ledger {
-    /// Returns the sums of a period, and a time before which no row can be written any more.
-    async fn sums(&self, tenant: &str, from: u64, until: u64) -> Result<(u64, Vec<BilledSum>), QuotaError> {
+    /// Returns the sums of a period once every row that is being written is committed.
+    async fn sums(&self, tenant: &str, from: u64, until: u64) -> Result<Vec<BilledSum>, QuotaError> {
         Ok(on_database!(self, inner => {
             let database = &inner.writer.database;
-            inner.report(async { Ok((database.now(tenant).await?, database.sums(tenant, from, until).await?)) }).await
+            inner.report(async {
+                database.wait_for_writers(tenant).await?;
+                database.sums(tenant, from, until).await
+            }).await
         })?)
     }
 }

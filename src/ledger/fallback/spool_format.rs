@@ -133,8 +133,15 @@ mod tests {
             (plans.clone(), amounts(), any::<Option<u128>>(), any::<Option<(u64, bool)>>(), 0..START).prop_map(
                 |(plan, amounts, fingerprint, reserve, at)| {
                     let reserve = reserve.map(|(ttl, charge)| ReservationTerms { ttl, charge });
-                    let admit =
-                        AdmitCommand { plan, amounts, fingerprint, reserve, wants_nearest: false, usage: false };
+                    let admit = AdmitCommand {
+                        plan,
+                        amounts,
+                        fingerprint,
+                        tier: None,
+                        reserve,
+                        wants_nearest: false,
+                        usage: false,
+                    };
                     CommandKind::Spooled { admit, at }
                 }
             ),

@@ -79,7 +79,8 @@ pub(super) fn decode(body: &[u8]) -> Option<Command> {
     let plan = plan.restore()?;
     let kind = match kind {
         RecordKind::Charge { amounts, fingerprint, reserve } => {
-            let admit = AdmitCommand { plan, amounts, fingerprint, reserve, wants_nearest: false, usage: false };
+            let admit =
+                AdmitCommand { plan, amounts, fingerprint, tier: None, reserve, wants_nearest: false, usage: false };
             CommandKind::Spooled { admit, at }
         }
         RecordKind::Settlement { of, end, used, part } => {

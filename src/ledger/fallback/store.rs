@@ -6,7 +6,7 @@ use super::{decide::Fallback, merge::start_merging};
 use crate::{
     error::ConfigError,
     gate::MaybeFuture,
-    identity::Digester,
+    identity::{Client, Digester, Tier},
     ledger::{Database, LedgerReceipt, LedgerReservation, LedgerStore, slots, writer::Command},
     quota::{
         ActiveGrant, Amounts, Grant, GrantId, OnFailure, Usage,
@@ -148,6 +148,7 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
         fn reservation_key(&self, receipt: &Receipt) -> ReservationKey;
         fn record(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>>;
         fn usage(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>>;
+        fn last_tier(&self, client: &Client) -> MaybeFuture<Result<Option<Tier>, StoreError>>;
         fn page(&self, from: Option<&Bookmark>, most: usize, plan_of: PlanLookup, now: Now) -> MaybeFuture<Result<Page, StoreError>>;
         fn reset(&self, account: &AccountContext<'_>, limit: Option<&str>) -> MaybeFuture<Result<(), StoreError>>;
         fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>>;

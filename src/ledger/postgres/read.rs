@@ -42,7 +42,12 @@ pub(super) const READ: &str = "
     SELECT t, q.limit_id, q.quota_type, q.period, q.window_start, q.until, q.epoch, q.attempt, q.part, NULL, NULL, q.amount, q.granted,
         q.approver, q.reason, j, q.entry, q.order_id, q.fingerprint, q.id, 3
     FROM jobs, LATERAL (
-        SELECT * FROM quota_consumption WHERE tenant_id = t AND job_id = j OFFSET 0) q";
+        SELECT * FROM quota_consumption WHERE tenant_id = t AND job_id = j OFFSET 0) q
+    UNION ALL
+    SELECT t, a.tier, NULL, NULL, a.closed_until, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+        NULL, NULL, 4
+    FROM accounts, clock, LATERAL (
+        SELECT * FROM quota_account WHERE tenant_id = t AND (tier IS NOT NULL OR closed_until > now) OFFSET 0) a";
 
 const WHAT: usize = 20;
 
@@ -64,6 +69,7 @@ pub(super) async fn load(
             Some(1) => read.counter(&row)?,
             Some(2) => read.grant(&row)?,
             Some(3) => read.entry(&row)?,
+            Some(4) => read.account(&row)?,
             _ if Postgres::text(&row, 1)? == Some("off") => return Err(DbError::Refused(FORGETS.into())),
             _ => {
                 read.loaded.now = nanos(Postgres::micros(&row, 4)?.unwrap_or(-1))?;

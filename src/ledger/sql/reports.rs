@@ -80,12 +80,11 @@ impl<S: ChargePath> SqlDatabase<S> {
         self.query(safe(sql), &values, decode).await
     }
 
-    /// Returns the time, read under the tenant's lock. Writers read their time under the same lock, so that every writer
-    /// with an earlier time has committed.
-    pub(crate) async fn now(&self, tenant: &str) -> Result<u64, DbError> {
+    /// Waits for the lock of an account, under which every writer of an earlier row has committed.
+    pub(crate) async fn wait_for_writers(&self, tenant: &str) -> Result<(), DbError> {
         let mut connection = self.acquire().await?;
-        let mut transaction = locked::<S>(&mut connection, tenant).await?;
-        Ok(S::read(&mut transaction, &[], &[]).await?.now)
+        let transaction = locked::<S>(&mut connection, tenant).await?;
+        transaction.rollback().await.map_err(db_error::<S>)
     }
 
     /// Returns the billed sums by kind of the rows of a tenant in `from..until`.
@@ -184,6 +183,19 @@ impl<S: ChargePath> SqlDatabase<S> {
         let wrong = S::execute(&mut transaction, safe(sql), &[SqlValue::Text(tenant)]).await?;
         transaction.commit().await.map_err(db_error::<S>)?;
         Ok(wrong)
+    }
+
+    /// Closes an account up to `until`, if the clock has reached it: entries that are written from now on are no older.
+    /// Returns whether it did.
+    pub(crate) async fn close(&self, tenant: &str, until: u64) -> Result<bool, DbError> {
+        let sql = format!(
+            "INSERT INTO quota_account AS a (tenant_id, created_at, closed_until) SELECT $1, {now}, $2 WHERE {now} >= $2
+             ON CONFLICT (tenant_id) DO UPDATE SET closed_until = {}(a.closed_until, excluded.closed_until)",
+            S::LARGER,
+            now = S::NOW
+        );
+        let values = [SqlValue::Text(tenant), SqlValue::time(until)];
+        Ok(S::execute(&mut *self.acquire().await?, safe(sql), &values).await? > 0)
     }
 
     /// Returns the id of the ledger, which no other ledger has.

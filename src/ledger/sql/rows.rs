@@ -191,6 +191,16 @@ impl<S: SqlDialect> ReadRows<S> {
         Ok(())
     }
 
+    /// Decodes what an account itself has.
+    pub(crate) fn account(&mut self, row: &S::Row) -> Result<(), DbError> {
+        let mut columns = Columns::<S>::new(row);
+        let account = self.loaded.accounts.entry(columns.text()?).or_default();
+        account.tier = read(columns.optional(S::text)?.unwrap_or_default()).into();
+        columns.skip(2);
+        account.closed_until = columns.time()?;
+        Ok(())
+    }
+
     pub(crate) fn entry(&mut self, row: &S::Row) -> Result<(), DbError> {
         self.entries.push(Columns::<S>::new(row).entry()?);
         Ok(())

@@ -36,7 +36,7 @@ enum Effect {
 }
 
 /// Number of the statements.
-pub(crate) const COUNT: usize = 6;
+pub(crate) const COUNT: usize = 7;
 
 /// The statements, in the order in which a transaction runs them. Columns of one type stand together.
 pub(crate) static WRITES: LazyLock<[WriteStatement; COUNT]> = LazyLock::new(|| {
@@ -58,6 +58,7 @@ pub(crate) static WRITES: LazyLock<[WriteStatement; COUNT]> = LazyLock::new(|| {
         (Effect::Put, "quota_hold", attempt, opened),
         (Effect::Update, "quota_hold", attempt, renewed),
         (Effect::Delete, "quota_hold", attempt, closed),
+        (Effect::Update, "quota_account", "tenant_id", "tenant_id text, tier text"),
     ]
     .map(|(effect, table, key, columns)| {
         let columns = columns.split(", ").filter_map(|column| column.split_once(' ')).collect();
@@ -101,12 +102,13 @@ pub(super) async fn write<S: ChargePath>(
     now: u64,
 ) -> Result<(), DbError> {
     let values = [
-        all(&writes.rows, |values, row| entry(values, row, now))?,
+        all(&writes.rows, |values, row| entry(values, row, writes.time_of(row, now)))?,
         all(&writes.counts, counter)?,
         all(&writes.grants, grant)?,
         all(&writes.opened, opened)?,
         all(&writes.renewed, renewed)?,
         all(&writes.closed, |values, (key, attempt)| reservation(values, key, *attempt))?,
+        all(&writes.tiers, tier)?,
     ];
     for (at, values) in values.iter().enumerate().filter(|(_, values)| !values.is_empty()) {
         S::put(connection, at, values).await?;
@@ -156,6 +158,11 @@ fn grant<'a>(values: &mut Values<'a>, (tenant, grant): &'a (Arc<str>, GrantState
     values.extend(numbers.into_iter().chain([number(grant.epoch)?]).map(SqlValue::Number));
     values.extend([until(grant.until), instant(grant.window)?].map(SqlValue::Time));
     values.push(SqlValue::Flag(grant.ended));
+    Ok(())
+}
+
+fn tier<'a>(values: &mut Values<'a>, (tenant, tier): &'a (Arc<str>, Arc<str>)) -> Result<(), DbError> {
+    values.extend([SqlValue::Text(tenant), if tier.is_empty() { SqlValue::Null } else { SqlValue::Text(tier) }]);
     Ok(())
 }
 

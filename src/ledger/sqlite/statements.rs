@@ -43,7 +43,7 @@ impl Statement {
 
 /// Returns every statement that reads or writes rows, for one row.
 pub(super) fn all() -> impl Iterator<Item = Arc<str>> {
-    [&ACCOUNTS, &COUNTS, &GRANTS, &ENTRIES]
+    [&ACCOUNTS, &KNOWN, &COUNTS, &GRANTS, &ENTRIES]
         .into_iter()
         .map(|statement| &**statement)
         .chain(&*TEXTS)
@@ -65,6 +65,15 @@ pub(super) static ACCOUNTS: LazyLock<Statement> = LazyLock::new(|| {
         format!(
             "INSERT INTO quota_account (tenant_id, created_at) SELECT column1, ? FROM ({rows}) WHERE column1 IS NOT NULL
              ON CONFLICT DO NOTHING"
+        )
+    })
+});
+
+pub(super) static KNOWN: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(1, true, |rows| {
+        format!(
+            "SELECT a.tenant_id, a.tier, NULL, NULL, a.closed_until
+             FROM ({rows}) CROSS JOIN quota_account a ON a.tenant_id = column1 AND (a.tier IS NOT NULL OR a.closed_until > 0)"
         )
     })
 });

@@ -92,6 +92,9 @@ async fn load(
     read.loaded.now = nanos(micros)?;
     let since = since.map_or(micros, |since| until(since).min(micros));
     let tenants: Vec<_> = tenants.iter().map(|tenant| SqlValue::Text(tenant)).collect();
+    for row in in_chunks(connection, &statements::KNOWN, None, &tenants).await? {
+        read.account(&row)?;
+    }
     for row in in_chunks(connection, &statements::COUNTS, Some(since), &tenants).await? {
         read.counter(&row)?;
     }

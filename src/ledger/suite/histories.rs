@@ -306,5 +306,6 @@ fn writes() -> impl Strategy<Value = Writes> {
             opened,
             renewed,
             closed,
+            ..Writes::default()
         })
 }

@@ -21,7 +21,8 @@ use crate::{
 pub(super) struct AccountState {
     counters: Vec<StoredCounter>,
     grants: Grants,
-    /// Counters and grants as they were read.
+    tier: Arc<str>,
+    /// The account as it was read.
     before: Stored,
     /// Set once something must be written. The end of a grant alone is not.
     writes: bool,
@@ -58,10 +59,18 @@ pub(crate) fn wall_time(wall: u64) -> Now {
 
 impl AccountState {
     pub(super) fn new(stored: Stored) -> Self {
-        let Stored { counts, grants } = stored;
+        let Stored { counts, grants, tier, closed_until } = stored;
         let grants: Grants = grants.into_iter().collect();
-        let before = Stored { counts: counts.clone(), grants: grants.iter().cloned().collect() };
-        Self { counters: counts, grants, before, writes: false }
+        let (counters, unchanged) = (counts.clone(), grants.iter().cloned().collect());
+        let before = Stored { counts, grants: unchanged, tier: Arc::clone(&tier), closed_until };
+        Self { counters, grants, tier, before, writes: false }
+    }
+
+    /// Stores the tier of the client, if it is known; empty for none.
+    pub(super) fn see(&mut self, tier: Option<&Arc<str>>) {
+        if let Some(tier) = tier {
+            self.tier = Arc::clone(tier);
+        }
     }
 
     /// Returns the epoch of the account, the number of resets of its counters.
@@ -229,11 +238,17 @@ impl AccountState {
         revoked
     }
 
-    /// Adds all changes to `writes`.
-    pub(super) fn write(self, tenant: &Arc<str>, writes: &mut Writes) {
+    /// Adds all changes to `writes`, which has the rows of the batch.
+    pub(super) fn write(self, tenant: &Arc<str>, now: u64, writes: &mut Writes) {
         let before = self.before.counts.iter().map(Some).chain(std::iter::repeat(None)); // counters are only added
         let changed = self.counters.into_iter().zip(before).filter(|(stored, before)| Some(stored) != *before);
         writes.counts.extend(changed.map(|(stored, _)| (Arc::clone(tenant), stored)));
+        if self.tier != self.before.tier {
+            writes.tiers.push((Arc::clone(tenant), self.tier));
+        }
+        if self.before.closed_until > now && writes.rows.iter().any(|row| row.key.tenant == *tenant) {
+            writes.floors.push((Arc::clone(tenant), self.before.closed_until));
+        }
         if self.writes {
             let changed = self.grants.iter().filter(|grant| !self.before.grants.contains(grant));
             writes.grants.extend(changed.map(|grant| (Arc::clone(tenant), grant.clone())));

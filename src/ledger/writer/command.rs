@@ -83,6 +83,8 @@ pub(crate) struct AdmitCommand {
     pub(crate) amounts: Amounts,
     /// Digest of the job's content. The same job id with other content is a conflict, not a duplicate.
     pub(crate) fingerprint: Option<u128>,
+    /// Tier of the client, empty for none; `None` if it is unknown.
+    pub(crate) tier: Option<Arc<str>>,
     /// Reserves the amounts instead of charging them.
     pub(crate) reserve: Option<ReservationTerms>,
     /// Set if the caller reports the limit that is nearest to exhaustion.

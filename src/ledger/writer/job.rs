@@ -99,8 +99,13 @@ impl<'a> JobRows<'a> {
     /// Returns a part that no record of the attempt has. Counted down, because the attempt's own parts count up;
     /// [`LATE`] is excluded.
     pub(crate) fn free_part(self, attempt: u32) -> u32 {
-        let taken = |part: u32| self.of(attempt).any(|row| row.entry == EntryKind::Record && row.part == part);
-        (0..LATE).rev().find(|part| !taken(*part)).unwrap_or(0)
+        self.free_part_of(attempt, EntryKind::Record, |_| true)
+    }
+
+    /// Returns a part that no row of this entry has, and that `is_free` accepts.
+    pub(super) fn free_part_of(self, attempt: u32, entry: EntryKind, is_free: impl Fn(&u32) -> bool) -> u32 {
+        let taken = |part: u32| self.of(attempt).any(|row| row.entry == entry && row.part == part);
+        (0..LATE).rev().find(|part| is_free(part) && !taken(*part)).unwrap_or(0)
     }
 
     /// Returns the billed amount of an attempt, kind by kind.

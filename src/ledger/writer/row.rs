@@ -129,6 +129,10 @@ pub(crate) struct Stored {
     pub(crate) counts: Vec<StoredCounter>,
     /// Grants that have not ended, and those that cover an amount that is still counted.
     pub(crate) grants: Vec<GrantState>,
+    /// Tier under which the client was charged last; empty for none.
+    pub(crate) tier: Arc<str>,
+    /// Time before which no entry is written any more, in nanoseconds since 1970: an invoice up to it was closed.
+    pub(crate) closed_until: u64,
 }
 
 /// Accounts and jobs that a transaction has to lock and read.
@@ -152,6 +156,10 @@ pub(crate) struct Writes {
     /// Counters, each replacing the one of the same tenant, limit, period, window and epoch.
     pub(crate) counts: Vec<(Arc<str>, StoredCounter)>,
     pub(crate) grants: Vec<(Arc<str>, GrantState)>,
+    /// Tiers that clients have now; empty for none.
+    pub(crate) tiers: Vec<(Arc<str>, Arc<str>)>,
+    /// Accounts whose entries must be no older than these times, which the clock has not reached.
+    pub(crate) floors: Vec<(Arc<str>, u64)>,
     /// Reservations that open.
     pub(crate) opened: Vec<ReservationRow>,
     /// Reservations whose deadline is postponed.
@@ -173,6 +181,12 @@ pub(crate) struct ReservationRow {
 }
 
 impl Writes {
+    /// Returns the time of a row that is written `now`: no earlier than that until which its account is closed.
+    pub(crate) fn time_of(&self, row: &Row, now: u64) -> u64 {
+        let floor = self.floors.iter().find(|(tenant, _)| *tenant == row.key.tenant);
+        floor.map_or(now, |(_, floor)| now.max(*floor))
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
     }

@@ -210,6 +210,8 @@ impl QuotaLayer {
 
     /// Charges each job once, by the id that its request carries; by default every request is a job of its own.
     ///
+    /// A response with a status from 500 frees the id and returns the charge; see the [outcomes](JobIdSource#outcomes).
+    ///
     /// ```
     /// use tollgate::{JobIdSource, Plan, QuotaLayer};
     /// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobIdSource::header("idempotency-key").or_header("x-job-id"));
@@ -217,6 +219,15 @@ impl QuotaLayer {
     #[must_use]
     pub fn job_ids(self, ids: JobIdSource) -> Self {
         self.with(|config| config.job_id = Some(ids))
+    }
+
+    /// Frees the id and returns the charge of a job whose [outcome](JobIdSource#outcomes) is unknown; by default both stay.
+    ///
+    /// **A client that hangs up before the end pays nothing then.** Only for work that a cancellation undoes, and that may
+    /// run twice.
+    #[must_use]
+    pub fn free_unfinished(self) -> Self {
+        self.with(|config| config.free_unfinished = true)
     }
 
     /// Sets the decision on duplicates of a job; the default refuses them.

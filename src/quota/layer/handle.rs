@@ -57,6 +57,8 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn check(&self, client: &Client, amounts: impl Into<Amounts>) -> Result<(), Refusal> {
+        let client = self.known(client).await;
+        let client = &*client;
         let (now, active, amounts) = (self.0.common.now(), self.0.active_plan(client), amounts.into());
         if let Some(refusal) = self.0.unknown_unit(&amounts) {
             return Err(refusal);
@@ -228,6 +230,8 @@ impl Quotas {
 
     /// Admits a charge; `None` if its job was done before.
     pub(super) async fn begin(&self, client: &Client, ask: ChargeRequest<'_>) -> Result<Option<Receipt>, Refusal> {
+        let client = self.known(client).await;
+        let client = &*client;
         if let Some(refusal) = self.0.unknown_unit(ask.amounts) {
             return Err(self.refused(client, refusal));
         }
@@ -256,12 +260,25 @@ impl Quotas {
         refusal
     }
 
+    /// Returns a client whose tier is unknown under the one that it had last.
+    async fn known<'c>(&self, client: &'c Client) -> Cow<'c, Client> {
+        if client.has_known_tier() || self.0.plans.present().is_plain() {
+            return Cow::Borrowed(client);
+        }
+        match self.0.common.store.last_tier(client).await {
+            Ok(Some(tier)) => Cow::Owned(client.clone().with_tier(tier)),
+            _ => Cow::Borrowed(client),
+        }
+    }
+
     /// Calls the store for the account of a client under its plan.
     pub(super) async fn call<T>(
         &self,
         client: &Client,
         call: impl FnOnce(&dyn QuotaBackend, &AccountContext<'_>) -> MaybeFuture<T>,
     ) -> T {
+        let client = self.known(client).await;
+        let client = &*client;
         let (now, active) = (self.0.common.now(), self.0.active_plan(client));
         call(&*self.0.common.store, &AccountContext { client, plan: &active.plan, now }).await
     }

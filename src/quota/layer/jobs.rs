@@ -1,24 +1,15 @@
 //! Jobs: units of work that are charged exactly once.
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, HeaderName, header::CONTENT_LENGTH};
 
-use super::{
-    handle::{Quotas, or_anonymous},
-    policy::QuotaPolicy,
-};
 use crate::{
     error::ConfigError,
     head::RequestHead,
     identity::{Client, Digest, Digester},
     kind::Kind,
-    quota::{
-        Amounts,
-        account::{ChargeRequest, Job},
-        store::{Receipt, Settlement},
-    },
-    refusal::Refusal,
+    quota::{Amounts, account::Job},
 };
 
 /// Source of the job id of a request.
@@ -33,6 +24,25 @@ use crate::{
 /// use tollgate::{JobIdSource, Plan, QuotaLayer};
 /// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobIdSource::header("x-job-id"));
 /// ```
+///
+/// # Outcomes
+/// The end of a job decides on its id and its charge. It is the same for requests under
+/// [`job_ids`](crate::QuotaLayer::job_ids) and for [`run_job`](crate::Quotas::run_job) and
+/// [`try_run_job`](crate::Quotas::try_run_job) of the handle:
+///
+/// | end | id and charge |
+/// |---|---|
+/// | refused, by this layer or one further in, or not polled | the id is free, nothing is charged |
+/// | response with a status below 500, sent to its end; output of the work | the id is taken, the charge stays |
+/// | response with a status from 500; `Err` of the work of `try_run_job` | the id is free, the charge is returned |
+/// | outcome unknown: panic, cancellation, failed or cut body, service error without a response | the id is taken, the charge stays; with [`free_unfinished`](crate::QuotaLayer::free_unfinished) both are undone |
+/// | killed process | as outcome unknown in a ledger; memory has forgotten the job |
+///
+/// Work whose outcome is unknown may have taken place. By default it stays charged, or a client that hangs up early would
+/// have it for free. Two settings go before the table. If the handler has [recorded](crate::Charge::record) an amount,
+/// the id is taken and the charge stays, whatever the response. A request that
+/// [`charge_when`](crate::QuotaLayer::charge_when) does not charge is undone. A gRPC status is no HTTP status: a failed
+/// call is a response of status 200.
 #[derive(Clone)]
 pub struct JobIdSource {
     source: Source,
@@ -213,89 +223,6 @@ impl fmt::Debug for JobIdSource {
             Source::Headers(names) => f.debug_tuple("JobIdSource").field(names).finish(),
             Source::Closure(_) => f.write_str("JobIdSource(closure)"),
         }
-    }
-}
-
-/// Result of a job that was not refused.
-///
-/// ```
-/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-/// use tollgate::{Client, JobRun, Plan, QuotaLayer};
-///
-/// let (quotas, alice) = (QuotaLayer::new(Plan::standard()).handle(), Client::named("alice"));
-/// let scan = || quotas.run_job(&alice, "order 17", ("queries", 20), async { 42 });
-/// assert_eq!(scan().await.unwrap(), JobRun::Done(42));
-/// assert_eq!(scan().await.unwrap(), JobRun::Replayed);
-/// assert_eq!(quotas.usage(&alice).await.unwrap().get("queries_per_hour").unwrap().used, 20);
-/// # });
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum JobRun<T> {
-    /// The work was done; this is its output.
-    Done(T),
-    /// The job was done before, or at least begun: nothing was charged and the work was not polled.
-    Replayed,
-}
-
-impl Quotas {
-    /// Charges all these amounts and runs `work`, once for each id. If the plan limits requests in flight, a slot is
-    /// held until the work has ended. `None` stands for the shared client of unidentified requests.
-    ///
-    /// An id is 1 to 255 visible ASCII characters or spaces, and belongs to its client. It is remembered as long as
-    /// those of requests: [24 h](crate::QuotaLayer::job_retention) by default, in a ledger as long as its rows are
-    /// stored. An id names one job only: the id of a request's job is refused here as that of another job.
-    ///
-    /// # Errors
-    /// The [`Refusal`]; then `work` was never polled. Three of its [`reason`](Refusal::reason)s concern the id:
-    /// [`JobRunning`](crate::Reason::JobRunning) if the same job is under way,
-    /// [`JobConflict`](crate::Reason::JobConflict) if the id was sent with other amounts, and
-    /// [`InvalidJobId`](crate::Reason::InvalidJobId) if the id is not valid.
-    ///
-    /// # Cancel safety
-    /// If the future is dropped before its first poll, nothing is charged and the id is free. If it is dropped while
-    /// `work` runs, or the work panics, its progress is unknown: the charge stays, the id is taken, and the slot is
-    /// released.
-    ///
-    /// ```
-    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
-    /// # use tollgate::{Client, JobRun, Plan, QuotaLayer, Reason};
-    /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
-    /// let alice = Client::named("alice");
-    /// let done = quotas.run_job(&alice, "order 17", ("queries", 20), async { "rows" }).await.unwrap();
-    /// assert_eq!(done, JobRun::Done("rows"));
-    /// let other = quotas.run_job(&alice, "order 17", ("queries", 21), async { "rows" }).await.unwrap_err();
-    /// assert_eq!(other.reason(), Reason::JobConflict);
-    /// # });
-    /// ```
-    pub async fn run_job<'a, T>(
-        &self,
-        client: impl Into<Option<&'a Client>>,
-        job_id: &str,
-        amounts: impl Into<Amounts>,
-        work: impl Future<Output = T>,
-    ) -> Result<JobRun<T>, Refusal> {
-        let (client, mut amounts) = (or_anonymous(client.into()), amounts.into());
-        let job = job_of_handle(job_id, &client, &amounts, self.0.common.store.digester());
-        let job = job.map_err(|InvalidJob| self.refused(&client, self.0.bad_job_id()))?;
-        amounts.set(&Kind::Concurrent, 1);
-        let ask =
-            ChargeRequest { amounts: &amounts, each: &[], reserve: false, lasting: false, open: true, job: Some(&job) };
-        let Some(receipt) = self.begin(&client, ask).await? else { return Ok(JobRun::Replayed) };
-        let _begun = Begun { policy: &self.0, receipt };
-        Ok(JobRun::Done(work.await))
-    }
-}
-
-/// A job under way. However it ends, its charge stays and its id is taken.
-struct Begun<'a> {
-    policy: &'a QuotaPolicy,
-    receipt: Receipt,
-}
-
-impl Drop for Begun<'_> {
-    fn drop(&mut self) {
-        let none = Amounts::new();
-        self.policy.common.settle(&self.receipt, &Settlement::Served { used: &none, actual: &none });
     }
 }
 

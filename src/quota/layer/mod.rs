@@ -12,6 +12,7 @@ mod permit;
 mod policy;
 mod pool;
 mod reservation;
+mod run_job;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -22,8 +23,9 @@ pub use bytes::{CountedBody, RequestBytes, RequestBytesLayer};
 pub use charge::{Charge, QuotaStatus};
 pub use error::QuotaError;
 pub use handle::Quotas;
-pub use jobs::{Duplicates, JobIdSource, JobRun};
+pub use jobs::{Duplicates, JobIdSource};
 pub use permit::QuotaPermit;
 pub use policy::QuotaPolicy;
 pub use reservation::{CloseOutcome, Reservation, ReservationError, ReservationId};
+pub use run_job::{JobError, JobRun};
 pub use settings::{OnExpiry, OnFailure, ServedRequest};

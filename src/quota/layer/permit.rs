@@ -196,7 +196,8 @@ impl Open {
     fn settle(&mut self, outcome: &Outcome<'_>) {
         let Some(active) = &self.active else { return };
         let served = self.reached && (!matches!(outcome, Outcome::Refused(_)) || self.has_recorded());
-        let charged = served && self.is_charged(active, matches!(outcome, Outcome::Complete { .. }));
+        let complete = matches!(outcome, Outcome::Complete { .. });
+        let charged = served && self.keeps_job(active, complete) && self.is_charged(active, complete);
         if charged && !self.receipt.open && self.bytes.are_all_reported() {
             return; // everything was charged at admission
         }
@@ -213,9 +214,10 @@ impl Open {
     fn close(&mut self, charged: bool) {
         let Some(active) = &self.active else { return };
         let charge = self.extra.as_ref().and_then(|extra| extra.charge.as_ref());
-        let actual = charge.map(Charge::settle).unwrap_or_default(); // if nothing is charged too: a later record must fail
+        let mut actual = charge.map(Charge::settle).unwrap_or_default(); // if nothing is charged too: a later record must fail
         if charged {
             let used = self.bytes.report();
+            self.bytes.correct_declared(&mut actual, &self.asked.amounts(active));
             return active.common.settle(&self.receipt, &Settlement::Served { used: &used, actual: &actual });
         }
         let mut back = self.bytes.reported();
@@ -223,6 +225,15 @@ impl Open {
             self.asked.amounts(active).iter().for_each(|(kind, amount)| back.add(kind, amount));
         }
         active.common.settle(&self.receipt, &Settlement::Void(&back));
+    }
+
+    /// Whether a request that reached the service keeps its job id and its charge, by the table of
+    /// [`JobIdSource`](crate::JobIdSource#outcomes).
+    #[inline]
+    fn keeps_job(&self, active: &ActivePlan, complete: bool) -> bool {
+        let settings = &active.common.settings;
+        let failed = || self.status.is_some_and(|status| status.is_server_error());
+        settings.job_id.is_none() || self.has_recorded() || !failed() && (complete || !settings.free_unfinished)
     }
 
     /// Whether a request that reached the service is charged; yes if `charge_when` panics.

@@ -29,6 +29,7 @@ pub(super) struct QuotaConfig {
     pub(super) charge_when: Option<ChargeWhen>,
     pub(super) job_id: Option<JobIdSource>,
     pub(super) duplicates: Duplicates,
+    pub(super) free_unfinished: bool,
     /// Its `charge_expired` is set when the layer is built.
     pub(super) account: AccountSettings,
     pub(super) on_expiry: Option<OnExpiry>,
@@ -145,6 +146,7 @@ impl QuotaConfig {
             charge_when: None,
             job_id: None,
             duplicates: Duplicates::default(),
+            free_unfinished: false,
             account: AccountSettings {
                 max_hold: Duration::from_secs(3_600),
                 max_stall: Duration::from_secs(60),

@@ -58,11 +58,12 @@ impl Shard {
         slot.entry.as_mut().map(|entry| (&entry.client, &mut entry.account))
     }
 
-    /// Stores the tier under which a client was seen last.
+    /// Stores the tier under which a client was seen last, if it is known.
     #[inline]
     pub(super) fn see(&mut self, slot: u32, client: &Client) {
         if let Some(entry) = &mut self.slots[slot as usize].entry
             && entry.client.tier() != client.tier()
+            && client.has_known_tier()
         {
             entry.client.clone_from(client);
         }

@@ -4,6 +4,7 @@ use super::{Accounts, CROWD};
 use crate::{
     error::ConfigError,
     gate::MaybeFuture,
+    identity::{Client, Tier},
     quota::{
         ActiveGrant, Amounts, Grant, GrantId, Usage,
         account::{Account, CloseResult, Now, Taken},
@@ -139,6 +140,13 @@ impl QuotaBackend for Accounts {
 
     fn usage(&self, context: &AccountContext<'_>) -> MaybeFuture<Result<Usage, StoreError>> {
         MaybeFuture::Ready(Ok(self.look(context, |account| account.usage(context.now.wall))))
+    }
+
+    fn last_tier(&self, client: &Client) -> MaybeFuture<Result<Option<Tier>, StoreError>> {
+        let (_, mut shard) = self.shard(client);
+        let slot = shard.find(client.digest());
+        let entry = slot.and_then(|slot| shard.entry(slot as usize));
+        MaybeFuture::Ready(Ok(entry.and_then(|(client, _)| client.tier().cloned())))
     }
 
     fn check(&self, context: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<(), AdmitError>> {

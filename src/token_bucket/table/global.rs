@@ -29,23 +29,14 @@ impl GlobalBucket {
         Self { rate, burst: rate.capacity(), full_at: AtomicU64::new(0) }
     }
 
-    /// Takes `cost`, or takes nothing.
-    #[inline]
-    pub(crate) fn take(&self, cost: Cost, now: Moment) -> Decision {
-        self.decide(cost, now, true)
-    }
-
-    /// Decides on `cost` without taking it.
-    pub(crate) fn ask(&self, cost: Cost, now: Moment) -> Decision {
-        self.decide(cost, now, false)
-    }
-
+    /// Decides on `cost`, and takes it if it is admitted and `takes` is set.
+    ///
     /// The tokens of an unused bucket arrive from its first request on, also from a refused one.
-    fn decide(&self, cost: Cost, now: Moment, take: bool) -> Decision {
+    pub(crate) fn decide(&self, cost: Cost, now: Moment, takes: bool) -> Decision {
         self.change(|full_at| {
             let before = known(full_at).unwrap_or_else(|| gcra::newcomer(&self.rate, now));
             match gcra::decide(&self.rate, Some(before), cost, now) {
-                decision @ Decision::Admitted { full_at } if take => (full_at, decision),
+                decision @ Decision::Admitted { full_at } if takes => (full_at, decision),
                 decision => (before, decision),
             }
         })

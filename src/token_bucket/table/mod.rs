@@ -64,6 +64,9 @@ pub(crate) struct RateChange {
 }
 
 impl Revision {
+    /// Rates that have not changed.
+    pub(crate) const FIRST: Self = Self { number: 0, last: None };
+
     /// Returns the revision after a change. Every shard must be at this one before.
     pub(crate) fn after(&self, change: RateChange) -> Self {
         Self { number: self.number + 1, last: Some(change) }

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use tollgate::{JobRun, Reason};
+use tollgate::{JobError, JobRun, Reason};
 
 use super::*;
 
@@ -124,6 +124,47 @@ async fn panicked_job_stays_charged_and_keeps_its_id() {
         assert_eq!(again, JobRun::Replayed);
     }
     assert_eq!(used(&scene).await, (15, 0));
+}
+
+#[tokio::test]
+async fn failed_work_frees_its_id_and_returns_its_charge() {
+    let scene = two_at_a_time();
+    let (quotas, alice) = (&scene.quotas, alice());
+    for error in ["no printer", "no paper"] {
+        let failed = quotas.try_run_job(&alice, "7", ("queries", 5), async { Err::<(), _>(error) }).await;
+        assert_eq!(failed, Err(JobError::Failed(error)));
+        assert_eq!(used(&scene).await, (0, 0));
+    }
+    let printed = async { Ok::<_, &str>("page") };
+    assert_eq!(quotas.try_run_job(&alice, "7", ("queries", 5), printed).await, Ok(JobRun::Done("page")));
+    let again = async { panic!("polled") };
+    assert_eq!(
+        quotas.try_run_job(&alice, "7", ("queries", 5), again).await,
+        Ok::<_, JobError<&str>>(JobRun::<()>::Replayed)
+    );
+    assert_eq!(used(&scene).await, (5, 0));
+    let refused = quotas.try_run_job(&alice, "8", ("queries", 96), async { Err::<(), _>("polled") }).await.unwrap_err();
+    assert!(matches!(&refused, JobError::Refused(refusal) if refusal.reason() == Reason::RateLimited));
+    assert_eq!(refused.to_string(), "policy \"quota\": too little left of the limit of 100, retry in 3600s");
+}
+
+#[tokio::test]
+async fn unfinished_work_is_undone_when_configured() {
+    let scene = Scene::of(QuotaLayer::new(queries(100).limit(Quota::concurrent(2))).free_unfinished());
+    let (quotas, alice) = (&scene.quotas, alice());
+    {
+        let mut job = pin!(quotas.run_job(&alice, "7", ("queries", 5), std::future::pending::<()>()));
+        assert!(futures_util::poll!(&mut job).is_pending());
+        assert_eq!(used(&scene).await, (5, 1));
+    }
+    assert_eq!(used(&scene).await, (0, 0));
+    let (spawned, panics) = (quotas.clone(), async { panic!("mid-way") });
+    let task =
+        tokio::spawn(async move { spawned.run_job(&self::alice(), "7", ("queries", 5), panics).await.map(drop) });
+    assert!(task.await.unwrap_err().is_panic());
+    assert_eq!(used(&scene).await, (0, 0));
+    assert_eq!(quotas.run_job(&alice, "7", ("queries", 5), async { 42 }).await.unwrap(), JobRun::Done(42));
+    assert_eq!(used(&scene).await, (5, 0));
 }
 
 #[tokio::test]

@@ -63,10 +63,10 @@ async fn tier_change_gives_no_second_hour() {
     let layer = QuotaLayer::new(hourly("free", 10))
         .tier_plan("pro", Plan::new("pro").limit(Quota::units("tokens", 5).per(Period::hour())));
     let scene = Scene::of(layer);
-    let pro = alice().with_tier("pro");
-    scene.quotas.charge(&alice(), ("requests", 10)).await.unwrap();
+    let (free, pro) = (alice().with_tier("free"), alice().with_tier("pro"));
+    scene.quotas.charge(&free, ("requests", 10)).await.unwrap();
     scene.quotas.charge(&pro, [("requests", 3), ("tokens", 5)]).await.unwrap();
-    assert!(scene.quotas.charge(&alice(), ("requests", 1)).await.is_err());
+    assert!(scene.quotas.charge(&free, ("requests", 1)).await.is_err());
     assert!(scene.quotas.charge(&pro, ("tokens", 1)).await.is_err());
 }
 
@@ -97,4 +97,26 @@ async fn clients_cannot_see_or_change_other_accounts() {
     let alices = scene.limit(&alice(), "requests_per_hour").await;
     assert_eq!((alices.used, alices.limit), (10, 15));
     assert!(scene.quotas.grants(&bob()).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn client_identified_without_a_tier_has_none_from_then_on() {
+    let keys = |key: &str| match key {
+        "old" => Some(tollgate::Principal::named("acme").in_tier("pro")),
+        "new" => Some(tollgate::Principal::named("acme")),
+        _ => None,
+    };
+    let layer = QuotaLayer::new(hourly("free", 10))
+        .tier_plan("pro", hourly("pro", 100))
+        .identify_by(tollgate::ApiKey::header("x-api-key", keys));
+    let quotas = layer.handle();
+    let acme = Client::named("acme");
+    for (key, plan) in [("old", "pro"), ("new", "free"), ("old", "pro")] {
+        let service = tower::ServiceBuilder::new()
+            .layer(layer.clone())
+            .service(tower::service_fn(async |_| Ok::<_, ()>(http::Response::new(String::new()))));
+        let request = http::Request::get("/").header("x-api-key", key).body(String::new()).unwrap();
+        tower::ServiceExt::oneshot(service, request).await.unwrap();
+        assert_eq!(quotas.usage(&acme).await.unwrap().plan.as_str(), plan, "after {key}");
+    }
 }

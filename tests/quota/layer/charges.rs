@@ -83,7 +83,7 @@ async fn refusal_of_an_inner_layer_refunds_in_full() {
             let layer = layer.cost("tokens", |_| Some(7));
             if share { layer.share_with_handler() } else { layer }
         });
-        let open = tollgate::CircuitBreakerLayer::new(tollgate::Trip::consecutive(1));
+        let open = tollgate::CircuitBreakerLayer::for_server().trip(tollgate::Trip::consecutive(1));
         open.handle().force_open();
         let inner = service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, &'static str>(Response::new(full())) });
         let service = ServiceBuilder::new().layer(scene.layer.clone()).layer(open).service(inner);

@@ -113,7 +113,7 @@ async fn id_of_a_refunded_charge_is_free_again() {
     assert_eq!(scene.ask(job("7", "/status/503")).await.status, 503);
     assert_eq!(scene.ask(job("7", "/status/503")).await.status, 503, "nothing was charged: it may try again");
 
-    let closed = tollgate::CircuitBreakerLayer::new(tollgate::Trip::consecutive(1));
+    let closed = tollgate::CircuitBreakerLayer::for_server().trip(tollgate::Trip::consecutive(1));
     closed.handle().force_open();
     let inner =
         service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, &'static str>(Response::new(Full::<Bytes>::default())) });
@@ -133,6 +133,71 @@ async fn failed_or_panicked_handler_is_not_run_again() {
     assert!(tokio::spawn(async move { drop(service.oneshot(job("8", "/panic")).await) }).await.is_err());
     assert_eq!(scene.ask(job("8", "/panic")).await.status, 409);
     assert_eq!(scene.served(), 2);
+}
+
+/// The table of outcomes in the documentation of `JobIdSource`.
+#[tokio::test]
+async fn end_of_a_job_decides_on_its_id_and_charge() {
+    for free_unfinished in [false, true] {
+        let scene = scene(|layer| if free_unfinished { layer.free_unfinished() } else { layer });
+        let unknown = !free_unfinished;
+        let mut charged = 0;
+        for (n, (path, kept)) in [
+            ("/", true),
+            ("/status/404", true),
+            ("/status/500", false),
+            ("/status/503", false),
+            ("/error", unknown),
+            ("/panic", unknown),
+            ("/broken/2", unknown),
+            ("/never", unknown),
+            ("/stream/9", unknown),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let (id, service) = (format!("job {n}"), scene.service());
+            let send = async |id: &str| {
+                let (service, request) = (service.clone(), job(id, path));
+                match path {
+                    "/panic" => drop(tokio::spawn(async move { drop(service.oneshot(request).await) }).await),
+                    "/never" => drop(futures_util::poll!(std::pin::pin!(service.oneshot(request)))),
+                    "/stream/9" => drop(service.oneshot(request).await.unwrap().into_body().frame().await),
+                    _ => drop(Answer::read(service.oneshot(request).await).await),
+                }
+            };
+            send(&id).await;
+            charged += u64::from(kept);
+            assert_eq!(scene.used("requests_per_hour").await, charged, "{path}, free: {free_unfinished}");
+            let served = scene.served();
+            send(&id).await;
+            assert_eq!(scene.served() - served, usize::from(!kept), "{path}, free: {free_unfinished}");
+            assert_eq!(scene.used("requests_per_hour").await, charged, "{path}, free: {free_unfinished}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn failed_request_without_job_ids_is_charged() {
+    let scene = Scene::new(hourly(9), |layer| layer.free_unfinished());
+    for (n, path) in ["/status/500", "/error", "/broken/2"].into_iter().enumerate() {
+        scene.get(path).await;
+        assert_eq!(scene.used("requests_per_hour").await, n as u64 + 1);
+    }
+}
+
+#[tokio::test]
+async fn recorded_amount_keeps_a_failed_job() {
+    let scene = scene(|layer| layer.share_with_handler().free_unfinished());
+    let failing = service_fn(|request: Request<Full<Bytes>>| async move {
+        request.extensions().get::<Charge>().unwrap().record("tokens", 7);
+        Ok::<_, Infallible>(Response::builder().status(500).body(Full::<Bytes>::default()).unwrap())
+    });
+    let service = scene.layer.layer(failing);
+    for status in [500, 409] {
+        assert_eq!(service.clone().oneshot(job("7", "/")).await.unwrap().status(), status);
+        assert_eq!((scene.used("requests_per_hour").await, scene.used("tokens_per_hour").await), (1, 7));
+    }
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ fn passing_on(scene: &Scene, tokens: Option<u64>, client: Inner) -> Inner {
 }
 
 fn breaker() -> CircuitBreakerLayer {
-    CircuitBreakerLayer::new(Trip::consecutive(1))
+    CircuitBreakerLayer::for_server().trip(Trip::consecutive(1))
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn outbound_layers_of_one_client_see_each_other() {
 #[tokio::test]
 async fn breaker_of_the_server_counts_a_passed_on_refusal() {
     for (inner, failures) in [(breaker(), 0), (breaker().outbound(), 1)] {
-        let outer = CircuitBreakerLayer::new(Trip::failure_rate(1.0).min_requests(10));
+        let outer = CircuitBreakerLayer::for_server().trip(Trip::failure_rate(1.0).min_requests(10));
         let client = client(inner);
         let service = outer
             .layer(service_fn(move |_: Request<Full<Bytes>>| client.clone().oneshot(Request::new(Full::default()))));

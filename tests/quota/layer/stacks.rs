@@ -24,7 +24,7 @@ fn layers() -> (TokenBucketLayer, QuotaLayer, CircuitBreakerLayer) {
     let limit = TokenBucketLayer::new(Rate::per_second(3)).clock(clock.clone());
     let plan = hourly(2).limit(Quota::bytes(1 << 20).per(Period::hour())).limit(Quota::concurrent(5));
     let quota = QuotaLayer::new(plan).clock(clock.clone());
-    (limit, quota, CircuitBreakerLayer::new(Trip::consecutive(1)).clock(clock))
+    (limit, quota, CircuitBreakerLayer::for_server().trip(Trip::consecutive(1)).clock(clock))
 }
 
 pub(crate) async fn listen() -> (TcpListener, SocketAddr) {

@@ -28,6 +28,7 @@ impl Attempt<'_, '_> {
             Ok(taken) => taken,
             Err(violations) => return Reply::Refused(violations),
         };
+        account.see(admit.tier.as_ref());
         let since = AdmittedAt { at: account.here(&admit.plan, now), epoch: account.epoch() };
         let admitted = AdmitReply {
             attempt,

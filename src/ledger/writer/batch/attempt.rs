@@ -87,16 +87,15 @@ impl Attempt<'_, '_> {
         let Command { key, id, own, .. } = self.command;
         let Posting { limit, kind, period, window, epoch, amount } = posting;
         let (key, attempt, command) = (key.clone(), self.number, *id);
+        // Damaged rows may hold a limit twice. The unique index would reject the command for each row beyond the first.
+        let written = self.batch.writes.rows.iter().rev().take_while(|row| row.command == command);
+        let same = |row: &&Row| (row.attempt, row.entry) == (attempt, entry) && row.limit == limit && row.kind == kind;
+        let taken: Vec<_> = written.filter(same).map(|row| row.part).collect();
+        let is_free = |part: &u32| !taken.contains(part);
+        let part = if is_free(&part) { part } else { self.rows().free_part_of(attempt, entry, is_free) };
         let (fingerprint, detail) = (self.fingerprint, self.detail.clone());
         let row =
             Row { key, attempt, part, entry, kind, limit, period, window, epoch, amount, command, fingerprint, detail };
-        debug_assert!(
-            !self.batch.writes.rows.iter().rev().take_while(|other| other.command == command).any(|other| {
-                (&other.key, &other.limit, &other.kind, other.attempt, other.part, other.entry)
-                    == (&row.key, &row.limit, &row.kind, row.attempt, row.part, row.entry)
-            }),
-            "the unique index would reject a command that writes two rows under one key"
-        );
         // If no other command has the job id, only spooled commands read rows in the batch that writes them.
         if !own || self.batch.spooled.contains(&row.key) {
             self.batch.rows.entry(row.key.clone()).or_default().push(row.clone());

@@ -94,7 +94,7 @@ pub(super) fn decide<R>(commands: &[Queued<R>], loaded: Loaded) -> (Writes, Vec<
     };
     let replies = commands.iter().map(decide).collect();
     for (tenant, account) in batch.accounts {
-        account.write(&tenant, &mut batch.writes);
+        account.write(&tenant, batch.now, &mut batch.writes);
     }
     (batch.writes, replies)
 }

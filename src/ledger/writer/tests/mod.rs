@@ -35,6 +35,7 @@ fn admit(plan: &Arc<Plan>, amounts: impl Into<Amounts>) -> AdmitCommand {
         plan: Arc::clone(plan),
         amounts: amounts.into(),
         fingerprint: None,
+        tier: None,
         reserve: None,
         wants_nearest: false,
         usage: false,

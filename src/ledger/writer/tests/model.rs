@@ -59,6 +59,9 @@ impl Store {
             stored.grants.push(grant.clone());
             stored.grants.sort_by_key(|grant| grant.id);
         }
+        for (tenant, tier) in &writes.tiers {
+            self.accounts.entry(Arc::clone(tenant)).or_default().tier = Arc::clone(tier);
+        }
         for hold in &writes.opened {
             self.holds.retain(|old| (&old.key, old.attempt) != (&hold.key, hold.attempt));
             self.holds.push(hold.clone());

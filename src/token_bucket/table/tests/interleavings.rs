@@ -135,9 +135,9 @@ fn loom_the_last_tokens_of_a_cell_go_once() {
         let cell = Arc::new(GlobalBucket::new(Rate::per_second(1).burst(2)));
         let others = [(); 2].map(|()| {
             let cell = Arc::clone(&cell);
-            thread::spawn(move || u64::from(passes(cell.take(Cost::ONE, at(9)))))
+            thread::spawn(move || u64::from(passes(cell.decide(Cost::ONE, at(9), true))))
         });
-        let took = u64::from(passes(cell.take(Cost::ONE, at(9))));
+        let took = u64::from(passes(cell.decide(Cost::ONE, at(9), true)));
         assert_eq!(took + others.map(|other| other.join().unwrap()).iter().sum::<u64>(), 2);
     });
 }
@@ -146,10 +146,10 @@ fn loom_the_last_tokens_of_a_cell_go_once() {
 fn loom_what_is_given_back_is_neither_lost_nor_doubled() {
     model(|| {
         let cell = Arc::new(GlobalBucket::new(Rate::per_second(1).burst(2)));
-        assert!(passes(cell.take(Cost::new(2), at(9))));
+        assert!(passes(cell.decide(Cost::new(2), at(9), true)));
         let other = Arc::clone(&cell);
         let back = thread::spawn(move || other.give_back(Cost::ONE, at(9)));
-        let took = passes(cell.take(Cost::ONE, at(9)));
+        let took = passes(cell.decide(Cost::ONE, at(9), true));
         back.join().unwrap();
         assert_eq!(cell.level(at(9)).remaining, u64::from(!took));
     });
@@ -183,7 +183,7 @@ fn loom_both_buckets_give_or_neither() {
 fn client_then_all(entry: Option<Bucket>, cell: &GlobalBucket) -> Option<u64> {
     let client = Rate::per_second(2);
     match decide(&client, entry.map(|entry| entry.until), Cost::ONE, Moment::default()) {
-        Decision::Admitted { full_at } if passes(cell.take(Cost::ONE, Moment::default())) => Some(full_at),
+        Decision::Admitted { full_at } if passes(cell.decide(Cost::ONE, Moment::default(), true)) => Some(full_at),
         _ => None,
     }
 }

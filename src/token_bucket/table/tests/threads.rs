@@ -14,7 +14,7 @@ use crate::{
 /// Takes from a client's bucket and from the global one, or from neither.
 fn both(table: &Table, client: &Rate, all: &GlobalBucket, key: u64, now: Moment) -> bool {
     let look = |entry: Option<Bucket>| match decide(client, entry.map(|entry| entry.until), Cost::ONE, now) {
-        Decision::Admitted { full_at } if passes(all.take(Cost::ONE, now)) => (Some(until(full_at)), true),
+        Decision::Admitted { full_at } if passes(all.decide(Cost::ONE, now, true)) => (Some(until(full_at)), true),
         _ => (entry, false),
     };
     table.update(key, now, &unchanged(), look).expect("room for all")
@@ -42,7 +42,7 @@ fn threads_at_one_instant_get_exactly_the_burst() {
     for demand in [50, 250, 1_000] {
         let rate = Rate::per_second(1).burst(1_000);
         let (table, cell) = (Table::new(100), GlobalBucket::new(rate));
-        let took = together(4, |_| (0..demand).map(|_| u64::from(passes(cell.take(Cost::ONE, at(9))))).sum());
+        let took = together(4, |_| (0..demand).map(|_| u64::from(passes(cell.decide(Cost::ONE, at(9), true)))).sum());
         assert_eq!(took, (4 * demand).min(1_000));
         let free = &GlobalBucket::new(Rate::per_second(1).burst(1 << 20));
         let took = together(4, |_| (0..demand).map(|_| u64::from(both(&table, &rate, free, key(1), at(9)))).sum());

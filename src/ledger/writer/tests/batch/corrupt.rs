@@ -94,7 +94,7 @@ impl Ledger {
 
     fn stored(grants: Vec<GrantState>, counts: Vec<StoredCounter>) -> Self {
         let mut ledger = Self::new(hourly(10));
-        ledger.store.accounts.insert("acme".into(), Stored { counts, grants });
+        ledger.store.accounts.insert("acme".into(), Stored { counts, grants, ..Stored::default() });
         ledger
     }
 
@@ -175,4 +175,32 @@ fn extreme_job_rows_never_stop_an_account() {
             }
         }
     }
+}
+
+#[test]
+fn limit_reserved_twice_is_settled_in_two_rows() {
+    use EntryKind::{Expire, Reserve};
+    let since = AdmittedAt { at: START, epoch: u64::MAX };
+    for late in [false, true] {
+        for end in [SettleKind::Commit(("requests", 2).into()), SettleKind::Void] {
+            let mut ledger = Ledger::stored(Vec::new(), vec![counter(0, if late { 0 } else { 10 }, 0)]);
+            let reserved = row(Reserve, 5, 0, 0);
+            ledger.store.rows = vec![Row { part: 1, command: 4, ..reserved.clone() }, reserved];
+            if late {
+                let expired = row(Expire, -5, 0, 0);
+                ledger.store.rows.extend([Row { part: 1, ..expired.clone() }, expired]);
+            }
+            let kind = settle(&ledger.plan, 0, since, end);
+            let settled = ledger.command("a", kind);
+            let replies = ledger.batch(&[settled]); // checks the unique index
+            assert!(matches!(replies[..], [Reply::Settled(..)]), "{replies:?}");
+            assert_eq!(ledger.of(REQUESTS).1, 0, "nothing stays reserved");
+        }
+    }
+    let mut ledger = Ledger::stored(Vec::new(), vec![counter(0, 10, 0)]);
+    let reserved = row(Reserve, 5, 0, 0);
+    ledger.store.rows = vec![Row { part: 1, command: 4, ..reserved.clone() }, reserved];
+    let expire = ledger.command("a", CommandKind::Expire { attempt: 0, since: START, charge: true });
+    ledger.batch(&[expire]);
+    assert_eq!(ledger.of(REQUESTS), (10, 0));
 }

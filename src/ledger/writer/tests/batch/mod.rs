@@ -15,7 +15,7 @@ use super::{
         AdmitReply, CommandKind, EntryKind, JobRows, JobStatus, Reply, Row, Writes,
         batch::{decide, reads},
     },
-    model::Store,
+    model::{Store, clashes},
     *,
 };
 use crate::ledger::writer::StoredCounter;
@@ -54,7 +54,9 @@ impl Ledger {
         let queue: Vec<_> = commands.iter().map(|command| queued(command, false)).collect();
         let loaded = self.store.load(&reads(&queue), self.now);
         let (writes, replies) = decide(&queue, loaded);
-        assert!(!writes.rows.iter().any(|row| self.store.has(row)), "the unique index keeps out {writes:?}");
+        let twice = |at: usize| writes.rows[..at].iter().any(|other| clashes(&writes.rows[at], other));
+        let rejected = (0..writes.rows.len()).any(|at| self.store.has(&writes.rows[at]) || twice(at));
+        assert!(!rejected, "the unique index keeps out {writes:?}");
         self.store.apply(&writes);
         self.store.adds_up().unwrap();
         self.writes = writes;

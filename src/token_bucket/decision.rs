@@ -1,0 +1,190 @@
+//! One decision over all buckets of a request: tokens are taken from each, or from none.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use super::{
+    gcra::{self, Decision},
+    rates::RateLimit,
+    table::{Bucket, GlobalBucket, Revision, Table, TableError},
+};
+use crate::{cost::Cost, refusal::Fields, time::Moment};
+
+/// The reason why no token was taken.
+pub(super) enum Shortage {
+    /// A bucket of the client has too few tokens.
+    Own { wait: Duration, limit: u64, used: u64, fields: Arc<Fields> },
+    /// The global bucket, or the one that newcomers share, has too few tokens.
+    Shared(Duration),
+    /// A bucket holds less than the request costs. The number is its capacity, if it is the client's own.
+    Never(Option<u64>),
+}
+
+/// The buckets of a request beside the first of its client, in the order in which they are locked.
+#[derive(Clone, Default)]
+pub(super) struct OtherLimits {
+    pub(super) further: Arc<[FurtherRate]>,
+    pub(super) global: Option<Arc<GlobalBucket>>,
+}
+
+/// A further rate of each client. It is the same for all tiers and never changes.
+pub(super) struct FurtherRate {
+    pub(super) limit: Arc<RateLimit>,
+    pub(super) buckets: ClientBuckets,
+    /// Whether the table was full, and that is not reported yet.
+    overflowed: AtomicBool,
+}
+
+/// The buckets of all clients under one rate.
+pub(super) struct ClientBuckets {
+    pub(super) table: Table,
+    /// The bucket that newcomers share while the table is full, under the key 0.
+    pub(super) overflow: Table,
+}
+
+/// Tokens that a request takes, and the other buckets that it takes them from.
+#[derive(Clone, Copy)]
+pub(super) struct Demand<'a> {
+    /// [`RateLimit::tag`] of the client.
+    pub(super) tag: u64,
+    pub(super) cost: Cost,
+    pub(super) now: Moment,
+    /// False only asks: nothing is taken.
+    pub(super) takes: bool,
+    pub(super) others: Option<&'a OtherLimits>,
+}
+
+impl OtherLimits {
+    /// Returns these limits unless there are none.
+    pub(super) fn if_any(self) -> Option<Self> {
+        (self.global.is_some() || !self.further.is_empty()).then_some(self)
+    }
+
+    /// Returns whether a table was full since the last call.
+    pub(super) fn has_overflowed(&self) -> bool {
+        self.further.iter().any(|FurtherRate { overflowed, .. }| {
+            overflowed.load(Ordering::Relaxed) && overflowed.swap(false, Ordering::Relaxed)
+        })
+    }
+}
+
+impl FurtherRate {
+    pub(super) const fn new(limit: Arc<RateLimit>, buckets: ClientBuckets) -> Self {
+        Self { limit, buckets, overflowed: AtomicBool::new(false) }
+    }
+}
+
+impl ClientBuckets {
+    pub(super) fn new(most: usize) -> Self {
+        Self { table: Table::new(most), overflow: Table::of_shards(1, 1) }
+    }
+
+    /// Applies a change of a rate to every bucket.
+    pub(super) fn apply(&self, revision: &Revision) {
+        self.table.apply(revision);
+        self.overflow.apply(revision);
+    }
+}
+
+impl Demand<'_> {
+    /// Decides by the first bucket, and then by all others. Returns the bucket to store, and the time at which it is full:
+    /// `None` for a newcomer's. Runs under the lock of the bucket.
+    #[inline(always)] // its result would be copied once more
+    pub(super) fn decide(
+        &self,
+        limit: &RateLimit,
+        bucket: Option<Bucket>,
+    ) -> (Option<Bucket>, Result<Option<u64>, Shortage>) {
+        let others = |takes| match self.others {
+            None => Ok(()),
+            Some(others) => Demand { takes, ..*self }.decide_by(&others.further, others.global.as_deref()),
+        };
+        self.decide_then(limit, bucket, others)
+    }
+
+    #[inline(always)]
+    fn decide_then(
+        &self,
+        limit: &RateLimit,
+        bucket: Option<Bucket>,
+        others: impl Fn(bool) -> Result<(), Shortage>,
+    ) -> (Option<Bucket>, Result<Option<u64>, Shortage>) {
+        let Self { cost, now, takes, .. } = *self;
+        let before = bucket.map(|bucket| limit.full_at(bucket, now));
+        let decision = match gcra::decide(&limit.rate, before, cost, now) {
+            Decision::Admitted { full_at } => others(takes).map(|()| full_at),
+            Decision::Refused { wait } => Err(short(limit, before, now, wait, others(false))),
+            Decision::TooLarge => Err(Shortage::Never(Some(limit.rate.capacity()))),
+        };
+        match decision {
+            Ok(full_at) if takes && cost != Cost::PREFLIGHT => (Some(limit.bucket(full_at)), Ok(Some(full_at))),
+            decision => (untouched(limit, bucket, now), decision.map(|_| before)),
+        }
+    }
+
+    /// Decides by the rates of clients that are left, and then by the global one.
+    fn decide_by(&self, further: &[FurtherRate], global: Option<&GlobalBucket>) -> Result<(), Shortage> {
+        let Some((first, rest)) = further.split_first() else {
+            let decision = global.map(|global| global.decide(self.cost, self.now, self.takes));
+            return match decision {
+                Some(Decision::Refused { wait }) => Err(Shortage::Shared(wait)),
+                Some(Decision::TooLarge) => Err(Shortage::Never(None)),
+                Some(Decision::Admitted { .. }) | None => Ok(()),
+            };
+        };
+        let FurtherRate { limit, buckets, overflowed } = first;
+        let decide =
+            |bucket| self.decide_then(limit, bucket, |takes| Demand { takes, ..*self }.decide_by(rest, global));
+        let full = |_: TableError| {
+            overflowed.store(true, Ordering::Relaxed);
+            let shared = buckets.overflow.update(0, self.now, &Revision::FIRST, decide);
+            shared.map_or(Ok(None), |decision| decision.map_err(|shortage| shortage.of_shared_bucket(limit)))
+        };
+        buckets.table.update(self.tag, self.now, &Revision::FIRST, decide).unwrap_or_else(full).map(drop)
+    }
+}
+
+impl Shortage {
+    /// Returns the shortage of a client that shares the bucket of `limit` with other newcomers, and whose own bucket would
+    /// hold enough.
+    pub(super) fn of_shared_bucket(self, limit: &RateLimit) -> Self {
+        match self {
+            Self::Own { wait, .. } => Self::Shared(wait),
+            // It can pass when the table has room again.
+            Self::Never(Some(_)) => Self::Shared(limit.rate.span()),
+            shortage => shortage,
+        }
+    }
+}
+
+/// Returns the shortage of a bucket that has enough tokens after `wait`. A client that waits as it is told must not be
+/// refused by another bucket then, so that the longest wait is told.
+#[cold]
+fn short(
+    limit: &RateLimit,
+    full_at: Option<u64>,
+    now: Moment,
+    wait: Duration,
+    others: Result<(), Shortage>,
+) -> Shortage {
+    let wait = match others {
+        Err(Shortage::Never(capacity)) => return Shortage::Never(capacity),
+        Err(Shortage::Own { wait: other, .. } | Shortage::Shared(other)) => wait.max(other),
+        Ok(()) => wait,
+    };
+    let level = gcra::level(&limit.rate, full_at, now);
+    let (limit, fields) = (level.limit, Arc::clone(&limit.fields));
+    Shortage::Own { wait, limit, used: limit - level.remaining, fields }
+}
+
+/// Returns the bucket of a client from which nothing was taken: unchanged. A newcomer that starts with less than a full
+/// bucket is stored, or it would stay a newcomer and its bucket would never fill.
+fn untouched(limit: &RateLimit, bucket: Option<Bucket>, now: Moment) -> Option<Bucket> {
+    let newcomer = || Some(gcra::newcomer(&limit.rate, now)).filter(|full_at| *full_at > now.as_nanos());
+    bucket.or_else(|| newcomer().map(|full_at| limit.bucket(full_at)))
+}
