@@ -122,7 +122,7 @@ impl<S: ChargePath> fmt::Debug for SqlDatabase<S> {
 impl<S: ChargePath> Database for SqlDatabase<S> {
     type Session = SqlSession<S>;
 
-    const SKIPS_HELD: bool = S::SKIPS_HELD;
+    const IS_SERVER: bool = S::IS_SERVER;
 
     async fn connect(&self) -> Result<SqlSession<S>, DbError> {
         let first = locked(&self.first).take();
