@@ -156,7 +156,8 @@ macro_rules! gate_layer {
 macro_rules! client_setters {
     ($Layer:ident, $(#[$identify:meta])* identify_by, $(#[$most:meta])* max_clients) => {
         impl $Layer {
-            /// Identifies clients by `identify`; the default is the `SocketAddr` in the extensions of the request.
+            /// Identifies clients by `identify`; the default is [`PeerIp::new`](crate::PeerIp::new), the `SocketAddr` in the
+            /// extensions of the request.
             $(#[$identify])*
             #[must_use]
             pub fn identify_by(self, identify: impl $crate::identity::Identify) -> Self {
@@ -164,10 +165,14 @@ macro_rules! client_setters {
                 self.with(|config| config.clients.identify = identify)
             }
 
-            /// Sets the treatment of unidentified requests; by default they count as one client.
+            /// Sets the decision on unidentified requests.
+            ///
+            /// By default it depends on the identity's [`missing`](crate::Identify::missing). A missing peer address or
+            /// principal is a fault of the server's set-up: 500. A missing credential is the client's: 401. Requests
+            /// without an optional identity count as one client.
             #[must_use]
             pub fn on_unidentified(self, on_unidentified: $crate::identity::OnUnidentified) -> Self {
-                self.with(|config| config.clients.on_unidentified = on_unidentified)
+                self.with(|config| config.clients.on_unidentified = Some(on_unidentified))
             }
 
             /// Sets the rate limit headers of responses; default: the fields of the current draft.

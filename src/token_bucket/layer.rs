@@ -72,12 +72,8 @@ client_setters!(
     TokenBucketLayer,
     ///
     /// ```
-    /// use std::net::SocketAddr;
-    /// use axum::extract::ConnectInfo;
-    /// use tollgate::{PeerIp, Rate, TokenBucketLayer};
-    ///
-    /// let layer = TokenBucketLayer::new(Rate::per_second(50))
-    ///     .identify_by(PeerIp::from_extension(|c: &ConnectInfo<SocketAddr>| Some(c.0)));
+    /// use tollgate::{Rate, TokenBucketLayer};
+    /// let layer = TokenBucketLayer::new(Rate::per_second(50)).identify_by(tollgate::peer_ip!(axum));
     /// ```
     identify_by,
     /// Sets the number of clients that have a bucket at once; default 1,048,576, which take 64 MB if all are live.

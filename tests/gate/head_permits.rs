@@ -249,7 +249,7 @@ async fn event_has_the_client_and_never_its_secret() {
         [
             "admitted Some(Client(acme))",
             "refused Some(Client(acme)) false",
-            "admitted None",
+            "refused None false",
             "admitted Some(Client(job))",
             "admitted Some(Client(acme))",
             "refused Some(Client(acme)) true",

@@ -17,7 +17,8 @@ use crate::{
 async fn unidentified_requests_share_a_bucket_and_warn_once() {
     let log = Log::default();
     let heard = log.clone();
-    let layer = TokenBucketLayer::new(Rate::per_hour(2)).clock(FakeClock::new()).observe(move |event: &Event<'_>| {
+    let layer = TokenBucketLayer::new(Rate::per_hour(2)).on_unidentified(OnUnidentified::Share);
+    let layer = layer.clock(FakeClock::new()).observe(move |event: &Event<'_>| {
         if let Event::Unidentified { policy } = event {
             heard.push(policy.as_str());
         }
