@@ -104,7 +104,10 @@ async fn secret_appears_in_no_output() {
     let known = ApiKey::header("x-api-key", keys);
     let trusting = Unverified::header("x-session");
     let mut shown = format!("{known:?} {trusting:?}");
-    let limit = TokenBucketLayer::new(Rate::per_hour(2)).identify_by(known.or(trusting)).observe(listener());
+    let limit = TokenBucketLayer::new(Rate::per_hour(2))
+        .identify_by(known.or(trusting))
+        .refund_on(|_| false)
+        .observe(listener());
     let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(1)).observe(listener());
     write!(shown, "{limit:?} {:?} {breaker:?} {:?}", limit.handle(), breaker.handle()).unwrap();
     let failing = service_fn(|_: Request<()>| async {

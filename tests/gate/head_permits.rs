@@ -241,7 +241,7 @@ async fn event_has_the_client_and_never_its_secret() {
     ask(&layer, Some("s3cret")).await.unwrap();
     ask(&layer, None).await.unwrap();
     layer.handle().check(&Client::named("job"), Cost::ONE).unwrap();
-    let shadow = layer.shadow();
+    let shadow = layer.fork().shadow();
     ask(&shadow, Some("s3cret")).await.unwrap();
     ask(&shadow, Some("s3cret")).await.unwrap();
     assert_eq!(

@@ -148,7 +148,7 @@ async fn bare_hyper_service() {
         let status = if request.uri().path() == "/broken" { 500 } else { 200 };
         Ok(Response::builder().status(status).body(Full::from("hyper")).unwrap())
     }
-    let (limit, breaker) = (limit(3), breaker());
+    let (limit, breaker) = (limit(3).refund_on(|_| false), breaker());
     let service = ServiceBuilder::new().layer(limit).layer(breaker).service(service_fn(answer));
     let (listener, address) = listen().await;
     tokio::spawn(async move {
@@ -172,7 +172,7 @@ async fn hyper_client() {
     let app =
         Router::new().route("/", get(|| async { "fine" })).route("/broken", get(|| async { StatusCode::BAD_GATEWAY }));
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-    let (limit, breaker) = (limit(4), breaker());
+    let (limit, breaker) = (limit(4).refund_on(|_| false), breaker());
     let client = ServiceBuilder::new().layer(limit).layer(breaker).service(http());
     let mut statuses = Vec::new();
     for path in ["/", "/broken", "/", "/", "/"] {

@@ -30,9 +30,9 @@ async fn unidentified_requests_share_a_bucket_and_warn_once() {
     assert_eq!(statuses, [200, 200, 429, 429]);
     assert_eq!(log.lines(), ["default"]);
 
-    let refusing = layer.clone().on_unidentified(OnUnidentified::Refuse);
+    let refusing = layer.fork().on_unidentified(OnUnidentified::Refuse);
     assert_eq!(ask(&refusing, request("/")).await.status(), 403);
-    let passing = layer.on_unidentified(OnUnidentified::Pass);
+    let passing = layer.fork().on_unidentified(OnUnidentified::Pass);
     for _ in 0..10 {
         let passed = ask(&passing, request("/")).await;
         assert_eq!((passed.status().as_u16(), field(&passed, "ratelimit")), (200, None));

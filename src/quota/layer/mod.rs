@@ -9,6 +9,7 @@ mod error;
 mod handle;
 mod jobs;
 mod permit;
+mod plans;
 mod policy;
 mod pool;
 mod reservation;
