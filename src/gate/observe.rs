@@ -72,6 +72,13 @@ pub enum Event<'a> {
         /// Policy of the lease.
         policy: &'a PolicyName,
     },
+    /// A request with a concurrency slot became a connection of another protocol (status 101, or a success of CONNECT). Its
+    /// slot was released with the response, though the connection goes on; see
+    /// [`Charge::keep_slot`](crate::Charge::keep_slot).
+    UpgradeReleasedSlot {
+        /// Policy of the slot.
+        policy: &'a PolicyName,
+    },
     /// A client is near a limit. Emitted once for each limit and window.
     NearLimit {
         /// Policy of the limit.
@@ -108,7 +115,8 @@ pub enum Event<'a> {
         why: &'a str,
     },
     /// The store of the accounts does not answer, and requests pass without it, as [`OnFailure`](crate::OnFailure) says.
-    /// Emitted once, until it answers again.
+    /// Emitted once, until it answers again. Also emitted when a ledger's database answers and must not be used, because it
+    /// would lose rows or has other tables; then requests are refused.
     StoreLost {
         /// Policy of the store.
         policy: &'a PolicyName,

@@ -21,7 +21,7 @@ mod tests;
 pub use admin::{Cursor, Explanation, LimitExplanation, UsagePage};
 pub use builder::QuotaLayer;
 pub use bytes::{CountedBody, RequestBytes, RequestBytesLayer};
-pub use charge::{Charge, QuotaStatus};
+pub use charge::{Charge, KeptSlot, QuotaStatus};
 pub use error::QuotaError;
 pub use handle::Quotas;
 pub use jobs::{Duplicates, JobIdSource};
