@@ -121,7 +121,7 @@ impl CircuitBreaker {
     /// # use std::time::Duration;
     /// # use tollgate::CircuitBreakerLayer;
     /// let breaker = CircuitBreakerLayer::for_client(Duration::from_secs(2)).per_host().handle();
-    /// let key = CircuitBreakerLayer::host_key("example.org").unwrap();
+    /// let key = CircuitBreakerLayer::host_key("https://example.org").unwrap();
     /// breaker.key(key).unwrap().force_open();
     /// ```
     #[must_use]
