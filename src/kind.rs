@@ -31,8 +31,8 @@ pub enum Kind {
 
 /// Bodies that a quota of bytes counts.
 ///
-/// A request's body counts at admission, by its `Content-Length`. A body of unknown length counts nothing, unless a
-/// [`RequestBytesLayer`](crate::RequestBytesLayer) counts it.
+/// A request's body counts at admission, by its `Content-Length`, whether it comes or not. A body of unknown length counts
+/// nothing. With a [`RequestBytesLayer`](crate::RequestBytesLayer) the bytes that are read count instead.
 ///
 /// ```
 /// use tollgate::{Direction, Period, Quota};

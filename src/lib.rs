@@ -38,6 +38,8 @@ mod backoff;
 pub mod circuit_breaker;
 mod circuit_state;
 mod classify;
+#[cfg(feature = "serde")]
+mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod cost;

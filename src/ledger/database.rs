@@ -9,8 +9,9 @@ pub(crate) trait Database: Send + Sync + 'static {
     /// A connection with one transaction at a time.
     type Session: Session;
 
-    /// Whether a session can skip accounts that other transactions hold; then the writer has two lanes.
-    const SKIPS_HELD: bool = false;
+    /// Whether the database is a server. Its sessions can skip accounts that other transactions hold, so that the writer
+    /// has two lanes, and a connection that was idle may be gone.
+    const IS_SERVER: bool = false;
 
     /// Opens a connection for the writer. A connection that would lose acknowledged rows is an error with a reason.
     fn connect(&self) -> impl Future<Output = Result<Self::Session, DbError>> + Send;
@@ -47,6 +48,11 @@ pub(crate) trait Session: Send + 'static {
     /// Rolls the transaction back. Does nothing if a failed step has ended the transaction: that is not a second
     /// failure.
     fn roll_back(&mut self) -> impl Future<Output = Result<(), DbError>> + Send;
+
+    /// Finds out whether the connection is alive.
+    fn ping(&mut self) -> impl Future<Output = Result<(), DbError>> + Send {
+        async { Ok(()) }
+    }
 
     /// Ends the connection, and waits for its end.
     fn close(self) -> impl Future<Output = ()> + Send

@@ -82,14 +82,16 @@ impl<D: Database> LedgerStore<D> {
         read: impl FnOnce(Reply) -> Option<T> + Send + 'static,
     ) -> MaybeFuture<Result<T, StoreError>> {
         let inner = Arc::clone(&self.inner);
-        MaybeFuture::future(async move {
-            match inner.writer.submit(command?).await {
-                Reply::Indeterminate => Err(StoreError::Indeterminate),
-                Reply::Rejected(why) => Err(StoreError::Rejected(why)),
-                Reply::Invalid(invalid) => Err(StoreError::Invalid(invalid)),
-                reply => read(reply).ok_or(StoreError::Unavailable),
-            }
-        })
+        MaybeFuture::future(async move { read_reply(inner.writer.submit(command?).await, read) })
+    }
+}
+
+fn read_reply<T>(reply: Reply, read: impl FnOnce(Reply) -> Option<T>) -> Result<T, StoreError> {
+    match reply {
+        Reply::Indeterminate => Err(StoreError::Indeterminate),
+        Reply::Rejected(why) => Err(StoreError::Rejected(why)),
+        Reply::Invalid(invalid) => Err(StoreError::Invalid(invalid)),
+        reply => read(reply).ok_or(StoreError::Unavailable),
     }
 }
 
@@ -145,15 +147,27 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         plan_of: PlanLookup,
         _: Now,
     ) -> MaybeFuture<Result<(CloseResult, NearLimits), StoreError>> {
-        let Some(LedgerReservation { key, command, since, .. }) = LedgerReservation::of(reserved) else {
-            return MaybeFuture::Ready(Ok((CloseResult::Unknown, NearLimits::default())));
+        let unknown = Ok((CloseResult::Unknown, NearLimits::default()));
+        let Some(LedgerReservation { key, command: of, since, .. }) = LedgerReservation::of(reserved) else {
+            return MaybeFuture::Ready(unknown);
         };
         let client = Client::named(Arc::clone(&key.tenant));
         let end = actual.map_or(SettleKind::Void, |actual| SettleKind::Commit(actual.clone()));
         let settle = SettleCommand { plan: plan_of(&client), attempt: 0, since, end, used: Amounts::new(), part: 0 };
-        let command = self.command(key, false, CommandKind::SettleOf { of: command, settle });
-        let settled = only!(Reply::Settled(job, near) => (close_result(job), NearLimits::of(Some(&client), near)));
-        self.submit(Ok(command), settled)
+        let mut command = self.command(key, false, CommandKind::SettleOf { of, settle });
+        let inner = Arc::clone(&self.inner);
+        MaybeFuture::future(async move {
+            // The id comes from a caller. Whether its reservation was made is read without a lock, and so is the
+            // earliest time that it may name: the writer reads all counters since then.
+            let rows = inner.read(inner.writer.database.job(&command.key.tenant, &command.key.job)).await?;
+            let made = rows.iter().filter(|row| row.command == of);
+            let Some(began) = made.map(|row| row.window).max() else { return unknown };
+            if let CommandKind::SettleOf { settle, .. } = &mut command.kind {
+                settle.since.at = settle.since.at.max(began);
+            }
+            let settled = only!(Reply::Settled(job, near) => (close_result(job), NearLimits::of(Some(&client), near)));
+            read_reply(inner.writer.submit(command).await, settled)
+        })
     }
 
     fn record(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>> {

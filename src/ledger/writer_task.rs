@@ -31,6 +31,12 @@ const MAX_WAITING: usize = 16_384;
 /// Largest number of commands that one transaction decides.
 const MAX_BATCH: usize = 512;
 
+/// Time without use after which the connection to a server is pinged before a transaction: a firewall or an address
+/// translator on the way may have forgotten it.
+const IDLE: Duration = Duration::from_secs(60);
+/// Shortest time for a server to begin a transaction, longer than it waits for a lock.
+const SHORTEST_STEP: Duration = Duration::from_secs(1);
+
 type NoticeListener = Box<dyn Fn(&WriterNotice) + Send>;
 pub(super) type ReplyWriter = Writer<oneshot::Sender<Reply>>;
 
@@ -60,7 +66,7 @@ impl<D: Database> WriterTask<D> {
             database,
             step_timeout: timeouts.step,
             reply_timeout: AtomicU64::new(millis(timeouts.reply)),
-            writer: Mutex::new(Writer::new(MAX_WAITING, MAX_BATCH, D::SKIPS_HELD)),
+            writer: Mutex::new(Writer::new(MAX_WAITING, MAX_BATCH, D::IS_SERVER)),
             lanes: Default::default(),
             ended: Notify::new(),
             listeners: Mutex::new(Vec::new()),
@@ -161,7 +167,7 @@ impl<D: Database> WriterTask<D> {
     /// Wakes the tasks of the lanes.
     fn work(self: &Arc<Self>) {
         self.work_on(Lane::Main);
-        if D::SKIPS_HELD && self.lock().backlog_of(Lane::Second) > 0 {
+        if D::IS_SERVER && self.lock().backlog_of(Lane::Second) > 0 {
             self.work_on(Lane::Second);
         }
     }
@@ -181,7 +187,7 @@ impl<D: Database> WriterTask<D> {
     }
 
     async fn run(self: &Arc<Self>, lane: Lane) {
-        let (mut session, mut result) = (None::<D::Session>, None);
+        let (mut session, mut result) = (None::<(D::Session, Instant)>, None);
         loop {
             let (step, notices, others) = {
                 let mut writer = self.lock();
@@ -203,7 +209,7 @@ impl<D: Database> WriterTask<D> {
                 }
                 Step::End => {
                     self.lanes[lane.other() as usize].wake.notify_one(); // it ends too
-                    if let Some(session) = session.take() {
+                    if let Some((session, _)) = session.take() {
                         let _ = timeout(self.step_timeout, session.close()).await;
                     }
                     return;
@@ -218,28 +224,34 @@ impl<D: Database> WriterTask<D> {
         }
     }
 
-    /// Connects, or performs a step of a transaction. Drops a connection that is lost, whatever state it is in.
-    async fn perform(&self, connection: &mut Option<D::Session>, step: Step) -> Result<StepResult, DbError> {
+    /// Connects, or performs a step of a transaction. Drops a connection that is lost, whatever state it is in. Each
+    /// connection has the time at which it was last used.
+    async fn perform(&self, connection: &mut Option<(D::Session, Instant)>, step: Step) -> Result<StepResult, DbError> {
         let session = connection.take();
         if step == Step::Connect {
             drop(session);
-            *connection = Some(self.in_time(self.database.connect()).await?);
+            let session = in_time(self.step_timeout, self.database.connect()).await?;
+            *connection = Some((session, Instant::now()));
             return Ok(StepResult::Connected);
         }
-        let mut session = session.ok_or_else(|| DbError::Lost("no connection".into()))?;
-        let result = match &step {
-            Step::Begin(reads) => self.in_time(session.begin(reads)).await.map(StepResult::Loaded),
-            Step::Write(writes, now) => self.in_time(session.write(writes, *now)).await.map(|()| StepResult::Wrote),
-            Step::Commit => self.in_time(session.commit()).await.map(|()| StepResult::Committed),
-            _ => self.in_time(session.roll_back()).await.map(|()| StepResult::RolledBack),
-        };
-        *connection = Some(session).filter(|_| !matches!(result, Err(DbError::Lost(_))));
-        result
-    }
-
-    async fn in_time<T>(&self, step: impl Future<Output = Result<T, DbError>>) -> Result<T, DbError> {
+        let (mut session, used_at) = session.ok_or_else(|| DbError::Lost("no connection".into()))?;
         let limit = self.step_timeout;
-        timeout(limit, step).await.unwrap_or_else(|_| Err(DbError::Lost(format!("no answer in {limit:?}"))))
+        // A caller waits for the locks and the rows, and nothing is lost with the connection.
+        let short = if D::IS_SERVER { self.reply_timeout().clamp(SHORTEST_STEP.min(limit), limit) } else { limit };
+        let result = match &step {
+            Step::Begin(reads) => {
+                if D::IS_SERVER && used_at.elapsed() >= IDLE && in_time(short / 4, session.ping()).await.is_err() {
+                    session = in_time(short, self.database.connect()).await?;
+                }
+                in_time(short, session.begin(reads)).await.map(StepResult::Loaded)
+            }
+            Step::Write(writes, now) => in_time(limit, session.write(writes, *now)).await.map(|()| StepResult::Wrote),
+            Step::Commit => in_time(limit, session.commit()).await.map(|()| StepResult::Committed),
+            _ => in_time(limit, session.roll_back()).await.map(|()| StepResult::RolledBack),
+        };
+        let lost = matches!(result, Err(DbError::Lost(_)));
+        *connection = (!lost).then(|| (session, Instant::now()));
+        result
     }
 
     fn listeners(&self) -> MutexGuard<'_, Vec<NoticeListener>> {
@@ -250,6 +262,10 @@ impl<D: Database> WriterTask<D> {
     pub(super) fn lock(&self) -> MutexGuard<'_, ReplyWriter> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn in_time<T>(limit: Duration, step: impl Future<Output = Result<T, DbError>>) -> Result<T, DbError> {
+    timeout(limit, step).await.unwrap_or_else(|_| Err(DbError::Lost(format!("no answer in {limit:?}"))))
 }
 
 /// Marks the task of a lane as running; after its end another one may be spawned.
@@ -322,3 +338,6 @@ fn send_replies(writer: &mut ReplyWriter) {
         let _ = to.send(reply); // a caller that has left has cancelled its command
     }
 }
+
+#[cfg(test)]
+mod tests;

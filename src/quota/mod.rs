@@ -45,7 +45,8 @@
 //! service is refunded in full. Once the service is called the request stays charged, even if the client hangs up, and
 //! so do the bytes that passed. [`charge_when`](QuotaLayer::charge_when) changes that.
 //!
-//! A body without a `Content-Length` counts nothing, unless a [`RequestBytesLayer`] outside of this layer counts it.
+//! A request body is charged by its `Content-Length`, whether it comes or not; without one it counts nothing. A
+//! [`RequestBytesLayer`] outside of this layer counts the bytes that are read instead.
 //!
 //! # Behind a proxy
 //! The peer is then the proxy, and all its clients share one account. Name the proxy's networks with

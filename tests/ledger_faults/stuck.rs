@@ -64,6 +64,32 @@ async fn locked_file_is_reported_in_time() {
     audit(&place, &ledger, |_, _| 100).await;
 }
 
+/// An id that no reservation has comes from a caller and costs the writer no transaction, nor one with an admission time
+/// of its own any counters.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn made_up_reservation_id_takes_no_lock() {
+    let (place, _directory) = Place::file();
+    let ledger = place.open().await;
+    let quotas = quotas(&ledger, 100);
+    let acme = tollgate::Client::named("acme");
+    let id = quotas.reserve(&acme, ("tokens", 1)).await.unwrap().detach().to_string();
+    let Place::File(path) = &place else { unreachable!() };
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path);
+    let mut other = sqlx::SqliteConnection::connect_with(&options).await.unwrap();
+    other.execute("BEGIN IMMEDIATE").await.unwrap();
+    let [prefix, command, at, epoch, tenant, job] = id.split('.').collect::<Vec<_>>().try_into().unwrap();
+    for made_up in
+        [format!("{prefix}.2.0.{epoch}.{tenant}.{job}"), format!("{prefix}.{command}.{at}.{epoch}.{tenant}.AA")]
+    {
+        let closed = quotas.roll_back(&made_up.parse().unwrap()).await;
+        assert_eq!(closed, Err(tollgate::ReservationError::Unknown), "{made_up}");
+    }
+    other.execute("ROLLBACK").await.unwrap();
+    let early = format!("{prefix}.{command}.0.{epoch}.{tenant}.{job}").parse().unwrap();
+    assert_eq!(quotas.roll_back(&early).await, Ok(tollgate::CloseOutcome::Closed));
+    audit(&place, &ledger, |_, _| 100).await;
+}
+
 mod on_a_server {
     use super::*;
     use crate::support::postgres::Postgres;

@@ -1,6 +1,6 @@
 //! Reads accounts and their jobs in one statement.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use sqlx::{PgExecutor, Postgres};
 
@@ -19,7 +19,7 @@ use crate::ledger::{
 /// changes the plan. The other columns are those of [`ENTRY_COLUMNS`](crate::ledger::sql::ENTRY_COLUMNS).
 pub(super) const READ: &str = "
     WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now),
-    accounts AS (SELECT t FROM unnest($1::text[]) AS asked (t)),
+    accounts AS (SELECT t, since FROM unnest($1::text[], $2::timestamptz[]) AS asked (t, since)),
     jobs AS (SELECT t, j FROM unnest($3::text[], $4::text[]) AS asked (t, j))
     SELECT NULL::text AS tenant, current_setting('synchronous_commit') AS limit_id, NULL::text AS quota_type, NULL::text AS period,
         now AS starts,
@@ -32,7 +32,7 @@ pub(super) const READ: &str = "
     SELECT t, c.limit_id, c.quota_type, c.period, c.window_start, c.window_end, c.epoch, c.used, c.reserved, c.warned, c.untold, NULL,
         NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, 1
     FROM accounts, clock, LATERAL (
-        SELECT * FROM quota_counter WHERE tenant_id = t AND window_end > least(now, $2::timestamptz) OFFSET 0) c
+        SELECT * FROM quota_counter WHERE tenant_id = t AND window_end > least(now, since) OFFSET 0) c
     UNION ALL
     SELECT t, g.limit_id, g.quota_type, g.period, g.window_start, g.until, g.epoch, g.id, g.amount, g.ended, NULL, g.used_before,
         g.used_now, g.approver, g.reason, NULL, NULL, NULL, NULL, NULL, 2
@@ -56,11 +56,13 @@ pub(super) async fn load(
     connection: impl PgExecutor<'_>,
     tenants: &[Arc<str>],
     jobs: &[Key],
-    since: Option<u64>,
+    since: &BTreeMap<Arc<str>, u64>,
 ) -> Result<Loaded, DbError> {
     let asked = sqlx::query(READ)
         .bind(tenants.iter().map(|tenant| text(tenant)).collect::<Vec<_>>())
-        .bind(Time(since.map_or(i64::MAX, until)))
+        .bind(
+            tenants.iter().map(|tenant| Time(since.get(tenant).map_or(i64::MAX, |at| until(*at)))).collect::<Vec<_>>(),
+        )
         .bind(jobs.iter().map(|key| text(&key.tenant)).collect::<Vec<_>>())
         .bind(jobs.iter().map(|key| text(&key.job)).collect::<Vec<_>>());
     let mut read = ReadRows::<Postgres>::new(tenants);

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
     sync::{Arc, LazyLock},
 };
 
@@ -59,14 +59,14 @@ pub(super) fn statements() -> impl Iterator<Item = Arc<str>> {
 }
 
 impl ChargePath for Postgres {
-    const SKIPS_HELD: bool = true;
+    const IS_SERVER: bool = true;
 
     async fn tune(_: &mut PgConnection) -> Result<(), DbError> {
         Ok(())
     }
 
     async fn read(connection: &mut PgConnection, tenants: &[Arc<str>], jobs: &[Key]) -> Result<Loaded, DbError> {
-        read::load(connection, tenants, jobs, None).await
+        read::load(connection, tenants, jobs, &BTreeMap::new()).await
     }
 
     async fn lock(connection: &mut PgConnection, tenant: &str) -> Result<(), DbError> {
@@ -79,13 +79,13 @@ impl ChargePath for Postgres {
         let names: Vec<_> = tenants.iter().map(|tenant| text(tenant)).collect();
         if !reads.skips_held {
             lock(connection, &names).await?;
-            return read::load(connection, &tenants, &reads.jobs, reads.since).await;
+            return read::load(connection, &tenants, &reads.jobs, &reads.since).await;
         }
         let free = sqlx::query_scalar(LOCK_FREE).bind(&names).fetch_all(&mut *connection);
         let free: HashSet<String> = free.await.map_err(db_error::<Self>)?.into_iter().collect();
         let is_free = |tenant: &Arc<str>| free.contains(&*text(tenant));
         let (free, held): (Vec<_>, Vec<_>) = tenants.into_iter().partition(is_free);
-        Ok(Loaded { held, ..read::load(connection, &free, &reads.jobs, reads.since).await? })
+        Ok(Loaded { held, ..read::load(connection, &free, &reads.jobs, &reads.since).await? })
     }
 
     async fn put(connection: &mut PgConnection, at: usize, values: &[SqlValue<'_>]) -> Result<(), DbError> {

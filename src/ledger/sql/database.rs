@@ -62,7 +62,7 @@ impl<S: ChargePath> fmt::Debug for SqlDatabase<S> {
 impl<S: ChargePath> Database for SqlDatabase<S> {
     type Session = SqlSession<S>;
 
-    const SKIPS_HELD: bool = S::SKIPS_HELD;
+    const IS_SERVER: bool = S::IS_SERVER;
 
     async fn connect(&self) -> Result<SqlSession<S>, DbError> {
         let mut connection = self.acquire().await?.detach();

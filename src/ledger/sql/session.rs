@@ -2,7 +2,9 @@
 
 use std::{future::Future, sync::Arc};
 
-use super::{SqlDialect, SqlValue, writes::write};
+use sqlx::Connection;
+
+use super::{SqlDialect, SqlValue, db_error, writes::write};
 use crate::ledger::{
     DbError, Session,
     writer::{Key, Loaded, Reads, Writes},
@@ -10,8 +12,8 @@ use crate::ledger::{
 
 /// Transactions of the charge path. SQLite binds row by row, PostgreSQL whole columns.
 pub(crate) trait ChargePath: SqlDialect {
-    /// Whether [`begin`](Self::begin) can skip accounts that other transactions hold.
-    const SKIPS_HELD: bool = false;
+    /// Whether the database is a server, whose [`begin`](Self::begin) can skip accounts that other transactions hold.
+    const IS_SERVER: bool = false;
 
     /// Prepares a connection for the writer.
     fn tune(connection: &mut Self::Connection) -> impl Future<Output = Result<(), DbError>> + Send;
@@ -121,6 +123,10 @@ impl<S: ChargePath> Session for SqlSession<S> {
             self.state = TxState::Idle;
         }
         Ok(())
+    }
+
+    async fn ping(&mut self) -> Result<(), DbError> {
+        self.connection.ping().await.map_err(db_error::<S>)
     }
 
     async fn close(self) {

@@ -78,15 +78,15 @@ pub(super) static KNOWN: LazyLock<Statement> = LazyLock::new(|| {
     })
 });
 
-/// The first value is the time at which the windows to read have not ended. `CROSS JOIN` keeps SQLite from reading the
-/// table first.
+/// The second value of a row is the time at which the windows to read have not ended. `CROSS JOIN` keeps SQLite from
+/// reading the table first.
 pub(super) static COUNTS: LazyLock<Statement> = LazyLock::new(|| {
-    Statement::new(1, true, |rows| {
+    Statement::new(2, true, |rows| {
         format!(
             "SELECT c.tenant_id, c.limit_id, c.quota_type, c.period, c.window_start, c.window_end, c.epoch, c.used, c.reserved, c.warned,
                 c.untold
-             FROM (SELECT ? AS since) CROSS JOIN ({rows})
-                CROSS JOIN quota_counter c INDEXED BY quota_counter_by_end ON c.tenant_id = column1 AND c.window_end > since"
+             FROM ({rows}) CROSS JOIN quota_counter c INDEXED BY quota_counter_by_end
+                ON c.tenant_id = column1 AND c.window_end > column2"
         )
     })
 });

@@ -1,6 +1,6 @@
 //! Charge path: transactions of the writer on one connection.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use sqlx::{Connection as _, Executor, Row as _, SqlSafeStr, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
@@ -27,7 +27,7 @@ impl ChargePath for Sqlite {
     async fn read(connection: &mut SqliteConnection, tenants: &[Arc<str>], jobs: &[Key]) -> Result<Loaded, DbError> {
         let mut transaction = connection.begin().await.map_err(db_error::<Sqlite>)?;
         let (micros, _) = clock(&mut transaction, statements::CLOCK_AND_SEAL.clone()).await?;
-        load(&mut transaction, tenants, jobs, None, micros).await
+        load(&mut transaction, tenants, jobs, &BTreeMap::new(), micros).await
     }
 
     /// `BEGIN IMMEDIATE` has locked the file.
@@ -38,7 +38,7 @@ impl ChargePath for Sqlite {
     async fn begin(connection: &mut SqliteConnection, reads: &Reads) -> Result<Loaded, DbError> {
         let (micros, sealed) = clock(connection, statements::BEGIN.clone()).await?;
         let tenants = in_order(&reads.tenants);
-        let mut loaded = load(connection, &tenants, &reads.jobs, reads.since, micros).await?;
+        let mut loaded = load(connection, &tenants, &reads.jobs, &reads.since, micros).await?;
         loaded.sealed = sealed.map_or(0, time);
         // Every counter and row has an account.
         let unknown = tenants.iter().filter(|tenant| loaded.accounts[*tenant] == Stored::default());
@@ -80,17 +80,19 @@ async fn load(
     connection: &mut SqliteConnection,
     tenants: &[Arc<str>],
     jobs: &[Key],
-    since: Option<u64>,
+    since: &BTreeMap<Arc<str>, u64>,
     micros: i64,
 ) -> Result<Loaded, DbError> {
     let mut read = ReadRows::<Sqlite>::new(tenants);
     read.loaded.now = nanos(micros)?;
-    let since = since.map_or(micros, |since| until(since).min(micros));
+    let ended = |tenant| since.get(tenant).map_or(micros, |since| until(*since).min(micros));
+    let windows = tenants.iter().flat_map(|tenant| [SqlValue::Text(tenant), SqlValue::Number(ended(tenant))]);
+    let windows: Vec<_> = windows.collect();
     let tenants: Vec<_> = tenants.iter().map(|tenant| SqlValue::Text(tenant)).collect();
     for row in in_chunks(connection, &statements::KNOWN, None, &tenants).await? {
         read.account(&row)?;
     }
-    for row in in_chunks(connection, &statements::COUNTS, Some(since), &tenants).await? {
+    for row in in_chunks(connection, &statements::COUNTS, None, &windows).await? {
         read.counter(&row)?;
     }
     for row in in_chunks(connection, &statements::GRANTS, None, &tenants).await? {

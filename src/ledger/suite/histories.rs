@@ -78,7 +78,7 @@ impl Model {
 
         let mut session = database.connect().await.unwrap();
         let jobs: Vec<_> = TENANTS.iter().flat_map(|tenant| JOBS.map(|job| key(tenant, job))).collect();
-        let asked = Reads { since: Some(0), ..reads(&TENANTS, &jobs) };
+        let asked = Reads { since: TENANTS.map(|tenant| (tenant.into(), 0)).into(), ..reads(&TENANTS, &jobs) };
         let loaded = session.begin(&asked).await.unwrap();
         self.agrees(&loaded);
         session.write(&writes, loaded.now).await.unwrap();

@@ -321,7 +321,8 @@ async fn what_is_over_is_read_only_on_demand<D: Database>(database: &D) {
     transact(database, &reads(&["past"], &[]), &writes).await.unwrap();
     assert_eq!(database.account("past").await.unwrap().1.counts, [count(2, 0)]);
     let counts = |since| async move {
-        let asked = Reads { since, ..reads(&["past"], &[]) };
+        let since = Option::<u64>::into_iter(since).map(|since| ("past".into(), since));
+        let asked = Reads { since: since.collect(), ..reads(&["past"], &[]) };
         let loaded = transact(database, &asked, &Writes::default()).await.unwrap();
         loaded.accounts["past"].counts.clone()
     };

@@ -1,6 +1,9 @@
 //! Rows of the ledger; reads and writes of a transaction.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use borsh::{BorshDeserialize, BorshSerialize};
 
@@ -141,9 +144,9 @@ pub(crate) struct Reads {
     /// Accounts in the order in which they are locked.
     pub(crate) tenants: Vec<Arc<str>>,
     pub(crate) jobs: Vec<Key>,
-    /// Earliest admission time, in nanoseconds since 1970. Windows that ended before it and before now are not read;
-    /// `None` reads only those that have not ended.
-    pub(crate) since: Option<u64>,
+    /// Earliest admission time for each account with settlements, in nanoseconds since 1970. Windows that ended before
+    /// it and before now are not read; of other accounts, only those that have not ended are.
+    pub(crate) since: BTreeMap<Arc<str>, u64>,
     /// Skips accounts that other transactions hold instead of waiting for them.
     pub(crate) skips_held: bool,
 }

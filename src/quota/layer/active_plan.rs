@@ -9,7 +9,7 @@ use std::{
 };
 
 use dashmap::{DashMap, Entry};
-use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, header::CONTENT_LENGTH};
 
 use super::policy::Common;
 use crate::{
@@ -120,7 +120,7 @@ impl ActivePlan {
     /// Returns the amounts that a request asks for.
     #[inline]
     pub(super) fn asked(&self, request: &RequestHead<'_>) -> Asked {
-        let declared = if self.request_bytes { content_length(request) } else { 0 };
+        let declared = if self.request_bytes { content_length(request.headers) } else { 0 };
         let metered = (!self.metered.is_empty()).then(|| Box::new(self.meter(request)));
         Asked { declared, metered }
     }
@@ -142,7 +142,7 @@ impl ActivePlan {
 #[derive(Default)]
 pub(super) struct Asked {
     /// Body bytes that the request's head declares; 0 if it declares none.
-    declared: u64,
+    pub(super) declared: u64,
     /// All other amounts, if a meter computed one of them.
     metered: Option<Box<Amounts>>,
 }
@@ -174,8 +174,8 @@ impl Asked {
 }
 
 /// Returns the body bytes that the request's head declares, or 0.
-fn content_length(request: &RequestHead<'_>) -> u64 {
-    let length = request.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
+pub(super) fn content_length(headers: &HeaderMap) -> u64 {
+    let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     length.and_then(|length| length.parse().ok()).unwrap_or(0)
 }
 

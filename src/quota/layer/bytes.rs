@@ -11,13 +11,13 @@ use std::{
 };
 
 use bytes::Buf;
-use http::{Request, header::CONTENT_LENGTH};
+use http::Request;
 use http_body::{Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::active_plan::ActivePlan;
+use super::active_plan::{ActivePlan, content_length};
 use crate::{
     head::RequestHead,
     kind::{Direction, Kind},
@@ -32,11 +32,14 @@ pub(super) struct Bytes {
     upload: Option<Box<Upload>>,
 }
 
-/// Body of a request without a declared length.
+/// Body of a request that a [`RequestBytesLayer`] counts.
 #[derive(Debug)]
 struct Upload {
     read: Read,
+    /// Bytes that were reported, or charged at admission.
     known: u64,
+    /// Bytes that were charged at admission.
+    declared: u64,
 }
 
 /// Bytes after which usage is reported to the account, so that a long download is not counted only at its end.
@@ -44,15 +47,30 @@ const REPORT_BYTES: u64 = 1 << 20;
 
 impl Bytes {
     #[inline]
-    pub(super) fn new(active: &ActivePlan, request: &RequestHead<'_>) -> Self {
+    pub(super) fn new(active: &ActivePlan, declared: u64, request: &RequestHead<'_>) -> Self {
         let read = if active.request_bytes { request.extensions.get::<Read>() } else { None };
-        let upload = read.map(|read| Box::new(Upload { read: read.clone(), known: 0 }));
+        let upload = read.map(|read| Box::new(Upload { read: read.clone(), known: declared, declared }));
         Self { upload, ..Self::default() }
     }
 
     /// Whether the body of the request is counted as it is read.
     pub(super) const fn counts_request(&self) -> bool {
         self.upload.is_some()
+    }
+
+    /// Whether the body may turn out shorter than what is charged at admission.
+    pub(super) fn may_be_returned(&self) -> bool {
+        self.upload.as_ref().is_some_and(|upload| upload.declared > 0)
+    }
+
+    /// Sets the bytes of the body that were read in place of its declared length, unless the handler has recorded the kind.
+    pub(super) fn correct_declared(&self, actual: &mut Amounts, asked: &Amounts) {
+        let Some(upload) = self.upload.as_ref().filter(|upload| upload.declared > 0) else { return };
+        for kind in [Direction::Both, Direction::Request].map(Kind::Bytes) {
+            if asked.get(&kind).is_some() && actual.get(&kind).is_none() {
+                actual.set(&kind, upload.read.bytes().min(upload.declared));
+            }
+        }
     }
 
     /// Adds response bytes that were handed to the transport.
@@ -76,15 +94,15 @@ impl Bytes {
         let answered = std::mem::take(&mut self.fresh);
         self.known = self.known.saturating_add(answered);
         let read = self.upload.as_mut().map_or(0, |upload| {
-            let read = upload.read.bytes();
-            read.saturating_sub(std::mem::replace(&mut upload.known, read))
+            let read = upload.read.bytes().max(upload.known);
+            read - std::mem::replace(&mut upload.known, read)
         });
         amounts(read, answered)
     }
 
     /// Returns the bytes that had passed at the last [report](Self::report).
     pub(super) fn reported(&self) -> Amounts {
-        amounts(self.upload.as_ref().map_or(0, |upload| upload.known), self.known)
+        amounts(self.upload.as_ref().map_or(0, |upload| upload.known - upload.declared), self.known)
     }
 }
 
@@ -106,12 +124,15 @@ fn amounts(request: u64, response: u64) -> Amounts {
     amounts
 }
 
-/// Counts request bodies without a `Content-Length` for the [`QuotaLayer`](crate::QuotaLayer)s further in; it is placed
-/// outside of them. **It changes the type of the request's body** to [`CountedBody`].
+/// Counts request bodies as they are read, for the [`QuotaLayer`](crate::QuotaLayer)s further in; it is placed outside of
+/// them. **It changes the type of the request's body** to [`CountedBody`].
 ///
-/// Without it such a body counts nothing. With it the bytes that the service read are charged when the response ends,
-/// even beyond the limit: no body is cut short. A body with a `Content-Length` is charged at admission and is not
-/// counted twice. Bytes that are read after the end of the response count nothing.
+/// | body | without this layer | with it |
+/// |---|---|---|
+/// | with a `Content-Length` | its length is charged at admission, whether the body comes or not | its length is reserved at admission; at the end of the response, bytes that the service has not read are returned |
+/// | of unknown length | counts nothing | bytes that the service has read are charged at the end of the response, even beyond the limit: no body is cut short |
+///
+/// Bytes that are read after the end of the response count nothing.
 ///
 /// ```
 /// use axum::{Router, body::Body, routing::post};
@@ -182,8 +203,8 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> S::Future {
-        let declared = request.headers().contains_key(CONTENT_LENGTH) || request.body().is_end_stream();
-        let read = (!declared).then(Read::default);
+        let expected = !request.body().is_end_stream() || content_length(request.headers()) > 0;
+        let read = expected.then(Read::default);
         if let Some(read) = &read {
             request.extensions_mut().insert(read.clone());
         }

@@ -214,9 +214,10 @@ impl Open {
     fn close(&mut self, charged: bool) {
         let Some(active) = &self.active else { return };
         let charge = self.extra.as_ref().and_then(|extra| extra.charge.as_ref());
-        let actual = charge.map(Charge::settle).unwrap_or_default(); // if nothing is charged too: a later record must fail
+        let mut actual = charge.map(Charge::settle).unwrap_or_default(); // if nothing is charged too: a later record must fail
         if charged {
             let used = self.bytes.report();
+            self.bytes.correct_declared(&mut actual, &self.asked.amounts(active));
             return active.common.settle(&self.receipt, &Settlement::Served { used: &used, actual: &actual });
         }
         let mut back = self.bytes.reported();

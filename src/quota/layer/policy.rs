@@ -111,7 +111,8 @@ impl QuotaPolicy {
         let now = self.common.now();
         let (plans, own) = (self.plans.present(), self.client_plans.get(client));
         let active = own.as_ref().unwrap_or_else(|| plans.of(client.tier()));
-        let (asked, bytes) = (active.asked(request), Bytes::new(active, request));
+        let asked = active.asked(request);
+        let bytes = Bytes::new(active, asked.declared, request);
         let amounts = asked.amounts(active);
         let job = match &self.common.settings.job_id {
             Some(ids) => ids.read(request, client, &amounts, self.common.store.digester()),
@@ -124,7 +125,7 @@ impl QuotaPolicy {
             charge: ChargeRequest {
                 amounts: &amounts,
                 each: asked.each(active),
-                reserve: self.common.settings.share,
+                reserve: self.common.settings.share || bytes.may_be_returned(),
                 lasting: true,
                 open,
                 job: job.as_ref(),

@@ -5,6 +5,7 @@ use std::{error::Error, fmt, num::NonZeroU64, str::FromStr, sync::Arc};
 use super::policy::{QuotaPolicy, warn};
 use crate::{
     error::ConfigError,
+    kind::Kind,
     quota::{
         Amounts,
         account::{CloseResult, Stage},
@@ -12,7 +13,8 @@ use crate::{
     },
 };
 
-/// Amounts reserved for one piece of work; dropping it rolls them back.
+/// Amounts reserved for one piece of work. Dropping it commits what was [recorded](Self::record), or rolls back if nothing
+/// was.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -26,10 +28,12 @@ use crate::{
 /// assert_eq!(quotas.usage(&alice).await.unwrap().limits[0].used, 317);
 /// # });
 /// ```
-#[must_use = "what is dropped is given back"]
+#[must_use = "dropping it returns the reserved amounts"]
 pub struct Reservation {
     policy: Arc<QuotaPolicy>,
+    /// `None` once it has ended.
     receipt: Option<Receipt>,
+    recorded: Amounts,
 }
 
 /// Outcome of closing a reservation by its id.
@@ -73,10 +77,43 @@ pub enum ReservationError {
 
 impl Reservation {
     pub(super) fn new(policy: &Arc<QuotaPolicy>, receipt: Receipt) -> Self {
-        Self { policy: Arc::clone(policy), receipt: Some(receipt) }
+        Self { policy: Arc::clone(policy), receipt: Some(receipt), recorded: Amounts::new() }
     }
 
-    /// Charges the used amounts; a kind that `actual` does not name is charged as reserved.
+    /// Adds `amount` to what was used of `kind`, for work that may be cut off, such as a stream. 0 states that nothing of it
+    /// was used so far.
+    ///
+    /// A drop then commits the recorded amounts; a kind without a record is charged as reserved.
+    /// [`detach`](Self::detach) forgets them, and [`commit`](Self::commit) replaces those of the kinds that it names.
+    /// Returns `false` for a unit that no plan of the layer counts, and emits
+    /// [`Event::UnknownUnit`](crate::Event::UnknownUnit).
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// # use tollgate::{Client, Period, Plan, Quota, QuotaLayer};
+    /// # let quotas = QuotaLayer::new(Plan::new("free").limit(Quota::units("tokens", 1_000).per(Period::hour()))).handle();
+    /// let alice = Client::named("alice");
+    /// let mut reservation = quotas.reserve(&alice, ("tokens", 800)).await.unwrap();
+    /// for chunk in ["Once", "upon", "a"] {
+    ///     reservation.record("tokens", chunk.len() as u64);
+    /// }
+    /// drop(reservation); // the client hung up
+    /// assert_eq!(quotas.usage(&alice).await.unwrap().limits[0].used, 9);
+    /// # });
+    /// ```
+    pub fn record(&mut self, kind: impl Into<Kind>, amount: u64) -> bool {
+        let kind = kind.into();
+        let known = self.policy.common.counts(&kind);
+        if known {
+            self.recorded.add(&kind, amount);
+        } else {
+            self.policy.common.report_unknown(&kind);
+        }
+        known
+    }
+
+    /// Charges the used amounts. A kind that `actual` does not name is charged as [recorded](Self::record), or else as
+    /// reserved.
     ///
     /// Amounts above the reservation are charged too, even beyond the limit.
     ///
@@ -88,20 +125,24 @@ impl Reservation {
     pub fn commit(mut self, actual: impl Into<Amounts>) {
         let actual = actual.into();
         self.policy.report_unknown_units(&actual);
+        let actual = self.recorded.overridden_by(&actual);
         self.end(&Settlement::Served { used: &Amounts::new(), actual: &actual });
     }
 
-    /// Releases all reserved amounts, as a drop does.
+    /// Releases all reserved amounts and charges nothing, also what was [recorded](Self::record).
     ///
     /// ```
     /// # fn takes(reservation: tollgate::Reservation) {
     /// reservation.roll_back();
     /// # }
     /// ```
-    pub fn roll_back(self) {}
+    pub fn roll_back(mut self) {
+        self.end(&Settlement::Void(&Amounts::new()));
+    }
 
     /// Leaves the reservation open for [`commit`](crate::Quotas::commit) or [`roll_back`](crate::Quotas::roll_back) by
-    /// its id, or until it expires. Its concurrency slot is released at once.
+    /// its id, or until it expires. Its concurrency slot is released at once. Recorded amounts are not a part of the id:
+    /// name them in the commit.
     ///
     /// ```
     /// # fn takes(reservation: tollgate::Reservation) {
@@ -125,7 +166,9 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.end(&Settlement::Void(&Amounts::new()));
+        let (recorded, none) = (std::mem::take(&mut self.recorded), Amounts::new());
+        let returned = Settlement::Void(&none);
+        self.end(&if recorded.is_empty() { returned } else { Settlement::Served { used: &none, actual: &recorded } });
     }
 }
 

@@ -63,3 +63,69 @@ async fn long_ended_reservation_is_unknown() {
     assert_eq!(scene.quotas.commit(&id, ("queries", 60)).await, Err(ReservationError::Unknown));
     assert_eq!(sums(&scene).await, (0, 0, 100));
 }
+
+#[tokio::test]
+async fn drop_commits_what_was_recorded() {
+    let scene = Scene::new(queries(100));
+    let reserve = async || scene.quotas.reserve(&alice(), ("queries", 60)).await.unwrap();
+    let mut streamed = reserve().await;
+    assert!(streamed.record("queries", 5) && streamed.record("queries", 7));
+    assert_eq!(sums(&scene).await, (0, 60, 40), "charged at its end");
+    drop(streamed);
+    assert_eq!(sums(&scene).await, (12, 0, 88));
+    let mut none_used = reserve().await;
+    none_used.record("queries", 0);
+    drop(none_used); // 0 of its 60
+    drop(reserve().await);
+    assert_eq!(sums(&scene).await, (12, 0, 88), "nothing was recorded");
+}
+
+#[tokio::test]
+async fn record_beyond_the_reservation_is_charged() {
+    let scene = Scene::new(queries(100));
+    let mut streamed = scene.quotas.reserve(&alice(), ("queries", 10)).await.unwrap();
+    streamed.record("queries", 120);
+    drop(streamed);
+    assert_eq!(sums(&scene).await, (120, 0, 0));
+}
+
+#[tokio::test]
+async fn end_of_a_reservation_overrides_its_records() {
+    let scene = Scene::new(queries(100).limit(Quota::units("rows", 100).per(Period::hour())));
+    let rows = async || scene.limit(&alice(), "rows_per_hour").await.used;
+    let reserve = async || {
+        let mut held = scene.quotas.reserve(&alice(), [("queries", 10), ("rows", 10)]).await.unwrap();
+        held.record("queries", 4);
+        held
+    };
+    drop(reserve().await);
+    assert_eq!((sums(&scene).await.0, rows().await), (4, 10), "rows as reserved");
+    reserve().await.commit(("rows", 1));
+    assert_eq!((sums(&scene).await.0, rows().await), (8, 11), "queries as recorded");
+    reserve().await.commit([("queries", 1), ("rows", 1)]);
+    assert_eq!((sums(&scene).await.0, rows().await), (9, 12));
+    reserve().await.roll_back();
+    assert_eq!((sums(&scene).await.0, rows().await), (9, 12));
+    let id = reserve().await.detach();
+    assert_eq!(scene.quotas.commit(&id, ("rows", 0)).await, Ok(CloseOutcome::Closed));
+    assert_eq!((sums(&scene).await.0, rows().await), (19, 12), "an id has no records");
+}
+
+#[tokio::test]
+async fn cancelled_stream_pays_for_what_it_recorded() {
+    for polls in 0..=4 {
+        let scene = Scene::new(queries(100));
+        let mut held = scene.quotas.reserve(&alice(), ("queries", 10)).await.unwrap();
+        let mut stream = Box::pin(async move {
+            loop {
+                held.record("queries", 1);
+                tokio::task::yield_now().await;
+            }
+        });
+        for _ in 0..polls {
+            assert!(futures_util::poll!(&mut stream).is_pending());
+        }
+        drop::<std::pin::Pin<Box<dyn Future<Output = ()>>>>(stream);
+        assert_eq!(sums(&scene).await, (polls, 0, 100 - polls));
+    }
+}

@@ -95,6 +95,54 @@ async fn disconnect_during_upload_pays_for_the_bytes_read() {
     assert_eq!(scene.used("bytes").await, 20);
 }
 
+/// Declares 30 bytes, of which the service reads `read` before the response ends or the client leaves.
+#[tokio::test]
+async fn declared_bytes_that_were_not_read_are_returned() {
+    for (share, hangs) in [(false, false), (true, false), (false, true), (true, true)] {
+        for direction in [Direction::Request, Direction::Both] {
+            let bytes = Quota::bytes(100).per(Period::hour()).counting(direction).named("bytes");
+            let plan = hourly(9).limit(bytes);
+            let scene = Scene::new(plan, |layer| if share { layer.share_with_handler() } else { layer });
+            let mut used = 0;
+            for read in [0, 10, 20, 30] {
+                let handler = service_fn(move |request: Request<CountedBody<Body>>| async move {
+                    let mut body = Box::pin(request.into_body());
+                    for _ in 0..read / 10 {
+                        body.frame().await.unwrap().unwrap();
+                    }
+                    if hangs {
+                        std::future::pending::<()>().await;
+                    }
+                    Ok::<_, &'static str>(Response::new(Full::<Bytes>::default()))
+                });
+                let service = ServiceBuilder::new().layer(RequestBytesLayer::new()).layer(scene.layer.clone());
+                let mut asked = Box::pin(service.service(handler).oneshot(upload(Some(30))));
+                assert_eq!(futures_util::poll!(&mut asked).is_pending(), hangs);
+                if hangs {
+                    assert_eq!(scene.reserved("bytes").await, 30, "while it is served");
+                }
+                drop(asked);
+                used += read;
+                assert_eq!((scene.used("bytes").await, scene.reserved("bytes").await), (used, 0), "read {read}");
+            }
+            assert_eq!(scene.used("requests_per_hour").await, 4);
+        }
+    }
+}
+
+#[tokio::test]
+async fn recorded_bytes_replace_the_declared_length() {
+    let bytes = Quota::bytes(100).per(Period::hour()).counting(Direction::Request).named("bytes");
+    let scene = Scene::new(Plan::new("uploads").limit(bytes), QuotaLayer::share_with_handler);
+    let handler = service_fn(|request: Request<CountedBody<Body>>| async move {
+        request.extensions().get::<Charge>().unwrap().record("request_bytes", 7);
+        answer(request, true).await
+    });
+    let service = ServiceBuilder::new().layer(RequestBytesLayer::new()).layer(scene.layer.clone()).service(handler);
+    Answer::read(service.oneshot(upload(Some(30))).await).await;
+    assert_eq!(scene.used("bytes").await, 7);
+}
+
 #[tokio::test]
 async fn uncharged_upload_is_refunded() {
     let bytes = Quota::bytes(100).per(Period::hour()).named("bytes");

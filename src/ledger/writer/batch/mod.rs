@@ -26,7 +26,8 @@ pub(super) fn reads<R>(batch: &[Queued<R>]) -> Reads {
             reads.jobs.push(command.key.clone());
         }
         if let Some(since) = command.since() {
-            reads.since = Some(reads.since.map_or(since, |earliest| earliest.min(since)));
+            let earliest = reads.since.entry(Arc::clone(&command.key.tenant)).or_insert(since);
+            *earliest = since.min(*earliest);
         }
     }
     reads.tenants.sort_unstable();

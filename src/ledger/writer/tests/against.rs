@@ -178,7 +178,12 @@ impl<D: Database> Pair<'_, D> {
     fn everything(&self) -> Reads {
         let tenants: Vec<_> = (0..ACCOUNTS.len()).map(|at| self.tenant(at)).collect();
         let jobs = tenants.iter().flat_map(|tenant| JOBS.map(|job| Key { tenant: tenant.clone(), job: job.into() }));
-        Reads { jobs: jobs.collect(), tenants, since: Some(0), ..Reads::default() }
+        Reads {
+            jobs: jobs.collect(),
+            since: tenants.iter().map(|tenant| (tenant.clone(), 0)).collect(),
+            tenants,
+            ..Reads::default()
+        }
     }
 
     fn reads(&mut self) -> Reads {
@@ -186,8 +191,12 @@ impl<D: Database> Pair<'_, D> {
         let random = &mut self.random;
         reads.tenants.retain(|_| random.bool());
         reads.jobs.retain(|key| reads.tenants.contains(&key.tenant) && random.bool());
-        reads.since = random.bool().then(|| random.u64(..40) * HOUR);
-        reads.skips_held = D::SKIPS_HELD && random.bool();
+        let since = reads.tenants.iter().filter_map(|tenant| {
+            let since = random.bool().then(|| random.u64(..40) * HOUR);
+            Some((tenant.clone(), since?))
+        });
+        reads.since = since.collect();
+        reads.skips_held = D::IS_SERVER && random.bool();
         reads
     }
 

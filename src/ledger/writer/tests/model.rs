@@ -15,9 +15,9 @@ pub(crate) struct Store {
 impl Store {
     /// Rows that a transaction reads.
     pub(crate) fn load(&self, reads: &Reads, now: u64) -> Loaded {
-        let since = reads.since.map_or(now, |since| since.min(now));
         let account = |tenant: &Arc<str>| {
             let mut stored = self.accounts.get(tenant).cloned().unwrap_or_default();
+            let since = reads.since.get(tenant).map_or(now, |since| now.min(*since));
             stored.counts.retain(|count| count.counter.ends > since);
             stored.grants.retain(|grant| !grant.ended || grant.current > 0);
             (Arc::clone(tenant), stored)

@@ -1,6 +1,7 @@
 //! One job, one charge.
 
 use super::*;
+use crate::ledger::writer::AdmittedAt;
 
 /// Whether the reply is a replay, and the job `a` has this amount.
 fn is_replay(ledger: &Ledger, reply: &Reply, of: u64) -> bool {
@@ -116,6 +117,17 @@ fn accounts_are_locked_in_the_order_of_their_names() {
     let commands = ["zoe", "ann", "zoe", "mia"].map(|tenant| queued(&command(2, key(tenant, "a"), kind()), false));
     let reads = reads(&commands);
     assert_eq!(reads.tenants, ["ann", "mia", "zoe"].map(Arc::from));
+}
+
+#[test]
+fn settlement_reads_past_windows_of_its_account_only() {
+    let since = |at| AdmittedAt { at, epoch: 0 };
+    let settles = |at| settle(&hourly(1), 0, since(at), SettleKind::Void);
+    let charges = CommandKind::Admit(admit(&hourly(1), ("requests", 1)));
+    let commands = [("ann", settles(7)), ("bob", charges), ("ann", settles(5)), ("cid", settles(9))];
+    let commands = commands.map(|(tenant, kind)| queued(&command(2, key(tenant, "a"), kind), false));
+    let expected = [("ann".into(), 5), ("cid".into(), 9)];
+    assert_eq!(reads(&commands).since, expected.into());
 }
 
 #[test]

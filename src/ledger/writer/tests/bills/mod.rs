@@ -203,7 +203,10 @@ impl History {
     /// Returns the reads of a transaction, made explicit for the time of this history.
     pub(crate) fn reads(&self, commands: &[Command]) -> Reads {
         let mut reads = batch::reads(&in_queue(commands));
-        reads.since = Some(reads.since.map_or(self.now, |since| since.min(self.now)));
+        for tenant in &reads.tenants {
+            let since = reads.since.entry(Arc::clone(tenant)).or_insert(self.now);
+            *since = self.now.min(*since);
+        }
         reads
     }
 

@@ -1,0 +1,112 @@
+//! Connections that are gone without a word.
+
+use std::{future::pending, sync::atomic::AtomicUsize};
+
+use super::*;
+use crate::ledger::{
+    Session,
+    writer::{CommandKind, Key, Loaded, Reads, ReservationRow, Row, Stored, Writes},
+};
+
+/// A server behind an address translator. Connections made before the present generation are forgotten.
+#[derive(Clone, Default)]
+struct Server {
+    generation: Arc<AtomicUsize>,
+    connects: Arc<AtomicUsize>,
+}
+
+struct Line {
+    server: Server,
+    made: usize,
+}
+
+impl Line {
+    async fn pass<T>(&self, value: T) -> Result<T, DbError> {
+        if self.server.generation.load(Ordering::Relaxed) != self.made {
+            pending::<()>().await;
+        }
+        Ok(value)
+    }
+}
+
+impl Database for Server {
+    type Session = Line;
+
+    const IS_SERVER: bool = true;
+
+    async fn connect(&self) -> Result<Line, DbError> {
+        self.connects.fetch_add(1, Ordering::Relaxed);
+        Ok(Line { server: self.clone(), made: self.generation.load(Ordering::Relaxed) })
+    }
+
+    async fn account(&self, _: &str) -> Result<(u64, Stored), DbError> {
+        pending().await
+    }
+
+    async fn tenants(&self, _: Option<&str>, _: usize) -> Result<Vec<Arc<str>>, DbError> {
+        pending().await
+    }
+
+    async fn job(&self, _: &str, _: &str) -> Result<Vec<Row>, DbError> {
+        pending().await
+    }
+
+    async fn due(&self, _: usize, _: usize) -> Result<Vec<ReservationRow>, DbError> {
+        pending().await
+    }
+}
+
+impl Session for Line {
+    async fn begin(&mut self, _: &Reads) -> Result<Loaded, DbError> {
+        self.pass(Loaded::default()).await
+    }
+
+    async fn write(&mut self, _: &Writes, _: u64) -> Result<(), DbError> {
+        self.pass(()).await
+    }
+
+    async fn commit(&mut self) -> Result<(), DbError> {
+        self.pass(()).await
+    }
+
+    async fn roll_back(&mut self) -> Result<(), DbError> {
+        self.pass(()).await
+    }
+
+    async fn ping(&mut self) -> Result<(), DbError> {
+        self.pass(()).await
+    }
+}
+
+/// A command that writes nothing.
+fn renewal() -> Command {
+    let kind = CommandKind::Renew { attempt: 0, since: u64::MAX, ttl: 0 };
+    Command { key: Key { tenant: "acme".into(), job: "one".into() }, id: new_id(), own: false, origin: 0, kind }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connection_forgotten_while_idle_is_replaced_in_time() {
+    let server = Server::default();
+    let timeouts = Timeouts { reply: Duration::from_secs(2), step: Duration::from_secs(5) };
+    let task = WriterTask::new(server.clone(), timeouts);
+    for round in 1..4 {
+        let reply = task.submit(renewal()).await;
+        assert!(matches!(reply, Reply::Done), "round {round}: {reply:?}");
+        assert_eq!(server.connects.load(Ordering::Relaxed), round);
+        tokio::time::sleep(IDLE).await;
+        server.generation.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn transaction_that_does_not_begin_is_given_up_by_the_deadline() {
+    let server = Server::default();
+    let timeouts = Timeouts { reply: Duration::from_secs(2), step: Duration::from_secs(5) };
+    let task = WriterTask::new(server.clone(), timeouts);
+    assert!(matches!(task.submit(renewal()).await, Reply::Done));
+    server.generation.fetch_add(1, Ordering::Relaxed); // without a rest, so that nothing is pinged
+    let begun = Instant::now();
+    assert!(matches!(task.submit(renewal()).await, Reply::Unavailable(_)));
+    assert!(matches!(task.submit(renewal()).await, Reply::Done));
+    assert!(begun.elapsed() < Duration::from_millis(2_500), "{:?}", begun.elapsed());
+}
