@@ -25,8 +25,10 @@ use crate::{
 #[derive(Clone)]
 pub(crate) enum KeyOf {
     Host,
-    Function(Arc<dyn Fn(&RequestHead<'_>, &Digester) -> Option<Digest> + Send + Sync>),
+    Function(Arc<KeyFunction>),
 }
+
+type KeyFunction = dyn Fn(&RequestHead<'_>, &Digester) -> Option<Digest> + Send + Sync;
 
 /// At most `max` circuits. When all exist, a newcomer replaces one without information worth keeping. A newcomer
 /// examines a bounded number of them, so that no request pays for a flood of keys.

@@ -15,7 +15,7 @@ use crate::{
     backoff::Backoff,
     classify::{Classify, DefaultClassifier},
     error::ConfigError,
-    gate::{ConfiguredLayer, PolicyConfig, PolicyContext, gate_layer},
+    gate::{ConfiguredLayer, Gate, PolicyConfig, PolicyContext, gate_layer},
     head::RequestHead,
     identity::{Digest, Digester},
 };
@@ -59,6 +59,9 @@ use crate::{
 ///
 /// [The module](crate::circuit_breaker) says which results count, and where time-outs belong.
 pub struct CircuitBreakerLayer(ConfiguredLayer<BreakerSettings>);
+
+/// A service behind a [`CircuitBreakerLayer`].
+pub type CircuitBreakerService<S> = Gate<S, CircuitBreakerPolicy>;
 
 /// Settings of a [`CircuitBreakerLayer`].
 #[derive(Clone)]

@@ -93,6 +93,6 @@ mod window;
 
 pub use crate::circuit_state::CircuitState;
 pub use handle::{CallError, CircuitBreaker, Counts};
-pub use layer::CircuitBreakerLayer;
+pub use layer::{CircuitBreakerLayer, CircuitBreakerService};
 pub use policy::{CircuitBreakerPermit, CircuitBreakerPolicy};
 pub use trip::Trip;

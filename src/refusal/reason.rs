@@ -148,3 +148,10 @@ impl Reason {
         matches!(self, RateLimited | Capacity | CircuitOpen | Unavailable | Indeterminate | JobRunning)
     }
 }
+
+/// Shows [`as_str`](Reason::as_str).
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

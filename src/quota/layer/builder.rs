@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     error::ConfigError,
-    gate::{ConfiguredLayer, client_setters, gate_layer},
+    gate::{ConfiguredLayer, Gate, client_setters, gate_layer},
     head::RequestHead,
     identity::{Client, Tier},
     kind::Kind,
@@ -53,6 +53,9 @@ use crate::{
 /// The layer is its own builder. Its accounts belong to the layer: all services that it and its clones wrap, and its
 /// [handle](Self::handle), share them. A setter creates a layer with accounts of its own, so settings come first.
 pub struct QuotaLayer(ConfiguredLayer<QuotaConfig>);
+
+/// A service behind a [`QuotaLayer`].
+pub type QuotaService<S> = Gate<S, QuotaPolicy>;
 
 gate_layer!(QuotaLayer, QuotaPolicy, "(layer: tollgate::QuotaLayer) -> tollgate::QuotaLayer");
 
