@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use http::HeaderName;
+
 use crate::{
     circuit_state::CircuitState,
     identity::{Client, Digest},
@@ -51,6 +53,14 @@ pub enum Event<'a> {
     Unidentified {
         /// Policy that needed the identity.
         policy: &'a PolicyName,
+    },
+    /// A trusted proxy sent a field in which no client can be read, so that its clients share the proxy's limit. Emitted
+    /// once a layer.
+    UnreadableForwarded {
+        /// Policy that needed the identity.
+        policy: &'a PolicyName,
+        /// Name of the field.
+        field: &'a HeaderName,
     },
     /// The table of clients is full of live entries, and a newcomer shared state with other newcomers.
     Overflow {

@@ -19,6 +19,7 @@ use crate::{
 /// | `tollgate.requests` | `policy`, `result`: `admitted`, `refused`, `shadowed` | decisions; `shadowed` requests passed all the same |
 /// | `tollgate.refusals` | `policy`, `reason` | refusals by their [`Reason`](crate::Reason), also under shadow |
 /// | `tollgate.unidentified` | `policy` | layers that met an unidentified request |
+/// | `tollgate.forwarded.unreadable` | `policy` | layers that met a field of a trusted proxy that cannot be read |
 /// | `tollgate.overflows` | `policy` | newcomers that shared an account, because the table was full |
 /// | `tollgate.leases.reclaimed` | `policy` | slots and probes that were held too long |
 /// | `tollgate.limits.near` | `policy`, `limit` | warnings that a client is near its limit |
@@ -112,6 +113,7 @@ impl Observer for Metrics {
                 known.refusals.get(&refusal.reason(), || refusals(refusal.policy(), refusal.reason())).increment(1);
             }
             Event::Unidentified { policy } => one("tollgate.unidentified", policy),
+            Event::UnreadableForwarded { policy, .. } => one("tollgate.forwarded.unreadable", policy),
             Event::Overflow { policy } => one("tollgate.overflows", policy),
             Event::Reclaimed { policy } => one("tollgate.leases.reclaimed", policy),
             Event::NearLimit { policy, limit, .. } => {

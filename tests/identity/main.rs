@@ -3,9 +3,12 @@
 mod chains;
 mod forged;
 mod keys;
+mod missing;
+mod names;
 mod peer_faults;
 mod peers;
 mod properties;
+mod proxies;
 
 use std::{collections::HashSet, net::SocketAddr};
 

@@ -24,6 +24,7 @@ fn emit_all(observer: &impl Observer) {
         Event::Refused { refusal: &refusal(Reason::RateLimited), client: Some(client), shadow: false },
         Event::Refused { refusal: &refusal(Reason::TooLarge), client: None, shadow: true },
         Event::Unidentified { policy },
+        Event::UnreadableForwarded { policy, field: &http::header::FORWARDED },
         Event::Overflow { policy },
         Event::Reclaimed { policy },
         Event::NearLimit { policy, client: Some(client), limit, used: 80, of: 100 },

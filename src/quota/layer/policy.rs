@@ -69,7 +69,7 @@ impl QuotaPolicy {
         let store = store.unwrap_or_else(|invalid| panic!("{invalid}"));
         let late = context.clone();
         store.listen(Arc::new(move |event| emit(&late, event)));
-        let clients = ClientResolver::new(&settings.clients);
+        let clients = ClientResolver::new(&settings.clients, &context);
         let units = HotSwap::new(settings.units());
         let common = Arc::new(Common { store, settings, context, units });
         let plans = HotSwap::new(common.settings.plans.map(|plan| ActivePlan::new(plan.clone(), &common)));
@@ -213,7 +213,8 @@ impl QuotaPolicy {
         let refusal = refusal.with_limit(worst.limit, worst.current);
         let named = active.plan.all().enumerate().find(|(_, limit)| limit.name == worst.name);
         let (Some(wait), Some((index, limit))) = (worst.wait, named) else { return refusal };
-        let refusal = refusal.with_retry_after(wait).with_spread(spread(limit, client, now.wall, wait));
+        let resets_at = (worst.kind != Kind::Concurrent).then(|| Duration::from_nanos(now.wall).saturating_add(wait));
+        let refusal = refusal.with_retry_after(wait).with_spread(spread(limit, client, now.wall, wait), resets_at);
         match active.fields.get(index) {
             Some(fields) => refusal.with_fields(Arc::clone(fields)),
             None => refusal,
