@@ -34,6 +34,8 @@
 //!
 //! The feature `conformance` makes the tests public that every store must pass.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod backoff;
 pub mod circuit_breaker;
 mod circuit_state;
@@ -49,6 +51,7 @@ mod head;
 pub mod identity;
 mod kind;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[allow(clippy::incompatible_msrv, reason = "sqlx needs Rust 1.94")]
 pub mod ledger;
 mod policy_name;
 pub mod quota;

@@ -169,6 +169,18 @@ impl<T> Tiered<T> {
         std::iter::once(&self.usual).chain(self.tiers.iter().map(|(_, value)| value))
     }
 
+    /// Returns the tiers that have a value, with it.
+    pub(crate) fn tiers(&self) -> impl Iterator<Item = (&Tier, &T)> {
+        self.tiers.iter().map(|(tier, value)| (tier, value))
+    }
+
+    /// Removes the value of a tier; returns whether there was one.
+    pub(crate) fn remove(&mut self, tier: &Tier) -> bool {
+        let before = self.tiers.len();
+        self.tiers.retain(|(name, _)| name != tier);
+        self.tiers.len() < before
+    }
+
     /// Sets the value of a tier, or the usual one.
     pub(crate) fn set(&mut self, tier: Option<Tier>, value: T) {
         let Some(tier) = tier else { return self.usual = value };

@@ -72,6 +72,13 @@ pub enum Event<'a> {
         /// Policy of the lease.
         policy: &'a PolicyName,
     },
+    /// A request with a concurrency slot became a connection of another protocol (status 101, or a success of CONNECT). Its
+    /// slot was released with the response, though the connection goes on; see
+    /// [`Charge::keep_slot`](crate::Charge::keep_slot).
+    UpgradeReleasedSlot {
+        /// Policy of the slot.
+        policy: &'a PolicyName,
+    },
     /// A client is near a limit. Emitted once for each limit and window.
     NearLimit {
         /// Policy of the limit.

@@ -132,6 +132,9 @@ impl Quota {
 
     /// Limits requests in flight.
     ///
+    /// A request that becomes a connection of another protocol, such as a WebSocket, is in flight until its response unless
+    /// the handler [keeps its slot](crate::Charge::keep_slot).
+    ///
     /// # Panics
     /// If `limit` is 0 or above 2^53 - 1.
     ///

@@ -23,6 +23,7 @@ use crate::{
 /// | `tollgate.overflows` | `policy` | newcomers that shared an account, because the table was full |
 /// | `tollgate.leases.reclaimed` | `policy` | slots and probes that were held too long |
 /// | `tollgate.limits.near` | `policy`, `limit` | warnings that a client is near its limit |
+/// | `tollgate.upgrades.unkept` | `policy` | upgraded connections that hold no concurrency slot |
 /// | `tollgate.units.unknown` | `policy` | amounts of a unit that no plan of the layer counts |
 /// | `tollgate.circuit.transitions` | `policy`, `from`, `to` | changes of a circuit's state |
 /// | `tollgate.circuit.state` | `policy`, `state` | gauge: 1 for the state of the policy's one circuit, 0 for the states that it had before |
@@ -116,6 +117,7 @@ impl Observer for Metrics {
             Event::UnreadableForwarded { policy, .. } => one("tollgate.forwarded.unreadable", policy),
             Event::Overflow { policy } => one("tollgate.overflows", policy),
             Event::Reclaimed { policy } => one("tollgate.leases.reclaimed", policy),
+            Event::UpgradeReleasedSlot { policy } => one("tollgate.upgrades.unkept", policy),
             Event::NearLimit { policy, limit, .. } => {
                 counter!("tollgate.limits.near", "policy" => label(policy), "limit" => label(limit)).increment(1);
             }

@@ -122,6 +122,9 @@ impl Observer for Tracing {
             Event::Reclaimed { policy } => self.limited(&self.others, |skipped| {
                 warn!(target: "tollgate", %policy, skipped, "a slot or probe was held too long and is free again");
             }),
+            Event::UpgradeReleasedSlot { policy } => self.limited(&self.others, |skipped| {
+                warn!(target: "tollgate", %policy, skipped, "an upgraded connection holds no slot: call Charge::keep_slot");
+            }),
             Event::NearLimit { policy, limit, used, of, .. } => self.limited(&self.others, |skipped| {
                 info!(target: "tollgate", %policy, %limit, used, of, skipped, "a client is near a limit");
             }),

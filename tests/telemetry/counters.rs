@@ -44,6 +44,8 @@ tollgate_store_rejections{policy=\"plan\"} 1
 tollgate_unidentified{policy=\"plan\"} 1
 # TYPE tollgate_units_unknown counter
 tollgate_units_unknown{policy=\"plan\"} 1
+# TYPE tollgate_upgrades_unkept counter
+tollgate_upgrades_unkept{policy=\"plan\"} 1
 "
         );
         metrics.observe(&Event::StoreBack { policy: &name("plan") });

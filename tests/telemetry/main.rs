@@ -28,6 +28,7 @@ fn emit_all(observer: &impl Observer) {
         Event::Overflow { policy },
         Event::Reclaimed { policy },
         Event::NearLimit { policy, client: Some(client), limit, used: 80, of: 100 },
+        Event::UpgradeReleasedSlot { policy },
         Event::UnknownUnit { policy, unit: "token" },
         Event::StoreRejected { policy, client, why: "a constraint" },
         Event::StoreLost { policy, why: "connection refused" },

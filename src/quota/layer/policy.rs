@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::Extensions;
+use http::{Extensions, Method};
 
 use super::{
     active_plan::{ActivePlan, ClientPlans},
@@ -111,7 +111,7 @@ impl QuotaPolicy {
         let now = self.common.now();
         let (plans, own) = (self.plans.present(), self.client_plans.get(client));
         let active = own.as_ref().unwrap_or_else(|| plans.of(client.tier()));
-        let asked = active.asked(request);
+        let (asked, connect) = (active.asked(request), request.method == Method::CONNECT);
         let bytes = Bytes::new(active, asked.declared, request);
         let amounts = asked.amounts(active);
         let job = match &self.common.settings.job_id {
@@ -136,14 +136,14 @@ impl QuotaPolicy {
         let decided = self.common.store.admit(&request);
         Ok(match decided {
             MaybeFuture::Ready(Ok(admission)) => {
-                MaybeFuture::Ready(Ok(QuotaPermit::new(active, client, asked, bytes, admission, now)))
+                MaybeFuture::Ready(Ok(QuotaPermit::new(active, client, asked, bytes, connect, admission, now)))
             }
             MaybeFuture::Ready(Err(refused)) => MaybeFuture::Ready(self.deny(active, client, refused, now)),
             MaybeFuture::Future(decision) => {
                 let (policy, active, client) = (Arc::clone(self), Arc::clone(active), client.clone());
                 MaybeFuture::future(async move {
                     match decision.await {
-                        Ok(admission) => Ok(QuotaPermit::new(&active, &client, asked, bytes, admission, now)),
+                        Ok(admission) => Ok(QuotaPermit::new(&active, &client, asked, bytes, connect, admission, now)),
                         Err(refused) => policy.deny(&active, &client, refused, now),
                     }
                 })
