@@ -78,8 +78,8 @@ pub use kind::{Direction, Kind};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use ledger::{
     ArchiveReport, BillingDrift, BillingError, BillingProvider, Drift, Entries, GrantEntry, Invoice, InvoiceLine,
-    JobStanding, Ledger, LedgerBuilder, LedgerEntry, LedgerError, LedgerJob, MemoryProvider, PastUsage,
-    ReconcileReport, Spool, SpoolError,
+    JobStanding, Ledger, LedgerBuilder, LedgerEntry, LedgerError, LedgerErrorKind, LedgerJob, MemoryProvider,
+    PastUsage, ReconcileReport, Spool, SpoolError, SpoolErrorKind,
 };
 pub use policy_name::PolicyName;
 pub use quota::{

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::timeout;
 
-use super::{Database, DbError, LedgerError, Spool, Timeouts, WriterTask, upkeep::Upkeep};
+use super::{Database, DbError, LedgerError, LedgerErrorKind, Spool, Timeouts, WriterTask, upkeep::Upkeep};
 use crate::quota::store::StoreError;
 
 /// One ledger. When it is dropped the writer takes no more commands, and ends once all are written.
@@ -40,7 +40,10 @@ impl<D: Database> LedgerInner<D> {
         let writer = WriterTask::new(database, TIMEOUTS);
         let ledger: Arc<dyn Any + Send + Sync> = Arc::clone(&writer) as _;
         if spool.as_ref().is_some_and(|spool| !spool.queue().bind(&ledger)) {
-            return Err(LedgerError::new("a spool must belong to one ledger, got two; open one for each"));
+            return Err(LedgerError::new(
+                LedgerErrorKind::Spool,
+                "a spool must belong to one ledger, got two; open one for each",
+            ));
         }
         let (upkeep, origins) = (Upkeep::new(&writer), AtomicU32::new(1));
         Ok(Arc::new(Self { writer, upkeep, spool, origins, horizon: AtomicU64::new(0) }))
