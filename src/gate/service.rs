@@ -27,12 +27,13 @@ use crate::{head::RequestHead, identity::Client, refusal::Refusal};
 ///
 /// ```
 /// use http::{Request, Response};
-/// use tollgate::{Gate, Rate, TokenBucketLayer};
+/// use tollgate::{Gate, OnUnidentified, Rate, TokenBucketLayer};
 /// use tower::{Layer, ServiceExt, service_fn};
 ///
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// let inner = service_fn(|_: Request<String>| async { Ok::<_, ()>(Response::new(String::from("hello"))) });
-/// let gate: Gate<_, _> = TokenBucketLayer::new(Rate::per_second(5)).layer(inner);
+/// let limit = TokenBucketLayer::new(Rate::per_second(5)).on_unidentified(OnUnidentified::Share);
+/// let gate: Gate<_, _> = limit.layer(inner);
 /// assert_eq!(gate.oneshot(Request::new(String::new())).await.unwrap().status(), 200);
 /// # });
 /// ```
@@ -56,6 +57,34 @@ enum Readiness {
 impl<S, A> Gate<S, A> {
     pub(super) fn new(inner: S, shared: Arc<GateShared<A>>) -> Self {
         Self { inner, shared, readiness: Readiness::NotPolled }
+    }
+
+    /// Returns the inner service.
+    #[must_use]
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns the inner service. A call through it bypasses the policy.
+    #[must_use]
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service without its gate.
+    ///
+    /// ```
+    /// use tollgate::{CircuitBreakerLayer, CircuitBreakerService};
+    /// use tower::Layer;
+    ///
+    /// let mut service: CircuitBreakerService<&str> = CircuitBreakerLayer::for_server().layer("a service");
+    /// *service.get_mut() = "another service";
+    /// assert_eq!(*service.get_ref(), "another service");
+    /// assert_eq!(service.into_inner(), "another service");
+    /// ```
+    #[must_use]
+    pub fn into_inner(self) -> S {
+        self.inner
     }
 }
 

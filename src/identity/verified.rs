@@ -2,7 +2,7 @@
 
 use std::{any::type_name, fmt, sync::Arc};
 
-use http::Extensions;
+use http::{Extensions, HeaderValue};
 
 use super::{Client, Digester, Identify, IdentityGuarantees, MissingIdentity, Principal};
 use crate::head::RequestHead;
@@ -31,6 +31,7 @@ use crate::head::RequestHead;
 pub struct Verified {
     principal: ExtensionReader<Principal>,
     named_only: bool,
+    missing: MissingIdentity,
 }
 
 impl Verified {
@@ -49,7 +50,19 @@ impl Verified {
     where
         T: Send + Sync + 'static,
     {
-        Self { principal: ExtensionReader::new(read), named_only: false }
+        Self { principal: ExtensionReader::new(read), named_only: false, missing: MissingIdentity::Principal }
+    }
+
+    /// Charges the [`Principal`] among the request's extensions, as [`LookupLayer`](crate::identity::LookupLayer) leaves
+    /// it.
+    #[must_use]
+    pub fn principal() -> Self {
+        Self::from_extension(|principal: &Principal| Some(principal.clone()))
+    }
+
+    /// Says that a request without a principal lacks a credential, so that it is refused with 401.
+    pub(super) fn asking(self, challenge: HeaderValue) -> Self {
+        Self { missing: MissingIdentity::Credential { challenge }, ..self }
     }
 
     /// Treats a principal without a public name as no identity, so that all clients are
@@ -70,7 +83,7 @@ impl Identify for Verified {
     }
 
     fn missing(&self) -> MissingIdentity {
-        MissingIdentity::Principal
+        self.missing.clone()
     }
 }
 

@@ -3,6 +3,7 @@
 mod chains;
 mod forged;
 mod keys;
+mod lookups;
 mod missing;
 mod names;
 mod peer_faults;
