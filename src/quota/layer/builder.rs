@@ -234,8 +234,7 @@ impl QuotaLayer {
 
     /// Frees the id and returns the charge of a job whose [outcome](JobIdSource#outcomes) is unknown; by default both stay.
     ///
-    /// **A client that hangs up before the end pays nothing then.** Only for work that a cancellation undoes, and that may
-    /// run twice.
+    /// **A client that hangs up early pays nothing then.** Only for work that may run twice.
     #[must_use]
     #[track_caller]
     pub fn free_unfinished(self) -> Self {
