@@ -160,7 +160,7 @@ impl Quotas {
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// # use tollgate::{Plan, QuotaLayer, RequestHead};
     /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
-    /// let peer = std::net::SocketAddr::from(([198, 51, 100, 7], 4711));
+    /// let peer: std::net::SocketAddr = "192.0.2.7:4711".parse().unwrap();
     /// let request = http::Request::get("/query").extension(peer).body(()).unwrap();
     /// let explained = quotas.explain(&RequestHead::of(&request)).await.unwrap();
     /// assert!(explained.refusal.is_none());
