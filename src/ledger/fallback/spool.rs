@@ -22,6 +22,10 @@ use crate::ledger::SpoolError;
 /// soon as the ledger answers again; after a crash the next process merges it. The records are held in memory too. A
 /// spool belongs to one process at a time and to one ledger, and must be on a disk that outlives the process.
 ///
+/// A record under a client's job id that is older than the ledger remembers may have been charged before. It is moved to
+/// a file beside the spool, whose name ends in `.stale`, as a line of JSON, and reported by
+/// [`Event::StoreRejected`](crate::Event::StoreRejected).
+///
 /// All layers of a ledger share its spool. Each layer that falls back reports its events: the records of
 /// [`Event::SpoolMerged`](crate::Event::SpoolMerged) are those of all layers.
 ///
