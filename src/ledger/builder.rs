@@ -165,7 +165,8 @@ impl LedgerBuilder {
     /// Opens the database and the spool, and creates missing tables.
     ///
     /// # Errors
-    /// As the constructor says. Also if the spool cannot be opened (see [`Spool::at`]) or belongs to another ledger.
+    /// As the constructor says. Also if the spool cannot be opened (see [`Spool::at`]), belongs to another open ledger, or has
+    /// records of another database.
     pub async fn open(self) -> Result<Ledger, LedgerError> {
         let spool = match self.spool {
             Some(SpoolSource::Open(spool)) => Some(spool),
@@ -174,27 +175,29 @@ impl LedgerBuilder {
         };
         match self.database {
             #[cfg(feature = "sqlite")]
-            DatabaseSource::File(path) => in_sqlite(SqliteDatabase::in_file(&path).await?, spool),
+            DatabaseSource::File(path) => in_sqlite(SqliteDatabase::in_file(&path).await?, spool).await,
             #[cfg(feature = "sqlite")]
-            DatabaseSource::FilePool(pool) => in_sqlite(SqliteDatabase::from_pool(pool).await?, spool),
+            DatabaseSource::FilePool(pool) => in_sqlite(SqliteDatabase::from_pool(pool).await?, spool).await,
             #[cfg(feature = "sqlite")]
-            DatabaseSource::Memory => in_sqlite(SqliteDatabase::in_memory().await?, spool),
+            DatabaseSource::Memory => in_sqlite(SqliteDatabase::in_memory().await?, spool).await,
             #[cfg(feature = "postgres")]
-            DatabaseSource::Server(url) => in_postgres(PostgresDatabase::at_url(&url).await?, spool),
+            DatabaseSource::Server(url) => in_postgres(PostgresDatabase::at_url(&url).await?, spool).await,
             #[cfg(feature = "postgres")]
-            DatabaseSource::ServerPool(pool) => in_postgres(PostgresDatabase::from_pool(pool).await?, spool),
+            DatabaseSource::ServerPool(pool) => in_postgres(PostgresDatabase::from_pool(pool).await?, spool).await,
         }
     }
 }
 
 #[cfg(feature = "sqlite")]
-fn in_sqlite(database: SqliteDatabase, spool: Option<Spool>) -> Result<Ledger, LedgerError> {
-    Ok(Ledger(AnyInner::Sqlite(LedgerInner::new(database, spool)?)))
+async fn in_sqlite(database: SqliteDatabase, spool: Option<Spool>) -> Result<Ledger, LedgerError> {
+    let id = database.ledger_id().await?;
+    Ok(Ledger(AnyInner::Sqlite(LedgerInner::new(database, spool, id)?)))
 }
 
 #[cfg(feature = "postgres")]
-fn in_postgres(database: PostgresDatabase, spool: Option<Spool>) -> Result<Ledger, LedgerError> {
-    Ok(Ledger(AnyInner::Postgres(LedgerInner::new(database, spool)?)))
+async fn in_postgres(database: PostgresDatabase, spool: Option<Spool>) -> Result<Ledger, LedgerError> {
+    let id = database.ledger_id().await?;
+    Ok(Ledger(AnyInner::Postgres(LedgerInner::new(database, spool, id)?)))
 }
 
 /// Shows the file or the kind of the database. A URL is not shown, because it may contain a password.
