@@ -15,11 +15,11 @@ use std::{error::Error, net::SocketAddr, time::Duration};
 
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tollgate::{CircuitBreakerLayer, PeerIp, Rate, TokenBucketLayer, Trip};
+use tollgate::{CircuitBreakerLayer, Rate, TokenBucketLayer, Trip};
 use tonic::{
     Code, Request, Status,
     service::interceptor::InterceptedService,
-    transport::{Channel, Endpoint, Server, server::TcpConnectInfo},
+    transport::{Channel, Endpoint, Server},
 };
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use tonic_types::StatusExt;
@@ -28,8 +28,7 @@ use tower::ServiceBuilder;
 /// A rate of 5 a second and a burst of 10 for each peer; a circuit that opens for about 2 s after three failures in a
 /// row.
 async fn serve(listener: TcpListener, stop: support::Stop) -> Result<(), tonic::transport::Error> {
-    let peer = PeerIp::from_extension(|info: &TcpConnectInfo| info.remote_addr());
-    let limit = TokenBucketLayer::new(Rate::per_second(5).burst(10)).identify_by(peer);
+    let limit = TokenBucketLayer::new(Rate::per_second(5).burst(10)).identify_by(tollgate::peer_ip!(tonic));
     let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(3)).recovery_timeout(Duration::from_secs(2));
 
     let (_reporter, health) = tonic_health::server::health_reporter();

@@ -109,11 +109,22 @@ impl Kind {
     }
 }
 
-/// # Panics
-/// As [`Kind::units`]. Only string literals convert; input at run time goes through [`Kind::try_units`].
-impl From<&'static str> for Kind {
-    fn from(name: &'static str) -> Self {
-        Self::units(name)
+/// Never panics: a name that [`Kind::try_units`] rejects becomes a unit that no plan has, with `?` in place of each
+/// other byte than visible ASCII and spaces, cut to 64 bytes.
+///
+/// ```
+/// use tollgate::Kind;
+/// assert_eq!(Kind::from("two\nlines").as_str(), "two?lines");
+/// assert_eq!(Kind::from("").as_str(), "?");
+/// ```
+impl From<&str> for Kind {
+    fn from(name: &str) -> Self {
+        let replaced = || {
+            let bytes = if name.is_empty() { b"?" } else { name.as_bytes() };
+            let visible = bytes.iter().map(|byte| if (b' '..=b'~').contains(byte) { char::from(*byte) } else { '?' });
+            Self::units(&visible.take(64).collect::<String>())
+        };
+        Self::try_units(name).unwrap_or_else(|_| replaced())
     }
 }
 

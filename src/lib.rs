@@ -4,19 +4,19 @@
 //! 503 responses, or gRPC statuses, from the same layer. With the defaults:
 //!
 //! ```
-//! use std::net::SocketAddr;
-//! use axum::extract::ConnectInfo;
-//! use tollgate::{CircuitBreakerLayer, PeerIp, Rate, TokenBucketLayer};
+//! use tollgate::{CircuitBreakerLayer, Rate, TokenBucketLayer};
 //! use tower::ServiceBuilder;
 //!
-//! let peer = PeerIp::from_extension(|connection: &ConnectInfo<SocketAddr>| Some(connection.0));
+//! let buckets = TokenBucketLayer::new(Rate::per_second(50).burst(100)).identify_by(tollgate::peer_ip!(axum));
 //! let layers = ServiceBuilder::new()
-//!     .layer(TokenBucketLayer::new(Rate::per_second(50).burst(100)).identify_by(peer)) // one bucket per peer address
+//!     .layer(buckets) // one for each peer address
 //!     .layer(CircuitBreakerLayer::for_server());
 //! ```
 //!
-//! axum and tonic store the peer address in an extension type of their own. Without `identify_by` a layer reads a plain
-//! `SocketAddr` from the request's extensions; without one, all clients share one bucket.
+//! axum and tonic store the peer address in an extension type of their own, which [`peer_ip!`] reads. Without
+//! `identify_by` a layer reads a plain `SocketAddr` from the request's extensions. A request without an address is
+//! refused with a 500 that names the cause, unless
+//! [`on_unidentified(OnUnidentified::Share)`](TokenBucketLayer::on_unidentified) gives all of them one bucket.
 //!
 //! Start with [`TokenBucketLayer`], [`QuotaLayer`] and [`CircuitBreakerLayer`]. [`identity`] finds the client of a request,
 //! [`refusal`] is the response on the wire, and [`GateLayer::new`] takes a policy of your own.
@@ -34,10 +34,14 @@
 //!
 //! The feature `conformance` makes the tests public that every store must pass.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod backoff;
 pub mod circuit_breaker;
 mod circuit_state;
 mod classify;
+#[cfg(feature = "serde")]
+mod config;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod cost;
@@ -47,6 +51,7 @@ mod head;
 pub mod identity;
 mod kind;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[allow(clippy::incompatible_msrv, reason = "sqlx needs Rust 1.94")]
 pub mod ledger;
 mod policy_name;
 pub mod quota;
@@ -71,8 +76,8 @@ pub use kind::{Direction, Kind};
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub use ledger::{
     ArchiveReport, BillingDrift, BillingError, BillingProvider, Drift, Entries, GrantEntry, Invoice, InvoiceLine,
-    JobStanding, Ledger, LedgerBuilder, LedgerEntry, LedgerError, LedgerJob, MemoryProvider, PastUsage,
-    ReconcileReport, Spool, SpoolError,
+    JobStanding, Ledger, LedgerBuilder, LedgerEntry, LedgerError, LedgerErrorKind, LedgerJob, MemoryProvider,
+    PastUsage, ReconcileReport, Spool, SpoolError, SpoolErrorKind,
 };
 pub use policy_name::PolicyName;
 pub use quota::{

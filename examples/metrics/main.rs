@@ -20,12 +20,12 @@ use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
 use axum::{
     Router,
-    extract::{ConnectInfo, Query, State},
+    extract::{Query, State},
     http::StatusCode,
     routing::get,
 };
 use recorder::Recorder;
-use tollgate::{CircuitBreakerLayer, PeerIp, Rate, TokenBucketLayer, TokenBuckets, Trip, telemetry::Metrics};
+use tollgate::{CircuitBreakerLayer, Rate, TokenBucketLayer, TokenBuckets, Trip, telemetry::Metrics};
 
 /// State of the scrape.
 #[derive(Clone)]
@@ -36,7 +36,7 @@ struct Scrape {
 
 /// Returns the server. One observer counts for both layers, which have a name each.
 fn app(recorder: Recorder) -> Router {
-    let (metrics, peer) = (Metrics::new(), PeerIp::from_extension(|info: &ConnectInfo<SocketAddr>| Some(info.0)));
+    let (metrics, peer) = (Metrics::new(), tollgate::peer_ip!(axum));
     let limit = TokenBucketLayer::new(Rate::per_second(5).burst(10))
         .named("per client")
         .identify_by(peer)

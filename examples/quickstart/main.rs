@@ -14,22 +14,16 @@ mod support;
 
 use std::{collections::HashMap, net::SocketAddr, time::Duration};
 
-use axum::{
-    Router,
-    extract::{ConnectInfo, Query},
-    http::StatusCode,
-    routing::get,
-};
-use tollgate::{ApiKey, CircuitBreakerLayer, Identify, PeerIp, Principal, Rate, TokenBucketLayer, Trip};
+use axum::{Router, extract::Query, http::StatusCode, routing::get};
+use tollgate::{ApiKey, CircuitBreakerLayer, Identify, Principal, Rate, TokenBucketLayer, Trip};
 
 /// Returns the server: each route is behind the layer that it demonstrates.
 fn app() -> Router {
     let demo_keys: HashMap<String, Principal> =
         ["alice", "bob", "carol"].map(|key| (String::from(key), Principal::named(key))).into();
-    let peer = PeerIp::from_extension(|info: &ConnectInfo<SocketAddr>| Some(info.0));
 
     let limit = TokenBucketLayer::new(Rate::per_second(5).burst(10))
-        .identify_by(ApiKey::header("x-api-key", demo_keys).or(peer));
+        .identify_by(ApiKey::header("x-api-key", demo_keys).or(tollgate::peer_ip!(axum)));
     // A time-out of the handler belongs inside the breaker, with an answer of 504. One outside would not count.
     let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(3)).recovery_timeout(Duration::from_secs(2));
 

@@ -56,7 +56,8 @@ use crate::{
 /// ```
 ///
 /// The layer is its own builder. Its circuits belong to the layer: all services that it and its clones wrap, and its
-/// [handle](Self::handle), share them. A setter creates a layer with circuits of its own, so settings come first.
+/// [handle](Self::handle), share them. Settings come first: a setter of a layer in use panics, and
+/// [`fork`](Self::fork) creates a separate layer.
 ///
 /// [The module](crate::circuit_breaker) says which results count, and where time-outs belong.
 pub struct CircuitBreakerLayer(ConfiguredLayer<BreakerSettings>);
@@ -173,6 +174,7 @@ impl CircuitBreakerLayer {
     /// If a value of `trip` is out of range: a share that is not above 0 and at most 1, an empty window, or a minimum
     /// of 0 or above the window. Also if the consecutive failures or `slow_after` are 0.
     #[must_use]
+    #[track_caller]
     pub fn trip(self, trip: Trip) -> Self {
         self.try_trip(trip).unwrap_or_else(|invalid| panic!("{invalid}"))
     }
@@ -187,6 +189,7 @@ impl CircuitBreakerLayer {
     /// let error = CircuitBreakerLayer::for_server().try_trip(Trip::failure_rate(1.5)).unwrap_err();
     /// assert_eq!(error.to_string(), "failure rate must be above 0 and at most 1, got 1.5");
     /// ```
+    #[track_caller]
     pub fn try_trip(self, trip: Trip) -> Result<Self, ConfigError> {
         trip.check()?;
         Ok(self.with(|config| config.trip = trip.or_slow_after(config.trip)))
@@ -198,6 +201,7 @@ impl CircuitBreakerLayer {
     /// # Panics
     /// If `time` is zero.
     #[must_use]
+    #[track_caller]
     pub fn recovery_timeout(self, time: Duration) -> Self {
         self.with(|config| config.recovery_timeout = positive("recovery_timeout", time, "0s"))
     }
@@ -208,6 +212,7 @@ impl CircuitBreakerLayer {
     /// # Panics
     /// If `time` is zero; if it is below the recovery time-out, once the layer is used.
     #[must_use]
+    #[track_caller]
     pub fn max_open(self, time: Duration) -> Self {
         self.with(|config| config.max_open = Some(positive("max_open", time, "0s")))
     }
@@ -218,6 +223,7 @@ impl CircuitBreakerLayer {
     /// # Panics
     /// If `probes` is 0.
     #[must_use]
+    #[track_caller]
     pub fn probes(self, probes: u32) -> Self {
         self.with(|config| config.probes = positive("probes", probes, "0"))
     }
@@ -228,6 +234,7 @@ impl CircuitBreakerLayer {
     /// # Panics
     /// If `successes` is 0.
     #[must_use]
+    #[track_caller]
     pub fn close_after(self, successes: u32) -> Self {
         self.with(|config| config.close_after = Some(positive("close_after", successes, "0")))
     }
@@ -241,6 +248,7 @@ impl CircuitBreakerLayer {
     /// # Panics
     /// If `time` is zero.
     #[must_use]
+    #[track_caller]
     pub fn probe_timeout(self, time: Duration) -> Self {
         self.with(|config| config.probe_timeout = Some(positive("probe_timeout", time, "0s")))
     }
@@ -249,6 +257,7 @@ impl CircuitBreakerLayer {
     ///
     /// Only for callers that no client can slow down: otherwise one slow reader opens the circuit for all.
     #[must_use]
+    #[track_caller]
     pub fn slow_to_end(self) -> Self {
         self.with(|config| config.classifier.slow_to_end = true)
     }
@@ -256,6 +265,7 @@ impl CircuitBreakerLayer {
     /// Counts 429 and `RESOURCE_EXHAUSTED` as failures, for a service whose limit is shared by all callers. Off by
     /// default, because one client's limit must not open the circuit for all.
     #[must_use]
+    #[track_caller]
     pub fn count_rate_limits(self) -> Self {
         self.with(|config| config.classifier.default = config.classifier.default.count_rate_limits())
     }
@@ -266,6 +276,7 @@ impl CircuitBreakerLayer {
     /// A date counts from the response's own `Date` and is ignored without one. A wait of 0, a date that has passed and
     /// a malformed value are ignored too: the response is a failure like any other.
     #[must_use]
+    #[track_caller]
     pub fn honor_retry_after(self) -> Self {
         self.with(|config| config.classifier.honor_retry_after = true)
     }
@@ -280,6 +291,7 @@ impl CircuitBreakerLayer {
     /// });
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn classify(self, classify: impl Classify) -> Self {
         self.with(|config| config.classifier.custom = Some(Arc::new(classify)))
     }
@@ -298,12 +310,14 @@ impl CircuitBreakerLayer {
     /// });
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn per_key(self, key: impl Fn(&RequestHead<'_>, &Digester) -> Option<Digest> + Send + Sync + 'static) -> Self {
         self.with(|config| config.key_of = Some(Arc::new(key)))
     }
 
     /// Gives each requested host its own circuit. The host is the authority of the URI, else the `Host` field.
     #[must_use]
+    #[track_caller]
     pub fn per_host(self) -> Self {
         self.per_key(|request, _| {
             let authority = request.uri.authority().map(|authority| authority.as_str());
@@ -336,18 +350,18 @@ impl CircuitBreakerLayer {
     /// # Panics
     /// If `keys` is 0.
     #[must_use]
+    #[track_caller]
     pub fn max_keys(self, keys: usize) -> Self {
         self.with(|config| config.max_keys = positive("max_keys", keys, "0"))
     }
 
     /// Returns the breaker: its state, its commands, and calls that are not requests.
-    ///
-    /// Settings come first: a setter after it creates another breaker.
     #[must_use]
     pub fn handle(&self) -> CircuitBreaker {
         self.0.policy().0.clone()
     }
 
+    #[track_caller]
     fn with(self, change: impl FnOnce(&mut BreakerSettings)) -> Self {
         Self(self.0.with(|layer| change(&mut layer.config)))
     }
@@ -366,6 +380,7 @@ impl PolicyConfig for BreakerSettings {
         let longest = self.max_open.unwrap_or(first.max(Duration::from_secs(60)));
         let must = || format!("be at least the recovery timeout of {first:?}");
         assert!(longest >= first, "{}", ConfigError::new("max_open", &must(), format_args!("{longest:?}")));
+        let slow = self.trip.slow_bound().clamp(Duration::from_secs(30), Duration::from_secs(600));
         let shared = Arc::new(CircuitShared {
             context: context.clone(),
             trip: self.trip,
@@ -373,15 +388,12 @@ impl PolicyConfig for BreakerSettings {
                 open: Backoff { first, longest },
                 probes: self.probes,
                 close_after: self.close_after.unwrap_or(self.probes),
-                probe_timeout: self
-                    .probe_timeout
-                    .unwrap_or(self.trip.slow_bound().clamp(Duration::from_secs(30), Duration::from_secs(600))),
+                probe_timeout: self.probe_timeout.unwrap_or(slow),
             },
             classifier: self.classifier.clone(),
         });
         let keys = self.key_of.clone().map(|key_of| Arc::new(Keys::new(Arc::clone(&shared), key_of, self.max_keys)));
-        // One stripe for each thread that can run in parallel. At most 16, because a reader of a time window visits
-        // each.
+        // One stripe for each parallel thread. At most 16, because a reader of a time window visits each.
         let stripes = thread::available_parallelism().map_or(1, |threads| threads.get().next_power_of_two()).min(16);
         Arc::new(CircuitBreakerPolicy(CircuitBreaker { circuit: Circuit::new(shared, stripes, None), keys }))
     }

@@ -1,6 +1,7 @@
 //! The clients of a layer: their settings, identification, and values by tier.
 
 use std::{
+    fmt,
     io::{self, Write},
     sync::{
         Arc,
@@ -12,7 +13,7 @@ use super::{layer::PolicyContext, observe::Event};
 use crate::{
     error::ConfigError,
     head::RequestHead,
-    identity::{Client, Digester, Identify, OnUnidentified, PeerIp, Tier, anonymous},
+    identity::{Client, Digester, Identify, MissingIdentity, OnUnidentified, PeerIp, Tier, anonymous},
     refusal::{Dialect, Reason, Refusal},
 };
 
@@ -20,7 +21,8 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct ClientConfig {
     pub(crate) identify: Arc<dyn Identify>,
-    pub(crate) on_unidentified: OnUnidentified,
+    /// `None` leaves the decision to the identity.
+    pub(crate) on_unidentified: Option<OnUnidentified>,
     pub(crate) dialect: Dialect,
     /// Number of clients that have state at once. Their memory is allocated as they come.
     pub(crate) most: usize,
@@ -28,12 +30,7 @@ pub(crate) struct ClientConfig {
 
 impl Default for ClientConfig {
     fn default() -> Self {
-        Self {
-            identify: Arc::new(PeerIp::new()),
-            on_unidentified: OnUnidentified::default(),
-            dialect: Dialect::default(),
-            most: 1 << 20,
-        }
+        Self { identify: Arc::new(PeerIp::new()), on_unidentified: None, dialect: Dialect::default(), most: 1 << 20 }
     }
 }
 
@@ -53,14 +50,23 @@ impl ClientConfig {
 /// Identifies the client of a request. Reports the first unidentified request, once.
 pub(crate) struct ClientResolver {
     identify: Arc<dyn Identify>,
-    on_unidentified: OnUnidentified,
+    on_unidentified: Option<OnUnidentified>,
+    missing: MissingIdentity,
     warned: AtomicBool,
 }
 
 impl ClientResolver {
-    pub(crate) fn new(config: &ClientConfig) -> Self {
+    pub(crate) fn new(config: &ClientConfig, context: &PolicyContext) -> Self {
         let ClientConfig { identify, on_unidentified, .. } = config;
-        Self { identify: Arc::clone(identify), on_unidentified: *on_unidentified, warned: AtomicBool::new(false) }
+        let PolicyContext { name: policy, observers, .. } = context.clone();
+        identify.on_unreadable(Arc::new(move |field| {
+            observers.emit(&Event::UnreadableForwarded { policy: &policy, field });
+            warn(format_args!(
+                "policy {policy:?}: a trusted proxy sent a {field} that cannot be read; its clients are one"
+            ));
+        }));
+        let (missing, warned) = (identify.missing(), AtomicBool::new(false));
+        Self { identify: Arc::clone(identify), on_unidentified: *on_unidentified, missing, warned }
     }
 
     /// Returns the client of a request. Callers borrow it from where this call wrote it: it is large, and each move of
@@ -96,24 +102,34 @@ impl ClientResolver {
     #[cold]
     fn unidentified(&self, context: &PolicyContext) -> Result<Option<Client>, Refusal> {
         let PolicyContext { name: policy, observers, .. } = context;
+        let refuse = |reason| Err(Refusal::new(reason, policy.clone()));
+        let decided = match (self.on_unidentified, &self.missing) {
+            (Some(OnUnidentified::Share), _) | (None, MissingIdentity::Optional) => Ok(Some(anonymous())),
+            (Some(OnUnidentified::Pass), _) => Ok(None),
+            (Some(OnUnidentified::Refuse), _) => refuse(Reason::Unidentified),
+            (None, MissingIdentity::PeerAddress) => refuse(Reason::NoPeerAddress),
+            (None, MissingIdentity::Principal) => refuse(Reason::NoPrincipal),
+            (None, MissingIdentity::Credential { challenge }) => {
+                refuse(Reason::Unauthenticated).map_err(|refusal| refusal.with_challenge(challenge.clone()))
+            }
+        };
         if !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed) {
             observers.emit(&Event::Unidentified { policy });
-            if observers.is_empty() {
-                // Not `eprintln!`, which panics on a closed pipe.
-                let _ = writeln!(
-                    io::stderr(),
-                    "tollgate: policy {policy:?} identified no client in a request, which is treated as {:?}; reported once. \
-                     Check that the server inserts the extension that the layer reads",
-                    self.on_unidentified
-                );
+            match &decided {
+                Ok(client) => {
+                    let treatment = if client.is_some() { "share one limit" } else { "pass without a limit" };
+                    warn(format_args!("policy {policy:?}: requests without an identity {treatment}"));
+                }
+                Err(refusal) => warn(format_args!("a request was refused; {refusal}")),
             }
         }
-        match self.on_unidentified {
-            OnUnidentified::Share => Ok(Some(anonymous())),
-            OnUnidentified::Pass => Ok(None),
-            OnUnidentified::Refuse => Err(Refusal::new(Reason::Unidentified, policy.clone())),
-        }
+        decided
     }
+}
+
+/// Writes a warning to standard error, which is reported once. Not by `eprintln!`, which panics on a closed pipe.
+fn warn(warning: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "tollgate: {warning} (reported once)");
 }
 
 /// A value for each tier, and the usual one for all other clients.
@@ -151,6 +167,18 @@ impl<T> Tiered<T> {
 
     pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
         std::iter::once(&self.usual).chain(self.tiers.iter().map(|(_, value)| value))
+    }
+
+    /// Returns the tiers that have a value, with it.
+    pub(crate) fn tiers(&self) -> impl Iterator<Item = (&Tier, &T)> {
+        self.tiers.iter().map(|(tier, value)| (tier, value))
+    }
+
+    /// Removes the value of a tier; returns whether there was one.
+    pub(crate) fn remove(&mut self, tier: &Tier) -> bool {
+        let before = self.tiers.len();
+        self.tiers.retain(|(name, _)| name != tier);
+        self.tiers.len() < before
     }
 
     /// Sets the value of a tier, or the usual one.

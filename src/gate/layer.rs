@@ -164,9 +164,23 @@ impl<C: PolicyConfig> ConfiguredLayer<C> {
         }
     }
 
-    /// Changes settings. The layer builds a policy of its own from then on.
+    /// Changes settings of a layer that is not in use.
+    ///
+    /// # Panics
+    /// If the layer is in use: it or a clone has a handle, or has wrapped a service. Those would not have the setting.
+    #[track_caller]
     pub(crate) fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        let name = &self.context.name;
+        assert!(
+            self.built.get().is_none(),
+            "layer {name:?} is in use, it has a handle or a service; call setters before, or .fork() for a separate layer"
+        );
         change(&mut self);
+        self.fork()
+    }
+
+    /// Returns a layer with the same settings that builds a policy of its own.
+    pub(crate) fn fork(self) -> Self {
         Self { built: Arc::default(), ..self }
     }
 

@@ -5,6 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use http::HeaderName;
+
 use crate::{
     circuit_state::CircuitState,
     identity::{Client, Digest},
@@ -52,6 +54,14 @@ pub enum Event<'a> {
         /// Policy that needed the identity.
         policy: &'a PolicyName,
     },
+    /// A trusted proxy sent a field in which no client can be read, so that its clients share the proxy's limit. Emitted
+    /// once a layer.
+    UnreadableForwarded {
+        /// Policy that needed the identity.
+        policy: &'a PolicyName,
+        /// Name of the field.
+        field: &'a HeaderName,
+    },
     /// The table of clients is full of live entries, and a newcomer shared state with other newcomers.
     Overflow {
         /// Policy of the table.
@@ -60,6 +70,13 @@ pub enum Event<'a> {
     /// A lease that was held too long was reclaimed.
     Reclaimed {
         /// Policy of the lease.
+        policy: &'a PolicyName,
+    },
+    /// A request with a concurrency slot became a connection of another protocol (status 101, or a success of CONNECT). Its
+    /// slot was released with the response, though the connection goes on; see
+    /// [`Charge::keep_slot`](crate::Charge::keep_slot).
+    UpgradeReleasedSlot {
+        /// Policy of the slot.
         policy: &'a PolicyName,
     },
     /// A client is near a limit. Emitted once for each limit and window.
@@ -98,7 +115,8 @@ pub enum Event<'a> {
         why: &'a str,
     },
     /// The store of the accounts does not answer, and requests pass without it, as [`OnFailure`](crate::OnFailure) says.
-    /// Emitted once, until it answers again.
+    /// Emitted once, until it answers again. Also emitted when a ledger's database answers and must not be used, because it
+    /// would lose rows or has other tables; then requests are refused.
     StoreLost {
         /// Policy of the store.
         policy: &'a PolicyName,

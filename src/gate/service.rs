@@ -27,12 +27,13 @@ use crate::{head::RequestHead, identity::Client, refusal::Refusal};
 ///
 /// ```
 /// use http::{Request, Response};
-/// use tollgate::{Gate, Rate, TokenBucketLayer};
+/// use tollgate::{Gate, OnUnidentified, Rate, TokenBucketLayer};
 /// use tower::{Layer, ServiceExt, service_fn};
 ///
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
 /// let inner = service_fn(|_: Request<String>| async { Ok::<_, ()>(Response::new(String::from("hello"))) });
-/// let gate: Gate<_, _> = TokenBucketLayer::new(Rate::per_second(5)).layer(inner);
+/// let limit = TokenBucketLayer::new(Rate::per_second(5)).on_unidentified(OnUnidentified::Share);
+/// let gate: Gate<_, _> = limit.layer(inner);
 /// assert_eq!(gate.oneshot(Request::new(String::new())).await.unwrap().status(), 200);
 /// # });
 /// ```

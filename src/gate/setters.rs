@@ -7,18 +7,39 @@
 macro_rules! gate_layer {
     ($Layer:ident $(<$A:ident>)?, $Policy:ty, $signature:literal) => {
         impl$(<$A: $crate::gate::Admit>)? $Layer$(<$A>)? {
+            /// Returns a layer with the same settings and a state of its own.
+            ///
+            /// Setters of a layer that is in use panic: the services and handles that it has would not have the setting.
+            /// A fork is in use only once it has a service or a handle itself.
+            /// [`GateLayer`](crate::GateLayer)s share the policy with their forks, but no settings.
+            ///
+            /// ```
+            #[doc = concat!("# fn example", $signature, " {")]
+            /// let trial = layer.fork().shadow().named("trial");
+            /// # layer
+            /// # }
+            /// ```
+            #[must_use]
+            pub fn fork(&self) -> Self {
+                Self(self.0.clone().fork())
+            }
+
             /// Sets the name of the policy in refusals, fields and events.
             ///
             /// # Panics
-            /// If `name` is not a valid [`PolicyName`](crate::PolicyName).
+            /// If `name` is not a valid [`PolicyName`](crate::PolicyName), or the layer is [in use](Self::fork).
             #[must_use]
+            #[track_caller]
             pub fn named(self, name: &str) -> Self {
-                let name = $crate::policy_name::PolicyName::try_new(name).unwrap_or_else(|invalid| panic!("{invalid}"));
-                Self(self.0.with(|layer| layer.context.name = name))
+                match $crate::policy_name::PolicyName::try_new(name) {
+                    Ok(name) => Self(self.0.with(|layer| layer.context.name = name)),
+                    Err(invalid) => panic!("{invalid}"),
+                }
             }
 
             /// Sets the source of time; default [`Clock::system`](crate::Clock::system).
             #[must_use]
+            #[track_caller]
             pub fn clock(self, clock: impl Into<$crate::time::Clock>) -> Self {
                 let clock = clock.into();
                 Self(self.0.with(|layer| layer.context.clock = clock))
@@ -33,6 +54,7 @@ macro_rules! gate_layer {
             /// # }
             /// ```
             #[must_use]
+            #[track_caller]
             pub fn observe(self, observer: impl $crate::gate::Observer) -> Self {
                 Self(self.0.with(|layer| {
                     let observers = std::mem::take(&mut layer.context.observers);
@@ -51,6 +73,7 @@ macro_rules! gate_layer {
             /// # }
             /// ```
             #[must_use]
+            #[track_caller]
             pub fn enabled(self, enabled: bool) -> Self {
                 Self(self.0.with(|layer| layer.options.enabled = enabled))
             }
@@ -60,6 +83,7 @@ macro_rules! gate_layer {
             /// A request that would have been refused is neither charged nor counted. Handlers keep the extensions that
             /// the layer [shares](crate::QuotaLayer::share_with_handler) with them.
             #[must_use]
+            #[track_caller]
             pub fn shadow(self) -> Self {
                 Self(self.0.with(|layer| layer.options.shadow = true))
             }
@@ -75,6 +99,7 @@ macro_rules! gate_layer {
             /// # }
             /// ```
             #[must_use]
+            #[track_caller]
             pub fn exempt(
                 self,
                 exempt: impl Fn(&$crate::head::RequestHead<'_>) -> bool + Send + Sync + 'static,
@@ -95,6 +120,7 @@ macro_rules! gate_layer {
             /// # }
             /// ```
             #[must_use]
+            #[track_caller]
             pub fn outbound(self) -> Self {
                 Self(self.0.with(|layer| layer.context.outbound = true))
             }
@@ -115,6 +141,7 @@ macro_rules! gate_layer {
             /// # }
             /// ```
             #[must_use]
+            #[track_caller]
             pub fn refuse_with<T: Into<bytes::Bytes>>(
                 self,
                 answer: impl Fn(&$crate::refusal::Refusal) -> http::Response<T> + Send + Sync + 'static,
@@ -156,22 +183,30 @@ macro_rules! gate_layer {
 macro_rules! client_setters {
     ($Layer:ident, $(#[$identify:meta])* identify_by, $(#[$most:meta])* max_clients) => {
         impl $Layer {
-            /// Identifies clients by `identify`; the default is the `SocketAddr` in the extensions of the request.
+            /// Identifies clients by `identify`; the default is [`PeerIp::new`](crate::PeerIp::new), the `SocketAddr` in the
+            /// extensions of the request.
             $(#[$identify])*
             #[must_use]
+            #[track_caller]
             pub fn identify_by(self, identify: impl $crate::identity::Identify) -> Self {
                 let identify = std::sync::Arc::new(identify);
                 self.with(|config| config.clients.identify = identify)
             }
 
-            /// Sets the treatment of unidentified requests; by default they count as one client.
+            /// Sets the decision on unidentified requests.
+            ///
+            /// By default it depends on the identity's [`missing`](crate::Identify::missing). A missing peer address or
+            /// principal is a fault of the server's set-up: 500. A missing credential is the client's: 401. Requests
+            /// without an optional identity count as one client.
             #[must_use]
+            #[track_caller]
             pub fn on_unidentified(self, on_unidentified: $crate::identity::OnUnidentified) -> Self {
-                self.with(|config| config.clients.on_unidentified = on_unidentified)
+                self.with(|config| config.clients.on_unidentified = Some(on_unidentified))
             }
 
             /// Sets the rate limit headers of responses; default: the fields of the current draft.
             #[must_use]
+            #[track_caller]
             pub fn rate_limit_headers(self, dialect: $crate::refusal::Dialect) -> Self {
                 self.with(|config| config.clients.dialect = dialect)
             }
@@ -181,6 +216,7 @@ macro_rules! client_setters {
             /// # Panics
             /// If `clients` is 0 or above 2^32 - 1.
             #[must_use]
+            #[track_caller]
             pub fn max_clients(self, clients: usize) -> Self {
                 self.with(|config| config.clients.set_most(clients))
             }

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use super::{
-    Client, Digester, Identify, IdentityGuarantees, Lookup,
+    Client, Digester, Identify, IdentityGuarantees, Lookup, MissingIdentity,
     credential::{Credential, Location, token},
 };
 use crate::{error::ConfigError, head::RequestHead};
@@ -11,8 +11,11 @@ use crate::{error::ConfigError, head::RequestHead};
 /// Charges the principal whose key a request carries, if your table has the key.
 ///
 /// A key that is unknown, empty, longer than 4 KiB, sent twice or not text is **no identity**. With
-/// [`.or(PeerIp)`](Identify::or) its sender is charged under its address, so that guessing keys gains nothing. Keys are
-/// neither stored nor shown.
+/// [`.or(PeerIp)`](Identify::or) its sender is charged under its address, so that guessing keys gains nothing. Alone, it
+/// is refused with 401. Keys are neither stored nor shown.
+///
+/// # CORS
+/// A preflight carries no key: exempt it, as by `.exempt(|request| request.method == http::Method::OPTIONS)`.
 ///
 /// ```
 /// use std::{collections::HashMap, sync::Arc};
@@ -134,6 +137,10 @@ impl Identify for ApiKey {
 
     fn guarantees(&self) -> IdentityGuarantees {
         IdentityGuarantees { named: self.named_only || self.table.is_all_named(), verified: true }
+    }
+
+    fn missing(&self) -> MissingIdentity {
+        MissingIdentity::Credential { challenge: self.credential.challenge() }
     }
 }
 

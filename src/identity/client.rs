@@ -3,13 +3,18 @@
 use std::{
     fmt,
     hash::{Hash, Hasher},
+    net::IpAddr,
+    str::FromStr,
     sync::Arc,
 };
 
+use ipnet::IpNet;
+
 use super::{
     digester::{Digest, Digester},
-    name::{Name, Tier},
+    name::{Name, Tier, is_public},
 };
+use crate::error::ConfigError;
 
 /// Client to which a request is attributed: a digest of fixed size, at most one public name and at most one tier.
 ///
@@ -120,6 +125,49 @@ impl Hash for Client {
     }
 }
 
+/// Displays the client as `kind:name`, such as `name:acme` or `ip:2001:db8::/64`. A client without a public name is
+/// displayed by a part of its digest.
+///
+/// These two kinds can be parsed. Any other kind is `other`: its identity has more parts than the name.
+///
+/// ```
+/// use tollgate::{Client, Digester};
+///
+/// let peer = Digester::process().peer("198.51.100.7".parse().unwrap());
+/// assert_eq!(peer.to_string(), "ip:198.51.100.7");
+/// assert_eq!("ip:198.51.100.7".parse(), Ok(peer));
+/// assert_eq!("name:acme".parse(), Ok(Client::named("acme")));
+/// ```
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(name) = &self.name else { return fmt::Debug::fmt(&self.digest, f) };
+        let digester = Digester::process();
+        let same = match (name.as_text(), name.as_network()) {
+            (Some(text), _) => Some(("name", digester.named(text))),
+            (None, network) => network.map(|network| ("ip", digester.network(network))),
+        };
+        let kind = same.filter(|(_, client)| client == self).map_or("other", |(kind, _)| kind);
+        write!(f, "{kind}:{name}")
+    }
+}
+
+/// Parses the kinds `name`, as [`Client::named`] makes it, and `ip`.
+impl FromStr for Client {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let client = match text.split_once(':') {
+            Some(("name", name)) if is_public(name) => Some(Digester::process().named(name)),
+            Some(("ip", network)) => {
+                let network = network.parse().or_else(|_| network.parse().map(|ip: IpAddr| IpNet::from(ip)));
+                network.ok().map(|network: IpNet| Digester::process().network(network.trunc()))
+            }
+            _ => None,
+        };
+        client.ok_or_else(|| ConfigError::quoted("client", "be name:.. or ip:.. with a public name or a network", text))
+    }
+}
+
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
@@ -127,7 +175,7 @@ impl fmt::Debug for Client {
             None => write!(f, "Client({:?}", self.digest)?,
         }
         match self.tier() {
-            Some(tier) => write!(f, ", {})", tier.as_str()),
+            Some(tier) => write!(f, ", {tier})"),
             None => f.write_str(")"),
         }
     }
@@ -154,18 +202,23 @@ enum Label {
     Named(Arc<str>),
     Private(Arc<str>),
     Unnamed,
+    /// The name or the id cannot be one.
+    Invalid,
 }
 
 impl Principal {
     /// Creates a principal with a public name; it is the same client as [`Client::named`] of that name.
     ///
-    /// The name may be shown, logged and billed.
+    /// The name may be shown, logged and billed. A name that is empty or contains a control character or an invisible one
+    /// is no identity.
     #[must_use]
     pub fn named(name: impl Into<Arc<str>>) -> Self {
-        Self { label: Label::Named(name.into()), tier: None }
+        let name = name.into();
+        Self { label: if is_public(&name) { Label::Named(name) } else { Label::Invalid }, tier: None }
     }
 
-    /// Creates a principal with an `id` that is never shown, such as an e-mail address or a customer number.
+    /// Creates a principal with an `id` that is never shown, such as an e-mail address or a customer number. An empty one
+    /// is no identity.
     ///
     /// ```
     /// let alice = tollgate::Principal::private("alice@example.org");
@@ -173,7 +226,8 @@ impl Principal {
     /// ```
     #[must_use]
     pub fn private(id: impl Into<Arc<str>>) -> Self {
-        Self { label: Label::Private(id.into()), tier: None }
+        let id = id.into();
+        Self { label: if id.is_empty() { Label::Invalid } else { Label::Private(id) }, tier: None }
     }
 
     /// Creates a principal that is known by its credential alone: each credential is a client of its own.
@@ -205,6 +259,7 @@ impl Principal {
     ) -> Option<Client> {
         let client = match self.label {
             Label::Named(name) => digester.named(name),
+            Label::Invalid => return None,
             _ if named_only => return None,
             Label::Private(id) => digester.secret("account", id.as_bytes()),
             Label::Unnamed => digester.secret("key", credential?),
@@ -213,16 +268,23 @@ impl Principal {
     }
 }
 
-impl fmt::Debug for Principal {
+/// Displays the name as `Debug` does, without the type: `alice`, `..` for a private id, `unnamed`.
+impl fmt::Display for Principal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match &self.label {
+        f.write_str(match &self.label {
             Label::Named(name) => name,
             Label::Private(_) => "..",
             Label::Unnamed => "unnamed",
-        };
+            Label::Invalid => "invalid",
+        })
+    }
+}
+
+impl fmt::Debug for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.tier {
-            Some(tier) => write!(f, "Principal({name}, {})", tier.as_str()),
-            None => write!(f, "Principal({name})"),
+            Some(tier) => write!(f, "Principal({self}, {tier})"),
+            None => write!(f, "Principal({self})"),
         }
     }
 }

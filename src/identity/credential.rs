@@ -1,6 +1,6 @@
 //! Credentials in a request's head: API keys, bearer tokens and cookies.
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::{error::ConfigError, head::only};
 
@@ -50,6 +50,19 @@ impl Credential {
         (1..=self.longest).contains(&credential.len()).then_some(credential)
     }
 
+    /// Returns the value of `WWW-Authenticate` that asks for the credential.
+    ///
+    /// `Bearer` is of RFC 6750, section 3. No registered scheme has credentials in other fields, so that the others are
+    /// for people.
+    pub(super) fn challenge(&self) -> HeaderValue {
+        let challenge = match &self.location {
+            Location::Bearer => return HeaderValue::from_static("Bearer realm=\"api\""),
+            Location::Header(name) => format!("ApiKey realm=\"api\", header=\"{name}\""),
+            Location::Cookie(name) => format!("Cookie realm=\"api\", cookie-name=\"{name}\""),
+        };
+        HeaderValue::try_from(challenge).unwrap_or(HeaderValue::from_static("ApiKey"))
+    }
+
     /// Returns the type of the location and its name, which distinguish equal values in different locations.
     pub(super) fn parts(&self) -> [&[u8]; 2] {
         match &self.location {
@@ -83,8 +96,6 @@ fn cookie<'a>(name: &[u8], headers: &'a HeaderMap) -> Option<&'a [u8]> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderValue;
-
     use super::*;
 
     fn read(credential: &Credential, lines: &[(&'static str, &str)]) -> Option<String> {

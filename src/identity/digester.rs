@@ -3,12 +3,14 @@
 use std::{
     fmt,
     hash::{BuildHasher, Hasher, RandomState},
+    net::IpAddr,
     sync::{Arc, LazyLock, OnceLock},
 };
 
+use ipnet::IpNet;
 use siphasher::sip128::SipHasher13;
 
-use super::{client::Client, name::Tier};
+use super::{Client, Name, PeerIp, Principal, Tier};
 
 /// 128-bit keyed hash of an identity. A collision cannot be constructed without the digester's key.
 ///
@@ -88,6 +90,49 @@ impl Digester {
     #[must_use]
     pub fn secret(&self, kind: &str, secret: &[u8]) -> Client {
         Client::from_digest(self.digest(kind, [secret]))
+    }
+
+    /// Returns the client of a peer address, as [`PeerIp`](crate::PeerIp) identifies it with its default groups.
+    ///
+    /// ```
+    /// use tollgate::Digester;
+    /// let client = Digester::process().peer("2001:db8::7".parse().unwrap());
+    /// assert_eq!(client.name().unwrap().to_string(), "2001:db8::/64");
+    /// ```
+    #[must_use]
+    pub fn peer(&self, ip: IpAddr) -> Client {
+        PeerIp::new().client(ip, self)
+    }
+
+    /// Returns the client of a principal, as [`ApiKey`](crate::ApiKey) and [`Verified`](crate::Verified) identify it.
+    ///
+    /// `None` for an [unnamed](Principal::unnamed) one, which is known by its [`key`](Self::key), and for one whose name
+    /// is no identity.
+    ///
+    /// ```
+    /// use tollgate::{Client, Digester, Principal};
+    /// let client = Digester::process().principal(Principal::named("acme").in_tier("pro"));
+    /// assert_eq!(client, Some(Client::named("acme")));
+    /// ```
+    #[must_use]
+    pub fn principal(&self, principal: Principal) -> Option<Client> {
+        principal.into_client(false, None, self)
+    }
+
+    /// Returns the client of a key whose principal is [unnamed](Principal::unnamed).
+    #[must_use]
+    pub fn key(&self, key: &[u8]) -> Client {
+        self.secret("key", key)
+    }
+
+    /// Returns the client of a network.
+    pub(super) fn network(&self, network: IpNet) -> Client {
+        let bits = network.prefix_len();
+        let digest = match network {
+            IpNet::V4(network) => self.digest("ip", [&network.addr().octets()[..], &[bits]]),
+            IpNet::V6(network) => self.digest("ip", [&network.addr().octets()[..], &[bits]]),
+        };
+        Client::from_digest(digest).with_name(Name::network(network.addr(), bits))
     }
 
     /// Returns the client with this public name.

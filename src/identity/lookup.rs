@@ -1,13 +1,21 @@
 //! The table of keys.
 
-use std::{collections::HashMap, hash::BuildHasher, sync::Arc};
+use std::{
+    borrow::Borrow,
+    collections::{BTreeMap, HashMap},
+    hash::{BuildHasher, Hash},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use arc_swap::ArcSwap;
 
 use super::Principal;
 
-/// Table of keys and their principals; closures and hash maps implement it.
+/// Table of keys and their principals; closures and maps implement it.
 ///
-/// A lookup runs on every request's path and must not block. Keep the table in memory and replace it in the background,
-/// as with an `RwLock<Arc<HashMap<..>>>` that a closure reads. A table of hashed keys is a closure that hashes.
+/// A lookup runs on every request's path and must not block. Keep the table in memory and replace it in the background:
+/// an [`ArcSwap`] or an [`RwLock`] of a table is one too. A table of hashed keys is a closure that hashes. For a table
+/// that has to be awaited, see [`LookupLayer`](crate::identity::LookupLayer).
 ///
 /// ```
 /// use std::{collections::HashMap, sync::Arc};
@@ -35,13 +43,41 @@ impl<F: Fn(&str) -> Option<Principal> + Send + Sync + 'static> Lookup for F {
     }
 }
 
-impl<S: BuildHasher + Send + Sync + 'static> Lookup for HashMap<String, Principal, S> {
+impl<K, S> Lookup for HashMap<K, Principal, S>
+where
+    K: Borrow<str> + Eq + Hash + Send + Sync + 'static,
+    S: BuildHasher + Send + Sync + 'static,
+{
     fn look_up(&self, key: &str) -> Option<Principal> {
         self.get(key).cloned()
     }
 
     fn is_all_named(&self) -> bool {
         self.values().all(Principal::is_named)
+    }
+}
+
+impl<K: Borrow<str> + Ord + Send + Sync + 'static> Lookup for BTreeMap<K, Principal> {
+    fn look_up(&self, key: &str) -> Option<Principal> {
+        self.get(key).cloned()
+    }
+
+    fn is_all_named(&self) -> bool {
+        self.values().all(Principal::is_named)
+    }
+}
+
+/// A table that is replaced may have other principals later: it does not guarantee names.
+impl<L: Lookup> Lookup for RwLock<L> {
+    fn look_up(&self, key: &str) -> Option<Principal> {
+        self.read().unwrap_or_else(PoisonError::into_inner).look_up(key)
+    }
+}
+
+/// A table that is replaced may have other principals later: it does not guarantee names.
+impl<L: Lookup> Lookup for ArcSwap<L> {
+    fn look_up(&self, key: &str) -> Option<Principal> {
+        self.load().look_up(key)
     }
 }
 

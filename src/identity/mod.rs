@@ -16,10 +16,10 @@
 //! ```
 //! use std::{collections::HashMap, net::SocketAddr};
 //! use axum::extract::ConnectInfo;
-//! use tollgate::{Principal, ApiKey, Digester, Forwarded, Identify, PeerIp, RequestHead};
+//! use tollgate::{ApiKey, Digester, Forwarded, Identify, Principal, RequestHead};
 //!
 //! let keys = HashMap::from([("k-7f3a".to_owned(), Principal::named("alice").in_tier("pro"))]);
-//! let peer = PeerIp::from_extension(|c: &ConnectInfo<SocketAddr>| Some(c.0))
+//! let peer = tollgate::peer_ip!(axum)
 //!     .trust_forwarded(Forwarded::x_forwarded_for().from_networks(["10.0.0.0/8"]));
 //! let who = ApiKey::header("x-api-key", keys).or(peer);
 //!
@@ -39,6 +39,7 @@ mod credential;
 mod digester;
 mod forwarded;
 mod lookup;
+mod lookup_layer;
 mod name;
 mod peer_ip;
 mod unidentified;
@@ -47,6 +48,8 @@ mod verified;
 
 use std::sync::Arc;
 
+use http::HeaderName;
+
 use crate::head::RequestHead;
 
 pub use api_key::ApiKey;
@@ -54,10 +57,11 @@ pub use client::{Client, Principal};
 pub use digester::{Digest, Digester};
 pub use forwarded::{Forwarded, ForwardedField};
 pub use lookup::Lookup;
+pub use lookup_layer::{LookupFuture, LookupLayer, LookupService};
 pub use name::{Name, Tier};
 pub use peer_ip::{PeerAddress, PeerIp};
-pub use unidentified::OnUnidentified;
 pub(crate) use unidentified::anonymous;
+pub use unidentified::{MissingIdentity, OnUnidentified};
 pub use unverified::Unverified;
 pub use verified::Verified;
 
@@ -83,6 +87,22 @@ pub trait Identify: Send + Sync + 'static {
     /// The default guarantees nothing.
     fn guarantees(&self) -> IdentityGuarantees {
         IdentityGuarantees::default()
+    }
+
+    /// Returns the cause of a request without a client, known when a layer is built. It decides on such requests unless
+    /// the layer's `on_unidentified` does.
+    ///
+    /// The default is [`Optional`](MissingIdentity::Optional).
+    fn missing(&self) -> MissingIdentity {
+        MissingIdentity::default()
+    }
+
+    /// Takes a function that is called once, with the name of the first field of a trusted proxy that cannot be read. A
+    /// layer that is built calls this method.
+    ///
+    /// The default ignores the function.
+    fn on_unreadable(&self, report: UnreadableReport) {
+        drop(report);
     }
 
     /// Tries `other` if this identity finds no client.
@@ -117,6 +137,9 @@ pub trait Identify: Send + Sync + 'static {
     }
 }
 
+/// Function that receives the name of a field that cannot be read; see [`Identify::on_unreadable`].
+pub type UnreadableReport = Arc<dyn Fn(&HeaderName) + Send + Sync>;
+
 /// Properties that all clients of an [`Identify`] have.
 ///
 /// ```
@@ -150,6 +173,14 @@ impl<I: Identify + ?Sized> Identify for Arc<I> {
     fn guarantees(&self) -> IdentityGuarantees {
         (**self).guarantees()
     }
+
+    fn missing(&self) -> MissingIdentity {
+        (**self).missing()
+    }
+
+    fn on_unreadable(&self, report: UnreadableReport) {
+        (**self).on_unreadable(report);
+    }
 }
 
 impl Identify for Box<dyn Identify> {
@@ -159,6 +190,14 @@ impl Identify for Box<dyn Identify> {
 
     fn guarantees(&self) -> IdentityGuarantees {
         (**self).guarantees()
+    }
+
+    fn missing(&self) -> MissingIdentity {
+        (**self).missing()
+    }
+
+    fn on_unreadable(&self, report: UnreadableReport) {
+        (**self).on_unreadable(report);
     }
 }
 
@@ -186,6 +225,15 @@ impl<A: Identify, B: Identify> Identify for Or<A, B> {
         let (first, second) = (self.first.guarantees(), self.second.guarantees());
         IdentityGuarantees { named: first.named && second.named, verified: first.verified && second.verified }
     }
+
+    fn missing(&self) -> MissingIdentity {
+        self.first.missing().or(self.second.missing())
+    }
+
+    fn on_unreadable(&self, report: UnreadableReport) {
+        self.first.on_unreadable(Arc::clone(&report));
+        self.second.on_unreadable(report);
+    }
 }
 
 /// Identity that requires two others and takes each pair of their clients for one client; made by [`Identify::and`].
@@ -209,11 +257,24 @@ impl<A: Identify, B: Identify> Identify for And<A, B> {
         let second = self.second.identify(request, digester)?;
         let halves = [first.digest().0.to_le_bytes(), second.digest().0.to_le_bytes()];
         let pair = Client::from_digest(digester.digest("pair", halves));
-        Some(Client { tier: first.tier.or(second.tier), ..pair })
+        let tier = first.tier().or(second.tier()).cloned();
+        Some(Client { tier, ..pair })
     }
 
     fn guarantees(&self) -> IdentityGuarantees {
         let (first, second) = (self.first.guarantees(), self.second.guarantees());
         IdentityGuarantees { named: false, verified: first.verified && second.verified }
+    }
+
+    fn missing(&self) -> MissingIdentity {
+        match self.first.missing() {
+            MissingIdentity::Optional => self.second.missing(),
+            first => first,
+        }
+    }
+
+    fn on_unreadable(&self, report: UnreadableReport) {
+        self.first.on_unreadable(Arc::clone(&report));
+        self.second.on_unreadable(report);
     }
 }

@@ -6,6 +6,8 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
+
 /// Public name: a text or a network. A network is formatted only when it is displayed.
 ///
 /// ```
@@ -44,17 +46,34 @@ impl Name {
     }
 }
 
-impl fmt::Display for Name {
+impl Name {
+    pub(super) fn as_text(&self) -> Option<&str> {
+        match &self.0 {
+            Inner::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
     #[allow(clippy::cast_possible_truncation)] // made from an address
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (address, bits, whole) = match self.0 {
-            Inner::Text(ref text) => return f.write_str(text),
-            Inner::V4 { address, bits } => (IpAddr::V4(Ipv4Addr::from_bits(address as u32)), bits, 32),
+    pub(super) fn as_network(&self) -> Option<IpNet> {
+        let (address, bits) = match self.0 {
+            Inner::Text(_) => return None,
+            Inner::V4 { address, bits } => (IpAddr::V4(Ipv4Addr::from_bits(address as u32)), bits),
             Inner::V6 { address: [high, low], bits } => {
-                (IpAddr::V6(Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low))), bits, 128)
+                (IpAddr::V6(Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low))), bits)
             }
         };
-        if bits == whole { write!(f, "{address}") } else { write!(f, "{address}/{bits}") }
+        IpNet::new(address, bits as u8).ok()
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.as_text(), self.as_network()) {
+            (Some(text), _) => f.write_str(text),
+            (None, Some(network)) if network.prefix_len() < network.max_prefix_len() => network.fmt(f),
+            (None, network) => network.map_or(Ok(()), |network| network.addr().fmt(f)),
+        }
     }
 }
 
@@ -68,6 +87,22 @@ impl<T: Into<Arc<str>>> From<T> for Name {
     fn from(text: T) -> Self {
         Self(Inner::Text(text.into()))
     }
+}
+
+/// Returns whether a text can be a public name: it is not empty, and has no character that ends a line, controls a
+/// terminal or changes the order of letters, and none that is invisible, so that no two names look alike for it.
+///
+/// The joiners U+200C and U+200D are visible in some scripts.
+pub(super) fn is_public(text: &str) -> bool {
+    let is_hidden = |c: char| {
+        c.is_control()
+            || matches!(
+                c,
+                '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+            )
+            || matches!(c, '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+    };
+    !text.is_empty() && !text.contains(is_hidden)
 }
 
 /// Class of clients that share their limits, such as `free` or `pro`; cheap to clone.
@@ -94,6 +129,12 @@ impl Tier {
     #[inline]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 

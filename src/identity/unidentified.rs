@@ -2,9 +2,13 @@
 
 use std::sync::LazyLock;
 
+use http::HeaderValue;
+
 use super::{Client, Digester};
 
-/// Decision on a request without an identity.
+/// Decision on a request without an identity, set by a layer's `on_unidentified`.
+///
+/// A layer that sets none decides by the [cause](MissingIdentity).
 ///
 /// ```
 /// # use tollgate::{Rate, OnUnidentified, TokenBucketLayer};
@@ -19,17 +23,59 @@ use super::{Client, Digester};
 /// assert_eq!(response.status(), 403);
 /// # });
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnUnidentified {
-    /// All of them are one client, with the usual rate or plan: the default, because it neither admits nor refuses
-    /// every such request.
-    #[default]
+    /// All of them are one client, with the usual rate or plan.
     Share,
     /// Refused with 403.
     Refuse,
     /// Admitted without a limit.
     Pass,
+}
+
+/// Cause of a request without an identity, as far as the type of the identity shows it.
+///
+/// ```
+/// use tollgate::{ApiKey, Identify, PeerIp, identity::MissingIdentity};
+///
+/// let key = ApiKey::bearer(|_: &str| None);
+/// assert!(matches!(key.missing(), MissingIdentity::Credential { .. }));
+/// assert_eq!(key.or(PeerIp::new()).missing(), MissingIdentity::PeerAddress);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MissingIdentity {
+    /// The identity is optional. All requests without it are one client, as under [`OnUnidentified::Share`].
+    #[default]
+    Optional,
+    /// The client sent no credential that the table knows: 401, `UNAUTHENTICATED`.
+    ///
+    /// A CORS preflight carries no credential either; [`exempt`](crate::TokenBucketLayer::exempt) it.
+    Credential {
+        /// Value of `WWW-Authenticate` (RFC 9110, section 11.6.1).
+        challenge: HeaderValue,
+    },
+    /// The server inserted no peer address that the identity reads: 500, `INTERNAL`.
+    PeerAddress,
+    /// No layer further out inserted the extension that the identity reads: 500, `INTERNAL`.
+    Principal,
+}
+
+impl MissingIdentity {
+    /// Returns the cause if both identities of a chain find no client.
+    pub(super) fn or(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Credential { challenge: one }, Self::Credential { challenge: two }) => {
+                let both = [one.as_bytes(), two.as_bytes()].join(&b", "[..]);
+                Self::Credential { challenge: HeaderValue::try_from(both).unwrap_or(one) }
+            }
+            (sent @ Self::Credential { .. }, Self::Principal) | (Self::Principal, sent @ Self::Credential { .. }) => {
+                sent
+            }
+            (_, other) => other,
+        }
+    }
 }
 
 /// Returns the client that all requests without an identity share.

@@ -4,6 +4,7 @@ use super::{
     Client, Digester, Identify, IdentityGuarantees, Name,
     credential::{Credential, Location, token},
     digester::DigestPrefix,
+    name::is_public,
 };
 use crate::{error::ConfigError, head::RequestHead};
 
@@ -87,7 +88,7 @@ impl Unverified {
 
     /// Treats the value as a public name, which may be shown, logged and billed.
     ///
-    /// A value that is not text, or contains a line break or a terminal control character, is then no identity.
+    /// A value that is not text, or contains a control character or an invisible one, is then no identity.
     ///
     /// ```
     /// use tollgate::{Identify, Unverified};
@@ -114,16 +115,10 @@ impl Identify for Unverified {
             return Some(client);
         }
         let text = std::str::from_utf8(value).ok()?;
-        text.chars().all(is_plain).then(|| client.with_name(Name::from(text)))
+        is_public(text).then(|| client.with_name(Name::from(text)))
     }
 
     fn guarantees(&self) -> IdentityGuarantees {
         IdentityGuarantees { named: self.public, verified: false }
     }
-}
-
-/// Returns whether a character neither ends a line nor controls a terminal.
-fn is_plain(c: char) -> bool {
-    !c.is_control()
-        && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -2,15 +2,16 @@
 
 use std::{any::type_name, fmt, sync::Arc};
 
-use http::Extensions;
+use http::{Extensions, HeaderValue};
 
-use super::{Client, Digester, Identify, IdentityGuarantees, Principal};
+use super::{Client, Digester, Identify, IdentityGuarantees, MissingIdentity, Principal};
 use crate::head::RequestHead;
 
 /// Charges the principal in a request extension that your own authentication layer inserts.
 ///
-/// The authentication layer must be further out, so that it runs first. A request without the extension is
-/// unidentified.
+/// The authentication layer must be further out, so that it runs first. Otherwise no request has the extension, and
+/// this layer refuses all of them with a 500 that says so. Where requests without a principal are usual, set
+/// `on_unidentified` or add an identity for them, as by [`.or(PeerIp)`](Identify::or).
 ///
 /// ```
 /// use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::head::RequestHead;
 pub struct Verified {
     principal: ExtensionReader<Principal>,
     named_only: bool,
+    missing: MissingIdentity,
 }
 
 impl Verified {
@@ -48,7 +50,19 @@ impl Verified {
     where
         T: Send + Sync + 'static,
     {
-        Self { principal: ExtensionReader::new(read), named_only: false }
+        Self { principal: ExtensionReader::new(read), named_only: false, missing: MissingIdentity::Principal }
+    }
+
+    /// Charges the [`Principal`] among the request's extensions, as [`LookupLayer`](crate::identity::LookupLayer) leaves
+    /// it.
+    #[must_use]
+    pub fn principal() -> Self {
+        Self::from_extension(|principal: &Principal| Some(principal.clone()))
+    }
+
+    /// Says that a request without a principal lacks a credential, so that it is refused with 401.
+    pub(super) fn asking(self, challenge: HeaderValue) -> Self {
+        Self { missing: MissingIdentity::Credential { challenge }, ..self }
     }
 
     /// Treats a principal without a public name as no identity, so that all clients are
@@ -67,6 +81,10 @@ impl Identify for Verified {
     fn guarantees(&self) -> IdentityGuarantees {
         IdentityGuarantees { named: self.named_only, verified: true }
     }
+
+    fn missing(&self) -> MissingIdentity {
+        self.missing.clone()
+    }
 }
 
 type ReadValue<V> = Arc<dyn Fn(&Extensions) -> Option<V> + Send + Sync>;
@@ -82,6 +100,15 @@ impl<V> ExtensionReader<V> {
     pub(super) fn new<T: Send + Sync + 'static>(read: impl Fn(&T) -> Option<V> + Send + Sync + 'static) -> Self {
         let read = move |extensions: &Extensions| read(extensions.get::<T>()?);
         Self { read: Arc::new(read), extension: type_name::<T>() }
+    }
+
+    /// Tries `other` if this reader finds no value.
+    pub(super) fn or(self, other: Self) -> Self
+    where
+        V: 'static,
+    {
+        let read = move |extensions: &Extensions| (self.read)(extensions).or_else(|| (other.read)(extensions));
+        Self { read: Arc::new(read), extension: self.extension }
     }
 
     pub(super) fn read(&self, extensions: &Extensions) -> Option<V> {

@@ -1,12 +1,12 @@
 //! Builder of a ledger: selects the database and the spool.
 
-use std::{fmt, path::PathBuf};
+use std::{fmt, path::PathBuf, time::Duration};
 
 #[cfg(feature = "postgres")]
 use super::postgres::PostgresDatabase;
 #[cfg(feature = "sqlite")]
 use super::sqlite::SqliteDatabase;
-use super::{Ledger, LedgerError, LedgerInner, Spool, handle::AnyInner};
+use super::{Ledger, LedgerError, LedgerInner, Spool, handle::AnyInner, sql::OpenOptions};
 
 /// Builder of a [`Ledger`]; [`open`](Self::open) opens it. Made by [`Ledger::sqlite`], [`Ledger::postgres`] and their
 /// siblings.
@@ -25,6 +25,7 @@ use super::{Ledger, LedgerError, LedgerInner, Spool, handle::AnyInner};
 pub struct LedgerBuilder {
     database: DatabaseSource,
     spool: Option<SpoolSource>,
+    options: OpenOptions,
 }
 
 enum DatabaseSource {
@@ -101,7 +102,7 @@ impl Ledger {
     /// prepared statements (PgBouncer does since 1.21).
     ///
     /// # Errors
-    /// [`open`](LedgerBuilder::open) fails if the URL is invalid, the server cannot be reached within 5 s, or the
+    /// [`open`](LedgerBuilder::open) fails if the URL is invalid, the server cannot be reached within the [`open_timeout`](LedgerBuilder::open_timeout), or the
     /// server would lose acknowledged rows. It also fails if the tables are altered or of a newer version. The error
     /// never shows the URL's password.
     ///
@@ -132,8 +133,8 @@ impl Ledger {
 }
 
 impl LedgerBuilder {
-    const fn new(database: DatabaseSource) -> Self {
-        Self { database, spool: None }
+    fn new(database: DatabaseSource) -> Self {
+        Self { database, spool: None, options: OpenOptions::default() }
     }
 
     /// Sets the spool that stores the charges of requests admitted without the ledger; default: none.
@@ -162,12 +163,63 @@ impl LedgerBuilder {
         Self { spool: Some(SpoolSource::Path(path.into())), ..self }
     }
 
-    /// Opens the database and the spool, and creates missing tables.
+    /// Sets the longest wait for a connection, and for locks of other programs, while the ledger is opened; default
+    /// 10 s. A migration of the tables that has begun is not bounded.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "sqlite")]
+    /// # async fn example() -> Result<(), tollgate::LedgerError> {
+    /// use std::time::Duration;
+    /// let ledger = tollgate::Ledger::sqlite("quota.db").open_timeout(Duration::from_secs(2)).open().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn open_timeout(mut self, most: Duration) -> Self {
+        self.options.timeout = most;
+        self
+    }
+
+    /// Opens the database with its first use instead of now, so that the program starts while it is away. Until it
+    /// answers, each layer decides as its [`OnFailure`](crate::OnFailure) says.
+    ///
+    /// A database that answers but fails a check of [`open`](Self::open) is not away: all requests are refused, also
+    /// under fail open and local share, and [`Event::StoreLost`](crate::Event::StoreLost) has the reason.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "postgres")]
+    /// # async fn example(url: &str) -> Result<(), tollgate::LedgerError> {
+    /// let ledger = tollgate::Ledger::postgres(url).spool_in("quota.spool").lazy().open().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn lazy(mut self) -> Self {
+        self.options.lazy = true;
+        self
+    }
+
+    /// Accepts a PostgreSQL server with `fsync = off`, because its storage is durable without it, as that of Neon is.
+    /// On any other server a crash then loses rows that were acknowledged. A ledger in SQLite ignores it.
+    ///
+    /// ```no_run
+    /// # #[cfg(feature = "postgres")]
+    /// # async fn example(url: &str) -> Result<(), tollgate::LedgerError> {
+    /// let ledger = tollgate::Ledger::postgres(url).storage_is_durable().open().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn storage_is_durable(mut self) -> Self {
+        self.options.durable_storage = true;
+        self
+    }
+
+    /// Opens the database and the spool, and creates missing tables. Of a [lazy](Self::lazy) ledger, it opens only the
+    /// spool.
     ///
     /// # Errors
-    /// As the constructor says. Also if the spool cannot be opened (see [`Spool::at`]), belongs to another open ledger, or has
-    /// records of another database.
+    /// As the constructor says; [`LedgerError::kind`] tells them apart. Also if the spool cannot be opened (see
+    /// [`Spool::at`]), belongs to another open ledger, or has records of another database.
     pub async fn open(self) -> Result<Ledger, LedgerError> {
+        let options = self.options;
         let spool = match self.spool {
             Some(SpoolSource::Open(spool)) => Some(spool),
             Some(SpoolSource::Path(path)) => Some(Spool::at(path)?),
@@ -175,28 +227,36 @@ impl LedgerBuilder {
         };
         match self.database {
             #[cfg(feature = "sqlite")]
-            DatabaseSource::File(path) => in_sqlite(SqliteDatabase::in_file(&path).await?, spool).await,
+            DatabaseSource::File(path) => {
+                in_sqlite(SqliteDatabase::in_file(&path, options).await?, spool, options.lazy).await
+            }
             #[cfg(feature = "sqlite")]
-            DatabaseSource::FilePool(pool) => in_sqlite(SqliteDatabase::from_pool(pool).await?, spool).await,
+            DatabaseSource::FilePool(pool) => {
+                in_sqlite(SqliteDatabase::from_pool(pool, options).await?, spool, options.lazy).await
+            }
             #[cfg(feature = "sqlite")]
-            DatabaseSource::Memory => in_sqlite(SqliteDatabase::in_memory().await?, spool).await,
+            DatabaseSource::Memory => in_sqlite(SqliteDatabase::in_memory().await?, spool, options.lazy).await,
             #[cfg(feature = "postgres")]
-            DatabaseSource::Server(url) => in_postgres(PostgresDatabase::at_url(&url).await?, spool).await,
+            DatabaseSource::Server(url) => {
+                in_postgres(PostgresDatabase::at_url(&url, options).await?, spool, options.lazy).await
+            }
             #[cfg(feature = "postgres")]
-            DatabaseSource::ServerPool(pool) => in_postgres(PostgresDatabase::from_pool(pool).await?, spool).await,
+            DatabaseSource::ServerPool(pool) => {
+                in_postgres(PostgresDatabase::from_pool(pool, options).await?, spool, options.lazy).await
+            }
         }
     }
 }
 
 #[cfg(feature = "sqlite")]
-async fn in_sqlite(database: SqliteDatabase, spool: Option<Spool>) -> Result<Ledger, LedgerError> {
-    let id = database.ledger_id().await?;
+async fn in_sqlite(database: SqliteDatabase, spool: Option<Spool>, lazy: bool) -> Result<Ledger, LedgerError> {
+    let id = if lazy { None } else { Some(database.ledger_id().await?) };
     Ok(Ledger(AnyInner::Sqlite(LedgerInner::new(database, spool, id)?)))
 }
 
 #[cfg(feature = "postgres")]
-async fn in_postgres(database: PostgresDatabase, spool: Option<Spool>) -> Result<Ledger, LedgerError> {
-    let id = database.ledger_id().await?;
+async fn in_postgres(database: PostgresDatabase, spool: Option<Spool>, lazy: bool) -> Result<Ledger, LedgerError> {
+    let id = if lazy { None } else { Some(database.ledger_id().await?) };
     Ok(Ledger(AnyInner::Postgres(LedgerInner::new(database, spool, id)?)))
 }
 

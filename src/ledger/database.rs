@@ -4,6 +4,9 @@ use std::{future::Future, sync::Arc};
 
 use super::writer::{Loaded, Reads, ReservationRow, Row, Stored, Writes};
 
+/// Receiver of the reasons why a database must not be used.
+pub(crate) type RefusalListener = Box<dyn Fn(&Arc<str>) + Send>;
+
 /// A database that holds a ledger.
 pub(crate) trait Database: Send + Sync + 'static {
     /// A connection with one transaction at a time.
@@ -27,6 +30,17 @@ pub(crate) trait Database: Send + Sync + 'static {
 
     /// Reads overdue reservations, the earliest first, without the first `skip` of them.
     fn due(&self, most: usize, skip: usize) -> impl Future<Output = Result<Vec<ReservationRow>, DbError>> + Send;
+
+    /// Returns the reason why the database must not be used, found by the last [`connect`](Self::connect): it would lose
+    /// rows, or has other tables. `None` if it was good or did not answer.
+    fn refusal(&self) -> Option<Arc<str>> {
+        None
+    }
+
+    /// Calls `listener` with each new [refusal](Self::refusal).
+    fn on_refusal(&self, listener: RefusalListener) {
+        drop(listener);
+    }
 
     /// Closes the connections that the ledger owns. No call follows.
     fn close(&self) -> impl Future<Output = ()> + Send {

@@ -26,7 +26,7 @@ mod writer_task;
 pub use billing::{BillingDrift, BillingError, BillingProvider, Invoice, InvoiceLine, MemoryProvider};
 pub use builder::LedgerBuilder;
 pub(crate) use database::{Database, DbError, Session};
-pub use error::{LedgerError, SpoolError};
+pub use error::{LedgerError, LedgerErrorKind, SpoolError, SpoolErrorKind};
 pub use fallback::Spool;
 pub use handle::Ledger;
 pub(crate) use inner::LedgerInner;

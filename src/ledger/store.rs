@@ -269,7 +269,9 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
     }
 
     fn listen(&self, listener: StoreListener) {
-        let origin = self.origin;
+        let (origin, refused) = (self.origin, Arc::clone(&listener));
+        let refused = move |why: &Arc<str>| refused(&StoreEvent::Lost(Arc::clone(why)));
+        self.inner.writer.database.on_refusal(Box::new(refused));
         self.inner.writer.listen(move |notice| {
             if notice.origin == origin {
                 let client = Client::named(Arc::clone(&notice.key.tenant));

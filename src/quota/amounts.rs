@@ -117,7 +117,12 @@ impl Amounts {
 
     /// Removes a kind.
     pub(crate) fn leave_out(&mut self, kind: &Kind) {
-        self.0.retain(|(known, _)| known != kind);
+        self.retain(|known| known != kind);
+    }
+
+    /// Removes the kinds for which `stays` is false.
+    pub(crate) fn retain(&mut self, stays: impl Fn(&Kind) -> bool) {
+        self.0.retain(|(kind, _)| stays(kind));
     }
 
     /// Returns the amount of `kind` to count: at most 2^53 - 1.

@@ -116,6 +116,9 @@ impl Quota {
 
     /// Limits requests in flight.
     ///
+    /// A request that becomes a connection of another protocol, such as a WebSocket, is in flight until its response unless
+    /// the handler [keeps its slot](crate::Charge::keep_slot).
+    ///
     /// # Panics
     /// If `limit` is 0 or above 2^53 - 1.
     ///
@@ -168,8 +171,21 @@ impl Quota {
     /// ```
     #[must_use]
     pub fn named(self, name: &str) -> Self {
-        let name = PolicyName::try_new(name).unwrap_or_else(|invalid| panic!("{invalid}"));
-        Self { name: Some(name), ..self }
+        self.try_named(name).unwrap_or_else(|invalid| panic!("{invalid}"))
+    }
+
+    /// [`named`](Self::named) for input at run time.
+    ///
+    /// # Errors
+    /// If `name` is not 1 to 64 visible ASCII characters or spaces.
+    pub fn try_named(self, name: &str) -> Result<Self, ConfigError> {
+        Ok(Self { name: Some(PolicyName::checked("name of a limit", name)?), ..self })
+    }
+
+    /// Returns the name that was set, `None` if it is made from kind and period.
+    #[allow(dead_code, reason = "only a feature writes quotas")]
+    pub(crate) const fn own_name(&self) -> Option<&PolicyName> {
+        self.name.as_ref()
     }
 
     /// Returns the kind that the limit counts.

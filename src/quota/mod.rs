@@ -65,7 +65,7 @@ mod usage;
 pub use amounts::Amounts;
 pub use grant::{ActiveGrant, Grant, GrantId};
 pub use layer::{
-    Charge, CloseOutcome, CountedBody, Cursor, Duplicates, Explanation, JobError, JobIdSource, JobRun,
+    Charge, CloseOutcome, CountedBody, Cursor, Duplicates, Explanation, JobError, JobIdSource, JobRun, KeptSlot,
     LimitExplanation, OnExpiry, OnFailure, QuotaError, QuotaLayer, QuotaPermit, QuotaPolicy, QuotaStatus, Quotas,
     RequestBytes, RequestBytesLayer, Reservation, ReservationError, ReservationId, ServedRequest, UsagePage,
 };

@@ -286,8 +286,9 @@ pub(crate) struct Receipt {
 /// Key of a reservation in its store. Other stores do not know it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ReservationKey {
-    /// In memory: the number of the accounts, the address of the account among them, and the reservation in it.
-    Memory { accounts: u64, address: AccountAddress, reservation: NonZeroU64 },
+    /// In memory: the number of the accounts, the address of the account among them, and the reservation in it. Those
+    /// could be guessed; the proof, a keyed hash of them, cannot.
+    Memory { accounts: u64, address: AccountAddress, reservation: NonZeroU64, proof: u64 },
     /// In a store whose reservation ids are texts, which never begin with `m-`.
     Named(Box<str>),
 }

@@ -37,7 +37,7 @@ const ESCAPED: &AsciiSet = &CONTROLS.add(b'%');
 /// committed and would not retry it.
 pub(super) fn trailers_only(refusal: &Refusal, content_type: HeaderValue) -> Response<Bytes> {
     let mut text = Buffer::<192>::new();
-    detail(refusal, &mut text);
+    detail(refusal, &mut text, false);
     let text = std::str::from_utf8(text.as_bytes()).unwrap_or_default();
     let code = refusal.reason().forms().grpc_status;
 
@@ -52,7 +52,7 @@ pub(super) fn trailers_only(refusal: &Refusal, content_type: HeaderValue) -> Res
     if let Ok(details) = HeaderValue::try_from(STANDARD_NO_PAD.encode(details(refusal, code, text).0)) {
         headers.insert(GRPC_STATUS_DETAILS_BIN, details);
     }
-    headers.insert(GRPC_RETRY_PUSHBACK_MS, pushback(refusal.retry_after()));
+    headers.insert(GRPC_RETRY_PUSHBACK_MS, pushback(refusal.advised_wait()));
     add_fields(refusal, headers);
     response
 }
@@ -78,7 +78,7 @@ fn details(refusal: &Refusal, code: u64, text: &str) -> Message {
     let policy = refusal.policy().as_str();
     let mut status = Message(Vec::with_capacity(512));
     status.integer(1, code).text(2, text);
-    if let Some(wait) = refusal.retry_after() {
+    if let Some(wait) = refusal.advised_wait() {
         any(&mut status, "type.googleapis.com/google.rpc.RetryInfo", |info| {
             info.nested(1, |delay| {
                 delay.integer(1, wait.as_secs().min(MAX_SECONDS)).integer(2, u64::from(wait.subsec_nanos()));

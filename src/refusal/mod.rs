@@ -39,9 +39,9 @@ mod structured_field;
 mod wire;
 mod x_ratelimit;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{error::Error, fmt, sync::Arc, time::Duration};
 
-use http::Extensions;
+use http::{Extensions, HeaderValue};
 
 use crate::{kind::Kind, policy_name::PolicyName};
 
@@ -56,7 +56,8 @@ pub(crate) use wire::{has_grpc_trailers, is_grpc_status};
 /// Explanation of a refused request: the reason, the limit and the wait. Every refused response has it in its
 /// extensions.
 ///
-/// It is not an error: services keep their own. Its `Display` text is for logs.
+/// As an error it is what a handle returns outside HTTP; a gate answers with a response, and services keep their own
+/// errors. Its `Display` text is for logs.
 ///
 /// ```
 /// use std::time::Duration;
@@ -80,7 +81,10 @@ struct RefusalParts {
     retry_after: Option<Duration>,
     fields: Option<Arc<Fields>>,
     spread: Duration,
+    /// Since 1970.
+    resets_at: Option<Duration>,
     violations: Option<Arc<[Violation]>>,
+    challenge: Option<HeaderValue>,
     outbound: bool,
 }
 
@@ -96,7 +100,9 @@ impl Refusal {
             retry_after: None,
             fields: None,
             spread: Duration::ZERO,
+            resets_at: None,
             violations: None,
+            challenge: None,
             outbound: false,
         }))
     }
@@ -130,6 +136,13 @@ impl Refusal {
         self
     }
 
+    /// Sets the value of `WWW-Authenticate`, which a refusal with 401 must have (RFC 9110, section 15.5.2).
+    #[must_use]
+    pub fn with_challenge(mut self, challenge: HeaderValue) -> Self {
+        self.0.challenge = Some(challenge);
+        self
+    }
+
     /// Sets the limits that the request exceeds.
     #[must_use]
     pub(crate) fn with_violations(mut self, violations: Vec<Violation>) -> Self {
@@ -137,10 +150,10 @@ impl Refusal {
         self
     }
 
-    /// Adds `spread` to `Retry-After`, so that refused clients do not all return at the same time.
+    /// Adds `spread` to `Retry-After`, so that clients that are free again at `resets_at` do not all return at once.
     #[must_use]
-    pub(crate) fn with_spread(mut self, spread: Duration) -> Self {
-        self.0.spread = spread;
+    pub(crate) fn with_spread(mut self, spread: Duration, resets_at: Option<Duration>) -> Self {
+        (self.0.spread, self.0.resets_at) = (spread, resets_at);
         self
     }
 
@@ -193,11 +206,15 @@ impl Refusal {
         self.violations().iter().max_by_key(|violation| violation.wait.unwrap_or(Duration::MAX))
     }
 
-    /// Returns the value of `Retry-After`: [`retry_after_seconds`](Self::retry_after_seconds) and a spread, so that
-    /// clients that wait for the same moment do not all return in it.
+    /// Returns the wait that the client is told: the exact one and the spread.
+    pub(super) fn advised_wait(&self) -> Option<Duration> {
+        self.retry_after().map(|wait| wait.saturating_add(self.0.spread))
+    }
+
+    /// Returns the time since 1970 at which enough of the limit is free again, if it is known.
     #[must_use]
-    pub fn retry_after_field(&self) -> Option<u64> {
-        self.retry_after().map(|wait| whole_seconds(wait.saturating_add(self.0.spread)).max(1))
+    pub fn resets_at(&self) -> Option<Duration> {
+        self.0.resets_at
     }
 
     /// Returns the remaining amount of the limit, in the policy's units; 0 if the refusal has no limit.
@@ -208,6 +225,11 @@ impl Refusal {
     /// Returns the rate limit fields of the response.
     pub(crate) fn fields(&self) -> Option<&Fields> {
         self.0.fields.as_deref()
+    }
+
+    /// Returns the value of `WWW-Authenticate`.
+    pub(super) fn challenge(&self) -> Option<&HeaderValue> {
+        self.0.challenge.as_ref()
     }
 
     /// Returns the kind of the refusal.
@@ -247,7 +269,10 @@ impl Refusal {
         self.0.retry_after.filter(|_| self.reason().is_temporary())
     }
 
-    /// Returns the wait in whole seconds, rounded up and at least 1.
+    /// Returns the value of `Retry-After`, which the body repeats: the wait in whole seconds, rounded up and at least 1.
+    ///
+    /// Clients of a quota that wait for the same moment are told different times after it, so that they do not all
+    /// return in one second. [`resets_at`](Self::resets_at) is the moment itself.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -258,7 +283,7 @@ impl Refusal {
     /// ```
     #[must_use]
     pub fn retry_after_seconds(&self) -> Option<u64> {
-        self.retry_after().map(|wait| whole_seconds(wait).max(1))
+        self.advised_wait().map(|wait| whole_seconds(wait).max(1))
     }
 }
 
@@ -301,6 +326,8 @@ impl fmt::Display for Refusal {
         }
     }
 }
+
+impl Error for Refusal {}
 
 /// Limit that a refused request would have exceeded.
 ///

@@ -138,7 +138,7 @@ impl Fields {
                 policies.integer(";w=", whole_seconds(window).max(1));
             }
             if let Some(unit) = &limit.unit {
-                policies.push(";qu=\"").escaped(unit).push("\"");
+                policies.push(";qu=\"").escaped(unit.as_str()).push("\"");
             }
         }
         let policies = shared(HeaderValue::from_bytes(policies.as_bytes()).expect("visible ASCII"));

@@ -1,5 +1,7 @@
 //! Reasons of refusals and the form of each in logs, HTTP and gRPC.
 
+use std::fmt;
+
 use http::StatusCode;
 
 /// Forms of one reason, all of them constants.
@@ -14,7 +16,7 @@ pub(super) struct Forms {
     pub(super) problem: &'static str,
     /// Text for logs.
     pub(super) summary: &'static str,
-    /// Text for users.
+    /// Text for users. A fault of the server's set-up begins with a space, after the name of the policy.
     pub(super) detail: &'static str,
 }
 
@@ -128,6 +130,29 @@ reasons! {
         "stale_job_id", "STALE_JOB_ID" 3, BAD_REQUEST 400 "Bad Request", "about:blank",
         "job id too old, or without a time",
         "The job id is too old to tell whether it was charged, or it is neither a UUID of version 7 nor a ULID.";
+    /// The request has no valid credential, and the layer identifies clients by nothing else: 401, `UNAUTHENTICATED`.
+    Unauthenticated:
+        "unauthenticated", "UNAUTHENTICATED" 16, UNAUTHORIZED 401 "Unauthorized", "about:blank",
+        "no valid credential",
+        "The request has no valid credential.";
+    /// The extensions of the request have no peer address that the layer reads, a fault of the server's set-up: 500,
+    /// `INTERNAL`.
+    NoPeerAddress:
+        "no_peer_address", "NO_PEER_ADDRESS" 13, INTERNAL_SERVER_ERROR 500 "Internal Server Error", "about:blank",
+        "no peer address in the extensions of the request; identify_by(tollgate::peer_ip!(axum)), or another reader of \
+         what the server inserts, or on_unidentified(OnUnidentified::Share)",
+        " found no peer address in the extensions of the request. The server must insert it in a form that the layer \
+         reads, as with .identify_by(tollgate::peer_ip!(axum)). Or all clients share one limit, with \
+         .on_unidentified(OnUnidentified::Share).";
+    /// The extensions of the request have no principal that the layer reads, a fault of the server's set-up: 500,
+    /// `INTERNAL`.
+    NoPrincipal:
+        "no_principal", "NO_PRINCIPAL" 13, INTERNAL_SERVER_ERROR 500 "Internal Server Error", "about:blank",
+        "no principal in the extensions of the request; put the authentication layer outside this one, or \
+         on_unidentified(OnUnidentified::Share)",
+        " found no principal in the extensions of the request. The authentication layer must be outside this one, so \
+         that it runs first. Or all clients without a principal share one limit, with \
+         .on_unidentified(OnUnidentified::Share).";
     /// The request has no identity and the layer refuses such requests: 403, `PERMISSION_DENIED`.
     Unidentified:
         "unidentified", "UNIDENTIFIED" 7, FORBIDDEN 403 "Forbidden", "about:blank",
@@ -146,5 +171,11 @@ impl Reason {
     pub(super) const fn is_temporary(self) -> bool {
         use Reason::{Capacity, CircuitOpen, Indeterminate, JobRunning, RateLimited, Unavailable};
         matches!(self, RateLimited | Capacity | CircuitOpen | Unavailable | Indeterminate | JobRunning)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }

@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER},
+    header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 
 use super::{
@@ -13,6 +13,7 @@ use super::{
     buffer::{Buffer, number},
     grpc::{self, GRPC_MESSAGE, GRPC_STATUS, GRPC_STATUS_DETAILS_BIN},
     rate_limit_headers::{RATELIMIT, RATELIMIT_POLICY},
+    whole_seconds,
     x_ratelimit::{X_RATELIMIT_LIMIT, X_RATELIMIT_REMAINING, X_RATELIMIT_RESET},
 };
 use crate::head::RequestHead;
@@ -89,13 +90,18 @@ impl fmt::Debug for Responder {
     }
 }
 
-/// Adds `Retry-After` and `Cache-Control: no-store` to a response. They are not looked for first: to look for them costs
-/// more than to insert them.
+/// Adds `Retry-After`, `Cache-Control: no-store` and `WWW-Authenticate` to a response. The first two are not looked for
+/// first: to look for them costs more than to insert them.
 pub(super) fn add_fields(refusal: &Refusal, headers: &mut HeaderMap) {
-    if let Some(seconds) = refusal.retry_after_field() {
+    if let Some(seconds) = refusal.retry_after_seconds() {
         let _ = headers.try_insert(RETRY_AFTER, number(seconds));
     }
     let _ = headers.try_insert(CACHE_CONTROL, NO_STORE);
+    if let Some(challenge) = refusal.challenge()
+        && !headers.contains_key(WWW_AUTHENTICATE)
+    {
+        let _ = headers.try_insert(WWW_AUTHENTICATE, challenge.clone());
+    }
 }
 
 /// Completes a custom response. Its own `Retry-After` remains; its `Cache-Control` does not.
@@ -115,9 +121,10 @@ fn complete(refusal: &Refusal, headers: &mut HeaderMap) {
 
 /// Creates a problem document (RFC 9457), the default response of layers.
 ///
-/// The members are `type`, `title`, `status`, `detail`, `violated-policies`, and `retry_after_seconds` if waiting
-/// helps. A refusal by a quota has the name of the limit with the longest wait as `kind`, with its `current` and
-/// `limit`. A refused duplicate of a job has the `code` `duplicate_job_id`. Later versions may add members.
+/// The members are `type`, `title`, `status`, `detail`, `violated-policies` (of the draft, which has a hyphen), and, if
+/// waiting helps, `retry_after_seconds`, the value of `Retry-After`. A refusal by a quota describes the limit with the
+/// longest wait: its `limit_name`, `kind`, `current` amount and `limit`, and the time `resets_at` in seconds since 1970.
+/// A refused duplicate of a job has the `code` `duplicate_job_id`. Later versions may add members.
 ///
 /// ```
 /// use std::time::Duration;
@@ -138,21 +145,25 @@ fn complete(refusal: &Refusal, headers: &mut HeaderMap) {
 pub fn problem(refusal: &Refusal) -> Response<Bytes> {
     let mut body = Buffer::<512>::new();
     body.push(refusal.reason().forms().problem);
-    detail(refusal, &mut body);
+    detail(refusal, &mut body, true);
     body.push("\",\"violated-policies\":[\"");
     match refusal.violations() {
-        [] => body.escaped(refusal.policy()),
-        [first, more @ ..] => {
-            more.iter().fold(body.escaped(&first.name), |body, next| body.push("\",\"").escaped(&next.name))
-        }
+        [] => body.escaped(refusal.policy().as_str()),
+        [first, more @ ..] => more
+            .iter()
+            .fold(body.escaped(first.name.as_str()), |body, next| body.push("\",\"").escaped(next.name.as_str())),
     };
     body.push("\"]");
     if let Some(worst) = refusal.worst() {
-        body.push(",\"kind\":\"").escaped(&worst.name).push("\",\"current\":").number(worst.current);
-        body.push(",\"limit\":").number(worst.limit);
+        body.push(",\"limit_name\":\"").escaped(worst.name.as_str());
+        body.push("\",\"kind\":\"").escaped(worst.kind.as_str());
+        body.push("\",\"current\":").number(worst.current).push(",\"limit\":").number(worst.limit);
     }
     if let Some(seconds) = refusal.retry_after_seconds() {
         body.push(",\"retry_after_seconds\":").number(seconds);
+    }
+    if let Some(resets_at) = refusal.resets_at() {
+        body.push(",\"resets_at\":").number(whole_seconds(resets_at));
     }
     body.push("}");
     answer(refusal, JSON, body.as_bytes())
@@ -171,7 +182,7 @@ pub fn problem(refusal: &Refusal) -> Response<Bytes> {
 #[must_use]
 pub fn text(refusal: &Refusal) -> Response<Bytes> {
     let mut body = Buffer::<192>::new();
-    detail(refusal, &mut body);
+    detail(refusal, &mut body, false);
     body.push("\n");
     answer(refusal, TEXT, body.as_bytes())
 }
@@ -198,10 +209,14 @@ fn answer(refusal: &Refusal, kind: HeaderValue, body: &[u8]) -> Response<Bytes> 
     response
 }
 
-/// Writes one or two sentences of plain ASCII, the same over HTTP and gRPC. The size of a shared capacity is not
-/// disclosed.
-pub(super) fn detail<const N: usize>(refusal: &Refusal, out: &mut Buffer<N>) {
+/// Writes some sentences of plain ASCII, the same over HTTP and gRPC, with the wait rounded up for people. The size of a shared capacity is not
+/// disclosed. Under `json` names are escaped.
+pub(super) fn detail<const N: usize>(refusal: &Refusal, out: &mut Buffer<N>, json: bool) {
     match (refusal.reason(), refusal.limit()) {
+        (reason @ (Reason::NoPeerAddress | Reason::NoPrincipal), _) => {
+            let (out, policy) = (out.push("Policy "), refusal.policy());
+            if json { out.escaped(policy.as_str()) } else { out.push(policy.as_str()) }.push(reason.forms().detail)
+        }
         (Reason::RateLimited, limit @ 1..) if refusal.remaining() > 0 => {
             out.push("Too little is left of the limit of ").number(limit).push(".")
         }
@@ -211,9 +226,12 @@ pub(super) fn detail<const N: usize>(refusal: &Refusal, out: &mut Buffer<N>) {
         }
         (reason, _) => out.push(reason.forms().detail),
     };
-    match refusal.retry_after_seconds() {
-        Some(1) => out.push(" Retry in 1 second."),
-        Some(seconds) => out.push(" Retry in ").number(seconds).push(" seconds."),
-        None => out,
+    let Some(seconds) = refusal.retry_after_seconds() else { return };
+    let (amount, unit) = match seconds {
+        0..=119 => (seconds, " second"),
+        120..=7_199 => (seconds.div_ceil(60), " minute"),
+        7_200..=172_799 => (seconds.div_ceil(3_600), " hour"),
+        _ => (seconds.div_ceil(86_400), " day"),
     };
+    out.push(" Retry in ").number(amount).push(unit).push(if amount == 1 { "." } else { "s." });
 }

@@ -19,9 +19,11 @@ use crate::{
 /// | `tollgate.requests` | `policy`, `result`: `admitted`, `refused`, `shadowed` | decisions; `shadowed` requests passed all the same |
 /// | `tollgate.refusals` | `policy`, `reason` | refusals by their [`Reason`](crate::Reason), also under shadow |
 /// | `tollgate.unidentified` | `policy` | layers that met an unidentified request |
+/// | `tollgate.forwarded.unreadable` | `policy` | layers that met a field of a trusted proxy that cannot be read |
 /// | `tollgate.overflows` | `policy` | newcomers that shared an account, because the table was full |
 /// | `tollgate.leases.reclaimed` | `policy` | slots and probes that were held too long |
 /// | `tollgate.limits.near` | `policy`, `limit` | warnings that a client is near its limit |
+/// | `tollgate.upgrades.unkept` | `policy` | upgraded connections that hold no concurrency slot |
 /// | `tollgate.units.unknown` | `policy` | amounts of a unit that no plan of the layer counts |
 /// | `tollgate.circuit.transitions` | `policy`, `from`, `to` | changes of a circuit's state |
 /// | `tollgate.circuit.state` | `policy`, `state` | gauge: 1 for the state of the policy's one circuit, 0 for the states that it had before |
@@ -112,8 +114,10 @@ impl Observer for Metrics {
                 known.refusals.get(&refusal.reason(), || refusals(refusal.policy(), refusal.reason())).increment(1);
             }
             Event::Unidentified { policy } => one("tollgate.unidentified", policy),
+            Event::UnreadableForwarded { policy, .. } => one("tollgate.forwarded.unreadable", policy),
             Event::Overflow { policy } => one("tollgate.overflows", policy),
             Event::Reclaimed { policy } => one("tollgate.leases.reclaimed", policy),
+            Event::UpgradeReleasedSlot { policy } => one("tollgate.upgrades.unkept", policy),
             Event::NearLimit { policy, limit, .. } => {
                 counter!("tollgate.limits.near", "policy" => label(policy), "limit" => label(limit)).increment(1);
             }

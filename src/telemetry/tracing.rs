@@ -116,8 +116,14 @@ impl Observer for Tracing {
             Event::Unidentified { policy } => {
                 warn!(target: "tollgate", %policy, "a request has no identity: check .identify_by(..) and the order of layers");
             }
+            Event::UnreadableForwarded { policy, field } => {
+                warn!(target: "tollgate", %policy, %field, "a trusted proxy sent a field that cannot be read: its clients are one");
+            }
             Event::Reclaimed { policy } => self.limited(&self.others, |skipped| {
                 warn!(target: "tollgate", %policy, skipped, "a slot or probe was held too long and is free again");
+            }),
+            Event::UpgradeReleasedSlot { policy } => self.limited(&self.others, |skipped| {
+                warn!(target: "tollgate", %policy, skipped, "an upgraded connection holds no slot: call Charge::keep_slot");
             }),
             Event::NearLimit { policy, limit, used, of, .. } => self.limited(&self.others, |skipped| {
                 info!(target: "tollgate", %policy, %limit, used, of, skipped, "a client is near a limit");

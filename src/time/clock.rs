@@ -266,7 +266,7 @@ impl FakeClock {
 
     fn update(&self, change: impl Fn(u64) -> u64) {
         for time in [&self.0.now, &self.0.wall] {
-            time.update(Ordering::AcqRel, Ordering::Acquire, &change);
+            let _ = time.fetch_update(Ordering::AcqRel, Ordering::Acquire, |time| Some(change(time)));
         }
     }
 

@@ -39,7 +39,8 @@ use crate::{
 /// ```
 ///
 /// The layer is its own builder. Its buckets belong to the layer: all services that it and its clones wrap, and its
-/// [handle](Self::handle), share them. A setter creates a layer with buckets of its own, so settings come first.
+/// [handle](Self::handle), share them. Settings come first: a setter of a layer in use panics, and
+/// [`fork`](Self::fork) creates a separate layer.
 pub struct TokenBucketLayer(ConfiguredLayer<TokenBucketConfig>);
 
 /// Settings of a [`TokenBucketLayer`].
@@ -72,12 +73,8 @@ client_setters!(
     TokenBucketLayer,
     ///
     /// ```
-    /// use std::net::SocketAddr;
-    /// use axum::extract::ConnectInfo;
-    /// use tollgate::{PeerIp, Rate, TokenBucketLayer};
-    ///
-    /// let layer = TokenBucketLayer::new(Rate::per_second(50))
-    ///     .identify_by(PeerIp::from_extension(|c: &ConnectInfo<SocketAddr>| Some(c.0)));
+    /// use tollgate::{Rate, TokenBucketLayer};
+    /// let layer = TokenBucketLayer::new(Rate::per_second(50)).identify_by(tollgate::peer_ip!(axum));
     /// ```
     identify_by,
     /// Sets the number of clients that have a bucket at once; default 1,048,576, which take 64 MB if all are live.
@@ -108,6 +105,7 @@ impl TokenBucketLayer {
     ///
     /// A client with keys in several tiers has a bucket in each: requests in one tier take no tokens of another.
     #[must_use]
+    #[track_caller]
     pub fn rate_for(self, tier: impl Into<Tier>, rate: Rate) -> Self {
         let tier = tier.into();
         self.with(|config| config.rates.set(Some(tier), rate))
@@ -126,6 +124,7 @@ impl TokenBucketLayer {
     /// let layer = TokenBucketLayer::new(Rate::per_second(5)).and_rate(Rate::per_hour(1_000));
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn and_rate(self, rate: Rate) -> Self {
         self.with(|config| config.further.push(rate))
     }
@@ -134,6 +133,7 @@ impl TokenBucketLayer {
     ///
     /// A request that the global bucket refuses gets 503, and no field reports the capacity of the server.
     #[must_use]
+    #[track_caller]
     pub fn and_global(self, rate: Rate) -> Self {
         self.with(|config| config.global = Some(rate))
     }
@@ -149,6 +149,7 @@ impl TokenBucketLayer {
     ///     .cost(|request| if request.uri.path() == "/search" { Cost::new(10) } else { Cost::ONE });
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn cost(self, cost: impl Fn(&RequestHead<'_>) -> Cost + Send + Sync + 'static) -> Self {
         self.with(|config| config.cost = Some(Arc::new(cost)))
     }
@@ -164,19 +165,21 @@ impl TokenBucketLayer {
     /// let layer = TokenBucketLayer::new(Rate::per_second(50)).refund_on(|reason| reason == Reason::CircuitOpen);
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn refund_on(self, refund: impl Fn(Reason) -> bool + Send + Sync + 'static) -> Self {
         self.with(|config| config.refund = Some(Arc::new(refund)))
     }
 
     /// Sets the rate of the bucket that newcomers share while the table is full; default the usual rate.
     #[must_use]
+    #[track_caller]
     pub fn overflow(self, rate: Rate) -> Self {
         self.with(|config| config.overflow = Some(rate))
     }
 
     /// Returns the buckets of this layer, for callers without a request.
     ///
-    /// Call it after all setters: a setter creates a layer with buckets of its own. Settings about requests, such as
+    /// Call it after all setters: those of a layer in use panic. Settings about requests, such as
     /// [`enabled`](Self::enabled), [`shadow`](Self::shadow) and [`exempt`](Self::exempt), do not apply to the handle.
     ///
     /// ```
@@ -189,6 +192,7 @@ impl TokenBucketLayer {
         TokenBuckets(Arc::clone(self.0.policy()))
     }
 
+    #[track_caller]
     fn with(self, change: impl FnOnce(&mut TokenBucketConfig)) -> Self {
         Self(self.0.with(|layer| change(&mut layer.config)))
     }

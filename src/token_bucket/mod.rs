@@ -51,6 +51,7 @@ mod layer;
 mod permit;
 mod policy;
 mod rate;
+mod rate_text;
 mod rates;
 mod table;
 
@@ -60,3 +61,5 @@ pub use layer::TokenBucketLayer;
 pub use permit::TokenBucketPermit;
 pub use policy::TokenBucketPolicy;
 pub use rate::Rate;
+#[cfg(feature = "serde")]
+pub(crate) use rate_text::RateText;

@@ -42,7 +42,7 @@ impl TokenBucketPolicy {
             limits: HotSwap::new(Limits::new(&config, &context, &itself)),
             buckets: ClientBuckets::new(config.clients.most),
             changing: Mutex::new(()),
-            clients: ClientResolver::new(&config.clients),
+            clients: ClientResolver::new(&config.clients, &context),
             config,
             context,
             itself,

@@ -165,6 +165,30 @@ impl Rate {
         Self::try_per(count, Duration::from_secs(1))
     }
 
+    /// [`per_minute`](Self::per_minute) for input at run time.
+    ///
+    /// # Errors
+    /// As [`try_per`](Self::try_per).
+    pub fn try_per_minute(count: u64) -> Result<Self, ConfigError> {
+        Self::try_per(count, Duration::from_secs(60))
+    }
+
+    /// [`per_hour`](Self::per_hour) for input at run time.
+    ///
+    /// # Errors
+    /// As [`try_per`](Self::try_per).
+    pub fn try_per_hour(count: u64) -> Result<Self, ConfigError> {
+        Self::try_per(count, Duration::from_secs(3_600))
+    }
+
+    /// [`every`](Self::every) for input at run time.
+    ///
+    /// # Errors
+    /// As [`try_per`](Self::try_per).
+    pub fn try_every(period: Duration) -> Result<Self, ConfigError> {
+        Self::try_per(1, period)
+    }
+
     /// Creates a rate of `count` in `period`, for input at run time; see [`per`](Self::per).
     ///
     /// # Errors

@@ -76,6 +76,7 @@ macro_rules! keeps_every_rule {
             looking_changes_nothing
             tier_is_the_one_of_the_last_charge
             every_client_is_listed_once
+            random_histories_equal_a_book
             a_job_is_done_once
             another_job_has_another_id
             a_job_under_way_is_not_begun_again
@@ -113,6 +114,24 @@ mod sqlite_with_a_spool {
 #[cfg(feature = "postgres")]
 mod postgres_on_a_server {
     keeps_every_rule!(in_postgres);
+}
+
+#[tokio::test]
+async fn memory_equals_the_book_in_10_000_histories() {
+    quotas::random_histories(in_memory, 10_000).await;
+}
+
+#[tokio::test]
+#[ignore = "minutes: a million histories"]
+async fn memory_equals_the_book_in_a_million_histories() {
+    quotas::random_histories(in_memory, 1_000_000).await;
+}
+
+#[cfg(feature = "sqlite")]
+#[tokio::test]
+#[ignore = "minutes: many histories"]
+async fn sqlite_equals_the_book_in_10_000_histories() {
+    quotas::random_histories(in_sqlite, 10_000).await;
 }
 
 #[tokio::test]

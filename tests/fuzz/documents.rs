@@ -93,7 +93,7 @@ fn document(bytes: &[u8]) -> u64 {
     assert_eq!(problem["violated-policies"][0], refused.policy().as_str());
     assert_eq!(problem["retry_after_seconds"].is_u64(), refused.retry_after().is_some());
     let wait = answer.headers().get("retry-after").map(|wait| wait.to_str().expect("digits").parse().expect("digits"));
-    assert_eq!(wait, refused.retry_after_field());
+    assert_eq!(wait, refused.retry_after_seconds());
     let text = refusal::text(&refused);
     assert!(text.body().is_ascii() && text.body().ends_with(b"\n"));
 

@@ -5,7 +5,6 @@ use std::{collections::HashMap, convert::Infallible, fmt::Write as _, net::Socke
 use crate::support::gate::Log;
 use axum::{
     Router,
-    extract::ConnectInfo,
     routing::{get, post},
 };
 use bytes::Bytes;
@@ -16,8 +15,8 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 use tollgate::{
-    ApiKey, CircuitBreakerLayer, Client, Cost, Event, FakeClock, Identify, PeerIp, Principal, Rate, RequestHead,
-    TokenBucketLayer, Trip, Unverified,
+    ApiKey, CircuitBreakerLayer, Client, Cost, Event, FakeClock, Identify, OnUnidentified, PeerIp, Principal, Rate,
+    RequestHead, TokenBucketLayer, Trip, Unverified,
 };
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 
@@ -33,9 +32,8 @@ async fn serve(app: Router) -> SocketAddr {
 #[tokio::test]
 async fn each_reset_stream_spends_a_token() {
     const RESETS: u64 = 10_000;
-    let layer = TokenBucketLayer::new(Rate::per_hour(RESETS + 1))
-        .clock(FakeClock::new())
-        .identify_by(PeerIp::from_extension(|c: &ConnectInfo<SocketAddr>| Some(c.0)));
+    let layer =
+        TokenBucketLayer::new(Rate::per_hour(RESETS + 1)).clock(FakeClock::new()).identify_by(tollgate::peer_ip!(axum));
     let address = serve(Router::new().route("/", get(std::future::pending::<()>)).layer(layer.clone())).await;
     let socket = TcpStream::connect(address).await.unwrap();
     socket.set_nodelay(true).unwrap();
@@ -60,7 +58,7 @@ async fn each_reset_stream_spends_a_token() {
 
 #[tokio::test]
 async fn refused_upload_gets_no_100_continue() {
-    let layer = TokenBucketLayer::new(Rate::per_hour(1)).clock(FakeClock::new());
+    let layer = TokenBucketLayer::new(Rate::per_hour(1)).on_unidentified(OnUnidentified::Share).clock(FakeClock::new());
     let address = serve(Router::new().route("/", post(|_: Bytes| async { "taken" })).layer(layer)).await;
     let upload = async || {
         let mut socket = TcpStream::connect(address).await.unwrap();
@@ -106,7 +104,10 @@ async fn secret_appears_in_no_output() {
     let known = ApiKey::header("x-api-key", keys);
     let trusting = Unverified::header("x-session");
     let mut shown = format!("{known:?} {trusting:?}");
-    let limit = TokenBucketLayer::new(Rate::per_hour(2)).identify_by(known.or(trusting)).observe(listener());
+    let limit = TokenBucketLayer::new(Rate::per_hour(2))
+        .identify_by(known.or(trusting))
+        .refund_on(|_| false)
+        .observe(listener());
     let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(1)).observe(listener());
     write!(shown, "{limit:?} {:?} {breaker:?} {:?}", limit.handle(), breaker.handle()).unwrap();
     let failing = service_fn(|_: Request<()>| async {
@@ -142,7 +143,8 @@ async fn secret_appears_in_no_output() {
 async fn refusal_flood_emits_one_event_each_and_logs_nothing() {
     let log = Log::default();
     let heard = log.clone();
-    let layer = TokenBucketLayer::new(Rate::per_hour(1)).clock(FakeClock::new()).observe(move |event: &Event<'_>| {
+    let layer = TokenBucketLayer::new(Rate::per_hour(1)).on_unidentified(OnUnidentified::Share);
+    let layer = layer.clock(FakeClock::new()).observe(move |event: &Event<'_>| {
         heard.push(match event {
             Event::Admitted { .. } => "admitted",
             Event::Refused { .. } => "refused",
@@ -162,7 +164,7 @@ async fn refusal_flood_emits_one_event_each_and_logs_nothing() {
 
 #[tokio::test]
 async fn refusals_of_one_client_open_no_circuit() {
-    let limit = TokenBucketLayer::new(Rate::per_hour(1)).clock(FakeClock::new());
+    let limit = TokenBucketLayer::new(Rate::per_hour(1)).on_unidentified(OnUnidentified::Share).clock(FakeClock::new());
     let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(1)).recovery_timeout(Duration::from_secs(5));
     let handle = breaker.handle();
     // The inner limit. Its refusals are not the upstream's failures.

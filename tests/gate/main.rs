@@ -3,6 +3,7 @@
 mod attacks;
 mod body_table;
 mod edges;
+mod forks;
 mod head_permits;
 mod panics;
 mod peer_faults;

@@ -8,8 +8,8 @@ use http_body_util::StreamBody;
 use hyper::body::Frame;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tollgate::{
-    Admit, CircuitBreakerLayer, Client, GateLayer, MaybeFuture, Outcome, Permit, PolicyName, Rate, Reason, Refusal,
-    RequestHead, TokenBucketLayer, Trip,
+    Admit, CircuitBreakerLayer, Client, GateLayer, MaybeFuture, OnUnidentified, Outcome, Permit, PolicyName, Rate,
+    Reason, Refusal, RequestHead, TokenBucketLayer, Trip,
 };
 use tower::{Layer, ServiceExt, limit::ConcurrencyLimitLayer, service_fn};
 
@@ -19,7 +19,8 @@ use crate::support::gate::{Strict, get as request};
 async fn unready_clone_is_not_called() {
     // A concurrency limit and `Strict` panic when they are called without having been polled ready.
     let inner = ConcurrencyLimitLayer::new(1).layer(Strict::default());
-    let bucket = TokenBucketLayer::new(Rate::per_second(100)).layer(inner.clone());
+    let bucket =
+        TokenBucketLayer::new(Rate::per_second(100)).on_unidentified(OnUnidentified::Share).layer(inner.clone());
     let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(3)).layer(inner);
     for _ in 0..10 {
         assert_eq!(bucket.clone().oneshot(request("/")).await.unwrap().status(), 200);

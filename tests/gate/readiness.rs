@@ -16,7 +16,8 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use tokio::sync::Semaphore;
 use tollgate::{
-    CircuitBreakerLayer, Period, Plan, Quota, QuotaLayer, Rate, Refusal, TokenBucketLayer, Trip, Unverified,
+    CircuitBreakerLayer, OnUnidentified, Period, Plan, Quota, QuotaLayer, Rate, Refusal, TokenBucketLayer, Trip,
+    Unverified,
 };
 use tower::{
     BoxError, Layer, Service, ServiceExt,
@@ -68,7 +69,7 @@ impl Policy {
 
     /// Returns each policy with a state of its own.
     fn all() -> Vec<Self> {
-        let bucket = TokenBucketLayer::new(Rate::per_hour(1));
+        let bucket = TokenBucketLayer::new(Rate::per_hour(1)).on_unidentified(OnUnidentified::Share);
         let plan = Plan::new("one").limit(Quota::requests(1).per(Period::hour()));
         let quota = QuotaLayer::new(plan).identify_by(Unverified::header("x-user")).accept_unverified();
         let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(1));
@@ -166,7 +167,8 @@ fn shut_policy_releases_a_place_in_the_queue() {
 
 #[test]
 fn panic_of_the_policy_leaves_the_service_ready() {
-    let layer = TokenBucketLayer::new(Rate::per_hour(9)).cost(|_| panic!("in the cost"));
+    let layer =
+        TokenBucketLayer::new(Rate::per_hour(9)).on_unidentified(OnUnidentified::Share).cost(|_| panic!("in the cost"));
     let (limit, slots) = one_slot();
     let mut gate = layer.exempt(|request| request.uri.path() == "/free").layer(limit.layer(service_fn(hello)));
     assert!(is_ready(&mut gate));

@@ -13,8 +13,8 @@ use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use tollgate::{
-    Admit, CircuitBreakerLayer, Client, Event, GateLayer, MaybeFuture, PolicyName, Rate, Reason, Refusal, RequestHead,
-    TokenBucketLayer, Trip,
+    Admit, CircuitBreakerLayer, Client, Event, GateLayer, MaybeFuture, OnUnidentified, PolicyName, Rate, Reason,
+    Refusal, RequestHead, TokenBucketLayer, Trip,
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
 
@@ -65,7 +65,7 @@ async fn probe_due_at_the_call_polls_the_service_ready() {
 
 #[tokio::test]
 async fn strict_and_never_ready_services_under_every_layer() {
-    let bucket = TokenBucketLayer::new(Rate::per_hour(2));
+    let bucket = TokenBucketLayer::new(Rate::per_hour(2)).on_unidentified(OnUnidentified::Share);
     let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(1));
     let open = CircuitBreakerLayer::for_server().trip(Trip::consecutive(1));
     open.handle().force_open();
@@ -81,7 +81,9 @@ async fn strict_and_never_ready_services_under_every_layer() {
     assert!(bucket.layer(NeverReady).poll_ready(&mut cx).is_pending());
     assert!(breaker.layer(NeverReady).poll_ready(&mut cx).is_pending());
     assert_eq!(open.layer(NeverReady).oneshot(get("/")).await.unwrap().status(), 503);
-    let under_a_limit = ServiceBuilder::new().layer(TokenBucketLayer::new(Rate::per_hour(2))).layer(open);
+    let under_a_limit = ServiceBuilder::new()
+        .layer(TokenBucketLayer::new(Rate::per_hour(2)).on_unidentified(OnUnidentified::Share))
+        .layer(open);
     assert_eq!(under_a_limit.service(NeverReady).oneshot(get("/")).await.unwrap().status(), 503);
 }
 

@@ -4,7 +4,7 @@
 
 use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
-use axum::{Router, extract::ConnectInfo, routing::get};
+use axum::{Router, routing::get};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Full};
@@ -17,9 +17,9 @@ use hyper_util::{
 };
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
-use tollgate::{CircuitBreakerLayer, FakeClock, PeerIp, Rate, TokenBucketLayer, Trip};
+use tollgate::{CircuitBreakerLayer, FakeClock, OnUnidentified, Rate, TokenBucketLayer, Trip};
 use tonic::service::LayerExt as _;
-use tonic::transport::{Channel, Endpoint, Server, server::TcpConnectInfo};
+use tonic::transport::{Channel, Endpoint, Server};
 use tonic_health::{
     ServingStatus,
     pb::{HealthCheckRequest, health_client::HealthClient},
@@ -33,7 +33,7 @@ fn layers() -> (TokenBucketLayer, CircuitBreakerLayer) {
 }
 
 fn limit(burst: u64) -> TokenBucketLayer {
-    TokenBucketLayer::new(Rate::per_hour(burst)).clock(FakeClock::new())
+    TokenBucketLayer::new(Rate::per_hour(burst)).on_unidentified(OnUnidentified::Share).clock(FakeClock::new())
 }
 
 fn breaker() -> CircuitBreakerLayer {
@@ -71,7 +71,7 @@ async fn statuses(address: SocketAddr, paths: &[&str]) -> Vec<u16> {
 #[tokio::test]
 async fn axum_router() {
     let (limit, breaker) = layers();
-    let limit = limit.identify_by(PeerIp::from_extension(|c: &ConnectInfo<SocketAddr>| Some(c.0)));
+    let limit = limit.identify_by(tollgate::peer_ip!(axum));
     let app = Router::new()
         .route("/", get(|| async { "fine" }))
         .route("/broken", get(|| async { StatusCode::INTERNAL_SERVER_ERROR }))
@@ -148,7 +148,7 @@ async fn bare_hyper_service() {
         let status = if request.uri().path() == "/broken" { 500 } else { 200 };
         Ok(Response::builder().status(status).body(Full::from("hyper")).unwrap())
     }
-    let (limit, breaker) = (limit(3), breaker());
+    let (limit, breaker) = (limit(3).refund_on(|_| false), breaker());
     let service = ServiceBuilder::new().layer(limit).layer(breaker).service(service_fn(answer));
     let (listener, address) = listen().await;
     tokio::spawn(async move {
@@ -172,7 +172,7 @@ async fn hyper_client() {
     let app =
         Router::new().route("/", get(|| async { "fine" })).route("/broken", get(|| async { StatusCode::BAD_GATEWAY }));
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-    let (limit, breaker) = (limit(4), breaker());
+    let (limit, breaker) = (limit(4).refund_on(|_| false), breaker());
     let client = ServiceBuilder::new().layer(limit).layer(breaker).service(http());
     let mut statuses = Vec::new();
     for path in ["/", "/broken", "/", "/", "/"] {
@@ -217,7 +217,7 @@ fn check(service: &str) -> HealthCheckRequest {
 #[tokio::test]
 async fn tonic_client_reads_resource_exhausted_with_retry_info() {
     let (limit, breaker) = layers();
-    let peer = PeerIp::from_extension(|info: &TcpConnectInfo| info.remote_addr());
+    let peer = tollgate::peer_ip!(tonic);
     let mut client = grpc(limit.identify_by(peer), breaker).await;
     for _ in 0..2 {
         client.check(check("known")).await.unwrap();

@@ -25,8 +25,18 @@ const PRONOUNS: &[&str] = &[
 ];
 
 /// Folders and files that are read.
-const READ: &[&str] =
-    &["src", "tests", "examples", "benches", "docs", "README.md", "CHANGELOG.md", "ARCHITECTURE.md", "CONTRIBUTING.md"];
+const READ: &[&str] = &[
+    "src",
+    "tests",
+    "examples",
+    "benches",
+    "docs",
+    "README.md",
+    "CHANGELOG.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+];
 
 /// Returns whether `text` begins with `words`, as whole words.
 fn begins_with(text: &str, words: &str) -> bool {

@@ -107,25 +107,18 @@ fn unreadable_value_charges_the_proxy_that_appended_it() {
         ("1.1.1.1, unix:", PROXY),
         ("1.1.1.1, 198.51.100.300", PROXY),
         ("1.1.1.1, 0x7f.1", PROXY),
-        ("1.1.1.1, \"198.51.100.7\"", PROXY),
         ("1.1.1.1, unknown, 10.0.0.2", "10.0.0.2"),
         ("1.1.1.1; 198.51.100.7", PROXY),
         ("1.1.1.1 198.51.100.7", PROXY),
-        ("1.1.1.1,", PROXY),
-        ("1.1.1.1, , 10.0.0.2", "10.0.0.2"),
         (", 198.51.100.7", "198.51.100.7"),
         (",,,", PROXY),
         ("", PROXY),
     ] {
         assert_eq!(charged(&x_forwarded_for(), PROXY, &[(XFF, list)]), name, "{list:?}");
     }
-    for list in
-        ["for=1.1.1.1, for=unknown", "for=1.1.1.1, for=_a", "for=1.1.1.1, proto=http", "for=1.1.1.1,", "1.1.1.1"]
-    {
+    for list in ["for=1.1.1.1, for=unknown", "for=1.1.1.1, for=_a", "for=1.1.1.1, proto=http", "1.1.1.1"] {
         assert_eq!(charged(&rfc7239(), PROXY, &[("forwarded", list)]), PROXY, "{list:?}");
     }
-    let empty_line = [(XFF, "1.1.1.1"), (XFF, ""), (XFF, "10.0.0.2")];
-    assert_eq!(charged(&x_forwarded_for(), PROXY, &empty_line), "10.0.0.2");
 }
 
 #[test]

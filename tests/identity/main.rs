@@ -3,9 +3,13 @@
 mod chains;
 mod forged;
 mod keys;
+mod lookups;
+mod missing;
+mod names;
 mod peer_faults;
 mod peers;
 mod properties;
+mod proxies;
 
 use std::{collections::HashSet, net::SocketAddr};
 

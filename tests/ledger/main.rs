@@ -15,6 +15,8 @@ mod invoices;
 mod killed;
 mod layer;
 mod life;
+#[cfg(feature = "postgres")]
+mod opening;
 mod outage;
 mod rejected;
 mod spool;

@@ -110,7 +110,8 @@ async fn read_only_file_is_reported_at_once_and_retried() {
     let (place, _directory) = Place::file();
     place.open().await.shut_down(HUNG).await;
     let pool = pool(1, options(&place)).await;
-    let ledger = tollgate::Ledger::sqlite_pool(pool.clone()).open().await.unwrap().deadline(PATIENT);
+    // Lazy, because the writer of another one has its connection from the start.
+    let ledger = tollgate::Ledger::sqlite_pool(pool.clone()).lazy().open().await.unwrap().deadline(PATIENT);
     let quotas = quotas(&ledger, 100);
     pool.set_connect_options(options(&place).create_if_missing(false).read_only(true));
     pool.acquire().await.unwrap().detach(); // the connection from before

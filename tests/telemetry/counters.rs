@@ -13,6 +13,8 @@ fn every_event_has_its_counter() {
         assert_eq!(
             recorder.text(),
             "\
+# TYPE tollgate_forwarded_unreadable counter
+tollgate_forwarded_unreadable{policy=\"plan\"} 1
 # TYPE tollgate_leases_reclaimed counter
 tollgate_leases_reclaimed{policy=\"plan\"} 1
 # TYPE tollgate_limits_near counter
@@ -42,6 +44,8 @@ tollgate_store_rejections{policy=\"plan\"} 1
 tollgate_unidentified{policy=\"plan\"} 1
 # TYPE tollgate_units_unknown counter
 tollgate_units_unknown{policy=\"plan\"} 1
+# TYPE tollgate_upgrades_unkept counter
+tollgate_upgrades_unkept{policy=\"plan\"} 1
 "
         );
         metrics.observe(&Event::StoreBack { policy: &name("plan") });

@@ -24,6 +24,7 @@ fn no_label_and_no_log_names_a_client() {
     let layers = ServiceBuilder::new()
         .layer(
             TokenBucketLayer::new(Rate::per_hour(5))
+                .refund_on(|_| false)
                 .named("bucket")
                 .identify_by(who().or(PeerIp::new()))
                 .clock(clock.clone())

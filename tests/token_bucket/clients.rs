@@ -17,7 +17,8 @@ use crate::{
 async fn unidentified_requests_share_a_bucket_and_warn_once() {
     let log = Log::default();
     let heard = log.clone();
-    let layer = TokenBucketLayer::new(Rate::per_hour(2)).clock(FakeClock::new()).observe(move |event: &Event<'_>| {
+    let layer = TokenBucketLayer::new(Rate::per_hour(2)).on_unidentified(OnUnidentified::Share);
+    let layer = layer.clock(FakeClock::new()).observe(move |event: &Event<'_>| {
         if let Event::Unidentified { policy } = event {
             heard.push(policy.as_str());
         }
@@ -29,9 +30,9 @@ async fn unidentified_requests_share_a_bucket_and_warn_once() {
     assert_eq!(statuses, [200, 200, 429, 429]);
     assert_eq!(log.lines(), ["default"]);
 
-    let refusing = layer.clone().on_unidentified(OnUnidentified::Refuse);
+    let refusing = layer.fork().on_unidentified(OnUnidentified::Refuse);
     assert_eq!(ask(&refusing, request("/")).await.status(), 403);
-    let passing = layer.on_unidentified(OnUnidentified::Pass);
+    let passing = layer.fork().on_unidentified(OnUnidentified::Pass);
     for _ in 0..10 {
         let passed = ask(&passing, request("/")).await;
         assert_eq!((passed.status().as_u16(), field(&passed, "ratelimit")), (200, None));

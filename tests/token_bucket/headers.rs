@@ -87,7 +87,7 @@ async fn refusal_for_cost_reports_the_remaining_amount() {
     assert_eq!(field(&refused, "ratelimit"), Some("\"default\";r=1940;t=3060"));
     assert_eq!(field(&refused, "retry-after"), Some("3060"));
     let problem: serde_json::Value = serde_json::from_slice(refused.body()).unwrap();
-    assert_eq!(problem["detail"], "Too little is left of the limit of 10000. Retry in 3060 seconds.");
+    assert_eq!(problem["detail"], "Too little is left of the limit of 10000. Retry in 51 minutes.");
 
     ask_for(&layer, "1940").await;
     let empty = ask_for(&layer, "1").await;

@@ -62,8 +62,8 @@ async fn handle_and_layer_share_buckets() {
     buckets.check(&Client::named("alice"), Cost::ONE).unwrap();
     assert_eq!(ask(&layer, request("/")).await.status(), 200);
     assert_eq!(ask(&layer, request("/")).await.status(), 429);
-    let other = layer.named("other");
-    assert_eq!(ask(&other, request("/")).await.status(), 200, "a setter makes a layer with a state of its own");
+    let other = layer.fork().named("other");
+    assert_eq!(ask(&other, request("/")).await.status(), 200, "a fork has a state of its own");
 }
 
 #[test]

@@ -13,7 +13,9 @@ use axum::{Router, routing::get};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use tollgate::{Client, Cost, Event, FakeClock, Forwarded, PeerIp, Rate, Reason, TokenBucketLayer, Unverified};
+use tollgate::{
+    Client, Cost, Event, FakeClock, Forwarded, OnUnidentified, PeerIp, Rate, Reason, TokenBucketLayer, Unverified,
+};
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::support::gate::Log;
@@ -69,10 +71,11 @@ async fn direct_client_with_a_forged_field_is_charged_as_itself() {
 }
 
 #[tokio::test]
-async fn missing_connect_info_is_not_status_500() {
+async fn missing_connect_info_shares_a_bucket_by_choice() {
     let log = Log::default();
     let heard = log.clone();
-    let layer = TokenBucketLayer::new(Rate::per_hour(2)).clock(FakeClock::new()).observe(move |event: &Event<'_>| {
+    let layer = TokenBucketLayer::new(Rate::per_hour(2)).on_unidentified(OnUnidentified::Share);
+    let layer = layer.clock(FakeClock::new()).observe(move |event: &Event<'_>| {
         if let Event::Unidentified { .. } = event {
             heard.push("unidentified");
         }
@@ -88,7 +91,7 @@ async fn missing_connect_info_is_not_status_500() {
 
 #[tokio::test]
 async fn layer_calls_do_not_create_separate_state() {
-    let layer = TokenBucketLayer::new(Rate::per_hour(2)).clock(FakeClock::new());
+    let layer = TokenBucketLayer::new(Rate::per_hour(2)).on_unidentified(OnUnidentified::Share).clock(FakeClock::new());
     let app = ["/a", "/b", "/c"].iter().fold(Router::new(), |app, path| app.route(path, get(|| async {}))).layer(layer);
     let mut passed = 0;
     for path in ["/a", "/b", "/c", "/a", "/b", "/c"] {

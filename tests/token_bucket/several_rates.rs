@@ -63,6 +63,7 @@ fn full_table_of_a_further_rate_shares_one_bucket() {
     let buckets = layer.handle();
     buckets.check(&Client::named("first"), Cost::ONE).unwrap();
     clock.advance(Duration::from_secs(2)); // its bucket of the first rate is full, that of the second is not
+    buckets.forget_idle();
     let late = |number: usize| buckets.check(&Client::named(format!("late {number}")), Cost::ONE);
     assert_eq!((0..5).filter(|_| late(1).is_ok()).count(), 5);
     assert_eq!(log.lines().len(), 5);

@@ -13,7 +13,10 @@ use tower::{ServiceBuilder, ServiceExt};
 
 use crate::support::fixed::{Fixed, collected, handler, name, seconds, text};
 
-const REASONS: [Reason; 14] = [
+const REASONS: [Reason; 17] = [
+    Reason::Unauthenticated,
+    Reason::NoPeerAddress,
+    Reason::NoPrincipal,
     Reason::RateLimited,
     Reason::Capacity,
     Reason::CircuitOpen,
@@ -86,6 +89,35 @@ fn retry_after_is_rounded_up_and_never_zero() {
         assert_eq!(text(answer.headers(), "retry-after"), said);
         assert_eq!(body["retry_after_seconds"].to_string(), said);
     }
+}
+
+#[test]
+fn wait_in_words_is_rounded_up_to_a_unit_for_people() {
+    for (wait, words) in [
+        (1, "1 second"),
+        (2, "2 seconds"),
+        (119, "119 seconds"),
+        (120, "2 minutes"),
+        (121, "3 minutes"),
+        (7_199, "120 minutes"),
+        (7_200, "2 hours"),
+        (61_200, "17 hours"),
+        (61_201, "18 hours"),
+        (172_800, "2 days"),
+        (2_678_400, "31 days"),
+    ] {
+        let refusal = Refusal::new(Reason::RateLimited, name("default")).with_retry_after(seconds(wait));
+        let answer = refusal::text(&refusal).into_body();
+        assert_eq!(answer, format!("The limit is used up. Retry in {words}.\n"));
+    }
+}
+
+#[test]
+fn refusal_is_an_error_and_its_reason_is_displayed() {
+    let refusal = Refusal::new(Reason::CircuitOpen, name("upstream"));
+    let error: Box<dyn std::error::Error + Send + Sync> = refusal.clone().into();
+    assert_eq!(error.to_string(), r#"policy "upstream": circuit open"#);
+    assert_eq!(refusal.reason().to_string(), "circuit_open");
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod admin;
 mod amounts;
 mod clients;
 mod clocks;
+mod histories;
 mod jobs;
 mod reservations;
 
@@ -25,6 +26,8 @@ use std::{
     fmt,
     time::{Duration, SystemTime},
 };
+
+pub use histories::random_histories;
 
 use crate::{
     identity::{Client, Principal, Verified},
@@ -82,6 +85,7 @@ rules! {
     clients {
         two_clients_never_meet looking_changes_nothing tier_is_the_one_of_the_last_charge every_client_is_listed_once
     }
+    histories { random_histories_equal_a_book }
     jobs {
         a_job_is_done_once another_job_has_another_id a_job_under_way_is_not_begun_again
         a_job_that_was_not_begun_leaves_its_id_free failed_job_frees_its_id many_at_once_do_a_job_once a_place_comes_back

@@ -74,7 +74,7 @@ pub async fn an_id_can_be_written_down(make: impl AsyncFn(QuotaLayer) -> Quotas)
     let id = quotas.reserve(alice, ("queries", 10)).await.unwrap().detach();
     let read: ReservationId = id.to_string().parse().unwrap();
     assert_eq!(read, id);
-    for unknown in ["m-0123456789abcdef-0-0-0-1", "unknown"] {
+    for unknown in ["m-0123456789abcdef-0-0-0-1-0123456789abcdef", "unknown"] {
         let unknown = unknown.parse().unwrap();
         assert_eq!(quotas.commit(&unknown, ("queries", 10)).await, Err(ReservationError::Unknown));
         assert_eq!(quotas.roll_back(&unknown).await, Err(ReservationError::Unknown));

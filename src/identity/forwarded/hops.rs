@@ -23,20 +23,39 @@ pub(super) enum Form {
     Pairs,
     /// One address on one line.
     Single,
+    /// One address and a port on one line, also an IPv6 address without brackets.
+    WithPort,
 }
 
-/// Returns the addresses in a field from the right, up to the first element that cannot be read.
-pub(super) fn hops<'a>(name: &HeaderName, form: Form, headers: &'a HeaderMap) -> impl Iterator<Item = IpAddr> + 'a {
+impl Form {
+    const fn is_list(self) -> bool {
+        matches!(self, Self::Addresses | Self::Pairs)
+    }
+}
+
+/// Returns the addresses in a field from the right; `None` for an element that cannot be read.
+///
+/// Empty elements of a list are skipped (RFC 9110, section 5.6.1.2), but count towards the greatest number of elements.
+pub(super) fn hops<'a>(
+    name: &HeaderName,
+    form: Form,
+    headers: &'a HeaderMap,
+) -> impl Iterator<Item = Option<IpAddr>> + 'a {
     let mut lines = headers.get_all(name).iter().rev().map(HeaderValue::as_bytes);
     let mut rest = None;
-    iter::from_fn(move || {
-        let (before, last) = cut(rest.take().or_else(|| lines.next())?, form)?;
+    let elements = iter::from_fn(move || {
+        let line = rest.take().or_else(|| lines.next())?;
+        let Some((before, last)) = cut(line, form) else { return Some(None) };
         rest = before;
-        match form {
-            Form::Pairs => forwarded_for(last),
-            Form::Single if lines.next().is_some() => None,
-            Form::Single | Form::Addresses => node(last.trim_ascii()),
-        }
+        Some(if form.is_list() || lines.next().is_none() { Some(last.trim_ascii()) } else { None })
+    });
+    let elements = elements.take(MAX_HOPS).filter(move |element| !form.is_list() || *element != Some(b""));
+    elements.map(move |element| match form {
+        Form::Pairs => forwarded_for(element?),
+        Form::Single | Form::Addresses => unquoted_node(element?),
+        Form::WithPort => std::str::from_utf8(element?).ok()?.rsplit_once(':').and_then(|(ip, port)| {
+            ip.trim_start_matches('[').trim_end_matches(']').parse().ok().filter(|_| is_port(port))
+        }),
     })
 }
 
@@ -50,7 +69,7 @@ fn cut(line: &[u8], form: Form) -> Option<(Option<&[u8]>, &[u8])> {
     let mut quoted = false;
     for at in (floor..line.len()).rev() {
         match line[at] {
-            b',' if !quoted && form != Form::Single => return Some((Some(&line[..at]), &line[at + 1..])),
+            b',' if !quoted && form.is_list() => return Some((Some(&line[..at]), &line[at + 1..])),
             b'"' if form == Form::Pairs => quoted = !quoted || is_escaped(&line[floor..at]),
             _ => {}
         }
@@ -69,12 +88,18 @@ fn node(text: &[u8]) -> Option<IpAddr> {
     if let Some(rest) = text.strip_prefix('[') {
         let (ip, after) = rest.split_once(']')?;
         let fine = after.is_empty() || after.strip_prefix(':').is_some_and(is_port);
-        return ip.parse::<Ipv6Addr>().ok().filter(|_| fine).map(IpAddr::V6);
+        return v6(ip).filter(|_| fine);
     }
-    text.parse().ok().or_else(|| {
+    text.parse().ok().or_else(|| v6(text)).or_else(|| {
         let (ip, port) = text.rsplit_once(':')?;
         ip.parse::<Ipv4Addr>().ok().filter(|_| is_port(port)).map(IpAddr::V4)
     })
+}
+
+/// Parses an IPv6 address with or without a zone (RFC 4007, section 11), which only the writer's machine understands.
+fn v6(text: &str) -> Option<IpAddr> {
+    let (ip, zone) = text.split_once('%').unwrap_or((text, "none"));
+    ip.parse::<Ipv6Addr>().ok().filter(|_| !zone.is_empty()).map(IpAddr::V6)
 }
 
 /// Returns whether a text is a port: digits, or an obfuscated name.
@@ -190,7 +215,9 @@ mod tests {
             ("[198.51.100.7]", "-"),
             ("[2001:db8::7", "-"),
             ("[2001:db8::7]4711", "-"),
-            ("fe80::1%eth0", "-"),
+            ("fe80::1%eth0", "fe80::1"),
+            ("[fe80::1%25eth0]:4711", "fe80::1"),
+            ("fe80::1%", "-"),
             ("unknown", "-"),
             ("_hidden", "-"),
             ("", "-"),

@@ -2,13 +2,20 @@
 
 mod hops;
 
-use std::net::IpAddr;
+use std::{
+    fmt, mem,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderName, header};
 use ipnet::IpNet;
 
-use super::credential;
-use crate::error::ConfigError;
+use super::{UnreadableReport, credential};
+use crate::{error::ConfigError, head::RequestHead};
 use hops::{Form, MAX_HOPS, hops};
 
 /// A field in which proxies report the client's address, and the proxies that are trusted.
@@ -16,8 +23,9 @@ use hops::{Form, MAX_HOPS, hops};
 /// All lines of the field are one list. It is read from the right, where the nearest proxy wrote. As long as the writer
 /// of an element is trusted, the address in the element counts. The first address that is not trusted is the client.
 /// Nothing to the left of it is read, because the client may have written it. An element that cannot be read ends the
-/// list too, and the trusted proxy that wrote it is charged. Such elements are an empty one, `unknown`, and obfuscated
-/// names. Elements may have ports: `198.51.100.7:4711`, `[2001:db8::7]:4711`.
+/// list too, and the trusted proxy that wrote it is charged. Such elements are `unknown` and obfuscated names; the first
+/// one is reported by [`Event::UnreadableForwarded`](crate::Event::UnreadableForwarded) and on standard error. Elements
+/// may have ports, zones and quotation marks: `198.51.100.7:4711`, `"[fe80::7%eth0]:4711"`. Empty ones are skipped.
 ///
 /// At most 32 elements are read, and at most 1,024 bytes of each.
 ///
@@ -38,15 +46,43 @@ use hops::{Form, MAX_HOPS, hops};
 pub struct Forwarded {
     field: ForwardedField,
     trust: Trust,
+    reports: Arc<Reports>,
 }
 
 /// A field in which proxies report the client's address, without the proxies that are trusted.
 ///
 /// Name the field that **your** proxy writes. A client can forge a field that the proxy passes on unread.
 #[derive(Clone, Debug)]
-pub struct ForwardedField {
-    name: HeaderName,
-    form: Form,
+pub struct ForwardedField(AddressSource);
+
+type Reader = Arc<dyn Fn(&RequestHead<'_>) -> Option<IpAddr> + Send + Sync>;
+
+#[derive(Clone)]
+enum AddressSource {
+    Field(HeaderName, Form),
+    Reader(Reader),
+}
+
+impl fmt::Debug for AddressSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Field(name, _) => f.write_str(name.as_str()),
+            Self::Reader(_) => f.write_str("reader"),
+        }
+    }
+}
+
+/// Functions that receive the name of a field that cannot be read, each once.
+#[derive(Default)]
+struct Reports {
+    waiting: AtomicBool,
+    functions: Mutex<Vec<UnreadableReport>>,
+}
+
+impl fmt::Debug for Reports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reports").field("waiting", &self.waiting).finish_non_exhaustive()
+    }
 }
 
 impl Forwarded {
@@ -58,7 +94,7 @@ impl Forwarded {
     /// ```
     #[must_use]
     pub const fn x_forwarded_for() -> ForwardedField {
-        ForwardedField { name: HeaderName::from_static("x-forwarded-for"), form: Form::Addresses }
+        ForwardedField(AddressSource::Field(HeaderName::from_static("x-forwarded-for"), Form::Addresses))
     }
 
     /// Reads `Forwarded` (RFC 7239), to which each proxy appends `for=` and the address of its peer.
@@ -69,7 +105,7 @@ impl Forwarded {
     /// ```
     #[must_use]
     pub const fn rfc7239() -> ForwardedField {
-        ForwardedField { name: header::FORWARDED, form: Form::Pairs }
+        ForwardedField(AddressSource::Field(header::FORWARDED, Form::Pairs))
     }
 
     /// Reads a field with the client's address alone, such as `X-Real-IP` or `CF-Connecting-IP`.
@@ -94,22 +130,78 @@ impl Forwarded {
     /// # Errors
     /// If `name` is not a field name.
     pub fn try_single(name: impl AsRef<str>) -> Result<ForwardedField, ConfigError> {
-        Ok(ForwardedField { name: credential::token("field name", name.as_ref())?, form: Form::Single })
+        credential::token("field name", name.as_ref())
+            .map(|name| ForwardedField(AddressSource::Field(name, Form::Single)))
+    }
+
+    /// Reads `CloudFront-Viewer-Address`, which has an address and a port.
+    ///
+    /// CloudFront adds it if the origin request policy asks for it, and replaces one that the viewer sent. Trust the
+    /// networks of CloudFront's origin-facing servers.
+    ///
+    /// ```
+    /// let trusted = tollgate::Forwarded::cloudfront().from_networks(["130.176.0.0/16"]);
+    /// # let _ = trusted;
+    /// ```
+    #[must_use]
+    pub const fn cloudfront() -> ForwardedField {
+        ForwardedField(AddressSource::Field(HeaderName::from_static("cloudfront-viewer-address"), Form::WithPort))
+    }
+
+    /// Reads the client's address by `read`, for a field of another form.
+    ///
+    /// It is called only if the peer is trusted. The peer is charged if it returns `None`.
+    ///
+    /// ```
+    /// use std::net::IpAddr;
+    /// use tollgate::{Forwarded, RequestHead};
+    ///
+    /// let viewer = |request: &RequestHead<'_>| -> Option<IpAddr> {
+    ///     request.headers.get("x-viewer")?.to_str().ok()?.strip_prefix("ip=")?.parse().ok()
+    /// };
+    /// let trusted = Forwarded::by(viewer).from_networks(["10.0.0.0/8"]);
+    /// # let _ = trusted;
+    /// ```
+    #[must_use]
+    pub fn by(read: impl Fn(&RequestHead<'_>) -> Option<IpAddr> + Send + Sync + 'static) -> ForwardedField {
+        ForwardedField(AddressSource::Reader(Arc::new(read)))
     }
 
     /// Returns the address to charge: the peer's, unless the peer is trusted and names another.
-    pub(super) fn client(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
+    pub(super) fn client(&self, peer: Option<IpAddr>, request: &RequestHead<'_>) -> Option<IpAddr> {
         let mut client = peer.map(|ip| ip.to_canonical());
         if !self.trust.includes(0, client) {
             return client;
         }
-        for (before, hop) in hops(&self.field.name, self.field.form, headers).take(MAX_HOPS).enumerate() {
+        let (name, form) = match &self.field.0 {
+            AddressSource::Field(name, form) => (name, *form),
+            AddressSource::Reader(read) => return read(request).map(|ip| ip.to_canonical()).or(client),
+        };
+        for (before, hop) in hops(name, form, request.headers).enumerate() {
+            let Some(hop) = hop else {
+                self.report(name);
+                break;
+            };
             client = Some(hop.to_canonical());
             if !self.trust.includes(before + 1, client) {
                 break;
             }
         }
         client
+    }
+
+    /// Adds a function that receives the name of the field when it first cannot be read.
+    pub(super) fn on_unreadable(&self, report: UnreadableReport) {
+        self.reports.functions.lock().unwrap_or_else(PoisonError::into_inner).push(report);
+        self.reports.waiting.store(true, Ordering::Release);
+    }
+
+    #[cold]
+    fn report(&self, field: &HeaderName) {
+        if self.reports.waiting.load(Ordering::Relaxed) && self.reports.waiting.swap(false, Ordering::Acquire) {
+            let functions = mem::take(&mut *self.reports.functions.lock().unwrap_or_else(PoisonError::into_inner));
+            functions.iter().for_each(|report| report(field));
+        }
     }
 
     /// Returns whether a client cannot claim another's address by sending a field.
@@ -119,7 +211,8 @@ impl Forwarded {
 }
 
 impl ForwardedField {
-    /// Trusts the proxies in these networks, each an address or `address/prefix length`.
+    /// Trusts the proxies in these networks, each an address or `address/prefix length`. `127.0.0.1` and `::1` imply each
+    /// other.
     ///
     /// Name only the proxies: a peer in one of these networks can claim any address. A network of all addresses is
     /// therefore rejected.
@@ -149,7 +242,7 @@ impl ForwardedField {
         self,
         networks: impl IntoIterator<Item = N>,
     ) -> Result<Forwarded, ConfigError> {
-        Ok(Forwarded { field: self, trust: Trust::try_networks(networks)? })
+        Ok(self.trusting(Trust::try_networks(networks)?))
     }
 
     /// Trusts the nearest `count` proxies, 1 to 32, regardless of their addresses.
@@ -182,9 +275,13 @@ impl ForwardedField {
     /// ```
     pub fn try_through_hops(self, count: usize) -> Result<Forwarded, ConfigError> {
         match count {
-            1..=MAX_HOPS => Ok(Forwarded { field: self, trust: Trust::Hops(count) }),
+            1..=MAX_HOPS => Ok(self.trusting(Trust::Hops(count))),
             _ => Err(ConfigError::new("trusted hops", "be from 1 to 32", count)),
         }
+    }
+
+    fn trusting(self, trust: Trust) -> Forwarded {
+        Forwarded { field: self, trust, reports: Arc::default() }
     }
 }
 
@@ -199,11 +296,17 @@ enum Trust {
 
 impl Trust {
     fn try_networks<N: AsRef<str>>(networks: impl IntoIterator<Item = N>) -> Result<Self, ConfigError> {
-        let networks = networks.into_iter().map(|network| parse(network.as_ref())).collect::<Result<Box<[_]>, _>>()?;
+        let networks = networks.into_iter().map(|network| parse(network.as_ref()));
+        let mut networks = networks.collect::<Result<Vec<_>, _>>()?;
         if networks.is_empty() {
             return Err(ConfigError::new("trusted networks", "be at least one", 0));
         }
-        Ok(Self::Networks(networks))
+        // A proxy on this machine that connects to `localhost` comes from either address.
+        let loopback = [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()];
+        if loopback.iter().any(|ip| networks.iter().any(|network| network.contains(ip))) {
+            networks.extend(loopback.map(IpNet::from));
+        }
+        Ok(Self::Networks(networks.into()))
     }
 
     /// Returns whether `hop` is trusted. The peer has the number 0, the address in the last element 1, and so on.

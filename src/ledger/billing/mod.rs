@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, error::Error, fmt, future::Future, time::System
 pub use invoice::{Invoice, InvoiceLine};
 pub use memory_provider::MemoryProvider;
 
-use super::{Database, DbError, Ledger, Session, handle::on_database, sql::BilledSum, writer::Reads};
+use super::{Ledger, handle::on_database, sql::BilledSum};
 use crate::{
     error::ConfigError,
     quota::QuotaError,
@@ -172,18 +172,11 @@ impl Ledger {
         Ok(on_database!(self, inner => {
             let database = &inner.writer.database;
             inner.report(async {
-                locked(database, tenant).await?;
+                database.wait_for_writers(tenant).await?;
                 database.sums(tenant, from, until).await
             }).await
         })?)
     }
-}
-
-/// Waits for the lock of an account, under which every writer of an earlier row has committed.
-async fn locked<D: Database>(database: &D, tenant: &str) -> Result<(), DbError> {
-    let mut session = database.connect().await?;
-    session.begin(&Reads { tenants: vec![tenant.into()], ..Reads::default() }).await?;
-    session.roll_back().await
 }
 
 impl<E: fmt::Display> fmt::Display for BillingError<E> {

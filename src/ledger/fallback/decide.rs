@@ -92,6 +92,7 @@ impl Fallback {
                 // The ledger is reachable: this request passes, as the layer says, and the ledger still decides all
                 // others.
                 Reply::Rejected(_) => {}
+                Reply::Unavailable(_) if writer.database.refusal().is_some() => {}
                 Reply::Unavailable(why) => spool.lost(&why),
                 // Only this account's requests pass.
                 Reply::Held => spool.hold(&command.key.tenant),
@@ -115,6 +116,10 @@ impl Fallback {
                 }
             }
             start_merging(spool, writer);
+        }
+        // A database that answers and must not be used is not away: its clients would pass without a limit.
+        if writer.database.refusal().is_some() {
+            return Err(if passing.sent { StoreError::Indeterminate } else { StoreError::Unavailable }.into());
         }
         passing.pass(self.share, wall).await?;
         Ok((AdmitReply::spooled(at), true))

@@ -13,7 +13,7 @@ use super::{
     spool_format::{HEADER, recover},
     spool_queue::SpoolQueue,
 };
-use crate::ledger::SpoolError;
+use crate::ledger::{SpoolError, SpoolErrorKind};
 
 /// File of the charges that the layers of a ledger admit while it is away, until they are merged. Clones are the same
 /// file.
@@ -21,7 +21,7 @@ use crate::ledger::SpoolError;
 /// Each record is on the disk before its request passes (one `fsync` for all that wait). It is merged exactly once, as
 /// soon as the ledger answers again; after a crash the next process merges it. The records are held in memory too. A
 /// spool belongs to one process at a time and to one ledger, and must be on a disk that outlives the process. Each record
-/// names the database to be charged; another one refuses to open with it.
+/// names the database to be charged; another one refuses to open with it, unless the ledger is lazy.
 ///
 /// A record under a client's job id that is older than the ledger remembers may have been charged before. It is moved to
 /// a file beside the spool, whose name ends in `.stale`, as a line of JSON, and reported by
@@ -65,10 +65,9 @@ impl Spool {
     pub fn at(path: impl AsRef<Path>) -> Result<Self, SpoolError> {
         let path = path.as_ref();
         let failed = |doing: &str, error: io::Error| {
-            SpoolError::new(format!(
-                "a spool must be a file that can be read and written, got {}: {doing}: {error}",
-                path.display()
-            ))
+            let got = path.display();
+            let reason = format!("a spool must be a file that can be read and written, got {got}: {doing}: {error}");
+            SpoolError::new(SpoolErrorKind::Io, reason).caused_by(error)
         };
         let mut options = OpenOptions::new();
         #[cfg(unix)] // charges are private
@@ -84,7 +83,7 @@ impl Spool {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let why = format!("a spool must belong to one process, got {}, which another has open", path.display());
-                return Err(SpoolError::new(why));
+                return Err(SpoolError::new(SpoolErrorKind::InUse, why));
             }
             Err(TryLockError::Error(error)) => return Err(failed("cannot be locked", error)),
         }
@@ -97,9 +96,9 @@ impl Spool {
                 Ok(()) => format!("it was renamed to {}", kept.display()),
                 Err(error) => format!("it cannot be renamed: {error}"),
             };
-            SpoolError::new(format!(
-                "a spool must be as it was written, got {}: at byte {at}, after {whole} whole records, {what}; {moved}",
-                path.display(),
+            let got = path.display();
+            SpoolError::new(SpoolErrorKind::Damaged, format!(
+                "a spool must be as it was written, got {got}: at byte {at}, after {whole} whole records, {what}; {moved}"
             ))
         })?;
         let end = recovered.end.max(HEADER.len()) as u64;

@@ -22,7 +22,7 @@ pub(super) const HEAD: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Recovered {
     pub(crate) commands: Vec<Command>,
-    /// Ledger of the records; `None` if there are none.
+    /// Ledger that the records name; `None` if they name none.
     pub(crate) ledger: Option<u128>,
     /// End of the last whole record; later bytes were never acknowledged.
     pub(crate) end: usize,
@@ -71,7 +71,8 @@ pub(crate) fn recover(file: &[u8]) -> Result<Recovered, Damage> {
             return Err(damage("a record was altered"));
         }
         let (of, command) = decode(body).ok_or_else(|| damage("this version cannot read a record"))?;
-        if *ledger.get_or_insert(of) != of {
+        // A lazy ledger does not know its id.
+        if of != 0 && *ledger.get_or_insert(of) != of {
             return Err(damage("a record belongs to another ledger"));
         }
         commands.push(command);

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     ledger::{
-        SpoolError,
+        LedgerError, LedgerErrorKind,
         writer::{Command, CommandKind, Key, SettleKind},
     },
     quota::{
@@ -104,18 +104,19 @@ impl SpoolQueue {
     ///
     /// # Errors
     /// If records of another ledger wait.
-    pub(in crate::ledger) fn name(&self, ledger: u128) -> Result<(), SpoolError> {
+    pub(in crate::ledger) fn name(&self, ledger: u128) -> Result<(), LedgerError> {
         let mut state = self.lock();
         let (waiting, of) = (state.left(), state.ledger.replace(ledger).unwrap_or(ledger));
         if waiting == 0 || of == ledger {
             return Ok(());
         }
         state.ledger = Some(of);
-        Err(SpoolError::new(format!(
+        let why = format!(
             "a spool must be merged into the database it was written for, got {} with {waiting} records of ledger \
              {of:032x} and a database with ledger {ledger:032x}; open that database, or move the file away",
             self.path.display(),
-        )))
+        );
+        Err(LedgerError::new(LedgerErrorKind::Spool, why))
     }
 
     /// Notifies `listener` for as long as it lives.

@@ -1,6 +1,5 @@
 //! PostgreSQL: a ledger in a database of a server.
 
-mod archive;
 mod error;
 mod read;
 #[cfg(test)]
@@ -11,14 +10,14 @@ mod values;
 use std::{iter, sync::Arc, time::Duration};
 
 use sqlx::{
-    ConnectOptions, Executor, PgConnection, PgPool, Postgres, Row as _, SqlSafeStr, SqlStr,
+    Executor, PgConnection, PgPool, Postgres, Row as _, SqlSafeStr, SqlStr,
     postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow},
     query::Query,
 };
 
 use super::{
-    DbError, LedgerError,
-    sql::{SqlDatabase, SqlDialect, SqlValue, apply, check, db_error, driver_calls, encoding, safe},
+    DbError, LedgerError, LedgerErrorKind,
+    sql::{OpenOptions, SqlDatabase, SqlDialect, SqlValue, db_error, driver_calls, encoding, safe},
 };
 use values::Time;
 
@@ -27,37 +26,25 @@ pub(crate) type PostgresDatabase = SqlDatabase<Postgres>;
 
 type PostgresQuery = Query<'static, Postgres, PgArguments>;
 
-/// Longest time to reach a server.
+/// Longest time to reach a server for a report.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 const FORGETS: &str = "synchronous_commit must be on, local, remote_write or remote_apply, got off: rows that were acknowledged could be lost";
 
 impl PostgresDatabase {
     /// Opens the database at `url`, with a pool of its own.
-    pub(crate) async fn at_url(url: &str) -> Result<Self, LedgerError> {
-        let options: PgConnectOptions =
-            url.parse().map_err(|error| LedgerError::new(format!("invalid ledger URL: {error}")))?;
-        let place = format!("{}:{}", options.get_host(), options.get_port());
-        // On a connection of its own, because a pool would retry and hide the reason.
-        let checked = match tokio::time::timeout(CONNECT_TIMEOUT, options.connect()).await {
-            Ok(Ok(mut connection)) => {
-                async {
-                    apply::<Postgres>(&mut connection).await?;
-                    check::<Postgres>(&mut connection, false).await
-                }
-                .await
-            }
-            Ok(Err(error)) => Err(db_error::<Postgres>(error)),
-            Err(_) => Err(DbError::Lost(format!("PostgreSQL: no answer within {CONNECT_TIMEOUT:?}"))),
-        };
-        checked.map_err(|error| LedgerError::new(format!("{} ({place})", error.reason())))?;
-        let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(CONNECT_TIMEOUT).connect_lazy_with(options);
-        Ok(Self::new(pool, false, None))
+    pub(crate) async fn at_url(url: &str, options: OpenOptions) -> Result<Self, LedgerError> {
+        let server: PgConnectOptions = url.parse().map_err(|error: sqlx::Error| {
+            LedgerError::new(LedgerErrorKind::Address, format!("invalid ledger URL: {error}")).caused_by(error)
+        })?;
+        let place = format!("{}:{}", server.get_host(), server.get_port());
+        let pool = PgPoolOptions::new().max_connections(4).acquire_timeout(CONNECT_TIMEOUT).connect_lazy_with(server);
+        Self::new(pool, options).owned(&place).open().await
     }
 
     /// Opens the database of an existing pool.
-    pub(crate) async fn from_pool(pool: PgPool) -> Result<Self, LedgerError> {
-        Ok(Self::open(pool, false, None).await?)
+    pub(crate) async fn from_pool(pool: PgPool, options: OpenOptions) -> Result<Self, LedgerError> {
+        Self::new(pool, options).open().await
     }
 }
 
@@ -74,9 +61,14 @@ impl SqlDialect for Postgres {
     const HAS_SCHEMA: &'static str = "SELECT count(to_regclass('quota_schema'))";
     const VERSIONS: &'static [&'static str] =
         &[include_str!("../schema/postgres/0001_ledger.sql"), include_str!("../schema/postgres/0002_counters.sql")];
-    const HAS_UNIQUE_INDEX: &'static str = "SELECT count(*) FROM pg_index
-        WHERE indexrelid = to_regclass('quota_consumption_once') AND indrelid = to_regclass('quota_consumption')
-            AND indisunique AND indisvalid";
+    const LOST_GUARDS: &'static str = "SELECT 'unique index quota_consumption_once' WHERE NOT EXISTS (
+            SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('quota_consumption_once')
+                AND indrelid = to_regclass('quota_consumption') AND indisunique AND indisvalid)
+        UNION ALL SELECT 'trigger quota_consumption_stays, or it is disabled' WHERE NOT EXISTS (
+            SELECT 1 FROM pg_trigger WHERE tgrelid = to_regclass('quota_consumption')
+                AND tgname = 'quota_consumption_stays' AND tgenabled IN ('O', 'A'))";
+    const ALLOW_DELETES: &'static str = "SET LOCAL tollgate.archives = 'on'";
+    const FORBID_DELETES: &'static str = "SET LOCAL tollgate.archives = 'off'";
 
     driver_calls!();
 
@@ -97,42 +89,56 @@ impl SqlDialect for Postgres {
         error::reported(reported)
     }
 
-    async fn check_promises(connection: &mut PgConnection, _: bool) -> Result<(), DbError> {
+    fn limit_lock_wait(millis: u128) -> String {
+        format!("SET LOCAL lock_timeout = '{millis}ms'")
+    }
+
+    async fn check_promises(connection: &mut PgConnection, durable_storage: bool) -> Result<(), LedgerError> {
         let settings = "SELECT current_setting('synchronous_commit'), current_setting('fsync'),
                 current_setting('transaction_read_only'), current_setting('server_encoding'), pg_is_in_recovery(),
                 (SELECT min(relname::text) FROM pg_class WHERE relpersistence <> 'p' AND oid = ANY (ARRAY[
                     to_regclass('quota_account'), to_regclass('quota_counter'), to_regclass('quota_grant'),
-                    to_regclass('quota_consumption'), to_regclass('quota_hold')]))";
+                    to_regclass('quota_consumption'), to_regclass('quota_hold'), to_regclass('quota_archive'),
+                    to_regclass('quota_schema'), to_regclass('quota_identity')])),
+                (SELECT min(p || ' ON ' || t || ' TO ' || quote_ident(current_user)) FROM (VALUES
+                    ('quota_account', 'SELECT,INSERT,UPDATE'), ('quota_counter', 'SELECT,INSERT,UPDATE'),
+                    ('quota_grant', 'SELECT,INSERT,UPDATE'), ('quota_consumption', 'SELECT,INSERT'),
+                    ('quota_hold', 'SELECT,INSERT,UPDATE,DELETE'), ('quota_archive', 'SELECT'),
+                    ('quota_identity', 'SELECT')) AS needed (t, ps),
+                    unnest(string_to_array(ps, ',')) AS p
+                WHERE NOT has_table_privilege(to_regclass(t), p))";
         let rows = Self::fetch(connection, settings.into_sql_str(), &[]).await?;
-        let [row] = &*rows else { return Err(DbError::Refused("the server has no settings".into())) };
+        let [row] = &*rows else { return Err(DbError::Refused("the server has no settings".into()).into()) };
         let setting = |at| Ok::<_, DbError>(Self::text(row, at)?.unwrap_or_default());
-        let refused = |reason: String| Err(DbError::Refused(reason));
+        let lossy = |reason: String| Err(LedgerError::new(LedgerErrorKind::Unsafe, reason));
+        let forbidden = |reason: String| Err(LedgerError::new(LedgerErrorKind::Forbidden, reason));
         if setting(0)? == "off" {
-            return refused(FORGETS.into());
+            return lossy(FORGETS.into());
         }
-        if setting(1)? == "off" {
-            return refused("fsync must be on, got off: rows that were acknowledged could be lost".into());
+        if setting(1)? == "off" && !durable_storage {
+            return lossy(
+                "fsync must be on, got off: rows that were acknowledged could be lost; call \
+                .storage_is_durable() if the server's storage keeps them without it"
+                    .into(),
+            );
         }
         if Self::flag(row, 4)? == Some(true) {
-            return refused("the server must take writes, got a standby that only reads".into());
+            return forbidden("the server must take writes, got a standby that only reads".into());
         }
         if setting(2)? == "on" {
-            return refused("default_transaction_read_only must be off, got on: a ledger is written".into());
+            return forbidden("default_transaction_read_only must be off, got on: a ledger is written".into());
         }
         let encoding = setting(3)?;
         if !["UTF8", "SQL_ASCII"].contains(&encoding) {
-            return refused(format!(
-                "encoding of the database must be UTF8, got {encoding}: it cannot write every name"
-            ));
+            return lossy(format!("encoding of the database must be UTF8, got {encoding}: it cannot write every name"));
         }
-        match Self::text(row, 5)? {
-            Some(table) => refused(format!("{table} must be logged, got a table that a crash empties")),
+        if let Some(table) = Self::text(row, 5)? {
+            return lossy(format!("{table} must be logged, got a table that a crash empties"));
+        }
+        match Self::text(row, 6)? {
+            Some(right) => forbidden(format!("the role lacks a right on the tables of the ledger; GRANT {right}")),
             None => Ok(()),
         }
-    }
-
-    async fn archive(connection: &mut PgConnection, tenant: &str, before: u64, command: u128) -> Result<u64, DbError> {
-        archive::archive(connection, tenant, before, command).await
     }
 }
 

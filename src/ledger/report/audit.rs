@@ -4,7 +4,7 @@ use std::{collections::VecDeque, fmt, time::SystemTime};
 
 use super::LedgerEntry;
 use crate::{
-    ledger::{Ledger, handle::on_database},
+    ledger::{Database, Ledger, handle::on_database},
     quota::QuotaError,
     time::{Instant, since_1970},
 };
@@ -147,6 +147,34 @@ impl Ledger {
     pub fn entries(&self, tenant: &str, from: SystemTime, until: SystemTime) -> Entries {
         let (ledger, tenant, read) = (self.clone(), tenant.into(), VecDeque::new());
         Entries { ledger, tenant, from: since_1970(from), after: 0, until: since_1970(until), read, ended: false }
+    }
+
+    /// Returns at most `most` tenants that have an account, in the order of their names, from the first one behind
+    /// `after` on. For work on all of them, such as the invoices at a month's end.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// # tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(async {
+    /// # use tollgate::{Client, Ledger, OnFailure, Plan, QuotaLayer};
+    /// let ledger = Ledger::sqlite_in_memory().open().await.unwrap();
+    /// let quotas = QuotaLayer::new(Plan::standard()).store_in(&ledger, OnFailure::FailClosed).handle();
+    /// for name in ["zed", "acme"] {
+    ///     quotas.charge(&Client::named(name), ("queries", 1)).await.unwrap();
+    /// }
+    /// let mut last: Option<String> = None;
+    /// while let Some(tenant) = ledger.tenants(last.as_deref(), 1).await.unwrap().pop() {
+    ///     println!("{tenant}"); // and the invoice of each
+    ///     last = Some(tenant);
+    /// }
+    /// assert_eq!(last.as_deref(), Some("zed"));
+    /// # });
+    /// ```
+    pub async fn tenants(&self, after: Option<&str>, most: usize) -> Result<Vec<String>, QuotaError> {
+        let tenants = on_database!(self, inner => inner.report(inner.writer.database.tenants(after, most)).await)?;
+        Ok(tenants.iter().map(ToString::to_string).collect())
     }
 
     /// Returns the usage of a tenant at a past time, for each period that was open then.

@@ -2,42 +2,98 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use sqlx::{Pool, SqlStr, pool::PoolConnection};
+use sqlx::{ConnectOptions as _, Pool, SqlStr, pool::PoolConnection};
 
-use super::{ChargePath, Columns, SqlSession, SqlValue, apply, check, db_error, safe};
+use super::{
+    ChargePath, Columns, OpenOptions, SqlSession, SqlValue, db_error, opening::open_connection, safe, schema::check,
+};
 use crate::ledger::{
-    Database, DbError,
+    Database, DbError, LedgerError,
+    database::RefusalListener,
     writer::{Key, ReservationRow, Row, Stored},
 };
 
 /// A ledger in a database that is reached through a pool.
 pub(crate) struct SqlDatabase<S: ChargePath> {
     pub(crate) pool: Pool<S>,
-    /// Whether the ledger closes the pool.
-    owns_pool: bool,
+    options: OpenOptions,
+    /// File or address of a pool that the ledger has made; `None` if the pool is the program's.
+    place: Option<Box<str>>,
     /// Connection that keeps a database in memory alive.
     memory: Option<Mutex<S::Connection>>,
+    /// Connection that was opened with the ledger, for the writer.
+    first: Mutex<Option<S::Connection>>,
+    /// Whether the tables were there. If they are missing later, they were removed, and must not begin anew.
+    opened: AtomicBool,
+    /// Reason of the last check that has failed, unless a later one has passed.
+    refusal: Mutex<Option<Arc<str>>>,
+    listeners: Mutex<Vec<RefusalListener>>,
 }
 
 impl<S: ChargePath> SqlDatabase<S> {
-    pub(crate) fn new(pool: Pool<S>, owns_pool: bool, memory: Option<S::Connection>) -> Self {
-        Self { pool, owns_pool, memory: memory.map(Mutex::new) }
+    pub(crate) fn new(pool: Pool<S>, options: OpenOptions) -> Self {
+        let (first, refusal, listeners) = (Mutex::new(None), Mutex::new(None), Mutex::default());
+        let opened = AtomicBool::new(false);
+        Self { pool, options, place: None, memory: None, first, opened, refusal, listeners }
     }
 
-    /// Creates the tables if they are missing, and checks them and the connection.
-    pub(crate) async fn open(pool: Pool<S>, owns_pool: bool, memory: Option<S::Connection>) -> Result<Self, DbError> {
-        let database = Self::new(pool, owns_pool, memory);
-        let mut connection = database.acquire().await?;
-        apply::<S>(&mut connection).await?;
-        check::<S>(&mut connection, database.memory.is_some()).await?;
-        drop(connection);
-        Ok(database)
+    /// Declares the pool as one that the ledger has made, for this file or address.
+    pub(crate) fn owned(self, place: &str) -> Self {
+        Self { place: Some(place.into()), ..self }
     }
 
+    /// Declares that the database is in memory and lives as long as this connection.
+    pub(crate) fn kept_by(self, connection: S::Connection) -> Self {
+        Self { memory: Some(Mutex::new(connection)), ..self }
+    }
+
+    /// Creates the tables if they are missing, checks them, and keeps the connection for the writer. Does nothing if the
+    /// database is opened with its first use.
+    pub(crate) async fn open(self) -> Result<Self, LedgerError> {
+        if !self.options.lazy {
+            let connection = self.writing().await?;
+            *locked(&self.first) = Some(connection);
+        }
+        Ok(self)
+    }
+
+    /// Opens a connection for the writer. That of a pool that the ledger has made is not from the pool, so that it never
+    /// waits for a report; a program's pool prepares it as the program says.
+    async fn writing(&self) -> Result<S::Connection, LedgerError> {
+        let connect = || async {
+            match self.place {
+                Some(_) => self.pool.connect_options().connect().await,
+                None => Ok(self.pool.acquire().await?.detach()),
+            }
+        };
+        let migrates = !self.opened.load(Ordering::Acquire);
+        let opened = open_connection::<S, _>(connect, self.options, self.memory.is_some(), migrates).await;
+        self.judge(opened.map_err(|error| error.at(self.place.as_deref().unwrap_or_default())))
+    }
+
+    /// Keeps the reason why a database must not be used, and notifies the listeners of a new one.
+    fn judge<T>(&self, checked: Result<T, LedgerError>) -> Result<T, LedgerError> {
+        let refusal = checked.as_ref().err().filter(|error| !error.is_temporary()).map(|error| error.reason().into());
+        self.opened.fetch_or(checked.is_ok(), Ordering::AcqRel);
+        let before = std::mem::replace(&mut *locked(&self.refusal), refusal.clone());
+        if let Some(why) = refusal.filter(|why| before.as_ref() != Some(why)) {
+            locked(&self.listeners).iter().for_each(|listener| listener(&why));
+        }
+        checked
+    }
+
+    /// Acquires a connection of the pool, of a database that has been opened.
     pub(super) async fn acquire(&self) -> Result<PoolConnection<S>, DbError> {
+        if !self.opened.load(Ordering::Acquire) {
+            let connection = self.writing().await?;
+            *locked(&self.first) = Some(connection);
+        }
         self.pool.acquire().await.map_err(db_error::<S>)
     }
 
@@ -53,6 +109,10 @@ impl<S: ChargePath> SqlDatabase<S> {
     }
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 impl<S: ChargePath> fmt::Debug for SqlDatabase<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqlDatabase").field("pool", &self.pool).finish_non_exhaustive()
@@ -65,10 +125,27 @@ impl<S: ChargePath> Database for SqlDatabase<S> {
     const IS_SERVER: bool = S::IS_SERVER;
 
     async fn connect(&self) -> Result<SqlSession<S>, DbError> {
-        let mut connection = self.acquire().await?.detach();
-        check::<S>(&mut connection, self.memory.is_some()).await?;
-        S::tune(&mut connection).await?;
-        Ok(SqlSession::new(connection))
+        let first = locked(&self.first).take();
+        let mut connection = match first {
+            // It may have been closed, and the tables may have changed since.
+            Some(mut connection) => {
+                match check::<S>(&mut connection, self.memory.is_some(), self.options.durable_storage).await {
+                    Err(error) if error.is_temporary() => self.writing().await?,
+                    checked => self.judge(checked.map(|()| connection))?,
+                }
+            }
+            None => self.writing().await?,
+        };
+        let file = S::file(&mut connection).await?;
+        Ok(SqlSession::new(connection, file))
+    }
+
+    fn refusal(&self) -> Option<Arc<str>> {
+        locked(&self.refusal).clone()
+    }
+
+    fn on_refusal(&self, listener: RefusalListener) {
+        locked(&self.listeners).push(listener);
     }
 
     async fn account(&self, tenant: &str) -> Result<(u64, Stored), DbError> {
@@ -103,7 +180,7 @@ impl<S: ChargePath> Database for SqlDatabase<S> {
     }
 
     async fn close(&self) {
-        if self.owns_pool {
+        if self.place.is_some() {
             self.pool.close().await;
         }
     }

@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc};
 use sqlx::{AssertSqlSafe, Database, Error, SqlSafeStr, SqlStr};
 
 use super::encoding::until;
-use crate::ledger::DbError;
+use crate::ledger::{DbError, LedgerError};
 
 /// An SQL database: its driver, and the texts in which its SQL differs.
 pub(crate) trait SqlDialect: Database {
@@ -26,8 +26,11 @@ pub(crate) trait SqlDialect: Database {
     const HAS_SCHEMA: &'static str;
     /// Statements that create each version of the tables from the previous one.
     const VERSIONS: &'static [&'static str];
-    /// Query for the number of unique indexes `quota_consumption_once`: 0 or 1.
-    const HAS_UNIQUE_INDEX: &'static str;
+    /// Query for the names of the guards of `quota_consumption` that are missing or switched off.
+    const LOST_GUARDS: &'static str;
+    /// Statements that allow a transaction to delete entries, and that forbid it again.
+    const ALLOW_DELETES: &'static str;
+    const FORBID_DELETES: &'static str;
 
     /// Returns the clause by which a query uses this index; empty if the planner finds it.
     fn indexed_by(index: &str) -> String;
@@ -73,19 +76,15 @@ pub(crate) trait SqlDialect: Database {
     /// Classifies an error that the database itself reported.
     fn reported(error: &dyn sqlx::error::DatabaseError) -> DbError;
 
-    /// Rejects a connection that would lose acknowledged rows; `volatile` if the database is one in memory.
+    /// Returns the statement that limits each wait for a lock within a transaction, in milliseconds.
+    fn limit_lock_wait(millis: u128) -> String;
+
+    /// Rejects a connection that would lose acknowledged rows or that lacks a right; `durable_storage` if the storage
+    /// of a server needs no `fsync`.
     fn check_promises(
         connection: &mut Self::Connection,
-        volatile: bool,
-    ) -> impl Future<Output = Result<(), DbError>> + Send;
-
-    /// Archives a tenant within a transaction that holds its lock; returns the number of rows that were replaced.
-    fn archive(
-        connection: &mut Self::Connection,
-        tenant: &str,
-        before: u64,
-        command: u128,
-    ) -> impl Future<Output = Result<u64, DbError>> + Send;
+        durable_storage: bool,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 }
 
 /// A value of a statement.

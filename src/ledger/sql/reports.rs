@@ -80,6 +80,13 @@ impl<S: ChargePath> SqlDatabase<S> {
         self.query(safe(sql), &values, decode).await
     }
 
+    /// Waits for the lock of an account, under which every writer of an earlier row has committed.
+    pub(crate) async fn wait_for_writers(&self, tenant: &str) -> Result<(), DbError> {
+        let mut connection = self.acquire().await?;
+        let transaction = locked::<S>(&mut connection, tenant).await?;
+        transaction.rollback().await.map_err(db_error::<S>)
+    }
+
     /// Returns the billed sums by kind of the rows of a tenant in `from..until`.
     pub(crate) async fn sums(&self, tenant: &str, from: u64, until: u64) -> Result<Vec<BilledSum>, DbError> {
         let values = [SqlValue::Text(tenant), SqlValue::time(from), SqlValue::time(until)];
@@ -216,24 +223,14 @@ impl<S: ChargePath> SqlDatabase<S> {
             self.query("SELECT sealed_until FROM quota_archive".into_sql_str(), &[], |columns| columns.clock()).await?;
         Ok(sealed.first().copied().unwrap_or(0))
     }
-
-    /// Replaces the rows of each period of a tenant by one. The period must have ended before `before`, without an open
-    /// reservation or a later row. Returns the number of rows that were replaced.
-    pub(crate) async fn archive(&self, tenant: &str, before: u64, command: u128) -> Result<u64, DbError> {
-        let mut connection = self.acquire().await?;
-        let mut transaction = locked::<S>(&mut connection, tenant).await?;
-        let gone = S::archive(&mut transaction, tenant, before, command).await?;
-        transaction.commit().await.map_err(db_error::<S>)?;
-        Ok(gone)
-    }
 }
 
 /// Begins a transaction that holds the lock of a tenant's account.
-async fn locked<'a, S: ChargePath>(
+pub(super) async fn locked<'a, S: ChargePath>(
     connection: &'a mut PoolConnection<S>,
     tenant: &str,
 ) -> Result<sqlx::Transaction<'a, S>, DbError> {
-    let mut transaction = connection.begin_with(S::BEGIN_WRITE).await.map_err(db_error::<S>)?;
+    let mut transaction = connection.begin_with(S::BEGIN_WRITE.into_sql_str()).await.map_err(db_error::<S>)?;
     S::lock(&mut transaction, tenant).await?;
     Ok(transaction)
 }

@@ -63,7 +63,7 @@ impl<'r, S: SqlDialect> Columns<'r, S> {
         self.next(S::flag)
     }
 
-    fn time(&mut self) -> Result<u64, DbError> {
+    pub(super) fn time(&mut self) -> Result<u64, DbError> {
         self.next(S::micros).map(time)
     }
 

@@ -1,34 +1,30 @@
-//! Versions of the tables, and the checks of a connection.
+//! Checks of a connection and of its tables.
 
-use sqlx::{Connection as _, SqlSafeStr};
+use sqlx::SqlSafeStr;
 
-use super::{Columns, SqlDialect, db_error, safe};
-use crate::ledger::DbError;
+use super::{Columns, SqlDialect};
+use crate::ledger::{DbError, LedgerError, LedgerErrorKind};
 
-/// Migrates the tables to the version of this code, one process at a time.
-pub(crate) async fn apply<S: SqlDialect>(connection: &mut S::Connection) -> Result<(), DbError> {
-    if !S::PROVES_WRITABLE && version::<S>(connection).await? == S::VERSIONS.len() {
-        return Ok(()); // a role without the right to create tables may use them
+/// Rejects a connection that would lose acknowledged rows, and tables that this code does not know. `volatile`: the
+/// database is one in memory; `durable_storage`: its storage needs no `fsync`.
+pub(super) async fn check<S: SqlDialect>(
+    connection: &mut S::Connection,
+    volatile: bool,
+    durable_storage: bool,
+) -> Result<(), LedgerError> {
+    if !volatile {
+        S::check_promises(connection, durable_storage).await?;
     }
-    let mut transaction = connection.begin_with(S::BEGIN_WRITE).await.map_err(db_error::<S>)?;
-    S::run(&mut transaction, S::PREPARE_SCHEMA.into_sql_str()).await?;
-    let version = version::<S>(&mut transaction).await?;
-    for (at, tables) in S::VERSIONS.iter().enumerate().skip(version) {
-        S::run(&mut transaction, tables.into_sql_str()).await?;
-        let applied = format!("INSERT INTO quota_schema (version, applied_at) VALUES ({}, {})", at + 1, S::NOW);
-        S::run(&mut transaction, safe(applied)).await?;
-    }
-    transaction.commit().await.map_err(db_error::<S>)
-}
-
-/// Rejects a connection that would lose acknowledged rows, and tables that this code does not know.
-pub(crate) async fn check<S: SqlDialect>(connection: &mut S::Connection, volatile: bool) -> Result<(), DbError> {
-    S::check_promises(connection, volatile).await?;
     if version::<S>(connection).await? < S::VERSIONS.len() {
-        return Err(DbError::Refused("the tables of the ledger are missing".into()));
+        return Err(LedgerError::new(
+            LedgerErrorKind::Tables,
+            "the tables of the ledger are missing; if its file or database was removed or replaced while the program ran, restore it, or start the program again",
+        ));
     }
-    if number::<S>(connection, S::HAS_UNIQUE_INDEX).await? == 0 {
-        return Err(DbError::Refused("quota_consumption has lost its unique index quota_consumption_once".into()));
+    let lost = S::fetch(connection, S::LOST_GUARDS.into_sql_str(), &[]).await?;
+    if let Some(row) = lost.first() {
+        let guard: String = Columns::<S>::new(row).text()?;
+        return Err(LedgerError::new(LedgerErrorKind::Tables, format!("quota_consumption has lost its {guard}")));
     }
     // A missing column is reported now, not with the first charge.
     for statement in S::statements() {
@@ -38,17 +34,20 @@ pub(crate) async fn check<S: SqlDialect>(connection: &mut S::Connection, volatil
 }
 
 /// Returns the version of the tables; 0 if there are none.
-async fn version<S: SqlDialect>(connection: &mut S::Connection) -> Result<usize, DbError> {
+pub(super) async fn version<S: SqlDialect>(connection: &mut S::Connection) -> Result<usize, LedgerError> {
     if number::<S>(connection, S::HAS_SCHEMA).await? == 0 {
         return Ok(0);
     }
     let version = number::<S>(connection, "SELECT coalesce(max(version), 0) FROM quota_schema").await?;
     match usize::try_from(version) {
         Ok(version) if version <= S::VERSIONS.len() => Ok(version),
-        _ => Err(DbError::Refused(format!(
-            "version of the ledger's tables must be at most {}, got {version}: a newer version has migrated them; update this program",
-            S::VERSIONS.len()
-        ))),
+        _ => Err(LedgerError::new(
+            LedgerErrorKind::Tables,
+            format!(
+                "version of the ledger's tables must be at most {}, got {version}: a newer version has migrated them; update this program",
+                S::VERSIONS.len()
+            ),
+        )),
     }
 }
 

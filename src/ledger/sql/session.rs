@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc};
 
 use sqlx::Connection;
 
-use super::{SqlDialect, SqlValue, db_error, writes::write};
+use super::{OpenFile, SqlDialect, SqlValue, db_error, writes::write};
 use crate::ledger::{
     DbError, Session,
     writer::{Key, Loaded, Reads, Writes},
@@ -17,6 +17,11 @@ pub(crate) trait ChargePath: SqlDialect {
 
     /// Prepares a connection for the writer.
     fn tune(connection: &mut Self::Connection) -> impl Future<Output = Result<(), DbError>> + Send;
+
+    /// Returns the file that a connection has open, if the database is one.
+    fn file(_: &mut Self::Connection) -> impl Future<Output = Result<Option<OpenFile>, DbError>> + Send {
+        async { Ok(None) }
+    }
 
     /// Reads accounts and jobs without a lock.
     fn read(
@@ -55,6 +60,7 @@ pub(crate) trait ChargePath: SqlDialect {
 pub(crate) struct SqlSession<S: ChargePath> {
     connection: S::Connection,
     state: TxState,
+    file: Option<OpenFile>,
 }
 
 /// State of a connection's transaction. During a step it is `Broken`, so that a cancelled step leaves it so.
@@ -66,8 +72,8 @@ enum TxState {
 }
 
 impl<S: ChargePath> SqlSession<S> {
-    pub(super) const fn new(connection: S::Connection) -> Self {
-        Self { connection, state: TxState::Idle }
+    pub(super) const fn new(connection: S::Connection, file: Option<OpenFile>) -> Self {
+        Self { connection, state: TxState::Idle, file }
     }
 
     /// Takes the state of an open transaction for a step.
@@ -113,7 +119,8 @@ impl<S: ChargePath> Session for SqlSession<S> {
         self.take_open()?;
         // An error that the database reports means that nothing is written; a lost reply means nothing.
         let committed = S::commit(&mut self.connection).await;
-        self.end_step(committed, TxState::Idle).await
+        self.end_step(committed, TxState::Idle).await?;
+        self.file.as_ref().map_or(Ok(()), OpenFile::check)
     }
 
     async fn roll_back(&mut self) -> Result<(), DbError> {

@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, sync::Arc};
 use sqlx::{Connection as _, Executor, Row as _, SqlSafeStr, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::{
-    SqliteQuery, bind,
+    FILE, SqliteQuery, bind, one,
     statements::{self, Statement},
 };
 use crate::ledger::{
     DbError,
     sql::{
-        ChargePath, ReadRows, SqlDialect, SqlValue, db_error,
+        ChargePath, OpenFile, ReadRows, SqlDialect, SqlValue, db_error,
         encoding::{nanos, time, until},
         in_order, safe,
     },
@@ -22,6 +22,11 @@ impl ChargePath for Sqlite {
     async fn tune(connection: &mut SqliteConnection) -> Result<(), DbError> {
         // A batch changes many pages, and each should reach the file once: a larger cache and fewer checkpoints.
         Self::run(connection, "PRAGMA cache_size = -65536; PRAGMA wal_autocheckpoint = 8192".into_sql_str()).await
+    }
+
+    async fn file(connection: &mut SqliteConnection) -> Result<Option<OpenFile>, DbError> {
+        let path = one(connection, FILE).await?;
+        Ok((!path.is_empty()).then(|| OpenFile::at(path.into())))
     }
 
     async fn read(connection: &mut SqliteConnection, tenants: &[Arc<str>], jobs: &[Key]) -> Result<Loaded, DbError> {

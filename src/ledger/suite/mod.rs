@@ -8,6 +8,7 @@ use super::writer::{Detail, EntryKind, Key, Loaded, Reads, ReservationRow, Row, 
 use super::{Database, DbError, Session};
 use crate::quota::account::{Counter, GrantState};
 
+pub(super) mod archive;
 pub(super) mod bills;
 mod histories;
 pub(super) mod speed;

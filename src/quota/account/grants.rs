@@ -156,6 +156,12 @@ impl Grants {
         self.iter().filter(|grant| grant.is_of(limit)).map(GrantState::raises).fold(0, u64::saturating_add)
     }
 
+    /// Returns the amount by which the grants will raise a limit in a window that begins at `wall`.
+    pub(super) fn raise_after(&self, limit: &Limit, wall: u64) -> u64 {
+        let there = self.iter().filter(|grant| grant.until > wall && grant.is_of(limit));
+        there.map(GrantState::left).fold(0, u64::saturating_add)
+    }
+
     /// Covers the usage of a counter above its limit with grants, or returns to them the amount that it does not need
     /// any more.
     #[inline]

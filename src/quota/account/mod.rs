@@ -12,8 +12,8 @@
 //! - the **epoch**, which each reset raises: from then on another counter counts in the same window.
 //!
 //! # Attribution
-//! Each amount belongs to one counter of each limit of its kind,
-//! of the plan that is in force at that moment:
+//! Each amount belongs to one counter of each limit of its kind in the plan that is in force at that moment. A
+//! reservation has an estimate of the kinds that its plan counts.
 //!
 //! | amount | counter |
 //! |---|---|

@@ -150,7 +150,9 @@ impl Account {
             self.issued += 1;
             taken.reservation = Some(id);
             let expires = if request.lasting { Moment::MAX } else { now.moment + settings.ttl };
-            self.rare().reservations.open(id, scope, request.amounts.clone(), expires);
+            let mut estimate = request.amounts.clone();
+            estimate.retain(|kind| self.plan.counted().iter().any(|limit| limit.kind() == kind));
+            self.rare().reservations.open(id, scope, estimate, expires);
         }
         if let Some(job) = request.job {
             self.rare().jobs.start(job);

@@ -127,14 +127,19 @@ impl Account {
         let violation = |state: LimitState<'_>| {
             let asked = amounts.get(state.limit.kind())?;
             let (fits, wait) = match state.counter {
-                Some(_) => {
-                    (fits(asked, state.size, state.taken()), state.wait(now.wall).filter(|_| asked <= state.size))
-                }
+                Some(_) => (fits(asked, state.size, state.taken()), self.wait_for(asked, &state, now.wall)),
                 None => (self.has_slots(asked, now.moment), (asked <= 1).then_some(SLOT_WAIT)),
             };
             let (name, kind) = (state.limit.name.clone(), state.limit.kind().clone());
             (!fits).then(|| Violation { name, kind, limit: state.size, current: state.taken(), wait })
         };
         self.limits().filter_map(violation).collect()
+    }
+
+    /// Returns the time until the window ends, if the next one has room for the amount: grants that have ended by then,
+    /// and parts of them that are used, raise its limit no more.
+    fn wait_for(&self, asked: u64, state: &LimitState<'_>, wall: u64) -> Option<Duration> {
+        let raise = self.grants.raise_after(state.limit, state.end(wall)?);
+        state.wait(wall).filter(|_| asked <= state.limit.limit.saturating_add(raise))
     }
 }

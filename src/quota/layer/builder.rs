@@ -6,7 +6,7 @@ use super::{
     handle::Quotas,
     jobs::{Duplicates, JobIdSource},
     policy::QuotaPolicy,
-    settings::{OnExpiry, OnFailure, QuotaConfig, ServedRequest},
+    settings::{OnExpiry, OnFailure, QuotaConfig, ServedRequest, check_time},
 };
 use crate::{
     error::ConfigError,
@@ -51,7 +51,8 @@ use crate::{
 /// ```
 ///
 /// The layer is its own builder. Its accounts belong to the layer: all services that it and its clones wrap, and its
-/// [handle](Self::handle), share them. A setter creates a layer with accounts of its own, so settings come first.
+/// [handle](Self::handle), share them. Settings come first: a setter of a layer in use panics, and
+/// [`fork`](Self::fork) creates a separate layer.
 pub struct QuotaLayer(ConfiguredLayer<QuotaConfig>);
 
 gate_layer!(QuotaLayer, QuotaPolicy, "(layer: tollgate::QuotaLayer) -> tollgate::QuotaLayer");
@@ -101,6 +102,7 @@ impl QuotaLayer {
     /// let layer = QuotaLayer::new(Plan::standard()).identify_by(Unverified::header("x-user")).accept_unverified();
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn accept_unverified(self) -> Self {
         self.with(|config| config.accept_unverified = true)
     }
@@ -113,6 +115,7 @@ impl QuotaLayer {
     /// let layer = QuotaLayer::new(Plan::standard()).tier_plan("pro", pro);
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn tier_plan(self, tier: impl Into<Tier>, plan: Plan) -> Self {
         let tier = tier.into();
         self.with(|config| config.plans.set(Some(tier), plan))
@@ -126,6 +129,7 @@ impl QuotaLayer {
     /// let layer = QuotaLayer::new(Plan::standard()).client_plan(Client::named("acme"), big);
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn client_plan(self, client: Client, plan: Plan) -> Self {
         self.with(|config| {
             config.client_plans.retain(|(known, _)| *known != client);
@@ -147,6 +151,7 @@ impl QuotaLayer {
     /// let layer = QuotaLayer::new(Plan::standard()).cost("queries", |request| (request.uri.path() == "/query").then_some(1));
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn cost(self, unit: &str, of: impl Fn(&RequestHead<'_>) -> Option<u64> + Send + Sync + 'static) -> Self {
         let kind = Kind::units(unit);
         if !matches!(kind, Kind::Units(_)) {
@@ -185,6 +190,7 @@ impl QuotaLayer {
     /// let app: Router = Router::new().route("/complete", post(complete)).layer(quota);
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn share_with_handler(self) -> Self {
         self.with(|config| config.share = true)
     }
@@ -204,6 +210,7 @@ impl QuotaLayer {
     ///     .charge_when(|served| served.status.is_none_or(|status| status == StatusCode::UNAUTHORIZED));
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn charge_when(self, charge_when: impl Fn(&ServedRequest) -> bool + Send + Sync + 'static) -> Self {
         self.with(|config| config.charge_when = Some(Arc::new(charge_when)))
     }
@@ -217,6 +224,7 @@ impl QuotaLayer {
     /// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobIdSource::header("idempotency-key").or_header("x-job-id"));
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn job_ids(self, ids: JobIdSource) -> Self {
         self.with(|config| config.job_id = Some(ids))
     }
@@ -226,12 +234,14 @@ impl QuotaLayer {
     /// **A client that hangs up before the end pays nothing then.** Only for work that a cancellation undoes, and that may
     /// run twice.
     #[must_use]
+    #[track_caller]
     pub fn free_unfinished(self) -> Self {
         self.with(|config| config.free_unfinished = true)
     }
 
     /// Sets the decision on duplicates of a job; the default refuses them.
     #[must_use]
+    #[track_caller]
     pub fn duplicates(self, duplicates: Duplicates) -> Self {
         self.with(|config| config.duplicates = duplicates)
     }
@@ -247,6 +257,7 @@ impl QuotaLayer {
     /// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobIdSource::header("x-job-id")).job_retention(Duration::from_secs(3_600));
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn job_retention(self, horizon: Duration) -> Self {
         self.with(|config| config.account.job_horizon = horizon)
     }
@@ -264,6 +275,7 @@ impl QuotaLayer {
     /// let layer = QuotaLayer::new(Plan::standard()).job_ids(JobIdSource::header("x-job-id")).max_jobs_per_client(1_000_000);
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn max_jobs_per_client(self, jobs: usize) -> Self {
         if jobs == 0 {
             panic!("{}", ConfigError::new("max_jobs_per_client", "be positive", jobs));
@@ -284,6 +296,7 @@ impl QuotaLayer {
     /// let layer = QuotaLayer::new(Plan::standard()).max_hold(Duration::from_secs(600));
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn max_hold(self, time: Duration) -> Self {
         check_time("max_hold", time);
         self.with(|config| config.account.max_hold = time)
@@ -303,6 +316,7 @@ impl QuotaLayer {
     /// let layer = QuotaLayer::new(Plan::standard()).max_stall(Duration::from_secs(30));
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn max_stall(self, time: Duration) -> Self {
         check_time("max_stall", time);
         self.with(|config| config.account.max_stall = time)
@@ -321,6 +335,7 @@ impl QuotaLayer {
     /// let layer = QuotaLayer::new(Plan::standard()).reservations_last(Duration::from_secs(60));
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn reservations_last(self, ttl: Duration) -> Self {
         check_time("time to live of a reservation", ttl);
         self.with(|config| config.account.ttl = ttl)
@@ -329,6 +344,7 @@ impl QuotaLayer {
     /// Sets the effect of expiry on a reservation by the [handle](Self::handle). By default memory returns the amounts,
     /// and a ledger charges the estimate.
     #[must_use]
+    #[track_caller]
     pub fn on_expiry(self, on_expiry: OnExpiry) -> Self {
         self.with(|config| config.on_expiry = Some(on_expiry))
     }
@@ -353,6 +369,7 @@ impl QuotaLayer {
     /// # }
     /// ```
     #[must_use]
+    #[track_caller]
     pub fn store_in(self, store: impl Into<QuotaStore>, on_failure: OnFailure) -> Self {
         let store = store.into();
         self.with(|config| (config.store, config.on_failure) = (store, on_failure))
@@ -360,7 +377,7 @@ impl QuotaLayer {
 
     /// Returns the handle of this layer's accounts, for callers without a request.
     ///
-    /// Call it after all setters: a setter creates a layer with accounts of its own.
+    /// Call it after all setters: those of a layer in use panic.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -374,13 +391,8 @@ impl QuotaLayer {
         Quotas(Arc::clone(self.0.policy()))
     }
 
+    #[track_caller]
     fn with(self, change: impl FnOnce(&mut QuotaConfig)) -> Self {
         Self(self.0.with(|layer| change(&mut layer.config)))
-    }
-}
-
-fn check_time(what: &str, time: Duration) {
-    if time.is_zero() {
-        panic!("{}", ConfigError::new(what, "be longer than zero", format_args!("{time:?}")));
     }
 }

@@ -72,7 +72,13 @@ pub(super) struct ChargedAccount {
 struct Used {
     amounts: Amounts,
     settled: bool,
+    /// Number of live [`KeptSlot`]s.
+    kept: usize,
+    /// Settlement of a request whose response has ended, for the last `KeptSlot` to make.
+    settlement: Option<Deferred>,
 }
+
+pub(super) type Deferred = Box<dyn FnOnce() + Send>;
 
 impl Charge {
     /// Adds `amount` to what was used of `kind`; 0 states that nothing of it was used so far.
@@ -115,6 +121,58 @@ impl Charge {
         self.0.is_none()
     }
 
+    /// Keeps the request open until the returned guard is dropped: its concurrency slots, and its records.
+    ///
+    /// An upgraded connection, such as a WebSocket, goes on when the response has ended, and the layer cannot see it. Move
+    /// the guard into the task that serves the connection. What is [recorded](Self::record) until the drop is charged, and
+    /// a job runs until then. [`max_hold`](crate::QuotaLayer::max_hold) still bounds the time of a slot. The guard of an
+    /// [idle](Self::is_idle) or settled charge has no effect.
+    ///
+    /// ```
+    /// use axum::{Extension, Router, extract::Request, http::{StatusCode, header::{CONNECTION, UPGRADE}}, routing::get};
+    /// use tollgate::{Charge, Plan, Quota, QuotaLayer};
+    ///
+    /// /// Upgrades as axum's `WebSocketUpgrade` does: there the guard goes into the closure of `on_upgrade`.
+    /// async fn socket(Extension(charge): Extension<Charge>, mut request: Request) -> (StatusCode, [(axum::http::HeaderName, &'static str); 2]) {
+    ///     let (slot, upgrade) = (charge.keep_slot(), hyper::upgrade::on(&mut request));
+    ///     tokio::spawn(async move {
+    ///         let _slot = slot; // held to the end of the connection
+    ///         if let Ok(connection) = upgrade.await {
+    ///             serve(connection, charge).await;
+    ///         }
+    ///     });
+    ///     (StatusCode::SWITCHING_PROTOCOLS, [(CONNECTION, "upgrade"), (UPGRADE, "chat")])
+    /// }
+    ///
+    /// async fn serve(connection: hyper::upgrade::Upgraded, charge: Charge) {
+    ///     charge.record("messages", 1); // as they come
+    ///     # drop(connection);
+    /// }
+    ///
+    /// let plan = Plan::new("sockets").limit(Quota::concurrent(5));
+    /// let app: Router = Router::new().route("/chat", get(socket)).layer(QuotaLayer::new(plan).share_with_handler());
+    /// ```
+    pub fn keep_slot(&self) -> KeptSlot {
+        self.links().for_each(|link| link.used().kept += 1);
+        KeptSlot(self.clone())
+    }
+
+    /// Returns whether a guard keeps the request open.
+    pub(super) fn is_kept(&self) -> bool {
+        self.0.as_ref().is_some_and(|link| link.used().kept > 0)
+    }
+
+    /// Leaves the settlement of the innermost layer to the last guard. Returns it if there is none any more.
+    pub(super) fn settle_later(&self, settlement: Deferred) -> Option<Deferred> {
+        let Some(link) = &self.0 else { return Some(settlement) };
+        let mut used = link.used();
+        if used.kept == 0 {
+            return Some(settlement);
+        }
+        used.settlement = Some(settlement);
+        None
+    }
+
     /// Returns whether an amount was recorded for the innermost layer, even of 0.
     pub(super) fn has_recorded(&self) -> bool {
         self.0.as_ref().is_some_and(|link| !link.used().amounts.is_empty())
@@ -139,6 +197,32 @@ impl Charge {
         let mut used = link.used();
         used.settled = true;
         std::mem::take(&mut used.amounts)
+    }
+}
+
+/// Keeps a request open after its response; see [`Charge::keep_slot`].
+///
+/// ```
+/// use tollgate::{Charge, quota::KeptSlot};
+/// async fn chat(slot: KeptSlot) {
+///     // serves the connection
+///     drop(slot);
+/// }
+/// # drop(chat(Charge::default().keep_slot()));
+/// ```
+#[derive(Debug)]
+#[must_use = "dropping it releases the slot with the response"]
+pub struct KeptSlot(Charge);
+
+impl Drop for KeptSlot {
+    fn drop(&mut self) {
+        for link in self.0.links() {
+            let mut used = link.used();
+            used.kept -= 1;
+            let settlement = if used.kept == 0 { used.settlement.take() } else { None };
+            drop(used); // a settlement locks it again
+            settlement.into_iter().for_each(|settle| settle());
+        }
     }
 }
 

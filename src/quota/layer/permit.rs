@@ -17,7 +17,7 @@ use super::{
     settings::ServedRequest,
 };
 use crate::{
-    gate::{Outcome, Permit},
+    gate::{Event, Outcome, Permit, PolicyContext},
     identity::Client,
     quota::{
         account::{Nearest, Now},
@@ -45,6 +45,8 @@ struct Open {
     reported_at: Moment,
     status: Option<StatusCode>,
     reached: bool,
+    /// Whether the method is CONNECT, so that a success is an upgrade.
+    connect: bool,
 }
 
 /// State that few requests have.
@@ -83,6 +85,7 @@ impl QuotaPermit {
         client: &Client,
         asked: Asked,
         bytes: Bytes,
+        connect: bool,
         admission: AdmittedCharge,
         now: Now,
     ) -> Self {
@@ -102,7 +105,7 @@ impl QuotaPermit {
         open.extra = extra;
         open.bytes = bytes;
         open.reported_at = now.moment;
-        (open.status, open.reached) = (None, false);
+        (open.status, open.reached, open.connect) = (None, false, connect);
         Self(Some(open))
     }
 }
@@ -183,25 +186,65 @@ impl Permit for QuotaPermit {
     #[inline]
     fn settle(self, outcome: Outcome<'_>) {
         let Some(mut open) = self.0 else { return };
-        open.settle(&outcome);
-        Pool::keep(&SPARE, open, |open| {
-            (open.active, open.receipt.job, open.extra) = (None, None, None);
-            (open.asked, open.bytes) = (Asked::default(), Bytes::default());
-        });
+        if let Some(charged) = open.end(&outcome) {
+            if let Some(charge) = open.kept() {
+                return open.close_later(&charge, charged);
+            }
+            open.close(charged);
+        }
+        open.recycle();
     }
 }
 
 impl Open {
+    /// Returns whether the request is charged; `None` if there is nothing to report.
     #[inline]
-    fn settle(&mut self, outcome: &Outcome<'_>) {
-        let Some(active) = &self.active else { return };
+    fn end(&self, outcome: &Outcome<'_>) -> Option<bool> {
+        let active = self.active.as_ref()?;
         let served = self.reached && (!matches!(outcome, Outcome::Refused(_)) || self.has_recorded());
         let complete = matches!(outcome, Outcome::Complete { .. });
         let charged = served && self.keeps_job(active, complete) && self.is_charged(active, complete);
         if charged && !self.receipt.open && self.bytes.are_all_reported() {
-            return; // everything was charged at admission
+            return None; // everything was charged at admission
         }
-        self.close(charged);
+        Some(charged)
+    }
+
+    /// Returns the charge by which the handler keeps the request open after its response. Reports an upgrade that has none.
+    #[inline]
+    fn kept(&self) -> Option<Charge> {
+        let charge = self.extra.as_ref().and_then(|extra| extra.charge.as_ref()).filter(|charge| charge.is_kept());
+        if charge.is_none() && self.receipt.lease.is_some() {
+            self.report_upgrade();
+        }
+        charge.cloned()
+    }
+
+    #[inline]
+    fn report_upgrade(&self) {
+        let Some((active, status)) = self.active.as_ref().zip(self.status) else { return };
+        if status == StatusCode::SWITCHING_PROTOCOLS || self.connect && status.is_success() {
+            let PolicyContext { name: policy, observers, .. } = &active.common.context;
+            observers.emit(&Event::UpgradeReleasedSlot { policy });
+        }
+    }
+
+    /// Leaves the report to the end of the connection that the request has become.
+    #[cold]
+    fn close_later(mut self: Box<Self>, charge: &Charge, charged: bool) {
+        let settlement = Box::new(move || {
+            self.close(charged);
+            self.recycle();
+        });
+        charge.settle_later(settlement).into_iter().for_each(|settle| settle());
+    }
+
+    #[inline]
+    fn recycle(self: Box<Self>) {
+        Pool::keep(&SPARE, self, |open| {
+            (open.active, open.receipt.job, open.extra) = (None, None, None);
+            (open.asked, open.bytes) = (Asked::default(), Bytes::default());
+        });
     }
 
     /// Whether the handler recorded an amount, even of 0: then it received the request, whatever the response says.

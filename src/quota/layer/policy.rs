@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::Extensions;
+use http::{Extensions, Method};
 
 use super::{
     active_plan::{ActivePlan, ClientPlans},
@@ -69,7 +69,7 @@ impl QuotaPolicy {
         let store = store.unwrap_or_else(|invalid| panic!("{invalid}"));
         let late = context.clone();
         store.listen(Arc::new(move |event| emit(&late, event)));
-        let clients = ClientResolver::new(&settings.clients);
+        let clients = ClientResolver::new(&settings.clients, &context);
         let units = HotSwap::new(settings.units());
         let common = Arc::new(Common { store, settings, context, units });
         let plans = HotSwap::new(common.settings.plans.map(|plan| ActivePlan::new(plan.clone(), &common)));
@@ -111,7 +111,7 @@ impl QuotaPolicy {
         let now = self.common.now();
         let (plans, own) = (self.plans.present(), self.client_plans.get(client));
         let active = own.as_ref().unwrap_or_else(|| plans.of(client.tier()));
-        let asked = active.asked(request);
+        let (asked, connect) = (active.asked(request), request.method == Method::CONNECT);
         let bytes = Bytes::new(active, asked.declared, request);
         let amounts = asked.amounts(active);
         let job = match &self.common.settings.job_id {
@@ -136,14 +136,14 @@ impl QuotaPolicy {
         let decided = self.common.store.admit(&request);
         Ok(match decided {
             MaybeFuture::Ready(Ok(admission)) => {
-                MaybeFuture::Ready(Ok(QuotaPermit::new(active, client, asked, bytes, admission, now)))
+                MaybeFuture::Ready(Ok(QuotaPermit::new(active, client, asked, bytes, connect, admission, now)))
             }
             MaybeFuture::Ready(Err(refused)) => MaybeFuture::Ready(self.deny(active, client, refused, now)),
             MaybeFuture::Future(decision) => {
                 let (policy, active, client) = (Arc::clone(self), Arc::clone(active), client.clone());
                 MaybeFuture::future(async move {
                     match decision.await {
-                        Ok(admission) => Ok(QuotaPermit::new(&active, &client, asked, bytes, admission, now)),
+                        Ok(admission) => Ok(QuotaPermit::new(&active, &client, asked, bytes, connect, admission, now)),
                         Err(refused) => policy.deny(&active, &client, refused, now),
                     }
                 })
@@ -213,7 +213,8 @@ impl QuotaPolicy {
         let refusal = refusal.with_limit(worst.limit, worst.current);
         let named = active.plan.all().enumerate().find(|(_, limit)| limit.name == worst.name);
         let (Some(wait), Some((index, limit))) = (worst.wait, named) else { return refusal };
-        let refusal = refusal.with_retry_after(wait).with_spread(spread(limit, client, now.wall, wait));
+        let resets_at = (worst.kind != Kind::Concurrent).then(|| Duration::from_nanos(now.wall).saturating_add(wait));
+        let refusal = refusal.with_retry_after(wait).with_spread(spread(limit, client, now.wall, wait), resets_at);
         match active.fields.get(index) {
             Some(fields) => refusal.with_fields(Arc::clone(fields)),
             None => refusal,

@@ -262,8 +262,9 @@ const LONGEST: usize = 8_192;
 impl fmt::Display for ReservationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            ReservationKey::Memory { accounts, address: AccountAddress { shard, slot, generation }, reservation } => {
-                write!(f, "{HERE}{accounts:016x}-{shard}-{slot}-{generation}-{reservation}")
+            ReservationKey::Memory { accounts, address, reservation, proof } => {
+                let AccountAddress { shard, slot, generation } = address;
+                write!(f, "{HERE}{accounts:016x}-{shard}-{slot}-{generation}-{reservation}-{proof:016x}")
             }
             ReservationKey::Named(id) => f.write_str(id),
         }
@@ -292,7 +293,8 @@ fn here(numbers: &str) -> Option<ReservationKey> {
     let mut number = || parts.next()?.parse().ok();
     let address = AccountAddress { shard: number()?, slot: number()?, generation: number()? };
     let reservation: NonZeroU64 = parts.next()?.parse().ok()?;
-    Some(ReservationKey::Memory { accounts, address, reservation })
+    let proof = u64::from_str_radix(parts.next()?, 16).ok()?;
+    Some(ReservationKey::Memory { accounts, address, reservation, proof })
 }
 
 #[cfg(test)]
@@ -303,8 +305,10 @@ mod tests {
 
     fn reserved() -> impl Strategy<Value = ReservationKey> {
         let here =
-            any::<(u64, u32, u32, u32, NonZeroU64)>().prop_map(|(accounts, shard, slot, generation, reservation)| {
-                ReservationKey::Memory { accounts, address: AccountAddress { shard, slot, generation }, reservation }
+            any::<(u64, (u32, u32, u32), NonZeroU64, u64)>().prop_map(|(accounts, place, reservation, proof)| {
+                let (shard, slot, generation) = place;
+                let address = AccountAddress { shard, slot, generation };
+                ReservationKey::Memory { accounts, address, reservation, proof }
             });
         prop_oneof![here, "[!-l][!-~]{0,254}".prop_map(|id| ReservationKey::Named(id.into()))]
     }
@@ -330,18 +334,18 @@ mod tests {
 
     #[test]
     fn invalid_id_is_named_in_the_error() {
-        let good = "m-00000000000000ff-1-2-3-4";
+        let good = "m-00000000000000ff-1-2-3-4-00000000000000aa";
         assert!(good.parse::<ReservationId>().is_ok());
         let longer = format!("{good}-5");
-        let zero = "m-00000000000000ff-1-2-3-0";
+        let zero = "m-00000000000000ff-1-2-3-0-00000000000000aa";
         for text in [
             "",
             "with space",
             "m-",
-            "m-ff-1-2-3-4",
-            "m-00000000000000FF-1-2-3-4",
+            "m-ff-1-2-3-4-00000000000000aa",
+            "m-00000000000000FF-1-2-3-4-00000000000000aa",
             zero,
-            "m-00000000000000ff-1-2-+3-4",
+            "m-00000000000000ff-1-2-+3-4-00000000000000aa",
             &longer,
         ] {
             let error = text.parse::<ReservationId>().unwrap_err().to_string();

@@ -220,3 +220,11 @@ impl PolicyConfig for QuotaConfig {
         Arc::new(QuotaPolicy::new(self.clone(), context.clone()))
     }
 }
+
+/// Panics if a setting named `what` is no time.
+#[track_caller]
+pub(super) fn check_time(what: &str, time: Duration) {
+    if time.is_zero() {
+        panic!("{}", ConfigError::new(what, "be longer than zero", format_args!("{time:?}")));
+    }
+}

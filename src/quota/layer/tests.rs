@@ -11,7 +11,7 @@ use crate::{
     error::ConfigError,
     gate::{GateLayer, MaybeFuture},
     head::RequestHead,
-    identity::Client,
+    identity::{Client, OnUnidentified},
     quota::{
         ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
         account::{AccountSettings, CloseResult, Now},
@@ -127,7 +127,7 @@ impl BackendFactory for Troubled {
 }
 
 fn in_trouble(trouble: StoreError) -> Arc<QuotaPolicy> {
-    let layer = QuotaLayer::new(Plan::standard()).accept_unverified();
+    let layer = QuotaLayer::new(Plan::standard()).accept_unverified().on_unidentified(OnUnidentified::Share);
     let usual = layer.handle().0;
     let mut settings = usual.common.settings.clone();
     settings.store = QuotaStore(Arc::new(Troubled(trouble)));

@@ -14,6 +14,7 @@ mod store;
 mod tests;
 
 use std::{
+    hash::RandomState,
     sync::{Arc, Weak, atomic::AtomicBool},
     time::Duration,
 };
@@ -37,6 +38,8 @@ pub(crate) struct Accounts {
     /// Number of these accounts, by which they recognize their reservations. Those of other accounts, as of this
     /// process before a restart, are unknown.
     number: u64,
+    /// Key of the proofs in the ids of reservations.
+    proofs: RandomState,
     shards: Box<[Padded]>,
     shared: Box<SharedState>,
     settings: AccountSettings,
@@ -97,6 +100,7 @@ impl Accounts {
         let shards = (0..shards).map(|_| Padded(Spin::new(Shard::default()))).collect();
         Arc::new_cyclic(|me| Self {
             number: fastrand::u64(..),
+            proofs: RandomState::new(),
             shards,
             shared: Box::new(shared),
             settings,

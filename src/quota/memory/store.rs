@@ -1,5 +1,7 @@
 //! Implementation of the store port by accounts in memory, which answer at once.
 
+use std::hash::BuildHasher;
+
 use super::{Accounts, CROWD};
 use crate::{
     error::ConfigError,
@@ -101,7 +103,8 @@ impl QuotaBackend for Accounts {
 
     fn reservation_key(&self, receipt: &Receipt) -> ReservationKey {
         let reservation = receipt.reservation.expect("it was reserved");
-        ReservationKey::Memory { accounts: self.number, address: receipt.address, reservation }
+        let (address, proof) = (receipt.address, self.proofs.hash_one((receipt.address, reservation)));
+        ReservationKey::Memory { accounts: self.number, address, reservation, proof }
     }
 
     fn close(
@@ -113,7 +116,9 @@ impl QuotaBackend for Accounts {
     ) -> MaybeFuture<Result<(CloseResult, NearLimits), StoreError>> {
         let mut result = CloseResult::Unknown;
         let near = match *reserved {
-            ReservationKey::Memory { accounts, address, reservation } if accounts == self.number => {
+            ReservationKey::Memory { accounts, address, reservation, proof }
+                if accounts == self.number && proof == self.proofs.hash_one((address, reservation)) =>
+            {
                 self.at(address, |client, account| {
                     match client {
                         Some(client) => account.advance(&plan_of(client), now, &self.settings),

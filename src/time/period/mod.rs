@@ -11,6 +11,7 @@
 //! ```
 
 mod civil;
+mod text;
 mod window;
 #[cfg(feature = "zones")]
 mod zone;
@@ -22,6 +23,8 @@ use std::{
 };
 
 pub(crate) use civil::Instant;
+#[cfg(feature = "serde")]
+pub(crate) use text::PeriodText;
 pub use window::Window;
 
 use crate::error::ConfigError;

@@ -12,6 +12,19 @@ async fn sums(scene: &Scene) -> (u64, u64, u64) {
 }
 
 #[tokio::test]
+async fn reservation_id_of_another_client_cannot_be_guessed() {
+    let scene = Scene::new(queries(100));
+    let own = scene.quotas.reserve(&alice(), ("queries", 10)).await.unwrap().detach();
+    let next = scene.quotas.reserve(&alice(), ("queries", 10)).await.unwrap().detach();
+    let (own, text) = (own.to_string(), next.to_string());
+    let ((numbers, proof), (_, wrong)) = (text.rsplit_once('-').unwrap(), own.rsplit_once('-').unwrap());
+    assert_ne!(proof, wrong);
+    let guess: ReservationId = format!("{numbers}-{wrong}").parse().unwrap();
+    assert_eq!(scene.quotas.roll_back(&guess).await, Err(ReservationError::Unknown));
+    assert_eq!(scene.quotas.roll_back(&next).await, Ok(CloseOutcome::Closed));
+}
+
+#[tokio::test]
 async fn reservation_id_of_another_layer_is_unknown() {
     let (scene, other) = (Scene::new(queries(100)), Scene::new(queries(100)));
     let id = scene.quotas.reserve(&alice(), ("queries", 10)).await.unwrap().detach();

@@ -104,6 +104,7 @@ fn full() -> Full<Bytes> {
 async fn inner_refusal_gets_no_wait_of_an_outer_limit() {
     let scene = Scene::new(hourly(1), |layer| layer);
     let inner = tollgate::TokenBucketLayer::new(tollgate::Rate::per_second(1)).clock(scene.clock.clone());
+    let inner = inner.on_unidentified(tollgate::OnUnidentified::Share);
     let answered = service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, &'static str>(Response::new(full())) });
     let buckets = inner.handle();
     let service = ServiceBuilder::new().layer(scene.layer.clone()).layer(inner).service(answered);

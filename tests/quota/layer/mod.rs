@@ -11,6 +11,7 @@ mod slots;
 mod sockets;
 mod stacks;
 mod units;
+mod upgrades;
 mod uploads;
 mod wire;
 

@@ -41,7 +41,8 @@ async fn refusal_lists_all_violations_and_the_longest_wait() {
     scene.get("/").await;
     let refused = scene.get("/").await;
     assert_eq!(refused.json()["violated-policies"], serde_json::json!(["requests_per_day", "requests_per_hour"]));
-    assert_eq!((&refused.json()["kind"], &refused.json()["limit"]), (&"requests_per_day".into(), &1.into()));
+    assert_eq!((&refused.json()["limit_name"], &refused.json()["limit"]), (&"requests_per_day".into(), &1.into()));
+    assert_eq!(refused.json()["kind"], "requests");
     assert_eq!(refused.field("ratelimit"), format!(r#""requests_per_day";r=0;t={LEFT_TODAY}"#));
     assert_eq!(refused.field("cache-control"), "no-store");
     let waits: Vec<_> = refused.refusal.unwrap().violations().iter().map(|v| v.wait.unwrap().as_secs()).collect();
@@ -49,15 +50,17 @@ async fn refusal_lists_all_violations_and_the_longest_wait() {
 }
 
 #[tokio::test]
-async fn retry_after_is_spread_over_five_minutes_past_midnight() {
+async fn advised_wait_is_spread_over_five_minutes_past_midnight() {
     let scene = Scene::new(daily(1), |layer| layer);
     let mut waits = Vec::new();
     for n in 0..200 {
         let name = format!("user {n}");
         scene.ask(by(&name, "/")).await;
         let refused = scene.ask(by(&name, "/")).await;
-        assert_eq!(refused.json()["retry_after_seconds"], LEFT_TODAY, "the body says it exactly");
         let wait: u64 = refused.field("retry-after").parse().unwrap();
+        assert_eq!(refused.json()["retry_after_seconds"], wait, "the body repeats the field");
+        let midnight = tollgate::Clock::from(scene.clock.clone()).wall().as_secs() + LEFT_TODAY;
+        assert_eq!(refused.json()["resets_at"], midnight, "the boundary itself");
         assert!((LEFT_TODAY..=LEFT_TODAY + 300).contains(&wait), "{wait}");
         waits.push(wait);
     }
@@ -114,7 +117,8 @@ async fn amount_above_the_limit_is_413_without_retry_after() {
     assert_eq!((refused.status, scene.served()), (413, 0));
     assert!(refused.headers.get("retry-after").is_none());
     let body = refused.json();
-    assert_eq!((&body["kind"], &body["limit"]), (&"request_bytes_per_hour".into(), &100.into()));
+    assert_eq!((&body["limit_name"], &body["kind"]), (&"request_bytes_per_hour".into(), &"request_bytes".into()));
+    assert_eq!((&body["limit"], body.get("resets_at")), (&100.into(), None));
     assert!(body.get("retry_after_seconds").is_none());
 }
 
@@ -138,7 +142,9 @@ async fn grpc_clients_read_resource_exhausted_with_its_details() {
     let details = status.check_error_details().unwrap();
     let subjects: Vec<_> = details.quota_failure().unwrap().violations.iter().map(|v| v.subject.clone()).collect();
     assert_eq!(subjects, ["requests_per_day", "requests_per_hour", "concurrent_requests"]);
-    assert_eq!(details.retry_info().unwrap().retry_delay, Some(Duration::from_secs(LEFT_TODAY)));
+    let delay = details.retry_info().unwrap().retry_delay.unwrap();
+    let field: u64 = refused.field("retry-after").parse().unwrap();
+    assert_eq!(delay.as_secs() + u64::from(delay.subsec_nanos() > 0), field, "the same wait as the field");
     assert_eq!(refused.field("grpc-retry-pushback-ms"), "-1", "no client holds a call until midnight");
     drop(held);
 
@@ -178,6 +184,7 @@ async fn other_dialects() {
 async fn stacked_layers_merge_fields_and_keep_the_longest_wait() {
     let scene = Scene::new(hourly(1), |layer| layer);
     let bucket = tollgate::TokenBucketLayer::new(tollgate::Rate::per_hour(10)).clock(scene.clock.clone());
+    let bucket = bucket.on_unidentified(tollgate::OnUnidentified::Share);
     let inner =
         service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, &'static str>(Response::new(Full::<Bytes>::default())) });
     let service = ServiceBuilder::new().layer(bucket).layer(scene.layer.clone()).service(inner);

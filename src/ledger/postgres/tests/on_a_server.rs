@@ -1,6 +1,8 @@
 //! The suite over a server, and tests of servers alone. `bash tests/run` skips tests of this name if there is no
 //! server.
 
+use sqlx::Connection as _;
+
 use super::super::*;
 use crate::ledger::{
     Database, Session,
@@ -13,7 +15,7 @@ mod servers;
 use servers::Postgres as Server;
 
 async fn fresh() -> PostgresDatabase {
-    PostgresDatabase::at_url(&Server::shared().database()).await.unwrap()
+    PostgresDatabase::at_url(&Server::shared().database(), OpenOptions::default()).await.unwrap()
 }
 
 #[tokio::test]
@@ -24,6 +26,13 @@ async fn a_server_does_what_every_database_does() {
 #[tokio::test]
 async fn invoices_are_the_sums_of_the_book() {
     suite::bills::are_sums_of_the_book(&fresh().await).await;
+}
+
+#[tokio::test]
+async fn archive_of_a_long_history_leaves_room() {
+    let ledger = fresh().await;
+    suite::archive::is_bounded(&ledger).await;
+    suite::archive::leaves_a_changed_period(&ledger).await;
 }
 
 #[tokio::test]
@@ -113,7 +122,7 @@ async fn whoever_is_dropped_while_it_waits_holds_nothing() {
 #[tokio::test]
 async fn a_connection_that_the_server_ends_is_lost() {
     let url = Server::shared().database();
-    let ledger = PostgresDatabase::at_url(&url).await.unwrap();
+    let ledger = PostgresDatabase::at_url(&url, OpenOptions::default()).await.unwrap();
     let mut session = ledger.connect().await.unwrap();
     let loaded = session.begin(&reads(&["ann"], &[])).await.unwrap();
     session.write(&one("ann", "job"), loaded.now).await.unwrap();
@@ -128,7 +137,7 @@ async fn a_connection_that_the_server_ends_is_lost() {
 async fn what_was_committed_survives_a_killed_server() {
     let server = Server::start("");
     let url = server.database();
-    let ledger = PostgresDatabase::at_url(&url).await.unwrap();
+    let ledger = PostgresDatabase::at_url(&url, OpenOptions::default()).await.unwrap();
     let mut session = ledger.connect().await.unwrap();
     for (job, commits) in [("told", true), ("untold", false)] {
         let loaded = session.begin(&reads(&["ann"], &[])).await.unwrap();
@@ -142,22 +151,30 @@ async fn what_was_committed_survives_a_killed_server() {
     assert!(matches!(ledger.connect().await, Err(DbError::Lost(_))));
     server.again("");
     let asked = reads(&["ann"], &[key("ann", "told"), key("ann", "untold")]);
-    let loaded = transact(&PostgresDatabase::at_url(&url).await.unwrap(), &asked, &Writes::default()).await.unwrap();
+    let loaded =
+        transact(&PostgresDatabase::at_url(&url, OpenOptions::default()).await.unwrap(), &asked, &Writes::default())
+            .await
+            .unwrap();
     assert_eq!(loaded.rows, [charge("ann", "told", 1)]);
 }
 
 #[tokio::test]
 async fn what_would_lose_acknowledged_rows_is_refused_in_words() {
     let url = Server::shared().database();
-    let told = |url: String| async move { PostgresDatabase::at_url(&url).await.unwrap_err().to_string() };
+    let told = |url: String| async move {
+        PostgresDatabase::at_url(&url, OpenOptions::default()).await.unwrap_err().to_string()
+    };
     let off = told(format!("{url}?options=-c%20synchronous_commit%3Doff")).await;
     assert!(off.contains("got off: rows that were acknowledged could be lost"), "{off}");
     let read = told(format!("{url}?options=-c%20default_transaction_read_only%3Don")).await;
     assert!(read.contains("read-only") || read.contains("read_only"), "{read}");
-    PostgresDatabase::at_url(&format!("{url}?options=-c%20synchronous_commit%3Dlocal")).await.unwrap();
+    PostgresDatabase::at_url(&format!("{url}?options=-c%20synchronous_commit%3Dlocal"), OpenOptions::default())
+        .await
+        .unwrap();
 
-    let ledger = PostgresDatabase::at_url(&url).await.unwrap();
+    let ledger = PostgresDatabase::at_url(&url, OpenOptions::default()).await.unwrap();
     Server::shared().sql("postgres", &format!("ALTER DATABASE {} SET synchronous_commit = off", name(&url)));
+    ledger.connect().await.expect("the one that was opened with the ledger");
     assert!(
         matches!(ledger.connect().await, Err(DbError::Refused(_))),
         "each connection is asked, not the first alone"
@@ -171,7 +188,58 @@ async fn what_would_lose_acknowledged_rows_is_refused_in_words() {
 
     let server = Server::start("-c fsync=off");
     let off = told(server.url("postgres")).await;
-    assert!(off.contains("fsync must be on, got off"), "{off}");
+    assert!(off.contains("fsync must be on, got off") && off.contains(".storage_is_durable()"), "{off}");
+    let durable = OpenOptions { durable_storage: true, ..OpenOptions::default() };
+    PostgresDatabase::at_url(&server.url("postgres"), durable).await.unwrap();
+}
+
+#[tokio::test]
+async fn role_without_a_right_is_refused_with_the_grant() {
+    let url = Server::shared().database();
+    PostgresDatabase::at_url(&url, OpenOptions::default()).await.unwrap();
+    let role = format!("reader_{}", name(&url));
+    let sql = format!("CREATE ROLE {role} LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}");
+    Server::shared().sql(name(&url), &sql);
+    let url = url.replace("postgres@", &format!("{role}@"));
+    let error = PostgresDatabase::at_url(&url, OpenOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), LedgerErrorKind::Forbidden, "{error}");
+    assert!(error.reason().contains("GRANT ") && error.reason().contains(&role), "{error}");
+    Server::shared().sql(name(&url), &format!("REVOKE SELECT ON ALL TABLES IN SCHEMA public FROM {role}"));
+    let error = PostgresDatabase::at_url(&url, OpenOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), LedgerErrorKind::Forbidden, "{error}");
+    assert!(error.reason().contains("GRANT the role"), "{error}");
+}
+
+#[tokio::test]
+async fn demand_for_tls_names_the_missing_feature() {
+    let url = format!("{}?sslmode=require", Server::shared().database());
+    let error = PostgresDatabase::at_url(&url, OpenOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), LedgerErrorKind::Address, "{error}");
+    assert!(error.reason().contains("tls-rustls"), "{error}");
+}
+
+#[tokio::test]
+async fn locks_of_others_are_busy_after_the_open_timeout() {
+    let brief = OpenOptions { timeout: Duration::from_millis(500), ..OpenOptions::default() };
+    for (made, lock) in [
+        (false, "SELECT pg_advisory_xact_lock(8389754629021267045)"),
+        (true, "LOCK TABLE quota_schema IN ACCESS EXCLUSIVE MODE"),
+        (true, "LOCK TABLE quota_counter IN ACCESS EXCLUSIVE MODE"),
+    ] {
+        let url = Server::shared().database();
+        if made {
+            PostgresDatabase::at_url(&url, OpenOptions::default()).await.unwrap();
+        }
+        let mut other = PgConnection::connect(&url).await.unwrap();
+        let mut transaction = other.begin().await.unwrap();
+        sqlx::raw_sql(lock).execute(&mut *transaction).await.unwrap();
+        let opening = tokio::time::timeout(Duration::from_secs(300), PostgresDatabase::at_url(&url, brief));
+        let error = opening.await.expect("it does not hang").unwrap_err();
+        assert_eq!(error.kind(), LedgerErrorKind::Busy, "{error}");
+        assert!(error.reason().contains(".open_timeout()"), "{error}");
+        transaction.rollback().await.unwrap();
+        PostgresDatabase::at_url(&url, OpenOptions::default()).await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -183,18 +251,19 @@ async fn errors_say_where_and_why_and_never_the_password() {
         ("postgres://ann:canary@127.0.0.1:1/nowhere".to_owned(), "127.0.0.1:1"),
         ("postgres://ann:canary@127.0.0.1:no/nowhere".to_owned(), "invalid ledger URL"),
     ] {
-        let told = PostgresDatabase::at_url(&url).await.unwrap_err();
+        let told = PostgresDatabase::at_url(&url, OpenOptions::default()).await.unwrap_err();
         assert!(told.reason().contains(words) && !format!("{told} {told:?}").contains("canary"), "{told}");
     }
     let url = shared.database().replace("postgres@", "postgres:canary@");
-    let shown = format!("{:?}", PostgresDatabase::at_url(&url).await.unwrap());
+    let shown = format!("{:?}", PostgresDatabase::at_url(&url, OpenOptions::default()).await.unwrap());
     assert!(!shown.contains("canary"), "{shown}");
 }
 
 #[tokio::test]
 async fn many_programs_make_the_tables_once() {
     let url = Server::shared().database();
-    let all = futures_util::future::join_all((0..8).map(|_| PostgresDatabase::at_url(&url))).await;
+    let all =
+        futures_util::future::join_all((0..8).map(|_| PostgresDatabase::at_url(&url, OpenOptions::default()))).await;
     for (at, ledger) in all.into_iter().enumerate() {
         transact(&ledger.unwrap(), &reads(&["ann"], &[]), &one("ann", &at.to_string())).await.unwrap();
     }
@@ -214,12 +283,18 @@ async fn tables_that_are_newer_or_altered_are_refused_in_words() {
         ("ALTER TABLE quota_counter DROP COLUMN untold", "untold"),
         ("DROP TABLE quota_hold", "quota_hold"),
         ("ALTER TABLE quota_consumption SET UNLOGGED", "quota_consumption must be logged"),
+        ("ALTER TABLE quota_archive SET UNLOGGED", "quota_archive must be logged"),
+        (
+            "ALTER TABLE quota_consumption DISABLE TRIGGER ALL",
+            "lost its trigger quota_consumption_stays, or it is disabled",
+        ),
     ] {
         let url = Server::shared().database();
-        let ledger = PostgresDatabase::at_url(&url).await.unwrap();
+        let ledger = PostgresDatabase::at_url(&url, OpenOptions::default()).await.unwrap();
         Server::shared().sql(name(&url), altered);
-        let told = PostgresDatabase::at_url(&url).await.unwrap_err().to_string();
+        let told = PostgresDatabase::at_url(&url, OpenOptions::default()).await.unwrap_err().to_string();
         assert!(told.contains(words), "{told}");
+        drop(ledger.connect().await); // the one that was opened with the ledger has prepared its statements
         assert!(matches!(ledger.connect().await, Err(DbError::Refused(_))), "an open ledger reports it too");
     }
 }
@@ -242,7 +317,7 @@ async fn rows_are_never_changed() {
 #[tokio::test]
 async fn a_pool_of_one_still_has_its_one() {
     let pool = PgPoolOptions::new().max_connections(1).connect(&Server::shared().database()).await.unwrap();
-    let ledger = PostgresDatabase::from_pool(pool).await.unwrap();
+    let ledger = PostgresDatabase::from_pool(pool, OpenOptions::default()).await.unwrap();
     let mut session = ledger.connect().await.unwrap();
     session.begin(&reads(&["ann"], &[])).await.unwrap();
     assert_eq!(ledger.account("ann").await.unwrap().1, Stored::default());

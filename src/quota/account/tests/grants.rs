@@ -154,3 +154,17 @@ fn grant_that_a_larger_plan_makes_needless_is_unused() {
     assert!(scene.account().grants.revoke(id, now.wall).is_some());
     assert!(used(&mut scene).is_empty());
 }
+
+#[test]
+fn wait_counts_no_grant_that_is_used_or_ends_before() {
+    let mut scene = Scene::new(hourly(10));
+    grant(&mut scene, 5, START + HOUR / 4);
+    grant(&mut scene, 2, START + 10 * HOUR);
+    scene.take(("requests", 10)).unwrap();
+    for (asked, waits) in [(12, true), (13, false)] {
+        assert_eq!(scene.take(("requests", asked)).unwrap_err()[0].wait.is_some(), waits, "{asked}");
+    }
+    scene.take(("requests", 7)).unwrap();
+    assert_eq!(scene.take(("requests", 11)).unwrap_err()[0].wait, None);
+    scene.take(("requests", 10)).unwrap_err()[0].wait.unwrap();
+}

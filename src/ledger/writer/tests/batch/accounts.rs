@@ -254,10 +254,20 @@ fn run(steps: &[Step], charge_expired: bool) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 10_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn ledger_decides_like_an_account_in_memory(steps in steps(), charge_expired: bool) {
+        run(&steps, charge_expired)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1_000_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    #[ignore = "minutes: a million histories"]
+    fn ledger_decides_like_an_account_in_many_histories(steps in steps(), charge_expired: bool) {
         run(&steps, charge_expired)?;
     }
 }

@@ -1,13 +1,19 @@
 //! The suite over a file, and tests of files alone.
 
+mod opening;
+
 use std::path::PathBuf;
 
 use super::*;
 use crate::ledger::{
     Database, Session,
+    sql::finished,
     suite::{self, charge, count, key, reads, transact},
     writer::{ReservationRow, Stored, StoredCounter, Writes, tests::against},
 };
+
+/// After this time a test counts as hung.
+const HUNG: Duration = Duration::from_secs(300);
 
 /// A directory that is removed with the test.
 struct Directory(PathBuf);
@@ -33,7 +39,8 @@ impl Drop for Directory {
 #[tokio::test]
 async fn a_file_does_what_every_database_does() {
     let directory = Directory::new();
-    suite::everything(|| async { SqliteDatabase::in_file(&directory.file()).await.unwrap() }).await;
+    suite::everything(|| async { SqliteDatabase::in_file(&directory.file(), OpenOptions::default()).await.unwrap() })
+        .await;
 }
 
 #[tokio::test]
@@ -44,6 +51,13 @@ async fn a_ledger_in_memory_does_it_too() {
 #[tokio::test]
 async fn invoices_are_the_sums_of_the_book() {
     suite::bills::are_sums_of_the_book(&SqliteDatabase::in_memory().await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn archive_of_a_long_history_leaves_room() {
+    let ledger = SqliteDatabase::in_memory().await.unwrap();
+    suite::archive::is_bounded(&ledger).await;
+    suite::archive::leaves_a_changed_period(&ledger).await;
 }
 
 #[tokio::test]
@@ -69,7 +83,7 @@ async fn plan(sql: &str, values: &[SqlValue<'_>]) -> Vec<String> {
 
 #[tokio::test]
 async fn archive_reads_the_rows_of_a_tenant_once() {
-    let plan = plan(archive::SEALABLE, &[SqlValue::Text("acme"), SqlValue::Time(1)]).await;
+    let plan = plan(&finished::<Sqlite>(), &[SqlValue::Text("acme"), SqlValue::Time(1)]).await;
     let at = |step: &str| plan.iter().position(|found| found.starts_with(step)).unwrap_or_else(|| panic!("{plan:?}"));
     assert!(at("SEARCH q ") < at("SEARCH c USING PRIMARY KEY"), "{plan:?}");
 }
@@ -91,7 +105,11 @@ fn options(file: &Path) -> SqliteConnectOptions {
 }
 
 async fn of(options: SqliteConnectOptions) -> Result<SqliteDatabase, LedgerError> {
-    SqliteDatabase::from_pool(SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options)).await
+    SqliteDatabase::from_pool(
+        SqlitePoolOptions::new().max_connections(1).connect_lazy_with(options),
+        OpenOptions::default(),
+    )
+    .await
 }
 
 async fn run(file: &Path, statements: &'static str) -> Result<(), String> {
@@ -139,11 +157,12 @@ async fn what_would_lose_acknowledged_rows_is_refused_in_words() {
 async fn many_programs_make_the_tables_once() {
     let directory = Directory::new();
     let file = directory.file();
-    let all = futures_util::future::join_all((0..8).map(|_| SqliteDatabase::in_file(&file))).await;
+    let all =
+        futures_util::future::join_all((0..8).map(|_| SqliteDatabase::in_file(&file, OpenOptions::default()))).await;
     for (at, ledger) in all.into_iter().enumerate() {
         transact(&ledger.unwrap(), &reads(&["ann"], &[]), &one(&at.to_string())).await.unwrap();
     }
-    SqliteDatabase::in_file(&file).await.unwrap();
+    SqliteDatabase::in_file(&file, OpenOptions::default()).await.unwrap();
 }
 
 #[tokio::test]
@@ -161,14 +180,14 @@ async fn counters_of_version_1_are_migrated_with_their_rows() {
     ] {
         run(&file, sql).await.unwrap();
     }
-    let ledger = SqliteDatabase::in_file(&file).await.unwrap();
+    let ledger = SqliteDatabase::in_file(&file, OpenOptions::default()).await.unwrap();
     let loaded = transact(&ledger, &reads(&["ann"], &[key("ann", "job")]), &one("other")).await.unwrap();
     let counter = StoredCounter { period: "".into(), ..count(3, 0) };
     assert_eq!(loaded.accounts["ann"].counts, [counter]);
     assert_eq!((loaded.rows[0].amount, &*loaded.rows[0].period), (3, ""));
     // Its id stays, and no other ledger has it.
     let id = ledger.ledger_id().await.unwrap();
-    assert_eq!(SqliteDatabase::in_file(&file).await.unwrap().ledger_id().await, Ok(id));
+    assert_eq!(SqliteDatabase::in_file(&file, OpenOptions::default()).await.unwrap().ledger_id().await, Ok(id));
     assert_ne!(SqliteDatabase::in_memory().await.unwrap().ledger_id().await, Ok(id));
 }
 
@@ -181,14 +200,15 @@ async fn tables_that_are_newer_or_altered_are_refused_in_words() {
             "must be at most 2, got 7: a newer version has migrated them; update this program",
         ),
         ("DROP INDEX quota_consumption_once", "lost its unique index quota_consumption_once"),
+        ("DROP TRIGGER quota_consumption_kept", "lost its trigger quota_consumption_kept"),
         ("ALTER TABLE quota_counter DROP COLUMN untold", "untold"),
         ("DROP TABLE quota_hold", "no such table: quota_hold"),
         ("DELETE FROM quota_schema", "table quota_account already exists"),
     ] {
         let file = directory.file();
-        let ledger = SqliteDatabase::in_file(&file).await.unwrap();
+        let ledger = SqliteDatabase::in_file(&file, OpenOptions::default()).await.unwrap();
         run(&file, altered).await.unwrap();
-        let told = SqliteDatabase::in_file(&file).await.unwrap_err().to_string();
+        let told = SqliteDatabase::in_file(&file, OpenOptions::default()).await.unwrap_err().to_string();
         assert!(told.contains(words), "{told}");
         let hold = ReservationRow { key: key("ann", "job"), attempt: 0, until: 0, since: 0, charge: false };
         let writes = Writes { counts: vec![("ann".into(), count(1, 0))], opened: vec![hold], ..one("job") };
@@ -201,22 +221,24 @@ async fn tables_that_are_newer_or_altered_are_refused_in_words() {
 async fn a_file_that_is_none_or_only_read_is_refused_in_words() {
     let directory = Directory::new();
     let file = directory.file();
-    SqliteDatabase::in_file(&file).await.unwrap();
+    SqliteDatabase::in_file(&file, OpenOptions::default()).await.unwrap();
     let told = of(SqliteConnectOptions::new().filename(&file).read_only(true)).await.unwrap_err().to_string();
     assert!(told.contains("attempt to write a readonly database"), "{told}");
 
     std::fs::write(directory.0.join("text"), "no database at all, whatever its name says").unwrap();
-    let told = SqliteDatabase::in_file(&directory.0.join("text")).await.unwrap_err().to_string();
+    let told =
+        SqliteDatabase::in_file(&directory.0.join("text"), OpenOptions::default()).await.unwrap_err().to_string();
     assert!(told.contains("file is not a database") && told.contains("text"), "{told}");
-    let told = SqliteDatabase::in_file(&directory.0.join("no/such.db")).await.unwrap_err().to_string();
-    assert!(told.contains("unable to open database file") && told.contains("no/such.db"), "{told}");
+    let told =
+        SqliteDatabase::in_file(&directory.0.join("no/such.db"), OpenOptions::default()).await.unwrap_err().to_string();
+    assert!(told.contains("the folder of a ledger must exist, got") && told.contains("/no; create it"), "{told}");
 }
 
 #[tokio::test]
 async fn a_full_disk_refuses_and_keeps_what_was_there() {
     let directory = Directory::new();
     let file = directory.file();
-    SqliteDatabase::in_file(&file).await.unwrap();
+    SqliteDatabase::in_file(&file, OpenOptions::default()).await.unwrap();
     let ledger = of(options(&file).pragma("max_page_count", "60")).await.unwrap();
     let mut session = ledger.connect().await.unwrap();
     let (asked, mut kept) = (reads(&["ann"], &[]), 0);
@@ -272,7 +294,7 @@ async fn a_commit_that_finds_the_file_busy_has_not_happened() {
 async fn rows_are_never_changed_and_people_can_read_them() {
     let directory = Directory::new();
     let file = directory.file();
-    let ledger = SqliteDatabase::in_file(&file).await.unwrap();
+    let ledger = SqliteDatabase::in_file(&file, OpenOptions::default()).await.unwrap();
     let writes = Writes { counts: vec![("ann".into(), count(1, 0))], ..one("job") };
     transact(&ledger, &reads(&["ann"], &[]), &writes).await.unwrap();
     for change in ["UPDATE quota_consumption SET amount = 0", "DELETE FROM quota_consumption"] {
@@ -307,6 +329,11 @@ async fn a_pool_of_one_still_has_its_one() {
 async fn charges_a_second() {
     let directory = Directory::new();
     for tenants in [16, 2_000] {
-        suite::speed::of("SQLite", &SqliteDatabase::in_file(&directory.file()).await.unwrap(), tenants).await;
+        suite::speed::of(
+            "SQLite",
+            &SqliteDatabase::in_file(&directory.file(), OpenOptions::default()).await.unwrap(),
+            tenants,
+        )
+        .await;
     }
 }

@@ -1,0 +1,112 @@
+//! Setters of a layer that is in use, and separate layers with the same settings.
+
+use std::{
+    convert::Infallible,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use tollgate::{
+    Admit, CircuitBreakerLayer, Client, Cost, FakeClock, GateLayer, MaybeFuture, Period, Plan, Quota, QuotaLayer, Rate,
+    Refusal, RequestHead, TokenBucketLayer, Trip,
+};
+use tower::{Layer, service_fn};
+
+async fn hello(_: Request<()>) -> Result<Response<Full<Bytes>>, Infallible> {
+    Ok(Response::new(Full::default()))
+}
+
+fn plan() -> Plan {
+    Plan::new("free").limit(Quota::requests(1).per(Period::hour()))
+}
+
+/// Returns the text and the line of a panic in `change`.
+fn panic_of<T>(change: impl FnOnce() -> T) -> (String, u32) {
+    static HOOK: Mutex<()> = Mutex::new(());
+    let _guard = HOOK.lock().unwrap();
+    let line = Arc::new(Mutex::new(0));
+    let (seen, before) = (Arc::clone(&line), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |info| {
+        // Other tests panic on other threads meanwhile.
+        if let Some(place) = info.location().filter(|place| place.file().ends_with("forks.rs")) {
+            *seen.lock().unwrap() = place.line();
+        }
+    }));
+    let payload = catch_unwind(AssertUnwindSafe(|| drop(change()))).unwrap_err();
+    std::panic::set_hook(before);
+    let line = *line.lock().unwrap();
+    (payload.downcast_ref::<String>().unwrap().clone(), line)
+}
+
+macro_rules! assert_in_use {
+    ($($setter:expr),+ $(,)?) => {$(
+        let (text, line) = panic_of(|| $setter);
+        assert_eq!(text, "layer \"api\" is in use, it has a handle or a service; call setters before, or .fork() for a separate layer");
+        assert_ne!(line, 0, "the panic is where the setter is called: {}", stringify!($setter));
+    )+};
+}
+
+struct AdmitAll;
+
+impl Admit for AdmitAll {
+    type Permit = ();
+
+    fn admit(self: &Arc<Self>, _: &RequestHead<'_>, _: Option<&Client>) -> MaybeFuture<Result<(), Refusal>> {
+        MaybeFuture::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn setter_of_a_layer_in_use_panics_at_its_caller() {
+    let buckets = TokenBucketLayer::new(Rate::per_second(5)).named("api");
+    let _handle = buckets.handle();
+    assert_in_use!(
+        buckets.clone().rate_for("pro", Rate::per_second(9)),
+        buckets.clone().and_global(Rate::per_second(9)),
+        buckets.clone().max_clients(7),
+        buckets.clone().clock(FakeClock::new()),
+        buckets.clone().named("other"),
+        buckets.clone().enabled(false),
+        buckets.clone().shadow(),
+    );
+    let quota = QuotaLayer::new(plan()).named("api");
+    let _service = quota.clone().layer(service_fn(hello)); // a clone is the same layer
+    assert_in_use!(
+        quota.clone().tier_plan("pro", plan()),
+        quota.clone().share_with_handler(),
+        quota.clone().named("b")
+    );
+    let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(3)).named("api");
+    let _handle = breaker.handle();
+    assert_in_use!(
+        breaker.clone().clock(FakeClock::new()),
+        breaker.clone().per_host(),
+        breaker.clone().trip(Trip::consecutive(2)),
+    );
+    let own = GateLayer::new(AdmitAll).named("api");
+    let _service = own.layer(service_fn(hello));
+    assert_in_use!(own.clone().exempt(|_| true), own.clone().observe(|_: &tollgate::Event<'_>| {}));
+}
+
+#[tokio::test]
+async fn fork_has_the_settings_and_a_state_of_its_own() {
+    let client = Client::named("alice");
+    let buckets = TokenBucketLayer::new(Rate::per_hour(1)).clock(FakeClock::new());
+    buckets.handle().check(&client, Cost::ONE).unwrap();
+    let fork = buckets.fork().named("fork");
+    fork.handle().check(&client, Cost::ONE).unwrap();
+    assert_eq!((buckets.handle().peek(&client).remaining, fork.handle().peek(&client).remaining), (0, 0));
+
+    let quota = QuotaLayer::new(plan()).clock(FakeClock::new());
+    quota.handle().charge(&client, ("requests", 1)).await.unwrap();
+    let pro = quota.fork().tier_plan("pro", plan());
+    pro.handle().charge(&client, ("requests", 1)).await.unwrap();
+
+    let breaker = CircuitBreakerLayer::for_server().trip(Trip::consecutive(1));
+    breaker.handle().force_open();
+    assert_eq!(breaker.fork().handle().counts().calls, 0);
+    assert_ne!(breaker.fork().handle().state(), breaker.handle().state());
+}
