@@ -331,7 +331,7 @@ impl Error for Refusal {}
 
 /// Limit that a refused request would have exceeded.
 ///
-/// The limits of a plan are decided together, so a [`Refusal`](crate::Refusal) has one violation for each limit that
+/// The limits of a plan are decided together, so a [`Refusal`] has one violation for each limit that
 /// does not suffice. Its own [`limit`](crate::Refusal::limit) and wait are those of the violation with the longest
 /// wait.
 ///

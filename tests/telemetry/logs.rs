@@ -62,12 +62,12 @@ fn every_event_has_its_level() {
     let (warn, info, debug) = (Level::WARN, Level::INFO, Level::DEBUG);
     assert_eq!(
         levels,
-        [Level::TRACE, debug, debug, warn, warn, debug, warn, info, warn, warn, warn, warn, info],
+        [Level::TRACE, debug, debug, warn, warn, debug, warn, info, warn, warn, warn, warn, warn, info],
         "{lines:#?}"
     );
     let refused = &lines[1].1;
     assert!(refused.contains("policy=plan reason=\"rate_limited\" shadow=false retry_after=Some(3s)"), "{refused}");
-    assert!(lines[10].1.contains("error=\"connection refused\""), "{lines:#?}");
+    assert!(lines.iter().any(|(_, line)| line.contains("error=\"connection refused\"")), "{lines:#?}");
 }
 
 #[test]
