@@ -42,7 +42,7 @@
 //!             println!("{policy}: {from} -> {to} ({cause})");
 //!         }
 //!     });
-//! let host = layer.handle().key(CircuitBreakerLayer::host_key("example.org").unwrap()).unwrap();
+//! let host = layer.handle().key(CircuitBreakerLayer::host_key("https://example.org").unwrap()).unwrap();
 //! assert_eq!(host.state(), CircuitState::Closed);
 //! ```
 //!
@@ -81,6 +81,7 @@
 mod circuit;
 mod generation;
 mod handle;
+mod host;
 mod keys;
 mod layer;
 mod machine;
@@ -92,6 +93,6 @@ mod window;
 
 pub use crate::circuit_state::CircuitState;
 pub use handle::{CallError, CircuitBreaker, Counts};
-pub use layer::CircuitBreakerLayer;
+pub use layer::{CircuitBreakerLayer, CircuitBreakerService};
 pub use policy::{CircuitBreakerPermit, CircuitBreakerPolicy};
 pub use trip::Trip;
