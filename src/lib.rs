@@ -62,7 +62,9 @@ pub mod telemetry;
 mod time;
 pub mod token_bucket;
 
-pub use circuit_breaker::{CallError, CircuitBreaker, CircuitBreakerLayer, CircuitState, Counts, Trip};
+pub use circuit_breaker::{
+    CallError, CircuitBreaker, CircuitBreakerLayer, CircuitBreakerService, CircuitState, Counts, Trip,
+};
 pub use classify::{CallOutcome, Classify, DefaultClassifier, Verdict};
 pub use cost::Cost;
 pub use error::ConfigError;
@@ -83,12 +85,12 @@ pub use policy_name::PolicyName;
 pub use quota::{
     ActiveGrant, Amounts, Charge, CloseOutcome, Cursor, Duplicates, Explanation, Grant, GrantId, JobError, JobIdSource,
     JobRun, LimitExplanation, LimitUsage, OnExpiry, OnFailure, Plan, Quota, QuotaBuilder, QuotaError, QuotaLayer,
-    QuotaStatus, QuotaStore, Quotas, RequestBytesLayer, Reservation, ReservationError, ReservationId, ServedRequest,
-    Usage, UsagePage,
+    QuotaService, QuotaStatus, QuotaStore, Quotas, RequestBytesLayer, Reservation, ReservationError, ReservationId,
+    ServedRequest, Usage, UsagePage,
 };
 pub use refusal::{Dialect, Reason, Refusal, Violation};
 pub use time::{Clock, FakeClock, Moment, Period, Window};
-pub use token_bucket::{Rate, TokenBucketLayer, TokenBuckets};
+pub use token_bucket::{Rate, TokenBucketLayer, TokenBucketService, TokenBuckets};
 
 /// The README's examples compile.
 #[cfg(doctest)]

@@ -1,7 +1,7 @@
 //! One circuit: its machine behind a short lock, and the tickets by which calls report their results.
 
 use std::{
-    sync::{Arc, PoisonError, atomic::AtomicU64},
+    sync::{Arc, OnceLock, PoisonError, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -46,6 +46,8 @@ pub(crate) struct Circuit {
     pub(crate) shared: Arc<CircuitShared>,
     /// Key of the circuit, if each key has its own.
     key: Option<Digest>,
+    /// Host of the circuit, if each host has its own, once a request has named it.
+    pub(crate) host: OnceLock<Box<str>>,
     /// Whether the circuit is open or half-open.
     shut: AtomicBool,
     pub(crate) fast_paths: FastPaths,
@@ -70,6 +72,7 @@ impl Circuit {
         Arc::new(Self {
             shared,
             key,
+            host: OnceLock::new(),
             shut: AtomicBool::new(false),
             fast_paths: FastPaths::new(stripes),
             last_used: AtomicU64::new(0),
@@ -173,7 +176,8 @@ impl Circuit {
         while let Some(Transition { from, to, cause }) = core.machine.transitions.pop_front() {
             drop(core); // other threads add theirs meanwhile
             let PolicyContext { name: policy, observers, .. } = &self.shared.context;
-            observers.emit(&Event::Transition { policy, key: self.key, from, to, cause });
+            let host = self.host.get().map(|host| &**host);
+            observers.emit(&Event::Transition { policy, key: self.key, host, from, to, cause });
             core = self.lock();
         }
         core.emitting = false;

@@ -121,7 +121,7 @@ impl CircuitBreaker {
     /// # use std::time::Duration;
     /// # use tollgate::CircuitBreakerLayer;
     /// let breaker = CircuitBreakerLayer::for_client(Duration::from_secs(2)).per_host().handle();
-    /// let key = CircuitBreakerLayer::host_key("example.org").unwrap();
+    /// let key = CircuitBreakerLayer::host_key("https://example.org").unwrap();
     /// breaker.key(key).unwrap().force_open();
     /// ```
     #[must_use]
@@ -203,11 +203,13 @@ impl fmt::Debug for CircuitBreaker {
 /// match breaker.call(async { Err::<(), _>("timed out") }).await {
 ///     Err(CallError::Inner(error)) => assert_eq!(error, "timed out"),
 ///     Err(CallError::Refused(refusal)) => println!("retry in {:?}", refusal.retry_after()),
+///     Err(error) => println!("{error}"),
 ///     Ok(()) => {}
 /// }
 /// # });
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CallError<E> {
     /// The circuit is open; nothing was called.
     Refused(Refusal),
@@ -224,14 +226,10 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
     }
 }
 
-impl<E: Error + 'static> Error for CallError<E> {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        match self {
-            Self::Refused(_) => None,
-            Self::Inner(error) => error.source(),
-        }
-    }
-}
+/// For every error with a text, so that `?` works in functions that return `Box<dyn Error>`, with texts and boxed errors
+/// too. These have no `source`, so there is none here: to walk the causes of an inner error, match
+/// [`Inner`](CallError::Inner).
+impl<E: fmt::Debug + fmt::Display> Error for CallError<E> {}
 
 /// An operation and the guard that watches its code, which may also panic when the operation is dropped.
 struct WatchedCall<'a, F> {

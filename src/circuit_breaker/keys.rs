@@ -10,6 +10,7 @@ use dashmap::DashMap;
 
 use super::{
     circuit::{Circuit, CircuitShared},
+    host::HostName,
     machine::BreakerMode,
 };
 use crate::{
@@ -20,8 +21,14 @@ use crate::{
     time::Moment,
 };
 
-/// Function that returns the key of a request.
-pub(crate) type KeyOf = Arc<dyn Fn(&RequestHead<'_>, &Digester) -> Option<Digest> + Send + Sync>;
+/// Source of the key of a request.
+#[derive(Clone)]
+pub(crate) enum KeyOf {
+    Host,
+    Function(Arc<KeyFunction>),
+}
+
+type KeyFunction = dyn Fn(&RequestHead<'_>, &Digester) -> Option<Digest> + Send + Sync;
 
 /// At most `max` circuits. When all exist, a newcomer replaces one without information worth keeping. A newcomer
 /// examines a bounded number of them, so that no request pays for a flood of keys.
@@ -30,7 +37,7 @@ pub(crate) type KeyOf = Arc<dyn Fn(&RequestHead<'_>, &Digester) -> Option<Digest
 /// and no guard of the map outlives the method that took it.
 pub(crate) struct Keys {
     shared: Arc<CircuitShared>,
-    pub(crate) key_of: KeyOf,
+    key_of: KeyOf,
     circuits: DashMap<Digest, Arc<Circuit>>,
     /// Keys in the order in which they are examined for eviction. Keys enter and leave the map only under its lock, so
     /// that its length is the number of circuits.
@@ -47,6 +54,21 @@ const IDLE: Duration = Duration::from_secs(600);
 impl Keys {
     pub(crate) fn new(shared: Arc<CircuitShared>, key_of: KeyOf, max: usize) -> Self {
         Self { shared, key_of, circuits: DashMap::new(), queue: Mutex::new(VecDeque::new()), max }
+    }
+
+    /// Returns the circuit of the key of a request, or `None` if it has none. Inside is `None` if there is no room.
+    pub(crate) fn of_request(&self, request: &RequestHead<'_>, now: Moment) -> Option<Option<Arc<Circuit>>> {
+        match &self.key_of {
+            KeyOf::Function(key_of) => Some(self.circuit(key_of(request, Digester::process())?, now)),
+            KeyOf::Host => {
+                let host = HostName::of_request(request)?;
+                let circuit = self.circuit(host.key(), now);
+                if let Some(circuit) = &circuit {
+                    circuit.host.get_or_init(|| host.as_str().into());
+                }
+                Some(circuit)
+            }
+        }
     }
 
     /// Returns the circuit of `key`, and creates it if there is none; `None` if there is no room for it.
@@ -129,7 +151,7 @@ mod tests {
             recovery: Recovery { open, probes: 1, close_after: 1, probe_timeout: IDLE },
             classifier: ResultClassifier::new(DefaultClassifier::for_client()),
         };
-        Keys::new(Arc::new(shared), Arc::new(|_, _| None), max)
+        Keys::new(Arc::new(shared), KeyOf::Host, max)
     }
 
     fn of_threads<T: Send>(work: impl Fn(usize) -> T + Sync) -> Vec<T> {

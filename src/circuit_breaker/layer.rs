@@ -2,11 +2,10 @@
 
 use std::{sync::Arc, thread, time::Duration};
 
-use http::header::HOST;
-
 use super::{
     circuit::{Circuit, CircuitShared},
     handle::CircuitBreaker,
+    host::HostName,
     keys::{KeyOf, Keys},
     machine::Recovery,
     policy::{CircuitBreakerPolicy, ResultClassifier},
@@ -16,7 +15,7 @@ use crate::{
     backoff::Backoff,
     classify::{Classify, DefaultClassifier},
     error::ConfigError,
-    gate::{ConfiguredLayer, PolicyConfig, PolicyContext, gate_layer},
+    gate::{ConfiguredLayer, Gate, PolicyConfig, PolicyContext, gate_layer},
     head::RequestHead,
     identity::{Digest, Digester},
 };
@@ -61,6 +60,9 @@ use crate::{
 ///
 /// [The module](crate::circuit_breaker) says which results count, and where time-outs belong.
 pub struct CircuitBreakerLayer(ConfiguredLayer<BreakerSettings>);
+
+/// A service behind a [`CircuitBreakerLayer`].
+pub type CircuitBreakerService<S> = Gate<S, CircuitBreakerPolicy>;
 
 /// Settings of a [`CircuitBreakerLayer`].
 #[derive(Clone)]
@@ -312,34 +314,31 @@ impl CircuitBreakerLayer {
     #[must_use]
     #[track_caller]
     pub fn per_key(self, key: impl Fn(&RequestHead<'_>, &Digester) -> Option<Digest> + Send + Sync + 'static) -> Self {
-        self.with(|config| config.key_of = Some(Arc::new(key)))
+        self.with(|config| config.key_of = Some(KeyOf::Function(Arc::new(key))))
     }
 
-    /// Gives each requested host its own circuit. The host is the authority of the URI, else the `Host` field.
+    /// Gives each requested host and port its own circuit.
+    ///
+    /// The host is that of the URI, else of the `Host` field. Its case and a final dot do not matter, and `http://h` is
+    /// `h:80`, because a dead port 80 says nothing of port 443. A request in origin form, as servers receive over
+    /// HTTP/1.1, has no scheme: there a host without a port has a circuit of its own.
     #[must_use]
     #[track_caller]
     pub fn per_host(self) -> Self {
-        self.per_key(|request, _| {
-            let authority = request.uri.authority().map(|authority| authority.as_str());
-            Self::host_key(authority.or_else(|| request.headers.get(HOST)?.to_str().ok())?)
-        })
+        self.with(|config| config.key_of = Some(KeyOf::Host))
     }
 
-    /// Returns the key of a host, with its port if it has one, as [`per_host`](Self::per_host) makes it; `None` for a
-    /// text that is too long for a host.
+    /// Returns the key of a host, as [`per_host`](Self::per_host) makes it of a URI or an authority; `None` for other
+    /// texts, and for a text that is too long for a host.
     ///
     /// ```
     /// use tollgate::CircuitBreakerLayer;
-    /// assert_eq!(CircuitBreakerLayer::host_key("Example.org"), CircuitBreakerLayer::host_key("example.org"));
+    /// let key = CircuitBreakerLayer::host_key("https://Example.org").unwrap();
+    /// assert_eq!(key, CircuitBreakerLayer::host_key("example.org.:443").unwrap());
     /// ```
     #[must_use]
     pub fn host_key(host: &str) -> Option<Digest> {
-        let host = host.rsplit_once('@').map_or(host, |(_user, host)| host);
-        let mut lower = [0_u8; 255 + 6]; // the longest name and a port (RFC 1035, 2.3.4)
-        let lower = lower.get_mut(..host.len())?;
-        lower.copy_from_slice(host.as_bytes());
-        lower.make_ascii_lowercase();
-        Some(Digester::process().digest("host", [lower]))
+        HostName::of_uri(&host.parse().ok()?).map(|host| host.key())
     }
 
     /// Sets the number of keys that may have a circuit at once; default 1,024, about 1 MB with the default window.

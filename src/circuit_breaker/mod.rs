@@ -42,7 +42,7 @@
 //!             println!("{policy}: {from} -> {to} ({cause})");
 //!         }
 //!     });
-//! let host = layer.handle().key(CircuitBreakerLayer::host_key("example.org").unwrap()).unwrap();
+//! let host = layer.handle().key(CircuitBreakerLayer::host_key("https://example.org").unwrap()).unwrap();
 //! assert_eq!(host.state(), CircuitState::Closed);
 //! ```
 //!
@@ -54,7 +54,7 @@
 //! Two ends of a call are not results: a refusal by a layer further in, and a drop before the head. On a client a drop
 //! counts as a failure if the call has lasted for [`slow_after`](crate::Trip::slow_after). So a service that hangs opens
 //! the circuit even if every caller gives up. On a server it never counts: a stranger can hang up at any time.
-//! [`Trip`](crate::Trip) says where a time-out belongs.
+//! [`Trip`] says where a time-out belongs.
 //!
 //! # Half-open
 //! When the open time is over, the next call is a probe. At most [`probes`](crate::CircuitBreakerLayer::probes) are
@@ -81,6 +81,7 @@
 mod circuit;
 mod generation;
 mod handle;
+mod host;
 mod keys;
 mod layer;
 mod machine;
@@ -92,6 +93,6 @@ mod window;
 
 pub use crate::circuit_state::CircuitState;
 pub use handle::{CallError, CircuitBreaker, Counts};
-pub use layer::CircuitBreakerLayer;
+pub use layer::{CircuitBreakerLayer, CircuitBreakerService};
 pub use policy::{CircuitBreakerPermit, CircuitBreakerPolicy};
 pub use trip::Trip;

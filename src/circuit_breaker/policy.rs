@@ -19,7 +19,7 @@ use crate::{
     classify::{CallOutcome, Classify, DefaultClassifier, Verdict},
     gate::{Admit, Event, Lasts, MaybeFuture, Outcome, Permit, PolicyContext},
     head::{RequestHead, ResponseHead},
-    identity::{Client, Digester},
+    identity::Client,
     refusal::{Refusal, has_grpc_trailers, is_grpc_status},
     time::Moment,
 };
@@ -44,16 +44,14 @@ impl Admit for CircuitBreakerPolicy {
         let CircuitBreaker { circuit, keys } = &self.0;
         let PolicyContext { name: policy, clock, observers, .. } = &circuit.shared.context;
         let now = clock.now();
-        let keyed = keys.as_ref().and_then(|keys| Some((keys, (keys.key_of)(request, Digester::process())?)));
+        let keyed = keys.as_ref().and_then(|keys| keys.of_request(request, now));
         MaybeFuture::Ready(match keyed {
             None => circuit.permit(now),
-            Some((keys, key)) => match keys.circuit(key, now) {
-                Some(circuit) => circuit.permit(now),
-                None => {
-                    observers.emit(&Event::Overflow { policy });
-                    Ok(CircuitBreakerPermit::new(Ticket::Uncounted, now))
-                }
-            },
+            Some(Some(circuit)) => circuit.permit(now),
+            Some(None) => {
+                observers.emit(&Event::Overflow { policy });
+                Ok(CircuitBreakerPermit::new(Ticket::Uncounted, now))
+            }
         })
     }
 

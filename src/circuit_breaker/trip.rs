@@ -1,6 +1,6 @@
 //! Rules by which a circuit opens.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use super::window::Tally;
 use crate::error::ConfigError;
@@ -224,6 +224,28 @@ impl Trip {
         }
         ConfigError::require(self.consecutive != Some(0), "consecutive failures", "be positive", 0)?;
         ConfigError::require(!self.slow_bound().is_zero(), "slow_after", "be positive", "0s")
+    }
+}
+
+/// Shows the rules and the window of the rates.
+///
+/// ```
+/// use tollgate::Trip;
+/// let trip = Trip::failure_rate(0.5).or(Trip::consecutive(5));
+/// assert_eq!(trip.to_string(), "failure rate 0.5 over 100 calls, or 5 consecutive failures");
+/// assert_eq!(Trip::on_classifier().to_string(), "classifier");
+/// ```
+impl fmt::Display for Trip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let window = match self.window() {
+            WindowLength::Calls(calls) => format!("{calls} calls"),
+            WindowLength::Time(time) => format!("{time:?}"),
+        };
+        let rate = |name, rule: Option<RateRule>| rule.map(|rule| format!("{name} {} over {window}", rule.share));
+        let streak = self.consecutive.map(|failures| format!("{failures} consecutive failures"));
+        let rules = [rate("failure rate", self.failure), rate("slow rate", self.slow), streak];
+        let rules: Vec<_> = rules.into_iter().flatten().collect();
+        f.write_str(&if rules.is_empty() { "classifier".to_owned() } else { rules.join(", or ") })
     }
 }
 

@@ -150,6 +150,9 @@ pub enum Event<'a> {
         /// Key of the circuit, if each key has its own. It cannot be read, only compared with keys that you know, such as
         /// [`host_key`](crate::CircuitBreakerLayer::host_key)'s.
         key: Option<Digest>,
+        /// Host and port of the circuit, such as `example.org:443`, if [each host](crate::CircuitBreakerLayer::per_host) has
+        /// its own. On a server a client chooses it: do not use it as a label of metrics there.
+        host: Option<&'a str>,
         /// State before.
         from: CircuitState,
         /// State after. An open circuit becomes half-open with its first probe: until a call comes, a gauge of

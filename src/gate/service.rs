@@ -58,6 +58,34 @@ impl<S, A> Gate<S, A> {
     pub(super) fn new(inner: S, shared: Arc<GateShared<A>>) -> Self {
         Self { inner, shared, readiness: Readiness::NotPolled }
     }
+
+    /// Returns the inner service.
+    #[must_use]
+    pub const fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// Returns the inner service. A call through it bypasses the policy.
+    #[must_use]
+    pub const fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// Returns the inner service without its gate.
+    ///
+    /// ```
+    /// use tollgate::{CircuitBreakerLayer, CircuitBreakerService};
+    /// use tower::Layer;
+    ///
+    /// let mut service: CircuitBreakerService<&str> = CircuitBreakerLayer::for_server().layer("a service");
+    /// *service.get_mut() = "another service";
+    /// assert_eq!(*service.get_ref(), "another service");
+    /// assert_eq!(service.into_inner(), "another service");
+    /// ```
+    #[must_use]
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
 }
 
 impl<S, A, ReqB, ResB> Service<Request<ReqB>> for Gate<S, A>

@@ -58,7 +58,8 @@ impl Ledger {
     /// Returns the builder of a ledger in the SQLite file at `path`, which is created if it is missing.
     ///
     /// Connections write ahead (`journal_mode = wal`), wait for the disk at each commit (`synchronous = full`), and
-    /// wait at most 5 s for a lock. One connection writes at a time. SQLite's clock has a resolution of 1 ms. A network
+    /// wait at most 5 s for a lock. One connection writes at a time. On Unix, a commit into a file that was removed or
+    /// replaced under the running program acknowledges nothing. SQLite's clock has a resolution of 1 ms. A network
     /// file system does not work: the locks and the shared memory of SQLite need one machine.
     ///
     /// # Errors
@@ -71,7 +72,8 @@ impl Ledger {
 
     /// Returns the builder of a ledger in the SQLite file of an existing pool.
     ///
-    /// The writer takes one connection out of the pool for good; the pool opens another in its place.
+    /// The writer takes one connection out of the pool for good when the ledger is opened; the pool opens another in its
+    /// place.
     ///
     /// # Errors
     /// [`open`](LedgerBuilder::open) fails if a connection would lose acknowledged rows: `synchronous` below full, a

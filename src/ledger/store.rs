@@ -151,9 +151,9 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         let Some(LedgerReservation { key, command: of, since, .. }) = LedgerReservation::of(reserved) else {
             return MaybeFuture::Ready(unknown);
         };
-        let client = Client::named(Arc::clone(&key.tenant));
+        let unseen = Client::named(Arc::clone(&key.tenant));
         let end = actual.map_or(SettleKind::Void, |actual| SettleKind::Commit(actual.clone()));
-        let settle = SettleCommand { plan: plan_of(&client), attempt: 0, since, end, used: Amounts::new(), part: 0 };
+        let settle = SettleCommand { plan: plan_of(&unseen), attempt: 0, since, end, used: Amounts::new(), part: 0 };
         let mut command = self.command(key, false, CommandKind::SettleOf { of, settle });
         let inner = Arc::clone(&self.inner);
         MaybeFuture::future(async move {
@@ -162,8 +162,11 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             let rows = inner.read(inner.writer.database.job(&command.key.tenant, &command.key.job)).await?;
             let made = rows.iter().filter(|row| row.command == of);
             let Some(began) = made.map(|row| row.window).max() else { return unknown };
+            let (_, stored) = inner.read(inner.writer.database.account(&command.key.tenant)).await?;
+            let client = last_seen(&command.key.tenant, &stored);
             if let CommandKind::SettleOf { settle, .. } = &mut command.kind {
                 settle.since.at = settle.since.at.max(began);
+                settle.plan = plan_of(&client);
             }
             let settled = only!(Reply::Settled(job, near) => (close_result(job), NearLimits::of(Some(&client), near)));
             read_reply(inner.writer.submit(command).await, settled)
@@ -225,10 +228,7 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             let mut page = Vec::with_capacity(tenants.len());
             for tenant in tenants {
                 let (wall, stored) = inner.read(database.account(&tenant)).await?;
-                let client = match &stored.tier {
-                    none if none.is_empty() => Client::named(tenant),
-                    tier => Client::named(tenant).with_tier(Arc::clone(tier)),
-                };
+                let client = last_seen(&tenant, &stored);
                 let plan = plan_of(&client);
                 let usage = writer::account_view(stored, &plan, wall).usage(wall);
                 let usage = slots::merge_usage(&slots, &client, &plan, now, usage);
@@ -316,6 +316,12 @@ pub(super) fn admit_error(reply: Reply) -> AdmitError {
         _ => return AdmitError::Store(StoreError::Unavailable),
     };
     AdmitError::Denied { denial, shared: false }
+}
+
+/// Returns the client of an account under its last tier.
+fn last_seen(tenant: &Arc<str>, stored: &Stored) -> Client {
+    let client = Client::named(Arc::clone(tenant));
+    if stored.tier.is_empty() { client } else { client.with_tier(Arc::clone(&stored.tier)) }
 }
 
 fn close_result(standing: JobStatus) -> CloseResult {

@@ -1,6 +1,8 @@
 //! One limit of a plan.
 
 use super::MOST;
+use std::fmt;
+
 use crate::kind::{Direction, Kind};
 use crate::{error::ConfigError, policy_name::PolicyName, time::Period};
 
@@ -21,6 +23,20 @@ pub struct Quota {
     period: Option<Period>,
     /// `None` if the name is made of the kind and the period.
     name: Option<PolicyName>,
+}
+
+/// Shows the amount, the kind and the period.
+///
+/// ```
+/// use tollgate::{Period, Quota};
+/// assert_eq!(Quota::units("tokens", 1_000).per(Period::day()).to_string(), "1000 tokens per day");
+/// assert_eq!(Quota::concurrent(5).to_string(), "5 concurrent_requests");
+/// ```
+impl fmt::Display for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.limit, self.kind)?;
+        self.period.as_ref().map_or(Ok(()), |period| write!(f, " per {period}"))
+    }
 }
 
 /// A limit without its period; [`per`](Self::per) sets it.

@@ -66,8 +66,8 @@ pub use amounts::Amounts;
 pub use grant::{ActiveGrant, Grant, GrantId};
 pub use layer::{
     Charge, CloseOutcome, CountedBody, Cursor, Duplicates, Explanation, JobError, JobIdSource, JobRun, KeptSlot,
-    LimitExplanation, OnExpiry, OnFailure, QuotaError, QuotaLayer, QuotaPermit, QuotaPolicy, QuotaStatus, Quotas,
-    RequestBytes, RequestBytesLayer, Reservation, ReservationError, ReservationId, ServedRequest, UsagePage,
+    LimitExplanation, OnExpiry, OnFailure, QuotaError, QuotaLayer, QuotaPermit, QuotaPolicy, QuotaService, QuotaStatus,
+    Quotas, RequestBytes, RequestBytesLayer, Reservation, ReservationError, ReservationId, ServedRequest, UsagePage,
 };
 pub use limit::{Quota, QuotaBuilder};
 pub(crate) use plan::Limit;

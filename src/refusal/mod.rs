@@ -331,8 +331,8 @@ impl Error for Refusal {}
 
 /// Limit that a refused request would have exceeded.
 ///
-/// The limits of a plan are decided together, so a [`Refusal`](crate::Refusal) has one violation for each limit that
-/// does not suffice. Its own [`limit`](crate::Refusal::limit) and wait are those of the violation with the longest
+/// The limits of a plan are decided together, so a [`Refusal`] has one violation for each limit that does not
+/// suffice. Its own [`limit`](Refusal::limit) and wait are those of the violation with the longest
 /// wait.
 ///
 /// A problem document lists the names of all violations, and a gRPC status has a `google.rpc.QuotaFailure` for each.

@@ -25,6 +25,7 @@ pub(crate) enum Decision {
 
 /// Fill level of a token bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Level {
     /// Tokens that a full bucket holds.
     pub limit: u64,

@@ -6,7 +6,7 @@ use super::rate::Rate;
 use super::{handle::TokenBuckets, policy::TokenBucketPolicy};
 use crate::{
     cost::Cost,
-    gate::{ClientConfig, ConfiguredLayer, PolicyConfig, PolicyContext, Tiered, client_setters, gate_layer},
+    gate::{ClientConfig, ConfiguredLayer, Gate, PolicyConfig, PolicyContext, Tiered, client_setters, gate_layer},
     head::RequestHead,
     identity::Tier,
     refusal::Reason,
@@ -66,6 +66,9 @@ impl PolicyConfig for TokenBucketConfig {
         Arc::new_cyclic(|policy| TokenBucketPolicy::new(self.clone(), context.clone(), Weak::clone(policy)))
     }
 }
+
+/// A service behind a [`TokenBucketLayer`].
+pub type TokenBucketService<S> = Gate<S, TokenBucketPolicy>;
 
 gate_layer!(TokenBucketLayer, TokenBucketPolicy, "(layer: tollgate::TokenBucketLayer) -> tollgate::TokenBucketLayer");
 

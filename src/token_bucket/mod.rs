@@ -57,7 +57,7 @@ mod table;
 
 pub use gcra::Level;
 pub use handle::TokenBuckets;
-pub use layer::TokenBucketLayer;
+pub use layer::{TokenBucketLayer, TokenBucketService};
 pub use permit::TokenBucketPermit;
 pub use policy::TokenBucketPolicy;
 pub use rate::Rate;

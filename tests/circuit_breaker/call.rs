@@ -273,3 +273,22 @@ fn panic_of_the_caller_is_not_the_operations() {
     assert!(caught.is_err());
     assert_eq!(breaker.counts().calls, 0);
 }
+
+#[tokio::test]
+async fn error_of_a_call_is_an_error_whatever_it_holds() {
+    type Boxed = Box<dyn std::error::Error + Send + Sync>;
+    async fn text(breaker: &CircuitBreaker) -> Result<(), Boxed> {
+        Ok(breaker.call(async { Err("a text") }).await?)
+    }
+    async fn boxed(breaker: &CircuitBreaker) -> Result<(), Boxed> {
+        Ok(breaker.call(async { Err(Boxed::from("a boxed error")) }).await?)
+    }
+    async fn error(breaker: &CircuitBreaker) -> Result<(), Boxed> {
+        Ok(breaker.call(async { Err(std::io::Error::other("an error")) }).await?)
+    }
+    let (breaker, _clock) = breaker(Trip::consecutive(3));
+    assert_eq!(text(&breaker).await.unwrap_err().to_string(), "a text");
+    assert_eq!(boxed(&breaker).await.unwrap_err().to_string(), "a boxed error");
+    assert_eq!(error(&breaker).await.unwrap_err().to_string(), "an error");
+    assert!(text(&breaker).await.unwrap_err().to_string().contains("circuit open"));
+}

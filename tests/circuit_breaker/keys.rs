@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use super::*;
+use tollgate::{Digester, RequestHead};
 
 #[tokio::test]
 async fn each_host_has_its_own_circuit() {
@@ -15,30 +16,40 @@ async fn each_host_has_its_own_circuit() {
     assert_eq!(scene.upstream.calls(), 3);
     scene.upstream.does(Deed::Status(204));
     assert_eq!(scene.send(get("http://b.example/")).await, 204);
-    let key = CircuitBreakerLayer::host_key("a.example").unwrap();
+    let key = CircuitBreakerLayer::host_key("http://a.example").unwrap();
     assert_eq!(scene.breaker.key(key).unwrap().state(), CircuitState::Open);
     assert_eq!(scene.state(), CircuitState::Closed, "requests without a host have a circuit of their own");
 }
 
 #[tokio::test]
-async fn transition_event_identifies_its_key_without_its_text() {
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let heard = Arc::clone(&seen);
-    let layer = three().per_host().observe(move |event: &Event<'_>| {
-        if let Event::Transition { key, .. } = event {
-            heard.lock().unwrap().push((*key, format!("{event:?}")));
+async fn transition_event_names_the_host_but_no_other_key() {
+    let function =
+        |request: &RequestHead<'_>, digester: &Digester| Some(digester.digest("tenant", [request.uri.host()?]));
+    for (layer, host) in [(three().per_host(), Some("canary.example:80")), (three().per_key(function), None)] {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&seen);
+        let layer = layer.observe(move |event: &Event<'_>| {
+            if let Event::Transition { key, host, .. } = event {
+                heard.lock().unwrap().push((*key, host.map(str::to_owned), format!("{event:?}")));
+            }
+        });
+        if host.is_some() {
+            let _known_before = layer.handle().key(CircuitBreakerLayer::host_key("http://canary.example").unwrap());
         }
-    });
-    let failing = layer.layer(service_fn(|_| async { Err::<Response<Full<Bytes>>, _>(()) }));
-    for path in ["http://canary.example/", "/"] {
-        for _ in 0..3 {
-            failing.clone().oneshot(get(path)).await.unwrap_err();
+        let failing = layer.layer(service_fn(|_| async { Err::<Response<Full<Bytes>>, _>(()) }));
+        for path in ["http://canary.example/", "/"] {
+            for _ in 0..3 {
+                failing.clone().oneshot(get(path)).await.unwrap_err();
+            }
+        }
+        let seen = seen.lock().unwrap();
+        assert_eq!((seen[0].0.is_some(), seen[0].1.as_deref()), (true, host));
+        assert_eq!(seen[0].2.contains("canary"), host.is_some(), "{}", seen[0].2);
+        assert_eq!((seen[1].0, &seen[1].1), (None, &None));
+        if host.is_some() {
+            assert_eq!(seen[0].0, CircuitBreakerLayer::host_key("http://canary.example"));
         }
     }
-    let seen = seen.lock().unwrap();
-    let keys: Vec<_> = seen.iter().map(|(key, _)| *key).collect();
-    assert_eq!(keys, [CircuitBreakerLayer::host_key("canary.example"), None]);
-    assert!(!seen[0].1.contains("canary"), "{}", seen[0].1);
 }
 
 fn host(number: usize) -> Request<Full<Bytes>> {
@@ -83,10 +94,10 @@ async fn key_flood_evicts_quiet_circuits_but_no_open_one() {
 #[tokio::test]
 async fn key_held_by_a_handle_is_not_evicted() {
     let scene = Scene::new(three().per_host().max_keys(1));
-    let held = scene.breaker.key(CircuitBreakerLayer::host_key("h0.example").unwrap()).unwrap();
+    let held = scene.breaker.key(CircuitBreakerLayer::host_key("http://h0.example").unwrap()).unwrap();
     scene.send(host(1)).await;
     assert_eq!(scene.log.lines(), ["overflow"]);
-    assert!(scene.breaker.key(CircuitBreakerLayer::host_key("h1.example").unwrap()).is_none());
+    assert!(scene.breaker.key(CircuitBreakerLayer::host_key("http://h1.example").unwrap()).is_none());
     drop(held);
     scene.send(host(1)).await;
     assert_eq!(scene.log.lines(), ["overflow"]);
@@ -159,7 +170,7 @@ async fn key_flood_keeps_circuits_with_calls_in_flight() {
         scene.clock.advance(10 * SECOND);
         drop(call); // cancelled while the service hangs
     }
-    let key = CircuitBreakerLayer::host_key("h0.example").unwrap();
+    let key = CircuitBreakerLayer::host_key("http://h0.example").unwrap();
     assert_eq!(scene.breaker.key(key).unwrap().state(), CircuitState::Open);
 }
 
@@ -174,7 +185,7 @@ async fn used_or_forced_circuits_are_not_evicted() {
     scene.send(host(1)).await;
     assert!(scene.log.lines().contains(&"overflow".into()), "the other is asked for every five minutes");
 
-    scene.breaker.key(CircuitBreakerLayer::host_key("h0.example").unwrap()).unwrap().force_open();
+    scene.breaker.key(CircuitBreakerLayer::host_key("http://h0.example").unwrap()).unwrap().force_open();
     scene.clock.advance(Duration::from_secs(86_400));
     scene.send(host(1)).await;
     assert!(!scene.log.lines().iter().any(|line| line.ends_with("forgotten")));
@@ -182,11 +193,60 @@ async fn used_or_forced_circuits_are_not_evicted() {
 }
 
 #[test]
-fn host_key_ignores_user_info() {
+fn host_key_is_host_and_port_in_one_spelling() {
     let key = CircuitBreakerLayer::host_key;
-    assert_eq!(key("user:word@a.example:8080"), key("A.example:8080"));
-    assert_ne!(key("a.example:8080"), key("a.example"));
-    assert_eq!(key(&"a".repeat(300)), None);
+    for (one, other) in [
+        ("http://h", "h:80"),
+        ("https://h", "h:443"),
+        ("ws://h", "http://h"),
+        ("wss://h", "https://h"),
+        ("http://h:", "http://h:80"),
+        ("http://h:8080/path?query", "h:8080"),
+        ("http://H.Example.", "http://h.example"),
+        ("user:word@a.example:8080", "A.example:8080"),
+        ("http://[::1]", "[::1]:80"),
+        ("h.", "h"),
+    ] {
+        assert_eq!(key(one).expect(one), key(other).expect(other), "{one} and {other}");
+    }
+    for (one, other) in [("http://h", "https://h"), ("h", "h:80"), ("h:80", "h:8080"), ("h.example", "h")] {
+        assert_ne!(key(one).expect(one), key(other).expect(other), "{one} and {other}");
+    }
+    for text in ["", "/path", ".", "http://", "a b", &"a".repeat(300)] {
+        assert_eq!(key(text), None, "{text:?}");
+    }
+}
+
+#[tokio::test]
+async fn request_of_any_spelling_finds_the_circuit_of_its_host() {
+    let origin = |host: &str| Request::get("/").header("host", host).body(Full::<Bytes>::default()).unwrap();
+    for (request, expected) in [
+        (get("http://h/"), "h:80"),
+        (get("https://h/"), "h:443"),
+        (get("https://h.:443/"), "h:443"),
+        (origin("h"), "h"),
+        (origin("H.:"), "h"),
+        (origin("h:80"), "h:80"),
+        (origin("[::1]"), "[::1]"),
+        (origin("[::1]:80"), "[::1]:80"),
+    ] {
+        let scene = Scene::new(three().per_host());
+        let shown = format!("{request:?}");
+        scene.breaker.key(CircuitBreakerLayer::host_key(expected).unwrap()).unwrap().force_open();
+        assert_eq!(scene.send(request).await, 503, "{shown} is {expected}");
+    }
+}
+
+#[tokio::test]
+async fn dead_port_80_does_not_refuse_port_443() {
+    let scene = Scene::new(three().per_host());
+    scene.upstream.does(Deed::Error);
+    for _ in 0..3 {
+        scene.send(get("http://h/")).await;
+    }
+    scene.upstream.does(Deed::Status(204));
+    assert_eq!(scene.send(get("https://h/")).await, 204);
+    assert_eq!(scene.send(get("http://h.:80/")).await, 503);
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod keys;
 mod model;
 mod peer_faults;
 mod probes;
+mod reqwest_client;
 mod scene;
 mod sides;
 mod stream_probes;

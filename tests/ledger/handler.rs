@@ -146,7 +146,7 @@ async fn full_spool_under_shadow_is_idle() {
     let _full = scene.spool().at_most(0);
     let layer = layer(&scene, OnFailure::FailOpen);
     assert_eq!(ask(&router().layer(layer.clone()), "/charge").await.0, 503);
-    let app = router().layer(layer.shadow());
+    let app = router().layer(layer.fork().shadow());
     assert_eq!(ask(&app, "/charge").await, ok("true, idle"));
     assert_eq!(ask(&app, "/status").await, ok("none: "));
 }

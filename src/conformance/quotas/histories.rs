@@ -205,11 +205,8 @@ impl<'a> History<'a> {
         let Some(at) = self.random.choice(open) else { return };
         let commit = self.random.u8(..3) > 0;
         // A kind that is not named is charged as estimated.
-        let mut actual = self.amounts();
+        let actual = self.amounts();
         let (tier, entry) = (self.tier, &mut self.entries[at]);
-        if tier == 1 {
-            actual = [0, 1].map(|kind| actual[kind].map(|amount: u64| amount.min(entry.reserved[kind])));
-        }
         let (id, estimate) = (entry.open.take().expect("it is open"), std::mem::take(&mut entry.reserved));
         let _ = write!(self.log, " close {estimate:?} by {:?};", commit.then_some(actual));
         if !commit {

@@ -41,8 +41,9 @@ pub(crate) enum Duplicate {
     Done,
     /// Another job has this id.
     Conflict,
-    /// The client has the greatest number of remembered jobs.
-    Full,
+    /// The client has the greatest number of remembered jobs. The oldest finished one is forgotten after this time;
+    /// `None` while all are running.
+    Full(Option<Duration>),
     /// The job is older than the horizon, or its id carries no time although a horizon is set.
     #[allow(dead_code, reason = "memory forgets without notice")]
     Stale,
@@ -50,12 +51,14 @@ pub(crate) enum Duplicate {
 
 impl Jobs {
     /// Whether the job may start.
-    pub(super) fn check(&self, job: &Job, most: usize) -> Result<(), Duplicate> {
+    pub(super) fn check(&self, job: &Job, most: usize, now: Moment) -> Result<(), Duplicate> {
         match self.all.get(&job.id) {
             Some(known) if known.fingerprint != job.fingerprint => Err(Duplicate::Conflict),
             Some(known) if known.running => Err(Duplicate::Running),
             Some(_) => Err(Duplicate::Done),
-            None if self.all.len() >= most => Err(Duplicate::Full),
+            None if self.all.len() >= most => {
+                Err(Duplicate::Full(self.finished.front().map(|(due, _)| due.since(now))))
+            }
             None => Ok(()),
         }
     }

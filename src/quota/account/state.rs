@@ -132,7 +132,7 @@ impl Account {
         settings: &AccountSettings,
     ) -> Result<Taken, Denial> {
         if let Some(job) = request.job {
-            self.rare().jobs.check(job, settings.max_jobs).map_err(Denial::Job)?;
+            self.rare().jobs.check(job, settings.max_jobs, now.moment).map_err(Denial::Job)?;
         }
         if !self.fits(request.amounts, request.each) {
             return Err(Denial::Limits(self.violations(request.amounts, now)));

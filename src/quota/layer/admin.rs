@@ -160,7 +160,8 @@ impl Quotas {
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
     /// # use tollgate::{Plan, QuotaLayer, RequestHead};
     /// # let quotas = QuotaLayer::new(Plan::standard()).handle();
-    /// let request = http::Request::get("/query").body(()).unwrap();
+    /// let peer: std::net::SocketAddr = "192.0.2.7:4711".parse().unwrap();
+    /// let request = http::Request::get("/query").extension(peer).body(()).unwrap();
     /// let explained = quotas.explain(&RequestHead::of(&request)).await.unwrap();
     /// assert!(explained.refusal.is_none());
     /// assert!(explained.limits.iter().all(|limit| limit.passes));

@@ -19,7 +19,7 @@ mod settings;
 mod tests;
 
 pub use admin::{Cursor, Explanation, LimitExplanation, UsagePage};
-pub use builder::QuotaLayer;
+pub use builder::{QuotaLayer, QuotaService};
 pub use bytes::{CountedBody, RequestBytes, RequestBytesLayer};
 pub use charge::{Charge, KeptSlot, QuotaStatus};
 pub use error::QuotaError;

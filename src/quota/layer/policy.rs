@@ -32,9 +32,6 @@ use crate::{
 /// Retry delay while the job is running; its end is unknown.
 const JOB_WAIT: Duration = Duration::from_secs(1);
 
-/// Retry delay of a client with too many jobs.
-const ROOM_WAIT: Duration = Duration::from_secs(60);
-
 /// Retry delay when the store did not answer: about the shortest time of a failover or of a full queue.
 const STORE_WAIT: Duration = Duration::from_secs(1);
 
@@ -184,7 +181,7 @@ impl QuotaPolicy {
                 Duplicate::Done => (Reason::DuplicateJob, None),
                 Duplicate::Conflict => (Reason::JobConflict, None),
                 Duplicate::Stale => (Reason::StaleJobId, None),
-                Duplicate::Full => (Reason::RateLimited, Some(ROOM_WAIT)),
+                Duplicate::Full(wait) => (Reason::RateLimited, wait),
             },
             AdmitError::Denied { denial: Denial::Limits(violations), shared: false } => {
                 return self.over(active, client, violations, now);
