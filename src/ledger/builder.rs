@@ -58,7 +58,8 @@ impl Ledger {
     /// Returns the builder of a ledger in the SQLite file at `path`, which is created if it is missing.
     ///
     /// Connections write ahead (`journal_mode = wal`), wait for the disk at each commit (`synchronous = full`), and
-    /// wait at most 5 s for a lock. One connection writes at a time. SQLite's clock has a resolution of 1 ms. A network
+    /// wait at most 5 s for a lock. One connection writes at a time. On Unix, a commit into a file that was removed or
+    /// replaced under the running program acknowledges nothing. SQLite's clock has a resolution of 1 ms. A network
     /// file system does not work: the locks and the shared memory of SQLite need one machine.
     ///
     /// # Errors
@@ -71,7 +72,8 @@ impl Ledger {
 
     /// Returns the builder of a ledger in the SQLite file of an existing pool.
     ///
-    /// The writer takes one connection out of the pool for good; the pool opens another in its place.
+    /// The writer takes one connection out of the pool for good when the ledger is opened; the pool opens another in its
+    /// place.
     ///
     /// # Errors
     /// [`open`](LedgerBuilder::open) fails if a connection would lose acknowledged rows: `synchronous` below full, a
@@ -216,7 +218,8 @@ impl LedgerBuilder {
     /// spool.
     ///
     /// # Errors
-    /// As the constructor says; [`LedgerError::kind`] tells them apart. Also if the spool cannot be opened (see [`Spool::at`]) or belongs to another ledger.
+    /// As the constructor says; [`LedgerError::kind`] tells them apart. Also if the spool cannot be opened (see
+    /// [`Spool::at`]), belongs to another open ledger, or has records of another database.
     pub async fn open(self) -> Result<Ledger, LedgerError> {
         let options = self.options;
         let spool = match self.spool {
@@ -226,27 +229,37 @@ impl LedgerBuilder {
         };
         match self.database {
             #[cfg(feature = "sqlite")]
-            DatabaseSource::File(path) => in_sqlite(SqliteDatabase::in_file(&path, options).await?, spool),
+            DatabaseSource::File(path) => {
+                in_sqlite(SqliteDatabase::in_file(&path, options).await?, spool, options.lazy).await
+            }
             #[cfg(feature = "sqlite")]
-            DatabaseSource::FilePool(pool) => in_sqlite(SqliteDatabase::from_pool(pool, options).await?, spool),
+            DatabaseSource::FilePool(pool) => {
+                in_sqlite(SqliteDatabase::from_pool(pool, options).await?, spool, options.lazy).await
+            }
             #[cfg(feature = "sqlite")]
-            DatabaseSource::Memory => in_sqlite(SqliteDatabase::in_memory().await?, spool),
+            DatabaseSource::Memory => in_sqlite(SqliteDatabase::in_memory().await?, spool, options.lazy).await,
             #[cfg(feature = "postgres")]
-            DatabaseSource::Server(url) => in_postgres(PostgresDatabase::at_url(&url, options).await?, spool),
+            DatabaseSource::Server(url) => {
+                in_postgres(PostgresDatabase::at_url(&url, options).await?, spool, options.lazy).await
+            }
             #[cfg(feature = "postgres")]
-            DatabaseSource::ServerPool(pool) => in_postgres(PostgresDatabase::from_pool(pool, options).await?, spool),
+            DatabaseSource::ServerPool(pool) => {
+                in_postgres(PostgresDatabase::from_pool(pool, options).await?, spool, options.lazy).await
+            }
         }
     }
 }
 
 #[cfg(feature = "sqlite")]
-fn in_sqlite(database: SqliteDatabase, spool: Option<Spool>) -> Result<Ledger, LedgerError> {
-    Ok(Ledger(AnyInner::Sqlite(LedgerInner::new(database, spool)?)))
+async fn in_sqlite(database: SqliteDatabase, spool: Option<Spool>, lazy: bool) -> Result<Ledger, LedgerError> {
+    let id = if lazy { None } else { Some(database.ledger_id().await?) };
+    Ok(Ledger(AnyInner::Sqlite(LedgerInner::new(database, spool, id)?)))
 }
 
 #[cfg(feature = "postgres")]
-fn in_postgres(database: PostgresDatabase, spool: Option<Spool>) -> Result<Ledger, LedgerError> {
-    Ok(Ledger(AnyInner::Postgres(LedgerInner::new(database, spool)?)))
+async fn in_postgres(database: PostgresDatabase, spool: Option<Spool>, lazy: bool) -> Result<Ledger, LedgerError> {
+    let id = if lazy { None } else { Some(database.ledger_id().await?) };
+    Ok(Ledger(AnyInner::Postgres(LedgerInner::new(database, spool, id)?)))
 }
 
 /// Shows the file or the kind of the database. A URL is not shown, because it may contain a password.

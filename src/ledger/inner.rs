@@ -35,8 +35,9 @@ impl<D: Database> LedgerInner<D> {
     /// Creates the state of a ledger and binds the spool to it.
     ///
     /// # Errors
-    /// If the spool belongs to another ledger.
-    pub(super) fn new(database: D, spool: Option<Spool>) -> Result<Arc<Self>, LedgerError> {
+    /// If the spool belongs to another ledger, or has records of one: the ledger with this `id` would charge them. The id
+    /// of a lazy ledger is not known.
+    pub(super) fn new(database: D, spool: Option<Spool>, id: Option<u128>) -> Result<Arc<Self>, LedgerError> {
         let writer = WriterTask::new(database, TIMEOUTS);
         let ledger: Arc<dyn Any + Send + Sync> = Arc::clone(&writer) as _;
         if spool.as_ref().is_some_and(|spool| !spool.queue().bind(&ledger)) {
@@ -44,6 +45,9 @@ impl<D: Database> LedgerInner<D> {
                 LedgerErrorKind::Spool,
                 "a spool must belong to one ledger, got two; open one for each",
             ));
+        }
+        if let (Some(spool), Some(id)) = (&spool, id) {
+            spool.queue().name(id)?;
         }
         let (upkeep, origins) = (Upkeep::new(&writer), AtomicU32::new(1));
         Ok(Arc::new(Self { writer, upkeep, spool, origins, horizon: AtomicU64::new(0) }))

@@ -54,7 +54,7 @@ async fn missing_peer_address_is_a_500_that_says_what_to_do() {
             assert!(detail.contains(part), "{detail}");
         }
     }
-    let (head, body) = sent(&bucket.clone().refuse_with(tollgate::refusal::text), plain()).await;
+    let (head, body) = sent(&bucket.fork().refuse_with(tollgate::refusal::text), plain()).await;
     assert_eq!(head.status, 500);
     assert!(body.starts_with("Policy per \"client\" found no peer address"), "{body}");
     assert_eq!(sent(&bucket, grpc()).await.0.headers["grpc-status"], "13");
@@ -102,7 +102,7 @@ async fn unknown_key_without_another_identity_is_a_401() {
 
     let request = Request::builder().header("x-api-key", "k-1").body(Full::default()).unwrap();
     assert_eq!(sent(&both, request).await.0.status, 200);
-    let preflight = both.exempt(|request| request.method == http::Method::OPTIONS);
+    let preflight = both.fork().exempt(|request| request.method == http::Method::OPTIONS);
     let request = Request::options("/").body(Full::default()).unwrap();
     assert_eq!(sent(&preflight, request).await.0.status, 200);
 }

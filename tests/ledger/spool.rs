@@ -153,6 +153,28 @@ async fn fail_closed_layer_merges_a_former_processs_records() {
 }
 
 #[tokio::test]
+async fn spool_is_merged_into_its_own_database_only() {
+    let scene = Scene::new().await;
+    let away = scene.away().await;
+    scene.quotas(tokens(100), OnFailure::FailOpen).charge(&acme(), ("tokens", 7)).await.unwrap();
+    scene.ledger.shut_down(Duration::ZERO).await;
+    drop(away);
+    let path = scene.spool_path();
+    let directory = scene.close(Duration::ZERO).await;
+    let error = Ledger::sqlite_in_memory().spool_in(&path).open().await.unwrap_err();
+    let must = "a spool must be merged into the database it was written for";
+    assert!(error.reason().starts_with(must) && error.reason().contains("1 records of ledger"), "{error}");
+    let scene = Scene::in_directory(directory).await;
+    let quotas = scene.quotas(tokens(100), OnFailure::FailClosed);
+    Scene::merged(&scene.spool()).await;
+    assert_eq!(counts(&quotas, &acme()).await, (7, 0));
+    // An empty one belongs to no database.
+    drop(quotas);
+    let _directory = scene.close(HUNG).await;
+    Ledger::sqlite_in_memory().spool_in(&path).open().await.unwrap();
+}
+
+#[tokio::test]
 async fn dropped_layer_hears_nothing_of_the_spool() {
     let scene = Scene::new().await;
     let kept = scene.quotas(tokens(100), OnFailure::FailOpen);

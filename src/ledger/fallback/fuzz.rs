@@ -13,10 +13,10 @@ mod engine;
 const RECORDS: Fuzz = Fuzz {
     corpus: &[
         b"tollgate spool 2",
-        b"\x04\0\0\0acme\x01\0\0\0a\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\x04\0\0\0paid\x50\x01\0\0\0\
+        b"\x07\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x04\0\0\0acme\x01\0\0\0a\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\x04\0\0\0paid\x50\x01\0\0\0\
           \x01\0\0\0l\x06\0\0\0tokens\x04\0\0\0hour\x64\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff\
           \0\x01\0\0\0\x06\0\0\0tokens\x07\0\0\0\0\0\0\0\0\0\xa5",
-        b"\x04\0\0\0acme\x01\0\0\0a\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\x04\0\0\0paid\x50\0\0\0\0\
+        b"\x07\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x04\0\0\0acme\x01\0\0\0a\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\x04\0\0\0paid\x50\0\0\0\0\
           \x01\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\xa5",
     ],
     words: &[
@@ -35,12 +35,17 @@ const RECORDS: Fuzz = Fuzz {
 /// read back.
 fn record(bytes: &[u8]) -> u64 {
     let read = recover(bytes).map(|read| read.commands.len());
-    let Some(command) = decode(bytes) else { return summary((read.is_ok(), bytes.len().min(200))) };
-    let body = encode(&command).expect("a command of a spool");
+    let Some((ledger, command)) = decode(bytes) else { return summary((read.is_ok(), bytes.len().min(200))) };
+    let body = encode(ledger, &command).expect("a command of a spool");
     let mut file = HEADER.to_vec();
     frame(0, &body, &mut file);
     let again = recover(&file).expect("its own file");
-    assert_eq!(again.commands.iter().map(encode).collect::<Vec<_>>(), [Some(body)], "another encoding");
+    let [command] = &again.commands[..] else { panic!("one record") };
+    assert_eq!(
+        (again.ledger, encode(ledger, command)),
+        (Some(ledger).filter(|id| *id != 0), Some(body)),
+        "another encoding"
+    );
     assert_eq!(again.end, file.len());
     summary(("a record", bytes.len()))
 }

@@ -93,7 +93,7 @@ impl<D: Database> Merging<D> {
         let probes = tenants[many..].iter().map(|tenant| probe(Arc::clone(tenant)));
         let replies = self.writer.submit_all(commands.into_iter().chain(probes).collect()).await;
         let mut round = MergeRound { merged: vec![false; many], ..MergeRound::default() };
-        let mut stopped = HashSet::new();
+        let (mut stopped, mut stale) = (HashSet::new(), Vec::new());
         for (at, (tenant, reply)) in tenants.iter().zip(&replies).enumerate() {
             round.reached |= reply.is_decided();
             if matches!(reply, Reply::Held) {
@@ -106,7 +106,13 @@ impl<D: Database> Merging<D> {
             } else if !stopped.contains(tenant) {
                 round.merged[at] = true;
                 round.duplicates += u64::from(matches!(reply, Reply::Replay { .. }));
+                stale.extend(matches!(reply, Reply::Stale).then_some(at));
             }
+        }
+        if !stale.is_empty() {
+            let (spool, these) = (Arc::clone(&self.spool), stale.clone());
+            let kept = tokio::task::spawn_blocking(move || spool.keep_aside(&these)).await.unwrap_or(false);
+            stale.into_iter().for_each(|at| round.merged[at] = kept);
         }
         round
     }

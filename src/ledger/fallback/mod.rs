@@ -12,6 +12,7 @@ mod spool_queue;
 mod spool_record;
 mod spool_state;
 mod spool_writer;
+mod stale;
 mod store;
 
 pub use spool::Spool;

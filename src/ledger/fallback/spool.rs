@@ -20,7 +20,12 @@ use crate::ledger::{SpoolError, SpoolErrorKind};
 ///
 /// Each record is on the disk before its request passes (one `fsync` for all that wait). It is merged exactly once, as
 /// soon as the ledger answers again; after a crash the next process merges it. The records are held in memory too. A
-/// spool belongs to one process at a time and to one ledger, and must be on a disk that outlives the process.
+/// spool belongs to one process at a time and to one ledger, and must be on a disk that outlives the process. Each record
+/// names the database to be charged; another one refuses to open with it, unless the ledger is lazy.
+///
+/// A record under a client's job id that is older than the ledger remembers may have been charged before. It is moved to
+/// a file beside the spool, whose name ends in `.stale`, as a line of JSON, and reported by
+/// [`Event::StoreRejected`](crate::Event::StoreRejected).
 ///
 /// All layers of a ledger share its spool. Each layer that falls back reports its events: the records of
 /// [`Event::SpoolMerged`](crate::Event::SpoolMerged) are those of all layers.
@@ -112,7 +117,7 @@ impl Spool {
             Ok(())
         };
         prepare(&mut file).map_err(|error| failed("cannot be written", error))?;
-        let queue = Arc::new(SpoolQueue::new(path, recovered.commands, end));
+        let queue = Arc::new(SpoolQueue::new(path, recovered.commands, recovered.ledger, end));
         let works = Arc::clone(&queue);
         let writer = thread::Builder::new()
             .name("tollgate-spool".into())
@@ -177,7 +182,7 @@ mod tests {
 
     #[test]
     fn listener_may_drop_the_last_clone_on_the_writer_thread() {
-        let queue = Arc::new(SpoolQueue::new(Path::new("none"), Vec::new(), HEADER.len() as u64));
+        let queue = Arc::new(SpoolQueue::new(Path::new("none"), Vec::new(), None, HEADER.len() as u64));
         let works = Arc::clone(&queue);
         let mut unwritable = File::open(std::env::current_exe().unwrap()).unwrap();
         let (ends, ended) = std::sync::mpsc::channel();

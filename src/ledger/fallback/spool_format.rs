@@ -22,6 +22,8 @@ pub(super) const HEAD: usize = 16;
 #[derive(Debug, Default)]
 pub(crate) struct Recovered {
     pub(crate) commands: Vec<Command>,
+    /// Ledger that the records name; `None` if they name none.
+    pub(crate) ledger: Option<u128>,
     /// End of the last whole record; later bytes were never acknowledged.
     pub(crate) end: usize,
 }
@@ -46,7 +48,7 @@ pub(crate) fn recover(file: &[u8]) -> Result<Recovered, Damage> {
     if !file.starts_with(HEADER) {
         return Err(Damage { at: 0, whole: 0, what: "it does not begin as a spool does" });
     }
-    let (mut at, mut commands) = (HEADER.len(), Vec::new());
+    let (mut at, mut commands, mut ledger) = (HEADER.len(), Vec::new(), None);
     while at < file.len() {
         let damage = |what| Damage { at, whole: commands.len(), what };
         let number = commands.len() as u64;
@@ -68,11 +70,15 @@ pub(crate) fn recover(file: &[u8]) -> Result<Recovered, Damage> {
             }
             return Err(damage("a record was altered"));
         }
-        let command = decode(body).ok_or_else(|| damage("this version cannot read a record"))?;
+        let (of, command) = decode(body).ok_or_else(|| damage("this version cannot read a record"))?;
+        // A lazy ledger does not know its id.
+        if of != 0 && *ledger.get_or_insert(of) != of {
+            return Err(damage("a record belongs to another ledger"));
+        }
         commands.push(command);
         at = end;
     }
-    Ok(Recovered { commands, end: at })
+    Ok(Recovered { commands, ledger, end: at })
 }
 
 /// Writes a body as the record of this number.
@@ -170,14 +176,14 @@ mod tests {
     fn file(commands: &[Command]) -> (Vec<u8>, Vec<usize>) {
         let (mut file, mut ends) = (HEADER.to_vec(), vec![HEADER.len()]);
         for (number, command) in commands.iter().enumerate() {
-            frame(number as u64, &encode(command).unwrap(), &mut file);
+            frame(number as u64, &encode(7, command).unwrap(), &mut file);
             ends.push(file.len());
         }
         (file, ends)
     }
 
     fn same(one: &Command, other: &Command) -> bool {
-        encode(one) == encode(other) && one.key == other.key && one.id == other.id
+        encode(7, one) == encode(7, other) && one.key == other.key && one.id == other.id
     }
 
     proptest! {

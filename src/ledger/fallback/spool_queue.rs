@@ -18,7 +18,10 @@ use super::{
     spool_state::{FEW, JobClaim, SpoolState, SpooledCommand},
 };
 use crate::{
-    ledger::writer::{Command, CommandKind, Key, SettleKind},
+    ledger::{
+        LedgerError, LedgerErrorKind,
+        writer::{Command, CommandKind, Key, SettleKind},
+    },
     quota::{
         account::Duplicate,
         store::{StoreEvent, StoreListener},
@@ -64,10 +67,10 @@ impl MergeRound {
 
 impl SpoolQueue {
     /// Returns the queue of a file of this size that holds these commands.
-    pub(super) fn new(path: &Path, commands: Vec<Command>, size: u64) -> Self {
+    pub(super) fn new(path: &Path, commands: Vec<Command>, ledger: Option<u128>, size: u64) -> Self {
         Self {
             path: path.into(),
-            state: Mutex::new(SpoolState::new(commands, size)),
+            state: Mutex::new(SpoolState { ledger, ..SpoolState::new(commands, size) }),
             wake: Condvar::new(),
             allowances: Mutex::default(),
             listeners: Mutex::default(),
@@ -95,6 +98,25 @@ impl SpoolQueue {
             *bound = Some(Arc::downgrade(ledger));
         }
         !other
+    }
+
+    /// Names the ledger of all records to come.
+    ///
+    /// # Errors
+    /// If records of another ledger wait.
+    pub(in crate::ledger) fn name(&self, ledger: u128) -> Result<(), LedgerError> {
+        let mut state = self.lock();
+        let (waiting, of) = (state.left(), state.ledger.replace(ledger).unwrap_or(ledger));
+        if waiting == 0 || of == ledger {
+            return Ok(());
+        }
+        state.ledger = Some(of);
+        let why = format!(
+            "a spool must be merged into the database it was written for, got {} with {waiting} records of ledger \
+             {of:032x} and a database with ledger {ledger:032x}; open that database, or move the file away",
+            self.path.display(),
+        );
+        Err(LedgerError::new(LedgerErrorKind::Spool, why))
     }
 
     /// Notifies `listener` for as long as it lives.
@@ -197,9 +219,9 @@ impl SpoolQueue {
     /// Writes a charge that passes, and waits for the disk. Returns false if there is no room for it or it cannot be
     /// written.
     pub(in crate::ledger) async fn keep(&self, command: Command) -> bool {
-        let Some(body) = encode(&command) else { return false };
         let kept = {
             let mut state = self.lock();
+            let Some(body) = encode(state.ledger.unwrap_or(0), &command) else { return false };
             if state.size_with(&body) > state.most || state.broken || state.closed {
                 let new = !std::mem::replace(&mut state.full, true);
                 drop(state);
@@ -221,8 +243,8 @@ impl SpoolQueue {
 
     /// Writes the settlement of a charge that passed, even without room, and does not wait.
     pub(in crate::ledger) fn settle(&self, command: Command) {
-        let Some(body) = encode(&command) else { return };
         let mut state = self.lock();
+        let Some(body) = encode(state.ledger.unwrap_or(0), &command) else { return };
         if let CommandKind::SettleOf { of, settle } = &command.kind
             && settle.end == SettleKind::Void
         {
@@ -316,7 +338,7 @@ mod tests {
     proptest! {
         #[test]
         fn each_outage_is_reported_once_at_its_start_and_end(steps in proptest::collection::vec((any::<bool>(), 0..2_000_usize), 0..50)) {
-            let queue = SpoolQueue::new(Path::new("none"), Vec::new(), 0);
+            let queue = SpoolQueue::new(Path::new("none"), Vec::new(), None, 0);
             let outages = Arc::new(AtomicI32::new(0));
             let counted = Arc::clone(&outages);
             let listener: StoreListener = Arc::new(move |event| match event {

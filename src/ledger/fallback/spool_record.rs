@@ -23,6 +23,8 @@ const SEAL: u8 = 0xa5;
 
 #[derive(BorshSerialize, BorshDeserialize)]
 struct RecordBody {
+    /// Id of the ledger to be charged.
+    ledger: u128,
     key: Key,
     id: u128,
     own: bool,
@@ -57,8 +59,8 @@ struct RecordedLimit {
     ends: u64,
 }
 
-/// Encodes the body of a record; `None` for a command that a spool does not hold.
-pub(crate) fn encode(command: &Command) -> Option<Vec<u8>> {
+/// Encodes the body of a record of this ledger; `None` for a command that a spool does not hold.
+pub(crate) fn encode(ledger: u128, command: &Command) -> Option<Vec<u8>> {
     let (plan, at, kind) = match command.kind.clone() {
         CommandKind::Spooled { admit: AdmitCommand { plan, amounts, fingerprint, reserve, .. }, at } => {
             (plan, at, RecordKind::Charge { amounts, fingerprint, reserve })
@@ -70,12 +72,12 @@ pub(crate) fn encode(command: &Command) -> Option<Vec<u8>> {
     };
     let plan = RecordedPlan::of(&plan, at);
     let Command { key, id, own, .. } = command.clone();
-    borsh::to_vec(&RecordBody { key, id, own, at, plan, kind, seal: SEAL }).ok()
+    borsh::to_vec(&RecordBody { ledger, key, id, own, at, plan, kind, seal: SEAL }).ok()
 }
 
-/// Decodes the body of a record; `None` if this version cannot read it.
-pub(super) fn decode(body: &[u8]) -> Option<Command> {
-    let RecordBody { key, id, own, at, plan, kind, seal } = borsh::from_slice(body).ok()?;
+/// Decodes the body of a record, and the id of its ledger; `None` if this version cannot read it.
+pub(super) fn decode(body: &[u8]) -> Option<(u128, Command)> {
+    let RecordBody { ledger, key, id, own, at, plan, kind, seal } = borsh::from_slice(body).ok()?;
     let plan = plan.restore()?;
     let kind = match kind {
         RecordKind::Charge { amounts, fingerprint, reserve } => {
@@ -88,7 +90,7 @@ pub(super) fn decode(body: &[u8]) -> Option<Command> {
             CommandKind::SettleOf { of, settle: SettleCommand { plan, attempt: 0, since, end, used, part } }
         }
     };
-    (seal == SEAL).then_some(Command { key, id, own, origin: 0, kind })
+    (seal == SEAL).then_some((ledger, Command { key, id, own, origin: 0, kind }))
 }
 
 impl RecordedPlan {

@@ -13,6 +13,8 @@ use crate::ledger::writer::{Command, CommandKind, Key, SettleKind};
 /// State of a spool, under its lock.
 #[derive(Default)]
 pub(super) struct SpoolState {
+    /// Ledger of the records; `None` until a ledger takes the spool.
+    pub(super) ledger: Option<u128>,
     /// Requests pass without the ledger; only the merging task retries it.
     pub(super) away: bool,
     /// Accounts that other transactions hold: their requests pass without the ledger, and those of others do not.

@@ -199,7 +199,6 @@ impl<S: ChargePath> SqlDatabase<S> {
     }
 
     /// Returns the id of the ledger, which no other ledger has.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a spool names its ledger by it"))]
     pub(crate) async fn ledger_id(&self) -> Result<u128, DbError> {
         let sql = "SELECT ledger_id FROM quota_identity";
         let id = self.query(sql.into_sql_str(), &[], |columns| columns.digest()).await?;

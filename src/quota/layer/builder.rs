@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     error::ConfigError,
-    gate::{ConfiguredLayer, Gate, client_setters, gate_layer},
+    gate::{ConfiguredLayer, client_setters, gate_layer},
     head::RequestHead,
     identity::{Client, Tier},
     kind::Kind,
@@ -54,9 +54,6 @@ use crate::{
 /// [handle](Self::handle), share them. Settings come first: a setter of a layer in use panics, and
 /// [`fork`](Self::fork) creates a separate layer.
 pub struct QuotaLayer(ConfiguredLayer<QuotaConfig>);
-
-/// A service behind a [`QuotaLayer`].
-pub type QuotaService<S> = Gate<S, QuotaPolicy>;
 
 gate_layer!(QuotaLayer, QuotaPolicy, "(layer: tollgate::QuotaLayer) -> tollgate::QuotaLayer");
 

@@ -4,7 +4,6 @@ use super::Attempt;
 use crate::{
     ledger::writer::{
         AdmitCommand, AdmitReply, AdmittedAt, CommandKind, Detail, EntryKind, JobRows, JobStatus, Reply, SettleKind,
-        job_time::forgotten,
     },
     quota::GrantId,
 };
@@ -20,7 +19,7 @@ impl Attempt<'_, '_> {
             Err(latest) if rows.conflicts(latest, admit.fingerprint) => return Reply::Conflict,
             Err(_) => return Reply::Replay { running: false },
         };
-        if !self.command.own && forgotten(&self.command.key.job, self.batch.sealed, self.batch.now) {
+        if self.is_stale() {
             return Reply::Stale;
         }
         let (account, now) = self.at(attempt).account();
@@ -53,6 +52,9 @@ impl Attempt<'_, '_> {
             && !rows.was_taken_back(attempt, id)
         {
             return Reply::Done;
+        }
+        if rows.next_attempt().is_ok() && self.is_stale() {
+            return Reply::Stale;
         }
         let (attempt, part, reserve, entry) = match (rows.next_attempt(), admit.reserve) {
             (Ok(next), None) => (next, 0, None, EntryKind::Charge),

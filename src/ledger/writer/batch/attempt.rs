@@ -6,7 +6,7 @@ use super::Batch;
 use crate::{
     ledger::writer::{
         Command, Detail, EntryKind, JobRows, JobStatus, ReservationRow, ReservationTerms, Row,
-        account_state::AccountState, counter::Posting,
+        account_state::AccountState, counter::Posting, job_time::forgotten,
     },
     quota::account::Warning,
 };
@@ -39,6 +39,11 @@ impl Attempt<'_, '_> {
     /// Returns all rows of the job.
     pub(super) fn rows(&self) -> JobRows<'_> {
         JobRows(self.batch.rows.get(&self.command.key).map_or(&[], Vec::as_slice))
+    }
+
+    /// Whether the job is older than the ledger remembers, so that its absence does not show that it was not charged.
+    pub(super) fn is_stale(&self) -> bool {
+        !self.command.own && forgotten(&self.command.key.job, self.batch.sealed, self.batch.now)
     }
 
     pub(super) fn status(&self) -> JobStatus {

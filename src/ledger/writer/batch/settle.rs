@@ -16,7 +16,8 @@ impl Attempt<'_, '_> {
     /// nothing.
     pub(super) fn settle_of(&mut self, of: u128, settle: &SettleCommand) -> Reply {
         let Some(attempt) = self.rows().attempt_of(of) else {
-            return Reply::Settled(JobStatus::Unknown, Vec::new());
+            let stale = settle.end != SettleKind::Void && self.is_stale();
+            return if stale { Reply::Stale } else { Reply::Settled(JobStatus::Unknown, Vec::new()) };
         };
         match self.rows().is_made_by(attempt, of) {
             true => self.at(attempt).settle(settle),

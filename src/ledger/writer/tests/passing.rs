@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{model::Store, *};
-use crate::ledger::writer::{AdmittedAt, EntryKind, JobRows, JobStatus, Reply, ReservationTerms, batch};
+use crate::ledger::writer::{AdmittedAt, EntryKind, JobRows, JobStatus, Loaded, Reply, ReservationTerms, batch};
 
 /// One transaction.
 fn transact(store: &mut Store, commands: &[(Command, bool)]) -> Vec<Reply> {
@@ -185,6 +185,28 @@ fn spooled_settlement_reports_the_prior_status_when_repeated() {
         let replies = transact(&mut store, &[(ends.clone(), sent)]);
         assert!(matches!(replies[..], [Reply::Settled(JobStatus::Open, _)]), "{replies:?}");
     }
+}
+
+/// The node comes back after the horizon, when the rows of its jobs may have been archived.
+#[test]
+fn spooled_record_of_a_forgotten_job_is_stale() {
+    let own = |command: Command| Command { own: true, ..command };
+    let commands = [
+        pass(2, "order 17", 7, None, false),
+        end(4, 2, "order 17", SettleKind::Add, 3),
+        end(6, 2, "order 17", SettleKind::Void, 0),
+        own(pass(8, "of our own", 9, None, false)),
+        end(10, 8, "of our own", SettleKind::Add, 4),
+    ];
+    let queue: Vec<_> = commands.iter().map(|command| queued(command, false)).collect();
+    let mut store = Store::default();
+    let loaded = Loaded { sealed: START, ..store.load(&batch::reads(&queue), START + HOUR) };
+    let (writes, replies) = batch::decide(&queue, loaded);
+    assert!(matches!(replies[..2], [Reply::Stale, Reply::Stale]), "{replies:?}");
+    assert!(matches!(replies[2], Reply::Settled(JobStatus::Unknown, _)), "{replies:?}");
+    assert!(matches!(replies[3..], [Reply::Done, Reply::Settled(JobStatus::Charged, _)]), "{replies:?}");
+    store.apply(&writes);
+    assert_eq!(taken(&store), 13);
 }
 
 #[test]
