@@ -95,7 +95,13 @@ impl AccountState {
         self.writes = true;
         let mut postings = Vec::new();
         for (counter, limit) in view.counted().filter(|(counter, _)| counter.has_begun()) {
-            let after = StoredCounter::of(limit, counter.clone());
+            let mut after = StoredCounter::of(limit, counter.clone());
+            // A counter of version 1 of the tables stays the same one, without a period.
+            if let Some(at) = self.present(limit, wall)
+                && self.counters[at].has_window_of(&after)
+            {
+                after.period = Arc::clone(&self.counters[at].period);
+            }
             let known = self.counters.iter().position(|stored| stored.is_same(&after));
             let before = known.map_or(0, |at| self.counters[at].counter.taken());
             if counter.taken() > before {

@@ -61,6 +61,11 @@ impl StoredCounter {
             && (self.counter.starts, self.counter.epoch) == (window, epoch)
     }
 
+    /// Whether both count in one window and epoch.
+    pub(super) fn has_window_of(&self, other: &Self) -> bool {
+        (self.counter.starts, self.counter.epoch) == (other.counter.starts, other.counter.epoch)
+    }
+
     pub(super) fn is_same(&self, other: &Self) -> bool {
         self.is_at([&other.limit, &other.kind, &other.period], other.counter.starts, other.counter.epoch)
     }

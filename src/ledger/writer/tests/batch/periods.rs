@@ -138,6 +138,9 @@ fn counter_of_unknown_period_counts_for_the_limit_of_its_window() {
     ledger.store.rows.iter_mut().for_each(|row| row.period = "".into());
     assert_eq!(refused_by(ledger.charge("much", ("tokens", 41))).len(), 1);
     admitted(ledger.charge("rest", ("tokens", 40)));
+    let counts = &ledger.store.accounts[&Arc::from("acme")].counts;
+    assert_eq!(counts.iter().map(|count| (&*count.period, count.counter.taken())).collect::<Vec<_>>(), [("", 100)]);
+    assert_eq!(ledger.store.rows.iter().map(|row| row.amount).collect::<Vec<_>>(), [60, 40]);
     ledger.plan = Arc::new(plan(Period::day()));
     admitted(ledger.charge("day", ("tokens", 100)));
 }
