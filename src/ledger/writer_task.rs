@@ -89,32 +89,33 @@ impl<D: Database> WriterTask<D> {
     pub(crate) async fn submit(self: &Arc<Self>, command: Command) -> Reply {
         let deadline = Instant::now() + self.reply_timeout();
         let waiter = self.waiter(&mut self.lock(), command);
-        let mut waiter = match waiter {
-            Ok(waiter) => waiter,
-            Err(SubmitError::Held) => return Reply::Held,
-            Err(error) => return Reply::Unavailable(error.reason()),
-        };
         self.work();
-        match waiter.reply(deadline).await {
-            Some(reply) => reply,
-            None => waiter.time_out(),
+        Self::reply(waiter, deadline).await
+    }
+
+    /// Returns the reply to a command, or why it was not accepted.
+    async fn reply(waiter: Result<Waiter<D>, SubmitError>, deadline: Instant) -> Reply {
+        match waiter {
+            Ok(mut waiter) => match waiter.reply(deadline).await {
+                Some(reply) => reply,
+                None => waiter.time_out(),
+            },
+            Err(SubmitError::Held) => Reply::Held,
+            Err(error) => Reply::Unavailable(error.reason()),
         }
     }
 
-    /// Submits commands in their order and returns their replies. Those that are not accepted have none.
+    /// Submits commands in their order and returns a reply to each.
     pub(crate) async fn submit_all(self: &Arc<Self>, commands: Vec<Command>) -> Vec<Reply> {
         let deadline = Instant::now() + self.reply_timeout() + self.step_timeout;
         let waiters: Vec<_> = {
             let mut writer = self.lock();
-            commands.into_iter().map_while(|command| self.waiter(&mut writer, command).ok()).collect()
+            commands.into_iter().map(|command| self.waiter(&mut writer, command)).collect()
         };
         self.work();
         let mut replies = Vec::with_capacity(waiters.len());
-        for mut waiter in waiters {
-            replies.push(match waiter.reply(deadline).await {
-                Some(reply) => reply,
-                None => waiter.time_out(),
-            });
+        for waiter in waiters {
+            replies.push(Self::reply(waiter, deadline).await);
         }
         replies
     }

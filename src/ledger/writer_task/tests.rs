@@ -13,6 +13,8 @@ use crate::ledger::{
 struct Server {
     generation: Arc<AtomicUsize>,
     connects: Arc<AtomicUsize>,
+    /// Another session holds the account `held`, and the server accepts one connection only.
+    is_held: bool,
 }
 
 struct Line {
@@ -35,7 +37,9 @@ impl Database for Server {
     const IS_SERVER: bool = true;
 
     async fn connect(&self) -> Result<Line, DbError> {
-        self.connects.fetch_add(1, Ordering::Relaxed);
+        if self.connects.fetch_add(1, Ordering::Relaxed) > 0 && self.is_held {
+            return Err(DbError::Lost("too many connections".into()));
+        }
         Ok(Line { server: self.clone(), made: self.generation.load(Ordering::Relaxed) })
     }
 
@@ -57,8 +61,9 @@ impl Database for Server {
 }
 
 impl Session for Line {
-    async fn begin(&mut self, _: &Reads) -> Result<Loaded, DbError> {
-        self.pass(Loaded::default()).await
+    async fn begin(&mut self, reads: &Reads) -> Result<Loaded, DbError> {
+        let held = reads.tenants.iter().filter(|tenant| self.server.is_held && ***tenant == *"held").cloned().collect();
+        self.pass(Loaded { held, ..Loaded::default() }).await
     }
 
     async fn write(&mut self, _: &Writes, _: u64) -> Result<(), DbError> {
@@ -80,8 +85,12 @@ impl Session for Line {
 
 /// A command that writes nothing.
 fn renewal() -> Command {
+    renewal_of("acme")
+}
+
+fn renewal_of(tenant: &str) -> Command {
     let kind = CommandKind::Renew { attempt: 0, since: u64::MAX, ttl: 0 };
-    Command { key: Key { tenant: "acme".into(), job: "one".into() }, id: new_id(), own: false, origin: 0, kind }
+    Command { key: Key { tenant: tenant.into(), job: "one".into() }, id: new_id(), own: false, origin: 0, kind }
 }
 
 #[tokio::test(start_paused = true)]
@@ -109,4 +118,13 @@ async fn transaction_that_does_not_begin_is_given_up_by_the_deadline() {
     assert!(matches!(task.submit(renewal()).await, Reply::Unavailable(_)));
     assert!(matches!(task.submit(renewal()).await, Reply::Done));
     assert!(begun.elapsed() < Duration::from_millis(2_500), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_command_of_a_held_account_stops_no_later_one() {
+    let timeouts = Timeouts { reply: Duration::from_secs(60), step: Duration::from_secs(5) };
+    let task = WriterTask::new(Server { is_held: true, ..Server::default() }, timeouts);
+    assert!(matches!(task.submit(renewal_of("held")).await, Reply::Held));
+    let replies = task.submit_all(vec![renewal_of("held"), renewal_of("free")]).await;
+    assert!(matches!(replies[..], [Reply::Held, Reply::Done]), "{replies:?}");
 }
