@@ -8,10 +8,11 @@ use std::{
     },
 };
 
-use sqlx::{ConnectOptions as _, Pool, SqlStr, pool::PoolConnection};
+use sqlx::{ConnectOptions as _, Pool, SqlSafeStr as _, SqlStr, pool::PoolConnection};
 
 use super::{
-    ChargePath, Columns, OpenOptions, SqlSession, SqlValue, db_error, opening::open_connection, safe, schema::check,
+    ChargePath, Columns, OpenFile, OpenOptions, SqlSession, SqlValue, db_error, opening::open_connection, safe,
+    schema::check,
 };
 use crate::ledger::{
     Database, DbError, LedgerError,
@@ -27,8 +28,8 @@ pub(crate) struct SqlDatabase<S: ChargePath> {
     place: Option<Box<str>>,
     /// Connection that keeps a database in memory alive.
     memory: Option<Mutex<S::Connection>>,
-    /// Connection that was opened with the ledger, for the writer.
-    first: Mutex<Option<S::Connection>>,
+    /// Connection that was opened with the ledger, for the writer, and the file that it has open.
+    first: Mutex<Option<(S::Connection, Option<OpenFile>)>>,
     /// Whether the tables were there. If they are missing later, they were removed, and must not begin anew.
     opened: AtomicBool,
     /// Reason of the last check that has failed, unless a later one has passed.
@@ -49,6 +50,7 @@ impl<S: ChargePath> SqlDatabase<S> {
     }
 
     /// Declares that the database is in memory and lives as long as this connection.
+    #[cfg(feature = "sqlite")]
     pub(crate) fn kept_by(self, connection: S::Connection) -> Self {
         Self { memory: Some(Mutex::new(connection)), ..self }
     }
@@ -65,7 +67,7 @@ impl<S: ChargePath> SqlDatabase<S> {
 
     /// Opens a connection for the writer. That of a pool that the ledger has made is not from the pool, so that it never
     /// waits for a report; a program's pool prepares it as the program says.
-    async fn writing(&self) -> Result<S::Connection, LedgerError> {
+    async fn writing(&self) -> Result<(S::Connection, Option<OpenFile>), LedgerError> {
         let connect = || async {
             match self.place {
                 Some(_) => self.pool.connect_options().connect().await,
@@ -74,7 +76,9 @@ impl<S: ChargePath> SqlDatabase<S> {
         };
         let migrates = !self.opened.load(Ordering::Acquire);
         let opened = open_connection::<S, _>(connect, self.options, self.memory.is_some(), migrates).await;
-        self.judge(opened.map_err(|error| error.at(self.place.as_deref().unwrap_or_default())))
+        let mut connection = self.judge(opened.map_err(|error| error.at(self.place.as_deref().unwrap_or_default())))?;
+        let file = S::file(&mut connection).await?;
+        Ok((connection, file))
     }
 
     /// Keeps the reason why a database must not be used, and notifies the listeners of a new one.
@@ -126,17 +130,16 @@ impl<S: ChargePath> Database for SqlDatabase<S> {
 
     async fn connect(&self) -> Result<SqlSession<S>, DbError> {
         let first = locked(&self.first).take();
-        let mut connection = match first {
+        let (connection, file) = match first {
             // It may have been closed, and the tables may have changed since.
-            Some(mut connection) => {
+            Some((mut connection, file)) => {
                 match check::<S>(&mut connection, self.memory.is_some(), self.options.durable_storage).await {
                     Err(error) if error.is_temporary() => self.writing().await?,
-                    checked => self.judge(checked.map(|()| connection))?,
+                    checked => self.judge(checked.map(|()| (connection, file)))?,
                 }
             }
             None => self.writing().await?,
         };
-        let file = S::file(&mut connection).await?;
         Ok(SqlSession::new(connection, file))
     }
 
@@ -155,14 +158,10 @@ impl<S: ChargePath> Database for SqlDatabase<S> {
     }
 
     async fn tenants(&self, after: Option<&str>, most: usize) -> Result<Vec<Arc<str>>, DbError> {
-        let sql = |from| safe(format!("SELECT tenant_id FROM quota_account {from} ORDER BY tenant_id LIMIT $1"));
-        match after {
-            Some(after) => {
-                let values = [SqlValue::count(most), SqlValue::Text(after)];
-                self.query(sql("WHERE tenant_id > $2"), &values, |columns| columns.text()).await
-            }
-            None => self.query(sql(""), &[SqlValue::count(most)], |columns| columns.text()).await,
-        }
+        // No client has an empty name. The account of that name is written to when a probe asks whether the database is back.
+        let sql = "SELECT tenant_id FROM quota_account WHERE tenant_id > $2 ORDER BY tenant_id LIMIT $1";
+        let values = [SqlValue::count(most), SqlValue::Text(after.unwrap_or_default())];
+        self.query(sql.into_sql_str(), &values, |columns| columns.text()).await
     }
 
     async fn job(&self, tenant: &str, job: &str) -> Result<Vec<Row>, DbError> {

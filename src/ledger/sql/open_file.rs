@@ -13,6 +13,7 @@ pub(crate) struct OpenFile {
 
 impl OpenFile {
     /// Returns the file that has this name now.
+    #[cfg(feature = "sqlite")]
     pub(crate) fn at(path: PathBuf) -> Self {
         Self { identity: identity(&path), path }
     }
@@ -20,7 +21,7 @@ impl OpenFile {
     /// Rejects a file whose name is gone or names another file. Nothing is rejected where files have no identity, on
     /// systems other than Unix.
     pub(super) fn check(&self) -> Result<(), DbError> {
-        if identity(&self.path) == self.identity {
+        if identity(&self.path) == self.identity && self.identity.is_some() == cfg!(unix) {
             return Ok(());
         }
         let path = self.path.display();

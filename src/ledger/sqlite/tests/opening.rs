@@ -70,6 +70,24 @@ async fn removed_or_replaced_file_acknowledges_nothing() {
     }
 }
 
+/// The connection that was opened with the ledger has the file open from then on.
+#[tokio::test]
+async fn file_removed_before_the_first_use_acknowledges_nothing() {
+    for replaced in [false, true] {
+        let directory = Directory::new();
+        let file = directory.file();
+        let ledger = SqliteDatabase::in_file(&file, OpenOptions::default()).await.unwrap();
+        std::fs::rename(&file, directory.0.join("moved.db")).unwrap();
+        if replaced {
+            std::fs::write(&file, "").unwrap();
+        }
+        let mut session = ledger.connect().await.unwrap();
+        let loaded = session.begin(&reads(&["ann"], &[])).await.unwrap();
+        session.write(&one("job"), loaded.now).await.unwrap();
+        assert!(matches!(session.commit().await, Err(DbError::Lost(_))), "replaced: {replaced}");
+    }
+}
+
 #[tokio::test]
 async fn writer_keeps_its_connection_while_the_pool_is_taken() {
     let directory = Directory::new();
