@@ -157,15 +157,15 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         let mut command = self.command(key, false, CommandKind::SettleOf { of, settle });
         let inner = Arc::clone(&self.inner);
         MaybeFuture::future(async move {
-            // The id comes from a caller. Whether its reservation was made is read without a lock, and so is the
-            // earliest time that it may name: the writer reads all counters since then.
+            // The id comes from a caller. Whether its reservation was made is read without a lock, and so is its time,
+            // which lies in all of its windows: the writer reads all counters since then.
             let rows = inner.read(inner.writer.database.job(&command.key.tenant, &command.key.job)).await?;
             let made = rows.iter().filter(|row| row.command == of);
             let Some(began) = made.map(|row| row.window).max() else { return unknown };
             let (_, stored) = inner.read(inner.writer.database.account(&command.key.tenant)).await?;
             let client = last_seen(&command.key.tenant, &stored);
             if let CommandKind::SettleOf { settle, .. } = &mut command.kind {
-                settle.since.at = settle.since.at.max(began);
+                settle.since.at = if began > 0 { began } else { u64::MAX };
                 settle.plan = plan_of(&client);
             }
             let settled = only!(Reply::Settled(job, near) => (close_result(job), NearLimits::of(Some(&client), near)));

@@ -2,7 +2,9 @@
 
 use sqlx::SqlSafeStr;
 
-use super::{ChargePath, Columns, SqlDatabase, SqlDialect, SqlValue, db_error, reports::locked, safe};
+use super::{
+    ChargePath, Columns, SqlDatabase, SqlDialect, SqlValue, db_error, encoding::number, reports::locked, safe,
+};
 use crate::ledger::{DbError, new_id};
 
 /// Greatest number of rows that one transaction replaces. Other writers wait for it: in SQLite about 100 ms.
@@ -15,7 +17,7 @@ pub(crate) struct FinishedPeriod {
     kind: String,
     period: String,
     starts: u64,
-    epoch: u32,
+    epoch: u64,
     /// Amount of its counter. A row that is written later changes it.
     used: i64,
     /// Times of the first and the last row.
@@ -101,7 +103,7 @@ impl FinishedPeriod {
         most: usize,
     ) -> Result<(usize, u64), DbError> {
         let Self { limit, kind, period, starts, epoch, used, first, last } = self;
-        let (starts, epoch) = (SqlValue::time(*starts), SqlValue::Number((*epoch).into()));
+        let (starts, epoch) = (SqlValue::time(*starts), SqlValue::Number(number(*epoch)?));
         let [tenant, limit, kind, period] = [tenant, limit, kind, period].map(SqlValue::Text);
         let period = [tenant, limit, kind, period, starts, epoch];
         let range = [SqlValue::time(*first), SqlValue::time(*last), SqlValue::Number(i64::MAX)];

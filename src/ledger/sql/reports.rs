@@ -142,7 +142,8 @@ impl<S: ChargePath> SqlDatabase<S> {
 
     /// Returns the number of counters, and at most `most` that differ from their rows.
     pub(crate) async fn drifts(&self, most: usize) -> Result<(u64, Vec<Drift>), DbError> {
-        let mut transaction = self.pool.begin().await.map_err(db_error::<S>)?;
+        let mut connection = self.acquire().await?;
+        let mut transaction = connection.begin().await.map_err(db_error::<S>)?;
         let compared = S::fetch(&mut transaction, "SELECT count(*) FROM quota_counter".into_sql_str(), &[]).await?;
         let found = S::fetch(&mut transaction, safe(Self::differing()), &[SqlValue::count(most)]).await?;
         let drift = |row| {

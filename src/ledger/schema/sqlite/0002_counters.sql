@@ -41,7 +41,7 @@ DROP TABLE quota_counter;
 ALTER TABLE quota_counter_2 RENAME TO quota_counter;
 CREATE INDEX quota_counter_by_end ON quota_counter (tenant_id, window_end);
 
-DROP VIEW quota_ledger;
+DROP VIEW IF EXISTS quota_ledger;
 -- quota_consumption for people: times and digests as text.
 CREATE VIEW quota_ledger AS
 SELECT id, tenant_id, job_id, quota_type, limit_id, period,

@@ -5,7 +5,7 @@
 //! account, the account returns. An account is in one lane at a time, and moves only when no batch names it.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeSet, HashSet, VecDeque},
     ops::Bound,
     sync::Arc,
 };
@@ -119,8 +119,8 @@ impl<R> Writer<R> {
         let (stay, back): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut second.queue).into_iter().partition(stays);
         second.queue = stay;
         back.into_iter().rev().for_each(|queued| main.queue.push_front(queued));
-        let waits = |tenant: &Arc<str>| second.queue.iter().any(|queued| queued.command.key.tenant == *tenant);
-        self.second.retain(waits); // callers may have left
+        let waiting: HashSet<_> = second.queue.iter().map(|queued| &queued.command.key.tenant).collect();
+        self.second.retain(|tenant| waiting.contains(tenant)); // callers may have left
     }
 }
 
@@ -149,7 +149,8 @@ impl HeldAccounts {
 
     /// Removes the accounts that no queued command needs.
     pub(super) fn retain_queued<R>(&mut self, queue: &VecDeque<Queued<R>>) {
-        self.tenants.retain(|tenant| queue.iter().any(|queued| queued.command.key.tenant == *tenant));
+        let waiting: HashSet<_> = queue.iter().map(|queued| &queued.command.key.tenant).collect();
+        self.tenants.retain(|tenant| waiting.contains(tenant));
     }
 
     /// Advances to the held account that the next batch decides; `None` if it decides all others.
