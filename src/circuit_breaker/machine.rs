@@ -187,6 +187,7 @@ impl Machine {
             // The probe whose lease ended had delivered: it is a stream that pauses, and counts as a success.
             *successes += 1;
             if *successes >= self.recovery.close_after {
+                self.probes.release(acquired.lease);
                 self.close();
                 return CircuitDecision::Counted;
             }

@@ -37,6 +37,28 @@ async fn silent_grpc_stream_answers_its_probe_at_the_deadline() {
     assert_eq!(scene.state(), CircuitState::Closed, "a service of subscriptions must not stay half-open for ever");
 }
 
+#[tokio::test]
+async fn paused_stream_that_closes_the_circuit_leaves_its_slot_free() {
+    let scene = Scene::new(three().probes(1).close_after(1).probe_timeout(60 * SECOND));
+    scene.upstream.does(Deed::Error);
+    for _ in 0..3 {
+        scene.grpc().await;
+    }
+    scene.wait_for_probe();
+    scene.upstream.does(Deed::Quiet);
+    let mut stream = scene.service.clone().oneshot(grpc()).await.unwrap().into_body();
+    stream.frame().await.unwrap().unwrap();
+    scene.clock.advance(61 * SECOND);
+    scene.upstream.does(Deed::Error);
+    for _ in 0..4 {
+        scene.grpc().await; // the first one closes the circuit
+    }
+    assert_eq!(scene.state(), CircuitState::Open);
+    scene.wait_for_probe();
+    scene.upstream.does(trailers("0"));
+    assert_eq!(scene.grpc().await, 200, "a probe passes");
+}
+
 /// A result that counts as slow in a closed circuit must not close a half-open one.
 #[tokio::test]
 async fn slow_silent_grpc_stream_answers_no_probe() {
