@@ -178,10 +178,13 @@ impl TokenBuckets {
     }
 
     /// Returns the number of clients whose bucket is not full, and of idle ones that are not
-    /// [evicted](Self::forget_idle) yet.
+    /// [evicted](Self::forget_idle) yet. With [several
+    /// rates](crate::TokenBucketLayer::and_rate), that of the rate with the most.
     #[must_use]
     pub fn live_clients(&self) -> usize {
-        self.0.buckets.table.live()
+        let limits = self.0.limits.present();
+        let further = limits.others.iter().flat_map(|others| &*others.further);
+        further.map(|further| further.buckets.table.live()).fold(self.0.buckets.table.live(), usize::max)
     }
 
     /// Returns the number of clients that can have a bucket at once.
@@ -199,7 +202,10 @@ impl TokenBuckets {
     /// ```
     #[must_use]
     pub fn allocated_bytes(&self) -> usize {
-        self.0.buckets.table.allocated_bytes()
+        let limits = self.0.limits.present();
+        let further = limits.others.iter().flat_map(|others| &*others.further);
+        let tables = further.map(|further| &further.buckets.table).chain([&self.0.buckets.table]);
+        tables.map(|table| table.allocated_bytes()).sum()
     }
 
     /// Returns the digester that makes the clients of these buckets.

@@ -3,12 +3,13 @@
 
 use std::{fmt, sync::Arc};
 
-use http::Response;
+use http::{Extensions, Response};
 
 use super::{decision::Demand, gcra, rates::RateLimit};
 use crate::{
     cost::Cost,
     gate::{Lasts, Outcome, Permit},
+    refusal::Refusal,
     time::Moment,
 };
 
@@ -41,15 +42,30 @@ impl TokenBucketPermit {
     }
 }
 
+impl SpentTokens {
+    /// Returns the time that the tokens of a request stand for, in nanoseconds, if a layer further in refused it for a
+    /// reason for which they go back, else 0. Otherwise the response would name a wait for tokens that are not spent.
+    #[inline]
+    fn refunded(&self, extensions: &Extensions) -> u64 {
+        let Some(refusal) = extensions.get::<Refusal>() else { return 0 };
+        let goes_back = self.limit.policy.upgrade().is_some_and(|policy| {
+            Refusal::further_in(extensions, policy.context.outbound).is_some() && policy.refunds(refusal.reason())
+        });
+        if goes_back { self.limit.rate.interval_ns().saturating_mul(self.cost.get()) } else { 0 }
+    }
+}
+
 impl Permit for TokenBucketPermit {
     const LASTS: Lasts = Lasts::Head;
 
     #[inline]
     fn on_response<B>(&mut self, response: &mut Response<B>) {
-        if let Some(SpentTokens { limit, full_in, .. }) = &self.0
-            && limit.reports
+        if let Some(spent) = &self.0
+            && spent.limit.reports
         {
-            let level = gcra::level(&limit.rate, Some(*full_in), Moment::default());
+            let limit = &spent.limit;
+            let full_in = spent.full_in.saturating_sub(spent.refunded(response.extensions()));
+            let level = gcra::level(&limit.rate, Some(full_in), Moment::default());
             limit.fields.write(response.headers_mut(), level.remaining, limit.reset(&level), || limit.clock.wall());
         }
     }

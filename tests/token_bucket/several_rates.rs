@@ -159,3 +159,32 @@ async fn open_circuit_further_in_empties_no_bucket() {
         assert_eq!((refused.status().as_u16(), limit.handle().live_clients()), (503, 1));
     }
 }
+
+#[tokio::test]
+async fn refunded_token_raises_no_retry_after() {
+    let clock = FakeClock::new();
+    let breaker = CircuitBreakerLayer::for_server().clock(clock.clone());
+    breaker.handle().force_open();
+    let bucket = TokenBucketLayer::new(Rate::per_hour(1)).clock(clock);
+    let service = bucket.layer(breaker.layer(service_fn(hello)));
+    let response = service.oneshot(from("203.0.113.9:1")).await.unwrap();
+    assert_eq!(response.status(), 503);
+    let seconds: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+    assert!(seconds <= 12, "the circuit's, not the hour of the token that went back: {seconds}");
+    assert!(response.headers()["ratelimit"].to_str().unwrap().contains(";r=1"), "{:?}", response.headers());
+}
+
+#[test]
+fn gauges_cover_the_tables_of_all_rates() {
+    let clock = FakeClock::new();
+    let layer = TokenBucketLayer::new(Rate::per_second(50)).and_rate(Rate::per_hour(10)).clock(clock.clone());
+    let buckets = layer.handle();
+    for name in 0..100 {
+        buckets.check(&Client::named(format!("client-{name}")), Cost::ONE).unwrap();
+    }
+    clock.advance(Duration::from_secs(10));
+    buckets.forget_idle();
+    assert_eq!(buckets.live_clients(), 100, "the hourly buckets are not full yet");
+    let one = TokenBucketLayer::new(Rate::per_second(50)).clock(clock).handle();
+    assert!(buckets.allocated_bytes() > one.allocated_bytes());
+}
