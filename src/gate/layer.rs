@@ -232,7 +232,8 @@ impl<A: Admit> GateShared<A> {
                 self.context.observers.emit(&Event::Admitted { policy, client });
                 Ok(Some(permit))
             }
-            Err(refusal) => {
+            Err(mut refusal) => {
+                refusal.set_outbound(self.context.outbound);
                 let shadow = self.options.shadow;
                 self.context.observers.emit(&Event::Refused { refusal: &refusal, client, shadow });
                 if shadow { Ok(None) } else { Err(refusal) }
@@ -241,8 +242,7 @@ impl<A: Admit> GateShared<A> {
     }
 
     /// Returns the response of a refused request.
-    pub(super) fn answer(&self, mut refusal: Refusal, request: &RequestHead<'_>) -> Response<Bytes> {
-        refusal.set_outbound(self.context.outbound);
+    pub(super) fn answer(&self, refusal: Refusal, request: &RequestHead<'_>) -> Response<Bytes> {
         self.options.responder.answer(refusal, request, || self.context.clock.wall())
     }
 }

@@ -65,9 +65,13 @@ impl<S, A> Gate<S, A> {
         &self.inner
     }
 
-    /// Returns the inner service. A call through it bypasses the policy.
+    /// Returns the inner service. A call through it bypasses the policy. The gate polls it before its next call, even
+    /// if it was polled ready before.
     #[must_use]
-    pub const fn get_mut(&mut self) -> &mut S {
+    pub fn get_mut(&mut self) -> &mut S {
+        if matches!(self.readiness, Readiness::Ready) {
+            self.readiness = Readiness::NotReady;
+        }
         &mut self.inner
     }
 
