@@ -267,9 +267,12 @@ impl<A: Identify, B: Identify> Identify for And<A, B> {
     }
 
     fn missing(&self) -> MissingIdentity {
-        match self.first.missing() {
-            MissingIdentity::Optional => self.second.missing(),
-            first => first,
+        use MissingIdentity::{Credential, Optional};
+        // The half that a client may leave out is blamed, not one that the server provides.
+        match (self.first.missing(), self.second.missing()) {
+            (sent @ Credential { .. }, _) | (_, sent @ Credential { .. }) => sent,
+            (Optional, _) | (_, Optional) => Optional,
+            (first, _) => first,
         }
     }
 
