@@ -248,7 +248,6 @@ impl Period {
         })
     }
 
-    /// Creates a period with one window only, to represent a stored period of which only the window is known.
     /// Returns a text that no other period has, by which stores tell the counters of limits of one name apart.
     pub(crate) fn key(&self) -> String {
         match self.unit {
@@ -258,6 +257,7 @@ impl Period {
         }
     }
 
+    /// Creates a period with one window only, to represent a stored period of which only the window is known.
     #[allow(dead_code, reason = "only a ledger restores periods")]
     pub(crate) const fn once(start: Duration, end: Duration) -> Self {
         Self::of(Unit::Once(Window::new(start, end)))
