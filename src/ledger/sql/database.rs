@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use sqlx::{ConnectOptions as _, Pool, SqlSafeStr as _, SqlStr, pool::PoolConnection};
+use sqlx::{ConnectOptions as _, Pool, SqlStr, pool::PoolConnection};
 
 use super::{
     ChargePath, Columns, OpenFile, OpenOptions, SqlSession, SqlValue, db_error, opening::open_connection, safe,
@@ -158,10 +158,14 @@ impl<S: ChargePath> Database for SqlDatabase<S> {
     }
 
     async fn tenants(&self, after: Option<&str>, most: usize) -> Result<Vec<Arc<str>>, DbError> {
-        // No client has an empty name. The account of that name is written to when a probe asks whether the database is back.
-        let sql = "SELECT tenant_id FROM quota_account WHERE tenant_id > $2 ORDER BY tenant_id LIMIT $1";
-        let values = [SqlValue::count(most), SqlValue::Text(after.unwrap_or_default())];
-        self.query(sql.into_sql_str(), &values, |columns| columns.text()).await
+        let sql = |from| safe(format!("SELECT tenant_id FROM quota_account {from} ORDER BY tenant_id LIMIT $1"));
+        match after {
+            Some(after) => {
+                let values = [SqlValue::count(most), SqlValue::Text(after)];
+                self.query(sql("WHERE tenant_id > $2"), &values, |columns| columns.text()).await
+            }
+            None => self.query(sql(""), &[SqlValue::count(most)], |columns| columns.text()).await,
+        }
     }
 
     async fn job(&self, tenant: &str, job: &str) -> Result<Vec<Row>, DbError> {
