@@ -63,7 +63,7 @@ impl TokenBuckets {
         self.0.with_limits(|limits| {
             let limit = limits.by_tier.of(client.tier());
             let mut least = level(limit, buckets.table.peek(limit.key(tag), now, &limits.revision)?);
-            for further in limits.others.iter().flat_map(|others| &*others.further) {
+            for further in limits.further() {
                 let other = level(&further.limit, further.buckets.table.peek(tag, now, &Revision::FIRST)?);
                 least = if other.remaining < least.remaining { other } else { least };
             }
@@ -172,7 +172,7 @@ impl TokenBuckets {
     pub fn forget_idle(&self) {
         let (now, limits) = (self.0.context.clock.now(), self.0.limits.present());
         self.0.buckets.table.sweep_all(now, &limits.revision);
-        for further in limits.others.iter().flat_map(|others| &*others.further) {
+        for further in limits.further() {
             further.buckets.table.sweep_all(now, &Revision::FIRST);
         }
     }
@@ -183,8 +183,8 @@ impl TokenBuckets {
     #[must_use]
     pub fn live_clients(&self) -> usize {
         let limits = self.0.limits.present();
-        let further = limits.others.iter().flat_map(|others| &*others.further);
-        further.map(|further| further.buckets.table.live()).fold(self.0.buckets.table.live(), usize::max)
+        let further = limits.further().map(|further| further.buckets.table.live());
+        further.fold(self.0.buckets.table.live(), usize::max)
     }
 
     /// Returns the number of clients that can have a bucket at once.
@@ -203,9 +203,8 @@ impl TokenBuckets {
     #[must_use]
     pub fn allocated_bytes(&self) -> usize {
         let limits = self.0.limits.present();
-        let further = limits.others.iter().flat_map(|others| &*others.further);
-        let tables = further.map(|further| &further.buckets.table).chain([&self.0.buckets.table]);
-        tables.map(|table| table.allocated_bytes()).sum()
+        let further = limits.further().map(|further| further.buckets.table.allocated_bytes());
+        self.0.buckets.table.allocated_bytes() + further.sum::<usize>()
     }
 
     /// Returns the digester that makes the clients of these buckets.

@@ -269,7 +269,7 @@ impl Rate {
 
     /// Returns the time for which a full bucket stays stored, in nanoseconds.
     ///
-    /// Where newcomers begin with less than a full bucket, a client that waited as long as it was asked to must not be a
+    /// If newcomers begin with less than a full bucket, a client that waited as long as it was asked to must not be a
     /// newcomer again. `Retry-After` is rounded up, and clients are late: its bucket stays for as long as it took to fill,
     /// and at least a minute.
     #[inline]

@@ -126,6 +126,11 @@ impl Limits {
         Self { by_tier, overflow, others, revision: Revision::default() }
     }
 
+    /// Returns the further rates of each client, each with the buckets of its own.
+    pub(super) fn further(&self) -> impl Iterator<Item = &FurtherRate> {
+        self.others.iter().flat_map(|others| &*others.further)
+    }
+
     /// Returns the limit of the bucket that all newcomers share while the table is full.
     pub(super) fn overflow(&self) -> &RateLimit {
         self.overflow.as_ref().unwrap_or_else(|| self.by_tier.of(None))
