@@ -98,7 +98,7 @@ impl ClientResolver {
     #[cold]
     fn unidentified(&self, context: &PolicyContext) -> Result<Option<Client>, Refusal> {
         let PolicyContext { name: policy, observers, .. } = context;
-        let refuse = |reason| Err(Refusal::new(reason, policy.clone()));
+        let refuse = |reason| Err(context.refusal(reason));
         let decided = match (self.on_unidentified, &self.missing) {
             (Some(OnUnidentified::Share), _) | (None, MissingIdentity::Optional) => Ok(Some(anonymous())),
             (Some(OnUnidentified::Pass), _) => Ok(None),

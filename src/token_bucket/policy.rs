@@ -162,7 +162,7 @@ impl TokenBucketPolicy {
 
     #[cold]
     fn refuse(&self, shortage: Shortage, cost: Cost) -> Refusal {
-        let refusal = |reason| Refusal::new(reason, self.context.name.clone());
+        let refusal = |reason| self.context.refusal(reason);
         match shortage {
             Shortage::Own { wait, limit, used, fields } => {
                 refusal(Reason::RateLimited).with_limit(limit, used).with_retry_after(wait).with_fields(fields)

@@ -1,14 +1,19 @@
 //! Token buckets through the public API: a tower stack, an axum router and the handle.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use axum::{Router, routing::get};
+use bytes::Bytes;
 use http::{Request, StatusCode};
+use http_body_util::Full;
 use proptest::prelude::*;
-use tollgate::{Client, Cost, FakeClock, Rate, Reason, Refusal, TokenBucketLayer};
-use tower::ServiceExt;
+use tollgate::{Client, Cost, Event, FakeClock, Rate, Reason, Refusal, TokenBucketLayer, refusal};
+use tower::{Layer, ServiceExt, service_fn};
 
-use crate::{ask, field, from, support::gate::get as request};
+use crate::{
+    ask, field, from,
+    support::gate::{Log, get as request},
+};
 
 #[tokio::test]
 async fn burst_of_five_passes_and_the_sixth_waits() {
@@ -216,5 +221,43 @@ proptest! {
                 prop_assert_eq!(ask(cost).status(), 200);
             }
         }
+    }
+}
+
+#[tokio::test]
+async fn refusal_of_an_outbound_handle_is_marked() {
+    for outbound in [true, false] {
+        let layer = TokenBucketLayer::new(Rate::per_hour(1)).clock(FakeClock::new());
+        let layer = if outbound { layer.outbound() } else { layer };
+        let seen = Log::default();
+        let heard = seen.clone();
+        let buckets = layer
+            .observe(move |event: &Event<'_>| {
+                if let Event::Refused { refusal, .. } = event {
+                    heard.push(if refusal.is_outbound() { "outbound" } else { "own" });
+                }
+            })
+            .handle();
+        buckets.check(&Client::named("alice"), Cost::ONE).unwrap();
+        let refusal = buckets.check(&Client::named("alice"), Cost::ONE).unwrap_err();
+        assert_eq!(refusal.is_outbound(), outbound);
+        assert_eq!(seen.lines(), [if outbound { "outbound" } else { "own" }]);
+    }
+}
+
+#[tokio::test]
+async fn answer_of_a_handler_that_asks_a_handle_is_charged() {
+    let own = TokenBucketLayer::new(Rate::per_hour(1)).clock(FakeClock::new()).handle();
+    own.check(&Client::named("db"), Cost::ONE).unwrap();
+    let busy = own.check(&Client::named("db"), Cost::ONE).unwrap_err();
+    let outer = TokenBucketLayer::new(Rate::per_hour(5)).clock(FakeClock::new()).refund_on(|_| true);
+    let service = outer.layer(service_fn(move |_: Request<Full<Bytes>>| {
+        let response = refusal::problem(&busy).map(Full::<Bytes>::from);
+        async { Ok::<_, Infallible>(response) }
+    }));
+    for expected in [4, 3] {
+        let response = service.clone().oneshot(from("192.0.2.1:1")).await.unwrap();
+        let limit = response.headers()["ratelimit"].to_str().unwrap();
+        assert!(limit.contains(&format!(";r={expected}")), "{limit}");
     }
 }
