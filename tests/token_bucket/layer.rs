@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use proptest::prelude::*;
-use tollgate::{Client, Cost, Event, FakeClock, Rate, Reason, Refusal, TokenBucketLayer, refusal};
+use tollgate::{Client, Cost, Event, FakeClock, Rate, Reason, Refusal, Tier, TokenBucketLayer, refusal};
 use tower::{Layer, ServiceExt, service_fn};
 
 use crate::{
@@ -222,6 +222,23 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn rates_in_force_are_those_that_were_set_last() {
+    let layer = TokenBucketLayer::new(Rate::per_second(50)).rate_for("pro", Rate::per_second(500));
+    let buckets = layer.and_global(Rate::per_second(5_000)).handle();
+    assert_eq!((buckets.rate(), buckets.global_rate()), (Rate::per_second(50), Some(Rate::per_second(5_000))));
+    assert_eq!(buckets.tier_rates(), [(Tier::from("pro"), Rate::per_second(500))]);
+
+    buckets.set_rate(Rate::per_second(20));
+    buckets.set_rate_for("pro", Rate::per_second(600));
+    buckets.set_rate_for("free", Rate::per_second(1));
+    buckets.set_global(None);
+    assert_eq!((buckets.rate(), buckets.global_rate()), (Rate::per_second(20), None));
+    let mut tiers = buckets.tier_rates();
+    tiers.sort_by_key(|(_, rate)| rate.capacity());
+    assert_eq!(tiers, [(Tier::from("free"), Rate::per_second(1)), (Tier::from("pro"), Rate::per_second(600))]);
 }
 
 #[tokio::test]
