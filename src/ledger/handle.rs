@@ -14,7 +14,6 @@ use crate::{
         account::AccountSettings,
         store::{BackendFactory, QuotaBackend},
     },
-    time::Clock,
 };
 
 /// Quota store in SQL that charges nothing twice and loses no acknowledged charge; clones are the same ledger.
@@ -130,10 +129,9 @@ impl BackendFactory for Ledger {
         &self,
         most: usize,
         settings: AccountSettings,
-        clock: &Clock,
         on_failure: OnFailure,
     ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
-        on_database!(self, inner => LedgerStore::open(inner, most, settings, clock, on_failure))
+        on_database!(self, inner => LedgerStore::open(inner, most, settings, on_failure))
     }
 
     fn bills(&self) -> bool {

@@ -11,6 +11,8 @@ pub(super) type Asked = ([Option<u64>; 2], bool);
 pub(super) enum Step {
     Charge(Asked),
     Reserve(Asked),
+    /// Reserves amounts many times, more often than one call expires.
+    Burst(u8, [Option<u64>; 2]),
     /// Commits a reservation, by its number, with an amount of tokens.
     Commit(usize, Option<u64>),
     /// A cancelled task does this too. A task that crashes does nothing: its reservation expires.
@@ -42,7 +44,7 @@ fn asked() -> impl Strategy<Value = Asked> {
 }
 
 fn limits() -> impl Strategy<Value = [u64; 4]> {
-    let limit = |most: u64| prop_oneof![1 => Just(0), 4 => 1..most];
+    let limit = |most: u64| prop_oneof![2 => Just(0), 8 => 1..most, 1 => 100..500_u64];
     [limit(40), limit(80), limit(40), limit(4)]
 }
 
@@ -52,6 +54,7 @@ pub(super) fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         8 => asked().prop_map(Step::Charge),
         5 => asked().prop_map(Step::Reserve),
+        1 => (60..130_u8, amounts()).prop_map(|(many, amounts)| Step::Burst(many, amounts)),
         4 => (which(), prop::option::of(0..20_u64)).prop_map(|(which, actual)| Step::Commit(which, actual)),
         3 => which().prop_map(Step::RollBack),
         3 => which().prop_map(Step::GiveBack),
