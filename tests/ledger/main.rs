@@ -20,6 +20,8 @@ mod opening;
 mod outage;
 mod rejected;
 mod spool;
+#[cfg(feature = "sqlite")]
+mod stopped_clock;
 
 #[path = "../support/mod.rs"]
 mod support;
