@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Scene, queries};
 use crate::{
-    quota::{CloseOutcome, QuotaLayer, Quotas, ReservationId},
+    quota::{CloseOutcome, OnExpiry, QuotaLayer, Quotas, ReservationId},
     time::FakeClock,
 };
 
@@ -25,7 +25,8 @@ const LIMIT: u64 = 1_000;
 pub async fn reservations_lost_in_bursts_equal_a_book(make: impl AsyncFn(QuotaLayer) -> Quotas) {
     for seed in 0..20 {
         let clock = FakeClock::new();
-        let layer = QuotaLayer::new(queries(LIMIT)).reservations_last(TTL).clock(clock.clone());
+        let layer = QuotaLayer::new(queries(LIMIT)).reservations_last(TTL).on_expiry(OnExpiry::Return);
+        let layer = layer.clock(clock.clone());
         let mut bursts = Bursts {
             scene: Scene::of(&make, layer).await,
             clock,
