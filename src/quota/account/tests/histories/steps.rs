@@ -48,13 +48,14 @@ fn limits() -> impl Strategy<Value = [u64; 4]> {
     [limit(40), limit(80), limit(40), limit(4)]
 }
 
-pub(super) fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
+/// Returns steps of which this many in fifty are bursts.
+pub(super) fn steps(most: usize, bursts: u32) -> impl Strategy<Value = Vec<Step>> {
     let which = any::<usize>;
     let seconds = || prop_oneof![Just(1), Just(61), Just(TTL.as_secs()), Just(3_600), 1..100_000_u64];
     let step = prop_oneof![
         8 => asked().prop_map(Step::Charge),
         5 => asked().prop_map(Step::Reserve),
-        1 => (60..130_u8, amounts()).prop_map(|(many, amounts)| Step::Burst(many, amounts)),
+        bursts => (60..130_u8, amounts()).prop_map(|(many, amounts)| Step::Burst(many, amounts)),
         4 => (which(), prop::option::of(0..20_u64)).prop_map(|(which, actual)| Step::Commit(which, actual)),
         3 => which().prop_map(Step::RollBack),
         3 => which().prop_map(Step::GiveBack),
