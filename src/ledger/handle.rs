@@ -135,6 +135,30 @@ impl Ledger {
         on_database!(self, inner => inner.writer.shut_down(most).await);
     }
 
+    /// Waits until everything is written, such as the settlements of requests that have ended; they follow their
+    /// responses. For tests, before they look at the usage.
+    ///
+    /// It waits as long as the database is away, and on a ledger that is never idle for a moment without work.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # use tollgate::{Client, Ledger, OnFailure, Plan, QuotaLayer};
+    /// # let ledger = Ledger::sqlite_in_memory().open().await.unwrap();
+    /// # let quotas = QuotaLayer::new(Plan::standard()).store_in(&ledger, OnFailure::FailClosed).handle();
+    /// let acme = Client::named("acme");
+    /// drop(quotas.reserve(&acme, ("queries", 5)).await.unwrap()); // given back after the drop
+    /// ledger.flush().await;
+    /// assert_eq!(quotas.usage(&acme).await.unwrap().limits[0].reserved, 0);
+    /// # });
+    /// ```
+    pub async fn flush(&self) {
+        on_database!(self, inner => inner.writer.flush().await);
+    }
+
     /// Returns the number of commands that are not written yet. If it grows, the database does not keep up.
     #[must_use]
     pub fn backlog(&self) -> usize {

@@ -21,6 +21,8 @@ mod outage;
 mod rejected;
 mod spool;
 mod spool_owner;
+#[cfg(feature = "sqlite")]
+mod stopped_clock;
 
 #[path = "../support/mod.rs"]
 mod support;

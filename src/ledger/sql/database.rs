@@ -11,7 +11,7 @@ use std::{
 use sqlx::{ConnectOptions as _, Pool, SqlStr, pool::PoolConnection};
 
 use super::{
-    ChargePath, Columns, OpenOptions, SqlSession, SqlValue, db_error,
+    ChargePath, Columns, OpenOptions, SqlSession, SqlValue, TestClock, db_error,
     opening::{OpenConnection, open_connection},
     safe,
     schema::check,
@@ -21,6 +21,8 @@ use crate::ledger::{
     database::{LedgerCheck, RefusalListener},
     writer::{Key, ReservationRow, Row, Stored},
 };
+#[cfg(feature = "sqlite")]
+use crate::time::Clock;
 
 /// A ledger in a database that is reached through a pool.
 pub(crate) struct SqlDatabase<S: ChargePath> {
@@ -39,13 +41,26 @@ pub(crate) struct SqlDatabase<S: ChargePath> {
     listeners: Mutex<Vec<RefusalListener>>,
     /// Check of the ledger's id by the program's part of the ledger.
     check: OnceLock<LedgerCheck>,
+    pub(super) clock: TestClock,
 }
 
 impl<S: ChargePath> SqlDatabase<S> {
     pub(crate) fn new(pool: Pool<S>, options: OpenOptions) -> Self {
         let (first, refusal, listeners) = (Mutex::new(None), Mutex::new(None), Mutex::default());
         let opened = AtomicBool::new(false);
-        Self { pool, options, place: None, memory: None, first, opened, refusal, listeners, check: OnceLock::new() }
+        let clock = TestClock::default();
+        Self {
+            pool,
+            options,
+            place: None,
+            memory: None,
+            first,
+            opened,
+            refusal,
+            listeners,
+            check: OnceLock::new(),
+            clock,
+        }
     }
 
     /// Declares the pool as one that the ledger has made, for this file or address.
@@ -57,6 +72,12 @@ impl<S: ChargePath> SqlDatabase<S> {
     #[cfg(feature = "sqlite")]
     pub(crate) fn kept_by(self, connection: S::Connection) -> Self {
         Self { memory: Some(Mutex::new(connection)), ..self }
+    }
+
+    /// Makes the ledger follow this clock instead of the database's.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn timed_by(self, clock: Option<Clock>) -> Self {
+        Self { clock: TestClock(clock), ..self }
     }
 
     /// Creates the tables if they are missing, checks them, and keeps the connection for the writer. Does nothing if the
@@ -153,7 +174,7 @@ impl<S: ChargePath> Database for SqlDatabase<S> {
             }
             None => self.writing().await?,
         };
-        Ok(SqlSession::new(opened.connection, opened.file))
+        Ok(SqlSession::new(opened.connection, opened.file, self.clock.clone()))
     }
 
     fn refusal(&self) -> Option<LedgerError> {
@@ -170,7 +191,8 @@ impl<S: ChargePath> Database for SqlDatabase<S> {
 
     async fn account(&self, tenant: &str) -> Result<(u64, Stored), DbError> {
         let tenant = Arc::<str>::from(tenant);
-        let mut loaded = S::read(&mut *self.acquire().await?, std::slice::from_ref(&tenant), &[]).await?;
+        let mut loaded =
+            S::read(&mut *self.acquire().await?, std::slice::from_ref(&tenant), &[], self.clock.micros()).await?;
         Ok((loaded.now, loaded.accounts.remove(&tenant).unwrap_or_default()))
     }
 
@@ -187,14 +209,14 @@ impl<S: ChargePath> Database for SqlDatabase<S> {
 
     async fn job(&self, tenant: &str, job: &str) -> Result<Vec<Row>, DbError> {
         let key = Key { tenant: tenant.into(), job: job.into() };
-        Ok(S::read(&mut *self.acquire().await?, &[], &[key]).await?.rows)
+        Ok(S::read(&mut *self.acquire().await?, &[], &[key], self.clock.micros()).await?.rows)
     }
 
     async fn due(&self, most: usize, skip: usize) -> Result<Vec<ReservationRow>, DbError> {
         let sql = format!(
             "SELECT tenant_id, job_id, attempt, until, since, charge FROM quota_hold WHERE until <= {}
              ORDER BY until, tenant_id, job_id, attempt LIMIT $1 OFFSET $2",
-            S::NOW
+            self.clock.sql::<S>()
         );
         self.query(safe(sql), &[most, skip].map(SqlValue::count), |columns| columns.reservation()).await
     }

@@ -193,7 +193,7 @@ impl<S: ChargePath> SqlDatabase<S> {
             "INSERT INTO quota_account AS a (tenant_id, created_at, closed_until) SELECT $1, {now}, $2 WHERE {now} >= $2
              ON CONFLICT (tenant_id) DO UPDATE SET closed_until = {}(a.closed_until, excluded.closed_until)",
             S::LARGER,
-            now = S::NOW
+            now = self.clock.sql::<S>()
         );
         let values = [SqlValue::Text(tenant), SqlValue::time(until)];
         Ok(S::execute(&mut *self.acquire().await?, safe(sql), &values).await? > 0)
