@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::postgres::PostgresDatabase;
 #[cfg(feature = "sqlite")]
 use super::sqlite::SqliteDatabase;
-use super::{LedgerInner, LedgerStore, Spool};
+use super::{Database as _, LedgerError, LedgerInner, LedgerStore, Spool};
 use crate::{
     error::ConfigError,
     quota::{
@@ -77,6 +77,23 @@ impl Ledger {
     #[must_use]
     pub fn spool(&self) -> Option<&Spool> {
         on_database!(self, inner => inner.spool.as_ref())
+    }
+
+    /// Returns the check that the database has failed since the ledger was opened; `None` if its last check passed, or
+    /// while it does not answer.
+    ///
+    /// A database that would lose rows, has other tables, or is not the one for which the records of the spool were
+    /// written, is not used: each layer refuses all requests, whatever its [`OnFailure`] says, and nothing is merged. The
+    /// ledger checks it again with each attempt to connect. [`Event::StoreLost`](crate::Event::StoreLost) reports it once.
+    ///
+    /// ```
+    /// fn health(ledger: &tollgate::Ledger) -> Result<(), tollgate::LedgerError> {
+    ///     ledger.failed_check().map_or(Ok(()), Err)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn failed_check(&self) -> Option<LedgerError> {
+        on_database!(self, inner => inner.writer.database.refusal())
     }
 
     /// Sets the longest wait for a decision or a short read; default 2 s. It applies to all clones of this ledger.
