@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{model::Store, *};
-use crate::ledger::writer::{AdmittedAt, EntryKind, JobRows, JobStatus, Loaded, Reply, ReservationTerms, batch};
+use crate::{
+    ledger::writer::{AdmittedAt, EntryKind, JobRows, JobStatus, Loaded, Reply, ReservationTerms, batch},
+    quota::account::Duplicate,
+};
 
 /// One transaction.
 fn transact(store: &mut Store, commands: &[(Command, bool)]) -> Vec<Reply> {
@@ -36,7 +39,7 @@ fn pass(id: u128, job: &str, amount: u64, fingerprint: Option<u128>, reserve: bo
 fn end(id: u128, of: u128, job: &str, end: SettleKind, used: u64) -> Command {
     let used = if used > 0 { ("requests", used).into() } else { Amounts::new() };
     let since = AdmittedAt { at: START, epoch: u64::MAX };
-    let settle = SettleCommand { plan: hourly(100), attempt: 0, since, end, used, part: 1 };
+    let settle = SettleCommand { plan: hourly(100), attempt: 0, since, end, job: None, used, part: 1 };
     command(id, key("acme", job), CommandKind::SettleOf { of, settle })
 }
 
@@ -51,7 +54,7 @@ fn taken(store: &Store) -> i64 {
 #[test]
 fn unavailable_and_indeterminate_replies_are_undecided() {
     assert!(!Reply::Unavailable("down".into()).is_decided() && !Reply::Indeterminate.is_decided());
-    let decided = [Reply::Refused(Vec::new()), Reply::Conflict, Reply::Replay { running: true }, Reply::Done];
+    let decided = [Reply::Refused(Vec::new()), Reply::Conflict, Reply::Replay(Duplicate::Running), Reply::Done];
     assert!(decided.iter().all(Reply::is_decided));
 }
 
@@ -158,7 +161,8 @@ fn usage_of_other_work_is_no_part_of_the_jobs_records() {
     transact(&mut store, &[(command(2, key("acme", "one"), charged), false)]);
     let since = AdmittedAt { at: START, epoch: u64::MAX };
     let used = ("requests", 5).into();
-    let more = SettleCommand { plan: hourly(100), attempt: 0, since, end: SettleKind::Add, used, part: 1 };
+    let (plan, attempt) = (hourly(100), 0);
+    let more = SettleCommand { plan, attempt, since, end: SettleKind::Add, job: None, used, part: 1 };
     transact(&mut store, &[(command(4, key("acme", "one"), CommandKind::Settle(more)), false)]);
     let commands = [(pass(6, "one", 9, Some(2), false), false), (end(8, 6, "one", SettleKind::Add, 3), false)];
     transact(&mut store, &commands);
