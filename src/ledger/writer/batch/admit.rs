@@ -60,9 +60,10 @@ impl Attempt<'_, '_> {
         let (attempt, part, reserve, entry) = match (rows.next_attempt(), admit.reserve) {
             (Ok(next), None) => (next, 0, None, EntryKind::Charge),
             (Ok(next), terms) => (next, 0, terms, EntryKind::Reserve),
-            // Other work under the same job id: no store was there to refuse it, and it was done.
+            // Other work under the same job id: no store was there to refuse it, and it was done. It has an attempt of
+            // its own, which a void of the job does not return.
             (Err(latest), _) if rows.conflicts(latest, admit.fingerprint) => {
-                (latest, rows.free_part(latest), None, EntryKind::Record)
+                (rows.attempt_beside(), 0, None, EntryKind::Record)
             }
             (Err(latest), _) => return Reply::Replay(self.at(latest).duplicate()),
         };
