@@ -1,18 +1,20 @@
 //! Jobs of a client that were charged.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     time::Duration,
 };
 
+use super::reservations::STEPS;
 use crate::{identity::Digest, time::Moment};
 
 /// The jobs of one client: a job is remembered from its admission until long after its end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Jobs {
-    all: HashMap<Digest, Known>,
-    /// Finished jobs and the times at which they are forgotten, in that order.
-    finished: VecDeque<(Moment, Digest)>,
+    /// A tree, because a table would be moved as a whole when it grows.
+    all: BTreeMap<Digest, Known>,
+    /// Finished jobs, by the time at which they are forgotten.
+    finished: BTreeSet<(Moment, Digest)>,
 }
 
 /// A job as the request names it. Only digests of it are remembered.
@@ -29,7 +31,19 @@ pub(crate) struct Job {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     fingerprint: Digest,
-    running: bool,
+    /// Time at which it is forgotten; `None` while it runs.
+    forgotten: Option<Moment>,
+}
+
+impl Known {
+    fn is_running(&self) -> bool {
+        self.forgotten.is_none()
+    }
+
+    /// Whether its time has come, also if it waits for its turn to be forgotten.
+    fn is_over(&self, now: Moment) -> bool {
+        self.forgotten.is_some_and(|due| now >= due)
+    }
 }
 
 /// Reason why a job may not start.
@@ -52,42 +66,47 @@ pub(crate) enum Duplicate {
 impl Jobs {
     /// Whether the job may start.
     pub(super) fn check(&self, job: &Job, most: usize, now: Moment) -> Result<(), Duplicate> {
-        match self.all.get(&job.id) {
+        match self.all.get(&job.id).filter(|known| !known.is_over(now)) {
             Some(known) if known.fingerprint != job.fingerprint => Err(Duplicate::Conflict),
-            Some(known) if known.running => Err(Duplicate::Running),
+            Some(known) if known.is_running() => Err(Duplicate::Running),
             Some(_) => Err(Duplicate::Done),
             None if self.all.len() >= most => {
-                Err(Duplicate::Full(self.finished.front().map(|(due, _)| due.since(now))))
+                Err(Duplicate::Full(self.finished.first().map(|(due, _)| due.since(now))))
             }
             None => Ok(()),
         }
     }
 
     pub(super) fn start(&mut self, job: &Job) {
-        self.all.insert(job.id, Known { fingerprint: job.fingerprint, running: true });
+        let before = self.all.insert(job.id, Known { fingerprint: job.fingerprint, forgotten: None });
+        if let Some(due) = before.and_then(|known| known.forgotten) {
+            self.finished.remove(&(due, job.id)); // else the new run would be forgotten with the old one
+        }
     }
 
     /// Finishes a job: its id is taken until `horizon` from now.
     pub(super) fn finish(&mut self, id: Digest, now: Moment, horizon: Duration) {
-        if let Some(known) = self.all.get_mut(&id).filter(|known| known.running) {
-            known.running = false;
-            self.finished.push_back((now + horizon, id));
+        if let Some(known) = self.all.get_mut(&id).filter(|known| known.is_running()) {
+            known.forgotten = Some(now + horizon);
+            self.finished.insert((now + horizon, id));
         }
     }
 
     /// Frees the id of a job that was not worked on.
     pub(super) fn free(&mut self, id: Digest) {
-        if self.all.get(&id).is_some_and(|known| known.running) {
+        if self.all.get(&id).is_some_and(Known::is_running) {
             self.all.remove(&id);
         }
     }
 
-    /// Forgets jobs whose time has come.
+    /// Forgets jobs whose time has come, at most [`STEPS`]. The rest can wait: each of them counts as forgotten, and a
+    /// place for a new job is free if at least one was.
     pub(super) fn forget(&mut self, now: Moment) {
-        while let Some((due, id)) = self.finished.front().copied().filter(|(due, _)| now >= *due) {
-            debug_assert!(due <= now);
-            self.finished.pop_front();
-            self.all.remove(&id);
+        let mut steps = 0..STEPS;
+        while self.finished.first().is_some_and(|(due, _)| now >= *due) && steps.next().is_some() {
+            if let Some((_, id)) = self.finished.pop_first() {
+                self.all.remove(&id);
+            }
         }
     }
 
