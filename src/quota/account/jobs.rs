@@ -5,16 +5,20 @@ use std::{
     time::Duration,
 };
 
-use super::reservations::STEPS;
-use crate::{identity::Digest, time::Moment};
+use super::{ChargeScope, reservations::STEPS};
+use crate::{
+    identity::Digest,
+    quota::{Amounts, JobOutcome, JobState},
+    time::Moment,
+};
 
 /// The jobs of one client: a job is remembered from its admission until long after its end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Jobs {
     /// A tree, because a table would be moved as a whole when it grows.
     all: BTreeMap<Digest, Known>,
-    /// Finished jobs, by the time at which they are forgotten.
-    finished: BTreeSet<(Moment, Digest)>,
+    /// Jobs that have ended, by the time at which they are forgotten.
+    ended: BTreeSet<(Moment, Digest)>,
 }
 
 /// A job as the request names it. Only digests of it are remembered.
@@ -28,22 +32,26 @@ pub(crate) struct Job {
     pub(crate) text: Box<str>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     fingerprint: Digest,
+    stage: JobStage,
     /// Time at which it is forgotten; `None` while it runs.
     forgotten: Option<Moment>,
 }
 
-impl Known {
-    fn is_running(&self) -> bool {
-        self.forgotten.is_none()
-    }
+#[derive(Clone, Debug)]
+enum JobStage {
+    Running,
+    Done,
+    Interrupted(Box<JobCharge>),
+}
 
-    /// Whether its time has come, also if it waits for its turn to be forgotten.
-    fn is_over(&self, now: Moment) -> bool {
-        self.forgotten.is_some_and(|due| now >= due)
-    }
+/// Everything that an interrupted job is charged.
+#[derive(Clone, Debug)]
+pub(crate) struct JobCharge {
+    pub(crate) amounts: Amounts,
+    pub(crate) scope: ChargeScope,
 }
 
 /// Reason why a job may not start.
@@ -53,6 +61,8 @@ pub(crate) enum Duplicate {
     Running,
     /// The same job was done and charged.
     Done,
+    /// The same job is charged, and the outcome of its work is unknown; `may_run` if it may be under way elsewhere.
+    Unknown { may_run: bool },
     /// Another job has this id.
     Conflict,
     /// The client has the greatest number of remembered jobs. The oldest finished one is forgotten after this time;
@@ -68,28 +78,53 @@ impl Jobs {
     pub(super) fn check(&self, job: &Job, most: usize, now: Moment) -> Result<(), Duplicate> {
         match self.all.get(&job.id).filter(|known| !known.is_over(now)) {
             Some(known) if known.fingerprint != job.fingerprint => Err(Duplicate::Conflict),
-            Some(known) if known.is_running() => Err(Duplicate::Running),
-            Some(_) => Err(Duplicate::Done),
-            None if self.all.len() >= most => {
-                Err(Duplicate::Full(self.finished.first().map(|(due, _)| due.since(now))))
-            }
+            Some(Known { stage: JobStage::Running, .. }) => Err(Duplicate::Running),
+            Some(Known { stage: JobStage::Done, .. }) => Err(Duplicate::Done),
+            Some(Known { stage: JobStage::Interrupted(_), .. }) => Err(Duplicate::Unknown { may_run: false }),
+            None if self.all.len() >= most => Err(Duplicate::Full(self.ended.first().map(|(due, _)| due.since(now)))),
             None => Ok(()),
         }
     }
 
     pub(super) fn start(&mut self, job: &Job) {
-        let before = self.all.insert(job.id, Known { fingerprint: job.fingerprint, forgotten: None });
-        if let Some(due) = before.and_then(|known| known.forgotten) {
-            self.finished.remove(&(due, job.id)); // else the new run would be forgotten with the old one
+        let known = Known { fingerprint: job.fingerprint, stage: JobStage::Running, forgotten: None };
+        if let Some(due) = self.all.insert(job.id, known).and_then(|before| before.forgotten) {
+            self.ended.remove(&(due, job.id)); // else the new run would be forgotten with the old one
         }
     }
 
-    /// Finishes a job: its id is taken until `horizon` from now.
-    pub(super) fn finish(&mut self, id: Digest, now: Moment, horizon: Duration) {
+    /// Ends the work of a job: its id is taken until `horizon` from now. `interrupted` has the charge of a job whose
+    /// outcome is unknown.
+    pub(super) fn end(&mut self, id: Digest, interrupted: Option<JobCharge>, now: Moment, horizon: Duration) {
         if let Some(known) = self.all.get_mut(&id).filter(|known| known.is_running()) {
+            known.stage = interrupted.map_or(JobStage::Done, |charge| JobStage::Interrupted(Box::new(charge)));
             known.forgotten = Some(now + horizon);
-            self.finished.insert((now + horizon, id));
+            self.ended.insert((now + horizon, id));
         }
+    }
+
+    /// Settles a job whose outcome is unknown. Returns the state that it had, and the charge to be returned.
+    pub(super) fn settle(
+        &mut self,
+        id: Digest,
+        outcome: JobOutcome,
+        now: Moment,
+    ) -> (Option<JobState>, Option<JobCharge>) {
+        let Some(known) = self.all.get_mut(&id).filter(|known| !known.is_over(now)) else { return (None, None) };
+        let state = known.state();
+        if known.is_running() {
+            return (Some(state), None);
+        }
+        let JobStage::Interrupted(charge) = std::mem::replace(&mut known.stage, JobStage::Done) else {
+            return (Some(state), None);
+        };
+        if outcome == JobOutcome::Done {
+            return (Some(state), None);
+        }
+        if let Some(due) = self.all.remove(&id).and_then(|known| known.forgotten) {
+            self.ended.remove(&(due, id));
+        }
+        (Some(state), Some(*charge))
     }
 
     /// Frees the id of a job that was not worked on.
@@ -103,8 +138,8 @@ impl Jobs {
     /// place for a new job is free if at least one was.
     pub(super) fn forget(&mut self, now: Moment) {
         let mut steps = 0..STEPS;
-        while self.finished.first().is_some_and(|(due, _)| now >= *due) && steps.next().is_some() {
-            if let Some((_, id)) = self.finished.pop_first() {
+        while self.ended.first().is_some_and(|(due, _)| now >= *due) && steps.next().is_some() {
+            if let Some((_, id)) = self.ended.pop_first() {
                 self.all.remove(&id);
             }
         }
@@ -112,5 +147,24 @@ impl Jobs {
 
     pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+}
+
+impl Known {
+    fn is_running(&self) -> bool {
+        matches!(self.stage, JobStage::Running)
+    }
+
+    /// Whether its time has come, also if it waits for its turn to be forgotten.
+    fn is_over(&self, now: Moment) -> bool {
+        self.forgotten.is_some_and(|due| now >= due)
+    }
+
+    fn state(&self) -> JobState {
+        match self.stage {
+            JobStage::Running => JobState::Running,
+            JobStage::Done => JobState::Done,
+            JobStage::Interrupted(_) => JobState::Unknown,
+        }
     }
 }

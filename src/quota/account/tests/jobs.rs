@@ -3,7 +3,10 @@
 use super::*;
 use crate::{
     identity::Digest,
-    quota::account::{Duplicate, Job, jobs::Jobs, reservations::STEPS},
+    quota::{
+        JobOutcome, JobState,
+        account::{ChargeScope, Duplicate, Job, JobCharge, jobs::Jobs, reservations::STEPS},
+    },
 };
 
 const HORIZON: Duration = Duration::from_secs(3_600);
@@ -21,7 +24,7 @@ fn finished(count: usize) -> Jobs {
     let mut jobs = Jobs::default();
     for number in 0..count {
         jobs.start(&job(number));
-        jobs.finish(job(number).id, after(Duration::from_nanos(number as u64)), HORIZON);
+        jobs.end(job(number).id, None, after(Duration::from_nanos(number as u64)), HORIZON);
     }
     jobs
 }
@@ -47,8 +50,24 @@ fn job_whose_time_has_come_runs_before_its_turn_to_be_forgotten() {
     assert_eq!(jobs.check(&last, usize::MAX, later), Err(Duplicate::Running));
     (0..3).for_each(|_| jobs.forget(later));
     assert_eq!(jobs.check(&last, usize::MAX, later), Err(Duplicate::Running), "its old end does not end it");
-    jobs.finish(last.id, later, HORIZON);
+    jobs.end(last.id, None, later, HORIZON);
     assert_eq!(jobs.check(&last, usize::MAX, later + HORIZON), Ok(()));
+}
+
+#[test]
+fn job_whose_time_has_come_has_no_outcome_to_settle() {
+    let (mut jobs, later) = (Jobs::default(), after(2 * HORIZON));
+    let charge = || JobCharge { amounts: Amounts::from(("requests", 1)), scope: ChargeScope::default() };
+    for number in 0..2 {
+        jobs.start(&job(number));
+        jobs.end(job(number).id, Some(charge()), after(Duration::ZERO), HORIZON);
+    }
+    let (state, freed) = jobs.settle(job(0).id, JobOutcome::Free, after(Duration::ZERO));
+    assert_eq!((state, freed.is_some()), (Some(JobState::Unknown), true));
+    let (state, freed) = jobs.settle(job(1).id, JobOutcome::Free, later);
+    assert!(state.is_none() && freed.is_none());
+    jobs.forget(later);
+    assert!(jobs.is_empty());
 }
 
 #[test]
