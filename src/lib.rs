@@ -32,7 +32,7 @@
 //! | `ledger` | exact quotas in SQLite and PostgreSQL, billing (features `sqlite`, `postgres`) |
 //! | `telemetry` | observers for metrics and logs (features `metrics`, `tracing`) |
 //!
-//! The feature `conformance` makes the tests public that every store must pass.
+//! With the feature `axum` handlers return a [`Refusal`] as a response. The feature `conformance` makes the tests public that every store must pass.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -49,6 +49,8 @@ mod error;
 pub mod gate;
 mod head;
 pub mod identity;
+#[cfg(feature = "axum")]
+mod into_response;
 mod kind;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 #[allow(clippy::incompatible_msrv, reason = "sqlx needs Rust 1.94")]

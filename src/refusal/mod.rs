@@ -49,6 +49,8 @@ pub(crate) use rate_limit_headers::{AdvertisedLimit, NEAR_LIMITS, near_limits};
 pub use rate_limit_headers::{Dialect, Fields, Reset};
 pub use reason::Reason;
 pub(crate) use respond::Responder;
+#[allow(unused_imports, reason = "only a feature makes responses without a gate")]
+pub(crate) use respond::respond;
 pub use respond::{EXPOSED_HEADERS, problem, status, text};
 pub use wire::Wire;
 pub(crate) use wire::{has_grpc_trailers, is_grpc_status};
@@ -57,7 +59,8 @@ pub(crate) use wire::{has_grpc_trailers, is_grpc_status};
 /// extensions.
 ///
 /// As an error it is what a handle returns outside HTTP; a gate answers with a response, and services keep their own
-/// errors. Its `Display` text is for logs.
+/// errors. Its `Display` text is for logs. With the feature `axum` a handler can return it: it becomes the response that a
+/// gate would give.
 ///
 /// ```
 /// use std::time::Duration;
@@ -321,7 +324,11 @@ impl fmt::Display for Refusal {
             write!(f, ", unit {:?}", violation.kind.as_str())?;
         }
         match self.retry_after() {
-            Some(wait) => write!(f, ", retry in {wait:?}"),
+            Some(wait) => {
+                // Rounded up: a client that waits as long is admitted.
+                let millis = wait.as_nanos().div_ceil(1_000_000);
+                write!(f, ", retry in {:?}", Duration::from_millis(millis.try_into().unwrap_or(u64::MAX)))
+            }
             None => Ok(()),
         }
     }

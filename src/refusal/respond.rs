@@ -66,7 +66,7 @@ impl Responder {
         request: &RequestHead<'_>,
         wall: impl FnOnce() -> Duration,
     ) -> Response<Bytes> {
-        let mut response = match (Wire::of(request), &self.0) {
+        let response = match (Wire::of(request), &self.0) {
             (Wire::Grpc { content_type }, _) => grpc::trailers_only(&refusal, content_type),
             (Wire::Http, None) => problem(&refusal),
             (Wire::Http, Some(custom)) => {
@@ -75,13 +75,25 @@ impl Responder {
                 response
             }
         };
-        if let Some(fields) = refusal.fields() {
-            let wait = refusal.retry_after().unwrap_or_default();
-            fields.write_and_raise(response.headers_mut(), refusal.remaining(), wait, wall, true);
-        }
-        response.extensions_mut().insert(refusal);
-        response
+        with_fields(response, refusal, wall)
     }
+}
+
+/// Returns the response of a refusal that a handler returns: that of a gate over plain HTTP.
+#[allow(dead_code, reason = "only a feature makes responses without a gate")]
+pub(crate) fn respond(refusal: Refusal, wall: impl FnOnce() -> Duration) -> Response<Bytes> {
+    with_fields(problem(&refusal), refusal, wall)
+}
+
+/// Adds the rate limit fields to a response, and the refusal to its extensions.
+#[inline]
+fn with_fields(mut response: Response<Bytes>, refusal: Refusal, wall: impl FnOnce() -> Duration) -> Response<Bytes> {
+    if let Some(fields) = refusal.fields() {
+        let wait = refusal.retry_after().unwrap_or_default();
+        fields.write_and_raise(response.headers_mut(), refusal.remaining(), wait, wall, true);
+    }
+    response.extensions_mut().insert(refusal);
+    response
 }
 
 impl fmt::Debug for Responder {

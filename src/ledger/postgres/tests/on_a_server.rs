@@ -114,7 +114,7 @@ async fn short_lock_timeout_covers_new_accounts_only() {
         .unwrap();
     for tenants in [["ann"], ["ann"], ["eve"]] {
         let asked = Reads { skips_held: true, ..reads(&tenants, &[]) };
-        let loaded = Postgres::begin(&mut connection, &asked).await.unwrap();
+        let loaded = Postgres::begin(&mut connection, &asked, None).await.unwrap();
         assert_eq!(loaded.held.len(), usize::from(tenants == ["eve"]));
         let timeout: String = sqlx::query_scalar("SHOW lock_timeout").fetch_one(&mut *connection).await.unwrap();
         assert_eq!(timeout, "500ms", "{tenants:?}");
