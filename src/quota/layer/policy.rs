@@ -77,15 +77,15 @@ impl QuotaPolicy {
     }
 
     pub(super) fn bad_job_id(&self) -> Refusal {
-        Refusal::new(Reason::InvalidJobId, self.common.context.name.clone())
+        self.common.context.refusal(Reason::InvalidJobId)
     }
 
     /// Returns the refusal of a call that names a unit which no plan of the layer counts.
     pub(super) fn unknown_unit(&self, amounts: &Amounts) -> Option<Refusal> {
         let unit = amounts.iter().map(|(kind, _)| kind).find(|kind| !self.common.counts(kind))?;
         let name = self.common.context.name.clone();
-        let violation = Violation { name: name.clone(), kind: unit.clone(), limit: 0, current: 0, wait: None };
-        Some(Refusal::new(Reason::UnknownUnit, name).with_violations(vec![violation]))
+        let violation = Violation { name, kind: unit.clone(), limit: 0, current: 0, wait: None };
+        Some(self.common.context.refusal(Reason::UnknownUnit).with_violations(vec![violation]))
     }
 
     /// Returns a function that finds the plan of a client, for later calls.
@@ -165,9 +165,14 @@ impl QuotaPolicy {
         now: Now,
     ) -> Result<QuotaPermit, Refusal> {
         self.common.report_overflow(&refused);
-        let done_before =
-            matches!(refused, AdmitError::Denied { denial: Denial::Job(Duplicate::Running | Duplicate::Done), .. });
-        if done_before && self.common.settings.duplicates == Duplicates::Pass {
+        let begun_before = matches!(
+            refused,
+            AdmitError::Denied {
+                denial: Denial::Job(Duplicate::Running | Duplicate::Done | Duplicate::Unknown { .. }),
+                ..
+            }
+        );
+        if begun_before && self.common.settings.duplicates == Duplicates::Pass {
             return Ok(QuotaPermit::nothing(self.common.settings.share));
         }
         Err(self.refusal(active, client, refused, now))
@@ -182,6 +187,7 @@ impl QuotaPolicy {
             AdmitError::Denied { denial: Denial::Job(duplicate), .. } => match duplicate {
                 Duplicate::Running => (Reason::JobRunning, Some(JOB_WAIT)),
                 Duplicate::Done => (Reason::DuplicateJob, None),
+                Duplicate::Unknown { may_run } => (Reason::JobOutcomeUnknown, may_run.then_some(JOB_WAIT)),
                 Duplicate::Conflict => (Reason::JobConflict, None),
                 Duplicate::Stale => (Reason::StaleJobId, None),
                 Duplicate::Full(wait) => (Reason::RateLimited, wait),
@@ -198,7 +204,7 @@ impl QuotaPolicy {
                 }
             }
         };
-        let refusal = Refusal::new(reason, self.common.context.name.clone());
+        let refusal = self.common.context.refusal(reason);
         match wait {
             Some(wait) => refusal.with_retry_after(wait),
             None => refusal,
@@ -209,7 +215,7 @@ impl QuotaPolicy {
     fn over(&self, active: &ActivePlan, client: &Client, violations: Vec<Violation>, now: Now) -> Refusal {
         let never = violations.iter().any(|violation| violation.wait.is_none());
         let reason = if never { Reason::TooLarge } else { Reason::RateLimited };
-        let refusal = Refusal::new(reason, self.common.context.name.clone()).with_violations(violations);
+        let refusal = self.common.context.refusal(reason).with_violations(violations);
         let Some(worst) = refusal.worst().cloned() else { return refusal.with_retry_after(JOB_WAIT) };
         let refusal = refusal.with_limit(worst.limit, worst.current);
         let named = active.plan.all().enumerate().find(|(_, limit)| limit.name == worst.name);
