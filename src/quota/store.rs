@@ -147,6 +147,8 @@ pub(crate) enum StoreEvent {
     Near(NearLimits),
     /// The store rejected a call or a settlement of this client for good, for this reason.
     Rejected { client: Client, why: Arc<str> },
+    /// Another transaction holds the account of this client, and its requests pass without the store.
+    Held(Client),
     /// The store is away, and requests pass without it.
     Lost(Arc<str>),
     /// The store is back.

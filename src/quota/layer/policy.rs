@@ -290,6 +290,7 @@ fn emit(context: &PolicyContext, event: &StoreEvent) {
     let event = match event {
         StoreEvent::Near(near) => return warn(context, near),
         StoreEvent::Rejected { client, why } => Event::StoreRejected { policy, client, why },
+        StoreEvent::Held(client) => Event::AccountHeld { policy, client },
         StoreEvent::Lost(why) => Event::StoreLost { policy, why },
         StoreEvent::Back => Event::StoreBack { policy },
         StoreEvent::Full => Event::SpoolFull { policy },

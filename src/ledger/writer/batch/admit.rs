@@ -94,7 +94,7 @@ impl Attempt<'_, '_> {
             CommandKind::Grant { grant, .. } => Reply::Granted(GrantId(grant.id)),
             CommandKind::Revoke { .. } => Reply::Revoked(true),
             CommandKind::Spooled { .. } | CommandKind::Expire { .. } | CommandKind::Renew { .. } => Reply::Done,
-            CommandKind::Reset { .. } => Reply::Done,
+            CommandKind::Reset { .. } | CommandKind::Probe => Reply::Done,
         }
     }
 
