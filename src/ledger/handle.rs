@@ -14,7 +14,6 @@ use crate::{
         account::AccountSettings,
         store::{BackendFactory, QuotaBackend},
     },
-    time::Clock,
 };
 
 /// Quota store in SQL that charges nothing twice and loses no acknowledged charge; clones are the same ledger.
@@ -120,8 +119,8 @@ impl Ledger {
     /// caller that still waits after `most` receives that the store is unavailable. Without this call the ledger ends
     /// when its last clone is dropped, and commands are written while the runtime lasts.
     ///
-    /// Stop serving first: the settlement of a request that is still under way would come too late to be written, and
-    /// its reservation would expire.
+    /// Stop serving first: the settlement of a request that is still under way would come too late to be written. Its
+    /// reservation would expire, and the outcome of its job would be unknown.
     ///
     /// A ledger in a file is then that one file. A process that crashes leaves two files beside it, `-wal` and `-shm`,
     /// which belong to it until the next process opens it: copy all three.
@@ -171,10 +170,9 @@ impl BackendFactory for Ledger {
         &self,
         most: usize,
         settings: AccountSettings,
-        clock: &Clock,
         on_failure: OnFailure,
     ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
-        on_database!(self, inner => LedgerStore::open(inner, most, settings, clock, on_failure))
+        on_database!(self, inner => LedgerStore::open(inner, most, settings, on_failure))
     }
 
     fn bills(&self) -> bool {

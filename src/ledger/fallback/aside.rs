@@ -188,6 +188,7 @@ mod tests {
             plan: Arc::new(Plan::new("free")),
             amounts: [("tokens", 5), ("rows", 1)].into(),
             fingerprint: None,
+            job_lease: None,
             reserve: None,
             wants_nearest: false,
             usage: false,

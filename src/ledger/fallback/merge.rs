@@ -118,7 +118,7 @@ impl<D: Database> Merging<D> {
             let why = self.spool.lock().aside.reason(&command, &reply);
             let end = match (&why, reply) {
                 (Some(_), _) => RecordEnd::SetAside,
-                (None, Reply::Replay { .. }) => RecordEnd::Duplicate,
+                (None, Reply::Replay(_)) => RecordEnd::Duplicate,
                 (None, _) => RecordEnd::Merged,
             };
             aside.extend(why.map(|why| (command.clone(), why)));
