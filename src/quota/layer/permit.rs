@@ -232,6 +232,9 @@ impl Open {
     /// Leaves the report to the end of the connection that the request has become.
     #[cold]
     fn close_later(mut self: Box<Self>, charge: &Charge, charged: bool) {
+        if let Some(active) = &self.active {
+            active.common.store.unwatch(&self.receipt); // no reader is left that could stall
+        }
         let settlement = Box::new(move || {
             self.close(charged);
             self.recycle();
