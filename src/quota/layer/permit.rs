@@ -282,12 +282,13 @@ impl Open {
         settings.job_id.is_none() || self.has_recorded() || !failed() && (complete || !settings.free_unfinished)
     }
 
-    /// Whether a request that reached the service is charged; yes if `charge_when` panics.
+    /// Whether a request that reached the service is charged; yes if the handler recorded an amount, or if `charge_when`
+    /// panics.
     #[inline]
     fn is_charged(&self, active: &ActivePlan, complete: bool) -> bool {
         let Some(charge_when) = &active.common.settings.charge_when else { return true };
         let served = ServedRequest { status: self.status, complete };
-        catch_unwind(AssertUnwindSafe(|| charge_when(&served))).unwrap_or(true)
+        self.has_recorded() || catch_unwind(AssertUnwindSafe(|| charge_when(&served))).unwrap_or(true)
     }
 }
 
