@@ -187,7 +187,8 @@ impl LedgerBuilder {
     /// answers, each layer decides as its [`OnFailure`](crate::OnFailure) says.
     ///
     /// A database that answers but fails a check of [`open`](Self::open) is not away: all requests are refused, also
-    /// under fail open and local share, and [`Event::StoreLost`](crate::Event::StoreLost) has the reason.
+    /// under fail open and local share. [`Event::StoreLost`](crate::Event::StoreLost) and
+    /// [`Ledger::failed_check`] have the reason.
     ///
     /// ```no_run
     /// # #[cfg(feature = "postgres")]
@@ -264,16 +265,14 @@ impl LedgerBuilder {
         match self.database {
             #[cfg(feature = "sqlite")]
             DatabaseSource::File(path) => {
-                in_sqlite(SqliteDatabase::in_file(&path, options).await?.timed_by(clock), spool, options.lazy).await
+                in_sqlite(SqliteDatabase::in_file(&path, options).await?.timed_by(clock), spool)
             }
             #[cfg(feature = "sqlite")]
             DatabaseSource::FilePool(pool) => {
-                in_sqlite(SqliteDatabase::from_pool(pool, options).await?.timed_by(clock), spool, options.lazy).await
+                in_sqlite(SqliteDatabase::from_pool(pool, options).await?.timed_by(clock), spool)
             }
             #[cfg(feature = "sqlite")]
-            DatabaseSource::Memory => {
-                in_sqlite(SqliteDatabase::in_memory().await?.timed_by(clock), spool, options.lazy).await
-            }
+            DatabaseSource::Memory => in_sqlite(SqliteDatabase::in_memory().await?.timed_by(clock), spool),
             #[cfg(feature = "postgres")]
             DatabaseSource::Server(_) | DatabaseSource::ServerPool(_) if clock.is_some() => Err(LedgerError::new(
                 LedgerErrorKind::Unsafe,
@@ -281,26 +280,22 @@ impl LedgerBuilder {
                  remove .clock(..), or test with Ledger::sqlite_in_memory()",
             )),
             #[cfg(feature = "postgres")]
-            DatabaseSource::Server(url) => {
-                in_postgres(PostgresDatabase::at_url(&url, options).await?, spool, options.lazy).await
-            }
+            DatabaseSource::Server(url) => in_postgres(PostgresDatabase::at_url(&url, options).await?, spool),
             #[cfg(feature = "postgres")]
-            DatabaseSource::ServerPool(pool) => {
-                in_postgres(PostgresDatabase::from_pool(pool, options).await?, spool, options.lazy).await
-            }
+            DatabaseSource::ServerPool(pool) => in_postgres(PostgresDatabase::from_pool(pool, options).await?, spool),
         }
     }
 }
 
 #[cfg(feature = "sqlite")]
-async fn in_sqlite(database: SqliteDatabase, spool: Option<Spool>, lazy: bool) -> Result<Ledger, LedgerError> {
-    let id = if lazy { None } else { Some(database.ledger_id().await?) };
+fn in_sqlite(database: SqliteDatabase, spool: Option<Spool>) -> Result<Ledger, LedgerError> {
+    let id = database.ledger_id();
     Ok(Ledger(AnyInner::Sqlite(LedgerInner::new(database, spool, id)?)))
 }
 
 #[cfg(feature = "postgres")]
-async fn in_postgres(database: PostgresDatabase, spool: Option<Spool>, lazy: bool) -> Result<Ledger, LedgerError> {
-    let id = if lazy { None } else { Some(database.ledger_id().await?) };
+fn in_postgres(database: PostgresDatabase, spool: Option<Spool>) -> Result<Ledger, LedgerError> {
+    let id = database.ledger_id();
     Ok(Ledger(AnyInner::Postgres(LedgerInner::new(database, spool, id)?)))
 }
 

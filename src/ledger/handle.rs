@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::postgres::PostgresDatabase;
 #[cfg(feature = "sqlite")]
 use super::sqlite::SqliteDatabase;
-use super::{LedgerInner, LedgerStore, Spool};
+use super::{Database as _, LedgerError, LedgerInner, LedgerStore, Spool};
 use crate::{
     error::ConfigError,
     quota::{
@@ -14,7 +14,6 @@ use crate::{
         account::AccountSettings,
         store::{BackendFactory, QuotaBackend},
     },
-    time::Clock,
 };
 
 /// Quota store in SQL that charges nothing twice and loses no acknowledged charge; clones are the same ledger.
@@ -80,6 +79,23 @@ impl Ledger {
         on_database!(self, inner => inner.spool.as_ref())
     }
 
+    /// Returns the check that the database has failed since the ledger was opened; `None` if its last check passed, or
+    /// while it does not answer.
+    ///
+    /// A database that would lose rows, has other tables, or is not the one for which the records of the spool were
+    /// written, is not used: each layer refuses all requests, whatever its [`OnFailure`] says, and nothing is merged. The
+    /// ledger checks it again with each attempt to connect. [`Event::StoreLost`](crate::Event::StoreLost) reports it once.
+    ///
+    /// ```
+    /// fn health(ledger: &tollgate::Ledger) -> Result<(), tollgate::LedgerError> {
+    ///     ledger.failed_check().map_or(Ok(()), Err)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn failed_check(&self) -> Option<LedgerError> {
+        on_database!(self, inner => inner.writer.database.refusal())
+    }
+
     /// Sets the longest wait for a decision or a short read; default 2 s. It applies to all clones of this ledger.
     ///
     /// Without a reply by then the layer acts as [`OnFailure`] says. A deadline below the commit time of a busy
@@ -103,8 +119,8 @@ impl Ledger {
     /// caller that still waits after `most` receives that the store is unavailable. Without this call the ledger ends
     /// when its last clone is dropped, and commands are written while the runtime lasts.
     ///
-    /// Stop serving first: the settlement of a request that is still under way would come too late to be written, and
-    /// its reservation would expire.
+    /// Stop serving first: the settlement of a request that is still under way would come too late to be written. Its
+    /// reservation would expire, and the outcome of its job would be unknown.
     ///
     /// A ledger in a file is then that one file. A process that crashes leaves two files beside it, `-wal` and `-shm`,
     /// which belong to it until the next process opens it: copy all three.
@@ -154,10 +170,9 @@ impl BackendFactory for Ledger {
         &self,
         most: usize,
         settings: AccountSettings,
-        clock: &Clock,
         on_failure: OnFailure,
     ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
-        on_database!(self, inner => LedgerStore::open(inner, most, settings, clock, on_failure))
+        on_database!(self, inner => LedgerStore::open(inner, most, settings, on_failure))
     }
 
     fn bills(&self) -> bool {

@@ -3,7 +3,7 @@
 use std::{any::Any, fmt, num::NonZeroU64, sync::Arc};
 
 use super::{
-    ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
+    ActiveGrant, Amounts, Grant, GrantId, JobOutcome, JobState, Plan, Usage,
     account::{AccountSettings, ChargeRequest, ChargeScope, CloseResult, Denial, Job, Nearest, Now, Warning},
     layer::OnFailure,
 };
@@ -13,7 +13,6 @@ use crate::{
     identity::{Client, Digester, Tier},
     refusal::Violation,
     sync::Lease,
-    time::Clock,
 };
 
 /// Store of the accounts of a [`QuotaLayer`](crate::QuotaLayer): memory or a ledger.
@@ -49,7 +48,6 @@ pub(crate) trait BackendFactory: Send + Sync {
         &self,
         most: usize,
         settings: AccountSettings,
-        clock: &Clock,
         on_failure: OnFailure,
     ) -> Result<Arc<dyn QuotaBackend>, ConfigError>;
 
@@ -90,6 +88,14 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
         now: Now,
     ) -> MaybeFuture<Result<(CloseResult, NearLimits), StoreError>>;
 
+    /// Settles a job whose outcome is unknown, and returns the state that it had; `None` if no job has the id.
+    fn settle_job(
+        &self,
+        account: &AccountContext<'_>,
+        job: &Job,
+        outcome: JobOutcome,
+    ) -> MaybeFuture<Result<Option<JobState>, StoreError>>;
+
     /// Records used amounts, even beyond a limit.
     fn record(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>>;
 
@@ -124,6 +130,12 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
 
     /// Returns the grants that have not ended.
     fn grants(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>>;
+
+    /// Forgets clients of which nothing is left, among some accounts from `from` on. Returns the start of the next ones.
+    fn forget_idle(&self, from: u64, now: Now) -> Option<u64> {
+        let _ = (from, now);
+        None // a store whose accounts are not in memory has none to forget
+    }
 
     /// Returns the number of clients that have an account, and the greatest number that can have one.
     fn population(&self) -> (usize, usize);
@@ -312,6 +324,9 @@ pub(crate) enum Settlement<'a> {
     /// Charges `used` in addition to the admission, and `actual` of the reservation. A kind that `actual` does not name
     /// is charged as estimated.
     Served { used: &'a Amounts, actual: &'a Amounts },
+    /// As `Served`, for a job whose work was interrupted, so that its outcome is unknown. `charged` are the amounts that
+    /// a void would refund.
+    Interrupted { used: &'a Amounts, actual: &'a Amounts, charged: &'a Amounts },
     /// Releases the slot. The reservation stays open and can be closed by its id.
     Detached,
 }

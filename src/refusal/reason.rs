@@ -109,11 +109,19 @@ reasons! {
         "job_running", "JOB_RUNNING" 10, CONFLICT 409 "Conflict", "about:blank",
         "job still running",
         "The same job is still running.";
-    /// The job that the request names was charged before, and has ended or was interrupted: 409, `ALREADY_EXISTS`.
+    /// The job that the request names was charged before, and its work was done: 409, `ALREADY_EXISTS`.
     DuplicateJob:
         "duplicate_job_id", "DUPLICATE_JOB_ID" 6, CONFLICT 409 "Conflict", "about:blank" code "duplicate_job_id",
         "job charged before",
-        "The same job was charged before and is not run again. It has ended, or was interrupted.";
+        "The same job was charged and done before, and is not run again.";
+    /// The job that the request names was charged before, and the outcome of its work is unknown: 409,
+    /// `FAILED_PRECONDITION`. The work was interrupted, or it may be under way in another process; then the refusal has
+    /// a retry time. [`settle_job`](crate::Quotas::settle_job) settles it.
+    JobOutcomeUnknown:
+        "job_outcome_unknown", "JOB_OUTCOME_UNKNOWN" 9, CONFLICT 409 "Conflict",
+        "about:blank" code "job_outcome_unknown",
+        "job charged, outcome unknown",
+        "The same job was charged before, and its outcome is unknown. It is not run again.";
     /// The job id of the request belongs to another job: 422, `INVALID_ARGUMENT`.
     JobConflict:
         "job_conflict", "JOB_CONFLICT" 3, UNPROCESSABLE_ENTITY 422 "Unprocessable Content", "about:blank",
@@ -130,6 +138,11 @@ reasons! {
         "stale_job_id", "STALE_JOB_ID" 3, BAD_REQUEST 400 "Bad Request", "about:blank",
         "job id too old, or without a time",
         "The job id is too old to tell whether it was charged, or it is neither a UUID of version 7 nor a ULID.";
+    /// The client has the greatest number of open reservations: 429, `RESOURCE_EXHAUSTED`.
+    TooManyReservations:
+        "too_many_reservations", "TOO_MANY_RESERVATIONS" 8, TOO_MANY_REQUESTS 429 "Too Many Requests", "about:blank",
+        "too many open reservations",
+        "The client has too many open reservations.";
     /// The request has no valid credential, and the layer identifies clients by nothing else: 401, `UNAUTHENTICATED`.
     Unauthenticated:
         "unauthenticated", "UNAUTHENTICATED" 16, UNAUTHORIZED 401 "Unauthorized", "about:blank",
@@ -169,8 +182,10 @@ impl Reason {
 
     /// Returns whether a request that is refused for this reason may pass later.
     pub(super) const fn is_temporary(self) -> bool {
-        use Reason::{Capacity, CircuitOpen, Indeterminate, JobRunning, RateLimited, Unavailable};
-        matches!(self, RateLimited | Capacity | CircuitOpen | Unavailable | Indeterminate | JobRunning)
+        use Reason::{Capacity, CircuitOpen, Indeterminate, RateLimited, TooManyReservations, Unavailable};
+        let of_job = matches!(self, Self::JobRunning | Self::JobOutcomeUnknown);
+        let of_limit = matches!(self, RateLimited | Capacity | TooManyReservations);
+        of_job || of_limit || matches!(self, CircuitOpen | Unavailable | Indeterminate)
     }
 }
 

@@ -12,6 +12,7 @@ mod extremes;
 mod grants;
 mod handler;
 mod invoices;
+mod jobs;
 mod killed;
 mod layer;
 mod life;
@@ -20,6 +21,7 @@ mod opening;
 mod outage;
 mod rejected;
 mod spool;
+mod spool_owner;
 #[cfg(feature = "sqlite")]
 mod stopped_clock;
 
@@ -52,6 +54,15 @@ impl Database {
     #[cfg(feature = "postgres")]
     fn postgres() -> Self {
         Self::Postgres(support::postgres::Postgres::shared().database())
+    }
+
+    /// Returns another database of the same kind.
+    fn another(&self) -> Self {
+        match self {
+            Self::Sqlite(_) => Self::sqlite(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => Self::postgres(),
+        }
     }
 
     /// Opens the ledger; its callers are [`PATIENT`].

@@ -10,7 +10,7 @@ use std::{
 };
 
 use sqlx::{Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
-use tollgate::{Event, JobRun, Reason, Spool};
+use tollgate::{Event, JobRun, LedgerErrorKind, Reason, Spool};
 
 use super::{outage::Scene, *};
 
@@ -90,6 +90,7 @@ async fn second_owner_and_foreign_file_are_rejected() {
     assert!(error.reason().contains("which another has open"), "{error}");
     let error = Ledger::sqlite_in_memory().spool(spool).open().await.unwrap_err();
     assert_eq!(error.reason(), "a spool must belong to one ledger, got two; open one for each");
+    assert_eq!(error.kind(), LedgerErrorKind::Spool);
 
     let path = scene.directory.0.join("other.spool");
     std::fs::write(&path, "something else entirely").unwrap();
@@ -131,7 +132,7 @@ async fn layers_of_one_ledger_share_its_spool() {
     let run = rows.run_job(&acme(), "order 17", ("rows", 10), async {}).await;
     assert_eq!(run.unwrap_err().reason(), Reason::JobConflict, "a ledger has one job of an id, whose layer it may be");
     assert_eq!(closed.charge(&acme(), ("jobs", 1)).await.unwrap_err().reason(), Reason::Unavailable);
-    assert_eq!(scene.spool().pending(), 10);
+    assert_eq!(scene.spool().pending(), 11, "two for each reservation and each job");
     assert_eq!(scene.told(), ["lost", "lost"], "each layer reports it");
     drop(away);
     Scene::merged(&scene.spool()).await;

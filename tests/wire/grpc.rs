@@ -66,9 +66,11 @@ async fn every_reason_has_its_code_and_details() {
         (Reason::UnknownUnit, Code::Internal, "UNKNOWN_UNIT", false, false),
         (Reason::JobRunning, Code::Aborted, "JOB_RUNNING", true, false),
         (Reason::DuplicateJob, Code::AlreadyExists, "DUPLICATE_JOB_ID", false, false),
+        (Reason::JobOutcomeUnknown, Code::FailedPrecondition, "JOB_OUTCOME_UNKNOWN", true, false),
         (Reason::JobConflict, Code::InvalidArgument, "JOB_CONFLICT", false, false),
         (Reason::InvalidJobId, Code::InvalidArgument, "INVALID_JOB_ID", false, false),
         (Reason::StaleJobId, Code::InvalidArgument, "STALE_JOB_ID", false, false),
+        (Reason::TooManyReservations, Code::ResourceExhausted, "TOO_MANY_RESERVATIONS", true, false),
         (Reason::Unidentified, Code::PermissionDenied, "UNIDENTIFIED", false, false),
     ] {
         let wait = Duration::from_millis(1_900);

@@ -18,6 +18,7 @@ mod admin;
 mod amounts;
 mod clients;
 mod clocks;
+mod expiry;
 mod histories;
 mod jobs;
 mod reservations;
@@ -88,7 +89,8 @@ rules! {
     histories { random_histories_equal_a_book }
     jobs {
         a_job_is_done_once another_job_has_another_id a_job_under_way_is_not_begun_again
-        a_job_that_was_not_begun_leaves_its_id_free failed_job_frees_its_id many_at_once_do_a_job_once a_place_comes_back
+        an_interrupted_job_is_settled_once job_histories_equal_a_book a_job_that_was_not_begun_leaves_its_id_free
+        failed_job_frees_its_id many_at_once_do_a_job_once a_place_comes_back
     }
 }
 
@@ -106,6 +108,7 @@ rules! {
         a_period_begins_again a_grant_ends_in_time a_lost_reservation_comes_back a_lost_estimate_is_charged
         a_late_charge_belongs_to_its_own_period a_job_is_forgotten_in_time
     }
+    expiry { reservations_lost_in_bursts_equal_a_book }
 }
 
 /// Quotas over an empty store, and two clients.

@@ -14,14 +14,11 @@ use tokio::sync::oneshot;
 
 use super::{
     local_share::Allowances,
-    spool_record::encode,
+    spool_format::Recovered,
     spool_state::{FEW, JobClaim, SpoolState, SpooledCommand},
 };
 use crate::{
-    ledger::{
-        LedgerError, LedgerErrorKind,
-        writer::{Command, CommandKind, Key, SettleKind},
-    },
+    ledger::writer::{Command, CommandKind, Key, SettleKind},
     quota::{
         account::Duplicate,
         store::{StoreEvent, StoreListener},
@@ -37,8 +34,8 @@ pub(in crate::ledger) struct SpoolQueue {
     allowances: Mutex<Allowances>,
     /// Listeners of the layers; a layer that is dropped leaves a dead one.
     listeners: Mutex<Vec<SpoolListener>>,
-    /// The ledger to which the spool belongs.
-    ledger: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
+    /// The open ledger to which the spool belongs.
+    pub(super) owner: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
     merging: AtomicBool,
 }
 
@@ -66,15 +63,15 @@ impl MergeRound {
 }
 
 impl SpoolQueue {
-    /// Returns the queue of a file of this size that holds these commands.
-    pub(super) fn new(path: &Path, commands: Vec<Command>, ledger: Option<u128>, size: u64) -> Self {
+    /// Returns the queue of a file with these contents.
+    pub(super) fn new(path: &Path, file: Recovered) -> Self {
         Self {
             path: path.into(),
-            state: Mutex::new(SpoolState { ledger, ..SpoolState::new(commands, size) }),
+            state: Mutex::new(SpoolState::new(file)),
             wake: Condvar::new(),
             allowances: Mutex::default(),
             listeners: Mutex::default(),
-            ledger: Mutex::new(None),
+            owner: Mutex::new(None),
             merging: AtomicBool::new(false),
         }
     }
@@ -85,38 +82,6 @@ impl SpoolQueue {
 
     pub(super) fn allowances(&self) -> MutexGuard<'_, Allowances> {
         self.allowances.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Binds the spool to one ledger; false if it belongs to another.
-    pub(in crate::ledger) fn bind(&self, ledger: &Arc<dyn Any + Send + Sync>) -> bool {
-        let mut bound = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        let other = bound
-            .as_ref()
-            .and_then(Weak::upgrade)
-            .is_some_and(|bound| !std::ptr::addr_eq(Arc::as_ptr(&bound), Arc::as_ptr(ledger)));
-        if !other {
-            *bound = Some(Arc::downgrade(ledger));
-        }
-        !other
-    }
-
-    /// Names the ledger of all records to come.
-    ///
-    /// # Errors
-    /// If records of another ledger wait.
-    pub(in crate::ledger) fn name(&self, ledger: u128) -> Result<(), LedgerError> {
-        let mut state = self.lock();
-        let (waiting, of) = (state.left(), state.ledger.replace(ledger).unwrap_or(ledger));
-        if waiting == 0 || of == ledger {
-            return Ok(());
-        }
-        state.ledger = Some(of);
-        let why = format!(
-            "a spool must be merged into the database it was written for, got {} with {waiting} records of ledger \
-             {of:032x} and a database with ledger {ledger:032x}; open that database, or move the file away",
-            self.path.display(),
-        );
-        Err(LedgerError::new(LedgerErrorKind::Spool, why))
     }
 
     /// Notifies `listener` for as long as it lives.
@@ -171,11 +136,10 @@ impl SpoolQueue {
         if let Some(known) = state.claims.get(key) {
             return Err(match (known.fingerprint, fingerprint) {
                 (Some(known), Some(asked)) if known != asked => Duplicate::Conflict,
-                _ if known.running => Duplicate::Running,
-                _ => Duplicate::Done,
+                _ => known.state(),
             });
         }
-        let claim = JobClaim { command, fingerprint, running: true, merged: false, passed: false };
+        let claim = JobClaim { command, fingerprint, running: true, done: false, merged: false, passed: false };
         state.claims.insert(key.clone(), claim);
         Ok(())
     }
@@ -188,20 +152,30 @@ impl SpoolQueue {
         }
     }
 
-    /// Records that the work of a job that passed has ended.
-    pub(in crate::ledger) fn finish(&self, key: &Key, command: u128) {
+    /// Records that the work of a job that passed has ended: it was done, or interrupted.
+    pub(in crate::ledger) fn finish(&self, key: &Key, command: u128, done: bool) {
         let mut state = self.lock();
         if let Some(claim) = state.claims.get_mut(key).filter(|claim| claim.command == command) {
-            claim.running = false;
+            (claim.running, claim.done) = (false, done);
             if claim.merged {
                 state.release(key);
             }
         }
     }
 
-    /// Records that the ledger has charged a job.
-    pub(in crate::ledger) fn remember(&self, key: &Key, fingerprint: Option<u128>) {
-        self.lock().recent.add(key, fingerprint);
+    /// Records the reply to duplicates of a job that the ledger has charged, once the job does not run here.
+    pub(in crate::ledger) fn remember(&self, key: &Key, fingerprint: Option<u128>, known: Duplicate) {
+        self.lock().recent.add(key, fingerprint, known);
+    }
+
+    /// Records that the work of a job that the ledger has charged was done.
+    pub(in crate::ledger) fn remember_done(&self, key: &Key) {
+        self.lock().recent.finish(key);
+    }
+
+    /// Returns the state of a job that passed and is not merged, or is still running.
+    pub(in crate::ledger) fn claimed(&self, key: &Key) -> Option<Duplicate> {
+        self.lock().claims.get(key).map(JobClaim::state)
     }
 
     pub(in crate::ledger) fn forget(&self, key: &Key) {
@@ -210,10 +184,7 @@ impl SpoolQueue {
 
     /// Whether a job that is about to pass was charged before, as far as this process remembers.
     pub(in crate::ledger) fn knows(&self, key: &Key, fingerprint: Option<u128>) -> Option<Duplicate> {
-        self.lock().recent.get(key).map(|known| match (known, fingerprint) {
-            (Some(known), Some(asked)) if known != asked => Duplicate::Conflict,
-            _ => Duplicate::Done,
-        })
+        self.lock().recent.get(key).map(|known| known.reply(fingerprint))
     }
 
     /// Writes a charge that passes, and waits for the disk. Returns false if there is no room for it or it cannot be
@@ -221,7 +192,7 @@ impl SpoolQueue {
     pub(in crate::ledger) async fn keep(&self, command: Command) -> bool {
         let kept = {
             let mut state = self.lock();
-            let Some(body) = encode(state.ledger.unwrap_or(0), &command) else { return false };
+            let Some(body) = state.encode(&command) else { return false };
             if state.size_with(&body) > state.most || state.broken || state.closed {
                 let new = !std::mem::replace(&mut state.full, true);
                 drop(state);
@@ -244,7 +215,7 @@ impl SpoolQueue {
     /// Writes the settlement of a charge that passed, even without room, and does not wait.
     pub(in crate::ledger) fn settle(&self, command: Command) {
         let mut state = self.lock();
-        let Some(body) = encode(state.ledger.unwrap_or(0), &command) else { return };
+        let Some(body) = state.encode(&command) else { return };
         if let CommandKind::SettleOf { of, settle } = &command.kind
             && settle.end == SettleKind::Void
         {
@@ -255,12 +226,18 @@ impl SpoolQueue {
         self.wake.notify_one();
     }
 
-    /// Returns the commands to submit next, and the accounts to probe; the nameless one stands for the ledger.
+    /// Returns the commands to submit next, and the accounts to probe; the nameless one stands for the ledger. While no
+    /// ledger is named for the records in the file, the ledger is probed, and they wait.
     pub(super) fn next(&self, most: usize) -> (Vec<Command>, Vec<Arc<str>>) {
-        let state = self.lock();
-        let ledger = state.away.then(|| Arc::from(""));
+        let mut state = self.lock();
+        state.names |= state.unnamed && state.ledger.is_some();
+        if state.names {
+            self.wake.notify_one();
+        }
+        let ledger = (state.away || state.unnamed && state.ledger.is_none()).then(|| Arc::from(""));
+        let most_records = if state.unnamed { 0 } else { most };
         (
-            state.pending.iter().take(most).cloned().collect(),
+            state.pending.iter().take(most_records).cloned().collect(),
             ledger.into_iter().chain(state.held.iter().take(most).cloned()).collect(),
         )
     }
@@ -338,7 +315,7 @@ mod tests {
     proptest! {
         #[test]
         fn each_outage_is_reported_once_at_its_start_and_end(steps in proptest::collection::vec((any::<bool>(), 0..2_000_usize), 0..50)) {
-            let queue = SpoolQueue::new(Path::new("none"), Vec::new(), None, 0);
+            let queue = SpoolQueue::new(Path::new("none"), Recovered::default());
             let outages = Arc::new(AtomicI32::new(0));
             let counted = Arc::clone(&outages);
             let listener: StoreListener = Arc::new(move |event| match event {

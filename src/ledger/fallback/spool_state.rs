@@ -7,14 +7,25 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{recent_jobs::RecentJobs, spool_format::HEAD};
-use crate::ledger::writer::{Command, CommandKind, Key, SettleKind};
+use super::{
+    recent_jobs::RecentJobs,
+    spool_format::{HEAD, HEADER, Recovered},
+    spool_record::encode,
+};
+use crate::{
+    ledger::writer::{Command, CommandKind, JobEnd, Key, SettleKind},
+    quota::account::Duplicate,
+};
 
 /// State of a spool, under its lock.
 #[derive(Default)]
 pub(super) struct SpoolState {
-    /// Ledger of the records; `None` until a ledger takes the spool.
+    /// Ledger of the records; `None` until the database has been reached.
     pub(super) ledger: Option<u128>,
+    /// Records wait that no record of the file names a ledger for. They are not merged until one does.
+    pub(super) unnamed: bool,
+    /// A record that names the ledger is to be written.
+    pub(super) names: bool,
     /// Requests pass without the ledger; only the merging task retries it.
     pub(super) away: bool,
     /// Accounts that other transactions hold: their requests pass without the ledger, and those of others do not.
@@ -58,9 +69,22 @@ pub(super) struct JobClaim {
     pub(super) fingerprint: Option<u128>,
     /// Whether a caller waits for its decision or a handler works on it.
     pub(super) running: bool,
+    /// Whether its work was done; otherwise the outcome is unknown once it no longer runs.
+    pub(super) done: bool,
     /// Whether it is merged.
     pub(super) merged: bool,
     pub(super) passed: bool,
+}
+
+impl JobClaim {
+    /// Returns the reply to a duplicate.
+    pub(super) fn state(&self) -> Duplicate {
+        match self {
+            Self { running: true, .. } => Duplicate::Running,
+            Self { done: true, .. } => Duplicate::Done,
+            _ => Duplicate::Unknown { may_run: false },
+        }
+    }
 }
 
 /// Number of records that fit one transaction. With no more left, the ledger is asked again while they are merged.
@@ -79,7 +103,13 @@ impl SpoolState {
         self.size + self.unwritten + (HEAD + body.len()) as u64
     }
 
+    /// Encodes the body of a record of the present ledger.
+    pub(super) fn encode(&self, command: &Command) -> Option<Vec<u8>> {
+        encode(self.ledger.unwrap_or(0), command)
+    }
+
     pub(super) fn add(&mut self, command: SpooledCommand) {
+        self.unnamed |= self.ledger.is_none();
         self.unwritten += (HEAD + command.body.len()) as u64;
         self.queue.push(command);
     }
@@ -94,10 +124,16 @@ impl SpoolState {
         match &command.kind {
             CommandKind::Spooled { admit, .. } if !command.own => {
                 let (command_id, fingerprint) = (command.id, admit.fingerprint);
-                let claim = JobClaim { command: command_id, fingerprint, running: false, merged: false, passed: true };
+                let (running, done) = (false, false); // the process has ended
+                let claim = JobClaim { command: command_id, fingerprint, running, done, merged: false, passed: true };
                 self.claims.insert(command.key.clone(), claim);
             }
             CommandKind::SettleOf { of, settle } if settle.end == SettleKind::Void => self.free(&command.key, *of),
+            CommandKind::SettleOf { of, settle } if settle.job == Some(JobEnd::Done) => {
+                if let Some(claim) = self.claims.get_mut(&command.key).filter(|claim| claim.command == *of) {
+                    claim.done = true;
+                }
+            }
             _ => {}
         }
     }
@@ -112,7 +148,7 @@ impl SpoolState {
     /// Turns the claim on a merged and finished job into one of the recent jobs.
     pub(super) fn release(&mut self, key: &Key) {
         if let Some(claim) = self.claims.remove(key) {
-            self.recent.add(key, claim.fingerprint);
+            self.recent.add(key, claim.fingerprint, claim.state());
         }
     }
 
@@ -136,9 +172,11 @@ impl SpoolState {
         }
     }
 
-    /// Returns the state of a file of this size that holds these commands.
-    pub(super) fn new(commands: Vec<Command>, size: u64) -> Self {
-        let mut state = Self { size, most: MOST, records: commands.len() as u64, ..Self::default() };
+    /// Returns the state of a file with these contents.
+    pub(super) fn new(file: Recovered) -> Self {
+        let Recovered { commands, ledger, records, end } = file;
+        let (size, unnamed) = (end.max(HEADER.len()) as u64, ledger.is_none() && !commands.is_empty());
+        let mut state = Self { ledger, unnamed, size, most: MOST, records, ..Self::default() };
         commands.iter().for_each(|command| state.note(command));
         state.pending = commands.into();
         state

@@ -199,13 +199,6 @@ impl<S: ChargePath> SqlDatabase<S> {
         Ok(S::execute(&mut *self.acquire().await?, safe(sql), &values).await? > 0)
     }
 
-    /// Returns the id of the ledger, which no other ledger has.
-    pub(crate) async fn ledger_id(&self) -> Result<u128, DbError> {
-        let sql = "SELECT ledger_id FROM quota_identity";
-        let id = self.query(sql.into_sql_str(), &[], |columns| columns.digest()).await?;
-        id.first().copied().ok_or_else(|| DbError::Refused("quota_identity has lost its row".into()))
-    }
-
     /// Marks rows from before `before` as archivable, for all writers from now on; returns the latest such time.
     pub(crate) async fn seal(&self, before: u64) -> Result<u64, DbError> {
         let sql = format!(

@@ -7,7 +7,9 @@ mod bytes;
 mod charge;
 mod error;
 mod handle;
+mod idle;
 mod jobs;
+mod lifetimes;
 mod permit;
 mod plans;
 mod policy;
@@ -15,6 +17,7 @@ mod pool;
 mod reservation;
 mod run_job;
 mod settings;
+mod settle_job;
 #[cfg(test)]
 mod tests;
 

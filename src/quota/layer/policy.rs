@@ -72,7 +72,7 @@ impl QuotaPolicy {
             None => settings.store.0.bills(),
         };
         let account = AccountSettings { charge_expired, ..settings.account.clone() };
-        let store = settings.store.0.open(settings.clients.most, account, &context.clock, settings.on_failure);
+        let store = settings.store.0.open(settings.clients.most, account, settings.on_failure);
         let store = store.unwrap_or_else(|invalid| panic!("{invalid}"));
         let late = context.clone();
         store.listen(Arc::new(move |event| emit(&late, event)));
@@ -172,9 +172,14 @@ impl QuotaPolicy {
         now: Now,
     ) -> Result<QuotaPermit, Refusal> {
         self.common.report_overflow(&refused);
-        let done_before =
-            matches!(refused, AdmitError::Denied { denial: Denial::Job(Duplicate::Running | Duplicate::Done), .. });
-        if done_before && self.common.settings.duplicates == Duplicates::Pass {
+        let begun_before = matches!(
+            refused,
+            AdmitError::Denied {
+                denial: Denial::Job(Duplicate::Running | Duplicate::Done | Duplicate::Unknown { .. }),
+                ..
+            }
+        );
+        if begun_before && self.common.settings.duplicates == Duplicates::Pass {
             return Ok(QuotaPermit::nothing(self.common.settings.share));
         }
         Err(self.refusal(active, client, refused, now))
@@ -189,10 +194,12 @@ impl QuotaPolicy {
             AdmitError::Denied { denial: Denial::Job(duplicate), .. } => match duplicate {
                 Duplicate::Running => (Reason::JobRunning, Some(JOB_WAIT)),
                 Duplicate::Done => (Reason::DuplicateJob, None),
+                Duplicate::Unknown { may_run } => (Reason::JobOutcomeUnknown, may_run.then_some(JOB_WAIT)),
                 Duplicate::Conflict => (Reason::JobConflict, None),
                 Duplicate::Stale => (Reason::StaleJobId, None),
                 Duplicate::Full(wait) => (Reason::RateLimited, wait),
             },
+            AdmitError::Denied { denial: Denial::Reservations(wait), .. } => (Reason::TooManyReservations, Some(wait)),
             AdmitError::Denied { denial: Denial::Limits(violations), shared: false } => {
                 return self.over(active, client, violations, now);
             }

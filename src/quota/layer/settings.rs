@@ -152,6 +152,7 @@ impl QuotaConfig {
                 max_stall: Duration::from_secs(60),
                 ttl: Duration::from_secs(300),
                 charge_expired: false,
+                max_reservations: 4_096,
                 job_horizon: Duration::from_secs(86_400),
                 max_jobs: 1 << 16,
             },

@@ -13,15 +13,14 @@ use crate::{
     head::RequestHead,
     identity::{Client, OnUnidentified},
     quota::{
-        ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
-        account::{AccountSettings, CloseResult, Now},
+        ActiveGrant, Amounts, Grant, GrantId, JobOutcome, JobState, Plan, Usage,
+        account::{AccountSettings, CloseResult, Job, Now},
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, BackendFactory, Bookmark, NearLimits, Page,
             PlanLookup, QuotaBackend, QuotaStore, Receipt, ReservationKey, Settlement, StoreError,
         },
     },
     refusal::Reason,
-    time::Clock,
 };
 
 /// A store that always fails in the same way, after a wait.
@@ -77,6 +76,15 @@ impl QuotaBackend for Troubled {
         self.late()
     }
 
+    fn settle_job(
+        &self,
+        _: &AccountContext<'_>,
+        _: &Job,
+        _: JobOutcome,
+    ) -> MaybeFuture<Result<Option<JobState>, StoreError>> {
+        self.late()
+    }
+
     fn record(&self, _: &AccountContext<'_>, _: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>> {
         self.late()
     }
@@ -115,13 +123,7 @@ impl QuotaBackend for Troubled {
 }
 
 impl BackendFactory for Troubled {
-    fn open(
-        &self,
-        _: usize,
-        _: AccountSettings,
-        _: &Clock,
-        _: OnFailure,
-    ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
+    fn open(&self, _: usize, _: AccountSettings, _: OnFailure) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
         Ok(Arc::new(Self(self.0.clone())))
     }
 

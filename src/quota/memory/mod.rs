@@ -1,8 +1,17 @@
 //! Accounts in memory.
 //!
-//! The digest of a client selects its shard. Each shard has one lock, under which everything about a client is decided,
-//! and no thread holds two locks. An account in which nothing is used, reserved, granted or remembered equals a new
-//! one, and later requests forget it. If there is no room, new clients share one account for each plan.
+//! The digest of a client selects its shard. Each shard has one lock, under which everything about a client is decided.
+//! A thread that holds a shard waits for no other one. If there is no room, new clients share one account for each plan.
+//!
+//! # Idle accounts
+//! An account in which nothing is used, reserved, granted or remembered equals a new one. Requests forget such accounts
+//! in passing, so that no task and no timer is needed: every sixteenth request to a shard visits one account of the next
+//! shard, and a newcomer visits some of its own. Without requests, [`QuotaBackend::forget_idle`] forgets them.
+//!
+//! # Work under a lock
+//! A lock is held for a bounded number of steps. If more reservations of a client are overdue than one call expires, the
+//! call releases the lock, lets other threads in, and goes on, before it decides. Each reservation expires once, and a
+//! client has a bounded number of them.
 //!
 //! Wall clocks are set back, at times by hours. A counter that has seen a later time stays in the window of that time,
 //! and its client waits for the end of that window; other clients do not. So that a forgotten client gets no window
@@ -13,11 +22,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    hash::RandomState,
-    sync::{Arc, Weak, atomic::AtomicBool},
-    time::Duration,
-};
+use std::{hash::RandomState, sync::Arc};
 
 use shard::Shard;
 
@@ -29,8 +34,7 @@ use super::{
 use crate::{
     error::ConfigError,
     identity::Client,
-    sync::{AtomicU64, AtomicUsize, Ordering, Spin, SpinGuard},
-    time::Clock,
+    sync::{AtomicU64, AtomicUsize, Ordering, Spin, SpinGuard, yield_now},
 };
 
 /// Accounts of a layer.
@@ -44,10 +48,6 @@ pub(crate) struct Accounts {
     shared: Box<SharedState>,
     settings: AccountSettings,
     most: usize,
-    /// Set once the task that forgets idle accounts runs, or cannot run.
-    swept: AtomicBool,
-    me: Weak<Accounts>,
-    clock: Clock,
 }
 
 #[repr(align(64))]
@@ -55,6 +55,8 @@ struct Padded(Spin<Shard>);
 
 struct SharedState {
     live: AtomicUsize,
+    /// Number of shards swept in passing; the next one is at this index, modulo the number of shards.
+    hand: AtomicUsize,
     /// Number of grants so far, so that no id is used twice.
     granted: AtomicU64,
     /// One account for each plan, for the clients without room.
@@ -65,14 +67,8 @@ struct SharedState {
 pub(crate) struct InMemory;
 
 impl BackendFactory for InMemory {
-    fn open(
-        &self,
-        most: usize,
-        settings: AccountSettings,
-        clock: &Clock,
-        _: OnFailure,
-    ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
-        Ok(Accounts::new(most, settings, clock))
+    fn open(&self, most: usize, settings: AccountSettings, _: OnFailure) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
+        Ok(Accounts::new(most, settings))
     }
 
     fn bills(&self) -> bool {
@@ -90,24 +86,22 @@ const CLIENTS_OF_SHARD: usize = 256;
 
 impl Accounts {
     /// Creates accounts with room for `most` clients.
-    pub(crate) fn new(most: usize, settings: AccountSettings, clock: &Clock) -> Arc<Self> {
+    pub(crate) fn new(most: usize, settings: AccountSettings) -> Arc<Self> {
         let shared = SharedState {
             live: AtomicUsize::new(0),
+            hand: AtomicUsize::new(0),
             granted: AtomicU64::new(1),
             shared_accounts: Spin::new(Vec::new()),
         };
         let shards = (most / CLIENTS_OF_SHARD).next_power_of_two().clamp(1, MOST_SHARDS);
         let shards = (0..shards).map(|_| Padded(Spin::new(Shard::default()))).collect();
-        Arc::new_cyclic(|me| Self {
+        Arc::new(Self {
             number: fastrand::u64(..),
             proofs: RandomState::new(),
             shards,
             shared: Box::new(shared),
             settings,
             most,
-            swept: AtomicBool::new(false),
-            me: Weak::clone(me),
-            clock: clock.clone(),
         })
     }
 
@@ -119,41 +113,54 @@ impl Accounts {
         work: impl FnOnce(&mut Account, Now, AccountAddress) -> T,
         full: impl FnOnce() -> T,
     ) -> T {
-        if !self.swept.load(Ordering::Relaxed) {
-            self.sweep_in_background(); // without the lock: spawning may call hooks of the runtime
-        }
-        let (number, mut shard) = self.shard(context.client);
         let now = context.now;
-        // Before the work, so that afterwards its result is only passed on: each move of it costs.
-        if shard.turn_of_sweep() {
-            self.forget_one(&mut shard, now, false);
-        }
-        let slot = shard.find(context.client.digest()).or_else(|| self.insert(&mut shard, context, now));
-        let Some(slot) = slot else {
+        loop {
+            let (number, mut shard) = self.shard(context.client);
+            // Before the work, so that afterwards its result is only passed on: each move of it costs.
+            if shard.turn_of_sweep() {
+                self.sweep_next(&mut shard, now);
+            }
+            let slot = shard.find(context.client.digest()).or_else(|| self.insert(&mut shard, context, now));
+            let Some(slot) = slot else {
+                drop(shard);
+                return full();
+            };
+            shard.see(slot, context.client);
+            let (account, generation) = shard.account(slot);
+            if account.advance(context.plan, now, &self.settings) {
+                return work(account, now, AccountAddress { shard: number, slot, generation });
+            }
             drop(shard);
-            return full();
-        };
-        shard.see(slot, context.client);
-        let (account, generation) = shard.account(slot);
-        account.advance(context.plan, now, &self.settings);
-        work(account, now, AccountAddress { shard: number, slot, generation })
+            yield_now(); // other threads wait for this lock
+        }
     }
 
     /// Runs `work` on a client's account as the plan of the context sees it, or on a new one. Nothing changes.
     fn look<T>(&self, context: &AccountContext<'_>, work: impl FnOnce(&Account) -> T) -> T {
-        let (_, mut shard) = self.shard(context.client);
-        match shard.find(context.client.digest()) {
-            Some(slot) => shard.account(slot).0.look(context.plan, context.now, &self.settings, work),
-            None => work(&Account::new(context.plan)),
+        loop {
+            let (_, mut shard) = self.shard(context.client);
+            let Some(slot) = shard.find(context.client.digest()) else { break };
+            let (account, _) = shard.account(slot);
+            if account.expire(context.now, &self.settings) {
+                return account.look(context.plan, context.now, work);
+            }
+            drop(shard);
+            yield_now(); // other threads wait for this lock
         }
+        work(&Account::new(context.plan))
     }
 
     /// Runs `work` on a client's account; `None` if it has none.
     fn change<T>(&self, context: &AccountContext<'_>, work: impl FnOnce(&mut Account) -> T) -> Option<T> {
-        let (_, mut shard) = self.shard(context.client);
-        let (account, _) = shard.find(context.client.digest()).map(|slot| shard.account(slot))?;
-        account.advance(context.plan, context.now, &self.settings);
-        Some(work(account))
+        loop {
+            let (_, mut shard) = self.shard(context.client);
+            let (account, _) = shard.find(context.client.digest()).map(|slot| shard.account(slot))?;
+            if account.advance(context.plan, context.now, &self.settings) {
+                return Some(work(account));
+            }
+            drop(shard);
+            yield_now(); // other threads wait for this lock
+        }
     }
 
     /// Whether a client has an account, or there is room to create it.
@@ -171,16 +178,22 @@ impl Accounts {
         context: &AccountContext<'_>,
         work: impl FnOnce(&mut Account, Now, AccountAddress) -> T,
     ) -> T {
-        let mut shared_accounts = self.shared.shared_accounts.lock();
-        let at = shared_accounts.iter().position(|account| account.plan.name() == context.plan.name());
-        let slot = at.unwrap_or_else(|| {
-            shared_accounts.push(Account::new(context.plan));
-            shared_accounts.len() - 1
-        });
         let now = context.now;
-        shared_accounts[slot].advance(context.plan, now, &self.settings);
-        let address = AccountAddress { shard: CROWD, slot: u32::try_from(slot).unwrap_or(CROWD), generation: 0 };
-        work(&mut shared_accounts[slot], now, address)
+        loop {
+            let mut shared_accounts = self.shared.shared_accounts.lock();
+            let at = shared_accounts.iter().position(|account| account.plan.name() == context.plan.name());
+            let slot = at.unwrap_or_else(|| {
+                shared_accounts.push(Account::new(context.plan));
+                shared_accounts.len() - 1
+            });
+            let account = &mut shared_accounts[slot];
+            if account.advance(context.plan, now, &self.settings) {
+                let slot = u32::try_from(slot).unwrap_or(CROWD);
+                return work(account, now, AccountAddress { shard: CROWD, slot, generation: 0 });
+            }
+            drop(shared_accounts);
+            yield_now(); // other threads wait for this lock
+        }
     }
 
     /// Runs `work` on the account at an address if it is still the same; returns the limits that the client came near.
@@ -204,6 +217,9 @@ impl Accounts {
         // Counted before it is created, so that the bound holds.
         let more = |live| (live < self.most).then_some(live + 1);
         let count = || self.shared.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
+        for _ in 0..VISITED_BY_NEWCOMER {
+            self.forget_one(shard, now, false);
+        }
         let has_room = count() || (self.sweep_some(shard, now) && count());
         has_room.then(|| shard.insert(context.client, context.plan))
     }
@@ -223,36 +239,15 @@ impl Accounts {
         forgotten
     }
 
-    /// Forgets all blank accounts, a few per lock, so that no request waits long.
-    pub(crate) fn sweep(&self, now: Now) {
-        for Padded(shard) in &self.shards {
-            let mut left = shard.lock().len();
-            while left > 0 {
-                let mut shard = shard.lock();
-                for _ in 0..left.min(CHUNK) {
-                    self.forget_one(&mut shard, now, false);
-                }
-                left = left.saturating_sub(CHUNK);
-            }
-        }
-    }
-
-    /// Starts the task that forgets idle accounts, if there is a runtime for it. It ends with the accounts.
+    /// Visits one account of the next shard, or of this one if the next one is in use.
     #[cold]
-    fn sweep_in_background(&self) {
-        if self.swept.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (me, clock) = (Weak::clone(&self.me), self.clock.clone());
-        runtime.spawn(async move {
-            loop {
-                tokio::time::sleep(SWEEP_EVERY).await;
-                let Some(accounts) = me.upgrade() else { return };
-                let moment = clock.now();
-                accounts.sweep(Now { moment, wall: clock.wall_at(moment) });
-            }
-        });
+    fn sweep_next(&self, shard: &mut Shard, now: Now) {
+        // This thread holds a shard, so it waits for no other one.
+        let next = self.shared.hand.fetch_add(1, Ordering::Relaxed) & (self.shards.len() - 1);
+        match self.shards[next].0.try_lock() {
+            Some(mut next) => self.forget_one(&mut next, now, false),
+            None => self.forget_one(shard, now, false),
+        };
     }
 
     #[inline]
@@ -263,14 +258,18 @@ impl Accounts {
     }
 }
 
-/// Interval at which idle accounts are forgotten.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
-
 /// Number of accounts that a new client visits if there is no room.
 const LOOK_AT: usize = 8;
 
-/// Accounts that a sweep visits before it releases the lock.
+/// Number of accounts that a new client visits in any case, so that a third of all accounts at most are idle while
+/// clients come and go.
+const VISITED_BY_NEWCOMER: usize = 4;
+
+/// Accounts that [`forget_idle`](QuotaBackend::forget_idle) visits before it releases a lock.
 const CHUNK: usize = 64;
+
+/// Accounts that one call of it visits: less than a millisecond of work.
+const ACCOUNTS_PER_STEP: usize = 4_096;
 
 /// Accounts that a page reads before it releases the lock.
 const ACCOUNTS_PER_LOCK_OF_PAGE: usize = 16;

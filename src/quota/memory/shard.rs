@@ -98,8 +98,10 @@ impl Shard {
         self.hand = (self.hand + 1) % self.slots.len();
         let AccountSlot { generation, entry } = &mut self.slots[self.hand];
         let Some(there) = entry else { return false };
-        there.account.expire(now, settings);
-        if !there.account.is_blank(now.wall) || !(needed || there.account.is_stale(now.moment)) {
+        if !there.account.expire(now, settings)
+            || !there.account.is_blank(now.wall)
+            || !(needed || there.account.is_stale(now.moment))
+        {
             return false;
         }
         self.index.remove(&there.client.digest());

@@ -8,8 +8,8 @@ use crate::{
     gate::MaybeFuture,
     identity::{Client, Tier},
     quota::{
-        ActiveGrant, Amounts, Grant, GrantId, Usage,
-        account::{Account, CloseResult, Now, Taken},
+        ActiveGrant, Amounts, Grant, GrantId, JobOutcome, JobState, Usage,
+        account::{Account, CloseResult, Job, JobCharge, Now, Taken},
         store::{
             AccountAddress, AccountContext, AdmissionDetails, AdmitError, AdmitRequest, AdmittedCharge, Bookmark,
             NearLimits, Page, PlanLookup, QuotaBackend, Receipt, ReservationKey, Settlement, StoreError,
@@ -61,7 +61,16 @@ impl QuotaBackend for Accounts {
                     }
                     0
                 }
-                Settlement::Served { used, actual } => {
+                Settlement::Served { used, actual } | Settlement::Interrupted { used, actual, .. } => {
+                    let interrupted = match settlement {
+                        Settlement::Interrupted { charged, .. } => {
+                            let reserved = receipt.reservation.map(|id| account.committed(id, actual));
+                            let mut amounts = reserved.unwrap_or_default();
+                            charged.iter().chain(used.iter()).for_each(|(kind, amount)| amounts.add(kind, amount));
+                            Some(JobCharge { amounts, scope: receipt.scope })
+                        }
+                        _ => None,
+                    };
                     let mut warned = 0;
                     if let Some(reservation) = receipt.reservation {
                         warned |= account.close(reservation, Some(actual), true, now, &self.settings).1;
@@ -70,11 +79,16 @@ impl QuotaBackend for Accounts {
                         warned |= account.record(used, now);
                     }
                     if let Some(job) = &receipt.job {
-                        account.finish(job, now, &self.settings);
+                        account.end_job(job, interrupted, now, &self.settings);
                     }
                     warned
                 }
-                Settlement::Detached => 0,
+                Settlement::Detached => {
+                    if let Some(reservation) = receipt.reservation {
+                        account.detach(reservation, &self.settings);
+                    }
+                    0
+                }
             }
         })
     }
@@ -104,9 +118,6 @@ impl QuotaBackend for Accounts {
             if let (Some(lease), Some(leases)) = (receipt.lease, &mut account.slots) {
                 leases.touch(lease, now.moment);
             }
-            if let Some(reservation) = receipt.reservation {
-                account.renew(reservation, now, &self.settings);
-            }
             if used.is_empty() { 0 } else { account.record(used, now) }
         })
     }
@@ -130,10 +141,11 @@ impl QuotaBackend for Accounts {
                 if accounts == self.number && proof == self.proofs.hash_one((address, reservation)) =>
             {
                 self.at(address, |client, account| {
-                    match client {
+                    // The end of one reservation does not depend on others that are still overdue.
+                    let _ = match client {
                         Some(client) => account.advance(&plan_of(client), now, &self.settings),
                         None => account.expire(now, &self.settings),
-                    }
+                    };
                     let warned;
                     (result, warned) = account.close(reservation, actual, false, now, &self.settings);
                     warned
@@ -142,6 +154,21 @@ impl QuotaBackend for Accounts {
             _ => NearLimits::default(),
         };
         MaybeFuture::Ready(Ok((result, near)))
+    }
+
+    fn settle_job(
+        &self,
+        context: &AccountContext<'_>,
+        job: &Job,
+        outcome: JobOutcome,
+    ) -> MaybeFuture<Result<Option<JobState>, StoreError>> {
+        let settled = self.change(context, |account| account.settle_job(job, outcome));
+        // Charged while there was no room for the client, under whichever plan.
+        let shared = || {
+            let mut shared_accounts = self.shared.shared_accounts.lock();
+            shared_accounts.iter_mut().find_map(|account| account.settle_job(job, outcome))
+        };
+        MaybeFuture::Ready(Ok(settled.flatten().or_else(shared)))
     }
 
     fn record(&self, context: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>> {
@@ -192,7 +219,10 @@ impl QuotaBackend for Accounts {
             let end = shard.len().min(slot + super::ACCOUNTS_PER_LOCK_OF_PAGE);
             while slot < end && page.len() < most {
                 if let Some((client, account)) = shard.entry(slot) {
-                    let usage = account.look(&plan_of(client), now, &self.settings, |account| account.usage(now.wall));
+                    if !account.expire(now, &self.settings) {
+                        break; // the same account again, under the lock's next turn
+                    }
+                    let usage = account.look(&plan_of(client), now, |account| account.usage(now.wall));
                     page.push((client.clone(), usage));
                 }
                 slot += 1;
@@ -232,6 +262,23 @@ impl QuotaBackend for Accounts {
 
     fn grants(&self, context: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>> {
         MaybeFuture::Ready(Ok(self.look(context, |account| account.grants.active(context.now.wall))))
+    }
+
+    fn forget_idle(&self, from: u64, now: Now) -> Option<u64> {
+        let (number, visited) = ((from >> 32) as usize, (from & u64::from(u32::MAX)) as usize);
+        let (mut left, mut seen) = (super::ACCOUNTS_PER_STEP, visited);
+        while left > 0 {
+            let mut shard = self.shards.get(number)?.0.lock();
+            let some = shard.len().saturating_sub(seen).min(super::CHUNK);
+            if some == 0 {
+                return Some((number as u64 + 1) << 32);
+            }
+            for _ in 0..some {
+                self.forget_one(&mut shard, now, false);
+            }
+            (seen, left) = (seen + some, left.saturating_sub(some));
+        }
+        Some((number as u64) << 32 | seen as u64)
     }
 
     fn population(&self) -> (usize, usize) {

@@ -100,7 +100,7 @@ fn loom_nobody_is_forgotten_who_comes_back_in_time() {
         let admission = scene.admit(1, ("requests", 1)).unwrap();
         scene.served(&admission);
         let (later, sweeps) = (scene.at(HOUR), scene.at(HOUR));
-        let sweep = thread::spawn(move || sweeps.accounts.sweep(sweeps.now));
+        let sweep = thread::spawn(move || sweeps.sweep());
         later.admit(1, ("requests", 2)).unwrap();
         sweep.join().unwrap();
         assert_eq!((later.used(1)[0], later.population()), (2, 1));

@@ -1,3 +1,4 @@
+mod bursts;
 mod forgetting;
 #[cfg(tollgate_loom)]
 mod interleavings;
@@ -14,7 +15,7 @@ use crate::{
         account::{AccountSettings, ChargeRequest, Now},
         store::{AccountContext, AdmitError, AdmitRequest, AdmittedCharge, QuotaBackend, Settlement},
     },
-    time::{Clock, FakeClock, Moment, Period},
+    time::{Moment, Period},
 };
 
 const START: u64 = 1_767_225_600_000_000_000;
@@ -26,6 +27,7 @@ fn settings() -> AccountSettings {
         max_stall: Duration::from_secs(60),
         ttl: Duration::from_secs(300),
         charge_expired: false,
+        max_reservations: 1_000,
         job_horizon: Duration::from_secs(3_600),
         max_jobs: 10,
     }
@@ -54,7 +56,7 @@ impl Scene {
             .limit(Quota::requests(10).per(Period::hour()))
             .limit(Quota::units("tokens", 5).per(Period::day()))
             .limit(Quota::concurrent(1));
-        let accounts = Accounts::new(most, settings(), &Clock::from(FakeClock::new()));
+        let accounts = Accounts::new(most, settings());
         Self { accounts, plan: Arc::new(plan), now: now(0) }
     }
 
@@ -98,6 +100,14 @@ impl Scene {
     /// Used amount of each limit.
     fn used(&self, number: u8) -> Vec<u64> {
         self.usage(number).limits.iter().map(|limit| limit.used).collect()
+    }
+
+    /// Visits all accounts.
+    fn sweep(&self) {
+        let mut from = Some(0);
+        while let Some(at) = from {
+            from = self.accounts.forget_idle(at, self.now);
+        }
     }
 
     fn population(&self) -> usize {
