@@ -69,15 +69,11 @@ impl ClientResolver {
         Self { identify: Arc::clone(identify), on_unidentified: *on_unidentified, missing, warned }
     }
 
-    /// Returns the client of a request. Callers borrow it from where this call wrote it: it is large, and each move of
-    /// it would stall.
+    /// Returns the client of a request. Callers pass it to [`Client::identified`] and borrow it from where this call wrote
+    /// it: it is large, and each move of it would stall.
     #[inline]
     pub(crate) fn identify(&self, request: &RequestHead<'_>) -> Option<Client> {
-        let mut client = self.identify.identify(request, Digester::process());
-        if let Some(client) = &mut client {
-            client.identified();
-        }
-        client
+        self.identify.identify(request, Digester::process())
     }
 
     /// Calls `decide` with the client to charge: the one of the request, or the one that all unidentified requests share.
@@ -105,10 +101,9 @@ impl ClientResolver {
         request: &RequestHead<'_>,
         context: &PolicyContext,
     ) -> Result<Option<Client>, Refusal> {
-        match without_reports(|| self.identify(request)) {
-            Some(client) => Ok(Some(client)),
-            None => self.treatment(context),
-        }
+        let mut client = without_reports(|| self.identify(request));
+        Client::identified(&mut client);
+        if client.is_some() { Ok(client) } else { self.treatment(context) }
     }
 
     #[cold]
@@ -130,7 +125,7 @@ impl ClientResolver {
 
     /// Returns the client to charge for a request without an identity.
     fn treatment(&self, context: &PolicyContext) -> Result<Option<Client>, Refusal> {
-        let refuse = |reason| Err(Refusal::new(reason, context.name.clone()));
+        let refuse = |reason| Err(context.refusal(reason));
         match (self.on_unidentified, &self.missing) {
             (Some(OnUnidentified::Share), _) | (None, MissingIdentity::Optional) => Ok(Some(anonymous())),
             (Some(OnUnidentified::Pass), _) => Ok(None),
