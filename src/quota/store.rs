@@ -70,6 +70,9 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
     /// has a stalled reader.
     fn watch(&self, receipt: &Receipt, now: Now);
 
+    /// Requires no progress of an admitted request any more. Its response has ended, and its work goes on.
+    fn unwatch(&self, receipt: &Receipt);
+
     /// Records progress of an admitted request, and the amounts used since the last call.
     fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits;
 
