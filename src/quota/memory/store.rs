@@ -103,6 +103,16 @@ impl QuotaBackend for Accounts {
         });
     }
 
+    fn unwatch(&self, receipt: &Receipt) {
+        let Some(lease) = receipt.lease else { return };
+        self.at(receipt.address, |_, account| {
+            if let Some(leases) = &mut account.slots {
+                leases.unwatch(lease);
+            }
+            0
+        });
+    }
+
     fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits {
         self.at(receipt.address, |_, account| {
             if let (Some(lease), Some(leases)) = (receipt.lease, &mut account.slots) {
@@ -152,11 +162,11 @@ impl QuotaBackend for Accounts {
         job: &Job,
         outcome: JobOutcome,
     ) -> MaybeFuture<Result<Option<JobState>, StoreError>> {
-        let settled = self.change(context, |account| account.settle_job(job, outcome));
+        let settled = self.change(context, |account| account.settle_job(job, outcome, context.now));
         // Charged while there was no room for the client, under whichever plan.
         let shared = || {
             let mut shared_accounts = self.shared.shared_accounts.lock();
-            shared_accounts.iter_mut().find_map(|account| account.settle_job(job, outcome))
+            shared_accounts.iter_mut().find_map(|account| account.settle_job(job, outcome, context.now))
         };
         MaybeFuture::Ready(Ok(settled.flatten().or_else(shared)))
     }
