@@ -12,6 +12,7 @@ use crate::{
     quota::{
         OnFailure, QuotaStore,
         account::AccountSettings,
+        memory::RoomSettings,
         store::{BackendFactory, QuotaBackend},
     },
     time::Clock,
@@ -128,12 +129,12 @@ impl Ledger {
 impl BackendFactory for Ledger {
     fn open(
         &self,
-        most: usize,
+        room: RoomSettings,
         settings: AccountSettings,
         clock: &Clock,
         on_failure: OnFailure,
     ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
-        on_database!(self, inner => LedgerStore::open(inner, most, settings, clock, on_failure))
+        on_database!(self, inner => LedgerStore::open(inner, room, settings, clock, on_failure))
     }
 
     fn bills(&self) -> bool {

@@ -17,7 +17,7 @@ use crate::{
     quota::{
         ActiveGrant, Amounts, Grant, GrantId, OnFailure, Usage,
         account::{AccountSettings, CloseResult, Denial, Duplicate, GrantState, Now, Stage},
-        memory::Accounts,
+        memory::{Accounts, RoomSettings},
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, Bookmark, NearLimits, Page, PlanLookup,
             QuotaBackend, Receipt, ReservationKey, Settlement, StoreError, StoreEvent, StoreListener,
@@ -43,13 +43,14 @@ impl<D: Database> LedgerStore<D> {
     /// If the layer falls back on a spool and the ledger has none.
     pub(super) fn open(
         inner: &Arc<LedgerInner<D>>,
-        most: usize,
+        room: RoomSettings,
         settings: AccountSettings,
         clock: &Clock,
         on_failure: OnFailure,
     ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
         inner.upkeep.start();
-        let (inner, slots) = (Arc::clone(inner), Accounts::new(most, settings.clone(), clock));
+        let most = room.most;
+        let (inner, slots) = (Arc::clone(inner), Accounts::new(room, settings.clone(), clock));
         FallbackStore::over(Self { origin: inner.next_origin(), inner, slots, settings }, on_failure, most)
     }
 

@@ -6,11 +6,12 @@ use super::{
     ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
     account::{AccountSettings, ChargeRequest, ChargeScope, CloseResult, Denial, Job, Nearest, Now, Warning},
     layer::OnFailure,
+    memory::RoomSettings,
 };
 use crate::{
     error::ConfigError,
     gate::MaybeFuture,
-    identity::{Client, Digester, Tier},
+    identity::{Client, Cohort, Digester, Tier},
     refusal::Violation,
     sync::Lease,
     time::Clock,
@@ -41,13 +42,13 @@ impl fmt::Debug for QuotaStore {
 
 /// Opens the backend of a layer.
 pub(crate) trait BackendFactory: Send + Sync {
-    /// Opens the accounts of a layer, for at most `most` clients if room is scarce.
+    /// Opens the accounts of a layer, in this room if room is scarce.
     ///
     /// # Errors
     /// If the store does not support `on_failure`.
     fn open(
         &self,
-        most: usize,
+        room: RoomSettings,
         settings: AccountSettings,
         clock: &Clock,
         on_failure: OnFailure,
@@ -153,6 +154,8 @@ pub(crate) enum StoreEvent {
     Back,
     /// The spool takes no more records.
     Full,
+    /// A cohort has its part of the accounts, and its newcomers share accounts from now on.
+    CohortFull(Cohort),
     /// This many records of the spool were merged; of these, `duplicates` had been charged before.
     Merged { records: u64, duplicates: u64 },
 }

@@ -8,6 +8,7 @@ mod charge;
 mod error;
 mod handle;
 mod jobs;
+mod overflow;
 mod permit;
 mod plans;
 mod policy;

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext, Tiered},
     head::RequestHead,
-    identity::Client,
+    identity::{Client, Name},
     kind::Kind,
     quota::{
         Amounts, Limit, Plan,
@@ -65,7 +65,7 @@ impl QuotaPolicy {
             None => settings.store.0.bills(),
         };
         let account = AccountSettings { charge_expired, ..settings.account.clone() };
-        let store = settings.store.0.open(settings.clients.most, account, &context.clock, settings.on_failure);
+        let store = settings.store.0.open(settings.room(), account, &context.clock, settings.on_failure);
         let store = store.unwrap_or_else(|invalid| panic!("{invalid}"));
         let late = context.clone();
         store.listen(Arc::new(move |event| emit(&late, event)));
@@ -287,12 +287,17 @@ impl Common {
 /// Emits an event of the store for which no caller waits.
 fn emit(context: &PolicyContext, event: &StoreEvent) {
     let policy = &context.name;
+    let network: Option<Name>;
     let event = match event {
         StoreEvent::Near(near) => return warn(context, near),
         StoreEvent::Rejected { client, why } => Event::StoreRejected { policy, client, why },
         StoreEvent::Lost(why) => Event::StoreLost { policy, why },
         StoreEvent::Back => Event::StoreBack { policy },
         StoreEvent::Full => Event::SpoolFull { policy },
+        StoreEvent::CohortFull(cohort) => {
+            network = cohort.network();
+            Event::CohortFull { policy, network: network.as_ref() }
+        }
         StoreEvent::Merged { records, duplicates } => {
             Event::SpoolMerged { policy, records: *records, duplicates: *duplicates }
         }

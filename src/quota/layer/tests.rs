@@ -15,6 +15,7 @@ use crate::{
     quota::{
         ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
         account::{AccountSettings, CloseResult, Now},
+        memory::RoomSettings,
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, BackendFactory, Bookmark, NearLimits, Page,
             PlanLookup, QuotaBackend, QuotaStore, Receipt, ReservationKey, Settlement, StoreError,
@@ -113,7 +114,7 @@ impl QuotaBackend for Troubled {
 impl BackendFactory for Troubled {
     fn open(
         &self,
-        _: usize,
+        _: RoomSettings,
         _: AccountSettings,
         _: &Clock,
         _: OnFailure,

@@ -1,35 +1,46 @@
 //! Accounts in memory.
 //!
 //! The digest of a client selects its shard. Each shard has one lock, under which everything about a client is decided,
-//! and no thread holds two locks. An account in which nothing is used, reserved, granted or remembered equals a new
+//! and no thread holds two of these locks. An account in which nothing is used, reserved, granted or remembered equals a new
 //! one, and later requests forget it. If there is no room, new clients share one account for each plan.
+//!
+//! A stranger with a network has more addresses than there is room for accounts. Each [cohort](Cohort) of clients therefore
+//! has room for a part of the accounts. When it has that, its newcomers share accounts with each other, and those of other
+//! cohorts have accounts of their own. No account that exists is merged or lost. Counts of cohorts have locks of their own,
+//! under which no other lock is taken.
 //!
 //! Wall clocks are set back, at times by hours. A counter that has seen a later time stays in the window of that time,
 //! and its client waits for the end of that window; other clients do not. So that a forgotten client gets no window
 //! twice, its account is forgotten only once its windows have passed by the monotonic clock too.
 
+mod room;
 mod shard;
+mod shared;
 mod store;
 #[cfg(test)]
 mod tests;
 
 use std::{
     hash::RandomState,
-    sync::{Arc, Weak, atomic::AtomicBool},
+    sync::{Arc, OnceLock, Weak, atomic::AtomicBool},
     time::Duration,
 };
 
+pub(crate) use room::RoomSettings;
+use room::{NoRoom, Place, Room};
 use shard::Shard;
+use shared::SharedAccounts;
 
 use super::{
+    Plan,
     account::{Account, AccountSettings, Now},
     layer::OnFailure,
-    store::{AccountAddress, AccountContext, BackendFactory, NearLimits, QuotaBackend},
+    store::{AccountAddress, AccountContext, BackendFactory, NearLimits, QuotaBackend, StoreEvent, StoreListener},
 };
 use crate::{
     error::ConfigError,
     identity::Client,
-    sync::{AtomicU64, AtomicUsize, Ordering, Spin, SpinGuard},
+    sync::{AtomicU64, Ordering, Spin, SpinGuard},
     time::Clock,
 };
 
@@ -40,10 +51,13 @@ pub(crate) struct Accounts {
     number: u64,
     /// Key of the proofs in the ids of reservations.
     proofs: RandomState,
-    shards: Box<[Padded]>,
+    shards: Box<[Padded<Shard>]>,
+    room: Arc<Room>,
     shared: Box<SharedState>,
     settings: AccountSettings,
-    most: usize,
+    /// Plan of shared accounts; `None` for the plan of each client.
+    overflow: Option<Arc<Plan>>,
+    listener: OnceLock<StoreListener>,
     /// Set once the task that forgets idle accounts runs, or cannot run.
     swept: AtomicBool,
     me: Weak<Accounts>,
@@ -51,14 +65,12 @@ pub(crate) struct Accounts {
 }
 
 #[repr(align(64))]
-struct Padded(Spin<Shard>);
+struct Padded<T>(Spin<T>);
 
 struct SharedState {
-    live: AtomicUsize,
     /// Number of grants so far, so that no id is used twice.
     granted: AtomicU64,
-    /// One account for each plan, for the clients without room.
-    shared_accounts: Spin<Vec<Account>>,
+    accounts: Spin<SharedAccounts>,
 }
 
 /// Factory of accounts in memory.
@@ -67,12 +79,12 @@ pub(crate) struct InMemory;
 impl BackendFactory for InMemory {
     fn open(
         &self,
-        most: usize,
+        room: RoomSettings,
         settings: AccountSettings,
         clock: &Clock,
         _: OnFailure,
     ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
-        Ok(Accounts::new(most, settings, clock))
+        Ok(Accounts::new(room, settings, clock))
     }
 
     fn bills(&self) -> bool {
@@ -89,35 +101,35 @@ const MOST_SHARDS: usize = 64;
 const CLIENTS_OF_SHARD: usize = 256;
 
 impl Accounts {
-    /// Creates accounts with room for `most` clients.
-    pub(crate) fn new(most: usize, settings: AccountSettings, clock: &Clock) -> Arc<Self> {
-        let shared = SharedState {
-            live: AtomicUsize::new(0),
-            granted: AtomicU64::new(1),
-            shared_accounts: Spin::new(Vec::new()),
-        };
-        let shards = (most / CLIENTS_OF_SHARD).next_power_of_two().clamp(1, MOST_SHARDS);
+    /// Creates accounts with this room.
+    pub(crate) fn new(room: RoomSettings, settings: AccountSettings, clock: &Clock) -> Arc<Self> {
+        let shared = SharedState { granted: AtomicU64::new(1), accounts: Spin::new(SharedAccounts::default()) };
+        let shards = (room.most / CLIENTS_OF_SHARD).next_power_of_two().clamp(1, MOST_SHARDS);
+        let (room, overflow) = (Arc::new(Room::new(&room, shards)), room.overflow);
         let shards = (0..shards).map(|_| Padded(Spin::new(Shard::default()))).collect();
         Arc::new_cyclic(|me| Self {
             number: fastrand::u64(..),
             proofs: RandomState::new(),
             shards,
+            room,
             shared: Box::new(shared),
             settings,
-            most,
+            overflow,
+            listener: OnceLock::new(),
             swept: AtomicBool::new(false),
             me: Weak::clone(me),
             clock: clock.clone(),
         })
     }
 
-    /// Runs `work` on a client's account, which is created if there is none; runs `full` if there is no room.
+    /// Runs `work` on a client's account, which is created if there is none; runs `full` if there is no room. A cohort that
+    /// begins to share accounts is reported.
     #[inline]
     fn with<T>(
         &self,
         context: &AccountContext<'_>,
         work: impl FnOnce(&mut Account, Now, AccountAddress) -> T,
-        full: impl FnOnce() -> T,
+        full: impl FnOnce(NoRoom) -> T,
     ) -> T {
         if !self.swept.load(Ordering::Relaxed) {
             self.sweep_in_background(); // without the lock: spawning may call hooks of the runtime
@@ -126,12 +138,18 @@ impl Accounts {
         let now = context.now;
         // Before the work, so that afterwards its result is only passed on: each move of it costs.
         if shard.turn_of_sweep() {
-            self.forget_one(&mut shard, now, false);
+            shard.sweep_one(now, &self.settings, None);
         }
-        let slot = shard.find(context.client.digest()).or_else(|| self.insert(&mut shard, context, now));
-        let Some(slot) = slot else {
-            drop(shard);
-            return full();
+        let slot = match shard.find(context.client.digest()) {
+            Some(slot) => slot,
+            None => match self.insert(&mut shard, context, now) {
+                Ok(slot) => slot,
+                Err(no_room) => {
+                    drop(shard);
+                    self.report(no_room); // without a lock: an observer may ask for an account itself
+                    return full(no_room);
+                }
+            },
         };
         shard.see(slot, context.client);
         let (account, generation) = shard.account(slot);
@@ -156,12 +174,13 @@ impl Accounts {
         Some(work(account))
     }
 
-    /// Whether a client has an account, or there is room to create it.
-    fn has_room_for(&self, context: &AccountContext<'_>) -> bool {
+    /// Returns the bound that leaves a client without an account of its own, if there is one.
+    fn lacks_room(&self, context: &AccountContext<'_>) -> Option<NoRoom> {
         let (_, mut shard) = self.shard(context.client);
-        shard.find(context.client.digest()).is_some()
-            || self.shared.live.load(Ordering::Relaxed) < self.most
-            || self.sweep_some(&mut shard, context.now)
+        match shard.find(context.client.digest()) {
+            Some(_) => None,
+            None => self.make_room(&mut shard, context.client, context.now).err(),
+        }
     }
 
     /// Runs `work` on the account that clients without room share.
@@ -169,26 +188,38 @@ impl Accounts {
     fn with_shared<T>(
         &self,
         context: &AccountContext<'_>,
+        no_room: NoRoom,
         work: impl FnOnce(&mut Account, Now, AccountAddress) -> T,
     ) -> T {
-        let mut shared_accounts = self.shared.shared_accounts.lock();
-        let at = shared_accounts.iter().position(|account| account.plan.name() == context.plan.name());
-        let slot = at.unwrap_or_else(|| {
-            shared_accounts.push(Account::new(context.plan));
-            shared_accounts.len() - 1
-        });
-        let now = context.now;
-        shared_accounts[slot].advance(context.plan, now, &self.settings);
-        let address = AccountAddress { shard: CROWD, slot: u32::try_from(slot).unwrap_or(CROWD), generation: 0 };
-        work(&mut shared_accounts[slot], now, address)
+        let cohort = match no_room {
+            NoRoom::InAll => None,
+            NoRoom::InCohort(cohort) => Some(cohort),
+        };
+        let (plan, now) = (self.overflow.as_ref().unwrap_or(context.plan), context.now);
+        let mut accounts = self.shared.accounts.lock();
+        let (account, slot, generation) = accounts.of(cohort, plan, now, &self.settings);
+        account.advance(plan, now, &self.settings);
+        work(account, now, AccountAddress { shard: CROWD, slot, generation })
+    }
+
+    /// Reports a cohort that has its part of the accounts, once until it has half of it.
+    #[cold]
+    fn report(&self, no_room: NoRoom) {
+        if let (NoRoom::InCohort(cohort), Some(listener)) = (no_room, self.listener.get())
+            && self.room.begins_to_share(cohort)
+        {
+            listener(&StoreEvent::CohortFull(cohort));
+        }
     }
 
     /// Runs `work` on the account at an address if it is still the same; returns the limits that the client came near.
     #[inline]
     fn at(&self, address: AccountAddress, work: impl FnOnce(Option<&Client>, &mut Account) -> u64) -> NearLimits {
         if address.shard == CROWD {
-            let mut shared_accounts = self.shared.shared_accounts.lock();
-            let Some(account) = shared_accounts.get_mut(address.slot as usize) else { return NearLimits::default() };
+            let mut accounts = self.shared.accounts.lock();
+            let Some(account) = accounts.get_mut(address.slot, address.generation) else {
+                return NearLimits::default();
+            };
             let warned = work(None, account);
             return NearLimits::of(None, account.warnings(warned));
         }
@@ -200,27 +231,21 @@ impl Accounts {
         NearLimits::of(Some(client), account.warnings(warned))
     }
 
-    fn insert(&self, shard: &mut Shard, context: &AccountContext<'_>, now: Now) -> Option<u32> {
-        // Counted before it is created, so that the bound holds.
-        let more = |live| (live < self.most).then_some(live + 1);
-        let count = || self.shared.live.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok();
-        let has_room = count() || (self.sweep_some(shard, now) && count());
-        has_room.then(|| shard.insert(context.client, context.plan))
+    fn insert(&self, shard: &mut Shard, context: &AccountContext<'_>, now: Now) -> Result<u32, NoRoom> {
+        let place = self.make_room(shard, context.client, now)?;
+        Ok(shard.insert(context.client, context.plan, place))
     }
 
-    /// Visits some accounts to forget one; returns whether it did.
-    fn sweep_some(&self, shard: &mut Shard, now: Now) -> bool {
-        (0..LOOK_AT).any(|_| self.forget_one(shard, now, true))
-    }
-
-    /// Visits one account, and forgets it if it is blank.
-    #[cold]
-    fn forget_one(&self, shard: &mut Shard, now: Now, needed: bool) -> bool {
-        let forgotten = shard.sweep_one(now, &self.settings, needed);
-        if forgotten {
-            self.shared.live.fetch_sub(1, Ordering::Relaxed);
+    /// Takes the place of a client's account. If there is none, it visits some accounts to forget one that makes room.
+    fn make_room(&self, shard: &mut Shard, client: &Client, now: Now) -> Result<Place, NoRoom> {
+        let mut taken = self.room.take(client);
+        for _ in 0..LOOK_AT {
+            let Err(no_room) = taken else { break };
+            if shard.sweep_one(now, &self.settings, Some(no_room)) {
+                taken = self.room.take(client);
+            }
         }
-        forgotten
+        taken
     }
 
     /// Forgets all blank accounts, a few per lock, so that no request waits long.
@@ -230,7 +255,7 @@ impl Accounts {
             while left > 0 {
                 let mut shard = shard.lock();
                 for _ in 0..left.min(CHUNK) {
-                    self.forget_one(&mut shard, now, false);
+                    shard.sweep_one(now, &self.settings, None);
                 }
                 left = left.saturating_sub(CHUNK);
             }
