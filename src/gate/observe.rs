@@ -126,7 +126,7 @@ pub enum Event<'a> {
     },
     /// The store of the accounts does not answer, and requests pass without it, as [`OnFailure`](crate::OnFailure) says.
     /// Emitted once, until it answers again. Also emitted when a ledger's database answers and must not be used, because it
-    /// would lose rows or has other tables; then requests are refused.
+    /// would lose rows, has other tables, or is not that of the spool; then requests are refused.
     StoreLost {
         /// Policy of the store.
         policy: &'a PolicyName,

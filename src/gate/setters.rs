@@ -24,7 +24,8 @@ macro_rules! gate_layer {
                 Self(self.0.clone().fork())
             }
 
-            /// Sets the name of the policy in refusals, fields and events.
+            /// Sets the name of the policy in refusals, fields and events. In a stack each layer needs a name of its own:
+            /// otherwise clients read [numbered ones](crate::Dialect::Draft11), and metrics add up.
             ///
             /// # Panics
             /// If `name` is not a valid [`PolicyName`](crate::PolicyName), or the layer is [in use](Self::fork).

@@ -2,11 +2,12 @@
 
 use std::{fmt, path::PathBuf, time::Duration};
 
-#[cfg(feature = "postgres")]
-use super::postgres::PostgresDatabase;
 #[cfg(feature = "sqlite")]
 use super::sqlite::SqliteDatabase;
 use super::{Ledger, LedgerError, LedgerInner, Spool, handle::AnyInner, sql::OpenOptions};
+#[cfg(feature = "postgres")]
+use super::{LedgerErrorKind, postgres::PostgresDatabase};
+use crate::time::Clock;
 
 /// Builder of a [`Ledger`]; [`open`](Self::open) opens it. Made by [`Ledger::sqlite`], [`Ledger::postgres`] and their
 /// siblings.
@@ -26,6 +27,7 @@ pub struct LedgerBuilder {
     database: DatabaseSource,
     spool: Option<SpoolSource>,
     options: OpenOptions,
+    clock: Option<Clock>,
 }
 
 enum DatabaseSource {
@@ -136,7 +138,7 @@ impl Ledger {
 
 impl LedgerBuilder {
     fn new(database: DatabaseSource) -> Self {
-        Self { database, spool: None, options: OpenOptions::default() }
+        Self { database, spool: None, options: OpenOptions::default(), clock: None }
     }
 
     /// Sets the spool that stores the charges of requests admitted without the ledger; default: none.
@@ -185,7 +187,8 @@ impl LedgerBuilder {
     /// answers, each layer decides as its [`OnFailure`](crate::OnFailure) says.
     ///
     /// A database that answers but fails a check of [`open`](Self::open) is not away: all requests are refused, also
-    /// under fail open and local share, and [`Event::StoreLost`](crate::Event::StoreLost) has the reason.
+    /// under fail open and local share. [`Event::StoreLost`](crate::Event::StoreLost) and
+    /// [`Ledger::failed_check`] have the reason.
     ///
     /// ```no_run
     /// # #[cfg(feature = "postgres")]
@@ -214,6 +217,38 @@ impl LedgerBuilder {
         self
     }
 
+    /// Sets the clock of a ledger in SQLite, for tests: a month ends when the test says so. Without it the database's
+    /// clock counts, which all its processes share.
+    ///
+    /// Give the same clock to the layers. Reservations of requests that were lost are released within a second of real
+    /// time after the clock has passed their end.
+    ///
+    /// # Errors
+    /// [`open`](Self::open) fails for a ledger in PostgreSQL.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// use std::time::Duration;
+    /// use tollgate::{Client, FakeClock, Ledger, OnFailure, Period, Plan, Quota, QuotaLayer};
+    ///
+    /// let clock = FakeClock::new(); // 2026-01-01 00:00 UTC
+    /// let ledger = Ledger::sqlite_in_memory().clock(clock.clone()).open().await.unwrap();
+    /// let plan = Plan::new("paid").limit(Quota::units("tokens", 100).per(Period::month()));
+    /// let layer = QuotaLayer::new(plan).store_in(&ledger, OnFailure::FailClosed).clock(clock.clone());
+    /// let quotas = layer.handle();
+    ///
+    /// quotas.charge(&Client::named("acme"), ("tokens", 100)).await.unwrap();
+    /// assert!(quotas.charge(&Client::named("acme"), ("tokens", 1)).await.is_err());
+    /// clock.advance(Duration::from_secs(31 * 86_400));
+    /// quotas.charge(&Client::named("acme"), ("tokens", 1)).await.unwrap();
+    /// # });
+    /// ```
+    pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
+        self.clock = Some(clock.into());
+        self
+    }
+
     /// Opens the database and the spool, and creates missing tables. Of a [lazy](Self::lazy) ledger, it opens only the
     /// spool.
     ///
@@ -221,7 +256,7 @@ impl LedgerBuilder {
     /// As the constructor says; [`LedgerError::kind`] tells them apart. Also if the spool cannot be opened (see
     /// [`Spool::at`]), belongs to another open ledger, or has records of another database.
     pub async fn open(self) -> Result<Ledger, LedgerError> {
-        let options = self.options;
+        let (options, clock) = (self.options, self.clock);
         let spool = match self.spool {
             Some(SpoolSource::Open(spool)) => Some(spool),
             Some(SpoolSource::Path(path)) => Some(Spool::at(path)?),
@@ -230,35 +265,37 @@ impl LedgerBuilder {
         match self.database {
             #[cfg(feature = "sqlite")]
             DatabaseSource::File(path) => {
-                in_sqlite(SqliteDatabase::in_file(&path, options).await?, spool, options.lazy).await
+                in_sqlite(SqliteDatabase::in_file(&path, options).await?.timed_by(clock), spool)
             }
             #[cfg(feature = "sqlite")]
             DatabaseSource::FilePool(pool) => {
-                in_sqlite(SqliteDatabase::from_pool(pool, options).await?, spool, options.lazy).await
+                in_sqlite(SqliteDatabase::from_pool(pool, options).await?.timed_by(clock), spool)
             }
             #[cfg(feature = "sqlite")]
-            DatabaseSource::Memory => in_sqlite(SqliteDatabase::in_memory().await?, spool, options.lazy).await,
+            DatabaseSource::Memory => in_sqlite(SqliteDatabase::in_memory().await?.timed_by(clock), spool),
             #[cfg(feature = "postgres")]
-            DatabaseSource::Server(url) => {
-                in_postgres(PostgresDatabase::at_url(&url, options).await?, spool, options.lazy).await
-            }
+            DatabaseSource::Server(_) | DatabaseSource::ServerPool(_) if clock.is_some() => Err(LedgerError::new(
+                LedgerErrorKind::Unsafe,
+                "a ledger in PostgreSQL must follow the server's clock, which its processes share, got a clock of its own; \
+                 remove .clock(..), or test with Ledger::sqlite_in_memory()",
+            )),
             #[cfg(feature = "postgres")]
-            DatabaseSource::ServerPool(pool) => {
-                in_postgres(PostgresDatabase::from_pool(pool, options).await?, spool, options.lazy).await
-            }
+            DatabaseSource::Server(url) => in_postgres(PostgresDatabase::at_url(&url, options).await?, spool),
+            #[cfg(feature = "postgres")]
+            DatabaseSource::ServerPool(pool) => in_postgres(PostgresDatabase::from_pool(pool, options).await?, spool),
         }
     }
 }
 
 #[cfg(feature = "sqlite")]
-async fn in_sqlite(database: SqliteDatabase, spool: Option<Spool>, lazy: bool) -> Result<Ledger, LedgerError> {
-    let id = if lazy { None } else { Some(database.ledger_id().await?) };
+fn in_sqlite(database: SqliteDatabase, spool: Option<Spool>) -> Result<Ledger, LedgerError> {
+    let id = database.ledger_id();
     Ok(Ledger(AnyInner::Sqlite(LedgerInner::new(database, spool, id)?)))
 }
 
 #[cfg(feature = "postgres")]
-async fn in_postgres(database: PostgresDatabase, spool: Option<Spool>, lazy: bool) -> Result<Ledger, LedgerError> {
-    let id = if lazy { None } else { Some(database.ledger_id().await?) };
+fn in_postgres(database: PostgresDatabase, spool: Option<Spool>) -> Result<Ledger, LedgerError> {
+    let id = database.ledger_id();
     Ok(Ledger(AnyInner::Postgres(LedgerInner::new(database, spool, id)?)))
 }
 
@@ -290,6 +327,14 @@ impl fmt::Debug for LedgerBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    #[cfg(feature = "postgres")]
+    async fn a_ledger_on_a_server_takes_no_clock() {
+        let builder = Ledger::postgres("postgres://127.0.0.1:1/quota").clock(Clock::system());
+        let error = builder.open().await.unwrap_err();
+        assert!(error.to_string().contains("sqlite_in_memory"), "{error}");
+    }
 
     #[test]
     #[cfg(feature = "postgres")]

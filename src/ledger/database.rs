@@ -2,10 +2,16 @@
 
 use std::{future::Future, sync::Arc};
 
-use super::writer::{Loaded, Reads, ReservationRow, Row, Stored, Writes};
+use super::{
+    LedgerError,
+    writer::{Loaded, Reads, ReservationRow, Row, Stored, Writes},
+};
 
 /// Receiver of the reasons why a database must not be used.
 pub(crate) type RefusalListener = Box<dyn Fn(&Arc<str>) + Send>;
+
+/// Check of the ledger that a connection has reached, by its id.
+pub(crate) type LedgerCheck = Box<dyn Fn(u128) -> Result<(), LedgerError> + Send + Sync>;
 
 /// A database that holds a ledger.
 pub(crate) trait Database: Send + Sync + 'static {
@@ -31,15 +37,20 @@ pub(crate) trait Database: Send + Sync + 'static {
     /// Reads overdue reservations, the earliest first, without the first `skip` of them.
     fn due(&self, most: usize, skip: usize) -> impl Future<Output = Result<Vec<ReservationRow>, DbError>> + Send;
 
-    /// Returns the reason why the database must not be used, found by the last [`connect`](Self::connect): it would lose
-    /// rows, or has other tables. `None` if it was good or did not answer.
-    fn refusal(&self) -> Option<Arc<str>> {
+    /// Returns why the database must not be used, found by the last [`connect`](Self::connect): it would lose
+    /// rows, has other tables, or is not the ledger of the spool. `None` if it was good or did not answer.
+    fn refusal(&self) -> Option<LedgerError> {
         None
     }
 
     /// Calls `listener` with each new [refusal](Self::refusal).
     fn on_refusal(&self, listener: RefusalListener) {
         drop(listener);
+    }
+
+    /// Makes `check` one of the checks of each [connection](Self::connect). Later calls have no effect.
+    fn check_ledger(&self, check: LedgerCheck) {
+        drop(check);
     }
 
     /// Closes the connections that the ledger owns. No call follows.

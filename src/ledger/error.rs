@@ -99,8 +99,8 @@ pub enum LedgerErrorKind {
 }
 
 open_error! {
-    /// A file that cannot be a spool: it cannot be opened, another process has it open, or it is damaged. Two errors are
-    /// equal if their kinds and reasons are.
+    /// A file that cannot be a spool: it cannot be opened, another process has it open, it belongs to another ledger, or
+    /// it is damaged. Two errors are equal if their kinds and reasons are.
     ///
     /// ```
     /// use tollgate::SpoolErrorKind;
@@ -120,6 +120,8 @@ pub enum SpoolErrorKind {
     Io,
     /// Another process has the file open.
     InUse,
+    /// The file belongs to another ledger: one that is open, or one whose records wait in it.
+    OtherLedger,
     /// The file is not as a spool wrote it. It was renamed, and the next attempt begins with an empty one.
     Damaged,
 }

@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::postgres::PostgresDatabase;
 #[cfg(feature = "sqlite")]
 use super::sqlite::SqliteDatabase;
-use super::{LedgerInner, LedgerStore, Spool};
+use super::{Database as _, LedgerError, LedgerInner, LedgerStore, Spool};
 use crate::{
     error::ConfigError,
     quota::{
@@ -15,7 +15,6 @@ use crate::{
         memory::RoomSettings,
         store::{BackendFactory, QuotaBackend},
     },
-    time::Clock,
 };
 
 /// Quota store in SQL that charges nothing twice and loses no acknowledged charge; clones are the same ledger.
@@ -81,6 +80,23 @@ impl Ledger {
         on_database!(self, inner => inner.spool.as_ref())
     }
 
+    /// Returns the check that the database has failed since the ledger was opened; `None` if its last check passed, or
+    /// while it does not answer.
+    ///
+    /// A database that would lose rows, has other tables, or is not the one for which the records of the spool were
+    /// written, is not used: each layer refuses all requests, whatever its [`OnFailure`] says, and nothing is merged. The
+    /// ledger checks it again with each attempt to connect. [`Event::StoreLost`](crate::Event::StoreLost) reports it once.
+    ///
+    /// ```
+    /// fn health(ledger: &tollgate::Ledger) -> Result<(), tollgate::LedgerError> {
+    ///     ledger.failed_check().map_or(Ok(()), Err)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn failed_check(&self) -> Option<LedgerError> {
+        on_database!(self, inner => inner.writer.database.refusal())
+    }
+
     /// Sets the longest wait for a decision or a short read; default 2 s. It applies to all clones of this ledger.
     ///
     /// Without a reply by then the layer acts as [`OnFailure`] says. A deadline below the commit time of a busy
@@ -119,6 +135,30 @@ impl Ledger {
         on_database!(self, inner => inner.writer.shut_down(most).await);
     }
 
+    /// Waits until everything is written, such as the settlements of requests that have ended; they follow their
+    /// responses. For tests, before they look at the usage.
+    ///
+    /// It waits as long as the database is away, and on a ledger that is never idle for a moment without work.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// # use tollgate::{Client, Ledger, OnFailure, Plan, QuotaLayer};
+    /// # let ledger = Ledger::sqlite_in_memory().open().await.unwrap();
+    /// # let quotas = QuotaLayer::new(Plan::standard()).store_in(&ledger, OnFailure::FailClosed).handle();
+    /// let acme = Client::named("acme");
+    /// drop(quotas.reserve(&acme, ("queries", 5)).await.unwrap()); // given back after the drop
+    /// ledger.flush().await;
+    /// assert_eq!(quotas.usage(&acme).await.unwrap().limits[0].reserved, 0);
+    /// # });
+    /// ```
+    pub async fn flush(&self) {
+        on_database!(self, inner => inner.writer.flush().await);
+    }
+
     /// Returns the number of commands that are not written yet. If it grows, the database does not keep up.
     #[must_use]
     pub fn backlog(&self) -> usize {
@@ -131,10 +171,9 @@ impl BackendFactory for Ledger {
         &self,
         room: RoomSettings,
         settings: AccountSettings,
-        clock: &Clock,
         on_failure: OnFailure,
     ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
-        on_database!(self, inner => LedgerStore::open(inner, room, settings, clock, on_failure))
+        on_database!(self, inner => LedgerStore::open(inner, room, settings, on_failure))
     }
 
     fn bills(&self) -> bool {

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::timeout;
 
-use super::{Database, DbError, LedgerError, LedgerErrorKind, Spool, Timeouts, WriterTask, upkeep::Upkeep};
+use super::{Database, DbError, LedgerError, Spool, Timeouts, WriterTask, upkeep::Upkeep};
 use crate::quota::store::StoreError;
 
 /// One ledger. When it is dropped the writer takes no more commands, and ends once all are written.
@@ -32,22 +32,20 @@ const TIMEOUTS: Timeouts = Timeouts { reply: Duration::from_secs(2), step: Durat
 const REPORT_TIMEOUT: Duration = Duration::from_secs(300);
 
 impl<D: Database> LedgerInner<D> {
-    /// Creates the state of a ledger and binds the spool to it.
+    /// Creates the state of a ledger and binds the spool to it. `id` is that of a ledger that is open; each later
+    /// connection is checked too, so that none merges the spool into another ledger.
     ///
     /// # Errors
-    /// If the spool belongs to another ledger, or has records of one: the ledger with this `id` would charge them. The id
-    /// of a lazy ledger is not known.
+    /// If the spool belongs to another ledger, or has records of one.
     pub(super) fn new(database: D, spool: Option<Spool>, id: Option<u128>) -> Result<Arc<Self>, LedgerError> {
         let writer = WriterTask::new(database, TIMEOUTS);
         let ledger: Arc<dyn Any + Send + Sync> = Arc::clone(&writer) as _;
-        if spool.as_ref().is_some_and(|spool| !spool.queue().bind(&ledger)) {
-            return Err(LedgerError::new(
-                LedgerErrorKind::Spool,
-                "a spool must belong to one ledger, got two; open one for each",
-            ));
-        }
-        if let (Some(spool), Some(id)) = (&spool, id) {
-            spool.queue().name(id)?;
+        if let Some(spool) = &spool {
+            let queue = spool.queue();
+            queue.bind(&ledger)?;
+            id.map_or(Ok(()), |id| queue.name(id))?;
+            let queue = Arc::clone(queue);
+            writer.database.check_ledger(Box::new(move |id| Ok(queue.name(id)?)));
         }
         let (upkeep, origins) = (Upkeep::new(&writer), AtomicU32::new(1));
         Ok(Arc::new(Self { writer, upkeep, spool, origins, horizon: AtomicU64::new(0) }))

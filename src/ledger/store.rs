@@ -23,7 +23,6 @@ use crate::{
             QuotaBackend, Receipt, ReservationKey, Settlement, StoreError, StoreEvent, StoreListener,
         },
     },
-    time::Clock,
 };
 
 /// Accounts of one layer in a ledger, which other layers may use too.
@@ -45,12 +44,11 @@ impl<D: Database> LedgerStore<D> {
         inner: &Arc<LedgerInner<D>>,
         room: RoomSettings,
         settings: AccountSettings,
-        clock: &Clock,
         on_failure: OnFailure,
     ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
         inner.upkeep.start();
         let most = room.most;
-        let (inner, slots) = (Arc::clone(inner), Accounts::new(room, settings.clone(), clock));
+        let (inner, slots) = (Arc::clone(inner), Accounts::new(room, settings.clone()));
         FallbackStore::over(Self { origin: inner.next_origin(), inner, slots, settings }, on_failure, most)
     }
 
@@ -259,6 +257,10 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
     fn grants(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>> {
         let plan = Arc::clone(account.plan);
         self.read(account.client, move |wall, stored| Ok(writer::account_view(stored, &plan, wall).grants.active(wall)))
+    }
+
+    fn forget_idle(&self, from: u64, now: Now) -> Option<u64> {
+        self.slots.forget_idle(from, now)
     }
 
     fn population(&self) -> (usize, usize) {

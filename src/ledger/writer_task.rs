@@ -48,6 +48,7 @@ pub(crate) struct WriterTask<D: Database> {
     reply_timeout: AtomicU64,
     writer: Mutex<ReplyWriter>,
     lanes: [LaneTask; 2],
+    /// Notified when a lane has nothing to do, and when its task ends.
     ended: Notify,
     /// Listeners to notices for which no caller waits.
     listeners: Mutex<Vec<NoticeListener>>,
@@ -157,6 +158,17 @@ impl<D: Database> WriterTask<D> {
             let mut writer = self.lock();
             writer.give_up(&SubmitError::Shut.reason());
             send_replies(&mut writer);
+        }
+    }
+
+    /// Waits until no command is left.
+    pub(crate) async fn flush(&self) {
+        loop {
+            let rested = self.ended.notified();
+            if self.lock().backlog() == 0 {
+                return;
+            }
+            rested.await;
         }
     }
 

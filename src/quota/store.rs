@@ -14,7 +14,6 @@ use crate::{
     identity::{Client, Cohort, Digester, Tier},
     refusal::Violation,
     sync::Lease,
-    time::Clock,
 };
 
 /// Store of the accounts of a [`QuotaLayer`](crate::QuotaLayer): memory or a ledger.
@@ -50,7 +49,6 @@ pub(crate) trait BackendFactory: Send + Sync {
         &self,
         room: RoomSettings,
         settings: AccountSettings,
-        clock: &Clock,
         on_failure: OnFailure,
     ) -> Result<Arc<dyn QuotaBackend>, ConfigError>;
 
@@ -122,6 +120,12 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
 
     /// Returns the grants that have not ended.
     fn grants(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>>;
+
+    /// Forgets clients of which nothing is left, among some accounts from `from` on. Returns the start of the next ones.
+    fn forget_idle(&self, from: u64, now: Now) -> Option<u64> {
+        let _ = (from, now);
+        None // a store whose accounts are not in memory has none to forget
+    }
 
     /// Returns the number of clients that have an account, and the greatest number that can have one.
     fn population(&self) -> (usize, usize);

@@ -324,7 +324,11 @@ impl fmt::Display for Refusal {
             write!(f, ", unit {:?}", violation.kind.as_str())?;
         }
         match self.retry_after() {
-            Some(wait) => write!(f, ", retry in {wait:?}"),
+            Some(wait) => {
+                // Rounded up: a client that waits as long is admitted.
+                let millis = wait.as_nanos().div_ceil(1_000_000);
+                write!(f, ", retry in {:?}", Duration::from_millis(millis.try_into().unwrap_or(u64::MAX)))
+            }
             None => Ok(()),
         }
     }

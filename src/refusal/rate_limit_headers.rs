@@ -21,6 +21,10 @@ pub(crate) const NEAR_LIMITS: HeaderName = HeaderName::from_static("quota-near-l
 pub enum Dialect {
     /// `RateLimit-Policy` and `RateLimit` of [draft-ietf-httpapi-ratelimit-headers-11]. Each layer adds an item.
     ///
+    /// Clients know an item by its name, so give each layer of a stack a name. Where a layer finds one of its own in the
+    /// response, of a layer further in or of the handler, it appends `-2` to its names in both fields, or the next number
+    /// that is free.
+    ///
     /// [draft-ietf-httpapi-ratelimit-headers-11]: https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/11/
     #[default]
     Draft11,
@@ -224,9 +228,15 @@ impl Fields {
                 if let Some(seconds) = reset {
                     line.integer(";t=", seconds);
                 }
-                structured_field::append(headers, || RATELIMIT_POLICY, policy.clone());
-                if let Ok(line) = HeaderValue::from_bytes(line.as_bytes()) {
-                    structured_field::append(headers, || RATELIMIT, line);
+                let Ok(line) = HeaderValue::from_bytes(line.as_bytes()) else { return };
+                let policies = headers.try_append(RATELIMIT_POLICY, policy.clone());
+                let remainder = headers.try_append(RATELIMIT, line);
+                if matches!(policies, Ok(true)) || matches!(remainder, Ok(true)) {
+                    let (policies, remainder) = (policies.ok(), remainder.ok());
+                    structured_field::merge(
+                        headers,
+                        [policies.and(Some(RATELIMIT_POLICY)), remainder.and(Some(RATELIMIT))],
+                    );
                 }
             }
         }
@@ -293,6 +303,47 @@ mod tests {
                 let clamped = [used, limit].map(|amount| i64::try_from(amount.min(999_999_999_999_999)).unwrap());
                 prop_assert_eq!(values, clamped);
             }
+        }
+    }
+
+    /// Names in a field, in their order.
+    fn names(headers: &HeaderMap, field: HeaderName) -> Vec<String> {
+        let mut lines = headers.get_all(field).iter();
+        let list: sfv::List = sfv::Parser::new(lines.next().unwrap().as_bytes()).parse().unwrap();
+        assert_eq!(lines.next(), None);
+        let name = |entry| match entry {
+            sfv::ListEntry::Item(item) => item.bare_item.as_string().unwrap().as_str().to_owned(),
+            sfv::ListEntry::InnerList(inner) => panic!("not an item: {inner:?}"),
+        };
+        list.into_iter().map(name).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn repeated_names_have_one_free_suffix_in_both_fields(
+            own in prop::sample::subsequence(vec!["a", "b\\\"", "a-2", "b\\\"-3"], 0..4),
+            gates in prop::collection::vec(prop::sample::subsequence(vec!["a", "b\"", "a-2", "a-02", "-"], 1..4), 1..6),
+        ) {
+            let mut headers = HeaderMap::new();
+            for name in &own {
+                headers.append(RATELIMIT, HeaderValue::from_str(&format!("\"{name}\";r=1")).unwrap());
+            }
+            let own: Vec<_> = own.into_iter().map(|name| name.replace('\\', "")).collect();
+            let (mut policies, mut items) = (Vec::new(), own.clone());
+            for limits in gates {
+                let advertised = |name: &&str| AdvertisedLimit {
+                    name: PolicyName::try_new(name).unwrap(), quota: 5, window: None, unit: None,
+                };
+                let all: Vec<_> = limits.iter().map(advertised).collect();
+                Fields::for_limits(Dialect::Draft11, &all).last().unwrap().write_without_reset(&mut headers, 3);
+                let suffixed = |n: u32| limits.iter().map(move |name| if n == 1 { (*name).into() } else { format!("{name}-{n}") });
+                let free = |n: &u32| suffixed(*n).all(|name| !policies.contains(&name) && !items.contains(&name));
+                let named: Vec<String> = suffixed((1..).find(free).unwrap()).collect();
+                items.push(named.last().unwrap().clone());
+                policies.extend(named);
+            }
+            prop_assert_eq!(names(&headers, RATELIMIT_POLICY), policies);
+            prop_assert_eq!(names(&headers, RATELIMIT), items);
         }
     }
 

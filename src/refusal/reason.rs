@@ -130,6 +130,11 @@ reasons! {
         "stale_job_id", "STALE_JOB_ID" 3, BAD_REQUEST 400 "Bad Request", "about:blank",
         "job id too old, or without a time",
         "The job id is too old to tell whether it was charged, or it is neither a UUID of version 7 nor a ULID.";
+    /// The client has the greatest number of open reservations: 429, `RESOURCE_EXHAUSTED`.
+    TooManyReservations:
+        "too_many_reservations", "TOO_MANY_RESERVATIONS" 8, TOO_MANY_REQUESTS 429 "Too Many Requests", "about:blank",
+        "too many open reservations",
+        "The client has too many open reservations.";
     /// The request has no valid credential, and the layer identifies clients by nothing else: 401, `UNAUTHENTICATED`.
     Unauthenticated:
         "unauthenticated", "UNAUTHENTICATED" 16, UNAUTHORIZED 401 "Unauthorized", "about:blank",
@@ -169,8 +174,11 @@ impl Reason {
 
     /// Returns whether a request that is refused for this reason may pass later.
     pub(super) const fn is_temporary(self) -> bool {
-        use Reason::{Capacity, CircuitOpen, Indeterminate, JobRunning, RateLimited, Unavailable};
-        matches!(self, RateLimited | Capacity | CircuitOpen | Unavailable | Indeterminate | JobRunning)
+        use Reason::{Capacity, CircuitOpen, Indeterminate, JobRunning, RateLimited, TooManyReservations, Unavailable};
+        matches!(
+            self,
+            RateLimited | Capacity | CircuitOpen | Unavailable | Indeterminate | JobRunning | TooManyReservations
+        )
     }
 }
 

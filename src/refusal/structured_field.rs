@@ -8,32 +8,104 @@ use super::buffer::Buffer;
 /// Greatest length of a list that is preserved, in bytes.
 const LONGEST: usize = 4096;
 
-/// Appends `item` to the list in the field `name`, on one line. A malformed list is replaced.
-#[inline]
-pub(super) fn append(headers: &mut HeaderMap, name: impl Fn() -> HeaderName, item: HeaderValue) {
-    if let Ok(true) = headers.try_append(name(), item) {
-        merge(headers, name());
-    }
-}
+/// Greatest suffix of a repeated name, which is also the number of gates in a stack that are told apart.
+const MOST_SUFFIX: u32 = u64::BITS;
 
-/// Joins the lines of a field. If one is malformed, only the last line, which is ours, remains.
-fn merge(headers: &mut HeaderMap, name: HeaderName) {
-    let mut lines = headers.get_all(&name).iter();
-    let Some(ours) = lines.next_back() else { return };
-    let line = join(lines.map(HeaderValue::as_bytes), ours.as_bytes()).unwrap_or_else(|| ours.clone());
-    let _ = headers.try_insert(name, line);
-}
-
-fn join<'a>(theirs: impl Iterator<Item = &'a [u8]>, ours: &[u8]) -> Option<HeaderValue> {
-    let mut joined = Buffer::<256>::new();
-    for line in theirs {
-        if joined.as_bytes().len() + line.len() > LONGEST || !is_list(line) {
-            return None;
+/// Joins each field with its last line, which a gate has just appended, on one line. A malformed list is replaced.
+///
+/// Both fields of a gate name the same policies. If one of these names is present in either field, by a gate further in
+/// or by the application, all names of the gate get the first free suffix from `-2` on: clients know policies by name.
+#[inline(never)]
+pub(super) fn merge(headers: &mut HeaderMap, fields: [Option<HeaderName>; 2]) {
+    let merged = {
+        let split = fields.each_ref().map(|field| Split::of(headers, field.as_ref()?));
+        let ours = split.iter().flatten().next().map_or(&[][..], |split| split.ours);
+        let taken = split.iter().flatten().fold(0, |taken, split| taken | split.taken(ours));
+        let suffix = taken.trailing_ones().min(MOST_SUFFIX - 1) + 1;
+        split.map(|split| split.filter(|split| suffix > 1 || split.present).and_then(|split| split.join(suffix)))
+    };
+    for (field, line) in fields.into_iter().zip(merged) {
+        if let (Some(field), Some(line)) = (field, line) {
+            let _ = headers.try_insert(field, line);
         }
-        joined.push(line.trim_ascii()).push(", ");
     }
-    joined.push(ours);
-    HeaderValue::from_bytes(joined.as_bytes()).ok()
+}
+
+/// Lines of a field: those that were present, and that of the gate.
+struct Split<'a> {
+    /// The lines that were present, each with a separator after it; empty if one is malformed.
+    theirs: Buffer<256>,
+    /// Whether lines were present, malformed ones included.
+    present: bool,
+    ours: &'a [u8],
+}
+
+impl<'a> Split<'a> {
+    fn of(headers: &'a HeaderMap, field: &HeaderName) -> Option<Self> {
+        let mut lines = headers.get_all(field).iter().map(HeaderValue::as_bytes);
+        let ours = lines.next_back()?;
+        let mut split = Self { theirs: Buffer::new(), present: false, ours };
+        for line in lines {
+            split.present = true;
+            if split.theirs.as_bytes().len() + line.len() > LONGEST || !is_list(line) {
+                split.theirs = Buffer::new();
+                break;
+            }
+            split.theirs.push(line.trim_ascii()).push(", ");
+        }
+        Some(split)
+    }
+
+    /// Returns the suffixes that the names in `ours` have here already: bit 0 for none, bit 1 for `-2`, and so on.
+    fn taken(&self, ours: &[u8]) -> u64 {
+        let mut taken = 0;
+        for (theirs, _) in items(self.theirs.as_bytes()) {
+            for (name, _) in items(ours) {
+                taken |= theirs.strip_prefix(name).and_then(suffix_bit).unwrap_or(0);
+            }
+        }
+        taken
+    }
+
+    fn join(mut self, suffix: u32) -> Option<HeaderValue> {
+        let line = &mut self.theirs;
+        if suffix == 1 {
+            line.push(self.ours);
+        } else {
+            for (at, (name, parameters)) in items(self.ours).enumerate() {
+                line.push(if at == 0 { "\"" } else { ", \"" }).push(name).push("-").number(suffix.into());
+                line.push("\"").push(parameters);
+            }
+        }
+        HeaderValue::from_bytes(line.as_bytes()).ok()
+    }
+}
+
+/// Returns the bit of a suffix, of which `text` is the rest of a name.
+fn suffix_bit(text: &[u8]) -> Option<u64> {
+    let number = match text {
+        [] => 1,
+        [b'-', b'1'..=b'9', rest @ ..] if rest.len() < 2 => std::str::from_utf8(&text[1..]).ok()?.parse().ok()?,
+        _ => return None,
+    };
+    ((1..=MOST_SUFFIX).contains(&number) && (number > 1 || text.is_empty())).then(|| 1 << (number - 1))
+}
+
+/// Returns the items of a well-formed list that are strings: the text between the quotes, and the parameters.
+fn items(list: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let mut rest = list;
+    std::iter::from_fn(move || {
+        loop {
+            let start = rest.trim_ascii_start();
+            let after = item(start)?;
+            rest = after.trim_ascii_start().strip_prefix(b",").unwrap_or_default();
+            if let [b'"', text @ ..] = start {
+                let parameters = string(text)?;
+                let name = &text[..text.len() - parameters.len() - 1];
+                return Some((name, &parameters[..parameters.len() - after.len()]));
+            }
+        }
+    })
 }
 
 /// Returns whether `text` is a list of at least one item with parameters. Inner lists, dates and display strings, which

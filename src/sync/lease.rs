@@ -62,13 +62,7 @@ impl Leases {
     /// [watched](Self::watch).
     pub(crate) fn acquire(&mut self, now: Moment) -> Option<Acquired> {
         if self.held() > self.limit {
-            if !self.would_lend(now) {
-                return None; // no holder loses its slot without a use for it
-            }
-            while self.held() > self.limit {
-                let slot = self.overdue(now)?; // the limit was higher before
-                self.vacate(slot);
-            }
+            self.shed(now)?; // the limit was higher before
         }
         let (slot, reclaimed) = match self.vacancy() {
             Some(slot) => (slot, false),
@@ -133,6 +127,11 @@ impl Leases {
         overdue > self.held() - self.limit
     }
 
+    /// Returns the number of slots.
+    pub(crate) const fn limit(&self) -> usize {
+        self.limit
+    }
+
     /// Changes the number of slots. Holders beyond it keep theirs.
     pub(crate) const fn resize(&mut self, slots: usize) {
         self.limit = slots;
@@ -168,6 +167,20 @@ impl Leases {
         // A reclaimed slot stays the bound: the search after it finds the next one.
         self.none_overdue_before = due;
         (now >= due && due < Moment::MAX).then_some(slot)
+    }
+
+    /// Vacates slots of overdue holders down to the limit, if then another one can be acquired: no holder loses its slot
+    /// without a use for it. One search finds them all.
+    #[cold]
+    fn shed(&mut self, now: Moment) -> Option<()> {
+        if !self.would_lend(now) {
+            return None;
+        }
+        let mut overdue: Vec<_> = self.due_slots().filter(|(due, ..)| now >= *due && *due < Moment::MAX).collect();
+        overdue.sort_unstable();
+        let beyond = self.held() - self.limit;
+        overdue.into_iter().take(beyond).for_each(|(_, _, slot)| self.vacate(slot));
+        Some(())
     }
 
     /// Returns the held slots: when each is overdue, its generation, its place.

@@ -5,6 +5,11 @@ mod lease;
 mod spin;
 
 #[cfg(tollgate_loom)]
+pub(crate) use loom::thread::yield_now;
+#[cfg(not(tollgate_loom))]
+pub(crate) use std::thread::yield_now;
+
+#[cfg(tollgate_loom)]
 pub(crate) use loom::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering},

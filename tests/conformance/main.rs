@@ -98,6 +98,7 @@ mod memory {
         a_lost_estimate_is_charged
         a_late_charge_belongs_to_its_own_period
         a_job_is_forgotten_in_time
+        reservations_lost_in_bursts_equal_a_book
     }
 }
 

@@ -99,7 +99,7 @@ async fn unsupported_plan_fails_at_construction(database: Database) {
     assert!(text.contains("starts fresh, but a ledger continues its counters"), "{text}");
     let nameless = Verified::from_extension(|tenant: &Tenant| Some(Principal::private(tenant.0)));
     let text = said(&ledger, |ledger| layer(ledger, tokens(5)).identify_by(nameless)).await;
-    assert!(text.contains("but the identity has none; call .named_only()"), "{text}");
+    assert!(text.contains("without one; call .named_only() on the ApiKey or Verified"), "{text}");
 }
 
 async fn body_bytes_are_written(database: Database) {

@@ -20,6 +20,9 @@ mod opening;
 mod outage;
 mod rejected;
 mod spool;
+mod spool_owner;
+#[cfg(feature = "sqlite")]
+mod stopped_clock;
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -50,6 +53,15 @@ impl Database {
     #[cfg(feature = "postgres")]
     fn postgres() -> Self {
         Self::Postgres(support::postgres::Postgres::shared().database())
+    }
+
+    /// Returns another database of the same kind.
+    fn another(&self) -> Self {
+        match self {
+            Self::Sqlite(_) => Self::sqlite(),
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => Self::postgres(),
+        }
     }
 
     /// Opens the ledger; its callers are [`PATIENT`].

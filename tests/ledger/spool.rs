@@ -10,7 +10,7 @@ use std::{
 };
 
 use sqlx::{Connection, Executor, SqliteConnection, sqlite::SqliteConnectOptions};
-use tollgate::{Event, JobRun, Reason, Spool};
+use tollgate::{Event, JobRun, LedgerErrorKind, Reason, Spool};
 
 use super::{outage::Scene, *};
 
@@ -90,6 +90,7 @@ async fn second_owner_and_foreign_file_are_rejected() {
     assert!(error.reason().contains("which another has open"), "{error}");
     let error = Ledger::sqlite_in_memory().spool(spool).open().await.unwrap_err();
     assert_eq!(error.reason(), "a spool must belong to one ledger, got two; open one for each");
+    assert_eq!(error.kind(), LedgerErrorKind::Spool);
 
     let path = scene.directory.0.join("other.spool");
     std::fs::write(&path, "something else entirely").unwrap();

@@ -63,6 +63,7 @@ proptest! {
         }
         let (policies, left) = (list(&headers, "ratelimit-policy"), list(&headers, "ratelimit"));
         prop_assert_eq!((policies.len(), left.len()), (stack.len(), stack.len()));
+        prop_assume!((1..stack.len()).all(|at| stack[..at].iter().all(|other| other.policy != stack[at].policy)));
         for ((told, policy), left) in stack.into_iter().zip(policies).zip(left) {
             let mut parameters = vec![integer("q", told.quota), integer("w", ceil(told.window).max(1))];
             if let Some(unit) = told.unit {
@@ -119,6 +120,24 @@ async fn three_layers_share_one_list_with_the_handlers_items() {
     );
     let told: Vec<_> = list(answer.headers(), "ratelimit-policy").into_iter().map(|(policy, _)| policy).collect();
     assert_eq!(told, ["own", "say \"now\"", "hour", "day"]);
+}
+
+#[tokio::test]
+async fn unnamed_layers_and_the_handler_have_items_of_their_own() {
+    let unnamed = |remaining| Fixed::admits(Dialect::Draft11, "default", remaining, seconds(1));
+    let three = answer(&[unnamed(3), unnamed(2), unnamed(1)], &[]).await;
+    assert_eq!(
+        text(three.headers(), "ratelimit-policy"),
+        r#""default";q=100;w=60, "default-2";q=100;w=60, "default-3";q=100;w=60"#
+    );
+    assert_eq!(text(three.headers(), "ratelimit"), r#""default";r=1;t=1, "default-2";r=2;t=1, "default-3";r=3;t=1"#);
+
+    let own = answer(&[unnamed(7)], &[("ratelimit", "\"default\";r=5")]).await;
+    assert_eq!(text(own.headers(), "ratelimit-policy"), r#""default-2";q=100;w=60"#);
+    assert_eq!(text(own.headers(), "ratelimit"), r#""default";r=5, "default-2";r=7;t=1"#);
+    let own = answer(&[unnamed(7)], &[("ratelimit-policy", "\"default\";q=5")]).await;
+    assert_eq!(text(own.headers(), "ratelimit-policy"), r#""default";q=5, "default-2";q=100;w=60"#);
+    assert_eq!(text(own.headers(), "ratelimit"), r#""default-2";r=7;t=1"#);
 }
 
 #[tokio::test]

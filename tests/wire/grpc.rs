@@ -69,6 +69,7 @@ async fn every_reason_has_its_code_and_details() {
         (Reason::JobConflict, Code::InvalidArgument, "JOB_CONFLICT", false, false),
         (Reason::InvalidJobId, Code::InvalidArgument, "INVALID_JOB_ID", false, false),
         (Reason::StaleJobId, Code::InvalidArgument, "STALE_JOB_ID", false, false),
+        (Reason::TooManyReservations, Code::ResourceExhausted, "TOO_MANY_RESERVATIONS", true, false),
         (Reason::Unidentified, Code::PermissionDenied, "UNIDENTIFIED", false, false),
     ] {
         let wait = Duration::from_millis(1_900);

@@ -13,7 +13,7 @@ use tower::{ServiceBuilder, ServiceExt};
 
 use crate::support::fixed::{Fixed, collected, handler, name, seconds, text};
 
-const REASONS: [Reason; 17] = [
+const REASONS: [Reason; 18] = [
     Reason::Unauthenticated,
     Reason::NoPeerAddress,
     Reason::NoPrincipal,
@@ -30,6 +30,7 @@ const REASONS: [Reason; 17] = [
     Reason::JobConflict,
     Reason::InvalidJobId,
     Reason::StaleJobId,
+    Reason::TooManyReservations,
     Reason::Unidentified,
 ];
 
@@ -50,6 +51,7 @@ fn every_reason_has_its_status_and_problem_type() {
         (Reason::JobConflict, 422, "about:blank".into(), "Unprocessable Content", false),
         (Reason::InvalidJobId, 400, "about:blank".into(), "Bad Request", false),
         (Reason::StaleJobId, 400, "about:blank".into(), "Bad Request", false),
+        (Reason::TooManyReservations, 429, "about:blank".into(), "Too Many Requests", true),
         (Reason::Unidentified, 403, "about:blank".into(), "Forbidden", false),
     ] {
         let refusal = Refusal::new(reason, name("default")).with_limit(100, 99).with_retry_after(seconds(5));

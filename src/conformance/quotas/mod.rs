@@ -18,6 +18,7 @@ mod admin;
 mod amounts;
 mod clients;
 mod clocks;
+mod expiry;
 mod histories;
 mod jobs;
 mod reservations;
@@ -106,6 +107,7 @@ rules! {
         a_period_begins_again a_grant_ends_in_time a_lost_reservation_comes_back a_lost_estimate_is_charged
         a_late_charge_belongs_to_its_own_period a_job_is_forgotten_in_time
     }
+    expiry { reservations_lost_in_bursts_equal_a_book }
 }
 
 /// Quotas over an empty store, and two clients.

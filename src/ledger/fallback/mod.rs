@@ -8,6 +8,7 @@ mod merge;
 mod recent_jobs;
 mod spool;
 mod spool_format;
+mod spool_owner;
 mod spool_queue;
 mod spool_record;
 mod spool_state;

@@ -20,8 +20,12 @@ use crate::ledger::{SpoolError, SpoolErrorKind};
 ///
 /// Each record is on the disk before its request passes (one `fsync` for all that wait). It is merged exactly once, as
 /// soon as the ledger answers again; after a crash the next process merges it. The records are held in memory too. A
-/// spool belongs to one process at a time and to one ledger, and must be on a disk that outlives the process. Each record
-/// names the database to be charged; another one refuses to open with it, unless the ledger is lazy.
+/// spool belongs to one process at a time and to one ledger, and must be on a disk that outlives the process.
+///
+/// The file names the database to be charged, as soon as the ledger has reached it and before a record is merged. Another
+/// database fails the ledger's [check](crate::Ledger::failed_check) for as long as records wait, and nothing is merged
+/// into it. Requests that pass before the database is reached are recorded for the one that the file names, if it names
+/// one.
 ///
 /// A record under a client's job id that is older than the ledger remembers may have been charged before. It is moved to
 /// a file beside the spool, whose name ends in `.stale`, as a line of JSON, and reported by
@@ -101,7 +105,6 @@ impl Spool {
                 "a spool must be as it was written, got {got}: at byte {at}, after {whole} whole records, {what}; {moved}"
             ))
         })?;
-        let end = recovered.end.max(HEADER.len()) as u64;
         let prepare = |file: &mut File| -> io::Result<()> {
             file.set_len(recovered.end as u64)?;
             if recovered.end == 0 {
@@ -117,7 +120,7 @@ impl Spool {
             Ok(())
         };
         prepare(&mut file).map_err(|error| failed("cannot be written", error))?;
-        let queue = Arc::new(SpoolQueue::new(path, recovered.commands, recovered.ledger, end));
+        let queue = Arc::new(SpoolQueue::new(path, recovered));
         let works = Arc::clone(&queue);
         let writer = thread::Builder::new()
             .name("tollgate-spool".into())
@@ -174,7 +177,7 @@ fn aside(path: &Path) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::spool_format::Recovered, *};
     use crate::{
         ledger::writer::{AdmittedAt, Command, CommandKind, Key, SettleCommand},
         quota::{Plan, store::StoreListener},
@@ -182,7 +185,7 @@ mod tests {
 
     #[test]
     fn listener_may_drop_the_last_clone_on_the_writer_thread() {
-        let queue = Arc::new(SpoolQueue::new(Path::new("none"), Vec::new(), None, HEADER.len() as u64));
+        let queue = Arc::new(SpoolQueue::new(Path::new("none"), Recovered::default()));
         let works = Arc::clone(&queue);
         let mut unwritable = File::open(std::env::current_exe().unwrap()).unwrap();
         let (ends, ended) = std::sync::mpsc::channel();

@@ -4,12 +4,15 @@
 //! the body; numbers are little-endian. Both checks include the number of records before it, so that no record can be
 //! left out, repeated or moved. A crash may cut the last record short or leave zeros at its end; every other failed
 //! check is damage.
+//!
+//! A record has the id of its ledger, or 0 if it was written before the process had reached the database. At first contact
+//! a record of only an id is appended: it names the ledger of all others.
 
 use std::hash::Hasher;
 
 use siphasher::sip::SipHasher24;
 
-use super::spool_record::decode;
+use super::spool_record::{decode, decode_name};
 use crate::ledger::writer::Command;
 
 /// First bytes of a file.
@@ -24,6 +27,8 @@ pub(crate) struct Recovered {
     pub(crate) commands: Vec<Command>,
     /// Ledger that the records name; `None` if they name none.
     pub(crate) ledger: Option<u128>,
+    /// Number of records, with those that only name the ledger.
+    pub(crate) records: u64,
     /// End of the last whole record; later bytes were never acknowledged.
     pub(crate) end: usize,
 }
@@ -48,10 +53,10 @@ pub(crate) fn recover(file: &[u8]) -> Result<Recovered, Damage> {
     if !file.starts_with(HEADER) {
         return Err(Damage { at: 0, whole: 0, what: "it does not begin as a spool does" });
     }
-    let (mut at, mut commands, mut ledger) = (HEADER.len(), Vec::new(), None);
-    while at < file.len() {
-        let damage = |what| Damage { at, whole: commands.len(), what };
-        let number = commands.len() as u64;
+    let mut read = Recovered { end: HEADER.len(), ..Recovered::default() };
+    while read.end < file.len() {
+        let (at, number) = (read.end, read.records);
+        let damage = |what| Damage { at, whole: number as usize, what };
         let Some(head) = file.get(at..at + HEAD).filter(|_| written >= at + 8) else {
             break; // no length was ever written whole
         };
@@ -70,15 +75,19 @@ pub(crate) fn recover(file: &[u8]) -> Result<Recovered, Damage> {
             }
             return Err(damage("a record was altered"));
         }
-        let (of, command) = decode(body).ok_or_else(|| damage("this version cannot read a record"))?;
-        // A lazy ledger does not know its id.
-        if of != 0 && *ledger.get_or_insert(of) != of {
+        let (of, command) = match decode_name(body) {
+            Some(of) => (of, None),
+            None => decode(body)
+                .map(|(of, command)| (of, Some(command)))
+                .ok_or_else(|| damage("this version cannot read a record"))?,
+        };
+        if of != 0 && *read.ledger.get_or_insert(of) != of {
             return Err(damage("a record belongs to another ledger"));
         }
-        commands.push(command);
-        at = end;
+        read.commands.extend(command);
+        (read.records, read.end) = (number + 1, end);
     }
-    Ok(Recovered { commands, ledger, end: at })
+    Ok(read)
 }
 
 /// Writes a body as the record of this number.
@@ -112,7 +121,10 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{super::spool_record::encode, *};
+    use super::{
+        super::spool_record::{encode, encode_name},
+        *,
+    };
     use crate::{
         kind::Kind,
         ledger::writer::{AdmitCommand, AdmittedAt, CommandKind, Key, ReservationTerms, SettleCommand, SettleKind},
@@ -223,6 +235,20 @@ mod tests {
                 let altered = [&file[..16], part(wrong[0]), part(wrong[1])].concat();
                 prop_assert!(recover(&altered).is_err(), "{wrong:?}");
             }
+        }
+
+        #[test]
+        fn name_at_any_place_is_that_of_the_file(commands in proptest::collection::vec(commands(), 0..4), at: prop::sample::Index) {
+            let mut bodies: Vec<_> = commands.iter().map(|command| encode(0, command).unwrap()).collect();
+            bodies.insert(at.index(bodies.len() + 1), encode_name(7));
+            let (mut file, mut other) = (HEADER.to_vec(), HEADER.to_vec());
+            bodies.iter().enumerate().for_each(|(number, body)| frame(number as u64, body, &mut file));
+            let read = recover(&file).unwrap();
+            prop_assert_eq!((read.ledger, read.records, read.end), (Some(7), bodies.len() as u64, file.len()));
+            prop_assert!(read.commands.iter().zip(&commands).all(|(read, written)| same(read, written)));
+            bodies.push(encode_name(8));
+            bodies.iter().enumerate().for_each(|(number, body)| frame(number as u64, body, &mut other));
+            prop_assert_eq!(recover(&other).unwrap_err().what, "a record belongs to another ledger");
         }
 
         #[test]

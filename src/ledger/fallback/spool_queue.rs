@@ -14,14 +14,11 @@ use tokio::sync::oneshot;
 
 use super::{
     local_share::Allowances,
-    spool_record::encode,
+    spool_format::Recovered,
     spool_state::{FEW, JobClaim, SpoolState, SpooledCommand},
 };
 use crate::{
-    ledger::{
-        LedgerError, LedgerErrorKind,
-        writer::{Command, CommandKind, Key, SettleKind},
-    },
+    ledger::writer::{Command, CommandKind, Key, SettleKind},
     quota::{
         account::Duplicate,
         store::{StoreEvent, StoreListener},
@@ -37,8 +34,8 @@ pub(in crate::ledger) struct SpoolQueue {
     allowances: Mutex<Allowances>,
     /// Listeners of the layers; a layer that is dropped leaves a dead one.
     listeners: Mutex<Vec<SpoolListener>>,
-    /// The ledger to which the spool belongs.
-    ledger: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
+    /// The open ledger to which the spool belongs.
+    pub(super) owner: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
     merging: AtomicBool,
 }
 
@@ -66,15 +63,15 @@ impl MergeRound {
 }
 
 impl SpoolQueue {
-    /// Returns the queue of a file of this size that holds these commands.
-    pub(super) fn new(path: &Path, commands: Vec<Command>, ledger: Option<u128>, size: u64) -> Self {
+    /// Returns the queue of a file with these contents.
+    pub(super) fn new(path: &Path, file: Recovered) -> Self {
         Self {
             path: path.into(),
-            state: Mutex::new(SpoolState { ledger, ..SpoolState::new(commands, size) }),
+            state: Mutex::new(SpoolState::new(file)),
             wake: Condvar::new(),
             allowances: Mutex::default(),
             listeners: Mutex::default(),
-            ledger: Mutex::new(None),
+            owner: Mutex::new(None),
             merging: AtomicBool::new(false),
         }
     }
@@ -85,38 +82,6 @@ impl SpoolQueue {
 
     pub(super) fn allowances(&self) -> MutexGuard<'_, Allowances> {
         self.allowances.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Binds the spool to one ledger; false if it belongs to another.
-    pub(in crate::ledger) fn bind(&self, ledger: &Arc<dyn Any + Send + Sync>) -> bool {
-        let mut bound = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
-        let other = bound
-            .as_ref()
-            .and_then(Weak::upgrade)
-            .is_some_and(|bound| !std::ptr::addr_eq(Arc::as_ptr(&bound), Arc::as_ptr(ledger)));
-        if !other {
-            *bound = Some(Arc::downgrade(ledger));
-        }
-        !other
-    }
-
-    /// Names the ledger of all records to come.
-    ///
-    /// # Errors
-    /// If records of another ledger wait.
-    pub(in crate::ledger) fn name(&self, ledger: u128) -> Result<(), LedgerError> {
-        let mut state = self.lock();
-        let (waiting, of) = (state.left(), state.ledger.replace(ledger).unwrap_or(ledger));
-        if waiting == 0 || of == ledger {
-            return Ok(());
-        }
-        state.ledger = Some(of);
-        let why = format!(
-            "a spool must be merged into the database it was written for, got {} with {waiting} records of ledger \
-             {of:032x} and a database with ledger {ledger:032x}; open that database, or move the file away",
-            self.path.display(),
-        );
-        Err(LedgerError::new(LedgerErrorKind::Spool, why))
     }
 
     /// Notifies `listener` for as long as it lives.
@@ -221,7 +186,7 @@ impl SpoolQueue {
     pub(in crate::ledger) async fn keep(&self, command: Command) -> bool {
         let kept = {
             let mut state = self.lock();
-            let Some(body) = encode(state.ledger.unwrap_or(0), &command) else { return false };
+            let Some(body) = state.encode(&command) else { return false };
             if state.size_with(&body) > state.most || state.broken || state.closed {
                 let new = !std::mem::replace(&mut state.full, true);
                 drop(state);
@@ -244,7 +209,7 @@ impl SpoolQueue {
     /// Writes the settlement of a charge that passed, even without room, and does not wait.
     pub(in crate::ledger) fn settle(&self, command: Command) {
         let mut state = self.lock();
-        let Some(body) = encode(state.ledger.unwrap_or(0), &command) else { return };
+        let Some(body) = state.encode(&command) else { return };
         if let CommandKind::SettleOf { of, settle } = &command.kind
             && settle.end == SettleKind::Void
         {
@@ -255,12 +220,18 @@ impl SpoolQueue {
         self.wake.notify_one();
     }
 
-    /// Returns the commands to submit next, and the accounts to probe; the nameless one stands for the ledger.
+    /// Returns the commands to submit next, and the accounts to probe; the nameless one stands for the ledger. While no
+    /// ledger is named for the records in the file, the ledger is probed, and they wait.
     pub(super) fn next(&self, most: usize) -> (Vec<Command>, Vec<Arc<str>>) {
-        let state = self.lock();
-        let ledger = state.away.then(|| Arc::from(""));
+        let mut state = self.lock();
+        state.names |= state.unnamed && state.ledger.is_some();
+        if state.names {
+            self.wake.notify_one();
+        }
+        let ledger = (state.away || state.unnamed && state.ledger.is_none()).then(|| Arc::from(""));
+        let most_records = if state.unnamed { 0 } else { most };
         (
-            state.pending.iter().take(most).cloned().collect(),
+            state.pending.iter().take(most_records).cloned().collect(),
             ledger.into_iter().chain(state.held.iter().take(most).cloned()).collect(),
         )
     }
@@ -338,7 +309,7 @@ mod tests {
     proptest! {
         #[test]
         fn each_outage_is_reported_once_at_its_start_and_end(steps in proptest::collection::vec((any::<bool>(), 0..2_000_usize), 0..50)) {
-            let queue = SpoolQueue::new(Path::new("none"), Vec::new(), None, 0);
+            let queue = SpoolQueue::new(Path::new("none"), Recovered::default());
             let outages = Arc::new(AtomicI32::new(0));
             let counted = Arc::clone(&outages);
             let listener: StoreListener = Arc::new(move |event| match event {

@@ -35,6 +35,13 @@ struct RecordBody {
     seal: u8,
 }
 
+/// Body of a record that names the ledger of a file whose other records do not.
+#[derive(BorshSerialize, BorshDeserialize)]
+struct NameBody {
+    ledger: u128,
+    seal: u8,
+}
+
 #[derive(BorshSerialize, BorshDeserialize)]
 enum RecordKind {
     Charge { amounts: Amounts, fingerprint: Option<u128>, reserve: Option<ReservationTerms> },
@@ -91,6 +98,17 @@ pub(super) fn decode(body: &[u8]) -> Option<(u128, Command)> {
         }
     };
     (seal == SEAL).then_some((ledger, Command { key, id, own, origin: 0, kind }))
+}
+
+/// Encodes the body of a record that names the ledger of its file.
+pub(super) fn encode_name(ledger: u128) -> Vec<u8> {
+    borsh::to_vec(&NameBody { ledger, seal: SEAL }).unwrap_or_default() // writing to memory does not fail
+}
+
+/// Decodes the body of a record that names a ledger; `None` for all others, which are longer.
+pub(super) fn decode_name(body: &[u8]) -> Option<u128> {
+    let NameBody { ledger, seal } = borsh::from_slice(body).ok()?;
+    (seal == SEAL && ledger != 0).then_some(ledger)
 }
 
 impl RecordedPlan {

@@ -7,14 +7,22 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{recent_jobs::RecentJobs, spool_format::HEAD};
+use super::{
+    recent_jobs::RecentJobs,
+    spool_format::{HEAD, HEADER, Recovered},
+    spool_record::encode,
+};
 use crate::ledger::writer::{Command, CommandKind, Key, SettleKind};
 
 /// State of a spool, under its lock.
 #[derive(Default)]
 pub(super) struct SpoolState {
-    /// Ledger of the records; `None` until a ledger takes the spool.
+    /// Ledger of the records; `None` until the database has been reached.
     pub(super) ledger: Option<u128>,
+    /// Records wait that no record of the file names a ledger for. They are not merged until one does.
+    pub(super) unnamed: bool,
+    /// A record that names the ledger is to be written.
+    pub(super) names: bool,
     /// Requests pass without the ledger; only the merging task retries it.
     pub(super) away: bool,
     /// Accounts that other transactions hold: their requests pass without the ledger, and those of others do not.
@@ -79,7 +87,13 @@ impl SpoolState {
         self.size + self.unwritten + (HEAD + body.len()) as u64
     }
 
+    /// Encodes the body of a record of the present ledger.
+    pub(super) fn encode(&self, command: &Command) -> Option<Vec<u8>> {
+        encode(self.ledger.unwrap_or(0), command)
+    }
+
     pub(super) fn add(&mut self, command: SpooledCommand) {
+        self.unnamed |= self.ledger.is_none();
         self.unwritten += (HEAD + command.body.len()) as u64;
         self.queue.push(command);
     }
@@ -136,9 +150,11 @@ impl SpoolState {
         }
     }
 
-    /// Returns the state of a file of this size that holds these commands.
-    pub(super) fn new(commands: Vec<Command>, size: u64) -> Self {
-        let mut state = Self { size, most: MOST, records: commands.len() as u64, ..Self::default() };
+    /// Returns the state of a file with these contents.
+    pub(super) fn new(file: Recovered) -> Self {
+        let Recovered { commands, ledger, records, end } = file;
+        let (size, unnamed) = (end.max(HEADER.len()) as u64, ledger.is_none() && !commands.is_empty());
+        let mut state = Self { ledger, unnamed, size, most: MOST, records, ..Self::default() };
         commands.iter().for_each(|command| state.note(command));
         state.pending = commands.into();
         state

@@ -9,6 +9,7 @@ use std::{
 use super::{
     spool_format::{HEADER, frame},
     spool_queue::SpoolQueue,
+    spool_record::encode_name,
     spool_state::SpooledCommand,
 };
 use crate::quota::store::StoreEvent;
@@ -16,27 +17,34 @@ use crate::quota::store::StoreEvent;
 impl SpoolQueue {
     /// Writes until all clones of the spool are dropped.
     pub(super) fn write(&self, file: &mut File) {
-        while let Some(queued) = self.next_to_write(file) {
-            let (end, records, broken) = {
+        while let Some((queued, name)) = self.next_to_write(file) {
+            let (end, records, broken, empties) = {
                 let state = self.lock();
-                (state.size, state.records, state.broken)
+                (state.size, state.records, state.broken, state.pending.is_empty())
             };
             let mut bytes = Vec::new();
             (records..).zip(&queued).for_each(|(number, queued)| frame(number, &queued.body, &mut bytes));
-            let wrote = !broken
+            let (charged, mut frames) = (bytes.len() as u64, queued.len() as u64);
+            if let Some(ledger) = name {
+                frame(records + frames, &encode_name(ledger), &mut bytes);
+                frames += 1;
+            }
+            // A partial record would be damage in front of the next one.
+            let cut = |file: &File| file.set_len(end).and_then(|()| file.sync_all()).is_ok();
+            let wrote = (!broken || (!empties && cut(file)))
                 && file
                     .seek(SeekFrom::Start(end))
                     .and_then(|_| file.write_all(&bytes))
                     .and_then(|()| file.sync_data())
                     .is_ok();
-            // A partial record would be damage in front of the next one.
-            let undone = wrote || file.set_len(end).and_then(|()| file.sync_all()).is_ok();
+            let broken = !wrote && (broken || !cut(file));
             let mut state = self.lock();
-            (state.writing, state.unwritten) = (0, state.unwritten - bytes.len() as u64);
-            state.broken |= !undone;
+            (state.writing, state.unwritten) = (0, state.unwritten - charged);
+            state.broken = broken;
             if wrote {
                 state.size += bytes.len() as u64;
-                state.records += queued.len() as u64;
+                state.records += frames;
+                state.unnamed &= name.is_none();
             }
             for SpooledCommand { command, reply, .. } in queued {
                 // A charge without its record does not pass; a settlement goes to the ledger while this process
@@ -58,14 +66,11 @@ impl SpoolQueue {
         }
     }
 
-    /// Waits for commands, and empties the file once all its records are merged; `None` after the end.
-    fn next_to_write(&self, file: &File) -> Option<Vec<SpooledCommand>> {
+    /// Waits for commands, or for the name of the ledger; `None` after the end. Empties the file once all its records are
+    /// merged, and before another is written, which may be another ledger's.
+    fn next_to_write(&self, file: &File) -> Option<(Vec<SpooledCommand>, Option<u128>)> {
         let mut state = self.lock();
         loop {
-            if !state.queue.is_empty() {
-                state.writing = state.queue.len();
-                return Some(std::mem::take(&mut state.queue));
-            }
             if state.pending.is_empty() && (state.records > 0 || state.broken) {
                 drop(state); // only this thread makes the file longer
                 let empty = HEADER.len() as u64;
@@ -76,6 +81,11 @@ impl SpoolQueue {
                     (state.size, state.records, state.full) = (empty, 0, false);
                     continue;
                 }
+            }
+            let name = if std::mem::take(&mut state.names) { state.ledger } else { None };
+            if !state.queue.is_empty() || name.is_some() {
+                state.writing = state.queue.len();
+                return Some((std::mem::take(&mut state.queue), name));
             }
             if state.closed {
                 return None;

@@ -90,7 +90,7 @@ fn line(command: &Command) -> String {
 mod tests {
     use std::sync::Mutex;
 
-    use super::*;
+    use super::{super::spool_format::Recovered, *};
     use crate::{
         ledger::writer::{AdmitCommand, Key},
         quota::{Plan, store::StoreListener},
@@ -111,7 +111,7 @@ mod tests {
         let key = Key { tenant: "ac\"me".into(), job: "order 17".into() };
         let kind = CommandKind::Spooled { admit, at: 1_782_869_400_000_000_000 };
         let record = Command { key, id: 2, own: false, origin: 0, kind };
-        let queue = SpoolQueue::new(&path, vec![record], None, 0);
+        let queue = SpoolQueue::new(&path, Recovered { commands: vec![record], ..Recovered::default() });
         let reported = Arc::new(Mutex::new(Vec::new()));
         let reports = Arc::clone(&reported);
         let listener: StoreListener = Arc::new(move |event| {
@@ -128,7 +128,7 @@ mod tests {
         assert_eq!((read["tenant"].as_str(), read["job"].as_str()), (Some("ac\"me"), Some("order 17")));
         assert_eq!((&read["amounts"]["tokens"], &read["amounts"]["rows"]), (&5.into(), &1.into()));
         assert!(reported.lock().unwrap()[0].starts_with("ac\"me: the job is older"), "{reported:?}");
-        let nowhere = SpoolQueue::new(std::path::Path::new("/no/such/directory/spool"), Vec::new(), None, 0);
+        let nowhere = SpoolQueue::new(std::path::Path::new("/no/such/directory/spool"), Recovered::default());
         assert!(!nowhere.keep_aside(&[]));
     }
 }

@@ -154,6 +154,7 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
         fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>>;
         fn revoke(&self, account: &AccountContext<'_>, id: GrantId) -> MaybeFuture<Result<bool, StoreError>>;
         fn grants(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>>;
+        fn forget_idle(&self, from: u64, now: Now) -> Option<u64>;
         fn population(&self) -> (usize, usize);
         fn digester(&self) -> &Digester;
     }

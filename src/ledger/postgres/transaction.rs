@@ -65,7 +65,12 @@ impl ChargePath for Postgres {
         Ok(())
     }
 
-    async fn read(connection: &mut PgConnection, tenants: &[Arc<str>], jobs: &[Key]) -> Result<Loaded, DbError> {
+    async fn read(
+        connection: &mut PgConnection,
+        tenants: &[Arc<str>],
+        jobs: &[Key],
+        _: Option<i64>,
+    ) -> Result<Loaded, DbError> {
         read::load(connection, tenants, jobs, &BTreeMap::new()).await
     }
 
@@ -73,7 +78,7 @@ impl ChargePath for Postgres {
         lock(connection, &[text(tenant)]).await
     }
 
-    async fn begin(connection: &mut PgConnection, reads: &Reads) -> Result<Loaded, DbError> {
+    async fn begin(connection: &mut PgConnection, reads: &Reads, _: Option<i64>) -> Result<Loaded, DbError> {
         Self::run(connection, BEGIN.into_sql_str()).await?;
         let tenants = in_order(&reads.tenants);
         let names: Vec<_> = tenants.iter().map(|tenant| text(tenant)).collect();

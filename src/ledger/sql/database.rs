@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -11,14 +11,18 @@ use std::{
 use sqlx::{ConnectOptions as _, Pool, SqlStr, pool::PoolConnection};
 
 use super::{
-    ChargePath, Columns, OpenFile, OpenOptions, SqlSession, SqlValue, db_error, opening::open_connection, safe,
+    ChargePath, Columns, OpenOptions, SqlSession, SqlValue, TestClock, db_error,
+    opening::{OpenConnection, open_connection},
+    safe,
     schema::check,
 };
 use crate::ledger::{
     Database, DbError, LedgerError,
-    database::RefusalListener,
+    database::{LedgerCheck, RefusalListener},
     writer::{Key, ReservationRow, Row, Stored},
 };
+#[cfg(feature = "sqlite")]
+use crate::time::Clock;
 
 /// A ledger in a database that is reached through a pool.
 pub(crate) struct SqlDatabase<S: ChargePath> {
@@ -28,20 +32,35 @@ pub(crate) struct SqlDatabase<S: ChargePath> {
     place: Option<Box<str>>,
     /// Connection that keeps a database in memory alive.
     memory: Option<Mutex<S::Connection>>,
-    /// Connection that was opened with the ledger, for the writer, and the file that it has open.
-    first: Mutex<Option<(S::Connection, Option<OpenFile>)>>,
+    /// Connection that was opened with the ledger, for the writer.
+    first: Mutex<Option<OpenConnection<S>>>,
     /// Whether the tables were there. If they are missing later, they were removed, and must not begin anew.
     opened: AtomicBool,
     /// Reason of the last check that has failed, unless a later one has passed.
-    refusal: Mutex<Option<Arc<str>>>,
+    refusal: Mutex<Option<LedgerError>>,
     listeners: Mutex<Vec<RefusalListener>>,
+    /// Check of the ledger's id by the program's part of the ledger.
+    check: OnceLock<LedgerCheck>,
+    pub(super) clock: TestClock,
 }
 
 impl<S: ChargePath> SqlDatabase<S> {
     pub(crate) fn new(pool: Pool<S>, options: OpenOptions) -> Self {
         let (first, refusal, listeners) = (Mutex::new(None), Mutex::new(None), Mutex::default());
         let opened = AtomicBool::new(false);
-        Self { pool, options, place: None, memory: None, first, opened, refusal, listeners }
+        let clock = TestClock::default();
+        Self {
+            pool,
+            options,
+            place: None,
+            memory: None,
+            first,
+            opened,
+            refusal,
+            listeners,
+            check: OnceLock::new(),
+            clock,
+        }
     }
 
     /// Declares the pool as one that the ledger has made, for this file or address.
@@ -53,6 +72,12 @@ impl<S: ChargePath> SqlDatabase<S> {
     #[cfg(feature = "sqlite")]
     pub(crate) fn kept_by(self, connection: S::Connection) -> Self {
         Self { memory: Some(Mutex::new(connection)), ..self }
+    }
+
+    /// Makes the ledger follow this clock instead of the database's.
+    #[cfg(feature = "sqlite")]
+    pub(crate) fn timed_by(self, clock: Option<Clock>) -> Self {
+        Self { clock: TestClock(clock), ..self }
     }
 
     /// Creates the tables if they are missing, checks them, and keeps the connection for the writer. Does nothing if the
@@ -67,7 +92,7 @@ impl<S: ChargePath> SqlDatabase<S> {
 
     /// Opens a connection for the writer. That of a pool that the ledger has made is not from the pool, so that it never
     /// waits for a report; a program's pool prepares it as the program says.
-    async fn writing(&self) -> Result<(S::Connection, Option<OpenFile>), LedgerError> {
+    async fn writing(&self) -> Result<OpenConnection<S>, LedgerError> {
         let connect = || async {
             match self.place {
                 Some(_) => self.pool.connect_options().connect().await,
@@ -76,17 +101,26 @@ impl<S: ChargePath> SqlDatabase<S> {
         };
         let migrates = !self.opened.load(Ordering::Acquire);
         let opened = open_connection::<S, _>(connect, self.options, self.memory.is_some(), migrates).await;
-        let mut connection = self.judge(opened.map_err(|error| error.at(self.place.as_deref().unwrap_or_default())))?;
-        let file = S::file(&mut connection).await?;
-        Ok((connection, file))
+        let checked = opened.and_then(|opened| self.check_id(&opened).map(|()| opened));
+        self.judge(checked.map_err(|error| error.at(self.place.as_deref().unwrap_or_default())))
+    }
+
+    /// Returns the id of the ledger that was opened; `None` before the first use of one that opens lazily.
+    pub(crate) fn ledger_id(&self) -> Option<u128> {
+        locked(&self.first).as_ref().map(|opened| opened.ledger)
+    }
+
+    fn check_id(&self, opened: &OpenConnection<S>) -> Result<(), LedgerError> {
+        self.check.get().map_or(Ok(()), |check| check(opened.ledger))
     }
 
     /// Keeps the reason why a database must not be used, and notifies the listeners of a new one.
     fn judge<T>(&self, checked: Result<T, LedgerError>) -> Result<T, LedgerError> {
-        let refusal = checked.as_ref().err().filter(|error| !error.is_temporary()).map(|error| error.reason().into());
+        let refusal = checked.as_ref().err().filter(|error| !error.is_temporary()).cloned();
         self.opened.fetch_or(checked.is_ok(), Ordering::AcqRel);
         let before = std::mem::replace(&mut *locked(&self.refusal), refusal.clone());
-        if let Some(why) = refusal.filter(|why| before.as_ref() != Some(why)) {
+        if let Some(error) = refusal.filter(|error| before.as_ref() != Some(error)) {
+            let why = error.reason().into();
             locked(&self.listeners).iter().for_each(|listener| listener(&why));
         }
         checked
@@ -130,20 +164,20 @@ impl<S: ChargePath> Database for SqlDatabase<S> {
 
     async fn connect(&self) -> Result<SqlSession<S>, DbError> {
         let first = locked(&self.first).take();
-        let (connection, file) = match first {
+        let opened = match first {
             // It may have been closed, and the tables may have changed since.
-            Some((mut connection, file)) => {
-                match check::<S>(&mut connection, self.memory.is_some(), self.options.durable_storage).await {
+            Some(mut opened) => {
+                match check::<S>(&mut opened.connection, self.memory.is_some(), self.options.durable_storage).await {
                     Err(error) if error.is_temporary() => self.writing().await?,
-                    checked => self.judge(checked.map(|()| (connection, file)))?,
+                    checked => self.judge(checked.and_then(|()| self.check_id(&opened)).map(|()| opened))?,
                 }
             }
             None => self.writing().await?,
         };
-        Ok(SqlSession::new(connection, file))
+        Ok(SqlSession::new(opened.connection, opened.file, self.clock.clone()))
     }
 
-    fn refusal(&self) -> Option<Arc<str>> {
+    fn refusal(&self) -> Option<LedgerError> {
         locked(&self.refusal).clone()
     }
 
@@ -151,9 +185,14 @@ impl<S: ChargePath> Database for SqlDatabase<S> {
         locked(&self.listeners).push(listener);
     }
 
+    fn check_ledger(&self, check: LedgerCheck) {
+        let _ = self.check.set(check);
+    }
+
     async fn account(&self, tenant: &str) -> Result<(u64, Stored), DbError> {
         let tenant = Arc::<str>::from(tenant);
-        let mut loaded = S::read(&mut *self.acquire().await?, std::slice::from_ref(&tenant), &[]).await?;
+        let mut loaded =
+            S::read(&mut *self.acquire().await?, std::slice::from_ref(&tenant), &[], self.clock.micros()).await?;
         Ok((loaded.now, loaded.accounts.remove(&tenant).unwrap_or_default()))
     }
 
@@ -170,14 +209,14 @@ impl<S: ChargePath> Database for SqlDatabase<S> {
 
     async fn job(&self, tenant: &str, job: &str) -> Result<Vec<Row>, DbError> {
         let key = Key { tenant: tenant.into(), job: job.into() };
-        Ok(S::read(&mut *self.acquire().await?, &[], &[key]).await?.rows)
+        Ok(S::read(&mut *self.acquire().await?, &[], &[key], self.clock.micros()).await?.rows)
     }
 
     async fn due(&self, most: usize, skip: usize) -> Result<Vec<ReservationRow>, DbError> {
         let sql = format!(
             "SELECT tenant_id, job_id, attempt, until, since, charge FROM quota_hold WHERE until <= {}
              ORDER BY until, tenant_id, job_id, attempt LIMIT $1 OFFSET $2",
-            S::NOW
+            self.clock.sql::<S>()
         );
         self.query(safe(sql), &[most, skip].map(SqlValue::count), |columns| columns.reservation()).await
     }

@@ -10,6 +10,7 @@ mod reports;
 mod rows;
 mod schema;
 mod session;
+mod test_clock;
 mod writes;
 
 #[cfg(test)]
@@ -21,4 +22,5 @@ pub(crate) use opening::OpenOptions;
 pub(crate) use reports::BilledSum;
 pub(crate) use rows::{Columns, ENTRY_COLUMNS, ReadRows};
 pub(crate) use session::{ChargePath, SqlSession, in_order};
+pub(crate) use test_clock::TestClock;
 pub(crate) use writes::{COUNT, WRITES};

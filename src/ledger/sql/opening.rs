@@ -5,7 +5,7 @@ use std::{future::Future, time::Duration};
 use sqlx::{Connection as _, Error, SqlSafeStr};
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::{ChargePath, SqlDialect, db_error, safe, schema};
+use super::{ChargePath, OpenFile, SqlDialect, db_error, safe, schema};
 use crate::ledger::{LedgerError, LedgerErrorKind};
 
 /// Options of opening a database.
@@ -25,6 +25,15 @@ impl Default for OpenOptions {
     }
 }
 
+/// A connection that can write a ledger.
+pub(super) struct OpenConnection<S: ChargePath> {
+    pub(super) connection: S::Connection,
+    /// File that it has open, if the database is one.
+    pub(super) file: Option<OpenFile>,
+    /// Id of the ledger, which no other ledger has.
+    pub(super) ledger: u128,
+}
+
 /// Rest before another attempt while another program holds a lock.
 const REST: Duration = Duration::from_millis(20);
 
@@ -38,7 +47,7 @@ pub(super) async fn open_connection<S: ChargePath, F>(
     options: OpenOptions,
     volatile: bool,
     migrates: bool,
-) -> Result<S::Connection, LedgerError>
+) -> Result<OpenConnection<S>, LedgerError>
 where
     F: Future<Output = Result<S::Connection, Error>>,
 {
@@ -85,13 +94,14 @@ async fn checked<S: ChargePath>(
     options: OpenOptions,
     volatile: bool,
     deadline: Instant,
-) -> Result<S::Connection, LedgerError> {
-    unlocked::<S, _>(deadline, async {
+) -> Result<OpenConnection<S>, LedgerError> {
+    let (ledger, file) = unlocked::<S, _>(deadline, async {
         schema::check::<S>(&mut connection, volatile, options.durable_storage).await?;
-        Ok(S::tune(&mut connection).await?)
+        S::tune(&mut connection).await?;
+        Ok((schema::ledger_id::<S>(&mut connection).await?, S::file(&mut connection).await?))
     })
     .await?;
-    Ok(connection)
+    Ok(OpenConnection { connection, file, ledger })
 }
 
 /// Migrates the tables to the version of this code, one process at a time.

@@ -193,17 +193,10 @@ impl<S: ChargePath> SqlDatabase<S> {
             "INSERT INTO quota_account AS a (tenant_id, created_at, closed_until) SELECT $1, {now}, $2 WHERE {now} >= $2
              ON CONFLICT (tenant_id) DO UPDATE SET closed_until = {}(a.closed_until, excluded.closed_until)",
             S::LARGER,
-            now = S::NOW
+            now = self.clock.sql::<S>()
         );
         let values = [SqlValue::Text(tenant), SqlValue::time(until)];
         Ok(S::execute(&mut *self.acquire().await?, safe(sql), &values).await? > 0)
-    }
-
-    /// Returns the id of the ledger, which no other ledger has.
-    pub(crate) async fn ledger_id(&self) -> Result<u128, DbError> {
-        let sql = "SELECT ledger_id FROM quota_identity";
-        let id = self.query(sql.into_sql_str(), &[], |columns| columns.digest()).await?;
-        id.first().copied().ok_or_else(|| DbError::Refused("quota_identity has lost its row".into()))
     }
 
     /// Marks rows from before `before` as archivable, for all writers from now on; returns the latest such time.

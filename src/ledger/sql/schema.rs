@@ -51,6 +51,13 @@ pub(super) async fn version<S: SqlDialect>(connection: &mut S::Connection) -> Re
     }
 }
 
+/// Returns the id of the ledger.
+pub(super) async fn ledger_id<S: SqlDialect>(connection: &mut S::Connection) -> Result<u128, DbError> {
+    let rows = S::fetch(connection, "SELECT ledger_id FROM quota_identity".into_sql_str(), &[]).await?;
+    let row = rows.first().ok_or_else(|| DbError::Refused("quota_identity has lost its row".into()))?;
+    Columns::<S>::new(row).digest()
+}
+
 async fn number<S: SqlDialect>(connection: &mut S::Connection, sql: &'static str) -> Result<i64, DbError> {
     let rows = S::fetch(connection, sql.into_sql_str(), &[]).await?;
     rows.first().map_or(Ok(0), |row| Columns::<S>::new(row).amount())

@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc};
 
 use sqlx::Connection;
 
-use super::{OpenFile, SqlDialect, SqlValue, db_error, writes::write};
+use super::{OpenFile, SqlDialect, SqlValue, TestClock, db_error, writes::write};
 use crate::ledger::{
     DbError, Session,
     writer::{Key, Loaded, Reads, Writes},
@@ -23,18 +23,24 @@ pub(crate) trait ChargePath: SqlDialect {
         async { Ok(None) }
     }
 
-    /// Reads accounts and jobs without a lock.
+    /// Reads accounts and jobs without a lock, at the database's time or at `now`.
     fn read(
         connection: &mut Self::Connection,
         tenants: &[Arc<str>],
         jobs: &[Key],
+        now: Option<i64>,
     ) -> impl Future<Output = Result<Loaded, DbError>> + Send;
 
     /// Locks an account within a transaction that writes.
     fn lock(connection: &mut Self::Connection, tenant: &str) -> impl Future<Output = Result<(), DbError>> + Send;
 
-    /// Begins a transaction of the writer, locks its accounts in the order of names, creates missing ones, and reads.
-    fn begin(connection: &mut Self::Connection, reads: &Reads) -> impl Future<Output = Result<Loaded, DbError>> + Send;
+    /// Begins a transaction of the writer, locks its accounts in the order of names, creates missing ones, and reads, at
+    /// the database's time or at `now`.
+    fn begin(
+        connection: &mut Self::Connection,
+        reads: &Reads,
+        now: Option<i64>,
+    ) -> impl Future<Output = Result<Loaded, DbError>> + Send;
 
     /// Writes within the transaction: the statement at this index of [`WRITES`](super::WRITES), with the values of all
     /// its rows.
@@ -61,6 +67,7 @@ pub(crate) struct SqlSession<S: ChargePath> {
     connection: S::Connection,
     state: TxState,
     file: Option<OpenFile>,
+    clock: TestClock,
 }
 
 /// State of a connection's transaction. During a step it is `Broken`, so that a cancelled step leaves it so.
@@ -72,8 +79,8 @@ enum TxState {
 }
 
 impl<S: ChargePath> SqlSession<S> {
-    pub(super) const fn new(connection: S::Connection, file: Option<OpenFile>) -> Self {
-        Self { connection, state: TxState::Idle, file }
+    pub(super) const fn new(connection: S::Connection, file: Option<OpenFile>, clock: TestClock) -> Self {
+        Self { connection, state: TxState::Idle, file, clock }
     }
 
     /// Takes the state of an open transaction for a step.
@@ -105,7 +112,7 @@ impl<S: ChargePath> Session for SqlSession<S> {
         if std::mem::replace(&mut self.state, TxState::Broken) != TxState::Idle {
             return Err(DbError::Lost("the connection was left in the middle of a transaction".into()));
         }
-        let begun = S::begin(&mut self.connection, reads).await;
+        let begun = S::begin(&mut self.connection, reads, self.clock.micros()).await;
         self.end_step(begun, TxState::Open).await
     }
 

@@ -29,10 +29,15 @@ impl ChargePath for Sqlite {
         Ok((!path.is_empty()).then(|| OpenFile::at(path.into())))
     }
 
-    async fn read(connection: &mut SqliteConnection, tenants: &[Arc<str>], jobs: &[Key]) -> Result<Loaded, DbError> {
+    async fn read(
+        connection: &mut SqliteConnection,
+        tenants: &[Arc<str>],
+        jobs: &[Key],
+        now: Option<i64>,
+    ) -> Result<Loaded, DbError> {
         let mut transaction = connection.begin().await.map_err(db_error::<Sqlite>)?;
         let (micros, _) = clock(&mut transaction, statements::CLOCK_AND_SEAL.clone()).await?;
-        load(&mut transaction, tenants, jobs, &BTreeMap::new(), micros).await
+        load(&mut transaction, tenants, jobs, &BTreeMap::new(), now.unwrap_or(micros)).await
     }
 
     /// `BEGIN IMMEDIATE` has locked the file.
@@ -40,8 +45,9 @@ impl ChargePath for Sqlite {
         Ok(())
     }
 
-    async fn begin(connection: &mut SqliteConnection, reads: &Reads) -> Result<Loaded, DbError> {
+    async fn begin(connection: &mut SqliteConnection, reads: &Reads, now: Option<i64>) -> Result<Loaded, DbError> {
         let (micros, sealed) = clock(connection, statements::BEGIN.clone()).await?;
+        let micros = now.unwrap_or(micros);
         let tenants = in_order(&reads.tenants);
         let mut loaded = load(connection, &tenants, &reads.jobs, &reads.since, micros).await?;
         loaded.sealed = sealed.map_or(0, time);

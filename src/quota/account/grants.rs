@@ -196,6 +196,11 @@ impl Grants {
         self.of_mut(limit).for_each(GrantState::close);
     }
 
+    /// Returns whether a grant has not ended at `wall`.
+    pub(super) fn any_active(&self, wall: u64) -> bool {
+        self.iter().any(|grant| grant.until > wall && !grant.ended)
+    }
+
     /// Returns the grants that have not ended at `wall`.
     pub(crate) fn active(&self, wall: u64) -> Vec<ActiveGrant> {
         self.iter().filter(|grant| grant.until > wall).filter_map(GrantState::active).collect()

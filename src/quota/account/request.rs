@@ -23,6 +23,8 @@ pub(crate) struct AccountSettings {
     pub(crate) ttl: Duration,
     /// Whether an expired reservation is charged as estimated; otherwise it is returned.
     pub(crate) charge_expired: bool,
+    /// Greatest number of open reservations of one client that can expire.
+    pub(crate) max_reservations: usize,
     /// Time for which a finished job is remembered, and greatest number of jobs of one client.
     pub(crate) job_horizon: Duration,
     pub(crate) max_jobs: usize,
@@ -84,4 +86,6 @@ impl Marks {
 pub(crate) enum Denial {
     Limits(Vec<Violation>),
     Job(Duplicate),
+    /// The client has the greatest number of open reservations. After this time there is a place for another.
+    Reservations(Duration),
 }

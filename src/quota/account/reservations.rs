@@ -1,16 +1,25 @@
 //! Reservations: amounts that are set aside until the work has ended.
 
-use std::{collections::BTreeMap, num::NonZeroU64, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroU64,
+    time::Duration,
+};
 
 use super::ChargeScope;
 use crate::{quota::Amounts, time::Moment};
 
 /// Open reservations of one client, and closed ones that can still be found by their id.
+///
+/// Those that time changes are in order of their times, so that a call visits only those that are due, at most
+/// [`STEPS`] of them, and each one once for each of its two changes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reservations {
     all: BTreeMap<NonZeroU64, ReservationState>,
-    /// Time before which no reservation expires or is forgotten.
-    stable_until: Option<Moment>,
+    /// Open reservations that can expire, by the time at which they do.
+    expiring: BTreeSet<(Moment, NonZeroU64)>,
+    /// Closed reservations, by the time at which they are forgotten.
+    closed: BTreeSet<(Moment, NonZeroU64)>,
 }
 
 /// A reservation and its state.
@@ -18,8 +27,11 @@ pub(super) struct Reservations {
 pub(super) struct ReservationState {
     pub(super) scope: ChargeScope,
     pub(super) amounts: Amounts,
-    expires: Moment,
+    /// Time of its expiry; `None` if its holder closes it in any case.
+    expires: Option<Moment>,
     stage: Stage,
+    /// Set while a holder will close it, so that it is not forgotten after its expiry.
+    held: bool,
 }
 
 /// State of a reservation.
@@ -44,13 +56,31 @@ pub(crate) enum CloseResult {
     Unknown,
 }
 
+/// Greatest number of reservations that one call expires or forgets, so that no lock is held long.
+pub(crate) const STEPS: usize = 64;
+
 /// Time for which a closed reservation is remembered, as a multiple of the time for which it may be open.
 const REMEMBERED: u32 = 2;
 
+/// Greatest number of closed reservations that are remembered. Beyond it, those that would be forgotten first are.
+pub(crate) const MOST_REMEMBERED: usize = 1 << 16;
+
 impl Reservations {
-    pub(super) fn open(&mut self, id: NonZeroU64, scope: ChargeScope, amounts: Amounts, expires: Moment) {
-        self.all.insert(id, ReservationState { scope, amounts, expires, stage: Stage::Open });
-        self.stable_until = Some(self.stable_until.map_or(expires, |due| due.min(expires)));
+    /// Opens a reservation, which is held until it is [detached](Self::detach). One without an expiry is closed by its
+    /// holder in any case.
+    pub(super) fn open(&mut self, id: NonZeroU64, scope: ChargeScope, amounts: Amounts, expires: Option<Moment>) {
+        self.all.insert(id, ReservationState { scope, amounts, expires, stage: Stage::Open, held: true });
+        self.expiring.extend(expires.map(|expires| (expires, id)));
+    }
+
+    /// Ends the hold on a reservation, which stays open until it is closed by its id or expires.
+    pub(super) fn detach(&mut self, id: NonZeroU64, ttl: Duration) {
+        let Some(reserved) = self.all.get_mut(&id) else { return };
+        reserved.held = false;
+        if reserved.stage == Stage::Expired {
+            let expires = reserved.expires;
+            self.remember(id, expires, ttl);
+        }
     }
 
     /// Closes a reservation as `stage`, once, and returns it as it was. With `forget` its id is unknown afterwards.
@@ -59,9 +89,11 @@ impl Reservations {
         id: NonZeroU64,
         stage: Stage,
         forget: bool,
+        ttl: Duration,
     ) -> (CloseResult, Option<ReservationState>) {
         let Some(reserved) = self.all.get_mut(&id) else { return (CloseResult::Unknown, None) };
-        let result = match reserved.stage {
+        let before = reserved.stage;
+        let result = match before {
             Stage::Open => CloseResult::Closed,
             Stage::Expired if stage == Stage::Committed => CloseResult::Expired,
             before => CloseResult::AlreadyClosed(before),
@@ -71,40 +103,106 @@ impl Reservations {
             (reserved.stage, reserved.amounts) = (stage, Amounts::new());
             closed
         });
+        let (expires, was_open) = (reserved.expires, before == Stage::Open);
+        if was_open {
+            self.take_place(id, expires);
+        }
         if forget {
             self.all.remove(&id);
+            self.closed.remove(&(forgotten_at(expires, ttl), id));
+        } else if was_open {
+            self.remember(id, expires, ttl);
         }
         (result, closed)
     }
 
-    /// Expires the reservations whose time has run out, and forgets those that were closed long ago.
-    pub(super) fn expire(&mut self, now: Moment, ttl: Duration, mut expired: impl FnMut(&ReservationState)) {
-        if self.stable_until.is_none_or(|due| now < due) {
-            return;
+    /// Expires reservations whose time has run out, at most [`STEPS`]. Returns whether none is left.
+    ///
+    /// Then it forgets some that were closed long ago. The rest can wait: they change no decision, and
+    /// [`expire_one`](Self::expire_one) comes before a close.
+    pub(super) fn expire(&mut self, now: Moment, ttl: Duration, mut expired: impl FnMut(&ReservationState)) -> bool {
+        let mut steps = 0..STEPS;
+        while let Some(&(due, id)) = self.expiring.first().filter(|(due, _)| now >= *due) {
+            if steps.next().is_none() {
+                return false;
+            }
+            self.expire_at(due, id, ttl, &mut expired);
         }
-        for reserved in
-            self.all.values_mut().filter(|reserved| reserved.stage == Stage::Open && now >= reserved.expires)
-        {
-            reserved.stage = Stage::Expired;
-            expired(reserved);
+        while self.closed.first().is_some_and(|(due, _)| now >= *due) && steps.next().is_some() {
+            self.forget_first();
         }
-        let remembered = ttl.saturating_mul(REMEMBERED);
-        let due = |reserved: &ReservationState| match reserved.stage {
-            Stage::Open => reserved.expires,
-            _ => reserved.expires + remembered,
-        };
-        self.all.retain(|_, reserved| now < due(reserved));
-        self.stable_until = self.all.values().map(due).min();
+        true
     }
 
-    /// Extends an open reservation.
-    pub(super) fn renew(&mut self, id: NonZeroU64, now: Moment, ttl: Duration) {
-        if let Some(reserved) = self.all.get_mut(&id).filter(|reserved| reserved.stage == Stage::Open) {
-            reserved.expires = reserved.expires.max(now + ttl);
+    /// Brings one reservation up to `now`, whatever others are due: expires it, or forgets it.
+    pub(super) fn expire_one(
+        &mut self,
+        id: NonZeroU64,
+        now: Moment,
+        ttl: Duration,
+        mut expired: impl FnMut(&ReservationState),
+    ) {
+        let Some(reserved) = self.all.get(&id) else { return };
+        let (expires, stage) = (reserved.expires, reserved.stage);
+        if let (Stage::Open, Some(due)) = (stage, expires)
+            && now >= due
+        {
+            self.expire_at(due, id, ttl, &mut expired);
         }
+        let due = forgotten_at(expires, ttl);
+        if now >= due && self.closed.remove(&(due, id)) {
+            self.all.remove(&id);
+        }
+    }
+
+    fn expire_at(&mut self, due: Moment, id: NonZeroU64, ttl: Duration, expired: &mut impl FnMut(&ReservationState)) {
+        self.take_place(id, Some(due));
+        if let Some(reserved) = self.all.get_mut(&id) {
+            reserved.stage = Stage::Expired;
+            expired(reserved);
+            if !reserved.held {
+                self.remember(id, Some(due), ttl);
+            }
+        }
+    }
+
+    /// Removes a reservation from those that can expire.
+    fn take_place(&mut self, id: NonZeroU64, expires: Option<Moment>) {
+        if let Some(expires) = expires {
+            self.expiring.remove(&(expires, id));
+        }
+    }
+
+    /// Remembers a reservation that has just been closed or has expired.
+    fn remember(&mut self, id: NonZeroU64, expires: Option<Moment>, ttl: Duration) {
+        self.closed.insert((forgotten_at(expires, ttl), id));
+        if self.closed.len() > MOST_REMEMBERED {
+            self.forget_first();
+        }
+    }
+
+    fn forget_first(&mut self) {
+        if let Some((_, id)) = self.closed.pop_first() {
+            self.all.remove(&id);
+        }
+    }
+
+    /// Returns the number of open reservations that can expire.
+    pub(super) fn expiring(&self) -> usize {
+        self.expiring.len()
+    }
+
+    /// Returns the time at which the next reservation expires.
+    pub(super) fn next_expiry(&self) -> Option<Moment> {
+        self.expiring.first().map(|(due, _)| *due)
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
+}
+
+/// Returns the time at which a closed reservation is forgotten.
+fn forgotten_at(expires: Option<Moment>, ttl: Duration) -> Moment {
+    expires.map_or(Moment::MAX, |expires| expires + ttl.saturating_mul(REMEMBERED))
 }

@@ -4,7 +4,9 @@ use std::{num::NonZeroU64, ops::Range, sync::Arc, time::Duration};
 
 use super::{
     AccountSettings, ChargeRequest, ChargeScope, CloseResult, Counter, Denial, GrantState, Grants, Job, MAX_CLOCK_STEP,
-    Marks, Now, Retired, Stage, Taken, jobs::Jobs, reservations::Reservations,
+    Marks, Now, Retired, Stage, Taken,
+    jobs::Jobs,
+    reservations::{ReservationState, Reservations},
 };
 use crate::{
     error::ConfigError,
@@ -80,47 +82,59 @@ impl Account {
         }
     }
 
-    /// Brings the account up to `now`: applies the active plan, rolls windows, expires reservations and grants.
+    /// Brings the account up to `now`: applies the active plan, rolls windows, expires reservations and grants. Returns
+    /// false if it must be called again, as [`expire`](Self::expire) does.
     #[inline]
-    pub(crate) fn advance(&mut self, plan: &Arc<Plan>, now: Now, settings: &AccountSettings) {
+    #[must_use]
+    pub(crate) fn advance(&mut self, plan: &Arc<Plan>, now: Now, settings: &AccountSettings) -> bool {
         self.seen = now.moment;
         self.advance_counters(Some(plan), now.wall);
-        self.expire(now, settings);
+        self.expire(now, settings)
     }
 
     /// Runs `work` on the account as a plan sees it at `now`. Nothing changes but what time alone changes.
-    pub(crate) fn look<T>(
-        &mut self,
-        plan: &Arc<Plan>,
-        now: Now,
-        settings: &AccountSettings,
-        work: impl FnOnce(&Self) -> T,
-    ) -> T {
-        self.expire(now, settings);
-        let rare = self.rare.take(); // large, and no plan changes it
+    ///
+    /// [`expire`](Self::expire) comes before it.
+    pub(crate) fn look<T>(&mut self, plan: &Arc<Plan>, now: Now, work: impl FnOnce(&Self) -> T) -> T {
+        // Both may be large. No plan changes the one, and of the other only the number of slots.
+        let (rare, slots) = (self.rare.take(), self.slots.take());
+        let number = slots.as_ref().map_or(0, |slots| slots.limit());
         let mut copy = self.clone();
-        self.rare = rare;
+        copy.slots = slots;
         copy.advance_counters(Some(plan), now.wall);
-        work(&copy)
+        let result = work(&copy);
+        (self.rare, self.slots) = (rare, copy.slots);
+        if let Some(slots) = &mut self.slots {
+            slots.resize(number);
+        }
+        result
     }
 
-    /// Expires reservations, and forgets those that were closed and jobs that were finished long ago.
+    /// Expires reservations, and forgets those that were closed and jobs that were finished long ago; a bounded number
+    /// of each.
+    ///
+    /// Returns false if overdue reservations are left. The caller then releases the lock and calls again before it
+    /// decides: so each decision is the one that it would be if each reservation had expired at its time, and no lock
+    /// is held for more than a bounded number of them.
     #[inline]
-    pub(crate) fn expire(&mut self, now: Now, settings: &AccountSettings) {
-        if self.rare.is_some() {
-            self.expire_rare(now, settings);
-        }
+    #[must_use]
+    pub(crate) fn expire(&mut self, now: Now, settings: &AccountSettings) -> bool {
+        self.rare.is_none() || self.expire_rare(now, settings)
     }
 
     #[cold]
-    fn expire_rare(&mut self, now: Now, settings: &AccountSettings) {
-        let Some(mut rare) = self.rare.take() else { return };
-        rare.reservations.expire(now.moment, settings.ttl, |reserved| {
-            let used = if settings.charge_expired { reserved.amounts.clone() } else { Amounts::new() };
-            self.settle(&reserved.amounts, &used, reserved.scope);
-        });
+    fn expire_rare(&mut self, now: Now, settings: &AccountSettings) -> bool {
+        let Some(mut rare) = self.rare.take() else { return true };
+        let done = rare.reservations.expire(now.moment, settings.ttl, |reserved| self.lapse(reserved, settings));
         rare.jobs.forget(now.moment);
         self.rare = Some(rare).filter(|rare| !rare.reservations.is_empty() || !rare.jobs.is_empty());
+        done
+    }
+
+    /// Returns or charges the amounts of a reservation that has expired.
+    fn lapse(&mut self, reserved: &ReservationState, settings: &AccountSettings) {
+        let used = if settings.charge_expired { reserved.amounts.clone() } else { Amounts::new() };
+        self.settle(&reserved.amounts, &used, reserved.scope);
     }
 
     /// Admits all requested amounts, or none.
@@ -133,6 +147,9 @@ impl Account {
     ) -> Result<Taken, Denial> {
         if let Some(job) = request.job {
             self.rare().jobs.check(job, settings.max_jobs, now.moment).map_err(Denial::Job)?;
+        }
+        if request.reserve && !request.lasting && self.expiring_reservations() >= settings.max_reservations {
+            return Err(self.too_many_reservations(request.amounts, now));
         }
         if !self.fits(request.amounts, request.each) {
             return Err(Denial::Limits(self.violations(request.amounts, now)));
@@ -149,7 +166,7 @@ impl Account {
             let id = NonZeroU64::MIN.saturating_add(self.issued);
             self.issued += 1;
             taken.reservation = Some(id);
-            let expires = if request.lasting { Moment::MAX } else { now.moment + settings.ttl };
+            let expires = (!request.lasting).then(|| now.moment + settings.ttl);
             let mut estimate = request.amounts.clone();
             estimate.retain(|kind| self.plan.counted().iter().any(|limit| limit.kind() == kind));
             self.rare().reservations.open(id, scope, estimate, expires);
@@ -158,6 +175,23 @@ impl Account {
             self.rare().jobs.start(job);
         }
         Ok(taken)
+    }
+
+    fn expiring_reservations(&self) -> usize {
+        self.rare.as_ref().map_or(0, |rare| rare.reservations.expiring())
+    }
+
+    /// Returns the denial of another reservation: once the first one has expired there is a place, and the limits have
+    /// room too.
+    #[cold]
+    fn too_many_reservations(&self, amounts: &Amounts, now: Now) -> Denial {
+        let next = self.rare.as_ref().and_then(|rare| rare.reservations.next_expiry());
+        let place = next.map_or(Duration::ZERO, |next| next.since(now.moment));
+        let violations = self.violations(amounts, now);
+        match violations.iter().map(|violation| violation.wait).collect::<Option<Vec<_>>>() {
+            Some(waits) => Denial::Reservations(waits.into_iter().fold(place, Duration::max)),
+            None => Denial::Limits(violations), // no wait helps
+        }
     }
 
     /// Acquires a slot if one is requested; returns false if none is free.
@@ -212,6 +246,11 @@ impl Account {
         }
     }
 
+    /// Leaves a reservation to a close by its id, or to its expiry.
+    pub(crate) fn detach(&mut self, reservation: NonZeroU64, settings: &AccountSettings) {
+        self.rare().reservations.detach(reservation, settings.ttl);
+    }
+
     /// Closes a reservation, once: commits the `actual` amounts (for a kind that they do not name, the reserved
     /// amount), or rolls back. Returns the limits with a new warning, one bit each. With `forget` the id is unknown
     /// afterwards.
@@ -223,8 +262,12 @@ impl Account {
         now: Now,
         settings: &AccountSettings,
     ) -> (CloseResult, u64) {
+        let Some(mut rare) = self.rare.take() else { return (CloseResult::Unknown, 0) };
+        // Whether it has expired depends on the time alone, not on the calls before.
+        rare.reservations.expire_one(reservation, now.moment, settings.ttl, |reserved| self.lapse(reserved, settings));
         let stage = if actual.is_some() { Stage::Committed } else { Stage::RolledBack };
-        let (result, closed) = self.rare().reservations.close(reservation, stage, forget);
+        let (result, closed) = rare.reservations.close(reservation, stage, forget, settings.ttl);
+        self.rare = Some(rare);
         let Some(reserved) = closed else { return (result, 0) };
         let (expired, none, of) = (result == CloseResult::Expired, Amounts::new(), reserved.scope);
         // The part of the estimate that the counters of the reservation still hold.
@@ -238,11 +281,6 @@ impl Account {
             self.settle(held, &within, of);
         }
         (result, if beyond.is_empty() { 0 } else { self.record(&beyond, now) })
-    }
-
-    /// Extends a reservation.
-    pub(crate) fn renew(&mut self, reservation: NonZeroU64, now: Now, settings: &AccountSettings) {
-        self.rare().reservations.renew(reservation, now.moment, settings.ttl);
     }
 
     /// Finishes a job that was worked on: its id is taken until the horizon.
@@ -273,7 +311,7 @@ impl Account {
             && self.slots_held() == 0
             && self.rare.as_deref().is_none_or(is_empty)
             && self.all().all(|(counter, _)| counter.is_blank(wall))
-            && self.grants.active(wall).is_empty()
+            && !self.grants.any_active(wall)
     }
 
     /// Whether the windows in which something is counted have passed by the monotonic clock too since the last call. A

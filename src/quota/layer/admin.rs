@@ -200,7 +200,8 @@ impl Quotas {
         Ok(Explanation { client: Some(client), limits, refusal })
     }
 
-    /// Returns the number of clients that have an account; idle ones are forgotten in the background.
+    /// Returns the number of clients that have an account; requests forget idle ones in passing, and
+    /// [`forget_idle`](Self::forget_idle) all of them.
     #[must_use]
     pub fn live_clients(&self) -> usize {
         self.0.common.store.population().0

@@ -65,7 +65,7 @@ impl QuotaPolicy {
             None => settings.store.0.bills(),
         };
         let account = AccountSettings { charge_expired, ..settings.account.clone() };
-        let store = settings.store.0.open(settings.room(), account, &context.clock, settings.on_failure);
+        let store = settings.store.0.open(settings.room(), account, settings.on_failure);
         let store = store.unwrap_or_else(|invalid| panic!("{invalid}"));
         let late = context.clone();
         store.listen(Arc::new(move |event| emit(&late, event)));
@@ -186,6 +186,7 @@ impl QuotaPolicy {
                 Duplicate::Stale => (Reason::StaleJobId, None),
                 Duplicate::Full(wait) => (Reason::RateLimited, wait),
             },
+            AdmitError::Denied { denial: Denial::Reservations(wait), .. } => (Reason::TooManyReservations, Some(wait)),
             AdmitError::Denied { denial: Denial::Limits(violations), shared: false } => {
                 return self.over(active, client, violations, now);
             }

@@ -156,6 +156,7 @@ impl QuotaConfig {
                 max_stall: Duration::from_secs(60),
                 ttl: Duration::from_secs(300),
                 charge_expired: false,
+                max_reservations: 4_096,
                 job_horizon: Duration::from_secs(86_400),
                 max_jobs: 1 << 16,
             },
@@ -200,8 +201,8 @@ impl QuotaConfig {
         let (name, guarantees, bills) = (plan.name(), self.clients.identify.guarantees(), self.store.0.bills());
         if bills && !guarantees.named {
             return Err(ConfigError::message(format!(
-                "plan {name:?} is stored in a ledger, which bills by public name, but the identity has none; \
-                 call .named_only()"
+                "plan {name:?} is stored in a ledger, which bills by public name, but the identity may find clients \
+                 without one; call .named_only() on the ApiKey or Verified of .identify_by(..)"
             )));
         }
         if bills && plan.starts_fresh() {

@@ -22,7 +22,6 @@ use crate::{
         },
     },
     refusal::Reason,
-    time::Clock,
 };
 
 /// A store that always fails in the same way, after a wait.
@@ -112,13 +111,7 @@ impl QuotaBackend for Troubled {
 }
 
 impl BackendFactory for Troubled {
-    fn open(
-        &self,
-        _: RoomSettings,
-        _: AccountSettings,
-        _: &Clock,
-        _: OnFailure,
-    ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
+    fn open(&self, _: RoomSettings, _: AccountSettings, _: OnFailure) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
         Ok(Arc::new(Self(self.0.clone())))
     }
 

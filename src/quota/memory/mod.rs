@@ -1,13 +1,23 @@
 //! Accounts in memory.
 //!
-//! The digest of a client selects its shard. Each shard has one lock, under which everything about a client is decided,
-//! and no thread holds two of these locks. An account in which nothing is used, reserved, granted or remembered equals a new
-//! one, and later requests forget it. If there is no room, new clients share one account for each plan.
+//! The digest of a client selects its shard. Each shard has one lock, under which everything about a client is decided.
+//! A thread that holds a shard waits for no other one. If there is no room, new clients share one account for each plan.
 //!
-//! A stranger with a network has more addresses than there is room for accounts. Each [cohort](Cohort) of clients therefore
-//! has room for a part of the accounts. When it has that, its newcomers share accounts with each other, and those of other
-//! cohorts have accounts of their own. No account that exists is merged or lost. Counts of cohorts have locks of their own,
-//! under which no other lock is taken.
+//! # Idle accounts
+//! An account in which nothing is used, reserved, granted or remembered equals a new one. Requests forget such accounts
+//! in passing, so that no task and no timer is needed: every sixteenth request to a shard visits one account of the next
+//! shard, and a newcomer visits some of its own. Without requests, [`QuotaBackend::forget_idle`] forgets them.
+//!
+//! # Cohorts
+//! A stranger with a network has more addresses than there is room for accounts. Each [cohort](crate::identity::Cohort) of
+//! clients therefore has room for a part of the accounts. When it has that, its newcomers share accounts with each other,
+//! and those of other cohorts have accounts of their own. No account that exists is merged or lost. Counts of cohorts have
+//! locks of their own, under which no other lock is taken.
+//!
+//! # Work under a lock
+//! A lock is held for a bounded number of steps. If more reservations of a client are overdue than one call expires, the
+//! call releases the lock, lets other threads in, and goes on, before it decides. Each reservation expires once, and a
+//! client has a bounded number of them.
 //!
 //! Wall clocks are set back, at times by hours. A counter that has seen a later time stays in the window of that time,
 //! and its client waits for the end of that window; other clients do not. So that a forgotten client gets no window
@@ -22,8 +32,7 @@ mod tests;
 
 use std::{
     hash::RandomState,
-    sync::{Arc, OnceLock, Weak, atomic::AtomicBool},
-    time::Duration,
+    sync::{Arc, OnceLock},
 };
 
 pub(crate) use room::RoomSettings;
@@ -40,8 +49,7 @@ use super::{
 use crate::{
     error::ConfigError,
     identity::Client,
-    sync::{AtomicU64, Ordering, Spin, SpinGuard},
-    time::Clock,
+    sync::{AtomicU64, AtomicUsize, Ordering, Spin, SpinGuard, yield_now},
 };
 
 /// Accounts of a layer.
@@ -58,16 +66,14 @@ pub(crate) struct Accounts {
     /// Plan of shared accounts; `None` for the plan of each client.
     overflow: Option<Arc<Plan>>,
     listener: OnceLock<StoreListener>,
-    /// Set once the task that forgets idle accounts runs, or cannot run.
-    swept: AtomicBool,
-    me: Weak<Accounts>,
-    clock: Clock,
 }
 
 #[repr(align(64))]
 struct Padded<T>(Spin<T>);
 
 struct SharedState {
+    /// Number of shards swept in passing; the next one is at this index, modulo the number of shards.
+    hand: AtomicUsize,
     /// Number of grants so far, so that no id is used twice.
     granted: AtomicU64,
     accounts: Spin<SharedAccounts>,
@@ -81,10 +87,9 @@ impl BackendFactory for InMemory {
         &self,
         room: RoomSettings,
         settings: AccountSettings,
-        clock: &Clock,
         _: OnFailure,
     ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
-        Ok(Accounts::new(room, settings, clock))
+        Ok(Accounts::new(room, settings))
     }
 
     fn bills(&self) -> bool {
@@ -102,12 +107,16 @@ const CLIENTS_OF_SHARD: usize = 256;
 
 impl Accounts {
     /// Creates accounts with this room.
-    pub(crate) fn new(room: RoomSettings, settings: AccountSettings, clock: &Clock) -> Arc<Self> {
-        let shared = SharedState { granted: AtomicU64::new(1), accounts: Spin::new(SharedAccounts::default()) };
+    pub(crate) fn new(room: RoomSettings, settings: AccountSettings) -> Arc<Self> {
+        let shared = SharedState {
+            hand: AtomicUsize::new(0),
+            granted: AtomicU64::new(1),
+            accounts: Spin::new(SharedAccounts::default()),
+        };
         let shards = (room.most / CLIENTS_OF_SHARD).next_power_of_two().clamp(1, MOST_SHARDS);
         let (room, overflow) = (Arc::new(Room::new(&room, shards)), room.overflow);
         let shards = (0..shards).map(|_| Padded(Spin::new(Shard::default()))).collect();
-        Arc::new_cyclic(|me| Self {
+        Arc::new(Self {
             number: fastrand::u64(..),
             proofs: RandomState::new(),
             shards,
@@ -116,9 +125,6 @@ impl Accounts {
             settings,
             overflow,
             listener: OnceLock::new(),
-            swept: AtomicBool::new(false),
-            me: Weak::clone(me),
-            clock: clock.clone(),
         })
     }
 
@@ -131,47 +137,60 @@ impl Accounts {
         work: impl FnOnce(&mut Account, Now, AccountAddress) -> T,
         full: impl FnOnce(NoRoom) -> T,
     ) -> T {
-        if !self.swept.load(Ordering::Relaxed) {
-            self.sweep_in_background(); // without the lock: spawning may call hooks of the runtime
-        }
-        let (number, mut shard) = self.shard(context.client);
         let now = context.now;
-        // Before the work, so that afterwards its result is only passed on: each move of it costs.
-        if shard.turn_of_sweep() {
-            shard.sweep_one(now, &self.settings, None);
+        loop {
+            let (number, mut shard) = self.shard(context.client);
+            // Before the work, so that afterwards its result is only passed on: each move of it costs.
+            if shard.turn_of_sweep() {
+                self.sweep_next(&mut shard, now);
+            }
+            let slot = match shard.find(context.client.digest()) {
+                Some(slot) => slot,
+                None => match self.insert(&mut shard, context, now) {
+                    Ok(slot) => slot,
+                    Err(no_room) => {
+                        drop(shard);
+                        self.report(no_room); // without a lock: an observer may ask for an account itself
+                        return full(no_room);
+                    }
+                },
+            };
+            shard.see(slot, context.client);
+            let (account, generation) = shard.account(slot);
+            if account.advance(context.plan, now, &self.settings) {
+                return work(account, now, AccountAddress { shard: number, slot, generation });
+            }
+            drop(shard);
+            yield_now(); // other threads wait for this lock
         }
-        let slot = match shard.find(context.client.digest()) {
-            Some(slot) => slot,
-            None => match self.insert(&mut shard, context, now) {
-                Ok(slot) => slot,
-                Err(no_room) => {
-                    drop(shard);
-                    self.report(no_room); // without a lock: an observer may ask for an account itself
-                    return full(no_room);
-                }
-            },
-        };
-        shard.see(slot, context.client);
-        let (account, generation) = shard.account(slot);
-        account.advance(context.plan, now, &self.settings);
-        work(account, now, AccountAddress { shard: number, slot, generation })
     }
 
     /// Runs `work` on a client's account as the plan of the context sees it, or on a new one. Nothing changes.
     fn look<T>(&self, context: &AccountContext<'_>, work: impl FnOnce(&Account) -> T) -> T {
-        let (_, mut shard) = self.shard(context.client);
-        match shard.find(context.client.digest()) {
-            Some(slot) => shard.account(slot).0.look(context.plan, context.now, &self.settings, work),
-            None => work(&Account::new(context.plan)),
+        loop {
+            let (_, mut shard) = self.shard(context.client);
+            let Some(slot) = shard.find(context.client.digest()) else { break };
+            let (account, _) = shard.account(slot);
+            if account.expire(context.now, &self.settings) {
+                return account.look(context.plan, context.now, work);
+            }
+            drop(shard);
+            yield_now(); // other threads wait for this lock
         }
+        work(&Account::new(context.plan))
     }
 
     /// Runs `work` on a client's account; `None` if it has none.
     fn change<T>(&self, context: &AccountContext<'_>, work: impl FnOnce(&mut Account) -> T) -> Option<T> {
-        let (_, mut shard) = self.shard(context.client);
-        let (account, _) = shard.find(context.client.digest()).map(|slot| shard.account(slot))?;
-        account.advance(context.plan, context.now, &self.settings);
-        Some(work(account))
+        loop {
+            let (_, mut shard) = self.shard(context.client);
+            let (account, _) = shard.find(context.client.digest()).map(|slot| shard.account(slot))?;
+            if account.advance(context.plan, context.now, &self.settings) {
+                return Some(work(account));
+            }
+            drop(shard);
+            yield_now(); // other threads wait for this lock
+        }
     }
 
     /// Returns the bound that leaves a client without an account of its own, if there is one.
@@ -180,6 +199,16 @@ impl Accounts {
         match shard.find(context.client.digest()) {
             Some(_) => None,
             None => self.make_room(&mut shard, context.client, context.now).err(),
+        }
+    }
+
+    /// Reports a cohort that has its part of the accounts, once until it has half of it.
+    #[cold]
+    fn report(&self, no_room: NoRoom) {
+        if let (NoRoom::InCohort(cohort), Some(listener)) = (no_room, self.listener.get())
+            && self.room.begins_to_share(cohort)
+        {
+            listener(&StoreEvent::CohortFull(cohort));
         }
     }
 
@@ -196,19 +225,14 @@ impl Accounts {
             NoRoom::InCohort(cohort) => Some(cohort),
         };
         let (plan, now) = (self.overflow.as_ref().unwrap_or(context.plan), context.now);
-        let mut accounts = self.shared.accounts.lock();
-        let (account, slot, generation) = accounts.of(cohort, plan, now, &self.settings);
-        account.advance(plan, now, &self.settings);
-        work(account, now, AccountAddress { shard: CROWD, slot, generation })
-    }
-
-    /// Reports a cohort that has its part of the accounts, once until it has half of it.
-    #[cold]
-    fn report(&self, no_room: NoRoom) {
-        if let (NoRoom::InCohort(cohort), Some(listener)) = (no_room, self.listener.get())
-            && self.room.begins_to_share(cohort)
-        {
-            listener(&StoreEvent::CohortFull(cohort));
+        loop {
+            let mut accounts = self.shared.accounts.lock();
+            let (account, slot, generation) = accounts.of(cohort, plan, now, &self.settings);
+            if account.advance(plan, now, &self.settings) {
+                return work(account, now, AccountAddress { shard: CROWD, slot, generation });
+            }
+            drop(accounts);
+            yield_now(); // other threads wait for this lock
         }
     }
 
@@ -232,6 +256,9 @@ impl Accounts {
     }
 
     fn insert(&self, shard: &mut Shard, context: &AccountContext<'_>, now: Now) -> Result<u32, NoRoom> {
+        for _ in 0..VISITED_BY_NEWCOMER {
+            shard.sweep_one(now, &self.settings, None);
+        }
         let place = self.make_room(shard, context.client, now)?;
         Ok(shard.insert(context.client, context.plan, place))
     }
@@ -248,36 +275,15 @@ impl Accounts {
         taken
     }
 
-    /// Forgets all blank accounts, a few per lock, so that no request waits long.
-    pub(crate) fn sweep(&self, now: Now) {
-        for Padded(shard) in &self.shards {
-            let mut left = shard.lock().len();
-            while left > 0 {
-                let mut shard = shard.lock();
-                for _ in 0..left.min(CHUNK) {
-                    shard.sweep_one(now, &self.settings, None);
-                }
-                left = left.saturating_sub(CHUNK);
-            }
-        }
-    }
-
-    /// Starts the task that forgets idle accounts, if there is a runtime for it. It ends with the accounts.
+    /// Visits one account of the next shard, or of this one if the next one is in use.
     #[cold]
-    fn sweep_in_background(&self) {
-        if self.swept.swap(true, Ordering::Relaxed) {
-            return;
-        }
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let (me, clock) = (Weak::clone(&self.me), self.clock.clone());
-        runtime.spawn(async move {
-            loop {
-                tokio::time::sleep(SWEEP_EVERY).await;
-                let Some(accounts) = me.upgrade() else { return };
-                let moment = clock.now();
-                accounts.sweep(Now { moment, wall: clock.wall_at(moment) });
-            }
-        });
+    fn sweep_next(&self, shard: &mut Shard, now: Now) {
+        // This thread holds a shard, so it waits for no other one.
+        let next = self.shared.hand.fetch_add(1, Ordering::Relaxed) & (self.shards.len() - 1);
+        match self.shards[next].0.try_lock() {
+            Some(mut next) => next.sweep_one(now, &self.settings, None),
+            None => shard.sweep_one(now, &self.settings, None),
+        };
     }
 
     #[inline]
@@ -288,14 +294,18 @@ impl Accounts {
     }
 }
 
-/// Interval at which idle accounts are forgotten.
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
-
 /// Number of accounts that a new client visits if there is no room.
 const LOOK_AT: usize = 8;
 
-/// Accounts that a sweep visits before it releases the lock.
+/// Number of accounts that a new client visits in any case, so that a third of all accounts at most are idle while
+/// clients come and go.
+const VISITED_BY_NEWCOMER: usize = 4;
+
+/// Accounts that [`forget_idle`](QuotaBackend::forget_idle) visits before it releases a lock.
 const CHUNK: usize = 64;
+
+/// Accounts that one call of it visits: less than a millisecond of work.
+const ACCOUNTS_PER_STEP: usize = 4_096;
 
 /// Accounts that a page reads before it releases the lock.
 const ACCOUNTS_PER_LOCK_OF_PAGE: usize = 16;

@@ -100,9 +100,11 @@ impl Shard {
         self.hand = (self.hand + 1) % self.slots.len();
         let AccountSlot { generation, entry } = &mut self.slots[self.hand];
         let Some(there) = entry else { return false };
-        there.account.expire(now, settings);
         let is_needed = needed.is_some_and(|needed| there.place.makes_room(needed));
-        if !there.account.is_blank(now.wall) || !(is_needed || there.account.is_stale(now.moment)) {
+        if !there.account.expire(now, settings)
+            || !there.account.is_blank(now.wall)
+            || !(is_needed || there.account.is_stale(now.moment))
+        {
             return false;
         }
         self.index.remove(&there.client.digest());

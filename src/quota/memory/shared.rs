@@ -82,8 +82,10 @@ impl SharedAccounts {
         self.hand = (self.hand + 1) % self.accounts.len();
         let shared = &mut self.accounts[self.hand];
         shared.cohort?;
-        shared.account.expire(now, settings);
-        if !shared.account.is_blank(now.wall) || !shared.account.is_stale(now.moment) {
+        let is_over = shared.account.expire(now, settings)
+            && shared.account.is_blank(now.wall)
+            && shared.account.is_stale(now.moment);
+        if !is_over {
             return None;
         }
         let generation = shared.generation.wrapping_add(1);

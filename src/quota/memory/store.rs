@@ -78,7 +78,12 @@ impl QuotaBackend for Accounts {
                     }
                     warned
                 }
-                Settlement::Detached => 0,
+                Settlement::Detached => {
+                    if let Some(reservation) = receipt.reservation {
+                        account.detach(reservation, &self.settings);
+                    }
+                    0
+                }
             }
         })
     }
@@ -97,9 +102,6 @@ impl QuotaBackend for Accounts {
         self.at(receipt.address, |_, account| {
             if let (Some(lease), Some(leases)) = (receipt.lease, &mut account.slots) {
                 leases.touch(lease, now.moment);
-            }
-            if let Some(reservation) = receipt.reservation {
-                account.renew(reservation, now, &self.settings);
             }
             if used.is_empty() { 0 } else { account.record(used, now) }
         })
@@ -124,10 +126,11 @@ impl QuotaBackend for Accounts {
                 if accounts == self.number && proof == self.proofs.hash_one((address, reservation)) =>
             {
                 self.at(address, |client, account| {
-                    match client {
+                    // The end of one reservation does not depend on others that are still overdue.
+                    let _ = match client {
                         Some(client) => account.advance(&plan_of(client), now, &self.settings),
                         None => account.expire(now, &self.settings),
-                    }
+                    };
                     let warned;
                     (result, warned) = account.close(reservation, actual, false, now, &self.settings);
                     warned
@@ -188,7 +191,10 @@ impl QuotaBackend for Accounts {
             let end = shard.len().min(slot + super::ACCOUNTS_PER_LOCK_OF_PAGE);
             while slot < end && page.len() < most {
                 if let Some((client, account)) = shard.entry(slot) {
-                    let usage = account.look(&plan_of(client), now, &self.settings, |account| account.usage(now.wall));
+                    if !account.expire(now, &self.settings) {
+                        break; // the same account again, under the lock's next turn
+                    }
+                    let usage = account.look(&plan_of(client), now, |account| account.usage(now.wall));
                     page.push((client.clone(), usage));
                 }
                 slot += 1;
@@ -235,6 +241,23 @@ impl QuotaBackend for Accounts {
 
     fn grants(&self, context: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>> {
         MaybeFuture::Ready(Ok(self.look(context, |account| account.grants.active(context.now.wall))))
+    }
+
+    fn forget_idle(&self, from: u64, now: Now) -> Option<u64> {
+        let (number, visited) = ((from >> 32) as usize, (from & u64::from(u32::MAX)) as usize);
+        let (mut left, mut seen) = (super::ACCOUNTS_PER_STEP, visited);
+        while left > 0 {
+            let mut shard = self.shards.get(number)?.0.lock();
+            let some = shard.len().saturating_sub(seen).min(super::CHUNK);
+            if some == 0 {
+                return Some((number as u64 + 1) << 32);
+            }
+            for _ in 0..some {
+                shard.sweep_one(now, &self.settings, None);
+            }
+            (seen, left) = (seen + some, left.saturating_sub(some));
+        }
+        Some((number as u64) << 32 | seen as u64)
     }
 
     fn population(&self) -> (usize, usize) {

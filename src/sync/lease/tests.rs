@@ -99,3 +99,16 @@ proptest! {
         prop_assert_eq!(slots.held(), 0);
     }
 }
+
+#[test]
+fn lowered_number_of_slots_takes_those_that_are_overdue() {
+    let (start, mut slots) = (Moment::from_nanos(7), Leases::new(100, 10 * SECOND, Duration::MAX));
+    let held: Vec<_> = (0..100).map(|n| slots.acquire(start + n * SECOND).unwrap().lease).collect();
+    slots.resize(30);
+    let late = |n: u32| start + n * SECOND + 10 * SECOND + Duration::from_nanos(1);
+    assert_eq!((slots.acquire(late(69)), slots.held()), (None, 100), "70 are overdue, and one more is needed");
+    let acquired = slots.acquire(late(70)).unwrap();
+    assert_eq!((acquired.reclaimed, slots.held()), (true, 30));
+    let kept = held.into_iter().filter(|lease| slots.release(*lease)).count();
+    assert_eq!((kept, slots.held()), (29, 1), "the others have theirs");
+}

@@ -2,15 +2,66 @@
 
 use super::*;
 
-#[tokio::test(start_paused = true)]
-async fn idle_clients_are_evicted_without_requests() {
-    let quotas = QuotaLayer::new(queries(10)).clock(tollgate::Clock::tokio()).handle();
-    for number in 0..5_000 {
-        quotas.charge(&Client::named(format!("client {number}")), ("queries", 1)).await.unwrap();
+/// Quotas with this many clients that will be idle in an hour.
+async fn crowd(clients: usize) -> Scene {
+    let scene = Scene::new(queries(10));
+    for number in 0..clients {
+        scene.quotas.charge(&Client::named(format!("client {number}")), ("queries", 1)).await.unwrap();
     }
-    assert_eq!(quotas.live_clients(), 5_000);
-    tokio::time::sleep(HOUR + Duration::from_secs(61)).await; // the clock is paused, so no time passes
-    assert_eq!(quotas.live_clients(), 0);
+    assert_eq!(scene.quotas.live_clients(), clients);
+    scene
+}
+
+#[tokio::test]
+async fn forget_idle_evicts_all_idle_clients_without_a_request() {
+    let scene = crowd(5_000).await;
+    scene.quotas.forget_idle().await;
+    assert_eq!(scene.quotas.live_clients(), 5_000, "their hour is not over");
+    scene.clock.advance(HOUR);
+    scene.quotas.forget_idle().await;
+    assert_eq!(scene.quotas.live_clients(), 0);
+}
+
+#[tokio::test]
+async fn forget_idle_yields_after_a_bounded_number_of_clients() {
+    let scene = crowd(10_000).await;
+    scene.clock.advance(HOUR);
+    let mut forget = Box::pin(scene.quotas.forget_idle());
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let (mut polls, mut left) = (0, 10_000);
+    while forget.as_mut().poll(&mut cx).is_pending() {
+        let now = scene.quotas.live_clients();
+        assert!(left - now <= 4_096 + 64, "{left} to {now}");
+        (polls, left) = (polls + 1, now);
+    }
+    assert!(polls > 2 && left == 0, "{polls} polls");
+}
+
+#[tokio::test]
+async fn dropped_forget_idle_leaves_the_others() {
+    let scene = crowd(10_000).await;
+    scene.clock.advance(HOUR);
+    let mut forget = Box::pin(scene.quotas.forget_idle());
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert!(forget.as_mut().poll(&mut cx).is_pending());
+    drop(forget);
+    let left = scene.quotas.live_clients();
+    assert!((1..10_000).contains(&left), "{left}");
+    scene.quotas.forget_idle().await;
+    assert_eq!(scene.quotas.live_clients(), 0);
+}
+
+#[test]
+fn quotas_in_memory_start_no_task_and_need_no_timer() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let quotas = QuotaLayer::new(queries(10)).handle();
+    runtime.block_on(async {
+        quotas.charge(&alice(), ("queries", 1)).await.unwrap();
+        assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), 0);
+        quotas.forget_idle().await;
+        tokio::task::yield_now().await;
+    });
+    assert_eq!(quotas.live_clients(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -23,12 +74,14 @@ async fn clients_with_live_state_are_not_evicted() {
     let now = std::time::SystemTime::UNIX_EPOCH + tollgate::Clock::tokio().wall();
     let grant = tollgate::Grant::new("rows_per_10800s", 5, now + 30 * HOUR);
     quotas.grant(&Client::named("dave"), grant).await.unwrap();
-    tokio::time::sleep(HOUR + Duration::from_secs(61)).await;
-    assert_eq!(quotas.live_clients(), 3, "only alice has nothing left");
-    tokio::time::sleep(7 * HOUR).await;
-    assert_eq!(quotas.live_clients(), 1, "what is granted is kept");
-    tokio::time::sleep(24 * HOUR).await;
-    assert_eq!(quotas.live_clients(), 0);
+    let later = async |time: Duration| {
+        tokio::time::sleep(time).await; // the clock is paused, so no time passes
+        quotas.forget_idle().await;
+        quotas.live_clients()
+    };
+    assert_eq!(later(HOUR).await, 3, "only alice has nothing left");
+    assert_eq!(later(7 * HOUR).await, 1, "what is granted is kept");
+    assert_eq!(later(24 * HOUR).await, 0);
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Reservations: pending amounts that are committed, rolled back or expire.
 
-use tollgate::{CloseOutcome, ReservationError, ReservationId};
+use tollgate::{CloseOutcome, Reason, ReservationError, ReservationId};
 
 use super::*;
 
@@ -141,4 +141,51 @@ async fn cancelled_stream_pays_for_what_it_recorded() {
         drop::<std::pin::Pin<Box<dyn Future<Output = ()>>>>(stream);
         assert_eq!(sums(&scene).await, (polls, 0, 100 - polls));
     }
+}
+
+#[tokio::test]
+async fn too_many_open_reservations_are_refused_in_words() {
+    let scene = Scene::of(QuotaLayer::new(queries(1_000_000)).reservations_last(TTL));
+    let reserve = async |client: Client| scene.quotas.reserve(&client, ("queries", 1)).await;
+    let first = reserve(alice()).await.unwrap().detach();
+    scene.clock.advance(Duration::from_secs(7));
+    for _ in 1..4_096 {
+        let _lost = reserve(alice()).await.unwrap().detach();
+    }
+    let refusal = reserve(alice()).await.unwrap_err();
+    assert_eq!(refusal.reason(), Reason::TooManyReservations);
+    assert_eq!(refusal.retry_after(), Some(TTL - Duration::from_secs(7)), "when the first one expires");
+    assert!(refusal.to_string().contains("too many open reservations"), "{refusal}");
+    reserve(bob()).await.unwrap().roll_back();
+    scene.quotas.charge(&alice(), ("queries", 1)).await.unwrap();
+    scene.quotas.run(&alice(), ("queries", 1), async {}).await.unwrap();
+    scene.quotas.roll_back(&first).await.unwrap();
+    reserve(alice()).await.unwrap().roll_back();
+    scene.clock.advance(TTL);
+    assert_eq!(sums(&scene).await, (2, 0, 999_998), "all at once");
+}
+
+#[tokio::test]
+async fn number_of_open_reservations_is_a_setting() {
+    let scene = Scene::of(QuotaLayer::new(queries(100)).max_reservations_per_client(1));
+    let held = scene.quotas.reserve(&alice(), ("queries", 1)).await.unwrap();
+    assert!(scene.quotas.reserve(&alice(), ("queries", 1)).await.is_err());
+    drop(held);
+    let _lost = scene.quotas.reserve(&alice(), ("queries", 1)).await.unwrap().detach();
+}
+
+#[test]
+#[should_panic(expected = "max_reservations_per_client must be positive, got 0")]
+fn bound_of_no_reservations_panics() {
+    let _ = QuotaLayer::new(queries(1)).max_reservations_per_client(0);
+}
+
+#[tokio::test]
+async fn usage_of_long_work_counts_after_the_expiry() {
+    let scene = Scene::of(QuotaLayer::new(queries(100)).reservations_last(TTL));
+    let held = scene.quotas.reserve(&alice(), ("queries", 60)).await.unwrap();
+    scene.clock.advance(TTL * 4);
+    assert_eq!(sums(&scene).await, (0, 0, 100));
+    held.commit(("queries", 25));
+    assert_eq!(sums(&scene).await, (25, 0, 75));
 }

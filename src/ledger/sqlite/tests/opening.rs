@@ -1,5 +1,7 @@
 //! Opening a file: errors with a way out, locks, removed files, and the connection of the writer.
 
+use std::sync::{Arc, Mutex};
+
 use super::*;
 
 #[tokio::test]
@@ -66,7 +68,7 @@ async fn removed_or_replaced_file_acknowledges_nothing() {
         }
         let Err(DbError::Refused(why)) = ledger.connect().await else { panic!("a new file is no ledger") };
         assert!(why.contains("restore it"), "{why}");
-        assert_eq!(ledger.refusal().as_deref(), Some(&*why));
+        assert_eq!(ledger.refusal().unwrap().reason(), &*why);
     }
 }
 
@@ -112,8 +114,38 @@ async fn lazy_ledger_opens_with_its_first_use() {
     let newer = SqliteDatabase::in_file(&file, lazy).await.unwrap();
     run(&file, "INSERT INTO quota_schema VALUES (7, 0)").await.unwrap();
     assert!(matches!(newer.connect().await, Err(DbError::Refused(_))));
-    assert!(newer.refusal().unwrap().contains("a newer version has migrated them"));
+    assert!(newer.refusal().unwrap().reason().contains("a newer version has migrated them"));
     run(&file, "DELETE FROM quota_schema WHERE version = 7").await.unwrap();
     newer.connect().await.unwrap();
     assert_eq!(newer.refusal(), None);
+}
+
+#[tokio::test]
+async fn each_connection_is_checked_for_its_ledger() {
+    let directory = Directory::new();
+    let file = directory.file();
+    let lazy = OpenOptions { lazy: true, ..OpenOptions::default() };
+    for options in [OpenOptions::default(), lazy] {
+        let ledger = SqliteDatabase::in_file(&file, options).await.unwrap();
+        assert_eq!(ledger.ledger_id().is_some(), !options.lazy);
+        let (seen, told) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+        let (sees, tells) = (Arc::clone(&seen), Arc::clone(&told));
+        ledger.on_refusal(Box::new(move |why| tells.lock().unwrap().push(why.to_string())));
+        ledger.check_ledger(Box::new(move |id| {
+            sees.lock().unwrap().push(id);
+            match sees.lock().unwrap().len() {
+                1 => Ok(()),
+                _ => Err(LedgerError::new(LedgerErrorKind::Spool, "another")),
+            }
+        }));
+        ledger.connect().await.unwrap();
+        assert_eq!(ledger.refusal(), None);
+        for _ in 0..2 {
+            assert!(matches!(ledger.connect().await, Err(DbError::Refused(why)) if why.starts_with("another")));
+        }
+        assert_eq!(ledger.refusal().unwrap().kind(), LedgerErrorKind::Spool);
+        assert_eq!((seen.lock().unwrap().len(), told.lock().unwrap().len()), (3, 1));
+        let seen = seen.lock().unwrap();
+        assert!(seen.iter().all(|id| id == &seen[0]) && ledger.ledger_id().is_none());
+    }
 }

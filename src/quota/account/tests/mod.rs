@@ -1,5 +1,6 @@
 mod grants;
 mod histories;
+mod reservations;
 mod stories;
 
 use std::{sync::Arc, time::Duration};
@@ -25,6 +26,7 @@ fn settings(charge_expired: bool) -> AccountSettings {
         max_stall: Duration::from_secs(10),
         ttl: TTL,
         charge_expired,
+        max_reservations: 200,
         job_horizon: Duration::from_secs(3_600),
         max_jobs: 3,
     }
@@ -56,7 +58,7 @@ impl Scene {
     }
 
     fn account(&mut self) -> &mut Account {
-        self.account.advance(&self.plan, at(self.wall), &self.settings);
+        while !self.account.advance(&self.plan, at(self.wall), &self.settings) {}
         &mut self.account
     }
 

@@ -99,7 +99,7 @@ proptest! {
                     let grant = Grant::new("requests_per_hour", 1, until);
                     let _ = at_once(scene.accounts.grant(&scene.context(&peer(network, host)), grant));
                 }
-                Step::Sweep => scene.accounts.sweep(scene.now),
+                Step::Sweep => scene.sweep(),
                 Step::Advance { minutes } => {
                     let Now { moment, wall } = scene.now;
                     let span = Duration::from_secs(60 * minutes);
@@ -116,7 +116,7 @@ proptest! {
         }
         let Now { moment, wall } = scene.now;
         scene.now = Now { moment: moment + Duration::from_nanos(48 * HOUR), wall: wall + 48 * HOUR };
-        scene.accounts.sweep(scene.now);
+        scene.sweep();
         prop_assert!(scene.accounts.room.cohorts().is_empty() && scene.population() == 0);
     }
 }

@@ -14,10 +14,56 @@ fn clients_without_usage_in_live_periods_are_evicted() {
     }
     scene.admit(50, ("tokens", 1)).map(|admission| scene.served(&admission)).unwrap();
     let later = scene.at(HOUR);
-    scene.accounts.sweep(scene.at(HOUR - 1).now);
+    scene.at(HOUR - 1).sweep();
     assert_eq!(scene.population(), 51, "their hour is not over");
-    later.accounts.sweep(later.now);
+    later.sweep();
     assert_eq!((later.population(), later.used(50)[1]), (1, 1), "a day is longer than an hour");
+}
+
+#[test]
+fn requests_of_one_client_forget_all_idle_ones() {
+    let scene = Scene::wide();
+    (0..2_000).for_each(|number| scene.once(number));
+    assert_eq!(scene.population(), 2_000);
+    let later = scene.at(HOUR);
+    // A sixteenth of them visits an account, and the shards are not equally full.
+    (0..16 * 2_000 * 3).for_each(|_| later.once(7));
+    assert_eq!(later.population(), 1);
+}
+
+#[test]
+fn newcomers_keep_the_number_of_idle_clients_small() {
+    let (mut scene, mut most) = (Scene::wide(), 0);
+    // A hundred new clients a minute, each with an hour of its own.
+    for minute in 0..600 {
+        scene = scene.at(minute * MINUTE);
+        (0..100).for_each(|number| scene.once(u16::try_from(minute * 100 + number).unwrap()));
+        most = most.max(scene.population());
+    }
+    assert!(most <= 6_000 * 4 / 3 + 600, "{most} clients, of which 6,000 are not idle");
+}
+
+impl Scene {
+    /// Room for many clients, in many shards.
+    fn wide() -> Self {
+        Self {
+            plan: Arc::new(
+                Plan::new("wide").limit(Quota::requests(1 << 40).per(Period::rolling(Duration::from_nanos(HOUR)))),
+            ),
+            ..Self::new(100_000)
+        }
+    }
+
+    /// Charges one request of one of many clients.
+    fn once(&self, number: u16) {
+        let client = Client::named(format!("client {number}"));
+        let amounts = Amounts::from(("requests", 1));
+        let charge =
+            ChargeRequest { amounts: &amounts, each: &[], reserve: false, lasting: false, open: false, job: None };
+        let account = self.context(&client);
+        at_once(self.accounts.admit(&AdmitRequest { account, charge, wants_nearest: false, wants_usage: false }))
+            .unwrap();
+    }
 }
 
 #[test]
@@ -26,11 +72,11 @@ fn whoever_holds_a_slot_has_reserved_or_is_served_stays() {
     let slot = scene.admit(1, ("concurrent_requests", 1)).unwrap();
     let served = scene.admit(2, ("requests", 1)).unwrap();
     let later = scene.at(HOUR);
-    later.accounts.sweep(later.now);
+    later.sweep();
     assert_eq!(later.population(), 2);
     later.served(&slot);
     later.served(&served);
-    later.accounts.sweep(later.now);
+    later.sweep();
     assert_eq!(later.population(), 0);
 }
 
@@ -63,12 +109,12 @@ fn clock_set_back_gives_a_client_no_second_hour() {
     let scene = Scene::new(100);
     scene.admit(1, ("requests", 10)).map(|admission| scene.served(&admission)).unwrap();
     let ahead = scene.at_wall(MINUTE, 11 * HOUR);
-    ahead.accounts.sweep(ahead.now);
+    ahead.sweep();
     assert_eq!(ahead.population(), 1, "its hour has not passed by the other clock");
     let right = scene.at(2 * MINUTE);
     assert_eq!(wait(&right, 1), HOUR - 2 * MINUTE);
     let later = scene.at(HOUR + 2 * MINUTE);
-    later.accounts.sweep(later.now);
+    later.sweep();
     assert_eq!(later.population(), 0);
     later.admit(1, ("requests", 10)).unwrap();
 }
@@ -81,7 +127,7 @@ fn only_a_client_seen_ahead_waits_and_as_told() {
         ahead.admit(number, ("requests", amount)).map(|admission| ahead.served(&admission)).unwrap();
     }
     let right = scene.at(MINUTE);
-    right.accounts.sweep(right.now);
+    right.sweep();
     assert_eq!(right.population(), 2);
     right.admit(2, ("requests", 10)).unwrap();
     right.admit(3, ("requests", 10)).unwrap();
@@ -100,7 +146,7 @@ fn room_that_is_needed_is_taken_from_ended_windows_at_once() {
     let late = scene.at(HOUR - MINUTE);
     late.admit(1, ("requests", 10)).map(|admission| late.served(&admission)).unwrap();
     let later = scene.at(HOUR);
-    later.accounts.sweep(later.now);
+    later.sweep();
     assert_eq!(later.population(), 1);
     assert!(!later.admit(2, ("requests", 1)).unwrap().receipt.shared);
 }

@@ -111,7 +111,7 @@ fn loom_place_of_a_forgotten_account_is_taken_once() {
         let scene = Scene::with_room(10, 1);
         scene.admit(1, ("requests", 1)).map(|admission| scene.served(&admission)).unwrap();
         let (later, sweeps) = (scene.at(HOUR), scene.at(HOUR));
-        let sweep = thread::spawn(move || sweeps.accounts.sweep(sweeps.now));
+        let sweep = thread::spawn(move || sweeps.sweep());
         assert!(!later.admit(2, ("requests", 1)).unwrap().receipt.shared);
         sweep.join().unwrap();
         assert!(later.admit(3, ("requests", 1)).unwrap().receipt.shared);
@@ -126,7 +126,7 @@ fn loom_nobody_is_forgotten_who_comes_back_in_time() {
         let admission = scene.admit(1, ("requests", 1)).unwrap();
         scene.served(&admission);
         let (later, sweeps) = (scene.at(HOUR), scene.at(HOUR));
-        let sweep = thread::spawn(move || sweeps.accounts.sweep(sweeps.now));
+        let sweep = thread::spawn(move || sweeps.sweep());
         later.admit(1, ("requests", 2)).unwrap();
         sweep.join().unwrap();
         assert_eq!((later.used(1)[0], later.population()), (2, 1));

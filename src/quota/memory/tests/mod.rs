@@ -1,3 +1,4 @@
+mod bursts;
 #[cfg(not(tollgate_loom))]
 mod cohorts;
 mod forgetting;
@@ -16,7 +17,7 @@ use crate::{
         account::{AccountSettings, ChargeRequest, Now},
         store::{AccountContext, AdmitError, AdmitRequest, AdmittedCharge, QuotaBackend, Settlement},
     },
-    time::{Clock, FakeClock, Moment, Period},
+    time::{Moment, Period},
 };
 
 const START: u64 = 1_767_225_600_000_000_000;
@@ -28,6 +29,7 @@ fn settings() -> AccountSettings {
         max_stall: Duration::from_secs(60),
         ttl: Duration::from_secs(300),
         charge_expired: false,
+        max_reservations: 1_000,
         job_horizon: Duration::from_secs(3_600),
         max_jobs: 10,
     }
@@ -62,7 +64,7 @@ impl Scene {
             .limit(Quota::units("tokens", 5).per(Period::day()))
             .limit(Quota::concurrent(1));
         let room = RoomSettings { most, most_of_cohort, bounds_claimed: true, overflow: None };
-        let accounts = Accounts::new(room, settings(), &Clock::from(FakeClock::new()));
+        let accounts = Accounts::new(room, settings());
         Self { accounts, plan: Arc::new(plan), now: now(0) }
     }
 
@@ -110,6 +112,14 @@ impl Scene {
     /// Used amount of each limit.
     fn used(&self, number: u8) -> Vec<u64> {
         self.usage(number).limits.iter().map(|limit| limit.used).collect()
+    }
+
+    /// Visits all accounts.
+    fn sweep(&self) {
+        let mut from = Some(0);
+        while let Some(at) = from {
+            from = self.accounts.forget_idle(at, self.now);
+        }
     }
 
     fn population(&self) -> usize {

@@ -44,3 +44,17 @@ fn read_in_a_later_window_ends_none() {
     assert_eq!(scene.at(HOUR).used(1)[0], 0);
     assert_eq!(scene.used(1)[0], 4, "the clock was ahead for a moment");
 }
+
+#[test]
+fn read_under_another_plan_keeps_the_number_of_slots() {
+    let scene = Scene::new(10);
+    let held = scene.admit(1, ("concurrent_requests", 1)).unwrap();
+    let five = Arc::new(Plan::new("five").limit(Quota::concurrent(5)));
+    let more = Scene { plan: Arc::clone(&five), ..scene.clone() };
+    assert_eq!((more.used(1), more.usage(1).limits[0].remaining), (vec![1], 4));
+    assert!(at_once(more.accounts.check(&more.context(&client(1)), &("concurrent_requests", 1).into())).is_ok());
+    assert!(scene.admit(1, ("concurrent_requests", 1)).is_err());
+    scene.served(&held);
+    scene.admit(1, ("concurrent_requests", 1)).unwrap();
+    assert!(scene.admit(1, ("concurrent_requests", 1)).is_err());
+}

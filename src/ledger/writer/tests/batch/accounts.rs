@@ -89,7 +89,7 @@ impl History {
 
     fn advance(&mut self) {
         let plan = Arc::clone(&self.ledger.plan);
-        self.account.advance(&plan, self.now(), &self.settings);
+        while !self.account.advance(&plan, self.now(), &self.settings) {}
         for at in 0..self.all.len() {
             let both = &self.all[at];
             if both.hold.is_some_and(|(_, expires)| self.moment >= expires) && !both.over {
@@ -239,8 +239,15 @@ impl History {
 
 fn run(steps: &[Step], charge_expired: bool) -> Result<(), TestCaseError> {
     let ledger = Ledger::of_three();
-    let settings =
-        AccountSettings { max_hold: TTL, max_stall: TTL, ttl: TTL, charge_expired, job_horizon: TTL, max_jobs: 1 };
+    let settings = AccountSettings {
+        max_hold: TTL,
+        max_stall: TTL,
+        ttl: TTL,
+        charge_expired,
+        max_reservations: 10_000,
+        job_horizon: TTL,
+        max_jobs: 1,
+    };
     let account = Account::new(&ledger.plan);
     let moment = Moment::from_nanos(HOUR);
     let mut history = History { ledger, account, settings, moment, all: Vec::new(), grants: 0, part: 0 };

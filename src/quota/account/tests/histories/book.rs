@@ -118,6 +118,11 @@ impl Book {
         })
     }
 
+    /// Returns the number of open reservations.
+    pub(super) fn expiring(&self) -> usize {
+        self.entries.iter().filter(|entry| matches!(entry.hold, Some((_, _, Stage::Open)))).count()
+    }
+
     /// Acquires the slot that the account should choose: a free one, or an overdue one.
     pub(super) fn take_slot(&mut self, lease: Lease, now: Moment) {
         while self.slots.len() as u64 >= self.limits[3] {

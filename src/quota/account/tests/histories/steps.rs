@@ -1,5 +1,7 @@
 //! Steps of an account, in any order.
 
+use std::ops::Range;
+
 use proptest::prelude::*;
 
 use crate::quota::account::tests::*;
@@ -11,6 +13,8 @@ pub(super) type Asked = ([Option<u64>; 2], bool);
 pub(super) enum Step {
     Charge(Asked),
     Reserve(Asked),
+    /// Reserves amounts many times, more often than one call expires.
+    Burst(u8, [Option<u64>; 2]),
     /// Commits a reservation, by its number, with an amount of tokens.
     Commit(usize, Option<u64>),
     /// A cancelled task does this too. A task that crashes does nothing: its reservation expires.
@@ -42,16 +46,18 @@ fn asked() -> impl Strategy<Value = Asked> {
 }
 
 fn limits() -> impl Strategy<Value = [u64; 4]> {
-    let limit = |most: u64| prop_oneof![1 => Just(0), 4 => 1..most];
+    let limit = |most: u64| prop_oneof![2 => Just(0), 8 => 1..most, 1 => 100..500_u64];
     [limit(40), limit(80), limit(40), limit(4)]
 }
 
-pub(super) fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
+/// Returns steps. A burst among them has this many reservations.
+pub(super) fn steps(most: usize, burst: Range<u8>) -> impl Strategy<Value = Vec<Step>> {
     let which = any::<usize>;
     let seconds = || prop_oneof![Just(1), Just(61), Just(TTL.as_secs()), Just(3_600), 1..100_000_u64];
     let step = prop_oneof![
         8 => asked().prop_map(Step::Charge),
         5 => asked().prop_map(Step::Reserve),
+        2 => (burst, amounts()).prop_map(|(many, amounts)| Step::Burst(many, amounts)),
         4 => (which(), prop::option::of(0..20_u64)).prop_map(|(which, actual)| Step::Commit(which, actual)),
         3 => which().prop_map(Step::RollBack),
         3 => which().prop_map(Step::GiveBack),
