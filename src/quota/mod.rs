@@ -55,6 +55,7 @@
 pub(crate) mod account;
 mod amounts;
 mod grant;
+mod job;
 mod layer;
 mod limit;
 pub(crate) mod memory;
@@ -64,6 +65,7 @@ mod usage;
 
 pub use amounts::Amounts;
 pub use grant::{ActiveGrant, Grant, GrantId};
+pub use job::{JobOutcome, JobState};
 pub use layer::{
     Charge, CloseOutcome, CountedBody, Cursor, Duplicates, Explanation, JobError, JobIdSource, JobRun, KeptSlot,
     LimitExplanation, OnExpiry, OnFailure, QuotaError, QuotaLayer, QuotaPermit, QuotaPolicy, QuotaService, QuotaStatus,

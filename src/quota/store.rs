@@ -3,7 +3,7 @@
 use std::{any::Any, fmt, num::NonZeroU64, sync::Arc};
 
 use super::{
-    ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
+    ActiveGrant, Amounts, Grant, GrantId, JobOutcome, JobState, Plan, Usage,
     account::{AccountSettings, ChargeRequest, ChargeScope, CloseResult, Denial, Job, Nearest, Now, Warning},
     layer::OnFailure,
     memory::RoomSettings,
@@ -71,6 +71,9 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
     /// has a stalled reader.
     fn watch(&self, receipt: &Receipt, now: Now);
 
+    /// Requires no progress of an admitted request any more. Its response has ended, and its work goes on.
+    fn unwatch(&self, receipt: &Receipt);
+
     /// Records progress of an admitted request, and the amounts used since the last call.
     fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits;
 
@@ -85,6 +88,14 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
         plan_of: PlanLookup,
         now: Now,
     ) -> MaybeFuture<Result<(CloseResult, NearLimits), StoreError>>;
+
+    /// Settles a job whose outcome is unknown, and returns the state that it had; `None` if no job has the id.
+    fn settle_job(
+        &self,
+        account: &AccountContext<'_>,
+        job: &Job,
+        outcome: JobOutcome,
+    ) -> MaybeFuture<Result<Option<JobState>, StoreError>>;
 
     /// Records used amounts, even beyond a limit.
     fn record(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>>;
@@ -152,6 +163,8 @@ pub(crate) enum StoreEvent {
     Near(NearLimits),
     /// The store rejected a call or a settlement of this client for good, for this reason.
     Rejected { client: Client, why: Arc<str> },
+    /// Another transaction holds the account of this client, and its requests pass without the store.
+    Held(Client),
     /// The store is away, and requests pass without it.
     Lost(Arc<str>),
     /// The store is back.
@@ -316,6 +329,9 @@ pub(crate) enum Settlement<'a> {
     /// Charges `used` in addition to the admission, and `actual` of the reservation. A kind that `actual` does not name
     /// is charged as estimated.
     Served { used: &'a Amounts, actual: &'a Amounts },
+    /// As `Served`, for a job whose work was interrupted, so that its outcome is unknown. `charged` are the amounts that
+    /// a void would refund.
+    Interrupted { used: &'a Amounts, actual: &'a Amounts, charged: &'a Amounts },
     /// Releases the slot. The reservation stays open and can be closed by its id.
     Detached,
 }

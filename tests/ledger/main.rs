@@ -12,6 +12,7 @@ mod extremes;
 mod grants;
 mod handler;
 mod invoices;
+mod jobs;
 mod killed;
 mod layer;
 mod life;
@@ -20,6 +21,7 @@ mod opening;
 mod outage;
 mod rejected;
 mod spool;
+mod spool_aside;
 mod spool_owner;
 #[cfg(feature = "sqlite")]
 mod stopped_clock;

@@ -1,18 +1,20 @@
 //! State of a spool: commands that are not written or not merged, and claims on jobs.
 
-use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    sync::Arc,
-};
+use std::collections::HashMap;
 
 use tokio::sync::oneshot;
 
 use super::{
+    account_queues::AccountQueues,
+    aside::AsideIds,
     recent_jobs::RecentJobs,
     spool_format::{HEAD, HEADER, Recovered},
     spool_record::encode,
 };
-use crate::ledger::writer::{Command, CommandKind, Key, SettleKind};
+use crate::{
+    ledger::writer::{Command, CommandKind, JobEnd, Key, SettleKind},
+    quota::account::Duplicate,
+};
 
 /// State of a spool, under its lock.
 #[derive(Default)]
@@ -25,12 +27,13 @@ pub(super) struct SpoolState {
     pub(super) names: bool,
     /// Requests pass without the ledger; only the merging task retries it.
     pub(super) away: bool,
-    /// Accounts that other transactions hold: their requests pass without the ledger, and those of others do not.
-    pub(super) held: HashSet<Arc<str>>,
     /// Commands to write to the file.
     pub(super) queue: Vec<SpooledCommand>,
-    /// Commands that are durable and not merged.
-    pub(super) pending: VecDeque<Command>,
+    /// Commands that are durable and not merged, and the accounts that other transactions hold: only the requests of
+    /// those pass without the ledger.
+    pub(super) pending: AccountQueues,
+    /// Charges that were set aside.
+    pub(super) aside: AsideIds,
     /// Number of commands that are being written.
     pub(super) writing: usize,
     pub(super) claims: HashMap<Key, JobClaim>,
@@ -66,9 +69,22 @@ pub(super) struct JobClaim {
     pub(super) fingerprint: Option<u128>,
     /// Whether a caller waits for its decision or a handler works on it.
     pub(super) running: bool,
+    /// Whether its work was done; otherwise the outcome is unknown once it no longer runs.
+    pub(super) done: bool,
     /// Whether it is merged.
     pub(super) merged: bool,
     pub(super) passed: bool,
+}
+
+impl JobClaim {
+    /// Returns the reply to a duplicate.
+    pub(super) fn state(&self) -> Duplicate {
+        match self {
+            Self { running: true, .. } => Duplicate::Running,
+            Self { done: true, .. } => Duplicate::Done,
+            _ => Duplicate::Unknown { may_run: false },
+        }
+    }
 }
 
 /// Number of records that fit one transaction. With no more left, the ledger is asked again while they are merged.
@@ -100,7 +116,7 @@ impl SpoolState {
 
     /// Whether a record waits for the ledger, or the ledger is to be probed.
     pub(super) fn needs_merging(&self) -> bool {
-        self.away || !self.held.is_empty() || self.left() > 0
+        self.away || self.pending.has_held() || self.left() > 0
     }
 
     /// Claims the job of a recovered record.
@@ -108,10 +124,16 @@ impl SpoolState {
         match &command.kind {
             CommandKind::Spooled { admit, .. } if !command.own => {
                 let (command_id, fingerprint) = (command.id, admit.fingerprint);
-                let claim = JobClaim { command: command_id, fingerprint, running: false, merged: false, passed: true };
+                let (running, done) = (false, false); // the process has ended
+                let claim = JobClaim { command: command_id, fingerprint, running, done, merged: false, passed: true };
                 self.claims.insert(command.key.clone(), claim);
             }
             CommandKind::SettleOf { of, settle } if settle.end == SettleKind::Void => self.free(&command.key, *of),
+            CommandKind::SettleOf { of, settle } if settle.job == Some(JobEnd::Done) => {
+                if let Some(claim) = self.claims.get_mut(&command.key).filter(|claim| claim.command == *of) {
+                    claim.done = true;
+                }
+            }
             _ => {}
         }
     }
@@ -126,7 +148,7 @@ impl SpoolState {
     /// Turns the claim on a merged and finished job into one of the recent jobs.
     pub(super) fn release(&mut self, key: &Key) {
         if let Some(claim) = self.claims.remove(key) {
-            self.recent.add(key, claim.fingerprint);
+            self.recent.add(key, claim.fingerprint, claim.state());
         }
     }
 
@@ -152,11 +174,14 @@ impl SpoolState {
 
     /// Returns the state of a file with these contents.
     pub(super) fn new(file: Recovered) -> Self {
-        let Recovered { commands, ledger, records, end } = file;
+        let Recovered { commands, ledger, aside, records, end } = file;
         let (size, unnamed) = (end.max(HEADER.len()) as u64, ledger.is_none() && !commands.is_empty());
         let mut state = Self { ledger, unnamed, size, most: MOST, records, ..Self::default() };
-        commands.iter().for_each(|command| state.note(command));
-        state.pending = commands.into();
+        aside.into_iter().for_each(|id| state.aside.add(id));
+        for command in commands {
+            state.note(&command);
+            state.pending.push(command);
+        }
         state
     }
 }

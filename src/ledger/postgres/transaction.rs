@@ -33,15 +33,26 @@ const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 const LOCK: &str = "INSERT INTO quota_account (tenant_id) SELECT t FROM unnest($1::text[]) WITH ORDINALITY AS asked (t, n) \
     ORDER BY n ON CONFLICT (tenant_id) DO UPDATE SET tenant_id = EXCLUDED.tenant_id WHERE false";
 
-/// Locks the accounts that no other transaction holds, creates missing ones, and returns both. It waits only for a
-/// transaction that is creating one of them.
+/// Locks the accounts that no other transaction holds, creates missing ones, and returns both. PostgreSQL can skip a
+/// locked row, but not one that another transaction is inserting, which no other can see: so it waits for that at most
+/// 1 ms, its shortest lock time-out. The last row is null and ends that time-out.
 const LOCK_FREE: &str = "WITH free AS (
         SELECT tenant_id FROM quota_account WHERE tenant_id = ANY ($1::text[]) FOR UPDATE SKIP LOCKED),
     added AS (
         INSERT INTO quota_account (tenant_id) SELECT t FROM unnest($1::text[]) WITH ORDINALITY AS asked (t, n)
         WHERE NOT EXISTS (SELECT FROM quota_account WHERE tenant_id = t)
+            AND (SELECT set_config('lock_timeout', '1ms', true)) IS NOT NULL
         ORDER BY n ON CONFLICT (tenant_id) DO NOTHING RETURNING tenant_id)
-    SELECT tenant_id FROM free UNION ALL SELECT tenant_id FROM added";
+    SELECT tenant_id FROM free UNION ALL SELECT tenant_id FROM added
+    UNION ALL SELECT nullif(set_config('lock_timeout', '500ms', true), '500ms')";
+
+/// As [`LOCK_FREE`], but creates no account.
+const LOCK_EXISTING: &str = "WITH free AS (
+        SELECT tenant_id FROM quota_account WHERE tenant_id = ANY ($1::text[]) FOR UPDATE SKIP LOCKED)
+    SELECT tenant_id FROM free UNION ALL SELECT nullif(set_config('lock_timeout', '500ms', true), '500ms')";
+
+/// Waits for no lock after [`BEGIN`].
+const HURRY: &str = "SET LOCAL lock_timeout = '1ms'";
 
 /// Texts of [`WRITES`].
 static TEXTS: LazyLock<[Arc<str>; COUNT]> = LazyLock::new(|| {
@@ -55,7 +66,7 @@ static TEXTS: LazyLock<[Arc<str>; COUNT]> = LazyLock::new(|| {
 
 /// Returns every statement that locks or writes.
 pub(super) fn statements() -> impl Iterator<Item = Arc<str>> {
-    [LOCK, LOCK_FREE].map(Arc::from).into_iter().chain(TEXTS.iter().cloned())
+    [LOCK, LOCK_FREE, LOCK_EXISTING].map(Arc::from).into_iter().chain(TEXTS.iter().cloned())
 }
 
 impl ChargePath for Postgres {
@@ -86,8 +97,14 @@ impl ChargePath for Postgres {
             lock(connection, &names).await?;
             return read::load(connection, &tenants, &reads.jobs, &reads.since).await;
         }
-        let free = sqlx::query_scalar(LOCK_FREE).bind(&names).fetch_all(&mut *connection);
-        let free: HashSet<String> = free.await.map_err(db_error::<Self>)?.into_iter().collect();
+        let free = match lock_free(connection, LOCK_FREE, &names).await {
+            // Another transaction is creating one of them: all missing ones count as held.
+            Err(DbError::Again(_)) => {
+                Self::run(connection, safe(format!("ROLLBACK; {BEGIN}; {HURRY}"))).await?;
+                lock_free(connection, LOCK_EXISTING, &names).await?
+            }
+            free => free?,
+        };
         let is_free = |tenant: &Arc<str>| free.contains(&*text(tenant));
         let (free, held): (Vec<_>, Vec<_>) = tenants.into_iter().partition(is_free);
         Ok(Loaded { held, ..read::load(connection, &free, &reads.jobs, &reads.since).await? })
@@ -116,6 +133,16 @@ impl ChargePath for Postgres {
 /// Locks accounts whose names are in order, and creates missing ones.
 async fn lock(connection: &mut PgConnection, names: &[Cow<'_, str>]) -> Result<(), DbError> {
     sqlx::query(LOCK).bind(names).execute(connection).await.map_err(db_error::<Postgres>).map(|_| ())
+}
+
+/// Locks accounts that no other transaction holds, and returns them.
+async fn lock_free(
+    connection: &mut PgConnection,
+    sql: &'static str,
+    names: &[Cow<'_, str>],
+) -> Result<HashSet<String>, DbError> {
+    let free = sqlx::query_scalar::<_, Option<String>>(sql).bind(names).fetch_all(connection);
+    Ok(free.await.map_err(db_error::<Postgres>)?.into_iter().flatten().collect())
 }
 
 /// Binds a column of all rows as an array.

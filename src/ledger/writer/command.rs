@@ -8,8 +8,8 @@ use super::{AdmittedAt, JobStatus, Key};
 use crate::{
     error::ConfigError,
     quota::{
-        Amounts, GrantId, Plan, Usage,
-        account::{GrantState, Nearest, Warning},
+        Amounts, GrantId, JobOutcome, JobState, Plan, Usage,
+        account::{Duplicate, GrantState, Nearest, Warning},
     },
     refusal::Violation,
 };
@@ -45,6 +45,15 @@ pub(crate) enum CommandKind {
         of: u128,
         settle: SettleCommand,
     },
+    /// Settles an attempt of a named job whose outcome is unknown.
+    SettleJob {
+        plan: Arc<Plan>,
+        attempt: u32,
+        since: u64,
+        outcome: JobOutcome,
+        /// Set by the writer if the work is under way in this process: nothing is settled then.
+        running: bool,
+    },
     /// Charges usage after the fact, even beyond a limit.
     Record {
         plan: Arc<Plan>,
@@ -74,6 +83,8 @@ pub(crate) enum CommandKind {
     Revoke {
         grant: u64,
     },
+    /// Shows that the ledger decides: reads no account and changes nothing.
+    Probe,
 }
 
 /// A charge: takes all amounts or none.
@@ -87,6 +98,8 @@ pub(crate) struct AdmitCommand {
     pub(crate) tier: Option<Arc<str>>,
     /// Reserves the amounts instead of charging them.
     pub(crate) reserve: Option<ReservationTerms>,
+    /// Longest time of the work of a named job, in nanoseconds; 0 if it is no longer under way. `None` for other charges.
+    pub(crate) job_lease: Option<u64>,
     /// Set if the caller reports the limit that is nearest to exhaustion.
     pub(crate) wants_nearest: bool,
     /// Set if the caller reports the usage of all limits.
@@ -109,6 +122,8 @@ pub(crate) struct SettleCommand {
     pub(crate) attempt: u32,
     pub(crate) since: AdmittedAt,
     pub(crate) end: SettleKind,
+    /// End of the work of a named job; `None` if it goes on, and for other charges. A void ends it in any case.
+    pub(crate) job: Option<JobEnd>,
     /// Usage beyond what was charged or reserved.
     pub(crate) used: Amounts,
     /// Number of this addition among those of the attempt.
@@ -126,10 +141,23 @@ pub(crate) enum SettleKind {
     Void,
 }
 
+/// End of the work of a named job that stays charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(crate) enum JobEnd {
+    Done,
+    /// The outcome of the work is unknown.
+    Interrupted,
+}
+
 impl SettleCommand {
+    /// Whether it ends the work of a named job.
+    pub(super) fn ends_job(&self) -> bool {
+        self.end == SettleKind::Void || self.job.is_some()
+    }
+
     /// Returns everything that an attempt charged or reserved.
     pub(crate) fn void(plan: Arc<Plan>, attempt: u32, since: AdmittedAt) -> Self {
-        Self { plan, attempt, since, end: SettleKind::Void, used: Amounts::new(), part: 0 }
+        Self { plan, attempt, since, end: SettleKind::Void, job: None, used: Amounts::new(), part: 0 }
     }
 }
 
@@ -137,10 +165,10 @@ impl SettleCommand {
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     Admitted(Box<AdmitReply>),
-    /// The job was charged before; `running` if its work is under way in this process.
-    Replay {
-        running: bool,
-    },
+    /// The job was charged before: running in this process, done, or of unknown outcome.
+    Replay(Duplicate),
+    /// State of a job before it was settled; `None` if no job has the id.
+    Job(Option<JobState>),
     /// Another job has this id.
     Conflict,
     /// The job id is older than the ledger remembers, so that it cannot tell whether the job was charged.
@@ -212,6 +240,8 @@ pub(super) struct Queued<R> {
     pub(super) to: Option<R>,
     /// The caller left while the command was under way.
     pub(super) left: bool,
+    /// The main lane found its account held by another transaction, at its latest try.
+    pub(super) held: bool,
     /// A commit that includes it was sent; only the database knows whether it took place.
     pub(super) sent: bool,
     /// Failed attempts to store it.
@@ -222,6 +252,6 @@ pub(super) struct Queued<R> {
 
 impl<R> Queued<R> {
     pub(super) fn new(ticket: u64, command: Command, to: Option<R>) -> Self {
-        Self { ticket, command, to, left: false, sent: false, tries: 0, rejections: 0 }
+        Self { ticket, command, to, left: false, held: false, sent: false, tries: 0, rejections: 0 }
     }
 }

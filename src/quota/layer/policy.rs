@@ -1,6 +1,11 @@
 //! Decision on a request: finds its client, computes its amounts, asks the store, and explains a refusal.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use http::{Extensions, Method};
 
@@ -56,6 +61,8 @@ pub(super) struct Common {
     pub(super) store: Arc<dyn QuotaBackend>,
     /// Units that the plans of the layer count or have counted: work may be under way under an old plan.
     units: HotSwap<Vec<Kind>>,
+    /// Last versions of plans that were removed, by name.
+    retired: Mutex<BTreeMap<String, u64>>,
 }
 
 impl QuotaPolicy {
@@ -71,21 +78,21 @@ impl QuotaPolicy {
         store.listen(Arc::new(move |event| emit(&late, event)));
         let clients = ClientResolver::new(&settings.clients, &context);
         let units = HotSwap::new(settings.units());
-        let common = Arc::new(Common { store, settings, context, units });
+        let common = Arc::new(Common { store, settings, context, units, retired: Mutex::default() });
         let plans = HotSwap::new(common.settings.plans.map(|plan| ActivePlan::new(plan.clone(), &common)));
         Self { plans, client_plans: ClientPlans::new(&common), clients, common }
     }
 
     pub(super) fn bad_job_id(&self) -> Refusal {
-        Refusal::new(Reason::InvalidJobId, self.common.context.name.clone())
+        self.common.context.refusal(Reason::InvalidJobId)
     }
 
     /// Returns the refusal of a call that names a unit which no plan of the layer counts.
     pub(super) fn unknown_unit(&self, amounts: &Amounts) -> Option<Refusal> {
         let unit = amounts.iter().map(|(kind, _)| kind).find(|kind| !self.common.counts(kind))?;
         let name = self.common.context.name.clone();
-        let violation = Violation { name: name.clone(), kind: unit.clone(), limit: 0, current: 0, wait: None };
-        Some(Refusal::new(Reason::UnknownUnit, name).with_violations(vec![violation]))
+        let violation = Violation { name, kind: unit.clone(), limit: 0, current: 0, wait: None };
+        Some(self.common.context.refusal(Reason::UnknownUnit).with_violations(vec![violation]))
     }
 
     /// Returns a function that finds the plan of a client, for later calls.
@@ -165,9 +172,14 @@ impl QuotaPolicy {
         now: Now,
     ) -> Result<QuotaPermit, Refusal> {
         self.common.report_overflow(&refused);
-        let done_before =
-            matches!(refused, AdmitError::Denied { denial: Denial::Job(Duplicate::Running | Duplicate::Done), .. });
-        if done_before && self.common.settings.duplicates == Duplicates::Pass {
+        let begun_before = matches!(
+            refused,
+            AdmitError::Denied {
+                denial: Denial::Job(Duplicate::Running | Duplicate::Done | Duplicate::Unknown { .. }),
+                ..
+            }
+        );
+        if begun_before && self.common.settings.duplicates == Duplicates::Pass {
             return Ok(QuotaPermit::nothing(self.common.settings.share));
         }
         Err(self.refusal(active, client, refused, now))
@@ -182,6 +194,7 @@ impl QuotaPolicy {
             AdmitError::Denied { denial: Denial::Job(duplicate), .. } => match duplicate {
                 Duplicate::Running => (Reason::JobRunning, Some(JOB_WAIT)),
                 Duplicate::Done => (Reason::DuplicateJob, None),
+                Duplicate::Unknown { may_run } => (Reason::JobOutcomeUnknown, may_run.then_some(JOB_WAIT)),
                 Duplicate::Conflict => (Reason::JobConflict, None),
                 Duplicate::Stale => (Reason::StaleJobId, None),
                 Duplicate::Full(wait) => (Reason::RateLimited, wait),
@@ -198,7 +211,7 @@ impl QuotaPolicy {
                 }
             }
         };
-        let refusal = Refusal::new(reason, self.common.context.name.clone());
+        let refusal = self.common.context.refusal(reason);
         match wait {
             Some(wait) => refusal.with_retry_after(wait),
             None => refusal,
@@ -209,7 +222,7 @@ impl QuotaPolicy {
     fn over(&self, active: &ActivePlan, client: &Client, violations: Vec<Violation>, now: Now) -> Refusal {
         let never = violations.iter().any(|violation| violation.wait.is_none());
         let reason = if never { Reason::TooLarge } else { Reason::RateLimited };
-        let refusal = Refusal::new(reason, self.common.context.name.clone()).with_violations(violations);
+        let refusal = self.common.context.refusal(reason).with_violations(violations);
         let Some(worst) = refusal.worst().cloned() else { return refusal.with_retry_after(JOB_WAIT) };
         let refusal = refusal.with_limit(worst.limit, worst.current);
         let named = active.plan.all().enumerate().find(|(_, limit)| limit.name == worst.name);
@@ -242,6 +255,18 @@ impl Common {
         if !new.is_empty() {
             self.units.replace(|units| units.iter().cloned().chain(new).collect());
         }
+    }
+
+    pub(super) fn retire(&self, plan: &Plan) {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = retired.entry(plan.name().as_str().to_owned()).or_default();
+        *last = plan.version().max(*last);
+    }
+
+    /// Returns the last version of the removed plans that have the name of `plan`; 0 if there is none.
+    pub(super) fn retired_version(&self, plan: &Plan) -> u64 {
+        let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.get(plan.name().as_str()).copied().unwrap_or(0)
     }
 
     /// Reports an amount that is not charged, because no plan counts its unit.
@@ -292,6 +317,7 @@ fn emit(context: &PolicyContext, event: &StoreEvent) {
     let event = match event {
         StoreEvent::Near(near) => return warn(context, near),
         StoreEvent::Rejected { client, why } => Event::StoreRejected { policy, client, why },
+        StoreEvent::Held(client) => Event::AccountHeld { policy, client },
         StoreEvent::Lost(why) => Event::StoreLost { policy, why },
         StoreEvent::Back => Event::StoreBack { policy },
         StoreEvent::Full => Event::SpoolFull { policy },

@@ -13,8 +13,8 @@ use crate::{
     head::RequestHead,
     identity::{Client, OnUnidentified},
     quota::{
-        ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
-        account::{AccountSettings, CloseResult, Now},
+        ActiveGrant, Amounts, Grant, GrantId, JobOutcome, JobState, Plan, Usage,
+        account::{AccountSettings, CloseResult, Job, Now},
         memory::RoomSettings,
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, BackendFactory, Bookmark, NearLimits, Page,
@@ -55,6 +55,10 @@ impl QuotaBackend for Troubled {
         unreachable!("nothing was admitted")
     }
 
+    fn unwatch(&self, _: &Receipt) {
+        unreachable!("nothing was admitted")
+    }
+
     fn progress(&self, _: &Receipt, _: &Amounts, _: Now) -> NearLimits {
         unreachable!("nothing was admitted")
     }
@@ -70,6 +74,15 @@ impl QuotaBackend for Troubled {
         _: PlanLookup,
         _: Now,
     ) -> MaybeFuture<Result<(CloseResult, NearLimits), StoreError>> {
+        self.late()
+    }
+
+    fn settle_job(
+        &self,
+        _: &AccountContext<'_>,
+        _: &Job,
+        _: JobOutcome,
+    ) -> MaybeFuture<Result<Option<JobState>, StoreError>> {
         self.late()
     }
 

@@ -17,13 +17,11 @@ use std::{
 pub(crate) use held::Lane;
 use held::LaneState;
 pub(crate) use queue::{CancelResult, SubmitError};
-use replies::RunningJob;
 pub(crate) use replies::{NoticeKind, WriterNotice};
+use replies::{RunningJob, RunningStage};
 use retry::DOWN_AFTER;
 
-#[cfg(test)]
-use super::CommandKind;
-use super::{DbError, Key, Loaded, Queued, Reads, Reply, Writes, batch};
+use super::{CommandKind, DbError, Key, Loaded, Queued, Reads, Reply, Writes, batch};
 
 /// A writer that replies to its callers through `R`.
 #[derive(Clone, Debug)]
@@ -45,9 +43,18 @@ pub(crate) struct Writer<R> {
     max_waiting: usize,
     max_batch: usize,
     closed: bool,
-    /// Submits commands to the main lane, whichever lane their account is in: a fault that the explorer must find.
     #[cfg(test)]
-    pub(in crate::ledger::writer) forgets_lanes: bool,
+    pub(in crate::ledger::writer) planted: Option<PlantedFault>,
+}
+
+/// A fault that the explorer must find.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ledger::writer) enum PlantedFault {
+    /// Submits commands to the main lane, whichever lane their account is in.
+    ForgetsLanes,
+    /// Accounts stay in the second lane when it has no connection.
+    StrandsAccounts,
 }
 
 /// State of the connection and its transaction.
@@ -97,6 +104,8 @@ pub(crate) enum StepResult {
 
 /// Rest after the first failure, doubled with each further one.
 const REST: Duration = Duration::from_millis(50);
+/// Number of failures from which the rest does not grow.
+const DOUBLINGS: u32 = 6;
 /// Longest rest.
 const MAX_REST: Duration = Duration::from_secs(2);
 
@@ -116,7 +125,7 @@ impl<R> Writer<R> {
             max_batch: max_batch.max(1),
             closed: false,
             #[cfg(test)]
-            forgets_lanes: false,
+            planted: None,
         }
     }
 
@@ -136,7 +145,7 @@ impl<R> Writer<R> {
             }
             WriterPhase::Apart if one.resting => {
                 one.resting = false;
-                Step::Rest(REST.saturating_mul(1 << one.failures.min(10)).min(MAX_REST))
+                Step::Rest(REST.saturating_mul(1 << one.failures.min(DOUBLINGS)).min(MAX_REST))
             }
             WriterPhase::Apart if waits => Step::Wait,
             WriterPhase::Apart => {
@@ -208,6 +217,11 @@ impl<R> Writer<R> {
         one.held.release(locked());
         if lane == Lane::Second {
             one.locked = locked().cloned().collect();
+        }
+        for Queued { command, .. } in &mut one.batch {
+            if let CommandKind::SettleJob { running, .. } = &mut command.kind {
+                *running = self.running.contains_key(&command.key);
+            }
         }
         let (writes, replies) = batch::decide(&one.batch, loaded);
         if writes.is_empty() {
@@ -290,7 +304,7 @@ impl<R: std::hash::Hash> std::hash::Hash for Writer<R> {
                     }
                 }
             }
-            (&one.held, &one.locked, &one.halves, one.failures, one.resting).hash(into);
+            (&one.held, &one.locked, &one.halves, one.failures.min(DOUBLINGS), one.resting).hash(into);
         }
         let mut running: Vec<_> = self.running.iter().collect();
         running.sort_unstable();

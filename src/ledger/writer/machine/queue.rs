@@ -2,8 +2,8 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{DOWN_AFTER, Lane, LaneState, RunningJob, Writer, WriterPhase, retry::TRIES};
-use crate::ledger::writer::{Command, CommandKind, Key, Queued, SettleCommand, SettleKind};
+use super::{DOWN_AFTER, Lane, LaneState, RunningStage, Writer, WriterPhase, retry::TRIES};
+use crate::ledger::writer::{Command, CommandKind, Key, Queued, SettleKind};
 
 /// Reason why a command was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,11 +66,14 @@ impl<R> Writer<R> {
 
     /// Accepts a command without a caller, always: it settles an admission.
     pub(crate) fn enqueue(&mut self, command: Command) {
-        if let CommandKind::Settle(SettleCommand { end: SettleKind::Void, attempt, .. }) = &command.kind {
-            // Nothing reports the void, so that the job may be finished before or after it.
-            let voided = || RunningJob { command: command.id, attempt: *attempt, goes_back: true };
-            let running = self.running.entry(command.key.clone()).or_insert_with(voided);
-            running.goes_back |= running.attempt == *attempt;
+        // A duplicate is not told of an end before it is durable.
+        if let CommandKind::Settle(settle) = &command.kind
+            && settle.ends_job()
+            && let Some(running) = self.running.get_mut(&command.key)
+            && running.attempt == settle.attempt
+        {
+            let returns = settle.end == SettleKind::Void;
+            running.stage = if returns { RunningStage::Returning } else { RunningStage::Ending };
         }
         self.push(command, None);
     }
@@ -78,21 +81,26 @@ impl<R> Writer<R> {
     fn push(&mut self, command: Command, to: Option<R>) -> u64 {
         self.tickets += 1;
         let lane = self.lane_of(&command.key.tenant);
-        self.lanes[lane as usize].queue.push_back(Queued::new(self.tickets, command, to));
+        let queued = Queued { held: lane == Lane::Second, ..Queued::new(self.tickets, command, to) };
+        self.lanes[lane as usize].queue.push_back(queued);
         self.tickets
     }
 
     /// Cancels a command whose caller has waited for the whole time-out. If that was for a connection, later commands
     /// are refused at once.
     pub(crate) fn time_out(&mut self, ticket: u64) -> CancelResult {
-        let has = |one: &LaneState<R>| one.queue.iter().chain(&one.batch).any(|queued| queued.ticket == ticket);
-        let lane = if has(&self.lanes[Lane::Second as usize]) { Lane::Second } else { Lane::Main };
+        let held_in = |lane: Lane| {
+            let one = &self.lanes[lane as usize];
+            let found = one.queue.iter().chain(&one.batch).find(|queued| queued.ticket == ticket);
+            found.map(|queued| (lane, queued.held))
+        };
+        let Some((lane, held)) = Lane::ALL.into_iter().find_map(held_in) else { return CancelResult::Answered };
         let one = &mut self.lanes[lane as usize];
         if let WriterPhase::Apart | WriterPhase::Connecting = one.phase {
             one.failures = one.failures.max(DOWN_AFTER);
         }
         match self.cancel(ticket) {
-            CancelResult::Unsent if lane == Lane::Second => CancelResult::Held,
+            CancelResult::Unsent if held && !self.is_down() => CancelResult::Held,
             cancelled => cancelled,
         }
     }
@@ -129,17 +137,9 @@ impl<R> Writer<R> {
         queued.filter(|queued| queued.command.id == command).for_each(|queued| queued.left = false);
     }
 
-    /// Whether the work of a named job is under way in this process.
+    /// Whether the work of a named job is under way in this process, or its charge is being returned.
     pub(crate) fn is_running(&self, key: &Key) -> bool {
-        self.running.contains_key(key)
-    }
-
-    /// Ends the work of a named job. Later duplicates learn that it is done; if it was voided, only once its id is
-    /// free.
-    pub(crate) fn finish(&mut self, key: &Key, command: u128) {
-        if self.running.get(key).is_some_and(|running| running.command == command && !running.goes_back) {
-            self.running.remove(key);
-        }
+        self.running.get(key).is_some_and(|running| running.stage != RunningStage::Ending)
     }
 
     /// Ends at once and replies to all callers.
@@ -147,6 +147,8 @@ impl<R> Writer<R> {
         for lane in Lane::ALL {
             let phase = std::mem::replace(&mut self.lanes[lane as usize].phase, WriterPhase::Ended);
             self.lost(lane, &phase);
+        }
+        for lane in Lane::ALL {
             self.turn_away(lane, why);
             self.lanes[lane as usize] = LaneState { phase: WriterPhase::Ended, ..LaneState::default() };
         }

@@ -2,8 +2,11 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Checked, Stage, Told, VOIDS, World, id_of};
-use crate::ledger::writer::{EntryKind, Lane, NoticeKind, Reply, Row, Step, Writer, WriterNotice, tests::*};
+use super::{Checked, Stage, Told, VOIDS, World, id_of, served::PROBE};
+use crate::{
+    ledger::writer::{EntryKind, Lane, NoticeKind, Reply, Row, Step, Writer, WriterNotice, tests::*},
+    quota::account::Duplicate,
+};
 
 impl World {
     /// Registers that a command is dropped. Only the expiry of a reservation settles its charge then.
@@ -28,6 +31,10 @@ impl World {
 
     /// Checks a reply and hands it to its caller.
     pub(super) fn tell(&mut self, by: usize, (caller, of): (u8, u8), reply: Reply) -> Checked {
+        if caller == PROBE {
+            self.probed = Some(reply.is_decided());
+            return Ok(());
+        }
         let (caller, id) = (usize::from(caller), id_of(caller.into(), of));
         let Stage::Waiting { r#try, process, .. } = self.callers[caller] else {
             return Err(format!("caller {caller} is answered, and waits for nothing: {reply:?}"));
@@ -49,7 +56,8 @@ impl World {
                 }
                 self.callers[caller] = Stage::Working { r#try, process, attempt, since };
             }
-            Reply::Replay { running, .. } => {
+            Reply::Replay(known) => {
+                let running = known == Duplicate::Running;
                 let admits = |row: &&Row| matches!(row.entry, EntryKind::Charge | EntryKind::Reserve);
                 let Some(row) = rows.filter(admits).max_by_key(|row| row.attempt) else {
                     return Err(format!("caller {caller} is told of a charge that is not durable"));
@@ -60,6 +68,14 @@ impl World {
                 }
                 let (worked, crashed) = (self.worked.contains_key(&(want.key.clone(), row.attempt)), self.crashed);
                 let kept = self.has_expired(row) || self.stays(row);
+                if known == Duplicate::Done && !self.served.contains(&(want.key.clone(), row.attempt)) {
+                    return Err(format!("J1: caller {caller} is told done, and the work of the job was not"));
+                }
+                let works = |stage: &Stage| matches!(stage, Stage::Working { process, attempt, .. } if *process == by && *attempt == row.attempt);
+                let mut same = self.callers.iter().zip(&self.setting.wants).filter(|(_, other)| other.key == want.key);
+                if !running && same.any(|(stage, _)| works(stage)) {
+                    return Err(format!("J2: caller {caller} is told {known:?} by the process that does the work"));
+                }
                 if !running && !crashed && !worked && self.is_of(row, by) && !kept {
                     return Err(format!("caller {caller} is told done, and its work was not begun"));
                 }
@@ -164,8 +180,10 @@ impl World {
         if let Some(caller) = self.callers.iter().position(|stage| !matches!(stage, Stage::Over(_))) {
             return Err(format!("caller {caller} is left: {:?}", self.callers[caller]));
         }
-        let rests = |(writer, step): (&Writer<_>, &Step)| writer.backlog() == 0 && *step == Step::Wait;
-        if let Some(connection) = self.lanes().position(|lane| !rests(lane)) {
+        let rests = |(connection, (writer, step)): (usize, (&Writer<_>, &Step))| {
+            writer.backlog() == 0 && (*step == Step::Wait || self.refuses(connection))
+        };
+        if let Some(connection) = self.lanes().enumerate().position(|lane| !rests(lane)) {
             return Err(format!("connection {connection} has not come to rest: {:?}", self.next(connection)));
         }
         let store = &self.database.store;
