@@ -57,6 +57,11 @@ impl SharedAccounts {
         Some(&mut shared.account)
     }
 
+    /// Returns all accounts.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Account> {
+        self.accounts.iter_mut().map(|shared| &mut shared.account)
+    }
+
     fn of_cohort(&mut self, cohort: Cohort, plan: &Arc<Plan>, now: Now, settings: &AccountSettings) -> Option<usize> {
         if let Some(slot) = self.find(Some(cohort), plan) {
             return Some(slot);

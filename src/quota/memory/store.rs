@@ -169,8 +169,8 @@ impl QuotaBackend for Accounts {
         let settled = self.change(context, |account| account.settle_job(job, outcome, context.now));
         // Charged while there was no room for the client, under whichever plan.
         let shared = || {
-            let mut shared_accounts = self.shared.shared_accounts.lock();
-            shared_accounts.iter_mut().find_map(|account| account.settle_job(job, outcome, context.now))
+            let mut accounts = self.shared.accounts.lock();
+            accounts.iter_mut().find_map(|account| account.settle_job(job, outcome, context.now))
         };
         MaybeFuture::Ready(Ok(settled.flatten().or_else(shared)))
     }
