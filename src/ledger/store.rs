@@ -89,6 +89,7 @@ fn read_reply<T>(reply: Reply, read: impl FnOnce(Reply) -> Option<T>) -> Result<
         Reply::Indeterminate => Err(StoreError::Indeterminate),
         Reply::Rejected(why) => Err(StoreError::Rejected(why)),
         Reply::Invalid(invalid) => Err(StoreError::Invalid(invalid)),
+        Reply::UnknownAccount => Err(StoreError::UnknownAccount),
         reply => read(reply).ok_or(StoreError::Unavailable),
     }
 }

@@ -109,9 +109,12 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
     ) -> MaybeFuture<Result<Page, StoreError>>;
 
     /// Resets the counters of this limit name or kind, or all, to zero.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownAccount`] if the client has no account.
     fn reset(&self, account: &AccountContext<'_>, limit: Option<&str>) -> MaybeFuture<Result<(), StoreError>>;
 
-    /// Raises a limit.
+    /// Raises a limit; creates the account if there is none.
     fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>>;
 
     /// Ends a grant early; returns whether there was one.
@@ -175,6 +178,8 @@ pub(crate) enum StoreError {
     Nameless,
     /// The plan does not allow the call, and nothing has changed.
     Invalid(ConfigError),
+    /// The client has no account, and nothing has changed.
+    UnknownAccount,
 }
 
 /// Usage of some clients, and the start of the next page.

@@ -23,6 +23,7 @@ mod spool;
 mod spool_owner;
 #[cfg(feature = "sqlite")]
 mod stopped_clock;
+mod unknown;
 
 #[path = "../support/mod.rs"]
 mod support;

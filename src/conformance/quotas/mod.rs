@@ -81,7 +81,8 @@ rules! {
         a_new_plan_keeps_what_was_used a_grant_raises_a_limit_until_it_is_revoked
         the_grant_that_ends_first_is_used_first grant_ends_at_any_time_to_come grant_is_listed_to_its_end
         limits_of_one_name_count_in_their_own_period what_cannot_be_is_said_in_words
-        a_reset_counts_from_zero reset_repeats_after_a_late_commit
+        a_reset_counts_from_zero reset_repeats_after_a_late_commit reset_of_an_unknown_client_is_an_error
+        grant_comes_before_the_first_request
     }
     clients {
         two_clients_never_meet looking_changes_nothing tier_is_the_one_of_the_last_charge every_client_is_listed_once

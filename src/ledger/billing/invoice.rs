@@ -92,8 +92,8 @@ impl Ledger {
     /// ```
     ///
     /// # Errors
-    /// If the database does not answer, `until` is not after `from`, rows at `from` were [archived](Self::archive), or
-    /// a quantity, an amount or the total is above 2^63 - 1. A price that saturates is an error and is not billed.
+    /// If the database does not answer, the tenant has no account ([`tenants`](Self::tenants) lists those that do), `until`
+    /// is not after `from`, rows at `from` were [archived](Self::archive), or a quantity, an amount or the total is above 2^63 - 1. A price that saturates is an error and is not billed.
     pub async fn invoice(
         &self,
         tenant: &str,
@@ -104,6 +104,7 @@ impl Ledger {
         let (from, until) = period(from, until)?;
         // Before the rows are read, so that none is added to them.
         let closed = on_database!(self, inner => inner.report(inner.writer.database.close(tenant, until)).await)?;
+        let closed = closed.ok_or(QuotaError::UnknownAccount)?;
         let sums = self.sums(tenant, from, until).await?;
         self.check_kept("beginning of an invoice", from).await?;
         let mut lines = Vec::with_capacity(sums.len());

@@ -2,7 +2,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap},
     sync::{Arc, LazyLock},
 };
 
@@ -12,7 +12,11 @@ use uuid::Uuid;
 use super::{PostgresQuery, read, values::Time};
 use crate::ledger::{
     DbError,
-    sql::{COUNT, ChargePath, SqlDialect, SqlValue, WRITES, db_error, encoding::text, in_order, safe},
+    sql::{
+        COUNT, ChargePath, SqlDialect, SqlValue, WRITES, db_error,
+        encoding::{self, text},
+        in_order, safe,
+    },
     writer::{Key, Loaded, Reads},
 };
 
@@ -28,20 +32,21 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; SET LOCAL 
 /// A time-out that strikes while a commit waits for its replica would end the wait, but not the commit.
 const COMMIT: &str = "SET LOCAL statement_timeout = 0; COMMIT";
 
-/// Creates missing accounts and locks the others in their order, in one statement; `WHERE false` locks without a new
-/// row version.
+/// Creates missing accounts, locks the others in their order, and returns those that it created, in one statement; `WHERE
+/// false` locks without a new row version.
 const LOCK: &str = "INSERT INTO quota_account (tenant_id) SELECT t FROM unnest($1::text[]) WITH ORDINALITY AS asked (t, n) \
-    ORDER BY n ON CONFLICT (tenant_id) DO UPDATE SET tenant_id = EXCLUDED.tenant_id WHERE false";
+    ORDER BY n ON CONFLICT (tenant_id) DO UPDATE SET tenant_id = EXCLUDED.tenant_id WHERE false \
+    RETURNING tenant_id";
 
-/// Locks the accounts that no other transaction holds, creates missing ones, and returns both. It waits only for a
-/// transaction that is creating one of them.
+/// Locks the accounts that no other transaction holds, creates missing ones, and returns both, each with whether it was
+/// created. It waits only for a transaction that is creating one of them.
 const LOCK_FREE: &str = "WITH free AS (
         SELECT tenant_id FROM quota_account WHERE tenant_id = ANY ($1::text[]) FOR UPDATE SKIP LOCKED),
     added AS (
         INSERT INTO quota_account (tenant_id) SELECT t FROM unnest($1::text[]) WITH ORDINALITY AS asked (t, n)
         WHERE NOT EXISTS (SELECT FROM quota_account WHERE tenant_id = t)
         ORDER BY n ON CONFLICT (tenant_id) DO NOTHING RETURNING tenant_id)
-    SELECT tenant_id FROM free UNION ALL SELECT tenant_id FROM added";
+    SELECT tenant_id, false FROM free UNION ALL SELECT tenant_id, true FROM added";
 
 /// Texts of [`WRITES`].
 static TEXTS: LazyLock<[Arc<str>; COUNT]> = LazyLock::new(|| {
@@ -74,8 +79,8 @@ impl ChargePath for Postgres {
         read::load(connection, tenants, jobs, &BTreeMap::new()).await
     }
 
-    async fn lock(connection: &mut PgConnection, tenant: &str) -> Result<(), DbError> {
-        lock(connection, &[text(tenant)]).await
+    async fn lock(connection: &mut PgConnection, tenant: &str) -> Result<bool, DbError> {
+        Ok(!lock(connection, &[text(tenant)]).await?.is_empty())
     }
 
     async fn begin(connection: &mut PgConnection, reads: &Reads, _: Option<i64>) -> Result<Loaded, DbError> {
@@ -83,14 +88,15 @@ impl ChargePath for Postgres {
         let tenants = in_order(&reads.tenants);
         let names: Vec<_> = tenants.iter().map(|tenant| text(tenant)).collect();
         if !reads.skips_held {
-            lock(connection, &names).await?;
-            return read::load(connection, &tenants, &reads.jobs, &reads.since).await;
+            let created = lock(connection, &names).await?;
+            return Ok(Loaded { created, ..read::load(connection, &tenants, &reads.jobs, &reads.since).await? });
         }
-        let free = sqlx::query_scalar(LOCK_FREE).bind(&names).fetch_all(&mut *connection);
-        let free: HashSet<String> = free.await.map_err(db_error::<Self>)?.into_iter().collect();
-        let is_free = |tenant: &Arc<str>| free.contains(&*text(tenant));
+        let free = sqlx::query_as(LOCK_FREE).bind(&names).fetch_all(&mut *connection);
+        let free: HashMap<String, bool> = free.await.map_err(db_error::<Self>)?.into_iter().collect();
+        let is_free = |tenant: &Arc<str>| free.contains_key(&*text(tenant));
+        let created = free.iter().filter(|(_, created)| **created).map(|(tenant, _)| decoded(tenant)).collect();
         let (free, held): (Vec<_>, Vec<_>) = tenants.into_iter().partition(is_free);
-        Ok(Loaded { held, ..read::load(connection, &free, &reads.jobs, &reads.since).await? })
+        Ok(Loaded { held, created, ..read::load(connection, &free, &reads.jobs, &reads.since).await? })
     }
 
     async fn put(connection: &mut PgConnection, at: usize, values: &[SqlValue<'_>]) -> Result<(), DbError> {
@@ -113,9 +119,15 @@ impl ChargePath for Postgres {
     }
 }
 
-/// Locks accounts whose names are in order, and creates missing ones.
-async fn lock(connection: &mut PgConnection, names: &[Cow<'_, str>]) -> Result<(), DbError> {
-    sqlx::query(LOCK).bind(names).execute(connection).await.map_err(db_error::<Postgres>).map(|_| ())
+/// Locks accounts whose names are in order, and creates missing ones, which it returns.
+async fn lock(connection: &mut PgConnection, names: &[Cow<'_, str>]) -> Result<Vec<Arc<str>>, DbError> {
+    let created = sqlx::query_scalar(LOCK).bind(names).fetch_all(connection);
+    let created: Vec<String> = created.await.map_err(db_error::<Postgres>)?;
+    Ok(created.iter().map(|tenant| decoded(tenant)).collect())
+}
+
+fn decoded(tenant: &str) -> Arc<str> {
+    encoding::read(tenant).into()
 }
 
 /// Binds a column of all rows as an array.

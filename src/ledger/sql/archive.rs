@@ -75,7 +75,7 @@ impl<S: ChargePath> SqlDatabase<S> {
     /// periods of which one row is left, and those that have changed. Returns the number of rows that were replaced.
     pub(crate) async fn archive(&self, tenant: &str, periods: &mut Vec<FinishedPeriod>) -> Result<u64, DbError> {
         let mut connection = self.acquire().await?;
-        let mut transaction = locked::<S>(&mut connection, tenant).await?;
+        let (mut transaction, _) = locked::<S>(&mut connection, tenant).await?;
         S::run(&mut transaction, S::ALLOW_DELETES.into_sql_str()).await?;
         let (mut replaced, mut read) = (0, 0);
         while read + 1 < ROWS

@@ -36,7 +36,7 @@ enum Effect {
 }
 
 /// Number of the statements.
-pub(crate) const COUNT: usize = 7;
+pub(crate) const COUNT: usize = 8;
 
 /// The statements, in the order in which a transaction runs them. Columns of one type stand together.
 pub(crate) static WRITES: LazyLock<[WriteStatement; COUNT]> = LazyLock::new(|| {
@@ -59,6 +59,7 @@ pub(crate) static WRITES: LazyLock<[WriteStatement; COUNT]> = LazyLock::new(|| {
         (Effect::Update, "quota_hold", attempt, renewed),
         (Effect::Delete, "quota_hold", attempt, closed),
         (Effect::Update, "quota_account", "tenant_id", "tenant_id text, tier text"),
+        (Effect::Delete, "quota_account", "tenant_id", "tenant_id text"),
     ]
     .map(|(effect, table, key, columns)| {
         let columns = columns.split(", ").filter_map(|column| column.split_once(' ')).collect();
@@ -109,6 +110,7 @@ pub(super) async fn write<S: ChargePath>(
         all(&writes.renewed, renewed)?,
         all(&writes.closed, |values, (key, attempt)| reservation(values, key, *attempt))?,
         all(&writes.tiers, tier)?,
+        writes.unused.iter().map(|tenant| SqlValue::Text(tenant)).collect(),
     ];
     for (at, values) in values.iter().enumerate().filter(|(_, values)| !values.is_empty()) {
         S::put(connection, at, values).await?;

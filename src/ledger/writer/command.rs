@@ -154,6 +154,8 @@ pub(crate) enum Reply {
     /// Whether such a grant was active.
     Revoked(bool),
     Invalid(ConfigError),
+    /// The account did not exist before the batch, and the command creates none.
+    UnknownAccount,
     /// The database rejects the command for good, for this reason; nothing was stored.
     Rejected(Arc<str>),
     /// The command may or may not have been stored; the same id sent again finds out.

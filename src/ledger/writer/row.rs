@@ -122,6 +122,9 @@ pub(crate) struct Loaded {
     pub(crate) sealed: u64,
     /// Accounts that other transactions hold, if they are [skipped](Reads::skips_held): they are not locked or read.
     pub(crate) held: Vec<Arc<str>>,
+    /// Accounts that the transaction created, because it could not lock them otherwise. No other transaction has seen
+    /// them.
+    pub(crate) created: Vec<Arc<str>>,
 }
 
 /// An account as stored.
@@ -169,6 +172,8 @@ pub(crate) struct Writes {
     pub(crate) renewed: Vec<ReservationRow>,
     /// Attempts whose reservation ends.
     pub(crate) closed: Vec<(Key, u32)>,
+    /// Accounts that the transaction created and did not use.
+    pub(crate) unused: Vec<Arc<str>>,
 }
 
 /// An open reservation. Times are in nanoseconds since 1970.

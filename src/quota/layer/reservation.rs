@@ -229,7 +229,7 @@ impl From<StoreError> for ReservationError {
             StoreError::Indeterminate => Self::Indeterminate,
             StoreError::Rejected(_) => Self::Rejected,
             // These accounts do not have it.
-            StoreError::Nameless | StoreError::Invalid(_) => Self::Unknown,
+            StoreError::Nameless | StoreError::Invalid(_) | StoreError::UnknownAccount => Self::Unknown,
         }
     }
 }

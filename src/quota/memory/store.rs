@@ -205,8 +205,10 @@ impl QuotaBackend for Accounts {
     }
 
     fn reset(&self, context: &AccountContext<'_>, limit: Option<&str>) -> MaybeFuture<Result<(), StoreError>> {
-        let reset = self.change(context, |account| account.reset(limit));
-        MaybeFuture::Ready(reset.unwrap_or_else(|| context.plan.check_name(limit)).map_err(StoreError::Invalid))
+        let unknown =
+            || Err(context.plan.check_name(limit).map_or_else(StoreError::Invalid, |()| StoreError::UnknownAccount));
+        let reset = self.change(context, |account| account.reset(limit).map_err(StoreError::Invalid));
+        MaybeFuture::Ready(reset.unwrap_or_else(unknown))
     }
 
     fn grant(&self, context: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {

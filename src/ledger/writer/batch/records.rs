@@ -26,6 +26,9 @@ impl Attempt<'_, '_> {
     }
 
     pub(super) fn reset(&mut self, plan: &Plan, limit: Option<&str>) -> Reply {
+        if self.is_unknown() {
+            return plan.check_name(limit).map_or_else(Reply::Invalid, |()| Reply::UnknownAccount);
+        }
         let (account, now) = self.account();
         let mut postings = match account.reset(plan, limit, now) {
             Ok(postings) => postings,
