@@ -7,7 +7,9 @@ use super::{
     fallback::FallbackStore,
     new_id, slots,
     sql::encoding,
-    writer::{self, Command, CommandKind, JobStatus, Key, NoticeKind, Reply, SettleCommand, SettleKind, Stored},
+    writer::{
+        self, Command, CommandKind, JobRows, JobStatus, Key, NoticeKind, Reply, SettleCommand, SettleKind, Stored,
+    },
 };
 use crate::{
     error::ConfigError,
@@ -167,8 +169,19 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
                 settle.since.at = if began > 0 { began } else { u64::MAX };
                 settle.plan = plan_of(&client);
             }
-            let settled = only!(Reply::Settled(job, near) => (close_result(job), NearLimits::of(Some(&client), near)));
-            read_reply(inner.writer.submit(command).await, settled)
+            let key = command.key.clone();
+            let settled = only!(Reply::Settled(job, near) => (job, near));
+            let (job, near) = read_reply(inner.writer.submit(command).await, settled)?;
+            let charged = match job {
+                // Nothing changes what it has charged.
+                JobStatus::Committed | JobStatus::Late => {
+                    let rows = inner.read(inner.writer.database.job(&key.tenant, &key.job)).await?;
+                    let attempt = JobRows(&rows).attempt_of(of);
+                    attempt.map_or_else(Amounts::new, |attempt| JobRows(&rows).amounts(attempt).positive())
+                }
+                _ => Amounts::new(),
+            };
+            Ok((close_result(job, charged), NearLimits::of(Some(&client), near)))
         })
     }
 
@@ -327,12 +340,12 @@ fn last_seen(tenant: &Arc<str>, stored: &Stored) -> Client {
     if stored.tier.is_empty() { client } else { client.with_tier(Arc::clone(&stored.tier)) }
 }
 
-fn close_result(standing: JobStatus) -> CloseResult {
+fn close_result(standing: JobStatus, charged: Amounts) -> CloseResult {
     match standing {
         JobStatus::Open => CloseResult::Closed,
         JobStatus::Expired => CloseResult::Expired,
-        JobStatus::Committed | JobStatus::Late => CloseResult::AlreadyClosed(Stage::Committed),
-        JobStatus::Voided => CloseResult::AlreadyClosed(Stage::RolledBack),
+        JobStatus::Committed | JobStatus::Late => CloseResult::AlreadyClosed(Stage::Committed, charged),
+        JobStatus::Voided => CloseResult::AlreadyClosed(Stage::RolledBack, charged),
         JobStatus::Charged | JobStatus::Unknown => CloseResult::Unknown,
     }
 }

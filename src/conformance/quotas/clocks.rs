@@ -92,7 +92,8 @@ pub async fn a_lost_reservation_comes_back(make: impl AsyncFn(QuotaLayer) -> Quo
     assert_eq!(quotas.roll_back(&rolled_back).await, Ok(CloseOutcome::Expired));
     assert_eq!(scene.counts(alice).await, [(100, 0)]);
     assert_eq!(quotas.commit(&committed, ("queries", 25)).await, Ok(CloseOutcome::Expired));
-    assert_eq!(quotas.commit(&committed, ("queries", 25)).await, Ok(CloseOutcome::AlreadyClosed));
+    let charged = ("queries", 25).into();
+    assert_eq!(quotas.commit(&committed, ("queries", 8)).await, Ok(CloseOutcome::AlreadyClosed { charged }));
     assert_eq!(scene.counts(alice).await, [(125, 0)]);
 }
 

@@ -280,6 +280,10 @@ impl Account {
         } else {
             self.settle(held, &within, of);
         }
+        let counted = |kind: &Kind| self.plan.counted().iter().any(|limit| limit.kind() == kind);
+        let charged = within.iter().chain(beyond.iter().filter(|(kind, _)| counted(kind)));
+        let charged = charged.map(|(kind, amount)| (kind.clone(), amount)).collect::<Amounts>().positive();
+        self.rare().reservations.charge(reservation, charged);
         (result, if beyond.is_empty() { 0 } else { self.record(&beyond, now) })
     }
 

@@ -110,7 +110,8 @@ impl Quotas {
     }
 
     /// Commits a [detached](Reservation::detach) reservation once: charges the `actual` amounts, and the reserved
-    /// amount of each kind that `actual` does not name.
+    /// amount of each kind that `actual` does not name. A later commit changes nothing, and returns the amounts that the
+    /// first one charged.
     ///
     /// # Errors
     /// If it was rolled back before or is not known any more, or the store does not answer.
