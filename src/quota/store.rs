@@ -86,6 +86,9 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
     ) -> MaybeFuture<Result<(CloseResult, NearLimits), StoreError>>;
 
     /// Records used amounts, even beyond a limit.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] if a counter would exceed 2^53 - 1; then nothing is recorded.
     fn record(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>>;
 
     /// Returns the usage of each limit.

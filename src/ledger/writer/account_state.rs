@@ -131,6 +131,17 @@ impl AccountState {
         })
     }
 
+    /// Checks that used amounts can be recorded: no counter exceeds 2^53 - 1.
+    pub(super) fn check_record(&self, plan: &Plan, amounts: &Amounts, wall: u64) -> Result<(), ConfigError> {
+        plan.counted().iter().try_for_each(|limit| match amounts.get(limit.kind()) {
+            None | Some(0) => Ok(()),
+            Some(amount) => {
+                let taken = self.present(limit, wall).map_or(0, |at| self.counters[at].counter.taken());
+                limit.check_sum(taken, amount)
+            }
+        })
+    }
+
     /// Records or reserves amounts that the fallback admitted at `at`, even beyond a limit.
     pub(super) fn admit_past(
         &mut self,

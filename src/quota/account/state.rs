@@ -238,6 +238,14 @@ impl Account {
         warned
     }
 
+    /// Checks that used amounts can be recorded: no counter exceeds 2^53 - 1.
+    pub(crate) fn check_record(&self, amounts: &Amounts) -> Result<(), ConfigError> {
+        self.counted().try_for_each(|(counter, limit)| match amounts.get(limit.kind()) {
+            None | Some(0) => Ok(()),
+            Some(amount) => limit.check_sum(counter.taken(), amount),
+        })
+    }
+
     /// Ends an open charge and releases its slot.
     pub(crate) fn land(&mut self, open: bool, lease: Option<Lease>) {
         self.in_flight = self.in_flight.saturating_sub(u32::from(open));

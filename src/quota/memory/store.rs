@@ -139,6 +139,9 @@ impl QuotaBackend for Accounts {
 
     fn record(&self, context: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>> {
         let record = |account: &mut Account, now: Now, address: AccountAddress| {
+            if let Err(invalid) = account.check_record(amounts) {
+                return MaybeFuture::Ready(Err(StoreError::Invalid(invalid)));
+            }
             let warned = account.record(amounts, now);
             let client = (address.shard != CROWD).then_some(context.client);
             MaybeFuture::Ready(Ok(NearLimits::of(client, account.warnings(warned))))

@@ -11,6 +11,9 @@ use crate::{
 impl Attempt<'_, '_> {
     pub(super) fn record(&mut self, plan: &Arc<Plan>, amounts: &Amounts) -> Reply {
         let (account, now) = self.account();
+        if let Err(invalid) = account.check_record(plan, amounts, now) {
+            return Reply::Invalid(invalid);
+        }
         let (postings, near) = account.record(plan, amounts, now);
         self.write(EntryKind::Record, 0, postings);
         Reply::Recorded(near)
