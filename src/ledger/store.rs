@@ -8,7 +8,8 @@ use super::{
     new_id, slots,
     sql::encoding,
     writer::{
-        self, Command, CommandKind, JobRows, JobStatus, Key, NoticeKind, Reply, SettleCommand, SettleKind, Stored,
+        self, CREDIT, Command, CommandKind, JobRows, JobStatus, Key, NoticeKind, Reply, SettleCommand, SettleKind,
+        Stored,
     },
 };
 use crate::{
@@ -17,7 +18,7 @@ use crate::{
     identity::{Client, Digester, Tier},
     kind::Kind,
     quota::{
-        ActiveGrant, Amounts, Grant, GrantId, OnFailure, Usage,
+        ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, OnFailure, Usage,
         account::{AccountSettings, CloseResult, Denial, Duplicate, GrantState, Now, Stage},
         memory::Accounts,
         store::{
@@ -253,6 +254,19 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
     fn reset(&self, account: &AccountContext<'_>, limit: Option<&str>) -> MaybeFuture<Result<(), StoreError>> {
         let kind = CommandKind::Reset { plan: Arc::clone(account.plan), limit: limit.map(Into::into) };
         self.submit(self.unnamed(account, kind), only!(Reply::Done => ()))
+    }
+
+    fn credit(
+        &self,
+        account: &AccountContext<'_>,
+        request: &CreditRequest,
+    ) -> MaybeFuture<Result<Credited, StoreError>> {
+        let kind = CommandKind::Credit { plan: Arc::clone(account.plan), request: Box::new(request.clone()) };
+        let command = tenant(account.client).map(|tenant| {
+            let job = format!("{CREDIT}{}", request.id).into();
+            self.command(Key { tenant, job }, false, kind)
+        });
+        self.submit(command, only!(Reply::Credited(credited) => credited))
     }
 
     fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {

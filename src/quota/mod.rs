@@ -54,6 +54,7 @@
 
 pub(crate) mod account;
 mod amounts;
+mod credit;
 mod grant;
 mod layer;
 mod limit;
@@ -63,6 +64,8 @@ pub(crate) mod store;
 mod usage;
 
 pub use amounts::Amounts;
+pub(crate) use credit::CreditRequest;
+pub use credit::Credited;
 pub use grant::{ActiveGrant, Grant, GrantId};
 pub use layer::{
     Charge, CloseOutcome, CountedBody, Cursor, Duplicates, Explanation, JobError, JobIdSource, JobRun, KeptSlot,

@@ -3,7 +3,7 @@
 use std::{any::Any, fmt, num::NonZeroU64, sync::Arc};
 
 use super::{
-    ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
+    ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, Plan, Usage,
     account::{AccountSettings, ChargeRequest, ChargeScope, CloseResult, Denial, Job, Nearest, Now, Warning},
     layer::OnFailure,
 };
@@ -116,6 +116,16 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError::UnknownAccount`] if the client has no account.
     fn reset(&self, account: &AccountContext<'_>, limit: Option<&str>) -> MaybeFuture<Result<(), StoreError>>;
+
+    /// Gives back an amount that was used, once for each id of the client.
+    ///
+    /// # Errors
+    /// [`StoreError::UnknownAccount`] if the client has no account.
+    fn credit(
+        &self,
+        account: &AccountContext<'_>,
+        request: &CreditRequest,
+    ) -> MaybeFuture<Result<Credited, StoreError>>;
 
     /// Raises a limit; creates the account if there is none.
     fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>>;

@@ -7,6 +7,7 @@ mod audit;
 mod away;
 mod billing;
 mod billing_bugs;
+mod credits;
 mod extreme_values;
 mod extremes;
 mod grants;

@@ -161,3 +161,24 @@ pub async fn a_job_is_forgotten_in_time(make: impl AsyncFn(QuotaLayer) -> Quotas
     assert_eq!(run().await, Ok(JobRun::Done(())));
     assert_eq!(scene.counts(alice).await, [(2, 0)]);
 }
+
+/// A credit lowers the used amount of the window that is open, and none of those before it.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use tollgate::{QuotaLayer, conformance::quotas};
+/// quotas::credit_lowers_the_open_window(async |layer: QuotaLayer| layer.handle()).await;
+/// # });
+/// ```
+pub async fn credit_lowers_the_open_window(make: impl AsyncFn(QuotaLayer) -> Quotas) {
+    let plan = Plan::new("hourly").limit(Quota::units("queries", 100).per(Period::hour()));
+    let (scene, clock) = under(make, QuotaLayer::new(plan)).await;
+    let Scene { quotas, alice, .. } = &scene;
+    let credit = async |id: &str| quotas.credit(alice, id, "queries", 50, "").await.map(|credited| credited.amount);
+    quotas.charge(alice, ("queries", 60)).await.unwrap();
+    clock.advance(HOUR);
+    assert_eq!(credit("early").await, Ok(0));
+    quotas.charge(alice, ("queries", 20)).await.unwrap();
+    assert_eq!(credit("late").await, Ok(20));
+    assert_eq!(scene.counts(alice).await, [(0, 0)]);
+}

@@ -64,7 +64,8 @@ impl Ledger {
     /// [`entries`](Self::entries) are not a bill, because each limit has its own. A limit that is added, renamed or
     /// removed in mid-period changes nothing, as long as some limit counts the kind. If the first limit of a kind is
     /// added in mid-period, earlier usage was not written and is not billed. A [`reset`](crate::Quotas::reset) makes
-    /// room and refunds no money.
+    /// room and refunds no money; a [`credit`](crate::Quotas::credit) takes its amount off the invoice of the period in
+    /// which it is given.
     ///
     /// A kind that no limit counts is not written. To show usage that costs nothing, such as usage on a customer's own
     /// key, record it as a kind of its own with a limit that is never reached, and price it 0:

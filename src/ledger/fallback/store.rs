@@ -9,7 +9,7 @@ use crate::{
     identity::{Client, Digester, Tier},
     ledger::{Database, LedgerReceipt, LedgerReservation, LedgerStore, slots, writer::Command},
     quota::{
-        ActiveGrant, Amounts, Grant, GrantId, OnFailure, Usage,
+        ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, OnFailure, Usage,
         account::{CloseResult, Now},
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, Bookmark, NearLimits, Page, PlanLookup,
@@ -151,6 +151,7 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
         fn last_tier(&self, client: &Client) -> MaybeFuture<Result<Option<Tier>, StoreError>>;
         fn page(&self, from: Option<&Bookmark>, most: usize, plan_of: PlanLookup, now: Now) -> MaybeFuture<Result<Page, StoreError>>;
         fn reset(&self, account: &AccountContext<'_>, limit: Option<&str>) -> MaybeFuture<Result<(), StoreError>>;
+        fn credit(&self, account: &AccountContext<'_>, request: &CreditRequest) -> MaybeFuture<Result<Credited, StoreError>>;
         fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>>;
         fn revoke(&self, account: &AccountContext<'_>, id: GrantId) -> MaybeFuture<Result<bool, StoreError>>;
         fn grants(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>>;

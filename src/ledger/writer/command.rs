@@ -8,7 +8,7 @@ use super::{AdmittedAt, JobStatus, Key};
 use crate::{
     error::ConfigError,
     quota::{
-        Amounts, GrantId, Plan, Usage,
+        Amounts, CreditRequest, Credited, GrantId, Plan, Usage,
         account::{GrantState, Nearest, Warning},
     },
     refusal::Violation,
@@ -66,6 +66,11 @@ pub(crate) enum CommandKind {
     Reset {
         plan: Arc<Plan>,
         limit: Option<Box<str>>,
+    },
+    /// Gives back an amount that was used. The job id of the key is that of the credit, so that it is written once.
+    Credit {
+        plan: Arc<Plan>,
+        request: Box<CreditRequest>,
     },
     Grant {
         plan: Arc<Plan>,
@@ -150,6 +155,7 @@ pub(crate) enum Reply {
     Settled(JobStatus, Vec<Warning>),
     Recorded(Vec<Warning>),
     Done,
+    Credited(Credited),
     Granted(GrantId),
     /// Whether such a grant was active.
     Revoked(bool),

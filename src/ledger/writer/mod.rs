@@ -24,4 +24,4 @@ use job::LATE;
 pub(crate) use job::{JobRows, JobStatus};
 pub(crate) use job_time::is_within;
 pub(crate) use machine::{CancelResult, Lane, NoticeKind, Step, StepResult, SubmitError, Writer, WriterNotice};
-pub(crate) use row::{Detail, EntryKind, Key, Loaded, Reads, ReservationRow, Row, Stored, Writes};
+pub(crate) use row::{CREDIT, Detail, EntryKind, Key, Loaded, Reads, ReservationRow, Row, Stored, Writes};

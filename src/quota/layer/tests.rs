@@ -13,7 +13,7 @@ use crate::{
     head::RequestHead,
     identity::{Client, OnUnidentified},
     quota::{
-        ActiveGrant, Amounts, Grant, GrantId, Plan, Usage,
+        ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, Plan, Usage,
         account::{AccountSettings, CloseResult, Now},
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, BackendFactory, Bookmark, NearLimits, Page,
@@ -89,6 +89,10 @@ impl QuotaBackend for Troubled {
     }
 
     fn reset(&self, _: &AccountContext<'_>, _: Option<&str>) -> MaybeFuture<Result<(), StoreError>> {
+        self.late()
+    }
+
+    fn credit(&self, _: &AccountContext<'_>, _: &CreditRequest) -> MaybeFuture<Result<Credited, StoreError>> {
         self.late()
     }
 
@@ -169,6 +173,7 @@ async fn failed_store_returns_errors_from_reads_and_changes() {
             quotas.record(&alice, ("queries", 1)).await,
             quotas.reset(&alice, "queries").await,
             quotas.reset_all(&alice).await,
+            quotas.credit(&alice, "7", "queries", 1, "").await.map(drop),
             quotas.grant(&alice, grant).await.map(drop),
             quotas.revoke(&alice, GrantId(1)).await.map(drop),
         ] {

@@ -8,7 +8,7 @@ use crate::{
     gate::MaybeFuture,
     identity::{Client, Tier},
     quota::{
-        ActiveGrant, Amounts, Grant, GrantId, Usage,
+        ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, Usage,
         account::{Account, CloseResult, Now, Taken},
         store::{
             AccountAddress, AccountContext, AdmissionDetails, AdmitError, AdmitRequest, AdmittedCharge, Bookmark,
@@ -212,6 +212,17 @@ impl QuotaBackend for Accounts {
             || Err(context.plan.check_name(limit).map_or_else(StoreError::Invalid, |()| StoreError::UnknownAccount));
         let reset = self.change(context, |account| account.reset(limit).map_err(StoreError::Invalid));
         MaybeFuture::Ready(reset.unwrap_or_else(unknown))
+    }
+
+    fn credit(
+        &self,
+        context: &AccountContext<'_>,
+        request: &CreditRequest,
+    ) -> MaybeFuture<Result<Credited, StoreError>> {
+        let id = self.digester().digest("credit", [request.id.as_bytes()]);
+        let credit = |account: &mut Account| account.credit(id, request, context.now, &self.settings);
+        let credited = self.change(context, credit).ok_or(StoreError::UnknownAccount);
+        MaybeFuture::Ready(credited.and_then(|credited| credited.map_err(StoreError::Invalid)))
     }
 
     fn grant(&self, context: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {

@@ -129,6 +129,7 @@ impl Attempt<'_, '_> {
             CommandKind::Expire { attempt, charge, .. } => self.at(*attempt).expire(*charge),
             CommandKind::Renew { attempt, since, ttl } => self.at(*attempt).renew(*since, *ttl),
             CommandKind::Reset { plan, limit } => self.reset(plan, limit.as_deref()),
+            CommandKind::Credit { plan, request } => self.credit(plan, request),
             CommandKind::Grant { plan, grant } => self.grant(plan, grant),
             CommandKind::Revoke { grant } => self.revoke(*grant),
         }
