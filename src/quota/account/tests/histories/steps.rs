@@ -1,5 +1,7 @@
 //! Steps of an account, in any order.
 
+use std::ops::Range;
+
 use proptest::prelude::*;
 
 use crate::quota::account::tests::*;
@@ -48,14 +50,14 @@ fn limits() -> impl Strategy<Value = [u64; 4]> {
     [limit(40), limit(80), limit(40), limit(4)]
 }
 
-/// Returns steps of which this many in fifty are bursts.
-pub(super) fn steps(most: usize, bursts: u32) -> impl Strategy<Value = Vec<Step>> {
+/// Returns steps. A burst among them has this many reservations.
+pub(super) fn steps(most: usize, burst: Range<u8>) -> impl Strategy<Value = Vec<Step>> {
     let which = any::<usize>;
     let seconds = || prop_oneof![Just(1), Just(61), Just(TTL.as_secs()), Just(3_600), 1..100_000_u64];
     let step = prop_oneof![
         8 => asked().prop_map(Step::Charge),
         5 => asked().prop_map(Step::Reserve),
-        bursts => (60..130_u8, amounts()).prop_map(|(many, amounts)| Step::Burst(many, amounts)),
+        2 => (burst, amounts()).prop_map(|(many, amounts)| Step::Burst(many, amounts)),
         4 => (which(), prop::option::of(0..20_u64)).prop_map(|(which, actual)| Step::Commit(which, actual)),
         3 => which().prop_map(Step::RollBack),
         3 => which().prop_map(Step::GiveBack),
