@@ -86,9 +86,9 @@ pub use ledger::{
 pub use policy_name::PolicyName;
 pub use quota::{
     ActiveGrant, Amounts, Charge, CloseOutcome, Credited, Cursor, Duplicates, Explanation, Grant, GrantId, JobError,
-    JobIdSource, JobRun, LimitExplanation, LimitUsage, OnExpiry, OnFailure, Plan, Quota, QuotaBuilder, QuotaError,
-    QuotaLayer, QuotaService, QuotaStatus, QuotaStore, Quotas, RequestBytesLayer, Reservation, ReservationError,
-    ReservationId, ServedRequest, Usage, UsagePage,
+    JobIdSource, JobOutcome, JobRun, JobState, LimitExplanation, LimitUsage, OnExpiry, OnFailure, Plan, Quota,
+    QuotaBuilder, QuotaError, QuotaLayer, QuotaService, QuotaStatus, QuotaStore, Quotas, RequestBytesLayer,
+    Reservation, ReservationError, ReservationId, ServedRequest, Usage, UsagePage,
 };
 pub use refusal::{Dialect, Reason, Refusal, Violation};
 pub use time::{Clock, FakeClock, Moment, Period, Window};

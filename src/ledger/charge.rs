@@ -6,7 +6,7 @@ use super::{
     Database, LedgerReceipt, LedgerReservation, LedgerStore,
     slots::{self, SlotGuard},
     store::{new_job, tenant},
-    writer::{AdmitCommand, AdmitReply, Command, CommandKind, Key, ReservationTerms, SettleKind, is_within},
+    writer::{AdmitCommand, AdmitReply, Command, CommandKind, JobEnd, Key, ReservationTerms, SettleKind, is_within},
 };
 use crate::{
     kind::Kind,
@@ -52,6 +52,7 @@ impl<D: Database> LedgerStore<D> {
             fingerprint,
             tier: client.has_known_tier().then(|| client.tier().map_or_else(Arc::default, |tier| tier.as_str().into())),
             reserve: charge.reserve.then_some(terms),
+            job_lease: charge.job.map(|_| crate::time::nanos(self.settings.max_hold)),
             wants_nearest: request.wants_nearest,
             usage: request.wants_usage || learns,
         };
@@ -92,26 +93,28 @@ impl<D: Database> LedgerStore<D> {
         }
         let written = LedgerReceipt::of(receipt)?;
         self.inner.upkeep.remove(written.id.command);
+        let job = match end {
+            Settlement::Served { .. } => receipt.job.as_ref().map(|_| JobEnd::Done),
+            Settlement::Interrupted { .. } => receipt.job.as_ref().map(|_| JobEnd::Interrupted),
+            Settlement::Void(_) | Settlement::Detached => None,
+        };
         let (end, used) = match end {
             // Work that has begun stays charged: only its slot is returned.
             Settlement::Void(nothing) if nothing.is_empty() && !written.reserved && receipt.job.is_none() => {
                 (SettleKind::Add, Amounts::new())
             }
             Settlement::Void(_) => (SettleKind::Void, Amounts::new()),
-            Settlement::Served { used, actual } if written.reserved => {
+            Settlement::Served { used, actual } | Settlement::Interrupted { used, actual, .. } if written.reserved => {
                 (SettleKind::Commit((*actual).clone()), (*used).clone())
             }
-            Settlement::Served { used, .. } => (SettleKind::Add, (*used).clone()),
+            Settlement::Served { used, .. } | Settlement::Interrupted { used, .. } => {
+                (SettleKind::Add, (*used).clone())
+            }
             Settlement::Detached => return None,
         };
-        // A voided job counts as running until its id is free: a duplicate must not be answered meanwhile as if the
-        // job were done.
-        if receipt.job.is_some() && end != SettleKind::Void {
-            self.inner.writer.lock().finish(&written.id.key, written.id.command);
-        }
         let (used, part) = written.take(used);
-        let writes = end != SettleKind::Add || !used.is_empty();
-        writes.then(|| self.command(written.id.key.clone(), false, written.settle(end, used, part)))
+        let writes = end != SettleKind::Add || job.is_some() || !used.is_empty();
+        writes.then(|| self.command(written.id.key.clone(), false, written.settle(end, job, used, part)))
     }
 
     /// Reports progress to the slot and returns the command that adds usage to a charge, once it is due.
@@ -121,6 +124,6 @@ impl<D: Database> LedgerStore<D> {
         }
         let written = LedgerReceipt::of(receipt)?;
         let (used, part) = written.add(used, now.moment)?;
-        Some(self.command(written.id.key.clone(), false, written.settle(SettleKind::Add, used, part)))
+        Some(self.command(written.id.key.clone(), false, written.settle(SettleKind::Add, None, used, part)))
     }
 }

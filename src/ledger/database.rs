@@ -4,7 +4,7 @@ use std::{future::Future, sync::Arc};
 
 use super::{
     LedgerError,
-    writer::{Loaded, Reads, ReservationRow, Row, Stored, Writes},
+    writer::{Loaded, Reads, ReservationRow, Stored, Writes},
 };
 
 /// Receiver of the reasons why a database must not be used.
@@ -31,8 +31,8 @@ pub(crate) trait Database: Send + Sync + 'static {
     /// Reads the names of accounts after one of them, in the order of their names.
     fn tenants(&self, after: Option<&str>, most: usize) -> impl Future<Output = Result<Vec<Arc<str>>, DbError>> + Send;
 
-    /// Reads all rows of a job.
-    fn job(&self, tenant: &str, job: &str) -> impl Future<Output = Result<Vec<Row>, DbError>> + Send;
+    /// Reads all rows of a job, and whether its work has no recorded end.
+    fn job(&self, tenant: &str, job: &str) -> impl Future<Output = Result<Loaded, DbError>> + Send;
 
     /// Reads overdue reservations, the earliest first, without the first `skip` of them.
     fn due(&self, most: usize, skip: usize) -> impl Future<Output = Result<Vec<ReservationRow>, DbError>> + Send;

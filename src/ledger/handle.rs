@@ -119,8 +119,8 @@ impl Ledger {
     /// caller that still waits after `most` receives that the store is unavailable. Without this call the ledger ends
     /// when its last clone is dropped, and commands are written while the runtime lasts.
     ///
-    /// Stop serving first: the settlement of a request that is still under way would come too late to be written, and
-    /// its reservation would expire.
+    /// Stop serving first: the settlement of a request that is still under way would come too late to be written. Its
+    /// reservation would expire, and the outcome of its job would be unknown.
     ///
     /// A ledger in a file is then that one file. A process that crashes leaves two files beside it, `-wal` and `-shm`,
     /// which belong to it until the next process opens it: copy all three.

@@ -10,7 +10,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::{
     store::is_short,
-    writer::{AdmittedAt, CommandKind, Key, SettleCommand, SettleKind},
+    writer::{AdmittedAt, CommandKind, JobEnd, Key, SettleCommand, SettleKind},
 };
 use crate::{
     quota::{
@@ -74,9 +74,9 @@ impl LedgerReceipt {
         (all, unwritten.part)
     }
 
-    pub(super) fn settle(&self, end: SettleKind, used: Amounts, part: u32) -> CommandKind {
+    pub(super) fn settle(&self, end: SettleKind, job: Option<JobEnd>, used: Amounts, part: u32) -> CommandKind {
         let (plan, attempt, since) = (Arc::clone(&self.plan), self.attempt, self.id.since);
-        let settle = SettleCommand { plan, attempt, since, end, used, part };
+        let settle = SettleCommand { plan, attempt, since, end, job, used, part };
         if self.id.passed { CommandKind::SettleOf { of: self.id.command, settle } } else { CommandKind::Settle(settle) }
     }
 }

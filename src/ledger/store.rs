@@ -18,8 +18,8 @@ use crate::{
     identity::{Client, Digester, Tier},
     kind::Kind,
     quota::{
-        ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, OnFailure, Usage,
-        account::{AccountSettings, CloseResult, Denial, Duplicate, GrantState, Now, Stage},
+        ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, OnFailure, Usage,
+        account::{AccountSettings, CloseResult, Denial, Duplicate, GrantState, Job, Now, Stage},
         memory::Accounts,
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, Bookmark, NearLimits, Page, PlanLookup,
@@ -155,13 +155,14 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         };
         let unseen = Client::named(Arc::clone(&key.tenant));
         let end = actual.map_or(SettleKind::Void, |actual| SettleKind::Commit(actual.clone()));
-        let settle = SettleCommand { plan: plan_of(&unseen), attempt: 0, since, end, used: Amounts::new(), part: 0 };
+        let (plan, used) = (plan_of(&unseen), Amounts::new());
+        let settle = SettleCommand { plan, attempt: 0, since, end, job: None, used, part: 0 };
         let mut command = self.command(key, false, CommandKind::SettleOf { of, settle });
         let inner = Arc::clone(&self.inner);
         MaybeFuture::future(async move {
             // The id comes from a caller. Whether its reservation was made is read without a lock, and so is its time,
             // which lies in all of its windows: the writer reads all counters since then.
-            let rows = inner.read(inner.writer.database.job(&command.key.tenant, &command.key.job)).await?;
+            let rows = inner.read(inner.writer.database.job(&command.key.tenant, &command.key.job)).await?.rows;
             let made = rows.iter().filter(|row| row.command == of);
             let Some(began) = made.map(|row| row.window).max() else { return unknown };
             let (_, stored) = inner.read(inner.writer.database.account(&command.key.tenant)).await?;
@@ -176,13 +177,37 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             let charged = match job {
                 // Nothing changes what it has charged.
                 JobStatus::Committed | JobStatus::Late => {
-                    let rows = inner.read(inner.writer.database.job(&key.tenant, &key.job)).await?;
+                    let rows = inner.read(inner.writer.database.job(&key.tenant, &key.job)).await?.rows;
                     let attempt = JobRows(&rows).attempt_of(of);
                     attempt.map_or_else(Amounts::new, |attempt| JobRows(&rows).amounts(attempt).positive())
                 }
                 _ => Amounts::new(),
             };
             Ok((close_result(job, charged), NearLimits::of(Some(&client), near)))
+        })
+    }
+
+    fn settle_job(
+        &self,
+        account: &AccountContext<'_>,
+        job: &Job,
+        outcome: JobOutcome,
+    ) -> MaybeFuture<Result<Option<JobState>, StoreError>> {
+        let tenant = tenant(account.client);
+        let (inner, origin, plan, job) =
+            (Arc::clone(&self.inner), self.origin, Arc::clone(account.plan), job.text.as_ref().into());
+        MaybeFuture::future(async move {
+            let key = Key { tenant: tenant?, job };
+            // Read without a lock. Only the attempt that is found here is settled, so that a later one is not.
+            let known = inner.read(inner.writer.database.job(&key.tenant, &key.job)).await?;
+            let rows = JobRows(&known.rows);
+            let Some(attempt) = rows.latest() else { return Ok(None) };
+            // The latest start of the windows of an admission lies in all of them.
+            let began = rows.of(attempt).filter(|row| row.is_charge()).map(|row| row.window).max();
+            let since = began.filter(|began| *began > 0).unwrap_or(u64::MAX);
+            let kind = CommandKind::SettleJob { plan, attempt, since, outcome, running: false };
+            let command = Command { key, id: new_id(), own: false, origin, kind };
+            read_reply(inner.writer.submit(command).await, only!(Reply::Job(state) => state))
         })
     }
 
@@ -336,8 +361,7 @@ pub(super) fn new_job() -> Arc<str> {
 
 pub(super) fn admit_error(reply: Reply) -> AdmitError {
     let denial = match reply {
-        Reply::Replay { running: true } => Denial::Job(Duplicate::Running),
-        Reply::Replay { running: false } => Denial::Job(Duplicate::Done),
+        Reply::Replay(known) => Denial::Job(known),
         Reply::Conflict => Denial::Job(Duplicate::Conflict),
         Reply::Stale => Denial::Job(Duplicate::Stale),
         Reply::Refused(violations) => Denial::Limits(violations),

@@ -170,7 +170,7 @@ mod tests {
     use super::*;
     use crate::ledger::{
         DbError, Session, Timeouts,
-        writer::{Loaded, Reads, ReservationRow, Row, Stored, Writes},
+        writer::{Loaded, Reads, ReservationRow, Stored, Writes},
     };
 
     /// A database that cannot be reached.
@@ -198,7 +198,7 @@ mod tests {
             gone()
         }
 
-        async fn job(&self, _: &str, _: &str) -> Result<Vec<Row>, DbError> {
+        async fn job(&self, _: &str, _: &str) -> Result<Loaded, DbError> {
             gone()
         }
 

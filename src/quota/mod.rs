@@ -56,6 +56,7 @@ pub(crate) mod account;
 mod amounts;
 mod credit;
 mod grant;
+mod job;
 mod layer;
 mod limit;
 pub(crate) mod memory;
@@ -67,6 +68,7 @@ pub use amounts::Amounts;
 pub(crate) use credit::CreditRequest;
 pub use credit::Credited;
 pub use grant::{ActiveGrant, Grant, GrantId};
+pub use job::{JobOutcome, JobState};
 pub use layer::{
     Charge, CloseOutcome, CountedBody, Cursor, Duplicates, Explanation, JobError, JobIdSource, JobRun, KeptSlot,
     LimitExplanation, OnExpiry, OnFailure, QuotaError, QuotaLayer, QuotaPermit, QuotaPolicy, QuotaService, QuotaStatus,

@@ -3,7 +3,7 @@
 use std::{any::Any, fmt, num::NonZeroU64, sync::Arc};
 
 use super::{
-    ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, Plan, Usage,
+    ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, Plan, Usage,
     account::{AccountSettings, ChargeRequest, ChargeScope, CloseResult, Denial, Job, Nearest, Now, Warning},
     layer::OnFailure,
 };
@@ -84,6 +84,14 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
         plan_of: PlanLookup,
         now: Now,
     ) -> MaybeFuture<Result<(CloseResult, NearLimits), StoreError>>;
+
+    /// Settles a job whose outcome is unknown, and returns the state that it had; `None` if no job has the id.
+    fn settle_job(
+        &self,
+        account: &AccountContext<'_>,
+        job: &Job,
+        outcome: JobOutcome,
+    ) -> MaybeFuture<Result<Option<JobState>, StoreError>>;
 
     /// Records used amounts, even beyond a limit.
     ///
@@ -331,6 +339,9 @@ pub(crate) enum Settlement<'a> {
     /// Charges `used` in addition to the admission, and `actual` of the reservation. A kind that `actual` does not name
     /// is charged as estimated.
     Served { used: &'a Amounts, actual: &'a Amounts },
+    /// As `Served`, for a job whose work was interrupted, so that its outcome is unknown. `charged` are the amounts that
+    /// a void would refund.
+    Interrupted { used: &'a Amounts, actual: &'a Amounts, charged: &'a Amounts },
     /// Releases the slot. The reservation stays open and can be closed by its id.
     Detached,
 }

@@ -109,11 +109,19 @@ reasons! {
         "job_running", "JOB_RUNNING" 10, CONFLICT 409 "Conflict", "about:blank",
         "job still running",
         "The same job is still running.";
-    /// The job that the request names was charged before, and has ended or was interrupted: 409, `ALREADY_EXISTS`.
+    /// The job that the request names was charged before, and its work was done: 409, `ALREADY_EXISTS`.
     DuplicateJob:
         "duplicate_job_id", "DUPLICATE_JOB_ID" 6, CONFLICT 409 "Conflict", "about:blank" code "duplicate_job_id",
         "job charged before",
-        "The same job was charged before and is not run again. It has ended, or was interrupted.";
+        "The same job was charged and done before, and is not run again.";
+    /// The job that the request names was charged before, and the outcome of its work is unknown: 409,
+    /// `FAILED_PRECONDITION`. The work was interrupted, or it may be under way in another process; then the refusal has
+    /// a retry time. [`settle_job`](crate::Quotas::settle_job) settles it.
+    JobOutcomeUnknown:
+        "job_outcome_unknown", "JOB_OUTCOME_UNKNOWN" 9, CONFLICT 409 "Conflict",
+        "about:blank" code "job_outcome_unknown",
+        "job charged, outcome unknown",
+        "The same job was charged before, and its outcome is unknown. It is not run again.";
     /// The job id of the request belongs to another job: 422, `INVALID_ARGUMENT`.
     JobConflict:
         "job_conflict", "JOB_CONFLICT" 3, UNPROCESSABLE_ENTITY 422 "Unprocessable Content", "about:blank",
@@ -174,11 +182,10 @@ impl Reason {
 
     /// Returns whether a request that is refused for this reason may pass later.
     pub(super) const fn is_temporary(self) -> bool {
-        use Reason::{Capacity, CircuitOpen, Indeterminate, JobRunning, RateLimited, TooManyReservations, Unavailable};
-        matches!(
-            self,
-            RateLimited | Capacity | CircuitOpen | Unavailable | Indeterminate | JobRunning | TooManyReservations
-        )
+        use Reason::{Capacity, CircuitOpen, Indeterminate, RateLimited, TooManyReservations, Unavailable};
+        let of_job = matches!(self, Self::JobRunning | Self::JobOutcomeUnknown);
+        let of_limit = matches!(self, RateLimited | Capacity | TooManyReservations);
+        of_job || of_limit || matches!(self, CircuitOpen | Unavailable | Indeterminate)
     }
 }
 

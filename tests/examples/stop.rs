@@ -59,6 +59,18 @@ fn scan_in_flight_is_answered_after_a_stop_signal() {
     assert!(TcpStream::connect(&server.address).is_err(), "it listens no more");
 }
 
+/// Sends a request again for as long as the ledger does not answer in time, and until a job that was answered too late is
+/// undone. The same job id is charged once.
+fn answer(address: &str, line: &str, headers: &str) -> Option<(u16, String)> {
+    loop {
+        match Server::ask(address, line, headers) {
+            Some((503, _)) => thread::yield_now(),
+            Some((409, body)) if body.contains("still running") => thread::yield_now(),
+            answer => return answer,
+        }
+    }
+}
+
 #[test]
 fn killed_server_starts_again_with_its_acknowledged_jobs() {
     let directory = Directory::new();
@@ -71,22 +83,78 @@ fn killed_server_starts_again_with_its_acknowledged_jobs() {
             thread::spawn(move || {
                 let sent = |job: &u32| {
                     let headers = format!("x-tenant: acme\r\nx-job-id: {caller}-{job}\r\n");
-                    Server::ask(&address, "POST /jobs?amount=1", &headers).is_some_and(|(status, _)| status == 200)
+                    answer(&address, "POST /jobs?amount=1", &headers).is_some_and(|(status, _)| status == 200)
                 };
                 (0_u32..).take_while(sent).count()
             })
         })
         .collect();
-    while Server::ask(&server.address, "GET /usage/acme", "").is_none_or(|(_, body)| used(&body) < 20) {
+    while answer(&server.address, "GET /usage/acme", "").is_none_or(|(_, body)| used(&body) < 20) {
         thread::yield_now();
     }
     drop(server); // kill -9
     let acknowledged: usize = callers.into_iter().map(|caller| caller.join().unwrap()).sum();
 
     let server = Server::start("billing", &variables);
-    let used = used(&Server::ask(&server.address, "GET /usage/acme", "").unwrap().1);
+    let used = used(&answer(&server.address, "GET /usage/acme", "").unwrap().1);
     assert!(used >= acknowledged, "{used} of {acknowledged} acknowledged jobs are charged");
     assert!(used <= acknowledged + 4, "at most the four jobs without an answer are charged beside them");
+}
+
+#[test]
+fn job_cut_by_a_kill_is_unknown_until_it_is_settled() {
+    let directory = Directory::new();
+    let file = directory.0.join("quota.db");
+    let variables = [("DB", file.to_str().unwrap()), ("ADMIN_TOKEN", "s3cret")];
+    let admin = "authorization: Bearer s3cret\r\n";
+    let job = |address: &str, id: &str, query: &str| {
+        let headers = format!("x-tenant: acme\r\nx-job-id: {id}\r\n");
+        answer(address, &format!("POST /jobs?amount=7{query}"), &headers)
+    };
+    let server = Server::start("billing", &variables);
+    let usage = |server: &Server| used(&answer(&server.address, "GET /usage/acme", "").unwrap().1);
+    let cut: Vec<_> = ["one", "two"]
+        .map(|id| {
+            let address = server.address.clone();
+            thread::spawn(move || job(&address, id, "&hold_ms=600000"))
+        })
+        .into();
+    for id in ["one", "two"] {
+        let settle = format!("POST /settle/acme?job={id}&outcome=free");
+        let running = |(status, body): (u16, String)| status == 409 && body.contains("state Running");
+        while !answer(&server.address, &settle, admin).is_some_and(running) {
+            thread::yield_now(); // it is not admitted yet
+        }
+    }
+    drop(server); // kill -9
+    assert!(cut.into_iter().all(|cut| cut.join().unwrap().is_none()));
+
+    for restart in 0..2 {
+        let server = Server::start("billing", &variables);
+        for id in ["one", "two"] {
+            let (status, body) = job(&server.address, id, "").unwrap();
+            let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
+            assert_eq!((status, &problem["code"]), (409, &"job_outcome_unknown".into()), "restart {restart}: {body}");
+            let detail = problem["detail"].as_str().unwrap();
+            assert!(detail.contains("was charged before, and its outcome is unknown"), "{detail}");
+        }
+        assert_eq!(usage(&server), 14);
+    }
+
+    let server = Server::start("billing", &variables);
+    let settle = |query: &str| answer(&server.address, &format!("POST /settle/acme?{query}"), admin).unwrap();
+    for (query, wanted) in [("job=one&outcome=done", 200), ("job=two&outcome=free", 200), ("job=one&outcome=free", 409)]
+    {
+        let (status, body) = settle(query);
+        assert_eq!(status, wanted, "{query}: {body}");
+    }
+    assert_eq!((settle("job=two&outcome=free").0, settle("job=one&outcome=maybe").0), (404, 400));
+    assert_eq!(answer(&server.address, "POST /settle/acme?job=one&outcome=free", "").unwrap().0, 401);
+    assert_eq!(usage(&server), 7);
+    assert_eq!(job(&server.address, "one", "").unwrap().0, 200, "replayed");
+    assert_eq!(usage(&server), 7);
+    assert_eq!(job(&server.address, "two", "").unwrap().0, 200, "done");
+    assert_eq!(usage(&server), 14);
 }
 
 /// Returns the used amount of a usage document.

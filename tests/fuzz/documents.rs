@@ -48,6 +48,7 @@ fn refusal(input: &mut Input<'_>) -> Option<Refusal> {
         Reason::CircuitOpen,
         Reason::Unidentified,
         Reason::JobRunning,
+        Reason::JobOutcomeUnknown,
         Reason::JobConflict,
         Reason::InvalidJobId,
         Reason::Unavailable,

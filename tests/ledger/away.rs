@@ -68,7 +68,7 @@ async fn spooled_job_is_a_duplicate_during_outage_and_restart() {
         directory = scene.close(Duration::ZERO).await;
     }
     let scene = Scene::in_directory(directory).await;
-    assert_eq!(scene.spool().pending(), 1);
+    assert_eq!(scene.spool().pending(), 2, "the charge of the job and its end");
     let quotas = scene.quotas(tokens(100), OnFailure::FailOpen);
     Scene::merged(&scene.spool()).await;
     assert_eq!(counts(&quotas, &acme()).await, (60, 0));

@@ -13,6 +13,7 @@ mod extremes;
 mod grants;
 mod handler;
 mod invoices;
+mod jobs;
 mod killed;
 mod layer;
 mod life;

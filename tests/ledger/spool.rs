@@ -132,7 +132,7 @@ async fn layers_of_one_ledger_share_its_spool() {
     let run = rows.run_job(&acme(), "order 17", ("rows", 10), async {}).await;
     assert_eq!(run.unwrap_err().reason(), Reason::JobConflict, "a ledger has one job of an id, whose layer it may be");
     assert_eq!(closed.charge(&acme(), ("jobs", 1)).await.unwrap_err().reason(), Reason::Unavailable);
-    assert_eq!(scene.spool().pending(), 10);
+    assert_eq!(scene.spool().pending(), 11, "two for each reservation and each job");
     assert_eq!(scene.told(), ["lost", "lost"], "each layer reports it");
     drop(away);
     Scene::merged(&scene.spool()).await;

@@ -146,6 +146,7 @@ async fn charge(ledger: Ledger, known: Arc<Mutex<Vec<String>>>, name: String) {
             Err(refusal) => match refusal.reason() {
                 Reason::RateLimited => format!("refused {id}"),
                 Reason::JobRunning => continue,
+                Reason::JobOutcomeUnknown => format!("charged {id}"),
                 other => format!("trouble {other:?}"),
             },
         };

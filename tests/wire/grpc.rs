@@ -66,6 +66,7 @@ async fn every_reason_has_its_code_and_details() {
         (Reason::UnknownUnit, Code::Internal, "UNKNOWN_UNIT", false, false),
         (Reason::JobRunning, Code::Aborted, "JOB_RUNNING", true, false),
         (Reason::DuplicateJob, Code::AlreadyExists, "DUPLICATE_JOB_ID", false, false),
+        (Reason::JobOutcomeUnknown, Code::FailedPrecondition, "JOB_OUTCOME_UNKNOWN", true, false),
         (Reason::JobConflict, Code::InvalidArgument, "JOB_CONFLICT", false, false),
         (Reason::InvalidJobId, Code::InvalidArgument, "INVALID_JOB_ID", false, false),
         (Reason::StaleJobId, Code::InvalidArgument, "STALE_JOB_ID", false, false),

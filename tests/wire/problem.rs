@@ -13,7 +13,7 @@ use tower::{ServiceBuilder, ServiceExt};
 
 use crate::support::fixed::{Fixed, collected, handler, name, seconds, text};
 
-const REASONS: [Reason; 18] = [
+const REASONS: [Reason; 19] = [
     Reason::Unauthenticated,
     Reason::NoPeerAddress,
     Reason::NoPrincipal,
@@ -27,6 +27,7 @@ const REASONS: [Reason; 18] = [
     Reason::TooLarge,
     Reason::JobRunning,
     Reason::DuplicateJob,
+    Reason::JobOutcomeUnknown,
     Reason::JobConflict,
     Reason::InvalidJobId,
     Reason::StaleJobId,
@@ -48,6 +49,7 @@ fn every_reason_has_its_status_and_problem_type() {
         (Reason::TooLarge, 413, "about:blank".into(), "Content Too Large", false),
         (Reason::JobRunning, 409, "about:blank".into(), "Conflict", true),
         (Reason::DuplicateJob, 409, "about:blank".into(), "Conflict", false),
+        (Reason::JobOutcomeUnknown, 409, "about:blank".into(), "Conflict", true),
         (Reason::JobConflict, 422, "about:blank".into(), "Unprocessable Content", false),
         (Reason::InvalidJobId, 400, "about:blank".into(), "Bad Request", false),
         (Reason::StaleJobId, 400, "about:blank".into(), "Bad Request", false),
@@ -65,7 +67,8 @@ fn every_reason_has_its_status_and_problem_type() {
         assert_eq!(body["type"], json!(kind));
         assert_eq!(body["title"], json!(title));
         assert_eq!(body["status"], json!(status));
-        assert_eq!(body.get("code"), (reason == Reason::DuplicateJob).then(|| json!("duplicate_job_id")).as_ref());
+        let has_code = matches!(reason, Reason::DuplicateJob | Reason::JobOutcomeUnknown);
+        assert_eq!(body.get("code"), has_code.then(|| json!(reason.as_str())).as_ref());
         assert_eq!(body["violated-policies"], json!(["default"]));
         assert_eq!(body.get("retry_after_seconds"), waits.then(|| json!(5)).as_ref());
         assert_eq!(body["detail"].as_str().unwrap().contains("Retry in 5 seconds."), waits);

@@ -1,4 +1,4 @@
-//! Administration behind the token: grants, and a check of counters against rows.
+//! Administration behind the token: grants, jobs whose outcome is unknown, and a check of counters against rows.
 
 use std::time::SystemTime;
 
@@ -8,7 +8,7 @@ use axum::{
     http::{StatusCode, header::AUTHORIZATION, request::Parts},
 };
 use serde_json::{Value, json};
-use tollgate::{Digester, Grant, Period};
+use tollgate::{Digester, Grant, JobOutcome, JobState, Period};
 
 use super::{
     DAILY, Shop,
@@ -65,6 +65,32 @@ pub(super) async fn grant(
     let grant = grant.approved_by(parameters.text("approver")?).because(parameters.text("reason")?);
     shop.quotas.grant(&client, grant).await?;
     Ok(Json(json!({ "tenant": name, "granted": amount, "until": text(until) })))
+}
+
+/// Settles a job whose outcome is unknown, as after a kill.
+pub(super) async fn settle(
+    _: Admin,
+    State(shop): State<Shop>,
+    Path(name): Path<String>,
+    parameters: Parameters,
+) -> Result<Json<Value>, Problem> {
+    parameters.only(&["job", "outcome"])?;
+    let (client, job) = (tenant(&name)?, parameters.text("job")?);
+    let outcome = match parameters.text("outcome")? {
+        "done" => JobOutcome::Done,
+        "free" => JobOutcome::Free,
+        other => return Err(Problem::bad_request(format!("outcome must be done or free, got {other:?}"))),
+    };
+    match shop.quotas.settle_job(&client, job, outcome).await? {
+        Some(JobState::Unknown) => {
+            Ok(Json(json!({ "tenant": name, "job": job, "outcome": parameters.text("outcome")? })))
+        }
+        Some(state) => {
+            let detail = format!("outcome of the job must be unknown to be settled, got a job in the state {state:?}");
+            Err(Problem::new(StatusCode::CONFLICT, detail))
+        }
+        None => Err(Problem::new(StatusCode::NOT_FOUND, format!("tenant {name:?} has no job {job:?}"))),
+    }
 }
 
 pub(super) async fn reconcile(_: Admin, State(shop): State<Shop>) -> Result<Json<Value>, Problem> {

@@ -76,7 +76,9 @@ impl Setup {
         println!("a tenant has {} units a day in UTC (LIMIT=... for more or less)", self.limit);
         match self.admin_token {
             Some(_) => println!("administration is on: send the ADMIN_TOKEN as a bearer token"),
-            None => println!("administration is off: /grants and /reconcile answer 403 until ADMIN_TOKEN=... is set"),
+            None => println!(
+                "administration is off: /grants, /reconcile and /settle answer 403 until ADMIN_TOKEN=... is set"
+            ),
         }
         println!("curl -i -X POST -H 'x-tenant: acme' -H 'x-job-id: order-17' 'http://{address}/jobs?amount=20'");
         println!(
@@ -107,6 +109,7 @@ fn app(ledger: Ledger, setup: &Setup) -> Result<Router, tollgate::ConfigError> {
         .route("/invoice/{tenant}", get(reports::invoice))
         .route("/grants/{tenant}", post(admin::grant))
         .route("/reconcile", post(admin::reconcile))
+        .route("/settle/{tenant}", post(admin::settle))
         .with_state(shop))
 }
 

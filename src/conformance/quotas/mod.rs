@@ -92,7 +92,8 @@ rules! {
     histories { random_histories_equal_a_book }
     jobs {
         a_job_is_done_once another_job_has_another_id a_job_under_way_is_not_begun_again
-        a_job_that_was_not_begun_leaves_its_id_free failed_job_frees_its_id many_at_once_do_a_job_once a_place_comes_back
+        an_interrupted_job_is_settled_once job_histories_equal_a_book a_job_that_was_not_begun_leaves_its_id_free
+        failed_job_frees_its_id many_at_once_do_a_job_once a_place_comes_back
     }
 }
 

@@ -85,7 +85,7 @@ impl Fallback {
                         local.update(&admit.plan, usage, before.as_ref(), wall);
                     }
                     if !command.own {
-                        spool.remember(&command.key, admit.fingerprint);
+                        spool.remember(&command.key, admit.fingerprint, Duplicate::Unknown { may_run: false });
                     }
                     return Ok((*admitted, false));
                 }
@@ -109,8 +109,8 @@ impl Fallback {
                     }
                 }
                 reply => {
-                    if matches!(reply, Reply::Replay { .. }) {
-                        spool.remember(&command.key, admit.fingerprint);
+                    if let Reply::Replay(known @ (Duplicate::Done | Duplicate::Unknown { .. })) = reply {
+                        spool.remember(&command.key, admit.fingerprint, known);
                     }
                     return Err(admit_error(reply));
                 }

@@ -105,7 +105,7 @@ impl<D: Database> Merging<D> {
                 round.free.push(Arc::clone(tenant));
             } else if !stopped.contains(tenant) {
                 round.merged[at] = true;
-                round.duplicates += u64::from(matches!(reply, Reply::Replay { .. }));
+                round.duplicates += u64::from(matches!(reply, Reply::Replay(_)));
                 stale.extend(matches!(reply, Reply::Stale).then_some(at));
             }
         }

@@ -127,7 +127,9 @@ mod tests {
     };
     use crate::{
         kind::Kind,
-        ledger::writer::{AdmitCommand, AdmittedAt, CommandKind, Key, ReservationTerms, SettleCommand, SettleKind},
+        ledger::writer::{
+            AdmitCommand, AdmittedAt, CommandKind, JobEnd, Key, ReservationTerms, SettleCommand, SettleKind,
+        },
         quota::{Amounts, Plan, Quota},
         time::Period,
     };
@@ -157,6 +159,7 @@ mod tests {
                         fingerprint,
                         tier: None,
                         reserve,
+                        job_lease: None,
                         wants_nearest: false,
                         usage: false,
                     };
@@ -167,12 +170,16 @@ mod tests {
                 plans,
                 amounts(),
                 prop_oneof![Just(SettleKind::Add), Just(SettleKind::Void), amounts().prop_map(SettleKind::Commit)],
+                prop_oneof![Just(None), Just(Some(JobEnd::Done)), Just(Some(JobEnd::Interrupted))],
                 any::<(u128, u32)>(),
                 0..START
             )
-                .prop_map(|(plan, used, end, (of, part), at)| {
+                .prop_map(|(plan, used, end, job, (of, part), at)| {
                     let since = AdmittedAt { at, epoch: u64::MAX };
-                    CommandKind::SettleOf { of, settle: SettleCommand { plan, attempt: 0, since, end, used, part } }
+                    CommandKind::SettleOf {
+                        of,
+                        settle: SettleCommand { plan, attempt: 0, since, end, job, used, part },
+                    }
                 }),
         ];
         (".{0,30}", ".{0,30}", any::<u128>(), any::<bool>(), kind).prop_map(|(tenant, job, id, own, kind)| Command {

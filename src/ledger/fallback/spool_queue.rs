@@ -136,11 +136,10 @@ impl SpoolQueue {
         if let Some(known) = state.claims.get(key) {
             return Err(match (known.fingerprint, fingerprint) {
                 (Some(known), Some(asked)) if known != asked => Duplicate::Conflict,
-                _ if known.running => Duplicate::Running,
-                _ => Duplicate::Done,
+                _ => known.state(),
             });
         }
-        let claim = JobClaim { command, fingerprint, running: true, merged: false, passed: false };
+        let claim = JobClaim { command, fingerprint, running: true, done: false, merged: false, passed: false };
         state.claims.insert(key.clone(), claim);
         Ok(())
     }
@@ -153,20 +152,30 @@ impl SpoolQueue {
         }
     }
 
-    /// Records that the work of a job that passed has ended.
-    pub(in crate::ledger) fn finish(&self, key: &Key, command: u128) {
+    /// Records that the work of a job that passed has ended: it was done, or interrupted.
+    pub(in crate::ledger) fn finish(&self, key: &Key, command: u128, done: bool) {
         let mut state = self.lock();
         if let Some(claim) = state.claims.get_mut(key).filter(|claim| claim.command == command) {
-            claim.running = false;
+            (claim.running, claim.done) = (false, done);
             if claim.merged {
                 state.release(key);
             }
         }
     }
 
-    /// Records that the ledger has charged a job.
-    pub(in crate::ledger) fn remember(&self, key: &Key, fingerprint: Option<u128>) {
-        self.lock().recent.add(key, fingerprint);
+    /// Records the reply to duplicates of a job that the ledger has charged, once the job does not run here.
+    pub(in crate::ledger) fn remember(&self, key: &Key, fingerprint: Option<u128>, known: Duplicate) {
+        self.lock().recent.add(key, fingerprint, known);
+    }
+
+    /// Records that the work of a job that the ledger has charged was done.
+    pub(in crate::ledger) fn remember_done(&self, key: &Key) {
+        self.lock().recent.finish(key);
+    }
+
+    /// Returns the state of a job that passed and is not merged, or is still running.
+    pub(in crate::ledger) fn claimed(&self, key: &Key) -> Option<Duplicate> {
+        self.lock().claims.get(key).map(JobClaim::state)
     }
 
     pub(in crate::ledger) fn forget(&self, key: &Key) {
@@ -175,10 +184,7 @@ impl SpoolQueue {
 
     /// Whether a job that is about to pass was charged before, as far as this process remembers.
     pub(in crate::ledger) fn knows(&self, key: &Key, fingerprint: Option<u128>) -> Option<Duplicate> {
-        self.lock().recent.get(key).map(|known| match (known, fingerprint) {
-            (Some(known), Some(asked)) if known != asked => Duplicate::Conflict,
-            _ => Duplicate::Done,
-        })
+        self.lock().recent.get(key).map(|known| known.reply(fingerprint))
     }
 
     /// Writes a charge that passes, and waits for the disk. Returns false if there is no room for it or it cannot be

@@ -9,7 +9,8 @@ use std::{
 use borsh::{BorshDeserialize, BorshSerialize};
 
 use crate::ledger::writer::{
-    AdmitCommand, AdmittedAt, Command, CommandKind, Key, ReservationTerms, SettleCommand, SettleKind, StoredCounter,
+    AdmitCommand, AdmittedAt, Command, CommandKind, JobEnd, Key, ReservationTerms, SettleCommand, SettleKind,
+    StoredCounter,
 };
 use crate::{
     kind::Kind,
@@ -44,8 +45,25 @@ struct NameBody {
 
 #[derive(BorshSerialize, BorshDeserialize)]
 enum RecordKind {
-    Charge { amounts: Amounts, fingerprint: Option<u128>, reserve: Option<ReservationTerms> },
-    Settlement { of: u128, end: SettleKind, used: Amounts, part: u32 },
+    Charge {
+        amounts: Amounts,
+        fingerprint: Option<u128>,
+        reserve: Option<ReservationTerms>,
+    },
+    Settlement {
+        of: u128,
+        end: SettleKind,
+        used: Amounts,
+        part: u32,
+    },
+    /// As `Settlement`, and the end of the work of a named job.
+    JobEnd {
+        of: u128,
+        end: SettleKind,
+        used: Amounts,
+        part: u32,
+        job: JobEnd,
+    },
 }
 
 /// The part of a plan that a charge needs: for each limit the period that is open.
@@ -72,8 +90,12 @@ pub(crate) fn encode(ledger: u128, command: &Command) -> Option<Vec<u8>> {
         CommandKind::Spooled { admit: AdmitCommand { plan, amounts, fingerprint, reserve, .. }, at } => {
             (plan, at, RecordKind::Charge { amounts, fingerprint, reserve })
         }
-        CommandKind::SettleOf { of, settle: SettleCommand { plan, since, end, used, part, .. } } => {
-            (plan, since.at, RecordKind::Settlement { of, end, used, part })
+        CommandKind::SettleOf { of, settle: SettleCommand { plan, since, end, job, used, part, .. } } => {
+            let kind = match job {
+                Some(job) => RecordKind::JobEnd { of, end, used, part, job },
+                None => RecordKind::Settlement { of, end, used, part },
+            };
+            (plan, since.at, kind)
         }
         _ => return None,
     };
@@ -86,16 +108,29 @@ pub(crate) fn encode(ledger: u128, command: &Command) -> Option<Vec<u8>> {
 pub(super) fn decode(body: &[u8]) -> Option<(u128, Command)> {
     let RecordBody { ledger, key, id, own, at, plan, kind, seal } = borsh::from_slice(body).ok()?;
     let plan = plan.restore()?;
+    let since = AdmittedAt { at, epoch: u64::MAX };
+    let settle_of = |of, end, job, used, part| CommandKind::SettleOf {
+        of,
+        settle: SettleCommand { plan: Arc::clone(&plan), attempt: 0, since, end, job, used, part },
+    };
     let kind = match kind {
         RecordKind::Charge { amounts, fingerprint, reserve } => {
-            let admit =
-                AdmitCommand { plan, amounts, fingerprint, tier: None, reserve, wants_nearest: false, usage: false };
+            // The process that did the work has ended.
+            let job_lease = (!own).then_some(0);
+            let admit = AdmitCommand {
+                plan: Arc::clone(&plan),
+                amounts,
+                fingerprint,
+                tier: None,
+                reserve,
+                job_lease,
+                wants_nearest: false,
+                usage: false,
+            };
             CommandKind::Spooled { admit, at }
         }
-        RecordKind::Settlement { of, end, used, part } => {
-            let since = AdmittedAt { at, epoch: u64::MAX };
-            CommandKind::SettleOf { of, settle: SettleCommand { plan, attempt: 0, since, end, used, part } }
-        }
+        RecordKind::Settlement { of, end, used, part } => settle_of(of, end, None, used, part),
+        RecordKind::JobEnd { of, end, used, part, job } => settle_of(of, end, Some(job), used, part),
     };
     (seal == SEAL).then_some((ledger, Command { key, id, own, origin: 0, kind }))
 }

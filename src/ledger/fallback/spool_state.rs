@@ -12,7 +12,10 @@ use super::{
     spool_format::{HEAD, HEADER, Recovered},
     spool_record::encode,
 };
-use crate::ledger::writer::{Command, CommandKind, Key, SettleKind};
+use crate::{
+    ledger::writer::{Command, CommandKind, JobEnd, Key, SettleKind},
+    quota::account::Duplicate,
+};
 
 /// State of a spool, under its lock.
 #[derive(Default)]
@@ -66,9 +69,22 @@ pub(super) struct JobClaim {
     pub(super) fingerprint: Option<u128>,
     /// Whether a caller waits for its decision or a handler works on it.
     pub(super) running: bool,
+    /// Whether its work was done; otherwise the outcome is unknown once it no longer runs.
+    pub(super) done: bool,
     /// Whether it is merged.
     pub(super) merged: bool,
     pub(super) passed: bool,
+}
+
+impl JobClaim {
+    /// Returns the reply to a duplicate.
+    pub(super) fn state(&self) -> Duplicate {
+        match self {
+            Self { running: true, .. } => Duplicate::Running,
+            Self { done: true, .. } => Duplicate::Done,
+            _ => Duplicate::Unknown { may_run: false },
+        }
+    }
 }
 
 /// Number of records that fit one transaction. With no more left, the ledger is asked again while they are merged.
@@ -108,10 +124,16 @@ impl SpoolState {
         match &command.kind {
             CommandKind::Spooled { admit, .. } if !command.own => {
                 let (command_id, fingerprint) = (command.id, admit.fingerprint);
-                let claim = JobClaim { command: command_id, fingerprint, running: false, merged: false, passed: true };
+                let (running, done) = (false, false); // the process has ended
+                let claim = JobClaim { command: command_id, fingerprint, running, done, merged: false, passed: true };
                 self.claims.insert(command.key.clone(), claim);
             }
             CommandKind::SettleOf { of, settle } if settle.end == SettleKind::Void => self.free(&command.key, *of),
+            CommandKind::SettleOf { of, settle } if settle.job == Some(JobEnd::Done) => {
+                if let Some(claim) = self.claims.get_mut(&command.key).filter(|claim| claim.command == *of) {
+                    claim.done = true;
+                }
+            }
             _ => {}
         }
     }
@@ -126,7 +148,7 @@ impl SpoolState {
     /// Turns the claim on a merged and finished job into one of the recent jobs.
     pub(super) fn release(&mut self, key: &Key) {
         if let Some(claim) = self.claims.remove(key) {
-            self.recent.add(key, claim.fingerprint);
+            self.recent.add(key, claim.fingerprint, claim.state());
         }
     }
 

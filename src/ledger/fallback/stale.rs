@@ -104,6 +104,7 @@ mod tests {
             amounts: [("tokens", 5), ("rows", 1)].into(),
             fingerprint: None,
             reserve: None,
+            job_lease: None,
             wants_nearest: false,
             usage: false,
             tier: None,

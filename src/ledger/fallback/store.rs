@@ -7,10 +7,14 @@ use crate::{
     error::ConfigError,
     gate::MaybeFuture,
     identity::{Client, Digester, Tier},
-    ledger::{Database, LedgerReceipt, LedgerReservation, LedgerStore, slots, writer::Command},
+    ledger::{
+        Database, LedgerReceipt, LedgerReservation, LedgerStore, slots,
+        store::tenant,
+        writer::{Command, Key},
+    },
     quota::{
-        ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, OnFailure, Usage,
-        account::{CloseResult, Now},
+        ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, OnFailure, Usage,
+        account::{CloseResult, Duplicate, Job, Now},
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, Bookmark, NearLimits, Page, PlanLookup,
             QuotaBackend, Receipt, ReservationKey, Settlement, StoreError, StoreListener,
@@ -88,12 +92,13 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
     fn settle(&self, receipt: &Receipt, end: &Settlement<'_>, now: Now) -> NearLimits {
         let command = self.store.settlement(receipt, end, now);
         if let (Some(_), Some(written)) = (&receipt.job, LedgerReceipt::of(receipt)) {
+            let (spool, key) = (self.fallback.spool(), &written.id.key);
             match end {
-                Settlement::Void(_) => self.fallback.spool().forget(&written.id.key),
-                Settlement::Served { .. } if written.id.passed => {
-                    self.fallback.spool().finish(&written.id.key, written.id.command);
-                }
-                Settlement::Served { .. } | Settlement::Detached => {}
+                Settlement::Void(_) => spool.forget(key),
+                Settlement::Served { .. } if written.id.passed => spool.finish(key, written.id.command, true),
+                Settlement::Interrupted { .. } if written.id.passed => spool.finish(key, written.id.command, false),
+                Settlement::Served { .. } => spool.remember_done(key),
+                Settlement::Interrupted { .. } | Settlement::Detached => {}
             }
         }
         self.tell(receipt, command)
@@ -115,6 +120,35 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
             return MaybeFuture::Ready(Err(StoreError::Unavailable));
         }
         self.store.close(reserved, actual, plan_of, now)
+    }
+
+    fn settle_job(
+        &self,
+        account: &AccountContext<'_>,
+        job: &Job,
+        outcome: JobOutcome,
+    ) -> MaybeFuture<Result<Option<JobState>, StoreError>> {
+        let key = match tenant(account.client) {
+            Ok(tenant) => Key { tenant, job: job.text.as_ref().into() },
+            Err(error) => return MaybeFuture::Ready(Err(error)),
+        };
+        match self.fallback.spool().claimed(&key) {
+            Some(Duplicate::Running) => return MaybeFuture::Ready(Ok(Some(JobState::Running))),
+            // The ledger does not know a job that waits in the spool.
+            Some(_) => return MaybeFuture::Ready(Err(StoreError::Unavailable)),
+            None => {}
+        }
+        let (settled, fallback) = (self.store.settle_job(account, job, outcome), Arc::clone(&self.fallback));
+        MaybeFuture::future(async move {
+            let settled = settled.await;
+            if settled == Ok(Some(JobState::Unknown)) {
+                match outcome {
+                    JobOutcome::Done => fallback.spool().remember_done(&key),
+                    JobOutcome::Free => fallback.spool().forget(&key),
+                }
+            }
+            settled
+        })
     }
 
     /// While the ledger is away, all amounts fit that an admission would let pass.

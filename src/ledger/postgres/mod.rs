@@ -99,12 +99,12 @@ impl SqlDialect for Postgres {
                 (SELECT min(relname::text) FROM pg_class WHERE relpersistence <> 'p' AND oid = ANY (ARRAY[
                     to_regclass('quota_account'), to_regclass('quota_counter'), to_regclass('quota_grant'),
                     to_regclass('quota_consumption'), to_regclass('quota_hold'), to_regclass('quota_archive'),
-                    to_regclass('quota_schema'), to_regclass('quota_identity')])),
+                    to_regclass('quota_schema'), to_regclass('quota_identity'), to_regclass('quota_unfinished_job')])),
                 (SELECT min(p || ' ON ' || t || ' TO ' || quote_ident(current_user)) FROM (VALUES
                     ('quota_account', 'SELECT,INSERT,UPDATE,DELETE'), ('quota_counter', 'SELECT,INSERT,UPDATE'),
                     ('quota_grant', 'SELECT,INSERT,UPDATE'), ('quota_consumption', 'SELECT,INSERT'),
                     ('quota_hold', 'SELECT,INSERT,UPDATE,DELETE'), ('quota_archive', 'SELECT'),
-                    ('quota_identity', 'SELECT')) AS needed (t, ps),
+                    ('quota_unfinished_job', 'SELECT,INSERT,UPDATE,DELETE'), ('quota_identity', 'SELECT')) AS needed (t, ps),
                     unnest(string_to_array(ps, ',')) AS p
                 WHERE NOT has_table_privilege(to_regclass(t), p))";
         let rows = Self::fetch(connection, settings.into_sql_str(), &[]).await?;

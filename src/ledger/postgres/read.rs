@@ -47,7 +47,12 @@ pub(super) const READ: &str = "
     SELECT t, a.tier, NULL, NULL, a.closed_until, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
         NULL, NULL, 4
     FROM accounts, clock, LATERAL (
-        SELECT * FROM quota_account WHERE tenant_id = t AND (tier IS NOT NULL OR closed_until > now) OFFSET 0) a";
+        SELECT * FROM quota_account WHERE tenant_id = t AND (tier IS NOT NULL OR closed_until > now) OFFSET 0) a
+    UNION ALL
+    SELECT t, j, NULL, NULL, NULL, u.until, NULL, u.attempt, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+        NULL, NULL, 5
+    FROM jobs, LATERAL (
+        SELECT * FROM quota_unfinished_job WHERE tenant_id = t AND job_id = j OFFSET 0) u";
 
 const WHAT: usize = 20;
 
@@ -72,6 +77,7 @@ pub(super) async fn load(
             Some(2) => read.grant(&row)?,
             Some(3) => read.entry(&row)?,
             Some(4) => read.account(&row)?,
+            Some(5) => read.unfinished(&row)?,
             _ if Postgres::text(&row, 1)? == Some("off") => return Err(DbError::Refused(FORGETS.into())),
             _ => {
                 read.loaded.now = nanos(Postgres::micros(&row, 4)?.unwrap_or(-1))?;

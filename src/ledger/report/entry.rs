@@ -31,7 +31,8 @@ pub struct LedgerEntry {
     pub tenant: String,
     /// Id of the job as it was sent; an id made by the ledger if the request had none.
     pub job: String,
-    /// Number of earlier attempts of the job that were voided.
+    /// Number of earlier attempts of the job that were voided. Other work that passed under the same id while the ledger
+    /// was away is no attempt of the job: it has a number of its own, from 4,294,967,295 down.
     pub attempt: u32,
     /// Kind of the entry: `charge`, `reserve`, `commit`, `void`, `expire`, `record`, `adjust`, `grant` or `reset`.
     pub entry: &'static str,

@@ -31,6 +31,9 @@ pub struct LedgerJob {
     pub standing: JobStanding,
     /// Number of earlier attempts that were voided.
     pub attempt: u32,
+    /// Whether the job is charged and its work has no recorded end: it is under way, or its outcome is unknown.
+    /// [`Quotas::settle_job`](crate::Quotas::settle_job) settles the latter.
+    pub unfinished: bool,
 }
 
 /// State of a job in a ledger.
@@ -53,8 +56,8 @@ impl Ledger {
     /// # Errors
     /// If the database does not answer.
     pub async fn job(&self, tenant: &str, job: &str) -> Result<Option<LedgerJob>, QuotaError> {
-        let rows = on_database!(self, inner => inner.read(inner.writer.database.job(tenant, job)).await)?;
-        let job_rows = JobRows(&rows);
+        let known = on_database!(self, inner => inner.read(inner.writer.database.job(tenant, job)).await)?;
+        let job_rows = JobRows(&known.rows);
         let Some(attempt) = job_rows.latest() else { return Ok(None) };
         let standing = match job_rows.status(attempt) {
             JobStatus::Open => JobStanding::Reserved,
@@ -63,6 +66,7 @@ impl Ledger {
             JobStatus::Charged | JobStatus::Committed | JobStatus::Late => JobStanding::Charged,
             JobStatus::Unknown => return Ok(None),
         };
-        Ok(Some(LedgerJob { amounts: job_rows.amounts(attempt), standing, attempt }))
+        let unfinished = known.unfinished.iter().any(|job| job.attempt == attempt);
+        Ok(Some(LedgerJob { amounts: job_rows.amounts(attempt), standing, attempt, unfinished }))
     }
 }

@@ -90,6 +90,14 @@ impl<S: ChargePath> SqlDatabase<S> {
             }
         }
         S::run(&mut transaction, S::FORBID_DELETES.into_sql_str()).await?;
+        // Their ids are refused from now on, so that nothing asks for the outcome.
+        let forgotten = format!(
+            "DELETE FROM quota_unfinished_job WHERE tenant_id = $1 AND NOT EXISTS (
+                SELECT 1 FROM quota_consumption q {}
+                WHERE q.tenant_id = quota_unfinished_job.tenant_id AND q.job_id = quota_unfinished_job.job_id)",
+            S::indexed_by("quota_consumption_once")
+        );
+        S::fetch(&mut transaction, safe(forgotten), &[SqlValue::Text(tenant)]).await?;
         transaction.commit().await.map_err(db_error::<S>)?;
         Ok(replaced)
     }

@@ -19,7 +19,7 @@ use super::{
 use crate::ledger::{
     Database, DbError, LedgerError,
     database::{LedgerCheck, RefusalListener},
-    writer::{Key, ReservationRow, Row, Stored},
+    writer::{Key, Loaded, ReservationRow, Stored},
 };
 #[cfg(feature = "sqlite")]
 use crate::time::Clock;
@@ -207,9 +207,9 @@ impl<S: ChargePath> Database for SqlDatabase<S> {
         }
     }
 
-    async fn job(&self, tenant: &str, job: &str) -> Result<Vec<Row>, DbError> {
+    async fn job(&self, tenant: &str, job: &str) -> Result<Loaded, DbError> {
         let key = Key { tenant: tenant.into(), job: job.into() };
-        Ok(S::read(&mut *self.acquire().await?, &[], &[key], self.clock.micros()).await?.rows)
+        S::read(&mut *self.acquire().await?, &[], &[key], self.clock.micros()).await
     }
 
     async fn due(&self, most: usize, skip: usize) -> Result<Vec<ReservationRow>, DbError> {

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     ledger::{
         DbError,
-        writer::{Detail, EntryKind, Key, Loaded, ReservationRow, Row, StoredCounter},
+        writer::{Detail, EntryKind, Key, Loaded, ReservationRow, Row, StoredCounter, UnfinishedJob},
     },
     quota::account::{Counter, GrantState},
 };
@@ -155,6 +155,15 @@ impl<'r, S: SqlDialect> Columns<'r, S> {
         ))
     }
 
+    /// Decodes an attempt whose work has no recorded end.
+    pub(crate) fn unfinished(&mut self) -> Result<UnfinishedJob, DbError> {
+        let key = Key { tenant: self.text()?, job: self.text()? };
+        self.skip(3);
+        let until = self.time()?;
+        self.skip(1);
+        Ok(UnfinishedJob { key, attempt: self.number()?, until })
+    }
+
     pub(super) fn reservation(&mut self) -> Result<ReservationRow, DbError> {
         Ok(ReservationRow {
             key: Key { tenant: self.text()?, job: self.text()? },
@@ -203,6 +212,11 @@ impl<S: SqlDialect> ReadRows<S> {
 
     pub(crate) fn entry(&mut self, row: &S::Row) -> Result<(), DbError> {
         self.entries.push(Columns::<S>::new(row).entry()?);
+        Ok(())
+    }
+
+    pub(crate) fn unfinished(&mut self, row: &S::Row) -> Result<(), DbError> {
+        self.loaded.unfinished.push(Columns::<S>::new(row).unfinished()?);
         Ok(())
     }
 

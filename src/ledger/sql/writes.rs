@@ -9,7 +9,7 @@ use super::{
 use crate::{
     ledger::{
         DbError,
-        writer::{Detail, Key, ReservationRow, Row, StoredCounter, Writes},
+        writer::{Detail, Key, ReservationRow, Row, StoredCounter, UnfinishedJob, Writes},
     },
     quota::account::GrantState,
 };
@@ -36,7 +36,7 @@ enum Effect {
 }
 
 /// Number of the statements.
-pub(crate) const COUNT: usize = 8;
+pub(crate) const COUNT: usize = 11;
 
 /// The statements, in the order in which a transaction runs them. Columns of one type stand together.
 pub(crate) static WRITES: LazyLock<[WriteStatement; COUNT]> = LazyLock::new(|| {
@@ -59,6 +59,9 @@ pub(crate) static WRITES: LazyLock<[WriteStatement; COUNT]> = LazyLock::new(|| {
         (Effect::Update, "quota_hold", attempt, renewed),
         (Effect::Delete, "quota_hold", attempt, closed),
         (Effect::Update, "quota_account", "tenant_id", "tenant_id text, tier text"),
+        (Effect::Put, "quota_unfinished_job", attempt, renewed),
+        (Effect::Update, "quota_unfinished_job", attempt, renewed),
+        (Effect::Delete, "quota_unfinished_job", attempt, closed),
         (Effect::Delete, "quota_account", "tenant_id", "tenant_id text"),
     ]
     .map(|(effect, table, key, columns)| {
@@ -110,6 +113,9 @@ pub(super) async fn write<S: ChargePath>(
         all(&writes.renewed, renewed)?,
         all(&writes.closed, |values, (key, attempt)| reservation(values, key, *attempt))?,
         all(&writes.tiers, tier)?,
+        all(&writes.begun, unfinished)?,
+        all(&writes.interrupted, unfinished)?,
+        all(&writes.finished, |values, (key, attempt)| reservation(values, key, *attempt))?,
         writes.unused.iter().map(|tenant| SqlValue::Text(tenant)).collect(),
     ];
     for (at, values) in values.iter().enumerate().filter(|(_, values)| !values.is_empty()) {
@@ -165,6 +171,12 @@ fn grant<'a>(values: &mut Values<'a>, (tenant, grant): &'a (Arc<str>, GrantState
 
 fn tier<'a>(values: &mut Values<'a>, (tenant, tier): &'a (Arc<str>, Arc<str>)) -> Result<(), DbError> {
     values.extend([SqlValue::Text(tenant), if tier.is_empty() { SqlValue::Null } else { SqlValue::Text(tier) }]);
+    Ok(())
+}
+
+fn unfinished<'a>(values: &mut Values<'a>, job: &'a UnfinishedJob) -> Result<(), DbError> {
+    reservation(values, &job.key, job.attempt)?;
+    values.push(SqlValue::time(job.until));
     Ok(())
 }
 

@@ -43,7 +43,7 @@ impl Statement {
 
 /// Returns every statement that reads or writes rows, for one row.
 pub(super) fn all() -> impl Iterator<Item = Arc<str>> {
-    [&ACCOUNTS, &KNOWN, &COUNTS, &GRANTS, &ENTRIES]
+    [&ACCOUNTS, &KNOWN, &COUNTS, &GRANTS, &ENTRIES, &UNFINISHED]
         .into_iter()
         .map(|statement| &**statement)
         .chain(&*TEXTS)
@@ -106,6 +106,15 @@ pub(super) static ENTRIES: LazyLock<Statement> = LazyLock::new(|| {
         format!(
             "SELECT {ENTRY_COLUMNS} FROM ({rows}) CROSS JOIN quota_consumption q INDEXED BY quota_consumption_once
                 ON q.tenant_id = column1 AND q.job_id = column2"
+        )
+    })
+});
+
+pub(super) static UNFINISHED: LazyLock<Statement> = LazyLock::new(|| {
+    Statement::new(2, true, |rows| {
+        format!(
+            "SELECT u.tenant_id, u.job_id, NULL, NULL, NULL, u.until, NULL, u.attempt
+             FROM ({rows}) CROSS JOIN quota_unfinished_job u ON u.tenant_id = column1 AND u.job_id = column2"
         )
     })
 });

@@ -115,6 +115,9 @@ async fn load(
     for row in in_chunks(connection, &statements::ENTRIES, None, &jobs).await? {
         read.entry(&row)?;
     }
+    for row in in_chunks(connection, &statements::UNFINISHED, None, &jobs).await? {
+        read.unfinished(&row)?;
+    }
     Ok(read.finish())
 }
 

@@ -13,7 +13,11 @@ async fn history<S: ChargePath>(database: &SqlDatabase<S>, tenant: &str) -> u64 
     let mut now = 0;
     for jobs in (0..HISTORY).collect::<Vec<_>>().chunks(512) {
         let rows = jobs.iter().map(|job| charge(tenant, &job.to_string(), 1)).collect();
-        let writes = Writes { rows, counts: vec![(tenant.into(), counter.clone())], ..Writes::default() };
+        // Every hundredth job has no end.
+        let begun = jobs.iter().filter(|job| *job % 100 == 0);
+        let begun = begun.map(|job| UnfinishedJob { key: key(tenant, &job.to_string()), attempt: 0, until: 1_000 });
+        let (begun, counts) = (begun.collect(), vec![(tenant.into(), counter.clone())]);
+        let writes = Writes { rows, counts, begun, ..Writes::default() };
         now = transact(database, &reads(&[tenant], &[]), &writes).await.unwrap().now;
     }
     now + 3_600_000_000_000
@@ -35,6 +39,10 @@ pub(in crate::ledger) async fn is_bounded<S: ChargePath>(database: &SqlDatabase<
         (steps, replaced) = (steps + 1, replaced + rows);
         assert_eq!(database.drifts(10).await.unwrap().1, [], "after step {steps}");
         assert_eq!(entries(database, "ann").await.1, HISTORY as i64, "after step {steps}");
+        for job in (0..HISTORY).step_by(100) {
+            let known = database.job("ann", &job.to_string()).await.unwrap();
+            assert_eq!(known.unfinished.len(), known.rows.len(), "job {job} after step {steps}");
+        }
         let writes = Writes { rows: vec![charge("bob", &steps.to_string(), 0)], ..Writes::default() };
         transact(database, &reads(&["bob"], &[]), &writes).await.unwrap();
     }

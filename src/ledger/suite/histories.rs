@@ -19,6 +19,7 @@ struct Model {
     counts: BTreeMap<Counted, StoredCounter>,
     grants: BTreeMap<(Arc<str>, u64), GrantState>,
     holds: BTreeMap<(Key, u32), ReservationRow>,
+    unfinished: BTreeMap<(Key, u32), UnfinishedJob>,
 }
 
 pub(super) async fn come_back<D: Database, F: Future<Output = D>>(fresh: &impl Fn() -> F) {
@@ -76,6 +77,17 @@ impl Model {
             });
         }
 
+        for jobs in [&mut writes.begun, &mut writes.interrupted] {
+            let mut seen = Vec::new();
+            jobs.retain(|job| {
+                let key = (job.key.clone(), job.attempt);
+                !seen.contains(&key) && {
+                    seen.push(key);
+                    true
+                }
+            });
+        }
+
         let mut session = database.connect().await.unwrap();
         let jobs: Vec<_> = TENANTS.iter().flat_map(|tenant| JOBS.map(|job| key(tenant, job))).collect();
         let asked = Reads { since: TENANTS.map(|tenant| (tenant.into(), 0)).into(), ..reads(&TENANTS, &jobs) };
@@ -123,10 +135,24 @@ impl Model {
         for closed in writes.closed {
             self.holds.remove(&closed);
         }
+        for job in writes.begun {
+            self.unfinished.insert((job.key.clone(), job.attempt), job);
+        }
+        for job in writes.interrupted {
+            if let Some(known) = self.unfinished.get_mut(&(job.key, job.attempt)) {
+                known.until = job.until;
+            }
+        }
+        for finished in writes.finished {
+            self.unfinished.remove(&finished);
+        }
     }
 
     fn agrees(&self, loaded: &Loaded) {
         assert_eq!(loaded.rows, self.rows);
+        let mut unfinished = loaded.unfinished.clone();
+        unfinished.sort_by_key(|job| (job.key.clone(), job.attempt));
+        assert_eq!(unfinished, self.unfinished.values().cloned().collect::<Vec<_>>());
         for tenant in TENANTS {
             let stored = &loaded.accounts[tenant];
             let sorted = |mut counts: Vec<StoredCounter>| {
@@ -290,6 +316,10 @@ fn holds() -> impl Strategy<Value = ReservationRow> {
     )
 }
 
+fn unfinished() -> impl Strategy<Value = UnfinishedJob> {
+    (keys(), 0..2_u32, instant()).prop_map(|(key, attempt, until)| UnfinishedJob { key, attempt, until })
+}
+
 fn writes() -> impl Strategy<Value = Writes> {
     (
         vec(rows(), 0..30),
@@ -298,14 +328,18 @@ fn writes() -> impl Strategy<Value = Writes> {
         vec(holds(), 0..6),
         vec(holds(), 0..4),
         vec((keys(), 0..2_u32), 0..4),
+        (vec(unfinished(), 0..6), vec(unfinished(), 0..4), vec((keys(), 0..2_u32), 0..4)),
     )
-        .prop_map(|(rows, counts, grants, opened, renewed, closed)| Writes {
+        .prop_map(|(rows, counts, grants, opened, renewed, closed, (begun, interrupted, finished))| Writes {
             rows,
             counts,
             grants,
             opened,
             renewed,
             closed,
+            begun,
+            interrupted,
+            finished,
             ..Writes::default()
         })
 }

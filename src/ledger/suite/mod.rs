@@ -4,7 +4,9 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
-use super::writer::{Detail, EntryKind, Key, Loaded, Reads, ReservationRow, Row, Stored, StoredCounter, Writes};
+use super::writer::{
+    Detail, EntryKind, Key, Loaded, Reads, ReservationRow, Row, Stored, StoredCounter, UnfinishedJob, Writes,
+};
 use super::{Database, DbError, Session};
 use crate::quota::account::{Counter, GrantState};
 
@@ -95,7 +97,7 @@ pub(super) async fn transact<D: Database>(database: &D, reads: &Reads, writes: &
 }
 
 async fn job<D: Database>(database: &D, tenant: &str, job: &str) -> Vec<Row> {
-    database.job(tenant, job).await.unwrap()
+    database.job(tenant, job).await.unwrap().rows
 }
 
 /// Runs all tests, each on an empty database that `fresh` makes.

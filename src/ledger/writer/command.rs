@@ -8,8 +8,8 @@ use super::{AdmittedAt, JobStatus, Key};
 use crate::{
     error::ConfigError,
     quota::{
-        Amounts, CreditRequest, Credited, GrantId, Plan, Usage,
-        account::{GrantState, Nearest, Warning},
+        Amounts, CreditRequest, Credited, GrantId, JobOutcome, JobState, Plan, Usage,
+        account::{Duplicate, GrantState, Nearest, Warning},
     },
     refusal::Violation,
 };
@@ -44,6 +44,15 @@ pub(crate) enum CommandKind {
     SettleOf {
         of: u128,
         settle: SettleCommand,
+    },
+    /// Settles an attempt of a named job whose outcome is unknown.
+    SettleJob {
+        plan: Arc<Plan>,
+        attempt: u32,
+        since: u64,
+        outcome: JobOutcome,
+        /// Set by the writer if the work is under way in this process: nothing is settled then.
+        running: bool,
     },
     /// Charges usage after the fact, even beyond a limit.
     Record {
@@ -92,6 +101,8 @@ pub(crate) struct AdmitCommand {
     pub(crate) tier: Option<Arc<str>>,
     /// Reserves the amounts instead of charging them.
     pub(crate) reserve: Option<ReservationTerms>,
+    /// Longest time of the work of a named job, in nanoseconds; 0 if it is no longer under way. `None` for other charges.
+    pub(crate) job_lease: Option<u64>,
     /// Set if the caller reports the limit that is nearest to exhaustion.
     pub(crate) wants_nearest: bool,
     /// Set if the caller reports the usage of all limits.
@@ -114,6 +125,8 @@ pub(crate) struct SettleCommand {
     pub(crate) attempt: u32,
     pub(crate) since: AdmittedAt,
     pub(crate) end: SettleKind,
+    /// End of the work of a named job; `None` if it goes on, and for other charges. A void ends it in any case.
+    pub(crate) job: Option<JobEnd>,
     /// Usage beyond what was charged or reserved.
     pub(crate) used: Amounts,
     /// Number of this addition among those of the attempt.
@@ -131,10 +144,23 @@ pub(crate) enum SettleKind {
     Void,
 }
 
+/// End of the work of a named job that stays charged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, BorshSerialize, BorshDeserialize)]
+pub(crate) enum JobEnd {
+    Done,
+    /// The outcome of the work is unknown.
+    Interrupted,
+}
+
 impl SettleCommand {
+    /// Whether it ends the work of a named job.
+    pub(super) fn ends_job(&self) -> bool {
+        self.end == SettleKind::Void || self.job.is_some()
+    }
+
     /// Returns everything that an attempt charged or reserved.
     pub(crate) fn void(plan: Arc<Plan>, attempt: u32, since: AdmittedAt) -> Self {
-        Self { plan, attempt, since, end: SettleKind::Void, used: Amounts::new(), part: 0 }
+        Self { plan, attempt, since, end: SettleKind::Void, job: None, used: Amounts::new(), part: 0 }
     }
 }
 
@@ -142,10 +168,10 @@ impl SettleCommand {
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
     Admitted(Box<AdmitReply>),
-    /// The job was charged before; `running` if its work is under way in this process.
-    Replay {
-        running: bool,
-    },
+    /// The job was charged before: running in this process, done, or of unknown outcome.
+    Replay(Duplicate),
+    /// State of a job before it was settled; `None` if no job has the id.
+    Job(Option<JobState>),
     /// Another job has this id.
     Conflict,
     /// The job id is older than the ledger remembers, so that it cannot tell whether the job was charged.

@@ -46,6 +46,12 @@ impl<'a> JobRows<'a> {
         }
     }
 
+    /// Returns the number of an attempt that no row has, for work that is no attempt of the job. Counted down, because
+    /// attempts of the job count up.
+    pub(super) fn attempt_beside(self) -> u32 {
+        (0..=u32::MAX).rev().find(|attempt| self.of(*attempt).next().is_none()).unwrap_or(u32::MAX)
+    }
+
     /// Whether an attempt was made for other work, as far as both fingerprints are known.
     pub(super) fn conflicts(self, attempt: u32, fingerprint: Option<u128>) -> bool {
         let known = self.of(attempt).find_map(|row| row.fingerprint);

@@ -17,11 +17,13 @@ pub(crate) use account_state::{AdmittedAt, account_view, wall_time};
 pub(crate) use billed::{BilledItem, billed};
 use command::Queued;
 pub(crate) use command::{
-    AdmitCommand, AdmitReply, Command, CommandKind, Reply, ReservationTerms, SettleCommand, SettleKind,
+    AdmitCommand, AdmitReply, Command, CommandKind, JobEnd, Reply, ReservationTerms, SettleCommand, SettleKind,
 };
 pub(crate) use counter::StoredCounter;
 use job::LATE;
 pub(crate) use job::{JobRows, JobStatus};
 pub(crate) use job_time::is_within;
 pub(crate) use machine::{CancelResult, Lane, NoticeKind, Step, StepResult, SubmitError, Writer, WriterNotice};
-pub(crate) use row::{CREDIT, Detail, EntryKind, Key, Loaded, Reads, ReservationRow, Row, Stored, Writes};
+pub(crate) use row::{
+    CREDIT, Detail, EntryKind, Key, Loaded, Reads, ReservationRow, Row, Stored, UnfinishedJob, Writes,
+};

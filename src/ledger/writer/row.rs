@@ -99,7 +99,7 @@ impl Row {
     }
 
     /// Whether it begins an attempt.
-    pub(super) fn is_charge(&self) -> bool {
+    pub(crate) fn is_charge(&self) -> bool {
         matches!(self.entry, EntryKind::Charge | EntryKind::Reserve)
     }
 }
@@ -127,6 +127,8 @@ pub(crate) struct Loaded {
     pub(crate) accounts: HashMap<Arc<str>, Stored>,
     /// All rows of the requested jobs.
     pub(crate) rows: Vec<Row>,
+    /// Their attempts whose work has no recorded end.
+    pub(crate) unfinished: Vec<UnfinishedJob>,
     /// Horizon before which rows may be archived and their jobs forgotten, in nanoseconds since 1970; 0 for none.
     pub(crate) sealed: u64,
     /// Accounts that other transactions hold, if they are [skipped](Reads::skips_held): they are not locked or read.
@@ -181,6 +183,12 @@ pub(crate) struct Writes {
     pub(crate) renewed: Vec<ReservationRow>,
     /// Attempts whose reservation ends.
     pub(crate) closed: Vec<(Key, u32)>,
+    /// Jobs whose work begins.
+    pub(crate) begun: Vec<UnfinishedJob>,
+    /// Jobs whose work was interrupted.
+    pub(crate) interrupted: Vec<UnfinishedJob>,
+    /// Attempts whose work was done, or that were voided.
+    pub(crate) finished: Vec<(Key, u32)>,
     /// Accounts that the transaction created and did not use.
     pub(crate) unused: Vec<Arc<str>>,
 }
@@ -195,6 +203,15 @@ pub(crate) struct ReservationRow {
     pub(crate) since: u64,
     /// Charges the estimate at the deadline instead of returning it.
     pub(crate) charge: bool,
+}
+
+/// An attempt of a named job whose work has no recorded end.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct UnfinishedJob {
+    pub(crate) key: Key,
+    pub(crate) attempt: u32,
+    /// Time until which its work may be under way, in nanoseconds since 1970.
+    pub(crate) until: u64,
 }
 
 impl Writes {

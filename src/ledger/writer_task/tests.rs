@@ -5,7 +5,7 @@ use std::{future::pending, sync::atomic::AtomicUsize};
 use super::*;
 use crate::ledger::{
     Session,
-    writer::{CommandKind, Key, Loaded, Reads, ReservationRow, Row, Stored, Writes},
+    writer::{CommandKind, Key, Loaded, Reads, ReservationRow, Stored, Writes},
 };
 
 /// A server behind an address translator. Connections made before the present generation are forgotten.
@@ -51,7 +51,7 @@ impl Database for Server {
         pending().await
     }
 
-    async fn job(&self, _: &str, _: &str) -> Result<Vec<Row>, DbError> {
+    async fn job(&self, _: &str, _: &str) -> Result<Loaded, DbError> {
         pending().await
     }
 

@@ -5,14 +5,19 @@ use std::{
     time::Duration,
 };
 
-use crate::{identity::Digest, time::Moment};
+use super::ChargeScope;
+use crate::{
+    identity::Digest,
+    quota::{Amounts, JobOutcome, JobState},
+    time::Moment,
+};
 
 /// The jobs of one client: a job is remembered from its admission until long after its end.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Jobs {
     all: HashMap<Digest, Known>,
-    /// Finished jobs and the times at which they are forgotten, in that order.
-    finished: VecDeque<(Moment, Digest)>,
+    /// Jobs that have ended and the times at which they are forgotten, in that order.
+    ended: VecDeque<(Moment, Digest)>,
 }
 
 /// A job as the request names it. Only digests of it are remembered.
@@ -26,10 +31,24 @@ pub(crate) struct Job {
     pub(crate) text: Box<str>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Known {
     fingerprint: Digest,
-    running: bool,
+    stage: JobStage,
+}
+
+#[derive(Clone, Debug)]
+enum JobStage {
+    Running,
+    Done,
+    Interrupted(Box<JobCharge>),
+}
+
+/// Everything that an interrupted job is charged.
+#[derive(Clone, Debug)]
+pub(crate) struct JobCharge {
+    pub(crate) amounts: Amounts,
+    pub(crate) scope: ChargeScope,
 }
 
 /// Reason why a job may not start.
@@ -39,6 +58,8 @@ pub(crate) enum Duplicate {
     Running,
     /// The same job was done and charged.
     Done,
+    /// The same job is charged, and the outcome of its work is unknown; `may_run` if it may be under way elsewhere.
+    Unknown { may_run: bool },
     /// Another job has this id.
     Conflict,
     /// The client has the greatest number of remembered jobs. The oldest finished one is forgotten after this time;
@@ -54,44 +75,76 @@ impl Jobs {
     pub(super) fn check(&self, job: &Job, most: usize, now: Moment) -> Result<(), Duplicate> {
         match self.all.get(&job.id) {
             Some(known) if known.fingerprint != job.fingerprint => Err(Duplicate::Conflict),
-            Some(known) if known.running => Err(Duplicate::Running),
-            Some(_) => Err(Duplicate::Done),
-            None if self.all.len() >= most => {
-                Err(Duplicate::Full(self.finished.front().map(|(due, _)| due.since(now))))
-            }
+            Some(Known { stage: JobStage::Running, .. }) => Err(Duplicate::Running),
+            Some(Known { stage: JobStage::Done, .. }) => Err(Duplicate::Done),
+            Some(Known { stage: JobStage::Interrupted(_), .. }) => Err(Duplicate::Unknown { may_run: false }),
+            None if self.all.len() >= most => Err(Duplicate::Full(self.ended.front().map(|(due, _)| due.since(now)))),
             None => Ok(()),
         }
     }
 
     pub(super) fn start(&mut self, job: &Job) {
-        self.all.insert(job.id, Known { fingerprint: job.fingerprint, running: true });
+        self.all.insert(job.id, Known { fingerprint: job.fingerprint, stage: JobStage::Running });
     }
 
-    /// Finishes a job: its id is taken until `horizon` from now.
-    pub(super) fn finish(&mut self, id: Digest, now: Moment, horizon: Duration) {
-        if let Some(known) = self.all.get_mut(&id).filter(|known| known.running) {
-            known.running = false;
-            self.finished.push_back((now + horizon, id));
+    /// Ends the work of a job: its id is taken until `horizon` from now. `interrupted` has the charge of a job whose
+    /// outcome is unknown.
+    pub(super) fn end(&mut self, id: Digest, interrupted: Option<JobCharge>, now: Moment, horizon: Duration) {
+        if let Some(known) = self.all.get_mut(&id).filter(|known| known.is_running()) {
+            known.stage = interrupted.map_or(JobStage::Done, |charge| JobStage::Interrupted(Box::new(charge)));
+            self.ended.push_back((now + horizon, id));
         }
+    }
+
+    /// Settles a job whose outcome is unknown. Returns the state that it had, and the charge to be returned.
+    pub(super) fn settle(&mut self, id: Digest, outcome: JobOutcome) -> (Option<JobState>, Option<JobCharge>) {
+        let Some(known) = self.all.get_mut(&id) else { return (None, None) };
+        let state = known.state();
+        if known.is_running() {
+            return (Some(state), None);
+        }
+        let JobStage::Interrupted(charge) = std::mem::replace(&mut known.stage, JobStage::Done) else {
+            return (Some(state), None);
+        };
+        if outcome == JobOutcome::Done {
+            return (Some(state), None);
+        }
+        self.all.remove(&id);
+        self.ended.retain(|(_, ended)| *ended != id);
+        (Some(state), Some(*charge))
     }
 
     /// Frees the id of a job that was not worked on.
     pub(super) fn free(&mut self, id: Digest) {
-        if self.all.get(&id).is_some_and(|known| known.running) {
+        if self.all.get(&id).is_some_and(Known::is_running) {
             self.all.remove(&id);
         }
     }
 
     /// Forgets jobs whose time has come.
     pub(super) fn forget(&mut self, now: Moment) {
-        while let Some((due, id)) = self.finished.front().copied().filter(|(due, _)| now >= *due) {
+        while let Some((due, id)) = self.ended.front().copied().filter(|(due, _)| now >= *due) {
             debug_assert!(due <= now);
-            self.finished.pop_front();
+            self.ended.pop_front();
             self.all.remove(&id);
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
+    }
+}
+
+impl Known {
+    fn is_running(&self) -> bool {
+        matches!(self.stage, JobStage::Running)
+    }
+
+    fn state(&self) -> JobState {
+        match self.stage {
+            JobStage::Running => JobState::Running,
+            JobStage::Done => JobState::Done,
+            JobStage::Interrupted(_) => JobState::Unknown,
+        }
     }
 }

@@ -44,7 +44,7 @@ mod usage;
 pub(crate) use counter::{Counter, MAX_CLOCK_STEP};
 use counters::Retired;
 pub(crate) use grants::{GrantState, Grants};
-pub(crate) use jobs::{Duplicate, Job};
+pub(crate) use jobs::{Duplicate, Job, JobCharge};
 use request::Marks;
 pub(crate) use request::{AccountSettings, ChargeRequest, ChargeScope, Denial, Now, Taken};
 pub(crate) use reservations::{CloseResult, Stage};

@@ -207,6 +207,11 @@ impl Reservations {
         self.expiring.first().map(|(due, _)| *due)
     }
 
+    /// Returns the amounts of a reservation that is not closed.
+    pub(super) fn amounts(&self, id: NonZeroU64) -> Option<&Amounts> {
+        self.all.get(&id).map(|reserved| &reserved.amounts)
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.all.is_empty()
     }

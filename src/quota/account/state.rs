@@ -3,8 +3,8 @@
 use std::{num::NonZeroU64, ops::Range, sync::Arc, time::Duration};
 
 use super::{
-    AccountSettings, ChargeRequest, ChargeScope, CloseResult, Counter, Denial, GrantState, Grants, Job, MAX_CLOCK_STEP,
-    Marks, Now, Retired, Stage, Taken,
+    AccountSettings, ChargeRequest, ChargeScope, CloseResult, Counter, Denial, GrantState, Grants, Job, JobCharge,
+    MAX_CLOCK_STEP, Marks, Now, Retired, Stage, Taken,
     credits::Credits,
     jobs::Jobs,
     reservations::{ReservationState, Reservations},
@@ -13,7 +13,7 @@ use crate::{
     error::ConfigError,
     identity::Digest,
     kind::Kind,
-    quota::{Amounts, CreditRequest, Credited, Grant, GrantId, Limit, Plan},
+    quota::{Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, Limit, Plan},
     sync::{Lease, Leases},
     time::Moment,
 };
@@ -306,9 +306,25 @@ impl Account {
         (result, if beyond.is_empty() { 0 } else { self.record(&beyond, now) })
     }
 
-    /// Finishes a job that was worked on: its id is taken until the horizon.
-    pub(crate) fn finish(&mut self, job: &Job, now: Now, settings: &AccountSettings) {
-        self.rare().jobs.finish(job.id, now.moment, settings.job_horizon);
+    /// Ends a job that was worked on: its id is taken until the horizon. `interrupted` has the charge of a job whose
+    /// outcome is unknown.
+    pub(crate) fn end_job(&mut self, job: &Job, interrupted: Option<JobCharge>, now: Now, settings: &AccountSettings) {
+        self.rare().jobs.end(job.id, interrupted, now.moment, settings.job_horizon);
+    }
+
+    /// Settles a job whose outcome is unknown, and returns the state that it had; `None` if no job has the id.
+    pub(crate) fn settle_job(&mut self, job: &Job, outcome: JobOutcome) -> Option<JobState> {
+        let (state, freed) = self.rare.as_mut()?.jobs.settle(job.id, outcome);
+        if let Some(JobCharge { amounts, scope }) = freed {
+            self.give_back(&amounts, scope);
+        }
+        state
+    }
+
+    /// Returns the amounts that a reservation takes once it is committed with these `actual` amounts.
+    pub(crate) fn committed(&self, reservation: NonZeroU64, actual: &Amounts) -> Amounts {
+        let reserved = self.rare.as_ref().and_then(|rare| rare.reservations.amounts(reservation));
+        reserved.map_or_else(|| actual.clone(), |reserved| reserved.overridden_by(actual))
     }
 
     /// Frees the id of a job that was not worked on.

@@ -33,13 +33,26 @@ use crate::{
 /// | end | id and charge |
 /// |---|---|
 /// | refused, by this layer or one further in, or not polled | the id is free, nothing is charged |
-/// | response with a status below 500, sent to its end; output of the work | the id is taken, the charge stays |
+/// | response with a status below 500, sent to its end; output of the work | done: the id is taken, the charge stays |
 /// | response with a status from 500; `Err` of the work of `try_run_job` | the id is free, the charge is returned |
-/// | outcome unknown: panic, cancellation, failed or cut body, service error without a response | the id is taken, the charge stays; with [`free_unfinished`](crate::QuotaLayer::free_unfinished) both are undone |
-/// | killed process | as outcome unknown in a ledger; memory has forgotten the job |
+/// | panic, cancellation, failed or cut body, service error without a response | outcome unknown: the id is taken, the charge stays; with [`free_unfinished`](crate::QuotaLayer::free_unfinished) both are undone |
+/// | killed process | outcome unknown in a ledger; memory has forgotten the job |
 ///
 /// Work whose outcome is unknown may have taken place. By default it stays charged, or a client that hangs up early would
-/// have it for free. Two settings go before the table. If the handler has [recorded](crate::Charge::record) an amount,
+/// have it for free. A duplicate learns which of the states applies:
+///
+/// | state | a request | [`run_job`](crate::Quotas::run_job) |
+/// |---|---|---|
+/// | running in this process, or its end is being written | 409, [`JobRunning`](crate::Reason::JobRunning), `Retry-After` | refused alike |
+/// | done | 409, [`DuplicateJob`](crate::Reason::DuplicateJob) | [`Replayed`](crate::JobRun::Replayed) |
+/// | outcome unknown | 409, [`JobOutcomeUnknown`](crate::Reason::JobOutcomeUnknown) | refused alike |
+/// | outcome unknown in a ledger, and within [`max_hold`](crate::QuotaLayer::max_hold) of its charge, so that it may run in another process | as above, with `Retry-After` | refused alike |
+///
+/// [`settle_job`](crate::Quotas::settle_job) settles a job whose outcome is unknown: as done, or its id is freed and its
+/// charge returned. A ledger writes the end of a job after the response, with one of its next transactions. If the
+/// process is killed in between, the outcome of the job is unknown.
+///
+/// Two settings go before the table. If the handler has [recorded](crate::Charge::record) an amount,
 /// the id is taken and the charge stays, whatever the response. A request that
 /// [`charge_when`](crate::QuotaLayer::charge_when) does not charge is undone. A gRPC status is no HTTP status: a failed
 /// call is a response of status 200.
@@ -177,6 +190,12 @@ pub(super) fn job_of_handle(
     let id = checked(id.as_bytes())?;
     let asked = amounts.iter().filter(|(kind, _)| **kind != Kind::Concurrent);
     Ok(job(client, id, digester.digest("job by hand", written(asked)), digester))
+}
+
+/// Returns the job of this id, whatever it is about.
+pub(super) fn job_of_id(id: &str, client: &Client, digester: &Digester) -> Result<Arc<Job>, InvalidJob> {
+    let id = checked(id.as_bytes())?;
+    Ok(job(client, id, digester.digest("any job", [id.as_bytes()]), digester))
 }
 
 /// Returns the amounts in the form that is fingerprinted: sorted, and without amounts of 0.

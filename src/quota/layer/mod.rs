@@ -18,6 +18,7 @@ mod pool;
 mod reservation;
 mod run_job;
 mod settings;
+mod settle_job;
 #[cfg(test)]
 mod tests;
 

@@ -186,28 +186,44 @@ impl Permit for QuotaPermit {
     #[inline]
     fn settle(self, outcome: Outcome<'_>) {
         let Some(mut open) = self.0 else { return };
-        if let Some(charged) = open.end(&outcome) {
+        if let Some(end) = open.end(&outcome) {
             if let Some(charge) = open.kept() {
-                return open.close_later(&charge, charged);
+                return open.close_later(&charge, end);
             }
-            open.close(charged);
+            open.close(end);
         }
         open.recycle();
     }
 }
 
+/// End of a request, as it is reported to the account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// It is not charged.
+    Returned,
+    Charged,
+    /// It is charged, and the outcome of its job is unknown.
+    Interrupted,
+}
+
 impl Open {
-    /// Returns whether the request is charged; `None` if there is nothing to report.
+    /// Returns the end of the request; `None` if there is nothing to report.
     #[inline]
-    fn end(&self, outcome: &Outcome<'_>) -> Option<bool> {
+    fn end(&self, outcome: &Outcome<'_>) -> Option<End> {
         let active = self.active.as_ref()?;
-        let served = self.reached && (!matches!(outcome, Outcome::Refused(_)) || self.has_recorded());
+        let refused = matches!(outcome, Outcome::Refused(_));
+        let served = self.reached && (!refused || self.has_recorded());
         let complete = matches!(outcome, Outcome::Complete { .. });
         let charged = served && self.keeps_job(active, complete) && self.is_charged(active, complete);
         if charged && !self.receipt.open && self.bytes.are_all_reported() {
             return None; // everything was charged at admission
         }
-        Some(charged)
+        Some(match charged {
+            false => End::Returned,
+            // A refusal that the handler has passed on is a whole response.
+            true if self.receipt.job.is_some() && !complete && !refused => End::Interrupted,
+            true => End::Charged,
+        })
     }
 
     /// Returns the charge by which the handler keeps the request open after its response. Reports an upgrade that has none.
@@ -231,9 +247,9 @@ impl Open {
 
     /// Leaves the report to the end of the connection that the request has become.
     #[cold]
-    fn close_later(mut self: Box<Self>, charge: &Charge, charged: bool) {
+    fn close_later(mut self: Box<Self>, charge: &Charge, end: End) {
         let settlement = Box::new(move || {
-            self.close(charged);
+            self.close(end);
             self.recycle();
         });
         charge.settle_later(settlement).into_iter().for_each(|settle| settle());
@@ -254,20 +270,26 @@ impl Open {
 
     /// Reports the end to the account.
     #[inline(never)]
-    fn close(&mut self, charged: bool) {
+    fn close(&mut self, end: End) {
         let Some(active) = &self.active else { return };
         let charge = self.extra.as_ref().and_then(|extra| extra.charge.as_ref());
         let mut actual = charge.map(Charge::settle).unwrap_or_default(); // if nothing is charged too: a later record must fail
-        if charged {
+        if end == End::Charged {
             let used = self.bytes.report();
             self.bytes.correct_declared(&mut actual, &self.asked.amounts(active));
             return active.common.settle(&self.receipt, &Settlement::Served { used: &used, actual: &actual });
         }
-        let mut back = self.bytes.reported();
+        let mut charged = self.bytes.reported();
         if self.receipt.reservation.is_none() {
-            self.asked.amounts(active).iter().for_each(|(kind, amount)| back.add(kind, amount));
+            self.asked.amounts(active).iter().for_each(|(kind, amount)| charged.add(kind, amount));
         }
-        active.common.settle(&self.receipt, &Settlement::Void(&back));
+        if end == End::Returned {
+            return active.common.settle(&self.receipt, &Settlement::Void(&charged));
+        }
+        let used = self.bytes.report();
+        self.bytes.correct_declared(&mut actual, &self.asked.amounts(active));
+        let (used, actual, charged) = (&used, &actual, &charged);
+        active.common.settle(&self.receipt, &Settlement::Interrupted { used, actual, charged });
     }
 
     /// Whether a request that reached the service keeps its job id and its charge, by the table of

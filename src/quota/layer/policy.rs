@@ -165,9 +165,14 @@ impl QuotaPolicy {
         now: Now,
     ) -> Result<QuotaPermit, Refusal> {
         self.common.report_overflow(&refused);
-        let done_before =
-            matches!(refused, AdmitError::Denied { denial: Denial::Job(Duplicate::Running | Duplicate::Done), .. });
-        if done_before && self.common.settings.duplicates == Duplicates::Pass {
+        let begun_before = matches!(
+            refused,
+            AdmitError::Denied {
+                denial: Denial::Job(Duplicate::Running | Duplicate::Done | Duplicate::Unknown { .. }),
+                ..
+            }
+        );
+        if begun_before && self.common.settings.duplicates == Duplicates::Pass {
             return Ok(QuotaPermit::nothing(self.common.settings.share));
         }
         Err(self.refusal(active, client, refused, now))
@@ -184,6 +189,7 @@ impl QuotaPolicy {
             AdmitError::Denied { denial: Denial::Job(duplicate), .. } => match duplicate {
                 Duplicate::Running => (Reason::JobRunning, Some(JOB_WAIT)),
                 Duplicate::Done => (Reason::DuplicateJob, None),
+                Duplicate::Unknown { may_run } => (Reason::JobOutcomeUnknown, may_run.then_some(JOB_WAIT)),
                 Duplicate::Conflict => (Reason::JobConflict, None),
                 Duplicate::Stale => (Reason::StaleJobId, None),
                 Duplicate::Full(wait) => (Reason::RateLimited, wait),

@@ -35,8 +35,7 @@ use crate::{
 pub enum JobRun<T> {
     /// The work was done; this is its output.
     Done(T),
-    /// The job was done before, or begun and its [outcome](crate::JobIdSource#outcomes) is unknown: nothing was charged,
-    /// and the work was not polled.
+    /// The job was done before: nothing was charged, and the work was not polled.
     Replayed,
 }
 
@@ -49,15 +48,18 @@ impl Quotas {
     /// stored. An id names one job only: the id of a request's job is refused here as that of another job.
     ///
     /// # Errors
-    /// The [`Refusal`]; then `work` was never polled. Three of its [`reason`](Refusal::reason)s concern the id:
+    /// The [`Refusal`]; then `work` was never polled. Four of its [`reason`](Refusal::reason)s concern the id:
     /// [`JobRunning`](crate::Reason::JobRunning) if the same job is under way,
+    /// [`JobOutcomeUnknown`](crate::Reason::JobOutcomeUnknown) if it was begun before and its
+    /// [outcome](crate::JobIdSource#outcomes) is unknown,
     /// [`JobConflict`](crate::Reason::JobConflict) if the id was sent with other amounts, and
     /// [`InvalidJobId`](crate::Reason::InvalidJobId) if the id is not valid.
     ///
     /// # Cancel safety
     /// If the future is dropped before its first poll, nothing is charged and the id is free. If it is dropped while
-    /// `work` runs, or the work panics, its outcome is unknown: the charge stays and the id is taken, unless the layer has
-    /// [`free_unfinished`](crate::QuotaLayer::free_unfinished). The slot is released.
+    /// `work` runs, or the work panics, its outcome is unknown: the charge stays and the id is taken until
+    /// [`settle_job`](Self::settle_job), unless the layer has [`free_unfinished`](crate::QuotaLayer::free_unfinished). The
+    /// slot is released.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -195,19 +197,21 @@ struct BegunJob<'a> {
 }
 
 impl BegunJob<'_> {
-    fn finish(mut self, charged: bool) {
-        self.end(charged);
-    }
-
-    fn end(&mut self, charged: bool) {
-        let (Some(receipt), none) = (self.receipt.take(), Amounts::new()) else { return };
+    /// Ends the job: its work is done, or has failed.
+    fn finish(mut self, done: bool) {
+        let none = Amounts::new();
         let served = Settlement::Served { used: &none, actual: &none };
-        self.common.settle(&receipt, &if charged { served } else { Settlement::Void(&self.amounts) });
+        if let Some(receipt) = self.receipt.take() {
+            self.common.settle(&receipt, &if done { served } else { Settlement::Void(&self.amounts) });
+        }
     }
 }
 
 impl Drop for BegunJob<'_> {
     fn drop(&mut self) {
-        self.end(!self.common.settings.free_unfinished);
+        let (Some(receipt), none, charged) = (self.receipt.take(), Amounts::new(), &self.amounts) else { return };
+        let interrupted = Settlement::Interrupted { used: &none, actual: &none, charged };
+        let frees = self.common.settings.free_unfinished;
+        self.common.settle(&receipt, &if frees { Settlement::Void(charged) } else { interrupted });
     }
 }

@@ -13,8 +13,8 @@ use crate::{
     head::RequestHead,
     identity::{Client, OnUnidentified},
     quota::{
-        ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, Plan, Usage,
-        account::{AccountSettings, CloseResult, Now},
+        ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, Plan, Usage,
+        account::{AccountSettings, CloseResult, Job, Now},
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, BackendFactory, Bookmark, NearLimits, Page,
             PlanLookup, QuotaBackend, QuotaStore, Receipt, ReservationKey, Settlement, StoreError,
@@ -69,6 +69,15 @@ impl QuotaBackend for Troubled {
         _: PlanLookup,
         _: Now,
     ) -> MaybeFuture<Result<(CloseResult, NearLimits), StoreError>> {
+        self.late()
+    }
+
+    fn settle_job(
+        &self,
+        _: &AccountContext<'_>,
+        _: &Job,
+        _: JobOutcome,
+    ) -> MaybeFuture<Result<Option<JobState>, StoreError>> {
         self.late()
     }
 

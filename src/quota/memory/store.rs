@@ -8,8 +8,8 @@ use crate::{
     gate::MaybeFuture,
     identity::{Client, Tier},
     quota::{
-        ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, Usage,
-        account::{Account, CloseResult, Now, Taken},
+        ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, Usage,
+        account::{Account, CloseResult, Job, JobCharge, Now, Taken},
         store::{
             AccountAddress, AccountContext, AdmissionDetails, AdmitError, AdmitRequest, AdmittedCharge, Bookmark,
             NearLimits, Page, PlanLookup, QuotaBackend, Receipt, ReservationKey, Settlement, StoreError,
@@ -61,7 +61,16 @@ impl QuotaBackend for Accounts {
                     }
                     0
                 }
-                Settlement::Served { used, actual } => {
+                Settlement::Served { used, actual } | Settlement::Interrupted { used, actual, .. } => {
+                    let interrupted = match settlement {
+                        Settlement::Interrupted { charged, .. } => {
+                            let reserved = receipt.reservation.map(|id| account.committed(id, actual));
+                            let mut amounts = reserved.unwrap_or_default();
+                            charged.iter().chain(used.iter()).for_each(|(kind, amount)| amounts.add(kind, amount));
+                            Some(JobCharge { amounts, scope: receipt.scope })
+                        }
+                        _ => None,
+                    };
                     let mut warned = 0;
                     if let Some(reservation) = receipt.reservation {
                         warned |= account.close(reservation, Some(actual), true, now, &self.settings).1;
@@ -70,7 +79,7 @@ impl QuotaBackend for Accounts {
                         warned |= account.record(used, now);
                     }
                     if let Some(job) = &receipt.job {
-                        account.finish(job, now, &self.settings);
+                        account.end_job(job, interrupted, now, &self.settings);
                     }
                     warned
                 }
@@ -135,6 +144,21 @@ impl QuotaBackend for Accounts {
             _ => NearLimits::default(),
         };
         MaybeFuture::Ready(Ok((result, near)))
+    }
+
+    fn settle_job(
+        &self,
+        context: &AccountContext<'_>,
+        job: &Job,
+        outcome: JobOutcome,
+    ) -> MaybeFuture<Result<Option<JobState>, StoreError>> {
+        let settled = self.change(context, |account| account.settle_job(job, outcome));
+        // Charged while there was no room for the client, under whichever plan.
+        let shared = || {
+            let mut shared_accounts = self.shared.shared_accounts.lock();
+            shared_accounts.iter_mut().find_map(|account| account.settle_job(job, outcome))
+        };
+        MaybeFuture::Ready(Ok(settled.flatten().or_else(shared)))
     }
 
     fn record(&self, context: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>> {

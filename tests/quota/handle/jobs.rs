@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use tollgate::{JobError, JobRun, Reason};
+use tollgate::{JobError, JobOutcome, JobRun, JobState, Reason};
 
 use super::*;
 
@@ -82,11 +82,13 @@ async fn job_takes_a_concurrency_slot() {
     assert_eq!(scene.quotas.run_job(&alice, "3", ("queries", 1), async {}).await.unwrap(), JobRun::Done(()));
 }
 
-/// Dropped at each poll. An unpolled job has no effect; any other is charged, and its id is taken.
+/// Dropped at each poll, and settled either way. An unpolled job has no effect; any other is charged, and its id is taken
+/// until it is settled.
 #[tokio::test]
 async fn job_cancelled_at_any_poll_is_charged_once_or_not_begun() {
     const READY_AT: u32 = 4;
-    for cancelled_after in 0..=READY_AT {
+    let cases = (0..=READY_AT).flat_map(|polls| [JobOutcome::Done, JobOutcome::Free].map(|outcome| (polls, outcome)));
+    for (cancelled_after, outcome) in cases {
         let scene = two_at_a_time();
         let polled = Cell::new(0);
         {
@@ -100,8 +102,18 @@ async fn job_cancelled_at_any_poll_is_charged_once_or_not_begun() {
         }
         let begun = cancelled_after > 0;
         assert_eq!((polled.get(), used(&scene).await), (cancelled_after, (5 * u64::from(begun), 0)));
-        let again = scene.quotas.run_job(&alice(), "7", ("queries", 5), async { "rows" }).await.unwrap();
-        assert_eq!(again, if begun { JobRun::Replayed } else { JobRun::Done("rows") });
+        let run = async || scene.quotas.run_job(&alice(), "7", ("queries", 5), async { "rows" }).await;
+        let cut = begun && cancelled_after < READY_AT;
+        if cut {
+            let refusal = run().await.unwrap_err();
+            assert_eq!((refusal.reason(), refusal.retry_after()), (Reason::JobOutcomeUnknown, None));
+        }
+        let state = begun.then_some(if cut { JobState::Unknown } else { JobState::Done });
+        assert_eq!(scene.quotas.settle_job(&alice(), "7", outcome).await, Ok(state));
+        let free = !begun || cut && outcome == JobOutcome::Free;
+        assert_eq!(used(&scene).await, (if free { 0 } else { 5 }, 0));
+        assert_eq!(run().await.unwrap(), if free { JobRun::Done("rows") } else { JobRun::Replayed });
+        assert_eq!(scene.quotas.settle_job(&alice(), "7", outcome).await, Ok(Some(JobState::Done)));
         assert_eq!(used(&scene).await, (5, 0), "once in the end, cancelled after {cancelled_after}");
     }
 }
@@ -120,8 +132,8 @@ async fn panicked_job_stays_charged_and_keeps_its_id() {
         let of = id.clone();
         let task = tokio::spawn(async move { quotas.run_job(&alice(), &of, ("queries", 5), work).await.map(drop) });
         assert!(task.await.unwrap_err().is_panic());
-        let again = scene.quotas.run_job(&alice(), &id, ("queries", 5), async {}).await.unwrap();
-        assert_eq!(again, JobRun::Replayed);
+        let again = scene.quotas.run_job(&alice(), &id, ("queries", 5), async {}).await;
+        assert_eq!(reason(again), Reason::JobOutcomeUnknown);
     }
     assert_eq!(used(&scene).await, (15, 0));
 }
@@ -165,6 +177,46 @@ async fn unfinished_work_is_undone_when_configured() {
     assert_eq!(used(&scene).await, (0, 0));
     assert_eq!(quotas.run_job(&alice, "7", ("queries", 5), async { 42 }).await.unwrap(), JobRun::Done(42));
     assert_eq!(used(&scene).await, (5, 0));
+}
+
+#[tokio::test]
+async fn running_job_is_not_settled() {
+    let scene = two_at_a_time();
+    let alice = alice();
+    let mut job = pin!(scene.quotas.run_job(&alice, "7", ("queries", 5), std::future::pending::<()>()));
+    assert!(futures_util::poll!(&mut job).is_pending());
+    for outcome in [JobOutcome::Done, JobOutcome::Free] {
+        assert_eq!(scene.quotas.settle_job(&alice, "7", outcome).await, Ok(Some(JobState::Running)));
+        assert_eq!(used(&scene).await, (5, 1));
+    }
+    let error = scene.quotas.settle_job(&alice, "a\tb", JobOutcome::Free).await.unwrap_err();
+    assert_eq!(error.to_string(), r#"id of a job must be 1 to 255 visible ASCII characters or spaces, got "a\tb""#);
+}
+
+/// The charge belongs to the window of its admission: freed in a later one, it gives no room there.
+#[tokio::test]
+async fn freed_job_returns_its_charge_to_its_own_window() {
+    let scene = two_at_a_time();
+    let alice = alice();
+    drop(futures_util::poll!(pin!(scene.quotas.run_job(&alice, "7", ("queries", 5), std::future::pending::<()>()))));
+    scene.clock.advance(HOUR);
+    scene.quotas.charge(&alice, ("queries", 9)).await.unwrap();
+    assert_eq!(scene.quotas.settle_job(&alice, "7", JobOutcome::Free).await, Ok(Some(JobState::Unknown)));
+    assert_eq!(used(&scene).await, (9, 0));
+}
+
+/// A freed job that is done again is remembered for its whole retention, not for that of the freed one.
+#[tokio::test]
+async fn freed_job_is_remembered_anew() {
+    let scene = Scene::of(QuotaLayer::new(queries(100)).job_retention(HOUR));
+    let alice = alice();
+    drop(futures_util::poll!(pin!(scene.quotas.run_job(&alice, "7", ("queries", 1), std::future::pending::<()>()))));
+    scene.quotas.settle_job(&alice, "7", JobOutcome::Free).await.unwrap();
+    scene.clock.advance(HOUR / 2);
+    let run = || scene.quotas.run_job(&alice, "7", ("queries", 1), async {});
+    assert_eq!(run().await.unwrap(), JobRun::Done(()));
+    scene.clock.advance(HOUR / 2);
+    assert_eq!(run().await.unwrap(), JobRun::Replayed);
 }
 
 #[tokio::test]

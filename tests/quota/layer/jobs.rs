@@ -40,7 +40,7 @@ async fn job_runs_until_its_body_is_sent() {
     assert_eq!(scene.ask(job("7", "/stream/2")).await.refusal.unwrap().reason(), Reason::JobRunning);
     drop(answer);
     let after = scene.ask(job("7", "/stream/2")).await.refusal.unwrap().reason();
-    assert_eq!(after, Reason::DuplicateJob, "a client that hung up has had its work done");
+    assert_eq!(after, Reason::JobOutcomeUnknown, "the client hung up in the middle");
 }
 
 #[tokio::test]
@@ -128,10 +128,12 @@ async fn id_of_a_refunded_charge_is_free_again() {
 async fn failed_or_panicked_handler_is_not_run_again() {
     let scene = scene(|layer| layer);
     assert_eq!(scene.ask(job("7", "/error")).await.status, 0);
-    assert_eq!(scene.ask(job("7", "/error")).await.status, 409);
+    let again = scene.ask(job("7", "/error")).await;
+    assert_eq!((again.status, &again.json()["code"]), (409, &"job_outcome_unknown".into()));
+    assert!(again.headers.get("retry-after").is_none(), "waiting does not help");
     let service = scene.service();
     assert!(tokio::spawn(async move { drop(service.oneshot(job("8", "/panic")).await) }).await.is_err());
-    assert_eq!(scene.ask(job("8", "/panic")).await.status, 409);
+    assert_eq!(scene.ask(job("8", "/panic")).await.refusal.unwrap().reason(), Reason::JobOutcomeUnknown);
     assert_eq!(scene.served(), 2);
 }
 
@@ -142,16 +144,16 @@ async fn end_of_a_job_decides_on_its_id_and_charge() {
         let scene = scene(|layer| if free_unfinished { layer.free_unfinished() } else { layer });
         let unknown = !free_unfinished;
         let mut charged = 0;
-        for (n, (path, kept)) in [
-            ("/", true),
-            ("/status/404", true),
-            ("/status/500", false),
-            ("/status/503", false),
-            ("/error", unknown),
-            ("/panic", unknown),
-            ("/broken/2", unknown),
-            ("/never", unknown),
-            ("/stream/9", unknown),
+        for (n, (path, kept, cut)) in [
+            ("/", true, false),
+            ("/status/404", true, false),
+            ("/status/500", false, false),
+            ("/status/503", false, false),
+            ("/error", unknown, true),
+            ("/panic", unknown, true),
+            ("/broken/2", unknown, true),
+            ("/never", unknown, true),
+            ("/stream/9", unknown, true),
         ]
         .into_iter()
         .enumerate()
@@ -173,8 +175,44 @@ async fn end_of_a_job_decides_on_its_id_and_charge() {
             send(&id).await;
             assert_eq!(scene.served() - served, usize::from(!kept), "{path}, free: {free_unfinished}");
             assert_eq!(scene.used("requests_per_hour").await, charged, "{path}, free: {free_unfinished}");
+            let settled = scene.quotas.settle_job(&scene.client("alice"), &id, JobOutcome::Free).await.unwrap();
+            let state = if cut { JobState::Unknown } else { JobState::Done };
+            assert_eq!(settled, kept.then_some(state), "{path}, free: {free_unfinished}");
+            charged -= u64::from(kept && cut);
+            assert_eq!(scene.used("requests_per_hour").await, charged, "{path}, free: {free_unfinished}");
         }
     }
+}
+
+/// Bytes that have passed and recorded amounts are part of the charge that goes back.
+#[tokio::test]
+async fn freed_request_returns_all_that_it_was_charged() {
+    let plan = hourly(100).limit(Quota::units("tokens", 100).per(Period::hour()));
+    let plan = plan.limit(Quota::bytes(1_000).per(Period::hour()));
+    let scene = Scene::new(plan, |layer| {
+        layer.job_ids(JobIdSource::header("x-job-id")).share_with_handler().cost("tokens", |_| Some(30))
+    });
+    let used = async || {
+        let names = ["requests_per_hour", "tokens_per_hour", "bytes_per_hour"];
+        futures_util::future::join_all(names.map(|name| scene.used(name))).await
+    };
+    let inner = service_fn(|request: Request<Full<Bytes>>| async move {
+        request.extensions().get::<Charge>().unwrap().record("tokens", 7);
+        let frames =
+            futures_util::stream::iter((0..9).map(|_| Ok::<_, Infallible>(Frame::data(Bytes::from("0123456789")))));
+        Ok::<_, Infallible>(Response::new(http_body_util::StreamBody::new(frames)))
+    });
+    let mut body = scene.layer.layer(inner).oneshot(job("7", "/")).await.unwrap().into_body();
+    for _ in 0..3 {
+        body.frame().await.unwrap().unwrap();
+    }
+    drop(body);
+    assert_eq!(used().await, [1, 7, 30]);
+    assert_eq!(
+        scene.quotas.settle_job(&scene.client("alice"), "7", JobOutcome::Free).await,
+        Ok(Some(JobState::Unknown))
+    );
+    assert_eq!(used().await, [0, 0, 0]);
 }
 
 #[tokio::test]

@@ -32,8 +32,8 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Frame;
 use serde_json::Value;
 use tollgate::{
-    Charge, Client, Direction, Event, FakeClock, Identify, JobIdSource, Period, Plan, Quota, QuotaLayer, QuotaStatus,
-    Quotas, Reason, Refusal, RequestHead, Unverified,
+    Charge, Client, Direction, Event, FakeClock, Identify, JobIdSource, JobOutcome, JobState, Period, Plan, Quota,
+    QuotaLayer, QuotaStatus, Quotas, Reason, Refusal, RequestHead, Unverified,
 };
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 

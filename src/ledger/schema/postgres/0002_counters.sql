@@ -16,6 +16,16 @@ COMMENT ON COLUMN quota_account.tier IS 'The tier that the client had last; null
 COMMENT ON COLUMN quota_account.closed_until IS
     'What is written from now on is no older: a span that was reported as closed does not grow.';
 
+CREATE TABLE quota_unfinished_job (
+    tenant_id text COLLATE "C" NOT NULL,
+    job_id    text COLLATE "C" NOT NULL,
+    attempt   bigint           NOT NULL CHECK (attempt >= 0),
+    until     timestamptz      NOT NULL,
+    PRIMARY KEY (tenant_id, job_id, attempt)
+);
+COMMENT ON TABLE quota_unfinished_job IS
+    'Jobs that are charged and whose work has no recorded end: it is under way, at most until the given time, or was interrupted.';
+
 ALTER TABLE quota_grant ADD COLUMN period text COLLATE "C" NOT NULL DEFAULT '';
 ALTER TABLE quota_consumption ADD COLUMN period text COLLATE "C" NOT NULL DEFAULT '';
 ALTER TABLE quota_counter

@@ -14,6 +14,15 @@ ALTER TABLE quota_account ADD COLUMN tier TEXT;
 -- What is written from now on is no older: a span that was reported as closed does not grow.
 ALTER TABLE quota_account ADD COLUMN closed_until INTEGER NOT NULL DEFAULT 0;
 
+-- Jobs that are charged and whose work has no recorded end: it is under way, at most until the given time, or was interrupted.
+CREATE TABLE quota_unfinished_job (
+    tenant_id TEXT    NOT NULL,
+    job_id    TEXT    NOT NULL,
+    attempt   INTEGER NOT NULL CHECK (attempt >= 0),
+    until     INTEGER NOT NULL,
+    PRIMARY KEY (tenant_id, job_id, attempt)
+) STRICT, WITHOUT ROWID;
+
 ALTER TABLE quota_grant ADD COLUMN period TEXT NOT NULL DEFAULT '';
 ALTER TABLE quota_consumption ADD COLUMN period TEXT NOT NULL DEFAULT '';
 

@@ -5,7 +5,7 @@ use crate::{
     ledger::writer::{
         AdmitCommand, AdmitReply, AdmittedAt, CommandKind, Detail, EntryKind, JobRows, JobStatus, Reply, SettleKind,
     },
-    quota::GrantId,
+    quota::{GrantId, JobState},
 };
 
 /// Reason in the rows of charges that the fallback admitted; their `until` is the time of the admission.
@@ -17,7 +17,7 @@ impl Attempt<'_, '_> {
         let attempt = match rows.next_attempt() {
             Ok(next) => next,
             Err(latest) if rows.conflicts(latest, admit.fingerprint) => return Reply::Conflict,
-            Err(_) => return Reply::Replay { running: false },
+            Err(latest) => return Reply::Replay(self.at(latest).duplicate()),
         };
         if self.is_stale() {
             return Reply::Stale;
@@ -41,6 +41,7 @@ impl Attempt<'_, '_> {
         self.fingerprint = admit.fingerprint;
         self.write_marked(entry, 0, taken.postings);
         self.open(admit.reserve, since.at);
+        self.begin_job(admit.job_lease);
         Reply::Admitted(Box::new(admitted))
     }
 
@@ -59,11 +60,12 @@ impl Attempt<'_, '_> {
         let (attempt, part, reserve, entry) = match (rows.next_attempt(), admit.reserve) {
             (Ok(next), None) => (next, 0, None, EntryKind::Charge),
             (Ok(next), terms) => (next, 0, terms, EntryKind::Reserve),
-            // Other work under the same job id: no store was there to refuse it, and it was done.
+            // Other work under the same job id: no store was there to refuse it, and it was done. It has an attempt of
+            // its own, which a void of the job does not return.
             (Err(latest), _) if rows.conflicts(latest, admit.fingerprint) => {
-                (latest, rows.free_part(latest), None, EntryKind::Record)
+                (rows.attempt_beside(), 0, None, EntryKind::Record)
             }
-            (Err(_), _) => return Reply::Replay { running: false },
+            (Err(latest), _) => return Reply::Replay(self.at(latest).duplicate()),
         };
         let (account, now) = self.at(attempt).account();
         let (postings, _) = account.admit_past(&admit.plan, &admit.amounts, reserve.is_some(), at, now);
@@ -71,6 +73,9 @@ impl Attempt<'_, '_> {
         self.detail = Some(Box::new(Detail { until: at, reason: SPOOLED.into(), ..Detail::default() }));
         self.write_marked(entry, part, postings);
         self.open(reserve, at.min(now));
+        if entry != EntryKind::Record {
+            self.begin_job(admit.job_lease);
+        }
         Reply::Done
     }
 
@@ -94,6 +99,7 @@ impl Attempt<'_, '_> {
             CommandKind::Credit { .. } => self.credited(false).map_or(Reply::UnknownAccount, Reply::Credited),
             CommandKind::Grant { grant, .. } => Reply::Granted(GrantId(grant.id)),
             CommandKind::Revoke { .. } => Reply::Revoked(true),
+            CommandKind::SettleJob { .. } => Reply::Job(Some(JobState::Unknown)),
             CommandKind::Spooled { .. } | CommandKind::Expire { .. } | CommandKind::Renew { .. } => Reply::Done,
             CommandKind::Reset { .. } => Reply::Done,
         }

@@ -2,6 +2,7 @@
 
 mod admit;
 mod attempt;
+mod jobs;
 mod records;
 mod settle;
 
@@ -55,7 +56,9 @@ impl Command {
         match &self.kind {
             CommandKind::Settle(settle) | CommandKind::SettleOf { settle, .. } => Some(settle.since.at),
             CommandKind::Spooled { at, .. } => Some(*at),
-            CommandKind::Expire { since, .. } | CommandKind::Renew { since, .. } => Some(*since),
+            CommandKind::Expire { since, .. }
+            | CommandKind::Renew { since, .. }
+            | CommandKind::SettleJob { since, .. } => Some(*since),
             _ => None,
         }
     }
@@ -73,6 +76,8 @@ struct Batch {
     sealed: u64,
     accounts: BTreeMap<Arc<str>, AccountState>,
     rows: HashMap<Key, Vec<Row>>,
+    /// Attempts whose work has no recorded end, with the times until which it may be under way.
+    unfinished: HashMap<(Key, u32), u64>,
     /// Jobs of spooled commands: later commands of the batch look up the rows that it writes for them.
     spooled: HashSet<Key>,
     writes: Writes,
@@ -82,11 +87,13 @@ struct Batch {
 
 /// Decides all commands. The replies hold once the writes are durable.
 pub(super) fn decide<R>(commands: &[Queued<R>], loaded: Loaded) -> (Writes, Vec<Reply>) {
-    let Loaded { now, accounts, rows, sealed, created, .. } = loaded;
+    let Loaded { now, accounts, rows, unfinished, sealed, created, .. } = loaded;
     let accounts = accounts.into_iter().map(|(tenant, stored)| (tenant, AccountState::new(stored))).collect();
     let spooled = commands.iter().map(|queued| &queued.command).filter(|command| command.is_spooled());
     let spooled = spooled.map(|command| command.key.clone()).collect();
-    let mut batch = Batch { now, sealed, accounts, rows: HashMap::new(), spooled, writes: Writes::default(), created };
+    let unfinished = unfinished.into_iter().map(|job| ((job.key, job.attempt), job.until)).collect();
+    let (rows_of, writes) = (HashMap::new(), Writes::default());
+    let mut batch = Batch { now, sealed, accounts, rows: rows_of, unfinished, spooled, writes, created };
     for row in rows {
         batch.rows.entry(row.key.clone()).or_default().push(row);
     }
@@ -125,6 +132,9 @@ impl Attempt<'_, '_> {
             CommandKind::Settle(settle) => self.at(settle.attempt).settle(settle),
             CommandKind::Spooled { admit, at } => self.admit_spooled(admit, *at),
             CommandKind::SettleOf { of, settle } => self.settle_of(*of, settle),
+            CommandKind::SettleJob { plan, attempt, outcome, running, .. } => {
+                self.at(*attempt).settle_job(plan, *outcome, *running)
+            }
             CommandKind::Record { plan, amounts } => self.record(plan, amounts),
             CommandKind::Expire { attempt, charge, .. } => self.at(*attempt).expire(*charge),
             CommandKind::Renew { attempt, since, ttl } => self.at(*attempt).renew(*since, *ttl),

@@ -6,7 +6,7 @@ use super::Attempt;
 use crate::{
     kind::Kind,
     ledger::writer::{
-        EntryKind, JobStatus, LATE, Reply, Row, SettleCommand, SettleKind, StoredCounter, counter::Posting,
+        EntryKind, JobEnd, JobStatus, LATE, Reply, Row, SettleCommand, SettleKind, StoredCounter, counter::Posting,
     },
     quota::{Amounts, Plan},
 };
@@ -16,7 +16,8 @@ impl Attempt<'_, '_> {
     /// nothing.
     pub(super) fn settle_of(&mut self, of: u128, settle: &SettleCommand) -> Reply {
         let Some(attempt) = self.rows().attempt_of(of) else {
-            let stale = settle.end != SettleKind::Void && self.is_stale();
+            let adds_nothing = settle.end == SettleKind::Add && settle.used.is_empty();
+            let stale = settle.end != SettleKind::Void && !adds_nothing && self.is_stale();
             return if stale { Reply::Stale } else { Reply::Settled(JobStatus::Unknown, Vec::new()) };
         };
         match self.rows().is_made_by(attempt, of) {
@@ -39,6 +40,9 @@ impl Attempt<'_, '_> {
         let voided = settle.end == SettleKind::Void || status == JobStatus::Voided;
         if !settle.used.is_empty() && !voided {
             self.record_used(settle, &settle.used, settle.part);
+        }
+        if let Some(end) = settle.job {
+            self.end_job(end);
         }
         Reply::Settled(status, std::mem::take(&mut self.near))
     }
@@ -97,7 +101,7 @@ impl Attempt<'_, '_> {
     }
 
     /// Changes each reserved amount to the amount that `used` returns for its row and estimate.
-    fn settle_reserved(&mut self, entry: EntryKind, plan: Option<&Plan>, used: impl Fn(&Row, u64) -> u64) {
+    pub(super) fn settle_reserved(&mut self, entry: EntryKind, plan: Option<&Plan>, used: impl Fn(&Row, u64) -> u64) {
         let mut postings = Vec::new();
         for row in self.reserved() {
             let estimate = unsigned(row.amount);
@@ -141,7 +145,9 @@ impl Attempt<'_, '_> {
     }
 
     /// Returns all amounts that the attempt charged or reserved.
-    fn void(&mut self, plan: &Plan) {
+    pub(super) fn void(&mut self, plan: &Plan) {
+        // Nothing is reserved any more once the reservation has ended: what is left of the estimates is used.
+        let is_open = self.status() == JobStatus::Open;
         let mut sums = BTreeMap::new();
         for row in self.rows().of(self.number).filter(|row| !row.limit.is_empty()) {
             if row.entry == EntryKind::Reset {
@@ -150,7 +156,7 @@ impl Attempt<'_, '_> {
             let counter =
                 (Arc::clone(&row.limit), Arc::clone(&row.kind), Arc::clone(&row.period), row.window, row.epoch);
             let (reserved, used, _) = sums.entry(counter).or_insert_with(|| (0_i64, 0_i64, row.clone()));
-            let sum = if row.entry == EntryKind::Reserve { reserved } else { used };
+            let sum = if row.entry == EntryKind::Reserve && is_open { reserved } else { used };
             *sum = sum.saturating_add(row.amount);
         }
         let mut part = 0;
@@ -172,6 +178,9 @@ impl Attempt<'_, '_> {
             self.write_marked(EntryKind::Void, 0, Vec::new());
         }
         self.close();
+        if self.is_unfinished().is_some() {
+            self.end_job(JobEnd::Done);
+        }
     }
 
     /// Records the committed amounts beyond those that `counted` returns for the rows of the estimates, and all other

@@ -17,13 +17,11 @@ use std::{
 pub(crate) use held::Lane;
 use held::LaneState;
 pub(crate) use queue::{CancelResult, SubmitError};
-use replies::RunningJob;
 pub(crate) use replies::{NoticeKind, WriterNotice};
+use replies::{RunningJob, RunningStage};
 use retry::DOWN_AFTER;
 
-#[cfg(test)]
-use super::CommandKind;
-use super::{DbError, Key, Loaded, Queued, Reads, Reply, Writes, batch};
+use super::{CommandKind, DbError, Key, Loaded, Queued, Reads, Reply, Writes, batch};
 
 /// A writer that replies to its callers through `R`.
 #[derive(Clone, Debug)]
@@ -208,6 +206,11 @@ impl<R> Writer<R> {
         one.held.release(locked());
         if lane == Lane::Second {
             one.locked = locked().cloned().collect();
+        }
+        for Queued { command, .. } in &mut one.batch {
+            if let CommandKind::SettleJob { running, .. } = &mut command.kind {
+                *running = self.running.contains_key(&command.key);
+            }
         }
         let (writes, replies) = batch::decide(&one.batch, loaded);
         if writes.is_empty() {

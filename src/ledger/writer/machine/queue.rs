@@ -2,8 +2,8 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{DOWN_AFTER, Lane, LaneState, RunningJob, Writer, WriterPhase, retry::TRIES};
-use crate::ledger::writer::{Command, CommandKind, Key, Queued, SettleCommand, SettleKind};
+use super::{DOWN_AFTER, Lane, LaneState, RunningStage, Writer, WriterPhase, retry::TRIES};
+use crate::ledger::writer::{Command, CommandKind, Key, Queued, SettleKind};
 
 /// Reason why a command was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,11 +66,14 @@ impl<R> Writer<R> {
 
     /// Accepts a command without a caller, always: it settles an admission.
     pub(crate) fn enqueue(&mut self, command: Command) {
-        if let CommandKind::Settle(SettleCommand { end: SettleKind::Void, attempt, .. }) = &command.kind {
-            // Nothing reports the void, so that the job may be finished before or after it.
-            let voided = || RunningJob { command: command.id, attempt: *attempt, goes_back: true };
-            let running = self.running.entry(command.key.clone()).or_insert_with(voided);
-            running.goes_back |= running.attempt == *attempt;
+        // A duplicate is not told of an end before it is durable.
+        if let CommandKind::Settle(settle) = &command.kind
+            && settle.ends_job()
+            && let Some(running) = self.running.get_mut(&command.key)
+            && running.attempt == settle.attempt
+        {
+            let returns = settle.end == SettleKind::Void;
+            running.stage = if returns { RunningStage::Returning } else { RunningStage::Ending };
         }
         self.push(command, None);
     }
@@ -129,17 +132,9 @@ impl<R> Writer<R> {
         queued.filter(|queued| queued.command.id == command).for_each(|queued| queued.left = false);
     }
 
-    /// Whether the work of a named job is under way in this process.
+    /// Whether the work of a named job is under way in this process, or its charge is being returned.
     pub(crate) fn is_running(&self, key: &Key) -> bool {
-        self.running.contains_key(key)
-    }
-
-    /// Ends the work of a named job. Later duplicates learn that it is done; if it was voided, only once its id is
-    /// free.
-    pub(crate) fn finish(&mut self, key: &Key, command: u128) {
-        if self.running.get(key).is_some_and(|running| running.command == command && !running.goes_back) {
-            self.running.remove(key);
-        }
+        self.running.get(key).is_some_and(|running| running.stage != RunningStage::Ending)
     }
 
     /// Ends at once and replies to all callers.

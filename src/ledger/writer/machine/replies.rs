@@ -4,17 +4,25 @@ use std::sync::Arc;
 
 use super::{Lane, Writer};
 use crate::{
-    ledger::writer::{Command, CommandKind, Key, Queued, Reply, SettleCommand, SettleKind},
-    quota::account::Warning,
+    ledger::writer::{Command, CommandKind, Key, Queued, Reply},
+    quota::account::{Duplicate, Warning},
 };
 
-/// A named job whose work is under way, or whose charge is still to be voided.
+/// A named job whose work is under way, or whose end is not written yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct RunningJob {
-    pub(super) command: u128,
     pub(super) attempt: u32,
-    /// Its charge is being voided: the job ends when that is durable.
-    pub(super) goes_back: bool,
+    pub(super) stage: RunningStage,
+}
+
+/// Stage of a running job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum RunningStage {
+    Working,
+    /// Its work has ended: the job ends when that is durable.
+    Ending,
+    /// It is being voided: the job ends when that is durable.
+    Returning,
 }
 
 /// A report about a command, whether a caller waits for its reply or not.
@@ -45,7 +53,7 @@ impl<R> Writer<R> {
                     voids.extend(queued.command.undo(id, admitted));
                 }
                 // The charge that the reply refers to is about to be voided.
-                Reply::Replay { .. } | Reply::Conflict if voids.iter().any(|void| void.key == queued.command.key) => {
+                Reply::Replay(_) | Reply::Conflict if voids.iter().any(|void| void.key == queued.command.key) => {
                     again.push(queued);
                 }
                 _ => self.reply(queued, reply),
@@ -66,11 +74,11 @@ impl<R> Writer<R> {
         match &mut reply {
             // Without a caller nothing would report the end of the job.
             Reply::Admitted(admitted) if !command.own && to.is_some() => {
-                let running = RunningJob { command: command.id, attempt: admitted.attempt, goes_back: false };
+                let running = RunningJob { attempt: admitted.attempt, stage: RunningStage::Working };
                 self.running.insert(command.key.clone(), running);
             }
-            Reply::Replay { running } => *running = self.running.contains_key(&command.key),
-            Reply::Settled(..) => self.voided(&command),
+            Reply::Replay(known) if self.running.contains_key(&command.key) => *known = Duplicate::Running,
+            Reply::Settled(..) => self.ended(&command),
             _ => {}
         }
         match (to, reply) {
@@ -80,10 +88,12 @@ impl<R> Writer<R> {
         }
     }
 
-    /// Ends a job whose attempt the command has voided, or never will: its id is free again.
-    pub(super) fn voided(&mut self, command: &Command) {
-        if let CommandKind::Settle(SettleCommand { end: SettleKind::Void, attempt, .. }) = &command.kind
-            && self.running.get(&command.key).is_some_and(|running| running.goes_back && running.attempt == *attempt)
+    /// Ends a job whose attempt the command has ended or voided, or never will.
+    pub(super) fn ended(&mut self, command: &Command) {
+        if let CommandKind::Settle(settle) = &command.kind
+            && settle.ends_job()
+            && let Some(running) = self.running.get(&command.key)
+            && (running.stage != RunningStage::Working && running.attempt == settle.attempt)
         {
             self.running.remove(&command.key);
         }

@@ -118,7 +118,7 @@ impl<R> Writer<R> {
             return;
         }
         let Queued { command, to, sent, .. } = queued;
-        self.voided(&command);
+        self.ended(&command);
         if let Some(to) = to {
             let reply = if sent && !decided { Reply::Indeterminate } else { Reply::Rejected(Arc::clone(why)) };
             self.replies.push((to, reply));

@@ -6,7 +6,9 @@ use super::{
     model::{Database as Model, Without},
     *,
 };
-use crate::ledger::writer::{Detail, EntryKind, Loaded, Reads, ReservationRow, Row, StoredCounter, Writes};
+use crate::ledger::writer::{
+    Detail, EntryKind, Loaded, Reads, ReservationRow, Row, StoredCounter, UnfinishedJob, Writes,
+};
 use crate::{
     ledger::{Database, DbError, Session},
     quota::account::{Counter, GrantState},
@@ -133,6 +135,8 @@ impl<D: Database> Pair<'_, D> {
                 // In the order of the steps: the model ends first what was opened first.
                 all.opened.extend(writes.opened);
                 all.closed.extend(writes.closed);
+                all.begun.extend(writes.begun);
+                all.finished.extend(writes.finished);
             }
             Err(DbError::Rejected(_)) if clash => {
                 self.clashes += 1;
@@ -166,7 +170,8 @@ impl<D: Database> Pair<'_, D> {
     async fn close_holds(&mut self) {
         let closed = self.model.store.holds.iter().map(|hold| (hold.key.clone(), hold.attempt)).collect();
         self.begin(0, &self.everything()).await;
-        let writes = Writes { closed, ..Writes::default() };
+        let finished = self.model.store.unfinished.iter().map(|job| (job.key.clone(), job.attempt)).collect();
+        let writes = Writes { closed, finished, ..Writes::default() };
         self.session(0).write(&writes, START).await.unwrap();
         self.end(0, true).await;
     }
@@ -284,8 +289,10 @@ impl<D: Database> Pair<'_, D> {
             let opened_before = self.model.open.iter().flatten().any(|open| open.writes.opened.iter().any(is_of));
             if !known && !opened_before {
                 let (until, since, charge) = (random.u64(1..9) * HOUR, random.u64(1..9) * HOUR, random.bool());
+                writes.begun.push(UnfinishedJob { key: key.clone(), attempt, until: since });
                 writes.opened.push(ReservationRow { key, attempt, until, since, charge });
             } else if self.model.store.holds.iter().any(is_of) && !opened_before {
+                writes.finished.push((key.clone(), attempt));
                 writes.closed.push((key, attempt));
             }
         }
@@ -294,7 +301,7 @@ impl<D: Database> Pair<'_, D> {
 }
 
 /// Loaded rows, sorted.
-type Sorted = (u64, Vec<(Arc<str>, Vec<StoredCounter>, Vec<GrantState>)>, Vec<Row>, Vec<Arc<str>>);
+type Sorted = (u64, Vec<(Arc<str>, Vec<StoredCounter>, Vec<GrantState>)>, Vec<Row>, Vec<UnfinishedJob>, Vec<Arc<str>>);
 
 fn sorted(loaded: &Loaded) -> Sorted {
     let mut accounts: Vec<_> = loaded
@@ -320,5 +327,7 @@ fn sorted(loaded: &Loaded) -> Sorted {
     rows.sort_by_key(|row| (row.key.clone(), row.attempt, row.entry, row.part, row.limit.clone(), row.command));
     let mut held = loaded.held.clone();
     held.sort_unstable();
-    (loaded.now, accounts, rows, held)
+    let mut unfinished = loaded.unfinished.clone();
+    unfinished.sort_by_key(|job| (job.key.clone(), job.attempt));
+    (loaded.now, accounts, rows, unfinished, held)
 }

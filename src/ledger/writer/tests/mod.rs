@@ -11,7 +11,7 @@ mod writer;
 
 use std::sync::Arc;
 
-use super::{AdmitCommand, AdmittedAt, Command, CommandKind, Key, Queued, SettleCommand, SettleKind};
+use super::{AdmitCommand, AdmittedAt, Command, CommandKind, JobEnd, Key, Queued, SettleCommand, SettleKind};
 use crate::{
     quota::{Amounts, Plan, Quota},
     time::Period,
@@ -37,13 +37,26 @@ fn admit(plan: &Arc<Plan>, amounts: impl Into<Amounts>) -> AdmitCommand {
         fingerprint: None,
         tier: None,
         reserve: None,
+        job_lease: None,
         wants_nearest: false,
         usage: false,
     }
 }
 
 fn settle(plan: &Arc<Plan>, attempt: u32, since: AdmittedAt, end: SettleKind) -> CommandKind {
-    CommandKind::Settle(SettleCommand { plan: Arc::clone(plan), attempt, since, end, used: Amounts::new(), part: 0 })
+    let (plan, used) = (Arc::clone(plan), Amounts::new());
+    CommandKind::Settle(SettleCommand { plan, attempt, since, end, job: None, used, part: 0 })
+}
+
+/// A settlement that ends the work of a named job.
+fn ends(kind: CommandKind, end: JobEnd) -> CommandKind {
+    match kind {
+        CommandKind::Settle(settle) => CommandKind::Settle(SettleCommand { job: Some(end), ..settle }),
+        CommandKind::SettleOf { of, settle } => {
+            CommandKind::SettleOf { of, settle: SettleCommand { job: Some(end), ..settle } }
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 /// A command in the queue; `sent` if it may have been stored before.

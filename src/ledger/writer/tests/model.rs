@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::ledger::writer::{Loaded, Reads, ReservationRow, Row, Stored, Writes};
+use crate::ledger::writer::{Loaded, Reads, ReservationRow, Row, Stored, UnfinishedJob, Writes};
 
 /// Committed rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -10,6 +10,7 @@ pub(crate) struct Store {
     pub(crate) accounts: BTreeMap<Arc<str>, Stored>,
     pub(crate) rows: Vec<Row>,
     pub(crate) holds: Vec<ReservationRow>,
+    pub(crate) unfinished: Vec<UnfinishedJob>,
 }
 
 impl Store {
@@ -28,7 +29,8 @@ impl Store {
             !self.accounts.contains_key(*tenant) && !self.rows.iter().any(|row| row.key.tenant == **tenant)
         };
         let created = reads.tenants.iter().filter(unknown).cloned().collect();
-        Loaded { now, accounts, rows, created, ..Loaded::default() }
+        let unfinished = self.unfinished.iter().filter(|job| reads.jobs.contains(&job.key)).cloned().collect();
+        Loaded { now, accounts, rows, unfinished, created, ..Loaded::default() }
     }
 
     /// Whether a row with the same unique key is stored.
@@ -77,6 +79,16 @@ impl Store {
         self.holds
             .retain(|hold| !writes.closed.iter().any(|(key, attempt)| *key == hold.key && *attempt == hold.attempt));
         self.holds.sort_by_key(|hold| (hold.key.clone(), hold.attempt));
+        for job in &writes.begun {
+            self.unfinished.retain(|old| (&old.key, old.attempt) != (&job.key, job.attempt));
+            self.unfinished.push(job.clone());
+        }
+        for job in &writes.interrupted {
+            let known = self.unfinished.iter_mut().filter(|old| old.key == job.key && old.attempt == job.attempt);
+            known.for_each(|old| old.until = job.until);
+        }
+        self.unfinished.retain(|job| !writes.finished.contains(&(job.key.clone(), job.attempt)));
+        self.unfinished.sort_by_key(|job| (job.key.clone(), job.attempt));
     }
 
     /// The used and reserved amounts of each counter are the sum of its rows.
@@ -126,6 +138,8 @@ pub(crate) struct Without {
     pub(crate) account_lock: bool,
     /// The rows of a batch's jobs are not read.
     pub(crate) rows: bool,
+    /// The jobs whose work has no recorded end are not read.
+    pub(crate) unfinished: bool,
 }
 
 /// A transaction that is open.
@@ -179,6 +193,9 @@ impl Database {
         let mut loaded = Loaded { held, ..self.store.load(&reads, self.now) };
         if self.without.rows {
             loaded.rows.clear();
+        }
+        if self.without.unfinished {
+            loaded.unfinished.clear();
         }
         self.open[connection] = Some(Transaction { locks: reads.tenants, writes: Writes::default() });
         Ok(loaded)

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{model::Store, *};
-use crate::ledger::writer::{AdmittedAt, EntryKind, JobRows, JobStatus, Loaded, Reply, ReservationTerms, batch};
+use crate::{
+    ledger::writer::{AdmittedAt, EntryKind, JobRows, JobStatus, Loaded, Reply, ReservationTerms, batch},
+    quota::account::Duplicate,
+};
 
 /// One transaction.
 fn transact(store: &mut Store, commands: &[(Command, bool)]) -> Vec<Reply> {
@@ -36,7 +39,7 @@ fn pass(id: u128, job: &str, amount: u64, fingerprint: Option<u128>, reserve: bo
 fn end(id: u128, of: u128, job: &str, end: SettleKind, used: u64) -> Command {
     let used = if used > 0 { ("requests", used).into() } else { Amounts::new() };
     let since = AdmittedAt { at: START, epoch: u64::MAX };
-    let settle = SettleCommand { plan: hourly(100), attempt: 0, since, end, used, part: 1 };
+    let settle = SettleCommand { plan: hourly(100), attempt: 0, since, end, job: None, used, part: 1 };
     command(id, key("acme", job), CommandKind::SettleOf { of, settle })
 }
 
@@ -51,7 +54,7 @@ fn taken(store: &Store) -> i64 {
 #[test]
 fn unavailable_and_indeterminate_replies_are_undecided() {
     assert!(!Reply::Unavailable("down".into()).is_decided() && !Reply::Indeterminate.is_decided());
-    let decided = [Reply::Refused(Vec::new()), Reply::Conflict, Reply::Replay { running: true }, Reply::Done];
+    let decided = [Reply::Refused(Vec::new()), Reply::Conflict, Reply::Replay(Duplicate::Running), Reply::Done];
     assert!(decided.iter().all(Reply::is_decided));
 }
 
@@ -151,6 +154,34 @@ fn settlement_of_other_work_leaves_the_job_unchanged() {
     assert_eq!(other(SettleKind::Add), 49);
 }
 
+/// Each is voided by itself, in any order, and bills nothing then.
+#[test]
+fn void_returns_one_of_two_works_under_one_id() {
+    for job_first in [true, false] {
+        let mut store = Store::default();
+        let charged = CommandKind::Admit(AdmitCommand { fingerprint: Some(1), ..admit(&hourly(100), ("requests", 7)) });
+        transact(&mut store, &[(command(2, key("acme", "one"), charged.clone()), false)]);
+        let others = [pass(4, "one", 20, Some(2), false), pass(6, "one", 50, Some(3), true)];
+        transact(&mut store, &others.map(|other| (other, false)));
+        let voids = [end(8, 2, "one", SettleKind::Void, 0), end(10, 4, "one", SettleKind::Void, 0)];
+        let left = if job_first { [70, 50] } else { [57, 50] };
+        for (at, left) in [usize::from(!job_first), usize::from(job_first)].into_iter().zip(left) {
+            transact(&mut store, &[(voids[at].clone(), false)]);
+            assert_eq!(taken(&store), left, "{job_first}");
+        }
+        // The id of the job is free again, and the other work stays.
+        let again = transact(&mut store, &[(command(12, key("acme", "one"), charged), false)]);
+        assert!(matches!(&again[0], Reply::Admitted(admitted) if admitted.attempt == 1), "{again:?}");
+        transact(&mut store, &[(end(14, 6, "one", SettleKind::Commit(("requests", 40).into()), 0), false)]);
+        let billed: u64 = [0, 1, u32::MAX, u32::MAX - 1]
+            .into_iter()
+            .map(|attempt| JobRows(&store.rows).amounts(attempt))
+            .map(|amounts| amounts.iter().map(|(_, amount)| amount).sum::<u64>())
+            .sum();
+        assert_eq!((taken(&store), billed), (47, 47));
+    }
+}
+
 #[test]
 fn usage_of_other_work_is_no_part_of_the_jobs_records() {
     let mut store = Store::default();
@@ -158,7 +189,8 @@ fn usage_of_other_work_is_no_part_of_the_jobs_records() {
     transact(&mut store, &[(command(2, key("acme", "one"), charged), false)]);
     let since = AdmittedAt { at: START, epoch: u64::MAX };
     let used = ("requests", 5).into();
-    let more = SettleCommand { plan: hourly(100), attempt: 0, since, end: SettleKind::Add, used, part: 1 };
+    let (plan, attempt) = (hourly(100), 0);
+    let more = SettleCommand { plan, attempt, since, end: SettleKind::Add, job: None, used, part: 1 };
     transact(&mut store, &[(command(4, key("acme", "one"), CommandKind::Settle(more)), false)]);
     let commands = [(pass(6, "one", 9, Some(2), false), false), (end(8, 6, "one", SettleKind::Add, 3), false)];
     transact(&mut store, &commands);

@@ -4,6 +4,7 @@ mod accounts;
 mod corrupt;
 mod grants;
 mod histories;
+mod job_states;
 mod jobs;
 mod periods;
 mod reservations;
@@ -100,6 +101,7 @@ impl Ledger {
             attempt: admitted.attempt,
             since: admitted.since,
             end: SettleKind::Add,
+            job: None,
             used: used.into(),
             part,
         };

@@ -140,6 +140,7 @@ impl History {
             attempt: 0,
             since: AdmittedAt { at: since, epoch: u64::MAX },
             end,
+            job: None,
             used: named(used),
             part,
         };

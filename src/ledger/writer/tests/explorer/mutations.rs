@@ -37,6 +37,14 @@ fn without_reading_lost_commits_a_job_is_charged_without_work() {
 }
 
 #[test]
+fn without_reading_unfinished_jobs_a_cut_job_is_told_done() {
+    let without = Without { unfinished: true, ..Without::default() };
+    let crash = Faults { crashes: 1, ..NONE };
+    let harm = harm("without unfinished jobs", Setting { without, ..duplicates(crash) });
+    assert!(harm.starts_with("J1"), "{harm}");
+}
+
+#[test]
 fn commands_of_one_account_in_two_lanes_are_noticed() {
     let held = Faults { holds: 1, ..NONE };
     let harm = harm("forgetting the lane", Setting { lanes: true, forgets_lanes: true, ..twins(held) });

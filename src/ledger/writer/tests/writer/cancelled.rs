@@ -68,7 +68,6 @@ fn voided_job_is_running_until_its_id_is_free() {
     scene.go_on();
     scene.ask("bob", 4, "a", 60);
     scene.tell(6, "a", 0, SettleKind::Void);
-    scene.writer.finish(&key("acme", "a"), 2);
     scene.settle_down();
     scene.ask("eve", 8, "a", 60);
     scene.settle_down();
@@ -76,31 +75,90 @@ fn voided_job_is_running_until_its_id_is_free() {
 }
 
 #[test]
-fn job_voided_after_its_finish_is_not_reported_done() {
+fn job_is_running_until_its_end_is_durable() {
+    for (end, told) in [(JobEnd::Done, "done"), (JobEnd::Interrupted, "unknown")] {
+        let mut scene = Scene::new();
+        scene.ask("ann", 2, "a", 60);
+        scene.settle_down();
+        scene.ask("bob", 4, "a", 60);
+        scene.settle_down();
+        scene.end(6, "b", end); // of another job
+        scene.ask("cid", 8, "a", 60);
+        scene.settle_down();
+        scene.ask("dan", 10, "a", 60);
+        scene.end(12, "a", end);
+        scene.settle_down();
+        scene.ask("eve", 14, "a", 60);
+        scene.settle_down();
+        let running = ["bob", "cid", "dan"].map(|who| (who, "running"));
+        assert_eq!(scene.told(), [&[("ann", "admitted")], &running[..], &[("eve", told)]].concat());
+    }
+}
+
+/// The process dies before the end is written: the next one knows that the job is charged, and no more.
+#[test]
+fn job_of_a_process_that_died_has_an_unknown_outcome() {
+    for (end, told) in [(None, "unknown"), (Some(JobEnd::Done), "done"), (Some(JobEnd::Interrupted), "unknown")] {
+        let mut scene = Scene::new();
+        scene.ask("ann", 2, "a", 60);
+        scene.settle_down();
+        if let Some(end) = end {
+            scene.end(4, "a", end);
+            scene.settle_down();
+        }
+        scene.told();
+        scene.writer = Writer::new(3, 8, false);
+        scene.hear(None);
+        scene.ask("bob", 6, "a", 60);
+        scene.settle_down();
+        assert_eq!((scene.told(), scene.used()), (vec![("bob", told)], 60), "{end:?}");
+    }
+}
+
+/// The database rejects the end for good: the job no longer runs, and nothing says that it was done.
+#[test]
+fn job_whose_end_is_rejected_has_an_unknown_outcome() {
     let mut scene = Scene::new();
     scene.ask("ann", 2, "a", 60);
     scene.settle_down();
-    scene.writer.finish(&key("acme", "a"), 2);
-    scene.ask("bob", 4, "a", 60);
-    scene.tell(6, "a", 0, SettleKind::Void);
+    scene.end(4, "a", JobEnd::Done);
+    for _ in 0..2 {
+        scene.until(|step| matches!(step, Step::Write(..)));
+        scene.fails(DbError::Rejected("a check".into()));
+    }
     scene.settle_down();
-    scene.ask("eve", 8, "a", 60);
+    scene.ask("bob", 6, "a", 60);
     scene.settle_down();
-    assert_eq!(scene.told(), [("ann", "admitted"), ("bob", "running"), ("eve", "admitted")]);
+    assert_eq!(scene.told(), [("ann", "admitted"), ("bob", "unknown")]);
 }
 
 #[test]
-fn duplicate_is_running_until_the_job_is_finished() {
-    let mut scene = Scene::new();
-    scene.ask("ann", 2, "a", 60);
-    scene.settle_down();
-    scene.ask("bob", 4, "a", 60);
-    scene.settle_down();
-    scene.writer.finish(&key("acme", "a"), 4); // of another command
-    scene.ask("cid", 6, "a", 60);
-    scene.settle_down();
-    scene.writer.finish(&key("acme", "a"), 2);
-    scene.ask("dan", 8, "a", 60);
-    scene.settle_down();
-    assert_eq!(scene.told(), [("ann", "admitted"), ("bob", "running"), ("cid", "running"), ("dan", "done")]);
+fn settlement_by_an_operator_never_touches_a_running_job() {
+    for outcome in [JobOutcome::Done, JobOutcome::Free] {
+        let mut scene = Scene::new();
+        let settle = |scene: &mut Scene, id| {
+            let plan = hourly(100);
+            let kind = CommandKind::SettleJob { plan, attempt: 0, since: START, outcome, running: false };
+            scene.writer.submit(command(id, key("acme", "a"), kind), "op").unwrap();
+        };
+        scene.ask("ann", 2, "a", 60);
+        settle(&mut scene, 4); // in the batch that begins the job
+        scene.settle_down();
+        settle(&mut scene, 6);
+        scene.settle_down();
+        scene.end(8, "a", JobEnd::Interrupted);
+        settle(&mut scene, 10); // the end is in the same batch
+        scene.settle_down();
+        settle(&mut scene, 12);
+        scene.settle_down();
+        let states: Vec<_> = scene
+            .told
+            .iter()
+            .filter_map(|(_, reply)| if let Reply::Job(state) = reply { *state } else { None })
+            .collect();
+        let running = JobState::Running;
+        assert_eq!(states[..3], [running, running, running], "{outcome:?}");
+        assert_eq!((states[3], scene.used()), (JobState::Unknown, if outcome == JobOutcome::Free { 0 } else { 60 }));
+        assert_eq!(scene.database.store.unfinished, []);
+    }
 }

@@ -12,9 +12,12 @@ use super::{
     model::{Database, Without},
     *,
 };
-use crate::ledger::writer::{
-    AdmittedAt, CancelResult, DbError, EntryKind, JobStatus, Lane, NoticeKind, Reply, Step, StepResult, SubmitError,
-    Writer,
+use crate::{
+    ledger::writer::{
+        AdmittedAt, CancelResult, DbError, EntryKind, JobStatus, Lane, NoticeKind, Reply, Step, StepResult,
+        SubmitError, Writer,
+    },
+    quota::{JobOutcome, JobState, account::Duplicate},
 };
 
 /// A writer, its database, and the replies to its callers.
@@ -37,13 +40,21 @@ impl Scene {
     }
 
     fn try_ask(&mut self, who: &'static str, id: u128, job: &str, amount: u64) -> Result<u64, SubmitError> {
-        let asked = command(id, key("acme", job), CommandKind::Admit(admit(&hourly(100), ("requests", amount))));
+        let admit = AdmitCommand { job_lease: Some(HOUR), ..admit(&hourly(100), ("requests", amount)) };
+        let asked = command(id, key("acme", job), CommandKind::Admit(admit));
         self.writer.submit(asked, who)
     }
 
     fn tell(&mut self, id: u128, job: &str, attempt: u32, end: SettleKind) {
         let since = AdmittedAt { at: START, epoch: 0 };
         self.writer.enqueue(command(id, key("acme", job), settle(&hourly(100), attempt, since, end)));
+    }
+
+    /// Ends the work of the first attempt of a job that is charged already.
+    fn end(&mut self, id: u128, job: &str, end: JobEnd) {
+        let since = AdmittedAt { at: START, epoch: 0 };
+        let kind = ends(settle(&hourly(100), 0, since, SettleKind::Add), end);
+        self.writer.enqueue(command(id, key("acme", job), kind));
     }
 
     fn hear(&mut self, event: Option<StepResult>) {
@@ -112,8 +123,9 @@ impl Scene {
     fn told(&mut self) -> Vec<(&'static str, &'static str)> {
         let word = |reply: &Reply| match reply {
             Reply::Admitted(_) => "admitted",
-            Reply::Replay { running: true, .. } => "running",
-            Reply::Replay { running: false, .. } => "done",
+            Reply::Replay(Duplicate::Running) => "running",
+            Reply::Replay(Duplicate::Done) => "done",
+            Reply::Replay(_) => "unknown",
             Reply::Conflict => "conflict",
             Reply::Refused(_) => "refused",
             Reply::Unavailable(_) => "unavailable",

@@ -151,7 +151,7 @@ fn rejected_command_is_decided_by_rows_written_meanwhile() {
     written.rows.iter_mut().for_each(|row| row.command = 100);
     std::sync::Arc::make_mut(&mut scene.database.store).apply(&written);
     scene.settle_down();
-    assert_eq!((scene.told(), scene.used()), (vec![("ann", "done")], 60));
+    assert_eq!((scene.told(), scene.used()), (vec![("ann", "unknown")], 60));
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn rejected_settlement_is_reported_once_and_dropped() {
     assert!(matches!(&notices[..], [notice] if *notice.key.job == *"a"), "{notices:?}");
     scene.ask("cid", 8, "a", 60);
     scene.settle_down();
-    assert_eq!(scene.told(), [("cid", "done")], "it stays charged, and is not running any more");
+    assert_eq!(scene.told(), [("cid", "unknown")], "it stays charged, and is not running any more");
 }
 
 /// The commit may have taken place, and its rows cannot be read: the reply must not say that nothing was stored.

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Checked, Stage, Told, VOIDS, World, id_of};
-use crate::ledger::writer::{EntryKind, Lane, NoticeKind, Reply, Row, Step, Writer, WriterNotice, tests::*};
+use crate::{
+    ledger::writer::{EntryKind, Lane, NoticeKind, Reply, Row, Step, Writer, WriterNotice, tests::*},
+    quota::account::Duplicate,
+};
 
 impl World {
     /// Registers that a command is dropped. Only the expiry of a reservation settles its charge then.
@@ -49,7 +52,8 @@ impl World {
                 }
                 self.callers[caller] = Stage::Working { r#try, process, attempt, since };
             }
-            Reply::Replay { running, .. } => {
+            Reply::Replay(known) => {
+                let running = known == Duplicate::Running;
                 let admits = |row: &&Row| matches!(row.entry, EntryKind::Charge | EntryKind::Reserve);
                 let Some(row) = rows.filter(admits).max_by_key(|row| row.attempt) else {
                     return Err(format!("caller {caller} is told of a charge that is not durable"));
@@ -60,6 +64,14 @@ impl World {
                 }
                 let (worked, crashed) = (self.worked.contains_key(&(want.key.clone(), row.attempt)), self.crashed);
                 let kept = self.has_expired(row) || self.stays(row);
+                if known == Duplicate::Done && !self.served.contains(&(want.key.clone(), row.attempt)) {
+                    return Err(format!("J1: caller {caller} is told done, and the work of the job was not"));
+                }
+                let works = |stage: &Stage| matches!(stage, Stage::Working { process, attempt, .. } if *process == by && *attempt == row.attempt);
+                let mut same = self.callers.iter().zip(&self.setting.wants).filter(|(_, other)| other.key == want.key);
+                if !running && same.any(|(stage, _)| works(stage)) {
+                    return Err(format!("J2: caller {caller} is told {known:?} by the process that does the work"));
+                }
                 if !running && !crashed && !worked && self.is_of(row, by) && !kept {
                     return Err(format!("caller {caller} is told done, and its work was not begun"));
                 }

@@ -1,7 +1,7 @@
 //! Two processes with a writer each, one database, and callers: the possible actions and their invariants.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::{Hash, Hasher},
     sync::Arc,
 };
@@ -136,6 +136,8 @@ pub(super) struct World {
     faults: Faults,
     /// Command that was admitted, for each attempt of each job.
     worked: BTreeMap<(Key, u32), u128>,
+    /// Attempts whose work was done.
+    served: BTreeSet<(Key, u32)>,
     /// Attempts that are to be voided, and their process.
     voiding: Vec<(Key, u32, usize)>,
     /// Commands whose callers were told that nothing was stored.
@@ -168,7 +170,8 @@ impl Hash for World {
         }
         let database = &self.database;
         (&database.store, database.now, &database.open, &database.under_way).hash(into);
-        (&self.callers, self.faults, &self.worked, &self.voiding, &self.denied, &self.poison, self.crashed).hash(into);
+        (&self.callers, self.faults, &self.worked, &self.served, &self.voiding).hash(into);
+        (&self.denied, &self.poison, self.crashed).hash(into);
     }
 }
 
@@ -183,6 +186,7 @@ impl World {
             callers: vec![Stage::Ready(0); setting.wants.len()],
             faults: setting.faults,
             worked: BTreeMap::new(),
+            served: BTreeSet::new(),
             voiding: Vec::new(),
             denied: Vec::new(),
             poison: Vec::new(),
@@ -318,9 +322,7 @@ impl World {
                 self.settle(caller, matches!(action, Action::Serve { .. }))
             }
             Action::Forget { caller } => {
-                if let Stage::Working { r#try, process, .. } = self.callers[caller] {
-                    let key = &self.setting.wants[caller].key;
-                    self.processes[process].writer.finish(key, id_of(caller, r#try));
+                if let Stage::Working { .. } = self.callers[caller] {
                     self.callers[caller] = Stage::Over(Told::Forgot);
                 }
             }

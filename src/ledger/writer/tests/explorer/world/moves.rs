@@ -10,6 +10,7 @@ impl World {
         let admit = AdmitCommand {
             fingerprint: Some(want.fingerprint),
             reserve: want.reserves.then_some(ReservationTerms { ttl: HOUR, charge: true }),
+            job_lease: Some(HOUR),
             ..admit(&self.setting.plan, ("requests", want.amount))
         };
         let asked = command(id_of(caller, r#try), want.key.clone(), CommandKind::Admit(admit));
@@ -38,19 +39,20 @@ impl World {
         let Stage::Working { r#try, process, attempt, since } = self.callers[caller] else { return };
         let want = &self.setting.wants[caller];
         let (id, writer) = (id_of(caller, r#try), &mut self.processes[process].writer);
-        let settlement = match (serves, want.reserves) {
-            (true, false) => None,
-            (true, true) => Some((COMMITS, SettleKind::Commit(("requests", want.actual).into()))),
-            (false, _) => Some((VOIDS, SettleKind::Void)),
+        let (by, end) = match (serves, want.reserves) {
+            (true, false) => (COMMITS, SettleKind::Add),
+            (true, true) => (COMMITS, SettleKind::Commit(("requests", want.actual).into())),
+            (false, _) => (VOIDS, SettleKind::Void),
         };
-        if let Some((by, end)) = settlement {
-            if end == SettleKind::Void {
-                self.voiding.push((want.key.clone(), attempt, process));
-                self.voiding.sort();
-            }
-            writer.enqueue(command(id + by, want.key.clone(), settle(&self.setting.plan, attempt, since, end)));
+        let settlement = settle(&self.setting.plan, attempt, since, end);
+        let settlement = if serves { ends(settlement, JobEnd::Done) } else { settlement };
+        if serves {
+            self.served.insert((want.key.clone(), attempt));
+        } else {
+            self.voiding.push((want.key.clone(), attempt, process));
+            self.voiding.sort();
         }
-        writer.finish(&want.key, id);
+        writer.enqueue(command(id + by, want.key.clone(), settlement));
         self.callers[caller] = Stage::Over(if serves { Told::Served } else { Told::NotServed });
     }
 
