@@ -91,12 +91,7 @@ impl Circuit {
     pub(crate) fn permit(self: &Arc<Self>, now: Moment) -> Result<CircuitBreakerPermit, Refusal> {
         match self.admit(now) {
             Ok(ticket) => Ok(CircuitBreakerPermit::new(ticket, now)),
-            Err(wait) => {
-                let PolicyContext { name, outbound, .. } = &self.shared.context;
-                let mut refusal = Refusal::new(Reason::CircuitOpen, name.clone()).with_retry_after(wait);
-                refusal.set_outbound(*outbound);
-                Err(refusal)
-            }
+            Err(wait) => Err(self.shared.context.refusal(Reason::CircuitOpen).with_retry_after(wait)),
         }
     }
 

@@ -69,15 +69,11 @@ impl ClientResolver {
         Self { identify: Arc::clone(identify), on_unidentified: *on_unidentified, missing, warned }
     }
 
-    /// Returns the client of a request. Callers borrow it from where this call wrote it: it is large, and each move of
-    /// it would stall.
+    /// Returns the client of a request. Callers pass it to [`Client::identified`] and borrow it from where this call wrote
+    /// it: it is large, and each move of it would stall.
     #[inline]
     pub(crate) fn identify(&self, request: &RequestHead<'_>) -> Option<Client> {
-        let mut client = self.identify.identify(request, Digester::process());
-        if let Some(client) = &mut client {
-            client.identified();
-        }
-        client
+        self.identify.identify(request, Digester::process())
     }
 
     /// Calls `decide` with the client to charge: the one of the request, or the one that all unidentified requests share.
@@ -102,7 +98,7 @@ impl ClientResolver {
     #[cold]
     fn unidentified(&self, context: &PolicyContext) -> Result<Option<Client>, Refusal> {
         let PolicyContext { name: policy, observers, .. } = context;
-        let refuse = |reason| Err(Refusal::new(reason, policy.clone()));
+        let refuse = |reason| Err(context.refusal(reason));
         let decided = match (self.on_unidentified, &self.missing) {
             (Some(OnUnidentified::Share), _) | (None, MissingIdentity::Optional) => Ok(Some(anonymous())),
             (Some(OnUnidentified::Pass), _) => Ok(None),

@@ -236,8 +236,10 @@ fn finish<ResB: http_body::Body, P: Permit, E: 'static>(
         let ends = permit.lasts() == Lasts::Head;
         if let Some(refusal) = Refusal::further_in(response.extensions(), facts.outbound) {
             guard.settle(Outcome::Refused(refusal));
-        } else if ends || facts.has_no_body(response.status()) || guard.run(|| response.body().is_end_stream()) {
-            guard.settle(if ends { Outcome::Responded } else { Outcome::Complete { trailers: None } });
+        } else if ends {
+            guard.settle_inline(Outcome::Responded);
+        } else if facts.has_no_body(response.status()) || guard.run(|| response.body().is_end_stream()) {
+            guard.settle(Outcome::Complete { trailers: None });
         } else {
             let length = guard.run(|| length(response.body(), response.headers()));
             guard.head_sent(length);

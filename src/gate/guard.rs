@@ -13,13 +13,14 @@ use super::admit::{Outcome, Permit};
 ///
 /// Kept small (the permit and one word), because it moves with every future and body.
 #[derive(Debug)]
+#[repr(C)] // the progress first: a future and its permit side by side would be copied through the stack by memcpy
 pub(crate) struct Guard<P: Permit> {
-    permit: Option<P>,
     /// Body bytes remaining once the head was sent. [`HEAD`] before that, [`UNKNOWN`] if no length was declared,
     /// [`PANICKED`] for good after a panic; all exceed any real length.
     ///
     /// Atomic, because `is_end_stream` and `size_hint` run code of the inner service behind a shared reference.
     progress: AtomicU64,
+    permit: Option<P>,
 }
 
 const PANICKED: u64 = u64::MAX;
@@ -113,6 +114,12 @@ impl<P: Permit> Guard<P> {
     /// in `settle` is caught.
     #[inline]
     pub(crate) fn settle(&mut self, outcome: Outcome<'_>) {
+        self.settle_inline(outcome);
+    }
+
+    /// [`settle`](Self::settle) for the usual end: little remains of it where the outcome is known.
+    #[inline(always)]
+    pub(crate) fn settle_inline(&mut self, outcome: Outcome<'_>) {
         if let Some(permit) = self.permit.take() {
             let outcome = if *self.progress.get_mut() == PANICKED { Outcome::Panicked } else { outcome };
             let _ = catch_unwind(AssertUnwindSafe(|| permit.settle(outcome)));

@@ -15,7 +15,7 @@ use crate::{
     head::RequestHead,
     identity::Client,
     policy_name::PolicyName,
-    refusal::{Refusal, Responder},
+    refusal::{Reason, Refusal, Responder},
     time::Clock,
 };
 
@@ -45,6 +45,15 @@ pub(crate) struct PolicyContext {
     pub(crate) observers: Observers,
     /// Whether the requests are the server's own, to services that it calls.
     pub(crate) outbound: bool,
+}
+
+impl PolicyContext {
+    /// Creates a refusal by the policy, marked if the layer is outbound: a handle has no gate that would mark it.
+    pub(crate) fn refusal(&self, reason: Reason) -> Refusal {
+        let mut refusal = Refusal::new(reason, self.name.clone());
+        refusal.set_outbound(self.outbound);
+        refusal
+    }
 }
 
 type Predicate = Arc<dyn Fn(&RequestHead<'_>) -> bool + Send + Sync>;

@@ -128,7 +128,8 @@ where
             None
         } else {
             let head = RequestHead::of(&request);
-            let client = self.shared.policy.identify(&head);
+            let mut client = self.shared.policy.identify(&head);
+            Client::identified(&mut client);
             match self.shared.policy.admit(&head, client.as_ref()) {
                 MaybeFuture::Ready(decision) => match self.shared.apply(decision, client.as_ref()) {
                     Ok(permit) => permit,

@@ -102,11 +102,13 @@ impl Client {
         self.tier.as_ref().is_none_or(|tier| !tier.is_unknown())
     }
 
-    /// Gives a client that a layer identified no tier if it has none.
+    /// Gives the client that a layer identified no tier if its tier is unknown.
     #[inline]
-    pub(crate) fn identified(&mut self) {
-        if !self.has_known_tier() {
-            self.tier = None;
+    pub(crate) fn identified(found: &mut Option<Self>) {
+        if let Some(client) = found
+            && !client.has_known_tier()
+        {
+            client.tier = None;
         }
     }
 }

@@ -62,6 +62,12 @@ pub(crate) use wire::{has_grpc_trailers, is_grpc_status};
 /// errors. Its `Display` text is for logs. With the feature `axum` a handler can return it: it becomes the response that a
 /// gate would give.
 ///
+/// Layers around a handler take a refusal in a response's extensions for one of a layer further in: the handler did not
+/// receive the request, and the tokens or the charge go back. A handler that asks a handle itself, such as
+/// [`TokenBuckets::check`](crate::TokenBuckets::check), and answers with [`refusal::problem`](crate::refusal::problem) has
+/// received it. That response has no refusal in its extensions, so that the request stays charged. Insert the refusal only
+/// if the request is to cost nothing.
+///
 /// ```
 /// use std::time::Duration;
 /// use tollgate::{PolicyName, Reason, Refusal};

@@ -92,14 +92,10 @@ impl ClientBuckets {
 }
 
 impl Demand<'_> {
-    /// Decides by the first bucket, and then by all others. Returns the bucket to store, and the time at which it is full:
-    /// `None` for a newcomer's. Runs under the lock of the bucket.
+    /// Decides by the first bucket, and then by all others. Returns the bucket to store, and the time at which it is full.
+    /// Runs under the lock of the bucket.
     #[inline(always)] // its result would be copied once more
-    pub(super) fn decide(
-        &self,
-        limit: &RateLimit,
-        bucket: Option<Bucket>,
-    ) -> (Option<Bucket>, Result<Option<u64>, Shortage>) {
+    pub(super) fn decide(&self, limit: &RateLimit, bucket: Option<Bucket>) -> (Option<Bucket>, Result<u64, Shortage>) {
         let others = |takes| match self.others {
             None => Ok(()),
             Some(others) => Demand { takes, ..*self }.decide_by(&others.further, others.global.as_deref()),
@@ -113,7 +109,7 @@ impl Demand<'_> {
         limit: &RateLimit,
         bucket: Option<Bucket>,
         others: impl Fn(bool) -> Result<(), Shortage>,
-    ) -> (Option<Bucket>, Result<Option<u64>, Shortage>) {
+    ) -> (Option<Bucket>, Result<u64, Shortage>) {
         let Self { cost, now, takes, .. } = *self;
         let before = bucket.map(|bucket| limit.full_at(bucket, now));
         let decision = match gcra::decide(&limit.rate, before, cost, now) {
@@ -122,8 +118,8 @@ impl Demand<'_> {
             Decision::TooLarge => Err(Shortage::Never(Some(limit.rate.capacity()))),
         };
         match decision {
-            Ok(full_at) if takes && cost != Cost::PREFLIGHT => (Some(limit.bucket(full_at)), Ok(Some(full_at))),
-            decision => (untouched(limit, bucket, now), decision.map(|_| before)),
+            Ok(full_at) if takes && cost != Cost::PREFLIGHT => (Some(limit.bucket(full_at)), Ok(full_at)),
+            decision => (untouched(limit, bucket, now), decision),
         }
     }
 
@@ -143,9 +139,10 @@ impl Demand<'_> {
         let full = |_: TableError| {
             overflowed.store(true, Ordering::Relaxed);
             let shared = buckets.overflow.update(0, self.now, &Revision::FIRST, decide);
-            shared.map_or(Ok(None), |decision| decision.map_err(|shortage| shortage.of_shared_bucket(limit)))
+            shared.map_or(Ok(()), |decision| decision.map(drop).map_err(|shortage| shortage.of_shared_bucket(limit)))
         };
-        buckets.table.update(self.tag, self.now, &Revision::FIRST, decide).unwrap_or_else(full).map(drop)
+        let decided = buckets.table.update(self.tag, self.now, &Revision::FIRST, decide);
+        decided.map_or_else(full, |decision| decision.map(drop))
     }
 }
 

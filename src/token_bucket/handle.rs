@@ -7,7 +7,7 @@ use super::{
     policy::TokenBucketPolicy,
     rate::Rate,
     rates::RateLimit,
-    table::{Bucket, Revision},
+    table::{Bucket, GlobalBucket, Revision},
 };
 use crate::{
     cost::Cost,
@@ -42,7 +42,7 @@ impl TokenBuckets {
     /// above the burst. A refusal changes nothing.
     pub fn check(&self, client: &Client, cost: Cost) -> Result<(), Refusal> {
         let TokenBucketPolicy { context, .. } = &*self.0;
-        let taken = self.0.take(client, cost, false);
+        let taken = self.0.take(client, cost, |_, _, _| ());
         let client = Some(client);
         context.observers.emit(&match &taken {
             Ok(_) => Event::Admitted { policy: &context.name, client },
@@ -82,6 +82,33 @@ impl TokenBuckets {
     pub fn peek_global(&self) -> Option<Level> {
         let now = self.0.context.clock.now();
         self.0.limits.present().global().map(|global| global.level(now))
+    }
+
+    /// Returns the rate in force of clients whose tier has none of its own.
+    ///
+    /// ```
+    /// # use tollgate::{Rate, Tier, TokenBucketLayer};
+    /// let buckets = TokenBucketLayer::new(Rate::per_second(50)).rate_for("pro", Rate::per_second(500)).handle();
+    /// buckets.set_rate(Rate::per_second(20));
+    /// assert_eq!(buckets.rate(), Rate::per_second(20));
+    /// assert_eq!(buckets.tier_rates(), [(Tier::from("pro"), Rate::per_second(500))]);
+    /// ```
+    #[must_use]
+    pub fn rate(&self) -> Rate {
+        self.0.limits.present().by_tier.of(None).rate
+    }
+
+    /// Returns the rates in force of tiers that have one of their own.
+    #[must_use]
+    pub fn tier_rates(&self) -> Vec<(Tier, Rate)> {
+        let limits = self.0.limits.present();
+        limits.by_tier.tiers().map(|(tier, limit)| (tier.clone(), limit.rate)).collect()
+    }
+
+    /// Returns the global rate in force, if there is one.
+    #[must_use]
+    pub fn global_rate(&self) -> Option<Rate> {
+        self.0.limits.present().global().map(GlobalBucket::rate)
     }
 
     /// Gives `cost` back to the client's buckets and to the global one, up to full.

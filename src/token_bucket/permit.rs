@@ -13,36 +13,34 @@ use crate::{
     time::Moment,
 };
 
-/// Permit of a request that took its tokens.
-pub struct TokenBucketPermit(Option<SpentTokens>);
-
-/// Tokens that a request took. Few words, because it moves with the response.
-struct SpentTokens {
+/// Permit of a request that took its tokens. Few words, because it moves with the response.
+pub struct TokenBucketPermit {
     limit: Arc<RateLimit>,
-    /// Time from the admission until the bucket is full, in nanoseconds.
+    /// Time from the admission until the bucket is full, in nanoseconds; [`UNREPORTED`] if no field reports it.
     full_in: u64,
     /// [`RateLimit::tag`] of the client.
     tag: u64,
+    /// Tokens that may go back.
     cost: Cost,
 }
 
+/// In place of the time until the bucket is full. No bucket takes 584 years.
+const UNREPORTED: u64 = u64::MAX;
+
 impl TokenBucketPermit {
     /// Creates a permit that reports nothing and gives nothing back.
-    pub(super) const fn silent() -> Self {
-        Self(None)
+    pub(super) const fn silent(limit: Arc<RateLimit>) -> Self {
+        Self { limit, full_in: UNREPORTED, tag: 0, cost: Cost::PREFLIGHT }
     }
 
-    /// Creates the permit of a request whose bucket is full at `full_at`, or is a newcomer's.
+    /// Creates the permit of a request whose bucket is full at `full_at`.
     #[inline]
-    pub(super) fn new(limit: &Arc<RateLimit>, full_at: Option<u64>, demand: &Demand<'_>) -> Self {
+    pub(super) fn new(limit: &Arc<RateLimit>, full_at: u64, demand: &Demand<'_>) -> Self {
         let Demand { tag, cost, now, .. } = *demand;
-        let full_at = full_at.unwrap_or_else(|| gcra::newcomer(&limit.rate, now));
-        let full_in = full_at.saturating_sub(now.as_nanos());
-        Self(Some(SpentTokens { limit: Arc::clone(limit), full_in, tag, cost }))
+        let full_in = if limit.reports { full_at.saturating_sub(now.as_nanos()) } else { UNREPORTED };
+        Self { limit: Arc::clone(limit), full_in, tag, cost }
     }
-}
 
-impl SpentTokens {
     /// Returns the time that the tokens of a request stand for, in nanoseconds, if a layer further in refused it for a
     /// reason for which they go back, else 0. Otherwise the response would name a wait for tokens that are not spent.
     #[inline]
@@ -53,6 +51,17 @@ impl SpentTokens {
         });
         if goes_back { self.limit.rate.interval_ns().saturating_mul(self.cost.get()) } else { 0 }
     }
+
+    /// Gives the tokens back if they go back after this refusal of a layer further in.
+    #[cold]
+    fn refund(&self, refusal: &Refusal) {
+        if self.cost != Cost::PREFLIGHT
+            && let Some(policy) = self.limit.policy.upgrade()
+            && policy.refunds(refusal.reason())
+        {
+            policy.give_back(self.tag, self.limit.number, self.cost);
+        }
+    }
 }
 
 impl Permit for TokenBucketPermit {
@@ -60,11 +69,9 @@ impl Permit for TokenBucketPermit {
 
     #[inline]
     fn on_response<B>(&mut self, response: &mut Response<B>) {
-        if let Some(spent) = &self.0
-            && spent.limit.reports
-        {
-            let limit = &spent.limit;
-            let full_in = spent.full_in.saturating_sub(spent.refunded(response.extensions()));
+        if self.full_in != UNREPORTED {
+            let limit = &self.limit;
+            let full_in = self.full_in.saturating_sub(self.refunded(response.extensions()));
             let level = gcra::level(&limit.rate, Some(full_in), Moment::default());
             limit.fields.write(response.headers_mut(), level.remaining, limit.reset(&level), || limit.clock.wall());
         }
@@ -72,11 +79,8 @@ impl Permit for TokenBucketPermit {
 
     #[inline]
     fn settle(self, outcome: Outcome<'_>) {
-        if let (Outcome::Refused(refusal), Some(SpentTokens { limit, tag, cost, .. })) = (outcome, self.0)
-            && let Some(policy) = limit.policy.upgrade()
-            && policy.refunds(refusal.reason())
-        {
-            policy.give_back(tag, limit.number, cost);
+        if let Outcome::Refused(refusal) = outcome {
+            self.refund(refusal);
         }
     }
 }

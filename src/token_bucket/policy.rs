@@ -51,26 +51,39 @@ impl TokenBucketPolicy {
 
     /// Takes `cost` from all buckets of the client and from the global one, or from none.
     ///
-    /// The permit is that of a request only if `requested`, and if the table had room for its client.
-    #[inline]
-    pub(super) fn take(&self, client: &Client, cost: Cost, requested: bool) -> Result<TokenBucketPermit, Refusal> {
-        let now = self.context.clock.now();
-        let present = self.limits.present();
-        let limits = &*present;
-        let limit = limits.by_tier.of(client.tier());
-        let demand = Demand { tag: RateLimit::tag(client), cost, now, takes: true, others: limits.others.as_ref() };
-        let decide = move |bucket| demand.decide(limit, bucket);
-        let taken = self.buckets.table.update(limit.key(demand.tag), now, &limits.revision, decide);
-        if limits.others.as_ref().is_some_and(OtherLimits::has_overflowed) {
-            self.report_overflow();
+    /// Returns what `admitted` makes of the limit, of the time at which the client's bucket is full, and of the demand;
+    /// `None` if the table had no room for the client.
+    #[inline(always)] // the permit would be copied once more
+    pub(super) fn take<T>(
+        &self,
+        client: &Client,
+        cost: Cost,
+        admitted: impl Fn(&Arc<RateLimit>, u64, &Demand<'_>) -> T,
+    ) -> Result<Option<T>, Refusal> {
+        loop {
+            let now = self.context.clock.now();
+            let present = self.limits.present();
+            let limits = &*present;
+            let limit = limits.by_tier.of(client.tier());
+            let demand = Demand { tag: RateLimit::tag(client), cost, now, takes: true, others: limits.others.as_ref() };
+            let decide = move |bucket| demand.decide(limit, bucket);
+            let taken = self.buckets.table.update(limit.key(demand.tag), now, &limits.revision, decide);
+            if limits.others.as_ref().is_some_and(OtherLimits::has_overflowed) {
+                self.report_overflow();
+            }
+            return match taken {
+                Ok(Ok(full_at)) => Ok(Some(admitted(limit, full_at, &demand))),
+                Ok(Err(shortage)) => Err(self.refuse(shortage, cost)),
+                Err(TableError::Full) => self.take_from_overflow(limit, demand.tag, cost, now).map(|()| None),
+                Err(TableError::Stale) => continue, // a rate has changed since it was read
+            };
         }
-        match taken {
-            Ok(Ok(full_at)) if requested => Ok(TokenBucketPermit::new(limit, full_at, &demand)),
-            Ok(Ok(_)) => Ok(TokenBucketPermit::silent()),
-            Ok(Err(shortage)) => Err(self.refuse(shortage, cost)),
-            Err(TableError::Full) => self.take_from_overflow(limit, demand.tag, cost, now),
-            Err(TableError::Stale) => self.take(client, cost, requested),
-        }
+    }
+
+    /// Returns the permit of a request that took no token, or one of a bucket that newcomers share.
+    #[cold]
+    fn silent(&self) -> TokenBucketPermit {
+        TokenBucketPermit::silent(Arc::clone(self.limits.present().by_tier.of(None)))
     }
 
     /// Reports that a table is full. No lock is held: an observer may ask for tokens itself.
@@ -82,13 +95,7 @@ impl TokenBucketPolicy {
     /// Takes `cost` from the bucket that all newcomers share while the table has no room. Its level is not one client's, so
     /// that no permit reports it.
     #[cold]
-    fn take_from_overflow(
-        &self,
-        own: &RateLimit,
-        tag: u64,
-        cost: Cost,
-        now: Moment,
-    ) -> Result<TokenBucketPermit, Refusal> {
+    fn take_from_overflow(&self, own: &RateLimit, tag: u64, cost: Cost, now: Moment) -> Result<(), Refusal> {
         self.report_overflow();
         if cost.get() > own.rate.capacity() {
             return Err(self.refuse(Shortage::Never(Some(own.rate.capacity())), cost));
@@ -100,7 +107,7 @@ impl TokenBucketPolicy {
             let taken = self.buckets.overflow.update(0, now, &limits.revision, decide)?;
             Ok(taken.map_err(|shortage| shortage.of_shared_bucket(limit)))
         });
-        taken.map(|_| TokenBucketPermit::silent()).map_err(|shortage| self.refuse(shortage, cost))
+        taken.map(drop).map_err(|shortage| self.refuse(shortage, cost))
     }
 
     /// Gives `cost` back to the client's buckets, the first of which is that of the limit `number`, and to the global one.
@@ -155,7 +162,7 @@ impl TokenBucketPolicy {
 
     #[cold]
     fn refuse(&self, shortage: Shortage, cost: Cost) -> Refusal {
-        let refusal = |reason| Refusal::new(reason, self.context.name.clone());
+        let refusal = |reason| self.context.refusal(reason);
         match shortage {
             Shortage::Own { wait, limit, used, fields } => {
                 refusal(Reason::RateLimited).with_limit(limit, used).with_retry_after(wait).with_fields(fields)
@@ -186,9 +193,10 @@ impl Admit for TokenBucketPolicy {
         client: Option<&Client>,
     ) -> MaybeFuture<Result<TokenBucketPermit, Refusal>> {
         MaybeFuture::Ready(self.clients.resolve(client, &self.context, |client| {
-            let Some(client) = client else { return Ok(TokenBucketPermit::silent()) };
+            let Some(client) = client else { return Ok(self.silent()) };
             let cost = self.config.cost.as_ref().map_or(Cost::ONE, |cost| cost(request));
-            self.take(client, cost, true)
+            let permit = self.take(client, cost, TokenBucketPermit::new)?;
+            Ok(permit.unwrap_or_else(|| self.silent()))
         }))
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
-use tollgate::Event;
+use tollgate::{Client, Event, Period, Plan, Quota, QuotaLayer};
 use tower::{Layer, Service, ServiceExt, service_fn};
 
 use crate::{
@@ -112,4 +112,15 @@ fn panic_in_clone_settles_the_permit() {
     assert!(std::panic::catch_unwind(call).is_err());
     assert_eq!(recorder.held(), 0);
     assert_eq!(ends.now().as_deref(), Some("panicked"));
+}
+
+#[tokio::test]
+async fn refusal_of_an_outbound_quota_handle_is_marked() {
+    for outbound in [true, false] {
+        let layer = QuotaLayer::new(Plan::new("calls").limit(Quota::requests(1).per(Period::day())));
+        let quotas = if outbound { layer.outbound() } else { layer }.handle();
+        let alice = Client::named("alice");
+        let refusal = quotas.check(&alice, ("requests", 2)).await.unwrap_err();
+        assert_eq!(refusal.is_outbound(), outbound);
+    }
 }

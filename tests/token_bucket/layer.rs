@@ -1,14 +1,19 @@
 //! Token buckets through the public API: a tower stack, an axum router and the handle.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, time::Duration};
 
 use axum::{Router, routing::get};
+use bytes::Bytes;
 use http::{Request, StatusCode};
+use http_body_util::Full;
 use proptest::prelude::*;
-use tollgate::{Client, Cost, FakeClock, Rate, Reason, Refusal, TokenBucketLayer};
-use tower::ServiceExt;
+use tollgate::{Client, Cost, Event, FakeClock, Rate, Reason, Refusal, Tier, TokenBucketLayer, refusal};
+use tower::{Layer, ServiceExt, service_fn};
 
-use crate::{ask, field, from, support::gate::get as request};
+use crate::{
+    ask, field, from,
+    support::gate::{Log, get as request},
+};
 
 #[tokio::test]
 async fn burst_of_five_passes_and_the_sixth_waits() {
@@ -216,5 +221,60 @@ proptest! {
                 prop_assert_eq!(ask(cost).status(), 200);
             }
         }
+    }
+}
+
+#[test]
+fn rates_in_force_are_those_that_were_set_last() {
+    let layer = TokenBucketLayer::new(Rate::per_second(50)).rate_for("pro", Rate::per_second(500));
+    let buckets = layer.and_global(Rate::per_second(5_000)).handle();
+    assert_eq!((buckets.rate(), buckets.global_rate()), (Rate::per_second(50), Some(Rate::per_second(5_000))));
+    assert_eq!(buckets.tier_rates(), [(Tier::from("pro"), Rate::per_second(500))]);
+
+    buckets.set_rate(Rate::per_second(20));
+    buckets.set_rate_for("pro", Rate::per_second(600));
+    buckets.set_rate_for("free", Rate::per_second(1));
+    buckets.set_global(None);
+    assert_eq!((buckets.rate(), buckets.global_rate()), (Rate::per_second(20), None));
+    let mut tiers = buckets.tier_rates();
+    tiers.sort_by_key(|(_, rate)| rate.capacity());
+    assert_eq!(tiers, [(Tier::from("free"), Rate::per_second(1)), (Tier::from("pro"), Rate::per_second(600))]);
+}
+
+#[tokio::test]
+async fn refusal_of_an_outbound_handle_is_marked() {
+    for outbound in [true, false] {
+        let layer = TokenBucketLayer::new(Rate::per_hour(1)).clock(FakeClock::new());
+        let layer = if outbound { layer.outbound() } else { layer };
+        let seen = Log::default();
+        let heard = seen.clone();
+        let buckets = layer
+            .observe(move |event: &Event<'_>| {
+                if let Event::Refused { refusal, .. } = event {
+                    heard.push(if refusal.is_outbound() { "outbound" } else { "own" });
+                }
+            })
+            .handle();
+        buckets.check(&Client::named("alice"), Cost::ONE).unwrap();
+        let refusal = buckets.check(&Client::named("alice"), Cost::ONE).unwrap_err();
+        assert_eq!(refusal.is_outbound(), outbound);
+        assert_eq!(seen.lines(), [if outbound { "outbound" } else { "own" }]);
+    }
+}
+
+#[tokio::test]
+async fn answer_of_a_handler_that_asks_a_handle_is_charged() {
+    let own = TokenBucketLayer::new(Rate::per_hour(1)).clock(FakeClock::new()).handle();
+    own.check(&Client::named("db"), Cost::ONE).unwrap();
+    let busy = own.check(&Client::named("db"), Cost::ONE).unwrap_err();
+    let outer = TokenBucketLayer::new(Rate::per_hour(5)).clock(FakeClock::new()).refund_on(|_| true);
+    let service = outer.layer(service_fn(move |_: Request<Full<Bytes>>| {
+        let response = refusal::problem(&busy).map(Full::<Bytes>::from);
+        async { Ok::<_, Infallible>(response) }
+    }));
+    for expected in [4, 3] {
+        let response = service.clone().oneshot(from("192.0.2.1:1")).await.unwrap();
+        let limit = response.headers()["ratelimit"].to_str().unwrap();
+        assert!(limit.contains(&format!(";r={expected}")), "{limit}");
     }
 }

@@ -174,6 +174,20 @@ async fn refunded_token_raises_no_retry_after() {
     assert!(response.headers()["ratelimit"].to_str().unwrap().contains(";r=1"), "{:?}", response.headers());
 }
 
+#[tokio::test]
+async fn tokens_of_the_shared_bucket_stay_spent_unreported() {
+    let layer = TokenBucketLayer::new(Rate::per_hour(100)).overflow(Rate::per_hour(3)).max_clients(1);
+    let layer = layer.clock(FakeClock::new());
+    let service = layer.layer(GateLayer::new(Refuses(Reason::CircuitOpen)).layer(service_fn(hello)));
+    layer.handle().check(&Client::named("alice"), Cost::ONE).unwrap();
+    for n in 0..5 {
+        let response = service.clone().oneshot(from("192.0.2.1:1")).await.unwrap();
+        let refusal = response.extensions().get::<Refusal>().unwrap();
+        assert_eq!(refusal.policy().as_str(), if n < 3 { "inner" } else { "default" });
+        assert_eq!(response.headers().get("ratelimit"), None);
+    }
+}
+
 #[test]
 fn gauges_cover_the_tables_of_all_rates() {
     let clock = FakeClock::new();

@@ -168,7 +168,8 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn explain(&self, request: &RequestHead<'_>) -> Result<Explanation, QuotaError> {
-        let identified = self.0.clients.identify(request);
+        let mut identified = self.0.clients.identify(request);
+        Client::identified(&mut identified);
         let charged = |client: Option<&Client>| Ok(client.cloned());
         let client = match self.0.clients.resolve(identified.as_ref(), &self.0.common.context, charged) {
             Ok(Some(client)) => client,

@@ -77,15 +77,15 @@ impl QuotaPolicy {
     }
 
     pub(super) fn bad_job_id(&self) -> Refusal {
-        Refusal::new(Reason::InvalidJobId, self.common.context.name.clone())
+        self.common.context.refusal(Reason::InvalidJobId)
     }
 
     /// Returns the refusal of a call that names a unit which no plan of the layer counts.
     pub(super) fn unknown_unit(&self, amounts: &Amounts) -> Option<Refusal> {
         let unit = amounts.iter().map(|(kind, _)| kind).find(|kind| !self.common.counts(kind))?;
         let name = self.common.context.name.clone();
-        let violation = Violation { name: name.clone(), kind: unit.clone(), limit: 0, current: 0, wait: None };
-        Some(Refusal::new(Reason::UnknownUnit, name).with_violations(vec![violation]))
+        let violation = Violation { name, kind: unit.clone(), limit: 0, current: 0, wait: None };
+        Some(self.common.context.refusal(Reason::UnknownUnit).with_violations(vec![violation]))
     }
 
     /// Returns a function that finds the plan of a client, for later calls.
@@ -206,7 +206,7 @@ impl QuotaPolicy {
                 }
             }
         };
-        let refusal = Refusal::new(reason, self.common.context.name.clone());
+        let refusal = self.common.context.refusal(reason);
         match wait {
             Some(wait) => refusal.with_retry_after(wait),
             None => refusal,
@@ -217,7 +217,7 @@ impl QuotaPolicy {
     fn over(&self, active: &ActivePlan, client: &Client, violations: Vec<Violation>, now: Now) -> Refusal {
         let never = violations.iter().any(|violation| violation.wait.is_none());
         let reason = if never { Reason::TooLarge } else { Reason::RateLimited };
-        let refusal = Refusal::new(reason, self.common.context.name.clone()).with_violations(violations);
+        let refusal = self.common.context.refusal(reason).with_violations(violations);
         let Some(worst) = refusal.worst().cloned() else { return refusal.with_retry_after(JOB_WAIT) };
         let refusal = refusal.with_limit(worst.limit, worst.current);
         let named = active.plan.all().enumerate().find(|(_, limit)| limit.name == worst.name);

@@ -29,6 +29,10 @@ impl GlobalBucket {
         Self { rate, burst: rate.capacity(), full_at: AtomicU64::new(0) }
     }
 
+    pub(crate) fn rate(&self) -> Rate {
+        self.rate
+    }
+
     /// Decides on `cost`, and takes it if it is admitted and `takes` is set.
     ///
     /// The tokens of an unused bucket arrive from its first request on, also from a refused one.

@@ -78,7 +78,7 @@ impl Table {
     ///
     /// # Errors
     /// If the key has no bucket and there is no room for one, or if `revision` is stale; then `change` was not called.
-    #[inline]
+    #[inline(always)] // its captures and its result would pass through memory
     pub(crate) fn update<R>(
         &self,
         key: u64,
@@ -88,19 +88,19 @@ impl Table {
     ) -> Result<R, TableError> {
         let now = now.as_nanos();
         let mut shard = self.lock(key, revision)?;
-        let result = match shard.find(key) {
-            Some(at) => {
-                let before = shard.show(Some(at), now);
-                let (after, result) = change(before);
-                match after {
-                    Some(bucket) if bucket.until > 0 => shard.set(at, bucket), // even if its time has passed
-                    None if before.is_none() => {}                             // evicted once it has rested
-                    _ => shard.set(at, LONG_OVER),
-                }
-                result
-            }
-            None => self.newcomer(&mut shard, key, now, revision, change)?,
-        };
+        let found = shard.find(key);
+        let reserved = if found.is_some() { None } else { Some(self.reserve(&mut shard, now, revision)?) };
+        let before = shard.show(found, now);
+        // Called in one place for clients and newcomers, so that it is inlined.
+        let (after, result) = change(before);
+        match found {
+            Some(at) => match after {
+                Some(bucket) if bucket.until > 0 => shard.set(at, bucket), // even if its time has passed
+                None if before.is_none() => {}                             // evicted once it has rested
+                _ => shard.set(at, LONG_OVER),
+            },
+            None => self.add(&mut shard, key, after, now, reserved),
+        }
         let due = shard.visit(SWEEP_EVERY);
         drop(shard);
         if due {
@@ -109,26 +109,29 @@ impl Table {
         Ok(result)
     }
 
-    /// Does the same as [`update`](Self::update) for a key that has no bucket.
+    /// Adds the bucket of a newcomer, unless its time has passed, in the place that is reserved.
     #[cold]
-    fn newcomer<R>(
+    fn add(
         &self,
         shard: &mut BucketShard,
         key: u64,
+        bucket: Option<Bucket>,
         now: u64,
-        revision: &Revision,
-        change: impl FnOnce(Option<Bucket>) -> (Option<Bucket>, R),
-    ) -> Result<R, TableError> {
-        let reserved = ReservedPlace::new(self).map_or_else(|| self.make_room(shard, now, revision), Ok)?;
-        let (after, result) = change(shard.show(None, now));
-        if let Some(bucket) = after.filter(|bucket| bucket.is_live(now)) {
+        reserved: Option<ReservedPlace<'_>>,
+    ) {
+        if let Some(bucket) = bucket.filter(|bucket| bucket.is_live(now)) {
             if shard.is_full() {
                 self.vacate(shard.sweep(now.saturating_sub(REST)));
             }
             shard.put(key, bucket);
             std::mem::forget(reserved);
         }
-        Ok(result)
+    }
+
+    /// Reserves the place of a newcomer's bucket.
+    #[cold]
+    fn reserve(&self, shard: &mut BucketShard, now: u64, revision: &Revision) -> Result<ReservedPlace<'_>, TableError> {
+        ReservedPlace::new(self).map_or_else(|| self.make_room(shard, now, revision), Ok)
     }
 
     /// Reserves the place of a bucket whose time has passed. Other shards are swept only if their locks are free.
