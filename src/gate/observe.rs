@@ -104,8 +104,8 @@ pub enum Event<'a> {
     ///
     /// Nothing was written for it, and it is not retried. The reservation of a rejected settlement ends by its time, and
     /// units that the settlement would have charged are not charged. Where [`OnFailure`](crate::OnFailure) lets requests
-    /// pass without the store, an admission passes all the same. Its record stays in the spool, behind all others, and is
-    /// reported whenever it is tried.
+    /// pass without the store, an admission passes all the same. Its record is set aside in a file beside the spool, which
+    /// `why` names.
     StoreRejected {
         /// Policy of the store.
         policy: &'a PolicyName,
@@ -113,6 +113,15 @@ pub enum Event<'a> {
         client: &'a Client,
         /// Error text of the database.
         why: &'a str,
+    },
+    /// Another transaction holds the account of a client for longer than its requests wait. Only the requests of this
+    /// client pass without the store, as [`OnFailure`](crate::OnFailure) says, until its account is free. Emitted once
+    /// until then.
+    AccountHeld {
+        /// Policy of the store.
+        policy: &'a PolicyName,
+        /// Client whose account is held.
+        client: &'a Client,
     },
     /// The store of the accounts does not answer, and requests pass without it, as [`OnFailure`](crate::OnFailure) says.
     /// Emitted once, until it answers again. Also emitted when a ledger's database answers and must not be used, because it

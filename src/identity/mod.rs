@@ -60,8 +60,8 @@ pub use lookup::Lookup;
 pub use lookup_layer::{LookupFuture, LookupLayer, LookupService};
 pub use name::{Name, Tier};
 pub use peer_ip::{PeerAddress, PeerIp};
-pub(crate) use unidentified::anonymous;
 pub use unidentified::{MissingIdentity, OnUnidentified};
+pub(crate) use unidentified::{anonymous, without_reports};
 pub use unverified::Unverified;
 pub use verified::Verified;
 

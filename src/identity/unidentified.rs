@@ -1,6 +1,6 @@
 //! Requests without an identity.
 
-use std::sync::LazyLock;
+use std::{cell::Cell, sync::LazyLock};
 
 use http::HeaderValue;
 
@@ -76,6 +76,27 @@ impl MissingIdentity {
             (_, other) => other,
         }
     }
+}
+
+thread_local!(static REPORTS_ARE_OFF: Cell<bool> = const { Cell::new(false) });
+
+/// Runs `identify` without the reports that are made once, so that a read does not use them up.
+pub(crate) fn without_reports<T>(identify: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            REPORTS_ARE_OFF.set(self.0);
+        }
+    }
+    let restore = Restore(REPORTS_ARE_OFF.replace(true));
+    let identified = identify();
+    drop(restore);
+    identified
+}
+
+/// Returns whether the request is identified for a read.
+pub(super) fn reports_are_off() -> bool {
+    REPORTS_ARE_OFF.get()
 }
 
 /// Returns the client that all requests without an identity share.

@@ -130,6 +130,10 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         self.slots.watch(receipt, now);
     }
 
+    fn unwatch(&self, receipt: &Receipt) {
+        self.slots.unwatch(receipt);
+    }
+
     fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits {
         if let Some(command) = self.addition(receipt, used, now) {
             self.inner.writer.enqueue(command);

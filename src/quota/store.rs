@@ -70,6 +70,9 @@ pub(crate) trait QuotaBackend: Send + Sync + 'static {
     /// has a stalled reader.
     fn watch(&self, receipt: &Receipt, now: Now);
 
+    /// Requires no progress of an admitted request any more. Its response has ended, and its work goes on.
+    fn unwatch(&self, receipt: &Receipt);
+
     /// Records progress of an admitted request, and the amounts used since the last call.
     fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits;
 
@@ -175,6 +178,8 @@ pub(crate) enum StoreEvent {
     Near(NearLimits),
     /// The store rejected a call or a settlement of this client for good, for this reason.
     Rejected { client: Client, why: Arc<str> },
+    /// Another transaction holds the account of this client, and its requests pass without the store.
+    Held(Client),
     /// The store is away, and requests pass without it.
     Lost(Arc<str>),
     /// The store is back.

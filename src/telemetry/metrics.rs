@@ -29,6 +29,7 @@ use crate::{
 /// | `tollgate.circuit.state` | `policy`, `state` | gauge: 1 for the state of the policy's one circuit, 0 for the states that it had before |
 /// | `tollgate.store.available` | `policy` | gauge: 0 while requests pass without the store |
 /// | `tollgate.store.losses` | `policy` | times that the store stopped answering |
+/// | `tollgate.accounts.held` | `policy` | times that a client's requests began to pass without the store, because another transaction held its account |
 /// | `tollgate.store.rejections` | `policy` | calls that the store rejected for good |
 /// | `tollgate.spool.full` | `policy` | times that the spool was full |
 /// | `tollgate.spool.merged`, `tollgate.spool.duplicates` | `policy` | records merged into the store, and jobs among them that had been charged before |
@@ -122,6 +123,7 @@ impl Observer for Metrics {
                 counter!("tollgate.limits.near", "policy" => label(policy), "limit" => label(limit)).increment(1);
             }
             Event::UnknownUnit { policy, .. } => one("tollgate.units.unknown", policy),
+            Event::AccountHeld { policy, .. } => one("tollgate.accounts.held", policy),
             Event::StoreRejected { policy, .. } => one("tollgate.store.rejections", policy),
             Event::StoreLost { policy, .. } => {
                 one("tollgate.store.losses", policy);

@@ -22,6 +22,7 @@ mod opening;
 mod outage;
 mod rejected;
 mod spool;
+mod spool_aside;
 mod spool_owner;
 #[cfg(feature = "sqlite")]
 mod stopped_clock;

@@ -241,7 +241,14 @@ mod on_a_server {
         let url = Postgres::shared().database();
         let ledger = tollgate::Ledger::postgres(&url).spool_in(directory.0.join("spool")).open().await.unwrap();
         let ledger = ledger.deadline(PATIENT);
-        let layer = tollgate::QuotaLayer::new(super::super::place::plan(10));
+        let told = std::sync::Arc::<std::sync::Mutex<Vec<String>>>::default();
+        let tells = std::sync::Arc::clone(&told);
+        let layer =
+            tollgate::QuotaLayer::new(super::super::place::plan(10)).observe(move |event: &tollgate::Event<'_>| {
+                if let tollgate::Event::AccountHeld { client, .. } = event {
+                    tells.lock().unwrap().extend(client.name().map(ToString::to_string));
+                }
+            });
         let quotas = layer.store_in(&ledger, tollgate::OnFailure::FailOpen).handle();
         let scene = Scene { place: Place::Server(url.clone()), url, ledger, quotas };
         for number in 0..10 {
@@ -255,6 +262,7 @@ mod on_a_server {
             assert_eq!(beyond.reason(), Reason::RateLimited, "the ledger decides about others");
         }
         assert!(scene.ledger.spool().unwrap().pending() >= 20);
+        assert_eq!(*told.lock().unwrap(), ["bob"], "once until the account is free");
         other.execute("ROLLBACK").await.unwrap();
         until("the spool is merged", async || scene.ledger.spool().unwrap().pending() == 0).await;
         let mut more = 0;

@@ -31,6 +31,7 @@ fn emit_all(observer: &impl Observer) {
         Event::UpgradeReleasedSlot { policy },
         Event::UnknownUnit { policy, unit: "token" },
         Event::StoreRejected { policy, client, why: "a constraint" },
+        Event::AccountHeld { policy, client },
         Event::StoreLost { policy, why: "connection refused" },
         Event::SpoolFull { policy },
         Event::SpoolMerged { policy, records: 7, duplicates: 2 },

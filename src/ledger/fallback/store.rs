@@ -178,6 +178,10 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
         self.store.watch(receipt, now);
     }
 
+    fn unwatch(&self, receipt: &Receipt) {
+        self.store.unwatch(receipt);
+    }
+
     unchanged! {
         fn reservation_key(&self, receipt: &Receipt) -> ReservationKey;
         fn record(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>>;

@@ -88,6 +88,8 @@ pub(crate) enum CommandKind {
     Revoke {
         grant: u64,
     },
+    /// Shows that the ledger decides: reads no account and changes nothing.
+    Probe,
 }
 
 /// A charge: takes all amounts or none.

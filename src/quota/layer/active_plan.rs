@@ -75,17 +75,23 @@ impl ClientPlans {
     }
 
     pub(super) fn remove(&self, client: Digest) {
-        self.plans.remove(&client);
+        if let Some((_, active)) = self.plans.remove(&client) {
+            active.retire();
+        }
     }
 }
 
 impl ActivePlan {
-    /// Activates a plan in place of `old`, if there was one. A plan without a version gets the next one, or 1; a version
-    /// that is not above the active one is an error.
+    /// Activates a plan in place of `old`, if there was one. A plan without a version gets the one after `old` and after
+    /// every plan of its name that was [retired](Self::retire), or 1; a version that is not above the active one is an
+    /// error.
     pub(super) fn next(old: Option<&Self>, plan: Plan, common: &Arc<Common>) -> Result<Arc<Self>, ConfigError> {
         let version = old.map_or(0, |old| old.plan.version());
         let plan = match plan.version() {
-            0 => plan.numbered(version.saturating_add(1)),
+            0 => {
+                let last = version.max(common.retired_version(&plan));
+                plan.numbered(last.saturating_add(1))
+            }
             newer if newer > version => plan,
             stale => {
                 let must = format!("be above {version}, which is in force");
@@ -93,7 +99,16 @@ impl ActivePlan {
             }
         };
         common.add_units(&plan);
+        if let Some(old) = old.filter(|old| old.plan.name() != plan.name()) {
+            old.retire();
+        }
         Ok(Self::new(plan, common))
+    }
+
+    /// Stores the version of a plan that has no successor. Accounts remember by name and version which plans they have
+    /// started fresh under, so that a version that returned would not start fresh.
+    pub(super) fn retire(&self) {
+        self.common.retire(&self.plan);
     }
 
     pub(super) fn new(plan: Plan, common: &Arc<Common>) -> Arc<Self> {

@@ -149,7 +149,7 @@ impl Quotas {
         Ok(self.call(client, |store, account| store.grants(account)).await?)
     }
 
-    /// Explains the decision on a request and charges nothing.
+    /// Explains the decision on a request, charges nothing and emits no event.
     ///
     /// Jobs are not checked, so that a duplicate may still be refused.
     ///
@@ -168,10 +168,7 @@ impl Quotas {
     /// # });
     /// ```
     pub async fn explain(&self, request: &RequestHead<'_>) -> Result<Explanation, QuotaError> {
-        let mut identified = self.0.clients.identify(request);
-        Client::identified(&mut identified);
-        let charged = |client: Option<&Client>| Ok(client.cloned());
-        let client = match self.0.clients.resolve(identified.as_ref(), &self.0.common.context, charged) {
+        let client = match self.0.clients.explain(request, &self.0.common.context) {
             Ok(Some(client)) => client,
             free => return Ok(Explanation { client: None, limits: Vec::new(), refusal: free.err() }),
         };

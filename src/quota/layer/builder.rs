@@ -198,8 +198,8 @@ impl QuotaLayer {
     /// Charges a request that reached the service only if `charge_when` returns true; default: always.
     ///
     /// The closure runs when the response has ended. Until then the request is counted; if it is not charged,
-    /// everything is refunded. If `charge_when` panics, the request is charged. The closure may run in a drop and must
-    /// not block.
+    /// everything is refunded. A request for which the handler [recorded](crate::Charge::record) an amount is charged
+    /// without a call of it, and so is one for which it panics. The closure may run in a drop and must not block.
     ///
     /// ```
     /// use http::StatusCode;

@@ -54,6 +54,10 @@ impl QuotaBackend for Troubled {
         unreachable!("nothing was admitted")
     }
 
+    fn unwatch(&self, _: &Receipt) {
+        unreachable!("nothing was admitted")
+    }
+
     fn progress(&self, _: &Receipt, _: &Amounts, _: Now) -> NearLimits {
         unreachable!("nothing was admitted")
     }

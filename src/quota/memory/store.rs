@@ -103,6 +103,16 @@ impl QuotaBackend for Accounts {
         });
     }
 
+    fn unwatch(&self, receipt: &Receipt) {
+        let Some(lease) = receipt.lease else { return };
+        self.at(receipt.address, |_, account| {
+            if let Some(leases) = &mut account.slots {
+                leases.unwatch(lease);
+            }
+            0
+        });
+    }
+
     fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits {
         self.at(receipt.address, |_, account| {
             if let (Some(lease), Some(leases)) = (receipt.lease, &mut account.slots) {

@@ -22,7 +22,9 @@ use super::{
 pub(super) fn reads<R>(batch: &[Queued<R>]) -> Reads {
     let mut reads = Reads::default();
     for Queued { command, sent, .. } in batch {
-        reads.tenants.push(Arc::clone(&command.key.tenant));
+        if !matches!(command.kind, CommandKind::Probe) {
+            reads.tenants.push(Arc::clone(&command.key.tenant));
+        }
         if *sent || command.reads_job() {
             reads.jobs.push(command.key.clone());
         }
@@ -46,7 +48,7 @@ impl Command {
             CommandKind::Admit(_) => !self.own,
             CommandKind::Settle(settle) => settle.end != SettleKind::Add,
             CommandKind::Record { .. } | CommandKind::Reset { .. } => false,
-            CommandKind::Grant { .. } | CommandKind::Revoke { .. } => false,
+            CommandKind::Grant { .. } | CommandKind::Revoke { .. } | CommandKind::Probe => false,
             _ => true,
         }
     }
@@ -142,6 +144,7 @@ impl Attempt<'_, '_> {
             CommandKind::Credit { plan, request } => self.credit(plan, request),
             CommandKind::Grant { plan, grant } => self.grant(plan, grant),
             CommandKind::Revoke { grant } => self.revoke(*grant),
+            CommandKind::Probe => Reply::Done,
         }
     }
 }
