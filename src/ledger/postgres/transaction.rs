@@ -39,14 +39,25 @@ const LOCK: &str = "INSERT INTO quota_account (tenant_id) SELECT t FROM unnest($
     RETURNING tenant_id";
 
 /// Locks the accounts that no other transaction holds, creates missing ones, and returns both, each with whether it was
-/// created. It waits only for a transaction that is creating one of them.
+/// created. PostgreSQL can skip a locked row, but not one that another transaction is inserting, which no other can see:
+/// so it waits for that at most 1 ms, its shortest lock time-out. The last row is null and ends that time-out.
 const LOCK_FREE: &str = "WITH free AS (
         SELECT tenant_id FROM quota_account WHERE tenant_id = ANY ($1::text[]) FOR UPDATE SKIP LOCKED),
     added AS (
         INSERT INTO quota_account (tenant_id) SELECT t FROM unnest($1::text[]) WITH ORDINALITY AS asked (t, n)
         WHERE NOT EXISTS (SELECT FROM quota_account WHERE tenant_id = t)
+            AND (SELECT set_config('lock_timeout', '1ms', true)) IS NOT NULL
         ORDER BY n ON CONFLICT (tenant_id) DO NOTHING RETURNING tenant_id)
-    SELECT tenant_id, false FROM free UNION ALL SELECT tenant_id, true FROM added";
+    SELECT tenant_id, false FROM free UNION ALL SELECT tenant_id, true FROM added
+    UNION ALL SELECT nullif(set_config('lock_timeout', '500ms', true), '500ms'), false";
+
+/// As [`LOCK_FREE`], but creates no account.
+const LOCK_EXISTING: &str = "WITH free AS (
+        SELECT tenant_id FROM quota_account WHERE tenant_id = ANY ($1::text[]) FOR UPDATE SKIP LOCKED)
+    SELECT tenant_id, false FROM free UNION ALL SELECT nullif(set_config('lock_timeout', '500ms', true), '500ms'), false";
+
+/// Waits for no lock after [`BEGIN`].
+const HURRY: &str = "SET LOCAL lock_timeout = '1ms'";
 
 /// Texts of [`WRITES`].
 static TEXTS: LazyLock<[Arc<str>; COUNT]> = LazyLock::new(|| {
@@ -60,7 +71,7 @@ static TEXTS: LazyLock<[Arc<str>; COUNT]> = LazyLock::new(|| {
 
 /// Returns every statement that locks or writes.
 pub(super) fn statements() -> impl Iterator<Item = Arc<str>> {
-    [LOCK, LOCK_FREE].map(Arc::from).into_iter().chain(TEXTS.iter().cloned())
+    [LOCK, LOCK_FREE, LOCK_EXISTING].map(Arc::from).into_iter().chain(TEXTS.iter().cloned())
 }
 
 impl ChargePath for Postgres {
@@ -91,8 +102,14 @@ impl ChargePath for Postgres {
             let created = lock(connection, &names).await?;
             return Ok(Loaded { created, ..read::load(connection, &tenants, &reads.jobs, &reads.since).await? });
         }
-        let free = sqlx::query_as(LOCK_FREE).bind(&names).fetch_all(&mut *connection);
-        let free: HashMap<String, bool> = free.await.map_err(db_error::<Self>)?.into_iter().collect();
+        let free = match lock_free(connection, LOCK_FREE, &names).await {
+            // Another transaction is creating one of them: all missing ones count as held.
+            Err(DbError::Again(_)) => {
+                Self::run(connection, safe(format!("ROLLBACK; {BEGIN}; {HURRY}"))).await?;
+                lock_free(connection, LOCK_EXISTING, &names).await?
+            }
+            free => free?,
+        };
         let is_free = |tenant: &Arc<str>| free.contains_key(&*text(tenant));
         let created = free.iter().filter(|(_, created)| **created).map(|(tenant, _)| decoded(tenant)).collect();
         let (free, held): (Vec<_>, Vec<_>) = tenants.into_iter().partition(is_free);
@@ -128,6 +145,17 @@ async fn lock(connection: &mut PgConnection, names: &[Cow<'_, str>]) -> Result<V
 
 fn decoded(tenant: &str) -> Arc<str> {
     encoding::read(tenant).into()
+}
+
+/// Locks accounts that no other transaction holds, and returns them, each with whether it was created.
+async fn lock_free(
+    connection: &mut PgConnection,
+    sql: &'static str,
+    names: &[Cow<'_, str>],
+) -> Result<HashMap<String, bool>, DbError> {
+    let free = sqlx::query_as::<_, (Option<String>, bool)>(sql).bind(names).fetch_all(connection);
+    let free = free.await.map_err(db_error::<Postgres>)?.into_iter();
+    Ok(free.filter_map(|(tenant, created)| Some((tenant?, created))).collect())
 }
 
 /// Binds a column of all rows as an array.

@@ -248,6 +248,8 @@ pub(super) struct Queued<R> {
     pub(super) to: Option<R>,
     /// The caller left while the command was under way.
     pub(super) left: bool,
+    /// The main lane found its account held by another transaction, at its latest try.
+    pub(super) held: bool,
     /// A commit that includes it was sent; only the database knows whether it took place.
     pub(super) sent: bool,
     /// Failed attempts to store it.
@@ -258,6 +260,6 @@ pub(super) struct Queued<R> {
 
 impl<R> Queued<R> {
     pub(super) fn new(ticket: u64, command: Command, to: Option<R>) -> Self {
-        Self { ticket, command, to, left: false, sent: false, tries: 0, rejections: 0 }
+        Self { ticket, command, to, left: false, held: false, sent: false, tries: 0, rejections: 0 }
     }
 }

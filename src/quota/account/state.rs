@@ -313,8 +313,8 @@ impl Account {
     }
 
     /// Settles a job whose outcome is unknown, and returns the state that it had; `None` if no job has the id.
-    pub(crate) fn settle_job(&mut self, job: &Job, outcome: JobOutcome) -> Option<JobState> {
-        let (state, freed) = self.rare.as_mut()?.jobs.settle(job.id, outcome);
+    pub(crate) fn settle_job(&mut self, job: &Job, outcome: JobOutcome, now: Now) -> Option<JobState> {
+        let (state, freed) = self.rare.as_mut()?.jobs.settle(job.id, outcome, now.moment);
         if let Some(JobCharge { amounts, scope }) = freed {
             self.give_back(&amounts, scope);
         }

@@ -162,11 +162,11 @@ impl QuotaBackend for Accounts {
         job: &Job,
         outcome: JobOutcome,
     ) -> MaybeFuture<Result<Option<JobState>, StoreError>> {
-        let settled = self.change(context, |account| account.settle_job(job, outcome));
+        let settled = self.change(context, |account| account.settle_job(job, outcome, context.now));
         // Charged while there was no room for the client, under whichever plan.
         let shared = || {
             let mut shared_accounts = self.shared.shared_accounts.lock();
-            shared_accounts.iter_mut().find_map(|account| account.settle_job(job, outcome))
+            shared_accounts.iter_mut().find_map(|account| account.settle_job(job, outcome, context.now))
         };
         MaybeFuture::Ready(Ok(settled.flatten().or_else(shared)))
     }
