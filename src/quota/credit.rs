@@ -31,6 +31,7 @@ pub(crate) struct CreditRequest {
     pub(crate) id: Box<str>,
     pub(crate) kind: Kind,
     pub(crate) amount: u64,
+    #[allow(dead_code, reason = "memory has no entries to show it in")]
     pub(crate) reason: Box<str>,
 }
 
