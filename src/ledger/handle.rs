@@ -25,7 +25,7 @@ use crate::{
 ///
 /// | task | method |
 /// |---|---|
-/// | charge, reserve, record, grant, reset | the [`handle`](crate::QuotaLayer::handle) of a layer that stores its
+/// | charge, reserve, record, credit, grant, reset | the [`handle`](crate::QuotaLayer::handle) of a layer that stores its
 /// accounts in it |
 /// | export rows | [`entries`](Self::entries) |
 /// | usage at a past time | [`usage_at`](Self::usage_at) |

@@ -5,6 +5,7 @@ mod admin;
 mod builder;
 mod bytes;
 mod charge;
+mod credit;
 mod error;
 mod handle;
 mod idle;

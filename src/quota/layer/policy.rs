@@ -187,7 +187,9 @@ impl QuotaPolicy {
 
     pub(super) fn refusal(&self, active: &ActivePlan, client: &Client, refused: AdmitError, now: Now) -> Refusal {
         let (reason, wait) = match refused {
-            AdmitError::Store(StoreError::Nameless | StoreError::Invalid(_)) => (Reason::Unidentified, None),
+            AdmitError::Store(StoreError::Nameless | StoreError::Invalid(_) | StoreError::UnknownAccount) => {
+                (Reason::Unidentified, None)
+            }
             AdmitError::Store(StoreError::Rejected(_)) => (Reason::Rejected, None),
             AdmitError::Store(StoreError::Unavailable) => (Reason::Unavailable, Some(STORE_WAIT)),
             AdmitError::Store(StoreError::Indeterminate) => (Reason::Indeterminate, Some(STORE_WAIT)),

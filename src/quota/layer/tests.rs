@@ -13,7 +13,7 @@ use crate::{
     head::RequestHead,
     identity::{Client, OnUnidentified},
     quota::{
-        ActiveGrant, Amounts, Grant, GrantId, JobOutcome, JobState, Plan, Usage,
+        ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, Plan, Usage,
         account::{AccountSettings, CloseResult, Job, Now},
         memory::RoomSettings,
         store::{
@@ -106,6 +106,10 @@ impl QuotaBackend for Troubled {
         self.late()
     }
 
+    fn credit(&self, _: &AccountContext<'_>, _: &CreditRequest) -> MaybeFuture<Result<Credited, StoreError>> {
+        self.late()
+    }
+
     fn grant(&self, _: &AccountContext<'_>, _: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {
         self.late()
     }
@@ -183,6 +187,7 @@ async fn failed_store_returns_errors_from_reads_and_changes() {
             quotas.record(&alice, ("queries", 1)).await,
             quotas.reset(&alice, "queries").await,
             quotas.reset_all(&alice).await,
+            quotas.credit(&alice, "7", "queries", 1, "").await.map(drop),
             quotas.grant(&alice, grant).await.map(drop),
             quotas.revoke(&alice, GrantId(1)).await.map(drop),
         ] {

@@ -8,7 +8,7 @@ use crate::{
     gate::MaybeFuture,
     identity::{Client, Tier},
     quota::{
-        ActiveGrant, Amounts, Grant, GrantId, JobOutcome, JobState, Usage,
+        ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, Usage,
         account::{Account, CloseResult, Job, JobCharge, Now, Taken},
         store::{
             AccountAddress, AccountContext, AdmissionDetails, AdmitError, AdmitRequest, AdmittedCharge, Bookmark,
@@ -177,6 +177,9 @@ impl QuotaBackend for Accounts {
 
     fn record(&self, context: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>> {
         let record = |account: &mut Account, now: Now, address: AccountAddress| {
+            if let Err(invalid) = account.check_record(amounts) {
+                return MaybeFuture::Ready(Err(StoreError::Invalid(invalid)));
+            }
             let warned = account.record(amounts, now);
             let client = (address.shard != CROWD).then_some(context.client);
             MaybeFuture::Ready(Ok(NearLimits::of(client, account.warnings(warned))))
@@ -245,8 +248,21 @@ impl QuotaBackend for Accounts {
     }
 
     fn reset(&self, context: &AccountContext<'_>, limit: Option<&str>) -> MaybeFuture<Result<(), StoreError>> {
-        let reset = self.change(context, |account| account.reset(limit));
-        MaybeFuture::Ready(reset.unwrap_or_else(|| context.plan.check_name(limit)).map_err(StoreError::Invalid))
+        let unknown =
+            || Err(context.plan.check_name(limit).map_or_else(StoreError::Invalid, |()| StoreError::UnknownAccount));
+        let reset = self.change(context, |account| account.reset(limit).map_err(StoreError::Invalid));
+        MaybeFuture::Ready(reset.unwrap_or_else(unknown))
+    }
+
+    fn credit(
+        &self,
+        context: &AccountContext<'_>,
+        request: &CreditRequest,
+    ) -> MaybeFuture<Result<Credited, StoreError>> {
+        let id = self.digester().digest("credit", [request.id.as_bytes()]);
+        let credit = |account: &mut Account| account.credit(id, request, context.now, &self.settings);
+        let credited = self.change(context, credit).ok_or(StoreError::UnknownAccount);
+        MaybeFuture::Ready(credited.and_then(|credited| credited.map_err(StoreError::Invalid)))
     }
 
     fn grant(&self, context: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {
