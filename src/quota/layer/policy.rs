@@ -20,7 +20,7 @@ use super::{
 use crate::{
     gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext, Tiered},
     head::RequestHead,
-    identity::Client,
+    identity::{Client, Name},
     kind::Kind,
     quota::{
         Amounts, Limit, Plan,
@@ -72,7 +72,7 @@ impl QuotaPolicy {
             None => settings.store.0.bills(),
         };
         let account = AccountSettings { charge_expired, ..settings.account.clone() };
-        let store = settings.store.0.open(settings.clients.most, account, settings.on_failure);
+        let store = settings.store.0.open(settings.room(), account, settings.on_failure);
         let store = store.unwrap_or_else(|invalid| panic!("{invalid}"));
         let late = context.clone();
         store.listen(Arc::new(move |event| emit(&late, event)));
@@ -187,7 +187,9 @@ impl QuotaPolicy {
 
     pub(super) fn refusal(&self, active: &ActivePlan, client: &Client, refused: AdmitError, now: Now) -> Refusal {
         let (reason, wait) = match refused {
-            AdmitError::Store(StoreError::Nameless | StoreError::Invalid(_)) => (Reason::Unidentified, None),
+            AdmitError::Store(StoreError::Nameless | StoreError::Invalid(_) | StoreError::UnknownAccount) => {
+                (Reason::Unidentified, None)
+            }
             AdmitError::Store(StoreError::Rejected(_)) => (Reason::Rejected, None),
             AdmitError::Store(StoreError::Unavailable) => (Reason::Unavailable, Some(STORE_WAIT)),
             AdmitError::Store(StoreError::Indeterminate) => (Reason::Indeterminate, Some(STORE_WAIT)),
@@ -313,6 +315,7 @@ impl Common {
 /// Emits an event of the store for which no caller waits.
 fn emit(context: &PolicyContext, event: &StoreEvent) {
     let policy = &context.name;
+    let network: Option<Name>;
     let event = match event {
         StoreEvent::Near(near) => return warn(context, near),
         StoreEvent::Rejected { client, why } => Event::StoreRejected { policy, client, why },
@@ -320,6 +323,10 @@ fn emit(context: &PolicyContext, event: &StoreEvent) {
         StoreEvent::Lost(why) => Event::StoreLost { policy, why },
         StoreEvent::Back => Event::StoreBack { policy },
         StoreEvent::Full => Event::SpoolFull { policy },
+        StoreEvent::CohortFull(cohort) => {
+            network = cohort.network();
+            Event::CohortFull { policy, network: network.as_ref() }
+        }
         StoreEvent::Merged { records, duplicates } => {
             Event::SpoolMerged { policy, records: *records, duplicates: *duplicates }
         }
