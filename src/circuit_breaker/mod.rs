@@ -96,3 +96,5 @@ pub use handle::{CallError, CircuitBreaker, Counts};
 pub use layer::{CircuitBreakerLayer, CircuitBreakerService};
 pub use policy::{CircuitBreakerPermit, CircuitBreakerPolicy};
 pub use trip::Trip;
+#[allow(unused_imports, reason = "only a feature writes the length of a window")]
+pub(crate) use trip::WindowLength;

@@ -35,19 +35,20 @@ use crate::error::ConfigError;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Trip {
-    failure: Option<RateRule>,
-    slow: Option<RateRule>,
-    consecutive: Option<u32>,
-    window: Option<WindowLength>,
-    slow_after: Option<Duration>,
+    pub(crate) failure: Option<RateRule>,
+    pub(crate) slow: Option<RateRule>,
+    pub(crate) consecutive: Option<u32>,
+    pub(crate) window: Option<WindowLength>,
+    pub(crate) slow_after: Option<Duration>,
     /// Setting for which `or` found two values.
     clash: Option<&'static str>,
 }
 
+/// Share of a window's calls at which a circuit opens.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct RateRule {
-    share: f64,
-    min_requests: Option<u32>,
+pub(crate) struct RateRule {
+    pub(crate) share: f64,
+    pub(crate) min_requests: Option<u32>,
 }
 
 /// Length of the sliding window.

@@ -13,7 +13,7 @@ use super::{layer::PolicyContext, observe::Event};
 use crate::{
     error::ConfigError,
     head::RequestHead,
-    identity::{Client, Digester, Identify, MissingIdentity, OnUnidentified, PeerIp, Tier, anonymous},
+    identity::{Client, Digester, Identify, MissingIdentity, OnUnidentified, PeerIp, Tier, anonymous, without_reports},
     refusal::{Dialect, Reason, Refusal},
 };
 
@@ -95,21 +95,22 @@ impl ClientResolver {
         decide(client)
     }
 
+    /// Returns the client to charge as [`resolve`](Self::resolve) does, for a read: no report is made, and none is used up.
+    pub(crate) fn explain(
+        &self,
+        request: &RequestHead<'_>,
+        context: &PolicyContext,
+    ) -> Result<Option<Client>, Refusal> {
+        let mut client = without_reports(|| self.identify(request));
+        Client::identified(&mut client);
+        if client.is_some() { Ok(client) } else { self.treatment(context) }
+    }
+
     #[cold]
     fn unidentified(&self, context: &PolicyContext) -> Result<Option<Client>, Refusal> {
-        let PolicyContext { name: policy, observers, .. } = context;
-        let refuse = |reason| Err(context.refusal(reason));
-        let decided = match (self.on_unidentified, &self.missing) {
-            (Some(OnUnidentified::Share), _) | (None, MissingIdentity::Optional) => Ok(Some(anonymous())),
-            (Some(OnUnidentified::Pass), _) => Ok(None),
-            (Some(OnUnidentified::Refuse), _) => refuse(Reason::Unidentified),
-            (None, MissingIdentity::PeerAddress) => refuse(Reason::NoPeerAddress),
-            (None, MissingIdentity::Principal) => refuse(Reason::NoPrincipal),
-            (None, MissingIdentity::Credential { challenge }) => {
-                refuse(Reason::Unauthenticated).map_err(|refusal| refusal.with_challenge(challenge.clone()))
-            }
-        };
+        let decided = self.treatment(context);
         if !self.warned.load(Ordering::Relaxed) && !self.warned.swap(true, Ordering::Relaxed) {
+            let PolicyContext { name: policy, observers, .. } = context;
             observers.emit(&Event::Unidentified { policy });
             match &decided {
                 Ok(client) => {
@@ -120,6 +121,21 @@ impl ClientResolver {
             }
         }
         decided
+    }
+
+    /// Returns the client to charge for a request without an identity.
+    fn treatment(&self, context: &PolicyContext) -> Result<Option<Client>, Refusal> {
+        let refuse = |reason| Err(context.refusal(reason));
+        match (self.on_unidentified, &self.missing) {
+            (Some(OnUnidentified::Share), _) | (None, MissingIdentity::Optional) => Ok(Some(anonymous())),
+            (Some(OnUnidentified::Pass), _) => Ok(None),
+            (Some(OnUnidentified::Refuse), _) => refuse(Reason::Unidentified),
+            (None, MissingIdentity::PeerAddress) => refuse(Reason::NoPeerAddress),
+            (None, MissingIdentity::Principal) => refuse(Reason::NoPrincipal),
+            (None, MissingIdentity::Credential { challenge }) => {
+                refuse(Reason::Unauthenticated).map_err(|refusal| refusal.with_challenge(challenge.clone()))
+            }
+        }
     }
 }
 

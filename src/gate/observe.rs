@@ -9,7 +9,7 @@ use http::HeaderName;
 
 use crate::{
     circuit_state::CircuitState,
-    identity::{Client, Digest},
+    identity::{Client, Digest, Name},
     policy_name::PolicyName,
     refusal::Refusal,
 };
@@ -62,10 +62,20 @@ pub enum Event<'a> {
         /// Name of the field.
         field: &'a HeaderName,
     },
-    /// The table of clients is full of live entries, and a newcomer shared state with other newcomers.
+    /// The table of clients is full of live entries, or has those that one network may have, and a newcomer shared state
+    /// with other newcomers.
     Overflow {
         /// Policy of the table.
         policy: &'a PolicyName,
+    },
+    /// One network, or the clients that nothing vouches for, have as many accounts as
+    /// [one may have](crate::QuotaLayer::max_clients_per_network). From now on its newcomers share accounts. Emitted once,
+    /// until it has half of them.
+    CohortFull {
+        /// Policy of the accounts.
+        policy: &'a PolicyName,
+        /// The network, such as `2001:db8::/44` or `198.51.0.0/16`; `None` for the clients that nothing vouches for.
+        network: Option<&'a Name>,
     },
     /// A lease that was held too long was reclaimed.
     Reclaimed {
@@ -104,8 +114,8 @@ pub enum Event<'a> {
     ///
     /// Nothing was written for it, and it is not retried. The reservation of a rejected settlement ends by its time, and
     /// units that the settlement would have charged are not charged. Where [`OnFailure`](crate::OnFailure) lets requests
-    /// pass without the store, an admission passes all the same. Its record stays in the spool, behind all others, and is
-    /// reported whenever it is tried.
+    /// pass without the store, an admission passes all the same. Its record is set aside in a file beside the spool, which
+    /// `why` names.
     StoreRejected {
         /// Policy of the store.
         policy: &'a PolicyName,
@@ -113,6 +123,15 @@ pub enum Event<'a> {
         client: &'a Client,
         /// Error text of the database.
         why: &'a str,
+    },
+    /// Another transaction holds the account of a client for longer than its requests wait. Only the requests of this
+    /// client pass without the store, as [`OnFailure`](crate::OnFailure) says, until its account is free. Emitted once
+    /// until then.
+    AccountHeld {
+        /// Policy of the store.
+        policy: &'a PolicyName,
+        /// Client whose account is held.
+        client: &'a Client,
     },
     /// The store of the accounts does not answer, and requests pass without it, as [`OnFailure`](crate::OnFailure) says.
     /// Emitted once, until it answers again. Also emitted when a ledger's database answers and must not be used, because it

@@ -1,10 +1,10 @@
 //! Requests without an identity.
 
-use std::sync::LazyLock;
+use std::{cell::Cell, sync::LazyLock};
 
 use http::HeaderValue;
 
-use super::{Client, Digester};
+use super::{Client, Cohort, Digester};
 
 /// Decision on a request without an identity, set by a layer's `on_unidentified`.
 ///
@@ -78,9 +78,32 @@ impl MissingIdentity {
     }
 }
 
+thread_local!(static REPORTS_ARE_OFF: Cell<bool> = const { Cell::new(false) });
+
+/// Runs `identify` without the reports that are made once, so that a read does not use them up.
+pub(crate) fn without_reports<T>(identify: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            REPORTS_ARE_OFF.set(self.0);
+        }
+    }
+    let restore = Restore(REPORTS_ARE_OFF.replace(true));
+    let identified = identify();
+    drop(restore);
+    identified
+}
+
+/// Returns whether the request is identified for a read.
+pub(super) fn reports_are_off() -> bool {
+    REPORTS_ARE_OFF.get()
+}
+
 /// Returns the client that all requests without an identity share.
 pub(crate) fn anonymous() -> Client {
-    static ANONYMOUS: LazyLock<Client> =
-        LazyLock::new(|| Client::from_digest(Digester::process().digest("anonymous", [b""])).with_name("anonymous"));
+    static ANONYMOUS: LazyLock<Client> = LazyLock::new(|| {
+        let digest = Digester::process().digest("anonymous", [b""]);
+        Client::from_digest(digest).with_name("anonymous").of_cohort(Cohort::VOUCHED) // there is one, and no more
+    });
     ANONYMOUS.clone()
 }

@@ -33,7 +33,8 @@ pub(crate) use inner::LedgerInner;
 pub(crate) use receipt::LedgerReceipt;
 use receipt::LedgerReservation;
 pub use report::{
-    ArchiveReport, Drift, Entries, GrantEntry, JobStanding, LedgerEntry, LedgerJob, PastUsage, ReconcileReport,
+    ArchiveReport, CreditEntry, Drift, Entries, GrantEntry, JobStanding, LedgerEntry, LedgerJob, PastUsage,
+    ReconcileReport,
 };
 pub(crate) use store::LedgerStore;
 pub(crate) use writer_task::{Timeouts, WriterTask, new_id};

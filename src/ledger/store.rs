@@ -8,7 +8,8 @@ use super::{
     new_id, slots,
     sql::encoding,
     writer::{
-        self, Command, CommandKind, JobRows, JobStatus, Key, NoticeKind, Reply, SettleCommand, SettleKind, Stored,
+        self, CREDIT, Command, CommandKind, JobRows, JobStatus, Key, NoticeKind, Reply, SettleCommand, SettleKind,
+        Stored,
     },
 };
 use crate::{
@@ -17,9 +18,9 @@ use crate::{
     identity::{Client, Digester, Tier},
     kind::Kind,
     quota::{
-        ActiveGrant, Amounts, Grant, GrantId, JobOutcome, JobState, OnFailure, Usage,
+        ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, OnFailure, Usage,
         account::{AccountSettings, CloseResult, Denial, Duplicate, GrantState, Job, Now, Stage},
-        memory::Accounts,
+        memory::{Accounts, RoomSettings},
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, Bookmark, NearLimits, Page, PlanLookup,
             QuotaBackend, Receipt, ReservationKey, Settlement, StoreError, StoreEvent, StoreListener,
@@ -44,12 +45,13 @@ impl<D: Database> LedgerStore<D> {
     /// If the layer falls back on a spool and the ledger has none.
     pub(super) fn open(
         inner: &Arc<LedgerInner<D>>,
-        most: usize,
+        room: RoomSettings,
         settings: AccountSettings,
         on_failure: OnFailure,
     ) -> Result<Arc<dyn QuotaBackend>, ConfigError> {
         inner.upkeep.start();
-        let (inner, slots) = (Arc::clone(inner), Accounts::new(most, settings.clone()));
+        let most = room.most;
+        let (inner, slots) = (Arc::clone(inner), Accounts::new(room, settings.clone()));
         FallbackStore::over(Self { origin: inner.next_origin(), inner, slots, settings }, on_failure, most)
     }
 
@@ -91,6 +93,7 @@ fn read_reply<T>(reply: Reply, read: impl FnOnce(Reply) -> Option<T>) -> Result<
         Reply::Indeterminate => Err(StoreError::Indeterminate),
         Reply::Rejected(why) => Err(StoreError::Rejected(why)),
         Reply::Invalid(invalid) => Err(StoreError::Invalid(invalid)),
+        Reply::UnknownAccount => Err(StoreError::UnknownAccount),
         reply => read(reply).ok_or(StoreError::Unavailable),
     }
 }
@@ -134,6 +137,10 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         self.slots.watch(receipt, now);
     }
 
+    fn unwatch(&self, receipt: &Receipt) {
+        self.slots.unwatch(receipt);
+    }
+
     fn progress(&self, receipt: &Receipt, used: &Amounts, now: Now) -> NearLimits {
         if let Some(command) = self.addition(receipt, used, now) {
             self.inner.writer.enqueue(command);
@@ -175,8 +182,19 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
                 settle.since.at = if began > 0 { began } else { u64::MAX };
                 settle.plan = plan_of(&client);
             }
-            let settled = only!(Reply::Settled(job, near) => (close_result(job), NearLimits::of(Some(&client), near)));
-            read_reply(inner.writer.submit(command).await, settled)
+            let key = command.key.clone();
+            let settled = only!(Reply::Settled(job, near) => (job, near));
+            let (job, near) = read_reply(inner.writer.submit(command).await, settled)?;
+            let charged = match job {
+                // Nothing changes what it has charged.
+                JobStatus::Committed | JobStatus::Late => {
+                    let rows = inner.read(inner.writer.database.job(&key.tenant, &key.job)).await?.rows;
+                    let attempt = JobRows(&rows).attempt_of(of);
+                    attempt.map_or_else(Amounts::new, |attempt| JobRows(&rows).amounts(attempt).positive())
+                }
+                _ => Amounts::new(),
+            };
+            Ok((close_result(job, charged), NearLimits::of(Some(&client), near)))
         })
     }
 
@@ -287,6 +305,19 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
         self.submit(self.unnamed(account, kind), only!(Reply::Done => ()))
     }
 
+    fn credit(
+        &self,
+        account: &AccountContext<'_>,
+        request: &CreditRequest,
+    ) -> MaybeFuture<Result<Credited, StoreError>> {
+        let kind = CommandKind::Credit { plan: Arc::clone(account.plan), request: Box::new(request.clone()) };
+        let command = tenant(account.client).map(|tenant| {
+            let job = format!("{CREDIT}{}", request.id).into();
+            self.command(Key { tenant, job }, false, kind)
+        });
+        self.submit(command, only!(Reply::Credited(credited) => credited))
+    }
+
     fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>> {
         // The kind is that of the plan's limit.
         let mut state = GrantState::new(GrantId(fastrand::u64(1..=i64::MAX as u64)), &grant, "".into(), "".into());
@@ -371,12 +402,12 @@ fn last_seen(tenant: &Arc<str>, stored: &Stored) -> Client {
     if stored.tier.is_empty() { client } else { client.with_tier(Arc::clone(&stored.tier)) }
 }
 
-fn close_result(standing: JobStatus) -> CloseResult {
+fn close_result(standing: JobStatus, charged: Amounts) -> CloseResult {
     match standing {
         JobStatus::Open => CloseResult::Closed,
         JobStatus::Expired => CloseResult::Expired,
-        JobStatus::Committed | JobStatus::Late => CloseResult::AlreadyClosed(Stage::Committed),
-        JobStatus::Voided => CloseResult::AlreadyClosed(Stage::RolledBack),
+        JobStatus::Committed | JobStatus::Late => CloseResult::AlreadyClosed(Stage::Committed, charged),
+        JobStatus::Voided => CloseResult::AlreadyClosed(Stage::RolledBack, charged),
         JobStatus::Charged | JobStatus::Unknown => CloseResult::Unknown,
     }
 }

@@ -99,6 +99,13 @@ impl Leases {
         }
     }
 
+    /// Requires no progress of the holder any more. Only [`max_hold`](Self::new) bounds it from now on.
+    pub(crate) fn unwatch(&mut self, lease: Lease) {
+        if let Some(slot) = self.slot_of(lease) {
+            slot.progress = Moment::MAX;
+        }
+    }
+
     /// Releases a slot. Returns whether the lease still held it.
     pub(crate) fn release(&mut self, lease: Lease) -> bool {
         let held = self.slot_of(lease).is_some();

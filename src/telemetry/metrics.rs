@@ -20,7 +20,8 @@ use crate::{
 /// | `tollgate.refusals` | `policy`, `reason` | refusals by their [`Reason`](crate::Reason), also under shadow |
 /// | `tollgate.unidentified` | `policy` | layers that met an unidentified request |
 /// | `tollgate.forwarded.unreadable` | `policy` | layers that met a field of a trusted proxy that cannot be read |
-/// | `tollgate.overflows` | `policy` | newcomers that shared an account, because the table was full |
+/// | `tollgate.overflows` | `policy` | newcomers that shared an account, because the table was full or had those of their network |
+/// | `tollgate.cohorts.full` | `policy` | times that one network, or unverified identities, had the accounts that one may have |
 /// | `tollgate.leases.reclaimed` | `policy` | slots and probes that were held too long |
 /// | `tollgate.limits.near` | `policy`, `limit` | warnings that a client is near its limit |
 /// | `tollgate.upgrades.unkept` | `policy` | upgraded connections that hold no concurrency slot |
@@ -29,6 +30,7 @@ use crate::{
 /// | `tollgate.circuit.state` | `policy`, `state` | gauge: 1 for the state of the policy's one circuit, 0 for the states that it had before |
 /// | `tollgate.store.available` | `policy` | gauge: 0 while requests pass without the store |
 /// | `tollgate.store.losses` | `policy` | times that the store stopped answering |
+/// | `tollgate.accounts.held` | `policy` | times that a client's requests began to pass without the store, because another transaction held its account |
 /// | `tollgate.store.rejections` | `policy` | calls that the store rejected for good |
 /// | `tollgate.spool.full` | `policy` | times that the spool was full |
 /// | `tollgate.spool.merged`, `tollgate.spool.duplicates` | `policy` | records merged into the store, and jobs among them that had been charged before |
@@ -116,12 +118,14 @@ impl Observer for Metrics {
             Event::Unidentified { policy } => one("tollgate.unidentified", policy),
             Event::UnreadableForwarded { policy, .. } => one("tollgate.forwarded.unreadable", policy),
             Event::Overflow { policy } => one("tollgate.overflows", policy),
+            Event::CohortFull { policy, .. } => one("tollgate.cohorts.full", policy),
             Event::Reclaimed { policy } => one("tollgate.leases.reclaimed", policy),
             Event::UpgradeReleasedSlot { policy } => one("tollgate.upgrades.unkept", policy),
             Event::NearLimit { policy, limit, .. } => {
                 counter!("tollgate.limits.near", "policy" => label(policy), "limit" => label(limit)).increment(1);
             }
             Event::UnknownUnit { policy, .. } => one("tollgate.units.unknown", policy),
+            Event::AccountHeld { policy, .. } => one("tollgate.accounts.held", policy),
             Event::StoreRejected { policy, .. } => one("tollgate.store.rejections", policy),
             Event::StoreLost { policy, .. } => {
                 one("tollgate.store.losses", policy);

@@ -50,6 +50,44 @@ fn rate_and_rules_are_read() {
 }
 
 #[test]
+fn rules_are_written_and_read_back() {
+    let second = Duration::from_secs(1);
+    let rates = |failure: Trip, slow: Trip| failure.or(slow).over_calls(500);
+    let (failure, slow) = (Trip::failure_rate(0.5), Trip::slow_rate(0.8));
+    for (trip, written) in [
+        (failure, json!({ "failure_rate": 0.5 })),
+        (Trip::consecutive(5), json!({ "consecutive": 5 })),
+        (Trip::on_classifier(), json!({ "on_classifier": true })),
+        (Trip::on_classifier().slow_after(second), json!({ "on_classifier": true, "slow_after": "1s" })),
+        (slow.over_time(second / 2), json!({ "slow_rate": 0.8, "over_time": "500ms" })),
+        (slow.min_requests(7), json!({ "slow_rate": 0.8, "min_requests": 7 })),
+        (
+            rates(failure, slow).min_requests(9),
+            json!({ "failure_rate": 0.5, "slow_rate": 0.8, "min_requests": 9, "over_calls": 500 }),
+        ),
+        (
+            rates(failure.min_requests(9), slow.min_requests(8)),
+            json!({
+                "failure_rate": 0.5, "slow_rate": 0.8, "over_calls": 500,
+                "failure_min_requests": 9, "slow_min_requests": 8,
+            }),
+        ),
+        (
+            rates(failure, slow.min_requests(8)),
+            json!({ "failure_rate": 0.5, "slow_rate": 0.8, "over_calls": 500, "slow_min_requests": 8 }),
+        ),
+    ] {
+        let text = serde_json::to_string(&trip).unwrap();
+        assert_eq!(from_str::<serde_json::Value>(&text).unwrap(), written);
+        assert_eq!(from_str::<Trip>(&text).unwrap(), trip, "{text}");
+    }
+    let error = |trip: Trip| serde_json::to_string(&trip).unwrap_err().to_string();
+    assert_eq!(error(Trip::failure_rate(2.0)), "failure rate must be above 0 and at most 1, got 2");
+    assert!(error(slow.over_time(Duration::MAX)).starts_with("over_time must be at most 2^64 - 1 ns"));
+    assert!(error(Trip::consecutive(1).or(Trip::consecutive(2))).starts_with("number of consecutive failures must be"));
+}
+
+#[test]
 fn wrong_plan_is_an_error_with_the_value() {
     for (limits, wanted) in [
         (r#"{"kind":"tokens","limit":5}"#, "limit of tokens must have a period, such as per = \"month\", got none"),
@@ -140,6 +178,8 @@ fn config(bytes: &[u8]) -> u64 {
     }
     let trip = serde_json::from_slice::<Trip>(bytes);
     if let Ok(trip) = trip {
+        let text = serde_json::to_string(&trip).unwrap();
+        assert_eq!(from_str::<Trip>(&text).unwrap().to_string(), trip.to_string(), "{text}");
         let _ = CircuitBreakerLayer::for_server().trip(trip).handle();
     }
     let error = plan.as_ref().err().map(|error| error.to_string().split(['"', '`']).next().map(String::from));

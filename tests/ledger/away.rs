@@ -95,7 +95,8 @@ async fn spooled_reservation_settles_with_actual_amounts() {
     let named = named.to_string().parse().unwrap();
     Scene::merged(&spool).await;
     assert_eq!(quotas.commit(&named, ("tokens", 2)).await, Ok(CloseOutcome::Closed));
-    assert_eq!(quotas.commit(&named, ("tokens", 2)).await, Ok(CloseOutcome::AlreadyClosed));
+    let again = CloseOutcome::AlreadyClosed { charged: ("tokens", 2).into() };
+    assert_eq!(quotas.commit(&named, ("tokens", 3)).await, Ok(again));
     assert_eq!(counts(&quotas, &acme()).await, (127, 0));
 }
 

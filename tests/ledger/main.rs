@@ -7,6 +7,7 @@ mod audit;
 mod away;
 mod billing;
 mod billing_bugs;
+mod credits;
 mod extreme_values;
 mod extremes;
 mod grants;
@@ -21,9 +22,11 @@ mod opening;
 mod outage;
 mod rejected;
 mod spool;
+mod spool_aside;
 mod spool_owner;
 #[cfg(feature = "sqlite")]
 mod stopped_clock;
+mod unknown;
 
 #[path = "../support/mod.rs"]
 mod support;

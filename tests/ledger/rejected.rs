@@ -21,7 +21,7 @@ on_each_database! {
 }
 
 /// Adds a constraint that no row of `tenant` meets, as an administrator might.
-async fn reject_rows_of(database: &Database, tenant: &str) {
+pub(super) async fn reject_rows_of(database: &Database, tenant: &str) {
     let statements = match database {
         Database::Sqlite(_) => format!(
             "CREATE TRIGGER closed_books BEFORE INSERT ON quota_consumption WHEN NEW.tenant_id = '{tenant}'

@@ -21,7 +21,7 @@ on_each_database! {
 }
 
 /// A connection that keeps all others from the tables of a ledger, until it is dropped.
-enum Away {
+pub(super) enum Away {
     Sqlite(#[allow(dead_code, reason = "held")] sqlx::SqliteConnection),
     #[cfg(feature = "postgres")]
     Postgres(#[allow(dead_code, reason = "held")] sqlx::PgConnection),
@@ -47,7 +47,7 @@ impl Database {
     }
 
     /// Opens the ledger with a spool; one that is lazy has not reached its database yet.
-    async fn with_spool(&self, spool: &Path, lazy: bool) -> Result<Ledger, LedgerError> {
+    pub(super) async fn with_spool(&self, spool: &Path, lazy: bool) -> Result<Ledger, LedgerError> {
         let builder = match self {
             Self::Sqlite(file) => Ledger::sqlite(file),
             #[cfg(feature = "postgres")]
@@ -81,7 +81,7 @@ impl Database {
     }
 
     /// Keeps a writer that is connected from its tables.
-    async fn away_from_writer(&self, quotas: &Quotas) -> Away {
+    pub(super) async fn away_from_writer(&self, quotas: &Quotas) -> Away {
         quotas.charge(&Client::named("first"), ("tokens", 1)).await.unwrap();
         match self {
             Self::Sqlite(_) => self.away().await,

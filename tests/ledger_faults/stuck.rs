@@ -174,6 +174,50 @@ mod on_a_server {
         scene.has_charged(3 + FREE + held).await;
     }
 
+    /// The server refuses the connection of the second lane, and another session lets go of the account.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn released_account_is_served_without_a_second_connection() {
+        let url = Postgres::shared().database();
+        let name = url.rsplit('/').next().unwrap();
+        let sql = |sql: String| Postgres::shared().sql("postgres", &sql);
+        sql(format!("CREATE ROLE owner_of_{name} LOGIN"));
+        sql(format!("ALTER DATABASE {name} OWNER TO owner_of_{name}"));
+        let scene = scene_in(url.replace("postgres@", &format!("owner_of_{name}@"))).await;
+        let mut other = scene.holding("bob").await;
+        sql(format!("ALTER ROLE owner_of_{name} CONNECTION LIMIT 0")); // for further connections
+        for number in 0..3 {
+            let held = answered(job(&scene.quotas, "bob", &format!("held {number}"))).await;
+            assert!(is_trouble(&held), "{held:?}");
+            assert!(answered(job(&scene.quotas, "ann", &format!("free {number}"))).await.is_ok());
+        }
+        other.execute("ROLLBACK").await.unwrap();
+        for number in 0..3 {
+            let served = answered(job(&scene.quotas, "bob", &format!("held {number}"))).await;
+            assert!(served.is_ok(), "{served:?}");
+        }
+        sql(format!("ALTER ROLE owner_of_{name} CONNECTION LIMIT -1"));
+        scene.has_charged(9).await;
+    }
+
+    /// Another session has inserted the row of a new account and does not commit.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn account_that_is_being_created_blocks_no_other() {
+        let scene = scene().await;
+        let mut other = PgConnection::connect(&scene.url).await.unwrap();
+        other.execute("BEGIN; INSERT INTO quota_account (tenant_id) VALUES ('eve')").await.unwrap();
+        for number in 0..3 {
+            let asked = ["eve", "ann"].map(|tenant| {
+                let (quotas, id) = (scene.quotas.clone(), format!("{tenant} {number}"));
+                async move { answered(job(&quotas, tenant, &id)).await }
+            });
+            let [eve, ann] = futures_util::future::join_all(asked).await.try_into().unwrap();
+            assert!(is_trouble(&eve) && ann.is_ok(), "{eve:?} {ann:?}");
+        }
+        other.execute("ROLLBACK").await.unwrap();
+        assert!(job_at_last(&scene.quotas, "eve", "eve 0").await.is_ok());
+        scene.has_charged(7).await;
+    }
+
     /// The second lane locks ann and waits for cid; another session locks cid and waits for ann. The server aborts the
     /// ledger's transaction.
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -241,7 +285,14 @@ mod on_a_server {
         let url = Postgres::shared().database();
         let ledger = tollgate::Ledger::postgres(&url).spool_in(directory.0.join("spool")).open().await.unwrap();
         let ledger = ledger.deadline(PATIENT);
-        let layer = tollgate::QuotaLayer::new(super::super::place::plan(10));
+        let told = std::sync::Arc::<std::sync::Mutex<Vec<String>>>::default();
+        let tells = std::sync::Arc::clone(&told);
+        let layer =
+            tollgate::QuotaLayer::new(super::super::place::plan(10)).observe(move |event: &tollgate::Event<'_>| {
+                if let tollgate::Event::AccountHeld { client, .. } = event {
+                    tells.lock().unwrap().extend(client.name().map(ToString::to_string));
+                }
+            });
         let quotas = layer.store_in(&ledger, tollgate::OnFailure::FailOpen).handle();
         let scene = Scene { place: Place::Server(url.clone()), url, ledger, quotas };
         for number in 0..10 {
@@ -255,6 +306,7 @@ mod on_a_server {
             assert_eq!(beyond.reason(), Reason::RateLimited, "the ledger decides about others");
         }
         assert!(scene.ledger.spool().unwrap().pending() >= 20);
+        assert_eq!(*told.lock().unwrap(), ["bob"], "once until the account is free");
         other.execute("ROLLBACK").await.unwrap();
         until("the spool is merged", async || scene.ledger.spool().unwrap().pending() == 0).await;
         let mut more = 0;

@@ -14,7 +14,7 @@ use std::{
 use http::{HeaderName, header};
 use ipnet::IpNet;
 
-use super::{UnreadableReport, credential};
+use super::{UnreadableReport, credential, unidentified::reports_are_off};
 use crate::{error::ConfigError, head::RequestHead};
 use hops::{Form, MAX_HOPS, hops};
 
@@ -198,6 +198,9 @@ impl Forwarded {
 
     #[cold]
     fn report(&self, field: &HeaderName) {
+        if reports_are_off() {
+            return;
+        }
         if self.reports.waiting.load(Ordering::Relaxed) && self.reports.waiting.swap(false, Ordering::Acquire) {
             let functions = mem::take(&mut *self.reports.functions.lock().unwrap_or_else(PoisonError::into_inner));
             functions.iter().for_each(|report| report(field));

@@ -122,6 +122,7 @@ impl Fallback {
             return Err(if passing.sent { StoreError::Indeterminate } else { StoreError::Unavailable }.into());
         }
         passing.pass(self.share, wall).await?;
+        start_merging(spool, writer); // no later request may come
         Ok((AdmitReply::spooled(at), true))
     }
 }

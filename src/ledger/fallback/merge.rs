@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use super::spool_queue::{MergeRound, SpoolQueue};
+use super::spool_queue::{MergeRound, NextRound, RecordEnd, SpoolQueue};
 use crate::ledger::{
     Database, WriterTask, new_id,
     writer::{Command, CommandKind, Key, Reply},
@@ -62,16 +62,18 @@ impl<D: Database> Merging<D> {
     async fn run(&self) {
         let mut rest = REST;
         while !self.stops() {
-            let (commands, probes) = self.spool.next(AT_ONCE);
-            if commands.is_empty() && probes.is_empty() {
+            let next = self.spool.next(AT_ONCE);
+            if next.commands.is_empty() && next.probes.is_empty() && !next.probes_ledger {
                 if self.spool.is_empty() {
                     return;
                 }
                 tokio::time::sleep(REST).await; // the disk has it next
                 continue;
             }
-            let round = self.round(commands, probes).await;
-            let (progress, whole) = (round.merged.contains(&true), round.is_whole());
+            let many = next.commands.len();
+            let round = self.round(next).await;
+            let progress = !round.ended.is_empty();
+            let whole = round.reached && round.held.is_empty() && round.ended.len() == many;
             self.spool.end_round(round);
             if progress {
                 rest = REST;
@@ -83,44 +85,97 @@ impl<D: Database> Merging<D> {
         }
     }
 
-    /// Submits commands, and after them a probe of each of these accounts.
+    /// Submits commands, and after them the probes.
     ///
-    /// Of each account the commands up to the first that was not decided or was rejected are merged, because those after
-    /// it may depend on it.
-    async fn round(&self, commands: Vec<Command>, probes: Vec<Arc<str>>) -> MergeRound {
-        let tenants: Vec<_> = commands.iter().map(|command| Arc::clone(&command.key.tenant)).chain(probes).collect();
-        let many = commands.len();
-        let probes = tenants[many..].iter().map(|tenant| probe(Arc::clone(tenant)));
-        let replies = self.writer.submit_all(commands.into_iter().chain(probes).collect()).await;
-        let mut round = MergeRound { merged: vec![false; many], ..MergeRound::default() };
-        let (mut stopped, mut stale) = (HashSet::new(), Vec::new());
-        for (at, (tenant, reply)) in tenants.iter().zip(&replies).enumerate() {
-            round.reached |= reply.is_decided();
+    /// Of each account the commands up to the first that was not decided are merged or set aside, because those after it
+    /// may depend on it.
+    async fn round(&self, next: NextRound) -> MergeRound {
+        let NextRound { commands, probes_ledger, probes } = next;
+        let all = commands.iter().cloned().chain(probes.iter().map(probe)).chain(probes_ledger.then(probe_ledger));
+        let mut replies = self.writer.submit_all(all.collect()).await;
+        let of_probes = replies.split_off(commands.len());
+        let mut round =
+            MergeRound { reached: replies.iter().chain(&of_probes).any(Reply::is_decided), ..Default::default() };
+        for (tenant, reply) in probes.into_iter().zip(of_probes) {
+            match reply {
+                Reply::Held => _ = round.held.insert(tenant),
+                reply if reply.is_decided() => round.free.push(tenant),
+                _ => {}
+            }
+        }
+        let (mut stopped, mut aside) = (HashSet::new(), Vec::new());
+        for (command, reply) in commands.into_iter().zip(replies) {
+            let tenant = &command.key.tenant;
             if matches!(reply, Reply::Held) {
                 round.held.insert(Arc::clone(tenant));
             }
-            if !reply.is_decided() || matches!(reply, Reply::Rejected(_)) {
-                stopped.insert(tenant);
-            } else if at >= many {
-                round.free.push(Arc::clone(tenant));
-            } else if !stopped.contains(tenant) {
-                round.merged[at] = true;
-                round.duplicates += u64::from(matches!(reply, Reply::Replay(_)));
-                stale.extend(matches!(reply, Reply::Stale).then_some(at));
+            if !reply.is_decided() {
+                stopped.insert(Arc::clone(tenant));
             }
+            if stopped.contains(tenant) {
+                continue;
+            }
+            let why = self.spool.lock().aside.reason(&command, &reply);
+            let end = match (&why, reply) {
+                (Some(_), _) => RecordEnd::SetAside,
+                (None, Reply::Replay(_)) => RecordEnd::Duplicate,
+                (None, _) => RecordEnd::Merged,
+            };
+            aside.extend(why.map(|why| (command.clone(), why)));
+            round.ended.push((command, end));
         }
-        if !stale.is_empty() {
-            let (spool, these) = (Arc::clone(&self.spool), stale.clone());
-            let kept = tokio::task::spawn_blocking(move || spool.keep_aside(&these)).await.unwrap_or(false);
-            stale.into_iter().for_each(|at| round.merged[at] = kept);
+        if !aside.is_empty() && !self.set_aside(aside).await {
+            let mut stopped = HashSet::new();
+            round.ended.retain(|(command, end)| {
+                if *end == RecordEnd::SetAside {
+                    stopped.insert(Arc::clone(&command.key.tenant));
+                }
+                !stopped.contains(&command.key.tenant)
+            });
         }
         round
+    }
+
+    async fn set_aside(&self, records: Vec<(Command, Arc<str>)>) -> bool {
+        let spool = Arc::clone(&self.spool);
+        tokio::task::spawn_blocking(move || spool.set_aside(&records)).await.unwrap_or(false)
     }
 }
 
 /// Returns a command that changes nothing and shows that an account can be written.
-fn probe(tenant: Arc<str>) -> Command {
-    let key = Key { tenant, job: "".into() };
+fn probe(tenant: &Arc<str>) -> Command {
+    let key = Key { tenant: Arc::clone(tenant), job: "".into() };
     let kind = CommandKind::Renew { attempt: 0, since: u64::MAX, ttl: 0 };
     Command { key, id: new_id(), own: false, origin: 0, kind }
+}
+
+/// Returns a command that shows that the ledger decides. It reads no account, so that none is created.
+fn probe_ledger() -> Command {
+    let key = Key { tenant: "".into(), job: "".into() };
+    Command { key, id: new_id(), own: true, origin: 0, kind: CommandKind::Probe }
+}
+
+#[cfg(all(test, feature = "sqlite"))]
+mod tests {
+    use super::*;
+    use crate::{
+        ledger::{Timeouts, sqlite::SqliteDatabase},
+        quota::{Amounts, Plan, Quota},
+        time::Period,
+    };
+
+    /// The probe and the charge are one transaction.
+    #[tokio::test]
+    async fn probe_of_the_ledger_creates_no_account() {
+        let hung = Duration::from_secs(300);
+        let database = SqliteDatabase::in_memory().await.unwrap();
+        let writer = WriterTask::new(database, Timeouts { reply: hung, step: hung });
+        let plan = Plan::new("paid").limit(Quota::units("tokens", 9).per(Period::month()));
+        let kind = CommandKind::Record { plan: Arc::new(plan), amounts: Amounts::from(("tokens", 1)) };
+        let key = Key { tenant: "acme".into(), job: "one".into() };
+        let charge = Command { key, id: new_id(), own: true, origin: 0, kind };
+        let replies = writer.submit_all(vec![probe_ledger(), charge]).await;
+        assert!(replies.iter().all(Reply::is_decided), "{replies:?}");
+        assert_eq!(writer.database.tenants(None, 9).await.unwrap(), ["acme".into()]);
+    }
 }

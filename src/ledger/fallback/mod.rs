@@ -1,5 +1,7 @@
 //! Fallback: requests pass while the ledger is away, and their charges wait in a file.
 
+mod account_queues;
+mod aside;
 mod decide;
 #[cfg(test)]
 mod fuzz;
@@ -13,7 +15,6 @@ mod spool_queue;
 mod spool_record;
 mod spool_state;
 mod spool_writer;
-mod stale;
 mod store;
 
 pub use spool::Spool;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{
+    aside::ids_aside,
     spool_format::{HEADER, recover},
     spool_queue::SpoolQueue,
 };
@@ -27,9 +28,12 @@ use crate::ledger::{SpoolError, SpoolErrorKind};
 /// into it. Requests that pass before the database is reached are recorded for the one that the file names, if it names
 /// one.
 ///
-/// A record under a client's job id that is older than the ledger remembers may have been charged before. It is moved to
-/// a file beside the spool, whose name ends in `.stale`, as a line of JSON, and reported by
-/// [`Event::StoreRejected`](crate::Event::StoreRejected).
+/// A record that the database rejects for good (a constraint, a trigger) is set aside, with the settlements of its charge:
+/// it is moved to a file beside the spool, whose name ends in `.aside`, as a line of JSON, and
+/// [`Event::StoreRejected`](crate::Event::StoreRejected) reports it. So is a record under a client's job id that is older
+/// than the ledger remembers, because it may have been charged before. All other records are merged. The file may be as
+/// large as the spool; once it is full, such records stay in the spool. Move it away when its lines are dealt with, while
+/// the program is stopped or the spool is empty.
 ///
 /// All layers of a ledger share its spool. Each layer that falls back reports its events: the records of
 /// [`Event::SpoolMerged`](crate::Event::SpoolMerged) are those of all layers.
@@ -105,6 +109,8 @@ impl Spool {
                 "a spool must be as it was written, got {got}: at byte {at}, after {whole} whole records, {what}; {moved}"
             ))
         })?;
+        let aside = ids_aside(path).map_err(|error| failed("the records that were set aside cannot be read", error))?;
+        let recovered = recovered.without(&aside);
         let prepare = |file: &mut File| -> io::Result<()> {
             file.set_len(recovered.end as u64)?;
             if recovered.end == 0 {

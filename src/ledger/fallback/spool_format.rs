@@ -8,7 +8,7 @@
 //! A record has the id of its ledger, or 0 if it was written before the process had reached the database. At first contact
 //! a record of only an id is appended: it names the ledger of all others.
 
-use std::hash::Hasher;
+use std::{collections::HashSet, hash::Hasher};
 
 use siphasher::sip::SipHasher24;
 
@@ -27,10 +27,21 @@ pub(crate) struct Recovered {
     pub(crate) commands: Vec<Command>,
     /// Ledger that the records name; `None` if they name none.
     pub(crate) ledger: Option<u128>,
+    /// Ids of the records that were set aside.
+    pub(super) aside: Vec<u128>,
     /// Number of records, with those that only name the ledger.
     pub(crate) records: u64,
     /// End of the last whole record; later bytes were never acknowledged.
     pub(crate) end: usize,
+}
+
+impl Recovered {
+    /// Removes the records that were set aside, by their ids.
+    pub(super) fn without(mut self, aside: &HashSet<u128>) -> Self {
+        let (gone, commands) = self.commands.into_iter().partition(|command| aside.contains(&command.id));
+        self.aside = Vec::into_iter(gone).map(|command: Command| command.id).collect();
+        Self { commands, ..self }
+    }
 }
 
 /// A file that was altered.

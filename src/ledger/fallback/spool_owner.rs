@@ -66,15 +66,15 @@ mod tests {
     }
 
     fn recovered(ledger: Option<u128>) -> Recovered {
-        Recovered { commands: vec![record(2)], ledger, records: 1, end: 100 }
+        Recovered { commands: vec![record(2)], ledger, records: 1, end: 100, ..Recovered::default() }
     }
 
     #[test]
     fn unnamed_records_wait_for_a_name_in_the_file() {
         let queue = SpoolQueue::new(Path::new("none"), recovered(None));
         let asked = |most| {
-            let (commands, probes) = queue.next(most);
-            (commands.len(), probes.len())
+            let next = queue.next(most);
+            (next.commands.len(), usize::from(next.probes_ledger) + next.probes.len())
         };
         assert_eq!(asked(9), (0, 1), "the ledger is probed");
         queue.name(7).unwrap();
@@ -91,9 +91,9 @@ mod tests {
         queue.name(7).unwrap();
         queue.close();
         queue.write(&mut std::fs::File::open(std::env::current_exe().unwrap()).unwrap());
-        assert_eq!(queue.next(9).0.len(), 0);
+        assert_eq!(queue.next(9).commands.len(), 0);
         queue.write(&mut tempfile());
-        assert_eq!(queue.next(9).0.len(), 1);
+        assert_eq!(queue.next(9).commands.len(), 1);
     }
 
     #[test]
@@ -103,9 +103,9 @@ mod tests {
         assert_eq!(refused.kind(), SpoolErrorKind::OtherLedger);
         assert!(refused.reason().contains("move the file away first"), "{refused}");
         assert_eq!(queue.lock().ledger, Some(7));
-        assert_eq!(queue.next(9).0.len(), 1);
+        assert_eq!(queue.next(9).commands.len(), 1);
         queue.name(7).unwrap();
-        queue.lock().pending.clear();
+        queue.lock().pending.pop("acme").unwrap();
         queue.name(8).unwrap();
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     any::Any,
-    collections::{HashSet, VecDeque},
+    collections::HashSet,
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
@@ -18,6 +18,7 @@ use super::{
     spool_state::{FEW, JobClaim, SpoolState, SpooledCommand},
 };
 use crate::{
+    identity::Client,
     ledger::writer::{Command, CommandKind, Key, SettleKind},
     quota::{
         account::Duplicate,
@@ -41,25 +42,36 @@ pub(in crate::ledger) struct SpoolQueue {
 
 type SpoolListener = Weak<dyn Fn(&StoreEvent) + Send + Sync>;
 
+/// Commands of a round of merging.
+#[derive(Debug, Default)]
+pub(super) struct NextRound {
+    pub(super) commands: Vec<Command>,
+    /// Whether the ledger is probed.
+    pub(super) probes_ledger: bool,
+    /// Held accounts to probe.
+    pub(super) probes: Vec<Arc<str>>,
+}
+
+/// End of a record that is no longer pending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum RecordEnd {
+    Merged,
+    /// Its job had been charged before.
+    Duplicate,
+    SetAside,
+}
+
 /// Result of a round of merging.
 #[derive(Debug, Default)]
 pub(super) struct MergeRound {
-    /// For each command that was submitted, whether it is merged.
-    pub(super) merged: Vec<bool>,
-    /// Number of merged commands whose jobs had been charged before.
-    pub(super) duplicates: u64,
+    /// Records that are no longer pending. Those of one account are its first, in their order.
+    pub(super) ended: Vec<(Command, RecordEnd)>,
     /// Whether the ledger has decided any command.
     pub(super) reached: bool,
     /// Accounts that other transactions hold.
     pub(super) held: HashSet<Arc<str>>,
     /// Accounts that were probed and can be written.
     pub(super) free: Vec<Arc<str>>,
-}
-
-impl MergeRound {
-    pub(super) fn is_whole(&self) -> bool {
-        self.reached && self.held.is_empty() && self.merged.iter().all(|merged| *merged)
-    }
 }
 
 impl SpoolQueue {
@@ -104,12 +116,15 @@ impl SpoolQueue {
     /// Whether the ledger is asked about an account.
     pub(in crate::ledger) fn asks(&self, tenant: &str) -> bool {
         let state = self.lock();
-        !state.away && !state.held.contains(tenant)
+        !state.away && !state.pending.is_held(tenant)
     }
 
     /// Records that another transaction holds an account: its requests pass without the ledger.
     pub(in crate::ledger) fn hold(&self, tenant: &Arc<str>) {
-        self.lock().held.insert(Arc::clone(tenant));
+        let new = self.lock().pending.hold(tenant);
+        if new {
+            self.notify(&StoreEvent::Held(Client::named(Arc::clone(tenant))));
+        }
     }
 
     /// Whether no record waits for the ledger.
@@ -207,7 +222,7 @@ impl SpoolQueue {
                 claim.passed = true;
             }
             let (reply, kept) = oneshot::channel();
-            state.add(SpooledCommand { command, body, reply: Some(reply) });
+            state.add(SpooledCommand { command: unowned(command), body, reply: Some(reply) });
             kept
         };
         self.wake.notify_one();
@@ -223,71 +238,61 @@ impl SpoolQueue {
         {
             state.free(&command.key, *of);
         }
-        state.add(SpooledCommand { command, body, reply: None });
+        state.add(SpooledCommand { command: unowned(command), body, reply: None });
         drop(state);
         self.wake.notify_one();
     }
 
-    /// Returns the commands to submit next, and the accounts to probe; the nameless one stands for the ledger. While no
+    /// Returns the commands to submit next, and what to probe, at most `most` of each. Accounts take turns. While no
     /// ledger is named for the records in the file, the ledger is probed, and they wait.
-    pub(super) fn next(&self, most: usize) -> (Vec<Command>, Vec<Arc<str>>) {
+    pub(super) fn next(&self, most: usize) -> NextRound {
         let mut state = self.lock();
         state.names |= state.unnamed && state.ledger.is_some();
         if state.names {
             self.wake.notify_one();
         }
-        let ledger = (state.away || state.unnamed && state.ledger.is_none()).then(|| Arc::from(""));
         let most_records = if state.unnamed { 0 } else { most };
-        (
-            state.pending.iter().take(most_records).cloned().collect(),
-            ledger.into_iter().chain(state.held.iter().take(most).cloned()).collect(),
-        )
+        NextRound {
+            commands: state.pending.next(most_records),
+            probes_ledger: state.away || (state.unnamed && state.ledger.is_none()),
+            probes: state.pending.next_probes(most),
+        }
     }
 
-    /// Records the result of a round. Accounts that are not merged wait behind all others.
+    /// Records the result of a round.
     pub(super) fn end_round(&self, round: MergeRound) {
-        let (back, merged) = {
+        let mut events = Vec::new();
+        {
             let mut state = self.lock();
-            state.merged += round.merged.iter().filter(|merged| **merged).count() as u64;
-            state.duplicates += round.duplicates;
-            let mut stopped = Vec::new();
-            for merged in round.merged {
-                let Some(command) = state.pending.pop_front() else { break };
-                match merged {
-                    true => state.has(&command),
-                    false => stopped.push(command),
+            for (command, end) in round.ended {
+                state.pending.pop(&command.key.tenant);
+                state.has(&command);
+                state.merged += u64::from(end != RecordEnd::SetAside);
+                state.duplicates += u64::from(end == RecordEnd::Duplicate);
+            }
+            for tenant in round.held {
+                if state.pending.hold(&tenant) {
+                    events.push(StoreEvent::Held(Client::named(tenant)));
                 }
             }
-            if !stopped.is_empty() {
-                let behind: HashSet<_> = stopped.iter().map(|command| Arc::clone(&command.key.tenant)).collect();
-                let (later, before) = std::mem::take(&mut state.pending)
-                    .into_iter()
-                    .partition::<VecDeque<_>, _>(|command| behind.contains(&command.key.tenant));
-                state.pending = before;
-                state.pending.extend(stopped.into_iter().chain(later));
-            }
-            state.held.extend(round.held);
             for tenant in round.free {
-                if state.pending.iter().filter(|command| command.key.tenant == tenant).count() <= FEW {
-                    state.held.remove(&tenant);
+                if state.pending.len_of(&tenant) <= FEW {
+                    state.pending.release(&tenant);
                 }
             }
-            let is_held = |command: &&Command| state.held.contains(&command.key.tenant);
-            let of_held = if state.held.is_empty() { 0 } else { state.pending.iter().filter(is_held).count() };
             let left = state.left();
-            let merged = (left == 0 && state.merged > 0).then(|| StoreEvent::Merged {
-                records: std::mem::take(&mut state.merged),
-                duplicates: std::mem::take(&mut state.duplicates),
-            });
-            let back = state.away && round.reached && left - of_held <= FEW;
-            state.away &= !back;
-            (back, merged)
-        };
-        self.wake.notify_one();
-        merged.into_iter().for_each(|merged| self.notify(&merged));
-        if back {
-            self.notify(&StoreEvent::Back);
+            if left == 0 && state.merged > 0 {
+                let (records, duplicates) = (std::mem::take(&mut state.merged), std::mem::take(&mut state.duplicates));
+                events.push(StoreEvent::Merged { records, duplicates });
+            }
+            let waiting = left - state.pending.len() + state.pending.free_len();
+            if state.away && round.reached && waiting <= FEW {
+                state.away = false;
+                events.push(StoreEvent::Back);
+            }
         }
+        self.wake.notify_one();
+        events.iter().for_each(|event| self.notify(event));
     }
 
     /// Starts merging; false if a task is merging already.
@@ -304,6 +309,11 @@ impl SpoolQueue {
         self.lock().closed = true;
         self.wake.notify_all();
     }
+}
+
+/// Returns a command that is no layer's: the spool reports its end, to all layers.
+fn unowned(command: Command) -> Command {
+    Command { origin: 0, ..command }
 }
 
 #[cfg(test)]

@@ -1,13 +1,12 @@
 //! State of a spool: commands that are not written or not merged, and claims on jobs.
 
-use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    sync::Arc,
-};
+use std::collections::HashMap;
 
 use tokio::sync::oneshot;
 
 use super::{
+    account_queues::AccountQueues,
+    aside::AsideIds,
     recent_jobs::RecentJobs,
     spool_format::{HEAD, HEADER, Recovered},
     spool_record::encode,
@@ -28,12 +27,13 @@ pub(super) struct SpoolState {
     pub(super) names: bool,
     /// Requests pass without the ledger; only the merging task retries it.
     pub(super) away: bool,
-    /// Accounts that other transactions hold: their requests pass without the ledger, and those of others do not.
-    pub(super) held: HashSet<Arc<str>>,
     /// Commands to write to the file.
     pub(super) queue: Vec<SpooledCommand>,
-    /// Commands that are durable and not merged.
-    pub(super) pending: VecDeque<Command>,
+    /// Commands that are durable and not merged, and the accounts that other transactions hold: only the requests of
+    /// those pass without the ledger.
+    pub(super) pending: AccountQueues,
+    /// Charges that were set aside.
+    pub(super) aside: AsideIds,
     /// Number of commands that are being written.
     pub(super) writing: usize,
     pub(super) claims: HashMap<Key, JobClaim>,
@@ -123,7 +123,7 @@ impl SpoolState {
 
     /// Whether a record waits for the ledger, or the ledger is to be probed.
     pub(super) fn needs_merging(&self) -> bool {
-        self.away || !self.held.is_empty() || self.left() > 0
+        self.away || self.pending.has_held() || self.left() > 0
     }
 
     /// Claims the job of a recovered record.
@@ -181,11 +181,14 @@ impl SpoolState {
 
     /// Returns the state of a file with these contents.
     pub(super) fn new(file: Recovered) -> Self {
-        let Recovered { commands, ledger, records, end } = file;
+        let Recovered { commands, ledger, aside, records, end } = file;
         let (size, unnamed) = (end.max(HEADER.len()) as u64, ledger.is_none() && !commands.is_empty());
         let mut state = Self { ledger, unnamed, size, most: MOST, records, ..Self::default() };
-        commands.iter().for_each(|command| state.note(command));
-        state.pending = commands.into();
+        aside.into_iter().for_each(|id| state.aside.add(id));
+        for command in commands {
+            state.note(&command);
+            state.pending.push(command);
+        }
         state
     }
 }

@@ -50,7 +50,7 @@ impl SpoolQueue {
                 // A charge without its record does not pass; a settlement goes to the ledger while this process
                 // lives.
                 if wrote || reply.is_none() {
-                    state.pending.push_back(command);
+                    state.pending.push(command);
                 } else if state.claims.get(&command.key).is_some_and(|claim| claim.command == command.id) {
                     state.claims.remove(&command.key);
                 }

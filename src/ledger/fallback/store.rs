@@ -13,7 +13,7 @@ use crate::{
         writer::{Command, Key},
     },
     quota::{
-        ActiveGrant, Amounts, Grant, GrantId, JobOutcome, JobState, OnFailure, Usage,
+        ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, OnFailure, Usage,
         account::{CloseResult, Job, Now},
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, Bookmark, NearLimits, Page, PlanLookup,
@@ -172,6 +172,10 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
         self.store.watch(receipt, now);
     }
 
+    fn unwatch(&self, receipt: &Receipt) {
+        self.store.unwatch(receipt);
+    }
+
     unchanged! {
         fn reservation_key(&self, receipt: &Receipt) -> ReservationKey;
         fn record(&self, account: &AccountContext<'_>, amounts: &Amounts) -> MaybeFuture<Result<NearLimits, StoreError>>;
@@ -179,6 +183,7 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
         fn last_tier(&self, client: &Client) -> MaybeFuture<Result<Option<Tier>, StoreError>>;
         fn page(&self, from: Option<&Bookmark>, most: usize, plan_of: PlanLookup, now: Now) -> MaybeFuture<Result<Page, StoreError>>;
         fn reset(&self, account: &AccountContext<'_>, limit: Option<&str>) -> MaybeFuture<Result<(), StoreError>>;
+        fn credit(&self, account: &AccountContext<'_>, request: &CreditRequest) -> MaybeFuture<Result<Credited, StoreError>>;
         fn grant(&self, account: &AccountContext<'_>, grant: Grant) -> MaybeFuture<Result<GrantId, StoreError>>;
         fn revoke(&self, account: &AccountContext<'_>, id: GrantId) -> MaybeFuture<Result<bool, StoreError>>;
         fn grants(&self, account: &AccountContext<'_>) -> MaybeFuture<Result<Vec<ActiveGrant>, StoreError>>;

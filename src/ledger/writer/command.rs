@@ -8,7 +8,7 @@ use super::{AdmittedAt, JobStatus, Key};
 use crate::{
     error::ConfigError,
     quota::{
-        Amounts, GrantId, JobOutcome, JobState, Plan, Usage,
+        Amounts, CreditRequest, Credited, GrantId, JobOutcome, JobState, Plan, Usage,
         account::{Duplicate, GrantState, Nearest, Warning},
     },
     refusal::Violation,
@@ -76,6 +76,11 @@ pub(crate) enum CommandKind {
         plan: Arc<Plan>,
         limit: Option<Box<str>>,
     },
+    /// Gives back an amount that was used. The job id of the key is that of the credit, so that it is written once.
+    Credit {
+        plan: Arc<Plan>,
+        request: Box<CreditRequest>,
+    },
     Grant {
         plan: Arc<Plan>,
         grant: Box<GrantState>,
@@ -83,6 +88,8 @@ pub(crate) enum CommandKind {
     Revoke {
         grant: u64,
     },
+    /// Shows that the ledger decides: reads no account and changes nothing.
+    Probe,
 }
 
 /// A charge: takes all amounts or none.
@@ -176,10 +183,13 @@ pub(crate) enum Reply {
     Settled(JobStatus, Vec<Warning>),
     Recorded(Vec<Warning>),
     Done,
+    Credited(Credited),
     Granted(GrantId),
     /// Whether such a grant was active.
     Revoked(bool),
     Invalid(ConfigError),
+    /// The account did not exist before the batch, and the command creates none.
+    UnknownAccount,
     /// The database rejects the command for good, for this reason; nothing was stored.
     Rejected(Arc<str>),
     /// The command may or may not have been stored; the same id sent again finds out.
@@ -238,6 +248,8 @@ pub(super) struct Queued<R> {
     pub(super) to: Option<R>,
     /// The caller left while the command was under way.
     pub(super) left: bool,
+    /// The main lane found its account held by another transaction, at its latest try.
+    pub(super) held: bool,
     /// A commit that includes it was sent; only the database knows whether it took place.
     pub(super) sent: bool,
     /// Failed attempts to store it.
@@ -248,6 +260,6 @@ pub(super) struct Queued<R> {
 
 impl<R> Queued<R> {
     pub(super) fn new(ticket: u64, command: Command, to: Option<R>) -> Self {
-        Self { ticket, command, to, left: false, sent: false, tries: 0, rejections: 0 }
+        Self { ticket, command, to, left: false, held: false, sent: false, tries: 0, rejections: 0 }
     }
 }

@@ -23,5 +23,9 @@ pub(crate) use counter::StoredCounter;
 use job::LATE;
 pub(crate) use job::{JobRows, JobStatus};
 pub(crate) use job_time::is_within;
+#[cfg(test)]
+use machine::PlantedFault;
 pub(crate) use machine::{CancelResult, Lane, NoticeKind, Step, StepResult, SubmitError, Writer, WriterNotice};
-pub(crate) use row::{Detail, EntryKind, Key, Loaded, Reads, ReservationRow, Row, Stored, UnfinishedJob, Writes};
+pub(crate) use row::{
+    CREDIT, Detail, EntryKind, Key, Loaded, Reads, ReservationRow, Row, Stored, UnfinishedJob, Writes,
+};

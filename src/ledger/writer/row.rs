@@ -25,7 +25,7 @@ pub(crate) enum EntryKind {
     Expire,
     /// Usage beyond what was charged, or after the fact.
     Record,
-    /// Manual correction.
+    /// Sum of archived rows, or a [credit](CREDIT), whose amount is negative.
     Adjust,
     /// Grant, or its revocation. The amount is 0; the size of the grant is in the detail.
     Grant,
@@ -93,13 +93,22 @@ pub(crate) struct Row {
 }
 
 impl Row {
+    /// Returns the id of the credit that the row records, if it records one.
+    pub(crate) fn credit_id(&self) -> Option<&str> {
+        self.key.job.strip_prefix(CREDIT).filter(|_| self.entry == EntryKind::Adjust)
+    }
+
     /// Whether it begins an attempt.
     pub(crate) fn is_charge(&self) -> bool {
         matches!(self.entry, EntryKind::Charge | EntryKind::Reserve)
     }
 }
 
-/// Columns of a grant: size, end, approver and reason.
+/// Prefix of the job id of a credit, which is followed by the id of the credit. Job ids of clients are ASCII, and those of
+/// archives begin with `archive `.
+pub(crate) const CREDIT: &str = "credit\u{b7}";
+
+/// Columns of a grant: size, end, approver and reason; a credit has a reason only.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Detail {
     /// Granted amount.
@@ -124,6 +133,9 @@ pub(crate) struct Loaded {
     pub(crate) sealed: u64,
     /// Accounts that other transactions hold, if they are [skipped](Reads::skips_held): they are not locked or read.
     pub(crate) held: Vec<Arc<str>>,
+    /// Accounts that the transaction created, because it could not lock them otherwise. No other transaction has seen
+    /// them.
+    pub(crate) created: Vec<Arc<str>>,
 }
 
 /// An account as stored.
@@ -177,6 +189,8 @@ pub(crate) struct Writes {
     pub(crate) interrupted: Vec<UnfinishedJob>,
     /// Attempts whose work was done, or that were voided.
     pub(crate) finished: Vec<(Key, u32)>,
+    /// Accounts that the transaction created and did not use.
+    pub(crate) unused: Vec<Arc<str>>,
 }
 
 /// An open reservation. Times are in nanoseconds since 1970.

@@ -75,17 +75,23 @@ impl ClientPlans {
     }
 
     pub(super) fn remove(&self, client: Digest) {
-        self.plans.remove(&client);
+        if let Some((_, active)) = self.plans.remove(&client) {
+            active.retire();
+        }
     }
 }
 
 impl ActivePlan {
-    /// Activates a plan in place of `old`, if there was one. A plan without a version gets the next one, or 1; a version
-    /// that is not above the active one is an error.
+    /// Activates a plan in place of `old`, if there was one. A plan without a version gets the one after `old` and after
+    /// every plan of its name that was [retired](Self::retire), or 1; a version that is not above the active one is an
+    /// error.
     pub(super) fn next(old: Option<&Self>, plan: Plan, common: &Arc<Common>) -> Result<Arc<Self>, ConfigError> {
         let version = old.map_or(0, |old| old.plan.version());
         let plan = match plan.version() {
-            0 => plan.numbered(version.saturating_add(1)),
+            0 => {
+                let last = version.max(common.retired_version(&plan));
+                plan.numbered(last.saturating_add(1))
+            }
             newer if newer > version => plan,
             stale => {
                 let must = format!("be above {version}, which is in force");
@@ -93,24 +99,39 @@ impl ActivePlan {
             }
         };
         common.add_units(&plan);
+        if let Some(old) = old.filter(|old| old.plan.name() != plan.name()) {
+            old.retire();
+        }
         Ok(Self::new(plan, common))
+    }
+
+    /// Stores the version of a plan that has no successor. Accounts remember by name and version which plans they have
+    /// started fresh under, so that a version that returned would not start fresh.
+    pub(super) fn retire(&self) {
+        self.common.retire(&self.plan);
     }
 
     pub(super) fn new(plan: Plan, common: &Arc<Common>) -> Arc<Self> {
         let settings = &common.settings;
+        // A request of a newcomer may be charged to an account that it shares, which has another plan.
+        let shared = settings.shared_plan();
+        let either = |has: &dyn Fn(&Plan) -> bool| has(&plan) || shared.is_some_and(has);
         let mut fixed = Amounts::new();
-        for limit in plan.all() {
+        for limit in plan.all().chain(shared.into_iter().flat_map(Plan::all)) {
             match limit.kind() {
                 Kind::Requests | Kind::Concurrent => fixed.set(limit.kind(), 1),
                 kind => fixed.set(kind, 0), // refused if nothing of it remains
             }
         }
         let each = plan.counted().iter().map(|limit| fixed.get(limit.kind())).collect();
-        let counts = |kind: &Kind| plan.counted().iter().any(|limit| limit.kind() == kind);
+        let counts = |kind: &Kind| either(&|plan| plan.counted().iter().any(|limit| limit.kind() == kind));
         let metered: Vec<_> = (0..settings.meters.len()).filter(|&index| counts(&settings.meters[index].0)).collect();
-        let (request_bytes, response_bytes) =
-            (plan.counts_bytes(Direction::Request), plan.counts_bytes(Direction::Response));
-        let open = response_bytes || plan.concurrent().is_some() || settings.share || settings.job_id.is_some();
+        let counts_bytes = |direction| either(&|plan| plan.counts_bytes(direction));
+        let (request_bytes, response_bytes) = (counts_bytes(Direction::Request), counts_bytes(Direction::Response));
+        let open = response_bytes
+            || either(&|plan| plan.concurrent().is_some())
+            || settings.share
+            || settings.job_id.is_some();
         let fields = fields(&plan, settings.clients.dialect);
         let common = Arc::clone(common);
         let plan = Arc::new(plan);

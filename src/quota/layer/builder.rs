@@ -73,9 +73,9 @@ client_setters!(
     /// Sets the number of clients that have an account at once; default 1,048,576.
     ///
     /// A client has an account while it has used or reserved amounts, grants, remembered jobs or requests in flight. If
-    /// all accounts are taken, new clients share one account for each plan, whose refusals are 503; no client loses its
-    /// account to a new one. A ledger has room for all clients. There this is the number of clients whose requests in
-    /// flight can be limited.
+    /// all accounts are taken, new clients share [one account](Self::overflow), whose refusals are 503; no client loses
+    /// its account to a new one. One network has [a part](Self::max_clients_per_network) of the accounts. A ledger has
+    /// room for all clients. There this is the number of clients whose requests in flight can be limited.
     max_clients
 );
 
@@ -198,8 +198,8 @@ impl QuotaLayer {
     /// Charges a request that reached the service only if `charge_when` returns true; default: always.
     ///
     /// The closure runs when the response has ended. Until then the request is counted; if it is not charged,
-    /// everything is refunded. If `charge_when` panics, the request is charged. The closure may run in a drop and must
-    /// not block.
+    /// everything is refunded. A request for which the handler [recorded](crate::Charge::record) an amount is charged
+    /// without a call of it, and so is one for which it panics. The closure may run in a drop and must not block.
     ///
     /// ```
     /// use http::StatusCode;

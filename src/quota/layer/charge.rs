@@ -125,10 +125,9 @@ impl Charge {
     ///
     /// An upgraded connection, such as a WebSocket, goes on when the response has ended, and the layer cannot see it. Move
     /// the guard into the task that serves the connection. What is [recorded](Self::record) until the drop is charged, and
-    /// a job runs until then. [`max_hold`](crate::QuotaLayer::max_hold) still bounds the time of a slot. After a response
-    /// with a body [`max_stall`](crate::QuotaLayer::max_stall) bounds it too, from the body's last frame: for work that
-    /// goes on after such a response, set it as long as the work may take. The guard of an [idle](Self::is_idle) or
-    /// settled charge has no effect.
+    /// a job runs until then. [`max_hold`](crate::QuotaLayer::max_hold) still bounds the time of a slot, and
+    /// [`max_stall`](crate::QuotaLayer::max_stall) only until the response has ended. The guard of an
+    /// [idle](Self::is_idle) or settled charge has no effect.
     ///
     /// ```
     /// use axum::{Extension, Router, extract::Request, http::{StatusCode, header::{CONNECTION, UPGRADE}}, routing::get};

@@ -53,7 +53,7 @@ use crate::{
 /// process is killed in between, the outcome of the job is unknown.
 ///
 /// Two settings go before the table. If the handler has [recorded](crate::Charge::record) an amount,
-/// the id is taken and the charge stays, whatever the response. A request that
+/// the id is taken and the charge stays, whatever the response. Any other request that
 /// [`charge_when`](crate::QuotaLayer::charge_when) does not charge is undone. A gRPC status is no HTTP status: a failed
 /// call is a response of status 200.
 #[derive(Clone)]

@@ -248,6 +248,9 @@ impl Open {
     /// Leaves the report to the end of the connection that the request has become.
     #[cold]
     fn close_later(mut self: Box<Self>, charge: &Charge, end: End) {
+        if let Some(active) = &self.active {
+            active.common.store.unwatch(&self.receipt); // no reader is left that could stall
+        }
         let settlement = Box::new(move || {
             self.close(end);
             self.recycle();
@@ -301,12 +304,13 @@ impl Open {
         settings.job_id.is_none() || self.has_recorded() || !failed() && (complete || !settings.free_unfinished)
     }
 
-    /// Whether a request that reached the service is charged; yes if `charge_when` panics.
+    /// Whether a request that reached the service is charged; yes if the handler recorded an amount, or if `charge_when`
+    /// panics.
     #[inline]
     fn is_charged(&self, active: &ActivePlan, complete: bool) -> bool {
         let Some(charge_when) = &active.common.settings.charge_when else { return true };
         let served = ServedRequest { status: self.status, complete };
-        catch_unwind(AssertUnwindSafe(|| charge_when(&served))).unwrap_or(true)
+        self.has_recorded() || catch_unwind(AssertUnwindSafe(|| charge_when(&served))).unwrap_or(true)
     }
 }
 

@@ -47,6 +47,8 @@ impl Quotas {
         }
         self.0.plans.try_replace(|old| {
             let next = |tier: Option<&Tier>, plan| ActivePlan::next(old.get(tier).map(|plan| &**plan), plan, common);
+            let stays = |tier: &Tier| tiers.iter().any(|(listed, _)| listed == tier);
+            old.tiers().filter(|(tier, _)| !stays(tier)).for_each(|(_, plan)| plan.retire());
             let mut plans = Tiered::new(next(None, usual)?);
             for (tier, plan) in tiers {
                 let plan = next(Some(&tier), plan)?;
@@ -68,6 +70,7 @@ impl Quotas {
     pub fn remove_tier_plan(&self, tier: impl Into<Tier>) -> bool {
         let (tier, mut had) = (tier.into(), false);
         self.0.plans.replace(|plans| {
+            plans.get(Some(&tier)).into_iter().for_each(|plan| plan.retire());
             let mut plans = plans.clone();
             had = plans.remove(&tier);
             plans
@@ -142,6 +145,44 @@ mod tests {
         quotas.set_plans(plan("free", 12), [] as [(&str, Plan); 0]).unwrap();
         assert_eq!(in_force(&quotas), named(&[("-", after[0].1 + 1)]));
         assert_eq!(quotas.plan(), plan("free", 12).numbered(after[0].1 + 1));
+    }
+
+    #[test]
+    fn version_goes_on_after_a_plan_was_removed() {
+        let quotas = QuotaLayer::new(plan("free", 10)).handle();
+        let pro = |most| plan("pro", most);
+        quotas.set_tier_plan("pro", pro(20)).unwrap();
+        quotas.set_tier_plan("pro", pro(21)).unwrap();
+        assert!(quotas.remove_tier_plan("pro"));
+        quotas.set_tier_plan("pro", pro(22)).unwrap();
+        assert_eq!(quotas.tier_plans()[0].1.version(), 3, "removed");
+        quotas.set_plans(plan("free", 10), [("paid", pro(23))]).unwrap();
+        assert_eq!(quotas.tier_plans()[0].1.version(), 4, "not listed, and under another tier");
+        quotas.set_tier_plan("paid", plan("other", 1)).unwrap();
+        quotas.set_tier_plan("pro", pro(24)).unwrap();
+        assert_eq!(quotas.tier_plans()[1].1.version(), 5, "replaced by a plan of another name");
+
+        let (alice, bob) = (Client::named("alice"), Client::named("bob"));
+        quotas.set_client_plan(&alice, plan("own", 1)).unwrap();
+        quotas.set_client_plan(&bob, plan("own", 1)).unwrap();
+        assert_eq!(quotas.client_plan(&bob).unwrap().version(), 1, "alice's is in force");
+        quotas.remove_client_plan(&alice);
+        quotas.set_client_plan(&alice, plan("own", 1)).unwrap();
+        assert_eq!(quotas.client_plan(&alice).unwrap().version(), 2);
+    }
+
+    #[tokio::test]
+    async fn plan_that_returns_starts_fresh_again() {
+        let quotas = QuotaLayer::new(plan("free", 10)).handle();
+        let alice = Client::named("alice").with_tier(Tier::from("pro"));
+        let used = async || quotas.usage(&alice).await.unwrap().limits[0].used;
+        for _ in 0..3 {
+            quotas.record(&alice, ("requests", 5)).await.unwrap();
+            quotas.set_tier_plan("pro", plan("pro", 20).starting_fresh()).unwrap();
+            quotas.record(&alice, ("requests", 4)).await.unwrap();
+            assert_eq!(used().await, 4);
+            assert!(quotas.remove_tier_plan("pro"));
+        }
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! Decision on a request: finds its client, computes its amounts, asks the store, and explains a refusal.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use http::{Extensions, Method};
 
@@ -15,7 +20,7 @@ use super::{
 use crate::{
     gate::{Admit, ClientResolver, Event, MaybeFuture, PolicyContext, Tiered},
     head::RequestHead,
-    identity::Client,
+    identity::{Client, Name},
     kind::Kind,
     quota::{
         Amounts, Limit, Plan,
@@ -56,6 +61,8 @@ pub(super) struct Common {
     pub(super) store: Arc<dyn QuotaBackend>,
     /// Units that the plans of the layer count or have counted: work may be under way under an old plan.
     units: HotSwap<Vec<Kind>>,
+    /// Last versions of plans that were removed, by name.
+    retired: Mutex<BTreeMap<String, u64>>,
 }
 
 impl QuotaPolicy {
@@ -65,13 +72,13 @@ impl QuotaPolicy {
             None => settings.store.0.bills(),
         };
         let account = AccountSettings { charge_expired, ..settings.account.clone() };
-        let store = settings.store.0.open(settings.clients.most, account, settings.on_failure);
+        let store = settings.store.0.open(settings.room(), account, settings.on_failure);
         let store = store.unwrap_or_else(|invalid| panic!("{invalid}"));
         let late = context.clone();
         store.listen(Arc::new(move |event| emit(&late, event)));
         let clients = ClientResolver::new(&settings.clients, &context);
         let units = HotSwap::new(settings.units());
-        let common = Arc::new(Common { store, settings, context, units });
+        let common = Arc::new(Common { store, settings, context, units, retired: Mutex::default() });
         let plans = HotSwap::new(common.settings.plans.map(|plan| ActivePlan::new(plan.clone(), &common)));
         Self { plans, client_plans: ClientPlans::new(&common), clients, common }
     }
@@ -180,7 +187,9 @@ impl QuotaPolicy {
 
     pub(super) fn refusal(&self, active: &ActivePlan, client: &Client, refused: AdmitError, now: Now) -> Refusal {
         let (reason, wait) = match refused {
-            AdmitError::Store(StoreError::Nameless | StoreError::Invalid(_)) => (Reason::Unidentified, None),
+            AdmitError::Store(StoreError::Nameless | StoreError::Invalid(_) | StoreError::UnknownAccount) => {
+                (Reason::Unidentified, None)
+            }
             AdmitError::Store(StoreError::Rejected(_)) => (Reason::Rejected, None),
             AdmitError::Store(StoreError::Unavailable) => (Reason::Unavailable, Some(STORE_WAIT)),
             AdmitError::Store(StoreError::Indeterminate) => (Reason::Indeterminate, Some(STORE_WAIT)),
@@ -250,6 +259,18 @@ impl Common {
         }
     }
 
+    pub(super) fn retire(&self, plan: &Plan) {
+        let mut retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = retired.entry(plan.name().as_str().to_owned()).or_default();
+        *last = plan.version().max(*last);
+    }
+
+    /// Returns the last version of the removed plans that have the name of `plan`; 0 if there is none.
+    pub(super) fn retired_version(&self, plan: &Plan) -> u64 {
+        let retired = self.retired.lock().unwrap_or_else(PoisonError::into_inner);
+        retired.get(plan.name().as_str()).copied().unwrap_or(0)
+    }
+
     /// Reports an amount that is not charged, because no plan counts its unit.
     #[cold]
     pub(super) fn report_unknown(&self, unit: &Kind) {
@@ -294,12 +315,18 @@ impl Common {
 /// Emits an event of the store for which no caller waits.
 fn emit(context: &PolicyContext, event: &StoreEvent) {
     let policy = &context.name;
+    let network: Option<Name>;
     let event = match event {
         StoreEvent::Near(near) => return warn(context, near),
         StoreEvent::Rejected { client, why } => Event::StoreRejected { policy, client, why },
+        StoreEvent::Held(client) => Event::AccountHeld { policy, client },
         StoreEvent::Lost(why) => Event::StoreLost { policy, why },
         StoreEvent::Back => Event::StoreBack { policy },
         StoreEvent::Full => Event::SpoolFull { policy },
+        StoreEvent::CohortFull(cohort) => {
+            network = cohort.network();
+            Event::CohortFull { policy, network: network.as_ref() }
+        }
         StoreEvent::Merged { records, duplicates } => {
             Event::SpoolMerged { policy, records: *records, duplicates: *duplicates }
         }

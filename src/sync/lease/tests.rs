@@ -30,6 +30,7 @@ fn no_slot_is_reclaimed_without_a_time_limit() {
 enum Step {
     Acquire,
     Touch(usize),
+    Unwatch(usize),
     Release(usize),
     Wait(u64),
     Back(u64),
@@ -39,6 +40,7 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         3 => Just(Step::Acquire),
         2 => (0..40_usize).prop_map(Step::Touch),
+        1 => (0..40_usize).prop_map(Step::Unwatch),
         2 => (0..40_usize).prop_map(Step::Release),
         2 => (0..8_u64).prop_map(Step::Wait),
         1 => (0..4_u64).prop_map(Step::Back),
@@ -79,6 +81,13 @@ proptest! {
                     slots.touch(lease, now);
                     if let Some(holder) = holders.iter_mut().find(|(held, ..)| *held == lease) {
                         holder.2 = holder.2.max(now);
+                    }
+                }
+                Step::Unwatch(which) => {
+                    let Some(&lease) = given.get(which) else { continue };
+                    slots.unwatch(lease);
+                    if let Some(holder) = holders.iter_mut().find(|(held, ..)| *held == lease) {
+                        holder.2 = Moment::MAX;
                     }
                 }
                 Step::Release(which) => {

@@ -1,7 +1,10 @@
 //! Explanations of each limit's answer to a request, without a charge.
 
-use http::Request;
-use tollgate::{RequestHead, Unverified};
+use std::{net::SocketAddr, sync::Arc, sync::Mutex};
+
+use http::{Request, Response};
+use tollgate::{Event, Forwarded, OnUnidentified, PeerIp, RequestHead, Unverified};
+use tower::{Layer, ServiceExt, service_fn};
 
 use super::*;
 
@@ -43,4 +46,32 @@ async fn explain_reports_each_limit_and_charges_nothing() {
         scene.quotas.usage(&client).await.unwrap().limits.iter().map(|limit| limit.used).collect::<Vec<_>>(),
         [0, 7, 10, 0]
     );
+}
+
+#[tokio::test]
+async fn explain_uses_up_no_warning_and_emits_no_event() {
+    let events = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&events);
+    let forwarded = Forwarded::x_forwarded_for().from_networks(["127.0.0.1"]);
+    let layer = QuotaLayer::new(Plan::new("free").limit(Quota::requests(9).per(Period::hour())))
+        .identify_by(PeerIp::new().trust_forwarded(forwarded))
+        .on_unidentified(OnUnidentified::Share)
+        .observe(move |event: &Event<'_>| {
+            seen.lock().unwrap().push(format!("{event:?}").split_whitespace().next().unwrap().to_owned());
+        });
+    let proxied = || {
+        let request = Request::get("/").header("x-forwarded-for", "unreadable");
+        request.extension(SocketAddr::from(([127, 0, 0, 1], 1))).body(()).unwrap()
+    };
+    for request in [Request::new(()), proxied()] {
+        let explained = layer.handle().explain(&RequestHead::of(&request)).await.unwrap();
+        assert!(explained.client.is_some() && explained.refusal.is_none());
+    }
+    assert_eq!(*events.lock().unwrap(), [] as [&str; 0]);
+
+    let service = layer.layer(service_fn(|_: Request<()>| async { Ok::<_, ()>(Response::new(String::new())) }));
+    for request in [Request::new(()), proxied()] {
+        service.clone().oneshot(request).await.unwrap();
+    }
+    assert_eq!(*events.lock().unwrap(), ["Unidentified", "Admitted", "UnreadableForwarded", "Admitted"]);
 }

@@ -167,6 +167,16 @@ mod charged {
     }
 
     #[tokio::test]
+    async fn charge_condition_never_refunds_what_was_recorded() {
+        let scene = Scene::new(plan("free", 9), |layer| layer.share_with_handler().charge_when(|_| false));
+        let app = router().layer(scene.layer.clone());
+        assert_eq!(ask(app.clone(), by("alice", "/charge")).await.body, "true");
+        assert_eq!((scene.used("requests_per_hour").await, scene.used("tokens_per_hour").await), (1, 7));
+        ask(app, by("alice", "/status")).await;
+        assert_eq!(scene.used("requests_per_hour").await, 1, "nothing was recorded");
+    }
+
+    #[tokio::test]
     async fn record_fails_after_the_end_of_an_uncharged_request() {
         let scene = Scene::new(plan("free", 9), |layer| layer.share_with_handler().charge_when(|_| false));
         let (kept, app) = keeping();

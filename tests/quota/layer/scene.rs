@@ -115,7 +115,7 @@ impl Answer {
 }
 
 /// Acts as the path says.
-async fn serve(request: Request<Full<Bytes>>) -> Reply {
+pub(crate) async fn serve(request: Request<Full<Bytes>>) -> Reply {
     let full = |text: String| Response::new(Full::from(text).map_err(|never| match never {}).boxed_unsync());
     let path = request.uri().path().to_owned();
     let (deed, number) = path[1..].split_once('/').unwrap_or((&path[1..], "0"));

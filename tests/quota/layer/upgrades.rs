@@ -3,6 +3,8 @@
 use super::*;
 
 use std::sync::Mutex;
+
+use super::scene::serve;
 use tollgate::quota::KeptSlot;
 
 type Tasks = Arc<Mutex<Vec<(Charge, KeptSlot)>>>;
@@ -111,6 +113,52 @@ async fn guard_keeps_the_slots_of_all_layers() {
         assert_eq!(inner.used("concurrent_requests").await, expected);
         tasks.lock().unwrap().clear();
     }
+}
+
+#[tokio::test]
+async fn kept_slot_outlives_max_stall_and_not_max_hold() {
+    let second = Duration::from_secs(1);
+    let plan = Plan::new("free").limit(Quota::concurrent(1));
+    let scene = Scene::new(plan, |layer| layer.share_with_handler().max_hold(second * 600).max_stall(second * 5));
+    let held = Tasks::default();
+    let tasks = Arc::clone(&held);
+    let stream = scene.layer.layer(service_fn(move |request: Request<Full<Bytes>>| {
+        let charge = request.extensions().get::<Charge>().unwrap();
+        tasks.lock().unwrap().push((charge.clone(), charge.keep_slot()));
+        serve(request)
+    }));
+    let mut body = Box::pin(stream.oneshot(by("alice", "/stream/3")).await.unwrap().into_body());
+    for _ in 0..3 {
+        scene.clock.advance(second * 4);
+        body.frame().await.unwrap().unwrap();
+    }
+    assert!(body.frame().await.is_none());
+    drop(body);
+    scene.clock.advance(second * 588);
+    assert_eq!(scene.get("/").await.status, 429, "held for 600 s");
+    scene.clock.advance(second);
+    assert_eq!(scene.get("/").await.status, 200, "overdue");
+    assert_eq!(scene.log.lines(), ["reclaimed"]);
+    held.lock().unwrap().clear();
+    assert_eq!(scene.used("concurrent_requests").await, 0);
+}
+
+#[tokio::test]
+async fn stalled_reader_loses_its_slot_in_spite_of_a_guard() {
+    let second = Duration::from_secs(1);
+    let plan = Plan::new("free").limit(Quota::concurrent(1));
+    let scene = Scene::new(plan, |layer| layer.share_with_handler().max_stall(second * 5));
+    let held = Tasks::default();
+    let tasks = Arc::clone(&held);
+    let stream = scene.layer.layer(service_fn(move |request: Request<Full<Bytes>>| {
+        let charge = request.extensions().get::<Charge>().unwrap();
+        tasks.lock().unwrap().push((charge.clone(), charge.keep_slot()));
+        serve(request)
+    }));
+    let stuck = stream.oneshot(by("alice", "/stream/3")).await.unwrap();
+    scene.clock.advance(second * 6);
+    assert_eq!(scene.get("/").await.status, 200, "its response has not ended");
+    drop(stuck);
 }
 
 #[tokio::test]

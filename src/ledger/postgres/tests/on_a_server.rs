@@ -6,6 +6,7 @@ use sqlx::Connection as _;
 use super::super::*;
 use crate::ledger::{
     Database, Session,
+    sql::ChargePath,
     suite::{self, charge, key, reads, transact},
     writer::{Reads, Stored, Writes, tests::against},
 };
@@ -73,6 +74,52 @@ async fn held_accounts_are_skipped_and_missing_ones_created() {
     first.commit().await.unwrap();
     let loaded = first.begin(&skipping(&["ann", "cid", "dan\0", "eve"])).await.unwrap();
     assert_eq!(loaded.held, ["cid", "dan\0"].map(Arc::from), "the accounts that were created are locked");
+}
+
+/// The other session ends after all assertions: nothing here has waited for it.
+#[tokio::test]
+async fn account_that_is_being_created_is_not_waited_for() {
+    let ledger = fresh().await;
+    let skipping = |tenants: &[&str]| Reads { skips_held: true, ..reads(tenants, &[]) };
+    let mut session = ledger.connect().await.unwrap();
+    session.begin(&skipping(&["ann"])).await.unwrap();
+    session.commit().await.unwrap();
+    let mut other = ledger.pool.acquire().await.unwrap();
+    other.execute("BEGIN; INSERT INTO quota_account (tenant_id) VALUES ('eve')").await.unwrap();
+    let loaded = session.begin(&skipping(&["ann", "eve", "fay"])).await.unwrap();
+    assert_eq!(loaded.held, ["eve", "fay"].map(Arc::from), "missing accounts are left to the second lane");
+    assert!(loaded.accounts.contains_key("ann"));
+    session.write(&one("ann", "job"), loaded.now).await.unwrap();
+    session.commit().await.unwrap();
+    session.begin(&reads(&["fay"], &[])).await.expect("only one account is being created");
+    session.commit().await.unwrap();
+    other.execute("COMMIT").await.unwrap();
+    let loaded = session.begin(&skipping(&["ann", "eve", "fay"])).await.unwrap();
+    assert_eq!(loaded.held, []);
+}
+
+#[tokio::test]
+async fn short_lock_timeout_covers_new_accounts_only() {
+    let ledger = fresh().await;
+    let (mut connection, mut other) = (ledger.pool.acquire().await.unwrap(), ledger.pool.acquire().await.unwrap());
+    let insists = "CREATE FUNCTION insist() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            IF current_setting('lock_timeout') <> '1ms' THEN RAISE EXCEPTION 'it would wait longer'; END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER insist BEFORE INSERT ON quota_account FOR EACH ROW EXECUTE FUNCTION insist()";
+    other.execute(sqlx::raw_sql(insists)).await.unwrap();
+    other
+        .execute("BEGIN; SET LOCAL lock_timeout = '1ms'; INSERT INTO quota_account (tenant_id) VALUES ('eve')")
+        .await
+        .unwrap();
+    for tenants in [["ann"], ["ann"], ["eve"]] {
+        let asked = Reads { skips_held: true, ..reads(&tenants, &[]) };
+        let loaded = Postgres::begin(&mut connection, &asked, None).await.unwrap();
+        assert_eq!(loaded.held.len(), usize::from(tenants == ["eve"]));
+        let timeout: String = sqlx::query_scalar("SHOW lock_timeout").fetch_one(&mut *connection).await.unwrap();
+        assert_eq!(timeout, "500ms", "{tenants:?}");
+        Postgres::commit(&mut connection).await.unwrap();
+    }
 }
 
 #[tokio::test]

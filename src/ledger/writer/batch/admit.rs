@@ -97,11 +97,12 @@ impl Attempt<'_, '_> {
             CommandKind::Settle(settle) => self.settled_before(Some(settle.attempt), &settle.end),
             CommandKind::SettleOf { of, settle } => self.settled_before(self.rows().attempt_of(*of), &settle.end),
             CommandKind::Record { .. } => Reply::Recorded(Vec::new()),
+            CommandKind::Credit { .. } => self.credited(false).map_or(Reply::UnknownAccount, Reply::Credited),
             CommandKind::Grant { grant, .. } => Reply::Granted(GrantId(grant.id)),
             CommandKind::Revoke { .. } => Reply::Revoked(true),
             CommandKind::SettleJob { .. } => Reply::Job(Some(JobState::Unknown)),
             CommandKind::Spooled { .. } | CommandKind::Expire { .. } | CommandKind::Renew { .. } => Reply::Done,
-            CommandKind::Reset { .. } => Reply::Done,
+            CommandKind::Reset { .. } | CommandKind::Probe => Reply::Done,
         }
     }
 

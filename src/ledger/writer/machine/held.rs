@@ -2,7 +2,8 @@
 //!
 //! The main lane skips accounts that are held, so that it never waits for one. A skipped account moves to the second
 //! lane with all its commands. That lane has a connection of its own and waits for locks. Once it has had the lock of an
-//! account, the account returns. An account is in one lane at a time, and moves only when no batch names it.
+//! account, the account returns. All accounts return when that lane loses its connection or cannot get one: it
+//! cannot wait for locks then. An account is in one lane at a time, and moves only when no batch names it.
 
 use std::{
     collections::{BTreeSet, HashSet, VecDeque},
@@ -10,7 +11,9 @@ use std::{
     sync::Arc,
 };
 
-use super::{DOWN_AFTER, Queued, Writer, WriterPhase};
+#[cfg(test)]
+use super::PlantedFault;
+use super::{DOWN_AFTER, Queued, SubmitError, Writer, WriterPhase};
 
 /// One of the connections of a writer, with a queue of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,7 +83,7 @@ impl<R> LaneState<R> {
 impl<R> Writer<R> {
     pub(super) fn lane_of(&self, tenant: &str) -> Lane {
         #[cfg(test)]
-        if self.forgets_lanes {
+        if self.planted == Some(PlantedFault::ForgetsLanes) {
             return Lane::Main;
         }
         if self.second.contains(tenant) { Lane::Second } else { Lane::Main }
@@ -91,7 +94,9 @@ impl<R> Writer<R> {
         self.second.contains(tenant)
     }
 
-    /// Moves accounts that the main lane has not locked to the second lane, with all their commands.
+    /// Moves accounts that the main lane has not locked to the second lane, with all their commands. If that lane cannot
+    /// reach the database, their callers get their reply, and it has only the commands that must not be dropped: they are
+    /// tried again after its next attempt to connect.
     pub(super) fn skip(&mut self, tenants: Vec<Arc<str>>) {
         if tenants.is_empty() {
             return;
@@ -104,23 +109,53 @@ impl<R> Writer<R> {
         (main.batch, main.queue) = (batch, queue);
         let skipped: Vec<_> = skipped.into_iter().filter(|queued| queued.sent || !queued.left).collect();
         self.waiting += skipped.iter().filter(|queued| queued.to.is_some()).count();
-        second.queue.extend(skipped.into_iter().chain(later));
+        second.queue.extend(skipped.into_iter().chain(later).map(|queued| Queued { held: true, ..queued }));
+        if second.is_down() {
+            self.turn_away(Lane::Second, &SubmitError::Held.reason());
+            self.retain_waiting();
+        }
     }
 
     /// Returns the accounts that the second lane has locked to the main lane, after the end of its transaction. Does nothing
     /// for the main lane.
     pub(super) fn return_locked(&mut self, lane: Lane) {
-        if lane == Lane::Main {
+        if lane == Lane::Second {
+            let locked = std::mem::take(&mut self.lanes[lane as usize].locked);
+            locked.iter().for_each(|tenant| _ = self.second.remove(tenant));
+            self.follow_accounts();
+        }
+    }
+
+    /// Returns all accounts to the main lane, after the second lane has lost its connection or could not get one. Does
+    /// nothing for the main lane.
+    pub(super) fn return_all(&mut self, lane: Lane) {
+        #[cfg(test)]
+        if self.planted == Some(PlantedFault::StrandsAccounts) {
             return;
         }
+        if lane == Lane::Second {
+            self.second.clear();
+            let one = &mut self.lanes[lane as usize];
+            (one.held, one.halves) = (HeldAccounts::default(), Vec::new());
+            self.follow_accounts();
+        }
+    }
+
+    /// Moves the queued commands of accounts that have left the second lane to the head of the main lane's queue.
+    fn follow_accounts(&mut self) {
         let [main, second] = &mut self.lanes;
-        std::mem::take(&mut second.locked).iter().for_each(|tenant| _ = self.second.remove(tenant));
         let stays = |queued: &Queued<R>| self.second.contains(&queued.command.key.tenant);
         let (stay, back): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut second.queue).into_iter().partition(stays);
         second.queue = stay;
         back.into_iter().rev().for_each(|queued| main.queue.push_front(queued));
-        let waiting: HashSet<_> = second.queue.iter().map(|queued| &queued.command.key.tenant).collect();
-        self.second.retain(|tenant| waiting.contains(tenant)); // callers may have left
+        self.retain_waiting();
+    }
+
+    /// Removes the accounts of which no command is left from the second lane: callers may have left.
+    fn retain_waiting(&mut self) {
+        let LaneState { queue, batch, .. } = &self.lanes[Lane::Second as usize];
+        let waiting: HashSet<_> = queue.iter().chain(batch).map(|queued| &queued.command.key.tenant).collect();
+        self.second.retain(|tenant| waiting.contains(tenant));
     }
 }
 

@@ -43,9 +43,18 @@ pub(crate) struct Writer<R> {
     max_waiting: usize,
     max_batch: usize,
     closed: bool,
-    /// Submits commands to the main lane, whichever lane their account is in: a fault that the explorer must find.
     #[cfg(test)]
-    pub(in crate::ledger::writer) forgets_lanes: bool,
+    pub(in crate::ledger::writer) planted: Option<PlantedFault>,
+}
+
+/// A fault that the explorer must find.
+#[cfg(test)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::ledger::writer) enum PlantedFault {
+    /// Submits commands to the main lane, whichever lane their account is in.
+    ForgetsLanes,
+    /// Accounts stay in the second lane when it has no connection.
+    StrandsAccounts,
 }
 
 /// State of the connection and its transaction.
@@ -70,7 +79,7 @@ pub(crate) enum Step {
     Connect,
     Begin(Reads),
     /// Write, as of the time that was read.
-    Write(Writes, u64),
+    Write(Box<Writes>, u64),
     Commit,
     RollBack,
     /// Drop the connection and wait for this duration plus a jitter.
@@ -95,6 +104,8 @@ pub(crate) enum StepResult {
 
 /// Rest after the first failure, doubled with each further one.
 const REST: Duration = Duration::from_millis(50);
+/// Number of failures from which the rest does not grow.
+const DOUBLINGS: u32 = 6;
 /// Longest rest.
 const MAX_REST: Duration = Duration::from_secs(2);
 
@@ -114,7 +125,7 @@ impl<R> Writer<R> {
             max_batch: max_batch.max(1),
             closed: false,
             #[cfg(test)]
-            forgets_lanes: false,
+            planted: None,
         }
     }
 
@@ -134,7 +145,7 @@ impl<R> Writer<R> {
             }
             WriterPhase::Apart if one.resting => {
                 one.resting = false;
-                Step::Rest(REST.saturating_mul(1 << one.failures.min(10)).min(MAX_REST))
+                Step::Rest(REST.saturating_mul(1 << one.failures.min(DOUBLINGS)).min(MAX_REST))
             }
             WriterPhase::Apart if waits => Step::Wait,
             WriterPhase::Apart => {
@@ -219,7 +230,7 @@ impl<R> Writer<R> {
             return self.roll_back(lane);
         }
         one.phase = WriterPhase::Writing(replies);
-        Step::Write(writes, now)
+        Step::Write(Box::new(writes), now)
     }
 
     fn roll_back(&mut self, lane: Lane) -> Step {
@@ -293,7 +304,7 @@ impl<R: std::hash::Hash> std::hash::Hash for Writer<R> {
                     }
                 }
             }
-            (&one.held, &one.locked, &one.halves, one.failures, one.resting).hash(into);
+            (&one.held, &one.locked, &one.halves, one.failures.min(DOUBLINGS), one.resting).hash(into);
         }
         let mut running: Vec<_> = self.running.iter().collect();
         running.sort_unstable();

@@ -81,21 +81,26 @@ impl<R> Writer<R> {
     fn push(&mut self, command: Command, to: Option<R>) -> u64 {
         self.tickets += 1;
         let lane = self.lane_of(&command.key.tenant);
-        self.lanes[lane as usize].queue.push_back(Queued::new(self.tickets, command, to));
+        let queued = Queued { held: lane == Lane::Second, ..Queued::new(self.tickets, command, to) };
+        self.lanes[lane as usize].queue.push_back(queued);
         self.tickets
     }
 
     /// Cancels a command whose caller has waited for the whole time-out. If that was for a connection, later commands
     /// are refused at once.
     pub(crate) fn time_out(&mut self, ticket: u64) -> CancelResult {
-        let has = |one: &LaneState<R>| one.queue.iter().chain(&one.batch).any(|queued| queued.ticket == ticket);
-        let lane = if has(&self.lanes[Lane::Second as usize]) { Lane::Second } else { Lane::Main };
+        let held_in = |lane: Lane| {
+            let one = &self.lanes[lane as usize];
+            let found = one.queue.iter().chain(&one.batch).find(|queued| queued.ticket == ticket);
+            found.map(|queued| (lane, queued.held))
+        };
+        let Some((lane, held)) = Lane::ALL.into_iter().find_map(held_in) else { return CancelResult::Answered };
         let one = &mut self.lanes[lane as usize];
         if let WriterPhase::Apart | WriterPhase::Connecting = one.phase {
             one.failures = one.failures.max(DOWN_AFTER);
         }
         match self.cancel(ticket) {
-            CancelResult::Unsent if lane == Lane::Second => CancelResult::Held,
+            CancelResult::Unsent if held && !self.is_down() => CancelResult::Held,
             cancelled => cancelled,
         }
     }
@@ -142,6 +147,8 @@ impl<R> Writer<R> {
         for lane in Lane::ALL {
             let phase = std::mem::replace(&mut self.lanes[lane as usize].phase, WriterPhase::Ended);
             self.lost(lane, &phase);
+        }
+        for lane in Lane::ALL {
             self.turn_away(lane, why);
             self.lanes[lane as usize] = LaneState { phase: WriterPhase::Ended, ..LaneState::default() };
         }

@@ -22,8 +22,8 @@ impl<R> Writer<R> {
         match (error, phase) {
             (DbError::Lost(_), _) | (_, WriterPhase::Connecting | WriterPhase::RollingBack) => {
                 self.lost(lane, phase);
-                if self.lanes[lane as usize].is_down() {
-                    self.turn_away(lane, why);
+                if self.is_down() {
+                    self.turn_away(Lane::Main, why);
                 }
                 return None;
             }
@@ -53,7 +53,7 @@ impl<R> Writer<R> {
         Some(self.roll_back(lane))
     }
 
-    /// Drops the connection and returns the batch to the head of the queue.
+    /// Drops the connection and returns the batch to the head of the queue, which the second lane hands to the main lane.
     pub(super) fn lost(&mut self, lane: Lane, phase: &WriterPhase) {
         let one = &mut self.lanes[lane as usize];
         if let WriterPhase::Committing(_) = phase {
@@ -64,6 +64,7 @@ impl<R> Writer<R> {
         one.resting = one.failures > 1;
         one.locked.clear(); // its locks may be held still
         self.put_back(lane);
+        self.return_all(lane);
     }
 
     /// Marks the accounts of the batch as held, because the database does not say which lock did not come. They are

@@ -63,6 +63,11 @@ fn explore(setting: Setting, search: Search, most: usize) -> Found {
                 Some(Ok(next)) => {
                     moved = true;
                     if seen.insert(digest(&next)) {
+                        if let Err(what) = next.check_served() {
+                            found.violation = violated(what, on());
+                            found.states = seen.len();
+                            return found;
+                        }
                         waiting.push_back((next, on()));
                     }
                 }

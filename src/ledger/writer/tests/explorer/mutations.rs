@@ -4,7 +4,7 @@ use super::{
     settings::{NONE, duplicates, reservations, rivals, show, twins},
     *,
 };
-use crate::ledger::writer::tests::model::Without;
+use crate::ledger::writer::{PlantedFault, tests::model::Without};
 
 /// The harm, with the shortest way to it.
 fn harm(name: &'static str, setting: Setting) -> String {
@@ -47,8 +47,16 @@ fn without_reading_unfinished_jobs_a_cut_job_is_told_done() {
 #[test]
 fn commands_of_one_account_in_two_lanes_are_noticed() {
     let held = Faults { holds: 1, ..NONE };
-    let harm = harm("forgetting the lane", Setting { lanes: true, forgets_lanes: true, ..twins(held) });
+    let harm =
+        harm("forgetting the lane", Setting { lanes: true, planted: Some(PlantedFault::ForgetsLanes), ..twins(held) });
     assert!(harm.starts_with("L1"), "{harm}");
+}
+
+#[test]
+fn accounts_that_stay_in_a_lane_without_connection_are_noticed() {
+    let (held, planted) = (Faults { holds: 1, ..NONE }, Some(PlantedFault::StrandsAccounts));
+    let harm = harm("stranding accounts", Setting { lanes: true, no_second: true, planted, ..twins(held) });
+    assert!(harm.starts_with("L2"), "{harm}");
 }
 
 /// Removing the unique index alone does no harm, because the account lock keeps duplicates apart: it is a second

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::ledger::writer::tests::{model::Without, *};
+use crate::ledger::writer::{
+    PlantedFault,
+    tests::{model::Without, *},
+};
 
 /// A caller with a job to be done.
 #[derive(Clone, Debug)]
@@ -50,6 +53,8 @@ pub(super) struct Faults {
     pub(super) hours: u8,
     /// Times that another program holds the account of the first caller.
     pub(super) holds: u8,
+    /// Times that the server begins to refuse connections of second lanes.
+    pub(super) refusals: u8,
 }
 
 /// Constant part of an exploration.
@@ -64,8 +69,11 @@ pub(super) struct Setting {
     pub(super) processes: usize,
     /// Whether each process has two lanes.
     pub(super) lanes: bool,
-    /// A planted fault: commands of an account in the second lane are submitted to the main lane.
-    pub(super) forgets_lanes: bool,
+    /// Whether second lanes never have a connection.
+    pub(super) no_second: bool,
+    /// Whether callers leave because their time-outs pass, and not before.
+    pub(super) times_out: bool,
+    pub(super) planted: Option<PlantedFault>,
     pub(super) without: Without,
     /// A commit without a reply is treated as one that did not take place.
     pub(super) trusts_silence: bool,
@@ -83,7 +91,9 @@ impl Setting {
             charge_expired: true,
             processes: 2,
             lanes: false,
-            forgets_lanes: false,
+            no_second: false,
+            times_out: false,
+            planted: None,
             without: Without::default(),
             trusts_silence: false,
             plan: hourly(100),

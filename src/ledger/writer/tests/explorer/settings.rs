@@ -52,7 +52,8 @@ pub(super) fn reservations(faults: Faults, charge_expired: bool) -> Setting {
     Setting { faults, charge_expired, ..Setting::new("reservations", vec![first, rival]) }
 }
 
-pub(super) const NONE: Faults = Faults { lost: 0, again: 0, rejected: 0, crashes: 0, leaves: 0, hours: 0, holds: 0 };
+pub(super) const NONE: Faults =
+    Faults { lost: 0, again: 0, rejected: 0, crashes: 0, leaves: 0, hours: 0, holds: 0, refusals: 0 };
 
 #[test]
 fn duplicates_are_charged_once() {
@@ -108,6 +109,22 @@ fn an_account_is_in_one_lane_and_charged_once() {
     holds(lanes(reservations(held, true)), Search::Nearest, 100_000);
 }
 
+/// Second lanes have no connection for ever, or for a while. Each state is followed up without further faults: an
+/// account that no transaction holds is served in few steps.
+#[test]
+fn account_is_served_while_the_second_lane_is_away() {
+    let away = |setting: Setting| Setting { lanes: true, no_second: true, ..setting };
+    let held = Faults { holds: 1, ..NONE };
+    holds(away(twins(Faults { leaves: 1, ..held })), Search::Nearest, 30_000);
+    holds(away(twins(Faults { lost: 1, ..held })), Search::Nearest, 30_000);
+    holds(away(reservations(held, true)), Search::Nearest, 30_000);
+    let comes_and_goes = |setting: Setting| Setting { lanes: true, times_out: true, ..setting };
+    let refused = Faults { refusals: 1, ..held };
+    holds(comes_and_goes(twins(Faults { lost: 1, ..refused })), Search::Nearest, 30_000);
+    holds(comes_and_goes(twins(Faults { leaves: 1, ..refused })), Search::Nearest, 30_000);
+    holds(comes_and_goes(reservations(refused, true)), Search::Nearest, 30_000);
+}
+
 /// More than two million states; each setting is searched completely.
 #[test]
 #[ignore = "minutes: millions of states"]
@@ -124,6 +141,10 @@ fn no_violation_in_millions_of_states() {
         reservations(Faults { lost: 2, leaves: 1, again: 1, hours: 0, crashes: 0, ..NONE }, false),
         Setting { lanes: true, ..twins(Faults { lost: 2, leaves: 1, holds: 1, ..NONE }) },
         Setting { lanes: true, ..rivals(Faults { lost: 1, holds: 1, ..NONE }) },
+        Setting { lanes: true, no_second: true, ..twins(Faults { lost: 1, leaves: 1, holds: 2, ..NONE }) },
+        Setting { lanes: true, no_second: true, ..rivals(Faults { holds: 1, ..NONE }) },
+        Setting { lanes: true, times_out: true, ..twins(Faults { lost: 1, leaves: 1, holds: 1, refusals: 1, ..NONE }) },
+        Setting { lanes: true, ..reservations(Faults { lost: 1, holds: 1, refusals: 1, ..NONE }, true) },
     ];
     let states: usize = settings.into_iter().map(|setting| holds(setting, Search::Farthest, 3_000_000)).sum();
     println!("{states} states in all");

@@ -74,6 +74,23 @@ impl Lanes {
         told.into_iter().map(|(who, _)| who).collect()
     }
 
+    /// The second lane gets no connection.
+    fn no_connection(&mut self) {
+        self.lane_is_refused(Lane::Second);
+    }
+
+    fn lane_is_refused(&mut self, lane: Lane) {
+        for _ in 0..10 {
+            if self.next[lane as usize] == Step::Connect {
+                break;
+            }
+            let rested = matches!(self.next[lane as usize], Step::Rest(_)).then_some(StepResult::Rested);
+            self.hear(lane, rested);
+        }
+        assert_eq!(self.next[lane as usize], Step::Connect);
+        self.hear(lane, Some(StepResult::Failed(DbError::Lost("too many connections".into()))));
+    }
+
     fn lock_does_not_come(&mut self) {
         assert!(matches!(self.next[1], Step::Begin(_)), "{:?}", self.next[1]);
         self.hear(Lane::Second, Some(StepResult::Failed(again())));
@@ -141,20 +158,89 @@ fn second_lane_without_a_connection_refuses_its_accounts_only() {
     lanes.ask("bob", 2);
     lanes.run(Lane::Main);
     for _ in 0..3 {
-        while lanes.next[1] != Step::Connect {
-            let rested = matches!(lanes.next[1], Step::Rest(_)).then_some(StepResult::Rested);
-            lanes.hear(Lane::Second, rested);
-        }
-        lanes.hear(Lane::Second, Some(StepResult::Failed(DbError::Lost("too many connections".into()))));
+        assert!(lanes.told.is_empty(), "{:?}", lanes.told);
+        lanes.no_connection();
+        lanes.run(Lane::Main);
     }
     assert!(matches!(lanes.told[..], [("bob", Reply::Held)]), "{:?}", lanes.told);
     lanes.told.clear();
-    let refused = command(4, key("bob", "4"), CommandKind::Admit(admit(&hourly(100), ("requests", 1))));
-    assert_eq!(lanes.writer.submit(refused, "bob"), Err(SubmitError::Held));
-    lanes.ask("ann", 6);
+    ["bob", "ann"].into_iter().zip(2..).for_each(|(who, id)| _ = lanes.ask(who, id * 2));
     lanes.run(Lane::Main);
-    assert_eq!(lanes.admitted(), ["ann"]);
+    assert!(matches!(lanes.told[..], [("bob", Reply::Held), ("ann", Reply::Admitted(_))]), "{:?}", lanes.told);
     assert!(!lanes.writer.is_down());
+}
+
+#[test]
+fn free_account_is_served_while_the_second_lane_is_away() {
+    let mut lanes = Lanes::new();
+    lanes.hold("bob");
+    lanes.ask("bob", 2);
+    lanes.run(Lane::Main);
+    (0..3).for_each(|_| {
+        lanes.no_connection();
+        lanes.run(Lane::Main);
+    });
+    lanes.told.clear();
+    lanes.database.roll_back(OUTSIDER);
+    lanes.ask("bob", 4);
+    lanes.run(Lane::Main);
+    assert_eq!(lanes.admitted(), ["bob"]);
+}
+
+/// The settlement stays queued, and is tried once for each connection that the second lane could not get.
+#[test]
+fn settlement_of_a_held_account_is_tried_once_per_connect() {
+    let mut lanes = Lanes::new();
+    lanes.hold("bob");
+    let void = settle(&hourly(100), 0, AdmittedAt { at: START, epoch: 0 }, SettleKind::Void);
+    lanes.writer.enqueue(command(2, key("bob", "a"), void));
+    lanes.hear(Lane::Main, None);
+    lanes.run(Lane::Main);
+    for _ in 0..5 {
+        lanes.no_connection();
+        assert_eq!(lanes.writer.backlog_of(Lane::Main), 1);
+        lanes.run(Lane::Main);
+        assert_eq!(lanes.next[0], Step::Wait, "the main lane does not try again by itself");
+        assert_eq!(lanes.writer.backlog_of(Lane::Second), 1);
+    }
+    lanes.database.roll_back(OUTSIDER);
+    let refused = command(4, key("bob", "b"), CommandKind::Admit(admit(&hourly(100), ("requests", 1))));
+    assert_eq!(lanes.writer.submit(refused, "bob"), Err(SubmitError::Held), "before the next attempt");
+    lanes.no_connection();
+    lanes.run(Lane::Main);
+    assert_eq!(lanes.writer.backlog(), 0);
+}
+
+#[test]
+fn time_out_of_a_returned_command_is_the_trouble_of_its_account() {
+    let mut lanes = Lanes::new();
+    lanes.hold("bob");
+    let ticket = lanes.ask("bob", 2);
+    lanes.run(Lane::Main);
+    lanes.no_connection();
+    assert!(!lanes.writer.is_held("bob"));
+    assert_eq!(lanes.writer.time_out(ticket), CancelResult::Held);
+    assert!(!lanes.writer.is_down());
+}
+
+#[test]
+fn accounts_of_the_second_lane_share_an_outage_of_both() {
+    let mut lanes = Lanes::new();
+    lanes.hold("bob");
+    lanes.ask("bob", 2);
+    lanes.run(Lane::Main);
+    lanes.ask("ann", 4);
+    lanes.hear(Lane::Main, None);
+    assert!(matches!(lanes.next[0], Step::Begin(_)), "{:?}", lanes.next[0]);
+    lanes.hear(Lane::Main, Some(StepResult::Failed(DbError::Lost("gone".into()))));
+    (0..2).for_each(|_| lanes.lane_is_refused(Lane::Main));
+    assert!(lanes.writer.is_down());
+    lanes.no_connection();
+    assert!(
+        matches!(lanes.told[..], [("ann", Reply::Unavailable(_)), ("bob", Reply::Unavailable(_))]),
+        "{:?}",
+        lanes.told
+    );
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{Checked, Stage, Told, VOIDS, World, id_of};
+use super::{Checked, Stage, Told, VOIDS, World, id_of, served::PROBE};
 use crate::{
     ledger::writer::{EntryKind, Lane, NoticeKind, Reply, Row, Step, Writer, WriterNotice, tests::*},
     quota::account::Duplicate,
@@ -31,6 +31,10 @@ impl World {
 
     /// Checks a reply and hands it to its caller.
     pub(super) fn tell(&mut self, by: usize, (caller, of): (u8, u8), reply: Reply) -> Checked {
+        if caller == PROBE {
+            self.probed = Some(reply.is_decided());
+            return Ok(());
+        }
         let (caller, id) = (usize::from(caller), id_of(caller.into(), of));
         let Stage::Waiting { r#try, process, .. } = self.callers[caller] else {
             return Err(format!("caller {caller} is answered, and waits for nothing: {reply:?}"));
@@ -176,8 +180,10 @@ impl World {
         if let Some(caller) = self.callers.iter().position(|stage| !matches!(stage, Stage::Over(_))) {
             return Err(format!("caller {caller} is left: {:?}", self.callers[caller]));
         }
-        let rests = |(writer, step): (&Writer<_>, &Step)| writer.backlog() == 0 && *step == Step::Wait;
-        if let Some(connection) = self.lanes().position(|lane| !rests(lane)) {
+        let rests = |(connection, (writer, step)): (usize, (&Writer<_>, &Step))| {
+            writer.backlog() == 0 && (*step == Step::Wait || self.refuses(connection))
+        };
+        if let Some(connection) = self.lanes().enumerate().position(|lane| !rests(lane)) {
             return Err(format!("connection {connection} has not come to rest: {:?}", self.next(connection)));
         }
         let store = &self.database.store;

@@ -12,8 +12,10 @@ use crate::ledger::writer::{
     tests::{model::Database, *},
 };
 
+mod actions;
 mod checks;
 mod moves;
+mod served;
 
 /// Progress of a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -109,6 +111,10 @@ pub(super) enum Action {
     /// Another program locks the account of the first caller.
     Hold,
     LetGo,
+    /// The server accepts no further connections of second lanes.
+    Refuse,
+    /// It accepts them again.
+    Accept,
 }
 
 #[derive(Clone, Debug)]
@@ -121,7 +127,7 @@ struct Process {
 impl Process {
     fn new(setting: &Setting) -> Self {
         let mut writer = Writer::new(8, setting.batch, setting.lanes);
-        writer.forgets_lanes = setting.forgets_lanes;
+        writer.planted = setting.planted;
         let next = Lane::ALL.map(|lane| writer.step(lane, None));
         Self { writer, next }
     }
@@ -146,6 +152,10 @@ pub(super) struct World {
     poison: Vec<u128>,
     /// Something was lost with a process.
     crashed: bool,
+    /// The server accepts no connections of second lanes.
+    refused: bool,
+    /// Whether the latest [probe](Self::check_served) was decided, if it has a reply.
+    probed: Option<bool>,
     setting: Arc<Setting>,
 }
 
@@ -171,7 +181,7 @@ impl Hash for World {
         let database = &self.database;
         (&database.store, database.now, &database.open, &database.under_way).hash(into);
         (&self.callers, self.faults, &self.worked, &self.served, &self.voiding).hash(into);
-        (&self.denied, &self.poison, self.crashed).hash(into);
+        (&self.denied, &self.poison, self.crashed, self.refused).hash(into);
     }
 }
 
@@ -191,84 +201,10 @@ impl World {
             denied: Vec::new(),
             poison: Vec::new(),
             crashed: false,
+            refused: setting.no_second,
+            probed: None,
             setting: Arc::clone(setting),
         }
-    }
-
-    /// All possible actions; none in a final state.
-    pub(super) fn actions(&self) -> Vec<Action> {
-        let mut actions = Vec::new();
-        let faults = self.faults;
-        for (caller, stage) in self.callers.iter().enumerate() {
-            let want = &self.setting.wants[caller];
-            match *stage {
-                Stage::Ready(0) => actions.push(Action::Ask { caller, process: want.process }),
-                Stage::Ready(_) => {
-                    actions.extend((0..self.processes.len()).map(|process| Action::Ask { caller, process }));
-                }
-                Stage::Waiting { .. } if faults.leaves > 0 => actions.push(Action::Leave { caller }),
-                Stage::Working { .. } => {
-                    actions.push(Action::Serve { caller });
-                    actions.extend(want.may_void.then_some(Action::Void { caller }));
-                    actions.extend(want.may_forget.then_some(Action::Forget { caller }));
-                }
-                Stage::Waiting { .. } | Stage::Over(_) => {}
-            }
-        }
-        for (connection, (writer, step)) in self.lanes().enumerate() {
-            let (process, lane) = of(connection);
-            match step {
-                Step::Wait => {
-                    actions.extend((writer.backlog_of(lane) > 0).then_some(Action::Wake { connection }));
-                    // A sweep happens while the writer is idle: only its order among the other actions matters.
-                    let holds = 0..if lane == Lane::Main { self.database.store.holds.len() } else { 0 };
-                    actions.extend(
-                        holds
-                            .filter(|hold| self.is_swept(&self.database.store.holds[*hold], process))
-                            .map(|hold| Action::Sweep { process, hold }),
-                    );
-                }
-                Step::End => {}
-                step => {
-                    actions.push(Action::Do { connection });
-                    if faults.lost > 0 && !matches!(step, Step::Rest(_)) {
-                        actions.push(Action::Die { connection });
-                        if *step == Step::Commit {
-                            actions.push(Action::DieCommitted { connection });
-                            actions.push(Action::DieUnderWay { connection });
-                        }
-                    }
-                    if faults.rejected > 0
-                        && let Some(writes) = self.written(connection)
-                    {
-                        let mut commands: Vec<_> = writes.rows.iter().map(|row| row.command).collect();
-                        commands.dedup();
-                        actions.extend(commands.into_iter().map(|command| Action::Reject { connection, command }));
-                    }
-                    if faults.again > 0 && matches!(step, Step::Begin(_) | Step::Write(..) | Step::Commit) {
-                        actions.push(Action::InTheWay { connection });
-                    }
-                }
-            }
-        }
-        for (process, one) in self.processes.iter().enumerate().filter(|_| faults.crashes > 0) {
-            actions.push(Action::Crash { process, under_way: false });
-            if one.next.contains(&Step::Commit) {
-                actions.push(Action::Crash { process, under_way: true });
-            }
-        }
-        if self.database.open[self.outsider()].is_some() {
-            actions.push(Action::LetGo);
-        } else if faults.holds > 0 {
-            actions.push(Action::Hold);
-        }
-        for which in 0..self.database.under_way.len() {
-            actions.extend([true, false].map(|commits| Action::EndUnderWay { which, commits }));
-        }
-        if faults.hours > 0 {
-            actions.push(Action::Hour);
-        }
-        actions
     }
 
     /// Writer and next step of each lane, in the order of their connections.
@@ -308,7 +244,9 @@ impl World {
             Action::Leave { caller } => {
                 self.faults.leaves -= 1;
                 let Stage::Waiting { r#try, process, ticket } = self.callers[caller] else { return Ok(false) };
-                let told = match self.processes[process].writer.cancel(ticket.0) {
+                let writer = &mut self.processes[process].writer;
+                let times_out = self.setting.times_out;
+                let told = match if times_out { writer.time_out(ticket.0) } else { writer.cancel(ticket.0) } {
                     CancelResult::Unsent | CancelResult::Held => {
                         self.deny(id_of(caller, r#try));
                         Told::Unavailable
@@ -372,6 +310,11 @@ impl World {
                 return Ok(self.database.begin(self.outsider(), &reads).is_ok());
             }
             Action::LetGo => self.database.roll_back(self.outsider()),
+            Action::Refuse => {
+                self.faults.refusals -= 1;
+                self.refused = true;
+            }
+            Action::Accept => self.refused = false,
             Action::Hour => {
                 self.faults.hours -= 1;
                 self.database.now += HOUR;

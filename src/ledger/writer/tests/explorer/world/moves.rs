@@ -107,6 +107,9 @@ impl World {
             return self.reject(connection).map(|()| true);
         }
         let event = match &self.next(connection).clone() {
+            Step::Connect if self.refuses(connection) => {
+                StepResult::Failed(DbError::Lost("too many connections".into()))
+            }
             Step::Connect => StepResult::Connected,
             Step::Begin(reads) => match self.database.begin(connection, reads) {
                 Ok(loaded) => StepResult::Loaded(loaded),
