@@ -111,6 +111,12 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             Ok(prepared) => prepared,
             Err(error) => return MaybeFuture::Ready(Err(error)),
         };
+        // A layer that fails open may have let the job pass.
+        if let (CommandKind::Admit(admit), false, Some(spool)) = (&command.kind, command.own, &self.inner.spool)
+            && let Some(known) = spool.queue().passed(&command.key, admit.fingerprint)
+        {
+            return MaybeFuture::Ready(Err(AdmitError::Denied { denial: Denial::Job(known), shared: false }));
+        }
         let inner = Arc::clone(&self.inner);
         MaybeFuture::future(async move {
             match inner.writer.submit(command).await {
@@ -203,8 +209,21 @@ impl<D: Database> QuotaBackend for LedgerStore<D> {
             (Arc::clone(&self.inner), self.origin, Arc::clone(account.plan), job.text.as_ref().into());
         MaybeFuture::future(async move {
             let key = Key { tenant: tenant?, job };
+            let passing = || match inner.spool.as_ref().and_then(|spool| spool.queue().claimed(&key)) {
+                Some(Duplicate::Running) => Some(Ok(Some(JobState::Running))),
+                // The ledger does not know a job that waits in the spool.
+                Some(_) => Some(Err(StoreError::Unavailable)),
+                None => None,
+            };
+            if let Some(known) = passing() {
+                return known;
+            }
             // Read without a lock. Only the attempt that is found here is settled, so that a later one is not.
             let known = inner.read(inner.writer.database.job(&key.tenant, &key.job)).await?;
+            // Again: the attempt may be of a job that has passed meanwhile.
+            if let Some(known) = passing() {
+                return known;
+            }
             let rows = JobRows(&known.rows);
             let Some(attempt) = rows.latest() else { return Ok(None) };
             // The latest start of the windows of an admission lies in all of them.

@@ -14,7 +14,7 @@ use crate::{
     },
     quota::{
         ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, OnFailure, Usage,
-        account::{CloseResult, Duplicate, Job, Now},
+        account::{CloseResult, Job, Now},
         store::{
             AccountContext, AdmitError, AdmitRequest, AdmittedCharge, Bookmark, NearLimits, Page, PlanLookup,
             QuotaBackend, Receipt, ReservationKey, Settlement, StoreError, StoreListener,
@@ -132,12 +132,6 @@ impl<D: Database> QuotaBackend for FallbackStore<D> {
             Ok(tenant) => Key { tenant, job: job.text.as_ref().into() },
             Err(error) => return MaybeFuture::Ready(Err(error)),
         };
-        match self.fallback.spool().claimed(&key) {
-            Some(Duplicate::Running) => return MaybeFuture::Ready(Ok(Some(JobState::Running))),
-            // The ledger does not know a job that waits in the spool.
-            Some(_) => return MaybeFuture::Ready(Err(StoreError::Unavailable)),
-            None => {}
-        }
         let (settled, fallback) = (self.store.settle_job(account, job, outcome), Arc::clone(&self.fallback));
         MaybeFuture::future(async move {
             let settled = settled.await;

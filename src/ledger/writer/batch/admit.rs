@@ -89,6 +89,7 @@ impl Attempt<'_, '_> {
                 // As of the time of that commit: the start of the latest of its windows lies in all of them.
                 let counted = || own().filter(|row| !row.limit.is_empty());
                 let (at, epoch) = (counted().map(|row| row.window).max(), counted().map(|row| row.epoch).max());
+                self.batch.begun.insert((self.command.key.clone(), attempt));
                 let (account, now) = self.account();
                 let since = AdmittedAt { at: at.unwrap_or(now), epoch: epoch.unwrap_or_else(|| account.epoch()) };
                 Reply::Admitted(Box::new(AdmitReply::new(attempt, since)))

@@ -80,6 +80,8 @@ struct Batch {
     rows: HashMap<Key, Vec<Row>>,
     /// Attempts whose work has no recorded end, with the times until which it may be under way.
     unfinished: HashMap<(Key, u32), u64>,
+    /// Attempts that the batch begins, or finds begun by a commit whose result was lost. Their callers have no reply yet.
+    begun: HashSet<(Key, u32)>,
     /// Jobs of spooled commands: later commands of the batch look up the rows that it writes for them.
     spooled: HashSet<Key>,
     writes: Writes,
@@ -94,8 +96,8 @@ pub(super) fn decide<R>(commands: &[Queued<R>], loaded: Loaded) -> (Writes, Vec<
     let spooled = commands.iter().map(|queued| &queued.command).filter(|command| command.is_spooled());
     let spooled = spooled.map(|command| command.key.clone()).collect();
     let unfinished = unfinished.into_iter().map(|job| ((job.key, job.attempt), job.until)).collect();
-    let (rows_of, writes) = (HashMap::new(), Writes::default());
-    let mut batch = Batch { now, sealed, accounts, rows: rows_of, unfinished, spooled, writes, created };
+    let (rows_of, begun, writes) = (HashMap::new(), HashSet::new(), Writes::default());
+    let mut batch = Batch { now, sealed, accounts, rows: rows_of, unfinished, begun, spooled, writes, created };
     for row in rows {
         batch.rows.entry(row.key.clone()).or_default().push(row);
     }
