@@ -10,6 +10,7 @@ use crate::{support::directory::Directory, *};
 on_each_database! {
     rejected_record_is_set_aside_and_reported
     settlement_of_a_charge_set_aside_follows_it
+    settlement_follows_its_charge_in_the_same_round
     many_rejected_records_do_not_keep_the_layer_in_fallback
 }
 
@@ -85,6 +86,20 @@ async fn settlement_of_a_charge_set_aside_follows_it(database: Database) {
     let [charge, commit] = &scene.aside()[..] else { panic!("{:?}", scene.aside()) };
     assert_eq!((&commit["of"], commit["entry"].as_str()), (&charge["id"], Some("commit")));
     assert_eq!((&charge["amounts"]["tokens"], &commit["amounts"]["tokens"]), (&10.into(), &4.into()));
+}
+
+async fn settlement_follows_its_charge_in_the_same_round(database: Database) {
+    let scene = Scene::new(&database).await;
+    let away = database.away_from_writer(&scene.quotas).await;
+    let ledger = scene.ledger.clone().deadline(BRIEF);
+    let held = scene.quotas.reserve(&mallory(), ("tokens", 10)).await.expect("it fails open");
+    held.commit(("tokens", 14));
+    assert_eq!(scene.ledger.spool().unwrap().pending(), 2);
+    drop(away);
+    drop(ledger.deadline(PATIENT));
+    scene.merged().await;
+    let [charge, commit] = &scene.aside()[..] else { panic!("{:?}", scene.aside()) };
+    assert_eq!((&commit["of"], &commit["amounts"]["tokens"]), (&charge["id"], &14.into()));
 }
 
 async fn many_rejected_records_do_not_keep_the_layer_in_fallback(database: Database) {

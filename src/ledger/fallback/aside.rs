@@ -45,10 +45,11 @@ impl AsideIds {
         }
     }
 
-    /// Returns why a record is set aside after this reply; `None` if it is not.
-    pub(super) fn reason(&self, command: &Command, reply: &Reply) -> Option<Arc<str>> {
+    /// Returns why a record is set aside after this reply; `None` if it is not. `round` has the records that are about to
+    /// be set aside.
+    pub(super) fn reason(&self, command: &Command, reply: &Reply, round: &HashSet<u128>) -> Option<Arc<str>> {
         match (&command.kind, reply) {
-            (CommandKind::SettleOf { of, .. }, _) if self.all.contains(of) => {
+            (CommandKind::SettleOf { of, .. }, _) if self.all.contains(of) || round.contains(of) => {
                 Some("the charge that it settles was set aside".into())
             }
             (_, Reply::Rejected(why)) => Some(format!("the database rejects it for good: {why}").into()),
@@ -271,14 +272,15 @@ mod tests {
 
     #[test]
     fn settlement_follows_its_charge() {
-        let mut ids = AsideIds::default();
-        assert_eq!(ids.reason(&commit(4, 2), &Reply::Done), None);
-        assert!(ids.reason(&charge(2), &Reply::Rejected("no".into())).unwrap().ends_with(": no"));
-        assert!(ids.reason(&charge(2), &Reply::Stale).unwrap().starts_with("its job is older"));
+        let (mut ids, none) = (AsideIds::default(), HashSet::new());
+        assert_eq!(ids.reason(&commit(4, 2), &Reply::Done, &none), None);
+        assert!(ids.reason(&charge(2), &Reply::Rejected("no".into()), &none).unwrap().ends_with(": no"));
+        assert!(ids.reason(&charge(2), &Reply::Stale, &none).unwrap().starts_with("its job is older"));
+        assert!(ids.reason(&commit(4, 2), &Reply::Done, &[2].into()).is_some(), "in the same round");
         ids.add(2);
-        assert!(ids.reason(&commit(4, 2), &Reply::Done).unwrap().contains("was set aside"));
+        assert!(ids.reason(&commit(4, 2), &Reply::Done, &none).unwrap().contains("was set aside"));
         (3..MOST as u128 + 3).for_each(|id| ids.add(id));
-        assert_eq!((ids.reason(&commit(4, 2), &Reply::Done), ids.all.len()), (None, MOST));
+        assert_eq!((ids.reason(&commit(4, 2), &Reply::Done, &none), ids.all.len()), (None, MOST));
     }
 
     #[test]
@@ -293,6 +295,6 @@ mod tests {
         let spool = Spool::at(path).unwrap();
         let left: Vec<_> = spool.queue().lock().pending.next(9).iter().map(|command| command.id).collect();
         assert_eq!(left, [4, 6]);
-        assert!(spool.queue().lock().aside.reason(&commit(6, 2), &Reply::Done).is_some());
+        assert!(spool.queue().lock().aside.reason(&commit(6, 2), &Reply::Done, &HashSet::new()).is_some());
     }
 }

@@ -103,7 +103,7 @@ impl<D: Database> Merging<D> {
                 _ => {}
             }
         }
-        let (mut stopped, mut aside) = (HashSet::new(), Vec::new());
+        let (mut stopped, mut aside, mut charges_aside) = (HashSet::new(), Vec::new(), HashSet::new());
         for (command, reply) in commands.into_iter().zip(replies) {
             let tenant = &command.key.tenant;
             if matches!(reply, Reply::Held) {
@@ -115,7 +115,8 @@ impl<D: Database> Merging<D> {
             if stopped.contains(tenant) {
                 continue;
             }
-            let why = self.spool.lock().aside.reason(&command, &reply);
+            let why = self.spool.lock().aside.reason(&command, &reply, &charges_aside);
+            charges_aside.extend(why.as_ref().map(|_| command.id));
             let end = match (&why, reply) {
                 (Some(_), _) => RecordEnd::SetAside,
                 (None, Reply::Replay(_)) => RecordEnd::Duplicate,
