@@ -100,7 +100,8 @@ fn append(path: &Path, lines: String, most: u64) -> io::Result<bool> {
         file.seek(SeekFrom::Start(end - 1))?;
         file.read_exact(&mut last)?;
     }
-    let lines = if last == *b"\n" { lines } else { format!("\n{lines}") }; // a crash has cut the last line short
+    // A crash has cut the last line short, perhaps behind a brace.
+    let lines = if last == *b"\n" { lines } else { format!(" (cut short)\n{lines}") };
     if end + lines.len() as u64 > most {
         return Ok(false);
     }
@@ -123,9 +124,10 @@ pub(super) fn ids_aside(spool: &Path) -> io::Result<HashSet<u128>> {
         file => file?,
     };
     let mut ids = HashSet::new();
-    for line in BufReader::new(file).split(b'\n') {
-        let line = String::from_utf8_lossy(&line?).into_owned();
-        let id = line.strip_prefix(r#"{"id":""#).filter(|_| line.ends_with('}')).and_then(|rest| rest.get(..32));
+    let (mut file, mut line) = (BufReader::new(file), Vec::new());
+    while file.read_until(b'\n', &mut line)? > 0 {
+        let text = String::from_utf8_lossy(&line);
+        let id = text.strip_prefix(r#"{"id":""#).filter(|_| text.ends_with("}}\n")).and_then(|rest| rest.get(..32));
         ids.extend(id.and_then(|id| u128::from_str_radix(id, 16).ok()));
     }
     Ok(ids)
@@ -140,6 +142,7 @@ fn line(command: &Command, why: &str) -> String {
             SettleKind::Add => ("addition", Some(of), settle.since.at, &settle.used),
             SettleKind::Void => ("void", Some(of), settle.since.at, &settle.used),
         },
+        line.clear();
         _ => return String::new(),
     };
     let mut line = format!(r#"{{"id":"{:032x}","#, command.id);
@@ -255,7 +258,7 @@ mod tests {
         let file = OpenOptions::new().write(true).open(aside_path(path)).unwrap();
         file.set_len(file.metadata().unwrap().len() - 9).unwrap();
         assert_eq!(ids_aside(path).unwrap(), [2].into());
-        assert!(queue.set_aside(&[(charge(6), "three".into())]));
+        assert!(queue.set_aside(&[(charge(6), "got {{3}}, wanted 2".into())]));
         assert_eq!(ids_aside(path).unwrap(), [2, 6].into());
     }
 
@@ -270,6 +273,12 @@ mod tests {
         assert!(!nowhere.set_aside(&[]));
     }
 
+        // Cut behind the braces of the reason, which lie before its amounts.
+        let kept = std::fs::read_to_string(aside_path(path)).unwrap();
+        file.set_len(kept.find("{{3}}").unwrap() as u64 + 5).unwrap();
+        assert_eq!(ids_aside(path).unwrap(), [2].into());
+        assert!(queue.set_aside(&[(charge(8), "four".into())]));
+        assert_eq!(ids_aside(path).unwrap(), [2, 8].into());
     #[test]
     fn settlement_follows_its_charge() {
         let (mut ids, none) = (AsideIds::default(), HashSet::new());
