@@ -28,6 +28,8 @@ use crate::{
 pub(super) struct AsideIds {
     all: HashSet<u128>,
     order: VecDeque<u128>,
+    /// Whether the last records to be set aside stayed in the spool.
+    stay: bool,
 }
 
 /// Greatest number of ids; they take about 3 MB.
@@ -63,13 +65,24 @@ impl AsideIds {
 
 impl SpoolQueue {
     /// Appends records to the file of those that are set aside, and notifies of each; `false` if it cannot be written or
-    /// would be larger than the spool may be. It waits for the disk.
+    /// would be larger than the spool may be, which it notifies of once until it can. It waits for the disk.
     pub(super) fn set_aside(&self, records: &[(Command, Arc<str>)]) -> bool {
         let (path, most) = (aside_path(&self.path), self.lock().most);
         let lines: String = records.iter().map(|(command, why)| line(command, why)).collect();
-        match append(&path, lines, most) {
-            Ok(true) => {}
-            Ok(false) | Err(_) => return false,
+        let stays = match append(&path, lines, most) {
+            Ok(true) => None,
+            Ok(false) => Some("it would be larger than the spool may be".to_owned()),
+            Err(error) => Some(error.to_string()),
+        };
+        let stayed = std::mem::replace(&mut self.lock().aside.stay, stays.is_some());
+        if let Some(stays) = stays {
+            if let Some((command, why)) = records.first().filter(|_| !stayed) {
+                let path = path.display();
+                let why = format!("a record stays in the spool, because {path} cannot be written ({stays}): {why}");
+                let client = Client::named(Arc::clone(&command.key.tenant));
+                self.notify(&StoreEvent::Rejected { client, why: why.into() });
+            }
+            return false;
         }
         for (command, why) in records {
             self.lock().aside.add(command.id);
@@ -129,6 +142,7 @@ pub(super) fn ids_aside(spool: &Path) -> io::Result<HashSet<u128>> {
         let text = String::from_utf8_lossy(&line);
         let id = text.strip_prefix(r#"{"id":""#).filter(|_| text.ends_with("}}\n")).and_then(|rest| rest.get(..32));
         ids.extend(id.and_then(|id| u128::from_str_radix(id, 16).ok()));
+        line.clear();
     }
     Ok(ids)
 }
@@ -142,7 +156,6 @@ fn line(command: &Command, why: &str) -> String {
             SettleKind::Add => ("addition", Some(of), settle.since.at, &settle.used),
             SettleKind::Void => ("void", Some(of), settle.since.at, &settle.used),
         },
-        line.clear();
         _ => return String::new(),
     };
     let mut line = format!(r#"{{"id":"{:032x}","#, command.id);
@@ -260,6 +273,12 @@ mod tests {
         assert_eq!(ids_aside(path).unwrap(), [2].into());
         assert!(queue.set_aside(&[(charge(6), "got {{3}}, wanted 2".into())]));
         assert_eq!(ids_aside(path).unwrap(), [2, 6].into());
+        // Cut behind the braces of the reason, which lie before its amounts.
+        let kept = std::fs::read_to_string(aside_path(path)).unwrap();
+        file.set_len(kept.find("{{3}}").unwrap() as u64 + 5).unwrap();
+        assert_eq!(ids_aside(path).unwrap(), [2].into());
+        assert!(queue.set_aside(&[(charge(8), "four".into())]));
+        assert_eq!(ids_aside(path).unwrap(), [2, 8].into());
     }
 
     #[test]
@@ -267,18 +286,21 @@ mod tests {
         let Scene { path, queue, reported, .. } = &scene();
         queue.lock().most = 300;
         assert!(queue.set_aside(&[(charge(2), "one".into())]));
-        assert!(!queue.set_aside(&[(charge(4), "two".into())]));
-        assert_eq!((ids_aside(path).unwrap(), reported.lock().unwrap().len()), ([2].into(), 1));
+        let refuses = || assert!(!queue.set_aside(&[(charge(4), "two".into())]));
+        refuses();
+        refuses();
+        let told = std::mem::take(&mut *reported.lock().unwrap());
+        assert!(told.len() == 2 && told[1].contains("a record stays in the spool, because "), "{told:?}");
+        assert_eq!(ids_aside(path).unwrap(), [2].into());
+        queue.lock().most = 600;
+        assert!(queue.set_aside(&[(charge(4), "two".into())]));
+        queue.lock().most = 300;
+        refuses();
+        assert_eq!(reported.lock().unwrap().len(), 2, "it is reported again once it had been written");
         let nowhere = SpoolQueue::new(Path::new("/no/such/directory/spool"), Recovered::default());
         assert!(!nowhere.set_aside(&[]));
     }
 
-        // Cut behind the braces of the reason, which lie before its amounts.
-        let kept = std::fs::read_to_string(aside_path(path)).unwrap();
-        file.set_len(kept.find("{{3}}").unwrap() as u64 + 5).unwrap();
-        assert_eq!(ids_aside(path).unwrap(), [2].into());
-        assert!(queue.set_aside(&[(charge(8), "four".into())]));
-        assert_eq!(ids_aside(path).unwrap(), [2, 8].into());
     #[test]
     fn settlement_follows_its_charge() {
         let (mut ids, none) = (AsideIds::default(), HashSet::new());

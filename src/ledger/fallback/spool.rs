@@ -32,8 +32,8 @@ use crate::ledger::{SpoolError, SpoolErrorKind};
 /// it is moved to a file beside the spool, whose name ends in `.aside`, as a line of JSON, and
 /// [`Event::StoreRejected`](crate::Event::StoreRejected) reports it. So is a record under a client's job id that is older
 /// than the ledger remembers, because it may have been charged before. All other records are merged. The file may be as
-/// large as the spool; once it is full, such records stay in the spool. Move it away when its lines are dealt with, while
-/// the program is stopped or the spool is empty.
+/// large as the spool; while it is full or cannot be written, such records stay in the spool, and the same event says so
+/// once. Move it away when its lines are dealt with, while the program is stopped or the spool is empty.
 ///
 /// All layers of a ledger share its spool. Each layer that falls back reports its events: the records of
 /// [`Event::SpoolMerged`](crate::Event::SpoolMerged) are those of all layers.
