@@ -341,7 +341,7 @@ impl Account {
         settings: &AccountSettings,
     ) -> Result<Credited, ConfigError> {
         let credits = &self.rare().credits;
-        if let Some(stands) = credits.get(id) {
+        if let Some(stands) = credits.get(id, now.moment) {
             return Ok(stands);
         }
         credits.check(settings, now.moment)?;
