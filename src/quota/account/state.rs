@@ -36,7 +36,7 @@ pub(crate) struct Account {
     pub(super) epoch: u64,
     /// Wall-clock range in which no window ends and no clock is found to be wrong, so that nothing rolls.
     pub(super) stable_range: Range<u64>,
-    /// Time of the last call under a plan.
+    /// Time of the last call under a plan, or of the last record.
     seen: Moment,
     /// Number of reservations so far, so that no id is used twice.
     issued: u64,
@@ -240,6 +240,7 @@ impl Account {
     /// one bit each.
     pub(crate) fn record(&mut self, amounts: &Amounts, now: Now) -> u64 {
         self.advance_counters(None, now.wall);
+        self.seen = self.seen.max(now.moment); // it may count in a window that no call under a plan has seen
         let Marks { warned, pending } = self.add(amounts, false, now);
         // A later response reports them.
         for (index, counter) in self.counters.iter_mut().enumerate() {
