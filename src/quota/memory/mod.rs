@@ -301,11 +301,15 @@ const LOOK_AT: usize = 8;
 /// clients come and go.
 const VISITED_BY_NEWCOMER: usize = 4;
 
-/// Accounts that [`forget_idle`](QuotaBackend::forget_idle) visits before it releases a lock.
-const CHUNK: usize = 64;
+/// Accounts that [`forget_idle`](QuotaBackend::forget_idle) visits before it releases a lock. They are few, because each of
+/// them may have reservations, jobs and credits to forget.
+const CHUNK: usize = 8;
 
-/// Accounts that one call of it visits: less than a millisecond of work.
+/// Accounts that one call of it visits, and one call that lists clients: less than a millisecond of work.
 const ACCOUNTS_PER_STEP: usize = 4_096;
 
 /// Accounts that a page reads before it releases the lock.
 const ACCOUNTS_PER_LOCK_OF_PAGE: usize = 16;
+
+/// Clients that one call lists.
+const CLIENTS_PER_STEP: usize = 256;

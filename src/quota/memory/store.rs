@@ -220,7 +220,7 @@ impl QuotaBackend for Accounts {
             Some(Bookmark::At(number)) => *number,
             Some(Bookmark::After(_)) => return MaybeFuture::Ready(Ok((Vec::new(), None))), // of another store
         };
-        let mut page = Vec::new();
+        let (mut page, most, mut left) = (Vec::new(), most.min(super::CLIENTS_PER_STEP), super::ACCOUNTS_PER_STEP);
         let (mut number, mut slot) = ((from >> 32) as usize, (from & u64::from(u32::MAX)) as usize);
         while let Some(shard) = self.shards.get(number) {
             let mut shard = shard.0.lock();
@@ -239,7 +239,8 @@ impl QuotaBackend for Accounts {
             if slot >= shard.len() {
                 (number, slot) = (number + 1, 0);
             }
-            if page.len() >= most {
+            left = left.saturating_sub(super::ACCOUNTS_PER_LOCK_OF_PAGE);
+            if page.len() >= most || left == 0 {
                 break;
             }
         }

@@ -51,6 +51,29 @@ async fn dropped_forget_idle_leaves_the_others() {
     assert_eq!(scene.quotas.live_clients(), 0);
 }
 
+#[tokio::test]
+async fn page_yields_after_a_bounded_number_of_clients() {
+    let scene = crowd(10_000).await;
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut polls_of = |most: usize| {
+        let mut page = Box::pin(scene.quotas.usage_page(None, most));
+        for polls in 1.. {
+            if let std::task::Poll::Ready(page) = page.as_mut().poll(&mut cx) {
+                return (polls, page.unwrap().clients.len());
+            }
+        }
+        unreachable!("a page ends")
+    };
+    assert_eq!(polls_of(100), (1, 100));
+    let (polls, listed) = polls_of(usize::MAX);
+    assert!(polls > 10_000 / 256 && listed == 10_000, "{listed} in {polls} polls");
+    scene.clock.advance(HOUR);
+    scene.quotas.forget_idle().await;
+    scene.quotas.charge(&alice(), ("queries", 1)).await.unwrap();
+    let (polls, listed) = polls_of(100);
+    assert!(polls > 2 && listed == 1, "places of clients that were forgotten are visited too: {polls} polls");
+}
+
 #[test]
 fn quotas_in_memory_start_no_task_and_need_no_timer() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
