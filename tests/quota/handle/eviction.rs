@@ -152,3 +152,29 @@ async fn eviction_gives_newcomers_their_own_accounts() {
     }
     assert_eq!((scene.told().iter().filter(|line| *line == "overflow").count(), scene.quotas.live_clients()), (0, 10));
 }
+
+#[tokio::test]
+async fn refusals_of_a_shared_account_are_those_of_a_capacity() {
+    let both = Plan::new("both").limit(Quota::units("queries", 10).per(Period::hour()));
+    let both = both.limit(Quota::units("rows", 10).per(Period::hour()));
+    let scene = Scene::of(QuotaLayer::new(both).max_clients(1).max_reservations_per_client(1).max_jobs_per_client(1));
+    scene.quotas.charge(&alice(), ("queries", 1)).await.unwrap();
+    let _lost = scene.quotas.reserve(&bob(), ("queries", 1)).await.unwrap().detach();
+    let carol = Client::named("carol");
+    let refusal = scene.quotas.reserve(&carol, ("queries", 1)).await.unwrap_err();
+    assert_eq!(refusal.reason(), Reason::Capacity, "carol has no reservation");
+    scene.clock.advance(refusal.retry_after().unwrap());
+    scene.quotas.reserve(&carol, ("queries", 1)).await.unwrap().roll_back();
+
+    let run = async |client: &Client| scene.quotas.run_job(client, "job", ("queries", 1), async {}).await;
+    run(&bob()).await.unwrap();
+    let refusal = run(&carol).await.unwrap_err();
+    assert_eq!(refusal.reason(), Reason::Capacity, "carol has no job");
+    scene.clock.advance(refusal.retry_after().unwrap());
+    scene.quotas.charge(&alice(), ("queries", 1)).await.unwrap(); // she keeps her account
+    run(&carol).await.unwrap();
+
+    scene.quotas.charge(&bob(), ("queries", 5)).await.unwrap();
+    let refusal = scene.quotas.charge(&carol, [("queries", 9), ("rows", 11)]).await.unwrap_err();
+    assert_eq!((refusal.reason(), refusal.retry_after()), (Reason::TooLarge, None), "no wait helps");
+}
