@@ -3,8 +3,8 @@
 use std::{num::NonZeroU64, ops::Range, sync::Arc, time::Duration};
 
 use super::{
-    AccountSettings, ChargeRequest, ChargeScope, CloseResult, Counter, Denial, GrantState, Grants, Job, JobCharge,
-    MAX_CLOCK_STEP, Marks, Now, Retired, Stage, Taken,
+    AccountSettings, ChargeRequest, ChargeScope, CloseResult, Counter, Denial, Duplicate, GrantState, Grants, Job,
+    JobCharge, MAX_CLOCK_STEP, Marks, Now, Retired, Stage, Taken,
     credits::Credits,
     jobs::Jobs,
     reservations::{ReservationState, Reservations},
@@ -320,6 +320,15 @@ impl Account {
             self.give_back(&amounts, scope);
         }
         state
+    }
+
+    /// Returns the reason why a job that was begun here may not begin again.
+    pub(crate) fn begun_job(&self, job: &Job, now: Now) -> Option<Duplicate> {
+        self.rare.as_ref()?.jobs.check(job, usize::MAX, now.moment).err()
+    }
+
+    pub(crate) fn has_jobs(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| !rare.jobs.is_empty())
     }
 
     /// Returns the amounts that a reservation takes once it is committed with these `actual` amounts.

@@ -9,7 +9,7 @@ use crate::{
     identity::{Client, Tier},
     quota::{
         ActiveGrant, Amounts, CreditRequest, Credited, Grant, GrantId, JobOutcome, JobState, Usage,
-        account::{Account, CloseResult, Job, JobCharge, Now, Taken},
+        account::{Account, CloseResult, Denial, Job, JobCharge, Now, Taken},
         store::{
             AccountAddress, AccountContext, AdmissionDetails, AdmitError, AdmitRequest, AdmittedCharge, Bookmark,
             NearLimits, Page, PlanLookup, QuotaBackend, Receipt, ReservationKey, Settlement, StoreError, StoreListener,
@@ -21,6 +21,11 @@ use crate::{
 impl QuotaBackend for Accounts {
     #[inline]
     fn admit(&self, request: &AdmitRequest<'_>) -> MaybeFuture<Result<AdmittedCharge, AdmitError>> {
+        if let Some(job) = request.charge.job
+            && let Some(begun) = self.begun_in_shared(job, request.account.now)
+        {
+            return MaybeFuture::Ready(Err(AdmitError::Denied { denial: Denial::Job(begun), shared: false }));
+        }
         let admit = |account: &mut Account, now: Now, address: AccountAddress| {
             let shared = address.shard == CROWD;
             let mut charge = request.charge;
@@ -31,6 +36,9 @@ impl QuotaBackend for Accounts {
                 Ok(taken) => taken,
                 Err(denial) => return MaybeFuture::Ready(Err(AdmitError::Denied { denial, shared })),
             };
+            if shared && charge.job.is_some() {
+                self.shared.has_jobs.store(true, Ordering::Relaxed);
+            }
             let Taken { scope, lease, reservation, .. } = taken;
             let receipt = Receipt {
                 address,

@@ -1,5 +1,7 @@
 //! Eviction of idle clients, and the shared account of newcomers beyond the cap.
 
+use tollgate::JobRun;
+
 use super::*;
 
 /// Quotas with this many clients that will be idle in an hour.
@@ -177,4 +179,19 @@ async fn refusals_of_a_shared_account_are_those_of_a_capacity() {
     scene.quotas.charge(&bob(), ("queries", 5)).await.unwrap();
     let refusal = scene.quotas.charge(&carol, [("queries", 9), ("rows", 11)]).await.unwrap_err();
     assert_eq!((refusal.reason(), refusal.retry_after()), (Reason::TooLarge, None), "no wait helps");
+}
+
+#[tokio::test]
+async fn job_done_in_a_shared_account_is_done_once() {
+    let scene = Scene::of(QuotaLayer::new(queries(100)).max_clients(1));
+    scene.quotas.charge(&alice(), ("queries", 1)).await.unwrap();
+    let run = async |id: &str| scene.quotas.run_job(&bob(), id, ("queries", 2), async {}).await.unwrap();
+    assert_eq!(run("first").await, JobRun::Done(()), "there is no room for bob");
+    scene.clock.advance(HOUR);
+    scene.quotas.charge(&bob(), ("queries", 1)).await.unwrap();
+    assert_eq!(run("first").await, JobRun::Replayed);
+    assert_eq!(run("second").await, JobRun::Done(()));
+    assert_eq!(scene.limit(&bob(), "queries_per_hour").await.used, 3, "bob has an account by now");
+    scene.clock.advance(24 * HOUR);
+    assert_eq!(run("first").await, JobRun::Done(()), "its time has come");
 }
