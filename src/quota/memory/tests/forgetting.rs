@@ -129,7 +129,7 @@ fn window_of_a_late_record_is_given_no_second_time() {
     scene.at(2 * HOUR).sweep();
     assert_eq!(scene.population(), 1, "a minute has passed since the record");
     assert!(scene.at_wall(2 * HOUR + MINUTE, HOUR + 30 * MINUTE).admit(1, ("requests", 1)).is_err());
-    let later = scene.at(3 * HOUR);
+    let later = scene.at(3 * HOUR + MINUTE); // an hour after the last call
     later.sweep();
     assert_eq!(later.population(), 0);
 }
