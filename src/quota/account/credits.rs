@@ -15,13 +15,13 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub(super) struct Credits {
     /// A tree, because a table would be moved as a whole when it grows.
-    all: BTreeMap<Digest, Known>,
+    all: BTreeMap<Digest, KnownCredit>,
     /// Credits by the time at which they are forgotten.
     due: BTreeSet<(Moment, Digest)>,
 }
 
 #[derive(Clone, Debug)]
-struct Known {
+struct KnownCredit {
     kind: Kind,
     amount: u64,
     forgotten: Moment,
@@ -46,7 +46,7 @@ impl Credits {
 
     /// Remembers a credit until the time at which it is `forgotten`.
     pub(super) fn add(&mut self, id: Digest, kind: &Kind, amount: u64, forgotten: Moment) {
-        if let Some(before) = self.all.insert(id, Known { kind: kind.clone(), amount, forgotten }) {
+        if let Some(before) = self.all.insert(id, KnownCredit { kind: kind.clone(), amount, forgotten }) {
             self.due.remove(&(before.forgotten, id)); // else the new one would be forgotten with it
         }
         self.due.insert((forgotten, id));
